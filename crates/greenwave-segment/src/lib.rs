@@ -1,0 +1,59 @@
+//! A crash-safe, checksummed log of keys to bytes in a directory that threads and processes share.
+//!
+//! A [`Log`] is opened with [`Options`] on a directory, and appends to *segments*: files that only grow until they are sealed. Each process
+//! writes a segment of its own, guarded by a file lock, and reads everyone's. The newest write of a key wins. Values are compressed when
+//! that helps, checked at every read, and held in memory only while a caller holds them.
+//!
+//! ```
+//! use greenwave_segment::{Log, Options};
+//!
+//! # let dir = tempfile::tempdir().unwrap();
+//! # let dir = dir.path().join("log");
+//! let log = Log::open(&dir, Options::default())?;
+//! log.put(b"green", b"wave")?;
+//! log.flush()?; // durable from here on
+//!
+//! let other = Log::open(&dir, Options::default())?; // this or any other process
+//! assert_eq!(other.get(b"green")?.as_deref(), Some(&b"wave"[..]));
+//! other.remove(b"green")?;
+//!
+//! log.refresh()?;
+//! assert_eq!(log.get(b"green")?, None);
+//! # Ok::<(), greenwave_segment::Error>(())
+//! ```
+//!
+//! # What is promised
+//!
+//! - After [`Log::flush`] returns, everything put before survives a power cut. Before, it survives the end of the process.
+//! - No wrong byte is returned. A record that does not verify is a miss, counted in [`Stats::bad_records`] and warned about.
+//! - Opening cuts off a torn tail, if nobody else is writing there, and steps over damaged records.
+//! - Files are never mapped into memory, so a file truncated by others is a miss and not a signal.
+//!
+//! The directory must be on a local file system: the locks of network file systems are not relied on.
+//!
+//! # Features
+//!
+//! None. The crate compiles libzstd, which is most of its build time.
+//!
+//! # Errors
+//!
+//! An [`Error`] says that an operation had no effect, and which file or value is to blame. Damage is not an error.
+//! The byte layout is described in `docs/storage-format.md` of the repository and at the top of `record.rs` and `segment.rs`.
+
+mod codec;
+mod compact;
+mod error;
+mod follow;
+mod index;
+mod log;
+mod options;
+mod record;
+mod recover;
+mod segment;
+mod stats;
+
+pub use compact::Compacted;
+pub use error::Error;
+pub use log::{Log, Nowait};
+pub use options::{Compression, Options, WhenFull};
+pub use stats::Stats;

@@ -1,0 +1,157 @@
+//! The bytes of one record. Knows nothing of files, segments or what is kept in them.
+//!
+//! All integers are little-endian. A record is 48 bytes of header, the key, and the payload:
+//!
+//! | offset | bytes | field |
+//! | --- | --- | --- |
+//! | 0 | 4 | magic `F5 47 57 52`: `F5` never occurs in UTF-8 text |
+//! | 4 | 1 | record version, 1 |
+//! | 5 | 1 | codec: 0 raw, 1 zstd |
+//! | 6 | 1 | flags: 1 tombstone, 2 seal |
+//! | 7 | 1 | zero |
+//! | 8 | 8 | stamp: nanoseconds since the Unix epoch, or one more than the newest stamp seen, whichever is greater |
+//! | 16 | 4 | key length |
+//! | 20 | 4 | payload length as stored |
+//! | 24 | 4 | payload length when decompressed |
+//! | 28 | 4 | zero |
+//! | 32 | 8 | XXH3-64 of the payload as stored |
+//! | 40 | 8 | header checksum |
+//! | 48 | | key |
+//! | | | payload |
+//!
+//! The header checksum is `xxh3(key, seed = xxh3(bytes 0..40, seed = segment id + offset of the record))`, wrapping. It covers the key,
+//! so that an index can be built without reading a payload. The seed ties a record to its place: the image of a segment stored *as a
+//! value* holds no record that recovery could take for one of its own.
+
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+
+/// Bytes before the key.
+pub(crate) const HEADER_BYTES: usize = 48;
+/// The first bytes of each record.
+pub(crate) const MAGIC: [u8; 4] = [0xF5, b'G', b'W', b'R'];
+/// The version of this layout.
+const VERSION: u8 = 1;
+
+/// How a payload is encoded. A newtype and not an enum: an unknown one must survive compaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Codec(pub(crate) u8);
+
+impl Codec {
+    pub(crate) const RAW: Self = Self(0);
+    pub(crate) const ZSTD: Self = Self(1);
+}
+
+/// What a record does to its key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Sets it.
+    Value,
+    /// Removes it.
+    Tombstone,
+    /// Ends the segment; has no key. Its payload hash field is the offset of an index record, or 0 for none (always, in version 1).
+    Seal,
+}
+
+/// The header of a record, without what is derived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Header {
+    pub(crate) kind: Kind,
+    pub(crate) codec: Codec,
+    pub(crate) stamp: u64,
+    pub(crate) key_len: u32,
+    pub(crate) stored_len: u32,
+    pub(crate) raw_len: u32,
+    pub(crate) payload_hash: u64,
+}
+
+impl Header {
+    /// The header of a record without payload.
+    pub(crate) fn empty(kind: Kind, key: &[u8]) -> Self {
+        let key_len = u32::try_from(key.len()).expect("checked against key_bytes_max");
+        Self {
+            kind,
+            codec: Codec::RAW,
+            stamp: 0,
+            key_len,
+            stored_len: 0,
+            raw_len: 0,
+            payload_hash: hash_payload(&[]),
+        }
+    }
+
+    /// Bytes of the whole record.
+    pub(crate) fn record_len(&self) -> u64 {
+        HEADER_BYTES as u64 + u64::from(self.key_len) + u64::from(self.stored_len)
+    }
+
+    /// The bytes, sealed to the place given by `seed` (see [`place_seed`]).
+    pub(crate) fn encode(&self, seed: u64, key: &[u8]) -> [u8; HEADER_BYTES] {
+        assert_eq!(key.len(), self.key_len as usize);
+        let mut out = [0; HEADER_BYTES];
+        out[0..4].copy_from_slice(&MAGIC);
+        out[4] = VERSION;
+        out[5] = self.codec.0;
+        out[6] = match self.kind {
+            Kind::Value => 0,
+            Kind::Tombstone => 1,
+            Kind::Seal => 2,
+        };
+        out[8..16].copy_from_slice(&self.stamp.to_le_bytes());
+        out[16..20].copy_from_slice(&self.key_len.to_le_bytes());
+        out[20..24].copy_from_slice(&self.stored_len.to_le_bytes());
+        out[24..28].copy_from_slice(&self.raw_len.to_le_bytes());
+        out[32..40].copy_from_slice(&self.payload_hash.to_le_bytes());
+        let checksum = checksum(&out, seed, key);
+        out[40..48].copy_from_slice(&checksum.to_le_bytes());
+        out
+    }
+
+    /// Reads the fields; `None` if this cannot be a header. What it says is not to be believed before [`verified`] agrees.
+    pub(crate) fn decode(bytes: &[u8; HEADER_BYTES]) -> Option<Self> {
+        if bytes[0..4] != MAGIC || bytes[4] != VERSION || bytes[7] != 0 || bytes[28..32] != [0; 4] {
+            return None;
+        }
+        let kind = match bytes[6] {
+            0 => Kind::Value,
+            1 => Kind::Tombstone,
+            2 => Kind::Seal,
+            _ => return None,
+        };
+        Some(Self {
+            kind,
+            codec: Codec(bytes[5]),
+            stamp: u64_at(bytes, 8),
+            key_len: u32_at(bytes, 16),
+            stored_len: u32_at(bytes, 20),
+            raw_len: u32_at(bytes, 24),
+            payload_hash: u64_at(bytes, 32),
+        })
+    }
+}
+
+/// Whether the header and the key are the ones that were written at this place.
+pub(crate) fn verified(header: &[u8; HEADER_BYTES], seed: u64, key: &[u8]) -> bool {
+    u64_at(header, 40) == checksum(header, seed, key)
+}
+
+/// Ties a record to its segment and its offset in it.
+pub(crate) fn place_seed(segment: u64, offset: u64) -> u64 {
+    segment.wrapping_add(offset)
+}
+
+/// The hash kept of a payload as stored.
+pub(crate) fn hash_payload(stored: &[u8]) -> u64 {
+    xxh3_64(stored)
+}
+
+fn checksum(header: &[u8; HEADER_BYTES], seed: u64, key: &[u8]) -> u64 {
+    xxh3_64_with_seed(key, xxh3_64_with_seed(&header[..40], seed))
+}
+
+fn u32_at(bytes: &[u8; HEADER_BYTES], at: usize) -> u32 {
+    u32::from_le_bytes(bytes[at..at + 4].try_into().expect("a range of four"))
+}
+
+fn u64_at(bytes: &[u8; HEADER_BYTES], at: usize) -> u64 {
+    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("a range of eight"))
+}

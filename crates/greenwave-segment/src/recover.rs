@@ -1,0 +1,151 @@
+//! Reads a segment from some offset on and reports each good record. Decides what is torn and what is merely damaged; changes nothing.
+
+use xxhash_rust::xxh3::Xxh3Default;
+
+use crate::Error;
+use crate::options::KEY_BYTES_MAX;
+use crate::record::{self, HEADER_BYTES, Header, Kind, MAGIC};
+use crate::segment::Segment;
+
+/// Bytes read at once.
+const WINDOW_BYTES: u64 = 256 << 10;
+
+/// Whether payloads are read and checked as well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Payloads {
+    /// They are known to have reached the disk, or are still being written by a living process. Each read checks them again.
+    Trust,
+    /// The writer died: after a power cut a header may have reached the disk without its payload.
+    Verify,
+}
+
+/// A good record.
+pub(crate) struct Found {
+    pub(crate) offset: u64,
+    pub(crate) header: Header,
+    pub(crate) key: Box<[u8]>,
+}
+
+/// What a scan saw.
+#[derive(Debug)]
+pub(crate) struct Scan {
+    /// Just past the last good record. What lies beyond is torn, or not written yet.
+    pub(crate) end: u64,
+    /// Whether the file ends in a seal: it will never grow.
+    pub(crate) sealed: bool,
+    /// Damaged stretches between good records.
+    pub(crate) damaged: u64,
+}
+
+/// Scans `segment` from the record at `from` to `len`, the file's length.
+///
+/// After a bad record the search goes on at the next magic whose header verifies, so one flipped bit costs one record.
+pub(crate) fn scan(
+    segment: &Segment,
+    from: u64,
+    len: u64,
+    payloads: Payloads,
+    mut on_record: impl FnMut(Found),
+) -> Result<Scan, Error> {
+    let mut window = Window { segment, len, start: 0, bytes: Vec::new() };
+    let mut scan = Scan { end: from, sealed: false, damaged: 0 };
+    let mut at = from;
+    let mut in_damage = false;
+    while at < len {
+        let Some(found) = window.record(at)? else {
+            in_damage = true;
+            at = window.next_magic(at + 1)?;
+            continue;
+        };
+        let next = at + found.header.record_len();
+        if payloads == Payloads::Verify && found.header.kind != Kind::Seal && !window.payload_ok(&found)? {
+            in_damage = true;
+        } else {
+            scan.damaged += u64::from(std::mem::take(&mut in_damage));
+            scan.end = next;
+            match found.header.kind {
+                Kind::Seal => scan.sealed = next == len,
+                Kind::Value | Kind::Tombstone => on_record(found),
+            }
+        }
+        at = next;
+    }
+    Ok(scan)
+}
+
+/// Whether a file of this length ends in a seal, by reading its end only.
+pub(crate) fn is_sealed(segment: &Segment, len: u64) -> Result<bool, Error> {
+    let Some(at) = len.checked_sub(HEADER_BYTES as u64) else { return Ok(false) };
+    let mut window = Window { segment, len, start: 0, bytes: Vec::new() };
+    Ok(window.record(at)?.is_some_and(|found| found.header.kind == Kind::Seal))
+}
+
+/// The part of the file last read.
+struct Window<'a> {
+    segment: &'a Segment,
+    len: u64,
+    start: u64,
+    bytes: Vec<u8>,
+}
+
+impl Window<'_> {
+    /// The record at `at`, if one is there in full and its header and key verify.
+    fn record(&mut self, at: u64) -> Result<Option<Found>, Error> {
+        let Some(bytes) = self.read(at, HEADER_BYTES as u64)? else { return Ok(None) };
+        let bytes: [u8; HEADER_BYTES] = bytes.try_into().expect("as many as asked for");
+        let Some(header) = Header::decode(&bytes) else { return Ok(None) };
+        if header.key_len > KEY_BYTES_MAX || self.len - at < header.record_len() {
+            return Ok(None);
+        }
+        let seed = record::place_seed(self.segment.id, at);
+        let key = self.read(at + HEADER_BYTES as u64, u64::from(header.key_len))?;
+        let Some(key) = key.filter(|key| record::verified(&bytes, seed, key)) else { return Ok(None) };
+        Ok(Some(Found { offset: at, header, key: key.into() }))
+    }
+
+    fn payload_ok(&mut self, found: &Found) -> Result<bool, Error> {
+        let mut at = found.offset + HEADER_BYTES as u64 + u64::from(found.header.key_len);
+        let end = found.offset + found.header.record_len();
+        let mut hasher = Xxh3Default::new();
+        while at < end {
+            let step = (end - at).min(WINDOW_BYTES);
+            let Some(bytes) = self.read(at, step)? else { return Ok(false) };
+            hasher.update(bytes);
+            at += step;
+        }
+        Ok(hasher.digest() == found.header.payload_hash)
+    }
+
+    /// The first offset from `at` on that has the magic, or the file's end.
+    fn next_magic(&mut self, mut at: u64) -> Result<u64, Error> {
+        let magic_len = MAGIC.len() as u64;
+        while at + magic_len <= self.len {
+            let step = (self.len - at).min(WINDOW_BYTES);
+            let Some(bytes) = self.read(at, step)? else { break };
+            if let Some(found) = bytes.windows(MAGIC.len()).position(|w| w == MAGIC) {
+                return Ok(at + found as u64);
+            }
+            // The magic may straddle two windows.
+            at += step - (magic_len - 1);
+        }
+        Ok(self.len)
+    }
+
+    /// Bytes `at .. at + n`, or `None` if the file ends before.
+    fn read(&mut self, at: u64, n: u64) -> Result<Option<&[u8]>, Error> {
+        let end = at.saturating_add(n);
+        if end > self.len {
+            return Ok(None);
+        }
+        if at < self.start || end > self.start + self.bytes.len() as u64 {
+            let want = n.max(WINDOW_BYTES).min(self.len - at);
+            self.bytes.resize(usize::try_from(want).expect("a window fits memory"), 0);
+            let read =
+                self.segment.read_at(&mut self.bytes, at).map_err(Error::io("read", &self.segment.path))?;
+            self.bytes.truncate(read);
+            self.start = at;
+        }
+        let from = usize::try_from(at - self.start).expect("inside the window");
+        Ok(self.bytes.get(from..from + usize::try_from(n).expect("inside the window")))
+    }
+}

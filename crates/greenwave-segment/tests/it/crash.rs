@@ -1,0 +1,79 @@
+//! A real process killed with SIGKILL while it writes: whatever it reported as flushed is there, and whatever is there is right.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Command, Stdio};
+
+use greenwave_segment::{Log, Options};
+
+use crate::{noise, small};
+
+/// Names the directory to the child, which is this same test binary.
+const CHILD_DIR: &str = "GREENWAVE_SEGMENT_CRASH_DIR";
+/// More rounds, for the long run.
+const ROUNDS: &str = "GREENWAVE_CRASH_ROUNDS";
+
+fn value(number: u64) -> Vec<u8> {
+    noise(number, (number % 700) as usize)
+}
+
+/// How many numbers there are; they have no gaps.
+fn numbers(log: &Log) -> u64 {
+    log.keys_with_prefix(b"").iter().filter(|key| key.len() == 8).count() as u64
+}
+
+/// Not a test of its own: writes until it is killed, and reports each flushed number.
+#[test]
+#[ignore = "the child of the test below"]
+fn child() {
+    let Ok(dir) = std::env::var(CHILD_DIR) else { return };
+    let log = Log::open(dir, small()).unwrap();
+    let start = numbers(&log);
+    let mut out = std::io::stdout();
+    for number in start.. {
+        log.put(&number.to_le_bytes(), &value(number)).unwrap();
+        if number % 7 == 0 {
+            log.flush().unwrap();
+            writeln!(out, "\nflushed {number}").unwrap();
+            out.flush().unwrap();
+        }
+        if number % 61 == 0 {
+            log.put(b"again", &value(number)).unwrap();
+            log.compact().unwrap();
+        }
+    }
+}
+
+#[test]
+fn nothing_flushed_is_lost_to_sigkill() {
+    let rounds = std::env::var(ROUNDS).ok().and_then(|n| n.parse().ok()).unwrap_or(12);
+    let dir = tempfile::tempdir().unwrap();
+    let mut flushed = None;
+    for round in 0..rounds {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "crash::child", "--ignored", "--nocapture"])
+            .env(CHILD_DIR, dir.path())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        // The kill comes after some reports, at whatever point the child has reached by then.
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let reports =
+            lines.map_while(Result::ok).filter_map(|line| line.strip_prefix("flushed ")?.parse().ok());
+        flushed = reports.take(1 + round * 5 % 17).last().or(flushed);
+        child.kill().unwrap();
+        child.wait().unwrap();
+
+        let log = Log::open(dir.path(), Options::default()).unwrap();
+        let last: u64 = flushed.expect("the child reports at least once");
+        for number in 0..=last {
+            let found = log.get(&number.to_le_bytes()).unwrap();
+            assert_eq!(found.as_deref(), Some(&value(number)[..]), "number {number} in round {round}");
+        }
+        for number in last + 1..numbers(&log) {
+            let found = log.get(&number.to_le_bytes()).unwrap();
+            assert_eq!(found.as_deref(), Some(&value(number)[..]), "number {number} in round {round}");
+        }
+        assert_eq!(log.stats().bad_records, 0);
+    }
+}

@@ -1,0 +1,74 @@
+//! Several logs on one directory, which is what several processes are.
+
+use std::sync::Arc;
+
+use greenwave_segment::{Log, Options};
+
+use crate::{fresh, noise, small};
+
+#[test]
+fn each_sees_the_others_after_a_refresh() {
+    let (_dir, one) = fresh(small());
+    let two = Log::open(one.dir(), small()).unwrap();
+    for round in 0..20_u64 {
+        one.put(&round.to_le_bytes(), &noise(round, 300)).unwrap();
+        two.put(&(100 + round).to_le_bytes(), &noise(round, 200)).unwrap();
+        one.refresh().unwrap();
+        two.refresh().unwrap();
+        assert_eq!(two.get(&round.to_le_bytes()).unwrap().unwrap(), noise(round, 300));
+        assert_eq!(one.get(&(100 + round).to_le_bytes()).unwrap().unwrap(), noise(round, 200));
+    }
+    assert_eq!(one.keys_with_prefix(b""), two.keys_with_prefix(b""));
+}
+
+#[test]
+fn the_last_writer_wins_everywhere() {
+    let (_dir, one) = fresh(Options::default());
+    let two = Log::open(one.dir(), Options::default()).unwrap();
+    one.put(b"key", b"one").unwrap();
+    two.refresh().unwrap();
+    two.put(b"key", b"two").unwrap();
+    one.refresh().unwrap();
+    assert_eq!(one.get(b"key").unwrap().unwrap(), "two");
+    one.remove(b"key").unwrap();
+    two.refresh().unwrap();
+    assert_eq!(two.get(b"key").unwrap(), None);
+    let three = Log::open(one.dir(), Options::default()).unwrap();
+    assert_eq!(three.get(b"key").unwrap(), None);
+}
+
+#[test]
+fn a_segment_left_behind_is_written_on() {
+    let (_dir, log) = fresh(Options::default());
+    let dir = log.dir().to_owned();
+    log.put(b"0", b"zero").unwrap();
+    drop(log);
+    for round in 1..10_u8 {
+        let log = Log::open(&dir, Options::default()).unwrap();
+        log.put(&[round], &[round]).unwrap();
+    }
+    assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 1);
+}
+
+#[test]
+fn threads_share_one_log() {
+    let (_dir, log) = fresh(small());
+    let log = Arc::new(log);
+    std::thread::scope(|scope| {
+        for thread in 0..4_u64 {
+            let log = log.clone();
+            scope.spawn(move || {
+                for round in 0..50_u64 {
+                    let key = (thread << 32 | round).to_le_bytes();
+                    log.put(&key, &noise(thread + round, 200)).unwrap();
+                    assert_eq!(log.get(&key).unwrap().unwrap(), noise(thread + round, 200));
+                    if round % 16 == 0 {
+                        log.flush().unwrap();
+                        log.compact().unwrap();
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!(Log::open(log.dir(), small()).unwrap().stats().entries, 200);
+}
