@@ -1,0 +1,279 @@
+//! The attempts at a feature: what was tried, how it went, what changed in between. Knows nothing of agents or tests.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::Mutex as Turn;
+
+use crate::diff::{Diff, FileDiff};
+use crate::manifest::{Reader, Writer};
+use crate::{BlobId, Error, Store};
+
+const KIND: [u8; 4] = *b"GWA\x01";
+const EXPECTED: &str = "an attempt of version 1";
+
+/// How an attempt ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It did what it should.
+    Passed,
+    /// It did not.
+    Failed,
+    /// It came to nothing that could be judged: no answer, or none that was usable.
+    Aborted,
+}
+
+/// An attempt to be recorded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Draft {
+    /// The files by path, with their contents.
+    pub files: BTreeMap<String, Bytes>,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Whatever should be known of it: the failure text, say.
+    pub note: String,
+}
+
+/// A recorded attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attempt {
+    /// What was attempted.
+    pub feature: String,
+    /// Which attempt at it, from 1.
+    pub number: u32,
+    /// The files by path.
+    pub files: BTreeMap<String, BlobId>,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Whatever should be known of it.
+    pub note: String,
+}
+
+/// All attempts at a feature at a glance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Summary {
+    /// What was attempted.
+    pub feature: String,
+    /// How many attempts there are.
+    pub attempts: u32,
+    /// The last one that passed.
+    pub passed: Option<u32>,
+    /// Paths that any of them touched.
+    pub paths: BTreeSet<String>,
+    /// Different file contents among all of them: what they cost, since equal contents are held once.
+    pub blobs: usize,
+}
+
+/// Records attempts in a [`Store`], under names that begin with a namespace. Clones share the same numbering.
+#[derive(Debug, Clone)]
+pub struct Attempts {
+    store: Store,
+    namespace: String,
+    /// Two attempts at once must not get the same number.
+    numbering: Arc<Turn<()>>,
+}
+
+impl Attempts {
+    /// Attempts kept under `namespace`, which one `Attempts` and its clones have for themselves.
+    pub fn new(store: Store, namespace: &str) -> Self {
+        Self { store, namespace: escape(namespace), numbering: Arc::default() }
+    }
+
+    /// Records an attempt under the feature's next number. Durable after the store's next flush.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Store::put`].
+    pub async fn record(&self, feature: &str, draft: Draft) -> Result<Attempt, Error> {
+        let Draft { files, outcome, note } = draft;
+        let mut ids = BTreeMap::new();
+        for (path, contents) in files {
+            ids.insert(path, self.store.put_blob(contents).await?);
+        }
+        let _turn = self.numbering.lock().await;
+        let number = self.numbers(feature).await?.last().map_or(1, |last| last + 1);
+        let attempt = Attempt { feature: feature.to_owned(), number, files: ids, outcome, note };
+        self.store.put(&self.name(feature, number), attempt.encode().into()).await?;
+        Ok(attempt)
+    }
+
+    /// The features that were attempted, sorted.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Cold`].
+    pub async fn features(&self) -> Result<Vec<String>, Error> {
+        let prefix = format!("{}/", self.namespace);
+        let names = self.store.list(&prefix).await?;
+        let features =
+            names.iter().filter_map(|name| Some(unescape(name[prefix.len()..].split_once('/')?.0)));
+        Ok(features.collect::<BTreeSet<_>>().into_iter().collect())
+    }
+
+    /// The attempts at a feature, in order.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Cold`], [`Error::Record`], [`Error::Missing`].
+    pub async fn list(&self, feature: &str) -> Result<Vec<Attempt>, Error> {
+        let mut attempts = Vec::new();
+        for number in self.numbers(feature).await? {
+            attempts.extend(self.get(feature, number).await?);
+        }
+        Ok(attempts)
+    }
+
+    /// One attempt at a feature.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Cold`], [`Error::Record`], [`Error::Missing`].
+    pub async fn get(&self, feature: &str, number: u32) -> Result<Option<Attempt>, Error> {
+        let name = self.name(feature, number);
+        let Some(id) = self.store.resolve(&name).await? else { return Ok(None) };
+        let missing = || Error::Missing { what: name.clone(), blob: id };
+        let bytes = self.store.get_blob(&id).await?.ok_or_else(missing)?;
+        Attempt::decode(&bytes).map(Some).ok_or(Error::Record { name, expected: EXPECTED })
+    }
+
+    /// All attempts at a feature at a glance.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`list`](Self::list).
+    pub async fn summary(&self, feature: &str) -> Result<Summary, Error> {
+        let attempts = self.list(feature).await?;
+        let passed = attempts.iter().rev().find(|attempt| attempt.outcome == Outcome::Passed);
+        let blobs: HashSet<BlobId> = attempts.iter().flat_map(|a| a.files.values()).copied().collect();
+        Ok(Summary {
+            feature: feature.to_owned(),
+            attempts: u32::try_from(attempts.len()).expect("numbers are 32 bits"),
+            passed: passed.map(|attempt| attempt.number),
+            paths: attempts.iter().flat_map(|attempt| attempt.files.keys()).cloned().collect(),
+            blobs: blobs.len(),
+        })
+    }
+
+    /// What changed between two attempts at a feature, as unified text differences. A number without attempt counts as one without files.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`list`](Self::list).
+    pub async fn diff(&self, feature: &str, from: u32, to: u32) -> Result<Diff, Error> {
+        let old = self.get(feature, from).await?.map(|attempt| attempt.files).unwrap_or_default();
+        let new = self.get(feature, to).await?.map(|attempt| attempt.files).unwrap_or_default();
+        let paths: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+        let mut files = Vec::new();
+        for path in paths.into_iter().filter(|path| old.get(*path) != new.get(*path)) {
+            let before = self.contents(path, old.get(path)).await?;
+            let after = self.contents(path, new.get(path)).await?;
+            files.push(FileDiff::new(path, before.as_deref(), after.as_deref()));
+        }
+        Ok(Diff { files })
+    }
+
+    /// The files of the last attempt that passed.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`list`](Self::list).
+    pub async fn final_code(&self, feature: &str) -> Result<Option<BTreeMap<String, Bytes>>, Error> {
+        let mut numbers = self.numbers(feature).await?;
+        while let Some(number) = numbers.pop() {
+            let Some(attempt) = self.get(feature, number).await? else { continue };
+            if attempt.outcome == Outcome::Passed {
+                return self.files(&attempt).await.map(Some);
+            }
+        }
+        Ok(None)
+    }
+
+    /// The files of an attempt with their contents.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Cold`], [`Error::Missing`].
+    pub async fn files(&self, attempt: &Attempt) -> Result<BTreeMap<String, Bytes>, Error> {
+        let ids: Vec<BlobId> = attempt.files.values().copied().collect();
+        let contents = self.store.get_many(&ids).await?;
+        let named = attempt.files.iter().zip(contents);
+        named
+            .map(|((path, id), found)| Ok((path.clone(), found.ok_or_else(|| missing(path, *id))?)))
+            .collect()
+    }
+
+    /// Everything that a [`Store::sweep`] has to keep for these attempts.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`list`](Self::list).
+    pub async fn blobs(&self) -> Result<HashSet<BlobId>, Error> {
+        let mut blobs = HashSet::new();
+        for feature in self.features().await? {
+            blobs.extend(self.list(&feature).await?.iter().flat_map(|attempt| attempt.files.values()));
+        }
+        Ok(blobs)
+    }
+
+    async fn contents(&self, path: &str, id: Option<&BlobId>) -> Result<Option<Bytes>, Error> {
+        let Some(id) = id else { return Ok(None) };
+        self.store.get_blob(id).await?.ok_or_else(|| missing(path, *id)).map(Some)
+    }
+
+    async fn numbers(&self, feature: &str) -> Result<Vec<u32>, Error> {
+        let prefix = format!("{}/{}/", self.namespace, escape(feature));
+        let names = self.store.list(&prefix).await?;
+        Ok(names.iter().filter_map(|name| name[prefix.len()..].parse().ok()).collect())
+    }
+
+    /// Zeroes in front, so that names sort as numbers do.
+    fn name(&self, feature: &str, number: u32) -> String {
+        format!("{}/{}/{number:010}", self.namespace, escape(feature))
+    }
+}
+
+impl Attempt {
+    fn encode(&self) -> Vec<u8> {
+        let mut record = Writer::new(KIND);
+        let outcome = match self.outcome {
+            Outcome::Passed => 0,
+            Outcome::Failed => 1,
+            Outcome::Aborted => 2,
+        };
+        record.text(&self.feature).number(self.number).number(outcome).text(&self.note).len(self.files.len());
+        for (path, id) in &self.files {
+            record.text(path).blob(id);
+        }
+        record.finish()
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut record = Reader::new(bytes, KIND)?;
+        let (feature, number) = (record.text()?, record.number()?);
+        let outcome = match record.number()? {
+            0 => Outcome::Passed,
+            1 => Outcome::Failed,
+            2 => Outcome::Aborted,
+            _ => return None,
+        };
+        let note = record.text()?;
+        let files = (0..record.number()?).map(|_| Some((record.text()?, record.blob()?)));
+        let files = files.collect::<Option<_>>()?;
+        record.finish()?;
+        Some(Self { feature, number, files, outcome, note })
+    }
+}
+
+fn missing(path: &str, blob: BlobId) -> Error {
+    Error::Missing { what: path.to_owned(), blob }
+}
+
+/// Keeps a slash inside a feature's name from reaching into another's.
+fn escape(text: &str) -> String {
+    text.replace('%', "%25").replace('/', "%2F")
+}
+
+fn unescape(text: &str) -> String {
+    text.replace("%2F", "/").replace("%25", "%")
+}

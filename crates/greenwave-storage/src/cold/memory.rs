@@ -1,0 +1,77 @@
+//! A cold tier that is not cold: a map in memory, without a limit. For tests, and for stores that need not outlive their process.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use parking_lot::RwLock;
+
+use super::Cold;
+use crate::{BoxError, ColdStats};
+
+/// Keeps everything in memory, uncompressed and without a limit.
+#[derive(Debug, Default)]
+pub struct MemoryCold {
+    entries: RwLock<BTreeMap<Bytes, Bytes>>,
+}
+
+impl MemoryCold {
+    /// An empty one.
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+#[async_trait]
+impl Cold for MemoryCold {
+    async fn get(&self, key: &[u8]) -> Result<Option<Bytes>, BoxError> {
+        Ok(self.entries.read().get(key).cloned())
+    }
+
+    async fn get_many(&self, keys: Vec<Bytes>) -> Result<Vec<Option<Bytes>>, BoxError> {
+        let entries = self.entries.read();
+        Ok(keys.iter().map(|key| entries.get(key).cloned()).collect())
+    }
+
+    async fn contains_many(&self, keys: Vec<Bytes>) -> Result<Vec<bool>, BoxError> {
+        let entries = self.entries.read();
+        Ok(keys.iter().map(|key| entries.contains_key(key)).collect())
+    }
+
+    async fn put_many(&self, entries: Vec<(Bytes, Bytes)>) -> Result<(), BoxError> {
+        self.entries.write().extend(entries);
+        Ok(())
+    }
+
+    async fn remove_many(&self, keys: Vec<Bytes>) -> Result<(), BoxError> {
+        let mut entries = self.entries.write();
+        keys.iter().for_each(|key| drop(entries.remove(key)));
+        Ok(())
+    }
+
+    async fn list(&self, prefix: &[u8]) -> Result<Vec<Bytes>, BoxError> {
+        let from = Bytes::copy_from_slice(prefix);
+        let entries = self.entries.read();
+        Ok(entries.range(from..).map_while(|(key, _)| key.starts_with(prefix).then(|| key.clone())).collect())
+    }
+
+    async fn flush(&self) -> Result<(), BoxError> {
+        Ok(())
+    }
+
+    async fn close(&self) -> Result<(), BoxError> {
+        Ok(())
+    }
+
+    fn stats(&self) -> ColdStats {
+        let entries = self.entries.read();
+        let bytes = entries.values().map(|value| value.len() as u64).sum();
+        ColdStats {
+            entries: Some(entries.len() as u64),
+            stored_bytes: Some(bytes),
+            raw_bytes: Some(bytes),
+            disk_bytes: Some(0),
+            codec: "none".to_owned(),
+        }
+    }
+}

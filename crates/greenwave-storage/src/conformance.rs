@@ -1,0 +1,183 @@
+//! The promises of [`Cold`] as tests, for every tier to pass. Knows nothing of any particular tier.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::Cold;
+
+/// A place for the tier under test: empty when made, gone when dropped.
+pub trait Harness {
+    /// Opens the tier at this place. Called again after the tier was closed, it opens what is there.
+    fn open(&self) -> impl Future<Output = Arc<dyn Cold>>;
+}
+
+/// Emits one `#[test]` per promise, for the [`Harness`] that the expression makes.
+///
+/// ```ignore
+/// mod my_tier {
+///     greenwave_storage::cold_conformance!(MyHarness::new());
+/// }
+/// ```
+#[macro_export]
+macro_rules! cold_conformance {
+    ($harness:expr) => {
+        $crate::cold_conformance!(@each $harness;
+            what_is_put_is_there, the_last_put_wins, removal_removes_and_may_be_repeated, many_keep_their_order, list_finds_by_prefix,
+            any_bytes_are_keys_and_values, empty_calls_do_nothing, flushed_survives_reopening, tasks_may_share_it, stats_name_the_codec);
+    };
+    (@each $harness:expr; $($promise:ident),*) => {
+        $(#[test]
+        fn $promise() {
+            $crate::conformance::run($crate::conformance::$promise(&$harness));
+        })*
+    };
+}
+
+/// Runs a promise on a runtime of its own.
+///
+/// # Panics
+///
+/// When the promise is broken.
+pub fn run(promise: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("a runtime can be made").block_on(promise);
+}
+
+async fn put(cold: &Arc<dyn Cold>, key: &str, value: &str) {
+    let entry = (Bytes::copy_from_slice(key.as_bytes()), Bytes::copy_from_slice(value.as_bytes()));
+    cold.put_many(vec![entry]).await.expect("put succeeds");
+}
+
+async fn get(cold: &Arc<dyn Cold>, key: &str) -> Option<Bytes> {
+    cold.get(key.as_bytes()).await.expect("get succeeds")
+}
+
+fn keys(keys: &[&'static str]) -> Vec<Bytes> {
+    keys.iter().map(|key| Bytes::from_static(key.as_bytes())).collect()
+}
+
+/// Visibility.
+pub async fn what_is_put_is_there(harness: &impl Harness) {
+    let cold = harness.open().await;
+    assert_eq!(get(&cold, "key").await, None, "a new place is empty");
+    put(&cold, "key", "value").await;
+    assert_eq!(get(&cold, "key").await.as_deref(), Some(&b"value"[..]));
+    assert_eq!(get(&cold, "ke").await, None, "a prefix is not the key");
+}
+
+/// Visibility, of a key set twice, also within one call.
+pub async fn the_last_put_wins(harness: &impl Harness) {
+    let cold = harness.open().await;
+    put(&cold, "key", "one").await;
+    put(&cold, "key", "two").await;
+    assert_eq!(get(&cold, "key").await.as_deref(), Some(&b"two"[..]));
+    let entry = |value| (Bytes::from_static(b"key"), Bytes::from_static(value));
+    cold.put_many(vec![entry(b"three"), entry(b"four")]).await.expect("put succeeds");
+    assert_eq!(get(&cold, "key").await.as_deref(), Some(&b"four"[..]));
+}
+
+/// Removal.
+pub async fn removal_removes_and_may_be_repeated(harness: &impl Harness) {
+    let cold = harness.open().await;
+    put(&cold, "key", "value").await;
+    for _ in 0..2 {
+        cold.remove_many(keys(&["key", "never there"])).await.expect("removal succeeds");
+        assert_eq!(get(&cold, "key").await, None);
+    }
+    put(&cold, "key", "again").await;
+    assert_eq!(get(&cold, "key").await.as_deref(), Some(&b"again"[..]));
+}
+
+/// The answers of `get_many` and `contains_many` stand in the order of their keys.
+pub async fn many_keep_their_order(harness: &impl Harness) {
+    let cold = harness.open().await;
+    put(&cold, "a", "1").await;
+    put(&cold, "b", "2").await;
+    let found = cold.get_many(keys(&["b", "none", "a", "b"])).await.expect("get succeeds");
+    assert_eq!(found, [Some("2".into()), None, Some("1".into()), Some("2".into())]);
+    let contained = cold.contains_many(keys(&["b", "none"])).await.expect("contains succeeds");
+    assert_eq!(contained.len(), 2);
+    assert!(!contained[1], "what is not there is not contained");
+}
+
+/// Listing.
+pub async fn list_finds_by_prefix(harness: &impl Harness) {
+    let cold = harness.open().await;
+    for key in ["a", "b/1", "b/2", "b/3", "c"] {
+        put(&cold, key, "").await;
+    }
+    cold.remove_many(keys(&["b/2"])).await.expect("removal succeeds");
+    let found: BTreeSet<Bytes> = cold.list(b"b/").await.expect("list succeeds").into_iter().collect();
+    assert_eq!(found, keys(&["b/1", "b/3"]).into_iter().collect());
+    assert_eq!(cold.list(b"").await.expect("list succeeds").len(), 4);
+    assert!(cold.list(b"d").await.expect("list succeeds").is_empty());
+}
+
+/// Keys and values are bytes, not text; keys up to 4097 of them.
+pub async fn any_bytes_are_keys_and_values(harness: &impl Harness) {
+    let cold = harness.open().await;
+    let all = Bytes::from_iter(0..=255_u8);
+    let long = Bytes::from(vec![0xFF; 4097]);
+    let large = Bytes::from(vec![7; 3 << 20]);
+    let entries = [(all.clone(), long.clone()), (long, large), ("../up/\0".into(), Bytes::new())];
+    cold.put_many(entries.to_vec()).await.expect("put succeeds");
+    for (key, value) in entries {
+        assert_eq!(cold.get(&key).await.expect("get succeeds"), Some(value));
+    }
+}
+
+/// Calls about nothing.
+pub async fn empty_calls_do_nothing(harness: &impl Harness) {
+    let cold = harness.open().await;
+    cold.put_many(Vec::new()).await.expect("put succeeds");
+    cold.remove_many(Vec::new()).await.expect("removal succeeds");
+    assert!(cold.get_many(Vec::new()).await.expect("get succeeds").is_empty());
+    assert!(cold.contains_many(Vec::new()).await.expect("contains succeeds").is_empty());
+    assert!(cold.list(b"").await.expect("list succeeds").is_empty());
+}
+
+/// Durability, as far as closing and opening show it.
+pub async fn flushed_survives_reopening(harness: &impl Harness) {
+    let cold = harness.open().await;
+    put(&cold, "kept", "value").await;
+    put(&cold, "removed", "value").await;
+    cold.remove_many(keys(&["removed"])).await.expect("removal succeeds");
+    cold.flush().await.expect("flush succeeds");
+    cold.close().await.expect("close succeeds");
+    drop(cold);
+    let cold = harness.open().await;
+    assert_eq!(get(&cold, "kept").await.as_deref(), Some(&b"value"[..]));
+    assert_eq!(get(&cold, "removed").await, None);
+}
+
+/// Concurrency.
+pub async fn tasks_may_share_it(harness: &impl Harness) {
+    let cold = harness.open().await;
+    let tasks: Vec<_> = (0..16)
+        .map(|task| {
+            let cold = cold.clone();
+            tokio::spawn(async move {
+                for round in 0..8 {
+                    let (key, value) = (format!("{task}/{round}"), format!("value {task} {round}"));
+                    put(&cold, &key, &value).await;
+                    assert_eq!(get(&cold, &key).await.as_deref(), Some(value.as_bytes()));
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.expect("no task fails");
+    }
+    assert_eq!(cold.list(b"").await.expect("list succeeds").len(), 128);
+}
+
+/// Figures.
+pub async fn stats_name_the_codec(harness: &impl Harness) {
+    let cold = harness.open().await;
+    put(&cold, "key", "value").await;
+    let stats = cold.stats();
+    assert!(!stats.codec.is_empty(), "no compression is called `none`");
+    assert!(stats.entries.is_none_or(|entries| entries == 1), "{stats:?}");
+}

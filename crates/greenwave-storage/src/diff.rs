@@ -1,0 +1,71 @@
+//! Differences between two states of files, as text. Knows nothing of where the contents come from.
+
+use std::fmt;
+
+/// Texts longer than this are only said to differ: the time for a difference grows with length times changes.
+const TEXT_BYTES_MAX: usize = 1 << 20;
+
+/// What differs between two states; displayed as one patch in unified format.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Diff {
+    /// The files that differ, sorted by path.
+    pub files: Vec<FileDiff>,
+}
+
+/// How one file differs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileDiff {
+    /// Its path.
+    pub path: String,
+    /// In what way.
+    pub change: Change,
+    /// The difference in unified format; `None` if either side is no UTF-8 text or is longer than 1 MiB.
+    pub patch: Option<String>,
+}
+
+/// What happened to a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// It is new.
+    Added,
+    /// It is gone.
+    Removed,
+    /// Its contents are others.
+    Modified,
+}
+
+impl FileDiff {
+    pub(crate) fn new(path: &str, old: Option<&[u8]>, new: Option<&[u8]>) -> Self {
+        let change = match (old, new) {
+            (None, _) => Change::Added,
+            (_, None) => Change::Removed,
+            _ => Change::Modified,
+        };
+        let text = |side: Option<&[u8]>| {
+            let bytes = side.unwrap_or_default();
+            (bytes.len() <= TEXT_BYTES_MAX).then(|| String::from_utf8(bytes.to_vec()).ok()).flatten()
+        };
+        let patch = text(old).zip(text(new)).map(|(old, new)| patch(path, change, &old, &new));
+        Self { path: path.to_owned(), change, patch }
+    }
+}
+
+fn patch(path: &str, change: Change, old: &str, new: &str) -> String {
+    let side =
+        |side: &str, absent| if change == absent { "/dev/null".to_owned() } else { format!("{side}/{path}") };
+    let mut options = diffy::DiffOptions::new();
+    options.set_original_filename(side("a", Change::Added)).set_modified_filename(side("b", Change::Removed));
+    options.create_patch(old, new).to_string()
+}
+
+impl fmt::Display for Diff {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for file in &self.files {
+            match &file.patch {
+                Some(patch) => f.write_str(patch)?,
+                None => writeln!(f, "Files a/{0} and b/{0} differ", file.path)?,
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,67 @@
+//! A hybrid store: contents by hash and by name, in memory while hot, compressed on disk when cold, and the caller need not know which.
+//!
+//! A [`Store`] holds contents under their [`BlobId`], equal contents once, and lets names lead to them. It keeps to a budget of memory and
+//! moves what is over to a [`Cold`] tier: [`SegmentCold`], a crash-safe log in a directory, or one of your own. On top,
+//! [`Attempts`] records every attempt at a feature, and [`Snapshot`] saves a whole state of files.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use greenwave_storage::{Options, SegmentCold, SegmentOptions, Store};
+//!
+//! # tokio::runtime::Runtime::new().unwrap().block_on(async {
+//! # let dir = tempfile::tempdir().unwrap();
+//! let cold = SegmentCold::open(dir.path().join("store"), SegmentOptions::default())?;
+//! let store = Store::open(Options { memory_bytes_max: 10 << 20, ..Options::default() }, Arc::new(cold))?;
+//!
+//! let id = store.put("src/lib.rs", "pub fn wave() {}".into()).await?;
+//! store.put("src/copy.rs", "pub fn wave() {}".into()).await?; // held once
+//! assert_eq!(store.get("src/copy.rs").await?, store.get_blob(&id).await?);
+//!
+//! store.flush().await?; // durable from here on
+//! assert_eq!(store.list("src/").await?, ["src/copy.rs", "src/lib.rs"]);
+//! # Ok::<(), greenwave_storage::Error>(())
+//! # }).unwrap();
+//! ```
+//!
+//! Calls want a tokio runtime: what may wait for a disk, and hashing of large contents, goes to its blocking pool.
+//!
+//! # Features
+//!
+//! | feature | default | gives | costs |
+//! | --- | --- | --- | --- |
+//! | `segment` | yes | [`SegmentCold`] | compiles libzstd |
+//! | `conformance` | no | the module `conformance`: the tests that a cold tier has to pass | nothing else |
+//!
+//! # Errors
+//!
+//! An [`Error`] says what was attempted. When the cold tier fails, nothing is lost: contents stay in memory, readable, and the next call
+//! tries again; memory may then exceed its budget. Damaged contents are absent, counted in [`Stats::bad_blobs`], and never returned.
+
+mod attempts;
+mod blob;
+mod cold;
+#[cfg(feature = "conformance")]
+pub mod conformance;
+mod diff;
+mod error;
+mod manifest;
+mod memory;
+mod options;
+mod reclaim;
+mod snapshot;
+mod stats;
+mod store;
+
+pub use attempts::{Attempt, Attempts, Draft, Outcome, Summary};
+pub use blob::{BlobId, ParseBlobIdError};
+pub use cold::{Cold, MemoryCold};
+#[cfg(feature = "segment")]
+pub use cold::{SegmentCold, SegmentOptions};
+pub use diff::{Change, Diff, FileDiff};
+pub use error::{BoxError, Error};
+#[cfg(feature = "segment")]
+pub use greenwave_segment::Compression;
+pub use options::Options;
+pub use snapshot::{Snapshot, SnapshotFile};
+pub use stats::{ColdStats, Stats};
+pub use store::{NAME_BYTES_MAX, Store};

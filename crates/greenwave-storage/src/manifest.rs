@@ -1,0 +1,74 @@
+//! The bytes of stored records: fields with their lengths before them, so that no text can imitate a boundary. Knows nothing of what the
+//! fields mean.
+//!
+//! A record is four bytes of kind and version, then its fields: numbers as four bytes little-endian, texts and hashes as their length
+//! and their bytes. There is no checksum, since records are stored as contents, which are checked against their hash.
+
+use crate::BlobId;
+
+/// Builds a record.
+#[derive(Debug)]
+pub(crate) struct Writer(Vec<u8>);
+
+impl Writer {
+    pub(crate) fn new(kind: [u8; 4]) -> Self {
+        Self(kind.to_vec())
+    }
+
+    pub(crate) fn number(&mut self, number: u32) -> &mut Self {
+        self.0.extend_from_slice(&number.to_le_bytes());
+        self
+    }
+
+    pub(crate) fn len(&mut self, len: usize) -> &mut Self {
+        self.number(u32::try_from(len).expect("a record's fields are far below 4 GiB"))
+    }
+
+    pub(crate) fn text(&mut self, text: &str) -> &mut Self {
+        self.len(text.len()).0.extend_from_slice(text.as_bytes());
+        self
+    }
+
+    pub(crate) fn blob(&mut self, id: &BlobId) -> &mut Self {
+        self.0.extend_from_slice(id.as_bytes());
+        self
+    }
+
+    pub(crate) fn finish(self) -> Vec<u8> {
+        self.0
+    }
+}
+
+/// Takes a record apart. Every step may find that it is none.
+#[derive(Debug)]
+pub(crate) struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    pub(crate) fn new(bytes: &'a [u8], kind: [u8; 4]) -> Option<Self> {
+        Some(Self(bytes.strip_prefix(&kind)?))
+    }
+
+    pub(crate) fn number(&mut self) -> Option<u32> {
+        let (number, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(u32::from_le_bytes(*number))
+    }
+
+    pub(crate) fn text(&mut self) -> Option<String> {
+        let len = self.number()? as usize;
+        let (text, rest) = self.0.split_at_checked(len)?;
+        self.0 = rest;
+        String::from_utf8(text.to_vec()).ok()
+    }
+
+    pub(crate) fn blob(&mut self) -> Option<BlobId> {
+        let (hash, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(BlobId::from_bytes(*hash))
+    }
+
+    /// `None` if something is left over.
+    pub(crate) fn finish(self) -> Option<()> {
+        self.0.is_empty().then_some(())
+    }
+}

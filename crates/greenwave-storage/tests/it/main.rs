@@ -1,0 +1,35 @@
+//! The store through its public interface, and the tiers through their contract.
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
+
+mod attempts;
+mod model;
+mod snapshot;
+mod store;
+mod tiers;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use greenwave_storage::{MemoryCold, Options, SegmentCold, SegmentOptions, Store};
+
+/// A store on memory with a small budget.
+fn small(cold: Arc<MemoryCold>) -> Store {
+    Store::open(small_options(), cold).unwrap()
+}
+
+fn small_options() -> Options {
+    Options { memory_bytes_max: 64 << 10, ..Options::default() }
+}
+
+fn on_disk(dir: &std::path::Path) -> Store {
+    let options = SegmentOptions { segment_bytes_max: 16 << 10, ..SegmentOptions::default() };
+    Store::open(small_options(), Arc::new(SegmentCold::open(dir, options).unwrap())).unwrap()
+}
+
+/// Contents that differ for each number.
+fn contents(number: u64, len: usize) -> Bytes {
+    let mut reader = blake3::Hasher::new().update(&number.to_le_bytes()).finalize_xof();
+    let mut bytes = vec![0; len];
+    reader.fill(&mut bytes);
+    bytes.into()
+}

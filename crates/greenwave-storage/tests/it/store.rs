@@ -1,0 +1,357 @@
+//! Names, contents, budget, and a cold tier that fails.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use greenwave_storage::{
+    BlobId, BoxError, Cold, ColdStats, Error, MemoryCold, NAME_BYTES_MAX, Options, Store,
+};
+
+use crate::{contents, on_disk, small, small_options};
+
+#[tokio::test]
+async fn equal_contents_are_held_once() {
+    let store = small(Arc::default());
+    let one = store.put("one", contents(1, 1000)).await.unwrap();
+    let used = store.stats().memory_bytes_used;
+    let two = store.put("two", contents(1, 1000)).await.unwrap();
+    assert_eq!(one, two);
+    assert_eq!(one, BlobId::of(&contents(1, 1000)));
+    assert_eq!(store.stats().hot_blobs, 1);
+    assert!(store.stats().memory_bytes_used - used < 300);
+}
+
+#[tokio::test]
+async fn names_survive_reopening_and_lead_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = on_disk(dir.path());
+    let id = store.put("päth/ünïcode 🚦", contents(1, 500)).await.unwrap();
+    store.put("gone", contents(2, 500)).await.unwrap();
+    store.link("also", id).await.unwrap();
+    store.flush().await.unwrap();
+    assert!(store.remove("gone").await.unwrap());
+    assert!(!store.remove("gone").await.unwrap());
+    store.close().await.unwrap();
+    drop(store);
+
+    let store = on_disk(dir.path());
+    assert_eq!(store.list("").await.unwrap(), ["also", "päth/ünïcode 🚦"]);
+    assert_eq!(store.get("also").await.unwrap().unwrap(), contents(1, 500));
+    assert_eq!(store.resolve("päth/ünïcode 🚦").await.unwrap(), Some(id));
+    assert_eq!(store.get("gone").await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn memory_keeps_to_its_budget_and_everything_stays_readable() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = on_disk(dir.path());
+    let mut ids = Vec::new();
+    for number in 0..300 {
+        ids.push(store.put(&format!("name {number}"), contents(number, 1000)).await.unwrap());
+        let stats = store.stats();
+        assert!(stats.memory_bytes_used <= stats.memory_bytes_max, "{stats:?}");
+    }
+    let stats = store.stats();
+    assert!(stats.spillover_active && stats.spilled_blobs > 200, "{stats:?}");
+    assert!(stats.memory_bytes_peak <= stats.memory_bytes_max + 1300, "{stats:?}");
+    for number in 0..300 {
+        assert_eq!(store.get(&format!("name {number}")).await.unwrap().unwrap(), contents(number, 1000));
+    }
+    let many = store.get_many(&ids).await.unwrap();
+    assert!(many.iter().zip(0..).all(|(found, number)| *found == Some(contents(number, 1000))));
+    assert!(store.stats().memory_bytes_used <= store.stats().memory_bytes_max);
+}
+
+#[tokio::test]
+async fn many_names_keep_to_their_share() {
+    let store = small(Arc::default());
+    store.put("hot", contents(1, 30_000)).await.unwrap();
+    for number in 0..2_000 {
+        store.put(&format!("name {number}"), Bytes::from_static(b"same")).await.unwrap();
+        store.get("hot").await.unwrap().unwrap();
+    }
+    let stats = store.stats();
+    assert!(stats.memory_bytes_used <= stats.memory_bytes_max, "{stats:?}");
+    assert_eq!(stats.cold_hits, 0, "names pushed hot contents out");
+    assert_eq!(store.list("name 199").await.unwrap().len(), 11);
+    assert_eq!(store.get("name 0").await.unwrap().unwrap(), "same");
+}
+
+#[tokio::test]
+async fn a_scan_does_not_turn_the_tiers_over() {
+    let cold = Arc::new(MemoryCold::new());
+    let filler = small(cold.clone());
+    let mut ids = Vec::new();
+    for number in 0..200 {
+        ids.push(filler.put_blob(contents(number, 1000)).await.unwrap());
+    }
+    filler.close().await.unwrap();
+
+    let store = small(cold);
+    for id in &ids {
+        store.get_blob(id).await.unwrap().unwrap();
+    }
+    assert_eq!((store.stats().promoted_blobs, store.stats().hot_blobs), (0, 0));
+    for _ in 0..2 {
+        store.get_blob(&ids[7]).await.unwrap().unwrap();
+    }
+    assert_eq!((store.stats().promoted_blobs, store.stats().hot_blobs), (1, 1));
+    let hits = store.stats().hot_hits;
+    store.get_blob(&ids[7]).await.unwrap().unwrap();
+    assert_eq!(store.stats().hot_hits, hits + 1);
+}
+
+#[tokio::test]
+async fn spillover_ends_when_contents_go() {
+    let store = small(Arc::default());
+    for number in 0..100 {
+        store.put("same name", contents(number, 1000)).await.unwrap();
+    }
+    assert!(store.stats().spillover_active);
+    assert_eq!(store.sweep(&HashSet::new()).await.unwrap(), 99);
+    assert!(!store.stats().spillover_active);
+    assert_eq!(store.get("same name").await.unwrap().unwrap(), contents(99, 1000));
+}
+
+#[tokio::test]
+async fn a_sweep_keeps_what_is_named_or_wanted() {
+    let store = small(Arc::default());
+    let named = store.put("name", contents(1, 10)).await.unwrap();
+    let wanted = store.put_blob(contents(2, 10)).await.unwrap();
+    let unwanted = store.put_blob(contents(3, 10)).await.unwrap();
+    assert_eq!(store.sweep(&HashSet::from([wanted])).await.unwrap(), 1);
+    assert!(store.get_blob(&named).await.unwrap().is_some());
+    assert!(store.get_blob(&wanted).await.unwrap().is_some());
+    assert_eq!(store.get_blob(&unwanted).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn bad_names_and_options_are_refused() {
+    let store = small(Arc::default());
+    for name in ["", &"x".repeat(NAME_BYTES_MAX + 1)] {
+        let error = store.put(name, Bytes::new()).await.unwrap_err();
+        assert!(matches!(error, Error::Name { max: NAME_BYTES_MAX, .. }), "{error}");
+    }
+    let refused = |options| Store::open(options, Arc::new(MemoryCold::new())).unwrap_err().to_string();
+    for threshold in [0.0, -1.0, 1.1, f64::NAN] {
+        let message = refused(Options { spillover_threshold: threshold, ..Options::default() });
+        assert!(message.contains("spillover_threshold") && message.contains("up to 1"), "{message}");
+    }
+    assert!(refused(Options { promote_after: 0, ..Options::default() }).contains("promote_after"));
+    assert!(refused(Options { memory_bytes_max: 10, ..Options::default() }).contains("memory_bytes_max"));
+}
+
+#[tokio::test]
+async fn reclaiming_changes_no_answer() {
+    let cold = Arc::new(MemoryCold::new());
+    let store = Store::open(Options { reclaim: true, ..small_options() }, cold).unwrap();
+    for number in 0..200 {
+        store.put(&number.to_string(), contents(number, 1000)).await.unwrap();
+    }
+    assert_eq!(store.get("0").await.unwrap().unwrap(), contents(0, 1000));
+}
+
+/// Fails when told to, and lies when told to.
+#[derive(Debug, Default)]
+struct Troubled {
+    cold: MemoryCold,
+    failing: AtomicBool,
+    lying: AtomicBool,
+}
+
+impl Troubled {
+    fn check(&self) -> Result<(), BoxError> {
+        if self.failing.load(Ordering::Relaxed) { Err("no space left".into()) } else { Ok(()) }
+    }
+}
+
+#[async_trait]
+impl Cold for Troubled {
+    async fn get(&self, key: &[u8]) -> Result<Option<Bytes>, BoxError> {
+        self.check()?;
+        let value = self.cold.get(key).await?;
+        let lie = self.lying.load(Ordering::Relaxed) && key[0] == b'b';
+        Ok(value.map(|value| if lie { Bytes::from_static(b"lie") } else { value }))
+    }
+    async fn get_many(&self, keys: Vec<Bytes>) -> Result<Vec<Option<Bytes>>, BoxError> {
+        self.check()?;
+        self.cold.get_many(keys).await
+    }
+    async fn contains_many(&self, keys: Vec<Bytes>) -> Result<Vec<bool>, BoxError> {
+        self.cold.contains_many(keys).await
+    }
+    async fn put_many(&self, entries: Vec<(Bytes, Bytes)>) -> Result<(), BoxError> {
+        self.check()?;
+        self.cold.put_many(entries).await
+    }
+    async fn remove_many(&self, keys: Vec<Bytes>) -> Result<(), BoxError> {
+        self.check()?;
+        self.cold.remove_many(keys).await
+    }
+    async fn list(&self, prefix: &[u8]) -> Result<Vec<Bytes>, BoxError> {
+        self.cold.list(prefix).await
+    }
+    async fn flush(&self) -> Result<(), BoxError> {
+        self.check()
+    }
+    async fn close(&self) -> Result<(), BoxError> {
+        self.check()
+    }
+    fn stats(&self) -> ColdStats {
+        self.cold.stats()
+    }
+}
+
+#[tokio::test]
+async fn a_failing_cold_tier_loses_nothing() {
+    let cold = Arc::new(Troubled::default());
+    let store = Store::open(small_options(), cold.clone()).unwrap();
+    cold.failing.store(true, Ordering::Relaxed);
+    let mut failures = 0;
+    for number in 0..100 {
+        failures += u32::from(store.put(&number.to_string(), contents(number, 1000)).await.is_err());
+    }
+    assert!(failures > 10);
+    let error = store.flush().await.unwrap_err();
+    assert!(matches!(error, Error::Cold { .. }), "{error}");
+    for number in 0..100 {
+        assert_eq!(store.get(&number.to_string()).await.unwrap().unwrap(), contents(number, 1000));
+    }
+    cold.failing.store(false, Ordering::Relaxed);
+    store.put("recovered", contents(7, 10)).await.unwrap();
+    assert!(store.stats().memory_bytes_used <= store.stats().memory_bytes_max);
+}
+
+#[tokio::test]
+async fn contents_that_do_not_match_their_hash_are_missing_until_put_again() {
+    let cold = Arc::new(Troubled::default());
+    let writer = Store::open(small_options(), cold.clone()).unwrap();
+    let id = writer.put("name", contents(1, 100)).await.unwrap();
+    writer.close().await.unwrap();
+    let store = Store::open(small_options(), cold.clone()).unwrap();
+    cold.lying.store(true, Ordering::Relaxed);
+    assert_eq!(store.get("name").await.unwrap(), None);
+    assert_eq!(store.stats().bad_blobs, 1);
+    cold.lying.store(false, Ordering::Relaxed);
+    store.put_blob(contents(1, 100)).await.unwrap();
+    store.close().await.unwrap();
+    let again = Store::open(small_options(), cold).unwrap();
+    assert_eq!(again.get_blob(&id).await.unwrap().unwrap(), contents(1, 100));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn tasks_share_a_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = on_disk(dir.path());
+    let tasks: Vec<_> = (0..8_u64)
+        .map(|task| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                for round in 0..40 {
+                    let (name, number) = (format!("{task}/{round}"), task * 1000 + round);
+                    store.put(&name, contents(number, 700)).await.unwrap();
+                    assert_eq!(store.get(&name).await.unwrap().unwrap(), contents(number, 700));
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    assert_eq!(store.list("").await.unwrap().len(), 320);
+    assert!(store.stats().memory_bytes_used <= store.stats().memory_bytes_max);
+}
+
+/// Holds each write back until it is let through.
+#[derive(Debug)]
+struct Gated {
+    cold: MemoryCold,
+    arrived: tokio::sync::Semaphore,
+    open: tokio::sync::Semaphore,
+}
+
+#[async_trait]
+impl Cold for Gated {
+    async fn get(&self, key: &[u8]) -> Result<Option<Bytes>, BoxError> {
+        self.cold.get(key).await
+    }
+    async fn get_many(&self, keys: Vec<Bytes>) -> Result<Vec<Option<Bytes>>, BoxError> {
+        self.cold.get_many(keys).await
+    }
+    async fn contains_many(&self, keys: Vec<Bytes>) -> Result<Vec<bool>, BoxError> {
+        self.cold.contains_many(keys).await
+    }
+    async fn put_many(&self, entries: Vec<(Bytes, Bytes)>) -> Result<(), BoxError> {
+        self.arrived.add_permits(1);
+        self.open.acquire().await?.forget();
+        self.cold.put_many(entries).await
+    }
+    async fn remove_many(&self, keys: Vec<Bytes>) -> Result<(), BoxError> {
+        self.cold.remove_many(keys).await
+    }
+    async fn list(&self, prefix: &[u8]) -> Result<Vec<Bytes>, BoxError> {
+        self.cold.list(prefix).await
+    }
+    async fn flush(&self) -> Result<(), BoxError> {
+        Ok(())
+    }
+    async fn close(&self) -> Result<(), BoxError> {
+        Ok(())
+    }
+    fn stats(&self) -> ColdStats {
+        self.cold.stats()
+    }
+}
+
+#[tokio::test]
+async fn what_is_put_while_a_flush_is_under_way_is_not_forgotten() {
+    let closed = || tokio::sync::Semaphore::new(0);
+    let cold = Arc::new(Gated { cold: MemoryCold::new(), arrived: closed(), open: closed() });
+    let store = Store::open(small_options(), cold.clone()).unwrap();
+    store.put("name", contents(1, 100)).await.unwrap();
+    let flush = tokio::spawn({
+        let store = store.clone();
+        async move { store.flush().await }
+    });
+    // The contents, then the name: it moves on while it is being written.
+    cold.arrived.acquire().await.unwrap().forget();
+    cold.open.add_permits(1);
+    cold.arrived.acquire().await.unwrap().forget();
+    store.put("name", contents(2, 100)).await.unwrap();
+    assert_eq!(store.get("name").await.unwrap().unwrap(), contents(2, 100));
+    cold.open.add_permits(100);
+    flush.await.unwrap().unwrap();
+    store.flush().await.unwrap();
+    drop(store);
+    let again = Store::open(small_options(), cold).unwrap();
+    assert_eq!(again.get("name").await.unwrap().unwrap(), contents(2, 100));
+}
+
+#[tokio::test]
+async fn a_put_that_is_dropped_while_it_waits_leaves_everything_in_order() {
+    let closed = || tokio::sync::Semaphore::new(0);
+    let cold = Arc::new(Gated { cold: MemoryCold::new(), arrived: closed(), open: closed() });
+    let store = Store::open(small_options(), cold.clone()).unwrap();
+    let filler = tokio::spawn({
+        let store = store.clone();
+        async move {
+            for number in 0..100 {
+                store.put(&number.to_string(), contents(number, 1000)).await.unwrap();
+            }
+        }
+    });
+    cold.arrived.acquire().await.unwrap().forget();
+    filler.abort();
+    assert!(filler.await.unwrap_err().is_cancelled());
+    let names = store.list("").await.unwrap();
+    cold.open.add_permits(1000);
+    store.put("more", contents(1000, 1000)).await.unwrap();
+    for name in names {
+        let number = name.parse().unwrap();
+        assert_eq!(store.get(&name).await.unwrap().unwrap(), contents(number, 1000));
+    }
+    assert!(store.stats().memory_bytes_used <= store.stats().memory_bytes_max);
+}
