@@ -1,0 +1,168 @@
+//! The promises of [`Backend`] as tests, for every backend to pass. Knows nothing of any particular one.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::{Backend, Key, KeyBuilder};
+
+/// A place for the backend under test: empty when made, gone when dropped, large enough for a few hundred small values.
+pub trait Harness {
+    /// Opens the backend at this place. Called again after it was closed, it opens what is there.
+    fn open(&self) -> impl Future<Output = Arc<dyn Backend>>;
+}
+
+/// Emits one `#[test]` per promise, for the [`Harness`] that the expression makes.
+///
+/// ```ignore
+/// mod my_backend {
+///     greenwave_cache::backend_conformance!(MyHarness::new());
+/// }
+/// ```
+#[macro_export]
+macro_rules! backend_conformance {
+    ($harness:expr) => {
+        $crate::backend_conformance!(@each $harness;
+            what_is_put_is_there, the_last_put_wins, removal_removes_and_may_be_repeated, many_keep_their_order,
+            values_are_any_bytes, list_lists_if_it_can, lives_end_if_they_can, flushed_survives_if_it_can,
+            tasks_may_share_it);
+    };
+    (@each $harness:expr; $($promise:ident),*) => {
+        $(#[test]
+        fn $promise() {
+            $crate::conformance::run($crate::conformance::$promise(&$harness));
+        })*
+    };
+}
+
+/// Runs a promise on a runtime of its own.
+///
+/// # Panics
+///
+/// When the promise is broken.
+pub fn run(promise: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("a runtime can be made").block_on(promise);
+}
+
+fn key(number: u64) -> Key {
+    KeyBuilder::new("conformance", 1).number(number).finish()
+}
+
+async fn put(backend: &Arc<dyn Backend>, number: u64, value: &'static str) {
+    let value = Bytes::from_static(value.as_bytes());
+    backend.put(&key(number), value, None).await.expect("put succeeds");
+}
+
+async fn get(backend: &Arc<dyn Backend>, number: u64) -> Option<Bytes> {
+    backend.get(&key(number)).await.expect("get succeeds")
+}
+
+/// Visibility.
+pub async fn what_is_put_is_there(harness: &impl Harness) {
+    let backend = harness.open().await;
+    assert_eq!(get(&backend, 1).await, None, "a new place is empty");
+    put(&backend, 1, "one").await;
+    assert_eq!(get(&backend, 1).await.as_deref(), Some(&b"one"[..]));
+    assert_eq!(get(&backend, 2).await, None);
+}
+
+/// Visibility, of a key set twice.
+pub async fn the_last_put_wins(harness: &impl Harness) {
+    let backend = harness.open().await;
+    put(&backend, 1, "one").await;
+    put(&backend, 1, "two").await;
+    assert_eq!(get(&backend, 1).await.as_deref(), Some(&b"two"[..]));
+}
+
+/// Removal.
+pub async fn removal_removes_and_may_be_repeated(harness: &impl Harness) {
+    let backend = harness.open().await;
+    put(&backend, 1, "one").await;
+    for _ in 0..2 {
+        backend.remove(&key(1)).await.expect("removal succeeds");
+        assert_eq!(get(&backend, 1).await, None);
+    }
+    put(&backend, 1, "again").await;
+    assert_eq!(get(&backend, 1).await.as_deref(), Some(&b"again"[..]));
+}
+
+/// The answers of `get_many` stand in the order of its keys.
+pub async fn many_keep_their_order(harness: &impl Harness) {
+    let backend = harness.open().await;
+    put(&backend, 1, "one").await;
+    put(&backend, 2, "two").await;
+    let found = backend.get_many(&[key(2), key(3), key(1), key(2)]).await.expect("get succeeds");
+    assert_eq!(found, [Some("two".into()), None, Some("one".into()), Some("two".into())]);
+    assert!(backend.get_many(&[]).await.expect("get succeeds").is_empty());
+}
+
+/// Values are bytes, also none and many of them.
+pub async fn values_are_any_bytes(harness: &impl Harness) {
+    let backend = harness.open().await;
+    let large = vec![0xA5; 100_000];
+    for (number, value) in [(1, vec![]), (2, (0..=255).collect()), (3, large)] {
+        let value = Bytes::from(value);
+        backend.put(&key(number), value.clone(), None).await.expect("put succeeds");
+        assert_eq!(get(&backend, number).await, Some(value));
+    }
+}
+
+/// Listing, where [`Capabilities::list`](crate::Capabilities::list) claims it.
+pub async fn list_lists_if_it_can(harness: &impl Harness) {
+    let backend = harness.open().await;
+    put(&backend, 1, "one").await;
+    put(&backend, 2, "two").await;
+    put(&backend, 3, "three").await;
+    backend.remove(&key(2)).await.expect("removal succeeds");
+    match backend.list().await {
+        Ok(keys) => assert_eq!(BTreeSet::from_iter(keys), BTreeSet::from([key(1), key(3)])),
+        Err(error) => assert!(!backend.capabilities().list, "claims to list: {error}"),
+    }
+}
+
+/// An entry whose time is up is gone, where [`Capabilities::ttl`](crate::Capabilities::ttl) claims it; one whose time is not is there.
+pub async fn lives_end_if_they_can(harness: &impl Harness) {
+    let backend = harness.open().await;
+    let value = || Bytes::from_static(b"value");
+    backend.put(&key(1), value(), Some(Duration::from_secs(3600))).await.expect("put succeeds");
+    backend.put(&key(2), value(), Some(Duration::ZERO)).await.expect("put succeeds");
+    assert_eq!(get(&backend, 1).await, Some(value()));
+    assert!(!backend.capabilities().ttl || get(&backend, 2).await.is_none(), "claims to forget in time");
+}
+
+/// Durability, as far as closing and opening show it, where [`Capabilities::durable`](crate::Capabilities::durable) claims it.
+pub async fn flushed_survives_if_it_can(harness: &impl Harness) {
+    let backend = harness.open().await;
+    put(&backend, 1, "kept").await;
+    put(&backend, 2, "removed").await;
+    backend.remove(&key(2)).await.expect("removal succeeds");
+    backend.flush().await.expect("flush succeeds");
+    backend.close().await.expect("close succeeds");
+    drop(backend);
+    let backend = harness.open().await;
+    if backend.capabilities().durable {
+        assert_eq!(get(&backend, 1).await.as_deref(), Some(&b"kept"[..]));
+        assert_eq!(get(&backend, 2).await, None);
+    }
+}
+
+/// Concurrency.
+pub async fn tasks_may_share_it(harness: &impl Harness) {
+    let backend = harness.open().await;
+    let task = |task: u64| {
+        let backend = backend.clone();
+        tokio::spawn(async move {
+            for round in 0..8 {
+                put(&backend, task * 100 + round, "value").await;
+                assert_eq!(get(&backend, task * 100 + round).await.as_deref(), Some(&b"value"[..]));
+            }
+        })
+    };
+    let tasks: Vec<_> = (0..16).map(task).collect();
+    for task in tasks {
+        task.await.expect("no task fails");
+    }
+}

@@ -1,0 +1,37 @@
+//! What can go wrong with a cache, as a caller would act on it. That something is not cached is none of it.
+
+/// What a backend's own failure looks like from here.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Why a cache or backend could not be made, or why a call that must not fail in silence failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// An option has a value that cannot work.
+    #[error("option {option} is {value}, where {accepted} is accepted")]
+    Option {
+        /// The option.
+        option: &'static str,
+        /// What it was.
+        value: String,
+        /// What would do.
+        accepted: &'static str,
+    },
+    /// A backend failed.
+    #[error("cannot {operation}")]
+    Backend {
+        /// What was attempted, and on what.
+        operation: String,
+        /// What the backend said.
+        source: BoxError,
+    },
+    /// The operation was cut off because the runtime is shutting down.
+    #[error("runtime is shutting down")]
+    Shutdown,
+}
+
+impl Error {
+    pub(crate) fn backend(operation: impl Into<String>) -> impl FnOnce(BoxError) -> Self {
+        move |source| Self::Backend { operation: operation.into(), source }
+    }
+}

@@ -1,0 +1,111 @@
+//! Keys that stand for everything a result depends on. Knows nothing of what that is.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// A BLAKE3 hash of everything that a cached result depends on. Made with a [`KeyBuilder`]; shown as 64 hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key([u8; 32]);
+
+impl Key {
+    /// A key that was taken apart with [`as_bytes`](Self::as_bytes), by a backend say. Not for bytes that are no hash: tables rely on
+    /// keys being spread evenly.
+    pub const fn from_bytes(hash: [u8; 32]) -> Self {
+        Self(hash)
+    }
+
+    /// The hash.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Key({self})")
+    }
+}
+
+/// The text is not 64 hexadecimal digits.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("key {0:?} is not 64 hexadecimal digits")]
+pub struct ParseKeyError(String);
+
+impl FromStr for Key {
+    type Err = ParseKeyError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let hash = blake3::Hash::from_hex(text).map_err(|_| ParseKeyError(text.to_owned()))?;
+        Ok(Self(*hash.as_bytes()))
+    }
+}
+
+/// Builds a [`Key`] from fields, each hashed with its kind and length before it, so that different fields never make the same key:
+/// `("ab", "c")` and `("a", "bc")` differ, and so do a number and its digits.
+///
+/// ```
+/// use greenwave_cache::KeyBuilder;
+///
+/// let key = |command: &[&str]| {
+///     let mut key = KeyBuilder::new("my test results", 1);
+///     key.count(command.len());
+///     for word in command {
+///         key.text(word);
+///     }
+///     key.finish()
+/// };
+/// assert_ne!(key(&["cargo", "test"]), key(&["cargo test"]));
+/// ```
+#[derive(Debug, Clone)]
+pub struct KeyBuilder(blake3::Hasher);
+
+impl KeyBuilder {
+    /// Begins a key. `domain` says what is keyed, so that caches of different things can share a backend; `schema` goes up whenever the
+    /// fields or the meaning of the results change.
+    pub fn new(domain: &str, schema: u32) -> Self {
+        let mut key = Self(blake3::Hasher::new());
+        key.text(domain).number(u64::from(schema));
+        key
+    }
+
+    /// Adds bytes.
+    pub fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
+        self.field(b'b', bytes)
+    }
+
+    /// Adds text.
+    pub fn text(&mut self, text: &str) -> &mut Self {
+        self.field(b't', text.as_bytes())
+    }
+
+    /// Adds a number.
+    pub fn number(&mut self, number: u64) -> &mut Self {
+        self.field(b'n', &number.to_le_bytes())
+    }
+
+    /// Adds how many fields follow as a list, which keeps neighbouring lists apart.
+    pub fn count(&mut self, count: usize) -> &mut Self {
+        self.field(b'c', &(count as u64).to_le_bytes())
+    }
+
+    /// Adds another key: of a file's contents, say.
+    pub fn key(&mut self, key: &Key) -> &mut Self {
+        self.field(b'k', key.as_bytes())
+    }
+
+    /// The key of all fields so far.
+    pub fn finish(&self) -> Key {
+        Key(*self.0.finalize().as_bytes())
+    }
+
+    fn field(&mut self, kind: u8, bytes: &[u8]) -> &mut Self {
+        self.0.update(&[kind]).update(&(bytes.len() as u64).to_le_bytes()).update(bytes);
+        self
+    }
+}

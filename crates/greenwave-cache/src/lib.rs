@@ -1,0 +1,88 @@
+//! A sharded cache in memory, and layered backends for results worth keeping longer: made for test results, good for any.
+//!
+//! Three parts that share little but the [`Key`]:
+//! - [`Cache`] holds values of any type in memory, within limits, and computes a missing one once however many ask.
+//! - [`KeyBuilder`] makes keys from everything a result depends on, and [`Record`] is a result as it is stored: with its age, its cost, and
+//!   a checksum.
+//! - A [`Backend`] keeps bytes under keys: [`MemoryBackend`], [`DiskBackend`], or one of your own. [`Tiered`] asks several in order, fills
+//!   the fast from the slow, and never fails; with [`Leases`], no two processes compute the same result.
+//!
+//! ```
+//! use std::time::Duration;
+//! use greenwave_cache::{Cache, Options};
+//!
+//! # tokio::runtime::Runtime::new().unwrap().block_on(async {
+//! let options = Options { entries_max: 100, ttl: Some(Duration::from_secs(3600)), ..Options::default() };
+//! let cache: Cache<String, usize> = Cache::new(options)?;
+//!
+//! let slow = async || Ok::<_, std::io::Error>("green".len());
+//! assert_eq!(cache.get_or_compute("green".to_owned(), slow).await.unwrap(), 5);
+//! assert_eq!(cache.get(&"green".to_owned()), Some(5)); // not computed again
+//! assert_eq!(cache.stats().hit_rate(), 0.5);
+//! # Ok::<(), greenwave_cache::Error>(())
+//! # }).unwrap();
+//! ```
+//!
+//! Results that outlive the process, shared with others on the same machine:
+//!
+//! ```
+//! # #[cfg(feature = "disk")]
+//! # tokio::runtime::Runtime::new().unwrap().block_on(async {
+//! use std::{sync::Arc, time::Duration};
+//! use greenwave_cache::{Access, DiskBackend, DiskOptions, KeyBuilder, MemoryBackend, Record, Tier, Tiered, TieredOptions};
+//!
+//! # let dir = tempfile::tempdir().unwrap();
+//! # let dir = dir.path().join("results");
+//! let memory = Tier { name: "memory".into(), backend: Arc::new(MemoryBackend::new(1000, 8 << 20)?), access: Access::ReadWrite };
+//! let disk = DiskBackend::open(dir, DiskOptions::default())?;
+//! let disk = Tier { name: "disk".into(), backend: Arc::new(disk), access: Access::ReadWrite };
+//! let results = Tiered::new(vec![memory, disk], TieredOptions::new(1));
+//!
+//! let key = KeyBuilder::new("test results", 1).text("cargo test").finish();
+//! let cost = Duration::from_secs(9);
+//! results.put(&key, &Record { schema: 1, created_ms: 0, cost, tags: vec![], payload: "42 passed".into() }).await;
+//! assert_eq!(results.get(&key).await.unwrap().payload, "42 passed");
+//! assert_eq!(results.stats().saved, cost);
+//! # Ok::<(), greenwave_cache::Error>(())
+//! # }).unwrap();
+//! ```
+//!
+//! # Features
+//!
+//! | feature | default | gives | costs |
+//! | --- | --- | --- | --- |
+//! | `disk` | yes | [`DiskBackend`] | compiles libzstd |
+//! | `conformance` | no | the module `conformance`: the tests that a backend has to pass | nothing else |
+//!
+//! # Errors
+//!
+//! Reads do not fail: what is not there, too old, damaged, or held by a backend that is down, is a miss. An [`Error`] is about making a cache
+//! or opening a backend.
+
+mod backend;
+mod cache;
+#[cfg(feature = "conformance")]
+pub mod conformance;
+mod error;
+mod hashing;
+mod key;
+mod lease;
+mod load;
+mod policy;
+mod record;
+mod shard;
+mod stats;
+mod tiered;
+
+pub use backend::{Backend, Capabilities, MemoryBackend};
+#[cfg(feature = "disk")]
+pub use backend::{DiskBackend, DiskOptions};
+pub use cache::{Cache, Cause, EntryOptions, Listener, Options, Weigher};
+pub use error::{BoxError, Error};
+pub use hashing::{Hashing, Identity, Seeded};
+pub use key::{Key, KeyBuilder, ParseKeyError};
+pub use lease::{FileLeases, Lease, Leases};
+pub use policy::{Lru, Policy, S3Fifo};
+pub use record::{BadRecord, Record};
+pub use stats::Stats;
+pub use tiered::{Access, Keep, Tier, TierStats, Tiered, TieredOptions, TieredStats};

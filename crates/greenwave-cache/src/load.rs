@@ -1,0 +1,127 @@
+//! One computation per missing key, however many ask.
+//!
+//! Those who ask for a missing key share a *flight*: a lock with a place for the value. Whoever holds the lock computes. If it succeeds, it
+//! leaves the value for the others. If it fails, panics or is dropped, the lock passes to the next, who computes in its place. A flight that
+//! is no longer listed when it lands, because its key was put, removed or invalidated meanwhile, hands its value to those who asked and
+//! keeps it out of the cache.
+
+use std::sync::Arc;
+
+use tokio::sync::Mutex as Turn;
+
+use crate::cache::{Cache, EntryOptions, Part};
+use crate::hashing::Hashing;
+use crate::policy::Policy;
+
+/// A computation under way.
+#[derive(Debug)]
+pub(crate) struct Flight<V> {
+    value: Turn<Option<V>>,
+}
+
+/// A flight that those who ask for its key may still board.
+#[derive(Debug)]
+pub(crate) struct Listed<K, V> {
+    pub(crate) key: K,
+    flight: Arc<Flight<V>>,
+    /// How many are on board.
+    seats: usize,
+}
+
+impl<K: Eq + Clone, V: Clone, P: Policy, S: Hashing<K>> Cache<K, V, P, S> {
+    /// The value of `key`, computed if it is missing, by one task at a time.
+    ///
+    /// An error goes to the caller whose computation it is, and is not kept: the next of those who wait tries. Dropping the future, and a
+    /// panic in it, do the same. `compute` must not ask for the same key, or it waits for itself.
+    ///
+    /// # Errors
+    ///
+    /// Those of `compute`.
+    pub async fn get_or_compute<E, F, Fut>(&self, key: K, compute: F) -> Result<V, E>
+    where
+        F: FnOnce() -> Fut,
+        Fut: Future<Output = Result<V, E>>,
+    {
+        self.get_or_compute_with(key, &EntryOptions::default(), compute).await
+    }
+
+    /// Like [`get_or_compute`](Self::get_or_compute), for an entry with a life and tags of its own.
+    ///
+    /// # Errors
+    ///
+    /// Those of `compute`.
+    pub async fn get_or_compute_with<E, F, Fut>(
+        &self,
+        key: K,
+        options: &EntryOptions<'_>,
+        compute: F,
+    ) -> Result<V, E>
+    where
+        F: FnOnce() -> Fut,
+        Fut: Future<Output = Result<V, E>>,
+    {
+        if let Some(value) = self.get(&key) {
+            return Ok(value);
+        }
+        let seat = self.board(&key);
+        // Declared after the seat, so that the lock passes on before the seat is given up.
+        let mut turn = seat.flight.value.lock().await;
+        if let Some(value) = &*turn {
+            return Ok(value.clone());
+        }
+        // The last flight may have landed between our look and our boarding.
+        if let Some(value) = self.peek(&key) {
+            return Ok(value);
+        }
+        let value = compute().await?;
+        *turn = Some(value.clone());
+        self.land(key, value.clone(), options, &seat);
+        Ok(value)
+    }
+
+    fn board(&self, key: &K) -> Seat<'_, K, V, P> {
+        let part = self.part(self.hashing.bits(key));
+        let mut flights = part.flights.lock();
+        let listed = flights.iter().position(|listed| listed.key == *key).unwrap_or_else(|| {
+            let flight = Arc::new(Flight { value: Turn::new(None) });
+            flights.push(Listed { key: key.clone(), flight, seats: 0 });
+            flights.len() - 1
+        });
+        flights[listed].seats += 1;
+        Seat { part, flight: flights[listed].flight.clone() }
+    }
+
+    fn land(&self, key: K, value: V, options: &EntryOptions<'_>, seat: &Seat<'_, K, V, P>) {
+        let entry = self.entry(key, value, options);
+        // Under the lock of the flights: an invalidation comes either before, and finds the flight, or after, and finds the entry.
+        let mut flights = seat.part.flights.lock();
+        let Some(listed) = seat.position(&flights) else { return };
+        flights.swap_remove(listed);
+        let displaced = self.enter(entry);
+        drop(flights);
+        self.let_go(displaced);
+    }
+}
+
+/// A place on a flight. The last to leave one that did not land takes it off the list.
+struct Seat<'a, K, V, P> {
+    part: &'a Part<K, V, P>,
+    flight: Arc<Flight<V>>,
+}
+
+impl<K, V, P> Seat<'_, K, V, P> {
+    fn position(&self, flights: &[Listed<K, V>]) -> Option<usize> {
+        flights.iter().position(|listed| Arc::ptr_eq(&listed.flight, &self.flight))
+    }
+}
+
+impl<K, V, P> Drop for Seat<'_, K, V, P> {
+    fn drop(&mut self) {
+        let mut flights = self.part.flights.lock();
+        let Some(listed) = self.position(&flights) else { return };
+        flights[listed].seats -= 1;
+        if flights[listed].seats == 0 {
+            flights.swap_remove(listed);
+        }
+    }
+}

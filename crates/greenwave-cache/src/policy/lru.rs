@@ -1,0 +1,58 @@
+//! Least recently used, on the crate `lru`.
+
+use std::hash::{BuildHasherDefault, Hasher};
+
+use lru::LruCache;
+use parking_lot::Mutex;
+
+use super::Policy;
+
+/// Evicts what was not read for longest. Exact while hits come one at a time; of hits at the same instant in the same shard some may go
+/// unnoticed, since waiting to reorder a list would cost more than it wins.
+#[derive(Debug)]
+pub struct Lru {
+    order: Mutex<LruCache<u32, (), BuildHasherDefault<SlotHasher>>>,
+}
+
+impl Policy for Lru {
+    fn new(_: usize) -> Self {
+        // The shard counts entries; the list only orders them.
+        Self { order: Mutex::new(LruCache::unbounded_with_hasher(BuildHasherDefault::default())) }
+    }
+
+    fn hit(&self, slot: u32) {
+        if let Some(mut order) = self.order.try_lock() {
+            order.promote(&slot);
+        }
+    }
+
+    fn insert(&mut self, slot: u32, _: u64) {
+        self.order.get_mut().put(slot, ());
+    }
+
+    fn remove(&mut self, slot: u32) {
+        self.order.get_mut().pop(&slot);
+    }
+
+    fn victim(&mut self) -> Option<u32> {
+        Some(self.order.get_mut().pop_lru()?.0)
+    }
+}
+
+/// Spreads small numbers over the bits that a table looks at.
+#[derive(Debug, Default)]
+struct SlotHasher(u64);
+
+impl Hasher for SlotHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u32(u32::from(*byte)));
+    }
+
+    fn write_u32(&mut self, slot: u32) {
+        self.0 = (self.0 ^ u64::from(slot)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    }
+}

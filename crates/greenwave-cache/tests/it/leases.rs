@@ -1,0 +1,173 @@
+//! Leases: one at a time, free after death, and one computation for several "processes", which are several sets of everything here.
+
+use std::convert::Infallible;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use greenwave_cache::{
+    Access, BoxError, DiskBackend, DiskOptions, FileLeases, Keep, Key, KeyBuilder, Lease, Leases, Record,
+    Tier, Tiered, TieredOptions,
+};
+
+fn key(number: u64) -> Key {
+    KeyBuilder::new("leases", 1).number(number).finish()
+}
+
+fn record() -> Record {
+    Record { schema: 1, created_ms: 0, cost: Duration::ZERO, tags: vec![], payload: "computed".into() }
+}
+
+/// What each process would open for itself.
+fn process(dir: &Path) -> Tiered {
+    let backend = Arc::new(DiskBackend::open(dir.join("results"), DiskOptions::default()).unwrap());
+    let tier = Tier { name: "disk".into(), backend, access: Access::ReadWrite };
+    let leases = FileLeases::open(dir.join("leases")).unwrap();
+    Tiered::new(vec![tier], TieredOptions { leases: Some(Arc::new(leases)), ..TieredOptions::new(1) })
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_holds_a_key_at_a_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let (one, two) = (FileLeases::open(dir.path()).unwrap(), FileLeases::open(dir.path()).unwrap());
+    let held = one.acquire(&key(1)).await.unwrap();
+    let other = two.acquire(&key(2)).await.unwrap();
+    let waiting = tokio::time::timeout(Duration::from_secs(1), two.acquire(&key(1))).await;
+    assert!(waiting.is_err());
+    drop(held);
+    let held = two.acquire(&key(1)).await.unwrap();
+    drop((held, other));
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "nothing is left behind");
+}
+
+#[tokio::test(start_paused = true)]
+async fn several_processes_compute_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let runs = Arc::new(AtomicUsize::new(0));
+    let task = |_| {
+        let (tiered, runs) = (process(dir.path()), runs.clone());
+        tokio::spawn(async move {
+            let compute = || async {
+                runs.fetch_add(1, Ordering::Relaxed);
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                Ok::<_, Infallible>((record(), Keep::Stored))
+            };
+            let key = key(1);
+            let (one, two) =
+                tokio::join!(tiered.get_or_compute(&key, compute), tiered.get_or_compute(&key, compute));
+            assert_eq!((one, two), (Ok(record()), Ok(record())));
+        })
+    };
+    let tasks: Vec<_> = (0..6).map(task).collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    assert_eq!(runs.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn what_is_only_shared_is_not_stored() {
+    let dir = tempfile::tempdir().unwrap();
+    let tiered = process(dir.path());
+    let shared = tiered.get_or_compute(&key(1), async || Ok::<_, Infallible>((record(), Keep::Shared))).await;
+    assert_eq!(shared, Ok(record()));
+    assert_eq!(tiered.get(&key(1)).await, None);
+    let failed = tiered.get_or_compute(&key(1), async || Err("fails")).await;
+    assert_eq!(failed, Err("fails"));
+}
+
+/// Never gives a lease, one way or the other.
+#[derive(Debug)]
+enum Useless {
+    Failing,
+    Hanging,
+}
+
+#[async_trait]
+impl Leases for Useless {
+    async fn acquire(&self, _: &Key) -> Result<Lease, BoxError> {
+        match self {
+            Self::Failing => Err("gone".into()),
+            Self::Hanging => std::future::pending().await,
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_lease_the_computation_goes_ahead() {
+    for leases in [Useless::Failing, Useless::Hanging] {
+        let options = TieredOptions { leases: Some(Arc::new(leases)), ..TieredOptions::new(1) };
+        let tiered = Tiered::new(vec![], options);
+        let computed =
+            tiered.get_or_compute(&key(1), async || Ok::<_, Infallible>((record(), Keep::Stored))).await;
+        assert_eq!(computed, Ok(record()));
+        assert_eq!(tiered.stats().lease_failures, 1);
+    }
+}
+
+/// Names the directory to the child, which is this same test binary.
+const CHILD_DIR: &str = "GREENWAVE_CACHE_LEASE_DIR";
+
+/// Not a test of its own: takes the lease, says so, and keeps it until it is killed.
+#[test]
+#[ignore = "the child of the test below"]
+fn child() {
+    let Ok(dir) = std::env::var(CHILD_DIR) else { return };
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let _held = runtime.block_on(FileLeases::open(dir).unwrap().acquire(&key(1))).unwrap();
+    println!("\nheld");
+    loop {
+        std::thread::park();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_lease_of_a_killed_process_is_free() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "leases::child", "--ignored", "--nocapture"])
+        .env(CHILD_DIR, dir.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let output = std::io::BufReader::new(child.stdout.take().unwrap());
+    let held = std::io::BufRead::lines(output).map_while(Result::ok).any(|line| line == "held");
+    assert!(held, "the child takes the lease");
+    let leases = FileLeases::open(dir.path()).unwrap();
+    let key = key(1);
+    let mut waiting = Box::pin(leases.acquire(&key));
+    tokio::select! {
+        biased;
+        _ = &mut waiting => panic!("the child holds it"),
+        () = async { for _ in 0..100 { tokio::task::yield_now().await } } => {}
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    waiting.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_two_hold_a_key_however_they_come_and_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let holders = Arc::new(AtomicUsize::new(0));
+    let task = |_| {
+        let (leases, holders) = (FileLeases::open(dir.path()).unwrap(), holders.clone());
+        tokio::spawn(async move {
+            for _ in 0..40 {
+                let held = leases.acquire(&key(1)).await.unwrap();
+                assert_eq!(holders.fetch_add(1, Ordering::SeqCst), 0);
+                tokio::task::yield_now().await;
+                holders.fetch_sub(1, Ordering::SeqCst);
+                drop(held);
+            }
+        })
+    };
+    let tasks: Vec<_> = (0..8).map(task).collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+}

@@ -1,0 +1,205 @@
+//! One computation per missing key, whatever becomes of those who compute.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use greenwave_cache::{Cache, Options};
+use tokio::sync::oneshot;
+use tokio::task::yield_now;
+
+use crate::small;
+
+/// Lets every other task run until it waits.
+async fn settle() {
+    for _ in 0..20 {
+        yield_now().await;
+    }
+}
+
+/// A task that asks for key 1 and computes what the sender says; dropping the sender is an error of the computation.
+fn ask(
+    cache: &Arc<Cache<u64, u64>>,
+    runs: &Arc<AtomicUsize>,
+) -> (oneshot::Sender<u64>, tokio::task::JoinHandle<Result<u64, &'static str>>) {
+    let (sender, receiver) = oneshot::channel();
+    let (cache, runs) = (cache.clone(), runs.clone());
+    let task = tokio::spawn(async move {
+        let compute = || async move {
+            runs.fetch_add(1, Ordering::Relaxed);
+            receiver.await.map_err(|_| "failed")
+        };
+        cache.get_or_compute(1, compute).await
+    });
+    (sender, task)
+}
+
+fn fresh() -> (Arc<Cache<u64, u64>>, Arc<AtomicUsize>) {
+    (Arc::new(small(10)), Arc::default())
+}
+
+#[tokio::test]
+async fn many_who_ask_share_one_computation() {
+    let (cache, runs) = fresh();
+    let mut asking: Vec<_> = (0..50).map(|_| ask(&cache, &runs)).collect();
+    settle().await;
+    assert_eq!(runs.load(Ordering::Relaxed), 1);
+    let (sender, first) = asking.remove(0);
+    sender.send(7).unwrap();
+    assert_eq!(first.await.unwrap(), Ok(7));
+    for (_, task) in asking {
+        assert_eq!(task.await.unwrap(), Ok(7));
+    }
+    assert_eq!((runs.load(Ordering::Relaxed), cache.get(&1)), (1, Some(7)));
+}
+
+#[tokio::test]
+async fn an_error_is_its_callers_own_and_the_next_tries() {
+    let (cache, runs) = fresh();
+    let (first_sender, first) = ask(&cache, &runs);
+    settle().await;
+    let (second_sender, second) = ask(&cache, &runs);
+    settle().await;
+    drop(first_sender);
+    assert_eq!(first.await.unwrap(), Err("failed"));
+    assert_eq!(cache.get(&1), None);
+    second_sender.send(2).unwrap();
+    assert_eq!(second.await.unwrap(), Ok(2));
+    assert_eq!((runs.load(Ordering::Relaxed), cache.get(&1)), (2, Some(2)));
+}
+
+#[tokio::test]
+async fn a_dropped_computation_passes_to_the_next() {
+    let (cache, runs) = fresh();
+    let (_kept_open, first) = ask(&cache, &runs);
+    settle().await;
+    let (second_sender, second) = ask(&cache, &runs);
+    settle().await;
+    first.abort();
+    settle().await;
+    assert_eq!(runs.load(Ordering::Relaxed), 2);
+    second_sender.send(2).unwrap();
+    assert_eq!(second.await.unwrap(), Ok(2));
+}
+
+#[tokio::test]
+async fn a_panic_passes_to_the_next_and_stays_with_its_caller() {
+    let (cache, runs) = fresh();
+    let (go, wait) = oneshot::channel::<()>();
+    let panicking = tokio::spawn({
+        let cache = cache.clone();
+        async move {
+            let compute = || async move {
+                wait.await.unwrap();
+                panic!("computing fails");
+            };
+            cache.get_or_compute::<Infallible, _, _>(1, compute).await
+        }
+    });
+    settle().await;
+    let (sender, second) = ask(&cache, &runs);
+    settle().await;
+    go.send(()).unwrap();
+    assert!(panicking.await.unwrap_err().is_panic());
+    sender.send(2).unwrap();
+    assert_eq!(second.await.unwrap(), Ok(2));
+}
+
+#[tokio::test]
+async fn what_was_invalidated_while_it_was_computed_is_not_kept() {
+    type Change = fn(&Cache<u64, u64>);
+    let changes: [(Change, Option<u64>); 4] = [
+        (|cache| _ = cache.invalidate_all(), None),
+        (|cache| _ = cache.invalidate_tag("any"), None),
+        (|cache| _ = cache.remove(&1), None),
+        (|cache| cache.insert(1, 9), Some(9)),
+    ];
+    for (change, expected) in changes {
+        let (cache, runs) = fresh();
+        let (sender, first) = ask(&cache, &runs);
+        settle().await;
+        let (_, waiting) = ask(&cache, &runs);
+        settle().await;
+        change(&cache);
+        sender.send(7).unwrap();
+        assert_eq!((first.await.unwrap(), waiting.await.unwrap()), (Ok(7), Ok(7)));
+        assert_eq!(cache.get(&1), expected);
+    }
+}
+
+#[tokio::test]
+async fn who_asks_after_an_invalidation_computes_anew() {
+    let (cache, runs) = fresh();
+    let (old_sender, old) = ask(&cache, &runs);
+    settle().await;
+    cache.invalidate_all();
+    let (new_sender, new) = ask(&cache, &runs);
+    settle().await;
+    assert_eq!(runs.load(Ordering::Relaxed), 2);
+    new_sender.send(2).unwrap();
+    assert_eq!(new.await.unwrap(), Ok(2));
+    old_sender.send(1).unwrap();
+    assert_eq!(old.await.unwrap(), Ok(1));
+    assert_eq!(cache.get(&1), Some(2));
+}
+
+#[tokio::test]
+async fn different_keys_do_not_wait_for_each_other() {
+    let (cache, runs) = fresh();
+    let (_kept_open, _first) = ask(&cache, &runs);
+    settle().await;
+    let other = cache.get_or_compute(2, async || Ok::<_, Infallible>(2)).await;
+    assert_eq!(other, Ok(2));
+}
+
+#[tokio::test]
+async fn a_value_that_is_not_kept_still_reaches_everyone() {
+    let cache = Arc::new(small(0));
+    let runs = Arc::new(AtomicUsize::new(0));
+    let (sender, first) = ask(&cache, &runs);
+    settle().await;
+    let (_, second) = ask(&cache, &runs);
+    settle().await;
+    sender.send(7).unwrap();
+    assert_eq!((first.await.unwrap(), second.await.unwrap()), (Ok(7), Ok(7)));
+    assert_eq!(runs.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_two_compute_at_once_under_real_threads() {
+    let cache: Arc<Cache<u64, u64>> = Arc::new(small(4));
+    let computing: Arc<Vec<AtomicUsize>> = Arc::new((0..8).map(|_| AtomicUsize::new(0)).collect());
+    let tasks: Vec<_> = (0..16)
+        .map(|task| {
+            let (cache, computing) = (cache.clone(), computing.clone());
+            tokio::spawn(async move {
+                for round in 0..500_u64 {
+                    let key = (round + task) % 8;
+                    let compute = || async {
+                        assert_eq!(computing[key as usize].fetch_add(1, Ordering::SeqCst), 0);
+                        yield_now().await;
+                        computing[key as usize].fetch_sub(1, Ordering::SeqCst);
+                        if round % 7 == 0 { Err(()) } else { Ok(key) }
+                    };
+                    if let Ok(value) = cache.get_or_compute(key, compute).await {
+                        assert_eq!(value, key);
+                    }
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_computation_that_fails_leaves_nothing_behind() {
+    let cache: Cache<Arc<str>, u64> = Cache::new(Options::default()).unwrap();
+    let key: Arc<str> = "key".into();
+    for _ in 0..3 {
+        let failing = || async { cache.get_or_compute(key.clone(), async || Err::<u64, _>("failed")).await };
+        assert_eq!(tokio::join!(failing(), failing()), (Err("failed"), Err("failed")));
+    }
+    assert_eq!(Arc::strong_count(&key), 1);
+}

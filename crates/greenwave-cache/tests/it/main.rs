@@ -1,0 +1,20 @@
+//! The cache through its public interface, and the backends through their contract.
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
+
+mod backends;
+mod basics;
+mod expiry;
+mod keys;
+mod leases;
+mod load;
+mod model;
+mod policies;
+mod records;
+mod tiered;
+
+use greenwave_cache::{Cache, Options};
+
+/// A cache of so many entries, in one shard, where order is exact.
+fn small<V>(entries_max: usize) -> Cache<u64, V> {
+    Cache::new(Options { entries_max, ..Options::default() }).unwrap()
+}

@@ -1,0 +1,78 @@
+//! Records: what was encoded comes back, anything else does not.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use greenwave_cache::{BadRecord, Key, KeyBuilder, Record};
+use proptest::prelude::*;
+
+fn key(number: u64) -> Key {
+    KeyBuilder::new("records", 1).number(number).finish()
+}
+
+fn record() -> Record {
+    Record {
+        schema: 3,
+        created_ms: 1_700_000_000_123,
+        cost: Duration::from_micros(1_234_567),
+        tags: vec!["feature".to_owned(), "src/lib.rs".to_owned()],
+        payload: Bytes::from_static(b"42 passed"),
+    }
+}
+
+#[test]
+fn damage_at_any_bit_or_length_is_noticed() {
+    let stored = record().encode(&key(1));
+    assert_eq!(Record::decode(&key(1), &stored, 3), Ok(record()));
+    for at in 0..stored.len() {
+        assert_eq!(Record::decode(&key(1), &stored.slice(..at), 3), Err(BadRecord::Damaged));
+        for bit in 0..8 {
+            let mut damaged = stored.to_vec();
+            damaged[at] ^= 1 << bit;
+            assert_eq!(Record::decode(&key(1), &damaged.into(), 3), Err(BadRecord::Damaged), "byte {at}");
+        }
+    }
+}
+
+#[test]
+fn a_record_belongs_to_its_key_and_schema() {
+    let stored = record().encode(&key(1));
+    assert_eq!(Record::decode(&key(2), &stored, 3), Err(BadRecord::Damaged));
+    assert_eq!(Record::decode(&key(1), &stored, 4), Err(BadRecord::Schema { found: 3, wanted: 4 }));
+}
+
+#[test]
+fn the_layout_does_not_change_unnoticed() {
+    let stored = record().encode(&key(1));
+    let fields: [&[u8]; 10] = [
+        b"\xF5GWC\x01\0\0\0",
+        &3_u32.to_le_bytes(),
+        &2_u32.to_le_bytes(),
+        &1_700_000_000_123_u64.to_le_bytes(),
+        &1_234_567_u64.to_le_bytes(),
+        &7_u32.to_le_bytes(),
+        b"feature",
+        &10_u32.to_le_bytes(),
+        b"src/lib.rs",
+        b"42 passed",
+    ];
+    let body = fields.concat();
+    let checksum = blake3::hash(&[&key(1).as_bytes()[..], &body].concat());
+    assert_eq!(stored, [&body, &checksum.as_bytes()[..16]].concat());
+}
+
+proptest! {
+    #[test]
+    fn what_is_encoded_comes_back(
+        schema: u32, created_ms: u64, cost in 0..u64::MAX / 1000,
+        tags in proptest::collection::vec(".{0,20}", 0..4), payload in proptest::collection::vec(any::<u8>(), 0..300),
+    ) {
+        let record = Record { schema, created_ms, cost: Duration::from_micros(cost), tags, payload: payload.into() };
+        prop_assert_eq!(Record::decode(&key(1), &record.encode(&key(1)), schema), Ok(record));
+    }
+
+    #[test]
+    fn rubbish_is_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        prop_assert_eq!(Record::decode(&key(1), &bytes.into(), 1), Err(BadRecord::Damaged));
+    }
+}
