@@ -1,0 +1,85 @@
+//! Complete units of a byte stream (lines, code blocks, files, JSON values, server-sent events), handed on the moment they
+//! complete, bounded in memory and never dropped.
+//!
+//! A [`Splitter`] is a state machine that looks at every byte once, however the bytes were chunked. [`Pull`] drives one over any
+//! [`Stream`](futures_core::Stream) of chunks, under a byte [`Budget`] and time [`Limits`], and yields [`UnitBatch`]es: units that
+//! share one block of memory and are sliced lazily. [`Splitting`] is the same without async. [`Fanout`] hands values to many
+//! subscribers, each with its own [`Policy`] for the moment when it is slow.
+//!
+//! ```
+//! use bytes::Bytes;
+//! use futures_util::stream;
+//! use greenwave_streaming::{Files, Pull};
+//!
+//! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+//! // An answer as it arrives from an agent, cut anywhere.
+//! let chunks = ["Here:\n``", "`rust src/li", "b.rs\nfn main", "() {}\n```\nDone."];
+//! let source = stream::iter(chunks.map(|text| Ok::<_, std::io::Error>(Bytes::from(text))));
+//!
+//! let mut pull = Pull::new(source, Files::default());
+//! while let Some(batch) = pull.next().await {
+//!     for unit in batch?.iter() {
+//!         assert_eq!(unit.path(), Some("src/lib.rs"));
+//!         assert_eq!(unit.language(), Some("rust"));
+//!         assert_eq!(unit.bytes(), "fn main() {}\n");
+//!         assert!(unit.is_complete());
+//!     }
+//! }
+//! assert_eq!(pull.stats().units, 1);
+//! # Ok::<(), greenwave_streaming::Error>(()) }).unwrap();
+//! ```
+//!
+//! # Splitters
+//!
+//! | splitter | unit |
+//! | --- | --- |
+//! | [`Lines`] | a line ended by LF, CRLF or CR |
+//! | [`Delimited`] | what stands between two delimiters of any length |
+//! | [`Fences`] | a fenced code block of CommonMark |
+//! | [`Files`] | a fenced code block that names the file it belongs to, inside an agent's answer |
+//! | [`Json`] | a JSON value; concatenated or newline-delimited |
+//! | [`Sse`] | a server-sent event of the HTML standard |
+//!
+//! # Memory
+//!
+//! A stream holds at most one chunk, one unfinished unit (its cap is an argument of every splitter) and the batches that are still
+//! alive somewhere. Only the last are charged to the [`Budget`], so that streams can never wait for each other's unfinished units.
+//!
+//! # Features
+//!
+//! | feature | default | what it adds | cost |
+//! | --- | --- | --- | --- |
+//! | `conformance` | no | the test suite that every splitter passes, for authors of splitters | none |
+//!
+//! # Errors
+//!
+//! A stream that yields an [`Error`] yields nothing after it. Units that completed before the error were handed on; the unfinished
+//! one was not: a broken source never looks like a short answer. [`Error::Source`], [`Error::Timeout`] and [`Error::Truncated`] are
+//! worth another attempt; the others say that the bytes themselves are beyond a limit or not of the expected form.
+//!
+//! # Resuming
+//!
+//! Units carry sequence numbers that [`Pull::starting_at`] continues, so that a second attempt at a broken answer goes on where the
+//! first one ended. What decides where that is (cursor, overlap, restart) is a layer above [`Pull`] that is not written yet.
+
+mod budget;
+#[cfg(feature = "conformance")]
+pub mod conformance;
+mod error;
+mod fanout;
+mod pull;
+mod splitter;
+mod splitting;
+mod stats;
+mod unit;
+
+pub use budget::Budget;
+pub use error::{BoxError, Error, Limit};
+pub use fanout::{Fanout, Full, Policy, Subscription, SubscriptionStats};
+pub use pull::{Limits, Pull};
+pub use splitter::{
+    Cap, Cut, Cuts, Delimited, Fault, Fences, Files, Json, Lines, Overflow, Splitter, Sse, UNIT_BYTES_MAX,
+};
+pub use splitting::{CHUNK_BYTES_MAX, Splitting};
+pub use stats::Stats;
+pub use unit::{Kind, OwnedUnit, Unit, UnitBatch};

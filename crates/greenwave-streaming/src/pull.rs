@@ -1,0 +1,314 @@
+//! A stream of chunks as a stream of batches, under a budget and time limits. Knows nothing of how units are found.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_core::Stream;
+use tokio::time::{Instant, Sleep};
+
+use crate::budget::Budget;
+use crate::error::{BoxError, Error, Limit};
+use crate::splitter::Splitter;
+use crate::splitting::{CHUNK_BYTES_MAX, Splitting};
+use crate::stats::Stats;
+use crate::unit::{Unit, UnitBatch};
+
+/// After this many chunks without a unit, other tasks have their turn.
+const CHUNKS_PER_POLL_MAX: usize = 64;
+
+/// The limits of one stream. All are off by default.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// The longest the whole stream may be, in bytes.
+    pub stream_bytes_max: Option<u64>,
+    /// From the first poll to the first byte; `idle` where this is off.
+    pub first_byte: Option<Duration>,
+    /// From one chunk to the next, while the source is being waited for.
+    pub idle: Option<Duration>,
+    /// From the first poll to the end.
+    pub total: Option<Duration>,
+}
+
+/// Reads a stream of chunks through a [`Splitter`] and yields the units in batches, as each chunk completes them.
+///
+/// The source is read only when it is asked for the next batch and the [`Budget`] has room. Its items may be any error; its `None` is
+/// taken as a good end, unless a [terminal unit](Self::ends_with) was to come. Units of the same chunk share a batch; nothing is held back.
+///
+/// Dropping it drops the source. [`next`](Self::next) may be cancelled at any time without losing a unit. Time limits need a tokio
+/// runtime with its timer; without limits any executor does.
+pub struct Pull<St, S> {
+    /// Gone once the stream is over.
+    source: Option<Pin<Box<St>>>,
+    splitting: Splitting<S>,
+    /// What is left of a chunk that was too long to be fed at once.
+    rest: Bytes,
+    budget: Option<Budget>,
+    limits: Limits,
+    terminal: Option<Terminal>,
+    started: Option<Instant>,
+    quiet: Alarm,
+    total: Alarm,
+    /// The budget is being waited for.
+    is_waiting: bool,
+    stats: Stats,
+}
+
+/// Tells the unit that is to be the last, and whether it has come.
+struct Terminal {
+    is_last: Box<dyn FnMut(&Unit<'_>) -> bool + Send + Sync>,
+    seen: bool,
+}
+
+impl<St, S, E> Pull<St, S>
+where
+    St: Stream<Item = Result<Bytes, E>>,
+    S: Splitter,
+    E: Into<BoxError>,
+{
+    /// Reads `source` through `splitter`, without limits.
+    #[must_use]
+    pub fn new(source: St, splitter: S) -> Self {
+        Self {
+            source: Some(Box::pin(source)),
+            splitting: Splitting::new(splitter),
+            rest: Bytes::new(),
+            budget: None,
+            limits: Limits::default(),
+            terminal: None,
+            started: None,
+            quiet: Alarm::default(),
+            total: Alarm::default(),
+            is_waiting: false,
+            stats: Stats::default(),
+        }
+    }
+
+    /// Charges the batches that are alive to `budget`, and does not read while it is full.
+    #[must_use]
+    pub fn with_budget(mut self, budget: Budget) -> Self {
+        self.splitting = self.splitting.with_budget(budget.clone());
+        self.budget = Some(budget);
+        self
+    }
+
+    /// Fails when a limit is passed.
+    #[must_use]
+    pub fn with_limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Numbers the first unit `sequence`: that of the unit after the last one of an earlier attempt.
+    #[must_use]
+    pub fn starting_at(mut self, sequence: u64) -> Self {
+        self.splitting = self.splitting.starting_at(sequence);
+        self
+    }
+
+    /// Expects a last unit, as protocols have that say when they are done. The stream ends with the batch that holds it; if the source
+    /// ends without it, that is [`Error::Truncated`].
+    #[must_use]
+    pub fn ends_with(mut self, is_last: impl FnMut(&Unit<'_>) -> bool + Send + Sync + 'static) -> Self {
+        self.terminal = Some(Terminal { is_last: Box::new(is_last), seen: false });
+        self
+    }
+
+    /// The next batch; `None` at the end and after an error.
+    pub async fn next(&mut self) -> Option<Result<UnitBatch, Error>> {
+        std::future::poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await
+    }
+
+    /// What it has counted so far.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        Stats { overflows: self.splitting.overflows(), ..self.stats }
+    }
+
+    /// The splitter, for what it knows beyond its units.
+    #[must_use]
+    pub fn splitter(&self) -> &S {
+        self.splitting.splitter()
+    }
+
+    /// The sequence number that the next unit will have.
+    #[must_use]
+    pub fn next_sequence(&self) -> u64 {
+        self.splitting.next_sequence()
+    }
+
+    fn poll_batch(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<UnitBatch>, Error>> {
+        for _ in 0..CHUNKS_PER_POLL_MAX {
+            if let Some(error) = self.splitting.take_failure() {
+                return Poll::Ready(Err(error));
+            }
+            if self.source.is_none() {
+                return Poll::Ready(Ok(None));
+            }
+            if self.rest.is_empty() {
+                match ready!(self.poll_chunk(cx))? {
+                    Some(chunk) => self.rest = chunk,
+                    None => return Poll::Ready(self.end()),
+                }
+            }
+            let chunk = self.rest.split_to(self.rest.len().min(CHUNK_BYTES_MAX));
+            if let Some(batch) = self.splitting.feed(chunk)? {
+                return Poll::Ready(Ok(Some(batch)));
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// The next chunk that is not empty, or the end of the source.
+    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Error>> {
+        self.poll_total(cx)?;
+        if let Some(budget) = &self.budget
+            && budget.poll_room(cx).is_pending()
+        {
+            self.stats.waits += u64::from(!std::mem::replace(&mut self.is_waiting, true));
+            return Poll::Pending;
+        }
+        self.is_waiting = false;
+        let Some(source) = &mut self.source else { return Poll::Ready(Ok(None)) };
+        match source.as_mut().poll_next(cx) {
+            Poll::Pending => self.poll_quiet(cx),
+            Poll::Ready(None) => Poll::Ready(Ok(None)),
+            Poll::Ready(Some(Err(source))) => {
+                let received = self.stats.bytes;
+                Poll::Ready(Err(Error::Source { received, source: source.into() }))
+            }
+            Poll::Ready(Some(Ok(chunk))) => Poll::Ready(self.count(chunk).map(Some)),
+        }
+    }
+
+    fn count(&mut self, chunk: Bytes) -> Result<Bytes, Error> {
+        if !chunk.is_empty() {
+            self.quiet.disarm();
+            self.stats.chunks += 1;
+            self.stats.bytes += chunk.len() as u64;
+        }
+        match self.limits.stream_bytes_max {
+            Some(bytes_max) if self.stats.bytes > bytes_max => Err(Error::StreamTooLong { bytes_max }),
+            _ => Ok(chunk),
+        }
+    }
+
+    /// The source has nothing yet: fails if that has lasted too long.
+    fn poll_quiet<T>(&mut self, cx: &mut Context<'_>) -> Poll<Result<T, Error>> {
+        let Limits { first_byte, idle, .. } = self.limits;
+        let (limit, after) = match first_byte {
+            Some(after) if self.stats.bytes == 0 => (Limit::FirstByte, Some(after)),
+            _ => (Limit::Idle, idle),
+        };
+        let Some(after) = after else { return Poll::Pending };
+        self.quiet.poll(after, cx).map(|()| Err(self.timeout(limit, after)))
+    }
+
+    fn poll_total(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
+        match self.limits.total {
+            Some(after) if self.total.poll(after, cx).is_ready() => Err(self.timeout(Limit::Total, after)),
+            _ => Ok(()),
+        }
+    }
+
+    fn timeout(&self, limit: Limit, after: Duration) -> Error {
+        Error::Timeout { limit, after, received: self.stats.bytes }
+    }
+
+    /// The source has ended well: the last batch, or the error that it is no good end.
+    fn end(&mut self) -> Result<Option<UnitBatch>, Error> {
+        self.source = None;
+        let batch = self.splitting.finish()?;
+        let Some(terminal) = &mut self.terminal else { return Ok(batch) };
+        terminal.look_at(batch.as_ref());
+        if terminal.seen {
+            return Ok(batch);
+        }
+        Err(Error::Truncated { received: self.stats.bytes })
+    }
+
+    fn hand_on(&mut self, batch: UnitBatch) -> UnitBatch {
+        let started = self.started.expect("a batch comes after the first poll");
+        self.stats.first_unit.get_or_insert_with(|| started.elapsed());
+        self.stats.batches += 1;
+        self.stats.units += batch.len() as u64;
+        if let Some(terminal) = &mut self.terminal {
+            terminal.look_at(Some(&batch));
+            if terminal.seen {
+                self.source = None;
+            }
+        }
+        batch
+    }
+}
+
+impl<St, S, E> Stream for Pull<St, S>
+where
+    St: Stream<Item = Result<Bytes, E>>,
+    S: Splitter,
+    E: Into<BoxError>,
+{
+    type Item = Result<UnitBatch, Error>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        this.started.get_or_insert_with(Instant::now);
+        let outcome = ready!(this.poll_batch(cx));
+        if let Err(error) = &outcome {
+            tracing::debug!(%error, bytes = this.stats.bytes, "stream failed");
+            this.source = None;
+        }
+        Poll::Ready(outcome.map(|batch| batch.map(|batch| this.hand_on(batch))).transpose())
+    }
+}
+
+// The source is boxed, and nothing else is pinned.
+impl<St, S> Unpin for Pull<St, S> {}
+
+impl<St, S: std::fmt::Debug> std::fmt::Debug for Pull<St, S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pull")
+            .field("splitting", &self.splitting)
+            .field("limits", &self.limits)
+            .field("is_over", &self.source.is_none())
+            .field("stats", &self.stats)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Terminal {
+    fn look_at(&mut self, batch: Option<&UnitBatch>) {
+        self.seen = self.seen || batch.is_some_and(|batch| batch.iter().any(|unit| (self.is_last)(&unit)));
+    }
+}
+
+/// A timer that is set only while something is waited for, so that a source that always has a chunk costs no timer.
+#[derive(Debug, Default)]
+struct Alarm {
+    sleep: Option<Pin<Box<Sleep>>>,
+    is_armed: bool,
+}
+
+impl Alarm {
+    fn poll(&mut self, after: Duration, cx: &mut Context<'_>) -> Poll<()> {
+        let sleep = match &mut self.sleep {
+            None => self.sleep.insert(Box::pin(tokio::time::sleep(after))),
+            Some(sleep) => {
+                if !self.is_armed
+                    && let Some(deadline) = Instant::now().checked_add(after)
+                {
+                    sleep.as_mut().reset(deadline);
+                }
+                sleep
+            }
+        };
+        self.is_armed = true;
+        sleep.as_mut().poll(cx)
+    }
+
+    fn disarm(&mut self) {
+        self.is_armed = false;
+    }
+}

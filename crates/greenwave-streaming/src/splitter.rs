@@ -1,0 +1,318 @@
+//! The seam between bytes and units: what a splitter is asked, and how it answers. Knows nothing of streams, time or memory.
+
+mod delimited;
+mod fences;
+mod info;
+mod json;
+mod lines;
+mod sse;
+
+use std::fmt::Debug;
+use std::ops::Range;
+
+use bytes::Bytes;
+
+pub use delimited::Delimited;
+pub use fences::{Fences, Files};
+pub(crate) use info::{first_word, language_of_file};
+pub use json::Json;
+pub use lines::Lines;
+pub use sse::Sse;
+
+use crate::error::Error;
+use crate::unit::{Detail, Form, Kind, Label, Span};
+
+/// The largest cap of a unit, in bytes: offsets inside a batch have 32 bits.
+pub const UNIT_BYTES_MAX: usize = 1 << 30;
+
+/// An incremental state machine that finds the units of a byte stream.
+///
+/// The bytes stay with the caller. It shows the splitter a *window*: what the splitter has not let go of yet, with the new bytes at
+/// its end. The splitter reports units as ranges of the window and says how much of its front it is done with.
+///
+/// # Contract
+///
+/// - `scan` reports the units of all bytes seen so far that are certain, in order, and returns how many bytes at the front of `window`
+///   it is done with. That number covers every range reported in this call. The next window starts right after them.
+/// - `window[..fresh]` was in the window of the call before. A splitter looks at those bytes again only where a unit ends.
+/// - The units depend on the bytes alone, never on where the windows end.
+/// - What a splitter leaves in the window is bounded by a cap of its own (twice the cap, plus a few kilobytes).
+/// - A unit never ends inside a character of well-formed UTF-8, unless the format itself cuts there.
+/// - `finish` is called at most once, after the last `scan`, with what is left of the window. It reports what is still open, as
+///   [incomplete](Cut::incomplete) where the end of the unit was not seen.
+/// - After a [`Fault`] nothing more is called. Units reported before it count.
+/// - Nothing blocks, and nothing panics whatever the bytes are.
+///
+/// The suite in `conformance` (feature) checks this; `examples/custom_splitter.rs` is a splitter to start from.
+pub trait Splitter: Debug + Send + 'static {
+    /// Looks at `window[fresh..]`; returns how many bytes at the front of the window are no longer needed.
+    fn scan(&mut self, window: &[u8], fresh: usize, out: &mut Cuts) -> Result<usize, Fault>;
+
+    /// The stream has ended; `window` is what `scan` had not let go of.
+    fn finish(&mut self, window: &[u8], out: &mut Cuts) -> Result<(), Fault>;
+}
+
+impl<S: Splitter + ?Sized> Splitter for Box<S> {
+    fn scan(&mut self, window: &[u8], fresh: usize, out: &mut Cuts) -> Result<usize, Fault> {
+        (**self).scan(window, fresh, out)
+    }
+
+    fn finish(&mut self, window: &[u8], out: &mut Cuts) -> Result<(), Fault> {
+        (**self).finish(window, out)
+    }
+}
+
+/// How long a unit may be, and what happens to a longer one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cap {
+    bytes_max: usize,
+    overflow: Overflow,
+}
+
+/// What happens to a unit that is longer than its cap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Overflow {
+    /// The stream fails.
+    #[default]
+    Error,
+    /// The unit leaves in pieces. All but the last are incomplete, all but the first are continued, and labels (path, info string)
+    /// stand on the first.
+    Split,
+}
+
+impl Default for Cap {
+    /// One mebibyte, then an error.
+    fn default() -> Self {
+        Self::error(1 << 20)
+    }
+}
+
+impl Cap {
+    /// A longer unit is an error.
+    ///
+    /// # Panics
+    /// If `bytes_max` is below 4 (the longest character) or above [`UNIT_BYTES_MAX`].
+    #[must_use]
+    pub const fn error(bytes_max: usize) -> Self {
+        Self::new(bytes_max, Overflow::Error)
+    }
+
+    /// A longer unit is split.
+    ///
+    /// # Panics
+    /// As [`Cap::error`].
+    #[must_use]
+    pub const fn split(bytes_max: usize) -> Self {
+        Self::new(bytes_max, Overflow::Split)
+    }
+
+    /// The cap in bytes.
+    #[must_use]
+    pub const fn bytes_max(self) -> usize {
+        self.bytes_max
+    }
+
+    /// What happens beyond it.
+    #[must_use]
+    pub const fn overflow(self) -> Overflow {
+        self.overflow
+    }
+
+    const fn new(bytes_max: usize, overflow: Overflow) -> Self {
+        assert!(bytes_max >= 4 && bytes_max <= UNIT_BYTES_MAX, "a cap lies between 4 bytes and 1 GiB");
+        Self { bytes_max, overflow }
+    }
+
+    /// Where the next piece of the too long `body` ends, or the error that it is.
+    fn cut(self, window: &[u8], body: &Range<usize>, out: &mut Cuts) -> Result<usize, Fault> {
+        debug_assert!(body.len() > self.bytes_max, "only a too long unit is cut");
+        match self.overflow {
+            Overflow::Error => Err(Fault::too_long(body.start, self.bytes_max)),
+            Overflow::Split => {
+                out.overflows += 1;
+                Ok(char_floor(window, body.start, body.start + self.bytes_max))
+            }
+        }
+    }
+
+    /// Cuts pieces off the front of `body` until the rest is within the cap; returns where the rest starts.
+    fn enforce(
+        self,
+        window: &[u8],
+        mut body: Range<usize>,
+        out: &mut Cuts,
+        mut piece: impl FnMut(Range<usize>) -> Cut,
+    ) -> Result<usize, Fault> {
+        while body.len() > self.bytes_max {
+            let end = self.cut(window, &body, out)?;
+            out.push(piece(body.start..end));
+            body.start = end;
+        }
+        Ok(body.start)
+    }
+}
+
+/// The last character boundary in `start+1..=at`, or `at` where the bytes are no UTF-8.
+fn char_floor(window: &[u8], start: usize, at: usize) -> usize {
+    let is_boundary = |&i: &usize| window[i] & 0xC0 != 0x80;
+    (at.saturating_sub(3).max(start + 1)..=at).rev().find(is_boundary).unwrap_or(at)
+}
+
+/// Why a splitter cannot go on; offsets count from the start of the window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fault {
+    at: usize,
+    reason: Reason,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reason {
+    TooLong { bytes_max: usize },
+    TooDeep { depth_max: usize },
+    Malformed { expected: &'static str },
+}
+
+impl Fault {
+    /// The unit that starts at `at` is beyond its cap.
+    #[must_use]
+    pub const fn too_long(at: usize, bytes_max: usize) -> Self {
+        Self { at, reason: Reason::TooLong { bytes_max } }
+    }
+
+    /// The nesting that opens at `at` is beyond its cap.
+    #[must_use]
+    pub const fn too_deep(at: usize, depth_max: usize) -> Self {
+        Self { at, reason: Reason::TooDeep { depth_max } }
+    }
+
+    /// What stands at `at` is not what was `expected`.
+    #[must_use]
+    pub const fn malformed(at: usize, expected: &'static str) -> Self {
+        Self { at, reason: Reason::Malformed { expected } }
+    }
+
+    /// The error it is for the reader of a stream whose window starts at `base`.
+    pub(crate) fn at_base(self, base: u64) -> Error {
+        let offset = base + self.at as u64;
+        match self.reason {
+            Reason::TooLong { bytes_max } => Error::UnitTooLong { offset, bytes_max },
+            Reason::TooDeep { depth_max } => Error::TooDeep { offset, depth_max },
+            Reason::Malformed { expected } => Error::Malformed { offset, expected },
+        }
+    }
+}
+
+/// One unit as a splitter reports it: ranges of the window.
+#[derive(Debug, Clone)]
+pub struct Cut {
+    body: Range<usize>,
+    detail: Detail,
+}
+
+impl Cut {
+    /// A complete unit without labels.
+    #[must_use]
+    pub fn new(kind: Kind, body: Range<usize>) -> Self {
+        Self { body, detail: Detail::plain(kind) }
+    }
+
+    /// Its end was not seen: the stream ended first, or the unit was split here.
+    #[must_use]
+    pub fn incomplete(mut self) -> Self {
+        self.detail.complete = false;
+        self
+    }
+
+    /// It goes on where the unit before it was split, if `continued`.
+    #[must_use]
+    pub fn continued(mut self, continued: bool) -> Self {
+        self.detail.continued = continued;
+        self
+    }
+
+    /// The path it belongs to, if any.
+    #[must_use]
+    pub fn with_path(mut self, path: Option<Range<usize>>) -> Self {
+        self.detail.first = Label::new(path);
+        self
+    }
+
+    /// The info string of its fence, if any.
+    #[must_use]
+    pub fn with_info(mut self, info: Option<Range<usize>>) -> Self {
+        self.detail.second = Label::new(info);
+        self
+    }
+
+    /// The type of the event, if it named one.
+    #[must_use]
+    pub fn with_event(mut self, event: Option<Range<usize>>) -> Self {
+        self.detail.first = Label::new(event);
+        self
+    }
+
+    /// The id of the event, if it stands in the window.
+    #[must_use]
+    pub fn with_id(mut self, id: Option<Range<usize>>) -> Self {
+        self.detail.second = Label::new(id);
+        self
+    }
+
+    /// The id of the event is the one that was [carried](Cuts::carry) over from before this window.
+    #[must_use]
+    pub fn with_carried_id(mut self) -> Self {
+        self.detail.second = Label::CARRIED;
+        self
+    }
+
+    pub(crate) fn with_form(mut self, form: Form) -> Self {
+        self.detail.form = form;
+        self
+    }
+}
+
+/// The units that a splitter reports in one call.
+#[derive(Debug, Default)]
+pub struct Cuts {
+    pub(crate) spans: Vec<Span>,
+    /// One for each span, or none at all while every unit is a plain one of kind `plain`: lines cost eight bytes each.
+    pub(crate) details: Vec<Detail>,
+    pub(crate) plain: Kind,
+    pub(crate) carried: Bytes,
+    pub(crate) overflows: u64,
+}
+
+impl Cuts {
+    /// Reports a unit.
+    #[expect(clippy::needless_pass_by_value, reason = "a cut is built for this call")]
+    pub fn push(&mut self, cut: Cut) {
+        if self.spans.is_empty() {
+            self.plain = cut.detail.kind;
+        }
+        if self.details.is_empty() && cut.detail != Detail::plain(self.plain) {
+            self.details.resize(self.spans.len(), Detail::plain(self.plain));
+            self.details.push(cut.detail);
+        } else if !self.details.is_empty() {
+            self.details.push(cut.detail);
+        }
+        self.spans.push(Span::new(&cut.body));
+        debug_assert!(self.details.is_empty() || self.details.len() == self.spans.len());
+    }
+
+    /// Makes a label available that stood in an earlier window, for [`Cut::with_carried_id`].
+    pub fn carry(&mut self, label: Bytes) {
+        self.carried = label;
+    }
+
+    /// How many units were reported.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.spans.len()
+    }
+
+    /// Whether none was.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.spans.is_empty()
+    }
+}

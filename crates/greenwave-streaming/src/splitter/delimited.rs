@@ -1,0 +1,61 @@
+//! Records between delimiters.
+
+use memchr::memmem::Finder;
+
+use crate::splitter::{Cap, Cut, Cuts, Fault, Splitter};
+use crate::unit::Kind;
+
+/// Cuts at a delimiter of any length. A record leaves without it; a last record without one is
+/// [incomplete](crate::Unit::is_complete). Between two adjacent delimiters stands an empty record.
+#[derive(Debug)]
+pub struct Delimited {
+    cap: Cap,
+    finder: Finder<'static>,
+    continued: bool,
+}
+
+impl Delimited {
+    /// Records up to `cap` between `delimiter`s.
+    ///
+    /// # Panics
+    /// If the delimiter is empty.
+    #[must_use]
+    pub fn new(delimiter: &[u8], cap: Cap) -> Self {
+        assert!(!delimiter.is_empty(), "a delimiter has at least one byte");
+        Self { cap, finder: Finder::new(delimiter).into_owned(), continued: false }
+    }
+
+    fn enforce(&mut self, window: &[u8], start: usize, end: usize, out: &mut Cuts) -> Result<usize, Fault> {
+        let continued = &mut self.continued;
+        self.cap.enforce(window, start..end.max(start), out, |piece| {
+            Cut::new(Kind::Record, piece).incomplete().continued(std::mem::replace(continued, true))
+        })
+    }
+}
+
+impl Splitter for Delimited {
+    fn scan(&mut self, window: &[u8], fresh: usize, out: &mut Cuts) -> Result<usize, Fault> {
+        let width = self.finder.needle().len();
+        let mut start = 0;
+        // A delimiter may have begun before the fresh bytes.
+        let mut from = fresh.saturating_sub(width - 1);
+        while let Some(i) = self.finder.find(&window[from..]) {
+            let end = from + i;
+            start = self.enforce(window, start, end, out)?;
+            let continued = std::mem::take(&mut self.continued);
+            out.push(Cut::new(Kind::Record, start..end).continued(continued));
+            start = end + width;
+            from = start;
+        }
+        // The last bytes may turn out to be the start of a delimiter.
+        self.enforce(window, start, (window.len() + 1).saturating_sub(width), out)
+    }
+
+    fn finish(&mut self, window: &[u8], out: &mut Cuts) -> Result<(), Fault> {
+        let start = self.enforce(window, 0, window.len(), out)?;
+        if start < window.len() {
+            out.push(Cut::new(Kind::Record, start..window.len()).incomplete().continued(self.continued));
+        }
+        Ok(())
+    }
+}

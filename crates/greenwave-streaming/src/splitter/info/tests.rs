@@ -1,0 +1,84 @@
+use super::{language_of_file, path_of_heading, path_of_info};
+
+#[track_caller]
+fn check(info: &str, path: Option<&str>, language: Option<&str>) {
+    assert_eq!(path_of_info(info).map(|range| &info[range]), path, "path of {info:?}");
+    if path.is_some() {
+        assert_eq!(language_of_file(info), language, "language of {info:?}");
+    }
+}
+
+#[track_caller]
+fn check_heading(line: &str, path: Option<&str>) {
+    assert_eq!(path_of_heading(line).map(|range| &line[range]), path, "{line:?}");
+}
+
+#[test]
+fn info_strings_name_files() {
+    check("rust src/lib.rs", Some("src/lib.rs"), Some("rust"));
+    check("rust path=src/lib.rs", Some("src/lib.rs"), Some("rust"));
+    check("rust title=\"src/my lib.rs\"", None, None);
+    check("rust path=\"src/my lib.rs\"", Some("src/my lib.rs"), Some("rust"));
+    check("path=src/lib.rs", Some("src/lib.rs"), None);
+    check("rust,ignore {file='a.rs'}", Some("a.rs"), Some("rust,ignore"));
+    check("src/lib.rs", Some("src/lib.rs"), None);
+    check("Cargo.toml", Some("Cargo.toml"), None);
+    check("Makefile", Some("Makefile"), None);
+    check(".gitignore", Some(".gitignore"), None);
+    check("rust:src/lib.rs", Some("src/lib.rs"), Some("rust"));
+    check("../outside.rs", Some("../outside.rs"), None);
+    check("text /etc/passwd", Some("/etc/passwd"), Some("text"));
+}
+
+#[test]
+fn info_strings_without_a_file() {
+    for info in ["", "rust", "c++", "objective-c", "vb.net", "rust,should_panic", "python 3.11", "sh $ ls"] {
+        check(info, None, None);
+    }
+    // A citation of lines of a file is no file.
+    check("12:15:src/lib.rs", None, None);
+    check("rust https://example.com/a.rs", None, None);
+    check("text ..", None, None);
+}
+
+#[test]
+fn headings_name_files() {
+    for line in [
+        "src/lib.rs",
+        "src/lib.rs:",
+        "### src/lib.rs",
+        "### `src/lib.rs`",
+        "#### 1. `src/lib.rs`:",
+        "**src/lib.rs**",
+        "**src/lib.rs:**",
+        "**`src/lib.rs`**",
+        "`src/lib.rs`:",
+        "File: src/lib.rs",
+        "**File: `src/lib.rs`**",
+        "**File:** `src/lib.rs`",
+        "## File: src/lib.rs (new)",
+        "- `src/lib.rs`",
+        "Filename: `src/lib.rs`",
+        "`src/lib.rs` (new file):",
+        "2) src/lib.rs",
+    ] {
+        check_heading(line, Some("src/lib.rs"));
+    }
+}
+
+#[test]
+fn sentences_name_no_file() {
+    for line in [
+        "",
+        "###",
+        "Add this to `Cargo.toml`:",
+        "See src/lib.rs.",
+        "Run `cargo test`:",
+        "Done.",
+        "```",
+        "e.g.",
+        "1. First,",
+    ] {
+        check_heading(line, None);
+    }
+}

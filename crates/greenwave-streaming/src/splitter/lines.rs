@@ -1,0 +1,69 @@
+//! Lines, ended by LF, CRLF or CR.
+
+use crate::splitter::{Cap, Cut, Cuts, Fault, Splitter};
+use crate::unit::Kind;
+
+/// Cuts at LF, CRLF and CR. A line leaves without its end; a last line without one is [incomplete](crate::Unit::is_complete).
+///
+/// A line that ends in CR leaves at once: whether LF follows is found out later.
+#[derive(Debug, Default)]
+pub struct Lines {
+    cap: Cap,
+    /// The byte before the window was a CR that ended a line.
+    after_cr: bool,
+    /// The line before the window was split and goes on.
+    continued: bool,
+}
+
+impl Lines {
+    /// Lines up to `cap`.
+    #[must_use]
+    pub fn new(cap: Cap) -> Self {
+        Self { cap, ..Self::default() }
+    }
+
+    /// Cuts `start..end` to the cap; returns where the last piece starts.
+    fn enforce(&mut self, window: &[u8], start: usize, end: usize, out: &mut Cuts) -> Result<usize, Fault> {
+        if end.saturating_sub(start) <= self.cap.bytes_max() {
+            return Ok(start);
+        }
+        let continued = &mut self.continued;
+        self.cap.enforce(window, start..end, out, |piece| {
+            Cut::new(Kind::Line, piece).incomplete().continued(std::mem::replace(continued, true))
+        })
+    }
+}
+
+impl Splitter for Lines {
+    fn scan(&mut self, window: &[u8], fresh: usize, out: &mut Cuts) -> Result<usize, Fault> {
+        let mut start = 0;
+        if std::mem::take(&mut self.after_cr) {
+            debug_assert_eq!(fresh, 0, "nothing is kept after the end of a line");
+            start = usize::from(window.first() == Some(&b'\n'));
+        }
+        for end in memchr::memchr2_iter(b'\n', b'\r', &window[fresh..]).map(|i| fresh + i) {
+            if end < start {
+                continue; // the LF of a CRLF
+            }
+            start = self.enforce(window, start, end, out)?;
+            let continued = std::mem::take(&mut self.continued);
+            out.push(Cut::new(Kind::Line, start..end).continued(continued));
+            start = end + 1;
+            if window[end] == b'\r' {
+                match window.get(start) {
+                    Some(b'\n') => start += 1,
+                    Some(_) => {}
+                    None => self.after_cr = true,
+                }
+            }
+        }
+        self.enforce(window, start, window.len(), out)
+    }
+
+    fn finish(&mut self, window: &[u8], out: &mut Cuts) -> Result<(), Fault> {
+        if !window.is_empty() {
+            out.push(Cut::new(Kind::Line, 0..window.len()).incomplete().continued(self.continued));
+        }
+        Ok(())
+    }
+}

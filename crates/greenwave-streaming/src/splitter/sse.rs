@@ -1,0 +1,204 @@
+//! Server-sent events, as the HTML standard parses them (<https://html.spec.whatwg.org/multipage/server-sent-events.html>).
+
+use std::ops::Range;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::splitter::{Cap, Cut, Cuts, Fault, Splitter};
+use crate::unit::{Form, Kind};
+
+const BOM: &[u8] = b"\xEF\xBB\xBF";
+
+/// Cuts an event stream into its events; the unit is the event's data, with [`event`](crate::Unit::event) and [`id`](crate::Unit::id).
+///
+/// Byte order mark, all three line ends, comments, empty data, ids with NUL and unknown fields are treated as the standard says; an
+/// event that the end of the stream cuts off is discarded, as it says. Bytes that are not UTF-8 stay as they are: decode the unit with
+/// replacement to get the standard's text. An event is never split: more than `unit_bytes_max` bytes of lines is an error.
+#[derive(Debug)]
+pub struct Sse {
+    unit_bytes_max: usize,
+    /// Nothing has been scanned yet: a byte order mark may stand here.
+    at_start: bool,
+    after_cr: bool,
+    /// Where in the window the unfinished line starts.
+    line: usize,
+    event: Event,
+    /// The last event id, where it stands before the window.
+    last_id: Bytes,
+    retry: Option<Duration>,
+}
+
+/// The event that is being read. Ranges of the window.
+#[derive(Debug, Default)]
+struct Event {
+    data: Option<Range<usize>>,
+    data_lines: usize,
+    name: Option<Range<usize>>,
+    id: Option<Range<usize>>,
+}
+
+impl Default for Sse {
+    /// Events up to 16 MiB.
+    fn default() -> Self {
+        Self::new(16 << 20)
+    }
+}
+
+impl Sse {
+    /// Events up to `unit_bytes_max` bytes, counted over all their lines.
+    ///
+    /// # Panics
+    /// If `unit_bytes_max` is no valid [`Cap`].
+    #[must_use]
+    pub fn new(unit_bytes_max: usize) -> Self {
+        Self {
+            unit_bytes_max: Cap::error(unit_bytes_max).bytes_max(),
+            at_start: true,
+            after_cr: false,
+            line: 0,
+            event: Event::default(),
+            last_id: Bytes::new(),
+            retry: None,
+        }
+    }
+
+    /// The last event id: what to send as `Last-Event-ID` when the stream is opened again.
+    #[must_use]
+    pub fn last_event_id(&self) -> &[u8] {
+        &self.last_id
+    }
+
+    /// How long to wait before the stream is opened again, where the stream has said so.
+    #[must_use]
+    pub fn retry(&self) -> Option<Duration> {
+        self.retry
+    }
+
+    fn check(&self, start: usize, end: usize) -> Result<(), Fault> {
+        if end.saturating_sub(start) > self.unit_bytes_max {
+            return Err(Fault::too_long(start, self.unit_bytes_max));
+        }
+        Ok(())
+    }
+
+    /// Takes in one line that is not empty.
+    fn field(&mut self, window: &[u8], line: Range<usize>) {
+        let text = &window[line.clone()];
+        let colon = memchr::memchr(b':', text);
+        let name = &text[..colon.unwrap_or(text.len())];
+        let value = colon.map_or(line.end, |colon| {
+            let space = text.get(colon + 1) == Some(&b' ');
+            line.start + colon + 1 + usize::from(space)
+        });
+        let value = value..line.end;
+        match name {
+            b"data" => {
+                let start = self.event.data.as_ref().map_or(value.start, |data| data.start);
+                self.event.data = Some(start..value.end);
+                self.event.data_lines += 1;
+            }
+            b"event" => self.event.name = Some(value),
+            b"id" if memchr::memchr(0, &window[value.clone()]).is_none() => self.event.id = Some(value),
+            b"retry" => self.retry = milliseconds(&window[value]).or(self.retry),
+            _ => {}
+        }
+    }
+
+    /// The event has ended; returns it if it has data. `id` becomes the last event id of this window.
+    fn dispatch(&mut self, id: &mut Option<Range<usize>>) -> Option<Cut> {
+        let event = std::mem::take(&mut self.event);
+        if event.id.is_some() {
+            *id = event.id;
+        }
+        let form = if event.data_lines > 1 { Form::DataLines } else { Form::Plain };
+        let cut = Cut::new(Kind::Event, event.data?).with_form(form).with_event(event.name);
+        Some(match id {
+            Some(id) => cut.with_id(Some(id.clone())),
+            None if self.last_id.is_empty() => cut,
+            None => cut.with_carried_id(),
+        })
+    }
+}
+
+impl Event {
+    fn is_empty(&self) -> bool {
+        self.data.is_none() && self.name.is_none() && self.id.is_none()
+    }
+
+    fn shift(&mut self, by: usize) {
+        for range in [&mut self.data, &mut self.name, &mut self.id].into_iter().flatten() {
+            *range = range.start - by..range.end - by;
+        }
+    }
+}
+
+impl Splitter for Sse {
+    fn scan(&mut self, window: &[u8], mut fresh: usize, out: &mut Cuts) -> Result<usize, Fault> {
+        // Where the event starts of which something must be kept, and the line in it.
+        let mut start = 0;
+        let mut skip_to = 0;
+        if self.at_start {
+            if window.len() < BOM.len() && BOM.starts_with(window) {
+                return Ok(0);
+            }
+            self.at_start = false;
+            fresh = 0;
+            start = if window.starts_with(BOM) { BOM.len() } else { 0 };
+            skip_to = start;
+        }
+        if std::mem::take(&mut self.after_cr) && window.get(fresh) == Some(&b'\n') {
+            skip_to = fresh + 1;
+            start = if self.event.is_empty() { skip_to } else { 0 };
+        }
+        let mut line = self.line.max(skip_to);
+        let mut id = None;
+        out.carry(self.last_id.clone());
+        for end in memchr::memchr2_iter(b'\n', b'\r', &window[fresh..]).map(|i| fresh + i) {
+            if end < line {
+                continue; // the LF of a CRLF
+            }
+            let mut next = end + 1;
+            if window[end] == b'\r' {
+                match window.get(next) {
+                    Some(b'\n') => next += 1,
+                    Some(_) => {}
+                    None => self.after_cr = true,
+                }
+            }
+            if line == end {
+                if let Some(cut) = self.dispatch(&mut id) {
+                    out.push(cut);
+                }
+            } else {
+                self.check(start, end)?;
+                self.field(window, line..end);
+            }
+            if self.event.is_empty() {
+                start = next;
+            }
+            line = next;
+        }
+        if line < window.len() {
+            self.check(start, window.len())?;
+        }
+        if let Some(id) = id {
+            self.last_id = Bytes::copy_from_slice(&window[id]);
+        }
+        self.event.shift(start);
+        self.line = line - start;
+        Ok(start)
+    }
+
+    fn finish(&mut self, _window: &[u8], _out: &mut Cuts) -> Result<(), Fault> {
+        Ok(())
+    }
+}
+
+/// Only ASCII digits count; a number beyond 64 bits is no time to wait for and is ignored.
+fn milliseconds(digits: &[u8]) -> Option<Duration> {
+    if !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    std::str::from_utf8(digits).ok()?.parse().ok().map(Duration::from_millis)
+}

@@ -1,0 +1,390 @@
+//! Units and the batches they leave in. Knows nothing of how they were found.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::ops::Range;
+use std::str::Utf8Error;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::budget::{Budget, Charge};
+use crate::splitter::{Cuts, first_word, language_of_file};
+
+/// What a unit is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum Kind {
+    /// A line, without its end.
+    #[default]
+    Line,
+    /// What stands between two delimiters.
+    Record,
+    /// A code block, without its fences.
+    Code,
+    /// A code block that names the file it belongs to.
+    File,
+    /// A JSON value.
+    Json,
+    /// The data of a server-sent event.
+    Event,
+    /// A kind of a splitter from outside.
+    Other(u16),
+}
+
+/// Units that became complete together, sharing one block of memory. Cloning shares it.
+///
+/// While a clone is alive, the block is charged to the [`Budget`] of its stream.
+#[derive(Clone)]
+pub struct UnitBatch {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    block: Bytes,
+    cuts: Cuts,
+    first_seq: u64,
+    _charge: Option<Charge>,
+}
+
+impl UnitBatch {
+    pub(crate) fn new(block: Bytes, cuts: Cuts, first_seq: u64, budget: Option<&Budget>) -> Self {
+        let _charge = budget.map(|budget| budget.charge(block.len()));
+        Self { inner: Arc::new(Inner { block, cuts, first_seq, _charge }) }
+    }
+
+    /// How many units it holds; at least one.
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "a batch is never empty")]
+    pub fn len(&self) -> usize {
+        self.inner.cuts.len()
+    }
+
+    /// The sequence number of its first unit; the others follow without a gap.
+    #[must_use]
+    pub fn first_sequence(&self) -> u64 {
+        self.inner.first_seq
+    }
+
+    /// The bytes that the units lie in, with whatever stands between them.
+    #[must_use]
+    pub fn block(&self) -> &Bytes {
+        &self.inner.block
+    }
+
+    /// The unit at `index`, counted from 0.
+    #[must_use]
+    pub fn get(&self, index: usize) -> Option<Unit<'_>> {
+        (index < self.len()).then_some(Unit { batch: self, index })
+    }
+
+    /// The units in order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = Unit<'_>> + DoubleEndedIterator {
+        (0..self.len()).map(|index| Unit { batch: self, index })
+    }
+
+    /// The units in order, each keeping the batch alive.
+    pub fn into_units(self) -> impl ExactSizeIterator<Item = OwnedUnit> {
+        (0..self.len()).map(move |index| OwnedUnit { batch: self.clone(), index })
+    }
+}
+
+impl fmt::Debug for UnitBatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
+}
+
+/// One unit of a batch, borrowed.
+#[derive(Clone, Copy)]
+pub struct Unit<'a> {
+    batch: &'a UnitBatch,
+    index: usize,
+}
+
+impl<'a> Unit<'a> {
+    /// What it is.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.detail().kind
+    }
+
+    /// Its number in the stream, counted from 0 unless [`Pull::starting_at`](crate::Pull::starting_at) said otherwise.
+    #[must_use]
+    pub fn sequence(&self) -> u64 {
+        self.batch.inner.first_seq + self.index as u64
+    }
+
+    /// Whether its end was seen. A unit that the end of the stream or its cap cut off is not complete.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.detail().complete
+    }
+
+    /// Whether it goes on where the unit before it was split at the cap.
+    #[must_use]
+    pub fn is_continued(&self) -> bool {
+        self.detail().continued
+    }
+
+    /// Its content: a slice of the block without a copy, unless the content is not contiguous there (a code block with an indented
+    /// fence, an event with several `data` lines), which is put together on each call.
+    #[must_use]
+    pub fn bytes(&self) -> Bytes {
+        match self.content() {
+            Cow::Borrowed(slice) => self.batch.inner.block.slice_ref(slice),
+            Cow::Owned(built) => built.into(),
+        }
+    }
+
+    /// Its content, borrowed where it is contiguous.
+    #[must_use]
+    pub fn content(&self) -> Cow<'a, [u8]> {
+        let span = self.batch.inner.cuts.spans[self.index];
+        self.detail().form.apply(&self.batch.inner.block[span.range()])
+    }
+
+    /// Its content as text.
+    ///
+    /// # Errors
+    /// If the content is not UTF-8. The stream itself never cuts a character.
+    pub fn text(&self) -> Result<Cow<'a, str>, Utf8Error> {
+        Ok(match self.content() {
+            Cow::Borrowed(slice) => Cow::Borrowed(std::str::from_utf8(slice)?),
+            Cow::Owned(built) => Cow::Owned(String::from_utf8(built).map_err(|error| error.utf8_error())?),
+        })
+    }
+
+    /// Of a file: its path exactly as the answer gives it, so possibly absolute or with `..` in it.
+    #[must_use]
+    pub fn path(&self) -> Option<&'a str> {
+        (self.kind() == Kind::File).then(|| self.text_of(self.detail().first)).flatten()
+    }
+
+    /// Of a code block or file: the language that its info string names.
+    #[must_use]
+    pub fn language(&self) -> Option<&'a str> {
+        match self.kind() {
+            Kind::Code => self.info().and_then(first_word),
+            Kind::File => self.info().and_then(language_of_file),
+            _ => None,
+        }
+    }
+
+    /// Of a code block or file: its info string, trimmed; escapes are left as they are.
+    #[must_use]
+    pub fn info(&self) -> Option<&'a str> {
+        matches!(self.kind(), Kind::Code | Kind::File).then(|| self.text_of(self.detail().second)).flatten()
+    }
+
+    /// Of an event: its type; `message` where it named none, as the standard has it.
+    #[must_use]
+    pub fn event(&self) -> Option<&'a str> {
+        (self.kind() == Kind::Event).then(|| self.text_of(self.detail().first).unwrap_or("message"))
+    }
+
+    /// Of an event: the last event id of the stream at that point, where any event so far gave one.
+    #[must_use]
+    pub fn id(&self) -> Option<&'a str> {
+        (self.kind() == Kind::Event).then(|| self.text_of(self.detail().second)).flatten()
+    }
+
+    /// The same unit, keeping its batch alive.
+    #[must_use]
+    pub fn to_owned_unit(&self) -> OwnedUnit {
+        OwnedUnit { batch: self.batch.clone(), index: self.index }
+    }
+
+    fn detail(&self) -> Detail {
+        let cuts = &self.batch.inner.cuts;
+        cuts.details.get(self.index).copied().unwrap_or(Detail::plain(cuts.plain))
+    }
+
+    fn text_of(&self, label: Label) -> Option<&'a str> {
+        let inner = &self.batch.inner;
+        let bytes = match label {
+            Label::NONE => return None,
+            Label::CARRIED => &inner.cuts.carried[..],
+            Label(span) => &inner.block[span.range()],
+        };
+        std::str::from_utf8(bytes).ok().filter(|text| !text.is_empty())
+    }
+}
+
+impl fmt::Debug for Unit<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = f.debug_struct("Unit");
+        out.field("sequence", &self.sequence()).field("kind", &self.kind());
+        let labels =
+            [("path", self.path()), ("info", self.info()), ("event", self.event()), ("id", self.id())];
+        for (name, label) in labels {
+            if let Some(label) = label {
+                out.field(name, &label);
+            }
+        }
+        out.field("content", &String::from_utf8_lossy(&self.content()))
+            .field("complete", &self.is_complete())
+            .finish()
+    }
+}
+
+/// One unit that keeps its batch alive, and with it the batch's share of the [`Budget`].
+#[derive(Clone)]
+pub struct OwnedUnit {
+    batch: UnitBatch,
+    index: usize,
+}
+
+impl OwnedUnit {
+    /// The unit itself.
+    #[must_use]
+    pub fn get(&self) -> Unit<'_> {
+        Unit { batch: &self.batch, index: self.index }
+    }
+}
+
+impl fmt::Debug for OwnedUnit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.get().fmt(f)
+    }
+}
+
+/// A range of a block, in half the memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Span {
+    start: u32,
+    end: u32,
+}
+
+const _: () = assert!(size_of::<Span>() == 8, "a line costs eight bytes");
+
+impl Span {
+    pub(crate) fn new(range: &Range<usize>) -> Self {
+        let narrow = |offset: usize| u32::try_from(offset).expect("a window is shorter than 4 GiB");
+        Self { start: narrow(range.start), end: narrow(range.end) }
+    }
+
+    pub(crate) fn range(self) -> Range<usize> {
+        self.start as usize..self.end as usize
+    }
+}
+
+/// Where a label of a unit stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Label(Span);
+
+impl Label {
+    pub(crate) const NONE: Self = Self(Span { start: u32::MAX, end: u32::MAX });
+    pub(crate) const CARRIED: Self = Self(Span { start: u32::MAX, end: 0 });
+
+    pub(crate) fn new(range: Option<Range<usize>>) -> Self {
+        range.map_or(Self::NONE, |range| Self(Span::new(&range)))
+    }
+}
+
+/// Whatever is known of a unit beyond its span.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Detail {
+    pub(crate) kind: Kind,
+    pub(crate) form: Form,
+    pub(crate) complete: bool,
+    pub(crate) continued: bool,
+    /// Path of a file, or type of an event.
+    pub(crate) first: Label,
+    /// Info string of a code block, or id of an event.
+    pub(crate) second: Label,
+}
+
+impl Detail {
+    pub(crate) const fn plain(kind: Kind) -> Self {
+        Self {
+            kind,
+            form: Form::Plain,
+            complete: true,
+            continued: false,
+            first: Label::NONE,
+            second: Label::NONE,
+        }
+    }
+}
+
+/// How the content of a unit lies in the block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// As it is.
+    Plain,
+    /// With up to this many columns of indentation to be taken from each line; the first line may have lost them already.
+    Indented { columns: u8, at_line_start: bool },
+    /// As the value of a first `data` line, then whole lines of which the `data` values count.
+    DataLines,
+}
+
+impl Form {
+    fn apply(self, raw: &[u8]) -> Cow<'_, [u8]> {
+        match self {
+            Self::Plain => Cow::Borrowed(raw),
+            Self::Indented { columns, at_line_start } => Cow::Owned(dedent(raw, columns, at_line_start)),
+            Self::DataLines => Cow::Owned(join_data_lines(raw)),
+        }
+    }
+}
+
+/// Takes up to `columns` columns of indentation from each line; a tab that is cut in two leaves its rest as spaces (CommonMark 2.2).
+fn dedent(raw: &[u8], columns: u8, mut at_line_start: bool) -> Vec<u8> {
+    let mut out = Vec::with_capacity(raw.len());
+    for line in raw.split_inclusive(|&byte| byte == b'\n') {
+        // A lone CR ends a line too, but not the one that a CRLF begins with.
+        for part in split_after_lone_cr(line) {
+            let columns = if at_line_start { columns } else { 0 };
+            push_dedented(part, columns, &mut out);
+            at_line_start = true;
+        }
+    }
+    out
+}
+
+fn push_dedented(line: &[u8], columns: u8, out: &mut Vec<u8>) {
+    let mut column = 0;
+    for (i, byte) in line.iter().enumerate() {
+        match byte {
+            b' ' if column < columns => column += 1,
+            b'\t' if column < columns => {
+                let stop = 4;
+                out.resize(out.len() + usize::from(stop - columns), b' ');
+                column = stop;
+            }
+            _ => return out.extend_from_slice(&line[i..]),
+        }
+    }
+}
+
+fn split_after_lone_cr(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let body = line.strip_suffix(b"\r\n").map_or(line.len(), <[u8]>::len);
+    let mut rest = Some(line);
+    std::iter::from_fn(move || {
+        let now = rest.take().filter(|now| !now.is_empty())?;
+        let start = line.len() - now.len();
+        let cr = line[start..body.max(start)].iter().position(|&byte| byte == b'\r');
+        let (part, left) = now.split_at(cr.map_or(now.len(), |cr| cr + 1));
+        rest = Some(left);
+        Some(part)
+    })
+}
+
+fn join_data_lines(raw: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(raw.len());
+    // CRLF gives an empty line between CR and LF, which is no `data` line and so does no harm.
+    let mut lines = raw.split(|&byte| byte == b'\n' || byte == b'\r');
+    out.extend_from_slice(lines.next().unwrap_or_default());
+    for line in lines {
+        let Some(rest) = line.strip_prefix(b"data") else { continue };
+        let value = match rest {
+            [] => rest,
+            [b':', b' ', value @ ..] | [b':', value @ ..] => value,
+            _ => continue,
+        };
+        out.push(b'\n');
+        out.extend_from_slice(value);
+    }
+    out
+}

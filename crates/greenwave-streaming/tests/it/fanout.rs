@@ -1,0 +1,110 @@
+//! Many subscribers.
+
+use futures_util::{FutureExt, StreamExt};
+use greenwave_streaming::{Fanout, Full, Policy};
+
+#[tokio::test]
+async fn who_waits_gets_everything() {
+    let fanout = Fanout::new();
+    let all = fanout.subscribe(Policy::Wait { queue_max: 2 });
+    let publisher = tokio::spawn({
+        let fanout = fanout.clone();
+        async move {
+            for i in 0..100 {
+                fanout.publish(i).await;
+            }
+        }
+    });
+    drop(fanout);
+    assert!(all.map(|i| i * 2).eq_by(200).await);
+    publisher.await.unwrap();
+}
+
+/// Compares a stream of even numbers below `end` with what it should be.
+trait EqBy {
+    async fn eq_by(self, end: i32) -> bool;
+}
+
+impl<S: futures_util::Stream<Item = i32>> EqBy for S {
+    async fn eq_by(self, end: i32) -> bool {
+        self.collect::<Vec<_>>().await == (0..end).step_by(2).collect::<Vec<_>>()
+    }
+}
+
+#[tokio::test]
+async fn each_has_its_own_policy_and_counters() {
+    let fanout = Fanout::new();
+    let mut oldest = fanout.subscribe(Policy::DropOldest { queue_max: 2 });
+    let mut newest = fanout.subscribe(Policy::Newest);
+    let mut sums = fanout.subscribe(Policy::coalesce(2, |last, value| *last += value));
+    for i in 1..=5 {
+        fanout.publish(i).await;
+    }
+    assert_eq!((oldest.try_next(), oldest.try_next(), oldest.try_next()), (Some(4), Some(5), None));
+    assert_eq!((newest.try_next(), newest.try_next()), (Some(5), None));
+    assert_eq!((sums.try_next(), sums.try_next(), sums.try_next()), (Some(1), Some(2 + 3 + 4 + 5), None));
+    assert_eq!((oldest.stats().dropped, oldest.stats().received), (3, 2));
+    assert_eq!((newest.stats().dropped, newest.stats().queued_peak), (4, 1));
+    assert_eq!((sums.stats().merged, sums.stats().published), (3, 5));
+}
+
+#[test]
+fn a_full_subscriber_holds_a_value_back_from_all() {
+    let fanout = Fanout::new();
+    let mut slow = fanout.subscribe(Policy::Wait { queue_max: 1 });
+    let mut quick = fanout.subscribe(Policy::Newest);
+    assert_eq!(fanout.try_publish(1), Ok(()));
+    assert_eq!(fanout.try_publish(2), Err(Full(2)));
+    assert!(fanout.publish(2).now_or_never().is_none());
+    assert_eq!((quick.try_next(), quick.try_next()), (Some(1), None), "nobody got what was not published");
+    assert_eq!(slow.stats().waits, 1);
+    assert_eq!(slow.try_next(), Some(1));
+    assert!(fanout.publish(3).now_or_never().is_some());
+    assert_eq!((slow.try_next(), quick.try_next()), (Some(3), Some(3)));
+}
+
+#[tokio::test]
+async fn a_subscriber_that_goes_frees_the_publisher() {
+    let fanout = Fanout::new();
+    let slow = fanout.subscribe(Policy::Wait { queue_max: 1 });
+    fanout.publish(1).await;
+    let waiting = tokio::spawn({
+        let fanout = fanout.clone();
+        async move { fanout.publish(2).await }
+    });
+    tokio::task::yield_now().await;
+    assert!(!waiting.is_finished());
+    drop(slow);
+    waiting.await.unwrap();
+    assert_eq!(fanout.subscribers(), 0);
+}
+
+#[tokio::test]
+async fn a_merge_that_panics_ends_its_subscription_only() {
+    let fanout = Fanout::new();
+    let mut broken = fanout.subscribe(Policy::coalesce(1, |_: &mut i32, _| panic!("a bad merge")));
+    let mut fine = fanout.subscribe(Policy::Wait { queue_max: 9 });
+    for i in 0..3 {
+        fanout.publish(i).await;
+    }
+    assert_eq!((broken.next().await, broken.next().await), (Some(0), None));
+    assert_eq!((fine.next().await, fine.next().await, fine.next().await), (Some(0), Some(1), Some(2)));
+}
+
+#[tokio::test]
+async fn the_end_comes_after_what_is_queued() {
+    let fanout = Fanout::new();
+    let mut subscription = fanout.subscribe(Policy::Wait { queue_max: 4 });
+    let end = tokio::spawn(async move {
+        let mut values = Vec::new();
+        while let Some(value) = subscription.next().await {
+            values.push(value);
+        }
+        values
+    });
+    tokio::task::yield_now().await;
+    fanout.publish("a").await;
+    fanout.publish("b").await;
+    drop(fanout);
+    assert_eq!(end.await.unwrap(), ["a", "b"]);
+}
