@@ -1,0 +1,296 @@
+//! One call for many callers. Knows nothing of what the call does.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+
+use crate::error::Error;
+
+/// When a batch is complete. Each at least 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BatchConfig {
+    /// Requests in a batch.
+    pub items_max: usize,
+    /// Bytes in a batch, as weighed; a single request may be heavier.
+    pub bytes_max: usize,
+    /// How long the first request of a batch waits for others while another batch is under way.
+    pub delay_max: Duration,
+    /// Requests that wait to be taken into a batch; further callers wait.
+    pub queue_max: usize,
+    /// Batches under way at once.
+    pub in_flight_max: usize,
+}
+
+impl Default for BatchConfig {
+    /// 64 requests, 1 MiB, 5 ms, 1024 queued, 4 batches at once.
+    fn default() -> Self {
+        Self {
+            items_max: 64,
+            bytes_max: 1 << 20,
+            delay_max: Duration::from_millis(5),
+            queue_max: 1024,
+            in_flight_max: 4,
+        }
+    }
+}
+
+/// Counters of a batcher since its start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BatchStats {
+    /// Requests handed to the handler.
+    pub requests: u64,
+    /// Batches they were in.
+    pub batches: u64,
+    /// Requests in the largest batch.
+    pub largest: u64,
+}
+
+/// Collects requests and hands them to a handler in batches; each caller gets its own answer. Cloning shares it.
+///
+/// A batch leaves at once when none is under way, so that a lone caller waits for nobody; under load it collects by count, bytes and time.
+/// Callers are answered in any order, but taken in the order they came. A caller that goes away before its batch leaves is left out of it.
+/// When the last clone is gone, what is queued is still handled.
+///
+/// ```
+/// use greenwave_pooling::{BatchConfig, Batcher};
+///
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// let squares = Batcher::new(BatchConfig::default(), async |numbers: Vec<u64>| {
+///     numbers.into_iter().map(|n| n * n).collect()
+/// });
+/// assert_eq!(squares.submit(7).await?, 49);
+/// # Ok::<(), greenwave_pooling::Error>(()) }).unwrap();
+/// ```
+pub struct Batcher<Q, A> {
+    queue: mpsc::Sender<Request<Q, A>>,
+    counts: Arc<Counts>,
+}
+
+struct Request<Q, A> {
+    question: Q,
+    bytes: usize,
+    reply: oneshot::Sender<Result<A, Error>>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    requests: AtomicU64,
+    batches: AtomicU64,
+    largest: AtomicU64,
+}
+
+impl<Q: Send + 'static, A: Send + 'static> Batcher<Q, A> {
+    /// Batches by count and time. The handler answers each request of a batch, in their order; where some may fail, the answer is a result.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn new<F, Fut>(config: BatchConfig, handler: F) -> Self
+    where
+        F: Fn(Vec<Q>) -> Fut + Send + 'static,
+        Fut: Future<Output = Vec<A>> + Send + 'static,
+    {
+        Self::weighed(config, |_| 0, handler)
+    }
+
+    /// Batches by count, time and bytes, as `weigh` counts them.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn weighed<F, Fut>(config: BatchConfig, weigh: fn(&Q) -> usize, handler: F) -> Self
+    where
+        F: Fn(Vec<Q>) -> Fut + Send + 'static,
+        Fut: Future<Output = Vec<A>> + Send + 'static,
+    {
+        let (sender, queue) = mpsc::channel(config.queue_max.max(1));
+        let counts = Arc::new(Counts::default());
+        let worker = Worker {
+            config,
+            weigh,
+            queue,
+            is_closed: false,
+            held: None,
+            batch: Vec::new(),
+            bytes: 0,
+            deadline: None,
+            in_flight: JoinSet::new(),
+            counts: counts.clone(),
+        };
+        tokio::spawn(worker.run(handler));
+        Self { queue: sender, counts }
+    }
+
+    /// Waits for a place in the queue, and then for the answer.
+    ///
+    /// # Errors
+    /// [`Error::BatchLost`] if the handler panicked, [`Error::BatchAnswers`] if it answered too many or too few, [`Error::Closed`] if the
+    /// runtime has gone.
+    pub async fn submit(&self, question: Q) -> Result<A, Error> {
+        let (reply, answer) = oneshot::channel();
+        let request = Request { question, bytes: 0, reply };
+        self.queue.send(request).await.map_err(|_| Error::Closed)?;
+        answer.await.unwrap_or(Err(Error::BatchLost))
+    }
+
+    /// What it has counted so far.
+    #[must_use]
+    pub fn stats(&self) -> BatchStats {
+        // Counters of their own: nothing is read by their order.
+        BatchStats {
+            requests: self.counts.requests.load(Ordering::Relaxed),
+            batches: self.counts.batches.load(Ordering::Relaxed),
+            largest: self.counts.largest.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl<Q, A> Clone for Batcher<Q, A> {
+    fn clone(&self) -> Self {
+        Self { queue: self.queue.clone(), counts: self.counts.clone() }
+    }
+}
+
+impl<Q, A> fmt::Debug for Batcher<Q, A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Batcher").field("counts", &self.counts).finish_non_exhaustive()
+    }
+}
+
+struct Worker<Q, A> {
+    config: BatchConfig,
+    weigh: fn(&Q) -> usize,
+    queue: mpsc::Receiver<Request<Q, A>>,
+    is_closed: bool,
+    /// A request that was too heavy for the batch: the first of the next one.
+    held: Option<Request<Q, A>>,
+    batch: Vec<Request<Q, A>>,
+    bytes: usize,
+    /// Until when the batch may collect.
+    deadline: Option<Instant>,
+    in_flight: JoinSet<()>,
+    counts: Arc<Counts>,
+}
+
+impl<Q: Send + 'static, A: Send + 'static> Worker<Q, A> {
+    async fn run<F, Fut>(mut self, handler: F)
+    where
+        F: Fn(Vec<Q>) -> Fut + Send + 'static,
+        Fut: Future<Output = Vec<A>> + Send + 'static,
+    {
+        loop {
+            self.collect();
+            if self.is_due(Instant::now()) {
+                self.dispatch(&handler);
+                continue;
+            }
+            if self.is_closed && self.batch.is_empty() && self.in_flight.is_empty() {
+                return;
+            }
+            let may_dispatch = self.may_dispatch();
+            let deadline = self.deadline;
+            tokio::select! {
+                biased;
+                Some(_) = self.in_flight.join_next(), if !self.in_flight.is_empty() => {}
+                request = self.queue.recv(), if !self.is_closed && !self.is_full() => match request {
+                    Some(request) => self.take(request),
+                    None => self.is_closed = true,
+                },
+                () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() && may_dispatch => {}
+            }
+        }
+    }
+
+    /// Takes what is queued already.
+    fn collect(&mut self) {
+        while !self.is_full() {
+            match self.queue.try_recv() {
+                Ok(request) => self.take(request),
+                Err(mpsc::error::TryRecvError::Empty) => return,
+                Err(mpsc::error::TryRecvError::Disconnected) => {
+                    self.is_closed = true;
+                    return;
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, mut request: Request<Q, A>) {
+        debug_assert!(self.held.is_none(), "nothing is taken while a request is held");
+        request.bytes = (self.weigh)(&request.question);
+        if !self.batch.is_empty() && self.bytes.saturating_add(request.bytes) > self.config.bytes_max {
+            self.held = Some(request);
+        } else {
+            self.add(request);
+        }
+    }
+
+    fn add(&mut self, request: Request<Q, A>) {
+        self.bytes = self.bytes.saturating_add(request.bytes);
+        self.deadline.get_or_insert_with(|| Instant::now() + self.config.delay_max);
+        self.batch.push(request);
+    }
+
+    fn is_full(&self) -> bool {
+        let is_heavy = !self.batch.is_empty() && self.bytes >= self.config.bytes_max.max(1);
+        self.held.is_some() || is_heavy || self.batch.len() >= self.config.items_max.max(1)
+    }
+
+    fn may_dispatch(&self) -> bool {
+        self.in_flight.len() < self.config.in_flight_max.max(1)
+    }
+
+    fn is_due(&self, now: Instant) -> bool {
+        let is_late = self.deadline.is_some_and(|deadline| deadline <= now);
+        !self.batch.is_empty()
+            && self.may_dispatch()
+            && (self.in_flight.is_empty() || self.is_full() || is_late || self.is_closed)
+    }
+
+    fn dispatch<F, Fut>(&mut self, handler: &F)
+    where
+        F: Fn(Vec<Q>) -> Fut,
+        Fut: Future<Output = Vec<A>> + Send + 'static,
+    {
+        let mut batch = std::mem::take(&mut self.batch);
+        self.bytes = 0;
+        self.deadline = None;
+        if let Some(held) = self.held.take() {
+            self.add(held);
+        }
+        batch.retain(|request| !request.reply.is_closed());
+        if batch.is_empty() {
+            return;
+        }
+        self.counts.add(batch.len() as u64);
+        let (questions, replies): (Vec<_>, Vec<_>) =
+            batch.into_iter().map(|request| (request.question, request.reply)).unzip();
+        let answers = handler(questions);
+        self.in_flight.spawn(async move { reply_all(replies, answers.await) });
+    }
+}
+
+fn reply_all<A>(replies: Vec<oneshot::Sender<Result<A, Error>>>, answers: Vec<A>) {
+    let (expected, found) = (replies.len(), answers.len());
+    if expected != found {
+        for reply in replies {
+            let _gone = reply.send(Err(Error::BatchAnswers { expected, found }));
+        }
+        return;
+    }
+    for (reply, answer) in replies.into_iter().zip(answers) {
+        let _gone = reply.send(Ok(answer));
+    }
+}
+
+impl Counts {
+    fn add(&self, requests: u64) {
+        self.requests.fetch_add(requests, Ordering::Relaxed);
+        self.batches.fetch_add(1, Ordering::Relaxed);
+        self.largest.fetch_max(requests, Ordering::Relaxed);
+    }
+}

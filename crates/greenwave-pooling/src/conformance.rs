@@ -1,0 +1,116 @@
+//! The suite that every manager passes, for authors of managers. Knows nothing of any manager.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use crate::manager::Manager;
+use crate::pool::{Pool, PoolConfig};
+
+/// Emits one `#[test]` per promise of [`Manager`], for an expression that makes the manager; it may await, and its peer must be reachable.
+#[macro_export]
+macro_rules! manager_conformance {
+    ($make:expr) => {
+        #[test]
+        fn a_new_connection_works() {
+            $crate::conformance::run(async { $crate::conformance::works(&$make).await });
+        }
+
+        #[test]
+        fn connects_are_concurrent_and_independent() {
+            $crate::conformance::run(async { $crate::conformance::independent($make).await });
+        }
+
+        #[test]
+        fn a_cancelled_connect_or_check_leaves_nothing() {
+            $crate::conformance::run(async { $crate::conformance::cancelled(&$make).await });
+        }
+
+        #[test]
+        fn a_connection_is_dropped_without_a_runtime() {
+            let _kept = $crate::conformance::run(async { $crate::conformance::connect(&$make).await });
+        }
+
+        #[test]
+        fn a_pool_lends_and_closes() {
+            $crate::conformance::run(async { $crate::conformance::pooled($make).await });
+        }
+    };
+}
+
+/// Runs on a runtime with I/O and time.
+///
+/// # Panics
+/// If a runtime cannot be made.
+pub fn run<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("a runtime can be made").block_on(future)
+}
+
+/// A connection, which there must be.
+///
+/// # Panics
+/// If there is none.
+pub async fn connect<M: Manager>(manager: &M) -> M::Connection {
+    manager.connect().await.unwrap_or_else(|error| panic!("{manager:?} does not connect: {error}"))
+}
+
+/// Promise: `Ok` of `connect` passes `check` and is not broken, before and after.
+pub async fn works<M: Manager>(manager: &M) {
+    let mut connection = connect(manager).await;
+    for _ in 0..3 {
+        assert!(!manager.is_broken(&mut connection), "a new connection is not broken");
+        let checked = manager.check(&mut connection).await;
+        assert!(checked.is_ok(), "a new connection passes its check: {:?}", checked.err());
+    }
+}
+
+/// Promise: `connect` is called concurrently, and one connection does not depend on another.
+pub async fn independent<M: Manager>(manager: M) {
+    let manager = Arc::new(manager);
+    let tasks: Vec<_> = (0..4)
+        .map(|_| {
+            let manager = manager.clone();
+            tokio::spawn(async move { connect(&*manager).await })
+        })
+        .collect();
+    let mut connections = Vec::new();
+    for task in tasks {
+        connections.push(task.await.expect("connecting does not panic"));
+    }
+    while let Some(mut connection) = connections.pop() {
+        assert!(manager.check(&mut connection).await.is_ok(), "others were dropped, this one was not");
+    }
+}
+
+/// Promise: `connect` and `check` may be cancelled.
+pub async fn cancelled<M: Manager>(manager: &M) {
+    for polls in 0..4 {
+        poll_times(polls, manager.connect()).await;
+        let mut connection = connect(manager).await;
+        poll_times(polls, manager.check(&mut connection)).await;
+    }
+    works(manager).await;
+}
+
+/// Promise: a pool can do its work with it.
+pub async fn pooled<M: Manager>(manager: M) {
+    let pool = Pool::new(manager, PoolConfig { min: 0, size: 2, ..PoolConfig::default() });
+    for _ in 0..8 {
+        let lease = pool.get().await.unwrap_or_else(|error| panic!("{pool:?} lends nothing: {error:?}"));
+        drop(lease);
+    }
+    assert_eq!(pool.stats().created, 1, "a connection that was not used is fit to be lent again");
+    pool.close().await;
+    assert_eq!(pool.stats().size, 0);
+}
+
+/// Polls at most so many times, and drops.
+async fn poll_times<T>(times: usize, future: impl Future<Output = T>) {
+    let mut future = std::pin::pin!(future);
+    for _ in 0..times {
+        if std::future::poll_fn(|cx| std::task::Poll::Ready(future.as_mut().poll(cx).is_ready())).await {
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
+}

@@ -1,0 +1,65 @@
+//! Why a thing was not lent.
+
+use std::time::Duration;
+
+/// An error of a manager, of any type.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
+
+/// Why a thing was not lent. `Display` leaves the source of the error to `source()`.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The manager could not connect. Worth another attempt.
+    #[error("could not connect")]
+    Connect {
+        /// What the manager said.
+        #[source]
+        source: BoxError,
+    },
+    /// Connecting took too long. Worth another attempt.
+    #[error("no connection within {after:?}")]
+    ConnectTimeout {
+        /// The limit.
+        after: Duration,
+    },
+    /// The task that connected panicked, or its runtime went away.
+    #[error("connecting was given up")]
+    ConnectLost,
+    /// Nothing became free in time: too little for the load.
+    #[error("nothing was free within {after:?}")]
+    Timeout {
+        /// The limit.
+        after: Duration,
+    },
+    /// The breaker is open: so many calls failed that none is made for a while.
+    #[error("calls are suspended for another {retry_after:?}")]
+    Open {
+        /// Until the next call may be tried.
+        retry_after: Duration,
+    },
+    /// The pool or batcher was closed.
+    #[error("closed")]
+    Closed,
+    /// The batch that the request was in panicked.
+    #[error("the batch was given up")]
+    BatchLost,
+    /// The batch was answered with more or fewer answers than it had requests: a fault of its handler.
+    #[error("a batch of {expected} requests got {found} answers")]
+    BatchAnswers {
+        /// Requests.
+        expected: usize,
+        /// Answers.
+        found: usize,
+    },
+}
+
+impl Error {
+    /// Whether another attempt may succeed.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        matches!(
+            self,
+            Self::Connect { .. } | Self::ConnectTimeout { .. } | Self::Timeout { .. } | Self::Open { .. }
+        )
+    }
+}

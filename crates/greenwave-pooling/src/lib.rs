@@ -1,0 +1,88 @@
+//! Connections, processes, objects and requests, lent without waiting longer than needed, and never more of them than allowed.
+//!
+//! A [`Manager`] knows how to make and judge connections of one kind; a [`Pool`] keeps a bounded number of them and lends each as a
+//! [`Lease`], strictly first come, first served. Around a call to something that may fail or be overloaded stand [`Limiter`] (how many
+//! at once), [`Retry`] (whether again, and when) and [`Breaker`] (whether at all); [`Batcher`] makes one call of many.
+//!
+//! ```
+//! use greenwave_pooling::{Manager, Pool, PoolConfig, async_trait};
+//!
+//! #[derive(Debug)]
+//! struct Greeters;
+//!
+//! #[async_trait]
+//! impl Manager for Greeters {
+//!     type Connection = String;
+//!     type Error = std::io::Error;
+//!
+//!     async fn connect(&self) -> Result<String, Self::Error> {
+//!         Ok("hello".to_owned())
+//!     }
+//!     async fn check(&self, _: &mut String) -> Result<(), Self::Error> {
+//!         Ok(())
+//!     }
+//!     fn is_broken(&self, greeter: &mut String) -> bool {
+//!         greeter.is_empty()
+//!     }
+//! }
+//!
+//! # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+//! let pool = Pool::new(Greeters, PoolConfig { min: 0, size: 2, ..PoolConfig::default() });
+//! let greeter = pool.get().await?;
+//! assert_eq!(*greeter, "hello");
+//! drop(greeter); // back in the pool, at once
+//! assert_eq!((pool.stats().idle, pool.stats().created), (1, 1));
+//! pool.close().await;
+//! # Ok::<(), greenwave_pooling::Error>(()) }).unwrap();
+//! ```
+//!
+//! # What is here
+//!
+//! | type | what it lends or decides |
+//! | --- | --- |
+//! | [`Pool`] | connections of a [`Manager`]: [`Tcp`], [`Process`], or your own |
+//! | [`Child`], [`ProcessGroup`] | a child process with all its descendants, killed as one (Unix) |
+//! | [`Objects`] | objects that are expensive to make, reused after a reset |
+//! | [`Limiter`] | permits, as many as the other side was seen to bear |
+//! | [`Retry`], [`RetryBudget`] | another attempt, later, as long as few calls need one |
+//! | [`Breaker`] | no attempt at all for a while after several failures |
+//! | [`Batcher`] | one call for many callers, each with its own answer |
+//! | [`Lazy`], [`LazyMap`] | a value that is loaded once, on first use |
+//!
+//! # Features
+//!
+//! | feature | default | what it adds | cost |
+//! | --- | --- | --- | --- |
+//! | `conformance` | no | the test suite that every manager passes, for authors of managers | none |
+//!
+//! # Errors
+//!
+//! [`Error`] says that a thing was not lent, and why: it could not be made ([`Error::Connect`]), not in time ([`Error::Timeout`]), not now
+//! ([`Error::Open`]) or not any more ([`Error::Closed`]). What callers do with what they were lent is theirs, errors included.
+
+mod batch;
+mod breaker;
+mod chance;
+#[cfg(feature = "conformance")]
+pub mod conformance;
+mod error;
+mod lazy;
+mod limiter;
+mod manager;
+mod objects;
+mod pool;
+mod queue;
+mod retry;
+
+pub use async_trait::async_trait;
+pub use batch::{BatchConfig, BatchStats, Batcher};
+pub use breaker::{Breaker, BreakerConfig, Trial};
+pub use error::{BoxError, Error};
+pub use lazy::{Lazy, LazyMap};
+pub use limiter::{Limit, Limiter, LimiterStats, Permit};
+#[cfg(unix)]
+pub use manager::{Child, Process, ProcessGroup};
+pub use manager::{Manager, Tcp};
+pub use objects::{Objects, ObjectsStats, Reused};
+pub use pool::{Lease, Pool, PoolConfig, PoolStats};
+pub use retry::{GaveUp, Reason, Retry, RetryBudget, Verdict};

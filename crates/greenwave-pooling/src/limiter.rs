@@ -1,0 +1,279 @@
+//! How many calls at once: fixed, or learned from the other side's signals of overload. Knows nothing of what is called.
+
+use std::fmt;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use crate::queue::Queue;
+
+/// What remains of a learned limit after a signal of overload, as in TCP.
+const DECREASE: f64 = 0.5;
+
+/// How many permits there may be at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limit {
+    /// Always as many; at least 1.
+    Fixed(usize),
+    /// As many as were seen to be borne: one more after each round of successes at the limit, half after a signal of overload.
+    Learned {
+        /// Never fewer; at least 1.
+        min: usize,
+        /// Never more.
+        max: usize,
+        /// At first.
+        initial: usize,
+    },
+}
+
+/// Lends permits, first come, first served. Cloning shares it.
+///
+/// The learned limit moves on signals of overload (429, 503, 529, a full queue), not on latency, which for answers of any length says more
+/// of the answer than of the load. Permits lent before a decrease do not cause another.
+#[derive(Clone)]
+pub struct Limiter {
+    shared: Arc<Shared>,
+}
+
+/// Counters of a limiter; the first four are of now, the others since its start.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[non_exhaustive]
+pub struct LimiterStats {
+    /// Permits that may be lent at once.
+    pub limit: usize,
+    /// Permits lent.
+    pub in_flight: usize,
+    /// Callers that wait.
+    pub waiting: usize,
+    /// How much longer nothing is lent, as the other side asked for.
+    pub paused: Duration,
+    /// Permits lent so far.
+    pub admitted: u64,
+    /// Signals of overload.
+    pub overloads: u64,
+}
+
+struct Shared {
+    state: Mutex<State>,
+}
+
+struct State {
+    limit: f64,
+    limit_min: f64,
+    limit_max: f64,
+    in_flight: usize,
+    queue: Queue<Permit>,
+    paused_until: Option<Instant>,
+    /// Counts decreases.
+    epoch: u64,
+    admitted: u64,
+    overloads: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Succeeded,
+    Overloaded,
+    None,
+}
+
+impl Limiter {
+    /// Bounds below 1 are taken as 1; an initial value outside its bounds as the nearest one.
+    #[must_use]
+    pub fn new(limit: Limit) -> Self {
+        let (min, max, initial) = match limit {
+            Limit::Fixed(limit) => (limit, limit, limit),
+            Limit::Learned { min, max, initial } => (min, max, initial),
+        };
+        let limit_min = min.max(1) as f64;
+        let limit_max = (max as f64).max(limit_min);
+        let state = State {
+            limit: (initial as f64).clamp(limit_min, limit_max),
+            limit_min,
+            limit_max,
+            in_flight: 0,
+            queue: Queue::new(),
+            paused_until: None,
+            epoch: 0,
+            admitted: 0,
+            overloads: 0,
+        };
+        Self { shared: Arc::new(Shared { state: Mutex::new(state) }) }
+    }
+
+    /// Waits for a permit. May be cancelled.
+    pub async fn acquire(&self) -> Permit {
+        if let Some(permit) = self.try_acquire() {
+            return permit;
+        }
+        let (grant, ticket) = {
+            let mut state = self.shared.state.lock();
+            let ticket = state.queue.ticket();
+            (state.queue.enter(ticket), ticket)
+        };
+        let _leaves = Leaves { shared: &self.shared, ticket };
+        self.shared.dispatch();
+        grant.await.expect("a limiter drops no waiter")
+    }
+
+    /// A permit, if one is free and nobody waits.
+    #[must_use]
+    pub fn try_acquire(&self) -> Option<Permit> {
+        let mut state = self.shared.state.lock();
+        let may = state.queue.is_empty() && state.has_room(Instant::now());
+        may.then(|| state.admit(&self.shared))
+    }
+
+    /// What it has counted so far.
+    #[must_use]
+    pub fn stats(&self) -> LimiterStats {
+        let state = self.shared.state.lock();
+        let now = Instant::now();
+        LimiterStats {
+            limit: state.limit as usize,
+            in_flight: state.in_flight,
+            waiting: state.queue.len(),
+            paused: state.paused_until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now)),
+            admitted: state.admitted,
+            overloads: state.overloads,
+        }
+    }
+}
+
+impl fmt::Debug for Limiter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Limiter").field("stats", &self.stats()).finish()
+    }
+}
+
+impl Shared {
+    /// Lends to those who have waited longest, as many as there is room for.
+    fn dispatch(self: &Arc<Self>) {
+        while let Some((waiter, permit)) = self.next() {
+            // Whoever has gone away: its permit comes back by its drop.
+            let _gone = waiter.send(permit);
+        }
+    }
+
+    fn next(self: &Arc<Self>) -> Option<(oneshot::Sender<Permit>, Permit)> {
+        let mut state = self.state.lock();
+        if !state.has_room(Instant::now()) {
+            return None;
+        }
+        let waiter = state.queue.pop()?;
+        Some((waiter, state.admit(self)))
+    }
+
+    fn release(self: &Arc<Self>, epoch: u64, verdict: Verdict) {
+        self.state.lock().release(epoch, verdict);
+        self.dispatch();
+    }
+
+    fn pause(self: &Arc<Self>, pause: Duration) {
+        // Without a runtime nobody could end the pause, and nobody can be waiting in one either.
+        let Ok(runtime) = Handle::try_current() else { return };
+        let Some(until) = Instant::now().checked_add(pause) else { return };
+        let mut state = self.state.lock();
+        if state.paused_until.is_none_or(|other| other < until) {
+            state.paused_until = Some(until);
+            runtime.spawn(resume(Arc::downgrade(self), until));
+        }
+    }
+}
+
+async fn resume(shared: Weak<Shared>, until: Instant) {
+    tokio::time::sleep_until(until).await;
+    if let Some(shared) = shared.upgrade() {
+        shared.dispatch();
+    }
+}
+
+impl State {
+    fn has_room(&mut self, now: Instant) -> bool {
+        self.paused_until = self.paused_until.filter(|until| *until > now);
+        self.paused_until.is_none() && self.in_flight < self.limit as usize
+    }
+
+    fn admit(&mut self, shared: &Arc<Shared>) -> Permit {
+        self.in_flight += 1;
+        self.admitted += 1;
+        Permit { shared: shared.clone(), epoch: self.epoch, is_held: true }
+    }
+
+    fn release(&mut self, epoch: u64, verdict: Verdict) {
+        assert!(self.in_flight > 0, "what comes back was lent");
+        // Below the limit, a success says nothing of the limit.
+        let was_at_limit = self.in_flight >= self.limit as usize;
+        self.in_flight -= 1;
+        match verdict {
+            Verdict::Succeeded if was_at_limit => {
+                self.limit = (self.limit + 1.0 / self.limit).min(self.limit_max);
+            }
+            Verdict::Overloaded => {
+                self.overloads += 1;
+                if epoch == self.epoch {
+                    self.epoch += 1;
+                    self.limit = (self.limit * DECREASE).max(self.limit_min);
+                }
+            }
+            Verdict::Succeeded | Verdict::None => {}
+        }
+    }
+}
+
+/// Leave to make one call, given back on drop.
+#[must_use = "it is given back when dropped"]
+pub struct Permit {
+    shared: Arc<Shared>,
+    epoch: u64,
+    is_held: bool,
+}
+
+impl Permit {
+    /// The call was borne.
+    pub fn succeeded(mut self) {
+        self.end(Verdict::Succeeded);
+    }
+
+    /// The other side said that it has too much to do, and perhaps for how long it wants to be left alone: nothing is lent for that long.
+    pub fn overloaded(mut self, retry_after: Option<Duration>) {
+        if let Some(pause) = retry_after {
+            self.shared.pause(pause);
+        }
+        self.end(Verdict::Overloaded);
+    }
+
+    fn end(&mut self, verdict: Verdict) {
+        if std::mem::replace(&mut self.is_held, false) {
+            self.shared.release(self.epoch, verdict);
+        }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.end(Verdict::None);
+    }
+}
+
+impl fmt::Debug for Permit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Permit").finish_non_exhaustive()
+    }
+}
+
+/// Leaves the queue, however the wait ends.
+struct Leaves<'a> {
+    shared: &'a Shared,
+    ticket: u64,
+}
+
+impl Drop for Leaves<'_> {
+    fn drop(&mut self) {
+        self.shared.state.lock().queue.leave(self.ticket);
+    }
+}

@@ -1,0 +1,142 @@
+//! One call for many callers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use greenwave_pooling::{BatchConfig, Batcher, Error};
+use parking_lot::Mutex;
+use tokio::time::{Instant, sleep, timeout};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+type Batches = Arc<Mutex<Vec<Vec<usize>>>>;
+
+/// Doubles numbers, a second a batch, and remembers the batches; weighed by their value.
+fn doubling(config: BatchConfig) -> (Batcher<usize, usize>, Batches) {
+    let batches = Batches::default();
+    let seen = batches.clone();
+    let batcher = Batcher::weighed(
+        config,
+        |number| *number,
+        move |numbers| {
+            seen.lock().push(numbers.clone());
+            async move {
+                sleep(SECOND).await;
+                numbers.into_iter().map(|number| number * 2).collect()
+            }
+        },
+    );
+    (batcher, batches)
+}
+
+/// Submits all at once, in their order; returns when all are answered.
+async fn submit_all(batcher: &Batcher<usize, usize>, numbers: impl IntoIterator<Item = usize>) {
+    let mut tasks = Vec::new();
+    for number in numbers {
+        let batcher = batcher.clone();
+        tasks.push(tokio::spawn(async move { (number, batcher.submit(number).await) }));
+    }
+    for task in tasks {
+        let (number, answer) = task.await.unwrap();
+        assert_eq!(answer.unwrap(), number * 2, "each caller gets its own answer");
+    }
+}
+
+fn config() -> BatchConfig {
+    BatchConfig { items_max: 4, in_flight_max: 1, delay_max: 10 * SECOND, ..BatchConfig::default() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lone_caller_waits_for_nobody() {
+    let (batcher, batches) = doubling(config());
+    let started = Instant::now();
+    assert_eq!(batcher.submit(1).await.unwrap(), 2);
+    assert_eq!(started.elapsed(), SECOND);
+    assert_eq!(*batches.lock(), [vec![1]]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn by_count() {
+    let (batcher, batches) = doubling(config());
+    submit_all(&batcher, 0..10).await;
+    assert_eq!(*batches.lock(), [vec![0, 1, 2, 3], vec![4, 5, 6, 7], vec![8, 9]]);
+    let stats = batcher.stats();
+    assert_eq!((stats.requests, stats.batches, stats.largest), (10, 3, 4));
+}
+
+#[tokio::test(start_paused = true)]
+async fn by_bytes() {
+    let (batcher, batches) = doubling(BatchConfig { bytes_max: 10, ..config() });
+    submit_all(&batcher, [4, 5, 6, 20, 1, 2]).await;
+    assert_eq!(*batches.lock(), [vec![4, 5], vec![6], vec![20], vec![1, 2]]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn by_time() {
+    let config =
+        BatchConfig { items_max: 100, in_flight_max: 2, delay_max: SECOND / 4, ..BatchConfig::default() };
+    let (batcher, batches) = doubling(config);
+    let first = tokio::spawn({
+        let batcher = batcher.clone();
+        async move { batcher.submit(1).await }
+    });
+    sleep(SECOND / 10).await;
+    let started = Instant::now();
+    submit_all(&batcher, [2, 3]).await;
+    assert_eq!(started.elapsed(), SECOND + SECOND / 4, "they waited for others as long as they may");
+    assert_eq!(*batches.lock(), [vec![1], vec![2, 3]]);
+    first.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_goes_away_is_left_out() {
+    let (batcher, batches) = doubling(config());
+    let first = tokio::spawn({
+        let batcher = batcher.clone();
+        async move { batcher.submit(1).await }
+    });
+    sleep(SECOND / 10).await;
+    assert!(timeout(SECOND / 10, batcher.submit(2)).await.is_err());
+    assert_eq!(batcher.submit(3).await.unwrap(), 6);
+    first.await.unwrap().unwrap();
+    assert_eq!(*batches.lock(), [vec![1], vec![3]]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_queue_is_bounded_and_everybody_is_served() {
+    let (batcher, batches) = doubling(BatchConfig { queue_max: 2, ..config() });
+    submit_all(&batcher, 0..50).await;
+    assert!(batches.lock().iter().all(|batch| batch.len() <= 4));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bad_handler_fails_its_batch_only() {
+    let batcher = Batcher::new(BatchConfig::default(), async |numbers: Vec<usize>| {
+        assert!(numbers[0] != 13, "a bad handler");
+        vec![0; if numbers[0] == 7 { 3 } else { numbers.len() }]
+    });
+    assert!(matches!(batcher.submit(13).await, Err(Error::BatchLost)));
+    assert!(matches!(batcher.submit(7).await, Err(Error::BatchAnswers { expected: 1, found: 3 })));
+    assert!(matches!(batcher.submit(1).await, Ok(0)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_queued_is_handled_after_the_last_handle_is_gone() {
+    let (batcher, batches) = doubling(config());
+    let mut submits: Vec<_> = (0..6)
+        .map(|number| {
+            Box::pin({
+                let batcher = batcher.clone();
+                async move { batcher.submit(number).await }
+            })
+        })
+        .collect();
+    for submit in &mut submits {
+        let _pending = timeout(Duration::ZERO, submit).await;
+    }
+    drop(batcher);
+    for (number, submit) in submits.into_iter().enumerate() {
+        assert_eq!(submit.await.unwrap(), number * 2);
+    }
+    assert_eq!(batches.lock().concat().len(), 6);
+}

@@ -1,0 +1,16 @@
+//! Everything through the public API.
+
+#![expect(clippy::unwrap_used, reason = "a helper of tests is a test")]
+
+mod batch;
+mod breaker;
+mod fake;
+mod lazy;
+mod limiter;
+mod model;
+mod objects;
+mod pool;
+#[cfg(unix)]
+mod process;
+mod retry;
+mod tcp;

@@ -1,0 +1,171 @@
+//! The pool under random check-outs, holds, drops, discards, cancellations, breakages and failing, slow and hanging connects.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use greenwave_pooling::{Error, PoolConfig};
+use proptest::prelude::*;
+use tokio::time::{sleep, timeout};
+
+use crate::fake::{Connect, Fake};
+
+/// What a task does with its turn.
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    Hold {
+        millis: u64,
+    },
+    Break,
+    Discard,
+    /// Goes away if not served in time; zero is at once after the first poll.
+    Cancel {
+        millis: u64,
+    },
+    Pause {
+        millis: u64,
+    },
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        4 => (0_u64..20).prop_map(|millis| Step::Hold { millis }),
+        1 => Just(Step::Break),
+        1 => Just(Step::Discard),
+        2 => (0_u64..20).prop_map(|millis| Step::Cancel { millis }),
+        1 => (0_u64..2000).prop_map(|millis| Step::Pause { millis }),
+    ];
+    prop::collection::vec(step, 1..12)
+}
+
+fn connects() -> impl Strategy<Value = Vec<Connect>> {
+    let millis = |range: std::ops::Range<u64>| range.prop_map(Duration::from_millis);
+    let connect = prop_oneof![
+        6 => millis(0..30).prop_map(Connect::Succeeds),
+        2 => millis(0..30).prop_map(Connect::Fails),
+        1 => Just(Connect::Hangs),
+    ];
+    prop::collection::vec(connect, 0..40)
+}
+
+async fn act(fake: &Fake, pool: &greenwave_pooling::Pool<Fake>, size: usize, step: Step, lent: &AtomicUsize) {
+    let limit = match step {
+        Step::Cancel { millis } => Duration::from_millis(millis),
+        _ => Duration::from_secs(3600),
+    };
+    let mut lease = match timeout(limit, pool.get()).await {
+        Ok(Ok(lease)) => lease,
+        Ok(Err(Error::Connect { .. } | Error::ConnectTimeout { .. })) => return,
+        Ok(Err(error)) => panic!("{error:?}"),
+        Err(_) => {
+            assert!(matches!(step, Step::Cancel { .. }), "somebody starved: {:?}", pool.stats());
+            return;
+        }
+    };
+    assert!(lent.fetch_add(1, Ordering::SeqCst) < size, "more lent than there may be");
+    assert!(!lease.is_broken, "a broken connection was lent");
+    match step {
+        Step::Hold { millis } | Step::Pause { millis } => sleep(Duration::from_millis(millis)).await,
+        Step::Break => lease.is_broken = true,
+        Step::Discard | Step::Cancel { .. } => {}
+    }
+    lent.fetch_sub(1, Ordering::SeqCst);
+    if matches!(step, Step::Discard) {
+        lease.discard();
+    } else {
+        drop(lease);
+    }
+    if let Step::Pause { millis } = step {
+        sleep(Duration::from_millis(millis)).await;
+    }
+    assert!(fake.counts.alive_peak.load(Ordering::SeqCst) <= size);
+}
+
+async fn run(config: PoolConfig, script: Vec<Connect>, tasks: Vec<Vec<Step>>) {
+    let fake = Fake::scripted(script);
+    let size = config.size;
+    let pool = fake.pool(config);
+    let lent = Arc::new(AtomicUsize::new(0));
+    let running: Vec<_> = tasks
+        .into_iter()
+        .map(|steps| {
+            let (fake, pool, lent) = (fake.clone(), pool.clone(), lent.clone());
+            tokio::spawn(async move {
+                for step in steps {
+                    act(&fake, &pool, size, step, &lent).await;
+                }
+            })
+        })
+        .collect();
+    for task in running {
+        task.await.expect("a task found a promise broken");
+    }
+    let stats = pool.stats();
+    assert_eq!((stats.in_use, stats.waiting), (0, 0), "{stats:?}");
+    pool.close().await;
+    let stats = pool.stats();
+    assert_eq!((stats.size, fake.alive()), (0, 0), "something leaked: {stats:?}");
+    assert_eq!(stats.created, stats.discarded, "{stats:?}");
+    assert!(fake.counts.alive_peak.load(Ordering::SeqCst) <= size, "above the maximum");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn never_above_the_maximum_nobody_starves_everybody_finishes(
+        min in 0_usize..3,
+        size in 1_usize..5,
+        seed in any::<u64>(),
+        script in connects(),
+        tasks in prop::collection::vec(steps(), 1..24),
+    ) {
+        let config = PoolConfig {
+            min,
+            size,
+            idle_timeout: Some(Duration::from_millis(400)),
+            max_lifetime: Some(Duration::from_millis(900)),
+            lifetime_jitter: 0.5,
+            checkout_timeout: None,
+            connect_timeout: Some(Duration::from_millis(50)),
+            check_after: Some(Duration::from_millis(5)),
+            seed,
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+        runtime.expect("a runtime can be made").block_on(run(config, script, tasks));
+    }
+}
+
+/// The same hand-offs with real threads.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn many_tasks_on_few_connections() {
+    let fake = Fake::default();
+    let pool = fake.pool(PoolConfig { min: 0, size: 8, ..PoolConfig::default() });
+    let tasks: Vec<_> = (0..64)
+        .map(|task| {
+            let pool = pool.clone();
+            tokio::spawn(async move {
+                for i in 0..200 {
+                    if (task + i) % 7 == 0 {
+                        // Goes away while it waits, or while the connection is on its way to it.
+                        let mut get = std::pin::pin!(pool.get());
+                        let _polled = std::future::poll_fn(|cx| {
+                            std::task::Poll::Ready(get.as_mut().poll(cx).is_ready())
+                        })
+                        .await;
+                    }
+                    let lease = pool.get().await.expect("the fake connects");
+                    tokio::task::yield_now().await;
+                    if (task + i) % 11 == 0 { lease.discard() } else { drop(lease) }
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.expect("no task fails");
+    }
+    let stats = pool.stats();
+    assert_eq!((stats.in_use, stats.waiting), (0, 0), "{stats:?}");
+    assert!(fake.counts.alive_peak.load(Ordering::SeqCst) <= 8);
+    pool.close().await;
+    assert_eq!(fake.alive(), 0);
+}

@@ -1,0 +1,25 @@
+//! Objects that are reused.
+
+use greenwave_pooling::Objects;
+
+#[test]
+fn objects_are_reset_and_reused_up_to_a_number() {
+    let words = Objects::new(2, String::new, |word: &mut String| {
+        let is_fit = word.capacity() < 1000;
+        word.clear();
+        is_fit
+    });
+    let mut three = [words.get(), words.get(), words.get()];
+    three[0].push_str("used");
+    drop(three);
+    let stats = words.stats();
+    assert_eq!((stats.kept, stats.made, stats.dropped), (2, 3, 1));
+    let mut word = words.get();
+    assert!(word.is_empty());
+    word.reserve(5000);
+    drop(word);
+    let stats = words.stats();
+    assert_eq!((stats.kept, stats.reused, stats.dropped), (1, 1, 2));
+    assert_eq!(words.get().into_inner(), "");
+    assert_eq!(words.stats().kept, 0);
+}

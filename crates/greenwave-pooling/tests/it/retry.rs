@@ -1,0 +1,89 @@
+//! Another attempt, later.
+
+use std::time::Duration;
+
+use greenwave_pooling::{Reason, Retry, RetryBudget, Verdict};
+use tokio::time::Instant;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn plain() -> Retry {
+    Retry { attempts_max: 5, delay_min: SECOND, delay_max: 4 * SECOND, ..Retry::default() }
+}
+
+async fn fail(retry: &Retry, verdict: Verdict) -> (usize, Reason) {
+    let outcome = retry.run(|_: &&str| verdict, async |_| Err::<(), _>("no")).await;
+    let gave_up = outcome.unwrap_err();
+    (gave_up.attempts, gave_up.reason)
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_gives_up_for_a_reason() {
+    assert_eq!(fail(&plain(), Verdict::Transient).await, (5, Reason::Attempts));
+    assert_eq!(fail(&plain(), Verdict::Permanent).await, (1, Reason::Permanent));
+    let hurried = Retry { deadline: Some(3 * SECOND), ..plain() };
+    assert_eq!(fail(&hurried, Verdict::After(2 * SECOND)).await, (2, Reason::Deadline));
+    let none = Retry { attempts_max: 0, ..plain() };
+    assert_eq!(fail(&none, Verdict::Transient).await, (1, Reason::Attempts));
+}
+
+#[test]
+fn delays_grow_and_are_spread_from_zero() {
+    let bounds = [1, 2, 4, 4].map(Duration::from_secs);
+    let mut sums = [Duration::ZERO; 4];
+    for seed in 0..1000 {
+        let delays: Vec<_> = Retry { seed, ..plain() }.delays().collect();
+        assert_eq!(delays.len(), 4);
+        for (i, delay) in delays.iter().enumerate() {
+            assert!(*delay <= bounds[i]);
+            sums[i] += *delay;
+        }
+    }
+    for (sum, bound) in sums.iter().zip(bounds) {
+        let mean = sum.as_secs_f64() / 1000.0 / bound.as_secs_f64();
+        assert!(
+            (0.45..0.55).contains(&mean),
+            "uniform between zero and the bound, so half of it on average: {mean}"
+        );
+    }
+    let one: Vec<_> = Retry { seed: 7, ..plain() }.delays().collect();
+    assert_eq!(one, Retry { seed: 7, ..plain() }.delays().collect::<Vec<_>>(), "a seed determines them");
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_waits_as_long_as_it_was_asked_to() {
+    let started = Instant::now();
+    let retry = Retry { attempts_max: 2, ..plain() };
+    fail(&retry, Verdict::After(60 * SECOND)).await;
+    assert_eq!(started.elapsed(), 60 * SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_budget_keeps_retries_to_a_fraction_of_the_calls() {
+    let budget = RetryBudget::new(0.2, 3);
+    let retry = Retry { budget: Some(budget), ..plain() };
+    assert_eq!(fail(&retry, Verdict::Transient).await, (4, Reason::Budget), "the burst");
+    let mut attempts = 0;
+    for _ in 0..100 {
+        attempts += fail(&retry, Verdict::Transient).await.0;
+    }
+    assert!((115..=121).contains(&attempts), "{attempts}");
+}
+
+/// Whether it can be spawned is known at compile time only.
+#[tokio::test(start_paused = true)]
+async fn it_can_be_spawned() {
+    let spawned = tokio::spawn(async {
+        let mut calls = 0;
+        let retry = plain();
+        let run = retry.run(
+            |_: &String| Verdict::Transient,
+            |attempt| {
+                calls += 1;
+                async move { if attempt < 3 { Err("no".to_owned()) } else { Ok(attempt) } }
+            },
+        );
+        (run.await, calls)
+    });
+    assert_eq!(spawned.await.unwrap(), (Ok(3), 3));
+}

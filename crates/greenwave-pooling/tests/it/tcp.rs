@@ -1,0 +1,51 @@
+//! TCP connections on the loopback.
+
+use std::net::TcpListener;
+
+use greenwave_pooling::{Error, Pool, PoolConfig, Tcp, manager_conformance};
+use tokio::io::AsyncWriteExt;
+
+/// An address that is listened on for as long as the test runs; nobody need accept.
+fn listening() -> String {
+    let listener: &'static TcpListener = Box::leak(Box::new(TcpListener::bind("127.0.0.1:0").unwrap()));
+    listener.local_addr().unwrap().to_string()
+}
+
+manager_conformance!(Tcp::new(listening()));
+
+fn one() -> PoolConfig {
+    PoolConfig { min: 0, size: 1, ..PoolConfig::default() }
+}
+
+#[tokio::test]
+async fn a_connection_that_was_hung_up_or_left_half_read_is_not_lent_again() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let pool = Pool::new(Tcp::new(listener.local_addr().unwrap().to_string()), one());
+
+    let lease = pool.get().await.unwrap();
+    drop(listener.accept().await.unwrap());
+    lease.readable().await.unwrap();
+    drop(lease);
+    assert_eq!(pool.stats().discarded, 1);
+
+    let lease = pool.get().await.unwrap();
+    let (mut peer, _) = listener.accept().await.unwrap();
+    peer.write_all(b"left over").await.unwrap();
+    lease.readable().await.unwrap();
+    drop(lease);
+    assert_eq!(pool.stats().discarded, 2);
+
+    let lease = pool.get().await.unwrap();
+    drop(lease);
+    assert_eq!((pool.stats().discarded, pool.stats().idle), (2, 1));
+}
+
+#[tokio::test]
+async fn a_refused_connect_is_an_error_with_its_cause() {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let pool = Pool::new(Tcp::new(free.to_string()), one());
+    let error = pool.get().await.unwrap_err();
+    assert!(matches!(error, Error::Connect { .. }) && error.is_transient());
+    let cause = std::error::Error::source(&error).unwrap().downcast_ref::<std::io::Error>().unwrap();
+    assert_eq!(cause.kind(), std::io::ErrorKind::ConnectionRefused);
+}
