@@ -1,0 +1,58 @@
+//! What can be wrong with a graph or its execution. Knows nothing of what the tasks do.
+
+/// Everything this crate refuses, with what was attempted.
+///
+/// A *task's* failure is no error of the scheduler: it is an [`Outcome`](crate::Outcome) in the
+/// [`Report`](crate::Report), and the rest of the graph goes on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Two tasks were added under one id.
+    #[error("task `{id}` is defined twice")]
+    DuplicateTask {
+        /// The id in question.
+        id: String,
+    },
+    /// A dependency names a task that is not in the graph.
+    #[error("task `{id}` depends on `{dependency}`, which is not in the graph")]
+    UnknownDependency {
+        /// The task whose dependency it is.
+        id: String,
+        /// The name that no task has.
+        dependency: String,
+    },
+    /// The dependencies form a circle. The path is the shortest such circle.
+    #[error("dependency cycle: {}", display_cycle(path))]
+    Cycle {
+        /// The ids along the circle, each depending on the next, the last on the first.
+        path: Vec<String>,
+    },
+    /// A task needs more of a resource than exists, so it could never start.
+    #[error("task `{id}` needs {wanted} of resource `{resource}`, of which there are {limit}")]
+    ResourceTooSmall {
+        /// The task that could never start.
+        id: String,
+        /// The resource's name.
+        resource: String,
+        /// Units wanted.
+        wanted: u32,
+        /// Units that exist.
+        limit: u32,
+    },
+    /// The journal could not be opened, read or written.
+    #[cfg(feature = "journal")]
+    #[error("cannot {operation} the journal in {}", dir.display())]
+    Journal {
+        /// What was attempted.
+        operation: &'static str,
+        /// The journal's folder.
+        dir: std::path::PathBuf,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+fn display_cycle(path: &[String]) -> String {
+    let first = path.first().map_or("", String::as_str);
+    path.iter().map(String::as_str).chain([first]).collect::<Vec<_>>().join(" -> ")
+}

@@ -1,0 +1,292 @@
+//! A graph of named tasks and what each waits for. Knows nothing of time, workers or how tasks run.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use daggy::{Dag, NodeIndex, petgraph::visit::EdgeRef};
+
+use crate::Error;
+
+/// A task's position in its graph: dense, from 0, in the order of adding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TaskId(pub(crate) u32);
+
+impl TaskId {
+    /// The task that was added as the so-manieth, from 0.
+    ///
+    /// # Panics
+    /// If there could not be so many tasks: 2³² or more.
+    pub fn from_index(index: usize) -> Self {
+        Self(u32::try_from(index).expect("a graph has fewer than 2³² tasks"))
+    }
+
+    /// The position as an index.
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// Collects tasks and dependencies in any order; [`build`](GraphBuilder::build) checks them all at once.
+///
+/// Checking once is linear, while an acyclicity check for each edge as it is added is quadratic.
+#[derive(Debug)]
+pub struct GraphBuilder<T> {
+    tasks: Vec<(String, T)>,
+    dependencies: Vec<(String, String)>,
+}
+
+impl<T> Default for GraphBuilder<T> {
+    fn default() -> Self {
+        Self { tasks: Vec::new(), dependencies: Vec::new() }
+    }
+}
+
+impl<T> GraphBuilder<T> {
+    /// An empty builder.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a task with what belongs to it.
+    pub fn task(&mut self, id: impl Into<String>, payload: T) -> &mut Self {
+        self.tasks.push((id.into(), payload));
+        self
+    }
+
+    /// States that `id` waits for `dependency`. Either may be added later; stating it twice is harmless.
+    pub fn depends_on(&mut self, id: impl Into<String>, dependency: impl Into<String>) -> &mut Self {
+        self.dependencies.push((id.into(), dependency.into()));
+        self
+    }
+
+    /// Checks and freezes the graph, in O(tasks + dependencies).
+    ///
+    /// # Errors
+    /// [`Error::DuplicateTask`], [`Error::UnknownDependency`], or [`Error::Cycle`] with the shortest cycle's ids.
+    pub fn build(self) -> Result<Graph<T>, Error> {
+        let mut index = HashMap::with_capacity(self.tasks.len());
+        let mut dag = Dag::with_capacity(self.tasks.len(), self.dependencies.len());
+        for (id, payload) in self.tasks {
+            let node = dag.add_node(Node { id: id.clone(), payload });
+            if index.insert(id.clone(), node).is_some() {
+                return Err(Error::DuplicateTask { id });
+            }
+        }
+        let mut edges = resolve(&index, self.dependencies)?;
+        edges.sort_unstable();
+        edges.dedup();
+        if dag.add_edges(edges.iter().map(|&(from, to)| (from, to, ()))).is_err() {
+            let path = shortest_cycle(index.len(), &edges);
+            let name = |at: &usize| dag[NodeIndex::new(*at)].id.clone();
+            return Err(Error::Cycle { path: path.iter().map(name).collect() });
+        }
+        Ok(Graph { dag, index })
+    }
+}
+
+/// A checked, acyclic graph.
+#[derive(Debug)]
+pub struct Graph<T> {
+    dag: Dag<Node<T>, ()>,
+    index: HashMap<String, NodeIndex>,
+}
+
+#[derive(Debug)]
+struct Node<T> {
+    id: String,
+    payload: T,
+}
+
+impl<T> Graph<T> {
+    /// How many tasks there are.
+    pub fn len(&self) -> usize {
+        self.dag.node_count()
+    }
+
+    /// Whether there is no task at all.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// All tasks in the order of adding.
+    pub fn tasks(&self) -> impl Iterator<Item = TaskId> + use<T> {
+        (0..self.len() as u32).map(TaskId)
+    }
+
+    /// The task of that name.
+    pub fn find(&self, id: &str) -> Option<TaskId> {
+        self.index.get(id).map(|node| TaskId(node.index() as u32))
+    }
+
+    /// The name a task was added under.
+    ///
+    /// # Panics
+    /// If the task is of another, larger graph.
+    pub fn id(&self, task: TaskId) -> &str {
+        &self.dag[node(task)].id
+    }
+
+    /// What was added with a task.
+    ///
+    /// # Panics
+    /// If the task is of another, larger graph.
+    pub fn payload(&self, task: TaskId) -> &T {
+        &self.dag[node(task)].payload
+    }
+
+    /// What a task waits for, in the order of adding.
+    pub fn dependencies(&self, task: TaskId) -> Vec<TaskId> {
+        self.neighbours(task, daggy::petgraph::Incoming)
+    }
+
+    /// What waits for a task, in the order of adding.
+    pub fn dependants(&self, task: TaskId) -> Vec<TaskId> {
+        self.neighbours(task, daggy::petgraph::Outgoing)
+    }
+
+    /// The tasks in an order in which every task follows what it depends on; ties in the order of adding.
+    pub fn topological(&self) -> Vec<TaskId> {
+        self.levels().into_iter().flatten().collect()
+    }
+
+    /// The tasks by depth: those that wait for nothing, those that wait for them only, and so on.
+    ///
+    /// For display. Execution has no such groups: a task starts when *its* dependencies are done.
+    pub fn levels(&self) -> Vec<Vec<TaskId>> {
+        let mut waiting: Vec<usize> = self.tasks().map(|task| self.dependencies(task).len()).collect();
+        let mut level: Vec<TaskId> = self.tasks().filter(|task| waiting[task.index()] == 0).collect();
+        let mut levels = Vec::new();
+        while !level.is_empty() {
+            let mut next = Vec::new();
+            for dependant in level.iter().flat_map(|&task| self.dependants(task)) {
+                waiting[dependant.index()] -= 1;
+                if waiting[dependant.index()] == 0 {
+                    next.push(dependant);
+                }
+            }
+            next.sort_unstable();
+            levels.push(std::mem::replace(&mut level, next));
+        }
+        levels
+    }
+
+    /// For each task, its own duration plus that of the longest chain of dependants behind it
+    /// (the *upward rank*), in O(tasks + dependencies).
+    pub fn upward_ranks(&self, duration: impl Fn(TaskId) -> Duration) -> Vec<Duration> {
+        let mut ranks = vec![Duration::ZERO; self.len()];
+        for task in self.topological().into_iter().rev() {
+            let behind = self.dependants(task).into_iter().map(|next| ranks[next.index()]).max();
+            ranks[task.index()] = duration(task) + behind.unwrap_or_default();
+        }
+        ranks
+    }
+
+    /// The longest chain of tasks by duration, first task first, with its length: no execution is shorter.
+    pub fn critical_path(&self, duration: impl Fn(TaskId) -> Duration) -> (Vec<TaskId>, Duration) {
+        let ranks = self.upward_ranks(duration);
+        // The first of equals, so that the answer is stable.
+        let longest = |tasks: Vec<TaskId>| {
+            tasks.into_iter().min_by_key(|task| (std::cmp::Reverse(ranks[task.index()]), *task))
+        };
+        let mut path = Vec::new();
+        let mut at = longest(self.tasks().collect());
+        let length = at.map(|task| ranks[task.index()]).unwrap_or_default();
+        while let Some(task) = at {
+            path.push(task);
+            at = longest(self.dependants(task));
+        }
+        (path, length)
+    }
+
+    /// The graph as a [Mermaid](https://mermaid.js.org/syntax/flowchart.html) flow chart, labelled by `label`.
+    pub fn to_mermaid(&self, label: impl Fn(TaskId) -> String) -> String {
+        let mut text = String::from("flowchart LR\n");
+        for task in self.tasks() {
+            let label = label(task).replace('&', "&amp;").replace('"', "&quot;");
+            let _ =
+                writeln!(text, "    n{}[\"{}\"]", task.0, label.replace('<', "&lt;").replace('\n', "<br/>"));
+        }
+        for (from, to) in self.edges() {
+            let _ = writeln!(text, "    n{from} --> n{to}");
+        }
+        text
+    }
+
+    /// The graph in Graphviz' [DOT](https://graphviz.org/doc/info/lang.html) language, labelled by `label`.
+    pub fn to_dot(&self, label: impl Fn(TaskId) -> String) -> String {
+        let mut text = String::from("digraph plan {\n    rankdir=LR;\n    node [shape=box];\n");
+        for task in self.tasks() {
+            let label = label(task).replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+            let _ = writeln!(text, "    n{} [label=\"{label}\"];", task.0);
+        }
+        for (from, to) in self.edges() {
+            let _ = writeln!(text, "    n{from} -> n{to};");
+        }
+        text + "}\n"
+    }
+
+    fn edges(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
+        self.dag.graph().edge_references().map(|edge| (edge.source().index(), edge.target().index()))
+    }
+
+    fn neighbours(&self, task: TaskId, direction: daggy::petgraph::Direction) -> Vec<TaskId> {
+        let found = self.dag.graph().neighbors_directed(node(task), direction);
+        let mut found: Vec<_> = found.map(|node| TaskId(node.index() as u32)).collect();
+        found.sort_unstable();
+        found
+    }
+}
+
+fn node(task: TaskId) -> NodeIndex {
+    NodeIndex::new(task.index())
+}
+
+fn resolve(
+    index: &HashMap<String, NodeIndex>,
+    dependencies: Vec<(String, String)>,
+) -> Result<Vec<(NodeIndex, NodeIndex)>, Error> {
+    let edge = |(id, dependency): (String, String)| match (index.get(&dependency), index.get(&id)) {
+        (Some(&from), Some(&to)) => Ok((from, to)),
+        (Some(_), None) => Err(Error::UnknownDependency { dependency: id, id: dependency }),
+        _ => Err(Error::UnknownDependency { id, dependency }),
+    };
+    dependencies.into_iter().map(edge).collect()
+}
+
+/// The shortest cycle, as each task followed by the one it depends on. daggy only says that there is one.
+///
+/// A breadth-first search from every task that survives Kahn's peeling: quadratic at worst, and paid
+/// only on the way to an error.
+fn shortest_cycle(tasks: usize, edges: &[(NodeIndex, NodeIndex)]) -> Vec<usize> {
+    let mut dependencies = vec![Vec::new(); tasks];
+    for (from, to) in edges {
+        dependencies[to.index()].push(from.index());
+    }
+    (0..tasks)
+        .filter_map(|start| cycle_through(start, &dependencies))
+        .min_by_key(Vec::len)
+        .expect("bulk insertion was refused, so there is a cycle")
+}
+
+fn cycle_through(start: usize, dependencies: &[Vec<usize>]) -> Option<Vec<usize>> {
+    let mut came_from = vec![None; dependencies.len()];
+    let mut queue = VecDeque::from([start]);
+    while let Some(at) = queue.pop_front() {
+        for &next in &dependencies[at] {
+            if next == start {
+                let mut path = vec![at];
+                while let Some(before) = came_from[*path.last().expect("starts with one element")] {
+                    path.push(before);
+                }
+                path.reverse();
+                return Some(path);
+            }
+            if came_from[next].is_none() {
+                came_from[next] = Some(at);
+                queue.push_back(next);
+            }
+        }
+    }
+    None
+}

@@ -1,0 +1,97 @@
+//! A durable record of finished tasks and learned durations, so that a killed run continues where it was.
+//! Knows nothing of graphs, and has no format of its own: it is a greenwave-segment log.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use greenwave_segment::{Log, Options};
+
+use crate::{Durations, Error};
+
+const FINISHED: &[u8] = b"finished/";
+const DURATION: &[u8] = b"duration/";
+
+/// Finished tasks with a payload each, and durations, in a folder.
+#[derive(Debug)]
+pub struct Journal {
+    log: Log,
+    dir: PathBuf,
+}
+
+impl Journal {
+    /// Opens the journal in a folder, which is made if need be.
+    ///
+    /// # Errors
+    /// [`Error::Journal`], as for every call here.
+    pub fn open(dir: impl AsRef<Path>) -> Result<Self, Error> {
+        let dir = dir.as_ref().to_owned();
+        match Log::open(&dir, Options::default()) {
+            Ok(log) => Ok(Self { log, dir }),
+            Err(source) => Err(Error::Journal { operation: "open", dir, source: source.into() }),
+        }
+    }
+
+    /// Records a task as finished. Durable when it returns.
+    ///
+    /// # Errors
+    /// [`Error::Journal`]; the task then counts as not finished.
+    pub fn record(&self, id: &str, payload: &[u8]) -> Result<(), Error> {
+        let key = [FINISHED, id.as_bytes()].concat();
+        self.log.put(&key, payload).and_then(|_| self.log.flush()).map_err(self.failed("append to"))
+    }
+
+    /// Forgets that a task was finished. Durable when it returns.
+    ///
+    /// # Errors
+    /// [`Error::Journal`].
+    pub fn forget(&self, id: &str) -> Result<(), Error> {
+        let key = [FINISHED, id.as_bytes()].concat();
+        self.log.remove(&key).and_then(|_| self.log.flush()).map_err(self.failed("append to"))
+    }
+
+    /// All finished tasks with their payloads. A record that does not verify counts as not finished.
+    ///
+    /// # Errors
+    /// [`Error::Journal`].
+    pub fn finished(&self) -> Result<BTreeMap<String, Bytes>, Error> {
+        Ok(self.entries(FINISHED)?.into_iter().collect())
+    }
+
+    /// The durations of earlier runs.
+    ///
+    /// # Errors
+    /// [`Error::Journal`].
+    pub fn durations(&self) -> Result<Durations, Error> {
+        let seconds = |bytes: Bytes| Some(f64::from_le_bytes(bytes.as_ref().try_into().ok()?));
+        let entries = self.entries(DURATION)?.into_iter();
+        Ok(entries.filter_map(|(key, bytes)| Some((key, seconds(bytes)?))).collect())
+    }
+
+    /// Keeps durations for later runs. They are advice, so they are not forced to disk.
+    ///
+    /// # Errors
+    /// [`Error::Journal`].
+    pub fn keep_durations(&self, durations: &Durations) -> Result<(), Error> {
+        for (key, seconds) in durations.iter() {
+            let key = [DURATION, key.as_bytes()].concat();
+            self.log.put(&key, &seconds.to_le_bytes()).map_err(self.failed("append to"))?;
+        }
+        Ok(())
+    }
+
+    fn entries(&self, prefix: &[u8]) -> Result<Vec<(String, Bytes)>, Error> {
+        let mut entries = Vec::new();
+        for key in self.log.keys_with_prefix(prefix) {
+            let value = self.log.get(&key).map_err(self.failed("read"))?;
+            let name = String::from_utf8_lossy(&key[prefix.len()..]).into_owned();
+            entries.extend(value.map(|value| (name, value)));
+        }
+        Ok(entries)
+    }
+
+    fn failed(&self, operation: &'static str) -> impl FnOnce(greenwave_segment::Error) -> Error + use<> {
+        let dir = self.dir.clone();
+        move |source| Error::Journal { operation, dir, source: source.into() }
+    }
+}

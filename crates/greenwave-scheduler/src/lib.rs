@@ -1,0 +1,65 @@
+//! Runs a graph of asynchronous tasks without barriers: each task starts when *its* dependencies are
+//! done, the one with the longest chain of work behind it first, under named resource limits.
+//!
+//! A [`GraphBuilder`] collects tasks and dependencies and checks them into a [`Graph`]. An [`Executor`]
+//! runs the graph; what starts when is decided by a [`Dispatcher`], a pure state machine that can also
+//! be driven in virtual time. A task runs in *stages*: between two of them it gives back what it holds
+//! and queues again at its old priority, so that a task that waits for an answer keeps no worker busy.
+//!
+//! ```
+//! use greenwave_scheduler::{Durations, Executor, GraphBuilder, Limits, Needs, Outcome, Resources, Step};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), greenwave_scheduler::Error> {
+//! let mut graph = GraphBuilder::new();
+//! graph.task("lexer", 1).task("parser", 2).depends_on("parser", "lexer");
+//! let graph = graph.build()?;
+//!
+//! let resources = Resources::new([("workers", 2)]);
+//! let executor = Executor::new(Limits { resources, ..Limits::default() });
+//! let report = executor
+//!     .run(
+//!         &graph,
+//!         |_task| Durations::DEFAULT,
+//!         &[],
+//!         |_task| Needs::nothing().of("workers", 1),
+//!         |stage| {
+//!             let answer = graph.payload(stage.task) * 10;
+//!             async move { Step::<i32, String>::Done(answer) }
+//!         },
+//!         |_progress| {},
+//!     )
+//!     .await?;
+//! assert!(matches!(report.outcomes[1], Outcome::Done(20)));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! | feature | adds | cost |
+//! |---|---|---|
+//! | `journal` | `Journal`: finished tasks and learned durations, durable, so that a killed run continues | greenwave-segment (zstd, xxhash) |
+//!
+//! Errors are mistakes in the graph or its needs, found before anything starts. A failing task is no
+//! error: the [`Report`] says what became of every task.
+
+mod dispatcher;
+mod error;
+mod executor;
+mod graph;
+#[cfg(feature = "journal")]
+mod journal;
+mod priority;
+mod process;
+mod resource;
+mod stats;
+
+pub use dispatcher::{Action, Dispatcher, Event, Limits, OnFailure, State};
+pub use error::Error;
+pub use executor::{Executor, Failure, Outcome, Progress, Report, Stage, Step};
+pub use graph::{Graph, GraphBuilder, TaskId};
+#[cfg(feature = "journal")]
+pub use journal::Journal;
+pub use priority::{Durations, Priority};
+pub use process::ProcessGroup;
+pub use resource::{Needs, Resources};
+pub use stats::{PoolStats, Stats};

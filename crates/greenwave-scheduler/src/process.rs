@@ -1,0 +1,80 @@
+//! A child process together with everything it starts. Knows nothing of tasks or of what is run.
+
+use std::io;
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::process::{Child, Command};
+
+/// A child process that leads a process group of its own: ending it ends what it started as well.
+///
+/// Dropping it kills the whole group at once, so a cancelled task leaves nothing behind. A process that
+/// moved itself into another group or session is beyond reach.
+#[derive(Debug)]
+pub struct ProcessGroup {
+    child: Child,
+    group: Option<Pid>,
+}
+
+impl ProcessGroup {
+    /// Starts the command as leader of a new group.
+    ///
+    /// # Errors
+    /// Those of [`Command::spawn`]: no such program, no permission, no process left.
+    pub fn spawn(command: &mut Command) -> io::Result<Self> {
+        let child = command.process_group(0).spawn()?;
+        let group = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+        Ok(Self { child, group })
+    }
+
+    /// The leader, for its pipes and id.
+    pub fn leader(&mut self) -> &mut Child {
+        &mut self.child
+    }
+
+    /// Waits for the leader to end, then kills whatever is left of its group.
+    ///
+    /// Cancel-safe. Pipes that the leader was given are closed by what is left only once it is killed,
+    /// so read them and wait at the same time.
+    ///
+    /// # Errors
+    /// Those of [`Child::wait`].
+    pub async fn wait(&mut self) -> io::Result<ExitStatus> {
+        let status = self.child.wait().await?;
+        self.kill();
+        Ok(status)
+    }
+
+    /// Asks the group to end (`SIGTERM`), and kills what is left after `grace` (`SIGKILL`).
+    ///
+    /// # Errors
+    /// Those of [`Child::wait`].
+    pub async fn stop(&mut self, grace: Duration) -> io::Result<ExitStatus> {
+        self.signal(Signal::TERM);
+        if let Ok(status) = tokio::time::timeout(grace, self.wait()).await {
+            return status;
+        }
+        self.signal(Signal::KILL);
+        self.wait().await
+    }
+
+    /// Kills the whole group at once. Once only: the number of a group that is gone may be given out again.
+    fn kill(&mut self) {
+        self.signal(Signal::KILL);
+        self.group = None;
+    }
+
+    fn signal(&self, signal: Signal) {
+        if let Some(group) = self.group {
+            // The group may be gone already, which is what was wanted.
+            let _ = kill_process_group(group, signal);
+        }
+    }
+}
+
+impl Drop for ProcessGroup {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}

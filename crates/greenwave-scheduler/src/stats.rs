@@ -1,0 +1,89 @@
+//! The figures of a run, while it runs and after. Knows nothing of how they come about.
+
+use std::time::Duration;
+
+/// Figures up to the last event of a run.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Tasks in the graph.
+    pub tasks: usize,
+    /// Stages that run at this moment.
+    pub running: usize,
+    /// Stages that could run if resources allowed.
+    pub ready: usize,
+    /// Tasks begun and not yet finished.
+    pub in_flight: usize,
+    /// Tasks that ended well, those of an earlier, interrupted run included.
+    pub done: usize,
+    /// Tasks that failed.
+    pub failed: usize,
+    /// Tasks that never started because of a failed ancestor.
+    pub skipped: usize,
+    /// Sum of all stages' running times: what one after another would have taken.
+    pub busy: Duration,
+    /// Sum of the times that stages were ready and waited for resources.
+    pub waited: Duration,
+    /// Time since the run began.
+    pub wall: Duration,
+    /// The resource pools.
+    pub pools: Vec<PoolStats>,
+    pub(crate) begun: bool,
+}
+
+/// Figures of one resource pool.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct PoolStats {
+    /// The pool's name.
+    pub name: String,
+    /// Units that exist.
+    pub limit: u32,
+    /// Units in use.
+    pub used: u32,
+    /// Most units ever in use at once.
+    pub peak: u32,
+    /// Unit-time in use.
+    pub busy: Duration,
+}
+
+impl Stats {
+    pub(crate) fn new(tasks: usize, pools: Vec<PoolStats>) -> Self {
+        Self { tasks, pools, ..Self::default() }
+    }
+
+    /// Tasks that need no more attention.
+    pub fn finished(&self) -> usize {
+        self.done + self.failed + self.skipped
+    }
+
+    /// A pool's figures.
+    pub fn pool(&self, name: &str) -> Option<&PoolStats> {
+        self.pools.iter().find(|pool| pool.name == name)
+    }
+
+    /// Busy time of a pool over what its units could have done, from 0 to 1; 0 before any time has passed.
+    pub fn efficiency(&self, pool: &str) -> f64 {
+        let capacity = |pool: &PoolStats| f64::from(pool.limit) * self.wall.as_secs_f64();
+        let share = |pool: &PoolStats| pool.busy.as_secs_f64() / capacity(pool);
+        self.pool(pool).map(share).filter(|share| share.is_finite()).unwrap_or(0.0)
+    }
+
+    /// How much faster than one stage after another; 1 before any time has passed.
+    pub fn speed_up(&self) -> f64 {
+        let ratio = self.busy.as_secs_f64() / self.wall.as_secs_f64();
+        if ratio.is_finite() { ratio } else { 1.0 }
+    }
+}
+
+impl PoolStats {
+    pub(crate) fn new(name: &str, limit: u32) -> Self {
+        Self { name: name.to_owned(), limit, ..Self::default() }
+    }
+
+    pub(crate) fn take(&mut self, units: u32) {
+        self.used += units;
+        self.peak = self.peak.max(self.used);
+        debug_assert!(self.used <= self.limit, "only stages that fit are started");
+    }
+}

@@ -1,0 +1,189 @@
+//! The dispatcher alone, in virtual time, against what must hold of every schedule.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use greenwave_scheduler::{
+    Action, Dispatcher, Event, Graph, GraphBuilder, Limits, Needs, OnFailure, Resources, State, TaskId,
+};
+use proptest::prelude::*;
+
+/// A random graph with stages, durations, needs and failures, all small.
+#[derive(Debug, Clone)]
+struct Case {
+    tasks: Vec<Vec<(u64, u32, u32)>>,
+    edges: Vec<(usize, usize)>,
+    fails: Vec<bool>,
+    workers: u32,
+    gpus: u32,
+    tasks_max: usize,
+}
+
+fn cases() -> impl Strategy<Value = Case> {
+    let stage = (0u64..20, 0u32..3, 0u32..2);
+    let tasks = proptest::collection::vec(proptest::collection::vec(stage, 1..4), 1..25);
+    (tasks, 2u32..4, 1u32..3, 1usize..30).prop_flat_map(|(tasks, workers, gpus, tasks_max)| {
+        let count = tasks.len();
+        let edges = proptest::collection::vec((0..count, 0..count), 0..count * 2);
+        let fails = proptest::collection::vec(proptest::bool::weighted(0.1), count);
+        (edges, fails).prop_map(move |(edges, fails)| {
+            let forward = |(a, b): (usize, usize)| (a.max(b), a.min(b));
+            let edges = edges.into_iter().map(forward).filter(|(a, b)| a != b).collect();
+            Case { tasks: tasks.clone(), edges, fails, workers, gpus, tasks_max }
+        })
+    })
+}
+
+impl Case {
+    fn graph(&self) -> Graph<()> {
+        let mut graph = GraphBuilder::new();
+        for at in 0..self.tasks.len() {
+            graph.task(at.to_string(), ());
+        }
+        for (from, to) in &self.edges {
+            graph.depends_on(from.to_string(), to.to_string());
+        }
+        graph.build().unwrap()
+    }
+
+    fn needs(&self, task: TaskId, stage: usize) -> Needs {
+        let (_, workers, gpus) = self.tasks[task.index()][stage];
+        Needs::nothing().of("workers", workers).of("gpu", gpus)
+    }
+
+    /// Runs the case in virtual time, checking every invariant on the way; the order of starts is returned.
+    fn simulate(&self) -> Vec<(u64, TaskId)> {
+        let graph = self.graph();
+        let resources = Resources::new([("workers", self.workers), ("gpu", self.gpus)]);
+        let limits = Limits { resources, tasks_max: self.tasks_max, ..Limits::default() };
+        let ranks: Vec<u64> = (0..graph.len() as u64).map(|at| at * 7919 % 13).collect();
+        let mut dispatcher = Dispatcher::new(&graph, limits, &ranks, |task| self.needs(task, 0)).unwrap();
+        let mut running: BTreeMap<(u64, TaskId), usize> = BTreeMap::new();
+        let mut next_stage = vec![0; graph.len()];
+        let (mut starts, mut actions, mut now) = (Vec::new(), Vec::new(), 0);
+        dispatcher.handle(Duration::ZERO, Event::Begin, &mut actions).unwrap();
+        loop {
+            for action in actions.drain(..) {
+                let Action::Start(task) = action else { continue };
+                for dependency in graph.dependencies(task) {
+                    assert_eq!(dispatcher.state(dependency), State::Done);
+                }
+                let stage = next_stage[task.index()];
+                next_stage[task.index()] += 1;
+                assert!(running.insert((now + self.tasks[task.index()][stage].0, task), stage).is_none());
+                starts.push((now, task));
+            }
+            self.check_resources(&running, &dispatcher);
+            let Some(((at, task), stage)) = running.pop_first() else { break };
+            now = at;
+            let needs;
+            let event = if self.fails[task.index()] {
+                Event::Failed(task)
+            } else if stage + 1 < self.tasks[task.index()].len() {
+                needs = self.needs(task, stage + 1);
+                Event::Next(task, &needs)
+            } else {
+                Event::Done(task)
+            };
+            dispatcher.handle(Duration::from_secs(now), event, &mut actions).unwrap();
+        }
+        self.check_all_settled(&graph, &dispatcher);
+        starts
+    }
+
+    fn check_resources(&self, running: &BTreeMap<(u64, TaskId), usize>, dispatcher: &Dispatcher) {
+        let sum = |pick: fn(&(u64, u32, u32)) -> u32| -> u32 {
+            running.iter().map(|((_, task), stage)| pick(&self.tasks[task.index()][*stage])).sum()
+        };
+        assert!(sum(|stage| stage.1) <= self.workers && sum(|stage| stage.2) <= self.gpus);
+        assert_eq!(dispatcher.stats().pool("workers").unwrap().used, sum(|stage| stage.1));
+        assert!(dispatcher.stats().in_flight <= self.tasks_max);
+    }
+
+    fn check_all_settled(&self, graph: &Graph<()>, dispatcher: &Dispatcher) {
+        assert!(dispatcher.is_finished());
+        for task in graph.tasks() {
+            let bad = |id: &TaskId| matches!(dispatcher.state(*id), State::Failed | State::Skipped(_));
+            match dispatcher.state(task) {
+                State::Done => assert!(!self.fails[task.index()]),
+                State::Failed => assert!(self.fails[task.index()]),
+                State::Skipped(because) => {
+                    assert_eq!(dispatcher.state(because), State::Failed);
+                    assert!(graph.dependencies(task).iter().any(bad));
+                }
+                other => panic!("{task:?} was left {other:?}"),
+            }
+        }
+        assert_eq!(dispatcher.stats().finished(), graph.len());
+    }
+}
+
+proptest! {
+    #[test]
+    fn every_schedule_is_sound_complete_and_repeatable(case in cases()) {
+        prop_assert_eq!(case.simulate(), case.simulate());
+    }
+}
+
+#[test]
+fn a_wide_task_is_not_starved_by_narrow_ones() {
+    let mut graph = GraphBuilder::new();
+    graph.task("wide", 2);
+    (0..100).for_each(|at| {
+        graph.task(format!("narrow{at}"), 1);
+    });
+    let graph = graph.build().unwrap();
+    let limits =
+        Limits { resources: Resources::new([("workers", 2)]), overtakes_max: 3, ..Limits::default() };
+    let needs = |task| Needs::nothing().of("workers", *graph.payload(task));
+    // One worker is always busy with a narrow task when the other falls free.
+    let mut ranks = vec![1; 101];
+    ranks[0] = 5;
+    (ranks[1], ranks[2]) = (9, 9);
+    let mut dispatcher = Dispatcher::new(&graph, limits, &ranks, needs).unwrap();
+    let mut actions = Vec::new();
+    let mut running = Vec::new();
+    dispatcher.handle(Duration::ZERO, Event::Begin, &mut actions).unwrap();
+    for step in 1.. {
+        running.extend(actions.drain(..).filter_map(|action| match action {
+            Action::Start(task) => Some(task),
+            Action::Skip(..) => None,
+        }));
+        if running.contains(&TaskId::clone(&graph.find("wide").unwrap())) {
+            assert!(step < 8, "started only at step {step}");
+            return;
+        }
+        let ended = running.remove(0);
+        dispatcher.handle(Duration::from_secs(step), Event::Done(ended), &mut actions).unwrap();
+    }
+}
+
+#[test]
+fn stop_at_first_lets_running_tasks_end_and_starts_no_other() {
+    let mut graph = GraphBuilder::new();
+    graph.task("a", ()).task("b", ()).task("c", ());
+    let graph = graph.build().unwrap();
+    let resources = Resources::new([("workers", 2)]);
+    let limits = Limits { resources, on_failure: OnFailure::StopAtFirst, ..Limits::default() };
+    let mut dispatcher = Dispatcher::new(&graph, limits, &[], |_| Needs::nothing().of("workers", 1)).unwrap();
+    let mut actions = Vec::new();
+    let [a, b, c] = ["a", "b", "c"].map(|id| graph.find(id).unwrap());
+    dispatcher.handle(Duration::ZERO, Event::Begin, &mut actions).unwrap();
+    assert_eq!(actions, [Action::Start(a), Action::Start(b)]);
+    actions.clear();
+    dispatcher.handle(Duration::ZERO, Event::Failed(a), &mut actions).unwrap();
+    assert!(actions.is_empty() && !dispatcher.is_finished());
+    dispatcher.handle(Duration::ZERO, Event::Done(b), &mut actions).unwrap();
+    assert!(actions.is_empty() && dispatcher.is_finished());
+    assert!(matches!(dispatcher.state(c), State::Ready(_)));
+}
+
+#[test]
+fn a_need_that_can_never_be_met_is_refused_by_name() {
+    let mut graph = GraphBuilder::new();
+    graph.task("render", ());
+    let graph = graph.build().unwrap();
+    let limits = Limits { resources: Resources::new([("gpu", 1)]), ..Limits::default() };
+    let refused = Dispatcher::new(&graph, limits, &[], |_| Needs::nothing().of("gpu", 2)).unwrap_err();
+    insta::assert_snapshot!(refused, @"task `render` needs 2 of resource `gpu`, of which there are 1");
+}

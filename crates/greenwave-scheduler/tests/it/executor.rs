@@ -1,0 +1,156 @@
+//! The executor, in paused time.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use greenwave_scheduler::{
+    Durations, Executor, Failure, Graph, GraphBuilder, Limits, Needs, Outcome, Progress, Report, Resources,
+    Stage, Step,
+};
+use tokio::time::sleep;
+
+fn graph(edges: &[(&str, &[&str])]) -> Graph<()> {
+    let mut graph = GraphBuilder::new();
+    for (id, dependencies) in edges {
+        graph.task(*id, ());
+        for dependency in *dependencies {
+            graph.depends_on(*id, *dependency);
+        }
+    }
+    graph.build().unwrap()
+}
+
+fn executor(workers: u32) -> Executor {
+    Executor::new(Limits { resources: Resources::new([("workers", workers)]), ..Limits::default() })
+}
+
+async fn run<F>(executor: &Executor, graph: &Graph<()>, stage: impl Fn(Stage) -> F) -> Report<(), String>
+where
+    F: Future<Output = Step<(), String>> + Send + 'static,
+{
+    let needs = |_| Needs::nothing().of("workers", 1);
+    executor.run(graph, |_| Durations::DEFAULT, &[], needs, stage, |_| {}).await.unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_barrier_between_levels() {
+    // c waits for a only, so it runs while b still does: 10 s in all, where levels would take 15 s.
+    let graph = graph(&[("a", &[]), ("b", &[]), ("c", &["a"])]);
+    let seconds = [5, 10, 5];
+    let report = run(&executor(2), &graph, |stage| async move {
+        sleep(Duration::from_secs(seconds[stage.task.index()])).await;
+        Step::Done(())
+    })
+    .await;
+    assert_eq!(report.stats.wall, Duration::from_secs(10));
+    assert_eq!(report.stats.efficiency("workers"), 1.0);
+    assert_eq!(report.stats.speed_up(), 2.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stage_gives_back_what_the_one_before_held() {
+    // One worker, two tasks that need it for 1 s and then wait 10 s without it.
+    let graph = graph(&[("a", &[]), ("b", &[])]);
+    let report = run(&executor(1), &graph, |stage| async move {
+        match stage.number {
+            0 => {
+                sleep(Duration::from_secs(1)).await;
+                Step::Next(Needs::nothing())
+            }
+            _ => {
+                sleep(Duration::from_secs(10)).await;
+                Step::Done(())
+            }
+        }
+    })
+    .await;
+    assert_eq!(report.stats.wall, Duration::from_secs(12));
+    assert_eq!(report.stats.pool("workers").unwrap().peak, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn failures_panics_and_time_limits_end_their_task_only() {
+    let graph =
+        graph(&[("panics", &[]), ("hangs", &[]), ("fails", &[]), ("after", &["fails"]), ("fine", &[])]);
+    let mut executor = executor(8);
+    executor.stage_time_max = Some(Duration::from_secs(60));
+    let report = run(&executor, &graph, |stage| async move {
+        match stage.task.index() {
+            0 => panic!("number {}", stage.number),
+            1 => std::future::pending().await,
+            2 => Step::Failed("no".to_owned()),
+            _ => Step::Done(()),
+        }
+    })
+    .await;
+    let [panics, hangs, fails, after, fine] = &report.outcomes[..] else { panic!("five tasks") };
+    assert!(matches!(panics, Outcome::Failed(Failure::Panicked(text)) if text == "number 0"));
+    assert!(matches!(hangs, Outcome::Failed(Failure::TimedOut(limit)) if limit.as_secs() == 60));
+    assert!(matches!(fails, Outcome::Failed(Failure::Task(text)) if text == "no"));
+    assert!(matches!(after, Outcome::Skipped(task) if task.index() == 2));
+    assert!(matches!(fine, Outcome::Done(())));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_earlier_run_finished_is_not_run_again() {
+    let graph = graph(&[("a", &[]), ("b", &["a"]), ("c", &["b"])]);
+    let ran = Arc::new(Mutex::new(Vec::new()));
+    let done = [graph.find("a").unwrap(), graph.find("b").unwrap()];
+    let stage = |stage: Stage| {
+        ran.lock().unwrap().push(stage.task.index());
+        async { Step::<(), ()>::Done(()) }
+    };
+    let needs = |_| Needs::nothing();
+    let mut seen = Vec::new();
+    let observe = |progress| seen.push(progress);
+    let report =
+        Executor::default().run(&graph, |_| Durations::DEFAULT, &done, needs, stage, observe).await.unwrap();
+    assert_eq!(*ran.lock().unwrap(), [2]);
+    assert!(matches!(report.outcomes[1], Outcome::AlreadyDone));
+    let c = graph.find("c").unwrap();
+    assert_eq!(seen, [Progress::Started(Stage { task: c, number: 0 }), Progress::Done(c)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_longest_chain_goes_first() {
+    // `long` was added last but has the most work behind it.
+    let graph = graph(&[("x", &[]), ("y", &[]), ("long", &[]), ("end", &["long"])]);
+    let report = run(&executor(2), &graph, |_| async {
+        sleep(Duration::from_secs(1)).await;
+        Step::Done(())
+    })
+    .await;
+    assert_eq!(report.stats.wall, Duration::from_secs(2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropping_the_run_drops_its_stages() {
+    let graph = graph(&[("a", &[])]);
+    let alive = Arc::new(());
+    let held = Arc::clone(&alive);
+    let executor = executor(1);
+    let running = run(&executor, &graph, move |_| {
+        let held = Arc::clone(&held);
+        async move {
+            let _held = held;
+            std::future::pending().await
+        }
+    });
+    assert!(tokio::time::timeout(Duration::from_secs(1), running).await.is_err());
+    tokio::task::yield_now().await;
+    assert_eq!(Arc::strong_count(&alive), 1);
+}
+
+#[test]
+fn durations_learn_and_withstand_outliers() {
+    let mut durations = Durations::default();
+    assert_eq!(durations.estimate("feature:x"), Durations::DEFAULT);
+    for seconds in [2, 4, 100] {
+        durations.observe(&format!("feature:{seconds}"), Duration::from_secs(seconds));
+    }
+    assert_eq!(durations.estimate("feature:x"), Duration::from_secs(4), "the median of its kind");
+    durations.observe("feature:2", Duration::from_secs(2000));
+    assert!(durations.estimate("feature:2") < Duration::from_secs(4));
+    let copied: Durations = durations.iter().map(|(key, seconds)| (key.to_owned(), seconds)).collect();
+    assert_eq!(copied.estimate("feature:4"), Duration::from_secs(4));
+}

@@ -1,0 +1,88 @@
+//! Graphs: what is refused and with which words, orders, paths, pictures.
+
+use std::time::Duration;
+
+use greenwave_scheduler::{Error, Graph, GraphBuilder, TaskId};
+use insta::assert_snapshot;
+use proptest::prelude::*;
+
+fn build(tasks: &str, edges: &[(&str, &str)]) -> Result<Graph<()>, Error> {
+    let mut graph = GraphBuilder::new();
+    for id in tasks.split_whitespace() {
+        graph.task(id, ());
+    }
+    for (id, dependency) in edges {
+        graph.depends_on(*id, *dependency);
+    }
+    graph.build()
+}
+
+fn names(graph: &Graph<()>, tasks: &[TaskId]) -> String {
+    tasks.iter().map(|&task| graph.id(task)).collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn mistakes_are_named() {
+    let message = |tasks, edges: &[_]| build(tasks, edges).map(|_| ()).unwrap_err().to_string();
+    assert_snapshot!(message("a b a", &[]), @"task `a` is defined twice");
+    assert_snapshot!(message("a b", &[("a", "c")]), @"task `a` depends on `c`, which is not in the graph");
+    assert_snapshot!(message("a", &[("a", "a")]), @"dependency cycle: a -> a");
+    // The long way round exists too; the shortest cycle is told.
+    let edges = [("a", "b"), ("b", "c"), ("c", "d"), ("d", "a"), ("c", "b"), ("e", "a")];
+    assert_snapshot!(message("a b c d e", &edges), @"dependency cycle: b -> c -> b");
+}
+
+#[test]
+fn levels_and_critical_path() {
+    let graph = build("a b c d", &[("b", "a"), ("c", "a"), ("d", "b"), ("d", "c"), ("d", "c")]).unwrap();
+    let levels: Vec<_> = graph.levels().iter().map(|level| names(&graph, level)).collect();
+    assert_eq!(levels, ["a", "b c", "d"]);
+    let seconds = |task: TaskId| Duration::from_secs([1, 2, 5, 1][task.index()]);
+    let (path, length) = graph.critical_path(seconds);
+    assert_eq!((names(&graph, &path).as_str(), length), ("a c d", Duration::from_secs(7)));
+}
+
+#[test]
+fn pictures_escape_their_labels() {
+    let graph = build("a b", &[("b", "a")]).unwrap();
+    assert_snapshot!(graph.to_mermaid(|task| format!("<{}> \"x\"", graph.id(task))), @r#"
+    flowchart LR
+        n0["&lt;a> &quot;x&quot;"]
+        n1["&lt;b> &quot;x&quot;"]
+        n0 --> n1
+    "#);
+    assert_snapshot!(graph.to_dot(|task| format!("\"{}\"\n\\", graph.id(task))), @r#"
+    digraph plan {
+        rankdir=LR;
+        node [shape=box];
+        n0 [label="\"a\"\n\\"];
+        n1 [label="\"b\"\n\\"];
+        n0 -> n1;
+    }
+    "#);
+}
+
+proptest! {
+    /// Kahn's order exists exactly when building succeeds, and every reported cycle is one.
+    #[test]
+    fn cycles_are_real(tasks in 1usize..12, edges in proptest::collection::vec((0usize..12, 0usize..12), 0..30)) {
+        let mut graph = GraphBuilder::new();
+        for at in 0..tasks {
+            graph.task(at.to_string(), ());
+        }
+        let edges: Vec<_> = edges.into_iter().filter(|(from, to)| *from < tasks && *to < tasks).collect();
+        for (from, to) in &edges {
+            graph.depends_on(from.to_string(), to.to_string());
+        }
+        match graph.build() {
+            Ok(graph) => prop_assert_eq!(graph.topological().len(), tasks),
+            Err(Error::Cycle { path }) => {
+                let path: Vec<usize> = path.iter().map(|id| id.parse().unwrap()).collect();
+                for (at, &from) in path.iter().enumerate() {
+                    prop_assert!(edges.contains(&(from, path[(at + 1) % path.len()])));
+                }
+            }
+            Err(other) => prop_assert!(false, "{other}"),
+        }
+    }
+}

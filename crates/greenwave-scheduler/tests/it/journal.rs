@@ -1,0 +1,25 @@
+//! The journal: what was recorded is there after reopening.
+
+use std::time::Duration;
+
+use greenwave_scheduler::{Durations, Journal};
+
+#[test]
+fn finished_tasks_and_durations_outlive_the_process() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = Journal::open(dir.path()).unwrap();
+    journal.record("lexer", b"one").unwrap();
+    journal.record("parser", b"two").unwrap();
+    journal.record("lexer", b"three").unwrap();
+    journal.forget("parser").unwrap();
+    let mut durations = Durations::default();
+    durations.observe("feature:lexer", Duration::from_secs(7));
+    journal.keep_durations(&durations).unwrap();
+    drop(journal);
+
+    let journal = Journal::open(dir.path()).unwrap();
+    let finished = journal.finished().unwrap();
+    assert_eq!(finished.len(), 1);
+    assert_eq!(finished["lexer"], "three");
+    assert_eq!(journal.durations().unwrap().estimate("feature:lexer"), Duration::from_secs(7));
+}
