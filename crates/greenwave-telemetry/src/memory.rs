@@ -1,0 +1,17 @@
+//! How much memory this process has resident. Knows nothing of what is in it.
+
+use crate::MemoryFigures;
+
+/// Resident memory now and at its peak, from `/proc/self/status`; zeros where there is no such file.
+pub fn resident(spillover_active: bool) -> MemoryFigures {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let (used_mb, peak_mb) = (megabytes(&status, "VmRSS:"), megabytes(&status, "VmHWM:"));
+    // The kernel updates the two at different moments.
+    MemoryFigures { used_mb, peak_mb: peak_mb.max(used_mb), spillover_active }
+}
+
+fn megabytes(status: &str, field: &str) -> u64 {
+    let line = status.lines().find_map(|line| line.strip_prefix(field));
+    let kibibytes = line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
+    (kibibytes.unwrap_or(0) * 1024).div_ceil(1_000_000)
+}
