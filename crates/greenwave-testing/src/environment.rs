@@ -1,0 +1,47 @@
+//! The variables that tests may see. Knows nothing of where they come from: the caller hands them in.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+
+/// All variables there are; a test sees those of [`BASE`](Environment::BASE) and those it declares, and
+/// whatever it sees is part of its key.
+#[derive(Debug, Clone, Default)]
+pub struct Environment {
+    variables: BTreeMap<OsString, OsString>,
+}
+
+impl Environment {
+    /// Variables that every test sees: what tool chains cannot do without.
+    pub const BASE: [&str; 14] = [
+        "PATH",
+        "HOME",
+        "USER",
+        "LANG",
+        "LC_ALL",
+        "TZ",
+        "CARGO_HOME",
+        "RUSTUP_HOME",
+        "RUSTUP_TOOLCHAIN",
+        "RUSTFLAGS",
+        "GOPATH",
+        "GOROOT",
+        "JAVA_HOME",
+        "VIRTUAL_ENV",
+    ];
+
+    /// An environment of these variables (`std::env::vars_os()`, say).
+    pub fn new(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
+        Self { variables: variables.into_iter().collect() }
+    }
+
+    /// A variable's value.
+    pub fn get(&self, name: impl AsRef<OsStr>) -> Option<&OsStr> {
+        self.variables.get(name.as_ref()).map(OsString::as_os_str)
+    }
+
+    /// What a test that declares these names sees, by name; a variable that is not set is left out.
+    pub(crate) fn visible<'a>(&'a self, declared: &'a [String]) -> BTreeMap<&'a str, &'a OsStr> {
+        let names = Self::BASE.into_iter().chain(declared.iter().map(String::as_str));
+        names.filter_map(|name| Some((name, self.get(name)?))).collect()
+    }
+}

@@ -1,0 +1,75 @@
+//! Why a test could not be run at all. A test that fails is no error: it is an outcome.
+
+use std::path::PathBuf;
+
+/// Everything that keeps a test from giving a verdict.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The test has no command.
+    #[error("test `{test}` has an empty command")]
+    EmptyCommand {
+        /// The test's name.
+        test: String,
+    },
+    /// The test's program is not to be found.
+    #[error("test `{test}` runs `{program}`, which is neither on the PATH nor in the project")]
+    NoSuchProgram {
+        /// The test's name.
+        test: String,
+        /// The program as configured.
+        program: String,
+    },
+    /// The test's program is there, but did not start.
+    #[error("cannot start `{program}` of test `{test}` in {}", directory.display())]
+    Start {
+        /// The test's name.
+        test: String,
+        /// The program as configured.
+        program: String,
+        /// Where it was to run.
+        directory: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A pattern of the test's inputs is none.
+    #[error("test `{test}`: `{pattern}` is not a valid glob pattern")]
+    InvalidPattern {
+        /// The test's name.
+        test: String,
+        /// The pattern.
+        pattern: String,
+        /// What is wrong with it.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The test's patterns match no file, so nothing would ever change its result.
+    #[error("test `{test}`: no file of {} matches its inputs {patterns:?}", directory.display())]
+    NoInputs {
+        /// The test's name.
+        test: String,
+        /// The project's folder.
+        directory: PathBuf,
+        /// The patterns.
+        patterns: Vec<String>,
+    },
+    /// A file or folder could not be read.
+    #[error("cannot {operation} {}", path.display())]
+    Io {
+        /// What was attempted.
+        operation: &'static str,
+        /// With what.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+}
+
+impl Error {
+    pub(crate) fn io(
+        operation: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Error::Io { operation, path, source }
+    }
+}

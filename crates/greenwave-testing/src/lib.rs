@@ -1,0 +1,44 @@
+//! Runs tests whose results are kept by content: a result that is known is not computed again, and one that
+//! might be stale is never taken for known.
+//!
+//! A [`Test`] is a command with everything its result may depend on: input files, variables, folder. A
+//! [`Runner`] takes the [`Manifest`] of its inputs, hashes all of it into a key, and either finds the result
+//! under it or runs the command; the [`Outcome`] says which. Results are kept in a
+//! [`Tiered`](greenwave_cache::Tiered) cache: in memory, on disk, or wherever its backends keep them.
+//!
+//! ```
+//! use greenwave_testing::{Environment, Runner, Test};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let project = tempfile::tempdir()?;
+//! std::fs::write(project.path().join("answer.txt"), "42")?;
+//! let test = Test::new("answer", ["sh", "-c", "grep -q 42 answer.txt"]);
+//!
+//! let runner = Runner::new(Environment::new(std::env::vars_os()), None);
+//! let outcome = runner.run(project.path(), &test).await?;
+//! assert!(outcome.passed() && !outcome.was_known());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! There are no features. An [`Error`] means that a test could not be run at all; a test that fails, hangs or
+//! runs nothing is an [`Outcome`]. Unix only, for now.
+
+mod count;
+mod environment;
+mod error;
+mod fingerprint;
+mod outcome;
+mod run;
+mod runner;
+mod test;
+mod tool;
+
+pub use count::Count;
+pub use environment::Environment;
+pub use error::Error;
+pub use fingerprint::{Entry, EntryKind, Manifest};
+pub use outcome::{Ending, Outcome, Source, Status, Stored};
+pub use runner::{Runner, SCHEMA};
+pub use test::Test;

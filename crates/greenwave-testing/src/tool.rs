@@ -1,0 +1,114 @@
+//! Which program a command means, and what identifies it. Knows nothing of tests.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::process::Command;
+
+use crate::Error;
+
+/// What a program's results depend on, for programs that are a front of something else: a shim's own
+/// bytes do not change when the tool chain behind it does.
+const PROBES: [(&str, &[&[&str]]); 2] =
+    [("cargo", &[&["cargo", "-V"], &["rustc", "-vV"]]), ("rustc", &[&["rustc", "-vV"]])];
+
+/// Programs with what identifies them: the hash of the file, and for the front of a tool chain what it
+/// answers when asked for its version.
+///
+/// A hash is remembered for as long as the file's inode, size and times stay the same; versions are
+/// asked for once in the life of this value, in each folder, since a folder can choose its tool chain.
+#[derive(Debug, Default)]
+pub(crate) struct Tools {
+    files: Mutex<HashMap<PathBuf, (Stamp, [u8; 32])>>,
+    versions: tokio::sync::Mutex<HashMap<(PathBuf, Vec<u8>, usize), Arc<[u8]>>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp(u64, u64, u64, i64, i64, i64, i64);
+
+impl Tools {
+    /// Everything that identifies the program, to be put into a key.
+    pub(crate) async fn fingerprint(
+        &self,
+        program: &Path,
+        directory: &Path,
+        environment: &[(&str, &OsStr)],
+    ) -> Result<Vec<[u8; 32]>, Error> {
+        let mut parts = vec![self.file(program)?];
+        let name = program.file_stem().unwrap_or_default();
+        if let Some(at) = PROBES.iter().position(|(known, _)| name == *known) {
+            parts.push(*blake3::hash(&self.version(at, directory, environment).await).as_bytes());
+        }
+        Ok(parts)
+    }
+
+    fn file(&self, program: &Path) -> Result<[u8; 32], Error> {
+        let metadata = std::fs::metadata(program).map_err(Error::io("look at", program))?;
+        let stamp = Stamp::of(&metadata);
+        if let Some((known, hash)) = self.files.lock().get(program)
+            && *known == stamp
+        {
+            return Ok(*hash);
+        }
+        let mut hasher = blake3::Hasher::new();
+        let file = std::fs::File::open(program).map_err(Error::io("read", program))?;
+        hasher.update_reader(file).map_err(Error::io("read", program))?;
+        let hash = *hasher.finalize().as_bytes();
+        self.files.lock().insert(program.to_owned(), (stamp, hash));
+        Ok(hash)
+    }
+
+    async fn version(&self, probe: usize, directory: &Path, environment: &[(&str, &OsStr)]) -> Arc<[u8]> {
+        let toolchain = toolchain_file(directory);
+        let key = (toolchain.map_or(PathBuf::new(), |_| directory.to_owned()), seen(environment), probe);
+        let mut versions = self.versions.lock().await;
+        if let Some(known) = versions.get(&key) {
+            return Arc::clone(known);
+        }
+        let mut answers = Vec::new();
+        for command in PROBES[probe].1 {
+            let mut probe = Command::new(command[0]);
+            probe.args(&command[1..]).current_dir(directory).env_clear().envs(environment.iter().copied());
+            // A tool that does not answer is identified by that; the test itself will tell more.
+            answers.extend(probe.output().await.map(|output| output.stdout).unwrap_or_default());
+        }
+        let answers: Arc<[u8]> = answers.into();
+        versions.insert(key, Arc::clone(&answers));
+        answers
+    }
+}
+
+impl Stamp {
+    fn of(metadata: &std::fs::Metadata) -> Self {
+        let it = metadata;
+        Self(it.dev(), it.ino(), it.size(), it.mtime(), it.mtime_nsec(), it.ctime(), it.ctime_nsec())
+    }
+}
+
+/// The file that a command's first word means: as `execvp` finds it, with relative paths taken from the
+/// folder the command runs in.
+pub(crate) fn resolve(program: &str, directory: &Path, path: Option<&OsStr>) -> Option<PathBuf> {
+    let usable = |file: &PathBuf| {
+        file.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
+    };
+    if program.contains('/') {
+        return Some(directory.join(program)).filter(usable);
+    }
+    std::env::split_paths(path?).map(|folder| directory.join(folder).join(program)).find(usable)
+}
+
+/// A folder's own choice of a Rust tool chain, looked for as rustup does.
+fn toolchain_file(directory: &Path) -> Option<PathBuf> {
+    let names = ["rust-toolchain.toml", "rust-toolchain"];
+    let mut candidates = directory.ancestors().flat_map(|folder| names.map(|name| folder.join(name)));
+    candidates.find(|file| file.exists())
+}
+
+fn seen(environment: &[(&str, &OsStr)]) -> Vec<u8> {
+    let fields = environment.iter().flat_map(|(name, value)| [name.as_bytes(), value.as_encoded_bytes()]);
+    fields.flat_map(|field| [field, b"\0"].concat()).collect()
+}

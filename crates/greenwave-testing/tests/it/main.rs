@@ -1,0 +1,200 @@
+//! Tests of greenwave-testing through its public face, on real folders and real processes.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use greenwave_cache::{Access, MemoryBackend, Tier, Tiered, TieredOptions};
+use greenwave_testing::{
+    Count, Ending, Environment, Error, Manifest, Outcome, Runner, SCHEMA, Source, Status, Stored, Test,
+};
+use tempfile::TempDir;
+
+fn project(files: &[(&str, &str)]) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for (path, text) in files {
+        write(folder.path(), path, text);
+    }
+    folder
+}
+
+fn write(folder: &Path, path: &str, text: &str) {
+    let path = folder.join(path);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, text).unwrap();
+}
+
+fn runner(variables: &[(&str, &str)]) -> Runner {
+    let backend = Arc::new(MemoryBackend::new(100, 1 << 20).unwrap());
+    let tier = Tier { name: "memory".to_owned(), backend, access: Access::ReadWrite };
+    let path = ("PATH".into(), std::env::var_os("PATH").unwrap());
+    let variables = variables.iter().map(|(name, value)| (name.into(), value.into()));
+    let environment = Environment::new(variables.chain([path]));
+    Runner::new(environment, Some(Tiered::new(vec![tier], TieredOptions::new(SCHEMA))))
+}
+
+fn shell(script: &str) -> Test {
+    Test::new("test", ["sh", "-c", script])
+}
+
+async fn run(runner: &Runner, folder: &TempDir, test: &Test) -> Outcome {
+    runner.run(folder.path(), test).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_pass_is_known_until_something_it_reads_changes() {
+    let folder = project(&[("src/a.txt", "1"), ("notes.md", "x")]);
+    let runner = runner(&[]);
+    let test = Test { inputs: vec!["src/**".to_owned()], ..shell("cat src/a.txt; echo seen >&2") };
+    let first = run(&runner, &folder, &test).await;
+    assert_eq!((first.source, first.output.as_ref()), (Source::Ran(Stored::Yes), &b"1seen\n"[..]));
+
+    write(folder.path(), "notes.md", "no input");
+    let second = run(&runner, &folder, &test).await;
+    assert!(second.was_known() && second.passed());
+    assert_eq!((second.output, second.duration.as_micros()), (first.output, first.duration.as_micros()));
+
+    let changes: [fn(&Path); 5] = [
+        |folder| write(folder, "src/a.txt", "2"),
+        |folder| write(folder, "src/new.txt", ""),
+        |folder| fs::rename(folder.join("src/new.txt"), folder.join("src/other.txt")).unwrap(),
+        |folder| make_executable(&folder.join("src/other.txt")),
+        |folder| std::os::unix::fs::symlink("a.txt", folder.join("src/link")).unwrap(),
+    ];
+    for (number, change) in changes.into_iter().enumerate() {
+        change(folder.path());
+        assert!(!run(&runner, &folder, &test).await.was_known(), "change {number} was not seen");
+    }
+    // Back to a state that was seen: known again, in any folder.
+    let elsewhere = project(&[("src/a.txt", "1")]);
+    assert!(run(&runner, &elsewhere, &test).await.was_known());
+}
+
+fn make_executable(path: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+#[tokio::test]
+async fn command_folder_and_visible_variables_are_in_the_key() {
+    let folder = project(&[("sub/a", ""), ("a", "")]);
+    let key =
+        async |test: &Test, variables: &[(&str, &str)]| run(&runner(variables), &folder, test).await.key;
+    let plain = key(&shell("true"), &[]).await;
+    assert_eq!(key(&Test { name: "renamed".to_owned(), ..shell("true") }, &[]).await, plain);
+    assert_ne!(key(&shell("true "), &[]).await, plain);
+    assert_ne!(key(&Test { directory: "sub".into(), ..shell("true") }, &[]).await, plain);
+    assert_ne!(key(&shell("true"), &[("LANG", "C")]).await, plain);
+    assert_eq!(key(&shell("true"), &[("SECRET", "x")]).await, plain);
+    let declared = Test { env: vec!["SECRET".to_owned()], ..shell("true") };
+    assert_ne!(key(&declared, &[("SECRET", "x")]).await, key(&declared, &[("SECRET", "y")]).await);
+    assert_eq!(key(&declared, &[]).await, plain);
+}
+
+#[tokio::test]
+async fn undeclared_variables_are_withheld() {
+    let folder = project(&[("a", "")]);
+    let runner = runner(&[("SECRET", "x"), ("OPEN", "y")]);
+    let test = Test { env: vec!["OPEN".to_owned()], ..shell("echo $SECRET-$OPEN; env | grep -c SECRET") };
+    assert_eq!(run(&runner, &folder, &test).await.output, "-y\n0\n");
+}
+
+#[tokio::test]
+async fn only_clean_passes_are_kept() {
+    let folder = project(&[("a", "")]);
+    let runner = runner(&[]);
+    let source = async |script: &str| {
+        let outcome = run(&runner, &folder, &shell(script)).await;
+        (outcome.status, outcome.source)
+    };
+    let not_kept = || Source::Ran(Stored::NotAPass);
+    assert_eq!(source("exit 3").await, (Status::Failed(Ending::Code(3)), not_kept()));
+    assert_eq!(source("kill -9 $$").await, (Status::Failed(Ending::Signal(9)), not_kept()));
+    let nothing = "echo 'test result: ok. 0 passed; 0 failed; 0 ignored'";
+    assert_eq!(source(nothing).await, (Status::NoTests, not_kept()));
+    let changed = Source::Ran(Stored::InputChanged("a".into()));
+    assert_eq!(source("echo x > a").await, (Status::Passed, changed));
+    assert!(!run(&runner, &folder, &shell("exit 3")).await.was_known());
+}
+
+#[tokio::test]
+async fn a_test_that_hangs_is_killed_and_its_output_kept() {
+    let folder = project(&[("a", "")]);
+    let test = Test { time_max: Duration::from_millis(300), ..shell("echo before; sleep 1000") };
+    let outcome = run(&runner(&[]), &folder, &test).await;
+    assert_eq!(
+        (outcome.status, outcome.output.as_ref()),
+        (Status::TimedOut(test.time_max), &b"before\n"[..])
+    );
+}
+
+#[tokio::test]
+async fn endless_output_keeps_its_beginning_and_end() {
+    let folder = project(&[("a", "")]);
+    let outcome =
+        run(&runner(&[]), &folder, &shell("echo first; head -c 3000000 /dev/zero; echo last")).await;
+    let text = String::from_utf8_lossy(&outcome.output);
+    assert!(text.starts_with("first\n") && text.ends_with("last\n") && text.len() < 300_000);
+    assert!(text.contains("bytes left out"));
+}
+
+#[tokio::test]
+async fn what_cannot_run_says_why() {
+    let folder = project(&[("a", ""), ("plain.sh", "true")]);
+    let error = async |test: &Test| runner(&[]).run(folder.path(), test).await.unwrap_err();
+    let message = async |test: &Test| error(test).await.to_string();
+    let missing = Test::new("t", ["no-such-program"]);
+    assert_eq!(
+        message(&missing).await,
+        "test `t` runs `no-such-program`, which is neither on the PATH nor in the project"
+    );
+    assert!(
+        matches!(error(&Test::new("t", ["./plain.sh"])).await, Error::NoSuchProgram { .. }),
+        "not executable"
+    );
+    assert_eq!(message(&Test::new("t", [""; 0])).await, "test `t` has an empty command");
+    let none = Test { inputs: vec!["*.rs".to_owned()], ..shell("true") };
+    assert!(message(&none).await.ends_with("matches its inputs [\"*.rs\"]"));
+    let bad = Test { inputs: vec!["a[".to_owned()], ..shell("true") };
+    assert_eq!(message(&bad).await, "test `test`: `a[` is not a valid glob pattern");
+}
+
+#[test]
+fn the_default_inputs_are_all_but_what_is_derived_or_ignored() {
+    let folder = project(&[
+        (".gitignore", "/built\n*.log\n"),
+        (".hidden", ""),
+        ("built/x", ""),
+        ("run.log", ""),
+        (".git/HEAD", ""),
+        ("src/target/mod.rs", ""),
+        ("target/debug/x", ""),
+        ("target/CACHEDIR.TAG", "Signature: 8a477f597d28d172789f06886806bc55\n"),
+        ("worktree/.git", "gitdir: elsewhere"),
+    ]);
+    std::os::unix::fs::symlink("nowhere", folder.path().join("link")).unwrap();
+    let manifest = Manifest::of_project(folder.path()).unwrap();
+    let found: Vec<_> = manifest.files().map(|(path, _)| path.to_str().unwrap().to_owned()).collect();
+    assert_eq!(found, [".gitignore", ".hidden", "link", "src/target/mod.rs"]);
+}
+
+#[test]
+fn runners_own_counts_are_found() {
+    let check = |output: &str, expected: Option<(u32, u32)>| {
+        let expected = expected.map(|(passed, failed)| Count { passed, failed });
+        assert_eq!(Count::find(output.as_bytes()), expected, "{output}");
+    };
+    let rust = "running 2 tests\ntest result: ok. 2 passed; 0 failed; 1 ignored\n";
+    check(rust, Some((2, 0)));
+    check(
+        &format!("{rust}test result: \x1b[31mFAILED\x1b[0m. 1 passed; 3 failed; 0 ignored\n"),
+        Some((3, 3)),
+    );
+    check("     Summary [   0.004s] 5 tests run: 4 passed, 1 failed, 0 skipped\n", Some((4, 1)));
+    check("==== 1 failed, 3 passed, 1 error in 0.12s ====\n", Some((3, 2)));
+    check("3 passed in 0.01s\n", Some((3, 0)));
+    check("no tests ran in 0.01s\n", Some((0, 0)));
+    check("all 3 passed, honestly\n", None);
+    check("", None);
+}
