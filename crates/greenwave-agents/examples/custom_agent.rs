@@ -1,0 +1,62 @@
+//! An agent of one's own in a few lines: it answers every question with a file that repeats it.
+//!
+//! ```console
+//! $ cargo run -p greenwave-agents --example custom_agent
+//! ```
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use greenwave_agents::{Agent, AgentPool, Answer, Error, Event, PoolLimits, Request, Session};
+
+#[derive(Debug, Clone)]
+struct Echo;
+
+#[async_trait]
+impl Agent for Echo {
+    async fn connect(&self) -> Result<Box<dyn Session>, Error> {
+        Ok(Box::new(self.clone()))
+    }
+
+    fn kind(&self) -> &'static str {
+        "echo"
+    }
+
+    fn fingerprint(&self) -> [u8; 32] {
+        *blake3::hash(b"echo, version 1").as_bytes()
+    }
+}
+
+#[async_trait]
+impl Session for Echo {
+    async fn ask(&mut self, request: &Request) -> Result<Answer, Error> {
+        let text = format!("```text {}.txt\n{}\n```\n", request.feature, request.prompt);
+        let events = [Event::Text(Bytes::from(text)), Event::End];
+        Ok(Answer::new(stream::iter(events.map(Ok))))
+    }
+
+    fn is_open(&self) -> bool {
+        true
+    }
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let limits = PoolLimits { size: 1, min: 0, idle_timeout: Duration::from_secs(60) };
+    let pool = AgentPool::new("echo", Arc::new(Echo), limits);
+    let request = Request {
+        feature: "hello".into(),
+        attempt: 1,
+        prompt: "Say it again.".into(),
+        directory: ".".into(),
+    };
+    let mut text = pool.session().await?.ask(&request).await?.into_text();
+    let mut out = std::io::stdout().lock();
+    while let Some(chunk) = text.next().await {
+        std::io::Write::write_all(&mut out, &chunk?)?;
+    }
+    Ok(())
+}

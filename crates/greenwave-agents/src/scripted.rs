@@ -1,0 +1,72 @@
+//! The agent that replays recorded answers, chunk by chunk with their recorded delays.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures_util::{StreamExt, stream};
+
+use crate::script::Recording;
+use crate::{Agent, Answer, Error, Event, Request, Script, Session};
+
+/// An agent that replays a [`Script`]. What it says goes through the same parsers as a live agent's words.
+#[derive(Debug, Clone)]
+pub struct Scripted {
+    script: Arc<Script>,
+    pace: f64,
+}
+
+impl Scripted {
+    /// An agent for a script, at a pace: recorded delays are multiplied by it, so 1 is as recorded and 0
+    /// without any delay. A negative or infinite pace counts as 0.
+    pub fn new(script: Script, pace: f64) -> Self {
+        let pace = if pace.is_finite() { pace.max(0.0) } else { 0.0 };
+        Self { script: Arc::new(script), pace }
+    }
+}
+
+#[async_trait]
+impl Agent for Scripted {
+    async fn connect(&self) -> Result<Box<dyn Session>, Error> {
+        Ok(Box::new(self.clone()))
+    }
+
+    fn kind(&self) -> &'static str {
+        "scripted"
+    }
+
+    fn fingerprint(&self) -> [u8; 32] {
+        self.script.fingerprint()
+    }
+}
+
+#[async_trait]
+impl Session for Scripted {
+    async fn ask(&mut self, request: &Request) -> Result<Answer, Error> {
+        let recording = self.script.answer(&request.feature, request.attempt)?;
+        if let Some(missing) = recording.expects.iter().find(|text| !request.prompt.contains(*text)) {
+            return Err(Error::OtherPrompt {
+                name: self.script.name().to_owned(),
+                feature: request.feature.clone(),
+                attempt: request.attempt,
+                missing: missing.clone(),
+            });
+        }
+        Ok(replay(recording.clone(), self.pace))
+    }
+
+    fn is_open(&self) -> bool {
+        true
+    }
+}
+
+fn replay(recording: Recording, pace: f64) -> Answer {
+    let end = recording.complete.then_some(Ok(Event::End));
+    let chunks = stream::iter(recording.chunks).then(move |(delay, text)| async move {
+        let delay = delay.mul_f64(pace);
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
+        }
+        Ok(Event::Text(text))
+    });
+    Answer::new(chunks.chain(stream::iter(end)))
+}

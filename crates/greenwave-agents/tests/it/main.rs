@@ -1,0 +1,4 @@
+//! Tests of greenwave-agents through its public face.
+
+mod command;
+mod script;
