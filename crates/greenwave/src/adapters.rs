@@ -1,0 +1,103 @@
+//! The joints between the crates below: each of our settings and needs in the words of the crate that serves it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use greenwave_agents::{Agent, AgentPool, CommandAgent, PoolLimits, Script, Scripted};
+use greenwave_cache::{Access, DiskBackend, DiskOptions, MemoryBackend, Tier, Tiered, TieredOptions};
+use greenwave_pooling::{BatchConfig, Batcher};
+use greenwave_storage::{Options, SegmentCold, SegmentOptions, Store};
+use greenwave_testing::SCHEMA;
+
+use crate::error::Error;
+use crate::plan::{AgentSpec, Plan};
+use crate::profile::{Compression, Settings};
+
+/// Most bytes of one result, times the entries, are what results may take up in memory.
+const RESULT_BYTES_MEAN: u64 = 16 * 1024;
+
+/// A plan's agents, each with its pool of sessions.
+pub(crate) fn agents(plan: &Plan, settings: &Settings) -> Result<BTreeMap<String, AgentPool>, Error> {
+    let limits = PoolLimits {
+        size: settings.pool.size,
+        min: settings.pool.min,
+        idle_timeout: settings.pool.idle_timeout,
+    };
+    let mut agents = BTreeMap::new();
+    for (name, spec) in &plan.agents {
+        let agent: Arc<dyn Agent> = match spec {
+            AgentSpec::Scripted { script, pace } => {
+                let script = Script::read(script);
+                let script = script.map_err(|source| Error::Agent { agent: name.clone(), source })?;
+                Arc::new(Scripted::new(script, *pace))
+            }
+            AgentSpec::Command { command, time_max } => {
+                Arc::new(CommandAgent::new(command.clone(), time_max.unwrap_or(settings.agent.time_limit)))
+            }
+        };
+        agents.insert(name.clone(), AgentPool::new(name, agent, limits));
+    }
+    Ok(agents)
+}
+
+/// The store of files and attempts, cold contents in a folder.
+pub(crate) fn store(settings: &Settings, folder: &Path) -> Result<Store, Error> {
+    let cold = SegmentOptions {
+        compression: match settings.storage.compression {
+            Compression::Off => greenwave_segment::Compression::None,
+            Compression::Zstd(level) => greenwave_segment::Compression::Zstd { level },
+        },
+        ..SegmentOptions::default()
+    };
+    let cold = SegmentCold::open(folder, cold).map_err(Error::store("open"))?;
+    let options = Options {
+        memory_bytes_max: settings.storage.memory_limit,
+        spillover_threshold: settings.storage.spillover_threshold,
+        promote_after: settings.storage.promote_after,
+        reclaim: settings.memory.reclaim,
+    };
+    Store::open(options, Arc::new(cold)).map_err(Error::store("open"))
+}
+
+/// The cache of test results: memory over disk, or nothing at all.
+pub(crate) fn cache(settings: &Settings, state_dir: &Path) -> Result<Option<Tiered>, Error> {
+    if !settings.cache.enabled {
+        return Ok(None);
+    }
+    let folder = settings.cache.directory.clone().unwrap_or_else(|| state_dir.join("results"));
+    let failed =
+        |source: greenwave_cache::Error| Error::Cache { path: folder.clone(), source: source.into() };
+    let bytes_max = RESULT_BYTES_MEAN * settings.cache.entries as u64;
+    let memory = MemoryBackend::new(settings.cache.entries, bytes_max).map_err(failed)?;
+    let disk = DiskBackend::open(&folder, DiskOptions::default()).map_err(failed)?;
+    let tier = |name: &str, backend| Tier { name: name.to_owned(), backend, access: Access::ReadWrite };
+    let tiers = vec![tier("memory", Arc::new(memory)), tier("disk", Arc::new(disk))];
+    Ok(Some(Tiered::new(
+        tiers,
+        TieredOptions { age_max: Some(settings.cache.ttl), ..TieredOptions::new(SCHEMA) },
+    )))
+}
+
+/// Makes what was stored durable, once for all features that want it at the same time.
+#[derive(Debug, Clone)]
+pub(crate) struct Flusher(Batcher<(), Result<(), String>>);
+
+impl Flusher {
+    pub(crate) fn new(store: Store) -> Self {
+        // One at a time: a second flush would only wait for the same disk.
+        let config = BatchConfig { in_flight_max: 1, ..BatchConfig::default() };
+        Self(Batcher::new(config, move |requests: Vec<()>| {
+            let store = store.clone();
+            async move {
+                let flushed = store.flush().await.map_err(|error| crate::error::chain(&error));
+                vec![flushed; requests.len()]
+            }
+        }))
+    }
+
+    pub(crate) async fn flush(&self) -> Result<(), Error> {
+        let flushed = self.0.submit(()).await.map_err(Error::store("flush"))?;
+        flushed.map_err(Error::store("flush"))
+    }
+}

@@ -1,0 +1,142 @@
+//! Keeps files that agents name inside a folder. Knows nothing of agents, and trusts no path.
+
+use std::path::{Component, Path, PathBuf};
+
+/// Folders that no agent writes to: what stands there is run or believed by others.
+const RESERVED: [&str; 4] = [".git", ".hg", ".jj", ".greenwave"];
+
+/// Why a path is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("file `{}` {problem}", path.escape_debug())]
+pub struct Refusal {
+    /// The path as the agent gave it.
+    pub path: String,
+    /// What is wrong with it.
+    pub problem: Problem,
+}
+
+/// What can be wrong with a path.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Problem {
+    /// It begins at the root.
+    #[error("is absolute; a path relative to the project is wanted")]
+    Absolute,
+    /// It has `..` in it.
+    #[error("has `..` in it; a path inside the project is wanted")]
+    Upwards,
+    /// It has no name, or characters that no file name should have.
+    #[error("is no usable file name")]
+    NoName,
+    /// It is in a folder that belongs to version control or to Greenwave.
+    #[error("is in `{0}`, where agents may not write")]
+    Reserved(String),
+    /// A symbolic link on the way leads out of the project.
+    #[error("would be written through the symbolic link `{0}`, which leads out of the project")]
+    LeadsOutside(String),
+    /// There is a folder of that name, or a file where a folder would be.
+    #[error("cannot be written where `{0}` is")]
+    InTheWay(String),
+}
+
+/// The plain form of a relative path (`a/b`), if it stays inside the folder it is relative to.
+///
+/// # Errors
+/// A [`Refusal`] that names the path.
+pub(crate) fn plain(path: &str) -> Result<String, Refusal> {
+    let refuse = |problem| Err(Refusal { path: path.to_owned(), problem });
+    let mut parts = Vec::new();
+    for component in Path::new(path).components() {
+        match component {
+            Component::CurDir => {}
+            Component::Normal(part) => {
+                parts.push(part.to_str().expect("a part of a text at its separators is text"))
+            }
+            Component::ParentDir => return refuse(Problem::Upwards),
+            Component::RootDir | Component::Prefix(_) => return refuse(Problem::Absolute),
+        }
+    }
+    if parts.is_empty() || path.ends_with('/') || path.contains(char::is_control) {
+        return refuse(Problem::NoName);
+    }
+    // File systems that ignore case lead `.GIT` to `.git`.
+    if let Some(part) = parts.iter().find(|part| RESERVED.iter().any(|name| part.eq_ignore_ascii_case(name)))
+    {
+        return refuse(Problem::Reserved((*part).to_owned()));
+    }
+    Ok(parts.join("/"))
+}
+
+/// Where a plain path may be written below a folder, after looking at the symbolic links on the way.
+///
+/// The check is sound as long as nobody else changes the folder meanwhile; the folder is a feature's own
+/// copy, in which nothing runs while answers are written.
+///
+/// # Errors
+/// A [`Refusal`] that names the path and the link.
+pub(crate) fn inside(root: &Path, path: &str) -> Result<PathBuf, Refusal> {
+    let refuse = |problem| Err(Refusal { path: path.to_owned(), problem });
+    let mut at = root.to_owned();
+    let mut parts = Path::new(path).components().peekable();
+    while let Some(part) = parts.next() {
+        at.push(part);
+        let shown = || at.strip_prefix(root).unwrap_or(&at).display().to_string();
+        let Ok(metadata) = at.symlink_metadata() else { continue };
+        let is_last = parts.peek().is_none();
+        if metadata.is_symlink() && !stays_inside(root, &at) {
+            return refuse(Problem::LeadsOutside(shown()));
+        }
+        let is_folder = at.is_dir();
+        if is_last == is_folder || (is_last && metadata.is_symlink()) {
+            return refuse(Problem::InTheWay(shown()));
+        }
+    }
+    Ok(at)
+}
+
+fn stays_inside(root: &Path, link: &Path) -> bool {
+    let (root, target) = (root.canonicalize(), link.canonicalize());
+    matches!((root, target), (Ok(root), Ok(target)) if target.starts_with(&root))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problem(path: &str) -> Problem {
+        plain(path).unwrap_err().problem
+    }
+
+    #[test]
+    fn only_plain_paths_inside_pass() {
+        assert_eq!(plain("./src//lib.rs").as_deref(), Ok("src/lib.rs"));
+        assert_eq!(plain("ünï/code.rs").as_deref(), Ok("ünï/code.rs"));
+        assert_eq!(problem("/etc/passwd"), Problem::Absolute);
+        assert_eq!(problem("src/../../x"), Problem::Upwards);
+        assert_eq!(problem("../x"), Problem::Upwards);
+        assert_eq!(problem(""), Problem::NoName);
+        assert_eq!(problem("."), Problem::NoName);
+        assert_eq!(problem("src/"), Problem::NoName);
+        assert_eq!(problem("a\nb"), Problem::NoName);
+        assert_eq!(problem("x/.Git/hooks/pre-commit"), Problem::Reserved(".Git".to_owned()));
+    }
+
+    #[test]
+    fn links_that_lead_outside_are_found() {
+        let outside = tempfile::tempdir().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        std::fs::create_dir(root.join("src")).unwrap();
+        std::fs::write(root.join("file"), "").unwrap();
+        std::os::unix::fs::symlink(outside.path(), root.join("out")).unwrap();
+        std::os::unix::fs::symlink("src", root.join("alias")).unwrap();
+        std::os::unix::fs::symlink("/nowhere/at/all", root.join("dangling")).unwrap();
+        let problem = |path: &str| inside(root, path).unwrap_err().problem;
+        assert!(inside(root, "src/new/lib.rs").is_ok() && inside(root, "alias/lib.rs").is_ok());
+        assert!(inside(root, "file").is_ok());
+        assert_eq!(problem("out/x"), Problem::LeadsOutside("out".to_owned()));
+        assert_eq!(problem("dangling"), Problem::LeadsOutside("dangling".to_owned()));
+        assert_eq!(problem("src"), Problem::InTheWay("src".to_owned()));
+        assert_eq!(problem("file/x"), Problem::InTheWay("file".to_owned()));
+    }
+}

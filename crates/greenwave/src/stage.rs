@@ -1,0 +1,415 @@
+//! What a feature does in each phase: sees its tests fail, asks, tests, has itself reviewed. Which phase comes
+//! next is decided in `feature.rs`; how a feature comes into the project stands in `merge.rs`.
+
+use std::time::Instant;
+
+use greenwave_agents::Request;
+use greenwave_scheduler::Step;
+use greenwave_storage::{Draft, Outcome as AttemptOutcome};
+use greenwave_streaming::{Cap, Error as StreamError, Files, Kind, Limits, Pull, Unit};
+use greenwave_testing::{Outcome, Status, Test};
+
+use crate::engine::{FeatureState, Shared};
+use crate::error::{Error, Failure, chain};
+use crate::event::Event;
+use crate::feature::{Happening, Phase};
+use crate::plan::{AgentSpec, Feature};
+use crate::prompt;
+use crate::tree::{self, Tree};
+use crate::workspace::Workspace;
+
+/// What a phase came to, when nothing went wrong that ends the feature.
+pub(crate) enum Ended {
+    /// What it should have.
+    Well(Happening),
+    /// An attempt came to nothing; why in a line, and what the agent is told.
+    Refused { reason: String, feedback: String },
+}
+
+impl Ended {
+    pub(crate) fn refused(reason: impl Into<String>) -> Self {
+        let reason = reason.into();
+        Ended::Refused { feedback: reason.clone(), reason }
+    }
+}
+
+impl Shared {
+    /// Performs the next phase of a feature, and says what comes after it.
+    pub(crate) async fn stage(&self, feature: usize) -> Step<(), Failure> {
+        let mut state = self.features[feature].lock().await;
+        let started = Instant::now();
+        let result = self.perform(feature, &mut state).await;
+        state.report.busy += started.elapsed();
+        match result {
+            Ok(ended) => self.move_on(feature, &mut state, ended).await,
+            Err(failure) => {
+                self.leave(&mut state);
+                Step::Failed(failure)
+            }
+        }
+    }
+
+    async fn perform(&self, feature: usize, state: &mut FeatureState) -> Result<Ended, Failure> {
+        match state.phase.unwrap_or(Phase::Waiting) {
+            Phase::Waiting if state.kept.is_some() => {
+                self.enter(feature, state, Happening::FoundGreen).await;
+                self.check_kept(feature, state).await
+            }
+            Phase::Waiting => {
+                self.enter(feature, state, Happening::Begun).await;
+                self.see_red(feature, state).await
+            }
+            Phase::Red => self.see_red(feature, state).await,
+            Phase::Asking(attempt) => self.ask(feature, state, attempt).await,
+            Phase::Testing(attempt) => self.test(feature, state, attempt).await,
+            Phase::Reviewing(attempt) => self.review(feature, state, attempt).await,
+            Phase::Merging(_) => self.merge(feature, state).await,
+            Phase::Checking | Phase::Green(_) | Phase::Failed | Phase::Skipped => {
+                Err(Failure::Defect(format!("a stage was started in phase {:?}", state.phase)))
+            }
+        }
+    }
+
+    async fn move_on(&self, feature: usize, state: &mut FeatureState, ended: Ended) -> Step<(), Failure> {
+        let before = state.phase.unwrap_or(Phase::Waiting);
+        match ended {
+            Ended::Well(happening) => self.enter(feature, state, happening).await,
+            Ended::Refused { reason, feedback } => {
+                if before.attempt() > 0 {
+                    let id = self.plan.features[feature].id.clone();
+                    let (attempt, reason) = (before.attempt(), reason.clone());
+                    self.emit(Event::Refused { feature: id, attempt, reason }).await;
+                }
+                state.feedback = feedback;
+                self.enter(feature, state, Happening::Refused).await;
+                if state.phase == Some(Phase::Failed) {
+                    self.leave(state);
+                    return Step::Failed(Failure::Attempts { attempts: before.attempt(), reason });
+                }
+            }
+        }
+        match state.phase.unwrap_or(Phase::Waiting) {
+            Phase::Green(_) => {
+                self.leave(state);
+                Step::Done(())
+            }
+            phase => Step::Next(self.needs(feature, phase)),
+        }
+    }
+
+    async fn enter(&self, feature: usize, state: &mut FeatureState, happening: Happening) {
+        let before = state.phase.unwrap_or(Phase::Waiting);
+        let phase = before.after(happening, self.course(feature));
+        state.phase = Some(phase);
+        state.report.attempts = state.report.attempts.max(phase.attempt());
+        if (before.light(), before.attempt()) != (phase.light(), phase.attempt()) && phase != Phase::Failed {
+            let feature = self.plan.features[feature].id.clone();
+            self.emit(Event::Phase { feature, phase: phase.light(), attempt: phase.attempt() }).await;
+        }
+    }
+
+    /// The copy of the project is of no use any more: what matters of it is in the store.
+    fn leave(&self, state: &mut FeatureState) {
+        state.workspace.take().map(Workspace::remove).unwrap_or_default();
+        state.base = Tree::new();
+    }
+
+    /// A feature that was green before: its tests say whether it still is.
+    async fn check_kept(&self, feature: usize, state: &mut FeatureState) -> Result<Ended, Failure> {
+        let tree = self.trunk.lock().await.tree.clone();
+        self.open_workspace(feature, state, tree).await?;
+        let failed = self.run_tests(feature, state, "checking").await?;
+        let Some(record) = state.kept.take_if(|_| failed.is_none()) else {
+            state.kept = None;
+            self.journal.forget(&self.plan.features[feature].id).map_err(Error::from)?;
+            return Ok(Ended::refused("it was green in an earlier run, and its tests fail now"));
+        };
+        self.green.lock().insert(feature, record.own);
+        self.trunk.lock().await.greens.insert(feature);
+        state.report.attempts = record.attempts;
+        state.report.kept = true;
+        Ok(Ended::Well(Happening::Passed))
+    }
+
+    async fn see_red(&self, feature: usize, state: &mut FeatureState) -> Result<Ended, Failure> {
+        let base = self.base_of(feature).await?;
+        self.open_workspace(feature, state, base).await?;
+        match self.run_tests(feature, state, "red").await? {
+            None => {
+                let tests = self.plan.features[feature].tests.iter().map(|test| test.name.clone()).collect();
+                Err(Failure::PassedAtOnce { tests })
+            }
+            Some((test, outcome)) if outcome.status == Status::NoTests => Err(Failure::NoTests { test }),
+            Some((_, outcome)) => {
+                state.feedback = String::from_utf8_lossy(&outcome.output).into_owned();
+                Ok(Ended::Well(Happening::SeenToFail))
+            }
+        }
+    }
+
+    /// What a feature begins with: the project as it was when the run began, and what the features it depends
+    /// on have made. Nothing else, however far other features are, so that what an agent sees and answers
+    /// does not depend on timing.
+    async fn base_of(&self, feature: usize) -> Result<Tree, Error> {
+        let mut base = self.start.lock().clone();
+        for ancestor in &self.ancestors[feature] {
+            let changes = self.green.lock().get(ancestor).cloned().unwrap_or_default();
+            match tree::join(&base, &changes, &self.store).await? {
+                Ok(changes) => tree::apply(&mut base, &changes),
+                // They did join in the project, in another order.
+                Err(_) => return Ok(self.trunk.lock().await.tree.clone()),
+            }
+        }
+        Ok(base)
+    }
+
+    async fn open_workspace(
+        &self,
+        feature: usize,
+        state: &mut FeatureState,
+        tree: Tree,
+    ) -> Result<(), Error> {
+        let folder = self.state_dir.join("work").join(&self.plan.features[feature].id);
+        let mut workspace = match state.workspace.take() {
+            Some(workspace) => workspace,
+            None => Workspace::new(folder)?,
+        };
+        workspace.become_tree(&tree, &self.store).await?;
+        state.workspace = Some(workspace);
+        state.base = tree;
+        Ok(())
+    }
+
+    /// Runs a feature's tests in its copy of the project; the first that does not pass is returned.
+    async fn run_tests(
+        &self,
+        feature: usize,
+        state: &mut FeatureState,
+        phase: &'static str,
+    ) -> Result<Option<(String, Outcome)>, Failure> {
+        let workspace = state.workspace.as_ref().ok_or_else(no_workspace)?;
+        let root = workspace.root().to_owned();
+        let mut passed = None;
+        for test in &self.plan.features[feature].tests {
+            let outcome = self.run_test(feature, state, test, &root, phase).await?;
+            if !outcome.passed() {
+                return Ok(Some((test.name.clone(), outcome)));
+            }
+            passed = add(passed, outcome.count.map(|count| count.passed));
+        }
+        state.report.tests = passed;
+        Ok(None)
+    }
+
+    pub(crate) async fn run_test(
+        &self,
+        feature: usize,
+        state: &mut FeatureState,
+        test: &Test,
+        root: &std::path::Path,
+        phase: &'static str,
+    ) -> Result<Outcome, Failure> {
+        let outcome = self.runner.run(root, test).await?;
+        self.tell(feature, test, &outcome, phase).await;
+        let counted =
+            if outcome.was_known() { &mut state.report.tests_cached } else { &mut state.report.tests_run };
+        *counted += 1;
+        Ok(outcome)
+    }
+
+    /// Counts and tells a result that was known before the run had to do anything.
+    pub(crate) async fn count(&self, feature: usize, test: &Test, outcome: &Outcome) {
+        self.tell(feature, test, outcome, "checking").await;
+        let mut state = self.features[feature].lock().await;
+        state.report.tests_cached += 1;
+        state.report.tests = add(state.report.tests, outcome.count.map(|count| count.passed));
+    }
+
+    async fn tell(&self, feature: usize, test: &Test, outcome: &Outcome, phase: &'static str) {
+        {
+            let mut counters = self.counters.lock();
+            if outcome.was_known() {
+                counters.tests_cached += 1;
+                counters.tests_saved += outcome.duration;
+            } else {
+                counters.tests_run += 1;
+            }
+        }
+        let event = Event::Tests {
+            feature: self.plan.features[feature].id.clone(),
+            test: test.name.clone(),
+            phase,
+            status: outcome.status.to_string(),
+            passed: outcome.count.map(|count| count.passed),
+            failed: outcome.count.map(|count| count.failed),
+            cached: outcome.was_known(),
+            seconds: (outcome.duration.as_secs_f64() * 1000.0).round() / 1000.0,
+        };
+        self.emit(event).await;
+    }
+
+    async fn ask(&self, feature: usize, state: &mut FeatureState, attempt: u32) -> Result<Ended, Failure> {
+        let spec = &self.plan.features[feature];
+        let workspace = state.workspace.as_mut().ok_or_else(no_workspace)?;
+        let request = Request {
+            feature: spec.id.clone(),
+            attempt,
+            prompt: prompt::compose(spec, attempt, &state.feedback),
+            directory: workspace.root().to_owned(),
+        };
+        let Some(pool) = self.agents.get(&spec.agent) else {
+            return Err(Failure::Defect(format!("agent `{}` was not made ready", spec.agent)));
+        };
+        self.counters.lock().questions += 1;
+        let mut session = pool.session().await.map_err(Failure::Agent)?;
+        let answer = match session.ask(&request).await {
+            Ok(answer) => answer,
+            Err(error) if error.is_lasting() => return Err(Failure::Agent(error)),
+            Err(error) => return self.aborted(spec, chain(&error)).await,
+        };
+        let limits = Limits {
+            stream_bytes_max: Some(self.settings.agent.answer_limit),
+            total: Some(self.time_limit(spec)),
+            ..Limits::default()
+        };
+        let file_bytes_max = usize::try_from(self.settings.agent.answer_limit).unwrap_or(usize::MAX);
+        let mut units = Pull::new(answer.into_text(), Files::new(Cap::error(file_bytes_max.min(1 << 30))))
+            .with_budget(self.answers.clone())
+            .with_limits(limits);
+        let mut files = 0;
+        while let Some(batch) = units.next().await {
+            let batch = match batch {
+                Ok(batch) => batch,
+                Err(error) => return self.aborted(spec, answer_problem(&error)).await,
+            };
+            for unit in batch.iter().filter(|unit| unit.kind() == Kind::File) {
+                if let Err(problem) = self.take_file(spec, attempt, workspace, &unit).await? {
+                    return self.aborted(spec, problem).await;
+                }
+                files += 1;
+            }
+        }
+        if files == 0 {
+            let bytes = units.stats().bytes;
+            return self.aborted(spec, format!("the answer of {bytes} bytes has no file in it")).await;
+        }
+        Ok(Ended::Well(Happening::Answered))
+    }
+
+    fn time_limit(&self, feature: &Feature) -> std::time::Duration {
+        match self.plan.agents.get(&feature.agent) {
+            Some(AgentSpec::Command { time_max: Some(limit), .. }) => *limit,
+            _ => self.settings.agent.time_limit,
+        }
+    }
+
+    /// Takes a file of an answer; inside, why it is not acceptable.
+    async fn take_file(
+        &self,
+        feature: &Feature,
+        attempt: u32,
+        workspace: &mut Workspace,
+        unit: &Unit<'_>,
+    ) -> Result<Result<(), String>, Failure> {
+        let path = unit.path().unwrap_or_default();
+        if !unit.is_complete() {
+            return Ok(Err(format!("file `{path}` is not closed by the end of the answer")));
+        }
+        let content = unit.bytes();
+        let bytes = content.len();
+        // Copied, since a slice would keep the whole chunk of the answer in memory.
+        let content = bytes::Bytes::copy_from_slice(&content);
+        match workspace.write(path, content, &self.store).await {
+            Ok(path) => {
+                self.emit(Event::File { feature: feature.id.clone(), attempt, path, bytes }).await;
+                Ok(Ok(()))
+            }
+            Err(Error::Refused(refusal)) => Ok(Err(refusal.to_string())),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// An answer that cannot be tested.
+    async fn aborted(&self, feature: &Feature, reason: String) -> Result<Ended, Failure> {
+        let draft =
+            Draft { files: Default::default(), outcome: AttemptOutcome::Aborted, note: reason.clone() };
+        self.attempts.record(&feature.id, draft).await.map_err(Error::store("write to"))?;
+        Ok(Ended::refused(reason))
+    }
+
+    async fn test(&self, feature: usize, state: &mut FeatureState, attempt: u32) -> Result<Ended, Failure> {
+        let failed = self.run_tests(feature, state, "yellow").await?;
+        let note = failed.as_ref().map(|(_, outcome)| String::from_utf8_lossy(&outcome.output).into_owned());
+        let outcome = if failed.is_none() { AttemptOutcome::Passed } else { AttemptOutcome::Failed };
+        self.record_attempt(feature, state, outcome, note.clone().unwrap_or_default()).await?;
+        let Some((test, outcome)) = failed else { return Ok(Ended::Well(Happening::Passed)) };
+        let counted = outcome.count.filter(|count| count.total() > 0);
+        let counted = counted.map(|count| format!(" ({} of {} tests)", count.failed, count.total()));
+        let reason = format!("test `{test}` {}{}", outcome.status, counted.unwrap_or_default());
+        tracing::debug!(feature, attempt, reason, "attempt refused");
+        Ok(Ended::Refused { feedback: format!("{reason}\n\n{}", note.unwrap_or_default()), reason })
+    }
+
+    async fn record_attempt(
+        &self,
+        feature: usize,
+        state: &FeatureState,
+        outcome: AttemptOutcome,
+        note: String,
+    ) -> Result<(), Error> {
+        let workspace = state.workspace.as_ref();
+        let mut files = std::collections::BTreeMap::new();
+        for change in
+            workspace.map(|workspace| tree::changes(&state.base, workspace.tree())).unwrap_or_default()
+        {
+            if let Some(file) = change.after {
+                files.insert(change.path, tree::content(&self.store, &file.blob).await?);
+            }
+        }
+        let recorded =
+            self.attempts.record(&self.plan.features[feature].id, Draft { files, outcome, note }).await;
+        recorded.map_err(Error::store("write to"))?;
+        self.flusher.flush().await
+    }
+
+    async fn review(
+        &self,
+        feature: usize,
+        state: &mut FeatureState,
+        _attempt: u32,
+    ) -> Result<Ended, Failure> {
+        let Some(review) = &self.plan.features[feature].review else {
+            return Ok(Ended::Well(Happening::Passed));
+        };
+        let root = state.workspace.as_ref().ok_or_else(no_workspace)?.root().to_owned();
+        let outcome = self.run_test(feature, state, review, &root, "review").await?;
+        if outcome.status == Status::Passed || outcome.status == Status::NoTests {
+            return Ok(Ended::Well(Happening::Passed));
+        }
+        let reason = format!("the review `{}` {}", review.name, outcome.status);
+        let feedback = format!("{reason}\n\n{}", String::from_utf8_lossy(&outcome.output));
+        Ok(Ended::Refused { reason, feedback })
+    }
+}
+
+pub(crate) fn no_workspace() -> Failure {
+    Failure::Defect("a feature was worked on without a copy of the project".to_owned())
+}
+
+/// What is wrong with an answer, with its cause where the stream only carried it.
+fn answer_problem(error: &StreamError) -> String {
+    match error {
+        StreamError::Source { source, .. } => chain(source.as_ref()),
+        StreamError::StreamTooLong { bytes_max } => {
+            format!("the answer is longer than {bytes_max} bytes (agent.answer_limit)")
+        }
+        StreamError::Timeout { after, received, .. } => {
+            format!("the answer had not ended after {after:?} (agent.time_limit); {received} bytes had come")
+        }
+        other => format!("the answer cannot be read: {}", chain(other)),
+    }
+}
+
+fn add(sum: Option<u32>, more: Option<u32>) -> Option<u32> {
+    more.map(|more| sum.unwrap_or(0) + more).or(sum)
+}

@@ -1,0 +1,162 @@
+//! The files of a project at one moment, by content, and how two changes of them are joined. Knows nothing
+//! of folders on disk or of what the files are for.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use greenwave_storage::{BlobId, Store};
+use greenwave_testing::EntryKind;
+use serde::{Deserialize, Serialize};
+
+use crate::Error;
+
+/// Files by plain relative path (`src/lib.rs`).
+pub(crate) type Tree = BTreeMap<String, File>;
+
+/// One file: what it is and what is in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct File {
+    /// Whether it is executable, or a symbolic link.
+    #[serde(with = "kind_as_number")]
+    pub(crate) kind: EntryKind,
+    /// Its content, or a link's target.
+    #[serde(with = "id_as_text")]
+    pub(crate) blob: BlobId,
+}
+
+/// What became of one file. `None` is a file that is not there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Change {
+    /// The file's path.
+    pub(crate) path: String,
+    /// What it was.
+    pub(crate) before: Option<File>,
+    /// What it is.
+    pub(crate) after: Option<File>,
+}
+
+/// The changes that lead from one tree to another, by path.
+pub(crate) fn changes(before: &Tree, after: &Tree) -> Vec<Change> {
+    let mut paths: Vec<&String> = before.keys().chain(after.keys()).collect();
+    paths.sort_unstable();
+    paths.dedup();
+    let change = |path: &String| Change {
+        path: path.clone(),
+        before: before.get(path).copied(),
+        after: after.get(path).copied(),
+    };
+    paths.into_iter().map(change).filter(|change| change.before != change.after).collect()
+}
+
+/// A file that two sides changed in ways that cannot be joined.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Conflict {
+    /// The file's path.
+    pub(crate) path: String,
+    /// The file with both sides marked, where it is text.
+    pub(crate) marked: Option<String>,
+}
+
+/// Joins changes into a tree, and says what each of them came to there. Where a file has changed on both
+/// sides, lines are joined as `diff3` does.
+///
+/// # Errors
+/// [`Error::Store`] if a content is not to be had; inside, the first [`Conflict`].
+pub(crate) async fn join(
+    tree: &Tree,
+    changes: &[Change],
+    store: &Store,
+) -> Result<Result<Vec<Change>, Conflict>, Error> {
+    let mut joined = Vec::new();
+    for change in changes {
+        let now = tree.get(&change.path).copied();
+        if now == change.after {
+            continue;
+        }
+        let after = if now == change.before {
+            change.after
+        } else {
+            match join_file(now, change, store).await? {
+                Ok(file) => Some(file),
+                Err(conflict) => return Ok(Err(conflict)),
+            }
+        };
+        joined.push(Change { path: change.path.clone(), before: now, after });
+    }
+    Ok(Ok(joined))
+}
+
+/// Performs changes on a tree.
+pub(crate) fn apply(tree: &mut Tree, changes: &[Change]) {
+    for change in changes {
+        match change.after {
+            Some(file) => tree.insert(change.path.clone(), file),
+            None => tree.remove(&change.path),
+        };
+    }
+}
+
+/// A blob's content.
+pub(crate) async fn content(store: &Store, id: &BlobId) -> Result<Bytes, Error> {
+    let found = store
+        .get_blob(id)
+        .await
+        .map_err(|error| Error::Store { operation: "read from", source: error.into() })?;
+    found.ok_or_else(|| Error::LostBlob { id: id.to_string() })
+}
+
+async fn join_file(
+    now: Option<File>,
+    change: &Change,
+    store: &Store,
+) -> Result<Result<File, Conflict>, Error> {
+    let conflict = |marked| Ok(Err(Conflict { path: change.path.clone(), marked }));
+    let (Some(now), Some(before), Some(after)) = (now, change.before, change.after) else {
+        return conflict(None);
+    };
+    if [now, before, after].iter().any(|file| file.kind == EntryKind::Link) {
+        return conflict(None);
+    }
+    let texts = [
+        content(store, &before.blob).await?,
+        content(store, &now.blob).await?,
+        content(store, &after.blob).await?,
+    ];
+    let [Ok(base), Ok(ours), Ok(theirs)] = texts.each_ref().map(|bytes| std::str::from_utf8(bytes)) else {
+        return conflict(None);
+    };
+    match diffy::merge(base, ours, theirs) {
+        Ok(text) => {
+            let put = store.put_blob(Bytes::from(text)).await;
+            let blob = put.map_err(|error| Error::Store { operation: "write to", source: error.into() })?;
+            let kind = if before.kind == now.kind { after.kind } else { now.kind };
+            Ok(Ok(File { kind, blob }))
+        }
+        Err(marked) => conflict(Some(marked)),
+    }
+}
+
+mod kind_as_number {
+    use super::{Deserialize, EntryKind};
+
+    pub(super) fn serialize<S: serde::Serializer>(kind: &EntryKind, out: S) -> Result<S::Ok, S::Error> {
+        out.serialize_u8(*kind as u8)
+    }
+
+    pub(super) fn deserialize<'de, D: serde::Deserializer<'de>>(input: D) -> Result<EntryKind, D::Error> {
+        let number = u8::deserialize(input)?;
+        EntryKind::from_number(number).ok_or_else(|| serde::de::Error::custom("no kind of file"))
+    }
+}
+
+mod id_as_text {
+    use super::{BlobId, Deserialize};
+
+    pub(super) fn serialize<S: serde::Serializer>(id: &BlobId, out: S) -> Result<S::Ok, S::Error> {
+        out.collect_str(id)
+    }
+
+    pub(super) fn deserialize<'de, D: serde::Deserializer<'de>>(input: D) -> Result<BlobId, D::Error> {
+        String::deserialize(input)?.parse().map_err(serde::de::Error::custom)
+    }
+}

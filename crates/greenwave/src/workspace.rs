@@ -1,0 +1,167 @@
+//! A folder that is kept equal to a tree. Knows nothing of features, agents or tests.
+
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use greenwave_storage::{BlobId, Store};
+use greenwave_testing::EntryKind;
+
+use crate::tree::{self, Change, File, Tree};
+use crate::{Error, confine};
+
+/// Most bytes of file contents that are held at once while a folder is brought up to date.
+const BATCH_BYTES_MAX: usize = 8 << 20;
+
+/// A folder of our own, equal to a tree but for what programs that ran in it have left there.
+#[derive(Debug)]
+pub(crate) struct Workspace {
+    root: PathBuf,
+    tree: Tree,
+}
+
+impl Workspace {
+    /// An empty folder. Whatever an earlier run left there is removed.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(crate) fn new(root: PathBuf) -> Result<Self, Error> {
+        match fs::remove_dir_all(&root) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(Error::io("clear", &root)(error));
+            }
+            _ => fs::create_dir_all(&root).map_err(Error::io("make", &root))?,
+        }
+        Ok(Self { root, tree: Tree::new() })
+    }
+
+    /// The folder.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// What is in it.
+    pub(crate) fn tree(&self) -> &Tree {
+        &self.tree
+    }
+
+    /// Brings the folder from its tree to another, touching only what differs.
+    ///
+    /// # Errors
+    /// [`Error::Io`] or [`Error::Store`]; the folder is then something between the two, and this call may be repeated.
+    pub(crate) async fn become_tree(&mut self, tree: &Tree, store: &Store) -> Result<(), Error> {
+        let changes = tree::changes(&self.tree, tree);
+        perform(&self.root, &changes, store).await?;
+        self.tree.clone_from(tree);
+        Ok(())
+    }
+
+    /// Writes a file that somebody named, if its path stays inside.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with the path, [`Error::Io`], or [`Error::Store`].
+    pub(crate) async fn write(&mut self, path: &str, content: Bytes, store: &Store) -> Result<String, Error> {
+        let path = confine::plain(path)?;
+        let target = confine::inside(&self.root, &path)?;
+        let kind = self.tree.get(&path).map_or(EntryKind::Plain, |file| file.kind);
+        put(&target, kind, &content).map_err(Error::io("write", &target))?;
+        let stored = store.put_blob(content).await;
+        let blob = stored.map_err(|error| Error::Store { operation: "write to", source: error.into() })?;
+        self.tree.insert(path.clone(), File { kind, blob });
+        Ok(path)
+    }
+
+    /// Removes the folder.
+    pub(crate) fn remove(self) {
+        if let Err(error) = fs::remove_dir_all(&self.root) {
+            tracing::warn!(%error, folder = %self.root.display(), "could not remove a workspace");
+        }
+    }
+}
+
+/// What a file in a folder is at this moment; `None` where there is none, or something that is no file.
+pub(crate) fn state_of(root: &Path, path: &str) -> Result<Option<File>, Error> {
+    let path = root.join(path);
+    let kind = match path.symlink_metadata() {
+        Ok(metadata) if metadata.is_symlink() => EntryKind::Link,
+        Ok(metadata) if metadata.is_file() && metadata.permissions().mode() & 0o100 != 0 => {
+            EntryKind::Executable
+        }
+        Ok(metadata) if metadata.is_file() => EntryKind::Plain,
+        Ok(_) => return Ok(None),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(None);
+        }
+        Err(error) => return Err(Error::io("look at", &path)(error)),
+    };
+    let content = read(&path, kind).map_err(Error::io("read", &path))?;
+    Ok(Some(File { kind, blob: BlobId::of(&content) }))
+}
+
+/// A file's content, or a link's target.
+pub(crate) fn read(path: &Path, kind: EntryKind) -> io::Result<Bytes> {
+    match kind {
+        EntryKind::Link => Ok(Bytes::copy_from_slice(fs::read_link(path)?.as_os_str().as_bytes())),
+        _ => fs::read(path).map(Bytes::from),
+    }
+}
+
+/// Performs changes in a folder, each file at once or not at all, whatever moment the process is killed at.
+pub(crate) async fn perform(root: &Path, changes: &[Change], store: &Store) -> Result<(), Error> {
+    let mut batch = Vec::new();
+    let mut bytes = 0;
+    for change in changes {
+        let content = match change.after {
+            Some(file) => Some((file.kind, tree::content(store, &file.blob).await?)),
+            None => None,
+        };
+        bytes += content.as_ref().map_or(0, |(_, content)| content.len());
+        batch.push((root.join(&change.path), content));
+        if bytes >= BATCH_BYTES_MAX {
+            write_all(std::mem::take(&mut batch)).await?;
+            bytes = 0;
+        }
+    }
+    write_all(batch).await
+}
+
+type Planned = (PathBuf, Option<(EntryKind, Bytes)>);
+
+async fn write_all(batch: Vec<Planned>) -> Result<(), Error> {
+    let written = tokio::task::spawn_blocking(move || {
+        batch.iter().try_for_each(|(path, content)| match content {
+            Some((kind, content)) => put(path, *kind, content).map_err(Error::io("write", path)),
+            None => remove(path).map_err(Error::io("remove", path)),
+        })
+    });
+    written.await.expect("writing files does not panic and is not cancelled")
+}
+
+/// Writes beside and renames, so that a reader finds the old file or the new one and never half of either.
+fn put(path: &Path, kind: EntryKind, content: &[u8]) -> io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(folder)?;
+    if kind == EntryKind::Link {
+        let target = Path::new(std::ffi::OsStr::from_bytes(content));
+        let beside =
+            tempfile::Builder::new().prefix(".greenwave-").make_in(folder, |path| symlink(target, path))?;
+        return beside.into_temp_path().persist(path).map_err(|error| error.error);
+    }
+    let mode = if kind == EntryKind::Executable { 0o777 } else { 0o666 };
+    let permissions = fs::Permissions::from_mode(mode);
+    let mut beside =
+        tempfile::Builder::new().prefix(".greenwave-").permissions(permissions).tempfile_in(folder)?;
+    beside.write_all(content)?;
+    beside.persist(path).map_err(|error| error.error)?;
+    Ok(())
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
