@@ -1,0 +1,1 @@
+//! Expressions as trees. Nothing is here yet.

@@ -1,0 +1,1 @@
+//! A calculator. Nothing is here yet.

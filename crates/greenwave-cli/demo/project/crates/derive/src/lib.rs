@@ -1,0 +1,1 @@
+//! The derivative of a tree. Nothing is here yet.

@@ -1,0 +1,1 @@
+//! The value of a tree. Nothing is here yet.

@@ -1,0 +1,1 @@
+//! Splits an expression into tokens. Nothing is here yet.

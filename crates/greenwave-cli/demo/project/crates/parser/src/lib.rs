@@ -1,0 +1,1 @@
+//! Turns tokens into a tree. Nothing is here yet.

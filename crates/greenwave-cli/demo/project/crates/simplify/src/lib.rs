@@ -1,0 +1,1 @@
+//! A smaller tree with the same value. Nothing is here yet.

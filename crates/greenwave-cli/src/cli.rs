@@ -1,0 +1,255 @@
+//! The command line, whole. What each command does stands in a file of its own.
+
+mod demo;
+mod graph;
+mod init;
+mod profile;
+mod run;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use greenwave::PlanError;
+
+use crate::config::{Config, ConfigError, Overrides};
+use crate::diagnostic::{Diagnostic, Document};
+use crate::planfile::{PlanFile, looks_like_configuration};
+
+/// Runs plans of features through coding agents: red (the tests fail), yellow (an agent writes), green (the
+/// tests pass and it is merged), many features at once.
+#[derive(Debug, Parser)]
+#[command(name = "greenwave", version, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a plan that needs nothing: a calculator in ten features, by scripted agents.
+    Demo {
+        /// Folder to unpack it into, or that of an earlier demo to go on with; a new temporary one if not given.
+        #[arg(long, value_name = "FOLDER")]
+        dir: Option<PathBuf>,
+        #[command(flatten)]
+        run: RunArgs,
+    },
+    /// Run a plan.
+    Run {
+        /// The plan's file.
+        plan: PathBuf,
+        #[command(flatten)]
+        run: RunArgs,
+    },
+    /// Write a commented plan to start from.
+    Init {
+        /// The file to write.
+        #[arg(default_value = "plan.toml")]
+        plan: PathBuf,
+    },
+    /// Print a plan's graph of features.
+    Graph {
+        /// The plan's file.
+        plan: PathBuf,
+        /// The language to print it in.
+        #[arg(long, value_enum, default_value_t = GraphFormat::Mermaid)]
+        format: GraphFormat,
+    },
+    /// Look at the settings.
+    Profile {
+        #[command(subcommand)]
+        command: ProfileCommand,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum ProfileCommand {
+    /// Print the effective settings, and where each comes from.
+    Show {
+        /// The project's folder, whose greenwave.toml counts.
+        #[arg(long, value_name = "FOLDER", default_value = ".")]
+        project: PathBuf,
+        #[command(flatten)]
+        settings: SettingsArgs,
+    },
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum GraphFormat {
+    /// For Markdown: https://mermaid.js.org
+    Mermaid,
+    /// For Graphviz: https://graphviz.org
+    Dot,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people: colours and a progress line on a terminal, plain lines in a pipe.
+    Human,
+    /// For programs: one JSON object a line.
+    Json,
+}
+
+#[derive(Debug, Args)]
+struct RunArgs {
+    /// How to print what happens.
+    #[arg(long, value_enum, default_value_t = Format::Human)]
+    format: Format,
+    /// Multiply the recorded delays of scripted agents; 0 for none.
+    #[arg(long, value_name = "FACTOR")]
+    pace: Option<f64>,
+    #[command(flatten)]
+    settings: SettingsArgs,
+}
+
+/// Flags that change settings.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Settings")]
+struct SettingsArgs {
+    /// development, production, or memory-constrained.
+    #[arg(long, value_name = "NAME")]
+    profile: Option<String>,
+    /// Change any setting, as `greenwave profile show` names it. May be repeated.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_and_value)]
+    set: Vec<(String, String)>,
+    /// Tests that run at once (parallel.workers).
+    #[arg(long, value_name = "COUNT")]
+    workers: Option<String>,
+    /// Questions that are with agents at once (parallel.agents).
+    #[arg(long, value_name = "COUNT")]
+    agents: Option<String>,
+    /// Features begun and not yet finished (parallel.features).
+    #[arg(long, value_name = "COUNT")]
+    features: Option<String>,
+    /// Neither look test results up nor keep them (cache.enabled).
+    #[arg(long)]
+    no_cache: bool,
+    /// Port of the endpoint with live figures; 0 for any that is free (metrics.port).
+    #[arg(long, value_name = "PORT")]
+    metrics_port: Option<String>,
+    /// Serve no live figures (metrics.enabled).
+    #[arg(long)]
+    no_metrics: bool,
+}
+
+fn key_and_value(text: &str) -> Result<(String, String), String> {
+    let (key, value) =
+        text.split_once('=').ok_or("`KEY=VALUE` is wanted, as in `--set cache.entries=500`")?;
+    Ok((key.trim().to_owned(), value.trim().to_owned()))
+}
+
+impl SettingsArgs {
+    fn overrides(&self) -> Overrides {
+        let flag = |flag: &str, key: &str, value: &Option<String>| {
+            value.as_ref().map(|value| (flag.to_owned(), key.to_owned(), value.clone()))
+        };
+        let off = |is_given: bool| is_given.then(|| "false".to_owned());
+        let named = [
+            flag("--workers", "parallel.workers", &self.workers),
+            flag("--agents", "parallel.agents", &self.agents),
+            flag("--features", "parallel.features", &self.features),
+            flag("--no-cache", "cache.enabled", &off(self.no_cache)),
+            flag("--metrics-port", "metrics.port", &self.metrics_port),
+            flag("--no-metrics", "metrics.enabled", &off(self.no_metrics)),
+        ];
+        let set = self.set.iter().map(|(key, value)| ("--set".to_owned(), key.clone(), value.clone()));
+        // Variables that are not UTF-8 cannot be ours.
+        let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        };
+        Overrides {
+            profile: self.profile.clone(),
+            variables: std::env::vars_os().filter_map(text).collect(),
+            flags: named.into_iter().flatten().chain(set).collect(),
+        }
+    }
+}
+
+impl Cli {
+    pub(crate) async fn run(self) -> Result<ExitCode, CliError> {
+        match self.command {
+            Command::Demo { dir, run } => demo::demo(dir, &run).await,
+            Command::Run { plan, run } => run::run(&plan, &run).await,
+            Command::Init { plan } => init::init(&plan),
+            Command::Graph { plan, format } => graph::graph(&plan, format),
+            Command::Profile { command: ProfileCommand::Show { project, settings } } => {
+                profile::show(&Config::load(&project, &settings.overrides())?)
+            }
+        }
+    }
+}
+
+/// What ends the program before or beside a run.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CliError {
+    #[error("{0}")]
+    Plan(Box<Diagnostic>),
+    #[error("cannot read the plan {}", path.display())]
+    ReadPlan { path: PathBuf, source: std::io::Error },
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Run(#[from] greenwave::Error),
+    #[error(transparent)]
+    Metrics(#[from] greenwave::TelemetryError),
+    #[error("cannot start the runtime")]
+    Runtime(#[source] std::io::Error),
+    #[error("cannot {operation} {}", path.display())]
+    Io { operation: &'static str, path: PathBuf, source: std::io::Error },
+    #[error("{} is there already, and is not overwritten", path.display())]
+    Exists { path: PathBuf },
+    #[error("{} has files in it that are no demo", path.display())]
+    NotADemo { path: PathBuf },
+}
+
+impl CliError {
+    /// What would help, where that is known.
+    pub(crate) fn hint(&self) -> Option<String> {
+        match self {
+            CliError::ReadPlan { path, source } if source.kind() == std::io::ErrorKind::NotFound => {
+                Some(format!("`greenwave init {}` writes one to start from", path.display()))
+            }
+            CliError::Metrics(greenwave::TelemetryError::PortTaken { .. }) => {
+                Some("`--metrics-port 0` takes any free port, `--no-metrics` does without".to_owned())
+            }
+            CliError::Run(greenwave::Error::Busy { .. }) => {
+                Some("wait for it to end, or give this run a project folder of its own".to_owned())
+            }
+            CliError::Run(greenwave::Error::Agent {
+                source: greenwave::AgentError::ReadScript { .. },
+                ..
+            }) => Some("paths in a plan are relative to the folder that the plan is in".to_owned()),
+            CliError::Config(ConfigError::InFile(_) | ConfigError::Value { .. }) => {
+                Some("`greenwave profile show` prints all settings with their values".to_owned())
+            }
+            CliError::NotADemo { .. } | CliError::Exists { .. } => Some("name another place".to_owned()),
+            _ => None,
+        }
+    }
+}
+
+/// Reads a plan's file; what is wrong with it is told with its place.
+fn read_plan(path: &Path) -> Result<PlanFile, CliError> {
+    let document =
+        Document::read(path).map_err(|source| CliError::ReadPlan { path: path.to_owned(), source })?;
+    let is_configuration = looks_like_configuration(&document);
+    let whole = document.clone();
+    PlanFile::read(document).map_err(|mistake| {
+        let better =
+            || whole.mistake(0..0, "this is a configuration file, not a plan: it has no `[[features]]`");
+        CliError::Plan(Box::new(if is_configuration { better() } else { mistake }))
+    })
+}
+
+/// Puts the place in the file to an error about its plan.
+fn locate(plan: &PlanFile, error: greenwave::Error) -> CliError {
+    match error {
+        greenwave::Error::Plan(error) => located(plan, &error),
+        other => CliError::Run(other),
+    }
+}
+
+fn located(plan: &PlanFile, error: &PlanError) -> CliError {
+    CliError::Plan(Box::new(plan.locate(error)))
+}

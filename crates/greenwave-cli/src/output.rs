@@ -1,0 +1,57 @@
+//! What goes to the standard streams beside progress: errors with their causes and cures, and warnings of the
+//! crates below. Knows nothing of runs.
+
+use std::error::Error;
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+
+use console::Style;
+
+use crate::cli::CliError;
+
+/// Exit code of a run in which some feature did not become green.
+pub(crate) const NOT_GREEN: u8 = 1;
+/// Exit code of whatever was wrong before anything was run: command line, settings, plan, project.
+pub(crate) const WRONG_INPUT: u8 = 2;
+
+/// Prints an error with everything that caused it and what would help, and gives the program's exit code.
+pub(crate) fn fail(error: &CliError) -> ExitCode {
+    let mut text = format!("{}: {error}", Style::new().for_stderr().red().bold().apply_to("error"));
+    let mut said = error.to_string();
+    let mut at = error.source();
+    while let Some(cause) = at {
+        let cause_text = cause.to_string();
+        // A transparent error repeats its cause.
+        if !said.contains(&cause_text) {
+            text.push_str(&format!("\n  caused by: {cause_text}"));
+        }
+        said = cause_text;
+        at = cause.source();
+    }
+    if let Some(hint) = error.hint() {
+        text.push_str(&format!("\n{}: {hint}", Style::new().for_stderr().cyan().bold().apply_to("hint")));
+    }
+    // Where the error cannot even be printed, the exit code has to say it.
+    let _ = writeln!(std::io::stderr(), "{text}");
+    ExitCode::from(WRONG_INPUT)
+}
+
+/// Prints a line. When nobody reads any more (`| head`), the work goes on all the same.
+pub(crate) fn line(text: &str) {
+    let _ = writeln!(std::io::stdout().lock(), "{text}");
+}
+
+pub(crate) fn lines(texts: &[String]) {
+    texts.iter().for_each(|text| line(text));
+}
+
+/// Shows the warnings of the crates below on the standard error stream.
+pub(crate) fn log_warnings() {
+    tracing_subscriber::fmt()
+        .with_max_level(tracing_subscriber::filter::LevelFilter::WARN)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .without_time()
+        .with_target(false)
+        .init();
+}

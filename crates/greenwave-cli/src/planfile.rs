@@ -1,0 +1,187 @@
+//! Plans as TOML files. Reads them into `greenwave::Plan`, and finds the place in the file that a mistake in a
+//! plan is about. Knows nothing of running plans.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use greenwave::{AgentSpec, Feature, Place, Plan, PlanError, Test};
+use toml::de::DeValue;
+
+use crate::diagnostic::{Diagnostic, Document};
+use crate::reader::{DURATION, Placed, Table};
+
+/// How often an agent is asked where the plan does not say.
+const ATTEMPTS: u32 = 3;
+
+/// A plan with the places of its parts.
+#[derive(Debug)]
+pub(crate) struct PlanFile {
+    pub(crate) plan: Plan,
+    document: Document,
+    project: Range<usize>,
+    agents: BTreeMap<String, Range<usize>>,
+    features: Vec<FeaturePlaces>,
+}
+
+#[derive(Debug)]
+struct FeaturePlaces {
+    id: String,
+    table: Range<usize>,
+    fields: BTreeMap<&'static str, Range<usize>>,
+    depends_on: Vec<Placed<String>>,
+}
+
+impl PlanFile {
+    /// Reads a plan. Relative paths in it are relative to the folder it is in.
+    pub(crate) fn read(document: Document) -> Result<Self, Diagnostic> {
+        let folder = match document.path.parent() {
+            Some(folder) if folder != Path::new("") => folder.to_owned(),
+            _ => PathBuf::from("."),
+        };
+        let mut root = Table::parse(&document)?;
+        let name = root.text("name")?.map(|name| name.value);
+        let project = root.text("project")?.unwrap_or(Placed { value: ".".to_owned(), at: 0..0 });
+        let resources = root.counts("resources")?;
+        let mut agents = BTreeMap::new();
+        let mut agent_places = BTreeMap::new();
+        if let Some(table) = root.table("agents")? {
+            for (name, table) in table.tables_by_name("agent")? {
+                agents.insert(name.value.clone(), agent(&document, table, &folder)?);
+                agent_places.insert(name.value, name.at);
+            }
+        }
+        let mut features = Vec::new();
+        let mut places = Vec::new();
+        for table in root.tables("features")? {
+            let (feature, place) = feature(&document, table)?;
+            features.push(feature);
+            places.push(place);
+        }
+        root.finish()?;
+        let stem = document.path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+        let name = name.or(stem).unwrap_or_default();
+        let plan = Plan { name, project: folder.join(&project.value), agents, resources, features };
+        Ok(Self { plan, project: project.at, agents: agent_places, features: places, document })
+    }
+
+    /// A mistake in the plan, at its place in the file.
+    pub(crate) fn locate(&self, error: &PlanError) -> Diagnostic {
+        let at = match error.place() {
+            Place::Plan => 0..0,
+            Place::Project => self.project.clone(),
+            Place::Agent(name) => self.agents.get(name).cloned().unwrap_or(0..0),
+            Place::Feature { id, field, value, occurrence } => {
+                self.feature_place(id, field, value, occurrence)
+            }
+        };
+        self.document.mistake(at, error.to_string())
+    }
+
+    fn feature_place(&self, id: &str, field: &str, value: Option<&str>, occurrence: usize) -> Range<usize> {
+        let Some(feature) = self.features.iter().filter(|feature| feature.id == id).nth(occurrence) else {
+            return 0..0;
+        };
+        let within = feature
+            .depends_on
+            .iter()
+            .find(|name| field == "depends_on" && Some(name.value.as_str()) == value);
+        let field = || feature.fields.get(field).cloned();
+        within.map(|name| name.at.clone()).or_else(field).unwrap_or_else(|| feature.table.clone())
+    }
+}
+
+fn agent(document: &Document, mut table: Table<'_>, folder: &Path) -> Result<AgentSpec, Diagnostic> {
+    let kind = table.required_text("kind")?;
+    let agent = match kind.value.as_str() {
+        "scripted" => {
+            let script = folder.join(table.required_text("script")?.value);
+            let pace = table.number("pace")?.map_or(1.0, |pace| pace.value);
+            AgentSpec::Scripted { script, pace }
+        }
+        "command" => {
+            let command = command(&mut table)?;
+            AgentSpec::Command { command, time_max: table.duration("time_limit")?.map(|limit| limit.value) }
+        }
+        other => {
+            let message = format!("there is no kind of agent `{other}`; there are `scripted` and `command`");
+            return Err(document.mistake(kind.at, message));
+        }
+    };
+    table.finish()?;
+    Ok(agent)
+}
+
+fn command(table: &mut Table<'_>) -> Result<Vec<String>, Diagnostic> {
+    let words = table.texts("command")?.ok_or_else(|| table.missing("command"))?;
+    Ok(words.value.into_iter().map(|word| word.value).collect())
+}
+
+fn feature(document: &Document, mut table: Table<'_>) -> Result<(Feature, FeaturePlaces), Diagnostic> {
+    let keys = ["id", "title", "depends_on", "prompt", "agent", "attempts", "resources", "tests", "review"];
+    let place =
+        |name: &'static str| table.keys().into_iter().find(|key| key.value == name).map(|key| (name, key.at));
+    let mut fields: BTreeMap<_, _> = keys.into_iter().filter_map(place).collect();
+    let at = table.at();
+    let id = table.required_text("id")?;
+    fields.insert("id", id.at);
+    let title = table.text("title")?.map_or_else(|| id.value.clone(), |title| title.value);
+    let depends_on = table.texts("depends_on")?.map(|list| list.value).unwrap_or_default();
+    let prompt = table.required_text("prompt")?.value;
+    let agent = table.required_text("agent")?;
+    fields.insert("agent", agent.at);
+    let attempts_max = table.count("attempts", 1)?.map_or(ATTEMPTS, |attempts| attempts.value);
+    let resources = table.counts("resources")?;
+    let mut tests = Vec::new();
+    for entry in table.tables("tests")? {
+        tests.push(test(document, entry, &id.value, tests.len())?);
+    }
+    let review = match table.table("review")? {
+        Some(review) => Some(test(document, review, &id.value, 0)?),
+        None => None,
+    };
+    table.finish()?;
+    let places = FeaturePlaces { id: id.value.clone(), table: at, fields, depends_on: depends_on.clone() };
+    let depends_on = depends_on.into_iter().map(|name| name.value).collect();
+    let (id, agent) = (id.value, agent.value);
+    Ok((Feature { id, title, depends_on, prompt, agent, tests, attempts_max, resources, review }, places))
+}
+
+fn test(document: &Document, mut table: Table<'_>, feature: &str, number: usize) -> Result<Test, Diagnostic> {
+    let default_name = || if number == 0 { feature.to_owned() } else { format!("{feature}-{}", number + 1) };
+    let texts = |list: Option<Placed<Vec<Placed<String>>>>| {
+        list.map(|list| list.value.into_iter().map(|text| text.value).collect()).unwrap_or_default()
+    };
+    let name = table.text("name")?.map_or_else(default_name, |name| name.value);
+    let command = command(&mut table)?;
+    let directory =
+        table.text("directory")?.map(|directory| PathBuf::from(directory.value)).unwrap_or_default();
+    let inputs = texts(table.texts("inputs")?);
+    let env = texts(table.texts("env")?);
+    let time_max = time_limit(document, &mut table)?;
+    table.finish()?;
+    Ok(Test { name, command, directory, inputs, env, time_max })
+}
+
+fn time_limit(document: &Document, table: &mut Table<'_>) -> Result<Duration, Diagnostic> {
+    match table.duration("time_limit")? {
+        Some(limit) if limit.value.is_zero() => {
+            Err(document.mistake(limit.at, format!("`time_limit` is zero; {DURATION} is wanted")))
+        }
+        Some(limit) => Ok(limit.value),
+        None => Ok(Test::TIME_MAX),
+    }
+}
+
+/// Whether a value is a plan's table at all, for better words when a configuration file is given as a plan.
+pub(crate) fn looks_like_configuration(document: &Document) -> bool {
+    let keys = ["cache", "parallel", "storage", "memory", "pool", "metrics", "profile"];
+    let parsed = toml::de::DeTable::parse(&document.text);
+    parsed.is_ok_and(|table| {
+        table.get_ref().iter().any(|(key, value)| {
+            keys.contains(&key.get_ref().as_ref())
+                && matches!(value.get_ref(), DeValue::Table(_) | DeValue::String(_))
+        })
+    })
+}

@@ -1,0 +1,259 @@
+//! Reads TOML tables key by key, so that each mistake is told with its place and nothing is ignored in silence.
+//! Knows nothing of what the keys mean.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::time::Duration;
+
+use greenwave::nearest;
+use toml::Spanned;
+use toml::de::{DeString, DeTable, DeValue};
+
+use crate::diagnostic::{Diagnostic, Document};
+
+/// A table of a document. Keys are taken out of it; [`finish`](Table::finish) refuses what is left.
+#[derive(Debug)]
+pub(crate) struct Table<'a> {
+    document: &'a Document,
+    /// How the table is called in messages: `[agents.coder]`.
+    name: String,
+    at: Range<usize>,
+    entries: BTreeMap<String, (Range<usize>, Spanned<DeValue<'a>>)>,
+    known: Vec<&'static str>,
+}
+
+/// A value with its place.
+#[derive(Debug, Clone)]
+pub(crate) struct Placed<T> {
+    pub(crate) value: T,
+    pub(crate) at: Range<usize>,
+}
+
+impl<'a> Table<'a> {
+    /// The whole document.
+    pub(crate) fn parse(document: &'a Document) -> Result<Self, Diagnostic> {
+        match DeTable::parse(&document.text) {
+            Ok(table) => Ok(Self::new(document, String::new(), 0..0, table.into_inner())),
+            Err(error) => {
+                let message = error.message().replace('\n', ", ");
+                Err(document.mistake(error.span().unwrap_or(0..0), format!("this is not TOML: {message}")))
+            }
+        }
+    }
+
+    fn new(document: &'a Document, name: String, at: Range<usize>, table: DeTable<'a>) -> Self {
+        let entry = |(key, value): (Spanned<DeString<'a>>, Spanned<DeValue<'a>>)| {
+            (key.get_ref().to_string(), (key.span(), value))
+        };
+        Self { document, name, at, entries: table.into_iter().map(entry).collect(), known: Vec::new() }
+    }
+
+    pub(crate) fn at(&self) -> Range<usize> {
+        self.at.clone()
+    }
+
+    /// The keys that have not been taken, with their places.
+    pub(crate) fn keys(&self) -> Vec<Placed<String>> {
+        let placed =
+            |(key, (at, _)): (&String, &(Range<usize>, _))| Placed { value: key.clone(), at: at.clone() };
+        self.entries.iter().map(placed).collect()
+    }
+
+    fn take(&mut self, key: &str) -> Option<Spanned<DeValue<'a>>> {
+        self.entries.remove(key).map(|(_, value)| value)
+    }
+
+    /// Takes a value of any kind.
+    pub(crate) fn any(&mut self, key: &'static str) -> Option<Placed<DeValue<'a>>> {
+        self.known.push(key);
+        let value = self.take(key)?;
+        Some(Placed { at: value.span(), value: value.into_inner() })
+    }
+
+    /// Takes a value of any kind whose key is only known at run time.
+    pub(crate) fn any_named(&mut self, key: &str) -> Option<Placed<DeValue<'a>>> {
+        let value = self.take(key)?;
+        Some(Placed { at: value.span(), value: value.into_inner() })
+    }
+
+    fn typed<T>(
+        &mut self,
+        key: &'static str,
+        accepted: &str,
+        read: impl FnOnce(&DeValue<'a>) -> Option<T>,
+    ) -> Result<Option<Placed<T>>, Diagnostic> {
+        let Some(found) = self.any(key) else { return Ok(None) };
+        match read(&found.value) {
+            Some(value) => Ok(Some(Placed { value, at: found.at })),
+            None => Err(self.wrong(key, &found, accepted)),
+        }
+    }
+
+    fn wrong(&self, key: &str, found: &Placed<DeValue<'_>>, accepted: &str) -> Diagnostic {
+        let message = format!("`{key}` is {}; {accepted} is wanted", describe(&found.value));
+        self.document.mistake(found.at.clone(), message)
+    }
+
+    pub(crate) fn text(&mut self, key: &'static str) -> Result<Option<Placed<String>>, Diagnostic> {
+        self.typed(key, "a text", |value| value.as_str().map(str::to_owned))
+    }
+
+    pub(crate) fn required_text(&mut self, key: &'static str) -> Result<Placed<String>, Diagnostic> {
+        self.text(key)?.ok_or_else(|| self.missing(key))
+    }
+
+    pub(crate) fn missing(&self, key: &str) -> Diagnostic {
+        let whose = if self.name.is_empty() { "the file".to_owned() } else { self.name.clone() };
+        self.document.mistake(self.at(), format!("{whose} has no `{key}`"))
+    }
+
+    pub(crate) fn count(&mut self, key: &'static str, least: u32) -> Result<Option<Placed<u32>>, Diagnostic> {
+        let read =
+            |value: &DeValue<'_>| whole(value).and_then(|n| u32::try_from(n).ok()).filter(|n| *n >= least);
+        self.typed(key, &format!("a whole number from {least}"), read)
+    }
+
+    pub(crate) fn number(&mut self, key: &'static str) -> Result<Option<Placed<f64>>, Diagnostic> {
+        self.typed(key, "a number", number)
+    }
+
+    pub(crate) fn duration(&mut self, key: &'static str) -> Result<Option<Placed<Duration>>, Diagnostic> {
+        self.typed(key, DURATION, duration)
+    }
+
+    pub(crate) fn texts(
+        &mut self,
+        key: &'static str,
+    ) -> Result<Option<Placed<Vec<Placed<String>>>>, Diagnostic> {
+        let accepted = "a list of texts";
+        let Some(found) = self.any(key) else { return Ok(None) };
+        let DeValue::Array(array) = &found.value else { return Err(self.wrong(key, &found, accepted)) };
+        let mut texts = Vec::new();
+        for item in array.iter() {
+            let placed = Placed { at: item.span(), value: item.get_ref().clone() };
+            let text = item.get_ref().as_str().ok_or_else(|| self.wrong(key, &placed, accepted))?;
+            texts.push(Placed { value: text.to_owned(), at: item.span() });
+        }
+        Ok(Some(Placed { value: texts, at: found.at }))
+    }
+
+    /// Takes a table.
+    pub(crate) fn table(&mut self, key: &'static str) -> Result<Option<Table<'a>>, Diagnostic> {
+        let Some(found) = self.any(key) else { return Ok(None) };
+        match found.value {
+            DeValue::Table(table) => Ok(Some(Self::new(self.document, format!("[{key}]"), found.at, table))),
+            _ => Err(self.wrong(key, &found, "a table")),
+        }
+    }
+
+    /// Takes all that is left, each of it a table.
+    pub(crate) fn tables_by_name(
+        mut self,
+        what: &str,
+    ) -> Result<Vec<(Placed<String>, Table<'a>)>, Diagnostic> {
+        let mut tables = Vec::new();
+        for (key, (at, value)) in std::mem::take(&mut self.entries) {
+            let placed = Placed { at: value.span(), value: value.into_inner() };
+            let DeValue::Table(table) = placed.value else {
+                return Err(self.wrong(&key, &placed, "a table"));
+            };
+            let table = Self::new(self.document, format!("{what} `{key}`"), at.clone(), table);
+            tables.push((Placed { value: key, at }, table));
+        }
+        Ok(tables)
+    }
+
+    /// Takes a list of tables (`[[key]]`).
+    pub(crate) fn tables(&mut self, key: &'static str) -> Result<Vec<Table<'a>>, Diagnostic> {
+        let Some(found) = self.any(key) else { return Ok(Vec::new()) };
+        let DeValue::Array(array) = found.value else {
+            return Err(self.wrong(key, &found, &format!("a list of tables ([[{key}]])")));
+        };
+        let mut tables = Vec::new();
+        for item in array {
+            let placed = Placed { at: item.span(), value: item.into_inner() };
+            let DeValue::Table(table) = placed.value else {
+                return Err(self.wrong(key, &placed, &format!("a list of tables ([[{key}]])")));
+            };
+            tables.push(Self::new(self.document, format!("[[{key}]]"), placed.at, table));
+        }
+        Ok(tables)
+    }
+
+    /// Counts with names (`{ gpu = 1 }`).
+    pub(crate) fn counts(&mut self, key: &'static str) -> Result<BTreeMap<String, u32>, Diagnostic> {
+        let mut counts = BTreeMap::new();
+        let Some(table) = self.table(key)? else { return Ok(counts) };
+        for (name, (_, value)) in table.entries {
+            let placed = Placed { at: value.span(), value: value.into_inner() };
+            let count = whole(&placed.value).and_then(|number| u32::try_from(number).ok());
+            counts.insert(
+                name.clone(),
+                count.ok_or_else(|| self.wrong(&name, &placed, "a whole number from 0"))?,
+            );
+        }
+        Ok(counts)
+    }
+
+    /// Refuses keys that nobody asked for.
+    pub(crate) fn finish(self) -> Result<(), Diagnostic> {
+        let Some((key, (at, _))) = self.entries.iter().min_by_key(|(_, (at, _))| at.start) else {
+            return Ok(());
+        };
+        let hint = match nearest(key, &mut self.known.iter().copied()) {
+            Some(known) => format!("did you mean `{known}`?"),
+            None => format!("known are {}", list(&self.known)),
+        };
+        let place = if self.name.is_empty() { String::new() } else { format!(" in {}", self.name) };
+        Err(self.document.mistake(at.clone(), format!("unknown key `{key}`{place}; {hint}")))
+    }
+}
+
+pub(crate) const DURATION: &str = "a duration like \"90s\", \"5m\" or \"1h\", or a whole number of seconds,";
+pub(crate) const BYTES: &str = "a size like \"50 MB\" or \"64 MiB\", or a whole number of bytes,";
+
+pub(crate) fn whole(value: &DeValue<'_>) -> Option<u64> {
+    match value {
+        DeValue::Integer(integer) => {
+            u64::from_str_radix(&integer.as_str().replace('_', ""), integer.radix()).ok()
+        }
+        _ => None,
+    }
+}
+
+pub(crate) fn number(value: &DeValue<'_>) -> Option<f64> {
+    match value {
+        DeValue::Float(float) => float.as_str().replace('_', "").parse().ok(),
+        other => whole(other).map(|whole| whole as f64),
+    }
+}
+
+pub(crate) fn duration(value: &DeValue<'_>) -> Option<Duration> {
+    match value {
+        DeValue::String(text) => humantime::parse_duration(text).ok(),
+        other => whole(other).map(Duration::from_secs),
+    }
+}
+
+pub(crate) fn bytes(value: &DeValue<'_>) -> Option<u64> {
+    match value {
+        DeValue::String(text) => text.parse::<bytesize::ByteSize>().ok().map(|size| size.as_u64()),
+        other => whole(other),
+    }
+}
+
+pub(crate) fn describe(value: &DeValue<'_>) -> String {
+    match value {
+        DeValue::String(text) => format!("the text {text:?}"),
+        DeValue::Integer(integer) => format!("the number {integer}"),
+        DeValue::Float(float) => format!("the number {float}"),
+        DeValue::Boolean(value) => format!("{value}"),
+        DeValue::Datetime(date) => format!("the date {date}"),
+        DeValue::Array(_) => "a list".to_owned(),
+        DeValue::Table(_) => "a table".to_owned(),
+    }
+}
+
+pub(crate) fn list(names: &[&str]) -> String {
+    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+}
