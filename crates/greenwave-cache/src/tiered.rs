@@ -150,6 +150,13 @@ impl Tiered {
 
     /// The record under `key` from the first tier that has it, which fills those before.
     pub async fn get(&self, key: &Key) -> Option<Record> {
+        let found = self.find(key).await;
+        self.misses.add(u64::from(found.is_none()));
+        found
+    }
+
+    /// As [`get`](Self::get), but a miss counts for the tiers only: the same read was counted before.
+    async fn find(&self, key: &Key) -> Option<Record> {
         for (index, (tier, counters)) in self.tiers.iter().enumerate() {
             let Some(stored) = self.read(tier, counters, key).await else { continue };
             match self.accept(key, &stored) {
@@ -168,7 +175,6 @@ impl Tiered {
                 }
             }
         }
-        self.misses.add(1);
         None
     }
 
@@ -193,7 +199,7 @@ impl Tiered {
             let lease = self.lease(key).await;
             // Whoever was before us, in this process or another, may have put it since we looked.
             let stale = lease.is_some() || self.landings.get() != landings;
-            if stale && let Some(record) = self.get(key).await {
+            if stale && let Some(record) = self.find(key).await {
                 return Ok(record);
             }
             let (record, keep) = compute().await?;

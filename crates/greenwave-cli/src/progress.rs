@@ -62,6 +62,8 @@ impl Progress {
         }
         let line = match event {
             Event::Started { .. } => self.started(event),
+            // The line of the merge sums them up.
+            Event::Tests { phase: "merging", cached: true, .. } => return,
             other => self.told(other),
         };
         self.say(&line);
@@ -251,7 +253,7 @@ fn row(feature: &FeatureReport) -> [String; 6] {
         if feature.attempts == 0 { dash() } else { feature.attempts.to_string() },
         feature.tests.map_or_else(dash, |tests| tests.to_string()),
         format!("{:.1} s", feature.busy.as_secs_f64()),
-        if asked == 0 { dash() } else { format!("{} of {asked} results known", feature.tests_cached) },
+        if asked == 0 { dash() } else { format!("{} of {asked} known", feature.tests_cached) },
     ]
 }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use crate::Count;
 
@@ -26,7 +27,7 @@ pub struct Outcome {
 }
 
 /// A verdict.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Status {
     /// The command ended with success, and ran at least one test as far as can be told.
     Passed,
@@ -39,7 +40,7 @@ pub enum Status {
 }
 
 /// How a failed command ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Ending {
     /// With this exit code.
     Code(i32),
@@ -52,7 +53,8 @@ pub enum Ending {
 pub enum Source {
     /// The test ran now, and this became of its result.
     Ran(Stored),
-    /// The result was known, from so long ago.
+    /// The result was known, from so long ago; or somebody else who wanted the same at the same moment
+    /// has just made it.
     Known(Duration),
 }
 

@@ -5,8 +5,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
-use greenwave_cache::{Key, KeyBuilder, Record, Tiered, TieredStats};
+use greenwave_cache::{Keep, Key, KeyBuilder, Record, Tiered, TieredStats};
 use serde::{Deserialize, Serialize};
 
 use crate::environment::Environment;
@@ -22,7 +21,8 @@ pub const SCHEMA: u32 = 1;
 ///
 /// A result is reused only if everything that could change it is the same: command and arguments, folder,
 /// every variable the test can see, the program and its tool chain, and path, mode and content of every
-/// input file. Nothing is kept when an input changed while the test ran.
+/// input file. Nothing is kept when an input changed while the test ran. Whoever wants the same result at the
+/// same moment waits for the first to make it.
 #[derive(Debug)]
 pub struct Runner {
     environment: Environment,
@@ -42,8 +42,8 @@ struct Prepared<'a> {
 /// The first line of a stored result, as JSON; the output follows.
 #[derive(Serialize, Deserialize)]
 struct Summary {
-    passed: Option<u32>,
-    failed: Option<u32>,
+    status: Status,
+    count: Option<(u32, u32)>,
 }
 
 impl Runner {
@@ -60,18 +60,28 @@ impl Runner {
     /// If the test cannot be run. A test that fails is an outcome.
     pub async fn run(&self, project: &Path, test: &Test) -> Result<Outcome, Error> {
         let prepared = self.prepare(project, test).await?;
-        if let Some(known) = self.look_up(&prepared.key).await {
-            return Ok(known);
-        }
-        let ran = run::run(test, &prepared.program, &prepared.directory, &prepared.environment).await?;
-        let stored = self.store(project, test, &prepared, &ran).await?;
-        Ok(Outcome {
-            status: ran.status,
-            count: ran.count,
-            output: ran.output,
-            duration: ran.duration,
-            source: Source::Ran(stored),
-            key: *prepared.key.as_bytes(),
+        let Some(cache) = &self.cache else {
+            let ran = prepared.run(test).await?;
+            return Ok(ran.outcome(&prepared.key, Stored::NoCache));
+        };
+        let mut ran_here = None;
+        let (outcome, prepared) = (&mut ran_here, &prepared);
+        let run = move || async move {
+            let ran = prepared.run(test).await?;
+            let stored = self.judge(project, test, prepared, &ran).await;
+            let keep = if stored == Stored::Yes { Keep::Stored } else { Keep::Shared };
+            let record = encode(&ran);
+            *outcome = Some(ran.outcome(&prepared.key, stored));
+            Ok((record, keep))
+        };
+        let record = cache.get_or_compute(&prepared.key, run).await?;
+        Ok(match ran_here {
+            Some(outcome) => outcome,
+            None => match decode(&prepared.key, &record) {
+                Some(known) => known,
+                // A record that verifies and is none of ours: another program's, under our key.
+                None => prepared.run(test).await?.outcome(&prepared.key, Stored::NoCache),
+            },
         })
     }
 
@@ -113,47 +123,62 @@ impl Runner {
 
     async fn look_up(&self, key: &Key) -> Option<Outcome> {
         let record = self.cache.as_ref()?.get(key).await?;
-        let (head, output) = split_line(&record.payload)?;
-        let summary: Summary = serde_json::from_slice(&head).ok()?;
-        let count = summary.passed.zip(summary.failed).map(|(passed, failed)| Count { passed, failed });
-        Some(Outcome {
-            status: Status::Passed,
-            count,
-            output,
-            duration: record.cost,
-            source: Source::Known(Duration::from_millis(now_ms().saturating_sub(record.created_ms))),
-            key: *key.as_bytes(),
-        })
+        decode(key, &record).filter(Outcome::passed)
     }
 
-    async fn store(
-        &self,
-        project: &Path,
-        test: &Test,
-        prepared: &Prepared<'_>,
-        ran: &Ran,
-    ) -> Result<Stored, Error> {
-        let Some(cache) = &self.cache else { return Ok(Stored::NoCache) };
+    /// Whether a result may be kept for later.
+    async fn judge(&self, project: &Path, test: &Test, prepared: &Prepared<'_>, ran: &Ran) -> Stored {
         if ran.status != Status::Passed {
-            return Ok(Stored::NotAPass);
+            return Stored::NotAPass;
         }
-        // Inputs that cannot be read any more have changed as well.
         let now = read_inputs(project, test).await;
         match now.as_ref().map(|now| prepared.inputs.first_difference(now)) {
-            Ok(None) => {}
-            Ok(Some(path)) => return Ok(Stored::InputChanged(path.to_owned())),
-            Err(_) => return Ok(Stored::InputChanged(project.to_owned())),
+            Ok(None) => Stored::Yes,
+            Ok(Some(path)) => Stored::InputChanged(path.to_owned()),
+            // Inputs that cannot be read any more have changed as well.
+            Err(_) => Stored::InputChanged(project.to_owned()),
         }
-        let summary =
-            Summary { passed: ran.count.map(|it| it.passed), failed: ran.count.map(|it| it.failed) };
-        let mut payload = serde_json::to_vec(&summary).expect("two numbers always serialise");
-        payload.push(b'\n');
-        payload.extend_from_slice(&ran.output);
-        let (created_ms, payload) = (now_ms(), Bytes::from(payload));
-        let record = Record { schema: SCHEMA, created_ms, cost: ran.duration, tags: vec![], payload };
-        cache.put(&prepared.key, &record).await;
-        Ok(Stored::Yes)
     }
+}
+
+impl Prepared<'_> {
+    async fn run(&self, test: &Test) -> Result<Ran, Error> {
+        run::run(test, &self.program, &self.directory, &self.environment).await
+    }
+}
+
+impl Ran {
+    fn outcome(self, key: &Key, stored: Stored) -> Outcome {
+        Outcome {
+            status: self.status,
+            count: self.count,
+            output: self.output,
+            duration: self.duration,
+            source: Source::Ran(stored),
+            key: *key.as_bytes(),
+        }
+    }
+}
+
+fn encode(ran: &Ran) -> Record {
+    let summary = Summary { status: ran.status, count: ran.count.map(|count| (count.passed, count.failed)) };
+    let mut payload = serde_json::to_vec(&summary).expect("a status and two numbers always serialise");
+    payload.push(b'\n');
+    payload.extend_from_slice(&ran.output);
+    Record { schema: SCHEMA, created_ms: now_ms(), cost: ran.duration, tags: vec![], payload: payload.into() }
+}
+
+fn decode(key: &Key, record: &Record) -> Option<Outcome> {
+    let end = record.payload.iter().position(|byte| *byte == b'\n')?;
+    let summary: Summary = serde_json::from_slice(&record.payload[..end]).ok()?;
+    Some(Outcome {
+        status: summary.status,
+        count: summary.count.map(|(passed, failed)| Count { passed, failed }),
+        output: record.payload.slice(end + 1..),
+        duration: record.cost,
+        source: Source::Known(Duration::from_millis(now_ms().saturating_sub(record.created_ms))),
+        key: *key.as_bytes(),
+    })
 }
 
 async fn read_inputs(project: &Path, test: &Test) -> Result<Manifest, Error> {
@@ -182,11 +207,6 @@ fn key(test: &Test, environment: &[(&str, &OsStr)], tools: &[[u8; 32]], inputs: 
         key.bytes(path.as_os_str().as_encoded_bytes()).number(entry.kind as u64).bytes(&entry.hash);
     }
     key.finish()
-}
-
-fn split_line(payload: &Bytes) -> Option<(Bytes, Bytes)> {
-    let end = payload.iter().position(|byte| *byte == b'\n')?;
-    Some((payload.slice(..end), payload.slice(end + 1..)))
 }
 
 fn now_ms() -> u64 {

@@ -24,8 +24,11 @@ const PROBES: [(&str, &[&[&str]]); 2] =
 #[derive(Debug, Default)]
 pub(crate) struct Tools {
     files: Mutex<HashMap<PathBuf, (Stamp, [u8; 32])>>,
-    versions: tokio::sync::Mutex<HashMap<(PathBuf, Vec<u8>, usize), Arc<[u8]>>>,
+    versions: tokio::sync::Mutex<HashMap<VersionKey, Arc<[u8]>>>,
 }
+
+/// The folder, if it chooses its own tool chain; the variables that are seen; the program's place in [`PROBES`].
+type VersionKey = (PathBuf, Vec<u8>, usize);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stamp(u64, u64, u64, i64, i64, i64, i64);

@@ -5,7 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use greenwave_agents::{Agent, AgentPool, CommandAgent, PoolLimits, Script, Scripted};
-use greenwave_cache::{Access, DiskBackend, DiskOptions, MemoryBackend, Tier, Tiered, TieredOptions};
+use greenwave_cache::{
+    Access, DiskBackend, DiskOptions, FileLeases, MemoryBackend, Tier, Tiered, TieredOptions,
+};
 use greenwave_pooling::{BatchConfig, Batcher};
 use greenwave_storage::{Options, SegmentCold, SegmentOptions, Store};
 use greenwave_testing::SCHEMA;
@@ -73,10 +75,13 @@ pub(crate) fn cache(settings: &Settings, state_dir: &Path) -> Result<Option<Tier
     let disk = DiskBackend::open(&folder, DiskOptions::default()).map_err(failed)?;
     let tier = |name: &str, backend| Tier { name: name.to_owned(), backend, access: Access::ReadWrite };
     let tiers = vec![tier("memory", Arc::new(memory)), tier("disk", Arc::new(disk))];
-    Ok(Some(Tiered::new(
-        tiers,
-        TieredOptions { age_max: Some(settings.cache.ttl), ..TieredOptions::new(SCHEMA) },
-    )))
+    let leases = FileLeases::open(folder.join("leases")).map_err(failed)?;
+    let options = TieredOptions {
+        age_max: Some(settings.cache.ttl),
+        leases: Some(Arc::new(leases)),
+        ..TieredOptions::new(SCHEMA)
+    };
+    Ok(Some(Tiered::new(tiers, options)))
 }
 
 /// Makes what was stored durable, once for all features that want it at the same time.

@@ -50,7 +50,7 @@ pub(crate) fn plain(path: &str) -> Result<String, Refusal> {
         match component {
             Component::CurDir => {}
             Component::Normal(part) => {
-                parts.push(part.to_str().expect("a part of a text at its separators is text"))
+                parts.push(part.to_str().expect("a part of a text at its separators is text"));
             }
             Component::ParentDir => return refuse(Problem::Upwards),
             Component::RootDir | Component::Prefix(_) => return refuse(Problem::Absolute),

@@ -71,7 +71,8 @@ pub(crate) struct Shared {
     pub(crate) ancestors: Vec<Vec<usize>>,
     pub(crate) features: Vec<AsyncMutex<FeatureState>>,
     pub(crate) trunk: AsyncMutex<Trunk>,
-    /// The changes of features that became green, by position in the plan.
+    /// Green features by position in the plan, with the changes of those that became so in this run; those of
+    /// earlier runs are in `start`.
     pub(crate) green: Mutex<BTreeMap<usize, Vec<Change>>>,
     /// The project as it was when this run began.
     pub(crate) start: Mutex<Tree>,
@@ -310,11 +311,10 @@ impl Shared {
     async fn keep(&self, feature: usize) -> TaskId {
         let mut state = self.features[feature].lock().await;
         let attempts = state.kept.as_ref().map_or(0, |record| record.attempts);
-        let own = state.kept.as_ref().map(|record| record.own.clone()).unwrap_or_default();
         state.phase = Some(Phase::Green(attempts));
         state.report.kept = true;
         drop(state);
-        self.green.lock().insert(feature, own);
+        self.green.lock().insert(feature, Vec::new());
         let id = &self.plan.features[feature].id;
         self.emit(Event::Kept { feature: id.clone() }).await;
         TaskId::from_index(feature)
@@ -325,6 +325,7 @@ impl Shared {
         let tree = capture(&self.plan.project, &self.store).await?;
         self.start.lock().clone_from(&tree);
         let work = self.state_dir.join("work");
+        clear(&work)?;
         let greens = self.green.lock().keys().copied().collect();
         let workspace = Workspace::new(work.join(".merge"))?;
         *self.trunk.lock().await = Trunk { tree, greens, workspace: Some(workspace) };
@@ -362,6 +363,8 @@ impl Shared {
             self.emit(Event::Failed { feature: id.to_owned(), reason }).await;
         }
         self.journal.keep_durations(&durations)?;
+        self.trunk.lock().await.workspace.take().map(Workspace::remove).unwrap_or_default();
+        self.runner.flush().await;
         self.store.flush().await.map_err(Error::store("flush"))
     }
 
@@ -448,6 +451,14 @@ fn lock_state(project: &Path) -> Result<(PathBuf, fs::File), Error> {
         Ok(()) => Ok((state, lock)),
         Err(fs::TryLockError::WouldBlock) => Err(Error::Busy { project: project.to_owned() }),
         Err(fs::TryLockError::Error(source)) => Err(Error::io("lock", &path)(source)),
+    }
+}
+
+/// Removes a folder with all that is in it, if it is there.
+fn clear(folder: &Path) -> Result<(), Error> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io("clear", folder)(error)),
+        _ => Ok(()),
     }
 }
 

@@ -41,7 +41,7 @@ impl Shared {
             workspace.become_tree(&candidate, &self.store).await?;
             return Ok(refused);
         }
-        self.publish(feature, state, &own, &joined).await?;
+        self.publish(feature, state, &joined).await?;
         trunk.tree = candidate;
         trunk.greens.insert(feature);
         self.green.lock().insert(feature, own);
@@ -80,13 +80,7 @@ impl Shared {
 
     /// Writes the changes into the project. First what is about to be written is recorded, so that a run that
     /// is killed half-way is finished by the next.
-    async fn publish(
-        &self,
-        feature: usize,
-        state: &FeatureState,
-        own: &[Change],
-        joined: &[Change],
-    ) -> Result<(), Failure> {
+    async fn publish(&self, feature: usize, state: &FeatureState, joined: &[Change]) -> Result<(), Failure> {
         for change in joined {
             if workspace::state_of(&self.plan.project, &change.path)? != change.before {
                 return Err(Failure::ChangedOutside { path: change.path.clone() });
@@ -97,7 +91,6 @@ impl Shared {
         let record = Record {
             spec: self.specs[feature].clone(),
             attempts: state.report.attempts,
-            own: own.to_vec(),
             merged: joined.to_vec(),
             written: false,
         };

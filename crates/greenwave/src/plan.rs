@@ -310,7 +310,7 @@ fn check_contents(feature: &Feature) -> Result<(), PlanError> {
 }
 
 /// The known name that is most like one that is not known, if any is much like it.
-pub fn nearest<'a>(name: &str, known: &mut dyn Iterator<Item = &'a str>) -> Option<String> {
+pub fn nearest(name: &str, known: &mut dyn Iterator<Item = &str>) -> Option<String> {
     let likeness = |other: &str| strsim::jaro_winkler(name, other);
     let best = known.max_by(|a, b| likeness(a).total_cmp(&likeness(b)))?;
     (likeness(best) > 0.75).then(|| best.to_owned())

@@ -13,8 +13,6 @@ pub(crate) struct Record {
     pub(crate) spec: String,
     /// How often the agent was asked.
     pub(crate) attempts: u32,
-    /// The feature's own changes, relative to what it began with.
-    pub(crate) own: Vec<Change>,
     /// The changes in the project.
     pub(crate) merged: Vec<Change>,
     /// Whether all of them are written. If not, the run was killed in between, and the next one goes on.

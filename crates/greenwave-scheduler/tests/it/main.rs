@@ -1,5 +1,7 @@
 //! Tests of greenwave-scheduler through its public face.
 
+#![expect(clippy::unwrap_used, reason = "a helper of tests is a test")]
+
 mod dispatcher;
 mod executor;
 mod graph;

@@ -1,5 +1,7 @@
 //! Tests of greenwave-telemetry through its public face, over real sockets of the loopback.
 
+#![expect(clippy::unwrap_used, reason = "a helper of tests is a test")]
+
 use std::net::SocketAddr;
 
 use greenwave_telemetry::{CacheFigures, Endpoint, Error, ParallelFigures, Snapshot, resident};

@@ -1,5 +1,7 @@
 //! Tests of greenwave-testing through its public face, on real folders and real processes.
 
+#![expect(clippy::unwrap_used, reason = "a helper of tests is a test")]
+
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
