@@ -220,9 +220,6 @@ impl CliError {
                 source: greenwave::AgentError::ReadScript { .. },
                 ..
             }) => Some("paths in a plan are relative to the folder that the plan is in".to_owned()),
-            CliError::Config(ConfigError::InFile(_) | ConfigError::Value { .. }) => {
-                Some("`greenwave profile show` prints all settings with their values".to_owned())
-            }
             CliError::NotADemo { .. } | CliError::Exists { .. } => Some("name another place".to_owned()),
             _ => None,
         }

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use console::{Style, measure_text_width, style};
@@ -70,13 +71,15 @@ impl Progress {
         self.move_bar();
     }
 
-    /// Tells that the run was stopped from outside.
-    pub(crate) fn stopped(&mut self) {
+    /// Tells that the run was stopped from outside, and how to go on with it.
+    pub(crate) fn stopped(&mut self, plan: &Path) {
+        self.close();
         match &self.view {
             View::Json => output::line(&json!({"event": "stopped"}).to_string()),
-            _ => self.say("Stopped. What is green stays green: run the same command to go on."),
+            _ => {
+                output::line(&format!("Stopped. What is green stays green; to go on: greenwave run {}", plan.display()));
+            }
         }
-        self.close();
     }
 
     /// Tells what became of everything.

@@ -71,7 +71,7 @@ pub(super) async fn demo(folder: Option<PathBuf>, args: &RunArgs) -> Result<Exit
         output::line(&format!("The demo's plan, agent and project are in {}.", folder.display()));
     }
     let code = run::run(&plan, args).await?;
-    if args.format == Format::Human {
+    if args.format == Format::Human && code == ExitCode::SUCCESS {
         output::line(&format!("See the caches answer: greenwave run {}", plan.display()));
     }
     Ok(code)

@@ -32,7 +32,7 @@ pub(super) async fn run(path: &Path, args: &RunArgs) -> Result<ExitCode, CliErro
     let serving = endpoint.map(|endpoint| endpoint.serve(engine.metrics()));
     let mut progress = Progress::new(args.format, &file.plan);
     progress.profile(config.profile, serving.as_ref().map(Serving::address));
-    watch(engine, progress).await
+    watch(engine, progress, path).await
 }
 
 fn set_pace(agents: &mut std::collections::BTreeMap<String, AgentSpec>, factor: f64) {
@@ -43,7 +43,7 @@ fn set_pace(agents: &mut std::collections::BTreeMap<String, AgentSpec>, factor: 
     }
 }
 
-async fn watch(engine: Engine, mut progress: Progress) -> Result<ExitCode, CliError> {
+async fn watch(engine: Engine, mut progress: Progress, plan: &Path) -> Result<ExitCode, CliError> {
     let io = |source| CliError::Io { operation: "wait for signals of", path: "this process".into(), source };
     let mut interrupt = signal(SignalKind::interrupt()).map_err(io)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(io)?;
@@ -55,8 +55,8 @@ async fn watch(engine: Engine, mut progress: Progress) -> Result<ExitCode, CliEr
             biased;
             Some(event) = events.next() => progress.event(&event),
             report = &mut running => break report?,
-            _ = interrupt.recv() => return Ok(stopped(progress, 130)),
-            _ = terminate.recv() => return Ok(stopped(progress, 143)),
+            _ = interrupt.recv() => return Ok(stopped(progress, plan, 130)),
+            _ = terminate.recv() => return Ok(stopped(progress, plan, 143)),
         }
     };
     while let Some(event) = events.try_next() {
@@ -67,7 +67,7 @@ async fn watch(engine: Engine, mut progress: Progress) -> Result<ExitCode, CliEr
 }
 
 /// Leaving drops the run, which kills what it started; what is green is recorded already.
-fn stopped(mut progress: Progress, code: u8) -> ExitCode {
-    progress.stopped();
+fn stopped(mut progress: Progress, plan: &Path, code: u8) -> ExitCode {
+    progress.stopped(plan);
     ExitCode::from(code)
 }
