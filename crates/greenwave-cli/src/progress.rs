@@ -77,7 +77,10 @@ impl Progress {
         match &self.view {
             View::Json => output::line(&json!({"event": "stopped"}).to_string()),
             _ => {
-                output::line(&format!("Stopped. What is green stays green; to go on: greenwave run {}", plan.display()));
+                output::line(&format!(
+                    "Stopped. What is green stays green; to go on: greenwave run {}",
+                    plan.display()
+                ));
             }
         }
     }

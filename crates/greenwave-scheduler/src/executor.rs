@@ -5,6 +5,7 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 
@@ -101,6 +102,18 @@ pub struct Executor {
     /// The longest that one stage may run; `None` for as long as it likes.
     pub stage_time_max: Option<Duration>,
     stats: Arc<Mutex<Stats>>,
+    stop: Arc<watch::Sender<bool>>,
+}
+
+/// Stops the runs of an executor, those to come included. Clones stop the same.
+#[derive(Debug, Clone)]
+pub struct Stopper(Arc<watch::Sender<bool>>);
+
+impl Stopper {
+    /// Aborts all stages, and has [`Executor::run`] return when they are gone. May be called at any time and again.
+    pub fn stop(&self) {
+        self.0.send_replace(true);
+    }
 }
 
 impl Executor {
@@ -118,6 +131,11 @@ impl Executor {
     pub fn stats_reader(&self) -> impl Fn() -> Stats + Send + Sync + use<> {
         let stats = Arc::clone(&self.stats);
         move || stats.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A handle that stops runs from elsewhere.
+    pub fn stopper(&self) -> Stopper {
+        Stopper(Arc::clone(&self.stop))
     }
 
     /// Runs every task of the graph that is not `already_done`.
@@ -148,12 +166,22 @@ impl Executor {
         let mut run = Run::new(self, graph.len());
         already_done.iter().for_each(|task| run.outcomes[task.index()] = Outcome::AlreadyDone);
 
+        let mut stop = self.stop.subscribe();
         let mut actions = Vec::new();
         dispatcher.handle(Duration::ZERO, Event::Begin, &mut actions)?;
         loop {
             self.publish(&dispatcher);
             run.perform(&mut actions, &stage, &mut observe);
-            let Some((task, step)) = run.next_ended().await else { break };
+            let ended = tokio::select! {
+                biased;
+                // The sender is ours, so this ends only by being stopped.
+                _ = stop.wait_for(|stopped| *stopped) => {
+                    run.futures.shutdown().await;
+                    break;
+                }
+                ended = run.next_ended() => ended,
+            };
+            let Some((task, step)) = ended else { break };
             let now = run.started.elapsed();
             let event = match &step {
                 Ok(Step::Next(needs)) => Event::Next(task, needs),

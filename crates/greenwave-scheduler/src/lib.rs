@@ -55,7 +55,7 @@ mod stats;
 
 pub use dispatcher::{Action, Dispatcher, Event, Limits, OnFailure, State};
 pub use error::Error;
-pub use executor::{Executor, Failure, Outcome, Progress, Report, Stage, Step};
+pub use executor::{Executor, Failure, Outcome, Progress, Report, Stage, Step, Stopper};
 pub use graph::{Graph, GraphBuilder, TaskId};
 #[cfg(feature = "journal")]
 pub use journal::Journal;

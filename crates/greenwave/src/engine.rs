@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use greenwave_agents::AgentPool;
 use greenwave_scheduler::{
-    Durations, Executor, Graph, Journal, Limits, Needs, Outcome, Progress, Resources, Stats, TaskId,
+    Durations, Executor, Graph, Journal, Limits, Needs, Outcome, Progress, Resources, Stats, Stopper, TaskId,
 };
 use greenwave_storage::{Attempts, Store};
 use greenwave_streaming::{Budget, Fanout, Policy, Subscription};
@@ -108,10 +108,8 @@ impl Engine {
         let (state_dir, lock) = lock_state(&plan.project)?;
         let store = adapters::store(&settings, &state_dir.join("store"))?;
         let cache = adapters::cache(&settings, &state_dir)?;
-        let fingerprint = |name: &String| agents.get(name).map(AgentPool::fingerprint).unwrap_or_default();
-        let specs = plan.features.iter().map(|feature| record::spec(feature, &fingerprint(&feature.agent)));
         let shared = Shared {
-            specs: specs.collect(),
+            specs: plan.features.iter().map(record::spec).collect(),
             flusher: Flusher::new(store.clone()),
             attempts: Attempts::new(store.clone(), "attempts"),
             journal: Journal::open(state_dir.join("journal"))?,
@@ -145,9 +143,16 @@ impl Engine {
         move || snapshot(&stats(), &shared)
     }
 
-    /// Runs the plan until every feature is green, failed or skipped.
+    /// A handle that stops the run: what it started is killed and waited for, and [`run`](Engine::run) returns
+    /// with what became green until then.
+    pub fn stopper(&self) -> Stopper {
+        self.executor.stopper()
+    }
+
+    /// Runs the plan until every feature is green, failed or skipped, or the run is [stopped](Engine::stopper).
+    /// A later run goes on where it was.
     ///
-    /// Dropping the future stops the run and kills what it started; a later run goes on where it was.
+    /// Dropping the future stops the run as well, but waits for nothing: what it started is killed soon after.
     ///
     /// # Errors
     /// Only what keeps the run as a whole from going on. Features that fail are in the report.

@@ -68,7 +68,7 @@ pub use error::{Error, Failure, chain};
 pub use event::Event;
 pub use feature::{Course, Happening, Phase};
 pub use greenwave_agents::Error as AgentError;
-pub use greenwave_scheduler::Graph;
+pub use greenwave_scheduler::{Graph, Stopper};
 pub use greenwave_telemetry::{Endpoint, Error as TelemetryError, Serving};
 pub use greenwave_testing::{Environment, Error as TestError, Test};
 pub use plan::{AgentSpec, Feature, Place, Plan, PlanError, nearest};

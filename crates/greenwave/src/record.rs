@@ -9,7 +9,7 @@ use crate::tree::Change;
 /// A feature whose files are in the project, or were about to be written there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Record {
-    /// What the feature was: a changed feature starts anew.
+    /// What the feature was ([`spec`]): another one of the same id starts anew.
     pub(crate) spec: String,
     /// How often the agent was asked.
     pub(crate) attempts: u32,
@@ -30,23 +30,10 @@ impl Record {
     }
 }
 
-/// Everything about a feature that decides what it should become, hashed.
-pub(crate) fn spec(feature: &Feature, agent: &[u8; 32]) -> String {
-    let tests: Vec<_> = feature
-        .tests
-        .iter()
-        .chain(&feature.review)
-        .map(|test| (&test.command, &test.directory, &test.inputs, &test.env))
-        .collect();
-    let all = (
-        &feature.id,
-        &feature.title,
-        &feature.prompt,
-        &feature.depends_on,
-        agent,
-        tests,
-        feature.review.is_some(),
-    );
-    let text = serde_json::to_vec(&all).unwrap_or_default();
+/// What makes a feature the one that was green before, hashed: its id and its tests. Another prompt, title or
+/// agent does not undo what the tests say is done; other tests are another feature, which has to be red first.
+pub(crate) fn spec(feature: &Feature) -> String {
+    let tests: Vec<_> = feature.tests.iter().map(|test| (&test.command, &test.directory)).collect();
+    let text = serde_json::to_vec(&(&feature.id, tests)).unwrap_or_default();
     blake3::hash(&text).to_hex().to_string()
 }

@@ -47,27 +47,38 @@ async fn watch(engine: Engine, mut progress: Progress, plan: &Path) -> Result<Ex
     let io = |source| CliError::Io { operation: "wait for signals of", path: "this process".into(), source };
     let mut interrupt = signal(SignalKind::interrupt()).map_err(io)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(io)?;
+    let mut hang_up = signal(SignalKind::hangup()).map_err(io)?;
+    let stopper = engine.stopper();
+    let mut stopped_by = None;
     let mut events = engine.events();
     let mut running = pin!(engine.run());
     let report = loop {
-        tokio::select! {
+        // The codes that shells give for a program that such a signal ended.
+        let code = tokio::select! {
             // What happened before the end is shown before it.
             biased;
-            Some(event) = events.next() => progress.event(&event),
+            Some(event) = events.next() => {
+                progress.event(&event);
+                continue;
+            }
             report = &mut running => break report?,
-            _ = interrupt.recv() => return Ok(stopped(progress, plan, 130)),
-            _ = terminate.recv() => return Ok(stopped(progress, plan, 143)),
+            _ = interrupt.recv() => 130,
+            _ = terminate.recv() => 143,
+            _ = hang_up.recv() => 129,
+        };
+        // Who asks twice does not want to wait.
+        if stopped_by.replace(code).is_some() {
+            return Ok(ExitCode::from(code));
         }
+        stopper.stop();
     };
+    if let Some(code) = stopped_by {
+        progress.stopped(plan);
+        return Ok(ExitCode::from(code));
+    }
     while let Some(event) = events.try_next() {
         progress.event(&event);
     }
     progress.finish(&report);
     Ok(if report.all_green() { ExitCode::SUCCESS } else { ExitCode::from(NOT_GREEN) })
-}
-
-/// Leaving drops the run, which kills what it started; what is green is recorded already.
-fn stopped(mut progress: Progress, plan: &Path, code: u8) -> ExitCode {
-    progress.stopped(plan);
-    ExitCode::from(code)
 }

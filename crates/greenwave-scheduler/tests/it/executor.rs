@@ -141,6 +141,30 @@ async fn dropping_the_run_drops_its_stages() {
     assert_eq!(Arc::strong_count(&alive), 1);
 }
 
+#[tokio::test(start_paused = true)]
+async fn stopping_waits_until_every_stage_is_gone() {
+    let graph = graph(&[("ends", &[]), ("hangs", &[]), ("waits", &["hangs"])]);
+    let alive = Arc::new(());
+    let held = Arc::clone(&alive);
+    let executor = executor(2);
+    let stopper = executor.stopper();
+    let running = run(&executor, &graph, move |stage| {
+        let held = Arc::clone(&held);
+        async move {
+            let _held = held;
+            if stage.task.index() == 1 { std::future::pending().await } else { Step::Done(()) }
+        }
+    });
+    let stop = async {
+        sleep(Duration::from_secs(1)).await;
+        stopper.stop();
+    };
+    let (report, ()) = tokio::join!(running, stop);
+    assert_eq!(Arc::strong_count(&alive), 1);
+    let [ends, hangs, waits] = &report.outcomes[..] else { panic!("three tasks") };
+    assert!(matches!((ends, hangs, waits), (Outcome::Done(()), Outcome::Stopped, Outcome::Stopped)));
+}
+
 #[test]
 fn durations_learn_and_withstand_outliers() {
     let mut durations = Durations::default();
