@@ -42,16 +42,6 @@ pub enum Error {
         /// What is wrong with it.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The test's patterns match no file, so nothing would ever change its result.
-    #[error("test `{test}`: no file of {} matches its inputs {patterns:?}", directory.display())]
-    NoInputs {
-        /// The test's name.
-        test: String,
-        /// The project's folder.
-        directory: PathBuf,
-        /// The patterns.
-        patterns: Vec<String>,
-    },
     /// A file or folder could not be read.
     #[error("cannot {operation} {}", path.display())]
     Io {

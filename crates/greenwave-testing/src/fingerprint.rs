@@ -69,15 +69,12 @@ impl Manifest {
     /// Without patterns, files that the project's ignore files name are left out. Version control's own
     /// files and folders tagged as caches are left out always.
     ///
+    /// There may be none: what a test reads may not have been written yet.
+    ///
     /// # Errors
-    /// [`Error::InvalidPattern`], [`Error::NoInputs`], or [`Error::Io`] with the file that cannot be read.
+    /// [`Error::InvalidPattern`], or [`Error::Io`] with the file that cannot be read.
     pub fn read(project: &Path, test: &Test) -> Result<Self, Error> {
-        let manifest = Self::collect(project, patterns(project, test)?)?;
-        if manifest.files.is_empty() {
-            let (test, patterns) = (test.name.clone(), test.inputs.clone());
-            return Err(Error::NoInputs { test, directory: project.to_owned(), patterns });
-        }
-        Ok(manifest)
+        Self::collect(project, patterns(project, test)?)
     }
 
     fn collect(project: &Path, patterns: Override) -> Result<Self, Error> {

@@ -68,6 +68,8 @@ pub enum Stored {
     NotAPass,
     /// It was not, because this input changed while the test ran.
     InputChanged(PathBuf),
+    /// It was not, because no file is among its inputs: nothing would ever have changed it.
+    NoInputs,
     /// There is no cache, or the caller did not want it used.
     NoCache,
 }

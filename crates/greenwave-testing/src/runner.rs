@@ -131,6 +131,9 @@ impl Runner {
         if ran.status != Status::Passed {
             return Stored::NotAPass;
         }
+        if prepared.inputs.files().len() == 0 {
+            return Stored::NoInputs;
+        }
         let now = read_inputs(project, test).await;
         match now.as_ref().map(|now| prepared.inputs.first_difference(now)) {
             Ok(None) => Stored::Yes,
