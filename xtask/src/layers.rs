@@ -1,0 +1,240 @@
+//! Checks the layers of `docs/architecture.md`. Each rule is an absence: what a crate does not depend on, and what
+//! its code does not do. Knows nothing of what the crates are for.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use crate::Result;
+use crate::metadata::{Dependency, Kind, Metadata, Package};
+use crate::program::root;
+use crate::source::{code, files_below, has, is_test_or_example};
+
+/// Every package, the layer it stands in, and those of ours that it may be built from.
+const LAYERS: [(&str, Layer, &[&str]); 13] = [
+    ("greenwave-segment", Layer::Log, &[]),
+    ("greenwave-cache", Layer::Library, &["greenwave-segment"]),
+    ("greenwave-scheduler", Layer::Library, &["greenwave-segment"]),
+    ("greenwave-storage", Layer::Library, &["greenwave-segment"]),
+    ("greenwave-streaming", Layer::Library, &["greenwave-segment"]),
+    ("greenwave-pooling", Layer::Library, &["greenwave-segment"]),
+    ("greenwave-agents", Layer::Service, &["greenwave-streaming", "greenwave-pooling"]),
+    ("greenwave-testing", Layer::Service, &["greenwave-cache", "greenwave-scheduler"]),
+    ("greenwave-telemetry", Layer::Service, &[]),
+    (
+        "greenwave",
+        Layer::Engine,
+        &[
+            "greenwave-segment",
+            "greenwave-cache",
+            "greenwave-scheduler",
+            "greenwave-storage",
+            "greenwave-streaming",
+            "greenwave-pooling",
+            "greenwave-agents",
+            "greenwave-testing",
+            "greenwave-telemetry",
+        ],
+    ),
+    ("greenwave-cli", Layer::Program, &["greenwave"]),
+    ("greenwave-benches", Layer::Tool, ANYTHING),
+    ("xtask", Layer::Tool, &[]),
+];
+
+/// No restriction.
+const ANYTHING: &[&str] = &["*"];
+
+/// Optional dependencies that may be on by default. All others are asked for by those who need them.
+const ON_BY_DEFAULT: [(&str, &str); 2] =
+    [("greenwave-cache", "greenwave-segment"), ("greenwave-storage", "greenwave-segment")];
+
+const HTTP_CLIENTS: &[&str] = &["reqwest", "ureq", "isahc", "attohttpc", "curl", "surf", "minreq", "awc"];
+const HTTP_SERVERS: &[&str] =
+    &["axum", "hyper", "warp", "actix-web", "tiny_http", "rouille", "poem", "salvo", "rocket", "tide"];
+/// The one crate that serves HTTP.
+const SERVER: &str = "greenwave-telemetry";
+
+/// What reads command lines and configuration files, and draws on terminals. For the program alone.
+const FACE: &[&str] = &["clap", "toml", "toml_edit", "indicatif", "console"];
+
+/// Clients of services, and other libraries that are large or move fast: only ever optional.
+const HEAVY: &[&str] = &[
+    "redis",
+    "memcache",
+    "async-memcached",
+    "object_store",
+    "opendal",
+    "reqwest",
+    "tonic",
+    "openssl",
+    "async-nats",
+    "rusqlite",
+    "sqlx",
+    "rocksdb",
+    "aws-sdk-s3",
+    "agent-client-protocol",
+    "prometheus",
+    "opentelemetry",
+];
+
+/// What code of layers 0 to 2 does not do.
+const NEVER: [(&str, &[&str]); 4] = [
+    ("prints", &["print!", "println!", "eprint!", "eprintln!", "dbg!", "io::stdout", "io::stderr"]),
+    (
+        "reads the environment",
+        &["env::var", "env::vars", "env::var_os", "env::vars_os", "env::args", "env::args_os"],
+    ),
+    ("reads a configuration file", &["toml::", "\"greenwave.toml\""]),
+    (
+        "installs a global",
+        &[
+            "set_hook",
+            "set_global_default",
+            "set_default",
+            "set_logger",
+            "set_boxed_logger",
+            "set_global_recorder",
+        ],
+    ),
+];
+
+/// Where a package stands, from the ground up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Layer {
+    /// 0: the log under everything durable.
+    Log,
+    /// 1: libraries that are useful alone.
+    Library,
+    /// 2: agents, tests, figures.
+    Service,
+    /// 3: what joins them.
+    Engine,
+    /// 4: what people run.
+    Program,
+    /// Beside them all.
+    Tool,
+}
+
+/// Checks the workspace.
+///
+/// # Errors
+/// Every rule that is broken, with where.
+pub(crate) fn layers() -> Result<String> {
+    let metadata = Metadata::of_workspace()?;
+    let mut broken = check(&metadata);
+    for package in metadata.members() {
+        if place(&package.name).is_some_and(|(layer, _)| layer <= Layer::Service) {
+            broken.extend(check_sources(&package.name, &package.folder)?);
+        }
+    }
+    if broken.is_empty() {
+        return Ok(format!("layers: {} packages keep to them", metadata.members().len()));
+    }
+    let text = broken.iter().fold(String::new(), |mut text, line| {
+        let _ = write!(text, "\n  {line}");
+        text
+    });
+    Err(format!("the layers of docs/architecture.md are broken:{text}").into())
+}
+
+fn place(name: &str) -> Option<(Layer, &'static [&'static str])> {
+    LAYERS.into_iter().find(|(known, ..)| *known == name).map(|(_, layer, may_use)| (layer, may_use))
+}
+
+/// The rules on dependencies.
+fn check(metadata: &Metadata) -> Vec<String> {
+    let mut broken = Vec::new();
+    for package in metadata.members() {
+        let Some((layer, may_use)) = place(&package.name) else {
+            broken.push(format!("{} stands in no layer: give it one in xtask/src/layers.rs", package.name));
+            continue;
+        };
+        let dependencies = package.dependencies.iter().filter(|dependency| dependency.name != package.name);
+        broken.extend(dependencies.filter_map(|it| check_dependency(package, layer, may_use, it)));
+        broken.extend(package.on_by_default().filter_map(|it| check_default(package, it)));
+        broken.extend(check_ways(metadata, package, layer));
+    }
+    broken
+}
+
+/// What one line of a manifest breaks. Tests may use what is above them, but for the tools.
+fn check_dependency(package: &Package, layer: Layer, may_use: &[&str], it: &Dependency) -> Option<String> {
+    let (who, whom) = (&package.name, &it.name);
+    let ours = place(whom);
+    if ours.is_some_and(|(other, _)| other == Layer::Tool) {
+        return Some(format!("{who} depends on {whom}: nothing depends on the tools"));
+    }
+    if it.kind == Kind::Dev {
+        return None;
+    }
+    if ours.is_some() && may_use != ANYTHING && !may_use.contains(&whom.as_str()) {
+        return Some(format!("{who} depends on {whom}: of ours it may use {}", listed(may_use)));
+    }
+    if ours.is_some() && layer == Layer::Library && !it.is_optional {
+        return Some(format!("{who} depends on {whom} without a feature: what it keeps on disk is optional"));
+    }
+    if layer < Layer::Program && HEAVY.contains(&whom.as_str()) && !it.is_optional {
+        return Some(format!("{who} depends on {whom} without a feature: it is too heavy for everybody"));
+    }
+    None
+}
+
+fn check_default(package: &Package, it: &Dependency) -> Option<String> {
+    let pair = (package.name.as_str(), it.name.as_str());
+    let is_allowed = ON_BY_DEFAULT.contains(&pair);
+    (!is_allowed).then(|| format!("{} switches the optional {} on by default", pair.0, pair.1))
+}
+
+/// What a package is built from, however far away.
+fn check_ways(metadata: &Metadata, package: &Package, layer: Layer) -> Vec<String> {
+    let mut rules: Vec<(Vec<&str>, Vec<&str>, &str)> = Vec::new();
+    if layer <= Layer::Library {
+        rules.push(([HTTP_CLIENTS, HTTP_SERVERS].concat(), vec![], "no HTTP below layer 2"));
+    } else if layer < Layer::Tool && package.name != SERVER {
+        // A client may be built from the same parts as a server.
+        let past = [HTTP_CLIENTS, &[SERVER]].concat();
+        rules.push((HTTP_SERVERS.to_vec(), past, "only greenwave-telemetry serves HTTP"));
+    }
+    if layer < Layer::Program {
+        rules.push((FACE.to_vec(), vec![], "only greenwave-cli reads command lines and files, and draws"));
+    }
+    let broken = |(wanted, past, rule): &(Vec<&str>, Vec<&str>, &str)| {
+        let way = metadata.way_to(package, wanted, past)?;
+        Some(format!("{}: {rule}", way.join(" -> ")))
+    };
+    rules.iter().filter_map(broken).collect()
+}
+
+/// The rules on code.
+fn check_sources(package: &str, folder: &Path) -> Result<Vec<String>> {
+    let mut broken = Vec::new();
+    for path in files_below(&folder.join("src"))? {
+        if path.extension().is_none_or(|extension| extension != "rs") || is_test_or_example(&path) {
+            continue;
+        }
+        let file = folder.join("src").join(&path);
+        let shown = file.strip_prefix(root()).unwrap_or(&file).display().to_string();
+        broken.extend(check_code(package, &shown, &std::fs::read_to_string(&file)?));
+    }
+    Ok(broken)
+}
+
+fn check_code(package: &str, file: &str, text: &str) -> Vec<String> {
+    let mut broken = Vec::new();
+    for (number, line) in code(text) {
+        for (does, patterns) in NEVER {
+            if let Some(pattern) = patterns.iter().find(|pattern| has(line, pattern)) {
+                broken.push(format!(
+                    "{file}:{number}: `{pattern}`: {package} {does}, which layers 0 to 2 never do"
+                ));
+            }
+        }
+    }
+    broken
+}
+
+fn listed(names: &[&str]) -> String {
+    if names.is_empty() { "nothing".to_owned() } else { names.join(", ") }
+}
+
+#[cfg(test)]
+mod tests;
