@@ -16,6 +16,9 @@ pub struct Machine {
     pub kernel: String,
     /// The compiler with its version.
     pub compiler: String,
+    /// Processes that ran or wanted to, on average over the last 15 minutes: well above what a suite itself keeps
+    /// busy, others were at work too.
+    pub load: String,
 }
 
 impl Machine {
@@ -37,6 +40,7 @@ impl Machine {
             memory_gb: kibibytes.unwrap_or(0) * 1024 / 1_000_000_000,
             kernel: kernel.filter(|version| !version.is_empty()).unwrap_or_else(unknown),
             compiler: first_line(Command::new("rustc").arg("-V")).unwrap_or_else(unknown),
+            load: read("/proc/loadavg").split(' ').nth(2).map_or_else(unknown, str::to_owned),
         }
     }
 

@@ -95,7 +95,7 @@ impl Page {
         rows.iter().for_each(|row| page.push_str(&(row.to_markdown() + "\n")));
         let _ = write!(
             page,
-            "\n- command: `cargo xtask bench {}`\n- commit: {}\n- date: {}\n- machine: {}, {} cores, {} GB; Linux {}\n- compiler: {}\n",
+            "\n- command: `cargo xtask bench {}`\n- commit: {}\n- date: {}\n- machine: {}, {} cores, {} GB; Linux {}\n- load, average of the last 15 minutes: {}\n- compiler: {}\n",
             self.suite,
             commit(),
             today(),
@@ -103,6 +103,7 @@ impl Page {
             machine.cores,
             machine.memory_gb,
             machine.kernel,
+            machine.load,
             machine.compiler
         );
         page
