@@ -18,6 +18,8 @@ use crate::{Agent, Answer, Error, Event, Request, Session};
 
 /// Most bytes of an answer that are read at once.
 const CHUNK_BYTES_MAX: usize = 16 * 1024;
+/// Longer than anybody waits, and short enough to be added to any clock: ten years.
+const FOREVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// Most bytes of a program's last words that are kept.
 const STDERR_BYTES_MAX: usize = 2 * 1024;
 
@@ -35,7 +37,7 @@ pub struct CommandAgent {
 impl CommandAgent {
     /// An agent for a program with its arguments, and the longest that one answer may take.
     pub fn new(command: Vec<String>, time_max: Duration) -> Self {
-        Self { command, time_max }
+        Self { command, time_max: time_max.min(FOREVER) }
     }
 
     fn program(&self) -> String {
@@ -80,6 +82,7 @@ impl Session for CommandAgent {
         tokio::spawn(write_prompt(stdin, request.prompt.clone()));
         let talk = Talk {
             child,
+            ended: None,
             stdout,
             last_words: tokio::spawn(read_end(stderr)),
             block: BytesMut::new(),
@@ -104,6 +107,8 @@ impl Session for CommandAgent {
 #[derive(Debug)]
 struct Talk {
     child: Child,
+    /// How the program itself has ended; what it had left running was killed then.
+    ended: Option<ExitStatus>,
     stdout: ChildStdout,
     last_words: JoinHandle<Vec<u8>>,
     block: BytesMut,
@@ -120,7 +125,7 @@ impl Talk {
             Err(_) => Err(timed_out),
             Ok(Err(source)) => Err(broken(&self.program, source)),
             Ok(Ok(Some(text))) => Ok(Event::Text(text)),
-            Ok(Ok(None)) => match tokio::time::timeout_at(self.deadline, self.child.wait()).await {
+            Ok(Ok(None)) => match tokio::time::timeout_at(self.deadline, self.status()).await {
                 Err(_) => Err(timed_out),
                 Ok(Err(source)) => Err(broken(&self.program, source)),
                 Ok(Ok(status)) if status.success() => Ok(Event::End),
@@ -129,10 +134,31 @@ impl Talk {
         }
     }
 
+    /// The next piece of the answer. It is whole when the program has ended: what the program has left running
+    /// may hold the pipe, and is not waited for.
     async fn read(&mut self) -> io::Result<Option<Bytes>> {
         self.block.reserve(CHUNK_BYTES_MAX);
+        while self.ended.is_none() {
+            let mut stdout = (&mut self.stdout).take(CHUNK_BYTES_MAX as u64);
+            tokio::select! {
+                biased;
+                count = stdout.read_buf(&mut self.block) => return Ok(self.taken(count?)),
+                status = self.child.wait() => self.ended = Some(status?),
+            }
+        }
         let count = (&mut self.stdout).take(CHUNK_BYTES_MAX as u64).read_buf(&mut self.block).await?;
-        Ok((count > 0).then(|| self.block.split().freeze()))
+        Ok(self.taken(count))
+    }
+
+    fn taken(&mut self, count: usize) -> Option<Bytes> {
+        (count > 0).then(|| self.block.split().freeze())
+    }
+
+    async fn status(&mut self) -> io::Result<ExitStatus> {
+        match self.ended {
+            Some(status) => Ok(status),
+            None => self.child.wait().await,
+        }
     }
 
     async fn exited(&mut self, status: ExitStatus) -> Error {

@@ -1,6 +1,7 @@
 //! The agent that replays recorded answers, chunk by chunk with their recorded delays.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::{StreamExt, stream};
@@ -62,7 +63,8 @@ impl Session for Scripted {
 fn replay(recording: Recording, pace: f64) -> Answer {
     let end = recording.complete.then_some(Ok(Event::End));
     let chunks = stream::iter(recording.chunks).then(move |(delay, text)| async move {
-        let delay = delay.mul_f64(pace);
+        // A delay that no clock can express is one that never ends.
+        let delay = Duration::try_from_secs_f64(delay.as_secs_f64() * pace).unwrap_or(Duration::MAX);
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;
         }

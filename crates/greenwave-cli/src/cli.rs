@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use greenwave::PlanError;
 
-use crate::config::{Config, ConfigError, Overrides};
+use crate::config::{Config, ConfigError, Origin, Overrides, VARIABLE};
 use crate::diagnostic::{Diagnostic, Document};
 use crate::planfile::{PlanFile, looks_like_configuration};
 
@@ -97,7 +97,7 @@ struct RunArgs {
     #[arg(long, value_enum, default_value_t = Format::Human)]
     format: Format,
     /// Multiply the recorded delays of scripted agents; 0 for none.
-    #[arg(long, value_name = "FACTOR")]
+    #[arg(long, value_name = "FACTOR", value_parser = pace, allow_negative_numbers = true)]
     pace: Option<f64>,
     #[command(flatten)]
     settings: SettingsArgs,
@@ -133,6 +133,11 @@ struct SettingsArgs {
     no_metrics: bool,
 }
 
+fn pace(text: &str) -> Result<f64, String> {
+    let factor = text.parse().ok().filter(|factor| (0.0..=1e6).contains(factor));
+    factor.ok_or_else(|| "a number from 0 to 1000000 is wanted".to_owned())
+}
+
 fn key_and_value(text: &str) -> Result<(String, String), String> {
     let (key, value) =
         text.split_once('=').ok_or("`KEY=VALUE` is wanted, as in `--set cache.entries=500`")?;
@@ -140,7 +145,7 @@ fn key_and_value(text: &str) -> Result<(String, String), String> {
 }
 
 impl SettingsArgs {
-    fn overrides(&self) -> Overrides {
+    fn overrides(&self) -> Result<Overrides, ConfigError> {
         let flag = |flag: &str, key: &str, value: &Option<String>| {
             value.as_ref().map(|value| (flag.to_owned(), key.to_owned(), value.clone()))
         };
@@ -154,16 +159,29 @@ impl SettingsArgs {
             flag("--no-metrics", "metrics.enabled", &off(self.no_metrics)),
         ];
         let set = self.set.iter().map(|(key, value)| ("--set".to_owned(), key.clone(), value.clone()));
-        // Variables that are not UTF-8 cannot be ours.
-        let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
-            Some((name.into_string().ok()?, value.into_string().ok()?))
-        };
-        Overrides {
+        Ok(Overrides {
             profile: self.profile.clone(),
-            variables: std::env::vars_os().filter_map(text).collect(),
+            variables: variables()?,
             flags: named.into_iter().flatten().chain(set).collect(),
+        })
+    }
+}
+
+/// The variables that may be ours: those with names that are text.
+fn variables() -> Result<Vec<(String, String)>, ConfigError> {
+    let mut variables = Vec::new();
+    for (name, value) in std::env::vars_os() {
+        let Ok(name) = name.into_string() else { continue };
+        match value.into_string() {
+            Ok(value) => variables.push((name, value)),
+            Err(_) if name.starts_with(VARIABLE) => {
+                let origin = Origin::Variable(name);
+                return Err(ConfigError::Value { origin, problem: "its value is not UTF-8".to_owned() });
+            }
+            Err(_) => {}
         }
     }
+    Ok(variables)
 }
 
 impl Cli {
@@ -174,7 +192,7 @@ impl Cli {
             Command::Init { plan } => init::init(&plan),
             Command::Graph { plan, format } => graph::graph(&plan, format),
             Command::Profile { command: ProfileCommand::Show { project, settings } } => {
-                profile::show(&Config::load(&project, &settings.overrides())?)
+                profile::show(&Config::load(&project, &settings.overrides()?)?)
             }
         }
     }
@@ -197,6 +215,8 @@ pub(crate) enum CliError {
     Runtime(#[source] std::io::Error),
     #[error("cannot {operation} {}", path.display())]
     Io { operation: &'static str, path: PathBuf, source: std::io::Error },
+    #[error("cannot write to the standard output")]
+    Output(#[source] std::io::Error),
     #[error("{} is there already, and is not overwritten", path.display())]
     Exists { path: PathBuf },
     #[error("{} has files in it that are no demo", path.display())]

@@ -5,17 +5,18 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use greenwave::{Compression, Settings, nearest};
 use toml::de::DeValue;
 
 use crate::diagnostic::{Diagnostic, Document};
-use crate::reader::{BYTES, DURATION, Table, bytes, describe, duration, list, number, whole};
+use crate::reader::{DURATION, Table, bytes, describe, duration, list, number, whole};
 
 /// The project's own file.
 pub(crate) const FILE: &str = "greenwave.toml";
 /// What variables begin with.
-const VARIABLE: &str = "GREENWAVE_";
+pub(crate) const VARIABLE: &str = "GREENWAVE_";
 /// Variables that are ours and no settings.
 const OTHER_VARIABLES: [&str; 2] = ["GREENWAVE_PROFILE", "GREENWAVE_REQUIRE_SERVICES"];
 
@@ -30,57 +31,49 @@ pub(crate) const PROFILES: [(&str, &str); 3] = [
 struct Key {
     name: &'static str,
     accepted: &'static str,
+    /// The largest whole number that fits, told only to those who exceed it.
+    most: u64,
     set: fn(&mut Settings, &DeValue<'_>) -> Option<()>,
     show: fn(&Settings) -> String,
 }
 
-/// A key of a whole number, a truth value, and so on; `$field` is its place in [`Settings`].
+/// A key of a whole number, a truth value, and so on; the last words are its place in [`Settings`].
 macro_rules! key {
-    ($name:literal, count $(from $least:literal)?, $($field:ident).+) => {
+    ($name:literal, $accepted:expr, $most:expr, $read:expr, $show:expr, $($field:ident).+) => {
         Key {
             name: $name,
-            accepted: concat!("a whole number from ", $($least,)? ""),
+            accepted: $accepted,
+            most: $most,
             set: |settings, value| {
-                let least = 0 $(+ $least)?;
-                settings.$($field).+ = whole(value).filter(|n| *n >= least)?.try_into().ok()?;
+                settings.$($field).+ = $read(value)?;
                 Some(())
             },
-            show: |settings| settings.$($field).+.to_string(),
+            show: |settings| $show(&settings.$($field).+),
         }
+    };
+    ($name:literal, count from $least:literal, $($field:ident).+) => {
+        key!($name, concat!("a whole number from ", $least), u32::MAX as u64, |value: &DeValue<'_>| {
+            u32::try_from(whole(value).filter(|n| *n >= $least)?).ok()?.try_into().ok()
+        }, ToString::to_string, $($field).+)
     };
     ($name:literal, flag, $($field:ident).+) => {
-        Key {
-            name: $name,
-            accepted: "true or false",
-            set: |settings, value| {
-                settings.$($field).+ = value.as_bool()?;
-                Some(())
-            },
-            show: |settings| settings.$($field).+.to_string(),
-        }
+        key!($name, "true or false", u64::MAX, DeValue::as_bool, ToString::to_string, $($field).+)
     };
     ($name:literal, duration, $($field:ident).+) => {
-        Key {
-            name: $name,
-            accepted: DURATION,
-            set: |settings, value| {
-                settings.$($field).+ = duration(value)?;
-                Some(())
-            },
-            show: |settings| format!("\"{}\"", humantime::format_duration(settings.$($field).+)),
-        }
+        key!($name, DURATION, u64::MAX, duration, show_duration, $($field).+)
+    };
+    ($name:literal, duration above zero, $($field:ident).+) => {
+        key!($name, DURATION, u64::MAX, |value: &DeValue<'_>| duration(value).filter(|it| !it.is_zero()),
+             show_duration, $($field).+)
     };
     ($name:literal, bytes from $least:literal, $($field:ident).+) => {
-        Key {
-            name: $name,
-            accepted: BYTES,
-            set: |settings, value| {
-                settings.$($field).+ = bytes(value).filter(|size| *size >= $least)?;
-                Some(())
-            },
-            show: |settings| settings.$($field).+.to_string(),
-        }
+        key!($name, concat!("a size like \"50 MB\" or \"64 MiB\", or a whole number of bytes, from ", $least), u64::MAX,
+             |value: &DeValue<'_>| bytes(value).filter(|size| *size >= $least), ToString::to_string, $($field).+)
     };
+}
+
+fn show_duration(value: &Duration) -> String {
+    format!("\"{}\"", humantime::format_duration(*value))
 }
 
 /// Everything that can be set.
@@ -91,6 +84,7 @@ const KEYS: &[Key] = &[
     Key {
         name: "cache.directory",
         accepted: "the path of a folder, or \"\" for the project's own .greenwave folder,",
+        most: u64::MAX,
         set: |settings, value| {
             settings.cache.directory =
                 Some(value.as_str()?).filter(|path| !path.is_empty()).map(PathBuf::from);
@@ -108,6 +102,7 @@ const KEYS: &[Key] = &[
     Key {
         name: "storage.compression",
         accepted: "\"off\", \"zstd\", or \"zstd 1\" to \"zstd 19\"",
+        most: u64::MAX,
         set: |settings, value| {
             settings.storage.compression = compression(value.as_str()?)?;
             Some(())
@@ -120,6 +115,7 @@ const KEYS: &[Key] = &[
     Key {
         name: "storage.spillover_threshold",
         accepted: "a number above 0 and up to 1",
+        most: u64::MAX,
         set: |settings, value| {
             settings.storage.spillover_threshold =
                 number(value).filter(|share| *share > 0.0 && *share <= 1.0)?;
@@ -130,21 +126,29 @@ const KEYS: &[Key] = &[
     key!("storage.promote_after", count from 1, storage.promote_after),
     key!("memory.reclaim", flag, memory.reclaim),
     key!("pool.size", count from 1, pool.size),
-    key!("pool.min", count, pool.min),
+    key!("pool.min", count from 0, pool.min),
     key!("pool.idle_timeout", duration, pool.idle_timeout),
-    key!("agent.time_limit", duration, agent.time_limit),
+    key!("agent.time_limit", duration above zero, agent.time_limit),
     key!("agent.answer_limit", bytes from 1, agent.answer_limit),
     key!("metrics.enabled", flag, metrics.enabled),
     Key {
         name: "metrics.address",
         accepted: "an IP address like \"127.0.0.1\" or \"::1\"",
+        most: u64::MAX,
         set: |settings, value| {
             settings.metrics.address = value.as_str()?.parse().ok()?;
             Some(())
         },
         show: |settings| format!("\"{}\"", settings.metrics.address),
     },
-    key!("metrics.port", count, metrics.port),
+    key!(
+        "metrics.port",
+        "a whole number from 0 to 65535",
+        u64::MAX,
+        |value: &DeValue<'_>| u16::try_from(whole(value)?).ok(),
+        ToString::to_string,
+        metrics.port
+    ),
 ];
 
 fn compression(text: &str) -> Option<Compression> {
@@ -183,6 +187,8 @@ impl fmt::Display for Origin {
 pub(crate) enum ConfigError {
     #[error("{0}")]
     InFile(Box<Diagnostic>),
+    #[error("the project's folder {} does not exist", path.display())]
+    NoProject { path: PathBuf },
     #[error("cannot read {}", path.display())]
     Read { path: PathBuf, source: std::io::Error },
     #[error("{origin}: {problem}")]
@@ -218,6 +224,9 @@ pub(crate) struct Config {
 impl Config {
     /// Puts the settings for a project together.
     pub(crate) fn load(project: &Path, overrides: &Overrides) -> Result<Self, ConfigError> {
+        if !project.is_dir() {
+            return Err(ConfigError::NoProject { path: project.to_owned() });
+        }
         let path = project.join(FILE);
         let document = match Document::read(&path) {
             Ok(document) => Some(document),
@@ -271,6 +280,7 @@ impl Config {
         mut root: Table<'_>,
         origin: &Origin,
     ) -> Result<(), ConfigError> {
+        let mut pool_min = None;
         let sections: Vec<_> = KEYS.iter().filter_map(|key| key.name.split_once('.')).collect();
         for section in root.keys() {
             let known = || sections.iter().map(|(section, _)| *section);
@@ -285,6 +295,9 @@ impl Config {
             for key in table.keys() {
                 let full = format!("{}.{}", section.value, key.value);
                 let Some(value) = table.any_named(&key.value) else { continue };
+                if full == "pool.min" {
+                    pool_min = Some(value.at.clone());
+                }
                 match self.set(&full, &value.value, origin.clone()) {
                     Ok(()) => {}
                     Err(Problem::UnknownKey(problem)) => {
@@ -296,7 +309,10 @@ impl Config {
                 }
             }
         }
-        Ok(())
+        match (pool_min, self.check_pool()) {
+            (Some(at), Err(Problem::WrongValue(problem))) => Err(document.mistake(at, problem).into()),
+            _ => Ok(()),
+        }
     }
 
     fn read_variable(&mut self, name: &str, value: &str) -> Result<(), ConfigError> {
@@ -328,6 +344,7 @@ impl Config {
         };
         // What looks like a number may be meant as a text, and the other way round.
         let result = first.or_else(|problem| self.set(key, &as_text, origin.clone()).map_err(|_| problem));
+        let result = result.and_then(|()| if key == "pool.min" { self.check_pool() } else { Ok(()) });
         result.map_err(|(Problem::UnknownKey(problem) | Problem::WrongValue(problem))| ConfigError::Value {
             origin,
             problem,
@@ -336,15 +353,55 @@ impl Config {
 
     fn set(&mut self, name: &str, value: &DeValue<'_>, origin: Origin) -> Result<(), Problem> {
         let Some(key) = KEYS.iter().find(|key| key.name == name) else {
-            let hint = hint(name, &mut KEYS.iter().map(|key| key.name));
-            return Err(Problem::UnknownKey(format!("unknown key `{name}`; {hint}")));
+            return Err(Problem::UnknownKey(format!("unknown key `{name}`; {}", hint_for_key(name))));
         };
         if (key.set)(&mut self.settings, value).is_none() {
-            let problem = format!("`{name}` is {}; {} is wanted", describe(value), key.accepted);
-            return Err(Problem::WrongValue(problem.replace(", is wanted", " is wanted")));
+            return Err(Problem::WrongValue(wrong_value(key, value)));
         }
         self.origins.insert(key.name, origin);
         Ok(())
+    }
+
+    /// More sessions kept than there may be: wrong where somebody asks for it, and no matter where two layers meet.
+    fn check_pool(&self) -> Result<(), Problem> {
+        let (min, size) = (self.settings.pool.min, self.settings.pool.size);
+        if min <= size {
+            return Ok(());
+        }
+        let problem = format!(
+            "`pool.min` is the number {min}; a whole number up to `pool.size`, which is {size}, is wanted"
+        );
+        Err(Problem::WrongValue(problem))
+    }
+}
+
+fn wrong_value(key: &Key, value: &DeValue<'_>) -> String {
+    let is_zero = key.accepted == DURATION && duration(value).is_some_and(|it| it.is_zero());
+    let described = if is_zero { "zero".to_owned() } else { describe(value) };
+    let accepted = key.accepted.trim_end_matches(',');
+    let most = match whole(value) {
+        Some(number) if number > key.most => format!(" to {}", key.most),
+        _ => String::new(),
+    };
+    format!("`{}` is {described}; {accepted}{most} is wanted", key.name)
+}
+
+/// What an unknown key was probably meant to be: the same name in another section, one much like it, or one of
+/// those that its section has.
+fn hint_for_key(name: &str) -> String {
+    let (section, last) = name.split_once('.').unwrap_or((name, ""));
+    let elsewhere = KEYS.iter().find(|key| key.name.split_once('.').is_some_and(|(_, other)| other == last));
+    if let Some(key) = elsewhere {
+        return format!("did you mean `{}`?", key.name);
+    }
+    let within: Vec<_> =
+        KEYS.iter().map(|key| key.name).filter(|key| key.split('.').next() == Some(section)).collect();
+    match nearest(name, &mut KEYS.iter().map(|key| key.name)) {
+        Some(nearest) => format!("did you mean `{nearest}`?"),
+        None if within.is_empty() => {
+            hint(section, &mut KEYS.iter().filter_map(|key| key.name.split('.').next()))
+        }
+        None => format!("known are {}", list(&within)),
     }
 }
 

@@ -41,6 +41,15 @@ pub(crate) fn line(text: &str) {
     let _ = writeln!(std::io::stdout().lock(), "{text}");
 }
 
+/// Prints what the program was asked for. Whoever has read enough may hang up; any other loss is an error.
+pub(crate) fn answer(text: &str) -> Result<(), CliError> {
+    let mut out = std::io::stdout().lock();
+    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(CliError::Output(error)),
+        _ => Ok(()),
+    }
+}
+
 pub(crate) fn lines(texts: &[String]) {
     texts.iter().for_each(|text| line(text));
 }
@@ -53,5 +62,7 @@ pub(crate) fn log_warnings() {
         .with_ansi(std::io::stderr().is_terminal())
         .without_time()
         .with_target(false)
+        // Where a warning cannot be printed, neither can it be said that it cannot.
+        .log_internal_errors(false)
         .init();
 }

@@ -3,11 +3,10 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
-use greenwave::{AgentSpec, Feature, Place, Plan, PlanError, Test};
-use toml::de::DeValue;
+use greenwave::{AgentSpec, Feature, Place, Plan, PlanError, Test, check_pattern};
 
 use crate::diagnostic::{Diagnostic, Document};
 use crate::reader::{DURATION, Placed, Table};
@@ -22,6 +21,7 @@ pub(crate) struct PlanFile {
     document: Document,
     project: Range<usize>,
     agents: BTreeMap<String, Range<usize>>,
+    resources: BTreeMap<String, Range<usize>>,
     features: Vec<FeaturePlaces>,
 }
 
@@ -44,6 +44,9 @@ impl PlanFile {
         let name = root.text("name")?.map(|name| name.value);
         let project = root.text("project")?.unwrap_or(Placed { value: ".".to_owned(), at: 0..0 });
         let resources = root.counts("resources")?;
+        let resource_places =
+            resources.iter().map(|(name, count)| (name.clone(), count.at.clone())).collect();
+        let resources = plain(resources);
         let mut agents = BTreeMap::new();
         let mut agent_places = BTreeMap::new();
         if let Some(table) = root.table("agents")? {
@@ -59,11 +62,19 @@ impl PlanFile {
             features.push(feature);
             places.push(place);
         }
+        refuse_settings(&document, &root)?;
         root.finish()?;
         let stem = document.path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
         let name = name.or(stem).unwrap_or_default();
         let plan = Plan { name, project: folder.join(&project.value), agents, resources, features };
-        Ok(Self { plan, project: project.at, agents: agent_places, features: places, document })
+        Ok(Self {
+            plan,
+            project: project.at,
+            agents: agent_places,
+            resources: resource_places,
+            features: places,
+            document,
+        })
     }
 
     /// A mistake in the plan, at its place in the file.
@@ -71,6 +82,7 @@ impl PlanFile {
         let at = match error.place() {
             Place::Plan => 0..0,
             Place::Project => self.project.clone(),
+            Place::Resource(name) => self.resources.get(name).cloned().unwrap_or(0..0),
             Place::Agent(name) => self.agents.get(name).cloned().unwrap_or(0..0),
             Place::Feature { id, field, value, occurrence } => {
                 self.feature_place(id, field, value, occurrence)
@@ -102,7 +114,7 @@ fn agent(document: &Document, mut table: Table<'_>, folder: &Path) -> Result<Age
         }
         "command" => {
             let command = command(&mut table)?;
-            AgentSpec::Command { command, time_max: table.duration("time_limit")?.map(|limit| limit.value) }
+            AgentSpec::Command { command, time_max: time_limit(document, &mut table)? }
         }
         other => {
             let message = format!("there is no kind of agent `{other}`; there are `scripted` and `command`");
@@ -132,7 +144,7 @@ fn feature(document: &Document, mut table: Table<'_>) -> Result<(Feature, Featur
     let agent = table.required_text("agent")?;
     fields.insert("agent", agent.at);
     let attempts_max = table.count("attempts", 1)?.map_or(ATTEMPTS, |attempts| attempts.value);
-    let resources = table.counts("resources")?;
+    let resources = plain(table.counts("resources")?);
     let mut tests = Vec::new();
     for entry in table.tables("tests")? {
         tests.push(test(document, entry, &id.value, tests.len())?);
@@ -155,33 +167,60 @@ fn test(document: &Document, mut table: Table<'_>, feature: &str, number: usize)
     };
     let name = table.text("name")?.map_or_else(default_name, |name| name.value);
     let command = command(&mut table)?;
-    let directory =
-        table.text("directory")?.map(|directory| PathBuf::from(directory.value)).unwrap_or_default();
-    let inputs = texts(table.texts("inputs")?);
+    let directory = directory(document, &mut table)?;
+    let inputs = table.texts("inputs")?;
+    for pattern in inputs.iter().flat_map(|list| &list.value) {
+        let problem = |problem| format!("`{}` is not a valid glob pattern: {problem}", pattern.value);
+        check_pattern(&pattern.value).map_err(|it| document.mistake(pattern.at.clone(), problem(it)))?;
+    }
+    let inputs = texts(inputs);
     let env = texts(table.texts("env")?);
-    let time_max = time_limit(document, &mut table)?;
+    let time_max = time_limit(document, &mut table)?.unwrap_or(Test::TIME_MAX);
     table.finish()?;
     Ok(Test { name, command, directory, inputs, env, time_max })
 }
 
-fn time_limit(document: &Document, table: &mut Table<'_>) -> Result<Duration, Diagnostic> {
+fn time_limit(document: &Document, table: &mut Table<'_>) -> Result<Option<Duration>, Diagnostic> {
     match table.duration("time_limit")? {
         Some(limit) if limit.value.is_zero() => {
             Err(document.mistake(limit.at, format!("`time_limit` is zero; {DURATION} is wanted")))
         }
-        Some(limit) => Ok(limit.value),
-        None => Ok(Test::TIME_MAX),
+        limit => Ok(limit.map(|limit| limit.value)),
     }
 }
 
-/// Whether a value is a plan's table at all, for better words when a configuration file is given as a plan.
+fn directory(document: &Document, table: &mut Table<'_>) -> Result<PathBuf, Diagnostic> {
+    let Some(found) = table.text("directory")? else { return Ok(PathBuf::new()) };
+    let is_inside = |part| matches!(part, Component::Normal(_) | Component::CurDir);
+    if Path::new(&found.value).components().all(is_inside) {
+        return Ok(PathBuf::from(found.value));
+    }
+    let message = format!("`directory` is the text {:?}; a path inside the project is wanted", found.value);
+    Err(document.mistake(found.at, message))
+}
+
+fn plain(counts: BTreeMap<String, Placed<u32>>) -> BTreeMap<String, u32> {
+    counts.into_iter().map(|(name, count)| (name, count.value)).collect()
+}
+
+/// Sections that are settings.
+const SETTINGS: [&str; 7] = ["cache", "parallel", "storage", "memory", "pool", "agent", "metrics"];
+
+fn refuse_settings(document: &Document, root: &Table<'_>) -> Result<(), Diagnostic> {
+    match root.keys().into_iter().find(|key| SETTINGS.contains(&key.value.as_str())) {
+        None => Ok(()),
+        Some(key) => {
+            let message = format!("`{}` belongs into {}, not into a plan", key.value, crate::config::FILE);
+            Err(document.mistake(key.at, message))
+        }
+    }
+}
+
+/// Whether this is a configuration file that is given as a plan.
 pub(crate) fn looks_like_configuration(document: &Document) -> bool {
-    let keys = ["cache", "parallel", "storage", "memory", "pool", "metrics", "profile"];
     let parsed = toml::de::DeTable::parse(&document.text);
     parsed.is_ok_and(|table| {
-        table.get_ref().iter().any(|(key, value)| {
-            keys.contains(&key.get_ref().as_ref())
-                && matches!(value.get_ref(), DeValue::Table(_) | DeValue::String(_))
-        })
+        let has = |name: &str| table.get_ref().keys().any(|key| key.get_ref() == name);
+        !has("features") && (has("profile") || SETTINGS.iter().any(|name| has(name)))
     })
 }

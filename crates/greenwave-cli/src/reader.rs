@@ -15,8 +15,10 @@ use crate::diagnostic::{Diagnostic, Document};
 #[derive(Debug)]
 pub(crate) struct Table<'a> {
     document: &'a Document,
-    /// How the table is called in messages: `[agents.coder]`.
+    /// How the table is called in messages: `[[features]]`.
     name: String,
+    /// The keys that lead to it, joined by points.
+    path: String,
     at: Range<usize>,
     entries: BTreeMap<String, (Range<usize>, Spanned<DeValue<'a>>)>,
     known: Vec<&'static str>,
@@ -33,7 +35,7 @@ impl<'a> Table<'a> {
     /// The whole document.
     pub(crate) fn parse(document: &'a Document) -> Result<Self, Diagnostic> {
         match DeTable::parse(&document.text) {
-            Ok(table) => Ok(Self::new(document, String::new(), 0..0, table.into_inner())),
+            Ok(table) => Ok(Self::new(document, String::new(), String::new(), 0..0, table.into_inner())),
             Err(error) => {
                 let message = error.message().replace('\n', ", ");
                 Err(document.mistake(error.span().unwrap_or(0..0), format!("this is not TOML: {message}")))
@@ -41,11 +43,11 @@ impl<'a> Table<'a> {
         }
     }
 
-    fn new(document: &'a Document, name: String, at: Range<usize>, table: DeTable<'a>) -> Self {
+    fn new(document: &'a Document, name: String, path: String, at: Range<usize>, table: DeTable<'a>) -> Self {
         let entry = |(key, value): (Spanned<DeString<'a>>, Spanned<DeValue<'a>>)| {
             (key.get_ref().to_string(), (key.span(), value))
         };
-        Self { document, name, at, entries: table.into_iter().map(entry).collect(), known: Vec::new() }
+        Self { document, name, path, at, entries: table.into_iter().map(entry).collect(), known: Vec::new() }
     }
 
     pub(crate) fn at(&self) -> Range<usize> {
@@ -108,13 +110,27 @@ impl<'a> Table<'a> {
     }
 
     pub(crate) fn count(&mut self, key: &'static str, least: u32) -> Result<Option<Placed<u32>>, Diagnostic> {
-        let read =
-            |value: &DeValue<'_>| whole(value).and_then(|n| u32::try_from(n).ok()).filter(|n| *n >= least);
-        self.typed(key, &format!("a whole number from {least}"), read)
+        let Some(found) = self.any(key) else { return Ok(None) };
+        let number = whole(&found.value);
+        match number.and_then(|number| u32::try_from(number).ok()).filter(|number| *number >= least) {
+            Some(value) => Ok(Some(Placed { value, at: found.at })),
+            None => {
+                let most =
+                    number.filter(|number| *number > u64::from(least)).map(|_| format!(" to {}", u32::MAX));
+                Err(self.wrong(
+                    key,
+                    &found,
+                    &format!("a whole number from {least}{}", most.unwrap_or_default()),
+                ))
+            }
+        }
     }
 
+    /// Takes a number from 0.
     pub(crate) fn number(&mut self, key: &'static str) -> Result<Option<Placed<f64>>, Diagnostic> {
-        self.typed(key, "a number", number)
+        self.typed(key, "a number from 0", |value| {
+            number(value).filter(|number| number.is_finite() && *number >= 0.0)
+        })
     }
 
     pub(crate) fn duration(&mut self, key: &'static str) -> Result<Option<Placed<Duration>>, Diagnostic> {
@@ -137,11 +153,18 @@ impl<'a> Table<'a> {
         Ok(Some(Placed { value: texts, at: found.at }))
     }
 
+    fn path_of(&self, key: &str) -> String {
+        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+    }
+
     /// Takes a table.
     pub(crate) fn table(&mut self, key: &'static str) -> Result<Option<Table<'a>>, Diagnostic> {
         let Some(found) = self.any(key) else { return Ok(None) };
         match found.value {
-            DeValue::Table(table) => Ok(Some(Self::new(self.document, format!("[{key}]"), found.at, table))),
+            DeValue::Table(table) => {
+                let path = self.path_of(key);
+                Ok(Some(Self::new(self.document, format!("[{path}]"), path, found.at, table)))
+            }
             _ => Err(self.wrong(key, &found, "a table")),
         }
     }
@@ -157,7 +180,8 @@ impl<'a> Table<'a> {
             let DeValue::Table(table) = placed.value else {
                 return Err(self.wrong(&key, &placed, "a table"));
             };
-            let table = Self::new(self.document, format!("{what} `{key}`"), at.clone(), table);
+            let path = self.path_of(&key);
+            let table = Self::new(self.document, format!("{what} `{key}`"), path, at.clone(), table);
             tables.push((Placed { value: key, at }, table));
         }
         Ok(tables)
@@ -166,31 +190,27 @@ impl<'a> Table<'a> {
     /// Takes a list of tables (`[[key]]`).
     pub(crate) fn tables(&mut self, key: &'static str) -> Result<Vec<Table<'a>>, Diagnostic> {
         let Some(found) = self.any(key) else { return Ok(Vec::new()) };
-        let DeValue::Array(array) = found.value else {
-            return Err(self.wrong(key, &found, &format!("a list of tables ([[{key}]])")));
-        };
+        let path = self.path_of(key);
+        let accepted = format!("a list of tables ([[{path}]])");
+        let DeValue::Array(array) = found.value else { return Err(self.wrong(key, &found, &accepted)) };
         let mut tables = Vec::new();
         for item in array {
             let placed = Placed { at: item.span(), value: item.into_inner() };
-            let DeValue::Table(table) = placed.value else {
-                return Err(self.wrong(key, &placed, &format!("a list of tables ([[{key}]])")));
-            };
-            tables.push(Self::new(self.document, format!("[[{key}]]"), placed.at, table));
+            let DeValue::Table(table) = placed.value else { return Err(self.wrong(key, &placed, &accepted)) };
+            tables.push(Self::new(self.document, format!("[[{path}]]"), path.clone(), placed.at, table));
         }
         Ok(tables)
     }
 
-    /// Counts with names (`{ gpu = 1 }`).
-    pub(crate) fn counts(&mut self, key: &'static str) -> Result<BTreeMap<String, u32>, Diagnostic> {
+    /// Counts with names (`{ gpu = 1 }`), each with its place.
+    pub(crate) fn counts(&mut self, key: &'static str) -> Result<BTreeMap<String, Placed<u32>>, Diagnostic> {
         let mut counts = BTreeMap::new();
         let Some(table) = self.table(key)? else { return Ok(counts) };
-        for (name, (_, value)) in table.entries {
+        for (name, (at, value)) in table.entries {
             let placed = Placed { at: value.span(), value: value.into_inner() };
             let count = whole(&placed.value).and_then(|number| u32::try_from(number).ok());
-            counts.insert(
-                name.clone(),
-                count.ok_or_else(|| self.wrong(&name, &placed, "a whole number from 0"))?,
-            );
+            let value = count.ok_or_else(|| self.wrong(&name, &placed, "a whole number from 0"))?;
+            counts.insert(name, Placed { value, at });
         }
         Ok(counts)
     }
@@ -210,7 +230,6 @@ impl<'a> Table<'a> {
 }
 
 pub(crate) const DURATION: &str = "a duration like \"90s\", \"5m\" or \"1h\", or a whole number of seconds,";
-pub(crate) const BYTES: &str = "a size like \"50 MB\" or \"64 MiB\", or a whole number of bytes,";
 
 pub(crate) fn whole(value: &DeValue<'_>) -> Option<u64> {
     match value {

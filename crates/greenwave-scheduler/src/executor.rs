@@ -175,7 +175,7 @@ impl Executor {
             let ended = tokio::select! {
                 biased;
                 // The sender is ours, so this ends only by being stopped.
-                _ = stop.wait_for(|stopped| *stopped) => {
+                () = stopped(&mut stop) => {
                     run.futures.shutdown().await;
                     break;
                 }
@@ -198,6 +198,11 @@ impl Executor {
     fn publish(&self, dispatcher: &Dispatcher) {
         self.stats.lock().unwrap_or_else(PoisonError::into_inner).clone_from(dispatcher.stats());
     }
+}
+
+/// Waits until the run shall stop. The guard that the channel gives must not be held while others are waited for.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stopped| *stopped).await;
 }
 
 /// What the shell keeps of a run under way.

@@ -124,6 +124,19 @@ impl Entry {
     }
 }
 
+/// Whether a text can be a pattern of a test's inputs; what is wrong with it otherwise.
+///
+/// # Errors
+/// The mistake in a few words.
+pub fn check_pattern(pattern: &str) -> Result<(), String> {
+    let mut patterns = OverrideBuilder::new(".");
+    match patterns.add(pattern).and_then(|patterns| patterns.build()) {
+        Ok(_) => Ok(()),
+        Err(ignore::Error::Glob { err, .. }) => Err(err),
+        Err(other) => Err(other.to_string()),
+    }
+}
+
 fn patterns(project: &Path, test: &Test) -> Result<Override, Error> {
     let mut patterns = OverrideBuilder::new(project);
     let invalid = |pattern: &str| {

@@ -38,7 +38,7 @@ mod tool;
 pub use count::Count;
 pub use environment::Environment;
 pub use error::Error;
-pub use fingerprint::{Entry, EntryKind, Manifest};
+pub use fingerprint::{Entry, EntryKind, Manifest, check_pattern};
 pub use outcome::{Ending, Outcome, Source, Status, Stored};
 pub use runner::{Runner, SCHEMA};
 pub use test::Test;

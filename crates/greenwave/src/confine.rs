@@ -67,14 +67,14 @@ pub(crate) fn plain(path: &str) -> Result<String, Refusal> {
     Ok(parts.join("/"))
 }
 
-/// Where a plain path may be written below a folder, after looking at the symbolic links on the way.
+/// The plain path that a plain path below a folder leads to, after following the symbolic links on the way.
 ///
 /// The check is sound as long as nobody else changes the folder meanwhile; the folder is a feature's own
 /// copy, in which nothing runs while answers are written.
 ///
 /// # Errors
 /// A [`Refusal`] that names the path and the link.
-pub(crate) fn inside(root: &Path, path: &str) -> Result<PathBuf, Refusal> {
+pub(crate) fn inside(root: &Path, path: &str) -> Result<String, Refusal> {
     let refuse = |problem| Err(Refusal { path: path.to_owned(), problem });
     let mut at = root.to_owned();
     let mut parts = Path::new(path).components().peekable();
@@ -91,12 +91,39 @@ pub(crate) fn inside(root: &Path, path: &str) -> Result<PathBuf, Refusal> {
             return refuse(Problem::InTheWay(shown()));
         }
     }
-    Ok(at)
+    resolved(root, &at).map_or_else(|| refuse(Problem::NoName), |at| plain(&at))
+}
+
+/// The path relative to the root with its links followed as far as it exists.
+fn resolved(root: &Path, path: &Path) -> Option<String> {
+    let existing = path.ancestors().skip(1).find(|folder| folder.exists())?;
+    let behind = path.strip_prefix(existing).ok()?;
+    let whole: PathBuf = existing.canonicalize().ok()?.join(behind);
+    whole.strip_prefix(root.canonicalize().ok()?).ok()?.to_str().map(str::to_owned)
 }
 
 fn stays_inside(root: &Path, link: &Path) -> bool {
+    // In the project itself a link that climbs out of it leads elsewhere than in a copy, which lies deeper.
+    if !stays_inside_by_name(root, link) {
+        return false;
+    }
     let (root, target) = (root.canonicalize(), link.canonicalize());
     matches!((root, target), (Ok(root), Ok(target)) if target.starts_with(&root))
+}
+
+fn stays_inside_by_name(root: &Path, link: &Path) -> bool {
+    let Ok(target) = link.read_link() else { return false };
+    let Ok(place) = link.strip_prefix(root) else { return false };
+    let mut depth = place.components().count() - 1;
+    for part in target.components() {
+        match part {
+            Component::CurDir => {}
+            Component::Normal(_) => depth += 1,
+            Component::ParentDir if depth > 0 => depth -= 1,
+            _ => return false,
+        }
+    }
+    true
 }
 
 #[cfg(test)]
@@ -132,8 +159,9 @@ mod tests {
         std::os::unix::fs::symlink("src", root.join("alias")).unwrap();
         std::os::unix::fs::symlink("/nowhere/at/all", root.join("dangling")).unwrap();
         let problem = |path: &str| inside(root, path).unwrap_err().problem;
-        assert!(inside(root, "src/new/lib.rs").is_ok() && inside(root, "alias/lib.rs").is_ok());
-        assert!(inside(root, "file").is_ok());
+        assert_eq!(inside(root, "src/new/lib.rs").as_deref(), Ok("src/new/lib.rs"));
+        assert_eq!(inside(root, "alias/lib.rs").as_deref(), Ok("src/lib.rs"));
+        assert_eq!(inside(root, "file").as_deref(), Ok("file"));
         assert_eq!(problem("out/x"), Problem::LeadsOutside("out".to_owned()));
         assert_eq!(problem("dangling"), Problem::LeadsOutside("dangling".to_owned()));
         assert_eq!(problem("src"), Problem::InTheWay("src".to_owned()));

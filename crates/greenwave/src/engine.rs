@@ -294,7 +294,16 @@ impl Shared {
             }
             missing.push(change.clone());
         }
-        workspace::perform(&self.plan.project, &missing, &self.store).await?;
+        workspace::sweep(&self.plan.project, &record.merged);
+        if let Err(error) = workspace::perform(&self.plan.project, &missing, &self.store).await {
+            tracing::warn!(
+                feature = id,
+                error = chain(&error),
+                "an interrupted merge cannot be finished; undoing it"
+            );
+            workspace::undo(&self.plan.project, &record.merged, &self.store).await;
+            return Ok(false);
+        }
         self.journal.record(id, &Record { written: true, ..record.clone() }.encode())?;
         Ok(true)
     }
@@ -330,7 +339,7 @@ impl Shared {
         let tree = capture(&self.plan.project, &self.store).await?;
         self.start.lock().clone_from(&tree);
         let work = self.state_dir.join("work");
-        clear(&work)?;
+        put_away(&self.state_dir, &work)?;
         let greens = self.green.lock().keys().copied().collect();
         let workspace = Workspace::new(work.join(".merge"))?;
         *self.trunk.lock().await = Trunk { tree, greens, workspace: Some(workspace) };
@@ -459,12 +468,24 @@ fn lock_state(project: &Path) -> Result<(PathBuf, fs::File), Error> {
     }
 }
 
-/// Removes a folder with all that is in it, if it is there.
-fn clear(folder: &Path) -> Result<(), Error> {
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io("clear", folder)(error)),
-        _ => Ok(()),
+/// Takes away what an earlier run has left in a folder. What that run had started may still be at work in there
+/// if it was killed, so the folder is moved aside first, and removed as far as that is possible.
+fn put_away(state_dir: &Path, folder: &Path) -> Result<(), Error> {
+    const ASIDE: &str = "old-";
+    let aside = tempfile::Builder::new().prefix(ASIDE).tempdir_in(state_dir);
+    let aside = aside.map_err(Error::io("make a folder in", state_dir))?.keep();
+    match fs::rename(folder, aside.join("work")) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(Error::io("move", folder)(error));
+        }
+        _ => {}
     }
+    for entry in fs::read_dir(state_dir).map_err(Error::io("look into", state_dir))?.flatten() {
+        if entry.file_name().as_encoded_bytes().starts_with(ASIDE.as_bytes()) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+    Ok(())
 }
 
 fn snapshot(stats: &Stats, shared: &Shared) -> Snapshot {

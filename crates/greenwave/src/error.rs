@@ -123,6 +123,15 @@ pub enum Failure {
         /// The file's path.
         path: String,
     },
+    /// A file that the feature makes is in the project already, though not among those that the run goes by.
+    #[error(
+        "`{path}` is in the project already, as a file that is ignored there or that somebody has just made, and is \
+         not overwritten; nothing of this feature was written"
+    )]
+    AlreadyThere {
+        /// The file's path.
+        path: String,
+    },
     /// Something of the run as a whole failed while the feature was being worked on.
     #[error(transparent)]
     Run(#[from] Error),

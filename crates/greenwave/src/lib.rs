@@ -70,7 +70,7 @@ pub use feature::{Course, Happening, Phase};
 pub use greenwave_agents::Error as AgentError;
 pub use greenwave_scheduler::{Graph, Stopper};
 pub use greenwave_telemetry::{Endpoint, Error as TelemetryError, Serving};
-pub use greenwave_testing::{Environment, Error as TestError, Test};
+pub use greenwave_testing::{Environment, Error as TestError, Test, check_pattern};
 pub use plan::{AgentSpec, Feature, Place, Plan, PlanError, nearest};
 pub use profile::{
     AgentSettings, CacheSettings, Compression, MemorySettings, MetricsSettings, ParallelSettings,

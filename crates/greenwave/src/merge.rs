@@ -82,8 +82,15 @@ impl Shared {
     /// is killed half-way is finished by the next.
     async fn publish(&self, feature: usize, state: &FeatureState, joined: &[Change]) -> Result<(), Failure> {
         for change in joined {
-            if workspace::state_of(&self.plan.project, &change.path)? != change.before {
-                return Err(Failure::ChangedOutside { path: change.path.clone() });
+            let now = workspace::state_of(&self.plan.project, &change.path)?;
+            if now != change.before {
+                let path = change.path.clone();
+                let is_new = change.before.is_none();
+                return Err(if is_new {
+                    Failure::AlreadyThere { path }
+                } else {
+                    Failure::ChangedOutside { path }
+                });
             }
         }
         self.flusher.flush().await?;
@@ -95,7 +102,10 @@ impl Shared {
             written: false,
         };
         self.journal.record(id, &record.encode()).map_err(Error::from)?;
-        workspace::perform(&self.plan.project, joined, &self.store).await?;
+        if let Err(error) = workspace::perform_all(&self.plan.project, joined, &self.store).await {
+            self.journal.forget(id).map_err(Error::from)?;
+            return Err(error.into());
+        }
         self.journal.record(id, &Record { written: true, ..record }.encode()).map_err(Error::from)?;
         let (retested, cached) = state.merged;
         self.emit(Event::Merged { feature: id.clone(), files: joined.len(), retested, cached }).await;
@@ -111,7 +121,9 @@ impl Shared {
         own: &[Change],
         conflict: &Conflict,
     ) -> Result<Ended, Failure> {
-        let untouched = |change: &&Change| trunk.get(&change.path) == change.before.as_ref();
+        let untouched = |change: &&Change| {
+            trunk.get(&change.path) == change.before.as_ref() && !tree::clashes(trunk, &change.path)
+        };
         let kept: Vec<Change> = own.iter().filter(untouched).cloned().collect();
         let mut next = trunk.clone();
         tree::apply(&mut next, &kept);

@@ -7,6 +7,11 @@ use std::time::Duration;
 use greenwave_scheduler::{Graph, GraphBuilder, Needs};
 use greenwave_testing::Test;
 
+/// Longest id of a feature, which is the name of a folder.
+const ID_BYTES_MAX: usize = 100;
+/// Slowest pace of a scripted agent.
+const PACE_MAX: f64 = 1e6;
+
 /// A project, agents, and the features they shall build.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Plan {
@@ -75,6 +80,12 @@ pub enum PlanError {
     /// Two features have one id.
     #[error("feature `{id}` is defined twice")]
     DuplicateFeature {
+        /// The id.
+        id: String,
+    },
+    /// A feature's id is too long for the name of a folder.
+    #[error("`{id}` is no feature id: it is longer than {ID_BYTES_MAX} letters")]
+    LongId {
         /// The id.
         id: String,
     },
@@ -160,6 +171,8 @@ pub enum Place<'a> {
     Plan,
     /// The project's folder.
     Project,
+    /// A resource.
+    Resource(&'a str),
     /// An agent.
     Agent(&'a str),
     /// A feature's field; where a value is given, that one of the field's values.
@@ -180,7 +193,9 @@ impl PlanError {
     pub fn place(&self) -> Place<'_> {
         let feature = |id, field, value| Place::Feature { id, field, value, occurrence: 0 };
         match self {
-            PlanError::Empty | PlanError::InvalidResource { .. } => Place::Plan,
+            PlanError::Empty => Place::Plan,
+            PlanError::InvalidResource { resource } => Place::Resource(resource),
+            PlanError::LongId { id } => feature(id, "id", None),
             PlanError::Project { .. } => Place::Project,
             PlanError::InvalidAgent { agent, .. } => Place::Agent(agent),
             PlanError::DuplicateFeature { id } => {
@@ -249,6 +264,9 @@ impl Plan {
     }
 
     fn check_feature(&self, feature: &Feature) -> Result<(), PlanError> {
+        if feature.id.len() > ID_BYTES_MAX {
+            return Err(PlanError::LongId { id: feature.id.clone() });
+        }
         let ids = || self.features.iter().map(|other| other.id.as_str());
         let mut characters = feature.id.chars();
         let begins_well = characters.next().is_some_and(|first| first.is_ascii_alphanumeric());
@@ -285,8 +303,8 @@ impl Plan {
 
 fn check_agent(name: &str, agent: &AgentSpec) -> Result<(), PlanError> {
     let problem = match agent {
-        AgentSpec::Scripted { pace, .. } if !pace.is_finite() || *pace < 0.0 => {
-            "has a pace that is not 0 or more"
+        AgentSpec::Scripted { pace, .. } if !(0.0..=PACE_MAX).contains(pace) => {
+            "has a pace that is not from 0 to 1000000"
         }
         AgentSpec::Command { command, .. } if command.is_empty() => "has an empty command",
         _ => return Ok(()),
@@ -299,14 +317,24 @@ fn check_contents(feature: &Feature) -> Result<(), PlanError> {
         ("tests", "has no tests, so nothing could show that it is done")
     } else if feature.attempts_max == 0 {
         ("attempts", "has 0 attempts; it needs at least 1")
-    } else if feature.tests.iter().chain(&feature.review).any(|test| test.command.is_empty()) {
+    } else if feature.tests.iter().any(|test| test.command.is_empty()) {
         ("tests", "has a test with an empty command")
+    } else if feature.review.iter().any(|review| review.command.is_empty()) {
+        ("review", "has a review with an empty command")
+    } else if feature.tests.iter().chain(&feature.review).any(|test| !stays_inside(&test.directory)) {
+        ("tests", "has a test whose folder is not inside the project")
     } else if feature.prompt.trim().is_empty() {
         ("prompt", "has an empty prompt")
     } else {
         return Ok(());
     };
     Err(PlanError::Incomplete { feature: feature.id.clone(), field, problem })
+}
+
+/// Whether a folder that tests run in is inside the project, going by its path.
+fn stays_inside(directory: &std::path::Path) -> bool {
+    use std::path::Component;
+    directory.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir))
 }
 
 /// The known name that is most like one that is not known, if any is much like it.

@@ -267,6 +267,7 @@ impl Shared {
             Err(error) if error.is_lasting() => return Err(Failure::Agent(error)),
             Err(error) => return self.aborted(spec, chain(&error)).await,
         };
+        let before = workspace.tree().clone();
         let limits = Limits {
             stream_bytes_max: Some(self.settings.agent.answer_limit),
             total: Some(self.time_limit(spec)),
@@ -280,10 +281,14 @@ impl Shared {
         while let Some(batch) = units.next().await {
             let batch = match batch {
                 Ok(batch) => batch,
-                Err(error) => return self.aborted(spec, answer_problem(&error)).await,
+                Err(error) => {
+                    workspace.become_tree(&before, &self.store).await?;
+                    return self.aborted(spec, answer_problem(&error)).await;
+                }
             };
             for unit in batch.iter().filter(|unit| unit.kind() == Kind::File) {
                 if let Err(problem) = self.take_file(spec, attempt, workspace, &unit).await? {
+                    workspace.become_tree(&before, &self.store).await?;
                     return self.aborted(spec, problem).await;
                 }
                 files += 1;

@@ -73,6 +73,9 @@ pub(crate) async fn join(
         if now == change.after {
             continue;
         }
+        if change.after.is_some() && clashes(tree, &change.path) {
+            return Ok(Err(Conflict { path: change.path.clone(), marked: None }));
+        }
         let after = if now == change.before {
             change.after
         } else {
@@ -84,6 +87,14 @@ pub(crate) async fn join(
         joined.push(Change { path: change.path.clone(), before: now, after });
     }
     Ok(Ok(joined))
+}
+
+/// Whether a file cannot be in a tree because a file is where it needs a folder, or the other way round.
+pub(crate) fn clashes(tree: &Tree, path: &str) -> bool {
+    let mut above = path.match_indices('/').map(|(at, _)| &path[..at]);
+    let below = format!("{path}/");
+    above.any(|folder| tree.contains_key(folder))
+        || tree.range(below.clone()..).next().is_some_and(|(first, _)| first.starts_with(&below))
 }
 
 /// Performs changes on a tree.

@@ -16,11 +16,16 @@ use crate::{Error, confine};
 /// Most bytes of file contents that are held at once while a folder is brought up to date.
 const BATCH_BYTES_MAX: usize = 8 << 20;
 
+/// What files are called while they are written, before they get their names.
+const BESIDE: &str = ".greenwave-tmp-";
+
 /// A folder of our own, equal to a tree but for what programs that ran in it have left there.
 #[derive(Debug)]
 pub(crate) struct Workspace {
     root: PathBuf,
     tree: Tree,
+    /// Bringing it up to date has failed half-way, so that nobody knows what is in it.
+    is_unsure: bool,
 }
 
 impl Workspace {
@@ -29,13 +34,21 @@ impl Workspace {
     /// # Errors
     /// [`Error::Io`].
     pub(crate) fn new(root: PathBuf) -> Result<Self, Error> {
-        match fs::remove_dir_all(&root) {
+        let mut workspace = Self { root, tree: Tree::new(), is_unsure: false };
+        workspace.clear()?;
+        Ok(workspace)
+    }
+
+    fn clear(&mut self) -> Result<(), Error> {
+        match fs::remove_dir_all(&self.root) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(Error::io("clear", &root)(error));
+                return Err(Error::io("clear", &self.root)(error));
             }
-            _ => fs::create_dir_all(&root).map_err(Error::io("make", &root))?,
+            _ => fs::create_dir_all(&self.root).map_err(Error::io("make", &self.root))?,
         }
-        Ok(Self { root, tree: Tree::new() })
+        self.tree.clear();
+        self.is_unsure = false;
+        Ok(())
     }
 
     /// The folder.
@@ -53,8 +66,13 @@ impl Workspace {
     /// # Errors
     /// [`Error::Io`] or [`Error::Store`]; the folder is then something between the two, and this call may be repeated.
     pub(crate) async fn become_tree(&mut self, tree: &Tree, store: &Store) -> Result<(), Error> {
+        if self.is_unsure {
+            self.clear()?;
+        }
         let changes = tree::changes(&self.tree, tree);
+        self.is_unsure = true;
         perform(&self.root, &changes, store).await?;
+        self.is_unsure = false;
         self.tree.clone_from(tree);
         Ok(())
     }
@@ -64,8 +82,8 @@ impl Workspace {
     /// # Errors
     /// [`Error::Refused`] with the path, [`Error::Io`], or [`Error::Store`].
     pub(crate) async fn write(&mut self, path: &str, content: Bytes, store: &Store) -> Result<String, Error> {
-        let path = confine::plain(path)?;
-        let target = confine::inside(&self.root, &path)?;
+        let path = confine::inside(&self.root, &confine::plain(path)?)?;
+        let target = self.root.join(&path);
         let kind = self.tree.get(&path).map_or(EntryKind::Plain, |file| file.kind);
         put(&target, kind, &content).map_err(Error::io("write", &target))?;
         let stored = store.put_blob(content).await;
@@ -78,6 +96,39 @@ impl Workspace {
     pub(crate) fn remove(self) {
         if let Err(error) = fs::remove_dir_all(&self.root) {
             tracing::warn!(%error, folder = %self.root.display(), "could not remove a workspace");
+        }
+    }
+}
+
+/// Performs changes in a folder, all of them or none: what was changed before one failed is undone.
+pub(crate) async fn perform_all(root: &Path, changes: &[Change], store: &Store) -> Result<(), Error> {
+    let Err(error) = perform(root, changes, store).await else { return Ok(()) };
+    undo(root, changes, store).await;
+    Err(error)
+}
+
+/// Undoes changes as far as they were made. What cannot be undone is warned of.
+pub(crate) async fn undo(root: &Path, changes: &[Change], store: &Store) {
+    for change in changes {
+        let undone = Change { path: change.path.clone(), before: change.after, after: change.before };
+        if state_of(root, &change.path).is_ok_and(|now| now == change.after && now != change.before)
+            && let Err(error) = perform(root, &[undone], store).await
+        {
+            tracing::warn!(%error, path = change.path, "a file of a merge that failed could not be put back");
+        }
+    }
+}
+
+/// Removes what a process that was killed has left half written beside these files.
+pub(crate) fn sweep(root: &Path, changes: &[Change]) {
+    for change in changes {
+        let path = root.join(&change.path);
+        let entries =
+            path.parent().and_then(|folder| fs::read_dir(folder).ok()).into_iter().flatten().flatten();
+        for left in
+            entries.filter(|entry| entry.file_name().as_encoded_bytes().starts_with(BESIDE.as_bytes()))
+        {
+            let _ = fs::remove_file(left.path());
         }
     }
 }
@@ -146,17 +197,30 @@ fn put(path: &Path, kind: EntryKind, content: &[u8]) -> io::Result<()> {
     fs::create_dir_all(folder)?;
     if kind == EntryKind::Link {
         let target = Path::new(std::ffi::OsStr::from_bytes(content));
-        let beside =
-            tempfile::Builder::new().prefix(".greenwave-").make_in(folder, |path| symlink(target, path))?;
+        let beside = tempfile::Builder::new().prefix(BESIDE).make_in(folder, |path| symlink(target, path))?;
         return beside.into_temp_path().persist(path).map_err(|error| error.error);
     }
     let mode = if kind == EntryKind::Executable { 0o777 } else { 0o666 };
     let permissions = fs::Permissions::from_mode(mode);
-    let mut beside =
-        tempfile::Builder::new().prefix(".greenwave-").permissions(permissions).tempfile_in(folder)?;
+    let mut beside = tempfile::Builder::new().prefix(BESIDE).permissions(permissions).tempfile_in(folder)?;
     beside.write_all(content)?;
+    if let Some(mode) = known_mode(path, kind) {
+        beside.as_file().set_permissions(fs::Permissions::from_mode(mode))?;
+    }
     beside.persist(path).map_err(|error| error.error)?;
     Ok(())
+}
+
+/// The permissions of the file that is replaced, if there is one: who may read it is up to whoever made it. Only
+/// whether it may be executed is ours to change.
+fn known_mode(path: &Path, kind: EntryKind) -> Option<u32> {
+    let known = path.symlink_metadata().ok().filter(fs::Metadata::is_file)?.permissions().mode() & 0o777;
+    let is_executable = known & 0o100 != 0;
+    match kind {
+        EntryKind::Executable if !is_executable => Some(known | (known & 0o444) >> 2),
+        EntryKind::Plain if is_executable => Some(known & !0o111),
+        _ => Some(known),
+    }
 }
 
 fn remove(path: &Path) -> io::Result<()> {

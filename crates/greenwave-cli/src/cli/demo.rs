@@ -90,7 +90,7 @@ fn unpack(folder: &Path) -> Result<(), CliError> {
         let path = path.to_owned();
         move |source| CliError::Io { operation, path, source }
     };
-    if folder.join(PLAN).is_file() {
+    if fs::read_to_string(folder.join(PLAN)).is_ok_and(|text| text == FILES[0].1) {
         return Ok(());
     }
     fs::create_dir_all(folder).map_err(io("make", folder))?;

@@ -21,6 +21,6 @@ pub(super) fn graph(path: &Path, format: GraphFormat) -> Result<ExitCode, CliErr
         GraphFormat::Mermaid => graph.to_mermaid(label),
         GraphFormat::Dot => graph.to_dot(label),
     };
-    output::line(text.trim_end());
+    output::answer(text.trim_end())?;
     Ok(ExitCode::SUCCESS)
 }

@@ -2,16 +2,22 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::pin::pin;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
 
-use greenwave::{AgentSpec, Endpoint, Engine, Environment, Serving};
+use greenwave::{AgentSpec, Endpoint, Engine, Environment, Serving, Stopper};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
 
 use super::{CliError, RunArgs, locate, located, read_plan};
 use crate::config::Config;
 use crate::output::NOT_GREEN;
 use crate::progress::Progress;
+
+/// How long a run may take to stop before the program ends without it.
+const STOP_TIME_MAX: Duration = Duration::from_secs(5);
 
 pub(super) async fn run(path: &Path, args: &RunArgs) -> Result<ExitCode, CliError> {
     let mut file = read_plan(path)?;
@@ -19,7 +25,7 @@ pub(super) async fn run(path: &Path, args: &RunArgs) -> Result<ExitCode, CliErro
         set_pace(&mut file.plan.agents, pace);
     }
     file.plan.graph().map_err(|error| located(&file, &error))?;
-    let config = Config::load(&file.plan.project, &args.settings.overrides())?;
+    let config = Config::load(&file.plan.project, &args.settings.overrides()?)?;
     let settings = config.settings;
     let metrics = settings.metrics.clone();
     let endpoint = match metrics.enabled {
@@ -44,35 +50,22 @@ fn set_pace(agents: &mut std::collections::BTreeMap<String, AgentSpec>, factor: 
 }
 
 async fn watch(engine: Engine, mut progress: Progress, plan: &Path) -> Result<ExitCode, CliError> {
-    let io = |source| CliError::Io { operation: "wait for signals of", path: "this process".into(), source };
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(io)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(io)?;
-    let mut hang_up = signal(SignalKind::hangup()).map_err(io)?;
-    let stopper = engine.stopper();
-    let mut stopped_by = None;
+    let stopped_by = Arc::new(AtomicU8::new(0));
+    let signals = stop_on_signals(engine.stopper(), Arc::clone(&stopped_by))?;
     let mut events = engine.events();
-    let mut running = pin!(engine.run());
+    // A task of its own: while nobody reads what is printed, the run must still hear that it shall stop.
+    let mut running = tokio::spawn(engine.run());
     let report = loop {
-        // The codes that shells give for a program that such a signal ended.
-        let code = tokio::select! {
+        tokio::select! {
             // What happened before the end is shown before it.
             biased;
-            Some(event) = events.next() => {
-                progress.event(&event);
-                continue;
-            }
-            report = &mut running => break report?,
-            _ = interrupt.recv() => 130,
-            _ = terminate.recv() => 143,
-            _ = hang_up.recv() => 129,
-        };
-        // Who asks twice does not want to wait.
-        if stopped_by.replace(code).is_some() {
-            return Ok(ExitCode::from(code));
+            Some(event) = events.next() => progress.event(&event),
+            report = &mut running => break report.expect("a run does not panic and is not cancelled")?,
         }
-        stopper.stop();
     };
-    if let Some(code) = stopped_by {
+    signals.abort();
+    let code = stopped_by.load(Ordering::Relaxed);
+    if code != 0 {
         progress.stopped(plan);
         return Ok(ExitCode::from(code));
     }
@@ -81,4 +74,28 @@ async fn watch(engine: Engine, mut progress: Progress, plan: &Path) -> Result<Ex
     }
     progress.finish(&report);
     Ok(if report.all_green() { ExitCode::SUCCESS } else { ExitCode::from(NOT_GREEN) })
+}
+
+/// Stops the run at the first signal, and the program at the second, or when the run takes too long to stop.
+/// The exit code is the one that shells give for a program that such a signal ended.
+fn stop_on_signals(stopper: Stopper, stopped_by: Arc<AtomicU8>) -> Result<JoinHandle<()>, CliError> {
+    let io = |source| CliError::Io { operation: "wait for signals of", path: "this process".into(), source };
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(io)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(io)?;
+    let mut hang_up = signal(SignalKind::hangup()).map_err(io)?;
+    Ok(tokio::spawn(async move {
+        loop {
+            let code = tokio::select! {
+                _ = interrupt.recv() => 130,
+                _ = terminate.recv() => 143,
+                _ = hang_up.recv() => 129,
+                () = tokio::time::sleep(STOP_TIME_MAX), if stopped_by.load(Ordering::Relaxed) != 0 => 0,
+            };
+            stopper.stop();
+            match stopped_by.load(Ordering::Relaxed) {
+                0 => stopped_by.store(code, Ordering::Relaxed),
+                first => std::process::exit(i32::from(first)),
+            }
+        }
+    }))
 }

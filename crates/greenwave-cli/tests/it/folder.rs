@@ -1,0 +1,87 @@
+//! A temporary folder with a plan and a project in it. Knows nothing of what plans mean.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+
+use crate::program::{Finished, Program};
+
+/// A folder of the test's own, removed when it is dropped.
+pub(crate) struct Folder(TempDir);
+
+/// What stands in a folder: files by relative path with their content, links with `-> ` and their target.
+pub(crate) type Files = BTreeMap<String, String>;
+
+impl Folder {
+    /// An empty folder.
+    pub(crate) fn empty() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    /// A folder with a project that has one file, `keep.txt`.
+    pub(crate) fn with_project() -> Self {
+        Self::empty().with("project/keep.txt", "keep\n")
+    }
+
+    pub(crate) fn with(self, path: &str, content: impl AsRef<[u8]>) -> Self {
+        self.write(path, content);
+        self
+    }
+
+    pub(crate) fn write(&self, path: &str, content: impl AsRef<[u8]>) {
+        let path = self.path(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+
+    pub(crate) fn read(&self, path: &str) -> String {
+        fs::read_to_string(self.path(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+    }
+
+    pub(crate) fn path(&self, path: &str) -> PathBuf {
+        self.0.path().join(path)
+    }
+
+    /// The program, called in this folder.
+    pub(crate) fn greenwave<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Program {
+        Program::new(args).within(self.0.path())
+    }
+
+    /// Runs the plan `plan.toml`, told in JSON.
+    pub(crate) fn run_plan(&self) -> Finished {
+        self.plan().run()
+    }
+
+    pub(crate) fn plan(&self) -> Program {
+        self.greenwave(["run", "plan.toml", "--no-metrics", "--format", "json"])
+    }
+
+    /// The files below a folder, but for what greenwave and cargo keep for themselves.
+    pub(crate) fn files(&self, below: &str) -> Files {
+        let mut files = Files::new();
+        collect(&self.path(below), "", &mut files);
+        files
+    }
+}
+
+fn collect(folder: &Path, prefix: &str, files: &mut Files) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let entry = entry.unwrap();
+        let (name, path) = (entry.file_name().to_string_lossy().into_owned(), entry.path());
+        if [".greenwave", "target"].contains(&name.as_str()) {
+            continue;
+        }
+        let kind = entry.file_type().unwrap();
+        if kind.is_dir() {
+            collect(&path, &format!("{prefix}{name}/"), files);
+        } else if kind.is_symlink() {
+            files
+                .insert(format!("{prefix}{name}"), format!("-> {}", fs::read_link(&path).unwrap().display()));
+        } else {
+            let content = fs::read(&path).unwrap();
+            files.insert(format!("{prefix}{name}"), String::from_utf8_lossy(&content).into_owned());
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! Tests of greenwave through its public face.
+
+mod phase;
+mod plan;

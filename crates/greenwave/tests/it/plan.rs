@@ -1,0 +1,186 @@
+//! Which plans are sound, against a naive model of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use greenwave::{AgentSpec, Feature, Place, Plan, PlanError, Test};
+use proptest::prelude::*;
+
+fn feature(id: &str, depends_on: Vec<String>, agent: &str) -> Feature {
+    Feature {
+        id: id.to_owned(),
+        title: id.to_owned(),
+        depends_on,
+        prompt: "Do it.".to_owned(),
+        agent: agent.to_owned(),
+        tests: vec![Test::new(id, ["false"])],
+        attempts_max: 1,
+        resources: BTreeMap::new(),
+        review: None,
+    }
+}
+
+fn plan(features: Vec<Feature>) -> Plan {
+    let agent = AgentSpec::Command { command: vec!["true".to_owned()], time_max: None };
+    Plan {
+        name: "plan".to_owned(),
+        project: ".".into(),
+        agents: [("coder".to_owned(), agent)].into(),
+        resources: [("database".to_owned(), 2)].into(),
+        features,
+    }
+}
+
+/// Features by number, with what each depends on; now and then a name twice, and a dependency or an agent that
+/// there is not.
+fn features() -> impl Strategy<Value = Vec<Feature>> {
+    let one = |count: usize| {
+        let dependencies = proptest::collection::vec(0..count + 1, 0..3);
+        (0..count * 8, dependencies, 0..30)
+    };
+    let all = (0..9usize).prop_flat_map(move |count| proptest::collection::vec(one(count.max(1)), count));
+    all.prop_map(|all| {
+        let count = all.len();
+        let named = |(number, (other, dependencies, agent)): (usize, (usize, Vec<usize>, i32))| {
+            // Mostly its own number; a number that is some other's gives a name twice.
+            let id = if other < count && other % 7 == 0 { other } else { number };
+            let names = dependencies.into_iter().map(|other| {
+                // Mostly backwards, so that there are plans without cycles as well.
+                let other = if other < count && agent % 3 > 0 { other % (number + 1) } else { other };
+                format!("f{other}")
+            });
+            let mut names: Vec<_> = names.collect();
+            names.retain(|name| agent % 3 == 0 || *name != format!("f{number}"));
+            feature(&format!("f{id}"), names, if agent == 7 { "codr" } else { "coder" })
+        };
+        all.into_iter().enumerate().map(named).collect()
+    })
+}
+
+/// Whether some feature waits for itself: takes away, again and again, what waits for nothing that is left.
+fn has_cycle(features: &[Feature]) -> bool {
+    let mut left: Vec<&Feature> = features.iter().collect();
+    loop {
+        let waiting: BTreeSet<_> = left.iter().map(|feature| feature.id.clone()).collect();
+        let before = left.len();
+        left.retain(|feature| feature.depends_on.iter().any(|name| waiting.contains(name)));
+        if left.is_empty() || left.len() == before {
+            return !left.is_empty();
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn a_plan_is_sound_or_told_why_not(features in features()) {
+        let ids: BTreeSet<_> = features.iter().map(|feature| feature.id.clone()).collect();
+        let duplicate = ids.len() < features.len();
+        let unknown = |name: &String| !ids.contains(name);
+        let unknown_dependency = features.iter().any(|feature| feature.depends_on.iter().any(unknown));
+        let unknown_agent = features.iter().any(|feature| feature.agent != "coder");
+        let names_are_right = !duplicate && !unknown_dependency && !unknown_agent;
+        let cycle = names_are_right && has_cycle(&features);
+        let plan = plan(features);
+        let result = plan.graph();
+        match &result {
+            Ok(graph) => {
+                prop_assert!(!plan.features.is_empty() && names_are_right && !cycle);
+                for (at, feature) in plan.features.iter().enumerate() {
+                    let task = graph.find(&feature.id).unwrap();
+                    prop_assert_eq!(*graph.payload(task), at);
+                    let mut before: Vec<_> = graph.dependencies(task).into_iter().map(|task| graph.id(task)).collect();
+                    let mut wanted: Vec<_> = feature.depends_on.iter().map(String::as_str).collect();
+                    before.sort_unstable();
+                    wanted.sort_unstable();
+                    wanted.dedup();
+                    prop_assert_eq!(before, wanted);
+                }
+            }
+            Err(PlanError::Empty) => prop_assert!(plan.features.is_empty()),
+            Err(PlanError::DuplicateFeature { id }) => {
+                prop_assert!(plan.features.iter().filter(|feature| feature.id == *id).count() > 1);
+            }
+            Err(PlanError::Unknown { feature, what, name, nearest }) => {
+                let of = |f: &&Feature| f.id == *feature;
+                let feature = plan.features.iter().find(of).unwrap();
+                let named = if *what == "agent" { feature.agent == *name } else { feature.depends_on.contains(name) };
+                prop_assert!(named, "{what} {name}");
+                let known = |name: &str| if *what == "agent" { name == "coder" } else { ids.contains(name) };
+                prop_assert!(!known(name) && nearest.as_deref().is_none_or(known), "{name} {nearest:?}");
+            }
+            Err(PlanError::Cycle { path }) => {
+                prop_assert!(cycle && !path.is_empty());
+                // Each depends on the one after it, and the last on the first.
+                for (at, id) in path.iter().enumerate() {
+                    let next = &path[(at + 1) % path.len()];
+                    let feature = plan.features.iter().find(|feature| feature.id == *id).unwrap();
+                    prop_assert!(feature.depends_on.contains(next), "{path:?}");
+                }
+            }
+            Err(other) => prop_assert!(false, "{other:?}"),
+        }
+        // The place of an error is one that the plan has.
+        if let Err(error) = &result
+            && let Place::Feature { id, field, value, occurrence } = error.place()
+        {
+            let feature = plan.features.iter().filter(|feature| feature.id == id).nth(occurrence);
+            prop_assert!(feature.is_some(), "{id} {occurrence}");
+            if let (Some(value), "depends_on") = (value, field) {
+                prop_assert!(feature.unwrap().depends_on.iter().any(|name| name == value), "{error}");
+            }
+        }
+    }
+}
+
+/// One feature that is changed, and what is said of it.
+#[track_caller]
+fn check(change: impl FnOnce(&mut Plan), expected: &str) {
+    let mut plan = plan(vec![feature("one", vec![], "coder")]);
+    change(&mut plan);
+    assert_eq!(plan.graph().unwrap_err().to_string(), expected);
+}
+
+#[test]
+fn what_a_feature_cannot_do_without() {
+    check(
+        |plan| plan.features[0].tests.clear(),
+        "feature `one` has no tests, so nothing could show that it is done",
+    );
+    check(|plan| plan.features[0].attempts_max = 0, "feature `one` has 0 attempts; it needs at least 1");
+    check(|plan| plan.features[0].prompt = " \n".to_owned(), "feature `one` has an empty prompt");
+    check(|plan| plan.features[0].tests[0].command.clear(), "feature `one` has a test with an empty command");
+    check(|plan| plan.features.clear(), "the plan has no features");
+    check(
+        |plan| plan.project = "no/such/folder".into(),
+        "the project's folder no/such/folder does not exist",
+    );
+    check(|plan| plan.project = "Cargo.toml".into(), "the project's folder Cargo.toml is no folder");
+}
+
+#[test]
+fn resources_have_to_be_there_and_suffice() {
+    let wants = |name: &str, units| {
+        let wanted = [(name.to_owned(), units)].into();
+        move |plan: &mut Plan| plan.features[0].resources = wanted
+    };
+    check(
+        wants("databse", 1),
+        "feature `one` names resource `databse`, which the plan does not have; did you mean `database`?",
+    );
+    check(wants("database", 3), "feature `one` needs 3 of resource `database`, of which the plan has 2");
+    let mut enough = plan(vec![feature("one", vec![], "coder")]);
+    wants("database", 2)(&mut enough);
+    assert!(enough.graph().is_ok());
+}
+
+#[test]
+fn ids_are_names_of_folders() {
+    for id in ["", ".", "..", "-x", "_x", "a/b", "a b", "ä", "a\0", "a\n", ".merge"] {
+        let plan = plan(vec![feature(id, vec![], "coder")]);
+        assert!(matches!(plan.graph(), Err(PlanError::InvalidId { .. })), "{id:?}");
+    }
+    for id in ["a", "1", "A-b_c.d", "a..", "x".repeat(100).as_str()] {
+        assert!(plan(vec![feature(id, vec![], "coder")]).graph().is_ok(), "{id:?}");
+    }
+}
