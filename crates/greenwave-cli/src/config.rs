@@ -53,7 +53,7 @@ macro_rules! key {
     };
     ($name:literal, count from $least:literal, $($field:ident).+) => {
         key!($name, concat!("a whole number from ", $least), u32::MAX as u64, |value: &DeValue<'_>| {
-            u32::try_from(whole(value).filter(|n| *n >= $least)?).ok()?.try_into().ok()
+            u32::try_from(whole(value).filter(|n| ($least..).contains(n))?).ok()?.try_into().ok()
         }, ToString::to_string, $($field).+)
     };
     ($name:literal, flag, $($field:ident).+) => {
@@ -394,14 +394,15 @@ fn hint_for_key(name: &str) -> String {
     if let Some(key) = elsewhere {
         return format!("did you mean `{}`?", key.name);
     }
-    let within: Vec<_> =
-        KEYS.iter().map(|key| key.name).filter(|key| key.split('.').next() == Some(section)).collect();
-    match nearest(name, &mut KEYS.iter().map(|key| key.name)) {
-        Some(nearest) => format!("did you mean `{nearest}`?"),
-        None if within.is_empty() => {
-            hint(section, &mut KEYS.iter().filter_map(|key| key.name.split('.').next()))
-        }
-        None => format!("known are {}", list(&within)),
+    let keys = || KEYS.iter().filter_map(|key| key.name.split_once('.'));
+    let within: Vec<_> = keys().filter(|(other, _)| *other == section).map(|(_, key)| key).collect();
+    if within.is_empty() {
+        return hint(section, &mut keys().map(|(section, _)| section));
+    }
+    let full: Vec<String> = within.iter().map(|key| format!("{section}.{key}")).collect();
+    match nearest(last, &mut within.iter().copied()) {
+        Some(nearest) => format!("did you mean `{section}.{nearest}`?"),
+        None => format!("known are {}", list(&full.iter().map(String::as_str).collect::<Vec<_>>())),
     }
 }
 

@@ -105,6 +105,11 @@ impl<'a> Table<'a> {
     }
 
     pub(crate) fn missing(&self, key: &str) -> Diagnostic {
+        // Probably it is there, and misspelt.
+        let alike = |other: &&String| nearest(other, &mut [key].into_iter()).is_some();
+        if let Some((other, (at, _))) = self.entries.iter().find(|(other, _)| alike(other)) {
+            return self.unknown(other, at.clone(), &format!("did you mean `{key}`?"));
+        }
         let whose = if self.name.is_empty() { "the file".to_owned() } else { self.name.clone() };
         self.document.mistake(self.at(), format!("{whose} has no `{key}`"))
     }
@@ -224,8 +229,12 @@ impl<'a> Table<'a> {
             Some(known) => format!("did you mean `{known}`?"),
             None => format!("known are {}", list(&self.known)),
         };
+        Err(self.unknown(key, at.clone(), &hint))
+    }
+
+    fn unknown(&self, key: &str, at: Range<usize>, hint: &str) -> Diagnostic {
         let place = if self.name.is_empty() { String::new() } else { format!(" in {}", self.name) };
-        Err(self.document.mistake(at.clone(), format!("unknown key `{key}`{place}; {hint}")))
+        self.document.mistake(at, format!("unknown key `{key}`{place}; {hint}"))
     }
 }
 

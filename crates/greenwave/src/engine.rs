@@ -172,10 +172,12 @@ impl Engine {
 
     async fn execute(&self, durations: &Durations, done: &[TaskId]) -> Result<(Vec<Ended>, Stats), Error> {
         let shared = &self.shared;
-        let skipped = Mutex::new(Vec::new());
+        let untold = Mutex::new(Vec::new());
         let observe = |progress| {
-            if let Progress::Skipped(feature, because) = progress {
-                skipped.lock().push((feature.index(), because.index()));
+            if let Progress::Skipped(feature, because) = progress
+                && let Err(event) = shared.skipped(feature.index(), because.index())
+            {
+                untold.lock().push(event);
             }
         };
         let stage = |stage: greenwave_scheduler::Stage| {
@@ -185,8 +187,8 @@ impl Engine {
         let needs = |task: TaskId| shared.needs(task.index(), Phase::Red);
         let expected = |task: TaskId| durations.estimate(&duration_key(self.graph.id(task)));
         let report = self.executor.run(&self.graph, expected, done, needs, stage, observe).await?;
-        for (feature, because) in skipped.into_inner() {
-            shared.skipped(feature, because).await;
+        for event in untold.into_inner() {
+            shared.emit(event).await;
         }
         let ended = report.outcomes.into_iter().map(|outcome| match outcome {
             Outcome::Failed(failure) => Some(failure_of(failure)),
@@ -252,8 +254,12 @@ impl Shared {
         for feature in order {
             let id = &self.plan.features[feature].id;
             let Some(record) = records.get(id).and_then(|bytes| Record::decode(bytes)) else { continue };
-            if record.spec != self.specs[feature] || !self.finish_writing(id, &record).await? {
+            if !self.finish_writing(id, &record).await? {
                 self.journal.forget(id)?;
+                continue;
+            }
+            // The record stays: whoever has changed the tests may take that back.
+            if record.spec != self.specs[feature] {
                 continue;
             }
             certain[feature] = self.ancestors[feature].iter().all(|&before| certain[before])
@@ -346,14 +352,25 @@ impl Shared {
         Ok(())
     }
 
-    async fn skipped(&self, feature: usize, because: usize) {
-        let mut state = self.features[feature].lock().await;
-        let phase = state.phase.unwrap_or(Phase::Waiting);
-        state.phase = Some(phase.after(Happening::AncestorFailed, self.course(feature)));
+    /// Notes that a feature was skipped, and tells it; the event comes back where a watcher has no room for it now.
+    fn skipped(&self, feature: usize, because: usize) -> Result<(), Event> {
         let (id, because) = (&self.plan.features[feature].id, &self.plan.features[because].id);
-        state.report.reason = Some(format!("depends on `{because}`, which failed"));
-        drop(state);
-        self.emit(Event::Skipped { feature: id.clone(), because: because.clone() }).await;
+        // Nobody holds it: it was never begun.
+        if let Ok(mut state) = self.features[feature].try_lock() {
+            let phase = state.phase.unwrap_or(Phase::Waiting);
+            state.phase = Some(phase.after(Happening::AncestorFailed, self.course(feature)));
+            state.report.reason = Some(format!("depends on `{because}`, which failed"));
+        }
+        let event = Event::Skipped { feature: id.clone(), because: because.clone() };
+        self.events.try_publish(event).map_err(|full| full.0)
+    }
+
+    /// Notes that a feature failed, and tells it.
+    pub(crate) async fn failed(&self, feature: usize, state: &mut FeatureState, failure: &Failure) {
+        let (id, reason) = (self.plan.features[feature].id.clone(), chain(failure));
+        state.phase = Some(Phase::Failed);
+        state.report.reason = Some(reason.clone());
+        self.emit(Event::Failed { feature: id, reason }).await;
     }
 
     /// Notes how features ended, and keeps what was learned for later runs.
@@ -369,12 +386,12 @@ impl Shared {
             if !state.report.kept && state.phase.is_some_and(|phase| matches!(phase, Phase::Green(_))) {
                 durations.observe(&duration_key(id), state.report.busy);
             }
-            let Some(failure) = failure else { continue };
-            state.phase = Some(Phase::Failed);
-            let reason = chain(&failure);
-            state.report.reason = Some(reason.clone());
-            drop(state);
-            self.emit(Event::Failed { feature: id.to_owned(), reason }).await;
+            // What failed by itself has been told; what its code did not survive has not.
+            if let Some(failure) = failure
+                && state.phase != Some(Phase::Failed)
+            {
+                self.failed(feature, &mut state, &failure).await;
+            }
         }
         self.journal.keep_durations(&durations)?;
         self.trunk.lock().await.workspace.take().map(Workspace::remove).unwrap_or_default();

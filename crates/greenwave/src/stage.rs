@@ -43,6 +43,7 @@ impl Shared {
         match result {
             Ok(ended) => self.move_on(feature, &mut state, ended).await,
             Err(failure) => {
+                self.failed(feature, &mut state, &failure).await;
                 self.leave(&mut state);
                 Step::Failed(failure)
             }
@@ -83,8 +84,10 @@ impl Shared {
                 state.feedback = feedback;
                 self.enter(feature, state, Happening::Refused).await;
                 if state.phase == Some(Phase::Failed) {
+                    let failure = Failure::Attempts { attempts: before.attempt(), reason };
+                    self.failed(feature, state, &failure).await;
                     self.leave(state);
-                    return Step::Failed(Failure::Attempts { attempts: before.attempt(), reason });
+                    return Step::Failed(failure);
                 }
             }
         }

@@ -164,7 +164,9 @@ pub(crate) fn read(path: &Path, kind: EntryKind) -> io::Result<Bytes> {
 pub(crate) async fn perform(root: &Path, changes: &[Change], store: &Store) -> Result<(), Error> {
     let mut batch = Vec::new();
     let mut bytes = 0;
-    for change in changes {
+    // What goes makes room for what comes: a file can become a folder.
+    let (gone, come): (Vec<_>, Vec<_>) = changes.iter().partition(|change| change.after.is_none());
+    for change in gone.into_iter().chain(come) {
         let content = match change.after {
             Some(file) => Some((file.kind, tree::content(store, &file.blob).await?)),
             None => None,
@@ -172,20 +174,21 @@ pub(crate) async fn perform(root: &Path, changes: &[Change], store: &Store) -> R
         bytes += content.as_ref().map_or(0, |(_, content)| content.len());
         batch.push((root.join(&change.path), content));
         if bytes >= BATCH_BYTES_MAX {
-            write_all(std::mem::take(&mut batch)).await?;
+            write_all(root, std::mem::take(&mut batch)).await?;
             bytes = 0;
         }
     }
-    write_all(batch).await
+    write_all(root, batch).await
 }
 
 type Planned = (PathBuf, Option<(EntryKind, Bytes)>);
 
-async fn write_all(batch: Vec<Planned>) -> Result<(), Error> {
+async fn write_all(root: &Path, batch: Vec<Planned>) -> Result<(), Error> {
+    let root = root.to_owned();
     let written = tokio::task::spawn_blocking(move || {
         batch.iter().try_for_each(|(path, content)| match content {
             Some((kind, content)) => put(path, *kind, content).map_err(Error::io("write", path)),
-            None => remove(path).map_err(Error::io("remove", path)),
+            None => remove(&root, path).map_err(Error::io("remove", path)),
         })
     });
     written.await.expect("writing files does not panic and is not cancelled")
@@ -223,9 +226,14 @@ fn known_mode(path: &Path, kind: EntryKind) -> Option<u32> {
     }
 }
 
-fn remove(path: &Path) -> io::Result<()> {
+/// Removes a file, and the folders that are empty without it.
+fn remove(root: &Path, path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
     }
+    let folders = path.ancestors().skip(1).take_while(|folder| *folder != root);
+    // The first that is not empty is where it ends.
+    let _ = folders.map(fs::remove_dir).find(Result::is_err);
+    Ok(())
 }

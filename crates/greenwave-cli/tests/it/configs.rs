@@ -119,7 +119,7 @@ fn mistakes_in_flags_are_told() {
     assert_snapshot!(wrong(&[], &["--metrics-port", "http"]), @"error: flag --metrics-port: `metrics.port` is the text \"http\"; a whole number from 0 to 65535 is wanted");
     assert_snapshot!(wrong(&[], &["--profile", "fast"]), @"error: flag --profile: there is no profile `fast`; known are `development`, `production`, `memory-constrained`");
     assert_snapshot!(wrong(&[], &["--set", "cache.entires=5"]), @"error: flag --set: unknown key `cache.entires`; did you mean `cache.entries`?");
-    assert_snapshot!(wrong(&[], &["--set", "cache=5"]), @"error: flag --set: unknown key `cache`; did you mean `cache.ttl`?");
+    assert_snapshot!(wrong(&[], &["--set", "cache=5"]), @"error: flag --set: unknown key `cache`; known are `cache.enabled`, `cache.entries`, `cache.ttl`, `cache.directory`");
     assert_snapshot!(wrong(&[], &["--set", "storage.compression=gzip"]), @"error: flag --set: `storage.compression` is the text \"gzip\"; \"off\", \"zstd\", or \"zstd 1\" to \"zstd 19\" is wanted");
     let finished = show(&Folder::with_project(), &[], &["--set", "cache.entries"]).with_code(2);
     assert!(finished.stderr.contains("`KEY=VALUE` is wanted"), "{}", finished.stderr);

@@ -1,4 +1,4 @@
-//! Runs that are killed with SIGKILL at any moment go on where they were: nothing that was green is asked again,
+//! Runs that are cut off at any moment, with SIGKILL or politely, go on where they were: nothing that was green is asked again,
 //! and in the end everything is as if nothing had happened.
 
 use std::collections::BTreeSet;
@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::chance::Chance;
 use crate::demo::{FEATURES, demo};
 use crate::folder::{Files, Folder};
-use crate::program::{COMPILING_BOUND, Finished, Program, Running, until};
+use crate::program::{COMPILING_BOUND, Program, until};
 
 /// How often the run of the small plan is killed; more with this variable, for the long run.
 const ROUNDS: u64 = 12;
@@ -34,8 +34,8 @@ impl Seen {
         }
     }
 
-    /// Lets a run come to its `lines`th line and kills it; false if it ended before.
-    fn kill_after(&mut self, program: Program, lines: u64) -> bool {
+    /// Lets a run come to its `lines`th line and ends it by a signal; false if it ended before.
+    fn cut_off(&mut self, program: Program, lines: u64, signal: Signal) -> bool {
         let mut running = program.start();
         let mut now = BTreeSet::new();
         for _ in 0..lines {
@@ -44,13 +44,14 @@ impl Seen {
                 None => break,
             }
         }
-        let finished = killed(running);
+        running.signal(signal);
+        let finished = running.finish();
         // What it had said until then counts as well, but for a last line that is cut off.
         for line in finished.stdout.lines().filter(|line| line.ends_with('}')) {
             self.line(line, &mut now);
         }
         self.green.append(&mut now);
-        finished.status.code().is_none()
+        finished.status.code() != Some(0)
     }
 
     /// Lets a run come to its end.
@@ -61,11 +62,6 @@ impl Seen {
         finished.stdout.lines().for_each(|line| self.line(line, &mut now));
         finished.events()
     }
-}
-
-fn killed(running: Running) -> Finished {
-    running.signal(Signal::KILL);
-    running.finish()
 }
 
 #[test]
@@ -79,7 +75,7 @@ fn a_demo_that_is_killed_goes_on() {
     let mut seen = Seen::default();
     for _ in 0..3 {
         // A whole run has about 120 lines.
-        seen.kill_after(start(), 5 + chance.below(50));
+        seen.cut_off(start(), 5 + chance.below(50), Signal::KILL);
     }
     let events = seen.finish(start());
     let features = events.last().unwrap()["features"].as_array().unwrap();
@@ -145,7 +141,12 @@ fn any_moment_will_do() {
     while rounds_left > 0 {
         let folder = small();
         let mut seen = Seen::default();
-        while rounds_left > 0 && seen.kill_after(folder.plan(), 2 + chance.below(lines_max)) {
+        while rounds_left > 0 {
+            // Being asked to stop is an end as well, and comes less suddenly.
+            let signal = if chance.below(3) == 0 { Signal::INT } else { Signal::KILL };
+            if !seen.cut_off(folder.plan(), 2 + chance.below(lines_max), signal) {
+                break;
+            }
             rounds_left -= 1;
         }
         seen.finish(folder.plan());

@@ -1,5 +1,7 @@
 //! Tests of the program through its command line, as processes of their own on folders of their own.
 
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a helper of tests is a test")]
+
 mod chance;
 mod configs;
 mod conflicts;
@@ -14,3 +16,4 @@ mod runs;
 mod shown;
 mod sketch;
 mod stop;
+mod terminal;

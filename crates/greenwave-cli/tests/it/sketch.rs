@@ -79,10 +79,6 @@ impl Report {
         Self { events }
     }
 
-    pub(crate) fn events(&self) -> &[Value] {
-        &self.events
-    }
-
     fn last(&self) -> &Value {
         self.events.last().expect("there is one: `of` has looked")
     }

@@ -127,11 +127,11 @@ fn a_run_that_nobody_reads_can_be_stopped() {
     let folder = Folder::with_project();
     let (mut plan, prompt) = (String::from("project = \"project\"\n"), "p ".repeat(100));
     // Enough to fill a pipe, which holds 64 KiB.
-    for feature in 0..600 {
+    for feature in 0..900 {
         plan.push_str(&format!(
             "[agents.{long}]\nkind = \"command\"\ncommand = [\"true\"]\n[[features]]\nid = \"{long}\"\nagent = \"{long}\"\n\
              prompt = \"{prompt}\"\nattempts = 1\ntests = [{{ command = [\"false\"] }}]\n",
-            long = format!("f{feature}-{}", "x".repeat(150)),
+            long = format!("f{feature}-{}", "x".repeat(90)),
         ));
     }
     folder.write("plan.toml", plan);

@@ -1,3 +1,5 @@
+//! Paths and languages in info strings and headings. Unaware of fences.
+
 use super::{language_of_file, path_of_heading, path_of_info};
 
 #[track_caller]
