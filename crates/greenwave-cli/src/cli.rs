@@ -77,9 +77,9 @@ enum ProfileCommand {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum GraphFormat {
-    /// For Markdown: https://mermaid.js.org
+    /// For Markdown, as GitHub shows it.
     Mermaid,
-    /// For Graphviz: https://graphviz.org
+    /// For Graphviz.
     Dot,
 }
 

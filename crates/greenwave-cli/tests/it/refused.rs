@@ -25,15 +25,16 @@ fn check(script: &str, reason: &str) -> Report {
 
 #[track_caller]
 fn check_in(folder: &Folder, bad: Sketch, reason: &str) -> Report {
-    let whole = format!("not done after 1 attempt; the last one: {reason}");
-    let report = check_failure(folder, bad, &whole);
+    let report = run(folder, bad);
     assert_eq!(report.refusals("bad"), [reason]);
+    assert_eq!(report.reason("bad"), format!("not done after 1 attempt; the last one: {reason}"));
     report
 }
 
-/// The same for whatever fails the feature, refused or not.
+/// Runs a feature that fails with one that depends on it, one that depends on that, and one that does not. The
+/// last becomes green, and nothing else is written.
 #[track_caller]
-fn check_failure(folder: &Folder, bad: Sketch, reason: &str) -> Report {
+fn run(folder: &Folder, bad: Sketch) -> Report {
     let others = [
         Sketch::new("after", "answer after.txt a", "test -f after.txt").after("bad"),
         Sketch::new("later", "answer later.txt l", "test -f later.txt").after("after"),
@@ -46,8 +47,6 @@ fn check_failure(folder: &Folder, bad: Sketch, reason: &str) -> Report {
     expected.insert("project/apart.txt".to_owned(), "a\n".to_owned());
 
     let report = Report::of(&folder.run_plan().with_code(1));
-    let here = folder.path("").display().to_string();
-    assert_eq!(report.reason("bad").replace(&here, ""), reason);
     let phases = [("bad", "failed"), ("after", "skipped"), ("later", "skipped"), ("apart", "green")];
     assert_eq!(report.phases(), phases);
     assert_eq!(report.reason("after"), "depends on `bad`, which failed");
@@ -139,19 +138,13 @@ fn answers_that_break_off() {
 
 #[test]
 fn answers_that_never_end() {
-    for (script, bytes) in [("exec sleep 50", 0), ("answer wanted.txt x; exec sleep 50", 32)] {
+    for script in ["exec sleep 50", "answer wanted.txt x; exec sleep 50", "while :; do echo more; done"] {
         let bad = Sketch::new("bad", script, "test -f wanted.txt").agent("time_limit = \"300ms\"");
-        let reason =
-            format!("the answer had not ended after 300ms (agent.time_limit); {bytes} bytes had come");
-        check_in(&folder(), bad, &reason);
+        let report = run(&folder(), bad);
+        // How much had come by then depends on the machine.
+        let reason = "the answer had not ended after 300ms (agent.time_limit); ";
+        assert!(report.refusals("bad")[0].starts_with(reason), "{:?}", report.refusals("bad"));
     }
-    let script = "while :; do echo more; done";
-    let bad = Sketch::new("bad", script, "test -f wanted.txt").agent("time_limit = \"300ms\"").lines("");
-    let folder = folder();
-    folder.write("plan.toml", sketch::plan(&[bad]));
-    let report = Report::of(&folder.run_plan().with_code(1));
-    let [reason] = report.refusals("bad")[..] else { panic!("{:?}", report.refusals("bad")) };
-    assert!(reason.starts_with("the answer had not ended after 300ms"), "{reason}");
 }
 
 /// An answer is whole when the agent has ended, whatever it has left running.
@@ -194,9 +187,8 @@ fn agents_that_do_not_start() {
     );
     let report = Report::of(&folder.run_plan().with_code(1));
     assert_eq!(report.phases(), [("bad", "failed"), ("apart", "green")]);
-    let here = folder.path("").display().to_string();
     assert_eq!(
-        report.reason("bad").replace(&here, ""),
+        report.reason("bad"),
         "the agent cannot be asked: cannot start agent command `no-such-agent` in ./project/.greenwave/work/bad: \
          No such file or directory (os error 2)"
     );

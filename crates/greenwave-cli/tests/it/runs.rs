@@ -269,6 +269,29 @@ fn failures_are_told_at_once() {
     assert!(at(r#""event":"skipped""#) < at(r#""path":"slow.txt""#), "{told}");
 }
 
+/// What greenwave keeps for itself may be lost or damaged: results are made anew, and the project is as it was.
+#[test]
+fn damaged_state_harms_nothing() {
+    for part in ["results", "store", "journal"] {
+        for garbage in [b"".as_slice(), b"garbage", &[0xff; 5000]] {
+            let folder = folder(&[plain("one"), plain("two").after("one")]);
+            folder.run_plan().with_code(0);
+            let files = folder.files("project");
+            for segment in fs::read_dir(folder.path("project/.greenwave").join(part)).unwrap() {
+                let path = segment.unwrap().path();
+                if path.is_file() {
+                    fs::write(path, garbage).unwrap();
+                }
+            }
+            let finished = folder.run_plan();
+            // Without the journal nobody knows that the features were red before.
+            finished.clone().with_code(i32::from(part == "journal"));
+            assert!(!finished.stderr.contains("panicked"), "{part}: {}", finished.stderr);
+            assert_eq!((folder.files("project"), Report::of(&finished).questions()), (files, 0), "{part}");
+        }
+    }
+}
+
 #[test]
 fn output_that_nobody_reads_stops_nothing() {
     for format in ["human", "json"] {
