@@ -141,9 +141,13 @@ fn answers_that_never_end() {
     for script in ["exec sleep 50", "answer wanted.txt x; exec sleep 50", "while :; do echo more; done"] {
         let bad = Sketch::new("bad", script, "test -f wanted.txt").agent("time_limit = \"300ms\"");
         let report = run(&folder(), bad);
-        // How much had come by then depends on the machine.
-        let reason = "the answer had not ended after 300ms (agent.time_limit); ";
-        assert!(report.refusals("bad")[0].starts_with(reason), "{:?}", report.refusals("bad"));
+        // Two limits of the same length: which of them is told is chance, and so is how much had come by then.
+        let refusals = report.refusals("bad");
+        let reasons = [
+            "the answer had not ended after 300ms",
+            "agent command `sh` did not end within 300ms and was killed",
+        ];
+        assert!(reasons.iter().any(|reason| refusals[0].starts_with(reason)), "{refusals:?}");
     }
 }
 
