@@ -10,7 +10,7 @@ use crate::program::root;
 use crate::source::{code, files_below, has, is_test_or_example};
 
 /// Every package, the layer it stands in, and those of ours that it may be built from.
-const LAYERS: [(&str, Layer, &[&str]); 13] = [
+const LAYERS: [(&str, Layer, &[&str]); 14] = [
     ("greenwave-segment", Layer::Log, &[]),
     ("greenwave-cache", Layer::Library, &["greenwave-segment"]),
     ("greenwave-scheduler", Layer::Library, &["greenwave-segment"]),
@@ -37,6 +37,7 @@ const LAYERS: [(&str, Layer, &[&str]); 13] = [
     ),
     ("greenwave-cli", Layer::Program, &["greenwave"]),
     ("greenwave-benches", Layer::Tool, ANYTHING),
+    ("greenwave-versus", Layer::Tool, ANYTHING),
     ("xtask", Layer::Tool, &[]),
 ];
 
