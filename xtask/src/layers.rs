@@ -161,8 +161,8 @@ fn check(metadata: &Metadata) -> Vec<String> {
 fn check_dependency(package: &Package, layer: Layer, may_use: &[&str], it: &Dependency) -> Option<String> {
     let (who, whom) = (&package.name, &it.name);
     let ours = place(whom);
-    if ours.is_some_and(|(other, _)| other == Layer::Tool) {
-        return Some(format!("{who} depends on {whom}: nothing depends on the tools"));
+    if ours.is_some_and(|(other, _)| other == Layer::Tool) && layer != Layer::Tool {
+        return Some(format!("{who} depends on {whom}: nothing but tools depends on the tools"));
     }
     if it.kind == Kind::Dev {
         return None;

@@ -128,7 +128,7 @@ fn lower_layers_know_nothing_of_higher_ones() {
 
 #[test]
 fn nothing_depends_on_the_tools() {
-    let expected = "greenwave depends on xtask: nothing depends on the tools";
+    let expected = "greenwave depends on xtask: nothing but tools depends on the tools";
     caught(Workspace::new().package("greenwave", &["xtask"]), expected);
     caught(Workspace::new().package("greenwave", &["dev:xtask"]), expected);
 }
