@@ -1,16 +1,32 @@
 //! Values to record bytes and back, with contexts that are used again. Knows nothing of segments.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use bytes::Bytes;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
+use xxhash_rust::xxh3::xxh3_64;
 use zstd::bulk::{Compressor, Decompressor};
+use zstd::zstd_safe::{CCtx, CParameter, DCtx};
 
 use crate::options::Compression;
+use crate::read::UNKNOWN_CODEC;
 use crate::record::{Codec as CodecId, HEADER_BYTES, Header, Kind, hash_payload};
 
 /// Contexts kept for the next value; more threads than this make their own. A zstd context is some hundred KiB.
 const POOLED_CONTEXTS_MAX: usize = 4;
 /// Values shorter than this are not worth a try.
 const TRY_BYTES_MIN: usize = 64;
+/// A difference's base and value are at most this large together: zstd's window has to hold both, and so has memory.
+const DELTA_BYTES_MAX: usize = 64 << 20;
+/// A difference of at most one part in this many of its value is taken at once.
+const DELTA_CLEAR_GAIN: usize = 10;
+/// The level for differences. Most of one is a few long matches, which the lowest levels cut into pieces.
+const DELTA_LEVEL: i32 = 6;
+/// Larger values have enough of their own to learn from.
+pub(crate) const DICTIONARY_VALUE_BYTES_MAX: usize = 64 << 10;
+/// Bytes of the hash of the base's value.
+const BASE_HASH_BYTES: usize = 8;
 
 /// A record with room for its header, which is known only once its place is.
 pub(crate) struct Frame {
@@ -35,34 +51,135 @@ impl Frame {
         &self.bytes[HEADER_BYTES..][..self.header.key_len as usize]
     }
 
+    /// The key of the base; empty if this is no difference.
+    pub(crate) fn base(&self) -> &[u8] {
+        &self.payload()[..self.header.base_len()]
+    }
+
+    pub(crate) fn payload(&self) -> &[u8] {
+        &self.bytes[HEADER_BYTES + self.header.key_len as usize..]
+    }
+
     /// Fills in the header for the place that `seed` stands for.
     pub(crate) fn place(&mut self, seed: u64) {
         let header = self.header.encode(seed, self.key());
         self.bytes[..HEADER_BYTES].copy_from_slice(&header);
     }
+
+    /// The header checksum, once placed.
+    pub(crate) fn checksum(&self) -> u64 {
+        crate::record::checksum_of(self.bytes.first_chunk().expect("a frame has a header"))
+    }
+
+    fn finish(mut self, raw_len: usize) -> Self {
+        self.header.raw_len = u32::try_from(raw_len).expect("checked against value_bytes_max");
+        let payload = self.payload();
+        let stored_len = u32::try_from(payload.len()).expect("no longer than the value");
+        self.header.payload_hash = hash_payload(payload);
+        self.header.stored_len = stored_len;
+        self
+    }
 }
 
-/// Compressors and decompressors in waiting.
-pub(crate) struct Codec {
-    compression: Compression,
+/// What a value is stored as a difference from.
+pub(crate) struct Base<'a> {
+    pub(crate) key: &'a [u8],
+    pub(crate) value: &'a [u8],
+    /// How many differences have to be undone for it.
+    pub(crate) depth: u8,
+}
+
+/// Compressors and decompressors in waiting, all with the same dictionary.
+#[derive(Default)]
+struct Contexts {
+    /// Empty for none.
+    dictionary: Bytes,
     compressors: Mutex<Vec<Compressor<'static>>>,
     decompressors: Mutex<Vec<Decompressor<'static>>>,
 }
 
+/// How values become bytes.
+pub(crate) struct Codec {
+    compression: Compression,
+    plain: Contexts,
+    dictionaries: RwLock<HashMap<u32, Arc<Contexts>>>,
+    /// The dictionary that new values are compressed with.
+    current: RwLock<Option<u32>>,
+}
+
 impl Codec {
     pub(crate) fn new(compression: Compression) -> Self {
-        Self { compression, compressors: Mutex::default(), decompressors: Mutex::default() }
+        let plain = Contexts::default();
+        Self { compression, plain, dictionaries: RwLock::default(), current: RwLock::default() }
+    }
+
+    /// Takes in a dictionary; returns its id.
+    pub(crate) fn add_dictionary(&self, dictionary: Bytes) -> u32 {
+        let id = dictionary_id(&dictionary);
+        let contexts = Contexts { dictionary, ..Contexts::default() };
+        self.dictionaries.write().entry(id).or_insert_with(|| Arc::new(contexts));
+        id
+    }
+
+    /// Whether values that were compressed with a dictionary can be read.
+    pub(crate) fn has_dictionary(&self, id: u32) -> bool {
+        self.dictionaries.read().contains_key(&id)
+    }
+
+    /// Compresses new values with a dictionary that was added.
+    pub(crate) fn use_dictionary(&self, id: u32) {
+        *self.current.write() = Some(id);
     }
 
     /// A value's record, compressed if that gains 10 % or more.
     pub(crate) fn encode(&self, key: &[u8], value: &[u8]) -> Frame {
+        let header = Header::empty(Kind::Value, key);
+        let frame = self.compressed(header, key, value).unwrap_or_else(|| Frame::new(header, key, value));
+        frame.finish(value.len())
+    }
+
+    /// A value's record, as a difference if that takes a quarter less room than without.
+    pub(crate) fn encode_against(&self, key: &[u8], value: &[u8], base: &Base<'_>) -> Frame {
+        let delta = self.delta(key, value, base);
+        match delta {
+            Some(delta) if delta.bytes.len() - HEADER_BYTES - key.len() <= value.len() / DELTA_CLEAR_GAIN => {
+                delta
+            }
+            Some(delta) => {
+                let plain = self.encode(key, value);
+                if delta.bytes.len() * 4 <= plain.bytes.len() * 3 { delta } else { plain }
+            }
+            None => self.encode(key, value),
+        }
+    }
+
+    /// Whether differences are worth a try for a value of this size.
+    pub(crate) fn tries_delta(&self, value: &[u8]) -> bool {
+        self.compression != Compression::None && (TRY_BYTES_MIN..DELTA_BYTES_MAX).contains(&value.len())
+    }
+
+    fn delta(&self, key: &[u8], value: &[u8], base: &Base<'_>) -> Option<Frame> {
+        let total = base.value.len() + value.len();
+        if total > DELTA_BYTES_MAX || base.key.is_empty() {
+            return None;
+        }
         let mut header = Header::empty(Kind::Value, key);
-        header.raw_len = u32::try_from(value.len()).expect("checked against value_bytes_max");
-        let mut frame = self.compressed(header, key, value).unwrap_or_else(|| Frame::new(header, key, value));
-        let payload = &frame.bytes[HEADER_BYTES + key.len()..];
-        frame.header.stored_len = u32::try_from(payload.len()).expect("no longer than the value");
-        frame.header.payload_hash = hash_payload(payload);
-        frame
+        header.codec = CodecId::DELTA;
+        let [low, high] = u16::try_from(base.key.len()).ok()?.to_le_bytes();
+        header.extra = [low, high, base.depth.checked_add(1)?, 0];
+        let mut frame = Frame::new(header, key, base.key);
+        frame.bytes.extend_from_slice(&xxh3_64(base.value).to_le_bytes());
+        let start = frame.bytes.len();
+        frame.bytes.resize(start + value.len() / 2, 0);
+        // Contexts that are used again would have to outlive every base, so each difference has one of its own.
+        let mut context = CCtx::try_create()?;
+        let Compression::Zstd { level } = self.compression else { return None };
+        context.set_parameter(CParameter::CompressionLevel(level.max(DELTA_LEVEL))).ok()?;
+        context.set_parameter(CParameter::WindowLog(window_log(total))).ok()?;
+        context.ref_prefix(base.value).ok()?;
+        let len = context.compress2(&mut frame.bytes[start..], value).ok()?;
+        frame.bytes.truncate(start + len);
+        Some(frame.finish(value.len()))
     }
 
     fn compressed(&self, mut header: Header, key: &[u8], value: &[u8]) -> Option<Frame> {
@@ -70,37 +187,87 @@ impl Codec {
         if value.len() < TRY_BYTES_MIN {
             return None;
         }
-        let pooled = self.compressors.lock().pop();
-        let mut compressor = pooled.or_else(|| Compressor::new(level).ok())?;
-        header.codec = CodecId::ZSTD;
+        let dictionary = self.current_for(value);
+        let contexts = match &dictionary {
+            Some((id, contexts)) => {
+                (header.codec, header.extra) = (CodecId::DICT, id.to_le_bytes());
+                contexts
+            }
+            None => {
+                header.codec = CodecId::ZSTD;
+                &self.plain
+            }
+        };
         let mut frame = Frame::new(header, key, &[]);
         let start = frame.bytes.len();
         // Room for nine tenths only: a value that gains less makes zstd give up early, which is the test itself.
         frame.bytes.resize(start + value.len() / 10 * 9, 0);
-        let compressed = compressor.compress_to_buffer(value, &mut frame.bytes[start..]).ok();
-        give_back(&self.compressors, compressor);
+        let compressed = contexts.compress(level, value, &mut frame.bytes[start..]);
         frame.bytes.truncate(start + compressed?);
         Some(frame)
     }
 
-    /// The value of a record whose payload hash has been checked; `Err` says what is wrong with it.
+    fn current_for(&self, value: &[u8]) -> Option<(u32, Arc<Contexts>)> {
+        let id = (*self.current.read()).filter(|_| value.len() <= DICTIONARY_VALUE_BYTES_MAX)?;
+        Some((id, self.dictionaries.read().get(&id)?.clone()))
+    }
+
+    /// The value of a record whose payload hash has been checked and that is no difference; `Err` says what is wrong with it.
     pub(crate) fn decode(&self, header: &Header, payload: Bytes, max: u32) -> Result<Bytes, &'static str> {
-        if header.raw_len > max {
-            return Err("its decompressed length is over the limit");
-        }
-        let raw_len = header.raw_len as usize;
+        let raw_len = checked_len(header, max)?;
         match header.codec {
             CodecId::RAW if payload.len() == raw_len => Ok(payload),
             CodecId::RAW => Err("its two lengths differ"),
-            CodecId::ZSTD => self.decompressed(&payload, raw_len),
-            _ => Err("its codec is unknown"),
+            CodecId::ZSTD => self.plain.decompress(&payload, raw_len),
+            CodecId::DICT => {
+                let contexts = self.dictionaries.read().get(&u32::from_le_bytes(header.extra)).cloned();
+                contexts.ok_or("its dictionary is missing")?.decompress(&payload, raw_len)
+            }
+            _ => Err(UNKNOWN_CODEC),
         }
     }
 
-    fn decompressed(&self, payload: &[u8], raw_len: usize) -> Result<Bytes, &'static str> {
+    /// The value of a difference whose payload hash has been checked, from that of its base.
+    pub(crate) fn undo(
+        &self,
+        header: &Header,
+        payload: &[u8],
+        base: &[u8],
+        max: u32,
+    ) -> Result<Bytes, &'static str> {
+        let raw_len = checked_len(header, max)?;
+        let (hash, frame) =
+            delta_parts(header, payload).map(|(_, hash, frame)| (hash, frame)).ok_or("it is cut short")?;
+        if xxh3_64(base) != hash {
+            return Err("its base has another value now");
+        }
+        let mut context = DCtx::try_create().ok_or("no memory for a decompressor")?;
+        context.ref_prefix(base).map_err(|_| "no memory for a decompressor")?;
+        let mut value: Vec<u8> = Vec::with_capacity(raw_len);
+        match context.decompress(&mut value, frame) {
+            Ok(len) if len == raw_len && value.len() == raw_len => Ok(Bytes::from(value)),
+            _ => Err("it does not decompress"),
+        }
+    }
+}
+
+impl Contexts {
+    /// Compresses into `buffer`; `None` if that is too small, or memory is.
+    fn compress(&self, level: i32, value: &[u8], buffer: &mut [u8]) -> Option<usize> {
+        let pooled = self.compressors.lock().pop();
+        let mut compressor = match pooled {
+            Some(compressor) => compressor,
+            None => Compressor::with_dictionary(level, &self.dictionary).ok()?,
+        };
+        let len = compressor.compress_to_buffer(value, buffer).ok();
+        give_back(&self.compressors, compressor);
+        len
+    }
+
+    fn decompress(&self, payload: &[u8], raw_len: usize) -> Result<Bytes, &'static str> {
         let pooled = self.decompressors.lock().pop();
-        let mut decompressor =
-            pooled.or_else(|| Decompressor::new().ok()).ok_or("no memory for a decompressor")?;
+        let make = || Decompressor::with_dictionary(&self.dictionary).ok();
+        let mut decompressor = pooled.or_else(make).ok_or("no memory for a decompressor")?;
         let value = decompressor.decompress(payload, raw_len);
         give_back(&self.decompressors, decompressor);
         match value {
@@ -108,6 +275,30 @@ impl Codec {
             _ => Err("it does not decompress"),
         }
     }
+}
+
+/// A dictionary's name: half of its hash.
+pub(crate) fn dictionary_id(dictionary: &[u8]) -> u32 {
+    (xxh3_64(dictionary) >> 32) as u32
+}
+
+/// The base's key, the hash of its value, and the zstd frame in a difference's payload.
+pub(crate) fn delta_parts<'a>(header: &Header, payload: &'a [u8]) -> Option<(&'a [u8], u64, &'a [u8])> {
+    let (base, rest) = payload.split_at_checked(header.base_len())?;
+    let (hash, frame) = rest.split_first_chunk::<BASE_HASH_BYTES>()?;
+    Some((base, u64::from_le_bytes(*hash), frame))
+}
+
+fn checked_len(header: &Header, max: u32) -> Result<usize, &'static str> {
+    if header.raw_len > max {
+        return Err("its decompressed length is over the limit");
+    }
+    Ok(header.raw_len as usize)
+}
+
+/// The window that reaches from the value's end to the base's beginning.
+fn window_log(bytes: usize) -> u32 {
+    bytes.next_power_of_two().ilog2().clamp(10, 27)
 }
 
 fn give_back<T>(pool: &Mutex<Vec<T>>, context: T) {

@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use crate::Error;
 use crate::codec::Frame;
-use crate::index::{Entry, Place, SlotId};
-use crate::log::{Log, Writer, parse, record_buffer};
-use crate::record::{HEADER_BYTES, Header};
+use crate::index::{Entry, Item, Slot, SlotId};
+use crate::index_file;
+use crate::log::Log;
+use crate::read::{Location, parse};
 use crate::segment::{SEGMENT_HEADER_BYTES, Segment};
 
 /// A segment is rewritten when this share of it is dead or more: each byte given back then costs at most one byte written.
@@ -27,14 +28,16 @@ pub struct Compacted {
 }
 
 impl Log {
-    /// Rewrites the finished segments, of any process, of which at least half is dead. Puts and gets go on meanwhile.
+    /// Rewrites the finished segments, of any process, of which at least half is dead. Puts, gets and refreshes go on meanwhile.
     ///
     /// # Errors
     ///
     /// [`Error::Io`]. Nothing is lost then: a segment goes only after its copies are durable.
     pub fn compact(&self) -> Result<Compacted, Error> {
-        let _maintenance = self.maintenance.lock();
-        self.refresh_locked()?;
+        let _compacting = self.compacting.lock();
+        self.refresh()?;
+        // What is full is finished.
+        self.flush()?;
         let mut done = Compacted::default();
         for slot in self.mostly_dead() {
             if let Some(segment) = self.claim(slot) {
@@ -76,21 +79,18 @@ impl Log {
     }
 
     fn rewrite(&self, slot: SlotId, segment: &Segment, done: &mut Compacted) -> Result<(), Error> {
-        let older_elsewhere = self.index.read().stamp_min_outside(slot);
-        for (key, entry) in self.entries_in(slot) {
+        let (older_elsewhere, entries) = {
+            let index = self.index.read();
+            (index.stamp_min_outside(slot), index.entries_in(slot))
+        };
+        for entry in entries {
             if entry.tombstone && (!entry.shadows || entry.stamp <= older_elsewhere) {
-                self.forget_at(&key, entry.place);
+                self.forget_at(entry.key.as_slice(), entry.place());
                 continue;
             }
-            let Some(mut frame) = self.frame(segment, &key, &entry)? else { continue };
-            let mut writer = self.writer.lock();
-            if self.is_current(&key, entry.place) {
-                let to = self.write(&mut writer, &mut frame)?;
-                self.index.write().relocate(&key, entry.place, to);
-                self.counters.copied_records.add(1);
-                done.written_bytes += frame.bytes.len() as u64;
-            }
+            done.written_bytes += self.copy(segment, &entry)?;
         }
+        done.written_bytes += self.copy_dictionaries(slot, segment)?;
         self.flush()?;
         done.segments += 1;
         done.freed_bytes += self.unlink(slot, segment)?;
@@ -98,26 +98,55 @@ impl Log {
         Ok(())
     }
 
-    /// Drops the segments with the oldest records until at most `target` bytes are used. Called by a put, so the writer is held.
-    pub(crate) fn drop_oldest(
-        &self,
-        writer: &mut Writer,
-        target: u64,
-        full: impl Fn() -> Error,
-    ) -> Result<(), Error> {
+    /// Appends a record of another segment, unless its key has moved on; returns the bytes written.
+    fn copy(&self, segment: &Segment, entry: &Entry) -> Result<u64, Error> {
+        let key = entry.key.as_slice();
+        let shortened = self.shortened(entry)?;
+        let Some(mut frame) = self.frame(segment, key, &Location::of(entry))? else { return Ok(0) };
+        let mut writer = self.writer.lock();
+        if !self.is_current(key, entry.place()) {
+            return Ok(0);
+        }
+        if let Some((shorter, chosen)) = shortened
+            && self.still_holds(&chosen)
+        {
+            frame = shorter;
+            self.counters.rebased_records.add(1);
+        }
+        let to = self.write(&mut writer, &mut frame)?;
+        let item = Item::new(&frame.header, frame.key(), frame.base());
+        self.index.write().relocate(entry.place(), to, &item);
+        self.counters.copied_records.add(1);
+        Ok(frame.bytes.len() as u64)
+    }
+
+    fn copy_dictionaries(&self, slot: SlotId, segment: &Segment) -> Result<u64, Error> {
+        let dictionaries = self.index.read().dictionaries_in(slot);
+        let mut written = 0;
+        for (id, location) in dictionaries {
+            let key = id.to_le_bytes();
+            let Some(mut frame) = self.frame(segment, &key, &location)? else { continue };
+            let mut writer = self.writer.lock();
+            let to = self.write(&mut writer, &mut frame)?;
+            self.index.write().relocate_dictionary(id, to);
+            written += frame.bytes.len() as u64;
+        }
+        Ok(written)
+    }
+
+    /// Drops the segments with the oldest records until at most `target` bytes are used.
+    pub(crate) fn drop_oldest(&self, target: u64, full: Error) -> Result<(), Error> {
+        let _compacting = self.compacting.lock();
         // Tombstones may have to move on from each segment: once around is enough to know that no more can be freed.
         let mut drops_left = self.index.read().slots().count() + 2;
         while self.index.read().disk_bytes() > target {
-            drops_left = drops_left.checked_sub(1).ok_or_else(&full)?;
-            let oldest = match self.oldest_sealed() {
-                Some(oldest) => oldest,
-                None if writer.active.as_ref().is_some_and(|active| active.end > SEGMENT_HEADER_BYTES) => {
-                    self.seal_active(writer)?;
-                    continue;
-                }
-                None => return Err(full()),
-            };
-            self.drop_segment(writer, oldest.0, &oldest.1)?;
+            let Some(left) = drops_left.checked_sub(1) else { return Err(full) };
+            drops_left = left;
+            match self.oldest_sealed() {
+                Some((slot, segment)) => self.drop_segment(slot, &segment)?,
+                None if self.seal_active()? => {}
+                None => return Err(full),
+            }
         }
         Ok(())
     }
@@ -133,71 +162,57 @@ impl Log {
     }
 
     /// Forgets a segment's values. What would let an older record come back is replaced by a tombstone of the same stamp.
-    fn drop_segment(&self, writer: &mut Writer, slot: SlotId, segment: &Segment) -> Result<(), Error> {
-        let older_elsewhere = self.index.read().stamp_min_outside(slot);
+    fn drop_segment(&self, slot: SlotId, segment: &Segment) -> Result<(), Error> {
+        let (older_elsewhere, entries) = {
+            let index = self.index.read();
+            (index.stamp_min_outside(slot), index.entries_in(slot))
+        };
         let mut dropped = 0;
-        for (key, entry) in self.entries_in(slot) {
+        for entry in entries {
             dropped += u64::from(!entry.tombstone);
             if entry.shadows && entry.stamp > older_elsewhere {
-                let mut frame = Frame::tombstone(&key);
+                let mut frame = Frame::tombstone(entry.key.as_slice());
                 frame.header.stamp = entry.stamp;
-                self.append_unbudgeted(writer, &mut frame)?;
+                let mut writer = self.writer.lock();
+                if self.is_current(entry.key.as_slice(), entry.place()) {
+                    self.append_unbudgeted(&mut writer, &mut frame)?;
+                }
             }
         }
+        self.copy_dictionaries(slot, segment)?;
         self.counters.dropped_entries.add(dropped);
         tracing::debug!(path = %segment.path.display(), entries = dropped, "dropped the oldest segment");
         self.unlink(slot, segment)?;
-        writer.dir_dirty = true;
+        self.writer.lock().dir_dirty = true;
         Ok(())
     }
 
     fn unlink(&self, slot: SlotId, segment: &Segment) -> Result<u64, Error> {
         std::fs::remove_file(&segment.path).map_err(Error::io("remove", &segment.path))?;
+        index_file::remove(&segment.path);
         let mut index = self.index.write();
-        let len = index.slot(slot).len;
+        let Slot { len, index_len, .. } = *index.slot(slot);
         index.remove(slot);
-        Ok(len)
-    }
-
-    /// The entries that point into a segment, in the order of the file.
-    fn entries_in(&self, slot: SlotId) -> Vec<(Box<[u8]>, Entry)> {
-        let index = self.index.read();
-        let inside = index.entries.iter().filter(|(_, entry)| entry.place.slot == slot);
-        let mut entries: Vec<_> = inside.map(|(key, entry)| (key.clone(), *entry)).collect();
-        drop(index);
-        entries.sort_unstable_by_key(|(_, entry)| entry.place.offset);
-        entries
-    }
-
-    fn is_current(&self, key: &[u8], place: Place) -> bool {
-        self.index.read().entries.get(key).is_some_and(|entry| entry.place == place)
-    }
-
-    /// Takes an entry out of the index, unless the key has moved on.
-    pub(crate) fn forget_at(&self, key: &[u8], place: Place) {
-        let mut index = self.index.write();
-        if index.entries.get(key).is_some_and(|entry| entry.place == place) {
-            index.forget(key);
-        }
+        Ok(len + index_len)
     }
 
     /// A record ready to be appended elsewhere; `None` if it is damaged, and so a miss already.
-    fn frame(&self, segment: &Segment, key: &[u8], entry: &Entry) -> Result<Option<Frame>, Error> {
-        let mut bytes = record_buffer(entry, key);
-        let read =
-            segment.read_at(&mut bytes, entry.place.offset).map_err(Error::io("read", &segment.path))?;
+    pub(crate) fn frame(
+        &self,
+        segment: &Segment,
+        key: &[u8],
+        location: &Location,
+    ) -> Result<Option<Frame>, Error> {
+        let mut bytes = location.buffer();
+        let offset = location.place.offset;
+        let read = segment.read_at(&mut bytes, offset).map_err(Error::io("read", &segment.path))?;
         bytes.truncate(read);
-        match parse(segment, entry, key, &bytes) {
-            Ok(header) => Ok(Some(reframe(header, key, bytes))),
+        match parse(segment, offset, key, &bytes) {
+            Ok(header) => Ok(Some(Frame { header, bytes })),
             Err(reason) => {
-                self.report_bad(segment, entry.place.offset, reason);
+                self.report_bad(segment, offset, reason);
                 Ok(None)
             }
         }
     }
-}
-
-fn reframe(header: Header, key: &[u8], bytes: Vec<u8>) -> Frame {
-    assert!(bytes.len() >= HEADER_BYTES + key.len());
-    Frame { header, bytes }
 }

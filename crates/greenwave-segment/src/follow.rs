@@ -3,13 +3,17 @@
 use std::collections::HashMap;
 
 use crate::Error;
-use crate::index::{Place, Slot, SlotId};
+use crate::index::{Bulk, Place, Slot, SlotId};
+use crate::index_file::{IndexFile, Pending};
 use crate::log::{Active, Log};
 use crate::recover::{self, Found, Payloads};
 use crate::segment::{self, SEGMENT_HEADER_BYTES, Segment};
 
 /// Other processes compact while we look. Each pass sees a later state; this many suffice unless something is badly wrong.
 const PASSES_MAX: usize = 8;
+
+/// What a record takes in an index file whose key is a hash with a byte before it. Only a guess of how many there are.
+const TYPICAL_ITEM_BYTES: usize = 72;
 
 /// What looking at the directory found.
 struct Seen {
@@ -27,18 +31,14 @@ impl Log {
     ///
     /// [`Error::Io`], or [`Error::NewerFormat`] when one of them runs a later version.
     pub fn refresh(&self) -> Result<(), Error> {
-        let _maintenance = self.maintenance.lock();
-        self.refresh_locked()
-    }
-
-    pub(crate) fn refresh_locked(&self) -> Result<(), Error> {
+        let _following = self.following.lock();
         for _ in 0..PASSES_MAX {
             let seen = self.look()?;
             let mut vanished = false;
             for id in seen.new {
                 match self.open_segment(id)? {
                     Some((segment, len)) if len >= SEGMENT_HEADER_BYTES => {
-                        self.enter(segment, len, Payloads::Trust)?;
+                        self.enter(segment, len, Role::Reader)?;
                     }
                     // Just created, its header not yet written: the next refresh sees it.
                     Some(_) => {}
@@ -46,7 +46,7 @@ impl Log {
                 }
             }
             for slot in seen.grown {
-                self.read_on(slot, Payloads::Trust)?;
+                self.read_on(slot, Payloads::Trust, |_| ())?;
             }
             // Only now: whoever removed these wrote what was worth keeping elsewhere first, and we have read it.
             for (slot, id) in seen.gone {
@@ -61,37 +61,41 @@ impl Log {
 
     /// The first look, which also takes over what a dead process left.
     pub(crate) fn recover(&self) -> Result<(), Error> {
-        let mut adopted: Option<(SlotId, u64)> = None;
+        segment::remove_orphans(&self.dir)?;
+        self.index.write().reserve(segment::index_files_bytes(&self.dir)? / TYPICAL_ITEM_BYTES);
+        let mut adopted: Option<(SlotId, u64, Pending)> = None;
         for id in self.look()?.new {
             let Some((segment, len)) = self.open_segment(id)? else { continue };
             let ours = segment.writable && !recover::is_sealed(&segment, len)? && segment.try_lock();
             if !ours || segment.is_unlinked() {
                 if len >= SEGMENT_HEADER_BYTES {
-                    self.enter(segment, len, Payloads::Trust)?;
+                    self.enter(segment, len, Role::Reader)?;
                 }
                 continue;
             }
-            if let Some((slot, end)) = self.take_over(segment)? {
+            if let Some(found) = self.take_over(segment)? {
                 // Write on in the fullest: it will be sealed soonest.
-                let best = adopted.filter(|(_, other)| *other >= end).unwrap_or((slot, end));
-                let loser = if best.0 == slot { adopted.map(|(slot, _)| slot) } else { Some(slot) };
-                loser.into_iter().for_each(|slot| self.index.read().slot(slot).segment.unlock());
+                let (best, loser) = match adopted {
+                    Some(other) if other.1 >= found.1 => (other, Some(found)),
+                    other => (found, other),
+                };
+                loser.iter().for_each(|(slot, ..)| self.index.read().slot(*slot).segment.unlock());
                 adopted = Some(best);
             }
         }
-        if let Some((slot, end)) = adopted {
+        if let Some((slot, end, pending)) = adopted {
             let mut writer = self.writer.lock();
             let mut index = self.index.write();
             index.slot_mut(slot).own = true;
             let segment = index.slot(slot).segment.clone();
-            writer.active = Some(Active { slot, segment, end });
+            writer.active = Some(Active { slot, segment, end, pending });
         }
         // A segment that vanished while we looked has its records in another one by now.
-        self.refresh_locked()
+        self.refresh()
     }
 
     /// Recovers a segment whose lock we hold. Returns where to write on, if it is fit for that; else it is unlocked.
-    fn take_over(&self, segment: Segment) -> Result<Option<(SlotId, u64)>, Error> {
+    fn take_over(&self, segment: Segment) -> Result<Option<(SlotId, u64, Pending)>, Error> {
         let mut len = segment.len()?;
         if len < SEGMENT_HEADER_BYTES {
             segment.truncate(0)?;
@@ -99,7 +103,7 @@ impl Log {
             len = SEGMENT_HEADER_BYTES;
         }
         let whole = segment.check_header()?;
-        let slot = self.enter(segment, len, Payloads::Verify)?;
+        let (slot, pending) = self.enter(segment, len, Role::Heir)?;
         let index = self.index.read();
         let Slot { segment, end, sealed, .. } = index.slot(slot);
         if *sealed || !whole || *end >= self.options.segment_bytes_max {
@@ -114,7 +118,7 @@ impl Log {
             self.counters.torn_bytes.add(len - end);
             self.index.write().slot_mut(slot).len = end;
         }
-        Ok(Some((slot, end)))
+        Ok(Some((slot, end, pending)))
     }
 
     /// Compares the directory with the index. Holds the writer so that a segment of our own cannot appear in between.
@@ -144,18 +148,55 @@ impl Log {
         Ok(Some((segment, len)))
     }
 
-    /// Reads a segment that the index does not know yet.
-    fn enter(&self, segment: Segment, len: u64, payloads: Payloads) -> Result<SlotId, Error> {
+    /// Reads a segment that the index does not know yet: its index file as far as that reaches, then its records. Returns what the index
+    /// file does not cover.
+    fn enter(&self, segment: Segment, len: u64, role: Role) -> Result<(SlotId, Pending), Error> {
         if !segment.check_header()? {
             self.report_bad(&segment, 0, "the segment's header is damaged");
         }
-        let slot = self.index.write().add(Slot::new(segment, len));
-        self.read_on(slot, payloads)?;
-        Ok(slot)
+        let mut file = IndexFile::open(&segment, len)?;
+        let slot = Slot::new(segment, len);
+        let segment = slot.segment.clone();
+        let slot = self.index.write().add(slot);
+        if let Some(file) = &mut file {
+            let mut index = self.index.write();
+            let mut bulk = Bulk::default();
+            let read = loop {
+                match file.next_block(&segment) {
+                    Ok(Some(items)) => index.apply_bulk(&mut bulk, slot, items),
+                    Ok(None) => break Ok(()),
+                    Err(error) => break Err(error),
+                }
+            };
+            index.finish(&mut bulk);
+            read?;
+        }
+        if role == Role::Heir {
+            IndexFile::mend(&segment, file.as_ref())?;
+        }
+        let mark = file.map_or(SEGMENT_HEADER_BYTES, |file| {
+            let mut index = self.index.write();
+            let slot = index.slot_mut(slot);
+            (slot.end, slot.index_len) = (file.mark, file.len);
+            file.mark
+        });
+        let mut pending = Pending::new(mark);
+        match role {
+            Role::Reader => self.read_on(slot, Payloads::Trust, |_| ())?,
+            Role::Heir => self.read_on(slot, Payloads::Verify, |found| {
+                pending.push(found.offset, &found.header, found.key.as_slice(), found.base(), found.checksum);
+            })?,
+        }
+        Ok((slot, pending))
     }
 
     /// Reads a segment from where we stopped.
-    fn read_on(&self, slot: SlotId, payloads: Payloads) -> Result<(), Error> {
+    fn read_on(
+        &self,
+        slot: SlotId,
+        payloads: Payloads,
+        mut on_record: impl FnMut(&Found),
+    ) -> Result<(), Error> {
         let (segment, mut from) = {
             let index = self.index.read();
             let slot = index.slot(slot);
@@ -173,11 +214,21 @@ impl Log {
             tracing::warn!(path = %segment.path.display(), places = scan.damaged, "stepped over damaged records");
         }
         let mut index = self.index.write();
-        for Found { offset, header, key } in found {
-            index.apply(Place { slot, offset }, &header, &key);
+        for found in &found {
+            on_record(found);
+            index.apply(Place { slot, offset: found.offset }, &found.item());
         }
         let slot = index.slot_mut(slot);
         (slot.end, slot.len, slot.sealed) = (scan.end, len, scan.sealed);
         Ok(())
     }
+}
+
+/// As what a segment is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    /// Somebody else writes it, or nobody any more.
+    Reader,
+    /// Its writer died, and we hold its lock.
+    Heir,
 }

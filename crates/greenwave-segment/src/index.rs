@@ -1,15 +1,47 @@
 //! Which record of which segment holds each key's newest value. Decides who wins, and what is still alive. Does no I/O.
 //!
 //! Records may be applied in any order, as segments of several processes are read: the newest stamp wins, and of equal ones a tombstone.
+//!
+//! Entries stand in one vector, found through a table of their numbers: opening a log of a million keys is mostly filling these two.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
-use crate::record::{Header, Kind};
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry as Found;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use crate::key::{INLINE_BYTES_MAX, Key};
+use crate::read::Location;
+use crate::record::{HEADER_BYTES, Header, Kind};
 use crate::segment::{SEGMENT_HEADER_BYTES, Segment};
 
 /// A segment's place in the index. Places are used again.
 pub(crate) type SlotId = u32;
+
+/// Marks an entry that is not in use.
+const NO_SLOT: SlotId = SlotId::MAX;
+
+/// Parts of the table that are filled one after another.
+const PARTS: usize = 64;
+/// Entries that wait for it at most.
+const BULK_MAX: usize = 256 << 10;
+
+/// Entries on their way into the table, which is filled part by part, each of which fits the processor's cache: a million entries then take
+/// half the time.
+#[derive(Debug)]
+pub(crate) struct Bulk {
+    /// Hashes and numbers.
+    parts: [Vec<(u64, u32)>; PARTS],
+    waiting: usize,
+}
+
+impl Default for Bulk {
+    fn default() -> Self {
+        Self { parts: std::array::from_fn(|_| Vec::new()), waiting: 0 }
+    }
+}
 
 /// Where a record is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,25 +51,72 @@ pub(crate) struct Place {
 }
 
 /// The newest record of a key.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Entry {
-    pub(crate) place: Place,
+    pub(crate) key: Key,
+    /// The key that this value is a difference from.
+    pub(crate) base: Option<Box<Key>>,
+    offset: u64,
     pub(crate) stamp: u64,
+    slot: SlotId,
     pub(crate) stored_len: u32,
     pub(crate) raw_len: u32,
+    /// How many differences have to be undone.
+    pub(crate) depth: u8,
     pub(crate) tombstone: bool,
     /// Whether an older record of this key was seen in another segment, which would come back if this one were forgotten.
     pub(crate) shadows: bool,
 }
 
-impl Entry {
-    pub(crate) fn new(place: Place, header: &Header) -> Self {
-        let Header { stamp, stored_len, raw_len, kind, .. } = *header;
-        Self { place, stamp, stored_len, raw_len, tombstone: kind == Kind::Tombstone, shadows: false }
+/// What an index has to know of a record.
+#[derive(Debug, Clone)]
+pub(crate) struct Item<'a> {
+    pub(crate) kind: Kind,
+    pub(crate) key: &'a [u8],
+    /// The key and what follows it in memory, if it is short and something does.
+    pub(crate) wide: Option<&'a [u8; INLINE_BYTES_MAX]>,
+    pub(crate) base: &'a [u8],
+    pub(crate) stamp: u64,
+    pub(crate) stored_len: u32,
+    pub(crate) raw_len: u32,
+    pub(crate) depth: u8,
+}
+
+impl<'a> Item<'a> {
+    pub(crate) fn new(header: &Header, key: &'a [u8], base: &'a [u8]) -> Self {
+        let Header { kind, stamp, stored_len, raw_len, .. } = *header;
+        Self { kind, key, wide: None, base, stamp, stored_len, raw_len, depth: header.depth() }
     }
 
-    pub(crate) fn record_len(&self, key: &[u8]) -> u64 {
-        crate::record::HEADER_BYTES as u64 + key.len() as u64 + u64::from(self.stored_len)
+    pub(crate) fn record_len(&self) -> u64 {
+        HEADER_BYTES as u64 + self.key.len() as u64 + u64::from(self.stored_len)
+    }
+}
+
+impl Entry {
+    fn new(place: Place, item: &Item<'_>) -> Self {
+        let Item { kind, key, wide, base, stamp, stored_len, raw_len, depth } = *item;
+        let short = wide.and_then(|wide| Some((u8::try_from(key.len()).ok()?, wide)));
+        Self {
+            key: short.map_or_else(|| key.into(), |(len, wide)| Key::with_what_follows(len, wide)),
+            base: (!base.is_empty()).then(|| Box::new(base.into())),
+            offset: place.offset,
+            stamp,
+            slot: place.slot,
+            stored_len,
+            raw_len,
+            depth,
+            tombstone: kind == Kind::Tombstone,
+            shadows: false,
+        }
+    }
+
+    pub(crate) fn place(&self) -> Place {
+        Place { slot: self.slot, offset: self.offset }
+    }
+
+    pub(crate) fn record_len(&self) -> u64 {
+        HEADER_BYTES as u64 + self.key.as_slice().len() as u64 + u64::from(self.stored_len)
     }
 
     /// Whether compaction has to keep it.
@@ -58,10 +137,14 @@ pub(crate) struct Slot {
     pub(crate) end: u64,
     /// Size of the file when last looked at.
     pub(crate) len: u64,
+    /// Bytes of its index file.
+    pub(crate) index_len: u64,
     /// Bytes of records that compaction has to keep.
     pub(crate) live_bytes: u64,
     /// The oldest stamp in it.
     pub(crate) stamp_min: u64,
+    /// The entries that pointed here at some time, by number.
+    members: Vec<u32>,
     /// Never grows again.
     pub(crate) sealed: bool,
     /// Written by this log: known without reading.
@@ -76,11 +159,19 @@ impl Slot {
             segment: Arc::new(segment),
             end: SEGMENT_HEADER_BYTES,
             len,
+            index_len: 0,
             live_bytes: 0,
             stamp_min: u64::MAX,
+            members: Vec::new(),
             sealed: false,
             own: false,
             busy: false,
+        }
+    }
+
+    fn weigh(&mut self, entry: &Entry, op: fn(u64, u64) -> u64) {
+        if entry.needed() {
+            self.live_bytes = op(self.live_bytes, entry.record_len());
         }
     }
 }
@@ -90,21 +181,82 @@ impl Slot {
 pub(crate) struct Totals {
     pub(crate) entries: u64,
     pub(crate) tombstones: u64,
+    pub(crate) differences: u64,
     pub(crate) stored_bytes: u64,
     pub(crate) raw_bytes: u64,
 }
 
 /// The index of a log.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Index {
-    pub(crate) entries: HashMap<Box<[u8]>, Entry>,
+    /// Numbers of entries, by the hash of their keys.
+    table: HashTable<u32>,
+    entries: Vec<Entry>,
+    free: Vec<u32>,
+    /// Keeps others from choosing keys that collide.
+    seed: u64,
     slots: Vec<Option<Slot>>,
+    /// How many differences name a base, by the base's hash.
+    bases: HashMap<u64, u32>,
+    /// Dictionaries by id, which callers do not see, with their stamps.
+    pub(crate) dictionaries: HashMap<u32, (Location, u64)>,
     pub(crate) totals: Totals,
     /// The newest stamp seen.
     pub(crate) stamp_max: u64,
 }
 
+impl Default for Index {
+    fn default() -> Self {
+        Self {
+            table: HashTable::new(),
+            entries: Vec::new(),
+            free: Vec::new(),
+            seed: RandomState::new().hash_one(0),
+            slots: Vec::new(),
+            bases: HashMap::new(),
+            dictionaries: HashMap::new(),
+            totals: Totals::default(),
+            stamp_max: 0,
+        }
+    }
+}
+
 impl Index {
+    /// Makes room for this many more entries at once, of which a segment will have as many.
+    pub(crate) fn reserve(&mut self, additional: usize) {
+        let Self { table, entries, seed, .. } = self;
+        entries.reserve(additional);
+        table
+            .reserve(additional, |number| xxh3_64_with_seed(entries[*number as usize].key.as_slice(), *seed));
+    }
+
+    /// The newest record of a key, a tombstone included.
+    pub(crate) fn get(&self, key: &[u8]) -> Option<&Entry> {
+        let number = self.table.find(self.hash(key), |number| self.key(*number) == key)?;
+        Some(&self.entries[*number as usize])
+    }
+
+    /// All entries, tombstones included.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.iter().filter(|entry| entry.slot != NO_SLOT)
+    }
+
+    /// The entries that point into a segment, in the order of the file.
+    pub(crate) fn entries_in(&self, slot: SlotId) -> Vec<Entry> {
+        let mut numbers = self.slot(slot).members.clone();
+        numbers.sort_unstable();
+        numbers.dedup();
+        let inside = numbers.into_iter().map(|number| &self.entries[number as usize]);
+        let mut entries: Vec<Entry> = inside.filter(|entry| entry.slot == slot).cloned().collect();
+        entries.sort_unstable_by_key(|entry| entry.offset);
+        entries
+    }
+
+    /// Whether some value may be stored as a difference from this key's.
+    pub(crate) fn may_be_base(&self, key: &[u8]) -> bool {
+        !self.bases.is_empty() && self.bases.contains_key(&self.hash(key))
+    }
+
     /// Finds a place for a segment.
     pub(crate) fn add(&mut self, slot: Slot) -> SlotId {
         let free = self.slots.iter().position(Option::is_none).unwrap_or_else(|| {
@@ -112,19 +264,17 @@ impl Index {
             self.slots.len() - 1
         });
         self.slots[free] = Some(slot);
-        SlotId::try_from(free).expect("fewer segments than 2^32")
+        let id = SlotId::try_from(free).expect("fewer segments than 2^32");
+        assert_ne!(id, NO_SLOT);
+        id
     }
 
     /// Forgets a segment, and every entry that still points into it.
     pub(crate) fn remove(&mut self, id: SlotId) {
-        let Self { entries, totals, .. } = self;
-        entries.retain(|_, entry| {
-            let stays = entry.place.slot != id;
-            if !stays {
-                totals.count(entry, u64::wrapping_sub);
-            }
-            stays
-        });
+        for entry in self.entries_in(id) {
+            self.forget(entry.key.as_slice());
+        }
+        self.dictionaries.retain(|_, (location, _)| location.place.slot != id);
         self.slots[id as usize] = None;
     }
 
@@ -137,10 +287,15 @@ impl Index {
 
     /// Forgets an entry that nothing needs any more.
     pub(crate) fn forget(&mut self, key: &[u8]) {
-        if let Some(entry) = self.entries.remove(key) {
-            self.totals.count(&entry, u64::wrapping_sub);
-            self.weigh(&entry, key, u64::wrapping_sub);
-        }
+        let hash = self.hash(key);
+        let Self { table, entries, .. } = self;
+        let Ok(found) = table.find_entry(hash, |number| entries[*number as usize].key.as_slice() == key)
+        else {
+            return;
+        };
+        let (number, _) = found.remove();
+        let entry = self.take(number);
+        self.leave(&entry);
     }
 
     pub(crate) fn slot(&self, id: SlotId) -> &Slot {
@@ -156,9 +311,9 @@ impl Index {
         numbered.filter_map(|(id, slot)| Some((id, slot.as_ref()?)))
     }
 
-    /// Bytes that all segments occupy.
+    /// Bytes that all segments and their index files occupy.
     pub(crate) fn disk_bytes(&self) -> u64 {
-        self.slots().map(|(_, slot)| slot.len).sum()
+        self.slots().map(|(_, slot)| slot.len + slot.index_len).sum()
     }
 
     /// The oldest stamp in any segment but one.
@@ -168,51 +323,212 @@ impl Index {
     }
 
     /// Takes note of a record.
-    pub(crate) fn apply(&mut self, place: Place, header: &Header, key: &[u8]) {
-        self.stamp_max = self.stamp_max.max(header.stamp);
-        let slot = self.slot_mut(place.slot);
-        slot.stamp_min = slot.stamp_min.min(header.stamp);
-        let mut new = Entry::new(place, header);
-        let Some(old) = self.entries.get(key).copied() else {
-            self.set(key, new);
-            return;
+    pub(crate) fn apply(&mut self, place: Place, item: &Item<'_>) {
+        self.see(place.slot, item.stamp);
+        match item.kind {
+            Kind::Value | Kind::Tombstone => self.apply_entry(place, item),
+            Kind::Dictionary => self.apply_dictionary(place, item),
+            Kind::Seal => {}
+        }
+    }
+
+    fn apply_dictionary(&mut self, place: Place, item: &Item<'_>) {
+        if let Ok(id) = item.key.try_into().map(u32::from_le_bytes) {
+            // Of several copies any will do: they are named after their contents.
+            self.dictionaries
+                .entry(id)
+                .or_insert_with(|| (Location::of(&Entry::new(place, item)), item.stamp));
+        }
+    }
+
+    fn apply_entry(&mut self, place: Place, item: &Item<'_>) {
+        let hash = self.hash(item.key);
+        let new = Entry::new(place, item);
+        let number = match self.free.pop() {
+            Some(number) => {
+                self.entries[number as usize] = new;
+                number
+            }
+            None => {
+                self.entries.push(new);
+                u32::try_from(self.entries.len() - 1).expect("fewer entries than 2^32")
+            }
         };
-        let apart = old.place.slot != place.slot;
-        if new.beats(&old) {
+        self.enlist(hash, number);
+    }
+
+    /// Takes note of many records of a segment, each with its offset: the same as applying one after another, once all has been
+    /// [`finish`](Self::finish)ed. The lock is held until then.
+    pub(crate) fn apply_bulk<'a>(
+        &mut self,
+        bulk: &mut Bulk,
+        slot: SlotId,
+        items: impl Iterator<Item = (u64, Item<'a>)>,
+    ) {
+        // Where a hash goes in the table is decided by its lowest bits.
+        let shift = self.table.num_buckets().max(PARTS).ilog2() - PARTS.ilog2();
+        for (offset, item) in items {
+            let place = Place { slot, offset };
+            if !matches!(item.kind, Kind::Value | Kind::Tombstone) {
+                self.apply(place, &item);
+                continue;
+            }
+            self.see(slot, item.stamp);
+            let hash = self.hash(item.key);
+            let number = u32::try_from(self.entries.len()).expect("fewer entries than 2^32");
+            self.entries.push(Entry::new(place, &item));
+            bulk.parts[(hash >> shift) as usize % PARTS].push((hash, number));
+            bulk.waiting += 1;
+        }
+        if bulk.waiting >= BULK_MAX {
+            self.finish(bulk);
+        }
+    }
+
+    /// Has the entries of a bulk found.
+    pub(crate) fn finish(&mut self, bulk: &mut Bulk) {
+        for part in &mut bulk.parts {
+            for (hash, number) in part.drain(..) {
+                self.enlist(hash, number);
+            }
+        }
+        bulk.waiting = 0;
+    }
+
+    /// Has a new entry found under its key, or in the place of the one that is there, whichever is newer.
+    fn enlist(&mut self, hash: u64, number: u32) {
+        let Self { table, entries, seed, .. } = self;
+        let new = &entries[number as usize];
+        let eq = |number: &u32| entries[*number as usize].key == new.key;
+        let rehash = |number: &u32| xxh3_64_with_seed(entries[*number as usize].key.as_slice(), *seed);
+        match table.entry(hash, eq, rehash) {
+            Found::Vacant(vacant) => {
+                vacant.insert(number);
+                self.enter(number);
+            }
+            Found::Occupied(occupied) => {
+                let there = *occupied.get();
+                let new = self.take(number);
+                self.meet(there, new);
+            }
+        }
+    }
+
+    /// Decides between an entry and a new one of the same key.
+    fn meet(&mut self, number: u32, mut new: Entry) {
+        let old = &mut self.entries[number as usize];
+        let apart = old.slot != new.slot;
+        if new.beats(old) {
             new.shadows = old.shadows || apart;
-            self.set(key, new);
-        } else {
-            self.set(key, Entry { shadows: old.shadows || apart, ..old });
+            let old = std::mem::replace(old, new);
+            self.enter(number);
+            self.leave(&old);
+        } else if apart && !old.shadows {
+            // Counted again: a tombstone that shadows is needed, and one that does not is not.
+            let was = old.clone();
+            old.shadows = true;
+            let is = old.clone();
+            self.count(&was, u64::wrapping_sub);
+            self.count(&is, u64::wrapping_add);
+        }
+    }
+
+    /// Empties an entry, whose number may then be used again.
+    fn take(&mut self, number: u32) -> Entry {
+        let unused = Entry {
+            key: Key::from(&[][..]),
+            base: None,
+            offset: 0,
+            stamp: 0,
+            slot: NO_SLOT,
+            stored_len: 0,
+            raw_len: 0,
+            depth: 0,
+            tombstone: true,
+            shadows: false,
+        };
+        self.free.push(number);
+        std::mem::replace(&mut self.entries[number as usize], unused)
+    }
+
+    fn see(&mut self, slot: SlotId, stamp: u64) {
+        self.stamp_max = self.stamp_max.max(stamp);
+        let slot = self.slot_mut(slot);
+        slot.stamp_min = slot.stamp_min.min(stamp);
+    }
+
+    /// Counts an entry that comes.
+    fn enter(&mut self, number: u32) {
+        let Self { entries, slots, totals, bases, seed, .. } = self;
+        let entry = &entries[number as usize];
+        let slot = slots[entry.slot as usize].as_mut().expect("entries and callers name slots in use");
+        slot.members.push(number);
+        totals.count(entry, u64::wrapping_add);
+        slot.weigh(entry, u64::wrapping_add);
+        if let Some(base) = &entry.base {
+            *bases.entry(xxh3_64_with_seed(base.as_slice(), *seed)).or_default() += 1;
+        }
+    }
+
+    /// Counts an entry that goes.
+    fn leave(&mut self, entry: &Entry) {
+        self.count(entry, u64::wrapping_sub);
+        let Some(base) = &entry.base else { return };
+        let hash = self.hash(base.as_slice());
+        if let Some(count) = self.bases.get_mut(&hash) {
+            *count -= 1;
+            if *count == 0 {
+                self.bases.remove(&hash);
+            }
         }
     }
 
     /// Points a key at a copy of its record, unless something newer was put in the meantime.
-    pub(crate) fn relocate(&mut self, key: &[u8], from: Place, to: Place) {
-        if let Some(old) = self.entries.get(key).copied().filter(|entry| entry.place == from) {
-            let slot = self.slot_mut(to.slot);
-            slot.stamp_min = slot.stamp_min.min(old.stamp);
-            self.set(key, Entry { place: to, ..old });
-        }
-    }
-
-    fn set(&mut self, key: &[u8], entry: Entry) {
-        self.totals.count(&entry, u64::wrapping_add);
-        self.weigh(&entry, key, u64::wrapping_add);
-        let old = match self.entries.get_mut(key) {
-            Some(old) => Some(std::mem::replace(old, entry)),
-            None => self.entries.insert(key.into(), entry),
+    pub(crate) fn relocate(&mut self, from: Place, to: Place, item: &Item<'_>) {
+        let hash = self.hash(item.key);
+        let Some(number) = self.table.find(hash, |number| self.key(*number) == item.key).copied() else {
+            return;
         };
-        if let Some(old) = old {
-            self.totals.count(&old, u64::wrapping_sub);
-            self.weigh(&old, key, u64::wrapping_sub);
+        let shadows = self.entries[number as usize].shadows;
+        if self.entries[number as usize].place() != from {
+            return;
+        }
+        self.see(to.slot, item.stamp);
+        let new = Entry { shadows, ..Entry::new(to, item) };
+        let old = std::mem::replace(&mut self.entries[number as usize], new);
+        self.enter(number);
+        self.leave(&old);
+    }
+
+    /// The dictionaries in a segment.
+    pub(crate) fn dictionaries_in(&self, slot: SlotId) -> Vec<(u32, Location)> {
+        let inside = self.dictionaries.iter().filter(|(_, (location, _))| location.place.slot == slot);
+        inside.map(|(id, (location, _))| (*id, *location)).collect()
+    }
+
+    pub(crate) fn relocate_dictionary(&mut self, id: u32, to: Place) {
+        if let Some((location, _)) = self.dictionaries.get_mut(&id) {
+            location.place = to;
         }
     }
 
-    fn weigh(&mut self, entry: &Entry, key: &[u8], op: fn(u64, u64) -> u64) {
-        if entry.needed() {
-            let slot = self.slot_mut(entry.place.slot);
-            slot.live_bytes = op(slot.live_bytes, entry.record_len(key));
-        }
+    /// The entries whose values are differences from one of `keys`. Looks at all.
+    pub(crate) fn dependants(&self, keys: &dyn Fn(&[u8]) -> bool) -> Vec<Entry> {
+        let depending = |entry: &&Entry| entry.base.as_ref().is_some_and(|base| keys(base.as_slice()));
+        self.entries().filter(depending).cloned().collect()
+    }
+
+    fn count(&mut self, entry: &Entry, op: fn(u64, u64) -> u64) {
+        self.totals.count(entry, op);
+        self.slot_mut(entry.slot).weigh(entry, op);
+    }
+
+    fn hash(&self, key: &[u8]) -> u64 {
+        xxh3_64_with_seed(key, self.seed)
+    }
+
+    fn key(&self, number: u32) -> &[u8] {
+        self.entries[number as usize].key.as_slice()
     }
 }
 
@@ -222,6 +538,7 @@ impl Totals {
             self.tombstones = op(self.tombstones, 1);
         } else {
             self.entries = op(self.entries, 1);
+            self.differences = op(self.differences, u64::from(entry.depth > 0));
             self.stored_bytes = op(self.stored_bytes, u64::from(entry.stored_len));
             self.raw_bytes = op(self.raw_bytes, u64::from(entry.raw_len));
         }

@@ -22,11 +22,19 @@
 //! # Ok::<(), greenwave_segment::Error>(())
 //! ```
 //!
+//! # Room
+//!
+//! [`Log::put_like`] stores a value as the difference from one that it resembles, an earlier version say, which takes a tenth of the room or
+//! less. Reading it costs reading that one too, and so on along a chain of at most [`Options::chain_depth_max`]. What a value is a
+//! difference from may be removed or set anew: those that depend on it are stored anew first. [`Log::train_dictionary`] helps with many
+//! small values that are alike. [`Log::compact`] gives back what is dead.
+//!
 //! # What is promised
 //!
 //! - After [`Log::flush`] returns, everything put before survives a power cut. Before, it survives the end of the process.
 //! - No wrong byte is returned. A record that does not verify is a miss, counted in [`Stats::bad_records`] and warned about.
-//! - Opening cuts off a torn tail, if nobody else is writing there, and steps over damaged records.
+//! - Opening cuts off a torn tail, if nobody else is writing there, and steps over damaged records. It reads index files, and records
+//!   only where these do not reach: a million keys take about a fifth of a second.
 //! - Files are never mapped into memory, so a file truncated by others is a miss and not a signal.
 //!
 //! The directory must be on a local file system: the locks of network file systems are not relied on.
@@ -42,11 +50,16 @@
 
 mod codec;
 mod compact;
+mod dictionary;
 mod error;
 mod follow;
 mod index;
+mod index_file;
+mod key;
 mod log;
 mod options;
+mod read;
+mod rebase;
 mod record;
 mod recover;
 mod segment;
@@ -54,6 +67,7 @@ mod stats;
 
 pub use compact::Compacted;
 pub use error::Error;
-pub use log::{Log, Nowait};
+pub use log::Log;
 pub use options::{Compression, Options, WhenFull};
+pub use read::Nowait;
 pub use stats::Stats;

@@ -1,25 +1,34 @@
-//! The log: what callers see, and the appending. Following other processes stands in `follow.rs`, giving space back in `compact.rs`.
+//! The log: what callers see, and the appending. Reading stands in `read.rs`, following other processes in `follow.rs`, giving space back
+//! in `compact.rs`, differences in `rebase.rs`.
 //!
-//! Locks are taken in the order maintenance, writer, index. Values are compressed and read outside all of them.
+//! Locks are taken in the order compacting, synced, following, writer, index. Values are compressed and read outside all of them.
 
 use std::fmt;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 
 use crate::codec::{Codec, Frame};
-use crate::index::{Entry, Index, Place, Slot, SlotId};
+use crate::index::{Index, Item, Place, Slot, SlotId};
+use crate::index_file::Pending;
 use crate::options::WhenFull;
+use crate::rebase::member;
 use crate::record::{self, HEADER_BYTES, Header, Kind};
 use crate::segment::{SEGMENT_HEADER_BYTES, Segment};
 use crate::stats::Counters;
 use crate::{Error, Options, Stats};
 
-/// A value this large takes about a millisecond to read and decompress, which is no longer "at once".
-const NOWAIT_BYTES_MAX: u32 = 1 << 20;
+/// A block of the index file is written on a flush when at least this many records wait for it, or records of this many bytes.
+const BLOCK_RECORDS_MIN: u32 = 512;
+const BLOCK_BYTES_MIN: u64 = 256 << 10;
+/// A put flushes by itself when this many records wait, since waiting takes memory, and opening after a crash reads them one by one.
+const WAITING_RECORDS_MAX: u32 = 65_536;
+/// Full segments whose seal may wait for the next flush.
+const RETIRED_MAX: usize = 1;
+/// How often a put makes room before it takes the log for full, and how often a removal is overtaken by puts against what it removes.
+const TRIES_MAX: usize = 16;
 
 /// A log of keys to bytes in a directory. Threads share it by reference, processes by opening the same directory.
 pub struct Log {
@@ -28,8 +37,10 @@ pub struct Log {
     pub(crate) codec: Codec,
     pub(crate) index: RwLock<Index>,
     pub(crate) writer: Mutex<Writer>,
-    /// Held by whoever follows, compacts or drops segments.
-    pub(crate) maintenance: Mutex<()>,
+    /// Held by whoever compacts or drops segments.
+    pub(crate) compacting: Mutex<()>,
+    /// Held by whoever looks at what other processes did.
+    pub(crate) following: Mutex<()>,
     synced: Mutex<Synced>,
     pub(crate) counters: Counters,
 }
@@ -38,6 +49,8 @@ pub struct Log {
 #[derive(Debug, Default)]
 pub(crate) struct Writer {
     pub(crate) active: Option<Active>,
+    /// Full segments, not sealed yet.
+    pub(crate) retired: Vec<Active>,
     /// The last stamp given out.
     stamp: u64,
     /// Records appended so far: what a flush waits for.
@@ -46,12 +59,14 @@ pub(crate) struct Writer {
     pub(crate) dir_dirty: bool,
 }
 
-/// The segment being written.
+/// A segment being written.
 #[derive(Debug)]
 pub(crate) struct Active {
     pub(crate) slot: SlotId,
     pub(crate) segment: Arc<Segment>,
     pub(crate) end: u64,
+    /// What its index file does not have yet.
+    pub(crate) pending: Pending,
 }
 
 /// How far the disk has followed.
@@ -62,13 +77,12 @@ struct Synced {
     failed: bool,
 }
 
-/// The answer of [`Log::get_nowait`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Nowait {
-    /// What [`Log::get`] would have returned.
-    Ready(Option<Bytes>),
-    /// The disk would have to be waited for: call [`Log::get`] where blocking is allowed.
-    WouldBlock,
+/// What a flush has to bring to the disk.
+struct Due {
+    appended: u64,
+    retired: Vec<Active>,
+    active: Option<(SlotId, Arc<Segment>, Option<Pending>)>,
+    dir_dirty: bool,
 }
 
 impl Log {
@@ -91,11 +105,13 @@ impl Log {
             options,
             index: RwLock::default(),
             writer: Mutex::default(),
-            maintenance: Mutex::default(),
+            compacting: Mutex::default(),
+            following: Mutex::default(),
             synced: Mutex::default(),
             counters: Counters::default(),
         };
         log.recover()?;
+        log.load_dictionaries()?;
         Ok(log)
     }
 
@@ -111,48 +127,49 @@ impl Log {
     ///
     /// [`Error::KeyTooLong`], [`Error::ValueTooLarge`], [`Error::Full`], or [`Error::Io`]. The old value then stays.
     pub fn put(&self, key: &[u8], value: &[u8]) -> Result<(), Error> {
-        self.check(key, value)?;
-        let mut frame = self.codec.encode(key, value);
-        match self.append(&mut frame) {
-            Err(Error::Full { .. }) => {
-                self.compact()?;
-                self.append(&mut frame)
-            }
-            other => other,
-        }
+        self.put_like(key, value, &[])
     }
 
-    /// The value of `key`. `None` also when its record does not verify: such a record is counted, warned about and never returned.
+    /// Like [`put`](Self::put), for a value that is probably similar to that of `like`: an earlier version of it, say. It is then stored as
+    /// the difference, if that takes a quarter less room. Costs reading that value, about as much as compressing this one.
+    ///
+    /// What `like` names may be missing, and may be removed or set anew later without harm; only that another process does so at this very
+    /// moment, not knowing of this value, would lose it. Values of up to 64 MiB, both together,
+    /// are compared; others, and those of a log that is opened without compression, are stored without difference, as are all in a log
+    /// that drops the oldest.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`].
-    pub fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Error> {
-        let Some((entry, segment)) = self.find(key) else { return Ok(None) };
-        let mut bytes = record_buffer(&entry, key);
-        let read =
-            segment.read_at(&mut bytes, entry.place.offset).map_err(Error::io("read", &segment.path))?;
-        bytes.truncate(read);
-        Ok(self.value(&segment, &entry, key, bytes))
-    }
-
-    /// Like [`get`](Self::get), unless that would wait for the disk, or take long for a value's sheer size: from 1 MiB on.
-    /// Only Linux can tell the first; elsewhere every hit would.
-    pub fn get_nowait(&self, key: &[u8]) -> Nowait {
-        let Some((entry, segment)) = self.find(key) else { return Nowait::Ready(None) };
-        if entry.raw_len.max(entry.stored_len) >= NOWAIT_BYTES_MAX {
-            return Nowait::WouldBlock;
+    /// Those of [`put`](Self::put).
+    pub fn put_like(&self, key: &[u8], value: &[u8], like: &[u8]) -> Result<(), Error> {
+        self.check(key, value)?;
+        let chosen = self.choose_base(key, like, value)?;
+        let mut frame = self.encode(key, value, chosen.as_ref());
+        let is_key = |other: &[u8]| other == key;
+        for _ in 0..TRIES_MAX {
+            let mut writer = self.writer.lock();
+            if self.has_dependants(&|_| false, key) {
+                drop(writer);
+                self.rebase(&is_key)?;
+                continue;
+            }
+            if frame.header.depth() > 0 && chosen.as_ref().is_some_and(|chosen| !self.still_holds(chosen)) {
+                drop(writer);
+                frame = self.codec.encode(key, value);
+                continue;
+            }
+            if let Err(full) = self.fits(frame.bytes.len() as u64) {
+                drop(writer);
+                self.make_space(full)?;
+                continue;
+            }
+            frame.header.stamp = self.next_stamp(&mut writer);
+            self.append_unbudgeted(&mut writer, &mut frame)?;
+            let overdue = writer.overdue();
+            drop(writer);
+            return if overdue { self.flush() } else { Ok(()) };
         }
-        let mut bytes = record_buffer(&entry, key);
-        match segment.read_at_nowait(&mut bytes, entry.place.offset) {
-            Some(_) => Nowait::Ready(self.value(&segment, &entry, key, bytes)),
-            None => Nowait::WouldBlock,
-        }
-    }
-
-    /// Whether `key` has a value. Does not read it, so a damaged one counts until a read has found it out.
-    pub fn contains(&self, key: &[u8]) -> bool {
-        self.index.read().entries.get(key).is_some_and(|entry| !entry.tombstone)
+        Err(self.fits(frame.bytes.len() as u64).err().unwrap_or_else(|| self.busy()))
     }
 
     /// Removes `key`; says whether it had a value.
@@ -161,24 +178,49 @@ impl Log {
     ///
     /// [`Error::Io`]. The value then stays. A full log still takes removals.
     pub fn remove(&self, key: &[u8]) -> Result<bool, Error> {
-        if !self.contains(key) {
-            return Ok(false);
-        }
-        let mut frame = Frame::tombstone(key);
-        let mut writer = self.writer.lock();
-        frame.header.stamp = self.next_stamp(&mut writer);
-        self.append_unbudgeted(&mut writer, &mut frame)?;
-        Ok(true)
+        Ok(self.remove_many(&[key])? > 0)
     }
 
-    /// The keys that begin with `prefix`, sorted. Looks at every key.
-    pub fn keys_with_prefix(&self, prefix: &[u8]) -> Vec<Vec<u8>> {
-        let index = self.index.read();
-        let live = index.entries.iter().filter(|(key, entry)| !entry.tombstone && key.starts_with(prefix));
-        let mut keys: Vec<_> = live.map(|(key, _)| key.to_vec()).collect();
-        drop(index);
-        keys.sort_unstable();
-        keys
+    /// Removes keys; returns how many had a value. Values that are stored as differences from theirs, and are not removed with them, are
+    /// stored anew first, which costs one look at all keys if there are any.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`]. Some of the values then stay. A full log still takes removals.
+    pub fn remove_many(&self, keys: &[&[u8]]) -> Result<u64, Error> {
+        let among = member(keys);
+        let mut present: Vec<(u8, &[u8])> =
+            keys.iter().filter_map(|key| Some((self.find(key)?.0.depth, *key))).collect();
+        // Differences before what they are differences from.
+        present.sort_unstable_by_key(|(depth, _)| std::cmp::Reverse(*depth));
+        if present.iter().any(|(_, key)| self.index.read().may_be_base(key)) {
+            self.rebase(&among)?;
+        }
+        let mut removed = 0;
+        for (_, key) in present {
+            removed += u64::from(self.remove_free(key)?);
+        }
+        Ok(removed)
+    }
+
+    /// Removes a key that probably is no base any more.
+    fn remove_free(&self, key: &[u8]) -> Result<bool, Error> {
+        for _ in 0..TRIES_MAX {
+            let mut writer = self.writer.lock();
+            if !self.contains(key) {
+                return Ok(false);
+            }
+            if self.has_dependants(&|_| false, key) {
+                drop(writer);
+                self.rebase(&|other| other == key)?;
+                continue;
+            }
+            let mut frame = Frame::tombstone(key);
+            frame.header.stamp = self.next_stamp(&mut writer);
+            self.append_unbudgeted(&mut writer, &mut frame)?;
+            return Ok(true);
+        }
+        Err(self.busy())
     }
 
     /// Returns once everything put and removed before is on the disk. Callers that meet here share one sync.
@@ -192,22 +234,67 @@ impl Log {
         if synced.failed {
             return Err(Error::io("sync", &self.dir)(std::io::Error::other("an earlier sync failed")));
         }
-        if synced.appended >= target {
+        if synced.appended >= target && self.writer.lock().retired.is_empty() {
             return Ok(());
         }
-        let (appended, active, dir_dirty) = {
-            let mut writer = self.writer.lock();
-            let active = writer.active.as_ref().map(|active| active.segment.clone());
-            (writer.appended, active, std::mem::take(&mut writer.dir_dirty))
-        };
-        let result = active
-            .map_or(Ok(()), |segment| segment.sync())
-            .and_then(|()| if dir_dirty { self.sync_dir() } else { Ok(()) });
+        let due = self.writer.lock().due();
+        let appended = due.appended;
+        let result = self.settle(due);
         match &result {
             Ok(()) => synced.appended = appended,
             Err(_) => synced.failed = true,
         }
         result
+    }
+
+    fn settle(&self, due: Due) -> Result<(), Error> {
+        for retired in due.retired {
+            self.seal(&retired)?;
+        }
+        if let Some((_, segment, _)) = &due.active {
+            segment.sync()?;
+        }
+        if due.dir_dirty {
+            self.sync_dir()?;
+        }
+        if let Some((slot, segment, Some(pending))) = due.active {
+            self.cover(slot, &segment, &pending);
+        }
+        Ok(())
+    }
+
+    /// Ends a full segment: everything in it is on the disk before the seal says so.
+    fn seal(&self, retired: &Active) -> Result<(), Error> {
+        let Active { slot, segment, end, pending } = retired;
+        segment.sync()?;
+        self.cover(*slot, segment, pending);
+        let mut seal = Header::empty(Kind::Seal, &[]);
+        seal.payload_hash = 0;
+        let bytes = seal.encode(record::place_seed(segment.id, *end), &[]);
+        segment.write_at(&bytes, *end).map_err(Error::io("seal", &segment.path))?;
+        segment.unlock();
+        self.counters.written_bytes.add(bytes.len() as u64);
+        let mut index = self.index.write();
+        let slot = index.slot_mut(*slot);
+        slot.sealed = true;
+        slot.len = end + bytes.len() as u64;
+        slot.end = slot.len;
+        Ok(())
+    }
+
+    /// Adds to a segment's index file what is on the disk. Only a shortcut, so a failure costs time on opening and nothing else; but no block
+    /// may follow one that is missing, which each block's beginning sees to.
+    fn cover(&self, slot: SlotId, segment: &Segment, pending: &Pending) {
+        if pending.count() == 0 {
+            return;
+        }
+        match pending.append_to(segment) {
+            Ok(written) => {
+                self.counters.written_bytes.add(written);
+                self.index.write().slot_mut(slot).index_len += written;
+            }
+            Err(error) => tracing::warn!(%error, "opening will have to read a segment"),
+        }
     }
 
     /// What the log holds and has done.
@@ -217,6 +304,7 @@ impl Log {
         Stats {
             entries: index.totals.entries,
             tombstones: index.totals.tombstones,
+            differences: index.totals.differences,
             segments: index.slots().count() as u64,
             disk_bytes: index.disk_bytes(),
             live_bytes: index.slots().map(|(_, slot)| slot.live_bytes).sum(),
@@ -224,6 +312,7 @@ impl Log {
             raw_bytes: index.totals.raw_bytes,
             written_bytes: counters.written_bytes.get(),
             copied_records: counters.copied_records.get(),
+            rebased_records: counters.rebased_records.get(),
             dropped_entries: counters.dropped_entries.get(),
             bad_records: counters.bad_records.get(),
             torn_bytes: counters.torn_bytes.get(),
@@ -241,57 +330,50 @@ impl Log {
         Ok(())
     }
 
-    fn find(&self, key: &[u8]) -> Option<(Entry, Arc<Segment>)> {
-        let index = self.index.read();
-        let entry = index.entries.get(key).filter(|entry| !entry.tombstone)?;
-        Some((*entry, index.slot(entry.place.slot).segment.clone()))
+    fn busy(&self) -> Error {
+        let busy = std::io::Error::new(std::io::ErrorKind::WouldBlock, "others keep storing against it");
+        Error::io("change a value in", &self.dir)(busy)
     }
 
-    /// The value in the bytes of a record, if everything about it verifies.
-    fn value(&self, segment: &Segment, entry: &Entry, key: &[u8], bytes: Vec<u8>) -> Option<Bytes> {
-        let header = parse(segment, entry, key, &bytes).inspect_err(|_| {
-            // Out of the index, so that the caller can put it again and see that it is not there.
-            self.forget_at(key, entry.place);
-        });
-        let value = header.and_then(|header| {
-            let payload = Bytes::from(bytes).slice(HEADER_BYTES + key.len()..);
-            self.codec.decode(&header, payload, self.options.value_bytes_max)
-        });
-        value.map_err(|reason| self.report_bad(segment, entry.place.offset, reason)).ok()
-    }
-
-    /// Counts a record that does not verify, and says so once per meeting.
-    pub(crate) fn report_bad(&self, segment: &Segment, offset: u64, reason: &str) {
-        self.counters.bad_records.add(1);
-        tracing::warn!(path = %segment.path.display(), offset, reason, "a record does not verify: taken as missing");
-    }
-
-    fn append(&self, frame: &mut Frame) -> Result<(), Error> {
-        let mut writer = self.writer.lock();
-        self.fit_budget(&mut writer, frame.bytes.len() as u64)?;
-        frame.header.stamp = self.next_stamp(&mut writer);
-        self.append_unbudgeted(&mut writer, frame)
-    }
-
-    /// Makes sure that a record fits the disk budget, or says why not.
-    fn fit_budget(&self, writer: &mut Writer, record_len: u64) -> Result<(), Error> {
+    /// Whether a record fits the disk budget; if not, the error that says so.
+    fn fits(&self, record_len: u64) -> Result<(), Error> {
         let Some(max) = self.options.disk_bytes_max else { return Ok(()) };
-        // A new segment and the old one's seal may come on top.
-        let needed = record_len + SEGMENT_HEADER_BYTES + HEADER_BYTES as u64;
+        // A new segment, the old one's seal and its share of an index file may come on top.
+        let needed = record_len + SEGMENT_HEADER_BYTES * 2 + HEADER_BYTES as u64 + INDEX_SHARE_BYTES;
         if self.index.read().disk_bytes() + needed <= max {
             return Ok(());
         }
-        let full = || Error::Full { path: self.dir.clone(), needed, max };
+        Err(Error::Full { path: self.dir.clone(), needed, max })
+    }
+
+    /// Makes space, or returns the error that says there is none.
+    fn make_space(&self, full: Error) -> Result<(), Error> {
+        let Error::Full { needed, max, .. } = full else { return Err(full) };
         match self.options.when_full {
-            WhenFull::DropOldest if needed <= max => self.drop_oldest(writer, max - needed, full),
-            WhenFull::DropOldest | WhenFull::Refuse => Err(full()),
+            WhenFull::DropOldest if needed <= max => self.drop_oldest(max - needed, full),
+            WhenFull::DropOldest => Err(full),
+            WhenFull::Refuse => {
+                if self.compact()?.freed_bytes == 0 {
+                    Err(full)
+                } else {
+                    Ok(())
+                }
+            }
         }
+    }
+
+    /// Appends a record that is no value, within the budget.
+    pub(crate) fn append(&self, frame: &mut Frame) -> Result<(), Error> {
+        self.fits(frame.bytes.len() as u64)?;
+        let mut writer = self.writer.lock();
+        frame.header.stamp = self.next_stamp(&mut writer);
+        self.append_unbudgeted(&mut writer, frame)
     }
 
     /// Appends a record, its stamp given, and enters it into the index.
     pub(crate) fn append_unbudgeted(&self, writer: &mut Writer, frame: &mut Frame) -> Result<(), Error> {
         let place = self.write(writer, frame)?;
-        self.index.write().apply(place, &frame.header, frame.key());
+        self.index.write().apply(place, &Item::new(&frame.header, frame.key(), frame.base()));
         Ok(())
     }
 
@@ -307,6 +389,7 @@ impl Log {
             let _ = active.segment.truncate(active.end);
             return Err(Error::io("append to", &active.segment.path)(e));
         }
+        active.pending.push(active.end, &frame.header, frame.key(), frame.base(), frame.checksum());
         active.end += len;
         writer.appended += 1;
         self.counters.written_bytes.add(len);
@@ -322,39 +405,34 @@ impl Log {
             if active.end + len <= room || active.end == SEGMENT_HEADER_BYTES {
                 return Ok(());
             }
-            self.seal_active(writer)?;
         }
         let mut slot = Slot::new(Segment::create(&self.dir)?, SEGMENT_HEADER_BYTES);
         slot.own = true;
+        writer.retire();
         writer.dir_dirty = true;
         let segment = slot.segment.clone();
         let slot = self.index.write().add(slot);
-        writer.active = Some(Active { slot, segment, end: SEGMENT_HEADER_BYTES });
+        let pending = Pending::new(SEGMENT_HEADER_BYTES);
+        writer.active = Some(Active { slot, segment, end: SEGMENT_HEADER_BYTES, pending });
         Ok(())
     }
 
-    /// Ends the active segment: everything in it is on the disk before the seal says so.
-    pub(crate) fn seal_active(&self, writer: &mut Writer) -> Result<(), Error> {
-        let Some(active) = &writer.active else { return Ok(()) };
-        active.segment.sync()?;
-        let mut seal = Header::empty(Kind::Seal, &[]);
-        seal.payload_hash = 0;
-        let bytes = seal.encode(record::place_seed(active.segment.id, active.end), &[]);
-        active.segment.write_at(&bytes, active.end).map_err(Error::io("seal", &active.segment.path))?;
-        active.segment.unlock();
-        self.counters.written_bytes.add(bytes.len() as u64);
-        let mut index = self.index.write();
-        let slot = index.slot_mut(active.slot);
-        slot.sealed = true;
-        slot.len = active.end + bytes.len() as u64;
-        slot.end = slot.len;
-        drop(index);
-        writer.active = None;
-        Ok(())
+    /// Ends the active segment, if it has a record.
+    pub(crate) fn seal_active(&self) -> Result<bool, Error> {
+        let mut writer = self.writer.lock();
+        let worth = writer.active.as_ref().is_some_and(|active| active.end > SEGMENT_HEADER_BYTES);
+        if worth {
+            writer.retire();
+        }
+        drop(writer);
+        if worth {
+            self.flush()?;
+        }
+        Ok(worth)
     }
 
     /// Later than every stamp seen so far, whatever the clock says.
-    fn next_stamp(&self, writer: &mut Writer) -> u64 {
+    pub(crate) fn next_stamp(&self, writer: &mut Writer) -> u64 {
         let seen = writer.stamp.max(self.index.read().stamp_max);
         writer.stamp = (self.options.clock)().max(seen.saturating_add(1));
         writer.stamp
@@ -369,38 +447,40 @@ impl Log {
     }
 }
 
+/// What a record takes in the index file, besides its key.
+const INDEX_SHARE_BYTES: u64 = 128;
+
+impl Writer {
+    fn retire(&mut self) {
+        self.retired.extend(self.active.take());
+    }
+
+    /// Whether what waits for a flush has become too much.
+    fn overdue(&self) -> bool {
+        let waiting = self.active.as_ref().map_or(0, |active| active.pending.count());
+        self.retired.len() > RETIRED_MAX || waiting >= WAITING_RECORDS_MAX
+    }
+
+    fn due(&mut self) -> Due {
+        let active = self.active.as_mut().map(|active| {
+            let pending = &active.pending;
+            let worth = pending.count() >= BLOCK_RECORDS_MIN || pending.covers_bytes() >= BLOCK_BYTES_MIN;
+            let pending = worth.then(|| std::mem::replace(&mut active.pending, Pending::new(active.end)));
+            (active.slot, active.segment.clone(), pending)
+        });
+        Due {
+            appended: self.appended,
+            retired: std::mem::take(&mut self.retired),
+            active,
+            dir_dirty: std::mem::take(&mut self.dir_dirty),
+        }
+    }
+}
+
 impl fmt::Debug for Log {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Log").field("dir", &self.dir).finish_non_exhaustive()
     }
-}
-
-/// A buffer for the whole record.
-pub(crate) fn record_buffer(entry: &Entry, key: &[u8]) -> Vec<u8> {
-    vec![0; usize::try_from(entry.record_len(key)).expect("value_bytes_max fits memory")]
-}
-
-/// The header of the record in `bytes`, once everything about it but the codec verifies.
-pub(crate) fn parse(
-    segment: &Segment,
-    entry: &Entry,
-    key: &[u8],
-    bytes: &[u8],
-) -> Result<Header, &'static str> {
-    let seed = record::place_seed(segment.id, entry.place.offset);
-    let (head, rest) = bytes.split_first_chunk::<HEADER_BYTES>().ok_or("it is cut short")?;
-    let header = Header::decode(head).ok_or("its header is damaged")?;
-    if !record::verified(head, seed, key) || header.record_len() != bytes.len() as u64 {
-        return Err("its header is damaged");
-    }
-    let (stored_key, payload) = rest.split_at_checked(key.len()).ok_or("it is cut short")?;
-    if stored_key != key {
-        return Err("its key is damaged");
-    }
-    if record::hash_payload(payload) != header.payload_hash {
-        return Err("its payload is damaged");
-    }
-    Ok(header)
 }
 
 fn create_private(dir: &Path) -> Result<(), Error> {

@@ -17,6 +17,9 @@ pub struct Options {
     pub disk_bytes_max: Option<u64>,
     /// What happens at that limit. Default: [`WhenFull::Refuse`].
     pub when_full: WhenFull,
+    /// How many differences at most have to be undone to read a value that was put with [`Log::put_like`](crate::Log::put_like): 0 to
+    /// 200, default 16. 0 stores none, and none are stored where the oldest are dropped.
+    pub chain_depth_max: u8,
     /// Longest key in bytes, at most (and by default) 65 536.
     pub key_bytes_max: u32,
     /// Largest value in bytes before compression, default 1 GiB. Also caps what a read will allocate.
@@ -32,6 +35,7 @@ impl Default for Options {
             compression: Compression::Zstd { level: 1 },
             disk_bytes_max: None,
             when_full: WhenFull::Refuse,
+            chain_depth_max: 16,
             key_bytes_max: KEY_BYTES_MAX,
             value_bytes_max: 1 << 30,
             clock: unix_nanos,
@@ -77,6 +81,13 @@ impl Options {
             && !(-7..=22).contains(&level)
         {
             return refuse("compression level", level.to_string(), "-7 to 22");
+        }
+        if self.chain_depth_max > 200 {
+            return refuse("chain_depth_max", self.chain_depth_max.to_string(), "0 to 200");
+        }
+        if self.when_full == WhenFull::DropOldest {
+            // What is dropped is dropped by age, whatever depends on it.
+            self.chain_depth_max = 0;
         }
         if let Some(max) = self.disk_bytes_max {
             if max < 16_384 {

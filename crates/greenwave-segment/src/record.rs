@@ -6,18 +6,21 @@
 //! | --- | --- | --- |
 //! | 0 | 4 | magic `F5 47 57 52`: `F5` never occurs in UTF-8 text |
 //! | 4 | 1 | record version, 1 |
-//! | 5 | 1 | codec: 0 raw, 1 zstd |
-//! | 6 | 1 | flags: 1 tombstone, 2 seal |
+//! | 5 | 1 | codec: 0 raw, 1 zstd, 2 difference, 3 zstd with a dictionary |
+//! | 6 | 1 | flags: 1 tombstone, 2 seal, 3 dictionary |
 //! | 7 | 1 | zero |
 //! | 8 | 8 | stamp: nanoseconds since the Unix epoch, or one more than the newest stamp seen, whichever is greater |
 //! | 16 | 4 | key length |
 //! | 20 | 4 | payload length as stored |
 //! | 24 | 4 | payload length when decompressed |
-//! | 28 | 4 | zero |
+//! | 28 | 4 | codec 2: the base's key length (2 bytes), depth (1 byte), zero; codec 3: the dictionary's id; else zero |
 //! | 32 | 8 | XXH3-64 of the payload as stored |
 //! | 40 | 8 | header checksum |
 //! | 48 | | key |
 //! | | | payload |
+//!
+//! A difference's payload is the key of its base, the XXH3-64 of the base's value, and one zstd frame that has the base's value as its
+//! prefix. Its depth is that of its base plus one; a base that is no difference has depth 0.
 //!
 //! The header checksum is `xxh3(key, seed = xxh3(bytes 0..40, seed = segment id + offset of the record))`, wrapping. It covers the key,
 //! so that an index can be built without reading a payload. The seed ties a record to its place: the image of a segment stored *as a
@@ -39,6 +42,10 @@ pub(crate) struct Codec(pub(crate) u8);
 impl Codec {
     pub(crate) const RAW: Self = Self(0);
     pub(crate) const ZSTD: Self = Self(1);
+    /// Against the value of another key.
+    pub(crate) const DELTA: Self = Self(2);
+    /// With a trained dictionary.
+    pub(crate) const DICT: Self = Self(3);
 }
 
 /// What a record does to its key.
@@ -48,8 +55,31 @@ pub(crate) enum Kind {
     Value,
     /// Removes it.
     Tombstone,
-    /// Ends the segment; has no key. Its payload hash field is the offset of an index record, or 0 for none (always, in version 1).
+    /// Ends the segment; has no key.
     Seal,
+    /// Holds a trained dictionary; its key is the dictionary's id. Not seen by callers.
+    Dictionary,
+}
+
+impl Kind {
+    pub(crate) fn flags(self) -> u8 {
+        match self {
+            Self::Value => 0,
+            Self::Tombstone => 1,
+            Self::Seal => 2,
+            Self::Dictionary => 3,
+        }
+    }
+
+    pub(crate) fn from_flags(flags: u8) -> Option<Self> {
+        match flags {
+            0 => Some(Self::Value),
+            1 => Some(Self::Tombstone),
+            2 => Some(Self::Seal),
+            3 => Some(Self::Dictionary),
+            _ => None,
+        }
+    }
 }
 
 /// The header of a record, without what is derived.
@@ -61,6 +91,8 @@ pub(crate) struct Header {
     pub(crate) key_len: u32,
     pub(crate) stored_len: u32,
     pub(crate) raw_len: u32,
+    /// What the codec needs besides: see the table above.
+    pub(crate) extra: [u8; 4],
     pub(crate) payload_hash: u64,
 }
 
@@ -75,8 +107,19 @@ impl Header {
             key_len,
             stored_len: 0,
             raw_len: 0,
+            extra: [0; 4],
             payload_hash: hash_payload(&[]),
         }
+    }
+
+    /// Length of the key of the base that this record is a difference from; 0 if it is none.
+    pub(crate) fn base_len(&self) -> usize {
+        if self.codec == Codec::DELTA { u16::from_le_bytes([self.extra[0], self.extra[1]]).into() } else { 0 }
+    }
+
+    /// How many differences have to be undone for this value.
+    pub(crate) fn depth(&self) -> u8 {
+        if self.codec == Codec::DELTA { self.extra[2] } else { 0 }
     }
 
     /// Bytes of the whole record.
@@ -91,15 +134,12 @@ impl Header {
         out[0..4].copy_from_slice(&MAGIC);
         out[4] = VERSION;
         out[5] = self.codec.0;
-        out[6] = match self.kind {
-            Kind::Value => 0,
-            Kind::Tombstone => 1,
-            Kind::Seal => 2,
-        };
+        out[6] = self.kind.flags();
         out[8..16].copy_from_slice(&self.stamp.to_le_bytes());
         out[16..20].copy_from_slice(&self.key_len.to_le_bytes());
         out[20..24].copy_from_slice(&self.stored_len.to_le_bytes());
         out[24..28].copy_from_slice(&self.raw_len.to_le_bytes());
+        out[28..32].copy_from_slice(&self.extra);
         out[32..40].copy_from_slice(&self.payload_hash.to_le_bytes());
         let checksum = checksum(&out, seed, key);
         out[40..48].copy_from_slice(&checksum.to_le_bytes());
@@ -108,15 +148,10 @@ impl Header {
 
     /// Reads the fields; `None` if this cannot be a header. What it says is not to be believed before [`verified`] agrees.
     pub(crate) fn decode(bytes: &[u8; HEADER_BYTES]) -> Option<Self> {
-        if bytes[0..4] != MAGIC || bytes[4] != VERSION || bytes[7] != 0 || bytes[28..32] != [0; 4] {
+        if bytes[0..4] != MAGIC || bytes[4] != VERSION || bytes[7] != 0 {
             return None;
         }
-        let kind = match bytes[6] {
-            0 => Kind::Value,
-            1 => Kind::Tombstone,
-            2 => Kind::Seal,
-            _ => return None,
-        };
+        let kind = Kind::from_flags(bytes[6])?;
         Some(Self {
             kind,
             codec: Codec(bytes[5]),
@@ -124,6 +159,7 @@ impl Header {
             key_len: u32_at(bytes, 16),
             stored_len: u32_at(bytes, 20),
             raw_len: u32_at(bytes, 24),
+            extra: bytes[28..32].try_into().expect("a range of four"),
             payload_hash: u64_at(bytes, 32),
         })
     }
@@ -131,7 +167,12 @@ impl Header {
 
 /// Whether the header and the key are the ones that were written at this place.
 pub(crate) fn verified(header: &[u8; HEADER_BYTES], seed: u64, key: &[u8]) -> bool {
-    u64_at(header, 40) == checksum(header, seed, key)
+    checksum_of(header) == checksum(header, seed, key)
+}
+
+/// The header checksum that stands in a header.
+pub(crate) fn checksum_of(header: &[u8; HEADER_BYTES]) -> u64 {
+    u64_at(header, 40)
 }
 
 /// Ties a record to its segment and its offset in it.

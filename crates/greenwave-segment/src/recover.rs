@@ -3,6 +3,8 @@
 use xxhash_rust::xxh3::Xxh3Default;
 
 use crate::Error;
+use crate::index::Item;
+use crate::key::Key;
 use crate::options::KEY_BYTES_MAX;
 use crate::record::{self, HEADER_BYTES, Header, Kind, MAGIC};
 use crate::segment::Segment;
@@ -23,7 +25,21 @@ pub(crate) enum Payloads {
 pub(crate) struct Found {
     pub(crate) offset: u64,
     pub(crate) header: Header,
-    pub(crate) key: Box<[u8]>,
+    pub(crate) key: Key,
+    /// The key of the base, of a difference. It is part of the payload, so it may be wrong where that is not checked.
+    pub(crate) base: Option<Key>,
+    /// The header's checksum.
+    pub(crate) checksum: u64,
+}
+
+impl Found {
+    pub(crate) fn item(&self) -> Item<'_> {
+        Item::new(&self.header, self.key.as_slice(), self.base())
+    }
+
+    pub(crate) fn base(&self) -> &[u8] {
+        self.base.as_ref().map_or(&[], Key::as_slice)
+    }
 }
 
 /// What a scan saw.
@@ -65,7 +81,7 @@ pub(crate) fn scan(
             scan.end = next;
             match found.header.kind {
                 Kind::Seal => scan.sealed = next == len,
-                Kind::Value | Kind::Tombstone => on_record(found),
+                Kind::Value | Kind::Tombstone | Kind::Dictionary => on_record(found),
             }
         }
         at = next;
@@ -100,7 +116,13 @@ impl Window<'_> {
         let seed = record::place_seed(self.segment.id, at);
         let key = self.read(at + HEADER_BYTES as u64, u64::from(header.key_len))?;
         let Some(key) = key.filter(|key| record::verified(&bytes, seed, key)) else { return Ok(None) };
-        Ok(Some(Found { offset: at, header, key: key.into() }))
+        let key = key.into();
+        let base_len = header.base_len().min(header.stored_len as usize) as u64;
+        let base = match base_len {
+            0 => None,
+            len => self.read(at + HEADER_BYTES as u64 + u64::from(header.key_len), len)?.map(Key::from),
+        };
+        Ok(Some(Found { offset: at, header, key, base, checksum: record::checksum_of(&bytes) }))
     }
 
     fn payload_ok(&mut self, found: &Found) -> Result<bool, Error> {

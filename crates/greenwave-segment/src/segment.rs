@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::Error;
+use crate::index_file;
 
 /// Bytes before the first record.
 pub(crate) const SEGMENT_HEADER_BYTES: u64 = 32;
@@ -115,13 +116,7 @@ impl Segment {
     }
 
     pub(crate) fn write_header(&self) -> Result<(), Error> {
-        let mut header = [0; SEGMENT_HEADER_BYTES as usize];
-        header[0..8].copy_from_slice(&MAGIC);
-        header[8..10].copy_from_slice(&VERSION.to_le_bytes());
-        header[16..24].copy_from_slice(&self.id.to_le_bytes());
-        let checksum = xxh3_64(&header[..24]);
-        header[24..32].copy_from_slice(&checksum.to_le_bytes());
-        self.write_at(&header, 0).map_err(Error::io("begin", &self.path))
+        self.write_at(&file_header(MAGIC, self.id), 0).map_err(Error::io("begin", &self.path))
     }
 
     /// Whether the header is whole. A damaged one is survivable, since the name holds the id as well; a newer one is an error.
@@ -196,6 +191,17 @@ impl Segment {
     }
 }
 
+/// The first bytes of a file of ours.
+pub(crate) fn file_header(magic: [u8; 8], id: u64) -> [u8; SEGMENT_HEADER_BYTES as usize] {
+    let mut header = [0; SEGMENT_HEADER_BYTES as usize];
+    header[0..8].copy_from_slice(&magic);
+    header[8..10].copy_from_slice(&VERSION.to_le_bytes());
+    header[16..24].copy_from_slice(&id.to_le_bytes());
+    let checksum = xxh3_64(&header[..24]);
+    header[24..32].copy_from_slice(&checksum.to_le_bytes());
+    header
+}
+
 #[cfg(unix)]
 fn pread(file: &File, buf: &mut [u8], offset: u64) -> io::Result<usize> {
     std::os::unix::fs::FileExt::read_at(file, buf, offset)
@@ -208,10 +214,35 @@ fn pread(file: &File, buf: &mut [u8], offset: u64) -> io::Result<usize> {
 
 /// The ids of the segments in a directory. Files with other names are not ours and are left alone.
 pub(crate) fn list(dir: &Path) -> Result<Vec<u64>, Error> {
+    list_with(dir, EXTENSION)
+}
+
+/// Removes index files whose segments are gone: their removal was interrupted. A segment is made before its index file and removed before
+/// it, so one without the other is never young.
+pub(crate) fn remove_orphans(dir: &Path) -> Result<(), Error> {
+    for id in list_with(dir, index_file::EXTENSION)? {
+        let segment = segment_path(dir, id);
+        if !segment.exists() {
+            index_file::remove(&segment);
+        }
+    }
+    Ok(())
+}
+
+/// Bytes of all index files together.
+pub(crate) fn index_files_bytes(dir: &Path) -> Result<usize, Error> {
+    let lens = list_with(dir, index_file::EXTENSION)?.into_iter().map(|id| {
+        let path = segment_path(dir, id).with_extension(index_file::EXTENSION);
+        path.metadata().map_or(0, |metadata| metadata.len())
+    });
+    Ok(usize::try_from(lens.sum::<u64>()).unwrap_or(0))
+}
+
+fn list_with(dir: &Path, extension: &str) -> Result<Vec<u64>, Error> {
     let mut ids = Vec::new();
     for entry in std::fs::read_dir(dir).map_err(Error::io("list", dir))? {
         let name = entry.map_err(Error::io("list", dir))?.file_name();
-        ids.extend(name.to_str().and_then(parse_name));
+        ids.extend(name.to_str().and_then(|name| parse_name(name, extension)));
     }
     Ok(ids)
 }
@@ -220,8 +251,8 @@ fn segment_path(dir: &Path, id: u64) -> PathBuf {
     dir.join(format!("{id:016x}.{EXTENSION}"))
 }
 
-fn parse_name(name: &str) -> Option<u64> {
-    let id = name.strip_suffix(EXTENSION)?.strip_suffix('.')?;
+fn parse_name(name: &str, extension: &str) -> Option<u64> {
+    let id = name.strip_suffix(extension)?.strip_suffix('.')?;
     let well_formed = id.len() == 16 && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
     well_formed.then(|| u64::from_str_radix(id, 16).ok())?
 }

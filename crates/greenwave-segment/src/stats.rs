@@ -10,9 +10,11 @@ pub struct Stats {
     pub entries: u64,
     /// Keys remembered as removed, until compaction has seen the last of their values go.
     pub tombstones: u64,
+    /// Of the values, those stored as differences from others.
+    pub differences: u64,
     /// Segments, those of other processes included.
     pub segments: u64,
-    /// Bytes that the segments occupy.
+    /// Bytes that the segments and their index files occupy.
     pub disk_bytes: u64,
     /// Of these, bytes that compaction would keep.
     pub live_bytes: u64,
@@ -24,6 +26,8 @@ pub struct Stats {
     pub written_bytes: u64,
     /// Records copied by compaction since the log was opened.
     pub copied_records: u64,
+    /// Values stored anew, since they were differences from something that was removed, or far from it, since the log was opened.
+    pub rebased_records: u64,
     /// Values dropped to stay within the disk budget since the log was opened.
     pub dropped_entries: u64,
     /// Records that did not verify, met by a read or stepped over on opening. Each was a miss.
@@ -36,6 +40,7 @@ pub struct Stats {
 pub(crate) struct Counters {
     pub(crate) written_bytes: Counter,
     pub(crate) copied_records: Counter,
+    pub(crate) rebased_records: Counter,
     pub(crate) dropped_entries: Counter,
     pub(crate) bad_records: Counter,
     pub(crate) torn_bytes: Counter,

@@ -132,3 +132,43 @@ fn a_clock_that_steps_back_does_not_lose_writes() {
     drop(log);
     assert_eq!(Log::open(&dir, options()).unwrap().get(b"key").unwrap().unwrap(), "new");
 }
+
+#[test]
+fn a_dictionary_makes_small_values_smaller_and_is_found_again() {
+    let (_dir, log) = fresh(small());
+    let value = |n: u64| {
+        format!(
+            "{{\"test\":\"module::case_{n}\",\"outcome\":\"passed\",\"duration_ms\":{},\"output\":\"\"}}",
+            n * 7
+        )
+        .into_bytes()
+    };
+    for n in 0..400_u64 {
+        log.put(&n.to_le_bytes(), &value(n)).unwrap();
+    }
+    let before = log.stats().stored_bytes;
+    assert!(log.train_dictionary(4096).unwrap());
+    for n in 0..400_u64 {
+        log.put(&n.to_le_bytes(), &value(n)).unwrap();
+    }
+    assert!(log.stats().stored_bytes < before * 2 / 3, "{before}, then {:?}", log.stats());
+    log.compact().unwrap();
+    let other = Log::open(log.dir(), small()).unwrap();
+    other.put(b"more", &value(1000)).unwrap();
+    for log in [&log, &other] {
+        log.refresh().unwrap();
+        assert_eq!(log.stats().entries, 401, "the dictionary is not an entry");
+        assert_eq!(log.get(b"more").unwrap().unwrap(), value(1000));
+        for n in 0..400_u64 {
+            assert_eq!(log.get(&n.to_le_bytes()).unwrap().unwrap(), value(n));
+        }
+    }
+}
+
+#[test]
+fn a_dictionary_needs_something_to_learn_from() {
+    let (_dir, log) = fresh(Options::default());
+    log.put(b"one", &noise(1, 100)).unwrap();
+    assert!(!log.train_dictionary(4096).unwrap());
+    assert!(matches!(log.train_dictionary(10), Err(Error::Option { .. })));
+}

@@ -12,8 +12,11 @@ const CHILD_DIR: &str = "GREENWAVE_SEGMENT_CRASH_DIR";
 /// More rounds, for the long run.
 const ROUNDS: &str = "GREENWAVE_CRASH_ROUNDS";
 
+/// Every seventh is unlike the others; those after it are almost like it.
 fn value(number: u64) -> Vec<u8> {
-    noise(number, (number % 700) as usize)
+    let mut value = noise(number / 7, 300 + (number / 7 % 700) as usize);
+    value.extend((0..number % 7).flat_map(|change| noise(number + change, 5)));
+    value
 }
 
 /// How many numbers there are; they have no gaps.
@@ -30,14 +33,17 @@ fn child() {
     let start = numbers(&log);
     let mut out = std::io::stdout();
     for number in start.. {
-        log.put(&number.to_le_bytes(), &value(number)).unwrap();
+        log.put_like(&number.to_le_bytes(), &value(number), &number.wrapping_sub(1).to_le_bytes()).unwrap();
         if number % 7 == 0 {
             log.flush().unwrap();
             writeln!(out, "\nflushed {number}").unwrap();
             out.flush().unwrap();
         }
         if number % 61 == 0 {
-            log.put(b"again", &value(number)).unwrap();
+            // What others are differences from, for a while.
+            log.put_like(b"again", &value(number), &number.to_le_bytes()).unwrap();
+            log.put_like(b"like again", &value(number + 1), b"again").unwrap();
+            log.remove(b"again").unwrap();
             log.compact().unwrap();
         }
     }
@@ -46,9 +52,13 @@ fn child() {
 #[test]
 fn nothing_flushed_is_lost_to_sigkill() {
     let rounds = std::env::var(ROUNDS).ok().and_then(|n| n.parse().ok()).unwrap_or(12);
-    let dir = tempfile::tempdir().unwrap();
+    let mut dir = tempfile::tempdir().unwrap();
     let mut flushed = None;
     for round in 0..rounds {
+        // Now and then a new log, since every round reads all of it.
+        if round % 20 == 19 {
+            (dir, flushed) = (tempfile::tempdir().unwrap(), None);
+        }
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "crash::child", "--ignored", "--nocapture"])
             .env(CHILD_DIR, dir.path())

@@ -5,7 +5,9 @@ mod basics;
 mod budget;
 mod crash;
 mod damage;
+mod differences;
 mod format;
+mod index_file;
 mod model;
 mod sharing;
 

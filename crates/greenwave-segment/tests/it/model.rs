@@ -9,17 +9,37 @@ use crate::{noise, small};
 
 #[derive(Debug, Clone)]
 enum Op {
-    Put { by: usize, key: u8, len: usize },
-    Remove { by: usize, key: u8 },
-    Flush { by: usize },
-    Compact { by: usize },
-    Reopen { by: usize },
+    Put {
+        by: usize,
+        key: u8,
+        len: usize,
+    },
+    /// Almost the value of another key.
+    PutLike {
+        by: usize,
+        key: u8,
+        like: u8,
+    },
+    Remove {
+        by: usize,
+        key: u8,
+    },
+    Flush {
+        by: usize,
+    },
+    Compact {
+        by: usize,
+    },
+    Reopen {
+        by: usize,
+    },
 }
 
 fn op() -> impl Strategy<Value = Op> {
     let (by, key) = (0..2_usize, 0..8_u8);
     prop_oneof![
         6 => (by.clone(), key.clone(), 0..1500_usize).prop_map(|(by, key, len)| Op::Put { by, key, len }),
+        4 => (by.clone(), key.clone(), key.clone()).prop_map(|(by, key, like)| Op::PutLike { by, key, like }),
         2 => (by.clone(), key).prop_map(|(by, key)| Op::Remove { by, key }),
         1 => by.clone().prop_map(|by| Op::Flush { by }),
         1 => by.clone().prop_map(|by| Op::Compact { by }),
@@ -28,7 +48,7 @@ fn op() -> impl Strategy<Value = Op> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     #[test]
     fn agrees_with_a_map(ops in proptest::collection::vec(op(), 1..60)) {
@@ -37,13 +57,19 @@ proptest! {
         let mut logs = [open(), open()];
         let mut model = BTreeMap::new();
         for (step, op) in ops.into_iter().enumerate() {
-            let (Op::Put { by, .. } | Op::Remove { by, .. } | Op::Flush { by } | Op::Compact { by } | Op::Reopen { by }) = op;
+            let (Op::Put { by, .. } | Op::PutLike { by, .. } | Op::Remove { by, .. } | Op::Flush { by } | Op::Compact { by } | Op::Reopen { by }) = op;
             let log = logs[by].as_ref().unwrap();
             log.refresh().unwrap();
             match op {
                 Op::Put { key, len, .. } => {
                     log.put(&[key], &noise(step as u64, len)).unwrap();
                     model.insert(vec![key], noise(step as u64, len));
+                }
+                Op::PutLike { key, like, .. } => {
+                    let mut value = model.get(&vec![like]).cloned().unwrap_or_default();
+                    value.extend(noise(step as u64, 9));
+                    log.put_like(&[key], &value, &[like]).unwrap();
+                    model.insert(vec![key], value);
                 }
                 Op::Remove { key, .. } => {
                     prop_assert_eq!(log.remove(&[key]).unwrap(), model.remove(&vec![key]).is_some());

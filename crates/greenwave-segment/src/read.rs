@@ -1,0 +1,260 @@
+//! Reading: a value from its record, or from the records of it and of the bases that it is a difference from.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::Error;
+use crate::codec::delta_parts;
+use crate::index::{Entry, Place};
+use crate::log::Log;
+use crate::record::{self, Codec as CodecId, HEADER_BYTES, Header};
+use crate::segment::Segment;
+
+/// A value this large takes about a millisecond to read and decompress, which is no longer "at once".
+const NOWAIT_BYTES_MAX: u64 = 1 << 20;
+/// While a value is read, its base may be removed, and it stored anew. As often as this in a row is no coincidence.
+const TRIES_MAX: usize = 4;
+
+/// The answer of [`Log::get_nowait`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Nowait {
+    /// What [`Log::get`] would have returned.
+    Ready(Option<Bytes>),
+    /// The disk would have to be waited for: call [`Log::get`] where blocking is allowed.
+    WouldBlock,
+}
+
+/// Whether the disk may be waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wait {
+    Allowed,
+    Refused,
+}
+
+/// Why there is no value.
+enum Failure {
+    Io(Error),
+    WouldBlock,
+    /// A record does not verify, or a base is missing.
+    Bad(&'static str),
+}
+
+/// What a lookup in the index says of a record.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Location {
+    pub(crate) place: Place,
+    pub(crate) depth: u8,
+    record_len: u64,
+    raw_len: u32,
+}
+
+impl Location {
+    pub(crate) fn of(entry: &Entry) -> Self {
+        Self {
+            place: entry.place(),
+            depth: entry.depth,
+            record_len: entry.record_len(),
+            raw_len: entry.raw_len,
+        }
+    }
+
+    /// A buffer for the whole record.
+    pub(crate) fn buffer(&self) -> Vec<u8> {
+        vec![0; usize::try_from(self.record_len).expect("value_bytes_max fits memory")]
+    }
+}
+
+/// A record whose hashes verify.
+struct Verified {
+    header: Header,
+    payload: Bytes,
+}
+
+impl Log {
+    /// The value of `key`. `None` also when its record does not verify: such a record is counted, warned about and never returned.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`].
+    pub fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Error> {
+        match self.read(key, Wait::Allowed) {
+            Ok(value) => Ok(value),
+            Err(Failure::Io(error)) => Err(error),
+            Err(Failure::WouldBlock | Failure::Bad(_)) => Ok(None),
+        }
+    }
+
+    /// Like [`get`](Self::get), unless that would wait for the disk, or take long for a value's sheer size: from 1 MiB on.
+    /// Only Linux can tell the first; elsewhere every hit would.
+    pub fn get_nowait(&self, key: &[u8]) -> Nowait {
+        match self.read(key, Wait::Refused) {
+            Ok(value) => Nowait::Ready(value),
+            Err(Failure::Bad(_)) => Nowait::Ready(None),
+            // An error is found again, and reported, where blocking is allowed.
+            Err(Failure::Io(_) | Failure::WouldBlock) => Nowait::WouldBlock,
+        }
+    }
+
+    /// Whether `key` has a value. Does not read it, so a damaged one counts until a read has found it out.
+    pub fn contains(&self, key: &[u8]) -> bool {
+        self.index.read().get(key).is_some_and(|entry| !entry.tombstone)
+    }
+
+    /// The keys that begin with `prefix`, sorted. Looks at every key.
+    pub fn keys_with_prefix(&self, prefix: &[u8]) -> Vec<Vec<u8>> {
+        let index = self.index.read();
+        let live = index.entries().filter(|entry| !entry.tombstone);
+        let keys = live.map(|entry| entry.key.as_slice()).filter(|key| key.starts_with(prefix));
+        let mut keys: Vec<_> = keys.map(<[u8]>::to_vec).collect();
+        drop(index);
+        keys.sort_unstable();
+        keys
+    }
+
+    /// Where the value of a key is.
+    pub(crate) fn find(&self, key: &[u8]) -> Option<(Location, Arc<Segment>)> {
+        let index = self.index.read();
+        let entry = index.get(key).filter(|entry| !entry.tombstone)?;
+        let location = Location::of(entry);
+        Some((location, index.slot(location.place.slot).segment.clone()))
+    }
+
+    fn read(&self, key: &[u8], wait: Wait) -> Result<Option<Bytes>, Failure> {
+        let mut last = None;
+        for _ in 0..TRIES_MAX {
+            let Some((location, segment)) = self.find(key) else { return Ok(None) };
+            match self.read_at(key, &location, &segment, wait) {
+                Ok(value) => return Ok(Some(value)),
+                // The record is where it was before: it is not a race.
+                Err(Failure::Bad(reason)) if last == Some(location.place) => {
+                    self.report_bad(&segment, location.place.offset, reason);
+                    if reason != UNKNOWN_CODEC {
+                        // Out of the index, so that the caller can put it again and see that it is not there.
+                        self.forget_at(key, location.place);
+                    }
+                    return Err(Failure::Bad(reason));
+                }
+                Err(Failure::Bad(_)) if wait == Wait::Allowed && location.depth > 0 => {
+                    // Its base may stand in a segment that another process has finished since.
+                    self.refresh().map_err(Failure::Io)?;
+                    last = Some(location.place);
+                }
+                Err(Failure::Bad(_)) if location.depth > 0 => return Err(Failure::WouldBlock),
+                Err(Failure::Bad(_)) => last = Some(location.place),
+                Err(other) => return Err(other),
+            }
+        }
+        Err(Failure::Bad("its base keeps changing"))
+    }
+
+    fn read_at(
+        &self,
+        key: &[u8],
+        location: &Location,
+        segment: &Segment,
+        wait: Wait,
+    ) -> Result<Bytes, Failure> {
+        let max = self.options.value_bytes_max;
+        let record = verified(key, location, segment, wait)?;
+        if record.header.codec != CodecId::DELTA {
+            return self.decode(record, wait);
+        }
+        let mut differences = vec![record];
+        let mut depth = location.depth;
+        let mut value = loop {
+            let last = differences.last().expect("one is there from the beginning");
+            let (base, ..) =
+                delta_parts(&last.header, &last.payload).ok_or(Failure::Bad("it is cut short"))?;
+            let (location, segment) = self.find(base).ok_or(Failure::Bad("its base is missing"))?;
+            // Each is nearer to the end, so this comes to one.
+            if location.depth >= depth {
+                return Err(Failure::Bad("its base is not what it was"));
+            }
+            depth = location.depth;
+            let record = verified(base, &location, &segment, wait)?;
+            if record.header.codec != CodecId::DELTA {
+                break self.decode(record, wait)?;
+            }
+            differences.push(record);
+        };
+        while let Some(Verified { header, payload }) = differences.pop() {
+            value = self.codec.undo(&header, &payload, &value, max).map_err(Failure::Bad)?;
+        }
+        Ok(value)
+    }
+
+    /// The value of a record that is no difference.
+    fn decode(&self, record: Verified, wait: Wait) -> Result<Bytes, Failure> {
+        let Verified { header, payload } = record;
+        let id = u32::from_le_bytes(header.extra);
+        if header.codec == CodecId::DICT && !self.codec.has_dictionary(id) {
+            // Another process has trained it since.
+            if wait == Wait::Refused {
+                return Err(Failure::WouldBlock);
+            }
+            self.load_dictionary(id).map_err(Failure::Io)?;
+        }
+        self.codec.decode(&header, payload, self.options.value_bytes_max).map_err(Failure::Bad)
+    }
+
+    /// Counts a record that does not verify, and says so once per meeting.
+    pub(crate) fn report_bad(&self, segment: &Segment, offset: u64, reason: &str) {
+        self.counters.bad_records.add(1);
+        tracing::warn!(path = %segment.path.display(), offset, reason, "a record does not verify: taken as missing");
+    }
+
+    /// Takes an entry out of the index, unless the key has moved on.
+    pub(crate) fn forget_at(&self, key: &[u8], place: Place) {
+        let mut index = self.index.write();
+        if index.get(key).is_some_and(|entry| entry.place() == place) {
+            index.forget(key);
+        }
+    }
+}
+
+/// What the codec says of a record that a later version wrote, which must survive.
+pub(crate) const UNKNOWN_CODEC: &str = "its codec is unknown";
+
+/// The record of a key, its payload not yet decoded.
+fn verified(key: &[u8], location: &Location, segment: &Segment, wait: Wait) -> Result<Verified, Failure> {
+    let mut bytes = location.buffer();
+    let offset = location.place.offset;
+    match wait {
+        Wait::Allowed => {
+            let read = segment.read_at(&mut bytes, offset).map_err(Error::io("read", &segment.path));
+            bytes.truncate(read.map_err(Failure::Io)?);
+        }
+        Wait::Refused => {
+            let large = location.record_len.max(location.raw_len.into()) >= NOWAIT_BYTES_MAX;
+            if large || segment.read_at_nowait(&mut bytes, offset).is_none() {
+                return Err(Failure::WouldBlock);
+            }
+        }
+    }
+    let header = parse(segment, offset, key, &bytes).map_err(Failure::Bad)?;
+    Ok(Verified { header, payload: Bytes::from(bytes).slice(HEADER_BYTES + key.len()..) })
+}
+
+/// The header of the record in `bytes`, once everything about it but the codec verifies.
+pub(crate) fn parse(
+    segment: &Segment,
+    offset: u64,
+    key: &[u8],
+    bytes: &[u8],
+) -> Result<Header, &'static str> {
+    let seed = record::place_seed(segment.id, offset);
+    let (head, rest) = bytes.split_first_chunk::<HEADER_BYTES>().ok_or("it is cut short")?;
+    let header = Header::decode(head).ok_or("its header is damaged")?;
+    if !record::verified(head, seed, key) || header.record_len() != bytes.len() as u64 {
+        return Err("its header is damaged");
+    }
+    let (stored_key, payload) = rest.split_at_checked(key.len()).ok_or("it is cut short")?;
+    if stored_key != key {
+        return Err("its key is damaged");
+    }
+    if record::hash_payload(payload) != header.payload_hash {
+        return Err("its payload is damaged");
+    }
+    Ok(header)
+}
