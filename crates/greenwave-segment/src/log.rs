@@ -307,6 +307,7 @@ impl Log {
             differences: index.totals.differences,
             segments: index.slots().count() as u64,
             disk_bytes: index.disk_bytes(),
+            index_bytes: index.slots().map(|(_, slot)| slot.index_len).sum(),
             live_bytes: index.slots().map(|(_, slot)| slot.live_bytes).sum(),
             stored_bytes: index.totals.stored_bytes,
             raw_bytes: index.totals.raw_bytes,

@@ -16,7 +16,9 @@ pub struct Stats {
     pub segments: u64,
     /// Bytes that the segments and their index files occupy.
     pub disk_bytes: u64,
-    /// Of these, bytes that compaction would keep.
+    /// Of these, bytes of the index files.
+    pub index_bytes: u64,
+    /// Of these, bytes of records that compaction would keep.
     pub live_bytes: u64,
     /// Bytes of all current values as stored.
     pub stored_bytes: u64,

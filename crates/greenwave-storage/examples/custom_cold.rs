@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use greenwave_storage::{BlobId, BoxError, Cold, ColdStats, Options, Store};
+use greenwave_storage::{BlobId, BoxError, Cold, ColdEntry, ColdStats, Options, Store};
 
 /// Each file holds the key's length in four bytes, the key, and the value.
 #[derive(Debug)]
@@ -63,8 +63,8 @@ impl Cold for LooseFiles {
         Ok(keys.iter().map(|key| self.path(key).exists()).collect())
     }
 
-    async fn put_many(&self, entries: Vec<(Bytes, Bytes)>) -> Result<(), BoxError> {
-        Ok(entries.iter().try_for_each(|(key, value)| self.write(key, value))?)
+    async fn put_many(&self, entries: Vec<ColdEntry>) -> Result<(), BoxError> {
+        Ok(entries.iter().try_for_each(|entry| self.write(&entry.key, &entry.value))?)
     }
 
     async fn remove_many(&self, keys: Vec<Bytes>) -> Result<(), BoxError> {

@@ -1,6 +1,6 @@
 //! The attempts at a feature: what was tried, how it went, what changed in between. Knows nothing of agents or tests.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -70,8 +70,8 @@ pub struct Summary {
 pub struct Attempts {
     store: Store,
     namespace: String,
-    /// Two attempts at once must not get the same number.
-    numbering: Arc<Turn<()>>,
+    /// The last number of each feature, as far as known. Two attempts at once must not get the same one.
+    numbering: Arc<Turn<HashMap<String, u32>>>,
 }
 
 impl Attempts {
@@ -87,15 +87,44 @@ impl Attempts {
     /// Those of [`Store::put`].
     pub async fn record(&self, feature: &str, draft: Draft) -> Result<Attempt, Error> {
         let Draft { files, outcome, note } = draft;
+        let before = self.last(feature).await?;
         let mut ids = BTreeMap::new();
         for (path, contents) in files {
-            ids.insert(path, self.store.put_blob(contents).await?);
+            let like = before.as_ref().and_then(|attempt| attempt.files.get(&path));
+            let id = match like {
+                Some(like) => self.store.put_blob_like(contents, like).await?,
+                None => self.store.put_blob(contents).await?,
+            };
+            ids.insert(path, id);
         }
-        let _turn = self.numbering.lock().await;
-        let number = self.numbers(feature).await?.last().map_or(1, |last| last + 1);
+        let mut numbering = self.numbering.lock().await;
+        let last = match numbering.get(feature) {
+            Some(last) => *last,
+            None => self.numbers(feature).await?.last().copied().unwrap_or(0),
+        };
+        let number = last + 1;
         let attempt = Attempt { feature: feature.to_owned(), number, files: ids, outcome, note };
-        self.store.put(&self.name(feature, number), attempt.encode().into()).await?;
+        let record = attempt.encode().into();
+        match self.store.resolve(&self.name(feature, last)).await? {
+            Some(like) => self.store.put_like(&self.name(feature, number), record, &like).await?,
+            None => self.store.put(&self.name(feature, number), record).await?,
+        };
+        numbering.insert(feature.to_owned(), number);
         Ok(attempt)
+    }
+
+    /// The attempt before the next one. One that cannot be read is none: it is only what the next one is probably similar to.
+    async fn last(&self, feature: &str) -> Result<Option<Attempt>, Error> {
+        let known = self.numbering.lock().await.get(feature).copied();
+        let last = match known {
+            Some(last) => Some(last),
+            None => self.numbers(feature).await?.last().copied(),
+        };
+        let Some(last) = last else { return Ok(None) };
+        match self.get(feature, last).await {
+            Err(Error::Record { .. } | Error::Missing { .. }) => Ok(None),
+            other => other,
+        }
     }
 
     /// The features that were attempted, sorted.

@@ -15,6 +15,24 @@ pub use segment::{SegmentCold, SegmentOptions};
 
 use crate::{BoxError, ColdStats};
 
+/// A key and its value, on the way into a cold tier.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ColdEntry {
+    /// The key.
+    pub key: Bytes,
+    /// Its value.
+    pub value: Bytes,
+    /// A key whose value is probably similar, such as an earlier version's, if it is there at all. A tier may store the difference, and
+    /// may ignore this.
+    pub like: Option<Bytes>,
+}
+
+impl From<(Bytes, Bytes)> for ColdEntry {
+    fn from((key, value): (Bytes, Bytes)) -> Self {
+        Self { key, value, like: None }
+    }
+}
+
 /// A map from keys to bytes that is slower and larger than memory.
 ///
 /// Keys are up to 4097 arbitrary bytes, values of any length that fits in memory. A store calls it from many tasks at once.
@@ -27,6 +45,7 @@ use crate::{BoxError, ColdStats};
 /// - *Order.* Within one [`put_many`](Self::put_many) a later entry becomes durable no earlier than one before it, as far as the place
 ///   can arrange that. The store writes contents before the names that lead to them.
 /// - *Truth.* A value that is damaged is absent (`Ok(None)`), not an error and never returned. The store checks hashes once more.
+/// - *Independence.* A value stays what it is when the one that it was put as [`like`](ColdEntry::like) is removed.
 /// - *Cancellation.* A call whose future is dropped has happened in full, in part (some of the entries) or not at all, and never leaves
 ///   a half-written value visible.
 /// - *Retries.* Every call may be repeated. Keys of contents are only ever given the same value again.
@@ -47,7 +66,7 @@ pub trait Cold: Debug + Send + Sync + 'static {
     async fn contains_many(&self, keys: Vec<Bytes>) -> Result<Vec<bool>, BoxError>;
 
     /// Sets each key to its value, in order.
-    async fn put_many(&self, entries: Vec<(Bytes, Bytes)>) -> Result<(), BoxError>;
+    async fn put_many(&self, entries: Vec<ColdEntry>) -> Result<(), BoxError>;
 
     /// Removes the keys that are there.
     async fn remove_many(&self, keys: Vec<Bytes>) -> Result<(), BoxError>;

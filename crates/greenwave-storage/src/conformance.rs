@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::Cold;
+use crate::{Cold, ColdEntry};
 
 /// A place for the tier under test: empty when made, gone when dropped.
 pub trait Harness {
@@ -25,7 +25,7 @@ macro_rules! cold_conformance {
     ($harness:expr) => {
         $crate::cold_conformance!(@each $harness;
             what_is_put_is_there, the_last_put_wins, removal_removes_and_may_be_repeated, many_keep_their_order, list_finds_by_prefix,
-            any_bytes_are_keys_and_values, empty_calls_do_nothing, flushed_survives_reopening, tasks_may_share_it, stats_name_the_codec);
+            any_bytes_are_keys_and_values, empty_calls_do_nothing, flushed_survives_reopening, what_it_was_like_may_go, tasks_may_share_it, stats_name_the_codec);
     };
     (@each $harness:expr; $($promise:ident),*) => {
         $(#[test]
@@ -47,7 +47,7 @@ pub fn run(promise: impl Future<Output = ()>) {
 
 async fn put(cold: &Arc<dyn Cold>, key: &str, value: &str) {
     let entry = (Bytes::copy_from_slice(key.as_bytes()), Bytes::copy_from_slice(value.as_bytes()));
-    cold.put_many(vec![entry]).await.expect("put succeeds");
+    cold.put_many(vec![entry.into()]).await.expect("put succeeds");
 }
 
 async fn get(cold: &Arc<dyn Cold>, key: &str) -> Option<Bytes> {
@@ -74,7 +74,7 @@ pub async fn the_last_put_wins(harness: &impl Harness) {
     put(&cold, "key", "two").await;
     assert_eq!(get(&cold, "key").await.as_deref(), Some(&b"two"[..]));
     let entry = |value| (Bytes::from_static(b"key"), Bytes::from_static(value));
-    cold.put_many(vec![entry(b"three"), entry(b"four")]).await.expect("put succeeds");
+    cold.put_many(vec![entry(b"three").into(), entry(b"four").into()]).await.expect("put succeeds");
     assert_eq!(get(&cold, "key").await.as_deref(), Some(&b"four"[..]));
 }
 
@@ -122,7 +122,7 @@ pub async fn any_bytes_are_keys_and_values(harness: &impl Harness) {
     let long = Bytes::from(vec![0xFF; 4097]);
     let large = Bytes::from(vec![7; 3 << 20]);
     let entries = [(all.clone(), long.clone()), (long, large), ("../up/\0".into(), Bytes::new())];
-    cold.put_many(entries.to_vec()).await.expect("put succeeds");
+    cold.put_many(entries.iter().cloned().map(ColdEntry::from).collect()).await.expect("put succeeds");
     for (key, value) in entries {
         assert_eq!(cold.get(&key).await.expect("get succeeds"), Some(value));
     }
@@ -150,6 +150,25 @@ pub async fn flushed_survives_reopening(harness: &impl Harness) {
     let cold = harness.open().await;
     assert_eq!(get(&cold, "kept").await.as_deref(), Some(&b"value"[..]));
     assert_eq!(get(&cold, "removed").await, None);
+}
+
+/// Independence.
+pub async fn what_it_was_like_may_go(harness: &impl Harness) {
+    let cold = harness.open().await;
+    let version = |n: u8| Bytes::from_iter((0..4000_u32).map(|i| (i % 251) as u8).chain(0..n));
+    let key = |n: u8| Bytes::from(format!("version {n}"));
+    for n in 0..6_u8 {
+        // The first is like something that was never there.
+        let like = Some(key(n.wrapping_sub(1)));
+        cold.put_many(vec![ColdEntry { key: key(n), value: version(n), like }]).await.expect("put succeeds");
+    }
+    cold.remove_many(vec![key(0), key(3)]).await.expect("removal succeeds");
+    put(&cold, "version 1", "something else").await;
+    cold.flush().await.expect("flush succeeds");
+    for n in [2, 4, 5] {
+        assert_eq!(cold.get(&key(n)).await.expect("get succeeds"), Some(version(n)), "version {n}");
+    }
+    assert_eq!(cold.get(&key(3)).await.expect("get succeeds"), None);
 }
 
 /// Concurrency.

@@ -48,13 +48,15 @@ mod manifest;
 mod memory;
 mod options;
 mod reclaim;
+#[cfg(feature = "segment")]
+mod sketch;
 mod snapshot;
 mod stats;
 mod store;
 
 pub use attempts::{Attempt, Attempts, Draft, Outcome, Summary};
 pub use blob::{BlobId, ParseBlobIdError};
-pub use cold::{Cold, MemoryCold};
+pub use cold::{Cold, ColdEntry, MemoryCold};
 #[cfg(feature = "segment")]
 pub use cold::{SegmentCold, SegmentOptions};
 pub use diff::{Change, Diff, FileDiff};

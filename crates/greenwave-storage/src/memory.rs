@@ -1,5 +1,6 @@
 //! The memory tier: what is in memory, what it weighs, what is to move out. Decides only; writing is the store's.
 
+use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
@@ -8,9 +9,9 @@ use lru::LruCache;
 
 use crate::{BlobId, Options};
 
-/// What a blob occupies besides its contents: the list's node (88), its slot in a hash table that just doubled (39), the shared count of
+/// What a blob occupies besides its contents: the list's node (128), its slot in a hash table that just doubled (39), the shared count of
 /// [`Bytes`] (24), and three allocations' headers and rounding (49).
-const BLOB_OVERHEAD_BYTES: u64 = 200;
+const BLOB_OVERHEAD_BYTES: u64 = 240;
 /// Likewise for a name: node (72), slot (39), the name's reference counts (16), two allocations (33).
 const NAME_OVERHEAD_BYTES: u64 = 160;
 /// Names may take one part in this many.
@@ -18,10 +19,22 @@ const NAMES_SHARE: u64 = 4;
 /// Cold contents whose reads are counted.
 const COUNTED_MAX: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
 
+/// What contents are probably similar to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Like {
+    /// Nothing known.
+    Nothing,
+    /// These contents.
+    Blob(BlobId),
+    /// Whatever the cold tier has under this name.
+    Name(Arc<str>),
+}
+
 /// Contents in memory.
 #[derive(Debug)]
 struct Resident {
     bytes: Bytes,
+    like: Like,
     /// Not in the cold tier yet.
     dirty: bool,
 }
@@ -38,13 +51,33 @@ struct Named {
 /// Writes that the cold tier has to see, in this order.
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
-    pub(crate) blobs: Vec<(BlobId, Bytes)>,
+    pub(crate) blobs: Vec<(BlobId, Bytes, Like)>,
     pub(crate) names: Vec<(Arc<str>, Option<BlobId>)>,
 }
 
 impl Batch {
     pub(crate) fn is_empty(&self) -> bool {
         self.blobs.is_empty() && self.names.is_empty()
+    }
+
+    /// The blobs' places, with what others are similar to before these.
+    pub(crate) fn in_order(&self) -> Vec<usize> {
+        let places: HashMap<BlobId, usize> = self.blobs.iter().map(|(id, ..)| *id).zip(0..).collect();
+        let mut done = vec![false; self.blobs.len()];
+        let mut order = Vec::with_capacity(self.blobs.len());
+        for start in 0..self.blobs.len() {
+            let mut path = Vec::new();
+            let mut next = Some(start);
+            while let Some(at) = next.filter(|at| !std::mem::replace(&mut done[*at], true)) {
+                path.push(at);
+                next = match &self.blobs[at].2 {
+                    Like::Blob(id) => places.get(id).copied(),
+                    Like::Nothing | Like::Name(_) => None,
+                };
+            }
+            order.extend(path.into_iter().rev());
+        }
+        order
     }
 }
 
@@ -55,6 +88,8 @@ pub(crate) struct Memory {
     names: LruCache<Arc<str>, Named>,
     /// How often cold contents were read lately.
     reads: LruCache<BlobId, u32>,
+    /// Contents that the cold tier does not have.
+    dirty_blobs: u64,
     pub(crate) used_bytes: u64,
     /// Of these, names.
     names_bytes: u64,
@@ -73,6 +108,7 @@ impl Memory {
             blobs: LruCache::unbounded(),
             names: LruCache::unbounded(),
             reads: LruCache::sparse(COUNTED_MAX),
+            dirty_blobs: 0,
             used_bytes: 0,
             names_bytes: 0,
             peak_bytes: 0,
@@ -86,8 +122,17 @@ impl Memory {
     }
 
     /// Takes contents that the cold tier may not have.
-    pub(crate) fn put_blob(&mut self, id: BlobId, bytes: Bytes) {
-        self.hold(id, bytes, true);
+    pub(crate) fn put_blob(&mut self, id: BlobId, bytes: Bytes, like: Like) {
+        self.hold(id, bytes, Some(like));
+    }
+
+    /// What new contents of a name are probably similar to: its old ones.
+    pub(crate) fn like_name(&mut self, name: &str, new: &BlobId) -> Like {
+        match self.name(name) {
+            Some(Some(old)) if old != *new => Like::Blob(old),
+            Some(_) => Like::Nothing,
+            None => Like::Name(name.into()),
+        }
     }
 
     /// The contents, if they are here; they are recent from now on.
@@ -101,7 +146,7 @@ impl Memory {
         *reads += 1;
         if *reads >= self.promote_after && blob_cost(bytes) <= self.low_bytes {
             self.reads.pop(&id);
-            self.hold(id, bytes.clone(), false);
+            self.hold(id, bytes.clone(), None);
             self.promoted += 1;
         }
     }
@@ -110,6 +155,7 @@ impl Memory {
     pub(crate) fn remove_blob(&mut self, id: &BlobId) {
         self.reads.pop(id);
         if let Some(resident) = self.blobs.pop(id) {
+            self.dirty_blobs -= u64::from(resident.dirty);
             self.release(blob_cost(&resident.bytes));
         }
     }
@@ -180,12 +226,14 @@ impl Memory {
     pub(crate) fn dirty(&self, batch_bytes_max: u64) -> Batch {
         let mut batch = Batch::default();
         let mut bytes = 0;
+        let mut left = self.dirty_blobs;
         for (id, resident) in self.blobs.iter().rev().filter(|(_, resident)| resident.dirty) {
-            if bytes >= batch_bytes_max {
+            bytes += blob_cost(&resident.bytes);
+            batch.blobs.push((*id, resident.bytes.clone(), resident.like.clone()));
+            left -= 1;
+            if bytes >= batch_bytes_max || left == 0 {
                 break;
             }
-            bytes += blob_cost(&resident.bytes);
-            batch.blobs.push((*id, resident.bytes.clone()));
         }
         if batch.blobs.is_empty() {
             let names = self.names.iter().rev().filter(|(_, named)| named.dirty);
@@ -196,9 +244,10 @@ impl Memory {
 
     /// The cold tier has these now.
     pub(crate) fn written(&mut self, batch: &Batch) {
-        for (id, _) in &batch.blobs {
+        for (id, ..) in &batch.blobs {
             if let Some(resident) = self.blobs.peek_mut(id) {
-                resident.dirty = false;
+                self.dirty_blobs -= u64::from(std::mem::take(&mut resident.dirty));
+                resident.like = Like::Nothing;
             }
         }
         for (name, blob) in &batch.names {
@@ -211,14 +260,16 @@ impl Memory {
 
     /// Contents here, names here, and contents that only we have.
     pub(crate) fn counts(&self) -> (u64, u64, u64) {
-        let dirty = self.blobs.iter().filter(|(_, resident)| resident.dirty).count();
-        (self.blobs.len() as u64, self.names.len() as u64, dirty as u64)
+        (self.blobs.len() as u64, self.names.len() as u64, self.dirty_blobs)
     }
 
-    fn hold(&mut self, id: BlobId, bytes: Bytes, dirty: bool) {
+    /// With `like`, contents that the cold tier may not have.
+    fn hold(&mut self, id: BlobId, bytes: Bytes, like: Option<Like>) {
         let cost = blob_cost(&bytes);
         if self.blobs.get(&id).is_none() {
-            self.blobs.put(id, Resident { bytes, dirty });
+            let dirty = like.is_some();
+            self.blobs.put(id, Resident { bytes, like: like.unwrap_or(Like::Nothing), dirty });
+            self.dirty_blobs += u64::from(dirty);
             self.take(cost);
         }
     }

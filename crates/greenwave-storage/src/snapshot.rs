@@ -27,13 +27,16 @@ pub struct SnapshotFile {
 }
 
 impl Snapshot {
-    /// Puts a file's contents into the store and enters the file.
+    /// Puts a file's contents into the store and enters the file, in place of what the path had before.
     ///
     /// # Errors
     ///
     /// Those of [`Store::put_blob`].
     pub async fn add(&mut self, store: &Store, path: &str, mode: u32, contents: Bytes) -> Result<(), Error> {
-        let blob = store.put_blob(contents).await?;
+        let blob = match self.files.get(path) {
+            Some(before) => store.put_blob_like(contents, &before.blob).await?,
+            None => store.put_blob(contents).await?,
+        };
         self.files.insert(path.to_owned(), SnapshotFile { mode, blob });
         Ok(())
     }

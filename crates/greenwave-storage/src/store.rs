@@ -9,8 +9,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use parking_lot::Mutex;
 use tokio::sync::Mutex as Turn;
 
-use crate::cold::Cold;
-use crate::memory::{Batch, Memory};
+use crate::cold::{Cold, ColdEntry};
+use crate::memory::{Batch, Like, Memory};
 use crate::reclaim::reclaim;
 use crate::{BlobId, Error, Options, Stats};
 
@@ -73,9 +73,28 @@ impl Store {
     /// [`Error::Name`]. [`Error::Cold`] when memory is full and the cold tier does not take the overflow: the contents are readable
     /// all the same.
     pub async fn put(&self, name: &str, contents: Bytes) -> Result<BlobId, Error> {
+        self.put_named(name, contents, None).await
+    }
+
+    /// Like [`put`](Self::put), for contents that probably resemble those of `like`: the cold tier may store the difference. Contents
+    /// that take the place of others under the same name are taken for similar to these without being told.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`put`](Self::put).
+    pub async fn put_like(&self, name: &str, contents: Bytes, like: &BlobId) -> Result<BlobId, Error> {
+        self.put_named(name, contents, Some(*like)).await
+    }
+
+    async fn put_named(&self, name: &str, contents: Bytes, like: Option<BlobId>) -> Result<BlobId, Error> {
         check_name(name)?;
-        let id = self.hold(contents).await?;
-        self.inner.memory.lock().put_name(name, Some(id), true);
+        let (id, contents) = identify(contents).await?;
+        {
+            let mut memory = self.inner.memory.lock();
+            let like = like.map_or_else(|| memory.like_name(name, &id), Like::Blob);
+            memory.put_blob(id, contents, like);
+            memory.put_name(name, Some(id), true);
+        }
         self.make_room().await?;
         Ok(id)
     }
@@ -86,7 +105,21 @@ impl Store {
     ///
     /// [`Error::Cold`], as for [`put`](Self::put).
     pub async fn put_blob(&self, contents: Bytes) -> Result<BlobId, Error> {
-        let id = self.hold(contents).await?;
+        self.put_unnamed(contents, Like::Nothing).await
+    }
+
+    /// Like [`put_blob`](Self::put_blob), for contents that probably resemble those of `like`: the cold tier may store the difference.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Cold`], as for [`put`](Self::put).
+    pub async fn put_blob_like(&self, contents: Bytes, like: &BlobId) -> Result<BlobId, Error> {
+        self.put_unnamed(contents, Like::Blob(*like)).await
+    }
+
+    async fn put_unnamed(&self, contents: Bytes, like: Like) -> Result<BlobId, Error> {
+        let (id, contents) = identify(contents).await?;
+        self.inner.memory.lock().put_blob(id, contents, like);
         self.make_room().await?;
         Ok(id)
     }
@@ -295,14 +328,6 @@ impl Store {
         }
     }
 
-    async fn hold(&self, contents: Bytes) -> Result<BlobId, Error> {
-        let contents =
-            if contents.len() <= COPIED_BYTES_MAX { Bytes::copy_from_slice(&contents) } else { contents };
-        let id = hash(&contents).await?;
-        self.inner.memory.lock().put_blob(id, contents);
-        Ok(id)
-    }
-
     fn hot(&self, id: &BlobId) -> Option<Bytes> {
         let bytes = self.inner.memory.lock().blob(id)?;
         count(&self.inner.counters.hot_hits);
@@ -361,14 +386,18 @@ impl Store {
     async fn write(&self, batch: Batch) -> Result<(), Error> {
         let cold = &self.inner.cold;
         // The same contents may have been put, spilled and put again.
-        let keys = batch.blobs.iter().map(|(id, _)| blob_key(id)).collect();
+        let keys = batch.blobs.iter().map(|(id, ..)| blob_key(id)).collect();
         let known = cold.contains_many(keys).await.map_err(Error::cold("look for blobs"))?;
-        let blobs = batch.blobs.iter().zip(known).filter(|(_, known)| !known);
-        let blobs = blobs.map(|((id, bytes), _)| (blob_key(id), bytes.clone()));
+        let mut entries = Vec::new();
+        for at in batch.in_order().into_iter().filter(|at| !known[*at]) {
+            let (id, bytes, like) = &batch.blobs[at];
+            let like = self.like_key(like).await?;
+            entries.push(ColdEntry { key: blob_key(id), value: bytes.clone(), like });
+        }
         let name = |(name, id): &(Arc<str>, Option<BlobId>)| {
-            id.map(|id| (name_key(name), Bytes::copy_from_slice(id.as_bytes())))
+            id.map(|id| (name_key(name), Bytes::copy_from_slice(id.as_bytes())).into())
         };
-        let entries: Vec<_> = blobs.chain(batch.names.iter().filter_map(name)).collect();
+        entries.extend(batch.names.iter().filter_map(name));
         let removed: Vec<_> =
             batch.names.iter().filter(|(_, id)| id.is_none()).map(|(n, _)| name_key(n)).collect();
         if !entries.is_empty() {
@@ -382,12 +411,33 @@ impl Store {
         self.inner.memory.lock().written(&batch);
         Ok(())
     }
+
+    /// The key of contents in the cold tier that others are probably similar to.
+    async fn like_key(&self, like: &Like) -> Result<Option<Bytes>, Error> {
+        match like {
+            Like::Nothing => Ok(None),
+            Like::Blob(id) => Ok(Some(blob_key(id))),
+            Like::Name(name) => {
+                let key = name_key(name);
+                let read = self.inner.cold.get(&key).await;
+                let old = read.map_err(Error::cold(format!("read name {name:?}")))?;
+                Ok(old.filter(|id| id.len() == 32).map(|id| key_of(BLOB, &id)))
+            }
+        }
+    }
 }
 
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Store").field("cold", &self.inner.cold).finish_non_exhaustive()
     }
+}
+
+/// Contents as they are held, and their id.
+async fn identify(contents: Bytes) -> Result<(BlobId, Bytes), Error> {
+    let copied = contents.len() <= COPIED_BYTES_MAX;
+    let contents = if copied { Bytes::copy_from_slice(&contents) } else { contents };
+    Ok((hash(&contents).await?, contents))
 }
 
 async fn hash(contents: &Bytes) -> Result<BlobId, Error> {
@@ -406,14 +456,14 @@ fn check_name(name: &str) -> Result<(), Error> {
 }
 
 fn blob_key(id: &BlobId) -> Bytes {
-    key(BLOB, id.as_bytes())
+    key_of(BLOB, id.as_bytes())
 }
 
 fn name_key(name: &str) -> Bytes {
-    key(NAME, name.as_bytes())
+    key_of(NAME, name.as_bytes())
 }
 
-fn key(kind: u8, rest: &[u8]) -> Bytes {
+fn key_of(kind: u8, rest: &[u8]) -> Bytes {
     let mut key = BytesMut::with_capacity(1 + rest.len());
     key.put_u8(kind);
     key.put_slice(rest);

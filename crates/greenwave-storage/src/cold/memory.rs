@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::RwLock;
 
-use super::Cold;
+use super::{Cold, ColdEntry};
 use crate::{BoxError, ColdStats};
 
 /// Keeps everything in memory, uncompressed and without a limit.
@@ -38,8 +38,8 @@ impl Cold for MemoryCold {
         Ok(keys.iter().map(|key| entries.contains_key(key)).collect())
     }
 
-    async fn put_many(&self, entries: Vec<(Bytes, Bytes)>) -> Result<(), BoxError> {
-        self.entries.write().extend(entries);
+    async fn put_many(&self, entries: Vec<ColdEntry>) -> Result<(), BoxError> {
+        self.entries.write().extend(entries.into_iter().map(|ColdEntry { key, value, .. }| (key, value)));
         Ok(())
     }
 

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
 
 mod attempts;
+mod differences;
 mod model;
 mod snapshot;
 mod store;

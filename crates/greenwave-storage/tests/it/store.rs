@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use async_trait::async_trait;
 use bytes::Bytes;
 use greenwave_storage::{
-    BlobId, BoxError, Cold, ColdStats, Error, MemoryCold, NAME_BYTES_MAX, Options, Store,
+    BlobId, BoxError, Cold, ColdEntry, ColdStats, Error, MemoryCold, NAME_BYTES_MAX, Options, Store,
 };
 
 use crate::{contents, on_disk, small, small_options};
@@ -56,7 +56,8 @@ async fn memory_keeps_to_its_budget_and_everything_stays_readable() {
     }
     let stats = store.stats();
     assert!(stats.spillover_active && stats.spilled_blobs > 200, "{stats:?}");
-    assert!(stats.memory_bytes_peak <= stats.memory_bytes_max + 1300, "{stats:?}");
+    // What one put brings: contents, name, and the bookkeeping of both.
+    assert!(stats.memory_bytes_peak <= stats.memory_bytes_max + 1500, "{stats:?}");
     for number in 0..300 {
         assert_eq!(store.get(&format!("name {number}")).await.unwrap().unwrap(), contents(number, 1000));
     }
@@ -183,7 +184,7 @@ impl Cold for Troubled {
     async fn contains_many(&self, keys: Vec<Bytes>) -> Result<Vec<bool>, BoxError> {
         self.cold.contains_many(keys).await
     }
-    async fn put_many(&self, entries: Vec<(Bytes, Bytes)>) -> Result<(), BoxError> {
+    async fn put_many(&self, entries: Vec<ColdEntry>) -> Result<(), BoxError> {
         self.check()?;
         self.cold.put_many(entries).await
     }
@@ -284,7 +285,7 @@ impl Cold for Gated {
     async fn contains_many(&self, keys: Vec<Bytes>) -> Result<Vec<bool>, BoxError> {
         self.cold.contains_many(keys).await
     }
-    async fn put_many(&self, entries: Vec<(Bytes, Bytes)>) -> Result<(), BoxError> {
+    async fn put_many(&self, entries: Vec<ColdEntry>) -> Result<(), BoxError> {
         self.arrived.add_permits(1);
         self.open.acquire().await?.forget();
         self.cold.put_many(entries).await
