@@ -9,6 +9,10 @@ Commands:
   tidy                    what every folder, manifest, source file and page has to have
   profiles                runs a fixed workload under each shipped profile and compares it with what the profile says
   bench [SUITE]...        runs the benchmarks, all or those named, and writes benches/results/
+  long [RUN]... [--rounds=N]
+                          the tests that are repeated for hours, all or those named: kills, soaks, random edits
+  fuzz [TARGET]... [--seconds=N]
+                          feeds each fuzz target, or those named, for so long; 60 seconds by default
   demo-script [--check]   makes the demonstration's script from its answers; --check only compares
   help                    prints this
 ";
@@ -22,6 +26,8 @@ pub(crate) enum Command {
     Tidy,
     Profiles,
     Bench { suites: Vec<String> },
+    Long { runs: Vec<String>, rounds: Option<u64> },
+    Fuzz { targets: Vec<String>, seconds: u64 },
     DemoScript { check: bool },
 }
 
@@ -54,11 +60,33 @@ pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, S
             args = flags;
             Command::Bench { suites }
         }
+        "long" => {
+            let rounds = number(&mut args, "--rounds=")?;
+            let (flags, runs) = args.drain(..).partition(|arg| arg.starts_with('-'));
+            args = flags;
+            Command::Long { runs, rounds }
+        }
+        "fuzz" => {
+            let seconds = number(&mut args, "--seconds=")?.unwrap_or(60);
+            let (flags, targets) = args.drain(..).partition(|arg| arg.starts_with('-'));
+            args = flags;
+            Command::Fuzz { targets, seconds }
+        }
         other => return Err(format!("there is no command `{other}`")),
     };
     match args.first() {
         Some(left) => Err(format!("`{name}` takes no `{left}`")),
         None => Ok(command),
+    }
+}
+
+/// Takes a flag with a number out of the arguments.
+fn number(args: &mut Vec<String>, flag: &str) -> Result<Option<u64>, String> {
+    let Some(at) = args.iter().position(|arg| arg.starts_with(flag)) else { return Ok(None) };
+    let found = args.remove(at);
+    match found[flag.len()..].parse() {
+        Ok(number) if number > 0 => Ok(Some(number)),
+        _ => Err(format!("`{found}`: a whole number is wanted, 1 or more")),
     }
 }
 
@@ -77,6 +105,8 @@ mod tests {
         check("ci --no-test", Ok(Command::Ci { test: false }));
         check("bench", Ok(Command::Bench { suites: vec![] }));
         check("bench demo scheduler", Ok(Command::Bench { suites: vec!["demo".into(), "scheduler".into()] }));
+        check("long kills --rounds=7", Ok(Command::Long { runs: vec!["kills".into()], rounds: Some(7) }));
+        check("fuzz", Ok(Command::Fuzz { targets: vec![], seconds: 60 }));
         check("demo-script --check", Ok(Command::DemoScript { check: true }));
         check("tidy --help", Ok(Command::Help));
     }
@@ -88,12 +118,14 @@ mod tests {
         check("tidy --all", Err("`tidy` takes no `--all`"));
         check("layers tidy", Err("`layers` takes no `tidy`"));
         check("bench --quick demo", Err("`bench` takes no `--quick`"));
+        check("long --rounds=0", Err("`--rounds=0`: a whole number is wanted, 1 or more"));
+        check("fuzz --seconds=soon", Err("`--seconds=soon`: a whole number is wanted, 1 or more"));
         check("ci --no-test --no-test", Err("`ci` takes no `--no-test`"));
     }
 
     #[test]
     fn the_usage_names_every_command() {
-        for name in ["ci", "layers", "tidy", "profiles", "bench", "demo-script", "help"] {
+        for name in ["ci", "layers", "tidy", "profiles", "bench", "long", "fuzz", "demo-script", "help"] {
             assert!(USAGE.contains(&format!("\n  {name} ")), "{name}");
             check(name, parse([name.to_owned()]).map_err(|_| "known"));
         }

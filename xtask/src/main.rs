@@ -9,7 +9,9 @@
 mod bench;
 mod ci;
 mod flags;
+mod fuzz;
 mod layers;
+mod long;
 mod metadata;
 mod profiles;
 mod program;
@@ -38,6 +40,8 @@ fn main() -> ExitCode {
         Command::Tidy => tidy::tidy(),
         Command::Profiles => profiles::profiles(),
         Command::Bench { suites } => bench::bench(&suites),
+        Command::Long { runs, rounds } => long::long(&runs, rounds),
+        Command::Fuzz { targets, seconds } => fuzz::fuzz(&targets, seconds),
         Command::DemoScript { check } => script::demo_script(check),
     };
     match result {

@@ -7,9 +7,9 @@ use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use xxhash_rust::xxh3::xxh3_64;
 use zstd::bulk::{Compressor, Decompressor};
-use zstd::zstd_safe::{CCtx, CParameter, DCtx};
 
 use crate::options::Compression;
+use crate::prefix::{PrefixCompressor, PrefixDecompressor};
 use crate::read::UNKNOWN_CODEC;
 use crate::record::{Codec as CodecId, HEADER_BYTES, Header, Kind, hash_payload};
 
@@ -102,6 +102,8 @@ struct Contexts {
 pub(crate) struct Codec {
     compression: Compression,
     plain: Contexts,
+    prefix_compressors: Mutex<Vec<PrefixCompressor>>,
+    prefix_decompressors: Mutex<Vec<PrefixDecompressor>>,
     dictionaries: RwLock<HashMap<u32, Arc<Contexts>>>,
     /// The dictionary that new values are compressed with.
     current: RwLock<Option<u32>>,
@@ -109,8 +111,14 @@ pub(crate) struct Codec {
 
 impl Codec {
     pub(crate) fn new(compression: Compression) -> Self {
-        let plain = Contexts::default();
-        Self { compression, plain, dictionaries: RwLock::default(), current: RwLock::default() }
+        Self {
+            compression,
+            plain: Contexts::default(),
+            prefix_compressors: Mutex::default(),
+            prefix_decompressors: Mutex::default(),
+            dictionaries: RwLock::default(),
+            current: RwLock::default(),
+        }
     }
 
     /// Takes in a dictionary; returns its id.
@@ -171,13 +179,12 @@ impl Codec {
         frame.bytes.extend_from_slice(&xxh3_64(base.value).to_le_bytes());
         let start = frame.bytes.len();
         frame.bytes.resize(start + value.len() / 2, 0);
-        // Contexts that are used again would have to outlive every base, so each difference has one of its own.
-        let mut context = CCtx::try_create()?;
         let Compression::Zstd { level } = self.compression else { return None };
-        context.set_parameter(CParameter::CompressionLevel(level.max(DELTA_LEVEL))).ok()?;
-        context.set_parameter(CParameter::WindowLog(window_log(total))).ok()?;
-        context.ref_prefix(base.value).ok()?;
-        let len = context.compress2(&mut frame.bytes[start..], value).ok()?;
+        let pooled = self.prefix_compressors.lock().pop();
+        let mut compressor = pooled.or_else(PrefixCompressor::new)?;
+        let len = compressor.compress(level.max(DELTA_LEVEL), base.value, value, &mut frame.bytes[start..]);
+        give_back(&self.prefix_compressors, compressor);
+        let len = len?;
         frame.bytes.truncate(start + len);
         Some(frame.finish(value.len()))
     }
@@ -241,13 +248,12 @@ impl Codec {
         if xxh3_64(base) != hash {
             return Err("its base has another value now");
         }
-        let mut context = DCtx::try_create().ok_or("no memory for a decompressor")?;
-        context.ref_prefix(base).map_err(|_| "no memory for a decompressor")?;
-        let mut value: Vec<u8> = Vec::with_capacity(raw_len);
-        match context.decompress(&mut value, frame) {
-            Ok(len) if len == raw_len && value.len() == raw_len => Ok(Bytes::from(value)),
-            _ => Err("it does not decompress"),
-        }
+        let pooled = self.prefix_decompressors.lock().pop();
+        let mut decompressor =
+            pooled.or_else(PrefixDecompressor::new).ok_or("no memory for a decompressor")?;
+        let value = decompressor.decompress(base, frame, raw_len);
+        give_back(&self.prefix_decompressors, decompressor);
+        value.map(Bytes::from).ok_or("it does not decompress")
     }
 }
 
@@ -294,11 +300,6 @@ fn checked_len(header: &Header, max: u32) -> Result<usize, &'static str> {
         return Err("its decompressed length is over the limit");
     }
     Ok(header.raw_len as usize)
-}
-
-/// The window that reaches from the value's end to the base's beginning.
-fn window_log(bytes: usize) -> u32 {
-    bytes.next_power_of_two().ilog2().clamp(10, 27)
 }
 
 fn give_back<T>(pool: &Mutex<Vec<T>>, context: T) {

@@ -58,6 +58,7 @@ mod index_file;
 mod key;
 mod log;
 mod options;
+mod prefix;
 mod read;
 mod rebase;
 mod record;

@@ -1,0 +1,48 @@
+//! Runs that take longer than CI waits: the same tests with more rounds, one after another. Knows nothing of what they test.
+
+use std::time::Instant;
+
+use crate::Result;
+use crate::program::{cargo, watch};
+
+/// A test that takes its number of rounds from a variable, and how many are a long run.
+struct Run {
+    name: &'static str,
+    package: &'static str,
+    features: &'static str,
+    /// Which tests of the package's `it` program, by the beginning of their path.
+    tests: &'static str,
+    variable: &'static str,
+    rounds: u64,
+}
+
+/// Each test stands in `cargo test` as well, with few rounds.
+const RUNS: [Run; 1] = [Run {
+    name: "segment-kills",
+    package: "greenwave-segment",
+    features: "",
+    tests: "crash::",
+    variable: "GREENWAVE_CRASH_ROUNDS",
+    rounds: 10_000,
+}];
+
+/// Runs those named, or all; with another number of rounds if one is given.
+///
+/// # Errors
+/// If there is none of a name, or one fails.
+pub(crate) fn long(wanted: &[String], rounds: Option<u64>) -> Result<String> {
+    if let Some(unknown) = wanted.iter().find(|name| !RUNS.iter().any(|run| run.name == **name)) {
+        let names: Vec<_> = RUNS.iter().map(|run| run.name).collect();
+        return Err(format!("there is no long run `{unknown}`; there are {}", names.join(", ")).into());
+    }
+    let mut done = Vec::new();
+    for run in RUNS.iter().filter(|run| wanted.is_empty() || wanted.iter().any(|name| run.name == name)) {
+        let begun = Instant::now();
+        let rounds = rounds.unwrap_or(run.rounds);
+        let mut command = cargo(["test", "--release", "--package", run.package, "--test", "it"]);
+        command.args(["--features", run.features, "--", "--nocapture", run.tests]);
+        watch(command.env(run.variable, rounds.to_string()))?;
+        done.push(format!("{} ({rounds} rounds, {:.0} s)", run.name, begun.elapsed().as_secs_f64()));
+    }
+    Ok(format!("long: passed {}", done.join(", ")))
+}
