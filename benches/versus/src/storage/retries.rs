@@ -1,0 +1,136 @@
+//! The workload of agents that try again: features whose files change a little with every attempt, all of them kept. Knows nothing of rivals.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use greenwave_storage::{Attempts, Compression, Draft, Options, Outcome, SegmentCold, SegmentOptions, Store};
+
+use super::corpus::{Work, sources};
+use super::process::{Usage, folder_bytes};
+
+const FEATURES: usize = 50;
+const FILES: usize = 10;
+const ATTEMPTS: usize = 20;
+
+/// The workload: a working copy of each feature's files, edited in place before each attempt.
+#[derive(Debug)]
+pub struct Retries {
+    copy: PathBuf,
+    work: Work,
+}
+
+/// What keeping all attempts took.
+#[derive(Debug)]
+pub struct Kept {
+    /// Bytes of all files of all attempts.
+    pub raw_bytes: u64,
+    /// Bytes of what is kept on the disk.
+    pub disk_bytes: u64,
+    /// The most memory that the process had.
+    pub peak_bytes: u64,
+}
+
+impl Retries {
+    /// Makes the working copy.
+    ///
+    /// # Panics
+    /// If it cannot be made.
+    pub fn new(copy: PathBuf) -> Self {
+        for (number, source) in sources(FEATURES * FILES, &(16 << 10..=64 << 10)).iter().enumerate() {
+            fs::create_dir_all(copy.join(format!("{}", number / FILES))).expect("a folder can be made");
+            fs::copy(source, copy.join(format!("{}/{}.rs", number / FILES, number % FILES)))
+                .expect("and a file");
+        }
+        Self { copy, work: Work::new(7) }
+    }
+
+    /// Goes through all attempts, those at each feature one after another in turns.
+    fn each(&mut self, mut on_attempt: impl FnMut(usize, BTreeMap<String, Bytes>)) {
+        for attempt in 0..ATTEMPTS {
+            for feature in 0..FEATURES {
+                let mut files = BTreeMap::new();
+                for file in 0..FILES {
+                    let path = self.copy.join(format!("{feature}/{file}.rs"));
+                    let mut text = fs::read(&path).expect("the working copy can be read");
+                    if attempt > 0 {
+                        text = self.work.edit(&text);
+                        fs::write(&path, &text).expect("and written");
+                    }
+                    files.insert(format!("src/{file}.rs"), Bytes::from(text));
+                }
+                on_attempt(feature, files);
+            }
+        }
+    }
+
+    /// Holds everything, as a program does that has no store.
+    pub fn hold_everything(&mut self) -> Kept {
+        let (mut held, mut raw_bytes) = (HashMap::new(), 0);
+        self.each(|feature, files| {
+            raw_bytes += bytes_of(&files);
+            held.entry(feature).or_insert_with(Vec::new).push(files);
+        });
+        let attempts: usize = held.values().map(Vec::len).sum();
+        assert_eq!(attempts, FEATURES * ATTEMPTS);
+        Kept { raw_bytes, disk_bytes: 0, peak_bytes: Usage::now().peak_bytes }
+    }
+
+    /// Compresses every file by itself.
+    ///
+    /// # Panics
+    /// If there is no memory for it.
+    pub fn compress_each(&mut self, level: i32) -> Kept {
+        let mut zstd = zstd::bulk::Compressor::new(level).expect("the level exists");
+        let (mut raw_bytes, mut disk_bytes) = (0, 0);
+        self.each(|_, files| {
+            raw_bytes += bytes_of(&files);
+            let packed =
+                files.values().map(|file| zstd.compress(file).expect("there is memory").len() as u64);
+            disk_bytes += packed.sum::<u64>();
+        });
+        Kept { raw_bytes, disk_bytes, peak_bytes: Usage::now().peak_bytes }
+    }
+
+    /// Records the attempts in a store as a profile has it: development, production or memory-constrained.
+    ///
+    /// # Panics
+    /// If there is no such profile, or the store fails.
+    pub fn record(&mut self, folder: &Path, profile: &str) -> Kept {
+        let (megabytes, spillover_threshold, compression, reclaim) = match profile {
+            "development" => (50, 1.0, Compression::None, false),
+            "production" => (500, 1.0, Compression::Zstd { level: 6 }, true),
+            "memory-constrained" => (10, 0.7, Compression::Zstd { level: 6 }, true),
+            other => panic!("there is no profile {other:?}"),
+        };
+        let memory_bytes_max = megabytes * 1_000_000;
+        let options = Options { memory_bytes_max, spillover_threshold, promote_after: 3, reclaim };
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("tokio starts");
+        let cold = SegmentOptions { compression, ..SegmentOptions::default() };
+        let cold = SegmentCold::open(folder, cold).expect("the cold tier opens");
+        let store =
+            runtime.block_on(async { Store::open(options, Arc::new(cold)) }).expect("the store opens");
+        let attempts = Attempts::new(store.clone(), "attempts");
+        let mut raw_bytes = 0;
+        let mut last = BTreeMap::new();
+        self.each(|feature, files| {
+            raw_bytes += bytes_of(&files);
+            last.clone_from(&files);
+            let draft = Draft { files, outcome: Outcome::Failed, note: "4 of 5 tests failed".to_owned() };
+            runtime.block_on(attempts.record(&feature.to_string(), draft)).expect("an attempt is recorded");
+        });
+        runtime.block_on(store.close()).expect("the store closes");
+        let name = (FEATURES - 1).to_string();
+        let found = runtime.block_on(attempts.list(&name)).expect("attempts are listed");
+        assert_eq!(found.len(), ATTEMPTS);
+        let files = runtime.block_on(attempts.files(&found[ATTEMPTS - 1])).expect("and read");
+        assert_eq!(files, last);
+        Kept { raw_bytes, disk_bytes: folder_bytes(folder), peak_bytes: Usage::now().peak_bytes }
+    }
+}
+
+fn bytes_of(files: &BTreeMap<String, Bytes>) -> u64 {
+    files.values().map(|file| file.len() as u64).sum()
+}
