@@ -1,7 +1,10 @@
 //! Gives space back: rewrites segments that are mostly dead, and drops the oldest when a budget says so.
 //!
 //! A copy keeps its stamp, so it neither wins nor loses against anything that the original would not have. The original is removed only
-//! when its copies are on the disk.
+//! when its copies are on the disk, and nothing else needs what it has.
+//!
+//! Writing is bounded: rewriting a segment writes no more bytes than it gives back, but for values that another process has stranded (see
+//! `rebase.rs`). A shorter chain, which takes more room, is what the rest of that may be spent on.
 
 use std::sync::Arc;
 
@@ -83,26 +86,37 @@ impl Log {
             let index = self.index.read();
             (index.stamp_min_outside(slot), index.entries_in(slot))
         };
+        // What is dead in it exceeds what lives by this much.
+        let live: u64 = entries.iter().map(Entry::record_len).sum();
+        let mut spare = self.index.read().slot(slot).len.saturating_sub(live * 2);
         for entry in entries {
             if entry.tombstone && (!entry.shadows || entry.stamp <= older_elsewhere) {
                 self.forget_at(entry.key.as_slice(), entry.place());
                 continue;
             }
-            done.written_bytes += self.copy(segment, &entry)?;
+            let written = self.copy(segment, &entry, spare)?;
+            spare -= written.saturating_sub(entry.record_len());
+            done.written_bytes += written;
         }
         done.written_bytes += self.copy_dictionaries(slot, segment)?;
+        let mut inside = self.fence.enter()?;
+        self.refresh()?;
+        self.relieve()?;
         self.flush()?;
+        inside.mark()?;
         done.segments += 1;
         done.freed_bytes += self.unlink(slot, segment)?;
+        inside.saw();
         self.writer.lock().dir_dirty = true;
         Ok(())
     }
 
-    /// Appends a record of another segment, unless its key has moved on; returns the bytes written.
-    fn copy(&self, segment: &Segment, entry: &Entry) -> Result<u64, Error> {
+    /// Appends a record of another segment, unless its key has moved on; returns the bytes written, which may be `spare` more than before.
+    fn copy(&self, segment: &Segment, entry: &Entry, spare: u64) -> Result<u64, Error> {
         let key = entry.key.as_slice();
-        let shortened = self.shortened(entry)?;
+        let shortened = self.shortened(entry, spare)?;
         let Some(mut frame) = self.frame(segment, key, &Location::of(entry))? else { return Ok(0) };
+        let _inside = shortened.as_ref().map(|(shorter, _)| self.enter_for(shorter)).transpose()?;
         let mut writer = self.writer.lock();
         if !self.is_current(key, entry.place()) {
             return Ok(0);

@@ -1,9 +1,11 @@
 //! Which record of which segment holds each key's newest value. Decides who wins, and what is still alive. Does no I/O.
 //!
-//! Records may be applied in any order, as segments of several processes are read: the newest stamp wins, and of equal ones a tombstone.
+//! Records may be applied in any order, as segments of several processes are read: the newest stamp wins, of equal ones a
+//! tombstone, and else the value that is fewer differences away from a whole one.
 //!
 //! Entries stand in one vector, found through a table of their numbers: opening a log of a million keys is mostly filling these two.
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -125,7 +127,12 @@ impl Entry {
     }
 
     fn beats(&self, other: &Self) -> bool {
-        self.stamp > other.stamp || (self.stamp == other.stamp && (self.tombstone || !other.tombstone))
+        match self.stamp.cmp(&other.stamp) {
+            Ordering::Greater => true,
+            Ordering::Less => false,
+            // Of the same value, the copy that depends on fewer others: what it depended on before may be gone.
+            Ordering::Equal => self.tombstone || (!other.tombstone && self.depth <= other.depth),
+        }
     }
 }
 
@@ -516,6 +523,17 @@ impl Index {
     pub(crate) fn dependants(&self, keys: &dyn Fn(&[u8]) -> bool) -> Vec<Entry> {
         let depending = |entry: &&Entry| entry.base.as_ref().is_some_and(|base| keys(base.as_slice()));
         self.entries().filter(depending).cloned().collect()
+    }
+
+    /// The entries whose values are differences from values that are not current any more: another process has removed or replaced these
+    /// without knowing. Looks at all.
+    pub(crate) fn stranded(&self) -> Vec<Entry> {
+        let is_stranded = |entry: &&Entry| {
+            entry.base.as_ref().is_some_and(|base| {
+                self.get(base.as_slice()).is_none_or(|base| base.tombstone || base.stamp > entry.stamp)
+            })
+        };
+        self.entries().filter(is_stranded).cloned().collect()
     }
 
     fn count(&mut self, entry: &Entry, op: fn(u64, u64) -> u64) {

@@ -52,6 +52,7 @@ mod codec;
 mod compact;
 mod dictionary;
 mod error;
+mod fence;
 mod follow;
 mod index;
 mod index_file;

@@ -1,7 +1,7 @@
 //! The log: what callers see, and the appending. Reading stands in `read.rs`, following other processes in `follow.rs`, giving space back
 //! in `compact.rs`, differences in `rebase.rs`.
 //!
-//! Locks are taken in the order compacting, synced, following, writer, index. Values are compressed and read outside all of them.
+//! Locks are taken in the order compacting, fence, synced, following, writer, index. Values are compressed and read outside all of them.
 
 use std::fmt;
 use std::fs::File;
@@ -11,10 +11,11 @@ use std::sync::Arc;
 use parking_lot::{Mutex, RwLock};
 
 use crate::codec::{Codec, Frame};
+use crate::fence::{Fence, Inside};
 use crate::index::{Index, Item, Place, Slot, SlotId};
 use crate::index_file::Pending;
 use crate::options::WhenFull;
-use crate::rebase::member;
+use crate::rebase::{Chosen, member};
 use crate::record::{self, HEADER_BYTES, Header, Kind};
 use crate::segment::{SEGMENT_HEADER_BYTES, Segment};
 use crate::stats::Counters;
@@ -41,6 +42,8 @@ pub struct Log {
     pub(crate) compacting: Mutex<()>,
     /// Held by whoever looks at what other processes did.
     pub(crate) following: Mutex<()>,
+    /// Entered by whoever writes a difference or removes a segment.
+    pub(crate) fence: Fence,
     synced: Mutex<Synced>,
     pub(crate) counters: Counters,
 }
@@ -77,6 +80,18 @@ struct Synced {
     failed: bool,
 }
 
+/// What became of an attempt to put.
+enum Put {
+    /// The record is there. A flush is `overdue` when too much waits for one.
+    Done { overdue: bool },
+    /// Other values are differences from the old one.
+    IsBase,
+    /// What the new one is a difference from has changed.
+    BaseMoved,
+    /// It does not fit the budget.
+    Full(Error),
+}
+
 /// What a flush has to bring to the disk.
 struct Due {
     appended: u64,
@@ -101,6 +116,7 @@ impl Log {
         create_private(&dir)?;
         let log = Self {
             codec: Codec::new(options.compression),
+            fence: Fence::new(&dir),
             dir,
             options,
             index: RwLock::default(),
@@ -133,10 +149,9 @@ impl Log {
     /// Like [`put`](Self::put), for a value that is probably similar to that of `like`: an earlier version of it, say. It is then stored as
     /// the difference, if that takes a quarter less room. Costs reading that value, about as much as compressing this one.
     ///
-    /// What `like` names may be missing, and may be removed or set anew later without harm; only that another process does so at this very
-    /// moment, not knowing of this value, would lose it. Values of up to 64 MiB, both together,
-    /// are compared; others, and those of a log that is opened without compression, are stored without difference, as are all in a log
-    /// that drops the oldest.
+    /// What `like` names may be missing, and may be removed or set anew later without harm, by any process. Values of up to 64 MiB, both
+    /// together, are compared; others, and those of a log that is opened without compression, are stored without difference, as are all in
+    /// a log that drops the oldest.
     ///
     /// # Errors
     ///
@@ -147,29 +162,46 @@ impl Log {
         let mut frame = self.encode(key, value, chosen.as_ref());
         let is_key = |other: &[u8]| other == key;
         for _ in 0..TRIES_MAX {
-            let mut writer = self.writer.lock();
-            if self.has_dependants(&|_| false, key) {
-                drop(writer);
-                self.rebase(&is_key)?;
-                continue;
+            match self.try_put(key, &mut frame, chosen.as_ref())? {
+                Put::Done { overdue: true } => return self.flush(),
+                Put::Done { overdue: false } => return Ok(()),
+                Put::IsBase => drop(self.rebase(&is_key)?),
+                Put::BaseMoved => frame = self.codec.encode(key, value),
+                Put::Full(full) => self.make_space(full)?,
             }
-            if frame.header.depth() > 0 && chosen.as_ref().is_some_and(|chosen| !self.still_holds(chosen)) {
-                drop(writer);
-                frame = self.codec.encode(key, value);
-                continue;
-            }
-            if let Err(full) = self.fits(frame.bytes.len() as u64) {
-                drop(writer);
-                self.make_space(full)?;
-                continue;
-            }
-            frame.header.stamp = self.next_stamp(&mut writer);
-            self.append_unbudgeted(&mut writer, &mut frame)?;
-            let overdue = writer.overdue();
-            drop(writer);
-            return if overdue { self.flush() } else { Ok(()) };
         }
         Err(self.fits(frame.bytes.len() as u64).err().unwrap_or_else(|| self.busy()))
+    }
+
+    /// Appends a value's record, unless something else has to be done first.
+    fn try_put(&self, key: &[u8], frame: &mut Frame, chosen: Option<&Chosen>) -> Result<Put, Error> {
+        let _inside = self.enter_for(frame)?;
+        let mut writer = self.writer.lock();
+        if self.has_dependants(&|_| false, key) {
+            return Ok(Put::IsBase);
+        }
+        if frame.header.depth() > 0 && chosen.is_some_and(|chosen| !self.still_holds(chosen)) {
+            return Ok(Put::BaseMoved);
+        }
+        if let Err(full) = self.fits(frame.bytes.len() as u64) {
+            return Ok(Put::Full(full));
+        }
+        frame.header.stamp = self.next_stamp(&mut writer);
+        self.append_unbudgeted(&mut writer, frame)?;
+        Ok(Put::Done { overdue: writer.overdue() })
+    }
+
+    /// For a difference, keeps all processes from removing what it is from until it is written; with a look at what they did remove.
+    pub(crate) fn enter_for(&self, frame: &Frame) -> Result<Option<Inside<'_>>, Error> {
+        if frame.header.depth() == 0 {
+            return Ok(None);
+        }
+        let mut inside = self.fence.enter()?;
+        if !inside.is_current() {
+            self.refresh()?;
+            inside.saw();
+        }
+        Ok(Some(inside))
     }
 
     /// Removes `key`; says whether it had a value.

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::Error;
 use crate::codec::delta_parts;
 use crate::index::{Entry, Place};
 use crate::log::Log;
-use crate::record::{self, Codec as CodecId, HEADER_BYTES, Header};
-use crate::segment::Segment;
+use crate::record::{self, Codec as CodecId, HEADER_BYTES, Header, Kind};
+use crate::recover::{self, Payloads};
+use crate::segment::{SEGMENT_HEADER_BYTES, Segment};
 
 /// A value this large takes about a millisecond to read and decompress, which is no longer "at once".
 const NOWAIT_BYTES_MAX: u64 = 1 << 20;
@@ -57,6 +59,10 @@ impl Location {
             record_len: entry.record_len(),
             raw_len: entry.raw_len,
         }
+    }
+
+    fn found(place: Place, header: &Header) -> Self {
+        Self { place, depth: header.depth(), record_len: header.record_len(), raw_len: header.raw_len }
     }
 
     /// A buffer for the whole record.
@@ -128,6 +134,9 @@ impl Log {
                 Ok(value) => return Ok(Some(value)),
                 // The record is where it was before: it is not a race.
                 Err(Failure::Bad(reason)) if last == Some(location.place) => {
+                    if let Some(value) = self.read_stranded(key, &location, &segment, wait)? {
+                        return Ok(Some(value));
+                    }
                     self.report_bad(&segment, location.place.offset, reason);
                     if reason != UNKNOWN_CODEC {
                         // Out of the index, so that the caller can put it again and see that it is not there.
@@ -182,6 +191,64 @@ impl Log {
             value = self.codec.undo(&header, &payload, &value, max).map_err(Failure::Bad)?;
         }
         Ok(value)
+    }
+
+    /// The value of a record that is a difference from one that its key does not have any more.
+    fn read_stranded(
+        &self,
+        key: &[u8],
+        location: &Location,
+        segment: &Segment,
+        wait: Wait,
+    ) -> Result<Option<Bytes>, Failure> {
+        if location.depth == 0 || wait == Wait::Refused {
+            return Ok(None);
+        }
+        match self.read_through(key, location, segment) {
+            Ok(value) => Ok(Some(value)),
+            Err(Failure::Bad(_)) => Ok(None),
+            Err(other) => Err(other),
+        }
+    }
+
+    /// Like [`read_at`](Self::read_at), with each base looked for among all records of its key.
+    fn read_through(&self, key: &[u8], location: &Location, segment: &Segment) -> Result<Bytes, Failure> {
+        let Verified { header, payload } = verified(key, location, segment, Wait::Allowed)?;
+        if header.codec != CodecId::DELTA {
+            return self.decode(Verified { header, payload }, Wait::Allowed);
+        }
+        let (base, hash, _) = delta_parts(&header, &payload).ok_or(Failure::Bad("it is cut short"))?;
+        for (location, segment) in self.records_of(base, header.depth()).map_err(Failure::Io)? {
+            match self.read_through(base, &location, &segment) {
+                Ok(value) if xxh3_64(&value) == hash => {
+                    let max = self.options.value_bytes_max;
+                    return self.codec.undo(&header, &payload, &value, max).map_err(Failure::Bad);
+                }
+                Ok(_) | Err(Failure::Bad(_)) => {}
+                Err(other) => return Err(other),
+            }
+        }
+        Err(Failure::Bad("its base is missing"))
+    }
+
+    /// All records of a key with a value of less than some depth, the newest first. Reads every segment.
+    fn records_of(&self, key: &[u8], depth: u8) -> Result<Vec<(Location, Arc<Segment>)>, Error> {
+        let slots: Vec<_> = {
+            let index = self.index.read();
+            index.slots().map(|(id, slot)| (id, slot.segment.clone(), slot.end)).collect()
+        };
+        let mut records = Vec::new();
+        for (slot, segment, end) in slots {
+            recover::scan(&segment, SEGMENT_HEADER_BYTES, end, Payloads::Trust, |found| {
+                let Header { kind, stamp, .. } = found.header;
+                if kind == Kind::Value && found.header.depth() < depth && found.key.as_slice() == key {
+                    let place = Place { slot, offset: found.offset };
+                    records.push((stamp, Location::found(place, &found.header), segment.clone()));
+                }
+            })?;
+        }
+        records.sort_unstable_by_key(|(stamp, ..)| std::cmp::Reverse(*stamp));
+        Ok(records.into_iter().map(|(_, location, segment)| (location, segment)).collect())
     }
 
     /// The value of a record that is no difference.

@@ -1,8 +1,9 @@
 //! Differences: what a value is stored against, and what becomes of it when that is removed.
 //!
 //! A value may be stored as a difference from another key's value, its *base*. Reading it reads both, and their bases in turn: the
-//! *chain*, which is bounded. No value may go, or change, while another is a difference from it, so whoever removes it stores those
-//! others anew first.
+//! *chain*, which is bounded. Whoever removes or replaces a value stores those anew first that are differences from it. Of differences that
+//! another process writes at that moment it cannot know: such a difference is *stranded*. Its base is superseded but still on the disk, where
+//! `read.rs` finds it, and stays there until whoever compacts has stored the stranded value anew.
 
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use bytes::Bytes;
 use crate::Error;
 use crate::codec::{Base, Frame};
 use crate::index::{Entry, Place};
-use crate::log::Log;
+use crate::log::{Log, Writer};
 
 /// At the end of a chain, the next value is stored against the one half-way up: so a chain grows by one again, and not each value twice.
 const HALF: u8 = 2;
@@ -119,6 +120,7 @@ impl Log {
             None => None,
         };
         let mut frame = self.encode(key, &value, chosen.as_ref());
+        let inside = self.enter_for(&frame)?;
         let mut writer = self.writer.lock();
         if !self.is_current(key, entry.place()) {
             return Ok(false);
@@ -126,11 +128,33 @@ impl Log {
         if chosen.is_some_and(|chosen| !self.still_holds(&chosen)) {
             frame = self.codec.encode(key, &value);
         }
-        // A removal that the budget forbids would never free anything.
-        frame.header.stamp = self.next_stamp(&mut writer);
-        self.append_unbudgeted(&mut writer, &mut frame)?;
+        self.append_again(&mut writer, &mut frame, entry)?;
+        drop((writer, inside));
         self.counters.rebased_records.add(1);
         Ok(true)
+    }
+
+    /// Stores the stranded values anew, each without a base. The caller is inside the fence, so there will not be more.
+    pub(crate) fn relieve(&self) -> Result<(), Error> {
+        let stranded = self.index.read().stranded();
+        for entry in stranded {
+            let key = entry.key.as_slice();
+            let Some(value) = self.get(key)? else { continue };
+            let mut frame = self.codec.encode(key, &value);
+            let mut writer = self.writer.lock();
+            if self.is_current(key, entry.place()) {
+                self.append_again(&mut writer, &mut frame, &entry)?;
+                self.counters.rebased_records.add(1);
+            }
+        }
+        Ok(())
+    }
+
+    /// Appends a value that is there already, with its old stamp: a new one could win against what another process has put since. Whether
+    /// the budget allows it is not asked: a removal that it forbids would never free anything.
+    fn append_again(&self, writer: &mut Writer, frame: &mut Frame, entry: &Entry) -> Result<(), Error> {
+        frame.header.stamp = entry.stamp;
+        self.append_unbudgeted(writer, frame)
     }
 
     pub(crate) fn encode(&self, key: &[u8], value: &[u8], chosen: Option<&Chosen>) -> Frame {
@@ -140,8 +164,8 @@ impl Log {
         }
     }
 
-    /// A difference far down a chain, against one half-way up; `None` if that would take much more room.
-    pub(crate) fn shortened(&self, entry: &Entry) -> Result<Option<(Frame, Chosen)>, Error> {
+    /// A difference far down a chain, against one half-way up; `None` if that would take much more room, or more than `spare` bytes more.
+    pub(crate) fn shortened(&self, entry: &Entry, spare: u64) -> Result<Option<(Frame, Chosen)>, Error> {
         let half = self.options.chain_depth_max / HALF;
         let key = entry.key.as_slice();
         let Some(base) = entry.base.as_ref().filter(|_| entry.depth > half) else { return Ok(None) };
@@ -151,7 +175,8 @@ impl Log {
         };
         let mut frame = self.codec.encode_against(key, &value, &chosen.as_base());
         frame.header.stamp = entry.stamp;
-        let affordable = frame.bytes.len() as u64 <= entry.record_len() * 2;
+        let extra = (frame.bytes.len() as u64).saturating_sub(entry.record_len());
+        let affordable = extra <= entry.record_len().min(spare);
         Ok(affordable.then_some((frame, chosen)))
     }
 

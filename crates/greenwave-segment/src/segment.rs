@@ -258,6 +258,6 @@ fn parse_name(name: &str, extension: &str) -> Option<u64> {
 }
 
 /// Unpredictable: `RandomState` is seeded by the operating system.
-fn random_id(attempt: u32) -> u64 {
+pub(crate) fn random_id(attempt: u32) -> u64 {
     RandomState::new().hash_one((attempt, std::process::id(), std::time::SystemTime::now()))
 }

@@ -188,3 +188,90 @@ fn differences_may_be_removed_while_they_are_read_and_stored_against() {
     check_versions(&log, 0..=4);
     assert_eq!(log.stats().bad_records, 0);
 }
+
+/// Two logs on one directory, of which the second has seen a value and not what the first stores against it.
+fn apart() -> (tempfile::TempDir, Log, Log) {
+    let (dir, one) = fresh(small());
+    one.put(b"base", &noise(1, 900)).unwrap();
+    one.flush().unwrap();
+    let two = Log::open(one.dir(), small()).unwrap();
+    let mut like = noise(1, 900);
+    like.extend(b"and more");
+    one.put_like(b"like", &like, b"base").unwrap();
+    assert_eq!(one.stats().differences, 1);
+    one.flush().unwrap();
+    (dir, one, two)
+}
+
+/// Everybody reads it, before and after compaction by everybody, and so does who opens the log then.
+fn everybody_has(key: &[u8], value: &[u8], logs: [&Log; 2]) {
+    let fill = |log: &Log| (0..12).for_each(|n| log.put(b"filler", &noise(n, 900)).unwrap());
+    for round in 0..3 {
+        for log in logs {
+            log.refresh().unwrap();
+            assert_eq!(log.get(key).unwrap().as_deref(), Some(value), "in round {round}");
+        }
+        let opened = Log::open(logs[0].dir(), small()).unwrap();
+        assert_eq!(opened.get(key).unwrap().as_deref(), Some(value), "opened in round {round}");
+        assert_eq!(opened.stats().bad_records, 0);
+        drop(opened);
+        // Segments of both become full and mostly dead.
+        for log in logs {
+            fill(log);
+            log.flush().unwrap();
+            log.compact().unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_base_that_another_process_removes_unknowingly_is_kept_as_long_as_it_is_needed() {
+    let (_dir, one, two) = apart();
+    two.remove(b"base").unwrap();
+    let mut like = noise(1, 900);
+    like.extend(b"and more");
+    assert_eq!(one.get(b"like").unwrap().unwrap(), like, "without having looked");
+    everybody_has(b"like", &like, [&one, &two]);
+    one.refresh().unwrap();
+    assert_eq!(one.get(b"base").unwrap(), None);
+    assert_eq!(one.stats().differences, 0, "compaction has stored it anew");
+}
+
+#[test]
+fn a_base_that_another_process_replaces_unknowingly_is_kept_as_long_as_it_is_needed() {
+    let (_dir, one, two) = apart();
+    two.put(b"base", &noise(2, 900)).unwrap();
+    let mut like = noise(1, 900);
+    like.extend(b"and more");
+    everybody_has(b"like", &like, [&two, &one]);
+    everybody_has(b"base", &noise(2, 900), [&two, &one]);
+}
+
+#[test]
+fn nothing_is_stored_against_what_another_process_has_compacted_away() {
+    let (_dir, one) = fresh(small());
+    one.put(b"base", &noise(1, 900)).unwrap();
+    let two = Log::open(one.dir(), small()).unwrap();
+    (0..12).for_each(|n| one.put(b"filler", &noise(n, 900)).unwrap());
+    one.flush().unwrap();
+    two.refresh().unwrap();
+    two.remove(b"base").unwrap();
+    two.flush().unwrap();
+    assert!(two.compact().unwrap().segments > 0);
+    // The first still believes in it, and can even read it.
+    assert_eq!(one.get(b"base").unwrap().unwrap(), noise(1, 900));
+    let mut like = noise(1, 900);
+    like.extend(b"and more");
+    one.put_like(b"like", &like, b"base").unwrap();
+    everybody_has(b"like", &like, [&one, &two]);
+}
+
+#[test]
+fn a_value_that_is_stored_anew_does_not_win_against_a_newer_one() {
+    let (_dir, one, two) = apart();
+    two.refresh().unwrap();
+    // Unknown to the second, which stores the old value anew when it removes what that is from.
+    one.put(b"like", b"newer").unwrap();
+    two.remove(b"base").unwrap();
+    everybody_has(b"like", b"newer", [&one, &two]);
+}
