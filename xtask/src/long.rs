@@ -17,14 +17,41 @@ struct Run {
 }
 
 /// Each test stands in `cargo test` as well, with few rounds.
-const RUNS: [Run; 1] = [Run {
-    name: "segment-kills",
-    package: "greenwave-segment",
-    features: "",
-    tests: "crash::",
-    variable: "GREENWAVE_CRASH_ROUNDS",
-    rounds: 10_000,
-}];
+const RUNS: [Run; 4] = [
+    Run {
+        name: "segment-kills",
+        package: "greenwave-segment",
+        features: "",
+        tests: "crash::",
+        variable: "GREENWAVE_CRASH_ROUNDS",
+        rounds: 10_000,
+    },
+    Run {
+        name: "segment-model",
+        package: "greenwave-segment",
+        features: "",
+        tests: "model::",
+        variable: "GREENWAVE_MODEL_CASES",
+        rounds: 5_000,
+    },
+    Run {
+        name: "storage-kills",
+        package: "greenwave-storage",
+        features: "",
+        tests: "crash::",
+        variable: "GREENWAVE_CRASH_ROUNDS",
+        rounds: 10_000,
+    },
+    // Wants about 6 GB of memory.
+    Run {
+        name: "storage-large",
+        package: "greenwave-storage",
+        features: "",
+        tests: "sizes::a_large_file",
+        variable: "GREENWAVE_LARGE_MIB",
+        rounds: 1024,
+    },
+];
 
 /// Runs those named, or all; with another number of rounds if one is given.
 ///

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use greenwave_segment::{Log, Options};
 
-use crate::{noise, small};
+use crate::{noise, rounds, small};
 
 /// Names the directory to the child, which is this same test binary.
 const CHILD_DIR: &str = "GREENWAVE_SEGMENT_CRASH_DIR";
@@ -51,10 +51,10 @@ fn child() {
 
 #[test]
 fn nothing_flushed_is_lost_to_sigkill() {
-    let rounds = std::env::var(ROUNDS).ok().and_then(|n| n.parse().ok()).unwrap_or(12);
+    let rounds = rounds(ROUNDS, 12);
     let mut dir = tempfile::tempdir().unwrap();
     let mut flushed = None;
-    for round in 0..rounds {
+    for round in 0..u64::from(rounds) {
         // Now and then a new log, since every round reads all of it.
         if round % 20 == 19 {
             (dir, flushed) = (tempfile::tempdir().unwrap(), None);
@@ -70,7 +70,7 @@ fn nothing_flushed_is_lost_to_sigkill() {
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let reports =
             lines.map_while(Result::ok).filter_map(|line| line.strip_prefix("flushed ")?.parse().ok());
-        flushed = reports.take(1 + round * 5 % 17).last().or(flushed);
+        flushed = reports.take(1 + (round * 5 % 17) as usize).last().or(flushed);
         child.kill().unwrap();
         child.wait().unwrap();
 

@@ -6,6 +6,7 @@ mod budget;
 mod crash;
 mod damage;
 mod differences;
+mod disks;
 mod format;
 mod index_file;
 mod model;
@@ -24,6 +25,11 @@ fn fresh(options: Options) -> (TempDir, Log) {
 /// Segments small enough to see several.
 fn small() -> Options {
     Options { segment_bytes_max: 4096, ..Options::default() }
+}
+
+/// How often a randomised test repeats itself: what the long run's variable says, or a number for every day.
+fn rounds(variable: &str, usual: u32) -> u32 {
+    std::env::var(variable).map_or(usual, |number| number.parse().expect("a number of rounds"))
 }
 
 /// Bytes that do not compress, the same for the same seed.

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use greenwave_segment::{Log, Options};
 use proptest::prelude::*;
 
-use crate::{noise, small};
+use crate::{noise, rounds, small};
+
+/// More cases, for the long run.
+const CASES: &str = "GREENWAVE_MODEL_CASES";
 
 #[derive(Debug, Clone)]
 enum Op {
@@ -48,7 +51,7 @@ fn op() -> impl Strategy<Value = Op> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: rounds(CASES, 64), ..ProptestConfig::default() })]
 
     #[test]
     fn agrees_with_a_map(ops in proptest::collection::vec(op(), 1..60)) {

@@ -2,8 +2,11 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
 
 mod attempts;
+mod crash;
+mod damage;
 mod differences;
 mod model;
+mod sizes;
 mod snapshot;
 mod store;
 mod tiers;
@@ -25,6 +28,11 @@ fn small_options() -> Options {
 fn on_disk(dir: &std::path::Path) -> Store {
     let options = SegmentOptions { segment_bytes_max: 16 << 10, ..SegmentOptions::default() };
     Store::open(small_options(), Arc::new(SegmentCold::open(dir, options).unwrap())).unwrap()
+}
+
+/// How often a randomised test repeats itself, or how large something is: what the long run's variable says, or a number for every day.
+fn rounds(variable: &str, usual: u32) -> u32 {
+    std::env::var(variable).map_or(usual, |number| number.parse().expect("a number of rounds"))
 }
 
 /// Contents that differ for each number.

@@ -1,0 +1,113 @@
+//! Disks that are full or read-only: real ones, small file systems in memory that a child process mounts for itself alone.
+
+use std::path::Path;
+use std::process::Command;
+
+use greenwave_segment::{Compression, Error, Log, Options};
+
+use crate::noise;
+
+/// Names the mount point to the child, which is this same test binary.
+const DIR: &str = "GREENWAVE_DISK_DIR";
+
+/// Runs a test of this file, which is no test of its own, as a process with a disk of `size`.
+fn with_disk(child: &str, size: &str) {
+    let dir = tempfile::tempdir().unwrap();
+    let script =
+        format!("mount -t tmpfs -o size={size} tmpfs \"${DIR}\" && echo mounted && exec \"$0\" \"$@\"");
+    let output = Command::new("unshare")
+        .args(["--map-root-user", "--mount", "sh", "-c", &script])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", child, "--ignored", "--nocapture"])
+        .env(DIR, dir.path())
+        .output();
+    let mounted = output.as_ref().is_ok_and(|output| output.stdout.starts_with(b"mounted"));
+    if !mounted {
+        let required = std::env::var_os("GREENWAVE_REQUIRE_SERVICES").is_some();
+        assert!(!required, "no disk could be mounted: {output:?}");
+        return eprintln!("skipped: this system lets nobody mount a disk for a process alone");
+    }
+    let output = output.unwrap();
+    let printed = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(output.status.success() && printed.contains("1 passed"), "{printed}");
+}
+
+fn raw() -> Options {
+    Options { compression: Compression::None, segment_bytes_max: 64 << 10, ..Options::default() }
+}
+
+fn all_there(log: &Log, count: u64) {
+    for number in 0..count {
+        assert_eq!(log.get(&number.to_le_bytes()).unwrap().unwrap(), noise(number, 1000), "{number}");
+    }
+}
+
+#[test]
+fn a_full_disk_loses_nothing_that_was_flushed_and_says_which_file() {
+    with_disk("disks::on_a_full_disk", "512k");
+}
+
+#[test]
+#[ignore = "the child of the test above"]
+fn on_a_full_disk() {
+    let Some(dir) = std::env::var_os(DIR) else { return };
+    let dir = Path::new(&dir).join("log");
+    let log = Log::open(&dir, raw()).unwrap();
+    let (mut put, mut flushed) = (0, 0);
+    let error = loop {
+        if let Err(error) = log.put(&u64::to_le_bytes(put), &noise(put, 1000)) {
+            break error;
+        }
+        put += 1;
+        if put % 10 == 0 && log.flush().is_ok() {
+            flushed = put;
+        }
+    };
+    let Error::Io { path, source, .. } = &error else { panic!("{error}") };
+    assert_eq!(source.kind(), std::io::ErrorKind::StorageFull);
+    assert!(path.starts_with(&dir), "{error}");
+    assert!(flushed > 300, "{flushed}");
+    // What failed left nothing half-written, and everything before it can be read, here and by whoever opens the log.
+    all_there(&log, put);
+    assert_eq!(log.get(&put.to_le_bytes()).unwrap(), None);
+    drop(log);
+    let log = Log::open(&dir, raw()).unwrap();
+    all_there(&log, flushed);
+    assert_eq!(log.stats().bad_records, 0);
+    // Once there is room again, it goes on: index files are the only thing here that may go.
+    drop(log);
+    let files = std::fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().path());
+    let index_files = files.filter(|path| path.extension().is_some_and(|it| it == "idx"));
+    index_files.for_each(|path| std::fs::remove_file(path).unwrap());
+    let log = Log::open(&dir, raw()).unwrap();
+    all_there(&log, flushed);
+    log.put(b"more", b"fits").unwrap();
+    log.flush().unwrap();
+    assert_eq!(Log::open(&dir, raw()).unwrap().get(b"more").unwrap().unwrap(), "fits");
+}
+
+#[test]
+fn a_read_only_disk_can_be_read_and_says_so() {
+    with_disk("disks::on_a_read_only_disk", "1m");
+}
+
+#[test]
+#[ignore = "the child of the test above"]
+fn on_a_read_only_disk() {
+    let Some(mounted) = std::env::var_os(DIR) else { return };
+    let dir = Path::new(&mounted).join("log");
+    let log = Log::open(&dir, raw()).unwrap();
+    for number in 0..100 {
+        log.put(&u64::to_le_bytes(number), &noise(number, 1000)).unwrap();
+    }
+    log.flush().unwrap();
+    drop(log);
+    assert!(Command::new("mount").args(["-o", "remount,ro"]).arg(&mounted).status().unwrap().success());
+    let log = Log::open(&dir, raw()).unwrap();
+    all_there(&log, 100);
+    let error = log.put(b"key", b"value").unwrap_err();
+    let Error::Io { operation: "create", path, source } = &error else { panic!("{error}") };
+    assert_eq!(source.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
+    assert!(path.starts_with(&dir), "{error}");
+    all_there(&log, 100);
+}

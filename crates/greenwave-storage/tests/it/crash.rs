@@ -1,0 +1,145 @@
+//! Two real processes on one store, killed with SIGKILL while they write: whatever they reported as flushed is there, and whatever is there
+//! is right.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use greenwave_storage::{
+    Attempts, BlobId, Draft, Error, Options, Outcome, SegmentCold, SegmentOptions, Store,
+};
+
+use crate::{contents, rounds};
+
+/// Name the directory and the writer to the child, which is this same test binary.
+const DIR: &str = "GREENWAVE_STORAGE_CRASH_DIR";
+const WRITER: &str = "GREENWAVE_STORAGE_CRASH_WRITER";
+/// More rounds, for the long run.
+const ROUNDS: &str = "GREENWAVE_CRASH_ROUNDS";
+/// Names that each writer goes through again and again.
+const NAMES: u64 = 5;
+
+/// Small enough to spill, rotate and compact all the time.
+fn open(dir: &Path) -> Store {
+    let options = SegmentOptions { segment_bytes_max: 32 << 10, ..SegmentOptions::default() };
+    let memory = Options { memory_bytes_max: 64 << 10, ..Options::default() };
+    Store::open(memory, Arc::new(SegmentCold::open(dir, options).unwrap())).unwrap()
+}
+
+/// Every tenth is unlike the others; those after it are almost like it.
+fn version(writer: u64, number: u64) -> Bytes {
+    let mut bytes = contents(writer << 32 | number / 10, 1000 + (number / 10 % 7) as usize * 900).to_vec();
+    bytes.extend(number.to_le_bytes());
+    bytes.into()
+}
+
+fn number_of(bytes: &[u8]) -> u64 {
+    u64::from_le_bytes(*bytes.last_chunk().unwrap())
+}
+
+/// Not a test of its own: writes until it is killed, and reports what is flushed.
+#[test]
+#[ignore = "the child of the test below"]
+fn child() {
+    let (Ok(dir), Ok(writer)) = (std::env::var(DIR), std::env::var(WRITER)) else { return };
+    let writer: u64 = writer.parse().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let store = open(Path::new(&dir));
+        let attempts = Attempts::new(store.clone(), &format!("attempts {writer}"));
+        let mut next = 0;
+        for name in 0..NAMES {
+            let found = store.get(&format!("{writer}/{name}")).await.unwrap();
+            next = next.max(found.map_or(0, |bytes| number_of(&bytes) + 1));
+        }
+        let mut out = std::io::stdout();
+        for number in next.. {
+            store.put(&format!("{writer}/{}", number % NAMES), version(writer, number)).await.unwrap();
+            if number % 4 == 0 {
+                let files = [("lib.rs".to_owned(), version(writer, number))].into();
+                let draft = Draft { files, outcome: Outcome::Failed, note: number.to_string() };
+                attempts.record("feature", draft).await.unwrap();
+            }
+            if number % 3 == 0 {
+                store.flush().await.unwrap();
+                writeln!(out, "\nflushed {number}").unwrap();
+                out.flush().unwrap();
+            }
+        }
+    });
+}
+
+fn spawn(dir: &Path, writer: u64) -> Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "crash::child", "--ignored", "--nocapture"])
+        .env(DIR, dir)
+        .env(WRITER, writer.to_string())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+/// The last number that a writer reports, after so many reports.
+fn reported(child: &mut Child, reports: u64) -> Option<u64> {
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let flushed = lines.filter_map(|line| line.strip_prefix("flushed ")?.parse().ok());
+    flushed.take(reports as usize).last()
+}
+
+#[test]
+fn nothing_flushed_is_lost_to_sigkill_and_nothing_wrong_is_found() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let mut dir = tempfile::tempdir().unwrap();
+    let mut last = [None; 2];
+    for round in 0..u64::from(rounds(ROUNDS, 8)) {
+        // Now and then a new store, since every round reads all of it.
+        if round % 20 == 19 {
+            (dir, last) = (tempfile::tempdir().unwrap(), [None; 2]);
+        }
+        let mut children = [0, 1].map(|writer| spawn(dir.path(), writer));
+        for (writer, last) in last.iter_mut().enumerate() {
+            let number = reported(&mut children[writer], 1 + round * 5 % 11 + writer as u64);
+            *last = number.or(*last);
+        }
+        for child in &mut children {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        runtime.block_on(check(dir.path(), last, round));
+    }
+}
+
+async fn check(dir: &Path, last: [Option<u64>; 2], round: u64) {
+    let store = open(dir);
+    for (writer, last) in (0..).zip(last) {
+        let last = last.expect("each reports at least once");
+        for name in 0..NAMES {
+            // The newest number of this name that was flushed.
+            let at_least = (last.saturating_sub(NAMES - 1)..=last).find(|number| number % NAMES == name);
+            let Some(found) = store.get(&format!("{writer}/{name}")).await.unwrap() else {
+                assert_eq!(at_least, None, "{writer}/{name} in round {round}");
+                continue;
+            };
+            assert_eq!(found, version(writer, number_of(&found)), "{writer}/{name} in round {round}");
+            assert!(Some(number_of(&found)) >= at_least, "{writer}/{name} in round {round}");
+            assert_eq!(store.resolve(&format!("{writer}/{name}")).await.unwrap(), Some(BlobId::of(&found)));
+        }
+        let attempts = Attempts::new(store.clone(), &format!("attempts {writer}"));
+        let recorded = attempts.list("feature").await.unwrap();
+        assert!(recorded.len() as u64 > last / 4, "{} attempts, {last} numbers", recorded.len());
+        for attempt in recorded {
+            let number = attempt.note.parse().unwrap();
+            match attempts.files(&attempt).await {
+                Ok(files) => assert_eq!(files["lib.rs"], version(writer, number)),
+                Err(error) => {
+                    let flushed = number <= last;
+                    assert!(!flushed && matches!(error, Error::Missing { .. }), "{error} in round {round}");
+                }
+            }
+        }
+    }
+    assert_eq!(store.stats().bad_blobs, 0);
+}

@@ -1,0 +1,79 @@
+//! A small store with every byte of its files flipped, and cut off at every byte: contents are right or missing, and it goes on.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use greenwave_storage::{Options, SegmentCold, SegmentOptions, Store};
+
+use crate::contents;
+
+fn open(dir: &Path) -> Store {
+    let cold = SegmentCold::open(dir, SegmentOptions::default()).unwrap();
+    Store::open(Options::default(), Arc::new(cold)).unwrap()
+}
+
+fn file(number: u64) -> Bytes {
+    let mut bytes = contents(number / 3, 120).to_vec();
+    bytes.extend(number.to_le_bytes());
+    bytes.into()
+}
+
+const FILES: u64 = 6;
+
+/// Puts files, some of which are versions of others.
+async fn fill(dir: &Path) {
+    let store = open(dir);
+    for number in 0..FILES {
+        store.put(&format!("file {}", number / 3), file(number)).await.unwrap();
+        store.put(&format!("all/{number}"), file(number)).await.unwrap();
+    }
+    store.close().await.unwrap();
+}
+
+/// How many files are right; the others must be missing. Then the store must take them again.
+async fn survivors(dir: &Path) -> u64 {
+    let store = open(dir);
+    let mut count = 0;
+    for number in 0..FILES {
+        if let Some(found) = store.get(&format!("all/{number}")).await.unwrap() {
+            assert_eq!(found, file(number));
+            count += 1;
+        }
+        store.put(&format!("all/{number}"), file(number)).await.unwrap();
+    }
+    store.close().await.unwrap();
+    drop(store);
+    let store = open(dir);
+    for number in 0..FILES {
+        assert_eq!(store.get(&format!("all/{number}")).await.unwrap(), Some(file(number)));
+    }
+    count
+}
+
+#[tokio::test]
+async fn damage_at_any_byte_is_a_miss_and_is_mended_by_putting_again() {
+    let whole = tempfile::tempdir().unwrap();
+    fill(whole.path()).await;
+    let images: Vec<_> = std::fs::read_dir(whole.path())
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .map(|entry| (entry.file_name(), std::fs::read(entry.path()).unwrap()))
+        .collect();
+    let mut fewest = FILES;
+    for (damaged, image) in &images {
+        for at in 0..image.len() {
+            let mut flipped = image.clone();
+            flipped[at] ^= 1 << (at % 8);
+            for bytes in [flipped, image[..at].to_vec()] {
+                let dir = tempfile::tempdir().unwrap();
+                for (name, image) in &images {
+                    let bytes = if name == damaged { &bytes } else { image };
+                    std::fs::write(dir.path().join(name), bytes).unwrap();
+                }
+                fewest = fewest.min(survivors(dir.path()).await);
+            }
+        }
+    }
+    assert_eq!(fewest, 0, "a store cut off at its first byte has nothing");
+}
