@@ -8,6 +8,7 @@ mod damage;
 mod differences;
 mod disks;
 mod format;
+mod golden;
 mod index_file;
 mod model;
 mod sharing;

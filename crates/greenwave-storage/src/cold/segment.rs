@@ -120,6 +120,17 @@ impl SegmentCold {
         trained.map_err(Error::cold("train a dictionary"))
     }
 
+    /// Gives back what is dead on the disk, in segments that are full and at least half dead. Happens by itself, in the background, when half of
+    /// the disk bytes and 16 MiB are dead.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Cold`], with the [`greenwave_segment::Error`] as its source.
+    pub async fn compact(&self) -> Result<(), Error> {
+        let compacted = self.blocking(|inner| inner.log.compact().map(drop)).await;
+        compacted.map_err(Error::cold("compact"))
+    }
+
     /// Runs what may wait for the disk where waiting is allowed, when it is its turn.
     async fn blocking<T: Send + 'static>(
         &self,

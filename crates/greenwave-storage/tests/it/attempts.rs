@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use greenwave_storage::{Attempts, Change, Draft, Error, Outcome, Store};
+use greenwave_storage::{Attempts, Change, Draft, Error, Outcome, Snapshot, Store};
 
 use crate::{on_disk, small};
 
@@ -107,4 +107,33 @@ async fn what_is_no_attempt_is_an_error_with_its_name() {
     store.put("attempts/calc%2Fparse/0000000002", "rubbish".into()).await.unwrap();
     let error = attempts.list("calc/parse").await.unwrap_err();
     assert_eq!(error.to_string(), "attempts/calc%2Fparse/0000000002 does not hold an attempt of version 1");
+}
+
+#[tokio::test]
+async fn records_are_as_the_page_on_the_format_has_them() {
+    let store = small(Arc::default());
+    three_attempts(&store).await;
+    let text = |text: &str| [&u32::try_from(text.len()).unwrap().to_le_bytes()[..], text.as_bytes()].concat();
+    let number = |number: u32| number.to_le_bytes().to_vec();
+    let hash = |contents: &str| blake3::hash(contents.as_bytes()).as_bytes().to_vec();
+    let attempt = [
+        b"GWA\x01".to_vec(),
+        text("calc/parse"),
+        number(1),
+        number(1),
+        text("Failed"),
+        number(2),
+        text("notes.md"),
+        hash("hm\n"),
+        text("src/lib.rs"),
+        hash("fn one() {}\n"),
+    ]
+    .concat();
+    assert_eq!(store.get("attempts/calc%2Fparse/0000000001").await.unwrap().unwrap(), attempt);
+
+    let mut snapshot = Snapshot::default();
+    snapshot.add(&store, "notes.md", 0o644, "hm\n".into()).await.unwrap();
+    snapshot.save(&store, "state").await.unwrap();
+    let expected = [b"GWS\x01".to_vec(), number(1), text("notes.md"), number(0o644), hash("hm\n")].concat();
+    assert_eq!(store.get("state").await.unwrap().unwrap(), expected);
 }

@@ -5,6 +5,7 @@ mod attempts;
 mod crash;
 mod damage;
 mod differences;
+mod disks;
 mod model;
 mod sizes;
 mod snapshot;

@@ -1,65 +1,148 @@
-//! The store against a map: any sequence of operations, with spills, promotions and reopening in between.
+//! The store against a map: any sequence of operations under any budget, with spills, promotions, compaction, crashes and reopening.
 
 use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
 
 use bytes::Bytes;
+use greenwave_storage::{BlobId, Options, SegmentCold, SegmentOptions, Store};
 use proptest::prelude::*;
 
-use crate::{contents, on_disk};
+use crate::{contents, rounds};
+
+/// More cases, for the long run.
+const CASES: &str = "GREENWAVE_MODEL_CASES";
+const NAMES: u8 = 12;
 
 #[derive(Debug, Clone)]
 enum Op {
     Put(u8, usize),
+    /// A version of what another name leads to.
+    PutLike(u8, u8),
     Remove(u8),
     Get(u8),
+    GetAll,
+    Sweep,
     Flush,
+    Compact,
     Reopen,
+    /// What was not flushed may be lost.
+    Crash,
+}
+
+#[derive(Debug, Clone)]
+struct Budget {
+    memory_kib: u64,
+    threshold: f64,
+    promote_after: u32,
+    differences_max: u8,
 }
 
 fn op() -> impl Strategy<Value = Op> {
+    let name = || 0..NAMES;
     prop_oneof![
-        6 => (0..12_u8, 0..12_000_usize).prop_map(|(name, len)| Op::Put(name, len)),
-        2 => (0..12_u8).prop_map(Op::Remove),
-        4 => (0..12_u8).prop_map(Op::Get),
-        1 => Just(Op::Flush),
+        6 => (name(), 0..12_000_usize).prop_map(|(name, len)| Op::Put(name, len)),
+        4 => (name(), name()).prop_map(|(name, like)| Op::PutLike(name, like)),
+        2 => name().prop_map(Op::Remove),
+        4 => name().prop_map(Op::Get),
+        1 => Just(Op::GetAll),
+        1 => Just(Op::Sweep),
+        2 => Just(Op::Flush),
+        1 => Just(Op::Compact),
         1 => Just(Op::Reopen),
+        1 => Just(Op::Crash),
     ]
 }
 
+fn budget() -> impl Strategy<Value = Budget> {
+    (64..200_u64, 0.3..=1.0, 1..4_u32, prop_oneof![Just(0_u8), Just(2), Just(16)]).prop_map(
+        |(memory_kib, threshold, promote_after, differences_max)| Budget {
+            memory_kib,
+            threshold,
+            promote_after,
+            differences_max,
+        },
+    )
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: rounds(CASES, 48), ..ProptestConfig::default() })]
 
     #[test]
-    fn agrees_with_a_map(ops in proptest::collection::vec(op(), 1..60)) {
+    fn agrees_with_a_map(budget in budget(), ops in proptest::collection::vec(op(), 1..80)) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(check(ops))?;
+        runtime.block_on(check(&budget, ops))?;
     }
 }
 
-async fn check(ops: Vec<Op>) -> Result<(), TestCaseError> {
+fn open(dir: &Path, budget: &Budget) -> (Store, SegmentCold) {
+    let differences_max = budget.differences_max;
+    let options =
+        SegmentOptions { segment_bytes_max: 16 << 10, differences_max, ..SegmentOptions::default() };
+    let cold = SegmentCold::open(dir, options).unwrap();
+    let options = Options {
+        memory_bytes_max: budget.memory_kib << 10,
+        spillover_threshold: budget.threshold,
+        promote_after: budget.promote_after,
+        ..Options::default()
+    };
+    (Store::open(options, Arc::new(cold.clone())).unwrap(), cold)
+}
+
+type Names = BTreeMap<String, Bytes>;
+
+async fn check(budget: &Budget, ops: Vec<Op>) -> Result<(), TestCaseError> {
     let dir = tempfile::tempdir().unwrap();
-    let mut store = on_disk(dir.path());
-    let mut model: BTreeMap<String, Bytes> = BTreeMap::new();
+    let (mut store, mut cold) = open(dir.path(), budget);
+    let mut model = Names::new();
+    // What each name may lead to after a crash: what it did at the last flush, and anything since.
+    let mut possible: BTreeMap<String, Vec<Option<Bytes>>> = BTreeMap::new();
     for (step, op) in ops.into_iter().enumerate() {
         match op {
-            Op::Put(name, len) => {
-                store.put(&name.to_string(), contents(step as u64, len)).await.unwrap();
-                model.insert(name.to_string(), contents(step as u64, len));
+            Op::Put(..) | Op::PutLike(..) => {
+                let (name, contents) = match op {
+                    Op::PutLike(name, like) => (name, changed(model.get(&like.to_string()), step)),
+                    Op::Put(name, len) => (name, contents(step as u64, len)),
+                    _ => unreachable!("only these two come here"),
+                };
+                let name = name.to_string();
+                let id = store.put(&name, contents.clone()).await.unwrap();
+                prop_assert_eq!(id, BlobId::of(&contents));
+                remember(&mut possible, &model, &name, Some(contents.clone()));
+                model.insert(name, contents);
             }
             Op::Remove(name) => {
-                let removed = store.remove(&name.to_string()).await.unwrap();
-                prop_assert_eq!(removed, model.remove(&name.to_string()).is_some());
+                let name = name.to_string();
+                let removed = store.remove(&name).await.unwrap();
+                remember(&mut possible, &model, &name, None);
+                prop_assert_eq!(removed, model.remove(&name).is_some());
             }
             Op::Get(name) => {
                 let found = store.get(&name.to_string()).await.unwrap();
                 prop_assert_eq!(found.as_ref(), model.get(&name.to_string()));
             }
+            Op::GetAll => {
+                let ids: Vec<BlobId> = model.values().map(|contents| BlobId::of(contents)).collect();
+                let found = store.get_many(&ids).await.unwrap();
+                let expected: Vec<_> = model.values().cloned().map(Some).collect();
+                prop_assert_eq!(found, expected);
+            }
+            Op::Sweep => drop(store.sweep(&Default::default()).await.unwrap()),
             Op::Flush => store.flush().await.unwrap(),
+            Op::Compact => cold.compact().await.unwrap(),
             Op::Reopen => {
                 store.close().await.unwrap();
-                drop(store);
-                store = on_disk(dir.path());
+                drop((store, cold));
+                (store, cold) = open(dir.path(), budget);
             }
+            Op::Crash => {
+                drop((store, cold));
+                (store, cold) = open(dir.path(), budget);
+                model = after_crash(&store, &model, &possible).await?;
+            }
+        }
+        if matches!(op, Op::Sweep | Op::Flush | Op::Reopen | Op::Crash) {
+            possible.clear();
         }
         prop_assert_eq!(store.list("").await.unwrap(), model.keys().cloned().collect::<Vec<_>>());
         let stats = store.stats();
@@ -69,5 +152,42 @@ async fn check(ops: Vec<Op>) -> Result<(), TestCaseError> {
         let found = store.get(name).await.unwrap();
         prop_assert_eq!(found.as_ref(), Some(value));
     }
+    prop_assert_eq!(store.stats().bad_blobs, 0);
     Ok(())
+}
+
+/// Contents with a little changed.
+fn changed(like: Option<&Bytes>, step: usize) -> Bytes {
+    let mut bytes = like.map(|bytes| bytes.to_vec()).unwrap_or_default();
+    let at = bytes.len() / 3;
+    bytes.splice(at..at, step.to_le_bytes());
+    bytes.into()
+}
+
+fn remember(
+    possible: &mut BTreeMap<String, Vec<Option<Bytes>>>,
+    model: &Names,
+    name: &str,
+    new: Option<Bytes>,
+) {
+    let values = possible.entry(name.to_owned()).or_insert_with(|| vec![model.get(name).cloned()]);
+    values.push(new);
+}
+
+/// What is there after a crash, all of which has to be possible.
+async fn after_crash(
+    store: &Store,
+    model: &Names,
+    possible: &BTreeMap<String, Vec<Option<Bytes>>>,
+) -> Result<Names, TestCaseError> {
+    let mut found = Names::new();
+    for name in (0..NAMES).map(|name| name.to_string()) {
+        let contents = store.get(&name).await.unwrap();
+        match possible.get(&name) {
+            Some(values) => prop_assert!(values.contains(&contents), "name {}", name),
+            None => prop_assert_eq!(contents.as_ref(), model.get(&name), "name {}", name),
+        }
+        found.extend(contents.map(|contents| (name, contents)));
+    }
+    Ok(found)
 }
