@@ -7,6 +7,8 @@ mod damage;
 mod differences;
 mod disks;
 mod model;
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+mod reclaim;
 mod sizes;
 mod snapshot;
 mod store;

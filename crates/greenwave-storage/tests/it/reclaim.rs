@@ -1,0 +1,54 @@
+//! Memory that spilling frees leaves the process, if that is wanted: seen in a real process's resident size.
+
+use std::process::Command;
+use std::sync::Arc;
+
+use greenwave_storage::{Options, SegmentCold, SegmentOptions, Store};
+
+use crate::contents;
+
+/// Tells the child, which is this same test binary, whether to reclaim.
+const RECLAIM: &str = "GREENWAVE_STORAGE_RECLAIM";
+const MEMORY: u64 = 32 << 20;
+
+fn resident_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+}
+
+/// Not a test of its own: fills memory with small contents, which then have to go for a large one.
+#[tokio::test]
+#[ignore = "the child of the test below"]
+async fn child() {
+    let Ok(reclaim) = std::env::var(RECLAIM) else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let cold = SegmentCold::open(dir.path(), SegmentOptions::default()).unwrap();
+    let options = Options { memory_bytes_max: MEMORY, reclaim: reclaim == "true", ..Options::default() };
+    let store = Store::open(options, Arc::new(cold)).unwrap();
+    for number in 0..MEMORY / 5000 {
+        store.put_blob(contents(number, 4000)).await.unwrap();
+    }
+    assert_eq!(store.stats().spilled_blobs, 0);
+    store.put_blob(contents(0, 30 << 20)).await.unwrap();
+    assert!(store.stats().memory_bytes_used < MEMORY);
+    println!("\nresident {}", resident_bytes());
+}
+
+fn resident_of_child(reclaim: bool) -> u64 {
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "reclaim::child", "--ignored", "--nocapture"])
+        .env(RECLAIM, reclaim.to_string())
+        .output()
+        .unwrap();
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    let line = printed.lines().find_map(|line| line.strip_prefix("resident "));
+    line.unwrap_or_else(|| panic!("{printed}")).parse().unwrap()
+}
+
+#[test]
+fn what_spilling_frees_leaves_the_process() {
+    let (kept, left) = (resident_of_child(false), resident_of_child(true));
+    assert!(left < MEMORY + (16 << 20), "{left} bytes are resident with a budget of {MEMORY}");
+    assert!(left + (16 << 20) < kept, "{left} bytes are resident, and {kept} without reclaiming");
+}
