@@ -1,6 +1,8 @@
 //! Where contents go that do not fit in memory. The open seam of this crate: implement [`Cold`] to keep them elsewhere.
 
 mod memory;
+#[cfg(feature = "object")]
+mod object;
 #[cfg(feature = "segment")]
 mod segment;
 
@@ -10,6 +12,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 pub use memory::MemoryCold;
+#[cfg(feature = "object")]
+pub use object::{ObjectCold, ObjectOptions};
 #[cfg(feature = "segment")]
 pub use segment::{SegmentCold, SegmentOptions};
 

@@ -1,7 +1,7 @@
 //! A hybrid store: contents by hash and by name, in memory while hot, compressed on disk when cold, and the caller need not know which.
 //!
 //! A [`Store`] holds contents under their [`BlobId`], equal contents once, and lets names lead to them. It keeps to a budget of memory and
-//! moves what is over to a [`Cold`] tier: [`SegmentCold`], a crash-safe log in a directory, or one of your own. On top,
+//! moves what is over to a [`Cold`] tier: [`SegmentCold`], a crash-safe log in a directory, an object store, or one of your own. On top,
 //! [`Attempts`] records every attempt at a feature, and [`Snapshot`] saves a whole state of files.
 //!
 //! ```
@@ -30,6 +30,8 @@
 //! | feature | default | gives | costs |
 //! | --- | --- | --- | --- |
 //! | `segment` | yes | [`SegmentCold`] | compiles libzstd |
+//! | `object` | no | `ObjectCold`: one object a key, in a local folder or in memory | the crate `object_store`, and libzstd |
+//! | `object-s3`, `object-gcs`, `object-azure` | no | the same in these services | an HTTP client with TLS: a minute of compiling |
 //! | `conformance` | no | the module `conformance`: the tests that a cold tier has to pass | nothing else |
 //!
 //! # Errors
@@ -57,6 +59,8 @@ mod store;
 pub use attempts::{Attempt, Attempts, Draft, Outcome, Summary};
 pub use blob::{BlobId, ParseBlobIdError};
 pub use cold::{Cold, ColdEntry, MemoryCold};
+#[cfg(feature = "object")]
+pub use cold::{ObjectCold, ObjectOptions};
 #[cfg(feature = "segment")]
 pub use cold::{SegmentCold, SegmentOptions};
 pub use diff::{Change, Diff, FileDiff};

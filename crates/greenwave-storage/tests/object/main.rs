@@ -1,0 +1,155 @@
+//! The object tier in memory, in a local folder, and on a real S3-compatible server on the loopback.
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
+
+mod server;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use greenwave_storage::conformance::Harness;
+use greenwave_storage::{Cold, Error, ObjectCold, ObjectOptions, Options, Store};
+use server::Server;
+
+const NONE: [(&str, &str); 0] = [];
+
+mod folder {
+    use super::*;
+
+    struct Folder(tempfile::TempDir);
+
+    impl Harness for Folder {
+        async fn open(&self) -> Arc<dyn Cold> {
+            let url = format!("file://{}", self.0.path().display());
+            Arc::new(ObjectCold::open(&url, NONE, ObjectOptions::default()).unwrap())
+        }
+    }
+
+    greenwave_storage::cold_conformance!(Folder(tempfile::tempdir().unwrap()));
+}
+
+mod s3 {
+    use super::*;
+
+    struct S3(Option<Server>);
+
+    impl Harness for S3 {
+        async fn open(&self) -> Arc<dyn Cold> {
+            match &self.0 {
+                Some(server) => Arc::new(server.open("some/folder", ObjectOptions::default())),
+                // Skipped, which `Server::start` has said: any tier will do.
+                None => Arc::new(greenwave_storage::MemoryCold::new()),
+            }
+        }
+    }
+
+    greenwave_storage::cold_conformance!(S3(Server::start()));
+}
+
+fn contents(number: u64, len: usize) -> Bytes {
+    let mut bytes = vec![0; len];
+    blake3::Hasher::new().update(&number.to_le_bytes()).finalize_xof().fill(&mut bytes);
+    bytes.into()
+}
+
+fn store(cold: ObjectCold) -> Store {
+    Store::open(Options { memory_bytes_max: 64 << 10, ..Options::default() }, Arc::new(cold)).unwrap()
+}
+
+#[tokio::test]
+async fn a_store_spills_to_a_server_and_finds_everything_again() {
+    let Some(server) = Server::start() else { return };
+    let open = || store(server.open("store", ObjectOptions::default()));
+    let first = open();
+    // Names of any length and kind: the longest do not fit an object's name.
+    let name = |number: u64| match number % 3 {
+        0 => format!("src/{number}/日本.rs"),
+        1 => format!("{}/{number}", "long".repeat(500)),
+        _ => format!("{}{number}", "é".repeat(200)),
+    };
+    for number in 0..60 {
+        first.put(&name(number), contents(number, 3000)).await.unwrap();
+    }
+    first.close().await.unwrap();
+    let again = open();
+    for number in 0..60 {
+        assert_eq!(again.get(&name(number)).await.unwrap(), Some(contents(number, 3000)));
+    }
+    let mut names: Vec<String> = (0..60).map(name).collect();
+    names.sort();
+    assert_eq!(again.list("").await.unwrap(), names);
+    let long = "long".repeat(300);
+    let expected: Vec<_> = names.iter().filter(|name| name.starts_with(&long)).cloned().collect();
+    assert_eq!((again.list(&long).await.unwrap(), expected.len()), (expected, 20));
+    assert!(again.remove(&name(1)).await.unwrap());
+    assert_eq!(again.sweep(&Default::default()).await.unwrap(), 1);
+    assert_eq!(open().list(&long).await.unwrap().len(), 19);
+}
+
+#[tokio::test]
+async fn what_is_compressed_takes_less_room_and_damage_is_a_miss() {
+    let Some(server) = Server::start() else { return };
+    let text = Bytes::from("green wave ".repeat(1000));
+    for (zstd_level, share) in [(Some(3), 10), (None, 1)] {
+        let cold = server.open("one", ObjectOptions { zstd_level, ..ObjectOptions::default() });
+        cold.put_many(vec![(Bytes::from_static(b"bkey"), text.clone()).into()]).await.unwrap();
+        let file = server.folder.path().join("bucket/one/62/6b/6579z");
+        let object = std::fs::read(&file).unwrap();
+        assert!(object.len() <= text.len() / share + 40, "{}", object.len());
+        assert_eq!(cold.get(b"bkey").await.unwrap(), Some(text.clone()));
+        for at in (0..object.len().min(100)).chain([object.len() - 1]) {
+            let mut damaged = object.clone();
+            damaged[at] ^= 1;
+            std::fs::write(&file, damaged).unwrap();
+            assert_eq!(cold.get(b"bkey").await.unwrap(), None, "byte {at} is damaged");
+        }
+        std::fs::write(&file, &object[..20]).unwrap();
+        assert_eq!(cold.get(b"bkey").await.unwrap(), None);
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_dies_loses_nothing_and_is_named() {
+    let Some(mut server) = Server::start() else { return };
+    let store = store(server.open("store", ObjectOptions::default()));
+    for number in 0..10 {
+        store.put(&number.to_string(), contents(number, 2000)).await.unwrap();
+    }
+    store.flush().await.unwrap();
+    server.kill();
+    for number in 10..20 {
+        store.put(&number.to_string(), contents(number, 2000)).await.unwrap();
+    }
+    // Its client tries again for a while before it gives up, which would be long for a test.
+    let mut flush = std::pin::pin!(store.flush());
+    assert!(futures_util::poll!(&mut flush).is_pending());
+    server.restart();
+    flush.await.unwrap();
+    let again =
+        Store::open(Options::default(), Arc::new(server.open("store", ObjectOptions::default()))).unwrap();
+    for number in 0..20 {
+        assert_eq!(again.get(&number.to_string()).await.unwrap(), Some(contents(number, 2000)));
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_secret_is_an_error_and_not_a_miss() {
+    let Some(server) = Server::start() else { return };
+    let cold = server.open_with("store", ObjectOptions::default(), "wrong");
+    let error = cold.get(b"bkey").await.unwrap_err();
+    assert!(error.to_string().to_lowercase().contains("403"), "{error}");
+    let error = store(cold).get("name").await.unwrap_err();
+    assert!(matches!(error, Error::Cold { .. }), "{error}");
+}
+
+#[test]
+fn what_cannot_be_opened_says_why() {
+    let open = |url: &str, options| ObjectCold::open(url, NONE, options).unwrap_err();
+    for url in ["bucket", "ftp://host/x", "s3://"] {
+        let error = open(url, ObjectOptions::default());
+        assert_eq!(error.to_string(), format!("cold tier failed to open {url}"));
+    }
+    let level = ObjectOptions { zstd_level: Some(23), ..ObjectOptions::default() };
+    assert_eq!(open("memory:///", level).to_string(), "option zstd_level is 23, where -7 to 22 is accepted");
+    let none = ObjectOptions { requests_max: 0, ..ObjectOptions::default() };
+    assert_eq!(open("memory:///", none).to_string(), "option requests_max is 0, where 1 or more is accepted");
+}
