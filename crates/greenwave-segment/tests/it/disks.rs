@@ -5,7 +5,7 @@ use std::process::Command;
 
 use greenwave_segment::{Compression, Error, Log, Options};
 
-use crate::noise;
+use crate::{noise, skipped};
 
 /// Names the mount point to the child, which is this same test binary.
 const DIR: &str = "GREENWAVE_DISK_DIR";
@@ -25,7 +25,7 @@ fn with_disk(child: &str, size: &str) {
     if !mounted {
         let required = std::env::var_os("GREENWAVE_REQUIRE_SERVICES").is_some();
         assert!(!required, "no disk could be mounted: {output:?}");
-        return eprintln!("skipped: this system lets nobody mount a disk for a process alone");
+        return skipped("this system lets nobody mount a disk for a process alone");
     }
     let output = output.unwrap();
     let printed = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();

@@ -30,7 +30,8 @@ fn open(dir: &Path) -> Store {
 
 /// Every tenth is unlike the others; those after it are almost like it.
 fn version(writer: u64, number: u64) -> Bytes {
-    let mut bytes = contents(writer << 32 | number / 10, 1000 + (number / 10 % 7) as usize * 900).to_vec();
+    let mut bytes =
+        contents((writer << 32) | (number / 10), 1000 + (number / 10 % 7) as usize * 900).to_vec();
     bytes.extend(number.to_le_bytes());
     bytes.into()
 }
@@ -55,16 +56,17 @@ fn child() {
             next = next.max(found.map_or(0, |bytes| number_of(&bytes) + 1));
         }
         let mut out = std::io::stdout();
+        let mut attempt = attempts.list("feature").await.unwrap().len() as u32;
         for number in next.. {
             store.put(&format!("{writer}/{}", number % NAMES), version(writer, number)).await.unwrap();
             if number % 4 == 0 {
                 let files = [("lib.rs".to_owned(), version(writer, number))].into();
                 let draft = Draft { files, outcome: Outcome::Failed, note: number.to_string() };
-                attempts.record("feature", draft).await.unwrap();
+                attempt = attempts.record("feature", draft).await.unwrap().number;
             }
             if number % 3 == 0 {
                 store.flush().await.unwrap();
-                writeln!(out, "\nflushed {number}").unwrap();
+                writeln!(out, "\nflushed {number} {attempt}").unwrap();
                 out.flush().unwrap();
             }
         }
@@ -82,10 +84,20 @@ fn spawn(dir: &Path, writer: u64) -> Child {
         .unwrap()
 }
 
-/// The last number that a writer reports, after so many reports.
-fn reported(child: &mut Child, reports: u64) -> Option<u64> {
+/// What a writer says is flushed: all up to a number, and all attempts up to another.
+#[derive(Debug, Clone, Copy)]
+struct Flushed {
+    number: u64,
+    attempt: u32,
+}
+
+/// What a writer has said after so many reports.
+fn reported(child: &mut Child, reports: u64) -> Option<Flushed> {
     let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
-    let flushed = lines.filter_map(|line| line.strip_prefix("flushed ")?.parse().ok());
+    let flushed = lines.filter_map(|line| {
+        let (number, attempt) = line.strip_prefix("flushed ")?.split_once(' ')?;
+        Some(Flushed { number: number.parse().ok()?, attempt: attempt.parse().ok()? })
+    });
     flushed.take(reports as usize).last()
 }
 
@@ -101,8 +113,8 @@ fn nothing_flushed_is_lost_to_sigkill_and_nothing_wrong_is_found() {
         }
         let mut children = [0, 1].map(|writer| spawn(dir.path(), writer));
         for (writer, last) in last.iter_mut().enumerate() {
-            let number = reported(&mut children[writer], 1 + round * 5 % 11 + writer as u64);
-            *last = number.or(*last);
+            let flushed = reported(&mut children[writer], 1 + round * 5 % 11 + writer as u64);
+            *last = flushed.or(*last);
         }
         for child in &mut children {
             child.kill().unwrap();
@@ -112,10 +124,10 @@ fn nothing_flushed_is_lost_to_sigkill_and_nothing_wrong_is_found() {
     }
 }
 
-async fn check(dir: &Path, last: [Option<u64>; 2], round: u64) {
+async fn check(dir: &Path, last: [Option<Flushed>; 2], round: u64) {
     let store = open(dir);
     for (writer, last) in (0..).zip(last) {
-        let last = last.expect("each reports at least once");
+        let Flushed { number: last, attempt: last_attempt } = last.expect("each reports at least once");
         for name in 0..NAMES {
             // The newest number of this name that was flushed.
             let at_least = (last.saturating_sub(NAMES - 1)..=last).find(|number| number % NAMES == name);
@@ -129,14 +141,18 @@ async fn check(dir: &Path, last: [Option<u64>; 2], round: u64) {
         }
         let attempts = Attempts::new(store.clone(), &format!("attempts {writer}"));
         let recorded = attempts.list("feature").await.unwrap();
-        assert!(recorded.len() as u64 > last / 4, "{} attempts, {last} numbers", recorded.len());
+        // Without a gap, since each is written before the next.
+        assert!(recorded.iter().map(|attempt| attempt.number).eq(1..=recorded.len() as u32));
+        assert!(recorded.len() as u32 >= last_attempt, "{} attempts of {last_attempt}", recorded.len());
         for attempt in recorded {
-            let number = attempt.note.parse().unwrap();
             match attempts.files(&attempt).await {
-                Ok(files) => assert_eq!(files["lib.rs"], version(writer, number)),
+                Ok(files) => assert_eq!(files["lib.rs"], version(writer, attempt.note.parse().unwrap())),
                 Err(error) => {
-                    let flushed = number <= last;
-                    assert!(!flushed && matches!(error, Error::Missing { .. }), "{error} in round {round}");
+                    let is_flushed = attempt.number <= last_attempt;
+                    assert!(
+                        !is_flushed && matches!(error, Error::Missing { .. }),
+                        "{error} in round {round}"
+                    );
                 }
             }
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use greenwave_storage::{Error, Options, SegmentCold, SegmentOptions, Store};
 
-use crate::contents;
+use crate::{contents, skipped};
 
 /// Names the mount point to the child, which is this same test binary.
 const DIR: &str = "GREENWAVE_DISK_DIR";
@@ -39,7 +39,7 @@ fn a_full_disk_loses_nothing_and_is_named() {
     if !output.as_ref().is_ok_and(|output| output.stdout.starts_with(b"mounted")) {
         let required = std::env::var_os("GREENWAVE_REQUIRE_SERVICES").is_some();
         assert!(!required, "no disk could be mounted: {output:?}");
-        return eprintln!("skipped: this system lets nobody mount a disk for a process alone");
+        return skipped("this system lets nobody mount a disk for a process alone");
     }
     let output = output.unwrap();
     let printed = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();

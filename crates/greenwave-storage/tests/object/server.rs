@@ -29,7 +29,7 @@ impl Server {
                 !required,
                 "`{PROGRAM}` is not there: cargo install {PROGRAM} --features binary --locked"
             );
-            eprintln!("skipped: `{PROGRAM}` is not there");
+            skipped();
             return None;
         }
         let folder = tempfile::tempdir().unwrap();
@@ -75,6 +75,11 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+#[expect(clippy::print_stderr, reason = "a test that was skipped says so")]
+fn skipped() {
+    eprintln!("skipped: `{PROGRAM}` is not there");
 }
 
 /// Returns when the server listens; `None` if it ended instead.
