@@ -17,7 +17,7 @@ struct Run {
 }
 
 /// Each test stands in `cargo test` as well, with few rounds.
-const RUNS: [Run; 4] = [
+const RUNS: [Run; 5] = [
     Run {
         name: "segment-kills",
         package: "greenwave-segment",
@@ -41,6 +41,14 @@ const RUNS: [Run; 4] = [
         tests: "crash::",
         variable: "GREENWAVE_CRASH_ROUNDS",
         rounds: 10_000,
+    },
+    Run {
+        name: "scheduler-kills",
+        package: "greenwave-scheduler",
+        features: "journal",
+        tests: "resume::",
+        variable: "GREENWAVE_CRASH_ROUNDS",
+        rounds: 500,
     },
     // Wants about 6 GB of memory.
     Run {

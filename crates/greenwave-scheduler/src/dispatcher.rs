@@ -4,16 +4,21 @@
 //! shell that performs its decisions, and a simulation in virtual time is another.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, HashMap};
 use std::time::Duration;
 
+use crate::order::{Choice, Order};
+use crate::resource::{Pools, Want};
 use crate::stats::{PoolStats, Stats};
 use crate::{Error, Graph, Needs, Resources, TaskId};
+
+/// The pool that lost time is told for.
+const WORKERS: &str = "workers";
 
 /// What is decided by the caller before the first task starts.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// The pools that tasks draw on.
+    /// The pools that tasks draw on. One called `workers` is what [`Stats::lost`] is about.
     pub resources: Resources,
     /// Tasks begun and not yet finished, over all their stages; from 1.
     pub tasks_max: usize,
@@ -47,6 +52,7 @@ pub enum OnFailure {
 
 /// What happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Event<'a> {
     /// The run begins. Sent once, first.
     Begin,
@@ -56,6 +62,16 @@ pub enum Event<'a> {
     Done(TaskId),
     /// A task failed: whatever depends on it is skipped.
     Failed(TaskId),
+    /// A stage failed and shall be tried again after this delay. It holds nothing meanwhile, and then queues at its old priority.
+    Retry(TaskId, Duration),
+    /// Time has passed: see [`Dispatcher::wakes_at`].
+    Tick,
+    /// So many units of that pool may be used from now on, up to those that exist. What runs goes on. A pool that does not exist is ignored.
+    Admit(&'a str, u32),
+    /// Nothing starts until [`Resume`](Self::Resume). What runs goes on.
+    Pause,
+    /// Starting goes on.
+    Resume,
     /// Nothing further shall start.
     Stop,
 }
@@ -78,12 +94,29 @@ pub enum State {
     Ready(Duration),
     /// A stage of it runs; since when.
     Running(Duration),
+    /// A stage of it failed and is tried again then.
+    Delayed(Duration),
     /// Ended well.
     Done,
     /// Ended badly.
     Failed,
     /// Never started, because of that failed ancestor.
     Skipped(TaskId),
+}
+
+/// A task that is added while others run.
+#[derive(Debug, Clone, Copy)]
+pub struct Addition<'a> {
+    /// Its name, for errors.
+    pub id: &'a str,
+    /// Its rank among the others, highest first.
+    pub rank: u64,
+    /// What its first stage holds.
+    pub needs: &'a Needs,
+    /// What it waits for, in any state: of a failed one it is skipped.
+    pub after: &'a [TaskId],
+    /// What shall wait for it, and waits for others still.
+    pub before: &'a [TaskId],
 }
 
 /// The decisions for one run of one graph.
@@ -93,8 +126,21 @@ pub struct Dispatcher {
     tasks: Vec<Task>,
     /// Dependants of all tasks in one row, task after task; `Task::dependants` is a range in it.
     dependants: Vec<TaskId>,
+    /// Dependants that came to be since.
+    added: HashMap<TaskId, Vec<TaskId>>,
+    pools: Pools,
+    free: Vec<i64>,
+    /// What stages need, each once.
+    needs: HashMap<Needs, u32>,
+    /// The last of them, since neighbours often need the same.
+    last_needs: Option<(Needs, u32)>,
+    wants: Vec<Box<[Want]>>,
+    /// Two for each of `needs`: of tasks not begun yet, and of tasks begun.
     classes: Vec<Class>,
-    free: Vec<u32>,
+    delayed: BinaryHeap<Reverse<(Duration, TaskId)>>,
+    order: Order,
+    workers: Option<usize>,
+    paused: bool,
     stopped: bool,
     clock: Duration,
     stats: Stats,
@@ -104,23 +150,26 @@ pub struct Dispatcher {
 struct Task {
     state: State,
     rank: u64,
-    /// Units of each pool that the current stage wants or holds.
-    needs: Box<[u32]>,
     dependants: std::ops::Range<u32>,
-    begun: bool,
+    /// What the current stage wants or holds: a place in `Dispatcher::wants`.
+    wants: u32,
     overtaken: u32,
+    begun: bool,
+    /// How long its stages ran, all together.
+    took: Duration,
 }
 
 /// Ready tasks that want the same, so that when the first does not fit none does.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Class {
-    needs: Box<[u32]>,
-    begun: bool,
+    /// Highest first. May hold a task that has started by another way since.
     ready: BinaryHeap<(u64, Reverse<TaskId>)>,
+    /// How many are ready indeed.
+    count: usize,
 }
 
 impl Dispatcher {
-    /// A dispatcher for a graph, given each task's rank (highest first) and the needs of its first stage.
+    /// A dispatcher for a graph, given each task's rank (highest first) and the needs of its first stage. In O(tasks + dependencies).
     ///
     /// # Errors
     /// [`Error::ResourceTooSmall`] for a task that could never start.
@@ -130,25 +179,49 @@ impl Dispatcher {
         ranks: &[u64],
         mut needs: impl FnMut(TaskId) -> Needs,
     ) -> Result<Self, Error> {
-        let mut dependants = Vec::new();
-        let mut tasks = Vec::with_capacity(graph.len());
+        let pools = limits.resources.pools.iter().map(|(name, limit)| PoolStats::new(name, *limit)).collect();
+        let numbers = Pools::new(&limits.resources);
+        let mut dispatcher = Self {
+            free: numbers.limits.iter().map(|&units| units.into()).collect(),
+            workers: numbers.number(WORKERS),
+            pools: numbers,
+            limits,
+            tasks: Vec::with_capacity(graph.len()),
+            dependants: Vec::new(),
+            added: HashMap::new(),
+            needs: HashMap::new(),
+            last_needs: None,
+            wants: Vec::new(),
+            classes: Vec::new(),
+            delayed: BinaryHeap::new(),
+            order: Order::default(),
+            paused: false,
+            stopped: false,
+            clock: Duration::ZERO,
+            stats: Stats::new(graph.len(), pools),
+        };
         for task in graph.tasks() {
-            let from = dependants.len() as u32;
-            dependants.extend(graph.dependants(task));
-            tasks.push(Task {
+            let from = dispatcher.dependants.len() as u32;
+            dispatcher.dependants.extend_from_slice(graph.dependants(task));
+            let wants = dispatcher.number_of(&needs(task)).map_err(|lack| too_small(graph.id(task), lack))?;
+            dispatcher.tasks.push(Task {
                 state: State::Waiting(graph.dependencies(task).len() as u32),
                 rank: ranks.get(task.index()).copied().unwrap_or(0),
-                needs: resolve(&limits.resources, graph.id(task), &needs(task))?,
-                dependants: from..dependants.len() as u32,
-                begun: false,
+                dependants: from..dispatcher.dependants.len() as u32,
+                wants,
                 overtaken: 0,
+                begun: false,
+                took: Duration::ZERO,
             });
         }
-        let free: Vec<u32> = limits.resources.pools.iter().map(|&(_, units)| units).collect();
-        let pools = limits.resources.pools.iter().map(|(name, limit)| PoolStats::new(name, *limit)).collect();
-        let stats = Stats::new(tasks.len(), pools);
-        let clock = Duration::ZERO;
-        Ok(Self { limits, tasks, dependants, classes: Vec::new(), free, stopped: false, clock, stats })
+        Ok(dispatcher)
+    }
+
+    /// Lets rules of an order choose among what is ready, beside the ranks. Before the run begins.
+    #[must_use]
+    pub fn with_order(mut self, order: Order) -> Self {
+        self.order = order;
+        self
     }
 
     /// Takes note of an event at a time since the start of the run, and says what to do.
@@ -166,26 +239,79 @@ impl Dispatcher {
         actions: &mut Vec<Action>,
     ) -> Result<(), Error> {
         self.pass_time(now);
-        let result = match event {
-            Event::Begin => self.begin(),
-            Event::Next(task, needs) => self.next_stage(task, needs, actions),
-            Event::Done(task) => self.done(task),
-            Event::Failed(task) => self.failed(task, actions),
-            Event::Stop => {
-                self.stopped = true;
-                Ok(())
-            }
-        };
+        let result = self.take_note(event, actions);
         self.start_what_fits(actions);
         result
     }
 
+    fn take_note(&mut self, event: Event<'_>, actions: &mut Vec<Action>) -> Result<(), Error> {
+        match event {
+            Event::Begin => self.begin(),
+            Event::Next(task, needs) => return self.next_stage(task, needs, actions),
+            Event::Done(task) => self.done(task),
+            Event::Failed(task) => self.failed(task, actions),
+            Event::Retry(task, delay) => self.delay(task, delay),
+            // Time has passed already.
+            Event::Tick => {}
+            Event::Admit(pool, units) => self.admit(pool, units),
+            Event::Pause => self.paused = true,
+            Event::Resume => self.paused = false,
+            Event::Stop => self.stopped = true,
+        }
+        Ok(())
+    }
+
     /// Counts a task as done before the run begins: it was finished by an earlier, interrupted run.
     pub fn already_done(&mut self, task: TaskId) {
-        if !matches!(self.tasks[task.index()].state, State::Done) {
+        if matches!(self.tasks[task.index()].state, State::Waiting(_)) {
+            self.stats.waiting -= 1;
             self.finish(task, State::Done);
             self.release_dependants(task);
         }
+    }
+
+    /// Adds a task to the run, at a time since its start.
+    ///
+    /// # Errors
+    /// [`Error::ResourceTooSmall`]; [`Error::NotWaiting`] if one of `before` may have started already; [`Error::Cycle`] if one of `before` leads
+    /// to one of `after`. Nothing is added then.
+    pub fn add(
+        &mut self,
+        now: Duration,
+        addition: Addition<'_>,
+        actions: &mut Vec<Action>,
+    ) -> Result<TaskId, Error> {
+        self.pass_time(now);
+        let Addition { id, rank, needs, after, before } = addition;
+        let is_waiting = |task: &&TaskId| matches!(self.tasks[task.index()].state, State::Waiting(_));
+        if !before.iter().all(|task| is_waiting(&task)) {
+            return Err(Error::NotWaiting { id: id.to_owned() });
+        }
+        if self.leads_to(before, after) {
+            return Err(Error::Cycle { path: vec![id.to_owned()] });
+        }
+        let wants = self.number_of(needs).map_err(|lack| too_small(id, lack))?;
+        let task = TaskId::from_index(self.tasks.len());
+        let open: Vec<TaskId> = after.iter().copied().filter(|task| !self.is_settled(*task)).collect();
+        let state = State::Waiting(open.len() as u32);
+        let none = self.dependants.len() as u32;
+        let (dependants, took) = (none..none, Duration::ZERO);
+        self.tasks.push(Task { state, rank, dependants, wants, overtaken: 0, begun: false, took });
+        (self.stats.tasks, self.stats.waiting) = (self.stats.tasks + 1, self.stats.waiting + 1);
+        open.iter().for_each(|before| self.added.entry(*before).or_default().push(task));
+        self.hold_back(task, before);
+        match after.iter().find_map(|after| self.failed_ancestor(*after)) {
+            Some(failed) => self.skip_from(task, failed, actions),
+            None if open.is_empty() && self.stats.begun => self.make_ready(task),
+            None => {}
+        }
+        self.start_what_fits(actions);
+        Ok(task)
+    }
+
+    /// When a [`Tick`](Event::Tick) is due, as a time since the start of the run: a stage is to be tried again then.
+    pub fn wakes_at(&self) -> Option<Duration> {
+        self.delayed.peek().map(|Reverse((until, _))| *until)
     }
 
     /// Where a task is.
@@ -193,10 +319,15 @@ impl Dispatcher {
         self.tasks[task.index()].state
     }
 
+    /// How long a task's stages ran, all together, as far as they ended.
+    pub fn took(&self, task: TaskId) -> Duration {
+        self.tasks[task.index()].took
+    }
+
     /// Whether nothing runs and nothing further will.
     pub fn is_finished(&self) -> bool {
-        self.stats.running == 0
-            && (self.stopped || self.stats.finished() == self.tasks.len() || self.classes_empty())
+        let Stats { running, ready, delayed, .. } = self.stats;
+        running == 0 && (self.stopped || (ready == 0 && delayed == 0))
     }
 
     /// The figures up to the last event.
@@ -204,135 +335,275 @@ impl Dispatcher {
         &self.stats
     }
 
-    fn begin(&mut self) -> Result<(), Error> {
+    fn begin(&mut self) {
         self.stats.begun = true;
         for at in 0..self.tasks.len() {
             if self.tasks[at].state == State::Waiting(0) {
                 self.make_ready(TaskId(at as u32));
             }
         }
-        Ok(())
     }
 
     fn next_stage(&mut self, task: TaskId, needs: &Needs, actions: &mut Vec<Action>) -> Result<(), Error> {
         if !self.give_back(task) {
             return Ok(());
         }
-        match resolve(&self.limits.resources, "", needs) {
-            Ok(needs) => {
-                self.tasks[task.index()].needs = needs;
+        match self.number_of(needs) {
+            Ok(wants) => {
+                self.tasks[task.index()].wants = wants;
                 self.make_ready(task);
                 Ok(())
             }
-            Err(error) => {
+            Err(lack) => {
                 self.fail(task, actions);
-                Err(error)
+                Err(too_small("", lack))
             }
         }
     }
 
-    fn done(&mut self, task: TaskId) -> Result<(), Error> {
+    fn done(&mut self, task: TaskId) {
         if self.give_back(task) {
             self.finish(task, State::Done);
             self.release_dependants(task);
         }
-        Ok(())
     }
 
-    fn failed(&mut self, task: TaskId, actions: &mut Vec<Action>) -> Result<(), Error> {
+    fn failed(&mut self, task: TaskId, actions: &mut Vec<Action>) {
         if self.give_back(task) {
             self.fail(task, actions);
         }
-        Ok(())
     }
 
     fn fail(&mut self, task: TaskId, actions: &mut Vec<Action>) {
         self.finish(task, State::Failed);
         self.stopped |= self.limits.on_failure == OnFailure::StopAtFirst;
-        self.skip_dependants(task, actions);
+        self.skip_dependants(task, task, actions);
     }
 
-    fn skip_dependants(&mut self, failed: TaskId, actions: &mut Vec<Action>) {
-        let mut reached = vec![failed];
+    fn delay(&mut self, task: TaskId, delay: Duration) {
+        if self.give_back(task) {
+            let until = self.clock + delay;
+            self.tasks[task.index()].state = State::Delayed(until);
+            self.delayed.push(Reverse((until, task)));
+            self.stats.delayed += 1;
+            self.stats.retries += 1;
+        }
+    }
+
+    fn admit(&mut self, pool: &str, units: u32) {
+        let Some(at) = self.pools.number(pool) else { return };
+        let stats = &mut self.stats.pools[at];
+        let units = units.min(stats.limit);
+        self.free[at] += i64::from(units) - i64::from(stats.admitted);
+        stats.admitted = units;
+    }
+
+    /// Skips a task that waits, and what depends on it.
+    fn skip_from(&mut self, task: TaskId, failed: TaskId, actions: &mut Vec<Action>) {
+        self.stats.waiting -= 1;
+        self.finish(task, State::Skipped(failed));
+        actions.push(Action::Skip(task, failed));
+        self.skip_dependants(task, failed, actions);
+    }
+
+    fn skip_dependants(&mut self, from: TaskId, failed: TaskId, actions: &mut Vec<Action>) {
+        let mut reached = vec![from];
         while let Some(task) = reached.pop() {
-            for at in self.tasks[task.index()].dependants.clone() {
-                let dependant = self.dependants[at as usize];
-                if matches!(self.tasks[dependant.index()].state, State::Waiting(_)) {
-                    self.finish(dependant, State::Skipped(failed));
+            self.for_each_dependant(task, |this, dependant| {
+                if matches!(this.tasks[dependant.index()].state, State::Waiting(_)) {
+                    this.stats.waiting -= 1;
+                    this.finish(dependant, State::Skipped(failed));
                     actions.push(Action::Skip(dependant, failed));
                     reached.push(dependant);
                 }
-            }
+            });
         }
     }
 
     fn release_dependants(&mut self, task: TaskId) {
+        self.for_each_dependant(task, |this, dependant| {
+            let state = &mut this.tasks[dependant.index()].state;
+            if let State::Waiting(count) = state {
+                *count -= 1;
+                if *count == 0 && this.stats.begun {
+                    this.make_ready(dependant);
+                }
+            }
+        });
+    }
+
+    fn for_each_dependant(&mut self, task: TaskId, mut act: impl FnMut(&mut Self, TaskId)) {
         for at in self.tasks[task.index()].dependants.clone() {
             let dependant = self.dependants[at as usize];
-            if let State::Waiting(count) = &mut self.tasks[dependant.index()].state {
-                *count -= 1;
-                // Before `Begin`, whatever is ready by then is found there.
-                if *count == 0 && self.stats.begun {
-                    self.make_ready(dependant);
-                }
+            act(self, dependant);
+        }
+        if self.added.is_empty() {
+            return;
+        }
+        for dependant in self.added.get(&task).cloned().unwrap_or_default() {
+            act(self, dependant);
+        }
+    }
+
+    /// Has tasks that wait wait for one more.
+    fn hold_back(&mut self, task: TaskId, before: &[TaskId]) {
+        for later in before {
+            if let State::Waiting(count) = &mut self.tasks[later.index()].state {
+                *count += 1;
+                self.added.entry(task).or_default().push(*later);
             }
         }
     }
 
+    fn is_settled(&self, task: TaskId) -> bool {
+        matches!(self.tasks[task.index()].state, State::Done | State::Failed | State::Skipped(_))
+    }
+
+    fn failed_ancestor(&self, task: TaskId) -> Option<TaskId> {
+        match self.tasks[task.index()].state {
+            State::Failed => Some(task),
+            State::Skipped(failed) => Some(failed),
+            _ => None,
+        }
+    }
+
+    /// Whether one of `to` is, or depends on, one of `from`.
+    fn leads_to(&mut self, from: &[TaskId], to: &[TaskId]) -> bool {
+        let mut seen = std::collections::HashSet::new();
+        let mut reached = from.to_vec();
+        while let Some(task) = reached.pop() {
+            if to.contains(&task) {
+                return true;
+            }
+            if seen.insert(task) {
+                self.for_each_dependant(task, |_, dependant| reached.push(dependant));
+            }
+        }
+        false
+    }
+
+    /// The place of needs in `wants`.
+    fn number_of(&mut self, needs: &Needs) -> Result<u32, (String, u32, u32)> {
+        if let Some((last, number)) = &self.last_needs
+            && last == needs
+        {
+            return Ok(*number);
+        }
+        let number = match self.needs.get(needs) {
+            Some(&number) => number,
+            None => {
+                let wants = self.pools.resolve(needs)?;
+                self.free.extend(self.pools.limits[self.free.len()..].iter().map(|&units| i64::from(units)));
+                self.wants.push(wants);
+                self.classes.extend([Class::default(), Class::default()]);
+                let number = (self.wants.len() - 1) as u32;
+                self.needs.insert(needs.clone(), number);
+                number
+            }
+        };
+        self.last_needs = Some((needs.clone(), number));
+        Ok(number)
+    }
+
     fn make_ready(&mut self, id: TaskId) {
         let task = &mut self.tasks[id.index()];
+        match task.state {
+            State::Waiting(_) => self.stats.waiting -= 1,
+            State::Delayed(_) => self.stats.delayed -= 1,
+            _ => {}
+        }
         task.state = State::Ready(self.clock);
-        task.overtaken = 0;
         self.stats.ready += 1;
-        let class = self.classes.iter().position(|it| it.begun == task.begun && it.needs == task.needs);
-        let class = class.unwrap_or_else(|| {
-            let (needs, begun) = (task.needs.clone(), task.begun);
-            self.classes.push(Class { needs, begun, ready: BinaryHeap::new() });
-            self.classes.len() - 1
-        });
+        let class = task.class();
         self.classes[class].ready.push((task.rank, Reverse(id)));
+        self.classes[class].count += 1;
+        self.order.ready(class, id);
     }
 
     fn start_what_fits(&mut self, actions: &mut Vec<Action>) {
-        while !self.stopped {
-            let Some(class) = self.best_that_fits() else { return };
-            let (_, Reverse(task)) =
-                self.classes[class].ready.pop().expect("only classes with a task are chosen");
+        while !self.stopped && !self.paused && self.stats.ready > 0 {
+            let Some(task) = self.best_that_fits() else { return };
             self.start(task);
             actions.push(Action::Start(task));
         }
     }
 
-    /// The class whose first task has the highest rank of those that can start now. Those above it that
-    /// cannot are overtaken; one overtaken too often keeps what it lacks from those below.
-    fn best_that_fits(&mut self) -> Option<usize> {
-        let mut order: Vec<usize> =
-            (0..self.classes.len()).filter(|&at| !self.classes[at].ready.is_empty()).collect();
-        order.sort_unstable_by_key(|&at| Reverse(self.classes[at].ready.peek().copied()));
-        let mut reserved = vec![false; self.free.len()];
-        let mut overtaken = Vec::new();
-        for at in order {
-            let class = &self.classes[at];
-            if self.fits(class, &reserved) {
-                for task in overtaken {
-                    let task: TaskId = task;
-                    self.tasks[task.index()].overtaken += 1;
-                }
-                return Some(at);
+    /// The class whose first task has the highest rank of those that can start now, and in it the task that the order's rules prefer. Those
+    /// above it that cannot are overtaken; one overtaken too often keeps what it lacks from those below.
+    fn best_that_fits(&mut self) -> Option<TaskId> {
+        let mut fitting: Option<((u64, Reverse<TaskId>), usize)> = None;
+        let mut blocked: Vec<((u64, Reverse<TaskId>), usize)> = Vec::new();
+        for at in 0..self.classes.len() {
+            let Some(first) = self.first_of(at) else { continue };
+            if !self.fits(at) {
+                blocked.push((first, at));
+            } else if fitting.is_none_or(|(best, _)| first > best) {
+                fitting = Some((first, at));
             }
-            let &(_, Reverse(first)) = class.ready.peek().expect("empty classes were left out");
-            if self.tasks[first.index()].overtaken >= self.limits.overtakes_max {
-                reserved.iter_mut().zip(&class.needs).for_each(|(kept, &wanted)| *kept |= wanted > 0);
-            }
-            overtaken.push(first);
         }
-        None
+        let (first, class) = fitting?;
+        if blocked.is_empty() {
+            return Some(self.preferred(class, first));
+        }
+        self.not_reserved(first, class, blocked)
     }
 
-    fn fits(&self, class: &Class, reserved: &[bool]) -> bool {
-        let admitted = class.begun || self.stats.in_flight < self.limits.tasks_max;
-        let mut pools = class.needs.iter().zip(&self.free).zip(reserved);
-        admitted && pools.all(|((&wanted, &free), &kept)| wanted == 0 || (wanted <= free && !kept))
+    /// Like the class that fits, unless what it takes is kept free for tasks above that were overtaken too often.
+    fn not_reserved(
+        &mut self,
+        first: (u64, Reverse<TaskId>),
+        class: usize,
+        mut blocked: Vec<((u64, Reverse<TaskId>), usize)>,
+    ) -> Option<TaskId> {
+        blocked.retain(|(above, _)| *above > first);
+        let reserved: Vec<usize> = blocked
+            .iter()
+            .filter(|((_, Reverse(task)), _)| self.tasks[task.index()].overtaken >= self.limits.overtakes_max)
+            .flat_map(|(_, at)| self.wants[at / 2].iter().map(|want| want.0))
+            .collect();
+        let is_free = |class: usize| self.wants[class / 2].iter().all(|(pool, _)| !reserved.contains(pool));
+        let (first, class) =
+            if is_free(class) { (first, class) } else { self.next_that_fits(first, &is_free)? };
+        for ((_, Reverse(task)), _) in blocked {
+            self.tasks[task.index()].overtaken += 1;
+        }
+        Some(self.preferred(class, first))
+    }
+
+    /// The best class below one, of those that fit and are free.
+    fn next_that_fits(
+        &self,
+        below: (u64, Reverse<TaskId>),
+        is_free: &impl Fn(usize) -> bool,
+    ) -> Option<((u64, Reverse<TaskId>), usize)> {
+        let others = (0..self.classes.len()).filter_map(|at| Some((*self.classes[at].ready.peek()?, at)));
+        others.filter(|(first, at)| *first < below && self.fits(*at) && is_free(*at)).max()
+    }
+
+    /// The first task of a class, once those are gone that have started by another way.
+    fn first_of(&mut self, class: usize) -> Option<(u64, Reverse<TaskId>)> {
+        if self.classes[class].count == 0 {
+            self.classes[class].ready.clear();
+            return None;
+        }
+        loop {
+            let &first = self.classes[class].ready.peek().expect("as many are in it as are ready");
+            if self.is_ready(first.1.0, class) {
+                return Some(first);
+            }
+            self.classes[class].ready.pop();
+        }
+    }
+
+    /// What the order's rules make of the choice of a task.
+    fn preferred(&mut self, class: usize, (rank, Reverse(task)): (u64, Reverse<TaskId>)) -> TaskId {
+        if self.order.is_plain() {
+            return task;
+        }
+        let mut order = std::mem::take(&mut self.order);
+        let preferred = order.preferred(self.clock, class, (rank, task), self);
+        self.order = order;
+        preferred
     }
 
     fn start(&mut self, id: TaskId) {
@@ -340,14 +611,24 @@ impl Dispatcher {
         if let State::Ready(since) = task.state {
             self.stats.waited += self.clock - since;
         }
+        let class = task.class();
         self.stats.in_flight += usize::from(!task.begun);
         task.begun = true;
         task.state = State::Running(self.clock);
         self.stats.ready -= 1;
         self.stats.running += 1;
-        for (at, wanted) in task.needs.iter().enumerate() {
-            self.free[at] -= wanted;
-            self.stats.pools[at].take(*wanted);
+        self.stats.started += 1;
+        self.classes[class].count -= 1;
+        // Where it usually is, so that heaps do not fill with what has started.
+        if self.classes[class].ready.peek().is_some_and(|(_, Reverse(first))| *first == id) {
+            self.classes[class].ready.pop();
+        }
+        self.order.started(class, id, self.clock);
+        for &(pool, units) in &self.wants[task.wants as usize] {
+            self.free[pool] -= i64::from(units);
+            if let Some(pool) = self.stats.pools.get_mut(pool) {
+                pool.take(units);
+            }
         }
     }
 
@@ -355,11 +636,16 @@ impl Dispatcher {
     fn give_back(&mut self, id: TaskId) -> bool {
         let task = &mut self.tasks[id.index()];
         let State::Running(since) = task.state else { return false };
-        self.stats.busy += self.clock - since;
+        let took = self.clock - since;
+        task.took += took;
+        self.order.ended(task.wants, id);
+        self.stats.busy += took;
         self.stats.running -= 1;
-        for (at, held) in task.needs.iter().enumerate() {
-            self.free[at] += held;
-            self.stats.pools[at].used -= held;
+        for &(pool, units) in &self.wants[task.wants as usize] {
+            self.free[pool] += i64::from(units);
+            if let Some(pool) = self.stats.pools.get_mut(pool) {
+                pool.used -= units;
+            }
         }
         true
     }
@@ -377,20 +663,62 @@ impl Dispatcher {
 
     fn pass_time(&mut self, now: Duration) {
         let passed = now.saturating_sub(self.clock);
-        self.clock += passed;
-        self.stats.wall = self.clock;
-        for pool in &mut self.stats.pools {
-            pool.busy += passed * pool.used;
+        if !passed.is_zero() {
+            self.clock += passed;
+            self.stats.wall = self.clock;
+            for pool in &mut self.stats.pools {
+                pool.busy += passed * pool.used;
+            }
+            self.count_lost(passed);
+        }
+        while self.delayed.peek().is_some_and(|Reverse((until, _))| *until <= self.clock) {
+            let Some(Reverse((_, task))) = self.delayed.pop() else { return };
+            self.make_ready(task);
         }
     }
 
-    fn classes_empty(&self) -> bool {
-        self.classes.iter().all(|class| class.ready.is_empty())
+    /// Why workers were idle in the time that has just passed, in which nothing changed.
+    fn count_lost(&mut self, passed: Duration) {
+        let Some(workers) = self.workers.filter(|_| self.stats.begun) else { return };
+        let PoolStats { limit, admitted, used, .. } = self.stats.pools[workers];
+        let Stats { ready, delayed, waiting, lost, .. } = &mut self.stats;
+        let refused = limit - admitted.max(used).min(limit);
+        lost.worker += passed * refused;
+        let idle = passed * (limit - refused).saturating_sub(used);
+        let cause = match () {
+            () if self.paused && *ready > 0 => &mut lost.worker,
+            () if *ready > 0 && !self.stopped => &mut lost.resource,
+            () if *delayed > 0 => &mut lost.retry,
+            () if *waiting > 0 && !self.stopped => &mut lost.dependency,
+            () => &mut lost.tail,
+        };
+        *cause += idle;
     }
 }
 
-fn resolve(resources: &Resources, id: &str, needs: &Needs) -> Result<Box<[u32]>, Error> {
-    let refuse =
-        |(resource, wanted, limit)| Error::ResourceTooSmall { id: id.to_owned(), resource, wanted, limit };
-    resources.resolve(needs).map_err(refuse)
+impl Choice for Dispatcher {
+    fn is_ready(&self, task: TaskId, class: usize) -> bool {
+        let task = &self.tasks[task.index()];
+        matches!(task.state, State::Ready(_)) && task.class() == class
+    }
+
+    fn fits(&self, class: usize) -> bool {
+        let admitted = class % 2 == 1 || self.stats.in_flight < self.limits.tasks_max;
+        admitted && self.wants[class / 2].iter().all(|&(pool, units)| i64::from(units) <= self.free[pool])
+    }
+
+    fn first(&self, class: usize) -> Option<(u64, TaskId)> {
+        self.classes[class].ready.peek().map(|&(rank, Reverse(task))| (rank, task))
+    }
+}
+
+impl Task {
+    /// Where it queues: beside others that want the same and have begun, or have not.
+    fn class(&self) -> usize {
+        self.wants as usize * 2 + usize::from(self.begun)
+    }
+}
+
+fn too_small(id: &str, (resource, wanted, limit): (String, u32, u32)) -> Error {
+    Error::ResourceTooSmall { id: id.to_owned(), resource, wanted, limit }
 }

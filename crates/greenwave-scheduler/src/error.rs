@@ -39,6 +39,27 @@ pub enum Error {
         /// Units that exist.
         limit: u32,
     },
+    /// A task was added before one that does not wait any more.
+    #[error("task `{id}` shall go before a task that may have started already")]
+    NotWaiting {
+        /// The task that was to be added.
+        id: String,
+    },
+    /// A task was added when all others had ended, or the run was stopped.
+    #[error("task `{id}` comes too late: the run has ended")]
+    Ended {
+        /// The task that was to be added.
+        id: String,
+    },
+    /// The jobserver could not be made.
+    #[cfg(feature = "jobserver")]
+    #[error("cannot {operation} a jobserver")]
+    Jobserver {
+        /// What was attempted.
+        operation: &'static str,
+        /// Why.
+        source: std::io::Error,
+    },
     /// The journal could not be opened, read or written.
     #[cfg(feature = "journal")]
     #[error("cannot {operation} the journal in {}", dir.display())]

@@ -2,17 +2,24 @@
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
+use futures_util::future::Either;
 use tokio::sync::watch;
-use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 
-use crate::dispatcher::{Action, Dispatcher, Event, Limits};
+use crate::control::{AddedStage, BoxedStage, Pauser, Request, Stopper, Wish};
+use crate::dispatcher::{Action, Addition, Dispatcher, Event, Limits};
+use crate::job::Job;
 use crate::priority::Priority;
+use crate::retries::{Backoffs, Retries};
+use crate::running::{Ended, Inline, Running, Spawned, guarded};
 use crate::stats::Stats;
-use crate::{Error, Graph, Needs, TaskId};
+use crate::workers::{Admission, Workers};
+use crate::{Durations, Error, Graph, Needs, TaskId};
 
 /// How one stage of a task ended.
 #[derive(Debug)]
@@ -24,6 +31,9 @@ pub enum Step<R, E> {
     Next(Needs),
     /// The task has failed; what depends on it is skipped.
     Failed(E),
+    /// The stage has failed in a way that may pass: it is tried again as [`Executor::retries`] allows, and the task has failed when
+    /// these are used up.
+    Again(E),
 }
 
 /// Which stage of which task is to be run.
@@ -31,8 +41,10 @@ pub enum Step<R, E> {
 pub struct Stage {
     /// The task.
     pub task: TaskId,
-    /// How many stages of it have ended: 0 for the first.
+    /// How many stages of it have ended well: 0 for the first.
     pub number: u32,
+    /// How often this stage was tried before: 0 for the first time.
+    pub retry: u32,
 }
 
 /// How a task ended.
@@ -69,51 +81,54 @@ pub enum Failure<E> {
 
 /// A change worth telling somebody about, told from the coordinating task as it happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Progress {
     /// A stage starts.
     Started(Stage),
+    /// A stage ended well, and another follows.
+    Ended(Stage),
+    /// A stage failed and is tried again after so long.
+    Retrying(Stage, Duration),
     /// A task ended well.
     Done(TaskId),
     /// A task failed.
     Failed(TaskId),
     /// A task is skipped because of that failed ancestor.
     Skipped(TaskId, TaskId),
+    /// A task was added.
+    Added(TaskId),
 }
 
 /// What happened to every task, and the figures of the run.
 #[derive(Debug)]
 pub struct Report<R, E> {
-    /// By [`TaskId::index`].
+    /// By [`TaskId::index`], added tasks last.
     pub outcomes: Vec<Outcome<R, E>>,
     /// The final figures.
     pub stats: Stats,
+    /// The longest chain of tasks by the time they took, or all their time over the units of the pool `workers`, whichever is longer: no
+    /// schedule of these tasks could have been shorter. Added tasks count in the second only.
+    pub lower_bound: Duration,
 }
 
 /// Runs graphs of asynchronous tasks.
 ///
-/// One coordinator holds the dispatcher and no lock; each stage is a tokio task of its own. Dropping the
-/// future of [`run`](Executor::run) aborts all stages, which drops what they hold, child processes included.
+/// One coordinator holds the dispatcher and no lock. Dropping the future of a run aborts all stages, which drops what they hold, child
+/// processes included.
 #[derive(Debug, Clone, Default)]
 pub struct Executor {
     /// Resources and other limits.
     pub limits: Limits,
     /// Which of several ready tasks goes first.
     pub priority: Priority,
-    /// The longest that one stage may run; `None` for as long as it likes.
+    /// The longest that one stage may run; `None` for as long as it likes. [`Job::time_max`] says it for each task.
     pub stage_time_max: Option<Duration>,
+    /// How often and when a stage that says [`Step::Again`] is tried again.
+    pub retries: Retries,
+    /// How many units of the pool `workers` are used: all, or what the machine's load and the jobserver leave.
+    pub workers: Workers,
     stats: Arc<Mutex<Stats>>,
-    stop: Arc<watch::Sender<bool>>,
-}
-
-/// Stops the runs of an executor, those to come included. Clones stop the same.
-#[derive(Debug, Clone)]
-pub struct Stopper(Arc<watch::Sender<bool>>);
-
-impl Stopper {
-    /// Aborts all stages, and has [`Executor::run`] return when they are gone. May be called at any time and again.
-    pub fn stop(&self) {
-        self.0.send_replace(true);
-    }
+    wish: Arc<watch::Sender<Wish>>,
 }
 
 impl Executor {
@@ -122,7 +137,7 @@ impl Executor {
         Self { limits, ..Self::default() }
     }
 
-    /// Figures of the run under way, up to its last event; of the last run if none is.
+    /// Figures of the run under way, up to its last events; of the last run if none is.
     pub fn stats(&self) -> Stats {
         self.stats.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -135,64 +150,96 @@ impl Executor {
 
     /// A handle that stops runs from elsewhere.
     pub fn stopper(&self) -> Stopper {
-        Stopper(Arc::clone(&self.stop))
+        Stopper(Arc::clone(&self.wish))
     }
 
-    /// Runs every task of the graph that is not `already_done`.
+    /// A handle that pauses runs from elsewhere.
+    pub fn pauser(&self) -> Pauser {
+        Pauser(Arc::clone(&self.wish))
+    }
+
+    /// Runs every task of the graph that is not `already_done`. The same as [`run_job`](Self::run_job), for what is needed most.
     ///
     /// `needs` says what a task's first stage holds, `expected` what a task will probably take
     /// ([`Durations`](crate::Durations) knows, or `|_| Durations::DEFAULT`), `stage` makes the future of one stage, and `observe` is told what happens.
-    /// A panic in a stage is a failure of its task.
     ///
     /// # Errors
     /// [`Error::ResourceTooSmall`] before anything starts, if some task could never start.
     pub async fn run<T, R, E, F>(
         &self,
         graph: &Graph<T>,
-        expected: impl Fn(TaskId) -> Duration,
+        expected: impl Fn(TaskId) -> Duration + Send,
         already_done: &[TaskId],
-        needs: impl FnMut(TaskId) -> Needs,
+        needs: impl FnMut(TaskId) -> Needs + Send,
         stage: impl Fn(Stage) -> F,
-        mut observe: impl FnMut(Progress),
+        observe: impl FnMut(Progress) + Send,
     ) -> Result<Report<R, E>, Error>
     where
         R: Send + 'static,
         E: Send + 'static,
         F: Future<Output = Step<R, E>> + Send + 'static,
     {
-        let ranks = self.priority.ranks(graph, expected);
-        let mut dispatcher = Dispatcher::new(graph, self.limits.clone(), &ranks, needs)?;
-        already_done.iter().for_each(|&task| dispatcher.already_done(task));
-        let mut run = Run::new(self, graph.len());
-        already_done.iter().for_each(|task| run.outcomes[task.index()] = Outcome::AlreadyDone);
+        let job = Job::new().expected(expected).already_done(already_done).needs(needs).observe(observe);
+        self.run_job(graph, job, stage).await
+    }
 
-        let mut stop = self.stop.subscribe();
-        let mut actions = Vec::new();
-        dispatcher.handle(Duration::ZERO, Event::Begin, &mut actions)?;
-        loop {
-            self.publish(&dispatcher);
-            run.perform(&mut actions, &stage, &mut observe);
-            let ended = tokio::select! {
-                biased;
-                // The sender is ours, so this ends only by being stopped.
-                () = stopped(&mut stop) => {
-                    run.futures.shutdown().await;
-                    break;
-                }
-                ended = run.next_ended() => ended,
-            };
-            let Some((task, step)) = ended else { break };
-            let now = run.started.elapsed();
-            let event = match &step {
-                Ok(Step::Next(needs)) => Event::Next(task, needs),
-                Ok(Step::Done(_)) => Event::Done(task),
-                Ok(Step::Failed(_)) | Err(_) => Event::Failed(task),
-            };
-            let refused = dispatcher.handle(now, event, &mut actions).err();
-            run.note(task, step, refused, &mut observe);
-        }
-        self.publish(&dispatcher);
-        Ok(Report { outcomes: run.outcomes, stats: dispatcher.stats().clone() })
+    /// Runs every task of a graph, each stage as a task of the runtime, so that they use all its threads. A panic in a stage is a failure of
+    /// its task.
+    ///
+    /// # Errors
+    /// [`Error::ResourceTooSmall`] before anything starts, if some task could never start.
+    pub async fn run_job<T, R, E, F>(
+        &self,
+        graph: &Graph<T>,
+        job: Job<'_, R, E>,
+        stage: impl Fn(Stage) -> F,
+    ) -> Result<Report<R, E>, Error>
+    where
+        R: Send + 'static,
+        E: Send + 'static,
+        F: Future<Output = Step<R, E>> + Send + 'static,
+    {
+        self.coordinate(graph, job, stage, Spawned::new()).await
+    }
+
+    /// Like [`run_job`](Self::run_job), with all stages within the task that calls: they may borrow, need not be [`Send`], and cost a third as
+    /// much; but whatever computes for long keeps all others waiting. For stages that wait: for the network, for child processes.
+    ///
+    /// # Errors
+    /// As for [`run_job`](Self::run_job).
+    pub async fn run_inline<T, R, E, F>(
+        &self,
+        graph: &Graph<T>,
+        job: Job<'_, R, E>,
+        stage: impl Fn(Stage) -> F,
+    ) -> Result<Report<R, E>, Error>
+    where
+        F: Future<Output = Step<R, E>>,
+    {
+        self.coordinate(graph, job, stage, Inline::new(guarded)).await
+    }
+
+    async fn coordinate<T, R, E, F>(
+        &self,
+        graph: &Graph<T>,
+        mut job: Job<'_, R, E>,
+        stage: impl Fn(Stage) -> F,
+        running: impl Running<Either<F, BoxedStage<R, E>>, R, E>,
+    ) -> Result<Report<R, E>, Error>
+    where
+        F: Future<Output = Step<R, E>>,
+    {
+        let (ranks, order) = match job.order.take() {
+            Some(order) => order,
+            None => (self.priority.ranks(graph, &job.expected), Default::default()),
+        };
+        let mut dispatcher =
+            Dispatcher::new(graph, self.limits.clone(), &ranks, &mut job.needs)?.with_order(order);
+        job.already_done.iter().for_each(|&task| dispatcher.already_done(task));
+        let mut run = Run::new(self, dispatcher, job, running, graph.len());
+        run.go(self, stage).await;
+        self.publish(&run.dispatcher);
+        Ok(run.report(graph))
     }
 
     fn publish(&self, dispatcher: &Dispatcher) {
@@ -200,103 +247,275 @@ impl Executor {
     }
 }
 
-/// Waits until the run shall stop. The guard that the channel gives must not be held while others are waited for.
-async fn stopped(stop: &mut watch::Receiver<bool>) {
-    let _ = stop.wait_for(|stopped| *stopped).await;
+/// As many ends of stages are taken together: figures are published, and the clock is read, once for all.
+const BATCH_MAX: usize = 64;
+
+/// What has happened while the coordinator waited.
+enum Wake<R, E> {
+    /// Stages ended: those in the batch.
+    Ended,
+    Wish(Wish),
+    Tick,
+    Admit(u32),
+    Add(Request<R, E>),
 }
 
 /// What the shell keeps of a run under way.
-struct Run<R, E> {
+struct Run<'a, R, E, S> {
     started: Instant,
+    dispatcher: Dispatcher,
+    job: Job<'a, R, E>,
     stage_time_max: Option<Duration>,
-    futures: JoinSet<Result<Step<R, E>, Failure<E>>>,
-    running: HashMap<Id, TaskId>,
-    stages: Vec<u32>,
+    running: S,
+    /// Which stage of each task comes next.
+    stages: Vec<(u32, u32)>,
+    added: HashMap<TaskId, AddedStage<R, E>>,
     outcomes: Vec<Outcome<R, E>>,
+    backoffs: Backoffs,
+    actions: Vec<Action>,
+    batch: Vec<Ended<R, E>>,
 }
 
-impl<R: Send + 'static, E: Send + 'static> Run<R, E> {
-    fn new(executor: &Executor, tasks: usize) -> Self {
+impl<'a, R, E, S> Run<'a, R, E, S> {
+    fn new(
+        executor: &Executor,
+        dispatcher: Dispatcher,
+        job: Job<'a, R, E>,
+        running: S,
+        tasks: usize,
+    ) -> Self {
+        let mut outcomes: Vec<_> = (0..tasks).map(|_| Outcome::Stopped).collect();
+        job.already_done.iter().for_each(|task| outcomes[task.index()] = Outcome::AlreadyDone);
         Self {
             started: Instant::now(),
+            dispatcher,
+            job,
             stage_time_max: executor.stage_time_max,
-            futures: JoinSet::new(),
-            running: HashMap::new(),
-            stages: vec![0; tasks],
-            outcomes: (0..tasks).map(|_| Outcome::Stopped).collect(),
+            running,
+            stages: vec![(0, 0); tasks],
+            added: HashMap::new(),
+            outcomes,
+            backoffs: Backoffs::new(executor.retries),
+            actions: Vec::new(),
+            batch: Vec::with_capacity(BATCH_MAX),
         }
     }
 
-    fn perform<F>(
-        &mut self,
-        actions: &mut Vec<Action>,
-        stage: &impl Fn(Stage) -> F,
-        observe: &mut impl FnMut(Progress),
-    ) where
-        F: Future<Output = Step<R, E>> + Send + 'static,
+    /// From the first event to the last.
+    async fn go<F>(&mut self, executor: &Executor, stage: impl Fn(Stage) -> F)
+    where
+        S: Running<Either<F, BoxedStage<R, E>>, R, E>,
+        F: Future<Output = Step<R, E>>,
     {
+        let mut wish = executor.wish.subscribe();
+        let mut admission = executor.workers.admission(&executor.limits);
+        let wished = *wish.borrow_and_update();
+        self.heed(wished);
+        self.note_event(Event::Admit("workers", admission.admitted()));
+        self.note_event(Event::Begin);
+        while !wish.borrow().stopped {
+            executor.publish(&self.dispatcher);
+            self.perform(&stage);
+            if self.dispatcher.is_finished() && !self.paused_with_work() {
+                return;
+            }
+            admission.look(self.dispatcher.stats());
+            match self.next(&mut wish, &mut admission).await {
+                Wake::Ended => self.note_batch(),
+                Wake::Wish(wish) => self.heed(wish),
+                Wake::Tick => self.note_event(Event::Tick),
+                Wake::Admit(units) => self.note_event(Event::Admit("workers", units)),
+                Wake::Add(request) => self.add(request),
+            }
+            // A long row of stages that end at once must not keep the runtime's other tasks waiting.
+            tokio::task::coop::consume_budget().await;
+        }
+        self.running.abort();
+        // What they hold, child processes say, is gone only when they are.
+        let running = &mut self.running;
+        std::future::poll_fn(|context| {
+            loop {
+                match running.poll_ended(context) {
+                    Poll::Ready(Some(_)) => {}
+                    Poll::Ready(None) => return Poll::Ready(()),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+        })
+        .await;
+    }
+
+    /// Whether only a pause keeps it from going on.
+    fn paused_with_work(&self) -> bool {
+        let stats = self.dispatcher.stats();
+        stats.ready + stats.delayed > 0
+    }
+
+    async fn next<F>(&mut self, wish: &mut watch::Receiver<Wish>, admission: &mut Admission) -> Wake<R, E>
+    where
+        S: Running<Either<F, BoxedStage<R, E>>, R, E>,
+    {
+        let Self { running, batch, job, dispatcher, started, .. } = self;
+        let wakes_at = dispatcher.wakes_at().map(|at| *started + at);
+        let others = async {
+            tokio::select! {
+                // The sender is the executor's, which outlives the run.
+                _ = wish.changed() => Wake::Wish(*wish.borrow_and_update()),
+                () = tokio::time::sleep_until(wakes_at.unwrap_or_else(Instant::now)), if wakes_at.is_some() => Wake::Tick,
+                units = admission.changed() => Wake::Admit(units),
+                request = next_request(job) => Wake::Add(request),
+            }
+        };
+        let mut others = pin!(others);
+        std::future::poll_fn(|context| {
+            while batch.len() < BATCH_MAX {
+                match running.poll_ended(context) {
+                    Poll::Ready(Some(ended)) => batch.push(ended),
+                    Poll::Ready(None) | Poll::Pending => break,
+                }
+            }
+            if batch.is_empty() { others.as_mut().poll(context) } else { Poll::Ready(Wake::Ended) }
+        })
+        .await
+    }
+
+    fn heed(&mut self, wish: Wish) {
+        self.note_event(if wish.paused { Event::Pause } else { Event::Resume });
+    }
+
+    fn note_event(&mut self, event: Event<'_>) {
+        let now = self.started.elapsed();
+        self.dispatcher.handle(now, event, &mut self.actions).expect("only next stages are refused");
+    }
+
+    fn note_batch(&mut self) {
+        let now = self.started.elapsed();
+        let mut batch = std::mem::take(&mut self.batch);
+        for (task, step) in batch.drain(..) {
+            self.note(now, task, step);
+        }
+        self.batch = batch;
+    }
+
+    fn note(&mut self, now: Duration, task: TaskId, step: Result<Step<R, E>, Failure<E>>) {
+        let failure = match step {
+            Ok(Step::Done(result)) => {
+                self.tell(now, Event::Done(task));
+                return self.settle(task, Outcome::Done(result));
+            }
+            Ok(Step::Next(needs)) => return self.go_on(now, task, &needs),
+            Ok(Step::Failed(error)) => Failure::Task(error),
+            Ok(Step::Again(error)) => match self.backoffs.next(task, false) {
+                Some(delay) => return self.try_again(now, task, delay),
+                None => Failure::Task(error),
+            },
+            Err(failure) => match self.backoffs.next(task, true) {
+                Some(delay) => return self.try_again(now, task, delay),
+                None => failure,
+            },
+        };
+        self.tell(now, Event::Failed(task));
+        self.settle(task, Outcome::Failed(failure));
+    }
+
+    fn tell(&mut self, now: Duration, event: Event<'_>) {
+        self.dispatcher.handle(now, event, &mut self.actions).expect("only next stages are refused");
+    }
+
+    fn go_on(&mut self, now: Duration, task: TaskId, needs: &Needs) {
+        let ended = self.stage(task);
+        self.stages[task.index()] = (ended.number + 1, 0);
+        self.backoffs.forget(task);
+        match self.dispatcher.handle(now, Event::Next(task, needs), &mut self.actions) {
+            Ok(()) => (self.job.observe)(Progress::Ended(ended)),
+            Err(error) => self.settle(task, Outcome::Failed(Failure::Unschedulable(error))),
+        }
+    }
+
+    fn try_again(&mut self, now: Duration, task: TaskId, delay: Duration) {
+        let failed = self.stage(task);
+        (self.job.observe)(Progress::Retrying(failed, delay));
+        self.stages[task.index()].1 += 1;
+        self.tell(now, Event::Retry(task, delay));
+    }
+
+    fn settle(&mut self, task: TaskId, outcome: Outcome<R, E>) {
+        let done = matches!(outcome, Outcome::Done(_));
+        (self.job.observe)(if done { Progress::Done(task) } else { Progress::Failed(task) });
+        self.outcomes[task.index()] = outcome;
+    }
+
+    fn stage(&self, task: TaskId) -> Stage {
+        let (number, retry) = self.stages[task.index()];
+        Stage { task, number, retry }
+    }
+
+    fn add(&mut self, request: Request<R, E>) {
+        let Request { task, stage, answer } = request;
+        let addition = Addition {
+            id: &task.id,
+            rank: task.rank,
+            needs: &task.needs,
+            after: &task.after,
+            before: &task.before,
+        };
+        let added = self.dispatcher.add(self.started.elapsed(), addition, &mut self.actions);
+        if let Ok(task) = added {
+            self.stages.push((0, 0));
+            self.outcomes.push(Outcome::Stopped);
+            self.added.insert(task, stage);
+            (self.job.observe)(Progress::Added(task));
+        }
+        // Whoever asked may have gone.
+        let _ = answer.send(added);
+    }
+
+    fn perform<F>(&mut self, stage: &impl Fn(Stage) -> F)
+    where
+        S: Running<Either<F, BoxedStage<R, E>>, R, E>,
+        F: Future<Output = Step<R, E>>,
+    {
+        let mut actions = std::mem::take(&mut self.actions);
         for action in actions.drain(..) {
             match action {
                 Action::Start(task) => {
-                    let number = self.stages[task.index()];
-                    self.stages[task.index()] += 1;
-                    observe(Progress::Started(Stage { task, number }));
-                    let future = limited(stage(Stage { task, number }), self.stage_time_max);
-                    self.running.insert(self.futures.spawn(future).id(), task);
+                    let next = self.stage(task);
+                    (self.job.observe)(Progress::Started(next));
+                    let future = match self.added.get(&task).filter(|_| !self.added.is_empty()) {
+                        Some(stage) => Either::Right(stage(next)),
+                        None => Either::Left(stage(next)),
+                    };
+                    let time_max = (self.job.time_max)(task).or(self.stage_time_max);
+                    self.running.start(task, future, time_max);
                 }
                 Action::Skip(task, because) => {
                     self.outcomes[task.index()] = Outcome::Skipped(because);
-                    observe(Progress::Skipped(task, because));
+                    (self.job.observe)(Progress::Skipped(task, because));
                 }
             }
         }
+        self.actions = actions;
     }
 
-    /// The next stage that ended; `None` when none runs.
-    async fn next_ended(&mut self) -> Option<(TaskId, Result<Step<R, E>, Failure<E>>)> {
-        let (id, step) = match self.futures.join_next_with_id().await? {
-            Ok((id, step)) => (id, step),
-            Err(error) => (error.id(), Err(Failure::Panicked(panic_text(error)))),
-        };
-        let task = self.running.remove(&id).expect("every spawned future was entered");
-        Some((task, step))
-    }
-
-    fn note(
-        &mut self,
-        task: TaskId,
-        step: Result<Step<R, E>, Failure<E>>,
-        refused: Option<Error>,
-        observe: &mut impl FnMut(Progress),
-    ) {
-        let outcome = match (step, refused) {
-            (_, Some(error)) => Outcome::Failed(Failure::Unschedulable(error)),
-            (Ok(Step::Next(_)), None) => return,
-            (Ok(Step::Done(result)), None) => Outcome::Done(result),
-            (Ok(Step::Failed(error)), None) => Outcome::Failed(Failure::Task(error)),
-            (Err(failure), None) => Outcome::Failed(failure),
-        };
-        let done = matches!(outcome, Outcome::Done(_));
-        observe(if done { Progress::Done(task) } else { Progress::Failed(task) });
-        self.outcomes[task.index()] = outcome;
+    fn report<T>(self, graph: &Graph<T>) -> Report<R, E> {
+        let stats = self.dispatcher.stats().clone();
+        let (_, longest) = graph.critical_path(|task| self.dispatcher.took(task));
+        let workers = stats.pool("workers");
+        let each = workers.map_or(Duration::ZERO, |pool| pool.busy / pool.limit.max(1));
+        Report { outcomes: self.outcomes, lower_bound: longest.max(each), stats }
     }
 }
 
-async fn limited<R, E>(
-    stage: impl Future<Output = Step<R, E>>,
-    time_max: Option<Duration>,
-) -> Result<Step<R, E>, Failure<E>> {
-    match time_max {
-        None => Ok(stage.await),
-        Some(limit) => tokio::time::timeout(limit, stage).await.map_err(|_| Failure::TimedOut(limit)),
+/// The next task to be added. Never, if none can be.
+async fn next_request<R, E>(job: &mut Job<'_, R, E>) -> Request<R, E> {
+    let Some(added) = &mut job.added else { return std::future::pending().await };
+    match added.requests.recv().await {
+        Some(request) => request,
+        None => std::future::pending().await,
     }
 }
 
-fn panic_text(error: JoinError) -> String {
-    let payload = match error.try_into_panic() {
-        Ok(payload) => payload,
-        Err(error) => return error.to_string(),
-    };
-    let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
+/// What is expected of tasks of which nothing is known.
+pub(crate) fn unknown(_: TaskId) -> Duration {
+    Durations::DEFAULT
 }

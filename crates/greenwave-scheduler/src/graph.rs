@@ -81,7 +81,47 @@ impl<T> GraphBuilder<T> {
             let name = |at: &usize| dag[NodeIndex::new(*at)].id.clone();
             return Err(Error::Cycle { path: path.iter().map(name).collect() });
         }
-        Ok(Graph { dag, index })
+        let (after, before) =
+            (Rows::new(index.len(), &edges, |edge| edge), Rows::new(index.len(), &edges, |(a, b)| (b, a)));
+        Ok(Graph { dag, index, after, before })
+    }
+}
+
+/// The neighbours of all tasks in one row, task after task.
+#[derive(Debug)]
+struct Rows {
+    /// Where each task's begin, and where the last one's end.
+    starts: Vec<u32>,
+    neighbours: Vec<TaskId>,
+}
+
+impl Rows {
+    /// In the order of adding, which is that of sorted edges for one direction and kept by counting for the other.
+    fn new(
+        tasks: usize,
+        edges: &[(NodeIndex, NodeIndex)],
+        turned: impl Fn((NodeIndex, NodeIndex)) -> (NodeIndex, NodeIndex),
+    ) -> Self {
+        let mut starts = vec![0; tasks + 1];
+        for &edge in edges {
+            starts[turned(edge).0.index() + 1] += 1;
+        }
+        for task in 0..tasks {
+            starts[task + 1] += starts[task];
+        }
+        let mut next = starts.clone();
+        let mut neighbours = vec![TaskId(0); edges.len()];
+        for &edge in edges {
+            let (from, to) = turned(edge);
+            let at = &mut next[from.index()];
+            neighbours[*at as usize] = TaskId(to.index() as u32);
+            *at += 1;
+        }
+        Self { starts, neighbours }
+    }
+
+    fn of(&self, task: TaskId) -> &[TaskId] {
+        &self.neighbours[self.starts[task.index()] as usize..self.starts[task.index() + 1] as usize]
     }
 }
 
@@ -90,6 +130,8 @@ impl<T> GraphBuilder<T> {
 pub struct Graph<T> {
     dag: Dag<Node<T>, ()>,
     index: HashMap<String, NodeIndex>,
+    after: Rows,
+    before: Rows,
 }
 
 #[derive(Debug)]
@@ -136,13 +178,19 @@ impl<T> Graph<T> {
     }
 
     /// What a task waits for, in the order of adding.
-    pub fn dependencies(&self, task: TaskId) -> Vec<TaskId> {
-        self.neighbours(task, daggy::petgraph::Incoming)
+    ///
+    /// # Panics
+    /// If the task is of another, larger graph.
+    pub fn dependencies(&self, task: TaskId) -> &[TaskId] {
+        self.before.of(task)
     }
 
     /// What waits for a task, in the order of adding.
-    pub fn dependants(&self, task: TaskId) -> Vec<TaskId> {
-        self.neighbours(task, daggy::petgraph::Outgoing)
+    ///
+    /// # Panics
+    /// If the task is of another, larger graph.
+    pub fn dependants(&self, task: TaskId) -> &[TaskId] {
+        self.after.of(task)
     }
 
     /// The tasks in an order in which every task follows what it depends on; ties in the order of adding.
@@ -159,7 +207,7 @@ impl<T> Graph<T> {
         let mut levels = Vec::new();
         while !level.is_empty() {
             let mut next = Vec::new();
-            for dependant in level.iter().flat_map(|&task| self.dependants(task)) {
+            for &dependant in level.iter().flat_map(|&task| self.dependants(task)) {
                 waiting[dependant.index()] -= 1;
                 if waiting[dependant.index()] == 0 {
                     next.push(dependant);
@@ -176,7 +224,7 @@ impl<T> Graph<T> {
     pub fn upward_ranks(&self, duration: impl Fn(TaskId) -> Duration) -> Vec<Duration> {
         let mut ranks = vec![Duration::ZERO; self.len()];
         for task in self.topological().into_iter().rev() {
-            let behind = self.dependants(task).into_iter().map(|next| ranks[next.index()]).max();
+            let behind = self.dependants(task).iter().map(|next| ranks[next.index()]).max();
             ranks[task.index()] = duration(task) + behind.unwrap_or_default();
         }
         ranks
@@ -186,15 +234,16 @@ impl<T> Graph<T> {
     pub fn critical_path(&self, duration: impl Fn(TaskId) -> Duration) -> (Vec<TaskId>, Duration) {
         let ranks = self.upward_ranks(duration);
         // The first of equals, so that the answer is stable.
-        let longest = |tasks: Vec<TaskId>| {
-            tasks.into_iter().min_by_key(|task| (std::cmp::Reverse(ranks[task.index()]), *task))
+        let first = |best: Option<TaskId>, task: TaskId| match best {
+            Some(best) if ranks[best.index()] >= ranks[task.index()] => Some(best),
+            _ => Some(task),
         };
         let mut path = Vec::new();
-        let mut at = longest(self.tasks().collect());
+        let mut at = self.tasks().fold(None, first);
         let length = at.map(|task| ranks[task.index()]).unwrap_or_default();
         while let Some(task) = at {
             path.push(task);
-            at = longest(self.dependants(task));
+            at = self.dependants(task).iter().copied().fold(None, first);
         }
         (path, length)
     }
@@ -228,13 +277,6 @@ impl<T> Graph<T> {
 
     fn edges(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
         self.dag.graph().edge_references().map(|edge| (edge.source().index(), edge.target().index()))
-    }
-
-    fn neighbours(&self, task: TaskId, direction: daggy::petgraph::Direction) -> Vec<TaskId> {
-        let found = self.dag.graph().neighbors_directed(node(task), direction);
-        let mut found: Vec<_> = found.map(|node| TaskId(node.index() as u32)).collect();
-        found.sort_unstable();
-        found
     }
 }
 

@@ -38,28 +38,55 @@
 //! | feature | adds | cost |
 //! |---|---|---|
 //! | `journal` | `Journal`: finished tasks and learned durations, durable, so that a killed run continues | greenwave-segment (zstd, xxhash) |
+//! | `jobserver` | `Jobserver`: tokens shared with `make` and `cargo` inside tasks | the crate jobserver, and a thread while a run waits for tokens |
+//!
+//! # More than that
+//!
+//! A [`Job`] says what else a run should know: who observes, time limits, an order for tests ([`Rules`]), an [`Adder`] for tasks that come up
+//! meanwhile. [`Executor::run_job`] gives each stage a task of the runtime; call it from one, by `tokio::spawn`, if stages are short: from `block_on` on a
+//! thread outside the runtime every end of a stage has to wake that thread. [`Executor::run_inline`] runs all stages in the task that calls.
+//! [`Workers`] follow the machine's load; [`Retries`], [`Pauser`] and [`Stopper`] do what they say; a [`Trace`] shows it all in Perfetto.
 //!
 //! Errors are mistakes in the graph or its needs, found before anything starts. A failing task is no
 //! error: the [`Report`] says what became of every task.
 
+mod control;
 mod dispatcher;
 mod error;
 mod executor;
 mod graph;
+mod job;
+#[cfg(feature = "jobserver")]
+mod jobserver;
 #[cfg(feature = "journal")]
 mod journal;
+mod load;
+mod order;
 mod priority;
 mod process;
 mod resource;
+mod retries;
+mod running;
 mod stats;
+mod trace;
+mod workers;
 
-pub use dispatcher::{Action, Dispatcher, Event, Limits, OnFailure, State};
+pub use control::{Added, Adder, NewTask, Pauser, ProgressStream, Stopper, progress};
+pub use dispatcher::{Action, Addition, Dispatcher, Event, Limits, OnFailure, State};
 pub use error::Error;
-pub use executor::{Executor, Failure, Outcome, Progress, Report, Stage, Step, Stopper};
+pub use executor::{Executor, Failure, Outcome, Progress, Report, Stage, Step};
 pub use graph::{Graph, GraphBuilder, TaskId};
+pub use job::Job;
+#[cfg(feature = "jobserver")]
+pub use jobserver::Jobserver;
 #[cfg(feature = "journal")]
 pub use journal::Journal;
+pub use load::{Follow, Sample};
+pub use order::{History, Order, Rules};
 pub use priority::{Durations, Priority};
 pub use process::ProcessGroup;
 pub use resource::{Needs, Resources};
-pub use stats::{PoolStats, Stats};
+pub use retries::Retries;
+pub use stats::{Lost, PoolStats, Stats};
+pub use trace::Trace;
+pub use workers::Workers;

@@ -17,6 +17,8 @@ pub enum Priority {
     ShortestFirst,
     /// The order of adding.
     FirstInFirstOut,
+    /// Any order, the same for the same seed: finds out what depends on an order by chance.
+    Shuffled(u64),
 }
 
 impl Priority {
@@ -27,8 +29,19 @@ impl Priority {
             Priority::LongestPath => graph.upward_ranks(duration).into_iter().map(nanos).collect(),
             Priority::ShortestFirst => graph.tasks().map(|task| u64::MAX - nanos(duration(task))).collect(),
             Priority::FirstInFirstOut => vec![0; graph.len()],
+            Priority::Shuffled(seed) => {
+                graph.tasks().map(|task| mixed(seed ^ mixed(task.index() as u64))).collect()
+            }
         }
     }
+}
+
+/// The output function of splitmix64 (<https://prng.di.unimi.it/splitmix64.c>).
+fn mixed(z: u64) -> u64 {
+    let z = z.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    let z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
 }
 
 /// How long things took in earlier runs, by key, and so how long they will probably take.
@@ -39,6 +52,8 @@ impl Priority {
 #[derive(Debug, Clone, Default)]
 pub struct Durations {
     seconds: HashMap<String, f64>,
+    /// All of a kind, sorted, so that the median need not be looked for.
+    kinds: HashMap<String, Vec<f64>>,
 }
 
 impl Durations {
@@ -56,7 +71,16 @@ impl Durations {
             let bounded = took.clamp(old / 4.0, (old * 4.0).max(1e-6));
             old + Self::NEWEST * (bounded - old)
         });
-        self.seconds.insert(key.to_owned(), next);
+        self.set(key, next);
+    }
+
+    fn set(&mut self, key: &str, seconds: f64) {
+        let of_kind = self.kinds.entry(kind_of(key).to_owned()).or_default();
+        let place = |of_kind: &[f64], seconds: f64| of_kind.partition_point(|other| *other < seconds);
+        if let Some(old) = self.seconds.insert(key.to_owned(), seconds) {
+            of_kind.remove(place(of_kind, old));
+        }
+        of_kind.insert(place(of_kind, seconds), seconds);
     }
 
     /// The expected duration.
@@ -71,19 +95,23 @@ impl Durations {
     }
 
     fn median_of_kind(&self, key: &str) -> Option<f64> {
-        let kind = key.split(':').next()?;
-        let of_kind = |(other, _): &(&String, &f64)| other.split(':').next() == Some(kind);
-        let mut known: Vec<f64> = self.seconds.iter().filter(of_kind).map(|(_, seconds)| *seconds).collect();
-        known.sort_unstable_by(f64::total_cmp);
+        let known = self.kinds.get(kind_of(key))?;
         known.get(known.len() / 2).copied()
     }
+}
+
+fn kind_of(key: &str) -> &str {
+    key.split(':').next().unwrap_or(key)
 }
 
 impl<K: Into<String>> FromIterator<(K, f64)> for Durations {
     /// Estimates in seconds, as [`iter`](Durations::iter) gives them; what is no duration is left out.
     fn from_iter<I: IntoIterator<Item = (K, f64)>>(estimates: I) -> Self {
         let usable = |seconds: &f64| Duration::try_from_secs_f64(*seconds).is_ok();
-        let all = estimates.into_iter().filter(|(_, seconds)| usable(seconds));
-        Self { seconds: all.map(|(key, seconds)| (key.into(), seconds)).collect() }
+        let mut all = Self::default();
+        for (key, seconds) in estimates.into_iter().filter(|(_, seconds)| usable(seconds)) {
+            all.set(&key.into(), seconds);
+        }
+        all
     }
 }

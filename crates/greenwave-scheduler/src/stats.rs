@@ -6,12 +6,18 @@ use std::time::Duration;
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Tasks in the graph.
+    /// Tasks in the graph, added ones included.
     pub tasks: usize,
+    /// Stages started so far.
+    pub started: usize,
     /// Stages that run at this moment.
     pub running: usize,
     /// Stages that could run if resources allowed.
     pub ready: usize,
+    /// Tasks whose dependencies are not done yet.
+    pub waiting: usize,
+    /// Stages that failed and wait to be tried again.
+    pub delayed: usize,
     /// Tasks begun and not yet finished.
     pub in_flight: usize,
     /// Tasks that ended well, those of an earlier, interrupted run included.
@@ -20,15 +26,42 @@ pub struct Stats {
     pub failed: usize,
     /// Tasks that never started because of a failed ancestor.
     pub skipped: usize,
+    /// Stages that were tried again.
+    pub retries: usize,
     /// Sum of all stages' running times: what one after another would have taken.
     pub busy: Duration,
     /// Sum of the times that stages were ready and waited for resources.
     pub waited: Duration,
     /// Time since the run began.
     pub wall: Duration,
+    /// Worker time that was not used, by cause.
+    pub lost: Lost,
     /// The resource pools.
     pub pools: Vec<PoolStats>,
     pub(crate) begun: bool,
+}
+
+/// Unit-time of the pool `workers` that was not used, by what was in the way. All zero without such a pool.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Lost {
+    /// Everything that is left waited for tasks that run.
+    pub dependency: Duration,
+    /// Ready stages lacked other resources, or more units than were free, or as many tasks as are allowed had begun.
+    pub resource: Duration,
+    /// Workers were not to be used: the machine was under load, the jobserver had no token, or the run was paused.
+    pub worker: Duration,
+    /// Stages waited to be tried again.
+    pub retry: Duration,
+    /// Nothing was left to be started.
+    pub tail: Duration,
+}
+
+impl Lost {
+    /// All together.
+    pub fn total(&self) -> Duration {
+        self.dependency + self.resource + self.worker + self.retry + self.tail
+    }
 }
 
 /// Figures of one resource pool.
@@ -39,6 +72,8 @@ pub struct PoolStats {
     pub name: String,
     /// Units that exist.
     pub limit: u32,
+    /// Units that may be used now, as many as exist or fewer.
+    pub admitted: u32,
     /// Units in use.
     pub used: u32,
     /// Most units ever in use at once.
@@ -49,7 +84,7 @@ pub struct PoolStats {
 
 impl Stats {
     pub(crate) fn new(tasks: usize, pools: Vec<PoolStats>) -> Self {
-        Self { tasks, pools, ..Self::default() }
+        Self { tasks, waiting: tasks, pools, ..Self::default() }
     }
 
     /// Tasks that need no more attention.
@@ -74,11 +109,18 @@ impl Stats {
         let ratio = self.busy.as_secs_f64() / self.wall.as_secs_f64();
         if ratio.is_finite() { ratio } else { 1.0 }
     }
+
+    /// Wall time over a bound below which no schedule can be ([`Report::lower_bound`](crate::Report::lower_bound)): 1 is perfect; 1 also where
+    /// the bound is zero.
+    pub fn over(&self, lower_bound: Duration) -> f64 {
+        let ratio = self.wall.as_secs_f64() / lower_bound.as_secs_f64();
+        if ratio.is_finite() { ratio } else { 1.0 }
+    }
 }
 
 impl PoolStats {
     pub(crate) fn new(name: &str, limit: u32) -> Self {
-        Self { name: name.to_owned(), limit, ..Self::default() }
+        Self { name: name.to_owned(), limit, admitted: limit, ..Self::default() }
     }
 
     pub(crate) fn take(&mut self, units: u32) {

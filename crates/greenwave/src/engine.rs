@@ -450,7 +450,8 @@ fn duration_key(feature: &str) -> String {
 
 fn ancestors(graph: &Graph<usize>, id: &str) -> Vec<usize> {
     let mut found = Vec::new();
-    let mut next: Vec<TaskId> = graph.find(id).map(|task| graph.dependencies(task)).unwrap_or_default();
+    let mut next: Vec<TaskId> =
+        graph.find(id).map(|task| graph.dependencies(task).to_vec()).unwrap_or_default();
     while let Some(task) = next.pop() {
         if !found.contains(&task.index()) {
             found.push(task.index());

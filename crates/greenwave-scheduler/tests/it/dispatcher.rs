@@ -65,7 +65,7 @@ impl Case {
         loop {
             for action in actions.drain(..) {
                 let Action::Start(task) = action else { continue };
-                for dependency in graph.dependencies(task) {
+                for &dependency in graph.dependencies(task) {
                     assert_eq!(dispatcher.state(dependency), State::Done);
                 }
                 let stage = next_stage[task.index()];
@@ -186,4 +186,46 @@ fn a_need_that_can_never_be_met_is_refused_by_name() {
     let limits = Limits { resources: Resources::new([("gpu", 1)]), ..Limits::default() };
     let refused = Dispatcher::new(&graph, limits, &[], |_| Needs::nothing().of("gpu", 2)).unwrap_err();
     insta::assert_snapshot!(refused, @"task `render` needs 2 of resource `gpu`, of which there are 1");
+}
+
+#[test]
+fn a_million_tasks_are_dispatched_in_virtual_time() {
+    const TASKS: usize = 1_000_000;
+    let mut graph = GraphBuilder::new();
+    for task in 0..TASKS {
+        graph.task(task.to_string(), ());
+    }
+    // Each waits for up to two of those before it, by a rule that looks random.
+    for task in 1..TASKS {
+        for salt in 0..task % 3 {
+            let before = task - 1 - (task * 7919 + salt * 104_729) % task.min(1000);
+            graph.depends_on(task.to_string(), before.to_string());
+        }
+    }
+    let graph = graph.build().unwrap();
+    let seconds = |task: TaskId| 1 + (task.index() as u64 * 31) % 10;
+    let ranks = graph.upward_ranks(|task| Duration::from_secs(seconds(task)));
+    let ranks: Vec<u64> = ranks.iter().map(Duration::as_secs).collect();
+    let resources = Resources::new([("workers", 64), ("gpu", 2)]);
+    let limits = Limits { resources, ..Limits::default() };
+    let (plain, gpu) = (Needs::nothing().of("workers", 1), Needs::nothing().of("workers", 2).of("gpu", 1));
+    let needs = |task: TaskId| if task.index().is_multiple_of(50) { gpu.clone() } else { plain.clone() };
+    let mut dispatcher = Dispatcher::new(&graph, limits, &ranks, needs).unwrap();
+    let mut running = std::collections::BinaryHeap::new();
+    let (mut actions, mut now) = (Vec::new(), 0);
+    dispatcher.handle(Duration::ZERO, Event::Begin, &mut actions).unwrap();
+    loop {
+        for action in actions.drain(..) {
+            let Action::Start(task) = action else { panic!("nothing fails") };
+            running.push(std::cmp::Reverse((now + seconds(task), task)));
+        }
+        let Some(std::cmp::Reverse((end, task))) = running.pop() else { break };
+        now = end;
+        dispatcher.handle(Duration::from_secs(now), Event::Done(task), &mut actions).unwrap();
+    }
+    let stats = dispatcher.stats();
+    assert_eq!((stats.done, stats.pool("workers").unwrap().peak), (TASKS, 64));
+    assert!(stats.efficiency("workers") > 0.95, "{stats:?}");
+    let idle = stats.wall * 64 - stats.pool("workers").unwrap().busy;
+    assert_eq!(stats.lost.total(), idle, "every second that was lost has a cause");
 }

@@ -108,7 +108,7 @@ async fn what_an_earlier_run_finished_is_not_run_again() {
     assert_eq!(*ran.lock().unwrap(), [2]);
     assert!(matches!(report.outcomes[1], Outcome::AlreadyDone));
     let c = graph.find("c").unwrap();
-    assert_eq!(seen, [Progress::Started(Stage { task: c, number: 0 }), Progress::Done(c)]);
+    assert_eq!(seen, [Progress::Started(Stage { task: c, number: 0, retry: 0 }), Progress::Done(c)]);
 }
 
 #[tokio::test(start_paused = true)]

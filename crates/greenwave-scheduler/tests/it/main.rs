@@ -2,9 +2,22 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper of tests is a test")]
 
+mod control;
 mod dispatcher;
 mod executor;
 mod graph;
+#[cfg(feature = "jobserver")]
+mod jobserver;
 #[cfg(feature = "journal")]
 mod journal;
+mod locks;
+mod order;
 mod process;
+#[cfg(feature = "journal")]
+mod resume;
+mod trace;
+
+#[expect(clippy::print_stderr, reason = "a test that was skipped says so")]
+fn skipped(why: &str) {
+    eprintln!("skipped: {why}");
+}

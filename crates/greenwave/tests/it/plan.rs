@@ -89,7 +89,7 @@ proptest! {
                 for (at, feature) in plan.features.iter().enumerate() {
                     let task = graph.find(&feature.id).unwrap();
                     prop_assert_eq!(*graph.payload(task), at);
-                    let mut before: Vec<_> = graph.dependencies(task).into_iter().map(|task| graph.id(task)).collect();
+                    let mut before: Vec<_> = graph.dependencies(task).iter().map(|task| graph.id(*task)).collect();
                     let mut wanted: Vec<_> = feature.depends_on.iter().map(String::as_str).collect();
                     before.sort_unstable();
                     wanted.sort_unstable();

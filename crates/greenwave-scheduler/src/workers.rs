@@ -1,0 +1,118 @@
+//! How many workers are used: all, or what the machine's load and a jobserver leave. Only admission is limited: what runs goes on. Knows nothing
+//! of tasks.
+
+use std::future;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+#[cfg(feature = "jobserver")]
+use crate::jobserver::{Jobserver, Tokens};
+use crate::load::{Control, Follow};
+use crate::{Limits, Stats};
+
+/// How many units of the pool `workers` are used. The default: all that exist. Other pools, those of agents say, are not touched.
+#[derive(Debug, Clone, Default)]
+pub struct Workers {
+    /// Follow the machine's load.
+    pub follow: Option<Follow>,
+    /// Take a token for every worker but the first.
+    #[cfg(feature = "jobserver")]
+    pub jobserver: Option<Jobserver>,
+}
+
+/// The admission of a run.
+pub(crate) struct Admission {
+    units: u32,
+    follow: Option<Following>,
+    #[cfg(feature = "jobserver")]
+    tokens: Option<Tokens>,
+}
+
+struct Following {
+    follow: Follow,
+    control: Control,
+    next: Instant,
+    /// Stages started, and workers in use, when last looked at.
+    started: usize,
+    used: u32,
+    started_before: usize,
+}
+
+impl Workers {
+    pub(crate) fn admission(&self, limits: &Limits) -> Admission {
+        let units = limits.resources.limit("workers").unwrap_or(u32::MAX);
+        let follow = self.follow.as_ref().map(|follow| Following {
+            control: Control::new(follow, units),
+            next: Instant::now() + follow.every,
+            follow: follow.clone(),
+            started: 0,
+            used: 0,
+            started_before: 0,
+        });
+        Admission {
+            units,
+            follow,
+            #[cfg(feature = "jobserver")]
+            tokens: self.jobserver.as_ref().map(Jobserver::tokens),
+        }
+    }
+}
+
+impl Admission {
+    /// Units that may be used now.
+    pub(crate) fn admitted(&self) -> u32 {
+        let follow = self.follow.as_ref().map_or(u32::MAX, |following| following.control.admitted());
+        let units = self.units.min(follow);
+        #[cfg(feature = "jobserver")]
+        let units = units.min(self.tokens.as_ref().map_or(u32::MAX, Tokens::admitted));
+        units
+    }
+
+    /// Takes note of how a run stands.
+    pub(crate) fn look(&mut self, stats: &Stats) {
+        let used = stats.pool("workers").map_or(0, |pool| pool.used);
+        if let Some(following) = &mut self.follow {
+            (following.started, following.used) = (stats.started, used);
+        }
+        #[cfg(feature = "jobserver")]
+        if let Some(tokens) = &mut self.tokens {
+            let ready = u32::try_from(stats.ready).unwrap_or(u32::MAX);
+            tokens.want(used, used.saturating_add(ready).min(self.units));
+        }
+    }
+
+    /// The new number of units, once it has changed.
+    pub(crate) async fn changed(&mut self) -> u32 {
+        let before = self.admitted();
+        loop {
+            #[cfg(feature = "jobserver")]
+            let tokens = async {
+                match &mut self.tokens {
+                    Some(tokens) => tokens.changed().await,
+                    None => future::pending().await,
+                }
+            };
+            #[cfg(not(feature = "jobserver"))]
+            let tokens = future::pending::<()>();
+            tokio::select! {
+                () = sampled(&mut self.follow) => {}
+                () = tokens => {}
+            }
+            if self.admitted() != before {
+                return self.admitted();
+            }
+        }
+    }
+}
+
+async fn sampled(following: &mut Option<Following>) {
+    let Some(Following { follow, control, next, started, used, started_before }) = following else {
+        return future::pending().await;
+    };
+    tokio::time::sleep_until(*next).await;
+    // Not from `next`: after a long stall there is nothing to catch up on.
+    *next = Instant::now() + follow.every.max(Duration::from_millis(1));
+    let launched = *started - std::mem::replace(started_before, *started);
+    control.sample(&(follow.sampler)(), *used, u32::try_from(launched).unwrap_or(u32::MAX));
+}

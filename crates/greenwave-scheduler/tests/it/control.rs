@@ -1,0 +1,331 @@
+//! Retries, pauses, added tasks, progress as a stream, load: what a run can be told while it runs. In paused time.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use greenwave_scheduler::{
+    Adder, Error, Executor, Failure, Follow, Graph, GraphBuilder, Job, Limits, Needs, NewTask, Outcome,
+    Progress, Report, Resources, Retries, Sample, Stage, Step, TaskId, Workers, progress,
+};
+use tokio::time::{Instant, sleep};
+
+fn graph(tasks: usize) -> Graph<()> {
+    let mut graph = GraphBuilder::new();
+    for task in 0..tasks {
+        graph.task(task.to_string(), ());
+    }
+    graph.build().unwrap()
+}
+
+fn executor(workers: u32) -> Executor {
+    Executor::new(Limits { resources: Resources::new([("workers", workers)]), ..Limits::default() })
+}
+
+fn job<'a, R, E>() -> Job<'a, R, E> {
+    Job::new().needs(|_| Needs::nothing().of("workers", 1))
+}
+
+async fn second() -> Step<u32, String> {
+    sleep(Duration::from_secs(1)).await;
+    Step::Done(0)
+}
+
+#[tokio::test]
+async fn a_run_can_be_a_task_of_the_runtime() {
+    let graph: &'static Graph<()> = Box::leak(Box::new(graph(10)));
+    let executor = executor(2);
+    let run = async move { executor.run_job(graph, job(), |_| async { Step::<(), ()>::Done(()) }).await };
+    assert_eq!(tokio::spawn(run).await.unwrap().unwrap().stats.done, 10);
+}
+
+#[tokio::test]
+async fn stages_of_an_inline_run_may_borrow_and_need_not_be_send() {
+    let graph = graph(100);
+    let sum = std::cell::Cell::new(0);
+    let report = executor(3)
+        .run_inline(&graph, job(), |stage| {
+            let sum = &sum;
+            async move {
+                tokio::task::yield_now().await;
+                sum.set(sum.get() + stage.task.index());
+                if stage.task.index() == 7 {
+                    panic!("inside")
+                }
+                Step::<(), ()>::Done(())
+            }
+        })
+        .await
+        .unwrap();
+    assert_eq!((sum.get(), report.stats.done, report.stats.pool("workers").unwrap().peak), (4950, 99, 3));
+    assert!(matches!(&report.outcomes[7], Outcome::Failed(Failure::Panicked(text)) if text == "inside"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_may_pass_is_tried_again_after_growing_delays() {
+    let graph = graph(2);
+    let mut executor = executor(1);
+    executor.retries = Retries { times_max: 3, delay_min: Duration::from_secs(1), ..Retries::default() };
+    let tries = AtomicU32::new(0);
+    let told = Mutex::new(Vec::new());
+    let observe = |progress| told.lock().unwrap().push(progress);
+    let begun = Instant::now();
+    let report: Report<(), String> = executor
+        .run_inline(&graph, job().observe(observe), |stage| {
+            let tries = &tries;
+            async move {
+                if stage.task.index() == 1 {
+                    return Step::Done(());
+                }
+                assert_eq!(stage.retry, tries.fetch_add(1, Ordering::Relaxed));
+                if stage.retry < 2 { Step::Again("not yet".to_owned()) } else { Step::Done(()) }
+            }
+        })
+        .await
+        .unwrap();
+    assert!(matches!(report.outcomes[..], [Outcome::Done(()), Outcome::Done(())]));
+    assert_eq!(report.stats.retries, 2);
+    // One to two seconds, then two to four; the other task did not wait for that.
+    let delays: Vec<_> = told
+        .lock()
+        .unwrap()
+        .iter()
+        .filter_map(|told| match told {
+            Progress::Retrying(stage, delay) => Some((stage.retry, delay.as_secs_f64())),
+            _ => None,
+        })
+        .collect();
+    assert!(
+        matches!(delays[..], [(0, first), (1, second)] if (1.0..=2.0).contains(&first) && (2.0..=4.0).contains(&second)),
+        "{delays:?}"
+    );
+    assert!(begun.elapsed().as_secs_f64() >= delays[0].1 + delays[1].1);
+    assert!(report.stats.lost.retry > Duration::from_secs(2), "{:?}", report.stats.lost);
+    assert_eq!(report.stats.lost.resource, Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn retries_are_used_up_and_panics_have_none_unless_asked_for() {
+    let graph = graph(2);
+    for (also_panics, expected) in [(false, [3, 1]), (true, [3, 3])] {
+        let mut executor = executor(2);
+        executor.retries = Retries { times_max: 2, also_panics, ..Retries::default() };
+        let tries = [AtomicU32::new(0), AtomicU32::new(0)];
+        let report: Report<(), &str> = executor
+            .run_inline(&graph, job(), |stage| {
+                tries[stage.task.index()].fetch_add(1, Ordering::Relaxed);
+                async move { if stage.task.index() == 0 { Step::Again("no") } else { panic!("never") } }
+            })
+            .await
+            .unwrap();
+        assert_eq!(tries.map(AtomicU32::into_inner), expected);
+        assert!(matches!(report.outcomes[0], Outcome::Failed(Failure::Task("no"))));
+        assert!(matches!(report.outcomes[1], Outcome::Failed(Failure::Panicked(_))));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_lets_run_what_runs_and_starts_nothing() {
+    let graph = graph(3);
+    let executor = executor(1);
+    let pauser = executor.pauser();
+    let control = async {
+        sleep(Duration::from_millis(500)).await;
+        pauser.pause();
+        sleep(Duration::from_secs(10)).await;
+        assert!(pauser.is_paused());
+        assert_eq!(executor.stats().done, 1);
+        pauser.resume();
+    };
+    let run = executor.run_job(&graph, job(), |_| second());
+    let (report, ()) = tokio::join!(run, control);
+    let stats = report.unwrap().stats;
+    assert_eq!(stats.wall, Duration::from_millis(12_500));
+    assert_eq!(
+        (stats.lost.worker, stats.lost.total()),
+        (Duration::from_millis(9_500), Duration::from_millis(9_500))
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_paused_run_can_be_stopped_and_one_that_was_paused_before_waits() {
+    let graph = graph(2);
+    let executor = executor(2);
+    executor.pauser().pause();
+    let stop = async {
+        sleep(Duration::from_secs(5)).await;
+        executor.stopper().stop();
+    };
+    let (report, ()) = tokio::join!(executor.run_job(&graph, job(), |_| second()), stop);
+    let report = report.unwrap();
+    assert!(matches!(report.outcomes[..], [Outcome::Stopped, Outcome::Stopped]));
+    assert_eq!(report.stats.started, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn tasks_add_tasks_that_others_then_wait_for() {
+    let mut graph = GraphBuilder::new();
+    graph.task("plan", ()).task("end", ()).depends_on("end", "plan");
+    let graph = graph.build().unwrap();
+    let (plan, end) = (graph.find("plan").unwrap(), graph.find("end").unwrap());
+    let (adder, added) = Adder::<u32, String>::new();
+    let order = Arc::new(Mutex::new(Vec::new()));
+    let seen = order.clone();
+    let report = executor(2)
+        .run_job(&graph, job().added(added), move |stage| {
+            let (adder, order) = (adder.clone(), seen.clone());
+            async move {
+                if stage.task == plan {
+                    let mut steps = Vec::new();
+                    for step in 0..3 {
+                        let needs = Needs::nothing().of("workers", 1);
+                        let after = steps.last().copied().into_iter().collect();
+                        let task =
+                            NewTask { id: format!("step {step}"), needs, after, before: vec![end], rank: 1 };
+                        let seen = order.clone();
+                        let id = adder.add(task, move |stage: Stage| {
+                            let seen = seen.clone();
+                            async move {
+                                seen.lock().unwrap().push(stage.task);
+                                second().await
+                            }
+                        });
+                        steps.push(id.await.unwrap());
+                    }
+                }
+                order.lock().unwrap().push(stage.task);
+                second().await
+            }
+        })
+        .await
+        .unwrap();
+    let order = order.lock().unwrap().clone();
+    assert_eq!(order.last(), Some(&end), "{order:?}");
+    assert_eq!((order.len(), report.outcomes.len(), report.stats.done), (5, 5, 5));
+    // The steps follow each other, the first beside what added it; then comes the end.
+    assert_eq!(report.stats.wall, Duration::from_secs(4));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_added_says_why() {
+    let mut graph = GraphBuilder::new();
+    graph.task("a", ()).task("b", ()).task("c", ()).depends_on("b", "a").depends_on("c", "b");
+    let graph = graph.build().unwrap();
+    let [a, b, c] = ["a", "b", "c"].map(|id| graph.find(id).unwrap());
+    let (adder, added) = Adder::<u32, String>::new();
+    let errors = Arc::new(Mutex::new(Vec::new()));
+    let (told, mine) = (errors.clone(), adder.clone());
+    let report = executor(1)
+        .run_job(&graph, job().added(added), move |stage| {
+            let (adder, told) = (mine.clone(), told.clone());
+            async move {
+                if stage.task == a {
+                    let new = |id: &str, after: &[TaskId], before: &[TaskId], gpus| NewTask {
+                        id: id.to_owned(),
+                        after: after.to_vec(),
+                        before: before.to_vec(),
+                        needs: Needs::nothing().of("gpus", gpus),
+                        rank: 0,
+                    };
+                    for task in [new("x", &[c], &[b], 0), new("y", &[], &[a], 0), new("z", &[], &[], 1)] {
+                        let error = adder.add(task, |_| second()).await.unwrap_err();
+                        told.lock().unwrap().push(error.to_string());
+                    }
+                }
+                Step::Done(1)
+            }
+        })
+        .await
+        .unwrap();
+    assert_eq!(report.stats.done, 3);
+    let errors = errors.lock().unwrap().clone();
+    assert_eq!(errors[0], "dependency cycle: x -> x");
+    assert_eq!(errors[1], "task `y` shall go before a task that may have started already");
+    assert_eq!(errors[2], "task `z` needs 1 of resource `gpus`, of which there are 0");
+    let late = adder.add(NewTask { id: "late".to_owned(), ..NewTask::default() }, |_| second()).await;
+    assert!(matches!(late, Err(Error::Ended { id }) if id == "late"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_added_behind_a_failure_is_skipped() {
+    let graph = graph(1);
+    let failing = graph.find("0").unwrap();
+    let (adder, added) = Adder::<u32, String>::new();
+    let report = executor(2)
+        .run_job(&graph, job().added(added), move |_| {
+            let adder = adder.clone();
+            async move {
+                let task = NewTask { id: "after".to_owned(), after: vec![failing], ..NewTask::default() };
+                adder.add(task, |_| second()).await.unwrap();
+                Step::Failed("no".to_owned())
+            }
+        })
+        .await
+        .unwrap();
+    assert!(matches!(report.outcomes[1], Outcome::Skipped(task) if task == failing));
+}
+
+#[tokio::test(start_paused = true)]
+async fn progress_is_a_stream_too() {
+    let graph = graph(2);
+    let (observe, stream) = progress();
+    let report = executor(1).run_job(&graph, job().observe(observe), |_| second()).await.unwrap();
+    assert_eq!(report.stats.done, 2);
+    let [first, second] = [0, 1].map(TaskId::from_index);
+    let started = |task| Progress::Started(Stage { task, number: 0, retry: 0 });
+    let told: Vec<_> = stream.collect().await;
+    assert_eq!(told, [started(first), Progress::Done(first), started(second), Progress::Done(second)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_task_has_its_own_time_limit() {
+    let graph = graph(3);
+    let limit = |task: TaskId| (task.index() == 1).then_some(Duration::from_millis(300));
+    let report = executor(3).run_job(&graph, job().time_max(limit), |_| second()).await.unwrap();
+    let [Outcome::Done(_), Outcome::Failed(Failure::TimedOut(after)), Outcome::Done(_)] = report.outcomes[..]
+    else {
+        panic!("{:?}", report.outcomes)
+    };
+    assert_eq!(after, Duration::from_millis(300));
+}
+
+#[tokio::test(start_paused = true)]
+async fn workers_follow_the_load_and_agents_do_not() {
+    // Under load from the third second on.
+    let begun = Instant::now();
+    let sampler = move || {
+        let cpu_pressure = if begun.elapsed() > Duration::from_secs(3) { 0.9 } else { 0.0 };
+        Sample { cpu_pressure, ..Sample::default() }
+    };
+    let follow = Follow { sampler: Arc::new(sampler), ..Follow::default() };
+    let resources = Resources::new([("workers", 64), ("agents", 8)]);
+    let mut executor = Executor::new(Limits { resources, ..Limits::default() });
+    executor.workers = Workers { follow: Some(follow), ..Workers::default() };
+    let graph = graph(400);
+    let is_agent = |task: TaskId| task.index().is_multiple_of(10);
+    let needs = move |task| Needs::nothing().of(if is_agent(task) { "agents" } else { "workers" }, 1);
+    let most = Mutex::new(Vec::new());
+    let stats = executor.stats_reader();
+    let report = executor
+        .run_inline(&graph, Job::new().needs(needs), |_| {
+            let stats = stats();
+            let used = |pool: &str| stats.pool(pool).unwrap().used;
+            most.lock().unwrap().push((begun.elapsed(), used("workers"), used("agents")));
+            second()
+        })
+        .await
+        .unwrap();
+    assert_eq!(report.stats.done, 400);
+    let most = most.lock().unwrap();
+    let peak = |from: u64, to: u64| {
+        let during = most.iter().filter(|(at, ..)| (from..to).contains(&(at.as_millis() as u64)));
+        during.map(|(_, workers, _)| *workers).max().unwrap()
+    };
+    let processors = std::thread::available_parallelism().unwrap().get() as u32;
+    assert!(peak(0, 400) <= processors, "it begins with as many as there are processors");
+    assert!(peak(2000, 3000) > processors, "and takes more while it is calm");
+    assert_eq!(peak(8000, 60_000), 1, "and fewer under load");
+    assert_eq!(report.stats.pool("agents").unwrap().peak, 8);
+    assert!(report.stats.lost.worker > Duration::from_secs(60), "{:?}", report.stats.lost);
+}

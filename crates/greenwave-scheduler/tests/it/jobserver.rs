@@ -1,0 +1,87 @@
+//! The jobserver: tokens for our own workers, and for real `make`s inside tasks.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use greenwave_scheduler::{
+    Executor, Graph, GraphBuilder, Job, Jobserver, Limits, Needs, ProcessGroup, Resources, Step, Workers,
+};
+use tokio::process::Command;
+
+fn graph(tasks: usize) -> Graph<()> {
+    let mut graph = GraphBuilder::new();
+    for task in 0..tasks {
+        graph.task(task.to_string(), ());
+    }
+    graph.build().unwrap()
+}
+
+fn executor(workers: u32, jobserver: &Jobserver) -> Executor {
+    let limits = Limits { resources: Resources::new([("workers", workers)]), ..Limits::default() };
+    let mut executor = Executor::new(limits);
+    executor.workers = Workers { jobserver: Some(jobserver.clone()), ..Workers::default() };
+    executor
+}
+
+fn job<'a>() -> Job<'a, (), String> {
+    Job::new().needs(|_| Needs::nothing().of("workers", 1))
+}
+
+#[tokio::test]
+async fn no_more_workers_are_used_than_there_are_tokens() {
+    let jobserver = Jobserver::new(3).unwrap();
+    let executor = executor(8, &jobserver);
+    for _ in 0..2 {
+        let report = executor
+            .run_job(&graph(40), job(), |_| async {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+                Step::Done(())
+            })
+            .await
+            .unwrap();
+        let pool = report.stats.pool("workers").unwrap();
+        assert_eq!((report.stats.done, pool.peak), (40, 3), "and the tokens came back from the run before");
+        assert!(report.stats.lost.worker > Duration::ZERO);
+    }
+}
+
+#[tokio::test]
+async fn makes_inside_tasks_stay_within_the_budget() {
+    if std::process::Command::new("make").arg("--version").output().is_err() {
+        assert!(std::env::var_os("GREENWAVE_REQUIRE_SERVICES").is_none(), "`make` is not there");
+        return crate::skipped("`make` is not there");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("log");
+    let targets: Vec<String> = (0..6).map(|target| format!("t{target}")).collect();
+    let makefile = format!(
+        "all: {}\nt%:\n\t@echo + >> {log}; sleep 0.02; echo - >> {log}\n",
+        targets.join(" "),
+        log = log.display()
+    );
+    std::fs::write(dir.path().join("Makefile"), makefile).unwrap();
+    let jobserver = Jobserver::new(3).unwrap();
+    let (offered, folder) = (jobserver.clone(), dir.path().to_owned());
+    let report = executor(8, &jobserver)
+        .run_job(&graph(4), job(), move |_| {
+            let mut make = Command::new("make");
+            make.arg("all").current_dir(&folder).stdout(Stdio::null()).stderr(Stdio::piped());
+            offered.offer(&mut make);
+            async move {
+                let mut make = ProcessGroup::spawn(&mut make).unwrap();
+                let status = make.wait().await.unwrap();
+                if status.success() { Step::Done(()) } else { Step::Failed(status.to_string()) }
+            }
+        })
+        .await
+        .unwrap();
+    assert_eq!(report.stats.done, 4, "{:?}", report.outcomes);
+    let log = std::fs::read_to_string(log).unwrap();
+    let (mut now, mut most) = (0, 0);
+    for line in log.lines() {
+        now += if line == "+" { 1 } else { -1 };
+        most = most.max(now);
+    }
+    assert_eq!((now, log.lines().count()), (0, 4 * 6 * 2));
+    assert!((2..=3).contains(&most), "{most} recipes at once with 3 tokens");
+}

@@ -1,0 +1,159 @@
+//! The order of tests: each rule alone, and all together in simulation.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::time::Duration;
+
+use greenwave_scheduler::{
+    Action, Dispatcher, Event, Graph, GraphBuilder, History, Limits, Needs, Resources, Rules, TaskId,
+};
+
+fn graph(tasks: usize) -> Graph<()> {
+    let mut graph = GraphBuilder::new();
+    for task in 0..tasks {
+        graph.task(task.to_string(), ());
+    }
+    graph.build().unwrap()
+}
+
+fn tested(seconds: f64, failures: f64) -> History {
+    let duration = Duration::from_secs_f64(seconds);
+    History { duration, runs: 10.0, failures, failed_last: false, changed: false }
+}
+
+/// Tasks in the order in which they start, with when each starts and ends.
+fn simulate(
+    histories: &[History],
+    rules: &Rules,
+    workers: u32,
+    group: impl Fn(usize) -> Option<String>,
+) -> Vec<(usize, f64, f64)> {
+    let graph = graph(histories.len());
+    let (ranks, order) = rules.order(histories, workers);
+    let needs = |task: TaskId| {
+        let needs = Needs::nothing().of("workers", 1);
+        group(task.index()).map_or(needs.clone(), |lock| needs.shared(lock))
+    };
+    let limits = Limits { resources: Resources::new([("workers", workers)]), ..Limits::default() };
+    let mut dispatcher = Dispatcher::new(&graph, limits, &ranks, needs).unwrap().with_order(order);
+    let (mut actions, mut running, mut ran) = (Vec::new(), BinaryHeap::new(), Vec::new());
+    let mut now = Duration::ZERO;
+    dispatcher.handle(now, Event::Begin, &mut actions).unwrap();
+    loop {
+        for action in actions.drain(..) {
+            let Action::Start(task) = action else { panic!("nothing fails") };
+            let end = now + histories[task.index()].duration;
+            running.push(Reverse((end, task)));
+            ran.push((task.index(), now.as_secs_f64(), end.as_secs_f64()));
+        }
+        let Some(Reverse((end, task))) = running.pop() else { return ran };
+        now = end;
+        dispatcher.handle(now, Event::Done(task), &mut actions).unwrap();
+    }
+}
+
+fn order_of(histories: &[History], rules: &Rules) -> Vec<usize> {
+    simulate(histories, rules, 1, |_| None).into_iter().map(|(task, ..)| task).collect()
+}
+
+#[test]
+fn each_rule_can_be_chosen_alone() {
+    let mut failed = tested(4.0, 0.0);
+    failed.failed_last = true;
+    let mut changed = tested(3.0, 0.0);
+    changed.changed = true;
+    let histories = [tested(2.0, 0.0), tested(1.0, 0.0), changed, failed, tested(8.0, 9.0)];
+    let none = Rules::none();
+    assert_eq!(order_of(&histories, &none), [0, 1, 2, 3, 4]);
+    assert_eq!(order_of(&histories, &Rules { failed_first: true, ..none }), [3, 0, 1, 2, 4]);
+    assert_eq!(order_of(&histories, &Rules { changed_first: true, ..none }), [2, 0, 1, 3, 4]);
+    assert_eq!(order_of(&histories, &Rules { likely_first: true, ..none }), [4, 0, 1, 2, 3]);
+    assert_eq!(order_of(&histories, &Rules { fast_first: true, ..none }), [1, 0, 2, 3, 4]);
+    // On two workers, the eight seconds would else begin last.
+    let started = |rules: &Rules| simulate(&histories, rules, 2, |_| None);
+    let end = |rules: &Rules| started(rules).iter().map(|run| run.2).fold(0.0, f64::max);
+    assert_eq!(end(&none), 12.0);
+    assert_eq!(end(&Rules { tail_permille: Some(0), ..none }), 9.0);
+    assert_eq!(order_of(&histories, &Rules::default()), [3, 2, 4, 1, 0]);
+}
+
+#[test]
+fn affinity_keeps_together_what_is_about_as_urgent() {
+    let histories: Vec<History> = (0..12).map(|at| tested(1.0 + f64::from(at) / 100.0, 0.0)).collect();
+    let group = |task: usize| Some((task % 3).to_string());
+    let switches = |rules: &Rules| {
+        let ran = simulate(&histories, rules, 1, group);
+        ran.windows(2).filter(|pair| pair[0].0 % 3 != pair[1].0 % 3).count()
+    };
+    let rules = Rules { tail_permille: None, ..Rules::default() };
+    assert_eq!(switches(&Rules { affinity: false, ..rules }), 11);
+    assert_eq!(switches(&rules), 2);
+    // What failed last goes first all the same.
+    let mut histories = histories.clone();
+    histories[7].failed_last = true;
+    assert_eq!(simulate(&histories, &rules, 1, group)[0].0, 7);
+}
+
+#[test]
+fn history_learns_and_fades() {
+    let mut history = History::unknown(Duration::from_secs(1));
+    let unknown = history.failure_probability();
+    history.observe(true);
+    assert!(history.failed_last && history.failure_probability() > unknown * 5.0);
+    let after_failure = history.failure_probability();
+    (0..30).for_each(|_| history.observe(false));
+    assert!(!history.failed_last && history.failure_probability() < after_failure / 5.0);
+    assert!(history.failure_probability() > 0.0);
+}
+
+/// Normal deviates by the polar method, from a generator of our own so that they are the same everywhere.
+struct Chance(u64);
+
+impl Chance {
+    fn uniform(&mut self) -> f64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 11) as f64 / (1_u64 << 53) as f64
+    }
+
+    fn normal(&mut self) -> f64 {
+        loop {
+            let (x, y) = (self.uniform() * 2.0 - 1.0, self.uniform() * 2.0 - 1.0);
+            let square = x * x + y * y;
+            if square > 0.0 && square < 1.0 {
+                return x * (-2.0 * square.ln() / square).sqrt();
+            }
+        }
+    }
+}
+
+/// Makespan over the lower bound, and when the first failure is known, as a share of the makespan; averages over as many suites.
+fn simulated(rules: &Rules, suites: u64) -> (f64, f64) {
+    let (mut makespans, mut failures) = (0.0, 0.0);
+    for seed in 1..=suites {
+        let mut chance = Chance(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+        let flaky: Vec<f64> = (0..200).map(|_| if chance.uniform() < 0.1 { 0.3 } else { 0.005 }).collect();
+        let histories: Vec<History> =
+            flaky.iter().map(|rate| tested((chance.normal() * 1.2).exp(), rate * 10.0)).collect();
+        let fails: Vec<bool> = flaky.iter().map(|rate| chance.uniform() < *rate).collect();
+        let ran = simulate(&histories, rules, 8, |_| None);
+        assert_eq!(ran.len(), 200);
+        let end = ran.iter().map(|run| run.2).fold(0.0, f64::max);
+        let longest = histories.iter().map(|history| history.duration.as_secs_f64()).fold(0.0, f64::max);
+        let work: f64 = histories.iter().map(|history| history.duration.as_secs_f64()).sum();
+        makespans += end / longest.max(work / 8.0);
+        let first = ran.iter().filter(|run| fails[run.0]).map(|run| run.2).fold(end, f64::min);
+        failures += first / end;
+    }
+    (makespans / suites as f64, failures / suites as f64)
+}
+
+#[test]
+fn the_whole_order_tells_failures_soon_and_has_no_tail() {
+    let (makespan, failure) = simulated(&Rules::default(), 40);
+    let (fast_makespan, fast_failure) = simulated(&Rules { fast_first: true, ..Rules::none() }, 40);
+    assert!(makespan < 1.01, "{makespan}");
+    assert!(fast_makespan > 1.2, "plain fast first has a tail: {fast_makespan}");
+    assert!(failure < fast_failure, "{failure}, {fast_failure}");
+}
