@@ -93,7 +93,7 @@ impl Work {
             let at = self.below(lines.len());
             let mut line = lines[self.below(lines.len())].clone();
             let name = format!("_{:x}", self.below(1 << 20));
-            let place = line.iter().position(|byte| byte.is_ascii_alphabetic()).unwrap_or(0);
+            let place = line.iter().position(u8::is_ascii_alphabetic).unwrap_or(0);
             line.splice(place..place, name.bytes());
             match self.below(4) {
                 0 => lines.insert(at, line),
