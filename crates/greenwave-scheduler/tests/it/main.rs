@@ -5,6 +5,7 @@
 mod control;
 mod dispatcher;
 mod executor;
+mod faults;
 mod graph;
 #[cfg(feature = "jobserver")]
 mod jobserver;

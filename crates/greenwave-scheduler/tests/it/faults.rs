@@ -1,0 +1,146 @@
+//! Child processes under the executor that end badly, never end, or leave others behind; and tasks that are added as the run ends.
+
+use std::os::unix::process::ExitStatusExt;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use greenwave_scheduler::{
+    Adder, Error, Executor, Failure, Graph, GraphBuilder, Job, Limits, NewTask, Outcome, ProcessGroup,
+    Report, Stage, Step,
+};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::process::Command;
+use tokio::sync::mpsc;
+
+fn graph(tasks: usize) -> Graph<()> {
+    let mut graph = GraphBuilder::new();
+    for task in 0..tasks {
+        graph.task(task.to_string(), ());
+    }
+    graph.build().unwrap()
+}
+
+type Pipe = BufReader<tokio::process::ChildStdout>;
+
+/// Runs each script as a task; their pipes are handed out once they have said a line.
+async fn run(
+    executor: &Executor,
+    scripts: &'static [&'static str],
+    pipes: mpsc::UnboundedSender<Pipe>,
+) -> Report<(), String> {
+    let stage = move |stage: Stage| {
+        let pipes = pipes.clone();
+        async move {
+            let mut command = Command::new("sh");
+            command.arg("-c").arg(scripts[stage.task.index()]).stdout(Stdio::piped());
+            let mut group = ProcessGroup::spawn(&mut command).unwrap();
+            let mut pipe = BufReader::new(group.leader().stdout.take().unwrap());
+            pipe.read_line(&mut String::new()).await.unwrap();
+            pipes.send(pipe).unwrap();
+            let status = group.wait().await.unwrap();
+            match status.signal() {
+                Some(signal) => Step::Failed(format!("signal {signal}")),
+                None if status.success() => Step::Done(()),
+                None => Step::Failed(status.to_string()),
+            }
+        }
+    };
+    executor.run_job(&graph(scripts.len()), Job::new(), stage).await.unwrap()
+}
+
+/// The pipes end when every process is gone that holds them.
+async fn all_end(mut pipes: mpsc::UnboundedReceiver<Pipe>, count: usize) {
+    for _ in 0..count {
+        let mut pipe = pipes.recv().await.unwrap();
+        let mut rest = Vec::new();
+        let end = pipe.read_to_end(&mut rest);
+        tokio::time::timeout(Duration::from_secs(20), end).await.expect("some process is alive").unwrap();
+    }
+}
+
+const FOREVER: &str = "sleep 1000 & echo ready; trap '' TERM; while :; do wait; done";
+
+#[tokio::test]
+async fn a_child_that_ends_by_a_signal_fails_its_task_only() {
+    let (sender, pipes) = mpsc::unbounded_channel();
+    let report = run(&Executor::default(), &["echo; kill -9 $$", "echo; sleep 1000 & exit 0"], sender).await;
+    assert!(matches!(&report.outcomes[0], Outcome::Failed(Failure::Task(text)) if text == "signal 9"));
+    assert!(matches!(report.outcomes[1], Outcome::Done(())));
+    all_end(pipes, 2).await;
+}
+
+#[tokio::test]
+async fn a_time_limit_reaches_children_that_ignore_requests_and_their_children() {
+    let mut executor = Executor::new(Limits::default());
+    executor.stage_time_max = Some(Duration::from_millis(300));
+    let (sender, pipes) = mpsc::unbounded_channel();
+    let report = run(&executor, &[FOREVER, "echo; exit 3"], sender).await;
+    assert!(matches!(report.outcomes[0], Outcome::Failed(Failure::TimedOut(_))), "{:?}", report.outcomes);
+    assert!(matches!(&report.outcomes[1], Outcome::Failed(Failure::Task(text)) if text == "exit status: 3"));
+    all_end(pipes, 2).await;
+}
+
+#[tokio::test]
+async fn stopping_reaches_children_and_their_children() {
+    let executor = Executor::default();
+    let stopper = executor.stopper();
+    let (sender, mut pipes) = mpsc::unbounded_channel();
+    let stop = async {
+        let ready = [pipes.recv().await.unwrap(), pipes.recv().await.unwrap()];
+        stopper.stop();
+        ready
+    };
+    let (report, ready) = tokio::join!(run(&executor, &[FOREVER, FOREVER], sender), stop);
+    assert!(report.outcomes.iter().all(|outcome| matches!(outcome, Outcome::Stopped)));
+    let (again, pipes) = mpsc::unbounded_channel();
+    ready.into_iter().for_each(|pipe| again.send(pipe).unwrap());
+    all_end(pipes, 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_is_added_as_the_run_ends_is_run_or_refused() {
+    let graph: &'static Graph<()> = Box::leak(Box::new(graph(4)));
+    for _ in 0..200 {
+        let (adder, added) = Adder::<(), String>::new();
+        let ran = Arc::new(AtomicUsize::new(0));
+        let outside: Vec<_> = (0..4)
+            .map(|task| {
+                let (adder, ran) = (adder.clone(), ran.clone());
+                tokio::spawn(async move {
+                    let mut accepted = 0;
+                    for number in 0.. {
+                        let ran = ran.clone();
+                        let task = NewTask { id: format!("{task}/{number}"), ..NewTask::default() };
+                        let stage = move |_| {
+                            ran.fetch_add(1, Ordering::Relaxed);
+                            async { Step::Done(()) }
+                        };
+                        match adder.add(task, stage).await {
+                            Ok(_) => accepted += 1,
+                            Err(Error::Ended { .. }) => return accepted,
+                            Err(error) => panic!("{error}"),
+                        }
+                        // Some of each length, so that runs end at different points of this.
+                        if number > 20 {
+                            return accepted;
+                        }
+                    }
+                    unreachable!("the row does not end")
+                })
+            })
+            .collect();
+        let run = async move {
+            let executor = Executor::default();
+            executor.run_job(graph, Job::new().added(added), |_| async { Step::Done(()) }).await.unwrap()
+        };
+        let report = tokio::spawn(run).await.unwrap();
+        let mut accepted = 0;
+        for task in outside {
+            accepted += task.await.unwrap();
+        }
+        assert_eq!((report.outcomes.len(), ran.load(Ordering::Relaxed)), (4 + accepted, accepted));
+        assert!(report.outcomes.iter().all(|outcome| matches!(outcome, Outcome::Done(()))));
+    }
+}
