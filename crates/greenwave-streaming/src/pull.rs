@@ -138,27 +138,41 @@ where
         self.splitting.next_sequence()
     }
 
-    fn poll_batch(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<UnitBatch>, Error>> {
+    fn poll_batch(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<UnitBatch, Error>>> {
         for _ in 0..CHUNKS_PER_POLL_MAX {
-            if let Some(error) = self.splitting.take_failure() {
-                return Poll::Ready(Err(error));
+            if self.splitting.has_failed() {
+                return Poll::Ready(self.splitting.take_failure().map(Err));
             }
             if self.source.is_none() {
-                return Poll::Ready(Ok(None));
+                return Poll::Ready(None);
             }
-            if self.rest.is_empty() {
-                match ready!(self.poll_chunk(cx))? {
-                    Some(chunk) => self.rest = chunk,
-                    None => return Poll::Ready(self.end()),
+            let chunk = if self.rest.is_empty() {
+                match ready!(self.poll_chunk(cx)) {
+                    Err(error) => return Poll::Ready(Some(Err(error))),
+                    Ok(None) => return Poll::Ready(self.end().transpose()),
+                    Ok(Some(chunk)) => chunk,
                 }
-            }
-            let chunk = self.rest.split_to(self.rest.len().min(CHUNK_BYTES_MAX));
-            if let Some(batch) = self.splitting.feed(chunk)? {
-                return Poll::Ready(Ok(Some(batch)));
+            } else {
+                std::mem::take(&mut self.rest)
+            };
+            let chunk = self.cut(chunk);
+            let block = self.splitting.scan(chunk);
+            if self.splitting.has_units() {
+                let batch = self.splitting.take_batch(block);
+                self.count_batch(&batch);
+                return Poll::Ready(Some(Ok(batch)));
             }
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// As much of a chunk as can be fed; the rest is for later.
+    fn cut(&mut self, mut chunk: Bytes) -> Bytes {
+        if chunk.len() > CHUNK_BYTES_MAX {
+            self.rest = chunk.split_off(CHUNK_BYTES_MAX);
+        }
+        chunk
     }
 
     /// The next chunk that is not empty, or the end of the source.
@@ -221,26 +235,27 @@ where
     fn end(&mut self) -> Result<Option<UnitBatch>, Error> {
         self.source = None;
         let batch = self.splitting.finish()?;
-        let Some(terminal) = &mut self.terminal else { return Ok(batch) };
-        terminal.look_at(batch.as_ref());
-        if terminal.seen {
-            return Ok(batch);
+        if let Some(terminal) = &mut self.terminal {
+            batch.iter().for_each(|batch| terminal.look_at(batch));
+            if !terminal.seen {
+                return Err(Error::Truncated { received: self.stats.bytes });
+            }
         }
-        Err(Error::Truncated { received: self.stats.bytes })
+        batch.iter().for_each(|batch| self.count_batch(batch));
+        Ok(batch)
     }
 
-    fn hand_on(&mut self, batch: UnitBatch) -> UnitBatch {
+    fn count_batch(&mut self, batch: &UnitBatch) {
         let started = self.started.expect("a batch comes after the first poll");
         self.stats.first_unit.get_or_insert_with(|| started.elapsed());
         self.stats.batches += 1;
         self.stats.units += batch.len() as u64;
         if let Some(terminal) = &mut self.terminal {
-            terminal.look_at(Some(&batch));
+            terminal.look_at(batch);
             if terminal.seen {
                 self.source = None;
             }
         }
-        batch
     }
 }
 
@@ -255,12 +270,12 @@ where
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
         this.started.get_or_insert_with(Instant::now);
-        let outcome = ready!(this.poll_batch(cx));
-        if let Err(error) = &outcome {
+        let outcome = this.poll_batch(cx);
+        if let Poll::Ready(Some(Err(error))) = &outcome {
             tracing::debug!(%error, bytes = this.stats.bytes, "stream failed");
             this.source = None;
         }
-        Poll::Ready(outcome.map(|batch| batch.map(|batch| this.hand_on(batch))).transpose())
+        outcome
     }
 }
 
@@ -279,8 +294,8 @@ impl<St, S: std::fmt::Debug> std::fmt::Debug for Pull<St, S> {
 }
 
 impl Terminal {
-    fn look_at(&mut self, batch: Option<&UnitBatch>) {
-        self.seen = self.seen || batch.is_some_and(|batch| batch.iter().any(|unit| (self.is_last)(&unit)));
+    fn look_at(&mut self, batch: &UnitBatch) {
+        self.seen = self.seen || batch.iter().any(|unit| (self.is_last)(&unit));
     }
 }
 

@@ -5,6 +5,7 @@ use std::fmt;
 use std::ops::Range;
 use std::str::Utf8Error;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 
@@ -37,45 +38,78 @@ pub enum Kind {
 /// While a clone is alive, the block is charged to the [`Budget`] of its stream.
 #[derive(Clone)]
 pub struct UnitBatch {
-    inner: Arc<Inner>,
+    block: Bytes,
+    first_seq: u64,
+    index: Index,
 }
 
-struct Inner {
-    block: Bytes,
+/// Where the units of a batch lie.
+#[derive(Clone)]
+enum Index {
+    /// One unit of which nothing but the kind is known, as in most batches of a stream that comes in event by event: nothing is shared.
+    One(Span, Kind),
+    Many(Shared),
+}
+
+/// The index of a batch in memory that its stream uses again once all clones of the batch are gone. A handle counts as a user.
+struct Shared(Arc<Slot>);
+
+/// See [`Slots`].
+struct Slot {
     cuts: Cuts,
-    first_seq: u64,
-    _charge: Option<Charge>,
+    charge: Option<Charge>,
+    /// Handles of batches, as opposed to the stream's own.
+    users: AtomicUsize,
 }
 
 impl UnitBatch {
-    pub(crate) fn new(block: Bytes, cuts: Cuts, first_seq: u64, budget: Option<&Budget>) -> Self {
-        let _charge = budget.map(|budget| budget.charge(block.len()));
-        Self { inner: Arc::new(Inner { block, cuts, first_seq, _charge }) }
-    }
-
     /// How many units it holds; at least one.
     #[must_use]
     #[expect(clippy::len_without_is_empty, reason = "a batch is never empty")]
     pub fn len(&self) -> usize {
-        self.inner.cuts.len()
+        match &self.index {
+            Index::One(..) => 1,
+            Index::Many(shared) => shared.0.cuts.len(),
+        }
     }
 
     /// The sequence number of its first unit; the others follow without a gap.
     #[must_use]
     pub fn first_sequence(&self) -> u64 {
-        self.inner.first_seq
+        self.first_seq
     }
 
     /// The bytes that the units lie in, with whatever stands between them.
     #[must_use]
     pub fn block(&self) -> &Bytes {
-        &self.inner.block
+        &self.block
     }
 
     /// The unit at `index`, counted from 0.
     #[must_use]
     pub fn get(&self, index: usize) -> Option<Unit<'_>> {
         (index < self.len()).then_some(Unit { batch: self, index })
+    }
+
+    fn span(&self, index: usize) -> Range<usize> {
+        match &self.index {
+            Index::One(span, _) => span.range(),
+            Index::Many(shared) => shared.0.cuts.spans[index].range(),
+        }
+    }
+
+    fn detail(&self, index: usize) -> Detail {
+        match &self.index {
+            Index::One(_, kind) => Detail::plain(*kind),
+            Index::Many(shared) => shared.0.cuts.detail(index),
+        }
+    }
+
+    fn carried(&self) -> &[u8] {
+        match &self.index {
+            Index::One(..) => &[],
+            Index::Many(shared) => &shared.0.cuts.carried,
+        }
     }
 
     /// The units in order.
@@ -86,6 +120,66 @@ impl UnitBatch {
     /// The units in order, each keeping the batch alive.
     pub fn into_units(self) -> impl ExactSizeIterator<Item = OwnedUnit> {
         (0..self.len()).map(move |index| OwnedUnit { batch: self.clone(), index })
+    }
+}
+
+/// The stream's side of the batches: makes them, and uses the memory of the last one's index again if nobody has it any more.
+#[derive(Default)]
+pub(crate) struct Slots {
+    last: Option<Arc<Slot>>,
+}
+
+impl Slots {
+    /// A batch of the units in `cuts`, which is left empty.
+    pub(crate) fn batch(
+        &mut self,
+        block: Bytes,
+        cuts: &mut Cuts,
+        first_seq: u64,
+        budget: Option<&Budget>,
+    ) -> UnitBatch {
+        let index = match cuts.spans[..] {
+            [span] if cuts.details.is_empty() && budget.is_none() => Index::One(span, cuts.plain),
+            _ => Index::Many(self.shared(cuts, budget.map(|budget| budget.charge(block.len())))),
+        };
+        cuts.clear();
+        UnitBatch { block, first_seq, index }
+    }
+
+    fn shared(&mut self, cuts: &mut Cuts, charge: Option<Charge>) -> Shared {
+        let free = self.last.as_mut().and_then(Arc::get_mut);
+        let Some(slot) = free else {
+            let slot = Slot { cuts: std::mem::take(cuts), charge, users: AtomicUsize::new(1) };
+            return Shared(self.last.insert(Arc::new(slot)).clone());
+        };
+        std::mem::swap(&mut slot.cuts, cuts);
+        (slot.charge, slot.users) = (charge, AtomicUsize::new(1));
+        Shared(self.last.as_ref().expect("it was free").clone())
+    }
+}
+
+impl fmt::Debug for Slots {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Slots").field("has_one", &self.last.is_some()).finish()
+    }
+}
+
+impl Clone for Shared {
+    fn clone(&self) -> Self {
+        // Whoever clones has a handle, so that the count is not zero and nothing has to be seen by others yet.
+        self.0.users.fetch_add(1, Ordering::Relaxed);
+        Self(self.0.clone())
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // The charge is not behind the stream's own handle, which lives on. AcqRel: the last one sees all that the others did.
+        if self.0.users.fetch_sub(1, Ordering::AcqRel) == 1
+            && let Some(charge) = &self.0.charge
+        {
+            charge.release();
+        }
     }
 }
 
@@ -112,7 +206,7 @@ impl<'a> Unit<'a> {
     /// Its number in the stream, counted from 0 unless [`Pull::starting_at`](crate::Pull::starting_at) said otherwise.
     #[must_use]
     pub fn sequence(&self) -> u64 {
-        self.batch.inner.first_seq + self.index as u64
+        self.batch.first_seq + self.index as u64
     }
 
     /// Whether its end was seen. A unit that the end of the stream or its cap cut off is not complete.
@@ -132,7 +226,7 @@ impl<'a> Unit<'a> {
     #[must_use]
     pub fn bytes(&self) -> Bytes {
         match self.content() {
-            Cow::Borrowed(slice) => self.batch.inner.block.slice_ref(slice),
+            Cow::Borrowed(slice) => self.batch.block.slice_ref(slice),
             Cow::Owned(built) => built.into(),
         }
     }
@@ -140,8 +234,8 @@ impl<'a> Unit<'a> {
     /// Its content, borrowed where it is contiguous.
     #[must_use]
     pub fn content(&self) -> Cow<'a, [u8]> {
-        let span = self.batch.inner.cuts.spans[self.index];
-        self.detail().form.apply(&self.batch.inner.block[span.range()])
+        let raw = &self.batch.block[self.batch.span(self.index)];
+        self.detail().form.apply(raw)
     }
 
     /// Its content as text.
@@ -196,16 +290,14 @@ impl<'a> Unit<'a> {
     }
 
     fn detail(&self) -> Detail {
-        let cuts = &self.batch.inner.cuts;
-        cuts.details.get(self.index).copied().unwrap_or(Detail::plain(cuts.plain))
+        self.batch.detail(self.index)
     }
 
     fn text_of(&self, label: Label) -> Option<&'a str> {
-        let inner = &self.batch.inner;
         let bytes = match label {
             Label::NONE => return None,
-            Label::CARRIED => &inner.cuts.carried[..],
-            Label(span) => &inner.block[span.range()],
+            Label::CARRIED => self.batch.carried(),
+            Label(span) => &self.batch.block[span.range()],
         };
         std::str::from_utf8(bytes).ok().filter(|text| !text.is_empty())
     }

@@ -1,5 +1,6 @@
 //! Lines, ended by LF, CRLF or CR.
 
+use crate::splitter::ends::LineEnds;
 use crate::splitter::{Cap, Cut, Cuts, Fault, Splitter};
 use crate::unit::Kind;
 
@@ -41,7 +42,7 @@ impl Splitter for Lines {
             debug_assert_eq!(fresh, 0, "nothing is kept after the end of a line");
             start = usize::from(window.first() == Some(&b'\n'));
         }
-        for end in memchr::memchr2_iter(b'\n', b'\r', &window[fresh..]).map(|i| fresh + i) {
+        for end in LineEnds::new(window, fresh) {
             if end < start {
                 continue; // the LF of a CRLF
             }

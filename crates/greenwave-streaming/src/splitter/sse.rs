@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::splitter::ends::find_end;
 use crate::splitter::{Cap, Cut, Cuts, Fault, Splitter};
 use crate::unit::{Form, Kind};
 
@@ -82,7 +83,17 @@ impl Sse {
         Ok(())
     }
 
-    /// Takes in one line that is not empty.
+    /// Takes in one line that is not empty. Most are `data: …`.
+    #[inline]
+    fn line(&mut self, window: &[u8], line: Range<usize>) {
+        if let Some(value) = window[line.clone()].strip_prefix(b"data:") {
+            let space = usize::from(value.first() == Some(&b' '));
+            self.event.add_data(line.start + b"data:".len() + space..line.end);
+        } else {
+            self.field(window, line);
+        }
+    }
+
     fn field(&mut self, window: &[u8], line: Range<usize>) {
         let text = &window[line.clone()];
         let colon = memchr::memchr(b':', text);
@@ -93,11 +104,7 @@ impl Sse {
         });
         let value = value..line.end;
         match name {
-            b"data" => {
-                let start = self.event.data.as_ref().map_or(value.start, |data| data.start);
-                self.event.data = Some(start..value.end);
-                self.event.data_lines += 1;
-            }
+            b"data" => self.event.add_data(value),
             b"event" => self.event.name = Some(value),
             b"id" if memchr::memchr(0, &window[value.clone()]).is_none() => self.event.id = Some(value),
             b"retry" => self.retry = milliseconds(&window[value]).or(self.retry),
@@ -105,25 +112,63 @@ impl Sse {
         }
     }
 
-    /// The event has ended; returns it if it has data. `id` becomes the last event id of this window.
-    fn dispatch(&mut self, id: &mut Option<Range<usize>>) -> Option<Cut> {
+    /// The event has ended; reports it if it has data. `id` becomes the last event id of this window.
+    #[inline]
+    fn dispatch(&mut self, id: &mut Option<Range<usize>>, out: &mut Cuts) {
         let event = std::mem::take(&mut self.event);
         if event.id.is_some() {
             *id = event.id;
         }
+        let Some(data) = event.data else { return };
         let form = if event.data_lines > 1 { Form::DataLines } else { Form::Plain };
-        let cut = Cut::new(Kind::Event, event.data?).with_form(form).with_event(event.name);
-        Some(match id {
+        let cut = Cut::new(Kind::Event, data).with_form(form).with_event(event.name);
+        let cut = match id {
             Some(id) => cut.with_id(Some(id.clone())),
             None if self.last_id.is_empty() => cut,
-            None => cut.with_carried_id(),
-        })
+            None => {
+                out.carry(self.last_id.clone());
+                cut.with_carried_id()
+            }
+        };
+        out.push(cut);
+    }
+
+    /// Steps over a byte order mark; `None` while it may still be one.
+    #[cold]
+    fn start(&mut self, window: &[u8]) -> Option<usize> {
+        if window.len() < BOM.len() && BOM.starts_with(window) {
+            return None;
+        }
+        self.at_start = false;
+        Some(if window.starts_with(BOM) { BOM.len() } else { 0 })
+    }
+
+    /// Where the line after the end at `end` starts.
+    #[inline]
+    fn after(&mut self, window: &[u8], end: usize) -> usize {
+        if window[end] == b'\n' {
+            return end + 1;
+        }
+        match window.get(end + 1) {
+            Some(b'\n') => end + 2,
+            Some(_) => end + 1,
+            None => {
+                self.after_cr = true;
+                end + 1
+            }
+        }
     }
 }
 
 impl Event {
     fn is_empty(&self) -> bool {
         self.data.is_none() && self.name.is_none() && self.id.is_none()
+    }
+
+    fn add_data(&mut self, value: Range<usize>) {
+        let start = self.data.as_ref().map_or(value.start, |data| data.start);
+        self.data = Some(start..value.end);
+        self.data_lines += 1;
     }
 
     fn shift(&mut self, by: usize) {
@@ -134,50 +179,36 @@ impl Event {
 }
 
 impl Splitter for Sse {
-    fn scan(&mut self, window: &[u8], mut fresh: usize, out: &mut Cuts) -> Result<usize, Fault> {
-        // Where the event starts of which something must be kept, and the line in it.
-        let mut start = 0;
-        let mut skip_to = 0;
+    fn scan(&mut self, window: &[u8], fresh: usize, out: &mut Cuts) -> Result<usize, Fault> {
+        // Where the event starts of which something must be kept, and where in it line ends are looked for.
+        let (mut start, mut from) = (0, fresh);
         if self.at_start {
-            if window.len() < BOM.len() && BOM.starts_with(window) {
-                return Ok(0);
-            }
-            self.at_start = false;
-            fresh = 0;
-            start = if window.starts_with(BOM) { BOM.len() } else { 0 };
-            skip_to = start;
+            let Some(skipped) = self.start(window) else { return Ok(0) };
+            (start, from, self.line) = (skipped, skipped, skipped);
         }
-        if std::mem::take(&mut self.after_cr) && window.get(fresh) == Some(&b'\n') {
-            skip_to = fresh + 1;
-            start = if self.event.is_empty() { skip_to } else { 0 };
+        if std::mem::take(&mut self.after_cr) && window.get(from) == Some(&b'\n') {
+            from += 1;
+            self.line = from;
+            start = if self.event.is_empty() { from } else { 0 };
         }
-        let mut line = self.line.max(skip_to);
+        let mut line = self.line;
         let mut id = None;
-        out.carry(self.last_id.clone());
-        for end in memchr::memchr2_iter(b'\n', b'\r', &window[fresh..]).map(|i| fresh + i) {
-            if end < line {
-                continue; // the LF of a CRLF
-            }
-            let mut next = end + 1;
-            if window[end] == b'\r' {
-                match window.get(next) {
-                    Some(b'\n') => next += 1,
-                    Some(_) => {}
-                    None => self.after_cr = true,
-                }
-            }
-            if line == end {
-                if let Some(cut) = self.dispatch(&mut id) {
-                    out.push(cut);
-                }
+        loop {
+            // A blank line is seen without a search.
+            let is_blank = line == from && window.get(line).is_some_and(|byte| matches!(byte, b'\n' | b'\r'));
+            let end = if is_blank { Some(line) } else { find_end(window, from) };
+            let Some(end) = end else { break };
+            if end == line {
+                self.dispatch(&mut id, out);
             } else {
                 self.check(start, end)?;
-                self.field(window, line..end);
+                self.line(window, line..end);
             }
+            line = self.after(window, end);
+            from = line;
             if self.event.is_empty() {
-                start = next;
+                start = line;
             }
-            line = next;
         }
         if line < window.len() {
             self.check(start, window.len())?;
@@ -185,7 +216,9 @@ impl Splitter for Sse {
         if let Some(id) = id {
             self.last_id = Bytes::copy_from_slice(&window[id]);
         }
-        self.event.shift(start);
+        if start > 0 {
+            self.event.shift(start);
+        }
         self.line = line - start;
         Ok(start)
     }
