@@ -3,10 +3,10 @@
 
 #[path = "streaming/allocations.rs"]
 mod allocations;
-#[path = "streaming/contest.rs"]
-mod contest;
 #[path = "streaming/contenders.rs"]
 mod contenders;
+#[path = "streaming/contest.rs"]
+mod contest;
 #[path = "streaming/handoff.rs"]
 mod handoff;
 #[path = "streaming/inputs.rs"]
@@ -152,4 +152,3 @@ fn main() {
     }
     Page { suite: "versus-streaming", about: ABOUT, rows }.publish();
 }
-

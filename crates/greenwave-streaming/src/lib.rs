@@ -63,6 +63,7 @@
 //! first one ended. What decides where that is (cursor, overlap, restart) is a layer above [`Pull`] that is not written yet.
 
 mod budget;
+mod carry;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod error;

@@ -1,7 +1,7 @@
 //! A stream of chunks as a stream of batches, under a budget and time limits. Knows nothing of how units are found.
 
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -146,17 +146,31 @@ where
             if self.source.is_none() {
                 return Poll::Ready(None);
             }
-            let chunk = if self.rest.is_empty() {
-                match ready!(self.poll_chunk(cx)) {
-                    Err(error) => return Poll::Ready(Some(Err(error))),
-                    Ok(None) => return Poll::Ready(self.end().transpose()),
-                    Ok(Some(chunk)) => chunk,
+            let block = if self.rest.is_empty() {
+                if self.poll_room(cx)?.is_pending() {
+                    return Poll::Pending;
+                }
+                let Some(source) = &mut self.source else { return Poll::Ready(None) };
+                match source.as_mut().poll_next(cx) {
+                    Poll::Ready(Some(Ok(chunk))) => {
+                        self.count(chunk.len())?;
+                        // A chunk that is copied anyway need not be moved first.
+                        if self.splitting.is_carrying() && chunk.len() <= CHUNK_BYTES_MAX {
+                            self.splitting.scan_carry(&chunk)
+                        } else {
+                            self.scan(chunk)
+                        }
+                    }
+                    Poll::Ready(Some(Err(source))) => {
+                        return Poll::Ready(Some(Err(self.broken(source.into()))));
+                    }
+                    Poll::Ready(None) => return Poll::Ready(self.end().transpose()),
+                    Poll::Pending => return self.poll_quiet(cx),
                 }
             } else {
-                std::mem::take(&mut self.rest)
+                let chunk = std::mem::take(&mut self.rest);
+                self.scan(chunk)
             };
-            let chunk = self.cut(chunk);
-            let block = self.splitting.scan(chunk);
             if self.splitting.has_units() {
                 let batch = self.splitting.take_batch(block);
                 self.count_batch(&batch);
@@ -167,57 +181,52 @@ where
         Poll::Pending
     }
 
-    /// As much of a chunk as can be fed; the rest is for later.
-    fn cut(&mut self, mut chunk: Bytes) -> Bytes {
+    /// Looks at as much of a chunk as can be fed; the rest is for later.
+    #[inline]
+    fn scan(&mut self, mut chunk: Bytes) -> Bytes {
         if chunk.len() > CHUNK_BYTES_MAX {
             self.rest = chunk.split_off(CHUNK_BYTES_MAX);
         }
-        chunk
+        self.splitting.scan(chunk)
     }
 
-    /// The next chunk that is not empty, or the end of the source.
-    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Error>> {
+    /// Ready when the budget has room for another chunk, and the time for the whole is not up.
+    #[inline]
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, Error> {
         self.poll_total(cx)?;
-        if let Some(budget) = &self.budget
-            && budget.poll_room(cx).is_pending()
-        {
-            self.stats.waits += u64::from(!std::mem::replace(&mut self.is_waiting, true));
-            return Poll::Pending;
-        }
-        self.is_waiting = false;
-        let Some(source) = &mut self.source else { return Poll::Ready(Ok(None)) };
-        match source.as_mut().poll_next(cx) {
-            Poll::Pending => self.poll_quiet(cx),
-            Poll::Ready(None) => Poll::Ready(Ok(None)),
-            Poll::Ready(Some(Err(source))) => {
-                let received = self.stats.bytes;
-                Poll::Ready(Err(Error::Source { received, source: source.into() }))
-            }
-            Poll::Ready(Some(Ok(chunk))) => Poll::Ready(self.count(chunk).map(Some)),
-        }
+        let Some(budget) = &self.budget else { return Ok(Poll::Ready(())) };
+        let room = budget.poll_room(cx);
+        self.stats.waits += u64::from(room.is_pending() && !self.is_waiting);
+        self.is_waiting = room.is_pending();
+        Ok(room)
     }
 
-    fn count(&mut self, chunk: Bytes) -> Result<Bytes, Error> {
-        if !chunk.is_empty() {
+    #[inline]
+    fn count(&mut self, bytes: usize) -> Result<(), Error> {
+        if bytes > 0 {
             self.quiet.disarm();
             self.stats.chunks += 1;
-            self.stats.bytes += chunk.len() as u64;
+            self.stats.bytes += bytes as u64;
         }
         match self.limits.stream_bytes_max {
             Some(bytes_max) if self.stats.bytes > bytes_max => Err(Error::StreamTooLong { bytes_max }),
-            _ => Ok(chunk),
+            _ => Ok(()),
         }
     }
 
+    fn broken(&self, source: BoxError) -> Error {
+        Error::Source { received: self.stats.bytes, source }
+    }
+
     /// The source has nothing yet: fails if that has lasted too long.
-    fn poll_quiet<T>(&mut self, cx: &mut Context<'_>) -> Poll<Result<T, Error>> {
+    fn poll_quiet<T>(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<T, Error>>> {
         let Limits { first_byte, idle, .. } = self.limits;
         let (limit, after) = match first_byte {
             Some(after) if self.stats.bytes == 0 => (Limit::FirstByte, Some(after)),
             _ => (Limit::Idle, idle),
         };
         let Some(after) = after else { return Poll::Pending };
-        self.quiet.poll(after, cx).map(|()| Err(self.timeout(limit, after)))
+        self.quiet.poll(after, cx).map(|()| Some(Err(self.timeout(limit, after))))
     }
 
     fn poll_total(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {

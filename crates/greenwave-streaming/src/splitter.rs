@@ -298,7 +298,20 @@ impl Cuts {
         self.spans.push(Span::new(&cut.body));
     }
 
+    /// Reports a unit of which there is nothing to say but its kind.
+    #[inline]
+    pub(crate) fn push_plain(&mut self, kind: Kind, body: &Range<usize>) {
+        if self.spans.is_empty() {
+            self.plain = kind;
+        }
+        if !self.details.is_empty() || self.plain != kind {
+            self.push_detail(Detail::plain(kind));
+        }
+        self.spans.push(Span::new(body));
+    }
+
     /// From the first unit on that is more than plain, each has its detail.
+    #[cold]
     fn push_detail(&mut self, detail: Detail) {
         self.details.resize(self.spans.len(), Detail::plain(self.plain));
         self.details.push(detail);

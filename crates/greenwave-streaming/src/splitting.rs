@@ -1,17 +1,15 @@
 //! One carry buffer and one splitter: chunks in, batches out, without async. Knows nothing of sources, budgets' waits or time.
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::Bytes;
 
 use crate::budget::Budget;
+use crate::carry::Carry;
 use crate::error::Error;
 use crate::splitter::{Cuts, Fault, Splitter, UNIT_BYTES_MAX};
 use crate::unit::{Slots, UnitBatch};
 
 /// The largest chunk that [`Splitting::feed`] takes, in bytes. [`Pull`](crate::Pull) cuts larger ones up.
 pub const CHUNK_BYTES_MAX: usize = UNIT_BYTES_MAX;
-
-/// What is taken for the window at once, in bytes, when a unit is first cut by the end of a chunk.
-const CARRY_BYTES_MIN: usize = 4096;
 
 /// A splitter with the bytes it still needs. [`Pull`](crate::Pull) is this over a stream.
 ///
@@ -31,7 +29,7 @@ pub struct Splitting<S> {
     cuts: Cuts,
     slots: Slots,
     /// The window while it is not simply the latest chunk.
-    carry: BytesMut,
+    carry: Carry,
     /// Where the window starts in the stream.
     offset: u64,
     next_seq: u64,
@@ -51,7 +49,7 @@ impl<S: Splitter> Splitting<S> {
             splitter,
             cuts: Cuts::default(),
             slots: Slots::default(),
-            carry: BytesMut::new(),
+            carry: Carry::default(),
             offset: 0,
             next_seq: 0,
             overflows: 0,
@@ -110,7 +108,7 @@ impl<S: Splitter> Splitting<S> {
     /// After an error or the end.
     pub fn finish(&mut self) -> Result<Option<UnitBatch>, Error> {
         self.check()?;
-        let block = std::mem::take(&mut self.carry).freeze();
+        let block = self.carry.take(self.carry.len());
         let outcome = self.splitter.finish(&block, &mut self.cuts);
         self.failure = outcome.err().map(|fault| fault.at_base(self.offset));
         let batch = self.batch(block);
@@ -127,6 +125,11 @@ impl<S: Splitter> Splitting<S> {
     #[must_use]
     pub fn carried_bytes(&self) -> usize {
         self.carry.len()
+    }
+
+    #[inline]
+    pub(crate) fn is_carrying(&self) -> bool {
+        !self.carry.is_empty()
     }
 
     /// The sequence number that the next unit will have.
@@ -163,7 +166,7 @@ impl<S: Splitter> Splitting<S> {
             Ok(done) => {
                 self.offset += done as u64;
                 if done < chunk.len() {
-                    self.keep(&chunk[done..]);
+                    self.carry.append(&chunk[done..]);
                     chunk.truncate(done);
                 }
             }
@@ -172,29 +175,23 @@ impl<S: Splitter> Splitting<S> {
         chunk
     }
 
-    fn scan_carry(&mut self, chunk: &[u8]) -> Bytes {
+    /// As [`scan`](Self::scan), by putting the chunk behind what is kept.
+    #[inline]
+    pub(crate) fn scan_carry(&mut self, chunk: &[u8]) -> Bytes {
         assert!(chunk.len() <= CHUNK_BYTES_MAX, "a chunk is at most {CHUNK_BYTES_MAX} bytes");
         let fresh = self.carry.len();
         if fresh + chunk.len() > u32::MAX as usize {
             self.failure = Some(Fault::too_long(0, UNIT_BYTES_MAX).at_base(self.offset));
             return Bytes::new();
         }
-        self.keep(chunk);
-        match self.splitter.scan(&self.carry, fresh, &mut self.cuts) {
+        self.carry.append(chunk);
+        match self.splitter.scan(self.carry.window(), fresh, &mut self.cuts) {
             Ok(done) => self.release(done),
             Err(fault) => {
                 self.failure = Some(fault.at_base(self.offset));
-                std::mem::take(&mut self.carry).freeze()
+                self.carry.take(self.carry.len())
             }
         }
-    }
-
-    #[inline]
-    fn keep(&mut self, bytes: &[u8]) {
-        if self.carry.capacity() == 0 {
-            self.carry.reserve(CARRY_BYTES_MIN);
-        }
-        self.carry.extend_from_slice(bytes);
     }
 
     /// Lets go of the front of the window, which is the block of the units found, if there are any.
@@ -203,11 +200,9 @@ impl<S: Splitter> Splitting<S> {
         assert!(done <= self.carry.len(), "a splitter is done with no more than it was shown");
         self.offset += done as u64;
         if !self.cuts.is_empty() {
-            return self.carry.split_to(done).freeze();
+            return self.carry.take(done);
         }
-        if done > 0 {
-            self.carry.advance(done);
-        }
+        self.carry.skip(done);
         Bytes::new()
     }
 

@@ -85,7 +85,11 @@ fn decoded(chunks: Chunks, length: fn(&str) -> usize) -> Run {
 }
 
 /// All units, in the form without async.
-fn split<S: Splitter>(chunks: &Chunks, splitter: S, sum: impl Fn(&greenwave_streaming::UnitBatch) -> usize) -> usize {
+fn split<S: Splitter>(
+    chunks: &Chunks,
+    splitter: S,
+    sum: impl Fn(&greenwave_streaming::UnitBatch) -> usize,
+) -> usize {
     let mut splitting = Splitting::new(splitter);
     let mut total = 0;
     for chunk in chunks.iter() {
@@ -117,7 +121,8 @@ pub(crate) fn stream_deserializer(chunks: Chunks) -> Run {
         let (mut buffer, mut values) = (Vec::new(), 0);
         for chunk in chunks.slices() {
             buffer.extend_from_slice(chunk);
-            let mut found = serde_json::Deserializer::from_slice(&buffer).into_iter::<&serde_json::value::RawValue>();
+            let mut found =
+                serde_json::Deserializer::from_slice(&buffer).into_iter::<&serde_json::value::RawValue>();
             values += found.by_ref().map_while(Result::ok).count();
             let done = found.byte_offset();
             buffer.drain(..done);
@@ -144,7 +149,9 @@ pub(crate) fn jiter_partial(chunks: Chunks) -> Run {
         for chunk in chunks.slices() {
             buffer.extend_from_slice(chunk);
             let mut scratch = JsonValueScratch::new();
-            black_box(scratch.parse(&buffer, false, PartialMode::TrailingStrings).expect("a prefix of a value"));
+            black_box(
+                scratch.parse(&buffer, false, PartialMode::TrailingStrings).expect("a prefix of a value"),
+            );
         }
         1
     })

@@ -128,7 +128,11 @@ impl Contest {
         let mut rows = Vec::new();
         for contender in &self.contenders {
             let times = contender.times.iter().map(|time| time / self.scale);
-            let row = Row::new(format!("{}: {}{}", self.name, contender.name, self.rate(contender)), self.unit, times);
+            let row = Row::new(
+                format!("{}: {}{}", self.name, contender.name, self.rate(contender)),
+                self.unit,
+                times,
+            );
             let limit = self.limit.filter(|_| contender.role == Role::Ours);
             rows.push(limit.map_or(row.clone(), |limit| row.at_most(limit)));
             rows.extend(self.allocation_row(contender));

@@ -30,7 +30,8 @@ pub(crate) fn rows(limit: f64) -> Vec<Row> {
     vec![
         Row::new("hand-off: found and handed over in batches of 16, per unit", "ns", batches),
         Row::new("hand-off: found only, in one thread, per unit", "ns", read),
-        Row::new("hand-off: in batches of 16 through `Fanout`, what it adds per unit", "ns", handed).at_most(limit),
+        Row::new("hand-off: in batches of 16 through `Fanout`, what it adds per unit", "ns", handed)
+            .at_most(limit),
         Row::new("hand-off: one by one through `tokio::sync::mpsc`, per unit", "ns", units),
     ]
 }

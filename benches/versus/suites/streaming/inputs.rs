@@ -85,7 +85,18 @@ pub(crate) fn one_long_event() -> &'static [u8] {
 
 /// Markdown with 18 bytes a line on average, ends included.
 pub(crate) fn markdown() -> &'static [u8] {
-    let lines = ["# A heading", "", "Some text of a line, ", "- an item", "- another one", "```rust", "let a = b + c * d;", "```", "|a|b|", "A longer line of prose, caf\u{e9}."];
+    let lines = [
+        "# A heading",
+        "",
+        "Some text of a line, ",
+        "- an item",
+        "- another one",
+        "```rust",
+        "let a = b + c * d;",
+        "```",
+        "|a|b|",
+        "A longer line of prose, caf\u{e9}.",
+    ];
     let mut text = String::with_capacity(16 * MIB + 64);
     let mut i = 0;
     while text.len() < 16 * MIB {
@@ -98,7 +109,9 @@ pub(crate) fn markdown() -> &'static [u8] {
 
 /// The arguments of a tool call that writes a file: one object of 8 KiB with long strings and some nesting.
 pub(crate) fn arguments() -> &'static [u8] {
-    let mut text = String::from("{\"path\":\"src/lib.rs\",\"options\":{\"create\":true,\"mode\":420,\"tags\":[\"a\",\"b\"]},\"edits\":[");
+    let mut text = String::from(
+        "{\"path\":\"src/lib.rs\",\"options\":{\"create\":true,\"mode\":420,\"tags\":[\"a\",\"b\"]},\"edits\":[",
+    );
     while text.len() < (8 << 10) - 200 {
         text.push_str("{\"line\":17,\"text\":\"    let total = items.iter().map(|item| item.price).sum::<u64>();\\n    println!(\\\"{total}\\\");\\n\"},");
     }

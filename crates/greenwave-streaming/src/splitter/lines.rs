@@ -23,6 +23,15 @@ impl Lines {
         Self { cap, ..Self::default() }
     }
 
+    /// Reports the line from `start` to `end`, in pieces if it is too long.
+    #[cold]
+    fn long_line(&mut self, window: &[u8], start: usize, end: usize, out: &mut Cuts) -> Result<(), Fault> {
+        let start = self.enforce(window, start, end, out)?;
+        let continued = std::mem::take(&mut self.continued);
+        out.push(Cut::new(Kind::Line, start..end).continued(continued));
+        Ok(())
+    }
+
     /// Cuts `start..end` to the cap; returns where the last piece starts.
     fn enforce(&mut self, window: &[u8], start: usize, end: usize, out: &mut Cuts) -> Result<usize, Fault> {
         if end.saturating_sub(start) <= self.cap.bytes_max() {
@@ -46,9 +55,11 @@ impl Splitter for Lines {
             if end < start {
                 continue; // the LF of a CRLF
             }
-            start = self.enforce(window, start, end, out)?;
-            let continued = std::mem::take(&mut self.continued);
-            out.push(Cut::new(Kind::Line, start..end).continued(continued));
+            if self.continued || end - start > self.cap.bytes_max() {
+                self.long_line(window, start, end, out)?;
+            } else {
+                out.push_plain(Kind::Line, &(start..end));
+            }
             start = end + 1;
             if window[end] == b'\r' {
                 match window.get(start) {

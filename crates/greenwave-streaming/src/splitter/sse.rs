@@ -121,7 +121,11 @@ impl Sse {
         }
         let Some(data) = event.data else { return };
         let form = if event.data_lines > 1 { Form::DataLines } else { Form::Plain };
-        let cut = Cut::new(Kind::Event, data).with_form(form).with_event(event.name);
+        self.report(Cut::new(Kind::Event, data).with_form(form).with_event(event.name), id.as_ref(), out);
+    }
+
+    #[inline]
+    fn report(&self, cut: Cut, id: Option<&Range<usize>>, out: &mut Cuts) {
         let cut = match id {
             Some(id) => cut.with_id(Some(id.clone())),
             None if self.last_id.is_empty() => cut,
@@ -131,6 +135,17 @@ impl Sse {
             }
         };
         out.push(cut);
+    }
+
+    /// The data of the line that ends at `end`, if it is an event of its own: one line of data, and a blank one. Most events are.
+    #[inline]
+    fn whole_event(&self, window: &[u8], line: usize, end: usize) -> Option<Range<usize>> {
+        if !self.event.is_empty() || window[end..].first_chunk() != Some(b"\n\n") {
+            return None;
+        }
+        let value = window[line..end].strip_prefix(b"data:")?;
+        let space = usize::from(value.first() == Some(&b' '));
+        Some(line + b"data:".len() + space..end)
     }
 
     /// Steps over a byte order mark; `None` while it may still be one.
@@ -158,6 +173,66 @@ impl Sse {
             }
         }
     }
+
+    /// Looks at all lines that end at or after `fresh`; where the first of them does may be known.
+    fn lines(
+        &mut self,
+        window: &[u8],
+        fresh: usize,
+        mut first: Option<usize>,
+        out: &mut Cuts,
+    ) -> Result<usize, Fault> {
+        // Where the event starts of which something must be kept, and from where on line ends are looked for.
+        let (mut start, mut from) = (0, fresh);
+        if self.at_start {
+            let Some(skipped) = self.start(window) else { return Ok(0) };
+            (start, from, self.line) = (skipped, skipped, skipped);
+        }
+        if self.after_cr {
+            self.after_cr = window.get(from).is_none();
+            if window.get(from) == Some(&b'\n') {
+                from += 1;
+                self.line = from;
+                start = if self.event.is_empty() { from } else { 0 };
+            }
+        }
+        let mut line = self.line;
+        let mut id = None;
+        while let Some(end) = first.take().or_else(|| next_end(window, line, from)) {
+            if end == line {
+                self.dispatch(&mut id, out);
+                line = self.after(window, end);
+            } else {
+                self.check(start, end)?;
+                if let Some(data) = self.whole_event(window, line, end) {
+                    if id.is_none() && self.last_id.is_empty() {
+                        out.push_plain(Kind::Event, &data);
+                    } else {
+                        self.report(Cut::new(Kind::Event, data), id.as_ref(), out);
+                    }
+                    line = end + 2;
+                } else {
+                    self.line(window, line..end);
+                    line = self.after(window, end);
+                }
+            }
+            from = line;
+            if self.event.is_empty() {
+                start = line;
+            }
+        }
+        if line < window.len() {
+            self.check(start, window.len())?;
+        }
+        if start > 0 {
+            if let Some(id) = id {
+                self.last_id = Bytes::copy_from_slice(&window[id]);
+            }
+            self.event.shift(start);
+        }
+        self.line = line - start;
+        Ok(start)
+    }
 }
 
 impl Event {
@@ -180,51 +255,28 @@ impl Event {
 
 impl Splitter for Sse {
     fn scan(&mut self, window: &[u8], fresh: usize, out: &mut Cuts) -> Result<usize, Fault> {
-        // Where the event starts of which something must be kept, and where in it line ends are looked for.
-        let (mut start, mut from) = (0, fresh);
-        if self.at_start {
-            let Some(skipped) = self.start(window) else { return Ok(0) };
-            (start, from, self.line) = (skipped, skipped, skipped);
+        let is_inside_line = self.line < fresh && !self.at_start && !self.after_cr;
+        if !is_inside_line {
+            return self.lines(window, fresh, None, out);
         }
-        if std::mem::take(&mut self.after_cr) && window.get(from) == Some(&b'\n') {
-            from += 1;
-            self.line = from;
-            start = if self.event.is_empty() { from } else { 0 };
+        match find_end(window, fresh) {
+            // Most short chunks end no line. The window starts with the event or the line that they go on with.
+            None => self.check(0, window.len()).map(|()| 0),
+            first => self.lines(window, fresh, first, out),
         }
-        let mut line = self.line;
-        let mut id = None;
-        loop {
-            // A blank line is seen without a search.
-            let is_blank = line == from && window.get(line).is_some_and(|byte| matches!(byte, b'\n' | b'\r'));
-            let end = if is_blank { Some(line) } else { find_end(window, from) };
-            let Some(end) = end else { break };
-            if end == line {
-                self.dispatch(&mut id, out);
-            } else {
-                self.check(start, end)?;
-                self.line(window, line..end);
-            }
-            line = self.after(window, end);
-            from = line;
-            if self.event.is_empty() {
-                start = line;
-            }
-        }
-        if line < window.len() {
-            self.check(start, window.len())?;
-        }
-        if let Some(id) = id {
-            self.last_id = Bytes::copy_from_slice(&window[id]);
-        }
-        if start > 0 {
-            self.event.shift(start);
-        }
-        self.line = line - start;
-        Ok(start)
     }
 
     fn finish(&mut self, _window: &[u8], _out: &mut Cuts) -> Result<(), Fault> {
         Ok(())
+    }
+}
+
+/// The next end of a line. That of a blank one is seen without a search.
+#[inline]
+fn next_end(window: &[u8], line: usize, from: usize) -> Option<usize> {
+    match window.get(line) {
+        Some(b'\n' | b'\r') if line == from => Some(line),
+        _ => find_end(window, from),
     }
 }
 
