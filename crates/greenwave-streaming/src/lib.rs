@@ -1,4 +1,4 @@
-//! Complete units of a byte stream (lines, code blocks, files, JSON values, server-sent events), handed on the moment they
+//! Complete units of a byte stream (lines, sentences, code blocks, files, JSON values, server-sent events), handed on the moment they
 //! complete, bounded in memory and never dropped.
 //!
 //! A [`Splitter`] is a state machine that looks at every byte once, however the bytes were chunked. [`Pull`] drives one over any
@@ -35,6 +35,8 @@
 //! | --- | --- |
 //! | [`Lines`] | a line ended by LF, CRLF or CR |
 //! | [`Delimited`] | what stands between two delimiters of any length |
+//! | [`Paragraphs`] | lines of text between blank ones |
+//! | [`Sentences`] | a sentence by the rules of Unicode |
 //! | [`Fences`] | a fenced code block of CommonMark |
 //! | [`Files`] | a fenced code block that names the file it belongs to, inside an agent's answer |
 //! | [`Json`] | a JSON value; concatenated or newline-delimited |
@@ -79,7 +81,8 @@ pub use error::{BoxError, Error, Limit};
 pub use fanout::{Fanout, Full, Policy, Subscription, SubscriptionStats};
 pub use pull::{Limits, Pull};
 pub use splitter::{
-    Cap, Cut, Cuts, Delimited, Fault, Fences, Files, Json, Lines, Overflow, Splitter, Sse, UNIT_BYTES_MAX,
+    Cap, Cut, Cuts, Delimited, Fault, Fences, Files, Json, Lines, Overflow, Paragraphs, Sentences, Splitter,
+    Sse, UNIT_BYTES_MAX,
 };
 pub use splitting::{CHUNK_BYTES_MAX, Splitting};
 pub use stats::Stats;

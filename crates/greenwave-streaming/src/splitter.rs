@@ -6,6 +6,8 @@ mod fences;
 mod info;
 mod json;
 mod lines;
+mod paragraphs;
+mod sentences;
 mod sse;
 
 use std::fmt::Debug;
@@ -18,6 +20,8 @@ pub use fences::{Fences, Files};
 pub(crate) use info::{first_word, language_of_file};
 pub use json::Json;
 pub use lines::Lines;
+pub use paragraphs::Paragraphs;
+pub use sentences::Sentences;
 pub use sse::Sse;
 
 use crate::error::Error;

@@ -21,6 +21,10 @@ pub enum Kind {
     Line,
     /// What stands between two delimiters.
     Record,
+    /// Lines of text between blank ones.
+    Paragraph,
+    /// A sentence of text.
+    Sentence,
     /// A code block, without its fences.
     Code,
     /// A code block that names the file it belongs to.

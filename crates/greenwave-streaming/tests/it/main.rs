@@ -8,6 +8,7 @@ mod json;
 mod lines;
 mod pull;
 mod sse;
+mod text;
 
 use greenwave_streaming::conformance::{Seen, units};
 use greenwave_streaming::{Error, Splitter};
