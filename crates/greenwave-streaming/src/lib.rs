@@ -51,18 +51,22 @@
 //!
 //! | feature | default | what it adds | cost |
 //! | --- | --- | --- | --- |
-//! | `conformance` | no | the test suite that every splitter passes, for authors of splitters | none |
+//! | `conformance` | no | the test suites that every splitter and every source passes, for authors of them | none |
+//! | `journal` | no | answers that go on in a new process: `Journal`, `Resume::with_journal` | greenwave-segment, which compiles libzstd |
 //!
 //! # Errors
 //!
 //! A stream that yields an [`Error`] yields nothing after it. Units that completed before the error were handed on; the unfinished
 //! one was not: a broken source never looks like a short answer. [`Error::Source`], [`Error::Timeout`] and [`Error::Truncated`] are
-//! worth another attempt; the others say that the bytes themselves are beyond a limit or not of the expected form.
+//! worth another attempt, which [`Resume`] makes by itself; when it has made enough, it says so with [`Error::GaveUp`].
+//! [`Error::Journal`] says which folder is to blame. The others say that the bytes themselves are beyond a limit or not of the expected form.
 //!
 //! # Resuming
 //!
-//! Units carry sequence numbers that [`Pull::starting_at`] continues, so that a second attempt at a broken answer goes on where the
-//! first one ended. What decides where that is (cursor, overlap, restart) is a layer above [`Pull`] that is not written yet.
+//! [`Resume`] reads an answer over as many attempts as it takes: from a [`Source`] that can be opened again, behind a cursor, at the next
+//! unit, with units that overlap, or anew. Units are numbered `(turn, attempt, sequence)`, and each is handed on once. With the
+//! feature `journal` that holds over the end of the process, too. An end without the protocol's last unit is a failure, never a
+//! short answer.
 
 mod budget;
 mod carry;
@@ -70,7 +74,10 @@ mod carry;
 pub mod conformance;
 mod error;
 mod fanout;
+#[cfg(feature = "journal")]
+mod journal;
 mod pull;
+mod resume;
 mod splitter;
 mod splitting;
 mod stats;
@@ -79,7 +86,13 @@ mod unit;
 pub use budget::Budget;
 pub use error::{BoxError, Error, Limit};
 pub use fanout::{Fanout, Full, Policy, Subscription, SubscriptionStats};
+#[cfg(feature = "journal")]
+pub use journal::Journal;
 pub use pull::{Limits, Pull};
+pub use resume::{
+    Chunks, Delivery, Number, Opened, Position, Refusal, Resume, ResumeOptions, ResumeStats, Retries, Seam,
+    Source,
+};
 pub use splitter::{
     Cap, Cut, Cuts, Delimited, Fault, Fences, Files, Json, Lines, Overflow, Paragraphs, Sentences, Splitter,
     Sse, UNIT_BYTES_MAX,

@@ -314,6 +314,10 @@ impl Cuts {
         self.spans.push(Span::new(body));
     }
 
+    pub(crate) fn push_detailed(&mut self, detail: Detail, body: &Range<usize>) {
+        self.push(Cut { body: body.clone(), detail, is_plain: detail == Detail::plain(detail.kind) });
+    }
+
     /// From the first unit on that is more than plain, each has its detail.
     #[cold]
     fn push_detail(&mut self, detail: Detail) {

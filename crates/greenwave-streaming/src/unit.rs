@@ -104,6 +104,8 @@ struct Slot {
     charge: Option<Charge>,
     /// Handles of batches, as opposed to the stream's own.
     users: AtomicUsize,
+    /// The batch that this is a part of, for its charge.
+    _whole: Option<Box<UnitBatch>>,
 }
 
 impl UnitBatch {
@@ -133,6 +135,37 @@ impl UnitBatch {
     #[must_use]
     pub fn get(&self, index: usize) -> Option<Unit<'_>> {
         (index < self.len()).then_some(Unit { batch: self, index })
+    }
+
+    /// The same units with other numbers.
+    pub(crate) fn renumbered(mut self, first_seq: u64) -> Self {
+        self.first_seq = first_seq;
+        self
+    }
+
+    /// Without its first `units`, of which there are fewer than it has.
+    pub(crate) fn without_first(self, units: usize) -> Self {
+        if units == 0 {
+            return self;
+        }
+        let mut cuts = Cuts::default();
+        for index in units..self.len() {
+            cuts.push_detailed(self.detail(index), &self.span(index));
+        }
+        cuts.carry(Bytes::copy_from_slice(self.carried()));
+        let (block, first_seq) = (self.block.clone(), self.first_seq + units as u64);
+        Self::with_index(block, cuts, first_seq, Some(Box::new(self)))
+    }
+
+    /// Units that were recorded, and lie in the record.
+    #[cfg(feature = "journal")]
+    pub(crate) fn recorded(block: Bytes, cuts: Cuts, first_seq: u64) -> Self {
+        Self::with_index(block, cuts, first_seq, None)
+    }
+
+    fn with_index(block: Bytes, cuts: Cuts, first_seq: u64, whole: Option<Box<Self>>) -> Self {
+        let slot = Slot { cuts, charge: None, users: AtomicUsize::new(1), _whole: whole };
+        Self { block, first_seq, index: Index::Many(Shared(Arc::new(slot))), text: Checked::default() }
     }
 
     fn span(&self, index: usize) -> Range<usize> {
@@ -193,7 +226,8 @@ impl Slots {
     fn shared(&mut self, cuts: &mut Cuts, charge: Option<Charge>) -> Shared {
         let free = self.last.as_mut().and_then(Arc::get_mut);
         let Some(slot) = free else {
-            let slot = Slot { cuts: std::mem::take(cuts), charge, users: AtomicUsize::new(1) };
+            let users = AtomicUsize::new(1);
+            let slot = Slot { cuts: std::mem::take(cuts), charge, users, _whole: None };
             return Shared(self.last.insert(Arc::new(slot)).clone());
         };
         std::mem::swap(&mut slot.cuts, cuts);
@@ -359,6 +393,13 @@ impl<'a> Unit<'a> {
     #[must_use]
     pub fn to_owned_unit(&self) -> OwnedUnit {
         OwnedUnit { batch: self.batch.clone(), index: self.index }
+    }
+
+    /// Path or type, and info string or id, whichever its kind has.
+    #[cfg(feature = "journal")]
+    pub(crate) fn labels(&self) -> (Option<&'a str>, Option<&'a str>) {
+        let detail = self.detail();
+        (self.text_of(detail.first), self.text_of(detail.second))
     }
 
     fn detail(&self) -> Detail {

@@ -64,6 +64,13 @@ impl Sse {
         }
     }
 
+    /// Goes on after a break: events without an id have `last_event_id`, as in the stream before.
+    #[must_use]
+    pub fn after(mut self, last_event_id: &[u8]) -> Self {
+        self.last_id = Bytes::copy_from_slice(last_event_id);
+        self
+    }
+
     /// The last event id: what to send as `Last-Event-ID` when the stream is opened again.
     #[must_use]
     pub fn last_event_id(&self) -> &[u8] {
@@ -160,7 +167,7 @@ impl Sse {
 
     /// Where the line after the end at `end` starts.
     #[inline]
-    fn after(&mut self, window: &[u8], end: usize) -> usize {
+    fn line_after(&mut self, window: &[u8], end: usize) -> usize {
         if window[end] == b'\n' {
             return end + 1;
         }
@@ -201,7 +208,7 @@ impl Sse {
         while let Some(end) = first.take().or_else(|| next_end(window, line, from)) {
             if end == line {
                 self.dispatch(&mut id, out);
-                line = self.after(window, end);
+                line = self.line_after(window, end);
             } else {
                 self.check(start, end)?;
                 if let Some(data) = self.whole_event(window, line, end) {
@@ -213,7 +220,7 @@ impl Sse {
                     line = end + 2;
                 } else {
                     self.line(window, line..end);
-                    line = self.after(window, end);
+                    line = self.line_after(window, end);
                 }
             }
             from = line;

@@ -3,10 +3,12 @@
 mod blocks;
 mod budget;
 mod chunkings;
+mod crash;
 mod fanout;
 mod json;
 mod lines;
 mod pull;
+mod resume;
 mod sse;
 mod text;
 
