@@ -35,11 +35,14 @@ fn event(number: u64) -> String {
     format!("{id}data: unit {number} {}\n\n", "x".repeat((number * 37 % 190) as usize))
 }
 
+fn number(cursor: &[u8]) -> u64 {
+    std::str::from_utf8(cursor).ok().and_then(|id| id.parse().ok()).expect("a cursor is the id of an event")
+}
+
 #[async_trait]
 impl Source for Events {
     async fn open(&self, at: &Position) -> Result<Opened, Refusal> {
-        let cursor =
-            at.cursor.as_ref().map(|cursor| std::str::from_utf8(cursor).unwrap().parse::<u64>().unwrap());
+        let cursor = at.cursor.as_ref().map(|cursor| number(cursor));
         let from = cursor.map_or(0, |cursor| cursor + 1);
         // Each connection lasts for some hundred units.
         let to = self.units.min(from + 150 + from * 7 % 100);

@@ -42,7 +42,7 @@ impl Text {
     }
 
     fn chunks_from(&self, unit: usize) -> Vec<Result<Bytes, BoxError>> {
-        let text = self.text[self.start(unit)..].as_bytes();
+        let text = &self.text.as_bytes()[self.start(unit)..];
         text.chunks(7).map(|chunk| Ok(Bytes::copy_from_slice(chunk))).collect()
     }
 }
@@ -57,7 +57,11 @@ impl Source for Text {
             // The cursor is the number of a unit.
             Seam::Cursor => {
                 let cursor = at.cursor.as_ref().expect("a cursor is asked for only where there is one");
-                std::str::from_utf8(cursor).unwrap().parse::<usize>().unwrap() + 1
+                std::str::from_utf8(cursor)
+                    .ok()
+                    .and_then(|id| id.parse::<usize>().ok())
+                    .expect("a cursor is a number")
+                    + 1
             }
             Seam::Overlap { .. } => handed_on.saturating_sub(self.repeats),
             _ => 0,
@@ -91,8 +95,11 @@ fn check_every_byte<S: Splitter>(
 ) {
     let (expected, error) = units(splitter(&Position::default()), [source.text.as_bytes()]);
     assert!(error.is_none());
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .expect("a runtime can be made");
     for bytes in 0..source.text.len() {
         let broken = Arc::new(BreaksOnce::new(source.clone(), bytes));
         let answer = Resume::new(broken.clone(), 7, splitter, is_end).with_options(quick());
@@ -152,12 +159,15 @@ fn breaks_at_every_byte_begin_anew_where_nothing_else_is_possible() {
     check_every_byte(&source, |_| Files::default(), |_| false);
 }
 
+/// What an attempt gives.
+type Attempt = (Seam, Vec<Result<&'static str, &'static str>>);
+
 /// Answers to attempts in their order.
 #[derive(Debug)]
-struct Script(Mutex<VecDeque<(Seam, Vec<Result<&'static str, &'static str>>)>>);
+struct Script(Mutex<VecDeque<Attempt>>);
 
 impl Script {
-    fn new(attempts: Vec<(Seam, Vec<Result<&'static str, &'static str>>)>) -> Arc<Self> {
+    fn new(attempts: Vec<Attempt>) -> Arc<Self> {
         Arc::new(Self(Mutex::new(attempts.into())))
     }
 }
@@ -165,7 +175,7 @@ impl Script {
 #[async_trait]
 impl Source for Script {
     async fn open(&self, _at: &Position) -> Result<Opened, Refusal> {
-        let next = self.0.lock().unwrap().pop_front();
+        let next = self.0.lock().expect("nobody panics with it").pop_front();
         let Some((seam, chunks)) = next else { return Err(Refusal::Never("no more attempts".into())) };
         let chunks = chunks.into_iter().map(|chunk| chunk.map(Bytes::from).map_err(BoxError::from));
         Ok(Opened::new(stream::iter(chunks.collect::<Vec<_>>()), seam))
@@ -188,7 +198,7 @@ async fn told<S: Splitter>(mut answer: Resume<S>) -> Vec<String> {
     told
 }
 
-fn answer(attempts: Vec<(Seam, Vec<Result<&'static str, &'static str>>)>) -> Resume<Lines> {
+fn answer(attempts: Vec<Attempt>) -> Resume<Lines> {
     Resume::new(Script::new(attempts), 0, |_| Lines::default(), is_end).with_options(quick())
 }
 
