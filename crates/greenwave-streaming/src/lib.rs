@@ -76,6 +76,7 @@ mod error;
 mod fanout;
 #[cfg(feature = "journal")]
 mod journal;
+mod partial_json;
 mod pull;
 mod resume;
 mod splitter;
@@ -88,6 +89,7 @@ pub use error::{BoxError, Error, Limit};
 pub use fanout::{Fanout, Full, Policy, Subscription, SubscriptionStats};
 #[cfg(feature = "journal")]
 pub use journal::Journal;
+pub use partial_json::PartialJson;
 pub use pull::{Limits, Pull};
 pub use resume::{
     Chunks, Delivery, Number, Opened, Position, Refusal, Resume, ResumeOptions, ResumeStats, Retries, Seam,

@@ -7,6 +7,7 @@ mod crash;
 mod fanout;
 mod json;
 mod lines;
+mod partial_json;
 mod pull;
 mod resume;
 mod sse;
