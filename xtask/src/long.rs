@@ -5,7 +5,7 @@ use std::time::Instant;
 use crate::Result;
 use crate::program::{cargo, watch};
 
-/// A test that takes its number of rounds from a variable, and how many are a long run.
+/// A test that takes its number of rounds (or bytes) from a variable, and how many are a long run.
 struct Run {
     name: &'static str,
     package: &'static str,
@@ -17,14 +17,40 @@ struct Run {
 }
 
 /// Each test stands in `cargo test` as well, with few rounds.
-const RUNS: [Run; 1] = [Run {
-    name: "segment-kills",
-    package: "greenwave-segment",
-    features: "",
-    tests: "crash::",
-    variable: "GREENWAVE_CRASH_ROUNDS",
-    rounds: 10_000,
-}];
+const RUNS: [Run; 4] = [
+    Run {
+        name: "segment-kills",
+        package: "greenwave-segment",
+        features: "",
+        tests: "crash::",
+        variable: "GREENWAVE_CRASH_ROUNDS",
+        rounds: 10_000,
+    },
+    Run {
+        name: "streaming-breaks",
+        package: "greenwave-streaming",
+        features: "",
+        tests: "resume::breaks",
+        variable: "GREENWAVE_BREAK_BYTES",
+        rounds: 10_000,
+    },
+    Run {
+        name: "streaming-kills",
+        package: "greenwave-streaming",
+        features: "",
+        tests: "crash::",
+        variable: "GREENWAVE_STREAMING_CRASH_ROUNDS",
+        rounds: 1_000,
+    },
+    Run {
+        name: "streaming-soak",
+        package: "greenwave-streaming",
+        features: "",
+        tests: "soak::",
+        variable: "GREENWAVE_SOAK_BYTES",
+        rounds: 10_000_000_000,
+    },
+];
 
 /// Runs those named, or all; with another number of rounds if one is given.
 ///

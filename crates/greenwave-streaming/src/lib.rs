@@ -86,7 +86,7 @@ mod unit;
 
 pub use budget::Budget;
 pub use error::{BoxError, Error, Limit};
-pub use fanout::{Fanout, Full, Policy, Subscription, SubscriptionStats};
+pub use fanout::{Counters, Fanout, Full, Panicked, Policy, Subscription, SubscriptionStats};
 #[cfg(feature = "journal")]
 pub use journal::Journal;
 pub use partial_json::PartialJson;

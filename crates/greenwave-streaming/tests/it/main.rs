@@ -10,6 +10,7 @@ mod lines;
 mod partial_json;
 mod pull;
 mod resume;
+mod soak;
 mod sse;
 mod text;
 
