@@ -219,9 +219,9 @@ impl<T> Subscription<T> {
     /// Waits for the next value without a runtime; `None` as in [`next`](Self::next).
     pub fn next_blocking(&mut self) -> Option<T> {
         let waker = Waker::from(Arc::new(Unparker(std::thread::current())));
-        let mut context = Context::from_waker(&waker);
+        let context = Context::from_waker(&waker);
         loop {
-            match self.shared.poll_next(self.id, &mut context) {
+            match self.shared.poll_next(self.id, &context) {
                 Poll::Ready(value) => return value,
                 // May return without cause; a value that came in between has left its mark, so that it returns at once.
                 Poll::Pending => std::thread::park(),

@@ -175,9 +175,9 @@ impl PartialJson {
         let run = rest.iter().take(room).position(is_special).unwrap_or(rest.len().min(room));
         let text = std::str::from_utf8(&rest[..run]).unwrap_or_default();
         if is_key {
-            self.pending.push_str(text)
+            self.pending.push_str(text);
         } else {
-            self.shown.push_str(text)
+            self.shown.push_str(text);
         }
         run
     }

@@ -5,10 +5,13 @@ use greenwave_streaming::PartialJson;
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 
+/// Less deep than `serde_json` goes.
+const DEPTH_MAX: usize = 100;
+
 fuzz_target!(|data: &[u8]| {
-    let mut whole = PartialJson::default();
+    let mut whole = PartialJson::new(1 << 20, DEPTH_MAX);
     let outcome = format!("{:?}", whole.push(data));
-    let mut partial = PartialJson::default();
+    let mut partial = PartialJson::new(1 << 20, DEPTH_MAX);
     let mut last = Ok(());
     for byte in data {
         last = partial.push(std::slice::from_ref(byte));
