@@ -40,7 +40,7 @@ const RUNS: [Run; 4] = [
         features: "",
         tests: "crash::",
         variable: "GREENWAVE_STREAMING_CRASH_ROUNDS",
-        rounds: 1_000,
+        rounds: 300,
     },
     Run {
         name: "streaming-soak",

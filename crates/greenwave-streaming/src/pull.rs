@@ -138,43 +138,60 @@ where
         self.splitting.next_sequence()
     }
 
+    /// The next batch. It is made where it is returned: each move of one costs as much as looking at a short chunk.
+    #[inline]
     fn poll_batch(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<UnitBatch, Error>>> {
         for _ in 0..CHUNKS_PER_POLL_MAX {
             if self.splitting.has_failed() {
-                return Poll::Ready(self.splitting.take_failure().map(Err));
+                return Poll::Ready(self.splitting.take_failure().map(|error| self.failed(error)));
             }
             if self.source.is_none() {
                 return Poll::Ready(None);
             }
             let block = if self.rest.is_empty() {
-                if self.poll_room(cx)?.is_pending() {
-                    return Poll::Pending;
+                match self.poll_room(cx) {
+                    Ok(Poll::Ready(())) => {}
+                    Ok(Poll::Pending) => return Poll::Pending,
+                    Err(error) => return Poll::Ready(Some(self.failed(error))),
                 }
                 let Some(source) = &mut self.source else { return Poll::Ready(None) };
-                match source.as_mut().poll_next(cx) {
-                    Poll::Ready(Some(Ok(chunk))) => {
-                        self.count(chunk.len())?;
-                        // A chunk that is copied anyway need not be moved first.
-                        if self.splitting.is_carrying() && chunk.len() <= CHUNK_BYTES_MAX {
-                            self.splitting.scan_carry(&chunk)
-                        } else {
+                let polled = source.as_mut().poll_next(cx);
+                match &polled {
+                    // A chunk that is copied anyway is not moved first: that costs as much as looking at a short one.
+                    Poll::Ready(Some(Ok(chunk)))
+                        if self.splitting.is_carrying() && chunk.len() <= CHUNK_BYTES_MAX =>
+                    {
+                        if let Err(error) = self.count(chunk.len()) {
+                            return Poll::Ready(Some(self.failed(error)));
+                        }
+                        self.splitting.scan_carry(chunk)
+                    }
+                    _ => match polled {
+                        Poll::Ready(Some(Ok(chunk))) => {
+                            if let Err(error) = self.count(chunk.len()) {
+                                return Poll::Ready(Some(self.failed(error)));
+                            }
                             self.scan(chunk)
                         }
-                    }
-                    Poll::Ready(Some(Err(source))) => {
-                        return Poll::Ready(Some(Err(self.broken(source.into()))));
-                    }
-                    Poll::Ready(None) => return Poll::Ready(self.end().transpose()),
-                    Poll::Pending => return self.poll_quiet(cx),
+                        Poll::Ready(Some(Err(source))) => {
+                            let error = self.broken(source.into());
+                            return Poll::Ready(Some(self.failed(error)));
+                        }
+                        Poll::Ready(None) => return Poll::Ready(self.end()),
+                        Poll::Pending => return self.poll_quiet(cx),
+                    },
                 }
             } else {
                 let chunk = std::mem::take(&mut self.rest);
                 self.scan(chunk)
             };
-            if self.splitting.has_units() {
-                let batch = self.splitting.take_batch(block);
-                self.count_batch(&batch);
-                return Poll::Ready(Some(Ok(batch)));
+            let units = self.splitting.units_found();
+            if units > 0 {
+                self.count_units(units);
+                if self.terminal.is_some() {
+                    return Poll::Ready(Some(Ok(self.look_at_batch(block))));
+                }
+                return Poll::Ready(Some(Ok(self.splitting.take_batch(block))));
             }
         }
         cx.waker().wake_by_ref();
@@ -226,7 +243,10 @@ where
             _ => (Limit::Idle, idle),
         };
         let Some(after) = after else { return Poll::Pending };
-        self.quiet.poll(after, cx).map(|()| Some(Err(self.timeout(limit, after))))
+        self.quiet.poll(after, cx).map(|()| {
+            let error = self.timeout(limit, after);
+            Some(self.failed(error))
+        })
     }
 
     fn poll_total(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
@@ -241,30 +261,50 @@ where
     }
 
     /// The source has ended well: the last batch, or the error that it is no good end.
-    fn end(&mut self) -> Result<Option<UnitBatch>, Error> {
+    fn end(&mut self) -> Option<Result<UnitBatch, Error>> {
         self.source = None;
-        let batch = self.splitting.finish()?;
+        let batch = match self.splitting.finish() {
+            Ok(batch) => batch,
+            Err(error) => return Some(self.failed(error)),
+        };
         if let Some(terminal) = &mut self.terminal {
             batch.iter().for_each(|batch| terminal.look_at(batch));
             if !terminal.seen {
-                return Err(Error::Truncated { received: self.stats.bytes });
+                let error = Error::Truncated { received: self.stats.bytes };
+                return Some(self.failed(error));
             }
         }
-        batch.iter().for_each(|batch| self.count_batch(batch));
-        Ok(batch)
+        batch.iter().for_each(|batch| self.count_units(batch.len()));
+        batch.map(Ok)
     }
 
-    fn count_batch(&mut self, batch: &UnitBatch) {
-        let started = self.started.expect("a batch comes after the first poll");
-        self.stats.first_unit.get_or_insert_with(|| started.elapsed());
+    /// Nothing follows an error.
+    #[cold]
+    fn failed<T>(&mut self, error: Error) -> Result<T, Error> {
+        tracing::debug!(%error, bytes = self.stats.bytes, "stream failed");
+        self.source = None;
+        Err(error)
+    }
+
+    #[inline]
+    fn count_units(&mut self, units: usize) {
+        if self.stats.first_unit.is_none() {
+            self.stats.first_unit = self.started.map(|started| started.elapsed());
+        }
         self.stats.batches += 1;
-        self.stats.units += batch.len() as u64;
+        self.stats.units += units as u64;
+    }
+
+    /// The batch, in which the unit may be that is the last.
+    fn look_at_batch(&mut self, block: Bytes) -> UnitBatch {
+        let batch = self.splitting.take_batch(block);
         if let Some(terminal) = &mut self.terminal {
-            terminal.look_at(batch);
+            terminal.look_at(&batch);
             if terminal.seen {
                 self.source = None;
             }
         }
+        batch
     }
 }
 
@@ -278,13 +318,10 @@ where
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
-        this.started.get_or_insert_with(Instant::now);
-        let outcome = this.poll_batch(cx);
-        if let Poll::Ready(Some(Err(error))) = &outcome {
-            tracing::debug!(%error, bytes = this.stats.bytes, "stream failed");
-            this.source = None;
+        if this.started.is_none() {
+            this.started = Some(Instant::now());
         }
-        outcome
+        this.poll_batch(cx)
     }
 }
 

@@ -214,10 +214,10 @@ impl<S: Splitter> Splitting<S> {
         Ok(Some(self.take_batch(block)))
     }
 
-    /// Whether the last chunk has completed a unit.
+    /// How many units the last chunk has completed.
     #[inline]
-    pub(crate) fn has_units(&self) -> bool {
-        !self.cuts.is_empty()
+    pub(crate) fn units_found(&self) -> usize {
+        self.cuts.len()
     }
 
     #[inline]

@@ -208,6 +208,7 @@ pub(crate) struct Slots {
 
 impl Slots {
     /// A batch of the units in `cuts`, which is left empty.
+    #[inline]
     pub(crate) fn batch(
         &mut self,
         block: Bytes,
@@ -215,10 +216,16 @@ impl Slots {
         first_seq: u64,
         budget: Option<&Budget>,
     ) -> UnitBatch {
-        let few = if budget.is_none() { few(cuts) } else { None };
-        let index = few.unwrap_or_else(|| {
-            Index::Many(self.shared(cuts, budget.map(|budget| budget.charge(block.len()))))
-        });
+        if budget.is_none()
+            && let Some(spans) = few(cuts)
+        {
+            let (kind, len) = (cuts.plain, cuts.spans.len() as u8);
+            cuts.clear();
+            let index = Index::Few { kind, len, spans };
+            return UnitBatch { block, first_seq, index, text: Checked::default() };
+        }
+        let charge = budget.map(|budget| budget.charge(block.len()));
+        let index = Index::Many(self.shared(cuts, charge));
         cuts.clear();
         UnitBatch { block, first_seq, index, text: Checked::default() }
     }
@@ -236,18 +243,17 @@ impl Slots {
     }
 }
 
-/// The index of so few units, if they are and nothing is known of them but their kind.
+/// The places of so few units, if they are and nothing is known of them but their kind.
 #[inline]
-fn few(cuts: &Cuts) -> Option<Index> {
+fn few(cuts: &Cuts) -> Option<[Span; FEW]> {
     let none = Span { start: 0, end: 0 };
-    let spans = match cuts.spans[..] {
-        _ if !cuts.details.is_empty() => return None,
-        [a] => [a, none, none],
-        [a, b] => [a, b, none],
-        [a, b, c] => [a, b, c],
-        _ => return None,
-    };
-    Some(Index::Few { kind: cuts.plain, len: cuts.spans.len() as u8, spans })
+    match cuts.spans[..] {
+        _ if !cuts.details.is_empty() => None,
+        [a] => Some([a, none, none]),
+        [a, b] => Some([a, b, none]),
+        [a, b, c] => Some([a, b, c]),
+        _ => None,
+    }
 }
 
 impl fmt::Debug for Slots {
