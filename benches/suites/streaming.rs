@@ -11,8 +11,8 @@ use greenwave_streaming::{Files, Pull, Splitting};
 const ABOUT: &str = "
 An answer of 64 KiB with 32 files in fenced blocks, in chunks of four bytes, as tokens come. `splitting` is the
 synchronous form, `pull` the one over a `Stream`, from a stream that is always ready. Accumulating the answer and
-looking at all of it again after each chunk took 33 ms in the study that this crate began with. There is no rival in this
-suite yet.";
+looking at all of it again after each chunk took 33 ms in the study that this crate began with. Rivals are in the
+suite `versus-streaming`.";
 
 /// Milliseconds for the whole answer.
 const EXPECTED_MS: f64 = 0.3;

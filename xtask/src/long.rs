@@ -32,7 +32,7 @@ const RUNS: [Run; 4] = [
         features: "",
         tests: "resume::breaks",
         variable: "GREENWAVE_BREAK_BYTES",
-        rounds: 10_000,
+        rounds: 4_000,
     },
     Run {
         name: "streaming-kills",

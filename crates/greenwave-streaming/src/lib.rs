@@ -3,8 +3,9 @@
 //!
 //! A [`Splitter`] is a state machine that looks at every byte once, however the bytes were chunked. [`Pull`] drives one over any
 //! [`Stream`](futures_core::Stream) of chunks, under a byte [`Budget`] and time [`Limits`], and yields [`UnitBatch`]es: units that
-//! share one block of memory and are sliced lazily. [`Splitting`] is the same without async. [`Fanout`] hands values to many
-//! subscribers, each with its own [`Policy`] for the moment when it is slow.
+//! share one block of memory and are sliced lazily. [`Splitting`] is the same without async. [`Resume`] goes on when the source breaks.
+//! [`Fanout`] hands values to many subscribers, tasks or callbacks, each with its own [`Policy`] for the moment when it is slow.
+//! [`PartialJson`] shows a value that is not finished.
 //!
 //! ```
 //! use bytes::Bytes;

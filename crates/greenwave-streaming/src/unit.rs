@@ -80,8 +80,8 @@ impl Clone for Checked {
     }
 }
 
-/// How many units a batch holds without an index of its own. Most chunks from a network have no more events than that.
-const FEW: usize = 3;
+/// How many units a batch holds without an index of its own. A chunk of 1400 bytes has no more events of a chat than that.
+const FEW: usize = 5;
 
 /// Where the units of a batch lie.
 #[derive(Clone)]
@@ -249,9 +249,11 @@ fn few(cuts: &Cuts) -> Option<[Span; FEW]> {
     let none = Span { start: 0, end: 0 };
     match cuts.spans[..] {
         _ if !cuts.details.is_empty() => None,
-        [a] => Some([a, none, none]),
-        [a, b] => Some([a, b, none]),
-        [a, b, c] => Some([a, b, c]),
+        [a] => Some([a, none, none, none, none]),
+        [a, b] => Some([a, b, none, none, none]),
+        [a, b, c] => Some([a, b, c, none, none]),
+        [a, b, c, d] => Some([a, b, c, d, none]),
+        [a, b, c, d, e] => Some([a, b, c, d, e]),
         _ => None,
     }
 }

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::BytesMut;
 use eventsource_stream::Eventsource;
 use futures_util::{Stream, StreamExt, stream};
-use greenwave_streaming::{Files, Json, Lines, Pull, Splitter, Splitting, Sse};
+use greenwave_streaming::{Files, Json, Lines, PartialJson, Pull, Splitter, Splitting, Sse, UnitBatch};
 use jiter::{JsonValueScratch, PartialMode};
 use tokio_util::codec::{Decoder, LinesCodec};
 
@@ -68,7 +68,7 @@ pub(crate) fn lines_codec(chunks: Chunks) -> Run {
 }
 
 pub(crate) fn lines_codec_all(chunks: Chunks) -> Run {
-    decoded(chunks, |line| line.len())
+    decoded(chunks, str::len)
 }
 
 fn decoded(chunks: Chunks, length: fn(&str) -> usize) -> Run {
@@ -85,11 +85,7 @@ fn decoded(chunks: Chunks, length: fn(&str) -> usize) -> Run {
 }
 
 /// All units, in the form without async.
-fn split<S: Splitter>(
-    chunks: &Chunks,
-    splitter: S,
-    sum: impl Fn(&greenwave_streaming::UnitBatch) -> usize,
-) -> usize {
+fn split<S: Splitter>(chunks: &Chunks, splitter: S, sum: impl Fn(&UnitBatch) -> usize) -> usize {
     let mut splitting = Splitting::new(splitter);
     let mut total = 0;
     for chunk in chunks.iter() {
@@ -101,7 +97,7 @@ fn split<S: Splitter>(
 }
 
 pub(crate) fn greenwave_lines(chunks: Chunks) -> Run {
-    Box::new(move || split(&chunks, Lines::default(), |batch| batch.len()))
+    Box::new(move || split(&chunks, Lines::default(), UnitBatch::len))
 }
 
 pub(crate) fn greenwave_line_texts(chunks: Chunks) -> Run {
@@ -113,7 +109,7 @@ pub(crate) fn greenwave_line_texts(chunks: Chunks) -> Run {
 }
 
 pub(crate) fn greenwave_values(chunks: Chunks) -> Run {
-    Box::new(move || split(&chunks, Json::default(), |batch| batch.len()))
+    Box::new(move || split(&chunks, Json::default(), UnitBatch::len))
 }
 
 pub(crate) fn stream_deserializer(chunks: Chunks) -> Run {
@@ -143,6 +139,18 @@ pub(crate) fn jiter(chunks: Chunks) -> Run {
     })
 }
 
+/// What is shown changes with each chunk.
+pub(crate) fn greenwave_partial(chunks: Chunks) -> Run {
+    Box::new(move || {
+        let mut partial = PartialJson::default();
+        for chunk in chunks.slices() {
+            partial.push(chunk).expect("a prefix of a value");
+            black_box(partial.text());
+        }
+        usize::from(partial.is_complete())
+    })
+}
+
 pub(crate) fn jiter_partial(chunks: Chunks) -> Run {
     Box::new(move || {
         let mut buffer = Vec::new();
@@ -159,7 +167,7 @@ pub(crate) fn jiter_partial(chunks: Chunks) -> Run {
 
 pub(crate) fn greenwave_fences(chunks: Chunks) -> Run {
     Box::new(move || {
-        let files = split(&chunks, Files::default(), |batch| batch.len());
+        let files = split(&chunks, Files::default(), UnitBatch::len);
         assert_eq!(files, FILES, "every file is found");
         files
     })

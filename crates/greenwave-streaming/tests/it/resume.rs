@@ -9,8 +9,8 @@ use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, stream};
 use greenwave_streaming::conformance::{BreaksOnce, Seen, read, units};
 use greenwave_streaming::{
-    BoxError, Delivery, Error, Files, Journal, Json, Lines, Number, Opened, Position, Refusal, Resume,
-    ResumeOptions, Retries, Seam, Source, Splitter, Sse, Unit,
+    BoxError, Budget, Delivery, Error, Files, Journal, Json, Lines, Number, Opened, Position, Refusal,
+    Resume, ResumeOptions, Retries, Seam, Source, Splitter, Sse, Unit,
 };
 use tokio::time::Instant;
 
@@ -350,4 +350,26 @@ async fn a_journal_knows_what_was_superseded() {
     let attempts = vec![(Seam::Next, vec![Ok("B\nend\n")])];
     let answer = answer(attempts).with_journal(journal).after(Number { turn: 0, attempt: 0, sequence: 1 });
     assert_eq!(told(answer).await, ["superseded by 1", "1:0:A", "1:1:B", "1:2:end"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_left_of_a_batch_is_charged_while_it_is_alive() {
+    let attempts =
+        vec![(Seam::Start, vec![Ok("a\nb\nc\n"), Err("gone")]), (OVERLAP, vec![Ok("b\nc\nd\nend\n")])];
+    let budget = Budget::new(1 << 10);
+    let options = ResumeOptions { budget: Some(budget.clone()), ..quick() };
+    let mut answer = answer(attempts).with_options(options);
+    drop(answer.next().await.unwrap().unwrap());
+    assert_eq!(budget.used(), 0);
+    let Delivery::Units { batch, .. } = answer.next().await.unwrap().unwrap() else {
+        panic!("units come next")
+    };
+    assert_eq!((batch.len(), batch.first_sequence(), budget.used()), (2, 3, 10));
+    let clone = batch.clone();
+    drop(batch);
+    assert_eq!(budget.used(), 10, "a clone keeps it");
+    drop(clone);
+    assert_eq!(budget.used(), 0);
+    assert!(answer.next().await.is_none());
+    assert_eq!((answer.stats().repeated, answer.stats().units), (2, 5));
 }

@@ -97,7 +97,8 @@ fn child() {
             "overdrawn by a chunk: {}",
             budget.peak()
         );
-        let growth = peak_kib() - early.unwrap();
+        // The kernel's count lags a little, and may even fall.
+        let growth = peak_kib().saturating_sub(early.unwrap());
         assert!(growth <= GROWTH_KIB_MAX, "memory has grown by {growth} KiB");
         println!("\nsoaked {} bytes, peak {} KiB", stats.bytes, peak_kib());
     });
