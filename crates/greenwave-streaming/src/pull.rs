@@ -47,6 +47,7 @@ pub struct Pull<St, S> {
     budget: Option<Budget>,
     limits: Limits,
     terminal: Option<Terminal>,
+    /// When something was first waited for.
     started: Option<Instant>,
     quiet: Alarm,
     total: Alarm,
@@ -289,7 +290,7 @@ where
     #[inline]
     fn count_units(&mut self, units: usize) {
         if self.stats.first_unit.is_none() {
-            self.stats.first_unit = self.started.map(|started| started.elapsed());
+            self.stats.first_unit = Some(self.started.map_or(Duration::ZERO, |started| started.elapsed()));
         }
         self.stats.batches += 1;
         self.stats.units += units as u64;
@@ -318,10 +319,12 @@ where
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
-        if this.started.is_none() {
+        let polled = this.poll_batch(cx);
+        if polled.is_pending() && this.started.is_none() {
+            // A source that has a unit at once costs no look at the clock.
             this.started = Some(Instant::now());
         }
-        this.poll_batch(cx)
+        polled
     }
 }
 
