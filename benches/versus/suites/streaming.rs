@@ -15,7 +15,9 @@ mod inputs;
 use greenwave_benches::{Page, Row, is_measuring};
 
 use crate::contest::Contest;
-use crate::inputs::{Chunks, answer, arguments, cut, cut_at, event_stream, markdown, one_long_event};
+use crate::inputs::{
+    Chunks, answer, arguments, cut, cut_at, event_stream, labelled_stream, markdown, one_long_event,
+};
 
 const ABOUT: &str = "
 Everything runs in one process, the contenders of a row in turn, round by round. Whoever is a `Stream` is read from the same
@@ -23,7 +25,7 @@ stream of chunks that is always ready, without a runtime; the chunks are static,
 
 The 16 MiB do not fit in the caches that are near: where ours is faster than the memory, its spread is that of the memory.
 
-- **events**: 16 MiB of chat-completion events of 288 bytes. `eventsource-stream` 0.2, `sseer` 0.3, and `sse-stream` 0.3 with `memchr`
+- **events**: 16 MiB of chat-completion events of 288 bytes; also as many with `id` and `event` fields. `eventsource-stream` 0.2, `sseer` 0.3, and `sse-stream` 0.3 with `memchr`
   and `simdutf8`, through its `SseByteStream`. The last leaves ids and empty events to its caller, which makes it less than the standard's parser;
   it counts as a rival all the same. `LinesCodec` knows lines only and is shown for its speed.
 - **lines**: 16 MiB of Markdown with 18 bytes a line, in chunks of 1400. `LinesCodec` decodes from a `BytesMut` that the chunks are appended to.
@@ -84,6 +86,9 @@ fn contests() -> Vec<Contest> {
         events("events, a chunk each", &cut_at(events_text, inputs::EVENT_BYTES)),
         events("events, chunks of 1..=32", &cut(events_text, 1..=32)),
     ];
+    let labelled = labelled_stream();
+    contests.push(events("events with type and id, chunks of 1..=1400", &cut(labelled, 1..=1400)));
+    contests.push(events("events with type and id, a chunk each", &cut_at(labelled, inputs::EVENT_BYTES)));
     let long = cut_at(one_long_event(), 1460);
     contests.push(
         Contest::new("one event of 4 MiB, chunks of 1460", "ms", 1e6)

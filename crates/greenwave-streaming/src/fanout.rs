@@ -198,6 +198,9 @@ impl<T> Subscription<T> {
     /// but a publisher that its policy lets wait. A callback that panics ends its own subscription and nothing else.
     ///
     /// Dropping the future unsubscribes. What is counted can be read meanwhile by [`counters`](Self::counters).
+    ///
+    /// # Errors
+    /// If the callback has panicked.
     pub async fn for_each(mut self, mut callback: impl FnMut(T)) -> Result<SubscriptionStats, Panicked> {
         while let Some(value) = self.next().await {
             self.call(&mut callback, value)?;

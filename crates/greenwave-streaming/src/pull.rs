@@ -89,9 +89,14 @@ where
     /// Charges the batches that are alive to `budget`, and does not read while it is full.
     #[must_use]
     pub fn with_budget(mut self, budget: Budget) -> Self {
-        self.splitting = self.splitting.with_budget(budget.clone());
-        self.budget = Some(budget);
+        self.set_budget(budget);
         self
+    }
+
+    /// From the next chunk on.
+    pub(crate) fn set_budget(&mut self, budget: Budget) {
+        self.splitting.set_budget(budget.clone());
+        self.budget = Some(budget);
     }
 
     /// Fails when a limit is passed.
@@ -157,26 +162,18 @@ where
                 }
                 let Some(source) = &mut self.source else { return Poll::Ready(None) };
                 let polled = source.as_mut().poll_next(cx);
+                if let Poll::Ready(Some(Ok(chunk))) = &polled
+                    && let Err(error) = self.count(chunk.len())
+                {
+                    return Poll::Ready(Some(self.failed(error)));
+                }
                 match &polled {
                     // A chunk that is copied anyway is not moved first: that costs as much as looking at a short one.
-                    Poll::Ready(Some(Ok(chunk)))
-                        if self.splitting.is_carrying() && chunk.len() <= CHUNK_BYTES_MAX =>
-                    {
-                        if let Err(error) = self.count(chunk.len()) {
-                            return Poll::Ready(Some(self.failed(error)));
-                        }
-                        self.splitting.scan_carry(chunk)
-                    }
+                    Poll::Ready(Some(Ok(chunk))) if self.is_copied(chunk) => self.splitting.scan_carry(chunk),
                     _ => match polled {
-                        Poll::Ready(Some(Ok(chunk))) => {
-                            if let Err(error) = self.count(chunk.len()) {
-                                return Poll::Ready(Some(self.failed(error)));
-                            }
-                            self.scan(chunk)
-                        }
+                        Poll::Ready(Some(Ok(chunk))) => self.scan(chunk),
                         Poll::Ready(Some(Err(source))) => {
-                            let error = self.broken(source.into());
-                            return Poll::Ready(Some(self.failed(error)));
+                            return Poll::Ready(Some(self.broken(source.into())));
                         }
                         Poll::Ready(None) => return Poll::Ready(self.end()),
                         Poll::Pending => return self.poll_quiet(cx),
@@ -197,6 +194,11 @@ where
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    #[inline]
+    fn is_copied(&self, chunk: &Bytes) -> bool {
+        self.splitting.is_carrying() && chunk.len() <= CHUNK_BYTES_MAX
     }
 
     /// Looks at as much of a chunk as can be fed; the rest is for later.
@@ -232,8 +234,8 @@ where
         }
     }
 
-    fn broken(&self, source: BoxError) -> Error {
-        Error::Source { received: self.stats.bytes, source }
+    fn broken<T>(&mut self, source: BoxError) -> Result<T, Error> {
+        self.failed(Error::Source { received: self.stats.bytes, source })
     }
 
     /// The source has nothing yet: fails if that has lasted too long.

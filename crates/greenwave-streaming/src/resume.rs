@@ -106,7 +106,7 @@ type RetryHint<S> = fn(&S) -> Option<Duration>;
 /// and are told by their contents. Where that is not certain, the answer begins anew, and a [`Delivery::Superseded`] says so. The unfinished
 /// unit of a broken attempt is not handed on.
 ///
-/// With a [`Journal`] (feature `journal`), units are recorded before they are handed on, and a new process goes on where the old one was
+/// With a journal (feature `journal`), units are recorded before they are handed on, and a new process goes on where the old one was
 /// killed. What "once" means then: the reader says by [`after`](Self::after) which unit it has, as kept with what it did with it.
 ///
 /// It is a [`Stream`]; [`next`](Self::next) may be cancelled without losing anything. It needs a tokio runtime with its timer.
@@ -329,8 +329,8 @@ impl<S: Splitter> Resume<S> {
             let is_last = self.is_last.clone();
             move |unit| is_last(unit)
         });
-        if let Some(budget) = &self.options.budget {
-            pull = pull.with_budget(budget.clone());
+        if let (Some(budget), false) = (&self.options.budget, joint.holds()) {
+            pull.set_budget(budget.clone());
         }
         self.state = State::Reading { pull: Box::new(pull), joint };
         Ok(())
@@ -348,6 +348,10 @@ impl<S: Splitter> Resume<S> {
             Join::Misfit => self.begin_anew(),
             Join::Deliver { batches, repeated } => {
                 self.stats.repeated += repeated as u64;
+                // What a seam holds is not charged: it would wait for itself. Its number of units is limited.
+                if let (State::Reading { pull, .. }, Some(budget)) = (&mut self.state, &self.options.budget) {
+                    pull.set_budget(budget.clone());
+                }
                 batches.into_iter().try_for_each(|batch| self.hand_on(batch))
             }
         }

@@ -67,10 +67,8 @@ impl<S: Splitter> Splitting<S> {
     }
 
     /// Charges batches to `budget`; whether there is room is for the caller to ask.
-    #[must_use]
-    pub(crate) fn with_budget(mut self, budget: Budget) -> Self {
+    pub(crate) fn set_budget(&mut self, budget: Budget) {
         self.budget = Some(budget);
-        self
     }
 
     /// Takes a chunk; returns the units that it completes. An error that follows complete units is returned by the next call.

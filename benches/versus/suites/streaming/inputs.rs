@@ -78,6 +78,22 @@ pub(crate) fn event_stream() -> &'static [u8] {
     for_ever(text)
 }
 
+/// Events with all their fields, as streamed by servers that can go on behind an id.
+pub(crate) fn labelled_stream() -> &'static [u8] {
+    let mut text = String::with_capacity(16 * MIB);
+    for i in 0..EVENTS {
+        let start = text.len();
+        let _ = write!(
+            text,
+            "id: {i:08}\nevent: content_block_delta\ndata: {{\"type\":\"content_block_delta\",\"delta\":{{\"type\":\"text_delta\",\"text\":\""
+        );
+        let end = start + EVENT_BYTES - "\"}}\n\n".len();
+        text.extend(std::iter::repeat_n('x', end - text.len()));
+        text.push_str("\"}}\n\n");
+    }
+    for_ever(text)
+}
+
 /// One event whose data is a line of 4 MiB.
 pub(crate) fn one_long_event() -> &'static [u8] {
     for_ever(format!("data: {}\n\n", "x".repeat(4 * MIB)))

@@ -61,6 +61,11 @@ impl Joint {
         }
     }
 
+    /// Whether batches are held back until it is decided.
+    pub(super) fn holds(&self) -> bool {
+        matches!(self, Self::Overlap { .. })
+    }
+
     /// Takes in a batch.
     pub(super) fn join(&mut self, batch: UnitBatch) -> Join {
         match self {

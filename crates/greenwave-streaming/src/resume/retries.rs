@@ -8,7 +8,7 @@ use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 /// the same server do not come back together. A unit that is handed on begins the count anew.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retries {
-    /// Attempts after each other that bring nothing new; then the error is given up to. At least 1.
+    /// Attempts after each other that bring nothing new, before the reader gives up. At least 1.
     pub attempts_max: u32,
     /// Attempts in all, whatever they bring.
     pub attempts_total_max: u32,

@@ -26,7 +26,9 @@ pub struct Sse {
     line: usize,
     event: Event,
     /// The last event id, where it stands before the window.
-    last_id: Bytes,
+    last_id: Vec<u8>,
+    /// The same for units that have it from there; made when one needs it.
+    shared_id: Option<Bytes>,
     retry: Option<Duration>,
 }
 
@@ -59,7 +61,8 @@ impl Sse {
             after_cr: false,
             line: 0,
             event: Event::default(),
-            last_id: Bytes::new(),
+            last_id: Vec::new(),
+            shared_id: None,
             retry: None,
         }
     }
@@ -67,7 +70,7 @@ impl Sse {
     /// Goes on after a break: events without an id have `last_event_id`, as in the stream before.
     #[must_use]
     pub fn after(mut self, last_event_id: &[u8]) -> Self {
-        self.last_id = Bytes::copy_from_slice(last_event_id);
+        self.last_id = last_event_id.to_vec();
         self
     }
 
@@ -132,12 +135,13 @@ impl Sse {
     }
 
     #[inline]
-    fn report(&self, cut: Cut, id: Option<&Range<usize>>, out: &mut Cuts) {
+    fn report(&mut self, cut: Cut, id: Option<&Range<usize>>, out: &mut Cuts) {
         let cut = match id {
             Some(id) => cut.with_id(Some(id.clone())),
             None if self.last_id.is_empty() => cut,
             None => {
-                out.carry(self.last_id.clone());
+                let shared = self.shared_id.get_or_insert_with(|| Bytes::copy_from_slice(&self.last_id));
+                out.carry(shared.clone());
                 cut.with_carried_id()
             }
         };
@@ -233,7 +237,9 @@ impl Sse {
         }
         if start > 0 {
             if let Some(id) = id {
-                self.last_id = Bytes::copy_from_slice(&window[id]);
+                self.last_id.clear();
+                self.last_id.extend_from_slice(&window[id]);
+                self.shared_id = None;
             }
             self.event.shift(start);
         }

@@ -354,22 +354,48 @@ async fn a_journal_knows_what_was_superseded() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_left_of_a_batch_is_charged_while_it_is_alive() {
-    let attempts =
-        vec![(Seam::Start, vec![Ok("a\nb\nc\n"), Err("gone")]), (OVERLAP, vec![Ok("b\nc\nd\nend\n")])];
+    let attempts = vec![
+        (Seam::Start, vec![Ok("id:1\ndata:a\n\ndata:b\n\n"), Err("gone")]),
+        (Seam::Cursor, vec![Ok("data:b\n\ndata:c\n\ndata:end\n\n")]),
+    ];
     let budget = Budget::new(1 << 10);
     let options = ResumeOptions { budget: Some(budget.clone()), ..quick() };
-    let mut answer = answer(attempts).with_options(options);
+    let mut answer = Resume::new(Script::new(attempts), 0, |_| Sse::default(), is_end).with_options(options);
     drop(answer.next().await.unwrap().unwrap());
     assert_eq!(budget.used(), 0);
     let Delivery::Units { batch, .. } = answer.next().await.unwrap().unwrap() else {
         panic!("units come next")
     };
-    assert_eq!((batch.len(), batch.first_sequence(), budget.used()), (2, 3, 10));
+    assert_eq!((batch.len(), batch.first_sequence(), budget.used()), (2, 2, 26));
     let clone = batch.clone();
     drop(batch);
-    assert_eq!(budget.used(), 10, "a clone keeps it");
+    assert_eq!(budget.used(), 26, "a clone keeps it");
     drop(clone);
     assert_eq!(budget.used(), 0);
     assert!(answer.next().await.is_none());
-    assert_eq!((answer.stats().repeated, answer.stats().units), (2, 5));
+    assert_eq!((answer.stats().repeated, answer.stats().units), (1, 4));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_seam_does_not_wait_for_what_it_holds_itself() {
+    let attempts = vec![
+        (Seam::Start, vec![Ok("a\nb\nb\n"), Err("gone")]),
+        (OVERLAP, vec![Ok("b\n"), Ok("b\n"), Ok("c\n"), Ok("d\n"), Ok("end\n")]),
+        (Seam::Start, vec![Ok("a\nend\n")]),
+    ];
+    let options = ResumeOptions { budget: Some(Budget::new(1)), ..quick() };
+    let answer = answer(attempts).with_options(options);
+    assert_eq!(
+        told(answer).await,
+        ["0:0:a", "0:1:b", "0:2:b", "superseded by 1", "1:0:a", "1:1:end"],
+        "one byte of budget is enough"
+    );
+    let attempts = vec![
+        (Seam::Start, vec![Ok("a\nb\nc\n"), Err("gone")]),
+        (OVERLAP, vec![Ok("b\n"), Ok("c\n"), Ok("d\n"), Ok("end\n")]),
+    ];
+    let budget = Budget::new(1);
+    let options = ResumeOptions { budget: Some(budget.clone()), ..quick() };
+    assert_eq!(told(self::answer(attempts).with_options(options)).await.last().unwrap(), "0:4:end");
+    assert_eq!((budget.used(), budget.peak()), (0, 6), "what follows the seam is charged");
 }
