@@ -23,7 +23,9 @@ const ABOUT: &str = "
 Everything runs in one process, the contenders of a row in turn, round by round. Whoever is a `Stream` is read from the same
 stream of chunks that is always ready, without a runtime; the chunks are static, so that handing them over costs nobody anything. The text of every unit is taken as checked UTF-8, unless a row says *found only*.
 
-The 16 MiB do not fit in the caches that are near: where ours is faster than the memory, its spread is that of the memory.
+The 16 MiB do not fit in the near caches, and each chunk that ends inside an event is copied once. In a dozen runs of one day, the median of *events,
+chunks of 1..=1400* was between 0.7 and 1.0 of sse-stream's time, 0.7 with nobody else in the caches: one run says little about that row. What is
+slower than a rival by more than that: an event alone, and one of 4 MiB.
 
 - **events**: 16 MiB of chat-completion events of 288 bytes; also as many with `id` and `event` fields. `eventsource-stream` 0.2, `sseer` 0.3, and `sse-stream` 0.3 with `memchr`
   and `simdutf8`, through its `SseByteStream`. The last leaves ids and empty events to its caller, which makes it less than the standard's parser;

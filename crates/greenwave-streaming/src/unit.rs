@@ -92,17 +92,19 @@ enum Index {
         len: u8,
         spans: [Span; FEW],
     },
+    /// One unit with all that is known of it, but for a label that stands in an earlier block.
+    One(Span, Detail),
     Many(Shared),
 }
 
-/// The index of a batch in memory that its stream uses again once all clones of the batch are gone. A handle counts as a user.
+/// The index of a batch in memory that its stream uses again once all clones of the batch are gone.
 struct Shared(Arc<Slot>);
 
 /// See [`Slots`].
 struct Slot {
     cuts: Cuts,
     charge: Option<Charge>,
-    /// Handles of batches, as opposed to the stream's own.
+    /// Handles of batches, as opposed to the stream's own; counted only where there is a charge, which the last one gives back.
     users: AtomicUsize,
     /// The batch that this is a part of, for its charge.
     _whole: Option<Box<UnitBatch>>,
@@ -115,6 +117,7 @@ impl UnitBatch {
     pub fn len(&self) -> usize {
         match &self.index {
             Index::Few { len, .. } => usize::from(*len),
+            Index::One(..) => 1,
             Index::Many(shared) => shared.0.cuts.len(),
         }
     }
@@ -171,6 +174,7 @@ impl UnitBatch {
     fn span(&self, index: usize) -> Range<usize> {
         match &self.index {
             Index::Few { spans, .. } => spans[index].range(),
+            Index::One(span, _) => span.range(),
             Index::Many(shared) => shared.0.cuts.spans[index].range(),
         }
     }
@@ -178,13 +182,14 @@ impl UnitBatch {
     fn detail(&self, index: usize) -> Detail {
         match &self.index {
             Index::Few { kind, .. } => Detail::plain(*kind),
+            Index::One(_, detail) => *detail,
             Index::Many(shared) => shared.0.cuts.detail(index),
         }
     }
 
     fn carried(&self) -> &[u8] {
         match &self.index {
-            Index::Few { .. } => &[],
+            Index::Few { .. } | Index::One(..) => &[],
             Index::Many(shared) => &shared.0.cuts.carried,
         }
     }
@@ -224,8 +229,10 @@ impl Slots {
             let index = Index::Few { kind, len, spans };
             return UnitBatch { block, first_seq, index, text: Checked::default() };
         }
-        let charge = budget.map(|budget| budget.charge(block.len()));
-        let index = Index::Many(self.shared(cuts, charge));
+        let index = match (&cuts.spans[..], &cuts.details[..]) {
+            ([span], [detail]) if budget.is_none() && cuts.carried.is_empty() => Index::One(*span, *detail),
+            _ => Index::Many(self.shared(cuts, budget.map(|budget| budget.charge(block.len())))),
+        };
         cuts.clear();
         UnitBatch { block, first_seq, index, text: Checked::default() }
     }
@@ -266,17 +273,19 @@ impl fmt::Debug for Slots {
 
 impl Clone for Shared {
     fn clone(&self) -> Self {
-        // Whoever clones has a handle, so that the count is not zero and nothing has to be seen by others yet.
-        self.0.users.fetch_add(1, Ordering::Relaxed);
+        if self.0.charge.is_some() {
+            // Whoever clones has a handle, so that the count is not zero and nothing has to be seen by others yet.
+            self.0.users.fetch_add(1, Ordering::Relaxed);
+        }
         Self(self.0.clone())
     }
 }
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        // The charge is not behind the stream's own handle, which lives on. AcqRel: the last one sees all that the others did.
-        if self.0.users.fetch_sub(1, Ordering::AcqRel) == 1
-            && let Some(charge) = &self.0.charge
+        // The stream's own handle lives on, and does not count. AcqRel: the last one sees all that the others did.
+        if let Some(charge) = &self.0.charge
+            && self.0.users.fetch_sub(1, Ordering::AcqRel) == 1
         {
             charge.release();
         }

@@ -11,6 +11,9 @@ use crate::unit::{Form, Kind};
 
 const BOM: &[u8] = b"\xEF\xBB\xBF";
 
+/// The length of the longest field name, `event` or `retry`.
+const NAME_BYTES_MAX: usize = 5;
+
 /// Cuts an event stream into its events; the unit is the event's data, with [`event`](crate::Unit::event) and [`id`](crate::Unit::id).
 ///
 /// Byte order mark, all three line ends, comments, empty data, ids with NUL and unknown fields are treated as the standard says; an
@@ -106,7 +109,8 @@ impl Sse {
 
     fn field(&mut self, window: &[u8], line: Range<usize>) {
         let text = &window[line.clone()];
-        let colon = memchr::memchr(b':', text);
+        // The names that mean anything are short.
+        let colon = text.iter().take(NAME_BYTES_MAX + 1).position(|byte| *byte == b':');
         let name = &text[..colon.unwrap_or(text.len())];
         let value = colon.map_or(line.end, |colon| {
             let space = text.get(colon + 1) == Some(&b' ');
