@@ -5,7 +5,7 @@ use std::time::Instant;
 use crate::Result;
 use crate::program::{cargo, watch};
 
-/// A test that takes its number of rounds from a variable, and how many are a long run.
+/// A test that takes its number of rounds (or bytes) from a variable, and how many are a long run.
 struct Run {
     name: &'static str,
     package: &'static str,
@@ -17,7 +17,7 @@ struct Run {
 }
 
 /// Each test stands in `cargo test` as well, with few rounds.
-const RUNS: [Run; 5] = [
+const RUNS: &[Run] = &[
     Run {
         name: "segment-kills",
         package: "greenwave-segment",
@@ -58,6 +58,30 @@ const RUNS: [Run; 5] = [
         tests: "sizes::a_large_file",
         variable: "GREENWAVE_LARGE_MIB",
         rounds: 1024,
+    },
+    Run {
+        name: "streaming-breaks",
+        package: "greenwave-streaming",
+        features: "",
+        tests: "resume::breaks",
+        variable: "GREENWAVE_BREAK_BYTES",
+        rounds: 4_000,
+    },
+    Run {
+        name: "streaming-kills",
+        package: "greenwave-streaming",
+        features: "",
+        tests: "crash::",
+        variable: "GREENWAVE_STREAMING_CRASH_ROUNDS",
+        rounds: 300,
+    },
+    Run {
+        name: "streaming-soak",
+        package: "greenwave-streaming",
+        features: "",
+        tests: "soak::",
+        variable: "GREENWAVE_SOAK_BYTES",
+        rounds: 10_000_000_000,
     },
 ];
 

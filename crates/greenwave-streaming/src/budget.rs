@@ -71,7 +71,7 @@ impl Budget {
         Poll::Ready(())
     }
 
-    /// Takes `bytes`, room or not, until the charge is dropped.
+    /// Takes `bytes`, room or not, until the charge is released.
     pub(crate) fn charge(&self, bytes: usize) -> Charge {
         for node in self.chain() {
             let mut state = node.lock();
@@ -109,15 +109,16 @@ impl Node {
     }
 }
 
-/// Bytes taken from a budget; given back on drop.
+/// Bytes taken from a budget until they are [released](Self::release).
 #[derive(Debug)]
 pub(crate) struct Charge {
     budget: Budget,
     bytes: usize,
 }
 
-impl Drop for Charge {
-    fn drop(&mut self) {
+impl Charge {
+    /// Gives the bytes back; once.
+    pub(crate) fn release(&self) {
         for node in self.budget.chain() {
             node.release(self.bytes);
         }

@@ -1,4 +1,4 @@
-//! The suite that every splitter passes, for authors of splitters. Knows nothing of any splitter.
+//! The suites that every splitter and every source passes, for authors of them. Knows nothing of any of them.
 //!
 //! ```
 //! # #[cfg(test)]
@@ -10,9 +10,19 @@
 //! }
 //! ```
 
-use bytes::Bytes;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
+use std::time::Duration;
 
-use crate::error::Error;
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_core::Stream;
+
+use crate::error::{BoxError, Error};
+use crate::resume::{
+    Delivery, Opened, Position, Refusal, Resume, ResumeOptions, ResumeStats, Retries, Source,
+};
 use crate::splitter::Splitter;
 use crate::splitting::Splitting;
 use crate::unit::{Kind, Unit, UnitBatch};
@@ -45,6 +55,28 @@ macro_rules! splitter_conformance {
         #[test]
         fn an_empty_stream_has_no_units() {
             $crate::conformance::empty($make);
+        }
+    };
+}
+
+/// Emits one `#[tokio::test]` per promise of [`Source`], for an expression that makes a source whose answer is always the same, a closure
+/// that makes the splitter for it, and one that tells the last unit. The tests need tokio's `macros`, `rt` and `test-util`.
+#[macro_export]
+macro_rules! source_conformance {
+    ($make:expr, $splitter:expr, $is_last:expr $(,)?) => {
+        #[tokio::test(start_paused = true)]
+        async fn an_answer_ends_with_its_last_unit() {
+            $crate::conformance::answer_ends(std::sync::Arc::new($make), $splitter, $is_last).await;
+        }
+
+        #[tokio::test(start_paused = true)]
+        async fn a_broken_answer_goes_on() {
+            $crate::conformance::answer_goes_on(|| std::sync::Arc::new($make), $splitter, $is_last).await;
+        }
+
+        #[tokio::test(start_paused = true)]
+        async fn an_attempt_may_be_given_up() {
+            $crate::conformance::attempts_are_given_up(std::sync::Arc::new($make), $splitter, $is_last).await;
         }
     };
 }
@@ -181,4 +213,151 @@ fn next_random(state: &mut u64) -> u64 {
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     mixed ^ (mixed >> 31)
+}
+
+/// A source that breaks once, after so many bytes of its first attempt that has as many.
+#[derive(Debug)]
+pub struct BreaksOnce {
+    source: Arc<dyn Source>,
+    bytes: usize,
+    has_broken: Arc<AtomicBool>,
+}
+
+impl BreaksOnce {
+    /// Breaks `source` after `bytes`.
+    pub fn new(source: Arc<dyn Source>, bytes: usize) -> Self {
+        Self { source, bytes, has_broken: Arc::default() }
+    }
+
+    /// Whether it has come to that.
+    pub fn has_broken(&self) -> bool {
+        self.has_broken.load(Ordering::Relaxed)
+    }
+}
+
+#[async_trait]
+impl Source for BreaksOnce {
+    async fn open(&self, at: &Position) -> Result<Opened, Refusal> {
+        let Opened { chunks, seam } = self.source.open(at).await?;
+        if self.has_broken() {
+            return Ok(Opened { chunks, seam });
+        }
+        Ok(Opened::new(broken_after(chunks, self.bytes, self.has_broken.clone()), seam))
+    }
+}
+
+/// The first `left` bytes of `chunks`, and then an error.
+fn broken_after(
+    mut chunks: crate::resume::Chunks,
+    mut left: usize,
+    has_broken: Arc<AtomicBool>,
+) -> impl Stream<Item = Result<Bytes, BoxError>> + Send {
+    let mut pending = Bytes::new();
+    stream_of(move |cx| {
+        if left == 0 {
+            has_broken.store(true, Ordering::Relaxed);
+            return Poll::Ready(Some(Err("broken on purpose".into())));
+        }
+        if pending.is_empty() {
+            match chunks.as_mut().poll_next(cx) {
+                Poll::Ready(Some(Ok(chunk))) => pending = chunk,
+                other => return other,
+            }
+        }
+        let chunk = pending.split_to(pending.len().min(left));
+        left -= chunk.len();
+        Poll::Ready(Some(Ok(chunk)))
+    })
+}
+
+/// A stream from a closure.
+fn stream_of<T, F>(poll: F) -> impl Stream<Item = T> + Send
+where
+    F: FnMut(&mut std::task::Context<'_>) -> Poll<Option<T>> + Send + Unpin,
+{
+    struct PollFn<F>(F);
+
+    impl<T, F: FnMut(&mut std::task::Context<'_>) -> Poll<Option<T>> + Unpin> Stream for PollFn<F> {
+        type Item = T;
+
+        fn poll_next(mut self: std::pin::Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> Poll<Option<T>> {
+            (self.0)(cx)
+        }
+    }
+
+    PollFn(poll)
+}
+
+/// What a reader has of an answer in the end: its units, and what was counted. A notice that they are void empties them.
+///
+/// # Panics
+/// If numbers have a gap or come twice.
+pub async fn read<S: Splitter>(mut answer: Resume<S>) -> (Vec<Seen>, ResumeStats, Option<Error>) {
+    let mut units: Vec<Seen> = Vec::new();
+    while let Some(delivery) = answer.next().await {
+        match delivery {
+            Ok(Delivery::Units { batch, .. }) => {
+                for unit in batch.iter() {
+                    assert_eq!(unit.sequence(), units.len() as u64, "numbers have no gap and come once");
+                    units.push(unit.into());
+                }
+            }
+            Ok(Delivery::Superseded { .. }) => units.clear(),
+            Err(error) => return (units, answer.stats(), Some(error)),
+        }
+    }
+    (units, answer.stats(), None)
+}
+
+fn answer<S: Splitter>(
+    source: Arc<dyn Source>,
+    splitter: impl Fn(&Position) -> S + Send + 'static,
+    is_last: impl Fn(&Unit<'_>) -> bool + Send + Sync + 'static,
+) -> Resume<S> {
+    let retries = Retries { delay_min: Duration::from_millis(1), ..Retries::default() };
+    Resume::new(source, 0, splitter, is_last)
+        .with_options(ResumeOptions { retries, ..ResumeOptions::default() })
+}
+
+/// Promise: from its start, the answer comes to its last unit.
+pub async fn answer_ends<S: Splitter>(
+    source: Arc<dyn Source>,
+    splitter: impl Fn(&Position) -> S + Send + 'static,
+    is_last: impl Fn(&Unit<'_>) -> bool + Send + Sync + 'static,
+) {
+    let (units, stats, error) = read(answer(source, splitter, is_last)).await;
+    assert!(error.is_none() && !units.is_empty(), "{error:?} after {} units", units.len());
+    assert_eq!((stats.opened, stats.superseded), (1, 0), "it ends at the first attempt");
+}
+
+/// Promise: broken after any byte, the answer is in the end the same.
+pub async fn answer_goes_on<S: Splitter>(
+    make: impl Fn() -> Arc<dyn Source>,
+    splitter: impl Fn(&Position) -> S + Clone + Send + 'static,
+    is_last: impl Fn(&Unit<'_>) -> bool + Clone + Send + Sync + 'static,
+) {
+    let (whole, ..) = read(answer(make(), splitter.clone(), is_last.clone())).await;
+    for bytes in 0.. {
+        let source = Arc::new(BreaksOnce::new(make(), bytes));
+        let (units, _, error) = read(answer(source.clone(), splitter.clone(), is_last.clone())).await;
+        assert!(error.is_none(), "{error:?} after {bytes} bytes");
+        assert_eq!(units, whole, "broken after {bytes} bytes");
+        if !source.has_broken() {
+            return;
+        }
+    }
+}
+
+/// Promise: dropping an attempt, before or after it was opened, does no harm to the next one.
+pub async fn attempts_are_given_up<S: Splitter>(
+    source: Arc<dyn Source>,
+    splitter: impl Fn(&Position) -> S + Clone + Send + 'static,
+    is_last: impl Fn(&Unit<'_>) -> bool + Clone + Send + Sync + 'static,
+) {
+    drop(source.open(&Position::default()));
+    drop(source.open(&Position::default()).await);
+    let mut given_up = answer(source.clone(), splitter.clone(), is_last.clone());
+    let _first = given_up.next().await;
+    drop(given_up);
+    answer_ends(source, splitter, is_last).await;
 }

@@ -1,5 +1,6 @@
 //! What can go wrong with a stream. Knows nothing of how the bytes are read.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// An error of a source, of any type.
@@ -55,6 +56,33 @@ pub enum Error {
         offset: u64,
         /// The cap.
         depth_max: usize,
+    },
+    /// The source broke as often as it may. The source of this error is that of the last attempt.
+    #[error("gave up after {attempts} attempts")]
+    GaveUp {
+        /// Attempts in all.
+        attempts: u32,
+        /// What went wrong with the last one.
+        #[source]
+        source: Box<Self>,
+    },
+    /// The source does not want to be asked again.
+    #[error("source refused")]
+    Refused {
+        /// What it said.
+        #[source]
+        source: BoxError,
+    },
+    /// The journal could not be read or written. Units that it could not record were not handed on.
+    #[error("could not {operation} the journal in {}", dir.display())]
+    Journal {
+        /// What was tried.
+        operation: &'static str,
+        /// Where.
+        dir: PathBuf,
+        /// What is wrong.
+        #[source]
+        source: BoxError,
     },
     /// The bytes cannot be cut into units.
     #[error("malformed at byte {offset}: expected {expected}")]

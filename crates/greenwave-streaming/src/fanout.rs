@@ -5,11 +5,11 @@ use std::fmt;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 
 use futures_core::Stream;
 
-/// Hands every value to every subscriber. Cloning makes another publisher; when the last one is gone, subscribers get what is queued
+/// Hands every value to every subscriber, be it a task that asks for the next one or a [callback](Subscription::for_each). Cloning makes another publisher; when the last one is gone, subscribers get what is queued
 /// and then the end.
 ///
 /// A value reaches all subscribers at once or, while one that asked for [`Policy::Wait`] is full, none of them: the order is the same
@@ -194,11 +194,108 @@ impl<T> Subscription<T> {
         self.shared.pop(self.id).0
     }
 
+    /// Calls `callback` with each value until the publishers are gone: a future to be spawned, so that a slow callback delays nobody
+    /// but a publisher that its policy lets wait. A callback that panics ends its own subscription and nothing else.
+    ///
+    /// Dropping the future unsubscribes. What is counted can be read meanwhile by [`counters`](Self::counters).
+    ///
+    /// # Errors
+    /// If the callback has panicked.
+    pub async fn for_each(mut self, mut callback: impl FnMut(T)) -> Result<SubscriptionStats, Panicked> {
+        while let Some(value) = self.next().await {
+            self.call(&mut callback, value)?;
+        }
+        Ok(self.stats())
+    }
+
+    /// As [`for_each`](Self::for_each), on the thread that calls it: for callbacks that block, on a thread of their own.
+    ///
+    /// # Errors
+    /// If the callback has panicked.
+    pub fn for_each_blocking(mut self, mut callback: impl FnMut(T)) -> Result<SubscriptionStats, Panicked> {
+        while let Some(value) = self.next_blocking() {
+            self.call(&mut callback, value)?;
+        }
+        Ok(self.stats())
+    }
+
+    /// Waits for the next value without a runtime; `None` as in [`next`](Self::next).
+    pub fn next_blocking(&mut self) -> Option<T> {
+        let waker = Waker::from(Arc::new(Unparker(std::thread::current())));
+        let context = Context::from_waker(&waker);
+        loop {
+            match self.shared.poll_next(self.id, &context) {
+                Poll::Ready(value) => return value,
+                // May return without cause; a value that came in between has left its mark, so that it returns at once.
+                Poll::Pending => std::thread::park(),
+            }
+        }
+    }
+
+    /// Reads what this subscription counts, from anywhere and after its end.
+    #[must_use]
+    pub fn counters(&self) -> Counters<T> {
+        Counters { shared: self.shared.clone(), id: self.id, last: Mutex::new(self.stats()) }
+    }
+
+    fn call(&self, callback: &mut impl FnMut(T), value: T) -> Result<(), Panicked> {
+        std::panic::catch_unwind(AssertUnwindSafe(|| callback(value))).map_err(|panic| {
+            let message = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+            let message = message.or_else(|| panic.downcast_ref::<String>().cloned());
+            Panicked { message: message.unwrap_or_default(), stats: self.stats() }
+        })
+    }
+
     /// What it has counted so far.
     #[must_use]
     pub fn stats(&self) -> SubscriptionStats {
         let state = self.shared.lock();
         state.slots.get(&self.id).map_or_else(SubscriptionStats::default, Slot::snapshot)
+    }
+}
+
+/// A callback has panicked; its subscription is over.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a subscriber panicked after {} values: {message}", stats.received)]
+pub struct Panicked {
+    /// What the panic said, where that was text.
+    pub message: String,
+    /// What was counted until then.
+    pub stats: SubscriptionStats,
+}
+
+/// Reads what a [`Subscription`] counts.
+pub struct Counters<T> {
+    shared: Arc<Shared<T>>,
+    id: u64,
+    /// What was read last, which is what there is when the subscription is gone.
+    last: Mutex<SubscriptionStats>,
+}
+
+impl<T> Counters<T> {
+    /// What was counted so far; after the end of the subscription, what was counted when this was last asked for.
+    #[must_use]
+    pub fn stats(&self) -> SubscriptionStats {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(slot) = self.shared.lock().slots.get(&self.id) {
+            *last = slot.snapshot();
+        }
+        *last
+    }
+}
+
+impl<T> fmt::Debug for Counters<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Counters").field("id", &self.id).field("stats", &self.stats()).finish()
+    }
+}
+
+/// Wakes a thread that waits for a value.
+struct Unparker(std::thread::Thread);
+
+impl Wake for Unparker {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
     }
 }
 

@@ -1,10 +1,11 @@
-//! Complete units of a byte stream (lines, code blocks, files, JSON values, server-sent events), handed on the moment they
+//! Complete units of a byte stream (lines, sentences, code blocks, files, JSON values, server-sent events), handed on the moment they
 //! complete, bounded in memory and never dropped.
 //!
 //! A [`Splitter`] is a state machine that looks at every byte once, however the bytes were chunked. [`Pull`] drives one over any
 //! [`Stream`](futures_core::Stream) of chunks, under a byte [`Budget`] and time [`Limits`], and yields [`UnitBatch`]es: units that
-//! share one block of memory and are sliced lazily. [`Splitting`] is the same without async. [`Fanout`] hands values to many
-//! subscribers, each with its own [`Policy`] for the moment when it is slow.
+//! share one block of memory and are sliced lazily. [`Splitting`] is the same without async. [`Resume`] goes on when the source breaks.
+//! [`Fanout`] hands values to many subscribers, tasks or callbacks, each with its own [`Policy`] for the moment when it is slow.
+//! [`PartialJson`] shows a value that is not finished.
 //!
 //! ```
 //! use bytes::Bytes;
@@ -35,6 +36,8 @@
 //! | --- | --- |
 //! | [`Lines`] | a line ended by LF, CRLF or CR |
 //! | [`Delimited`] | what stands between two delimiters of any length |
+//! | [`Paragraphs`] | lines of text between blank ones |
+//! | [`Sentences`] | a sentence by the rules of Unicode |
 //! | [`Fences`] | a fenced code block of CommonMark |
 //! | [`Files`] | a fenced code block that names the file it belongs to, inside an agent's answer |
 //! | [`Json`] | a JSON value; concatenated or newline-delimited |
@@ -49,25 +52,34 @@
 //!
 //! | feature | default | what it adds | cost |
 //! | --- | --- | --- | --- |
-//! | `conformance` | no | the test suite that every splitter passes, for authors of splitters | none |
+//! | `conformance` | no | the test suites that every splitter and every source passes, for authors of them | none |
+//! | `journal` | no | answers that go on in a new process: `Journal`, `Resume::with_journal` | greenwave-segment, which compiles libzstd |
 //!
 //! # Errors
 //!
 //! A stream that yields an [`Error`] yields nothing after it. Units that completed before the error were handed on; the unfinished
 //! one was not: a broken source never looks like a short answer. [`Error::Source`], [`Error::Timeout`] and [`Error::Truncated`] are
-//! worth another attempt; the others say that the bytes themselves are beyond a limit or not of the expected form.
+//! worth another attempt, which [`Resume`] makes by itself; when it has made enough, it says so with [`Error::GaveUp`].
+//! [`Error::Journal`] says which folder is to blame. The others say that the bytes themselves are beyond a limit or not of the expected form.
 //!
 //! # Resuming
 //!
-//! Units carry sequence numbers that [`Pull::starting_at`] continues, so that a second attempt at a broken answer goes on where the
-//! first one ended. What decides where that is (cursor, overlap, restart) is a layer above [`Pull`] that is not written yet.
+//! [`Resume`] reads an answer over as many attempts as it takes: from a [`Source`] that can be opened again, behind a cursor, at the next
+//! unit, with units that overlap, or anew. Units are numbered `(turn, attempt, sequence)`, and each is handed on once. With the
+//! feature `journal` that holds over the end of the process, too. An end without the protocol's last unit is a failure, never a
+//! short answer.
 
 mod budget;
+mod carry;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod error;
 mod fanout;
+#[cfg(feature = "journal")]
+mod journal;
+mod partial_json;
 mod pull;
+mod resume;
 mod splitter;
 mod splitting;
 mod stats;
@@ -75,10 +87,18 @@ mod unit;
 
 pub use budget::Budget;
 pub use error::{BoxError, Error, Limit};
-pub use fanout::{Fanout, Full, Policy, Subscription, SubscriptionStats};
+pub use fanout::{Counters, Fanout, Full, Panicked, Policy, Subscription, SubscriptionStats};
+#[cfg(feature = "journal")]
+pub use journal::Journal;
+pub use partial_json::PartialJson;
 pub use pull::{Limits, Pull};
+pub use resume::{
+    Chunks, Delivery, Number, Opened, Position, Refusal, Resume, ResumeOptions, ResumeStats, Retries, Seam,
+    Source,
+};
 pub use splitter::{
-    Cap, Cut, Cuts, Delimited, Fault, Fences, Files, Json, Lines, Overflow, Splitter, Sse, UNIT_BYTES_MAX,
+    Cap, Cut, Cuts, Delimited, Fault, Fences, Files, Json, Lines, Overflow, Paragraphs, Sentences, Splitter,
+    Sse, UNIT_BYTES_MAX,
 };
 pub use splitting::{CHUNK_BYTES_MAX, Splitting};
 pub use stats::Stats;

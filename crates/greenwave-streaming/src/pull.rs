@@ -1,7 +1,7 @@
 //! A stream of chunks as a stream of batches, under a budget and time limits. Knows nothing of how units are found.
 
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -47,6 +47,7 @@ pub struct Pull<St, S> {
     budget: Option<Budget>,
     limits: Limits,
     terminal: Option<Terminal>,
+    /// When something was first waited for.
     started: Option<Instant>,
     quiet: Alarm,
     total: Alarm,
@@ -88,9 +89,14 @@ where
     /// Charges the batches that are alive to `budget`, and does not read while it is full.
     #[must_use]
     pub fn with_budget(mut self, budget: Budget) -> Self {
-        self.splitting = self.splitting.with_budget(budget.clone());
-        self.budget = Some(budget);
+        self.set_budget(budget);
         self
+    }
+
+    /// From the next chunk on.
+    pub(crate) fn set_budget(&mut self, budget: Budget) {
+        self.splitting.set_budget(budget.clone());
+        self.budget = Some(budget);
     }
 
     /// Fails when a limit is passed.
@@ -138,72 +144,112 @@ where
         self.splitting.next_sequence()
     }
 
-    fn poll_batch(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<UnitBatch>, Error>> {
+    /// The next batch. It is made where it is returned: each move of one costs as much as looking at a short chunk.
+    #[inline]
+    fn poll_batch(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<UnitBatch, Error>>> {
         for _ in 0..CHUNKS_PER_POLL_MAX {
-            if let Some(error) = self.splitting.take_failure() {
-                return Poll::Ready(Err(error));
+            if self.splitting.has_failed() {
+                return Poll::Ready(self.splitting.take_failure().map(|error| self.failed(error)));
             }
             if self.source.is_none() {
-                return Poll::Ready(Ok(None));
+                return Poll::Ready(None);
             }
-            if self.rest.is_empty() {
-                match ready!(self.poll_chunk(cx))? {
-                    Some(chunk) => self.rest = chunk,
-                    None => return Poll::Ready(self.end()),
+            let block = if self.rest.is_empty() {
+                match self.poll_room(cx) {
+                    Ok(Poll::Ready(())) => {}
+                    Ok(Poll::Pending) => return Poll::Pending,
+                    Err(error) => return Poll::Ready(Some(self.failed(error))),
                 }
-            }
-            let chunk = self.rest.split_to(self.rest.len().min(CHUNK_BYTES_MAX));
-            if let Some(batch) = self.splitting.feed(chunk)? {
-                return Poll::Ready(Ok(Some(batch)));
+                let Some(source) = &mut self.source else { return Poll::Ready(None) };
+                let polled = source.as_mut().poll_next(cx);
+                if let Poll::Ready(Some(Ok(chunk))) = &polled
+                    && let Err(error) = self.count(chunk.len())
+                {
+                    return Poll::Ready(Some(self.failed(error)));
+                }
+                match &polled {
+                    // A chunk that is copied anyway is not moved first: that costs as much as looking at a short one.
+                    Poll::Ready(Some(Ok(chunk))) if self.is_copied(chunk) => self.splitting.scan_carry(chunk),
+                    _ => match polled {
+                        Poll::Ready(Some(Ok(chunk))) => self.scan(chunk),
+                        Poll::Ready(Some(Err(source))) => {
+                            return Poll::Ready(Some(self.broken(source.into())));
+                        }
+                        Poll::Ready(None) => return Poll::Ready(self.end()),
+                        Poll::Pending => return self.poll_quiet(cx),
+                    },
+                }
+            } else {
+                let chunk = std::mem::take(&mut self.rest);
+                self.scan(chunk)
+            };
+            let units = self.splitting.units_found();
+            if units > 0 {
+                self.count_units(units);
+                if self.terminal.is_some() {
+                    return Poll::Ready(Some(Ok(self.look_at_batch(block))));
+                }
+                return Poll::Ready(Some(Ok(self.splitting.take_batch(block))));
             }
         }
         cx.waker().wake_by_ref();
         Poll::Pending
     }
 
-    /// The next chunk that is not empty, or the end of the source.
-    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Error>> {
-        self.poll_total(cx)?;
-        if let Some(budget) = &self.budget
-            && budget.poll_room(cx).is_pending()
-        {
-            self.stats.waits += u64::from(!std::mem::replace(&mut self.is_waiting, true));
-            return Poll::Pending;
-        }
-        self.is_waiting = false;
-        let Some(source) = &mut self.source else { return Poll::Ready(Ok(None)) };
-        match source.as_mut().poll_next(cx) {
-            Poll::Pending => self.poll_quiet(cx),
-            Poll::Ready(None) => Poll::Ready(Ok(None)),
-            Poll::Ready(Some(Err(source))) => {
-                let received = self.stats.bytes;
-                Poll::Ready(Err(Error::Source { received, source: source.into() }))
-            }
-            Poll::Ready(Some(Ok(chunk))) => Poll::Ready(self.count(chunk).map(Some)),
-        }
+    #[inline]
+    fn is_copied(&self, chunk: &Bytes) -> bool {
+        self.splitting.is_carrying() && chunk.len() <= CHUNK_BYTES_MAX
     }
 
-    fn count(&mut self, chunk: Bytes) -> Result<Bytes, Error> {
-        if !chunk.is_empty() {
+    /// Looks at as much of a chunk as can be fed; the rest is for later.
+    #[inline]
+    fn scan(&mut self, mut chunk: Bytes) -> Bytes {
+        if chunk.len() > CHUNK_BYTES_MAX {
+            self.rest = chunk.split_off(CHUNK_BYTES_MAX);
+        }
+        self.splitting.scan(chunk)
+    }
+
+    /// Ready when the budget has room for another chunk, and the time for the whole is not up.
+    #[inline]
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, Error> {
+        self.poll_total(cx)?;
+        let Some(budget) = &self.budget else { return Ok(Poll::Ready(())) };
+        let room = budget.poll_room(cx);
+        self.stats.waits += u64::from(room.is_pending() && !self.is_waiting);
+        self.is_waiting = room.is_pending();
+        Ok(room)
+    }
+
+    #[inline]
+    fn count(&mut self, bytes: usize) -> Result<(), Error> {
+        if bytes > 0 {
             self.quiet.disarm();
             self.stats.chunks += 1;
-            self.stats.bytes += chunk.len() as u64;
+            self.stats.bytes += bytes as u64;
         }
         match self.limits.stream_bytes_max {
             Some(bytes_max) if self.stats.bytes > bytes_max => Err(Error::StreamTooLong { bytes_max }),
-            _ => Ok(chunk),
+            _ => Ok(()),
         }
     }
 
+    fn broken<T>(&mut self, source: BoxError) -> Result<T, Error> {
+        self.failed(Error::Source { received: self.stats.bytes, source })
+    }
+
     /// The source has nothing yet: fails if that has lasted too long.
-    fn poll_quiet<T>(&mut self, cx: &mut Context<'_>) -> Poll<Result<T, Error>> {
+    fn poll_quiet<T>(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<T, Error>>> {
         let Limits { first_byte, idle, .. } = self.limits;
         let (limit, after) = match first_byte {
             Some(after) if self.stats.bytes == 0 => (Limit::FirstByte, Some(after)),
             _ => (Limit::Idle, idle),
         };
         let Some(after) = after else { return Poll::Pending };
-        self.quiet.poll(after, cx).map(|()| Err(self.timeout(limit, after)))
+        self.quiet.poll(after, cx).map(|()| {
+            let error = self.timeout(limit, after);
+            Some(self.failed(error))
+        })
     }
 
     fn poll_total(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
@@ -218,24 +264,45 @@ where
     }
 
     /// The source has ended well: the last batch, or the error that it is no good end.
-    fn end(&mut self) -> Result<Option<UnitBatch>, Error> {
+    fn end(&mut self) -> Option<Result<UnitBatch, Error>> {
         self.source = None;
-        let batch = self.splitting.finish()?;
-        let Some(terminal) = &mut self.terminal else { return Ok(batch) };
-        terminal.look_at(batch.as_ref());
-        if terminal.seen {
-            return Ok(batch);
+        let batch = match self.splitting.finish() {
+            Ok(batch) => batch,
+            Err(error) => return Some(self.failed(error)),
+        };
+        if let Some(terminal) = &mut self.terminal {
+            batch.iter().for_each(|batch| terminal.look_at(batch));
+            if !terminal.seen {
+                let error = Error::Truncated { received: self.stats.bytes };
+                return Some(self.failed(error));
+            }
         }
-        Err(Error::Truncated { received: self.stats.bytes })
+        batch.iter().for_each(|batch| self.count_units(batch.len()));
+        batch.map(Ok)
     }
 
-    fn hand_on(&mut self, batch: UnitBatch) -> UnitBatch {
-        let started = self.started.expect("a batch comes after the first poll");
-        self.stats.first_unit.get_or_insert_with(|| started.elapsed());
+    /// Nothing follows an error.
+    #[cold]
+    fn failed<T>(&mut self, error: Error) -> Result<T, Error> {
+        tracing::debug!(%error, bytes = self.stats.bytes, "stream failed");
+        self.source = None;
+        Err(error)
+    }
+
+    #[inline]
+    fn count_units(&mut self, units: usize) {
+        if self.stats.first_unit.is_none() {
+            self.stats.first_unit = Some(self.started.map_or(Duration::ZERO, |started| started.elapsed()));
+        }
         self.stats.batches += 1;
-        self.stats.units += batch.len() as u64;
+        self.stats.units += units as u64;
+    }
+
+    /// The batch, in which the unit may be that is the last.
+    fn look_at_batch(&mut self, block: Bytes) -> UnitBatch {
+        let batch = self.splitting.take_batch(block);
         if let Some(terminal) = &mut self.terminal {
-            terminal.look_at(Some(&batch));
+            terminal.look_at(&batch);
             if terminal.seen {
                 self.source = None;
             }
@@ -254,13 +321,12 @@ where
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
-        this.started.get_or_insert_with(Instant::now);
-        let outcome = ready!(this.poll_batch(cx));
-        if let Err(error) = &outcome {
-            tracing::debug!(%error, bytes = this.stats.bytes, "stream failed");
-            this.source = None;
+        let polled = this.poll_batch(cx);
+        if polled.is_pending() && this.started.is_none() {
+            // A source that has a unit at once costs no look at the clock.
+            this.started = Some(Instant::now());
         }
-        Poll::Ready(outcome.map(|batch| batch.map(|batch| this.hand_on(batch))).transpose())
+        polled
     }
 }
 
@@ -279,8 +345,8 @@ impl<St, S: std::fmt::Debug> std::fmt::Debug for Pull<St, S> {
 }
 
 impl Terminal {
-    fn look_at(&mut self, batch: Option<&UnitBatch>) {
-        self.seen = self.seen || batch.is_some_and(|batch| batch.iter().any(|unit| (self.is_last)(&unit)));
+    fn look_at(&mut self, batch: &UnitBatch) {
+        self.seen = self.seen || batch.iter().any(|unit| (self.is_last)(&unit));
     }
 }
 

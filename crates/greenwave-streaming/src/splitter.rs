@@ -1,10 +1,13 @@
 //! The seam between bytes and units: what a splitter is asked, and how it answers. Knows nothing of streams, time or memory.
 
 mod delimited;
+mod ends;
 mod fences;
 mod info;
 mod json;
 mod lines;
+mod paragraphs;
+mod sentences;
 mod sse;
 
 use std::fmt::Debug;
@@ -17,6 +20,8 @@ pub use fences::{Fences, Files};
 pub(crate) use info::{first_word, language_of_file};
 pub use json::Json;
 pub use lines::Lines;
+pub use paragraphs::Paragraphs;
+pub use sentences::Sentences;
 pub use sse::Sse;
 
 use crate::error::Error;
@@ -207,67 +212,68 @@ impl Fault {
 pub struct Cut {
     body: Range<usize>,
     detail: Detail,
+    /// Nothing was said of it but its kind.
+    is_plain: bool,
 }
 
 impl Cut {
     /// A complete unit without labels.
     #[must_use]
     pub fn new(kind: Kind, body: Range<usize>) -> Self {
-        Self { body, detail: Detail::plain(kind) }
+        Self { body, detail: Detail::plain(kind), is_plain: true }
+    }
+
+    /// With something said of it.
+    fn with(mut self, say: impl FnOnce(&mut Detail)) -> Self {
+        say(&mut self.detail);
+        self.is_plain = false;
+        self
     }
 
     /// Its end was not seen: the stream ended first, or the unit was split here.
     #[must_use]
-    pub fn incomplete(mut self) -> Self {
-        self.detail.complete = false;
-        self
+    pub fn incomplete(self) -> Self {
+        self.with(|detail| detail.complete = false)
     }
 
     /// It goes on where the unit before it was split, if `continued`.
     #[must_use]
-    pub fn continued(mut self, continued: bool) -> Self {
-        self.detail.continued = continued;
-        self
+    pub fn continued(self, continued: bool) -> Self {
+        if continued { self.with(|detail| detail.continued = true) } else { self }
     }
 
     /// The path it belongs to, if any.
     #[must_use]
-    pub fn with_path(mut self, path: Option<Range<usize>>) -> Self {
-        self.detail.first = Label::new(path);
-        self
+    pub fn with_path(self, path: Option<Range<usize>>) -> Self {
+        if path.is_none() { self } else { self.with(|detail| detail.first = Label::new(path)) }
     }
 
     /// The info string of its fence, if any.
     #[must_use]
-    pub fn with_info(mut self, info: Option<Range<usize>>) -> Self {
-        self.detail.second = Label::new(info);
-        self
+    pub fn with_info(self, info: Option<Range<usize>>) -> Self {
+        if info.is_none() { self } else { self.with(|detail| detail.second = Label::new(info)) }
     }
 
     /// The type of the event, if it named one.
     #[must_use]
-    pub fn with_event(mut self, event: Option<Range<usize>>) -> Self {
-        self.detail.first = Label::new(event);
-        self
+    pub fn with_event(self, event: Option<Range<usize>>) -> Self {
+        if event.is_none() { self } else { self.with(|detail| detail.first = Label::new(event)) }
     }
 
     /// The id of the event, if it stands in the window.
     #[must_use]
-    pub fn with_id(mut self, id: Option<Range<usize>>) -> Self {
-        self.detail.second = Label::new(id);
-        self
+    pub fn with_id(self, id: Option<Range<usize>>) -> Self {
+        if id.is_none() { self } else { self.with(|detail| detail.second = Label::new(id)) }
     }
 
     /// The id of the event is the one that was [carried](Cuts::carry) over from before this window.
     #[must_use]
-    pub fn with_carried_id(mut self) -> Self {
-        self.detail.second = Label::CARRIED;
-        self
+    pub fn with_carried_id(self) -> Self {
+        self.with(|detail| detail.second = Label::CARRIED)
     }
 
-    pub(crate) fn with_form(mut self, form: Form) -> Self {
-        self.detail.form = form;
-        self
+    pub(crate) fn with_form(self, form: Form) -> Self {
+        if form == Form::Plain { self } else { self.with(|detail| detail.form = form) }
     }
 }
 
@@ -285,18 +291,53 @@ pub struct Cuts {
 impl Cuts {
     /// Reports a unit.
     #[expect(clippy::needless_pass_by_value, reason = "a cut is built for this call")]
+    #[inline]
     pub fn push(&mut self, cut: Cut) {
         if self.spans.is_empty() {
             self.plain = cut.detail.kind;
         }
-        if self.details.is_empty() && cut.detail != Detail::plain(self.plain) {
-            self.details.resize(self.spans.len(), Detail::plain(self.plain));
-            self.details.push(cut.detail);
-        } else if !self.details.is_empty() {
-            self.details.push(cut.detail);
+        if !(self.details.is_empty() && cut.is_plain && cut.detail.kind == self.plain) {
+            self.push_detail(cut.detail);
         }
         self.spans.push(Span::new(&cut.body));
-        debug_assert!(self.details.is_empty() || self.details.len() == self.spans.len());
+    }
+
+    /// Reports a unit of which there is nothing to say but its kind.
+    #[inline]
+    pub(crate) fn push_plain(&mut self, kind: Kind, body: &Range<usize>) {
+        if self.spans.is_empty() {
+            self.plain = kind;
+        }
+        if !self.details.is_empty() || self.plain != kind {
+            self.push_detail(Detail::plain(kind));
+        }
+        self.spans.push(Span::new(body));
+    }
+
+    pub(crate) fn push_detailed(&mut self, detail: Detail, body: &Range<usize>) {
+        self.push(Cut { body: body.clone(), detail, is_plain: detail == Detail::plain(detail.kind) });
+    }
+
+    /// From the first unit on that is more than plain, each has its detail.
+    #[cold]
+    fn push_detail(&mut self, detail: Detail) {
+        self.details.resize(self.spans.len(), Detail::plain(self.plain));
+        self.details.push(detail);
+    }
+
+    pub(crate) fn detail(&self, index: usize) -> Detail {
+        self.details.get(index).copied().unwrap_or(Detail::plain(self.plain))
+    }
+
+    /// Empty again, with the room that it has.
+    #[inline]
+    pub(crate) fn clear(&mut self) {
+        self.spans.clear();
+        self.details.clear();
+        if !self.carried.is_empty() {
+            self.carried = Bytes::new();
+        }
+        self.overflows = 0;
     }
 
     /// Makes a label available that stood in an earlier window, for [`Cut::with_carried_id`].

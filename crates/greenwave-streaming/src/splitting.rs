@@ -1,11 +1,12 @@
 //! One carry buffer and one splitter: chunks in, batches out, without async. Knows nothing of sources, budgets' waits or time.
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::Bytes;
 
 use crate::budget::Budget;
+use crate::carry::Carry;
 use crate::error::Error;
 use crate::splitter::{Cuts, Fault, Splitter, UNIT_BYTES_MAX};
-use crate::unit::UnitBatch;
+use crate::unit::{Slots, UnitBatch};
 
 /// The largest chunk that [`Splitting::feed`] takes, in bytes. [`Pull`](crate::Pull) cuts larger ones up.
 pub const CHUNK_BYTES_MAX: usize = UNIT_BYTES_MAX;
@@ -24,8 +25,11 @@ pub const CHUNK_BYTES_MAX: usize = UNIT_BYTES_MAX;
 #[derive(Debug)]
 pub struct Splitting<S> {
     splitter: S,
+    /// What the splitter reports into; empty between calls.
+    cuts: Cuts,
+    slots: Slots,
     /// The window while it is not simply the latest chunk.
-    carry: BytesMut,
+    carry: Carry,
     /// Where the window starts in the stream.
     offset: u64,
     next_seq: u64,
@@ -43,7 +47,9 @@ impl<S: Splitter> Splitting<S> {
     pub fn new(splitter: S) -> Self {
         Self {
             splitter,
-            carry: BytesMut::new(),
+            cuts: Cuts::default(),
+            slots: Slots::default(),
+            carry: Carry::default(),
             offset: 0,
             next_seq: 0,
             overflows: 0,
@@ -61,10 +67,8 @@ impl<S: Splitter> Splitting<S> {
     }
 
     /// Charges batches to `budget`; whether there is room is for the caller to ask.
-    #[must_use]
-    pub(crate) fn with_budget(mut self, budget: Budget) -> Self {
+    pub(crate) fn set_budget(&mut self, budget: Budget) {
         self.budget = Some(budget);
-        self
     }
 
     /// Takes a chunk; returns the units that it completes. An error that follows complete units is returned by the next call.
@@ -74,24 +78,23 @@ impl<S: Splitter> Splitting<S> {
     ///
     /// # Panics
     /// If the chunk is longer than [`CHUNK_BYTES_MAX`], or after an error or the end.
-    #[expect(clippy::needless_pass_by_value, reason = "the block of the batch is the chunk itself")]
     pub fn feed(&mut self, chunk: Bytes) -> Result<Option<UnitBatch>, Error> {
-        assert!(chunk.len() <= CHUNK_BYTES_MAX, "a chunk is at most {CHUNK_BYTES_MAX} bytes");
         self.check()?;
-        if chunk.is_empty() {
-            return Ok(None);
-        }
-        let mut cuts = Cuts::default();
-        let block = if self.carry.is_empty() {
-            self.scan_chunk(&chunk, &mut cuts)
-        } else {
-            self.scan_carry(&chunk, &mut cuts)
-        };
-        let block = block.unwrap_or_else(|(block, error)| {
-            self.failure = Some(error);
-            block
-        });
-        self.batch(block, cuts)
+        let block = self.scan(chunk);
+        self.batch(block)
+    }
+
+    /// As [`feed`](Self::feed), for a chunk that is borrowed: it is copied.
+    ///
+    /// # Errors
+    /// As [`feed`](Self::feed).
+    ///
+    /// # Panics
+    /// As [`feed`](Self::feed).
+    pub fn feed_slice(&mut self, chunk: &[u8]) -> Result<Option<UnitBatch>, Error> {
+        self.check()?;
+        let block = self.scan_carry(chunk);
+        self.batch(block)
     }
 
     /// The stream has ended well; returns what was still open.
@@ -103,11 +106,10 @@ impl<S: Splitter> Splitting<S> {
     /// After an error or the end.
     pub fn finish(&mut self) -> Result<Option<UnitBatch>, Error> {
         self.check()?;
-        let mut cuts = Cuts::default();
-        let block = std::mem::take(&mut self.carry).freeze();
-        let outcome = self.splitter.finish(&block, &mut cuts);
+        let block = self.carry.take(self.carry.len());
+        let outcome = self.splitter.finish(&block, &mut self.cuts);
         self.failure = outcome.err().map(|fault| fault.at_base(self.offset));
-        let batch = self.batch(block, cuts);
+        let batch = self.batch(block);
         self.ended = true;
         batch
     }
@@ -123,6 +125,11 @@ impl<S: Splitter> Splitting<S> {
         self.carry.len()
     }
 
+    #[inline]
+    pub(crate) fn is_carrying(&self) -> bool {
+        !self.carry.is_empty()
+    }
+
     /// The sequence number that the next unit will have.
     #[must_use]
     pub fn next_sequence(&self) -> u64 {
@@ -135,63 +142,96 @@ impl<S: Splitter> Splitting<S> {
         self.overflows
     }
 
+    #[inline]
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failure.is_some()
+    }
+
     /// The error that is to follow the units handed on last.
     pub(crate) fn take_failure(&mut self) -> Option<Error> {
         self.failure.take()
     }
 
-    /// The window is the chunk itself: nothing is copied but the start of an unfinished unit.
-    fn scan_chunk(&mut self, chunk: &Bytes, cuts: &mut Cuts) -> Result<Bytes, (Bytes, Error)> {
-        let done = self.scan(chunk, 0, cuts).map_err(|error| (chunk.clone(), error))?;
-        self.carry.extend_from_slice(&chunk[done..]);
-        self.offset += done as u64;
-        Ok(chunk.slice(..done))
-    }
-
-    fn scan_carry(&mut self, chunk: &Bytes, cuts: &mut Cuts) -> Result<Bytes, (Bytes, Error)> {
-        let fresh = self.carry.len();
-        if fresh + chunk.len() > u32::MAX as usize {
-            return Err((Bytes::new(), Fault::too_long(0, UNIT_BYTES_MAX).at_base(self.offset)));
+    /// Looks at a chunk; returns the block that the units found lie in. A fault waits in `failure`.
+    #[inline]
+    pub(crate) fn scan(&mut self, mut chunk: Bytes) -> Bytes {
+        if !self.carry.is_empty() {
+            return self.scan_carry(&chunk);
         }
-        self.carry.extend_from_slice(chunk);
-        // The splitter needs `&mut self` beside the window.
-        let mut window = std::mem::take(&mut self.carry);
-        match self.scan(&window, fresh, cuts) {
-            Err(error) => Err((window.freeze(), error)),
+        assert!(chunk.len() <= CHUNK_BYTES_MAX, "a chunk is at most {CHUNK_BYTES_MAX} bytes");
+        // The window is the chunk itself: nothing is copied but the start of an unfinished unit.
+        match self.splitter.scan(&chunk, 0, &mut self.cuts) {
             Ok(done) => {
                 self.offset += done as u64;
-                let block = if cuts.is_empty() {
-                    window.advance(done);
-                    Bytes::new()
-                } else {
-                    window.split_to(done).freeze()
-                };
-                self.carry = window;
-                Ok(block)
+                if done < chunk.len() {
+                    self.carry.append(&chunk[done..]);
+                    chunk.truncate(done);
+                }
+            }
+            Err(fault) => self.failure = Some(fault.at_base(self.offset)),
+        }
+        chunk
+    }
+
+    /// As [`scan`](Self::scan), by putting the chunk behind what is kept.
+    #[inline]
+    pub(crate) fn scan_carry(&mut self, chunk: &[u8]) -> Bytes {
+        assert!(chunk.len() <= CHUNK_BYTES_MAX, "a chunk is at most {CHUNK_BYTES_MAX} bytes");
+        let fresh = self.carry.len();
+        if fresh + chunk.len() > u32::MAX as usize {
+            self.failure = Some(Fault::too_long(0, UNIT_BYTES_MAX).at_base(self.offset));
+            return Bytes::new();
+        }
+        self.carry.append(chunk);
+        match self.splitter.scan(self.carry.window(), fresh, &mut self.cuts) {
+            Ok(done) => self.release(done),
+            Err(fault) => {
+                self.failure = Some(fault.at_base(self.offset));
+                self.carry.take(self.carry.len())
             }
         }
     }
 
-    fn scan(&mut self, window: &[u8], fresh: usize, cuts: &mut Cuts) -> Result<usize, Error> {
-        let done = self.splitter.scan(window, fresh, cuts).map_err(|fault| fault.at_base(self.offset))?;
-        assert!(done <= window.len(), "a splitter is done with no more than it was shown");
-        Ok(done)
+    /// Lets go of the front of the window, which is the block of the units found, if there are any.
+    #[inline]
+    fn release(&mut self, done: usize) -> Bytes {
+        assert!(done <= self.carry.len(), "a splitter is done with no more than it was shown");
+        self.offset += done as u64;
+        if !self.cuts.is_empty() {
+            return self.carry.take(done);
+        }
+        self.carry.skip(done);
+        Bytes::new()
     }
 
-    fn batch(&mut self, block: Bytes, cuts: Cuts) -> Result<Option<UnitBatch>, Error> {
-        self.overflows += cuts.overflows;
-        if cuts.is_empty() {
+    /// The batch of the units found, if any were; else the fault, if there was one.
+    fn batch(&mut self, block: Bytes) -> Result<Option<UnitBatch>, Error> {
+        if self.cuts.is_empty() {
             return self.check().map(|()| None);
         }
+        Ok(Some(self.take_batch(block)))
+    }
+
+    /// How many units the last chunk has completed.
+    #[inline]
+    pub(crate) fn units_found(&self) -> usize {
+        self.cuts.len()
+    }
+
+    #[inline]
+    pub(crate) fn take_batch(&mut self, block: Bytes) -> UnitBatch {
+        self.overflows += self.cuts.overflows;
         let first_seq = self.next_seq;
-        self.next_seq += cuts.len() as u64;
-        Ok(Some(UnitBatch::new(block, cuts, first_seq, self.budget.as_ref())))
+        self.next_seq += self.cuts.len() as u64;
+        self.slots.batch(block, &mut self.cuts, first_seq, self.budget.as_ref())
     }
 
     fn check(&mut self) -> Result<(), Error> {
         assert!(!self.ended, "nothing is fed after an error or the end");
-        let Some(error) = self.failure.take() else { return Ok(()) };
+        if self.failure.is_none() {
+            return Ok(());
+        }
         self.ended = true;
-        Err(error)
+        self.failure.take().map_or(Ok(()), Err)
     }
 }

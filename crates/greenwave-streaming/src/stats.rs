@@ -14,7 +14,7 @@ pub struct Stats {
     pub units: u64,
     /// Batches handed on.
     pub batches: u64,
-    /// From the first poll to the first unit.
+    /// From the first wait, for the source or for room, to the first unit; zero if it came without one.
     pub first_unit: Option<Duration>,
     /// How often reading stopped because the budget was full.
     pub waits: u64,

@@ -5,6 +5,7 @@ use std::fmt;
 use std::ops::Range;
 use std::str::Utf8Error;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 
@@ -20,6 +21,10 @@ pub enum Kind {
     Line,
     /// What stands between two delimiters.
     Record,
+    /// Lines of text between blank ones.
+    Paragraph,
+    /// A sentence of text.
+    Sentence,
     /// A code block, without its fences.
     Code,
     /// A code block that names the file it belongs to.
@@ -37,45 +42,156 @@ pub enum Kind {
 /// While a clone is alive, the block is charged to the [`Budget`] of its stream.
 #[derive(Clone)]
 pub struct UnitBatch {
-    inner: Arc<Inner>,
+    block: Bytes,
+    first_seq: u64,
+    index: Index,
+    text: Checked,
 }
 
-struct Inner {
-    block: Bytes,
+/// Whether a block is UTF-8, once anyone has asked.
+#[derive(Default)]
+struct Checked(AtomicU8);
+
+impl Checked {
+    const UNKNOWN: u8 = 0;
+    const VALID: u8 = 1;
+    const INVALID: u8 = 2;
+
+    /// Whether `block`, which is always the same, is UTF-8.
+    #[inline]
+    fn is_text(&self, block: &[u8]) -> bool {
+        // Relaxed: the block was there before the flag, and who finds no answer looks for itself.
+        match self.0.load(Ordering::Relaxed) {
+            Self::UNKNOWN => self.check(block),
+            known => known == Self::VALID,
+        }
+    }
+
+    fn check(&self, block: &[u8]) -> bool {
+        let is_text = simdutf8::basic::from_utf8(block).is_ok();
+        self.0.store(if is_text { Self::VALID } else { Self::INVALID }, Ordering::Relaxed);
+        is_text
+    }
+}
+
+impl Clone for Checked {
+    fn clone(&self) -> Self {
+        Self(AtomicU8::new(self.0.load(Ordering::Relaxed)))
+    }
+}
+
+/// How many units a batch holds without an index of its own. A chunk of 1400 bytes has no more events of a chat than that.
+const FEW: usize = 5;
+
+/// Where the units of a batch lie.
+#[derive(Clone)]
+enum Index {
+    /// A few units of which nothing but the kind is known, as in most batches of a stream from a network: nothing is shared.
+    Few {
+        kind: Kind,
+        len: u8,
+        spans: [Span; FEW],
+    },
+    /// One unit with all that is known of it, but for a label that stands in an earlier block.
+    One(Span, Detail),
+    Many(Shared),
+}
+
+/// The index of a batch in memory that its stream uses again once all clones of the batch are gone.
+struct Shared(Arc<Slot>);
+
+/// See [`Slots`].
+struct Slot {
     cuts: Cuts,
-    first_seq: u64,
-    _charge: Option<Charge>,
+    charge: Option<Charge>,
+    /// Handles of batches, as opposed to the stream's own; counted only where there is a charge, which the last one gives back.
+    users: AtomicUsize,
+    /// The batch that this is a part of, for its charge.
+    _whole: Option<Box<UnitBatch>>,
 }
 
 impl UnitBatch {
-    pub(crate) fn new(block: Bytes, cuts: Cuts, first_seq: u64, budget: Option<&Budget>) -> Self {
-        let _charge = budget.map(|budget| budget.charge(block.len()));
-        Self { inner: Arc::new(Inner { block, cuts, first_seq, _charge }) }
-    }
-
     /// How many units it holds; at least one.
     #[must_use]
     #[expect(clippy::len_without_is_empty, reason = "a batch is never empty")]
     pub fn len(&self) -> usize {
-        self.inner.cuts.len()
+        match &self.index {
+            Index::Few { len, .. } => usize::from(*len),
+            Index::One(..) => 1,
+            Index::Many(shared) => shared.0.cuts.len(),
+        }
     }
 
     /// The sequence number of its first unit; the others follow without a gap.
     #[must_use]
     pub fn first_sequence(&self) -> u64 {
-        self.inner.first_seq
+        self.first_seq
     }
 
     /// The bytes that the units lie in, with whatever stands between them.
     #[must_use]
     pub fn block(&self) -> &Bytes {
-        &self.inner.block
+        &self.block
     }
 
     /// The unit at `index`, counted from 0.
     #[must_use]
     pub fn get(&self, index: usize) -> Option<Unit<'_>> {
         (index < self.len()).then_some(Unit { batch: self, index })
+    }
+
+    /// The same units with other numbers.
+    pub(crate) fn renumbered(mut self, first_seq: u64) -> Self {
+        self.first_seq = first_seq;
+        self
+    }
+
+    /// Without its first `units`, of which there are fewer than it has.
+    pub(crate) fn without_first(self, units: usize) -> Self {
+        if units == 0 {
+            return self;
+        }
+        let mut cuts = Cuts::default();
+        for index in units..self.len() {
+            cuts.push_detailed(self.detail(index), &self.span(index));
+        }
+        cuts.carry(Bytes::copy_from_slice(self.carried()));
+        let (block, first_seq) = (self.block.clone(), self.first_seq + units as u64);
+        Self::with_index(block, cuts, first_seq, Some(Box::new(self)))
+    }
+
+    /// Units that were recorded, and lie in the record.
+    #[cfg(feature = "journal")]
+    pub(crate) fn recorded(block: Bytes, cuts: Cuts, first_seq: u64) -> Self {
+        Self::with_index(block, cuts, first_seq, None)
+    }
+
+    fn with_index(block: Bytes, cuts: Cuts, first_seq: u64, whole: Option<Box<Self>>) -> Self {
+        let slot = Slot { cuts, charge: None, users: AtomicUsize::new(1), _whole: whole };
+        Self { block, first_seq, index: Index::Many(Shared(Arc::new(slot))), text: Checked::default() }
+    }
+
+    fn span(&self, index: usize) -> Range<usize> {
+        match &self.index {
+            Index::Few { spans, .. } => spans[index].range(),
+            Index::One(span, _) => span.range(),
+            Index::Many(shared) => shared.0.cuts.spans[index].range(),
+        }
+    }
+
+    fn detail(&self, index: usize) -> Detail {
+        match &self.index {
+            Index::Few { kind, .. } => Detail::plain(*kind),
+            Index::One(_, detail) => *detail,
+            Index::Many(shared) => shared.0.cuts.detail(index),
+        }
+    }
+
+    fn carried(&self) -> &[u8] {
+        match &self.index {
+            Index::Few { .. } | Index::One(..) => &[],
+            Index::Many(shared) => &shared.0.cuts.carried,
+        }
     }
 
     /// The units in order.
@@ -86,6 +202,93 @@ impl UnitBatch {
     /// The units in order, each keeping the batch alive.
     pub fn into_units(self) -> impl ExactSizeIterator<Item = OwnedUnit> {
         (0..self.len()).map(move |index| OwnedUnit { batch: self.clone(), index })
+    }
+}
+
+/// The stream's side of the batches: makes them, and uses the memory of the last one's index again if nobody has it any more.
+#[derive(Default)]
+pub(crate) struct Slots {
+    last: Option<Arc<Slot>>,
+}
+
+impl Slots {
+    /// A batch of the units in `cuts`, which is left empty.
+    #[inline]
+    pub(crate) fn batch(
+        &mut self,
+        block: Bytes,
+        cuts: &mut Cuts,
+        first_seq: u64,
+        budget: Option<&Budget>,
+    ) -> UnitBatch {
+        if budget.is_none()
+            && let Some(spans) = few(cuts)
+        {
+            let (kind, len) = (cuts.plain, cuts.spans.len() as u8);
+            cuts.clear();
+            let index = Index::Few { kind, len, spans };
+            return UnitBatch { block, first_seq, index, text: Checked::default() };
+        }
+        let index = match (&cuts.spans[..], &cuts.details[..]) {
+            ([span], [detail]) if budget.is_none() && cuts.carried.is_empty() => Index::One(*span, *detail),
+            _ => Index::Many(self.shared(cuts, budget.map(|budget| budget.charge(block.len())))),
+        };
+        cuts.clear();
+        UnitBatch { block, first_seq, index, text: Checked::default() }
+    }
+
+    fn shared(&mut self, cuts: &mut Cuts, charge: Option<Charge>) -> Shared {
+        let free = self.last.as_mut().and_then(Arc::get_mut);
+        let Some(slot) = free else {
+            let users = AtomicUsize::new(1);
+            let slot = Slot { cuts: std::mem::take(cuts), charge, users, _whole: None };
+            return Shared(self.last.insert(Arc::new(slot)).clone());
+        };
+        std::mem::swap(&mut slot.cuts, cuts);
+        (slot.charge, slot.users) = (charge, AtomicUsize::new(1));
+        Shared(self.last.as_ref().expect("it was free").clone())
+    }
+}
+
+/// The places of so few units, if they are and nothing is known of them but their kind.
+#[inline]
+fn few(cuts: &Cuts) -> Option<[Span; FEW]> {
+    let none = Span { start: 0, end: 0 };
+    match cuts.spans[..] {
+        _ if !cuts.details.is_empty() => None,
+        [a] => Some([a, none, none, none, none]),
+        [a, b] => Some([a, b, none, none, none]),
+        [a, b, c] => Some([a, b, c, none, none]),
+        [a, b, c, d] => Some([a, b, c, d, none]),
+        [a, b, c, d, e] => Some([a, b, c, d, e]),
+        _ => None,
+    }
+}
+
+impl fmt::Debug for Slots {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Slots").field("has_one", &self.last.is_some()).finish()
+    }
+}
+
+impl Clone for Shared {
+    fn clone(&self) -> Self {
+        if self.0.charge.is_some() {
+            // Whoever clones has a handle, so that the count is not zero and nothing has to be seen by others yet.
+            self.0.users.fetch_add(1, Ordering::Relaxed);
+        }
+        Self(self.0.clone())
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // The stream's own handle lives on, and does not count. AcqRel: the last one sees all that the others did.
+        if let Some(charge) = &self.0.charge
+            && self.0.users.fetch_sub(1, Ordering::AcqRel) == 1
+        {
+            charge.release();
+        }
     }
 }
 
@@ -112,7 +315,7 @@ impl<'a> Unit<'a> {
     /// Its number in the stream, counted from 0 unless [`Pull::starting_at`](crate::Pull::starting_at) said otherwise.
     #[must_use]
     pub fn sequence(&self) -> u64 {
-        self.batch.inner.first_seq + self.index as u64
+        self.batch.first_seq + self.index as u64
     }
 
     /// Whether its end was seen. A unit that the end of the stream or its cap cut off is not complete.
@@ -132,16 +335,17 @@ impl<'a> Unit<'a> {
     #[must_use]
     pub fn bytes(&self) -> Bytes {
         match self.content() {
-            Cow::Borrowed(slice) => self.batch.inner.block.slice_ref(slice),
+            Cow::Borrowed(slice) => self.batch.block.slice_ref(slice),
             Cow::Owned(built) => built.into(),
         }
     }
 
     /// Its content, borrowed where it is contiguous.
     #[must_use]
+    #[inline]
     pub fn content(&self) -> Cow<'a, [u8]> {
-        let span = self.batch.inner.cuts.spans[self.index];
-        self.detail().form.apply(&self.batch.inner.block[span.range()])
+        let raw = &self.batch.block[self.batch.span(self.index)];
+        self.detail().form.apply(raw)
     }
 
     /// Its content as text.
@@ -150,9 +354,22 @@ impl<'a> Unit<'a> {
     /// If the content is not UTF-8. The stream itself never cuts a character.
     pub fn text(&self) -> Result<Cow<'a, str>, Utf8Error> {
         Ok(match self.content() {
-            Cow::Borrowed(slice) => Cow::Borrowed(std::str::from_utf8(slice)?),
+            Cow::Borrowed(slice) => Cow::Borrowed(self.checked(slice)?),
             Cow::Owned(built) => Cow::Owned(String::from_utf8(built).map_err(|error| error.utf8_error())?),
         })
+    }
+
+    /// A slice of the block as text. The block is checked as a whole, and once, which takes half the time where units are short.
+    #[inline]
+    fn checked(&self, slice: &'a [u8]) -> Result<&'a str, Utf8Error> {
+        let block = self.batch.block();
+        let end = self.batch.span(self.index).end;
+        let starts = |byte: Option<&u8>| byte.is_none_or(|byte| byte & 0xC0 != 0x80);
+        if starts(slice.first()) && starts(block.get(end)) && self.batch.text.is_text(block) {
+            // SAFETY: the block is UTF-8, and the slice of it begins and ends where characters do.
+            return Ok(unsafe { std::str::from_utf8_unchecked(slice) });
+        }
+        std::str::from_utf8(slice)
     }
 
     /// Of a file: its path exactly as the answer gives it, so possibly absolute or with `..` in it.
@@ -195,17 +412,22 @@ impl<'a> Unit<'a> {
         OwnedUnit { batch: self.batch.clone(), index: self.index }
     }
 
+    /// Path or type, and info string or id, whichever its kind has.
+    #[cfg(feature = "journal")]
+    pub(crate) fn labels(&self) -> (Option<&'a str>, Option<&'a str>) {
+        let detail = self.detail();
+        (self.text_of(detail.first), self.text_of(detail.second))
+    }
+
     fn detail(&self) -> Detail {
-        let cuts = &self.batch.inner.cuts;
-        cuts.details.get(self.index).copied().unwrap_or(Detail::plain(cuts.plain))
+        self.batch.detail(self.index)
     }
 
     fn text_of(&self, label: Label) -> Option<&'a str> {
-        let inner = &self.batch.inner;
         let bytes = match label {
             Label::NONE => return None,
-            Label::CARRIED => &inner.cuts.carried[..],
-            Label(span) => &inner.block[span.range()],
+            Label::CARRIED => self.batch.carried(),
+            Label(span) => &self.batch.block[span.range()],
         };
         std::str::from_utf8(bytes).ok().filter(|text| !text.is_empty())
     }
@@ -320,6 +542,7 @@ pub(crate) enum Form {
 }
 
 impl Form {
+    #[inline]
     fn apply(self, raw: &[u8]) -> Cow<'_, [u8]> {
         match self {
             Self::Plain => Cow::Borrowed(raw),

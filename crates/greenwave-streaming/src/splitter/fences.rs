@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use crate::splitter::ends::find_end;
 use crate::splitter::{Cap, Cut, Cuts, Fault, Splitter, info};
 use crate::unit::{Form, Kind};
 
@@ -138,8 +139,7 @@ impl Scanner {
 
     fn scan(&mut self, window: &[u8], fresh: usize, out: &mut Cuts) -> Result<usize, Fault> {
         debug_assert!(self.next == fresh || self.next + 1 == fresh, "all but a last CR was looked at");
-        while let Some(i) = memchr::memchr2(b'\n', b'\r', &window[self.next..]) {
-            let end = self.next + i;
+        while let Some(end) = find_end(window, self.next) {
             let after = match (window[end], window.get(end + 1)) {
                 (b'\n', _) => end + 1,
                 (_, Some(b'\n')) => end + 2,

@@ -15,18 +15,39 @@ const PATH_KEYS: [(&str, bool); 6] = [
 /// Words that may stand before the path on the line above a fence.
 const HEADING_WORDS: [&str; 4] = ["file", "filename", "file name", "path"];
 
-/// Files that are known by a name without an extension.
-const BARE_NAMES: [&str; 10] = [
+/// Files that are known by a name without an extension, in this spelling: in another, `makefile` and `dockerfile` are languages.
+const BARE_NAMES: [&str; 31] = [
+    "Appfile",
+    "AUTHORS",
+    "Berksfile",
+    "Brewfile",
+    "Caddyfile",
+    "Capfile",
+    "CHANGELOG",
+    "CODEOWNERS",
+    "Containerfile",
+    "COPYING",
+    "Dangerfile",
     "Dockerfile",
-    "Makefile",
+    "Earthfile",
+    "Fastfile",
+    "Gemfile",
+    "GNUmakefile",
+    "Guardfile",
+    "Jenkinsfile",
     "Justfile",
     "justfile",
-    "Procfile",
     "LICENSE",
-    "README",
-    "CHANGELOG",
-    "Gemfile",
+    "Makefile",
+    "Pipfile",
+    "Podfile",
+    "Procfile",
+    "Puppetfile",
     "Rakefile",
+    "README",
+    "Snakefile",
+    "Tiltfile",
+    "Vagrantfile",
 ];
 
 /// Languages of what is shown rather than saved: the line above names what it is about, not what it is.

@@ -1,5 +1,6 @@
 //! Lines, ended by LF, CRLF or CR.
 
+use crate::splitter::ends::LineEnds;
 use crate::splitter::{Cap, Cut, Cuts, Fault, Splitter};
 use crate::unit::Kind;
 
@@ -22,6 +23,15 @@ impl Lines {
         Self { cap, ..Self::default() }
     }
 
+    /// Reports the line from `start` to `end`, in pieces if it is too long.
+    #[cold]
+    fn long_line(&mut self, window: &[u8], start: usize, end: usize, out: &mut Cuts) -> Result<(), Fault> {
+        let start = self.enforce(window, start, end, out)?;
+        let continued = std::mem::take(&mut self.continued);
+        out.push(Cut::new(Kind::Line, start..end).continued(continued));
+        Ok(())
+    }
+
     /// Cuts `start..end` to the cap; returns where the last piece starts.
     fn enforce(&mut self, window: &[u8], start: usize, end: usize, out: &mut Cuts) -> Result<usize, Fault> {
         if end.saturating_sub(start) <= self.cap.bytes_max() {
@@ -41,13 +51,15 @@ impl Splitter for Lines {
             debug_assert_eq!(fresh, 0, "nothing is kept after the end of a line");
             start = usize::from(window.first() == Some(&b'\n'));
         }
-        for end in memchr::memchr2_iter(b'\n', b'\r', &window[fresh..]).map(|i| fresh + i) {
+        for end in LineEnds::new(window, fresh) {
             if end < start {
                 continue; // the LF of a CRLF
             }
-            start = self.enforce(window, start, end, out)?;
-            let continued = std::mem::take(&mut self.continued);
-            out.push(Cut::new(Kind::Line, start..end).continued(continued));
+            if self.continued || end - start > self.cap.bytes_max() {
+                self.long_line(window, start, end, out)?;
+            } else {
+                out.push_plain(Kind::Line, &(start..end));
+            }
             start = end + 1;
             if window[end] == b'\r' {
                 match window.get(start) {

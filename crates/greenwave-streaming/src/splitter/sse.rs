@@ -5,10 +5,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::splitter::ends::find_end;
 use crate::splitter::{Cap, Cut, Cuts, Fault, Splitter};
 use crate::unit::{Form, Kind};
 
 const BOM: &[u8] = b"\xEF\xBB\xBF";
+
+/// The length of the longest field name, `event` or `retry`.
+const NAME_BYTES_MAX: usize = 5;
 
 /// Cuts an event stream into its events; the unit is the event's data, with [`event`](crate::Unit::event) and [`id`](crate::Unit::id).
 ///
@@ -25,7 +29,9 @@ pub struct Sse {
     line: usize,
     event: Event,
     /// The last event id, where it stands before the window.
-    last_id: Bytes,
+    last_id: Vec<u8>,
+    /// The same for units that have it from there; made when one needs it.
+    shared_id: Option<Bytes>,
     retry: Option<Duration>,
 }
 
@@ -58,9 +64,17 @@ impl Sse {
             after_cr: false,
             line: 0,
             event: Event::default(),
-            last_id: Bytes::new(),
+            last_id: Vec::new(),
+            shared_id: None,
             retry: None,
         }
+    }
+
+    /// Goes on after a break: events without an id have `last_event_id`, as in the stream before.
+    #[must_use]
+    pub fn after(mut self, last_event_id: &[u8]) -> Self {
+        self.last_id = last_event_id.to_vec();
+        self
     }
 
     /// The last event id: what to send as `Last-Event-ID` when the stream is opened again.
@@ -82,10 +96,21 @@ impl Sse {
         Ok(())
     }
 
-    /// Takes in one line that is not empty.
+    /// Takes in one line that is not empty. Most are `data: …`.
+    #[inline]
+    fn line(&mut self, window: &[u8], line: Range<usize>) {
+        if let Some(value) = window[line.clone()].strip_prefix(b"data:") {
+            let space = usize::from(value.first() == Some(&b' '));
+            self.event.add_data(line.start + b"data:".len() + space..line.end);
+        } else {
+            self.field(window, line);
+        }
+    }
+
     fn field(&mut self, window: &[u8], line: Range<usize>) {
         let text = &window[line.clone()];
-        let colon = memchr::memchr(b':', text);
+        // The names that mean anything are short.
+        let colon = text.iter().take(NAME_BYTES_MAX + 1).position(|byte| *byte == b':');
         let name = &text[..colon.unwrap_or(text.len())];
         let value = colon.map_or(line.end, |colon| {
             let space = text.get(colon + 1) == Some(&b' ');
@@ -93,11 +118,7 @@ impl Sse {
         });
         let value = value..line.end;
         match name {
-            b"data" => {
-                let start = self.event.data.as_ref().map_or(value.start, |data| data.start);
-                self.event.data = Some(start..value.end);
-                self.event.data_lines += 1;
-            }
+            b"data" => self.event.add_data(value),
             b"event" => self.event.name = Some(value),
             b"id" if memchr::memchr(0, &window[value.clone()]).is_none() => self.event.id = Some(value),
             b"retry" => self.retry = milliseconds(&window[value]).or(self.retry),
@@ -105,25 +126,141 @@ impl Sse {
         }
     }
 
-    /// The event has ended; returns it if it has data. `id` becomes the last event id of this window.
-    fn dispatch(&mut self, id: &mut Option<Range<usize>>) -> Option<Cut> {
+    /// The event has ended; reports it if it has data. `id` becomes the last event id of this window.
+    #[inline]
+    fn dispatch(&mut self, id: &mut Option<Range<usize>>, out: &mut Cuts) {
         let event = std::mem::take(&mut self.event);
         if event.id.is_some() {
             *id = event.id;
         }
+        let Some(data) = event.data else { return };
         let form = if event.data_lines > 1 { Form::DataLines } else { Form::Plain };
-        let cut = Cut::new(Kind::Event, event.data?).with_form(form).with_event(event.name);
-        Some(match id {
+        self.report(Cut::new(Kind::Event, data).with_form(form).with_event(event.name), id.as_ref(), out);
+    }
+
+    #[inline]
+    fn report(&mut self, cut: Cut, id: Option<&Range<usize>>, out: &mut Cuts) {
+        let cut = match id {
             Some(id) => cut.with_id(Some(id.clone())),
             None if self.last_id.is_empty() => cut,
-            None => cut.with_carried_id(),
-        })
+            None => {
+                let shared = self.shared_id.get_or_insert_with(|| Bytes::copy_from_slice(&self.last_id));
+                out.carry(shared.clone());
+                cut.with_carried_id()
+            }
+        };
+        out.push(cut);
+    }
+
+    /// The data of the line that ends at `end`, if it is an event of its own: one line of data, and a blank one. Most events are.
+    #[inline]
+    fn whole_event(&self, window: &[u8], line: usize, end: usize) -> Option<Range<usize>> {
+        if !self.event.is_empty() || window[end..].first_chunk() != Some(b"\n\n") {
+            return None;
+        }
+        let value = window[line..end].strip_prefix(b"data:")?;
+        let space = usize::from(value.first() == Some(&b' '));
+        Some(line + b"data:".len() + space..end)
+    }
+
+    /// Steps over a byte order mark; `None` while it may still be one.
+    #[cold]
+    fn start(&mut self, window: &[u8]) -> Option<usize> {
+        if window.len() < BOM.len() && BOM.starts_with(window) {
+            return None;
+        }
+        self.at_start = false;
+        Some(if window.starts_with(BOM) { BOM.len() } else { 0 })
+    }
+
+    /// Where the line after the end at `end` starts.
+    #[inline]
+    fn line_after(&mut self, window: &[u8], end: usize) -> usize {
+        if window[end] == b'\n' {
+            return end + 1;
+        }
+        match window.get(end + 1) {
+            Some(b'\n') => end + 2,
+            Some(_) => end + 1,
+            None => {
+                self.after_cr = true;
+                end + 1
+            }
+        }
+    }
+
+    /// Looks at all lines that end at or after `fresh`; where the first of them does may be known.
+    fn lines(
+        &mut self,
+        window: &[u8],
+        fresh: usize,
+        mut first: Option<usize>,
+        out: &mut Cuts,
+    ) -> Result<usize, Fault> {
+        // Where the event starts of which something must be kept, and from where on line ends are looked for.
+        let (mut start, mut from) = (0, fresh);
+        if self.at_start {
+            let Some(skipped) = self.start(window) else { return Ok(0) };
+            (start, from, self.line) = (skipped, skipped, skipped);
+        }
+        if self.after_cr {
+            self.after_cr = window.get(from).is_none();
+            if window.get(from) == Some(&b'\n') {
+                from += 1;
+                self.line = from;
+                start = if self.event.is_empty() { from } else { 0 };
+            }
+        }
+        let mut line = self.line;
+        let mut id = None;
+        while let Some(end) = first.take().or_else(|| next_end(window, line, from)) {
+            if end == line {
+                self.dispatch(&mut id, out);
+                line = self.line_after(window, end);
+            } else {
+                self.check(start, end)?;
+                if let Some(data) = self.whole_event(window, line, end) {
+                    if id.is_none() && self.last_id.is_empty() {
+                        out.push_plain(Kind::Event, &data);
+                    } else {
+                        self.report(Cut::new(Kind::Event, data), id.as_ref(), out);
+                    }
+                    line = end + 2;
+                } else {
+                    self.line(window, line..end);
+                    line = self.line_after(window, end);
+                }
+            }
+            from = line;
+            if self.event.is_empty() {
+                start = line;
+            }
+        }
+        if line < window.len() {
+            self.check(start, window.len())?;
+        }
+        if start > 0 {
+            if let Some(id) = id {
+                self.last_id.clear();
+                self.last_id.extend_from_slice(&window[id]);
+                self.shared_id = None;
+            }
+            self.event.shift(start);
+        }
+        self.line = line - start;
+        Ok(start)
     }
 }
 
 impl Event {
     fn is_empty(&self) -> bool {
         self.data.is_none() && self.name.is_none() && self.id.is_none()
+    }
+
+    fn add_data(&mut self, value: Range<usize>) {
+        let start = self.data.as_ref().map_or(value.start, |data| data.start);
+        self.data = Some(start..value.end);
+        self.data_lines += 1;
     }
 
     fn shift(&mut self, by: usize) {
@@ -134,64 +271,29 @@ impl Event {
 }
 
 impl Splitter for Sse {
-    fn scan(&mut self, window: &[u8], mut fresh: usize, out: &mut Cuts) -> Result<usize, Fault> {
-        // Where the event starts of which something must be kept, and the line in it.
-        let mut start = 0;
-        let mut skip_to = 0;
-        if self.at_start {
-            if window.len() < BOM.len() && BOM.starts_with(window) {
-                return Ok(0);
-            }
-            self.at_start = false;
-            fresh = 0;
-            start = if window.starts_with(BOM) { BOM.len() } else { 0 };
-            skip_to = start;
+    fn scan(&mut self, window: &[u8], fresh: usize, out: &mut Cuts) -> Result<usize, Fault> {
+        let is_inside_line = self.line < fresh && !self.at_start && !self.after_cr;
+        if !is_inside_line {
+            return self.lines(window, fresh, None, out);
         }
-        if std::mem::take(&mut self.after_cr) && window.get(fresh) == Some(&b'\n') {
-            skip_to = fresh + 1;
-            start = if self.event.is_empty() { skip_to } else { 0 };
+        match find_end(window, fresh) {
+            // Most short chunks end no line. The window starts with the event or the line that they go on with.
+            None => self.check(0, window.len()).map(|()| 0),
+            first => self.lines(window, fresh, first, out),
         }
-        let mut line = self.line.max(skip_to);
-        let mut id = None;
-        out.carry(self.last_id.clone());
-        for end in memchr::memchr2_iter(b'\n', b'\r', &window[fresh..]).map(|i| fresh + i) {
-            if end < line {
-                continue; // the LF of a CRLF
-            }
-            let mut next = end + 1;
-            if window[end] == b'\r' {
-                match window.get(next) {
-                    Some(b'\n') => next += 1,
-                    Some(_) => {}
-                    None => self.after_cr = true,
-                }
-            }
-            if line == end {
-                if let Some(cut) = self.dispatch(&mut id) {
-                    out.push(cut);
-                }
-            } else {
-                self.check(start, end)?;
-                self.field(window, line..end);
-            }
-            if self.event.is_empty() {
-                start = next;
-            }
-            line = next;
-        }
-        if line < window.len() {
-            self.check(start, window.len())?;
-        }
-        if let Some(id) = id {
-            self.last_id = Bytes::copy_from_slice(&window[id]);
-        }
-        self.event.shift(start);
-        self.line = line - start;
-        Ok(start)
     }
 
     fn finish(&mut self, _window: &[u8], _out: &mut Cuts) -> Result<(), Fault> {
         Ok(())
+    }
+}
+
+/// The next end of a line. That of a blank one is seen without a search.
+#[inline]
+fn next_end(window: &[u8], line: usize, from: usize) -> Option<usize> {
+    match window.get(line) {
+        Some(b'\n' | b'\r') if line == from => Some(line),
+        _ => find_end(window, from),
     }
 }
 

@@ -1,7 +1,9 @@
 //! The conformance suite over every splitter, and any chunking of any input as a property.
 
 use greenwave_streaming::conformance::{chunked, units};
-use greenwave_streaming::{Cap, Delimited, Fences, Files, Json, Lines, Splitter, Sse, splitter_conformance};
+use greenwave_streaming::{
+    Cap, Delimited, Fences, Files, Json, Lines, Paragraphs, Sentences, Splitter, Sse, splitter_conformance,
+};
 use proptest::prelude::*;
 
 /// An answer with all that the splitters look for, in all line ends.
@@ -26,6 +28,12 @@ suites! {
     lines_capped: || Lines::new(Cap::error(40)), ["a\n"];
     delimited: || Delimited::new(b"\n\n", Cap::default()), ["\n\n\n", "\n\n\n\n"];
     delimited_split: || Delimited::new(b"--", Cap::split(4)), ["a--bcdefghij--€€€€--", "abcd-", "abcde-"];
+    paragraphs: Paragraphs::default, ["\r", " \n\n", "a\r\n \t\r\nb\r\r", "a\r"];
+    paragraphs_split: || Paragraphs::new(Cap::split(5)), ["ab\ncdefgh\n\n€€€€", "ab\n      \n", "abcd   x\n\n"];
+    paragraphs_capped: || Paragraphs::new(Cap::error(8)), ["abc\n      \n\nd", "abcdefgh\n\n"];
+    sentences: Sentences::default, ["One. Two! \"Three?\" 4. five. 6 Seven.", "a. (1) 2 b. (1) 2", "U.S. 3.14 x.\u{300} Y"];
+    sentences_split: || Sentences::new(Cap::split(5)), ["abc. 1 2 3 4 B. €€€€. C", "a. 1 2 3\n"];
+    sentences_capped: || Sentences::new(Cap::error(9)), ["Abc. Def. ghijkl. mn"];
     fences: Fences::default, ["```\n", "```\r", "~~~a\n~~~"];
     fences_split: || Fences::new(Cap::split(6)), ["```\nabc\nabcdefghijkl\n```\n", "  ```\n  ab\n  abcdefgh\n  c\n  ```\n"];
     fences_capped: || Fences::new(Cap::error(8)), ["```\n12345678\n```"];
@@ -67,6 +75,9 @@ fn pieces() -> impl Strategy<Value = String> {
         Just("12"),
         Just(","),
         Just("\n\n"),
+        Just(". "),
+        Just("? "),
+        Just(" Word"),
         Just("\0"),
     ];
     prop::collection::vec(piece, 0..40).prop_map(|pieces| pieces.concat())
@@ -86,6 +97,11 @@ proptest! {
         same(Lines::default, &input, &sizes)?;
         same(|| Lines::new(Cap::split(5)), &input, &sizes)?;
         same(|| Delimited::new(b"\n\n", Cap::split(7)), &input, &sizes)?;
+        same(Paragraphs::default, &input, &sizes)?;
+        same(|| Paragraphs::new(Cap::split(6)), &input, &sizes)?;
+        same(|| Paragraphs::new(Cap::error(11)), &input, &sizes)?;
+        same(Sentences::default, &input, &sizes)?;
+        same(|| Sentences::new(Cap::split(6)), &input, &sizes)?;
         same(Fences::default, &input, &sizes)?;
         same(|| Fences::new(Cap::split(6)), &input, &sizes)?;
         same(|| Fences::new(Cap::error(6)), &input, &sizes)?;

@@ -108,3 +108,60 @@ async fn the_end_comes_after_what_is_queued() {
     drop(fanout);
     assert_eq!(end.await.unwrap(), ["a", "b"]);
 }
+
+#[tokio::test]
+async fn callbacks_have_policies_and_counters_of_their_own() {
+    let fanout = Fanout::new();
+    let (all, newest) = (fanout.subscribe(Policy::Wait { queue_max: 2 }), fanout.subscribe(Policy::Newest));
+    let counters = newest.counters();
+    let (sender, received) = std::sync::mpsc::channel();
+    let sums = tokio::spawn(all.for_each(move |value: i32| sender.send(value).unwrap()));
+    for i in 0..100 {
+        fanout.publish(i).await;
+    }
+    assert_eq!((counters.stats().dropped, counters.stats().queued), (99, 1));
+    let mut seen = Vec::new();
+    let newest = newest.for_each(|value| seen.push(value));
+    drop(fanout);
+    assert_eq!(newest.await.unwrap().received, 1);
+    assert_eq!(sums.await.unwrap().unwrap().received, 100);
+    assert_eq!(seen, [99]);
+    assert_eq!(received.iter().collect::<Vec<_>>(), (0..100).collect::<Vec<_>>());
+    assert_eq!(counters.stats().dropped, 99, "counters outlive the subscription");
+}
+
+#[tokio::test]
+async fn a_callback_that_panics_harms_no_other() {
+    let fanout = Fanout::new();
+    let broken = fanout.subscribe(Policy::Wait { queue_max: 1 });
+    let mut fine = fanout.subscribe(Policy::Wait { queue_max: 9 });
+    let broken = tokio::spawn(broken.for_each(|value| assert!(value < 2, "{value} is too much")));
+    for i in 0..5 {
+        fanout.publish(i).await;
+    }
+    let panicked = broken.await.unwrap().unwrap_err();
+    assert_eq!((&panicked.message[..], panicked.stats.received), ("2 is too much", 3));
+    assert_eq!(panicked.to_string(), "a subscriber panicked after 3 values: 2 is too much");
+    for i in 0..5 {
+        assert_eq!(fine.next().await, Some(i));
+    }
+    assert_eq!(fanout.subscribers(), 1);
+}
+
+#[test]
+fn callbacks_that_block_have_a_thread_of_their_own() {
+    let fanout = Fanout::new();
+    let subscription = fanout.subscribe(Policy::Wait { queue_max: 1 });
+    let thread = std::thread::spawn(move || {
+        let mut sum = 0;
+        subscription.for_each_blocking(|value: u64| sum += value).map(|stats| (sum, stats.received))
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        for i in 1..=1000 {
+            fanout.publish(i).await;
+        }
+    });
+    drop(fanout);
+    assert_eq!(thread.join().unwrap(), Ok((500_500, 1000)));
+}

@@ -3,11 +3,16 @@
 mod blocks;
 mod budget;
 mod chunkings;
+mod crash;
 mod fanout;
 mod json;
 mod lines;
+mod partial_json;
 mod pull;
+mod resume;
+mod soak;
 mod sse;
+mod text;
 
 use greenwave_streaming::conformance::{Seen, units};
 use greenwave_streaming::{Error, Splitter};

@@ -1,10 +1,13 @@
 //! Server-sent events, case by case from the text of the HTML standard, 9.2.5 and 9.2.6.
 
+mod standard;
+
 use std::time::Duration;
 
 use bytes::Bytes;
 use greenwave_streaming::conformance::units;
 use greenwave_streaming::{Error, Splitting, Sse};
+use proptest::prelude::*;
 
 /// Events as `type|id|data`.
 #[track_caller]
@@ -112,4 +115,59 @@ fn a_long_event_is_an_error() {
     let (found, error) = units(Sse::new(8), [b"data:abc\n\ndata:a\ndata:b\n\n".as_slice()]);
     assert_eq!(found.len(), 1);
     assert!(matches!(error, Some(Error::UnitTooLong { offset: 10, bytes_max: 8 })), "{error:?}");
+}
+
+#[test]
+fn a_new_stream_goes_on_with_the_id_of_the_old_one() {
+    let (found, _) = units(Sse::default().after(b"7"), [b"data:a\n\nid:8\ndata:b\n\n".as_slice()]);
+    let ids: Vec<_> = found.iter().map(|unit| unit.id.as_deref()).collect();
+    assert_eq!(ids, [Some("7"), Some("8")]);
+}
+
+#[test]
+fn more_cases_from_the_text_of_the_standard() {
+    // "If the line starts with a U+003A COLON character (:): Ignore the line."
+    check(
+        "data:1\r:\0\n:\r\ndata:2\n:xxxxxxxx\rdata:3\n:data:fail\r:x\ndata:4\n\n",
+        &["message||1\n2\n3\n4"],
+    );
+    // "If value starts with a U+0020 SPACE character, remove it from value." One, and no tab.
+    check("data:\ttest\rdata: \ndata:test\n\n", &["message||\ttest\n\ntest"]);
+    // "Otherwise, the string is not empty but does not contain a colon: use the whole line as the field name."
+    check("data:test\ndata\ndata:test\n\n", &["message||test\n\ntest"]);
+    // Field names are compared as they are.
+    check(
+        "data:\0\ndata:  2\rData:1\ndata\0:2\ndata:1\r\0data:4\nda-ta:3\rdata_5\ndata:3\rdata:\r\n data:32\ndata:4\n\n",
+        &["message||\0\n 2\n1\n3\n\n4"],
+    );
+    // "Set the event type buffer to field value": the last one counts, an empty one is none.
+    check("event:a\nevent: \ndata:x\n\n", &["message||x"]);
+    check("event: a b\ndata:x\n\ndata:y\n\n", &["a b||x", "message||y"]);
+    // An event without data changes the last event id all the same.
+    check("id:1\n\nid\ndata:x\n\n", &["message||x"]);
+    check("data:x\nid:\u{fffd}\n\n", &["message|\u{fffd}|x"]);
+    // An event of a megabyte.
+    let long = "x".repeat(1 << 20);
+    check(&format!("data:{long}\n\n"), &[&format!("message||{long}")]);
+}
+
+proptest! {
+    #[test]
+    fn events_are_those_of_the_standard(pieces in prop::collection::vec(prop::sample::select(vec![
+        "data", "data:", "data: ", "data:  x", "event:", "event:e", "id:", "id:1", "id: 2", "id:\0", "id", "retry:1", ":", ": c", "x", "y:z",
+        "\n", "\n", "\r", "\r\n", "\n\n", "\u{feff}", " ", "\0",
+    ]), 0..40)) {
+        let text = pieces.concat();
+        let expected = standard::events(text.as_bytes());
+        let (found, error) = units(Sse::default(), [text.as_bytes()]);
+        prop_assert!(error.is_none());
+        let found: Vec<_> = found
+            .iter()
+            .map(|unit| {
+                let (event, id) = (unit.event.clone().unwrap_or_default(), unit.id.clone().unwrap_or_default());
+                (event.into_bytes(), id.into_bytes(), unit.bytes.to_vec())
+            })
+            .collect();
+        prop_assert_eq!(found, expected, "{:?}", text);
+    }
 }

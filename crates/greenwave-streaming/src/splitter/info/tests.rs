@@ -26,6 +26,10 @@ fn info_strings_name_files() {
     check("src/lib.rs", Some("src/lib.rs"), None);
     check("Cargo.toml", Some("Cargo.toml"), None);
     check("Makefile", Some("Makefile"), None);
+    check("ruby Brewfile", Some("Brewfile"), Some("ruby"));
+    check("dockerfile Dockerfile", Some("Dockerfile"), Some("dockerfile"));
+    check("groovy:ci/Jenkinsfile", Some("ci/Jenkinsfile"), Some("groovy"));
+    check("title=Caddyfile", Some("Caddyfile"), None);
     check(".gitignore", Some(".gitignore"), None);
     check("rust:src/lib.rs", Some("src/lib.rs"), Some("rust"));
     check("../outside.rs", Some("../outside.rs"), None);
@@ -34,7 +38,19 @@ fn info_strings_name_files() {
 
 #[test]
 fn info_strings_without_a_file() {
-    for info in ["", "rust", "c++", "objective-c", "vb.net", "rust,should_panic", "python 3.11", "sh $ ls"] {
+    for info in [
+        "",
+        "rust",
+        "makefile",
+        "dockerfile",
+        "ruby profile",
+        "c++",
+        "objective-c",
+        "vb.net",
+        "rust,should_panic",
+        "python 3.11",
+        "sh $ ls",
+    ] {
         check(info, None, None);
     }
     // A citation of lines of a file is no file.
@@ -69,6 +85,19 @@ fn headings_name_files() {
 }
 
 #[test]
+fn headings_name_files_without_an_extension() {
+    for (line, path) in [
+        ("### Brewfile", "Brewfile"),
+        ("**`Makefile`**", "Makefile"),
+        ("`docker/Dockerfile`:", "docker/Dockerfile"),
+        ("File: LICENSE", "LICENSE"),
+        ("2. Procfile", "Procfile"),
+    ] {
+        check_heading(line, Some(path));
+    }
+}
+
+#[test]
 fn sentences_name_no_file() {
     for line in [
         "",
@@ -79,6 +108,8 @@ fn sentences_name_no_file() {
         "Done.",
         "```",
         "e.g.",
+        "Profile",
+        "### Usage",
         "1. First,",
     ] {
         check_heading(line, None);

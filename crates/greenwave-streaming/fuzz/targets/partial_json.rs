@@ -1,0 +1,30 @@
+//! An unfinished value is valid whenever it is shown, only grows, and does not depend on chunks. Unaware of what it says.
+#![no_main]
+
+use greenwave_streaming::PartialJson;
+use libfuzzer_sys::fuzz_target;
+use serde_json::Value;
+
+/// Less deep than `serde_json` goes.
+const DEPTH_MAX: usize = 100;
+
+fuzz_target!(|data: &[u8]| {
+    let mut whole = PartialJson::new(1 << 20, DEPTH_MAX);
+    let outcome = format!("{:?}", whole.push(data));
+    let mut partial = PartialJson::new(1 << 20, DEPTH_MAX);
+    let mut last = Ok(());
+    for byte in data {
+        last = partial.push(std::slice::from_ref(byte));
+        if let Some(text) = partial.text() {
+            let parsed = serde_json::from_str::<Value>(text);
+            // The grammar has numbers that no `f64` holds.
+            let is_valid = parsed.as_ref().is_ok() || parsed.is_err_and(|error| error.to_string().contains("out of range"));
+            assert!(is_valid, "{text:?}");
+        }
+        if last.is_err() {
+            break;
+        }
+    }
+    assert_eq!(format!("{last:?}"), outcome);
+    assert_eq!(partial.text(), whole.text());
+});

@@ -1,0 +1,69 @@
+//! Records against the page on their format, byte by byte. Unaware of answers.
+
+use bytes::Bytes;
+use greenwave_segment::{Log, Options};
+
+use super::{Journal, decode, encode};
+use crate::conformance::Seen;
+use crate::splitter::{Files, Sse};
+use crate::splitting::Splitting;
+use crate::unit::UnitBatch;
+
+/// The record of two events as `docs/journal-format.md` lays it out: the first with an id, the second of a type and with the id that
+/// it has from the first.
+const EVENTS: &[u8] = b"\x01\x02\0\0\0\
+    \x09\x05\0\0\x01\0\0\x007\x01\0\0\0a\
+    \x0d\x05\0\0\x04\0\0\0note\x01\0\0\x007\x02\0\0\0bc";
+
+fn events() -> UnitBatch {
+    let mut splitting = Splitting::new(Sse::default());
+    splitting.feed("id:7\ndata:a\n\nevent:note\ndata:bc\n\n".into()).unwrap().unwrap()
+}
+
+fn seen(batch: &UnitBatch) -> Vec<Seen> {
+    batch.iter().map(Seen::from).collect()
+}
+
+#[test]
+fn a_record_is_as_the_page_says() {
+    assert_eq!(encode(&events()).escape_ascii().to_string(), EVENTS.escape_ascii().to_string());
+    let batch = decode(Bytes::from_static(EVENTS), 5).unwrap();
+    assert_eq!(seen(&batch), seen(&events()));
+    assert_eq!(batch.first_sequence(), 5);
+}
+
+#[test]
+fn keys_are_as_the_page_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path().join("journal");
+    let journal = Journal::open(&dir).unwrap();
+    journal.append(258, 0, &events().renumbered(3)).unwrap();
+    journal.supersede(258, 1).unwrap();
+    journal.append(258, 1, &events()).unwrap();
+    let log = Log::open(&dir, Options::default()).unwrap();
+    let mut keys = log.keys_with_prefix(b"");
+    keys.sort();
+    let units = b"units/\0\0\0\0\0\0\x01\x02\0\0\0\x01\0\0\0\0\0\0\0\0";
+    assert_eq!(keys, [&b"turn/\0\0\0\0\0\0\x01\x02"[..], units]);
+    assert_eq!(log.get(b"turn/\0\0\0\0\0\0\x01\x02").unwrap().unwrap(), b"\x01\x01\0\0\0"[..]);
+    assert_eq!(log.get(units).unwrap().unwrap(), EVENTS);
+}
+
+#[test]
+fn what_is_no_record_is_no_batch() {
+    for end in 0..EVENTS.len() {
+        assert!(decode(Bytes::from_static(&EVENTS[..end]), 0).is_none(), "cut at {end}");
+    }
+    let newer = [&[2], &EVENTS[1..]].concat();
+    assert!(decode(newer.into(), 0).is_none(), "a newer version is not guessed at");
+    let longer = [EVENTS, b"\0"].concat();
+    assert!(decode(longer.into(), 0).is_none());
+}
+
+#[test]
+fn files_come_back_as_they_were() {
+    let mut splitting = Splitting::new(Files::default());
+    let text = "  ```rust src/lib.rs\n  a\n  ```\n\n```\nb\n```\n";
+    let batch = splitting.feed(text.into()).unwrap().unwrap();
+    assert_eq!(seen(&decode(encode(&batch).into(), 0).unwrap()), seen(&batch));
+}

@@ -1,0 +1,119 @@
+//! A long stream through a slow subscriber, in a process of its own whose memory is watched.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::process::Command;
+
+use bytes::Bytes;
+use futures_util::stream;
+use greenwave_streaming::{Budget, Fanout, Policy, Pull, Sse};
+
+/// Bytes of the stream, for the long run.
+const BYTES: &str = "GREENWAVE_SOAK_BYTES";
+/// Tells the child that it is one.
+const IS_CHILD: &str = "GREENWAVE_SOAK_CHILD";
+/// What may be alive at once.
+const BUDGET_BYTES: usize = 1 << 20;
+/// A chunk is at most this long.
+const CHUNK_BYTES_MAX: usize = 64 << 10;
+/// Batches that the subscriber keeps for a while.
+const HELD_MAX: usize = 8;
+/// What memory may grow by after the first tenth, in KiB.
+const GROWTH_KIB_MAX: u64 = 4 << 10;
+
+fn bytes() -> u64 {
+    std::env::var(BYTES).ok().and_then(|bytes| bytes.parse().ok()).unwrap_or(40_000_000)
+}
+
+/// The most memory that this process had, in KiB.
+fn peak_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("this is Linux");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("the kernel keeps count");
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
+}
+
+/// Events of many sizes with their number in front, over and over, in chunks of any size.
+fn chunks() -> impl Iterator<Item = Bytes> {
+    let mut number = 0_u64;
+    let mut text = String::new();
+    let mut state = 1_u64;
+    std::iter::repeat_with(move || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let size = 1 + (state >> 33) as usize % CHUNK_BYTES_MAX;
+        while text.len() < size {
+            let pad = "x".repeat((number * 7919 % 900) as usize);
+            text.push_str(&format!("id: {number}\ndata: {number} {pad}\n\n"));
+            number += 1;
+        }
+        Bytes::from(text.drain(..size).collect::<String>())
+    })
+}
+
+/// Not a test of its own: the stream, its subscriber, and the memory of both.
+#[test]
+#[ignore = "the child of the test below"]
+fn child() {
+    if std::env::var_os(IS_CHILD).is_none() {
+        return;
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
+    runtime.block_on(async {
+        let budget = Budget::new(BUDGET_BYTES);
+        let source = stream::iter(chunks().map(Ok::<_, Infallible>));
+        let mut pull = Pull::new(source, Sse::default()).with_budget(budget.clone());
+        let fanout = Fanout::new();
+        let mut slow = fanout.subscribe(Policy::Wait { queue_max: 4 });
+        let reader = tokio::spawn(async move {
+            let (mut held, mut expected) = (VecDeque::new(), 0);
+            while let Some(batch) = slow.next().await {
+                let batch: greenwave_streaming::UnitBatch = batch;
+                for unit in batch.iter() {
+                    let text = unit.text().unwrap();
+                    assert_eq!(text.split(' ').next(), unit.id(), "no unit is lost, cut or mixed up");
+                    assert_eq!(unit.id().and_then(|id| id.parse().ok()), Some(expected));
+                    expected += 1;
+                }
+                held.push_back(batch);
+                if held.len() > HELD_MAX {
+                    held.pop_front();
+                }
+                tokio::task::yield_now().await;
+            }
+            expected
+        });
+        let (bytes, mut early) = (bytes(), None);
+        while pull.stats().bytes < bytes {
+            fanout.publish(pull.next().await.unwrap().unwrap()).await;
+            if pull.stats().bytes > bytes / 10 {
+                early.get_or_insert_with(peak_kib);
+            }
+        }
+        let stats = pull.stats();
+        drop((fanout, pull));
+        assert_eq!(reader.await.unwrap(), stats.units);
+        assert_eq!(budget.used(), 0);
+        assert!(
+            budget.peak() <= BUDGET_BYTES + 2 * CHUNK_BYTES_MAX,
+            "overdrawn by a chunk: {}",
+            budget.peak()
+        );
+        // The kernel's count lags a little, and may even fall.
+        let growth = peak_kib().saturating_sub(early.unwrap());
+        assert!(growth <= GROWTH_KIB_MAX, "memory has grown by {growth} KiB");
+        println!("\nsoaked {} bytes, peak {} KiB", stats.bytes, peak_kib());
+    });
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn memory_stays_constant_however_long_the_stream() {
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "soak::child", "--ignored", "--nocapture"])
+        .env(IS_CHILD, "1")
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    let report = text.lines().find(|line| line.starts_with("soaked ")).expect("the child has done its work");
+    println!("{report}");
+}
