@@ -2,3 +2,5 @@
 //!
 //! A suite is a program in `suites/`, run by `cargo xtask bench versus-NAME`. It needs the feature of its name, which
 //! brings its rivals. Each rival is used at its best settings, on the same work, in the same run as ours.
+
+pub mod traces;

@@ -1,7 +1,8 @@
 //! A sharded cache in memory, and layered backends for results worth keeping longer: made for test results, good for any.
 //!
 //! Three parts that share little but the [`Key`]:
-//! - [`Cache`] holds values of any type in memory, within limits, and computes a missing one once however many ask.
+//! - [`Cache`] holds values of any type in memory, within limits, and computes a missing one once however many ask. What it lets go is
+//!   up to a [`Policy`]: [`Adaptive`] unless another is named.
 //! - [`KeyBuilder`] makes keys from everything a result depends on, and [`Record`] is a result as it is stored: with its age, its cost, and
 //!   a checksum.
 //! - A [`Backend`] keeps bytes under keys: [`MemoryBackend`], [`DiskBackend`], or one of your own. [`Tiered`] asks several in order, fills
@@ -72,17 +73,19 @@ mod policy;
 mod record;
 mod shard;
 mod stats;
+mod sync;
+mod tally;
 mod tiered;
 
 pub use backend::{Backend, Capabilities, MemoryBackend};
 #[cfg(feature = "disk")]
 pub use backend::{DiskBackend, DiskOptions};
-pub use cache::{Cache, Cause, EntryOptions, Listener, Options, Weigher};
+pub use cache::{Cache, Cause, EntryOptions, Listener, Options, Warm, Weigher};
 pub use error::{BoxError, Error};
 pub use hashing::{Hashing, Identity, Seeded};
 pub use key::{Key, KeyBuilder, ParseKeyError};
 pub use lease::{FileLeases, Lease, Leases};
-pub use policy::{Lru, Policy, S3Fifo};
+pub use policy::{Adaptive, Candidate, CostAware, Lru, Policy, S3Fifo};
 pub use record::{BadRecord, Record};
-pub use stats::Stats;
+pub use stats::{Stats, TagStats};
 pub use tiered::{Access, Keep, Tier, TierStats, Tiered, TieredOptions, TieredStats};

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::{Backend, Capabilities};
-use crate::{BoxError, Cache, EntryOptions, Error, Identity, Key, Lru, Options, Stats};
+use crate::{Adaptive, BoxError, Cache, EntryOptions, Error, Identity, Key, Options, Stats};
 
 /// What an entry occupies besides its bytes: slot (136), table and order (90), the shared count of [`Bytes`], allocations' headers.
 const OVERHEAD_BYTES: u64 = 280;
@@ -20,7 +20,7 @@ const PARTS_MAX: u64 = 32;
 /// Keeps results in memory, those read last the longest.
 #[derive(Debug)]
 pub struct MemoryBackend {
-    cache: Cache<Key, Bytes, Lru, Identity>,
+    cache: Cache<Key, Bytes, Adaptive, Identity>,
     value_bytes_max: u64,
 }
 

@@ -4,6 +4,7 @@
 mod backends;
 mod basics;
 mod expiry;
+mod figures;
 mod keys;
 mod leases;
 mod load;
@@ -12,9 +13,9 @@ mod policies;
 mod records;
 mod tiered;
 
-use greenwave_cache::{Cache, Options};
+use greenwave_cache::{Cache, Lru, Options};
 
 /// A cache of so many entries, in one shard, where order is exact.
-fn small<V>(entries_max: usize) -> Cache<u64, V> {
-    Cache::new(Options { entries_max, ..Options::default() }).unwrap()
+fn small<V>(entries_max: usize) -> Cache<u64, V, Lru> {
+    Cache::with(Options { entries_max, ..Options::default() }).unwrap()
 }
