@@ -1,5 +1,6 @@
 //! The cache in memory beside `lru`, moka, mini-moka, quick_cache and foyer; hit ratios; what a result takes up; what the disk costs. Knows
 //! nothing of how any of them works.
+#![expect(clippy::print_stdout, reason = "a child tells its figure by printing it")]
 
 use std::fmt::Write as _;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -300,7 +301,7 @@ fn compare(what: &str, work: &Work, mix: Mix) -> Vec<Row> {
     }
     let ours = times[0].clone();
     let ratio = |rival: &[f64]| ours.iter().zip(rival).map(|(ours, rival)| ours / rival).collect::<Vec<_>>();
-    let versus = |(rival, times): (&Box<dyn Contend>, &Vec<f64>)| {
+    let versus = |(rival, times): (&dyn Contend, &Vec<f64>)| {
         let row = Row::new(format!("{what}: Greenwave / {}", rival.name()), "x", ratio(times));
         match rival.name() {
             "quick_cache" => row.at_most(QUICK_MAX),
@@ -308,7 +309,7 @@ fn compare(what: &str, work: &Work, mix: Mix) -> Vec<Row> {
             _ => row,
         }
     };
-    let rivals = contenders.iter().zip(&times).skip(1).map(versus);
+    let rivals = contenders.iter().map(|rival| &**rival).zip(&times).skip(1).map(versus);
     std::iter::once(Row::new(format!("{what}: Greenwave"), "ns", ours.clone())).chain(rivals).collect()
 }
 
@@ -389,14 +390,17 @@ fn lru_on(trace: &Trace) -> f64 {
     })
 }
 
+/// Who, and the share of hits on a trace.
+type Column = (&'static str, fn(&Trace) -> f64);
+
 /// Columns of the table: ours by policy, then rivals.
-const OURS: [(&str, fn(&Trace) -> f64); 4] = [
+const OURS: [Column; 4] = [
     ("Adaptive", ours_on::<Adaptive>),
     ("S3Fifo", ours_on::<S3Fifo>),
     ("Lru", ours_on::<Lru>),
     ("CostAware", ours_on::<CostAware>),
 ];
-const RIVALS: [(&str, fn(&Trace) -> f64); 5] = [
+const RIVALS: [Column; 5] = [
     ("lru", lru_on),
     ("moka", moka_on),
     ("mini-moka", mini_moka_on),
@@ -413,9 +417,7 @@ fn hit_ratios(rows: &mut Vec<Row>) -> String {
     );
     let _ = writeln!(table, "|{}", " --- |".repeat(2 + OURS.len() + RIVALS.len()));
     for trace in traces() {
-        let measure = |columns: &[(&str, fn(&Trace) -> f64)]| -> Vec<f64> {
-            columns.iter().map(|(_, on)| on(&trace)).collect()
-        };
+        let measure = |columns: &[Column]| -> Vec<f64> { columns.iter().map(|(_, on)| on(&trace)).collect() };
         let (ours, rivals) = (measure(&OURS), measure(&RIVALS));
         let cells: String = ours.iter().chain(&rivals).map(|hits| format!(" {hits:.1} |")).collect();
         let _ = writeln!(table, "| {} | {:.1} |{cells}", trace.name, ideal(&trace));
