@@ -25,6 +25,14 @@ pub enum Error {
         /// What the backend said.
         source: BoxError,
     },
+    /// A server failed a moment ago, and was not asked.
+    #[error("{server} is left alone for {pause:?} more")]
+    Unavailable {
+        /// Which.
+        server: String,
+        /// For how long yet.
+        pause: std::time::Duration,
+    },
     /// The operation was cut off because the runtime is shutting down.
     #[error("runtime is shutting down")]
     Shutdown,

@@ -30,18 +30,17 @@
 //! # #[cfg(feature = "disk")]
 //! # tokio::runtime::Runtime::new().unwrap().block_on(async {
 //! use std::{sync::Arc, time::Duration};
-//! use greenwave_cache::{Access, DiskBackend, DiskOptions, KeyBuilder, MemoryBackend, Record, Tier, Tiered, TieredOptions};
+//! use greenwave_cache::{DiskBackend, DiskOptions, KeyBuilder, MemoryBackend, Record, Tier, Tiered, TieredOptions};
 //!
 //! # let dir = tempfile::tempdir().unwrap();
 //! # let dir = dir.path().join("results");
-//! let memory = Tier { name: "memory".into(), backend: Arc::new(MemoryBackend::new(1000, 8 << 20)?), access: Access::ReadWrite };
-//! let disk = DiskBackend::open(dir, DiskOptions::default())?;
-//! let disk = Tier { name: "disk".into(), backend: Arc::new(disk), access: Access::ReadWrite };
+//! let memory = Tier::new("memory", Arc::new(MemoryBackend::new(1000, 8 << 20)?));
+//! let disk = Tier::new("disk", Arc::new(DiskBackend::open(dir, DiskOptions::default())?));
 //! let results = Tiered::new(vec![memory, disk], TieredOptions::new(1));
 //!
 //! let key = KeyBuilder::new("test results", 1).text("cargo test").finish();
 //! let cost = Duration::from_secs(9);
-//! results.put(&key, &Record { schema: 1, created_ms: 0, cost, tags: vec![], payload: "42 passed".into() }).await;
+//! results.put(&key, &Record { schema: 1, created_ms: 0, cost, tags: vec![], payload: "42 passed".into() }).await?;
 //! assert_eq!(results.get(&key).await.unwrap().payload, "42 passed");
 //! assert_eq!(results.stats().saved, cost);
 //! # Ok::<(), greenwave_cache::Error>(())
@@ -53,6 +52,8 @@
 //! | feature | default | gives | costs |
 //! | --- | --- | --- | --- |
 //! | `disk` | yes | [`DiskBackend`] | compiles libzstd |
+//! | `redis` | no | `RedisBackend`, `RedisLeases` | compiles the crate `redis` without its defaults |
+//! | `memcached` | no | `MemcachedBackend` | compiles `async-memcached` and, with it, the crate `url` |
 //! | `conformance` | no | the module `conformance`: the tests that a backend has to pass | nothing else |
 //!
 //! # Errors
@@ -70,22 +71,32 @@ mod key;
 mod lease;
 mod load;
 mod policy;
+mod predict;
 mod record;
 mod shard;
 mod stats;
 mod sync;
 mod tally;
+mod tier;
 mod tiered;
 
+#[cfg(feature = "memcached")]
+pub use backend::MemcachedBackend;
+#[cfg(any(feature = "redis", feature = "memcached"))]
+pub use backend::RemoteOptions;
 pub use backend::{Backend, Capabilities, MemoryBackend};
 #[cfg(feature = "disk")]
 pub use backend::{DiskBackend, DiskOptions};
+#[cfg(feature = "redis")]
+pub use backend::{RedisBackend, RedisLeases};
 pub use cache::{Cache, Cause, EntryOptions, Listener, Options, Warm, Weigher};
 pub use error::{BoxError, Error};
 pub use hashing::{Hashing, Identity, Seeded};
 pub use key::{Key, KeyBuilder, ParseKeyError};
 pub use lease::{FileLeases, Lease, Leases};
 pub use policy::{Adaptive, Candidate, CostAware, Lru, Policy, S3Fifo};
-pub use record::{BadRecord, Record};
+pub use predict::{Predictor, Trail};
+pub use record::{BadRecord, Record, Secret};
 pub use stats::{Stats, TagStats};
-pub use tiered::{Access, Keep, Tier, TierStats, Tiered, TieredOptions, TieredStats};
+pub use tier::{Access, OnFailure, Tier, TierStats, Writes};
+pub use tiered::{Keep, Quarantined, Tiered, TieredOptions, TieredStats};

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use greenwave_cache::{
-    Access, BoxError, DiskBackend, DiskOptions, FileLeases, Keep, Key, KeyBuilder, Lease, Leases, Record,
-    Tier, Tiered, TieredOptions,
+    BoxError, DiskBackend, DiskOptions, FileLeases, Keep, Key, KeyBuilder, Lease, Leases, Record, Tier,
+    Tiered, TieredOptions,
 };
 
 fn key(number: u64) -> Key {
@@ -24,7 +24,7 @@ fn record() -> Record {
 /// What each process would open for itself.
 fn process(dir: &Path) -> Tiered {
     let backend = Arc::new(DiskBackend::open(dir.join("results"), DiskOptions::default()).unwrap());
-    let tier = Tier { name: "disk".into(), backend, access: Access::ReadWrite };
+    let tier = Tier::new("disk", backend);
     let leases = FileLeases::open(dir.join("leases")).unwrap();
     Tiered::new(vec![tier], TieredOptions { leases: Some(Arc::new(leases)), ..TieredOptions::new(1) })
 }

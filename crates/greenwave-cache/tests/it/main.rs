@@ -11,6 +11,8 @@ mod load;
 mod model;
 mod policies;
 mod records;
+mod remote;
+mod servers;
 mod tiered;
 
 use greenwave_cache::{Cache, Lru, Options};
