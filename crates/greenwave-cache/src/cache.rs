@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::hashing::{Hashing, Seeded};
 use crate::load::Listed;
 use crate::policy::{Adaptive, Policy};
-use crate::shard::{Displaced, Entry, Extra, NEVER, Shard};
+use crate::shard::{Deadline, Displaced, Entry, Extra, NEVER, Shard};
 use crate::stats::{Counter, TagStats, TagTally};
 use crate::sync::{Mutex, RwLock};
 use crate::tally::Tally;
@@ -34,9 +34,9 @@ pub struct Options<K, V> {
     pub entries_max: usize,
     /// Most weight held, which needs a [`weigher`](Self::weigher). An entry heavier than one shard's part is not kept.
     pub weight_max: Option<u64>,
-    /// What an entry weighs; without it, nothing.
+    /// What an entry weighs, at most 4 294 967 295; without it, nothing.
     pub weigher: Option<Weigher<K, V>>,
-    /// How long an entry lives, unless it says otherwise itself.
+    /// How long an entry lives, unless it says otherwise itself; rounded up to a tenth of a second.
     pub ttl: Option<Duration>,
     /// How long an entry lives unread, unless it says otherwise itself.
     pub tti: Option<Duration>,
@@ -130,10 +130,10 @@ pub struct Cache<K, V, P = Adaptive, S = Seeded> {
 pub(crate) struct Part<K, V, P> {
     shard: RwLock<Shard<K, V, P>>,
     /// Computations that are under way.
-    pub(crate) flights: Mutex<Vec<Listed<K, V>>>,
+    flights: Mutex<Vec<Listed<K, V>>>,
+    /// How many: an insertion need not lock what is empty.
+    flying: AtomicUsize,
     tags: Mutex<TagTally>,
-    insertions: Counter,
-    evictions: Counter,
     expirations: Counter,
     removals: Counter,
 }
@@ -225,7 +225,7 @@ impl<K: Eq, V, P: Policy, S: Hashing<K>> Cache<K, V, P, S> {
         let entry = self.entry(key, value, options);
         let part = self.part(entry.hash);
         // A computation that began before must not overwrite this when it ends.
-        part.flights.lock().retain(|listed| listed.key != entry.key);
+        part.ground(&entry.key);
         let displaced = self.enter(entry);
         self.let_go(displaced);
     }
@@ -234,7 +234,7 @@ impl<K: Eq, V, P: Policy, S: Hashing<K>> Cache<K, V, P, S> {
     pub fn remove(&self, key: &K) -> Option<V> {
         let hash = self.hashing.bits(key);
         let part = self.part(hash);
-        part.flights.lock().retain(|listed| listed.key != *key);
+        part.ground(key);
         let removed = part.shard.write().remove(hash, key)?;
         part.removals.add(1);
         self.tell(&removed, Cause::Removed);
@@ -338,8 +338,6 @@ impl<K: Eq, V, P: Policy, S: Hashing<K>> Cache<K, V, P, S> {
             };
             let displaced: Vec<_> = entries.into_iter().filter_map(enter).collect();
             drop(shard);
-            part.insertions.add(displaced.len() as u64);
-            part.evictions.add(displaced.iter().map(|displaced| displaced.evicted.len() as u64).sum());
             displaced.into_iter().for_each(|displaced| self.let_go(displaced));
         }
     }
@@ -351,9 +349,9 @@ impl<K: Eq, V, P: Policy, S: Hashing<K>> Cache<K, V, P, S> {
             let shard = part.shard.read();
             stats.entries += shard.len() as u64;
             stats.weight += shard.weight;
+            stats.insertions += shard.insertions;
+            stats.evictions += shard.evictions;
             drop(shard);
-            stats.insertions += part.insertions.get();
-            stats.evictions += part.evictions.get();
             stats.expirations += part.expirations.get();
             stats.removals += part.removals.get();
         }
@@ -395,21 +393,22 @@ impl<K: Eq, V, P: Policy, S: Hashing<K>> Cache<K, V, P, S> {
         let now = self.now().unwrap_or(0);
         Entry {
             hash: self.hashing.bits(&key),
-            weight: self.options.weigher.as_ref().map_or(0, |weigh| weigh(&key, &value)),
-            expires_at: ttl.map_or(NEVER, |ttl| now.saturating_add(millis(ttl))),
+            weight: self.weigh(&key, &value),
+            expires_at: ttl.map_or(Deadline::NEVER, |ttl| Deadline::after(now, millis(ttl))),
             extra: options.extra(tti, now),
             key,
             value,
         }
     }
 
+    fn weigh(&self, key: &K, value: &V) -> u32 {
+        let weight = self.options.weigher.as_ref().map_or(0, |weigh| weigh(key, value));
+        u32::try_from(weight).unwrap_or(u32::MAX)
+    }
+
     /// Puts an entry in. What it displaces is to be let go outside of all locks.
     pub(crate) fn enter(&self, entry: Entry<K, V>) -> Displaced<K, V> {
-        let part = self.part(entry.hash);
-        part.insertions.add(1);
-        let displaced = part.shard.write().insert(entry);
-        part.evictions.add(displaced.evicted.len() as u64);
-        displaced
+        self.part(entry.hash).shard.write().insert(entry)
     }
 
     pub(crate) fn let_go(&self, displaced: Displaced<K, V>) {
@@ -456,7 +455,7 @@ impl<K: Eq, V, P: Policy, S: Hashing<K>> Cache<K, V, P, S> {
     fn invalidate(&self, remove: impl Fn(&mut Shard<K, V, P>) -> Vec<Entry<K, V>>) -> usize {
         let one = |part: &Part<K, V, P>| {
             // What is being computed now may rest on what is invalid.
-            let grounded = std::mem::take(&mut *part.flights.lock());
+            let grounded = part.with_flights(std::mem::take);
             let removed = remove(&mut part.shard.write());
             drop(grounded);
             part.removals.add(removed.len() as u64);
@@ -479,6 +478,29 @@ impl<K: Eq, V, P: Policy, S: Hashing<K>> Cache<K, V, P, S> {
     }
 }
 
+impl<K, V, P> Part<K, V, P> {
+    /// Looks at the computations under way, or changes them.
+    pub(crate) fn with_flights<R>(&self, change: impl FnOnce(&mut Vec<Listed<K, V>>) -> R) -> R {
+        let mut flights = self.flights.lock();
+        let result = change(&mut flights);
+        // Relaxed: see `ground`.
+        self.flying.store(flights.len(), Ordering::Relaxed);
+        result
+    }
+
+    /// Keeps a computation of this key from putting its value in when it ends.
+    fn ground(&self, key: &K)
+    where
+        K: Eq,
+    {
+        // Relaxed, and pairs with nothing: a computation that began before this, in a way that anybody can tell, is seen. One that begins
+        // just now may as well have begun a moment later.
+        if self.flying.load(Ordering::Relaxed) > 0 {
+            self.with_flights(|flights| flights.retain(|listed| listed.key != *key));
+        }
+    }
+}
+
 impl<K, V, P: Policy> Part<K, V, P>
 where
     K: Eq,
@@ -487,9 +509,8 @@ where
         Self {
             shard: RwLock::new(Shard::new(policy, entries_max, weight_max)),
             flights: Mutex::default(),
+            flying: AtomicUsize::new(0),
             tags: Mutex::default(),
-            insertions: Counter::default(),
-            evictions: Counter::default(),
             expirations: Counter::default(),
             removals: Counter::default(),
         }

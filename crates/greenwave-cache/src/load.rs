@@ -99,25 +99,26 @@ impl<K: Eq + Clone, V: Clone, P: Policy, S: Hashing<K>> Cache<K, V, P, S> {
 
     fn board(&self, key: &K) -> Seat<'_, K, V, P> {
         let part = self.part(self.hashing.bits(key));
-        let mut flights = part.flights.lock();
-        let listed = flights.iter().position(|listed| listed.key == *key).unwrap_or_else(|| {
-            let flight = Arc::new(Flight { value: Turn::new(None) });
-            flights.push(Listed { key: key.clone(), flight, seats: 0 });
-            flights.len() - 1
+        let flight = part.with_flights(|flights| {
+            let listed = flights.iter().position(|listed| listed.key == *key).unwrap_or_else(|| {
+                let flight = Arc::new(Flight { value: Turn::new(None) });
+                flights.push(Listed { key: key.clone(), flight, seats: 0 });
+                flights.len() - 1
+            });
+            flights[listed].seats += 1;
+            flights[listed].flight.clone()
         });
-        flights[listed].seats += 1;
-        Seat { part, flight: flights[listed].flight.clone() }
+        Seat { part, flight }
     }
 
     fn land(&self, key: K, value: V, options: &EntryOptions<'_>, seat: &Seat<'_, K, V, P>) {
         let entry = self.entry(key, value, options);
         // Under the lock of the flights: an invalidation comes either before, and finds the flight, or after, and finds the entry.
-        let mut flights = seat.part.flights.lock();
-        let Some(listed) = seat.position(&flights) else { return };
-        flights.swap_remove(listed);
-        let displaced = self.enter(entry);
-        drop(flights);
-        self.let_go(displaced);
+        let displaced = seat.part.with_flights(|flights| {
+            flights.swap_remove(seat.position(flights)?);
+            Some(self.enter(entry))
+        });
+        displaced.into_iter().for_each(|displaced| self.let_go(displaced));
     }
 }
 
@@ -135,12 +136,13 @@ impl<K, V, P> Seat<'_, K, V, P> {
 
 impl<K, V, P> Drop for Seat<'_, K, V, P> {
     fn drop(&mut self) {
-        let mut flights = self.part.flights.lock();
-        let Some(listed) = self.position(&flights) else { return };
-        flights[listed].seats -= 1;
-        if flights[listed].seats == 0 {
-            flights.swap_remove(listed);
-        }
+        self.part.with_flights(|flights| {
+            let Some(listed) = self.position(flights) else { return };
+            flights[listed].seats -= 1;
+            if flights[listed].seats == 0 {
+                flights.swap_remove(listed);
+            }
+        });
     }
 }
 

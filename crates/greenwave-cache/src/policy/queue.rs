@@ -3,16 +3,17 @@
 /// No neighbour.
 const NONE: u32 = u32::MAX;
 
-/// A slot's neighbours in its queue.
+/// A slot's neighbours in its queue, and beside them, because whoever needs the one needs the other, what stands for its key.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Link {
     newer: u32,
     older: u32,
+    pub(super) hash: u64,
 }
 
 impl Link {
     /// Of a slot that stands in no queue.
-    pub(super) const ALONE: Self = Self { newer: NONE, older: NONE };
+    pub(super) const ALONE: Self = Self { newer: NONE, older: NONE, hash: 0 };
 }
 
 /// Slots in the order in which they came. Every call takes the table of links that all queues of a policy share.
@@ -32,7 +33,8 @@ impl Queue {
 
     pub(super) fn push(&mut self, links: &mut [Link], slot: u32) {
         let older = std::mem::replace(&mut self.newest, slot);
-        links[slot as usize] = Link { newer: NONE, older };
+        let link = &mut links[slot as usize];
+        (link.newer, link.older) = (NONE, older);
         match older {
             NONE => self.oldest = slot,
             older => links[older as usize].newer = slot,
@@ -40,19 +42,8 @@ impl Queue {
         self.len += 1;
     }
 
-    /// Puts a slot where the next [`pop`](Self::pop) finds it.
-    pub(super) fn push_back(&mut self, links: &mut [Link], slot: u32) {
-        let newer = std::mem::replace(&mut self.oldest, slot);
-        links[slot as usize] = Link { newer, older: NONE };
-        match newer {
-            NONE => self.newest = slot,
-            newer => links[newer as usize].older = slot,
-        }
-        self.len += 1;
-    }
-
     pub(super) fn unlink(&mut self, links: &mut [Link], slot: u32) {
-        let Link { newer, older } = links[slot as usize];
+        let Link { newer, older, .. } = links[slot as usize];
         match newer {
             NONE => self.newest = older,
             newer => links[newer as usize].older = older,
@@ -64,12 +55,14 @@ impl Queue {
         self.len -= 1;
     }
 
+    /// The oldest.
+    pub(super) fn peek(&self) -> Option<u32> {
+        (self.oldest != NONE).then_some(self.oldest)
+    }
+
     /// Takes the oldest out.
     pub(super) fn pop(&mut self, links: &mut [Link]) -> Option<u32> {
-        let slot = self.oldest;
-        if slot == NONE {
-            return None;
-        }
+        let slot = self.peek()?;
         self.unlink(links, slot);
         Some(slot)
     }

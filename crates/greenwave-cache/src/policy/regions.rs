@@ -46,7 +46,6 @@ impl Mark {
 pub(super) struct Regions {
     marks: Vec<AtomicU8>,
     links: Vec<Link>,
-    hashes: Vec<u64>,
     window: Queue,
     main: Queue,
     /// The window's part of all entries, 0 to 1.
@@ -59,7 +58,6 @@ impl Regions {
         Self {
             marks: Vec::new(),
             links: Vec::new(),
-            hashes: Vec::new(),
             window: Queue::EMPTY,
             main: Queue::EMPTY,
             share,
@@ -76,7 +74,7 @@ impl Regions {
     }
 
     pub(super) fn hash(&self, slot: u32) -> u64 {
-        self.hashes[slot as usize]
+        self.links[slot as usize].hash
     }
 
     pub(super) fn count(&self, slot: u32) -> u8 {
@@ -100,12 +98,11 @@ impl Regions {
         let index = slot as usize;
         if index >= self.links.len() {
             self.links.resize(index + 1, Link::ALONE);
-            self.hashes.resize(index + 1, 0);
             self.marks.resize_with(index + 1, AtomicU8::default);
         }
         let count = (self.sketch.count(hash).max(heat) + 1).min(COUNT_MAX);
         *self.marks[index].get_mut() = count | if is_sampled { Mark::SAMPLED } else { 0 };
-        self.hashes[index] = hash;
+        self.links[index].hash = hash;
         self.window.push(&mut self.links, slot);
     }
 
@@ -118,21 +115,25 @@ impl Regions {
     pub(super) fn victim(&mut self) -> Option<u32> {
         let window_max = ((self.len() as f32 * self.share) as usize).max(1);
         self.shrink(window_max);
-        if self.window.len() < window_max && self.main.len() > 0 {
-            return self.next(Mark::MAIN).map(|slot| self.evict(slot));
+        let defender = self.next(Mark::MAIN);
+        if let Some(defender) = defender.filter(|_| self.window.len() < window_max) {
+            return Some(self.evict(defender));
         }
-        let candidate = self.next(0)?;
-        let Some(defender) = self.next(Mark::MAIN) else { return Some(self.evict(candidate)) };
-        // It takes two more. In a loop that is larger than the cache, what comes now was read once more than what comes next, and letting it
-        // in for that would replace everything in every round.
-        let loser = if self.count(candidate) > self.count(defender) + 1 {
-            self.promote(candidate);
-            defender
-        } else {
-            self.main.push_back(&mut self.links, defender);
-            candidate
+        let Some(candidate) = self.next(0) else { return defender.map(|slot| self.evict(slot)) };
+        let loser = match defender.filter(|defender| self.is_clearly_hotter(candidate, *defender)) {
+            Some(defender) => {
+                self.promote(candidate);
+                defender
+            }
+            None => candidate,
         };
         Some(self.evict(loser))
+    }
+
+    /// It takes two more. In a loop that is larger than the cache, what comes now was read once more than what comes next, and letting it
+    /// in for that would replace everything in every round.
+    fn is_clearly_hotter(&self, candidate: u32, defender: u32) -> bool {
+        self.count(candidate) > self.count(defender) + 1
     }
 
     /// Halves all counts, so often: what was popular once is not so for ever.
@@ -160,26 +161,29 @@ impl Regions {
     }
 
     fn promote(&mut self, slot: u32) {
+        self.window.unlink(&mut self.links, slot);
         *self.marks[slot as usize].get_mut() |= Mark::MAIN;
         self.main.push(&mut self.links, slot);
     }
 
-    /// Takes the next out of the window (0) or the main region ([`Mark::MAIN`]). Each round clears what keeps an entry, so this ends.
+    /// The next that would go from the window (0) or the main region ([`Mark::MAIN`]). Each round clears what keeps an entry, so this ends.
     fn next(&mut self, region: u8) -> Option<u32> {
         let queue = if region == 0 { &mut self.window } else { &mut self.main };
         loop {
-            let slot = queue.pop(&mut self.links)?;
+            let slot = queue.peek()?;
             let mark = self.marks[slot as usize].get_mut();
             if !Mark(*mark).is(Mark::READ) {
                 return Some(slot);
             }
             *mark &= !Mark::READ;
+            queue.unlink(&mut self.links, slot);
             queue.push(&mut self.links, slot);
         }
     }
 
-    /// Forgets a slot that stands in no queue any more, but for how often its key was asked for.
+    /// Takes a slot out and forgets it, but for how often its key was asked for.
     fn evict(&mut self, slot: u32) -> u32 {
+        self.remove(slot);
         self.sketch.fit(self.len() + 1);
         self.sketch.raise(self.hash(slot), self.count(slot));
         slot

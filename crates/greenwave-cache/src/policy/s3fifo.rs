@@ -25,7 +25,6 @@ pub struct S3Fifo {
 
 #[derive(Debug)]
 struct Slot {
-    hash: u64,
     hits: AtomicU8,
     in_small: bool,
 }
@@ -84,12 +83,13 @@ impl Policy for S3Fifo {
         let (index, hash) = (slot as usize, candidate.hash);
         if index >= self.links.len() {
             self.links.resize(index + 1, Link::ALONE);
-            let empty = || Slot { hash: 0, hits: AtomicU8::new(0), in_small: false };
+            let empty = || Slot { hits: AtomicU8::new(0), in_small: false };
             self.slots.resize_with(index + 1, empty);
         }
         let in_small = !self.ghosts.known.remove(&hash);
         let hits = AtomicU8::new(candidate.heat.min(HITS_MAX));
-        self.slots[index] = Slot { hash, hits, in_small };
+        self.slots[index] = Slot { hits, in_small };
+        self.links[index].hash = hash;
         let queue = if in_small { &mut self.small } else { &mut self.main };
         queue.push(&mut self.links, slot);
     }
@@ -105,7 +105,7 @@ impl Policy for S3Fifo {
                 let number = self.small.pop(&mut self.links)?;
                 let slot = &mut self.slots[number as usize];
                 if *slot.hits.get_mut() < 2 {
-                    self.ghosts.remember(slot.hash);
+                    self.ghosts.remember(self.links[number as usize].hash);
                     return Some(number);
                 }
                 *slot.hits.get_mut() = 0;

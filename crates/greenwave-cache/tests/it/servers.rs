@@ -49,7 +49,8 @@ impl Server {
                 Err(error) => {
                     assert!(std::env::var_os(REQUIRE).is_none(), "{name} is required: {error}");
                     // Past what the harness keeps to itself: a skip is to be seen.
-                    writeln!(std::io::stderr(), "skipped: there is no {name} here ({error})").unwrap();
+                    let note = format!("skipped: there is no {name} here ({error})\n");
+                    std::io::stderr().write_all(note.as_bytes()).unwrap();
                     return None;
                 }
             };
