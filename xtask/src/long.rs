@@ -17,14 +17,24 @@ struct Run {
 }
 
 /// Each test stands in `cargo test` as well, with few rounds.
-const RUNS: [Run; 1] = [Run {
-    name: "segment-kills",
-    package: "greenwave-segment",
-    features: "",
-    tests: "crash::",
-    variable: "GREENWAVE_CRASH_ROUNDS",
-    rounds: 10_000,
-}];
+const RUNS: [Run; 2] = [
+    Run {
+        name: "cache-kills",
+        package: "greenwave-cache",
+        features: "",
+        tests: "crash::nothing",
+        variable: "GREENWAVE_CACHE_CRASH_ROUNDS",
+        rounds: 1_000,
+    },
+    Run {
+        name: "segment-kills",
+        package: "greenwave-segment",
+        features: "",
+        tests: "crash::",
+        variable: "GREENWAVE_CRASH_ROUNDS",
+        rounds: 10_000,
+    },
+];
 
 /// Runs those named, or all; with another number of rounds if one is given.
 ///

@@ -33,6 +33,17 @@ pub enum Error {
         /// For how long yet.
         pause: std::time::Duration,
     },
+    /// A value could not be written as a payload, or read from one.
+    #[cfg(feature = "serde")]
+    #[error("cannot {operation} a value as {format:?}")]
+    Format {
+        /// `read` or `write`.
+        operation: &'static str,
+        /// The format.
+        format: crate::Format,
+        /// What is wrong.
+        source: BoxError,
+    },
     /// The operation was cut off because the runtime is shutting down.
     #[error("runtime is shutting down")]
     Shutdown,

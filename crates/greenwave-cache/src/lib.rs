@@ -47,6 +47,20 @@
 //! # }).unwrap();
 //! ```
 //!
+//! # What can be set
+//!
+//! | to | see |
+//! | --- | --- |
+//! | switch it off | no tiers in [`Tiered::new`]; [`Options::entries_max`] 0 |
+//! | limit its size | [`Options::entries_max`] and [`Options::weight_max`], [`MemoryBackend::new`], `DiskOptions::disk_bytes_max` |
+//! | limit the age of what it holds | [`Options::ttl`] and [`Options::tti`], [`TieredOptions::age_max`], [`Tier::ttl_max`] |
+//! | hash keys otherwise | [`KeyBuilder::with_algorithm`] |
+//! | write values otherwise | `Format` |
+//! | keep results through a restart | `DiskBackend`, `RedisBackend`; their heat with [`Tiered::save_heat`] and [`Tiered::warm`] |
+//! | fetch what will be wanted | [`Cache::warm`], [`TieredOptions::predictor`] |
+//! | forget what a change made worthless | [`Cache::invalidate_tag`], [`Cache::invalidate_all`], [`Tiered::clear`] |
+//! | evict otherwise | a [`Policy`]: [`Adaptive`], [`CostAware`], [`S3Fifo`], [`Lru`] |
+//!
 //! # Features
 //!
 //! | feature | default | gives | costs |
@@ -54,6 +68,8 @@
 //! | `disk` | yes | [`DiskBackend`] | compiles libzstd |
 //! | `redis` | no | `RedisBackend`, `RedisLeases` | compiles the crate `redis` without its defaults |
 //! | `memcached` | no | `MemcachedBackend` | compiles `async-memcached` and, with it, the crate `url` |
+//! | `serde` | no | `Format`: values as payloads, in JSON or MessagePack | compiles `serde_json` and `rmp-serde` |
+//! | `sha256` | no | `HashAlgorithm::Sha256` for keys | compiles `sha2` |
 //! | `conformance` | no | the module `conformance`: the tests that a backend has to pass | nothing else |
 //!
 //! # Errors
@@ -66,6 +82,8 @@ mod cache;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod error;
+#[cfg(feature = "serde")]
+mod format;
 mod hashing;
 mod key;
 mod lease;
@@ -91,8 +109,10 @@ pub use backend::{DiskBackend, DiskOptions};
 pub use backend::{RedisBackend, RedisLeases};
 pub use cache::{Cache, Cause, EntryOptions, Listener, Options, Warm, Weigher};
 pub use error::{BoxError, Error};
+#[cfg(feature = "serde")]
+pub use format::Format;
 pub use hashing::{Hashing, Identity, Seeded};
-pub use key::{Key, KeyBuilder, ParseKeyError};
+pub use key::{HashAlgorithm, Key, KeyBuilder, ParseKeyError};
 pub use lease::{FileLeases, Lease, Leases};
 pub use policy::{Adaptive, Candidate, CostAware, Lru, Policy, S3Fifo};
 pub use predict::{Predictor, Trail};

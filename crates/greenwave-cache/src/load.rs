@@ -147,7 +147,7 @@ impl<K, V, P> Drop for Seat<'_, K, V, P> {
 }
 
 /// Polls on this thread until the future is done. The lock that is waited for needs no runtime.
-#[cfg(not(loom))]
+#[cfg(not(greenwave_loom))]
 fn block_on<F: Future>(future: F) -> F::Output {
     use std::task::{Context, Poll, Wake, Waker};
     use std::thread::{self, Thread};
@@ -171,5 +171,5 @@ fn block_on<F: Future>(future: F) -> F::Output {
     }
 }
 
-#[cfg(loom)]
+#[cfg(greenwave_loom)]
 use loom::future::block_on;

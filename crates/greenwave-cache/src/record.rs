@@ -161,6 +161,9 @@ impl Record {
         if body[4] != VERSION {
             return Err(BadRecord::Version(body[4]));
         }
+        if body[6..8] != [0; 2] {
+            return Err(BadRecord::Damaged);
+        }
         let mut rest = body.slice(8..);
         let found = rest.get_u32_le();
         if found != schema {
@@ -178,9 +181,10 @@ fn split(stored: &[u8], wanted: u8, end_bytes: usize) -> Result<(&[u8], &[u8]), 
     if stored.len() < HEADER_BYTES || stored[..4] != MAGIC {
         return Err(BadRecord::Damaged);
     }
-    let end = stored[5];
-    if end != wanted && end <= SEALED {
-        return Err(BadRecord::Untrusted { sealed: end == SEALED });
+    match stored[5] {
+        end if end == wanted => {}
+        end @ (CHECKED | SEALED) => return Err(BadRecord::Untrusted { sealed: end == SEALED }),
+        _ => return Err(BadRecord::Damaged),
     }
     let body_len = stored.len().checked_sub(end_bytes).filter(|len| *len >= HEADER_BYTES);
     Ok(stored.split_at(body_len.ok_or(BadRecord::Damaged)?))

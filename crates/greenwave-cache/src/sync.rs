@@ -1,13 +1,13 @@
-//! The locks that the cache in memory is made of: parking_lot's, or under `--cfg loom` those whose every interleaving loom tries. Knows
+//! The locks that the cache in memory is made of: parking_lot's, or under `--cfg greenwave_loom` those whose every interleaving loom tries. Knows
 //! nothing of what they guard.
 
-#[cfg(not(loom))]
+#[cfg(not(greenwave_loom))]
 pub(crate) use parking_lot::{Mutex, RwLock};
 
-#[cfg(loom)]
+#[cfg(greenwave_loom)]
 pub(crate) use modelled::{Mutex, RwLock};
 
-#[cfg(loom)]
+#[cfg(greenwave_loom)]
 mod modelled {
     //! parking_lot's calls on loom's locks, which are never poisoned: a model ends at the first panic.
 

@@ -3,6 +3,7 @@
 
 mod backends;
 mod basics;
+mod crash;
 mod expiry;
 mod figures;
 mod keys;

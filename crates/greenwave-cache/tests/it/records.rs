@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use greenwave_cache::{BadRecord, Key, KeyBuilder, Record, Secret};
+use greenwave_cache::{BadRecord, Error, Format, Key, KeyBuilder, Record, Secret};
 use proptest::prelude::*;
 
 fn key(number: u64) -> Key {
@@ -39,6 +39,18 @@ fn a_record_belongs_to_its_key_and_schema() {
     let stored = record().encode(&key(1));
     assert_eq!(Record::decode(&key(2), &stored, 3), Err(BadRecord::Damaged));
     assert_eq!(Record::decode(&key(1), &stored, 4), Err(BadRecord::Schema { found: 3, wanted: 4 }));
+}
+
+#[test]
+fn what_has_to_be_zero_is_zero() {
+    let stored = record().encode(&key(1));
+    for at in 5..8 {
+        let mut body = stored[..stored.len() - 16].to_vec();
+        body[at] = 2;
+        let checksum = blake3::hash(&[&key(1).as_bytes()[..], &body].concat());
+        let stored = [&body, &checksum.as_bytes()[..16]].concat();
+        assert_eq!(Record::decode(&key(1), &stored.into(), 3), Err(BadRecord::Damaged), "byte {at}");
+    }
 }
 
 #[test]
@@ -86,6 +98,25 @@ fn the_layout_does_not_change_unnoticed() {
     let seal = blake3::keyed_hash(&secret, &[&key(1).as_bytes()[..], &body].concat());
     let sealed = record().seal(&key(1), &Secret::new(b"a secret"));
     assert_eq!(sealed, [&body, &seal.as_bytes()[..]].concat());
+}
+
+#[test]
+fn values_are_payloads() {
+    let value =
+        (vec![Some(1_u8), None], "text".to_owned(), std::collections::BTreeMap::from([(7_u32, true)]));
+    for format in [Format::Json, Format::MessagePack] {
+        let payload = format.encode(&value).unwrap();
+        assert_eq!(
+            format
+                .decode::<(Vec<Option<u8>>, String, std::collections::BTreeMap<u32, bool>)>(&payload)
+                .unwrap(),
+            value
+        );
+        let error = format.decode::<u8>(&payload[..payload.len() - 1]).unwrap_err();
+        assert!(matches!(error, Error::Format { operation: "read", .. }), "{error}");
+    }
+    let unspeakable = std::collections::BTreeMap::from([(vec![1_u8], 1)]);
+    assert!(Format::Json.encode(&unspeakable).is_err() && Format::MessagePack.encode(&unspeakable).is_ok());
 }
 
 proptest! {
