@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -12,7 +12,7 @@ use crate::load::Listed;
 use crate::policy::{Adaptive, Policy};
 use crate::shard::{Deadline, Displaced, Entry, Extra, NEVER, Shard};
 use crate::stats::{Counter, TagStats, TagTally};
-use crate::sync::{Mutex, RwLock};
+use crate::sync::{AtomicUsize, Mutex, RwLock};
 use crate::tally::Tally;
 use crate::{Error, Stats};
 
@@ -131,7 +131,7 @@ pub(crate) struct Part<K, V, P> {
     shard: RwLock<Shard<K, V, P>>,
     /// Computations that are under way.
     flights: Mutex<Vec<Listed<K, V>>>,
-    /// How many: an insertion need not lock what is empty.
+    /// How many: an insertion need not lock the list when it is empty.
     flying: AtomicUsize,
     tags: Mutex<TagTally>,
     expirations: Counter,
@@ -224,9 +224,17 @@ impl<K: Eq, V, P: Policy, S: Hashing<K>> Cache<K, V, P, S> {
     pub fn insert_with(&self, key: K, value: V, options: &EntryOptions<'_>) {
         let entry = self.entry(key, value, options);
         let part = self.part(entry.hash);
+        let mut shard = part.shard.write();
         // A computation that began before must not overwrite this when it ends.
-        part.ground(&entry.key);
-        let displaced = self.enter(entry);
+        let displaced = if part.is_flying() {
+            drop(shard);
+            part.ground(&entry.key);
+            self.enter(entry)
+        } else {
+            let displaced = shard.insert(entry);
+            drop(shard);
+            displaced
+        };
         self.let_go(displaced);
     }
 
@@ -234,8 +242,15 @@ impl<K: Eq, V, P: Policy, S: Hashing<K>> Cache<K, V, P, S> {
     pub fn remove(&self, key: &K) -> Option<V> {
         let hash = self.hashing.bits(key);
         let part = self.part(hash);
-        part.ground(key);
-        let removed = part.shard.write().remove(hash, key)?;
+        let mut shard = part.shard.write();
+        if part.is_flying() {
+            drop(shard);
+            part.ground(key);
+            shard = part.shard.write();
+        }
+        let removed = shard.remove(hash, key);
+        drop(shard);
+        let removed = removed?;
         part.removals.add(1);
         self.tell(&removed, Cause::Removed);
         (!is_over(&removed, self.now())).then_some(removed.value)
@@ -483,9 +498,17 @@ impl<K, V, P> Part<K, V, P> {
     pub(crate) fn with_flights<R>(&self, change: impl FnOnce(&mut Vec<Listed<K, V>>) -> R) -> R {
         let mut flights = self.flights.lock();
         let result = change(&mut flights);
-        // Relaxed: see `ground`.
+        // Relaxed: see `is_flying`.
         self.flying.store(flights.len(), Ordering::Relaxed);
         result
+    }
+
+    /// Whether anything is being computed, as far as it matters to a caller who holds the shard's lock for writing.
+    ///
+    /// Relaxed, because that lock orders it: who computes looks into the shard after boarding. If that was before our turn with the lock,
+    /// its number is seen here; if it is after, what we do is seen there, and computed from.
+    fn is_flying(&self) -> bool {
+        self.flying.load(Ordering::Relaxed) > 0
     }
 
     /// Keeps a computation of this key from putting its value in when it ends.
@@ -493,11 +516,7 @@ impl<K, V, P> Part<K, V, P> {
     where
         K: Eq,
     {
-        // Relaxed, and pairs with nothing: a computation that began before this, in a way that anybody can tell, is seen. One that begins
-        // just now may as well have begun a moment later.
-        if self.flying.load(Ordering::Relaxed) > 0 {
-            self.with_flights(|flights| flights.retain(|listed| listed.key != *key));
-        }
+        self.with_flights(|flights| flights.retain(|listed| listed.key != *key));
     }
 }
 

@@ -3,7 +3,11 @@
 
 #[cfg(not(greenwave_loom))]
 pub(crate) use parking_lot::{Mutex, RwLock};
+#[cfg(not(greenwave_loom))]
+pub(crate) use std::sync::atomic::AtomicUsize;
 
+#[cfg(greenwave_loom)]
+pub(crate) use loom::sync::atomic::AtomicUsize;
 #[cfg(greenwave_loom)]
 pub(crate) use modelled::{Mutex, RwLock};
 
