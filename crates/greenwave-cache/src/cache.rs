@@ -226,16 +226,15 @@ impl<K: Eq, V, P: Policy, S: Hashing<K>> Cache<K, V, P, S> {
         let part = self.part(entry.hash);
         let mut shard = part.shard.write();
         // A computation that began before must not overwrite this when it ends.
-        let displaced = if part.is_flying() {
+        if part.is_flying() {
             drop(shard);
             part.ground(&entry.key);
-            self.enter(entry)
-        } else {
-            let displaced = shard.insert(entry);
-            drop(shard);
-            displaced
-        };
-        self.let_go(displaced);
+            shard = part.shard.write();
+        }
+        let mut displaced = Displaced::NOTHING;
+        shard.insert(entry, &mut displaced);
+        drop(shard);
+        self.let_go(&displaced);
     }
 
     /// Takes `key` out, and says what it was.
@@ -349,11 +348,15 @@ impl<K: Eq, V, P: Policy, S: Hashing<K>> Cache<K, V, P, S> {
             let mut shard = part.shard.write();
             let enter = |entry: Entry<K, V>| {
                 let is_new = shard.find(entry.hash, &entry.key).is_none();
-                is_new.then(|| shard.insert(entry))
+                is_new.then(|| {
+                    let mut displaced = Displaced::NOTHING;
+                    shard.insert(entry, &mut displaced);
+                    displaced
+                })
             };
             let displaced: Vec<_> = entries.into_iter().filter_map(enter).collect();
             drop(shard);
-            displaced.into_iter().for_each(|displaced| self.let_go(displaced));
+            displaced.iter().for_each(|displaced| self.let_go(displaced));
         }
     }
 
@@ -423,10 +426,13 @@ impl<K: Eq, V, P: Policy, S: Hashing<K>> Cache<K, V, P, S> {
 
     /// Puts an entry in. What it displaces is to be let go outside of all locks.
     pub(crate) fn enter(&self, entry: Entry<K, V>) -> Displaced<K, V> {
-        self.part(entry.hash).shard.write().insert(entry)
+        let mut displaced = Displaced::NOTHING;
+        self.part(entry.hash).shard.write().insert(entry, &mut displaced);
+        displaced
     }
 
-    pub(crate) fn let_go(&self, displaced: Displaced<K, V>) {
+    /// Tells the listener of what went; the values go when the caller drops them.
+    pub(crate) fn let_go(&self, displaced: &Displaced<K, V>) {
         let Displaced { replaced, evicted } = displaced;
         replaced.iter().for_each(|entry| self.tell(entry, Cause::Replaced));
         evicted.iter().for_each(|entry| self.tell(entry, Cause::Evicted));

@@ -118,7 +118,7 @@ impl<K: Eq + Clone, V: Clone, P: Policy, S: Hashing<K>> Cache<K, V, P, S> {
             flights.swap_remove(seat.position(flights)?);
             Some(self.enter(entry))
         });
-        displaced.into_iter().for_each(|displaced| self.let_go(displaced));
+        displaced.iter().for_each(|displaced| self.let_go(displaced));
     }
 }
 

@@ -107,9 +107,13 @@ pub(crate) struct Evicted<T> {
     more: Vec<T>,
 }
 
-impl<T> Evicted<T> {
-    const NONE: Self = Self { first: None, more: Vec::new() };
+impl<K, V> Displaced<K, V> {
+    pub(crate) const NOTHING: Self =
+        Self { replaced: None, evicted: Evicted { first: None, more: Vec::new() } };
+}
 
+impl<T> Evicted<T> {
+    #[inline]
     fn push(&mut self, entry: T) {
         match &self.first {
             None => self.first = Some(entry),
@@ -119,10 +123,6 @@ impl<T> Evicted<T> {
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
         self.first.iter().chain(&self.more)
-    }
-
-    fn len(&self) -> u64 {
-        u64::from(self.first.is_some()) + self.more.len() as u64
     }
 }
 
@@ -174,37 +174,32 @@ impl<K: Eq, V, P: Policy> Shard<K, V, P> {
         self.policy.hit(slot);
     }
 
-    /// Puts an entry in, and lets others go until it fits. One that never fits is evicted itself.
-    pub(crate) fn insert(&mut self, entry: Entry<K, V>) -> Displaced<K, V> {
-        let displaced = self.make_place_and_put(entry);
+    /// Puts an entry in, and lets others go until it fits. One that never fits is evicted itself. What has to go is added to `displaced`:
+    /// returned, it would be copied at every step of the way.
+    #[inline]
+    pub(crate) fn insert(&mut self, entry: Entry<K, V>, displaced: &mut Displaced<K, V>) {
         self.insertions += 1;
-        self.evictions += displaced.evicted.len();
-        displaced
-    }
-
-    fn make_place_and_put(&mut self, entry: Entry<K, V>) -> Displaced<K, V> {
-        let mut evicted = Evicted::NONE;
         let found = self.find(entry.hash, &entry.key).map(|(slot, _)| slot);
         let weight = u64::from(entry.weight);
         if weight > self.weight_max || self.entries_max == 0 {
-            evicted.push(entry);
-            return Displaced { replaced: found.map(|slot| self.remove_slot(slot)), evicted };
+            displaced.replaced = found.map(|slot| self.remove_slot(slot));
+            self.evictions += 1;
+            return displaced.evicted.push(entry);
         }
-        // What may cost more or less than before is new to the policy. Otherwise the key keeps its standing.
-        let is_same = |slot: u32| self.entry(slot).candidate() == entry.candidate();
-        let replaced = match found {
-            Some(slot) if is_same(slot) => {
-                return Displaced { replaced: Some(self.swap(slot, entry)), evicted };
+        if let Some(slot) = found {
+            // What may cost more or less than before is new to the policy. Otherwise the key keeps its standing.
+            if self.entry(slot).candidate() == entry.candidate() {
+                displaced.replaced = Some(self.swap(slot, entry));
+                return;
             }
-            Some(slot) => Some(self.remove_slot(slot)),
-            None => None,
-        };
+            displaced.replaced = Some(self.remove_slot(slot));
+        }
         while self.table.len() >= self.entries_max || self.weight + weight > self.weight_max {
             let victim = self.policy.victim().expect("a shard that is full holds something");
-            evicted.push(self.take(victim));
+            self.evictions += 1;
+            displaced.evicted.push(self.take(victim));
         }
         self.place(entry);
-        Displaced { replaced, evicted }
     }
 
     /// Takes the entry of a key out.
@@ -246,6 +241,7 @@ impl<K: Eq, V, P: Policy> Shard<K, V, P> {
         self.slots[slot as usize].as_ref().expect("tables name slots in use")
     }
 
+    #[inline]
     fn place(&mut self, entry: Entry<K, V>) {
         let (hash, candidate) = (entry.hash, entry.candidate());
         self.weight += u64::from(entry.weight);
@@ -273,6 +269,7 @@ impl<K: Eq, V, P: Policy> Shard<K, V, P> {
     }
 
     /// Empties a slot that the policy has forgotten.
+    #[inline]
     fn take(&mut self, slot: u32) -> Entry<K, V> {
         let entry = self.slots[slot as usize].take().expect("tables name slots in use");
         let found = self.table.find_entry(entry.hash, |other| *other == slot);
