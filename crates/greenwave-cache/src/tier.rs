@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::backend::Backend;
@@ -247,8 +248,17 @@ impl Layer {
         }
     }
 
+    /// All keys, none if it cannot list them.
+    pub(crate) async fn list(&self) -> Vec<Key> {
+        let backend = &self.seat.tier.backend;
+        if !backend.capabilities().list {
+            return Vec::new();
+        }
+        self.seat.call("list", backend.list()).await.unwrap_or_default()
+    }
+
     /// Waits until all writes that are to be done later are done.
-    async fn drained(&self) {
+    pub(crate) async fn drained(&self) {
         let Some(queue) = self.queue.get() else { return };
         let (done, drained) = oneshot::channel();
         if queue.send(Job::Flush(done)).await.is_ok() {
@@ -269,9 +279,12 @@ impl Layer {
     }
 
     fn enqueue(&self, queue: &mpsc::Sender<Job>, job: Job) -> Result<(), BoxError> {
-        let refused = |_| {
+        let refused = |refused| {
             self.counters().dropped.add(1);
-            "too many writes wait already".into()
+            match refused {
+                TrySendError::Full(_) => "too many writes wait already".into(),
+                TrySendError::Closed(_) => "whoever writes later ended with its runtime".into(),
+            }
         };
         queue.try_send(job).map_err(refused)
     }

@@ -257,6 +257,12 @@ impl Tiered {
                 // The result is there, and its caller gets it. A tier that failed was warned about; one that did not take it was not.
                 tracing::warn!(%key, %error, "a computed record is not kept everywhere");
             }
+            if lease.is_some() {
+                // Whoever has the lease next looks before computing, and is to find it.
+                for layer in self.writable() {
+                    layer.drained().await;
+                }
+            }
             self.landings.add(1);
             Ok(record)
         };
@@ -304,8 +310,8 @@ impl Tiered {
     /// returns how many entries there were, in all tiers together. Others forget what is old in time.
     pub async fn clear(&self) -> usize {
         let mut cleared = 0;
-        for layer in self.writable().filter(|layer| layer.tier().backend.capabilities().list) {
-            let keys = layer.tier().backend.list().await.unwrap_or_default();
+        for layer in self.writable() {
+            let keys = layer.list().await;
             for key in &keys {
                 layer.remove(key).await;
             }
@@ -516,6 +522,7 @@ impl Inner {
 }
 
 impl Foretold {
+    /// Those that were asked for left the set but not the order; they only make the memory a little shorter.
     fn remember(&mut self, key: Key) {
         if self.keys.insert(key) {
             self.order.push_back(key);

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use super::{Backend, Capabilities};
 use crate::{Adaptive, BoxError, Cache, EntryOptions, Error, Identity, Key, Options, Stats, Warm};
 
-/// What an entry occupies besides its bytes: slot (136), table and order (90), the shared count of [`Bytes`], allocations' headers.
-const OVERHEAD_BYTES: u64 = 280;
+/// What an entry occupies besides its bytes: slot (88), table, links and sketch (40), the shared count of [`Bytes`], allocations' headers.
+const OVERHEAD_BYTES: u64 = 192;
 
 /// A part smaller than this would refuse results of a size that occurs.
 const PART_BYTES_MIN: u64 = 16 << 20;

@@ -69,6 +69,23 @@ async fn several_processes_compute_once() {
 }
 
 #[tokio::test]
+async fn what_is_written_later_is_there_before_the_lease_is_given_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let writes = greenwave_cache::Writes::Back { queued_max: 8 };
+    let process = || {
+        let backend =
+            Arc::new(DiskBackend::open(dir.path().join("results"), DiskOptions::default()).unwrap());
+        let leases = Arc::new(FileLeases::open(dir.path().join("leases")).unwrap());
+        let tier = Tier { writes, ..Tier::new("disk", backend) };
+        Tiered::new(vec![tier], TieredOptions { leases: Some(leases), ..TieredOptions::new(1) })
+    };
+    let (one, two) = (process(), process());
+    let computed = one.get_or_compute(&key(1), async || Ok::<_, Infallible>((record(), Keep::Stored))).await;
+    assert_eq!(computed, Ok(record()));
+    assert_eq!(two.get(&key(1)).await, Some(record()));
+}
+
+#[tokio::test]
 async fn what_is_only_shared_is_not_stored() {
     let dir = tempfile::tempdir().unwrap();
     let tiered = process(dir.path());
