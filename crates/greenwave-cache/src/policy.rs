@@ -27,6 +27,8 @@ pub use s3fifo::S3Fifo;
 /// - [`victim`](Self::victim) names a slot that is inserted and not removed, if there is one, and forgets it; it may take time in proportion
 ///   to what was inserted since, not to what is held.
 /// - No call panics, allocates per hit, or waits.
+///
+/// The suite `conformance` (feature of the same name) tests this: `policy_conformance!`.
 pub trait Policy: Debug + Send + Sync + 'static {
     /// A policy for each shard of one cache, of at most so many entries each. They may share what they learn.
     fn shards(capacities: &[usize]) -> Vec<Self>

@@ -1,11 +1,8 @@
 //! Policies: exact order for LRU, resistance to scans, what cost and change do, and the contract for all.
 
-use std::collections::HashSet;
-
 use greenwave_cache::{
     Adaptive, Cache, Candidate, CostAware, EntryOptions, Lru, Options, Policy, S3Fifo, Seeded,
 };
-use proptest::prelude::*;
 
 use crate::small;
 
@@ -119,50 +116,14 @@ fn s3_fifo_welcomes_back_what_it_let_go_too_early() {
     assert!(order.iter().position(|slot| *slot == victim) >= Some(8), "{order:?}");
 }
 
-#[derive(Debug, Clone)]
-enum Op {
-    Insert(u32, u64),
-    Hit(u32),
-    Remove(u32),
-    Victim,
-}
-
-fn op() -> impl Strategy<Value = Op> {
-    prop_oneof![
-        4 => (0..20_u32, 0..40_u64).prop_map(|(slot, hash)| Op::Insert(slot, hash)),
-        4 => (0..20_u32).prop_map(Op::Hit),
-        1 => (0..20_u32).prop_map(Op::Remove),
-        3 => Just(Op::Victim),
-    ]
-}
-
-fn keeps_the_contract<P: Policy>(ops: &[Op]) {
-    let mut policy: P = alone(20);
-    let mut held = HashSet::new();
-    for op in ops {
-        match *op {
-            Op::Insert(slot, hash) if held.insert(slot) => policy.insert(slot, hashed(hash)),
-            Op::Hit(slot) if held.contains(&slot) => policy.hit(slot),
-            Op::Remove(slot) if held.remove(&slot) => policy.remove(slot),
-            Op::Victim => match policy.victim() {
-                Some(victim) => assert!(held.remove(&victim), "slot {victim} is not held"),
-                None => assert!(held.is_empty()),
-            },
-            _ => {}
-        }
+mod keep_the_contract {
+    macro_rules! each {
+        ($($name:ident: $policy:ident),*) => {
+            $(mod $name {
+                greenwave_cache::policy_conformance!(greenwave_cache::$policy);
+            })*
+        };
     }
-    let ranked: Vec<u32> = policy.ranking().into_iter().map(|(slot, _)| slot).collect();
-    assert_eq!((ranked.len(), ranked.into_iter().collect()), (held.len(), held.clone()));
-    let rest: HashSet<u32> = std::iter::from_fn(|| policy.victim()).collect();
-    assert_eq!(rest, held);
-}
 
-proptest! {
-    #[test]
-    fn victims_are_held_and_all_come_up(ops in proptest::collection::vec(op(), 0..200)) {
-        keeps_the_contract::<Lru>(&ops);
-        keeps_the_contract::<S3Fifo>(&ops);
-        keeps_the_contract::<Adaptive>(&ops);
-        keeps_the_contract::<CostAware>(&ops);
-    }
+    each!(adaptive: Adaptive, cost_aware: CostAware, s3fifo: S3Fifo, lru: Lru);
 }
