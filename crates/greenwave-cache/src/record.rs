@@ -14,7 +14,7 @@
 //! | 24 | 8 | cost, microseconds |
 //! | 32 | | each tag: its length in 4 bytes, and its UTF-8 text |
 //! | | | payload, up to 16 or 32 bytes before the end |
-//! | end - 16 | 16 | checksum: the first bytes of BLAKE3 over the key and all bytes before |
+//! | end - 16 | 16 | checksum: the first bytes of BLAKE3 over all bytes before, and the key |
 //! | or end - 32 | 32 | seal: BLAKE3, keyed with the secret, over the same |
 //!
 //! Both cover the key, so that a record which strayed under another key does not verify. The secret's BLAKE3 key is derived from it
@@ -197,12 +197,13 @@ fn tag(rest: &mut Bytes) -> Option<String> {
 }
 
 fn checksum(key: &Key, body: &[u8]) -> [u8; CHECKSUM_BYTES] {
-    let hash = blake3::Hasher::new().update(key.as_bytes()).update(body).finalize();
+    // The key comes last: after it the hash could not take the body in large steps.
+    let hash = blake3::Hasher::new().update(body).update(key.as_bytes()).finalize();
     *hash.as_bytes().first_chunk().expect("a hash has 32 bytes")
 }
 
 fn seal(key: &Key, body: &[u8], secret: &Secret) -> blake3::Hash {
-    blake3::Hasher::new_keyed(&secret.0).update(key.as_bytes()).update(body).finalize()
+    blake3::Hasher::new_keyed(&secret.0).update(body).update(key.as_bytes()).finalize()
 }
 
 fn len_u32(len: usize) -> u32 {

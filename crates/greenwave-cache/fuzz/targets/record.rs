@@ -23,6 +23,6 @@ fuzz_target!(|input: &[u8]| {
 
 /// The body with the checksum that belongs to it.
 fn completed(key: &Key, body: &[u8]) -> Vec<u8> {
-    let hash = blake3::Hasher::new().update(key.as_bytes()).update(body).finalize();
+    let hash = blake3::Hasher::new().update(body).update(key.as_bytes()).finalize();
     [body, &hash.as_bytes()[..16]].concat()
 }

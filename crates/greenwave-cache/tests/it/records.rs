@@ -47,7 +47,7 @@ fn what_has_to_be_zero_is_zero() {
     for at in 5..8 {
         let mut body = stored[..stored.len() - 16].to_vec();
         body[at] = 2;
-        let checksum = blake3::hash(&[&key(1).as_bytes()[..], &body].concat());
+        let checksum = blake3::hash(&[&body[..], key(1).as_bytes()].concat());
         let stored = [&body, &checksum.as_bytes()[..16]].concat();
         assert_eq!(Record::decode(&key(1), &stored.into(), 3), Err(BadRecord::Damaged), "byte {at}");
     }
@@ -90,12 +90,12 @@ fn the_layout_does_not_change_unnoticed() {
         b"42 passed",
     ];
     let body = fields.concat();
-    let checksum = blake3::hash(&[&key(1).as_bytes()[..], &body].concat());
+    let checksum = blake3::hash(&[&body[..], key(1).as_bytes()].concat());
     assert_eq!(stored, [&body, &checksum.as_bytes()[..16]].concat());
     let mut body = body;
     body[5] = 1;
     let secret = blake3::derive_key("greenwave cache 2026-11 record seal", b"a secret");
-    let seal = blake3::keyed_hash(&secret, &[&key(1).as_bytes()[..], &body].concat());
+    let seal = blake3::keyed_hash(&secret, &[&body[..], key(1).as_bytes()].concat());
     let sealed = record().seal(&key(1), &Secret::new(b"a secret"));
     assert_eq!(sealed, [&body, &seal.as_bytes()[..]].concat());
 }
