@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use crate::program::{cargo, output_of, shown};
-use crate::{Result, layers, profiles, tidy};
+use crate::{Result, layers, loom, profiles, tidy};
 
 /// How a step is done.
 enum Step {
@@ -16,7 +16,7 @@ enum Step {
 use Step::{Cargo, Ours};
 
 /// What is checked, cheap things first, each with the name under which `cargo xtask` has it, or a name for cargo's.
-const STEPS: [(&str, Step); 10] = [
+const STEPS: &[(&str, Step)] = &[
     ("format", Cargo(&["fmt", "--all", "--check"])),
     ("layers", Ours(layers::layers)),
     ("tidy", Ours(tidy::tidy)),
@@ -50,6 +50,7 @@ const STEPS: [(&str, Step); 10] = [
             "--package=greenwave-storage",
         ]),
     ),
+    ("loom", Ours(loom::loom)),
     (DOC, Cargo(&["doc", "--workspace", "--no-deps"])),
     ("profiles", Ours(profiles::profiles)),
 ];

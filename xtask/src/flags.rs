@@ -13,6 +13,7 @@ Commands:
                           the tests that are repeated for hours, all or those named: kills, soaks, random edits
   fuzz [TARGET]... [--seconds=N]
                           feeds each fuzz target, or those named, for so long; 60 seconds by default
+  loom                    every interleaving of a few threads, in models of what is locked
   demo-script [--check]   makes the demonstration's script from its answers; --check only compares
   help                    prints this
 ";
@@ -28,6 +29,7 @@ pub(crate) enum Command {
     Bench { suites: Vec<String> },
     Long { runs: Vec<String>, rounds: Option<u64> },
     Fuzz { targets: Vec<String>, seconds: u64 },
+    Loom,
     DemoScript { check: bool },
 }
 
@@ -54,6 +56,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, S
         "layers" => Command::Layers,
         "tidy" => Command::Tidy,
         "profiles" => Command::Profiles,
+        "loom" => Command::Loom,
         "demo-script" => Command::DemoScript { check: has("--check") },
         "bench" => {
             let (flags, suites) = args.drain(..).partition(|arg| arg.starts_with('-'));
@@ -125,7 +128,9 @@ mod tests {
 
     #[test]
     fn the_usage_names_every_command() {
-        for name in ["ci", "layers", "tidy", "profiles", "bench", "long", "fuzz", "demo-script", "help"] {
+        for name in
+            ["ci", "layers", "tidy", "profiles", "bench", "long", "fuzz", "loom", "demo-script", "help"]
+        {
             assert!(USAGE.contains(&format!("\n  {name} ")), "{name}");
             check(name, parse([name.to_owned()]).map_err(|_| "known"));
         }

@@ -19,6 +19,14 @@ struct Run {
 /// Each test stands in `cargo test` as well, with few rounds.
 const RUNS: &[Run] = &[
     Run {
+        name: "cache-kills",
+        package: "greenwave-cache",
+        features: "",
+        tests: "crash::nothing",
+        variable: "GREENWAVE_CACHE_CRASH_ROUNDS",
+        rounds: 1_000,
+    },
+    Run {
         name: "segment-kills",
         package: "greenwave-segment",
         features: "",

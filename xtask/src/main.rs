@@ -12,6 +12,7 @@ mod flags;
 mod fuzz;
 mod layers;
 mod long;
+mod loom;
 mod metadata;
 mod profiles;
 mod program;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         Command::Bench { suites } => bench::bench(&suites),
         Command::Long { runs, rounds } => long::long(&runs, rounds),
         Command::Fuzz { targets, seconds } => fuzz::fuzz(&targets, seconds),
+        Command::Loom => loom::loom(),
         Command::DemoScript { check } => script::demo_script(check),
     };
     match result {

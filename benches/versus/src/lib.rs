@@ -7,3 +7,4 @@
 pub mod scheduler;
 #[cfg(feature = "storage")]
 pub mod storage;
+pub mod traces;

@@ -11,7 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use greenwave_cache::{
-    Access, Backend, BoxError, Capabilities, Key, KeyBuilder, Record, Tier, Tiered, TieredOptions,
+    Backend, BoxError, Capabilities, Key, KeyBuilder, Record, Tier, Tiered, TieredOptions,
 };
 
 #[derive(Debug)]
@@ -80,12 +80,12 @@ impl Backend for LooseFiles {
 async fn main() -> Result<(), BoxError> {
     let dir = tempfile::tempdir()?;
     let backend = Arc::new(LooseFiles(dir.path().into()));
-    let tier = Tier { name: "files".into(), backend, access: Access::ReadWrite };
+    let tier = Tier::new("files", backend);
     let results = Tiered::new(vec![tier], TieredOptions::new(1));
     let key = KeyBuilder::new("example", 1).text("what the result depends on").finish();
     let record =
         Record { schema: 1, created_ms: 0, cost: Duration::from_secs(3), tags: vec![], payload: "ok".into() };
-    results.put(&key, &record).await;
+    results.put(&key, &record).await?;
     println!(
         "{:?}, which saved {:?}",
         results.get(&key).await.map(|record| record.payload),

@@ -2,7 +2,13 @@
 
 #[cfg(feature = "disk")]
 mod disk;
+#[cfg(feature = "memcached")]
+mod memcached;
 mod memory;
+#[cfg(feature = "redis")]
+mod redis;
+#[cfg(any(feature = "redis", feature = "memcached"))]
+mod remote;
 
 use std::fmt::Debug;
 use std::time::Duration;
@@ -12,7 +18,13 @@ use bytes::Bytes;
 
 #[cfg(feature = "disk")]
 pub use disk::{DiskBackend, DiskOptions};
+#[cfg(feature = "memcached")]
+pub use memcached::MemcachedBackend;
 pub use memory::MemoryBackend;
+#[cfg(feature = "redis")]
+pub use redis::{RedisBackend, RedisLeases};
+#[cfg(any(feature = "redis", feature = "memcached"))]
+pub use remote::RemoteOptions;
 
 use crate::{BoxError, Key};
 

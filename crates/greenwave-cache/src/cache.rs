@@ -5,14 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use parking_lot::{Mutex, RwLock};
 use tokio::time::Instant;
 
 use crate::hashing::{Hashing, Seeded};
 use crate::load::Listed;
-use crate::policy::{Lru, Policy};
-use crate::shard::{Displaced, Entry, NEVER, Shard};
-use crate::stats::Counter;
+use crate::policy::{Adaptive, Policy};
+use crate::shard::{Deadline, Displaced, Entry, Extra, NEVER, Shard};
+use crate::stats::{Counter, TagStats, TagTally};
+use crate::sync::{AtomicUsize, Mutex, RwLock};
+use crate::tally::Tally;
 use crate::{Error, Stats};
 
 /// Says what an entry weighs, in any unit: bytes, mostly. Called once per insertion.
@@ -33,9 +34,9 @@ pub struct Options<K, V> {
     pub entries_max: usize,
     /// Most weight held, which needs a [`weigher`](Self::weigher). An entry heavier than one shard's part is not kept.
     pub weight_max: Option<u64>,
-    /// What an entry weighs; without it, nothing.
+    /// What an entry weighs, at most 4 294 967 295; without it, nothing.
     pub weigher: Option<Weigher<K, V>>,
-    /// How long an entry lives, unless it says otherwise itself.
+    /// How long an entry lives, unless it says otherwise itself; rounded up to a tenth of a second.
     pub ttl: Option<Duration>,
     /// How long an entry lives unread, unless it says otherwise itself.
     pub tti: Option<Duration>,
@@ -78,6 +79,21 @@ pub struct EntryOptions<'a> {
     pub tti: Option<Duration>,
     /// What it can be invalidated by: a feature, a file.
     pub tags: &'a [&'a str],
+    /// How long it took to make, which every hit saves. `get_or_compute` measures it if it is `None`.
+    pub cost: Option<Duration>,
+    /// How often it was read before, in another life of the cache: see [`Cache::hottest`].
+    pub heat: u8,
+}
+
+/// An entry to [`warm`](Cache::warm) a cache with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Warm<K, V> {
+    /// Its key.
+    pub key: K,
+    /// Its value.
+    pub value: V,
+    /// How often it was read lately, as [`hottest`](Cache::hottest) has it.
+    pub heat: u8,
 }
 
 /// Why an entry left.
@@ -99,13 +115,14 @@ pub enum Cause {
 /// outside of it. Times follow tokio's clock, so a test that pauses it decides what time it is.
 ///
 /// `P` decides what is evicted; `S` spreads the keys, [`Identity`](crate::Identity) being the right one for [`Key`](crate::Key)s.
-pub struct Cache<K, V, P = Lru, S = Seeded> {
+pub struct Cache<K, V, P = Adaptive, S = Seeded> {
     pub(crate) shards: Box<[Part<K, V, P>]>,
     pub(crate) hashing: S,
     options: Options<K, V>,
     start: Instant,
     /// Whether any entry ever had a limited life: the clock costs more than the rest of a read.
     timed: AtomicBool,
+    tally: Tally,
 }
 
 /// A shard with its lock and counters, on cache lines of its own.
@@ -113,11 +130,10 @@ pub struct Cache<K, V, P = Lru, S = Seeded> {
 pub(crate) struct Part<K, V, P> {
     shard: RwLock<Shard<K, V, P>>,
     /// Computations that are under way.
-    pub(crate) flights: Mutex<Vec<Listed<K, V>>>,
-    hits: Counter,
-    misses: Counter,
-    insertions: Counter,
-    evictions: Counter,
+    flights: Mutex<Vec<Listed<K, V>>>,
+    /// How many: an insertion need not lock the list when it is empty.
+    flying: AtomicUsize,
+    tags: Mutex<TagTally>,
     expirations: Counter,
     removals: Counter,
 }
@@ -147,10 +163,13 @@ impl<K: Eq, V, P: Policy, S: Hashing<K> + Default> Cache<K, V, P, S> {
         // Rounded so that the parts never add up to more than the whole.
         let share =
             |index: usize| options.entries_max / shards + usize::from(index < options.entries_max % shards);
+        let capacities: Vec<usize> = (0..shards).map(share).collect();
         let weight_max = options.weight_max.map_or(u64::MAX, |max| max / shards as u64);
-        let parts = (0..shards).map(|index| Part::new(share(index), weight_max)).collect();
+        let part = |(policy, capacity)| Part::new(policy, capacity, weight_max);
+        let parts = P::shards(&capacities).into_iter().zip(capacities).map(part).collect();
         let timed = AtomicBool::new(options.ttl.is_some() || options.tti.is_some());
-        Ok(Self { shards: parts, hashing: S::default(), options, start: Instant::now(), timed })
+        let (hashing, start, tally) = (S::default(), Instant::now(), Tally::new());
+        Ok(Self { shards: parts, hashing, options, start, timed, tally })
     }
 }
 
@@ -167,9 +186,24 @@ impl<K: Eq, V, P: Policy, S: Hashing<K>> Cache<K, V, P, S> {
     pub fn get_with<R>(&self, key: &K, read: impl FnOnce(&V) -> R) -> Option<R> {
         let hash = self.hashing.bits(key);
         let part = self.part(hash);
-        let found = self.look(part, hash, key, read);
-        let counter = if found.is_some() { &part.hits } else { &part.misses };
-        counter.add(1);
+        let found = self.look(part, hash, key, |entry| (read(&entry.value), entry.cost_us()));
+        match &found {
+            Some((_, saved_us)) => self.tally.hit(*saved_us),
+            None => self.tally.miss(),
+        }
+        Some(found?.0)
+    }
+
+    /// A copy of the value of `key`, the read counted for each of these tags, which is what [`tag_stats`](Self::tag_stats) shows. Takes a
+    /// lock for that, which [`get`](Self::get) does not.
+    pub fn get_tagged(&self, key: &K, tags: &[&str]) -> Option<V>
+    where
+        V: Clone,
+    {
+        let found = self.get(key);
+        if !tags.is_empty() {
+            self.part(self.hashing.bits(key)).tags.lock().add(tags, found.is_some());
+        }
         found
     }
 
@@ -177,7 +211,8 @@ impl<K: Eq, V, P: Policy, S: Hashing<K>> Cache<K, V, P, S> {
     pub fn contains(&self, key: &K) -> bool {
         let hash = self.hashing.bits(key);
         let shard = self.part(hash).shard.read();
-        shard.find(hash, key).is_some_and(|(_, entry)| !entry.is_expired(self.now()))
+        let now = self.now();
+        shard.find(hash, key).is_some_and(|(_, entry)| !is_over(entry, now))
     }
 
     /// Sets `key` to `value`.
@@ -189,21 +224,35 @@ impl<K: Eq, V, P: Policy, S: Hashing<K>> Cache<K, V, P, S> {
     pub fn insert_with(&self, key: K, value: V, options: &EntryOptions<'_>) {
         let entry = self.entry(key, value, options);
         let part = self.part(entry.hash);
+        let mut shard = part.shard.write();
         // A computation that began before must not overwrite this when it ends.
-        part.flights.lock().retain(|listed| listed.key != entry.key);
-        let displaced = self.enter(entry);
-        self.let_go(displaced);
+        if part.is_flying() {
+            drop(shard);
+            part.ground(&entry.key);
+            shard = part.shard.write();
+        }
+        let mut displaced = Displaced::NOTHING;
+        shard.insert(entry, &mut displaced);
+        drop(shard);
+        self.let_go(&displaced);
     }
 
     /// Takes `key` out, and says what it was.
     pub fn remove(&self, key: &K) -> Option<V> {
         let hash = self.hashing.bits(key);
         let part = self.part(hash);
-        part.flights.lock().retain(|listed| listed.key != *key);
-        let removed = part.shard.write().remove(hash, key)?;
+        let mut shard = part.shard.write();
+        if part.is_flying() {
+            drop(shard);
+            part.ground(key);
+            shard = part.shard.write();
+        }
+        let removed = shard.remove(hash, key);
+        drop(shard);
+        let removed = removed?;
         part.removals.add(1);
         self.tell(&removed, Cause::Removed);
-        (!removed.is_expired(self.now())).then_some(removed.value)
+        (!is_over(&removed, self.now())).then_some(removed.value)
     }
 
     /// Takes out every entry with this tag; returns how many. The time it takes is in proportion to that.
@@ -220,7 +269,7 @@ impl<K: Eq, V, P: Policy, S: Hashing<K>> Cache<K, V, P, S> {
     pub fn purge_expired(&self) -> usize {
         let now = self.now();
         let purge = |part: &Part<K, V, P>| {
-            let expired = part.shard.write().remove_where(|entry| entry.is_expired(now));
+            let expired = part.shard.write().remove_where(|entry| is_over(entry, now));
             part.expirations.add(expired.len() as u64);
             expired.iter().for_each(|entry| self.tell(entry, Cause::Expired));
             expired.len()
@@ -247,27 +296,91 @@ impl<K: Eq, V, P: Policy, S: Hashing<K>> Cache<K, V, P, S> {
         let mut keys = Vec::with_capacity(self.len());
         for part in &self.shards {
             let shard = part.shard.read();
-            keys.extend(shard.iter().filter(|entry| !entry.is_expired(now)).map(|entry| entry.key.clone()));
+            keys.extend(shard.iter().filter(|entry| !is_over(entry, now)).map(|entry| entry.key.clone()));
         }
         keys
     }
 
+    /// Copies of all entries that are not too old, in no order; each shard's at one instant, which is when the iterator comes to it.
+    pub fn iter(&self) -> impl Iterator<Item = (K, V)>
+    where
+        K: Clone,
+        V: Clone,
+    {
+        self.shards.iter().flat_map(|part| {
+            let (now, shard) = (self.now(), part.shard.read());
+            let held = shard.iter().filter(|entry| !is_over(entry, now));
+            held.map(|entry| (entry.key.clone(), entry.value.clone())).collect::<Vec<_>>()
+        })
+    }
+
+    /// Copies of the at most so many entries that the policy would keep longest, the best last: what to [`warm`](Self::warm) another cache
+    /// with, after a restart say.
+    pub fn hottest(&self, entries_max: usize) -> Vec<Warm<K, V>>
+    where
+        K: Clone,
+        V: Clone,
+    {
+        let now = self.now();
+        let mut ranked: Vec<(usize, Warm<K, V>)> = Vec::new();
+        for part in &self.shards {
+            let shard = part.shard.read();
+            // Shards are about equal: what has so many better than it in its own has as many shares of that in all.
+            let better = (0..shard.len()).rev();
+            let kept = shard.ranking().zip(better).filter(|((entry, _), _)| !is_over(entry, now));
+            ranked.extend(kept.map(|((entry, heat), better)| {
+                (better, Warm { key: entry.key.clone(), value: entry.value.clone(), heat })
+            }));
+        }
+        ranked.sort_by_key(|(better, warm)| (warm.heat, std::cmp::Reverse(*better)));
+        let surplus = ranked.len().saturating_sub(entries_max);
+        ranked.into_iter().skip(surplus).map(|(_, warm)| warm).collect()
+    }
+
+    /// Puts many entries in at once, each shard locked once. What is there already is newer, and stays.
+    pub fn warm(&self, entries: impl IntoIterator<Item = Warm<K, V>>) {
+        let mut parts: Vec<Vec<Entry<K, V>>> = self.shards.iter().map(|_| Vec::new()).collect();
+        for Warm { key, value, heat } in entries {
+            let entry = self.entry(key, value, &EntryOptions { heat, ..EntryOptions::default() });
+            parts[self.part_number(entry.hash)].push(entry);
+        }
+        for (part, entries) in self.shards.iter().zip(parts) {
+            let mut shard = part.shard.write();
+            let enter = |entry: Entry<K, V>| {
+                let is_new = shard.find(entry.hash, &entry.key).is_none();
+                is_new.then(|| {
+                    let mut displaced = Displaced::NOTHING;
+                    shard.insert(entry, &mut displaced);
+                    displaced
+                })
+            };
+            let displaced: Vec<_> = entries.into_iter().filter_map(enter).collect();
+            drop(shard);
+            displaced.iter().for_each(|displaced| self.let_go(displaced));
+        }
+    }
+
     /// What the cache holds and has done.
     pub fn stats(&self) -> Stats {
-        let mut stats = Stats::default();
+        let mut stats = Stats::of(self.tally.reads());
         for part in &self.shards {
             let shard = part.shard.read();
             stats.entries += shard.len() as u64;
             stats.weight += shard.weight;
+            stats.insertions += shard.insertions;
+            stats.evictions += shard.evictions;
             drop(shard);
-            stats.hits += part.hits.get();
-            stats.misses += part.misses.get();
-            stats.insertions += part.insertions.get();
-            stats.evictions += part.evictions.get();
             stats.expirations += part.expirations.get();
             stats.removals += part.removals.get();
         }
         stats
+    }
+
+    /// Reads by tag: those made with [`get_tagged`](Self::get_tagged), or by `get_or_compute_with` with tags. In the order of tags.
+    pub fn tag_stats(&self) -> Vec<TagStats> {
+        let mut sum = TagTally::default();
+        self.shards.iter().for_each(|part| sum.merge(&part.tags.lock()));
+        sum.into_stats()
     }
 
     /// The value of `key`, counted as nothing.
@@ -276,13 +389,16 @@ impl<K: Eq, V, P: Policy, S: Hashing<K>> Cache<K, V, P, S> {
         V: Clone,
     {
         let hash = self.hashing.bits(key);
-        self.look(self.part(hash), hash, key, V::clone)
+        self.look(self.part(hash), hash, key, |entry| entry.value.clone())
     }
 
     pub(crate) fn part(&self, hash: u64) -> &Part<K, V, P> {
+        &self.shards[self.part_number(hash)]
+    }
+
+    fn part_number(&self, hash: u64) -> usize {
         // Other bits than the table's, which are the lowest and the highest seven.
-        let shard = (hash >> 40) as usize & (self.shards.len() - 1);
-        &self.shards[shard]
+        (hash >> 40) as usize & (self.shards.len() - 1)
     }
 
     pub(crate) fn entry(&self, key: K, value: V, options: &EntryOptions<'_>) -> Entry<K, V> {
@@ -292,51 +408,57 @@ impl<K: Eq, V, P: Policy, S: Hashing<K>> Cache<K, V, P, S> {
             // Relaxed: a reader that does not see it yet could as well have come before the insertion.
             self.timed.store(true, Ordering::Relaxed);
         }
-        let now = self.now();
-        let mut tags: Vec<Arc<str>> = options.tags.iter().map(|tag| Arc::from(*tag)).collect();
-        tags.sort_unstable();
-        tags.dedup();
+        let now = self.now().unwrap_or(0);
         Entry {
             hash: self.hashing.bits(&key),
-            weight: self.options.weigher.as_ref().map_or(0, |weigh| weigh(&key, &value)),
-            expires_at: ttl.map_or(NEVER, |ttl| now.saturating_add(millis(ttl))),
-            idle_ms: tti.map_or(NEVER, millis),
-            read_at: AtomicU64::new(now),
-            tags: tags.into(),
+            weight: self.weigh(&key, &value),
+            expires_at: ttl.map_or(Deadline::NEVER, |ttl| Deadline::after(now, millis(ttl))),
+            extra: options.extra(tti, now),
             key,
             value,
         }
     }
 
+    fn weigh(&self, key: &K, value: &V) -> u32 {
+        let weight = self.options.weigher.as_ref().map_or(0, |weigh| weigh(key, value));
+        u32::try_from(weight).unwrap_or(u32::MAX)
+    }
+
     /// Puts an entry in. What it displaces is to be let go outside of all locks.
     pub(crate) fn enter(&self, entry: Entry<K, V>) -> Displaced<K, V> {
-        let part = self.part(entry.hash);
-        part.insertions.add(1);
-        let displaced = part.shard.write().insert(entry);
-        part.evictions.add(displaced.evicted.len() as u64);
+        let mut displaced = Displaced::NOTHING;
+        self.part(entry.hash).shard.write().insert(entry, &mut displaced);
         displaced
     }
 
-    pub(crate) fn let_go(&self, displaced: Displaced<K, V>) {
+    /// Tells the listener of what went; the values go when the caller drops them.
+    pub(crate) fn let_go(&self, displaced: &Displaced<K, V>) {
         let Displaced { replaced, evicted } = displaced;
         replaced.iter().for_each(|entry| self.tell(entry, Cause::Replaced));
         evicted.iter().for_each(|entry| self.tell(entry, Cause::Evicted));
     }
 
-    fn look<R>(&self, part: &Part<K, V, P>, hash: u64, key: &K, read: impl FnOnce(&V) -> R) -> Option<R> {
+    #[inline]
+    fn look<R>(
+        &self,
+        part: &Part<K, V, P>,
+        hash: u64,
+        key: &K,
+        read: impl FnOnce(&Entry<K, V>) -> R,
+    ) -> Option<R> {
         let now = self.now();
         let shard = part.shard.read();
         let (slot, entry) = shard.find(hash, key)?;
-        if entry.is_expired(now) {
-            drop(shard);
-            self.expire(part, hash, key, now);
-            return None;
-        }
-        if entry.idle_ms != NEVER {
-            entry.read_at.store(now, Ordering::Relaxed);
+        if let Some(now) = now {
+            if entry.is_expired(now) {
+                drop(shard);
+                self.expire(part, hash, key, now);
+                return None;
+            }
+            entry.read_at(now);
         }
         shard.hit(slot);
-        Some(read(&entry.value))
+        Some(read(entry))
     }
 
     fn expire(&self, part: &Part<K, V, P>, hash: u64, key: &K, now: u64) {
@@ -354,7 +476,7 @@ impl<K: Eq, V, P: Policy, S: Hashing<K>> Cache<K, V, P, S> {
     fn invalidate(&self, remove: impl Fn(&mut Shard<K, V, P>) -> Vec<Entry<K, V>>) -> usize {
         let one = |part: &Part<K, V, P>| {
             // What is being computed now may rest on what is invalid.
-            let grounded = std::mem::take(&mut *part.flights.lock());
+            let grounded = part.with_flights(std::mem::take);
             let removed = remove(&mut part.shard.write());
             drop(grounded);
             part.removals.add(removed.len() as u64);
@@ -370,9 +492,37 @@ impl<K: Eq, V, P: Policy, S: Hashing<K>> Cache<K, V, P, S> {
         }
     }
 
-    /// Milliseconds since the cache was made, or 0 while nothing depends on it.
-    fn now(&self) -> u64 {
-        if self.timed.load(Ordering::Relaxed) { millis(self.start.elapsed()) } else { 0 }
+    /// Milliseconds since the cache was made, or nothing while nothing depends on it.
+    #[inline]
+    fn now(&self) -> Option<u64> {
+        self.timed.load(Ordering::Relaxed).then(|| millis(self.start.elapsed()))
+    }
+}
+
+impl<K, V, P> Part<K, V, P> {
+    /// Looks at the computations under way, or changes them.
+    pub(crate) fn with_flights<R>(&self, change: impl FnOnce(&mut Vec<Listed<K, V>>) -> R) -> R {
+        let mut flights = self.flights.lock();
+        let result = change(&mut flights);
+        // Relaxed: see `is_flying`.
+        self.flying.store(flights.len(), Ordering::Relaxed);
+        result
+    }
+
+    /// Whether anything is being computed, as far as it matters to a caller who holds the shard's lock for writing.
+    ///
+    /// Relaxed, because that lock orders it: who computes looks into the shard after boarding. If that was before our turn with the lock,
+    /// its number is seen here; if it is after, what we do is seen there, and computed from.
+    fn is_flying(&self) -> bool {
+        self.flying.load(Ordering::Relaxed) > 0
+    }
+
+    /// Keeps a computation of this key from putting its value in when it ends.
+    fn ground(&self, key: &K)
+    where
+        K: Eq,
+    {
+        self.with_flights(|flights| flights.retain(|listed| listed.key != *key));
     }
 }
 
@@ -380,14 +530,12 @@ impl<K, V, P: Policy> Part<K, V, P>
 where
     K: Eq,
 {
-    fn new(entries_max: usize, weight_max: u64) -> Self {
+    fn new(policy: P, entries_max: usize, weight_max: u64) -> Self {
         Self {
-            shard: RwLock::new(Shard::new(entries_max, weight_max)),
+            shard: RwLock::new(Shard::new(policy, entries_max, weight_max)),
             flights: Mutex::default(),
-            hits: Counter::default(),
-            misses: Counter::default(),
-            insertions: Counter::default(),
-            evictions: Counter::default(),
+            flying: AtomicUsize::new(0),
+            tags: Mutex::default(),
             expirations: Counter::default(),
             removals: Counter::default(),
         }
@@ -426,6 +574,30 @@ impl<K, V, P, S> fmt::Debug for Cache<K, V, P, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Cache").field("options", &self.options).finish_non_exhaustive()
     }
+}
+
+impl EntryOptions<'_> {
+    fn extra(&self, tti: Option<Duration>, now: u64) -> Option<Box<Extra>> {
+        let is_usual = tti.is_none() && self.tags.is_empty() && self.cost.is_none() && self.heat == 0;
+        if is_usual {
+            return None;
+        }
+        let mut tags: Vec<Arc<str>> = self.tags.iter().map(|tag| Arc::from(*tag)).collect();
+        tags.sort_unstable();
+        tags.dedup();
+        Some(Box::new(Extra {
+            idle_ms: tti.map_or(NEVER, millis),
+            read_at: AtomicU64::new(now),
+            cost_us: self.cost.map_or(0, |cost| u64::try_from(cost.as_micros()).unwrap_or(u64::MAX)),
+            heat: self.heat,
+            tags: tags.into(),
+        }))
+    }
+}
+
+/// Whether an entry's time is up. Where nobody reads the clock, no entry's is.
+fn is_over<K, V>(entry: &Entry<K, V>, now: Option<u64>) -> bool {
+    now.is_some_and(|now| entry.is_expired(now))
 }
 
 /// Rounded up: what is to live for less than a millisecond lives for one.

@@ -1,12 +1,12 @@
-//! The promises of [`Backend`] as tests, for every backend to pass. Knows nothing of any particular one.
+//! The promises of [`Backend`] and [`Policy`] as tests, for every one of them to pass. Knows nothing of any particular one.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::{Backend, Key, KeyBuilder};
+use crate::{Backend, Candidate, Key, KeyBuilder, Policy};
 
 /// A place for the backend under test: empty when made, gone when dropped, large enough for a few hundred small values.
 pub trait Harness {
@@ -33,6 +33,27 @@ macro_rules! backend_conformance {
         $(#[test]
         fn $promise() {
             $crate::conformance::run($crate::conformance::$promise(&$harness));
+        })*
+    };
+}
+
+/// Emits one `#[test]` per promise, for a type that implements [`Policy`].
+///
+/// ```ignore
+/// mod my_policy {
+///     greenwave_cache::policy_conformance!(MyPolicy);
+/// }
+/// ```
+#[macro_export]
+macro_rules! policy_conformance {
+    ($policy:ty) => {
+        $crate::policy_conformance!(@each $policy; victims_are_held, all_come_up, the_ranking_is_complete,
+            hits_come_from_many_threads);
+    };
+    (@each $policy:ty; $($promise:ident),*) => {
+        $(#[test]
+        fn $promise() {
+            $crate::conformance::$promise::<$policy>();
         })*
     };
 }
@@ -165,4 +186,78 @@ pub async fn tasks_may_share_it(harness: &impl Harness) {
     for task in tasks {
         task.await.expect("no task fails");
     }
+}
+
+/// Slots of the policies under test.
+const SLOTS: u32 = 20;
+
+/// Drives a policy through this many steps that look random and are always the same, and tells after each which slots are held.
+fn drive<P: Policy>(steps: u64, mut check: impl FnMut(&mut P, &HashSet<u32>)) {
+    let mut policy = P::shards(&[SLOTS as usize]).pop().expect("a policy for each shard");
+    let mut held = HashSet::new();
+    for step in 0..steps {
+        let bits = u64::from_le_bytes(*key(step).as_bytes().first_chunk().expect("a key has 32 bytes"));
+        let slot = (bits >> 8) as u32 % SLOTS;
+        match bits % 8 {
+            0..=2 if held.insert(slot) => policy.insert(slot, candidate(bits >> 16)),
+            3..=5 if held.contains(&slot) => policy.hit(slot),
+            6 if held.remove(&slot) => policy.remove(slot),
+            7 => match policy.victim() {
+                Some(victim) => assert!(held.remove(&victim), "step {step}: victim {victim} is not held"),
+                None => assert!(
+                    held.is_empty(),
+                    "step {step}: {} slots are held, and none is a victim",
+                    held.len()
+                ),
+            },
+            _ => {}
+        }
+        check(&mut policy, &held);
+    }
+}
+
+fn candidate(bits: u64) -> Candidate {
+    // Few keys, so that some come back.
+    let hash = (bits % 40).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    Candidate { hash, weight: bits % 7, cost_us: bits % 1000, heat: (bits % 5) as u8 }
+}
+
+/// A victim is inserted and not removed.
+pub fn victims_are_held<P: Policy>() {
+    drive::<P>(5_000, |_, _| {});
+}
+
+/// Whatever is held is a victim some time.
+pub fn all_come_up<P: Policy>() {
+    let mut step = 0;
+    drive::<P>(5_000, |policy, held| {
+        step += 1;
+        if step == 4_999 {
+            let victims: HashSet<u32> = std::iter::from_fn(|| policy.victim()).collect();
+            assert_eq!(&victims, held);
+            // As if they had been kept, for the step that is left.
+            victims.iter().for_each(|slot| policy.insert(*slot, Candidate::default()));
+        }
+    });
+}
+
+/// The ranking has every slot that is held, once.
+pub fn the_ranking_is_complete<P: Policy>() {
+    drive::<P>(1_000, |policy, held| {
+        let ranking = policy.ranking();
+        let ranked: HashSet<u32> = ranking.iter().map(|(slot, _)| *slot).collect();
+        assert_eq!((ranking.len(), &ranked), (held.len(), held));
+    });
+}
+
+/// Hits may come at once.
+pub fn hits_come_from_many_threads<P: Policy>() {
+    let mut policy = P::shards(&[SLOTS as usize]).pop().expect("a policy for each shard");
+    (0..SLOTS).for_each(|slot| policy.insert(slot, candidate(u64::from(slot))));
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| (0..10_000).for_each(|hit| policy.hit(hit % SLOTS)));
+        }
+    });
+    assert_eq!(std::iter::from_fn(|| policy.victim()).count(), SLOTS as usize);
 }

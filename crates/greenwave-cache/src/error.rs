@@ -25,6 +25,25 @@ pub enum Error {
         /// What the backend said.
         source: BoxError,
     },
+    /// A server failed a moment ago, and was not asked.
+    #[error("{server} is left alone for {pause:?} more")]
+    Unavailable {
+        /// Which.
+        server: String,
+        /// For how long yet.
+        pause: std::time::Duration,
+    },
+    /// A value could not be written as a payload, or read from one.
+    #[cfg(feature = "serde")]
+    #[error("cannot {operation} a value as {format:?}")]
+    Format {
+        /// `read` or `write`.
+        operation: &'static str,
+        /// The format.
+        format: crate::Format,
+        /// What is wrong.
+        source: BoxError,
+    },
     /// The operation was cut off because the runtime is shutting down.
     #[error("runtime is shutting down")]
     Shutdown,

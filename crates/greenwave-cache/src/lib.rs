@@ -1,7 +1,8 @@
 //! A sharded cache in memory, and layered backends for results worth keeping longer: made for test results, good for any.
 //!
 //! Three parts that share little but the [`Key`]:
-//! - [`Cache`] holds values of any type in memory, within limits, and computes a missing one once however many ask.
+//! - [`Cache`] holds values of any type in memory, within limits, and computes a missing one once however many ask. What it lets go is
+//!   up to a [`Policy`]: [`Adaptive`] unless another is named.
 //! - [`KeyBuilder`] makes keys from everything a result depends on, and [`Record`] is a result as it is stored: with its age, its cost, and
 //!   a checksum.
 //! - A [`Backend`] keeps bytes under keys: [`MemoryBackend`], [`DiskBackend`], or one of your own. [`Tiered`] asks several in order, fills
@@ -29,30 +30,47 @@
 //! # #[cfg(feature = "disk")]
 //! # tokio::runtime::Runtime::new().unwrap().block_on(async {
 //! use std::{sync::Arc, time::Duration};
-//! use greenwave_cache::{Access, DiskBackend, DiskOptions, KeyBuilder, MemoryBackend, Record, Tier, Tiered, TieredOptions};
+//! use greenwave_cache::{DiskBackend, DiskOptions, KeyBuilder, MemoryBackend, Record, Tier, Tiered, TieredOptions};
 //!
 //! # let dir = tempfile::tempdir().unwrap();
 //! # let dir = dir.path().join("results");
-//! let memory = Tier { name: "memory".into(), backend: Arc::new(MemoryBackend::new(1000, 8 << 20)?), access: Access::ReadWrite };
-//! let disk = DiskBackend::open(dir, DiskOptions::default())?;
-//! let disk = Tier { name: "disk".into(), backend: Arc::new(disk), access: Access::ReadWrite };
+//! let memory = Tier::new("memory", Arc::new(MemoryBackend::new(1000, 8 << 20)?));
+//! let disk = Tier::new("disk", Arc::new(DiskBackend::open(dir, DiskOptions::default())?));
 //! let results = Tiered::new(vec![memory, disk], TieredOptions::new(1));
 //!
 //! let key = KeyBuilder::new("test results", 1).text("cargo test").finish();
 //! let cost = Duration::from_secs(9);
-//! results.put(&key, &Record { schema: 1, created_ms: 0, cost, tags: vec![], payload: "42 passed".into() }).await;
+//! results.put(&key, &Record { schema: 1, created_ms: 0, cost, tags: vec![], payload: "42 passed".into() }).await?;
 //! assert_eq!(results.get(&key).await.unwrap().payload, "42 passed");
 //! assert_eq!(results.stats().saved, cost);
 //! # Ok::<(), greenwave_cache::Error>(())
 //! # }).unwrap();
 //! ```
 //!
+//! # What can be set
+//!
+//! | to | see |
+//! | --- | --- |
+//! | switch it off | no tiers in [`Tiered::new`]; [`Options::entries_max`] 0 |
+//! | limit its size | [`Options::entries_max`] and [`Options::weight_max`], [`MemoryBackend::new`], `DiskOptions::disk_bytes_max` |
+//! | limit the age of what it holds | [`Options::ttl`] and [`Options::tti`], [`TieredOptions::age_max`], [`Tier::ttl_max`] |
+//! | hash keys otherwise | [`KeyBuilder::with_algorithm`] |
+//! | write values otherwise | `Format` |
+//! | keep results through a restart | `DiskBackend`, `RedisBackend`; their heat with [`Tiered::save_heat`] and [`Tiered::warm`] |
+//! | fetch what will be wanted | [`Cache::warm`], [`TieredOptions::predictor`] |
+//! | forget what a change made worthless | [`Cache::invalidate_tag`], [`Cache::invalidate_all`], [`Tiered::clear`] |
+//! | evict otherwise | a [`Policy`]: [`Adaptive`], [`CostAware`], [`S3Fifo`], [`Lru`] |
+//!
 //! # Features
 //!
 //! | feature | default | gives | costs |
 //! | --- | --- | --- | --- |
 //! | `disk` | yes | [`DiskBackend`] | compiles libzstd |
-//! | `conformance` | no | the module `conformance`: the tests that a backend has to pass | nothing else |
+//! | `redis` | no | `RedisBackend`, `RedisLeases` | compiles the crate `redis` without its defaults |
+//! | `memcached` | no | `MemcachedBackend` | compiles `async-memcached` and, with it, the crate `url` |
+//! | `serde` | no | `Format`: values as payloads, in JSON or MessagePack | compiles `serde_json` and `rmp-serde` |
+//! | `sha256` | no | `HashAlgorithm::Sha256` for keys | compiles `sha2` |
+//! | `conformance` | no | the module `conformance`: the tests that a backend, or a policy, has to pass | nothing else |
 //!
 //! # Errors
 //!
@@ -64,25 +82,41 @@ mod cache;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod error;
+#[cfg(feature = "serde")]
+mod format;
 mod hashing;
 mod key;
 mod lease;
 mod load;
 mod policy;
+mod predict;
 mod record;
 mod shard;
 mod stats;
+mod sync;
+mod tally;
+mod tier;
 mod tiered;
 
+#[cfg(feature = "memcached")]
+pub use backend::MemcachedBackend;
+#[cfg(any(feature = "redis", feature = "memcached"))]
+pub use backend::RemoteOptions;
 pub use backend::{Backend, Capabilities, MemoryBackend};
 #[cfg(feature = "disk")]
 pub use backend::{DiskBackend, DiskOptions};
-pub use cache::{Cache, Cause, EntryOptions, Listener, Options, Weigher};
+#[cfg(feature = "redis")]
+pub use backend::{RedisBackend, RedisLeases};
+pub use cache::{Cache, Cause, EntryOptions, Listener, Options, Warm, Weigher};
 pub use error::{BoxError, Error};
+#[cfg(feature = "serde")]
+pub use format::Format;
 pub use hashing::{Hashing, Identity, Seeded};
-pub use key::{Key, KeyBuilder, ParseKeyError};
+pub use key::{HashAlgorithm, Key, KeyBuilder, ParseKeyError};
 pub use lease::{FileLeases, Lease, Leases};
-pub use policy::{Lru, Policy, S3Fifo};
-pub use record::{BadRecord, Record};
-pub use stats::Stats;
-pub use tiered::{Access, Keep, Tier, TierStats, Tiered, TieredOptions, TieredStats};
+pub use policy::{Adaptive, Candidate, CostAware, Lru, Policy, S3Fifo};
+pub use predict::{Predictor, Trail};
+pub use record::{BadRecord, Record, Secret};
+pub use stats::{Stats, TagStats};
+pub use tier::{Access, OnFailure, Tier, TierStats, Writes};
+pub use tiered::{Keep, Quarantined, Tiered, TieredOptions, TieredStats};

@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use tokio::sync::Mutex as Turn;
+use tokio::time::Instant;
 
 use crate::cache::{Cache, EntryOptions, Part};
 use crate::hashing::Hashing;
@@ -45,7 +46,7 @@ impl<K: Eq + Clone, V: Clone, P: Policy, S: Hashing<K>> Cache<K, V, P, S> {
         self.get_or_compute_with(key, &EntryOptions::default(), compute).await
     }
 
-    /// Like [`get_or_compute`](Self::get_or_compute), for an entry with a life and tags of its own.
+    /// Like [`get_or_compute`](Self::get_or_compute), for an entry with a life, tags and cost of its own. The read counts for the tags.
     ///
     /// # Errors
     ///
@@ -60,7 +61,7 @@ impl<K: Eq + Clone, V: Clone, P: Policy, S: Hashing<K>> Cache<K, V, P, S> {
         F: FnOnce() -> Fut,
         Fut: Future<Output = Result<V, E>>,
     {
-        if let Some(value) = self.get(&key) {
+        if let Some(value) = self.get_tagged(&key, options.tags) {
             return Ok(value);
         }
         let seat = self.board(&key);
@@ -73,33 +74,51 @@ impl<K: Eq + Clone, V: Clone, P: Policy, S: Hashing<K>> Cache<K, V, P, S> {
         if let Some(value) = self.peek(&key) {
             return Ok(value);
         }
+        let begun = Instant::now();
         let value = compute().await?;
+        let cost = options.cost.or_else(|| Some(begun.elapsed()));
         *turn = Some(value.clone());
-        self.land(key, value.clone(), options, &seat);
+        self.land(key, value.clone(), &EntryOptions { cost, ..options.clone() }, &seat);
         Ok(value)
+    }
+
+    /// Like [`get_or_compute_with`](Self::get_or_compute_with), for callers that are not async. Blocks the thread while another computes
+    /// the same key, which therefore must not depend on this very thread to go on: not from a task, but from `spawn_blocking`.
+    ///
+    /// # Errors
+    ///
+    /// Those of `compute`.
+    pub fn get_or_compute_blocking<E>(
+        &self,
+        key: K,
+        options: &EntryOptions<'_>,
+        compute: impl FnOnce() -> Result<V, E>,
+    ) -> Result<V, E> {
+        block_on(self.get_or_compute_with(key, options, async || compute()))
     }
 
     fn board(&self, key: &K) -> Seat<'_, K, V, P> {
         let part = self.part(self.hashing.bits(key));
-        let mut flights = part.flights.lock();
-        let listed = flights.iter().position(|listed| listed.key == *key).unwrap_or_else(|| {
-            let flight = Arc::new(Flight { value: Turn::new(None) });
-            flights.push(Listed { key: key.clone(), flight, seats: 0 });
-            flights.len() - 1
+        let flight = part.with_flights(|flights| {
+            let listed = flights.iter().position(|listed| listed.key == *key).unwrap_or_else(|| {
+                let flight = Arc::new(Flight { value: Turn::new(None) });
+                flights.push(Listed { key: key.clone(), flight, seats: 0 });
+                flights.len() - 1
+            });
+            flights[listed].seats += 1;
+            flights[listed].flight.clone()
         });
-        flights[listed].seats += 1;
-        Seat { part, flight: flights[listed].flight.clone() }
+        Seat { part, flight }
     }
 
     fn land(&self, key: K, value: V, options: &EntryOptions<'_>, seat: &Seat<'_, K, V, P>) {
         let entry = self.entry(key, value, options);
         // Under the lock of the flights: an invalidation comes either before, and finds the flight, or after, and finds the entry.
-        let mut flights = seat.part.flights.lock();
-        let Some(listed) = seat.position(&flights) else { return };
-        flights.swap_remove(listed);
-        let displaced = self.enter(entry);
-        drop(flights);
-        self.let_go(displaced);
+        let displaced = seat.part.with_flights(|flights| {
+            flights.swap_remove(seat.position(flights)?);
+            Some(self.enter(entry))
+        });
+        displaced.iter().for_each(|displaced| self.let_go(displaced));
     }
 }
 
@@ -117,11 +136,40 @@ impl<K, V, P> Seat<'_, K, V, P> {
 
 impl<K, V, P> Drop for Seat<'_, K, V, P> {
     fn drop(&mut self) {
-        let mut flights = self.part.flights.lock();
-        let Some(listed) = self.position(&flights) else { return };
-        flights[listed].seats -= 1;
-        if flights[listed].seats == 0 {
-            flights.swap_remove(listed);
+        self.part.with_flights(|flights| {
+            let Some(listed) = self.position(flights) else { return };
+            flights[listed].seats -= 1;
+            if flights[listed].seats == 0 {
+                flights.swap_remove(listed);
+            }
+        });
+    }
+}
+
+/// Polls on this thread until the future is done. The lock that is waited for needs no runtime.
+#[cfg(not(greenwave_loom))]
+fn block_on<F: Future>(future: F) -> F::Output {
+    use std::task::{Context, Poll, Wake, Waker};
+    use std::thread::{self, Thread};
+
+    struct Unpark(Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+
+    // Within a task's thread, tokio would have the lock say "not yet" now and then, to let other tasks run that cannot.
+    let mut future = std::pin::pin!(tokio::task::unconstrained(future));
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let mut context = Context::from_waker(&waker);
+    loop {
+        match future.as_mut().poll(&mut context) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => thread::park(),
         }
     }
 }
+
+#[cfg(greenwave_loom)]
+use loom::future::block_on;

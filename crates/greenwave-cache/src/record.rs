@@ -6,17 +6,21 @@
 //! | --- | --- | --- |
 //! | 0 | 4 | magic `F5 47 57 43` |
 //! | 4 | 1 | record version, 1 |
-//! | 5 | 3 | zero |
+//! | 5 | 1 | 0: ends in a checksum; 1: ends in a seal |
+//! | 6 | 2 | zero |
 //! | 8 | 4 | schema of the payload |
 //! | 12 | 4 | number of tags |
 //! | 16 | 8 | created, milliseconds since the Unix epoch |
 //! | 24 | 8 | cost, microseconds |
 //! | 32 | | each tag: its length in 4 bytes, and its UTF-8 text |
-//! | | | payload, up to 16 bytes before the end |
-//! | end - 16 | 16 | the first bytes of BLAKE3 over the key and all bytes before |
+//! | | | payload, up to 16 or 32 bytes before the end |
+//! | end - 16 | 16 | checksum: the first bytes of BLAKE3 over all bytes before, and the key |
+//! | or end - 32 | 32 | seal: BLAKE3, keyed with the secret, over the same |
 //!
-//! The checksum covers the key, so that a record which strayed under another key does not verify.
+//! Both cover the key, so that a record which strayed under another key does not verify. The secret's BLAKE3 key is derived from it
+//! (`derive_key`) with the context `greenwave cache 2026-11 record seal`.
 
+use std::fmt;
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -27,6 +31,10 @@ const MAGIC: [u8; 4] = [0xF5, b'G', b'W', b'C'];
 const VERSION: u8 = 1;
 const HEADER_BYTES: usize = 32;
 const CHECKSUM_BYTES: usize = 16;
+const SEAL_BYTES: usize = blake3::OUT_LEN;
+/// How a record ends.
+const CHECKED: u8 = 0;
+const SEALED: u8 = 1;
 
 /// A result as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,9 +55,15 @@ pub struct Record {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BadRecord {
-    /// They were damaged, cut short, or never a record.
+    /// They were damaged, cut short, never a record, or sealed with another secret.
     #[error("record is damaged")]
     Damaged,
+    /// The record is not sealed, where only sealed ones are trusted; or it is, and there is no secret to check that with.
+    #[error("record cannot be trusted: {}", if *.sealed { "it is sealed, and there is no secret" } else { "it is not sealed" })]
+    Untrusted {
+        /// Whether it is sealed.
+        sealed: bool,
+    },
     /// They were written by a later version of this crate.
     #[error("record has version {0}, and this program reads 1")]
     Version(u8),
@@ -63,13 +77,72 @@ pub enum BadRecord {
     },
 }
 
+/// What records are sealed with: whoever does not have it cannot make a record that verifies. Kept out of `Debug`.
+#[derive(Clone)]
+pub struct Secret([u8; blake3::KEY_LEN]);
+
+impl Secret {
+    /// From bytes that nobody can guess: at least 16 random ones, say.
+    pub fn new(secret: &[u8]) -> Self {
+        Self(blake3::derive_key("greenwave cache 2026-11 record seal", secret))
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret")
+    }
+}
+
 impl Record {
-    /// The bytes to store under `key`.
+    /// The bytes to store under `key`, with a checksum: damage is noticed, forgery is not.
     pub fn encode(&self, key: &Key) -> Bytes {
+        let mut out = self.body(CHECKED);
+        let checksum = checksum(key, &out);
+        out.put_slice(&checksum);
+        out.freeze()
+    }
+
+    /// The bytes to store under `key`, sealed: nobody without the secret can make them, or put them under another key.
+    pub fn seal(&self, key: &Key, secret: &Secret) -> Bytes {
+        let mut out = self.body(SEALED);
+        let seal = seal(key, &out, secret);
+        out.put_slice(seal.as_bytes());
+        out.freeze()
+    }
+
+    /// The record in what [`encode`](Self::encode) made for `key`, if it verifies and has the schema that is wanted.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it.
+    pub fn decode(key: &Key, stored: &Bytes, schema: u32) -> Result<Self, BadRecord> {
+        let (body, end) = split(stored, CHECKED, CHECKSUM_BYTES)?;
+        if *end != checksum(key, body) {
+            return Err(BadRecord::Damaged);
+        }
+        Self::read(&stored.slice_ref(body), schema)
+    }
+
+    /// The record in what [`seal`](Self::seal) made for `key`, if it was the same secret, and the schema is the one that is wanted.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it.
+    pub fn unseal(key: &Key, stored: &Bytes, schema: u32, secret: &Secret) -> Result<Self, BadRecord> {
+        let (body, end) = split(stored, SEALED, SEAL_BYTES)?;
+        // In constant time, which is what comparing a `blake3::Hash` does: how much of a forged seal is right does not show.
+        if seal(key, body, secret) != *end {
+            return Err(BadRecord::Damaged);
+        }
+        Self::read(&stored.slice_ref(body), schema)
+    }
+
+    fn body(&self, end: u8) -> BytesMut {
         let tags: usize = self.tags.iter().map(|tag| 4 + tag.len()).sum();
-        let mut out = BytesMut::with_capacity(HEADER_BYTES + tags + self.payload.len() + CHECKSUM_BYTES);
+        let mut out = BytesMut::with_capacity(HEADER_BYTES + tags + self.payload.len() + SEAL_BYTES);
         out.put_slice(&MAGIC);
-        out.put_slice(&[VERSION, 0, 0, 0]);
+        out.put_slice(&[VERSION, end, 0, 0]);
         out.put_u32_le(self.schema);
         out.put_u32_le(len_u32(self.tags.len()));
         out.put_u64_le(self.created_ms);
@@ -80,26 +153,18 @@ impl Record {
             out.put_slice(tag.as_bytes());
         }
         out.put_slice(&self.payload);
-        let checksum = checksum(key, &out);
-        out.put_slice(&checksum);
-        out.freeze()
+        out
     }
 
-    /// The record in what was stored under `key`, if it verifies and has the schema that is wanted.
-    ///
-    /// # Errors
-    ///
-    /// What is wrong with it.
-    pub fn decode(key: &Key, stored: &Bytes, schema: u32) -> Result<Self, BadRecord> {
-        let body_len = stored.len().checked_sub(CHECKSUM_BYTES).ok_or(BadRecord::Damaged)?;
-        let (body, stored_checksum) = stored.split_at(body_len);
-        if body_len < HEADER_BYTES || body[..4] != MAGIC || stored_checksum != checksum(key, body) {
-            return Err(BadRecord::Damaged);
-        }
+    /// Reads a body that verified.
+    fn read(body: &Bytes, schema: u32) -> Result<Self, BadRecord> {
         if body[4] != VERSION {
             return Err(BadRecord::Version(body[4]));
         }
-        let mut rest = stored.slice(8..body_len);
+        if body[6..8] != [0; 2] {
+            return Err(BadRecord::Damaged);
+        }
+        let mut rest = body.slice(8..);
         let found = rest.get_u32_le();
         if found != schema {
             return Err(BadRecord::Schema { found, wanted: schema });
@@ -111,6 +176,20 @@ impl Record {
     }
 }
 
+/// The body and the end of what is stored, if it begins like a record that ends as wanted.
+fn split(stored: &[u8], wanted: u8, end_bytes: usize) -> Result<(&[u8], &[u8]), BadRecord> {
+    if stored.len() < HEADER_BYTES || stored[..4] != MAGIC {
+        return Err(BadRecord::Damaged);
+    }
+    match stored[5] {
+        end if end == wanted => {}
+        end @ (CHECKED | SEALED) => return Err(BadRecord::Untrusted { sealed: end == SEALED }),
+        _ => return Err(BadRecord::Damaged),
+    }
+    let body_len = stored.len().checked_sub(end_bytes).filter(|len| *len >= HEADER_BYTES);
+    Ok(stored.split_at(body_len.ok_or(BadRecord::Damaged)?))
+}
+
 fn tag(rest: &mut Bytes) -> Option<String> {
     let len = rest.try_get_u32_le().ok()? as usize;
     let text = (len <= rest.len()).then(|| rest.split_to(len))?;
@@ -118,8 +197,13 @@ fn tag(rest: &mut Bytes) -> Option<String> {
 }
 
 fn checksum(key: &Key, body: &[u8]) -> [u8; CHECKSUM_BYTES] {
-    let hash = blake3::Hasher::new().update(key.as_bytes()).update(body).finalize();
+    // The key comes last: after it the hash could not take the body in large steps.
+    let hash = blake3::Hasher::new().update(body).update(key.as_bytes()).finalize();
     *hash.as_bytes().first_chunk().expect("a hash has 32 bytes")
+}
+
+fn seal(key: &Key, body: &[u8], secret: &Secret) -> blake3::Hash {
+    blake3::Hasher::new_keyed(&secret.0).update(body).update(key.as_bytes()).finalize()
 }
 
 fn len_u32(len: usize) -> u32 {

@@ -1,6 +1,13 @@
 //! What a cache reports of itself. Snapshots, not live values.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::tally::Reads;
+
+/// Tags that each shard counts reads for. Those that come later are not counted.
+const TAGS_MAX: usize = 1024;
 
 /// What an in-memory cache holds and has done since it was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -22,12 +29,80 @@ pub struct Stats {
     pub expirations: u64,
     /// Entries removed or invalidated by the caller.
     pub removals: u64,
+    /// Of the last thousand reads or so of each thread, those answered.
+    pub recent_hits: u64,
+    /// Of the same, those not answered.
+    pub recent_misses: u64,
+    /// Time that the hits saved: the sum of what the entries read had cost to make.
+    pub saved: Duration,
 }
 
 impl Stats {
+    pub(crate) fn of(reads: Reads) -> Self {
+        Self {
+            hits: reads.hits,
+            misses: reads.misses,
+            recent_hits: reads.recent_hits,
+            recent_misses: reads.recent_misses,
+            saved: Duration::from_micros(reads.saved_us),
+            ..Self::default()
+        }
+    }
+
+    /// The share of recent reads that were answered, 0 to 1; 0 when nothing was read.
+    pub fn recent_hit_rate(&self) -> f64 {
+        rate(self.recent_hits, self.recent_misses)
+    }
+
     /// The share of reads that were answered, 0 to 1; 0 when nothing was read.
     pub fn hit_rate(&self) -> f64 {
         rate(self.hits, self.misses)
+    }
+}
+
+/// Reads of what has a tag.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct TagStats {
+    /// The tag.
+    pub tag: String,
+    /// Reads answered.
+    pub hits: u64,
+    /// Reads not answered.
+    pub misses: u64,
+}
+
+impl TagStats {
+    /// The share of reads that were answered, 0 to 1; 0 when nothing was read.
+    pub fn hit_rate(&self) -> f64 {
+        rate(self.hits, self.misses)
+    }
+}
+
+/// Hits and misses by tag, of one shard.
+#[derive(Debug, Default)]
+pub(crate) struct TagTally(BTreeMap<String, (u64, u64)>);
+
+impl TagTally {
+    pub(crate) fn add(&mut self, tags: &[&str], is_hit: bool) {
+        for tag in tags {
+            if !self.0.contains_key(*tag) && self.0.len() == TAGS_MAX {
+                continue;
+            }
+            let (hits, misses) = self.0.entry((*tag).to_owned()).or_default();
+            *(if is_hit { hits } else { misses }) += 1;
+        }
+    }
+
+    pub(crate) fn merge(&mut self, other: &Self) {
+        for (tag, (hits, misses)) in &other.0 {
+            let count = self.0.entry(tag.clone()).or_default();
+            *count = (count.0 + hits, count.1 + misses);
+        }
+    }
+
+    pub(crate) fn into_stats(self) -> Vec<TagStats> {
+        self.0.into_iter().map(|(tag, (hits, misses))| TagStats { tag, hits, misses }).collect()
     }
 }
 

@@ -5,9 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use greenwave_agents::{Agent, AgentPool, CommandAgent, PoolLimits, Script, Scripted};
-use greenwave_cache::{
-    Access, DiskBackend, DiskOptions, FileLeases, MemoryBackend, Tier, Tiered, TieredOptions,
-};
+use greenwave_cache::{DiskBackend, DiskOptions, FileLeases, MemoryBackend, Tier, Tiered, TieredOptions};
 use greenwave_pooling::{BatchConfig, Batcher};
 use greenwave_storage::{Options, SegmentCold, SegmentOptions, Store};
 use greenwave_testing::SCHEMA;
@@ -73,7 +71,7 @@ pub(crate) fn cache(settings: &Settings, state_dir: &Path) -> Result<Option<Tier
     let bytes_max = RESULT_BYTES_MEAN * settings.cache.entries as u64;
     let memory = MemoryBackend::new(settings.cache.entries, bytes_max).map_err(failed)?;
     let disk = DiskBackend::open(&folder, DiskOptions::default()).map_err(failed)?;
-    let tier = |name: &str, backend| Tier { name: name.to_owned(), backend, access: Access::ReadWrite };
+    let tier = |name: &str, backend| Tier::new(name, backend);
     let tiers = vec![tier("memory", Arc::new(memory)), tier("disk", Arc::new(disk))];
     let leases = FileLeases::open(folder.join("leases")).map_err(failed)?;
     let options = TieredOptions {

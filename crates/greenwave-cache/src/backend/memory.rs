@@ -7,10 +7,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::{Backend, Capabilities};
-use crate::{BoxError, Cache, EntryOptions, Error, Identity, Key, Lru, Options, Stats};
+use crate::{Adaptive, BoxError, Cache, EntryOptions, Error, Identity, Key, Options, Stats, Warm};
 
-/// What an entry occupies besides its bytes: slot (136), table and order (90), the shared count of [`Bytes`], allocations' headers.
-const OVERHEAD_BYTES: u64 = 280;
+/// What an entry occupies besides its bytes: slot (88), table, links and sketch (40), the shared count of [`Bytes`], allocations' headers.
+const OVERHEAD_BYTES: u64 = 192;
 
 /// A part smaller than this would refuse results of a size that occurs.
 const PART_BYTES_MIN: u64 = 16 << 20;
@@ -20,7 +20,7 @@ const PARTS_MAX: u64 = 32;
 /// Keeps results in memory, those read last the longest.
 #[derive(Debug)]
 pub struct MemoryBackend {
-    cache: Cache<Key, Bytes, Lru, Identity>,
+    cache: Cache<Key, Bytes, Adaptive, Identity>,
     value_bytes_max: u64,
 }
 
@@ -44,6 +44,18 @@ impl MemoryBackend {
         };
         let value_bytes_max = (bytes_max / parts).saturating_sub(OVERHEAD_BYTES);
         Ok(Self { cache: Cache::with(options)?, value_bytes_max })
+    }
+
+    /// The at most so many keys that would be kept longest, the best last, each with how often it was read lately.
+    pub fn heat(&self, entries_max: usize) -> Vec<(Key, u8)> {
+        self.cache.hottest(entries_max).into_iter().map(|warm| (warm.key, warm.heat)).collect()
+    }
+
+    /// Puts many entries in at once, as hot as they say; returns how many. What is there already stays.
+    pub fn warm(&self, entries: Vec<Warm<Key, Bytes>>) -> usize {
+        let count = entries.len();
+        self.cache.warm(entries);
+        count
     }
 
     /// What it holds and has done. The weight is in bytes.

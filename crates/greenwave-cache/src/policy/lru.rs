@@ -3,9 +3,9 @@
 use std::hash::{BuildHasherDefault, Hasher};
 
 use lru::LruCache;
-use parking_lot::Mutex;
 
-use super::Policy;
+use super::{Candidate, Policy};
+use crate::sync::Mutex;
 
 /// Evicts what was not read for longest. Exact while hits come one at a time; of hits at the same instant in the same shard some may go
 /// unnoticed, since waiting to reorder a list would cost more than it wins.
@@ -15,9 +15,10 @@ pub struct Lru {
 }
 
 impl Policy for Lru {
-    fn new(_: usize) -> Self {
+    fn shards(capacities: &[usize]) -> Vec<Self> {
         // The shard counts entries; the list only orders them.
-        Self { order: Mutex::new(LruCache::unbounded_with_hasher(BuildHasherDefault::default())) }
+        let empty = || LruCache::unbounded_with_hasher(BuildHasherDefault::default());
+        capacities.iter().map(|_| Self { order: Mutex::new(empty()) }).collect()
     }
 
     fn hit(&self, slot: u32) {
@@ -26,7 +27,7 @@ impl Policy for Lru {
         }
     }
 
-    fn insert(&mut self, slot: u32, _: u64) {
+    fn insert(&mut self, slot: u32, _: Candidate) {
         self.order.get_mut().put(slot, ());
     }
 
@@ -36,6 +37,10 @@ impl Policy for Lru {
 
     fn victim(&mut self) -> Option<u32> {
         Some(self.order.get_mut().pop_lru()?.0)
+    }
+
+    fn ranking(&self) -> Vec<(u32, u8)> {
+        self.order.lock().iter().rev().map(|(slot, ())| (*slot, 0)).collect()
     }
 }
 

@@ -3,20 +3,19 @@
 use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use super::Policy;
+use super::queue::{Link, Queue};
+use super::{Candidate, Policy};
 
 /// Hits that are remembered.
 const HITS_MAX: u8 = 3;
 /// The small queue gets one part in this many.
 const SMALL_SHARE: usize = 10;
-/// No neighbour.
-const NONE: u32 = u32::MAX;
 
 /// Lets entries prove themselves in a small queue before they get into the main one, and remembers the keys of those that did not. A hit is
 /// one relaxed store; scans pass through the small queue without disturbing the rest.
 #[derive(Debug)]
 pub struct S3Fifo {
-    hits: Vec<AtomicU8>,
+    slots: Vec<Slot>,
     links: Vec<Link>,
     small: Queue,
     main: Queue,
@@ -24,57 +23,10 @@ pub struct S3Fifo {
     ghosts: Ghosts,
 }
 
-/// A slot's neighbours, and which queue it is in.
-#[derive(Debug, Clone, Copy)]
-struct Link {
-    newer: u32,
-    older: u32,
-    hash: u64,
-    in_small: bool,
-}
-
 #[derive(Debug)]
-struct Queue {
-    newest: u32,
-    oldest: u32,
-    len: usize,
-}
-
-impl Queue {
-    const EMPTY: Self = Self { newest: NONE, oldest: NONE, len: 0 };
-
-    fn push(&mut self, links: &mut [Link], slot: u32) {
-        let older = std::mem::replace(&mut self.newest, slot);
-        links[slot as usize].newer = NONE;
-        links[slot as usize].older = older;
-        match older {
-            NONE => self.oldest = slot,
-            older => links[older as usize].newer = slot,
-        }
-        self.len += 1;
-    }
-
-    fn unlink(&mut self, links: &mut [Link], slot: u32) {
-        let Link { newer, older, .. } = links[slot as usize];
-        match newer {
-            NONE => self.newest = older,
-            newer => links[newer as usize].older = older,
-        }
-        match older {
-            NONE => self.oldest = newer,
-            older => links[older as usize].newer = newer,
-        }
-        self.len -= 1;
-    }
-
-    fn pop(&mut self, links: &mut [Link]) -> Option<u32> {
-        let slot = self.oldest;
-        if slot == NONE {
-            return None;
-        }
-        self.unlink(links, slot);
-        Some(slot)
-    }
+struct Slot {
+    hits: AtomicU8,
+    in_small: bool,
 }
 
 /// Keys that were evicted from the small queue lately.
@@ -98,12 +50,12 @@ impl Ghosts {
     }
 }
 
-impl Policy for S3Fifo {
+impl S3Fifo {
     fn new(capacity: usize) -> Self {
         let small_max = (capacity / SMALL_SHARE).max(1);
-        let max = (capacity - small_max).max(1);
+        let max = capacity.saturating_sub(small_max).max(1);
         Self {
-            hits: Vec::new(),
+            slots: Vec::new(),
             links: Vec::new(),
             small: Queue::EMPTY,
             main: Queue::EMPTY,
@@ -111,56 +63,72 @@ impl Policy for S3Fifo {
             ghosts: Ghosts { order: VecDeque::new(), known: HashSet::new(), max },
         }
     }
+}
+
+impl Policy for S3Fifo {
+    fn shards(capacities: &[usize]) -> Vec<Self> {
+        capacities.iter().map(|capacity| Self::new(*capacity)).collect()
+    }
 
     fn hit(&self, slot: u32) {
         // Pairs with nothing: two hits at once may count as one.
-        let hits = &self.hits[slot as usize];
+        let hits = &self.slots[slot as usize].hits;
         let seen = hits.load(Ordering::Relaxed);
         if seen < HITS_MAX {
             hits.store(seen + 1, Ordering::Relaxed);
         }
     }
 
-    fn insert(&mut self, slot: u32, hash: u64) {
-        let index = slot as usize;
+    fn insert(&mut self, slot: u32, candidate: Candidate) {
+        let (index, hash) = (slot as usize, candidate.hash);
         if index >= self.links.len() {
-            self.links.resize(index + 1, Link { newer: NONE, older: NONE, hash: 0, in_small: false });
-            self.hits.resize_with(index + 1, AtomicU8::default);
+            self.links.resize(index + 1, Link::ALONE);
+            let empty = || Slot { hits: AtomicU8::new(0), in_small: false };
+            self.slots.resize_with(index + 1, empty);
         }
-        *self.hits[index].get_mut() = 0;
         let in_small = !self.ghosts.known.remove(&hash);
-        self.links[index] = Link { newer: NONE, older: NONE, hash, in_small };
+        let hits = AtomicU8::new(candidate.heat.min(HITS_MAX));
+        self.slots[index] = Slot { hits, in_small };
+        self.links[index].hash = hash;
         let queue = if in_small { &mut self.small } else { &mut self.main };
         queue.push(&mut self.links, slot);
     }
 
     fn remove(&mut self, slot: u32) {
-        let queue = if self.links[slot as usize].in_small { &mut self.small } else { &mut self.main };
+        let queue = if self.slots[slot as usize].in_small { &mut self.small } else { &mut self.main };
         queue.unlink(&mut self.links, slot);
     }
 
     fn victim(&mut self) -> Option<u32> {
         loop {
-            if self.small.len > self.small_max || self.main.len == 0 {
-                let slot = self.small.pop(&mut self.links)?;
-                let link = &mut self.links[slot as usize];
-                if *self.hits[slot as usize].get_mut() < 2 {
-                    self.ghosts.remember(link.hash);
-                    return Some(slot);
+            if self.small.len() > self.small_max || self.main.len() == 0 {
+                let number = self.small.pop(&mut self.links)?;
+                let slot = &mut self.slots[number as usize];
+                if *slot.hits.get_mut() < 2 {
+                    self.ghosts.remember(self.links[number as usize].hash);
+                    return Some(number);
                 }
-                *self.hits[slot as usize].get_mut() = 0;
-                link.in_small = false;
-                self.main.push(&mut self.links, slot);
+                *slot.hits.get_mut() = 0;
+                slot.in_small = false;
+                self.main.push(&mut self.links, number);
             } else {
-                let slot = self.main.pop(&mut self.links)?;
-                let hits = self.hits[slot as usize].get_mut();
+                let number = self.main.pop(&mut self.links)?;
+                let hits = self.slots[number as usize].hits.get_mut();
                 if *hits == 0 {
-                    return Some(slot);
+                    return Some(number);
                 }
                 // Each turn takes a hit away, so this ends.
                 *hits -= 1;
-                self.main.push(&mut self.links, slot);
+                self.main.push(&mut self.links, number);
             }
         }
+    }
+
+    fn ranking(&self) -> Vec<(u32, u8)> {
+        let slots = self.small.iter(&self.links).chain(self.main.iter(&self.links));
+        let hits = |slot: u32| self.slots[slot as usize].hits.load(Ordering::Relaxed);
+        let mut ranking: Vec<(u32, u8)> = slots.map(|slot| (slot, hits(slot))).collect();
+        ranking.sort_by_key(|(_, hits)| *hits);
+        ranking
     }
 }

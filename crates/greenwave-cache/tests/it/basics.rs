@@ -100,7 +100,7 @@ fn the_listener_hears_of_every_entry_that_leaves() {
         })),
         ..Options::default()
     };
-    let cache = Cache::new(options).unwrap();
+    let cache: Cache<u64, char, Lru> = Cache::with(options).unwrap();
     for (key, value) in [(1, 'a'), (1, 'b'), (2, 'c'), (3, 'd')] {
         cache.insert(key, value);
     }

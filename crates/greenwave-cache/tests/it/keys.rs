@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use greenwave_cache::{Key, KeyBuilder};
+use greenwave_cache::{HashAlgorithm, Key, KeyBuilder};
 
 #[test]
 fn no_two_lists_of_fields_make_the_same_key() {
@@ -87,4 +87,13 @@ fn a_key_is_read_back_from_its_text() {
     assert_eq!(Key::from_bytes(*key.as_bytes()), key);
     let error = "xyz".parse::<Key>().unwrap_err();
     assert_eq!(error.to_string(), "key \"xyz\" is not 64 hexadecimal digits");
+}
+
+#[test]
+fn sha256_is_what_the_standard_says() {
+    let builder = |algorithm| KeyBuilder::with_algorithm(algorithm, "golden", 1).finish();
+    // sha256sum of: t, 6 in eight bytes, `golden`, n, 8 in eight bytes, 1 in eight bytes.
+    let expected = "d01542faa6e3150d9ea2d64ab10fb01dcd4d100f60bdf927106fe7c3db3d3f5c";
+    assert_eq!(builder(HashAlgorithm::Sha256).to_string(), expected);
+    assert_eq!(builder(HashAlgorithm::Blake3), KeyBuilder::new("golden", 1).finish());
 }

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use greenwave_cache::{
-    Access, BoxError, DiskBackend, DiskOptions, FileLeases, Keep, Key, KeyBuilder, Lease, Leases, Record,
-    Tier, Tiered, TieredOptions,
+    BoxError, DiskBackend, DiskOptions, FileLeases, Keep, Key, KeyBuilder, Lease, Leases, Record, Tier,
+    Tiered, TieredOptions,
 };
 
 fn key(number: u64) -> Key {
@@ -24,7 +24,7 @@ fn record() -> Record {
 /// What each process would open for itself.
 fn process(dir: &Path) -> Tiered {
     let backend = Arc::new(DiskBackend::open(dir.join("results"), DiskOptions::default()).unwrap());
-    let tier = Tier { name: "disk".into(), backend, access: Access::ReadWrite };
+    let tier = Tier::new("disk", backend);
     let leases = FileLeases::open(dir.join("leases")).unwrap();
     Tiered::new(vec![tier], TieredOptions { leases: Some(Arc::new(leases)), ..TieredOptions::new(1) })
 }
@@ -66,6 +66,23 @@ async fn several_processes_compute_once() {
         task.await.unwrap();
     }
     assert_eq!(runs.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn what_is_written_later_is_there_before_the_lease_is_given_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let writes = greenwave_cache::Writes::Back { queued_max: 8 };
+    let process = || {
+        let backend =
+            Arc::new(DiskBackend::open(dir.path().join("results"), DiskOptions::default()).unwrap());
+        let leases = Arc::new(FileLeases::open(dir.path().join("leases")).unwrap());
+        let tier = Tier { writes, ..Tier::new("disk", backend) };
+        Tiered::new(vec![tier], TieredOptions { leases: Some(leases), ..TieredOptions::new(1) })
+    };
+    let (one, two) = (process(), process());
+    let computed = one.get_or_compute(&key(1), async || Ok::<_, Infallible>((record(), Keep::Stored))).await;
+    assert_eq!(computed, Ok(record()));
+    assert_eq!(two.get(&key(1)).await, Some(record()));
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use greenwave_cache::{Cache, Options};
+use greenwave_cache::{Cache, Lru, Options};
 use tokio::sync::oneshot;
 use tokio::task::yield_now;
 
@@ -19,7 +19,7 @@ async fn settle() {
 
 /// A task that asks for key 1 and computes what the sender says; dropping the sender is an error of the computation.
 fn ask(
-    cache: &Arc<Cache<u64, u64>>,
+    cache: &Arc<Cache<u64, u64, Lru>>,
     runs: &Arc<AtomicUsize>,
 ) -> (oneshot::Sender<u64>, tokio::task::JoinHandle<Result<u64, &'static str>>) {
     let (sender, receiver) = oneshot::channel();
@@ -34,7 +34,7 @@ fn ask(
     (sender, task)
 }
 
-fn fresh() -> (Arc<Cache<u64, u64>>, Arc<AtomicUsize>) {
+fn fresh() -> (Arc<Cache<u64, u64, Lru>>, Arc<AtomicUsize>) {
     (Arc::new(small(10)), Arc::default())
 }
 
@@ -107,7 +107,7 @@ async fn a_panic_passes_to_the_next_and_stays_with_its_caller() {
 
 #[tokio::test]
 async fn what_was_invalidated_while_it_was_computed_is_not_kept() {
-    type Change = fn(&Cache<u64, u64>);
+    type Change = fn(&Cache<u64, u64, Lru>);
     let changes: [(Change, Option<u64>); 4] = [
         (|cache| _ = cache.invalidate_all(), None),
         (|cache| _ = cache.invalidate_tag("any"), None),
@@ -167,7 +167,7 @@ async fn a_value_that_is_not_kept_still_reaches_everyone() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn no_two_compute_at_once_under_real_threads() {
-    let cache: Arc<Cache<u64, u64>> = Arc::new(small(4));
+    let cache: Arc<Cache<u64, u64, Lru>> = Arc::new(small(4));
     let computing: Arc<Vec<AtomicUsize>> = Arc::new((0..8).map(|_| AtomicUsize::new(0)).collect());
     let tasks: Vec<_> = (0..16)
         .map(|task| {

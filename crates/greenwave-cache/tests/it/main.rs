@@ -3,18 +3,22 @@
 
 mod backends;
 mod basics;
+mod crash;
 mod expiry;
+mod figures;
 mod keys;
 mod leases;
 mod load;
 mod model;
 mod policies;
 mod records;
+mod remote;
+mod servers;
 mod tiered;
 
-use greenwave_cache::{Cache, Options};
+use greenwave_cache::{Cache, Lru, Options};
 
 /// A cache of so many entries, in one shard, where order is exact.
-fn small<V>(entries_max: usize) -> Cache<u64, V> {
-    Cache::new(Options { entries_max, ..Options::default() }).unwrap()
+fn small<V>(entries_max: usize) -> Cache<u64, V, Lru> {
+    Cache::with(Options { entries_max, ..Options::default() }).unwrap()
 }

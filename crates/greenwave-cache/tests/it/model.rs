@@ -1,6 +1,6 @@
 //! The cache against a list in order of use: any sequence of operations.
 
-use greenwave_cache::{Cache, EntryOptions, Options, S3Fifo, Seeded};
+use greenwave_cache::{Adaptive, Cache, CostAware, EntryOptions, Options, Policy, S3Fifo, Seeded};
 use proptest::prelude::*;
 
 use crate::small;
@@ -80,28 +80,38 @@ proptest! {
 
     #[test]
     fn no_policy_gives_a_wrong_value(ops in proptest::collection::vec(op(), 0..200)) {
-        let options = Options { entries_max: ENTRIES_MAX, ..Options::default() };
-        let cache: Cache<u64, u64, S3Fifo, Seeded> = Cache::with(options).unwrap();
-        let mut newest = std::collections::HashMap::new();
-        for op in ops {
-            match op {
-                Op::Get(key) => prop_assert!(cache.get(&key).is_none_or(|value| newest.get(&key) == Some(&value))),
-                Op::Insert(key, value, _) => {
-                    cache.insert(key, value);
-                    newest.insert(key, value);
-                    prop_assert_eq!(cache.get(&key), Some(value));
-                }
-                Op::Remove(key) => {
-                    cache.remove(&key);
-                    newest.remove(&key);
-                }
-                Op::Tag(_) => {}
-                Op::All => {
-                    cache.invalidate_all();
-                    newest.clear();
-                }
-            }
-            prop_assert!(cache.len() <= ENTRIES_MAX);
-        }
+        agrees_on_values::<Adaptive>(&ops)?;
+        agrees_on_values::<CostAware>(&ops)?;
+        agrees_on_values::<S3Fifo>(&ops)?;
     }
+}
+
+fn agrees_on_values<P: Policy>(ops: &[Op]) -> Result<(), TestCaseError> {
+    let options = Options { entries_max: ENTRIES_MAX, ..Options::default() };
+    let cache: Cache<u64, u64, P, Seeded> = Cache::with(options).unwrap();
+    let mut newest = std::collections::HashMap::new();
+    for op in ops {
+        match op {
+            Op::Get(key) => prop_assert!(cache.get(key).is_none_or(|value| newest.get(key) == Some(&value))),
+            Op::Insert(key, value, tags) => {
+                let names: Vec<String> = tags.iter().map(u8::to_string).collect();
+                let names: Vec<&str> = names.iter().map(String::as_str).collect();
+                cache.insert_with(*key, *value, &EntryOptions { tags: &names, ..EntryOptions::default() });
+                newest.insert(*key, *value);
+                prop_assert_eq!(cache.get(key), Some(*value));
+            }
+            Op::Remove(key) => {
+                cache.remove(key);
+                newest.remove(key);
+            }
+            Op::Tag(tag) => _ = cache.invalidate_tag(&tag.to_string()),
+            Op::All => {
+                cache.invalidate_all();
+                newest.clear();
+            }
+        }
+        prop_assert!(cache.len() <= ENTRIES_MAX);
+        prop_assert_eq!(cache.iter().count(), cache.len());
+    }
+    Ok(())
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use greenwave_cache::{BadRecord, Key, KeyBuilder, Record};
+use greenwave_cache::{BadRecord, Error, Format, Key, KeyBuilder, Record, Secret};
 use proptest::prelude::*;
 
 fn key(number: u64) -> Key {
@@ -29,7 +29,7 @@ fn damage_at_any_bit_or_length_is_noticed() {
         for bit in 0..8 {
             let mut damaged = stored.to_vec();
             damaged[at] ^= 1 << bit;
-            assert_eq!(Record::decode(&key(1), &damaged.into(), 3), Err(BadRecord::Damaged), "byte {at}");
+            assert!(Record::decode(&key(1), &damaged.into(), 3).is_err(), "byte {at}");
         }
     }
 }
@@ -39,6 +39,39 @@ fn a_record_belongs_to_its_key_and_schema() {
     let stored = record().encode(&key(1));
     assert_eq!(Record::decode(&key(2), &stored, 3), Err(BadRecord::Damaged));
     assert_eq!(Record::decode(&key(1), &stored, 4), Err(BadRecord::Schema { found: 3, wanted: 4 }));
+}
+
+#[test]
+fn what_has_to_be_zero_is_zero() {
+    let stored = record().encode(&key(1));
+    for at in 5..8 {
+        let mut body = stored[..stored.len() - 16].to_vec();
+        body[at] = 2;
+        let checksum = blake3::hash(&[&body[..], key(1).as_bytes()].concat());
+        let stored = [&body, &checksum.as_bytes()[..16]].concat();
+        assert_eq!(Record::decode(&key(1), &stored.into(), 3), Err(BadRecord::Damaged), "byte {at}");
+    }
+}
+
+#[test]
+fn a_seal_is_made_and_checked_with_the_secret() {
+    let (secret, other) = (Secret::new(b"a secret"), Secret::new(b"another"));
+    let sealed = record().seal(&key(1), &secret);
+    assert_eq!(Record::unseal(&key(1), &sealed, 3, &secret), Ok(record()));
+    assert_eq!(Record::unseal(&key(1), &sealed, 3, &other), Err(BadRecord::Damaged));
+    assert_eq!(Record::unseal(&key(2), &sealed, 3, &secret), Err(BadRecord::Damaged));
+    assert_eq!(Record::decode(&key(1), &sealed, 3), Err(BadRecord::Untrusted { sealed: true }));
+    let open = record().encode(&key(1));
+    assert_eq!(Record::unseal(&key(1), &open, 3, &secret), Err(BadRecord::Untrusted { sealed: false }));
+    assert_eq!(format!("{secret:?}"), "Secret");
+    for at in 0..sealed.len() {
+        assert!(Record::unseal(&key(1), &sealed.slice(..at), 3, &secret).is_err(), "{at} bytes");
+        for bit in 0..8 {
+            let mut forged = sealed.to_vec();
+            forged[at] ^= 1 << bit;
+            assert!(Record::unseal(&key(1), &forged.into(), 3, &secret).is_err(), "byte {at}");
+        }
+    }
 }
 
 #[test]
@@ -57,8 +90,33 @@ fn the_layout_does_not_change_unnoticed() {
         b"42 passed",
     ];
     let body = fields.concat();
-    let checksum = blake3::hash(&[&key(1).as_bytes()[..], &body].concat());
+    let checksum = blake3::hash(&[&body[..], key(1).as_bytes()].concat());
     assert_eq!(stored, [&body, &checksum.as_bytes()[..16]].concat());
+    let mut body = body;
+    body[5] = 1;
+    let secret = blake3::derive_key("greenwave cache 2026-11 record seal", b"a secret");
+    let seal = blake3::keyed_hash(&secret, &[&body[..], key(1).as_bytes()].concat());
+    let sealed = record().seal(&key(1), &Secret::new(b"a secret"));
+    assert_eq!(sealed, [&body, &seal.as_bytes()[..]].concat());
+}
+
+#[test]
+fn values_are_payloads() {
+    let value =
+        (vec![Some(1_u8), None], "text".to_owned(), std::collections::BTreeMap::from([(7_u32, true)]));
+    for format in [Format::Json, Format::MessagePack] {
+        let payload = format.encode(&value).unwrap();
+        assert_eq!(
+            format
+                .decode::<(Vec<Option<u8>>, String, std::collections::BTreeMap<u32, bool>)>(&payload)
+                .unwrap(),
+            value
+        );
+        let error = format.decode::<u8>(&payload[..payload.len() - 1]).unwrap_err();
+        assert!(matches!(error, Error::Format { operation: "read", .. }), "{error}");
+    }
+    let unspeakable = std::collections::BTreeMap::from([(vec![1_u8], 1)]);
+    assert!(Format::Json.encode(&unspeakable).is_err() && Format::MessagePack.encode(&unspeakable).is_ok());
 }
 
 proptest! {

@@ -7,8 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use greenwave_cache::{
-    Access, Backend, BoxError, Capabilities, Key, KeyBuilder, MemoryBackend, Record, Tier, Tiered,
-    TieredOptions,
+    Access, Backend, BadRecord, BoxError, Capabilities, Key, KeyBuilder, MemoryBackend, OnFailure, Predictor,
+    Record, Secret, Tier, Tiered, TieredOptions, Trail, Writes,
 };
 
 fn key(number: u64) -> Key {
@@ -24,7 +24,7 @@ fn memory() -> Arc<MemoryBackend> {
 }
 
 fn tier(name: &str, backend: Arc<dyn Backend>) -> Tier {
-    Tier { name: name.to_owned(), backend, access: Access::ReadWrite }
+    Tier::new(name, backend)
 }
 
 /// Always the same instant, so that age depends on nothing else.
@@ -54,7 +54,7 @@ async fn a_read_only_tier_is_never_written_to() {
     let (first, shared) = (memory(), memory());
     let read_only = Tier { access: Access::ReadOnly, ..tier("shared", shared.clone()) };
     let tiered = Tiered::new(vec![read_only, tier("own", first.clone())], options());
-    tiered.put(&key(1), &record("mine")).await;
+    tiered.put(&key(1), &record("mine")).await.unwrap();
     assert!(tiered.get(&key(1)).await.is_some());
     tiered.remove(&key(1)).await;
     assert_eq!((shared.stats().insertions, first.stats().insertions), (0, 1));
@@ -86,7 +86,7 @@ async fn a_record_grows_too_old() {
         ..TieredOptions::new(1)
     };
     let tiered = Tiered::new(vec![tier("memory", memory())], options);
-    tiered.put(&key(1), &record("young")).await;
+    tiered.put(&key(1), &record("young")).await.unwrap();
     NOW.store(4_999, Ordering::Relaxed);
     assert!(tiered.get(&key(1)).await.is_some());
     NOW.store(5_000, Ordering::Relaxed);
@@ -128,7 +128,7 @@ impl Backend for Dead {
 #[tokio::test]
 async fn a_tier_that_fails_fails_no_caller() {
     let tiered = Tiered::new(vec![tier("dead", Arc::new(Dead)), tier("memory", memory())], options());
-    tiered.put(&key(1), &record("kept")).await;
+    tiered.put(&key(1), &record("kept")).await.unwrap();
     assert_eq!(tiered.get(&key(1)).await, Some(record("kept")));
     assert_eq!(tiered.get(&key(2)).await, None);
     tiered.remove(&key(1)).await;
@@ -142,7 +142,256 @@ async fn a_tier_that_fails_fails_no_caller() {
 #[tokio::test]
 async fn no_tiers_is_a_cache_that_is_off() {
     let tiered = Tiered::new(vec![], options());
-    tiered.put(&key(1), &record("lost")).await;
+    tiered.put(&key(1), &record("lost")).await.unwrap();
     assert_eq!(tiered.get(&key(1)).await, None);
     assert!(tiered.flush().await && tiered.close().await);
+}
+
+/// A backend whose writes wait for leave to go on.
+#[derive(Debug)]
+struct Slow {
+    memory: Arc<MemoryBackend>,
+    leave: tokio::sync::Semaphore,
+}
+
+impl Slow {
+    fn new() -> Arc<Self> {
+        Arc::new(Self { memory: memory(), leave: tokio::sync::Semaphore::new(0) })
+    }
+}
+
+#[async_trait]
+impl Backend for Slow {
+    async fn get(&self, key: &Key) -> Result<Option<Bytes>, BoxError> {
+        self.memory.get(key).await
+    }
+    async fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<Bytes>>, BoxError> {
+        self.memory.get_many(keys).await
+    }
+    async fn put(&self, key: &Key, value: Bytes, ttl: Option<Duration>) -> Result<(), BoxError> {
+        self.leave.acquire().await?.forget();
+        self.memory.put(key, value, ttl).await
+    }
+    async fn remove(&self, key: &Key) -> Result<(), BoxError> {
+        self.memory.remove(key).await
+    }
+    async fn list(&self) -> Result<Vec<Key>, BoxError> {
+        self.memory.list().await
+    }
+    async fn flush(&self) -> Result<(), BoxError> {
+        Ok(())
+    }
+    async fn close(&self) -> Result<(), BoxError> {
+        Ok(())
+    }
+    fn capabilities(&self) -> Capabilities {
+        self.memory.capabilities()
+    }
+}
+
+#[tokio::test]
+async fn writing_back_keeps_nobody_waiting_and_keeps_its_order() {
+    let slow = Slow::new();
+    let back = Tier { writes: Writes::Back { queued_max: 2 }, ..tier("slow", slow.clone()) };
+    let tiered = Tiered::new(vec![tier("fast", memory()), back], options());
+    tiered.put(&key(1), &record("one")).await.unwrap();
+    tiered.put(&key(2), &record("two")).await.unwrap();
+    tiered.put(&key(1), &record("uno")).await.unwrap();
+    tiered.put(&key(9), &record("ignored")).await.unwrap();
+    let dropped = tiered.stats().tiers[1].dropped;
+    assert!((1..=2).contains(&dropped), "{dropped} found no place");
+    assert_eq!(slow.memory.stats().entries, 0);
+    slow.leave.add_permits(10);
+    tiered.remove(&key(2)).await;
+    assert!(tiered.flush().await);
+    assert_eq!(slow.memory.get(&key(2)).await.unwrap(), None, "the removal came after the put");
+    assert_eq!(slow.memory.stats().entries, 1);
+    assert!(tiered.close().await);
+}
+
+#[tokio::test]
+async fn who_asks_for_it_hears_of_writes_that_failed() {
+    let report = |backend| Tier { on_failure: OnFailure::Report, ..tier("reported", backend) };
+    let tiered = Tiered::new(vec![report(Arc::new(Dead)), tier("memory", memory())], options());
+    let error = tiered.put(&key(1), &record("kept")).await.unwrap_err();
+    assert_eq!(error.to_string(), "cannot put into the tier reported");
+    assert_eq!(tiered.get(&key(1)).await, Some(record("kept")), "by the tiers that did not fail");
+    let slow = Slow::new();
+    let back = Tier { writes: Writes::Back { queued_max: 1 }, ..report(slow) };
+    let tiered = Tiered::new(vec![back], options());
+    let mut refused = 0;
+    for _ in 0..3 {
+        refused += usize::from(tiered.put(&key(1), &record("kept")).await.is_err());
+    }
+    assert!((1..=2).contains(&refused), "{refused}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tier_that_takes_too_long_has_failed() {
+    let second = Duration::from_secs(1);
+    let limited = Tier { time_max: Some(second), ..tier("slow", Slow::new()) };
+    let tiered = Tiered::new(vec![limited, tier("memory", memory())], options());
+    let begun = tokio::time::Instant::now();
+    tiered.put(&key(1), &record("kept")).await.unwrap();
+    assert_eq!(begun.elapsed(), second);
+    assert_eq!(tiered.stats().tiers[0].errors, 1);
+    assert_eq!(tiered.get(&key(1)).await, Some(record("kept")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tier_keeps_for_as_long_as_it_may() {
+    let fast = memory();
+    let limited = Tier { ttl_max: Some(Duration::from_secs(5)), ..tier("fast", fast.clone()) };
+    let tiered = Tiered::new(vec![limited, tier("slow", memory())], options());
+    tiered.put(&key(1), &record("kept")).await.unwrap();
+    tokio::time::advance(Duration::from_secs(6)).await;
+    assert_eq!(fast.get(&key(1)).await.unwrap(), None);
+    assert_eq!(tiered.get(&key(1)).await, Some(record("kept")));
+    assert_eq!(tiered.stats().tiers[0].backfills, 1);
+}
+
+#[tokio::test]
+async fn what_is_too_large_for_a_tier_is_no_error_of_its() {
+    let small = Arc::new(MemoryBackend::new(10, 1000).unwrap());
+    let tiered = Tiered::new(vec![tier("small", small.clone()), tier("large", memory())], options());
+    let large = Record { payload: vec![7; 5000].into(), ..record("") };
+    tiered.put(&key(1), &large).await.unwrap();
+    assert_eq!(tiered.get(&key(1)).await, Some(large));
+    let stats = &tiered.stats().tiers[0];
+    assert_eq!((stats.dropped, stats.errors, small.stats().insertions), (2, 0, 0));
+}
+
+#[tokio::test]
+async fn a_shared_tier_cannot_feed_a_wrong_pass() {
+    let shared = memory();
+    let sealed = TieredOptions { secret: Some(Secret::new(b"ours")), ..options() };
+    let tiered = Tiered::new(vec![tier("shared", shared.clone())], sealed.clone());
+    tiered.put(&key(1), &record("passed")).await.unwrap();
+    assert_eq!(tiered.get(&key(1)).await, Some(record("passed")));
+    // Whoever writes to the server: a record without a seal, one with a seal of his own, one of ours under another key.
+    shared.put(&key(2), record("forged").encode(&key(2)), None).await.unwrap();
+    shared.put(&key(3), record("forged").seal(&key(3), &Secret::new(b"his")), None).await.unwrap();
+    let ours = shared.get(&key(1)).await.unwrap().unwrap();
+    shared.put(&key(4), ours, None).await.unwrap();
+    for number in 2..5 {
+        assert_eq!(tiered.get(&key(number)).await, None);
+    }
+    let reasons: Vec<_> = tiered.quarantined().into_iter().map(|bad| (bad.key, bad.reason)).collect();
+    let expected = [
+        (key(2), BadRecord::Untrusted { sealed: false }),
+        (key(3), BadRecord::Damaged),
+        (key(4), BadRecord::Damaged),
+    ];
+    assert_eq!(reasons, expected);
+    assert_eq!(shared.list().await.unwrap(), [key(1)], "and they are gone");
+}
+
+#[tokio::test]
+async fn what_does_not_verify_in_a_read_only_tier_is_read_once() {
+    let shared = memory();
+    shared.put(&key(1), "rubbish".into(), None).await.unwrap();
+    let read_only = Tier { access: Access::ReadOnly, ..tier("shared", shared.clone()) };
+    let tiered = Tiered::new(vec![read_only], options());
+    for _ in 0..3 {
+        assert_eq!(tiered.get(&key(1)).await, None);
+    }
+    assert_eq!(tiered.get_many(&[key(1)]).await, [None]);
+    let stats = tiered.stats();
+    assert_eq!((stats.tiers[0].bad_records, stats.tiers[0].misses, tiered.quarantined().len()), (1, 4, 1));
+    assert_eq!(tiered.quarantined()[0].bytes, "rubbish");
+}
+
+#[tokio::test]
+async fn many_are_read_at_once_from_wherever_they_are() {
+    let (fast, slow) = (memory(), memory());
+    fast.put(&key(1), record("fast").encode(&key(1)), None).await.unwrap();
+    slow.put(&key(2), record("slow").encode(&key(2)), None).await.unwrap();
+    slow.put(&key(3), "rubbish".into(), None).await.unwrap();
+    let tiered = Tiered::new(vec![tier("fast", fast.clone()), tier("slow", slow)], options());
+    let found = tiered.get_many(&[key(3), key(2), key(1), key(4)]).await;
+    assert_eq!(found, [None, Some(record("slow")), Some(record("fast")), None]);
+    let stats = tiered.stats();
+    assert_eq!((stats.hits, stats.misses, stats.tiers[0].backfills), (2, 2, 1));
+    assert!(fast.get(&key(2)).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn clearing_forgets_everything_that_can_be_listed() {
+    let (one, two) = (memory(), memory());
+    let tiered = Tiered::new(vec![tier("one", one.clone()), tier("two", two.clone())], options());
+    for number in 0..5 {
+        tiered.put(&key(number), &record("old")).await.unwrap();
+    }
+    assert_eq!(tiered.clear().await, 10);
+    assert_eq!((one.stats().entries, two.stats().entries), (0, 0));
+}
+
+#[tokio::test]
+async fn a_restart_finds_what_was_hot_as_hot_as_it_was() {
+    let durable = memory();
+    let open = |memory: &Arc<MemoryBackend>| {
+        let tiers = vec![tier("memory", memory.clone()), tier("durable", durable.clone())];
+        Tiered::new(tiers, TieredOptions { secret: Some(Secret::new(b"ours")), ..options() })
+    };
+    let before = memory();
+    let tiered = open(&before);
+    for number in 0..20 {
+        tiered.put(&key(number), &record("kept")).await.unwrap();
+    }
+    for number in [3, 5, 7, 3, 5, 7] {
+        tiered.get(&key(number)).await.unwrap();
+    }
+    tiered.save_heat(&before, 3).await.unwrap();
+    let heat = before.heat(3);
+    let after = memory();
+    let restarted = open(&after);
+    assert_eq!(restarted.warm(&after).await, 3);
+    let mut keys: Vec<Key> = after.list().await.unwrap();
+    keys.retain(|listed| (0..20).any(|number| key(number) == *listed));
+    keys.sort_unstable();
+    let mut expected = [key(3), key(5), key(7)];
+    expected.sort_unstable();
+    assert_eq!(keys, expected);
+    let warmed = after.heat(3);
+    assert!(
+        heat.iter().all(|(key, heat)| warmed.iter().any(|(other, now)| other == key && now >= heat)),
+        "{heat:?} {warmed:?}"
+    );
+    let slow_before = restarted.stats().tiers[1].hits;
+    assert_eq!(restarted.get(&key(5)).await, Some(record("kept")));
+    assert_eq!(restarted.stats().tiers[1].hits, slow_before, "from memory");
+    assert_eq!(Tiered::new(vec![], options()).warm(&memory()).await, 0);
+}
+
+#[tokio::test]
+async fn what_will_be_asked_for_is_fetched_before() {
+    let slow = memory();
+    for number in 0..50 {
+        slow.put(&key(number), record("slow").encode(&key(number)), None).await.unwrap();
+    }
+    let predictor = Some(Arc::new(Predictor::new(1000, 4).unwrap()));
+    let fast = memory();
+    let tiers = || vec![tier("fast", fast.clone()), tier("slow", slow.clone())];
+    let tiered = Tiered::new(tiers(), TieredOptions { predictor, ..options() });
+    let mut trail = Trail::default();
+    for round in 0..4 {
+        for number in 0..50 {
+            assert_eq!(tiered.get_on(&mut trail, &key(number)).await, Some(record("slow")));
+            // On one thread, what was started now comes to its end before the next is asked for.
+            for _ in 0..20 {
+                tokio::task::yield_now().await;
+            }
+        }
+        // As if the fast tier held little.
+        if round < 3 {
+            for number in 0..50 {
+                fast.remove(&key(number)).await.unwrap();
+            }
+        }
+    }
+    let stats = tiered.stats();
+    // In the first two rounds there was nothing to foretell from.
+    assert!(stats.prefetched >= 60 && stats.prefetch_hits >= 60, "{stats:?}");
+    assert!(stats.prefetched - stats.prefetch_hits <= 8, "hardly anything is wasted: {stats:?}");
+    assert!(stats.tiers[0].hits >= 60, "{stats:?}");
 }

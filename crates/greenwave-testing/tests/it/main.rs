@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use greenwave_cache::{Access, MemoryBackend, Tier, Tiered, TieredOptions};
+use greenwave_cache::{MemoryBackend, Tier, Tiered, TieredOptions};
 use greenwave_testing::{
     Count, Ending, Environment, Error, Manifest, Outcome, Runner, SCHEMA, Source, Status, Stored, Test,
 };
@@ -29,7 +29,7 @@ fn write(folder: &Path, path: &str, text: &str) {
 
 fn runner(variables: &[(&str, &str)]) -> Runner {
     let backend = Arc::new(MemoryBackend::new(100, 1 << 20).unwrap());
-    let tier = Tier { name: "memory".to_owned(), backend, access: Access::ReadWrite };
+    let tier = Tier::new("memory", backend);
     let path = ("PATH".into(), std::env::var_os("PATH").unwrap());
     let variables = variables.iter().map(|(name, value)| (name.into(), value.into()));
     let environment = Environment::new(variables.chain([path]));

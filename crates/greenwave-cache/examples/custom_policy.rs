@@ -1,0 +1,56 @@
+//! A policy of your own: first in, first out, whatever is read meanwhile.
+//!
+//! `cargo run -p greenwave-cache --features conformance --example custom_policy`
+#![expect(clippy::print_stdout, reason = "an example shows what it does")]
+
+use std::collections::VecDeque;
+
+use greenwave_cache::{Cache, Candidate, Error, Options, Policy, Seeded};
+
+/// The oldest first.
+#[derive(Debug, Default)]
+struct Fifo(VecDeque<u32>);
+
+impl Policy for Fifo {
+    fn shards(capacities: &[usize]) -> Vec<Self> {
+        capacities.iter().map(|_| Self::default()).collect()
+    }
+
+    fn hit(&self, _: u32) {}
+
+    fn insert(&mut self, slot: u32, _: Candidate) {
+        self.0.push_back(slot);
+    }
+
+    // It takes time in proportion to what is held: a policy for large caches would link its slots.
+    fn remove(&mut self, slot: u32) {
+        self.0.retain(|other| *other != slot);
+    }
+
+    fn victim(&mut self) -> Option<u32> {
+        self.0.pop_front()
+    }
+
+    fn ranking(&self) -> Vec<(u32, u8)> {
+        self.0.iter().map(|slot| (*slot, 0)).collect()
+    }
+}
+
+fn main() -> Result<(), Error> {
+    let cache: Cache<&str, u32, Fifo, Seeded> =
+        Cache::with(Options { entries_max: 2, ..Options::default() })?;
+    for (number, key) in (1..).zip(["red", "yellow", "green"]) {
+        cache.insert(key, number);
+        cache.get(&"red");
+    }
+    println!("{:?}, though `red` was read all the time", cache.keys());
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    //! What the policy promises.
+    use super::*;
+
+    greenwave_cache::policy_conformance!(Fifo);
+}

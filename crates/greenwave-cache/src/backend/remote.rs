@@ -1,0 +1,276 @@
+//! What stands between callers and a server: keys as the server sees them, a time limit for every call, and after a failure a pause in which
+//! the server is left alone. Knows no protocol.
+
+use std::fmt;
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use crate::{BoxError, Error, Key};
+
+/// Longest prefix of keys: memcached takes 250 bytes, of which the key itself needs 64.
+const PREFIX_BYTES_MAX: usize = 128;
+
+/// How a server is used.
+#[derive(Debug, Clone)]
+pub struct RemoteOptions {
+    /// Stands before every key, so that several users share a server: at most 128 printable ASCII characters, no space. Default `greenwave:`.
+    pub prefix: String,
+    /// How long an entry lives that is put without a time of its own. Default 30 days. `None` is for as long as the server likes.
+    pub ttl: Option<Duration>,
+    /// How long a call may take, connecting included. Default 250 ms.
+    pub time_max: Duration,
+    /// How long the server is left alone after the first failure; twice as long after each further one, give or take a little. Default 100 ms.
+    pub pause_min: Duration,
+    /// The longest that it is left alone. Default 30 s.
+    pub pause_max: Duration,
+    /// Seed of the little that is given or taken, so that many processes do not come back at once. Default 0; let it differ by process.
+    pub seed: u64,
+}
+
+impl Default for RemoteOptions {
+    fn default() -> Self {
+        Self {
+            prefix: "greenwave:".to_owned(),
+            ttl: Some(Duration::from_secs(30 * 24 * 3600)),
+            time_max: Duration::from_millis(250),
+            pause_min: Duration::from_millis(100),
+            pause_max: Duration::from_secs(30),
+            seed: 0,
+        }
+    }
+}
+
+impl RemoteOptions {
+    pub(super) fn check(&self) -> Result<(), Error> {
+        let refuse = |option, value: String, accepted| Err(Error::Option { option, value, accepted });
+        if self.prefix.len() > PREFIX_BYTES_MAX || !self.prefix.bytes().all(|byte| byte.is_ascii_graphic()) {
+            let accepted = "at most 128 printable ASCII characters, no space";
+            return refuse("prefix", format!("{:?}", self.prefix), accepted);
+        }
+        if self.time_max.is_zero() {
+            return refuse("time_max", "0".to_owned(), "more than nothing");
+        }
+        if self.pause_min.is_zero() || self.pause_min > self.pause_max {
+            return refuse("pause_min", format!("{:?}", self.pause_min), "more than 0, at most pause_max");
+        }
+        Ok(())
+    }
+
+    pub(super) fn key(&self, key: &Key) -> String {
+        format!("{}{key}", self.prefix)
+    }
+}
+
+/// Why a call did not give an answer.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The server answered, but not with what was wanted. It is well, and may be asked again.
+    Refused(BoxError),
+    /// It cannot be talked to, or makes no sense.
+    Lost(BoxError),
+}
+
+/// A server's health, and what follows from it for the next call.
+pub(super) struct Guard {
+    server: String,
+    time_max: Duration,
+    pauses: ExponentialBuilder,
+    health: Mutex<Health>,
+}
+
+#[derive(Debug)]
+enum Health {
+    /// Calls go through.
+    Up,
+    /// It failed. Until then no call goes through; after that one does, to see.
+    Down { until: Instant, is_probed: bool, pauses: ExponentialBackoff },
+}
+
+impl Guard {
+    pub(super) fn new(server: String, options: &RemoteOptions) -> Self {
+        let pauses = ExponentialBuilder::new()
+            .with_min_delay(options.pause_min)
+            .with_max_delay(options.pause_max)
+            .without_max_times()
+            .with_jitter()
+            .with_jitter_seed(options.seed);
+        Self { server, time_max: options.time_max, pauses, health: Mutex::new(Health::Up) }
+    }
+
+    /// Does the work within the time limit, if the server is not being left alone.
+    pub(super) async fn call<T>(
+        &self,
+        operation: &'static str,
+        work: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, BoxError> {
+        let probe = self.admit(Instant::now())?;
+        let result = tokio::time::timeout(self.time_max, work).await;
+        drop(probe);
+        let error = match result {
+            Ok(Ok(answer)) => {
+                self.recover();
+                return Ok(answer);
+            }
+            Ok(Err(Failure::Refused(error))) => {
+                self.recover();
+                error
+            }
+            Ok(Err(Failure::Lost(error))) => {
+                self.suffer(Instant::now());
+                error
+            }
+            Err(elapsed) => {
+                self.suffer(Instant::now());
+                elapsed.into()
+            }
+        };
+        Err(Error::backend(format!("{operation} at {}", self.server))(error).into())
+    }
+
+    /// Lets a call through, or says how long the server is left alone.
+    fn admit(&self, now: Instant) -> Result<Option<Probe<'_>>, Error> {
+        match &mut *self.health.lock() {
+            Health::Up => Ok(None),
+            Health::Down { until, is_probed: is_probed @ false, .. } if now >= *until => {
+                *is_probed = true;
+                Ok(Some(Probe(self)))
+            }
+            Health::Down { until, .. } => {
+                let pause = until.saturating_duration_since(now);
+                Err(Error::Unavailable { server: self.server.clone(), pause })
+            }
+        }
+    }
+
+    fn recover(&self) {
+        *self.health.lock() = Health::Up;
+    }
+
+    fn suffer(&self, now: Instant) {
+        let mut health = self.health.lock();
+        let mut pauses = match std::mem::replace(&mut *health, Health::Up) {
+            Health::Up => self.pauses.build(),
+            // Others that were under way when it went down fail too: that is still the same failure.
+            Health::Down { until, is_probed, pauses } if now < until => {
+                *health = Health::Down { until, is_probed, pauses };
+                return;
+            }
+            Health::Down { pauses, .. } => pauses,
+        };
+        let pause = pauses.next().expect("there is no last pause");
+        *health = Health::Down { until: now + pause, is_probed: false, pauses };
+    }
+}
+
+impl fmt::Debug for Guard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Guard").field("server", &self.server).field("health", &*self.health.lock()).finish()
+    }
+}
+
+/// The one call that looks whether a server is well again. If it is dropped before it knows, the next one looks.
+struct Probe<'a>(&'a Guard);
+
+impl Drop for Probe<'_> {
+    fn drop(&mut self) {
+        if let Health::Down { is_probed, .. } = &mut *self.0.health.lock() {
+            *is_probed = false;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+
+    use super::*;
+
+    fn guard() -> Guard {
+        let second = Duration::from_secs(1);
+        let options = RemoteOptions { pause_min: second, pause_max: 60 * second, ..RemoteOptions::default() };
+        Guard::new("nowhere".to_owned(), &options)
+    }
+
+    fn is_left_alone<T: fmt::Debug>(result: Result<T, BoxError>) -> bool {
+        matches!(result.unwrap_err().downcast_ref(), Some(Error::Unavailable { .. }))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_hangs_costs_one_time_limit() {
+        let (guard, begun) = (guard(), Instant::now());
+        let hanging = || guard.call("get", pending::<Result<(), Failure>>());
+        assert!(!is_left_alone(hanging().await));
+        assert_eq!(begun.elapsed(), guard.time_max);
+        for _ in 0..1000 {
+            assert!(is_left_alone(hanging().await));
+        }
+        assert_eq!(begun.elapsed(), guard.time_max, "and then nothing");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pauses_grow_until_the_server_is_well() {
+        let guard = guard();
+        let lost = || guard.call("get", ready(Err::<(), _>(Failure::Lost("gone".into()))));
+        let well = || guard.call("get", ready(Ok(())));
+        let (mut last, mut grown) = (Duration::ZERO, 0);
+        for _ in 0..20 {
+            assert!(!is_left_alone(lost().await));
+            let Err(Error::Unavailable { pause, .. }) = guard.admit(Instant::now()).map(drop) else {
+                panic!("it is left alone")
+            };
+            assert!(pause <= Duration::from_secs(2 * 60));
+            grown += usize::from(pause > last);
+            last = pause;
+            tokio::time::advance(pause).await;
+        }
+        assert!(grown >= 6 && last >= Duration::from_secs(60), "{grown} times, to {last:?}");
+        assert!(well().await.is_ok() && well().await.is_ok());
+        assert!(!is_left_alone(lost().await));
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert!(well().await.is_ok(), "pauses begin anew");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_call_looks_and_the_rest_do_without() {
+        let guard = guard();
+        let _ = guard.call("get", ready(Err::<(), _>(Failure::Lost("gone".into())))).await;
+        tokio::time::advance(Duration::from_secs(5)).await;
+        {
+            let mut looking = Box::pin(guard.call("get", pending::<Result<(), Failure>>()));
+            assert!(futures_poll_once(looking.as_mut()).await);
+            assert!(is_left_alone(guard.call("get", ready(Ok(()))).await));
+        }
+        assert!(guard.call("get", ready(Ok(()))).await.is_ok(), "the look was dropped: another may look");
+    }
+
+    /// Whether the future is not done yet.
+    async fn futures_poll_once<F: Future>(mut future: std::pin::Pin<&mut F>) -> bool {
+        std::future::poll_fn(|context| std::task::Poll::Ready(future.as_mut().poll(context).is_pending()))
+            .await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refusal_is_an_answer() {
+        let guard = guard();
+        let refused = || guard.call("put", ready(Err::<(), _>(Failure::Refused("too large".into()))));
+        assert!(!is_left_alone(refused().await));
+        assert!(!is_left_alone(refused().await));
+    }
+
+    #[test]
+    fn options_that_cannot_work_are_refused() {
+        let refused = |options: RemoteOptions| match options.check() {
+            Err(Error::Option { option, .. }) => option,
+            other => panic!("{other:?}"),
+        };
+        let usual = RemoteOptions::default;
+        assert!(usual().check().is_ok());
+        assert_eq!(refused(RemoteOptions { prefix: "a b".to_owned(), ..usual() }), "prefix");
+        assert_eq!(refused(RemoteOptions { prefix: "x".repeat(129), ..usual() }), "prefix");
+        assert_eq!(refused(RemoteOptions { time_max: Duration::ZERO, ..usual() }), "time_max");
+        assert_eq!(refused(RemoteOptions { pause_min: Duration::from_secs(31), ..usual() }), "pause_min");
+    }
+}
