@@ -9,6 +9,7 @@ use futures_core::Stream;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::executor::{Stage, Step};
+use crate::inbox;
 use crate::{Error, Needs, Progress, TaskId};
 
 /// What a run is asked to be.
@@ -81,7 +82,7 @@ pub(crate) struct Request<R, E> {
 /// Adds tasks to a run under way, from its own tasks or from elsewhere. Clones add to the same run.
 #[derive(Debug)]
 pub struct Adder<R, E> {
-    requests: mpsc::UnboundedSender<Request<R, E>>,
+    requests: inbox::Sender<Request<R, E>>,
 }
 
 impl<R, E> Clone for Adder<R, E> {
@@ -93,13 +94,13 @@ impl<R, E> Clone for Adder<R, E> {
 /// The other end of an [`Adder`], for [`Job::added`](crate::Job::added).
 #[derive(Debug)]
 pub struct Added<R, E> {
-    pub(crate) requests: mpsc::UnboundedReceiver<Request<R, E>>,
+    pub(crate) requests: inbox::Receiver<Request<R, E>>,
 }
 
 impl<R: 'static, E: 'static> Adder<R, E> {
     /// An adder, and what a run has to be given for it.
     pub fn new() -> (Self, Added<R, E>) {
-        let (sender, requests) = mpsc::unbounded_channel();
+        let (sender, requests) = inbox::inbox();
         (Self { requests: sender }, Added { requests })
     }
 
@@ -146,4 +147,13 @@ pub fn progress() -> (impl FnMut(Progress) + Send + 'static, ProgressStream) {
         let _ = sender.send(progress);
     };
     (observe, ProgressStream(receiver))
+}
+
+#[cfg(greenwave_loom)]
+impl<R, E> Added<R, E> {
+    /// For models: takes the next task and answers as a run does that has room for it.
+    pub async fn accept(&mut self, number: usize) {
+        let request = std::future::poll_fn(|context| self.requests.poll_next(context)).await;
+        let _ = request.answer.send(Ok(TaskId::from_index(number)));
+    }
 }

@@ -361,7 +361,7 @@ impl<'a, R, E, S> Run<'a, R, E, S> {
             tokio::select! {
                 // The sender is the executor's, which outlives the run.
                 _ = wish.changed() => Wake::Wish(*wish.borrow_and_update()),
-                () = tokio::time::sleep_until(wakes_at.unwrap_or_else(Instant::now)), if wakes_at.is_some() => Wake::Tick,
+                () = until(wakes_at) => Wake::Tick,
                 units = admission.changed() => Wake::Admit(units),
                 request = next_request(job) => Wake::Add(request),
             }
@@ -506,13 +506,18 @@ impl<'a, R, E, S> Run<'a, R, E, S> {
     }
 }
 
+/// At a time, if there is one. Without one the runtime need not have a timer.
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// The next task to be added. Never, if none can be.
 async fn next_request<R, E>(job: &mut Job<'_, R, E>) -> Request<R, E> {
     let Some(added) = &mut job.added else { return std::future::pending().await };
-    match added.requests.recv().await {
-        Some(request) => request,
-        None => std::future::pending().await,
-    }
+    std::future::poll_fn(|context| added.requests.poll_next(context)).await
 }
 
 /// What is expected of tasks of which nothing is known.

@@ -55,6 +55,7 @@ mod dispatcher;
 mod error;
 mod executor;
 mod graph;
+mod inbox;
 mod job;
 #[cfg(feature = "jobserver")]
 mod jobserver;

@@ -479,12 +479,20 @@ fn lock_state(project: &Path) -> Result<(PathBuf, fs::File), Error> {
     fs::write(&ignore, "*\n").map_err(Error::io("write", &ignore))?;
     let path = state.join("lock");
     let lock = fs::File::create(&path).map_err(Error::io("open", &path))?;
-    match lock.try_lock() {
-        Ok(()) => Ok((state, lock)),
-        Err(fs::TryLockError::WouldBlock) => Err(Error::Busy { project: project.to_owned() }),
-        Err(fs::TryLockError::Error(source)) => Err(Error::io("lock", &path)(source)),
+    // A run that is killed while it starts a program leaves its lock to that program for the moment until this has begun.
+    for _ in 0..LOCK_TRIES_MAX {
+        match lock.try_lock() {
+            Ok(()) => return Ok((state, lock)),
+            Err(fs::TryLockError::WouldBlock) => std::thread::sleep(LOCK_TRY_AFTER),
+            Err(fs::TryLockError::Error(source)) => return Err(Error::io("lock", &path)(source)),
+        }
     }
+    Err(Error::Busy { project: project.to_owned() })
 }
+
+/// Half a second in all.
+const LOCK_TRIES_MAX: u32 = 20;
+const LOCK_TRY_AFTER: std::time::Duration = std::time::Duration::from_millis(25);
 
 /// Takes away what an earlier run has left in a folder. What that run had started may still be at work in there
 /// if it was killed, so the folder is moved aside first, and removed as far as that is possible.

@@ -40,6 +40,18 @@ async fn a_run_can_be_a_task_of_the_runtime() {
     assert_eq!(tokio::spawn(run).await.unwrap().unwrap().stats.done, 10);
 }
 
+#[test]
+fn a_run_that_needs_no_timer_wants_none() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let graph = graph(2);
+    let executor = executor(1);
+    let run = executor.run_job(&graph, job(), |_| async {
+        tokio::task::yield_now().await;
+        Step::<(), ()>::Done(())
+    });
+    assert_eq!(runtime.block_on(run).unwrap().stats.done, 2);
+}
+
 #[tokio::test]
 async fn stages_of_an_inline_run_may_borrow_and_need_not_be_send() {
     let graph = graph(100);
