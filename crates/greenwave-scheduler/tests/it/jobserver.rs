@@ -85,3 +85,47 @@ async fn makes_inside_tasks_stay_within_the_budget() {
     assert_eq!((now, log.lines().count()), (0, 4 * 6 * 2));
     assert!((2..=3).contains(&most), "{most} recipes at once with 3 tokens");
 }
+
+/// Not a test of its own: uses the jobserver of the `make` that starts it.
+#[test]
+#[ignore = "started by the test below"]
+fn child() {
+    if std::env::var_os("MAKELEVEL").is_none() {
+        return;
+    }
+    // SAFETY: the descriptors were inherited, so they were open under these numbers before this process opened any.
+    let jobserver = unsafe { Jobserver::inherited() }.expect("make offers one");
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let executor = executor(8, &jobserver);
+    let graph = graph(40);
+    let run = executor.run_job(&graph, job(), |_| async {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        Step::Done(())
+    });
+    let stats = runtime.block_on(run).unwrap().stats;
+    assert_eq!(stats.done, 40);
+    std::fs::write(std::env::var_os("PEAK").unwrap(), stats.pool("workers").unwrap().peak.to_string())
+        .unwrap();
+}
+
+#[test]
+fn a_jobserver_that_make_offers_is_honoured() {
+    let dir = tempfile::tempdir().unwrap();
+    let program = std::env::current_exe().unwrap();
+    let recipe = format!("+@{} --exact jobserver::child --ignored --nocapture", program.display());
+    std::fs::write(dir.path().join("Makefile"), format!("all:\n\t{recipe}\n")).unwrap();
+    let peak = dir.path().join("peak");
+    let make = std::process::Command::new("make")
+        .args(["-j3", "all"])
+        .current_dir(dir.path())
+        .env("PEAK", &peak)
+        .env_remove("MAKEFLAGS")
+        .env_remove("CARGO_MAKEFLAGS")
+        .output();
+    let Ok(make) = make else {
+        assert!(std::env::var_os("GREENWAVE_REQUIRE_SERVICES").is_none(), "`make` is not there");
+        return crate::skipped("`make` is not there");
+    };
+    assert!(make.status.success(), "{}", String::from_utf8_lossy(&[make.stdout, make.stderr].concat()));
+    assert_eq!(std::fs::read_to_string(peak).unwrap(), "3");
+}
