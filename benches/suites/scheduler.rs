@@ -12,7 +12,7 @@ use greenwave_scheduler::{
 const ABOUT: &str = "
 Empty tasks in eight chains with an edge between neighbours, on eight workers. `dispatcher` makes the decisions for
 all of them, with a dispatcher made anew; `executor` also runs each as a tokio task on two threads. Figures are for one
-task. Building the graph is not part of it. There is no rival in this suite yet.";
+task. Building the graph is not part of it. Rivals stand in `versus-scheduler`.";
 
 /// Tasks, and nanoseconds that each may cost: dispatcher, executor. The executor: as much again as the cheapest scheduler
 /// of the study that spawns its tasks (heap and `JoinSet`, 600 ns), since ours also tells progress and keeps figures.
