@@ -273,8 +273,8 @@ impl Dispatcher {
     /// Adds a task to the run, at a time since its start.
     ///
     /// # Errors
-    /// [`Error::ResourceTooSmall`]; [`Error::NotWaiting`] if one of `before` may have started already; [`Error::Cycle`] if one of `before` leads
-    /// to one of `after`. Nothing is added then.
+    /// [`Error::ResourceTooSmall`]; [`Error::UnknownTask`]; [`Error::NotWaiting`] if one of `before` may have started already;
+    /// [`Error::AddedCycle`] if one of `after` is, or depends on, one of `before`. Nothing is added then.
     pub fn add(
         &mut self,
         now: Duration,
@@ -283,12 +283,15 @@ impl Dispatcher {
     ) -> Result<TaskId, Error> {
         self.pass_time(now);
         let Addition { id, rank, needs, after, before } = addition;
+        if let Some(unknown) = after.iter().chain(before).find(|task| task.index() >= self.tasks.len()) {
+            return Err(Error::UnknownTask { id: id.to_owned(), index: unknown.index() });
+        }
         let is_waiting = |task: &&TaskId| matches!(self.tasks[task.index()].state, State::Waiting(_));
         if !before.iter().all(|task| is_waiting(&task)) {
             return Err(Error::NotWaiting { id: id.to_owned() });
         }
         if self.leads_to(before, after) {
-            return Err(Error::Cycle { path: vec![id.to_owned()] });
+            return Err(Error::AddedCycle { id: id.to_owned() });
         }
         let wants = self.number_of(needs).map_err(|lack| too_small(id, lack))?;
         let task = TaskId::from_index(self.tasks.len());
@@ -653,6 +656,9 @@ impl Dispatcher {
     fn finish(&mut self, id: TaskId, state: State) {
         let task = &mut self.tasks[id.index()];
         self.stats.in_flight -= usize::from(task.begun);
+        if !task.begun {
+            self.order.will_not_start(id);
+        }
         task.state = state;
         match state {
             State::Done => self.stats.done += 1,
@@ -704,7 +710,10 @@ impl Choice for Dispatcher {
 
     fn fits(&self, class: usize) -> bool {
         let admitted = class % 2 == 1 || self.stats.in_flight < self.limits.tasks_max;
-        admitted && self.wants[class / 2].iter().all(|&(pool, units)| i64::from(units) <= self.free[pool])
+        // What is admitted may be less than what a stage needs, for ever; then it runs when no other uses the pool.
+        let is_idle = |pool: usize| self.stats.pools.get(pool).is_some_and(|pool| pool.used == 0);
+        let mut wants = self.wants[class / 2].iter();
+        admitted && wants.all(|&(pool, units)| i64::from(units) <= self.free[pool] || is_idle(pool))
     }
 
     fn first(&self, class: usize) -> Option<(u64, TaskId)> {

@@ -39,6 +39,20 @@ pub enum Error {
         /// Units that exist.
         limit: u32,
     },
+    /// A task was added between others that depend on each other the other way round.
+    #[error("task `{id}` shall go before a task that it depends on")]
+    AddedCycle {
+        /// The task that was to be added.
+        id: String,
+    },
+    /// A task was added beside one that the run does not have.
+    #[error("task `{id}` names task number {index}, which is not in this run")]
+    UnknownTask {
+        /// The task that was to be added.
+        id: String,
+        /// The other's [`TaskId::index`](crate::TaskId::index).
+        index: usize,
+    },
     /// A task was added before one that does not wait any more.
     #[error("task `{id}` shall go before a task that may have started already")]
     NotWaiting {

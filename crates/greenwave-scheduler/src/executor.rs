@@ -316,7 +316,7 @@ impl<'a, R, E, S> Run<'a, R, E, S> {
         while !wish.borrow().stopped {
             executor.publish(&self.dispatcher);
             self.perform(&stage);
-            if self.dispatcher.is_finished() && !self.paused_with_work() {
+            if self.dispatcher.is_finished() {
                 return;
             }
             admission.look(self.dispatcher.stats());
@@ -343,12 +343,6 @@ impl<'a, R, E, S> Run<'a, R, E, S> {
             }
         })
         .await;
-    }
-
-    /// Whether only a pause keeps it from going on.
-    fn paused_with_work(&self) -> bool {
-        let stats = self.dispatcher.stats();
-        stats.ready + stats.delayed > 0
     }
 
     async fn next<F>(&mut self, wish: &mut watch::Receiver<Wish>, admission: &mut Admission) -> Wake<R, E>

@@ -152,6 +152,7 @@ struct Tail {
     /// Of all that have not started.
     left: u128,
     has_started: Vec<bool>,
+    has_begun: bool,
     /// All that have not started, longest first, and some that have.
     by_length: Vec<TaskId>,
     /// Of these, how many have.
@@ -178,10 +179,19 @@ impl Order {
 
     pub(crate) fn started(&mut self, class: usize, task: TaskId, now: Duration) {
         let Some(tail) = &mut self.tail else { return };
+        tail.has_begun = true;
         tail.running.push((task, nanos(now).saturating_add(tail.duration(task))));
         // Even classes are of tasks that had not begun.
         if class.is_multiple_of(2) {
             tail.take(task);
+        }
+    }
+
+    /// Done before, or skipped: it takes no time.
+    pub(crate) fn will_not_start(&mut self, task: TaskId) {
+        if let Some(tail) = &mut self.tail {
+            tail.take(task);
+            tail.find_bound();
         }
     }
 
@@ -238,19 +248,31 @@ impl Tail {
         let mut by_length: Vec<TaskId> = (0..durations.len()).map(TaskId::from_index).collect();
         by_length.sort_by_key(|task| Reverse(durations[task.index()]));
         let left: u128 = durations.iter().copied().map(u128::from).sum();
-        let longest = durations.iter().max().copied().unwrap_or(0);
-        Self {
+        let mut tail = Self {
             permille,
             workers,
-            bound: u128::from(longest).max(left / u128::from(workers)),
+            bound: 0,
             left,
             has_started: vec![false; durations.len()],
+            has_begun: false,
             by_length,
             gone: 0,
             durations,
             longest: Vec::new(),
             running: Vec::new(),
+        };
+        tail.find_bound();
+        tail
+    }
+
+    /// The bound of what is left, before any of it has started; later it stays what it was, since what has run counts.
+    fn find_bound(&mut self) {
+        if self.has_begun {
+            return;
         }
+        let mut longest = self.by_length.iter().filter(|task| !self.has_started[task.index()]);
+        let longest = longest.next().map_or(0, |task| self.duration(*task));
+        self.bound = u128::from(longest).max(self.left / u128::from(self.workers));
     }
 
     fn duration(&self, task: TaskId) -> u64 {

@@ -11,7 +11,8 @@ use crate::jobserver::{Jobserver, Tokens};
 use crate::load::{Control, Follow};
 use crate::{Limits, Stats};
 
-/// How many units of the pool `workers` are used. The default: all that exist. Other pools, those of agents say, are not touched.
+/// How many units of the pool `workers` are used. The default: all that exist. Other pools, those of agents say, are not touched. A stage that
+/// needs more than are left to it runs when no other stage uses any.
 #[derive(Debug, Clone, Default)]
 pub struct Workers {
     /// Follow the machine's load.

@@ -252,7 +252,7 @@ async fn what_cannot_be_added_says_why() {
         .unwrap();
     assert_eq!(report.stats.done, 3);
     let errors = errors.lock().unwrap().clone();
-    assert_eq!(errors[0], "dependency cycle: x -> x");
+    assert_eq!(errors[0], "task `x` shall go before a task that it depends on");
     assert_eq!(errors[1], "task `y` shall go before a task that may have started already");
     assert_eq!(errors[2], "task `z` needs 1 of resource `gpus`, of which there are 0");
     let late = adder.add(NewTask { id: "late".to_owned(), ..NewTask::default() }, |_| second()).await;
@@ -340,4 +340,40 @@ async fn workers_follow_the_load_and_agents_do_not() {
     assert_eq!(peak(8000, 60_000), 1, "and fewer under load");
     assert_eq!(report.stats.pool("agents").unwrap().peak, 8);
     assert!(report.stats.lost.worker > Duration::from_secs(60), "{:?}", report.stats.lost);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_needs_more_workers_than_are_admitted_runs_alone() {
+    // One worker is all that the load ever leaves.
+    let sampler = || Sample { cpu_pressure: 0.9, ..Sample::default() };
+    let follow = Follow { sampler: Arc::new(sampler), ..Follow::default() };
+    let mut executor = executor(4);
+    executor.workers = Workers { follow: Some(follow), ..Workers::default() };
+    let graph = graph(6);
+    let needs = |task: TaskId| Needs::nothing().of("workers", if task.index() < 2 { 4 } else { 1 });
+    let run = executor.run_job(&graph, Job::new().needs(needs), |_| second());
+    let report = tokio::time::timeout(Duration::from_secs(600), run).await.expect("it ends").unwrap();
+    assert_eq!(report.stats.done, 6);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_of_another_run_is_refused_by_name() {
+    let graph = graph(1);
+    let (adder, added) = Adder::<u32, String>::new();
+    let elsewhere = TaskId::from_index(99);
+    let report = executor(1)
+        .run_job(&graph, job().added(added), move |_| {
+            let adder = adder.clone();
+            async move {
+                for (after, before) in [(vec![elsewhere], vec![]), (vec![], vec![elsewhere])] {
+                    let task = NewTask { id: "x".to_owned(), after, before, ..NewTask::default() };
+                    let error = adder.add(task, |_| second()).await.unwrap_err();
+                    assert_eq!(error.to_string(), "task `x` names task number 99, which is not in this run");
+                }
+                Step::Done(1)
+            }
+        })
+        .await
+        .unwrap();
+    assert_eq!(report.stats.done, 1, "{:?}", report.outcomes);
 }

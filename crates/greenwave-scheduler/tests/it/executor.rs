@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use greenwave_scheduler::{
-    Durations, Executor, Failure, Graph, GraphBuilder, Limits, Needs, Outcome, Progress, Report, Resources,
-    Stage, Step,
+    Durations, Executor, Failure, Graph, GraphBuilder, Limits, Needs, OnFailure, Outcome, Progress, Report,
+    Resources, Stage, Step,
 };
 use tokio::time::sleep;
 
@@ -177,4 +177,22 @@ fn durations_learn_and_withstand_outliers() {
     assert!(durations.estimate("feature:2") < Duration::from_secs(4));
     let copied: Durations = durations.iter().map(|(key, seconds)| (key.to_owned(), seconds)).collect();
     assert_eq!(copied.estimate("feature:4"), Duration::from_secs(4));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_stops_at_the_first_failure_ends_with_work_left() {
+    let graph = graph(&[("fails", &[]), ("runs", &[]), ("left", &[]), ("too", &[])]);
+    let mut executor = executor(2);
+    executor.limits.on_failure = OnFailure::StopAtFirst;
+    let run = run(&executor, &graph, |stage| async move {
+        if stage.task.index() == 0 {
+            return Step::Failed("no".to_owned());
+        }
+        sleep(Duration::from_secs(1)).await;
+        Step::Done(())
+    });
+    let report = tokio::time::timeout(Duration::from_secs(60), run).await.expect("it ends");
+    let [fails, runs, left, too] = &report.outcomes[..] else { panic!("four tasks") };
+    assert!(matches!((fails, runs), (Outcome::Failed(_), Outcome::Done(()))));
+    assert!(matches!((left, too), (Outcome::Stopped, Outcome::Stopped)));
 }
