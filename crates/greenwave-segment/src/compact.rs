@@ -99,14 +99,19 @@ impl Log {
             done.written_bytes += written;
         }
         done.written_bytes += self.copy_dictionaries(slot, segment)?;
+        // Before the fence, so that those who wait there need not wait for the disk.
+        self.flush()?;
         let mut inside = self.fence.enter()?;
         self.refresh()?;
-        self.relieve()?;
-        self.flush()?;
+        if self.relieve()? > 0 {
+            self.flush()?;
+        }
         inside.mark()?;
+        inside.saw();
+        // Whoever enters from now on looks again, and relies on nothing in here: removing it may take the file system its time.
+        drop(inside);
         done.segments += 1;
         done.freed_bytes += self.unlink(slot, segment)?;
-        inside.saw();
         self.writer.lock().dir_dirty = true;
         Ok(())
     }
@@ -116,12 +121,16 @@ impl Log {
         let key = entry.key.as_slice();
         let shortened = self.shortened(entry, spare)?;
         let Some(mut frame) = self.frame(segment, key, &Location::of(entry))? else { return Ok(0) };
-        let _inside = shortened.as_ref().map(|(shorter, _)| self.enter_for(shorter)).transpose()?;
+        let inside = match &shortened {
+            Some((shorter, _)) => self.enter_for(shorter)?,
+            None => None,
+        };
         let mut writer = self.writer.lock();
         if !self.is_current(key, entry.place()) {
             return Ok(0);
         }
         if let Some((shorter, chosen)) = shortened
+            && (inside.is_some() || shorter.header.depth() == 0)
             && self.still_holds(&chosen)
         {
             frame = shorter;

@@ -5,14 +5,19 @@
 //! are a mark that changes whenever a segment is removed, so that a writer of differences knows whether it has to look again before it
 //! relies on what it has seen. They mean nothing else, need not reach the disk, and may be anything after a power cut.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::Error;
 use crate::segment::random_id;
+
+/// Longer than others write differences, and far shorter than a compaction may take.
+const WAIT_MAX: Duration = Duration::from_millis(2);
+const WAIT_STEP: Duration = Duration::from_micros(50);
 
 /// The file, opened when it is first needed.
 #[derive(Debug)]
@@ -39,6 +44,13 @@ pub(crate) struct Inside<'a> {
 impl Fence {
     pub(crate) fn new(dir: &Path) -> Self {
         Self { path: dir.join("fence"), state: Mutex::default() }
+    }
+
+    /// Waits for its turn, but not for long: `None` if that does not come.
+    pub(crate) fn enter_soon(&self) -> Result<Option<Inside<'_>>, Error> {
+        let Some(mut state) = self.state.try_lock_for(WAIT_MAX) else { return Ok(None) };
+        let mark = try_lock(&self.path, &mut state).map_err(Error::io("lock", &self.path))?;
+        Ok(mark.map(|mark| Inside { state, path: &self.path, mark }))
     }
 
     /// Waits for its turn, among threads and among processes.
@@ -80,11 +92,34 @@ impl Drop for Inside<'_> {
 
 /// Locks the file and returns its mark.
 fn lock(path: &Path, state: &mut State) -> io::Result<[u8; 8]> {
-    let mut file = match state.file.take() {
-        Some(file) => file,
-        None => OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path)?,
-    };
+    let file = opened(path, state)?;
     file.lock()?;
+    mark_in(file, state)
+}
+
+/// The same, if that is possible soon.
+fn try_lock(path: &Path, state: &mut State) -> io::Result<Option<[u8; 8]>> {
+    let file = opened(path, state)?;
+    for _ in 0..WAIT_MAX.as_micros() / WAIT_STEP.as_micros() {
+        match file.try_lock() {
+            Ok(()) => return mark_in(file, state).map(Some),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(WAIT_STEP),
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+    }
+    state.file = Some(file);
+    Ok(None)
+}
+
+fn opened(path: &Path, state: &mut State) -> io::Result<File> {
+    match state.file.take() {
+        Some(file) => Ok(file),
+        None => OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path),
+    }
+}
+
+/// The mark in a file that is locked. Closing it, if this fails, unlocks it.
+fn mark_in(mut file: File, state: &mut State) -> io::Result<[u8; 8]> {
     let mut mark = [0; 8];
     file.rewind()?;
     match file.read_exact(&mut mark) {

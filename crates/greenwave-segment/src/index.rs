@@ -528,6 +528,9 @@ impl Index {
     /// The entries whose values are differences from values that are not current any more: another process has removed or replaced these
     /// without knowing. Looks at all.
     pub(crate) fn stranded(&self) -> Vec<Entry> {
+        if self.totals.differences == 0 {
+            return Vec::new();
+        }
         let is_stranded = |entry: &&Entry| {
             entry.base.as_ref().is_some_and(|base| {
                 self.get(base.as_slice()).is_none_or(|base| base.tombstone || base.stamp > entry.stamp)

@@ -86,7 +86,7 @@ enum Put {
     Done { overdue: bool },
     /// Other values are differences from the old one.
     IsBase,
-    /// What the new one is a difference from has changed.
+    /// What the new one is a difference from has changed, or cannot be kept from changing.
     BaseMoved,
     /// It does not fit the budget.
     Full(Error),
@@ -175,7 +175,11 @@ impl Log {
 
     /// Appends a value's record, unless something else has to be done first.
     fn try_put(&self, key: &[u8], frame: &mut Frame, chosen: Option<&Chosen>) -> Result<Put, Error> {
-        let _inside = self.enter_for(frame)?;
+        let entered = self.enter_for(frame)?;
+        if frame.header.depth() > 0 && entered.is_none() {
+            // Somebody compacts, for which no put waits: this one is stored whole.
+            return Ok(Put::BaseMoved);
+        }
         let mut writer = self.writer.lock();
         if self.has_dependants(&|_| false, key) {
             return Ok(Put::IsBase);
@@ -191,12 +195,13 @@ impl Log {
         Ok(Put::Done { overdue: writer.overdue() })
     }
 
-    /// For a difference, keeps all processes from removing what it is from until it is written; with a look at what they did remove.
+    /// For a difference, keeps all processes from removing what it is from until it is written; with a look at what they did remove. `None` for
+    /// what is no difference, and if there is no getting in soon: then it must not be written.
     pub(crate) fn enter_for(&self, frame: &Frame) -> Result<Option<Inside<'_>>, Error> {
         if frame.header.depth() == 0 {
             return Ok(None);
         }
-        let mut inside = self.fence.enter()?;
+        let Some(mut inside) = self.fence.enter_soon()? else { return Ok(None) };
         if !inside.is_current() {
             self.refresh()?;
             inside.saw();

@@ -125,7 +125,7 @@ impl Log {
         if !self.is_current(key, entry.place()) {
             return Ok(false);
         }
-        if chosen.is_some_and(|chosen| !self.still_holds(&chosen)) {
+        if chosen.is_some_and(|chosen| inside.is_none() || !self.still_holds(&chosen)) {
             frame = self.codec.encode(key, &value);
         }
         self.append_again(&mut writer, &mut frame, entry)?;
@@ -134,9 +134,10 @@ impl Log {
         Ok(true)
     }
 
-    /// Stores the stranded values anew, each without a base. The caller is inside the fence, so there will not be more.
-    pub(crate) fn relieve(&self) -> Result<(), Error> {
+    /// Stores the stranded values anew, each without a base; returns how many. The caller is inside the fence, so there will not be more.
+    pub(crate) fn relieve(&self) -> Result<u64, Error> {
         let stranded = self.index.read().stranded();
+        let mut relieved = 0;
         for entry in stranded {
             let key = entry.key.as_slice();
             let Some(value) = self.get(key)? else { continue };
@@ -145,9 +146,10 @@ impl Log {
             if self.is_current(key, entry.place()) {
                 self.append_again(&mut writer, &mut frame, &entry)?;
                 self.counters.rebased_records.add(1);
+                relieved += 1;
             }
         }
-        Ok(())
+        Ok(relieved)
     }
 
     /// Appends a value that is there already, with its old stamp: a new one could win against what another process has put since. Whether

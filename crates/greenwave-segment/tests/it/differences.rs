@@ -275,3 +275,22 @@ fn a_value_that_is_stored_anew_does_not_win_against_a_newer_one() {
     two.remove(b"base").unwrap();
     everybody_has(b"like", b"newer", [&one, &two]);
 }
+
+#[test]
+fn a_put_does_not_wait_for_whoever_compacts() {
+    let (_dir, log) = fresh(small());
+    log.put(b"base", &noise(1, 900)).unwrap();
+    log.put_like(b"like", &noise(1, 900), b"base").unwrap();
+    assert_eq!(log.stats().differences, 1);
+    // Another process holds the fence, and does not let go.
+    let fence = std::fs::File::open(log.dir().join("fence")).unwrap();
+    fence.lock().unwrap();
+    for n in 0..5_u64 {
+        log.put_like(&n.to_le_bytes(), &noise(1, 900), b"base").unwrap();
+        assert_eq!(log.get(&n.to_le_bytes()).unwrap().unwrap(), noise(1, 900));
+    }
+    assert_eq!(log.stats().differences, 1, "stored whole meanwhile");
+    fence.unlock().unwrap();
+    log.put_like(b"after", &noise(1, 900), b"base").unwrap();
+    assert_eq!(log.stats().differences, 2);
+}
