@@ -224,16 +224,18 @@ impl<K: Eq, V, P: Policy, S: Hashing<K>> Cache<K, V, P, S> {
     pub fn insert_with(&self, key: K, value: V, options: &EntryOptions<'_>) {
         let entry = self.entry(key, value, options);
         let part = self.part(entry.hash);
+        let mut displaced = Displaced::NOTHING;
         let mut shard = part.shard.write();
-        // A computation that began before must not overwrite this when it ends.
         if part.is_flying() {
             drop(shard);
-            part.ground(&entry.key);
-            shard = part.shard.write();
+            part.with_flights(|flights| {
+                flights.retain(|listed| listed.key != entry.key);
+                part.shard.write().insert(entry, &mut displaced);
+            });
+        } else {
+            shard.insert(entry, &mut displaced);
+            drop(shard);
         }
-        let mut displaced = Displaced::NOTHING;
-        shard.insert(entry, &mut displaced);
-        drop(shard);
         self.let_go(&displaced);
     }
 
@@ -242,13 +244,17 @@ impl<K: Eq, V, P: Policy, S: Hashing<K>> Cache<K, V, P, S> {
         let hash = self.hashing.bits(key);
         let part = self.part(hash);
         let mut shard = part.shard.write();
-        if part.is_flying() {
+        let removed = if part.is_flying() {
             drop(shard);
-            part.ground(key);
-            shard = part.shard.write();
-        }
-        let removed = shard.remove(hash, key);
-        drop(shard);
+            part.with_flights(|flights| {
+                flights.retain(|listed| listed.key != *key);
+                part.shard.write().remove(hash, key)
+            })
+        } else {
+            let removed = shard.remove(hash, key);
+            drop(shard);
+            removed
+        };
         let removed = removed?;
         part.removals.add(1);
         self.tell(&removed, Cause::Removed);
@@ -476,8 +482,8 @@ impl<K: Eq, V, P: Policy, S: Hashing<K>> Cache<K, V, P, S> {
     fn invalidate(&self, remove: impl Fn(&mut Shard<K, V, P>) -> Vec<Entry<K, V>>) -> usize {
         let one = |part: &Part<K, V, P>| {
             // What is being computed now may rest on what is invalid.
-            let grounded = part.with_flights(std::mem::take);
-            let removed = remove(&mut part.shard.write());
+            let (grounded, removed) =
+                part.with_flights(|flights| (std::mem::take(flights), remove(&mut part.shard.write())));
             drop(grounded);
             part.removals.add(removed.len() as u64);
             removed.iter().for_each(|entry| self.tell(entry, Cause::Removed));
@@ -509,20 +515,14 @@ impl<K, V, P> Part<K, V, P> {
         result
     }
 
-    /// Whether anything is being computed, as far as it matters to a caller who holds the shard's lock for writing.
+    /// Whether anything is being computed, as far as it matters to a caller who holds the shard's lock for writing. If so, whoever changes a key
+    /// takes its computation off the list first, and keeps the list locked until the key is changed: a computation that began in between
+    /// would begin from what was there before, and overwrite the change when it ends.
     ///
-    /// Relaxed, because that lock orders it: who computes looks into the shard after boarding. If that was before our turn with the lock,
-    /// its number is seen here; if it is after, what we do is seen there, and computed from.
+    /// Relaxed, because the shard's lock orders it: who computes looks into the shard after boarding. If that was before our turn with the
+    /// lock, its number is seen here; if it is after, what we do is seen there, and computed from.
     fn is_flying(&self) -> bool {
         self.flying.load(Ordering::Relaxed) > 0
-    }
-
-    /// Keeps a computation of this key from putting its value in when it ends.
-    fn ground(&self, key: &K)
-    where
-        K: Eq,
-    {
-        self.with_flights(|flights| flights.retain(|listed| listed.key != *key));
     }
 }
 

@@ -154,3 +154,25 @@ fn a_reader_sees_a_shard_before_or_after_an_eviction() {
         assert_eq!((cache.len(), cache.get(&2)), (1, Some(2)));
     });
 }
+
+/// A computation may begin while an insertion is under way, too, which then has to wait for others' computations to be looked at. Three threads
+/// have too many interleavings for all of them: those in which none is interrupted more than three times.
+#[test]
+fn what_begins_while_something_is_put_does_not_overwrite_it() {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(3);
+    model.check(|| {
+        let cache = cache(4);
+        let compute = |key: u8| {
+            let cache = cache.clone();
+            thread::spawn(move || {
+                let _ = block_on(cache.get_or_compute(key, async || Ok::<_, ()>(0)));
+            })
+        };
+        let (other, same) = (compute(2), compute(1));
+        cache.insert(1, 9);
+        other.join().unwrap();
+        same.join().unwrap();
+        assert_eq!(cache.get(&1), Some(9));
+    });
+}
