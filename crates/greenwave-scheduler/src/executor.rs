@@ -256,7 +256,7 @@ enum Wake<R, E> {
     Ended,
     Wish(Wish),
     Tick,
-    Admit(u32),
+    Admit,
     Add(Request<R, E>),
 }
 
@@ -311,7 +311,8 @@ impl<'a, R, E, S> Run<'a, R, E, S> {
         let mut admission = executor.workers.admission(&executor.limits);
         let wished = *wish.borrow_and_update();
         self.heed(wished);
-        self.note_event(Event::Admit("workers", admission.admitted()));
+        let mut admitted = admission.admitted();
+        self.note_event(Event::Admit("workers", admitted));
         self.note_event(Event::Begin);
         while !wish.borrow().stopped {
             executor.publish(&self.dispatcher);
@@ -320,11 +321,18 @@ impl<'a, R, E, S> Run<'a, R, E, S> {
                 return;
             }
             admission.look(self.dispatcher.stats());
+            // Tokens that were just given back must not be counted on.
+            if admission.admitted() != admitted {
+                admitted = admission.admitted();
+                self.note_event(Event::Admit("workers", admitted));
+                continue;
+            }
             match self.next(&mut wish, &mut admission).await {
                 Wake::Ended => self.note_batch(),
                 Wake::Wish(wish) => self.heed(wish),
                 Wake::Tick => self.note_event(Event::Tick),
-                Wake::Admit(units) => self.note_event(Event::Admit("workers", units)),
+                // Told above.
+                Wake::Admit => {}
                 Wake::Add(request) => self.add(request),
             }
             // A long row of stages that end at once must not keep the runtime's other tasks waiting.
@@ -356,7 +364,7 @@ impl<'a, R, E, S> Run<'a, R, E, S> {
                 // The sender is the executor's, which outlives the run.
                 _ = wish.changed() => Wake::Wish(*wish.borrow_and_update()),
                 () = until(wakes_at) => Wake::Tick,
-                units = admission.changed() => Wake::Admit(units),
+                () = admission.changed() => Wake::Admit,
                 request = next_request(job) => Wake::Add(request),
             }
         };

@@ -70,7 +70,7 @@ impl Admission {
         units
     }
 
-    /// Takes note of how a run stands.
+    /// Takes note of how a run stands, and gives back what it does not need: fewer units may be admitted then.
     pub(crate) fn look(&mut self, stats: &Stats) {
         let used = stats.pool("workers").map_or(0, |pool| pool.used);
         if let Some(following) = &mut self.follow {
@@ -83,8 +83,8 @@ impl Admission {
         }
     }
 
-    /// The new number of units, once it has changed.
-    pub(crate) async fn changed(&mut self) -> u32 {
+    /// Waits until another number of units is admitted.
+    pub(crate) async fn changed(&mut self) {
         let before = self.admitted();
         loop {
             #[cfg(feature = "jobserver")]
@@ -101,7 +101,7 @@ impl Admission {
                 () = tokens => {}
             }
             if self.admitted() != before {
-                return self.admitted();
+                return;
             }
         }
     }

@@ -1,6 +1,8 @@
 //! The jobserver: tokens for our own workers, and for real `make`s inside tasks.
 
 use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use greenwave_scheduler::{
@@ -128,4 +130,44 @@ fn a_jobserver_that_make_offers_is_honoured() {
     };
     assert!(make.status.success(), "{}", String::from_utf8_lossy(&[make.stdout, make.stderr].concat()));
     assert_eq!(std::fs::read_to_string(peak).unwrap(), "3");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tokens_that_were_given_back_are_not_used_any_more() {
+    // Many, one, many, one, so that tokens go back and forth between two runs.
+    let phases = || {
+        let mut graph = GraphBuilder::new();
+        for phase in 0..12 {
+            graph.task(format!("one {phase}"), ());
+            for task in 0..8 {
+                graph.task(format!("many {phase} {task}"), ());
+                graph.depends_on(format!("many {phase} {task}"), format!("one {phase}"));
+                if phase < 11 {
+                    graph.depends_on(format!("one {}", phase + 1), format!("many {phase} {task}"));
+                }
+            }
+        }
+        &*Box::leak(Box::new(graph.build().unwrap()))
+    };
+    let jobserver = Jobserver::new(3).unwrap();
+    let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let run = |graph: &'static Graph<()>| {
+        let (executor, now, most) = (executor(8, &jobserver), now.clone(), most.clone());
+        tokio::spawn(async move {
+            let stage = |_| {
+                let (now, most) = (now.clone(), most.clone());
+                async move {
+                    most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                    tokio::time::sleep(Duration::from_millis(2)).await;
+                    now.fetch_sub(1, Ordering::SeqCst);
+                    Step::Done(())
+                }
+            };
+            executor.run_job(graph, job(), stage).await.unwrap().stats.done
+        })
+    };
+    let (one, two) = (run(phases()), run(phases()));
+    assert_eq!((one.await.unwrap(), two.await.unwrap()), (108, 108));
+    // Two tokens, and one that each run has for nothing.
+    assert!((2..=4).contains(&most.load(Ordering::SeqCst)), "{most:?} at once");
 }
