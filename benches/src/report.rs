@@ -180,9 +180,13 @@ fn today() -> String {
     format!("{year}-{month:02}-{of_month:02}")
 }
 
-/// A number with as many digits as are worth reading.
+/// A number with as many digits as are worth reading: three, so that a ratio cannot hide a loss by rounding.
 fn shown(number: f64) -> String {
-    if number.abs() < 100.0 { format!("{number:.1}") } else { format!("{number:.0}") }
+    match number.abs() {
+        below if below < 10.0 => format!("{number:.2}"),
+        below if below < 100.0 => format!("{number:.1}"),
+        _ => format!("{number:.0}"),
+    }
 }
 
 #[cfg(test)]
@@ -206,8 +210,8 @@ mod tests {
             rows,
             [
                 "| lost | at most 100 ms | 120 ms | 120 to 120 | 1 | **no** |",
-                "| kept | at most 4.0 ms | 2.0 ms | 1.0 to 3.0 | 3 | yes |",
-                "| unasked | nothing | 5.0 ms | 5.0 to 5.0 | 1 |  |",
+                "| kept | at most 4.00 ms | 2.00 ms | 1.00 to 3.00 | 3 | yes |",
+                "| unasked | nothing | 5.00 ms | 5.00 to 5.00 | 1 |  |",
             ]
         );
         assert!(text.contains("1 of 2 expectations were not met"));
