@@ -1,8 +1,8 @@
-//! Keeps a record on the disk while a difference from it is being written: differences are written, and segments removed, by one process at
-//! a time. Knows nothing of records.
+//! Keeps a record on the disk while a difference from it is being written: differences are written, and removals of segments announced, by one
+//! process at a time. Knows nothing of records.
 //!
 //! The file `fence` in the log's directory is locked meanwhile (`flock` on Unix), which the system undoes when a process dies. Its eight bytes
-//! are a mark that changes whenever a segment is removed, so that a writer of differences knows whether it has to look again before it
+//! are a mark that changes whenever a removal is announced, so that a writer of differences knows whether it has to look again before it
 //! relies on what it has seen. They mean nothing else, need not reach the disk, and may be anything after a power cut.
 
 use std::fs::{File, OpenOptions, TryLockError};
@@ -62,7 +62,7 @@ impl Fence {
 }
 
 impl Inside<'_> {
-    /// Whether no segment was removed since the last [`saw`](Self::saw).
+    /// Whether no removal was announced since the last [`saw`](Self::saw).
     pub(crate) fn is_current(&self) -> bool {
         self.state.seen == Some(self.mark)
     }

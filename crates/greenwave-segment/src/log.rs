@@ -42,7 +42,7 @@ pub struct Log {
     pub(crate) compacting: Mutex<()>,
     /// Held by whoever looks at what other processes did.
     pub(crate) following: Mutex<()>,
-    /// Entered by whoever writes a difference or removes a segment.
+    /// Entered by whoever writes a difference or is about to remove a segment.
     pub(crate) fence: Fence,
     synced: Mutex<Synced>,
     pub(crate) counters: Counters,
