@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use crate::cache::{Cache, EntryOptions, Part};
 use crate::hashing::Hashing;
 use crate::policy::Policy;
+use crate::sync::time_since;
 
 /// A computation under way.
 #[derive(Debug)]
@@ -76,7 +77,7 @@ impl<K: Eq + Clone, V: Clone, P: Policy, S: Hashing<K>> Cache<K, V, P, S> {
         }
         let begun = Instant::now();
         let value = compute().await?;
-        let cost = options.cost.or_else(|| Some(begun.elapsed()));
+        let cost = options.cost.or_else(|| Some(time_since(begun)));
         *turn = Some(value.clone());
         self.land(key, value.clone(), &EntryOptions { cost, ..options.clone() }, &seat);
         Ok(value)

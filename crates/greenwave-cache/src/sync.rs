@@ -11,6 +11,12 @@ pub(crate) use loom::sync::atomic::AtomicUsize;
 #[cfg(greenwave_loom)]
 pub(crate) use modelled::{Mutex, RwLock};
 
+/// How long it is since a time. In a model nothing takes any: a cost that is zero now and then would have the policy do something else, and
+/// a model has to be able to repeat itself.
+pub(crate) fn time_since(begun: tokio::time::Instant) -> std::time::Duration {
+    if cfg!(greenwave_loom) { std::time::Duration::ZERO } else { begun.elapsed() }
+}
+
 #[cfg(greenwave_loom)]
 mod modelled {
     //! parking_lot's calls on loom's locks, which are never poisoned: a model ends at the first panic.
