@@ -177,7 +177,7 @@ fn test(document: &Document, mut table: Table<'_>, feature: &str, number: usize)
     let env = texts(table.texts("env")?);
     let time_max = time_limit(document, &mut table)?.unwrap_or(Test::TIME_MAX);
     table.finish()?;
-    Ok(Test { name, command, directory, inputs, env, time_max })
+    Ok(Test { directory, inputs, env, time_max, ..Test::new(name, command) })
 }
 
 fn time_limit(document: &Document, table: &mut Table<'_>) -> Result<Option<Duration>, Diagnostic> {

@@ -41,4 +41,4 @@ pub use error::Error;
 pub use fingerprint::{Entry, EntryKind, Manifest, check_pattern};
 pub use outcome::{Ending, Outcome, Source, Status, Stored};
 pub use runner::{Runner, SCHEMA};
-pub use test::Test;
+pub use test::{Harness, Test};

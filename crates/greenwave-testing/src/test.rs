@@ -1,5 +1,6 @@
 //! What a test is: a command, and everything its result may depend on. Knows nothing of running it.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -13,12 +14,49 @@ pub struct Test {
     /// Where it runs, relative to the project's folder.
     pub directory: PathBuf,
     /// Patterns of the files it reads, relative to the project's folder, in the syntax of `.gitignore`
-    /// (`src/**`, `!src/generated.rs`). None for all files of the project.
+    /// (`src/**`, `!src/generated.rs`). They count even where the project ignores them.
     pub inputs: Vec<String>,
+    /// Folders, relative to the project's, of which it may read every file that the project does not ignore. With neither
+    /// patterns nor folders, all files of the project count.
+    pub folders: Vec<PathBuf>,
+    /// Patterns of the files it writes inside the project. They are never inputs, so writing them costs it no stored result.
+    pub outputs: Vec<String>,
     /// Environment variables it may see beside [`Environment::BASE`](crate::Environment::BASE).
     pub env: Vec<String>,
     /// How long it may run before it is killed.
     pub time_max: Duration,
+    /// How often it is tried again after a failure. What passes only then is flaky: told, and never stored.
+    pub retries: u32,
+    /// Named resources that it holds while it runs, and how much of each.
+    pub needs: BTreeMap<String, u32>,
+    /// Whether others may run beside it.
+    pub parallel_safe: bool,
+    /// Who runs the tests inside the command.
+    pub harness: Harness,
+}
+
+/// What is known of a command that runs tests. It decides how single tests are told apart and run alone; it never changes a verdict.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Harness {
+    /// Nothing: one command, one verdict.
+    #[default]
+    Command,
+    /// A target of a cargo package, whose program is built before; `command` is what cargo would be told.
+    Cargo {
+        /// The package's name.
+        package: String,
+        /// The kind of target: `lib`, `bin`, `test`, `example`, `bench`, or `doc` for a library's documentation.
+        kind: String,
+        /// The target's name.
+        target: String,
+    },
+    /// pytest, for one file or one test.
+    Pytest,
+    /// `go test` of one package.
+    Go,
+    /// A script of an npm package.
+    Npm,
 }
 
 impl Test {
@@ -32,8 +70,14 @@ impl Test {
             command: command.into_iter().map(Into::into).collect(),
             directory: PathBuf::new(),
             inputs: Vec::new(),
+            folders: Vec::new(),
+            outputs: Vec::new(),
             env: Vec::new(),
             time_max: Self::TIME_MAX,
+            retries: 0,
+            needs: BTreeMap::new(),
+            parallel_safe: true,
+            harness: Harness::Command,
         }
     }
 }
