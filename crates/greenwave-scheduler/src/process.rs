@@ -4,7 +4,7 @@ use std::io;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
 use tokio::process::{Child, Command};
 
 /// A child process that leads a process group of its own: ending it ends what it started as well.
@@ -16,6 +16,9 @@ pub struct ProcessGroup {
     child: Child,
     group: Option<Pid>,
 }
+
+/// How often it is looked whether a group is gone.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 impl ProcessGroup {
     /// Starts the command as leader of a new group.
@@ -44,6 +47,27 @@ impl ProcessGroup {
         let status = self.child.wait().await?;
         self.kill();
         Ok(status)
+    }
+
+    /// Like [`wait`](Self::wait), and says whether anything was left of the group: not at once, but after `grace`.
+    ///
+    /// # Errors
+    /// Those of [`Child::wait`].
+    pub async fn wait_for_all(&mut self, grace: Duration) -> io::Result<(ExitStatus, bool)> {
+        let status = self.child.wait().await?;
+        let mut waited = Duration::ZERO;
+        while self.is_alive() && waited < grace {
+            tokio::time::sleep(LOOK_AGAIN).await;
+            waited += LOOK_AGAIN;
+        }
+        let is_left = self.is_alive();
+        self.kill();
+        Ok((status, is_left))
+    }
+
+    /// Whether any process is in the group, the leader included unless it was waited for.
+    fn is_alive(&self) -> bool {
+        self.group.is_some_and(|group| test_kill_process_group(group).is_ok())
     }
 
     /// Asks the group to end (`SIGTERM`), and kills what is left after `grace` (`SIGKILL`).

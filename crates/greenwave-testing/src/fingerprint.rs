@@ -1,28 +1,31 @@
-//! The state of a test's input files at one moment. Knows nothing of commands, caches or results.
+//! The state of files at one moment: what identifies each, and which of a project's files there are. Knows nothing of tests, commands or
+//! results.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::Read;
-use std::os::unix::fs::PermissionsExt;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
-use ignore::WalkBuilder;
-use ignore::overrides::{Override, OverrideBuilder};
-
-use crate::{Error, Test};
-
-/// What version control and Greenwave itself keep beside a project: never a part of it. In a linked work
-/// tree `.git` is a file, with another content in each.
-const NEVER: [&str; 4] = [".git", ".hg", ".jj", ".greenwave"];
-
-/// How a folder says that everything in it can be made again, as cargo's target folder does
-/// (<https://bford.info/cachedir/>). Told by this and not by a name: `src/target/` may well be source.
-const CACHE_TAG: (&str, &[u8]) = ("CACHEDIR.TAG", b"Signature: 8a477f597d28d172789f06886806bc55");
+use crate::select::Selection;
+use crate::stamp::Stamp;
+use crate::{Error, Test, listing};
 
 /// Input files by relative path, with what identifies each.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Manifest {
-    files: BTreeMap<PathBuf, Entry>,
+    lines: Arc<[Line]>,
+    digest: Arc<OnceLock<[u8; 32]>>,
+}
+
+/// One file of a manifest.
+#[derive(Debug, Clone)]
+pub(crate) struct Line {
+    pub(crate) path: PathBuf,
+    pub(crate) entry: Entry,
+    pub(crate) stamp: Stamp,
 }
 
 /// What identifies one input file.
@@ -30,7 +33,7 @@ pub struct Manifest {
 pub struct Entry {
     /// Whether it may be executed, or is a symbolic link.
     pub kind: EntryKind,
-    /// BLAKE3 of its content, or of a link's target text.
+    /// BLAKE3 of its content. Of a symbolic link: of its target's text, and of the content of the file that it leads to, if it does.
     pub hash: [u8; 32],
 }
 
@@ -42,7 +45,7 @@ pub enum EntryKind {
     Plain = 0,
     /// A regular file that its owner may execute.
     Executable = 1,
-    /// A symbolic link. What it points to counts only where that is an input itself.
+    /// A symbolic link.
     Link = 2,
 }
 
@@ -56,17 +59,22 @@ impl EntryKind {
 }
 
 impl Manifest {
+    pub(crate) fn new(mut lines: Vec<Line>) -> Self {
+        lines.sort_by(|one, other| bytes(&one.path).cmp(bytes(&other.path)));
+        Self { lines: lines.into(), digest: Arc::default() }
+    }
+
     /// Reads the state of all files of a project that its ignore files do not name; there may be none.
     ///
     /// # Errors
     /// [`Error::Io`] with the file that cannot be read.
     pub fn of_project(project: &Path) -> Result<Self, Error> {
-        Self::collect(project, Override::empty())
+        Self::collect(project, &Selection::everything())
     }
 
     /// Reads the state of a test's inputs in a project's folder.
     ///
-    /// Without patterns, files that the project's ignore files name are left out. Version control's own
+    /// Files that the project's ignore files name count only where a pattern names them. Version control's own
     /// files and folders tagged as caches are left out always.
     ///
     /// There may be none: what a test reads may not have been written yet.
@@ -74,105 +82,134 @@ impl Manifest {
     /// # Errors
     /// [`Error::InvalidPattern`], or [`Error::Io`] with the file that cannot be read.
     pub fn read(project: &Path, test: &Test) -> Result<Self, Error> {
-        Self::collect(project, patterns(project, test)?)
+        Self::collect(project, &Selection::of(test)?)
     }
 
-    fn collect(project: &Path, patterns: Override) -> Result<Self, Error> {
-        let mut files = BTreeMap::new();
-        for found in walk(project, patterns) {
-            let found = found.map_err(|error| walk_error(project, error))?;
-            let Some(kind) = found.file_type().filter(|kind| !kind.is_dir()) else { continue };
-            let relative = found.path().strip_prefix(project).unwrap_or(found.path()).to_owned();
-            if kind.is_file() || kind.is_symlink() {
-                files.insert(relative, Entry::read(found.path(), kind.is_symlink())?);
+    fn collect(project: &Path, selection: &Selection) -> Result<Self, Error> {
+        let mut lines = Vec::new();
+        for found in listing::list(project, &[selection])? {
+            if selection.has(&found.path, found.is_ignored) {
+                let (entry, stamp) = Entry::read(&project.join(&found.path), found.is_link)?;
+                lines.push(Line { path: found.path, entry, stamp });
             }
         }
-        Ok(Self { files })
+        Ok(Self::new(lines))
     }
 
-    /// The files in the order of their paths.
+    /// The files in the order of their paths' bytes.
     pub fn files(&self) -> impl ExactSizeIterator<Item = (&Path, Entry)> {
-        self.files.iter().map(|(path, entry)| (path.as_path(), *entry))
+        self.lines.iter().map(|line| (line.path.as_path(), line.entry))
     }
 
-    /// The first file in the order of paths that is not the same in the other manifest.
+    pub(crate) fn lines(&self) -> &[Line] {
+        &self.lines
+    }
+
+    pub(crate) fn get(&self, path: &Path) -> Option<&Line> {
+        let at = self.lines.binary_search_by(|line| bytes(&line.path).cmp(bytes(path))).ok()?;
+        Some(&self.lines[at])
+    }
+
+    /// The first file that is not the same in the other manifest, or is missing in one of them.
     pub fn first_difference<'a>(&'a self, other: &'a Self) -> Option<&'a Path> {
-        let changed = self.files.iter().find(|(path, entry)| other.files.get(*path) != Some(entry));
-        let added = other.files.keys().find(|path| !self.files.contains_key(*path));
-        changed.map(|(path, _)| path).into_iter().chain(added).min().map(PathBuf::as_path)
+        self.differ_by(other, |one, other| one.entry == other.entry)
+    }
+
+    /// The first file that has been touched between the two: what was changed and changed back is found by its stamp.
+    pub(crate) fn first_touched<'a>(&'a self, later: &'a Self) -> Option<&'a Path> {
+        self.differ_by(later, |one, other| one.entry == other.entry && one.stamp == other.stamp)
+    }
+
+    fn differ_by<'a>(&'a self, other: &'a Self, same: impl Fn(&Line, &Line) -> bool) -> Option<&'a Path> {
+        if Arc::ptr_eq(&self.lines, &other.lines) {
+            return None;
+        }
+        let changed = self.lines.iter().find(|line| !other.get(&line.path).is_some_and(|it| same(line, it)));
+        let added = other.lines.iter().find(|line| self.get(&line.path).is_none());
+        let paths = changed.into_iter().chain(added).map(|line| line.path.as_path());
+        paths.min_by(|one, other| bytes(one).cmp(bytes(other)))
+    }
+
+    /// A hash of all of it.
+    pub(crate) fn digest(&self) -> &[u8; 32] {
+        self.digest.get_or_init(|| {
+            let mut hasher = blake3::Hasher::new();
+            hasher.update(&(self.lines.len() as u64).to_le_bytes());
+            for Line { path, entry, .. } in self.lines.iter() {
+                hasher.update(&(bytes(path).len() as u64).to_le_bytes()).update(bytes(path));
+                hasher.update(&[entry.kind as u8]).update(&entry.hash);
+            }
+            *hasher.finalize().as_bytes()
+        })
     }
 }
+
+impl PartialEq for Manifest {
+    fn eq(&self, other: &Self) -> bool {
+        self.files().eq(other.files())
+    }
+}
+
+impl Eq for Manifest {}
+
+/// How often a file is read again that changes while it is read.
+const READS_MAX: u32 = 4;
 
 impl Entry {
-    fn read(path: &Path, is_link: bool) -> Result<Self, Error> {
+    /// Reads a file, or what a link says and leads to. The stamp belongs to what was read.
+    pub(crate) fn read(path: &Path, is_link: bool) -> Result<(Self, Stamp), Error> {
         let failed = || Error::io("read", path);
         if is_link {
+            let stamp = Stamp::of(&fs::symlink_metadata(path).map_err(failed())?);
             let target = fs::read_link(path).map_err(failed())?;
-            let hash = blake3::hash(target.as_os_str().as_encoded_bytes());
-            return Ok(Self { kind: EntryKind::Link, hash: *hash.as_bytes() });
+            let mut hasher = blake3::Hasher::new();
+            hasher.update(&(bytes(&target).len() as u64).to_le_bytes()).update(bytes(&target));
+            // A link that leads nowhere, in a circle, or to a folder is known by its text alone.
+            if let Ok((entry, _)) = read_file(path, 0) {
+                hasher.update(&[entry.kind as u8]).update(&entry.hash);
+            }
+            return Ok((Self { kind: EntryKind::Link, hash: *hasher.finalize().as_bytes() }, stamp));
         }
-        let mut file = File::open(path).map_err(failed())?;
-        let metadata = file.metadata().map_err(failed())?;
-        let mut content = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0).min(1 << 20));
-        let mut hasher = blake3::Hasher::new();
-        // A file that fits is read in one go; a large one is never held whole.
-        file.by_ref().take(1 << 20).read_to_end(&mut content).map_err(failed())?;
-        hasher.update(&content).update_reader(file).map_err(failed())?;
-        let executable = metadata.permissions().mode() & 0o100 != 0;
-        let kind = if executable { EntryKind::Executable } else { EntryKind::Plain };
-        Ok(Self { kind, hash: *hasher.finalize().as_bytes() })
+        read_file(path, libc::O_NOFOLLOW).map_err(failed())
     }
 }
 
-/// Whether a text can be a pattern of a test's inputs; what is wrong with it otherwise.
-///
-/// # Errors
-/// The mistake in a few words.
-pub fn check_pattern(pattern: &str) -> Result<(), String> {
-    let mut patterns = OverrideBuilder::new(".");
-    match patterns.add(pattern).and_then(|patterns| patterns.build()) {
-        Ok(_) => Ok(()),
-        Err(ignore::Error::Glob { err, .. }) => Err(err),
-        Err(other) => Err(other.to_string()),
+/// Reads a regular file and what belongs to its content. Never waits for a pipe or a device.
+pub(crate) fn read_file(path: &Path, flags: i32) -> io::Result<(Entry, Stamp)> {
+    let mut buffer = Vec::new();
+    for _ in 0..READS_MAX {
+        let mut file = OpenOptions::new().read(true).custom_flags(flags | libc::O_NONBLOCK).open(path)?;
+        let before = file.metadata()?;
+        if !before.is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
+        }
+        let stamp = Stamp::of(&before);
+        let hash = hash(&mut file, stamp.size, &mut buffer)?;
+        if Stamp::of(&file.metadata()?) == stamp {
+            let kind = if stamp.mode & 0o100 != 0 { EntryKind::Executable } else { EntryKind::Plain };
+            return Ok((Entry { kind, hash }, stamp));
+        }
     }
+    Err(io::Error::new(io::ErrorKind::ResourceBusy, "it changes all the time"))
 }
 
-fn patterns(project: &Path, test: &Test) -> Result<Override, Error> {
-    let mut patterns = OverrideBuilder::new(project);
-    let invalid = |pattern: &str| {
-        let (test, pattern) = (test.name.clone(), pattern.to_owned());
-        move |source: ignore::Error| Error::InvalidPattern { test, pattern, source: source.into() }
-    };
-    for pattern in &test.inputs {
-        patterns.add(pattern).map_err(invalid(pattern))?;
-    }
-    patterns.build().map_err(invalid(""))
+fn hash(file: &mut File, size: u64, buffer: &mut Vec<u8>) -> io::Result<[u8; 32]> {
+    const WHOLE_BYTES_MAX: u64 = 1 << 20;
+    buffer.clear();
+    buffer.reserve(usize::try_from(size.min(WHOLE_BYTES_MAX)).unwrap_or(0) + 1);
+    // A file that fits is read in one go; a large one is never held whole.
+    file.by_ref().take(WHOLE_BYTES_MAX).read_to_end(buffer)?;
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(buffer).update_reader(file)?;
+    Ok(*hasher.finalize().as_bytes())
 }
 
-fn walk(project: &Path, patterns: Override) -> ignore::Walk {
-    let declared = !patterns.is_empty();
-    WalkBuilder::new(project)
-        .hidden(false)
-        .parents(false)
-        .git_global(false)
-        .git_exclude(false)
-        .require_git(false)
-        // Declared inputs count even where the project ignores them.
-        .git_ignore(!declared)
-        .ignore(!declared)
-        .overrides(patterns)
-        .filter_entry(|entry| !NEVER.iter().any(|name| entry.file_name() == *name) && !is_cache(entry.path()))
-        .build()
+/// The order of paths in manifests.
+pub(crate) fn bytes(path: &Path) -> &[u8] {
+    path.as_os_str().as_bytes()
 }
 
-fn is_cache(folder: &Path) -> bool {
-    let (name, signature) = CACHE_TAG;
-    let mut start = vec![0; signature.len()];
-    File::open(folder.join(name)).and_then(|mut tag| tag.read_exact(&mut start)).is_ok() && start == signature
-}
-
-fn walk_error(project: &Path, error: ignore::Error) -> Error {
-    let text = error.to_string();
-    let source = error.into_io_error().unwrap_or_else(|| std::io::Error::other(text));
-    Error::io("list the files of", project)(source)
+/// The files of several manifests, by path.
+pub(crate) fn by_path(manifest: &Manifest) -> BTreeMap<&Path, &Line> {
+    manifest.lines().iter().map(|line| (line.path.as_path(), line)).collect()
 }

@@ -24,6 +24,10 @@ pub struct Outcome {
     pub source: Source,
     /// Everything that the result depends on, hashed.
     pub key: [u8; 32],
+    /// How often it was run now; 0 if the result was known.
+    pub attempts: u32,
+    /// Project files that it was seen to read although its inputs are declared and these are not among them.
+    pub undeclared: Vec<PathBuf>,
 }
 
 /// A verdict.
@@ -68,8 +72,19 @@ pub enum Stored {
     NotAPass,
     /// It was not, because this input changed while the test ran.
     InputChanged(PathBuf),
+    /// It was not, because this file was changed before or while the test looked at it, which nobody could tell: it is not among
+    /// the declared inputs.
+    ReadChanged(PathBuf),
     /// It was not, because no file is among its inputs: nothing would ever have changed it.
     NoInputs,
+    /// It was not, because it passed only when it was tried again.
+    Flaky,
+    /// It was not, because processes that it had started went on after it had ended.
+    LeftBehind,
+    /// It was not, because the system's clock was set while it ran, so that nothing can be told by times.
+    ClockSet,
+    /// It was not, because it did something that hides what it looks at.
+    Unseen(String),
     /// There is no cache, or the caller did not want it used.
     NoCache,
 }
@@ -80,9 +95,32 @@ impl Outcome {
         self.status == Status::Passed
     }
 
+    /// Whether it passed only when it was tried again.
+    pub fn is_flaky(&self) -> bool {
+        self.passed() && self.attempts > 1
+    }
+
     /// Whether the result was known and the test did not run.
     pub fn was_known(&self) -> bool {
         matches!(self.source, Source::Known(_))
+    }
+}
+
+impl Stored {
+    /// Why a pass was not kept, in words; `None` if it was, or was not to be.
+    pub fn reason(&self) -> Option<String> {
+        Some(match self {
+            Stored::Yes | Stored::NotAPass | Stored::NoCache => return None,
+            Stored::InputChanged(path) => format!("{} changed while it ran", path.display()),
+            Stored::ReadChanged(path) => {
+                format!("it read {}, which had just changed and is not among its inputs", path.display())
+            }
+            Stored::NoInputs => "no file is among its inputs".to_owned(),
+            Stored::Flaky => "it passed only when it was tried again".to_owned(),
+            Stored::LeftBehind => "it left processes behind".to_owned(),
+            Stored::ClockSet => "the clock was set while it ran".to_owned(),
+            Stored::Unseen(why) => format!("what it reads cannot be seen: it {why}"),
+        })
     }
 }
 

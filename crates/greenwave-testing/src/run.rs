@@ -1,10 +1,10 @@
 //! Runs one test's command and captures what it prints. Knows nothing of keys, caches or verdicts' use.
 
-use std::ffi::OsStr;
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -16,12 +16,28 @@ use tokio::process::Command;
 use tokio::time::Instant;
 
 use crate::outcome::{Ending, Status};
+use crate::reads::Look;
+use crate::runner::Options;
+use crate::stamp::now;
 use crate::{Count, Error, Test};
 
 /// Most bytes that are kept of an output: its beginning and its end.
 const OUTPUT_BYTES_MAX: usize = 256 * 1024;
 /// How long a test that ran out of time may take to end when asked to.
 const GRACE: Duration = Duration::from_millis(500);
+
+/// How long what a test started may go on after it has ended, before it counts as left behind.
+const LEAK: Duration = Duration::from_millis(200);
+
+/// What to run, where, and with which variables.
+#[derive(Debug)]
+pub(crate) struct Job<'a> {
+    pub(crate) test: &'a Test,
+    pub(crate) program: PathBuf,
+    pub(crate) arguments: Vec<OsString>,
+    pub(crate) directory: PathBuf,
+    pub(crate) variables: Vec<(OsString, OsString)>,
+}
 
 /// What running a command gave.
 #[derive(Debug)]
@@ -30,39 +46,73 @@ pub(crate) struct Ran {
     pub(crate) count: Option<Count>,
     pub(crate) output: Bytes,
     pub(crate) duration: Duration,
+    /// When it began, in nanoseconds since the Unix epoch.
+    pub(crate) began: i64,
+    /// Whether the clock was set while it ran.
+    pub(crate) clock_was_set: bool,
+    /// Whether it left processes behind, which were then killed.
+    pub(crate) left_behind: bool,
+    /// What it was seen to look at.
+    pub(crate) seen: Seen,
 }
 
-/// Runs the command in `directory` with exactly these variables, a private temporary folder, and no input.
+/// What a command was seen to look at.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    /// Absolute paths, without those that it made itself.
+    pub(crate) looks: Vec<(PathBuf, Look)>,
+    /// Why that may not be all.
+    pub(crate) blind: Option<String>,
+}
+
+/// Runs the command with exactly these variables and no input.
 ///
 /// Whatever it starts is killed when it ends, when its time is up, and when the future is dropped.
-pub(crate) async fn run(
-    test: &Test,
-    program: &Path,
-    directory: &Path,
-    environment: &[(&str, &OsStr)],
-) -> Result<Ran, Error> {
-    let scratch =
-        tempfile::tempdir().map_err(Error::io("make a temporary folder in", std::env::temp_dir()))?;
+pub(crate) async fn run(job: &Job<'_>, options: &Options) -> Result<Ran, Error> {
+    let test = job.test;
     let failed = |source| Error::Start {
         test: test.name.clone(),
         program: test.command[0].clone(),
-        directory: directory.to_owned(),
+        directory: job.directory.clone(),
         source,
     };
     let (output, stdout, stderr) = one_pipe().map_err(failed)?;
-    let started = Instant::now();
-    let mut command = Command::new(program);
-    command.args(&test.command[1..]).current_dir(directory).env_clear().envs(environment.iter().copied());
-    command.env("TMPDIR", scratch.path()).stdin(Stdio::null()).stdout(stdout).stderr(stderr);
+    let mut command = Command::new(&job.program);
+    command.args(&job.arguments).current_dir(&job.directory).env_clear();
+    command.envs(job.variables.iter().map(|(name, value)| (name, value)));
+    command.stdin(Stdio::null()).stdout(stdout).stderr(stderr);
+    if let Some(jobserver) = &options.jobserver {
+        jobserver.offer(&mut command);
+    }
+    let (started, began) = (Instant::now(), now());
     let group = ProcessGroup::spawn(&mut command);
     drop(command); // and with it our own ends of the pipe, or it would never end
-    let (ended, output) = attend(group.map_err(failed)?, output, test.time_max).await.map_err(failed)?;
-    let count = Count::find(&output);
-    let status = match ended {
+    let ended = attend(group.map_err(failed)?, output, test.time_max).await.map_err(failed)?;
+    let duration = started.elapsed();
+    let count = Count::find(&ended.output);
+    let status = match ended.status {
         None => Status::TimedOut(test.time_max),
         Some(status) => verdict(status, count),
     };
-    Ok(Ran { status, count, output: output.into(), duration: started.elapsed() })
+    let by_clock = now().saturating_sub(began);
+    let clock_was_set = by_clock.abs_diff(nanos(duration)) > nanos(CLOCK_DRIFT).unsigned_abs();
+    Ok(Ran {
+        status,
+        count,
+        output: ended.output.into(),
+        duration,
+        began,
+        clock_was_set,
+        left_behind: ended.left_behind,
+        seen: Seen::default(),
+    })
+}
+
+/// How far the system's clock may be from the one that cannot be set, over a test.
+const CLOCK_DRIFT: Duration = Duration::from_millis(50);
+
+fn nanos(duration: Duration) -> i64 {
+    i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
 }
 
 /// One pipe for both streams, so that their order is kept.
@@ -73,26 +123,33 @@ fn one_pipe() -> io::Result<(pipe::Receiver, Stdio, Stdio)> {
     Ok((reader, Stdio::from(writer), Stdio::from(other)))
 }
 
-/// Reads the output until the command has ended, or its time is up (`None`).
-async fn attend(
-    mut group: ProcessGroup,
-    output: pipe::Receiver,
-    time_max: Duration,
-) -> io::Result<(Option<ExitStatus>, Vec<u8>)> {
+/// How a command ended.
+struct Ended {
+    /// `None` if its time was up.
+    status: Option<ExitStatus>,
+    output: Vec<u8>,
+    left_behind: bool,
+}
+
+/// Reads the output until the command has ended, or its time is up.
+async fn attend(mut group: ProcessGroup, output: pipe::Receiver, time_max: Duration) -> io::Result<Ended> {
     let mut capture = Capture::default();
     let ended = tokio::time::timeout(time_max, async {
         // Together: the pipe ends only when the leader is waited for and the rest of its group killed.
-        let (status, read) = tokio::join!(group.wait(), capture.read(output));
-        read.and(status)
+        let (ended, read) = tokio::join!(group.wait_for_all(LEAK), capture.read(output));
+        read.and(ended)
     });
-    let status = match ended.await {
-        Ok(status) => Some(status?),
+    let (status, left_behind) = match ended.await {
+        Ok(ended) => {
+            let (status, left_behind) = ended?;
+            (Some(status), left_behind)
+        }
         Err(_) => {
             group.stop(GRACE).await?;
-            None
+            (None, false)
         }
     };
-    Ok((status, capture.finish()))
+    Ok(Ended { status, output: capture.finish(), left_behind })
 }
 
 fn verdict(status: ExitStatus, count: Option<Count>) -> Status {

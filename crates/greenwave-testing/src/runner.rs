@@ -1,49 +1,89 @@
-//! Runs tests whose results are not known, and knows the results of those that ran. Knows nothing of
-//! projects' layouts, schedules or features.
+//! Runs tests whose results are not known, and knows the results of those that ran. Knows nothing of schedules, of how tests are found, or of
+//! features.
 
-use std::ffi::OsStr;
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
+use std::time::Duration;
 
 use greenwave_cache::{Keep, Key, KeyBuilder, Record, Tiered, TieredStats};
-use serde::{Deserialize, Serialize};
+use greenwave_scheduler::Jobserver;
+use parking_lot::Mutex;
 
 use crate::environment::Environment;
+use crate::index::StatIndex;
+use crate::isolation::{Isolation, cargo_home};
+use crate::key::{self, SCHEMA};
+use crate::listing::is_cache;
+use crate::node::{self, Node};
 use crate::outcome::{Outcome, Source, Status, Stored};
-use crate::run::{self, Ran};
+use crate::reads::{Look, PathSet, State, States};
+use crate::run::{self, Job, Ran};
+use crate::select::Selection;
 use crate::tool::{Tools, resolve};
-use crate::{Count, Error, Manifest, Test};
+use crate::world::{Folder, Launch, Moment, World, blocking};
+use crate::{Error, Test};
 
-/// Version of the keys' fields and of the stored results. It goes up with every change of either.
-pub const SCHEMA: u32 = 1;
+/// How tests are run.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// What tests look at beside their declared inputs is found out, and their results depend on it as well.
+    pub trace: bool,
+    /// A test that reads a file of the project which is not among its inputs fails.
+    pub strict: bool,
+    /// Failures are kept like passes, and taken for known.
+    pub keep_failures: bool,
+    /// Tokens that are shared with `make` and `cargo` inside tests.
+    pub jobserver: Option<Jobserver>,
+    /// Where the ports are noted that tests have been given. Without, they get none.
+    pub ports: Option<PathBuf>,
+}
 
 /// Runs tests, and keeps the results of those that passed.
 ///
 /// A result is reused only if everything that could change it is the same: command and arguments, folder,
 /// every variable the test can see, the program and its tool chain, and path, mode and content of every
-/// input file. Nothing is kept when an input changed while the test ran. Whoever wants the same result at the
-/// same moment waits for the first to make it.
+/// input file; and, with [`Options::trace`], of whatever else it looked at. Nothing is kept when any of that changed while the test ran. Whoever
+/// wants the same result at the same moment waits for the first to make it.
 #[derive(Debug)]
 pub struct Runner {
     environment: Environment,
     cache: Option<Tiered>,
+    options: Options,
     tools: Tools,
+    index: Arc<Mutex<StatIndex>>,
 }
 
 /// Everything about a test at one moment.
-struct Prepared<'a> {
+pub(crate) struct Prepared<'a> {
     program: PathBuf,
-    directory: PathBuf,
     environment: Vec<(&'a str, &'a OsStr)>,
-    inputs: Manifest,
-    key: Key,
+    pub(crate) moment: Moment,
+    pub(crate) key: Key,
 }
 
-/// The first line of a stored result, as JSON; the output follows.
-#[derive(Serialize, Deserialize)]
-struct Summary {
-    status: Status,
-    count: Option<(u32, u32)>,
+/// The keys that were followed from the first on.
+#[derive(Debug, Clone)]
+pub(crate) struct Chain {
+    pub(crate) key: Key,
+    first: Key,
+    pub(crate) looked: Vec<Arc<PathSet>>,
+}
+
+/// More steps than this are put together into one.
+const STEPS_MAX: usize = 8;
+/// A file that was touched so long before a test began, or later, may have been touched while it ran: file systems count time in the kernel's
+/// ticks, of up to ten milliseconds.
+const TICK: Duration = Duration::from_millis(20);
+
+/// How following keys ended.
+pub(crate) enum Found {
+    Result(Outcome),
+    /// Nothing stands under the last key.
+    Missing(Chain),
+    /// Something stands there that is none of ours.
+    Foreign,
 }
 
 impl Runner {
@@ -51,7 +91,34 @@ impl Runner {
     ///
     /// The cache's options must name [`SCHEMA`], or nothing will ever be found in it.
     pub fn new(environment: Environment, cache: Option<Tiered>) -> Self {
-        Self { environment, cache, tools: Tools::default() }
+        Self::with(environment, cache, Options::default())
+    }
+
+    /// The same with options.
+    pub fn with(environment: Environment, cache: Option<Tiered>, options: Options) -> Self {
+        Self::with_index(environment, cache, options, Arc::default())
+    }
+
+    /// The same, knowing of files what an index says.
+    pub(crate) fn with_index(
+        environment: Environment,
+        cache: Option<Tiered>,
+        options: Options,
+        index: Arc<Mutex<StatIndex>>,
+    ) -> Self {
+        Self { environment, cache, options, tools: Tools::new(Arc::clone(&index)), index }
+    }
+
+    pub(crate) fn environment(&self) -> &Environment {
+        &self.environment
+    }
+
+    pub(crate) fn options(&self) -> &Options {
+        &self.options
+    }
+
+    pub(crate) fn cache(&self) -> Option<&Tiered> {
+        self.cache.as_ref()
     }
 
     /// The result of a test in a project's folder: known, or made now.
@@ -59,30 +126,7 @@ impl Runner {
     /// # Errors
     /// If the test cannot be run. A test that fails is an outcome.
     pub async fn run(&self, project: &Path, test: &Test) -> Result<Outcome, Error> {
-        let prepared = self.prepare(project, test).await?;
-        let Some(cache) = &self.cache else {
-            let ran = prepared.run(test).await?;
-            return Ok(ran.outcome(&prepared.key, Stored::NoCache));
-        };
-        let mut ran_here = None;
-        let (outcome, prepared) = (&mut ran_here, &prepared);
-        let run = move || async move {
-            let ran = prepared.run(test).await?;
-            let stored = self.judge(project, test, prepared, &ran).await;
-            let keep = if stored == Stored::Yes { Keep::Stored } else { Keep::Shared };
-            let record = encode(&ran);
-            *outcome = Some(ran.outcome(&prepared.key, stored));
-            Ok((record, keep))
-        };
-        let record = cache.get_or_compute(&prepared.key, run).await?;
-        Ok(match ran_here {
-            Some(outcome) => outcome,
-            None => match decode(&prepared.key, &record) {
-                Some(known) => known,
-                // A record that verifies and is none of ours: another program's, under our key.
-                None => prepared.run(test).await?.outcome(&prepared.key, Stored::NoCache),
-            },
-        })
+        self.run_in(&self.folder(project)?, test).await
     }
 
     /// The result of a test in a project's folder, if it is known.
@@ -90,8 +134,17 @@ impl Runner {
     /// # Errors
     /// If the test could not be run, were it to run now.
     pub async fn known(&self, project: &Path, test: &Test) -> Result<Option<Outcome>, Error> {
-        let prepared = self.prepare(project, test).await?;
-        Ok(self.look_up(&prepared.key).await)
+        let prepared = self.prepare(&self.folder(project)?, test).await?;
+        match self.follow(&prepared).await {
+            Found::Result(outcome) => Ok(Some(outcome)),
+            Found::Missing(_) | Found::Foreign => Ok(None),
+        }
+    }
+
+    fn folder(&self, project: &Path) -> Result<Folder, Error> {
+        // What tests are seen to look at is told by its true name.
+        let project = project.canonicalize().map_err(Error::io("find", project))?;
+        Ok(Folder::new(&project, Arc::clone(&self.index)))
     }
 
     /// What the cache of results has done; zeros without one.
@@ -106,52 +159,355 @@ impl Runner {
         }
     }
 
-    async fn prepare<'a>(&'a self, project: &Path, test: &'a Test) -> Result<Prepared<'a>, Error> {
+    /// The result of a test in a world: known, or made now.
+    pub(crate) async fn run_in(&self, world: &dyn World, test: &Test) -> Result<Outcome, Error> {
+        let prepared = self.prepare(world, test).await?;
+        match self.follow(&prepared).await {
+            Found::Result(outcome) => Ok(outcome),
+            Found::Missing(chain) => self.make(world, test, &prepared, chain).await,
+            Found::Foreign => self.run_unkept(world, test, &prepared).await,
+        }
+    }
+
+    pub(crate) async fn prepare<'a>(
+        &'a self,
+        world: &dyn World,
+        test: &'a Test,
+    ) -> Result<Prepared<'a>, Error> {
         let word = test.command.first().ok_or_else(|| Error::EmptyCommand { test: test.name.clone() })?;
-        let directory = project.join(&test.directory);
+        let directory = world.project().join(&test.directory);
         let missing = || Error::NoSuchProgram { test: test.name.clone(), program: word.clone() };
         let program = resolve(word, &directory, self.environment.get("PATH")).ok_or_else(missing)?;
         let environment: Vec<_> = self.environment.visible(&test.env).into_iter().collect();
-        let (inputs, tools) = tokio::join!(
-            read_inputs(project, test),
-            self.tools.fingerprint(&program, &directory, &environment)
+        let (moment, tools) = tokio::join!(
+            world.before(test),
+            self.tools.fingerprint(&program, &directory, &self.environment, &environment)
         );
-        let (inputs, tools) = (inputs?, tools?);
-        let key = key(test, &environment, &tools, &inputs);
-        Ok(Prepared { program, directory, environment, inputs, key })
+        let (moment, tools) = (moment?, tools?);
+        let key = key::first(test, &environment, &tools, &moment.inputs);
+        Ok(Prepared { program, environment, moment, key })
     }
 
-    async fn look_up(&self, key: &Key) -> Option<Outcome> {
-        let record = self.cache.as_ref()?.get(key).await?;
-        decode(key, &record).filter(Outcome::passed)
+    /// Follows the keys from the first to the result, as far as they are known.
+    pub(crate) async fn follow(&self, prepared: &Prepared<'_>) -> Found {
+        let mut chain = Chain { key: prepared.key, first: prepared.key, looked: Vec::new() };
+        let Some(cache) = &self.cache else { return Found::Missing(chain) };
+        // A cache that others write to could send us round for ever.
+        for _ in 0..=STEPS_MAX {
+            let Some(record) = cache.get(&chain.key).await else {
+                return self.follow_failure(cache, chain).await;
+            };
+            match Node::decode(&record) {
+                Some(Node::Result(kept)) => return Found::Result(kept.outcome(&chain.key)),
+                Some(Node::Look(set)) => chain = chain.after(set, &prepared.moment.states),
+                None => return Found::Foreign,
+            }
+        }
+        Found::Missing(chain)
     }
 
-    /// Whether a result may be kept for later.
-    async fn judge(&self, project: &Path, test: &Test, prepared: &Prepared<'_>, ran: &Ran) -> Stored {
-        if ran.status != Status::Passed {
-            return Stored::NotAPass;
+    /// Failures stand beside passes, where only those look who want to know of them.
+    async fn follow_failure(&self, cache: &Tiered, chain: Chain) -> Found {
+        if self.options.keep_failures
+            && let Some(record) = cache.get(&failure(&chain.key)).await
+            && let Some(Node::Result(kept)) = Node::decode(&record)
+        {
+            return Found::Result(kept.outcome(&chain.key));
         }
-        if prepared.inputs.files().len() == 0 {
-            return Stored::NoInputs;
+        Found::Missing(chain)
+    }
+
+    /// Runs the test, unless somebody else is just doing that.
+    pub(crate) async fn make(
+        &self,
+        world: &dyn World,
+        test: &Test,
+        prepared: &Prepared<'_>,
+        mut chain: Chain,
+    ) -> Result<Outcome, Error> {
+        let Some(cache) = &self.cache else { return self.run_unkept(world, test, prepared).await };
+        for _ in 0..=STEPS_MAX {
+            let mut ran_here = None;
+            let (here, at) = (&mut ran_here, &chain);
+            let compute = move || async move {
+                let (outcome, record, keep) = self.compute(cache, world, test, prepared, at).await?;
+                *here = Some(outcome);
+                Ok((record, keep))
+            };
+            let record = cache.get_or_compute(&chain.key, compute).await?;
+            if let Some(outcome) = ran_here {
+                return Ok(outcome);
+            }
+            match Node::decode(&record) {
+                Some(Node::Result(kept)) => return Ok(kept.outcome(&chain.key)),
+                Some(Node::Look(set)) => chain = chain.after(set, &prepared.moment.states),
+                None => break,
+            }
         }
-        let now = read_inputs(project, test).await;
-        match now.as_ref().map(|now| prepared.inputs.first_difference(now)) {
-            Ok(None) => Stored::Yes,
-            Ok(Some(path)) => Stored::InputChanged(path.to_owned()),
+        self.run_unkept(world, test, prepared).await
+    }
+
+    async fn run_unkept(
+        &self,
+        world: &dyn World,
+        test: &Test,
+        prepared: &Prepared<'_>,
+    ) -> Result<Outcome, Error> {
+        let (ran, attempts, _) = self.attempt(world, test, prepared).await?;
+        world.ended();
+        Ok(ran.outcome(&prepared.key, Stored::NoCache, attempts, Vec::new()))
+    }
+
+    /// Runs the test and says what is to stand under the chain's last key.
+    async fn compute(
+        &self,
+        cache: &Tiered,
+        world: &dyn World,
+        test: &Test,
+        prepared: &Prepared<'_>,
+        chain: &Chain,
+    ) -> Result<(Outcome, Record, Keep), Error> {
+        let (ran, attempts, looks) = self.attempt(world, test, prepared).await?;
+        world.ended();
+        let result = node::result(&ran);
+        let judged = self.judge(world, test, prepared, &ran, attempts, chain, looks).await?;
+        let undeclared = judged.undeclared;
+        if judged.stored != Stored::Yes {
+            if let (Stored::NotAPass, Some(set)) = (&judged.stored, &judged.further) {
+                self.keep_failure(cache, chain, Arc::clone(set), &judged.states, &result).await;
+            }
+            return Ok((ran.outcome(&chain.key, judged.stored, attempts, undeclared), result, Keep::Shared));
+        }
+        let set = judged.further.unwrap_or_default();
+        let outcome = ran.outcome(&chain.key, Stored::Yes, attempts, undeclared);
+        if set.is_empty() {
+            return Ok((outcome, result, Keep::Stored));
+        }
+        if chain.looked.len() < STEPS_MAX {
+            let last = key::next(&chain.key, &judged.states.digest(&set));
+            self.put(cache, &last, &result).await;
+            return Ok((outcome, node::look(&set), Keep::Stored));
+        }
+        // All steps in one, from the first key on.
+        let all = chain.looked.iter().chain([&set]).flat_map(|set| set.looks.iter().cloned());
+        let all = Arc::new(PathSet::new(all));
+        self.put(cache, &key::next(&chain.first, &judged.states.digest(&all)), &result).await;
+        self.put(cache, &chain.first, &node::look(&all)).await;
+        Ok((outcome, result, Keep::Shared))
+    }
+
+    async fn keep_failure(
+        &self,
+        cache: &Tiered,
+        chain: &Chain,
+        set: Arc<PathSet>,
+        states: &States,
+        result: &Record,
+    ) {
+        if set.is_empty() {
+            return self.put(cache, &failure(&chain.key), result).await;
+        }
+        let last = key::next(&chain.key, &states.digest(&set));
+        self.put(cache, &failure(&last), result).await;
+        self.put(cache, &chain.key, &node::look(&set)).await;
+    }
+
+    /// A cache that cannot keep a result has said so itself.
+    async fn put(&self, cache: &Tiered, key: &Key, record: &Record) {
+        let _ = cache.put(key, record).await;
+    }
+
+    /// Runs the test until it passes, as often as it may be tried.
+    async fn attempt(
+        &self,
+        world: &dyn World,
+        test: &Test,
+        prepared: &Prepared<'_>,
+    ) -> Result<(Ran, u32, Vec<(PathBuf, Look)>), Error> {
+        let launch = world.launch(self, test).await?;
+        for attempt in 1.. {
+            let isolation = Isolation::new(self.options.ports.as_deref())?;
+            let ran = self.run_once(world, test, prepared, launch.as_ref(), &isolation).await?;
+            if ran.status == Status::Passed || attempt > test.retries {
+                let mut looks = self.own_looks(world.project(), &ran, &isolation);
+                looks.extend(launch.into_iter().flat_map(|launch| launch.looks));
+                return Ok((ran, attempt, looks));
+            }
+        }
+        unreachable!("the loop has no end")
+    }
+
+    async fn run_once(
+        &self,
+        world: &dyn World,
+        test: &Test,
+        prepared: &Prepared<'_>,
+        launch: Option<&Launch>,
+        isolation: &Isolation,
+    ) -> Result<Ran, Error> {
+        let os = |(name, value): &(&str, &OsStr)| (OsString::from(name), value.to_os_string());
+        let mut variables: Vec<(OsString, OsString)> = prepared.environment.iter().map(os).collect();
+        variables.extend(isolation.variables(test, &self.environment));
+        variables.extend(launch.iter().flat_map(|launch| launch.variables.iter().cloned()));
+        variables.extend(test.set.iter().map(|(name, value)| (name.into(), value.into())));
+        let job = Job {
+            test,
+            program: launch.map_or(&prepared.program, |launch| &launch.program).clone(),
+            arguments: match launch {
+                Some(launch) => launch.arguments.clone(),
+                None => test.command[1..].iter().map(OsString::from).collect(),
+            },
+            directory: launch
+                .map_or_else(|| world.project().join(&test.directory), |it| it.directory.clone()),
+            variables,
+        };
+        run::run(&job, &self.options).await
+    }
+
+    /// What a test looked at that is neither its own nor known to be a product of something else.
+    fn own_looks(&self, project: &Path, ran: &Ran, isolation: &Isolation) -> Vec<(PathBuf, Look)> {
+        let cargo = cargo_home(&self.environment);
+        let mut caches = Caches::default();
+        let counts = |path: &Path| {
+            // What cargo fetches is named in lock files by its hash; its settings are not.
+            let fetched =
+                cargo.as_ref().is_some_and(|home| path.starts_with(home) && !is_cargo_setting(path, home));
+            let ours = path.strip_prefix(project).is_ok_and(|path| path.starts_with(".greenwave"));
+            !(path.starts_with(isolation.folder()) || fetched || ours)
+        };
+        let looks = ran.seen.looks.iter().filter(|(path, _)| counts(path)).cloned();
+        looks.filter(|(path, _)| !caches.has(path)).collect()
+    }
+
+    /// Whether a result may be kept for later, and what it depends on beside what was known before.
+    #[expect(clippy::too_many_arguments, reason = "all of it decides")]
+    async fn judge(
+        &self,
+        world: &dyn World,
+        test: &Test,
+        prepared: &Prepared<'_>,
+        ran: &Ran,
+        attempts: u32,
+        chain: &Chain,
+        looks: Vec<(PathBuf, Look)>,
+    ) -> Result<Judged, Error> {
+        let not = |stored, states: &Arc<States>| Judged {
+            stored,
+            further: None,
+            undeclared: vec![],
+            states: Arc::clone(states),
+        };
+        let before = &prepared.moment;
+        let of_result = match () {
+            () if ran.status == Status::Passed && attempts > 1 => Some(Stored::Flaky),
+            () if ran.status != Status::Passed && !self.options.keep_failures => Some(Stored::NotAPass),
+            () if before.inputs.lines().is_empty() => Some(Stored::NoInputs),
+            () if ran.left_behind => Some(Stored::LeftBehind),
+            () if ran.clock_was_set => Some(Stored::ClockSet),
+            () => ran.seen.blind.clone().map(Stored::Unseen),
+        };
+        if let Some(stored) = of_result {
+            return Ok(not(stored, &before.states));
+        }
+        let after = match world.after(test).await {
+            Ok(after) => after,
             // Inputs that cannot be read any more have changed as well.
-            Err(_) => Stored::InputChanged(project.to_owned()),
+            Err(_) => return Ok(not(Stored::InputChanged(world.project().to_owned()), &before.states)),
+        };
+        if let Some(path) = before.inputs.first_touched(&after.inputs) {
+            return Ok(not(Stored::InputChanged(path.to_owned()), &after.states));
+        }
+        let selection = Selection::of(test)?;
+        let project = world.project().to_owned();
+        let known: BTreeSet<(PathBuf, Look)> =
+            chain.looked.iter().flat_map(|set| set.looks.iter().cloned()).collect();
+        let (chain, began, before, states) =
+            (chain.clone(), ran.began, before.clone(), Arc::clone(&after.states));
+        let further = blocking(move || {
+            let mut further = Vec::new();
+            for (path, look) in looks {
+                let path = path.strip_prefix(&project).map(Path::to_owned).unwrap_or(path);
+                let declared = look == Look::Content && after.inputs.get(&path).is_some();
+                if !declared && !selection.writes(&path) && !known.contains(&(path.clone(), look)) {
+                    further.push((path, look));
+                }
+            }
+            let set = PathSet::new(further);
+            let early = began.saturating_sub(i64::try_from(TICK.as_nanos()).unwrap_or(0));
+            let all = chain.looked.iter().flat_map(|set| set.looks.iter()).chain(&set.looks);
+            for (path, look) in all {
+                if after.states.state(path, *look).1 >= early {
+                    return Err(path.clone());
+                }
+            }
+            let changed =
+                chain.looked.iter().find(|set| before.states.digest(set) != after.states.digest(set));
+            match changed {
+                Some(set) => Err(set.looks[0].0.clone()),
+                None => Ok(set),
+            }
+        });
+        match further.await {
+            Err(path) => Ok(not(Stored::ReadChanged(path), &states)),
+            Ok(set) => {
+                let declares = !test.inputs.is_empty() || !test.folders.is_empty();
+                let is_file = |path: &Path, look| matches!(states.state(path, look).0, State::File(_));
+                let inside =
+                    |(path, look): &&(PathBuf, Look)| declares && path.is_relative() && is_file(path, *look);
+                let undeclared = set.looks.iter().filter(inside).map(|(path, _)| path.clone()).collect();
+                let set = Arc::new(set);
+                let stored = if ran.status == Status::Passed { Stored::Yes } else { Stored::NotAPass };
+                Ok(Judged { stored, further: Some(set), undeclared, states })
+            }
         }
     }
 }
 
-impl Prepared<'_> {
-    async fn run(&self, test: &Test) -> Result<Ran, Error> {
-        run::run(test, &self.program, &self.directory, &self.environment).await
+/// What may be done with a result.
+struct Judged {
+    stored: Stored,
+    further: Option<Arc<PathSet>>,
+    undeclared: Vec<PathBuf>,
+    states: Arc<States>,
+}
+
+impl Chain {
+    fn after(mut self, set: Arc<PathSet>, states: &States) -> Self {
+        self.key = key::next(&self.key, &states.digest(&set));
+        self.looked.push(set);
+        self
     }
+}
+
+/// Folders that are tagged as caches, each looked at once.
+#[derive(Default)]
+struct Caches {
+    known: std::collections::HashMap<PathBuf, bool>,
+}
+
+impl Caches {
+    fn has(&mut self, path: &Path) -> bool {
+        let Some(folder) = path.parent() else { return false };
+        if let Some(known) = self.known.get(folder) {
+            return *known;
+        }
+        let is_below = is_cache(folder) || self.has(folder);
+        self.known.insert(folder.to_owned(), is_below);
+        is_below
+    }
+}
+
+fn is_cargo_setting(path: &Path, home: &Path) -> bool {
+    path.strip_prefix(home).is_ok_and(|path| path == Path::new("config.toml") || path == Path::new("config"))
+}
+
+/// Where the failure stands that belongs to a key.
+fn failure(key: &Key) -> Key {
+    KeyBuilder::new("greenwave test, failed", SCHEMA).bytes(key.as_bytes()).finish()
 }
 
 impl Ran {
-    fn outcome(self, key: &Key, stored: Stored) -> Outcome {
+    fn outcome(self, key: &Key, stored: Stored, attempts: u32, undeclared: Vec<PathBuf>) -> Outcome {
         Outcome {
             status: self.status,
             count: self.count,
@@ -159,60 +515,8 @@ impl Ran {
             duration: self.duration,
             source: Source::Ran(stored),
             key: *key.as_bytes(),
+            attempts,
+            undeclared,
         }
     }
-}
-
-fn encode(ran: &Ran) -> Record {
-    let summary = Summary { status: ran.status, count: ran.count.map(|count| (count.passed, count.failed)) };
-    let mut payload = serde_json::to_vec(&summary).expect("a status and two numbers always serialise");
-    payload.push(b'\n');
-    payload.extend_from_slice(&ran.output);
-    Record { schema: SCHEMA, created_ms: now_ms(), cost: ran.duration, tags: vec![], payload: payload.into() }
-}
-
-fn decode(key: &Key, record: &Record) -> Option<Outcome> {
-    let end = record.payload.iter().position(|byte| *byte == b'\n')?;
-    let summary: Summary = serde_json::from_slice(&record.payload[..end]).ok()?;
-    Some(Outcome {
-        status: summary.status,
-        count: summary.count.map(|(passed, failed)| Count { passed, failed }),
-        output: record.payload.slice(end + 1..),
-        duration: record.cost,
-        source: Source::Known(Duration::from_millis(now_ms().saturating_sub(record.created_ms))),
-        key: *key.as_bytes(),
-    })
-}
-
-async fn read_inputs(project: &Path, test: &Test) -> Result<Manifest, Error> {
-    let (project, test) = (project.to_owned(), test.clone());
-    let read = tokio::task::spawn_blocking(move || Manifest::read(&project, &test));
-    read.await.expect("reading files does not panic and is not cancelled")
-}
-
-fn key(test: &Test, environment: &[(&str, &OsStr)], tools: &[[u8; 32]], inputs: &Manifest) -> Key {
-    let mut key = KeyBuilder::new("greenwave test result", SCHEMA);
-    key.count(test.command.len());
-    for word in &test.command {
-        key.text(word);
-    }
-    key.bytes(test.directory.as_os_str().as_encoded_bytes());
-    key.count(environment.len());
-    for (name, value) in environment {
-        key.text(name).bytes(value.as_encoded_bytes());
-    }
-    key.count(tools.len());
-    for tool in tools {
-        key.bytes(tool);
-    }
-    key.count(inputs.files().len());
-    for (path, entry) in inputs.files() {
-        key.bytes(path.as_os_str().as_encoded_bytes()).number(entry.kind as u64).bytes(&entry.hash);
-    }
-    key.finish()
-}
-
-fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -23,6 +23,8 @@ pub struct Test {
     pub outputs: Vec<String>,
     /// Environment variables it may see beside [`Environment::BASE`](crate::Environment::BASE).
     pub env: Vec<String>,
+    /// Variables with the values that it sees in any case.
+    pub set: BTreeMap<String, String>,
     /// How long it may run before it is killed.
     pub time_max: Duration,
     /// How often it is tried again after a failure. What passes only then is flaky: told, and never stored.
@@ -73,6 +75,7 @@ impl Test {
             folders: Vec::new(),
             outputs: Vec::new(),
             env: Vec::new(),
+            set: BTreeMap::new(),
             time_max: Self::TIME_MAX,
             retries: 0,
             needs: BTreeMap::new(),

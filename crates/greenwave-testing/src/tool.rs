@@ -2,70 +2,83 @@
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tokio::process::Command;
 
-use crate::Error;
+use crate::fingerprint::read_file;
+use crate::index::StatIndex;
+use crate::isolation::tool_homes;
+use crate::stamp::{Stamp, now};
+use crate::{Environment, Error};
 
 /// What a program's results depend on, for programs that are a front of something else: a shim's own
 /// bytes do not change when the tool chain behind it does.
-const PROBES: [(&str, &[&[&str]]); 2] =
-    [("cargo", &[&["cargo", "-V"], &["rustc", "-vV"]]), ("rustc", &[&["rustc", "-vV"]])];
+const PROBES: [(&str, &[&[&str]]); 6] = [
+    ("cargo", &[&["cargo", "-V"], &["rustc", "-vV"]]),
+    ("rustc", &[&["rustc", "-vV"]]),
+    ("python", &[&["python", "-VV"]]),
+    ("python3", &[&["python3", "-VV"]]),
+    ("node", &[&["node", "-v"]]),
+    ("npm", &[&["node", "-v"], &["npm", "-v"]]),
+];
 
 /// Programs with what identifies them: the hash of the file, and for the front of a tool chain what it
 /// answers when asked for its version.
 ///
 /// A hash is remembered for as long as the file's inode, size and times stay the same; versions are
 /// asked for once in the life of this value, in each folder, since a folder can choose its tool chain.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Tools {
-    files: Mutex<HashMap<PathBuf, (Stamp, [u8; 32])>>,
+    index: Arc<Mutex<StatIndex>>,
     versions: tokio::sync::Mutex<HashMap<VersionKey, Arc<[u8]>>>,
 }
 
 /// The folder, if it chooses its own tool chain; the variables that are seen; the program's place in [`PROBES`].
 type VersionKey = (PathBuf, Vec<u8>, usize);
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stamp(u64, u64, u64, i64, i64, i64, i64);
-
 impl Tools {
+    pub(crate) fn new(index: Arc<Mutex<StatIndex>>) -> Self {
+        Self { index, versions: tokio::sync::Mutex::default() }
+    }
+
     /// Everything that identifies the program, to be put into a key.
     pub(crate) async fn fingerprint(
         &self,
         program: &Path,
         directory: &Path,
+        all: &Environment,
         environment: &[(&str, &OsStr)],
     ) -> Result<Vec<[u8; 32]>, Error> {
         let mut parts = vec![self.file(program)?];
         let name = program.file_stem().unwrap_or_default();
         if let Some(at) = PROBES.iter().position(|(known, _)| name == *known) {
-            parts.push(*blake3::hash(&self.version(at, directory, environment).await).as_bytes());
+            parts.push(*blake3::hash(&self.version(at, directory, all, environment).await).as_bytes());
         }
         Ok(parts)
     }
 
     fn file(&self, program: &Path) -> Result<[u8; 32], Error> {
-        let metadata = std::fs::metadata(program).map_err(Error::io("look at", program))?;
-        let stamp = Stamp::of(&metadata);
-        if let Some((known, hash)) = self.files.lock().get(program)
-            && *known == stamp
-        {
-            return Ok(*hash);
+        let stamp = Stamp::of(&std::fs::metadata(program).map_err(Error::io("look at", program))?);
+        if let Some(entry) = self.index.lock().get(program, &stamp) {
+            return Ok(entry.hash);
         }
-        let mut hasher = blake3::Hasher::new();
-        let file = std::fs::File::open(program).map_err(Error::io("read", program))?;
-        hasher.update_reader(file).map_err(Error::io("read", program))?;
-        let hash = *hasher.finalize().as_bytes();
-        self.files.lock().insert(program.to_owned(), (stamp, hash));
-        Ok(hash)
+        let at = now();
+        let (entry, stamp) = read_file(program, 0).map_err(Error::io("read", program))?;
+        self.index.lock().put(program, stamp, entry, at);
+        Ok(entry.hash)
     }
 
-    async fn version(&self, probe: usize, directory: &Path, environment: &[(&str, &OsStr)]) -> Arc<[u8]> {
+    async fn version(
+        &self,
+        probe: usize,
+        directory: &Path,
+        all: &Environment,
+        environment: &[(&str, &OsStr)],
+    ) -> Arc<[u8]> {
         let toolchain = toolchain_file(directory);
         let key = (toolchain.map_or(PathBuf::new(), |_| directory.to_owned()), seen(environment), probe);
         let mut versions = self.versions.lock().await;
@@ -76,19 +89,13 @@ impl Tools {
         for command in PROBES[probe].1 {
             let mut probe = Command::new(command[0]);
             probe.args(&command[1..]).current_dir(directory).env_clear().envs(environment.iter().copied());
+            probe.envs(tool_homes(all));
             // A tool that does not answer is identified by that; the test itself will tell more.
             answers.extend(probe.output().await.map(|output| output.stdout).unwrap_or_default());
         }
         let answers: Arc<[u8]> = answers.into();
         versions.insert(key, Arc::clone(&answers));
         answers
-    }
-}
-
-impl Stamp {
-    fn of(metadata: &std::fs::Metadata) -> Self {
-        let it = metadata;
-        Self(it.dev(), it.ino(), it.size(), it.mtime(), it.mtime_nsec(), it.ctime(), it.ctime_nsec())
     }
 }
 

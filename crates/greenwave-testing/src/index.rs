@@ -1,0 +1,158 @@
+//! The hashes of files by their stamps, kept between runs: what has not changed is not read again. Knows nothing of projects.
+//!
+//! One file, replaced as a whole. Integers are little-endian:
+//!
+//! | bytes | field |
+//! | --- | --- |
+//! | 4 | magic `F5 47 57 49` |
+//! | 4 | version, 1 |
+//! | 4 | number of entries |
+//! | | each entry: length of its path (4), path, device (8), inode (8), size (8), modified (8), changed (8), mode (4), kind (1), hash (32) |
+//! | 16 | the first bytes of BLAKE3 over all before |
+//!
+//! What is damaged, or of another version, is as good as empty. Two processes that save at once keep what one of them knew: every entry stands for
+//! itself, and is checked against the file when it is used.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use crate::Error;
+use crate::fingerprint::{Entry, EntryKind};
+use crate::stamp::{RACY, Stamp};
+
+const MAGIC: [u8; 4] = [0xF5, b'G', b'W', b'I'];
+const VERSION: u32 = 1;
+const CHECKSUM_BYTES: usize = 16;
+/// More files than that are not remembered.
+const ENTRIES_MAX: usize = 1 << 20;
+
+/// Hashes by path and stamp.
+#[derive(Debug, Default)]
+pub(crate) struct StatIndex {
+    entries: HashMap<PathBuf, (Stamp, Entry)>,
+    is_changed: bool,
+}
+
+impl StatIndex {
+    /// What an earlier run saved; empty if there is nothing that verifies.
+    pub(crate) fn load(file: &Path) -> Self {
+        let entries = fs::read(file).ok().and_then(|bytes| decode(&bytes)).unwrap_or_default();
+        Self { entries, is_changed: false }
+    }
+
+    /// What identifies the file, if its stamp says that it is known.
+    pub(crate) fn get(&self, path: &Path, stamp: &Stamp) -> Option<Entry> {
+        self.entries.get(path).filter(|(known, _)| known == stamp).map(|(_, entry)| *entry)
+    }
+
+    /// Takes note of what was read at a moment, unless the file was so young then that it could change again without its stamp changing.
+    pub(crate) fn put(&mut self, path: &Path, stamp: Stamp, entry: Entry, at: i64) {
+        if stamp.rested(RACY, at) && (self.entries.len() < ENTRIES_MAX || self.entries.contains_key(path)) {
+            self.entries.insert(path.to_owned(), (stamp, entry));
+            self.is_changed = true;
+        }
+    }
+
+    /// Saves what has been learned, for the next run.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the file cannot be written. The old one stays.
+    pub(crate) fn save(&mut self, file: &Path) -> Result<(), Error> {
+        if !self.is_changed {
+            return Ok(());
+        }
+        replace(file, &encode(&self.entries))?;
+        self.is_changed = false;
+        Ok(())
+    }
+
+    /// Forgets what is kept under paths that are not to be kept.
+    pub(crate) fn retain(&mut self, keep: impl Fn(&Path) -> bool) {
+        let before = self.entries.len();
+        self.entries.retain(|path, _| keep(path));
+        self.is_changed |= before != self.entries.len();
+    }
+}
+
+/// Writes a file so that readers see the old one or the new one, never a part.
+pub(crate) fn replace(file: &Path, bytes: &[u8]) -> Result<(), Error> {
+    let folder = file.parent().unwrap_or(Path::new("."));
+    let written = tempfile::Builder::new().prefix(".new-").tempfile_in(folder).and_then(|mut new| {
+        new.write_all(bytes)?;
+        new.persist(file).map_err(|error| error.error)
+    });
+    written.map(drop).map_err(Error::io("write", file))
+}
+
+fn encode(entries: &HashMap<PathBuf, (Stamp, Entry)>) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(12 + entries.len() * 128 + CHECKSUM_BYTES);
+    bytes.extend_from_slice(&MAGIC);
+    bytes.extend_from_slice(&VERSION.to_le_bytes());
+    bytes.extend_from_slice(&(entries.len() as u32).to_le_bytes());
+    for (path, (stamp, entry)) in entries {
+        let path = path.as_os_str().as_bytes();
+        bytes.extend_from_slice(&(path.len() as u32).to_le_bytes());
+        bytes.extend_from_slice(path);
+        for number in [stamp.device, stamp.inode, stamp.size, stamp.modified as u64, stamp.changed as u64] {
+            bytes.extend_from_slice(&number.to_le_bytes());
+        }
+        bytes.extend_from_slice(&stamp.mode.to_le_bytes());
+        bytes.push(entry.kind as u8);
+        bytes.extend_from_slice(&entry.hash);
+    }
+    let checksum = blake3::hash(&bytes);
+    bytes.extend_from_slice(&checksum.as_bytes()[..CHECKSUM_BYTES]);
+    bytes
+}
+
+fn decode(bytes: &[u8]) -> Option<HashMap<PathBuf, (Stamp, Entry)>> {
+    let (body, checksum) = bytes.split_at_checked(bytes.len().checked_sub(CHECKSUM_BYTES)?)?;
+    if blake3::hash(body).as_bytes()[..CHECKSUM_BYTES] != *checksum {
+        return None;
+    }
+    let mut reader = Reader(body);
+    if reader.array()? != MAGIC || u32::from_le_bytes(reader.array()?) != VERSION {
+        return None;
+    }
+    let count = u32::from_le_bytes(reader.array()?) as usize;
+    let mut entries = HashMap::with_capacity(count.min(ENTRIES_MAX));
+    for _ in 0..count {
+        let length = u32::from_le_bytes(reader.array()?) as usize;
+        let path = PathBuf::from(OsStr::from_bytes(reader.take(length)?));
+        let stamp = Stamp {
+            device: reader.number()?,
+            inode: reader.number()?,
+            size: reader.number()?,
+            modified: reader.number()? as i64,
+            changed: reader.number()? as i64,
+            mode: u32::from_le_bytes(reader.array()?),
+        };
+        let [kind] = reader.array()?;
+        let entry = Entry { kind: EntryKind::from_number(kind)?, hash: reader.array()? };
+        entries.insert(path, (stamp, entry));
+    }
+    Some(entries)
+}
+
+/// Takes bytes off the front.
+pub(crate) struct Reader<'a>(pub(crate) &'a [u8]);
+
+impl<'a> Reader<'a> {
+    pub(crate) fn take(&mut self, count: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(count)?;
+        self.0 = rest;
+        Some(taken)
+    }
+
+    pub(crate) fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        self.take(N)?.try_into().ok()
+    }
+
+    pub(crate) fn number(&mut self) -> Option<u64> {
+        Some(u64::from_le_bytes(self.array()?))
+    }
+}

@@ -1,0 +1,52 @@
+//! The keys that results stand under. Knows nothing of results.
+//!
+//! The first key is over everything that is known of a test before it runs. Under it stands either the result, or what a run was seen to look at
+//! beside that; then the next key is over the first and the state of what was looked at, and so on. A test that looks at the same things whenever
+//! what it has looked at so far is the same, which is what programs do, finds its result at the end.
+
+use std::ffi::OsStr;
+
+use greenwave_cache::{Key, KeyBuilder};
+
+use crate::{Manifest, Test};
+
+/// Version of the keys' fields and of the stored results. It goes up with every change of either.
+pub const SCHEMA: u32 = 2;
+
+/// The key over what is known before a test runs.
+pub(crate) fn first(
+    test: &Test,
+    environment: &[(&str, &OsStr)],
+    tools: &[[u8; 32]],
+    inputs: &Manifest,
+) -> Key {
+    let mut key = KeyBuilder::new("greenwave test", SCHEMA);
+    key.count(test.command.len());
+    for word in &test.command {
+        key.text(word);
+    }
+    key.bytes(test.directory.as_os_str().as_encoded_bytes());
+    key.count(environment.len());
+    for (name, value) in environment {
+        key.text(name).bytes(value.as_encoded_bytes());
+    }
+    key.count(test.set.len());
+    for (name, value) in &test.set {
+        key.text(name).text(value);
+    }
+    key.count(test.outputs.len());
+    for pattern in &test.outputs {
+        key.text(pattern);
+    }
+    key.count(tools.len());
+    for tool in tools {
+        key.bytes(tool);
+    }
+    key.bytes(inputs.digest());
+    key.finish()
+}
+
+/// The key that follows one under which stands what was looked at.
+pub(crate) fn next(key: &Key, states: &[u8; 32]) -> Key {
+    KeyBuilder::new("greenwave test, further", SCHEMA).bytes(key.as_bytes()).bytes(states).finish()
+}

@@ -1,0 +1,209 @@
+//! Which files there are in a project's folder. Knows nothing of what they are for.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ignore::{DirEntry, ParallelVisitor, ParallelVisitorBuilder, WalkBuilder, WalkState};
+use parking_lot::Mutex;
+
+use crate::Error;
+use crate::fingerprint::bytes;
+use crate::select::{Selection, is_on_the_way};
+use crate::stamp::Stamp;
+
+/// What version control and Greenwave itself keep beside a project: never a part of it. In a linked work
+/// tree `.git` is a file, with another content in each.
+pub(crate) const NEVER: [&str; 4] = [".git", ".hg", ".jj", ".greenwave"];
+
+/// How a folder says that everything in it can be made again, as cargo's target folder does
+/// (<https://bford.info/cachedir/>). Told by this and not by a name: `src/target/` may well be source.
+const CACHE_TAG: (&str, &[u8]) = ("CACHEDIR.TAG", b"Signature: 8a477f597d28d172789f06886806bc55");
+
+/// Threads that list a large project.
+const THREADS: usize = 2;
+
+/// A file or a link of a project.
+#[derive(Debug, Clone)]
+pub(crate) struct Found {
+    /// Relative to the project's folder.
+    pub(crate) path: PathBuf,
+    pub(crate) stamp: Stamp,
+    pub(crate) is_link: bool,
+    /// Whether the project's ignore files name it.
+    pub(crate) is_ignored: bool,
+}
+
+/// Everything that one of these selections may have, in the order of the paths' bytes.
+pub(crate) fn list(project: &Path, selections: &[&Selection]) -> Result<Vec<Found>, Error> {
+    let roots = outermost(selections.iter().flat_map(|selection| selection.roots()));
+    if roots.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut found = walk(project, &roots, true)?;
+    let patterns = outermost(selections.iter().flat_map(|selection| selection.pattern_roots()));
+    let ignores = |file: &Found| {
+        let name = file.path.file_name();
+        name.is_some_and(|name| name == ".gitignore" || name == ".ignore")
+    };
+    // The project's outermost ignore files count for what is below, and may not be below any of the roots.
+    let has_ignore_files =
+        found.iter().any(ignores) || roots.iter().any(|root| is_ignored_above(project, root));
+    if !patterns.is_empty() && has_ignore_files {
+        let all = walk(project, &patterns, false)?;
+        let ignored = all.into_iter().filter(|file| {
+            found.binary_search_by(|known| bytes(&known.path).cmp(bytes(&file.path))).is_err()
+        });
+        let ignored: Vec<Found> = ignored.map(|file| Found { is_ignored: true, ..file }).collect();
+        found.extend(ignored);
+        sort(&mut found);
+    }
+    Ok(found)
+}
+
+fn is_ignored_above(project: &Path, root: &Path) -> bool {
+    let mut folders = root.ancestors().skip(1);
+    folders
+        .any(|folder| [".gitignore", ".ignore"].iter().any(|name| project.join(folder).join(name).exists()))
+}
+
+/// Those that are not below another, sorted.
+fn outermost<'a>(roots: impl Iterator<Item = &'a Path>) -> Arc<[PathBuf]> {
+    let mut sorted: Vec<&Path> = roots.collect();
+    sorted.sort_unstable_by(|one, other| bytes(one).cmp(bytes(other)));
+    sorted.dedup();
+    let mut kept: Vec<PathBuf> = Vec::with_capacity(sorted.len());
+    for root in sorted {
+        // By bytes, `a-b` comes between `a` and `a/b`: all that are above come before, but not always just before.
+        let is_below = root
+            .ancestors()
+            .skip(1)
+            .any(|above| kept.binary_search_by(|it| bytes(it).cmp(bytes(above))).is_ok());
+        if !is_below {
+            kept.push(root.to_owned());
+        }
+    }
+    kept.into()
+}
+
+fn sort(found: &mut [Found]) {
+    found.sort_unstable_by(|one, other| bytes(&one.path).cmp(bytes(&other.path)));
+}
+
+fn walk(project: &Path, roots: &Arc<[PathBuf]>, ignore: bool) -> Result<Vec<Found>, Error> {
+    let whole = roots.iter().any(|root| root.as_os_str().is_empty());
+    let (base, below) = (project.to_owned(), Arc::clone(roots));
+    let wanted = move |entry: &DirEntry| {
+        if NEVER.iter().any(|name| entry.file_name() == *name) {
+            return false;
+        }
+        let relative = entry.path().strip_prefix(&base).unwrap_or(entry.path());
+        let on_the_way = whole || relative.as_os_str().is_empty() || is_on_the_way(relative, &below);
+        on_the_way && !(entry.file_type().is_some_and(|kind| kind.is_dir()) && is_cache(entry.path()))
+    };
+    let walk = WalkBuilder::new(project)
+        .hidden(false)
+        .parents(false)
+        .git_global(false)
+        .git_exclude(false)
+        .require_git(false)
+        .git_ignore(ignore)
+        .ignore(ignore)
+        .filter_entry(wanted)
+        .threads(THREADS)
+        .build_parallel();
+    let collected = Mutex::new(Ok(Vec::new()));
+    walk.visit(&mut Collectors { project, collected: &collected });
+    let mut found = collected.into_inner()?;
+    sort(&mut found);
+    Ok(found)
+}
+
+struct Collectors<'a> {
+    project: &'a Path,
+    collected: &'a Mutex<Result<Vec<Found>, Error>>,
+}
+
+/// What one thread finds, put together with the others' in the end.
+struct Collector<'a> {
+    project: &'a Path,
+    collected: &'a Mutex<Result<Vec<Found>, Error>>,
+    found: Vec<Found>,
+}
+
+impl<'a> ParallelVisitorBuilder<'a> for Collectors<'a> {
+    fn build(&mut self) -> Box<dyn ParallelVisitor + 'a> {
+        let (project, collected) = (self.project, self.collected);
+        Box::new(Collector { project, collected, found: Vec::new() })
+    }
+}
+
+impl ParallelVisitor for Collector<'_> {
+    fn visit(&mut self, entry: Result<DirEntry, ignore::Error>) -> WalkState {
+        let taken = match entry {
+            Ok(entry) => self.take(&entry),
+            // A folder that is gone since it was listed.
+            Err(error) if is_gone(&error) && self.project.exists() => Ok(()),
+            Err(error) => Err(walk_error(self.project, error)),
+        };
+        match taken {
+            Ok(()) => WalkState::Continue,
+            Err(error) => {
+                *self.collected.lock() = Err(error);
+                WalkState::Quit
+            }
+        }
+    }
+}
+
+impl Collector<'_> {
+    fn take(&mut self, entry: &DirEntry) -> Result<(), Error> {
+        let Some(kind) = entry.file_type().filter(|kind| kind.is_file() || kind.is_symlink()) else {
+            return Ok(());
+        };
+        let relative = entry.path().strip_prefix(self.project).unwrap_or(entry.path());
+        let metadata = match std::fs::symlink_metadata(entry.path()) {
+            Ok(metadata) => metadata,
+            // Gone since it was listed: as good as gone before.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(source) => return Err(Error::io("look at", entry.path())(source)),
+        };
+        let (path, stamp, is_link) = (relative.to_owned(), Stamp::of(&metadata), kind.is_symlink());
+        self.found.push(Found { path, stamp, is_link, is_ignored: false });
+        Ok(())
+    }
+}
+
+impl Drop for Collector<'_> {
+    fn drop(&mut self) {
+        if let Ok(all) = &mut *self.collected.lock() {
+            all.append(&mut self.found);
+        }
+    }
+}
+
+pub(crate) fn is_cache(folder: &Path) -> bool {
+    let (name, signature) = CACHE_TAG;
+    let mut start = vec![0; signature.len()];
+    File::open(folder.join(name)).and_then(|mut tag| tag.read_exact(&mut start)).is_ok() && start == signature
+}
+
+fn is_gone(error: &ignore::Error) -> bool {
+    error.io_error().is_some_and(|error| error.kind() == std::io::ErrorKind::NotFound)
+}
+
+fn walk_error(project: &Path, error: ignore::Error) -> Error {
+    let path = place(&error).unwrap_or(project).to_owned();
+    let text = error.to_string();
+    let source = error.into_io_error().unwrap_or_else(|| std::io::Error::other(text));
+    Error::io("list the files of", path)(source)
+}
+
+fn place(error: &ignore::Error) -> Option<&Path> {
+    match error {
+        ignore::Error::WithPath { path, .. } => Some(path),
+        ignore::Error::WithDepth { err, .. } | ignore::Error::WithLineNumber { err, .. } => place(err),
+        _ => None,
+    }
+}

@@ -1,0 +1,208 @@
+//! What a test was seen to look at beside its declared inputs, and the state of that at some moment. Knows nothing of how it was seen, or of
+//! results.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::fingerprint::{Entry, bytes, read_file};
+use crate::index::{Reader, StatIndex};
+use crate::listing::{NEVER, is_cache};
+use crate::stamp::{Stamp, now};
+
+/// How a path was looked at. Numbers as they stand in records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub(crate) enum Look {
+    /// Its content was read, or could not be; or a link was followed.
+    Content = 0,
+    /// The names in a folder were read.
+    Names = 1,
+}
+
+/// Paths with how each was looked at: relative to the project where they are inside it, absolute elsewhere. Sorted.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub(crate) struct PathSet {
+    pub(crate) looks: Vec<(PathBuf, Look)>,
+}
+
+impl PathSet {
+    pub(crate) fn new(looks: impl IntoIterator<Item = (PathBuf, Look)>) -> Self {
+        let mut looks: Vec<_> = looks.into_iter().collect();
+        looks.sort_unstable_by(|one, other| (bytes(&one.0), one.1).cmp(&(bytes(&other.0), other.1)));
+        looks.dedup();
+        Self { looks }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.looks.is_empty()
+    }
+
+    /// Each look: its number, the length of what the path has in common with the one before, the length of the rest, and the rest.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut encoded = Vec::with_capacity(self.looks.len() * 24);
+        let mut last: &[u8] = b"";
+        for (path, look) in &self.looks {
+            let path = bytes(path);
+            let common = path.iter().zip(last).take_while(|(one, other)| one == other).count();
+            encoded.push(*look as u8);
+            encoded.extend_from_slice(&(common as u32).to_le_bytes());
+            encoded.extend_from_slice(&((path.len() - common) as u32).to_le_bytes());
+            encoded.extend_from_slice(&path[common..]);
+            last = path;
+        }
+        encoded
+    }
+
+    pub(crate) fn decode(encoded: &[u8]) -> Option<Self> {
+        let mut reader = Reader(encoded);
+        let mut looks = Vec::new();
+        let mut last: Vec<u8> = Vec::new();
+        while !reader.0.is_empty() {
+            let look = match reader.array()? {
+                [0] => Look::Content,
+                [1] => Look::Names,
+                _ => return None,
+            };
+            let common = u32::from_le_bytes(reader.array()?) as usize;
+            let rest = u32::from_le_bytes(reader.array()?) as usize;
+            if common > last.len() {
+                return None;
+            }
+            last.truncate(common);
+            last.extend_from_slice(reader.take(rest)?);
+            looks.push((PathBuf::from(OsStr::from_bytes(&last)), look));
+        }
+        Some(Self { looks })
+    }
+}
+
+/// What there is at a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum State {
+    Absent,
+    File(Entry),
+    /// A folder; with its names, if these count.
+    Folder([u8; 32]),
+    /// It cannot be read: by nobody with our rights.
+    Closed,
+    /// A device, a pipe, a socket: what comes out of it is no input.
+    Other,
+}
+
+impl State {
+    fn write(&self, hasher: &mut blake3::Hasher) {
+        match self {
+            State::Absent => hasher.update(&[0]),
+            State::File(entry) => hasher.update(&[1, entry.kind as u8]).update(&entry.hash),
+            State::Folder(names) => hasher.update(&[2]).update(names),
+            State::Closed => hasher.update(&[3]),
+            State::Other => hasher.update(&[4]),
+        };
+    }
+}
+
+/// The states of paths, each found out once: at some moment between when this was made and when it was asked. Nothing of one is true for ever.
+#[derive(Debug)]
+pub(crate) struct States {
+    project: PathBuf,
+    index: Arc<Mutex<StatIndex>>,
+    known: Mutex<HashMap<(PathBuf, Look), (State, i64)>>,
+    /// By the address of sets that live as long as this.
+    digests: Mutex<HashMap<usize, (Arc<PathSet>, [u8; 32])>>,
+}
+
+impl States {
+    pub(crate) fn new(project: &Path, index: Arc<Mutex<StatIndex>>) -> Self {
+        Self { project: project.to_owned(), index, known: Mutex::default(), digests: Mutex::default() }
+    }
+
+    /// A hash of the states of all paths of a set.
+    pub(crate) fn digest(&self, set: &Arc<PathSet>) -> [u8; 32] {
+        let address = Arc::as_ptr(set) as usize;
+        if let Some((_, digest)) = self.digests.lock().get(&address) {
+            return *digest;
+        }
+        let mut hasher = blake3::Hasher::new();
+        for (path, look) in &set.looks {
+            self.state(path, *look).0.write(&mut hasher);
+        }
+        let digest = *hasher.finalize().as_bytes();
+        self.digests.lock().insert(address, (Arc::clone(set), digest));
+        digest
+    }
+
+    /// What there is at a path, and when it was last touched, in nanoseconds since the Unix epoch (0 if nothing can tell).
+    pub(crate) fn state(&self, path: &Path, look: Look) -> (State, i64) {
+        let key = (path.to_owned(), look);
+        if let Some(known) = self.known.lock().get(&key) {
+            return *known;
+        }
+        let found = self.find(path, look);
+        self.known.lock().insert(key, found);
+        found
+    }
+
+    fn find(&self, path: &Path, look: Look) -> (State, i64) {
+        let absolute = self.project.join(path);
+        let metadata = match fs::metadata(&absolute) {
+            Ok(metadata) => metadata,
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return (State::Closed, 0),
+            Err(_) => return (State::Absent, 0),
+        };
+        let stamp = Stamp::of(&metadata);
+        let touched = stamp.modified.max(stamp.changed);
+        let state = match () {
+            () if metadata.is_file() => self.file(&absolute, &stamp),
+            () if metadata.is_dir() && look == Look::Names => {
+                names(&absolute).map_or(State::Closed, State::Folder)
+            }
+            () if metadata.is_dir() => State::Folder([0; 32]),
+            () => State::Other,
+        };
+        // That something in a folder was touched is no news to those who only saw that it is there.
+        let counts = metadata.is_file() || look == Look::Names;
+        (state, if counts { touched } else { 0 })
+    }
+
+    fn file(&self, path: &Path, stamp: &Stamp) -> State {
+        if let Some(entry) = self.index.lock().get(path, stamp) {
+            return State::File(entry);
+        }
+        let at = now();
+        match read_file(path, 0) {
+            Ok((entry, stamp)) => {
+                self.index.lock().put(path, stamp, entry, at);
+                State::File(entry)
+            }
+            Err(_) => State::Closed,
+        }
+    }
+}
+
+/// A hash of the names in a folder, but for those that are never a part of a project, or can be made again.
+fn names(folder: &Path) -> Option<[u8; 32]> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder).ok()? {
+        let entry = entry.ok()?;
+        let kind = entry.file_type().ok()?;
+        let is_left_out =
+            NEVER.iter().any(|name| entry.file_name() == *name) || (kind.is_dir() && is_cache(&entry.path()));
+        if !is_left_out {
+            names.push((entry.file_name(), kind.is_dir()));
+        }
+    }
+    names.sort();
+    let mut hasher = blake3::Hasher::new();
+    for (name, is_folder) in names {
+        let name = name.as_bytes();
+        hasher.update(&(name.len() as u64).to_le_bytes()).update(name).update(&[u8::from(is_folder)]);
+    }
+    Some(*hasher.finalize().as_bytes())
+}

@@ -1,0 +1,191 @@
+//! Which of a project's files a test's patterns and folders mean. Knows nothing of the files themselves.
+
+use std::path::{Component, Path, PathBuf};
+
+use ignore::gitignore::{Gitignore, GitignoreBuilder};
+use ignore::overrides::OverrideBuilder;
+
+use crate::fingerprint::bytes;
+use crate::{Error, Test};
+
+/// The files that a test may read, and those that it writes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Spec {
+    pub(crate) inputs: Vec<String>,
+    pub(crate) folders: Vec<PathBuf>,
+    pub(crate) outputs: Vec<String>,
+}
+
+impl Spec {
+    pub(crate) fn of(test: &Test) -> Self {
+        Self { inputs: test.inputs.clone(), folders: test.folders.clone(), outputs: test.outputs.clone() }
+    }
+}
+
+/// A [`Spec`] made ready to be asked.
+#[derive(Debug, Clone)]
+pub(crate) struct Selection {
+    everything: bool,
+    folders: Vec<PathBuf>,
+    inputs: Patterns,
+    outputs: Patterns,
+}
+
+impl Selection {
+    /// All files that are not ignored.
+    pub(crate) fn everything() -> Self {
+        Self { everything: true, folders: vec![], inputs: Patterns::default(), outputs: Patterns::default() }
+    }
+
+    pub(crate) fn of(test: &Test) -> Result<Self, Error> {
+        let patterns = |patterns: &[String]| Patterns::new(&test.name, patterns);
+        Ok(Self {
+            // Patterns that only exclude leave all the others.
+            everything: test.inputs.iter().all(|pattern| pattern.starts_with('!')) && test.folders.is_empty(),
+            folders: test.folders.iter().map(|folder| normal(folder)).collect(),
+            inputs: patterns(&test.inputs)?,
+            outputs: patterns(&test.outputs)?,
+        })
+    }
+
+    /// Whether the file at this relative path is one of them.
+    pub(crate) fn has(&self, path: &Path, is_ignored: bool) -> bool {
+        let plain =
+            !is_ignored && (self.everything || self.folders.iter().any(|folder| path.starts_with(folder)));
+        self.inputs.verdict(path).unwrap_or(plain) && !self.outputs.has(path)
+    }
+
+    /// Whether the test writes it.
+    pub(crate) fn writes(&self, path: &Path) -> bool {
+        self.outputs.has(path)
+    }
+
+    /// Whether files that are not ignored are asked for by folder, or all of them.
+    pub(crate) fn wants_plain(&self) -> bool {
+        self.everything || !self.folders.is_empty()
+    }
+
+    /// Folders and files below which all of them lie. An empty path is the whole project.
+    pub(crate) fn roots(&self) -> Vec<&Path> {
+        match self.everything {
+            true => vec![Path::new("")],
+            false => self.folders.iter().map(PathBuf::as_path).chain(self.inputs.roots()).collect(),
+        }
+    }
+
+    /// The same for those that count even if they are ignored.
+    pub(crate) fn pattern_roots(&self) -> impl Iterator<Item = &Path> {
+        self.inputs.roots()
+    }
+
+    /// Each pattern of its inputs by itself.
+    pub(crate) fn pattern_matches(test: &Test, pattern: &str, path: &Path) -> bool {
+        Patterns::new(&test.name, &[pattern.to_owned()]).is_ok_and(|patterns| patterns.has(path))
+    }
+}
+
+/// A relative path without its dots.
+fn normal(path: &Path) -> PathBuf {
+    path.components().filter(|part| *part != Component::CurDir).collect()
+}
+
+/// Patterns in the syntax of `.gitignore`, where the last that matches decides.
+#[derive(Debug, Clone, Default)]
+struct Patterns {
+    /// What all of them mean if they are of the plain kinds, `a/b` and `a/b/**`: everything at or below these.
+    plain: Vec<PathBuf>,
+    /// Otherwise, what the library makes of them.
+    globs: Option<Gitignore>,
+    roots: Vec<PathBuf>,
+}
+
+impl Patterns {
+    fn new(test: &str, patterns: &[String]) -> Result<Self, Error> {
+        let plain: Option<Vec<PathBuf>> = patterns.iter().map(|pattern| plain(pattern)).collect();
+        if let Some(plain) = plain {
+            return Ok(Self { roots: plain.clone(), plain, globs: None });
+        }
+        let mut globs = GitignoreBuilder::new("/");
+        globs.allow_unclosed_class(false);
+        let invalid = |pattern: &str| {
+            let (test, pattern) = (test.to_owned(), pattern.to_owned());
+            move |source: ignore::Error| Error::InvalidPattern { test, pattern, source: source.into() }
+        };
+        for pattern in patterns {
+            globs.add_line(None, pattern).map_err(invalid(pattern))?;
+        }
+        let globs = globs.build().map_err(invalid(""))?;
+        let positive = patterns.iter().filter(|pattern| !pattern.starts_with('!'));
+        Ok(Self { plain: vec![], globs: Some(globs), roots: positive.map(|pattern| root(pattern)).collect() })
+    }
+
+    /// Whether they include the path, or exclude it, or say nothing of it.
+    fn verdict(&self, path: &Path) -> Option<bool> {
+        let Some(globs) = &self.globs else {
+            return self.plain.iter().any(|plain| path.starts_with(plain)).then_some(true);
+        };
+        let path = Path::new("/").join(path);
+        // What a pattern says of a folder holds for what is in it, unless another says otherwise of that.
+        let verdict = |(depth, path): (usize, &Path)| match globs.matched(path, depth > 0) {
+            ignore::Match::Ignore(_) => Some(true),
+            ignore::Match::Whitelist(_) => Some(false),
+            ignore::Match::None => None,
+        };
+        path.ancestors().enumerate().find_map(verdict)
+    }
+
+    fn has(&self, path: &Path) -> bool {
+        self.verdict(path) == Some(true)
+    }
+
+    fn roots(&self) -> impl Iterator<Item = &Path> {
+        self.roots.iter().map(PathBuf::as_path)
+    }
+}
+
+/// Characters that make a pattern more than a path.
+const SPECIAL: &[char] = &['*', '?', '[', ']', '{', '}', '\\', '!', '#'];
+
+/// The path that a pattern means, if it means no more than that and what is below it. Without a slash inside, a pattern means any folder's.
+fn plain(pattern: &str) -> Option<PathBuf> {
+    let path = pattern.strip_suffix("/**").unwrap_or(pattern);
+    let inside = path.strip_prefix('/').unwrap_or(path);
+    let is_anchored = path.starts_with('/') || inside.contains('/') || path.len() < pattern.len();
+    let is_path = !inside.is_empty() && !inside.ends_with('/') && !inside.contains(SPECIAL);
+    (is_anchored && is_path && inside.trim() == inside).then(|| PathBuf::from(inside))
+}
+
+/// The longest path that everything a pattern can match is at or below.
+fn root(pattern: &str) -> PathBuf {
+    let inside = pattern.strip_prefix('/').unwrap_or(pattern);
+    let end = inside.find(SPECIAL).unwrap_or(inside.len());
+    let is_anchored =
+        pattern.starts_with('/') || inside[..inside.len() - usize::from(inside.ends_with('/'))].contains('/');
+    match inside[..end].rfind('/') {
+        _ if !is_anchored => PathBuf::new(),
+        _ if end == inside.len() => PathBuf::from(inside.trim_end_matches('/')),
+        Some(slash) => PathBuf::from(&inside[..slash]),
+        None => PathBuf::new(),
+    }
+}
+
+/// Whether a text can be a pattern of a test's inputs; what is wrong with it otherwise.
+///
+/// # Errors
+/// The mistake in a few words.
+pub fn check_pattern(pattern: &str) -> Result<(), String> {
+    let mut patterns = OverrideBuilder::new(".");
+    match patterns.add(pattern).and_then(|patterns| patterns.build()) {
+        Ok(_) => Ok(()),
+        Err(ignore::Error::Glob { err, .. }) => Err(err),
+        Err(other) => Err(other.to_string()),
+    }
+}
+
+/// Whether a path is at, above or below one of these, which are sorted by their bytes.
+pub(crate) fn is_on_the_way(path: &Path, roots: &[PathBuf]) -> bool {
+    let is_root = |path: &Path| roots.binary_search_by(|root| bytes(root).cmp(bytes(path))).is_ok();
+    let below = [bytes(path), b"/"].concat();
+    let next = roots.partition_point(|root| bytes(root) < below.as_slice());
+    path.ancestors().any(is_root) || roots.get(next).is_some_and(|root| bytes(root).starts_with(&below))
+}

@@ -1,0 +1,51 @@
+//! What a file system says of a file beside its content, and when that can be trusted to mean that the content is the same. Knows nothing of
+//! what files are read for.
+
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// How long a file must have rested before its stamp says anything: git's rule for "racy" entries
+/// (<https://git-scm.com/docs/racy-git>). Some file systems count in steps of two seconds (FAT), most in the kernel's ticks, a few milliseconds.
+pub(crate) const RACY: Duration = Duration::from_secs(2);
+
+/// Device, inode, size, both times and mode: whatever changes a file changes one of these, unless it happens within the steps in which the
+/// file system counts time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    pub(crate) device: u64,
+    pub(crate) inode: u64,
+    pub(crate) size: u64,
+    /// Nanoseconds since the Unix epoch.
+    pub(crate) modified: i64,
+    /// The same, of the last change of anything. It cannot be set.
+    pub(crate) changed: i64,
+    pub(crate) mode: u32,
+}
+
+impl Stamp {
+    pub(crate) fn of(it: &Metadata) -> Self {
+        let nanos = |seconds: i64, nanos: i64| seconds.saturating_mul(1_000_000_000).saturating_add(nanos);
+        Self {
+            device: it.dev(),
+            inode: it.ino(),
+            size: it.size(),
+            modified: nanos(it.mtime(), it.mtime_nsec()),
+            changed: nanos(it.ctime(), it.ctime_nsec()),
+            mode: it.mode(),
+        }
+    }
+
+    /// Whether the file had rested for so long at that moment: then whatever happens to it later gives it another stamp. A file from the
+    /// future has not.
+    pub(crate) fn rested(&self, before: Duration, at: i64) -> bool {
+        let before = i64::try_from(before.as_nanos()).unwrap_or(i64::MAX);
+        self.modified.max(self.changed) < at.saturating_sub(before)
+    }
+}
+
+/// Nanoseconds since the Unix epoch, by the system's clock.
+pub(crate) fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,95 @@
+//! Where a test's inputs are, and their state at some moment. Knows nothing of commands or results.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+
+use crate::index::StatIndex;
+use crate::reads::{Look, States};
+use crate::{Error, Manifest, Runner, Test};
+
+/// The state of a test's inputs at some moment.
+#[derive(Debug, Clone)]
+pub(crate) struct Moment {
+    pub(crate) inputs: Manifest,
+    /// Of whatever else it may look at.
+    pub(crate) states: Arc<States>,
+}
+
+/// A program that stands for a test's command.
+#[derive(Debug, Clone)]
+pub(crate) struct Launch {
+    pub(crate) program: PathBuf,
+    pub(crate) arguments: Vec<OsString>,
+    pub(crate) directory: PathBuf,
+    pub(crate) variables: Vec<(OsString, OsString)>,
+    /// What was looked at to make it, beside the test's inputs.
+    pub(crate) looks: Vec<(PathBuf, Look)>,
+}
+
+/// A project that tests run in.
+#[async_trait]
+pub(crate) trait World: Send + Sync {
+    /// The project's folder.
+    fn project(&self) -> &Path;
+
+    /// A state before now that nothing is known to have changed since.
+    async fn before(&self, test: &Test) -> Result<Moment, Error>;
+
+    /// A state that was taken after this call began.
+    async fn after(&self, test: &Test) -> Result<Moment, Error>;
+
+    /// What to start in place of the test's command, where that is another program that has to be made first.
+    async fn launch(&self, _runner: &Runner, _test: &Test) -> Result<Option<Launch>, Error> {
+        Ok(None)
+    }
+
+    /// The test's process has ended; what is left to do keeps no worker busy.
+    fn ended(&self) {}
+}
+
+/// A folder of which nothing is remembered.
+#[derive(Debug)]
+pub(crate) struct Folder {
+    project: PathBuf,
+    index: Arc<Mutex<StatIndex>>,
+}
+
+impl Folder {
+    pub(crate) fn new(project: &Path, index: Arc<Mutex<StatIndex>>) -> Self {
+        Self { project: project.to_owned(), index }
+    }
+
+    async fn read(&self, test: &Test) -> Result<Moment, Error> {
+        let (project, test) = (self.project.clone(), test.clone());
+        let states = Arc::new(States::new(&self.project, Arc::clone(&self.index)));
+        let inputs = blocking(move || Manifest::read(&project, &test)).await?;
+        Ok(Moment { inputs, states })
+    }
+}
+
+#[async_trait]
+impl World for Folder {
+    fn project(&self) -> &Path {
+        &self.project
+    }
+
+    async fn before(&self, test: &Test) -> Result<Moment, Error> {
+        self.read(test).await
+    }
+
+    async fn after(&self, test: &Test) -> Result<Moment, Error> {
+        self.read(test).await
+    }
+}
+
+/// Runs what waits for a disk where waiting is allowed.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
