@@ -42,6 +42,38 @@ pub enum Error {
         /// What is wrong with it.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The tests of a project could not be found out.
+    #[error("cannot find out the tests of {runner} in {}: {problem}", folder.display())]
+    Discover {
+        /// Who knows them.
+        runner: &'static str,
+        /// Where.
+        folder: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+    /// Two tests have the same name.
+    #[error("there are two tests called `{test}`")]
+    DuplicateName {
+        /// The name.
+        test: String,
+    },
+    /// The folder of what is remembered belongs to somebody else.
+    #[error("{} belongs to user {owner}, and this is user {me}", path.display())]
+    ForeignState {
+        /// The folder.
+        path: PathBuf,
+        /// Its owner.
+        owner: u32,
+        /// Who wants to use it.
+        me: u32,
+    },
+    /// The run was stopped.
+    #[error("stopped")]
+    Stopped,
+    /// The tests cannot be run together.
+    #[error("these tests cannot be run together")]
+    Schedule(#[from] greenwave_scheduler::Error),
     /// A file or folder could not be read.
     #[error("cannot {operation} {}", path.display())]
     Io {

@@ -1,7 +1,6 @@
 //! The state of files at one moment: what identifies each, and which of a project's files there are. Knows nothing of tests, commands or
 //! results.
 
-use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
@@ -207,9 +206,4 @@ fn hash(file: &mut File, size: u64, buffer: &mut Vec<u8>) -> io::Result<[u8; 32]
 /// The order of paths in manifests.
 pub(crate) fn bytes(path: &Path) -> &[u8] {
     path.as_os_str().as_bytes()
-}
-
-/// The files of several manifests, by path.
-pub(crate) fn by_path(manifest: &Manifest) -> BTreeMap<&Path, &Line> {
-    manifest.lines().iter().map(|line| (line.path.as_path(), line)).collect()
 }

@@ -25,21 +25,27 @@
 //! There are no features. An [`Error`] means that a test could not be run at all; a test that fails, hangs or
 //! runs nothing is an [`Outcome`]. Unix only, for now.
 
+mod cargo;
 mod count;
 mod environment;
 mod error;
+mod facts;
 mod fingerprint;
+mod history;
 mod index;
 mod isolation;
 mod key;
 mod listing;
 mod node;
 mod outcome;
+mod project;
 mod reads;
 mod run;
 mod runner;
 mod select;
 mod stamp;
+mod state;
+mod suite;
 mod test;
 mod tool;
 mod world;
@@ -47,9 +53,13 @@ mod world;
 pub use count::Count;
 pub use environment::Environment;
 pub use error::Error;
+pub use facts::Difference;
 pub use fingerprint::{Entry, EntryKind, Manifest};
+pub use history::{Statistics, TestStatistics};
 pub use key::SCHEMA;
 pub use outcome::{Ending, Outcome, Source, Status, Stored};
 pub use runner::{Options, Runner};
 pub use select::check_pattern;
+pub use state::STATE_DIRECTORY;
+pub use suite::{Audit, Event, Explanation, Suite, SuiteOptions, SuiteReport, is_remarkable};
 pub use test::{Harness, Test};

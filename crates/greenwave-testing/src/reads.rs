@@ -97,6 +97,12 @@ pub(crate) enum State {
 }
 
 impl State {
+    pub(crate) fn digest(&self) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new();
+        self.write(&mut hasher);
+        *hasher.finalize().as_bytes()
+    }
+
     fn write(&self, hasher: &mut blake3::Hasher) {
         match self {
             State::Absent => hasher.update(&[0]),

@@ -1,27 +1,30 @@
 //! Runs tests whose results are not known, and knows the results of those that ran. Knows nothing of schedules, of how tests are found, or of
 //! features.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use greenwave_cache::{Keep, Key, KeyBuilder, Record, Tiered, TieredStats};
 use greenwave_scheduler::Jobserver;
 use parking_lot::Mutex;
 
 use crate::environment::Environment;
+use crate::facts::{Facts, short};
 use crate::index::StatIndex;
 use crate::isolation::{Isolation, cargo_home};
 use crate::key::{self, SCHEMA};
 use crate::listing::is_cache;
 use crate::node::{self, Node};
 use crate::outcome::{Outcome, Source, Status, Stored};
+use crate::project::{Project, Snapshot};
 use crate::reads::{Look, PathSet, State, States};
 use crate::run::{self, Job, Ran};
 use crate::select::Selection;
-use crate::tool::{Tools, resolve};
+use crate::tool::{PROBED, Tools, resolve};
 use crate::world::{Folder, Launch, Moment, World, blocking};
 use crate::{Error, Test};
 
@@ -55,12 +58,23 @@ pub struct Runner {
     index: Arc<Mutex<StatIndex>>,
 }
 
+/// What follows the path of a folder whose names were read, where it is told in words.
+const NAMES: &str = " (its names)";
+
 /// Everything about a test at one moment.
 pub(crate) struct Prepared<'a> {
     program: PathBuf,
+    tools: Vec<[u8; 32]>,
     environment: Vec<(&'a str, &'a OsStr)>,
     pub(crate) moment: Moment,
     pub(crate) key: Key,
+}
+
+/// A program, and what identifies it.
+#[derive(Debug, Clone)]
+struct Tool {
+    program: PathBuf,
+    parts: Vec<[u8; 32]>,
 }
 
 /// The keys that were followed from the first on.
@@ -78,8 +92,9 @@ const STEPS_MAX: usize = 8;
 const TICK: Duration = Duration::from_millis(20);
 
 /// How following keys ended.
+#[expect(clippy::large_enum_variant, reason = "it is taken apart at once")]
 pub(crate) enum Found {
-    Result(Outcome),
+    Result(Outcome, Chain),
     /// Nothing stands under the last key.
     Missing(Chain),
     /// Something stands there that is none of ours.
@@ -136,7 +151,7 @@ impl Runner {
     pub async fn known(&self, project: &Path, test: &Test) -> Result<Option<Outcome>, Error> {
         let prepared = self.prepare(&self.folder(project)?, test).await?;
         match self.follow(&prepared).await {
-            Found::Result(outcome) => Ok(Some(outcome)),
+            Found::Result(outcome, _) => Ok(Some(outcome)),
             Found::Missing(_) | Found::Foreign => Ok(None),
         }
     }
@@ -163,7 +178,7 @@ impl Runner {
     pub(crate) async fn run_in(&self, world: &dyn World, test: &Test) -> Result<Outcome, Error> {
         let prepared = self.prepare(world, test).await?;
         match self.follow(&prepared).await {
-            Found::Result(outcome) => Ok(outcome),
+            Found::Result(outcome, _) => Ok(outcome),
             Found::Missing(chain) => self.make(world, test, &prepared, chain).await,
             Found::Foreign => self.run_unkept(world, test, &prepared).await,
         }
@@ -174,18 +189,101 @@ impl Runner {
         world: &dyn World,
         test: &'a Test,
     ) -> Result<Prepared<'a>, Error> {
+        let moment = world.before(test);
+        let (moment, tool) = tokio::join!(moment, self.tool(world.project(), test));
+        Ok(self.prepared(test, moment?, tool?))
+    }
+
+    /// The same of many tests, whose programs are mostly the same.
+    pub(crate) async fn prepare_all<'a>(
+        &'a self,
+        project: &Project,
+        snapshot: &Arc<Snapshot>,
+        tests: &[&'a Test],
+    ) -> Vec<Result<Prepared<'a>, Error>> {
+        let mut tools: HashMap<(&str, &Path), Tool> = HashMap::new();
+        let mut all = Vec::with_capacity(tests.len());
+        for test in tests {
+            let word = test.command.first().map_or("", String::as_str);
+            let folder = if word.contains('/') || PROBED.contains(&word) {
+                test.directory.as_path()
+            } else {
+                Path::new("")
+            };
+            let tool = match tools.get(&(word, folder)) {
+                Some(tool) => Ok(tool.clone()),
+                None => self.tool(project.root(), test).await,
+            };
+            let moment = project.moment(snapshot, test).await;
+            all.push(tool.and_then(|tool| {
+                let prepared = self.prepared(test, moment?, tool.clone());
+                tools.insert((word, folder), tool);
+                Ok(prepared)
+            }));
+        }
+        all
+    }
+
+    /// The program that a test's command means, and what identifies it.
+    async fn tool(&self, project: &Path, test: &Test) -> Result<Tool, Error> {
         let word = test.command.first().ok_or_else(|| Error::EmptyCommand { test: test.name.clone() })?;
-        let directory = world.project().join(&test.directory);
+        let directory = project.join(&test.directory);
         let missing = || Error::NoSuchProgram { test: test.name.clone(), program: word.clone() };
         let program = resolve(word, &directory, self.environment.get("PATH")).ok_or_else(missing)?;
         let environment: Vec<_> = self.environment.visible(&test.env).into_iter().collect();
-        let (moment, tools) = tokio::join!(
-            world.before(test),
-            self.tools.fingerprint(&program, &directory, &self.environment, &environment)
-        );
-        let (moment, tools) = (moment?, tools?);
-        let key = key::first(test, &environment, &tools, &moment.inputs);
-        Ok(Prepared { program, environment, moment, key })
+        let parts = self.tools.fingerprint(&program, &directory, &self.environment, &environment).await?;
+        Ok(Tool { program, parts })
+    }
+
+    fn prepared<'a>(&'a self, test: &'a Test, moment: Moment, tool: Tool) -> Prepared<'a> {
+        let environment: Vec<_> = self.environment.visible(&test.env).into_iter().collect();
+        let key = key::first(test, &environment, &tool.parts, &moment.inputs);
+        Prepared { program: tool.program, tools: tool.parts, environment, moment, key }
+    }
+
+    /// Follows the keys of many tests at once, with as few calls to the cache as it takes.
+    pub(crate) async fn follow_all(&self, prepared: &[&Prepared<'_>]) -> Vec<Found> {
+        let start = |it: &&Prepared<'_>| Chain { key: it.key, first: it.key, looked: Vec::new() };
+        let mut found: Vec<Option<Found>> = prepared.iter().map(|_| None).collect();
+        let mut going: Vec<(usize, Chain)> = prepared.iter().map(start).enumerate().collect();
+        let mut sets: HashMap<Bytes, Arc<PathSet>> = HashMap::new();
+        let Some(cache) = &self.cache else {
+            return going.into_iter().map(|(_, chain)| Found::Missing(chain)).collect();
+        };
+        for _ in 0..=STEPS_MAX {
+            if going.is_empty() {
+                break;
+            }
+            let keys: Vec<Key> = going.iter().map(|(_, chain)| chain.key).collect();
+            let records = cache.get_many(&keys).await;
+            let mut next = Vec::new();
+            for ((at, chain), record) in going.into_iter().zip(records) {
+                let Some(record) = record else {
+                    found[at] = Some(self.follow_failure(cache, chain).await);
+                    continue;
+                };
+                // The same set stands under many keys.
+                let node = match sets.get(&record.payload) {
+                    Some(set) => Some(Node::Look(Arc::clone(set))),
+                    None => Node::decode(&record),
+                };
+                match node {
+                    Some(Node::Result(kept)) => {
+                        found[at] = Some(Found::Result(kept.outcome(&chain.key), chain))
+                    }
+                    Some(Node::Look(set)) => {
+                        sets.entry(record.payload).or_insert_with(|| Arc::clone(&set));
+                        next.push((at, chain.after(set, &prepared[at].moment.states)));
+                    }
+                    None => found[at] = Some(Found::Foreign),
+                }
+            }
+            going = next;
+        }
+        for (at, chain) in going {
+            found[at] = Some(Found::Missing(chain));
+        }
+        found.into_iter().flatten().collect()
     }
 
     /// Follows the keys from the first to the result, as far as they are known.
@@ -198,7 +296,7 @@ impl Runner {
                 return self.follow_failure(cache, chain).await;
             };
             match Node::decode(&record) {
-                Some(Node::Result(kept)) => return Found::Result(kept.outcome(&chain.key)),
+                Some(Node::Result(kept)) => return Found::Result(kept.outcome(&chain.key), chain),
                 Some(Node::Look(set)) => chain = chain.after(set, &prepared.moment.states),
                 None => return Found::Foreign,
             }
@@ -212,7 +310,7 @@ impl Runner {
             && let Some(record) = cache.get(&failure(&chain.key)).await
             && let Some(Node::Result(kept)) = Node::decode(&record)
         {
-            return Found::Result(kept.outcome(&chain.key));
+            return Found::Result(kept.outcome(&chain.key), chain);
         }
         Found::Missing(chain)
     }
@@ -232,7 +330,7 @@ impl Runner {
             let compute = move || async move {
                 let (outcome, record, keep) = self.compute(cache, world, test, prepared, at).await?;
                 *here = Some(outcome);
-                Ok((record, keep))
+                Ok::<_, Error>((record, keep))
             };
             let record = cache.get_or_compute(&chain.key, compute).await?;
             if let Some(outcome) = ran_here {
@@ -245,6 +343,22 @@ impl Runner {
             }
         }
         self.run_unkept(world, test, prepared).await
+    }
+
+    /// Runs a test whose result is known, as if it were not, and keeps nothing.
+    pub(crate) async fn run_again(&self, world: &dyn World, test: &Test) -> Result<Outcome, Error> {
+        let prepared = self.prepare(world, test).await?;
+        self.run_unkept(world, test, &prepared).await
+    }
+
+    /// How to start a test as its command says.
+    pub(crate) fn launch_plain(&self, project: &Path, test: &Test) -> Result<Launch, Error> {
+        let word = test.command.first().ok_or_else(|| Error::EmptyCommand { test: test.name.clone() })?;
+        let directory = project.join(&test.directory);
+        let missing = || Error::NoSuchProgram { test: test.name.clone(), program: word.clone() };
+        let program = resolve(word, &directory, self.environment.get("PATH")).ok_or_else(missing)?;
+        let arguments = test.command[1..].iter().map(OsString::from).collect();
+        Ok(Launch { program, arguments, directory, variables: Vec::new(), looks: Vec::new() })
     }
 
     async fn run_unkept(
@@ -463,6 +577,42 @@ impl Runner {
     }
 }
 
+impl Prepared<'_> {
+    /// The states of paths that were looked at some time.
+    pub(crate) fn states_of<'p>(&self, paths: impl Iterator<Item = &'p String>) -> BTreeMap<String, String> {
+        let state = |path: &'p String| {
+            let (name, look) =
+                path.strip_suffix(NAMES).map_or((path.as_str(), Look::Content), |name| (name, Look::Names));
+            (path.clone(), short(&self.moment.states.state(Path::new(name), look).0.digest()))
+        };
+        paths.map(state).collect()
+    }
+
+    /// What the test depends on, told one by one.
+    pub(crate) fn facts(&self, test: &Test, looked: &[Arc<PathSet>]) -> Facts {
+        let hash = |text: &[u8]| short(blake3::hash(text).as_bytes());
+        let seen =
+            self.environment.iter().map(|(name, value)| ((*name).to_owned(), hash(value.as_encoded_bytes())));
+        let set = test.set.iter().map(|(name, value)| (name.clone(), hash(value.as_bytes())));
+        let looks = looked.iter().flat_map(|set| &set.looks).map(|(path, look)| {
+            let state = self.moment.states.state(path, *look).0;
+            let suffix = if *look == Look::Names { NAMES } else { "" };
+            (format!("{}{suffix}", path.display()), short(&state.digest()))
+        });
+        Facts {
+            command: test.command.clone(),
+            directory: test.directory.display().to_string(),
+            variables: seen.chain(set).collect(),
+            tools: self.tools.iter().map(|tool| short(tool)).collect(),
+            inputs: short(self.moment.inputs.digest()),
+            looks: looks.collect(),
+            at: 0,
+            status: Status::Passed,
+            not_kept: None,
+        }
+    }
+}
+
 /// What may be done with a result.
 struct Judged {
     stored: Stored,
@@ -482,7 +632,7 @@ impl Chain {
 /// Folders that are tagged as caches, each looked at once.
 #[derive(Default)]
 struct Caches {
-    known: std::collections::HashMap<PathBuf, bool>,
+    known: HashMap<PathBuf, bool>,
 }
 
 impl Caches {

@@ -26,6 +26,9 @@ const PROBES: [(&str, &[&[&str]]); 6] = [
     ("npm", &[&["node", "-v"], &["npm", "-v"]]),
 ];
 
+/// The same by name: what these are depends on the folder that they are started in.
+pub(crate) const PROBED: [&str; 6] = ["cargo", "rustc", "python", "python3", "node", "npm"];
+
 /// Programs with what identifies them: the hash of the file, and for the front of a tool chain what it
 /// answers when asked for its version.
 ///

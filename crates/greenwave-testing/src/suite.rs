@@ -1,0 +1,639 @@
+//! Many tests of one project at once: those whose results are known answer at once, the others run in a good order. Knows nothing of how tests are
+//! found, or of how results are shown.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use async_trait::async_trait;
+use greenwave_cache::Tiered;
+use greenwave_scheduler::{
+    Executor, Follow, GraphBuilder, Job, Limits, Needs, OnFailure, Progress, Resources, Rules, Stage, Step,
+    Stopper, Workers,
+};
+use parking_lot::Mutex;
+use tokio::sync::{OnceCell, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use crate::cargo::Build;
+use crate::facts::{Difference, Facts, Notes};
+use crate::history::Statistics;
+use crate::index::StatIndex;
+use crate::outcome::{Outcome, Source, Status, Stored};
+use crate::project::{Project, Snapshot};
+use crate::runner::{Chain, Found, Options, Prepared, Runner};
+use crate::state::StateFolder;
+use crate::test::Harness;
+use crate::world::{Launch, Moment, World, blocking};
+use crate::{Environment, Error, Test};
+
+/// The pool of the scheduler that every test takes one of.
+const WORKERS: &str = "workers";
+/// The lock that tests hold which run alone.
+const ALONE: &str = "alone";
+
+/// How the tests of a project are run together.
+#[derive(Debug, Clone)]
+pub struct SuiteOptions {
+    /// Tests that run at once, from 1.
+    pub workers: u32,
+    /// Fewer run while the machine is busy with other things.
+    pub follow_load: bool,
+    /// Nothing new starts after the first failure.
+    pub fail_fast: bool,
+    /// Named resources that tests may need, and how much there is of each. Those that are not named exist once.
+    pub resources: BTreeMap<String, u32>,
+    /// In which order they start.
+    pub rules: Rules,
+    /// The share of known results that are made again and compared, between 0 and 1.
+    pub audit: f64,
+    /// Which ones those are.
+    pub audit_seed: u64,
+}
+
+impl Default for SuiteOptions {
+    fn default() -> Self {
+        Self {
+            workers: std::thread::available_parallelism()
+                .map_or(1, |count| u32::try_from(count.get()).unwrap_or(1)),
+            follow_load: false,
+            fail_fast: false,
+            resources: BTreeMap::new(),
+            rules: Rules::default(),
+            audit: 0.0,
+            audit_seed: 0,
+        }
+    }
+}
+
+/// The tests of a project, ready to be run.
+#[derive(Debug)]
+pub struct Suite {
+    shared: Arc<Shared>,
+    options: SuiteOptions,
+    state: StateFolder,
+    executor: Executor,
+}
+
+#[derive(Debug)]
+struct Shared {
+    runner: Runner,
+    project: Project,
+    tests: Vec<Test>,
+    builds: Mutex<HashMap<PathBuf, Arc<OnceCell<Arc<Build>>>>>,
+    running: Mutex<HashMap<usize, Running>>,
+    statistics: Mutex<Statistics>,
+    notes: Mutex<Notes>,
+}
+
+/// A test whose process has ended and whose result is being judged. Dropped, it is given up.
+#[derive(Debug)]
+struct Running(JoinHandle<Result<Outcome, Error>>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Something that happens in a run. The numbers are the tests' places.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// What is known was looked up: so many results are, and so many tests have to run.
+    LookedUp {
+        /// Results that are known.
+        known: usize,
+        /// Tests that are to run.
+        running: usize,
+    },
+    /// A result was known.
+    Known(usize, &'a Outcome),
+    /// A test starts.
+    Started(usize),
+    /// A test has run.
+    Ran(usize, &'a Outcome),
+    /// A test could not be run.
+    Broken(usize, &'a Error),
+    /// A known result was made again, and is another.
+    AuditFailed(usize, &'a Audit),
+}
+
+/// A known result that was made again.
+#[derive(Debug)]
+pub struct Audit {
+    /// What was known.
+    pub known: Outcome,
+    /// What it is now.
+    pub now: Outcome,
+}
+
+/// What became of the tests.
+#[derive(Debug)]
+pub struct SuiteReport {
+    /// By place; `None` for those that did not get to run.
+    pub results: Vec<Option<Result<Outcome, Error>>>,
+    /// Known results that were made again, by place, and were the same.
+    pub audited: usize,
+    /// Those that were not.
+    pub audits_failed: Vec<(usize, Audit)>,
+    /// How long it all took.
+    pub wall: Duration,
+    /// How long the known results took to make back then.
+    pub saved: Duration,
+    /// No order could have been faster than this.
+    pub lower_bound: Duration,
+    /// How long looking up took.
+    pub looked_up: Duration,
+}
+
+/// Why a result is known, or not.
+#[derive(Debug)]
+pub struct Explanation {
+    /// The known result.
+    pub known: Option<Outcome>,
+    /// When it last ran here, how that ended, and why the result was not kept.
+    pub last: Option<(Duration, Status, Option<String>)>,
+    /// What has changed since.
+    pub differences: Vec<Difference>,
+    /// Input files it declares or is given.
+    pub inputs: usize,
+    /// What else it was seen to look at.
+    pub looks: Vec<PathBuf>,
+}
+
+impl Suite {
+    /// Tests of the project in a folder. Whatever is remembered of the project is in its folder `.greenwave`.
+    ///
+    /// # Errors
+    /// [`Error::InvalidPattern`], [`Error::DuplicateName`], or [`Error::Io`] if the folder for what is remembered cannot be made.
+    pub fn open(
+        project: &Path,
+        tests: Vec<Test>,
+        environment: Environment,
+        cache: Option<Tiered>,
+        runner: Options,
+        options: SuiteOptions,
+    ) -> Result<Self, Error> {
+        let root = project.canonicalize().map_err(Error::io("find", project))?;
+        let mut names = std::collections::HashSet::new();
+        if let Some(twice) = tests.iter().find(|test| !names.insert(test.name.as_str())) {
+            return Err(Error::DuplicateName { test: twice.name.clone() });
+        }
+        let state = StateFolder::open(&root)?;
+        let index = Arc::new(Mutex::new(StatIndex::load(&state.file(INDEX))));
+        let shared = Shared {
+            project: Project::new(&root, Arc::clone(&index), &tests)?,
+            runner: Runner::with_index(environment, cache, runner, index),
+            tests,
+            builds: Mutex::default(),
+            running: Mutex::default(),
+            statistics: Mutex::new(Statistics::load(&state.file(STATISTICS))),
+            notes: Mutex::default(),
+        };
+        let executor = Executor::new(limits(&shared.tests, &options));
+        let workers = Workers {
+            follow: options.follow_load.then(Follow::default),
+            jobserver: shared.runner.options().jobserver.clone(),
+        };
+        let executor = Executor { workers, ..executor };
+        Ok(Self { shared: Arc::new(shared), options, state, executor })
+    }
+
+    /// The tests, by place.
+    pub fn tests(&self) -> &[Test] {
+        &self.shared.tests
+    }
+
+    /// A handle that stops a run.
+    pub fn stopper(&self) -> Stopper {
+        self.executor.stopper()
+    }
+
+    /// The results that are known, by place.
+    ///
+    /// # Errors
+    /// If the project cannot be looked at.
+    pub async fn known(&self) -> Result<Vec<Result<Option<Outcome>, Error>>, Error> {
+        let snapshot = self.look().await?;
+        let all: Vec<usize> = (0..self.shared.tests.len()).collect();
+        let looked_up = self.look_up(&snapshot, &all).await;
+        self.remember();
+        Ok(looked_up
+            .into_iter()
+            .map(|(_, found)| {
+                found.map(|found| match found {
+                    Found::Result(outcome, _) => Some(outcome),
+                    Found::Missing(_) | Found::Foreign => None,
+                })
+            })
+            .collect())
+    }
+
+    /// Runs the tests in these places, but for those whose results are known.
+    ///
+    /// # Errors
+    /// If the project cannot be looked at, or the tests need what there is not.
+    pub async fn run(
+        &self,
+        wanted: &[usize],
+        observe: impl Fn(Event<'_>) + Send + Sync,
+    ) -> Result<SuiteReport, Error> {
+        let started = Instant::now();
+        let shared = &self.shared;
+        let snapshot = self.look().await?;
+        let mut report = SuiteReport {
+            results: shared.tests.iter().map(|_| None).collect(),
+            audited: 0,
+            audits_failed: Vec::new(),
+            wall: Duration::ZERO,
+            saved: Duration::ZERO,
+            lower_bound: Duration::ZERO,
+            looked_up: Duration::ZERO,
+        };
+        let (mut missing, mut audits) = (Vec::new(), Vec::new());
+        for (at, found) in self.look_up(&snapshot, wanted).await {
+            match found {
+                Ok(Found::Result(outcome, _)) if self.is_audited(at, &outcome) => audits.push((at, outcome)),
+                Ok(Found::Result(outcome, _)) => report.results[at] = Some(Ok(outcome)),
+                Ok(Found::Missing(_) | Found::Foreign) => missing.push(at),
+                Err(error) => report.results[at] = Some(Err(error)),
+            }
+        }
+        report.looked_up = started.elapsed();
+        observe(Event::LookedUp {
+            known: wanted.len() - missing.len() - audits.len(),
+            running: missing.len() + audits.len(),
+        });
+        for (at, result) in report.results.iter().enumerate() {
+            match result {
+                Some(Ok(outcome)) => {
+                    report.saved += outcome.duration;
+                    observe(Event::Known(at, outcome));
+                }
+                Some(Err(error)) => observe(Event::Broken(at, error)),
+                None => {}
+            }
+        }
+        let again: HashMap<usize, Outcome> = audits.into_iter().collect();
+        missing.extend(again.keys().copied());
+        missing.sort_unstable();
+        if !missing.is_empty() {
+            self.execute(&missing, again, &mut report, &observe).await?;
+        }
+        self.shared.runner.flush().await;
+        self.remember();
+        report.wall = started.elapsed();
+        Ok(report)
+    }
+
+    async fn execute(
+        &self,
+        missing: &[usize],
+        again: HashMap<usize, Outcome>,
+        report: &mut SuiteReport,
+        observe: &(impl Fn(Event<'_>) + Send + Sync),
+    ) -> Result<(), Error> {
+        let shared = &self.shared;
+        *shared.notes.lock() = Notes::load(&self.state.file(NOTES));
+        let mut graph = GraphBuilder::new();
+        for at in missing {
+            graph.task(&shared.tests[*at].name, *at);
+        }
+        let graph = graph.build()?;
+        let histories: Vec<_> = {
+            let (statistics, notes) = (shared.statistics.lock(), shared.notes.lock());
+            let expect = |at: &usize| {
+                let name = shared.tests[*at].name.as_str();
+                statistics.expect(name, notes.get(name).is_some_and(|facts| facts.status == Status::Passed))
+            };
+            missing.iter().map(expect).collect()
+        };
+        let (ranks, order) = self.options.rules.order(&histories, self.options.workers);
+        let again = Arc::new(again);
+        let finished: Arc<Mutex<HashMap<usize, Result<Outcome, Error>>>> = Arc::default();
+        let stage = |stage: Stage| {
+            let (shared, finished, again) = (Arc::clone(shared), Arc::clone(&finished), Arc::clone(&again));
+            let at = *graph.payload(stage.task);
+            async move { step(&shared, stage, at, again.contains_key(&at), &finished).await }
+        };
+        let told = |progress: Progress| match progress {
+            Progress::Started(stage) if stage.number == 0 => {
+                observe(Event::Started(*graph.payload(stage.task)))
+            }
+            Progress::Done(task) | Progress::Failed(task) => {
+                let at = *graph.payload(task);
+                match finished.lock().get(&at) {
+                    Some(Ok(outcome)) => observe(Event::Ran(at, outcome)),
+                    Some(Err(error)) => observe(Event::Broken(at, error)),
+                    None => {}
+                }
+            }
+            _ => {}
+        };
+        let needs = |task| needs(&shared.tests[*graph.payload(task)]);
+        let expected = |task: greenwave_scheduler::TaskId| histories[task.index()].duration;
+        let job = Job::new().needs(needs).expected(expected).order(ranks, order).observe(told);
+        let ended = self.executor.run_job(&graph, job, stage).await;
+        // Whoever was not done when the run was stopped is given up.
+        shared.running.lock().clear();
+        report.lower_bound = ended?.lower_bound;
+        let mut again = Arc::try_unwrap(again).unwrap_or_default();
+        let finished = std::mem::take(&mut *finished.lock());
+        for (at, result) in finished {
+            if let Ok(outcome) = &result {
+                shared.statistics.lock().observe(&shared.tests[at].name, outcome);
+                self.note(at, outcome).await;
+            }
+            if let (Some(known), Ok(now)) = (again.remove(&at), &result) {
+                report.audited += 1;
+                if known.status != now.status {
+                    let audit = Audit { known, now: now.clone() };
+                    observe(Event::AuditFailed(at, &audit));
+                    report.audits_failed.push((at, audit));
+                }
+            }
+            report.results[at] = Some(result);
+        }
+        Ok(())
+    }
+
+    /// Why the result of the test in this place is known, or not.
+    ///
+    /// # Errors
+    /// If the project cannot be looked at, or the test could not be run.
+    pub async fn explain(&self, at: usize) -> Result<Explanation, Error> {
+        let snapshot = self.look().await?;
+        let test = &self.shared.tests[at];
+        let notes = Notes::load(&self.state.file(NOTES));
+        let moment = self.shared.project.moment(&snapshot, test).await?;
+        let world =
+            InProject { shared: Arc::clone(&self.shared), moment: Some(moment), ended: Mutex::default() };
+        let prepared = self.shared.runner.prepare(&world, test).await?;
+        let (known, chain) = match self.shared.runner.follow(&prepared).await {
+            Found::Result(outcome, chain) => (Some(outcome), Some(chain)),
+            Found::Missing(chain) => (None, Some(chain)),
+            Found::Foreign => (None, None),
+        };
+        let then = notes.get(&test.name);
+        let looked = chain.map(|chain| chain.looked).unwrap_or_default();
+        let mut now = prepared.facts(test, &looked);
+        if let Some(then) = then {
+            // What it looked at then, as it is now.
+            now.looks = prepared.states_of(then.looks.keys());
+        }
+        let differences = match (known.is_some(), then) {
+            (false, Some(then)) => notes.differences(then, &now, &prepared.moment.inputs),
+            _ => Vec::new(),
+        };
+        Ok(Explanation {
+            last: then.map(|facts| (facts.age(), facts.status, facts.not_kept.clone())),
+            differences,
+            inputs: prepared.moment.inputs.lines().len(),
+            looks: looked.iter().flat_map(|set| set.looks.iter().map(|(path, _)| path.clone())).collect(),
+            known,
+        })
+    }
+
+    /// How the tests have fared in earlier runs.
+    pub fn with_statistics<T>(&self, read: impl FnOnce(&Statistics) -> T) -> T {
+        read(&self.shared.statistics.lock())
+    }
+
+    /// What the cache has done.
+    pub fn cache_stats(&self) -> greenwave_cache::TieredStats {
+        self.shared.runner.stats()
+    }
+
+    /// How often the whole project was looked at.
+    pub fn looks(&self) -> usize {
+        self.shared.project.looks()
+    }
+
+    async fn look(&self) -> Result<Arc<Snapshot>, Error> {
+        let snapshot = self.shared.project.look(Instant::now()).await?;
+        let (shared, of) = (Arc::clone(&self.shared), Arc::clone(&snapshot));
+        blocking(move || shared.project.read_all(&of)).await?;
+        Ok(snapshot)
+    }
+
+    async fn look_up(
+        &self,
+        snapshot: &Arc<Snapshot>,
+        wanted: &[usize],
+    ) -> Vec<(usize, Result<Found, Error>)> {
+        let shared = &self.shared;
+        let tests: Vec<&Test> = wanted.iter().map(|at| &shared.tests[*at]).collect();
+        let prepared = shared.runner.prepare_all(&shared.project, snapshot, &tests).await;
+        let good: Vec<&Prepared<'_>> = prepared.iter().flatten().collect();
+        let mut found = shared.runner.follow_all(&good).await.into_iter();
+        let mut all = Vec::with_capacity(wanted.len());
+        for (at, prepared) in wanted.iter().zip(prepared) {
+            let found = prepared.and_then(|_| found.next().ok_or(Error::Stopped));
+            all.push((*at, found));
+        }
+        all
+    }
+
+    fn is_audited(&self, at: usize, known: &Outcome) -> bool {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&self.options.audit_seed.to_le_bytes()).update(&known.key).update(&at.to_le_bytes());
+        let bytes = hasher.finalize();
+        let number = u32::from_le_bytes([
+            bytes.as_bytes()[0],
+            bytes.as_bytes()[1],
+            bytes.as_bytes()[2],
+            bytes.as_bytes()[3],
+        ]);
+        f64::from(number) < self.options.audit * f64::from(u32::MAX)
+    }
+
+    /// Notes what a test that ran depends on.
+    async fn note(&self, at: usize, outcome: &Outcome) {
+        let Source::Ran(stored) = &outcome.source else { return };
+        let shared = &self.shared;
+        let test = &shared.tests[at];
+        let world = InProject { shared: Arc::clone(shared), moment: None, ended: Mutex::default() };
+        let Ok(prepared) = shared.runner.prepare(&world, test).await else { return };
+        let looked = match shared.runner.follow(&prepared).await {
+            Found::Result(_, Chain { looked, .. }) | Found::Missing(Chain { looked, .. }) => looked,
+            Found::Foreign => Vec::new(),
+        };
+        let facts = Facts {
+            at: now_ms(),
+            status: outcome.status,
+            not_kept: stored.reason(),
+            ..prepared.facts(test, &looked)
+        };
+        shared.notes.lock().put(&test.name, facts, &prepared.moment.inputs);
+    }
+
+    /// Saves what has been learned. That a later run has to look again is no reason to fail this one.
+    fn remember(&self) {
+        let shared = &self.shared;
+        let saved = [
+            shared.project.save(&self.state.file(INDEX)),
+            shared.statistics.lock().save(&self.state.file(STATISTICS)),
+            shared.notes.lock().save(&self.state.file(NOTES)),
+        ];
+        for error in saved.into_iter().filter_map(Result::err) {
+            tracing::warn!(%error, "what was learned is not remembered");
+        }
+    }
+}
+
+const INDEX: &str = "index";
+const STATISTICS: &str = "statistics.json";
+const NOTES: &str = "notes.json";
+
+fn limits(tests: &[Test], options: &SuiteOptions) -> Limits {
+    let mut resources: BTreeMap<String, u32> = BTreeMap::new();
+    for name in tests.iter().flat_map(|test| test.needs.keys()) {
+        resources.entry(resource(name)).or_insert(1);
+    }
+    resources.extend(options.resources.iter().map(|(name, units)| (resource(name), *units)));
+    resources.insert(WORKERS.to_owned(), options.workers.max(1));
+    Limits {
+        resources: Resources::new(resources),
+        on_failure: if options.fail_fast { OnFailure::StopAtFirst } else { OnFailure::KeepGoing },
+        ..Limits::default()
+    }
+}
+
+/// The name of a resource among those of the scheduler, which has names of its own.
+fn resource(name: &str) -> String {
+    format!("resource {name}")
+}
+
+fn needs(test: &Test) -> Needs {
+    let needs = Needs::nothing().of(WORKERS, 1);
+    let needs = if test.parallel_safe { needs.shared(ALONE) } else { needs.exclusive(ALONE) };
+    test.needs.iter().fold(needs, |needs, (name, units)| needs.of(resource(name), *units))
+}
+
+/// The two stages of a test: its process, which keeps a worker busy, and the judgement of its result, which does not.
+async fn step(
+    shared: &Arc<Shared>,
+    stage: Stage,
+    at: usize,
+    is_audit: bool,
+    finished: &Mutex<HashMap<usize, Result<Outcome, Error>>>,
+) -> Step<(), ()> {
+    let running = match stage.number {
+        0 => {
+            let (sender, ended) = oneshot::channel();
+            let of = Arc::clone(shared);
+            let mut running = Running(tokio::spawn(async move { run(of, at, is_audit, sender).await }));
+            tokio::select! {
+                biased;
+                done = &mut running.0 => return done_with(at, done, finished),
+                _ = ended => {}
+            }
+            shared.running.lock().insert(at, running);
+            return Step::Next(Needs::nothing());
+        }
+        _ => shared.running.lock().remove(&at),
+    };
+    match running {
+        Some(mut running) => done_with(at, (&mut running.0).await, finished),
+        None => Step::Failed(()),
+    }
+}
+
+fn done_with(
+    at: usize,
+    done: Result<Result<Outcome, Error>, tokio::task::JoinError>,
+    finished: &Mutex<HashMap<usize, Result<Outcome, Error>>>,
+) -> Step<(), ()> {
+    let result = match done {
+        Ok(result) => result,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(_) => return Step::Failed(()),
+    };
+    let is_pass = matches!(&result, Ok(outcome) if outcome.passed());
+    finished.lock().insert(at, result);
+    if is_pass { Step::Done(()) } else { Step::Failed(()) }
+}
+
+async fn run(
+    shared: Arc<Shared>,
+    at: usize,
+    is_audit: bool,
+    ended: oneshot::Sender<()>,
+) -> Result<Outcome, Error> {
+    let world = InProject { shared: Arc::clone(&shared), moment: None, ended: Mutex::new(Some(ended)) };
+    let test = &shared.tests[at];
+    match is_audit {
+        false => shared.runner.run_in(&world, test).await,
+        true => shared.runner.run_again(&world, test).await,
+    }
+}
+
+/// A test's project, as the scheduler's stage of this test sees it.
+struct InProject {
+    shared: Arc<Shared>,
+    moment: Option<Moment>,
+    ended: Mutex<Option<oneshot::Sender<()>>>,
+}
+
+#[async_trait]
+impl World for InProject {
+    fn project(&self) -> &Path {
+        self.shared.project.root()
+    }
+
+    async fn before(&self, test: &Test) -> Result<Moment, Error> {
+        if let Some(moment) = &self.moment {
+            return Ok(moment.clone());
+        }
+        let newest = self.shared.project.newest().await?;
+        self.shared.project.moment(&newest, test).await
+    }
+
+    async fn after(&self, test: &Test) -> Result<Moment, Error> {
+        let later = self.shared.project.look(Instant::now()).await?;
+        self.shared.project.moment(&later, test).await
+    }
+
+    async fn launch(&self, runner: &Runner, test: &Test) -> Result<Option<Launch>, Error> {
+        let Harness::Cargo { package, kind, target } = &test.harness else { return Ok(None) };
+        let build = self.shared.build(runner, &test.directory).await?;
+        if let Some(launch) = build.launch(package, kind, target) {
+            return Ok(Some(launch));
+        }
+        // What was not built says why when cargo is asked for it alone, and documentation is run by cargo anyway.
+        let mut launch = runner.launch_plain(self.project(), test)?;
+        launch.looks = build.looks(package);
+        Ok(Some(launch))
+    }
+
+    fn ended(&self) {
+        if let Some(ended) = self.ended.lock().take() {
+            // Nobody listens to one that is not run by the scheduler.
+            let _ = ended.send(());
+        }
+    }
+}
+
+impl Shared {
+    async fn build(&self, runner: &Runner, folder: &Path) -> Result<Arc<Build>, Error> {
+        let cell = Arc::clone(self.builds.lock().entry(folder.to_owned()).or_default());
+        let build =
+            || async { Build::run(self.project.root(), folder, runner.environment()).await.map(Arc::new) };
+        cell.get_or_try_init(build).await.cloned()
+    }
+}
+
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Whether a result is one that a reader should look at.
+pub fn is_remarkable(outcome: &Outcome) -> bool {
+    !outcome.passed()
+        || outcome.is_flaky()
+        || matches!(&outcome.source, Source::Ran(stored) if !matches!(stored, Stored::Yes | Stored::NoCache))
+}
