@@ -1,10 +1,12 @@
 //! The command line, whole. What each command does stands in a file of its own.
 
+mod cache;
 mod demo;
 mod graph;
 mod init;
 mod profile;
 mod run;
+mod test;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -42,6 +44,15 @@ enum Command {
         #[command(flatten)]
         run: RunArgs,
     },
+    /// Run a project's own tests, but for those whose results are known.
+    Test(Box<TestArgs>),
+    /// Look after the kept results of tests.
+    Cache {
+        #[command(subcommand)]
+        command: CacheCommand,
+        #[command(flatten)]
+        place: CacheArgs,
+    },
     /// Write a commented plan to start from.
     Init {
         /// The file to write.
@@ -61,6 +72,124 @@ enum Command {
         #[command(subcommand)]
         command: ProfileCommand,
     },
+}
+
+#[derive(Debug, Clone, Copy, Subcommand)]
+enum CacheCommand {
+    /// Say how much is kept.
+    Stats,
+    /// Forget everything that is kept.
+    Clear,
+    /// Read and check everything that is kept; what is damaged is removed.
+    Verify,
+}
+
+#[derive(Debug, Args)]
+struct CacheArgs {
+    /// The project's folder, whose greenwave.toml counts.
+    #[arg(long, value_name = "FOLDER", default_value = ".", global = true)]
+    project: PathBuf,
+    /// Change any setting, as `greenwave profile show` names it. May be repeated.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_and_value, global = true)]
+    set: Vec<(String, String)>,
+}
+
+#[derive(Debug, Args)]
+struct TestArgs {
+    /// Only tests whose names contain one of these.
+    #[arg(value_name = "NAME")]
+    filters: Vec<String>,
+    /// The project's folder; the nearest with a greenwave.toml at or above the working directory, if not given.
+    #[arg(long, value_name = "FOLDER")]
+    project: Option<PathBuf>,
+    /// Write a greenwave.toml with the tests that are found, with comments.
+    #[arg(long)]
+    init: bool,
+    /// Say which results are known and which tests would run.
+    #[arg(long)]
+    dry_run: bool,
+    /// Say why the result of this test is known, or what has changed.
+    #[arg(long, value_name = "NAME")]
+    explain: Option<String>,
+    /// Only tests that may read what has changed since this commit.
+    #[arg(long, value_name = "COMMIT")]
+    affected: Option<String>,
+    /// Stay, and run what a saved file touches.
+    #[arg(long)]
+    watch: bool,
+    /// Start nothing more after the first failure.
+    #[arg(long)]
+    fail_fast: bool,
+    /// Fail tests that read files of the project which are not among their inputs.
+    #[arg(long)]
+    strict: bool,
+    /// Keep failures as well, and take them for known.
+    #[arg(long)]
+    keep_failures: bool,
+    /// Run this share of the known results again and compare: 0.01, or 1% (testing.audit).
+    #[arg(long, value_name = "SHARE")]
+    audit: Option<String>,
+    /// Share results by this server: redis://host:6379 or memcached://host:11211 (testing.remote).
+    #[arg(long, value_name = "ADDRESS")]
+    remote: Option<String>,
+    /// Which tests' output to print.
+    #[arg(long, value_enum, default_value_t = Show::Failed)]
+    output: Show,
+    /// A line for known results as well.
+    #[arg(short, long)]
+    verbose: bool,
+    /// How to print what happens.
+    #[arg(long, value_enum, default_value_t = Format::Human)]
+    format: Format,
+    /// Write a report as JUnit XML.
+    #[arg(long, value_name = "FILE")]
+    junit: Option<PathBuf>,
+    /// Write a summary in Markdown; by default to where GitHub wants it, if this runs there.
+    #[arg(long, value_name = "FILE", env = "GITHUB_STEP_SUMMARY", hide_env_values = true)]
+    summary: Option<PathBuf>,
+    /// Tests that run at once (parallel.workers); as many as there are processors, if nothing says otherwise.
+    #[arg(short, long, value_name = "COUNT")]
+    jobs: Option<String>,
+    /// Neither look results up nor keep them (cache.enabled).
+    #[arg(long)]
+    no_cache: bool,
+    /// development, production, or memory-constrained.
+    #[arg(long, value_name = "NAME")]
+    profile: Option<String>,
+    /// Change any setting, as `greenwave profile show` names it. May be repeated.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_and_value)]
+    set: Vec<(String, String)>,
+}
+
+/// Which tests' output is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Show {
+    /// That of failed tests.
+    Failed,
+    /// All of it, that of known results as it was then.
+    All,
+    /// None.
+    None,
+}
+
+impl TestArgs {
+    fn overrides(&self) -> Result<Overrides, ConfigError> {
+        let flag = |flag: &str, key: &str, value: &Option<String>| {
+            value.as_ref().map(|value| (flag.to_owned(), key.to_owned(), value.clone()))
+        };
+        let named = [
+            flag("--jobs", "parallel.workers", &self.jobs),
+            flag("--audit", "testing.audit", &self.audit),
+            flag("--remote", "testing.remote", &self.remote),
+            self.no_cache.then(|| ("--no-cache".to_owned(), "cache.enabled".to_owned(), "false".to_owned())),
+        ];
+        let set = self.set.iter().map(|(key, value)| ("--set".to_owned(), key.clone(), value.clone()));
+        Ok(Overrides {
+            profile: self.profile.clone(),
+            variables: variables()?,
+            flags: named.into_iter().flatten().chain(set).collect(),
+        })
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -167,6 +296,10 @@ impl SettingsArgs {
     }
 }
 
+fn set_flags(set: &[(String, String)]) -> Vec<(String, String, String)> {
+    set.iter().map(|(key, value)| ("--set".to_owned(), key.clone(), value.clone())).collect()
+}
+
 /// The variables that may be ours: those with names that are text.
 fn variables() -> Result<Vec<(String, String)>, ConfigError> {
     let mut variables = Vec::new();
@@ -189,6 +322,11 @@ impl Cli {
         match self.command {
             Command::Demo { dir, run } => demo::demo(dir, &run).await,
             Command::Run { plan, run } => run::run(&plan, &run).await,
+            Command::Test(args) => test::test(&args).await,
+            Command::Cache { command, place } => {
+                let overrides = Overrides { profile: None, variables: variables()?, flags: set_flags(&place.set) };
+                cache::cache(command, &Config::load(&place.project, &overrides)?).await
+            }
             Command::Init { plan } => init::init(&plan),
             Command::Graph { plan, format } => graph::graph(&plan, format),
             Command::Profile { command: ProfileCommand::Show { project, settings } } => {
@@ -217,6 +355,18 @@ pub(crate) enum CliError {
     Io { operation: &'static str, path: PathBuf, source: std::io::Error },
     #[error("cannot write to the standard output")]
     Output(#[source] std::io::Error),
+    #[error(transparent)]
+    Test(#[from] greenwave_testing::Error),
+    #[error(transparent)]
+    Results(#[from] greenwave::ResultsError),
+    #[error("no tests were found")]
+    NoTests,
+    #[error("no test's name contains {filters}; there are {names}")]
+    NoSuchTest { filters: String, names: String },
+    #[error("several tests' names contain {name}: {names}")]
+    SeveralTests { name: String, names: String },
+    #[error("there is no place for test results: neither XDG_CACHE_HOME nor HOME is set")]
+    NoCacheFolder,
     #[error("{} is there already, and is not overwritten", path.display())]
     Exists { path: PathBuf },
     #[error("{} has files in it that are no demo", path.display())]
@@ -240,6 +390,10 @@ impl CliError {
                 source: greenwave::AgentError::ReadScript { .. },
                 ..
             }) => Some("paths in a plan are relative to the folder that the plan is in".to_owned()),
+            CliError::NoTests => Some(
+                "cargo, pytest, go and npm projects are recognised; `[[test]]` in greenwave.toml declares any command".to_owned(),
+            ),
+            CliError::NoCacheFolder => Some("`--set cache.directory=FOLDER` names one, `--no-cache` does without".to_owned()),
             CliError::NotADemo { .. } | CliError::Exists { .. } => Some("name another place".to_owned()),
             _ => None,
         }

@@ -76,6 +76,9 @@ fn show_duration(value: &Duration) -> String {
     format!("\"{}\"", humantime::format_duration(*value))
 }
 
+/// What else the project's file has: its tests, and what these share.
+const TEST_SECTIONS: [&str; 2] = ["test", "resources"];
+
 /// Everything that can be set.
 const KEYS: &[Key] = &[
     key!("cache.enabled", flag, cache.enabled),
@@ -149,7 +152,45 @@ const KEYS: &[Key] = &[
         ToString::to_string,
         metrics.port
     ),
+    key!("testing.ttl", duration above zero, testing.ttl),
+    key!("testing.disk_limit", bytes from 1048576, testing.disk_limit),
+    Key {
+        name: "testing.remote",
+        accepted: "an address like \"redis://host:6379\" or \"memcached://host:11211\", or \"\" for none,",
+        most: u64::MAX,
+        set: |settings, value| {
+            let address = value.as_str()?;
+            let is_known = address.is_empty() || REMOTES.iter().any(|scheme| address.starts_with(scheme));
+            settings.testing.remote = Some(address).filter(|_| is_known)?.to_owned();
+            Some(())
+        },
+        show: |settings| format!("{:?}", settings.testing.remote),
+    },
+    key!("testing.remote_write", flag, testing.remote_write),
+    key!("testing.trace", flag, testing.trace),
+    key!("testing.follow_load", flag, testing.follow_load),
+    Key {
+        name: "testing.audit",
+        accepted: "a number from 0 to 1, or a percentage like \"1%\"",
+        most: u64::MAX,
+        set: |settings, value| {
+            settings.testing.audit = share(value)?;
+            Some(())
+        },
+        show: |settings| format!("{:?}", settings.testing.audit),
+    },
 ];
+
+/// What addresses of servers begin with.
+const REMOTES: [&str; 4] = ["redis://", "rediss://", "unix://", "memcached://"];
+
+fn share(value: &DeValue<'_>) -> Option<f64> {
+    let share = match value.as_str() {
+        Some(text) => text.strip_suffix('%')?.trim().parse::<f64>().ok()? / 100.0,
+        None => number(value)?,
+    };
+    Some(share).filter(|share| (0.0..=1.0).contains(share))
+}
 
 fn compression(text: &str) -> Option<Compression> {
     match text.split_once(' ') {
@@ -283,6 +324,9 @@ impl Config {
         let mut pool_min = None;
         let sections: Vec<_> = KEYS.iter().filter_map(|key| key.name.split_once('.')).collect();
         for section in root.keys() {
+            if matches!(origin, Origin::File(_)) && TEST_SECTIONS.contains(&section.value.as_str()) {
+                continue;
+            }
             let known = || sections.iter().map(|(section, _)| *section);
             if !known().any(|name| name == section.value) {
                 let hint = hint(&section.value, &mut known());

@@ -8,6 +8,8 @@ mod output;
 mod planfile;
 mod progress;
 mod reader;
+mod testfile;
+mod testview;
 
 use std::process::ExitCode;
 

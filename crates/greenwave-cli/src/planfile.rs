@@ -114,7 +114,7 @@ fn agent(document: &Document, mut table: Table<'_>, folder: &Path) -> Result<Age
         }
         "command" => {
             let command = command(&mut table)?;
-            AgentSpec::Command { command, time_max: time_limit(document, &mut table)? }
+            AgentSpec::Command { command, time_max: time_limit(document, &mut table, "time_limit")? }
         }
         other => {
             let message = format!("there is no kind of agent `{other}`; there are `scripted` and `command`");
@@ -175,28 +175,39 @@ fn test(document: &Document, mut table: Table<'_>, feature: &str, number: usize)
     }
     let inputs = texts(inputs);
     let env = texts(table.texts("env")?);
-    let time_max = time_limit(document, &mut table)?.unwrap_or(Test::TIME_MAX);
+    let time_max = time_limit(document, &mut table, "time_limit")?.unwrap_or(Test::TIME_MAX);
     table.finish()?;
     Ok(Test { directory, inputs, env, time_max, ..Test::new(name, command) })
 }
 
-fn time_limit(document: &Document, table: &mut Table<'_>) -> Result<Option<Duration>, Diagnostic> {
-    match table.duration("time_limit")? {
+pub(crate) fn time_limit(
+    document: &Document,
+    table: &mut Table<'_>,
+    key: &'static str,
+) -> Result<Option<Duration>, Diagnostic> {
+    match table.duration(key)? {
         Some(limit) if limit.value.is_zero() => {
-            Err(document.mistake(limit.at, format!("`time_limit` is zero; {DURATION} is wanted")))
+            Err(document.mistake(limit.at, format!("`{key}` is zero; {DURATION} is wanted")))
         }
         limit => Ok(limit.map(|limit| limit.value)),
     }
 }
 
 fn directory(document: &Document, table: &mut Table<'_>) -> Result<PathBuf, Diagnostic> {
-    let Some(found) = table.text("directory")? else { return Ok(PathBuf::new()) };
+    match table.text("directory")? {
+        Some(found) => folder_inside(document, "directory", &found),
+        None => Ok(PathBuf::new()),
+    }
+}
+
+/// A path that does not lead out of the project.
+pub(crate) fn folder_inside(document: &Document, key: &str, found: &Placed<String>) -> Result<PathBuf, Diagnostic> {
     let is_inside = |part| matches!(part, Component::Normal(_) | Component::CurDir);
     if Path::new(&found.value).components().all(is_inside) {
-        return Ok(PathBuf::from(found.value));
+        return Ok(PathBuf::from(&found.value));
     }
-    let message = format!("`directory` is the text {:?}; a path inside the project is wanted", found.value);
-    Err(document.mistake(found.at, message))
+    let message = format!("`{key}` is the text {:?}; a path inside the project is wanted", found.value);
+    Err(document.mistake(found.at.clone(), message))
 }
 
 fn plain(counts: BTreeMap<String, Placed<u32>>) -> BTreeMap<String, u32> {

@@ -158,6 +158,42 @@ impl<'a> Table<'a> {
         Ok(Some(Placed { value: texts, at: found.at }))
     }
 
+    /// Takes a command: its words, or a line for the shell.
+    pub(crate) fn words(&mut self, key: &'static str) -> Result<Option<Placed<Vec<String>>>, Diagnostic> {
+        let line = self.entries.get(key).and_then(|(_, value)| value.get_ref().as_str().map(str::to_owned));
+        if let Some(line) = line {
+            let at = self.any(key).map_or(0..0, |found| found.at);
+            let shell = ["sh".to_owned(), "-c".to_owned(), line];
+            return Ok(Some(Placed { value: shell.to_vec(), at }));
+        }
+        let words = self.texts(key)?;
+        Ok(words.map(|list| Placed { value: list.value.into_iter().map(|word| word.value).collect(), at: list.at }))
+    }
+
+    /// Takes a list of texts, if it is one.
+    pub(crate) fn list_of_texts(&mut self, key: &'static str) -> Option<Vec<String>> {
+        let (_, value) = self.entries.get(key)?;
+        let DeValue::Array(array) = value.get_ref() else { return None };
+        let texts: Option<Vec<String>> = array.iter().map(|item| Some(item.get_ref().as_str()?.to_owned())).collect();
+        texts.inspect(|_| drop(self.any(key)))
+    }
+
+    pub(crate) fn flag(&mut self, key: &'static str) -> Result<Option<bool>, Diagnostic> {
+        Ok(self.typed(key, "true or false", DeValue::as_bool)?.map(|flag| flag.value))
+    }
+
+    /// Takes texts with names (`{ MODE = "fast" }`).
+    pub(crate) fn texts_by_name(&mut self, key: &'static str) -> Result<BTreeMap<String, String>, Diagnostic> {
+        let mut texts = BTreeMap::new();
+        let Some(table) = self.table(key)? else { return Ok(texts) };
+        for (name, (_, value)) in table.entries {
+            let placed = Placed { at: value.span(), value: value.into_inner() };
+            let text = placed.value.as_str().ok_or_else(|| self.wrong(&name, &placed, "a text"))?;
+            texts.insert(name, text.to_owned());
+        }
+        Ok(texts)
+    }
+
     fn path_of(&self, key: &str) -> String {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }

@@ -27,6 +27,7 @@
 
 mod cargo;
 mod count;
+mod discovery;
 mod environment;
 mod error;
 mod facts;
@@ -50,7 +51,10 @@ mod test;
 mod tool;
 mod world;
 
+pub use greenwave_scheduler::{Jobserver, Rules, Stopper};
+
 pub use count::Count;
+pub use discovery::discover;
 pub use environment::Environment;
 pub use error::Error;
 pub use facts::Difference;

@@ -193,12 +193,11 @@ impl Suite {
             statistics: Mutex::new(Statistics::load(&state.file(STATISTICS))),
             notes: Mutex::default(),
         };
-        let executor = Executor::new(limits(&shared.tests, &options));
-        let workers = Workers {
+        let mut executor = Executor::new(limits(&shared.tests, &options));
+        executor.workers = Workers {
             follow: options.follow_load.then(Follow::default),
             jobserver: shared.runner.options().jobserver.clone(),
         };
-        let executor = Executor { workers, ..executor };
         Ok(Self { shared: Arc::new(shared), options, state, executor })
     }
 

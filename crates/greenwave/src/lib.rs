@@ -58,6 +58,7 @@ mod profile;
 mod prompt;
 mod record;
 mod report;
+mod results;
 mod stage;
 mod tree;
 mod workspace;
@@ -74,6 +75,7 @@ pub use greenwave_testing::{Environment, Error as TestError, Test, check_pattern
 pub use plan::{AgentSpec, Feature, Place, Plan, PlanError, nearest};
 pub use profile::{
     AgentSettings, CacheSettings, Compression, MemorySettings, MetricsSettings, ParallelSettings,
-    PoolSettings, Settings, StorageSettings,
+    PoolSettings, Settings, StorageSettings, TestingSettings,
 };
+pub use results::{Results, ResultsError};
 pub use report::{FeatureReport, Report, Totals};

@@ -21,6 +21,27 @@ pub struct Settings {
     pub agent: AgentSettings,
     /// The endpoint with live figures.
     pub metrics: MetricsSettings,
+    /// A project's own tests (`greenwave test`).
+    pub testing: TestingSettings,
+}
+
+/// A project's own tests.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TestingSettings {
+    /// How long a result is believed. Results depend on everything that is known to change them, so this is about what is not.
+    pub ttl: Duration,
+    /// Most bytes of results on disk; the oldest go first.
+    pub disk_limit: u64,
+    /// Address of a server that results are shared by, `redis://host:6379` or `memcached://host:11211`; empty for none.
+    pub remote: String,
+    /// Whether results are written to that server, or only read.
+    pub remote_write: bool,
+    /// Whether it is found out what tests look at beside their declared inputs, where the system allows it.
+    pub trace: bool,
+    /// Whether fewer tests run at once while the machine is busy with other things.
+    pub follow_load: bool,
+    /// The share of known results that are made again and compared, from 0 to 1.
+    pub audit: f64,
 }
 
 /// Results of tests.
@@ -127,6 +148,15 @@ impl Default for Settings {
             pool: PoolSettings { size: 10, min: 2, idle_timeout: Duration::from_secs(300) },
             agent: AgentSettings { time_limit: Duration::from_secs(600), answer_limit: 16_000_000 },
             metrics: MetricsSettings { enabled: true, address: Ipv4Addr::LOCALHOST.into(), port: 8080 },
+            testing: TestingSettings {
+                ttl: Duration::from_secs(30 * 24 * 3600),
+                disk_limit: 1_000_000_000,
+                remote: String::new(),
+                remote_write: true,
+                trace: true,
+                follow_load: true,
+                audit: 0.0,
+            },
         }
     }
 }

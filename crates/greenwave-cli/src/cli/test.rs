@@ -1,0 +1,190 @@
+//! `greenwave test`: runs a project's own tests, but for those whose results are known.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use greenwave::{Environment, Results, Test};
+use greenwave_testing::{Jobserver, Options, Suite, SuiteOptions};
+use parking_lot::Mutex;
+
+use super::run::stop_on_signals;
+use super::{CliError, TestArgs};
+use crate::config::{Config, FILE};
+use crate::output::{self, NOT_GREEN};
+use crate::testfile::TestFile;
+use crate::testview::{TestView, Totals, lasted, plural, printable};
+
+pub(super) async fn test(args: &TestArgs) -> Result<ExitCode, CliError> {
+    let project = project(args.project.as_deref())?;
+    let config = Config::load(&project, &args.overrides()?)?;
+    let settings = &config.settings;
+    let environment = Environment::new(std::env::vars_os());
+    let file = TestFile::read(&project).map_err(crate::config::ConfigError::from)?;
+    let found = match file.tests.is_empty() {
+        true => greenwave_testing::discover(&project, &environment).await?,
+        false => file.tests,
+    };
+    let suite = Arc::new(open(&project, found, file.resources, environment, &config, args)?);
+    let wanted = wanted(suite.tests(), &args.filters)?;
+    if let Some(name) = &args.explain {
+        return explain(&suite, name).await;
+    }
+    if args.dry_run {
+        return dry_run(&suite, &wanted).await;
+    }
+    run(&suite, &wanted, args, settings.testing.trace).await
+}
+
+/// The folder that was named, or the nearest at or above the working directory with a `greenwave.toml`, or the working directory.
+fn project(named: Option<&Path>) -> Result<PathBuf, CliError> {
+    if let Some(named) = named {
+        return Ok(named.to_owned());
+    }
+    let io = |source| CliError::Io { operation: "find", path: ".".into(), source };
+    let here = std::env::current_dir().map_err(io)?;
+    let above = here.ancestors().find(|folder| folder.join(FILE).is_file());
+    Ok(above.unwrap_or(&here).to_owned())
+}
+
+/// Where results are kept: where the settings say, or in the user's folder for caches, which all work trees share.
+pub(super) fn results_folder(config: &Config) -> Result<PathBuf, CliError> {
+    if let Some(folder) = &config.settings.cache.directory {
+        return Ok(folder.clone());
+    }
+    let caches = std::env::var_os("XDG_CACHE_HOME").filter(|path| Path::new(path).is_absolute()).map(PathBuf::from);
+    let home = || std::env::var_os("HOME").filter(|path| !path.is_empty()).map(|home| Path::new(&home).join(".cache"));
+    let caches = caches.or_else(home).ok_or(CliError::NoCacheFolder)?;
+    Ok(caches.join("greenwave").join("tests"))
+}
+
+fn open(
+    project: &Path,
+    tests: Vec<Test>,
+    resources: std::collections::BTreeMap<String, u32>,
+    environment: Environment,
+    config: &Config,
+    args: &TestArgs,
+) -> Result<Suite, CliError> {
+    let settings = &config.settings;
+    let results = match settings.cache.enabled {
+        true => Some(Results::open(&results_folder(config)?, &settings.testing)?),
+        false => None,
+    };
+    let workers = settings.parallel.workers;
+    let runner = Options {
+        trace: settings.testing.trace,
+        strict: args.strict,
+        keep_failures: args.keep_failures,
+        // A run without is as good as one with, but for what its tests start.
+        jobserver: Jobserver::new(workers).ok(),
+        ports: results.as_ref().map(Results::ports),
+    };
+    let options = SuiteOptions {
+        workers,
+        follow_load: settings.testing.follow_load,
+        fail_fast: args.fail_fast,
+        resources,
+        audit: settings.testing.audit,
+        audit_seed: u64::from(std::process::id()),
+        ..SuiteOptions::default()
+    };
+    let cache = results.map(Results::into_cache);
+    Ok(Suite::open(project, tests, environment, cache, runner, options)?)
+}
+
+/// The places of tests whose names contain one of these.
+fn wanted(tests: &[Test], filters: &[String]) -> Result<Vec<usize>, CliError> {
+    if tests.is_empty() {
+        return Err(CliError::NoTests);
+    }
+    let matches = |test: &Test| filters.is_empty() || filters.iter().any(|filter| test.name.contains(filter.as_str()));
+    let wanted: Vec<usize> = (0..tests.len()).filter(|at| matches(&tests[*at])).collect();
+    if wanted.is_empty() {
+        let names = tests.iter().take(8).map(|test| format!("`{}`", printable(&test.name)));
+        let more = if tests.len() > 8 { ", ..." } else { "" };
+        let names = names.collect::<Vec<_>>().join(", ") + more;
+        return Err(CliError::NoSuchTest { filters: filters.join(" "), names });
+    }
+    Ok(wanted)
+}
+
+async fn run(suite: &Arc<Suite>, wanted: &[usize], args: &TestArgs, _trace: bool) -> Result<ExitCode, CliError> {
+    let view = Arc::new(Mutex::new(TestView::new(args.format, args.output, args.verbose, suite.tests())));
+    let stopped_by = Arc::new(AtomicU8::new(0));
+    let signals = stop_on_signals(suite.stopper(), Arc::clone(&stopped_by))?;
+    let (of, places, shown) = (Arc::clone(suite), wanted.to_vec(), Arc::clone(&view));
+    // A task of its own: while nobody reads what is printed, the run must still hear that it shall stop.
+    let running = tokio::spawn(async move { of.run(&places, move |event| shown.lock().event(&event)).await });
+    let report = running.await.expect("a run does not panic and is not cancelled")?;
+    signals.abort();
+    let code = stopped_by.load(Ordering::Relaxed);
+    let mut view = view.lock();
+    if code != 0 {
+        view.stopped();
+        return Ok(ExitCode::from(code));
+    }
+    view.finish(&report, wanted.len());
+    let is_good = Totals::of(&report, wanted.len()).is_good() && report.audits_failed.is_empty();
+    Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::from(NOT_GREEN) })
+}
+
+async fn dry_run(suite: &Suite, wanted: &[usize]) -> Result<ExitCode, CliError> {
+    let known = suite.known().await?;
+    let mut lines = Vec::new();
+    for at in wanted {
+        let name = printable(&suite.tests()[*at].name);
+        lines.push(match &known[*at] {
+            Ok(Some(outcome)) => format!("  known    {name}  (took {})", lasted(outcome.duration)),
+            Ok(None) => format!("  to run   {name}"),
+            Err(error) => format!("  broken   {}", greenwave::chain(error)),
+        });
+    }
+    let count = wanted.iter().filter(|at| matches!(known[**at], Ok(Some(_)))).count();
+    lines.push(format!("{}: {count} known, {} to run", plural(wanted.len(), "test"), wanted.len() - count));
+    output::answer(&lines.join("\n"))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn explain(suite: &Suite, name: &str) -> Result<ExitCode, CliError> {
+    let at = suite.tests().iter().position(|test| test.name == name);
+    let at = match at {
+        Some(at) => at,
+        None => match wanted(suite.tests(), &[name.to_owned()])?.as_slice() {
+            [at] => *at,
+            several => {
+                let names = several.iter().take(8).map(|at| format!("`{}`", suite.tests()[*at].name));
+                return Err(CliError::SeveralTests { name: name.to_owned(), names: names.collect::<Vec<_>>().join(", ") });
+            }
+        },
+    };
+    let explained = suite.explain(at).await?;
+    let mut lines = vec![match &explained.known {
+        Some(outcome) => format!("{}: known; it {} in {}", suite.tests()[at].name, outcome.status, lasted(outcome.duration)),
+        None => format!("{}: not known, to be run", suite.tests()[at].name),
+    }];
+    lines.push(format!("  {}, and {} that it was seen to look at", plural(explained.inputs, "input file"), plural(explained.looks.len(), "path")));
+    match &explained.last {
+        None => lines.push("  it has not run in this folder yet".to_owned()),
+        Some((age, status, not_kept)) => {
+            lines.push(format!("  it last ran {} ago, and {status}", lasted(*age)));
+            lines.extend(not_kept.as_ref().map(|reason| format!("  that result was not kept: {reason}")));
+        }
+    }
+    if explained.known.is_none() && explained.last.is_some() {
+        lines.push(match explained.differences.as_slice() {
+            [] => "  nothing that it depends on has changed since".to_owned(),
+            differences => {
+                let shown = differences.iter().take(20).map(|it| format!("    {}", printable(&it.to_string())));
+                let mut text = format!("  since then:\n{}", shown.collect::<Vec<_>>().join("\n"));
+                if differences.len() > 20 {
+                    text.push_str(&format!("\n    and {} more", differences.len() - 20));
+                }
+                text
+            }
+        });
+    }
+    output::answer(&lines.join("\n"))?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,394 @@
+//! Shows what happens while a project's tests run: colours and one progress line on a terminal, plain lines in a pipe, JSON for programs. Knows
+//! nothing of how a run works.
+
+use std::collections::BTreeSet;
+use std::io::{IsTerminal, Write};
+use std::time::Duration;
+
+use console::{Style, measure_text_width, strip_ansi_codes, style};
+use greenwave_testing::{Audit, Event, Outcome, Source, Status, Stored, SuiteReport, Test};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::{Value, json};
+
+use crate::cli::{Format, Show};
+use crate::output;
+
+/// How often the progress line moves although nothing happens.
+const TICK: Duration = Duration::from_millis(200);
+/// So many of the slowest tests are named.
+const SLOWEST: usize = 5;
+/// What is slow enough to be named.
+const SLOW: Duration = Duration::from_millis(500);
+
+/// The one who shows.
+pub(crate) struct TestView {
+    view: View,
+    show: Show,
+    names: Vec<String>,
+    width: usize,
+    running: BTreeSet<usize>,
+    verbose: bool,
+}
+
+enum View {
+    Terminal(ProgressBar),
+    Plain,
+    Json,
+}
+
+impl TestView {
+    pub(crate) fn new(format: Format, show: Show, verbose: bool, tests: &[Test]) -> Self {
+        let view = match format {
+            Format::Json => View::Json,
+            Format::Human if std::io::stdout().is_terminal() => View::Terminal(bar()),
+            Format::Human => View::Plain,
+        };
+        let names: Vec<String> = tests.iter().map(|test| printable(&test.name)).collect();
+        let width = names.iter().map(|name| measure_text_width(name)).max().unwrap_or(0).min(50);
+        Self { view, show, names, width, running: BTreeSet::new(), verbose }
+    }
+
+    /// A line that is no test's.
+    pub(crate) fn note(&self, text: &str) {
+        match &self.view {
+            View::Json => output::line(&json!({"event": "note", "text": text}).to_string()),
+            View::Terminal(bar) => bar.println(text),
+            View::Plain => output::line(text),
+        }
+    }
+
+    pub(crate) fn event(&mut self, event: &Event<'_>) {
+        match event {
+            Event::LookedUp { known, running } => self.looked_up(*known, *running),
+            Event::Started(at) => {
+                self.running.insert(*at);
+                self.json(*at, "started", json!({}));
+            }
+            Event::Known(at, outcome) => {
+                self.json(*at, "known", self.described(outcome));
+                if self.verbose || self.show == Show::All || !outcome.passed() {
+                    self.verdict(*at, outcome);
+                }
+            }
+            Event::Ran(at, outcome) => {
+                self.running.remove(at);
+                self.json(*at, "ran", self.described(outcome));
+                self.verdict(*at, outcome);
+                self.advance();
+            }
+            Event::Broken(at, error) => {
+                self.running.remove(at);
+                let causes = greenwave::chain(*error);
+                self.json(*at, "broken", json!({"error": causes}));
+                self.say(&format!("  {}  {}", Style::new().red().bold().apply_to("broken "), causes));
+                self.advance();
+            }
+            Event::AuditFailed(at, audit) => self.audit_failed(*at, audit),
+            _ => {}
+        }
+        if let View::Terminal(bar) = &self.view {
+            let names: Vec<&str> = self.running.iter().take(4).map(|at| self.names[*at].as_str()).collect();
+            bar.set_message(names.join(" "));
+        }
+    }
+
+    fn looked_up(&self, known: usize, running: usize) {
+        match &self.view {
+            View::Json => output::line(&json!({"event": "looked_up", "known": known, "running": running}).to_string()),
+            View::Terminal(bar) => bar.set_length(running as u64),
+            View::Plain => {}
+        }
+        if running > 0 {
+            let known = if known > 0 { format!("{known} known, ") } else { String::new() };
+            self.say(&format!("{}: {known}{running} to run", plural(self.names.len(), "test")));
+        }
+    }
+
+    fn audit_failed(&self, at: usize, audit: &Audit) {
+        let (known, now) = (&audit.known, &audit.now);
+        self.json(at, "audit_failed", json!({"known": known.status.to_string(), "now": now.status.to_string()}));
+        self.say(&format!(
+            "  {}  {}: it {} when its result was kept {}, and it {} now, although nothing that is known to matter has changed",
+            Style::new().red().bold().apply_to("audit  "),
+            self.names[at],
+            known.status,
+            age(known).map_or_else(String::new, |age| format!("{} ago", lasted(age))),
+            now.status,
+        ));
+        self.say(&difference(&known.output, &now.output));
+    }
+
+    fn advance(&self) {
+        if let View::Terminal(bar) = &self.view {
+            bar.inc(1);
+        }
+    }
+
+    /// A test's line, and its output where that is wanted.
+    fn verdict(&self, at: usize, outcome: &Outcome) {
+        if let View::Json = self.view {
+            return;
+        }
+        let (word, colour) = match outcome.status {
+            Status::Passed if outcome.is_flaky() => ("flaky  ", Style::new().yellow().bold()),
+            Status::Passed if outcome.was_known() => ("known  ", Style::new().green().dim()),
+            Status::Passed => ("pass   ", Style::new().green()),
+            _ => ("FAIL   ", Style::new().red().bold()),
+        };
+        let name = &self.names[at];
+        let padding = " ".repeat(self.width.saturating_sub(measure_text_width(name)));
+        let mut line = format!("  {}  {name}{padding}  {:>8}", colour.apply_to(word), lasted(outcome.duration));
+        if !outcome.passed() {
+            line.push_str(&format!("  {}", outcome.status));
+        }
+        if outcome.is_flaky() {
+            line.push_str(&format!("  passed at attempt {}", outcome.attempts));
+        }
+        if let Some(age) = age(outcome) {
+            line.push_str(&format!("  {} ago", lasted(age)));
+        }
+        self.say(&line);
+        self.remarks(outcome);
+        let wanted = match self.show {
+            Show::All => true,
+            Show::Failed => !outcome.passed(),
+            Show::None => false,
+        };
+        if wanted && !outcome.output.is_empty() {
+            self.output(outcome);
+        }
+    }
+
+    fn remarks(&self, outcome: &Outcome) {
+        let remark = |text: String| self.say(&format!("           {}", Style::new().yellow().apply_to(text)));
+        if let Source::Ran(stored) = &outcome.source
+            && !matches!(stored, Stored::Flaky)
+            && let Some(reason) = stored.reason()
+        {
+            remark(format!("not kept: {reason}"));
+        }
+        const NAMED: usize = 3;
+        if !outcome.undeclared.is_empty() {
+            let named: Vec<String> =
+                outcome.undeclared.iter().take(NAMED).map(|path| printable(&path.display().to_string())).collect();
+            let more = outcome.undeclared.len().saturating_sub(NAMED);
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            remark(format!("reads {}{more}, which its inputs do not name", named.join(", ")));
+        }
+    }
+
+    /// The output as it came, with its colours where these can be shown.
+    fn output(&self, outcome: &Outcome) {
+        let text = String::from_utf8_lossy(&outcome.output);
+        let text = text.trim_end_matches('\n');
+        match &self.view {
+            View::Terminal(bar) => bar.suspend(|| drop(writeln!(std::io::stdout().lock(), "{text}"))),
+            _ => output::line(&strip_ansi_codes(text)),
+        }
+    }
+
+    fn say(&self, line: &str) {
+        match &self.view {
+            View::Terminal(bar) => bar.println(line),
+            View::Plain => output::line(line),
+            View::Json => {}
+        }
+    }
+
+    fn json(&self, at: usize, event: &str, more: Value) {
+        if !matches!(self.view, View::Json) {
+            return;
+        }
+        let mut value = json!({"event": event, "test": self.names[at]});
+        if let (Value::Object(value), Value::Object(more)) = (&mut value, more) {
+            value.extend(more);
+        }
+        output::line(&value.to_string());
+    }
+
+    fn described(&self, outcome: &Outcome) -> Value {
+        let reason = match &outcome.source {
+            Source::Ran(stored) => stored.reason(),
+            Source::Known(_) => None,
+        };
+        let output = (self.show == Show::All || !outcome.passed()).then(|| String::from_utf8_lossy(&outcome.output));
+        json!({
+            "passed": outcome.passed(),
+            "status": outcome.status.to_string(),
+            "seconds": outcome.duration.as_secs_f64(),
+            "age_seconds": age(outcome).map(|age| age.as_secs_f64()),
+            "attempts": outcome.attempts,
+            "flaky": outcome.is_flaky(),
+            "kept": matches!(outcome.source, Source::Ran(Stored::Yes)),
+            "not_kept": reason,
+            "undeclared": outcome.undeclared,
+            "output": output,
+        })
+    }
+
+    /// Tells what became of everything.
+    pub(crate) fn finish(&mut self, report: &SuiteReport, wanted: usize) {
+        if let View::Terminal(bar) = &self.view {
+            bar.finish_and_clear();
+        }
+        let totals = Totals::of(report, wanted);
+        if let View::Json = self.view {
+            output::line(&totals.json(report).to_string());
+            return;
+        }
+        let slowest = self.slowest(report);
+        if !slowest.is_empty() {
+            output::line(&format!("Slowest: {}", slowest.join(", ")));
+        }
+        output::line(&totals.line(report));
+    }
+
+    fn slowest(&self, report: &SuiteReport) -> Vec<String> {
+        let ran = |result: &Option<Result<Outcome, _>>| match result {
+            Some(Ok(outcome)) if !outcome.was_known() => Some(outcome.duration),
+            _ => None,
+        };
+        let all = report.results.iter().enumerate();
+        let mut slow: Vec<(Duration, usize)> = all.filter_map(|(at, it)| Some((ran(it)?, at))).collect();
+        slow.retain(|(took, _)| *took >= SLOW);
+        slow.sort_unstable_by(|one, other| other.cmp(one));
+        slow.into_iter().take(SLOWEST).map(|(took, at)| format!("{} {}", self.names[at], lasted(took))).collect()
+    }
+
+    /// Tells that the run was stopped from outside.
+    pub(crate) fn stopped(&self) {
+        match &self.view {
+            View::Terminal(bar) => bar.finish_and_clear(),
+            View::Plain => {}
+            View::Json => return output::line(&json!({"event": "stopped"}).to_string()),
+        }
+        output::line("Stopped. What has passed is kept.");
+    }
+}
+
+/// Sums of a run.
+pub(crate) struct Totals {
+    wanted: usize,
+    pub(crate) passed: usize,
+    pub(crate) failed: usize,
+    known: usize,
+    flaky: usize,
+    broken: usize,
+}
+
+impl Totals {
+    pub(crate) fn of(report: &SuiteReport, wanted: usize) -> Self {
+        let mut totals = Self { wanted, passed: 0, failed: 0, known: 0, flaky: 0, broken: 0 };
+        for result in report.results.iter().flatten() {
+            match result {
+                Ok(outcome) => {
+                    totals.passed += usize::from(outcome.passed());
+                    totals.failed += usize::from(!outcome.passed());
+                    totals.known += usize::from(outcome.was_known());
+                    totals.flaky += usize::from(outcome.is_flaky());
+                }
+                Err(_) => totals.broken += 1,
+            }
+        }
+        totals
+    }
+
+    /// Whether everything that was wanted has passed.
+    pub(crate) fn is_good(&self) -> bool {
+        self.passed == self.wanted
+    }
+
+    fn line(&self, report: &SuiteReport) -> String {
+        let count = |count: usize, word: &str, colour: Style| {
+            (count > 0).then(|| colour.apply_to(format!("{count} {word}")).to_string())
+        };
+        let left = self.wanted - self.passed - self.failed - self.broken;
+        let parts = [
+            count(self.passed, "passed", Style::new().green().bold()),
+            count(self.failed, "failed", Style::new().red().bold()),
+            count(self.broken, "broken", Style::new().red().bold()),
+            count(self.flaky, "flaky", Style::new().yellow()),
+            count(left, "not run", Style::new().yellow()),
+        ];
+        let parts: Vec<String> = parts.into_iter().flatten().collect();
+        let known = match self.known {
+            0 => String::new(),
+            known if known == self.wanted => format!(", all known (saved {})", lasted(report.saved)),
+            known => format!(", {known} known (saved {})", lasted(report.saved)),
+        };
+        let audited = match (report.audited, report.audits_failed.len()) {
+            (0, _) => String::new(),
+            (count, 0) => format!(" {} checked again, all the same.", plural(count, "known result")),
+            (count, bad) => format!(" {} checked again, {bad} not the same.", plural(count, "known result")),
+        };
+        let head = style(plural(self.wanted, "test")).bold();
+        format!("{head}: {}{known}; {}.{audited}", parts.join(", "), lasted(report.wall))
+    }
+
+    fn json(&self, report: &SuiteReport) -> Value {
+        json!({
+            "event": "finished",
+            "tests": self.wanted,
+            "passed": self.passed,
+            "failed": self.failed,
+            "broken": self.broken,
+            "flaky": self.flaky,
+            "known": self.known,
+            "seconds": report.wall.as_secs_f64(),
+            "saved_seconds": report.saved.as_secs_f64(),
+            "lower_bound_seconds": report.lower_bound.as_secs_f64(),
+            "audited": report.audited,
+            "audits_failed": report.audits_failed.len(),
+        })
+    }
+}
+
+fn age(outcome: &Outcome) -> Option<Duration> {
+    match outcome.source {
+        Source::Known(age) => Some(age),
+        Source::Ran(_) => None,
+    }
+}
+
+/// The first line in which two outputs differ.
+fn difference(known: &[u8], now: &[u8]) -> String {
+    let (known, now) = (String::from_utf8_lossy(known), String::from_utf8_lossy(now));
+    let mut lines = known.lines().map(Some).chain(std::iter::repeat(None)).zip(now.lines().map(Some).chain([None]));
+    match lines.find(|(known, now)| known != now) {
+        Some((known, now)) => {
+            let show = |line: Option<&str>| printable(line.unwrap_or("(nothing)"));
+            format!("           its output then: {}\n           its output now:  {}", show(known), show(now))
+        }
+        None => "           its output is the same".to_owned(),
+    }
+}
+
+/// A text without control characters.
+pub(crate) fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+/// A duration in two or three figures.
+pub(crate) fn lasted(duration: Duration) -> String {
+    let seconds = duration.as_secs_f64();
+    match seconds {
+        _ if seconds < 0.001 => format!("{:.0} us", seconds * 1e6),
+        _ if seconds < 1.0 => format!("{:.0} ms", seconds * 1e3),
+        _ if seconds < 100.0 => format!("{seconds:.2} s"),
+        _ if seconds < 7200.0 => format!("{:.0} min", seconds / 60.0),
+        _ if seconds < 172_800.0 => format!("{:.0} h", seconds / 3600.0),
+        _ => format!("{:.0} days", seconds / 86_400.0),
+    }
+}
+
+pub(crate) fn plural(count: usize, one: &str) -> String {
+    if count == 1 { format!("{count} {one}") } else { format!("{count} {one}s") }
+}
+
+fn bar() -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stdout());
+    let template = "{spinner} {pos} of {len} {elapsed} {wide_msg:.dim}";
+    bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner()));
+    bar.enable_steady_tick(TICK);
+    bar
+}

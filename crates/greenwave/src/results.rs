@@ -1,0 +1,171 @@
+//! Where the results of a project's own tests are kept: a folder that all work trees of a user share, and a server that a team shares. Knows nothing
+//! of tests.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use greenwave_cache::{
+    Access, BoxError, DiskBackend, DiskOptions, FileLeases, Key, MemcachedBackend, RedisBackend, RemoteOptions, Tier, Tiered,
+    TieredOptions, Writes,
+};
+use greenwave_testing::SCHEMA;
+
+use crate::profile::TestingSettings;
+
+/// Writes to a server that may wait.
+const QUEUED_MAX: usize = 1024;
+
+/// The results of tests.
+#[derive(Debug)]
+pub struct Results {
+    folder: PathBuf,
+    disk: DiskBackend,
+    cache: Tiered,
+}
+
+/// Why results cannot be kept.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ResultsError {
+    /// The folder of results cannot be opened.
+    #[error("cannot open the test results in {}", path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// Why not.
+        source: BoxError,
+    },
+    /// The server's address is none.
+    #[error("cannot use {address} for test results")]
+    Remote {
+        /// The address.
+        address: String,
+        /// Why not.
+        source: BoxError,
+    },
+    /// Results cannot be looked through.
+    #[error("cannot {operation} the test results in {}", path.display())]
+    Look {
+        /// What was attempted.
+        operation: &'static str,
+        /// The folder.
+        path: PathBuf,
+        /// Why not.
+        source: BoxError,
+    },
+}
+
+/// What a folder of results holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ResultsStats {
+    /// Entries: results, and what has to be looked at to find one.
+    pub entries: usize,
+    /// Entries that do not verify.
+    pub damaged: usize,
+    /// Bytes on disk.
+    pub disk_bytes: u64,
+}
+
+impl Results {
+    /// Opens a folder, which is made with mode 0700 if it is missing, and a server if the settings name one. A server that is down is none.
+    ///
+    /// # Errors
+    /// [`ResultsError`].
+    pub fn open(folder: &Path, settings: &TestingSettings) -> Result<Self, ResultsError> {
+        let failed = |source: BoxError| ResultsError::Folder { path: folder.to_owned(), source };
+        let options = DiskOptions { disk_bytes_max: Some(settings.disk_limit), ..DiskOptions::default() };
+        let disk = DiskBackend::open(folder, options).map_err(|error| failed(error.into()))?;
+        let leases = FileLeases::open(folder.join("leases")).map_err(|error| failed(error.into()))?;
+        let mut tiers = vec![Tier::new("disk", Arc::new(disk.clone()))];
+        if let Some(tier) = remote(settings)? {
+            tiers.push(tier);
+        }
+        let options = TieredOptions {
+            age_max: Some(settings.ttl),
+            leases: Some(Arc::new(leases)),
+            ..TieredOptions::new(SCHEMA)
+        };
+        Ok(Self { folder: folder.to_owned(), disk, cache: Tiered::new(tiers, options) })
+    }
+
+    /// Where ports are noted that tests have been given.
+    pub fn ports(&self) -> PathBuf {
+        self.folder.join("ports")
+    }
+
+    /// The cache, to be used by a runner.
+    pub fn into_cache(self) -> Tiered {
+        self.cache
+    }
+
+    /// Reads every entry of the folder and checks it. What does not verify is removed.
+    ///
+    /// # Errors
+    /// [`ResultsError::Look`] if the entries cannot be listed.
+    pub async fn verify(&self) -> Result<ResultsStats, ResultsError> {
+        let keys = self.keys("list").await?;
+        let mut found = 0;
+        // In pieces, so that not all of them are in memory at once.
+        for keys in keys.chunks(64) {
+            found += self.cache.get_many(keys).await.into_iter().flatten().count();
+        }
+        let damaged = self.cache.quarantined().len();
+        Ok(ResultsStats { entries: found, damaged, disk_bytes: self.disk.stats().disk_bytes })
+    }
+
+    /// How much there is.
+    ///
+    /// # Errors
+    /// [`ResultsError::Look`] if the entries cannot be listed.
+    pub async fn stats(&self) -> Result<ResultsStats, ResultsError> {
+        let entries = self.keys("list").await?.len();
+        Ok(ResultsStats { entries, damaged: 0, disk_bytes: self.disk.stats().disk_bytes })
+    }
+
+    /// Forgets everything in the folder; returns how many entries that were. A server forgets in time.
+    ///
+    /// # Errors
+    /// [`ResultsError::Look`] if they cannot be removed.
+    pub async fn clear(&self) -> Result<usize, ResultsError> {
+        use greenwave_cache::Backend;
+        let keys = self.keys("list").await?;
+        for key in &keys {
+            self.disk.remove(key).await.map_err(self.failed("clear"))?;
+        }
+        self.disk.close().await.map_err(self.failed("clear"))?;
+        Ok(keys.len())
+    }
+
+    async fn keys(&self, operation: &'static str) -> Result<Vec<Key>, ResultsError> {
+        use greenwave_cache::Backend;
+        self.disk.list().await.map_err(self.failed(operation))
+    }
+
+    fn failed(&self, operation: &'static str) -> impl Fn(BoxError) -> ResultsError + use<> {
+        let path = self.folder.clone();
+        move |source| ResultsError::Look { operation, path: path.clone(), source }
+    }
+}
+
+fn remote(settings: &TestingSettings) -> Result<Option<Tier>, ResultsError> {
+    let address = settings.remote.as_str();
+    if address.is_empty() {
+        return Ok(None);
+    }
+    let failed = |error: greenwave_cache::Error| ResultsError::Remote { address: address.to_owned(), source: error.into() };
+    let options = RemoteOptions {
+        prefix: "greenwave-tests:".to_owned(),
+        ttl: Some(settings.ttl),
+        seed: u64::from(std::process::id()),
+        ..RemoteOptions::default()
+    };
+    let tier = match address.strip_prefix("memcached://") {
+        Some(server) => {
+            let backend = MemcachedBackend::new(server.trim_end_matches('/'), options).map_err(failed)?;
+            Tier::new("memcached", Arc::new(backend))
+        }
+        None => Tier::new("redis", Arc::new(RedisBackend::new(address, options).map_err(failed)?)),
+    };
+    let access = if settings.remote_write { Access::ReadWrite } else { Access::ReadOnly };
+    Ok(Some(Tier { access, writes: Writes::Back { queued_max: QUEUED_MAX }, ..tier }))
+}
