@@ -324,7 +324,8 @@ impl Cli {
             Command::Run { plan, run } => run::run(&plan, &run).await,
             Command::Test(args) => test::test(&args).await,
             Command::Cache { command, place } => {
-                let overrides = Overrides { profile: None, variables: variables()?, flags: set_flags(&place.set) };
+                let overrides =
+                    Overrides { profile: None, variables: variables()?, flags: set_flags(&place.set) };
                 cache::cache(command, &Config::load(&place.project, &overrides)?).await
             }
             Command::Init { plan } => init::init(&plan),

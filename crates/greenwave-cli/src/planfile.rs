@@ -201,7 +201,11 @@ fn directory(document: &Document, table: &mut Table<'_>) -> Result<PathBuf, Diag
 }
 
 /// A path that does not lead out of the project.
-pub(crate) fn folder_inside(document: &Document, key: &str, found: &Placed<String>) -> Result<PathBuf, Diagnostic> {
+pub(crate) fn folder_inside(
+    document: &Document,
+    key: &str,
+    found: &Placed<String>,
+) -> Result<PathBuf, Diagnostic> {
     let is_inside = |part| matches!(part, Component::Normal(_) | Component::CurDir);
     if Path::new(&found.value).components().all(is_inside) {
         return Ok(PathBuf::from(&found.value));

@@ -167,14 +167,18 @@ impl<'a> Table<'a> {
             return Ok(Some(Placed { value: shell.to_vec(), at }));
         }
         let words = self.texts(key)?;
-        Ok(words.map(|list| Placed { value: list.value.into_iter().map(|word| word.value).collect(), at: list.at }))
+        Ok(words.map(|list| Placed {
+            value: list.value.into_iter().map(|word| word.value).collect(),
+            at: list.at,
+        }))
     }
 
     /// Takes a list of texts, if it is one.
     pub(crate) fn list_of_texts(&mut self, key: &'static str) -> Option<Vec<String>> {
         let (_, value) = self.entries.get(key)?;
         let DeValue::Array(array) = value.get_ref() else { return None };
-        let texts: Option<Vec<String>> = array.iter().map(|item| Some(item.get_ref().as_str()?.to_owned())).collect();
+        let texts: Option<Vec<String>> =
+            array.iter().map(|item| Some(item.get_ref().as_str()?.to_owned())).collect();
         texts.inspect(|_| drop(self.any(key)))
     }
 
@@ -183,7 +187,10 @@ impl<'a> Table<'a> {
     }
 
     /// Takes texts with names (`{ MODE = "fast" }`).
-    pub(crate) fn texts_by_name(&mut self, key: &'static str) -> Result<BTreeMap<String, String>, Diagnostic> {
+    pub(crate) fn texts_by_name(
+        &mut self,
+        key: &'static str,
+    ) -> Result<BTreeMap<String, String>, Diagnostic> {
         let mut texts = BTreeMap::new();
         let Some(table) = self.table(key)? else { return Ok(texts) };
         for (name, (_, value)) in table.entries {

@@ -59,7 +59,8 @@ fn test(document: &Document, mut table: Table<'_>) -> Result<Test, Diagnostic> {
     let name = table.required_text("name")?;
     let command = table.words("command")?.ok_or_else(|| table.missing("command"))?;
     if command.value.is_empty() {
-        return Err(document.mistake(command.at, "`command` is an empty list; a program and its arguments are wanted"));
+        return Err(document
+            .mistake(command.at, "`command` is an empty list; a program and its arguments are wanted"));
     }
     let inputs = patterns(document, &mut table, "inputs")?;
     let outputs = patterns(document, &mut table, "outputs")?;
@@ -97,7 +98,11 @@ fn needs(table: &mut Table<'_>) -> Result<BTreeMap<String, u32>, Diagnostic> {
     Ok(table.counts("needs")?.into_iter().map(|(name, count)| (name, count.value)).collect())
 }
 
-fn patterns(document: &Document, table: &mut Table<'_>, key: &'static str) -> Result<Vec<String>, Diagnostic> {
+fn patterns(
+    document: &Document,
+    table: &mut Table<'_>,
+    key: &'static str,
+) -> Result<Vec<String>, Diagnostic> {
     let patterns = table.texts(key)?.map(|list| list.value).unwrap_or_default();
     for pattern in &patterns {
         let problem = |problem| format!("`{}` is not a valid glob pattern: {problem}", pattern.value);

@@ -60,6 +60,15 @@ impl TestView {
     pub(crate) fn event(&mut self, event: &Event<'_>) {
         match event {
             Event::LookedUp { known, running } => self.looked_up(*known, *running),
+            Event::Building(folder) => {
+                let folder =
+                    if folder.as_os_str().is_empty() { ".".to_owned() } else { folder.display().to_string() };
+                match &self.view {
+                    View::Json => output::line(&json!({"event": "building", "folder": folder}).to_string()),
+                    View::Terminal(bar) => bar.set_message(format!("building {folder}")),
+                    View::Plain => {}
+                }
+            }
             Event::Started(at) => {
                 self.running.insert(*at);
                 self.json(*at, "started", json!({}));
@@ -94,7 +103,9 @@ impl TestView {
 
     fn looked_up(&self, known: usize, running: usize) {
         match &self.view {
-            View::Json => output::line(&json!({"event": "looked_up", "known": known, "running": running}).to_string()),
+            View::Json => {
+                output::line(&json!({"event": "looked_up", "known": known, "running": running}).to_string())
+            }
             View::Terminal(bar) => bar.set_length(running as u64),
             View::Plain => {}
         }
@@ -106,7 +117,11 @@ impl TestView {
 
     fn audit_failed(&self, at: usize, audit: &Audit) {
         let (known, now) = (&audit.known, &audit.now);
-        self.json(at, "audit_failed", json!({"known": known.status.to_string(), "now": now.status.to_string()}));
+        self.json(
+            at,
+            "audit_failed",
+            json!({"known": known.status.to_string(), "now": now.status.to_string()}),
+        );
         self.say(&format!(
             "  {}  {}: it {} when its result was kept {}, and it {} now, although nothing that is known to matter has changed",
             Style::new().red().bold().apply_to("audit  "),
@@ -137,7 +152,8 @@ impl TestView {
         };
         let name = &self.names[at];
         let padding = " ".repeat(self.width.saturating_sub(measure_text_width(name)));
-        let mut line = format!("  {}  {name}{padding}  {:>8}", colour.apply_to(word), lasted(outcome.duration));
+        let mut line =
+            format!("  {}  {name}{padding}  {:>8}", colour.apply_to(word), lasted(outcome.duration));
         if !outcome.passed() {
             line.push_str(&format!("  {}", outcome.status));
         }
@@ -169,8 +185,12 @@ impl TestView {
         }
         const NAMED: usize = 3;
         if !outcome.undeclared.is_empty() {
-            let named: Vec<String> =
-                outcome.undeclared.iter().take(NAMED).map(|path| printable(&path.display().to_string())).collect();
+            let named: Vec<String> = outcome
+                .undeclared
+                .iter()
+                .take(NAMED)
+                .map(|path| printable(&path.display().to_string()))
+                .collect();
             let more = outcome.undeclared.len().saturating_sub(NAMED);
             let more = if more > 0 { format!(" and {more} more") } else { String::new() };
             remark(format!("reads {}{more}, which its inputs do not name", named.join(", ")));
@@ -211,7 +231,8 @@ impl TestView {
             Source::Ran(stored) => stored.reason(),
             Source::Known(_) => None,
         };
-        let output = (self.show == Show::All || !outcome.passed()).then(|| String::from_utf8_lossy(&outcome.output));
+        let output =
+            (self.show == Show::All || !outcome.passed()).then(|| String::from_utf8_lossy(&outcome.output));
         json!({
             "passed": outcome.passed(),
             "status": outcome.status.to_string(),
@@ -252,7 +273,10 @@ impl TestView {
         let mut slow: Vec<(Duration, usize)> = all.filter_map(|(at, it)| Some((ran(it)?, at))).collect();
         slow.retain(|(took, _)| *took >= SLOW);
         slow.sort_unstable_by(|one, other| other.cmp(one));
-        slow.into_iter().take(SLOWEST).map(|(took, at)| format!("{} {}", self.names[at], lasted(took))).collect()
+        slow.into_iter()
+            .take(SLOWEST)
+            .map(|(took, at)| format!("{} {}", self.names[at], lasted(took)))
+            .collect()
     }
 
     /// Tells that the run was stopped from outside.
@@ -353,7 +377,8 @@ fn age(outcome: &Outcome) -> Option<Duration> {
 /// The first line in which two outputs differ.
 fn difference(known: &[u8], now: &[u8]) -> String {
     let (known, now) = (String::from_utf8_lossy(known), String::from_utf8_lossy(now));
-    let mut lines = known.lines().map(Some).chain(std::iter::repeat(None)).zip(now.lines().map(Some).chain([None]));
+    let mut lines =
+        known.lines().map(Some).chain(std::iter::repeat(None)).zip(now.lines().map(Some).chain([None]));
     match lines.find(|(known, now)| known != now) {
         Some((known, now)) => {
             let show = |line: Option<&str>| printable(line.unwrap_or("(nothing)"));
@@ -388,7 +413,9 @@ pub(crate) fn plural(count: usize, one: &str) -> String {
 fn bar() -> ProgressBar {
     let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stdout());
     let template = "{spinner} {pos} of {len} {elapsed} {wide_msg:.dim}";
-    bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner()));
+    bar.set_style(
+        ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner()),
+    );
     bar.enable_steady_tick(TICK);
     bar
 }

@@ -11,6 +11,7 @@ use tokio::process::Command;
 
 use crate::isolation::{cargo_home, tool_homes};
 use crate::reads::Look;
+use crate::stamp::{Stamp, now};
 use crate::test::Harness;
 use crate::world::Launch;
 use crate::{Environment, Error, Test};
@@ -185,6 +186,10 @@ pub(crate) struct Build {
     depends_on: HashMap<String, Vec<String>>,
     variables: HashMap<String, Vec<(OsString, OsString)>>,
     settings: Vec<PathBuf>,
+    /// When it began, in nanoseconds since the Unix epoch.
+    pub(crate) began: i64,
+    /// Packages that cargo took for fresh by their files' times, although these were changed since they were built.
+    doubtful: BTreeSet<String>,
 }
 
 #[derive(Debug)]
@@ -203,6 +208,7 @@ enum Message {
         target: Target,
         profile: Profile,
         filenames: Vec<PathBuf>,
+        fresh: bool,
         executable: Option<PathBuf>,
     },
     BuildScriptExecuted {
@@ -225,6 +231,7 @@ impl Build {
     /// # Errors
     /// [`Error::Discover`] if cargo cannot be run at all.
     pub(crate) async fn run(project: &Path, folder: &Path, environment: &Environment) -> Result<Self, Error> {
+        let began = now();
         let at = project.join(folder);
         let metadata = metadata(&at, environment).await?;
         let arguments = [
@@ -251,21 +258,28 @@ impl Build {
         };
         let packages: HashMap<&str, &Package> =
             metadata.packages.iter().map(|package| (package.id.as_str(), package)).collect();
-        let mut build = Self { settings: settings(project, home.as_deref()), ..Self::default() };
+        let mut build = Self { settings: settings(project, home.as_deref()), began, ..Self::default() };
         let libraries = libraries(&metadata.target_directory, environment).await;
         let mut script_variables: HashMap<String, Vec<(OsString, OsString)>> = HashMap::new();
         let mut programs: HashMap<String, Vec<(OsString, OsString)>> = HashMap::new();
         for line in output.stdout.split(|byte| *byte == b'\n') {
             match serde_json::from_slice(line) {
-                Ok(Message::CompilerArtifact { package_id, target, profile, filenames, executable }) => {
+                Ok(Message::CompilerArtifact {
+                    package_id,
+                    target,
+                    profile,
+                    filenames,
+                    fresh,
+                    executable,
+                }) => {
                     let Some(package) = packages.get(package_id.as_str()) else { continue };
                     let sources = build.sources.entry(package.name.clone()).or_default();
                     for file in executable.iter().chain(&filenames) {
-                        sources.extend(
-                            dep_info(file, &metadata.workspace_root)
-                                .into_iter()
-                                .filter(|path| is_source(path)),
-                        );
+                        let read = dep_info(file, &metadata.workspace_root);
+                        if fresh && read.iter().any(|source| is_younger(source, file)) {
+                            build.doubtful.insert(package.name.clone());
+                        }
+                        sources.extend(read.into_iter().filter(|path| is_source(path)));
                     }
                     let Some(program) = executable else { continue };
                     let kind = target.kind.first().map_or("lib", String::as_str);
@@ -309,6 +323,33 @@ impl Build {
         Ok(build)
     }
 
+    /// Packages that may not be what their files say.
+    pub(crate) fn doubtful(&self) -> Option<&BTreeSet<String>> {
+        (!self.doubtful.is_empty()).then_some(&self.doubtful)
+    }
+
+    /// Has cargo forget what it has built of these packages.
+    ///
+    /// # Errors
+    /// [`Error::Discover`] if cargo cannot be run.
+    pub(crate) async fn forget(
+        &self,
+        project: &Path,
+        folder: &Path,
+        environment: &Environment,
+        packages: &BTreeSet<String>,
+    ) -> Result<(), Error> {
+        let names = packages.iter().flat_map(|name| ["--package", name]);
+        let at = project.join(folder);
+        let output = cargo(&at, environment, ["clean"].into_iter().chain(names)).output().await;
+        let failed = |problem: String| Error::Discover { runner: "cargo", folder: at.clone(), problem };
+        match output {
+            Ok(output) if output.status.success() => Ok(()),
+            Ok(output) => Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned())),
+            Err(error) => Err(failed(format!("cargo did not start: {error}"))),
+        }
+    }
+
     /// How to start a unit's program, if it was built.
     pub(crate) fn launch(&self, package: &str, kind: &str, target: &str) -> Option<Launch> {
         let built = self.programs.get(&(package.to_owned(), kind.to_owned(), target.to_owned()))?;
@@ -318,6 +359,8 @@ impl Build {
             directory: built.directory.clone(),
             variables: self.variables.get(package).cloned().unwrap_or_default(),
             looks: self.looks(package),
+            since: self.began,
+            changing: None,
         })
     }
 
@@ -334,6 +377,14 @@ impl Build {
         let sources = reached.iter().filter_map(|name| self.sources.get(*name)).flatten();
         sources.chain(&self.settings).map(|path| (path.clone(), Look::Content)).collect()
     }
+}
+
+/// Whether a source was changed after a file was made of it, while the time of its content says otherwise: cargo goes by the latter alone
+/// (<https://doc.rust-lang.org/nightly/nightly-rustc/cargo/core/compiler/fingerprint/>).
+fn is_younger(source: &Path, made: &Path) -> bool {
+    let stamp = |path: &Path| fs::metadata(path).ok().map(|metadata| Stamp::of(&metadata));
+    let (Some(source), Some(made)) = (stamp(source), stamp(made)) else { return false };
+    source.changed > made.modified && source.modified <= made.modified
 }
 
 /// The variables that cargo sets for tests and that tests use at run time

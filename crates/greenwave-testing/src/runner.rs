@@ -358,7 +358,15 @@ impl Runner {
         let missing = || Error::NoSuchProgram { test: test.name.clone(), program: word.clone() };
         let program = resolve(word, &directory, self.environment.get("PATH")).ok_or_else(missing)?;
         let arguments = test.command[1..].iter().map(OsString::from).collect();
-        Ok(Launch { program, arguments, directory, variables: Vec::new(), looks: Vec::new() })
+        Ok(Launch {
+            program,
+            arguments,
+            directory,
+            variables: Vec::new(),
+            looks: Vec::new(),
+            since: i64::MAX,
+            changing: None,
+        })
     }
 
     async fn run_unkept(
@@ -367,9 +375,9 @@ impl Runner {
         test: &Test,
         prepared: &Prepared<'_>,
     ) -> Result<Outcome, Error> {
-        let (ran, attempts, _) = self.attempt(world, test, prepared).await?;
+        let tried = self.attempt(world, test, prepared).await?;
         world.ended();
-        Ok(ran.outcome(&prepared.key, Stored::NoCache, attempts, Vec::new()))
+        Ok(tried.outcome(&prepared.key, Stored::NoCache, Vec::new()))
     }
 
     /// Runs the test and says what is to stand under the chain's last key.
@@ -381,19 +389,19 @@ impl Runner {
         prepared: &Prepared<'_>,
         chain: &Chain,
     ) -> Result<(Outcome, Record, Keep), Error> {
-        let (ran, attempts, looks) = self.attempt(world, test, prepared).await?;
+        let tried = self.attempt(world, test, prepared).await?;
         world.ended();
-        let result = node::result(&ran);
-        let judged = self.judge(world, test, prepared, &ran, attempts, chain, looks).await?;
+        let result = node::result(&tried.ran);
+        let judged = self.judge(world, test, prepared, &tried, chain).await?;
         let undeclared = judged.undeclared;
         if judged.stored != Stored::Yes {
             if let (Stored::NotAPass, Some(set)) = (&judged.stored, &judged.further) {
                 self.keep_failure(cache, chain, Arc::clone(set), &judged.states, &result).await;
             }
-            return Ok((ran.outcome(&chain.key, judged.stored, attempts, undeclared), result, Keep::Shared));
+            return Ok((tried.outcome(&chain.key, judged.stored, undeclared), result, Keep::Shared));
         }
         let set = judged.further.unwrap_or_default();
-        let outcome = ran.outcome(&chain.key, Stored::Yes, attempts, undeclared);
+        let outcome = tried.outcome(&chain.key, Stored::Yes, undeclared);
         if set.is_empty() {
             return Ok((outcome, result, Keep::Stored));
         }
@@ -432,20 +440,19 @@ impl Runner {
     }
 
     /// Runs the test until it passes, as often as it may be tried.
-    async fn attempt(
-        &self,
-        world: &dyn World,
-        test: &Test,
-        prepared: &Prepared<'_>,
-    ) -> Result<(Ran, u32, Vec<(PathBuf, Look)>), Error> {
+    async fn attempt(&self, world: &dyn World, test: &Test, prepared: &Prepared<'_>) -> Result<Tried, Error> {
         let launch = world.launch(self, test).await?;
         for attempt in 1.. {
             let isolation = Isolation::new(self.options.ports.as_deref())?;
             let ran = self.run_once(world, test, prepared, launch.as_ref(), &isolation).await?;
             if ran.status == Status::Passed || attempt > test.retries {
                 let mut looks = self.own_looks(world.project(), &ran, &isolation);
-                looks.extend(launch.into_iter().flat_map(|launch| launch.looks));
-                return Ok((ran, attempt, looks));
+                let (mut since, mut changing) = (ran.began, None);
+                if let Some(launch) = launch {
+                    looks.extend(launch.looks);
+                    (since, changing) = (launch.since.min(since), launch.changing);
+                }
+                return Ok(Tried { ran, attempts: attempt, looks, since, changing });
             }
         }
         unreachable!("the loop has no end")
@@ -494,17 +501,15 @@ impl Runner {
     }
 
     /// Whether a result may be kept for later, and what it depends on beside what was known before.
-    #[expect(clippy::too_many_arguments, reason = "all of it decides")]
     async fn judge(
         &self,
         world: &dyn World,
         test: &Test,
         prepared: &Prepared<'_>,
-        ran: &Ran,
-        attempts: u32,
+        tried: &Tried,
         chain: &Chain,
-        looks: Vec<(PathBuf, Look)>,
     ) -> Result<Judged, Error> {
+        let ran = &tried.ran;
         let not = |stored, states: &Arc<States>| Judged {
             stored,
             further: None,
@@ -513,13 +518,14 @@ impl Runner {
         };
         let before = &prepared.moment;
         let of_result = match () {
-            () if ran.status == Status::Passed && attempts > 1 => Some(Stored::Flaky),
+            () if ran.status == Status::Passed && tried.attempts > 1 => Some(Stored::Flaky),
             () if ran.status != Status::Passed && !self.options.keep_failures => Some(Stored::NotAPass),
             () if before.inputs.lines().is_empty() => Some(Stored::NoInputs),
             () if ran.left_behind => Some(Stored::LeftBehind),
             () if ran.clock_was_set => Some(Stored::ClockSet),
             () => ran.seen.blind.clone().map(Stored::Unseen),
         };
+        let of_result = of_result.or(tried.changing.clone().map(Stored::InputChanged));
         if let Some(stored) = of_result {
             return Ok(not(stored, &before.states));
         }
@@ -535,8 +541,9 @@ impl Runner {
         let project = world.project().to_owned();
         let known: BTreeSet<(PathBuf, Look)> =
             chain.looked.iter().flat_map(|set| set.looks.iter().cloned()).collect();
-        let (chain, began, before, states) =
-            (chain.clone(), ran.began, before.clone(), Arc::clone(&after.states));
+        let (chain, since, before, states) =
+            (chain.clone(), tried.since, before.clone(), Arc::clone(&after.states));
+        let looks = tried.looks.clone();
         let further = blocking(move || {
             let mut further = Vec::new();
             for (path, look) in looks {
@@ -547,7 +554,7 @@ impl Runner {
                 }
             }
             let set = PathSet::new(further);
-            let early = began.saturating_sub(i64::try_from(TICK.as_nanos()).unwrap_or(0));
+            let early = since.saturating_sub(i64::try_from(TICK.as_nanos()).unwrap_or(0));
             let all = chain.looked.iter().flat_map(|set| set.looks.iter()).chain(&set.looks);
             for (path, look) in all {
                 if after.states.state(path, *look).1 >= early {
@@ -564,7 +571,7 @@ impl Runner {
         match further.await {
             Err(path) => Ok(not(Stored::ReadChanged(path), &states)),
             Ok(set) => {
-                let declares = !test.inputs.is_empty() || !test.folders.is_empty();
+                let declares = !test.inputs.is_empty();
                 let is_file = |path: &Path, look| matches!(states.state(path, look).0, State::File(_));
                 let inside =
                     |(path, look): &&(PathBuf, Look)| declares && path.is_relative() && is_file(path, *look);
@@ -613,6 +620,16 @@ impl Prepared<'_> {
     }
 }
 
+/// A test that was run until it passed, or often enough.
+struct Tried {
+    ran: Ran,
+    attempts: u32,
+    looks: Vec<(PathBuf, Look)>,
+    /// Nothing of that was looked at earlier, in nanoseconds since the Unix epoch.
+    since: i64,
+    changing: Option<PathBuf>,
+}
+
 /// What may be done with a result.
 struct Judged {
     stored: Stored,
@@ -656,16 +673,16 @@ fn failure(key: &Key) -> Key {
     KeyBuilder::new("greenwave test, failed", SCHEMA).bytes(key.as_bytes()).finish()
 }
 
-impl Ran {
-    fn outcome(self, key: &Key, stored: Stored, attempts: u32, undeclared: Vec<PathBuf>) -> Outcome {
+impl Tried {
+    fn outcome(self, key: &Key, stored: Stored, undeclared: Vec<PathBuf>) -> Outcome {
         Outcome {
-            status: self.status,
-            count: self.count,
-            output: self.output,
-            duration: self.duration,
+            status: self.ran.status,
+            count: self.ran.count,
+            output: self.ran.output,
+            duration: self.ran.duration,
             source: Source::Ran(stored),
             key: *key.as_bytes(),
-            attempts,
+            attempts: self.attempts,
             undeclared,
         }
     }

@@ -13,7 +13,7 @@ use greenwave_scheduler::{
     Stopper, Workers,
 };
 use parking_lot::Mutex;
-use tokio::sync::{OnceCell, oneshot};
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -82,11 +82,23 @@ struct Shared {
     runner: Runner,
     project: Project,
     tests: Vec<Test>,
-    builds: Mutex<HashMap<PathBuf, Arc<OnceCell<Arc<Build>>>>>,
+    builds: Mutex<HashMap<PathBuf, Built>>,
     running: Mutex<HashMap<usize, Running>>,
     statistics: Mutex<Statistics>,
     notes: Mutex<Notes>,
 }
+
+/// Programs, and the state of the project that they were built from.
+#[derive(Debug, Clone)]
+struct Built {
+    build: Arc<Build>,
+    snapshot: Arc<Snapshot>,
+    /// A file that changed each time while they were built.
+    changing: Option<PathBuf>,
+}
+
+/// How often programs are built again because something changed meanwhile.
+const BUILDS_MAX: u32 = 3;
 
 /// A test whose process has ended and whose result is being judged. Dropped, it is given up.
 #[derive(Debug)]
@@ -109,6 +121,8 @@ pub enum Event<'a> {
         /// Tests that are to run.
         running: usize,
     },
+    /// The programs of the tests in this folder of the project are built.
+    Building(&'a Path),
     /// A result was known.
     Known(usize, &'a Outcome),
     /// A test starts.
@@ -297,8 +311,29 @@ impl Suite {
     ) -> Result<(), Error> {
         let shared = &self.shared;
         *shared.notes.lock() = Notes::load(&self.state.file(NOTES));
+        let mut missing = missing.to_vec();
+        let folders: std::collections::BTreeSet<&Path> =
+            missing.iter().filter_map(|at| shared.tests[*at].built_in()).collect();
+        for folder in folders {
+            observe(Event::Building(folder));
+            if let Err(error) = shared.build(folder).await {
+                let (broken, others) =
+                    missing.iter().partition(|at| shared.tests[**at].built_in() == Some(folder));
+                missing = others;
+                let broken: Vec<usize> = broken;
+                for at in broken {
+                    let error = Error::Discover {
+                        runner: "cargo",
+                        folder: folder.to_owned(),
+                        problem: error.to_string(),
+                    };
+                    observe(Event::Broken(at, &error));
+                    report.results[at] = Some(Err(error));
+                }
+            }
+        }
         let mut graph = GraphBuilder::new();
-        for at in missing {
+        for at in &missing {
             graph.task(&shared.tests[*at].name, *at);
         }
         let graph = graph.build()?;
@@ -587,8 +622,13 @@ impl World for InProject {
         if let Some(moment) = &self.moment {
             return Ok(moment.clone());
         }
-        let newest = self.shared.project.newest().await?;
-        self.shared.project.moment(&newest, test).await
+        // A program's inputs are those that it was built from, whatever has become of them since.
+        let built = test.built_in().and_then(|folder| self.shared.builds.lock().get(folder).cloned());
+        let snapshot = match built {
+            Some(built) => built.snapshot,
+            None => self.shared.project.newest().await?,
+        };
+        self.shared.project.moment(&snapshot, test).await
     }
 
     async fn after(&self, test: &Test) -> Result<Moment, Error> {
@@ -598,14 +638,14 @@ impl World for InProject {
 
     async fn launch(&self, runner: &Runner, test: &Test) -> Result<Option<Launch>, Error> {
         let Harness::Cargo { package, kind, target } = &test.harness else { return Ok(None) };
-        let build = self.shared.build(runner, &test.directory).await?;
+        let built = self.shared.builds.lock().get(&test.directory).cloned();
+        let Some(Built { build, changing, .. }) = built else { return Ok(None) };
         if let Some(launch) = build.launch(package, kind, target) {
-            return Ok(Some(launch));
+            return Ok(Some(Launch { changing, ..launch }));
         }
         // What was not built says why when cargo is asked for it alone, and documentation is run by cargo anyway.
-        let mut launch = runner.launch_plain(self.project(), test)?;
-        launch.looks = build.looks(package);
-        Ok(Some(launch))
+        let launch = runner.launch_plain(self.project(), test)?;
+        Ok(Some(Launch { looks: build.looks(package), since: build.began, changing, ..launch }))
     }
 
     fn ended(&self) {
@@ -617,11 +657,31 @@ impl World for InProject {
 }
 
 impl Shared {
-    async fn build(&self, runner: &Runner, folder: &Path) -> Result<Arc<Build>, Error> {
-        let cell = Arc::clone(self.builds.lock().entry(folder.to_owned()).or_default());
-        let build =
-            || async { Build::run(self.project.root(), folder, runner.environment()).await.map(Arc::new) };
-        cell.get_or_try_init(build).await.cloned()
+    /// Builds the programs of a folder's tests from a state of the project that did not change meanwhile, if that can be had.
+    async fn build(&self, folder: &Path) -> Result<(), Error> {
+        let tests: Vec<&Test> = self.tests.iter().filter(|test| test.built_in() == Some(folder)).collect();
+        let mut before = self.project.look(Instant::now()).await?;
+        for attempt in 1.. {
+            let build = Build::run(self.project.root(), folder, self.runner.environment()).await?;
+            let after = self.project.look(Instant::now()).await?;
+            let mut changing = None;
+            for test in &tests {
+                let (then, now) =
+                    (self.project.moment(&before, test).await?, self.project.moment(&after, test).await?);
+                changing = changing.or(then.inputs.first_touched(&now.inputs).map(Path::to_owned));
+            }
+            // What cargo takes for fresh by its times, and may not be, is built anew.
+            let doubtful = if attempt < BUILDS_MAX { build.doubtful() } else { None };
+            if let Some(packages) = doubtful {
+                build.forget(self.project.root(), folder, self.runner.environment(), packages).await?;
+            } else if changing.is_none() || attempt == BUILDS_MAX {
+                let built = Built { build: Arc::new(build), snapshot: after, changing };
+                self.builds.lock().insert(folder.to_owned(), built);
+                break;
+            }
+            before = after;
+        }
+        Ok(())
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a test is: a command, and everything its result may depend on. Knows nothing of running it.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// A test: a command that ends with success or not.
@@ -64,6 +64,11 @@ pub enum Harness {
 impl Test {
     /// The longest that a test runs where nothing else is said.
     pub const TIME_MAX: Duration = Duration::from_secs(600);
+
+    /// The folder whose programs have to be built before it can run.
+    pub(crate) fn built_in(&self) -> Option<&Path> {
+        matches!(self.harness, Harness::Cargo { .. }).then_some(self.directory.as_path())
+    }
 
     /// A test of the whole project: all files are inputs, and the usual time limit.
     pub fn new<S: Into<String>>(name: impl Into<String>, command: impl IntoIterator<Item = S>) -> Self {

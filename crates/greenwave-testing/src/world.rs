@@ -28,6 +28,10 @@ pub(crate) struct Launch {
     pub(crate) variables: Vec<(OsString, OsString)>,
     /// What was looked at to make it, beside the test's inputs.
     pub(crate) looks: Vec<(PathBuf, Look)>,
+    /// When making it began, in nanoseconds since the Unix epoch.
+    pub(crate) since: i64,
+    /// A file that changed while it was made, so that nobody knows which state of it went in.
+    pub(crate) changing: Option<PathBuf>,
 }
 
 /// A project that tests run in.

@@ -77,5 +77,5 @@ pub use profile::{
     AgentSettings, CacheSettings, Compression, MemorySettings, MetricsSettings, ParallelSettings,
     PoolSettings, Settings, StorageSettings, TestingSettings,
 };
-pub use results::{Results, ResultsError};
 pub use report::{FeatureReport, Report, Totals};
+pub use results::{Results, ResultsError};

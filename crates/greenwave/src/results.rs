@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use greenwave_cache::{
-    Access, BoxError, DiskBackend, DiskOptions, FileLeases, Key, MemcachedBackend, RedisBackend, RemoteOptions, Tier, Tiered,
-    TieredOptions, Writes,
+    Access, BoxError, DiskBackend, DiskOptions, FileLeases, Key, MemcachedBackend, RedisBackend,
+    RemoteOptions, Tier, Tiered, TieredOptions, Writes,
 };
 use greenwave_testing::SCHEMA;
 
@@ -152,7 +152,10 @@ fn remote(settings: &TestingSettings) -> Result<Option<Tier>, ResultsError> {
     if address.is_empty() {
         return Ok(None);
     }
-    let failed = |error: greenwave_cache::Error| ResultsError::Remote { address: address.to_owned(), source: error.into() };
+    let failed = |error: greenwave_cache::Error| ResultsError::Remote {
+        address: address.to_owned(),
+        source: error.into(),
+    };
     let options = RemoteOptions {
         prefix: "greenwave-tests:".to_owned(),
         ttl: Some(settings.ttl),

@@ -22,7 +22,11 @@ pub(super) async fn cache(command: CacheCommand, config: &Config) -> Result<Exit
             let stats = results.stats().await?;
             let limit = mega(config.settings.testing.disk_limit);
             let kept = plural(stats.entries, "record");
-            output::answer(&format!("{kept}, {} of at most {limit}, in {}", mega(stats.disk_bytes), folder.display()))?;
+            output::answer(&format!(
+                "{kept}, {} of at most {limit}, in {}",
+                mega(stats.disk_bytes),
+                folder.display()
+            ))?;
         }
         CacheCommand::Clear => {
             let cleared = results.clear().await?;
@@ -30,7 +34,12 @@ pub(super) async fn cache(command: CacheCommand, config: &Config) -> Result<Exit
         }
         CacheCommand::Verify => {
             let stats = results.verify().await?;
-            output::answer(&format!("{}: {} good, {} damaged and removed", folder.display(), stats.entries, stats.damaged))?;
+            output::answer(&format!(
+                "{}: {} good, {} damaged and removed",
+                folder.display(),
+                stats.entries,
+                stats.damaged
+            ))?;
             if stats.damaged > 0 {
                 return Ok(ExitCode::from(DAMAGED));
             }

@@ -78,7 +78,10 @@ async fn watch(engine: Engine, mut progress: Progress, plan: &Path) -> Result<Ex
 
 /// Stops the run at the first signal, and the program at the second, or when the run takes too long to stop.
 /// The exit code is the one that shells give for a program that such a signal ended.
-pub(super) fn stop_on_signals(stopper: Stopper, stopped_by: Arc<AtomicU8>) -> Result<JoinHandle<()>, CliError> {
+pub(super) fn stop_on_signals(
+    stopper: Stopper,
+    stopped_by: Arc<AtomicU8>,
+) -> Result<JoinHandle<()>, CliError> {
     let io = |source| CliError::Io { operation: "wait for signals of", path: "this process".into(), source };
     let mut interrupt = signal(SignalKind::interrupt()).map_err(io)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(io)?;

@@ -53,8 +53,11 @@ pub(super) fn results_folder(config: &Config) -> Result<PathBuf, CliError> {
     if let Some(folder) = &config.settings.cache.directory {
         return Ok(folder.clone());
     }
-    let caches = std::env::var_os("XDG_CACHE_HOME").filter(|path| Path::new(path).is_absolute()).map(PathBuf::from);
-    let home = || std::env::var_os("HOME").filter(|path| !path.is_empty()).map(|home| Path::new(&home).join(".cache"));
+    let caches =
+        std::env::var_os("XDG_CACHE_HOME").filter(|path| Path::new(path).is_absolute()).map(PathBuf::from);
+    let home = || {
+        std::env::var_os("HOME").filter(|path| !path.is_empty()).map(|home| Path::new(&home).join(".cache"))
+    };
     let caches = caches.or_else(home).ok_or(CliError::NoCacheFolder)?;
     Ok(caches.join("greenwave").join("tests"))
 }
@@ -99,7 +102,8 @@ fn wanted(tests: &[Test], filters: &[String]) -> Result<Vec<usize>, CliError> {
     if tests.is_empty() {
         return Err(CliError::NoTests);
     }
-    let matches = |test: &Test| filters.is_empty() || filters.iter().any(|filter| test.name.contains(filter.as_str()));
+    let matches =
+        |test: &Test| filters.is_empty() || filters.iter().any(|filter| test.name.contains(filter.as_str()));
     let wanted: Vec<usize> = (0..tests.len()).filter(|at| matches(&tests[*at])).collect();
     if wanted.is_empty() {
         let names = tests.iter().take(8).map(|test| format!("`{}`", printable(&test.name)));
@@ -110,7 +114,12 @@ fn wanted(tests: &[Test], filters: &[String]) -> Result<Vec<usize>, CliError> {
     Ok(wanted)
 }
 
-async fn run(suite: &Arc<Suite>, wanted: &[usize], args: &TestArgs, _trace: bool) -> Result<ExitCode, CliError> {
+async fn run(
+    suite: &Arc<Suite>,
+    wanted: &[usize],
+    args: &TestArgs,
+    _trace: bool,
+) -> Result<ExitCode, CliError> {
     let view = Arc::new(Mutex::new(TestView::new(args.format, args.output, args.verbose, suite.tests())));
     let stopped_by = Arc::new(AtomicU8::new(0));
     let signals = stop_on_signals(suite.stopper(), Arc::clone(&stopped_by))?;
@@ -155,16 +164,28 @@ async fn explain(suite: &Suite, name: &str) -> Result<ExitCode, CliError> {
             [at] => *at,
             several => {
                 let names = several.iter().take(8).map(|at| format!("`{}`", suite.tests()[*at].name));
-                return Err(CliError::SeveralTests { name: name.to_owned(), names: names.collect::<Vec<_>>().join(", ") });
+                return Err(CliError::SeveralTests {
+                    name: name.to_owned(),
+                    names: names.collect::<Vec<_>>().join(", "),
+                });
             }
         },
     };
     let explained = suite.explain(at).await?;
     let mut lines = vec![match &explained.known {
-        Some(outcome) => format!("{}: known; it {} in {}", suite.tests()[at].name, outcome.status, lasted(outcome.duration)),
+        Some(outcome) => format!(
+            "{}: known; it {} in {}",
+            suite.tests()[at].name,
+            outcome.status,
+            lasted(outcome.duration)
+        ),
         None => format!("{}: not known, to be run", suite.tests()[at].name),
     }];
-    lines.push(format!("  {}, and {} that it was seen to look at", plural(explained.inputs, "input file"), plural(explained.looks.len(), "path")));
+    lines.push(format!(
+        "  {}, and {} that it was seen to look at",
+        plural(explained.inputs, "input file"),
+        plural(explained.looks.len(), "path")
+    ));
     match &explained.last {
         None => lines.push("  it has not run in this folder yet".to_owned()),
         Some((age, status, not_kept)) => {
@@ -176,7 +197,8 @@ async fn explain(suite: &Suite, name: &str) -> Result<ExitCode, CliError> {
         lines.push(match explained.differences.as_slice() {
             [] => "  nothing that it depends on has changed since".to_owned(),
             differences => {
-                let shown = differences.iter().take(20).map(|it| format!("    {}", printable(&it.to_string())));
+                let shown =
+                    differences.iter().take(20).map(|it| format!("    {}", printable(&it.to_string())));
                 let mut text = format!("  since then:\n{}", shown.collect::<Vec<_>>().join("\n"));
                 if differences.len() > 20 {
                     text.push_str(&format!("\n    and {} more", differences.len() - 20));
