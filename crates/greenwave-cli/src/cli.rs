@@ -366,6 +366,10 @@ pub(crate) enum CliError {
     NoSuchTest { filters: String, names: String },
     #[error("several tests' names contain {name}: {names}")]
     SeveralTests { name: String, names: String },
+    #[error("git cannot say what has changed since {commit}: {problem}")]
+    Git { commit: String, problem: String },
+    #[error("cannot watch {}: {problem}", path.display())]
+    Watch { path: PathBuf, problem: String },
     #[error("there is no place for test results: neither XDG_CACHE_HOME nor HOME is set")]
     NoCacheFolder,
     #[error("{} is there already, and is not overwritten", path.display())]

@@ -302,6 +302,11 @@ impl Config {
         })
     }
 
+    /// Whether a key has the value that the profile gives it, and nobody chose that profile.
+    pub(crate) fn is_profiles(&self, key: &str) -> bool {
+        self.profile_origin.is_none() && matches!(self.origins.get(key), None | Some(Origin::Profile(_)))
+    }
+
     /// Where the choice of the profile comes from, if it was chosen.
     pub(crate) fn profile_origin(&self) -> Option<&Origin> {
         self.profile_origin.as_ref()

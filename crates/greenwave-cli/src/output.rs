@@ -16,6 +16,12 @@ pub(crate) const WRONG_INPUT: u8 = 2;
 
 /// Prints an error with everything that caused it and what would help, and gives the program's exit code.
 pub(crate) fn fail(error: &CliError) -> ExitCode {
+    complain(error);
+    ExitCode::from(WRONG_INPUT)
+}
+
+/// Prints an error with everything that caused it and what would help.
+pub(crate) fn complain(error: &CliError) {
     let mut text = format!("{}: {error}", Style::new().for_stderr().red().bold().apply_to("error"));
     let mut said = error.to_string();
     let mut at = error.source();
@@ -33,7 +39,6 @@ pub(crate) fn fail(error: &CliError) -> ExitCode {
     }
     // Where the error cannot even be printed, the exit code has to say it.
     let _ = writeln!(std::io::stderr(), "{text}");
-    ExitCode::from(WRONG_INPUT)
 }
 
 /// Prints a line. When nobody reads any more (`| head`), the work goes on all the same.

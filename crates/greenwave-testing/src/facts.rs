@@ -17,7 +17,8 @@ const FILES_MAX: usize = 1_000_000;
 /// What the last run of each test depended on.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Notes {
-    tests: BTreeMap<String, Facts>,
+    /// By name: the last run, and the last whose result was kept.
+    tests: BTreeMap<String, (Facts, Option<Facts>)>,
     /// The manifests of inputs, each once, by their hash.
     manifests: BTreeMap<String, BTreeMap<String, String>>,
     #[serde(skip)]
@@ -85,8 +86,23 @@ impl Notes {
         read.unwrap_or_default()
     }
 
-    pub(crate) fn get(&self, test: &str) -> Option<&Facts> {
-        self.tests.get(test)
+    /// The last run of a test.
+    pub(crate) fn last(&self, test: &str) -> Option<&Facts> {
+        self.tests.get(test).map(|(last, _)| last)
+    }
+
+    /// The last run of a test whose result was kept.
+    pub(crate) fn last_kept(&self, test: &str) -> Option<&Facts> {
+        self.tests.get(test)?.1.as_ref()
+    }
+
+    /// The tests that have looked at one of these, as they last ran.
+    pub(crate) fn have_looked_at<'n>(
+        &'n self,
+        is_one: impl Fn(&Path) -> bool + 'n,
+    ) -> impl Iterator<Item = &'n str> {
+        let has = move |facts: &Facts| facts.looks.keys().any(|path| is_one(Path::new(path)));
+        self.tests.iter().filter(move |(_, (last, _))| has(last)).map(|(name, _)| name.as_str())
     }
 
     pub(crate) fn put(&mut self, test: &str, facts: Facts, inputs: &Manifest) {
@@ -96,7 +112,11 @@ impl Notes {
             };
             self.manifests.insert(facts.inputs.clone(), inputs.files().map(of_file).collect());
         }
-        self.tests.insert(test.to_owned(), facts);
+        let kept = match facts.is_kept() {
+            true => Some(facts.clone()),
+            false => self.tests.remove(test).and_then(|(_, kept)| kept),
+        };
+        self.tests.insert(test.to_owned(), (facts, kept));
         self.is_changed = true;
     }
 
@@ -148,8 +168,13 @@ impl Notes {
         if !self.is_changed {
             return Ok(());
         }
-        let used: std::collections::BTreeSet<&String> =
-            self.tests.values().map(|facts| &facts.inputs).collect();
+        let used: std::collections::BTreeSet<&String> = self
+            .tests
+            .values()
+            .flat_map(|(last, kept)| [Some(last), kept.as_ref()])
+            .flatten()
+            .map(|facts| &facts.inputs)
+            .collect();
         let mut files = 0;
         self.manifests.retain(|digest, manifest| {
             files += manifest.len();
@@ -162,6 +187,10 @@ impl Notes {
 }
 
 impl Facts {
+    fn is_kept(&self) -> bool {
+        self.status == Status::Passed && self.not_kept.is_none()
+    }
+
     /// How long ago that was.
     pub(crate) fn age(&self) -> Duration {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

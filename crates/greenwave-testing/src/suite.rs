@@ -170,7 +170,9 @@ pub struct Explanation {
     pub known: Option<Outcome>,
     /// When it last ran here, how that ended, and why the result was not kept.
     pub last: Option<(Duration, Status, Option<String>)>,
-    /// What has changed since.
+    /// How long ago it ran here and its result was kept.
+    pub kept: Option<Duration>,
+    /// What has changed since the run whose result was kept.
     pub differences: Vec<Difference>,
     /// Input files it declares or is given.
     pub inputs: usize,
@@ -341,7 +343,7 @@ impl Suite {
             let (statistics, notes) = (shared.statistics.lock(), shared.notes.lock());
             let expect = |at: &usize| {
                 let name = shared.tests[*at].name.as_str();
-                statistics.expect(name, notes.get(name).is_some_and(|facts| facts.status == Status::Passed))
+                statistics.expect(name, notes.last_kept(name).is_some())
             };
             missing.iter().map(expect).collect()
         };
@@ -411,7 +413,8 @@ impl Suite {
             Found::Missing(chain) => (None, Some(chain)),
             Found::Foreign => (None, None),
         };
-        let then = notes.get(&test.name);
+        let last = notes.last(&test.name);
+        let then = notes.last_kept(&test.name);
         let looked = chain.map(|chain| chain.looked).unwrap_or_default();
         let mut now = prepared.facts(test, &looked);
         if let Some(then) = then {
@@ -423,12 +426,46 @@ impl Suite {
             _ => Vec::new(),
         };
         Ok(Explanation {
-            last: then.map(|facts| (facts.age(), facts.status, facts.not_kept.clone())),
+            last: last.map(|facts| (facts.age(), facts.status, facts.not_kept.clone())),
+            kept: then.map(Facts::age),
             differences,
             inputs: prepared.moment.inputs.lines().len(),
             looks: looked.iter().flat_map(|set| set.looks.iter().map(|(path, _)| path.clone())).collect(),
             known,
         })
+    }
+
+    /// The keys that results of the tests would stand under now, as far as is known, by place: those that differ from an earlier answer belong to
+    /// tests that something has changed for.
+    ///
+    /// # Errors
+    /// If the project cannot be looked at.
+    pub async fn keys(&self) -> Result<Vec<Option<[u8; 32]>>, Error> {
+        let snapshot = self.look().await?;
+        let all: Vec<usize> = (0..self.shared.tests.len()).collect();
+        let key = |found: Result<Found, Error>| match found {
+            Ok(Found::Result(_, chain) | Found::Missing(chain)) => Some(*chain.key.as_bytes()),
+            Ok(Found::Foreign) | Err(_) => None,
+        };
+        Ok(self.look_up(&snapshot, &all).await.into_iter().map(|(_, found)| key(found)).collect())
+    }
+
+    /// The places of tests that may read one of these files of the project, whether it is there or not: that name it, or were seen to look at it.
+    ///
+    /// # Errors
+    /// [`Error::InvalidPattern`].
+    pub fn reading(&self, paths: &[PathBuf]) -> Result<Vec<usize>, Error> {
+        let notes = Notes::load(&self.state.file(NOTES));
+        let is_one = |path: &Path| paths.iter().any(|other| other == path);
+        let seen: std::collections::HashSet<&str> = notes.have_looked_at(is_one).collect();
+        let mut places = Vec::new();
+        for (at, test) in self.shared.tests.iter().enumerate() {
+            let selection = crate::select::Selection::of(test)?;
+            if seen.contains(test.name.as_str()) || paths.iter().any(|path| selection.has(path, false)) {
+                places.push(at);
+            }
+        }
+        Ok(places)
     }
 
     /// How the tests have fared in earlier runs.

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// A test: a command that ends with success or not.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Test {
     /// What it is called in output. Not part of its key: a renamed test keeps its results.
     pub name: String,
@@ -38,7 +40,7 @@ pub struct Test {
 }
 
 /// What is known of a command that runs tests. It decides how single tests are told apart and run alone; it never changes a verdict.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Harness {
     /// Nothing: one command, one verdict.

@@ -1,16 +1,20 @@
 //! `greenwave test`: runs a project's own tests, but for those whose results are known.
 
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
 
 use greenwave::{Environment, Results, Test};
 use greenwave_testing::{Jobserver, Options, Suite, SuiteOptions};
 use parking_lot::Mutex;
 
 use super::run::stop_on_signals;
-use super::{CliError, TestArgs};
+use super::{CliError, Format, TestArgs};
 use crate::config::{Config, FILE};
 use crate::output::{self, NOT_GREEN};
 use crate::testfile::TestFile;
@@ -18,23 +22,127 @@ use crate::testview::{TestView, Totals, lasted, plural, printable};
 
 pub(super) async fn test(args: &TestArgs) -> Result<ExitCode, CliError> {
     let project = project(args.project.as_deref())?;
-    let config = Config::load(&project, &args.overrides()?)?;
-    let settings = &config.settings;
-    let environment = Environment::new(std::env::vars_os());
-    let file = TestFile::read(&project).map_err(crate::config::ConfigError::from)?;
-    let found = match file.tests.is_empty() {
-        true => greenwave_testing::discover(&project, &environment).await?,
-        false => file.tests,
-    };
-    let suite = Arc::new(open(&project, found, file.resources, environment, &config, args)?);
-    let wanted = wanted(suite.tests(), &args.filters)?;
+    if args.watch {
+        return watch(&project, args).await;
+    }
+    let suite = load(&project, args).await?;
     if let Some(name) = &args.explain {
         return explain(&suite, name).await;
+    }
+    let mut wanted = wanted(suite.tests(), &args.filters)?;
+    if let Some(commit) = &args.affected {
+        let changed = changed_since(&project, commit).await?;
+        let touched = suite.reading(&changed)?;
+        wanted.retain(|at| touched.contains(at));
+        if wanted.is_empty() {
+            output::answer(&format!(
+                "No test may read what has changed since {commit} ({}).",
+                plural(changed.len(), "file")
+            ))?;
+            return Ok(ExitCode::SUCCESS);
+        }
     }
     if args.dry_run {
         return dry_run(&suite, &wanted).await;
     }
-    run(&suite, &wanted, args, settings.testing.trace).await
+    run(&suite, &wanted, args).await
+}
+
+/// The project's tests, as its file says or as they are found.
+async fn load(project: &Path, args: &TestArgs) -> Result<Arc<Suite>, CliError> {
+    let config = Config::load(project, &args.overrides()?)?;
+    let environment = Environment::new(std::env::vars_os());
+    let file = TestFile::read(project).map_err(crate::config::ConfigError::from)?;
+    let tests = match file.tests.is_empty() {
+        true => greenwave_testing::discover(project, &environment).await?,
+        false => file.tests,
+    };
+    Ok(Arc::new(open(project, tests, file.resources, environment, &config, args)?))
+}
+
+/// Files that git knows to have changed since a commit, and those that it does not know at all.
+async fn changed_since(project: &Path, commit: &str) -> Result<Vec<PathBuf>, CliError> {
+    let questions: [&[&str]; 2] = [
+        &["diff", "--name-only", "--no-renames", "--relative", "-z", commit, "--"],
+        &["ls-files", "--others", "--exclude-standard", "-z"],
+    ];
+    let mut changed = Vec::new();
+    for question in questions {
+        let failed = |problem: String| CliError::Git { commit: commit.to_owned(), problem };
+        let answer = tokio::process::Command::new("git").arg("-C").arg(project).args(question).output().await;
+        let answer = answer.map_err(|error| failed(error.to_string()))?;
+        if !answer.status.success() {
+            return Err(failed(String::from_utf8_lossy(&answer.stderr).trim().to_owned()));
+        }
+        let paths = answer.stdout.split(|byte| *byte == 0).filter(|path| !path.is_empty());
+        changed.extend(paths.map(|path| PathBuf::from(OsStr::from_bytes(path))));
+    }
+    Ok(changed)
+}
+
+/// How long it is waited for more to change after something has.
+const SETTLE: Duration = Duration::from_millis(30);
+
+/// Runs tests whenever something changes that they depend on, until it is stopped.
+async fn watch(project: &Path, args: &TestArgs) -> Result<ExitCode, CliError> {
+    let failed =
+        |error: notify::Error| CliError::Watch { path: project.to_owned(), problem: error.to_string() };
+    let (sender, mut changes) = tokio::sync::mpsc::channel(1);
+    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        // Reading is no change. One that waits to be told stands for all.
+        if event.map_or(true, |event| !event.kind.is_access()) {
+            let _ = sender.try_send(());
+        }
+    })
+    .map_err(failed)?;
+    notify::Watcher::watch(&mut watcher, project, notify::RecursiveMode::Recursive).map_err(failed)?;
+    let mut seen: HashMap<String, Option<[u8; 32]>> = HashMap::new();
+    loop {
+        let mut told = true;
+        match load(project, args).await {
+            Ok(suite) => {
+                let keys = suite.keys().await?;
+                let changed = |at: &usize| seen.get(&suite.tests()[*at].name) != Some(&keys[*at]);
+                let touched: Vec<usize> = match wanted(suite.tests(), &args.filters) {
+                    Ok(wanted) => wanted.into_iter().filter(changed).collect(),
+                    Err(error) => {
+                        output::complain(&error);
+                        Vec::new()
+                    }
+                };
+                told = !touched.is_empty();
+                if told {
+                    let code = run(&suite, &touched, args).await?;
+                    if [129, 130, 143].iter().any(|stopped| code == ExitCode::from(*stopped)) {
+                        return Ok(code);
+                    }
+                }
+                // As they are after the run: what tests have made themselves is no change.
+                let keys = suite.keys().await?;
+                seen = suite.tests().iter().map(|test| test.name.clone()).zip(keys).collect();
+            }
+            Err(error) => output::complain(&error),
+        }
+        if told && args.format == Format::Human {
+            output::line("Waiting for changes (Ctrl-C to stop).");
+        }
+        let stop = wait(&mut changes).await;
+        if let Some(code) = stop {
+            return Ok(ExitCode::from(code));
+        }
+        tokio::time::sleep(SETTLE).await;
+        while changes.try_recv().is_ok() {}
+    }
+}
+
+/// Waits for a change, or for a signal that ends the program.
+async fn wait(changes: &mut tokio::sync::mpsc::Receiver<()>) -> Option<u8> {
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).ok()?;
+    tokio::select! {
+        _ = changes.recv() => None,
+        _ = tokio::signal::ctrl_c() => Some(130),
+        _ = terminate.recv() => Some(143),
+    }
 }
 
 /// The folder that was named, or the nearest at or above the working directory with a `greenwave.toml`, or the working directory.
@@ -75,7 +183,11 @@ fn open(
         true => Some(Results::open(&results_folder(config)?, &settings.testing)?),
         false => None,
     };
-    let workers = settings.parallel.workers;
+    // A profile's number of workers is that of a machine which is not known; a project's own, or a flag's, is meant.
+    let workers = match config.is_profiles("parallel.workers") {
+        true => SuiteOptions::default().workers,
+        false => settings.parallel.workers,
+    };
     let runner = Options {
         trace: settings.testing.trace,
         strict: args.strict,
@@ -114,12 +226,7 @@ fn wanted(tests: &[Test], filters: &[String]) -> Result<Vec<usize>, CliError> {
     Ok(wanted)
 }
 
-async fn run(
-    suite: &Arc<Suite>,
-    wanted: &[usize],
-    args: &TestArgs,
-    _trace: bool,
-) -> Result<ExitCode, CliError> {
+async fn run(suite: &Arc<Suite>, wanted: &[usize], args: &TestArgs) -> Result<ExitCode, CliError> {
     let view = Arc::new(Mutex::new(TestView::new(args.format, args.output, args.verbose, suite.tests())));
     let stopped_by = Arc::new(AtomicU8::new(0));
     let signals = stop_on_signals(suite.stopper(), Arc::clone(&stopped_by))?;
@@ -193,17 +300,17 @@ async fn explain(suite: &Suite, name: &str) -> Result<ExitCode, CliError> {
             lines.extend(not_kept.as_ref().map(|reason| format!("  that result was not kept: {reason}")));
         }
     }
-    if explained.known.is_none() && explained.last.is_some() {
+    if let (None, Some(age)) = (&explained.known, explained.kept) {
         lines.push(match explained.differences.as_slice() {
-            [] => "  nothing that it depends on has changed since".to_owned(),
+            [] => format!("  since its result was kept {} ago, nothing that it depends on has changed; it was forgotten", lasted(age)),
             differences => {
-                let shown =
-                    differences.iter().take(20).map(|it| format!("    {}", printable(&it.to_string())));
-                let mut text = format!("  since then:\n{}", shown.collect::<Vec<_>>().join("\n"));
-                if differences.len() > 20 {
-                    text.push_str(&format!("\n    and {} more", differences.len() - 20));
+                const SHOWN: usize = 20;
+                let shown = differences.iter().take(SHOWN).map(|it| format!("    {}", printable(&it.to_string())));
+                let text = format!("  since its result was kept {} ago:\n{}", lasted(age), shown.collect::<Vec<_>>().join("\n"));
+                match differences.len().saturating_sub(SHOWN) {
+                    0 => text,
+                    more => format!("{text}\n    and {more} more"),
                 }
-                text
             }
         });
     }
