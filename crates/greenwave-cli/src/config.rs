@@ -12,6 +12,7 @@ use toml::de::DeValue;
 
 use crate::diagnostic::{Diagnostic, Document};
 use crate::reader::{DURATION, Table, bytes, describe, duration, list, number, whole};
+use crate::testfile::TestFile;
 
 /// The project's own file.
 pub(crate) const FILE: &str = "greenwave.toml";
@@ -75,9 +76,6 @@ macro_rules! key {
 fn show_duration(value: &Duration) -> String {
     format!("\"{}\"", humantime::format_duration(*value))
 }
-
-/// What else the project's file has: its tests, and what these share.
-const TEST_SECTIONS: [&str; 2] = ["test", "resources"];
 
 /// Everything that can be set.
 const KEYS: &[Key] = &[
@@ -258,6 +256,8 @@ pub(crate) struct Overrides {
 pub(crate) struct Config {
     pub(crate) settings: Settings,
     pub(crate) profile: &'static str,
+    /// The project's own tests.
+    pub(crate) tests: TestFile,
     profile_origin: Option<Origin>,
     origins: BTreeMap<&'static str, Origin>,
 }
@@ -275,9 +275,13 @@ impl Config {
             Err(source) => return Err(ConfigError::Read { path, source }),
         };
         let mut root = document.as_ref().map(Table::parse).transpose()?;
+        let tests = match (&document, &mut root) {
+            (Some(document), Some(root)) => TestFile::take(document, root)?,
+            _ => TestFile::default(),
+        };
         let (profile, profile_origin) = chosen_profile(document.as_ref(), root.as_mut(), overrides)?;
         let mut config =
-            Self { settings: Settings::default(), profile, profile_origin, origins: BTreeMap::new() };
+            Self { settings: Settings::default(), profile, profile_origin, origins: BTreeMap::new(), tests };
         config.read_profile()?;
         if let (Some(document), Some(root)) = (&document, root) {
             config.read_table(document, root, &Origin::File(document.path.clone()))?;
@@ -329,9 +333,6 @@ impl Config {
         let mut pool_min = None;
         let sections: Vec<_> = KEYS.iter().filter_map(|key| key.name.split_once('.')).collect();
         for section in root.keys() {
-            if matches!(origin, Origin::File(_)) && TEST_SECTIONS.contains(&section.value.as_str()) {
-                continue;
-            }
             let known = || sections.iter().map(|(section, _)| *section);
             if !known().any(|name| name == section.value) {
                 let hint = hint(&section.value, &mut known());

@@ -1,12 +1,10 @@
 //! A project's own tests as `greenwave.toml` has them: `[[test]]` and `[resources]`. Knows nothing of running them.
 
-use std::collections::BTreeMap;
-use std::path::Path;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use greenwave::{Test, check_pattern};
 
-use crate::config::FILE;
 use crate::diagnostic::{Diagnostic, Document};
 use crate::planfile::{folder_inside, time_limit};
 use crate::reader::{Placed, Table};
@@ -19,17 +17,15 @@ pub(crate) struct TestFile {
 }
 
 impl TestFile {
-    /// Reads a project's file; a project without one has no tests of its own.
-    pub(crate) fn read(project: &Path) -> Result<Self, Diagnostic> {
-        // That it cannot be read was told by whoever read the settings in it.
-        let Ok(document) = Document::read(&project.join(FILE)) else { return Ok(Self::default()) };
-        let mut root = Table::parse(&document)?;
+    /// Takes what is said of tests out of a project's file.
+    pub(crate) fn take(document: &Document, root: &mut Table<'_>) -> Result<Self, Diagnostic> {
         let resources = root.counts("resources")?;
         let mut tests: Vec<Test> = Vec::new();
+        let mut names = HashSet::new();
         for table in root.tables("test")? {
             let at = table.at();
-            let test = test(&document, table)?;
-            if tests.iter().any(|other| other.name == test.name) {
+            let test = test(document, table)?;
+            if !names.insert(test.name.clone()) {
                 let message = format!("there is another test called `{}`; names tell tests apart", test.name);
                 return Err(document.mistake(at, message));
             }

@@ -58,6 +58,12 @@ pub enum Error {
         /// The name.
         test: String,
     },
+    /// A test is none of the suite's.
+    #[error("there is no test called `{test}` in this suite")]
+    UnknownTest {
+        /// Its name.
+        test: String,
+    },
     /// The folder of what is remembered belongs to somebody else.
     #[error("{} belongs to user {owner}, and this is user {me}", path.display())]
     ForeignState {

@@ -97,10 +97,7 @@ fn encode(entries: &HashMap<PathBuf, (Stamp, Entry)>) -> Vec<u8> {
         let path = path.as_os_str().as_bytes();
         bytes.extend_from_slice(&(path.len() as u32).to_le_bytes());
         bytes.extend_from_slice(path);
-        for number in [stamp.device, stamp.inode, stamp.size, stamp.modified as u64, stamp.changed as u64] {
-            bytes.extend_from_slice(&number.to_le_bytes());
-        }
-        bytes.extend_from_slice(&stamp.mode.to_le_bytes());
+        stamp.write(&mut bytes);
         bytes.push(entry.kind as u8);
         bytes.extend_from_slice(&entry.hash);
     }
@@ -123,14 +120,7 @@ fn decode(bytes: &[u8]) -> Option<HashMap<PathBuf, (Stamp, Entry)>> {
     for _ in 0..count {
         let length = u32::from_le_bytes(reader.array()?) as usize;
         let path = PathBuf::from(OsStr::from_bytes(reader.take(length)?));
-        let stamp = Stamp {
-            device: reader.number()?,
-            inode: reader.number()?,
-            size: reader.number()?,
-            modified: reader.number()? as i64,
-            changed: reader.number()? as i64,
-            mode: u32::from_le_bytes(reader.array()?),
-        };
+        let stamp = Stamp::read(&mut reader)?;
         let [kind] = reader.array()?;
         let entry = Entry { kind: EntryKind::from_number(kind)?, hash: reader.array()? };
         entries.insert(path, (stamp, entry));

@@ -49,6 +49,7 @@ mod state;
 mod suite;
 mod test;
 mod tool;
+mod tree;
 mod world;
 
 pub use greenwave_scheduler::{Jobserver, Rules, Stopper};

@@ -1,6 +1,6 @@
 //! Which files there are in a project's folder. Knows nothing of what they are for.
 
-use std::fs::File;
+use std::fs::{File, FileType};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -35,31 +35,64 @@ pub(crate) struct Found {
     pub(crate) is_ignored: bool,
 }
 
-/// Everything that one of these selections may have, in the order of the paths' bytes.
-pub(crate) fn list(project: &Path, selections: &[&Selection]) -> Result<Vec<Found>, Error> {
-    let roots = outermost(selections.iter().flat_map(|selection| selection.roots()));
-    if roots.is_empty() {
-        return Ok(Vec::new());
+/// What there was to be found, and the folders that it was found in.
+#[derive(Debug, Default)]
+pub(crate) struct Listing {
+    /// In the order of the paths' bytes.
+    pub(crate) files: Vec<Found>,
+    pub(crate) folders: Vec<(PathBuf, Stamp)>,
+}
+
+/// Below which paths is looked for files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Roots {
+    pub(crate) all: Arc<[PathBuf]>,
+    /// Those below which ignored files count as well.
+    pub(crate) patterns: Arc<[PathBuf]>,
+}
+
+impl Roots {
+    pub(crate) fn of<'s>(selections: impl Iterator<Item = &'s Selection> + Clone) -> Self {
+        Self {
+            all: outermost(selections.clone().flat_map(|selection| selection.roots())),
+            patterns: outermost(selections.flat_map(|selection| selection.pattern_roots())),
+        }
     }
-    let mut found = walk(project, &roots, true)?;
-    let patterns = outermost(selections.iter().flat_map(|selection| selection.pattern_roots()));
-    let ignores = |file: &Found| {
-        let name = file.path.file_name();
-        name.is_some_and(|name| name == ".gitignore" || name == ".ignore")
-    };
+}
+
+/// Everything that one of these selections may have.
+pub(crate) fn list(project: &Path, selections: &[&Selection]) -> Result<Vec<Found>, Error> {
+    Ok(list_below(project, &Roots::of(selections.iter().copied()))?.files)
+}
+
+/// Everything below some paths, and at them.
+pub(crate) fn list_below(project: &Path, Roots { all: roots, patterns }: &Roots) -> Result<Listing, Error> {
+    if roots.is_empty() {
+        return Ok(Listing::default());
+    }
+    let Listing { files: mut found, mut folders } = walk(project, roots, true)?;
+    let ignores = |file: &Found| is_ignore_file(&file.path);
     // The project's outermost ignore files count for what is below, and may not be below any of the roots.
     let has_ignore_files =
         found.iter().any(ignores) || roots.iter().any(|root| is_ignored_above(project, root));
     if !patterns.is_empty() && has_ignore_files {
-        let all = walk(project, &patterns, false)?;
-        let ignored = all.into_iter().filter(|file| {
+        let all = walk(project, patterns, false)?;
+        folders.extend(all.folders);
+        folders.sort_unstable_by(|one, other| bytes(&one.0).cmp(bytes(&other.0)));
+        folders.dedup_by(|one, other| one.0 == other.0);
+        let ignored = all.files.into_iter().filter(|file| {
             found.binary_search_by(|known| bytes(&known.path).cmp(bytes(&file.path))).is_err()
         });
         let ignored: Vec<Found> = ignored.map(|file| Found { is_ignored: true, ..file }).collect();
         found.extend(ignored);
         sort(&mut found);
     }
-    Ok(found)
+    Ok(Listing { files: found, folders })
+}
+
+/// Whether a file says what is ignored.
+pub(crate) fn is_ignore_file(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name == ".gitignore" || name == ".ignore")
 }
 
 fn is_ignored_above(project: &Path, root: &Path) -> bool {
@@ -91,7 +124,7 @@ fn sort(found: &mut [Found]) {
     found.sort_unstable_by(|one, other| bytes(&one.path).cmp(bytes(&other.path)));
 }
 
-fn walk(project: &Path, roots: &Arc<[PathBuf]>, ignore: bool) -> Result<Vec<Found>, Error> {
+fn walk(project: &Path, roots: &Arc<[PathBuf]>, ignore: bool) -> Result<Listing, Error> {
     let whole = roots.iter().any(|root| root.as_os_str().is_empty());
     let (base, below) = (project.to_owned(), Arc::clone(roots));
     let wanted = move |entry: &DirEntry| {
@@ -113,29 +146,29 @@ fn walk(project: &Path, roots: &Arc<[PathBuf]>, ignore: bool) -> Result<Vec<Foun
         .filter_entry(wanted)
         .threads(THREADS)
         .build_parallel();
-    let collected = Mutex::new(Ok(Vec::new()));
+    let collected = Mutex::new(Ok(Listing::default()));
     walk.visit(&mut Collectors { project, collected: &collected });
-    let mut found = collected.into_inner()?;
-    sort(&mut found);
-    Ok(found)
+    let mut listing = collected.into_inner()?;
+    sort(&mut listing.files);
+    Ok(listing)
 }
 
 struct Collectors<'a> {
     project: &'a Path,
-    collected: &'a Mutex<Result<Vec<Found>, Error>>,
+    collected: &'a Mutex<Result<Listing, Error>>,
 }
 
 /// What one thread finds, put together with the others' in the end.
 struct Collector<'a> {
     project: &'a Path,
-    collected: &'a Mutex<Result<Vec<Found>, Error>>,
-    found: Vec<Found>,
+    collected: &'a Mutex<Result<Listing, Error>>,
+    found: Listing,
 }
 
 impl<'a> ParallelVisitorBuilder<'a> for Collectors<'a> {
     fn build(&mut self) -> Box<dyn ParallelVisitor + 'a> {
         let (project, collected) = (self.project, self.collected);
-        Box::new(Collector { project, collected, found: Vec::new() })
+        Box::new(Collector { project, collected, found: Listing::default() })
     }
 }
 
@@ -159,9 +192,8 @@ impl ParallelVisitor for Collector<'_> {
 
 impl Collector<'_> {
     fn take(&mut self, entry: &DirEntry) -> Result<(), Error> {
-        let Some(kind) = entry.file_type().filter(|kind| kind.is_file() || kind.is_symlink()) else {
-            return Ok(());
-        };
+        let is_wanted = |kind: &FileType| kind.is_file() || kind.is_symlink() || kind.is_dir();
+        let Some(kind) = entry.file_type().filter(is_wanted) else { return Ok(()) };
         let relative = entry.path().strip_prefix(self.project).unwrap_or(entry.path());
         let metadata = match std::fs::symlink_metadata(entry.path()) {
             Ok(metadata) => metadata,
@@ -170,7 +202,10 @@ impl Collector<'_> {
             Err(source) => return Err(Error::io("look at", entry.path())(source)),
         };
         let (path, stamp, is_link) = (relative.to_owned(), Stamp::of(&metadata), kind.is_symlink());
-        self.found.push(Found { path, stamp, is_link, is_ignored: false });
+        match kind.is_dir() {
+            true => self.found.folders.push((path, stamp)),
+            false => self.found.files.push(Found { path, stamp, is_link, is_ignored: false }),
+        }
         Ok(())
     }
 }
@@ -178,7 +213,8 @@ impl Collector<'_> {
 impl Drop for Collector<'_> {
     fn drop(&mut self) {
         if let Ok(all) = &mut *self.collected.lock() {
-            all.append(&mut self.found);
+            all.files.append(&mut self.found.files);
+            all.folders.append(&mut self.found.folders);
         }
     }
 }

@@ -13,10 +13,11 @@ use tokio::time::Instant;
 
 use crate::fingerprint::{Entry, Line, Manifest, bytes};
 use crate::index::StatIndex;
-use crate::listing::{self, Found};
+use crate::listing::{self, Found, Roots};
 use crate::reads::States;
 use crate::select::{Selection, Spec};
 use crate::stamp::now;
+use crate::tree::Tree;
 use crate::world::{Moment, blocking};
 use crate::{Error, Test};
 
@@ -32,7 +33,11 @@ const LOOKS_APART: u32 = 20;
 pub(crate) struct Project {
     root: PathBuf,
     index: Arc<Mutex<StatIndex>>,
-    selections: Arc<HashMap<Spec, Arc<Selection>>>,
+    selections: Arc<Vec<Selection>>,
+    /// Which of these each test has, by its name.
+    by_test: HashMap<String, usize>,
+    roots: Roots,
+    tree: Arc<Mutex<Option<Tree>>>,
     /// The newest look.
     newest: Mutex<Option<Arc<Snapshot>>>,
     /// One look at a time, so that all who wait for one share the next.
@@ -50,7 +55,8 @@ pub(crate) struct Snapshot {
     index: Arc<Mutex<StatIndex>>,
     files: Vec<Found>,
     entries: Vec<OnceLock<Entry>>,
-    manifests: Mutex<HashMap<Spec, Manifest>>,
+    /// By selection.
+    manifests: Vec<OnceLock<Manifest>>,
     pub(crate) states: Arc<States>,
 }
 
@@ -62,19 +68,30 @@ impl Project {
     pub(crate) fn new<'t>(
         root: &Path,
         index: Arc<Mutex<StatIndex>>,
+        tree: Option<Tree>,
         tests: impl IntoIterator<Item = &'t Test>,
     ) -> Result<Self, Error> {
-        let mut selections = HashMap::new();
+        let (mut selections, mut known, mut by_test) = (Vec::new(), HashMap::new(), HashMap::new());
         for test in tests {
             let spec = Spec::of(test);
-            if !selections.contains_key(&spec) {
-                selections.insert(spec, Arc::new(Selection::of(test)?));
-            }
+            let at = match known.get(&spec) {
+                Some(at) => *at,
+                None => {
+                    selections.push(Selection::of(test)?);
+                    known.insert(spec, selections.len() - 1);
+                    selections.len() - 1
+                }
+            };
+            by_test.insert(test.name.clone(), at);
         }
+        let roots = Roots::of(selections.iter());
         Ok(Self {
             root: root.to_owned(),
             index,
             selections: Arc::new(selections),
+            by_test,
+            roots,
+            tree: Arc::new(Mutex::new(tree)),
             newest: Mutex::default(),
             looking: tokio::sync::Mutex::default(),
             looks: AtomicUsize::new(0),
@@ -86,8 +103,12 @@ impl Project {
     }
 
     /// Saves what is known of files.
-    pub(crate) fn save(&self, file: &Path) -> Result<(), Error> {
-        self.index.lock().save(file)
+    pub(crate) fn save(&self, index: &Path, tree: &Path) -> Result<(), Error> {
+        self.index.lock().save(index)?;
+        match self.tree.lock().as_mut() {
+            Some(known) => known.save(tree),
+            None => Ok(()),
+        }
     }
 
     /// How often the project was looked at.
@@ -114,9 +135,10 @@ impl Project {
             }
             tokio::time::sleep_until(newest.began + newest.took * LOOKS_APART).await;
         }
-        let (root, index, selections) =
-            (self.root.clone(), Arc::clone(&self.index), Arc::clone(&self.selections));
-        let snapshot = Arc::new(blocking(move || Snapshot::take(root, index, &selections)).await?);
+        let (root, index) = (self.root.clone(), Arc::clone(&self.index));
+        let (roots, tree, selections) = (self.roots.clone(), Arc::clone(&self.tree), self.selections.len());
+        let snapshot =
+            Arc::new(blocking(move || Snapshot::take(root, index, &roots, &tree, selections)).await?);
         self.looks.fetch_add(1, Ordering::Relaxed);
         *self.newest.lock() = Some(Arc::clone(&snapshot));
         Ok(snapshot)
@@ -124,24 +146,23 @@ impl Project {
 
     /// A test's inputs in a snapshot.
     pub(crate) async fn moment(&self, snapshot: &Arc<Snapshot>, test: &Test) -> Result<Moment, Error> {
-        let spec = Spec::of(test);
-        if let Some(known) = snapshot.manifests.lock().get(&spec) {
-            return Ok(Moment { inputs: known.clone(), states: Arc::clone(&snapshot.states) });
-        }
-        let selection = match self.selections.get(&spec) {
-            Some(selection) => Arc::clone(selection),
-            None => Arc::new(Selection::of(test)?),
+        let moment = |inputs| Moment { inputs, states: Arc::clone(&snapshot.states) };
+        let Some(at) = self.by_test.get(&test.name).copied() else {
+            return Err(Error::UnknownTest { test: test.name.clone() });
         };
-        let of = Arc::clone(snapshot);
-        let inputs = blocking(move || of.manifest(&spec, &selection)).await?;
-        Ok(Moment { inputs, states: Arc::clone(&snapshot.states) })
+        if let Some(known) = snapshot.manifests[at].get() {
+            return Ok(moment(known.clone()));
+        }
+        let (of, selections) = (Arc::clone(snapshot), Arc::clone(&self.selections));
+        let inputs = blocking(move || of.manifest(at, &selections[at])).await?;
+        Ok(moment(inputs))
     }
 
     /// The inputs of all these tests, hashed by several threads where they are not known. Blocks.
     pub(crate) fn read_all(&self, snapshot: &Snapshot) -> Result<(), Error> {
-        snapshot.hash(self.selections.values().map(AsRef::as_ref))?;
-        for (spec, selection) in self.selections.iter() {
-            snapshot.manifest(spec, selection)?;
+        snapshot.hash(&self.selections)?;
+        for (at, selection) in self.selections.iter().enumerate() {
+            snapshot.manifest(at, selection)?;
         }
         Ok(())
     }
@@ -151,11 +172,21 @@ impl Snapshot {
     fn take(
         root: PathBuf,
         index: Arc<Mutex<StatIndex>>,
-        selections: &HashMap<Spec, Arc<Selection>>,
+        roots: &Roots,
+        tree: &Mutex<Option<Tree>>,
+        selections: usize,
     ) -> Result<Self, Error> {
         let (began, at) = (Instant::now(), now());
-        let selections: Vec<&Selection> = selections.values().map(AsRef::as_ref).collect();
-        let files = listing::list(&root, &selections)?;
+        let mut tree = tree.lock();
+        let files = match tree.as_ref().and_then(|tree| tree.check(&root, roots)) {
+            Some(files) => files,
+            None => {
+                let listing = listing::list_below(&root, roots)?;
+                *tree = Tree::of(&listing, roots, at);
+                listing.files
+            }
+        };
+        drop(tree);
         let entries: Vec<OnceLock<Entry>> = {
             let index = index.lock();
             let known = |file: &Found| (!file.is_link).then(|| index.get(&file.path, &file.stamp)).flatten();
@@ -170,7 +201,7 @@ impl Snapshot {
             index,
             files,
             entries,
-            manifests: Mutex::default(),
+            manifests: (0..selections).map(|_| OnceLock::new()).collect(),
             states,
         })
     }
@@ -180,8 +211,8 @@ impl Snapshot {
         self.files.iter().filter(|file| !file.is_ignored).map(|file| file.path.as_path())
     }
 
-    fn manifest(&self, spec: &Spec, selection: &Selection) -> Result<Manifest, Error> {
-        if let Some(known) = self.manifests.lock().get(spec) {
+    fn manifest(&self, at: usize, selection: &Selection) -> Result<Manifest, Error> {
+        if let Some(known) = self.manifests[at].get() {
             return Ok(known.clone());
         }
         let mut lines = Vec::new();
@@ -192,9 +223,7 @@ impl Snapshot {
                 lines.push(Line { path: file.path.clone(), entry, stamp });
             }
         }
-        let manifest = Manifest::new(lines);
-        self.manifests.lock().insert(spec.clone(), manifest.clone());
-        Ok(manifest)
+        Ok(self.manifests[at].get_or_init(|| Manifest::new(lines)).clone())
     }
 
     /// The files at or below a selection's roots.
@@ -236,7 +265,10 @@ impl Snapshot {
     }
 
     /// Hashes what is not known, by several threads if there is much of it.
-    fn hash<'s>(&self, selections: impl Iterator<Item = &'s Selection>) -> Result<(), Error> {
+    fn hash(&self, selections: &[Selection]) -> Result<(), Error> {
+        if self.entries.iter().all(|entry| entry.get().is_some()) {
+            return Ok(());
+        }
         let mut unknown: Vec<usize> = Vec::new();
         for selection in selections {
             let wanted = |at: &usize| {

@@ -174,6 +174,9 @@ fn root(pattern: &str) -> PathBuf {
 /// # Errors
 /// The mistake in a few words.
 pub fn check_pattern(pattern: &str) -> Result<(), String> {
+    if plain(pattern).is_some() {
+        return Ok(());
+    }
     let mut patterns = OverrideBuilder::new(".");
     match patterns.add(pattern).and_then(|patterns| patterns.build()) {
         Ok(_) => Ok(()),

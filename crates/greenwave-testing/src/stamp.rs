@@ -5,6 +5,8 @@ use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::index::Reader;
+
 /// How long a file must have rested before its stamp says anything: git's rule for "racy" entries
 /// (<https://git-scm.com/docs/racy-git>). Some file systems count in steps of two seconds (FAT), most in the kernel's ticks, a few milliseconds.
 pub(crate) const RACY: Duration = Duration::from_secs(2);
@@ -34,6 +36,42 @@ impl Stamp {
             changed: nanos(it.ctime(), it.ctime_nsec()),
             mode: it.mode(),
         }
+    }
+
+    pub(crate) fn of_stat(it: &rustix::fs::Stat) -> Self {
+        let nanos = |seconds: i64, nanos: i64| seconds.saturating_mul(1_000_000_000).saturating_add(nanos);
+        Self {
+            device: it.st_dev as u64,
+            inode: it.st_ino as u64,
+            size: it.st_size as u64,
+            modified: nanos(it.st_mtime as i64, it.st_mtime_nsec as i64),
+            changed: nanos(it.st_ctime as i64, it.st_ctime_nsec as i64),
+            mode: it.st_mode as u32,
+        }
+    }
+
+    /// Whether it is a symbolic link's own.
+    pub(crate) fn is_link(&self) -> bool {
+        self.mode & u32::from(libc::S_IFMT) == u32::from(libc::S_IFLNK)
+    }
+
+    /// Device, inode, size, modified and changed (8 bytes each), and mode (4).
+    pub(crate) fn write(&self, out: &mut Vec<u8>) {
+        for number in [self.device, self.inode, self.size, self.modified as u64, self.changed as u64] {
+            out.extend_from_slice(&number.to_le_bytes());
+        }
+        out.extend_from_slice(&self.mode.to_le_bytes());
+    }
+
+    pub(crate) fn read(reader: &mut Reader<'_>) -> Option<Self> {
+        Some(Self {
+            device: reader.number()?,
+            inode: reader.number()?,
+            size: reader.number()?,
+            modified: reader.number()? as i64,
+            changed: reader.number()? as i64,
+            mode: u32::from_le_bytes(reader.array()?),
+        })
     }
 
     /// Whether the file had rested for so long at that moment: then whatever happens to it later gives it another stamp. A file from the

@@ -26,6 +26,7 @@ use crate::project::{Project, Snapshot};
 use crate::runner::{Chain, Found, Options, Prepared, Runner};
 use crate::state::StateFolder;
 use crate::test::Harness;
+use crate::tree::Tree;
 use crate::world::{Launch, Moment, World, blocking};
 use crate::{Environment, Error, Test};
 
@@ -201,7 +202,7 @@ impl Suite {
         let state = StateFolder::open(&root)?;
         let index = Arc::new(Mutex::new(StatIndex::load(&state.file(INDEX))));
         let shared = Shared {
-            project: Project::new(&root, Arc::clone(&index), &tests)?,
+            project: Project::new(&root, Arc::clone(&index), Tree::load(&state.file(TREE)), &tests)?,
             runner: Runner::with_index(environment, cache, runner, index),
             tests,
             builds: Mutex::default(),
@@ -545,7 +546,7 @@ impl Suite {
     fn remember(&self) {
         let shared = &self.shared;
         let saved = [
-            shared.project.save(&self.state.file(INDEX)),
+            shared.project.save(&self.state.file(INDEX), &self.state.file(TREE)),
             shared.statistics.lock().save(&self.state.file(STATISTICS)),
             shared.notes.lock().save(&self.state.file(NOTES)),
         ];
@@ -556,6 +557,7 @@ impl Suite {
 }
 
 const INDEX: &str = "index";
+const TREE: &str = "tree";
 const STATISTICS: &str = "statistics.json";
 const NOTES: &str = "notes.json";
 

@@ -17,7 +17,6 @@ use super::run::stop_on_signals;
 use super::{CliError, Format, TestArgs};
 use crate::config::{Config, FILE};
 use crate::output::{self, NOT_GREEN};
-use crate::testfile::TestFile;
 use crate::testview::{TestView, Totals, lasted, plural, printable};
 
 pub(super) async fn test(args: &TestArgs) -> Result<ExitCode, CliError> {
@@ -45,14 +44,17 @@ pub(super) async fn test(args: &TestArgs) -> Result<ExitCode, CliError> {
     if args.dry_run {
         return dry_run(&suite, &wanted).await;
     }
-    run(&suite, &wanted, args).await
+    let code = run(&suite, &wanted, args).await;
+    // The program ends here: taking everything apart in memory would only cost time.
+    std::mem::forget(suite);
+    code
 }
 
 /// The project's tests, as its file says or as they are found.
 async fn load(project: &Path, args: &TestArgs) -> Result<Arc<Suite>, CliError> {
-    let config = Config::load(project, &args.overrides()?)?;
+    let mut config = Config::load(project, &args.overrides()?)?;
     let environment = Environment::new(std::env::vars_os());
-    let file = TestFile::read(project).map_err(crate::config::ConfigError::from)?;
+    let file = std::mem::take(&mut config.tests);
     let tests = match file.tests.is_empty() {
         true => greenwave_testing::discover(project, &environment).await?,
         false => file.tests,
