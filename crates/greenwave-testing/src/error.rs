@@ -74,6 +74,14 @@ pub enum Error {
         /// Who wants to use it.
         me: u32,
     },
+    /// This system cannot do it.
+    #[error("{what} is not possible here: {reason}")]
+    Unavailable {
+        /// What was wanted.
+        what: &'static str,
+        /// Why not.
+        reason: String,
+    },
     /// The run was stopped.
     #[error("stopped")]
     Stopped,

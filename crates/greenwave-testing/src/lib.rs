@@ -49,6 +49,7 @@ mod state;
 mod suite;
 mod test;
 mod tool;
+mod trace;
 mod tree;
 mod world;
 
@@ -68,3 +69,4 @@ pub use select::check_pattern;
 pub use state::STATE_DIRECTORY;
 pub use suite::{Audit, Event, Explanation, Suite, SuiteOptions, SuiteReport, is_remarkable};
 pub use test::{Harness, Test};
+pub use trace::{Access, PATHS_MAX, Reads, Tracer, Tracing};

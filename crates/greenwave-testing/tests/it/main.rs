@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper of tests is a test")]
 
+mod trace;
+
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;

@@ -1,0 +1,165 @@
+//! What a command and everything it starts really reads, told by the kernel. Knows nothing of tests or keys.
+//!
+//! A filter on system calls (seccomp, <https://www.kernel.org/doc/html/latest/userspace-api/seccomp_filter.html>) stops every call that
+//! takes a path, and tells a thread of ours, which notes the path and lets the call go on. The filter is inherited by whatever the command
+//! starts, and cannot be taken off. Static programs, raw system calls and scripts of scripts are seen like everything else, which is why
+//! this was chosen over a preloaded library; and a call that is not about paths costs nothing, which is why it was chosen over `ptrace`.
+//!
+//! What is not seen: what a call means once the command has changed what paths mean (mounts, another root), opened files by handle, or
+//! is made of another architecture's calls. Then [`Reads::blind`] says so, and nothing may be concluded from what is missing. A thread
+//! that changes a path in memory between our look at it and the kernel's deceives us: this is for tests, not for attackers.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use tokio::process::Command;
+
+use crate::Error;
+
+#[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+mod call;
+#[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+mod filter;
+#[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+mod interpreter;
+#[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+mod log;
+#[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+mod resolution;
+#[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+mod supervisor;
+#[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+mod tracee;
+
+#[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+use supervisor as platform;
+
+/// Most paths that are noted of one command where nothing else is said; beyond, it counts as not seen.
+pub const PATHS_MAX: usize = 200_000;
+
+/// Puts commands under observation.
+#[derive(Debug, Clone, Copy)]
+pub struct Tracer {
+    /// Most paths that are noted of one command. Beyond, [`Reads::blind`] is set.
+    pub paths_max: usize,
+}
+
+impl Default for Tracer {
+    fn default() -> Self {
+        Self { paths_max: PATHS_MAX }
+    }
+}
+
+impl Tracer {
+    /// Whether commands can be observed here. Tried out once in the life of this process.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] with the reason: another system than Linux 5.9 or later on `x86_64` or `aarch64`, no `/proc`, a sandbox that
+    /// forbids it, or this process being observed itself (the kernel allows one observer).
+    pub fn available() -> Result<(), Error> {
+        platform::available().map_err(|reason| Error::Unavailable { what: "seeing what tests read", reason })
+    }
+
+    /// Has a command observed from its start on. Spawn it next, then drop it, and call [`Tracing::finish`] when it has ended.
+    ///
+    /// A program that gains rights by being started (set-user-id) does not gain them under observation, unless this process is privileged.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] as [`available`](Self::available), or if there is no thread or descriptor left.
+    pub fn attach(self, command: &mut Command) -> Result<Tracing, Error> {
+        Self::available()?;
+        let tracing = platform::attach(command, self.paths_max);
+        let failed = |error: std::io::Error| Error::Unavailable {
+            what: "seeing what tests read",
+            reason: error.to_string(),
+        };
+        Ok(Tracing(tracing.map_err(failed)?))
+    }
+}
+
+/// A command under observation. When this is dropped, what is left of the command can go on, unobserved.
+#[derive(Debug)]
+#[must_use = "what was read is told by `finish`"]
+pub struct Tracing(platform::Supervisor);
+
+impl Tracing {
+    /// What was seen. Call it when the command and what it started have ended: it blocks until the last of them is gone, but no longer
+    /// than half a second. What goes on after that makes the answer [blind](Reads::blind), and can go on for as long as this process
+    /// lives: afterwards its calls that take a path fail.
+    pub fn finish(self) -> Reads {
+        self.0.finish()
+    }
+}
+
+/// What a command and everything it started read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Reads {
+    /// By absolute path. No component but the last is a symbolic link; links that were crossed are paths of their own.
+    pub paths: BTreeMap<PathBuf, Access>,
+    /// Why that may not be all: what the command did, as in "it mounts a file system". `None` if it is all.
+    pub blind: Option<String>,
+    /// Whether it connected to somebody, who may have read something for it. Its own parts talking to each other count as well.
+    pub talks: bool,
+}
+
+/// How a path was used. What was done to a path after the command itself had put something there is left out.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Access {
+    /// It was opened for reading, or executed, or was moved or linked to another name.
+    pub read: bool,
+    /// It was asked whether or what it is, or opening it had to fail, or it was crossed as a symbolic link.
+    pub looked: bool,
+    /// The names in it were read.
+    pub listed: bool,
+    /// It was opened for writing, made, or removed.
+    pub written: bool,
+    /// It was made where nothing was before, in a way that would have had another result had something been there.
+    pub made: bool,
+    /// It was a symbolic link when it was first seen.
+    pub link: bool,
+    /// Nothing the command did depends on what was there before: first of all it was overwritten, or it is below a folder that the
+    /// command made. Not an input.
+    pub own: bool,
+}
+
+impl Reads {
+    /// Paths whose state before the command may have changed what it did. Left out are those in these folders and in `/proc`, `/sys` and
+    /// `/dev`, and what the command [made itself](Access::own).
+    pub fn inputs<'a>(&'a self, omit: &'a [PathBuf]) -> impl Iterator<Item = (&'a Path, Access)> + 'a {
+        let system = ["/proc", "/sys", "/dev"].map(Path::new);
+        let is_left_out = move |path: &Path| {
+            system.iter().any(|folder| path.starts_with(folder))
+                || omit.iter().any(|folder| path.starts_with(folder))
+        };
+        let counts = move |path: &Path, access: Access| {
+            !access.own && (access.read || access.looked || access.listed) && !is_left_out(path)
+        };
+        let paths = self.paths.iter().map(|(path, access)| (path.as_path(), *access));
+        paths.filter(move |(path, access)| counts(path, *access))
+    }
+}
+
+#[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
+mod platform {
+    use tokio::process::Command;
+
+    use super::Reads;
+
+    /// Never made.
+    #[derive(Debug)]
+    pub(super) enum Supervisor {}
+
+    impl Supervisor {
+        pub(super) fn finish(self) -> Reads {
+            match self {}
+        }
+    }
+
+    pub(super) fn available() -> Result<(), String> {
+        Err("it takes Linux on x86_64 or aarch64".to_owned())
+    }
+
+    pub(super) fn attach(_: &mut Command, _: usize) -> std::io::Result<Supervisor> {
+        Err(std::io::ErrorKind::Unsupported.into())
+    }
+}

@@ -1,0 +1,562 @@
+//! The thread that is told of a command's calls, notes them and lets them go on. It answers every call, whatever happens to it.
+
+use std::collections::HashSet;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use libc::{c_int, seccomp_notif, seccomp_notif_resp};
+use tokio::process::Command;
+
+use super::Reads;
+use super::call::{Base, Call, Made, Name, decode};
+use super::filter::{ARCHITECTURE, FOREIGN, Filter, receive, send};
+use super::interpreter::interpreter;
+use super::log::Log;
+use super::resolution::{Found, Resolution, Resolver};
+use super::tracee::Tracee;
+
+/// How long what a command has started may go on after it.
+const GRACE: Duration = Duration::from_millis(500);
+/// Calls that are remembered to have been noted.
+const SEEN_MAX: usize = 200_000;
+/// Scripts whose interpreters are scripts; the kernel gives up after five.
+const INTERPRETERS_MAX: usize = 5;
+
+/// Whether a filter can be installed and its calls told, or why not.
+pub(super) fn available() -> Result<(), String> {
+    static AVAILABLE: OnceLock<Result<(), String>> = OnceLock::new();
+    AVAILABLE.get_or_init(try_out).clone()
+}
+
+fn try_out() -> Result<(), String> {
+    if std::fs::read_link("/proc/self/cwd").is_err() {
+        return Err("there is no /proc".to_owned());
+    }
+    // A filter is its thread's for good, so a thread is given up for it.
+    let thread = std::thread::Builder::new().name("greenwave-trace-trial".to_owned());
+    let trial = thread.spawn(|| Filter::idle().install().map(drop)).map_err(|error| error.to_string())?;
+    match trial.join() {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) if error.raw_os_error() == Some(libc::EBUSY) => {
+            Err("this process is observed itself, and there can be one observer only".to_owned())
+        }
+        Ok(Err(error)) => Err(format!("system calls cannot be filtered: {error}")),
+        Err(_) => Err("trying it out failed".to_owned()),
+    }
+}
+
+/// Has the command install the filter when it starts, and a thread wait for it.
+pub(super) fn attach(command: &mut Command, paths_max: usize) -> io::Result<Supervisor> {
+    let (ours, theirs) = UnixStream::pair()?;
+    let (ours, theirs) = (Arc::new(OwnedFd::from(ours)), OwnedFd::from(theirs));
+    let (wake, stop) = io::pipe()?;
+    let (result, reads) = channel();
+    let socket = Arc::clone(&ours);
+    let thread = std::thread::Builder::new().name("greenwave-trace".to_owned());
+    thread.spawn(move || supervise(&socket, &wake.into(), paths_max, &result))?;
+    let filter = Filter::observing();
+    // SAFETY: the closure makes system calls only, on memory that was allocated before: it is safe between fork and exec.
+    unsafe {
+        command.pre_exec(move || {
+            let listener = filter.install()?;
+            send(&theirs, &listener)
+        });
+    }
+    Ok(Supervisor { socket: ours, stop: stop.into(), reads })
+}
+
+/// The thread, as seen from outside.
+#[derive(Debug)]
+pub(super) struct Supervisor {
+    socket: Arc<OwnedFd>,
+    /// Closed to say that the command has ended.
+    stop: OwnedFd,
+    reads: Receiver<Reads>,
+}
+
+impl Supervisor {
+    pub(super) fn finish(self) -> Reads {
+        // What was sent before can still be received; if nothing was, nobody need wait for it.
+        // SAFETY: this call takes numbers only.
+        unsafe { libc::shutdown(self.socket.as_raw_fd(), libc::SHUT_RDWR) };
+        drop(self.stop);
+        let lost = |_| Reads { blind: Some("was not observed".to_owned()), ..Reads::default() };
+        self.reads.recv().unwrap_or_else(lost)
+    }
+}
+
+/// The thread's whole life.
+fn supervise(socket: &OwnedFd, stop: &OwnedFd, paths_max: usize, result: &Sender<Reads>) {
+    let Ok(Some(listener)) = receive(socket) else {
+        let _ = result.send(Reads { blind: Some("was not started".to_owned()), ..Reads::default() });
+        return;
+    };
+    prefer_same_core(&listener);
+    let mut observer = Observer::new(paths_max);
+    let served = catch_unwind(AssertUnwindSafe(|| serve(&listener, stop, &mut observer)));
+    let end = served.unwrap_or_else(|_| {
+        observer.log.blind("does something that cannot be understood");
+        End::StillRunning
+    });
+    let blinded = |end: &End| {
+        if *end == End::StillRunning { "left processes behind" } else { "could not be observed to its end" }
+    };
+    match &end {
+        End::Gone => {
+            let _ = result.send(observer.log.finish());
+        }
+        end => {
+            observer.log.blind(blinded(end));
+            let _ = result.send(observer.log.so_far());
+            drop(observer);
+            answer_all(&listener);
+        }
+    }
+}
+
+/// How observing ended.
+#[derive(Debug, PartialEq, Eq)]
+enum End {
+    /// With the last process.
+    Gone,
+    /// The command has ended, and others go on.
+    StillRunning,
+    /// Calls are told no more.
+    Broken,
+}
+
+/// Answers every call until nobody is left, or until some time after the command has ended.
+fn serve(listener: &OwnedFd, stop: &OwnedFd, observer: &mut Observer) -> End {
+    let mut deadline: Option<Instant> = None;
+    loop {
+        let timeout = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+        if timeout == Some(Duration::ZERO) {
+            return End::StillRunning;
+        }
+        match wait(listener, deadline.is_none().then_some(stop), timeout) {
+            Event::Call => {
+                if answer_one(listener, |tracee, call| observer.observe(tracee, call)).is_err() {
+                    return End::Broken;
+                }
+            }
+            Event::Gone => return End::Gone,
+            Event::Stop => deadline = Some(Instant::now() + GRACE),
+            Event::Nothing => {}
+        }
+    }
+}
+
+/// Answers every call until nobody is left, noting nothing.
+fn answer_all(listener: &OwnedFd) {
+    loop {
+        match wait(listener, None, None) {
+            Event::Call if answer_one(listener, |_, _| {}).is_ok() => {}
+            Event::Nothing => {}
+            _ => return,
+        }
+    }
+}
+
+enum Event {
+    Call,
+    Gone,
+    Stop,
+    Nothing,
+}
+
+fn wait(listener: &OwnedFd, stop: Option<&OwnedFd>, timeout: Option<Duration>) -> Event {
+    let watch = |file: c_int| libc::pollfd { fd: file, events: libc::POLLIN, revents: 0 };
+    // The kernel passes over negative descriptors.
+    let mut files = [watch(listener.as_raw_fd()), watch(stop.map_or(-1, AsRawFd::as_raw_fd))];
+    let timeout = timeout.map_or(-1, |time| c_int::try_from(time.as_millis() + 1).unwrap_or(c_int::MAX));
+    // SAFETY: the kernel writes into the two structures only.
+    let count = unsafe { libc::poll(files.as_mut_ptr(), 2, timeout) };
+    let [calls, stop] = files.map(|file| file.revents);
+    match () {
+        () if count <= 0 => Event::Nothing,
+        () if calls & libc::POLLIN != 0 => Event::Call,
+        () if calls != 0 => Event::Gone,
+        () if stop != 0 => Event::Stop,
+        () => Event::Nothing,
+    }
+}
+
+/// Takes one call, has it looked at, and lets it go on.
+fn answer_one(listener: &OwnedFd, look: impl FnOnce(&Tracee<'_>, &seccomp_notif)) -> io::Result<()> {
+    // SAFETY: a structure of numbers; the kernel wants it to be zero.
+    let mut call: seccomp_notif = unsafe { std::mem::zeroed() };
+    // SAFETY: the request fills in the structure that its number was made for.
+    let received =
+        unsafe { libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_RECV, &raw mut call) };
+    if received != 0 {
+        let error = io::Error::last_os_error();
+        // Interrupted, or the caller was killed in the meantime.
+        return match error.raw_os_error() {
+            Some(libc::EINTR | libc::ENOENT | libc::EAGAIN) => Ok(()),
+            _ => Err(error),
+        };
+    }
+    // Answered even when looking at it panics.
+    let answer = Answer { listener: listener.as_fd(), call: call.id };
+    look(&Tracee { thread: call.pid, call: call.id, listener: listener.as_fd() }, &call);
+    drop(answer);
+    Ok(())
+}
+
+/// Lets a call go on when it is dropped.
+struct Answer<'a> {
+    listener: BorrowedFd<'a>,
+    call: u64,
+}
+
+impl Drop for Answer<'_> {
+    fn drop(&mut self) {
+        let flags = libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32;
+        let mut answer = seccomp_notif_resp { id: self.call, val: 0, error: 0, flags };
+        // If it fails, the caller is gone.
+        // SAFETY: the request reads the structure that its number was made for.
+        unsafe {
+            libc::ioctl(self.listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_SEND, &raw mut answer);
+        }
+    }
+}
+
+/// Has the kernel run us where the caller was, which waits anyway: it halves the cost of a call. Linux 6.6 has it; without, it is slower.
+fn prefer_same_core(listener: &OwnedFd) {
+    const SYNC_WAKE_UP: u64 = 1;
+    // SAFETY: this request takes a number.
+    unsafe { libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_SET_FLAGS, SYNC_WAKE_UP) };
+}
+
+/// Understands calls and notes them.
+struct Observer {
+    log: Log,
+    resolver: Resolver,
+    /// Calls that were noted, and would be noted in the same way again: what they do, and the path before it was followed.
+    seen: HashSet<(u64, Vec<u8>)>,
+}
+
+/// An absolute path that was not followed yet.
+struct Place {
+    path: Vec<u8>,
+}
+
+/// Why a call cannot be noted.
+enum Trouble {
+    /// It will fail whatever files there are, or is none of files.
+    Nothing,
+    /// The caller cannot be looked into.
+    Hidden(io::Error),
+}
+
+impl From<io::Error> for Trouble {
+    fn from(error: io::Error) -> Self {
+        Trouble::Hidden(error)
+    }
+}
+
+impl Observer {
+    fn new(paths_max: usize) -> Self {
+        Self { log: Log::new(paths_max), resolver: Resolver::default(), seen: HashSet::new() }
+    }
+
+    fn observe(&mut self, tracee: &Tracee<'_>, call: &seccomp_notif) {
+        let number = call.data.nr as u32;
+        if call.data.arch != ARCHITECTURE || number >= FOREIGN {
+            return self.log.blind("runs programs of another architecture");
+        }
+        let Some(call) = decode(number.into(), &call.data.args) else { return };
+        match self.note(tracee, call) {
+            Err(Trouble::Hidden(error)) if tracee.is_waiting() => {
+                self.log.blind(format!("runs a program that cannot be looked into ({error})"));
+            }
+            _ => {}
+        }
+    }
+
+    fn note(&mut self, it: &Tracee<'_>, call: Call) -> Result<(), Trouble> {
+        match call {
+            Call::Blind(why) => self.log.blind(why),
+            Call::Open { name, flags } => self.open(it, name, flags)?,
+            Call::OpenHow { name, how } => {
+                let [flags, _, resolve] = it.numbers(how)?.ok_or(Trouble::Nothing)?;
+                if resolve & libc::RESOLVE_IN_ROOT != 0 {
+                    self.log.blind("opens files below a root of its own");
+                }
+                self.open(it, name, flags as c_int)?;
+            }
+            Call::Look { name, follow } => {
+                let place = self.place(it, name)?;
+                self.once(it, 1 << 32 | u64::from(follow), place, |observer, place| {
+                    let found = observer.resolve(it, &place, follow);
+                    observer.log.depend(&found.path, |access| access.looked = true);
+                });
+            }
+            Call::List { file } => {
+                let Some(folder) = it.base(Base::File(file))? else { return Ok(()) };
+                if it.is_waiting() {
+                    self.log.depend(&folder, |access| access.listed = true);
+                }
+            }
+            Call::Execute { name, follow } => {
+                let base = name.base;
+                let place = match self.place(it, name) {
+                    // What was opened is what runs.
+                    Err(Trouble::Nothing) if name.may_be_empty => {
+                        Place { path: bytes(it.base(base)?.ok_or(Trouble::Nothing)?) }
+                    }
+                    place => place?,
+                };
+                let directory = it.base(Base::Directory)?;
+                self.once(it, 2 << 32 | u64::from(follow), place, |observer, place| {
+                    observer.execute(it, &place, follow, directory.as_deref());
+                });
+            }
+            Call::Make { name, what } => {
+                let place = self.waiting(it, name)?;
+                if what == Made::Link {
+                    self.forget();
+                }
+                let found = self.resolve(it, &place, false);
+                self.make(&found, what == Made::Folder);
+            }
+            Call::Remove { name } => {
+                let place = self.waiting(it, name)?;
+                let found = self.resolve(it, &place, false);
+                match found.found {
+                    Found::Absent | Found::Unreachable => self.look(&found.path),
+                    _ => self.log.remove(&found.path),
+                }
+            }
+            Call::Move { from, to, flags } => {
+                let (from, to) = (self.waiting(it, from)?, self.waiting(it, to)?);
+                self.move_to(it, &from, &to, flags);
+            }
+            Call::Link { from, to, follow } => {
+                let from = match self.waiting(it, from) {
+                    Err(Trouble::Nothing) if from.may_be_empty => {
+                        Place { path: bytes(it.base(from.base)?.ok_or(Trouble::Nothing)?) }
+                    }
+                    from => from?,
+                };
+                let to = self.waiting(it, to)?;
+                let from = self.resolve(it, &from, follow);
+                self.log.depend(&from.path, |access| access.read = true);
+                let to = self.resolve(it, &to, false);
+                self.make(&to, false);
+            }
+            Call::Truncate { name, length } => {
+                let place = self.waiting(it, name)?;
+                let found = self.resolve(it, &place, true);
+                match (found.found, length) {
+                    (Found::File, 0) => self.log.replace(&found.path),
+                    (Found::File, _) => {
+                        self.log.depend(&found.path, |access| access.read = true);
+                        self.log.write(&found.path);
+                    }
+                    _ => self.look(&found.path),
+                }
+            }
+            Call::Connect { address, length } => self.connect(it, address, length)?,
+        }
+        Ok(())
+    }
+
+    /// The path that a call names, before it is followed.
+    fn place(&self, it: &Tracee<'_>, name: Name) -> Result<Place, Trouble> {
+        let text = it.path(name.text)?.ok_or(Trouble::Nothing)?;
+        match text.first() {
+            None => Err(Trouble::Nothing),
+            Some(b'/') => Ok(Place { path: text }),
+            Some(_) => {
+                let base = it.base(name.base)?.ok_or(Trouble::Nothing)?;
+                let mut path = bytes(base);
+                path.reserve(text.len() + 1);
+                path.push(b'/');
+                path.extend_from_slice(&text);
+                Ok(Place { path })
+            }
+        }
+    }
+
+    /// The same, of somebody who still waits.
+    fn waiting(&self, it: &Tracee<'_>, name: Name) -> Result<Place, Trouble> {
+        let place = self.place(it, name)?;
+        it.is_waiting().then_some(place).ok_or(Trouble::Nothing)
+    }
+
+    /// Notes a call unless that was done before.
+    fn once(&mut self, it: &Tracee<'_>, what: u64, place: Place, note: impl FnOnce(&mut Self, Place)) {
+        // What `/proc/self` is depends on who asks.
+        let is_personal = place.path.starts_with(b"/proc") || place.path.starts_with(b"/dev");
+        let key = (what, place.path);
+        if self.seen.contains(&key) || !it.is_waiting() {
+            return;
+        }
+        if self.seen.len() >= SEEN_MAX {
+            self.seen.clear();
+        }
+        if is_personal {
+            return note(self, Place { path: key.1 });
+        }
+        note(self, Place { path: key.1.clone() });
+        self.seen.insert(key);
+    }
+
+    /// Follows a path, and notes the links on the way.
+    fn resolve(&mut self, it: &Tracee<'_>, place: &Place, follow: bool) -> Resolution {
+        let found = self.resolver.resolve(it.thread, &place.path, follow);
+        for link in &found.links {
+            self.log.depend(link, |access| (access.looked, access.link) = (true, true));
+        }
+        if found.found == Found::Link {
+            self.log.depend(&found.path, |access| access.link = true);
+        }
+        found
+    }
+
+    fn look(&mut self, path: &Path) {
+        self.log.depend(path, |access| access.looked = true);
+    }
+
+    fn make(&mut self, found: &Resolution, is_folder: bool) {
+        match found.found {
+            Found::Absent => self.log.make(&found.path, is_folder),
+            // It will fail.
+            _ => self.look(&found.path),
+        }
+    }
+
+    /// Links have come or gone: what was found about paths may be wrong.
+    fn forget(&mut self) {
+        self.resolver.forget();
+        self.seen.clear();
+    }
+
+    fn open(&mut self, it: &Tracee<'_>, name: Name, flags: c_int) -> Result<(), Trouble> {
+        let place = self.place(it, name)?;
+        self.once(it, u64::from(flags as u32), place, |observer, place| {
+            observer.open_place(it, &place, flags);
+        });
+        Ok(())
+    }
+
+    fn open_place(&mut self, it: &Tracee<'_>, place: &Place, flags: c_int) {
+        let has = |flag: c_int| flags & flag == flag;
+        let makes = has(libc::O_CREAT) && !has(libc::O_PATH);
+        let must_be_new = makes && has(libc::O_EXCL);
+        let found = self.resolve(it, place, !has(libc::O_NOFOLLOW) && !must_be_new);
+        let (reads, writes) = match flags & libc::O_ACCMODE {
+            libc::O_RDONLY => (true, false),
+            libc::O_WRONLY => (false, true),
+            _ => (true, true),
+        };
+        match found.found {
+            Found::Nameless => {}
+            Found::Absent if makes && !must_be_new && has(libc::O_TRUNC) => self.log.replace(&found.path),
+            Found::Absent if makes => self.log.make(&found.path, false),
+            Found::File if !must_be_new && !has(libc::O_PATH) => {
+                if writes && has(libc::O_TRUNC) {
+                    return self.log.replace(&found.path);
+                }
+                self.log.depend(&found.path, |access| {
+                    access.read |= reads;
+                    access.looked |= !reads;
+                });
+                if writes {
+                    self.log.write(&found.path);
+                }
+            }
+            Found::Other if !has(libc::O_PATH) => {
+                self.log.depend(&found.path, |access| access.read |= reads);
+                if writes {
+                    self.log.write(&found.path);
+                }
+            }
+            _ => self.look(&found.path),
+        }
+    }
+
+    fn execute(&mut self, it: &Tracee<'_>, place: &Place, follow: bool, directory: Option<&Path>) {
+        let mut found = self.resolve(it, place, follow);
+        for _ in 0..=INTERPRETERS_MAX {
+            if found.found != Found::File {
+                return self.look(&found.path);
+            }
+            self.log.depend(&found.path, |access| access.read = true);
+            // A program that we may not read may still be run.
+            let Ok(Some(next)) = interpreter(&found.path) else { return };
+            let path = directory.unwrap_or(Path::new("/")).join(next);
+            found = self.resolve(it, &Place { path: bytes(path) }, true);
+        }
+    }
+
+    fn move_to(&mut self, it: &Tracee<'_>, from: &Place, to: &Place, flags: u32) {
+        let (from, to) = (self.resolve(it, from, false), self.resolve(it, to, false));
+        self.forget();
+        if from.found == Found::Absent || from.found == Found::Unreachable {
+            return self.look(&from.path);
+        }
+        if flags & libc::RENAME_EXCHANGE != 0 {
+            for path in [&from.path, &to.path] {
+                self.log.depend(path, |access| access.read = true);
+                self.log.write(path);
+            }
+            if [from.found, to.found].contains(&Found::Folder) {
+                self.log.blind("swaps folders");
+            }
+            return;
+        }
+        // Its content goes on elsewhere, and was somebody's before.
+        self.log.depend(&from.path, |access| access.read = true);
+        if from.found == Found::Folder {
+            self.log.move_folder(&from.path, &to.path);
+        }
+        self.log.remove(&from.path);
+        match to.found {
+            Found::Unreachable => self.look(&to.path),
+            Found::Folder => {
+                self.look(&to.path);
+                self.log.replace(&to.path);
+            }
+            _ if flags & libc::RENAME_NOREPLACE != 0 => self.make(&to, false),
+            _ => self.log.replace(&to.path),
+        }
+    }
+
+    fn connect(&mut self, it: &Tracee<'_>, address: u64, length: u64) -> Result<(), Trouble> {
+        let mut socket = [0_u8; size_of::<libc::sockaddr_un>()];
+        let length = usize::try_from(length).unwrap_or(0).min(socket.len());
+        if length < 2 || !it.read(address, &mut socket[..length])? || !it.is_waiting() {
+            return Ok(());
+        }
+        let (family, rest) = (c_int::from(u16::from_ne_bytes([socket[0], socket[1]])), &socket[2..length]);
+        if family != libc::AF_UNIX || rest.first().is_none_or(|byte| *byte == 0) {
+            if family != libc::AF_UNSPEC {
+                self.log.talks();
+            }
+            return Ok(());
+        }
+        let text = rest.split(|byte| *byte == 0).next().unwrap_or_default();
+        let base = it.base(Base::Directory)?.ok_or(Trouble::Nothing)?;
+        let path = base.join(std::ffi::OsStr::from_bytes(text));
+        let found = self.resolve(it, &Place { path: bytes(path) }, true);
+        match found.found {
+            Found::Absent | Found::Unreachable => self.look(&found.path),
+            _ => self.log.talks(),
+        }
+        Ok(())
+    }
+}
+
+fn bytes(path: PathBuf) -> Vec<u8> {
+    use std::os::unix::ffi::OsStringExt;
+    path.into_os_string().into_vec()
+}
