@@ -1,8 +1,16 @@
 //! Finds out which tests a project has. Knows nothing of running them.
 
+mod found;
+mod go;
+mod ini;
+mod npm;
+mod pytest;
+
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+
+pub use found::{Discovery, Note};
 
 use crate::fingerprint::{bytes, read_file};
 use crate::index::replace;

@@ -57,7 +57,7 @@ mod world;
 pub use greenwave_scheduler::{Jobserver, Rules, Stopper};
 
 pub use count::Count;
-pub use discovery::discover;
+pub use discovery::{Discovery, Note, discover};
 pub use environment::Environment;
 pub use error::Error;
 pub use facts::Difference;

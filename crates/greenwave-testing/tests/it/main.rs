@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper of tests is a test")]
 
+mod discover;
 mod strict;
 mod trace;
 

@@ -1,0 +1,322 @@
+//! Which tests are found in projects of pytest, Go and npm. Nothing of theirs is run.
+
+#![expect(clippy::unwrap_used, reason = "a helper of tests is a test")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use greenwave_testing::{Discovery, Environment, Error, Test};
+use tempfile::TempDir;
+
+/// A project whose `PATH` has all the programs.
+struct Project {
+    folder: TempDir,
+    files: Vec<PathBuf>,
+}
+
+impl Project {
+    fn new(files: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        for (path, text) in files {
+            let path = folder.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        Self { folder, files: files.iter().map(|(path, _)| PathBuf::from(path)).collect() }
+    }
+
+    fn programs(&self, names: &[&str]) -> Environment {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = self.folder.path().join(".programs");
+        fs::create_dir_all(&folder).unwrap();
+        for name in names {
+            fs::write(folder.join(name), "").unwrap();
+            fs::set_permissions(folder.join(name), fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        Environment::new([("PATH".into(), folder.into())])
+    }
+
+    fn try_find(&self) -> Result<Discovery, Error> {
+        let environment = self.programs(&["go", "npm", "pnpm", "yarn", "python3"]);
+        Discovery::find(self.folder.path(), &self.files, &environment)
+    }
+
+    fn find(&self) -> Discovery {
+        self.try_find().unwrap()
+    }
+
+    #[track_caller]
+    fn check(&self, expected: &[&str]) {
+        let names: Vec<String> = self.find().tests.into_iter().map(|test| test.name).collect();
+        assert_eq!(names, expected);
+    }
+
+    fn problem(&self) -> String {
+        let root = self.folder.path().display().to_string();
+        self.try_find().unwrap_err().to_string().replace(&root, "ROOT")
+    }
+}
+
+fn of<'d>(found: &'d Discovery, name: &str) -> &'d Test {
+    found.tests.iter().find(|test| test.name == name).unwrap()
+}
+
+fn paths(paths: &[&str]) -> Vec<PathBuf> {
+    paths.iter().map(PathBuf::from).collect()
+}
+
+#[test]
+fn files_that_pytest_would_collect_are_found() {
+    let usual =
+        [("tests/test_a.py", ""), ("tests/b_test.py", ""), ("tests/helper.py", ""), ("build/test_c.py", "")];
+    Project::new(&usual).check(&["py:tests/test_a.py", "py:tests/b_test.py"]);
+    let with = |path: &'static str, text: &'static str| {
+        let mut files = usual.to_vec();
+        files.extend([(path, text), ("checks/check_d.py", ""), ("more/deep/test_e.py", "")]);
+        Project::new(&files)
+    };
+    let all = ["py:tests/test_a.py", "py:tests/b_test.py", "py:more/deep/test_e.py"];
+    with("pyproject.toml", "[project]\nname = 'x'\n").check(&all);
+    with("pytest.ini", "").check(&all);
+    let asked = ["py:more/deep/test_e.py"];
+    with("pyproject.toml", "[tool.pytest.ini_options]\ntestpaths = ['more']\n").check(&asked);
+    with("pyproject.toml", "[tool.pytest]\ntestpaths = ['more/*']\n").check(&asked);
+    with("pytest.toml", "[pytest]\ntestpaths = ['./more/']\n").check(&asked);
+    with("setup.cfg", "[metadata]\nname = x\n[tool:pytest]\ntestpaths =\n    # here\n    more\n")
+        .check(&asked);
+    with("tox.ini", "[tox]\n[pytest]\nnorecursedirs = tests build\n").check(&asked);
+    with("tox.ini", "[tox]\nnorecursedirs = more\n").check(&all);
+    let named = ["py:checks/check_d.py"];
+    with(".pytest.ini", "[pytest]\npython_files = check_*.py\n").check(&named);
+    with("pytest.ini", "[pytest]\npython_files: checks/*.py\n").check(&named);
+    with("pytest.ini", "[pytest]\ntestpaths = build\n").check(&["py:build/test_c.py"]);
+}
+
+#[test]
+fn a_python_test_depends_on_its_project_and_on_those_it_names() {
+    let project = Project::new(&[
+        (
+            "a/pyproject.toml",
+            "[project]\nname = 'A'\n[tool.pytest.ini_options]\n[tool.uv.sources]\nB_b = { workspace = true }\n",
+        ),
+        ("a/tests/test_a.py", ""),
+        (
+            "b/pyproject.toml",
+            "[project]\nname = 'b.B'\n[tool.poetry.group.dev.dependencies]\nc = { path = '../c' }\n",
+        ),
+        ("b/b.py", ""),
+        (
+            "c/requirements.txt",
+            "requests>2\n-e ../d[extra]  # ours\n--editable=./inner\n../../outside\nx.whl\n",
+        ),
+        ("c/c.py", ""),
+        ("e/test_e.py", ""),
+        ("e/setup.py", ""),
+        ("top/test_f.py", ""),
+    ]);
+    let found = project.find();
+    let a = of(&found, "py:a/tests/test_a.py");
+    assert_eq!(a.folders, paths(&["a", "b", "c", "c/inner", "d"]));
+    assert_eq!(a.command, ["python3", "-m", "pytest", "-p", "no:cacheprovider", "-q", "tests/test_a.py"]);
+    assert_eq!((a.directory.as_path(), a.set["PYTHONDONTWRITEBYTECODE"].as_str()), (Path::new("a"), "1"));
+    assert_eq!(of(&found, "py:e/test_e.py").folders, paths(&["e"]));
+    // Nothing says what it belongs to: all files count.
+    assert_eq!(of(&found, "py:top/test_f.py").folders, paths(&[]));
+    let notes: Vec<String> = found.notes.iter().map(ToString::to_string).collect();
+    let outside = "c/requirements.txt depends on ../../outside, which is outside the project: changes there are not seen without tracing";
+    assert_eq!(notes, [outside]);
+}
+
+#[test]
+fn the_nearest_virtual_environment_is_used() {
+    let project =
+        Project::new(&[("a/setup.py", ""), ("a/test_a.py", ""), ("b/setup.py", ""), ("b/test_b.py", "")]);
+    for path in [".venv/bin/python", "b/venv/bin/python"] {
+        let path = project.folder.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, "").unwrap();
+    }
+    let found = project.find();
+    assert_eq!(of(&found, "py:a/test_a.py").command[0], "../.venv/bin/python");
+    assert_eq!(of(&found, "py:b/test_b.py").command[0], "venv/bin/python");
+}
+
+#[test]
+fn packages_of_go_are_found() {
+    let project = Project::new(&[
+        ("go.work", "go 1.24\nuse ./app // this\nuse (\n\t./lib\n\t\"./tools\"\n)\n"),
+        ("app/go.mod", "module example.com/app\nreplace example.com/y => ../y\n"),
+        ("app/main_test.go", ""),
+        ("app/pkg/x/x_test.go", ""),
+        ("app/pkg/x/y_test.go", ""),
+        ("app/pkg/no.go", ""),
+        ("app/vendor/z/z_test.go", ""),
+        ("app/testdata/t_test.go", ""),
+        ("app/_old/t_test.go", ""),
+        ("app/.hidden/t_test.go", ""),
+        (
+            "lib/go.mod",
+            "module example.com/lib\nreplace (\n  example.com/a v1.0.0 => ../../a\n  b => c v1.2.3\n)\n",
+        ),
+        ("lib/lib_test.go", ""),
+        ("tools/go.mod", "module example.com/tools\n"),
+        ("y/go.mod", "module example.com/y\n"),
+        ("alone/go.mod", "module example.com/alone"),
+        ("alone/sub/a_test.go", ""),
+        ("nowhere/a_test.go", ""),
+    ]);
+    project.check(&["go:./alone/sub", "go:./app", "go:./app/pkg/x", "go:./lib"]);
+    let found = project.find();
+    let x = of(&found, "go:./app/pkg/x");
+    assert_eq!(x.command, ["go", "test", "-count=1", "./pkg/x"]);
+    assert_eq!(x.directory, Path::new("app"));
+    assert_eq!(x.folders, paths(&["app", "y", "lib", "tools"]));
+    assert_eq!(x.inputs, ["/go.work"]);
+    assert_eq!(of(&found, "go:./app").command[3], ".");
+    assert_eq!(of(&found, "go:./alone/sub").folders, paths(&["alone"]));
+    let [note] = found.notes.as_slice() else { panic!("{:?}", found.notes) };
+    assert!(note.to_string().starts_with("lib/go.mod depends on ../../a, which is outside"));
+    let whole = Project::new(&[("go.mod", "module m"), ("m_test.go", ""), ("p/p_test.go", "")]);
+    assert_eq!(of(&whole.find(), "go:.").folders, paths(&[]));
+    whole.check(&["go:.", "go:./p"]);
+}
+
+#[test]
+fn test_scripts_of_npm_are_found() {
+    let project = Project::new(&[
+        (
+            "package.json",
+            r#"{"name":"root","workspaces":["packages/*","!packages/out"],"scripts":{"test":"npm test --workspaces"}}"#,
+        ),
+        ("package-lock.json", "{}"),
+        ("tsconfig.json", "{}"),
+        (
+            "packages/web/package.json",
+            r#"{"name":"web","scripts":{"test":"vitest run"},"dependencies":{"ui":"*"},"devDependencies":{"x":"file:../../tools/x"}}"#,
+        ),
+        (
+            "packages/ui/package.json",
+            r#"{"name":"ui","scripts":{"test":"echo \"Error: no test specified\" && exit 1"},"peerDependencies":{"core":"workspace:^"}}"#,
+        ),
+        ("packages/core/package.json", r#"{"name":"core","scripts":{"test":"node node_modules/.bin/jest"}}"#),
+        ("packages/out/package.json", r#"{"scripts":{"test":"node --test","build":"x"}}"#),
+        ("packages/core/fixtures/package.json", "{ this is none"),
+        ("packages/plain/package.json", "{}"),
+    ]);
+    project.check(&["npm:core test", "npm:packages/out test", "npm:web test"]);
+    let found = project.find();
+    let web = of(&found, "npm:web test");
+    assert_eq!(
+        (web.command.as_slice(), web.directory.as_path()),
+        (&["npm".into(), "test".into()][..], Path::new("packages/web"))
+    );
+    assert_eq!(web.folders, paths(&["packages/web", "packages/ui", "tools/x", "packages/core"]));
+    assert_eq!(web.inputs, ["/package.json", "/package-lock.json", "/tsconfig.json"]);
+    assert!(web.outputs.contains(&"/packages/web/node_modules/.vite/".to_owned()));
+    assert_eq!(of(&found, "npm:core test").outputs, ["/packages/core/coverage/"]);
+    assert_eq!(of(&found, "npm:packages/out test").inputs, [""; 0], "it is in no workspace");
+    let [note] = found.notes.as_slice() else { panic!("{:?}", found.notes) };
+    assert_eq!(
+        note.to_string(),
+        "package.json is left out: `npm test --workspaces` runs the tests of other packages, which are here by themselves"
+    );
+}
+
+#[test]
+fn the_package_manager_is_told_by_its_files() {
+    let script = r#"{"scripts":{"test":"node --test"}}"#;
+    let command = |files: &[(&str, &str)]| {
+        let mut all = files.to_vec();
+        all.push(("a/package.json", script));
+        Project::new(&all).find().tests[0].command.clone()
+    };
+    assert_eq!(command(&[]), ["npm", "test"]);
+    assert_eq!(command(&[("yarn.lock", "")]), ["yarn", "test"]);
+    assert_eq!(command(&[("yarn.lock", ""), ("a/package-lock.json", "")]), ["npm", "test"]);
+    assert_eq!(command(&[("pnpm-lock.yaml", "")]), ["pnpm", "test"]);
+    let workspace = "catalog:\n  x: 1\npackages:\n  # ours\n  - 'a'  # one\n  - \"b/*\"\nother: 1\n";
+    let root = ("package.json", r#"{"scripts":{"test":"pnpm -r test"}}"#);
+    let a = ("a/package.json", script);
+    let b = ("b/c/package.json", r#"{"name":"c","dependencies":{"d":"link:../d"},"scripts":{"test":"x"}}"#);
+    for text in [workspace, "packages: [a, 'b/*']\n"] {
+        let project = Project::new(&[("pnpm-workspace.yaml", text), root, a, b]);
+        project.check(&["npm:a test", "npm:c test"]);
+        assert_eq!(of(&project.find(), "npm:c test").folders, paths(&["b/c", "b/d"]));
+    }
+}
+
+#[test]
+fn broken_manifests_are_named() {
+    let check = |path: &str, text: &str, expected: &str| {
+        assert_eq!(Project::new(&[(path, text), ("sub/test_a.py", "")]).problem(), expected);
+    };
+    check(
+        "sub/package.json",
+        "{\n  \"scripts\": 1\n}",
+        "cannot find out the tests of npm in ROOT/sub: package.json: line 2, column 14: invalid type: integer `1`, expected a map",
+    );
+    check(
+        "sub/pyproject.toml",
+        "[project]\nname = \n",
+        "cannot find out the tests of pytest in ROOT/sub: pyproject.toml: line 2: string values must be quoted, expected literal string",
+    );
+    let project = Project::new(&[("pytest.ini", ""), ("test_a.py", "")]);
+    fs::write(project.folder.path().join("pytest.ini"), b"[pytest]\nx = \xff\n").unwrap();
+    assert_eq!(project.problem(), "cannot find out the tests of pytest in ROOT: pytest.ini: it is not UTF-8");
+}
+
+#[test]
+fn runners_that_are_not_there_are_told() {
+    let project = Project::new(&[
+        ("go.mod", "module m"),
+        ("a/a_test.go", ""),
+        ("b/b_test.go", ""),
+        ("package.json", r#"{"scripts":{"test":"x"}}"#),
+        ("test_a.py", ""),
+    ]);
+    let found = Discovery::find(project.folder.path(), &project.files, &project.programs(&[])).unwrap();
+    let notes: Vec<String> = found.notes.iter().map(ToString::to_string).collect();
+    assert_eq!(found.tests.len(), 4);
+    assert_eq!(
+        notes,
+        [
+            "`python3` is not installed, and a test needs it",
+            "`go` is not installed, and 2 tests need it",
+            "`npm` is not installed, and a test needs it"
+        ]
+    );
+    let nothing = Project::new(&[("README.md", "")]).find();
+    assert_eq!(nothing, Discovery::default());
+}
+
+#[test]
+fn the_text_of_a_file_has_every_test() {
+    let odd = Test {
+        directory: "a \"b\"".into(),
+        inputs: vec!["src/**".to_owned(), "back\\slash".to_owned()],
+        folders: paths(&["ü/ö"]),
+        outputs: vec!["out/".to_owned()],
+        env: vec!["TOKEN".to_owned()],
+        set: [("A B".to_owned(), "line\nline".to_owned())].into(),
+        needs: [("database".to_owned(), 2)].into(),
+        parallel_safe: false,
+        retries: 3,
+        time_max: std::time::Duration::from_millis(1500),
+        ..Test::new("odd = \"''' name\t\u{7f}", ["sh", "-c", "echo '\"'"])
+    };
+    let plain = Test::new("plain", ["true"]);
+    let text = Discovery { tests: vec![odd, plain], notes: vec![] }.init_text();
+    let table: toml::Table = text.parse().unwrap();
+    let tests = table["test"].as_array().unwrap();
+    let text_of = |test: usize, key: &str| tests[test][key].as_str().unwrap().to_owned();
+    assert_eq!(text_of(0, "name"), "odd = \"''' name\t\u{7f}");
+    assert_eq!(text_of(0, "directory"), "a \"b\"");
+    assert_eq!(text_of(0, "timeout"), "1500ms");
+    assert_eq!(tests[0]["command"].as_array().unwrap()[2].as_str().unwrap(), "echo '\"'");
+    assert_eq!(tests[0]["set"]["A B"].as_str().unwrap(), "line\nline");
+    assert_eq!(tests[0]["needs"]["database"].as_integer().unwrap(), 2);
+    assert!(!tests[0]["parallel_safe"].as_bool().unwrap());
+    assert_eq!(tests[1].as_table().unwrap().len(), 2);
+    let end: String = text.lines().skip_while(|line| !line.contains("plain")).collect::<Vec<_>>().join("\n");
+    assert_eq!(end, "name = \"plain\"\ncommand = [\"true\"]");
+}
