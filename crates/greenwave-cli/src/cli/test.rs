@@ -21,6 +21,9 @@ use crate::testview::{TestView, Totals, lasted, plural, printable};
 
 pub(super) async fn test(args: &TestArgs) -> Result<ExitCode, CliError> {
     let project = project(args.project.as_deref())?;
+    if args.init {
+        return init(&project).await;
+    }
     if args.watch {
         return watch(&project, args).await;
     }
@@ -55,11 +58,31 @@ async fn load(project: &Path, args: &TestArgs) -> Result<Arc<Suite>, CliError> {
     let mut config = Config::load(project, &args.overrides()?)?;
     let environment = Environment::new(std::env::vars_os());
     let file = std::mem::take(&mut config.tests);
-    let tests = match file.tests.is_empty() {
-        true => greenwave_testing::discover(project, &environment).await?,
-        false => file.tests,
-    };
+    let mut tests = file.tests;
+    if tests.is_empty() {
+        let found = greenwave_testing::discover(project, &environment).await?;
+        found.notes.iter().for_each(|note| output::remark(&note.to_string()));
+        tests = found.tests;
+    }
     Ok(Arc::new(open(project, tests, file.resources, environment, &config, args)?))
+}
+
+/// Writes down the tests that are found.
+async fn init(project: &Path) -> Result<ExitCode, CliError> {
+    let environment = Environment::new(std::env::vars_os());
+    let found = greenwave_testing::discover(project, &environment).await?;
+    if found.tests.is_empty() {
+        return Err(CliError::NoTests);
+    }
+    let path = project.join(FILE);
+    let failed = |source: std::io::Error| match source.kind() {
+        std::io::ErrorKind::AlreadyExists => CliError::Exists { path: path.clone() },
+        _ => CliError::Io { operation: "write", path: path.clone(), source },
+    };
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).open(&path).map_err(failed)?;
+    std::io::Write::write_all(&mut file, found.init_text().as_bytes()).map_err(failed)?;
+    output::line(&format!("Wrote {} with {}.", path.display(), plural(found.tests.len(), "test")));
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Files that git knows to have changed since a commit, and those that it does not know at all.
