@@ -14,6 +14,7 @@ Commands:
   fuzz [TARGET]... [--seconds=N]
                           feeds each fuzz target, or those named, for so long; 60 seconds by default
   loom                    every interleaving of a few threads, in models of what is locked
+  soundness [--against]   tries to make `greenwave test` give a stale pass; --against tries other tools as well
   demo-script [--check]   makes the demonstration's script from its answers; --check only compares
   help                    prints this
 ";
@@ -30,6 +31,7 @@ pub(crate) enum Command {
     Long { runs: Vec<String>, rounds: Option<u64> },
     Fuzz { targets: Vec<String>, seconds: u64 },
     Loom,
+    Soundness { against: bool },
     DemoScript { check: bool },
 }
 
@@ -57,6 +59,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, S
         "tidy" => Command::Tidy,
         "profiles" => Command::Profiles,
         "loom" => Command::Loom,
+        "soundness" => Command::Soundness { against: has("--against") },
         "demo-script" => Command::DemoScript { check: has("--check") },
         "bench" => {
             let (flags, suites) = args.drain(..).partition(|arg| arg.starts_with('-'));

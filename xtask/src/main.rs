@@ -17,6 +17,7 @@ mod metadata;
 mod profiles;
 mod program;
 mod script;
+mod soundness;
 mod source;
 mod tidy;
 
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         Command::Long { runs, rounds } => long::long(&runs, rounds),
         Command::Fuzz { targets, seconds } => fuzz::fuzz(&targets, seconds),
         Command::Loom => loom::loom(),
+        Command::Soundness { against } => soundness::soundness(against),
         Command::DemoScript { check } => script::demo_script(check),
     };
     match result {

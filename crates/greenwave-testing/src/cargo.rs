@@ -186,6 +186,8 @@ pub(crate) struct Build {
     depends_on: HashMap<String, Vec<String>>,
     variables: HashMap<String, Vec<(OsString, OsString)>>,
     settings: Vec<PathBuf>,
+    /// Where cargo puts what it builds.
+    pub(crate) target: PathBuf,
     /// When it began, in nanoseconds since the Unix epoch.
     pub(crate) began: i64,
     /// Packages that cargo took for fresh by their files' times, although these were changed since they were built.
@@ -258,7 +260,12 @@ impl Build {
         };
         let packages: HashMap<&str, &Package> =
             metadata.packages.iter().map(|package| (package.id.as_str(), package)).collect();
-        let mut build = Self { settings: settings(project, home.as_deref()), began, ..Self::default() };
+        let mut build = Self {
+            settings: settings(project, home.as_deref()),
+            began,
+            target: metadata.target_directory.clone(),
+            ..Self::default()
+        };
         let libraries = libraries(&metadata.target_directory, environment).await;
         let mut script_variables: HashMap<String, Vec<(OsString, OsString)>> = HashMap::new();
         let mut programs: HashMap<String, Vec<(OsString, OsString)>> = HashMap::new();
@@ -360,6 +367,7 @@ impl Build {
             variables: self.variables.get(package).cloned().unwrap_or_default(),
             looks: self.looks(package),
             since: self.began,
+            products: vec![self.target.clone()],
             changing: None,
         })
     }

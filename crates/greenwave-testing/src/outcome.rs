@@ -75,6 +75,8 @@ pub enum Stored {
     /// It was not, because this file was changed before or while the test looked at it, which nobody could tell: it is not among
     /// the declared inputs.
     ReadChanged(PathBuf),
+    /// It was not, because the test itself changed this file, which is among its inputs or which it also read.
+    WroteInput(PathBuf),
     /// It was not, because no file is among its inputs: nothing would ever have changed it.
     NoInputs,
     /// It was not, because it passed only when it was tried again.
@@ -115,11 +117,15 @@ impl Stored {
             Stored::ReadChanged(path) => {
                 format!("it read {}, which had just changed and is not among its inputs", path.display())
             }
+            Stored::WroteInput(path) => format!(
+                "it writes to {}, which it depends on itself (`outputs` names what a test writes)",
+                path.display()
+            ),
             Stored::NoInputs => "no file is among its inputs".to_owned(),
             Stored::Flaky => "it passed only when it was tried again".to_owned(),
             Stored::LeftBehind => "it left processes behind".to_owned(),
             Stored::ClockSet => "the clock was set while it ran".to_owned(),
-            Stored::Unseen(why) => format!("what it reads cannot be seen: it {why}"),
+            Stored::Unseen(why) => format!("what it reads cannot be seen: {why}"),
         })
     }
 }

@@ -94,6 +94,8 @@ pub(crate) enum State {
     Closed,
     /// A device, a pipe, a socket: what comes out of it is no input.
     Other,
+    /// A symbolic link: its text, and what it leads to.
+    Link([u8; 32]),
 }
 
 impl State {
@@ -110,6 +112,7 @@ impl State {
             State::Folder(names) => hasher.update(&[2]).update(names),
             State::Closed => hasher.update(&[3]),
             State::Other => hasher.update(&[4]),
+            State::Link(hash) => hasher.update(&[5]).update(hash),
         };
     }
 }
@@ -157,7 +160,22 @@ impl States {
 
     fn find(&self, path: &Path, look: Look) -> (State, i64) {
         let absolute = self.project.join(path);
-        let metadata = match fs::metadata(&absolute) {
+        let (state, touched) = self.follow(&absolute, look);
+        // Where a link leads to another place, what was read behind it is somewhere else.
+        match fs::symlink_metadata(&absolute).map(|link| (Stamp::of(&link), fs::read_link(&absolute))) {
+            Ok((stamp, Ok(text))) => {
+                let mut hasher = blake3::Hasher::new();
+                hasher.update(&(bytes(&text).len() as u64).to_le_bytes()).update(bytes(&text));
+                state.write(&mut hasher);
+                let touched = touched.max(stamp.modified).max(stamp.changed);
+                (State::Link(*hasher.finalize().as_bytes()), touched)
+            }
+            _ => (state, touched),
+        }
+    }
+
+    fn follow(&self, absolute: &Path, look: Look) -> (State, i64) {
+        let metadata = match fs::metadata(absolute) {
             Ok(metadata) => metadata,
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return (State::Closed, 0),
             Err(_) => return (State::Absent, 0),
@@ -165,9 +183,9 @@ impl States {
         let stamp = Stamp::of(&metadata);
         let touched = stamp.modified.max(stamp.changed);
         let state = match () {
-            () if metadata.is_file() => self.file(&absolute, &stamp),
+            () if metadata.is_file() => self.file(absolute, &stamp),
             () if metadata.is_dir() && look == Look::Names => {
-                names(&absolute).map_or(State::Closed, State::Folder)
+                names(absolute).map_or(State::Closed, State::Folder)
             }
             () if metadata.is_dir() => State::Folder([0; 32]),
             () => State::Other,

@@ -1,5 +1,6 @@
 //! Runs one test's command and captures what it prints. Knows nothing of keys, caches or verdicts' use.
 
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -20,7 +21,8 @@ use crate::reads::Look;
 use crate::runner::Options;
 use crate::stamp::now;
 use crate::test::Harness;
-use crate::{Count, Error, Test};
+use crate::world::blocking;
+use crate::{Count, Error, Reads, Strict, Test, Tracer};
 
 /// Most bytes that are kept of an output: its beginning and its end.
 const OUTPUT_BYTES_MAX: usize = 256 * 1024;
@@ -62,6 +64,8 @@ pub(crate) struct Ran {
 pub(crate) struct Seen {
     /// Absolute paths, without those that it made itself.
     pub(crate) looks: Vec<(PathBuf, Look)>,
+    /// Those that it wrote to.
+    pub(crate) written: HashSet<PathBuf>,
     /// Why that may not be all.
     pub(crate) blind: Option<String>,
 }
@@ -69,7 +73,7 @@ pub(crate) struct Seen {
 /// Runs the command with exactly these variables and no input.
 ///
 /// Whatever it starts is killed when it ends, when its time is up, and when the future is dropped.
-pub(crate) async fn run(job: &Job<'_>, options: &Options) -> Result<Ran, Error> {
+pub(crate) async fn run(job: &Job<'_>, options: &Options, strict: Option<&Strict>) -> Result<Ran, Error> {
     let test = job.test;
     let failed = |source| Error::Start {
         test: test.name.clone(),
@@ -85,11 +89,23 @@ pub(crate) async fn run(job: &Job<'_>, options: &Options) -> Result<Ran, Error> 
     if let Some(jobserver) = &options.jobserver {
         jobserver.offer(&mut command);
     }
+    if let Some(strict) = strict {
+        strict.attach(&mut command)?;
+    }
+    let tracing = if options.trace && Tracer::available().is_ok() {
+        Some(Tracer::default().attach(&mut command)?)
+    } else {
+        None
+    };
     let (started, began) = (Instant::now(), now());
     let group = ProcessGroup::spawn(&mut command);
     drop(command); // and with it our own ends of the pipe, or it would never end
     let ended = attend(group.map_err(failed)?, output, test.time_max).await.map_err(failed)?;
     let duration = started.elapsed();
+    let seen = match tracing {
+        Some(tracing) => Seen::of(&blocking(move || tracing.finish()).await),
+        None => Seen::default(),
+    };
     let count = Count::find(&ended.output);
     let status = match ended.status {
         None => Status::TimedOut(test.time_max),
@@ -106,8 +122,24 @@ pub(crate) async fn run(job: &Job<'_>, options: &Options) -> Result<Ran, Error> 
         began,
         clock_was_set,
         left_behind: ended.left_behind,
-        seen: Seen::default(),
+        seen,
     })
+}
+
+impl Seen {
+    fn of(reads: &Reads) -> Self {
+        let looks = reads.inputs(&[]).flat_map(|(path, access)| {
+            let content = (access.read || access.looked).then(|| (path.to_owned(), Look::Content));
+            let names = access.listed.then(|| (path.to_owned(), Look::Names));
+            content.into_iter().chain(names)
+        });
+        let written = reads.paths.iter().filter(|(_, access)| access.written || access.made);
+        Self {
+            looks: looks.collect(),
+            written: written.map(|(path, _)| path.clone()).collect(),
+            blind: reads.blind.clone(),
+        }
+    }
 }
 
 /// How far the system's clock may be from the one that cannot be set, over a test.

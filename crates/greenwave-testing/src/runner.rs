@@ -17,7 +17,7 @@ use crate::facts::{Facts, short};
 use crate::index::StatIndex;
 use crate::isolation::{Isolation, cargo_home};
 use crate::key::{self, SCHEMA};
-use crate::listing::is_cache;
+use crate::listing::{NEVER, is_cache};
 use crate::node::{self, Node};
 use crate::outcome::{Outcome, Source, Status, Stored};
 use crate::project::{Project, Snapshot};
@@ -26,7 +26,7 @@ use crate::run::{self, Job, Ran};
 use crate::select::Selection;
 use crate::tool::{PROBED, Tools, resolve};
 use crate::world::{Folder, Launch, Moment, World, blocking};
-use crate::{Error, Test};
+use crate::{Allowed, Error, Strict, Test};
 
 /// How tests are run.
 #[derive(Debug, Clone, Default)]
@@ -365,6 +365,7 @@ impl Runner {
             variables: Vec::new(),
             looks: Vec::new(),
             since: i64::MAX,
+            products: Vec::new(),
             changing: None,
         })
     }
@@ -377,7 +378,11 @@ impl Runner {
     ) -> Result<Outcome, Error> {
         let tried = self.attempt(world, test, prepared).await?;
         world.ended();
-        Ok(tried.outcome(&prepared.key, Stored::NoCache, Vec::new()))
+        let undeclared = match self.options.strict {
+            true => undeclared(world.project(), &Selection::of(test)?, &prepared.moment, &tried.looks),
+            false => Vec::new(),
+        };
+        Ok(tried.outcome(&prepared.key, Stored::NoCache, undeclared))
     }
 
     /// Runs the test and says what is to stand under the chain's last key.
@@ -482,7 +487,28 @@ impl Runner {
                 .map_or_else(|| world.project().join(&test.directory), |it| it.directory.clone()),
             variables,
         };
-        run::run(&job, &self.options).await
+        let strict = match self.options.strict {
+            true => Some(self.strict(world.project(), test, prepared, launch)?),
+            false => None,
+        };
+        run::run(&job, &self.options, strict.as_ref()).await
+    }
+
+    /// Rules that let a test read its inputs, what it writes, and its own program.
+    fn strict(
+        &self,
+        project: &Path,
+        test: &Test,
+        prepared: &Prepared<'_>,
+        launch: Option<&Launch>,
+    ) -> Result<Strict, Error> {
+        let selection = Selection::of(test)?;
+        let mut inputs: Vec<PathBuf> =
+            prepared.moment.inputs.files().map(|(path, _)| path.to_owned()).collect();
+        inputs.extend(launch.iter().flat_map(|launch| launch.products.iter().cloned()));
+        inputs.push(prepared.program.clone());
+        let outputs = selection.output_roots().map(|path| project.join(path)).filter(|path| path.exists());
+        Strict::new(&Allowed { project: project.to_owned(), inputs, outputs: outputs.collect() })
     }
 
     /// What a test looked at that is neither its own nor known to be a product of something else.
@@ -527,15 +553,21 @@ impl Runner {
         };
         let of_result = of_result.or(tried.changing.clone().map(Stored::InputChanged));
         if let Some(stored) = of_result {
-            return Ok(not(stored, &before.states));
+            let mut judged = not(stored, &before.states);
+            if self.options.strict {
+                judged.undeclared = undeclared(world.project(), &Selection::of(test)?, before, &tried.looks);
+            }
+            return Ok(judged);
         }
         let after = match world.after(test).await {
             Ok(after) => after,
             // Inputs that cannot be read any more have changed as well.
             Err(_) => return Ok(not(Stored::InputChanged(world.project().to_owned()), &before.states)),
         };
+        let wrote = |path: &Path| ran.seen.written.contains(&world.project().join(path));
         if let Some(path) = before.inputs.first_touched(&after.inputs) {
-            return Ok(not(Stored::InputChanged(path.to_owned()), &after.states));
+            let stored = if wrote(path) { Stored::WroteInput } else { Stored::InputChanged };
+            return Ok(not(stored(path.to_owned()), &after.states));
         }
         let selection = Selection::of(test)?;
         let project = world.project().to_owned();
@@ -569,13 +601,17 @@ impl Runner {
             }
         });
         match further.await {
-            Err(path) => Ok(not(Stored::ReadChanged(path), &states)),
+            Err(path) => {
+                let stored = if wrote(&path) { Stored::WroteInput } else { Stored::ReadChanged };
+                Ok(not(stored(path), &states))
+            }
             Ok(set) => {
-                let declares = !test.inputs.is_empty();
-                let is_file = |path: &Path, look| matches!(states.state(path, look).0, State::File(_));
-                let inside =
-                    |(path, look): &&(PathBuf, Look)| declares && path.is_relative() && is_file(path, *look);
-                let undeclared = set.looks.iter().filter(inside).map(|(path, _)| path.clone()).collect();
+                let declares = !test.inputs.is_empty() || self.options.strict;
+                let selection = Selection::of(test)?;
+                let undeclared = match declares {
+                    true => undeclared(world.project(), &selection, &prepared.moment, &tried.looks),
+                    false => Vec::new(),
+                };
                 let set = Arc::new(set);
                 let stored = if ran.status == Status::Passed { Stored::Yes } else { Stored::NotAPass };
                 Ok(Judged { stored, further: Some(set), undeclared, states })
@@ -644,6 +680,25 @@ impl Chain {
         self.looked.push(set);
         self
     }
+}
+
+/// The project's files among what was looked at that are not among a test's inputs.
+fn undeclared(
+    project: &Path,
+    selection: &Selection,
+    moment: &Moment,
+    looks: &[(PathBuf, Look)],
+) -> Vec<PathBuf> {
+    let mut paths: Vec<PathBuf> = Vec::new();
+    for (path, _) in looks.iter().filter(|(_, look)| *look == Look::Content) {
+        let absolute = project.join(path);
+        let Ok(path) = absolute.strip_prefix(project) else { continue };
+        let is_ours = NEVER.iter().any(|name| path.starts_with(name));
+        if !is_ours && absolute.is_file() && moment.inputs.get(path).is_none() && !selection.writes(path) {
+            paths.push(path.to_owned());
+        }
+    }
+    paths
 }
 
 /// Folders that are tagged as caches, each looked at once.

@@ -60,9 +60,9 @@ impl Selection {
         self.outputs.has(path)
     }
 
-    /// Whether files that are not ignored are asked for by folder, or all of them.
-    pub(crate) fn wants_plain(&self) -> bool {
-        self.everything || !self.folders.is_empty()
+    /// Folders and files below which everything lies that the test writes.
+    pub(crate) fn output_roots(&self) -> impl Iterator<Item = &Path> {
+        self.outputs.roots().filter(|root| !root.as_os_str().is_empty())
     }
 
     /// Folders and files below which all of them lie. An empty path is the whole project.
@@ -76,11 +76,6 @@ impl Selection {
     /// The same for those that count even if they are ignored.
     pub(crate) fn pattern_roots(&self) -> impl Iterator<Item = &Path> {
         self.inputs.roots()
-    }
-
-    /// Each pattern of its inputs by itself.
-    pub(crate) fn pattern_matches(test: &Test, pattern: &str, path: &Path) -> bool {
-        Patterns::new(&test.name, &[pattern.to_owned()]).is_ok_and(|patterns| patterns.has(path))
     }
 }
 

@@ -684,7 +684,13 @@ impl World for InProject {
         }
         // What was not built says why when cargo is asked for it alone, and documentation is run by cargo anyway.
         let launch = runner.launch_plain(self.project(), test)?;
-        Ok(Some(Launch { looks: build.looks(package), since: build.began, changing, ..launch }))
+        Ok(Some(Launch {
+            looks: build.looks(package),
+            since: build.began,
+            products: vec![build.target.clone()],
+            changing,
+            ..launch
+        }))
     }
 
     fn ended(&self) {

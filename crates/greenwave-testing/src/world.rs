@@ -30,6 +30,8 @@ pub(crate) struct Launch {
     pub(crate) looks: Vec<(PathBuf, Look)>,
     /// When making it began, in nanoseconds since the Unix epoch.
     pub(crate) since: i64,
+    /// Where what was made is: it may be read.
+    pub(crate) products: Vec<PathBuf>,
     /// A file that changed while it was made, so that nobody knows which state of it went in.
     pub(crate) changing: Option<PathBuf>,
 }

@@ -1,0 +1,157 @@
+//! The tools that are probed: how each is told of the test, and how it says what it did. Knows nothing of the probes' changes.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use super::probe::Probe;
+use super::{Place, write};
+use crate::Result;
+use crate::program::{cargo, output_of};
+
+/// A tool that runs tests and knows results.
+pub(crate) enum Tool {
+    Greenwave(PathBuf),
+    /// Programs from the npm registry, in a folder with `node_modules`.
+    Turbo(PathBuf),
+    Nx(PathBuf),
+    /// A python with pytest and pytest-testmon.
+    Testmon(PathBuf),
+}
+
+/// What a run of a tool was.
+pub(crate) struct Ran {
+    pub(crate) passed: bool,
+    pub(crate) was_known: bool,
+    pub(crate) refused: Option<String>,
+    pub(crate) text: String,
+}
+
+impl Tool {
+    /// Ours, built now.
+    pub(crate) fn greenwave() -> Result<Self> {
+        let text =
+            output_of(&mut cargo(["build", "--quiet", "--package=greenwave-cli", "--message-format=json"]))?;
+        let program = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let program = program.filter_map(|value| Some(value["executable"].as_str()?.to_owned())).last();
+        Ok(Tool::Greenwave(program.ok_or("cargo built no program")?.into()))
+    }
+
+    /// Others that are installed: `PROBE_NODE` names a folder with `node_modules` of turbo and nx, `PROBE_PYTHON` a python with testmon.
+    pub(crate) fn others() -> Vec<Self> {
+        let node = std::env::var_os("PROBE_NODE").map(PathBuf::from);
+        let has = |name: &str| {
+            node.as_ref().map(|node| node.join("node_modules/.bin").join(name)).filter(|it| it.exists())
+        };
+        let turbo = has("turbo").map(Tool::Turbo);
+        let nx = has("nx").and(node.clone()).map(Tool::Nx);
+        let testmon = std::env::var_os("PROBE_PYTHON").map(|python| Tool::Testmon(python.into()));
+        turbo.into_iter().chain(nx).chain(testmon).collect()
+    }
+
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Tool::Greenwave(_) => "greenwave",
+            Tool::Turbo(_) => "turbo",
+            Tool::Nx(_) => "nx",
+            Tool::Testmon(_) => "testmon",
+        }
+    }
+
+    /// Writes what the tool wants to know of the test.
+    pub(crate) fn prepare(&self, place: &Place, probe: &Probe) -> Result<()> {
+        let project = place.project();
+        match self {
+            Tool::Greenwave(_) => {
+                let inputs = r#"inputs = ["test.sh", "/in/**"]"#;
+                let env = format!("env = {}", json!(probe.declared));
+                let test =
+                    format!("[[test]]\nname = \"probe\"\ncommand = [\"sh\", \"test.sh\"]\n{inputs}\n{env}\n");
+                write(&project.join("greenwave.toml"), &test)
+            }
+            Tool::Turbo(_) => {
+                let package = json!({"name": "probe", "packageManager": "npm@10.0.0", "scripts": {"test": "sh test.sh"}});
+                let task = json!({"inputs": ["test.sh", "in/**"], "env": probe.declared, "outputs": []});
+                write(&project.join("package.json"), &package.to_string())?;
+                write(
+                    &project.join("package-lock.json"),
+                    &json!({"lockfileVersion": 3, "packages": {}}).to_string(),
+                )?;
+                write(&project.join("turbo.json"), &json!({"tasks": {"test": task}}).to_string())?;
+                init_git(&project)
+            }
+            Tool::Nx(node) => {
+                let inputs: Vec<Value> = ["test.sh", "in/**/*"]
+                    .map(|it| json!(format!("{{projectRoot}}/{it}")))
+                    .into_iter()
+                    .chain(probe.declared.iter().map(|name| json!({"env": name})))
+                    .collect();
+                let target = json!({"command": "sh test.sh", "cache": true, "inputs": inputs});
+                write(&project.join("nx.json"), &json!({"analytics": false}).to_string())?;
+                write(&project.join("package.json"), &json!({"name": "probe"}).to_string())?;
+                write(
+                    &project.join("project.json"),
+                    &json!({"name": "probe", "targets": {"test": target}}).to_string(),
+                )?;
+                let modules = project.join("node_modules");
+                std::os::unix::fs::symlink(node.join("node_modules"), modules)?;
+                init_git(&project)
+            }
+            Tool::Testmon(_) => write(
+                &project.join("test_probe.py"),
+                "import subprocess\n\ndef test_probe():\n    assert subprocess.run([\"sh\", \"test.sh\"]).returncode == 0\n",
+            ),
+        }
+    }
+
+    /// Runs the test, or learns that its result is known.
+    pub(crate) fn run(&self, place: &Place, variables: &[(&str, &str)], cached: bool) -> Result<Ran> {
+        let mut command = self.command(cached);
+        let path = std::env::var("PATH").unwrap_or_default();
+        command.current_dir(place.project()).envs(variables.iter().copied());
+        command.env("PATH", format!("{}:{path}", place.path("outside/bin").display()));
+        command
+            .env("XDG_CACHE_HOME", place.path("cache"))
+            .env("NX_DAEMON", "false")
+            .env("TURBO_TELEMETRY_DISABLED", "1");
+        command.env("CI", "true").env("NX_TUI", "false");
+        let output = command.output()?;
+        let text =
+            [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+        let known = match self {
+            Tool::Greenwave(_) => text.contains(r#""event":"known""#),
+            Tool::Turbo(_) => text.contains("cache hit"),
+            Tool::Nx(_) => text.contains("local cache") || text.contains("existing outputs match"),
+            Tool::Testmon(_) => text.contains("no tests ran") || text.contains("deselected"),
+        };
+        let nothing_to_do = matches!((self, output.status.code()), (Tool::Testmon(_), Some(5)));
+        let refused = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let refused = refused.filter_map(|event| Some(event["not_kept"].as_str()?.to_owned())).last();
+        Ok(Ran { passed: output.status.success() || nothing_to_do, was_known: known, refused, text })
+    }
+
+    fn command(&self, cached: bool) -> Command {
+        let mut command = match self {
+            Tool::Greenwave(program) => Command::new(program),
+            Tool::Turbo(program) => Command::new(program),
+            Tool::Nx(node) => Command::new(node.join("node_modules/.bin/nx")),
+            Tool::Testmon(python) => Command::new(python),
+        };
+        match (self, cached) {
+            (Tool::Greenwave(_), true) => command.args(["test", "--format", "json"]),
+            (Tool::Greenwave(_), false) => command.args(["test", "--format", "json", "--no-cache"]),
+            (Tool::Turbo(_), true) => command.args(["run", "test", "--output-logs=full"]),
+            (Tool::Turbo(_), false) => command.args(["run", "test", "--force"]),
+            (Tool::Nx(_), true) => command.args(["run", "probe:test"]),
+            (Tool::Nx(_), false) => command.args(["run", "probe:test", "--skip-nx-cache"]),
+            (Tool::Testmon(_), true) => command.args(["-m", "pytest", "-q", "--testmon"]),
+            (Tool::Testmon(_), false) => command.args(["-m", "pytest", "-q", "-p", "no:testmon"]),
+        };
+        command
+    }
+}
+
+fn init_git(project: &Path) -> Result<()> {
+    output_of(Command::new("git").args(["init", "--quiet"]).current_dir(project)).map(drop)
+}
