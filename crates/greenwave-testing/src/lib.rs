@@ -41,6 +41,7 @@ mod node;
 mod outcome;
 mod project;
 mod reads;
+mod report;
 mod run;
 mod runner;
 mod select;
@@ -65,6 +66,9 @@ pub use fingerprint::{Entry, EntryKind, Manifest};
 pub use history::{Statistics, TestStatistics};
 pub use key::SCHEMA;
 pub use outcome::{Ending, Outcome, Source, Status, Stored};
+pub use report::{
+    CaseReport, CaseStatus, Line, RunReport, Tally, TestReport, Verdict, github_summary, junit,
+};
 pub use runner::{Options, Runner};
 pub use select::check_pattern;
 pub use state::STATE_DIRECTORY;
