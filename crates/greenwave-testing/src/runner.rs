@@ -124,6 +124,10 @@ impl Runner {
         Self { environment, cache, options, tools: Tools::new(Arc::clone(&index)), index }
     }
 
+    pub(crate) fn tools(&self) -> &Tools {
+        &self.tools
+    }
+
     pub(crate) fn environment(&self) -> &Environment {
         &self.environment
     }

@@ -210,6 +210,7 @@ impl Suite {
             statistics: Mutex::new(Statistics::load(&state.file(STATISTICS))),
             notes: Mutex::default(),
         };
+        shared.runner.tools().load(&state.file(TOOLS));
         let mut executor = Executor::new(limits(&shared.tests, &options));
         executor.workers = Workers {
             follow: options.follow_load.then(Follow::default),
@@ -547,6 +548,7 @@ impl Suite {
         let shared = &self.shared;
         let saved = [
             shared.project.save(&self.state.file(INDEX), &self.state.file(TREE)),
+            shared.runner.tools().save(&self.state.file(TOOLS)),
             shared.statistics.lock().save(&self.state.file(STATISTICS)),
             shared.notes.lock().save(&self.state.file(NOTES)),
         ];
@@ -557,6 +559,7 @@ impl Suite {
 }
 
 const INDEX: &str = "index";
+const TOOLS: &str = "tools.json";
 const TREE: &str = "tree";
 const STATISTICS: &str = "statistics.json";
 const NOTES: &str = "notes.json";
