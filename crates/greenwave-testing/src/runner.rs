@@ -137,10 +137,6 @@ impl Runner {
         &self.options
     }
 
-    pub(crate) fn cache(&self) -> Option<&Tiered> {
-        self.cache.as_ref()
-    }
-
     /// The result of a test in a project's folder: known, or made now.
     ///
     /// # Errors

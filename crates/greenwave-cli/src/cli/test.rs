@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use greenwave::{Environment, Results, Test};
-use greenwave_testing::{Jobserver, Options, Suite, SuiteOptions};
+use greenwave_testing::{Jobserver, Options, RunReport, Suite, SuiteOptions, github_summary, junit};
 use parking_lot::Mutex;
 
 use super::run::stop_on_signals;
@@ -253,6 +253,7 @@ fn wanted(tests: &[Test], filters: &[String]) -> Result<Vec<usize>, CliError> {
 
 async fn run(suite: &Arc<Suite>, wanted: &[usize], args: &TestArgs) -> Result<ExitCode, CliError> {
     let view = Arc::new(Mutex::new(TestView::new(args.format, args.output, args.verbose, suite.tests())));
+    let started = SystemTime::now();
     let stopped_by = Arc::new(AtomicU8::new(0));
     let signals = stop_on_signals(suite.stopper(), Arc::clone(&stopped_by))?;
     let (of, places, shown) = (Arc::clone(suite), wanted.to_vec(), Arc::clone(&view));
@@ -266,9 +267,29 @@ async fn run(suite: &Arc<Suite>, wanted: &[usize], args: &TestArgs) -> Result<Ex
         view.stopped();
         return Ok(ExitCode::from(code));
     }
-    view.finish(&report, wanted.len());
+    let run = RunReport::new(started, suite.tests(), &report, wanted);
+    view.finish(&report, &run);
+    write_reports(args, &run)?;
     let is_good = Totals::of(&report, wanted.len()).is_good() && report.audits_failed.is_empty();
     Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::from(NOT_GREEN) })
+}
+
+/// Writes the reports that were asked for. A summary is added to what is there, as GitHub wants it.
+fn write_reports(args: &TestArgs, run: &RunReport) -> Result<(), CliError> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| CliError::Io { operation: "write the report", path, source }
+    };
+    if let Some(path) = &args.junit {
+        std::fs::write(path, junit(run)).map_err(failed(path))?;
+    }
+    if let Some(path) = args.summary.as_ref().filter(|path| !path.as_os_str().is_empty()) {
+        let file = std::fs::File::options().create(true).append(true).open(path);
+        let written =
+            file.and_then(|mut file| std::io::Write::write_all(&mut file, github_summary(run).as_bytes()));
+        written.map_err(failed(path))?;
+    }
+    Ok(())
 }
 
 async fn dry_run(suite: &Suite, wanted: &[usize]) -> Result<ExitCode, CliError> {
