@@ -139,7 +139,7 @@ fn try_probe(tool: &Tool, probe: &Probe) -> Result<Verdict> {
     if !first.passed {
         return Err(format!("the first run failed: {}", first.text).into());
     }
-    if probe.rests {
+    if probe.rests && probe.during.is_none() {
         // Once more, so that what is known of files comes from their stamps.
         tool.run(&place, probe.env.0, true)?;
     }

@@ -67,7 +67,7 @@ impl Tool {
                 let inputs = r#"inputs = ["test.sh", "/in/**"]"#;
                 let env = format!("env = {}", json!(probe.declared));
                 let test =
-                    format!("[[test]]\nname = \"probe\"\ncommand = [\"sh\", \"test.sh\"]\n{inputs}\n{env}\n");
+                    format!("[[test]]\nname = \"probe\"\ncommand = [\"sh\", \"test.sh\"]\ntimeout = \"60s\"\n{inputs}\n{env}\n");
                 write(&project.join("greenwave.toml"), &test)
             }
             Tool::Turbo(_) => {
