@@ -14,6 +14,12 @@ pub(crate) const NOT_GREEN: u8 = 1;
 /// Exit code of whatever was wrong before anything was run: command line, settings, plan, project.
 pub(crate) const WRONG_INPUT: u8 = 2;
 
+/// Prints something that a person should know, beside what was asked for.
+pub(crate) fn remark(text: &str) {
+    let _ =
+        writeln!(std::io::stderr(), "{}: {text}", Style::new().for_stderr().yellow().bold().apply_to("note"));
+}
+
 /// Prints an error with everything that caused it and what would help, and gives the program's exit code.
 pub(crate) fn fail(error: &CliError) -> ExitCode {
     complain(error);

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use greenwave::{Test, check_pattern};
+use greenwave_testing::Harness;
 
 use crate::diagnostic::{Diagnostic, Document};
 use crate::planfile::{folder_inside, time_limit};
@@ -80,6 +81,7 @@ fn test(document: &Document, mut table: Table<'_>) -> Result<Test, Diagnostic> {
         retries: table.count("retries", 0)?.map_or(0, |count| count.value),
         needs: needs(&mut table)?,
         parallel_safe: table.flag("parallel_safe")?.unwrap_or(true),
+        harness: Harness::of(&command.value),
         ..Test::new(name.value, command.value)
     };
     table.finish()?;

@@ -6,9 +6,11 @@ use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
 use console::{Style, measure_text_width, strip_ansi_codes, style};
-use greenwave_testing::{Audit, Event, Outcome, Source, Status, Stored, SuiteReport, Test};
+use greenwave_testing::{
+    Audit, Event, Line, Outcome, RunReport, Source, Status, Stored, SuiteReport, Test, TestReport, Verdict,
+};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::cli::{Format, Show};
 use crate::output;
@@ -24,6 +26,7 @@ const SLOW: Duration = Duration::from_millis(500);
 pub(crate) struct TestView {
     view: View,
     show: Show,
+    tests: Vec<Test>,
     names: Vec<String>,
     width: usize,
     running: BTreeSet<usize>,
@@ -45,16 +48,7 @@ impl TestView {
         };
         let names: Vec<String> = tests.iter().map(|test| printable(&test.name)).collect();
         let width = names.iter().map(|name| measure_text_width(name)).max().unwrap_or(0).min(50);
-        Self { view, show, names, width, running: BTreeSet::new(), verbose }
-    }
-
-    /// A line that is no test's.
-    pub(crate) fn note(&self, text: &str) {
-        match &self.view {
-            View::Json => output::line(&json!({"event": "note", "text": text}).to_string()),
-            View::Terminal(bar) => bar.println(text),
-            View::Plain => output::line(text),
-        }
+        Self { view, show, tests: tests.to_vec(), names, width, running: BTreeSet::new(), verbose }
     }
 
     pub(crate) fn event(&mut self, event: &Event<'_>) {
@@ -64,31 +58,29 @@ impl TestView {
                 let folder =
                     if folder.as_os_str().is_empty() { ".".to_owned() } else { folder.display().to_string() };
                 match &self.view {
-                    View::Json => output::line(&json!({"event": "building", "folder": folder}).to_string()),
                     View::Terminal(bar) => bar.set_message(format!("building {folder}")),
-                    View::Plain => {}
+                    View::Json | View::Plain => {}
                 }
             }
             Event::Started(at) => {
                 self.running.insert(*at);
-                self.json(*at, "started", json!({}));
             }
             Event::Known(at, outcome) => {
-                self.json(*at, "known", self.described(outcome));
+                self.line(*at, Some(&Ok((*outcome).clone())));
                 if self.verbose || self.show == Show::All || !outcome.passed() {
                     self.verdict(*at, outcome);
                 }
             }
             Event::Ran(at, outcome) => {
                 self.running.remove(at);
-                self.json(*at, "ran", self.described(outcome));
+                self.line(*at, Some(&Ok((*outcome).clone())));
                 self.verdict(*at, outcome);
                 self.advance();
             }
             Event::Broken(at, error) => {
                 self.running.remove(at);
                 let causes = greenwave::chain(*error);
-                self.json(*at, "broken", json!({"error": causes}));
+                self.broken(*at, error);
                 self.say(&format!("  {}  {}", Style::new().red().bold().apply_to("broken "), causes));
                 self.advance();
             }
@@ -104,7 +96,7 @@ impl TestView {
     fn looked_up(&self, known: usize, running: usize) {
         match &self.view {
             View::Json => {
-                output::line(&json!({"event": "looked_up", "known": known, "running": running}).to_string())
+                output::line(&Line::started(std::time::SystemTime::now(), known + running).to_string())
             }
             View::Terminal(bar) => bar.set_length(running as u64),
             View::Plain => {}
@@ -117,11 +109,11 @@ impl TestView {
 
     fn audit_failed(&self, at: usize, audit: &Audit) {
         let (known, now) = (&audit.known, &audit.now);
-        self.json(
-            at,
-            "audit_failed",
-            json!({"known": known.status.to_string(), "now": now.status.to_string()}),
-        );
+        if let View::Json = self.view {
+            let (name, known, now) = (&self.tests[at].name, known.status.to_string(), now.status.to_string());
+            let event = json!({"event": "audit_failed", "name": name, "known": known, "now": now});
+            return output::line(&event.to_string());
+        }
         self.say(&format!(
             "  {}  {}: it {} when its result was kept {}, and it {} now, although nothing that is known to matter has changed",
             Style::new().red().bold().apply_to("audit  "),
@@ -215,46 +207,29 @@ impl TestView {
         }
     }
 
-    fn json(&self, at: usize, event: &str, more: Value) {
-        if !matches!(self.view, View::Json) {
-            return;
+    fn line(&self, at: usize, result: Option<&Result<Outcome, greenwave_testing::Error>>) {
+        if let View::Json = self.view {
+            let report = TestReport::new(&self.tests[at], result);
+            output::line(&Line::test(&report).to_string());
         }
-        let mut value = json!({"event": event, "test": self.names[at]});
-        if let (Value::Object(value), Value::Object(more)) = (&mut value, more) {
-            value.extend(more);
-        }
-        output::line(&value.to_string());
     }
 
-    fn described(&self, outcome: &Outcome) -> Value {
-        let reason = match &outcome.source {
-            Source::Ran(stored) => stored.reason(),
-            Source::Known(_) => None,
-        };
-        let output =
-            (self.show == Show::All || !outcome.passed()).then(|| String::from_utf8_lossy(&outcome.output));
-        json!({
-            "passed": outcome.passed(),
-            "status": outcome.status.to_string(),
-            "seconds": outcome.duration.as_secs_f64(),
-            "age_seconds": age(outcome).map(|age| age.as_secs_f64()),
-            "attempts": outcome.attempts,
-            "flaky": outcome.is_flaky(),
-            "kept": matches!(outcome.source, Source::Ran(Stored::Yes)),
-            "not_kept": reason,
-            "undeclared": outcome.undeclared,
-            "output": output,
-        })
+    fn broken(&self, at: usize, error: &greenwave_testing::Error) {
+        if let View::Json = self.view {
+            let verdict = Verdict::Error(greenwave::chain(error));
+            let report = TestReport { verdict, ..TestReport::new(&self.tests[at], None) };
+            output::line(&Line::test(&report).to_string());
+        }
     }
 
     /// Tells what became of everything.
-    pub(crate) fn finish(&mut self, report: &SuiteReport, wanted: usize) {
+    pub(crate) fn finish(&mut self, report: &SuiteReport, run: &RunReport) {
         if let View::Terminal(bar) = &self.view {
             bar.finish_and_clear();
         }
-        let totals = Totals::of(report, wanted);
+        let totals = Totals::of(report, run.tests.len());
         if let View::Json = self.view {
-            output::line(&totals.json(report).to_string());
+            output::line(&Line::finished(run).to_string());
             return;
         }
         let slowest = self.slowest(report);
@@ -347,23 +322,6 @@ impl Totals {
         };
         let head = style(plural(self.wanted, "test")).bold();
         format!("{head}: {}{known}; {}.{audited}", parts.join(", "), lasted(report.wall))
-    }
-
-    fn json(&self, report: &SuiteReport) -> Value {
-        json!({
-            "event": "finished",
-            "tests": self.wanted,
-            "passed": self.passed,
-            "failed": self.failed,
-            "broken": self.broken,
-            "flaky": self.flaky,
-            "known": self.known,
-            "seconds": report.wall.as_secs_f64(),
-            "saved_seconds": report.saved.as_secs_f64(),
-            "lower_bound_seconds": report.lower_bound.as_secs_f64(),
-            "audited": report.audited,
-            "audits_failed": report.audits_failed.len(),
-        })
     }
 }
 

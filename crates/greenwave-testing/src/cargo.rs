@@ -121,11 +121,12 @@ fn units(package: &Package) -> impl Iterator<Item = (String, String, String, Vec
             _ => (package.name.clone(), vec!["--lib".to_owned()]),
         };
         let kind = if is_library { "lib" } else { kind };
-        let unit = (target.test && kind != "custom-build")
-            .then(|| (name, kind.to_owned(), target.name.clone(), flag));
+        let unit = (target.test && kind != "custom-build").then(|| {
+            (name, kind.to_owned(), if kind == "lib" { String::new() } else { target.name.clone() }, flag)
+        });
         let doc = (is_library && target.doctest).then(|| {
             let name = format!("{} (doc)", package.name);
-            (name, "doc".to_owned(), target.name.clone(), vec!["--doc".to_owned()])
+            (name, "doc".to_owned(), String::new(), vec!["--doc".to_owned()])
         });
         unit.into_iter().chain(doc)
     };
@@ -294,7 +295,9 @@ impl Build {
                         if matches!(kind, "bin" | "test" | "example" | "bench") { kind } else { "lib" };
                     if profile.test {
                         let directory = package.manifest_path.parent().unwrap_or(&at).to_owned();
-                        let key = (package.name.clone(), kind.to_owned(), target.name);
+                        // A package has one library.
+                        let target = if kind == "lib" { String::new() } else { target.name };
+                        let key = (package.name.clone(), kind.to_owned(), target);
                         build.programs.insert(key, Built { program, directory });
                     } else if kind == "bin" {
                         let name = format!("CARGO_BIN_EXE_{}", target.name);

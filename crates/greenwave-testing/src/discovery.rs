@@ -19,24 +19,10 @@ use crate::select::Selection;
 use crate::state::StateFolder;
 use crate::tool::resolve;
 use crate::world::blocking;
-use crate::{Environment, Error, Test, cargo};
+use crate::{Environment, Error, cargo};
 
-/// Files whose content says which tests there are. Of all others it is enough that they are there.
-const MANIFESTS: [&str; 13] = [
-    "Cargo.toml",
-    "config.toml",
-    "rust-toolchain",
-    "rust-toolchain.toml",
-    "pyproject.toml",
-    "pytest.ini",
-    "setup.cfg",
-    "tox.ini",
-    "package.json",
-    "pnpm-workspace.yaml",
-    "go.mod",
-    "go.work",
-    "requirements.txt",
-];
+/// Files whose content says which tests of cargo there are.
+const MANIFESTS: [&str; 5] = ["Cargo.toml", "config", "config.toml", "rust-toolchain", "rust-toolchain.toml"];
 
 /// Programs that are asked for tests, or whose absence is told.
 const PROGRAMS: [&str; 4] = ["cargo", "python3", "go", "npm"];
@@ -49,7 +35,7 @@ const REMEMBERED: &str = "found.json";
 #[derive(Serialize, Deserialize)]
 struct Remembered {
     key: String,
-    tests: Vec<Test>,
+    found: Discovery,
 }
 
 /// The tests of a project, found without being told of them. What was found is remembered for as long as no file comes or goes and none that says
@@ -57,29 +43,37 @@ struct Remembered {
 ///
 /// # Errors
 /// [`Error::Discover`] with what is wrong in the project's files, or why the runner that knows cannot be asked.
-pub async fn discover(project: &Path, environment: &Environment) -> Result<Vec<Test>, Error> {
+pub async fn discover(project: &Path, environment: &Environment) -> Result<Discovery, Error> {
     let root = project.canonicalize().map_err(Error::io("find", project))?;
     let file = StateFolder::open(&root)?.file(REMEMBERED);
     let (at, path) = (root.clone(), environment.get("PATH").map(ToOwned::to_owned));
     let (files, key) = blocking(move || look(&at, path.as_deref())).await?;
     let read = std::fs::read(&file).ok().and_then(|bytes| serde_json::from_slice::<Remembered>(&bytes).ok());
     if let Some(remembered) = read.filter(|remembered| remembered.key == key) {
-        return Ok(remembered.tests);
+        return Ok(remembered.found);
     }
-    let tests = find(&root, &files, environment).await?;
-    let remembered = Remembered { key, tests };
+    let found = find(&root, files, environment).await?;
+    let remembered = Remembered { key, found };
     if let Err(error) = replace(&file, &serde_json::to_vec(&remembered).unwrap_or_default()) {
         tracing::warn!(%error, "which tests there are is not remembered");
     }
-    Ok(remembered.tests)
+    Ok(remembered.found)
 }
 
-async fn find(root: &Path, files: &[PathBuf], environment: &Environment) -> Result<Vec<Test>, Error> {
-    let mut tests = Vec::new();
-    for folder in outermost(files, "Cargo.toml") {
-        tests.extend(cargo::discover(root, folder, environment).await?);
+async fn find(root: &Path, files: Vec<PathBuf>, environment: &Environment) -> Result<Discovery, Error> {
+    let mut found = Discovery::default();
+    for folder in outermost(&files, "Cargo.toml") {
+        if resolve("cargo", root, environment.get("PATH")).is_none() {
+            found.notes.push(Note::NoRunner { program: "cargo".to_owned(), tests: 1 });
+            break;
+        }
+        found.tests.extend(cargo::discover(root, folder, environment).await?);
     }
-    Ok(tests)
+    let (at, environment) = (root.to_owned(), environment.clone());
+    let others = blocking(move || Discovery::find(&at, &files, &environment)).await?;
+    found.tests.extend(others.tests);
+    found.notes.extend(others.notes);
+    Ok(found)
 }
 
 /// The folders that have a file of this name, but for those below another.
@@ -107,7 +101,7 @@ fn look(root: &Path, path: Option<&std::ffi::OsStr>) -> Result<(Vec<PathBuf>, St
     for found in listing::list(root, &[&Selection::everything()])? {
         hasher.update(&(bytes(&found.path).len() as u64).to_le_bytes()).update(bytes(&found.path));
         let name = found.path.file_name().unwrap_or_default();
-        if MANIFESTS.iter().any(|manifest| name == *manifest)
+        if MANIFESTS.iter().chain(&Discovery::MANIFESTS).any(|manifest| name == *manifest)
             && let Ok((entry, _)) = read_file(&root.join(&found.path), 0)
         {
             hasher.update(&entry.hash);

@@ -69,13 +69,6 @@ impl StatIndex {
         self.is_changed = false;
         Ok(())
     }
-
-    /// Forgets what is kept under paths that are not to be kept.
-    pub(crate) fn retain(&mut self, keep: impl Fn(&Path) -> bool) {
-        let before = self.entries.len();
-        self.entries.retain(|path, _| keep(path));
-        self.is_changed |= before != self.entries.len();
-    }
 }
 
 /// Writes a file so that readers see the old one or the new one, never a part.

@@ -25,6 +25,7 @@
 //! There are no features. An [`Error`] means that a test could not be run at all; a test that fails, hangs or
 //! runs nothing is an [`Outcome`]. Unix only, for now.
 
+mod batch;
 mod cargo;
 mod count;
 mod discovery;

@@ -111,15 +111,19 @@ impl Outcome {
 impl Stored {
     /// Why a pass was not kept, in words; `None` if it was, or was not to be.
     pub fn reason(&self) -> Option<String> {
+        let shown = |path: &std::path::Path| match path.as_os_str().is_empty() {
+            true => "the project's folder".to_owned(),
+            false => path.display().to_string(),
+        };
         Some(match self {
             Stored::Yes | Stored::NotAPass | Stored::NoCache => return None,
-            Stored::InputChanged(path) => format!("{} changed while it ran", path.display()),
+            Stored::InputChanged(path) => format!("{} changed while it ran", shown(path)),
             Stored::ReadChanged(path) => {
-                format!("it read {}, which had just changed and is not among its inputs", path.display())
+                format!("it read {}, which had just changed and is not among its inputs", shown(path))
             }
             Stored::WroteInput(path) => format!(
                 "it writes to {}, which it depends on itself (`outputs` names what a test writes)",
-                path.display()
+                shown(path)
             ),
             Stored::NoInputs => "no file is among its inputs".to_owned(),
             Stored::Flaky => "it passed only when it was tried again".to_owned(),

@@ -206,11 +206,6 @@ impl Snapshot {
         })
     }
 
-    /// The paths of all files that were found and are not ignored.
-    pub(crate) fn paths(&self) -> impl Iterator<Item = &Path> {
-        self.files.iter().filter(|file| !file.is_ignored).map(|file| file.path.as_path())
-    }
-
     fn manifest(&self, at: usize, selection: &Selection) -> Result<Manifest, Error> {
         if let Some(known) = self.manifests[at].get() {
             return Ok(known.clone());

@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 
 use crate::suite::SuiteReport;
-use crate::{Count, Error, Outcome, Source, Status, Stored, Test};
+use crate::{Count, Error, Harness, Outcome, Source, Status, Stored, Test};
 
 pub use github::github_summary;
 pub use json::Line;
@@ -93,15 +93,10 @@ pub enum CaseStatus {
 }
 
 impl RunReport {
-    /// The report of a suite's run that began at this time.
-    pub fn new(started: SystemTime, tests: &[Test], suite: &SuiteReport) -> Self {
-        let results = tests.iter().zip(&suite.results);
-        Self {
-            started,
-            wall: suite.wall,
-            saved: suite.saved,
-            tests: results.map(|(test, result)| TestReport::new(&test.name, result.as_ref())).collect(),
-        }
+    /// The report of a suite's run that began at this time, about the tests in these places.
+    pub fn new(started: SystemTime, tests: &[Test], suite: &SuiteReport, places: &[usize]) -> Self {
+        let report = |at: &usize| TestReport::new(&tests[*at], suite.results[*at].as_ref());
+        Self { started, wall: suite.wall, saved: suite.saved, tests: places.iter().map(report).collect() }
     }
 
     /// How many tests there are of each kind.
@@ -146,7 +141,7 @@ impl Tally {
 
 impl TestReport {
     /// The report of one test's result; `None` if it was not run.
-    pub fn new(name: &str, result: Option<&Result<Outcome, Error>>) -> Self {
+    pub fn new(test: &Test, result: Option<&Result<Outcome, Error>>) -> Self {
         let verdict = match result {
             None => Verdict::NotRun,
             Some(Ok(outcome)) => Verdict::Result(outcome.status),
@@ -159,7 +154,7 @@ impl TestReport {
             None => (None, None),
         };
         Self {
-            name: name.to_owned(),
+            name: test.name.clone(),
             verdict,
             duration: outcome.map_or(Duration::ZERO, |outcome| outcome.duration),
             age,
@@ -167,7 +162,7 @@ impl TestReport {
             count: outcome.and_then(|outcome| outcome.count),
             attempts: outcome.map_or(0, |outcome| outcome.attempts),
             not_kept: stored.and_then(Stored::reason),
-            cases: Vec::new(),
+            cases: outcome.map(|outcome| cases(test, outcome)).unwrap_or_default(),
             explanation: None,
         }
     }
@@ -190,6 +185,18 @@ impl TestReport {
             Verdict::Error(error) => Some(format!("could not be run: {error}")),
         }
     }
+}
+
+/// The single tests in what a command printed, where its runner is known.
+fn cases(test: &Test, outcome: &Outcome) -> Vec<CaseReport> {
+    if !matches!(test.harness, Harness::Cargo { .. }) {
+        return Vec::new();
+    }
+    let case = |(name, passed)| {
+        let status = if passed { CaseStatus::Passed } else { CaseStatus::Failed };
+        CaseReport { name, status, duration: None, output: None }
+    };
+    crate::cargo::cases(&plain(&outcome.output)).into_iter().map(case).collect()
 }
 
 /// An error with everything behind it.

@@ -43,7 +43,7 @@ pub(crate) struct Job<'a> {
 }
 
 /// What running a command gave.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Ran {
     pub(crate) status: Status,
     pub(crate) count: Option<Count>,
@@ -60,7 +60,7 @@ pub(crate) struct Ran {
 }
 
 /// What a command was seen to look at.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Seen {
     /// Absolute paths, without those that it made itself.
     pub(crate) looks: Vec<(PathBuf, Look)>,

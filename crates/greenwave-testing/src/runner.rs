@@ -12,6 +12,7 @@ use greenwave_cache::{Keep, Key, KeyBuilder, Record, Tiered, TieredStats};
 use greenwave_scheduler::Jobserver;
 use parking_lot::Mutex;
 
+use crate::batch::Share;
 use crate::environment::Environment;
 use crate::facts::{Facts, short};
 use crate::index::StatIndex;
@@ -21,7 +22,7 @@ use crate::listing::{NEVER, is_cache};
 use crate::node::{self, Node};
 use crate::outcome::{Outcome, Source, Status, Stored};
 use crate::project::{Project, Snapshot};
-use crate::reads::{Look, PathSet, State, States};
+use crate::reads::{Look, PathSet, States};
 use crate::run::{self, Job, Ran};
 use crate::select::Selection;
 use crate::tool::{PROBED, Tools, resolve};
@@ -124,16 +125,16 @@ impl Runner {
         Self { environment, cache, options, tools: Tools::new(Arc::clone(&index)), index }
     }
 
+    pub(crate) fn tools(&self) -> &Tools {
+        &self.tools
+    }
+
     pub(crate) fn environment(&self) -> &Environment {
         &self.environment
     }
 
     pub(crate) fn options(&self) -> &Options {
         &self.options
-    }
-
-    pub(crate) fn cache(&self) -> Option<&Tiered> {
-        self.cache.as_ref()
     }
 
     /// The result of a test in a project's folder: known, or made now.
@@ -396,6 +397,37 @@ impl Runner {
     ) -> Result<(Outcome, Record, Keep), Error> {
         let tried = self.attempt(world, test, prepared).await?;
         world.ended();
+        self.settle(cache, world, test, prepared, chain, tried).await
+    }
+
+    /// What came of a test that was run together with others, kept like that of one that ran alone.
+    pub(crate) async fn settle_together(
+        &self,
+        world: &dyn World,
+        test: &Test,
+        prepared: &Prepared<'_>,
+        chain: &Chain,
+        tried: Tried,
+    ) -> Result<Outcome, Error> {
+        let Some(cache) = &self.cache else {
+            return Ok(tried.outcome(&prepared.key, Stored::NoCache, Vec::new()));
+        };
+        let (outcome, record, keep) = self.settle(cache, world, test, prepared, chain, tried).await?;
+        if keep == Keep::Stored {
+            self.put(cache, &chain.key, &record).await;
+        }
+        Ok(outcome)
+    }
+
+    async fn settle(
+        &self,
+        cache: &Tiered,
+        world: &dyn World,
+        test: &Test,
+        prepared: &Prepared<'_>,
+        chain: &Chain,
+        tried: Tried,
+    ) -> Result<(Outcome, Record, Keep), Error> {
         let result = node::result(&tried.ran);
         let judged = self.judge(world, test, prepared, &tried, chain).await?;
         let undeclared = judged.undeclared;
@@ -509,6 +541,34 @@ impl Runner {
         inputs.push(prepared.program.clone());
         let outputs = selection.output_roots().map(|path| project.join(path)).filter(|path| path.exists());
         Strict::new(&Allowed { project: project.to_owned(), inputs, outputs: outputs.collect() })
+    }
+
+    /// Runs a command that stands for several tests like this one.
+    pub(crate) async fn run_together(
+        &self,
+        world: &dyn World,
+        test: &Test,
+        prepared: &Prepared<'_>,
+        arguments: impl FnOnce(&Path) -> Vec<OsString>,
+    ) -> Result<(Tried, Isolation), Error> {
+        let isolation = Isolation::new(self.options.ports.as_deref())?;
+        let launch =
+            Launch { arguments: arguments(isolation.folder()), ..self.launch_plain(world.project(), test)? };
+        let ran = self.run_once(world, test, prepared, Some(&launch), &isolation).await?;
+        let looks = self.own_looks(world.project(), &ran, &isolation);
+        let since = ran.began;
+        Ok((Tried { ran, attempts: 1, looks, since, changing: None }, isolation))
+    }
+
+    /// Runs something once at a time, in all processes that share the cache, as far as that can be had.
+    pub(crate) async fn alone<E, F: Future<Output = Result<(), E>>>(
+        &self,
+        key: &Key,
+        work: impl FnOnce() -> F,
+    ) -> Result<(), E> {
+        let Some(cache) = &self.cache else { return work().await };
+        let nothing = || async { work().await.map(|()| (node::look(&PathSet::default()), Keep::Shared)) };
+        cache.get_or_compute(key, nothing).await.map(drop)
     }
 
     /// What a test looked at that is neither its own nor known to be a product of something else.
@@ -657,8 +717,9 @@ impl Prepared<'_> {
 }
 
 /// A test that was run until it passed, or often enough.
-struct Tried {
-    ran: Ran,
+#[derive(Clone)]
+pub(crate) struct Tried {
+    pub(crate) ran: Ran,
     attempts: u32,
     looks: Vec<(PathBuf, Look)>,
     /// Nothing of that was looked at earlier, in nanoseconds since the Unix epoch.
@@ -729,6 +790,18 @@ fn failure(key: &Key) -> Key {
 }
 
 impl Tried {
+    /// The part of one test in what several gave together. What they looked at is everybody's.
+    pub(crate) fn share(&self, share: &Share) -> Self {
+        let ran = Ran {
+            status: Status::Passed,
+            count: Some(share.count()),
+            output: share.output().into(),
+            duration: Duration::try_from_secs_f64(share.seconds).unwrap_or_default(),
+            ..self.ran.clone()
+        };
+        Self { ran, ..self.clone() }
+    }
+
     fn outcome(self, key: &Key, stored: Stored, undeclared: Vec<PathBuf>) -> Outcome {
         Outcome {
             status: self.ran.status,

@@ -7,23 +7,25 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
+use futures_util::future::join_all;
 use greenwave_cache::Tiered;
 use greenwave_scheduler::{
-    Executor, Follow, GraphBuilder, Job, Limits, Needs, OnFailure, Progress, Resources, Rules, Stage, Step,
-    Stopper, Workers,
+    Executor, Follow, GraphBuilder, History, Job, Limits, Needs, OnFailure, Progress, Resources, Rules,
+    Stage, Step, Stopper, Workers,
 };
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use crate::batch;
 use crate::cargo::Build;
 use crate::facts::{Difference, Facts, Notes};
 use crate::history::Statistics;
 use crate::index::StatIndex;
 use crate::outcome::{Outcome, Source, Status, Stored};
 use crate::project::{Project, Snapshot};
-use crate::runner::{Chain, Found, Options, Prepared, Runner};
+use crate::runner::{Chain, Found, Options, Prepared, Runner, Tried};
 use crate::state::StateFolder;
 use crate::test::Harness;
 use crate::tree::Tree;
@@ -103,7 +105,7 @@ const BUILDS_MAX: u32 = 3;
 
 /// A test whose process has ended and whose result is being judged. Dropped, it is given up.
 #[derive(Debug)]
-struct Running(JoinHandle<Result<Outcome, Error>>);
+struct Running(JoinHandle<Results>);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -210,6 +212,7 @@ impl Suite {
             statistics: Mutex::new(Statistics::load(&state.file(STATISTICS))),
             notes: Mutex::default(),
         };
+        shared.runner.tools().load(&state.file(TOOLS));
         let mut executor = Executor::new(limits(&shared.tests, &options));
         executor.workers = Workers {
             follow: options.follow_load.then(Follow::default),
@@ -335,42 +338,51 @@ impl Suite {
                 }
             }
         }
-        let mut graph = GraphBuilder::new();
-        for at in &missing {
-            graph.task(&shared.tests[*at].name, *at);
-        }
-        let graph = graph.build()?;
-        let histories: Vec<_> = {
+        let histories: HashMap<usize, History> = {
             let (statistics, notes) = (shared.statistics.lock(), shared.notes.lock());
             let expect = |at: &usize| {
                 let name = shared.tests[*at].name.as_str();
-                statistics.expect(name, notes.last_kept(name).is_some())
+                (*at, statistics.expect(name, notes.last_kept(name).is_some()))
             };
             missing.iter().map(expect).collect()
         };
+        let duration = |at: usize| histories.get(&at).map_or(Duration::ZERO, |history| history.duration);
+        // What is made again is to be compared with a run alone.
+        let (alone, together): (Vec<usize>, Vec<usize>) =
+            missing.iter().partition(|at| again.contains_key(at));
+        let mut batches = batch::batches(&shared.tests, &together, duration, self.options.workers);
+        batches.extend(alone.into_iter().map(|at| vec![at]));
+        let mut graph = GraphBuilder::new();
+        for batch in batches {
+            graph.task(&shared.tests[batch[0]].name.clone(), batch);
+        }
+        let graph = graph.build()?;
+        let histories: Vec<History> =
+            graph.tasks().map(|task| of_batch(&histories, graph.payload(task))).collect();
         let (ranks, order) = self.options.rules.order(&histories, self.options.workers);
         let again = Arc::new(again);
         let finished: Arc<Mutex<HashMap<usize, Result<Outcome, Error>>>> = Arc::default();
         let stage = |stage: Stage| {
             let (shared, finished, again) = (Arc::clone(shared), Arc::clone(&finished), Arc::clone(&again));
-            let at = *graph.payload(stage.task);
-            async move { step(&shared, stage, at, again.contains_key(&at), &finished).await }
+            let batch = graph.payload(stage.task).clone();
+            async move { step(&shared, stage, batch, &again, &finished).await }
         };
         let told = |progress: Progress| match progress {
             Progress::Started(stage) if stage.number == 0 => {
-                observe(Event::Started(*graph.payload(stage.task)))
+                graph.payload(stage.task).iter().for_each(|at| observe(Event::Started(*at)));
             }
             Progress::Done(task) | Progress::Failed(task) => {
-                let at = *graph.payload(task);
-                match finished.lock().get(&at) {
-                    Some(Ok(outcome)) => observe(Event::Ran(at, outcome)),
-                    Some(Err(error)) => observe(Event::Broken(at, error)),
-                    None => {}
+                for at in graph.payload(task) {
+                    match finished.lock().get(at) {
+                        Some(Ok(outcome)) => observe(Event::Ran(*at, outcome)),
+                        Some(Err(error)) => observe(Event::Broken(*at, error)),
+                        None => {}
+                    }
                 }
             }
             _ => {}
         };
-        let needs = |task| needs(&shared.tests[*graph.payload(task)]);
+        let needs = |task| needs(&shared.tests[graph.payload(task)[0]]);
         let expected = |task: greenwave_scheduler::TaskId| histories[task.index()].duration;
         let job = Job::new().needs(needs).expected(expected).order(ranks, order).observe(told);
         let ended = self.executor.run_job(&graph, job, stage).await;
@@ -547,6 +559,7 @@ impl Suite {
         let shared = &self.shared;
         let saved = [
             shared.project.save(&self.state.file(INDEX), &self.state.file(TREE)),
+            shared.runner.tools().save(&self.state.file(TOOLS)),
             shared.statistics.lock().save(&self.state.file(STATISTICS)),
             shared.notes.lock().save(&self.state.file(NOTES)),
         ];
@@ -557,6 +570,7 @@ impl Suite {
 }
 
 const INDEX: &str = "index";
+const TOOLS: &str = "tools.json";
 const TREE: &str = "tree";
 const STATISTICS: &str = "statistics.json";
 const NOTES: &str = "notes.json";
@@ -586,62 +600,74 @@ fn needs(test: &Test) -> Needs {
     test.needs.iter().fold(needs, |needs, (name, units)| needs.of(resource(name), *units))
 }
 
-/// The two stages of a test: its process, which keeps a worker busy, and the judgement of its result, which does not.
+/// What is to be expected of tests that run together: their time, and the most probable failure of any.
+fn of_batch(histories: &HashMap<usize, History>, batch: &[usize]) -> History {
+    let mut all = batch.iter().filter_map(|at| histories.get(at));
+    let first = all.next().copied().unwrap_or(History::unknown(Duration::ZERO));
+    all.fold(first, |sum, next| History {
+        duration: sum.duration + next.duration,
+        runs: sum.runs.min(next.runs),
+        failures: sum.failures.max(next.failures),
+        failed_last: sum.failed_last || next.failed_last,
+        changed: sum.changed || next.changed,
+    })
+}
+
+type Finished = Mutex<HashMap<usize, Result<Outcome, Error>>>;
+
+/// The two stages of a test, or of several: the process, which keeps a worker busy, and the judgement of results, which does not.
 async fn step(
     shared: &Arc<Shared>,
     stage: Stage,
-    at: usize,
-    is_audit: bool,
-    finished: &Mutex<HashMap<usize, Result<Outcome, Error>>>,
+    batch: Vec<usize>,
+    again: &HashMap<usize, Outcome>,
+    finished: &Finished,
 ) -> Step<(), ()> {
+    let first = batch[0];
     let running = match stage.number {
         0 => {
             let (sender, ended) = oneshot::channel();
-            let of = Arc::clone(shared);
-            let mut running = Running(tokio::spawn(async move { run(of, at, is_audit, sender).await }));
+            let (of, is_audit) = (Arc::clone(shared), again.contains_key(&first));
+            let mut running = Running(tokio::spawn(async move { run(of, batch, is_audit, sender).await }));
             tokio::select! {
                 biased;
-                done = &mut running.0 => return done_with(at, done, finished),
+                done = &mut running.0 => return done_with(done, finished),
                 _ = ended => {}
             }
-            shared.running.lock().insert(at, running);
+            shared.running.lock().insert(first, running);
             return Step::Next(Needs::nothing());
         }
-        _ => shared.running.lock().remove(&at),
+        _ => shared.running.lock().remove(&first),
     };
     match running {
-        Some(mut running) => done_with(at, (&mut running.0).await, finished),
+        Some(mut running) => done_with((&mut running.0).await, finished),
         None => Step::Failed(()),
     }
 }
 
-fn done_with(
-    at: usize,
-    done: Result<Result<Outcome, Error>, tokio::task::JoinError>,
-    finished: &Mutex<HashMap<usize, Result<Outcome, Error>>>,
-) -> Step<(), ()> {
-    let result = match done {
-        Ok(result) => result,
+fn done_with(done: Result<Results, tokio::task::JoinError>, finished: &Finished) -> Step<(), ()> {
+    let results = match done {
+        Ok(results) => results,
         Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
         Err(_) => return Step::Failed(()),
     };
-    let is_pass = matches!(&result, Ok(outcome) if outcome.passed());
-    finished.lock().insert(at, result);
-    if is_pass { Step::Done(()) } else { Step::Failed(()) }
+    let are_passes = results.iter().all(|(_, result)| matches!(result, Ok(outcome) if outcome.passed()));
+    finished.lock().extend(results);
+    if are_passes { Step::Done(()) } else { Step::Failed(()) }
 }
 
-async fn run(
-    shared: Arc<Shared>,
-    at: usize,
-    is_audit: bool,
-    ended: oneshot::Sender<()>,
-) -> Result<Outcome, Error> {
+/// Of each test in its place.
+type Results = Vec<(usize, Result<Outcome, Error>)>;
+
+async fn run(shared: Arc<Shared>, batch: Vec<usize>, is_audit: bool, ended: oneshot::Sender<()>) -> Results {
     let world = InProject { shared: Arc::clone(&shared), moment: None, ended: Mutex::new(Some(ended)) };
-    let test = &shared.tests[at];
-    match is_audit {
+    let [at] = batch.as_slice() else { return shared.run_together(&world, &batch).await };
+    let test = &shared.tests[*at];
+    let result = match is_audit {
         false => shared.runner.run_in(&world, test).await,
         true => shared.runner.run_again(&world, test).await,
-    }
+    };
+    vec![(*at, result)]
 }
 
 /// A test's project, as the scheduler's stage of this test sees it.
@@ -702,6 +728,83 @@ impl World for InProject {
 }
 
 impl Shared {
+    /// Runs several tests in one process, and alone those of which that does not say that they pass.
+    async fn run_together(&self, world: &InProject, batch: &[usize]) -> Results {
+        let mut results: Results = Vec::new();
+        let mut hasher = blake3::Hasher::new();
+        let mut keys = Vec::new();
+        for at in batch {
+            match self.runner.prepare(world, &self.tests[*at]).await {
+                Ok(prepared) => {
+                    hasher.update(prepared.key.as_bytes());
+                    keys.push(*at);
+                }
+                Err(error) => results.push((*at, Err(error))),
+            }
+        }
+        let key = greenwave_cache::Key::from_bytes(*hasher.finalize().as_bytes());
+        let mut made = Vec::new();
+        let (into, of) = (&mut made, &keys);
+        let work = move || async move {
+            *into = self.run_batch(world, of).await?;
+            Ok::<(), Error>(())
+        };
+        // That it did not work together says nothing of each alone.
+        let _ = self.runner.alone(&key, work).await;
+        results.append(&mut made);
+        for at in keys {
+            if !results.iter().any(|(known, _)| *known == at) {
+                results.push((at, self.runner.run_in(world, &self.tests[at]).await));
+            }
+        }
+        world.ended();
+        results
+    }
+
+    /// The results of those that pass together.
+    async fn run_batch(&self, world: &InProject, batch: &[usize]) -> Result<Results, Error> {
+        let mut missing = Vec::new();
+        for at in batch {
+            let prepared = self.runner.prepare(world, &self.tests[*at]).await?;
+            if let Found::Missing(chain) = self.runner.follow(&prepared).await {
+                missing.push((*at, prepared, chain));
+            }
+        }
+        if missing.len() < 2 {
+            return Ok(Vec::new());
+        }
+        let tests: Vec<&Test> = missing.iter().map(|(at, ..)| &self.tests[*at]).collect();
+        let all: Duration = tests.iter().map(|test| test.time_max).sum();
+        let first = Test { time_max: all, ..tests[0].clone() };
+        let (_, prepared, _) = &missing[0];
+        let arguments = |folder: &Path| batch::arguments(&tests, folder);
+        let (tried, isolation) = self.runner.run_together(world, &first, prepared, arguments).await?;
+        let report = std::fs::read(isolation.folder().join(batch::REPORT)).unwrap_or_default();
+        let shares = batch::shares(&report).unwrap_or_default();
+        drop(isolation);
+        // At once, since all of them wait for the same look at the project.
+        let mut settling = Vec::new();
+        for (at, prepared, chain) in missing {
+            let share = self.tests[at].command.last().and_then(|file| shares.get(file));
+            if let Some(share) = share.filter(|share| share.is_pass()) {
+                settling.push(self.settle(world, at, prepared, chain, tried.share(share)));
+            }
+        }
+        Ok(join_all(settling).await)
+    }
+
+    async fn settle(
+        &self,
+        world: &InProject,
+        at: usize,
+        prepared: Prepared<'_>,
+        chain: Chain,
+        tried: Tried,
+    ) -> (usize, Result<Outcome, Error>) {
+        let test = &self.tests[at];
+        (at, self.runner.settle_together(world, test, &prepared, &chain, tried).await)
+    }
+
     /// Builds the programs of a folder's tests from a state of the project that did not change meanwhile, if that can be had.
     async fn build(&self, folder: &Path) -> Result<(), Error> {
         let tests: Vec<&Test> = self.tests.iter().filter(|test| test.built_in() == Some(folder)).collect();

@@ -39,6 +39,30 @@ pub struct Test {
     pub harness: Harness,
 }
 
+impl Harness {
+    /// What a command says of itself.
+    pub fn of(command: &[String]) -> Self {
+        let words: Vec<&str> = command.iter().map(String::as_str).collect();
+        let cargo = |package: &str, kind: &str, target: &str| Harness::Cargo {
+            package: package.to_owned(),
+            kind: kind.to_owned(),
+            target: target.to_owned(),
+        };
+        match words.as_slice() {
+            ["cargo", "test", "--package", package, "--lib"] => cargo(package, "lib", ""),
+            ["cargo", "test", "--package", package, "--doc"] => cargo(package, "doc", ""),
+            ["cargo", "test", "--package", package, "--test", target] => cargo(package, "test", target),
+            ["cargo", "test", "--package", package, "--bin", target] => cargo(package, "bin", target),
+            ["cargo", "test", "--package", package, "--example", target] => cargo(package, "example", target),
+            ["cargo", "test", "--package", package, "--bench", target] => cargo(package, "bench", target),
+            [_, "-m", "pytest", ..] | ["pytest", ..] => Harness::Pytest,
+            ["go", "test", ..] => Harness::Go,
+            ["npm", ..] => Harness::Npm,
+            _ => Harness::Command,
+        }
+    }
+}
+
 /// What is known of a command that runs tests. It decides how single tests are told apart and run alone; it never changes a verdict.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]

@@ -124,11 +124,11 @@ pub struct Access {
 
 impl Reads {
     /// Paths whose state before the command may have changed what it did. Left out are those in these folders and in `/proc`, `/sys` and
-    /// `/dev`, and what the command [made itself](Access::own).
+    /// `/dev` (but for `/dev/shm`, where ordinary files are), and what the command [made itself](Access::own).
     pub fn inputs<'a>(&'a self, omit: &'a [PathBuf]) -> impl Iterator<Item = (&'a Path, Access)> + 'a {
         let system = ["/proc", "/sys", "/dev"].map(Path::new);
         let is_left_out = move |path: &Path| {
-            system.iter().any(|folder| path.starts_with(folder))
+            (system.iter().any(|folder| path.starts_with(folder)) && !path.starts_with("/dev/shm"))
                 || omit.iter().any(|folder| path.starts_with(folder))
         };
         let counts = move |path: &Path, access: Access| {

@@ -175,6 +175,7 @@ pub(crate) const PROBES: &[Probe] = &[
         script: "grep -q 1 data.txt",
         before: |it| text(it, "project/data.txt", "1"),
         change: |it| text(it, "project/data.txt", "2"),
+        rests: true,
         ..PLAIN
     },
     Probe {
@@ -182,6 +183,7 @@ pub(crate) const PROBES: &[Probe] = &[
         script: "grep -q 1 secret.cfg",
         before: |it| text(it, "project/secret.cfg", "1").and(text(it, "project/.gitignore", "*.cfg")),
         change: |it| text(it, "project/secret.cfg", "2"),
+        rests: true,
         ..PLAIN
     },
     Probe {
@@ -189,6 +191,7 @@ pub(crate) const PROBES: &[Probe] = &[
         script: "grep -q 1 ../outside/data.txt",
         before: |it| text(it, "outside/data.txt", "1"),
         change: |it| text(it, "outside/data.txt", "2"),
+        rests: true,
         ..PLAIN
     },
     Probe {
@@ -196,6 +199,7 @@ pub(crate) const PROBES: &[Probe] = &[
         script: r#"sh -c 'sh -c "grep -q 1 data.txt"'"#,
         before: |it| text(it, "project/data.txt", "1"),
         change: |it| text(it, "project/data.txt", "2"),
+        rests: true,
         ..PLAIN
     },
     Probe {
@@ -203,6 +207,7 @@ pub(crate) const PROBES: &[Probe] = &[
         script: "in/raw",
         before: |it| compile(it, &["-static"]).and(text(it, "project/data.txt", "1")),
         change: |it| text(it, "project/data.txt", "2"),
+        rests: true,
         ..PLAIN
     },
     Probe {
@@ -210,6 +215,7 @@ pub(crate) const PROBES: &[Probe] = &[
         script: "in/raw",
         before: |it| compile(it, &["-pie", "-fPIE"]).and(text(it, "project/data.txt", "1")),
         change: |it| text(it, "project/data.txt", "2"),
+        rests: true,
         ..PLAIN
     },
     Probe {
@@ -217,6 +223,7 @@ pub(crate) const PROBES: &[Probe] = &[
         script: "cd ../outside && grep -q 1 data.txt",
         before: |it| text(it, "outside/data.txt", "1"),
         change: |it| text(it, "outside/data.txt", "2"),
+        rests: true,
         ..PLAIN
     },
     Probe {
@@ -262,6 +269,7 @@ pub(crate) const PROBES: &[Probe] = &[
         before: |it| text(it, "project/data.txt", "1"),
         during: Some(|it| text(it, "project/data.txt", "2")),
         change: |it| text(it, "project/data.txt", "1").and(unblock(it)),
+        rests: true,
         ..PLAIN
     },
     Probe {
@@ -361,12 +369,14 @@ pub(crate) const PROBES: &[Probe] = &[
         script: "test $(ls *.txt | wc -l) = 1",
         before: |it| text(it, "project/a.txt", "1"),
         change: |it| text(it, "project/b.txt", "1"),
+        rests: true,
         ..PLAIN
     },
     Probe {
         name: "file that was looked for in vain appears",
         script: "test ! -e local.cfg",
         change: |it| text(it, "project/local.cfg", "1"),
+        rests: true,
         ..PLAIN
     },
     Probe {
@@ -378,6 +388,7 @@ pub(crate) const PROBES: &[Probe] = &[
             link(it, "project/in/link", "../a.txt")
         },
         change: |it| link(it, "project/in/link", "../b.txt"),
+        rests: true,
         ..PLAIN
     },
     Probe {
@@ -385,6 +396,7 @@ pub(crate) const PROBES: &[Probe] = &[
         script: "grep -q 1 in/link",
         before: |it| text(it, "outside/a.txt", "1").and(link(it, "project/in/link", "../../outside/a.txt")),
         change: |it| text(it, "outside/a.txt", "2"),
+        rests: true,
         ..PLAIN
     },
     Probe {
@@ -396,6 +408,7 @@ pub(crate) const PROBES: &[Probe] = &[
             link(it, "project/current", "one")
         },
         change: |it| link(it, "project/current", "two"),
+        rests: true,
         ..PLAIN
     },
     Probe {
@@ -422,6 +435,7 @@ pub(crate) const PROBES: &[Probe] = &[
         script: "test -x run",
         before: |it| program(it, "project/run", "true"),
         change: |it| Ok(fs::set_permissions(it.path("project/run"), fs::Permissions::from_mode(0o644))?),
+        rests: true,
         ..PLAIN
     },
     Probe {
@@ -429,6 +443,7 @@ pub(crate) const PROBES: &[Probe] = &[
         script: "test $(probe-tool) = 1",
         before: |it| program(it, "outside/bin/probe-tool", "#!/bin/sh\necho 1\n"),
         change: |it| program(it, "outside/bin/probe-tool", "#!/bin/sh\necho 2\n"),
+        rests: true,
         ..PLAIN
     },
     Probe {
@@ -439,6 +454,7 @@ pub(crate) const PROBES: &[Probe] = &[
             program(it, "outside/real", "#!/bin/sh\necho 1\n")
         },
         change: |it| program(it, "outside/real", "#!/bin/sh\necho 2\n"),
+        rests: true,
         ..PLAIN
     },
     Probe {

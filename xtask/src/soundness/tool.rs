@@ -120,7 +120,7 @@ impl Tool {
         let text =
             [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
         let known = match self {
-            Tool::Greenwave(_) => text.contains(r#""event":"known""#),
+            Tool::Greenwave(_) => text.contains(r#""known":true"#),
             Tool::Turbo(_) => text.contains("cache hit"),
             Tool::Nx(_) => text.contains("local cache") || text.contains("existing outputs match"),
             Tool::Testmon(_) => text.contains("no tests ran") || text.contains("deselected"),

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use greenwave::{Environment, Results, Test};
-use greenwave_testing::{Jobserver, Options, Suite, SuiteOptions};
+use greenwave_testing::{Jobserver, Options, RunReport, Suite, SuiteOptions, github_summary, junit};
 use parking_lot::Mutex;
 
 use super::run::stop_on_signals;
@@ -21,6 +21,9 @@ use crate::testview::{TestView, Totals, lasted, plural, printable};
 
 pub(super) async fn test(args: &TestArgs) -> Result<ExitCode, CliError> {
     let project = project(args.project.as_deref())?;
+    if args.init {
+        return init(&project).await;
+    }
     if args.watch {
         return watch(&project, args).await;
     }
@@ -55,11 +58,31 @@ async fn load(project: &Path, args: &TestArgs) -> Result<Arc<Suite>, CliError> {
     let mut config = Config::load(project, &args.overrides()?)?;
     let environment = Environment::new(std::env::vars_os());
     let file = std::mem::take(&mut config.tests);
-    let tests = match file.tests.is_empty() {
-        true => greenwave_testing::discover(project, &environment).await?,
-        false => file.tests,
-    };
+    let mut tests = file.tests;
+    if tests.is_empty() {
+        let found = greenwave_testing::discover(project, &environment).await?;
+        found.notes.iter().for_each(|note| output::remark(&note.to_string()));
+        tests = found.tests;
+    }
     Ok(Arc::new(open(project, tests, file.resources, environment, &config, args)?))
+}
+
+/// Writes down the tests that are found.
+async fn init(project: &Path) -> Result<ExitCode, CliError> {
+    let environment = Environment::new(std::env::vars_os());
+    let found = greenwave_testing::discover(project, &environment).await?;
+    if found.tests.is_empty() {
+        return Err(CliError::NoTests);
+    }
+    let path = project.join(FILE);
+    let failed = |source: std::io::Error| match source.kind() {
+        std::io::ErrorKind::AlreadyExists => CliError::Exists { path: path.clone() },
+        _ => CliError::Io { operation: "write", path: path.clone(), source },
+    };
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).open(&path).map_err(failed)?;
+    std::io::Write::write_all(&mut file, found.init_text().as_bytes()).map_err(failed)?;
+    output::line(&format!("Wrote {} with {}.", path.display(), plural(found.tests.len(), "test")));
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Files that git knows to have changed since a commit, and those that it does not know at all.
@@ -230,6 +253,7 @@ fn wanted(tests: &[Test], filters: &[String]) -> Result<Vec<usize>, CliError> {
 
 async fn run(suite: &Arc<Suite>, wanted: &[usize], args: &TestArgs) -> Result<ExitCode, CliError> {
     let view = Arc::new(Mutex::new(TestView::new(args.format, args.output, args.verbose, suite.tests())));
+    let started = SystemTime::now();
     let stopped_by = Arc::new(AtomicU8::new(0));
     let signals = stop_on_signals(suite.stopper(), Arc::clone(&stopped_by))?;
     let (of, places, shown) = (Arc::clone(suite), wanted.to_vec(), Arc::clone(&view));
@@ -243,9 +267,29 @@ async fn run(suite: &Arc<Suite>, wanted: &[usize], args: &TestArgs) -> Result<Ex
         view.stopped();
         return Ok(ExitCode::from(code));
     }
-    view.finish(&report, wanted.len());
+    let run = RunReport::new(started, suite.tests(), &report, wanted);
+    view.finish(&report, &run);
+    write_reports(args, &run)?;
     let is_good = Totals::of(&report, wanted.len()).is_good() && report.audits_failed.is_empty();
     Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::from(NOT_GREEN) })
+}
+
+/// Writes the reports that were asked for. A summary is added to what is there, as GitHub wants it.
+fn write_reports(args: &TestArgs, run: &RunReport) -> Result<(), CliError> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| CliError::Io { operation: "write the report", path, source }
+    };
+    if let Some(path) = &args.junit {
+        std::fs::write(path, junit(run)).map_err(failed(path))?;
+    }
+    if let Some(path) = args.summary.as_ref().filter(|path| !path.as_os_str().is_empty()) {
+        let file = std::fs::File::options().create(true).append(true).open(path);
+        let written =
+            file.and_then(|mut file| std::io::Write::write_all(&mut file, github_summary(run).as_bytes()));
+        written.map_err(failed(path))?;
+    }
+    Ok(())
 }
 
 async fn dry_run(suite: &Suite, wanted: &[usize]) -> Result<ExitCode, CliError> {

@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
 use toml::Value;
 
 use super::{go, npm, pytest};
 use crate::{Environment, Error, Test};
 
 /// The tests that were found in a project.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Discovery {
     /// In the order of tools and paths. No two have the same name.
     pub tests: Vec<Test>,
@@ -19,7 +20,7 @@ pub struct Discovery {
 }
 
 /// Something that a person should be told of what was found.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Note {
     /// The program that these tests need is not there. They are in the list, and will not run.

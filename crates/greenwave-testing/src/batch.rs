@@ -1,0 +1,235 @@
+//! Small tests of one runner in one process: starting it costs more than they do. Whatever is not clearly a pass is run again alone. Knows nothing of
+//! schedules.
+//!
+//! Only pytest so far: its files are its units here, and `--junitxml` tells their verdicts apart
+//! (<https://docs.pytest.org/en/stable/how-to/output.html#creating-junitxml-format-files>).
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::path::Path;
+use std::time::Duration;
+
+use quick_xml::Reader;
+use quick_xml::events::{BytesStart, Event};
+
+use crate::test::Harness;
+use crate::{Count, Test};
+
+/// Tests that can share a process are those that are equal in all of this.
+#[derive(Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct Kind<'t> {
+    command: &'t [String],
+    directory: &'t Path,
+    inputs: &'t [String],
+    folders: &'t [std::path::PathBuf],
+    outputs: &'t [String],
+    env: &'t [String],
+    set: Vec<(&'t str, &'t str)>,
+}
+
+/// Puts tests that can share a process into batches of about the same length, as many as there are workers; the others stay by themselves.
+pub(crate) fn batches(
+    tests: &[Test],
+    wanted: &[usize],
+    expected: impl Fn(usize) -> Duration,
+    workers: u32,
+) -> Vec<Vec<usize>> {
+    let mut kinds: BTreeMap<Kind<'_>, Vec<usize>> = BTreeMap::new();
+    let mut batches = Vec::new();
+    for at in wanted {
+        match kind(&tests[*at]) {
+            Some(kind) => kinds.entry(kind).or_default().push(*at),
+            None => batches.push(vec![*at]),
+        }
+    }
+    for (_, mut alike) in kinds {
+        // The longest first, each into the batch that is the shortest so far (Graham, 1969).
+        alike.sort_by_key(|at| std::cmp::Reverse(expected(*at)));
+        let count = alike.len().min(workers.max(1) as usize);
+        let mut bins: Vec<(Duration, Vec<usize>)> = vec![(Duration::ZERO, Vec::new()); count];
+        for at in alike {
+            if let Some(shortest) = bins.iter_mut().min_by_key(|(length, _)| *length) {
+                shortest.0 += expected(at);
+                shortest.1.push(at);
+            }
+        }
+        batches.extend(bins.into_iter().map(|(_, mut bin)| {
+            bin.sort_unstable();
+            bin
+        }));
+    }
+    batches.sort_unstable();
+    batches
+}
+
+fn kind(test: &Test) -> Option<Kind<'_>> {
+    let can =
+        test.harness == Harness::Pytest && test.parallel_safe && test.needs.is_empty() && test.retries == 0;
+    let (file, command) = test.command.split_last().filter(|_| can)?;
+    // One that runs a single test of a file is meant to run alone.
+    let is_file = file.ends_with(".py");
+    is_file.then(|| Kind {
+        command,
+        directory: &test.directory,
+        inputs: &test.inputs,
+        folders: &test.folders,
+        outputs: &test.outputs,
+        env: &test.env,
+        set: test.set.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect(),
+    })
+}
+
+/// The arguments with which one process runs all of these tests.
+pub(crate) fn arguments(tests: &[&Test], folder: &Path) -> Vec<OsString> {
+    let first =
+        tests.first().map_or(&[][..], |test| test.command.get(1..test.command.len() - 1).unwrap_or_default());
+    let mut arguments: Vec<OsString> = first.iter().map(OsString::from).collect();
+    arguments.extend(["-o", "junit_family=xunit1", "--junitxml"].map(OsString::from));
+    arguments.push(folder.join(REPORT).into());
+    arguments.extend(tests.iter().filter_map(|test| test.command.last()).map(OsString::from));
+    arguments
+}
+
+/// Where the report is, in the process's own folder.
+pub(crate) const REPORT: &str = "report.xml";
+
+/// What came of one test among several.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Share {
+    pub(crate) passed: u32,
+    pub(crate) skipped: u32,
+    pub(crate) failed: u32,
+    pub(crate) seconds: f64,
+    text: String,
+}
+
+impl Share {
+    /// Whether it has passed beyond doubt.
+    pub(crate) fn is_pass(&self) -> bool {
+        self.failed == 0 && self.passed > 0
+    }
+
+    pub(crate) fn count(&self) -> Count {
+        Count { passed: self.passed, failed: self.failed }
+    }
+
+    /// What is shown of it: the process's output is of all of them together.
+    pub(crate) fn output(&self) -> String {
+        let skipped = if self.skipped > 0 { format!(", {} skipped", self.skipped) } else { String::new() };
+        format!("{}{} passed{skipped} in {:.2}s\n", self.text, self.passed, self.seconds)
+    }
+}
+
+/// What a report says of each file.
+pub(crate) fn shares(report: &[u8]) -> Option<BTreeMap<String, Share>> {
+    let mut reader = Reader::from_reader(report);
+    let mut shares: BTreeMap<String, Share> = BTreeMap::new();
+    let (mut file, mut verdict, mut is_closed) = (None, None, false);
+    loop {
+        match reader.read_event().ok()? {
+            Event::Eof => break,
+            Event::End(end) if end.name().as_ref() == b"testsuites" => is_closed = true,
+            Event::Empty(start) if start.name().as_ref() == b"testcase" => {
+                let case = case(&start)?;
+                add(&mut shares, &case, Verdict::Passed);
+            }
+            Event::Start(start) if start.name().as_ref() == b"testcase" => {
+                let case = case(&start)?;
+                (file, verdict) = (Some(case), Some(Verdict::Passed));
+            }
+            Event::Start(start) | Event::Empty(start) => match start.name().as_ref() {
+                b"failure" | b"error" => verdict = Some(Verdict::Failed),
+                b"skipped" => verdict = Some(Verdict::Skipped),
+                _ => {}
+            },
+            Event::End(end) if end.name().as_ref() == b"testcase" => {
+                if let (Some(case), Some(verdict)) = (file.take(), verdict.take()) {
+                    add(&mut shares, &case, verdict);
+                }
+            }
+            _ => {}
+        }
+    }
+    is_closed.then_some(shares)
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Verdict {
+    Passed,
+    Skipped,
+    Failed,
+}
+
+struct Case {
+    file: String,
+    name: String,
+    seconds: f64,
+}
+
+fn case(start: &BytesStart<'_>) -> Option<Case> {
+    let attribute = |name: &str| {
+        let found = start.try_get_attribute(name).ok()??;
+        Some(found.normalized_value(quick_xml::XmlVersion::Implicit1_0).ok()?.into_owned())
+    };
+    let seconds = attribute("time").and_then(|time| time.parse().ok()).unwrap_or(0.0);
+    Some(Case { file: attribute("file")?, name: attribute("name")?, seconds })
+}
+
+fn add(shares: &mut BTreeMap<String, Share>, case: &Case, verdict: Verdict) {
+    let share = shares.entry(case.file.clone()).or_default();
+    let (count, word) = match verdict {
+        Verdict::Passed => (&mut share.passed, "PASSED"),
+        Verdict::Skipped => (&mut share.skipped, "SKIPPED"),
+        Verdict::Failed => (&mut share.failed, "FAILED"),
+    };
+    *count += 1;
+    share.seconds += case.seconds;
+    let _ = writeln!(share.text, "{}::{} {word}", case.file, case.name);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn verdicts_are_told_apart_by_file() {
+        let report = r#"<?xml version="1.0"?><testsuites><testsuite>
+            <testcase classname="a" name="one" file="a.py" time="0.5"/>
+            <testcase classname="a" name="two" file="a.py" time="0.25"><skipped message="x">y</skipped></testcase>
+            <testcase classname="b" name="one&lt;" file="b.py" time="1"><failure message="m">t</failure></testcase>
+            </testsuite></testsuites>"#;
+        let shares = shares(report.as_bytes()).expect("it is whole");
+        assert!(shares["a.py"].is_pass() && !shares["b.py"].is_pass());
+        assert_eq!(
+            shares["a.py"].output(),
+            "a.py::one PASSED\na.py::two SKIPPED\n1 passed, 1 skipped in 0.75s\n"
+        );
+        assert_eq!((shares["a.py"].skipped, shares["b.py"].failed), (1, 1));
+    }
+
+    #[test]
+    fn a_report_that_was_cut_short_is_none() {
+        assert_eq!(shares(b"<testsuites><testsuite><testcase name=\"x\" file=\"a.py\" time=\"1\"/>"), None);
+        assert_eq!(shares(b""), None);
+    }
+
+    #[test]
+    fn only_what_is_alike_shares_a_process() {
+        let pytest = |file: &str| Test {
+            harness: Harness::Pytest,
+            ..Test::new(file, ["python3", "-m", "pytest", file])
+        };
+        let tests = vec![
+            pytest("a.py"),
+            pytest("b.py"),
+            Test { parallel_safe: false, ..pytest("c.py") },
+            Test::new("d", ["true"]),
+            pytest("e.py"),
+            Test { env: vec!["X".to_owned()], ..pytest("f.py") },
+        ];
+        let long = |at: usize| Duration::from_secs(if at == 4 { 3 } else { 1 });
+        let found = batches(&tests, &[0, 1, 2, 3, 4, 5], long, 2);
+        assert_eq!(found, [vec![0, 1], vec![2], vec![3], vec![4], vec![5]]);
+    }
+}

@@ -1,0 +1,142 @@
+//! Random projects, edited at random: whatever is done to the files, a verdict is never another than that of a run without a cache.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use greenwave_cache::{MemoryBackend, Tier, Tiered, TieredOptions};
+use greenwave_testing::{Environment, Options, Runner, SCHEMA, Suite, SuiteOptions, Test, Tracer};
+
+/// How often something is edited; `cargo xtask long testing-edits` does it more often.
+fn rounds() -> u64 {
+    std::env::var("GREENWAVE_EDIT_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(60)
+}
+
+/// xorshift64 (Marsaglia, Xorshift RNGs, 2003).
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % limit
+    }
+
+    fn one_of<'a, T>(&mut self, all: &'a [T]) -> &'a T {
+        &all[self.below(all.len() as u64) as usize]
+    }
+}
+
+const FOLDERS: [&str; 3] = ["a", "b", "c"];
+const FILES: u64 = 4;
+
+fn file(chance: &mut Chance) -> PathBuf {
+    Path::new(chance.one_of(&FOLDERS)).join(format!("{}.txt", chance.below(FILES)))
+}
+
+/// Tests that read files which they declare, files which they do not, names, modes, and links.
+fn tests() -> Vec<Test> {
+    let test = |name: &str, script: &str, inputs: &[&str]| Test {
+        inputs: inputs.iter().map(|pattern| (*pattern).to_owned()).collect(),
+        ..Test::new(name, ["sh", "-c", script])
+    };
+    vec![
+        test("declared", "! cat a/*.txt | grep -q bad", &["/a/**"]),
+        test("half declared", "! cat a/0.txt b/1.txt c/2.txt 2>/dev/null | grep -q bad", &["/a/0.txt"]),
+        test("names", "test $(ls b c | wc -l) -lt 9", &["/a/1.txt"]),
+        test("modes", "test ! -x a/2.txt && test ! -x b/2.txt", &["/a/**"]),
+        test("links", "! cat c/link 2>/dev/null | grep -q bad", &["/a/3.txt"]),
+        Test::new("everything", ["sh", "-c", "! cat */*.txt | grep -q bad"]),
+    ]
+}
+
+/// Does something to a file, and says what.
+fn edit(project: &Path, chance: &mut Chance) -> String {
+    let (one, other) = (file(chance), file(chance));
+    let (path, target) = (project.join(&one), project.join(&other));
+    match chance.below(9) {
+        0 => {
+            let _ = fs::remove_file(&path);
+            format!("remove {}", one.display())
+        }
+        1 => {
+            let _ = fs::rename(&path, &target);
+            format!("rename {} to {}", one.display(), other.display())
+        }
+        2 => {
+            let _ = fs::remove_file(project.join("c/link"));
+            let _ = std::os::unix::fs::symlink(project.join(&one), project.join("c/link"));
+            format!("link to {}", one.display())
+        }
+        3 => {
+            let mode = *chance.one_of(&[0o644, 0o755]);
+            let _ = fs::set_permissions(&path, fs::Permissions::from_mode(mode));
+            format!("mode {mode:o} of {}", one.display())
+        }
+        // The same length, and the same time.
+        4 | 5 => {
+            let times = fs::metadata(&path).and_then(|metadata| metadata.modified());
+            let text = *chance.one_of(&["good\n", "bad \n"]);
+            let _ = fs::write(&path, text);
+            if let (Ok(modified), Ok(file)) = (times, fs::File::options().write(true).open(&path)) {
+                let _ = file.set_modified(modified);
+            }
+            format!("{text:?} into {}, with its old time", one.display())
+        }
+        _ => {
+            let text = *chance.one_of(&["good\n", "good\n", "bad \n"]);
+            let _ = fs::write(&path, text);
+            format!("{text:?} into {}", one.display())
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_edit_makes_a_verdict_stale() {
+    let seed = std::env::var("GREENWAVE_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed = seed.unwrap_or_else(|| u64::from(std::process::id()) * 2_654_435_761 + 1);
+    let mut chance = Chance(seed);
+    let folder = tempfile::tempdir().unwrap();
+    let project = folder.path();
+    for name in FOLDERS {
+        fs::create_dir(project.join(name)).unwrap();
+        for number in 0..FILES {
+            fs::write(project.join(name).join(format!("{number}.txt")), "good\n").unwrap();
+        }
+    }
+    let path = || [("PATH".into(), std::env::var_os("PATH").unwrap())];
+    let backend = Arc::new(MemoryBackend::new(100_000, 64 << 20).unwrap());
+    let truth = Runner::new(Environment::new(path()), None);
+    let (mut known, mut edits) = (0, Vec::new());
+    for round in 0..rounds() {
+        let tier = Tier::new("memory", Arc::clone(&backend) as Arc<dyn greenwave_cache::Backend>);
+        let cache = Tiered::new(vec![tier], TieredOptions::new(SCHEMA));
+        let options = Options { trace: Tracer::available().is_ok(), ..Options::default() };
+        let mut tests = tests();
+        if !options.trace {
+            // Where nothing can be seen, everything has to be declared.
+            tests.iter_mut().for_each(|test| test.inputs.clear());
+        }
+        // A new one each time, as a new process would have: what is remembered is in the project's folder.
+        let suite = Suite::open(project, tests, Environment::new(path()), Some(cache), options, SuiteOptions::default());
+        let suite = suite.unwrap();
+        let places: Vec<usize> = (0..suite.tests().len()).collect();
+        let report = suite.run(&places, |_| {}).await.unwrap();
+        for (test, result) in suite.tests().iter().zip(&report.results) {
+            let outcome = result.as_ref().unwrap().as_ref().unwrap();
+            let really = truth.run(project, test).await.unwrap();
+            known += u64::from(outcome.was_known());
+            assert_eq!(
+                outcome.passed(),
+                really.passed(),
+                "seed {seed}, round {round}: `{}` is stale ({:?}) after {edits:?}",
+                test.name,
+                outcome.source,
+            );
+        }
+        edits = (0..=chance.below(2)).map(|_| edit(project, &mut chance)).collect();
+    }
+    assert!(known > 0, "seed {seed}: nothing was ever known, so nothing was shown");
+}
