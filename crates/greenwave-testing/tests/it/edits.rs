@@ -120,7 +120,14 @@ async fn no_edit_makes_a_verdict_stale() {
             tests.iter_mut().for_each(|test| test.inputs.clear());
         }
         // A new one each time, as a new process would have: what is remembered is in the project's folder.
-        let suite = Suite::open(project, tests, Environment::new(path()), Some(cache), options, SuiteOptions::default());
+        let suite = Suite::open(
+            project,
+            tests,
+            Environment::new(path()),
+            Some(cache),
+            options,
+            SuiteOptions::default(),
+        );
         let suite = suite.unwrap();
         let places: Vec<usize> = (0..suite.tests().len()).collect();
         let report = suite.run(&places, |_| {}).await.unwrap();

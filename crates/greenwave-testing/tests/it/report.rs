@@ -16,7 +16,12 @@ use crate::trace::is_there;
 fn test(name: &str, verdict: Verdict, ms: u64) -> TestReport {
     let attempts = u32::from(matches!(verdict, Verdict::Result(_)));
     let duration = Duration::from_millis(ms);
-    TestReport { verdict, duration, attempts, ..TestReport::new(&greenwave_testing::Test::new(name, ["true"]), None) }
+    TestReport {
+        verdict,
+        duration,
+        attempts,
+        ..TestReport::new(&greenwave_testing::Test::new(name, ["true"]), None)
+    }
 }
 
 fn passed(name: &str, ms: u64) -> TestReport {
