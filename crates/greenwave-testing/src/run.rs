@@ -129,7 +129,8 @@ pub(crate) async fn run(job: &Job<'_>, options: &Options, strict: Option<&Strict
 impl Seen {
     fn of(reads: &Reads) -> Self {
         let looks = reads.inputs(&[]).flat_map(|(path, access)| {
-            let content = (access.read || access.looked).then(|| (path.to_owned(), Look::Content));
+            let looked = access.read || access.looked || access.made;
+            let content = looked.then(|| (path.to_owned(), Look::Content));
             let names = access.listed.then(|| (path.to_owned(), Look::Names));
             content.into_iter().chain(names)
         });

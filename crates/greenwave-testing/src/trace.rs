@@ -132,7 +132,8 @@ impl Reads {
                 || omit.iter().any(|folder| path.starts_with(folder))
         };
         let counts = move |path: &Path, access: Access| {
-            !access.own && (access.read || access.looked || access.listed) && !is_left_out(path)
+            let depends = access.read || access.looked || access.listed;
+            (access.made || (depends && !access.own)) && !is_left_out(path)
         };
         let paths = self.paths.iter().map(|(path, access)| (path.as_path(), *access));
         paths.filter(move |(path, access)| counts(path, *access))

@@ -468,6 +468,7 @@ pub(crate) const PROBES: &[Probe] = &[
         script: "test ! -e done || exit 1; touch done",
         ..PLAIN
     },
+    Probe { name: "the test passes only where it can make a folder", script: "mkdir done", ..PLAIN },
 ];
 
 /// Lets runs that follow go on without waiting: the pipes become files.

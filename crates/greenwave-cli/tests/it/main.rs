@@ -17,3 +17,4 @@ mod shown;
 mod sketch;
 mod stop;
 mod terminal;
+mod tested;
