@@ -1,5 +1,6 @@
 //! Finds out which tests a project has. Knows nothing of running them.
 
+mod collect;
 mod found;
 mod go;
 mod ini;

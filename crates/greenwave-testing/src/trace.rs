@@ -123,7 +123,7 @@ pub struct Access {
 }
 
 impl Reads {
-    /// Paths whose state before the command may have changed what it did. Left out are those in these folders and in `/proc`, `/sys` and
+    /// Paths whose state before the command may have changed what it did. Left out are those in these folders (as resolved) and in `/proc`, `/sys` and
     /// `/dev` (but for `/dev/shm`, where ordinary files are), and what the command [made itself](Access::own).
     pub fn inputs<'a>(&'a self, omit: &'a [PathBuf]) -> impl Iterator<Item = (&'a Path, Access)> + 'a {
         let system = ["/proc", "/sys", "/dev"].map(Path::new);

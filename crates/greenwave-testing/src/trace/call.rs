@@ -118,7 +118,17 @@ const NUMBERS: &[c_long] = &[
     libc::SYS_pivot_root,
     libc::SYS_chroot,
     libc::SYS_setns,
+    GETXATTRAT,
+    LISTXATTRAT,
+    OPEN_TREE_ATTR,
+    FILE_GETATTR,
 ];
+
+// Newer than the library: Linux 6.13 to 6.17 (`include/uapi/asm-generic/unistd.h`). The numbers are the same on all architectures.
+const GETXATTRAT: c_long = 464;
+const LISTXATTRAT: c_long = 465;
+const OPEN_TREE_ATTR: c_long = 467;
+const FILE_GETATTR: c_long = 468;
 
 /// Calls that only older architectures have.
 #[cfg(target_arch = "x86_64")]
@@ -192,6 +202,8 @@ fn decode_new(number: c_long, it: Arguments<'_>) -> Option<Call> {
     let no_follow = |flags: usize| it.has(flags, libc::AT_SYMLINK_NOFOLLOW);
     Some(match number {
         libc::SYS_openat => Call::Open { name: it.at(0), flags: it.int(2) },
+        GETXATTRAT | LISTXATTRAT => Call::Look { name: it.at_or_itself(0, 2), follow: !no_follow(2) },
+        FILE_GETATTR => Call::Look { name: it.at_or_itself(0, 4), follow: !no_follow(4) },
         libc::SYS_openat2 => Call::OpenHow { name: it.at(0), how: it.raw(2) },
         libc::SYS_newfstatat => Call::Look { name: it.at_or_itself(0, 3), follow: !no_follow(3) },
         libc::SYS_statx => Call::Look { name: it.at_or_itself(0, 2), follow: !no_follow(2) },
@@ -222,10 +234,10 @@ fn decode_new(number: c_long, it: Arguments<'_>) -> Option<Call> {
         libc::SYS_renameat => Call::Move { from: it.at(0), to: it.at(2), flags: 0 },
         libc::SYS_renameat2 => Call::Move { from: it.at(0), to: it.at(2), flags: it.raw(4) as u32 },
         libc::SYS_truncate => Call::Truncate { name: it.plain(0), length: it.raw(1) },
-        libc::SYS_connect => Call::Connect { address: it.raw(1), length: it.raw(2) },
+        libc::SYS_connect => Call::Connect { address: it.raw(1), length: u64::from(it.raw(2) as u32) },
         libc::SYS_open_by_handle_at => Call::Blind("opens files without their paths"),
         libc::SYS_mount | libc::SYS_umount2 | libc::SYS_move_mount => Call::Blind("mounts file systems"),
-        libc::SYS_open_tree | libc::SYS_fsmount => Call::Blind("mounts file systems"),
+        libc::SYS_open_tree | libc::SYS_fsmount | OPEN_TREE_ATTR => Call::Blind("mounts file systems"),
         libc::SYS_pivot_root | libc::SYS_chroot => Call::Blind("changes its root folder"),
         libc::SYS_setns => Call::Blind("enters another namespace"),
         _ => return None,

@@ -34,6 +34,10 @@ impl Log {
         self.blind.get_or_insert_with(|| why.into());
     }
 
+    pub(super) fn is_blind(&self) -> bool {
+        self.blind.is_some()
+    }
+
     pub(super) fn talks(&mut self) {
         self.talks = true;
     }

@@ -69,27 +69,42 @@ pub(super) fn attach(command: &mut Command, paths_max: usize) -> io::Result<Supe
             send(&theirs, &listener)
         });
     }
-    Ok(Supervisor { socket: ours, stop: stop.into(), reads })
+    Ok(Supervisor { socket: ours, stop: Some(stop.into()), reads })
 }
 
 /// The thread, as seen from outside.
 #[derive(Debug)]
 pub(super) struct Supervisor {
     socket: Arc<OwnedFd>,
-    /// Closed to say that the command has ended.
-    stop: OwnedFd,
+    /// Closed to say that the command has ended, or that nobody wants to know of it.
+    stop: Option<OwnedFd>,
     reads: Receiver<Reads>,
 }
 
 impl Supervisor {
-    pub(super) fn finish(self) -> Reads {
-        // What was sent before can still be received; if nothing was, nobody need wait for it.
-        // SAFETY: this call takes numbers only.
-        unsafe { libc::shutdown(self.socket.as_raw_fd(), libc::SHUT_RDWR) };
-        drop(self.stop);
+    pub(super) fn finish(mut self) -> Reads {
+        self.stop();
         let lost = |_| Reads { blind: Some("was not observed".to_owned()), ..Reads::default() };
         self.reads.recv().unwrap_or_else(lost)
     }
+
+    fn stop(&mut self) {
+        // What was sent before can still be received; if nothing was, nobody need wait for it.
+        hang_up(&self.socket);
+        self.stop = None;
+    }
+}
+
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Ends a socket for both sides.
+fn hang_up(socket: &OwnedFd) {
+    // SAFETY: this call takes numbers only.
+    unsafe { libc::shutdown(socket.as_raw_fd(), libc::SHUT_RDWR) };
 }
 
 /// The thread's whole life.
@@ -98,6 +113,8 @@ fn supervise(socket: &OwnedFd, stop: &OwnedFd, paths_max: usize, result: &Sender
         let _ = result.send(Reads { blind: Some("was not started".to_owned()), ..Reads::default() });
         return;
     };
+    // Whoever is started by the same command again is told that nobody listens, instead of waiting for ever.
+    hang_up(socket);
     prefer_same_core(&listener);
     let mut observer = Observer::new(paths_max);
     let served = catch_unwind(AssertUnwindSafe(|| serve(&listener, stop, &mut observer)));
@@ -268,6 +285,10 @@ impl Observer {
     }
 
     fn observe(&mut self, tracee: &Tracee<'_>, call: &seccomp_notif) {
+        // Nothing can be concluded any more, and following paths might wait for somebody who waits for us: a file system of the command's.
+        if self.log.is_blind() {
+            return;
+        }
         let number = call.data.nr as u32;
         if call.data.arch != ARCHITECTURE || number >= FOREIGN {
             return self.log.blind("runs programs of another architecture");
@@ -297,6 +318,7 @@ impl Observer {
                 self.once(it, 1 << 32 | u64::from(follow), place, |observer, place| {
                     let found = observer.resolve(it, &place, follow);
                     observer.log.depend(&found.path, |access| access.looked = true);
+                    found.found
                 });
             }
             Call::List { file } => {
@@ -316,7 +338,7 @@ impl Observer {
                 };
                 let directory = it.base(Base::Directory)?;
                 self.once(it, 2 << 32 | u64::from(follow), place, |observer, place| {
-                    observer.execute(it, &place, follow, directory.as_deref());
+                    observer.execute(it, &place, follow, directory.as_deref())
                 });
             }
             Call::Make { name, what } => {
@@ -393,7 +415,13 @@ impl Observer {
     }
 
     /// Notes a call unless that was done before.
-    fn once(&mut self, it: &Tracee<'_>, what: u64, place: Place, note: impl FnOnce(&mut Self, Place)) {
+    fn once(
+        &mut self,
+        it: &Tracee<'_>,
+        what: u64,
+        place: Place,
+        note: impl FnOnce(&mut Self, Place) -> Found,
+    ) {
         // What `/proc/self` is depends on who asks.
         let is_personal = place.path.starts_with(b"/proc") || place.path.starts_with(b"/dev");
         let key = (what, place.path);
@@ -403,11 +431,11 @@ impl Observer {
         if self.seen.len() >= SEEN_MAX {
             self.seen.clear();
         }
-        if is_personal {
-            return note(self, Place { path: key.1 });
+        let found = note(self, Place { path: key.1.clone() });
+        // What is not there may come, and lead elsewhere.
+        if !is_personal && matches!(found, Found::File | Found::Folder) {
+            self.seen.insert(key);
         }
-        note(self, Place { path: key.1.clone() });
-        self.seen.insert(key);
     }
 
     /// Follows a path, and notes the links on the way.
@@ -443,12 +471,12 @@ impl Observer {
     fn open(&mut self, it: &Tracee<'_>, name: Name, flags: c_int) -> Result<(), Trouble> {
         let place = self.place(it, name)?;
         self.once(it, u64::from(flags as u32), place, |observer, place| {
-            observer.open_place(it, &place, flags);
+            observer.open_place(it, &place, flags)
         });
         Ok(())
     }
 
-    fn open_place(&mut self, it: &Tracee<'_>, place: &Place, flags: c_int) {
+    fn open_place(&mut self, it: &Tracee<'_>, place: &Place, flags: c_int) -> Found {
         let has = |flag: c_int| flags & flag == flag;
         let makes = has(libc::O_CREAT) && !has(libc::O_PATH);
         let must_be_new = makes && has(libc::O_EXCL);
@@ -464,7 +492,8 @@ impl Observer {
             Found::Absent if makes => self.log.make(&found.path, false),
             Found::File if !must_be_new && !has(libc::O_PATH) => {
                 if writes && has(libc::O_TRUNC) {
-                    return self.log.replace(&found.path);
+                    self.log.replace(&found.path);
+                    return found.found;
                 }
                 self.log.depend(&found.path, |access| {
                     access.read |= reads;
@@ -482,20 +511,23 @@ impl Observer {
             }
             _ => self.look(&found.path),
         }
+        found.found
     }
 
-    fn execute(&mut self, it: &Tracee<'_>, place: &Place, follow: bool, directory: Option<&Path>) {
+    fn execute(&mut self, it: &Tracee<'_>, place: &Place, follow: bool, directory: Option<&Path>) -> Found {
         let mut found = self.resolve(it, place, follow);
         for _ in 0..=INTERPRETERS_MAX {
             if found.found != Found::File {
-                return self.look(&found.path);
+                self.look(&found.path);
+                break;
             }
             self.log.depend(&found.path, |access| access.read = true);
             // A program that we may not read may still be run.
-            let Ok(Some(next)) = interpreter(&found.path) else { return };
+            let Ok(Some(next)) = interpreter(&found.path) else { break };
             let path = directory.unwrap_or(Path::new("/")).join(next);
             found = self.resolve(it, &Place { path: bytes(path) }, true);
         }
+        found.found
     }
 
     fn move_to(&mut self, it: &Tracee<'_>, from: &Place, to: &Place, flags: u32) {

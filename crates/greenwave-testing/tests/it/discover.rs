@@ -320,3 +320,44 @@ fn the_text_of_a_file_has_every_test() {
     let end: String = text.lines().skip_while(|line| !line.contains("plain")).collect::<Vec<_>>().join("\n");
     assert_eq!(end, "name = \"plain\"\ncommand = [\"true\"]");
 }
+
+#[tokio::test]
+async fn files_are_split_into_what_pytest_finds_in_them() {
+    use std::os::unix::fs::PermissionsExt;
+    let project = Project::new(&[
+        ("setup.py", ""),
+        ("t/test_a.py", ""),
+        ("t/test_b.py", ""),
+        ("go.mod", ""),
+        ("x_test.go", ""),
+    ]);
+    let environment = project.programs(&["go", "python3"]);
+    let pytest = |script: &str| {
+        let program = project.folder.path().join(".programs/python3");
+        fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(program, fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    let split = async || {
+        let mut found = Discovery::find(project.folder.path(), &project.files, &environment).unwrap();
+        found.split_pytest(project.folder.path(), &environment).await.map(|()| found)
+    };
+    pytest(
+        "echo \"$@\" > asked; echo 't/test_a.py::test_x'; echo 't/test_a.py::C::test_y[a b]'; echo; echo '2 tests collected in 0.1s'",
+    );
+    let found = split().await.unwrap();
+    let names: Vec<&str> = found.tests.iter().map(|test| test.name.as_str()).collect();
+    assert_eq!(names, ["py:t/test_a.py::test_x", "py:t/test_a.py::C::test_y[a b]", "py:t/test_b.py", "go:."]);
+    assert_eq!(found.tests[1].command.last().unwrap(), "t/test_a.py::C::test_y[a b]");
+    assert_eq!(found.tests[1].command[..6], found.tests[2].command[..6]);
+    let asked = fs::read_to_string(project.folder.path().join("asked")).unwrap();
+    assert_eq!(
+        asked,
+        "-m pytest -p no:cacheprovider --collect-only -q --rootdir=. t/test_a.py t/test_b.py\n"
+    );
+
+    pytest("echo 'no tests collected'; exit 5");
+    assert_eq!(split().await.unwrap().tests.len(), 3);
+    pytest("echo 'ERROR t/test_a.py - SyntaxError'; exit 2");
+    let problem = split().await.unwrap_err().to_string();
+    assert!(problem.ends_with("it cannot collect them:\nERROR t/test_a.py - SyntaxError"), "{problem}");
+}

@@ -85,7 +85,7 @@ impl Folder {
     }
 
     async fn run(&self, command: &mut Command) -> Seen<'_> {
-        command.current_dir(self.at("")).stdin(Stdio::null());
+        command.current_dir(self.at("")).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let reads = observe(Tracer::default(), command).await;
         Seen { folder: self, reads }
     }
@@ -448,6 +448,78 @@ async fn a_command_that_never_starts_is_no_reason_to_wait() {
     let mut command = Command::new("true");
     let tracing = Tracer::default().attach(&mut command).unwrap();
     assert_eq!(tracing.finish().blind.as_deref(), Some("was not started"));
+}
+
+#[tokio::test]
+async fn one_observation_is_for_one_start() {
+    if !can_trace() {
+        return;
+    }
+    let mut command = Command::new("true");
+    let tracing = Tracer::default().attach(&mut command).unwrap();
+    assert!(ProcessGroup::spawn(&mut command).unwrap().wait().await.unwrap().success());
+    let again = ProcessGroup::spawn(&mut command).unwrap_err();
+    assert_eq!(again.kind(), std::io::ErrorKind::BrokenPipe);
+    assert_eq!(tracing.finish().blind, None);
+}
+
+#[tokio::test]
+async fn a_command_goes_on_when_nobody_wants_to_know() {
+    if !can_trace() {
+        return;
+    }
+    let mut command = Command::new("cat");
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let tracing = Tracer::default().attach(&mut command).unwrap();
+    let mut group = ProcessGroup::spawn(&mut command).unwrap();
+    drop(tracing);
+    drop(group.leader().stdin.take());
+    assert!(group.wait().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn what_appears_while_it_is_waited_for_is_seen() {
+    if !can_trace() {
+        return;
+    }
+    let folder = Folder::new(&[("data", "")]);
+    // Somebody else makes the link, so that nothing tells that paths mean something else from then on.
+    std::process::Command::new("mkfifo").args([folder.at("asked"), folder.at("made")]).status().unwrap();
+    let (asked, made) = (folder.at("asked"), folder.at("made"));
+    let (data, link) = (folder.at("data"), folder.at("link"));
+    let other = std::thread::spawn(move || {
+        fs::read(asked).unwrap();
+        symlink(data, link).unwrap();
+        fs::write(made, "").unwrap();
+    });
+    let seen = folder.shell("cat link; echo > asked; cat made; cat link").await;
+    other.join().unwrap();
+    seen.check("data", READ);
+}
+
+#[tokio::test]
+async fn a_storm_of_signals_does_not_keep_calls_from_ending() {
+    if !can_trace() {
+        return;
+    }
+    let source = r#"
+    #include <fcntl.h>
+    #include <signal.h>
+    #include <sys/time.h>
+    #include <unistd.h>
+    static void nothing(int number) {}
+    int main(void) {
+        struct sigaction action = {.sa_handler = nothing, .sa_flags = SA_RESTART};
+        sigaction(SIGALRM, &action, 0);
+        struct itimerval often = {{0, 50}, {0, 50}};
+        setitimer(ITIMER_REAL, &often, 0);
+        for (int at = 0; at < 500; at++) close(open("a", O_RDONLY));
+        return 0;
+    }
+    "#;
+    let folder = Folder::new(&[("a", "")]);
+    let Some(program) = compile(&folder.at(""), "storm", source, &[]) else { return };
+    folder.run(&mut Command::new(program)).await.check("a", READ);
 }
 
 #[tokio::test]
