@@ -96,7 +96,7 @@ impl TestView {
     fn looked_up(&self, known: usize, running: usize) {
         match &self.view {
             View::Json => {
-                output::line(&Line::started(std::time::SystemTime::now(), known + running).to_string())
+                output::line(&Line::started(std::time::SystemTime::now(), known + running).to_string());
             }
             View::Terminal(bar) => bar.set_length(running as u64),
             View::Plain => {}

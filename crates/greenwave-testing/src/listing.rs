@@ -55,7 +55,7 @@ impl Roots {
     pub(crate) fn of<'s>(selections: impl Iterator<Item = &'s Selection> + Clone) -> Self {
         Self {
             all: outermost(selections.clone().flat_map(|selection| selection.roots())),
-            patterns: outermost(selections.flat_map(|selection| selection.pattern_roots())),
+            patterns: outermost(selections.flat_map(Selection::pattern_roots)),
         }
     }
 }

@@ -8,6 +8,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 use parking_lot::Mutex;
 
@@ -117,6 +118,9 @@ impl State {
     }
 }
 
+/// A set, and the hash of the states of its paths.
+type Digested = (Arc<PathSet>, [u8; 32]);
+
 /// The states of paths, each found out once: at some moment between when this was made and when it was asked. Nothing of one is true for ever.
 #[derive(Debug)]
 pub(crate) struct States {
@@ -124,7 +128,7 @@ pub(crate) struct States {
     index: Arc<Mutex<StatIndex>>,
     known: Mutex<HashMap<(PathBuf, Look), (State, i64)>>,
     /// By the address of sets that live as long as this.
-    digests: Mutex<HashMap<usize, (Arc<PathSet>, [u8; 32])>>,
+    digests: Mutex<HashMap<usize, Digested>>,
 }
 
 impl States {
@@ -190,9 +194,14 @@ impl States {
             () if metadata.is_dir() => State::Folder([0; 32]),
             () => State::Other,
         };
-        // That something in a folder was touched is no news to those who only saw that it is there.
-        let counts = metadata.is_file() || look == Look::Names;
-        (state, if counts { touched } else { 0 })
+        // That something in a folder was touched is no news to those who only saw that the folder is there; that it came, or was moved here, is.
+        let touched = match (state, look) {
+            (State::Folder(_), Look::Content) => came(&metadata, &stamp),
+            // What is written to a pipe touches it.
+            (State::Other, _) => 0,
+            _ => touched,
+        };
+        (state, touched)
     }
 
     fn file(&self, path: &Path, stamp: &Stamp) -> State {
@@ -208,6 +217,14 @@ impl States {
             Err(_) => State::Closed,
         }
     }
+}
+
+/// When a folder was made, or moved or opened to others: then it was changed itself, and not what is in it.
+fn came(metadata: &fs::Metadata, stamp: &Stamp) -> i64 {
+    let made = metadata.created().ok().and_then(|made| made.duration_since(UNIX_EPOCH).ok());
+    let made = made.map(|since| i64::try_from(since.as_nanos()).unwrap_or(i64::MAX));
+    let moved = if stamp.changed > stamp.modified { stamp.changed } else { 0 };
+    made.map_or(stamp.changed, |made| made.max(moved))
 }
 
 /// A hash of the names in a folder, but for those that are never a part of a project, or can be made again.

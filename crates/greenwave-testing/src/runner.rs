@@ -93,7 +93,6 @@ const STEPS_MAX: usize = 8;
 const TICK: Duration = Duration::from_millis(20);
 
 /// How following keys ended.
-#[expect(clippy::large_enum_variant, reason = "it is taken apart at once")]
 pub(crate) enum Found {
     Result(Outcome, Chain),
     /// Nothing stands under the last key.
@@ -270,7 +269,7 @@ impl Runner {
                 };
                 match node {
                     Some(Node::Result(kept)) => {
-                        found[at] = Some(Found::Result(kept.outcome(&chain.key), chain))
+                        found[at] = Some(Found::Result(kept.outcome(&chain.key), chain));
                     }
                     Some(Node::Look(set)) => {
                         sets.entry(record.payload).or_insert_with(|| Arc::clone(&set));

@@ -38,6 +38,10 @@ impl Stamp {
         }
     }
 
+    #[cfg_attr(
+        all(target_os = "linux", target_pointer_width = "64"),
+        expect(clippy::unnecessary_cast, reason = "on other systems these fields have other types")
+    )]
     pub(crate) fn of_stat(it: &rustix::fs::Stat) -> Self {
         let nanos = |seconds: i64, nanos: i64| seconds.saturating_mul(1_000_000_000).saturating_add(nanos);
         Self {
@@ -52,7 +56,9 @@ impl Stamp {
 
     /// Whether it is a symbolic link's own.
     pub(crate) fn is_link(&self) -> bool {
-        self.mode & u32::from(libc::S_IFMT) == u32::from(libc::S_IFLNK)
+        const KIND: u32 = 0o170_000;
+        const LINK: u32 = 0o120_000;
+        self.mode & KIND == LINK
     }
 
     /// Device, inode, size, modified and changed (8 bytes each), and mode (4).

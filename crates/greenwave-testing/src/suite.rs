@@ -354,7 +354,8 @@ impl Suite {
         batches.extend(alone.into_iter().map(|at| vec![at]));
         let mut graph = GraphBuilder::new();
         for batch in batches {
-            graph.task(&shared.tests[batch[0]].name.clone(), batch);
+            let name = shared.tests[batch[0]].name.clone();
+            graph.task(name, batch);
         }
         let graph = graph.build()?;
         let histories: Vec<History> =

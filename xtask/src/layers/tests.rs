@@ -122,7 +122,7 @@ fn lower_layers_know_nothing_of_higher_ones() {
     check("greenwave-testing", "greenwave-storage", "greenwave-cache, greenwave-scheduler");
     check("greenwave-agents", "greenwave-cache", "greenwave-streaming, greenwave-pooling");
     check("greenwave-telemetry", "greenwave-scheduler", "nothing");
-    check("greenwave-cli", "greenwave-cache", "greenwave");
+    check("greenwave-cli", "greenwave-cache", "greenwave, greenwave-testing");
     check("xtask", "greenwave", "nothing");
 }
 

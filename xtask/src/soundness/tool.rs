@@ -34,7 +34,7 @@ impl Tool {
         let text =
             output_of(&mut cargo(["build", "--quiet", "--package=greenwave-cli", "--message-format=json"]))?;
         let program = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        let program = program.filter_map(|value| Some(value["executable"].as_str()?.to_owned())).last();
+        let program = program.filter_map(|value| Some(value["executable"].as_str()?.to_owned())).next_back();
         Ok(Tool::Greenwave(program.ok_or("cargo built no program")?.into()))
     }
 
@@ -66,8 +66,9 @@ impl Tool {
             Tool::Greenwave(_) => {
                 let inputs = r#"inputs = ["test.sh", "/in/**"]"#;
                 let env = format!("env = {}", json!(probe.declared));
-                let test =
-                    format!("[[test]]\nname = \"probe\"\ncommand = [\"sh\", \"test.sh\"]\ntimeout = \"60s\"\n{inputs}\n{env}\n");
+                let test = format!(
+                    "[[test]]\nname = \"probe\"\ncommand = [\"sh\", \"test.sh\"]\ntimeout = \"60s\"\n{inputs}\n{env}\n"
+                );
                 write(&project.join("greenwave.toml"), &test)
             }
             Tool::Turbo(_) => {
@@ -127,7 +128,7 @@ impl Tool {
         };
         let nothing_to_do = matches!((self, output.status.code()), (Tool::Testmon(_), Some(5)));
         let refused = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        let refused = refused.filter_map(|event| Some(event["not_kept"].as_str()?.to_owned())).last();
+        let refused = refused.filter_map(|event| Some(event["not_kept"].as_str()?.to_owned())).next_back();
         Ok(Ran { passed: output.status.success() || nothing_to_do, was_known: known, refused, text })
     }
 
