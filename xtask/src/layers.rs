@@ -210,11 +210,8 @@ fn check_ways(metadata: &Metadata, package: &Package, layer: Layer) -> Vec<Strin
     if layer < Layer::Program {
         let reads = package.name == READS_MANIFESTS.0;
         let face = FACE.iter().copied().filter(|name| !(reads && MANIFESTS.contains(name))).collect();
-        rules.push((
-            face,
-            vec![READS_MANIFESTS.0],
-            "only greenwave-cli reads command lines and files, and draws",
-        ));
+        let past = if reads { vec![] } else { vec![READS_MANIFESTS.0] };
+        rules.push((face, past, "only greenwave-cli reads command lines and files, and draws"));
     }
     let broken = |(wanted, past, rule): &(Vec<&str>, Vec<&str>, &str)| {
         let way = metadata.way_to(package, wanted, past)?;

@@ -71,15 +71,16 @@ pub(crate) fn soundness(against: bool) -> Result<String> {
     }
 }
 
-/// Probes that are carried out at once: most of them wait for files to come to rest.
+/// Probes that are carried out at once: most of them wait for files to come to rest. Other tools take more of the machine.
 const AT_ONCE: usize = 8;
+const AT_ONCE_WITH_OTHERS: usize = 2;
 
 /// Each tool's verdict on each probe.
 fn verdicts(tools: &[Tool]) -> Vec<Vec<Verdict>> {
     let next = AtomicUsize::new(0);
     let found = Mutex::new(BTreeMap::new());
     std::thread::scope(|scope| {
-        for _ in 0..AT_ONCE {
+        for _ in 0..if tools.len() > 1 { AT_ONCE_WITH_OTHERS } else { AT_ONCE } {
             scope.spawn(|| {
                 while let Some(probe) = PROBES.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let failed = |error: Box<dyn std::error::Error>| Verdict::Failed(error.to_string());
