@@ -16,14 +16,13 @@ const PORT_END: u16 = 32_000;
 const PORTS_EACH: u16 = 16;
 
 /// Tool chains that live in the home folder unless a variable says otherwise: a test with a home of its own finds them all the same.
-const HOMES: [(&str, &str); 8] = [
+const HOMES: [(&str, &str); 7] = [
     ("CARGO_HOME", ".cargo"),
     ("RUSTUP_HOME", ".rustup"),
     ("PYENV_ROOT", ".pyenv"),
     ("NVM_DIR", ".nvm"),
     ("GOPATH", "go"),
     ("GOCACHE", ".cache/go-build"),
-    ("npm_config_cache", ".npm"),
     ("PYTHONUSERBASE", ".local"),
 ];
 
@@ -83,6 +82,15 @@ pub(crate) fn tool_homes(environment: &Environment) -> impl Iterator<Item = (&'s
 pub(crate) fn cargo_home(environment: &Environment) -> Option<PathBuf> {
     let told = environment.get("CARGO_HOME").map(PathBuf::from);
     told.or_else(|| Some(Path::new(environment.get(OsStr::new("HOME"))?).join(".cargo")))
+}
+
+/// Where Go keeps what it has fetched and compiled, each under a hash of what it was made from.
+pub(crate) fn go_caches(environment: &Environment) -> Vec<PathBuf> {
+    let home = environment.get("HOME").map(Path::new);
+    let compiled =
+        environment.get("GOCACHE").map(PathBuf::from).or(home.map(|home| home.join(".cache/go-build")));
+    let path = environment.get("GOPATH").map(PathBuf::from).or(home.map(|home| home.join("go")));
+    compiled.into_iter().chain(path.map(|path| path.join("pkg"))).collect()
 }
 
 /// A range of ports whose file nobody has locked. Files are not removed: whoever did could remove a lock that another has just taken.

@@ -13,14 +13,30 @@ use crate::{Manifest, Test};
 /// Version of the keys' fields and of the stored results. It goes up with every change of either.
 pub const SCHEMA: u32 = 2;
 
+/// How closely tests are watched. Results of one kind are none of another: what was not seen cannot have been checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Mode {
+    /// Not at all.
+    Blind = 0,
+    /// What they look at is seen.
+    Traced = 1,
+    /// They are kept from reading what they have not declared.
+    Strict = 2,
+    /// Both.
+    StrictTraced = 3,
+}
+
 /// The key over what is known before a test runs.
 pub(crate) fn first(
+    mode: Mode,
     test: &Test,
     environment: &[(&str, &OsStr)],
     tools: &[[u8; 32]],
     inputs: &Manifest,
 ) -> Key {
     let mut key = KeyBuilder::new("greenwave test", SCHEMA);
+    key.number(mode as u64);
     key.count(test.command.len());
     for word in &test.command {
         key.text(word);

@@ -27,6 +27,8 @@ const THREADS_MAX: usize = 8;
 const FILES_A_THREAD: usize = 64;
 /// A look at the whole project costs at most this share of the time: one look waits for so many times what the last one took.
 const LOOKS_APART: u32 = 20;
+/// But nobody waits longer than this for a look, or than one takes.
+const APART_MAX: Duration = Duration::from_millis(500);
 
 /// A project's files, looked at as often as needed.
 #[derive(Debug)]
@@ -133,7 +135,8 @@ impl Project {
             if newest.began >= after {
                 return Ok(newest);
             }
-            tokio::time::sleep_until(newest.began + newest.took * LOOKS_APART).await;
+            let apart = (newest.took * LOOKS_APART).min(APART_MAX.max(newest.took));
+            tokio::time::sleep_until(newest.began + apart).await;
         }
         let (root, index) = (self.root.clone(), Arc::clone(&self.index));
         let (roots, tree, selections) = (self.roots.clone(), Arc::clone(&self.tree), self.selections.len());

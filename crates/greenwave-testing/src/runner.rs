@@ -16,8 +16,8 @@ use crate::batch::Share;
 use crate::environment::Environment;
 use crate::facts::{Facts, short};
 use crate::index::StatIndex;
-use crate::isolation::{Isolation, cargo_home};
-use crate::key::{self, SCHEMA};
+use crate::isolation::{Isolation, cargo_home, go_caches};
+use crate::key::{self, Mode, SCHEMA};
 use crate::listing::{NEVER, is_cache};
 use crate::node::{self, Node};
 use crate::outcome::{Outcome, Source, Status, Stored};
@@ -27,7 +27,7 @@ use crate::run::{self, Job, Ran};
 use crate::select::Selection;
 use crate::tool::{PROBED, Tools, resolve};
 use crate::world::{Folder, Launch, Moment, World, blocking};
-use crate::{Allowed, Error, Strict, Test};
+use crate::{Allowed, Error, Strict, Test, Tracer};
 
 /// How tests are run.
 #[derive(Debug, Clone, Default)]
@@ -237,8 +237,18 @@ impl Runner {
 
     fn prepared<'a>(&'a self, test: &'a Test, moment: Moment, tool: Tool) -> Prepared<'a> {
         let environment: Vec<_> = self.environment.visible(&test.env).into_iter().collect();
-        let key = key::first(test, &environment, &tool.parts, &moment.inputs);
+        let key = key::first(self.mode(), test, &environment, &tool.parts, &moment.inputs);
         Prepared { program: tool.program, tools: tool.parts, environment, moment, key }
+    }
+
+    fn mode(&self) -> Mode {
+        let traced = self.options.trace && Tracer::available().is_ok();
+        match (self.options.strict, traced) {
+            (false, false) => Mode::Blind,
+            (false, true) => Mode::Traced,
+            (true, false) => Mode::Strict,
+            (true, true) => Mode::StrictTraced,
+        }
     }
 
     /// Follows the keys of many tests at once, with as few calls to the cache as it takes.
@@ -572,13 +582,14 @@ impl Runner {
 
     /// What a test looked at that is neither its own nor known to be a product of something else.
     fn own_looks(&self, project: &Path, ran: &Ran, isolation: &Isolation) -> Vec<(PathBuf, Look)> {
-        let cargo = cargo_home(&self.environment);
+        let (cargo, go) = (cargo_home(&self.environment), go_caches(&self.environment));
         let mut caches = Caches::default();
         let counts = |path: &Path| {
             // What cargo fetches is named in lock files by its hash; its settings are not.
             let fetched =
                 cargo.as_ref().is_some_and(|home| path.starts_with(home) && !is_cargo_setting(path, home));
             let ours = path.strip_prefix(project).is_ok_and(|path| path.starts_with(".greenwave"));
+            let fetched = fetched || go.iter().any(|cache| path.starts_with(cache));
             !(path.starts_with(isolation.folder()) || fetched || ours)
         };
         let looks = ran.seen.looks.iter().filter(|(path, _)| counts(path)).cloned();

@@ -282,10 +282,8 @@ impl Suite {
             }
         }
         report.looked_up = started.elapsed();
-        observe(Event::LookedUp {
-            known: wanted.len() - missing.len() - audits.len(),
-            running: missing.len() + audits.len(),
-        });
+        let known = report.results.iter().filter(|result| matches!(result, Some(Ok(_)))).count();
+        observe(Event::LookedUp { known, running: missing.len() + audits.len() });
         for (at, result) in report.results.iter().enumerate() {
             match result {
                 Some(Ok(outcome)) => {

@@ -11,6 +11,7 @@ mod kill;
 mod metrics;
 mod plans;
 mod program;
+mod projects;
 mod refused;
 mod runs;
 mod shown;

@@ -1,0 +1,231 @@
+//! `greenwave test` on projects of every kind that it finds the tests of, beside the project's own runner; and on a server that a team shares.
+
+use std::collections::BTreeMap;
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
+
+use crate::folder::Folder;
+use crate::program::{COMPILING_BOUND, Program, until};
+
+/// What a run said of each single test, and how many units were known.
+fn cases(folder: &Folder, project: &str) -> (BTreeMap<String, bool>, usize, usize) {
+    let program =
+        Program::new(["test", "--format", "json"]).within(&folder.path(project)).bound(COMPILING_BOUND);
+    let finished = program.variable("XDG_CACHE_HOME", folder.path("cache")).run();
+    let (mut cases, mut known, mut units) = (BTreeMap::new(), 0, 0);
+    for line in finished.stdout.lines() {
+        let line: Value = serde_json::from_str(line).unwrap();
+        if line["event"] != "test" {
+            continue;
+        }
+        units += 1;
+        known += usize::from(line["known"] == true);
+        for case in line["cases"].as_array().into_iter().flatten() {
+            let name = format!("{} {}", line["name"].as_str().unwrap(), case["name"].as_str().unwrap());
+            cases.insert(name, case["status"] == "passed");
+        }
+    }
+    assert!(units > 0, "{}{}", finished.stdout, finished.stderr);
+    (cases, known, units)
+}
+
+/// What `cargo test` itself says of each test, by the target that it names before them.
+fn by_cargo(folder: &Folder, project: &str) -> BTreeMap<String, bool> {
+    let mut cargo = Command::new("cargo");
+    cargo.args(["test", "--no-fail-fast"]).current_dir(folder.path(project));
+    let finished = Program::of(cargo).bound(COMPILING_BOUND).run();
+    let text = finished.stdout;
+    let verdict = |line: &str| {
+        let (name, verdict) = line.strip_prefix("test ")?.rsplit_once(" ... ")?;
+        Some((name.to_owned(), verdict == "ok"))
+    };
+    text.lines().filter_map(verdict).collect()
+}
+
+fn workspace() -> Folder {
+    let package = |name: &str, more: &str| {
+        format!("[package]\nname = \"{name}\"\nversion = \"0.1.0\"\nedition = \"2024\"\n{more}")
+    };
+    Folder::empty()
+        .with("p/Cargo.toml", "[workspace]\nmembers = [\"a\", \"b\"]\nresolver = \"3\"\n")
+        .with("p/.gitignore", "target\n")
+        .with("p/a/Cargo.toml", package("a", ""))
+        .with(
+            "p/a/src/lib.rs",
+            "/// ```\n/// assert_eq!(a::one(), 1);\n/// ```\npub fn one() -> i32 { 1 }\n\
+             #[test] fn unit() { assert_eq!(one(), 1) }\n\
+             #[test] fn outside() { assert_eq!(include_str!(\"../../data.txt\"), \"1\\n\") }\n",
+        )
+        .with("p/data.txt", "1\n")
+        .with("p/b/Cargo.toml", package("b", "[dependencies]\na = { path = \"../a\" }\n"))
+        .with("p/b/src/main.rs", "fn main() { println!(\"{}\", a::one()) }\n")
+        .with(
+            "p/b/tests/runs.rs",
+            "#[test] fn prints() {\n\
+             let out = std::process::Command::new(env!(\"CARGO_BIN_EXE_b\")).output().unwrap();\n\
+             assert_eq!(out.stdout, b\"1\\n\") }\n\
+             #[test] fn reads() { assert_eq!(std::fs::read_to_string(\"fixture.txt\").unwrap(), \"x\") }\n",
+        )
+        .with("p/b/fixture.txt", "x")
+}
+
+#[test]
+fn a_cargo_workspace_has_the_verdicts_that_cargo_gives() {
+    let folder = workspace();
+    let check = |known_expected: usize| {
+        let (cases, known, units) = cases(&folder, "p");
+        let mut ours: BTreeMap<String, bool> = BTreeMap::new();
+        for (name, passed) in &cases {
+            ours.insert(
+                name.split_once(' ')
+                    .map_or(name.as_str(), |(_, case)| case)
+                    .trim_start_matches("(doc) ")
+                    .to_owned(),
+                *passed,
+            );
+        }
+        assert_eq!(ours, by_cargo(&folder, "p"));
+        assert_eq!((known, units), (known_expected, 4));
+    };
+    check(0);
+    check(4);
+    // A file of one package: its tests, and nothing of the package that it depends on.
+    folder.write("p/b/fixture.txt", "y");
+    check(2);
+    folder.write("p/b/fixture.txt", "x");
+    check(4);
+    // A file outside every package, compiled into one, that nobody has declared.
+    folder.write("p/data.txt", "2\n");
+    let (failing, known, _) = cases(&folder, "p");
+    assert_eq!((failing["a outside"], known), (false, 0));
+}
+
+#[test]
+fn a_source_whose_time_was_put_back_is_compiled_anew() {
+    let folder = workspace();
+    let (first, ..) = cases(&folder, "p");
+    assert!(first.values().all(|passed| *passed), "{first:?}");
+    let path = folder.path("p/data.txt");
+    let modified = std::fs::metadata(&path).unwrap().modified().unwrap();
+    folder.write("p/data.txt", "2\n");
+    std::fs::File::options().write(true).open(&path).unwrap().set_modified(modified).unwrap();
+    let (second, ..) = cases(&folder, "p");
+    assert!(!second["a outside"], "cargo goes by times, and would have run the old program: {second:?}");
+}
+
+/// A program of these that answers; a visible skip otherwise, or a failure where services are required.
+fn program(candidates: &[&[&str]]) -> Option<String> {
+    let answers = |words: &&&[&str]| {
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]).stdin(Stdio::null()).output().is_ok_and(|output| output.status.success())
+    };
+    let found = candidates.iter().find(answers).map(|words| words[0].to_owned());
+    if found.is_none() {
+        assert!(std::env::var_os("GREENWAVE_REQUIRE_SERVICES").is_none(), "{candidates:?}: none is there");
+        eprintln!("skipped: {candidates:?}: none is there");
+    }
+    found
+}
+
+#[test]
+fn a_pytest_package_shares_processes_and_isolates_failures() {
+    let pytest = ["-m", "pytest", "--version"];
+    let python = |name: &'static str| [name, pytest[0], pytest[1], pytest[2]];
+    let (one, other) = (python("python3"), python("/usr/bin/python3"));
+    let Some(python) = program(&[&one, &other]) else { return };
+    let folder = Folder::empty()
+        .with("p/pyproject.toml", "[project]\nname = \"x\"\n")
+        .with("p/.gitignore", ".venv\n")
+        .with("p/pkg/__init__.py", "def f():\n    return 1\n")
+        .with("p/tests/test_a.py", "from pkg import f\ndef test_one():\n    assert f() == 1\n")
+        .with("p/tests/test_b.py", "def test_two():\n    assert open('data.json').read() == '1'\n")
+        .with("p/tests/test_c.py", "def test_three():\n    pass\n")
+        .with("p/data.json", "1");
+    // The one that has pytest, whatever else is first on the path.
+    let which = Command::new(&python).args(["-c", "import sys; print(sys.executable)"]).output().unwrap();
+    std::fs::create_dir_all(folder.path("p/.venv/bin")).unwrap();
+    let target = String::from_utf8(which.stdout).unwrap();
+    std::os::unix::fs::symlink(target.trim(), folder.path("p/.venv/bin/python")).unwrap();
+    let run = || {
+        let program = Program::new(["test", "--format", "json", "--jobs", "1"]).within(&folder.path("p"));
+        let finished = program.variable("XDG_CACHE_HOME", folder.path("cache")).run();
+        let lines = finished.stdout.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let of = |line: Value| {
+            (line["name"].as_str().unwrap().to_owned(), line["status"] == "passed", line["known"] == true)
+        };
+        let mut found: Vec<_> = lines.filter(|line| line["event"] == "test").map(of).collect();
+        found.sort();
+        found
+    };
+    let expected = |b: bool, known: bool| {
+        [("a", true), ("b", b), ("c", true)]
+            .map(|(name, passed)| (format!("py:tests/test_{name}.py"), passed, known && passed))
+    };
+    assert_eq!(run(), expected(true, false));
+    assert_eq!(run(), expected(true, true));
+    folder.write("p/data.json", "2");
+    assert_eq!(run(), expected(false, false), "one of three fails, and the others pass beside it");
+    assert_eq!(run(), expected(false, true));
+}
+
+#[test]
+fn an_npm_package_is_tested_by_its_script() {
+    let Some(_) = program(&[&["npm", "--version"]]) else { return };
+    let folder = Folder::empty()
+        .with("p/package.json", r#"{"name": "web", "scripts": {"test": "node check.js"}}"#)
+        .with("p/check.js", "process.exit(require('fs').readFileSync('data.txt', 'utf8') === '1' ? 0 : 1)")
+        .with("p/data.txt", "1");
+    let run = || {
+        let program = Program::new(["test"]).within(&folder.path("p"));
+        program.variable("XDG_CACHE_HOME", folder.path("cache")).run()
+    };
+    assert!(run().with_code(0).stdout.contains("1 test: 1 passed;"));
+    assert!(run().with_code(0).stdout.contains("1 passed, all known"));
+    folder.write("p/data.txt", "2");
+    run().with_code(1);
+}
+
+/// A redis-server of the test's own, killed when it is dropped.
+struct Redis {
+    server: Child,
+    port: u16,
+}
+
+impl Redis {
+    fn start(folder: &Folder) -> Option<Self> {
+        program(&[&["redis-server", "--version"]])?;
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut command = Command::new("redis-server");
+        command.args(["--bind", "127.0.0.1", "--save", "", "--port"]).arg(port.to_string());
+        command.current_dir(folder.path("")).stdin(Stdio::null()).stdout(Stdio::null());
+        let redis = Self { server: command.spawn().unwrap(), port };
+        until("the server answers", || TcpStream::connect(("127.0.0.1", port)).is_ok());
+        Some(redis)
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+    }
+}
+
+#[test]
+fn a_server_shares_results_and_may_die() {
+    let config = "[[test]]\nname = \"t\"\ncommand = \"cat in.txt\"\ninputs = [\"/in.txt\"]\n";
+    let folder = Folder::empty().with("p/greenwave.toml", config).with("p/in.txt", "1");
+    let Some(redis) = Redis::start(&folder) else { return };
+    let address = format!("redis://127.0.0.1:{}", redis.port);
+    let run = |cache: &str| {
+        let program = Program::new(["test", "--remote", &address]).within(&folder.path("p"));
+        program.variable("XDG_CACHE_HOME", folder.path(cache)).run().with_code(0).stdout
+    };
+    assert!(run("mine").contains("1 test: 1 passed;"));
+    assert!(run("yours").contains("all known"), "another cache, the same server");
+    drop(redis);
+    assert!(run("yours").contains("all known"), "what came from the server was kept");
+    assert!(run("new").contains("1 test: 1 passed;"), "without the server it runs");
+}
