@@ -51,6 +51,14 @@ const RUNS: &[Run] = &[
         rounds: 10_000,
     },
     Run {
+        name: "testing-edits",
+        package: "greenwave-testing",
+        features: "",
+        tests: "edits::",
+        variable: "GREENWAVE_EDIT_ROUNDS",
+        rounds: 10_000,
+    },
+    Run {
         name: "scheduler-kills",
         package: "greenwave-scheduler",
         features: "journal",

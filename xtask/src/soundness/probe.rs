@@ -468,6 +468,13 @@ pub(crate) const PROBES: &[Probe] = &[
         script: "test ! -e done || exit 1; touch done",
         ..PLAIN
     },
+    Probe {
+        name: "folder that was looked for in vain appears during the run",
+        script: concat!("test ! -d late || exit 1; ", waiting!(), "true"),
+        during: Some(|it| Ok(fs::create_dir(it.path("project/late"))?)),
+        change: unblock,
+        ..PLAIN
+    },
     Probe { name: "the test passes only where it can make a folder", script: "mkdir done", ..PLAIN },
 ];
 
