@@ -73,6 +73,7 @@ mod objects;
 mod pool;
 mod queue;
 mod retry;
+mod sync;
 
 pub use async_trait::async_trait;
 pub use batch::{BatchConfig, BatchStats, Batcher};
@@ -84,5 +85,5 @@ pub use limiter::{Limit, Limiter, LimiterStats, Permit};
 pub use manager::{Child, Process, ProcessGroup};
 pub use manager::{Manager, Tcp};
 pub use objects::{Objects, ObjectsStats, Reused};
-pub use pool::{Lease, Pool, PoolConfig, PoolStats};
+pub use pool::{CloseReason, Lease, Pool, PoolConfig, PoolEvent, PoolStats};
 pub use retry::{GaveUp, Reason, Retry, RetryBudget, Verdict};
