@@ -122,7 +122,7 @@ impl<M: Manager> Pool<M> {
             config,
             tick,
             origin: Instant::now(),
-            runtime: parking_lot::Mutex::new(None),
+            runtime: Mutex::new(None),
             observer,
         });
         Self { handle: Arc::new(Owner { shared }) }
@@ -131,7 +131,11 @@ impl<M: Manager> Pool<M> {
     /// A pool with connections that were made elsewhere: the start of a model, in which nothing connects.
     #[cfg(greenwave_loom)]
     #[doc(hidden)]
-    pub fn stocked(manager: M, config: PoolConfig, connections: impl IntoIterator<Item = M::Connection>) -> Self {
+    pub fn stocked(
+        manager: M,
+        config: PoolConfig,
+        connections: impl IntoIterator<Item = M::Connection>,
+    ) -> Self {
         let pool = Self::new(manager, config);
         for connection in connections {
             pool.shared().core.lock().stock(pool.shared().clone(), connection);
@@ -267,7 +271,7 @@ struct Shared<M: Manager> {
     tick: Option<Duration>,
     origin: Instant,
     /// Where connects are spawned when a lease is dropped outside a runtime.
-    runtime: parking_lot::Mutex<Option<Handle>>,
+    runtime: Mutex<Option<Handle>>,
     observer: Option<Observer>,
 }
 
@@ -390,7 +394,10 @@ impl<M: Manager> Shared<M> {
     }
 
     #[inline]
-    fn put(slot: Held<M>, decide: impl FnOnce(&mut Cores<M>, Held<M>, u64) -> Return<Home<M>, M::Connection>) {
+    fn put(
+        slot: Held<M>,
+        decide: impl FnOnce(&mut Cores<M>, Held<M>, u64) -> Return<Home<M>, M::Connection>,
+    ) {
         let now = slot.home.clock.load(Ordering::Relaxed);
         let home = slot.home.clone();
         let decided = decide(&mut home.core.lock(), slot, now);

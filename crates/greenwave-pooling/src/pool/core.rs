@@ -234,7 +234,13 @@ impl<S, C> Core<S, C> {
         self.top_up()
     }
 
-    pub(super) fn connected(&mut self, home: S, connection: C, created: Instant, now: u64) -> Box<Slot<S, C>> {
+    pub(super) fn connected(
+        &mut self,
+        home: S,
+        connection: C,
+        created: Instant,
+        now: u64,
+    ) -> Box<Slot<S, C>> {
         assert!(self.connecting > 0, "what was connected had a place");
         self.connecting -= 1;
         self.slot(home, connection, created, now)
@@ -285,7 +291,8 @@ impl<S, C> Core<S, C> {
         let mut at = 0;
         while let Some(slot) = self.idle.get(at) {
             let limit = self.idle_max.filter(|_| left > self.size_min);
-            let is_stale = limit.zip(slot.idle_since).is_some_and(|(max, since)| now.saturating_sub(since) >= max);
+            let is_stale =
+                limit.zip(slot.idle_since).is_some_and(|(max, since)| now.saturating_sub(since) >= max);
             let reason = match (slot.expires <= now, is_stale) {
                 (true, _) => CloseReason::Expired,
                 (_, true) => CloseReason::Idle,
@@ -303,7 +310,9 @@ impl<S, C> Core<S, C> {
     /// The one that was idle longest, if nobody has looked at it for long: to be checked in the background.
     pub(super) fn suspect(&mut self, now: u64) -> Option<Box<Slot<S, C>>> {
         let every = self.check_idle_every?;
-        let is_due = |slot: &Slot<S, C>| slot.idle_since.is_some_and(|since| now.saturating_sub(since.max(slot.seen)) >= every);
+        let is_due = |slot: &Slot<S, C>| {
+            slot.idle_since.is_some_and(|since| now.saturating_sub(since.max(slot.seen)) >= every)
+        };
         let at = self.idle.iter().position(|slot| is_due(slot))?;
         self.idle.remove(at)
     }
