@@ -42,6 +42,7 @@
 //! | --- | --- |
 //! | [`Pool`] | connections of a [`Manager`]: [`Tcp`], [`Process`], or your own |
 //! | [`Child`], [`ProcessGroup`] | a child process with all its descendants, killed as one (Unix) |
+//! | [`Multiplexed`], [`Balanced`] | places for requests on connections that carry many at once |
 //! | [`Objects`] | objects that are expensive to make, reused after a reset |
 //! | [`Limiter`] | permits, as many as the other side was seen to bear |
 //! | [`Retry`], [`RetryBudget`] | another attempt, later, as long as few calls need one |
@@ -54,6 +55,7 @@
 //! | feature | default | what it adds | cost |
 //! | --- | --- | --- | --- |
 //! | `conformance` | no | the test suite that every manager passes, for authors of managers | none |
+//! | `json-rpc` | no | [`JsonRpcFraming`] for [`Multiplexed`] | serde_json |
 //!
 //! # Errors
 //!
@@ -69,6 +71,7 @@ mod error;
 mod lazy;
 mod limiter;
 mod manager;
+mod multiplexed;
 mod objects;
 mod pool;
 mod queue;
@@ -84,6 +87,9 @@ pub use limiter::{Limit, Limiter, LimiterStats, Permit};
 #[cfg(unix)]
 pub use manager::{Child, Process, ProcessGroup};
 pub use manager::{Manager, Tcp};
+#[cfg(feature = "json-rpc")]
+pub use multiplexed::JsonRpcFraming;
+pub use multiplexed::{Balanced, Frame, Framing, LengthFraming, LineFraming, Multiplexed, MultiplexedConfig};
 pub use objects::{Objects, ObjectsStats, Reused};
 pub use pool::{CloseReason, Lease, Pool, PoolConfig, PoolEvent, PoolStats};
 pub use retry::{GaveUp, Reason, Retry, RetryBudget, Verdict};

@@ -149,9 +149,11 @@ impl<M: Manager> Pool<M> {
     /// [`Error::Connect`] and the like if none could be made, [`Error::Timeout`] if none was free in time, [`Error::Closed`].
     #[inline]
     pub async fn get(&self) -> Result<Lease<M>, Error> {
-        match self.shared().take_fit() {
-            Some(slot) => Ok(Lease::new(slot)),
-            None => self.get_slowly().await,
+        let mut wait = Wait { shared: self.shared(), ticket: None, place: None, started: None };
+        match std::future::poll_fn(|cx| Poll::Ready(wait.begin(cx.waker()))).await {
+            Some(Ok(slot)) => Ok(Lease::new(slot)),
+            Some(Err(error)) => Err(error),
+            None => self.get_slowly(wait).await,
         }
     }
 
@@ -212,12 +214,13 @@ impl<M: Manager> Pool<M> {
         &self.handle.shared
     }
 
-    async fn get_slowly(&self) -> Result<Lease<M>, Error> {
+    #[cold]
+    #[inline(never)]
+    async fn get_slowly(&self, wait: Wait<'_, M>) -> Result<Lease<M>, Error> {
         let shared = self.shared();
-        shared.start();
+        let Some(after) = shared.config.checkout_timeout else { return shared.settle(wait).await };
         let started = Instant::now();
-        let Some(after) = shared.config.checkout_timeout else { return shared.settle(started).await };
-        let served = timeout_at(started + after.min(FAR), shared.settle(started)).await;
+        let served = timeout_at(started + after.min(FAR), shared.settle(wait)).await;
         served.unwrap_or_else(|_| {
             let waited = started.elapsed();
             shared.core.lock().count_timeout(waited);
@@ -290,13 +293,6 @@ fn tick_of(config: &PoolConfig) -> Option<Duration> {
 }
 
 impl<M: Manager> Shared<M> {
-    #[inline]
-    fn take_fit(&self) -> Option<Held<M>> {
-        // It orders nothing: it is a time, and a little old.
-        let now = self.clock.load(Ordering::Relaxed);
-        if self.is_started.load(Ordering::Relaxed) { self.core.lock().take_fit(now) } else { None }
-    }
-
     /// Reads the time, and sets the clock by it.
     fn now(&self) -> u64 {
         let now = ticks(self.origin.elapsed());
@@ -326,14 +322,10 @@ impl<M: Manager> Shared<M> {
     }
 
     /// Waits, and checks, until there is a connection that works. Its turn is kept meanwhile.
-    async fn settle(self: &Arc<Self>, started: Instant) -> Result<Lease<M>, Error> {
-        let mut ticket = None;
+    async fn settle(self: &Arc<Self>, mut wait: Wait<'_, M>) -> Result<Lease<M>, Error> {
+        self.start();
         loop {
-            let mut wait = Wait { shared: self, ticket, place: None, started };
-            let slot = (&mut wait).await?;
-            ticket = wait.ticket;
-            drop(wait);
-            let lease = Lease::new(slot);
+            let lease = Lease::new((&mut wait).await?);
             // What was handed over or made just now is not looked at again, nor is the lock taken for it.
             let is_new = lease.slot().idle_since.is_none();
             if is_new || !self.core.lock().needs_check(lease.slot(), self.now()) {
@@ -398,8 +390,12 @@ impl<M: Manager> Shared<M> {
         slot: Held<M>,
         decide: impl FnOnce(&mut Cores<M>, Held<M>, u64) -> Return<Home<M>, M::Connection>,
     ) {
-        let now = slot.home.clock.load(Ordering::Relaxed);
-        let home = slot.home.clone();
+        let home = Arc::as_ptr(&slot.home);
+        // SAFETY: the slot holds a reference to its home. Whatever is decided, it keeps that at least until another thread can take the
+        // slot, for which that thread needs the lock: so until the lock is released, which is the last access through this pointer.
+        // Counting a reference here would cost a third of a check-out.
+        let home = unsafe { &*home };
+        let now = home.clock.load(Ordering::Relaxed);
         let decided = decide(&mut home.core.lock(), slot, now);
         match decided {
             Return::Kept => {}
@@ -508,7 +504,8 @@ struct Wait<'a, M: Manager> {
     shared: &'a Arc<Shared<M>>,
     ticket: Option<u64>,
     place: Option<usize>,
-    started: Instant,
+    /// When it began, unless it was served at once.
+    started: Option<Instant>,
 }
 
 impl<M: Manager> Future for Wait<'_, M> {
@@ -523,31 +520,64 @@ impl<M: Manager> Future for Wait<'_, M> {
 }
 
 impl<M: Manager> Wait<'_, M> {
+    /// The first look, in one step with taking a place in the queue. `None` if there is more to be done.
+    #[inline]
+    fn begin(&mut self, waker: &Waker) -> Option<Result<Held<M>, Error>> {
+        let now = self.shared.clock.load(Ordering::Relaxed);
+        if !self.shared.is_started.load(Ordering::Relaxed) {
+            return None;
+        }
+        let (slot, starting) = {
+            let mut core = self.shared.core.lock();
+            match core.take_fit(now) {
+                Some(slot) => return Some(Ok(slot)),
+                // Something is there, to be looked at first: its life may be over, or its last use long ago.
+                None if core.has_idle() => return None,
+                None => core.claim(self.ticket, now, waker, &mut Vec::new()),
+            }
+        };
+        let served = self.claimed(slot, starting);
+        if served.is_none() {
+            self.started = Some(Instant::now());
+        }
+        served
+    }
+
     fn claim(&mut self, waker: &Waker) -> Poll<Result<Held<M>, Error>> {
         let mut expired = Vec::new();
         let now = self.shared.now();
+        self.started.get_or_insert_with(Instant::now);
         let (claim, starting) = self.shared.core.lock().claim(self.ticket, now, waker, &mut expired);
-        let polled = match claim {
-            Claim::Closed => Poll::Ready(Err(Error::Closed)),
-            Claim::Lent(slot) => Poll::Ready(Ok(slot)),
-            Claim::Waits { ticket, place } => {
-                (self.ticket, self.place) = (Some(ticket), Some(place));
-                Poll::Pending
-            }
-        };
-        self.shared.connect(starting);
+        let served = self.claimed(claim, starting);
         for slot in expired {
             Shared::discard(slot, CloseReason::Expired);
         }
-        polled
+        served.map_or(Poll::Pending, Poll::Ready)
+    }
+
+    fn claimed(
+        &mut self,
+        claim: Claim<Home<M>, M::Connection>,
+        starting: usize,
+    ) -> Option<Result<Held<M>, Error>> {
+        self.shared.connect(starting);
+        match claim {
+            Claim::Closed => Some(Err(Error::Closed)),
+            Claim::Lent(slot) => Some(Ok(slot)),
+            Claim::Waits { ticket, place } => {
+                (self.ticket, self.place) = (Some(ticket), Some(place));
+                None
+            }
+        }
     }
 
     fn look(&mut self, place: usize, waker: &Waker) -> Poll<Grant<Home<M>, M::Connection>> {
-        let waited = self.started.elapsed();
+        // Counted under the lock that is taken anyway: atomics of their own would go back and forth between the threads.
+        let waited = self.started.map_or(Duration::ZERO, |started| started.elapsed());
         let (polled, _stale) = {
             let mut core = self.shared.core.lock();
             let polled = core.queue().poll(place, waker);
-            if let Poll::Ready(Ok(_)) = polled.0 {
+            if polled.0.is_ready() {
                 core.count_wait(waited);
             }
             polled

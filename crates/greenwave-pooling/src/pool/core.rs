@@ -148,6 +148,10 @@ impl<S, C> Core<S, C> {
         Some(self.lend(slot))
     }
 
+    pub(super) fn has_idle(&self) -> bool {
+        !self.idle.is_empty()
+    }
+
     /// Whether it was idle for so long that it is to be checked. The clock may be a tick behind, and is taken to be.
     pub(super) fn needs_check(&self, slot: &Slot<S, C>, now: u64) -> bool {
         match (self.check_after, slot.idle_since) {

@@ -8,6 +8,7 @@ mod fake;
 mod lazy;
 mod limiter;
 mod model;
+mod multiplexed;
 mod objects;
 mod pool;
 #[cfg(unix)]
