@@ -45,6 +45,13 @@ pub enum Error {
         #[source]
         source: Arc<std::io::Error>,
     },
+    /// The request cannot be written in the protocol of its connection; it was not sent.
+    #[error("the request cannot be written")]
+    Request {
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
     /// The pool, batcher or connection was closed.
     #[error("closed")]
     Closed,

@@ -17,8 +17,8 @@ use crate::error::Error;
 ///
 /// # Contract
 ///
-/// - `encode` appends the whole frame of one request, with its `id` in it where the protocol has ids. It does not fail: what cannot be
-///   written is not of the type.
+/// - `encode` appends the whole frame of one request, with its `id` in it where the protocol has ids. An error fails that request
+///   only, and what was appended is taken back.
 /// - `decode` takes the first whole frame from the front of `bytes`, if there is one, and says how long it was. It is called again with
 ///   more bytes when it says `None`, and should not begin from the start each time if frames are long.
 /// - A frame with the id of no request is left aside: an answer to a request that was given up.
@@ -31,7 +31,10 @@ pub trait Framing: fmt::Debug + Send + 'static {
     type Answer: Send + 'static;
 
     /// Appends the frame of a request.
-    fn encode(&mut self, id: u64, request: Self::Request, bytes: &mut Vec<u8>);
+    ///
+    /// # Errors
+    /// If the request cannot be written in the protocol.
+    fn encode(&mut self, id: u64, request: Self::Request, bytes: &mut Vec<u8>) -> io::Result<()>;
 
     /// The first frame, and how many bytes of the front it took.
     ///
@@ -248,6 +251,18 @@ impl<A> Pending<A> {
         Ok(())
     }
 
+    /// A request was not sent.
+    fn refuse(&self, id: u64, error: io::Error) {
+        let waiting = {
+            let mut state = self.state.lock();
+            state.order.retain(|other| *other != id);
+            state.by_id.remove(&id)
+        };
+        if let Some(waiting) = waiting {
+            let _gone = waiting.reply.send(Err(Error::Request { source: error }));
+        }
+    }
+
     /// The connection broke: all that it carried fails, and nothing more is taken.
     fn fail(&self, error: io::Error) {
         let (source, waiting) = {
@@ -314,7 +329,11 @@ async fn write<F: Framing>(
     while queue.recv_many(&mut taken, AT_ONCE).await > 0 {
         for outgoing in taken.drain(..) {
             if let Some(id) = pending.enter(outgoing.waiting) {
-                framing.encode(id, outgoing.request, &mut bytes);
+                let length = bytes.len();
+                if let Err(error) = framing.encode(id, outgoing.request, &mut bytes) {
+                    bytes.truncate(length);
+                    pending.refuse(id, error);
+                }
             }
         }
         writer.write_all(&bytes).await?;
@@ -416,10 +435,8 @@ impl Framing for LengthFraming {
     type Request = Vec<u8>;
     type Answer = Vec<u8>;
 
-    fn encode(&mut self, id: u64, mut request: Vec<u8>, bytes: &mut Vec<u8>) {
-        // A longer one cannot be told to the other side, whose limit is far below.
-        request.truncate(u32::MAX as usize);
-        let _fits = Self::write(id, &request, bytes);
+    fn encode(&mut self, id: u64, request: Vec<u8>, bytes: &mut Vec<u8>) -> io::Result<()> {
+        Self::write(id, &request, bytes)
     }
 
     fn decode(&mut self, bytes: &[u8]) -> io::Result<Option<Frame<Vec<u8>>>> {
@@ -444,10 +461,14 @@ impl Framing for LineFraming {
     /// Without its end.
     type Answer = String;
 
-    fn encode(&mut self, _: u64, request: String, bytes: &mut Vec<u8>) {
-        // A line break within would be another request, which would put all answers after it out of order.
-        bytes.extend(request.bytes().map(|byte| if byte == b'\n' { b' ' } else { byte }));
+    fn encode(&mut self, _: u64, request: String, bytes: &mut Vec<u8>) -> io::Result<()> {
+        if request.contains('\n') {
+            // It would be another request, and put all answers after it out of order.
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a line break within a line"));
+        }
+        bytes.extend_from_slice(request.as_bytes());
         bytes.push(b'\n');
+        Ok(())
     }
 
     fn decode(&mut self, bytes: &[u8]) -> io::Result<Option<Frame<String>>> {
@@ -488,9 +509,14 @@ mod json_rpc {
         type Request = (String, Value);
         type Answer = Value;
 
-        fn encode(&mut self, id: u64, (method, params): (String, Value), bytes: &mut Vec<u8>) {
+        fn encode(
+            &mut self,
+            id: u64,
+            (method, params): (String, Value),
+            bytes: &mut Vec<u8>,
+        ) -> io::Result<()> {
             let message = json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params });
-            self.lines.encode(id, message.to_string(), bytes);
+            self.lines.encode(id, message.to_string(), bytes)
         }
 
         fn decode(&mut self, bytes: &[u8]) -> io::Result<Option<Frame<Value>>> {

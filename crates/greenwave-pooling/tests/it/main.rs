@@ -4,7 +4,9 @@
 
 mod batch;
 mod breaker;
+mod bucket;
 mod fake;
+mod hedge;
 mod lazy;
 mod limiter;
 mod model;
@@ -14,4 +16,7 @@ mod pool;
 #[cfg(unix)]
 mod process;
 mod retry;
+mod soak;
 mod tcp;
+#[cfg(unix)]
+mod unix;

@@ -103,14 +103,16 @@ async fn lines_are_answered_in_their_order() {
             }
         }
     });
+    let refused = line.request("two\nlines".to_owned()).await;
+    assert!(matches!(refused, Err(Error::Request { .. })), "it would be two requests");
     let asked: Vec<_> = (0..50)
         .map(|i| {
             let line = line.clone();
-            tokio::spawn(async move { line.request(format!("{i}\n!")).await })
+            tokio::spawn(async move { line.request(format!("{i}!")).await })
         })
         .collect();
     for (i, asked) in asked.into_iter().enumerate() {
-        assert_eq!(asked.await.unwrap().unwrap(), format!("you said {i} !"));
+        assert_eq!(asked.await.unwrap().unwrap(), format!("you said {i}!"));
     }
 }
 
