@@ -58,6 +58,7 @@
 //! | feature | default | what it adds | cost |
 //! | --- | --- | --- | --- |
 //! | `conformance` | no | the test suite that every manager passes, for authors of managers | none |
+//! | `http` | no | `HttpCache`: responses kept as RFC 9111 allows | bytes, http, http-cache-semantics |
 //! | `json-rpc` | no | [`JsonRpcFraming`] for [`Multiplexed`] | serde_json |
 //!
 //! # Errors
@@ -73,6 +74,8 @@ mod chance;
 pub mod conformance;
 mod error;
 mod hedge;
+#[cfg(feature = "http")]
+mod http;
 mod lazy;
 mod limiter;
 mod manager;
@@ -83,6 +86,8 @@ mod queue;
 mod retry;
 mod sync;
 
+#[cfg(feature = "http")]
+pub use self::http::{HttpCache, HttpCacheOptions, HttpStore, MemoryHttpStore, StoredResponse};
 pub use async_trait::async_trait;
 pub use batch::{BatchConfig, BatchStats, Batcher};
 pub use breaker::{Breaker, BreakerConfig, Endpoints, Trial};

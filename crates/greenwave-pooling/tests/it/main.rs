@@ -7,6 +7,8 @@ mod breaker;
 mod bucket;
 mod fake;
 mod hedge;
+#[cfg(feature = "http")]
+mod http;
 mod lazy;
 mod limiter;
 mod model;
@@ -16,6 +18,7 @@ mod pool;
 #[cfg(unix)]
 mod process;
 mod retry;
+mod servers;
 mod soak;
 mod tcp;
 #[cfg(unix)]
