@@ -27,6 +27,14 @@ const RUNS: &[Run] = &[
         rounds: 1_000,
     },
     Run {
+        name: "pooling-soak",
+        package: "greenwave-pooling",
+        features: "",
+        tests: "soak::",
+        variable: "GREENWAVE_POOL_CHECKOUTS",
+        rounds: 1_000_000,
+    },
+    Run {
         name: "segment-kills",
         package: "greenwave-segment",
         features: "",

@@ -98,6 +98,24 @@ impl<Q: Send + 'static, A: Send + 'static> Batcher<Q, A> {
         Self::weighed(config, |_| 0, handler)
     }
 
+    /// As [`weighed`](Self::weighed), for a handler that fails as a whole: such a batch is halved, again and again, to find the requests that
+    /// made it fail; only those get the error. Of n requests with one culprit, at most 2 log2(n) + 1 batches are handled, one after another.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn splitting<F, Fut, T, E>(config: BatchConfig, weigh: fn(&Q) -> usize, handler: F) -> Self
+    where
+        Q: Clone + Sync,
+        F: Fn(Vec<Q>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Vec<T>, E>> + Send + 'static,
+        A: From<Result<T, E>>,
+        T: Send + 'static,
+        E: Send + 'static,
+    {
+        let handler = Arc::new(handler);
+        Self::weighed(config, weigh, move |questions| split(handler.clone(), questions))
+    }
+
     /// Batches by count, time and bytes, as `weigh` counts them.
     ///
     /// # Panics
@@ -272,6 +290,30 @@ impl<Q: Send + 'static, A: Send + 'static> Worker<Q, A> {
         let answers = handler(questions);
         self.in_flight.spawn(async move { reply_all(replies, answers.await) });
     }
+}
+
+/// Handles the batch; if it fails, its halves.
+async fn split<Q, A, T, E, F, Fut>(handler: Arc<F>, questions: Vec<Q>) -> Vec<A>
+where
+    Q: Clone,
+    F: Fn(Vec<Q>) -> Fut,
+    Fut: Future<Output = Result<Vec<T>, E>>,
+    A: From<Result<T, E>>,
+{
+    let mut answers = Vec::with_capacity(questions.len());
+    // What is left to do, the next one at the end: so answers come in order.
+    let mut left = vec![0..questions.len()];
+    while let Some(range) = left.pop() {
+        match handler(questions[range.clone()].to_vec()).await {
+            Ok(found) => answers.extend(found.into_iter().map(|answer| A::from(Ok(answer)))),
+            Err(error) if range.len() <= 1 => answers.push(A::from(Err(error))),
+            Err(_) => {
+                let middle = range.start + range.len() / 2;
+                left.extend([middle..range.end, range.start..middle]);
+            }
+        }
+    }
+    answers
 }
 
 fn reply_all<A>(replies: Vec<oneshot::Sender<Result<A, Error>>>, answers: Vec<A>) {

@@ -9,22 +9,34 @@ use tokio::time::Instant;
 use crate::error::Error;
 
 /// When a breaker opens, and for how long.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct BreakerConfig {
     /// Failures in a row that open it; at least 1.
     pub failures_max: u32,
-    /// How long it stays open before one call is tried.
+    /// The share of failures among the last calls that opens it, `0.0..=1.0`; never, if `None`.
+    pub failure_rate_max: Option<f64>,
+    /// How many calls the share is of; none is reckoned before there were as many. `1..=64`.
+    pub window: u32,
+    /// How long it stays open before calls are tried.
     pub cooldown: Duration,
+    /// Calls that have to succeed, one after another, before it closes; at least 1.
+    pub probes: u32,
 }
 
 impl Default for BreakerConfig {
-    /// 5 failures in a row, 10 s.
+    /// 5 failures in a row or half of 20 calls, 10 s, one probe.
     fn default() -> Self {
-        Self { failures_max: 5, cooldown: Duration::from_secs(10) }
+        Self {
+            failures_max: 5,
+            failure_rate_max: Some(0.5),
+            window: 20,
+            cooldown: Duration::from_secs(10),
+            probes: 1,
+        }
     }
 }
 
-/// Suspends calls after several failures in a row. Cloning shares it.
+/// Suspends calls after several failures in a row, or when too many of the last ones failed. Cloning shares it.
 ///
 /// ```
 /// # use greenwave_pooling::{Breaker, BreakerConfig};
@@ -42,13 +54,15 @@ pub struct Breaker {
 /// `Closed -> Open -> Probing -> Closed | Open`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// Calls are made; so many have failed in a row.
-    Closed { failures: u32 },
-    /// No call is made until then.
-    Open { until: Instant },
+    /// Calls are made; so many have failed in a row. A bit for each of the last calls, set if it failed.
+    Closed { failures: u32, recent: u64, seen: u32 },
+    /// No call is made until then; so many probes have succeeded since it opened.
+    Open { until: Instant, passed: u32 },
     /// One call is being tried; its end decides. A trial that never ends counts as lost after the cool-down.
-    Probing { since: Instant },
+    Probing { since: Instant, passed: u32 },
 }
+
+const CLOSED: State = State::Closed { failures: 0, recent: 0, seen: 0 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Event {
@@ -62,7 +76,7 @@ impl Breaker {
     /// A closed breaker.
     #[must_use]
     pub fn new(config: BreakerConfig) -> Self {
-        Self { config, state: Arc::new(Mutex::new(State::Closed { failures: 0 })) }
+        Self { config, state: Arc::new(Mutex::new(CLOSED)) }
     }
 
     /// Admits a call, whose end is to be reported.
@@ -72,18 +86,32 @@ impl Breaker {
     pub fn admit(&self) -> Result<Trial, Error> {
         let now = Instant::now();
         let mut state = self.state.lock();
-        let (until, is_probe) = match *state {
-            State::Closed { .. } => (now, false),
-            State::Open { until } => (until, true),
-            State::Probing { since } => (since + self.config.cooldown, true),
+        let (until, probe) = match *state {
+            State::Closed { .. } => (now, None),
+            State::Open { until, passed } => (until, Some(passed)),
+            State::Probing { since, passed } => (since + self.config.cooldown, Some(passed)),
         };
         if until > now {
             return Err(Error::Open { retry_after: until - now });
         }
-        if is_probe {
-            *state = State::Probing { since: now };
+        if let Some(passed) = probe {
+            *state = State::Probing { since: now, passed };
         }
-        Ok(Trial { breaker: self.clone(), probe: is_probe.then_some(now), is_open: true })
+        Ok(Trial { breaker: self.clone(), probe: probe.map(|_| now), is_open: true })
+    }
+
+    /// Admits a call whatever the state. It counts as a probe, unless one is under way.
+    fn force(&self) -> Trial {
+        let now = Instant::now();
+        let mut state = self.state.lock();
+        let probe = match *state {
+            State::Open { passed, .. } => {
+                *state = State::Probing { since: now, passed };
+                Some(now)
+            }
+            State::Closed { .. } | State::Probing { .. } => None,
+        };
+        Trial { breaker: self.clone(), probe, is_open: true }
     }
 
     /// Whether calls are made freely.
@@ -100,21 +128,70 @@ impl Breaker {
 
 /// The only way from one state to another but for the start of a probe.
 fn next(state: State, probe: Option<Instant>, event: Event, config: &BreakerConfig, now: Instant) -> State {
-    let open = State::Open { until: now + config.cooldown };
+    let open = State::Open { until: now + config.cooldown, passed: 0 };
     match (state, event) {
-        (State::Closed { failures }, Event::Failed) => match failures + 1 {
-            failures if failures >= config.failures_max.max(1) => open,
-            failures => State::Closed { failures },
-        },
-        (State::Closed { .. }, Event::Succeeded) => State::Closed { failures: 0 },
-        (State::Probing { since }, event) if probe == Some(since) => match event {
-            Event::Succeeded => State::Closed { failures: 0 },
+        (State::Closed { failures, recent, seen }, Event::Failed | Event::Succeeded) => {
+            let has_failed = event == Event::Failed;
+            let failures = if has_failed { failures.saturating_add(1) } else { 0 };
+            let window = config.window.clamp(1, 64);
+            let recent = (recent << 1 | u64::from(has_failed)) & (u64::MAX >> (64 - window));
+            let seen = (seen + 1).min(window);
+            let share = f64::from(recent.count_ones()) / f64::from(window);
+            let is_bad =
+                has_failed && seen == window && config.failure_rate_max.is_some_and(|max| share >= max);
+            if is_bad || failures >= config.failures_max.max(1) {
+                return open;
+            }
+            State::Closed { failures, recent, seen }
+        }
+        (State::Probing { since, passed }, event) if probe == Some(since) => match event {
+            Event::Succeeded if passed + 1 >= config.probes.max(1) => CLOSED,
+            // The next one may try at once.
+            Event::Succeeded => State::Open { until: now, passed: passed + 1 },
             Event::Failed => open,
-            // Nothing was learnt: the next one may try at once.
-            Event::Abandoned => State::Open { until: now },
+            // Nothing was learnt.
+            Event::Abandoned => State::Open { until: now, passed },
         },
         // A call from before: it says nothing of now.
         (state, _) => state,
+    }
+}
+
+/// Breakers of several endpoints that stand for one another. The last one is never ejected: when all are open, the one that may be tried
+/// soonest is called all the same, since no answer is worse than a late one.
+#[derive(Debug, Clone)]
+pub struct Endpoints {
+    breakers: Arc<[Breaker]>,
+}
+
+impl Endpoints {
+    /// As many breakers, all closed; at least 1.
+    #[must_use]
+    pub fn new(count: usize, config: BreakerConfig) -> Self {
+        Self { breakers: (0..count.max(1)).map(|_| Breaker::new(config)).collect() }
+    }
+
+    /// An endpoint that may be called, the first from `preferred` on, and the trial to report to.
+    pub fn admit(&self, preferred: usize) -> (usize, Trial) {
+        let count = self.breakers.len();
+        let mut soonest: Option<(Duration, usize)> = None;
+        for at in (0..count).map(|offset| (preferred % count + offset) % count) {
+            match self.breakers[at].admit() {
+                Ok(trial) => return (at, trial),
+                Err(Error::Open { retry_after }) if soonest.is_none_or(|(best, _)| retry_after < best) => {
+                    soonest = Some((retry_after, at));
+                }
+                Err(_) => {}
+            }
+        }
+        let at = soonest.map_or(preferred % count, |(_, at)| at);
+        (at, self.breakers[at].force())
+    }
+
+    /// How many are called freely.
+    #[must_use]
+    pub fn closed(&self) -> usize {
+        self.breakers.iter().filter(|breaker| breaker.is_closed()).count()
     }
 }
 

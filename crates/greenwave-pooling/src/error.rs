@@ -1,5 +1,6 @@
 //! Why a thing was not lent.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 /// An error of a manager, of any type.
@@ -37,7 +38,21 @@ pub enum Error {
         /// Until the next call may be tried.
         retry_after: Duration,
     },
-    /// The pool or batcher was closed.
+    /// The connection that carried the request broke before the answer came. Whether it was carried out is not known.
+    #[error("the connection broke before the answer")]
+    Broken {
+        /// How it broke, for all requests that it carried.
+        #[source]
+        source: Arc<std::io::Error>,
+    },
+    /// The request cannot be written in the protocol of its connection; it was not sent.
+    #[error("the request cannot be written")]
+    Request {
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The pool, batcher or connection was closed.
     #[error("closed")]
     Closed,
     /// The batch that the request was in panicked.

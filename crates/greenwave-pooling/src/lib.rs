@@ -40,12 +40,16 @@
 //!
 //! | type | what it lends or decides |
 //! | --- | --- |
-//! | [`Pool`] | connections of a [`Manager`]: [`Tcp`], [`Process`], or your own |
+//! | [`Pool`] | connections of a [`Manager`]: [`Tcp`], `Unix`, [`Process`], or your own |
 //! | [`Child`], [`ProcessGroup`] | a child process with all its descendants, killed as one (Unix) |
+//! | [`Multiplexed`], [`Balanced`] | places for requests on connections that carry many at once |
 //! | [`Objects`] | objects that are expensive to make, reused after a reset |
 //! | [`Limiter`] | permits, as many as the other side was seen to bear |
 //! | [`Retry`], [`RetryBudget`] | another attempt, later, as long as few calls need one |
 //! | [`Breaker`] | no attempt at all for a while after several failures |
+//! | [`Endpoints`] | the one of several that may be called; never none |
+//! | [`Buckets`], [`Cooldowns`] | so many requests and tokens a minute; nothing while a host wants to be left alone |
+//! | [`Hedge`] | a second attempt beside one that is slow |
 //! | [`Batcher`] | one call for many callers, each with its own answer |
 //! | [`Lazy`], [`LazyMap`] | a value that is loaded once, on first use |
 //!
@@ -54,6 +58,8 @@
 //! | feature | default | what it adds | cost |
 //! | --- | --- | --- | --- |
 //! | `conformance` | no | the test suite that every manager passes, for authors of managers | none |
+//! | `http` | no | `HttpCache`: responses kept as RFC 9111 allows | bytes, http, http-cache-semantics |
+//! | `json-rpc` | no | [`JsonRpcFraming`] for [`Multiplexed`] | serde_json |
 //!
 //! # Errors
 //!
@@ -62,27 +68,40 @@
 
 mod batch;
 mod breaker;
+mod bucket;
 mod chance;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod error;
+mod hedge;
+#[cfg(feature = "http")]
+mod http;
 mod lazy;
 mod limiter;
 mod manager;
+mod multiplexed;
 mod objects;
 mod pool;
 mod queue;
 mod retry;
+mod sync;
 
+#[cfg(feature = "http")]
+pub use self::http::{HttpCache, HttpCacheOptions, HttpStore, MemoryHttpStore, StoredResponse};
 pub use async_trait::async_trait;
 pub use batch::{BatchConfig, BatchStats, Batcher};
-pub use breaker::{Breaker, BreakerConfig, Trial};
+pub use breaker::{Breaker, BreakerConfig, Endpoints, Trial};
+pub use bucket::{Buckets, Cooldowns, Rate};
 pub use error::{BoxError, Error};
+pub use hedge::Hedge;
 pub use lazy::{Lazy, LazyMap};
 pub use limiter::{Limit, Limiter, LimiterStats, Permit};
 #[cfg(unix)]
-pub use manager::{Child, Process, ProcessGroup};
+pub use manager::{Child, Process, ProcessGroup, Unix};
 pub use manager::{Manager, Tcp};
+#[cfg(feature = "json-rpc")]
+pub use multiplexed::JsonRpcFraming;
+pub use multiplexed::{Balanced, Frame, Framing, LengthFraming, LineFraming, Multiplexed, MultiplexedConfig};
 pub use objects::{Objects, ObjectsStats, Reused};
-pub use pool::{Lease, Pool, PoolConfig, PoolStats};
+pub use pool::{CloseReason, Lease, Pool, PoolConfig, PoolEvent, PoolStats};
 pub use retry::{GaveUp, Reason, Retry, RetryBudget, Verdict};

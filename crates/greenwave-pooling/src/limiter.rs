@@ -2,11 +2,11 @@
 
 use std::fmt;
 use std::sync::{Arc, Weak};
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
-use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::queue::Queue;
@@ -110,14 +110,8 @@ impl Limiter {
         if let Some(permit) = self.try_acquire() {
             return permit;
         }
-        let (grant, ticket) = {
-            let mut state = self.shared.state.lock();
-            let ticket = state.queue.ticket();
-            (state.queue.enter(ticket), ticket)
-        };
-        let _leaves = Leaves { shared: &self.shared, ticket };
-        self.shared.dispatch();
-        grant.await.expect("a limiter drops no waiter")
+        let mut turn = Turn { shared: &self.shared, place: None };
+        std::future::poll_fn(|cx| turn.poll(cx.waker())).await
     }
 
     /// A permit, if one is free and nobody waits.
@@ -153,19 +147,18 @@ impl fmt::Debug for Limiter {
 impl Shared {
     /// Lends to those who have waited longest, as many as there is room for.
     fn dispatch(self: &Arc<Self>) {
-        while let Some((waiter, permit)) = self.next() {
-            // Whoever has gone away: its permit comes back by its drop.
-            let _gone = waiter.send(permit);
+        while let Some(waker) = self.next() {
+            waker.wake();
         }
     }
 
-    fn next(self: &Arc<Self>) -> Option<(oneshot::Sender<Permit>, Permit)> {
+    fn next(self: &Arc<Self>) -> Option<Waker> {
         let mut state = self.state.lock();
-        if !state.has_room(Instant::now()) {
+        if state.queue.is_empty() || !state.has_room(Instant::now()) {
             return None;
         }
-        let waiter = state.queue.pop()?;
-        Some((waiter, state.admit(self)))
+        let permit = state.admit(self);
+        state.queue.grant(permit).ok()
     }
 
     fn release(self: &Arc<Self>, epoch: u64, verdict: Verdict) {
@@ -266,14 +259,38 @@ impl fmt::Debug for Permit {
     }
 }
 
-/// Leaves the queue, however the wait ends.
-struct Leaves<'a> {
-    shared: &'a Shared,
-    ticket: u64,
+/// The wait of one caller. Dropped, it leaves the queue, and gives back what was granted to it meanwhile.
+struct Turn<'a> {
+    shared: &'a Arc<Shared>,
+    /// Ticket and place.
+    place: Option<(u64, usize)>,
 }
 
-impl Drop for Leaves<'_> {
+impl Turn<'_> {
+    fn poll(&mut self, waker: &Waker) -> Poll<Permit> {
+        let Some((_, place)) = self.place else {
+            {
+                let mut state = self.shared.state.lock();
+                let ticket = state.queue.ticket();
+                self.place = Some((ticket, state.queue.enter(ticket, waker.clone())));
+            }
+            // A permit may have come back since the caller looked.
+            self.shared.dispatch();
+            return Poll::Pending;
+        };
+        let (polled, _stale) = self.shared.state.lock().queue.poll(place, waker);
+        if polled.is_ready() {
+            self.place = None;
+        }
+        polled
+    }
+}
+
+impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        self.shared.state.lock().queue.leave(self.ticket);
+        let Some((ticket, place)) = self.place else { return };
+        // Bound first: a permit gives itself back under the lock.
+        let left = self.shared.state.lock().queue.leave(ticket, place);
+        drop(left);
     }
 }

@@ -3,6 +3,8 @@
 #[cfg(unix)]
 mod process;
 mod tcp;
+#[cfg(unix)]
+mod unix;
 
 use std::fmt::Debug;
 
@@ -11,6 +13,8 @@ use async_trait::async_trait;
 #[cfg(unix)]
 pub use process::{Child, Process, ProcessGroup};
 pub use tcp::Tcp;
+#[cfg(unix)]
+pub use unix::Unix;
 
 /// Makes and judges the connections of one kind, to one peer.
 ///

@@ -1,28 +1,35 @@
 //! A bounded number of connections, lent first come, first served. Knows nothing of what a connection is.
 //!
-//! What happens is decided in `core`, synchronously and under one lock; this file does what was decided: spawns, sends, drops, waits.
+//! What happens is decided in `core`, synchronously and under one lock; this file does what was decided: spawns, wakes, drops, waits.
+//! Nothing of others runs under the lock: no drop of a connection, no waker.
 
 mod core;
+mod event;
 mod lease;
 
 use std::fmt;
-use std::sync::{Arc, OnceLock, Weak};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 
 pub use self::core::PoolStats;
-use self::core::{Claim, Core, Entry, Return};
+use self::core::{Claim, Core, Grant, Return, Slot, ticks};
+pub use self::event::{CloseReason, PoolEvent};
 pub use self::lease::Lease;
 use crate::error::Error;
 use crate::manager::Manager;
+use crate::sync::Mutex;
 
-/// The sweep runs at least this often while there is anything to sweep for.
-const SWEEP_EVERY_MAX: Duration = Duration::from_secs(30);
-const SWEEP_EVERY_MIN: Duration = Duration::from_millis(50);
+/// The clock ticks, and what is due is swept, this often at most, and this rarely where there is a limit.
+const TICK_MIN: Duration = Duration::from_millis(10);
+const TICK_MAX: Duration = Duration::from_secs(1);
+/// How often a minimum is kept up where there is no limit.
+const TOP_UP_EVERY: Duration = Duration::from_secs(30);
 /// A wait without a limit, for arithmetic that needs one.
 const FAR: Duration = Duration::from_secs(60 * 60 * 24 * 365);
 
@@ -43,14 +50,18 @@ pub struct PoolConfig {
     pub checkout_timeout: Option<Duration>,
     /// How long one connect may take.
     pub connect_timeout: Option<Duration>,
-    /// A connection that was idle for longer is checked before it is lent; never, if `None`.
+    /// A connection that was idle for longer is checked before it is lent, and none that was idle for less than half as long; never, if
+    /// `None`.
     pub check_after: Option<Duration>,
+    /// A connection that stays idle is checked this often in the background, one after another; never, if `None`.
+    pub check_idle_every: Option<Duration>,
     /// Determines the jitter.
     pub seed: u64,
 }
 
 impl Default for PoolConfig {
-    /// 2 to 10 connections, idle for up to 300 s, 30 s to check out, 10 s to connect, checked after 1 s, no maximum lifetime.
+    /// 2 to 10 connections, idle for up to 300 s, 30 s to check out, 10 s to connect, checked after 1 s, no maximum
+    /// lifetime, no checks in the background.
     fn default() -> Self {
         Self {
             min: 2,
@@ -61,6 +72,7 @@ impl Default for PoolConfig {
             checkout_timeout: Some(Duration::from_secs(30)),
             connect_timeout: Some(Duration::from_secs(10)),
             check_after: Some(Duration::from_secs(1)),
+            check_idle_every: None,
             seed: 0,
         }
     }
@@ -74,9 +86,10 @@ impl Default for PoolConfig {
 /// - A failed connect fails the one who has waited longest. Retrying is the caller's choice: see [`Retry`](crate::Retry).
 /// - [`get`](Self::get) may be cancelled at any time. Dropping a [`Lease`] never waits.
 ///
-/// Needs a tokio runtime with its timer. A pool that is dropped closes its idle connections; those lent close when they come back.
+/// Needs a tokio runtime with its timer. Limits of time are kept by a task that ticks a few times in the shortest of them, so that a
+/// check-out need not read the clock. When the last clone is dropped, idle connections close; those lent close when they come back.
 pub struct Pool<M: Manager> {
-    shared: Arc<Shared<M>>,
+    handle: Arc<Owner<M>>,
 }
 
 impl<M: Manager> Pool<M> {
@@ -84,36 +97,72 @@ impl<M: Manager> Pool<M> {
     /// nearest one within.
     #[must_use]
     pub fn new(manager: M, config: PoolConfig) -> Self {
-        let core = Mutex::new(Core::new(&config));
-        Self {
-            shared: Arc::new(Shared {
-                manager,
-                config,
-                core,
-                runtime: OnceLock::new(),
-                changed: Notify::new(),
-            }),
+        Self::make(manager, config, None)
+    }
+
+    /// As [`new`](Self::new), and tells `observer` what happens, where it happens: it should neither block nor use the pool.
+    #[must_use]
+    pub fn observed(
+        manager: M,
+        config: PoolConfig,
+        observer: impl Fn(&PoolEvent<'_>) + Send + Sync + 'static,
+    ) -> Self {
+        Self::make(manager, config, Some(Box::new(observer)))
+    }
+
+    fn make(manager: M, config: PoolConfig, observer: Option<Observer>) -> Self {
+        let tick = tick_of(&config);
+        let core = Mutex::new(Core::new(&config, tick.unwrap_or_default()));
+        let shared = Arc::new(Shared {
+            core,
+            clock: AtomicU64::new(0),
+            is_started: AtomicBool::new(cfg!(greenwave_loom)),
+            is_checking: AtomicBool::new(false),
+            manager,
+            config,
+            tick,
+            origin: Instant::now(),
+            runtime: Mutex::new(None),
+            observer,
+        });
+        Self { handle: Arc::new(Owner { shared }) }
+    }
+
+    /// A pool with connections that were made elsewhere: the start of a model, in which nothing connects.
+    #[cfg(greenwave_loom)]
+    #[doc(hidden)]
+    pub fn stocked(
+        manager: M,
+        config: PoolConfig,
+        connections: impl IntoIterator<Item = M::Connection>,
+    ) -> Self {
+        let pool = Self::new(manager, config);
+        for connection in connections {
+            pool.shared().core.lock().stock(pool.shared().clone(), connection);
         }
+        pool
     }
 
     /// Lends a connection.
     ///
     /// # Errors
     /// [`Error::Connect`] and the like if none could be made, [`Error::Timeout`] if none was free in time, [`Error::Closed`].
+    #[inline]
     pub async fn get(&self) -> Result<Lease<M>, Error> {
-        self.shared.start();
-        let claim = self.shared.claim(None);
-        match claim {
-            Claimed::Lent(lease) if !lease.needs_check() => Ok(lease),
-            claim => self.get_slowly(claim).await,
+        let mut wait = Wait { shared: self.shared(), ticket: None, place: None, started: None };
+        match std::future::poll_fn(|cx| Poll::Ready(wait.begin(cx.waker()))).await {
+            Some(Ok(slot)) => Ok(Lease::new(slot)),
+            Some(Err(error)) => Err(error),
+            None => self.get_slowly(wait).await,
         }
     }
 
     /// Lends a connection that is idle now, without checking it.
     #[must_use]
     pub fn try_get(&self) -> Option<Lease<M>> {
-        let entry = self.shared.core.lock().take_idle()?;
-        Some(Lease::new(self.shared.clone(), entry))
+        let now = self.shared().now();
+        let slot = self.shared().core.lock().take_idle(now)?;
+        Some(Lease::new(slot))
     }
 
     /// Connects up to the minimum, and waits for it.
@@ -121,212 +170,253 @@ impl<M: Manager> Pool<M> {
     /// # Errors
     /// That of the first connect that failed. What was connected stays.
     pub async fn warm_up(&self) -> Result<(), Error> {
+        let shared = self.shared();
         // An earlier failure is not news.
-        drop(self.shared.core.lock().take_failure());
-        self.shared.start();
-        loop {
-            // Taken before looking, so that nothing that happens in between is missed.
-            let changed = self.shared.changed.notified();
-            let starting = {
-                let mut core = self.shared.core.lock();
-                if core.is_warm() {
-                    return Ok(());
-                }
-                if let Some(error) = core.take_failure() {
-                    return Err(error);
-                }
-                core.top_up()
-            };
-            self.shared.connect(starting);
-            changed.await;
-        }
+        let stale = shared.core.lock().take_failure();
+        drop(stale);
+        shared.start();
+        shared
+            .until(|core| match core.take_failure() {
+                Some(error) => (Some(Err(error)), 0),
+                None if core.is_warm() => (Some(Ok(())), 0),
+                None => (None, core.top_up()),
+            })
+            .await
     }
 
     /// Closes the pool: who waits gets [`Error::Closed`], idle connections close now, lent ones when they come back. Returns when all are
     /// closed. The pool is closed even if this is cancelled.
     pub async fn close(&self) {
-        let (idle, waiting) = self.shared.core.lock().close();
-        drop(idle);
-        for waiter in waiting {
-            // Whoever went away needs no answer.
-            let _gone = waiter.send(Err(Error::Closed));
-        }
-        loop {
-            let changed = self.shared.changed.notified();
-            if self.shared.core.lock().is_drained() {
-                return;
-            }
-            changed.await;
-        }
+        self.shared().close();
+        self.shared().until(|core| (core.is_drained().then_some(()), 0)).await;
     }
 
     /// Whether it was closed.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.shared.core.lock().is_closed()
+        self.shared().core.lock().is_closed()
     }
 
     /// What it has counted so far.
     #[must_use]
     pub fn stats(&self) -> PoolStats {
-        self.shared.core.lock().stats()
+        self.shared().core.lock().stats()
     }
 
     /// What makes the connections.
     #[must_use]
     pub fn manager(&self) -> &M {
-        &self.shared.manager
+        &self.shared().manager
     }
 
-    async fn get_slowly(&self, claim: Claimed<M>) -> Result<Lease<M>, Error> {
+    #[inline]
+    fn shared(&self) -> &Arc<Shared<M>> {
+        &self.handle.shared
+    }
+
+    #[cold]
+    #[inline(never)]
+    async fn get_slowly(&self, wait: Wait<'_, M>) -> Result<Lease<M>, Error> {
+        let shared = self.shared();
+        let Some(after) = shared.config.checkout_timeout else { return shared.settle(wait).await };
         let started = Instant::now();
-        let after = self.shared.config.checkout_timeout;
-        let lent = timeout_at(started + after.unwrap_or(FAR), self.settle(claim)).await;
-        let mut core = self.shared.core.lock();
-        core.count_wait(started.elapsed());
-        match lent {
-            Ok(lent) => lent,
-            Err(_) => {
-                core.count_timeout();
-                Err(Error::Timeout { after: after.unwrap_or(FAR) })
-            }
-        }
-    }
-
-    /// Waits and checks until there is a connection that works.
-    async fn settle(&self, mut claim: Claimed<M>) -> Result<Lease<M>, Error> {
-        loop {
-            let (lease, ticket) = match claim {
-                Claimed::Closed => return Err(Error::Closed),
-                Claimed::Lent(lease) => (lease, None),
-                Claimed::Waits { grant, ticket } => (self.wait(grant, ticket).await?, Some(ticket)),
-            };
-            if !lease.needs_check() {
-                return Ok(lease);
-            }
-            if let Some(lease) = lease.check().await {
-                return Ok(lease);
-            }
-            claim = self.shared.claim(ticket);
-        }
-    }
-
-    async fn wait(&self, grant: oneshot::Receiver<Grant<M>>, ticket: u64) -> Result<Lease<M>, Error> {
-        let _leaves = Leaves { shared: &self.shared, ticket };
-        // A pool drops no waiter but in `close`, which answers it first.
-        grant.await.unwrap_or(Err(Error::Closed))
+        let served = timeout_at(started + after.min(FAR), shared.settle(wait)).await;
+        served.unwrap_or_else(|_| {
+            let waited = started.elapsed();
+            shared.core.lock().count_timeout(waited);
+            shared.tell(&PoolEvent::TimedOut { waited });
+            Err(Error::Timeout { after })
+        })
     }
 }
 
 impl<M: Manager> Clone for Pool<M> {
     fn clone(&self) -> Self {
-        Self { shared: self.shared.clone() }
+        Self { handle: self.handle.clone() }
     }
 }
 
 impl<M: Manager> fmt::Debug for Pool<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pool")
-            .field("manager", &self.shared.manager)
+            .field("manager", self.manager())
             .field("stats", &self.stats())
             .finish_non_exhaustive()
     }
 }
 
-/// What a waiter is granted. A lease that is dropped unread gives itself back.
-type Grant<M> = Result<Lease<M>, Error>;
-
-struct Shared<M: Manager> {
-    manager: M,
-    config: PoolConfig,
-    core: Mutex<Core<M::Connection, Grant<M>>>,
-    /// Where connects are spawned when a lease is dropped outside a runtime.
-    runtime: OnceLock<Handle>,
-    /// A connection was closed, made, or could not be made.
-    changed: Notify,
+/// What the clones of a pool share. Idle connections hold the rest, so that the end of the last clone has to be told.
+struct Owner<M: Manager> {
+    shared: Arc<Shared<M>>,
 }
 
-enum Claimed<M: Manager> {
-    Lent(Lease<M>),
-    Waits { grant: oneshot::Receiver<Grant<M>>, ticket: u64 },
-    Closed,
+impl<M: Manager> Drop for Owner<M> {
+    fn drop(&mut self) {
+        self.shared.close();
+    }
+}
+
+type Home<M> = Arc<Shared<M>>;
+type Held<M> = Box<Slot<Home<M>, <M as Manager>::Connection>>;
+type Cores<M> = Core<Home<M>, <M as Manager>::Connection>;
+type Observer = Box<dyn Fn(&PoolEvent<'_>) + Send + Sync>;
+
+struct Shared<M: Manager> {
+    core: Mutex<Cores<M>>,
+    /// Ticks since `origin`, at most `tick` behind.
+    clock: AtomicU64,
+    /// Whether the task that ticks is there.
+    is_started: AtomicBool,
+    /// Whether something is being checked in the background.
+    is_checking: AtomicBool,
+    manager: M,
+    config: PoolConfig,
+    tick: Option<Duration>,
+    origin: Instant,
+    /// Where connects are spawned when a lease is dropped outside a runtime.
+    runtime: Mutex<Option<Handle>>,
+    observer: Option<Observer>,
+}
+
+/// How often the clock has to tick for the limits to be kept, if there is anything to do.
+fn tick_of(config: &PoolConfig) -> Option<Duration> {
+    let limits = [
+        config.check_after.map(|limit| limit / 4),
+        config.check_idle_every.map(|limit| limit / 4),
+        config.idle_timeout.map(|limit| limit / 16),
+        config.max_lifetime.map(|limit| limit / 16),
+    ];
+    match limits.into_iter().flatten().min() {
+        Some(tick) => Some(tick.clamp(TICK_MIN, TICK_MAX)),
+        None => (config.min > 0).then_some(TOP_UP_EVERY),
+    }
 }
 
 impl<M: Manager> Shared<M> {
-    /// On first use: remembers the runtime, starts the sweep and connects up to the minimum.
+    /// Reads the time, and sets the clock by it.
+    fn now(&self) -> u64 {
+        let now = ticks(self.origin.elapsed());
+        self.clock.fetch_max(now, Ordering::Relaxed);
+        now
+    }
+
+    /// On first use, and again if the runtime of then has gone: remembers the runtime, starts the ticks, connects up to the minimum.
     fn start(self: &Arc<Self>) {
-        if self.runtime.get().is_some() {
+        if cfg!(greenwave_loom) || self.is_started.load(Ordering::Acquire) {
             return;
         }
         let runtime = Handle::current();
-        if self.runtime.set(runtime.clone()).is_err() {
-            return; // Another caller was first.
+        let mut known = self.runtime.lock();
+        // Pairs with the release of whoever was first, and of a task that has gone.
+        if self.is_started.swap(true, Ordering::AcqRel) {
+            return;
         }
-        if let Some(every) = self.sweep_every() {
-            runtime.spawn(sweep(Arc::downgrade(self), every));
+        *known = Some(runtime.clone());
+        drop(known);
+        if let Some(tick) = self.tick {
+            let ticking = Ticking(Arc::downgrade(self));
+            runtime.spawn(ticking.run(tick));
         }
         let starting = self.core.lock().top_up();
         self.connect(starting);
     }
 
-    fn sweep_every(&self) -> Option<Duration> {
-        let config = &self.config;
-        let shortest = [config.idle_timeout, config.max_lifetime].into_iter().flatten().min();
-        let every = match shortest {
-            None if config.min == 0 => return None,
-            None => SWEEP_EVERY_MAX,
-            Some(shortest) => shortest / 4,
-        };
-        Some(every.clamp(SWEEP_EVERY_MIN, SWEEP_EVERY_MAX))
-    }
-
-    fn claim(self: &Arc<Self>, ticket: Option<u64>) -> Claimed<M> {
-        let mut expired = Vec::new();
-        let (claim, starting) = self.core.lock().claim(ticket, &mut expired);
-        self.connect(starting);
-        if !expired.is_empty() {
-            self.changed.notify_waiters();
-        }
-        match claim {
-            Claim::Closed => Claimed::Closed,
-            Claim::Lent(entry) => Claimed::Lent(Lease::new(self.clone(), entry)),
-            Claim::Waits { grant, ticket } => Claimed::Waits { grant, ticket },
-        }
-    }
-
-    /// Takes a connection back: for the one who has waited longest, else for later.
-    fn give_back(self: Arc<Self>, mut entry: Entry<M::Connection>) {
-        let panicked = Freed(&self);
-        let is_broken = self.manager.is_broken(&mut entry.connection);
-        std::mem::forget(panicked);
-        if is_broken {
-            return self.discard(entry);
-        }
+    /// Waits, and checks, until there is a connection that works. Its turn is kept meanwhile.
+    async fn settle(self: &Arc<Self>, mut wait: Wait<'_, M>) -> Result<Lease<M>, Error> {
+        self.start();
         loop {
-            let decided = self.core.lock().give_back(entry);
-            match decided {
-                Return::Kept => return,
-                Return::Refused(refused) => return self.discard(refused),
-                Return::For(waiter, served) => match waiter.send(Ok(Lease::new(self.clone(), served))) {
-                    Err(Ok(lease)) => entry = lease.into_entry(),
-                    _ => return,
-                },
+            let lease = Lease::new((&mut wait).await?);
+            // What was handed over or made just now is not looked at again, nor is the lock taken for it.
+            let is_new = lease.slot().idle_since.is_none();
+            if is_new || !self.core.lock().needs_check(lease.slot(), self.now()) {
+                return Ok(lease);
+            }
+            if let Some(lease) = lease.check().await {
+                return Ok(lease);
             }
         }
     }
 
+    /// Asks `decide` now and at each change, and starts as many connects as it says.
+    async fn until<T>(self: &Arc<Self>, mut decide: impl FnMut(&mut Cores<M>) -> (Option<T>, usize)) -> T {
+        std::future::poll_fn(|cx| {
+            let (decided, starting) = {
+                let mut core = self.core.lock();
+                let (decided, starting) = decide(&mut core);
+                if decided.is_none() {
+                    core.watch(cx.waker());
+                }
+                (decided, starting)
+            };
+            self.connect(starting);
+            decided.map_or(Poll::Pending, Poll::Ready)
+        })
+        .await
+    }
+
+    fn close(self: &Arc<Self>) {
+        let (idle, woken) = self.core.lock().close();
+        for slot in idle {
+            Self::discard(slot, CloseReason::PoolClosed);
+        }
+        woken.into_iter().for_each(Waker::wake);
+    }
+
+    fn changed(&self) {
+        let woken = self.core.lock().changed();
+        woken.into_iter().for_each(Waker::wake);
+    }
+
+    fn tell(&self, event: &PoolEvent<'_>) {
+        if let Some(observer) = &self.observer {
+            observer(event);
+        }
+    }
+
+    /// Takes a connection back: for the one who has waited longest, else for later.
+    #[inline]
+    fn give_back(mut slot: Held<M>) {
+        let freed = Freed(&slot.home, CloseReason::Broken);
+        let is_broken = slot.home.manager.is_broken(&mut slot.connection);
+        std::mem::forget(freed);
+        if is_broken {
+            return Self::discard(slot, CloseReason::Broken);
+        }
+        Self::put(slot, Core::give_back);
+    }
+
+    #[inline]
+    fn put(
+        slot: Held<M>,
+        decide: impl FnOnce(&mut Cores<M>, Held<M>, u64) -> Return<Home<M>, M::Connection>,
+    ) {
+        let home = Arc::as_ptr(&slot.home);
+        // SAFETY: the slot holds a reference to its home. Whatever is decided, it keeps that at least until another thread can take the
+        // slot, for which that thread needs the lock: so until the lock is released, which is the last access through this pointer.
+        // Counting a reference here would cost a third of a check-out.
+        let home = unsafe { &*home };
+        let now = home.clock.load(Ordering::Relaxed);
+        let decided = decide(&mut home.core.lock(), slot, now);
+        match decided {
+            Return::Kept => {}
+            Return::Handed(waker) => waker.wake(),
+            Return::Refused(slot, reason) => Self::discard(slot, reason),
+        }
+    }
+
     /// Closes a connection, and makes another if someone waits for one.
-    fn discard(self: &Arc<Self>, entry: Entry<M::Connection>) {
+    fn discard(slot: Held<M>, reason: CloseReason) {
+        let Slot { home, connection, .. } = *slot;
         // Its place is free once it is closed, not before, and even if closing it panics.
-        let _freed = Freed(self);
-        drop(entry);
+        let _freed = Freed(&home, reason);
+        drop(connection);
     }
 
     /// Connects `starting` times; the places are counted already.
     fn connect(self: &Arc<Self>, starting: usize) {
         for _ in 0..starting {
-            let place = Place { shared: Some(self.clone()) };
-            let runtime = Handle::try_current().ok().or_else(|| self.runtime.get().cloned());
+            let place = Vacancy { shared: Some(self.clone()) };
+            let runtime = Handle::try_current().ok().or_else(|| self.runtime.lock().clone());
             // Without a runtime the place is dropped here, which fails the waiter it was for.
             if let Some(runtime) = runtime {
                 runtime.spawn(place.fill());
@@ -334,65 +424,73 @@ impl<M: Manager> Shared<M> {
         }
     }
 
-    fn connected(self: &Arc<Self>, connection: M::Connection) {
-        let entry = self.core.lock().connected(connection, Instant::now());
-        tracing::debug!(manager = ?self.manager, "connected");
-        self.clone().give_back(entry);
-        self.changed.notify_waiters();
+    fn connected(self: &Arc<Self>, connection: M::Connection, took: Duration) {
+        let now = self.now();
+        let slot = self.core.lock().connected(self.clone(), connection, Instant::now(), now);
+        tracing::debug!(manager = ?self.manager, ?took, "connected");
+        self.tell(&PoolEvent::Connected { took });
+        Self::give_back(slot);
+        self.changed();
     }
 
     /// A connect failed: the one who has waited longest is told, and the next one gets another try.
-    fn failed(self: &Arc<Self>, mut error: Error) {
+    fn failed(self: &Arc<Self>, error: Error) {
         tracing::debug!(manager = ?self.manager, %error, "connect failed");
-        self.core.lock().connect_failed();
-        loop {
-            let waiter = self.core.lock().pop_waiter();
-            let Some(waiter) = waiter else {
-                self.core.lock().keep_failure(error);
-                break;
+        self.tell(&PoolEvent::ConnectFailed { error: &error });
+        let (woken, starting) = {
+            let mut core = self.core.lock();
+            core.connect_failed();
+            let woken = match core.queue().grant(Err(error)) {
+                Ok(waker) => Some(waker),
+                Err(unread) => {
+                    core.keep_failure(unread.err().unwrap_or(Error::ConnectLost));
+                    None
+                }
             };
-            match waiter.send(Err(error)) {
-                Err(Err(unread)) => error = unread,
-                _ => break,
-            }
-        }
-        let starting = self.core.lock().needed();
+            (woken, core.needed())
+        };
+        woken.into_iter().for_each(Waker::wake);
         self.connect(starting);
-        self.changed.notify_waiters();
+        self.changed();
     }
 }
 
 /// The place of a connection that is no more: free when this is dropped.
-struct Freed<'a, M: Manager>(&'a Arc<Shared<M>>);
+struct Freed<'a, M: Manager>(&'a Arc<Shared<M>>, CloseReason);
 
 impl<M: Manager> Drop for Freed<'_, M> {
     fn drop(&mut self) {
-        let starting = self.0.core.lock().discarded();
+        let (starting, woken) = {
+            let mut core = self.0.core.lock();
+            (core.discarded(), core.changed())
+        };
         self.0.connect(starting);
-        self.0.changed.notify_waiters();
+        woken.into_iter().for_each(Waker::wake);
+        self.0.tell(&PoolEvent::Closed { reason: self.1 });
     }
 }
 
 /// A place in the pool that a connection is being made for. However that ends, the place is filled or given up.
-struct Place<M: Manager> {
+struct Vacancy<M: Manager> {
     shared: Option<Arc<Shared<M>>>,
 }
 
-impl<M: Manager> Place<M> {
+impl<M: Manager> Vacancy<M> {
     async fn fill(mut self) {
         let Some(shared) = self.shared.clone() else { return };
         let after = shared.config.connect_timeout;
+        let started = Instant::now();
         let outcome = timeout(after.unwrap_or(FAR), shared.manager.connect()).await;
         self.shared = None;
         match outcome {
-            Ok(Ok(connection)) => shared.connected(connection),
+            Ok(Ok(connection)) => shared.connected(connection, started.elapsed()),
             Ok(Err(source)) => shared.failed(Error::Connect { source: Box::new(source) }),
             Err(_) => shared.failed(Error::ConnectTimeout { after: after.unwrap_or(FAR) }),
         }
     }
 }
 
-impl<M: Manager> Drop for Place<M> {
+impl<M: Manager> Drop for Vacancy<M> {
     fn drop(&mut self) {
         if let Some(shared) = self.shared.take() {
             shared.failed(Error::ConnectLost);
@@ -400,35 +498,173 @@ impl<M: Manager> Drop for Place<M> {
     }
 }
 
-/// Leaves the queue, however the wait ends.
-struct Leaves<'a, M: Manager> {
-    shared: &'a Shared<M>,
-    ticket: u64,
+/// The wait of one caller: a claim when it is first polled, and then a place in the queue. Dropped, it leaves the queue, and hands on what
+/// was granted to it meanwhile.
+struct Wait<'a, M: Manager> {
+    shared: &'a Arc<Shared<M>>,
+    ticket: Option<u64>,
+    place: Option<usize>,
+    /// When it began, unless it was served at once.
+    started: Option<Instant>,
 }
 
-impl<M: Manager> Drop for Leaves<'_, M> {
-    fn drop(&mut self) {
-        self.shared.core.lock().leave(self.ticket);
+impl<M: Manager> Future for Wait<'_, M> {
+    type Output = Result<Held<M>, Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.place {
+            None => self.claim(cx.waker()),
+            Some(place) => self.look(place, cx.waker()),
+        }
     }
 }
 
-/// Closes what was idle or alive for too long and keeps up the minimum, until the pool is gone.
-async fn sweep<M: Manager>(shared: Weak<Shared<M>>, every: Duration) {
-    loop {
-        tokio::time::sleep(every).await;
-        let Some(shared) = shared.upgrade() else { return };
-        let (closed, starting) = {
-            let mut core = shared.core.lock();
-            if core.is_closed() {
-                return;
-            }
-            (core.sweep(Instant::now()), core.top_up())
-        };
-        if !closed.is_empty() {
-            tracing::debug!(manager = ?shared.manager, closed = closed.len(), "swept");
+impl<M: Manager> Wait<'_, M> {
+    /// The first look, in one step with taking a place in the queue. `None` if there is more to be done.
+    #[inline]
+    fn begin(&mut self, waker: &Waker) -> Option<Result<Held<M>, Error>> {
+        let now = self.shared.clock.load(Ordering::Relaxed);
+        if !self.shared.is_started.load(Ordering::Relaxed) {
+            return None;
         }
-        drop(closed);
-        shared.connect(starting);
-        shared.changed.notify_waiters();
+        let (slot, starting) = {
+            let mut core = self.shared.core.lock();
+            match core.take_fit(now) {
+                Some(slot) => return Some(Ok(slot)),
+                // Something is there, to be looked at first: its life may be over, or its last use long ago.
+                None if core.has_idle() => return None,
+                None => core.claim(self.ticket, now, waker, &mut Vec::new()),
+            }
+        };
+        let served = self.claimed(slot, starting);
+        if served.is_none() {
+            self.started = Some(Instant::now());
+        }
+        served
+    }
+
+    fn claim(&mut self, waker: &Waker) -> Poll<Result<Held<M>, Error>> {
+        let mut expired = Vec::new();
+        let now = self.shared.now();
+        self.started.get_or_insert_with(Instant::now);
+        let (claim, starting) = self.shared.core.lock().claim(self.ticket, now, waker, &mut expired);
+        let served = self.claimed(claim, starting);
+        for slot in expired {
+            Shared::discard(slot, CloseReason::Expired);
+        }
+        served.map_or(Poll::Pending, Poll::Ready)
+    }
+
+    fn claimed(
+        &mut self,
+        claim: Claim<Home<M>, M::Connection>,
+        starting: usize,
+    ) -> Option<Result<Held<M>, Error>> {
+        self.shared.connect(starting);
+        match claim {
+            Claim::Closed => Some(Err(Error::Closed)),
+            Claim::Lent(slot) => Some(Ok(slot)),
+            Claim::Waits { ticket, place } => {
+                (self.ticket, self.place) = (Some(ticket), Some(place));
+                None
+            }
+        }
+    }
+
+    fn look(&mut self, place: usize, waker: &Waker) -> Poll<Grant<Home<M>, M::Connection>> {
+        // Counted under the lock that is taken anyway: atomics of their own would go back and forth between the threads.
+        let waited = self.started.map_or(Duration::ZERO, |started| started.elapsed());
+        let (polled, _stale) = {
+            let mut core = self.shared.core.lock();
+            let polled = core.queue().poll(place, waker);
+            if polled.0.is_ready() {
+                core.count_wait(waited);
+            }
+            polled
+        };
+        if polled.is_ready() {
+            self.place = None;
+            self.shared.tell(&PoolEvent::Waited { waited });
+        }
+        polled
+    }
+}
+
+impl<M: Manager> Drop for Wait<'_, M> {
+    fn drop(&mut self) {
+        let (Some(ticket), Some(place)) = (self.ticket, self.place) else { return };
+        let (granted, _waker) = self.shared.core.lock().queue().leave(ticket, place);
+        match granted {
+            Some(Ok(slot)) => Shared::give_back(slot),
+            // It was for whoever was first in line; that is another one now, for whom a connect is under way.
+            Some(Err(error)) => drop(error),
+            None => {}
+        }
+    }
+}
+
+/// The task that ticks: sets the clock, closes what was idle or alive for too long, checks what is idle, keeps up the minimum, until the
+/// pool is gone.
+struct Ticking<M: Manager>(Weak<Shared<M>>);
+
+impl<M: Manager> Ticking<M> {
+    async fn run(mut self, every: Duration) {
+        loop {
+            tokio::time::sleep(every).await;
+            let Some(shared) = self.0.upgrade() else { return };
+            let now = shared.now();
+            let (closed, starting) = {
+                let mut core = shared.core.lock();
+                if core.is_closed() {
+                    // Nobody need start another.
+                    self.0 = Weak::new();
+                    return;
+                }
+                (core.sweep(now), core.top_up())
+            };
+            shared.connect(starting);
+            for (slot, reason) in closed {
+                Shared::discard(slot, reason);
+            }
+            if shared.config.check_idle_every.is_some() && !shared.is_checking.swap(true, Ordering::AcqRel) {
+                // A task of its own: a check that hangs is not to stop the clock.
+                tokio::spawn(Checking(Arc::downgrade(&shared)).run(now));
+            }
+        }
+    }
+}
+
+/// The task that checks what is idle, one after another, until nothing is due.
+struct Checking<M: Manager>(Weak<Shared<M>>);
+
+impl<M: Manager> Checking<M> {
+    async fn run(self, now: u64) {
+        loop {
+            // A connection under way keeps its pool; between two of them the pool may go.
+            let suspect = self.0.upgrade().and_then(|shared| shared.core.lock().suspect(now));
+            let Some(slot) = suspect else { return };
+            let idle_since = slot.idle_since;
+            let Some(lease) = Lease::new(slot).check().await else { continue };
+            let mut slot = lease.into_slot();
+            (slot.idle_since, slot.seen) = (idle_since, slot.home.now());
+            Shared::put(slot, Core::give_back_checked);
+        }
+    }
+}
+
+impl<M: Manager> Drop for Checking<M> {
+    fn drop(&mut self) {
+        if let Some(shared) = self.0.upgrade() {
+            shared.is_checking.store(false, Ordering::Release);
+        }
+    }
+}
+
+impl<M: Manager> Drop for Ticking<M> {
+    fn drop(&mut self) {
+        if let Some(shared) = self.0.upgrade() {
+            // The next caller starts another, if its runtime has gone. Pairs with the swap in `start`.
+            shared.is_started.store(false, Ordering::Release);
+        }
     }
 }

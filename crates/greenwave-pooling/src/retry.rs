@@ -21,6 +21,24 @@ pub enum Verdict {
     After(Duration),
 }
 
+impl Verdict {
+    /// What the value of a `Retry-After` header asks for (RFC 9110, section 10.2.3): seconds, or a date, of which `now` is subtracted.
+    /// A date that is past is no wait at all; what is neither is [`Transient`](Self::Transient).
+    #[must_use]
+    pub fn retry_after(value: &str, now: std::time::SystemTime) -> Self {
+        let value = value.trim();
+        let is_seconds = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
+        if is_seconds {
+            // Longer than can be counted is as long as can be counted.
+            return Self::After(Duration::from_secs(value.parse().unwrap_or(u64::from(u32::MAX))));
+        }
+        match httpdate::parse_http_date(value) {
+            Ok(date) => Self::After(date.duration_since(now).unwrap_or_default()),
+            Err(_) => Self::Transient,
+        }
+    }
+}
+
 /// How often, and how long after one another.
 ///
 /// The delay before attempt n is uniform between zero and `delay_min * 2^(n-1)`, at most `delay_max` (full jitter: Brooker, "Exponential
@@ -194,12 +212,12 @@ impl RetryBudget {
         Self { fraction: fraction.max(0.0), tokens_max, tokens: Arc::new(Mutex::new(tokens_max)) }
     }
 
-    fn deposit(&self) {
+    pub(crate) fn deposit(&self) {
         let mut tokens = self.tokens.lock();
         *tokens = (*tokens + self.fraction).min(self.tokens_max);
     }
 
-    fn withdraw(&self) -> bool {
+    pub(crate) fn withdraw(&self) -> bool {
         let mut tokens = self.tokens.lock();
         let has_one = *tokens >= 1.0;
         if has_one {

@@ -51,7 +51,12 @@ impl Manager for Tcp {
 
 /// Nothing is known against the connection: neither its end nor bytes that were not asked for.
 fn quiet(stream: &TcpStream) -> io::Result<()> {
-    match stream.try_read(&mut [0]) {
+    silent(stream.try_read(&mut [0]))
+}
+
+/// What a read of one byte without waiting says of the connection.
+pub(super) fn silent(read: io::Result<usize>) -> io::Result<()> {
+    match read {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
         Err(error) => Err(error),
         Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),

@@ -1,15 +1,16 @@
 //! What a pool decides: pure state, no I/O, no tasks, no clock of its own.
 //!
 //! Invariants: `size = idle + connecting + lent <= size_max`; while anyone waits nothing is idle; while anyone waits and there is a place,
-//! as many connects are under way as are waited for.
+//! as many connects are under way as are waited for. What lies granted in the queue counts as lent.
 
 use std::collections::VecDeque;
+use std::task::Waker;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::PoolConfig;
+use super::event::CloseReason;
 use crate::chance::Chance;
 use crate::error::Error;
 use crate::queue::Queue;
@@ -22,7 +23,7 @@ pub struct PoolStats {
     pub size: usize,
     /// Connections that nobody uses.
     pub idle: usize,
-    /// Connections lent.
+    /// Connections lent, those being checked included.
     pub in_use: usize,
     /// Connections being made.
     pub connecting: usize,
@@ -38,7 +39,7 @@ pub struct PoolStats {
     pub connect_failures: u64,
     /// Callers that were not served in time.
     pub timeouts: u64,
-    /// Callers that were not served at once.
+    /// Callers that were served, but not at once.
     pub waits: u64,
     /// How long those waited, together.
     pub wait_total: Duration,
@@ -46,128 +47,225 @@ pub struct PoolStats {
     pub wait_max: Duration,
 }
 
-/// A connection with what is known of it.
+/// A connection with what is known of it. `S` is the way back to its pool.
 #[derive(Debug)]
-pub(super) struct Entry<C> {
+pub(super) struct Slot<S, C> {
+    pub(super) home: S,
     pub(super) connection: C,
     pub(super) created: Instant,
-    /// Since when nobody has used it; `None` while it is lent or was handed over.
-    pub(super) idle_since: Option<Instant>,
+    /// Ticks of the pool's clock when it was last given back; `None` if it was made or handed over just now.
+    pub(super) idle_since: Option<u64>,
+    /// Ticks when it was last found to work while idle.
+    pub(super) seen: u64,
     pub(super) uses: u64,
-    expires: Option<Instant>,
+    /// Ticks at which its life is over.
+    expires: u64,
 }
 
+/// What a waiter is granted.
+pub(super) type Grant<S, C> = Result<Box<Slot<S, C>>, Error>;
+
 /// What a caller that asks gets.
-pub(super) enum Claim<C, G> {
-    Lent(Entry<C>),
-    Waits { grant: oneshot::Receiver<G>, ticket: u64 },
+pub(super) enum Claim<S, C> {
+    Lent(Box<Slot<S, C>>),
+    Waits { ticket: u64, place: usize },
     Closed,
 }
 
 /// Where a connection that comes back goes.
-pub(super) enum Return<C, G> {
-    /// To whoever has waited longest.
-    For(oneshot::Sender<G>, Entry<C>),
+pub(super) enum Return<S, C> {
+    /// To whoever has waited longest, who is to be woken.
+    Handed(Waker),
     /// It is idle now.
     Kept,
     /// It is too old, or the pool is closed.
-    Refused(Entry<C>),
+    Refused(Box<Slot<S, C>>, CloseReason),
 }
 
 #[derive(Debug)]
-pub(super) struct Core<C, G> {
+pub(super) struct Core<S, C> {
     size_max: usize,
     size_min: usize,
-    idle_timeout: Option<Duration>,
-    max_lifetime: Option<Duration>,
+    /// In ticks, as all of these.
+    idle_max: Option<u64>,
+    life_max: Option<u64>,
+    check_after: Option<u64>,
+    check_idle_every: Option<u64>,
+    /// How far the clock may be behind.
+    tick: u64,
     jitter: f64,
     chance: Chance,
     /// The one used last is at the back.
-    idle: VecDeque<Entry<C>>,
+    idle: VecDeque<Box<Slot<S, C>>>,
     size: usize,
     connecting: usize,
-    queue: Queue<G>,
+    queue: Queue<Grant<S, C>>,
+    /// Who waits for a change of any kind.
+    watchers: Vec<Waker>,
     is_closed: bool,
     /// The last connect that failed with nobody waiting for it.
     failure: Option<Error>,
     counts: PoolStats,
 }
 
-impl<C, G> Core<C, G> {
-    pub(super) fn new(config: &PoolConfig) -> Self {
+/// Whole milliseconds, rounded up: a limit that is set never vanishes.
+pub(super) fn ticks(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
+}
+
+impl<S, C> Core<S, C> {
+    pub(super) fn new(config: &PoolConfig, tick: Duration) -> Self {
         let size_max = config.size.max(1);
         Self {
             size_max,
             size_min: config.min.min(size_max),
-            idle_timeout: config.idle_timeout,
-            max_lifetime: config.max_lifetime,
+            idle_max: config.idle_timeout.map(ticks),
+            life_max: config.max_lifetime.map(ticks),
+            check_after: config.check_after.map(ticks),
+            check_idle_every: config.check_idle_every.map(ticks),
+            tick: ticks(tick),
             jitter: config.lifetime_jitter.clamp(0.0, 1.0),
             chance: Chance::new(config.seed),
             idle: VecDeque::new(),
             size: 0,
             connecting: 0,
             queue: Queue::new(),
+            watchers: Vec::new(),
             is_closed: false,
             failure: None,
             counts: PoolStats::default(),
         }
     }
 
-    /// A connection or a place in the queue, and how many connects to start. What has expired is moved to `expired`, to be dropped
-    /// outside the lock.
-    pub(super) fn claim(&mut self, ticket: Option<u64>, expired: &mut Vec<Entry<C>>) -> (Claim<C, G>, usize) {
+    /// The connection used last, if it can be lent without more ado. Nobody is overtaken: nothing is idle while anyone waits.
+    #[inline]
+    pub(super) fn take_fit(&mut self, now: u64) -> Option<Box<Slot<S, C>>> {
+        let slot = self.idle.back()?;
+        if slot.expires <= now || self.needs_check(slot, now) {
+            return None;
+        }
+        let slot = self.idle.pop_back()?;
+        Some(self.lend(slot))
+    }
+
+    pub(super) fn has_idle(&self) -> bool {
+        !self.idle.is_empty()
+    }
+
+    /// Whether it was idle for so long that it is to be checked. The clock may be a tick behind, and is taken to be.
+    pub(super) fn needs_check(&self, slot: &Slot<S, C>, now: u64) -> bool {
+        match (self.check_after, slot.idle_since) {
+            (Some(after), Some(since)) => now.saturating_sub(since.max(slot.seen)) + self.tick > after,
+            // It was handed over by the one who used it, or is new.
+            _ => false,
+        }
+    }
+
+    /// A connection or a place in the queue, and how many connects to start. What has expired is moved to `expired`, to be
+    /// discarded outside the lock.
+    pub(super) fn claim(
+        &mut self,
+        ticket: Option<u64>,
+        now: u64,
+        waker: &Waker,
+        expired: &mut Vec<Box<Slot<S, C>>>,
+    ) -> (Claim<S, C>, usize) {
         if self.is_closed {
             return (Claim::Closed, 0);
         }
-        let ticket = ticket.unwrap_or_else(|| self.queue.ticket());
-        // Nobody is overtaken: nothing is idle while anyone waits.
         self.check();
-        while let Some(entry) = self.idle.pop_back() {
-            if entry.expires.is_some_and(|expires| expires <= Instant::now()) {
-                self.closed_one();
-                expired.push(entry);
-                continue;
+        while let Some(slot) = self.idle.pop_back() {
+            if slot.expires > now {
+                return (Claim::Lent(self.lend(slot)), 0);
             }
-            return (Claim::Lent(self.lend(entry)), 0);
+            expired.push(slot);
         }
-        let grant = self.queue.enter(ticket);
-        (Claim::Waits { grant, ticket }, self.needed())
+        let ticket = ticket.unwrap_or_else(|| self.queue.ticket());
+        let place = self.queue.enter(ticket, waker.clone());
+        (Claim::Waits { ticket, place }, self.needed())
     }
 
-    pub(super) fn take_idle(&mut self) -> Option<Entry<C>> {
-        let entry = self.idle.pop_back()?;
-        Some(self.lend(entry))
+    pub(super) fn queue(&mut self) -> &mut Queue<Grant<S, C>> {
+        &mut self.queue
     }
 
-    pub(super) fn give_back(&mut self, mut entry: Entry<C>) -> Return<C, G> {
-        let has_expired = entry.expires.is_some_and(|expires| expires <= Instant::now());
-        if self.is_closed || has_expired {
-            return Return::Refused(entry);
+    /// A connection that is idle now, if its life is not over.
+    pub(super) fn take_idle(&mut self, now: u64) -> Option<Box<Slot<S, C>>> {
+        let is_fit = self.idle.back().is_some_and(|slot| slot.expires > now);
+        let slot = is_fit.then(|| self.idle.pop_back()).flatten()?;
+        Some(self.lend(slot))
+    }
+
+    /// A connection comes back, or is new.
+    #[inline]
+    pub(super) fn give_back(&mut self, mut slot: Box<Slot<S, C>>, now: u64) -> Return<S, C> {
+        if self.is_closed {
+            return Return::Refused(slot, CloseReason::PoolClosed);
         }
-        entry.idle_since = None;
-        if let Some(waiter) = self.queue.pop() {
-            return Return::For(waiter, self.lend(entry));
+        if slot.expires <= now {
+            return Return::Refused(slot, CloseReason::Expired);
         }
-        entry.idle_since = Some(Instant::now());
-        self.idle.push_back(entry);
+        if self.queue.is_empty() {
+            slot.idle_since = Some(now);
+            self.idle.push_back(slot);
+            self.check();
+            return Return::Kept;
+        }
+        slot.idle_since = None;
+        let slot = self.lend(slot);
+        match self.queue.grant(Ok(slot)) {
+            Ok(waker) => Return::Handed(waker),
+            Err(_) => unreachable!("someone waits"),
+        }
+    }
+
+    /// One that was looked at in the background comes back to where it was, among those that were idle longest.
+    pub(super) fn give_back_checked(&mut self, mut slot: Box<Slot<S, C>>, now: u64) -> Return<S, C> {
+        if self.is_closed || slot.expires <= now || !self.queue.is_empty() {
+            return self.give_back(slot, now);
+        }
+        slot.idle_since.get_or_insert(now);
+        self.idle.push_front(slot);
         self.check();
         Return::Kept
     }
 
     /// A connection that was lent is closed. Returns how many connects to start.
     pub(super) fn discarded(&mut self) -> usize {
-        self.closed_one();
+        assert!(self.size > 0, "what is closed was there");
+        self.counts.discarded += 1;
+        self.size -= 1;
         self.top_up()
     }
 
-    pub(super) fn connected(&mut self, connection: C, now: Instant) -> Entry<C> {
+    pub(super) fn connected(
+        &mut self,
+        home: S,
+        connection: C,
+        created: Instant,
+        now: u64,
+    ) -> Box<Slot<S, C>> {
         assert!(self.connecting > 0, "what was connected had a place");
         self.connecting -= 1;
+        self.slot(home, connection, created, now)
+    }
+
+    fn slot(&mut self, home: S, connection: C, created: Instant, now: u64) -> Box<Slot<S, C>> {
         self.counts.created += 1;
         let chance = self.chance.fraction();
-        let lifetime = self.max_lifetime.map(|lifetime| lifetime.mul_f64(1.0 - self.jitter * chance));
-        let expires = lifetime.and_then(|lifetime| now.checked_add(lifetime));
-        Entry { connection, created: now, idle_since: None, uses: 0, expires }
+        let life = self.life_max.map(|life| (life as f64 * (1.0 - self.jitter * chance)) as u64);
+        let expires = life.map_or(u64::MAX, |life| now.saturating_add(life));
+        Box::new(Slot { home, connection, created, idle_since: None, seen: 0, uses: 0, expires })
+    }
+
+    /// A connection that was made elsewhere: the start of a model.
+    #[cfg(greenwave_loom)]
+    pub(super) fn stock(&mut self, home: S, connection: C) {
+        assert!(self.size < self.size_max, "there is a place for it");
+        self.size += 1;
+        let mut slot = self.slot(home, connection, Instant::now(), 0);
+        slot.idle_since = Some(0);
+        self.idle.push_back(slot);
     }
 
     pub(super) fn connect_failed(&mut self) {
@@ -175,10 +273,6 @@ impl<C, G> Core<C, G> {
         self.connecting -= 1;
         self.size -= 1;
         self.counts.connect_failures += 1;
-    }
-
-    pub(super) fn pop_waiter(&mut self) -> Option<oneshot::Sender<G>> {
-        self.queue.pop()
     }
 
     /// Takes the places that those who wait need, and returns how many.
@@ -193,32 +287,49 @@ impl<C, G> Core<C, G> {
         needed + self.take_places(self.size_min.saturating_sub(self.size))
     }
 
-    /// Takes out what was idle or alive for too long: the oldest first, and not below the minimum unless its life is over.
-    pub(super) fn sweep(&mut self, now: Instant) -> Vec<Entry<C>> {
+    /// Takes out what was idle or alive for too long: the oldest first, and not below the minimum unless its life is over. They count as
+    /// lent until they are [`discarded`](Self::discarded).
+    pub(super) fn sweep(&mut self, now: u64) -> Vec<(Box<Slot<S, C>>, CloseReason)> {
         let mut closed = Vec::new();
-        let mut kept = VecDeque::with_capacity(self.idle.len());
-        for entry in std::mem::take(&mut self.idle) {
-            let has_expired = entry.expires.is_some_and(|expires| expires <= now);
-            let limit = self.idle_timeout.filter(|_| self.size > self.size_min);
-            let is_stale = limit.zip(entry.idle_since).is_some_and(|(limit, since)| now - since >= limit);
-            if has_expired || is_stale {
-                self.closed_one();
-                closed.push(entry);
-            } else {
-                kept.push_back(entry);
-            }
+        let mut left = self.size;
+        let mut at = 0;
+        while let Some(slot) = self.idle.get(at) {
+            let limit = self.idle_max.filter(|_| left > self.size_min);
+            let is_stale =
+                limit.zip(slot.idle_since).is_some_and(|(max, since)| now.saturating_sub(since) >= max);
+            let reason = match (slot.expires <= now, is_stale) {
+                (true, _) => CloseReason::Expired,
+                (_, true) => CloseReason::Idle,
+                _ => {
+                    at += 1;
+                    continue;
+                }
+            };
+            left -= 1;
+            closed.extend(self.idle.remove(at).map(|slot| (slot, reason)));
         }
-        self.idle = kept;
         closed
     }
 
-    pub(super) fn close(&mut self) -> (VecDeque<Entry<C>>, Vec<oneshot::Sender<G>>) {
+    /// The one that was idle longest, if nobody has looked at it for long: to be checked in the background.
+    pub(super) fn suspect(&mut self, now: u64) -> Option<Box<Slot<S, C>>> {
+        let every = self.check_idle_every?;
+        let is_due = |slot: &Slot<S, C>| {
+            slot.idle_since.is_some_and(|since| now.saturating_sub(since.max(slot.seen)) >= every)
+        };
+        let at = self.idle.iter().position(|slot| is_due(slot))?;
+        self.idle.remove(at)
+    }
+
+    /// Closes the pool: what is idle, to be discarded outside the lock, and whom to wake.
+    pub(super) fn close(&mut self) -> (VecDeque<Box<Slot<S, C>>>, Vec<Waker>) {
         self.is_closed = true;
         let idle = std::mem::take(&mut self.idle);
-        for _ in &idle {
-            self.closed_one();
+        let mut woken = std::mem::take(&mut self.watchers);
+        while let Ok(waker) = self.queue.grant(Err(Error::Closed)) {
+            woken.push(waker);
         }
-        (idle, std::iter::from_fn(|| self.queue.pop()).collect())
+        (idle, woken)
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -241,8 +352,16 @@ impl<C, G> Core<C, G> {
         self.failure.take()
     }
 
-    pub(super) fn leave(&mut self, ticket: u64) {
-        self.queue.leave(ticket);
+    /// The caller is woken at the next change.
+    pub(super) fn watch(&mut self, waker: &Waker) {
+        if !self.watchers.iter().any(|known| known.will_wake(waker)) {
+            self.watchers.push(waker.clone());
+        }
+    }
+
+    /// Whom to wake, since something has changed.
+    pub(super) fn changed(&mut self) -> Vec<Waker> {
+        std::mem::take(&mut self.watchers)
     }
 
     pub(super) fn count_wait(&mut self, waited: Duration) {
@@ -251,8 +370,9 @@ impl<C, G> Core<C, G> {
         self.counts.wait_max = self.counts.wait_max.max(waited);
     }
 
-    pub(super) fn count_timeout(&mut self) {
+    pub(super) fn count_timeout(&mut self, waited: Duration) {
         self.counts.timeouts += 1;
+        self.counts.wait_max = self.counts.wait_max.max(waited);
     }
 
     pub(super) fn stats(&self) -> PoolStats {
@@ -266,10 +386,10 @@ impl<C, G> Core<C, G> {
         }
     }
 
-    fn lend(&mut self, mut entry: Entry<C>) -> Entry<C> {
-        self.counts.reused += u64::from(entry.uses > 0);
-        entry.uses += 1;
-        entry
+    fn lend(&mut self, mut slot: Box<Slot<S, C>>) -> Box<Slot<S, C>> {
+        self.counts.reused += u64::from(slot.uses > 0);
+        slot.uses += 1;
+        slot
     }
 
     fn take_places(&mut self, wanted: usize) -> usize {
@@ -283,15 +403,9 @@ impl<C, G> Core<C, G> {
         taken
     }
 
-    fn closed_one(&mut self) {
-        assert!(self.size > 0, "what is closed was there");
-        self.size -= 1;
-        self.counts.discarded += 1;
-    }
-
     fn check(&self) {
-        assert!(self.size <= self.size_max, "never more than the maximum");
-        assert!(self.idle.is_empty() || self.queue.is_empty(), "nobody waits while something is idle");
+        debug_assert!(self.size <= self.size_max, "never more than the maximum");
+        debug_assert!(self.idle.is_empty() || self.queue.is_empty(), "nobody waits while something is idle");
         debug_assert!(self.idle.len() + self.connecting <= self.size);
     }
 }

@@ -5,99 +5,100 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
-
-use super::core::Entry;
+use super::core::Slot;
+use super::event::CloseReason;
 use super::{FAR, Shared};
 use crate::manager::Manager;
 
+type Held<M> = Box<Slot<Arc<Shared<M>>, <M as Manager>::Connection>>;
+
+const HELD: &str = "a lease holds its connection until it is taken apart";
+
 /// A connection of a [`Pool`](super::Pool), given back on drop, at once and without waiting.
 pub struct Lease<M: Manager> {
-    shared: Arc<Shared<M>>,
-    /// Gone only while the lease is being taken apart.
-    entry: Option<Entry<M::Connection>>,
+    /// Gone only while the lease is being taken apart. The way back is in it, so that a check-out counts no references.
+    slot: Option<Held<M>>,
 }
 
 impl<M: Manager> Lease<M> {
-    pub(super) fn new(shared: Arc<Shared<M>>, entry: Entry<M::Connection>) -> Self {
-        Self { shared, entry: Some(entry) }
+    #[inline]
+    pub(super) fn new(slot: Held<M>) -> Self {
+        Self { slot: Some(slot) }
     }
 
     /// Closes the connection instead of giving it back: it is in a state that nobody should meet.
-    pub fn discard(mut self) {
-        if let Some(entry) = self.entry.take() {
-            self.shared.discard(entry);
-        }
+    pub fn discard(self) {
+        self.close(CloseReason::Discarded);
     }
 
     /// How long ago it was connected.
     #[must_use]
     pub fn age(&self) -> Duration {
-        self.entry().created.elapsed()
+        self.slot().created.elapsed()
     }
 
     /// How often it was lent before.
     #[must_use]
     pub fn uses(&self) -> u64 {
-        self.entry().uses.saturating_sub(1)
-    }
-
-    pub(super) fn needs_check(&self) -> bool {
-        match (self.shared.config.check_after, self.entry().idle_since) {
-            (Some(after), Some(since)) => since.elapsed() > after,
-            // It was handed over by the one who used it, or is new.
-            _ => false,
-        }
+        self.slot().uses.saturating_sub(1)
     }
 
     /// Checks it. One that fails, takes too long, or whose check is cancelled, is closed.
     pub(super) async fn check(self) -> Option<Self> {
         let mut suspect = Suspect(Some(self));
-        let lease = suspect.0.as_mut().expect("a suspect is taken only below");
-        let entry = lease.entry.as_mut().expect("a lease holds its entry until it is taken apart");
-        let limit = lease.shared.config.connect_timeout.unwrap_or(FAR);
-        let checked = tokio::time::timeout(limit, lease.shared.manager.check(&mut entry.connection)).await;
+        let slot = suspect.0.as_mut().and_then(|lease| lease.slot.as_mut()).expect(HELD);
+        let limit = slot.home.config.connect_timeout.unwrap_or(FAR);
+        let checked = tokio::time::timeout(limit, slot.home.manager.check(&mut slot.connection)).await;
         if !matches!(checked, Ok(Ok(()))) {
             return None;
         }
-        entry.idle_since = None;
+        slot.idle_since = None;
         suspect.0.take()
     }
 
-    pub(super) fn into_entry(mut self) -> Entry<M::Connection> {
-        self.entry.take().expect("a lease holds its entry until it is taken apart")
+    pub(super) fn slot(&self) -> &Slot<Arc<Shared<M>>, M::Connection> {
+        self.slot.as_ref().expect(HELD)
     }
 
-    fn entry(&self) -> &Entry<M::Connection> {
-        self.entry.as_ref().expect("a lease holds its entry until it is taken apart")
+    pub(super) fn into_slot(mut self) -> Held<M> {
+        self.slot.take().expect(HELD)
+    }
+
+    fn close(mut self, reason: CloseReason) {
+        if let Some(slot) = self.slot.take() {
+            Shared::discard(slot, reason);
+        }
     }
 }
 
 impl<M: Manager> Deref for Lease<M> {
     type Target = M::Connection;
 
+    #[inline]
     fn deref(&self) -> &M::Connection {
-        &self.entry().connection
+        &self.slot().connection
     }
 }
 
 impl<M: Manager> DerefMut for Lease<M> {
+    #[inline]
     fn deref_mut(&mut self) -> &mut M::Connection {
-        &mut self.entry.as_mut().expect("a lease holds its entry until it is taken apart").connection
+        &mut self.slot.as_mut().expect(HELD).connection
     }
 }
 
 impl<M: Manager> Drop for Lease<M> {
+    #[inline]
     fn drop(&mut self) {
-        if let Some(entry) = self.entry.take() {
-            self.shared.clone().give_back(entry);
+        if let Some(slot) = self.slot.take() {
+            Shared::give_back(slot);
         }
     }
 }
 
 impl<M: Manager> fmt::Debug for Lease<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let created: Option<Instant> = self.entry.as_ref().map(|entry| entry.created);
+        let created = self.slot.as_ref().map(|slot| slot.created);
         f.debug_struct("Lease").field("created", &created).finish_non_exhaustive()
     }
 }
@@ -108,7 +109,7 @@ struct Suspect<M: Manager>(Option<Lease<M>>);
 impl<M: Manager> Drop for Suspect<M> {
     fn drop(&mut self) {
         if let Some(lease) = self.0.take() {
-            lease.discard();
+            lease.close(CloseReason::Unfit);
         }
     }
 }

@@ -140,3 +140,42 @@ async fn what_is_queued_is_handled_after_the_last_handle_is_gone() {
     }
     assert_eq!(batches.lock().concat().len(), 6);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_batch_is_halved_until_the_culprits_are_found() {
+    let handled = Arc::new(Mutex::new(Vec::new()));
+    let seen = handled.clone();
+    let config = BatchConfig { items_max: 64, in_flight_max: 1, ..BatchConfig::default() };
+    let batcher = Batcher::<u32, Result<u32, String>>::splitting(
+        config,
+        |_| 0,
+        move |numbers: Vec<u32>| {
+            seen.lock().push(numbers.len());
+            async move {
+                sleep(SECOND).await;
+                match numbers.iter().find(|number| **number == 13 || **number == 50) {
+                    Some(bad) => Err(format!("{bad} is bad")),
+                    None => Ok(numbers),
+                }
+            }
+        },
+    );
+    let first = tokio::spawn({
+        let batcher = batcher.clone();
+        async move { batcher.submit(1000).await }
+    });
+    tokio::task::yield_now().await;
+    let tasks: Vec<_> = (0..64)
+        .map(|number| {
+            let batcher = batcher.clone();
+            tokio::spawn(async move { batcher.submit(number).await.unwrap() })
+        })
+        .collect();
+    for (number, task) in (0..).zip(tasks) {
+        let expected = if [13, 50].contains(&number) { Err(format!("{number} is bad")) } else { Ok(number) };
+        assert_eq!(task.await.unwrap(), expected);
+    }
+    first.await.unwrap().unwrap().unwrap();
+    let handled = handled.lock();
+    assert!(handled.len() <= 1 + 2 * (2 * 6 + 1), "{handled:?}");
+}

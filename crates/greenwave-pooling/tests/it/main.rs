@@ -4,13 +4,22 @@
 
 mod batch;
 mod breaker;
+mod bucket;
 mod fake;
+mod hedge;
+#[cfg(feature = "http")]
+mod http;
 mod lazy;
 mod limiter;
 mod model;
+mod multiplexed;
 mod objects;
 mod pool;
 #[cfg(unix)]
 mod process;
 mod retry;
+mod servers;
+mod soak;
 mod tcp;
+#[cfg(unix)]
+mod unix;

@@ -128,6 +128,7 @@ proptest! {
             checkout_timeout: None,
             connect_timeout: Some(Duration::from_millis(50)),
             check_after: Some(Duration::from_millis(5)),
+            check_idle_every: Some(Duration::from_millis(60)),
             seed,
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();

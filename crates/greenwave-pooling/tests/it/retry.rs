@@ -87,3 +87,19 @@ async fn it_can_be_spawned() {
     });
     assert_eq!(spawned.await.unwrap(), (Ok(3), 3));
 }
+
+#[test]
+fn retry_after_is_read_as_seconds_and_as_a_date() {
+    let now = std::time::UNIX_EPOCH + Duration::from_secs(784_111_777);
+    let read = |value| Verdict::retry_after(value, now);
+    assert_eq!(read("120"), Verdict::After(120 * SECOND));
+    assert_eq!(read(" 0 "), Verdict::After(Duration::ZERO));
+    assert_eq!(read("Sun, 06 Nov 1994 08:50:07 GMT"), Verdict::After(30 * SECOND), "IMF-fixdate");
+    assert_eq!(read("Sunday, 06-Nov-94 08:50:07 GMT"), Verdict::After(30 * SECOND), "RFC 850");
+    assert_eq!(read("Sun Nov  6 08:50:07 1994"), Verdict::After(30 * SECOND), "asctime");
+    assert_eq!(read("Sun, 06 Nov 1994 08:00:00 GMT"), Verdict::After(Duration::ZERO), "it is past");
+    for neither in ["", "soon", "-1", "1.5", "9 9"] {
+        assert_eq!(read(neither), Verdict::Transient, "{neither}");
+    }
+    assert!(matches!(read("99999999999999999999999999"), Verdict::After(_)));
+}

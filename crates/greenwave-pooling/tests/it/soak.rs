@@ -1,0 +1,150 @@
+//! 64 tasks on 8 connections under random faults, with real threads. `GREENWAVE_POOL_CHECKOUTS` says how many check-outs; a million is the
+//! long run.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use greenwave_pooling::{Manager, Pool, PoolConfig, async_trait};
+
+const TASKS: u64 = 64;
+const SIZE: usize = 8;
+
+/// Numbers that look random.
+fn mix(seed: u64, step: u64) -> u64 {
+    let mut mixed = seed.wrapping_add(step.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    mixed ^ (mixed >> 31)
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    alive: AtomicUsize,
+    alive_peak: AtomicUsize,
+    steps: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Faulty {
+    seed: u64,
+    counts: Arc<Counts>,
+}
+
+#[derive(Debug)]
+struct Connection {
+    is_broken: bool,
+    counts: Arc<Counts>,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.counts.alive.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("refused")]
+struct Refused;
+
+#[async_trait]
+impl Manager for Faulty {
+    type Connection = Connection;
+    type Error = Refused;
+
+    async fn connect(&self) -> Result<Connection, Refused> {
+        let alive = self.counts.alive.fetch_add(1, Ordering::SeqCst) + 1;
+        self.counts.alive_peak.fetch_max(alive, Ordering::SeqCst);
+        let connection = Connection { is_broken: false, counts: self.counts.clone() };
+        let step = self.counts.steps.fetch_add(1, Ordering::Relaxed);
+        match mix(self.seed, step) % 16 {
+            0 | 1 => Err(Refused),
+            2 => std::future::pending().await,
+            3..8 => {
+                tokio::task::yield_now().await;
+                Ok(connection)
+            }
+            _ => Ok(connection),
+        }
+    }
+
+    async fn check(&self, _: &mut Connection) -> Result<(), Refused> {
+        let step = self.counts.steps.fetch_add(1, Ordering::Relaxed);
+        if mix(self.seed, step).is_multiple_of(4) { Err(Refused) } else { Ok(()) }
+    }
+
+    fn is_broken(&self, connection: &mut Connection) -> bool {
+        connection.is_broken
+    }
+}
+
+/// One task: how many check-outs it made.
+async fn work(pool: Pool<Faulty>, seed: u64, times: u64, lent: Arc<AtomicUsize>) -> u64 {
+    let (mut made, mut step) = (0, 0);
+    while made < times {
+        step += 1;
+        let chance = mix(seed, step);
+        if chance.is_multiple_of(32) {
+            // Goes away while it waits, or while a connection is on its way to it.
+            let mut get = std::pin::pin!(pool.get());
+            std::future::poll_fn(|cx| std::task::Poll::Ready(get.as_mut().poll(cx).is_ready())).await;
+            continue;
+        }
+        let Ok(mut lease) = pool.get().await else { continue };
+        made += 1;
+        assert!(lent.fetch_add(1, Ordering::SeqCst) < SIZE, "more lent than there may be; seed {seed}");
+        assert!(!lease.is_broken, "a broken one was lent; seed {seed}");
+        if chance % 3 == 0 {
+            tokio::task::yield_now().await;
+        }
+        lease.is_broken = chance % 1024 == 1;
+        lent.fetch_sub(1, Ordering::SeqCst);
+        if chance % 1024 == 2 {
+            lease.discard()
+        } else {
+            drop(lease)
+        }
+        if chance % 64 == 3 {
+            tokio::task::yield_now().await;
+        }
+    }
+    made
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn never_above_the_maximum_nothing_leaked_everybody_finishes() {
+    let checkouts = std::env::var("GREENWAVE_POOL_CHECKOUTS");
+    let checkouts: u64 = checkouts.map_or(20_000, |value| value.parse().unwrap());
+    let seed = std::collections::hash_map::RandomState::new();
+    let seed = std::hash::BuildHasher::hash_one(&seed, 0);
+    println!("seed {seed}");
+    let counts = Arc::new(Counts::default());
+    let config = PoolConfig {
+        min: 2,
+        size: SIZE,
+        idle_timeout: Some(Duration::from_millis(40)),
+        max_lifetime: Some(Duration::from_millis(200)),
+        lifetime_jitter: 0.5,
+        checkout_timeout: None,
+        connect_timeout: Some(Duration::from_millis(5)),
+        check_after: Some(Duration::from_millis(20)),
+        check_idle_every: Some(Duration::from_millis(20)),
+        seed,
+    };
+    let pool = Pool::new(Faulty { seed, counts: counts.clone() }, config);
+    let lent = Arc::new(AtomicUsize::new(0));
+    let times = checkouts.div_ceil(TASKS);
+    let tasks: Vec<_> = (0..TASKS)
+        .map(|task| tokio::spawn(work(pool.clone(), mix(seed, task), times, lent.clone())))
+        .collect();
+    for task in tasks {
+        assert_eq!(task.await.expect("a task found a promise broken"), times, "seed {seed}");
+    }
+    pool.close().await;
+    let stats = pool.stats();
+    println!("{stats:?}");
+    assert_eq!((stats.size, stats.in_use, stats.waiting), (0, 0, 0), "seed {seed}");
+    assert_eq!(stats.created, stats.discarded, "seed {seed}");
+    assert_eq!(counts.alive.load(Ordering::SeqCst), 0, "something leaked; seed {seed}");
+    assert!(counts.alive_peak.load(Ordering::SeqCst) <= SIZE, "above the maximum; seed {seed}");
+}

@@ -1,0 +1,31 @@
+//! Sockets in the file system.
+
+use greenwave_pooling::{Pool, PoolConfig, Unix, manager_conformance};
+use tokio::io::AsyncWriteExt;
+
+/// A socket that is listened on for as long as the test runs; nobody need accept.
+fn listening() -> std::path::PathBuf {
+    let dir = tempfile::tempdir().unwrap().keep();
+    let path = dir.join("socket");
+    Box::leak(Box::new(std::os::unix::net::UnixListener::bind(&path).unwrap()));
+    path
+}
+
+manager_conformance!(Unix::new(listening()));
+
+#[tokio::test]
+async fn what_was_left_half_read_is_not_lent_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("socket");
+    let listener = tokio::net::UnixListener::bind(&path).unwrap();
+    let pool = Pool::new(Unix::new(path), PoolConfig { min: 0, size: 1, ..PoolConfig::default() });
+    let lease = pool.get().await.unwrap();
+    let (mut peer, _) = listener.accept().await.unwrap();
+    drop(lease);
+    let lease = pool.get().await.unwrap();
+    assert_eq!(lease.uses(), 1);
+    peer.write_all(b"left over").await.unwrap();
+    lease.readable().await.unwrap();
+    drop(lease);
+    assert_eq!(pool.stats().discarded, 1);
+}
