@@ -50,8 +50,6 @@ enum Command {
     Cache {
         #[command(subcommand)]
         command: CacheCommand,
-        #[command(flatten)]
-        place: CacheArgs,
     },
     /// Write a commented plan to start from.
     Init {
@@ -74,23 +72,25 @@ enum Command {
     },
 }
 
-#[derive(Debug, Clone, Copy, Subcommand)]
+#[derive(Debug, Subcommand)]
 enum CacheCommand {
     /// Say how much is kept.
-    Stats,
+    Stats(CacheArgs),
     /// Forget everything that is kept.
-    Clear,
+    Clear(CacheArgs),
     /// Read and check everything that is kept; what is damaged is removed.
-    Verify,
+    Verify(CacheArgs),
+    /// Fetch what a server knows of the project's tests as they are now. Runs none.
+    Warm(Box<TestArgs>),
 }
 
 #[derive(Debug, Args)]
 struct CacheArgs {
     /// The project's folder, whose greenwave.toml counts.
-    #[arg(long, value_name = "FOLDER", default_value = ".", global = true)]
+    #[arg(long, value_name = "FOLDER", default_value = ".")]
     project: PathBuf,
     /// Change any setting, as `greenwave profile show` names it. May be repeated.
-    #[arg(long, value_name = "KEY=VALUE", value_parser = key_and_value, global = true)]
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_and_value)]
     set: Vec<(String, String)>,
 }
 
@@ -111,6 +111,9 @@ struct TestArgs {
     /// Say why the result of this test is known, or what has changed.
     #[arg(long, value_name = "NAME")]
     explain: Option<String>,
+    /// A unit for each test that pytest collects, instead of each file.
+    #[arg(long)]
+    per_test: bool,
     /// Only tests that may read what has changed since this commit.
     #[arg(long, value_name = "COMMIT")]
     affected: Option<String>,
@@ -296,8 +299,12 @@ impl SettingsArgs {
     }
 }
 
-fn set_flags(set: &[(String, String)]) -> Vec<(String, String, String)> {
-    set.iter().map(|(key, value)| ("--set".to_owned(), key.clone(), value.clone())).collect()
+impl CacheArgs {
+    fn config(&self) -> Result<Config, CliError> {
+        let flags = self.set.iter().map(|(key, value)| ("--set".to_owned(), key.clone(), value.clone()));
+        let overrides = Overrides { profile: None, variables: variables()?, flags: flags.collect() };
+        Ok(Config::load(&self.project, &overrides)?)
+    }
 }
 
 /// The variables that may be ours: those with names that are text.
@@ -323,11 +330,7 @@ impl Cli {
             Command::Demo { dir, run } => demo::demo(dir, &run).await,
             Command::Run { plan, run } => run::run(&plan, &run).await,
             Command::Test(args) => test::test(&args).await,
-            Command::Cache { command, place } => {
-                let overrides =
-                    Overrides { profile: None, variables: variables()?, flags: set_flags(&place.set) };
-                cache::cache(command, &Config::load(&place.project, &overrides)?).await
-            }
+            Command::Cache { command } => cache::cache(&command).await,
             Command::Init { plan } => init::init(&plan),
             Command::Graph { plan, format } => graph::graph(&plan, format),
             Command::Profile { command: ProfileCommand::Show { project, settings } } => {

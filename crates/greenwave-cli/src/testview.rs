@@ -232,6 +232,14 @@ impl TestView {
             output::line(&Line::finished(run).to_string());
             return;
         }
+        for (at, pattern) in &report.unmatched {
+            output::line(&format!(
+                "{}: `{}` of test {} matches no file",
+                Style::new().yellow().bold().apply_to("note"),
+                printable(pattern),
+                self.names[*at]
+            ));
+        }
         let slowest = self.slowest(report);
         if !slowest.is_empty() {
             output::line(&format!("Slowest: {}", slowest.join(", ")));

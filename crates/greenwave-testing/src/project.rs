@@ -165,9 +165,23 @@ impl Project {
     pub(crate) fn read_all(&self, snapshot: &Snapshot) -> Result<(), Error> {
         snapshot.hash(&self.selections)?;
         for (at, selection) in self.selections.iter().enumerate() {
-            snapshot.manifest(at, selection)?;
+            // What cannot be read is told by the tests that need it; the others can do without.
+            let _ = snapshot.manifest(at, selection);
         }
         Ok(())
+    }
+
+    /// The first of a test's patterns that no file matches.
+    pub(crate) fn unmatched<'t>(&self, snapshot: &Snapshot, test: &'t Test) -> Option<&'t str> {
+        let matches = |pattern: &&String| match Selection::of_pattern(&test.name, pattern) {
+            Ok(selection) => snapshot.candidates(&selection).into_iter().any(|at| {
+                let file = &snapshot.files[at];
+                selection.has(&file.path, file.is_ignored)
+            }),
+            Err(_) => true,
+        };
+        let mut positive = test.inputs.iter().filter(|pattern| !pattern.starts_with('!'));
+        positive.find(|pattern| !matches(pattern)).map(String::as_str)
     }
 }
 

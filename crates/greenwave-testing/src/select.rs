@@ -48,6 +48,12 @@ impl Selection {
         })
     }
 
+    /// What one pattern matches.
+    pub(crate) fn of_pattern(test: &str, pattern: &str) -> Result<Self, Error> {
+        let inputs = Patterns::new(test, &[pattern.to_owned()])?;
+        Ok(Self { everything: false, folders: vec![], inputs, outputs: Patterns::default() })
+    }
+
     /// Whether the file at this relative path is one of them.
     pub(crate) fn has(&self, path: &Path, is_ignored: bool) -> bool {
         let plain =

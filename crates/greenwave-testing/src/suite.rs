@@ -164,6 +164,8 @@ pub struct SuiteReport {
     pub lower_bound: Duration,
     /// How long looking up took.
     pub looked_up: Duration,
+    /// Patterns of tests that ran, by place, that match no file.
+    pub unmatched: Vec<(usize, String)>,
 }
 
 /// Why a result is known, or not.
@@ -271,6 +273,7 @@ impl Suite {
             saved: Duration::ZERO,
             lower_bound: Duration::ZERO,
             looked_up: Duration::ZERO,
+            unmatched: Vec::new(),
         };
         let (mut missing, mut audits) = (Vec::new(), Vec::new());
         for (at, found) in self.look_up(&snapshot, wanted).await {
@@ -297,6 +300,11 @@ impl Suite {
         let again: HashMap<usize, Outcome> = audits.into_iter().collect();
         missing.extend(again.keys().copied());
         missing.sort_unstable();
+        let unmatched = |at: &usize| {
+            let pattern = shared.project.unmatched(&snapshot, &shared.tests[*at]);
+            pattern.map(|pattern| (*at, pattern.to_owned()))
+        };
+        report.unmatched = missing.iter().filter_map(unmatched).collect();
         if !missing.is_empty() {
             self.execute(&missing, again, &mut report, &observe).await?;
         }

@@ -6,19 +6,35 @@ use greenwave::Results;
 
 use super::test::results_folder;
 use super::{CacheCommand, CliError};
-use crate::config::Config;
 use crate::output;
 use crate::testview::plural;
 
 /// The exit code if something was damaged.
 const DAMAGED: u8 = 1;
 
-pub(super) async fn cache(command: CacheCommand, config: &Config) -> Result<ExitCode, CliError> {
-    let folder = results_folder(config)?;
+pub(super) async fn cache(command: &CacheCommand) -> Result<ExitCode, CliError> {
+    let args = match command {
+        CacheCommand::Warm(args) => return super::test::warm(args).await,
+        CacheCommand::Stats(args) | CacheCommand::Clear(args) | CacheCommand::Verify(args) => args,
+    };
+    let config = args.config()?;
+    let folder = results_folder(&config)?;
     let results = Results::open(&folder, &config.settings.testing)?;
     let mega = |bytes: u64| format!("{:.1} MB", bytes as f64 / 1e6);
     match command {
-        CacheCommand::Stats => {
+        CacheCommand::Clear(_) => {
+            let cleared = results.clear().await?;
+            output::answer(&format!("Forgot {} in {}", plural(cleared, "record"), folder.display()))?;
+        }
+        CacheCommand::Verify(_) => {
+            let stats = results.verify().await?;
+            let (good, damaged) = (stats.entries, stats.damaged);
+            output::answer(&format!("{}: {good} good, {damaged} damaged and removed", folder.display()))?;
+            if damaged > 0 {
+                return Ok(ExitCode::from(DAMAGED));
+            }
+        }
+        CacheCommand::Stats(_) | CacheCommand::Warm(_) => {
             let stats = results.stats().await?;
             let limit = mega(config.settings.testing.disk_limit);
             let kept = plural(stats.entries, "record");
@@ -27,22 +43,6 @@ pub(super) async fn cache(command: CacheCommand, config: &Config) -> Result<Exit
                 mega(stats.disk_bytes),
                 folder.display()
             ))?;
-        }
-        CacheCommand::Clear => {
-            let cleared = results.clear().await?;
-            output::answer(&format!("Forgot {} in {}", plural(cleared, "record"), folder.display()))?;
-        }
-        CacheCommand::Verify => {
-            let stats = results.verify().await?;
-            output::answer(&format!(
-                "{}: {} good, {} damaged and removed",
-                folder.display(),
-                stats.entries,
-                stats.damaged
-            ))?;
-            if stats.damaged > 0 {
-                return Ok(ExitCode::from(DAMAGED));
-            }
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -22,7 +22,7 @@ use crate::testview::{TestView, Totals, lasted, plural, printable};
 pub(super) async fn test(args: &TestArgs) -> Result<ExitCode, CliError> {
     let project = project(args.project.as_deref())?;
     if args.init {
-        return init(&project).await;
+        return init(&project, args).await;
     }
     if args.watch {
         return watch(&project, args).await;
@@ -60,17 +60,33 @@ async fn load(project: &Path, args: &TestArgs) -> Result<Arc<Suite>, CliError> {
     let file = std::mem::take(&mut config.tests);
     let mut tests = file.tests;
     if tests.is_empty() {
-        let found = greenwave_testing::discover(project, &environment).await?;
+        let mut found = greenwave_testing::discover(project, &environment).await?;
+        if args.per_test {
+            found.split_pytest(project, &environment).await?;
+        }
         found.notes.iter().for_each(|note| output::remark(&note.to_string()));
         tests = found.tests;
     }
     Ok(Arc::new(open(project, tests, file.resources, environment, &config, args)?))
 }
 
+/// Fetches what is known of the project's tests, from wherever it is kept.
+pub(super) async fn warm(args: &TestArgs) -> Result<ExitCode, CliError> {
+    let suite = load(&project(args.project.as_deref())?, args).await?;
+    let wanted = wanted(suite.tests(), &args.filters)?;
+    let known = suite.known().await?;
+    let count = wanted.iter().filter(|at| matches!(known[**at], Ok(Some(_)))).count();
+    output::answer(&format!("{count} of {} known, and at hand", plural(wanted.len(), "result")))?;
+    Ok(ExitCode::SUCCESS)
+}
+
 /// Writes down the tests that are found.
-async fn init(project: &Path) -> Result<ExitCode, CliError> {
+async fn init(project: &Path, args: &TestArgs) -> Result<ExitCode, CliError> {
     let environment = Environment::new(std::env::vars_os());
-    let found = greenwave_testing::discover(project, &environment).await?;
+    let mut found = greenwave_testing::discover(project, &environment).await?;
+    if args.per_test {
+        found.split_pytest(project, &environment).await?;
+    }
     if found.tests.is_empty() {
         return Err(CliError::NoTests);
     }

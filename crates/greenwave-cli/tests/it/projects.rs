@@ -225,7 +225,11 @@ fn a_server_shares_results_and_may_die() {
     };
     assert!(run("mine").contains("1 test: 1 passed;"));
     assert!(run("yours").contains("all known"), "another cache, the same server");
+    let warm = Program::new(["cache", "warm", "--remote", &address]).within(&folder.path("p"));
+    let warm = warm.variable("XDG_CACHE_HOME", folder.path("third")).run().with_code(0);
+    assert_eq!(warm.stdout, "1 of 1 result known, and at hand\n");
     drop(redis);
+    assert!(run("third").contains("all known"), "it was fetched before");
     assert!(run("yours").contains("all known"), "what came from the server was kept");
     assert!(run("new").contains("1 test: 1 passed;"), "without the server it runs");
 }

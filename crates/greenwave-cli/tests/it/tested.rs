@@ -138,6 +138,35 @@ fn a_program_that_is_not_there_is_named_and_the_others_run() {
 }
 
 #[test]
+fn a_pattern_that_matches_nothing_is_told() {
+    let config = "[[test]]\nname = \"t\"\ncommand = [\"true\"]\ninputs = [\"/in/*.txt\", \"/data/**\"]\n";
+    let folder = Folder::empty().with("p/greenwave.toml", config).with("p/in/a.txt", "");
+    let finished = greenwave(&folder, "p", []).run().with_code(0);
+    assert!(finished.stdout.contains("note: `/data/**` of test t matches no file"), "{}", finished.stdout);
+}
+
+#[test]
+fn a_file_that_cannot_be_read_breaks_the_tests_that_need_it() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: it takes root to run as somebody else");
+        return;
+    }
+    let folder = two();
+    for path in ["", "p", "p/one", "p/two", "p/greenwave.toml", "p/one/in.txt", "p/two/in.txt"] {
+        std::os::unix::fs::chown(folder.path(path), Some(65_534), Some(65_534)).unwrap();
+    }
+    fs::set_permissions(folder.path("p/one/in.txt"), std::os::unix::fs::PermissionsExt::from_mode(0))
+        .unwrap();
+    let finished = greenwave(&folder, "p", []).user(65_534).run().with_code(1);
+    assert!(
+        finished.stdout.contains("one/in.txt") && finished.stdout.contains("Permission denied"),
+        "{}",
+        finished.stdout
+    );
+    assert!(finished.stdout.contains("2 tests: 1 passed, 1 broken"), "{}", finished.stdout);
+}
+
+#[test]
 fn names_of_any_kind_and_links_in_a_circle_are_no_trouble() {
     let name = "ein Täst → \u{1F7E2} 'x' \\\"y\\\"";
     let config = format!("[[test]]\nname = \"{name}\"\ncommand = \"cat 'dätei \u{1F7E2}.txt'\"\n");
