@@ -236,7 +236,6 @@ impl Build {
     pub(crate) async fn run(project: &Path, folder: &Path, environment: &Environment) -> Result<Self, Error> {
         let began = now();
         let at = project.join(folder);
-        let metadata = metadata(&at, environment).await?;
         let arguments = [
             "test",
             "--no-run",
@@ -253,7 +252,10 @@ impl Build {
             problem: format!("cargo did not start: {error}"),
         };
         // What it says of mistakes is said again by the tests that these keep from being built.
-        let output = command.stderr(Stdio::null()).output().await.map_err(failed)?;
+        command.stderr(Stdio::null());
+        let (metadata, output, library) =
+            tokio::join!(metadata(&at, environment), command.output(), library(environment));
+        let (metadata, output) = (metadata?, output.map_err(failed)?);
         let home = cargo_home(environment);
         let is_source = |path: &Path| {
             !path.starts_with(&metadata.target_directory)
@@ -267,7 +269,7 @@ impl Build {
             target: metadata.target_directory.clone(),
             ..Self::default()
         };
-        let libraries = libraries(&metadata.target_directory, environment).await;
+        let libraries = library.and_then(|library| libraries(&metadata.target_directory, library));
         let mut script_variables: HashMap<String, Vec<(OsString, OsString)>> = HashMap::new();
         let mut programs: HashMap<String, Vec<(OsString, OsString)>> = HashMap::new();
         for line in output.stdout.split(|byte| *byte == b'\n') {
@@ -410,16 +412,17 @@ fn package_variables(package: &Package) -> Vec<(OsString, OsString)> {
     ]
 }
 
-/// Where the dynamic libraries are that a test's program may be linked with.
-async fn libraries(target: &Path, environment: &Environment) -> Option<OsString> {
+/// Where the tool chain's dynamic libraries are.
+async fn library(environment: &Environment) -> Option<PathBuf> {
     let mut command = Command::new("rustc");
-    command
-        .args(["--print", "target-libdir"])
-        .env_clear()
-        .envs(environment.visible(&[]))
-        .envs(tool_homes(environment));
+    command.args(["--print", "target-libdir"]).env_clear();
+    command.envs(environment.visible(&[])).envs(tool_homes(environment));
     let output = command.output().await.ok()?;
-    let library = PathBuf::from(String::from_utf8(output.stdout).ok()?.trim());
+    Some(PathBuf::from(String::from_utf8(output.stdout).ok()?.trim()))
+}
+
+/// Where the dynamic libraries are that a test's program may be linked with.
+fn libraries(target: &Path, library: PathBuf) -> Option<OsString> {
     std::env::join_paths([target.join("debug/deps"), target.join("debug"), library]).ok()
 }
 

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::fingerprint::{Entry, Line, Manifest, bytes};
@@ -45,6 +46,8 @@ pub(crate) struct Project {
     /// One look at a time, so that all who wait for one share the next.
     looking: tokio::sync::Mutex<()>,
     looks: AtomicUsize,
+    /// Tests that have not ended. While there are any, looks are kept apart.
+    running: watch::Sender<usize>,
 }
 
 /// The files of a project at some moment.
@@ -97,6 +100,7 @@ impl Project {
             newest: Mutex::default(),
             looking: tokio::sync::Mutex::default(),
             looks: AtomicUsize::new(0),
+            running: watch::Sender::new(0),
         })
     }
 
@@ -111,6 +115,16 @@ impl Project {
             Some(known) => known.save(tree),
             None => Ok(()),
         }
+    }
+
+    /// So many tests are about to run.
+    pub(crate) fn begin(&self, tests: usize) {
+        self.running.send_replace(tests);
+    }
+
+    /// One of them has ended.
+    pub(crate) fn end(&self) {
+        self.running.send_modify(|running| *running = running.saturating_sub(1));
     }
 
     /// How often the project was looked at.
@@ -136,7 +150,12 @@ impl Project {
                 return Ok(newest);
             }
             let apart = (newest.took * LOOKS_APART).min(APART_MAX.max(newest.took));
-            tokio::time::sleep_until(newest.began + apart).await;
+            let mut running = self.running.subscribe();
+            tokio::select! {
+                () = tokio::time::sleep_until(newest.began + apart) => {}
+                // Nobody is held up by a look any more.
+                _ = running.wait_for(|running| *running == 0) => {}
+            }
         }
         let (root, index) = (self.root.clone(), Arc::clone(&self.index));
         let (roots, tree, selections) = (self.roots.clone(), Arc::clone(&self.tree), self.selections.len());

@@ -14,7 +14,7 @@ use greenwave_scheduler::{
     Stage, Step, Stopper, Workers,
 };
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -87,6 +87,8 @@ struct Shared {
     tests: Vec<Test>,
     builds: Mutex<HashMap<PathBuf, Built>>,
     running: Mutex<HashMap<usize, Running>>,
+    /// Tasks that may have a process.
+    alive: watch::Sender<usize>,
     statistics: Mutex<Statistics>,
     notes: Mutex<Notes>,
 }
@@ -112,6 +114,25 @@ impl Drop for Running {
         self.0.abort();
     }
 }
+
+/// Counts a task for as long as it is there.
+struct Alive(Arc<Shared>);
+
+impl Alive {
+    fn new(shared: &Arc<Shared>) -> Self {
+        shared.alive.send_modify(|alive| *alive += 1);
+        Self(Arc::clone(shared))
+    }
+}
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        self.0.alive.send_modify(|alive| *alive -= 1);
+    }
+}
+
+/// How long tests may take to go when a run is stopped.
+const ENDING_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// Something that happens in a run. The numbers are the tests' places.
 #[derive(Debug)]
@@ -211,6 +232,7 @@ impl Suite {
             tests,
             builds: Mutex::default(),
             running: Mutex::default(),
+            alive: watch::Sender::new(0),
             statistics: Mutex::new(Statistics::load(&state.file(STATISTICS))),
             notes: Mutex::default(),
         };
@@ -392,9 +414,14 @@ impl Suite {
         let needs = |task| needs(&shared.tests[graph.payload(task)[0]]);
         let expected = |task: greenwave_scheduler::TaskId| histories[task.index()].duration;
         let job = Job::new().needs(needs).expected(expected).order(ranks, order).observe(told);
+        shared.project.begin(graph.len());
         let ended = self.executor.run_job(&graph, job, stage).await;
+        shared.project.begin(0);
         // Whoever was not done when the run was stopped is given up.
         shared.running.lock().clear();
+        // Their processes end with them, and nobody else would see to that once this program is gone.
+        let mut alive = shared.alive.subscribe();
+        let _ = tokio::time::timeout(ENDING_TIME_MAX, alive.wait_for(|alive| *alive == 0)).await;
         report.lower_bound = ended?.lower_bound;
         let mut again = Arc::try_unwrap(again).unwrap_or_default();
         let finished = std::mem::take(&mut *finished.lock());
@@ -635,7 +662,12 @@ async fn step(
         0 => {
             let (sender, ended) = oneshot::channel();
             let (of, is_audit) = (Arc::clone(shared), again.contains_key(&first));
-            let mut running = Running(tokio::spawn(async move { run(of, batch, is_audit, sender).await }));
+            let alive = Alive::new(shared);
+            let mut running = Running(tokio::spawn(async move {
+                // Dropped last, when whatever the task has started is gone.
+                let _alive = alive;
+                run(of, batch, is_audit, sender).await
+            }));
             tokio::select! {
                 biased;
                 done = &mut running.0 => return done_with(done, finished),
@@ -728,6 +760,7 @@ impl World for InProject {
 
     fn ended(&self) {
         if let Some(ended) = self.ended.lock().take() {
+            self.shared.project.end();
             // Nobody listens to one that is not run by the scheduler.
             let _ = ended.send(());
         }

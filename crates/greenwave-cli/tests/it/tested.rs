@@ -258,15 +258,19 @@ fn what_had_passed_before_a_kill_is_known_afterwards() {
     let noting = Noting::new(3, "true");
     let folder = &noting.folder;
     let config = folder.read("p/greenwave.toml") + "[[test]]\nname = \"long\"\ncommand = \"sleep 600\"\n";
-    folder.write("p/greenwave.toml", config.replace("sleep 600", "echo > ../begun; sleep 600"));
+    folder.write("p/greenwave.toml", config.replace("sleep 600", "echo $$ > ../begun; exec sleep 600"));
     let args = ["--format", "json", "--set", "testing.follow_load=false", "--jobs", "2"];
     let mut running = greenwave(folder, "p", args).start();
     for _ in 0..3 {
         running.read_until(r#""status":"passed""#);
     }
-    until("the long test runs", || folder.path("begun").exists());
+    let begun = || fs::read_to_string(folder.path("begun")).is_ok_and(|text| text.ends_with('\n'));
+    until("the long test runs", begun);
     running.signal(Signal::KILL);
     running.wait();
+    // Nobody is left to end what the killed one had started.
+    let left = folder.read("begun").trim().parse().unwrap();
+    rustix::process::kill_process(rustix::process::Pid::from_raw(left).unwrap(), Signal::KILL).unwrap();
     folder.write("p/greenwave.toml", config.replace("sleep 600", "true"));
     let after = run(folder, "p");
     assert_eq!(after.iter().filter(|(_, passed, known)| *passed && *known).count(), 3, "{after:?}");
@@ -283,7 +287,13 @@ fn an_interrupt_ends_what_was_started() {
     running.signal(Signal::INT);
     let finished = running.finish().with_code(130);
     assert!(finished.stdout.contains(r#""event":"stopped""#), "{}", finished.stdout);
-    assert!(!Path::new(&format!("/proc/{}", id().trim())).exists(), "the test goes on");
+    until("the test is gone", || is_gone(&id()));
+}
+
+/// Whether a process has ended, waited for or not.
+fn is_gone(id: &str) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", id.trim())).unwrap_or_default();
+    stat.is_empty() || stat.contains(") Z ")
 }
 
 #[test]
@@ -425,11 +435,7 @@ fn a_test_that_takes_too_long_is_killed_with_what_it_started() {
     let finished = greenwave(&folder, "p", []).run().with_code(1);
     assert!(finished.stdout.contains("did not end within 300ms and was killed"), "{}", finished.stdout);
     let id = folder.read("id");
-    let is_gone = || {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", id.trim())).unwrap_or_default();
-        stat.is_empty() || stat.contains(") Z ")
-    };
-    until("what it started is gone", is_gone);
+    until("what it started is gone", || is_gone(&id));
 }
 
 #[test]
