@@ -59,7 +59,7 @@
 //! | --- | --- | --- | --- |
 //! | `conformance` | no | the test suite that every manager passes, for authors of managers | none |
 //! | `http` | no | `HttpCache`: responses kept as RFC 9111 allows | bytes, http, http-cache-semantics |
-//! | `json-rpc` | no | [`JsonRpcFraming`] for [`Multiplexed`] | serde_json |
+//! | `json-rpc` | no | `JsonRpcFraming` for [`Multiplexed`] | serde_json |
 //! | `tower` | no | `GuardLayer`: limiter, retry and breaker around a service | tower-layer, tower-service |
 //!
 //! # Errors
