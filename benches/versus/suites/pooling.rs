@@ -8,7 +8,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use greenwave_benches::{Page, Row, is_measuring};
-use greenwave_pooling::{BatchConfig, Batcher, Manager, Objects, Pool, PoolConfig};
+use greenwave_pooling::{
+    Balanced, BatchConfig, Batcher, LengthFraming, Manager, Multiplexed, MultiplexedConfig, Objects, Pool,
+    PoolConfig, Tcp,
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
 
 const ABOUT: &str = "
@@ -23,7 +28,10 @@ fastest that each can be set to; *ours, defaults* with all of ours. Every round 
 - *storm*: connecting takes 2 ms, and all 8 connections have just been lost; until 64 tasks have each been served once.
 
 *Objects*: take and give back a buffer with 4 KiB of capacity, cleared; of 64 KiB, zeroed where it is made anew.
-*Batcher*: 64 tasks that each submit a number 500 times, to a handler that returns them; for one request, all included.";
+*Batcher*: 64 tasks that each submit a number 500 times, to a handler that returns them; for one request, all included.
+
+*Requests*: 64 tasks that each ask 200 times for 64 bytes on the loopback, over 8 connections: each lent to one request at a time, or carrying
+many. The other side answers what it has read at once.";
 
 /// What the issue asks for.
 const ONE_TASK_NS: f64 = 30.0;
@@ -31,6 +39,7 @@ const OF_RIVALS_PERCENT: f64 = 20.0;
 const OF_DEADPOOL_PERCENT: f64 = 100.0;
 const P99_US: f64 = 45.0;
 const BATCHED_NS: f64 = 1000.0;
+const MULTIPLEXED_PERCENT: f64 = 66.7;
 
 const CONNECTIONS: usize = 8;
 const TASKS: usize = 64;
@@ -50,6 +59,7 @@ fn main() {
     pools(&runtime, &mut rows);
     objects(&mut rows);
     batches(&runtime, &mut rows);
+    requests(&runtime, &mut rows);
     Page { suite: "versus-pooling", about: ABOUT, rows }.publish();
 }
 
@@ -205,21 +215,21 @@ impl Lends for Ours {
 impl Lends for Deadpool {
     type Lease = deadpool::managed::Object<Peer>;
     async fn lend(&self) -> Self::Lease {
-        self.0.get().await.ok().expect(LENT)
+        self.0.get().await.expect(LENT)
     }
 }
 
 impl Lends for Bb8 {
     type Lease = bb8::PooledConnection<'static, Peer>;
     async fn lend(&self) -> Self::Lease {
-        self.0.get_owned().await.ok().expect(LENT)
+        self.0.get_owned().await.expect(LENT)
     }
 }
 
 impl Lends for Mobc {
     type Lease = mobc::Connection<Peer>;
     async fn lend(&self) -> Self::Lease {
-        self.0.get().await.ok().expect(LENT)
+        self.0.get().await.expect(LENT)
     }
 }
 
@@ -227,7 +237,7 @@ impl Lends for FastPool {
     type Lease = fast_pool::ConnectionGuard<Peer>;
     fn lend(&self) -> impl Future<Output = Self::Lease> + Send {
         let pool = self.0.clone();
-        async move { pool.get().await.ok().expect(LENT) }
+        async move { pool.get().await.expect(LENT) }
     }
 }
 
@@ -304,7 +314,7 @@ fn measure(runtime: &Runtime, which: usize, found: &mut Found) {
         }),
         3 => rounds(runtime, found, peer, |peer| async move {
             let pool = bb8::Pool::builder().max_size(size as u32).test_on_check_out(false);
-            Bb8(pool.idle_timeout(None).max_lifetime(None).build(peer).await.ok().expect(LENT))
+            Bb8(pool.idle_timeout(None).max_lifetime(None).build(peer).await.expect(LENT))
         }),
         4 => rounds(runtime, found, peer, |peer| async move {
             Mobc(
@@ -531,4 +541,95 @@ fn batches(runtime: &Runtime, rows: &mut Vec<Row>) {
         samples.push(begun.elapsed().as_nanos() as f64 / (TASKS * TIMES) as f64);
     }
     rows.push(Row::new("batched request, ours, saturated", "ns", samples).at_most(BATCHED_NS));
+}
+
+/// Answers each frame with itself, those that came together at once.
+async fn echo(mut stream: TcpStream) {
+    let (mut bytes, mut answers) = (Vec::with_capacity(1 << 16), Vec::new());
+    while stream.read_buf(&mut bytes).await.is_ok_and(|read| read > 0) {
+        let mut taken = 0;
+        while let Some((length, ..)) = LengthFraming::read(&bytes[taken..]) {
+            taken += length;
+        }
+        answers.extend(bytes.drain(..taken));
+        if stream.write_all(&answers).await.is_err() {
+            return;
+        }
+        answers.clear();
+    }
+}
+
+fn requests(runtime: &Runtime, rows: &mut Vec<Row>) {
+    let listener =
+        runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("the loopback can be listened on");
+    let address = listener.local_addr().expect("it has an address").to_string();
+    runtime.spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            stream.set_nodelay(true).expect("it is a TCP connection");
+            tokio::spawn(echo(stream));
+        }
+    });
+    let pool = Pool::new(Tcp::new(address.clone()), no_limits());
+    let mut lines = Vec::new();
+    for _ in 0..CONNECTIONS {
+        let stream = runtime.block_on(TcpStream::connect(&address)).expect("the other side listens");
+        stream.set_nodelay(true).expect("it is a TCP connection");
+        let _entered = runtime.enter();
+        lines.push(Multiplexed::new(stream, LengthFraming, MultiplexedConfig::default()));
+    }
+    let balanced = Balanced::new(lines, 0);
+    let (mut exclusive, mut multiplexed, mut shares) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        let pool = pool.clone();
+        let one = asks(runtime, move || {
+            let pool = pool.clone();
+            async move {
+                let mut lease = pool.get().await.expect("the other side listens");
+                let mut frame = Vec::with_capacity(76);
+                LengthFraming::write(1, &[7; 64], &mut frame).expect("it is short");
+                lease.write_all(&frame).await.expect("it is read");
+                lease.read_exact(&mut frame).await.expect("it is answered");
+                assert_eq!(frame[75], 7);
+            }
+        });
+        let balanced = balanced.clone();
+        let other = asks(runtime, move || {
+            let balanced = balanced.clone();
+            async move {
+                let answer = balanced.request(vec![7; 64]).await.expect("it is answered");
+                assert_eq!(answer, [7; 64]);
+            }
+        });
+        shares.push(other / one * 100.0);
+        exclusive.push(one);
+        multiplexed.push(other);
+    }
+    rows.push(Row::new("request, multiplexed of exclusive", "%", shares).at_most(MULTIPLEXED_PERCENT));
+    rows.push(Row::new("request, exclusive", "us", exclusive));
+    rows.push(Row::new("request, multiplexed", "us", multiplexed));
+}
+
+/// Microseconds for one request.
+fn asks<F>(runtime: &Runtime, ask: impl Fn() -> F + Clone + Send + 'static) -> f64
+where
+    F: Future<Output = ()> + Send,
+{
+    const TIMES: usize = 200;
+    let begun = Instant::now();
+    let tasks: Vec<_> = (0..TASKS)
+        .map(|_| {
+            let ask = ask.clone();
+            runtime.spawn(async move {
+                for _ in 0..TIMES {
+                    ask().await;
+                }
+            })
+        })
+        .collect();
+    runtime.block_on(async {
+        for task in tasks {
+            task.await.expect("no task fails");
+        }
+    });
+    begun.elapsed().as_nanos() as f64 / 1e3 / (TASKS * TIMES) as f64
 }

@@ -302,9 +302,11 @@ where
 {
     let mut answers = Vec::with_capacity(questions.len());
     // What is left to do, the next one at the end: so answers come in order.
-    let mut left = vec![0..questions.len()];
+    let mut left: Vec<_> = std::iter::once(0..questions.len()).collect();
     while let Some(range) = left.pop() {
         match handler(questions[range.clone()].to_vec()).await {
+            // One that answers too many in one half and too few in the other is not to have answers change places.
+            Ok(found) if found.len() != range.len() => return Vec::new(),
             Ok(found) => answers.extend(found.into_iter().map(|answer| A::from(Ok(answer)))),
             Err(error) if range.len() <= 1 => answers.push(A::from(Err(error))),
             Err(_) => {

@@ -119,8 +119,8 @@ impl<const N: usize> Shared<N> {
             // tokio's timer counts milliseconds: a little less would come round again and again.
             return Err(now + wait + Duration::from_millis(1));
         }
-        for at in 0..N {
-            levels.units[at] -= wanted[at] as f64;
+        for (level, wanted) in levels.units.iter_mut().zip(wanted) {
+            *level -= wanted as f64;
         }
         Ok(())
     }

@@ -67,7 +67,7 @@ enum Found {
     Fresh(Response<Bytes>),
     /// To be asked about with these headers; how long it has been stale.
     Stale {
-        stored: StoredResponse,
+        stored: Box<StoredResponse>,
         headers: Box<HeaderMap>,
         stale_for: Duration,
     },
@@ -169,7 +169,7 @@ impl HttpCache {
         match self.find(&key, &request).await {
             Found::Fresh(response) => Ok(response),
             Found::Stale { stored, headers, stale_for } => {
-                self.revalidate(&key, request, stored, *headers, stale_for, fetch).await
+                self.revalidate(&key, request, *stored, *headers, stale_for, fetch).await
             }
             Found::Nothing => {
                 let response = fetch(copy(&request)).await?;
@@ -266,7 +266,11 @@ impl HttpCache {
                 }
                 BeforeRequest::Stale { request, matches: true } if matches!(stale, Found::Nothing) => {
                     let stale_for = stored.stale_for(now);
-                    stale = Found::Stale { stored, headers: Box::new(request.headers), stale_for };
+                    stale = Found::Stale {
+                        stored: Box::new(stored),
+                        headers: Box::new(request.headers),
+                        stale_for,
+                    };
                 }
                 BeforeRequest::Stale { .. } => {}
             }

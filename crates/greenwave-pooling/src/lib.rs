@@ -59,7 +59,8 @@
 //! | --- | --- | --- | --- |
 //! | `conformance` | no | the test suite that every manager passes, for authors of managers | none |
 //! | `http` | no | `HttpCache`: responses kept as RFC 9111 allows | bytes, http, http-cache-semantics |
-//! | `json-rpc` | no | [`JsonRpcFraming`] for [`Multiplexed`] | serde_json |
+//! | `json-rpc` | no | `JsonRpcFraming` for [`Multiplexed`] | serde_json |
+//! | `tower` | no | `GuardLayer`: limiter, retry and breaker around a service | tower-layer, tower-service |
 //!
 //! # Errors
 //!
@@ -76,6 +77,8 @@ mod error;
 mod hedge;
 #[cfg(feature = "http")]
 mod http;
+#[cfg(feature = "tower")]
+mod layers;
 mod lazy;
 mod limiter;
 mod manager;
@@ -94,6 +97,8 @@ pub use breaker::{Breaker, BreakerConfig, Endpoints, Trial};
 pub use bucket::{Buckets, Cooldowns, Rate};
 pub use error::{BoxError, Error};
 pub use hedge::Hedge;
+#[cfg(feature = "tower")]
+pub use layers::{GuardLayer, Guarded};
 pub use lazy::{Lazy, LazyMap};
 pub use limiter::{Limit, Limiter, LimiterStats, Permit};
 #[cfg(unix)]

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
@@ -21,10 +22,26 @@ pub struct Objects<T> {
 }
 
 struct Shared<T> {
-    kept_max: usize,
     make: Box<dyn Fn() -> T + Send + Sync>,
     reset: Box<dyn Fn(&mut T) -> bool + Send + Sync>,
+    /// Threads use different ones, so that they seldom meet.
+    shards: Box<[Shard<T>]>,
+}
+
+/// Apart from its neighbours in memory.
+#[repr(align(128))]
+struct Shard<T> {
+    kept_max: usize,
     state: Mutex<State<T>>,
+}
+
+const SHARDS_MAX: usize = 1024;
+
+static NEXT_THREAD: AtomicUsize = AtomicUsize::new(0);
+
+thread_local! {
+    /// Numbers the threads that use any of these, one after another, so that they spread evenly.
+    static THREAD: usize = NEXT_THREAD.fetch_add(1, Ordering::Relaxed);
 }
 
 struct State<T> {
@@ -54,9 +71,26 @@ impl<T> Objects<T> {
         make: impl Fn() -> T + Send + Sync + 'static,
         reset: impl Fn(&mut T) -> bool + Send + Sync + 'static,
     ) -> Self {
-        let state = State { kept: Vec::new(), stats: ObjectsStats::default() };
+        Self::sharded(1, kept_max, make, reset)
+    }
+
+    /// As [`new`](Self::new), with what is kept in so many parts, for objects that many threads take at once. A thread looks into its own
+    /// part only, so that one may be made while another is kept elsewhere.
+    #[must_use]
+    pub fn sharded(
+        shards: usize,
+        kept_max: usize,
+        make: impl Fn() -> T + Send + Sync + 'static,
+        reset: impl Fn(&mut T) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        let shards = shards.clamp(1, SHARDS_MAX);
+        let shard = |at: usize| Shard {
+            // All of them together keep as many as allowed.
+            kept_max: kept_max / shards + usize::from(at < kept_max % shards),
+            state: Mutex::new(State { kept: Vec::new(), stats: ObjectsStats::default() }),
+        };
         let (make, reset) = (Box::new(make), Box::new(reset));
-        Self { shared: Arc::new(Shared { kept_max, make, reset, state: Mutex::new(state) }) }
+        Self { shared: Arc::new(Shared { make, reset, shards: (0..shards).map(shard).collect() }) }
     }
 
     /// An object, reused or new. It comes back when it is dropped.
@@ -70,14 +104,28 @@ impl<T> Objects<T> {
     /// What it has counted so far.
     #[must_use]
     pub fn stats(&self) -> ObjectsStats {
-        let state = self.shared.state.lock();
-        ObjectsStats { kept: state.kept.len(), ..state.stats }
+        let mut sum = ObjectsStats::default();
+        for shard in &self.shared.shards {
+            let state = shard.state.lock();
+            sum.kept += state.kept.len();
+            sum.made += state.stats.made;
+            sum.reused += state.stats.reused;
+            sum.dropped += state.stats.dropped;
+        }
+        sum
     }
 }
 
 impl<T> Shared<T> {
+    fn shard(&self) -> &Shard<T> {
+        match &*self.shards {
+            [only] => only,
+            shards => &shards[THREAD.with(|thread| *thread) % shards.len()],
+        }
+    }
+
     fn take(&self) -> Option<T> {
-        let mut state = self.state.lock();
+        let mut state = self.shard().state.lock();
         let kept = state.kept.pop();
         state.stats.reused += u64::from(kept.is_some());
         state.stats.made += u64::from(kept.is_none());
@@ -86,8 +134,9 @@ impl<T> Shared<T> {
 
     fn give_back(&self, mut object: T) {
         let is_fit = (self.reset)(&mut object);
-        let mut state = self.state.lock();
-        if is_fit && state.kept.len() < self.kept_max {
+        let shard = self.shard();
+        let mut state = shard.state.lock();
+        if is_fit && state.kept.len() < shard.kept_max {
             state.kept.push(object);
         } else {
             state.stats.dropped += 1;

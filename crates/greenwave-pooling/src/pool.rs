@@ -405,6 +405,7 @@ impl<M: Manager> Shared<M> {
     }
 
     /// Closes a connection, and makes another if someone waits for one.
+    #[expect(clippy::boxed_local, reason = "it is in a box wherever it comes from")]
     fn discard(slot: Held<M>, reason: CloseReason) {
         let Slot { home, connection, .. } = *slot;
         // Its place is free once it is closed, not before, and even if closing it panics.

@@ -9,6 +9,8 @@ mod fake;
 mod hedge;
 #[cfg(feature = "http")]
 mod http;
+#[cfg(feature = "tower")]
+mod layers;
 mod lazy;
 mod limiter;
 mod model;

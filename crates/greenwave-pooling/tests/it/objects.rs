@@ -23,3 +23,23 @@ fn objects_are_reset_and_reused_up_to_a_number() {
     assert_eq!(words.get().into_inner(), "");
     assert_eq!(words.stats().kept, 0);
 }
+
+#[test]
+fn shards_keep_no_more_together_than_allowed_and_each_thread_finds_its_own() {
+    let words = Objects::sharded(4, 6, String::new, |_| true);
+    let threads: Vec<_> = (0..8)
+        .map(|_| {
+            let words = words.clone();
+            std::thread::spawn(move || {
+                for _ in 0..100 {
+                    drop((words.get(), words.get(), words.get()));
+                }
+            })
+        })
+        .collect();
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    let stats = words.stats();
+    assert!((1..=6).contains(&stats.kept), "{stats:?}");
+    assert_eq!(stats.made + stats.reused, 2400);
+    assert_eq!(stats.made, stats.dropped + stats.kept as u64);
+}

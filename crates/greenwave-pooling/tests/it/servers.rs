@@ -15,9 +15,12 @@ const REQUIRE: &str = "GREENWAVE_REQUIRE_SERVICES";
 /// How long a server may take to answer for the first time.
 const START_MAX: Duration = Duration::from_secs(20);
 
+/// Makes the command for a port and a folder.
+type Start = Box<dyn Fn(u16, &Path) -> Command + Send>;
+
 /// A server of our own.
 pub(crate) struct Server {
-    make: Box<dyn Fn(u16, &Path) -> Command + Send>,
+    make: Start,
     child: Child,
     pub(crate) port: u16,
     dir: tempfile::TempDir,

@@ -94,15 +94,15 @@ async fn work(pool: Pool<Faulty>, seed: u64, times: u64, lent: Arc<AtomicUsize>)
         made += 1;
         assert!(lent.fetch_add(1, Ordering::SeqCst) < SIZE, "more lent than there may be; seed {seed}");
         assert!(!lease.is_broken, "a broken one was lent; seed {seed}");
-        if chance % 3 == 0 {
+        if chance.is_multiple_of(3) {
             tokio::task::yield_now().await;
         }
         lease.is_broken = chance % 1024 == 1;
         lent.fetch_sub(1, Ordering::SeqCst);
         if chance % 1024 == 2 {
-            lease.discard()
+            lease.discard();
         } else {
-            drop(lease)
+            drop(lease);
         }
         if chance % 64 == 3 {
             tokio::task::yield_now().await;
