@@ -33,6 +33,8 @@ pub struct Row {
     unit: &'static str,
     samples: Vec<f64>,
     at_most: Option<f64>,
+    /// Why there is no figure.
+    absent: Option<&'static str>,
 }
 
 impl Row {
@@ -44,7 +46,12 @@ impl Row {
         let mut samples: Vec<f64> = samples.into_iter().collect();
         assert!(!samples.is_empty(), "a figure needs a sample");
         samples.sort_by(f64::total_cmp);
-        Self { what: what.into(), unit, samples, at_most: None }
+        Self { what: what.into(), unit, samples, at_most: None, absent: None }
+    }
+
+    /// A figure that could not be had, and why: what is not measured is seen.
+    pub fn absent(what: impl Into<String>, why: &'static str) -> Self {
+        Self { what: what.into(), unit: "", samples: Vec::new(), at_most: None, absent: Some(why) }
     }
 
     /// What was expected of the median before it was measured. Lower is better.
@@ -54,6 +61,9 @@ impl Row {
     }
 
     /// The sample in the middle; of an even number, the lower of the two.
+    ///
+    /// # Panics
+    /// If the figure is absent.
     pub fn median(&self) -> f64 {
         self.samples[(self.samples.len() - 1) / 2]
     }
@@ -64,7 +74,10 @@ impl Row {
     }
 
     fn to_markdown(&self) -> String {
-        let Self { what, unit, samples, at_most } = self;
+        let Self { what, unit, samples, at_most, absent } = self;
+        if let Some(why) = absent {
+            return format!("| {what} | nothing | {why} | | 0 | |");
+        }
         let (least, most) = (samples[0], samples[samples.len() - 1]);
         let expected =
             at_most.map_or("nothing".to_owned(), |limit| format!("at most {} {unit}", shown(limit)));
