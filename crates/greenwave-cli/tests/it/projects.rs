@@ -1,6 +1,7 @@
 //! `greenwave test` on projects of every kind that it finds the tests of, beside the project's own runner; and on a server that a team shares.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 
@@ -124,7 +125,7 @@ fn program(candidates: &[&[&str]]) -> Option<String> {
     let found = candidates.iter().find(answers).map(|words| words[0].to_owned());
     if found.is_none() {
         assert!(std::env::var_os("GREENWAVE_REQUIRE_SERVICES").is_none(), "{candidates:?}: none is there");
-        eprintln!("skipped: {candidates:?}: none is there");
+        let _ = writeln!(std::io::stderr(), "skipped: {candidates:?}: none is there");
     }
     found
 }

@@ -1,7 +1,7 @@
 //! `greenwave test` as a person uses it: on real projects, with real processes, several at once, killed in the middle.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
@@ -148,14 +148,14 @@ fn a_pattern_that_matches_nothing_is_told() {
 #[test]
 fn a_file_that_cannot_be_read_breaks_the_tests_that_need_it() {
     if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: it takes root to run as somebody else");
+        let _ = writeln!(std::io::stderr(), "skipped: it takes root to run as somebody else");
         return;
     }
     let folder = two();
     for path in ["", "p", "p/one", "p/two", "p/greenwave.toml", "p/one/in.txt", "p/two/in.txt"] {
         std::os::unix::fs::chown(folder.path(path), Some(65_534), Some(65_534)).unwrap();
     }
-    fs::set_permissions(folder.path("p/one/in.txt"), std::os::unix::fs::PermissionsExt::from_mode(0))
+    fs::set_permissions(folder.path("p/one/in.txt"), std::os::unix::fs::PermissionsExt::from_mode(0o000))
         .unwrap();
     let finished = greenwave(&folder, "p", []).user(65_534).run().with_code(1);
     assert!(
@@ -347,7 +347,7 @@ fn what_is_remembered_of_a_project_can_be_anything() {
 #[test]
 fn the_folder_of_another_user_is_refused() {
     if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: only root can give a folder to somebody else");
+        let _ = writeln!(std::io::stderr(), "skipped: only root can give a folder to somebody else");
         return;
     }
     let folder = two();
@@ -413,7 +413,7 @@ fn an_audit_finds_what_nobody_could_see() {
         "[[test]]\nname = \"t\"\ncommand = \"grep -qx 0 /proc/self/oom_score_adj\"\ninputs = [\"/in\"]\n";
     let folder = Folder::empty().with("p/greenwave.toml", config).with("p/in", "");
     if fs::read_to_string("/proc/self/oom_score_adj").ok().as_deref() != Some("0\n") {
-        eprintln!("skipped: this process is not as the test wants it");
+        let _ = writeln!(std::io::stderr(), "skipped: this process is not as the test wants it");
         return;
     }
     assert_eq!(run(&folder, "p"), [verdict("t", true, false)]);
