@@ -15,7 +15,7 @@ pub struct Count {
 
 impl Count {
     /// The sum of all summaries in an output; `None` if it has none that is known: those of the Rust
-    /// test harness, cargo-nextest, and pytest.
+    /// test harness, cargo-nextest, and pytest, and what Go says of packages without tests.
     pub fn find(output: &[u8]) -> Option<Self> {
         let text = String::from_utf8_lossy(output);
         let mut sum = None;
@@ -44,6 +44,7 @@ static SUMMARY: LazyLock<Regex> = LazyLock::new(|| {
         r"^(test result: |\s*Summary \[|=+ .* in [0-9.]+s|no tests ran in |[0-9]+ (passed|failed).* in [0-9.]+s)",
     )
 });
+static NONE: LazyLock<Regex> = LazyLock::new(|| regex(r"\[no (tests to run|test files)\]$"));
 static FIGURE: LazyLock<Regex> = LazyLock::new(|| regex(r"([0-9]+) (passed|failed|errors?)\b"));
 
 fn regex(pattern: &str) -> Regex {
@@ -52,6 +53,11 @@ fn regex(pattern: &str) -> Regex {
 
 fn summary(line: &str) -> Option<Count> {
     let line = STYLE.replace_all(line, "");
+    // Go says so of a package, and ends with success.
+    if (line.starts_with("ok ") || line.starts_with("ok\t") || line.starts_with("?")) && NONE.is_match(&line)
+    {
+        return Some(Count::default());
+    }
     SUMMARY.find(&line)?;
     let mut count = Count::default();
     for figure in FIGURE.captures_iter(&line) {

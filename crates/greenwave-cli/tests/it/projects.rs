@@ -188,6 +188,48 @@ fn an_npm_package_is_tested_by_its_script() {
     run().with_code(1);
 }
 
+#[test]
+fn a_go_module_is_tested_package_by_package() {
+    if Command::new("go").arg("version").output().is_err() {
+        let _ = writeln!(std::io::stderr(), "skipped: there is no go");
+        return;
+    }
+    let package = |name: &str, check: &str| {
+        format!(
+            "package {name}\n\nimport (\n\t\"os\"\n\t\"testing\"\n)\n\nfunc TestIt(t *testing.T) {{\n\tb, _ := os.ReadFile(\"{check}\")\n\tif string(b) != \"1\" {{\n\t\tt.Fatal(string(b))\n\t}}\n}}\n"
+        )
+    };
+    let folder = Folder::empty()
+        .with("p/go.mod", "module example.org/x\n\ngo 1.19\n")
+        .with("p/a/a_test.go", package("a", "in.txt"))
+        .with("p/a/in.txt", "1")
+        .with("p/b/b_test.go", package("b", "../../outside.txt"))
+        .with("outside.txt", "1");
+    let run = |code: i32| {
+        let program =
+            Program::new(["test", "--format", "json"]).within(&folder.path("p")).bound(COMPILING_BOUND);
+        let finished = program.variable("XDG_CACHE_HOME", folder.path("cache")).run().with_code(code);
+        let lines = finished.stdout.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let of = |line: Value| {
+            (line["name"].as_str().unwrap().to_owned(), line["status"] == "passed", line["known"] == true)
+        };
+        let mut found: Vec<_> = lines.filter(|line| line["event"] == "test").map(of).collect();
+        found.sort();
+        found
+    };
+    let expected = |known: bool, b: bool| {
+        [("go:./a", true, known), ("go:./b", b, known && b)]
+            .map(|(name, passed, known)| (name.to_owned(), passed, known))
+    };
+    assert_eq!(run(0), expected(false, true));
+    // What was younger than the first run is kept now at the latest.
+    run(0);
+    assert_eq!(run(0), expected(true, true));
+    // Outside the module, and nobody declared it.
+    folder.write("outside.txt", "2");
+    assert_eq!(run(1), expected(true, false));
+}
+
 /// A redis-server of the test's own, killed when it is dropped.
 struct Redis {
     server: Child,

@@ -205,6 +205,9 @@ fn runners_own_counts_are_found() {
     check("==== 1 failed, 3 passed, 1 error in 0.12s ====\n", Some((3, 2)));
     check("3 passed in 0.01s\n", Some((3, 0)));
     check("no tests ran in 0.01s\n", Some((0, 0)));
+    check("ok  \tx/pkg\t0.002s [no tests to run]\n", Some((0, 0)));
+    check("?   \tx/pkg\t[no test files]\n", Some((0, 0)));
+    check("ok  \tx/pkg\t0.002s\n", None);
     check("all 3 passed, honestly\n", None);
     check("", None);
 }
