@@ -6,6 +6,9 @@
 //! under it or runs the command; the [`Outcome`] says which. Results are kept in a
 //! [`Tiered`](greenwave_cache::Tiered) cache: in memory, on disk, or wherever its backends keep them.
 //!
+//! A [`Suite`] runs many tests of one project: what is known answers at once, the rest runs in a good order. [`discover`] finds them, a
+//! [`Tracer`] sees what they read, and a [`RunReport`] tells what came of them.
+//!
 //! ```
 //! use greenwave_testing::{Environment, Runner, Test};
 //!
@@ -74,6 +77,6 @@ pub use runner::{Options, Runner};
 pub use select::check_pattern;
 pub use state::STATE_DIRECTORY;
 pub use strict::{Allowed, Strict};
-pub use suite::{Audit, Event, Explanation, Suite, SuiteOptions, SuiteReport, is_remarkable};
+pub use suite::{Audit, Event, Explanation, Suite, SuiteOptions, SuiteReport};
 pub use test::{Harness, Test};
 pub use trace::{Access, PATHS_MAX, Reads, Tracer, Tracing};

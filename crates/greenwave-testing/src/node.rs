@@ -3,7 +3,7 @@
 //! The payload of a record. A result: `R`, one line of JSON, and the output. What to look at: `L`, and the paths as [`PathSet`] writes them.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use bytes::Bytes;
 use greenwave_cache::{Key, Record};
@@ -14,6 +14,7 @@ use crate::key::SCHEMA;
 use crate::outcome::{Outcome, Source, Status};
 use crate::reads::PathSet;
 use crate::run::Ran;
+use crate::stamp::now_ms;
 
 /// What stands under a key.
 #[derive(Debug, Clone)]
@@ -98,9 +99,4 @@ impl Node {
             _ => None,
         }
     }
-}
-
-fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

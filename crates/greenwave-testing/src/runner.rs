@@ -27,7 +27,7 @@ use crate::run::{self, Job, Ran};
 use crate::select::Selection;
 use crate::tool::{PROBED, Tools, resolve};
 use crate::world::{Folder, Launch, Moment, World, blocking};
-use crate::{Allowed, Error, Strict, Test, Tracer};
+use crate::{Allowed, Error, STATE_DIRECTORY, Strict, Test, Tracer};
 
 /// How tests are run.
 #[derive(Debug, Clone, Default)]
@@ -588,7 +588,7 @@ impl Runner {
             // What cargo fetches is named in lock files by its hash; its settings are not.
             let fetched =
                 cargo.as_ref().is_some_and(|home| path.starts_with(home) && !is_cargo_setting(path, home));
-            let ours = path.strip_prefix(project).is_ok_and(|path| path.starts_with(".greenwave"));
+            let ours = path.strip_prefix(project).is_ok_and(|path| path.starts_with(STATE_DIRECTORY));
             let fetched = fetched || go.iter().any(|cache| path.starts_with(cache));
             !(path.starts_with(isolation.folder()) || fetched || ours)
         };

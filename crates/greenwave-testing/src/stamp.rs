@@ -93,3 +93,8 @@ pub(crate) fn now() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }
+
+/// Milliseconds since the Unix epoch, by the system's clock.
+pub(crate) fn now_ms() -> u64 {
+    u64::try_from(now() / 1_000_000).unwrap_or(0)
+}

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
@@ -23,9 +23,10 @@ use crate::cargo::Build;
 use crate::facts::{Difference, Facts, Notes};
 use crate::history::Statistics;
 use crate::index::StatIndex;
-use crate::outcome::{Outcome, Source, Status, Stored};
+use crate::outcome::{Outcome, Source, Status};
 use crate::project::{Project, Snapshot};
 use crate::runner::{Chain, Found, Options, Prepared, Runner, Tried};
+use crate::stamp::now_ms;
 use crate::state::StateFolder;
 use crate::test::Harness;
 use crate::tree::Tree;
@@ -871,16 +872,4 @@ impl Shared {
         }
         Ok(())
     }
-}
-
-fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// Whether a result is one that a reader should look at.
-pub fn is_remarkable(outcome: &Outcome) -> bool {
-    !outcome.passed()
-        || outcome.is_flaky()
-        || matches!(&outcome.source, Source::Ran(stored) if !matches!(stored, Stored::Yes | Stored::NoCache))
 }

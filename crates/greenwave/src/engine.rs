@@ -15,7 +15,7 @@ use greenwave_scheduler::{
 use greenwave_storage::{Attempts, Store};
 use greenwave_streaming::{Budget, Fanout, Policy, Subscription};
 use greenwave_telemetry::{CacheFigures, ParallelFigures, Snapshot};
-use greenwave_testing::{Environment, Manifest, Runner};
+use greenwave_testing::{Environment, Manifest, Runner, STATE_DIRECTORY};
 use parking_lot::Mutex;
 use tokio::sync::Mutex as AsyncMutex;
 
@@ -35,9 +35,6 @@ use crate::workspace::{self, Workspace};
 pub(crate) const WORKERS: &str = ":workers";
 pub(crate) const AGENTS: &str = ":agents";
 pub(crate) const MERGE: &str = ":merge";
-
-/// Where a project keeps what runs need, inside its folder.
-pub const STATE_DIRECTORY: &str = ".greenwave";
 
 /// Most events that wait for a slow watcher before the run waits with them.
 const EVENTS_QUEUED_MAX: usize = 1024;

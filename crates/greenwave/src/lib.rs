@@ -64,14 +64,14 @@ mod tree;
 mod workspace;
 
 pub use confine::{Problem, Refusal};
-pub use engine::{Engine, STATE_DIRECTORY};
+pub use engine::Engine;
 pub use error::{Error, Failure, chain};
 pub use event::Event;
 pub use feature::{Course, Happening, Phase};
 pub use greenwave_agents::Error as AgentError;
 pub use greenwave_scheduler::{Graph, Stopper};
 pub use greenwave_telemetry::{Endpoint, Error as TelemetryError, Serving};
-pub use greenwave_testing::{Environment, Error as TestError, Test, check_pattern};
+pub use greenwave_testing::{Environment, Error as TestError, STATE_DIRECTORY, Test, check_pattern};
 pub use plan::{AgentSpec, Feature, Place, Plan, PlanError, nearest};
 pub use profile::{
     AgentSettings, CacheSettings, Compression, MemorySettings, MetricsSettings, ParallelSettings,

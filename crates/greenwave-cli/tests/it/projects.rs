@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::folder::Folder;
 use crate::program::{COMPILING_BOUND, Program, until};
+use crate::tested::verdicts;
 
 /// What a run said of each single test, and how many units were known.
 fn cases(folder: &Folder, project: &str) -> (BTreeMap<String, bool>, usize, usize) {
@@ -152,13 +153,7 @@ fn a_pytest_package_shares_processes_and_isolates_failures() {
     let run = || {
         let program = Program::new(["test", "--format", "json", "--jobs", "1"]).within(&folder.path("p"));
         let finished = program.variable("XDG_CACHE_HOME", folder.path("cache")).run();
-        let lines = finished.stdout.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-        let of = |line: Value| {
-            (line["name"].as_str().unwrap().to_owned(), line["status"] == "passed", line["known"] == true)
-        };
-        let mut found: Vec<_> = lines.filter(|line| line["event"] == "test").map(of).collect();
-        found.sort();
-        found
+        verdicts(&finished)
     };
     let expected = |b: bool, known: bool| {
         [("a", true), ("b", b), ("c", true)]
@@ -209,13 +204,7 @@ fn a_go_module_is_tested_package_by_package() {
         let program =
             Program::new(["test", "--format", "json"]).within(&folder.path("p")).bound(COMPILING_BOUND);
         let finished = program.variable("XDG_CACHE_HOME", folder.path("cache")).run().with_code(code);
-        let lines = finished.stdout.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-        let of = |line: Value| {
-            (line["name"].as_str().unwrap().to_owned(), line["status"] == "passed", line["known"] == true)
-        };
-        let mut found: Vec<_> = lines.filter(|line| line["event"] == "test").map(of).collect();
-        found.sort();
-        found
+        verdicts(&finished)
     };
     let expected = |known: bool, b: bool| {
         [("go:./a", true, known), ("go:./b", b, known && b)]

@@ -19,7 +19,7 @@ fn greenwave<'a>(folder: &Folder, project: &str, args: impl IntoIterator<Item = 
 }
 
 /// What a run said of each test, by name: whether it passed, and whether that was known.
-fn verdicts(finished: &Finished) -> Vec<(String, bool, bool)> {
+pub(crate) fn verdicts(finished: &Finished) -> Vec<(String, bool, bool)> {
     let lines = finished.stdout.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
     let tests = lines.filter(|line| line["event"] == "test");
     let mut verdicts: Vec<_> = tests
