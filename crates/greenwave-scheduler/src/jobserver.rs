@@ -3,11 +3,12 @@
 
 use std::fmt;
 use std::io;
+use std::os::fd::{BorrowedFd, RawFd};
 
 use jobserver::{Acquired, Client, HelperThread};
 use tokio::sync::mpsc;
 
-use crate::Error;
+use crate::{BeforeExec, Error, Spawn};
 
 /// A pool of tokens, one's own or an inherited one. Clones share it. Everybody may do one thing without a token, and has to take one for each
 /// further thing at the same time: so does a run, whose [`workers`](crate::Workers) wait for tokens.
@@ -44,6 +45,20 @@ impl Jobserver {
         self.client.configure(command.as_std_mut());
     }
 
+    /// The same for a program that is started by [`ProcessGroup::start`](crate::ProcessGroup::start).
+    pub fn offer_to(&self, spawn: &mut Spawn) {
+        let mut told = std::process::Command::new("");
+        self.client.configure(&mut told);
+        for (name, value) in told.get_envs() {
+            let Some(value) = value else { continue };
+            for file in value.to_str().map(descriptors).unwrap_or_default() {
+                // SAFETY: the closure makes a system call only.
+                unsafe { spawn.before_exec(move || keep_open(file)) };
+            }
+            spawn.env(name, value);
+        }
+    }
+
     pub(crate) fn tokens(&self) -> Tokens {
         let (sender, receiver) = mpsc::unbounded_channel();
         // The run may have ended when a token comes, which gives it back.
@@ -56,6 +71,20 @@ impl fmt::Debug for Jobserver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Jobserver").finish_non_exhaustive()
     }
+}
+
+/// The two descriptors that a description names, if it names no file.
+fn descriptors(description: &str) -> Vec<RawFd> {
+    let words = description.split_ascii_whitespace();
+    let told = words.filter_map(|word| word.strip_prefix("--jobserver-auth=")).next_back();
+    let numbers = told.map(|told| told.split(',').map(str::parse).collect());
+    numbers.and_then(Result::ok).unwrap_or_default()
+}
+
+fn keep_open(file: RawFd) -> io::Result<()> {
+    // SAFETY: the caller has the client whose description names the descriptor, which is open as long as that.
+    let file = unsafe { BorrowedFd::borrow_raw(file) };
+    Ok(rustix::io::fcntl_setfd(file, rustix::io::FdFlags::empty())?)
 }
 
 fn failed(operation: &'static str) -> impl FnOnce(io::Error) -> Error {

@@ -2,9 +2,11 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, TryLockError};
-use std::os::unix::fs::DirBuilderExt;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use parking_lot::Mutex;
 use tempfile::TempDir;
 
 use crate::{Environment, Error, Test};
@@ -29,35 +31,89 @@ const HOMES: [(&str, &str); 7] = [
 /// The variable by which a test learns its first port, and that with how many there are.
 const PORT_VARIABLES: [&str; 2] = ["GREENWAVE_PORT_FIRST", "GREENWAVE_PORT_COUNT"];
 
+/// The folders in a test's own folder.
+const FOLDERS: [&str; 2] = ["home", "tmp"];
+
+/// Folders that tests have had and left as they were. Making and removing three for each test takes longer than a small test does: file systems
+/// avoid the numbers of what was just removed, and look for others.
+#[derive(Debug, Default)]
+pub(crate) struct Folders {
+    free: Mutex<Vec<Own>>,
+}
+
+/// A test's own folder, and what identifies it and those in it.
+#[derive(Debug)]
+struct Own {
+    folder: TempDir,
+    identities: [(u64, u64, u32); 3],
+}
+
 /// A test's own folders and ports. Dropping it removes the folders and gives the ports back.
 #[derive(Debug)]
 pub(crate) struct Isolation {
-    folder: TempDir,
+    own: Own,
     ports: Option<(u16, File)>,
 }
 
-impl Isolation {
-    /// New folders, and ports that no other test of this user has, as long as there are any.
-    pub(crate) fn new(ports: Option<&Path>) -> Result<Self, Error> {
-        let failed = || Error::io("make a temporary folder in", std::env::temp_dir());
-        let folder = tempfile::Builder::new().prefix("greenwave-test-").tempdir().map_err(failed())?;
-        for name in ["home", "tmp"] {
-            fs::create_dir(folder.path().join(name)).map_err(failed())?;
-        }
-        Ok(Self { ports: ports.and_then(lend), folder })
+impl Folders {
+    /// Empty folders, and ports that no other test of this user has, as long as there are any.
+    pub(crate) fn lend(&self, ports: Option<&Path>) -> Result<Isolation, Error> {
+        let free = self.free.lock().pop();
+        let own = match free {
+            Some(own) => own,
+            None => Own::new().map_err(Error::io("make a temporary folder in", std::env::temp_dir()))?,
+        };
+        Ok(Isolation { ports: ports.and_then(lend), own })
     }
 
+    /// Takes back what a test has had of which nothing is running any more. Unless it is just as it was, it is removed.
+    pub(crate) fn take_back(&self, isolation: Isolation) {
+        if isolation.own.is_as_it_was() {
+            self.free.lock().push(isolation.own);
+        }
+    }
+}
+
+impl Own {
+    fn new() -> io::Result<Self> {
+        let folder = tempfile::Builder::new().prefix("greenwave-test-").tempdir()?;
+        for name in FOLDERS {
+            fs::create_dir(folder.path().join(name))?;
+        }
+        let identities = identities(folder.path())?;
+        Ok(Self { folder, identities })
+    }
+
+    fn is_as_it_was(&self) -> bool {
+        let path = self.folder.path();
+        let names = |path: &Path| -> io::Result<usize> {
+            fs::read_dir(path)?.try_fold(0, |count, entry| entry.map(|_| count + 1))
+        };
+        let is_empty = |name: &&str| names(&path.join(name)).is_ok_and(|count| count == 0);
+        identities(path).is_ok_and(|now| now == self.identities)
+            && names(path).is_ok_and(|count| count == FOLDERS.len())
+            && FOLDERS.iter().all(|name| is_empty(name))
+    }
+}
+
+/// Of a folder and those in it: which they are, and who may do what with them.
+fn identities(folder: &Path) -> io::Result<[(u64, u64, u32); 3]> {
+    let of = |path: &Path| fs::symlink_metadata(path).map(|it| (it.dev(), it.ino(), it.mode()));
+    Ok([of(folder)?, of(&folder.join(FOLDERS[0]))?, of(&folder.join(FOLDERS[1]))?])
+}
+
+impl Isolation {
     /// Everything in here is the test's own.
     pub(crate) fn folder(&self) -> &Path {
-        self.folder.path()
+        self.own.folder.path()
     }
 
     /// The variables that tell a test of it, beside those that it sees anyway.
     pub(crate) fn variables(&self, test: &Test, environment: &Environment) -> Vec<(OsString, OsString)> {
         let mut variables: Vec<(OsString, OsString)> =
-            vec![("TMPDIR".into(), self.folder.path().join("tmp").into())];
+            vec![("TMPDIR".into(), self.folder().join("tmp").into())];
         if !test.env.iter().any(|name| name == "HOME") {
-            variables.push(("HOME".into(), self.folder.path().join("home").into()));
+            variables.push(("HOME".into(), self.folder().join("home").into()));
             variables.extend(tool_homes(environment).map(|(name, path)| (name.into(), path.into())));
         }
         if let Some((first, _)) = &self.ports {

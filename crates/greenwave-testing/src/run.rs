@@ -2,18 +2,17 @@
 
 use std::collections::HashSet;
 use std::ffi::OsString;
-use std::io;
+use std::io::{self, PipeWriter};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
-use std::process::{ExitStatus, Stdio};
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use bytes::Bytes;
-use greenwave_scheduler::ProcessGroup;
+use greenwave_scheduler::{ProcessGroup, Spawn};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::unix::pipe;
-use tokio::process::Command;
 use tokio::time::Instant;
 
 use crate::outcome::{Ending, Status};
@@ -82,12 +81,13 @@ pub(crate) async fn run(job: &Job<'_>, options: &Options, strict: Option<&Strict
         source,
     };
     let (output, stdout, stderr) = one_pipe().map_err(failed)?;
-    let mut command = Command::new(&job.program);
-    command.args(&job.arguments).current_dir(&job.directory).env_clear();
-    command.envs(job.variables.iter().map(|(name, value)| (name, value)));
-    command.stdin(Stdio::null()).stdout(stdout).stderr(stderr);
+    let mut command = Spawn::new(&job.program);
+    command.args(&job.arguments).current_dir(&job.directory).stdout(stdout).stderr(stderr);
+    for (name, value) in &job.variables {
+        command.env(name, value);
+    }
     if let Some(jobserver) = &options.jobserver {
-        jobserver.offer(&mut command);
+        jobserver.offer_to(&mut command);
     }
     if let Some(strict) = strict {
         strict.attach(&mut command)?;
@@ -98,8 +98,7 @@ pub(crate) async fn run(job: &Job<'_>, options: &Options, strict: Option<&Strict
         None
     };
     let (started, began) = (Instant::now(), now());
-    let group = ProcessGroup::spawn(&mut command);
-    drop(command); // and with it our own ends of the pipe, or it would never end
+    let group = ProcessGroup::start(command);
     let ended = attend(group.map_err(failed)?, output, test.time_max).await.map_err(failed)?;
     let duration = started.elapsed();
     let seen = match tracing {
@@ -151,11 +150,11 @@ fn nanos(duration: Duration) -> i64 {
 }
 
 /// One pipe for both streams, so that their order is kept.
-fn one_pipe() -> io::Result<(pipe::Receiver, Stdio, Stdio)> {
+fn one_pipe() -> io::Result<(pipe::Receiver, PipeWriter, PipeWriter)> {
     let (reader, writer) = io::pipe()?;
     let other = writer.try_clone()?;
     let reader = pipe::Receiver::from_owned_fd(OwnedFd::from(reader))?;
-    Ok((reader, Stdio::from(writer), Stdio::from(other)))
+    Ok((reader, writer, other))
 }
 
 /// How a command ended.

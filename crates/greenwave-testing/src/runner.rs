@@ -16,7 +16,7 @@ use crate::batch::Share;
 use crate::environment::Environment;
 use crate::facts::{Facts, short};
 use crate::index::StatIndex;
-use crate::isolation::{Isolation, cargo_home, go_caches};
+use crate::isolation::{Folders, Isolation, cargo_home, go_caches};
 use crate::key::{self, Mode, SCHEMA};
 use crate::listing::{NEVER, is_cache};
 use crate::node::{self, Node};
@@ -57,6 +57,7 @@ pub struct Runner {
     options: Options,
     tools: Tools,
     index: Arc<Mutex<StatIndex>>,
+    folders: Folders,
 }
 
 /// What follows the path of a folder whose names were read, where it is told in words.
@@ -121,7 +122,8 @@ impl Runner {
         options: Options,
         index: Arc<Mutex<StatIndex>>,
     ) -> Self {
-        Self { environment, cache, options, tools: Tools::new(Arc::clone(&index)), index }
+        let (tools, folders) = (Tools::new(Arc::clone(&index)), Folders::default());
+        Self { environment, cache, options, tools, index, folders }
     }
 
     pub(crate) fn tools(&self) -> &Tools {
@@ -489,10 +491,11 @@ impl Runner {
     async fn attempt(&self, world: &dyn World, test: &Test, prepared: &Prepared<'_>) -> Result<Tried, Error> {
         let launch = world.launch(self, test).await?;
         for attempt in 1.. {
-            let isolation = Isolation::new(self.options.ports.as_deref())?;
+            let isolation = self.folders.lend(self.options.ports.as_deref())?;
             let ran = self.run_once(world, test, prepared, launch.as_ref(), &isolation).await?;
             if ran.status == Status::Passed || attempt > test.retries {
                 let mut looks = self.own_looks(world.project(), &ran, &isolation);
+                self.take_back(isolation, &ran);
                 let (mut since, mut changing) = (ran.began, None);
                 if let Some(launch) = launch {
                     looks.extend(launch.looks);
@@ -502,6 +505,13 @@ impl Runner {
             }
         }
         unreachable!("the loop has no end")
+    }
+
+    /// Whoever is still running could put something into folders that another test has by then.
+    fn take_back(&self, isolation: Isolation, ran: &Ran) {
+        if ran.status == Status::Passed && !ran.left_behind && ran.seen.blind.is_none() {
+            self.folders.take_back(isolation);
+        }
     }
 
     async fn run_once(
@@ -560,7 +570,7 @@ impl Runner {
         prepared: &Prepared<'_>,
         arguments: impl FnOnce(&Path) -> Vec<OsString>,
     ) -> Result<(Tried, Isolation), Error> {
-        let isolation = Isolation::new(self.options.ports.as_deref())?;
+        let isolation = self.folders.lend(self.options.ports.as_deref())?;
         let launch =
             Launch { arguments: arguments(isolation.folder()), ..self.launch_plain(world.project(), test)? };
         let ran = self.run_once(world, test, prepared, Some(&launch), &isolation).await?;

@@ -14,7 +14,7 @@
 
 use std::path::{Path, PathBuf};
 
-use tokio::process::Command;
+use greenwave_scheduler::BeforeExec;
 
 use crate::Error;
 
@@ -65,7 +65,7 @@ impl Strict {
     ///
     /// # Errors
     /// [`Error::Unavailable`] if there is no descriptor left.
-    pub fn attach(&self, command: &mut Command) -> Result<(), Error> {
+    pub fn attach(&self, command: &mut impl BeforeExec) -> Result<(), Error> {
         self.0.attach(command).map_err(|error| unavailable(error.to_string()))
     }
 }
@@ -104,11 +104,11 @@ mod linux {
     use std::path::PathBuf;
     use std::sync::OnceLock;
 
+    use greenwave_scheduler::BeforeExec;
     use landlock::{
         AccessFs, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr,
         RulesetCreated, RulesetCreatedAttr, RulesetError,
     };
-    use tokio::process::Command;
 
     use super::unavailable;
     use crate::Error;
@@ -138,11 +138,11 @@ mod linux {
             descriptor(rules).map(Self).map_err(unavailable)
         }
 
-        pub(super) fn attach(&self, command: &mut Command) -> io::Result<()> {
+        pub(super) fn attach(&self, command: &mut impl BeforeExec) -> io::Result<()> {
             let rules = self.0.try_clone()?;
             // SAFETY: the closure makes system calls only: it is safe between fork and exec.
             unsafe {
-                command.pre_exec(move || restrict(&rules));
+                command.before_exec(move || restrict(&rules));
             }
             Ok(())
         }
@@ -189,7 +189,7 @@ mod platform {
 
     use std::path::PathBuf;
 
-    use tokio::process::Command;
+    use greenwave_scheduler::BeforeExec;
 
     use crate::Error;
 
@@ -202,7 +202,7 @@ mod platform {
             Err(super::unavailable("it takes Linux".to_owned()))
         }
 
-        pub(super) fn attach(&self, _: &mut Command) -> std::io::Result<()> {
+        pub(super) fn attach(&self, _: &mut impl BeforeExec) -> std::io::Result<()> {
             match *self {}
         }
     }

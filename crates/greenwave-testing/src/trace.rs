@@ -12,7 +12,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use tokio::process::Command;
+use greenwave_scheduler::BeforeExec;
 
 use crate::Error;
 
@@ -66,7 +66,7 @@ impl Tracer {
     ///
     /// # Errors
     /// [`Error::Unavailable`] as [`available`](Self::available), or if there is no thread or descriptor left.
-    pub fn attach(self, command: &mut Command) -> Result<Tracing, Error> {
+    pub fn attach(self, command: &mut impl BeforeExec) -> Result<Tracing, Error> {
         Self::available()?;
         let tracing = platform::attach(command, self.paths_max);
         let failed = |error: std::io::Error| Error::Unavailable {
@@ -142,9 +142,7 @@ impl Reads {
 
 #[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
 mod platform {
-    use tokio::process::Command;
-
-    use super::Reads;
+    use super::{BeforeExec, Reads};
 
     /// Never made.
     #[derive(Debug)]
@@ -160,7 +158,7 @@ mod platform {
         Err("it takes Linux on x86_64 or aarch64".to_owned())
     }
 
-    pub(super) fn attach(_: &mut Command, _: usize) -> std::io::Result<Supervisor> {
+    pub(super) fn attach(_: &mut impl BeforeExec, _: usize) -> std::io::Result<Supervisor> {
         Err(std::io::ErrorKind::Unsupported.into())
     }
 }

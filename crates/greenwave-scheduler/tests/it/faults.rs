@@ -36,7 +36,7 @@ async fn run(
             let mut command = Command::new("sh");
             command.arg("-c").arg(scripts[stage.task.index()]).stdout(Stdio::piped());
             let mut group = ProcessGroup::spawn(&mut command).unwrap();
-            let mut pipe = BufReader::new(group.leader().stdout.take().unwrap());
+            let mut pipe = BufReader::new(group.leader().unwrap().stdout.take().unwrap());
             pipe.read_line(&mut String::new()).await.unwrap();
             pipes.send(pipe).unwrap();
             let status = group.wait().await.unwrap();

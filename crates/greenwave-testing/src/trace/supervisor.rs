@@ -11,8 +11,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use greenwave_scheduler::BeforeExec;
 use libc::{c_int, seccomp_notif, seccomp_notif_resp};
-use tokio::process::Command;
 
 use super::Reads;
 use super::call::{Base, Call, Made, Name, decode};
@@ -53,7 +53,7 @@ fn try_out() -> Result<(), String> {
 }
 
 /// Has the command install the filter when it starts, and a thread wait for it.
-pub(super) fn attach(command: &mut Command, paths_max: usize) -> io::Result<Supervisor> {
+pub(super) fn attach(command: &mut impl BeforeExec, paths_max: usize) -> io::Result<Supervisor> {
     let (ours, theirs) = UnixStream::pair()?;
     let (ours, theirs) = (Arc::new(OwnedFd::from(ours)), OwnedFd::from(theirs));
     let (wake, stop) = io::pipe()?;
@@ -64,7 +64,7 @@ pub(super) fn attach(command: &mut Command, paths_max: usize) -> io::Result<Supe
     let filter = Filter::observing();
     // SAFETY: the closure makes system calls only, on memory that was allocated before: it is safe between fork and exec.
     unsafe {
-        command.pre_exec(move || {
+        command.before_exec(move || {
             let listener = filter.install()?;
             send(&theirs, &listener)
         });

@@ -409,7 +409,7 @@ async fn a_command_that_is_killed_has_been_seen_so_far() {
     command.stdout(Stdio::piped());
     let tracing = Tracer::default().attach(&mut command).unwrap();
     let mut group = ProcessGroup::spawn(&mut command).unwrap();
-    let mut output = group.leader().stdout.take().unwrap();
+    let mut output = group.leader().unwrap().stdout.take().unwrap();
     let mut byte = [0];
     tokio::io::AsyncReadExt::read_exact(&mut output, &mut byte).await.unwrap();
     group.stop(Duration::ZERO).await.unwrap();
@@ -473,7 +473,7 @@ async fn a_command_goes_on_when_nobody_wants_to_know() {
     let tracing = Tracer::default().attach(&mut command).unwrap();
     let mut group = ProcessGroup::spawn(&mut command).unwrap();
     drop(tracing);
-    drop(group.leader().stdin.take());
+    drop(group.leader().unwrap().stdin.take());
     assert!(group.wait().await.unwrap().success());
 }
 
