@@ -338,11 +338,13 @@ mod linux {
             }
             for (at, stream) in streams.into_iter().enumerate() {
                 let at = at as RawFd;
-                // SAFETY: both take numbers only.
-                match stream == at {
-                    true => check(unsafe { libc::fcntl(at, libc::F_SETFD, 0) })?,
-                    false => check(unsafe { libc::dup2(stream, at) })?,
+                let made = match stream == at {
+                    // SAFETY: takes numbers only.
+                    true => unsafe { libc::fcntl(at, libc::F_SETFD, 0) },
+                    // SAFETY: takes numbers only.
+                    false => unsafe { libc::dup2(stream, at) },
                 };
+                check(made)?;
             }
             Ok(())
         }

@@ -92,7 +92,7 @@ impl Own {
         let is_empty = |name: &&str| names(&path.join(name)).is_ok_and(|count| count == 0);
         identities(path).is_ok_and(|now| now == self.identities)
             && names(path).is_ok_and(|count| count == FOLDERS.len())
-            && FOLDERS.iter().all(|name| is_empty(name))
+            && FOLDERS.iter().all(is_empty)
     }
 }
 
