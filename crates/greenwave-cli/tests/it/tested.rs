@@ -471,3 +471,36 @@ fn the_cache_can_be_looked_after() {
     assert!(cache("clear").starts_with("Forgot "));
     assert_eq!(run(&folder, "p"), [verdict("one", true, false), verdict("two", true, false)]);
 }
+
+#[test]
+fn the_mask_for_new_files_counts() {
+    let test =
+        "[[test]]\nname = \"t\"\ncommand = \"touch $TMPDIR/new && test $(stat -c %a $TMPDIR/new) = 644\"\n";
+    let folder = Folder::empty().with("p/greenwave.toml", test);
+    let run = |mask: &str| {
+        let script = format!("umask {mask}; exec \"$0\" test --format json");
+        let output = Command::new("sh")
+            .args(["-c", &script, env!("CARGO_BIN_EXE_greenwave")])
+            .current_dir(folder.path("p"))
+            .env("XDG_CACHE_HOME", folder.path("cache"))
+            .output()
+            .unwrap();
+        let lines = String::from_utf8(output.stdout).unwrap();
+        let test = lines.lines().find(|line| line.contains("\"name\":\"t\"")).unwrap().to_owned();
+        let test: Value = serde_json::from_str(&test).unwrap();
+        (test["status"] == "passed", test["known"] == true)
+    };
+    assert_eq!(run("022"), (true, false));
+    assert_eq!(run("022"), (true, true));
+    assert_eq!(run("077"), (false, false));
+    assert_eq!(run("022"), (true, true));
+}
+
+#[test]
+fn what_goes_on_in_a_session_of_its_own_is_told_as_that() {
+    let test = "[[test]]\nname = \"t\"\ncommand = \"setsid sleep 3 >/dev/null 2>&1 &\"\n";
+    let folder = Folder::empty().with("p/greenwave.toml", test);
+    let ran = greenwave(&folder, "p", []).run().with_code(0);
+    assert!(ran.stdout.contains("left processes behind"), "{}", ran.stdout);
+    assert!(!ran.stdout.contains("clock"), "{}", ran.stdout);
+}
