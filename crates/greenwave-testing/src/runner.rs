@@ -175,6 +175,11 @@ impl Runner {
         }
     }
 
+    /// Removes what was kept for tests that did not come.
+    pub(crate) fn tidy(&self) {
+        self.folders.clear();
+    }
+
     /// The result of a test in a world: known, or made now.
     pub(crate) async fn run_in(&self, world: &dyn World, test: &Test) -> Result<Outcome, Error> {
         let prepared = self.prepare(world, test).await?;
