@@ -402,6 +402,9 @@ impl CliError {
                 "cargo, pytest, go and npm projects are recognised; `[[test]]` in greenwave.toml declares any command".to_owned(),
             ),
             CliError::NoCacheFolder => Some("`--set cache.directory=FOLDER` names one, `--no-cache` does without".to_owned()),
+            CliError::Results(greenwave::ResultsError::Folder { .. }) => {
+                Some("`--set cache.directory=FOLDER` names another, `--no-cache` does without".to_owned())
+            }
             CliError::NotADemo { .. } | CliError::Exists { .. } => Some("name another place".to_owned()),
             _ => None,
         }

@@ -110,6 +110,7 @@ pub(crate) async fn run(job: &Job<'_>, options: &Options, strict: Option<&Strict
     let count = Count::find(&ended.output);
     let status = match ended.status {
         None => Status::TimedOut(test.time_max),
+        Some(status) if has_all_left_out(test, status, &ended.output) => Status::Passed,
         // A program of a package's tests may have none, which is not the same as a filter that matches none.
         Some(status) => verdict(status, count.filter(|_| !matches!(test.harness, Harness::Cargo { .. }))),
     };
@@ -187,6 +188,30 @@ async fn attend(mut group: ProcessGroup, output: pipe::Receiver, time_max: Durat
     };
     Ok(Ended { status, output: capture.finish(), left_behind })
 }
+
+/// Whether pytest found tests and its settings leave all of them out (`addopts = "-m 'not slow'"`): in a run of the whole project, that is no
+/// failure of the file. A command that says itself what to leave out is asked for more than nothing.
+fn has_all_left_out(test: &Test, status: ExitStatus, output: &[u8]) -> bool {
+    /// `NO_TESTS_COLLECTED` (<https://docs.pytest.org/en/stable/reference/exit-codes.html>).
+    const NOTHING_RAN: i32 = 5;
+    let selects = |word: &String| ["-k", "-m", "--deselect"].iter().any(|flag| word.starts_with(flag));
+    let arguments = test.command.iter().skip_while(|word| *word != "pytest");
+    let summary = || {
+        let end =
+            String::from_utf8_lossy(&output[output.len().saturating_sub(SUMMARY_BYTES_MAX)..]).into_owned();
+        end.lines()
+            .rev()
+            .find(|line| !line.trim().is_empty())
+            .is_some_and(|line| line.contains(" deselected"))
+    };
+    test.harness == Harness::Pytest
+        && status.code() == Some(NOTHING_RAN)
+        && !arguments.into_iter().any(selects)
+        && summary()
+}
+
+/// No last line of pytest's is longer.
+const SUMMARY_BYTES_MAX: usize = 1024;
 
 fn verdict(status: ExitStatus, count: Option<Count>) -> Status {
     match (status.code(), status.signal()) {

@@ -534,3 +534,29 @@ fn what_goes_on_in_a_session_of_its_own_is_told_as_that() {
     assert!(ran.stdout.contains("left processes behind"), "{}", ran.stdout);
     assert!(!ran.stdout.contains("clock"), "{}", ran.stdout);
 }
+
+#[test]
+fn a_cache_that_cannot_be_opened_is_told_with_what_would_help() {
+    let folder = two().with("cache", "a file");
+    let refused = greenwave(&folder, "p", []).run().with_code(2);
+    assert!(refused.stderr.contains("cannot open the test results in"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("`--no-cache` does without"), "{}", refused.stderr);
+    greenwave(&folder, "p", ["--no-cache"]).run().with_code(0);
+}
+
+#[test]
+fn a_file_whose_tests_pytest_leaves_out_by_its_settings_is_no_failure() {
+    let check = |summary: &str, more: &str, code: i32| {
+        let test =
+            format!("[[test]]\nname = \"t\"\ncommand = [\"./python\", \"-m\", \"pytest\", \"a.py\"{more}]\n");
+        let script = format!("#!/bin/sh\necho\necho '{summary}'\nexit 5\n");
+        let folder = Folder::empty().with("p/greenwave.toml", &test).with("p/python", &script);
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        fs::set_permissions(folder.path("p/python"), mode).unwrap();
+        greenwave(&folder, "p", []).run().with_code(code);
+    };
+    check("===== 2 deselected in 0.01s =====", "", 0);
+    check("2 deselected in 0.01s", "", 0);
+    check("===== no tests ran in 0.01s =====", "", 1);
+    check("===== 2 deselected in 0.01s =====", ", \"-k\", \"mistyped\"", 1);
+}
