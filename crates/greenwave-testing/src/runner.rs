@@ -492,8 +492,11 @@ impl Runner {
         let launch = world.launch(self, test).await?;
         for attempt in 1.. {
             let isolation = self.folders.lend(self.options.ports.as_deref())?;
-            let ran = self.run_once(world, test, prepared, launch.as_ref(), &isolation).await?;
+            let mut ran = self.run_once(world, test, prepared, launch.as_ref(), &isolation).await?;
             if ran.status == Status::Passed || attempt > test.retries {
+                if let Some(more) = world.examine(self, test, prepared, &ran).await {
+                    ran.output = [ran.output.as_ref(), more.as_bytes()].concat().into();
+                }
                 let mut looks = self.own_looks(world.project(), &ran, &isolation);
                 self.take_back(isolation, &ran);
                 let (mut since, mut changing) = (ran.began, None);
@@ -512,6 +515,20 @@ impl Runner {
         if ran.status == Status::Passed && !ran.left_behind && ran.seen.blind.is_none() {
             self.folders.take_back(isolation);
         }
+    }
+
+    /// Runs a program once, whatever came of the test before.
+    pub(crate) async fn run_program(
+        &self,
+        world: &dyn World,
+        test: &Test,
+        prepared: &Prepared<'_>,
+        launch: &Launch,
+    ) -> Result<Ran, Error> {
+        let isolation = self.folders.lend(self.options.ports.as_deref())?;
+        let ran = self.run_once(world, test, prepared, Some(launch), &isolation).await?;
+        self.take_back(isolation, &ran);
+        Ok(ran)
     }
 
     async fn run_once(

@@ -2,6 +2,7 @@
 //! found, or of how results are shown.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,11 +21,14 @@ use tokio::time::Instant;
 
 use crate::batch;
 use crate::cargo::Build;
+use crate::examination::Examination;
 use crate::facts::{Difference, Facts, Notes};
+use crate::functions;
 use crate::history::Statistics;
 use crate::index::StatIndex;
 use crate::outcome::{Outcome, Source, Status};
 use crate::project::{Project, Snapshot};
+use crate::run::Ran;
 use crate::runner::{Chain, Found, Options, Prepared, Runner, Tried};
 use crate::stamp::now_ms;
 use crate::state::StateFolder;
@@ -745,7 +749,9 @@ impl World for InProject {
         let Harness::Cargo { package, kind, target } = &test.harness else { return Ok(None) };
         let built = self.shared.builds.lock().get(&test.directory).cloned();
         let Some(Built { build, changing, .. }) = built else { return Ok(None) };
-        if let Some(launch) = build.launch(package, kind, target) {
+        let program = build.launch(package, kind, target).filter(|_| !functions::is_for_nextest(test));
+        if let Some(mut launch) = program {
+            launch.arguments.extend(test.program_arguments().iter().map(OsString::from));
             return Ok(Some(Launch { changing, ..launch }));
         }
         // What was not built says why when cargo is asked for it alone, and documentation is run by cargo anyway.
@@ -757,6 +763,19 @@ impl World for InProject {
             changing,
             ..launch
         }))
+    }
+
+    async fn examine(
+        &self,
+        runner: &Runner,
+        test: &Test,
+        prepared: &Prepared<'_>,
+        ran: &Ran,
+    ) -> Option<String> {
+        let Harness::Cargo { package, kind, target } = &test.harness else { return None };
+        let built = self.shared.builds.lock().get(&test.directory).cloned()?;
+        let launch = built.build.launch(package, kind, target)?;
+        Examination { runner, world: self, test, prepared, launch }.of(ran).await
     }
 
     fn ended(&self) {

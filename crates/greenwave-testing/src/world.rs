@@ -9,6 +9,8 @@ use parking_lot::Mutex;
 
 use crate::index::StatIndex;
 use crate::reads::{Look, States};
+use crate::run::Ran;
+use crate::runner::Prepared;
 use crate::{Error, Manifest, Runner, Test};
 
 /// The state of a test's inputs at some moment.
@@ -51,6 +53,17 @@ pub(crate) trait World: Send + Sync {
     /// What to start in place of the test's command, where that is another program that has to be made first.
     async fn launch(&self, _runner: &Runner, _test: &Test) -> Result<Option<Launch>, Error> {
         Ok(None)
+    }
+
+    /// What more is to be said of a test that has ended so, as text that follows its output. It still keeps its worker busy.
+    async fn examine(
+        &self,
+        _runner: &Runner,
+        _test: &Test,
+        _prepared: &Prepared<'_>,
+        _ran: &Ran,
+    ) -> Option<String> {
+        None
     }
 
     /// The test's process has ended; what is left to do keeps no worker busy.

@@ -7,6 +7,7 @@ mod configs;
 mod conflicts;
 mod demo;
 mod folder;
+mod functions;
 mod kill;
 mod metrics;
 mod plans;
