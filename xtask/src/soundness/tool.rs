@@ -18,7 +18,37 @@ pub(crate) enum Tool {
     Nx(PathBuf),
     /// A python with pytest and pytest-testmon.
     Testmon(PathBuf),
+    /// `go test`.
+    Go,
 }
+
+/// A test of Go's that does what the probe's test does. `go test` knows a result by the files and variables that the test's own process opens and reads, and
+/// by nothing that is declared: so it reads what is declared, and then starts the rest
+/// (<https://pkg.go.dev/cmd/go#hdr-Test_packages>).
+const GO_TEST: &str = r#"package probe
+
+import (
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+)
+
+func TestProbe(t *testing.T) {
+	for _, name := range []string{VARIABLES} {
+		os.Getenv(name)
+	}
+	os.ReadFile("test.sh")
+	filepath.WalkDir("in", func(path string, entry fs.DirEntry, err error) error {
+		os.ReadFile(path)
+		return nil
+	})
+	if output, err := exec.Command("sh", "test.sh").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, output)
+	}
+}
+"#;
 
 /// What a run of a tool was.
 pub(crate) struct Ran {
@@ -38,7 +68,7 @@ impl Tool {
         Ok(Tool::Greenwave(program.ok_or("cargo built no program")?.into()))
     }
 
-    /// Others that are installed: `PROBE_NODE` names a folder with `node_modules` of turbo and nx, `PROBE_PYTHON` a python with testmon.
+    /// Others that are installed: `PROBE_NODE` names a folder with `node_modules` of turbo and nx, `PROBE_PYTHON` a python with testmon; go is on the path.
     pub(crate) fn others() -> Vec<Self> {
         let node = std::env::var_os("PROBE_NODE").map(PathBuf::from);
         let has = |name: &str| {
@@ -47,7 +77,9 @@ impl Tool {
         let turbo = has("turbo").map(Tool::Turbo);
         let nx = has("nx").and(node.clone()).map(Tool::Nx);
         let testmon = std::env::var_os("PROBE_PYTHON").map(|python| Tool::Testmon(python.into()));
-        turbo.into_iter().chain(nx).chain(testmon).collect()
+        let has_go = Command::new("go").arg("version").output().is_ok_and(|output| output.status.success());
+        let go = has_go.then_some(Tool::Go);
+        turbo.into_iter().chain(nx).chain(testmon).chain(go).collect()
     }
 
     pub(crate) fn name(&self) -> &'static str {
@@ -56,6 +88,7 @@ impl Tool {
             Tool::Turbo(_) => "turbo",
             Tool::Nx(_) => "nx",
             Tool::Testmon(_) => "testmon",
+            Tool::Go => "go test",
         }
     }
 
@@ -103,6 +136,11 @@ impl Tool {
                 &project.join("test_probe.py"),
                 "import subprocess\n\ndef test_probe():\n    assert subprocess.run([\"sh\", \"test.sh\"]).returncode == 0\n",
             ),
+            Tool::Go => {
+                write(&project.join("go.mod"), "module example.org/probe\n\ngo 1.19\n")?;
+                let declared: Vec<String> = probe.declared.iter().map(|name| format!("{name:?}")).collect();
+                write(&project.join("probe_test.go"), &GO_TEST.replace("VARIABLES", &declared.join(", ")))
+            }
         }
     }
 
@@ -114,6 +152,8 @@ impl Tool {
         command.env("PATH", format!("{}:{path}", place.path("outside/bin").display()));
         command
             .env("XDG_CACHE_HOME", place.path("cache"))
+            .env("GOCACHE", place.path("go-build"))
+            .env("GOPATH", place.path("go"))
             .env("NX_DAEMON", "false")
             .env("TURBO_TELEMETRY_DISABLED", "1");
         command.env("CI", "true").env("NX_TUI", "false");
@@ -125,6 +165,7 @@ impl Tool {
             Tool::Turbo(_) => text.contains("cache hit"),
             Tool::Nx(_) => text.contains("local cache") || text.contains("existing outputs match"),
             Tool::Testmon(_) => text.contains("no tests ran") || text.contains("deselected"),
+            Tool::Go => text.contains("(cached)"),
         };
         let nothing_to_do = matches!((self, output.status.code()), (Tool::Testmon(_), Some(5)));
         let refused = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
@@ -138,7 +179,14 @@ impl Tool {
             Tool::Turbo(program) => Command::new(program),
             Tool::Nx(node) => Command::new(node.join("node_modules/.bin/nx")),
             Tool::Testmon(python) => Command::new(python),
+            Tool::Go => Command::new("go"),
         };
+        // Nothing is fetched: neither modules nor another Go.
+        command
+            .env("GOFLAGS", "-mod=mod")
+            .env("GOPROXY", "off")
+            .env("GOTOOLCHAIN", "local")
+            .env("GO111MODULE", "on");
         match (self, cached) {
             (Tool::Greenwave(_), true) => command.args(["test", "--format", "json"]),
             (Tool::Greenwave(_), false) => command.args(["test", "--format", "json", "--no-cache"]),
@@ -147,6 +195,9 @@ impl Tool {
             (Tool::Nx(_), true) => command.args(["run", "probe:test"]),
             (Tool::Nx(_), false) => command.args(["run", "probe:test", "--skip-nx-cache"]),
             (Tool::Testmon(_), true) => command.args(["-m", "pytest", "-q", "--testmon"]),
+            // Results are known where packages are named, not in a folder's own.
+            (Tool::Go, true) => command.args(["test", "./..."]),
+            (Tool::Go, false) => command.args(["test", "-count=1", "./..."]),
             (Tool::Testmon(_), false) => command.args(["-m", "pytest", "-q", "-p", "no:testmon"]),
         };
         command
