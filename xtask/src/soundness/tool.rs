@@ -92,6 +92,21 @@ impl Tool {
         }
     }
 
+    /// Whether two runs that want the same result at the same moment are promised to make it once.
+    pub(crate) fn shares_runs(&self) -> bool {
+        matches!(self, Tool::Greenwave(_))
+    }
+
+    /// Whether the probe can be carried out against it.
+    pub(crate) fn can_try(&self, probe: &Probe) -> bool {
+        match self {
+            Tool::Greenwave(_) => !probe.has_clock || clock_library().is_some(),
+            // One process of pytest has the database.
+            Tool::Testmon(_) => !probe.has_clock && !probe.at_once,
+            _ => !probe.has_clock,
+        }
+    }
+
     /// Writes what the tool wants to know of the test.
     pub(crate) fn prepare(&self, place: &Place, probe: &Probe) -> Result<()> {
         let project = place.project();
@@ -157,6 +172,14 @@ impl Tool {
             .env("NX_DAEMON", "false")
             .env("TURBO_TELEMETRY_DISABLED", "1");
         command.env("CI", "true").env("NX_TUI", "false");
+        if let (Tool::Greenwave(_), true, Some(library)) =
+            (self, place.path("outside/clock").exists(), clock_library())
+        {
+            command.env("LD_PRELOAD", library).env("FAKETIME_TIMESTAMP_FILE", place.path("outside/clock"));
+            // Read anew each time; and nothing but the time of day, as when a clock is set.
+            command.env("FAKETIME_NO_CACHE", "1").env("NO_FAKE_STAT", "1");
+            command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1").env("DONT_FAKE_MONOTONIC", "1");
+        }
         let output = command.output()?;
         let text =
             [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
@@ -202,6 +225,13 @@ impl Tool {
         };
         command
     }
+}
+
+/// What a program is loaded with to have a clock of its own: libfaketime (Debian's package `faketime`).
+pub(crate) fn clock_library() -> Option<PathBuf> {
+    let folders = std::fs::read_dir("/usr/lib").ok()?.flatten().map(|entry| entry.path());
+    let folders = folders.chain(["/usr/lib", "/usr/local/lib"].map(PathBuf::from));
+    folders.map(|folder| folder.join("faketime/libfaketimeMT.so.1")).find(|library| library.exists())
 }
 
 fn init_git(project: &Path) -> Result<()> {
