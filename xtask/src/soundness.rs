@@ -155,7 +155,7 @@ fn try_probe(tool: &Tool, probe: &Probe) -> Result<Verdict> {
     (probe.before)(&place)?;
     tool.prepare(&place, probe)?;
     // Files that have rested are trusted by their stamps, which is what many probes are about.
-    if probe.rests {
+    if probe.rests || tool.wants_rest() {
         std::thread::sleep(RESTED);
     }
     if probe.at_once {
@@ -192,8 +192,6 @@ fn how(first: &Ran, second: &Ran, probe: &Probe) -> String {
     }
 }
 
-/// How long the second of two runs is given to start the test as well, where it should wait for the first.
-const SECOND_STARTS: Duration = Duration::from_secs(2);
 /// How long a run may take to come to its test.
 const STARTS_MAX: Duration = Duration::from_secs(60);
 /// How often it is looked whether it has.
@@ -227,7 +225,7 @@ fn try_at_once(tool: &Tool, probe: &Probe, place: &Place) -> Result<Verdict> {
         wait_for(1, STARTS_MAX, &|| !first.is_finished());
         let changed = probe.during.map_or(Ok(()), |change| change(place));
         let second = scope.spawn(run);
-        wait_for(2, SECOND_STARTS, &|| !second.is_finished());
+        wait_for(2, tool.starts_within(), &|| !second.is_finished());
         // For both, and for one that tells the truth; whoever does not need it leaves it there.
         let told = go.write_all(b"go\n".repeat(TESTS_MAX).as_slice());
         let runs = [first.join(), second.join()];

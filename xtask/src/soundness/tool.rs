@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -95,6 +96,17 @@ impl Tool {
     /// Whether two runs that want the same result at the same moment are promised to make it once.
     pub(crate) fn shares_runs(&self) -> bool {
         matches!(self, Tool::Greenwave(_))
+    }
+
+    /// How long the second of two runs is given to start the test as well, where it may be that it waits for the first.
+    pub(crate) fn starts_within(&self) -> Duration {
+        Duration::from_secs(if self.shares_runs() { 2 } else { 15 })
+    }
+
+    /// Whether all files have to be at rest before a result is kept. Without that, what comes of a probe would depend on how long its test takes to compile
+    /// (<https://github.com/golang/go/blob/master/src/cmd/go/internal/test/test.go>, `modTimeCutoff`).
+    pub(crate) fn wants_rest(&self) -> bool {
+        matches!(self, Tool::Go)
     }
 
     /// Whether the probe can be carried out against it.

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a helper of tests is a test")]
 
 mod chance;
+mod clock;
 mod configs;
 mod conflicts;
 mod demo;
