@@ -66,7 +66,8 @@ async fn load(project: &Path, args: &TestArgs) -> Result<Arc<Suite>, CliError> {
         found.notes.iter().for_each(|note| output::remark(&note.to_string()));
         tests = found.tests;
     }
-    Ok(Arc::new(open(project, tests, file.resources, environment, &config, args)?))
+    let suite = open(project, tests, file.resources, environment, &config, args, args.fail_fast)?;
+    Ok(Arc::new(suite))
 }
 
 /// The tests that there are in a project that does not say so itself.
@@ -87,7 +88,8 @@ async fn find(
     }
     let all: Vec<usize> = (0..listings.len()).collect();
     let resources = BTreeMap::new();
-    let suite = open(project, listings.clone(), resources, environment.clone(), config, args)?;
+    // One that cannot be listed keeps no other from it.
+    let suite = open(project, listings.clone(), resources, environment.clone(), config, args, false)?;
     let stopped_by = Arc::new(AtomicU8::new(0));
     let signals = stop_on_signals(suite.stopper(), Arc::clone(&stopped_by))?;
     let report = suite.run(&all, |_| {}).await?;
@@ -246,6 +248,7 @@ fn open(
     environment: Environment,
     config: &Config,
     args: &TestArgs,
+    fail_fast: bool,
 ) -> Result<Suite, CliError> {
     let settings = &config.settings;
     let results = match settings.cache.enabled {
@@ -268,7 +271,7 @@ fn open(
     let options = SuiteOptions {
         workers,
         follow_load: settings.testing.follow_load,
-        fail_fast: args.fail_fast,
+        fail_fast,
         resources,
         audit: settings.testing.audit,
         audit_seed: u64::from(std::process::id()),

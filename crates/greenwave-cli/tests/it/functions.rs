@@ -147,9 +147,49 @@ fn a_program_that_cannot_be_built_stays_one_and_is_told() {
     let folder = workspace();
     folder.write("p/b/tests/runs.rs", "#[test] fn prints() { nonsense }\n");
     let path = path_without_nextest(&folder);
+    // Which keeps no other from being listed.
+    let stopped = greenwave(&folder, &path, ["--per-test", "--fail-fast", "--jobs", "1"]).run().with_code(1);
+    assert_eq!(stopped.stderr.matches("cannot be listed").count(), 1, "{}", stopped.stderr);
     let finished = greenwave(&folder, &path, ["--per-test"]).run().with_code(1);
     assert!(finished.stderr.contains("the single tests of b::runs cannot be listed"), "{}", finished.stderr);
     assert_eq!(functions(&finished)["b::runs"], (false, false));
+    let wrote = greenwave(&folder, &path, ["--per-test", "--init"]).run().with_code(0);
+    assert!(wrote.stdout.contains("with 5 tests"), "{}", wrote.stdout);
+    let text = folder.read("p/greenwave.toml");
+    assert!(text.contains("# Note: the single tests of b::runs cannot be listed"), "{text}");
+    greenwave(&folder, &path, ["--dry-run"]).run().with_code(0);
+}
+
+/// A program of tests that is none of the Rust test harness, but can be talked to as if it were.
+const CUSTOM: &str = r##"fn main() {
+    let words: Vec<String> = std::env::args().collect();
+    let has = |word: &str| words.iter().any(|it| it == word);
+    if has("--list") {
+        if !has("--ignored") { println!("say \"hi\" -- --exact: test\n# ü\u{1F7E2} [[test]]: test\nfast: benchmark"); }
+        return;
+    }
+    let name = words.iter().skip_while(|word| *word != "--exact").nth(1);
+    let known = name.is_none_or(|name| name == "say \"hi\" -- --exact" || name == "# ü\u{1F7E2} [[test]]");
+    println!("test result: ok. {} passed; 0 failed", u32::from(known));
+}
+"##;
+
+#[test]
+fn names_of_any_kind_are_written_down_and_found_again() {
+    let package = "[package]\nname = \"x\"\nversion = \"0.1.0\"\nedition = \"2024\"\n";
+    let folder = Folder::empty()
+        .with("p/sub/Cargo.toml", format!("{package}[[test]]\nname = \"custom\"\nharness = false\n"))
+        .with("p/sub/src/main.rs", "fn main() {}\n")
+        .with("p/sub/tests/custom.rs", CUSTOM);
+    let path = path_without_nextest(&folder);
+    let first = functions(&greenwave(&folder, &path, ["--per-test"]).run().with_code(0));
+    let names: Vec<&str> = first.keys().map(String::as_str).collect();
+    assert_eq!(names, ["x::bin/x", "x::custom # ü\u{1F7E2} [[test]]", "x::custom say \"hi\" -- --exact"]);
+    // What is younger than the first run is kept now at the latest.
+    greenwave(&folder, &path, ["--per-test"]).run().with_code(0);
+    greenwave(&folder, &path, ["--per-test", "--init"]).run().with_code(0);
+    let again = functions(&greenwave(&folder, &path, []).run().with_code(0));
+    assert_eq!(again, names.iter().map(|name| ((*name).to_owned(), (true, true))).collect());
 }
 
 /// A package with these tests, run as one program with this limit.
