@@ -113,7 +113,7 @@ impl Tool {
     pub(crate) fn can_try(&self, probe: &Probe) -> bool {
         match self {
             Tool::Greenwave(_) => !probe.has_clock || clock_library().is_some(),
-            // One process of pytest has the database.
+            // Nothing says that two of it may run at once.
             Tool::Testmon(_) => !probe.has_clock && !probe.at_once,
             _ => !probe.has_clock,
         }
