@@ -72,6 +72,11 @@ impl Folders {
             self.free.lock().push(isolation.own);
         }
     }
+
+    /// Removes those that nobody has.
+    pub(crate) fn remove(&self) {
+        self.free.lock().clear();
+    }
 }
 
 impl Own {

@@ -169,6 +169,11 @@ impl Runner {
         self.cache.as_ref().map(Tiered::stats).unwrap_or_default()
     }
 
+    /// Removes the folders that tests have left empty for others.
+    pub(crate) fn remove_folders(&self) {
+        self.folders.remove();
+    }
+
     /// Makes what was stored durable.
     pub async fn flush(&self) {
         if let Some(cache) = &self.cache {

@@ -427,6 +427,8 @@ impl Suite {
         // Their processes end with them, and nobody else would see to that once this program is gone.
         let mut alive = shared.alive.subscribe();
         let _ = tokio::time::timeout(ENDING_TIME_MAX, alive.wait_for(|alive| *alive == 0)).await;
+        // Now, since whoever ends a program at once drops nothing.
+        shared.runner.remove_folders();
         report.lower_bound = ended?.lower_bound;
         let mut again = Arc::try_unwrap(again).unwrap_or_default();
         let finished = std::mem::take(&mut *finished.lock());
