@@ -34,6 +34,8 @@ enum Verdict {
     Sound(String),
     /// It gave a result that is wrong.
     Stale,
+    /// It kept a result of a run during which something changed.
+    Kept,
     /// It ran the test again although nothing had changed.
     Needless,
     /// It makes no sense for this tool, or what it takes is not installed.
@@ -114,6 +116,7 @@ fn cell(verdict: &Verdict) -> String {
     match verdict {
         Verdict::Sound(how) => how.clone(),
         Verdict::Stale => "**stale**".to_owned(),
+        Verdict::Kept => "**kept**".to_owned(),
         Verdict::Needless => "ran again".to_owned(),
         Verdict::NotTried => "not tried".to_owned(),
         Verdict::Failed(why) => format!("not carried out: {}", why.lines().next().unwrap_or_default()),
@@ -164,6 +167,10 @@ fn try_probe(tool: &Tool, probe: &Probe) -> Result<Verdict> {
     let first = with_changes(&place, probe.during, || tool.run(&place, probe.env.0, true))?;
     if !first.passed {
         return Err(format!("the first run failed: {}", first.text).into());
+    }
+    // What was changed and changed back during the run can be told by nothing but this.
+    if probe.during.is_some() && matches!(tool, Tool::Greenwave(_)) && first.refused.is_none() {
+        return Ok(Verdict::Kept);
     }
     if probe.rests && probe.during.is_none() {
         // Once more, so that what is known of files comes from their stamps.

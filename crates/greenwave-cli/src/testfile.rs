@@ -54,10 +54,17 @@ fn wanting<'t>(test: &'t Test, resources: &BTreeMap<String, Placed<u32>>) -> Opt
 
 fn test(document: &Document, mut table: Table<'_>) -> Result<Test, Diagnostic> {
     let name = table.required_text("name")?;
+    if name.value.trim().is_empty() {
+        return Err(document.mistake(name.at, "`name` is empty; a name that tells the test apart is wanted"));
+    }
     let command = table.words("command")?.ok_or_else(|| table.missing("command"))?;
-    if command.value.is_empty() {
-        return Err(document
-            .mistake(command.at, "`command` is an empty list; a program and its arguments are wanted"));
+    // The shell succeeds at nothing, and a test that does nothing would pass.
+    if command.value.iter().all(|word| word.trim().is_empty())
+        || matches!(command.value.as_slice(), [shell, flag, line] if (shell.as_str(), flag.as_str()) == ("sh", "-c") && line.trim().is_empty())
+    {
+        return Err(
+            document.mistake(command.at, "`command` is empty; a program and its arguments are wanted")
+        );
     }
     let inputs = patterns(document, &mut table, "inputs")?;
     let outputs = patterns(document, &mut table, "outputs")?;

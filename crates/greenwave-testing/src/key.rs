@@ -5,13 +5,14 @@
 //! what it has looked at so far is the same, which is what programs do, finds its result at the end.
 
 use std::ffi::OsStr;
+use std::sync::OnceLock;
 
 use greenwave_cache::{Key, KeyBuilder};
 
 use crate::{Manifest, Test};
 
 /// Version of the keys' fields and of the stored results. It goes up with every change of either.
-pub const SCHEMA: u32 = 2;
+pub const SCHEMA: u32 = 3;
 
 /// How closely tests are watched. Results of one kind are none of another: what was not seen cannot have been checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +38,8 @@ pub(crate) fn first(
 ) -> Key {
     let mut key = KeyBuilder::new("greenwave test", SCHEMA);
     key.number(mode as u64);
+    let (rights, mask) = inherited();
+    key.number(rights.into()).number(mask.into());
     key.count(test.command.len());
     for word in &test.command {
         key.text(word);
@@ -60,6 +63,18 @@ pub(crate) fn first(
     }
     key.bytes(inputs.digest());
     key.finish()
+}
+
+/// What a test has of the process that starts it, beside what it is given: whether it may do everything, and the bits that new files lack.
+fn inherited() -> (bool, u32) {
+    static INHERITED: OnceLock<(bool, u32)> = OnceLock::new();
+    *INHERITED.get_or_init(|| {
+        // The call that tells the mask sets it.
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let mask = status.lines().find_map(|line| line.strip_prefix("Umask:"));
+        let mask = mask.and_then(|mask| u32::from_str_radix(mask.trim(), 8).ok());
+        (rustix::process::geteuid().is_root(), mask.unwrap_or(u32::MAX))
+    })
 }
 
 /// The key that follows one under which stands what was looked at.

@@ -6,16 +6,17 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
 use parking_lot::Mutex;
 
-use crate::fingerprint::{Entry, bytes, read_file};
+use crate::fingerprint::{Entry, Manifest, bytes, read_file};
 use crate::index::{Reader, StatIndex};
 use crate::listing::{NEVER, is_cache};
-use crate::stamp::{Stamp, now};
+use crate::stamp::{Stamp, TICK, now};
 
 /// How a path was looked at. Numbers as they stand in records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -129,11 +130,22 @@ pub(crate) struct States {
     known: Mutex<HashMap<(PathBuf, Look), (State, i64)>>,
     /// By the address of sets that live as long as this.
     digests: Mutex<HashMap<usize, Digested>>,
+    /// When each folder, or one above it, was put where it is.
+    folders: Mutex<HashMap<PathBuf, i64>>,
+    /// The newest of these times for the inputs with this digest, and which folder's it is.
+    moves: Mutex<HashMap<[u8; 32], (i64, PathBuf)>>,
 }
 
 impl States {
     pub(crate) fn new(project: &Path, index: Arc<Mutex<StatIndex>>) -> Self {
-        Self { project: project.to_owned(), index, known: Mutex::default(), digests: Mutex::default() }
+        Self {
+            project: project.to_owned(),
+            index,
+            known: Mutex::default(),
+            digests: Mutex::default(),
+            folders: Mutex::default(),
+            moves: Mutex::default(),
+        }
     }
 
     /// A hash of the states of all paths of a set.
@@ -160,6 +172,50 @@ impl States {
         let found = self.find(path, look);
         self.known.lock().insert(key, found);
         found
+    }
+
+    /// The latest moment at which a folder that a path is in can have been moved there, or was made, in nanoseconds since the Unix epoch: until
+    /// then, another may have been there, with other files that were as old.
+    pub(crate) fn came(&self, path: &Path) -> i64 {
+        let mut folders = self.folders.lock();
+        let (mut unknown, mut newest) = (Vec::new(), 0);
+        let absolute = self.project.join(path);
+        for folder in absolute.ancestors().skip(1) {
+            match folders.get(folder) {
+                Some(known) => {
+                    newest = *known;
+                    break;
+                }
+                None => unknown.push(folder.to_owned()),
+            }
+        }
+        for folder in unknown.into_iter().rev() {
+            let own = fs::symlink_metadata(&folder).map_or(0, |it| came_at_the_latest(&it));
+            newest = newest.max(own);
+            folders.insert(folder, newest);
+        }
+        newest
+    }
+
+    /// A folder of these inputs that was put where it is at this moment or later.
+    pub(crate) fn moved(&self, inputs: &Manifest, since: i64) -> Option<PathBuf> {
+        let find = || {
+            let (mut newest, mut last) = ((0, PathBuf::new()), None);
+            for (path, _) in inputs.files() {
+                let folder = path.parent();
+                if folder != last {
+                    last = folder;
+                    let at = self.came(path);
+                    if at > newest.0 {
+                        newest = (at, folder.unwrap_or(path).to_owned());
+                    }
+                }
+            }
+            newest
+        };
+        let mut moves = self.moves.lock();
+        let (at, folder) = moves.entry(*inputs.digest()).or_insert_with(find);
+        (*at >= since).then(|| folder.clone())
     }
 
     fn find(&self, path: &Path, look: Look) -> (State, i64) {
@@ -197,8 +253,8 @@ impl States {
         // That something in a folder was touched is no news to those who only saw that the folder is there; that it came, or was moved here, is.
         let touched = match (state, look) {
             (State::Folder(_), Look::Content) => came(&metadata, &stamp),
-            // What is written to a pipe touches it.
-            (State::Other, _) => 0,
+            // What is written to a pipe touches it; that it came is news as well.
+            (State::Other, _) => came(&metadata, &stamp),
             _ => touched,
         };
         (state, touched)
@@ -219,12 +275,20 @@ impl States {
     }
 }
 
-/// When a folder was made, or moved or opened to others: then it was changed itself, and not what is in it.
+/// When a folder, a pipe or a socket was made, or moved or opened to others: then it was changed itself, and not what is in it.
 fn came(metadata: &fs::Metadata, stamp: &Stamp) -> i64 {
     let made = metadata.created().ok().and_then(|made| made.duration_since(UNIX_EPOCH).ok());
     let made = made.map(|since| i64::try_from(since.as_nanos()).unwrap_or(i64::MAX));
     let moved = if stamp.changed > stamp.modified { stamp.changed } else { 0 };
     made.map_or(stamp.changed, |made| made.max(moved))
+}
+
+/// The same with the kernel's tick, but not of a folder that was just made: what is in it is young itself.
+fn came_at_the_latest(folder: &fs::Metadata) -> i64 {
+    let stamp = Stamp::of(folder);
+    let tick = i64::try_from(TICK.as_nanos()).unwrap_or(0);
+    let came = came(folder, &stamp);
+    if stamp.changed > stamp.modified { came.max(stamp.changed.saturating_add(tick)) } else { came }
 }
 
 /// A hash of the names in a folder, but for those that are never a part of a project, or can be made again.
@@ -236,14 +300,26 @@ fn names(folder: &Path) -> Option<[u8; 32]> {
         let is_left_out =
             NEVER.iter().any(|name| entry.file_name() == *name) || (kind.is_dir() && is_cache(&entry.path()));
         if !is_left_out {
-            names.push((entry.file_name(), kind.is_dir()));
+            names.push((entry.file_name(), number(kind)));
         }
     }
     names.sort();
     let mut hasher = blake3::Hasher::new();
-    for (name, is_folder) in names {
+    for (name, kind) in names {
         let name = name.as_bytes();
-        hasher.update(&(name.len() as u64).to_le_bytes()).update(name).update(&[u8::from(is_folder)]);
+        hasher.update(&(name.len() as u64).to_le_bytes()).update(name).update(&[kind]);
     }
     Some(*hasher.finalize().as_bytes())
+}
+
+/// Whoever lists a folder is told what each name is.
+fn number(kind: fs::FileType) -> u8 {
+    match () {
+        () if kind.is_file() => 0,
+        () if kind.is_dir() => 1,
+        () if kind.is_symlink() => 2,
+        () if kind.is_socket() => 3,
+        () if kind.is_fifo() => 4,
+        () => 5,
+    }
 }

@@ -67,6 +67,8 @@ pub(crate) struct Seen {
     pub(crate) looks: Vec<(PathBuf, Look)>,
     /// Those that it wrote to.
     pub(crate) written: HashSet<PathBuf>,
+    /// Those at which something was when it looked.
+    pub(crate) there: HashSet<PathBuf>,
     /// Why that may not be all.
     pub(crate) blind: Option<String>,
 }
@@ -102,7 +104,7 @@ pub(crate) async fn run(job: &Job<'_>, options: &Options, strict: Option<&Strict
     let (started, began) = (Instant::now(), now());
     let group = ProcessGroup::start(command);
     let ended = attend(group.map_err(failed)?, output, test.time_max).await.map_err(failed)?;
-    let duration = started.elapsed();
+    let (duration, by_clock) = (started.elapsed(), now().saturating_sub(began));
     let seen = match tracing {
         Some(tracing) => Seen::of(&blocking(move || tracing.finish()).await),
         None => Seen::default(),
@@ -116,7 +118,6 @@ pub(crate) async fn run(job: &Job<'_>, options: &Options, strict: Option<&Strict
             verdict(status, count.filter(|_| counts))
         }
     };
-    let by_clock = now().saturating_sub(began);
     let clock_was_set = by_clock.abs_diff(nanos(duration)) > nanos(CLOCK_DRIFT).unsigned_abs();
     Ok(Ran {
         status,
@@ -142,6 +143,7 @@ impl Seen {
         Self {
             looks: looks.collect(),
             written: written.map(|(path, _)| path.clone()).collect(),
+            there: reads.there.clone(),
             blind: reads.blind.clone(),
         }
     }

@@ -1,7 +1,7 @@
 //! Runs tests whose results are not known, and knows the results of those that ran. Knows nothing of schedules, of how tests are found, or of
 //! features.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,9 +22,11 @@ use crate::listing::{NEVER, is_cache};
 use crate::node::{self, Node};
 use crate::outcome::{Outcome, Source, Status, Stored};
 use crate::project::{Project, Snapshot};
-use crate::reads::{Look, PathSet, States};
+use crate::reads::{Look, PathSet, State, States};
 use crate::run::{self, Job, Ran};
 use crate::select::Selection;
+use crate::stamp::TICK;
+use crate::test::Harness;
 use crate::tool::{PROBED, Tools, resolve};
 use crate::world::{Folder, Launch, Moment, World, blocking};
 use crate::{Allowed, Error, STATE_DIRECTORY, Strict, Test, Tracer};
@@ -89,9 +91,6 @@ pub(crate) struct Chain {
 
 /// More steps than this are put together into one.
 const STEPS_MAX: usize = 8;
-/// A file that was touched so long before a test began, or later, may have been touched while it ran: file systems count time in the kernel's
-/// ticks, of up to ten milliseconds.
-const TICK: Duration = Duration::from_millis(20);
 
 /// How following keys ended.
 pub(crate) enum Found {
@@ -502,7 +501,7 @@ impl Runner {
                 if let Some(more) = world.examine(self, test, prepared, &ran).await {
                     ran.output = [ran.output.as_ref(), more.as_bytes()].concat().into();
                 }
-                let mut looks = self.own_looks(world.project(), &ran, &isolation);
+                let mut looks = self.own_looks(world.project(), test, &ran, &isolation);
                 self.take_back(isolation, &ran);
                 let (mut since, mut changing) = (ran.began, None);
                 if let Some(launch) = launch {
@@ -596,7 +595,7 @@ impl Runner {
         let launch =
             Launch { arguments: arguments(isolation.folder()), ..self.launch_plain(world.project(), test)? };
         let ran = self.run_once(world, test, prepared, Some(&launch), &isolation).await?;
-        let looks = self.own_looks(world.project(), &ran, &isolation);
+        let looks = self.own_looks(world.project(), test, &ran, &isolation);
         let since = ran.began;
         Ok((Tried { ran, attempts: 1, looks, since, changing: None }, isolation))
     }
@@ -613,9 +612,19 @@ impl Runner {
     }
 
     /// What a test looked at that is neither its own nor known to be a product of something else.
-    fn own_looks(&self, project: &Path, ran: &Ran, isolation: &Isolation) -> Vec<(PathBuf, Look)> {
+    fn own_looks(
+        &self,
+        project: &Path,
+        test: &Test,
+        ran: &Ran,
+        isolation: &Isolation,
+    ) -> Vec<(PathBuf, Look)> {
         let (cargo, go) = (cargo_home(&self.environment), go_caches(&self.environment));
+        // What a test only reads of a cache may have been made from anything; what it keeps up itself is made from its inputs.
         let mut caches = Caches::default();
+        let kept_up: HashSet<PathBuf> =
+            ran.seen.written.iter().filter_map(|path| caches.of(path).map(Path::to_owned)).collect();
+        let is_built = matches!(test.harness, Harness::Cargo { .. });
         let counts = |path: &Path| {
             // What cargo fetches is named in lock files by its hash; its settings are not.
             let fetched =
@@ -625,7 +634,10 @@ impl Runner {
             !(path.starts_with(isolation.folder()) || fetched || ours)
         };
         let looks = ran.seen.looks.iter().filter(|(path, _)| counts(path)).cloned();
-        looks.filter(|(path, _)| !caches.has(path)).collect()
+        let is_product = |cache: &Path| is_built || kept_up.contains(cache);
+        let looks: Vec<_> = looks.filter(|(path, _)| !caches.of(path).is_some_and(is_product)).collect();
+        // What is in a cache is known by now, and with it which of the rest are the caches themselves.
+        looks.into_iter().filter(|(path, _)| !caches.is_one(path).is_some_and(is_product)).collect()
     }
 
     /// Whether a result may be kept for later, and what it depends on beside what was known before.
@@ -677,7 +689,7 @@ impl Runner {
             chain.looked.iter().flat_map(|set| set.looks.iter().cloned()).collect();
         let (chain, since, before, states) =
             (chain.clone(), tried.since, before.clone(), Arc::clone(&after.states));
-        let looks = tried.looks.clone();
+        let (looks, there) = (tried.looks.clone(), ran.seen.there.clone());
         let further = blocking(move || {
             let mut further = Vec::new();
             for (path, look) in looks {
@@ -689,9 +701,15 @@ impl Runner {
             }
             let set = PathSet::new(further);
             let early = since.saturating_sub(i64::try_from(TICK.as_nanos()).unwrap_or(0));
+            if let Some(path) = after.states.moved(&after.inputs, since) {
+                return Err(path);
+            }
             let all = chain.looked.iter().flat_map(|set| set.looks.iter()).chain(&set.looks);
             for (path, look) in all {
-                if after.states.state(path, *look).1 >= early {
+                let (state, touched) = after.states.state(path, *look);
+                // What is gone has no time of its own, nor has a file whose folder was another's meanwhile.
+                let is_gone = state == State::Absent && there.contains(&project.join(path));
+                if touched >= early || is_gone || after.states.came(path) >= since {
                     return Err(path.clone());
                 }
             }
@@ -807,18 +825,25 @@ fn undeclared(
 /// Folders that are tagged as caches, each looked at once.
 #[derive(Default)]
 struct Caches {
-    known: HashMap<PathBuf, bool>,
+    /// The outermost that a folder is in, or is.
+    known: HashMap<PathBuf, Option<PathBuf>>,
 }
 
 impl Caches {
-    fn has(&mut self, path: &Path) -> bool {
-        let Some(folder) = path.parent() else { return false };
-        if let Some(known) = self.known.get(folder) {
-            return *known;
+    /// The cache that a path is in.
+    fn of(&mut self, path: &Path) -> Option<&Path> {
+        let folder = path.parent()?;
+        if !self.known.contains_key(folder) {
+            let above = self.of(folder).map(Path::to_owned);
+            let cache = above.or_else(|| is_cache(folder).then(|| folder.to_owned()));
+            self.known.insert(folder.to_owned(), cache);
         }
-        let is_below = is_cache(folder) || self.has(folder);
-        self.known.insert(folder.to_owned(), is_below);
-        is_below
+        self.known.get(folder)?.as_deref()
+    }
+
+    /// A folder itself, if it is one, and something in it was asked for.
+    fn is_one<'a>(&'a self, folder: &Path) -> Option<&'a Path> {
+        self.known.get(folder)?.as_deref()
     }
 }
 

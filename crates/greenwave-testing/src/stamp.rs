@@ -11,6 +11,10 @@ use crate::index::Reader;
 /// (<https://git-scm.com/docs/racy-git>). Some file systems count in steps of two seconds (FAT), most in the kernel's ticks, a few milliseconds.
 pub(crate) const RACY: Duration = Duration::from_secs(2);
 
+/// A file that was touched so long before a test began, or later, may have been touched while it ran: file systems count time in the kernel's
+/// ticks, of up to ten milliseconds.
+pub(crate) const TICK: Duration = Duration::from_millis(20);
+
 /// Device, inode, size, both times and mode: whatever changes a file changes one of these, unless it happens within the steps in which the
 /// file system counts time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,7 +9,7 @@
 //! is made of another architecture's calls. Then [`Reads::blind`] says so, and nothing may be concluded from what is missing. A thread
 //! that changes a path in memory between our look at it and the kernel's deceives us: this is for tests, not for attackers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use greenwave_scheduler::BeforeExec;
@@ -96,6 +96,8 @@ impl Tracing {
 pub struct Reads {
     /// By absolute path. No component but the last is a symbolic link; links that were crossed are paths of their own.
     pub paths: BTreeMap<PathBuf, Access>,
+    /// Those at which something was when they were first used, and before the command put something there.
+    pub there: HashSet<PathBuf>,
     /// Why that may not be all: what the command did, as in "it mounts a file system". `None` if it is all.
     pub blind: Option<String>,
     /// Whether it connected to somebody, who may have read something for it. Its own parts talking to each other count as well.

@@ -116,12 +116,19 @@ void _start(void) {
     call(EXIT, c == '1' ? 0 : 1, 0, 0, 0);
 }
 "#;
-    write(&place.path("outside/raw.c"), source)?;
+    let flags = [flags, &["-nostdlib", "-fno-stack-protector", "-O1"]].concat();
+    compile_text(place, "raw", source, &flags)
+}
+
+/// A program `in/NAME`.
+fn compile_text(place: &Place, name: &str, source: &str, flags: &[&str]) -> Result<()> {
+    let file = place.path("outside").join(name).with_extension("c");
+    write(&file, source)?;
     let made = Command::new("cc")
         .args(flags)
-        .args(["-nostdlib", "-fno-stack-protector", "-O1", "-o"])
-        .arg(place.path("project/in/raw"))
-        .arg(place.path("outside/raw.c"))
+        .arg("-o")
+        .arg(place.path("project/in").join(name))
+        .arg(&file)
         .output()
         .map_err(|error| format!("there is no C compiler: {error}"))?;
     if made.status.success() {
@@ -528,7 +535,252 @@ pub(crate) const PROBES: &[Probe] = &[
         has_clock: true,
         ..PLAIN
     },
+    Probe {
+        name: "the test passes only where it can make a socket",
+        script: "in/socket",
+        before: |it| {
+            let source = r#"
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+int main(void) {
+    struct sockaddr_un name = { .sun_family = AF_UNIX };
+    strcpy(name.sun_path, "done");
+    return bind(socket(AF_UNIX, SOCK_STREAM, 0), (struct sockaddr *)&name, sizeof name) != 0;
+}
+"#;
+            compile_text(it, "socket", source, &[])
+        },
+        ..PLAIN
+    },
+    Probe {
+        name: "the test removes what it needs",
+        script: "rm data.txt",
+        before: |it| text(it, "project/data.txt", "1"),
+        ..PLAIN
+    },
+    Probe {
+        name: "undeclared file that is there only during the run",
+        script: concat!(waiting!(), "test -e data.txt; found=$?; ", waiting!(), "exit $found"),
+        during: Some(|it| {
+            text(it, "project/data.txt", "1")?;
+            fs::write(it.path("outside/go"), "")?;
+            fs::read(it.path("outside/begun"))?;
+            Ok(fs::remove_file(it.path("project/data.txt"))?)
+        }),
+        change: unblock,
+        ..PLAIN
+    },
+    Probe {
+        name: "folder of an undeclared file swapped during the run, and swapped back",
+        script: concat!(waiting!(), "grep -q 2 one/a.txt; found=$?; ", waiting!(), "exit $found"),
+        before: |it| text(it, "project/one/a.txt", "1").and(text(it, "project/two/a.txt", "2")),
+        during: Some(|it| swap(it, "project/one", "project/two")),
+        change: unblock,
+        rests: true,
+        ..PLAIN
+    },
+    Probe {
+        name: "folder of a declared file swapped during the run, and swapped back",
+        script: concat!(waiting!(), "grep -q 2 in/one/a.txt; found=$?; ", waiting!(), "exit $found"),
+        before: |it| text(it, "project/in/one/a.txt", "1").and(text(it, "project/two/a.txt", "2")),
+        during: Some(|it| swap(it, "project/in/one", "project/two")),
+        change: unblock,
+        rests: true,
+        ..PLAIN
+    },
+    Probe {
+        name: "file that is asked for by changing its mode goes",
+        script: "in/changes",
+        before: |it| {
+            let source = "#include <sys/stat.h>\nint main(void) { return chmod(\"data.txt\", 0644) != 0; }\n";
+            compile_text(it, "changes", source, &[]).and(text(it, "project/data.txt", "1"))
+        },
+        change: |it| Ok(fs::remove_file(it.path("project/data.txt"))?),
+        rests: true,
+        ..PLAIN
+    },
+    Probe {
+        name: "file that is asked for by its file system goes",
+        script: "in/asks",
+        before: |it| {
+            let source = r#"
+#include <unistd.h>
+#include <sys/syscall.h>
+int main(void) { char room[256]; return syscall(SYS_statfs, "data.txt", room) != 0; }
+"#;
+            compile_text(it, "asks", source, &["-D_GNU_SOURCE"]).and(text(it, "project/data.txt", "1"))
+        },
+        change: |it| Ok(fs::remove_file(it.path("project/data.txt"))?),
+        rests: true,
+        ..PLAIN
+    },
+    Probe {
+        name: "file opened without rights, and again by its descriptor",
+        script: "in/again",
+        before: |it| {
+            let source = r#"
+#include <fcntl.h>
+#include <stdio.h>
+#include <unistd.h>
+int main(void) {
+    char path[64], c = 0;
+    snprintf(path, sizeof path, "/proc/self/fd/%d", open("data.txt", O_PATH));
+    return read(open(path, O_RDONLY), &c, 1) != 1 || c != '1';
+}
+"#;
+            compile_text(it, "again", source, &["-D_GNU_SOURCE"]).and(text(it, "project/data.txt", "1"))
+        },
+        change: |it| text(it, "project/data.txt", "2"),
+        rests: true,
+        ..PLAIN
+    },
+    Probe {
+        name: "file deeper than a path can be long",
+        script: "cd ../outside && ../project/in/deep",
+        before: |it| {
+            // With an argument it writes the file, otherwise it compares.
+            let source = r#"
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+int main(int count, char **words) {
+    char name[201], c = 0;
+    memset(name, 'd', 200);
+    name[200] = 0;
+    if (count > 2 && chdir(words[2]) != 0) return 2;
+    for (int at = 0; at < 25; at++) {
+        if (count > 1) mkdir(name, 0755);
+        if (chdir(name) != 0) return 2;
+    }
+    if (count > 1) return write(open("data.txt", O_CREAT | O_WRONLY, 0644), words[1], 1) != 1;
+    return read(open("data.txt", O_RDONLY), &c, 1) != 1 || c != '1';
+}
+"#;
+            compile_text(it, "deep", source, &[]).and(deep(it, "1"))
+        },
+        change: |it| deep(it, "2"),
+        rests: true,
+        ..PLAIN
+    },
+    Probe {
+        name: "file in a folder that a link among the inputs leads to",
+        script: "grep -q 1 in/link/a.txt",
+        before: |it| {
+            text(it, "outside/folder/a.txt", "1").and(link(it, "project/in/link", "../../outside/folder"))
+        },
+        change: |it| text(it, "outside/folder/a.txt", "2"),
+        rests: true,
+        ..PLAIN
+    },
+    Probe {
+        name: "listed file becomes a link",
+        script: "test $(find folder -type l | wc -l) = 0",
+        before: |it| text(it, "project/folder/a.txt", "1"),
+        change: |it| link(it, "project/folder/a.txt", "../test.sh"),
+        rests: true,
+        ..PLAIN
+    },
+    Probe {
+        name: "file in a folder that is tagged as a cache",
+        script: "grep -q 1 made/a.txt",
+        before: |it| {
+            let tag = "Signature: 8a477f597d28d172789f06886806bc55\n";
+            text(it, "project/made/CACHEDIR.TAG", tag).and(text(it, "project/made/a.txt", "1"))
+        },
+        change: |it| text(it, "project/made/a.txt", "2"),
+        rests: true,
+        ..PLAIN
+    },
+    Probe {
+        name: "state of a repository inside the project",
+        script: "grep -q 1 part/.git/HEAD",
+        before: |it| text(it, "project/part/.git/HEAD", "1"),
+        change: |it| text(it, "project/part/.git/HEAD", "2"),
+        rests: true,
+        ..PLAIN
+    },
+    Probe {
+        name: "name of an input changes its case only",
+        script: "test -e in/a.txt",
+        before: |it| text(it, "project/in/a.txt", "1"),
+        change: |it| Ok(fs::rename(it.path("project/in/a.txt"), it.path("project/in/A.txt"))?),
+        rests: true,
+        ..PLAIN
+    },
+    Probe {
+        name: "name of an undeclared file in another Unicode form",
+        script: "test -e \"$(printf 'caf\\303\\251')\"",
+        before: |it| text(it, "project/caf\u{e9}", "1"),
+        change: |it| Ok(fs::rename(it.path("project/caf\u{e9}"), it.path("project/cafe\u{301}"))?),
+        rests: true,
+        ..PLAIN
+    },
+    Probe {
+        name: "input becomes a pipe",
+        script: "test -f data.txt",
+        before: |it| text(it, "project/data.txt", "1"),
+        change: |it| {
+            fs::remove_file(it.path("project/data.txt"))?;
+            Command::new("mkfifo").arg(it.path("project/data.txt")).status()?;
+            Ok(())
+        },
+        rests: true,
+        ..PLAIN
+    },
+    Probe {
+        name: "written through a map of memory",
+        script: "grep -q 1 in/a.txt",
+        before: |it| {
+            let source = r#"
+#include <fcntl.h>
+#include <sys/mman.h>
+int main(int count, char **words) {
+    char *text = mmap(0, 1, PROT_READ | PROT_WRITE, MAP_SHARED, open(words[1], O_RDWR), 0);
+    if (text == MAP_FAILED) return 1;
+    *text = '2';
+    return 0;
+}
+"#;
+            compile_text(it, "map", source, &[]).and(text(it, "project/in/a.txt", "1"))
+        },
+        change: |it| {
+            let made = Command::new(it.path("project/in/map")).arg(it.path("project/in/a.txt")).status()?;
+            if made.success() { Ok(()) } else { Err("the file was not written".into()) }
+        },
+        rests: true,
+        ..PLAIN
+    },
+    Probe {
+        name: "a process that outlives the test reads for it",
+        script: "setsid sh -c 'sleep 1; cat data.txt' >/dev/null 2>&1 & exit 0",
+        before: |it| text(it, "project/data.txt", "1"),
+        change: |it| Ok(fs::remove_file(it.path("project/data.txt"))?),
+        rests: true,
+        ..PLAIN
+    },
 ];
+
+/// Puts one folder in the place of another, lets the test look, and puts both back.
+fn swap(place: &Place, one: &str, two: &str) -> Result<()> {
+    let (one, two, aside) = (place.path(one), place.path(two), place.path("outside/aside"));
+    let turn = |from: &std::path::Path, to: &std::path::Path| {
+        fs::rename(from, &aside)?;
+        fs::rename(to, from)?;
+        fs::rename(&aside, to)
+    };
+    turn(&one, &two)?;
+    fs::write(place.path("outside/go"), "")?;
+    fs::read(place.path("outside/begun"))?;
+    Ok(turn(&one, &two)?)
+}
+
+/// Has the program `in/deep` write its file.
+fn deep(place: &Place, text: &str) -> Result<()> {
+    let made = Command::new(place.path("project/in/deep")).arg(text).arg(place.path("outside")).status()?;
+    if made.success() { Ok(()) } else { Err("the file was not written".into()) }
+}
 
 /// Lets runs that follow go on without waiting: the pipes become files.
 fn unblock(place: &Place) -> Result<()> {

@@ -132,22 +132,27 @@ async fn init(project: &Path, args: &TestArgs) -> Result<ExitCode, CliError> {
 
 /// Files that git knows to have changed since a commit, and those that it does not know at all.
 async fn changed_since(project: &Path, commit: &str) -> Result<Vec<PathBuf>, CliError> {
-    let questions: [&[&str]; 2] = [
-        &["diff", "--name-only", "--no-renames", "--relative", "-z", commit, "--"],
-        &["ls-files", "--others", "--exclude-standard", "-z"],
-    ];
-    let mut changed = Vec::new();
-    for question in questions {
-        let failed = |problem: String| CliError::Git { commit: commit.to_owned(), problem };
+    let failed = |problem: &str| CliError::Git { commit: commit.to_owned(), problem: problem.to_owned() };
+    let ask = |question: Vec<String>| async move {
         let answer = tokio::process::Command::new("git").arg("-C").arg(project).args(question).output().await;
-        let answer = answer.map_err(|error| failed(error.to_string()))?;
-        if !answer.status.success() {
-            return Err(failed(String::from_utf8_lossy(&answer.stderr).trim().to_owned()));
-        }
-        let paths = answer.stdout.split(|byte| *byte == 0).filter(|path| !path.is_empty());
-        changed.extend(paths.map(|path| PathBuf::from(OsStr::from_bytes(path))));
-    }
-    Ok(changed)
+        let answer = answer.map_err(|error| failed(&error.to_string()))?;
+        let told = String::from_utf8_lossy(&answer.stderr);
+        // What git says beyond its first line is how it is called.
+        let problem = told.lines().next().unwrap_or("it knows no such commit");
+        if answer.status.success() { Ok(answer.stdout) } else { Err(failed(problem)) }
+    };
+    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+    ask(words(&["rev-parse", "--git-dir"])).await?;
+    // By its hash: a name that begins with a dash would be an option of what comes next.
+    let name = format!("{commit}^{{commit}}");
+    let hash = ask(words(&["rev-parse", "--verify", "--quiet", "--end-of-options", &name])).await?;
+    let hash = String::from_utf8_lossy(&hash).trim().to_owned();
+    let tracked =
+        ask(words(&["diff", "--name-only", "--no-renames", "--relative", "-z", &hash, "--"])).await?;
+    let others = ask(words(&["ls-files", "--others", "--exclude-standard", "-z"])).await?;
+    let paths = tracked.split(|byte| *byte == 0).chain(others.split(|byte| *byte == 0));
+    let paths = paths.filter(|path| !path.is_empty());
+    Ok(paths.map(|path| PathBuf::from(OsStr::from_bytes(path))).collect())
 }
 
 /// How long it is waited for more to change after something has.

@@ -117,11 +117,41 @@ fn what_is_wrong_is_said_with_what_would_help() {
     check(&test("needs = { gpu = 2 }"), &[], "needs 2 of `gpu`, and there is 1");
     check(&format!("{0}{0}", test("")), &[], "there is another test called `t`");
     check("[[test]]\nname = \"t\"\ncommand = []\n", &[], "a program and its arguments are wanted");
+    check("[[test]]\nname = \"t\"\ncommand = \" \"\n", &[], "a program and its arguments are wanted");
+    check("[[test]]\nname = \"\"\ncommand = \"true\"\n", &[], "`name` is empty");
     check("[[test]]\ncommand = [\"true\"]\n", &[], "has no `name`");
     check(&test(""), &["nothing"], "no test's name contains nothing; there are `t`");
     check(&test(""), &["--remote", "ftp://x"], "an address like \"redis://host:6379\"");
     check(&test(""), &["--audit", "2"], "a number from 0 to 1");
     check(&test(""), &["--affected", "nonsense"], "git cannot say what has changed since nonsense");
+}
+
+#[test]
+fn the_commit_of_a_question_is_no_option() {
+    let folder = two();
+    let git = |args: &[&str]| {
+        let done = Command::new("git").arg("-C").arg(folder.path("p")).args(args).output().unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    };
+    let affected = |commit: &str| {
+        let flag = format!("--affected={commit}");
+        greenwave(&folder, "p", [flag.as_str()]).run()
+    };
+    let outside = affected("main").with_code(2);
+    assert_eq!(outside.stderr.lines().count(), 1, "not all of git's help: {}", outside.stderr);
+    git(&["init", "--quiet"]);
+    git(&["add", "."]);
+    git(&["-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "-m", "first"]);
+    let option = affected("--output=written").with_code(2);
+    assert!(option.stderr.contains("since --output=written: it knows no such commit"), "{}", option.stderr);
+    assert!(!folder.path("p/written").exists());
+    folder.write("p/one/in.txt", "1\n");
+    let told = affected("HEAD").with_code(0);
+    assert!(
+        told.stdout.contains("  pass     one") && !told.stdout.contains("  pass     two"),
+        "{}",
+        told.stdout
+    );
 }
 
 #[test]
@@ -470,4 +500,37 @@ fn the_cache_can_be_looked_after() {
     assert!(cache("verify").contains(" good, 0 damaged"), "{}", cache("verify"));
     assert!(cache("clear").starts_with("Forgot "));
     assert_eq!(run(&folder, "p"), [verdict("one", true, false), verdict("two", true, false)]);
+}
+
+#[test]
+fn the_mask_for_new_files_counts() {
+    let test =
+        "[[test]]\nname = \"t\"\ncommand = \"touch $TMPDIR/new && test $(stat -c %a $TMPDIR/new) = 644\"\n";
+    let folder = Folder::empty().with("p/greenwave.toml", test);
+    let run = |mask: &str| {
+        let script = format!("umask {mask}; exec \"$0\" test --format json");
+        let output = Command::new("sh")
+            .args(["-c", &script, env!("CARGO_BIN_EXE_greenwave")])
+            .current_dir(folder.path("p"))
+            .env("XDG_CACHE_HOME", folder.path("cache"))
+            .output()
+            .unwrap();
+        let lines = String::from_utf8(output.stdout).unwrap();
+        let test = lines.lines().find(|line| line.contains("\"name\":\"t\"")).unwrap().to_owned();
+        let test: Value = serde_json::from_str(&test).unwrap();
+        (test["status"] == "passed", test["known"] == true)
+    };
+    assert_eq!(run("022"), (true, false));
+    assert_eq!(run("022"), (true, true));
+    assert_eq!(run("077"), (false, false));
+    assert_eq!(run("022"), (true, true));
+}
+
+#[test]
+fn what_goes_on_in_a_session_of_its_own_is_told_as_that() {
+    let test = "[[test]]\nname = \"t\"\ncommand = \"setsid sleep 3 >/dev/null 2>&1 &\"\n";
+    let folder = Folder::empty().with("p/greenwave.toml", test);
+    let ran = greenwave(&folder, "p", []).run().with_code(0);
+    assert!(ran.stdout.contains("left processes behind"), "{}", ran.stdout);
+    assert!(!ran.stdout.contains("clock"), "{}", ran.stdout);
 }

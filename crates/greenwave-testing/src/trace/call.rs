@@ -65,7 +65,17 @@ pub(super) enum Call {
         name: Name,
         length: u64,
     },
+    /// Changes something of a file beside its content, or fails if there is none.
+    Change {
+        name: Name,
+        follow: bool,
+    },
     Connect {
+        address: u64,
+        length: u64,
+    },
+    /// Makes a socket.
+    Bind {
         address: u64,
         length: u64,
     },
@@ -108,7 +118,17 @@ const NUMBERS: &[c_long] = &[
     libc::SYS_renameat,
     libc::SYS_renameat2,
     libc::SYS_truncate,
+    libc::SYS_fchmodat,
+    FCHMODAT2,
+    libc::SYS_fchownat,
+    libc::SYS_utimensat,
+    libc::SYS_setxattr,
+    libc::SYS_lsetxattr,
+    libc::SYS_removexattr,
+    libc::SYS_lremovexattr,
+    libc::SYS_statfs,
     libc::SYS_connect,
+    libc::SYS_bind,
     libc::SYS_open_by_handle_at,
     libc::SYS_mount,
     libc::SYS_umount2,
@@ -124,7 +144,8 @@ const NUMBERS: &[c_long] = &[
     FILE_GETATTR,
 ];
 
-// Newer than the library: Linux 6.13 to 6.17 (`include/uapi/asm-generic/unistd.h`). The numbers are the same on all architectures.
+// Newer than the library: Linux 6.6, and 6.13 to 6.17 (`include/uapi/asm-generic/unistd.h`). The numbers are the same on all architectures.
+const FCHMODAT2: c_long = 452;
 const GETXATTRAT: c_long = 464;
 const LISTXATTRAT: c_long = 465;
 const OPEN_TREE_ATTR: c_long = 467;
@@ -147,6 +168,12 @@ const OLD_NUMBERS: &[c_long] = &[
     libc::SYS_unlink,
     libc::SYS_rmdir,
     libc::SYS_rename,
+    libc::SYS_chmod,
+    libc::SYS_chown,
+    libc::SYS_lchown,
+    libc::SYS_utime,
+    libc::SYS_utimes,
+    libc::SYS_futimesat,
 ];
 #[cfg(not(target_arch = "x86_64"))]
 const OLD_NUMBERS: &[c_long] = &[];
@@ -214,7 +241,7 @@ fn decode_new(number: c_long, it: Arguments<'_>) -> Option<Call> {
         libc::SYS_name_to_handle_at => {
             Call::Look { name: it.at_or_itself(0, 4), follow: it.has(4, libc::AT_SYMLINK_FOLLOW) }
         }
-        libc::SYS_getxattr | libc::SYS_listxattr | libc::SYS_chdir => {
+        libc::SYS_getxattr | libc::SYS_listxattr | libc::SYS_chdir | libc::SYS_statfs => {
             Call::Look { name: it.plain(0), follow: true }
         }
         libc::SYS_lgetxattr | libc::SYS_llistxattr => Call::Look { name: it.plain(0), follow: false },
@@ -234,6 +261,13 @@ fn decode_new(number: c_long, it: Arguments<'_>) -> Option<Call> {
         libc::SYS_renameat => Call::Move { from: it.at(0), to: it.at(2), flags: 0 },
         libc::SYS_renameat2 => Call::Move { from: it.at(0), to: it.at(2), flags: it.raw(4) as u32 },
         libc::SYS_truncate => Call::Truncate { name: it.plain(0), length: it.raw(1) },
+        libc::SYS_fchmodat => Call::Change { name: it.at(0), follow: true },
+        FCHMODAT2 => Call::Change { name: it.at_or_itself(0, 3), follow: !no_follow(3) },
+        libc::SYS_fchownat => Call::Change { name: it.at_or_itself(0, 4), follow: !no_follow(4) },
+        libc::SYS_utimensat => Call::Change { name: it.at_or_itself(0, 3), follow: !no_follow(3) },
+        libc::SYS_setxattr | libc::SYS_removexattr => Call::Change { name: it.plain(0), follow: true },
+        libc::SYS_lsetxattr | libc::SYS_lremovexattr => Call::Change { name: it.plain(0), follow: false },
+        libc::SYS_bind => Call::Bind { address: it.raw(1), length: u64::from(it.raw(2) as u32) },
         libc::SYS_connect => Call::Connect { address: it.raw(1), length: u64::from(it.raw(2) as u32) },
         libc::SYS_open_by_handle_at => Call::Blind("opens files without their paths"),
         libc::SYS_mount | libc::SYS_umount2 | libc::SYS_move_mount => Call::Blind("mounts file systems"),
@@ -254,6 +288,11 @@ fn decode_old(number: c_long, it: Arguments<'_>) -> Option<Call> {
         libc::SYS_stat | libc::SYS_access => Call::Look { name: it.plain(0), follow: true },
         libc::SYS_lstat | libc::SYS_readlink => Call::Look { name: it.plain(0), follow: false },
         libc::SYS_getdents => Call::List { file: it.int(0) },
+        libc::SYS_chmod | libc::SYS_chown | libc::SYS_utime | libc::SYS_utimes => {
+            Call::Change { name: it.plain(0), follow: true }
+        }
+        libc::SYS_lchown => Call::Change { name: it.plain(0), follow: false },
+        libc::SYS_futimesat => Call::Change { name: it.at(0), follow: true },
         libc::SYS_mkdir => Call::Make { name: it.plain(0), what: Made::Folder },
         libc::SYS_mknod => Call::Make { name: it.plain(0), what: Made::Node },
         libc::SYS_symlink => Call::Make { name: it.plain(1), what: Made::Link },

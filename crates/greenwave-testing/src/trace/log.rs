@@ -21,6 +21,8 @@ struct Noted {
     access: Access,
     /// The command has put there what is there now, or removed it: what happens from here on depends on nothing before.
     is_settled: bool,
+    /// There was something before that.
+    was_there: bool,
 }
 
 impl Log {
@@ -48,6 +50,15 @@ impl Log {
             && !noted.is_settled
         {
             note(&mut noted.access);
+        }
+    }
+
+    /// Notes that there is something, whatever becomes of it.
+    pub(super) fn is_there(&mut self, path: &Path) {
+        if let Some(noted) = self.noted(path)
+            && !noted.is_settled
+        {
+            noted.was_there = true;
         }
     }
 
@@ -100,14 +111,19 @@ impl Log {
     }
 
     pub(super) fn finish(self) -> Reads {
+        let there = self.there();
         let paths = self.paths.into_iter().map(|(path, noted)| (path, noted.access)).collect();
-        Reads { paths, blind: self.blind, talks: self.talks }
+        Reads { paths, there, blind: self.blind, talks: self.talks }
     }
 
     /// A copy as of now.
     pub(super) fn so_far(&self) -> Reads {
         let paths = self.paths.iter().map(|(path, noted)| (path.clone(), noted.access)).collect();
-        Reads { paths, blind: self.blind.clone(), talks: self.talks }
+        Reads { paths, there: self.there(), blind: self.blind.clone(), talks: self.talks }
+    }
+
+    fn there(&self) -> HashSet<PathBuf> {
+        self.paths.iter().filter(|(_, noted)| noted.was_there).map(|(path, _)| path.clone()).collect()
     }
 
     fn is_made(&self, path: &Path) -> bool {
@@ -122,7 +138,8 @@ impl Log {
                 return None;
             }
             let own = self.is_made(path);
-            let noted = Noted { access: Access { own, ..Access::default() }, is_settled: own };
+            let noted =
+                Noted { access: Access { own, ..Access::default() }, is_settled: own, was_there: false };
             self.paths.insert(path.to_owned(), noted);
         }
         self.paths.get_mut(path)

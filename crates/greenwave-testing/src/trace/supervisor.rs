@@ -265,6 +265,14 @@ struct Place {
     path: Vec<u8>,
 }
 
+/// What a socket's address means.
+enum Socket {
+    None,
+    /// It is no path.
+    Elsewhere,
+    At(Place),
+}
+
 /// Why a call cannot be noted.
 enum Trouble {
     /// It will fail whatever files there are, or is none of files.
@@ -386,7 +394,29 @@ impl Observer {
                     _ => self.look(&found.path),
                 }
             }
-            Call::Connect { address, length } => self.connect(it, address, length)?,
+            Call::Change { name, follow } => {
+                let place = self.waiting(it, name)?;
+                let found = self.resolve(it, &place, follow);
+                self.look(&found.path);
+                self.log.write(&found.path);
+            }
+            Call::Connect { address, length } => match self.socket(it, address, length)? {
+                Socket::None => {}
+                Socket::Elsewhere => self.log.talks(),
+                Socket::At(place) => {
+                    let found = self.resolve(it, &place, true);
+                    match found.found {
+                        Found::Absent | Found::Unreachable => self.look(&found.path),
+                        _ => self.log.talks(),
+                    }
+                }
+            },
+            Call::Bind { address, length } => {
+                if let Socket::At(place) = self.socket(it, address, length)? {
+                    let found = self.resolve(it, &place, false);
+                    self.make(&found, false);
+                }
+            }
         }
         Ok(())
     }
@@ -447,6 +477,14 @@ impl Observer {
         if found.found == Found::Link {
             self.log.depend(&found.path, |access| access.link = true);
         }
+        if found.path.as_os_str().len() >= libc::PATH_MAX as usize {
+            // We cannot even ask what is there.
+            self.log.blind("uses longer paths than can be looked at");
+        }
+        if matches!(found.found, Found::File | Found::Folder | Found::Link | Found::Other) {
+            self.log.is_there(&found.path);
+        }
+        found.links.iter().for_each(|link| self.log.is_there(link));
         found
     }
 
@@ -563,28 +601,23 @@ impl Observer {
         }
     }
 
-    fn connect(&mut self, it: &Tracee<'_>, address: u64, length: u64) -> Result<(), Trouble> {
+    /// Where a socket's address leads.
+    fn socket(&self, it: &Tracee<'_>, address: u64, length: u64) -> Result<Socket, Trouble> {
         let mut socket = [0_u8; size_of::<libc::sockaddr_un>()];
         let length = usize::try_from(length).unwrap_or(0).min(socket.len());
         if length < 2 || !it.read(address, &mut socket[..length])? || !it.is_waiting() {
-            return Ok(());
+            return Ok(Socket::None);
         }
         let (family, rest) = (c_int::from(u16::from_ne_bytes([socket[0], socket[1]])), &socket[2..length]);
+        if family == libc::AF_UNSPEC {
+            return Ok(Socket::None);
+        }
         if family != libc::AF_UNIX || rest.first().is_none_or(|byte| *byte == 0) {
-            if family != libc::AF_UNSPEC {
-                self.log.talks();
-            }
-            return Ok(());
+            return Ok(Socket::Elsewhere);
         }
         let text = rest.split(|byte| *byte == 0).next().unwrap_or_default();
         let base = it.base(Base::Directory)?.ok_or(Trouble::Nothing)?;
-        let path = base.join(std::ffi::OsStr::from_bytes(text));
-        let found = self.resolve(it, &Place { path: bytes(path) }, true);
-        match found.found {
-            Found::Absent | Found::Unreachable => self.look(&found.path),
-            _ => self.log.talks(),
-        }
-        Ok(())
+        Ok(Socket::At(Place { path: bytes(base.join(std::ffi::OsStr::from_bytes(text))) }))
     }
 }
 
