@@ -35,7 +35,7 @@ use crate::state::StateFolder;
 use crate::test::Harness;
 use crate::tree::Tree;
 use crate::world::{Launch, Moment, World, blocking};
-use crate::{Environment, Error, Test};
+use crate::{Environment, Error, Manifest, Test};
 
 /// The pool of the scheduler that every test takes one of.
 const WORKERS: &str = "workers";
@@ -96,6 +96,10 @@ struct Shared {
     alive: watch::Sender<usize>,
     statistics: Mutex<Statistics>,
     notes: Mutex<Notes>,
+    /// What tests that have run depend on, by their names.
+    learned: Mutex<HashMap<String, (Facts, Manifest)>>,
+    /// How far the tests were followed that are to run, by place.
+    missing: Mutex<HashMap<usize, Chain>>,
 }
 
 /// Programs, and the state of the project that they were built from.
@@ -240,6 +244,8 @@ impl Suite {
             alive: watch::Sender::new(0),
             statistics: Mutex::new(Statistics::load(&state.file(STATISTICS))),
             notes: Mutex::default(),
+            learned: Mutex::default(),
+            missing: Mutex::default(),
         };
         shared.runner.tools().load(&state.file(TOOLS));
         let mut executor = Executor::new(limits(&shared.tests, &options));
@@ -307,7 +313,11 @@ impl Suite {
             match found {
                 Ok(Found::Result(outcome, _)) if self.is_audited(at, &outcome) => audits.push((at, outcome)),
                 Ok(Found::Result(outcome, _)) => report.results[at] = Some(Ok(outcome)),
-                Ok(Found::Missing(_) | Found::Foreign) => missing.push(at),
+                Ok(Found::Missing(chain)) => {
+                    shared.missing.lock().insert(at, chain);
+                    missing.push(at);
+                }
+                Ok(Found::Foreign) => missing.push(at),
                 Err(error) => report.results[at] = Some(Err(error)),
             }
         }
@@ -435,7 +445,7 @@ impl Suite {
         for (at, result) in finished {
             if let Ok(outcome) = &result {
                 shared.statistics.lock().observe(&shared.tests[at].name, outcome);
-                self.note(at, outcome).await;
+                self.note(at, outcome);
             }
             if let (Some(known), Ok(now)) = (again.remove(&at), &result) {
                 report.audited += 1;
@@ -470,7 +480,7 @@ impl Suite {
         let last = notes.last(&test.name);
         let then = notes.last_kept(&test.name);
         let looked = chain.map(|chain| chain.looked).unwrap_or_default();
-        let mut now = prepared.facts(test, &looked);
+        let mut now = prepared.facts(test, &looked, &prepared.moment.states);
         if let Some(then) = then {
             // What it looked at then, as it is now.
             now.looks = prepared.states_of(then.looks.keys());
@@ -576,23 +586,13 @@ impl Suite {
     }
 
     /// Notes what a test that ran depends on.
-    async fn note(&self, at: usize, outcome: &Outcome) {
+    fn note(&self, at: usize, outcome: &Outcome) {
         let Source::Ran(stored) = &outcome.source else { return };
         let shared = &self.shared;
-        let test = &shared.tests[at];
-        let world = InProject { shared: Arc::clone(shared), moment: None, ended: Mutex::default() };
-        let Ok(prepared) = shared.runner.prepare(&world, test).await else { return };
-        let looked = match shared.runner.follow(&prepared).await {
-            Found::Result(_, Chain { looked, .. }) | Found::Missing(Chain { looked, .. }) => looked,
-            Found::Foreign => Vec::new(),
-        };
-        let facts = Facts {
-            at: now_ms(),
-            status: outcome.status,
-            not_kept: stored.reason(),
-            ..prepared.facts(test, &looked)
-        };
-        shared.notes.lock().put(&test.name, facts, &prepared.moment.inputs);
+        let name = &shared.tests[at].name;
+        let Some((facts, inputs)) = shared.learned.lock().remove(name) else { return };
+        let facts = Facts { at: now_ms(), status: outcome.status, not_kept: stored.reason(), ..facts };
+        shared.notes.lock().put(name, facts, &inputs);
     }
 
     /// Saves what has been learned. That a later run has to look again is no reason to fail this one.
@@ -710,7 +710,10 @@ async fn run(shared: Arc<Shared>, batch: Vec<usize>, is_audit: bool, ended: ones
     let [at] = batch.as_slice() else { return shared.run_together(&world, &batch).await };
     let test = &shared.tests[*at];
     let result = match is_audit {
-        false => shared.runner.run_in(&world, test).await,
+        false => {
+            let missing = shared.missing.lock().remove(at);
+            shared.runner.run_from(&world, test, missing).await
+        }
         true => shared.runner.run_again(&world, test).await,
     };
     vec![(*at, result)]
@@ -778,6 +781,14 @@ impl World for InProject {
         let built = self.shared.builds.lock().get(&test.directory).cloned()?;
         let launch = built.build.launch(package, kind, target)?;
         Examination { runner, world: self, test, prepared, launch }.of(ran).await
+    }
+
+    fn wants_facts(&self) -> bool {
+        true
+    }
+
+    fn learn(&self, test: &Test, facts: Facts, inputs: &Manifest) {
+        self.shared.learned.lock().insert(test.name.clone(), (facts, inputs.clone()));
     }
 
     fn ended(&self) {

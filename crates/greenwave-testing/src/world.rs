@@ -7,6 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 
+use crate::facts::Facts;
 use crate::index::StatIndex;
 use crate::reads::{Look, States};
 use crate::run::Ran;
@@ -65,6 +66,14 @@ pub(crate) trait World: Send + Sync {
     ) -> Option<String> {
         None
     }
+
+    /// Whether it is told what tests that ran depend on.
+    fn wants_facts(&self) -> bool {
+        false
+    }
+
+    /// What a test that ran depends on. How it ended is not known yet.
+    fn learn(&self, _test: &Test, _facts: Facts, _inputs: &Manifest) {}
 
     /// The test's process has ended; what is left to do keeps no worker busy.
     fn ended(&self) {}
