@@ -27,6 +27,16 @@ pub(crate) struct Examination<'a> {
     pub(crate) launch: Launch,
 }
 
+/// What has come of the tests by themselves.
+#[derive(Default)]
+struct Found {
+    /// Those that end the program, as they are named in text.
+    dead: Vec<String>,
+    /// Those that did not end.
+    slow: Vec<String>,
+    untried: usize,
+}
+
 /// With less time than this left no test is tried any more.
 const TIME_MIN: Duration = Duration::from_millis(50);
 
@@ -39,37 +49,35 @@ impl Examination<'_> {
         if self.test.function().is_some() || !has_died(ran) || !has_begun(&output) {
             return None;
         }
-        let end = Instant::now() + self.test.time_max;
-        let mut names: Vec<String> = self.names(end).await?.into_iter().collect();
+        let started = Instant::now();
+        let left = || self.test.time_max.saturating_sub(started.elapsed());
+        let mut names: Vec<String> = self.names(left).await?.into_iter().collect();
         let told = cargo::cases(&output);
         names.sort_by_key(|name| told.contains_key(name));
         let mut text =
             format!("\n\nThe program {}. Its tests again, each in a process of its own:\n", ran.status);
-        let (mut dead, mut untried) = (Vec::new(), 0);
+        let mut found = Found::default();
         for name in &names {
-            let time = end.saturating_duration_since(Instant::now()) / 2;
+            let time = left() / 2;
             if time < TIME_MIN {
-                untried += 1;
+                found.untried += 1;
                 continue;
             }
             let single = Test { time_max: time, ..self.test.only(name) };
             let arguments = single.program_arguments().iter().map(OsString::from);
             let ran = self.run(&single, arguments).await;
             let _ = writeln!(text, "test {name} ... {}", verdict(&ran));
-            if ran.is_ok_and(|ran| has_died(&ran)) {
-                dead.push(format!("`{name}`"));
-            }
+            found.add(name, &ran);
         }
-        text.push_str(&conclusion(&dead, names.len(), untried, self.test.time_max));
+        text.push_str(&found.conclusion(names.len(), self.test.time_max));
         Some(text)
     }
 
     /// The tests that the program runs, by what it says itself.
-    async fn names(&self, end: Instant) -> Option<BTreeSet<String>> {
+    async fn names(&self, left: impl Fn() -> Duration) -> Option<BTreeSet<String>> {
         let mut lists = Vec::new();
         for more in [None, Some(IGNORED)] {
-            let time_max = end.saturating_duration_since(Instant::now());
-            let test = Test { time_max, ..self.test.clone() };
+            let test = Test { time_max: left(), ..self.test.clone() };
             let ran = self.run(&test, LIST.into_iter().chain(more).map(OsString::from)).await.ok()?;
             lists.push(by_line(&plain(&ran.output)));
             if ran.status != Status::Passed {
@@ -117,20 +125,38 @@ fn verdict(ran: &Result<Ran, Error>) -> String {
     }
 }
 
-fn conclusion(dead: &[String], all: usize, untried: usize, limit: Duration) -> String {
-    let mut text = match (dead, untried) {
-        ([], 0) => {
-            "None of them ends the program alone: it takes several of them in one process, or chance.\n"
-                .to_owned()
+impl Found {
+    fn add(&mut self, name: &str, ran: &Result<Ran, Error>) {
+        match ran {
+            Ok(Ran { status: Status::TimedOut(_), .. }) => self.slow.push(format!("`{name}`")),
+            Ok(ran) if has_died(ran) => self.dead.push(format!("`{name}`")),
+            _ => {}
         }
-        ([], _) => format!("None of the {} that were tried ends the program alone.\n", all - untried),
-        (dead, _) => format!("Alone as well, the program is ended by {}.\n", dead.join(", ")),
-    };
-    if untried > 0 {
-        let _ = writeln!(
-            text,
-            "Not tried any more, since that had taken as long as the test may ({limit:?}): {untried} of {all}."
-        );
     }
-    text
+
+    fn conclusion(&self, all: usize, limit: Duration) -> String {
+        let mut text = String::new();
+        if !self.dead.is_empty() {
+            let _ = writeln!(text, "Alone as well, the program is ended by {}.", self.dead.join(", "));
+        }
+        if !self.slow.is_empty() {
+            let slow = self.slow.join(", ");
+            let _ = writeln!(text, "Alone as well, {slow} did not end in half of the time that was left.");
+        }
+        if text.is_empty() {
+            let tried = all - self.untried;
+            let _ = writeln!(
+                text,
+                "None of the {tried} ends the program alone: it takes several in one process, or chance."
+            );
+        }
+        if self.untried > 0 {
+            let untried = self.untried;
+            let _ = writeln!(
+                text,
+                "Not tried any more, since that had taken as long as the test may ({limit:?}): {untried} of {all}."
+            );
+        }
+        text
+    }
 }

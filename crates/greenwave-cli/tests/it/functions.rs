@@ -242,26 +242,46 @@ fn a_program_that_dies_only_as_a_whole_is_told_as_well() {
     let (event, found) = one(&package(tests, "60s"), 1);
     assert_eq!(found, cases(&[("a", true), ("b", true)]), "by themselves");
     assert_eq!(event["status"], "failed");
-    assert!(event["output"].as_str().unwrap().contains("None of them ends the program alone"), "{event}");
+    assert!(event["output"].as_str().unwrap().contains("None of the 2 ends the program alone"), "{event}");
+}
+
+/// Compiles before, so that only tests take time.
+fn compile(folder: &Folder) {
+    let mut cargo = Command::new("cargo");
+    cargo.args(["test", "--no-run"]).current_dir(folder.path("p"));
+    Program::of(cargo).bound(COMPILING_BOUND).run().with_code(0);
 }
 
 #[test]
 fn a_program_that_hangs_is_examined_for_as_long_as_it_may_take() {
     let tests = "#[test] fn good() {}\n#[test] fn hangs() { loop { std::thread::park() } }\n";
     let folder = package(tests, "2s");
-    // Compiled before, so that only tests take time.
-    greenwave(&folder, &usual_path(), ["--dry-run"]).run();
-    let mut cargo = Command::new("cargo");
-    cargo.args(["test", "--no-run"]).current_dir(folder.path("p"));
-    Program::of(cargo).bound(COMPILING_BOUND).run().with_code(0);
+    compile(&folder);
     let started = Instant::now();
     let (event, found) = one(&folder, 1);
     let took = started.elapsed();
     assert_eq!(found, cases(&[("good", true), ("hangs", false)]));
     let output = event["output"].as_str().unwrap();
     assert!(output.contains("The program did not end within 2s and was killed."), "{output}");
-    assert!(output.ends_with("Alone as well, the program is ended by `hangs`.\n"), "{output}");
+    assert!(
+        output.ends_with("Alone as well, `hangs` did not end in half of the time that was left.\n"),
+        "{output}"
+    );
     assert!(took < Duration::from_secs(20), "twice the limit, and what surrounds it: {took:?}");
+}
+
+#[test]
+fn tests_that_nobody_has_time_for_are_told() {
+    let hanging = |name: char| format!("#[test] fn {name}() {{ loop {{ std::thread::park() }} }}\n");
+    let folder = package(&('a'..='j').map(hanging).collect::<String>(), "1s");
+    compile(&folder);
+    let (event, found) = one(&folder, 1);
+    let output = event["output"].as_str().unwrap();
+    let end = output.lines().next_back().unwrap();
+    let untried = end.strip_prefix("Not tried any more, since that had taken as long as the test may (1s): ");
+    let untried: usize = untried.unwrap().strip_suffix(" of 10.").unwrap().parse().unwrap();
+    assert!((1..10).contains(&untried) && found.len() == 10 - untried, "{output}");
+    assert!(found.values().all(|passed| !passed));
 }
 
 #[test]
