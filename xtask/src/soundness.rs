@@ -10,15 +10,19 @@ mod tool;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
+use std::io::{BufRead, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use probe::{PROBES, Probe};
+use probe::{CLOCK_RIGHT, PROBES, Probe};
 use tool::{Ran, Tool};
 
 use crate::Result;
+
+/// Where this is set, nothing is skipped.
+const REQUIRE: &str = "GREENWAVE_REQUIRE_SERVICES";
 
 /// Longer than any file system's resolution.
 const RESTED: Duration = Duration::from_millis(2_200);
@@ -34,6 +38,8 @@ enum Verdict {
     Kept,
     /// It ran the test again although nothing had changed.
     Needless,
+    /// It makes no sense for this tool, or what it takes is not installed.
+    NotTried,
     /// The probe could not be carried out.
     Failed(String),
 }
@@ -55,12 +61,16 @@ pub(crate) fn soundness(against: bool) -> Result<String> {
     tools.iter().for_each(|_| table.push_str(" --- |"));
     table.push('\n');
     let verdicts = verdicts(&tools);
-    let mut bad = Vec::new();
+    let (mut bad, mut untried) = (Vec::new(), Vec::new());
     for (probe, verdicts) in PROBES.iter().zip(verdicts) {
         let _ = write!(table, "| {} |", probe.name);
         for (at, verdict) in verdicts.iter().enumerate() {
-            if at == 0 && !matches!(verdict, Verdict::Sound(_)) {
+            let is_excused = *verdict == Verdict::NotTried && std::env::var_os(REQUIRE).is_none();
+            if at == 0 && !matches!(verdict, Verdict::Sound(_)) && !is_excused {
                 bad.push(format!("{}: {verdict:?}", probe.name));
+            }
+            if at == 0 && *verdict == Verdict::NotTried {
+                untried.push(probe.name);
             }
             let _ = write!(table, " {} |", cell(verdict));
         }
@@ -68,7 +78,12 @@ pub(crate) fn soundness(against: bool) -> Result<String> {
     }
     match bad.as_slice() {
         [] if against => Ok(table),
-        [] => Ok(format!("{} probes, no stale result", PROBES.len())),
+        [] if untried.is_empty() => Ok(format!("{} probes, no stale result", PROBES.len())),
+        [] => Ok(format!(
+            "{} probes, no stale result; skipped, since there is no libfaketime: {}",
+            PROBES.len() - untried.len(),
+            untried.join(", ")
+        )),
         bad => Err(format!("{}\n{table}", bad.join("\n")).into()),
     }
 }
@@ -103,6 +118,7 @@ fn cell(verdict: &Verdict) -> String {
         Verdict::Stale => "**stale**".to_owned(),
         Verdict::Kept => "**kept**".to_owned(),
         Verdict::Needless => "ran again".to_owned(),
+        Verdict::NotTried => "not tried".to_owned(),
         Verdict::Failed(why) => format!("not carried out: {}", why.lines().next().unwrap_or_default()),
     }
 }
@@ -131,13 +147,22 @@ impl Place {
 }
 
 fn try_probe(tool: &Tool, probe: &Probe) -> Result<Verdict> {
+    if !tool.can_try(probe) {
+        return Ok(Verdict::NotTried);
+    }
     let place = Place::new()?;
     write(&place.path("project/test.sh"), probe.script)?;
+    if probe.has_clock {
+        write(&place.path("outside/clock"), CLOCK_RIGHT)?;
+    }
     (probe.before)(&place)?;
     tool.prepare(&place, probe)?;
     // Files that have rested are trusted by their stamps, which is what many probes are about.
-    if probe.rests {
+    if probe.rests || tool.wants_rest() {
         std::thread::sleep(RESTED);
+    }
+    if probe.at_once {
+        return try_at_once(tool, probe, &place);
     }
     let first = with_changes(&place, probe.during, || tool.run(&place, probe.env.0, true))?;
     if !first.passed {
@@ -174,6 +199,80 @@ fn how(first: &Ran, second: &Ran, probe: &Probe) -> String {
     }
 }
 
+/// How long a run may take to come to its test.
+const STARTS_MAX: Duration = Duration::from_secs(60);
+/// How often it is looked whether it has.
+const LOOKS_EVERY: Duration = Duration::from_millis(20);
+
+/// Starts a run, changes something while its test waits in the middle, starts another, and lets both go on.
+fn try_at_once(tool: &Tool, probe: &Probe, place: &Place) -> Result<Verdict> {
+    make_pipes(place)?;
+    let open = |name: &str| fs::File::options().read(true).write(true).open(place.path(name));
+    // Open at both ends, so that nobody waits for the other end.
+    let (begun, mut go) = (open("outside/begun")?, open("outside/go")?);
+    let mut end = begun.try_clone()?;
+    let starts = AtomicUsize::new(0);
+    let wait_for = |count: usize, longest: Duration, goes_on: &dyn Fn() -> bool| {
+        let by = Instant::now() + longest;
+        while starts.load(Ordering::Relaxed) < count && Instant::now() < by && goes_on() {
+            std::thread::sleep(LOOKS_EVERY);
+        }
+    };
+    let runs = std::thread::scope(|scope| -> Result<_> {
+        scope.spawn(|| {
+            for line in BufReader::new(begun).lines().map_while(std::result::Result::ok) {
+                match line.as_str() {
+                    THE_END => break,
+                    _ => starts.fetch_add(1, Ordering::Relaxed),
+                };
+            }
+        });
+        let run = || tool.run(place, probe.env.0, true).map_err(|error| error.to_string());
+        let first = scope.spawn(run);
+        wait_for(1, STARTS_MAX, &|| !first.is_finished());
+        let changed = probe.during.map_or(Ok(()), |change| change(place));
+        let second = scope.spawn(run);
+        wait_for(2, tool.starts_within(), &|| !second.is_finished());
+        // For both, and for one that tells the truth; whoever does not need it leaves it there.
+        let told = go.write_all(b"go\n".repeat(TESTS_MAX).as_slice());
+        let runs = [first.join(), second.join()];
+        let so_often = starts.load(Ordering::Relaxed);
+        let truth = tool.run(place, probe.env.1, false);
+        writeln!(end, "{THE_END}")?;
+        changed?;
+        told?;
+        let [Ok(first), Ok(second)] = runs else { return Err("a run panicked".into()) };
+        Ok((first?, second?, truth?, so_often))
+    });
+    let (first, second, truth, so_often) = runs?;
+    if !first.passed {
+        return Err(format!("the first run failed: {}", first.text).into());
+    }
+    Ok(match (second.passed == truth.passed, probe.same, so_often) {
+        (false, ..) => Verdict::Stale,
+        (true, true, 1) => Verdict::Sound("ran once for both".to_owned()),
+        (true, true, _) if !tool.shares_runs() => Verdict::Sound("ran twice".to_owned()),
+        (true, true, _) => Verdict::Needless,
+        (true, false, _) => Verdict::Sound("fresh".to_owned()),
+    })
+}
+
+/// What ends the pipe by which tests tell that they have begun.
+const THE_END: &str = "the end";
+/// More tests than this do not wait in one probe.
+const TESTS_MAX: usize = 8;
+
+/// Makes the pipes by which a test tells that it waits, and is told that it may go on.
+fn make_pipes(place: &Place) -> Result<()> {
+    for name in ["outside/begun", "outside/go"] {
+        let made = std::process::Command::new("mkfifo").arg(place.path(name)).status()?;
+        if !made.success() {
+            return Err("mkfifo failed".into());
+        }
+    }
+    Ok(())
+}
+
 /// Runs a test that waits in the middle, and changes something while it waits.
 fn with_changes(
     place: &Place,
@@ -181,12 +280,7 @@ fn with_changes(
     run: impl FnOnce() -> Result<Ran>,
 ) -> Result<Ran> {
     let Some(change) = during else { return run() };
-    for name in ["outside/begun", "outside/go"] {
-        let made = std::process::Command::new("mkfifo").arg(place.path(name)).status()?;
-        if !made.success() {
-            return Err("mkfifo failed".into());
-        }
-    }
+    make_pipes(place)?;
     let (begun, go) = (place.path("outside/begun"), place.path("outside/go"));
     std::thread::scope(|scope| {
         let changer = scope.spawn(move || -> Result<(), String> {

@@ -111,7 +111,7 @@ struct TestArgs {
     /// Say why the result of this test is known, or what has changed.
     #[arg(long, value_name = "NAME")]
     explain: Option<String>,
-    /// A unit for each test that pytest collects, instead of each file.
+    /// A unit for each test that pytest collects, instead of each file; and for each function in cargo's programs.
     #[arg(long)]
     per_test: bool,
     /// Only tests that may read what has changed since this commit.
@@ -365,6 +365,8 @@ pub(crate) enum CliError {
     Results(#[from] greenwave::ResultsError),
     #[error("no tests were found")]
     NoTests,
+    #[error("stopped while single tests were listed")]
+    Stopped { code: u8 },
     #[error("no test's name contains {filters}; there are {names}")]
     NoSuchTest { filters: String, names: String },
     #[error("several tests' names contain {name}: {names}")]

@@ -23,7 +23,10 @@ pub(crate) fn remark(text: &str) {
 /// Prints an error with everything that caused it and what would help, and gives the program's exit code.
 pub(crate) fn fail(error: &CliError) -> ExitCode {
     complain(error);
-    ExitCode::from(WRONG_INPUT)
+    match error {
+        CliError::Stopped { code } => ExitCode::from(*code),
+        _ => ExitCode::from(WRONG_INPUT),
+    }
 }
 
 /// Prints an error with everything that caused it and what would help.

@@ -38,7 +38,7 @@ const FOLDERS: [&str; 2] = ["home", "tmp"];
 /// avoid the numbers of what was just removed, and look for others.
 #[derive(Debug, Default)]
 pub(crate) struct Folders {
-    free: Mutex<Vec<Own>>,
+    free: Mutex<Vec<Isolation>>,
 }
 
 /// A test's own folder, and what identifies it and those in it.
@@ -58,11 +58,10 @@ pub(crate) struct Isolation {
 impl Folders {
     /// Empty folders, and ports that no other test of this user has, as long as there are any.
     pub(crate) fn lend(&self, ports: Option<&Path>) -> Result<Isolation, Error> {
-        let free = self.free.lock().pop();
-        let own = match free {
-            Some(own) => own,
-            None => Own::new().map_err(Error::io("make a temporary folder in", std::env::temp_dir()))?,
-        };
+        if let Some(free) = self.free.lock().pop() {
+            return Ok(free);
+        }
+        let own = Own::new().map_err(Error::io("make a temporary folder in", std::env::temp_dir()))?;
         Ok(Isolation { ports: ports.and_then(lend), own })
     }
 
@@ -74,8 +73,13 @@ impl Folders {
     /// Takes back what a test has had of which nothing is running any more. Unless it is just as it was, it is removed.
     pub(crate) fn take_back(&self, isolation: Isolation) {
         if isolation.own.is_as_it_was() {
-            self.free.lock().push(isolation.own);
+            self.free.lock().push(isolation);
         }
+    }
+
+    /// Removes those that nobody has.
+    pub(crate) fn remove(&self) {
+        self.free.lock().clear();
     }
 }
 

@@ -218,6 +218,19 @@ impl States {
         (*at >= since).then(|| folder.clone())
     }
 
+    /// Whether the states of all these are known already.
+    pub(crate) fn has_all<'l>(
+        &self,
+        mut looks: impl Iterator<Item = &'l (PathBuf, Look)>,
+        project: &Path,
+    ) -> bool {
+        let known = self.known.lock();
+        looks.all(|(path, look)| {
+            let path = path.strip_prefix(project).unwrap_or(path);
+            known.contains_key(&(path.to_owned(), *look))
+        })
+    }
+
     fn find(&self, path: &Path, look: Look) -> (State, i64) {
         let absolute = self.project.join(path);
         let (state, touched) = self.follow(&absolute, look);

@@ -211,7 +211,7 @@ fn chain(error: &Error) -> String {
 }
 
 /// An output as text without what only a terminal understands: escape sequences and control characters.
-fn plain(output: &[u8]) -> String {
+pub(crate) fn plain(output: &[u8]) -> String {
     let text = String::from_utf8_lossy(output);
     let mut plain = String::with_capacity(text.len());
     let mut rest = text.chars().peekable();

@@ -25,6 +25,8 @@ use crate::{Count, Error, Reads, Strict, Test, Tracer};
 
 /// Most bytes that are kept of an output: its beginning and its end.
 const OUTPUT_BYTES_MAX: usize = 256 * 1024;
+/// The end of the line that stands where something is left out.
+pub(crate) const LEFT_OUT: &str = "bytes left out …]";
 /// How long a test that ran out of time may take to end when asked to.
 const GRACE: Duration = Duration::from_millis(500);
 
@@ -112,7 +114,10 @@ pub(crate) async fn run(job: &Job<'_>, options: &Options, strict: Option<&Strict
         None => Status::TimedOut(test.time_max),
         Some(status) if has_all_left_out(test, status, &ended.output) => Status::Passed,
         // A program of a package's tests may have none, which is not the same as a filter that matches none.
-        Some(status) => verdict(status, count.filter(|_| !matches!(test.harness, Harness::Cargo { .. }))),
+        Some(status) => {
+            let counts = !matches!(test.harness, Harness::Cargo { .. }) || test.function().is_some();
+            verdict(status, count.filter(|_| counts))
+        }
     };
     let clock_was_set = by_clock.abs_diff(nanos(duration)) > nanos(CLOCK_DRIFT).unsigned_abs();
     Ok(Ran {
@@ -261,7 +266,7 @@ impl Capture {
         self.tail.drain(..excess);
         self.left_out += excess as u64;
         if self.left_out > 0 {
-            self.head.extend_from_slice(format!("\n[… {} bytes left out …]\n", self.left_out).as_bytes());
+            self.head.extend_from_slice(format!("\n[… {} {LEFT_OUT}\n", self.left_out).as_bytes());
         }
         self.head.append(&mut self.tail);
         self.head

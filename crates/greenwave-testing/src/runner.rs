@@ -92,6 +92,9 @@ pub(crate) struct Chain {
 /// More steps than this are put together into one.
 const STEPS_MAX: usize = 8;
 
+/// Inputs that are looked through at once.
+const QUICK_FILES_MAX: usize = 100;
+
 /// How following keys ended.
 pub(crate) enum Found {
     Result(Outcome, Chain),
@@ -168,6 +171,11 @@ impl Runner {
         self.cache.as_ref().map(Tiered::stats).unwrap_or_default()
     }
 
+    /// Removes the folders that tests have left empty for others.
+    pub(crate) fn remove_folders(&self) {
+        self.folders.remove();
+    }
+
     /// Makes what was stored durable.
     pub async fn flush(&self) {
         if let Some(cache) = &self.cache {
@@ -182,7 +190,20 @@ impl Runner {
 
     /// The result of a test in a world: known, or made now.
     pub(crate) async fn run_in(&self, world: &dyn World, test: &Test) -> Result<Outcome, Error> {
+        self.run_from(world, test, None).await
+    }
+
+    /// The same, if it was looked up before, and so far followed in vain. Whoever has made the result since is found when it is to be made.
+    pub(crate) async fn run_from(
+        &self,
+        world: &dyn World,
+        test: &Test,
+        missing: Option<Chain>,
+    ) -> Result<Outcome, Error> {
         let prepared = self.prepare(world, test).await?;
+        if let Some(chain) = missing.filter(|chain| chain.is_of(&prepared)) {
+            return self.make(world, test, &prepared, chain).await;
+        }
         match self.follow(&prepared).await {
             Found::Result(outcome, _) => Ok(outcome),
             Found::Missing(chain) => self.make(world, test, &prepared, chain).await,
@@ -394,6 +415,10 @@ impl Runner {
     ) -> Result<Outcome, Error> {
         let tried = self.attempt(world, test, prepared).await?;
         world.ended();
+        if world.wants_facts() {
+            let facts = prepared.facts(test, &[], &prepared.moment.states);
+            world.learn(test, facts, &prepared.moment.inputs);
+        }
         let undeclared = match self.options.strict {
             true => undeclared(world.project(), &Selection::of(test)?, &prepared.moment, &tried.looks),
             false => Vec::new(),
@@ -445,6 +470,10 @@ impl Runner {
     ) -> Result<(Outcome, Record, Keep), Error> {
         let result = node::result(&tried.ran);
         let judged = self.judge(world, test, prepared, &tried, chain).await?;
+        if world.wants_facts() {
+            let looked: Vec<Arc<PathSet>> = chain.looked.iter().chain(&judged.further).cloned().collect();
+            world.learn(test, prepared.facts(test, &looked, &judged.states), &prepared.moment.inputs);
+        }
         let undeclared = judged.undeclared;
         if judged.stored != Stored::Yes {
             if let (Stored::NotAPass, Some(set)) = (&judged.stored, &judged.further) {
@@ -496,8 +525,11 @@ impl Runner {
         let launch = world.launch(self, test).await?;
         for attempt in 1.. {
             let isolation = self.folders.lend(self.options.ports.as_deref())?;
-            let ran = self.run_once(world, test, prepared, launch.as_ref(), &isolation).await?;
+            let mut ran = self.run_once(world, test, prepared, launch.as_ref(), &isolation).await?;
             if ran.status == Status::Passed || attempt > test.retries {
+                if let Some(more) = world.examine(self, test, prepared, &ran).await {
+                    ran.output = [ran.output.as_ref(), more.as_bytes()].concat().into();
+                }
                 let mut looks = self.own_looks(world.project(), test, &ran, &isolation);
                 self.take_back(isolation, &ran);
                 let (mut since, mut changing) = (ran.began, None);
@@ -516,6 +548,20 @@ impl Runner {
         if ran.status == Status::Passed && !ran.left_behind && ran.seen.blind.is_none() {
             self.folders.take_back(isolation);
         }
+    }
+
+    /// Runs a program once, whatever came of the test before.
+    pub(crate) async fn run_program(
+        &self,
+        world: &dyn World,
+        test: &Test,
+        prepared: &Prepared<'_>,
+        launch: &Launch,
+    ) -> Result<Ran, Error> {
+        let isolation = self.folders.lend(self.options.ports.as_deref())?;
+        let ran = self.run_once(world, test, prepared, Some(launch), &isolation).await?;
+        self.take_back(isolation, &ran);
+        Ok(ran)
     }
 
     async fn run_once(
@@ -673,7 +719,10 @@ impl Runner {
         let (chain, since, before, states) =
             (chain.clone(), tried.since, before.clone(), Arc::clone(&after.states));
         let (looks, there) = (tried.looks.clone(), ran.seen.there.clone());
-        let further = blocking(move || {
+        // Mostly somebody else has looked at all of it since, and another thread would only cost time.
+        let is_quick =
+            after.inputs.lines().len() <= QUICK_FILES_MAX && states.has_all(looks.iter(), &project);
+        let judge = move || {
             let mut further = Vec::new();
             for (path, look) in looks {
                 let path = path.strip_prefix(&project).map(Path::to_owned).unwrap_or(path);
@@ -702,8 +751,9 @@ impl Runner {
                 Some(set) => Err(set.looks[0].0.clone()),
                 None => Ok(set),
             }
-        });
-        match further.await {
+        };
+        let further = if is_quick { judge() } else { blocking(judge).await };
+        match further {
             Err(path) => {
                 let stored = if wrote(&path) { Stored::WroteInput } else { Stored::ReadChanged };
                 Ok(not(stored(path), &states))
@@ -735,13 +785,13 @@ impl Prepared<'_> {
     }
 
     /// What the test depends on, told one by one.
-    pub(crate) fn facts(&self, test: &Test, looked: &[Arc<PathSet>]) -> Facts {
+    pub(crate) fn facts(&self, test: &Test, looked: &[Arc<PathSet>], states: &States) -> Facts {
         let hash = |text: &[u8]| short(blake3::hash(text).as_bytes());
         let seen =
             self.environment.iter().map(|(name, value)| ((*name).to_owned(), hash(value.as_encoded_bytes())));
         let set = test.set.iter().map(|(name, value)| (name.clone(), hash(value.as_bytes())));
         let looks = looked.iter().flat_map(|set| &set.looks).map(|(path, look)| {
-            let state = self.moment.states.state(path, *look).0;
+            let state = states.state(path, *look).0;
             let suffix = if *look == Look::Names { NAMES } else { "" };
             (format!("{}{suffix}", path.display()), short(&state.digest()))
         });
@@ -779,6 +829,11 @@ struct Judged {
 }
 
 impl Chain {
+    /// Whether it still leads to what it did: nothing was looked at that may be another thing now.
+    fn is_of(&self, prepared: &Prepared<'_>) -> bool {
+        self.first == prepared.key && self.looked.is_empty()
+    }
+
     fn after(mut self, set: Arc<PathSet>, states: &States) -> Self {
         self.key = key::next(&self.key, &states.digest(&set));
         self.looked.push(set);

@@ -15,6 +15,9 @@ pub(crate) const RACY: Duration = Duration::from_secs(2);
 /// ticks, of up to ten milliseconds.
 pub(crate) const TICK: Duration = Duration::from_millis(20);
 
+/// Several of the kernel's ticks.
+const STEPS: Duration = Duration::from_millis(50);
+
 /// Device, inode, size, both times and mode: whatever changes a file changes one of these, unless it happens within the steps in which the
 /// file system counts time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,6 +85,18 @@ impl Stamp {
             changed: reader.number()? as i64,
             mode: u32::from_le_bytes(reader.array()?),
         })
+    }
+
+    /// Whether its file system counts time in the kernel's ticks, of at most ten milliseconds, or finer: coarser ones give whole seconds, or hundredths.
+    fn is_fine(&self) -> bool {
+        const HUNDREDTH: i64 = 10_000_000;
+        self.changed % HUNDREDTH != 0
+    }
+
+    /// Whether the file had rested at that moment for longer than its file system's clock takes for a step, as far as can be told from this stamp. For what
+    /// is remembered within one run; what is to last wants [`RACY`].
+    pub(crate) fn rested_by_steps(&self, at: i64) -> bool {
+        self.rested(if self.is_fine() { STEPS } else { RACY }, at)
     }
 
     /// Whether the file had rested for so long at that moment: then whatever happens to it later gives it another stamp. A file from the

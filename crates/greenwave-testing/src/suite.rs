@@ -2,6 +2,7 @@
 //! found, or of how results are shown.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,18 +21,21 @@ use tokio::time::Instant;
 
 use crate::batch;
 use crate::cargo::Build;
+use crate::examination::Examination;
 use crate::facts::{Difference, Facts, Notes};
+use crate::functions;
 use crate::history::Statistics;
 use crate::index::StatIndex;
 use crate::outcome::{Outcome, Source, Status};
 use crate::project::{Project, Snapshot};
+use crate::run::Ran;
 use crate::runner::{Chain, Found, Options, Prepared, Runner, Tried};
 use crate::stamp::now_ms;
 use crate::state::StateFolder;
 use crate::test::Harness;
 use crate::tree::Tree;
 use crate::world::{Launch, Moment, World, blocking};
-use crate::{Environment, Error, Test};
+use crate::{Environment, Error, Manifest, Test};
 
 /// The pool of the scheduler that every test takes one of.
 const WORKERS: &str = "workers";
@@ -92,6 +96,10 @@ struct Shared {
     alive: watch::Sender<usize>,
     statistics: Mutex<Statistics>,
     notes: Mutex<Notes>,
+    /// What tests that have run depend on, by their names.
+    learned: Mutex<HashMap<String, (Facts, Manifest)>>,
+    /// How far the tests were followed that are to run, by place.
+    missing: Mutex<HashMap<usize, Chain>>,
 }
 
 /// Programs, and the state of the project that they were built from.
@@ -236,6 +244,8 @@ impl Suite {
             alive: watch::Sender::new(0),
             statistics: Mutex::new(Statistics::load(&state.file(STATISTICS))),
             notes: Mutex::default(),
+            learned: Mutex::default(),
+            missing: Mutex::default(),
         };
         shared.runner.tools().load(&state.file(TOOLS));
         let mut executor = Executor::new(limits(&shared.tests, &options));
@@ -303,7 +313,11 @@ impl Suite {
             match found {
                 Ok(Found::Result(outcome, _)) if self.is_audited(at, &outcome) => audits.push((at, outcome)),
                 Ok(Found::Result(outcome, _)) => report.results[at] = Some(Ok(outcome)),
-                Ok(Found::Missing(_) | Found::Foreign) => missing.push(at),
+                Ok(Found::Missing(chain)) => {
+                    shared.missing.lock().insert(at, chain);
+                    missing.push(at);
+                }
+                Ok(Found::Foreign) => missing.push(at),
                 Err(error) => report.results[at] = Some(Err(error)),
             }
         }
@@ -425,13 +439,15 @@ impl Suite {
         // Their processes end with them, and nobody else would see to that once this program is gone.
         let mut alive = shared.alive.subscribe();
         let _ = tokio::time::timeout(ENDING_TIME_MAX, alive.wait_for(|alive| *alive == 0)).await;
+        // Now, since whoever ends a program at once drops nothing.
+        shared.runner.remove_folders();
         report.lower_bound = ended?.lower_bound;
         let mut again = Arc::try_unwrap(again).unwrap_or_default();
         let finished = std::mem::take(&mut *finished.lock());
         for (at, result) in finished {
             if let Ok(outcome) = &result {
                 shared.statistics.lock().observe(&shared.tests[at].name, outcome);
-                self.note(at, outcome).await;
+                self.note(at, outcome);
             }
             if let (Some(known), Ok(now)) = (again.remove(&at), &result) {
                 report.audited += 1;
@@ -466,7 +482,7 @@ impl Suite {
         let last = notes.last(&test.name);
         let then = notes.last_kept(&test.name);
         let looked = chain.map(|chain| chain.looked).unwrap_or_default();
-        let mut now = prepared.facts(test, &looked);
+        let mut now = prepared.facts(test, &looked, &prepared.moment.states);
         if let Some(then) = then {
             // What it looked at then, as it is now.
             now.looks = prepared.states_of(then.looks.keys());
@@ -572,23 +588,13 @@ impl Suite {
     }
 
     /// Notes what a test that ran depends on.
-    async fn note(&self, at: usize, outcome: &Outcome) {
+    fn note(&self, at: usize, outcome: &Outcome) {
         let Source::Ran(stored) = &outcome.source else { return };
         let shared = &self.shared;
-        let test = &shared.tests[at];
-        let world = InProject { shared: Arc::clone(shared), moment: None, ended: Mutex::default() };
-        let Ok(prepared) = shared.runner.prepare(&world, test).await else { return };
-        let looked = match shared.runner.follow(&prepared).await {
-            Found::Result(_, Chain { looked, .. }) | Found::Missing(Chain { looked, .. }) => looked,
-            Found::Foreign => Vec::new(),
-        };
-        let facts = Facts {
-            at: now_ms(),
-            status: outcome.status,
-            not_kept: stored.reason(),
-            ..prepared.facts(test, &looked)
-        };
-        shared.notes.lock().put(&test.name, facts, &prepared.moment.inputs);
+        let name = &shared.tests[at].name;
+        let Some((facts, inputs)) = shared.learned.lock().remove(name) else { return };
+        let facts = Facts { at: now_ms(), status: outcome.status, not_kept: stored.reason(), ..facts };
+        shared.notes.lock().put(name, facts, &inputs);
     }
 
     /// Saves what has been learned. That a later run has to look again is no reason to fail this one.
@@ -706,7 +712,10 @@ async fn run(shared: Arc<Shared>, batch: Vec<usize>, is_audit: bool, ended: ones
     let [at] = batch.as_slice() else { return shared.run_together(&world, &batch).await };
     let test = &shared.tests[*at];
     let result = match is_audit {
-        false => shared.runner.run_in(&world, test).await,
+        false => {
+            let missing = shared.missing.lock().remove(at);
+            shared.runner.run_from(&world, test, missing).await
+        }
         true => shared.runner.run_again(&world, test).await,
     };
     vec![(*at, result)]
@@ -747,7 +756,9 @@ impl World for InProject {
         let Harness::Cargo { package, kind, target } = &test.harness else { return Ok(None) };
         let built = self.shared.builds.lock().get(&test.directory).cloned();
         let Some(Built { build, changing, .. }) = built else { return Ok(None) };
-        if let Some(launch) = build.launch(package, kind, target) {
+        let program = build.launch(package, kind, target).filter(|_| !functions::is_for_nextest(test));
+        if let Some(mut launch) = program {
+            launch.arguments.extend(test.program_arguments().iter().map(OsString::from));
             return Ok(Some(Launch { changing, ..launch }));
         }
         // What was not built says why when cargo is asked for it alone, and documentation is run by cargo anyway.
@@ -759,6 +770,27 @@ impl World for InProject {
             changing,
             ..launch
         }))
+    }
+
+    async fn examine(
+        &self,
+        runner: &Runner,
+        test: &Test,
+        prepared: &Prepared<'_>,
+        ran: &Ran,
+    ) -> Option<String> {
+        let Harness::Cargo { package, kind, target } = &test.harness else { return None };
+        let built = self.shared.builds.lock().get(&test.directory).cloned()?;
+        let launch = built.build.launch(package, kind, target)?;
+        Examination { runner, world: self, test, prepared, launch }.of(ran).await
+    }
+
+    fn wants_facts(&self) -> bool {
+        true
+    }
+
+    fn learn(&self, test: &Test, facts: Facts, inputs: &Manifest) {
+        self.shared.learned.lock().insert(test.name.clone(), (facts, inputs.clone()));
     }
 
     fn ended(&self) {

@@ -43,12 +43,16 @@ impl Harness {
     /// What a command says of itself.
     pub fn of(command: &[String]) -> Self {
         let words: Vec<&str> = command.iter().map(String::as_str).collect();
+        // One function of a program is run by the program all the same.
+        let words = words
+            .strip_suffix(&["--", "--exact", words.last().copied().unwrap_or_default()])
+            .unwrap_or(&words);
         let cargo = |package: &str, kind: &str, target: &str| Harness::Cargo {
             package: package.to_owned(),
             kind: kind.to_owned(),
             target: target.to_owned(),
         };
-        match words.as_slice() {
+        match words {
             ["cargo", "test", "--package", package, "--lib"] => cargo(package, "lib", ""),
             ["cargo", "test", "--package", package, "--doc"] => cargo(package, "doc", ""),
             ["cargo", "test", "--package", package, "--test", target] => cargo(package, "test", target),
@@ -94,6 +98,29 @@ impl Test {
     /// The folder whose programs have to be built before it can run.
     pub(crate) fn built_in(&self) -> Option<&Path> {
         matches!(self.harness, Harness::Cargo { .. }).then_some(self.directory.as_path())
+    }
+
+    /// The function that it is, if it is one of those in a cargo program.
+    pub(crate) fn function(&self) -> Option<&str> {
+        match self.program_arguments() {
+            [exact, name] if exact == "--exact" => Some(name),
+            _ => None,
+        }
+    }
+
+    /// What a cargo program is started with: what stands behind two dashes in what cargo would be told.
+    pub(crate) fn program_arguments(&self) -> &[String] {
+        if !matches!(self.harness, Harness::Cargo { .. }) {
+            return &[];
+        }
+        let dashes = self.command.iter().position(|word| word == "--");
+        dashes.map_or(&[], |at| &self.command[at + 1..])
+    }
+
+    /// A function of a cargo program, in place of all of it.
+    pub(crate) fn only(&self, function: &str) -> Self {
+        let words = ["--", "--exact", function].map(str::to_owned);
+        Self { command: self.command.iter().cloned().chain(words).collect(), ..self.clone() }
     }
 
     /// A test of the whole project: all files are inputs, and the usual time limit.

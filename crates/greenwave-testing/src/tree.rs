@@ -32,6 +32,8 @@ pub(crate) struct Tree {
     folders: Vec<(PathBuf, Stamp)>,
     files: Vec<Known>,
     is_saved: bool,
+    /// Whether it can be believed in later runs as well.
+    lasts: bool,
 }
 
 #[derive(Debug)]
@@ -47,11 +49,13 @@ impl Tree {
     /// What was listed at a moment, unless a folder was so young then that it could change again without its stamp changing.
     pub(crate) fn of(listing: &Listing, roots: &Roots, at: i64) -> Option<Self> {
         let ignores = |file: &&Found| is_ignore_file(&file.path);
-        let mut stamps = listing.folders.iter().map(|(_, stamp)| stamp);
-        let rested = |stamp: &Stamp| stamp.rested(RACY, at);
-        if !stamps.all(rested) || !listing.files.iter().filter(ignores).all(|file| rested(&file.stamp)) {
+        let folders = listing.folders.iter().map(|(_, stamp)| stamp);
+        let files = listing.files.iter().filter(ignores).map(|file| &file.stamp);
+        let mut stamps = folders.clone().chain(files.clone());
+        if !stamps.all(|stamp| stamp.rested_by_steps(at)) {
             return None;
         }
+        let lasts = folders.chain(files).all(|stamp| stamp.rested(RACY, at));
         let known = |file: &Found| Known {
             path: file.path.clone(),
             is_link: file.is_link,
@@ -63,6 +67,7 @@ impl Tree {
             folders: listing.folders.clone(),
             files: listing.files.iter().map(known).collect(),
             is_saved: false,
+            lasts,
         })
     }
 
@@ -137,13 +142,13 @@ impl Tree {
             let stamp = if flags & IGNORES != 0 { Some(Stamp::read(&mut reader)?) } else { None };
             files.push(Known { path, is_link: flags & LINK != 0, is_ignored: flags & IGNORED != 0, stamp });
         }
-        Some(Self { wanted, folders, files, is_saved: true })
+        Some(Self { wanted, folders, files, is_saved: true, lasts: true })
     }
 
     /// # Errors
     /// [`Error::Io`] if the file cannot be written. The old one stays.
     pub(crate) fn save(&mut self, file: &Path) -> Result<(), Error> {
-        if self.is_saved {
+        if self.is_saved || !self.lasts {
             return Ok(());
         }
         let mut out = Vec::with_capacity(64 * (self.folders.len() + self.files.len()) + 64);

@@ -7,8 +7,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 
+use crate::facts::Facts;
 use crate::index::StatIndex;
 use crate::reads::{Look, States};
+use crate::run::Ran;
+use crate::runner::Prepared;
 use crate::{Error, Manifest, Runner, Test};
 
 /// The state of a test's inputs at some moment.
@@ -52,6 +55,25 @@ pub(crate) trait World: Send + Sync {
     async fn launch(&self, _runner: &Runner, _test: &Test) -> Result<Option<Launch>, Error> {
         Ok(None)
     }
+
+    /// What more is to be said of a test that has ended so, as text that follows its output. It still keeps its worker busy.
+    async fn examine(
+        &self,
+        _runner: &Runner,
+        _test: &Test,
+        _prepared: &Prepared<'_>,
+        _ran: &Ran,
+    ) -> Option<String> {
+        None
+    }
+
+    /// Whether it is told what tests that ran depend on.
+    fn wants_facts(&self) -> bool {
+        false
+    }
+
+    /// What a test that ran depends on. How it ended is not known yet.
+    fn learn(&self, _test: &Test, _facts: Facts, _inputs: &Manifest) {}
 
     /// The test's process has ended; what is left to do keeps no worker busy.
     fn ended(&self) {}

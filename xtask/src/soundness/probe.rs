@@ -25,7 +25,14 @@ pub(crate) struct Probe {
     pub(crate) same: bool,
     /// The files are older than file systems' resolution when the test first runs.
     pub(crate) rests: bool,
+    /// A second run starts while the first is in the middle of the test, after what changes `during` it.
+    pub(crate) at_once: bool,
+    /// The clock that greenwave goes by is what `outside/clock` says.
+    pub(crate) has_clock: bool,
 }
+
+/// By how much a probe's clock is off at first, as libfaketime reads it.
+pub(crate) const CLOCK_RIGHT: &str = "+0";
 
 type Change = fn(&Place) -> Result<()>;
 type Variables = &'static [(&'static str, &'static str)];
@@ -43,6 +50,8 @@ const PLAIN: Probe = Probe {
     declared: &[],
     same: false,
     rests: false,
+    at_once: false,
+    has_clock: false,
 };
 
 /// Tells that the test waits, and waits until it may go on.
@@ -483,6 +492,49 @@ pub(crate) const PROBES: &[Probe] = &[
         ..PLAIN
     },
     Probe { name: "the test passes only where it can make a folder", script: "mkdir done", ..PLAIN },
+    Probe {
+        name: "two runs at once",
+        script: concat!("grep -q 1 in/a.txt; found=$?; ", waiting!(), "exit $found"),
+        before: |it| text(it, "project/in/a.txt", "1"),
+        during: Some(NOTHING),
+        at_once: true,
+        same: true,
+        ..PLAIN
+    },
+    Probe {
+        name: "two runs at once, input edited between their starts",
+        script: concat!("grep -q 1 in/a.txt; found=$?; ", waiting!(), "exit $found"),
+        before: |it| text(it, "project/in/a.txt", "1"),
+        during: Some(|it| text(it, "project/in/a.txt", "2")),
+        at_once: true,
+        ..PLAIN
+    },
+    Probe {
+        name: "two runs at once, undeclared file edited between their starts",
+        script: concat!("grep -q 1 data.txt; found=$?; ", waiting!(), "exit $found"),
+        before: |it| text(it, "project/data.txt", "1"),
+        during: Some(|it| text(it, "project/data.txt", "2")),
+        at_once: true,
+        rests: true,
+        ..PLAIN
+    },
+    Probe {
+        name: "the clock is set back by an hour during the run",
+        script: concat!("grep -q 1 in/a.txt || exit 1; ", waiting!(), "true"),
+        before: |it| text(it, "project/in/a.txt", "1"),
+        during: Some(|it| text(it, "outside/clock", "-3600")),
+        change: |it| disguise(it, "project/in/a.txt", "2").and(unblock(it)),
+        has_clock: true,
+        ..PLAIN
+    },
+    Probe {
+        name: "the clock is set back by an hour between the runs; same size, same time stamp",
+        script: "grep -q 1 in/a.txt",
+        before: |it| text(it, "project/in/a.txt", "1").and(text(it, "outside/clock", "+3600")),
+        change: |it| disguise(it, "project/in/a.txt", "2").and(text(it, "outside/clock", CLOCK_RIGHT)),
+        has_clock: true,
+        ..PLAIN
+    },
     Probe {
         name: "the test passes only where it can make a socket",
         script: "in/socket",

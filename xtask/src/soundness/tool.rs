@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -18,7 +19,37 @@ pub(crate) enum Tool {
     Nx(PathBuf),
     /// A python with pytest and pytest-testmon.
     Testmon(PathBuf),
+    /// `go test`.
+    Go,
 }
+
+/// A test of Go's that does what the probe's test does. `go test` knows a result by the files and variables that the test's own process opens and reads, and
+/// by nothing that is declared: so it reads what is declared, and then starts the rest
+/// (<https://pkg.go.dev/cmd/go#hdr-Test_packages>).
+const GO_TEST: &str = r#"package probe
+
+import (
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+)
+
+func TestProbe(t *testing.T) {
+	for _, name := range []string{VARIABLES} {
+		os.Getenv(name)
+	}
+	os.ReadFile("test.sh")
+	filepath.WalkDir("in", func(path string, entry fs.DirEntry, err error) error {
+		os.ReadFile(path)
+		return nil
+	})
+	if output, err := exec.Command("sh", "test.sh").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, output)
+	}
+}
+"#;
 
 /// What a run of a tool was.
 pub(crate) struct Ran {
@@ -38,7 +69,7 @@ impl Tool {
         Ok(Tool::Greenwave(program.ok_or("cargo built no program")?.into()))
     }
 
-    /// Others that are installed: `PROBE_NODE` names a folder with `node_modules` of turbo and nx, `PROBE_PYTHON` a python with testmon.
+    /// Others that are installed: `PROBE_NODE` names a folder with `node_modules` of turbo and nx, `PROBE_PYTHON` a python with testmon; go is on the path.
     pub(crate) fn others() -> Vec<Self> {
         let node = std::env::var_os("PROBE_NODE").map(PathBuf::from);
         let has = |name: &str| {
@@ -47,7 +78,9 @@ impl Tool {
         let turbo = has("turbo").map(Tool::Turbo);
         let nx = has("nx").and(node.clone()).map(Tool::Nx);
         let testmon = std::env::var_os("PROBE_PYTHON").map(|python| Tool::Testmon(python.into()));
-        turbo.into_iter().chain(nx).chain(testmon).collect()
+        let has_go = Command::new("go").arg("version").output().is_ok_and(|output| output.status.success());
+        let go = has_go.then_some(Tool::Go);
+        turbo.into_iter().chain(nx).chain(testmon).chain(go).collect()
     }
 
     pub(crate) fn name(&self) -> &'static str {
@@ -56,6 +89,33 @@ impl Tool {
             Tool::Turbo(_) => "turbo",
             Tool::Nx(_) => "nx",
             Tool::Testmon(_) => "testmon",
+            Tool::Go => "go test",
+        }
+    }
+
+    /// Whether two runs that want the same result at the same moment are promised to make it once.
+    pub(crate) fn shares_runs(&self) -> bool {
+        matches!(self, Tool::Greenwave(_))
+    }
+
+    /// How long the second of two runs is given to start the test as well, where it may be that it waits for the first.
+    pub(crate) fn starts_within(&self) -> Duration {
+        Duration::from_secs(if self.shares_runs() { 2 } else { 15 })
+    }
+
+    /// Whether all files have to be at rest before a result is kept. Without that, what comes of a probe would depend on how long its test takes to compile
+    /// (<https://github.com/golang/go/blob/master/src/cmd/go/internal/test/test.go>, `modTimeCutoff`).
+    pub(crate) fn wants_rest(&self) -> bool {
+        matches!(self, Tool::Go)
+    }
+
+    /// Whether the probe can be carried out against it.
+    pub(crate) fn can_try(&self, probe: &Probe) -> bool {
+        match self {
+            Tool::Greenwave(_) => !probe.has_clock || clock_library().is_some(),
+            // Nothing says that two of it may run at once.
+            Tool::Testmon(_) => !probe.has_clock && !probe.at_once,
+            _ => !probe.has_clock,
         }
     }
 
@@ -103,6 +163,11 @@ impl Tool {
                 &project.join("test_probe.py"),
                 "import subprocess\n\ndef test_probe():\n    assert subprocess.run([\"sh\", \"test.sh\"]).returncode == 0\n",
             ),
+            Tool::Go => {
+                write(&project.join("go.mod"), "module example.org/probe\n\ngo 1.19\n")?;
+                let declared: Vec<String> = probe.declared.iter().map(|name| format!("{name:?}")).collect();
+                write(&project.join("probe_test.go"), &GO_TEST.replace("VARIABLES", &declared.join(", ")))
+            }
         }
     }
 
@@ -114,9 +179,19 @@ impl Tool {
         command.env("PATH", format!("{}:{path}", place.path("outside/bin").display()));
         command
             .env("XDG_CACHE_HOME", place.path("cache"))
+            .env("GOCACHE", place.path("go-build"))
+            .env("GOPATH", place.path("go"))
             .env("NX_DAEMON", "false")
             .env("TURBO_TELEMETRY_DISABLED", "1");
         command.env("CI", "true").env("NX_TUI", "false");
+        if let (Tool::Greenwave(_), true, Some(library)) =
+            (self, place.path("outside/clock").exists(), clock_library())
+        {
+            command.env("LD_PRELOAD", library).env("FAKETIME_TIMESTAMP_FILE", place.path("outside/clock"));
+            // Read anew each time; and nothing but the time of day, as when a clock is set.
+            command.env("FAKETIME_NO_CACHE", "1").env("NO_FAKE_STAT", "1");
+            command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1").env("DONT_FAKE_MONOTONIC", "1");
+        }
         let output = command.output()?;
         let text =
             [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
@@ -125,6 +200,7 @@ impl Tool {
             Tool::Turbo(_) => text.contains("cache hit"),
             Tool::Nx(_) => text.contains("local cache") || text.contains("existing outputs match"),
             Tool::Testmon(_) => text.contains("no tests ran") || text.contains("deselected"),
+            Tool::Go => text.contains("(cached)"),
         };
         let nothing_to_do = matches!((self, output.status.code()), (Tool::Testmon(_), Some(5)));
         let refused = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
@@ -138,7 +214,14 @@ impl Tool {
             Tool::Turbo(program) => Command::new(program),
             Tool::Nx(node) => Command::new(node.join("node_modules/.bin/nx")),
             Tool::Testmon(python) => Command::new(python),
+            Tool::Go => Command::new("go"),
         };
+        // Nothing is fetched: neither modules nor another Go.
+        command
+            .env("GOFLAGS", "-mod=mod")
+            .env("GOPROXY", "off")
+            .env("GOTOOLCHAIN", "local")
+            .env("GO111MODULE", "on");
         match (self, cached) {
             (Tool::Greenwave(_), true) => command.args(["test", "--format", "json"]),
             (Tool::Greenwave(_), false) => command.args(["test", "--format", "json", "--no-cache"]),
@@ -147,10 +230,20 @@ impl Tool {
             (Tool::Nx(_), true) => command.args(["run", "probe:test"]),
             (Tool::Nx(_), false) => command.args(["run", "probe:test", "--skip-nx-cache"]),
             (Tool::Testmon(_), true) => command.args(["-m", "pytest", "-q", "--testmon"]),
+            // Results are known where packages are named, not in a folder's own.
+            (Tool::Go, true) => command.args(["test", "./..."]),
+            (Tool::Go, false) => command.args(["test", "-count=1", "./..."]),
             (Tool::Testmon(_), false) => command.args(["-m", "pytest", "-q", "-p", "no:testmon"]),
         };
         command
     }
+}
+
+/// What a program is loaded with to have a clock of its own: libfaketime (Debian's package `faketime`).
+pub(crate) fn clock_library() -> Option<PathBuf> {
+    let folders = std::fs::read_dir("/usr/lib").ok()?.flatten().map(|entry| entry.path());
+    let folders = folders.chain(["/usr/lib", "/usr/local/lib"].map(PathBuf::from));
+    folders.map(|folder| folder.join("faketime/libfaketimeMT.so.1")).find(|library| library.exists())
 }
 
 fn init_git(project: &Path) -> Result<()> {

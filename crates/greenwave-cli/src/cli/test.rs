@@ -1,6 +1,6 @@
 //! `greenwave test`: runs a project's own tests, but for those whose results are known.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,9 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, SystemTime};
 
 use greenwave::{Environment, Results, Test};
-use greenwave_testing::{Jobserver, Options, RunReport, Suite, SuiteOptions, github_summary, junit};
+use greenwave_testing::{
+    Discovery, Jobserver, Options, RunReport, Suite, SuiteOptions, github_summary, junit,
+};
 use parking_lot::Mutex;
 
 use super::run::stop_on_signals;
@@ -60,14 +62,43 @@ async fn load(project: &Path, args: &TestArgs) -> Result<Arc<Suite>, CliError> {
     let file = std::mem::take(&mut config.tests);
     let mut tests = file.tests;
     if tests.is_empty() {
-        let mut found = greenwave_testing::discover(project, &environment).await?;
-        if args.per_test {
-            found.split_pytest(project, &environment).await?;
-        }
+        let found = find(project, &environment, &config, args).await?;
         found.notes.iter().for_each(|note| output::remark(&note.to_string()));
         tests = found.tests;
     }
-    Ok(Arc::new(open(project, tests, file.resources, environment, &config, args)?))
+    let suite = open(project, tests, file.resources, environment, &config, args, args.fail_fast)?;
+    Ok(Arc::new(suite))
+}
+
+/// The tests that there are in a project that does not say so itself.
+async fn find(
+    project: &Path,
+    environment: &Environment,
+    config: &Config,
+    args: &TestArgs,
+) -> Result<Discovery, CliError> {
+    let mut found = greenwave_testing::discover(project, environment).await?;
+    if !args.per_test {
+        return Ok(found);
+    }
+    found.split_pytest(project, environment).await?;
+    let listings = found.cargo_listings(environment);
+    if listings.is_empty() {
+        return Ok(found);
+    }
+    let all: Vec<usize> = (0..listings.len()).collect();
+    let resources = BTreeMap::new();
+    // One that cannot be listed keeps no other from it.
+    let suite = open(project, listings.clone(), resources, environment.clone(), config, args, false)?;
+    let stopped_by = Arc::new(AtomicU8::new(0));
+    let signals = stop_on_signals(suite.stopper(), Arc::clone(&stopped_by))?;
+    let report = suite.run(&all, |_| {}).await?;
+    signals.abort();
+    match stopped_by.load(Ordering::Relaxed) {
+        0 => found.split_cargo(&listings, &report),
+        code => return Err(CliError::Stopped { code }),
+    }
+    Ok(found)
 }
 
 /// Fetches what is known of the project's tests, from wherever it is kept.
@@ -83,10 +114,8 @@ pub(super) async fn warm(args: &TestArgs) -> Result<ExitCode, CliError> {
 /// Writes down the tests that are found.
 async fn init(project: &Path, args: &TestArgs) -> Result<ExitCode, CliError> {
     let environment = Environment::new(std::env::vars_os());
-    let mut found = greenwave_testing::discover(project, &environment).await?;
-    if args.per_test {
-        found.split_pytest(project, &environment).await?;
-    }
+    let config = Config::load(project, &args.overrides()?)?;
+    let found = find(project, &environment, &config, args).await?;
     if found.tests.is_empty() {
         return Err(CliError::NoTests);
     }
@@ -167,6 +196,7 @@ async fn watch(project: &Path, args: &TestArgs) -> Result<ExitCode, CliError> {
                 let keys = suite.keys().await?;
                 seen = suite.tests().iter().map(|test| test.name.clone()).zip(keys).collect();
             }
+            Err(CliError::Stopped { code }) => return Ok(ExitCode::from(code)),
             Err(error) => output::complain(&error),
         }
         if told && args.format == Format::Human {
@@ -219,10 +249,11 @@ pub(super) fn results_folder(config: &Config) -> Result<PathBuf, CliError> {
 fn open(
     project: &Path,
     tests: Vec<Test>,
-    resources: std::collections::BTreeMap<String, u32>,
+    resources: BTreeMap<String, u32>,
     environment: Environment,
     config: &Config,
     args: &TestArgs,
+    fail_fast: bool,
 ) -> Result<Suite, CliError> {
     let settings = &config.settings;
     let results = match settings.cache.enabled {
@@ -245,7 +276,7 @@ fn open(
     let options = SuiteOptions {
         workers,
         follow_load: settings.testing.follow_load,
-        fail_fast: args.fail_fast,
+        fail_fast,
         resources,
         audit: settings.testing.audit,
         audit_seed: u64::from(std::process::id()),

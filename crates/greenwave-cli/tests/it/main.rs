@@ -3,10 +3,12 @@
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a helper of tests is a test")]
 
 mod chance;
+mod clock;
 mod configs;
 mod conflicts;
 mod demo;
 mod folder;
+mod functions;
 mod kill;
 mod metrics;
 mod plans;

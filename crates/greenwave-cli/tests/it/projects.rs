@@ -34,7 +34,7 @@ fn cases(folder: &Folder, project: &str) -> (BTreeMap<String, bool>, usize, usiz
 }
 
 /// What `cargo test` itself says of each test, by the target that it names before them.
-fn by_cargo(folder: &Folder, project: &str) -> BTreeMap<String, bool> {
+pub(crate) fn by_cargo(folder: &Folder, project: &str) -> BTreeMap<String, bool> {
     let mut cargo = Command::new("cargo");
     cargo.args(["test", "--no-fail-fast"]).current_dir(folder.path(project));
     let finished = Program::of(cargo).bound(COMPILING_BOUND).run();
@@ -46,7 +46,7 @@ fn by_cargo(folder: &Folder, project: &str) -> BTreeMap<String, bool> {
     text.lines().filter_map(verdict).collect()
 }
 
-fn workspace() -> Folder {
+pub(crate) fn workspace() -> Folder {
     let package = |name: &str, more: &str| {
         format!("[package]\nname = \"{name}\"\nversion = \"0.1.0\"\nedition = \"2024\"\n{more}")
     };
@@ -118,7 +118,7 @@ fn a_source_whose_time_was_put_back_is_compiled_anew() {
 }
 
 /// A program of these that answers; a visible skip otherwise, or a failure where services are required.
-fn program(candidates: &[&[&str]]) -> Option<String> {
+pub(crate) fn program(candidates: &[&[&str]]) -> Option<String> {
     let answers = |words: &&&[&str]| {
         let mut command = Command::new(words[0]);
         command.args(&words[1..]).stdin(Stdio::null()).output().is_ok_and(|output| output.status.success())

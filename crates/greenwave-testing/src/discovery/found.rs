@@ -37,6 +37,13 @@ pub enum Note {
         /// Its script.
         script: String,
     },
+    /// What single tests are in this one could not be found out, so that it stays one.
+    Unlisted {
+        /// Its name.
+        test: String,
+        /// Why.
+        problem: String,
+    },
     /// A package depends on a folder outside the project, whose files cannot be among its inputs.
     Outside {
         /// The manifest that says so, relative to the project.
@@ -60,6 +67,12 @@ impl fmt::Display for Note {
                 "{} is left out: `{script}` runs the tests of other packages, which are here by themselves",
                 folder.join("package.json").display()
             ),
+            Note::Unlisted { test, problem } => {
+                write!(
+                    formatter,
+                    "the single tests of {test} cannot be listed, so that it runs as one: {problem}"
+                )
+            }
             Note::Outside { manifest, folder } => write!(
                 formatter,
                 "{} depends on {folder}, which is outside the project: changes there are not seen without tracing",

@@ -1,0 +1,293 @@
+//! The single tests in cargo's programs: each a unit of its own on request, and each by itself when a program dies.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::folder::Folder;
+use crate::program::{COMPILING_BOUND, Finished, Program};
+use crate::projects::{by_cargo, program, workspace};
+use crate::tested::verdicts;
+
+/// The program, called in a project, with this `PATH`.
+fn greenwave<'a>(folder: &Folder, path: &str, args: impl IntoIterator<Item = &'a str>) -> Program {
+    let args = ["test", "--format", "json"].into_iter().chain(args);
+    let program = Program::new(args).within(&folder.path("p")).bound(COMPILING_BOUND);
+    program.variable("XDG_CACHE_HOME", folder.path("cache")).variable("PATH", path)
+}
+
+fn usual_path() -> String {
+    std::env::var("PATH").unwrap()
+}
+
+/// A `PATH` with cargo and without cargo-nextest.
+fn path_without_nextest(folder: &Folder) -> String {
+    let path = usual_path();
+    let folders: Vec<&str> = path.split(':').collect();
+    let programs = folder.path("programs");
+    std::fs::create_dir_all(&programs).unwrap();
+    for name in ["cargo", "rustc", "rustdoc"] {
+        let found = folders.iter().map(|folder| Path::new(folder).join(name)).find(|path| path.is_file());
+        std::os::unix::fs::symlink(found.unwrap(), programs.join(name)).unwrap();
+    }
+    let others = folders.into_iter().filter(|folder| !Path::new(folder).join("cargo-nextest").exists());
+    others.fold(programs.display().to_string(), |path, folder| format!("{path}:{folder}"))
+}
+
+/// Every function of the workspace but for documentation: whether it passed, and whether that was known.
+fn functions(finished: &Finished) -> BTreeMap<String, (bool, bool)> {
+    let all = verdicts(finished).into_iter().filter(|(name, ..)| !name.ends_with("(doc)"));
+    all.map(|(name, passed, known)| (name, (passed, known))).collect()
+}
+
+fn check_functions(folder: &Folder, path: &str) {
+    folder.write(
+        "p/b/tests/more.rs",
+        "#[test] #[ignore] fn later() { panic!() }\n#[test] #[should_panic] fn panics() { panic!() }\n\
+         mod inner { #[test] fn reads() { assert_eq!(std::fs::read_to_string(\"fixture.txt\").unwrap(), \"x\") } }\n",
+    );
+    let run = |args: &[&str]| greenwave(folder, path, ["--per-test"].iter().chain(args).copied()).run();
+    let first = run(&[]).with_code(0);
+    let names: Vec<String> = functions(&first).into_keys().collect();
+    let expected = [
+        "a outside",
+        "a unit",
+        "b::bin/b",
+        "b::more inner::reads",
+        "b::more panics",
+        "b::runs prints",
+        "b::runs reads",
+    ];
+    assert_eq!(names, expected, "{}", first.stderr);
+    let by_cargo = by_cargo(folder, "p");
+    for (name, (passed, known)) in functions(&first) {
+        assert!(!known);
+        if let Some((_, function)) = name.split_once(' ') {
+            let says = by_cargo.iter().find(|(name, _)| name.trim_end_matches(" - should panic") == function);
+            assert_eq!(says.map(|(_, passed)| *passed), Some(passed), "{name}");
+        }
+    }
+    let second = run(&[]).with_code(0);
+    assert!(functions(&second).values().all(|verdict| *verdict == (true, true)), "{}", second.stdout);
+    // Not even to learn which there are is anything built. (Documentation depends on what cargo has built.)
+    std::fs::remove_dir_all(folder.path("p/target/debug")).unwrap();
+    let again = run(&["b::", "unit"]).with_code(0);
+    assert_eq!(functions(&again).len(), 6);
+    assert!(functions(&again).values().all(|verdict| *verdict == (true, true)), "{}", again.stdout);
+    assert!(!folder.path("p/target/debug").exists());
+
+    // A file that no function of `a` depends on. What it depends on is told for programs, not for functions.
+    folder.write("p/b/fixture.txt", "y");
+    let third = functions(&run(&[]).with_code(1));
+    for (name, verdict) in third {
+        let expected = match name.as_str() {
+            "b::more inner::reads" | "b::runs reads" => (false, false),
+            name => (true, name.starts_with("a ")),
+        };
+        assert_eq!(verdict, expected, "{name}");
+    }
+    folder.write("p/b/fixture.txt", "x");
+
+    // New ones come, and old ones go.
+    let text = folder.read("p/b/tests/more.rs").replace("fn panics", "fn fails");
+    folder.write("p/b/tests/more.rs", text);
+    let names: Vec<String> = functions(&run(&["more"])).into_keys().collect();
+    assert_eq!(names, ["b::more fails", "b::more inner::reads"]);
+}
+
+#[test]
+fn functions_are_units_as_nextest_lists_them() {
+    let Some(_) = program(&[&["cargo-nextest", "--version"]]) else { return };
+    let folder = workspace();
+    check_functions(&folder, &usual_path());
+    // What nextest's own settings leave out is left out.
+    folder.write("p/.config/nextest.toml", "[profile.default]\ndefault-filter = \"not test(fails)\"\n");
+    let names: Vec<String> =
+        functions(&greenwave(&folder, &usual_path(), ["--per-test", "more"]).run()).into_keys().collect();
+    assert_eq!(names, ["b::more inner::reads"]);
+}
+
+#[test]
+fn functions_are_units_as_programs_list_them() {
+    let folder = workspace();
+    let path = path_without_nextest(&folder);
+    check_functions(&folder, &path);
+}
+
+#[test]
+fn functions_can_be_written_down_and_one_that_is_gone_is_no_pass() {
+    let folder = workspace();
+    let path = path_without_nextest(&folder);
+    greenwave(&folder, &path, ["--per-test"]).run().with_code(0);
+    greenwave(&folder, &path, ["--per-test", "--init"]).run().with_code(0);
+    let text = folder.read("p/greenwave.toml");
+    assert!(text.contains("name = \"a unit\"\n"), "{text}");
+    assert!(
+        text.contains(r#"command = ["cargo", "test", "--package", "a", "--lib", "--", "--exact", "unit"]"#),
+        "{text}"
+    );
+    let run = |code: i32| functions(&greenwave(&folder, &path, ["a "]).run().with_code(code));
+    // The file itself is no input of any of them: they are what they were.
+    assert_eq!(
+        run(0),
+        [("a outside", (true, true)), ("a unit", (true, true))]
+            .map(|(name, it)| (name.to_owned(), it))
+            .into()
+    );
+    let text = folder.read("p/a/src/lib.rs").replace("fn unit", "fn other");
+    folder.write("p/a/src/lib.rs", text);
+    assert_eq!(run(1)["a unit"], (false, false));
+}
+
+#[test]
+fn a_program_that_cannot_be_built_stays_one_and_is_told() {
+    let folder = workspace();
+    folder.write("p/b/tests/runs.rs", "#[test] fn prints() { nonsense }\n");
+    let path = path_without_nextest(&folder);
+    // Which keeps no other from being listed.
+    let stopped = greenwave(&folder, &path, ["--per-test", "--fail-fast", "--jobs", "1"]).run().with_code(1);
+    assert_eq!(stopped.stderr.matches("cannot be listed").count(), 1, "{}", stopped.stderr);
+    let finished = greenwave(&folder, &path, ["--per-test"]).run().with_code(1);
+    assert!(finished.stderr.contains("the single tests of b::runs cannot be listed"), "{}", finished.stderr);
+    assert_eq!(functions(&finished)["b::runs"], (false, false));
+    let wrote = greenwave(&folder, &path, ["--per-test", "--init"]).run().with_code(0);
+    assert!(wrote.stdout.contains("with 5 tests"), "{}", wrote.stdout);
+    let text = folder.read("p/greenwave.toml");
+    assert!(text.contains("# Note: the single tests of b::runs cannot be listed"), "{text}");
+    greenwave(&folder, &path, ["--dry-run"]).run().with_code(0);
+}
+
+/// A program of tests that is none of the Rust test harness, but can be talked to as if it were.
+const CUSTOM: &str = r##"fn main() {
+    let words: Vec<String> = std::env::args().collect();
+    let has = |word: &str| words.iter().any(|it| it == word);
+    if has("--list") {
+        if !has("--ignored") { println!("say \"hi\" -- --exact: test\n# ü\u{1F7E2} [[test]]: test\nfast: benchmark"); }
+        return;
+    }
+    let name = words.iter().skip_while(|word| *word != "--exact").nth(1);
+    let known = name.is_none_or(|name| name == "say \"hi\" -- --exact" || name == "# ü\u{1F7E2} [[test]]");
+    println!("test result: ok. {} passed; 0 failed", u32::from(known));
+}
+"##;
+
+#[test]
+fn names_of_any_kind_are_written_down_and_found_again() {
+    let package = "[package]\nname = \"x\"\nversion = \"0.1.0\"\nedition = \"2024\"\n";
+    let folder = Folder::empty()
+        .with("p/sub/Cargo.toml", format!("{package}[[test]]\nname = \"custom\"\nharness = false\n"))
+        .with("p/sub/src/main.rs", "fn main() {}\n")
+        .with("p/sub/tests/custom.rs", CUSTOM);
+    let path = path_without_nextest(&folder);
+    let first = functions(&greenwave(&folder, &path, ["--per-test"]).run().with_code(0));
+    let names: Vec<&str> = first.keys().map(String::as_str).collect();
+    assert_eq!(names, ["x::bin/x", "x::custom # ü\u{1F7E2} [[test]]", "x::custom say \"hi\" -- --exact"]);
+    // What is younger than the first run is kept now at the latest.
+    greenwave(&folder, &path, ["--per-test"]).run().with_code(0);
+    greenwave(&folder, &path, ["--per-test", "--init"]).run().with_code(0);
+    let again = functions(&greenwave(&folder, &path, []).run().with_code(0));
+    assert_eq!(again, names.iter().map(|name| ((*name).to_owned(), (true, true))).collect());
+}
+
+/// A package with these tests, run as one program with this limit.
+fn package(tests: &str, limit: &str) -> Folder {
+    let test = "[[test]]\nname = \"x\"\ncommand = [\"cargo\", \"test\", \"--package\", \"x\", \"--lib\"]\n";
+    Folder::empty()
+        .with("p/Cargo.toml", "[package]\nname = \"x\"\nversion = \"0.1.0\"\nedition = \"2024\"\n")
+        .with("p/src/lib.rs", tests)
+        .with("p/greenwave.toml", format!("{test}timeout = \"{limit}\"\n"))
+}
+
+/// What a run said of the one test: everything, and its single tests.
+fn one(folder: &Folder, code: i32) -> (Value, BTreeMap<String, bool>) {
+    let finished = greenwave(folder, &usual_path(), []).run().with_code(code);
+    let event = finished.events().into_iter().find(|event| event["event"] == "test").unwrap();
+    let case = |case: &Value| (case["name"].as_str().unwrap().to_owned(), case["status"] == "passed");
+    let cases = event["cases"].as_array().into_iter().flatten().map(case).collect();
+    (event, cases)
+}
+
+fn cases(expected: &[(&str, bool)]) -> BTreeMap<String, bool> {
+    expected.iter().map(|(name, passed)| ((*name).to_owned(), *passed)).collect()
+}
+
+#[test]
+fn a_program_that_dies_tells_which_test_it_was() {
+    let tests = "#[test] fn good() {}\n#[test] #[ignore] fn later() { std::process::abort() }\n\
+                 mod m { #[test] fn dies() { std::process::abort() } }\n#[test] fn bad() { assert_eq!(1, 2) }\n\
+                 #[test] fn leaves() { std::process::exit(3) }\n";
+    let folder = package(tests, "60s");
+    let (event, found) = one(&folder, 1);
+    assert_eq!(found, cases(&[("good", true), ("m::dies", false), ("bad", false), ("leaves", false)]));
+    let output = event["output"].as_str().unwrap();
+    assert!(output.contains("test m::dies ... FAILED (was ended by signal 6)\n"), "{output}");
+    assert!(output.contains("test leaves ... FAILED (failed with exit code 3)\n"), "{output}");
+    assert!(output.contains("test bad ... FAILED (failed with exit code 101)\n"), "{output}");
+    let end = output.lines().next_back().unwrap();
+    let either = ["`leaves`, `m::dies`", "`m::dies`, `leaves`"];
+    assert!(
+        either.iter().any(|names| end == format!("Alone as well, the program is ended by {names}.")),
+        "{output}"
+    );
+}
+
+#[test]
+fn a_program_that_dies_only_as_a_whole_is_told_as_well() {
+    let tests = "use std::sync::atomic::{AtomicU32, Ordering};\nstatic COUNT: AtomicU32 = AtomicU32::new(0);\n\
+                 fn second_dies() { if COUNT.fetch_add(1, Ordering::SeqCst) == 1 { std::process::abort() } }\n\
+                 #[test] fn a() { second_dies() }\n#[test] fn b() { second_dies() }\n";
+    let (event, found) = one(&package(tests, "60s"), 1);
+    assert_eq!(found, cases(&[("a", true), ("b", true)]), "by themselves");
+    assert_eq!(event["status"], "failed");
+    assert!(event["output"].as_str().unwrap().contains("None of the 2 ends the program alone"), "{event}");
+}
+
+/// Compiles before, so that only tests take time.
+fn compile(folder: &Folder) {
+    let mut cargo = Command::new("cargo");
+    cargo.args(["test", "--no-run"]).current_dir(folder.path("p"));
+    Program::of(cargo).bound(COMPILING_BOUND).run().with_code(0);
+}
+
+#[test]
+fn a_program_that_hangs_is_examined_for_as_long_as_it_may_take() {
+    let tests = "#[test] fn good() {}\n#[test] fn hangs() { loop { std::thread::park() } }\n";
+    let folder = package(tests, "2s");
+    compile(&folder);
+    let started = Instant::now();
+    let (event, found) = one(&folder, 1);
+    let took = started.elapsed();
+    assert_eq!(found, cases(&[("good", true), ("hangs", false)]));
+    let output = event["output"].as_str().unwrap();
+    assert!(output.contains("The program did not end within 2s and was killed."), "{output}");
+    assert!(
+        output.ends_with("Alone as well, `hangs` did not end in half of the time that was left.\n"),
+        "{output}"
+    );
+    assert!(took < Duration::from_secs(20), "twice the limit, and what surrounds it: {took:?}");
+}
+
+#[test]
+fn tests_that_nobody_has_time_for_are_told() {
+    let hanging = |name: char| format!("#[test] fn {name}() {{ loop {{ std::thread::park() }} }}\n");
+    let folder = package(&('a'..='j').map(hanging).collect::<String>(), "1s");
+    compile(&folder);
+    let (event, found) = one(&folder, 1);
+    let output = event["output"].as_str().unwrap();
+    let end = output.lines().next_back().unwrap();
+    let untried = end.strip_prefix("Not tried any more, since that had taken as long as the test may (1s): ");
+    let untried: usize = untried.unwrap().strip_suffix(" of 10.").unwrap().parse().unwrap();
+    assert!((1..10).contains(&untried) && found.len() == 10 - untried, "{output}");
+    assert!(found.values().all(|passed| !passed));
+}
+
+#[test]
+fn a_program_that_merely_fails_runs_once() {
+    let tests = "#[test] fn good() {}\n#[test] fn bad() { assert_eq!(1, 2) }\n";
+    let (event, found) = one(&package(tests, "60s"), 1);
+    assert_eq!(found, cases(&[("good", true), ("bad", false)]));
+    assert!(!event["output"].as_str().unwrap().contains("in a process of its own"), "{event}");
+}
