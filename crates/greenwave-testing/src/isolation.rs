@@ -65,11 +65,6 @@ impl Folders {
         Ok(Isolation { ports: ports.and_then(lend), own })
     }
 
-    /// Removes those that nobody has.
-    pub(crate) fn clear(&self) {
-        self.free.lock().clear();
-    }
-
     /// Takes back what a test has had of which nothing is running any more. Unless it is just as it was, it is removed.
     pub(crate) fn take_back(&self, isolation: Isolation) {
         if isolation.own.is_as_it_was() {

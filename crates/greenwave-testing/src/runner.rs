@@ -183,11 +183,6 @@ impl Runner {
         }
     }
 
-    /// Removes what was kept for tests that did not come.
-    pub(crate) fn tidy(&self) {
-        self.folders.clear();
-    }
-
     /// The result of a test in a world: known, or made now.
     pub(crate) async fn run_in(&self, world: &dyn World, test: &Test) -> Result<Outcome, Error> {
         self.run_from(world, test, None).await

@@ -346,8 +346,6 @@ impl Suite {
             self.execute(&missing, again, &mut report, &observe).await?;
         }
         self.shared.runner.flush().await;
-        // Not left to the end of this value's life: a program that is about to end has no use for that.
-        self.shared.runner.tidy();
         self.remember();
         report.wall = started.elapsed();
         Ok(report)
