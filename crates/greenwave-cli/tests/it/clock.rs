@@ -120,8 +120,11 @@ fn a_clock_that_is_set_during_a_run_keeps_nothing() {
             (true, false, Some("the clock was set while it ran")),
             "{hours} h"
         );
-        assert_eq!(through(false).verdict(), (true, false, None), "the same clock is no trouble");
-        assert_eq!(clocked.run(0).verdict(), (true, true, None));
+        // To a clock that is behind, the pipes are from the future, and could have been made by the test.
+        if hours > 0 {
+            assert_eq!(through(false).verdict(), (true, false, None), "the same clock is no trouble");
+            assert_eq!(clocked.run(0).verdict(), (true, true, None));
+        }
     }
 }
 
