@@ -274,7 +274,7 @@ impl States {
     }
 
     fn file(&self, path: &Path, stamp: &Stamp) -> State {
-        if let Some(entry) = self.index.lock().get(path, stamp) {
+        if let Some(entry) = self.index.lock().find(path, stamp) {
             return State::File(entry);
         }
         let at = now();

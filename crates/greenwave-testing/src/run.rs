@@ -20,7 +20,6 @@ use crate::reads::Look;
 use crate::runner::Options;
 use crate::stamp::now;
 use crate::test::Harness;
-use crate::world::blocking;
 use crate::{Count, Error, Reads, Strict, Test, Tracer};
 
 /// Most bytes that are kept of an output: its beginning and its end.
@@ -106,7 +105,7 @@ pub(crate) async fn run(job: &Job<'_>, options: &Options, strict: Option<&Strict
     let ended = attend(group.map_err(failed)?, output, test.time_max).await.map_err(failed)?;
     let (duration, by_clock) = (started.elapsed(), now().saturating_sub(began));
     let seen = match tracing {
-        Some(tracing) => Seen::of(&blocking(move || tracing.finish()).await),
+        Some(tracing) => Seen::of(&tracing.finished().await),
         None => Seen::default(),
     };
     let count = Count::find(&ended.output);

@@ -44,6 +44,8 @@ pub struct Options {
     pub jobserver: Option<Jobserver>,
     /// Where the ports are noted that tests have been given. Without, they get none.
     pub ports: Option<PathBuf>,
+    /// The file in which the projects of a user share what they know of files outside, by their stamps. Without, each project reads them all for itself.
+    pub files: Option<PathBuf>,
 }
 
 /// Runs tests, and keeps the results of those that passed.

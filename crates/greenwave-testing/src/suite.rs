@@ -234,7 +234,11 @@ impl Suite {
             return Err(Error::DuplicateName { test: twice.name.clone() });
         }
         let state = StateFolder::open(&root)?;
-        let index = Arc::new(Mutex::new(StatIndex::load(&state.file(INDEX))));
+        let mut index = StatIndex::load(&state.file(INDEX));
+        if let Some(files) = &runner.files {
+            index.share(files);
+        }
+        let index = Arc::new(Mutex::new(index));
         let shared = Shared {
             project: Project::new(&root, Arc::clone(&index), Tree::load(&state.file(TREE)), &tests)?,
             runner: Runner::with_index(environment, cache, runner, index),
@@ -389,7 +393,10 @@ impl Suite {
             };
             missing.iter().map(expect).collect()
         };
-        let duration = |at: usize| histories.get(&at).map_or(Duration::ZERO, |history| history.duration);
+        let duration = |at: usize| {
+            let history = histories.get(&at).filter(|history| history.runs > 0.0);
+            history.map(|history| history.duration)
+        };
         // What is made again is to be compared with a run alone.
         let (alone, together): (Vec<usize>, Vec<usize>) =
             missing.iter().partition(|at| again.contains_key(at));

@@ -272,6 +272,7 @@ fn open(
         // A run without is as good as one with, but for what its tests start.
         jobserver: Jobserver::new(workers).ok(),
         ports: results.as_ref().map(Results::ports),
+        files: results.as_ref().map(Results::files),
     };
     let options = SuiteOptions {
         workers,
