@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::ExitStatus;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -56,7 +57,7 @@ pub(crate) struct Ran {
     /// Whether it left processes behind, which were then killed.
     pub(crate) left_behind: bool,
     /// What it was seen to look at.
-    pub(crate) seen: Seen,
+    pub(crate) seen: Arc<Seen>,
 }
 
 /// What a command was seen to look at.
@@ -127,7 +128,7 @@ pub(crate) async fn run(job: &Job<'_>, options: &Options, strict: Option<&Strict
         began,
         clock_was_set,
         left_behind: ended.left_behind,
-        seen,
+        seen: Arc::new(seen),
     })
 }
 

@@ -490,7 +490,7 @@ impl Suite {
         let mut now = prepared.facts(test, &looked, &prepared.moment.states);
         if let Some(then) = then {
             // What it looked at then, as it is now.
-            now.looks = prepared.states_of(then.looks.keys());
+            now.looked = Arc::new(prepared.states_of(notes.looks_of(then).map(|(path, _)| path)));
         }
         let differences = match (known.is_some(), then) {
             (false, Some(then)) => notes.differences(then, &now, &prepared.moment.inputs),
