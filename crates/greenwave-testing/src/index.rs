@@ -114,6 +114,17 @@ impl StatIndex {
         }
     }
 
+    /// What is known of files outside the project, as it is saved.
+    pub(crate) fn outside(&self) -> Vec<u8> {
+        let outside = self.entries.iter().filter(|(path, _)| path.is_absolute());
+        encode(&outside.map(|(path, known)| (path.clone(), *known)).collect())
+    }
+
+    /// What was saved; `None` if it does not verify.
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        Some(Self { entries: decode(bytes)?, is_changed: false })
+    }
+
     /// Saves what has been learned, for the next run.
     ///
     /// # Errors

@@ -228,20 +228,15 @@ impl Runner {
         let mut tools: HashMap<(&str, &Path), Tool> = HashMap::new();
         let mut all = Vec::with_capacity(tests.len());
         for test in tests {
-            let word = test.command.first().map_or("", String::as_str);
-            let folder = if word.contains('/') || PROBED.contains(&word) {
-                test.directory.as_path()
-            } else {
-                Path::new("")
-            };
-            let tool = match tools.get(&(word, folder)) {
+            let place = tool_place(test);
+            let tool = match tools.get(&place) {
                 Some(tool) => Ok(tool.clone()),
                 None => self.tool(project.root(), test).await,
             };
             let moment = project.moment(snapshot, test).await;
             all.push(tool.and_then(|tool| {
                 let prepared = self.prepared(test, moment?, tool.clone());
-                tools.insert((word, folder), tool);
+                tools.insert(place, tool);
                 Ok(prepared)
             }));
         }
@@ -265,7 +260,12 @@ impl Runner {
         Prepared { program: tool.program, tools: tool.parts, environment, moment, key }
     }
 
-    fn mode(&self) -> Mode {
+    /// A hash of what identifies the program that a test's command means.
+    pub(crate) async fn tool_digest(&self, project: &Path, test: &Test) -> Result<[u8; 32], Error> {
+        Ok(digest(&self.tool(project, test).await?.parts))
+    }
+
+    pub(crate) fn mode(&self) -> Mode {
         let traced = self.options.trace && Tracer::available().is_ok();
         match (self.options.strict, traced) {
             (false, false) => Mode::Blind,
@@ -750,7 +750,23 @@ impl Runner {
     }
 }
 
+/// The first word of a test's command, and the folder that it means something in: in one place it is one program.
+pub(crate) fn tool_place(test: &Test) -> (&str, &Path) {
+    let word = test.command.first().map_or("", String::as_str);
+    let is_of_folder = word.contains('/') || PROBED.contains(&word);
+    (word, if is_of_folder { test.directory.as_path() } else { Path::new("") })
+}
+
+fn digest(parts: &[[u8; 32]]) -> [u8; 32] {
+    *blake3::hash(parts.as_flattened()).as_bytes()
+}
+
 impl Prepared<'_> {
+    /// A hash of what identifies its program.
+    pub(crate) fn tool_digest(&self) -> [u8; 32] {
+        digest(&self.tools)
+    }
+
     /// The states of paths that were looked at some time.
     pub(crate) fn states_of<'p>(&self, paths: impl Iterator<Item = &'p String>) -> BTreeMap<String, String> {
         let state = |path: &'p String| {

@@ -56,6 +56,19 @@ impl DiskBackend {
         Ok(Self { log: Arc::new(log) })
     }
 
+    /// A hash of what the directory holds, without opening it: the same for as long as no process puts or removes anything. If it is the same
+    /// before a backend is opened and after it was read, and later still, then reading it later gives the same.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Backend`], with the [`greenwave_segment::Error`] as its source.
+    pub fn standing(dir: impl AsRef<Path>) -> Result<[u8; 32], Error> {
+        let dir = dir.as_ref();
+        let standing =
+            Log::standing(dir).map_err(|e| Error::backend(format!("look at {}", dir.display()))(e.into()))?;
+        Ok(*blake3::hash(&standing).as_bytes())
+    }
+
     /// What the log below holds and has done.
     pub fn stats(&self) -> greenwave_segment::Stats {
         self.log.stats()
