@@ -175,6 +175,16 @@ fn root(pattern: &str) -> PathBuf {
 /// # Errors
 /// The mistake in a few words.
 pub fn check_pattern(pattern: &str) -> Result<(), String> {
+    let path = pattern.trim().trim_start_matches('!');
+    if path.trim_matches('/').is_empty() {
+        return Err("it means no file; `**` means every file of the project".to_owned());
+    }
+    if path.split('/').any(|part| part == "..") {
+        return Err(
+            "a path inside the project is wanted, without `..`: what lies outside cannot be declared"
+                .to_owned(),
+        );
+    }
     if plain(pattern).is_some() {
         return Ok(());
     }

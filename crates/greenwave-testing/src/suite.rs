@@ -162,6 +162,8 @@ pub enum Event<'a> {
     Started(usize),
     /// A test has run.
     Ran(usize, &'a Outcome),
+    /// A test did not run, since the other one, of the same command and inputs, has just given its result.
+    Same(usize, usize, &'a Outcome),
     /// A test could not be run.
     Broken(usize, &'a Error),
     /// A known result was made again, and is another.
@@ -188,6 +190,8 @@ pub struct SuiteReport {
     pub audits_failed: Vec<(usize, Audit)>,
     /// How long it all took.
     pub wall: Duration,
+    /// Tests that did not run, since another of the same command and inputs has just given their result: their place, and the other's.
+    pub same: Vec<(usize, usize)>,
     /// How long the known results took to make back then.
     pub saved: Duration,
     /// No order could have been faster than this.
@@ -302,6 +306,7 @@ impl Suite {
             results: shared.tests.iter().map(|_| None).collect(),
             audited: 0,
             audits_failed: Vec::new(),
+            same: Vec::new(),
             wall: Duration::ZERO,
             saved: Duration::ZERO,
             lower_bound: Duration::ZERO,
@@ -381,6 +386,7 @@ impl Suite {
                 }
             }
         }
+        let alike = self.alike(&missing);
         let histories: HashMap<usize, History> = {
             let (statistics, notes) = (shared.statistics.lock(), shared.notes.lock());
             let expect = |at: &usize| {
@@ -418,7 +424,10 @@ impl Suite {
             Progress::Done(task) | Progress::Failed(task) => {
                 for at in graph.payload(task) {
                     match finished.lock().get(at) {
-                        Some(Ok(outcome)) => observe(Event::Ran(*at, outcome)),
+                        Some(Ok(outcome)) => match alike.get(at).filter(|_| outcome.was_known()) {
+                            Some(other) => observe(Event::Same(*at, *other, outcome)),
+                            None => observe(Event::Ran(*at, outcome)),
+                        },
                         Some(Err(error)) => observe(Event::Broken(*at, error)),
                         None => {}
                     }
@@ -444,6 +453,12 @@ impl Suite {
         let finished = std::mem::take(&mut *finished.lock());
         for (at, result) in finished {
             if let Ok(outcome) = &result {
+                match alike.get(&at).filter(|_| outcome.was_known()) {
+                    Some(other) => report.same.push((at, *other)),
+                    // Another process has made it meanwhile.
+                    None if outcome.was_known() => report.saved += outcome.duration,
+                    None => {}
+                }
                 shared.statistics.lock().observe(&shared.tests[at].name, outcome);
                 self.note(at, outcome);
             }
@@ -458,6 +473,17 @@ impl Suite {
             report.results[at] = Some(result);
         }
         Ok(())
+    }
+
+    /// For each of the tests that are to run, another that would have the same result, if there is one.
+    fn alike(&self, missing: &[usize]) -> HashMap<usize, usize> {
+        let chains = self.shared.missing.lock();
+        let mut by_key: HashMap<[u8; 32], Vec<usize>> = HashMap::new();
+        for (at, chain) in missing.iter().filter_map(|at| Some((*at, chains.get(at)?))) {
+            by_key.entry(*chain.key.as_bytes()).or_default().push(at);
+        }
+        let groups = by_key.into_values().filter(|group| group.len() > 1);
+        groups.flat_map(|group| group.clone().into_iter().zip(group.into_iter().cycle().skip(1))).collect()
     }
 
     /// Why the result of the test in this place is known, or not.
