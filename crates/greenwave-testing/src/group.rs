@@ -1,4 +1,4 @@
-//! Runs a tool that answers a question or builds something, together with everything that it starts. Knows nothing of which tools there are.
+//! Runs a tool that builds something, together with everything that it starts. Knows nothing of which tools there are.
 
 use std::io;
 use std::process::{Output, Stdio};

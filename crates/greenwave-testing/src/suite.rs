@@ -370,7 +370,13 @@ impl Suite {
             missing.iter().filter_map(|at| shared.tests[*at].built_in()).collect();
         for folder in folders {
             observe(Event::Building(folder));
-            if let Err(error) = shared.build(folder).await {
+            let stopper = self.executor.stopper();
+            let built = tokio::select! {
+                built = shared.build(folder) => built,
+                // What is being built ends with its future, and nothing starts any more.
+                () = stopper.stopped() => break,
+            };
+            if let Err(error) = built {
                 let (broken, others) =
                     missing.iter().partition(|at| shared.tests[**at].built_in() == Some(folder));
                 missing = others;

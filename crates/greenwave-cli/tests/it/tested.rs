@@ -320,6 +320,23 @@ fn an_interrupt_ends_what_was_started() {
     until("the test is gone", || is_gone(&id()));
 }
 
+#[test]
+fn an_interrupt_ends_what_is_being_built() {
+    let script = "fn main() {\n    std::fs::write(\"../id\", format!(\"{}\\n\", std::process::id())).unwrap();\n    \
+                  std::thread::sleep(std::time::Duration::from_secs(600));\n}\n";
+    let folder = Folder::empty()
+        .with("p/Cargo.toml", "[package]\nname = \"a\"\nversion = \"0.1.0\"\nedition = \"2024\"\n")
+        .with("p/build.rs", script)
+        .with("p/src/lib.rs", "#[test] fn t() {}\n");
+    let running = greenwave(&folder, "p", ["--format", "json"]).start();
+    let id = || fs::read_to_string(folder.path("id")).unwrap_or_default();
+    until("the build script runs", || id().ends_with('\n'));
+    running.signal(Signal::INT);
+    let finished = running.finish().with_code(130);
+    assert!(finished.stdout.contains(r#""event":"stopped""#), "{}", finished.stdout);
+    until("the build script is gone", || is_gone(&id()));
+}
+
 /// Whether a process has ended, waited for or not.
 fn is_gone(id: &str) -> bool {
     let stat = fs::read_to_string(format!("/proc/{}/stat", id.trim())).unwrap_or_default();

@@ -14,7 +14,7 @@ use tokio::process::Command;
 use super::go::{VARIABLES, is_seen};
 use crate::isolation::tool_homes;
 use crate::test::Harness;
-use crate::{Environment, Test, group};
+use crate::{Environment, Test};
 
 /// It reads the head of every file of the module, and of what that depends on.
 const TIME_MAX: Duration = Duration::from_secs(60);
@@ -148,8 +148,9 @@ async fn ask(module: &Path, environment: &Environment) -> Result<Vec<Package>, S
     command.envs(environment.visible(&declared)).envs(tool_homes(environment));
     // The settings in the user's home are none of the tests', which have a home of their own.
     command.envs(environment.get("HOME").map(|home| ("HOME", home))).env("GOENV", "off");
-    command.stderr(Stdio::null());
-    let output = tokio::time::timeout(TIME_MAX, group::output(command)).await;
+    // In our own process group, so that Ctrl-C ends it as well: nobody listens to signals yet.
+    command.stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+    let output = tokio::time::timeout(TIME_MAX, command.output()).await;
     let output = output.map_err(|_| "it did not end")?.map_err(|error| error.to_string())?;
     if !output.status.success() {
         return Err(output.status.to_string());
