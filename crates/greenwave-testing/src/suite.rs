@@ -28,7 +28,7 @@ use crate::history::Statistics;
 use crate::index::StatIndex;
 use crate::outcome::{Outcome, Source, Status};
 use crate::project::{Project, Snapshot};
-use crate::run::Ran;
+use crate::run::{self, Ran};
 use crate::runner::{Chain, Found, Options, Prepared, Runner, Tried};
 use crate::stamp::now_ms;
 use crate::state::StateFolder;
@@ -880,18 +880,30 @@ impl Shared {
         }
         let tests: Vec<&Test> = missing.iter().map(|(at, ..)| &self.tests[*at]).collect();
         let all: Duration = tests.iter().map(|test| test.time_max).sum();
-        let first = Test { time_max: all, ..tests[0].clone() };
+        let mut first = Test { time_max: all, ..tests[0].clone() };
+        // Told with what is put before it.
+        first.set.remove(batch::PYTHON_PATH);
         let (_, prepared, _) = &missing[0];
-        let arguments = |folder: &Path| batch::arguments(&tests, folder);
-        let (tried, isolation) = self.runner.run_together(world, &first, prepared, arguments).await?;
+        let told = |folder: &Path| {
+            let path = batch::prepare(tests[0], folder, self.runner.environment())?;
+            Ok((batch::arguments(&tests, folder), vec![path]))
+        };
+        let (tried, isolation) = self.runner.run_together(world, &first, prepared, told).await?;
         let report = std::fs::read(isolation.folder().join(batch::REPORT)).unwrap_or_default();
-        let shares = batch::shares(&report).unwrap_or_default();
+        let mut shares = batch::shares(&report).unwrap_or_default();
+        // Files that could not be collected are in neither, and keep pytest from running any.
+        if batch::has_run(tried.ran.status) && !run::says_what_to_leave_out(tests[0]) {
+            for file in batch::left_out(isolation.folder()) {
+                shares.entry(file).or_insert_with(batch::Share::left_out);
+            }
+        }
         drop(isolation);
         // At once, since all of them wait for the same look at the project.
         let mut settling = Vec::new();
         for (at, prepared, chain) in missing {
             let share = self.tests[at].command.last().and_then(|file| shares.get(file));
-            if let Some(share) = share.filter(|share| share.is_pass()) {
+            if let Some(share) = share.filter(|share| share.is_pass() || **share == batch::Share::left_out())
+            {
                 settling.push(self.settle(world, at, prepared, chain, tried.share(share)));
             }
         }

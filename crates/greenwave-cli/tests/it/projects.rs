@@ -132,12 +132,60 @@ pub(crate) fn program(candidates: &[&[&str]]) -> Option<String> {
     found
 }
 
-#[test]
-fn a_pytest_package_shares_processes_and_isolates_failures() {
+/// A Python that has pytest.
+fn python() -> Option<String> {
     let pytest = ["-m", "pytest", "--version"];
     let python = |name: &'static str| [name, pytest[0], pytest[1], pytest[2]];
-    let (one, other) = (python("python3"), python("/usr/bin/python3"));
-    let Some(python) = program(&[&one, &other]) else { return };
+    program(&[&python("python3"), &python("/usr/bin/python3")])
+}
+
+/// Has the project in `p` use it, whatever else is first on the path.
+fn use_pytest(folder: &Folder, python: &str) {
+    let which = Command::new(python).args(["-c", "import sys; print(sys.executable)"]).output().unwrap();
+    std::fs::create_dir_all(folder.path("p/.venv/bin")).unwrap();
+    let target = String::from_utf8(which.stdout).unwrap();
+    std::os::unix::fs::symlink(target.trim(), folder.path("p/.venv/bin/python")).unwrap();
+}
+
+#[test]
+fn a_pytest_file_that_is_left_out_shares_the_process_of_the_others() {
+    let Some(python) = python() else { return };
+    let slow = "import pytest\n@pytest.mark.slow\ndef test_slow():\n    assert False\n";
+    let folder = Folder::empty()
+        .with("p/pytest.ini", "[pytest]\nmarkers = slow\naddopts = -m 'not slow'\n")
+        .with("p/.gitignore", ".venv\n")
+        .with("p/conftest.py", "def pytest_sessionstart():\n    open('../sessions', 'a').write('x')\n")
+        .with("p/test_a.py", "import os\ndef test_one():\n    assert 'PYTHONPATH' not in os.environ\n")
+        .with("p/test_b.py", slow)
+        .with("p/test_c.py", slow.to_owned() + "def test_quick():\n    pass\n")
+        .with("p/test_d.py", slow);
+    use_pytest(&folder, &python);
+    let run = |code: i32| {
+        let program = Program::new(["test", "--format", "json", "--jobs", "1"]).within(&folder.path("p"));
+        verdicts(&program.variable("XDG_CACHE_HOME", folder.path("cache")).run().with_code(code))
+    };
+    let expected =
+        |known: bool| ["a", "b", "c", "d"].map(|name| (format!("py:test_{name}.py"), true, known)).to_vec();
+    assert_eq!(run(0), expected(false));
+    assert_eq!(folder.read("sessions"), "x", "one for all");
+    std::fs::remove_file(folder.path("p/conftest.py")).unwrap();
+    // What was younger than that run is kept now at the latest.
+    until("all is known", || run(0) == expected(true));
+    // One that has no tests at all still fails, and so does one whose tests are asked for and fail.
+    folder.write("p/test_d.py", "");
+    assert_eq!(run(1).iter().filter(|(_, passed, _)| !passed).count(), 1);
+    folder.write("p/pytest.ini", "[pytest]\nmarkers = slow\n");
+    assert_eq!(run(1).iter().filter(|(_, passed, _)| !passed).count(), 3);
+    // One that cannot be collected keeps pytest from running the others beside it; alone they have what they had.
+    folder.write("p/pytest.ini", "[pytest]\nmarkers = slow\naddopts = -m 'not slow'\n");
+    folder.write("p/test_d.py", "import no_such_module\n");
+    let found = run(1);
+    assert_eq!(found.iter().map(|(_, passed, _)| *passed).collect::<Vec<_>>(), [true, true, true, false]);
+}
+
+#[test]
+fn a_pytest_package_shares_processes_and_isolates_failures() {
+    let Some(python) = python() else { return };
     let folder = Folder::empty()
         .with("p/pyproject.toml", "[project]\nname = \"x\"\n")
         .with("p/.gitignore", ".venv\n")
@@ -146,11 +194,7 @@ fn a_pytest_package_shares_processes_and_isolates_failures() {
         .with("p/tests/test_b.py", "def test_two():\n    assert open('data.json').read() == '1'\n")
         .with("p/tests/test_c.py", "def test_three():\n    pass\n")
         .with("p/data.json", "1");
-    // The one that has pytest, whatever else is first on the path.
-    let which = Command::new(&python).args(["-c", "import sys; print(sys.executable)"]).output().unwrap();
-    std::fs::create_dir_all(folder.path("p/.venv/bin")).unwrap();
-    let target = String::from_utf8(which.stdout).unwrap();
-    std::os::unix::fs::symlink(target.trim(), folder.path("p/.venv/bin/python")).unwrap();
+    use_pytest(&folder, &python);
     let run = || {
         let program = Program::new(["test", "--format", "json", "--jobs", "1"]).within(&folder.path("p"));
         let finished = program.variable("XDG_CACHE_HOME", folder.path("cache")).run();
