@@ -122,7 +122,7 @@ impl StatIndex {
 
     /// What was saved; `None` if it does not verify.
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
-        Some(Self { entries: decode(bytes)?, is_changed: false })
+        Some(Self { entries: decode(bytes)?, ..Self::default() })
     }
 
     /// Saves what has been learned, for the next run.

@@ -199,8 +199,6 @@ async fn attend(mut group: ProcessGroup, output: pipe::Receiver, time_max: Durat
 fn has_all_left_out(test: &Test, status: ExitStatus, output: &[u8]) -> bool {
     /// `NO_TESTS_COLLECTED` (<https://docs.pytest.org/en/stable/reference/exit-codes.html>).
     const NOTHING_RAN: i32 = 5;
-    let selects = |word: &String| ["-k", "-m", "--deselect"].iter().any(|flag| word.starts_with(flag));
-    let arguments = test.command.iter().skip_while(|word| *word != "pytest");
     let summary = || {
         let end =
             String::from_utf8_lossy(&output[output.len().saturating_sub(SUMMARY_BYTES_MAX)..]).into_owned();
@@ -211,8 +209,14 @@ fn has_all_left_out(test: &Test, status: ExitStatus, output: &[u8]) -> bool {
     };
     test.harness == Harness::Pytest
         && status.code() == Some(NOTHING_RAN)
-        && !arguments.into_iter().any(selects)
+        && !says_what_to_leave_out(test)
         && summary()
+}
+
+/// Whether a command of pytest says so itself.
+pub(crate) fn says_what_to_leave_out(test: &Test) -> bool {
+    let selects = |word: &String| ["-k", "-m", "--deselect"].iter().any(|flag| word.starts_with(flag));
+    test.command.iter().skip_while(|word| *word != "pytest").any(selects)
 }
 
 /// No last line of pytest's is longer.

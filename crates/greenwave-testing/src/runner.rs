@@ -94,6 +94,9 @@ pub(crate) struct Chain {
 /// More steps than this are put together into one.
 const STEPS_MAX: usize = 8;
 
+/// What a program is told: its arguments, and variables beside those of its test.
+pub(crate) type Told = (Vec<OsString>, Vec<(OsString, OsString)>);
+
 /// Inputs that are looked through at once.
 const QUICK_FILES_MAX: usize = 100;
 
@@ -616,11 +619,11 @@ impl Runner {
         world: &dyn World,
         test: &Test,
         prepared: &Prepared<'_>,
-        arguments: impl FnOnce(&Path) -> Vec<OsString>,
+        told: impl FnOnce(&Path) -> Result<Told, Error>,
     ) -> Result<(Tried, Isolation), Error> {
         let isolation = self.folders.lend(self.options.ports.as_deref())?;
-        let launch =
-            Launch { arguments: arguments(isolation.folder()), ..self.launch_plain(world.project(), test)? };
+        let (arguments, variables) = told(isolation.folder())?;
+        let launch = Launch { arguments, variables, ..self.launch_plain(world.project(), test)? };
         let ran = self.run_once(world, test, prepared, Some(&launch), &isolation).await?;
         let looks = self.own_looks(world.project(), test, &ran, &isolation);
         let since = ran.began;
