@@ -358,6 +358,8 @@ pub(crate) enum CliError {
     Runtime(#[source] std::io::Error),
     #[error("cannot {operation} {}", path.display())]
     Io { operation: &'static str, path: PathBuf, source: std::io::Error },
+    #[error("cannot write the report {}", path.display())]
+    Report { path: PathBuf, source: std::io::Error },
     #[error("cannot write to the standard output")]
     Output(#[source] std::io::Error),
     #[error(transparent)]
@@ -408,6 +410,11 @@ impl CliError {
             CliError::Results(greenwave::ResultsError::Folder { .. }) => {
                 Some("`--set cache.directory=FOLDER` names another, `--no-cache` does without".to_owned())
             }
+            CliError::Report { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+                Some("the folder that it is to be in has to be there".to_owned())
+            }
+            CliError::Report { .. } => Some("name a file that may be written".to_owned()),
+            CliError::Output(_) => Some("make room where it goes, or send it elsewhere (`> FILE`)".to_owned()),
             CliError::NotADemo { .. } | CliError::Exists { .. } => Some("name another place".to_owned()),
             _ => None,
         }

@@ -23,7 +23,7 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return output::fail(&cli::CliError::Runtime(error)),
     };
-    let code = runtime.block_on(cli.run()).unwrap_or_else(|error| output::fail(&error));
+    let code = output::code(runtime.block_on(cli.run()).unwrap_or_else(|error| output::fail(&error)));
     // Whatever still runs on blocking threads is not worth waiting for.
     runtime.shutdown_background();
     code

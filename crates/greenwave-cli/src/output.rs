@@ -4,6 +4,7 @@
 use std::error::Error;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
+use std::sync::OnceLock;
 
 use console::Style;
 
@@ -20,6 +21,12 @@ pub(crate) fn remark(text: &str) {
         writeln!(std::io::stderr(), "{}: {text}", Style::new().for_stderr().yellow().bold().apply_to("note"));
 }
 
+/// Prints what is wrong, why, and what would help, where the work goes on all the same.
+pub(crate) fn warn(error: &CliError, consequence: &str) {
+    let head = Style::new().for_stderr().yellow().bold().apply_to("warning");
+    let _ = writeln!(std::io::stderr(), "{}", told(&format!("{head}: {consequence}"), error));
+}
+
 /// Prints an error with everything that caused it and what would help, and gives the program's exit code.
 pub(crate) fn fail(error: &CliError) -> ExitCode {
     complain(error);
@@ -31,7 +38,14 @@ pub(crate) fn fail(error: &CliError) -> ExitCode {
 
 /// Prints an error with everything that caused it and what would help.
 pub(crate) fn complain(error: &CliError) {
-    let mut text = format!("{}: {error}", Style::new().for_stderr().red().bold().apply_to("error"));
+    let head = Style::new().for_stderr().red().bold().apply_to("error");
+    // Where the error cannot even be printed, the exit code has to say it.
+    let _ = writeln!(std::io::stderr(), "{}", told(&head.to_string(), error));
+}
+
+/// An error with its causes and its cure.
+fn told(head: &str, error: &CliError) -> String {
+    let mut text = format!("{head}: {error}");
     let mut said = error.to_string();
     let mut at = error.source();
     while let Some(cause) = at {
@@ -46,13 +60,30 @@ pub(crate) fn complain(error: &CliError) {
     if let Some(hint) = error.hint() {
         text.push_str(&format!("\n{}: {hint}", Style::new().for_stderr().cyan().bold().apply_to("hint")));
     }
-    // Where the error cannot even be printed, the exit code has to say it.
-    let _ = writeln!(std::io::stderr(), "{text}");
+    text
 }
 
-/// Prints a line. When nobody reads any more (`| head`), the work goes on all the same.
+/// Prints a line. When nobody reads any more (`| head`), the work goes on all the same; when it cannot be written, the work goes on too, and
+/// [`code`] tells of it in the end.
 pub(crate) fn line(text: &str) {
-    let _ = writeln!(std::io::stdout().lock(), "{text}");
+    let mut out = std::io::stdout().lock();
+    if let Err(error) = writeln!(out, "{text}").and_then(|()| out.flush())
+        && error.kind() != std::io::ErrorKind::BrokenPipe
+    {
+        // The first one says why; those after it say the same.
+        let _ = LOST.set(error);
+    }
+}
+
+/// Why a line could not be written to the standard output.
+static LOST: OnceLock<std::io::Error> = OnceLock::new();
+
+/// The program's exit code, which is no success where something that was to be printed is lost.
+pub(crate) fn code(code: ExitCode) -> ExitCode {
+    let Some(error) = LOST.get() else { return code };
+    let error = std::io::Error::new(error.kind(), error.to_string());
+    let failed = fail(&CliError::Output(error));
+    if code == ExitCode::SUCCESS { failed } else { code }
 }
 
 /// Prints what the program was asked for. Whoever has read enough may hang up; any other loss is an error.

@@ -2,7 +2,7 @@
 //! nothing of how a run works.
 
 use std::collections::BTreeSet;
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::time::Duration;
 
 use console::{Style, measure_text_width, strip_ansi_codes, style};
@@ -76,6 +76,12 @@ impl TestView {
                 self.running.remove(at);
                 self.line(*at, Some(&Ok((*outcome).clone())));
                 self.verdict(*at, outcome);
+                self.advance();
+            }
+            Event::Same(at, other, outcome) => {
+                self.running.remove(at);
+                self.line(*at, Some(&Ok((*outcome).clone())));
+                self.same(*at, *other, outcome);
                 self.advance();
             }
             Event::Broken(at, error) => {
@@ -168,6 +174,21 @@ impl TestView {
         }
     }
 
+    /// The line of a test that did not run, since another had the same to do.
+    fn same(&self, at: usize, other: usize, outcome: &Outcome) {
+        let (word, colour) = match outcome.passed() {
+            true => ("pass   ", Style::new().green()),
+            false => ("FAIL   ", Style::new().red().bold()),
+        };
+        let name = &self.names[at];
+        let padding = " ".repeat(self.width.saturating_sub(measure_text_width(name)));
+        let word = colour.apply_to(word);
+        self.say(&format!(
+            "  {word}  {name}{padding}      same  as {}, which has just run",
+            self.names[other]
+        ));
+    }
+
     fn remarks(&self, outcome: &Outcome) {
         let remark = |text: String| self.say(&format!("           {}", Style::new().yellow().apply_to(text)));
         if let Source::Ran(stored) = &outcome.source
@@ -195,7 +216,7 @@ impl TestView {
         let text = String::from_utf8_lossy(&outcome.output);
         let text = text.trim_end_matches('\n');
         match &self.view {
-            View::Terminal(bar) => bar.suspend(|| drop(writeln!(std::io::stdout().lock(), "{text}"))),
+            View::Terminal(bar) => bar.suspend(|| output::line(text)),
             _ => output::line(&strip_ansi_codes(text)),
         }
     }
@@ -243,7 +264,8 @@ impl TestView {
         }
         let slowest = self.slowest(report);
         if !slowest.is_empty() {
-            output::line(&format!("Slowest: {}", slowest.join(", ")));
+            output::line("Slowest:");
+            output::lines(&slowest);
         }
         output::line(&totals.line(report));
     }
@@ -259,7 +281,11 @@ impl TestView {
         slow.sort_unstable_by(|one, other| other.cmp(one));
         slow.into_iter()
             .take(SLOWEST)
-            .map(|(took, at)| format!("{} {}", self.names[at], lasted(took)))
+            .map(|(took, at)| {
+                let name = &self.names[at];
+                let padding = " ".repeat(self.width.saturating_sub(measure_text_width(name)));
+                format!("           {name}{padding}  {:>8}", lasted(took))
+            })
             .collect()
     }
 
@@ -280,13 +306,15 @@ pub(crate) struct Totals {
     pub(crate) passed: usize,
     pub(crate) failed: usize,
     known: usize,
+    same: usize,
     flaky: usize,
     broken: usize,
 }
 
 impl Totals {
     pub(crate) fn of(report: &SuiteReport, wanted: usize) -> Self {
-        let mut totals = Self { wanted, passed: 0, failed: 0, known: 0, flaky: 0, broken: 0 };
+        let same = report.same.len();
+        let mut totals = Self { wanted, passed: 0, failed: 0, known: 0, same, flaky: 0, broken: 0 };
         for result in report.results.iter().flatten() {
             match result {
                 Ok(outcome) => {
@@ -298,6 +326,8 @@ impl Totals {
                 Err(_) => totals.broken += 1,
             }
         }
+        // Known only since another of this run had just made it, which saved nothing that an earlier run had done.
+        totals.known = totals.known.saturating_sub(totals.same);
         totals
     }
 
@@ -340,13 +370,17 @@ impl Totals {
             known if known == self.wanted => format!(", all known (saved {})", lasted(report.saved)),
             known => format!(", {known} known (saved {})", lasted(report.saved)),
         };
+        let same = match self.same {
+            0 => String::new(),
+            same => format!(", {same} the same as another"),
+        };
         let audited = match (report.audited, report.audits_failed.len()) {
             (0, _) => String::new(),
             (count, 0) => format!(" {} checked again, all the same.", plural(count, "known result")),
             (count, bad) => format!(" {} checked again, {bad} not the same.", plural(count, "known result")),
         };
         let head = style(plural(self.wanted, "test")).bold();
-        format!("{head}: {}{known}; {}.{audited}", parts.join(", "), lasted(report.wall))
+        format!("{head}: {}{known}{same}; {}.{audited}", parts.join(", "), lasted(report.wall))
     }
 }
 

@@ -28,6 +28,12 @@ impl Stopper {
     pub fn stop(&self) {
         self.0.send_modify(|wish| wish.stopped = true);
     }
+
+    /// Waits until it was asked to stop, for what is done beside a run. Cancel-safe.
+    pub async fn stopped(&self) {
+        // An error would mean that nobody is left who could ask, and this handle is one.
+        let _ = self.0.subscribe().wait_for(|wish| wish.stopped).await;
+    }
 }
 
 /// Pauses the runs of an executor. Clones pause the same.

@@ -4,8 +4,8 @@
 //! Only pytest so far: its files are its units here, and `--junitxml` tells their verdicts apart
 //! (<https://docs.pytest.org/en/stable/how-to/output.html#creating-junitxml-format-files>).
 
-use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
@@ -13,8 +13,9 @@ use std::time::Duration;
 use quick_xml::Reader;
 use quick_xml::events::{BytesStart, Event};
 
+use crate::outcome::{Ending, Status};
 use crate::test::Harness;
-use crate::{Count, Test};
+use crate::{Count, Environment, Error, Test};
 
 /// Tests that can share a process are those that are equal in all of this.
 #[derive(Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -28,11 +29,15 @@ struct Kind<'t> {
     set: Vec<(&'t str, &'t str)>,
 }
 
-/// Puts tests that can share a process into batches of about the same length, as many as there are workers; the others stay by themselves.
+/// A process with less work than this takes longer to start than it saves.
+const WORK_MIN: Duration = Duration::from_millis(200);
+
+/// Puts tests that can share a process into batches of about the same length, as many as there are workers and work for them; the others stay by themselves. How
+/// long a test is expected to take is `None` if nobody knows.
 pub(crate) fn batches(
     tests: &[Test],
     wanted: &[usize],
-    expected: impl Fn(usize) -> Duration,
+    expected: impl Fn(usize) -> Option<Duration>,
     workers: u32,
 ) -> Vec<Vec<usize>> {
     let mut kinds: BTreeMap<Kind<'_>, Vec<usize>> = BTreeMap::new();
@@ -44,21 +49,25 @@ pub(crate) fn batches(
         }
     }
     for (_, mut alike) in kinds {
+        let all: Option<Duration> = alike.iter().map(|at| expected(*at)).sum();
+        let worthwhile = all.map_or(usize::MAX, |all| {
+            usize::try_from(all.as_nanos().div_ceil(WORK_MIN.as_nanos())).unwrap_or(usize::MAX).max(1)
+        });
+        let expected = |at: usize| expected(at).unwrap_or_default();
         // The longest first, each into the batch that is the shortest so far (Graham, 1969).
         alike.sort_by_key(|at| std::cmp::Reverse(expected(*at)));
-        let count = alike.len().min(workers.max(1) as usize);
+        let count = alike.len().min(workers.max(1) as usize).min(worthwhile);
         let mut bins: Vec<(Duration, Vec<usize>)> = vec![(Duration::ZERO, Vec::new()); count];
         for at in alike {
-            if let Some(shortest) = bins.iter_mut().min_by_key(|(length, _)| *length) {
+            // Tests of no length at all are told apart by their number.
+            if let Some(shortest) = bins.iter_mut().min_by_key(|(length, bin)| (*length, bin.len())) {
                 shortest.0 += expected(at);
                 shortest.1.push(at);
             }
         }
-        batches.extend(bins.into_iter().map(|(_, mut bin)| {
-            bin.sort_unstable();
-            bin
-        }));
+        batches.extend(bins.into_iter().map(|(_, bin)| bin).filter(|bin| !bin.is_empty()));
     }
+    batches.iter_mut().for_each(|batch| batch.sort_unstable());
     batches.sort_unstable();
     batches
 }
@@ -80,12 +89,68 @@ fn kind(test: &Test) -> Option<Kind<'_>> {
     })
 }
 
+/// Tells of files all of whose tests are left out, of which the report says nothing, and takes itself out of what tests see.
+const PLUGIN: &str = r#"import os, sys
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+if paths[0] == HERE:
+    del os.environ["PYTHONPATH"]
+    if paths[1:]:
+        os.environ["PYTHONPATH"] = os.pathsep.join(paths[1:])
+# Last, and not gone: processes that share the work look for this here.
+sys.path[:] = [path for path in sys.path if path != HERE] + [HERE]
+left_out = set()
+
+
+def pytest_deselected(items):
+    left_out.update(item.nodeid.split("::")[0] for item in items)
+
+
+def pytest_collection_finish(session):
+    left = {item.nodeid.split("::")[0] for item in session.items}
+    with open(os.path.join(HERE, "left_out"), "a", encoding="utf-8", errors="surrogateescape") as file:
+        file.writelines(name + "\n" for name in sorted(left_out - left))
+"#;
+/// What it is called: as nothing else is.
+const PLUGIN_NAME: &str = "greenwave_left_out";
+const LEFT_OUT: &str = "left_out";
+
+/// Puts what tells of files all of whose tests are left out into a process's own folder. Returns the variable by which it is found there.
+pub(crate) fn prepare(test: &Test, folder: &Path, all: &Environment) -> Result<(OsString, OsString), Error> {
+    let plugin = folder.join(PLUGIN_NAME).with_extension("py");
+    std::fs::write(&plugin, PLUGIN).map_err(Error::io("write", &plugin))?;
+    let is_seen = test.env.iter().any(|name| name == PYTHON_PATH);
+    let own = test.set.get(PYTHON_PATH).map(OsStr::new);
+    let own = own.or(all.get(PYTHON_PATH).filter(|_| is_seen)).filter(|own| !own.is_empty());
+    let mut path = folder.as_os_str().to_owned();
+    if let Some(own) = own {
+        path.push(":");
+        path.push(own);
+    }
+    Ok((PYTHON_PATH.into(), path))
+}
+
+pub(crate) const PYTHON_PATH: &str = "PYTHONPATH";
+
+/// Whether pytest has run what it collected, whatever came of it: 1 if some failed, 5 if there was nothing to run
+/// (<https://docs.pytest.org/en/stable/reference/exit-codes.html>).
+pub(crate) fn has_run(status: Status) -> bool {
+    matches!(status, Status::Passed | Status::NoTests | Status::Failed(Ending::Code(1 | 5)))
+}
+
+/// The files all of whose tests were left out, as a process's own folder says.
+pub(crate) fn left_out(folder: &Path) -> BTreeSet<String> {
+    let text = std::fs::read_to_string(folder.join(LEFT_OUT)).unwrap_or_default();
+    text.lines().map(str::to_owned).collect()
+}
+
 /// The arguments with which one process runs all of these tests.
 pub(crate) fn arguments(tests: &[&Test], folder: &Path) -> Vec<OsString> {
     let first =
         tests.first().map_or(&[][..], |test| test.command.get(1..test.command.len() - 1).unwrap_or_default());
     let mut arguments: Vec<OsString> = first.iter().map(OsString::from).collect();
-    arguments.extend(["-o", "junit_family=xunit1", "--junitxml"].map(OsString::from));
+    arguments.extend(["-p", PLUGIN_NAME, "-o", "junit_family=xunit1", "--junitxml"].map(OsString::from));
     arguments.push(folder.join(REPORT).into());
     arguments.extend(tests.iter().filter_map(|test| test.command.last()).map(OsString::from));
     arguments
@@ -105,6 +170,11 @@ pub(crate) struct Share {
 }
 
 impl Share {
+    /// Of a file all of whose tests are left out.
+    pub(crate) fn left_out() -> Self {
+        Self { text: "all its tests are left out by pytest's settings\n".to_owned(), ..Self::default() }
+    }
+
     /// Whether it has passed beyond doubt.
     pub(crate) fn is_pass(&self) -> bool {
         self.failed == 0 && self.passed > 0
@@ -228,8 +298,13 @@ mod tests {
             pytest("e.py"),
             Test { env: vec!["X".to_owned()], ..pytest("f.py") },
         ];
-        let long = |at: usize| Duration::from_secs(if at == 4 { 3 } else { 1 });
+        let long = |at: usize| Some(Duration::from_secs(if at == 4 { 3 } else { 1 }));
         let found = batches(&tests, &[0, 1, 2, 3, 4, 5], long, 2);
         assert_eq!(found, [vec![0, 1], vec![2], vec![3], vec![4], vec![5]]);
+        // Those that take no time share one process, and of those that nobody knows each worker gets some.
+        let found = batches(&tests, &[0, 1, 4], |_| Some(Duration::ZERO), 2);
+        assert_eq!(found, [vec![0, 1, 4]]);
+        let found = batches(&tests, &[0, 1, 4], |_| None, 2);
+        assert_eq!(found, [vec![0, 4], vec![1]]);
     }
 }

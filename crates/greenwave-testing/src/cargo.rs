@@ -14,7 +14,7 @@ use crate::reads::Look;
 use crate::stamp::{Stamp, now};
 use crate::test::Harness;
 use crate::world::Launch;
-use crate::{Environment, Error, Test};
+use crate::{Environment, Error, Test, group};
 
 /// What `cargo metadata` says, as far as it is of use here
 /// (<https://doc.rust-lang.org/cargo/commands/cargo-metadata.html>).
@@ -254,7 +254,7 @@ impl Build {
         // What it says of mistakes is said again by the tests that these keep from being built.
         command.stderr(Stdio::null());
         let (metadata, output, library) =
-            tokio::join!(metadata(&at, environment), command.output(), library(environment));
+            tokio::join!(metadata(&at, environment), group::output(command), library(environment));
         let (metadata, output) = (metadata?, output.map_err(failed)?);
         let home = cargo_home(environment);
         let is_source = |path: &Path| {
@@ -353,7 +353,9 @@ impl Build {
     ) -> Result<(), Error> {
         let names = packages.iter().flat_map(|name| ["--package", name]);
         let at = project.join(folder);
-        let output = cargo(&at, environment, ["clean"].into_iter().chain(names)).output().await;
+        let mut command = cargo(&at, environment, ["clean"].into_iter().chain(names));
+        command.stderr(Stdio::piped());
+        let output = group::output(command).await;
         let failed = |problem: String| Error::Discover { runner: "cargo", folder: at.clone(), problem };
         match output {
             Ok(output) if output.status.success() => Ok(()),

@@ -39,6 +39,7 @@ mod examination;
 mod facts;
 mod fingerprint;
 mod functions;
+mod group;
 mod history;
 mod index;
 mod isolation;

@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::ExitStatus;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,7 +21,6 @@ use crate::reads::Look;
 use crate::runner::Options;
 use crate::stamp::now;
 use crate::test::Harness;
-use crate::world::blocking;
 use crate::{Count, Error, Reads, Strict, Test, Tracer};
 
 /// Most bytes that are kept of an output: its beginning and its end.
@@ -57,7 +57,7 @@ pub(crate) struct Ran {
     /// Whether it left processes behind, which were then killed.
     pub(crate) left_behind: bool,
     /// What it was seen to look at.
-    pub(crate) seen: Seen,
+    pub(crate) seen: Arc<Seen>,
 }
 
 /// What a command was seen to look at.
@@ -106,7 +106,7 @@ pub(crate) async fn run(job: &Job<'_>, options: &Options, strict: Option<&Strict
     let ended = attend(group.map_err(failed)?, output, test.time_max).await.map_err(failed)?;
     let (duration, by_clock) = (started.elapsed(), now().saturating_sub(began));
     let seen = match tracing {
-        Some(tracing) => Seen::of(&blocking(move || tracing.finish()).await),
+        Some(tracing) => Seen::of(&tracing.finished().await),
         None => Seen::default(),
     };
     let count = Count::find(&ended.output);
@@ -128,7 +128,7 @@ pub(crate) async fn run(job: &Job<'_>, options: &Options, strict: Option<&Strict
         began,
         clock_was_set,
         left_behind: ended.left_behind,
-        seen,
+        seen: Arc::new(seen),
     })
 }
 
@@ -199,8 +199,6 @@ async fn attend(mut group: ProcessGroup, output: pipe::Receiver, time_max: Durat
 fn has_all_left_out(test: &Test, status: ExitStatus, output: &[u8]) -> bool {
     /// `NO_TESTS_COLLECTED` (<https://docs.pytest.org/en/stable/reference/exit-codes.html>).
     const NOTHING_RAN: i32 = 5;
-    let selects = |word: &String| ["-k", "-m", "--deselect"].iter().any(|flag| word.starts_with(flag));
-    let arguments = test.command.iter().skip_while(|word| *word != "pytest");
     let summary = || {
         let end =
             String::from_utf8_lossy(&output[output.len().saturating_sub(SUMMARY_BYTES_MAX)..]).into_owned();
@@ -211,8 +209,14 @@ fn has_all_left_out(test: &Test, status: ExitStatus, output: &[u8]) -> bool {
     };
     test.harness == Harness::Pytest
         && status.code() == Some(NOTHING_RAN)
-        && !arguments.into_iter().any(selects)
+        && !says_what_to_leave_out(test)
         && summary()
+}
+
+/// Whether a command of pytest says so itself.
+pub(crate) fn says_what_to_leave_out(test: &Test) -> bool {
+    let selects = |word: &String| ["-k", "-m", "--deselect"].iter().any(|flag| word.starts_with(flag));
+    test.command.iter().skip_while(|word| *word != "pytest").any(selects)
 }
 
 /// No last line of pytest's is longer.

@@ -42,7 +42,7 @@ impl Selection {
         Ok(Self {
             // Patterns that only exclude leave all the others.
             everything: test.inputs.iter().all(|pattern| pattern.starts_with('!')) && test.folders.is_empty(),
-            folders: test.folders.iter().map(|folder| normal(folder)).collect(),
+            folders: sorted(test.folders.iter().map(|folder| normal(folder)).collect()),
             inputs: patterns(&test.inputs)?,
             outputs: patterns(&test.outputs)?,
         })
@@ -56,8 +56,7 @@ impl Selection {
 
     /// Whether the file at this relative path is one of them.
     pub(crate) fn has(&self, path: &Path, is_ignored: bool) -> bool {
-        let plain =
-            !is_ignored && (self.everything || self.folders.iter().any(|folder| path.starts_with(folder)));
+        let plain = !is_ignored && (self.everything || is_below(path, &self.folders));
         self.inputs.verdict(path).unwrap_or(plain) && !self.outputs.has(path)
     }
 
@@ -175,6 +174,16 @@ fn root(pattern: &str) -> PathBuf {
 /// # Errors
 /// The mistake in a few words.
 pub fn check_pattern(pattern: &str) -> Result<(), String> {
+    let path = pattern.trim().trim_start_matches('!');
+    if path.trim_matches('/').is_empty() {
+        return Err("it means no file; `**` means every file of the project".to_owned());
+    }
+    if path.split('/').any(|part| part == "..") {
+        return Err(
+            "a path inside the project is wanted, without `..`: what lies outside cannot be declared"
+                .to_owned(),
+        );
+    }
     if plain(pattern).is_some() {
         return Ok(());
     }
@@ -186,10 +195,21 @@ pub fn check_pattern(pattern: &str) -> Result<(), String> {
     }
 }
 
+/// By their bytes.
+fn sorted(mut paths: Vec<PathBuf>) -> Vec<PathBuf> {
+    paths.sort_unstable_by(|one, other| bytes(one).cmp(bytes(other)));
+    paths
+}
+
+/// Whether a path is at or below one of these, which are sorted by their bytes.
+fn is_below(path: &Path, roots: &[PathBuf]) -> bool {
+    let is_root = |path: &Path| roots.binary_search_by(|root| bytes(root).cmp(bytes(path))).is_ok();
+    !roots.is_empty() && path.ancestors().any(is_root)
+}
+
 /// Whether a path is at, above or below one of these, which are sorted by their bytes.
 pub(crate) fn is_on_the_way(path: &Path, roots: &[PathBuf]) -> bool {
-    let is_root = |path: &Path| roots.binary_search_by(|root| bytes(root).cmp(bytes(path))).is_ok();
     let below = [bytes(path), b"/"].concat();
     let next = roots.partition_point(|root| bytes(root) < below.as_slice());
-    path.ancestors().any(is_root) || roots.get(next).is_some_and(|root| bytes(root).starts_with(&below))
+    is_below(path, roots) || roots.get(next).is_some_and(|root| bytes(root).starts_with(&below))
 }

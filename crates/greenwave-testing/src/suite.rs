@@ -29,7 +29,7 @@ use crate::history::Statistics;
 use crate::index::StatIndex;
 use crate::outcome::{Outcome, Source, Status};
 use crate::project::{Project, Snapshot};
-use crate::run::Ran;
+use crate::run::{self, Ran};
 use crate::runner::{Chain, Found, Options, Prepared, Runner, Tried};
 use crate::stamp::now_ms;
 use crate::state::StateFolder;
@@ -165,6 +165,8 @@ pub enum Event<'a> {
     Started(usize),
     /// A test has run.
     Ran(usize, &'a Outcome),
+    /// A test did not run, since the other one, of the same command and inputs, has just given its result.
+    Same(usize, usize, &'a Outcome),
     /// A test could not be run.
     Broken(usize, &'a Error),
     /// A known result was made again, and is another.
@@ -191,6 +193,8 @@ pub struct SuiteReport {
     pub audits_failed: Vec<(usize, Audit)>,
     /// How long it all took.
     pub wall: Duration,
+    /// Tests that did not run, since another of the same command and inputs has just given their result: their place, and the other's.
+    pub same: Vec<(usize, usize)>,
     /// How long the known results took to make back then.
     pub saved: Duration,
     /// No order could have been faster than this.
@@ -237,7 +241,11 @@ impl Suite {
             return Err(Error::DuplicateName { test: twice.name.clone() });
         }
         let state = StateFolder::open(&root)?;
-        let index = Arc::new(Mutex::new(StatIndex::load(&state.file(INDEX))));
+        let mut index = StatIndex::load(&state.file(INDEX));
+        if let Some(files) = &runner.files {
+            index.share(files);
+        }
+        let index = Arc::new(Mutex::new(index));
         let shared = Shared {
             project: Project::new(&root, Arc::clone(&index), Tree::load(&state.file(TREE)), &tests)?,
             runner: Runner::with_index(environment, cache, runner, index),
@@ -306,6 +314,7 @@ impl Suite {
             results: shared.tests.iter().map(|_| None).collect(),
             audited: 0,
             audits_failed: Vec::new(),
+            same: Vec::new(),
             wall: Duration::ZERO,
             saved: Duration::ZERO,
             lower_bound: Duration::ZERO,
@@ -381,7 +390,13 @@ impl Suite {
             missing.iter().filter_map(|at| shared.tests[*at].built_in()).collect();
         for folder in folders {
             observe(Event::Building(folder));
-            if let Err(error) = shared.build(folder).await {
+            let stopper = self.executor.stopper();
+            let built = tokio::select! {
+                built = shared.build(folder) => built,
+                // What is being built ends with its future, and nothing starts any more.
+                () = stopper.stopped() => break,
+            };
+            if let Err(error) = built {
                 let (broken, others) =
                     missing.iter().partition(|at| shared.tests[**at].built_in() == Some(folder));
                 missing = others;
@@ -397,6 +412,7 @@ impl Suite {
                 }
             }
         }
+        let alike = self.alike(&missing);
         let histories: HashMap<usize, History> = {
             let (statistics, notes) = (shared.statistics.lock(), shared.notes.lock());
             let expect = |at: &usize| {
@@ -405,7 +421,10 @@ impl Suite {
             };
             missing.iter().map(expect).collect()
         };
-        let duration = |at: usize| histories.get(&at).map_or(Duration::ZERO, |history| history.duration);
+        let duration = |at: usize| {
+            let history = histories.get(&at).filter(|history| history.runs > 0.0);
+            history.map(|history| history.duration)
+        };
         // What is made again is to be compared with a run alone.
         let (alone, together): (Vec<usize>, Vec<usize>) =
             missing.iter().partition(|at| again.contains_key(at));
@@ -434,7 +453,10 @@ impl Suite {
             Progress::Done(task) | Progress::Failed(task) => {
                 for at in graph.payload(task) {
                     match finished.lock().get(at) {
-                        Some(Ok(outcome)) => observe(Event::Ran(*at, outcome)),
+                        Some(Ok(outcome)) => match alike.get(at).filter(|_| outcome.was_known()) {
+                            Some(other) => observe(Event::Same(*at, *other, outcome)),
+                            None => observe(Event::Ran(*at, outcome)),
+                        },
                         Some(Err(error)) => observe(Event::Broken(*at, error)),
                         None => {}
                     }
@@ -460,6 +482,12 @@ impl Suite {
         let finished = std::mem::take(&mut *finished.lock());
         for (at, result) in finished {
             if let Ok(outcome) = &result {
+                match alike.get(&at).filter(|_| outcome.was_known()) {
+                    Some(other) => report.same.push((at, *other)),
+                    // Another process has made it meanwhile.
+                    None if outcome.was_known() => report.saved += outcome.duration,
+                    None => {}
+                }
                 shared.statistics.lock().observe(&shared.tests[at].name, outcome);
                 self.note(at, outcome);
             }
@@ -474,6 +502,17 @@ impl Suite {
             report.results[at] = Some(result);
         }
         Ok(())
+    }
+
+    /// For each of the tests that are to run, another that would have the same result, if there is one.
+    fn alike(&self, missing: &[usize]) -> HashMap<usize, usize> {
+        let chains = self.shared.missing.lock();
+        let mut by_key: HashMap<[u8; 32], Vec<usize>> = HashMap::new();
+        for (at, chain) in missing.iter().filter_map(|at| Some((*at, chains.get(at)?))) {
+            by_key.entry(*chain.key.as_bytes()).or_default().push(at);
+        }
+        let groups = by_key.into_values().filter(|group| group.len() > 1);
+        groups.flat_map(|group| group.clone().into_iter().zip(group.into_iter().cycle().skip(1))).collect()
     }
 
     /// Why the result of the test in this place is known, or not.
@@ -499,7 +538,7 @@ impl Suite {
         let mut now = prepared.facts(test, &looked, &prepared.moment.states);
         if let Some(then) = then {
             // What it looked at then, as it is now.
-            now.looks = prepared.states_of(then.looks.keys());
+            now.looked = Arc::new(prepared.states_of(notes.looks_of(then).map(|(path, _)| path)));
         }
         let differences = match (known.is_some(), then) {
             (false, Some(then)) => notes.differences(then, &now, &prepared.moment.inputs),
@@ -866,18 +905,30 @@ impl Shared {
         }
         let tests: Vec<&Test> = missing.iter().map(|(at, ..)| &self.tests[*at]).collect();
         let all: Duration = tests.iter().map(|test| test.time_max).sum();
-        let first = Test { time_max: all, ..tests[0].clone() };
+        let mut first = Test { time_max: all, ..tests[0].clone() };
+        // Told with what is put before it.
+        first.set.remove(batch::PYTHON_PATH);
         let (_, prepared, _) = &missing[0];
-        let arguments = |folder: &Path| batch::arguments(&tests, folder);
-        let (tried, isolation) = self.runner.run_together(world, &first, prepared, arguments).await?;
+        let told = |folder: &Path| {
+            let path = batch::prepare(tests[0], folder, self.runner.environment())?;
+            Ok((batch::arguments(&tests, folder), vec![path]))
+        };
+        let (tried, isolation) = self.runner.run_together(world, &first, prepared, told).await?;
         let report = std::fs::read(isolation.folder().join(batch::REPORT)).unwrap_or_default();
-        let shares = batch::shares(&report).unwrap_or_default();
+        let mut shares = batch::shares(&report).unwrap_or_default();
+        // Files that could not be collected are in neither, and keep pytest from running any.
+        if batch::has_run(tried.ran.status) && !run::says_what_to_leave_out(tests[0]) {
+            for file in batch::left_out(isolation.folder()) {
+                shares.entry(file).or_insert_with(batch::Share::left_out);
+            }
+        }
         drop(isolation);
         // At once, since all of them wait for the same look at the project.
         let mut settling = Vec::new();
         for (at, prepared, chain) in missing {
             let share = self.tests[at].command.last().and_then(|file| shares.get(file));
-            if let Some(share) = share.filter(|share| share.is_pass()) {
+            if let Some(share) = share.filter(|share| share.is_pass() || **share == batch::Share::left_out())
+            {
                 settling.push(self.settle(world, at, prepared, chain, tried.share(share)));
             }
         }

@@ -122,6 +122,11 @@ impl Results {
         self.folder.join("ports")
     }
 
+    /// Where projects share what they know of files that belong to none of them.
+    pub fn files(&self) -> PathBuf {
+        self.folder.join("files")
+    }
+
     /// The cache, to be used by a runner.
     pub fn into_cache(self) -> Tiered {
         self.cache

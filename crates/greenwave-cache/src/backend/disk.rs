@@ -97,8 +97,10 @@ fn get_or_refresh(log: &Log, key: &Key) -> Result<Option<Bytes>, greenwave_segme
 impl Backend for DiskBackend {
     async fn get(&self, key: &Key) -> Result<Option<Bytes>, BoxError> {
         // What the page cache holds comes back in a microsecond; a trip to the blocking pool alone costs ten.
-        if let Nowait::Ready(Some(value)) = self.log.get_nowait(key.as_bytes()) {
-            return Ok(Some(value));
+        match self.log.get_nowait(key.as_bytes()) {
+            Nowait::Ready(Some(value)) => return Ok(Some(value)),
+            Nowait::Ready(None) if self.log.is_fresh() => return Ok(None),
+            Nowait::Ready(None) | Nowait::WouldBlock => {}
         }
         let key = *key;
         self.blocking(move |log| get_or_refresh(log, &key)).await

@@ -5,8 +5,8 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Once};
 use std::time::{Duration, Instant, SystemTime};
 
 use greenwave::{Environment, Results, Test};
@@ -14,6 +14,7 @@ use greenwave_testing::{
     Discovery, Jobserver, Options, RunReport, Suite, SuiteOptions, github_summary, junit,
 };
 use parking_lot::Mutex;
+use rustix::fs::{Access, access};
 
 use super::answer::{Asked, Rules};
 use super::run::stop_on_signals;
@@ -27,6 +28,7 @@ pub(super) async fn test(args: &TestArgs) -> Result<ExitCode, CliError> {
     if args.init {
         return init(&project, args).await;
     }
+    check_reports(args)?;
     if args.watch {
         return watch(&project, args).await;
     }
@@ -126,7 +128,13 @@ async fn find(
 
 /// Fetches what is known of the project's tests, from wherever it is kept.
 pub(super) async fn warm(args: &TestArgs) -> Result<ExitCode, CliError> {
-    let Loaded { suite, .. } = load(&project(args.project.as_deref())?, args).await?;
+    let project = project(args.project.as_deref())?;
+    let config = Config::load(&project, &args.overrides()?)?;
+    if config.settings.cache.enabled {
+        // Without a place for them there is nothing that could be fetched.
+        drop(Results::open(&results_folder(&config)?, &config.settings.testing)?);
+    }
+    let Loaded { suite, .. } = load(&project, args).await?;
     let wanted = wanted(suite.tests(), &args.filters)?;
     let known = suite.known().await?;
     let count = wanted.iter().filter(|at| matches!(known[**at], Ok(Some(_)))).count();
@@ -284,10 +292,7 @@ fn open(
     fail_fast: bool,
 ) -> Result<Suite, CliError> {
     let settings = &config.settings;
-    let results = match settings.cache.enabled {
-        true => Some(Results::open(&results_folder(config)?, &settings.testing)?),
-        false => None,
-    };
+    let results = if settings.cache.enabled { open_results(config) } else { None };
     // A profile's number of workers is that of a machine which is not known; a project's own, or a flag's, is meant.
     let workers = match config.is_profiles("parallel.workers") {
         true => SuiteOptions::default().workers,
@@ -300,6 +305,7 @@ fn open(
         // A run without is as good as one with, but for what its tests start.
         jobserver: Jobserver::new(workers).ok(),
         ports: results.as_ref().map(Results::ports),
+        files: results.as_ref().map(Results::files),
     };
     let options = SuiteOptions {
         workers,
@@ -312,6 +318,15 @@ fn open(
     };
     let cache = results.map(Results::into_cache);
     Ok(Suite::open(project, tests, environment, cache, runner, options)?)
+}
+
+/// The kept results; none where they cannot be opened, which is told once: tests can be run without.
+fn open_results(config: &Config) -> Option<Results> {
+    static TOLD: Once = Once::new();
+    let opened = results_folder(config)
+        .and_then(|folder| Results::open(&folder, &config.settings.testing).map_err(CliError::Results));
+    let without = "no result is known in this run, and none is kept";
+    opened.inspect_err(|error| TOLD.call_once(|| output::warn(error, without))).ok()
 }
 
 /// The places of tests whose names contain one of these.
@@ -362,11 +377,42 @@ async fn run(
     Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::from(NOT_GREEN) })
 }
 
+/// Whether the reports that were asked for can be written, before anything runs. Leaves files as they are, and none that was not there.
+fn check_reports(args: &TestArgs) -> Result<(), CliError> {
+    let summary = args.summary.as_ref().filter(|path| !path.as_os_str().is_empty());
+    for path in args.junit.iter().chain(summary) {
+        check_report(path).map_err(|source| CliError::Report { path: path.clone(), source })?;
+    }
+    Ok(())
+}
+
+fn check_report(path: &Path) -> std::io::Result<()> {
+    match std::fs::metadata(path) {
+        Ok(there) if there.is_dir() => Err(std::io::ErrorKind::IsADirectory.into()),
+        Ok(there) if there.is_file() => std::fs::File::options().append(true).open(path).map(drop),
+        // Opening a pipe and closing it would be the end of what its reader gets.
+        Ok(_) => Ok(()),
+        // Not by making it: a file that comes and goes is a change of the project, if it is in there.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let link = std::fs::read_link(path).unwrap_or_default();
+            let above = path.parent().map(|folder| folder.join(&link)).unwrap_or_default();
+            let place = if link.as_os_str().is_empty() { path } else { &above };
+            let folder = place.parent().filter(|folder| !folder.as_os_str().is_empty());
+            let folder = folder.unwrap_or(Path::new("."));
+            if !std::fs::metadata(folder)?.is_dir() {
+                return Err(std::io::ErrorKind::NotADirectory.into());
+            }
+            Ok(access(folder, Access::WRITE_OK | Access::EXEC_OK)?)
+        }
+        Err(error) => Err(error),
+    }
+}
+
 /// Writes the reports that were asked for. A summary is added to what is there, as GitHub wants it.
 fn write_reports(args: &TestArgs, run: &RunReport) -> Result<(), CliError> {
     let failed = |path: &Path| {
         let path = path.to_owned();
-        move |source| CliError::Io { operation: "write the report", path, source }
+        move |source| CliError::Report { path, source }
     };
     if let Some(path) = &args.junit {
         std::fs::write(path, junit(run)).map_err(failed(path))?;

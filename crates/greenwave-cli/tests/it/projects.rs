@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
@@ -131,12 +132,60 @@ pub(crate) fn program(candidates: &[&[&str]]) -> Option<String> {
     found
 }
 
-#[test]
-fn a_pytest_package_shares_processes_and_isolates_failures() {
+/// A Python that has pytest.
+fn python() -> Option<String> {
     let pytest = ["-m", "pytest", "--version"];
     let python = |name: &'static str| [name, pytest[0], pytest[1], pytest[2]];
-    let (one, other) = (python("python3"), python("/usr/bin/python3"));
-    let Some(python) = program(&[&one, &other]) else { return };
+    program(&[&python("python3"), &python("/usr/bin/python3")])
+}
+
+/// Has the project in `p` use it, whatever else is first on the path.
+fn use_pytest(folder: &Folder, python: &str) {
+    let which = Command::new(python).args(["-c", "import sys; print(sys.executable)"]).output().unwrap();
+    std::fs::create_dir_all(folder.path("p/.venv/bin")).unwrap();
+    let target = String::from_utf8(which.stdout).unwrap();
+    std::os::unix::fs::symlink(target.trim(), folder.path("p/.venv/bin/python")).unwrap();
+}
+
+#[test]
+fn a_pytest_file_that_is_left_out_shares_the_process_of_the_others() {
+    let Some(python) = python() else { return };
+    let slow = "import pytest\n@pytest.mark.slow\ndef test_slow():\n    assert False\n";
+    let folder = Folder::empty()
+        .with("p/pytest.ini", "[pytest]\nmarkers = slow\naddopts = -m 'not slow'\n")
+        .with("p/.gitignore", ".venv\n")
+        .with("p/conftest.py", "def pytest_sessionstart():\n    open('../sessions', 'a').write('x')\n")
+        .with("p/test_a.py", "import os\ndef test_one():\n    assert 'PYTHONPATH' not in os.environ\n")
+        .with("p/test_b.py", slow)
+        .with("p/test_c.py", slow.to_owned() + "def test_quick():\n    pass\n")
+        .with("p/test_d.py", slow);
+    use_pytest(&folder, &python);
+    let run = |code: i32| {
+        let program = Program::new(["test", "--format", "json", "--jobs", "1"]).within(&folder.path("p"));
+        verdicts(&program.variable("XDG_CACHE_HOME", folder.path("cache")).run().with_code(code))
+    };
+    let expected =
+        |known: bool| ["a", "b", "c", "d"].map(|name| (format!("py:test_{name}.py"), true, known)).to_vec();
+    assert_eq!(run(0), expected(false));
+    assert_eq!(folder.read("sessions"), "x", "one for all");
+    std::fs::remove_file(folder.path("p/conftest.py")).unwrap();
+    // What was younger than that run is kept now at the latest.
+    until("all is known", || run(0) == expected(true));
+    // One that has no tests at all still fails, and so does one whose tests are asked for and fail.
+    folder.write("p/test_d.py", "");
+    assert_eq!(run(1).iter().filter(|(_, passed, _)| !passed).count(), 1);
+    folder.write("p/pytest.ini", "[pytest]\nmarkers = slow\n");
+    assert_eq!(run(1).iter().filter(|(_, passed, _)| !passed).count(), 3);
+    // One that cannot be collected keeps pytest from running the others beside it; alone they have what they had.
+    folder.write("p/pytest.ini", "[pytest]\nmarkers = slow\naddopts = -m 'not slow'\n");
+    folder.write("p/test_d.py", "import no_such_module\n");
+    let found = run(1);
+    assert_eq!(found.iter().map(|(_, passed, _)| *passed).collect::<Vec<_>>(), [true, true, true, false]);
+}
+
+#[test]
+fn a_pytest_package_shares_processes_and_isolates_failures() {
+    let Some(python) = python() else { return };
     let folder = Folder::empty()
         .with("p/pyproject.toml", "[project]\nname = \"x\"\n")
         .with("p/.gitignore", ".venv\n")
@@ -145,11 +194,7 @@ fn a_pytest_package_shares_processes_and_isolates_failures() {
         .with("p/tests/test_b.py", "def test_two():\n    assert open('data.json').read() == '1'\n")
         .with("p/tests/test_c.py", "def test_three():\n    pass\n")
         .with("p/data.json", "1");
-    // The one that has pytest, whatever else is first on the path.
-    let which = Command::new(&python).args(["-c", "import sys; print(sys.executable)"]).output().unwrap();
-    std::fs::create_dir_all(folder.path("p/.venv/bin")).unwrap();
-    let target = String::from_utf8(which.stdout).unwrap();
-    std::os::unix::fs::symlink(target.trim(), folder.path("p/.venv/bin/python")).unwrap();
+    use_pytest(&folder, &python);
     let run = || {
         let program = Program::new(["test", "--format", "json", "--jobs", "1"]).within(&folder.path("p"));
         let finished = program.variable("XDG_CACHE_HOME", folder.path("cache")).run();
@@ -217,6 +262,113 @@ fn a_go_module_is_tested_package_by_package() {
     // Outside the module, and nobody declared it.
     folder.write("outside.txt", "2");
     assert_eq!(run(1), expected(true, false));
+}
+
+/// A module whose packages each are built from others, and the `go` that it is run by, which notes when it is asked for packages.
+struct Module {
+    folder: Folder,
+    path: std::ffi::OsString,
+}
+
+impl Module {
+    fn new(go: &Path) -> Self {
+        let test = |package: &str, imports: &str, check: &str| {
+            format!(
+                "package {package}\n\nimport (\n\t\"testing\"\n{imports})\n\nfunc TestIt(t *testing.T) {{\n\tif {check} {{\n\t\tt.Fail()\n\t}}\n}}\n"
+            )
+        };
+        let import = |name: &str| format!("\t\"example.org/x/{name}\"\n");
+        let folder = Folder::empty()
+            .with("bin/go", format!("#!/bin/sh\n[ \"$1\" = list ] && echo >> ../calls\nexec {} \"$@\"\n", go.display()))
+            .with("calls", "")
+            .with("p/go.mod", "module example.org/x\n\ngo 1.19\n")
+            .with("p/x.go", "package x\n\nfunc X() int { return 1 }\n")
+            .with("p/x_test.go", test("x", "", "X() != 1"))
+            .with("p/a/a.go", "package a\n\nfunc A() int { return 1 }\n")
+            .with("p/a/a_test.go", test("a", "", "A() != 1"))
+            .with("p/b/b.go", format!("package b\n\nimport (\n{})\n\nfunc B() int {{ return a.A() }}\n", import("a")))
+            .with("p/b/b_test.go", test("b_test", &(import("b") + &import("c")), "b.B() == 0 || c.C() == 0"))
+            .with("p/c/c.go", "package c\n\nimport _ \"embed\"\n\n//go:embed static/x.txt\nvar text string\n\nfunc C() int { return len(text) }\n")
+            .with("p/c/c_test.go", test("c", "", "C() == 0"))
+            .with("p/c/static/x.txt", "x")
+            .with("p/c/deep/deep.go", "package deep\n")
+            .with("p/c/deep/deep_test.go", test("deep", "", "false"));
+        std::fs::set_permissions(folder.path("bin/go"), std::os::unix::fs::PermissionsExt::from_mode(0o755))
+            .unwrap();
+        let paths = std::env::var_os("PATH").unwrap();
+        let path =
+            std::env::join_paths([folder.path("bin")].into_iter().chain(std::env::split_paths(&paths)))
+                .unwrap();
+        Self { folder, path }
+    }
+
+    fn run(&self, args: &[&str]) -> crate::program::Finished {
+        let program =
+            Program::new(["test", "--format", "json"].iter().chain(args)).within(&self.folder.path("p"));
+        program
+            .variable("XDG_CACHE_HOME", self.folder.path("cache"))
+            .variable("PATH", &self.path)
+            .bound(COMPILING_BOUND)
+            .run()
+    }
+
+    /// The packages whose tests ran.
+    fn ran(&self) -> Vec<String> {
+        let ran = verdicts(&self.run(&[]).with_code(0)).into_iter().filter(|(_, _, known)| !known);
+        ran.map(|(name, ..)| name.trim_start_matches("go:").to_owned()).collect()
+    }
+
+    /// Runs until everything has rested and is known.
+    fn settle(&self) {
+        until("all is known", || self.ran().is_empty());
+    }
+}
+
+#[test]
+fn a_change_in_a_go_package_runs_those_that_are_built_from_it() {
+    let Some(_) = program(&[&["go", "version"]]) else { return };
+    let paths = std::env::var_os("PATH").unwrap();
+    let go = std::env::split_paths(&paths).map(|it| it.join("go")).find(|it| it.is_file()).unwrap();
+    let module = Module::new(&go);
+    let folder = &module.folder;
+    assert_eq!(module.ran(), [".", "./a", "./b", "./c", "./c/deep"]);
+    let check = |path: &str, text: &str, expected: &[&str]| {
+        module.settle();
+        folder.write(path, text);
+        assert_eq!(module.ran(), expected, "{path}");
+    };
+    check("p/a/a.go", "package a\n\nfunc A() int { return 2 - 1 }\n", &["./a", "./b"]);
+    check("p/x.go", "package x\n\nfunc X() int { return 3 - 2 }\n", &["."]);
+    check("p/c/deep/deep.go", "package deep\n\nvar Deep int\n", &["./c/deep"]);
+    // By an import of its tests alone, and in what is built into that.
+    check("p/c/static/x.txt", "xx", &["./b", "./c"]);
+    // Another import: from now on, what it leads to counts.
+    let more = "package a\n\nimport \"example.org/x\"\n\nfunc A() int { return x.X() }\n";
+    check("p/a/a.go", more, &["./a", "./b"]);
+    check("p/x.go", "package x\n\nfunc X() int { return 4 - 3 }\n", &[".", "./a", "./b"]);
+    check("p/c/testdata/new.txt", "", &["./b", "./c"]);
+    check("p/go.mod", "module example.org/x\n\ngo 1.18\n", &[".", "./a", "./b", "./c", "./c/deep"]);
+    // What cannot be built is not narrowed down: a change anywhere may be its cure.
+    module.settle();
+    folder.write(
+        "p/a/a.go",
+        "package a\n\nimport \"example.org/x/none\"\n\nfunc A() int { return none.N() }\n",
+    );
+    let failed = verdicts(&module.run(&[]).with_code(1));
+    let failed: Vec<&str> =
+        failed.iter().filter(|(_, passed, _)| !passed).map(|(name, ..)| name.as_str()).collect();
+    assert_eq!(failed, ["go:./a", "go:./b"]);
+    folder.write("p/none/none.go", "package none\n\nfunc N() int { return 1 }\n");
+    // `go` reads the names in the folder of the package that it tests.
+    assert_eq!(module.ran(), [".", "./a", "./b"]);
+    // Nobody is asked for what is remembered.
+    module.settle();
+    let calls = || folder.read("calls").len();
+    until("the answer is remembered", || {
+        let before = calls();
+        module.run(&[]).with_code(0);
+        calls() == before
+    });
 }
 
 /// A redis-server of the test's own, killed when it is dropped.

@@ -320,6 +320,23 @@ fn an_interrupt_ends_what_was_started() {
     until("the test is gone", || is_gone(&id()));
 }
 
+#[test]
+fn an_interrupt_ends_what_is_being_built() {
+    let script = "fn main() {\n    std::fs::write(\"../id\", format!(\"{}\\n\", std::process::id())).unwrap();\n    \
+                  std::thread::sleep(std::time::Duration::from_secs(600));\n}\n";
+    let folder = Folder::empty()
+        .with("p/Cargo.toml", "[package]\nname = \"a\"\nversion = \"0.1.0\"\nedition = \"2024\"\n")
+        .with("p/build.rs", script)
+        .with("p/src/lib.rs", "#[test] fn t() {}\n");
+    let running = greenwave(&folder, "p", ["--format", "json"]).start();
+    let id = || fs::read_to_string(folder.path("id")).unwrap_or_default();
+    until("the build script runs", || id().ends_with('\n'));
+    running.signal(Signal::INT);
+    let finished = running.finish().with_code(130);
+    assert!(finished.stdout.contains(r#""event":"stopped""#), "{}", finished.stdout);
+    until("the build script is gone", || is_gone(&id()));
+}
+
 /// Whether a process has ended, waited for or not.
 fn is_gone(id: &str) -> bool {
     let stat = fs::read_to_string(format!("/proc/{}/stat", id.trim())).unwrap_or_default();
@@ -536,12 +553,116 @@ fn what_goes_on_in_a_session_of_its_own_is_told_as_that() {
 }
 
 #[test]
-fn a_cache_that_cannot_be_opened_is_told_with_what_would_help() {
+fn a_cache_that_cannot_be_opened_is_told_with_what_would_help_and_done_without() {
     let folder = two().with("cache", "a file");
-    let refused = greenwave(&folder, "p", []).run().with_code(2);
-    assert!(refused.stderr.contains("cannot open the test results in"), "{}", refused.stderr);
-    assert!(refused.stderr.contains("`--no-cache` does without"), "{}", refused.stderr);
-    greenwave(&folder, "p", ["--no-cache"]).run().with_code(0);
+    let without = greenwave(&folder, "p", []).run().with_code(0);
+    assert!(without.stderr.starts_with("warning: no result is known in this run"), "{}", without.stderr);
+    let place = format!("cannot open the test results in {}", folder.path("cache/greenwave/tests").display());
+    assert!(without.stderr.contains(&place), "{}", without.stderr);
+    assert!(without.stderr.contains("`--no-cache` does without"), "{}", without.stderr);
+    assert!(without.stdout.contains("2 tests: 2 passed;"), "{}", without.stdout);
+    let silent = greenwave(&folder, "p", ["--no-cache"]).run().with_code(0);
+    assert_eq!(silent.stderr, "");
+    // Whoever asks for the results themselves is not helped by none.
+    for command in ["stats", "verify", "clear", "warm"] {
+        let program = Program::new(["cache", command]).within(&folder.path("p"));
+        let refused = program.variable("XDG_CACHE_HOME", folder.path("cache")).run().with_code(2);
+        assert!(refused.stderr.starts_with("error: cannot open the test results"), "{}", refused.stderr);
+    }
+}
+
+#[test]
+fn output_that_is_lost_is_a_failure_and_the_results_are_kept() {
+    let folder = two();
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    let lost = greenwave(&folder, "p", []).stdout(full).run().with_code(2);
+    assert!(lost.stderr.contains("error: cannot write to the standard output"), "{}", lost.stderr);
+    assert!(
+        lost.stderr.contains("caused by: No space left") && lost.stderr.contains("hint: "),
+        "{}",
+        lost.stderr
+    );
+    assert_eq!(run(&folder, "p"), [verdict("one", true, true), verdict("two", true, true)]);
+    // Whoever has read enough has lost nothing.
+    greenwave(&folder, "p", ["--output", "all"]).read_lines(1).run().with_code(0);
+}
+
+/// "If an implementation encounters a relative path in any of these variables it should consider the path invalid and ignore it"
+/// (<https://specifications.freedesktop.org/basedir-spec/latest/>).
+#[test]
+fn a_relative_folder_for_caches_is_ignored() {
+    let folder = two().with("home/.keep", "");
+    let program = Program::new(["test"]).within(&folder.path("p")).variable("HOME", folder.path("home"));
+    program.variable("XDG_CACHE_HOME", "caches").run().with_code(0);
+    assert!(!folder.path("p/caches").exists());
+    assert!(folder.path("home/.cache/greenwave/tests").is_dir());
+}
+
+#[test]
+fn inputs_outside_the_project_are_a_mistake_with_its_place() {
+    let check = |inputs: &str, expected: &str| {
+        let config = format!("[[test]]\nname = \"t\"\ncommand = [\"true\"]\ninputs = [{inputs}]\n");
+        let folder = Folder::empty().with("p/greenwave.toml", config).with("p/a", "").with("x", "");
+        let refused = greenwave(&folder, "p", []).run().with_code(2);
+        assert!(refused.stderr.contains("greenwave.toml:4:"), "{}", refused.stderr);
+        assert!(refused.stderr.contains(expected), "{}", refused.stderr);
+    };
+    check("\"../x\"", "a path inside the project is wanted, without `..`");
+    check("\"a\", \"!b/../../x\"", "a path inside the project is wanted, without `..`");
+    for nothing in ["\"\"", "\" \"", "\"!\"", "\"/\""] {
+        check(nothing, "it means no file");
+    }
+}
+
+#[test]
+fn a_report_that_cannot_be_written_is_told_before_anything_runs() {
+    let config = "[[test]]\nname = \"t\"\ncommand = \"touch ../ran\"\ninputs = [\"/in\"]\n";
+    for flag in ["--junit", "--summary"] {
+        let folder = Folder::empty().with("p/greenwave.toml", config).with("p/in", "").with("report", "old");
+        for place in ["../no/such/folder/report", "..", "in/report"] {
+            let refused = greenwave(&folder, "p", [flag, place]).run().with_code(2);
+            let expected = format!("error: cannot write the report {place}\n  caused by: ");
+            assert!(refused.stderr.contains(&expected), "{}", refused.stderr);
+            assert!(!folder.path("ran").exists(), "{flag} {place}");
+        }
+        // What does not start has left everything as it was.
+        greenwave(&folder, "p", [flag, "../report", "no-such-test"]).run().with_code(2);
+        assert_eq!(folder.read("report"), "old");
+        greenwave(&folder, "p", [flag, "../new", "no-such-test"]).run().with_code(2);
+        assert!(!folder.path("new").exists());
+        greenwave(&folder, "p", [flag, "../new"]).run().with_code(0);
+        assert!(folder.read("new").contains('t'), "{}", folder.read("new"));
+    }
+}
+
+#[test]
+fn the_slowest_are_named_one_to_a_line() {
+    let long = "n".repeat(70);
+    let test = |at: usize| format!("[[test]]\nname = \"{at}{long}\"\ncommand = \"sleep 0.6; : {at}\"\n");
+    let folder = Folder::empty().with("p/greenwave.toml", (0..3).map(test).collect::<String>());
+    let ran = greenwave(&folder, "p", ["--jobs", "3"]).run().with_code(0);
+    let slowest: Vec<&str> = ran.stdout.lines().skip_while(|line| *line != "Slowest:").collect();
+    assert_eq!(slowest.len(), 5, "{}", ran.stdout);
+    assert!(slowest[1..4].iter().all(|line| line.len() < 100 && line.contains(&long)), "{}", ran.stdout);
+}
+
+#[test]
+fn tests_that_are_the_same_run_once_and_say_so() {
+    let test = |name: &str| {
+        format!(
+            "[[test]]\nname = \"{name}\"\ncommand = \"echo x >> ../ran; sleep 0.2\"\ninputs = [\"/in\"]\n"
+        )
+    };
+    let folder = Folder::empty().with("p/greenwave.toml", test("a") + &test("b")).with("p/in", "");
+    let jobs = ["--jobs", "2", "--set", "testing.follow_load=false"];
+    let first = greenwave(&folder, "p", jobs).run().with_code(0);
+    assert_eq!(folder.read("ran"), "x\n", "{}", first.stdout);
+    assert!(first.stdout.contains("2 tests: 2 passed, 1 the same as another; "), "{}", first.stdout);
+    let says = |one: &str, other: &str| {
+        first.stdout.contains(&format!("  pass     {one}      same  as {other}, which has just run"))
+    };
+    assert!(says("a", "b") || says("b", "a"), "{}", first.stdout);
+    assert!(!first.stdout.contains("known"), "{}", first.stdout);
 }
 
 #[test]

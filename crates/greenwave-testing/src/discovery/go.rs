@@ -8,7 +8,7 @@ use crate::test::Harness;
 use crate::{Error, Test};
 
 /// Variables that change what `go` builds.
-const VARIABLES: [&str; 8] =
+pub(super) const VARIABLES: [&str; 8] =
     ["GOFLAGS", "GOOS", "GOARCH", "GOEXPERIMENT", "GOTOOLCHAIN", "GOPROXY", "CGO_ENABLED", "CC"];
 
 /// One test for each package with a `_test.go` file in it.
@@ -25,7 +25,7 @@ pub(super) fn discover(files: &Files<'_>) -> Result<Discovery, Error> {
 }
 
 /// Whether `go` looks into the folder (`go help packages`).
-fn is_seen(folder: &Path) -> bool {
+pub(super) fn is_seen(folder: &Path) -> bool {
     folder.iter().all(|name| {
         let name = name.to_string_lossy();
         !name.starts_with(['.', '_']) && name != "testdata" && name != "vendor"
