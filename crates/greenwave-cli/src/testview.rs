@@ -339,13 +339,15 @@ impl Totals {
     /// What is told if so many tests are known to pass and nothing ran.
     pub(crate) fn all_known(answer: &Answer, wall: Duration) -> String {
         let tests = answer.tests;
-        let totals = Self { wanted: tests, passed: tests, failed: 0, known: tests, flaky: 0, broken: 0 };
+        let totals =
+            Self { wanted: tests, passed: tests, failed: 0, known: tests, same: 0, flaky: 0, broken: 0 };
         totals.line(&SuiteReport {
             results: Vec::new(),
             audited: 0,
             audits_failed: Vec::new(),
             wall,
             saved: answer.saved,
+            same: Vec::new(),
             lower_bound: Duration::ZERO,
             looked_up: wall,
             unmatched: Vec::new(),
