@@ -48,6 +48,10 @@ struct Known {
 impl Tree {
     /// What was listed at a moment, unless a folder was so young then that it could change again without its stamp changing.
     pub(crate) fn of(listing: &Listing, roots: &Roots, at: i64) -> Option<Self> {
+        // What cannot be looked at cannot be checked either.
+        if !listing.left_out.is_empty() {
+            return None;
+        }
         let ignores = |file: &&Found| is_ignore_file(&file.path);
         let folders = listing.folders.iter().map(|(_, stamp)| stamp);
         let files = listing.files.iter().filter(ignores).map(|file| &file.stamp);
