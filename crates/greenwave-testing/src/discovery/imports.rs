@@ -56,7 +56,7 @@ impl Imports {
             match ask(&project.join(module), environment).await {
                 Ok(packages) => imports.add(project, &packages),
                 Err(problem) => {
-                    tracing::debug!(module = %module.display(), problem, "go cannot list packages")
+                    tracing::debug!(module = %module.display(), problem, "go cannot list packages");
                 }
             }
         }
