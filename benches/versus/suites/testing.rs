@@ -14,16 +14,15 @@ Wall time of whole processes, from start to exit, the tools' rounds interleaved.
 with nothing to do, all files have been at rest for more than two seconds, and each tool has run once more.
 
 *1,000 tests*: `cat` of one of five files, all five of them inputs; 5,000 inputs. greenwave (`cat` as a list of words), ninja (through `sh`) and
-make (through `sh`; it knows times only) have all of them. turbo, nx and moon have **200 tests**, a fifth of the work: turbo and nx start a node
-for every test, and a first run of 1,000 would take minutes. Their figures are so much better than they ought to be. go-task
-has 1,000. nx has its daemon. ninja and make write the output to a file, the others keep it.
+make (through `sh`; it knows times only), go-task, turbo and nx have all of them. moon has **200 tests**, a fifth of the work, since its runs would take minutes:
+its figures are so much better than they ought to be. nx has its daemon. ninja and make write the output to a file, the others keep it.
 *One file changed*: other contents each time.
 
-*pytest*: 40 files of 5 trivial tests. greenwave finds the tests itself, and starts `python -m pytest` for batches of files.
-The rivals have a copy of the project, so that what they write beside the tests is no change to ours.
+*pytest*: 40 files of 5 tests, that do nothing or compute for 10 ms each. greenwave finds the tests itself, and starts `python -m pytest` for batches of files.
+The rivals have a copy of the project, so that what they write beside the tests is no change to ours. pytest has one worker, `pytest -n 2` (pytest-xdist) has two, as greenwave.
 
-*cargo*: 4 packages of 100 trivial tests, built by `cargo test --no-run` before anything is measured. greenwave also knows of documentation's tests, as
-`cargo test` does and nextest does not.
+*cargo*: 4 packages of 100 tests, that do nothing or compute for 10 ms each, built by `cargo test --no-run` before anything is measured. greenwave also knows of
+documentation's tests, as `cargo test` does and nextest does not. `cargo test` runs one program after another, each with a thread for each processor.
 
 *Eight at once*: 60 tests of 50 ms (`sleep`) that nobody has run; eight processes in the same project with one cache, until the last has ended,
 beside one process.
@@ -39,7 +38,7 @@ const CACHED_PERCENT: f64 = 1.0;
 const EIGHT_PERCENT: f64 = 110.0;
 
 const TESTS: usize = 1_000;
-/// Of tools that start a node for every test.
+/// Of a tool that would take minutes.
 const FEWER: usize = 200;
 const ROUNDS: usize = 20;
 const SLOW_ROUNDS: usize = 5;
@@ -47,8 +46,30 @@ const SLOW_ROUNDS: usize = 5;
 const RESTED: Duration = Duration::from_millis(2_300);
 
 type Part = fn(&Path, &mut Vec<Row>);
-const PARTS: [(&str, Part); 4] =
-    [("60 tests of 50 ms", eight), ("cargo", cargo), ("pytest", pytest), ("1,000 tests", thousand)];
+const PARTS: [(&str, Part); 6] = [
+    ("60 tests of 50 ms", eight),
+    ("cargo, trivial", |program, rows| cargo(program, Work::None, rows)),
+    ("cargo, 10 ms", |program, rows| cargo(program, Work::TenMilliseconds, rows)),
+    ("pytest, trivial", |program, rows| pytest(program, Work::None, rows)),
+    ("pytest, 10 ms", |program, rows| pytest(program, Work::TenMilliseconds, rows)),
+    ("1,000 tests", thousand),
+];
+
+/// What each test does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Work {
+    None,
+    TenMilliseconds,
+}
+
+impl Work {
+    fn name(self) -> &'static str {
+        match self {
+            Work::None => "trivial tests",
+            Work::TenMilliseconds => "tests of 10 ms",
+        }
+    }
+}
 
 fn main() {
     if !is_measuring() {
@@ -300,14 +321,14 @@ fn tools(greenwave: &Path) -> (Vec<Tool>, Vec<&'static str>) {
         (
             "turbo",
             found("turbo"),
-            FEWER,
+            TESTS,
             SLOW_ROUNDS,
             &["run", "test", "--concurrency=2", "--output-logs=errors-only"],
         ),
         (
             "nx",
             found("nx"),
-            FEWER,
+            TESTS,
             SLOW_ROUNDS,
             &["run-many", "-t", "test", "--parallel=2", "--output-style=static"],
         ),
@@ -466,10 +487,10 @@ fn beside(
     rows.push(Row::new(format!("{what}, greenwave, nothing to do"), "ms", nothing));
 }
 
-fn pytest(program: &Path, rows: &mut Vec<Row>) {
-    let what = "pytest, 200 tests";
+fn pytest(program: &Path, work: Work, rows: &mut Vec<Row>) {
+    let what = &format!("pytest, 200 {}", work.name());
     let Some(python) = std::env::var_os("PROBE_PYTHON").map(PathBuf::from) else {
-        rows.push(Row::absent(what, "not installed (`PROBE_PYTHON`)"));
+        rows.push(Row::absent(what.as_str(), "not installed (`PROBE_PYTHON`)"));
         return;
     };
     let place = folder();
@@ -477,9 +498,17 @@ fn pytest(program: &Path, rows: &mut Vec<Row>) {
     let (project, theirs) = (&place.path().join("ours"), &place.path().join("theirs"));
     for project in [project, theirs] {
         for file in 0..40 {
-            let tests = (0..5)
-                .map(|test| format!("def test_{test}():\n    assert {test} + {file} == {}\n\n", test + file));
-            write(&project.join(format!("tests/test_f{file}.py")), &tests.collect::<String>());
+            let work = match work {
+                Work::None => "",
+                Work::TenMilliseconds => {
+                    "    end = time.perf_counter() + 0.01\n    while time.perf_counter() < end:\n        pass\n"
+                }
+            };
+            let tests = (0..5).map(|test| {
+                format!("def test_{test}():\n{work}    assert {test} + {file} == {}\n\n", test + file)
+            });
+            let text = format!("import time\n\n{}", tests.collect::<String>());
+            write(&project.join(format!("tests/test_f{file}.py")), &text);
         }
         write(&project.join("pytest.ini"), "[pytest]\ntestpaths = tests\n");
     }
@@ -512,10 +541,17 @@ fn pytest(program: &Path, rows: &mut Vec<Row>) {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let path = std::iter::once(folder_of_python).chain(std::env::split_paths(&path));
     let path = std::env::join_paths(path).expect("it was one");
-    beside(what, program, project, &rivals, "pytest", &[("PATH", path)], rows);
+    beside(what, program, project, &rivals, "pytest -n 2", &[("PATH", path)], rows);
 }
 
-fn cargo(program: &Path, rows: &mut Vec<Row>) {
+fn cargo(program: &Path, work: Work, rows: &mut Vec<Row>) {
+    let what = &format!("cargo, 400 {}", work.name());
+    let body = match work {
+        Work::None => "",
+        Work::TenMilliseconds => {
+            "    let begin = std::time::Instant::now();\n    while begin.elapsed().as_millis() < 10 {}\n"
+        }
+    };
     let place = folder();
     let project = place.path();
     write(&project.join("Cargo.toml"), "[workspace]\nresolver = \"3\"\nmembers = [\"p*\"]\n");
@@ -523,7 +559,9 @@ fn cargo(program: &Path, rows: &mut Vec<Row>) {
         let manifest = format!("[package]\nname = \"p{package}\"\nversion = \"0.1.0\"\nedition = \"2024\"\n");
         write(&project.join(format!("p{package}/Cargo.toml")), &manifest);
         let tests: String = (0..100)
-            .map(|test| format!("#[test]\nfn t{test}() {{\n    assert_eq!({test} + 1, {});\n}}\n", test + 1))
+            .map(|test| {
+                format!("#[test]\nfn t{test}() {{\n{body}    assert_eq!({test} + 1, {});\n}}\n", test + 1)
+            })
             .collect();
         write(
             &project.join(format!("p{package}/src/lib.rs")),
@@ -544,7 +582,7 @@ fn cargo(program: &Path, rows: &mut Vec<Row>) {
     let has_nextest = timed(&mut run(&["nextest", "--version"])).is_some();
     let rivals: [(&str, Rival<'_>); 2] =
         [("cargo test", Some(&test)), ("cargo nextest", has_nextest.then_some(&nextest))];
-    beside("cargo, 400 tests", program, project, &rivals, "cargo test", &[], rows);
+    beside(what, program, project, &rivals, "cargo test", &[], rows);
 }
 
 fn eight(program: &Path, rows: &mut Vec<Row>) {

@@ -1,5 +1,6 @@
 //! The command line, whole. What each command does stands in a file of its own.
 
+mod answer;
 mod cache;
 mod demo;
 mod graph;

@@ -258,6 +258,8 @@ pub(crate) struct Config {
     pub(crate) profile: &'static str,
     /// The project's own tests.
     pub(crate) tests: TestFile,
+    /// What the project's file says, word for word; `None` if there is none.
+    pub(crate) text: Option<String>,
     profile_origin: Option<Origin>,
     origins: BTreeMap<&'static str, Origin>,
 }
@@ -280,8 +282,14 @@ impl Config {
             _ => TestFile::default(),
         };
         let (profile, profile_origin) = chosen_profile(document.as_ref(), root.as_mut(), overrides)?;
-        let mut config =
-            Self { settings: Settings::default(), profile, profile_origin, origins: BTreeMap::new(), tests };
+        let mut config = Self {
+            settings: Settings::default(),
+            profile,
+            profile_origin,
+            origins: BTreeMap::new(),
+            tests,
+            text: None,
+        };
         config.read_profile()?;
         if let (Some(document), Some(root)) = (&document, root) {
             config.read_table(document, root, &Origin::File(document.path.clone()))?;
@@ -295,6 +303,7 @@ impl Config {
         if let Some(directory) = &config.settings.cache.directory {
             config.settings.cache.directory = Some(project.join(directory));
         }
+        config.text = document.map(|document| document.text);
         Ok(config)
     }
 

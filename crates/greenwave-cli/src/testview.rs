@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use console::{Style, measure_text_width, strip_ansi_codes, style};
 use greenwave_testing::{
-    Audit, Event, Line, Outcome, RunReport, Source, Status, Stored, SuiteReport, Test, TestReport, Verdict,
+    Answer, Audit, Event, Line, Outcome, RunReport, Source, Status, Stored, SuiteReport, Test, TestReport,
+    Verdict,
 };
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
@@ -337,6 +338,24 @@ impl Totals {
     /// Whether everything that was wanted has passed.
     pub(crate) fn is_good(&self) -> bool {
         self.passed == self.wanted
+    }
+
+    /// What is told if so many tests are known to pass and nothing ran.
+    pub(crate) fn all_known(answer: &Answer, wall: Duration) -> String {
+        let tests = answer.tests;
+        let totals =
+            Self { wanted: tests, passed: tests, failed: 0, known: tests, same: 0, flaky: 0, broken: 0 };
+        totals.line(&SuiteReport {
+            results: Vec::new(),
+            audited: 0,
+            audits_failed: Vec::new(),
+            wall,
+            saved: answer.saved,
+            same: Vec::new(),
+            lower_bound: Duration::ZERO,
+            looked_up: wall,
+            unmatched: Vec::new(),
+        })
     }
 
     fn line(&self, report: &SuiteReport) -> String {

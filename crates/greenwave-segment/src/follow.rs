@@ -12,6 +12,9 @@ use crate::segment::{self, SEGMENT_HEADER_BYTES, Segment};
 /// Other processes compact while we look. Each pass sees a later state; this many suffice unless something is badly wrong.
 const PASSES_MAX: usize = 8;
 
+/// Segments that are looked at in less time than it takes to have another thread do it.
+const QUICK_SEGMENTS_MAX: usize = 16;
+
 /// What a record takes in an index file whose key is a hash with a byte before it. Only a guess of how many there are.
 const TYPICAL_ITEM_BYTES: usize = 72;
 
@@ -57,6 +60,22 @@ impl Log {
             }
         }
         Ok(())
+    }
+
+    /// Whether other processes have written or removed nothing since the last [`refresh`](Self::refresh), as far as that can be told in some microseconds:
+    /// `false` also where there are many segments, or somebody is just refreshing.
+    pub fn is_fresh(&self) -> bool {
+        let Some(_following) = self.following.try_lock() else { return false };
+        if self.index.read().slots().nth(QUICK_SEGMENTS_MAX).is_some() {
+            return false;
+        }
+        let Ok(seen) = self.look() else { return false };
+        let index = self.index.read();
+        let has_grown = |slot: &SlotId| {
+            let slot = index.slot(*slot);
+            slot.segment.len().map_or(true, |len| len != slot.len)
+        };
+        seen.new.is_empty() && seen.gone.is_empty() && !seen.grown.iter().any(has_grown)
     }
 
     /// The first look, which also takes over what a dead process left.

@@ -17,7 +17,7 @@ use crate::index_file::Pending;
 use crate::options::WhenFull;
 use crate::rebase::{Chosen, member};
 use crate::record::{self, HEADER_BYTES, Header, Kind};
-use crate::segment::{SEGMENT_HEADER_BYTES, Segment};
+use crate::segment::{self, SEGMENT_HEADER_BYTES, Segment};
 use crate::stats::Counters;
 use crate::{Error, Options, Stats};
 
@@ -129,6 +129,17 @@ impl Log {
         log.recover()?;
         log.load_dictionaries()?;
         Ok(log)
+    }
+
+    /// What the directory's segments are now, without opening any: the same bytes as long as no process has put or removed anything. Segments only
+    /// grow and come and go, so their names and lengths say that; the rest of what the file system says of each is there to notice who else touched
+    /// them. What holds for a log that was opened after one such answer holds for as long as there is the same answer.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`].
+    pub fn standing(dir: impl AsRef<Path>) -> Result<Vec<u8>, Error> {
+        segment::standing(dir.as_ref())
     }
 
     /// The directory.

@@ -17,6 +17,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
 
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -215,6 +216,34 @@ fn pread(file: &File, buf: &mut [u8], offset: u64) -> io::Result<usize> {
 /// The ids of the segments in a directory. Files with other names are not ours and are left alone.
 pub(crate) fn list(dir: &Path) -> Result<Vec<u64>, Error> {
     list_with(dir, EXTENSION)
+}
+
+/// What [`Log::standing`](crate::Log::standing) says: each segment's id, its length, when it was modified, and which file it is and when that
+/// was changed in any way, where the system tells.
+pub(crate) fn standing(dir: &Path) -> Result<Vec<u8>, Error> {
+    let mut ids = list(dir)?;
+    ids.sort_unstable();
+    let mut standing = Vec::with_capacity(ids.len() * 64);
+    for id in ids {
+        let path = segment_path(dir, id);
+        let metadata = path.metadata().map_err(Error::io("look at", &path))?;
+        let modified = metadata.modified().map_err(Error::io("look at", &path))?;
+        let modified = modified.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+        standing.extend(id.to_le_bytes());
+        standing.extend(metadata.len().to_le_bytes());
+        standing.extend(modified.to_le_bytes());
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::MetadataExt;
+            for number in [metadata.dev(), metadata.ino()] {
+                standing.extend(number.to_le_bytes());
+            }
+            for number in [metadata.ctime(), metadata.ctime_nsec()] {
+                standing.extend(number.to_le_bytes());
+            }
+        }
+    }
+    Ok(standing)
 }
 
 /// Removes index files whose segments are gone: their removal was interrupted. A segment is made before its index file and removed before

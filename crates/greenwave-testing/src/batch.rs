@@ -29,11 +29,15 @@ struct Kind<'t> {
     set: Vec<(&'t str, &'t str)>,
 }
 
-/// Puts tests that can share a process into batches of about the same length, as many as there are workers; the others stay by themselves.
+/// A process with less work than this takes longer to start than it saves.
+const WORK_MIN: Duration = Duration::from_millis(200);
+
+/// Puts tests that can share a process into batches of about the same length, as many as there are workers and work for them; the others stay by themselves. How
+/// long a test is expected to take is `None` if nobody knows.
 pub(crate) fn batches(
     tests: &[Test],
     wanted: &[usize],
-    expected: impl Fn(usize) -> Duration,
+    expected: impl Fn(usize) -> Option<Duration>,
     workers: u32,
 ) -> Vec<Vec<usize>> {
     let mut kinds: BTreeMap<Kind<'_>, Vec<usize>> = BTreeMap::new();
@@ -45,21 +49,25 @@ pub(crate) fn batches(
         }
     }
     for (_, mut alike) in kinds {
+        let all: Option<Duration> = alike.iter().map(|at| expected(*at)).sum();
+        let worthwhile = all.map_or(usize::MAX, |all| {
+            usize::try_from(all.as_nanos().div_ceil(WORK_MIN.as_nanos())).unwrap_or(usize::MAX).max(1)
+        });
+        let expected = |at: usize| expected(at).unwrap_or_default();
         // The longest first, each into the batch that is the shortest so far (Graham, 1969).
         alike.sort_by_key(|at| std::cmp::Reverse(expected(*at)));
-        let count = alike.len().min(workers.max(1) as usize);
+        let count = alike.len().min(workers.max(1) as usize).min(worthwhile);
         let mut bins: Vec<(Duration, Vec<usize>)> = vec![(Duration::ZERO, Vec::new()); count];
         for at in alike {
-            if let Some(shortest) = bins.iter_mut().min_by_key(|(length, _)| *length) {
+            // Tests of no length at all are told apart by their number.
+            if let Some(shortest) = bins.iter_mut().min_by_key(|(length, bin)| (*length, bin.len())) {
                 shortest.0 += expected(at);
                 shortest.1.push(at);
             }
         }
-        batches.extend(bins.into_iter().map(|(_, mut bin)| {
-            bin.sort_unstable();
-            bin
-        }));
+        batches.extend(bins.into_iter().map(|(_, bin)| bin).filter(|bin| !bin.is_empty()));
     }
+    batches.iter_mut().for_each(|batch| batch.sort_unstable());
     batches.sort_unstable();
     batches
 }
@@ -290,8 +298,13 @@ mod tests {
             pytest("e.py"),
             Test { env: vec!["X".to_owned()], ..pytest("f.py") },
         ];
-        let long = |at: usize| Duration::from_secs(if at == 4 { 3 } else { 1 });
+        let long = |at: usize| Some(Duration::from_secs(if at == 4 { 3 } else { 1 }));
         let found = batches(&tests, &[0, 1, 2, 3, 4, 5], long, 2);
         assert_eq!(found, [vec![0, 1], vec![2], vec![3], vec![4], vec![5]]);
+        // Those that take no time share one process, and of those that nobody knows each worker gets some.
+        let found = batches(&tests, &[0, 1, 4], |_| Some(Duration::ZERO), 2);
+        assert_eq!(found, [vec![0, 1, 4]]);
+        let found = batches(&tests, &[0, 1, 4], |_| None, 2);
+        assert_eq!(found, [vec![0, 4], vec![1]]);
     }
 }

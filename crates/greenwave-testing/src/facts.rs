@@ -1,9 +1,10 @@
 //! What a test's result depended on, told one by one, so that it can be said what has changed since. Knows nothing of results.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
@@ -21,9 +22,15 @@ pub(crate) struct Notes {
     tests: BTreeMap<String, (Facts, Option<Facts>)>,
     /// The manifests of inputs, each once, by their hash.
     manifests: BTreeMap<String, BTreeMap<String, String>>,
+    /// What tests were seen to look at, with its state, each once, by a hash of it: tests of a kind look at the same.
+    #[serde(default)]
+    looks: BTreeMap<String, Looks>,
     #[serde(skip)]
     is_changed: bool,
 }
+
+/// Paths that were looked at, and what there was.
+pub(crate) type Looks = BTreeMap<String, String>;
 
 /// Everything that a test's key is made of, and what it was seen to look at. Values of variables are not kept, only their hashes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,7 +40,11 @@ pub(crate) struct Facts {
     pub(crate) variables: BTreeMap<String, String>,
     pub(crate) tools: Vec<String>,
     pub(crate) inputs: String,
-    pub(crate) looks: BTreeMap<String, String>,
+    /// A hash of what it looked at.
+    pub(crate) looks: String,
+    /// That itself, until it is noted.
+    #[serde(skip)]
+    pub(crate) looked: Arc<Looks>,
     /// Milliseconds since the Unix epoch.
     pub(crate) at: u64,
     pub(crate) status: Status,
@@ -101,8 +112,15 @@ impl Notes {
         &'n self,
         is_one: impl Fn(&Path) -> bool + 'n,
     ) -> impl Iterator<Item = &'n str> {
-        let has = move |facts: &Facts| facts.looks.keys().any(|path| is_one(Path::new(path)));
-        self.tests.iter().filter(move |(_, (last, _))| has(last)).map(|(name, _)| name.as_str())
+        let has = |(_, looks): &(&String, &Looks)| looks.keys().any(|path| is_one(Path::new(path)));
+        let found: HashSet<&String> = self.looks.iter().filter(has).map(|(hash, _)| hash).collect();
+        let tests = self.tests.iter().filter(move |(_, (last, _))| found.contains(&last.looks));
+        tests.map(|(name, _)| name.as_str())
+    }
+
+    /// What a test looked at then.
+    pub(crate) fn looks_of(&self, facts: &Facts) -> impl Iterator<Item = (&String, &String)> {
+        self.looks.get(&facts.looks).into_iter().flatten()
     }
 
     pub(crate) fn put(&mut self, test: &str, facts: Facts, inputs: &Manifest) {
@@ -111,6 +129,9 @@ impl Notes {
                 (path.to_string_lossy().into_owned(), format!("{}{}", entry.kind as u8, short(&entry.hash)))
             };
             self.manifests.insert(facts.inputs.clone(), inputs.files().map(of_file).collect());
+        }
+        if !self.looks.contains_key(&facts.looks) {
+            self.looks.insert(facts.looks.clone(), (*facts.looked).clone());
         }
         let kept = match facts.is_kept() {
             true => Some(facts.clone()),
@@ -158,8 +179,8 @@ impl Notes {
                 check(true, Difference::Added(path.into()));
             }
         }
-        for (path, state) in &then.looks {
-            check(now.looks.get(path).is_some_and(|now| now != state), Difference::Looked(path.into()));
+        for (path, state) in self.looks_of(then) {
+            check(now.looked.get(path).is_some_and(|now| now != state), Difference::Looked(path.into()));
         }
         differences
     }
@@ -168,18 +189,16 @@ impl Notes {
         if !self.is_changed {
             return Ok(());
         }
-        let used: std::collections::BTreeSet<&String> = self
-            .tests
-            .values()
-            .flat_map(|(last, kept)| [Some(last), kept.as_ref()])
-            .flatten()
-            .map(|facts| &facts.inputs)
-            .collect();
+        let facts = || self.tests.values().flat_map(|(last, kept)| [Some(last), kept.as_ref()]).flatten();
+        let inputs: HashSet<&String> = facts().map(|facts| &facts.inputs).collect();
+        let looks: HashSet<&String> = facts().map(|facts| &facts.looks).collect();
         let mut files = 0;
-        self.manifests.retain(|digest, manifest| {
-            files += manifest.len();
-            used.contains(digest) && files <= FILES_MAX
-        });
+        for (all, used) in [(&mut self.manifests, inputs), (&mut self.looks, looks)] {
+            all.retain(|digest, of_files| {
+                files += of_files.len();
+                used.contains(digest) && files <= FILES_MAX
+            });
+        }
         replace(file, &serde_json::to_vec(&self).unwrap_or_default())?;
         self.is_changed = false;
         Ok(())
@@ -200,5 +219,6 @@ impl Facts {
 
 /// The beginning of a hash, in hexadecimal digits.
 pub(crate) fn short(hash: &[u8]) -> String {
-    hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    let digit = |half: u8| char::from_digit(u32::from(half), 16).unwrap_or('0');
+    hash.iter().take(8).flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }

@@ -111,6 +111,11 @@ impl Manifest {
         self.lines.iter().map(|line| (line.path.as_path(), line.entry))
     }
 
+    /// Whether it is this very one.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.lines, &other.lines)
+    }
+
     pub(crate) fn lines(&self) -> &[Line] {
         &self.lines
     }

@@ -66,7 +66,7 @@ pub(crate) fn first(
 }
 
 /// What a test has of the process that starts it, beside what it is given: whether it may do everything, and the bits that new files lack.
-fn inherited() -> (bool, u32) {
+pub(crate) fn inherited() -> (bool, u32) {
     static INHERITED: OnceLock<(bool, u32)> = OnceLock::new();
     *INHERITED.get_or_init(|| {
         // The call that tells the mask sets it.

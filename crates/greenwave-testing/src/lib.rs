@@ -28,6 +28,7 @@
 //! There are no features. An [`Error`] means that a test could not be run at all; a test that fails, hangs or
 //! runs nothing is an [`Outcome`]. Unix only, for now.
 
+mod answer;
 mod batch;
 mod cargo;
 mod count;
@@ -64,6 +65,7 @@ mod world;
 
 pub use greenwave_scheduler::{Jobserver, Rules, Stopper};
 
+pub use answer::{Answer, Terms};
 pub use count::Count;
 pub use discovery::{Discovery, Note, discover};
 pub use environment::Environment;

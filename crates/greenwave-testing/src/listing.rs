@@ -43,6 +43,8 @@ pub(crate) struct Listing {
     pub(crate) folders: Vec<(PathBuf, Stamp)>,
     /// What could not be looked at, since its path is longer than the system takes. Nobody knows what is in there.
     pub(crate) left_out: Vec<PathBuf>,
+    /// The files in these that say what is ignored, of which they may themselves be, with the stamps of what they lead to if they are links.
+    pub(crate) ignores: Vec<(PathBuf, Stamp)>,
 }
 
 /// Below which paths is looked for files.
@@ -72,12 +74,9 @@ pub(crate) fn list_below(project: &Path, Roots { all: roots, patterns }: &Roots)
     if roots.is_empty() {
         return Ok(Listing::default());
     }
-    let Listing { files: mut found, mut folders, mut left_out } = walk(project, roots, true)?;
-    let ignores = |file: &Found| is_ignore_file(&file.path);
-    // The project's outermost ignore files count for what is below, and may not be below any of the roots.
-    let has_ignore_files =
-        found.iter().any(ignores) || roots.iter().any(|root| is_ignored_above(project, root));
-    if !patterns.is_empty() && has_ignore_files {
+    let Listing { files: mut found, mut folders, mut left_out, .. } = walk(project, roots, true)?;
+    let ignores = ignores(project, &folders);
+    if !patterns.is_empty() && !ignores.is_empty() {
         let all = walk(project, patterns, false)?;
         folders.extend(all.folders);
         left_out.extend(all.left_out);
@@ -92,18 +91,18 @@ pub(crate) fn list_below(project: &Path, Roots { all: roots, patterns }: &Roots)
         found.extend(ignored);
         sort(&mut found);
     }
-    Ok(Listing { files: found, folders, left_out })
+    Ok(Listing { files: found, folders, ignores, left_out })
 }
 
-/// Whether a file says what is ignored.
-pub(crate) fn is_ignore_file(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| name == ".gitignore" || name == ".ignore")
-}
-
-fn is_ignored_above(project: &Path, root: &Path) -> bool {
-    let mut folders = root.ancestors().skip(1);
-    folders
-        .any(|folder| [".gitignore", ".ignore"].iter().any(|name| project.join(folder).join(name).exists()))
+/// The files that say what is ignored: in folders on the way as well, below which only some is looked for.
+fn ignores(project: &Path, folders: &[(PathBuf, Stamp)]) -> Vec<(PathBuf, Stamp)> {
+    const NAMES: [&str; 2] = [".gitignore", ".ignore"];
+    let paths = folders.iter().flat_map(|(folder, _)| NAMES.map(|name| folder.join(name)));
+    let stamp = |path: PathBuf| {
+        let metadata = std::fs::metadata(project.join(&path)).ok()?;
+        Some((path, Stamp::of(&metadata)))
+    };
+    paths.filter_map(stamp).collect()
 }
 
 /// Those that are not below another, sorted.

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -14,11 +14,11 @@ use tokio::time::Instant;
 
 use crate::fingerprint::{Entry, Line, Manifest, bytes};
 use crate::index::StatIndex;
-use crate::listing::{self, Found, Roots};
+use crate::listing::{self, Found, Listing, Roots};
 use crate::outcome::shortened;
 use crate::reads::States;
 use crate::select::{Selection, Spec};
-use crate::stamp::now;
+use crate::stamp::{Stamp, now};
 use crate::tree::Tree;
 use crate::world::{Moment, blocking};
 use crate::{Error, Test};
@@ -58,7 +58,7 @@ pub(crate) struct Project {
 pub(crate) struct Snapshot {
     began: Instant,
     took: Duration,
-    at: i64,
+    pub(crate) at: i64,
     root: PathBuf,
     index: Arc<Mutex<StatIndex>>,
     files: Vec<Found>,
@@ -67,6 +67,8 @@ pub(crate) struct Snapshot {
     /// By selection.
     manifests: Vec<OnceLock<Manifest>>,
     pub(crate) states: Arc<States>,
+    /// Whether a file was seen to change after it was listed.
+    has_changed: AtomicBool,
 }
 
 impl Project {
@@ -119,6 +121,16 @@ impl Project {
             Some(known) => known.save(tree),
             None => Ok(()),
         }
+    }
+
+    /// What is known of files outside the project, as it is saved.
+    pub(crate) fn outside(&self) -> Vec<u8> {
+        self.index.lock().outside()
+    }
+
+    /// The folders of the newest look and the files in them that say what is ignored, if their stamps can be believed in later runs.
+    pub(crate) fn lasting(&self) -> Option<Listing> {
+        self.tree.lock().as_ref()?.lasting()
     }
 
     /// So many tests are about to run.
@@ -254,7 +266,17 @@ impl Snapshot {
             entries,
             manifests: (0..selections).map(|_| OnceLock::new()).collect(),
             states,
+            has_changed: AtomicBool::new(false),
         })
+    }
+
+    /// All files, with what identifies those that were read.
+    pub(crate) fn files(&self) -> impl Iterator<Item = (&Found, Option<&Entry>)> {
+        self.files.iter().zip(self.entries.iter().map(OnceLock::get))
+    }
+
+    pub(crate) fn has_changed(&self) -> bool {
+        self.has_changed.load(Ordering::Relaxed)
     }
 
     fn manifest(&self, at: usize, selection: &Selection) -> Result<Manifest, Error> {
@@ -300,7 +322,7 @@ impl Snapshot {
         itself.into_iter().chain(start..start + length).collect()
     }
 
-    fn entry(&self, at: usize) -> Result<(Entry, crate::stamp::Stamp), Error> {
+    fn entry(&self, at: usize) -> Result<(Entry, Stamp), Error> {
         let file = &self.files[at];
         if let Some(entry) = self.entries[at].get() {
             return Ok((*entry, file.stamp));
@@ -308,6 +330,7 @@ impl Snapshot {
         let path = self.root.join(&file.path);
         let (entry, stamp) = Entry::read(&path, file.is_link)?;
         if stamp != file.stamp {
+            self.has_changed.store(true, Ordering::Relaxed);
             // Changed since it was listed: the stamp that belongs to the content is the one that counts.
             return Ok((entry, stamp));
         }

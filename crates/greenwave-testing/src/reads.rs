@@ -13,6 +13,7 @@ use std::time::UNIX_EPOCH;
 
 use parking_lot::Mutex;
 
+use crate::facts::{Looks, short};
 use crate::fingerprint::{Entry, Manifest, bytes, read_file};
 use crate::index::{Reader, StatIndex};
 use crate::listing::{NEVER, is_cache};
@@ -122,6 +123,9 @@ impl State {
 /// A set, and the hash of the states of its paths.
 type Digested = (Arc<PathSet>, [u8; 32]);
 
+/// Sets, what is told of them, and a hash of that.
+type Told = (Vec<Arc<PathSet>>, String, Arc<Looks>);
+
 /// The states of paths, each found out once: at some moment between when this was made and when it was asked. Nothing of one is true for ever.
 #[derive(Debug)]
 pub(crate) struct States {
@@ -130,6 +134,8 @@ pub(crate) struct States {
     known: Mutex<HashMap<(PathBuf, Look), (State, i64)>>,
     /// By the address of sets that live as long as this.
     digests: Mutex<HashMap<usize, Digested>>,
+    /// The same, by the addresses of several.
+    told: Mutex<HashMap<Vec<usize>, Told>>,
     /// When each folder, or one above it, was put where it is.
     folders: Mutex<HashMap<PathBuf, i64>>,
     /// The newest of these times for the inputs with this digest, and which folder's it is.
@@ -143,6 +149,7 @@ impl States {
             index,
             known: Mutex::default(),
             digests: Mutex::default(),
+            told: Mutex::default(),
             folders: Mutex::default(),
             moves: Mutex::default(),
         }
@@ -161,6 +168,26 @@ impl States {
         let digest = *hasher.finalize().as_bytes();
         self.digests.lock().insert(address, (Arc::clone(set), digest));
         digest
+    }
+
+    /// What is told of the paths of these sets, and a hash of that. Found out once.
+    pub(crate) fn told(
+        &self,
+        sets: &[Arc<PathSet>],
+        tell: impl FnOnce(&[Arc<PathSet>]) -> Looks,
+    ) -> (String, Arc<Looks>) {
+        let addresses: Vec<usize> = sets.iter().map(|set| Arc::as_ptr(set) as usize).collect();
+        if let Some((_, hash, looks)) = self.told.lock().get(&addresses) {
+            return (hash.clone(), Arc::clone(looks));
+        }
+        let looks = Arc::new(tell(sets));
+        let mut hasher = blake3::Hasher::new();
+        for text in looks.iter().flat_map(|(path, state)| [path, state]) {
+            hasher.update(&(text.len() as u64).to_le_bytes()).update(text.as_bytes());
+        }
+        let hash = short(hasher.finalize().as_bytes());
+        self.told.lock().insert(addresses, (sets.to_vec(), hash.clone(), Arc::clone(&looks)));
+        (hash, looks)
     }
 
     /// What there is at a path, and when it was last touched, in nanoseconds since the Unix epoch (0 if nothing can tell).
@@ -274,7 +301,7 @@ impl States {
     }
 
     fn file(&self, path: &Path, stamp: &Stamp) -> State {
-        if let Some(entry) = self.index.lock().get(path, stamp) {
+        if let Some(entry) = self.index.lock().find(path, stamp) {
             return State::File(entry);
         }
         let at = now();

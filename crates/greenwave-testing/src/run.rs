@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::ExitStatus;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,7 +21,6 @@ use crate::reads::Look;
 use crate::runner::Options;
 use crate::stamp::now;
 use crate::test::Harness;
-use crate::world::blocking;
 use crate::{Count, Error, Reads, Strict, Test, Tracer};
 
 /// Most bytes that are kept of an output: its beginning and its end.
@@ -57,7 +57,7 @@ pub(crate) struct Ran {
     /// Whether it left processes behind, which were then killed.
     pub(crate) left_behind: bool,
     /// What it was seen to look at.
-    pub(crate) seen: Seen,
+    pub(crate) seen: Arc<Seen>,
 }
 
 /// What a command was seen to look at.
@@ -106,7 +106,7 @@ pub(crate) async fn run(job: &Job<'_>, options: &Options, strict: Option<&Strict
     let ended = attend(group.map_err(failed)?, output, test.time_max).await.map_err(failed)?;
     let (duration, by_clock) = (started.elapsed(), now().saturating_sub(began));
     let seen = match tracing {
-        Some(tracing) => Seen::of(&blocking(move || tracing.finish()).await),
+        Some(tracing) => Seen::of(&tracing.finished().await),
         None => Seen::default(),
     };
     let count = Count::find(&ended.output);
@@ -128,7 +128,7 @@ pub(crate) async fn run(job: &Job<'_>, options: &Options, strict: Option<&Strict
         began,
         clock_was_set,
         left_behind: ended.left_behind,
-        seen,
+        seen: Arc::new(seen),
     })
 }
 

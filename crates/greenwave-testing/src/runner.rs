@@ -44,6 +44,8 @@ pub struct Options {
     pub jobserver: Option<Jobserver>,
     /// Where the ports are noted that tests have been given. Without, they get none.
     pub ports: Option<PathBuf>,
+    /// The file in which the projects of a user share what they know of files outside, by their stamps. Without, each project reads them all for itself.
+    pub files: Option<PathBuf>,
 }
 
 /// Runs tests, and keeps the results of those that passed.
@@ -229,20 +231,15 @@ impl Runner {
         let mut tools: HashMap<(&str, &Path), Tool> = HashMap::new();
         let mut all = Vec::with_capacity(tests.len());
         for test in tests {
-            let word = test.command.first().map_or("", String::as_str);
-            let folder = if word.contains('/') || PROBED.contains(&word) {
-                test.directory.as_path()
-            } else {
-                Path::new("")
-            };
-            let tool = match tools.get(&(word, folder)) {
+            let place = tool_place(test);
+            let tool = match tools.get(&place) {
                 Some(tool) => Ok(tool.clone()),
                 None => self.tool(project.root(), test).await,
             };
             let moment = project.moment(snapshot, test).await;
             all.push(tool.and_then(|tool| {
                 let prepared = self.prepared(test, moment?, tool.clone());
-                tools.insert((word, folder), tool);
+                tools.insert(place, tool);
                 Ok(prepared)
             }));
         }
@@ -266,7 +263,12 @@ impl Runner {
         Prepared { program: tool.program, tools: tool.parts, environment, moment, key }
     }
 
-    fn mode(&self) -> Mode {
+    /// A hash of what identifies the program that a test's command means.
+    pub(crate) async fn tool_digest(&self, project: &Path, test: &Test) -> Result<[u8; 32], Error> {
+        Ok(digest(&self.tool(project, test).await?.parts))
+    }
+
+    pub(crate) fn mode(&self) -> Mode {
         let traced = self.options.trace && Tracer::available().is_ok();
         match (self.options.strict, traced) {
             (false, false) => Mode::Blind,
@@ -535,7 +537,8 @@ impl Runner {
                     looks.extend(launch.looks);
                     (since, changing) = (launch.since.min(since), launch.changing);
                 }
-                return Ok(Tried { ran, attempts: attempt, looks, since, changing });
+                let (looks, judged) = (Arc::new(looks), Arc::default());
+                return Ok(Tried { ran, attempts: attempt, looks, judged, since, changing });
             }
         }
         unreachable!("the loop has no end")
@@ -624,7 +627,8 @@ impl Runner {
         let ran = self.run_once(world, test, prepared, Some(&launch), &isolation).await?;
         let looks = self.own_looks(world.project(), test, &ran, &isolation);
         let since = ran.began;
-        Ok((Tried { ran, attempts: 1, looks, since, changing: None }, isolation))
+        let (looks, judged) = (Arc::new(looks), Arc::default());
+        Ok((Tried { ran, attempts: 1, looks, judged, since, changing: None }, isolation))
     }
 
     /// Runs something once at a time, in all processes that share the cache, as far as that can be had.
@@ -715,46 +719,25 @@ impl Runner {
             return Ok(not(stored(path.to_owned()), &after.states));
         }
         let selection = Selection::of(test)?;
-        let project = world.project().to_owned();
-        let known: BTreeSet<(PathBuf, Look)> =
-            chain.looked.iter().flat_map(|set| set.looks.iter().cloned()).collect();
-        let (chain, since, before, states) =
-            (chain.clone(), tried.since, before.clone(), Arc::clone(&after.states));
-        let (looks, there) = (tried.looks.clone(), ran.seen.there.clone());
-        // Mostly somebody else has looked at all of it since, and another thread would only cost time.
-        let is_quick =
-            after.inputs.lines().len() <= QUICK_FILES_MAX && states.has_all(looks.iter(), &project);
-        let judge = move || {
-            let mut further = Vec::new();
-            for (path, look) in looks {
-                let path = path.strip_prefix(&project).map(Path::to_owned).unwrap_or(path);
-                let declared = look == Look::Content && after.inputs.get(&path).is_some();
-                if !declared && !selection.writes(&path) && !known.contains(&(path.clone(), look)) {
-                    further.push((path, look));
-                }
-            }
-            let set = PathSet::new(further);
-            let early = since.saturating_sub(i64::try_from(TICK.as_nanos()).unwrap_or(0));
-            if let Some(path) = after.states.moved(&after.inputs, since) {
-                return Err(path);
-            }
-            let all = chain.looked.iter().flat_map(|set| set.looks.iter()).chain(&set.looks);
-            for (path, look) in all {
-                let (state, touched) = after.states.state(path, *look);
-                // What is gone has no time of its own, nor has a file whose folder was another's meanwhile.
-                let is_gone = state == State::Absent && there.contains(&project.join(path));
-                if touched >= early || is_gone || after.states.came(path) >= since {
-                    return Err(path.clone());
-                }
-            }
-            let changed =
-                chain.looked.iter().find(|set| before.states.digest(set) != after.states.digest(set));
-            match changed {
-                Some(set) => Err(set.looks[0].0.clone()),
-                None => Ok(set),
+        let judgement = Judgement {
+            inputs: after.inputs.clone(),
+            before: Arc::clone(&before.states),
+            states: Arc::clone(&after.states),
+            looked: chain.looked.clone(),
+            outputs: test.outputs.clone(),
+        };
+        let states = Arc::clone(&after.states);
+        let mut judged = tried.judged.lock().await;
+        let known = judged.as_ref().filter(|(known, _)| known.is_same(&judgement));
+        let further = match known {
+            Some((_, further)) => further.clone(),
+            None => {
+                let further = further(world.project(), selection, before, after, tried, chain).await;
+                *judged = Some((judgement, further.clone()));
+                further
             }
         };
-        let further = if is_quick { judge() } else { blocking(judge).await };
+        drop(judged);
         match further {
             Err(path) => {
                 let stored = if wrote(&path) { Stored::WroteInput } else { Stored::ReadChanged };
@@ -767,7 +750,6 @@ impl Runner {
                     true => undeclared(world.project(), &selection, &prepared.moment, &tried.looks),
                     false => Vec::new(),
                 };
-                let set = Arc::new(set);
                 let stored = if ran.status == Status::Passed { Stored::Yes } else { Stored::NotAPass };
                 Ok(Judged { stored, further: Some(set), undeclared, states })
             }
@@ -775,7 +757,23 @@ impl Runner {
     }
 }
 
+/// The first word of a test's command, and the folder that it means something in: in one place it is one program.
+pub(crate) fn tool_place(test: &Test) -> (&str, &Path) {
+    let word = test.command.first().map_or("", String::as_str);
+    let is_of_folder = word.contains('/') || PROBED.contains(&word);
+    (word, if is_of_folder { test.directory.as_path() } else { Path::new("") })
+}
+
+fn digest(parts: &[[u8; 32]]) -> [u8; 32] {
+    *blake3::hash(parts.as_flattened()).as_bytes()
+}
+
 impl Prepared<'_> {
+    /// A hash of what identifies its program.
+    pub(crate) fn tool_digest(&self) -> [u8; 32] {
+        digest(&self.tools)
+    }
+
     /// The states of paths that were looked at some time.
     pub(crate) fn states_of<'p>(&self, paths: impl Iterator<Item = &'p String>) -> BTreeMap<String, String> {
         let state = |path: &'p String| {
@@ -792,10 +790,13 @@ impl Prepared<'_> {
         let seen =
             self.environment.iter().map(|(name, value)| ((*name).to_owned(), hash(value.as_encoded_bytes())));
         let set = test.set.iter().map(|(name, value)| (name.clone(), hash(value.as_bytes())));
-        let looks = looked.iter().flat_map(|set| &set.looks).map(|(path, look)| {
-            let state = states.state(path, *look).0;
-            let suffix = if *look == Look::Names { NAMES } else { "" };
-            (format!("{}{suffix}", path.display()), short(&state.digest()))
+        let (looks, looked) = states.told(looked, |sets| {
+            let looks = sets.iter().flat_map(|set| &set.looks).map(|(path, look)| {
+                let state = states.state(path, *look).0;
+                let suffix = if *look == Look::Names { NAMES } else { "" };
+                (format!("{}{suffix}", path.display()), short(&state.digest()))
+            });
+            looks.collect()
         });
         Facts {
             command: test.command.clone(),
@@ -803,7 +804,8 @@ impl Prepared<'_> {
             variables: seen.chain(set).collect(),
             tools: self.tools.iter().map(|tool| short(tool)).collect(),
             inputs: short(self.moment.inputs.digest()),
-            looks: looks.collect(),
+            looks,
+            looked,
             at: 0,
             status: Status::Passed,
             not_kept: None,
@@ -816,10 +818,36 @@ impl Prepared<'_> {
 pub(crate) struct Tried {
     pub(crate) ran: Ran,
     attempts: u32,
-    looks: Vec<(PathBuf, Look)>,
+    looks: Arc<Vec<(PathBuf, Look)>>,
+    /// Of tests that ran together, what the first was found to depend on, which is mostly what the others do.
+    judged: Arc<tokio::sync::Mutex<Option<(Judgement, Further)>>>,
     /// Nothing of that was looked at earlier, in nanoseconds since the Unix epoch.
     since: i64,
     changing: Option<PathBuf>,
+}
+
+/// What a test depends on beside what was known before; or what changed meanwhile.
+type Further = Result<Arc<PathSet>, PathBuf>;
+
+/// What that was judged from.
+struct Judgement {
+    inputs: Manifest,
+    before: Arc<States>,
+    states: Arc<States>,
+    looked: Vec<Arc<PathSet>>,
+    outputs: Vec<String>,
+}
+
+impl Judgement {
+    fn is_same(&self, other: &Self) -> bool {
+        let same = |(one, other): (&Arc<PathSet>, &Arc<PathSet>)| Arc::ptr_eq(one, other);
+        self.inputs.is_same(&other.inputs)
+            && Arc::ptr_eq(&self.before, &other.before)
+            && Arc::ptr_eq(&self.states, &other.states)
+            && self.looked.len() == other.looked.len()
+            && self.looked.iter().zip(&other.looked).all(same)
+            && self.outputs == other.outputs
+    }
 }
 
 /// What may be done with a result.
@@ -841,6 +869,55 @@ impl Chain {
         self.looked.push(set);
         self
     }
+}
+
+/// What a test looked at beside what it was known to depend on, unless some of it may have changed while it ran.
+async fn further(
+    project: &Path,
+    selection: Selection,
+    before: &Moment,
+    after: Moment,
+    tried: &Tried,
+    chain: &Chain,
+) -> Further {
+    let project = project.to_owned();
+    let known: BTreeSet<(PathBuf, Look)> =
+        chain.looked.iter().flat_map(|set| set.looks.iter().cloned()).collect();
+    let (chain, since, before) = (chain.clone(), tried.since, before.clone());
+    let (looks, seen) = (Arc::clone(&tried.looks), Arc::clone(&tried.ran.seen));
+    // Mostly somebody else has looked at all of it since, and another thread would only cost time.
+    let is_quick =
+        after.inputs.lines().len() <= QUICK_FILES_MAX && after.states.has_all(looks.iter(), &project);
+    let judge = move || {
+        let mut further = Vec::new();
+        for (path, look) in looks.iter() {
+            let path = path.strip_prefix(&project).unwrap_or(path);
+            let declared = *look == Look::Content && after.inputs.get(path).is_some();
+            if !declared && !selection.writes(path) && !known.contains(&(path.to_owned(), *look)) {
+                further.push((path.to_owned(), *look));
+            }
+        }
+        let set = PathSet::new(further);
+        let early = since.saturating_sub(i64::try_from(TICK.as_nanos()).unwrap_or(0));
+        if let Some(path) = after.states.moved(&after.inputs, since) {
+            return Err(path);
+        }
+        let all = chain.looked.iter().flat_map(|set| set.looks.iter()).chain(&set.looks);
+        for (path, look) in all {
+            let (state, touched) = after.states.state(path, *look);
+            // What is gone has no time of its own, nor has a file whose folder was another's meanwhile.
+            let is_gone = state == State::Absent && seen.there.contains(&project.join(path));
+            if touched >= early || is_gone || after.states.came(path) >= since {
+                return Err(path.clone());
+            }
+        }
+        let changed = chain.looked.iter().find(|set| before.states.digest(set) != after.states.digest(set));
+        match changed {
+            Some(set) => Err(set.looks[0].0.clone()),
+            None => Ok(Arc::new(set)),
+        }
+    };
+    if is_quick { judge() } else { blocking(judge).await }
 }
 
 /// The project's files among what was looked at that are not among a test's inputs.

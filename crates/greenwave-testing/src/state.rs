@@ -9,6 +9,9 @@ use crate::Error;
 /// The folder of all that Greenwave keeps of a project.
 pub const STATE_DIRECTORY: &str = ".greenwave";
 
+/// What is in it of the project's own tests.
+pub(crate) const TESTS: &str = "tests";
+
 /// `.greenwave/tests` of a project.
 #[derive(Debug, Clone)]
 pub(crate) struct StateFolder(PathBuf);
@@ -20,7 +23,7 @@ impl StateFolder {
     /// [`Error::Io`] if it cannot be made, or [`Error::ForeignState`] if it is another user's.
     pub(crate) fn open(project: &Path) -> Result<Self, Error> {
         let state = project.join(STATE_DIRECTORY);
-        let folder = state.join("tests");
+        let folder = state.join(TESTS);
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)

@@ -19,6 +19,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use crate::answer::{Answer, Basis, Terms};
 use crate::batch;
 use crate::cargo::Build;
 use crate::examination::Examination;
@@ -100,6 +101,8 @@ struct Shared {
     learned: Mutex<HashMap<String, (Facts, Manifest)>>,
     /// How far the tests were followed that are to run, by place.
     missing: Mutex<HashMap<usize, Chain>>,
+    /// What results were last looked up by, if all were known.
+    basis: Mutex<Option<Basis>>,
 }
 
 /// Programs, and the state of the project that they were built from.
@@ -238,7 +241,11 @@ impl Suite {
             return Err(Error::DuplicateName { test: twice.name.clone() });
         }
         let state = StateFolder::open(&root)?;
-        let index = Arc::new(Mutex::new(StatIndex::load(&state.file(INDEX))));
+        let mut index = StatIndex::load(&state.file(INDEX));
+        if let Some(files) = &runner.files {
+            index.share(files);
+        }
+        let index = Arc::new(Mutex::new(index));
         let shared = Shared {
             project: Project::new(&root, Arc::clone(&index), Tree::load(&state.file(TREE)), &tests)?,
             runner: Runner::with_index(environment, cache, runner, index),
@@ -250,6 +257,7 @@ impl Suite {
             notes: Mutex::default(),
             learned: Mutex::default(),
             missing: Mutex::default(),
+            basis: Mutex::default(),
         };
         shared.runner.tools().load(&state.file(TOOLS));
         let mut executor = Executor::new(limits(&shared.tests, &options));
@@ -356,6 +364,18 @@ impl Suite {
         Ok(report)
     }
 
+    /// Remembers what a run said, if all of the project's tests were known, for [`Answer::recall`]; says whether that is so. Results count for so
+    /// long after they were made.
+    pub fn keep_answer(&self, report: &SuiteReport, terms: &Terms, age_max: Duration) -> bool {
+        let Shared { project, tests, runner, basis, .. } = &*self.shared;
+        let Some(basis) = &*basis.lock() else { return false };
+        let kept = Answer::keep(project, tests, runner, basis, report, terms, age_max);
+        kept.unwrap_or_else(|error| {
+            tracing::warn!(%error, "what was learned is not remembered");
+            false
+        })
+    }
+
     async fn execute(
         &self,
         missing: &[usize],
@@ -401,7 +421,10 @@ impl Suite {
             };
             missing.iter().map(expect).collect()
         };
-        let duration = |at: usize| histories.get(&at).map_or(Duration::ZERO, |history| history.duration);
+        let duration = |at: usize| {
+            let history = histories.get(&at).filter(|history| history.runs > 0.0);
+            history.map(|history| history.duration)
+        };
         // What is made again is to be compared with a run alone.
         let (alone, together): (Vec<usize>, Vec<usize>) =
             missing.iter().partition(|at| again.contains_key(at));
@@ -515,7 +538,7 @@ impl Suite {
         let mut now = prepared.facts(test, &looked, &prepared.moment.states);
         if let Some(then) = then {
             // What it looked at then, as it is now.
-            now.looks = prepared.states_of(then.looks.keys());
+            now.looked = Arc::new(prepared.states_of(notes.looks_of(then).map(|(path, _)| path)));
         }
         let differences = match (known.is_some(), then) {
             (false, Some(then)) => notes.differences(then, &now, &prepared.moment.inputs),
@@ -595,7 +618,9 @@ impl Suite {
         let tests: Vec<&Test> = wanted.iter().map(|at| &shared.tests[*at]).collect();
         let prepared = shared.runner.prepare_all(&shared.project, snapshot, &tests).await;
         let good: Vec<&Prepared<'_>> = prepared.iter().flatten().collect();
-        let mut found = shared.runner.follow_all(&good).await.into_iter();
+        let found = shared.runner.follow_all(&good).await;
+        *shared.basis.lock() = Basis::of(snapshot, wanted, &shared.tests, &prepared, &found);
+        let mut found = found.into_iter();
         let mut all = Vec::with_capacity(wanted.len());
         for (at, prepared) in wanted.iter().zip(prepared) {
             let found = prepared.and_then(|_| found.next().ok_or(Error::Stopped));
@@ -643,7 +668,7 @@ impl Suite {
 }
 
 const INDEX: &str = "index";
-const TOOLS: &str = "tools.json";
+pub(crate) const TOOLS: &str = "tools.json";
 const TREE: &str = "tree";
 const STATISTICS: &str = "statistics.json";
 const NOTES: &str = "notes.json";

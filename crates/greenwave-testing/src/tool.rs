@@ -107,7 +107,7 @@ impl Tools {
 
     fn file(&self, program: &Path) -> Result<[u8; 32], Error> {
         let stamp = Stamp::of(&std::fs::metadata(program).map_err(Error::io("look at", program))?);
-        if let Some(entry) = self.index.lock().get(program, &stamp) {
+        if let Some(entry) = self.index.lock().find(program, &stamp) {
             return Ok(entry.hash);
         }
         let at = now();

@@ -89,6 +89,11 @@ impl Tracing {
     pub fn finish(self) -> Reads {
         self.0.finish()
     }
+
+    /// The same for tasks, who wait without keeping a thread.
+    pub async fn finished(self) -> Reads {
+        self.0.finished().await
+    }
 }
 
 /// What a command and everything it started read.
@@ -152,6 +157,10 @@ mod platform {
 
     impl Supervisor {
         pub(super) fn finish(self) -> Reads {
+            match self {}
+        }
+
+        pub(super) async fn finished(self) -> Reads {
             match self {}
         }
     }

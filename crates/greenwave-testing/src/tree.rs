@@ -2,9 +2,9 @@
 //! Knows nothing of what files are for.
 //!
 //! One file, replaced as a whole. Integers are little-endian: magic `F5 47 57 54`, version (4), a hash of what was looked for (32), number of
-//! folders (4), number of files (4); then each folder: its path and its stamp; each file: its path, flags (1: a link, 2: ignored, 4: says what is
-//! ignored), and the stamp of the latter. A path is its length (4) and its bytes; a stamp is as in the index of hashes. At the end the first 16 bytes of
-//! BLAKE3 over all before.
+//! folders (4), number of files that say what is ignored (4), number of files (4); then each folder and each of those that say what is ignored: its path
+//! and its stamp; each file: its path and flags (1: a link, 2: ignored). A path is its length (4) and its bytes; a stamp is as in the index of hashes. At
+//! the end the first 16 bytes of BLAKE3 over all before.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -15,11 +15,11 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags, openat, statat};
 use crate::Error;
 use crate::fingerprint::bytes;
 use crate::index::{Reader, replace};
-use crate::listing::{Found, Listing, Roots, is_ignore_file};
+use crate::listing::{Found, Listing, Roots};
 use crate::stamp::{RACY, Stamp};
 
 const MAGIC: [u8; 4] = [0xF5, b'G', b'W', b'T'];
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const CHECKSUM_BYTES: usize = 16;
 /// Threads that look at a large project's files, and how many files are worth one more.
 const THREADS_MAX: usize = 4;
@@ -30,6 +30,8 @@ const FILES_A_THREAD: usize = 1000;
 pub(crate) struct Tree {
     wanted: [u8; 32],
     folders: Vec<(PathBuf, Stamp)>,
+    /// Files that say what is ignored.
+    ignores: Vec<(PathBuf, Stamp)>,
     files: Vec<Known>,
     is_saved: bool,
     /// Whether it can be believed in later runs as well.
@@ -41,8 +43,6 @@ struct Known {
     path: PathBuf,
     is_link: bool,
     is_ignored: bool,
-    /// Of a file that says what is ignored.
-    stamp: Option<Stamp>,
 }
 
 impl Tree {
@@ -52,27 +52,31 @@ impl Tree {
         if !listing.left_out.is_empty() {
             return None;
         }
-        let ignores = |file: &&Found| is_ignore_file(&file.path);
-        let folders = listing.folders.iter().map(|(_, stamp)| stamp);
-        let files = listing.files.iter().filter(ignores).map(|file| &file.stamp);
-        let mut stamps = folders.clone().chain(files.clone());
-        if !stamps.all(|stamp| stamp.rested_by_steps(at)) {
+        let stamps = || listing.folders.iter().chain(&listing.ignores).map(|(_, stamp)| stamp);
+        if !stamps().all(|stamp| stamp.rested_by_steps(at)) {
             return None;
         }
-        let lasts = folders.chain(files).all(|stamp| stamp.rested(RACY, at));
+        let lasts = stamps().all(|stamp| stamp.rested(RACY, at));
         let known = |file: &Found| Known {
             path: file.path.clone(),
             is_link: file.is_link,
             is_ignored: file.is_ignored,
-            stamp: is_ignore_file(&file.path).then_some(file.stamp),
         };
         Some(Self {
             wanted: hash(roots),
             folders: listing.folders.clone(),
+            ignores: listing.ignores.clone(),
             files: listing.files.iter().map(known).collect(),
             is_saved: false,
             lasts,
         })
+    }
+
+    /// The folders, and the files that say what is ignored, with their stamps, if these can be believed in later runs as well.
+    pub(crate) fn lasting(&self) -> Option<Listing> {
+        let lasting =
+            || Listing { folders: self.folders.clone(), ignores: self.ignores.clone(), ..Listing::default() };
+        self.lasts.then(lasting)
     }
 
     /// The files with their stamps of now; `None` if anything says that there may be others.
@@ -86,14 +90,19 @@ impl Tree {
             let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
             statat(&folder, path, AtFlags::SYMLINK_NOFOLLOW).ok().map(|stat| Stamp::of_stat(&stat))
         };
+        let is_same = |(path, known): &(PathBuf, Stamp)| {
+            let stat = statat(&folder, path, AtFlags::empty());
+            stat.is_ok_and(|stat| Stamp::of_stat(&stat) == *known)
+        };
+        if !self.ignores.iter().all(is_same) {
+            return None;
+        }
         let folders =
             |part: &[(PathBuf, Stamp)]| part.iter().all(|(path, known)| stamp(path).as_ref() == Some(known));
         let files = |part: &[Known]| -> Option<Vec<Found>> {
             let found = |known: &Known| {
                 let stamp = stamp(&known.path)?;
-                let is_same =
-                    known.stamp.is_none_or(|then| then == stamp) && stamp.is_link() == known.is_link;
-                is_same.then(|| Found {
+                (stamp.is_link() == known.is_link).then(|| Found {
                     path: known.path.clone(),
                     stamp,
                     is_link: known.is_link,
@@ -135,18 +144,21 @@ impl Tree {
         }
         let wanted = reader.array()?;
         let folder_count = u32::from_le_bytes(reader.array()?) as usize;
+        let ignore_count = u32::from_le_bytes(reader.array()?) as usize;
         let file_count = u32::from_le_bytes(reader.array()?) as usize;
-        let (mut folders, mut files) = (Vec::new(), Vec::new());
+        let (mut folders, mut ignores, mut files) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..folder_count {
             folders.push((path(&mut reader)?, Stamp::read(&mut reader)?));
+        }
+        for _ in 0..ignore_count {
+            ignores.push((path(&mut reader)?, Stamp::read(&mut reader)?));
         }
         for _ in 0..file_count {
             let path = path(&mut reader)?;
             let [flags] = reader.array()?;
-            let stamp = if flags & IGNORES != 0 { Some(Stamp::read(&mut reader)?) } else { None };
-            files.push(Known { path, is_link: flags & LINK != 0, is_ignored: flags & IGNORED != 0, stamp });
+            files.push(Known { path, is_link: flags & LINK != 0, is_ignored: flags & IGNORED != 0 });
         }
-        Some(Self { wanted, folders, files, is_saved: true, lasts: true })
+        Some(Self { wanted, folders, ignores, files, is_saved: true, lasts: true })
     }
 
     /// # Errors
@@ -160,22 +172,16 @@ impl Tree {
         out.extend_from_slice(&VERSION.to_le_bytes());
         out.extend_from_slice(&self.wanted);
         out.extend_from_slice(&(self.folders.len() as u32).to_le_bytes());
+        out.extend_from_slice(&(self.ignores.len() as u32).to_le_bytes());
         out.extend_from_slice(&(self.files.len() as u32).to_le_bytes());
-        for (path, stamp) in &self.folders {
+        for (path, stamp) in self.folders.iter().chain(&self.ignores) {
             put_path(&mut out, path);
             stamp.write(&mut out);
         }
         for known in &self.files {
             put_path(&mut out, &known.path);
             let flag = |is: bool, flag: u8| if is { flag } else { 0 };
-            out.push(
-                flag(known.is_link, LINK)
-                    | flag(known.is_ignored, IGNORED)
-                    | flag(known.stamp.is_some(), IGNORES),
-            );
-            if let Some(stamp) = &known.stamp {
-                stamp.write(&mut out);
-            }
+            out.push(flag(known.is_link, LINK) | flag(known.is_ignored, IGNORED));
         }
         let checksum = blake3::hash(&out);
         out.extend_from_slice(&checksum.as_bytes()[..CHECKSUM_BYTES]);
@@ -187,7 +193,6 @@ impl Tree {
 
 const LINK: u8 = 1;
 const IGNORED: u8 = 2;
-const IGNORES: u8 = 4;
 
 fn path(reader: &mut Reader<'_>) -> Option<PathBuf> {
     let length = u32::from_le_bytes(reader.array()?) as usize;

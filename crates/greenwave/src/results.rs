@@ -1,6 +1,8 @@
 //! Where the results of a project's own tests are kept: a folder that all work trees of a user share, and a server that a team shares. Knows nothing
 //! of tests.
 
+use std::fs::File;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,6 +14,8 @@ use greenwave_testing::SCHEMA;
 
 use crate::profile::TestingSettings;
 
+/// The file of a folder's secret, 32 bytes.
+const SECRET: &str = "secret";
 /// Writes to a server that may wait.
 const QUEUED_MAX: usize = 1024;
 
@@ -88,9 +92,39 @@ impl Results {
         Ok(Self { folder: folder.to_owned(), disk, cache: Tiered::new(tiers, options) })
     }
 
+    /// A hash of what a folder holds, without opening it: another as soon as anything comes or goes. `None` if there is no such folder.
+    pub fn standing(folder: &Path) -> Option<[u8; 32]> {
+        DiskBackend::standing(folder).ok()
+    }
+
+    /// A secret of a folder of results, which whoever may read these may know and nobody else: what it seals was made by somebody who could as well
+    /// have put results there. `None` if there is none yet.
+    pub fn secret(folder: &Path) -> Option<[u8; 32]> {
+        std::fs::read(folder.join(SECRET)).ok()?.try_into().ok()
+    }
+
+    /// The same; it is made if there is none. `None` if that is not possible.
+    pub fn make_secret(folder: &Path) -> Option<[u8; 32]> {
+        if let Some(secret) = Self::secret(folder) {
+            return Some(secret);
+        }
+        let mut secret = [0; 32];
+        File::open("/dev/urandom").and_then(|mut random| random.read_exact(&mut secret)).ok()?;
+        // Readable to its owner alone, and never seen in part. Of two that make one at once, the one that came first counts.
+        let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(folder).ok()?;
+        file.write_all(&secret).ok()?;
+        let _ = file.persist_noclobber(folder.join(SECRET));
+        Self::secret(folder)
+    }
+
     /// Where ports are noted that tests have been given.
     pub fn ports(&self) -> PathBuf {
         self.folder.join("ports")
+    }
+
+    /// Where projects share what they know of files that belong to none of them.
+    pub fn files(&self) -> PathBuf {
+        self.folder.join("files")
     }
 
     /// The cache, to be used by a runner.

@@ -56,6 +56,19 @@ impl DiskBackend {
         Ok(Self { log: Arc::new(log) })
     }
 
+    /// A hash of what the directory holds, without opening it: the same for as long as no process puts or removes anything. If it is the same
+    /// before a backend is opened and after it was read, and later still, then reading it later gives the same.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Backend`], with the [`greenwave_segment::Error`] as its source.
+    pub fn standing(dir: impl AsRef<Path>) -> Result<[u8; 32], Error> {
+        let dir = dir.as_ref();
+        let standing =
+            Log::standing(dir).map_err(|e| Error::backend(format!("look at {}", dir.display()))(e.into()))?;
+        Ok(*blake3::hash(&standing).as_bytes())
+    }
+
     /// What the log below holds and has done.
     pub fn stats(&self) -> greenwave_segment::Stats {
         self.log.stats()
@@ -84,8 +97,10 @@ fn get_or_refresh(log: &Log, key: &Key) -> Result<Option<Bytes>, greenwave_segme
 impl Backend for DiskBackend {
     async fn get(&self, key: &Key) -> Result<Option<Bytes>, BoxError> {
         // What the page cache holds comes back in a microsecond; a trip to the blocking pool alone costs ten.
-        if let Nowait::Ready(Some(value)) = self.log.get_nowait(key.as_bytes()) {
-            return Ok(Some(value));
+        match self.log.get_nowait(key.as_bytes()) {
+            Nowait::Ready(Some(value)) => return Ok(Some(value)),
+            Nowait::Ready(None) if self.log.is_fresh() => return Ok(None),
+            Nowait::Ready(None) | Nowait::WouldBlock => {}
         }
         let key = *key;
         self.blocking(move |log| get_or_refresh(log, &key)).await

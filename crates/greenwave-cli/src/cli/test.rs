@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Once};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use greenwave::{Environment, Results, Test};
 use greenwave_testing::{
@@ -16,6 +16,7 @@ use greenwave_testing::{
 use parking_lot::Mutex;
 use rustix::fs::{Access, access};
 
+use super::answer::{Asked, Rules};
 use super::run::stop_on_signals;
 use super::{CliError, Format, TestArgs};
 use crate::config::{Config, FILE};
@@ -31,7 +32,15 @@ pub(super) async fn test(args: &TestArgs) -> Result<ExitCode, CliError> {
     if args.watch {
         return watch(&project, args).await;
     }
-    let suite = load(&project, args).await?;
+    let started = Instant::now();
+    let asked = Asked::new(&project, args)?;
+    if let Some(asked) = &asked
+        && let Some(answer) = asked.recall().await
+    {
+        output::line(&Totals::all_known(&answer, started.elapsed()));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let Loaded { suite, rules } = load(&project, args).await?;
     if let Some(name) = &args.explain {
         return explain(&suite, name).await;
     }
@@ -51,25 +60,39 @@ pub(super) async fn test(args: &TestArgs) -> Result<ExitCode, CliError> {
     if args.dry_run {
         return dry_run(&suite, &wanted).await;
     }
-    let code = run(&suite, &wanted, args).await;
+    let remember = asked.as_ref().zip(rules.as_ref());
+    let code = run(&suite, &wanted, args, remember).await;
     // The program ends here: taking everything apart in memory would only cost time.
     std::mem::forget(suite);
     code
 }
 
+/// A project's tests.
+struct Loaded {
+    suite: Arc<Suite>,
+    /// If what is said of all of them can be remembered.
+    rules: Option<Rules>,
+}
+
 /// The project's tests, as its file says or as they are found.
-async fn load(project: &Path, args: &TestArgs) -> Result<Arc<Suite>, CliError> {
+async fn load(project: &Path, args: &TestArgs) -> Result<Loaded, CliError> {
     let mut config = Config::load(project, &args.overrides()?)?;
     let environment = Environment::new(std::env::vars_os());
     let file = std::mem::take(&mut config.tests);
     let mut tests = file.tests;
+    let is_declared = !tests.is_empty();
     if tests.is_empty() {
         let found = find(project, &environment, &config, args).await?;
         found.notes.iter().for_each(|note| output::remark(&note.to_string()));
         tests = found.tests;
     }
     let suite = open(project, tests, file.resources, environment, &config, args, args.fail_fast)?;
-    Ok(Arc::new(suite))
+    let settings = &config.settings;
+    let is_usual =
+        settings.cache.enabled && settings.cache.directory.is_none() && settings.testing.audit == 0.0;
+    let text = config.text.filter(|_| is_usual && is_declared);
+    let rules = text.map(|text| Rules { text, ttl: settings.testing.ttl });
+    Ok(Loaded { suite: Arc::new(suite), rules })
 }
 
 /// The tests that there are in a project that does not say so itself.
@@ -111,7 +134,7 @@ pub(super) async fn warm(args: &TestArgs) -> Result<ExitCode, CliError> {
         // Without a place for them there is nothing that could be fetched.
         drop(Results::open(&results_folder(&config)?, &config.settings.testing)?);
     }
-    let suite = load(&project, args).await?;
+    let Loaded { suite, .. } = load(&project, args).await?;
     let wanted = wanted(suite.tests(), &args.filters)?;
     let known = suite.known().await?;
     let count = wanted.iter().filter(|at| matches!(known[**at], Ok(Some(_)))).count();
@@ -183,7 +206,7 @@ async fn watch(project: &Path, args: &TestArgs) -> Result<ExitCode, CliError> {
     loop {
         let mut told = true;
         match load(project, args).await {
-            Ok(suite) => {
+            Ok(Loaded { suite, .. }) => {
                 let keys = suite.keys().await?;
                 let changed = |at: &usize| seen.get(&suite.tests()[*at].name) != Some(&keys[*at]);
                 let touched: Vec<usize> = match wanted(suite.tests(), &args.filters) {
@@ -195,7 +218,7 @@ async fn watch(project: &Path, args: &TestArgs) -> Result<ExitCode, CliError> {
                 };
                 told = !touched.is_empty();
                 if told {
-                    let code = run(&suite, &touched, args).await?;
+                    let code = run(&suite, &touched, args, None).await?;
                     if [129, 130, 143].iter().any(|stopped| code == ExitCode::from(*stopped)) {
                         return Ok(code);
                     }
@@ -245,6 +268,11 @@ pub(super) fn results_folder(config: &Config) -> Result<PathBuf, CliError> {
     if let Some(folder) = &config.settings.cache.directory {
         return Ok(folder.clone());
     }
+    usual_results_folder()
+}
+
+/// The user's folder for results, where the settings name no other.
+pub(super) fn usual_results_folder() -> Result<PathBuf, CliError> {
     let caches =
         std::env::var_os("XDG_CACHE_HOME").filter(|path| Path::new(path).is_absolute()).map(PathBuf::from);
     let home = || {
@@ -277,6 +305,7 @@ fn open(
         // A run without is as good as one with, but for what its tests start.
         jobserver: Jobserver::new(workers).ok(),
         ports: results.as_ref().map(Results::ports),
+        files: results.as_ref().map(Results::files),
     };
     let options = SuiteOptions {
         workers,
@@ -317,7 +346,12 @@ fn wanted(tests: &[Test], filters: &[String]) -> Result<Vec<usize>, CliError> {
     Ok(wanted)
 }
 
-async fn run(suite: &Arc<Suite>, wanted: &[usize], args: &TestArgs) -> Result<ExitCode, CliError> {
+async fn run(
+    suite: &Arc<Suite>,
+    wanted: &[usize],
+    args: &TestArgs,
+    remember: Option<(&Asked, &Rules)>,
+) -> Result<ExitCode, CliError> {
     let view = Arc::new(Mutex::new(TestView::new(args.format, args.output, args.verbose, suite.tests())));
     let started = SystemTime::now();
     let stopped_by = Arc::new(AtomicU8::new(0));
@@ -336,6 +370,9 @@ async fn run(suite: &Arc<Suite>, wanted: &[usize], args: &TestArgs) -> Result<Ex
     let run = RunReport::new(started, suite.tests(), &report, wanted);
     view.finish(&report, &run);
     write_reports(args, &run)?;
+    if let Some((asked, rules)) = remember {
+        asked.keep(suite, &report, rules);
+    }
     let is_good = Totals::of(&report, wanted.len()).is_good() && report.audits_failed.is_empty();
     Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::from(NOT_GREEN) })
 }

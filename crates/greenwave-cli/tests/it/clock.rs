@@ -12,16 +12,21 @@ use crate::folder::Folder;
 use crate::program::{Finished, Program, until};
 
 /// A project whose runs go by a clock that can be set.
-struct Clocked {
-    folder: Folder,
+pub(crate) struct Clocked {
+    pub(crate) folder: Folder,
     library: PathBuf,
 }
 
-const HOUR: i64 = 3_600;
+pub(crate) const HOUR: i64 = 3_600;
 
 impl Clocked {
-    /// A visible skip where libfaketime is not installed, or a failure where it is required.
     fn new(script: &str, inputs: &str) -> Option<Self> {
+        let config = format!("[[test]]\nname = \"t\"\ncommand = \"{script}\"\ninputs = [\"{inputs}\"]\n");
+        Self::of(Folder::empty().with("p/greenwave.toml", config).with("p/in.txt", "1"))
+    }
+
+    /// Of a folder with a project `p`. A visible skip where libfaketime is not installed, or a failure where it is required.
+    pub(crate) fn of(folder: Folder) -> Option<Self> {
         let folders = fs::read_dir("/usr/lib").unwrap().map(|entry| entry.unwrap().path());
         let folders = folders.chain(["/usr/lib", "/usr/local/lib"].map(PathBuf::from));
         let mut libraries = folders.map(|folder| folder.join("faketime/libfaketimeMT.so.1"));
@@ -30,22 +35,25 @@ impl Clocked {
             let _ = writeln!(std::io::stderr(), "skipped: there is no libfaketime");
             return None;
         };
-        let config = format!("[[test]]\nname = \"t\"\ncommand = \"{script}\"\ninputs = [\"{inputs}\"]\n");
-        let folder = Folder::empty().with("p/greenwave.toml", config).with("p/in.txt", "1");
         let clocked = Self { folder, library };
         clocked.set(0);
         Some(clocked)
     }
 
     /// The clock is off by so many seconds from now on.
-    fn set(&self, seconds: i64) {
+    pub(crate) fn set(&self, seconds: i64) {
         self.folder.write("new-clock", format!("{seconds:+}\n"));
         // At once, so that nobody reads half of it.
         fs::rename(self.folder.path("new-clock"), self.folder.path("clock")).unwrap();
     }
 
     fn program(&self) -> Program {
-        let program = Program::new(["test", "--format", "json"]).within(&self.folder.path("p"));
+        self.greenwave(["test", "--format", "json"])
+    }
+
+    /// The program, called in the project.
+    pub(crate) fn greenwave<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Program {
+        let program = Program::new(args).within(&self.folder.path("p"));
         let program = program.variable("XDG_CACHE_HOME", self.folder.path("cache"));
         let program = program.variable("LD_PRELOAD", &self.library);
         let program = program.variable("FAKETIME_TIMESTAMP_FILE", self.folder.path("clock"));

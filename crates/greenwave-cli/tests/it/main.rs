@@ -15,6 +15,7 @@ mod plans;
 mod program;
 mod projects;
 mod refused;
+mod remembered;
 mod runs;
 mod shown;
 mod sketch;

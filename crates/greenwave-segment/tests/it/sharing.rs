@@ -72,3 +72,40 @@ fn threads_share_one_log() {
     });
     assert_eq!(Log::open(log.dir(), small()).unwrap().stats().entries, 200);
 }
+
+#[test]
+fn what_stands_there_is_another_thing_after_every_put_and_removal() {
+    let (_dir, one) = fresh(small());
+    let standing = || Log::standing(one.dir()).unwrap();
+    let mut seen = vec![standing()];
+    assert!(seen[0].is_empty(), "there is no segment yet");
+    for round in 0..40_u64 {
+        one.put(&round.to_le_bytes(), &noise(round, 300)).unwrap();
+        seen.push(standing());
+        if round % 3 == 0 {
+            one.remove(&round.to_le_bytes()).unwrap();
+            seen.push(standing());
+        }
+    }
+    one.compact().unwrap();
+    // A second log that only looks changes nothing, and neither do reads.
+    let before = standing();
+    let two = Log::open(one.dir(), small()).unwrap();
+    for round in 0..40_u64 {
+        assert_eq!(two.get(&round.to_le_bytes()).unwrap().is_some(), round % 3 != 0);
+    }
+    two.refresh().unwrap();
+    assert_eq!(standing(), before);
+    two.put(b"key", b"of the other").unwrap();
+    seen.extend([before, standing()]);
+    let mut apart = seen.clone();
+    apart.sort_unstable();
+    apart.dedup();
+    assert_eq!(apart.len(), seen.len());
+}
+
+#[test]
+fn there_is_nothing_to_say_of_a_directory_that_is_not_there() {
+    let (dir, _one) = fresh(small());
+    assert!(Log::standing(dir.path().join("other")).is_err());
+}

@@ -7,12 +7,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use greenwave_scheduler::BeforeExec;
 use libc::{c_int, seccomp_notif, seccomp_notif_resp};
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::Notify;
 
 use super::Reads;
 use super::call::{Base, Call, Made, Name, decode};
@@ -57,10 +58,14 @@ pub(super) fn attach(command: &mut impl BeforeExec, paths_max: usize) -> io::Res
     let (ours, theirs) = UnixStream::pair()?;
     let (ours, theirs) = (Arc::new(OwnedFd::from(ours)), OwnedFd::from(theirs));
     let (wake, stop) = io::pipe()?;
-    let (result, reads) = channel();
-    let socket = Arc::clone(&ours);
-    let thread = std::thread::Builder::new().name("greenwave-trace".to_owned());
-    thread.spawn(move || supervise(&socket, &wake.into(), paths_max, &result))?;
+    let answer = Arc::new(Slot::default());
+    let work = Work {
+        socket: Arc::clone(&ours),
+        stop: wake.into(),
+        paths_max,
+        result: Sender { slot: Some(Arc::clone(&answer)) },
+    };
+    pool::hand_over(work)?;
     let filter = Filter::observing();
     // SAFETY: the closure makes system calls only, on memory that was allocated before: it is safe between fork and exec.
     unsafe {
@@ -69,7 +74,7 @@ pub(super) fn attach(command: &mut impl BeforeExec, paths_max: usize) -> io::Res
             send(&theirs, &listener)
         });
     }
-    Ok(Supervisor { socket: ours, stop: Some(stop.into()), reads })
+    Ok(Supervisor { socket: ours, stop: Some(stop.into()), answer })
 }
 
 /// The thread, as seen from outside.
@@ -78,14 +83,18 @@ pub(super) struct Supervisor {
     socket: Arc<OwnedFd>,
     /// Closed to say that the command has ended, or that nobody wants to know of it.
     stop: Option<OwnedFd>,
-    reads: Receiver<Reads>,
+    answer: Arc<Slot>,
 }
 
 impl Supervisor {
     pub(super) fn finish(mut self) -> Reads {
         self.stop();
-        let lost = |_| Reads { blind: Some("was not observed".to_owned()), ..Reads::default() };
-        self.reads.recv().unwrap_or_else(lost)
+        self.answer.wait()
+    }
+
+    pub(super) async fn finished(mut self) -> Reads {
+        self.stop();
+        self.answer.come().await
     }
 
     fn stop(&mut self) {
@@ -101,39 +110,178 @@ impl Drop for Supervisor {
     }
 }
 
+/// Where a thread leaves its answer, for somebody who waits as a thread or as a task.
+#[derive(Debug, Default)]
+struct Slot {
+    reads: Mutex<Option<Reads>>,
+    is_there: Condvar,
+    has_come: Notify,
+}
+
+impl Slot {
+    fn put(&self, reads: Reads) {
+        *self.reads.lock() = Some(reads);
+        self.is_there.notify_one();
+        self.has_come.notify_one();
+    }
+
+    fn wait(&self) -> Reads {
+        let mut reads = self.reads.lock();
+        loop {
+            match reads.take() {
+                Some(reads) => return reads,
+                None => self.is_there.wait(&mut reads),
+            }
+        }
+    }
+
+    async fn come(&self) -> Reads {
+        loop {
+            let reads = self.reads.lock().take();
+            match reads {
+                Some(reads) => return reads,
+                None => self.has_come.notified().await,
+            }
+        }
+    }
+}
+
+/// Dropped without an answer, it says that there is none.
+struct Sender {
+    slot: Option<Arc<Slot>>,
+}
+
+impl Sender {
+    fn send(mut self, reads: Reads) {
+        if let Some(slot) = self.slot.take() {
+            slot.put(reads);
+        }
+    }
+}
+
+impl Drop for Sender {
+    fn drop(&mut self) {
+        if let Some(slot) = self.slot.take() {
+            slot.put(Reads { blind: Some("was not observed".to_owned()), ..Reads::default() });
+        }
+    }
+}
+
 /// Ends a socket for both sides.
 fn hang_up(socket: &OwnedFd) {
     // SAFETY: this call takes numbers only.
     unsafe { libc::shutdown(socket.as_raw_fd(), libc::SHUT_RDWR) };
 }
 
-/// The thread's whole life.
-fn supervise(socket: &OwnedFd, stop: &OwnedFd, paths_max: usize, result: &Sender<Reads>) {
-    let Ok(Some(listener)) = receive(socket) else {
-        let _ = result.send(Reads { blind: Some("was not started".to_owned()), ..Reads::default() });
-        return;
-    };
-    // Whoever is started by the same command again is told that nobody listens, instead of waiting for ever.
-    hang_up(socket);
-    prefer_same_core(&listener);
-    let mut observer = Observer::new(paths_max);
-    let served = catch_unwind(AssertUnwindSafe(|| serve(&listener, stop, &mut observer)));
-    let end = served.unwrap_or_else(|_| {
-        observer.log.blind("does something that cannot be understood");
-        End::StillRunning
-    });
-    let blinded = |end: &End| {
-        if *end == End::StillRunning { "left processes behind" } else { "could not be observed to its end" }
-    };
-    match &end {
-        End::Gone => {
-            let _ = result.send(observer.log.finish());
+/// A command to be observed.
+struct Work {
+    socket: Arc<OwnedFd>,
+    stop: OwnedFd,
+    paths_max: usize,
+    result: Sender,
+}
+
+impl Work {
+    /// Until nobody is left of the command, whatever becomes of it.
+    fn supervise(self) {
+        let Self { socket, stop, paths_max, result } = self;
+        let Ok(Some(listener)) = receive(&socket) else {
+            return result.send(Reads { blind: Some("was not started".to_owned()), ..Reads::default() });
+        };
+        // Whoever is started by the same command again is told that nobody listens, instead of waiting for ever.
+        hang_up(&socket);
+        prefer_same_core(&listener);
+        let mut observer = Observer::new(paths_max);
+        let served = catch_unwind(AssertUnwindSafe(|| serve(&listener, &stop, &mut observer)));
+        let end = served.unwrap_or_else(|_| {
+            observer.log.blind("does something that cannot be understood");
+            End::StillRunning
+        });
+        let blinded = |end: &End| {
+            if *end == End::StillRunning {
+                "left processes behind"
+            } else {
+                "could not be observed to its end"
+            }
+        };
+        match &end {
+            End::Gone => result.send(observer.log.finish()),
+            end => {
+                observer.log.blind(blinded(end));
+                result.send(observer.log.so_far());
+                drop(observer);
+                answer_all(&listener);
+            }
         }
-        end => {
-            observer.log.blind(blinded(end));
-            let _ = result.send(observer.log.so_far());
-            drop(observer);
-            answer_all(&listener);
+    }
+}
+
+mod pool {
+    //! Threads that have observed a command and wait for another: making one, with its stack and its part of the heap, costs more than a small
+    //! command's whole observation.
+
+    use std::io;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+    use std::time::Duration;
+
+    use parking_lot::Mutex;
+
+    use super::Work;
+
+    /// How long a thread waits for more.
+    const IDLE_MAX: Duration = Duration::from_secs(5);
+
+    struct Idle {
+        number: u64,
+        work: SyncSender<Work>,
+    }
+
+    /// The last to come is the first to go.
+    static IDLE: Mutex<Vec<Idle>> = Mutex::new(Vec::new());
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+
+    pub(super) fn hand_over(work: Work) -> io::Result<()> {
+        let idle = IDLE.lock().pop();
+        let work = match idle {
+            None => work,
+            Some(idle) => match idle.work.send(work) {
+                Ok(()) => return Ok(()),
+                Err(refused) => refused.0,
+            },
+        };
+        let thread = std::thread::Builder::new().name("greenwave-trace".to_owned());
+        thread.spawn(move || live(work)).map(drop)
+    }
+
+    fn live(first: Work) {
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let (sender, receiver) = sync_channel(1);
+        first.supervise();
+        loop {
+            IDLE.lock().push(Idle { number, work: sender.clone() });
+            match next(number, &receiver) {
+                Some(work) => work.supervise(),
+                None => return,
+            }
+        }
+    }
+
+    fn next(number: u64, receiver: &Receiver<Work>) -> Option<Work> {
+        if let Ok(work) = receiver.recv_timeout(IDLE_MAX) {
+            return Some(work);
+        }
+        let mut idle = IDLE.lock();
+        match idle.iter().position(|idle| idle.number == number) {
+            Some(at) => {
+                idle.remove(at);
+                None
+            }
+            None => {
+                // Somebody has taken us from the list, and is about to send.
+                drop(idle);
+                receiver.recv().ok()
+            }
         }
     }
 }
