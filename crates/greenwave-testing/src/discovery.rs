@@ -171,7 +171,7 @@ fn look(root: &Path, path: Option<&std::ffi::OsStr>) -> Result<Looked, Error> {
     let (at, mut rests) = (now(), true);
     hasher.update(&VERSION.to_le_bytes());
     let mut files = Vec::new();
-    for found in listing::list(root, &[&Selection::everything()])? {
+    for found in listing::list(root, &[&Selection::everything()])?.files {
         hasher.update(&(bytes(&found.path).len() as u64).to_le_bytes()).update(bytes(&found.path));
         let name = found.path.file_name().unwrap_or_default();
         if MANIFESTS.iter().chain(&Discovery::MANIFESTS).any(|manifest| name == *manifest)

@@ -16,6 +16,8 @@ use crate::{Error, Test, listing};
 #[derive(Debug, Clone)]
 pub struct Manifest {
     lines: Arc<[Line]>,
+    /// The first that may be one of them, and cannot be looked at.
+    left_out: Option<Arc<Path>>,
     digest: Arc<OnceLock<[u8; 32]>>,
 }
 
@@ -58,9 +60,17 @@ impl EntryKind {
 }
 
 impl Manifest {
-    pub(crate) fn new(mut lines: Vec<Line>) -> Self {
+    /// Files that a selection has, of a listing that could not look at some.
+    pub(crate) fn new(mut lines: Vec<Line>, selection: &Selection, left_out: &[PathBuf]) -> Self {
         lines.sort_by(|one, other| bytes(&one.path).cmp(bytes(&other.path)));
-        Self { lines: lines.into(), digest: Arc::default() }
+        let left_out =
+            left_out.iter().find(|path| selection.may_have(path)).map(|path| path.as_path().into());
+        Self { lines: lines.into(), left_out, digest: Arc::default() }
+    }
+
+    /// Below which path there may be files that belong here and could not be looked at.
+    pub(crate) fn left_out(&self) -> Option<&Path> {
+        self.left_out.as_deref()
     }
 
     /// Reads the state of all files of a project that its ignore files do not name; there may be none.
@@ -86,13 +96,14 @@ impl Manifest {
 
     fn collect(project: &Path, selection: &Selection) -> Result<Self, Error> {
         let mut lines = Vec::new();
-        for found in listing::list(project, &[selection])? {
+        let listing = listing::list(project, &[selection])?;
+        for found in listing.files {
             if selection.has(&found.path, found.is_ignored) {
                 let (entry, stamp) = Entry::read(&project.join(&found.path), found.is_link)?;
                 lines.push(Line { path: found.path, entry, stamp });
             }
         }
-        Ok(Self::new(lines))
+        Ok(Self::new(lines, selection, &listing.left_out))
     }
 
     /// The files in the order of their paths' bytes.
@@ -143,6 +154,10 @@ impl Manifest {
                 hasher.update(&(bytes(path).len() as u64).to_le_bytes()).update(bytes(path));
                 hasher.update(&[entry.kind as u8]).update(&entry.hash);
             }
+            // What is known of a project without it is not known of one with it.
+            if let Some(path) = &self.left_out {
+                hasher.update(bytes(path));
+            }
             *hasher.finalize().as_bytes()
         })
     }
@@ -150,7 +165,7 @@ impl Manifest {
 
 impl PartialEq for Manifest {
     fn eq(&self, other: &Self) -> bool {
-        self.files().eq(other.files())
+        self.left_out == other.left_out && self.files().eq(other.files())
     }
 }
 

@@ -41,6 +41,8 @@ pub(crate) struct Listing {
     /// In the order of the paths' bytes.
     pub(crate) files: Vec<Found>,
     pub(crate) folders: Vec<(PathBuf, Stamp)>,
+    /// What could not be looked at, since its path is longer than the system takes. Nobody knows what is in there.
+    pub(crate) left_out: Vec<PathBuf>,
     /// The files in these that say what is ignored, of which they may themselves be, with the stamps of what they lead to if they are links.
     pub(crate) ignores: Vec<(PathBuf, Stamp)>,
 }
@@ -63,8 +65,8 @@ impl Roots {
 }
 
 /// Everything that one of these selections may have.
-pub(crate) fn list(project: &Path, selections: &[&Selection]) -> Result<Vec<Found>, Error> {
-    Ok(list_below(project, &Roots::of(selections.iter().copied()))?.files)
+pub(crate) fn list(project: &Path, selections: &[&Selection]) -> Result<Listing, Error> {
+    list_below(project, &Roots::of(selections.iter().copied()))
 }
 
 /// Everything below some paths, and at them.
@@ -72,11 +74,14 @@ pub(crate) fn list_below(project: &Path, Roots { all: roots, patterns }: &Roots)
     if roots.is_empty() {
         return Ok(Listing::default());
     }
-    let Listing { files: mut found, mut folders, .. } = walk(project, roots, true)?;
+    let Listing { files: mut found, mut folders, mut left_out, .. } = walk(project, roots, true)?;
     let ignores = ignores(project, &folders);
     if !patterns.is_empty() && !ignores.is_empty() {
         let all = walk(project, patterns, false)?;
         folders.extend(all.folders);
+        left_out.extend(all.left_out);
+        left_out.sort_unstable();
+        left_out.dedup_by(|below, above| below.starts_with(above));
         folders.sort_unstable_by(|one, other| bytes(&one.0).cmp(bytes(&other.0)));
         folders.dedup_by(|one, other| one.0 == other.0);
         let ignored = all.files.into_iter().filter(|file| {
@@ -86,7 +91,7 @@ pub(crate) fn list_below(project: &Path, Roots { all: roots, patterns }: &Roots)
         found.extend(ignored);
         sort(&mut found);
     }
-    Ok(Listing { files: found, folders, ignores })
+    Ok(Listing { files: found, folders, ignores, left_out })
 }
 
 /// The files that say what is ignored: in folders on the way as well, below which only some is looked for.
@@ -149,6 +154,9 @@ fn walk(project: &Path, roots: &Arc<[PathBuf]>, ignore: bool) -> Result<Listing,
     walk.visit(&mut Collectors { project, collected: &collected });
     let mut listing = collected.into_inner()?;
     sort(&mut listing.files);
+    listing.left_out.sort_unstable();
+    // What is left out is so with all below.
+    listing.left_out.dedup_by(|below, above| below.starts_with(above));
     Ok(listing)
 }
 
@@ -177,6 +185,10 @@ impl ParallelVisitor for Collector<'_> {
             Ok(entry) => self.take(&entry),
             // A folder that is gone since it was listed.
             Err(error) if is_gone(&error) && self.project.exists() => Ok(()),
+            Err(error) if error.io_error().is_some_and(is_too_long) => {
+                self.leave_out(place(&error).unwrap_or(self.project));
+                Ok(())
+            }
             Err(error) => Err(walk_error(self.project, error)),
         };
         match taken {
@@ -198,6 +210,10 @@ impl Collector<'_> {
             Ok(metadata) => metadata,
             // Gone since it was listed: as good as gone before.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(error) if is_too_long(&error) => {
+                self.leave_out(entry.path());
+                return Ok(());
+            }
             Err(source) => return Err(Error::io("look at", entry.path())(source)),
         };
         let (path, stamp, is_link) = (relative.to_owned(), Stamp::of(&metadata), kind.is_symlink());
@@ -209,11 +225,18 @@ impl Collector<'_> {
     }
 }
 
+impl Collector<'_> {
+    fn leave_out(&mut self, path: &Path) {
+        self.found.left_out.push(path.strip_prefix(self.project).unwrap_or(path).to_owned());
+    }
+}
+
 impl Drop for Collector<'_> {
     fn drop(&mut self) {
         if let Ok(all) = &mut *self.collected.lock() {
             all.files.append(&mut self.found.files);
             all.folders.append(&mut self.found.folders);
+            all.left_out.append(&mut self.found.left_out);
         }
     }
 }
@@ -222,6 +245,11 @@ pub(crate) fn is_cache(folder: &Path) -> bool {
     let (name, signature) = CACHE_TAG;
     let mut start = vec![0; signature.len()];
     File::open(folder.join(name)).and_then(|mut tag| tag.read_exact(&mut start)).is_ok() && start == signature
+}
+
+/// Whether a path is longer than the system takes: it can be there all the same, made step by step.
+fn is_too_long(error: &std::io::Error) -> bool {
+    error.raw_os_error() == Some(libc::ENAMETOOLONG)
 }
 
 fn is_gone(error: &ignore::Error) -> bool {

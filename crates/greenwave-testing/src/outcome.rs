@@ -1,7 +1,7 @@
 //! What came of a test. Knows nothing of how it was run.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -111,7 +111,7 @@ impl Outcome {
 impl Stored {
     /// Why a pass was not kept, in words; `None` if it was, or was not to be.
     pub fn reason(&self) -> Option<String> {
-        let shown = |path: &std::path::Path| match path.as_os_str().is_empty() {
+        let shown = |path: &Path| match path.as_os_str().is_empty() {
             true => "the project's folder".to_owned(),
             false => path.display().to_string(),
         };
@@ -131,6 +131,16 @@ impl Stored {
             Stored::ClockSet => "the clock was set while it ran".to_owned(),
             Stored::Unseen(why) => format!("what it reads cannot be seen: {why}"),
         })
+    }
+}
+
+/// The beginning of a path that is too long to be shown.
+pub(crate) fn shortened(path: &Path) -> String {
+    const SHOWN: usize = 60;
+    let text = path.display().to_string();
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text,
     }
 }
 

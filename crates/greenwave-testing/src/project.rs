@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use crate::fingerprint::{Entry, Line, Manifest, bytes};
 use crate::index::StatIndex;
 use crate::listing::{self, Found, Listing, Roots};
+use crate::outcome::shortened;
 use crate::reads::States;
 use crate::select::{Selection, Spec};
 use crate::stamp::{Stamp, now};
@@ -61,6 +62,7 @@ pub(crate) struct Snapshot {
     root: PathBuf,
     index: Arc<Mutex<StatIndex>>,
     files: Vec<Found>,
+    left_out: Vec<PathBuf>,
     entries: Vec<OnceLock<Entry>>,
     /// By selection.
     manifests: Vec<OnceLock<Manifest>>,
@@ -175,7 +177,14 @@ impl Project {
         let (roots, tree, selections) = (self.roots.clone(), Arc::clone(&self.tree), self.selections.len());
         let snapshot =
             Arc::new(blocking(move || Snapshot::take(root, index, &roots, &tree, selections)).await?);
-        self.looks.fetch_add(1, Ordering::Relaxed);
+        if self.looks.fetch_add(1, Ordering::Relaxed) == 0 {
+            for path in &snapshot.left_out {
+                tracing::warn!(
+                    "{} is left out with all below: its path is too long to be looked at",
+                    shortened(path)
+                );
+            }
+        }
         *self.newest.lock() = Some(Arc::clone(&snapshot));
         Ok(snapshot)
     }
@@ -231,12 +240,12 @@ impl Snapshot {
     ) -> Result<Self, Error> {
         let (began, at) = (Instant::now(), now());
         let mut tree = tree.lock();
-        let files = match tree.as_ref().and_then(|tree| tree.check(&root, roots)) {
-            Some(files) => files,
+        let (files, left_out) = match tree.as_ref().and_then(|tree| tree.check(&root, roots)) {
+            Some(files) => (files, Vec::new()),
             None => {
                 let listing = listing::list_below(&root, roots)?;
                 *tree = Tree::of(&listing, roots, at);
-                listing.files
+                (listing.files, listing.left_out)
             }
         };
         drop(tree);
@@ -253,6 +262,7 @@ impl Snapshot {
             root,
             index,
             files,
+            left_out,
             entries,
             manifests: (0..selections).map(|_| OnceLock::new()).collect(),
             states,
@@ -281,7 +291,7 @@ impl Snapshot {
                 lines.push(Line { path: file.path.clone(), entry, stamp });
             }
         }
-        Ok(self.manifests[at].get_or_init(|| Manifest::new(lines)).clone())
+        Ok(self.manifests[at].get_or_init(|| Manifest::new(lines, selection, &self.left_out)).clone())
     }
 
     /// The same, if it is done in less time than it takes to have another thread do it: nothing is read from a disk.

@@ -20,7 +20,7 @@ use crate::isolation::{Folders, Isolation, cargo_home, go_caches};
 use crate::key::{self, Mode, SCHEMA};
 use crate::listing::{NEVER, is_cache};
 use crate::node::{self, Node};
-use crate::outcome::{Outcome, Source, Status, Stored};
+use crate::outcome::{Outcome, Source, Status, Stored, shortened};
 use crate::project::{Project, Snapshot};
 use crate::reads::{Look, PathSet, State, States};
 use crate::run::{self, Job, Ran};
@@ -697,6 +697,7 @@ impl Runner {
             () => ran.seen.blind.clone().map(Stored::Unseen),
         };
         let of_result = of_result.or(tried.changing.clone().map(Stored::InputChanged));
+        let of_result = of_result.or(left_out(&before.inputs));
         if let Some(stored) = of_result {
             let mut judged = not(stored, &before.states);
             if self.options.strict {
@@ -709,6 +710,9 @@ impl Runner {
             // Inputs that cannot be read any more have changed as well.
             Err(_) => return Ok(not(Stored::InputChanged(world.project().to_owned()), &before.states)),
         };
+        if let Some(stored) = left_out(&after.inputs) {
+            return Ok(not(stored, &after.states));
+        }
         let wrote = |path: &Path| ran.seen.written.contains(&world.project().join(path));
         if let Some(path) = before.inputs.first_touched(&after.inputs) {
             let stored = if wrote(path) { Stored::WroteInput } else { Stored::InputChanged };
@@ -933,6 +937,12 @@ fn undeclared(
         }
     }
     paths
+}
+
+/// Why nothing may be kept that depends on these inputs, if some of them could not be looked at.
+fn left_out(inputs: &Manifest) -> Option<Stored> {
+    let path = shortened(inputs.left_out()?);
+    Some(Stored::Unseen(format!("{path} may be an input, and its path is too long to be looked at")))
 }
 
 /// Folders that are tagged as caches, each looked at once.

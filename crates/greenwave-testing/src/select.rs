@@ -60,6 +60,12 @@ impl Selection {
         self.inputs.verdict(path).unwrap_or(plain) && !self.outputs.has(path)
     }
 
+    /// Whether files below a path that could not be looked at may be some of them.
+    pub(crate) fn may_have(&self, path: &Path) -> bool {
+        let is_below = self.roots().into_iter().any(|root| path.starts_with(root));
+        is_below && self.inputs.verdict(path) != Some(false) && !self.outputs.has(path)
+    }
+
     /// Whether the test writes it.
     pub(crate) fn writes(&self, path: &Path) -> bool {
         self.outputs.has(path)

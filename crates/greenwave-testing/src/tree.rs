@@ -48,6 +48,10 @@ struct Known {
 impl Tree {
     /// What was listed at a moment, unless a folder was so young then that it could change again without its stamp changing.
     pub(crate) fn of(listing: &Listing, roots: &Roots, at: i64) -> Option<Self> {
+        // What cannot be looked at cannot be checked either.
+        if !listing.left_out.is_empty() {
+            return None;
+        }
         let stamps = || listing.folders.iter().chain(&listing.ignores).map(|(_, stamp)| stamp);
         if !stamps().all(|stamp| stamp.rested_by_steps(at)) {
             return None;
@@ -71,7 +75,7 @@ impl Tree {
     /// The folders, and the files that say what is ignored, with their stamps, if these can be believed in later runs as well.
     pub(crate) fn lasting(&self) -> Option<Listing> {
         let lasting =
-            || Listing { files: Vec::new(), folders: self.folders.clone(), ignores: self.ignores.clone() };
+            || Listing { folders: self.folders.clone(), ignores: self.ignores.clone(), ..Listing::default() };
         self.lasts.then(lasting)
     }
 

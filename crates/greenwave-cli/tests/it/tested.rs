@@ -404,6 +404,60 @@ fn the_folder_of_another_user_is_refused() {
     assert!(finished.stderr.contains("belongs to user 12345, and this is user 0"), "{}", finished.stderr);
 }
 
+/// Folders in each other until no path leads to the last: `deep` and so on.
+fn too_deep(project: &Path) {
+    use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
+    let name = "d".repeat(200);
+    let mut at = openat(CWD, project, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
+    for depth in 0..25 {
+        let name = if depth == 0 { "deep" } else { name.as_str() };
+        mkdirat(&at, name, Mode::from_raw_mode(0o755)).unwrap();
+        at = openat(&at, name, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
+    }
+    openat(&at, "file", OFlags::CREATE | OFlags::WRONLY, Mode::from_raw_mode(0o644)).unwrap();
+}
+
+#[test]
+fn what_is_deeper_than_a_path_can_be_long_is_left_out_and_keeps_results_that_may_depend_on_it_from_being_kept()
+ {
+    let test = |name: &str, inputs: &str| {
+        format!("[[test]]\nname = \"{name}\"\ncommand = \"true; : {name}\"\n{inputs}\n")
+    };
+    let config =
+        test("all", "") + &test("but", "inputs = [\"!/deep/**\"]") + &test("one", "inputs = [\"/in\"]");
+    let folder = Folder::empty().with("p/greenwave.toml", config).with("p/in", "");
+    let all = |known: [bool; 3]| {
+        ["all", "but", "one"]
+            .into_iter()
+            .zip(known)
+            .map(|(name, known)| verdict(name, true, known))
+            .collect::<Vec<_>>()
+    };
+    until("all is known", || run(&folder, "p") == all([true; 3]));
+    too_deep(&folder.path("p"));
+    // What was known without it is not known with it.
+    assert_eq!(run(&folder, "p"), all([false, true, true]));
+    assert_eq!(run(&folder, "p"), all([false, true, true]));
+    let told = greenwave(&folder, "p", []).run().with_code(0);
+    assert!(
+        told.stderr.contains("WARN deep/ddd") && told.stderr.contains("is left out with all below"),
+        "{}",
+        told.stderr
+    );
+    assert!(told.stderr.lines().count() == 1 && told.stderr.len() < 200, "{}", told.stderr);
+    let reason = "not kept: what it reads cannot be seen: deep/ddd";
+    assert!(
+        told.stdout.contains(reason) && told.stdout.contains("too long to be looked at"),
+        "{}",
+        told.stdout
+    );
+    // In a project that does not say what its tests are as well.
+    let folder = Folder::empty().with("p/package.json", r#"{"name": "web", "scripts": {"test": "true"}}"#);
+    too_deep(&folder.path("p"));
+    let found = greenwave(&folder, "p", ["--dry-run"]).run().with_code(0);
+    assert!(found.stdout.contains("to run   npm:web"), "{}", found.stdout);
+}
+
 #[test]
 fn a_flaky_pass_is_told_and_not_kept() {
     let config = "[[test]]\nname = \"t\"\nretries = 2\ninputs = [\"/in\"]\n\
@@ -639,11 +693,11 @@ fn a_report_that_cannot_be_written_is_told_before_anything_runs() {
 fn the_slowest_are_named_one_to_a_line() {
     let long = "n".repeat(70);
     let test = |at: usize| format!("[[test]]\nname = \"{at}{long}\"\ncommand = \"sleep 0.6; : {at}\"\n");
-    let folder = Folder::empty().with("p/greenwave.toml", (0..3).map(test).collect::<String>());
-    let ran = greenwave(&folder, "p", ["--jobs", "3"]).run().with_code(0);
+    let folder = Folder::empty().with("p/greenwave.toml", (0..6).map(test).collect::<String>());
+    let ran = greenwave(&folder, "p", ["--jobs", "6"]).run().with_code(0);
     let slowest: Vec<&str> = ran.stdout.lines().skip_while(|line| *line != "Slowest:").collect();
-    assert_eq!(slowest.len(), 5, "{}", ran.stdout);
-    assert!(slowest[1..4].iter().all(|line| line.len() < 100 && line.contains(&long)), "{}", ran.stdout);
+    assert_eq!(slowest.len(), 7, "{}", ran.stdout);
+    assert!(slowest[1..6].iter().all(|line| line.len() < 100 && line.contains(&long)), "{}", ran.stdout);
 }
 
 #[test]

@@ -207,3 +207,84 @@ impl<'f> Sources<'f> {
         own
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn package(path: &str, deps: &[&str]) -> Package {
+        let folder = path.split([' ', '.']).next().unwrap_or_default();
+        Package {
+            dir: Path::new("/p").join(folder.strip_suffix("_test").unwrap_or(folder)),
+            import_path: path.to_owned(),
+            deps: deps.iter().map(|name| (*name).to_owned()).collect(),
+            ..Package::default()
+        }
+    }
+
+    /// The folders of the tests of each package, after a change of one of the packages.
+    fn narrowed(change: impl Fn(&mut Package)) -> BTreeMap<String, Vec<PathBuf>> {
+        let mut packages = [
+            package("a", &[]),
+            package("a.test", &["a [a.test]"]),
+            package("a [a.test]", &[]),
+            package("b", &["a"]),
+            package("b.test", &["a", "b", "b_test [b.test]", "fmt"]),
+            package("b_test [b.test]", &["a", "b", "fmt"]),
+            Package { dir: "/go/fmt".into(), standard: true, ..package("fmt", &[]) },
+        ];
+        packages.iter_mut().for_each(change);
+        let mut imports = Imports::default();
+        imports.add(Path::new("/p"), &packages);
+        let test = |name: &str| Test {
+            folders: vec!["module".into()],
+            harness: Harness::Go,
+            ..Test::new(name, ["go", "test", name])
+        };
+        let mut tests = [test("./a"), test("./b")];
+        let files = ["go.mod", "a/a.go", "a/deep/x.go", "b/b.go"].map(PathBuf::from);
+        imports.narrow(&mut tests, &files);
+        tests.into_iter().map(|test| (test.name, test.folders)).collect()
+    }
+
+    fn paths(paths: &[&str]) -> Vec<PathBuf> {
+        paths.iter().map(PathBuf::from).collect()
+    }
+
+    #[test]
+    fn a_package_has_the_files_of_those_that_it_is_built_from() {
+        let found = narrowed(|_| {});
+        // Another package is below, which is none of its own.
+        assert_eq!(found["./a"], paths(&["a/a.go", "a/testdata", "go.mod"]));
+        assert_eq!(found["./b"], paths(&["a/a.go", "a/testdata", "b", "go.mod"]));
+        let embeds = |package: &mut Package| {
+            if package.import_path == "a" {
+                package.embed_files = paths(&["static/x.txt", "deep/y.txt"]);
+            }
+        };
+        let found = narrowed(embeds);
+        assert_eq!(found["./b"], paths(&["a/a.go", "a/deep/y.txt", "a/static", "a/testdata", "b", "go.mod"]));
+    }
+
+    #[test]
+    fn what_is_not_known_for_sure_has_the_whole_module() {
+        let whole = paths(&["module"]);
+        let c = narrowed(|package| {
+            if package.import_path == "b" {
+                package.cgo_files = vec!["c.go".to_owned()];
+            }
+        });
+        assert_eq!((c["./a"] != whole, &c["./b"]), (true, &whole));
+        let incomplete = narrowed(|package| package.incomplete = package.import_path == "a");
+        assert_eq!(
+            incomplete,
+            [("./a", &whole), ("./b", &whole)].map(|(name, it)| (name.to_owned(), it.clone())).into()
+        );
+        let unknown = narrowed(|package| {
+            if package.import_path == "b.test" {
+                package.deps.push("c".to_owned());
+            }
+        });
+        assert_eq!((unknown["./a"] != whole, &unknown["./b"]), (true, &whole));
+    }
+}
