@@ -14,8 +14,8 @@ Wall time of whole processes, from start to exit, the tools' rounds interleaved.
 with nothing to do, all files have been at rest for more than two seconds, and each tool has run once more.
 
 *1,000 tests*: `cat` of one of five files, all five of them inputs; 5,000 inputs. greenwave (`cat` as a list of words), ninja (through `sh`) and
-make (through `sh`; it knows times only), go-task, turbo and nx have all of them. moon has **200 tests**, a fifth of the work, since its runs would take minutes:
-its figures are so much better than they ought to be. nx has its daemon. ninja and make write the output to a file, the others keep it.
+make (through `sh`; it knows times only), go-task and nx have all of them. turbo and moon have **200 tests**, a fifth of the work, since first runs would take
+minutes: their figures are so much better than they ought to be. nx has its daemon. ninja and make write the output to a file, the others keep it.
 *One file changed*: other contents each time.
 
 *pytest*: 40 files of 5 tests, that do nothing or compute for 10 ms each. greenwave finds the tests itself, and starts `python -m pytest` for batches of files.
@@ -38,7 +38,7 @@ const CACHED_PERCENT: f64 = 1.0;
 const EIGHT_PERCENT: f64 = 110.0;
 
 const TESTS: usize = 1_000;
-/// Of a tool that would take minutes.
+/// Of tools that would take minutes.
 const FEWER: usize = 200;
 const ROUNDS: usize = 20;
 const SLOW_ROUNDS: usize = 5;
@@ -321,7 +321,7 @@ fn tools(greenwave: &Path) -> (Vec<Tool>, Vec<&'static str>) {
         (
             "turbo",
             found("turbo"),
-            TESTS,
+            FEWER,
             SLOW_ROUNDS,
             &["run", "test", "--concurrency=2", "--output-logs=errors-only"],
         ),
