@@ -132,6 +132,9 @@ fn a_clock_that_is_set_during_a_run_keeps_nothing() {
         if hours > 0 {
             assert_eq!(through(false).verdict(), (true, false, None), "the same clock is no trouble");
             assert_eq!(clocked.run(0).verdict(), (true, true, None));
+        } else {
+            let told = through(false);
+            assert!(told.passed && !told.known && told.not_kept.is_some(), "{:?}", told.verdict());
         }
     }
 }
