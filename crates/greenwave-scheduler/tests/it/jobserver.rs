@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use greenwave_scheduler::{
-    Executor, Graph, GraphBuilder, Job, Jobserver, Limits, Needs, ProcessGroup, Resources, Step, Workers,
+    Executor, Graph, GraphBuilder, Job, Jobserver, Limits, Needs, ProcessGroup, Resources, Spawn, Step,
+    Workers,
 };
 use tokio::process::Command;
 
@@ -170,4 +171,18 @@ async fn tokens_that_were_given_back_are_not_used_any_more() {
     assert_eq!((one.await.unwrap(), two.await.unwrap()), (108, 108));
     // Two tokens, and one that each run has for nothing.
     assert!((2..=4).contains(&most.load(Ordering::SeqCst)), "{most:?} at once");
+}
+
+#[tokio::test]
+async fn a_spawned_program_finds_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let peak = dir.path().join("peak");
+    let jobserver = Jobserver::new(3).unwrap();
+    let mut spawn = Spawn::new(std::env::current_exe().unwrap());
+    spawn.args(["--exact", "jobserver::child", "--ignored"]).env("MAKELEVEL", "1").env("PEAK", &peak);
+    jobserver.offer_to(&mut spawn);
+    let status = ProcessGroup::start(spawn).unwrap().wait().await.unwrap();
+    assert!(status.success(), "{status}");
+    let peak: u32 = std::fs::read_to_string(peak).unwrap().parse().unwrap();
+    assert!((2..=3).contains(&peak), "{peak} at once with 3 tokens");
 }

@@ -109,3 +109,23 @@ fn there_is_nothing_to_say_of_a_directory_that_is_not_there() {
     let (dir, _one) = fresh(small());
     assert!(Log::standing(dir.path().join("other")).is_err());
 }
+
+#[test]
+fn a_log_is_fresh_until_another_has_done_something() {
+    let (_dir, one) = fresh(Options::default());
+    let two = Log::open(one.dir(), Options::default()).unwrap();
+    assert!(one.is_fresh() && two.is_fresh());
+    one.put(b"key", b"value").unwrap();
+    assert!(one.is_fresh(), "one's own are no news");
+    assert!(!two.is_fresh());
+    two.refresh().unwrap();
+    assert!(two.is_fresh());
+    // In a segment that is known by now.
+    one.put(b"other", b"value").unwrap();
+    assert!(!two.is_fresh());
+    two.refresh().unwrap();
+    one.remove(b"key").unwrap();
+    assert!(!two.is_fresh());
+    two.refresh().unwrap();
+    assert!(two.is_fresh() && two.get(b"key").unwrap().is_none());
+}
