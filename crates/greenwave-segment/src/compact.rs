@@ -1,20 +1,21 @@
 //! Gives space back: rewrites segments that are mostly dead, and drops the oldest when a budget says so.
 //!
-//! A copy keeps its stamp, so it neither wins nor loses against anything that the original would not have. The original is removed only
-//! when its copies are on the disk, and nothing else needs what it has.
+//! One process at a time does so, holding the lock of `turn.rs`, so its index has every record that exists. A copy keeps its
+//! stamp, so it neither wins nor loses against anything that the original would not have, and has the next generation, so every
+//! reader prefers it to the original. The original is removed only when what supersedes it is on the disk: its copies, and
+//! newer records of any process.
 //!
-//! Writing is bounded: rewriting a segment writes no more bytes than it gives back, but for values that another process has stranded (see
-//! `rebase.rs`). A shorter chain, which takes more room, is what the rest of that may be spent on.
-
-use std::sync::Arc;
+//! Writing is bounded: rewriting a segment writes no more bytes than it gives back, except for values that another process has
+//! stranded (see `rebase.rs`). A shorter chain, which takes more room, is what the rest of that may be spent on.
 
 use crate::Error;
 use crate::codec::Frame;
-use crate::index::{Entry, Item, Slot, SlotId};
+use crate::index::{Entry, Item, SlotId};
 use crate::index_file;
 use crate::log::Log;
 use crate::read::{Location, parse};
 use crate::segment::{SEGMENT_HEADER_BYTES, Segment};
+use crate::turn::Turn;
 
 /// A segment is rewritten when this share of it is dead or more: each byte given back then costs at most one byte written.
 const DEAD_PERCENT_MIN: u64 = 50;
@@ -32,75 +33,93 @@ pub struct Compacted {
 
 impl Log {
     /// Rewrites the finished segments, of any process, of which at least half is dead. Puts, gets and refreshes go on meanwhile.
+    /// Does nothing while another process is compacting.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`]. Nothing is lost then: a segment goes only after its copies are durable.
+    /// [`Error::Io`], [`Error::ReadOnly`]. Nothing is lost then: a segment goes only after its copies are durable.
     pub fn compact(&self) -> Result<Compacted, Error> {
+        self.check_writable()?;
         let _compacting = self.compacting.lock();
+        match self.compaction_lock.try_take()? {
+            Some(turn) => self.compact_in(&turn),
+            None => Ok(Compacted::default()),
+        }
+    }
+
+    /// Like [`compact`](Self::compact), but waits while another process is compacting.
+    pub(crate) fn compact_waiting(&self) -> Result<Compacted, Error> {
+        let _compacting = self.compacting.lock();
+        self.compact_in(&self.compaction_lock.take()?)
+    }
+
+    fn compact_in(&self, _turn: &Turn) -> Result<Compacted, Error> {
         self.refresh()?;
         // What is full is finished.
         self.flush()?;
+        self.seal_abandoned(|slot| is_mostly_dead(slot.len, slot.live_bytes))?;
         let mut done = Compacted::default();
         for slot in self.mostly_dead() {
-            if let Some(segment) = self.claim(slot) {
-                let result = self.rewrite(slot, &segment, &mut done);
-                if result.is_err() {
-                    self.index.write().slot_mut(slot).busy = false;
-                    segment.unlock();
-                }
-                result?;
-            }
+            self.rewrite(slot, &mut done)?;
         }
         Ok(done)
     }
 
     fn mostly_dead(&self) -> Vec<SlotId> {
         let index = self.index.read();
-        let dead = index.slots().filter(|(_, slot)| {
-            let records = slot.len.saturating_sub(SEGMENT_HEADER_BYTES);
-            slot.sealed && (records - slot.live_bytes.min(records)) * 100 >= records * DEAD_PERCENT_MIN
-        });
+        let dead = index
+            .slots()
+            .filter(|(_, slot)| slot.orphan || slot.sealed && is_mostly_dead(slot.len, slot.live_bytes));
         dead.map(|(id, _)| id).collect()
     }
 
-    /// Reserves a finished segment for removal, against other processes and our own budget.
-    fn claim(&self, id: SlotId) -> Option<Arc<Segment>> {
-        let mut index = self.index.write();
-        let slot = index.slot_mut(id);
-        let free = slot.sealed && !slot.busy && slot.segment.try_lock();
-        if !free {
-            return None;
+    fn rewrite(&self, slot: SlotId, done: &mut Compacted) -> Result<(), Error> {
+        let (segment, older_elsewhere, entries, len) = {
+            let index = self.index.read();
+            let Some(found) = index.try_slot(slot) else { return Ok(()) };
+            (found.segment.clone(), index.stamp_min_outside(slot), index.entries_in(slot), found.len)
+        };
+        let moved = self.move_entries(slot, &segment, &entries, older_elsewhere, len, done);
+        let removed = moved.and_then(|()| self.remove_rewritten(slot, &segment, done));
+        if removed.is_err() {
+            // The originals stay, and would come back if only the copies were forgotten.
+            let mut index = self.index.write();
+            entries.iter().for_each(|entry| index.shadow(entry.key.as_slice()));
         }
-        if slot.segment.is_unlinked() {
-            // Another process was faster. What it kept is found by the next refresh.
-            index.remove(id);
-            return None;
-        }
-        slot.busy = true;
-        Some(slot.segment.clone())
+        removed
     }
 
-    fn rewrite(&self, slot: SlotId, segment: &Segment, done: &mut Compacted) -> Result<(), Error> {
-        let (older_elsewhere, entries) = {
-            let index = self.index.read();
-            (index.stamp_min_outside(slot), index.entries_in(slot))
-        };
+    /// Copies what lives in a segment to our own.
+    fn move_entries(
+        &self,
+        slot: SlotId,
+        segment: &Segment,
+        entries: &[Entry],
+        older_elsewhere: u64,
+        len: u64,
+        done: &mut Compacted,
+    ) -> Result<(), Error> {
         // What is dead in it exceeds what lives by this much.
         let live: u64 = entries.iter().map(Entry::record_len).sum();
-        let mut spare = self.index.read().slot(slot).len.saturating_sub(live * 2);
+        let mut spare = len.saturating_sub(live * 2);
         for entry in entries {
-            if entry.tombstone && (!entry.shadows || entry.stamp <= older_elsewhere) {
-                self.forget_at(entry.key.as_slice(), entry.place());
-                continue;
-            }
-            let written = self.copy(segment, &entry, spare)?;
-            spare -= written.saturating_sub(entry.record_len());
+            let written = if entry.tombstone {
+                self.move_tombstone(entry, older_elsewhere)?
+            } else {
+                self.copy(segment, entry, older_elsewhere, spare)?
+            };
+            spare -= written.saturating_sub(entry.record_len()).min(spare);
             done.written_bytes += written;
         }
         done.written_bytes += self.copy_dictionaries(slot, segment)?;
+        Ok(())
+    }
+
+    /// Removes a segment whose living records have been copied.
+    fn remove_rewritten(&self, slot: SlotId, segment: &Segment, done: &mut Compacted) -> Result<(), Error> {
         // Before the fence, so that those who wait there need not wait for the disk.
         self.flush()?;
+        self.sync_others()?;
         let mut inside = self.fence.enter()?;
         self.refresh()?;
         if self.relieve()? > 0 {
@@ -110,17 +129,41 @@ impl Log {
         inside.saw();
         // Whoever enters from now on looks again, and relies on nothing in here: removing it may take the file system its time.
         drop(inside);
-        done.segments += 1;
         done.freed_bytes += self.unlink(slot, segment)?;
-        self.writer.lock().dir_dirty = true;
+        done.segments += 1;
         Ok(())
     }
 
+    /// Appends a tombstone, for a key that was removed or whose newest value is lost, if an older record may stand in another
+    /// segment; returns the bytes written.
+    fn move_tombstone(&self, entry: &Entry, older_elsewhere: u64) -> Result<u64, Error> {
+        let key = entry.key.as_slice();
+        let mut writer = self.writer.lock();
+        if !self.is_current(key, entry.place()) {
+            return Ok(0);
+        }
+        if !entry.shadows || entry.stamp <= older_elsewhere {
+            self.forget_at(key, entry.place());
+            return Ok(0);
+        }
+        let mut frame = Frame::tombstone(key);
+        frame.header.stamp = entry.stamp;
+        frame.header.generation = entry.generation;
+        frame.header = frame.header.copied();
+        let to = self.append_unindexed(&mut writer, &mut frame)?;
+        self.index.write().relocate(entry.place(), to, &Item::new(&frame.header, key, &[]));
+        Ok(frame.bytes.len() as u64)
+    }
+
     /// Appends a record of another segment, unless its key has moved on; returns the bytes written, which may be `spare` more than before.
-    fn copy(&self, segment: &Segment, entry: &Entry, spare: u64) -> Result<u64, Error> {
+    fn copy(&self, segment: &Segment, entry: &Entry, older_elsewhere: u64, spare: u64) -> Result<u64, Error> {
         let key = entry.key.as_slice();
         let shortened = self.shortened(entry, spare)?;
-        let Some(mut frame) = self.frame(segment, key, &Location::of(entry))? else { return Ok(0) };
+        let Some(mut frame) = self.frame(segment, key, &Location::of(entry))? else {
+            // Damaged. The key has no value from now on, and an older one must not come back.
+            self.index.write().lose(key, entry.place());
+            return self.move_tombstone(entry, older_elsewhere);
+        };
         let inside = match &shortened {
             Some((shorter, _)) => self.enter_for(shorter)?,
             None => None,
@@ -136,7 +179,9 @@ impl Log {
             frame = shorter;
             self.counters.rebased_records.add(1);
         }
-        let to = self.write(&mut writer, &mut frame)?;
+        frame.header.generation = entry.generation;
+        frame.header = frame.header.copied();
+        let to = self.append_unindexed(&mut writer, &mut frame)?;
         let item = Item::new(&frame.header, frame.key(), frame.base());
         self.index.write().relocate(entry.place(), to, &item);
         self.counters.copied_records.add(1);
@@ -149,8 +194,9 @@ impl Log {
         for (id, location) in dictionaries {
             let key = id.to_le_bytes();
             let Some(mut frame) = self.frame(segment, &key, &location)? else { continue };
+            frame.header = frame.header.copied();
             let mut writer = self.writer.lock();
-            let to = self.write(&mut writer, &mut frame)?;
+            let to = self.append_unindexed(&mut writer, &mut frame)?;
             self.index.write().relocate_dictionary(id, to);
             written += frame.bytes.len() as u64;
         }
@@ -160,63 +206,62 @@ impl Log {
     /// Drops the segments with the oldest records until at most `target` bytes are used.
     pub(crate) fn drop_oldest(&self, target: u64, full: Error) -> Result<(), Error> {
         let _compacting = self.compacting.lock();
+        let _turn = self.compaction_lock.take()?;
+        self.refresh()?;
         // Tombstones may have to move on from each segment: once around is enough to know that no more can be freed.
         let mut drops_left = self.index.read().slots().count() + 2;
         while self.index.read().disk_bytes() > target {
             let Some(left) = drops_left.checked_sub(1) else { return Err(full) };
             drops_left = left;
             match self.oldest_sealed() {
-                Some((slot, segment)) => self.drop_segment(slot, &segment)?,
-                None if self.seal_active()? => {}
+                Some(slot) => self.drop_segment(slot)?,
+                None if self.seal_active()? || self.seal_abandoned(|_| true)? > 0 => {}
                 None => return Err(full),
             }
         }
         Ok(())
     }
 
-    fn oldest_sealed(&self) -> Option<(SlotId, Arc<Segment>)> {
-        let mut by_age: Vec<_> = {
-            let index = self.index.read();
-            let sealed = index.slots().filter(|(_, slot)| slot.sealed && !slot.busy);
-            sealed.map(|(id, slot)| (slot.stamp_min, id)).collect()
-        };
-        by_age.sort_unstable();
-        by_age.into_iter().find_map(|(_, id)| Some((id, self.claim(id)?)))
+    fn oldest_sealed(&self) -> Option<SlotId> {
+        let index = self.index.read();
+        let sealed = index.slots().filter(|(_, slot)| slot.sealed);
+        sealed.min_by_key(|(id, slot)| (slot.stamp_min, *id)).map(|(id, _)| id)
     }
 
     /// Forgets a segment's values. What would let an older record come back is replaced by a tombstone of the same stamp.
-    fn drop_segment(&self, slot: SlotId, segment: &Segment) -> Result<(), Error> {
-        let (older_elsewhere, entries) = {
+    fn drop_segment(&self, slot: SlotId) -> Result<(), Error> {
+        let (segment, older_elsewhere, entries) = {
             let index = self.index.read();
-            (index.stamp_min_outside(slot), index.entries_in(slot))
+            let Some(found) = index.try_slot(slot) else { return Ok(()) };
+            (found.segment.clone(), index.stamp_min_outside(slot), index.entries_in(slot))
         };
         let mut dropped = 0;
-        for entry in entries {
+        for entry in &entries {
             dropped += u64::from(!entry.tombstone);
-            if entry.shadows && entry.stamp > older_elsewhere {
-                let mut frame = Frame::tombstone(entry.key.as_slice());
-                frame.header.stamp = entry.stamp;
-                let mut writer = self.writer.lock();
-                if self.is_current(entry.key.as_slice(), entry.place()) {
-                    self.append_unbudgeted(&mut writer, &mut frame)?;
-                }
-            }
+            self.move_tombstone(entry, older_elsewhere)?;
         }
-        self.copy_dictionaries(slot, segment)?;
+        self.copy_dictionaries(slot, &segment)?;
+        self.flush()?;
+        self.sync_others()?;
         self.counters.dropped_entries.add(dropped);
         tracing::debug!(path = %segment.path.display(), entries = dropped, "dropped the oldest segment");
-        self.unlink(slot, segment)?;
-        self.writer.lock().dir_dirty = true;
+        self.unlink(slot, &segment)?;
         Ok(())
     }
 
+    /// Removes a segment's files, the index file first: one without its segment means that the segment was lost.
     fn unlink(&self, slot: SlotId, segment: &Segment) -> Result<u64, Error> {
-        std::fs::remove_file(&segment.path).map_err(Error::io("remove", &segment.path))?;
-        index_file::remove(&segment.path);
-        let mut index = self.index.write();
-        let Slot { len, index_len, .. } = *index.slot(slot);
-        index.remove(slot);
-        Ok(len + index_len)
+        index_file::remove(&self.disk, &segment.path);
+        match self.disk.remove(&segment.path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::io("remove", &segment.path)(error));
+            }
+            _ => {}
+        }
+        let freed = self.index.read().try_slot(slot).map_or(0, |slot| slot.len + slot.index_len);
+        self.writer.lock().dir_dirty = true;
+        self.forget_gone(&[slot])?;
+        Ok(freed)
     }
 
     /// A record ready to be appended elsewhere; `None` if it is damaged, and so a miss already.
@@ -228,8 +273,12 @@ impl Log {
     ) -> Result<Option<Frame>, Error> {
         let mut bytes = location.buffer();
         let offset = location.place.offset;
-        let read = segment.read_at(&mut bytes, offset).map_err(Error::io("read", &segment.path))?;
-        bytes.truncate(read);
+        match segment.read_at(&mut bytes, offset) {
+            Ok(read) => bytes.truncate(read),
+            // The segment is gone, and its records with it.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => bytes.clear(),
+            Err(error) => return Err(Error::io("read", &segment.path)(error)),
+        }
         match parse(segment, offset, key, &bytes) {
             Ok(header) => Ok(Some(Frame { header, bytes })),
             Err(reason) => {
@@ -238,4 +287,10 @@ impl Log {
             }
         }
     }
+}
+
+/// Whether at least half of a segment's records is dead.
+fn is_mostly_dead(len: u64, live_bytes: u64) -> bool {
+    let records = len.saturating_sub(SEGMENT_HEADER_BYTES);
+    (records - live_bytes.min(records)) * 100 >= records * DEAD_PERCENT_MIN
 }

@@ -53,6 +53,29 @@ pub enum Error {
         /// [`Options::disk_bytes_max`](crate::Options::disk_bytes_max).
         max: u64,
     },
+    /// The log was opened with [`Log::open_read_only`](crate::Log::open_read_only).
+    #[error("log at {} is open for reading only", path.display())]
+    ReadOnly {
+        /// The log's directory.
+        path: PathBuf,
+    },
+    /// A batch takes more room than one write may. Split it.
+    #[error("batch of {len} bytes, where at most {max} are allowed")]
+    BatchTooLarge {
+        /// What its records take.
+        len: u64,
+        /// The most that they may.
+        max: u64,
+    },
+    /// The directory is a copy that was made while the log was written, and segments are missing or cut short in it. It may be
+    /// read as far as it goes with [`Log::open_damaged`](crate::Log::open_damaged). Copy it again while nobody writes.
+    #[error("{} is an incomplete copy of a log: {missing}", path.display())]
+    IncompleteCopy {
+        /// The directory.
+        path: PathBuf,
+        /// What is missing, as a phrase.
+        missing: String,
+    },
     /// An option has a value that cannot work.
     #[error("option {option} is {value}, where {accepted} is accepted")]
     Option {
@@ -69,5 +92,19 @@ impl Error {
     /// Wraps an operating-system error with what was attempted; made for `map_err`.
     pub(crate) fn io<'a>(operation: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Self + 'a {
         move |source| Self::Io { operation, path: path.to_owned(), source }
+    }
+
+    /// Whether a file is not there any more.
+    fn is_gone(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+}
+
+/// `None` where a file has been removed by another process in the meantime.
+pub(crate) fn unless_gone<T>(result: Result<T, Error>) -> Result<Option<T>, Error> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.is_gone() => Ok(None),
+        Err(error) => Err(error),
     }
 }

@@ -5,15 +5,14 @@
 //! are a mark that changes whenever a removal is announced, so that a writer of differences knows whether it has to look again before it
 //! relies on what it has seen. They mean nothing else, need not reach the disk, and may be anything after a power cut.
 
-use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{self, Read, Seek, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::Error;
-use crate::segment::random_id;
+use crate::disk::{Access, Disk, File};
 
 /// Longer than others write differences, and far shorter than a compaction may take.
 const WAIT_MAX: Duration = Duration::from_millis(2);
@@ -22,6 +21,7 @@ const WAIT_STEP: Duration = Duration::from_micros(50);
 /// The file, opened when it is first needed.
 #[derive(Debug)]
 pub(crate) struct Fence {
+    disk: Disk,
     path: PathBuf,
     state: Mutex<State>,
 }
@@ -37,27 +37,55 @@ struct State {
 #[derive(Debug)]
 pub(crate) struct Inside<'a> {
     state: MutexGuard<'a, State>,
+    disk: &'a Disk,
     path: &'a Path,
     mark: [u8; 8],
 }
 
 impl Fence {
-    pub(crate) fn new(dir: &Path) -> Self {
-        Self { path: dir.join("fence"), state: Mutex::default() }
+    pub(crate) fn new(disk: &Disk, dir: &Path) -> Self {
+        Self { disk: disk.clone(), path: dir.join("fence"), state: Mutex::default() }
     }
 
     /// Waits for its turn, but not for long: `None` if that does not come.
     pub(crate) fn enter_soon(&self) -> Result<Option<Inside<'_>>, Error> {
         let Some(mut state) = self.state.try_lock_for(WAIT_MAX) else { return Ok(None) };
-        let mark = try_lock(&self.path, &mut state).map_err(Error::io("lock", &self.path))?;
-        Ok(mark.map(|mark| Inside { state, path: &self.path, mark }))
+        let mark = self.try_lock(&mut state).map_err(Error::io("lock", &self.path))?;
+        Ok(mark.map(|mark| Inside { state, disk: &self.disk, path: &self.path, mark }))
     }
 
     /// Waits for its turn, among threads and among processes.
     pub(crate) fn enter(&self) -> Result<Inside<'_>, Error> {
         let mut state = self.state.lock();
-        let mark = lock(&self.path, &mut state).map_err(Error::io("lock", &self.path))?;
-        Ok(Inside { state, path: &self.path, mark })
+        let mark = self.lock(&mut state).map_err(Error::io("lock", &self.path))?;
+        Ok(Inside { state, disk: &self.disk, path: &self.path, mark })
+    }
+
+    /// Locks the file and returns its mark.
+    fn lock(&self, state: &mut State) -> io::Result<[u8; 8]> {
+        let file = self.opened(state)?;
+        file.lock()?;
+        mark_in(file, state)
+    }
+
+    /// Like [`lock`](Self::lock), if that is possible soon.
+    fn try_lock(&self, state: &mut State) -> io::Result<Option<[u8; 8]>> {
+        let file = self.opened(state)?;
+        for _ in 0..WAIT_MAX.as_micros() / WAIT_STEP.as_micros() {
+            if file.try_lock()? {
+                return mark_in(file, state).map(Some);
+            }
+            self.disk.pause(WAIT_STEP);
+        }
+        state.file = Some(file);
+        Ok(None)
+    }
+
+    fn opened(&self, state: &mut State) -> io::Result<File> {
+        match state.file.take() {
+            Some(file) => Ok(file),
+            None => self.disk.open(&self.path, Access::Create),
+        }
     }
 }
 
@@ -74,10 +102,9 @@ impl Inside<'_> {
 
     /// Tells all others that a segment will be removed.
     pub(crate) fn mark(&mut self) -> Result<(), Error> {
-        self.mark = random_id(0).to_le_bytes();
-        let mut file = self.state.file.as_ref().expect("entering opens it");
-        let written = file.rewind().and_then(|()| file.write_all(&self.mark));
-        written.map_err(Error::io("write", self.path))
+        self.mark = self.disk.random().to_le_bytes();
+        let file = self.state.file.as_ref().expect("entering opens it");
+        file.write_at(&self.mark, 0).map_err(Error::io("write", self.path))
     }
 }
 
@@ -90,42 +117,12 @@ impl Drop for Inside<'_> {
     }
 }
 
-/// Locks the file and returns its mark.
-fn lock(path: &Path, state: &mut State) -> io::Result<[u8; 8]> {
-    let file = opened(path, state)?;
-    file.lock()?;
-    mark_in(file, state)
-}
-
-/// The same, if that is possible soon.
-fn try_lock(path: &Path, state: &mut State) -> io::Result<Option<[u8; 8]>> {
-    let file = opened(path, state)?;
-    for _ in 0..WAIT_MAX.as_micros() / WAIT_STEP.as_micros() {
-        match file.try_lock() {
-            Ok(()) => return mark_in(file, state).map(Some),
-            Err(TryLockError::WouldBlock) => std::thread::sleep(WAIT_STEP),
-            Err(TryLockError::Error(error)) => return Err(error),
-        }
-    }
-    state.file = Some(file);
-    Ok(None)
-}
-
-fn opened(path: &Path, state: &mut State) -> io::Result<File> {
-    match state.file.take() {
-        Some(file) => Ok(file),
-        None => OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path),
-    }
-}
-
 /// The mark in a file that is locked. Closing it, if this fails, unlocks it.
-fn mark_in(mut file: File, state: &mut State) -> io::Result<[u8; 8]> {
+fn mark_in(file: File, state: &mut State) -> io::Result<[u8; 8]> {
     let mut mark = [0; 8];
-    file.rewind()?;
-    match file.read_exact(&mut mark) {
+    if !file.read_exact_at(&mut mark, 0)? {
         // Nobody has removed a segment yet.
-        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => mark = [0; 8],
-        other => other?,
+        mark = [0; 8];
     }
     state.file = Some(file);
     Ok(mark)

@@ -1,11 +1,13 @@
 //! Opening and refreshing: finds segments, reads what is new in them, adopts one that nobody writes any more.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::Error;
+use crate::error::unless_gone;
 use crate::index::{Bulk, Place, Slot, SlotId};
-use crate::index_file::{IndexFile, Pending};
+use crate::index_file::{self, IndexFile, Pending};
 use crate::log::{Active, Log};
+use crate::record::{self, HEADER_BYTES, Header, Kind};
 use crate::recover::{self, Found, Payloads};
 use crate::segment::{self, SEGMENT_HEADER_BYTES, Segment};
 
@@ -21,9 +23,26 @@ const TYPICAL_ITEM_BYTES: usize = 72;
 /// What looking at the directory found.
 struct Seen {
     new: Vec<u64>,
+    /// Index files whose segments are gone, and which the index does not have yet.
+    orphans: Vec<u64>,
     grown: Vec<SlotId>,
-    /// With their ids, since a place may be used again before we come to it.
-    gone: Vec<(SlotId, u64)>,
+    gone: Vec<SlotId>,
+}
+
+/// A segment whose writer died, taken over.
+struct Heritage {
+    slot: SlotId,
+    end: u64,
+    pending: Pending,
+}
+
+/// As what a segment is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    /// Somebody else writes it, or nobody any more.
+    Reader,
+    /// Its writer died, and we hold its lock.
+    Heir,
 }
 
 impl Log {
@@ -39,27 +58,32 @@ impl Log {
             let seen = self.look()?;
             let mut vanished = false;
             for id in seen.new {
-                match self.open_segment(id)? {
-                    Some((segment, len)) if len >= SEGMENT_HEADER_BYTES => {
-                        self.enter(segment, len, Role::Reader)?;
-                    }
-                    // Just created, its header not yet written: the next refresh sees it.
-                    Some(_) => {}
-                    None => vanished = true,
-                }
+                vanished |= !self.enter_new(id)?;
+            }
+            for id in seen.orphans {
+                self.enter_orphan(id)?;
             }
             for slot in seen.grown {
-                self.read_on(slot, Payloads::Trust, |_| ())?;
+                vanished |= !unless_gone(self.read_on(slot, Role::Reader, |_| ()))?.unwrap_or(false);
             }
-            // Only now: whoever removed these wrote what was worth keeping elsewhere first, and we have read it.
-            for (slot, id) in seen.gone {
-                self.index.write().remove_segment(slot, id);
-            }
-            if !vanished {
-                break;
+            // Only now: whoever removed these wrote what was worth keeping elsewhere first, and we have read it. Unless that
+            // elsewhere is gone as well, and one more look is needed.
+            if !vanished && self.forget_gone(&seen.gone)? {
+                return Ok(());
             }
         }
+        // Nothing is forgotten in a hurry: what is gone stays in the index until the next call.
         Ok(())
+    }
+
+    /// Takes in a segment that the index does not have yet; `false` if it is gone.
+    fn enter_new(&self, id: u64) -> Result<bool, Error> {
+        let Some((segment, len)) = self.open_segment(id)? else { return Ok(false) };
+        if len < SEGMENT_HEADER_BYTES {
+            // Just created, its header not yet written: the next refresh sees it.
+            return Ok(true);
+        }
+        Ok(unless_gone(self.enter(segment, len, Role::Reader))?.is_some())
     }
 
     /// Whether other processes have written or removed nothing since the last [`refresh`](Self::refresh), as far as that can be told in some microseconds:
@@ -72,99 +96,175 @@ impl Log {
         let Ok(seen) = self.look() else { return false };
         let index = self.index.read();
         let has_grown = |slot: &SlotId| {
-            let slot = index.slot(*slot);
-            slot.segment.len().map_or(true, |len| len != slot.len)
+            index.try_slot(*slot).is_none_or(|slot| slot.segment.len().map_or(true, |len| len != slot.len))
         };
-        seen.new.is_empty() && seen.gone.is_empty() && !seen.grown.iter().any(has_grown)
+        let nothing_else = seen.new.is_empty() && seen.orphans.is_empty() && seen.gone.is_empty();
+        nothing_else && !seen.grown.iter().any(has_grown)
     }
 
     /// The first look, which also takes over what a dead process left.
     pub(crate) fn recover(&self) -> Result<(), Error> {
-        segment::remove_orphans(&self.dir)?;
-        self.index.write().reserve(segment::index_files_bytes(&self.dir)? / TYPICAL_ITEM_BYTES);
-        let mut adopted: Option<(SlotId, u64, Pending)> = None;
+        let expected = segment::index_files_bytes(&self.disk, &self.dir)? / TYPICAL_ITEM_BYTES;
+        self.index.write().reserve(expected);
+        let mut adopted: Option<Heritage> = None;
         for id in self.look()?.new {
             let Some((segment, len)) = self.open_segment(id)? else { continue };
-            let ours = segment.writable && !recover::is_sealed(&segment, len)? && segment.try_lock();
-            if !ours || segment.is_unlinked() {
+            let Some(sealed) = unless_gone(recover::is_sealed(&segment, len))? else { continue };
+            if self.read_only || !segment.writable || sealed || !segment.try_lock() {
                 if len >= SEGMENT_HEADER_BYTES {
-                    self.enter(segment, len, Role::Reader)?;
+                    unless_gone(self.enter(segment, len, Role::Reader))?;
                 }
+                continue;
+            }
+            if segment.is_unlinked() {
+                segment.unlock();
                 continue;
             }
             if let Some(found) = self.take_over(segment)? {
                 // Write on in the fullest: it will be sealed soonest.
                 let (best, loser) = match adopted {
-                    Some(other) if other.1 >= found.1 => (other, Some(found)),
+                    Some(other) if other.end >= found.end => (other, Some(found)),
                     other => (found, other),
                 };
-                loser.iter().for_each(|(slot, ..)| self.index.read().slot(*slot).segment.unlock());
+                if let Some(loser) = loser {
+                    self.index.read().slot(loser.slot).segment.unlock();
+                }
                 adopted = Some(best);
             }
         }
-        if let Some((slot, end, pending)) = adopted {
+        if let Some(Heritage { slot, end, pending }) = adopted {
             let mut writer = self.writer.lock();
             let mut index = self.index.write();
-            index.slot_mut(slot).own = true;
+            if let Some(slot) = index.try_slot_mut(slot) {
+                slot.own = true;
+            }
             let segment = index.slot(slot).segment.clone();
             writer.active = Some(Active { slot, segment, end, pending });
+            // Whoever made it may have died before its name and its last records reached the disk.
+            writer.dir_dirty = true;
+            writer.appended += 1;
         }
         // A segment that vanished while we looked has its records in another one by now.
         self.refresh()
     }
 
     /// Recovers a segment whose lock we hold. Returns where to write on, if it is fit for that; else it is unlocked.
-    fn take_over(&self, segment: Segment) -> Result<Option<(SlotId, u64, Pending)>, Error> {
+    ///
+    /// Nothing here is needed for reading, so a disk that refuses a write leaves the segment to later heirs.
+    fn take_over(&self, segment: Segment) -> Result<Option<Heritage>, Error> {
         let mut len = segment.len()?;
         if len < SEGMENT_HEADER_BYTES {
-            segment.truncate(0)?;
-            segment.write_header()?;
+            if !segment.is_unfinished()? || segment.write_header().is_err() {
+                segment.unlock();
+                return Ok(None);
+            }
             len = SEGMENT_HEADER_BYTES;
         }
         let whole = segment.check_header()?;
         let (slot, pending) = self.enter(segment, len, Role::Heir)?;
-        let index = self.index.read();
-        let Slot { segment, end, sealed, .. } = index.slot(slot);
-        if *sealed || !whole || *end >= self.options.segment_bytes_max {
+        let (segment, end, sealed, fits) = {
+            let index = self.index.read();
+            let Slot { segment, end, sealed, fits, .. } = index.slot(slot);
+            (segment.clone(), *end, *sealed, *fits)
+        };
+        if sealed || !whole {
             segment.unlock();
             return Ok(None);
         }
-        let (segment, end) = (segment.clone(), *end);
-        drop(index);
         if end < len {
             tracing::warn!(path = %segment.path.display(), offset = end, bytes = len - end, "cutting off a torn tail");
-            segment.truncate(end)?;
+            if segment.truncate(end).is_err() {
+                segment.unlock();
+                return Ok(None);
+            }
             self.counters.torn_bytes.add(len - end);
-            self.index.write().slot_mut(slot).len = end;
+            if let Some(slot) = self.index.write().try_slot_mut(slot) {
+                slot.len = end;
+            }
         }
-        Ok(Some((slot, end, pending)))
+        if !fits || end >= self.options.segment_bytes_max {
+            // What the index file says beyond the segment's end is the only trace of records that were lost. New records there
+            // would overwrite it.
+            let pending = if fits { pending } else { Pending::new(end) };
+            let active = Active { slot, segment: segment.clone(), end, pending };
+            if let Err(error) = self.sync_dir().and_then(|()| self.seal(&active)) {
+                tracing::warn!(%error, "cannot end a segment that a dead process left");
+                segment.unlock();
+            }
+            return Ok(None);
+        }
+        Ok(Some(Heritage { slot, end, pending }))
+    }
+
+    /// Ends segments whose writers died, so that they can be compacted or dropped. Returns how many.
+    pub(crate) fn seal_abandoned(&self, wanted: impl Fn(&Slot) -> bool) -> Result<u64, Error> {
+        let candidates: Vec<_> = {
+            let index = self.index.read();
+            let open = index.slots().filter(|(_, slot)| !slot.own && !slot.sealed && wanted(slot));
+            open.map(|(id, slot)| (id, slot.segment.clone())).collect()
+        };
+        let mut sealed = 0;
+        for (id, segment) in candidates {
+            if !segment.writable || !segment.try_lock() {
+                continue;
+            }
+            let fit = !segment.is_unlinked() && segment.check_header()?;
+            if !fit || !self.read_on(id, Role::Heir, |_| ())? {
+                segment.unlock();
+                continue;
+            }
+            let end = self.index.read().try_slot(id).map(|slot| (slot.end, slot.sealed));
+            match end {
+                Some((end, false)) => {
+                    if let Err(error) = segment.truncate(end) {
+                        segment.unlock();
+                        return Err(error);
+                    }
+                    let active =
+                        Active { slot: id, segment: segment.clone(), end, pending: Pending::new(end) };
+                    self.seal(&active)?;
+                    sealed += 1;
+                }
+                _ => segment.unlock(),
+            }
+        }
+        Ok(sealed)
     }
 
     /// Compares the directory with the index. Holds the writer so that a segment of our own cannot appear in between.
     fn look(&self) -> Result<Seen, Error> {
         let writer = self.writer.lock();
-        let ids = segment::list(&self.dir)?;
+        let listing = segment::list(&self.disk, &self.dir)?;
         let index = self.index.read();
         drop(writer);
         let mut known: HashMap<u64, (SlotId, &Slot)> =
             index.slots().map(|(id, slot)| (slot.segment.id, (id, slot))).collect();
-        let mut seen = Seen { new: Vec::new(), grown: Vec::new(), gone: Vec::new() };
-        for id in ids {
+        let mut seen = Seen { new: Vec::new(), orphans: Vec::new(), grown: Vec::new(), gone: Vec::new() };
+        for id in listing.segments {
             match known.remove(&id) {
                 None => seen.new.push(id),
                 Some((_, slot)) if slot.own || slot.sealed => {}
                 Some((slot, _)) => seen.grown.push(slot),
             }
         }
-        let gone = known.into_iter().filter(|(_, (_, slot))| !slot.own || slot.sealed);
-        seen.gone = gone.map(|(id, (slot, _))| (slot, id)).collect();
+        for id in listing.orphans {
+            match known.get(&id) {
+                None => seen.orphans.push(id),
+                Some((_, slot)) if slot.orphan => drop(known.remove(&id)),
+                Some(_) => {}
+            }
+        }
+        let gone = known.into_values().filter(|(_, slot)| !slot.own || slot.sealed);
+        seen.gone = gone.map(|(slot, _)| slot).collect();
+        seen.gone.sort_unstable();
         Ok(seen)
     }
 
     fn open_segment(&self, id: u64) -> Result<Option<(Segment, u64)>, Error> {
-        let Some(segment) = Segment::open(&self.dir, id)? else { return Ok(None) };
-        let len = segment.len()?;
-        Ok(Some((segment, len)))
+        let opened = Segment::open(&self.disk, &self.descriptors, &self.dir, id, self.read_only)?;
+        let Some(segment) = opened else { return Ok(None) };
+        let len = unless_gone(segment.len())?;
+        Ok(len.map(|len| (segment, len)))
     }
 
     /// Reads a segment that the index does not know yet: its index file as far as that reaches, then its records. Returns what the index
@@ -173,81 +273,228 @@ impl Log {
         if !segment.check_header()? {
             self.report_bad(&segment, 0, "the segment's header is damaged");
         }
-        let mut file = IndexFile::open(&segment, len)?;
-        let slot = Slot::new(segment, len);
+        let sealed = recover::is_sealed(&segment, len)?;
+        let mut file = IndexFile::open(&self.disk, &segment)?;
+        let mut slot = Slot::new(segment, len);
+        slot.sealed_at_first = sealed;
         let segment = slot.segment.clone();
         let slot = self.index.write().add(slot);
         if let Some(file) = &mut file {
-            let mut index = self.index.write();
-            let mut bulk = Bulk::default();
-            let read = loop {
-                match file.next_block(&segment) {
-                    Ok(Some(items)) => index.apply_bulk(&mut bulk, slot, items),
-                    Ok(None) => break Ok(()),
-                    Err(error) => break Err(error),
-                }
-            };
-            index.finish(&mut bulk);
-            read?;
+            self.enter_blocks(slot, &segment, len, file)?;
         }
-        if role == Role::Heir {
-            IndexFile::mend(&segment, file.as_ref())?;
+        let fits = file.as_ref().is_none_or(|file| file.fits);
+        if role == Role::Heir
+            && fits
+            && !sealed
+            && let Err(error) = IndexFile::mend(&self.disk, &segment, file.as_ref())
+        {
+            tracing::warn!(%error, "an index file cannot be mended: its segment will be read instead");
         }
-        let mark = file.map_or(SEGMENT_HEADER_BYTES, |file| {
-            let mut index = self.index.write();
-            let slot = index.slot_mut(slot);
-            (slot.end, slot.index_len) = (file.mark, file.len);
-            file.mark
-        });
+        let mark = file.as_ref().map_or(SEGMENT_HEADER_BYTES, |file| file.mark);
+        if let Some(slot) = self.index.write().try_slot_mut(slot) {
+            (slot.end, slot.fits) = (mark, fits);
+            slot.index_len = file.map_or(0, |file| file.len);
+        }
         let mut pending = Pending::new(mark);
-        match role {
-            Role::Reader => self.read_on(slot, Payloads::Trust, |_| ())?,
-            Role::Heir => self.read_on(slot, Payloads::Verify, |found| {
+        let read = self.read_on(slot, role, |found| {
+            if role == Role::Heir {
                 pending.push(found.offset, &found.header, found.key.as_slice(), found.base(), found.checksum);
-            })?,
+            }
+        })?;
+        if read {
+            Ok((slot, pending))
+        } else {
+            Err(Error::io("read", &segment.path)(std::io::ErrorKind::NotFound.into()))
         }
-        Ok((slot, pending))
     }
 
-    /// Reads a segment from where we stopped.
-    fn read_on(
+    fn enter_blocks(
         &self,
         slot: SlotId,
-        payloads: Payloads,
-        mut on_record: impl FnMut(&Found),
+        segment: &Segment,
+        len: u64,
+        file: &mut IndexFile,
     ) -> Result<(), Error> {
-        let (segment, mut from) = {
-            let index = self.index.read();
-            let slot = index.slot(slot);
-            (slot.segment.clone(), slot.end)
+        let mut index = self.index.write();
+        let mut bulk = Bulk::default();
+        let read = loop {
+            match file.next_block(segment, len) {
+                Ok(Some(block)) if block.fits => index.apply_bulk(&mut bulk, slot, block.items),
+                Ok(Some(block)) => {
+                    for (offset, item) in block.items {
+                        match recover::is_record(segment, len, offset, &item) {
+                            Ok(true) => index.apply(Place { slot, offset }, &item),
+                            Ok(false) => index.apply(Place { slot, offset }, &item.as_lost()),
+                            Err(error) => {
+                                index.finish(&mut bulk);
+                                return Err(error);
+                            }
+                        }
+                    }
+                }
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(error),
+            }
         };
-        let len = segment.len()?;
+        index.finish(&mut bulk);
+        read
+    }
+
+    /// Takes in the index file of a segment that is gone. Copies of its records may stand elsewhere; the keys of the others have
+    /// lost their newest value, and must not show an older one.
+    fn enter_orphan(&self, id: u64) -> Result<(), Error> {
+        let segment = Segment::gone(&self.disk, &self.descriptors, &self.dir, id);
+        let Some(mut file) = IndexFile::open(&self.disk, &segment)? else {
+            if !self.read_only {
+                // It says nothing: not even its header was written.
+                index_file::remove(&self.disk, &segment.path);
+            }
+            return Ok(());
+        };
+        let mut slot = Slot::new(segment, 0);
+        (slot.sealed, slot.orphan, slot.index_len) = (true, true, file.len);
+        let segment = slot.segment.clone();
+        let mut index = self.index.write();
+        let slot = index.add(slot);
+        while let Some(block) = file.next_block(&segment, 0)? {
+            for (offset, item) in block.items {
+                if item.kind != Kind::Dictionary {
+                    index.apply(Place { slot, offset }, &item.as_lost());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads a segment from where we stopped; `false` if it is gone.
+    fn read_on(&self, slot: SlotId, role: Role, mut on_record: impl FnMut(&Found)) -> Result<bool, Error> {
+        let found = {
+            let index = self.index.read();
+            index.try_slot(slot).map(|slot| (slot.segment.clone(), slot.end, slot.sealed_at_first))
+        };
+        let Some((segment, mut from, sealed)) = found else { return Ok(false) };
+        let len = match segment.len() {
+            Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+                return Ok(false);
+            }
+            other => other?,
+        };
         if len < from {
             // Cut off behind what we believed good. Entries beyond miss when read; start again for the rest.
             from = SEGMENT_HEADER_BYTES;
         }
+        let payloads = if sealed { Payloads::Trust } else { Payloads::Verify };
         let mut found: Vec<Found> = Vec::new();
         let scan = recover::scan(&segment, from, len, payloads, |record| found.push(record))?;
         if scan.damaged > 0 {
             self.counters.bad_records.add(scan.damaged);
             tracing::warn!(path = %segment.path.display(), places = scan.damaged, "stepped over damaged records");
         }
+        if role == Role::Heir && !scan.sealed {
+            blank(&segment, scan.end, &scan.refused);
+        }
         let mut index = self.index.write();
         for found in &found {
             on_record(found);
             index.apply(Place { slot, offset: found.offset }, &found.item());
         }
-        let slot = index.slot_mut(slot);
-        (slot.end, slot.len, slot.sealed) = (scan.end, len, scan.sealed);
-        Ok(())
+        if let Some(slot) = index.try_slot_mut(slot) {
+            (slot.end, slot.len, slot.sealed) = (scan.end, len, scan.sealed);
+        }
+        Ok(true)
+    }
+
+    /// Forgets segments that are gone. An entry that still points into one is looked for elsewhere, as opening the log anew would
+    /// find it: a copy that lost against the original, or an older record. `false` if one more look at the directory is needed
+    /// first, since more segments have gone meanwhile.
+    pub(crate) fn forget_gone(&self, gone: &[SlotId]) -> Result<bool, Error> {
+        if gone.is_empty() {
+            return Ok(true);
+        }
+        let (mut keys, mut dictionaries) = (HashSet::new(), HashSet::new());
+        {
+            let index = self.index.read();
+            for slot in gone {
+                let left = index.entries_in(*slot).into_iter().filter(|entry| entry.shadows);
+                keys.extend(left.map(|entry| entry.key.as_slice().to_vec()));
+                dictionaries.extend(index.dictionaries_in(*slot).into_iter().map(|(id, _)| id));
+            }
+        }
+        let elsewhere = if keys.is_empty() && dictionaries.is_empty() {
+            Vec::new()
+        } else {
+            let found = self.records_elsewhere(gone, |header, key| match header.kind {
+                Kind::Dictionary => {
+                    key.try_into().is_ok_and(|id| dictionaries.contains(&u32::from_le_bytes(id)))
+                }
+                _ => keys.contains(key),
+            });
+            match found {
+                Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+                    return Ok(false);
+                }
+                other => other?,
+            }
+        };
+        let mut index = self.index.write();
+        for slot in gone {
+            index.remove(*slot);
+        }
+        for (slot, found) in elsewhere {
+            if index.try_slot(slot).is_some() {
+                index.apply(Place { slot, offset: found.offset }, &found.item());
+            }
+        }
+        Ok(true)
+    }
+
+    /// The records that are wanted, in all segments but some. Reads every segment.
+    fn records_elsewhere(
+        &self,
+        but: &[SlotId],
+        wanted: impl Fn(&Header, &[u8]) -> bool,
+    ) -> Result<Vec<(SlotId, Found)>, Error> {
+        let slots: Vec<_> = {
+            let index = self.index.read();
+            let others = index.slots().filter(|(id, slot)| !but.contains(id) && !slot.orphan);
+            others.map(|(id, slot)| (id, slot.segment.clone(), slot.end)).collect()
+        };
+        let mut records = Vec::new();
+        for (slot, segment, end) in slots {
+            recover::scan(&segment, SEGMENT_HEADER_BYTES, end, Payloads::Trust, |found| {
+                if wanted(&found.header, found.key.as_slice()) {
+                    records.push((slot, found));
+                }
+            })?;
+        }
+        Ok(records)
+    }
+
+    /// Brings to the disk what other processes have appended to segments that they have not finished, as far as the index has
+    /// it, and the names of all segments: what compaction is about to drop may be superseded by nothing else.
+    pub(crate) fn sync_others(&self) -> Result<(), Error> {
+        let unsynced: Vec<_> = {
+            let index = self.index.read();
+            let open = index.slots().filter(|(_, slot)| !slot.own && !slot.sealed && slot.synced < slot.end);
+            open.map(|(id, slot)| (id, slot.segment.clone(), slot.end)).collect()
+        };
+        for (id, segment, end) in unsynced {
+            segment.sync()?;
+            if let Some(slot) = self.index.write().try_slot_mut(id) {
+                slot.synced = end;
+            }
+        }
+        self.sync_dir()
     }
 }
 
-/// As what a segment is read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Role {
-    /// Somebody else writes it, or nobody any more.
-    Reader,
-    /// Its writer died, and we hold its lock.
-    Heir,
+/// Makes records unreadable that must not count although their headers verify, before anybody appends behind them. They are
+/// beyond what was ever flushed.
+fn blank(segment: &Segment, end: u64, refused: &[u64]) {
+    for offset in refused.iter().filter(|offset| **offset < end) {
+        let zeros = [0; HEADER_BYTES];
+        if let Err(error) = segment.write_at(&zeros[..record::MAGIC.len()], *offset) {
+            tracing::warn!(path = %segment.path.display(), %error, "cannot blank a torn record");
+        }
+    }
 }

@@ -1,13 +1,13 @@
 //! Which record of which segment holds each key's newest value. Decides who wins, and what is still alive. Does no I/O.
 //!
 //! Records may be applied in any order, as segments of several processes are read: the newest stamp wins, of equal ones a
-//! tombstone, and else the value that is fewer differences away from a whole one.
+//! tombstone, then the later copy, then the value that is fewer differences away from a whole one. A record that is known of
+//! but cannot be read is *lost*: it hides older records as a tombstone does, and yields to any copy of itself.
 //!
 //! Entries stand in one vector, found through a table of their numbers: opening a log of a million keys is mostly filling these two.
 
 use std::cmp::Ordering;
-use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use hashbrown::HashTable;
@@ -19,7 +19,7 @@ use crate::read::Location;
 use crate::record::{HEADER_BYTES, Header, Kind};
 use crate::segment::{SEGMENT_HEADER_BYTES, Segment};
 
-/// A segment's place in the index. Places are used again.
+/// A segment's number in the index, never used again.
 pub(crate) type SlotId = u32;
 
 /// Marks an entry that is not in use.
@@ -65,8 +65,13 @@ pub(crate) struct Entry {
     pub(crate) raw_len: u32,
     /// How many differences have to be undone.
     pub(crate) depth: u8,
+    /// How many times the record has been copied.
+    pub(crate) generation: u8,
+    /// The key has no value: it was removed, or its newest record is lost.
     pub(crate) tombstone: bool,
-    /// Whether an older record of this key was seen in another segment, which would come back if this one were forgotten.
+    /// The newest record of the key is damaged or gone.
+    pub(crate) lost: bool,
+    /// Whether another record of this key was seen in another segment, which would come back if this one were forgotten.
     pub(crate) shadows: bool,
 }
 
@@ -82,12 +87,21 @@ pub(crate) struct Item<'a> {
     pub(crate) stored_len: u32,
     pub(crate) raw_len: u32,
     pub(crate) depth: u8,
+    pub(crate) generation: u8,
+    /// The record is known of, and cannot be read.
+    pub(crate) lost: bool,
 }
 
 impl<'a> Item<'a> {
     pub(crate) fn new(header: &Header, key: &'a [u8], base: &'a [u8]) -> Self {
-        let Header { kind, stamp, stored_len, raw_len, .. } = *header;
-        Self { kind, key, wide: None, base, stamp, stored_len, raw_len, depth: header.depth() }
+        let Header { kind, stamp, stored_len, raw_len, generation, .. } = *header;
+        let depth = header.depth();
+        Self { kind, key, wide: None, base, stamp, stored_len, raw_len, depth, generation, lost: false }
+    }
+
+    /// The item of a record that cannot be read.
+    pub(crate) fn as_lost(&self) -> Self {
+        Self { base: &[], depth: 0, lost: true, ..self.clone() }
     }
 
     pub(crate) fn record_len(&self) -> u64 {
@@ -97,7 +111,7 @@ impl<'a> Item<'a> {
 
 impl Entry {
     fn new(place: Place, item: &Item<'_>) -> Self {
-        let Item { kind, key, wide, base, stamp, stored_len, raw_len, depth } = *item;
+        let Item { kind, key, wide, base, stamp, stored_len, raw_len, depth, generation, lost } = *item;
         let short = wide.and_then(|wide| Some((u8::try_from(key.len()).ok()?, wide)));
         Self {
             key: short.map_or_else(|| key.into(), |(len, wide)| Key::with_what_follows(len, wide)),
@@ -108,7 +122,9 @@ impl Entry {
             stored_len,
             raw_len,
             depth,
-            tombstone: kind == Kind::Tombstone,
+            generation,
+            tombstone: kind == Kind::Tombstone || lost,
+            lost,
             shadows: false,
         }
     }
@@ -130,9 +146,24 @@ impl Entry {
         match self.stamp.cmp(&other.stamp) {
             Ordering::Greater => true,
             Ordering::Less => false,
-            // Of the same value, the copy that depends on fewer others: what it depended on before may be gone.
-            Ordering::Equal => self.tombstone || (!other.tombstone && self.depth <= other.depth),
+            // Of copies the latest: what it was copied from is about to be removed. Of copies by two processes the one that
+            // depends on fewer others: what it depended on before may be gone.
+            Ordering::Equal => match self.rank().cmp(&other.rank()) {
+                Ordering::Greater => true,
+                Ordering::Less => false,
+                Ordering::Equal => self.depth <= other.depth,
+            },
         }
+    }
+
+    /// What decides between records of the same stamp.
+    fn rank(&self) -> (u8, u8) {
+        let kind = match (self.tombstone, self.lost) {
+            (_, true) => 0,
+            (false, false) => 1,
+            (true, false) => 2,
+        };
+        (kind, self.generation)
     }
 }
 
@@ -154,10 +185,16 @@ pub(crate) struct Slot {
     members: Vec<u32>,
     /// Never grows again.
     pub(crate) sealed: bool,
+    /// Whether it was sealed when it was first met. What is appended later is checked more closely.
+    pub(crate) sealed_at_first: bool,
+    /// Whether all that its index file says of it is true.
+    pub(crate) fits: bool,
+    /// Only the index file is left of it.
+    pub(crate) orphan: bool,
+    /// How far the records are known to have reached the disk.
+    pub(crate) synced: u64,
     /// Written by this log: known without reading.
     pub(crate) own: bool,
-    /// Being compacted by this log.
-    pub(crate) busy: bool,
 }
 
 impl Slot {
@@ -171,8 +208,11 @@ impl Slot {
             stamp_min: u64::MAX,
             members: Vec::new(),
             sealed: false,
+            sealed_at_first: false,
+            fits: true,
+            orphan: false,
+            synced: 0,
             own: false,
-            busy: false,
         }
     }
 
@@ -200,9 +240,10 @@ pub(crate) struct Index {
     table: HashTable<u32>,
     entries: Vec<Entry>,
     free: Vec<u32>,
-    /// Keeps others from choosing keys that collide.
     seed: u64,
-    slots: Vec<Option<Slot>>,
+    /// Slots from number `first_slot` on. The first one is in use.
+    slots: VecDeque<Option<Slot>>,
+    first_slot: SlotId,
     /// How many differences name a base, by the base's hash.
     bases: HashMap<u64, u32>,
     /// Dictionaries by id, which callers do not see, with their stamps.
@@ -212,23 +253,23 @@ pub(crate) struct Index {
     pub(crate) stamp_max: u64,
 }
 
-impl Default for Index {
-    fn default() -> Self {
+impl Index {
+    /// An empty index. The seed keeps others from choosing keys that collide.
+    pub(crate) fn new(seed: u64) -> Self {
         Self {
             table: HashTable::new(),
             entries: Vec::new(),
             free: Vec::new(),
-            seed: RandomState::new().hash_one(0),
-            slots: Vec::new(),
+            seed,
+            slots: VecDeque::new(),
+            first_slot: 0,
             bases: HashMap::new(),
             dictionaries: HashMap::new(),
             totals: Totals::default(),
             stamp_max: 0,
         }
     }
-}
 
-impl Index {
     /// Makes room for this many more entries at once, of which a segment will have as many.
     pub(crate) fn reserve(&mut self, additional: usize) {
         let Self { table, entries, seed, .. } = self;
@@ -250,7 +291,9 @@ impl Index {
 
     /// The entries that point into a segment, in the order of the file.
     pub(crate) fn entries_in(&self, slot: SlotId) -> Vec<Entry> {
-        let mut numbers = self.slot(slot).members.clone();
+        let Some(mut numbers) = self.try_slot(slot).map(|slot| slot.members.clone()) else {
+            return Vec::new();
+        };
         numbers.sort_unstable();
         numbers.dedup();
         let inside = numbers.into_iter().map(|number| &self.entries[number as usize]);
@@ -264,31 +307,27 @@ impl Index {
         !self.bases.is_empty() && self.bases.contains_key(&self.hash(key))
     }
 
-    /// Finds a place for a segment.
+    /// Takes in a segment.
     pub(crate) fn add(&mut self, slot: Slot) -> SlotId {
-        let free = self.slots.iter().position(Option::is_none).unwrap_or_else(|| {
-            self.slots.push(None);
-            self.slots.len() - 1
-        });
-        self.slots[free] = Some(slot);
-        let id = SlotId::try_from(free).expect("fewer segments than 2^32");
-        assert_ne!(id, NO_SLOT);
+        let number = u32::try_from(self.slots.len()).ok().and_then(|len| self.first_slot.checked_add(len));
+        let id = number.filter(|id| *id != NO_SLOT).expect("a log meets fewer than 2^32 segments");
+        self.slots.push_back(Some(slot));
         id
     }
 
-    /// Forgets a segment, and every entry that still points into it.
+    /// Forgets a segment, and every entry that still points into it. Does nothing if it is forgotten already.
     pub(crate) fn remove(&mut self, id: SlotId) {
+        if self.try_slot(id).is_none() {
+            return;
+        }
         for entry in self.entries_in(id) {
             self.forget(entry.key.as_slice());
         }
         self.dictionaries.retain(|_, (location, _)| location.place.slot != id);
-        self.slots[id as usize] = None;
-    }
-
-    /// Forgets a segment if it still has that place.
-    pub(crate) fn remove_segment(&mut self, slot: SlotId, id: u64) {
-        if self.slots[slot as usize].as_ref().is_some_and(|slot| slot.segment.id == id) {
-            self.remove(slot);
+        self.slots[(id - self.first_slot) as usize] = None;
+        while let Some(None) = self.slots.front() {
+            self.slots.pop_front();
+            self.first_slot += 1;
         }
     }
 
@@ -305,16 +344,22 @@ impl Index {
         self.leave(&entry);
     }
 
+    /// A segment that entries point into.
     pub(crate) fn slot(&self, id: SlotId) -> &Slot {
-        self.slots[id as usize].as_ref().expect("entries and callers name slots in use")
+        self.try_slot(id).expect("entries name slots in use")
     }
 
-    pub(crate) fn slot_mut(&mut self, id: SlotId) -> &mut Slot {
-        self.slots[id as usize].as_mut().expect("entries and callers name slots in use")
+    /// A segment, unless it was removed in the meantime.
+    pub(crate) fn try_slot(&self, id: SlotId) -> Option<&Slot> {
+        self.slots.get(id.checked_sub(self.first_slot)? as usize)?.as_ref()
+    }
+
+    pub(crate) fn try_slot_mut(&mut self, id: SlotId) -> Option<&mut Slot> {
+        slot_in(&mut self.slots, self.first_slot, id)
     }
 
     pub(crate) fn slots(&self) -> impl Iterator<Item = (SlotId, &Slot)> {
-        let numbered = (0..).zip(&self.slots);
+        let numbered = (self.first_slot..).zip(&self.slots);
         numbered.filter_map(|(id, slot)| Some((id, slot.as_ref()?)))
     }
 
@@ -451,7 +496,9 @@ impl Index {
             stored_len: 0,
             raw_len: 0,
             depth: 0,
+            generation: 0,
             tombstone: true,
+            lost: false,
             shadows: false,
         };
         self.free.push(number);
@@ -460,15 +507,16 @@ impl Index {
 
     fn see(&mut self, slot: SlotId, stamp: u64) {
         self.stamp_max = self.stamp_max.max(stamp);
-        let slot = self.slot_mut(slot);
-        slot.stamp_min = slot.stamp_min.min(stamp);
+        if let Some(slot) = self.try_slot_mut(slot) {
+            slot.stamp_min = slot.stamp_min.min(stamp);
+        }
     }
 
     /// Counts an entry that comes.
     fn enter(&mut self, number: u32) {
-        let Self { entries, slots, totals, bases, seed, .. } = self;
+        let Self { entries, slots, first_slot, totals, bases, seed, .. } = self;
         let entry = &entries[number as usize];
-        let slot = slots[entry.slot as usize].as_mut().expect("entries and callers name slots in use");
+        let slot = slot_in(slots, *first_slot, entry.slot).expect("entries name slots in use");
         slot.members.push(number);
         totals.count(entry, u64::wrapping_add);
         slot.weigh(entry, u64::wrapping_add);
@@ -492,16 +540,38 @@ impl Index {
 
     /// Points a key at a copy of its record, unless something newer was put in the meantime.
     pub(crate) fn relocate(&mut self, from: Place, to: Place, item: &Item<'_>) {
-        let hash = self.hash(item.key);
-        let Some(number) = self.table.find(hash, |number| self.key(*number) == item.key).copied() else {
-            return;
-        };
-        let shadows = self.entries[number as usize].shadows;
-        if self.entries[number as usize].place() != from {
+        self.see(to.slot, item.stamp);
+        self.replace(from, item.key, |old| Entry { shadows: old.shadows, ..Entry::new(to, item) });
+    }
+
+    /// Takes note that the newest record of a key cannot be read. The key is then without a value, and older records of it
+    /// stay hidden.
+    pub(crate) fn lose(&mut self, key: &[u8], place: Place) {
+        self.replace(place, key, |old| Entry {
+            tombstone: true,
+            lost: true,
+            base: None,
+            depth: 0,
+            ..old.clone()
+        });
+    }
+
+    /// Takes note that another record of a key remains where this one was copied from.
+    pub(crate) fn shadow(&mut self, key: &[u8]) {
+        if let Some(place) = self.get(key).map(Entry::place) {
+            self.replace(place, key, |old| Entry { shadows: true, ..old.clone() });
+        }
+    }
+
+    /// Replaces the entry of a key, if it is still the one at `place`.
+    fn replace(&mut self, place: Place, key: &[u8], new: impl FnOnce(&Entry) -> Entry) {
+        let hash = self.hash(key);
+        let Some(number) = self.table.find(hash, |number| self.key(*number) == key).copied() else { return };
+        let old = &self.entries[number as usize];
+        if old.place() != place {
             return;
         }
-        self.see(to.slot, item.stamp);
-        let new = Entry { shadows, ..Entry::new(to, item) };
+        let new = new(old);
         let old = std::mem::replace(&mut self.entries[number as usize], new);
         self.enter(number);
         self.leave(&old);
@@ -510,7 +580,9 @@ impl Index {
     /// The dictionaries in a segment.
     pub(crate) fn dictionaries_in(&self, slot: SlotId) -> Vec<(u32, Location)> {
         let inside = self.dictionaries.iter().filter(|(_, (location, _))| location.place.slot == slot);
-        inside.map(|(id, (location, _))| (*id, *location)).collect()
+        let mut inside: Vec<_> = inside.map(|(id, (location, _))| (*id, *location)).collect();
+        inside.sort_unstable_by_key(|(id, _)| *id);
+        inside
     }
 
     pub(crate) fn relocate_dictionary(&mut self, id: u32, to: Place) {
@@ -541,7 +613,9 @@ impl Index {
 
     fn count(&mut self, entry: &Entry, op: fn(u64, u64) -> u64) {
         self.totals.count(entry, op);
-        self.slot_mut(entry.slot).weigh(entry, op);
+        if let Some(slot) = self.try_slot_mut(entry.slot) {
+            slot.weigh(entry, op);
+        }
     }
 
     fn hash(&self, key: &[u8]) -> u64 {
@@ -551,6 +625,10 @@ impl Index {
     fn key(&self, number: u32) -> &[u8] {
         self.entries[number as usize].key.as_slice()
     }
+}
+
+fn slot_in(slots: &mut VecDeque<Option<Slot>>, first: SlotId, id: SlotId) -> Option<&mut Slot> {
+    slots.get_mut(id.checked_sub(first)? as usize)?.as_mut()
 }
 
 impl Totals {

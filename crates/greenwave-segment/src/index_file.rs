@@ -28,18 +28,19 @@
 //! | 28 | 4 | length of the base's key, 0 for none |
 //! | 32 | 1 | kind, as the flags of a record |
 //! | 33 | 1 | depth |
-//! | 34 | 2 | zero |
+//! | 34 | 1 | generation |
+//! | 35 | 1 | zero |
 //!
 //! A block is written when what it covers is on the disk. Before the mark, therefore, a record that does not verify has been damaged;
 //! beyond it, it may be torn. The file is a shortcut: without it, or if anything about it does not fit, the segment is read instead.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use crate::Error;
+use crate::disk::{Access, Disk, File};
 use crate::index::Item;
 use crate::key::INLINE_BYTES_MAX;
 use crate::record::{self, HEADER_BYTES, Header, Kind};
@@ -76,7 +77,7 @@ impl Pending {
         for number in [len(key), header.stored_len, header.raw_len, len(base)] {
             self.body.extend(number.to_le_bytes());
         }
-        self.body.extend([header.kind.flags(), header.depth(), 0, 0]);
+        self.body.extend([header.kind.flags(), header.depth(), header.generation, 0]);
         self.body.extend(key);
         self.body.extend(base);
         self.to = offset + header.record_len();
@@ -95,17 +96,19 @@ impl Pending {
     }
 
     /// Appends the block to the segment's index file; returns the bytes written. They need not reach the disk.
-    pub(crate) fn append_to(&self, segment: &Segment) -> Result<u64, Error> {
+    pub(crate) fn append_to(&self, disk: &Disk, segment: &Segment) -> Result<u64, Error> {
         let path = path_of(&segment.path);
         let io = |e| Error::io("append to", &path)(e);
-        let mut file = OpenOptions::new().create(true).append(true).open(&path).map_err(io)?;
+        let file = disk.open(&path, Access::Create).map_err(io)?;
+        let end = file.len().map_err(io)?;
         let mut bytes = Vec::with_capacity(32 + BLOCK_HEADER_BYTES + self.body.len());
-        if file.metadata().map_err(io)?.len() == 0 {
+        if end == 0 {
             bytes.extend(file_header(FILE_MAGIC, segment.id));
         }
         bytes.extend(self.block_header(segment.id));
         bytes.extend(&self.body);
-        file.write_all(&bytes).map_err(io)?;
+        // Only the segment's writer writes here, so the end is where it was.
+        file.write_at(&bytes, end).map_err(io)?;
         Ok(bytes.len() as u64)
     }
 
@@ -124,15 +127,19 @@ impl Pending {
     }
 }
 
-/// An index file that is being read, block by block, as far as it is good and fits its segment.
+/// An index file that is being read, block by block, as far as its blocks verify and continue each other.
 #[derive(Debug)]
 pub(crate) struct IndexFile {
     file: File,
     path: PathBuf,
-    segment_len: u64,
-    /// The offset in the segment up to which the blocks read so far reach.
+    id: u64,
+    /// The offset in the segment up to which the blocks that fit it reach.
     pub(crate) mark: u64,
-    /// Bytes of the file that they take.
+    /// Where the next block continues.
+    next: u64,
+    /// Whether every block so far fits the segment.
+    pub(crate) fits: bool,
+    /// Bytes of the file that good blocks take.
     good_len: u64,
     /// Bytes of the file.
     pub(crate) len: u64,
@@ -140,23 +147,31 @@ pub(crate) struct IndexFile {
     body: Vec<u8>,
 }
 
+/// A block that verifies.
+#[derive(Debug)]
+pub(crate) struct BlockRead<'a> {
+    pub(crate) items: Items<'a>,
+    /// Whether the segment holds what the block says. If not, it was cut off, put back from an older copy, or lost, after
+    /// what the block covers had reached the disk: each of the records may be there or not.
+    pub(crate) fits: bool,
+}
+
 impl IndexFile {
-    /// Opens the index file of a segment of `segment_len` bytes. `None` if there is none, or it belongs to something else.
-    pub(crate) fn open(segment: &Segment, segment_len: u64) -> Result<Option<Self>, Error> {
+    /// Opens the index file of a segment. `None` if there is none, or it belongs to something else.
+    pub(crate) fn open(disk: &Disk, segment: &Segment) -> Result<Option<Self>, Error> {
         let path = path_of(&segment.path);
-        let open = File::open(&path).and_then(|file| {
-            let len = file.metadata()?.len();
+        let open = disk.open(&path, Access::Read).and_then(|file| {
+            let len = file.len()?;
             Ok((file, len))
         });
-        let (mut file, len) = match open {
+        let (file, len) = match open {
             Ok(opened) => opened,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(Error::io("open", &path)(e)),
         };
-        let expected = file_header(FILE_MAGIC, segment.id);
         let mut header = [0; SEGMENT_HEADER_BYTES as usize];
-        match read_all(&mut file, &mut header) {
-            Ok(true) if header == expected => {}
+        match file.read_exact_at(&mut header, 0) {
+            Ok(true) if header == file_header(FILE_MAGIC, segment.id) => {}
             Ok(_) => {
                 tracing::warn!(path = %path.display(), "an index file is not that of its segment, which is read instead");
                 return Ok(None);
@@ -164,54 +179,62 @@ impl IndexFile {
             Err(e) => return Err(Error::io("read", &path)(e)),
         }
         let mark = SEGMENT_HEADER_BYTES;
-        Ok(Some(Self { file, path, segment_len, mark, good_len: mark, len, body: Vec::new() }))
+        let id = segment.id;
+        Ok(Some(Self { file, path, id, mark, next: mark, fits: true, good_len: mark, len, body: Vec::new() }))
     }
 
-    /// The records of the next block, each with its offset in the segment. `None` when there is no good one that fits: it was torn, or is
-    /// being written at this moment, or the segment was cut off and went on otherwise, or one of the two files was put back from an
-    /// older copy.
-    pub(crate) fn next_block(&mut self, segment: &Segment) -> Result<Option<Items<'_>>, Error> {
-        let Some(block) = self.read_block(segment.id).map_err(Error::io("read", &self.path))? else {
+    /// The next block. `None` when there is no good one: it was torn, or is being written at this moment.
+    pub(crate) fn next_block(
+        &mut self,
+        segment: &Segment,
+        segment_len: u64,
+    ) -> Result<Option<BlockRead<'_>>, Error> {
+        let Some(block) = self.read_block().map_err(Error::io("read", &self.path))? else {
             return Ok(None);
         };
-        let mut header = [0; HEADER_BYTES];
-        let read = segment.read_at(&mut header, block.last).map_err(Error::io("read", &segment.path))?;
-        if read < HEADER_BYTES || record::checksum_of(&header) != block.last_checksum {
-            tracing::warn!(path = %self.path.display(), offset = block.last, "an index file does not fit its segment, which is read instead");
-            return Ok(None);
-        }
-        self.mark = block.mark;
+        self.next = block.mark;
         self.good_len += (BLOCK_HEADER_BYTES + self.body.len()) as u64;
-        Ok(Some(Items { bytes: &self.body }))
+        self.fits = self.fits && block.mark <= segment_len && {
+            let mut header = [0; HEADER_BYTES];
+            let read = segment.read_at(&mut header, block.last).map_err(Error::io("read", &segment.path))?;
+            read == HEADER_BYTES && record::checksum_of(&header) == block.last_checksum
+        };
+        if self.fits {
+            self.mark = block.mark;
+        } else {
+            tracing::warn!(path = %self.path.display(), offset = block.last, "an index file names records that its segment does not have");
+        }
+        Ok(Some(BlockRead { items: Items { bytes: &self.body }, fits: self.fits }))
     }
 
-    fn read_block(&mut self, id: u64) -> io::Result<Option<Block>> {
+    fn read_block(&mut self) -> io::Result<Option<Block>> {
         let mut header = [0; BLOCK_HEADER_BYTES];
-        if !read_all(&mut self.file, &mut header)? {
+        if !self.file.read_exact_at(&mut header, self.good_len)? {
             return Ok(None);
         }
         let body_len = u64_at(&header, 24);
+        let body_at = self.good_len + BLOCK_HEADER_BYTES as u64;
         let good = header[0..4] == BLOCK_MAGIC
-            && u64_at(&header, 48) == xxh3_64_with_seed(&header[..48], id)
-            && u64_at(&header, 8) == self.mark
-            && (self.mark..=self.segment_len).contains(&u64_at(&header, 16))
-            && body_len <= self.len - self.good_len;
+            && u64_at(&header, 48) == xxh3_64_with_seed(&header[..48], self.id)
+            && u64_at(&header, 8) == self.next
+            && u64_at(&header, 16) >= self.next
+            && body_len <= self.len.saturating_sub(body_at);
         let Some(body_len) = usize::try_from(body_len).ok().filter(|_| good) else { return Ok(None) };
         self.body.resize(body_len, 0);
-        if !read_all(&mut self.file, &mut self.body)? || xxh3_64(&self.body) != u64_at(&header, 32) {
+        if !self.file.read_exact_at(&mut self.body, body_at)? || xxh3_64(&self.body) != u64_at(&header, 32) {
             return Ok(None);
         }
         Ok(Block::check(&header, &self.body))
     }
 
     /// Cuts off what is not good, so that blocks may follow. Only for whoever writes the segment.
-    pub(crate) fn mend(segment: &Segment, file: Option<&Self>) -> Result<(), Error> {
+    pub(crate) fn mend(disk: &Disk, segment: &Segment, file: Option<&Self>) -> Result<(), Error> {
         let path = path_of(&segment.path);
         let good_len = file.map_or(0, |file| file.good_len);
         if file.is_some_and(|file| file.len == good_len) {
             return Ok(());
         }
-        match OpenOptions::new().write(true).open(&path).and_then(|file| file.set_len(good_len)) {
+        match disk.open(&path, Access::Write).and_then(|file| file.set_len(good_len)) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other.map_err(Error::io("truncate", &path)),
         }
@@ -243,9 +266,9 @@ impl Block {
 }
 
 /// Removes the index file of a segment that is gone. It does no harm if it stays.
-pub(crate) fn remove(segment: &Path) {
+pub(crate) fn remove(disk: &Disk, segment: &Path) {
     let path = path_of(segment);
-    match std::fs::remove_file(&path) {
+    match disk.remove(&path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             tracing::warn!(path = %path.display(), %error, "cannot remove an index file");
         }
@@ -253,17 +276,8 @@ pub(crate) fn remove(segment: &Path) {
     }
 }
 
-fn path_of(segment: &Path) -> PathBuf {
+pub(crate) fn path_of(segment: &Path) -> PathBuf {
     segment.with_extension(EXTENSION)
-}
-
-/// Fills the buffer; `false` if the file ends before.
-fn read_all(file: &mut File, buf: &mut [u8]) -> io::Result<bool> {
-    match file.read_exact(buf) {
-        Ok(()) => Ok(true),
-        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
-        Err(e) => Err(e),
-    }
 }
 
 /// Reads a body. Ends early where it makes no sense.
@@ -284,8 +298,18 @@ impl<'a> Iterator for Items<'a> {
         let kind = Kind::from_flags(head[32])?;
         self.bytes = rest;
         let (stored_len, raw_len) = (u32_at(head, 20), u32_at(head, 24));
-        let item =
-            Item { kind, key, wide, base, stamp: u64_at(head, 0), stored_len, raw_len, depth: head[33] };
+        let item = Item {
+            kind,
+            key,
+            wide,
+            base,
+            stamp: u64_at(head, 0),
+            stored_len,
+            raw_len,
+            depth: head[33],
+            generation: head[34],
+            lost: false,
+        };
         Some((u64_at(head, 8), item))
     }
 }

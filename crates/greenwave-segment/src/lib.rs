@@ -48,9 +48,12 @@
 //! An [`Error`] says that an operation had no effect, and which file or value is to blame. Damage is not an error.
 //! The byte layout is described in `docs/storage-format.md` of the repository and at the top of `record.rs` and `segment.rs`.
 
+mod batch;
 mod codec;
 mod compact;
+mod descriptors;
 mod dictionary;
+mod disk;
 mod error;
 mod fence;
 mod follow;
@@ -65,8 +68,12 @@ mod rebase;
 mod record;
 mod recover;
 mod segment;
+#[cfg(feature = "simulation")]
+pub mod simulation;
 mod stats;
+mod turn;
 
+pub use batch::Batch;
 pub use compact::Compacted;
 pub use error::Error;
 pub use log::Log;

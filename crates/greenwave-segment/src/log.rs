@@ -1,16 +1,18 @@
 //! The log: what callers see, and the appending. Reading stands in `read.rs`, following other processes in `follow.rs`, giving space back
-//! in `compact.rs`, differences in `rebase.rs`.
+//! in `compact.rs`, differences in `rebase.rs`, batches in `batch.rs`.
 //!
-//! Locks are taken in the order compacting, fence, synced, following, writer, index. Values are compressed and read outside all of them.
+//! Locks are taken in the order compacting, compaction lock, fence, synced, following, writer, index. Values are compressed and read
+//! outside of the last two.
 
 use std::fmt;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
 
 use crate::codec::{Codec, Frame};
+use crate::descriptors::Descriptors;
+use crate::disk::Disk;
 use crate::fence::{Fence, Inside};
 use crate::index::{Index, Item, Place, Slot, SlotId};
 use crate::index_file::Pending;
@@ -19,6 +21,7 @@ use crate::rebase::{Chosen, member};
 use crate::record::{self, HEADER_BYTES, Header, Kind};
 use crate::segment::{self, SEGMENT_HEADER_BYTES, Segment};
 use crate::stats::Counters;
+use crate::turn::CompactionLock;
 use crate::{Error, Options, Stats};
 
 /// A block of the index file is written on a flush when at least this many records wait for it, or records of this many bytes.
@@ -28,13 +31,20 @@ const BLOCK_BYTES_MIN: u64 = 256 << 10;
 const WAITING_RECORDS_MAX: u32 = 65_536;
 /// Full segments whose seal may wait for the next flush.
 const RETIRED_MAX: usize = 1;
+/// How many writers can tell their stamps apart when they cannot take them from the clock.
+const STAMP_RESIDUES: u64 = 1 << 12;
 /// How often a put makes room before it takes the log for full, and how often a removal is overtaken by puts against what it removes.
 const TRIES_MAX: usize = 16;
 
 /// A log of keys to bytes in a directory. Threads share it by reference, processes by opening the same directory.
 pub struct Log {
     pub(crate) dir: PathBuf,
+    pub(crate) disk: Disk,
+    pub(crate) descriptors: Arc<Descriptors>,
     pub(crate) options: Options,
+    pub(crate) read_only: bool,
+    /// What stamps that are not from the clock leave when divided by [`STAMP_RESIDUES`], at random.
+    stamp_residue: u64,
     pub(crate) codec: Codec,
     pub(crate) index: RwLock<Index>,
     pub(crate) writer: Mutex<Writer>,
@@ -42,7 +52,9 @@ pub struct Log {
     pub(crate) compacting: Mutex<()>,
     /// Held by whoever looks at what other processes did.
     pub(crate) following: Mutex<()>,
-    /// Entered by whoever writes a difference or is about to remove a segment.
+    /// Held by the one process that compacts or drops segments.
+    pub(crate) compaction_lock: CompactionLock,
+    /// Entered by whoever writes a difference or a conditional batch, or is about to remove a segment.
     pub(crate) fence: Fence,
     synced: Mutex<Synced>,
     pub(crate) counters: Counters,
@@ -57,7 +69,7 @@ pub(crate) struct Writer {
     /// The last stamp given out.
     stamp: u64,
     /// Records appended so far: what a flush waits for.
-    appended: u64,
+    pub(crate) appended: u64,
     /// Whether a file was created or removed since the directory was last synced.
     pub(crate) dir_dirty: bool,
 }
@@ -104,31 +116,69 @@ impl Log {
     /// Opens the log in `dir`, which is created with mode 0700 if it is missing.
     ///
     /// What a process that died left behind is recovered: a torn tail is cut off, a damaged record stepped over.
-    /// No segment is made before the first put, so opening for reading writes nothing.
+    /// No segment is made before the first put. A disk that is full or read-only does not keep a log from being opened and read.
     ///
     /// # Errors
     ///
     /// [`Error::Option`], [`Error::NewerFormat`], or [`Error::Io`].
     pub fn open(dir: impl AsRef<Path>, options: Options) -> Result<Self, Error> {
+        let log = Self::new(Disk::Os, dir.as_ref(), options, false)?;
+        log.disk.create_dir(&log.dir).map_err(Error::io("create", &log.dir))?;
+        log.recovered()
+    }
+
+    /// Opens the log in `dir` for reading, and changes nothing there: no directory is made, no lock taken, nothing recovered.
+    /// Other processes may write meanwhile; [`refresh`](Self::refresh) shows what they wrote.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`open`](Self::open); also when the directory is missing.
+    pub fn open_read_only(dir: impl AsRef<Path>, options: Options) -> Result<Self, Error> {
+        Self::new(Disk::Os, dir.as_ref(), options, true)?.recovered()
+    }
+
+    /// Like [`open`](Self::open), for one process of a simulated machine.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`open`](Self::open).
+    #[cfg(feature = "simulation")]
+    pub fn open_simulated(
+        process: &crate::simulation::Process,
+        dir: impl AsRef<Path>,
+        options: Options,
+    ) -> Result<Self, Error> {
+        let log = Self::new(Disk::Simulated(process.clone()), dir.as_ref(), options, false)?;
+        log.disk.create_dir(&log.dir).map_err(Error::io("create", &log.dir))?;
+        log.recovered()
+    }
+
+    fn new(disk: Disk, dir: &Path, options: Options, read_only: bool) -> Result<Self, Error> {
         let options = options.checked()?;
-        let dir = dir.as_ref();
         let dir = std::path::absolute(dir).map_err(Error::io("resolve", dir))?;
-        create_private(&dir)?;
-        let log = Self {
+        Ok(Self {
             codec: Codec::new(options.compression),
-            fence: Fence::new(&dir),
+            compaction_lock: CompactionLock::new(&disk, &dir),
+            fence: Fence::new(&disk, &dir),
+            descriptors: Descriptors::new(options.open_files_max),
+            index: RwLock::new(Index::new(disk.random())),
+            stamp_residue: disk.random() % STAMP_RESIDUES,
             dir,
+            disk,
             options,
-            index: RwLock::default(),
+            read_only,
             writer: Mutex::default(),
             compacting: Mutex::default(),
             following: Mutex::default(),
             synced: Mutex::default(),
             counters: Counters::default(),
-        };
-        log.recover()?;
-        log.load_dictionaries()?;
-        Ok(log)
+        })
+    }
+
+    fn recovered(self) -> Result<Self, Error> {
+        self.recover()?;
+        self.load_dictionaries()?;
+        Ok(self)
     }
 
     /// What the directory's segments are now, without opening any: the same bytes as long as no process has put or removed anything. Segments only
@@ -139,7 +189,7 @@ impl Log {
     ///
     /// [`Error::Io`].
     pub fn standing(dir: impl AsRef<Path>) -> Result<Vec<u8>, Error> {
-        segment::standing(dir.as_ref())
+        segment::standing(&Disk::Os, dir.as_ref())
     }
 
     /// The directory.
@@ -168,14 +218,18 @@ impl Log {
     ///
     /// Those of [`put`](Self::put).
     pub fn put_like(&self, key: &[u8], value: &[u8], like: &[u8]) -> Result<(), Error> {
-        self.check(key, value)?;
+        self.check_writable()?;
+        self.check_size(key, value)?;
         let chosen = self.choose_base(key, like, value)?;
         let mut frame = self.encode(key, value, chosen.as_ref());
         let is_key = |other: &[u8]| other == key;
         for _ in 0..TRIES_MAX {
+            self.refresh_before_roll(frame.bytes.len() as u64)?;
             match self.try_put(key, &mut frame, chosen.as_ref())? {
-                Put::Done { overdue: true } => return self.flush(),
-                Put::Done { overdue: false } => return Ok(()),
+                Put::Done { overdue } => {
+                    self.flush_if(overdue);
+                    return Ok(());
+                }
                 Put::IsBase => drop(self.rebase(&is_key)?),
                 Put::BaseMoved => frame = self.codec.encode(key, value),
                 Put::Full(full) => self.make_space(full)?,
@@ -212,12 +266,24 @@ impl Log {
         if frame.header.depth() == 0 {
             return Ok(None);
         }
-        let Some(mut inside) = self.fence.enter_soon()? else { return Ok(None) };
+        let Some(mut inside) = self.fence.enter_soon().unwrap_or_else(|error| {
+            tracing::debug!(%error, "storing a value whole");
+            None
+        }) else {
+            return Ok(None);
+        };
         if !inside.is_current() {
             self.refresh()?;
             inside.saw();
         }
         Ok(Some(inside))
+    }
+
+    /// Flushes when too much waits for it. A failure is no failure of the put that came across it: the next flush reports it.
+    pub(crate) fn flush_if(&self, overdue: bool) {
+        if overdue && let Err(error) = self.flush() {
+            tracing::warn!(%error, "cannot flush what has been waiting");
+        }
     }
 
     /// Removes `key`; says whether it had a value.
@@ -236,6 +302,7 @@ impl Log {
     ///
     /// [`Error::Io`]. Some of the values then stay. A full log still takes removals.
     pub fn remove_many(&self, keys: &[&[u8]]) -> Result<u64, Error> {
+        self.check_writable()?;
         let among = member(keys);
         let mut present: Vec<(u8, &[u8])> =
             keys.iter().filter_map(|key| Some((self.find(key)?.0.depth, *key))).collect();
@@ -296,14 +363,15 @@ impl Log {
     }
 
     fn settle(&self, due: Due) -> Result<(), Error> {
+        // First, since an index file whose segment has no name any more says that flushed records were lost.
+        if due.dir_dirty {
+            self.sync_dir()?;
+        }
         for retired in due.retired {
             self.seal(&retired)?;
         }
         if let Some((_, segment, _)) = &due.active {
             segment.sync()?;
-        }
-        if due.dir_dirty {
-            self.sync_dir()?;
         }
         if let Some((slot, segment, Some(pending))) = due.active {
             self.cover(slot, &segment, &pending);
@@ -312,7 +380,7 @@ impl Log {
     }
 
     /// Ends a full segment: everything in it is on the disk before the seal says so.
-    fn seal(&self, retired: &Active) -> Result<(), Error> {
+    pub(crate) fn seal(&self, retired: &Active) -> Result<(), Error> {
         let Active { slot, segment, end, pending } = retired;
         segment.sync()?;
         self.cover(*slot, segment, pending);
@@ -322,11 +390,11 @@ impl Log {
         segment.write_at(&bytes, *end).map_err(Error::io("seal", &segment.path))?;
         segment.unlock();
         self.counters.written_bytes.add(bytes.len() as u64);
-        let mut index = self.index.write();
-        let slot = index.slot_mut(*slot);
-        slot.sealed = true;
-        slot.len = end + bytes.len() as u64;
-        slot.end = slot.len;
+        if let Some(slot) = self.index.write().try_slot_mut(*slot) {
+            slot.sealed = true;
+            slot.len = end + bytes.len() as u64;
+            slot.end = slot.len;
+        }
         Ok(())
     }
 
@@ -336,10 +404,12 @@ impl Log {
         if pending.count() == 0 {
             return;
         }
-        match pending.append_to(segment) {
+        match pending.append_to(&self.disk, segment) {
             Ok(written) => {
                 self.counters.written_bytes.add(written);
-                self.index.write().slot_mut(slot).index_len += written;
+                if let Some(slot) = self.index.write().try_slot_mut(slot) {
+                    slot.index_len += written;
+                }
             }
             Err(error) => tracing::warn!(%error, "opening will have to read a segment"),
         }
@@ -368,7 +438,11 @@ impl Log {
         }
     }
 
-    fn check(&self, key: &[u8], value: &[u8]) -> Result<(), Error> {
+    pub(crate) fn check_writable(&self) -> Result<(), Error> {
+        if self.read_only { Err(Error::ReadOnly { path: self.dir.clone() }) } else { Ok(()) }
+    }
+
+    pub(crate) fn check_size(&self, key: &[u8], value: &[u8]) -> Result<(), Error> {
         let Options { key_bytes_max, value_bytes_max, .. } = self.options;
         if key.len() > key_bytes_max as usize {
             return Err(Error::KeyTooLong { len: key.len(), max: key_bytes_max });
@@ -379,13 +453,22 @@ impl Log {
         Ok(())
     }
 
-    fn busy(&self) -> Error {
+    /// With a disk budget, looks at what other processes have written before a new segment is begun, so that together they exceed it by
+    /// their unfinished segments at most.
+    pub(crate) fn refresh_before_roll(&self, len: u64) -> Result<(), Error> {
+        let rolls = |active: &Active| !self.has_room(active, len);
+        let refresh =
+            self.options.disk_bytes_max.is_some() && self.writer.lock().active.as_ref().is_none_or(rolls);
+        if refresh { self.refresh() } else { Ok(()) }
+    }
+
+    pub(crate) fn busy(&self) -> Error {
         let busy = std::io::Error::new(std::io::ErrorKind::WouldBlock, "others keep storing against it");
         Error::io("change a value in", &self.dir)(busy)
     }
 
     /// Whether a record fits the disk budget; if not, the error that says so.
-    fn fits(&self, record_len: u64) -> Result<(), Error> {
+    pub(crate) fn fits(&self, record_len: u64) -> Result<(), Error> {
         let Some(max) = self.options.disk_bytes_max else { return Ok(()) };
         // A new segment, the old one's seal and its share of an index file may come on top.
         let needed = record_len + SEGMENT_HEADER_BYTES * 2 + HEADER_BYTES as u64 + INDEX_SHARE_BYTES;
@@ -396,13 +479,13 @@ impl Log {
     }
 
     /// Makes space, or returns the error that says there is none.
-    fn make_space(&self, full: Error) -> Result<(), Error> {
+    pub(crate) fn make_space(&self, full: Error) -> Result<(), Error> {
         let Error::Full { needed, max, .. } = full else { return Err(full) };
         match self.options.when_full {
             WhenFull::DropOldest if needed <= max => self.drop_oldest(max - needed, full),
             WhenFull::DropOldest => Err(full),
             WhenFull::Refuse => {
-                if self.compact()?.freed_bytes == 0 {
+                if self.compact_waiting()?.freed_bytes == 0 {
                     Err(full)
                 } else {
                     Ok(())
@@ -421,13 +504,13 @@ impl Log {
 
     /// Appends a record, its stamp given, and enters it into the index.
     pub(crate) fn append_unbudgeted(&self, writer: &mut Writer, frame: &mut Frame) -> Result<(), Error> {
-        let place = self.write(writer, frame)?;
+        let place = self.append_unindexed(writer, frame)?;
         self.index.write().apply(place, &Item::new(&frame.header, frame.key(), frame.base()));
         Ok(())
     }
 
     /// Writes a record to the active segment or a new one. The index hears of the bytes, not yet of the key.
-    pub(crate) fn write(&self, writer: &mut Writer, frame: &mut Frame) -> Result<Place, Error> {
+    pub(crate) fn append_unindexed(&self, writer: &mut Writer, frame: &mut Frame) -> Result<Place, Error> {
         let len = frame.bytes.len() as u64;
         self.make_room(writer, len)?;
         let active = writer.active.as_mut().expect("make_room leaves one");
@@ -442,20 +525,55 @@ impl Log {
         active.end += len;
         writer.appended += 1;
         self.counters.written_bytes.add(len);
-        let mut index = self.index.write();
-        let slot = index.slot_mut(place.slot);
-        (slot.end, slot.len) = (active.end, active.end);
+        if let Some(slot) = self.index.write().try_slot_mut(place.slot) {
+            (slot.end, slot.len) = (active.end, active.end);
+        }
         Ok(place)
     }
 
-    fn make_room(&self, writer: &mut Writer, len: u64) -> Result<(), Error> {
-        if let Some(active) = &writer.active {
-            let room = self.options.segment_bytes_max.saturating_sub(HEADER_BYTES as u64);
-            if active.end + len <= room || active.end == SEGMENT_HEADER_BYTES {
-                return Ok(());
-            }
+    /// Appends records that count together or not at all, their stamps given, and enters them into the index.
+    pub(crate) fn append_batch(&self, writer: &mut Writer, frames: &mut [Frame]) -> Result<(), Error> {
+        let len = frames.iter().map(|frame| frame.bytes.len() as u64).sum();
+        self.make_room(writer, len)?;
+        let active = writer.active.as_mut().expect("make_room leaves one");
+        let start = active.end;
+        let mut bytes = Vec::with_capacity(usize::try_from(len).expect("checked against BATCH_BYTES_MAX"));
+        let last = frames.len().saturating_sub(1);
+        for (number, frame) in frames.iter_mut().enumerate() {
+            (frame.header.follows, frame.header.continues) = (number > 0, number < last);
+            frame.place(record::place_seed(active.segment.id, start + bytes.len() as u64));
+            bytes.extend_from_slice(&frame.bytes);
         }
-        let mut slot = Slot::new(Segment::create(&self.dir)?, SEGMENT_HEADER_BYTES);
+        if let Err(e) = active.segment.write_at(&bytes, start) {
+            let _ = active.segment.truncate(start);
+            return Err(Error::io("append to", &active.segment.path)(e));
+        }
+        let mut index = self.index.write();
+        for frame in &*frames {
+            let place = Place { slot: active.slot, offset: active.end };
+            active.pending.push(active.end, &frame.header, frame.key(), frame.base(), frame.checksum());
+            active.end += frame.bytes.len() as u64;
+            writer.appended += 1;
+            index.apply(place, &Item::new(&frame.header, frame.key(), frame.base()));
+        }
+        if let Some(slot) = index.try_slot_mut(active.slot) {
+            (slot.end, slot.len) = (active.end, active.end);
+        }
+        self.counters.written_bytes.add(len);
+        Ok(())
+    }
+
+    fn has_room(&self, active: &Active, len: u64) -> bool {
+        let room = self.options.segment_bytes_max.saturating_sub(HEADER_BYTES as u64);
+        active.end.saturating_add(len) <= room || active.end == SEGMENT_HEADER_BYTES
+    }
+
+    fn make_room(&self, writer: &mut Writer, len: u64) -> Result<(), Error> {
+        if writer.active.as_ref().is_some_and(|active| self.has_room(active, len)) {
+            return Ok(());
+        }
+        let created = Segment::create(&self.disk, &self.descriptors, &self.dir)?;
+        let mut slot = Slot::new(created, SEGMENT_HEADER_BYTES);
         slot.own = true;
         writer.retire();
         writer.dir_dirty = true;
@@ -480,19 +598,32 @@ impl Log {
         Ok(worth)
     }
 
-    /// Later than every stamp seen so far, whatever the clock says.
+    /// Later than every stamp seen so far, whatever the clock says. Where the clock is behind, two processes that have seen the same
+    /// must not go on with the same stamp: beside others, each takes stamps of its own residue.
     pub(crate) fn next_stamp(&self, writer: &mut Writer) -> u64 {
-        let seen = writer.stamp.max(self.index.read().stamp_max);
-        writer.stamp = (self.options.clock)().max(seen.saturating_add(1));
+        let index = self.index.read();
+        let seen = writer.stamp.max(index.stamp_max);
+        let now = (self.options.clock)();
+        writer.stamp = if now > seen {
+            now
+        } else if index.slots().all(|(_, slot)| slot.own) {
+            seen.saturating_add(1)
+        } else {
+            let next = seen - seen % STAMP_RESIDUES + self.stamp_residue;
+            if next > seen { next } else { next.saturating_add(STAMP_RESIDUES) }
+        };
         writer.stamp
+    }
+
+    /// The stamp of the last record that this log wrote; 0 if there is none.
+    #[cfg(feature = "simulation")]
+    pub fn last_stamp(&self) -> u64 {
+        self.writer.lock().stamp
     }
 
     /// Makes creations and removals of files durable.
     pub(crate) fn sync_dir(&self) -> Result<(), Error> {
-        if cfg!(windows) {
-            return Ok(());
-        }
-        File::open(&self.dir).and_then(|dir| dir.sync_all()).map_err(Error::io("sync", &self.dir))
+        self.disk.sync_dir(&self.dir).map_err(Error::io("sync", &self.dir))
     }
 }
 
@@ -505,7 +636,7 @@ impl Writer {
     }
 
     /// Whether what waits for a flush has become too much.
-    fn overdue(&self) -> bool {
+    pub(crate) fn overdue(&self) -> bool {
         let waiting = self.active.as_ref().map_or(0, |active| active.pending.count());
         self.retired.len() > RETIRED_MAX || waiting >= WAITING_RECORDS_MAX
     }
@@ -530,12 +661,4 @@ impl fmt::Debug for Log {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Log").field("dir", &self.dir).finish_non_exhaustive()
     }
-}
-
-fn create_private(dir: &Path) -> Result<(), Error> {
-    let mut builder = std::fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(dir).map_err(Error::io("create", dir))
 }

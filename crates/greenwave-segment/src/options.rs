@@ -24,6 +24,9 @@ pub struct Options {
     pub key_bytes_max: u32,
     /// Largest value in bytes before compression, default 1 GiB. Also caps what a read will allocate.
     pub value_bytes_max: u32,
+    /// Segments that are open at once, 1 or more, default 256. Others are opened again when they are read. The segment being
+    /// written, and what is open only while it is listed, read on opening, or locked, come on top: at most 6 more.
+    pub open_files_max: u32,
     /// Nanoseconds since the Unix epoch. Orders writes of different processes; may step back, since stamps never do.
     pub clock: fn() -> u64,
 }
@@ -38,6 +41,7 @@ impl Default for Options {
             chain_depth_max: 16,
             key_bytes_max: KEY_BYTES_MAX,
             value_bytes_max: 1 << 30,
+            open_files_max: 256,
             clock: unix_nanos,
         }
     }
@@ -84,6 +88,9 @@ impl Options {
         }
         if self.chain_depth_max > 200 {
             return refuse("chain_depth_max", self.chain_depth_max.to_string(), "0 to 200");
+        }
+        if self.open_files_max == 0 {
+            return refuse("open_files_max", "0".into(), "1 or more");
         }
         if self.when_full == WhenFull::DropOldest {
             // What is dropped is dropped by age, whatever depends on it.

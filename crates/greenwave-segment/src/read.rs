@@ -1,5 +1,6 @@
 //! Reading: a value from its record, or from the records of it and of the bases that it is a difference from.
 
+use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -7,6 +8,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::Error;
 use crate::codec::delta_parts;
+use crate::error::unless_gone;
 use crate::index::{Entry, Place};
 use crate::log::Log;
 use crate::record::{self, Codec as CodecId, HEADER_BYTES, Header, Kind};
@@ -40,6 +42,8 @@ enum Failure {
     WouldBlock,
     /// A record does not verify, or a base is missing.
     Bad(&'static str),
+    /// The segment was closed in the meantime, and another process has removed it.
+    Gone,
 }
 
 /// What a lookup in the index says of a record.
@@ -87,7 +91,7 @@ impl Log {
         match self.read(key, Wait::Allowed) {
             Ok(value) => Ok(value),
             Err(Failure::Io(error)) => Err(error),
-            Err(Failure::WouldBlock | Failure::Bad(_)) => Ok(None),
+            Err(Failure::WouldBlock | Failure::Bad(_) | Failure::Gone) => Ok(None),
         }
     }
 
@@ -98,7 +102,7 @@ impl Log {
             Ok(value) => Nowait::Ready(value),
             Err(Failure::Bad(_)) => Nowait::Ready(None),
             // An error is found again, and reported, where blocking is allowed.
-            Err(Failure::Io(_) | Failure::WouldBlock) => Nowait::WouldBlock,
+            Err(Failure::Io(_) | Failure::WouldBlock | Failure::Gone) => Nowait::WouldBlock,
         }
     }
 
@@ -139,11 +143,12 @@ impl Log {
                     }
                     self.report_bad(&segment, location.place.offset, reason);
                     if reason != UNKNOWN_CODEC {
-                        // Out of the index, so that the caller can put it again and see that it is not there.
-                        self.forget_at(key, location.place);
+                        // The caller sees that it is not there, and can put it again. An older value does not come back.
+                        self.index.write().lose(key, location.place);
                     }
                     return Err(Failure::Bad(reason));
                 }
+                Err(Failure::Gone) if wait == Wait::Allowed => self.refresh().map_err(Failure::Io)?,
                 Err(Failure::Bad(_)) if wait == Wait::Allowed && location.depth > 0 => {
                     // Its base may stand in a segment that another process has finished since.
                     self.refresh().map_err(Failure::Io)?;
@@ -154,7 +159,7 @@ impl Log {
                 Err(other) => return Err(other),
             }
         }
-        Err(Failure::Bad("its base keeps changing"))
+        Err(Failure::Bad("it keeps moving"))
     }
 
     fn read_at(
@@ -206,7 +211,7 @@ impl Log {
         }
         match self.read_through(key, location, segment) {
             Ok(value) => Ok(Some(value)),
-            Err(Failure::Bad(_)) => Ok(None),
+            Err(Failure::Bad(_) | Failure::Gone) => Ok(None),
             Err(other) => Err(other),
         }
     }
@@ -224,7 +229,7 @@ impl Log {
                     let max = self.options.value_bytes_max;
                     return self.codec.undo(&header, &payload, &value, max).map_err(Failure::Bad);
                 }
-                Ok(_) | Err(Failure::Bad(_)) => {}
+                Ok(_) | Err(Failure::Bad(_) | Failure::Gone) => {}
                 Err(other) => return Err(other),
             }
         }
@@ -235,17 +240,20 @@ impl Log {
     fn records_of(&self, key: &[u8], depth: u8) -> Result<Vec<(Location, Arc<Segment>)>, Error> {
         let slots: Vec<_> = {
             let index = self.index.read();
-            index.slots().map(|(id, slot)| (id, slot.segment.clone(), slot.end)).collect()
+            let there = index.slots().filter(|(_, slot)| !slot.orphan);
+            there.map(|(id, slot)| (id, slot.segment.clone(), slot.end)).collect()
         };
         let mut records = Vec::new();
         for (slot, segment, end) in slots {
-            recover::scan(&segment, SEGMENT_HEADER_BYTES, end, Payloads::Trust, |found| {
+            let scanned = recover::scan(&segment, SEGMENT_HEADER_BYTES, end, Payloads::Trust, |found| {
                 let Header { kind, stamp, .. } = found.header;
                 if kind == Kind::Value && found.header.depth() < depth && found.key.as_slice() == key {
                     let place = Place { slot, offset: found.offset };
                     records.push((stamp, Location::found(place, &found.header), segment.clone()));
                 }
-            })?;
+            });
+            // Where it was removed by another process, what was worth keeping of it stands elsewhere.
+            unless_gone(scanned)?;
         }
         records.sort_unstable_by_key(|(stamp, ..)| std::cmp::Reverse(*stamp));
         Ok(records.into_iter().map(|(_, location, segment)| (location, segment)).collect())
@@ -288,13 +296,14 @@ fn verified(key: &[u8], location: &Location, segment: &Segment, wait: Wait) -> R
     let mut bytes = location.buffer();
     let offset = location.place.offset;
     match wait {
-        Wait::Allowed => {
-            let read = segment.read_at(&mut bytes, offset).map_err(Error::io("read", &segment.path));
-            bytes.truncate(read.map_err(Failure::Io)?);
-        }
+        Wait::Allowed => match segment.read_at(&mut bytes, offset) {
+            Ok(read) => bytes.truncate(read),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Failure::Gone),
+            Err(error) => return Err(Failure::Io(Error::io("read", &segment.path)(error))),
+        },
         Wait::Refused => {
             let large = location.record_len.max(location.raw_len.into()) >= NOWAIT_BYTES_MAX;
-            if large || segment.read_at_nowait(&mut bytes, offset).is_none() {
+            if large || !segment.read_at_nowait(&mut bytes, offset) {
                 return Err(Failure::WouldBlock);
             }
         }

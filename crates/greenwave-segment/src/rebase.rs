@@ -156,6 +156,8 @@ impl Log {
     /// the budget allows it is not asked: a removal that it forbids would never free anything.
     fn append_again(&self, writer: &mut Writer, frame: &mut Frame, entry: &Entry) -> Result<(), Error> {
         frame.header.stamp = entry.stamp;
+        frame.header.generation = entry.generation;
+        frame.header = frame.header.copied();
         self.append_unbudgeted(writer, frame)
     }
 

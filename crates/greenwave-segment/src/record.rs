@@ -8,7 +8,7 @@
 //! | 4 | 1 | record version, 1 |
 //! | 5 | 1 | codec: 0 raw, 1 zstd, 2 difference, 3 zstd with a dictionary |
 //! | 6 | 1 | flags: 1 tombstone, 2 seal, 3 dictionary |
-//! | 7 | 1 | zero |
+//! | 7 | 1 | bits 0 to 5: generation; bit 6: belongs to the batch of the record before; bit 7: the next record belongs to its batch |
 //! | 8 | 8 | stamp: nanoseconds since the Unix epoch, or one more than the newest stamp seen, whichever is greater |
 //! | 16 | 4 | key length |
 //! | 20 | 4 | payload length as stored |
@@ -18,6 +18,10 @@
 //! | 40 | 8 | header checksum |
 //! | 48 | | key |
 //! | | | payload |
+//!
+//! A copy of a record has the generation after that of its original, up to 63: of two records of one key with the same stamp the
+//! later generation counts. The records of a batch follow each other without a gap, all but the first with bit 6 set, all but the last
+//! with bit 7.
 //!
 //! A difference's payload is the key of its base, the XXH3-64 of the base's value, and one zstd frame that has the base's value as its
 //! prefix. Its depth is that of its base plus one; a base that is no difference has depth 0.
@@ -34,6 +38,11 @@ pub(crate) const HEADER_BYTES: usize = 48;
 pub(crate) const MAGIC: [u8; 4] = [0xF5, b'G', b'W', b'R'];
 /// The version of this layout.
 const VERSION: u8 = 1;
+
+/// The last generation that is counted.
+pub(crate) const GENERATION_MAX: u8 = 0x3F;
+const FOLLOWS: u8 = 0x40;
+const CONTINUES: u8 = 0x80;
 
 /// How a payload is encoded. A newtype and not an enum: an unknown one must survive compaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,6 +100,12 @@ pub(crate) struct Header {
     pub(crate) key_len: u32,
     pub(crate) stored_len: u32,
     pub(crate) raw_len: u32,
+    /// How many times the record has been copied, up to [`GENERATION_MAX`].
+    pub(crate) generation: u8,
+    /// Whether the record before belongs to the same batch.
+    pub(crate) follows: bool,
+    /// Whether the next record belongs to the same batch.
+    pub(crate) continues: bool,
     /// What the codec needs besides: see the table above.
     pub(crate) extra: [u8; 4],
     pub(crate) payload_hash: u64,
@@ -107,6 +122,9 @@ impl Header {
             key_len,
             stored_len: 0,
             raw_len: 0,
+            generation: 0,
+            follows: false,
+            continues: false,
             extra: [0; 4],
             payload_hash: hash_payload(&[]),
         }
@@ -127,6 +145,12 @@ impl Header {
         HEADER_BYTES as u64 + u64::from(self.key_len) + u64::from(self.stored_len)
     }
 
+    /// The header of a copy.
+    pub(crate) fn copied(self) -> Self {
+        let generation = self.generation.saturating_add(1).min(GENERATION_MAX);
+        Self { generation, follows: false, continues: false, ..self }
+    }
+
     /// The bytes, sealed to the place given by `seed` (see [`place_seed`]).
     pub(crate) fn encode(&self, seed: u64, key: &[u8]) -> [u8; HEADER_BYTES] {
         assert_eq!(key.len(), self.key_len as usize);
@@ -135,6 +159,9 @@ impl Header {
         out[4] = VERSION;
         out[5] = self.codec.0;
         out[6] = self.kind.flags();
+        out[7] = self.generation.min(GENERATION_MAX)
+            | if self.follows { FOLLOWS } else { 0 }
+            | if self.continues { CONTINUES } else { 0 };
         out[8..16].copy_from_slice(&self.stamp.to_le_bytes());
         out[16..20].copy_from_slice(&self.key_len.to_le_bytes());
         out[20..24].copy_from_slice(&self.stored_len.to_le_bytes());
@@ -148,7 +175,7 @@ impl Header {
 
     /// Reads the fields; `None` if this cannot be a header. What it says is not to be believed before [`verified`] agrees.
     pub(crate) fn decode(bytes: &[u8; HEADER_BYTES]) -> Option<Self> {
-        if bytes[0..4] != MAGIC || bytes[4] != VERSION || bytes[7] != 0 {
+        if bytes[0..4] != MAGIC || bytes[4] != VERSION {
             return None;
         }
         let kind = Kind::from_flags(bytes[6])?;
@@ -159,6 +186,9 @@ impl Header {
             key_len: u32_at(bytes, 16),
             stored_len: u32_at(bytes, 20),
             raw_len: u32_at(bytes, 24),
+            generation: bytes[7] & GENERATION_MAX,
+            follows: bytes[7] & FOLLOWS != 0,
+            continues: bytes[7] & CONTINUES != 0,
             extra: bytes[28..32].try_into().expect("a range of four"),
             payload_hash: u64_at(bytes, 32),
         })

@@ -12,12 +12,14 @@ use crate::segment::Segment;
 /// Bytes read at once.
 const WINDOW_BYTES: u64 = 256 << 10;
 
-/// Whether payloads are read and checked as well.
+/// What a scan believes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Payloads {
-    /// They are known to have reached the disk, or are still being written by a living process. Each read checks them again.
+    /// Everything reached the disk before the seal was written: headers and keys are checked, payloads when they are read. A
+    /// record whose payload does not verify is damaged, and still the newest of its key.
     Trust,
-    /// The writer died: after a power cut a header may have reached the disk without its payload.
+    /// The end of an unsealed segment. After a power cut a header may have reached the disk without its payload, and a living
+    /// writer may be in the middle of a write: a record counts once its payload verifies, a batch once all of it does.
     Verify,
 }
 
@@ -51,6 +53,9 @@ pub(crate) struct Scan {
     pub(crate) sealed: bool,
     /// Damaged stretches between good records.
     pub(crate) damaged: u64,
+    /// Offsets of records that do not count although their headers verify: whoever takes the segment over blanks them, so that
+    /// no later reader counts them.
+    pub(crate) refused: Vec<u64>,
 }
 
 /// Scans `segment` from the record at `from` to `len`, the file's length.
@@ -64,29 +69,58 @@ pub(crate) fn scan(
     mut on_record: impl FnMut(Found),
 ) -> Result<Scan, Error> {
     let mut window = Window { segment, len, start: 0, bytes: Vec::new() };
-    let mut scan = Scan { end: from, sealed: false, damaged: 0 };
+    let mut scan = Scan { end: from, sealed: false, damaged: 0, refused: Vec::new() };
     let mut at = from;
     let mut in_damage = false;
+    // Records of a batch whose last one has not been met yet.
+    let mut batch: Vec<Found> = Vec::new();
     while at < len {
         let Some(found) = window.record(at)? else {
             in_damage = true;
+            scan.refused.extend(batch.drain(..).map(|found| found.offset));
             at = window.next_magic(at + 1)?;
             continue;
         };
         let next = at + found.header.record_len();
-        if payloads == Payloads::Verify && found.header.kind != Kind::Seal && !window.payload_ok(&found)? {
+        let header = found.header;
+        let torn = payloads == Payloads::Verify
+            && header.kind != Kind::Seal
+            && (!window.payload_ok(&found)? || header.follows && batch.is_empty());
+        if !header.follows {
+            scan.refused.extend(batch.drain(..).map(|found| found.offset));
+        }
+        if torn {
             in_damage = true;
+            scan.refused.extend(batch.drain(..).map(|found| found.offset));
+            scan.refused.push(at);
+        } else if header.kind == Kind::Seal {
+            scan.refused.extend(batch.drain(..).map(|found| found.offset));
+            scan.damaged += u64::from(std::mem::take(&mut in_damage));
+            scan.sealed = next == len;
+            scan.end = next;
+        } else if payloads == Payloads::Verify && header.continues {
+            batch.push(found);
         } else {
             scan.damaged += u64::from(std::mem::take(&mut in_damage));
             scan.end = next;
-            match found.header.kind {
-                Kind::Seal => scan.sealed = next == len,
-                Kind::Value | Kind::Tombstone | Kind::Dictionary => on_record(found),
-            }
+            batch.drain(..).for_each(&mut on_record);
+            on_record(found);
         }
         at = next;
     }
+    scan.refused.extend(batch.drain(..).map(|found| found.offset));
     Ok(scan)
+}
+
+/// Whether the record that an index file names stands at `offset` with a header and a key that verify.
+pub(crate) fn is_record(segment: &Segment, len: u64, offset: u64, item: &Item<'_>) -> Result<bool, Error> {
+    let mut window = Window { segment, len, start: 0, bytes: Vec::new() };
+    if offset >= len {
+        return Ok(false);
+    }
+    Ok(window.record(offset)?.is_some_and(|found| {
+        found.key.as_slice() == item.key && found.header.stamp == item.stamp && found.header.kind == item.kind
+    }))
 }
 
 /// Whether a file of this length ends in a seal, by reading its end only.

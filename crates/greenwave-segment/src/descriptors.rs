@@ -1,0 +1,127 @@
+//! Bounds how many segments a log has open at once. A segment that was closed is opened again when it is next read.
+
+use std::collections::VecDeque;
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+
+use parking_lot::{Mutex, RwLock};
+
+use crate::disk::{Access, Disk, File};
+
+/// The open files of a log, oldest first, with a second chance for those that were used.
+#[derive(Debug)]
+pub(crate) struct Descriptors {
+    max: usize,
+    open: Mutex<VecDeque<Weak<Slot>>>,
+}
+
+/// One segment's file, open or closed.
+#[derive(Debug)]
+pub(crate) struct Handle {
+    slot: Arc<Slot>,
+    descriptors: Arc<Descriptors>,
+}
+
+#[derive(Debug)]
+struct Slot {
+    file: RwLock<Option<Arc<File>>>,
+    /// Its lock is held, which closing would release.
+    pinned: AtomicBool,
+    used: AtomicBool,
+}
+
+impl Descriptors {
+    pub(crate) fn new(max: u32) -> Arc<Self> {
+        Arc::new(Self { max: max as usize, open: Mutex::default() })
+    }
+
+    /// Opens a file. When the process has no descriptors left, closes half of the log's files and tries once more.
+    pub(crate) fn open(&self, disk: &Disk, path: &Path, access: Access) -> io::Result<File> {
+        match disk.open(path, access) {
+            Err(error) if is_exhausted(&error) && self.shrink(|open| open / 2) > 0 => disk.open(path, access),
+            other => other,
+        }
+    }
+
+    /// Registers an open file, and closes others to stay within the bound.
+    pub(crate) fn admit(self: &Arc<Self>, file: File) -> Handle {
+        let handle = self.closed();
+        *handle.slot.file.write() = Some(Arc::new(file));
+        self.register(&handle.slot);
+        handle
+    }
+
+    /// A file that is not open yet.
+    pub(crate) fn closed(self: &Arc<Self>) -> Handle {
+        let (pinned, used) = (AtomicBool::new(false), AtomicBool::new(false));
+        let slot = Arc::new(Slot { file: RwLock::default(), pinned, used });
+        Handle { slot, descriptors: self.clone() }
+    }
+
+    fn register(&self, slot: &Arc<Slot>) {
+        self.open.lock().push_back(Arc::downgrade(slot));
+        self.shrink(|_| self.max);
+    }
+
+    /// Closes files until as many are left as `target` says, given how many there are; returns how many were closed.
+    fn shrink(&self, target: impl FnOnce(usize) -> usize) -> usize {
+        let mut open = self.open.lock();
+        let target = target(open.len());
+        let mut closed = 0;
+        // Twice around: once to take second chances away, once to close.
+        let mut steps_left = open.len() * 2;
+        while open.len() > target && steps_left > 0 {
+            steps_left -= 1;
+            let Some(next) = open.pop_front() else { break };
+            let Some(slot) = next.upgrade() else { continue };
+            if slot.pinned.load(Ordering::Relaxed) || slot.used.swap(false, Ordering::Relaxed) {
+                open.push_back(next);
+            } else {
+                closed += usize::from(slot.file.write().take().is_some());
+            }
+        }
+        closed
+    }
+}
+
+impl Handle {
+    /// The open file, which stays open while the caller holds it.
+    pub(crate) fn file(&self, disk: &Disk, path: &Path, writable: bool) -> io::Result<Arc<File>> {
+        if let Some(file) = &*self.slot.file.read() {
+            if !self.slot.used.load(Ordering::Relaxed) {
+                self.slot.used.store(true, Ordering::Relaxed);
+            }
+            return Ok(file.clone());
+        }
+        let access = if writable { Access::Write } else { Access::Read };
+        let file = Arc::new(self.descriptors.open(disk, path, access)?);
+        let mut there = self.slot.file.write();
+        // Another thread may have been faster; a second description of the file would be closed unnoticed.
+        if let Some(there) = &*there {
+            return Ok(there.clone());
+        }
+        *there = Some(file.clone());
+        drop(there);
+        self.descriptors.register(&self.slot);
+        Ok(file)
+    }
+
+    /// Keeps the file open, or allows it to be closed again.
+    pub(crate) fn pin(&self, pinned: bool) {
+        self.slot.pinned.store(pinned, Ordering::Relaxed);
+    }
+}
+
+/// Whether the process or the system has no descriptors left.
+#[cfg(unix)]
+fn is_exhausted(error: &io::Error) -> bool {
+    // EMFILE and ENFILE, the same numbers on every Unix.
+    matches!(error.raw_os_error(), Some(24 | 23))
+}
+
+#[cfg(not(unix))]
+fn is_exhausted(_: &io::Error) -> bool {
+    false
+}

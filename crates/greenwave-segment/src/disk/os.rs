@@ -1,0 +1,163 @@
+//! The operating system's side of the seam.
+
+use std::fs::OpenOptions;
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::path::Path;
+use std::time::{Duration, UNIX_EPOCH};
+
+use super::{Access, File, Status};
+
+pub(super) fn open(path: &Path, access: Access) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true);
+    match access {
+        Access::Read => &mut options,
+        Access::Write => options.write(true),
+        Access::Create => options.write(true).create(true).truncate(false),
+        Access::CreateNew => options.write(true).create_new(true),
+    };
+    options.open(path).map(File::Os)
+}
+
+pub(super) fn names(dir: &Path) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        // An entry that vanishes between the two calls is no file any more.
+        if entry.file_type().is_ok_and(|kind| kind.is_file()) {
+            names.extend(entry.file_name().into_string());
+        }
+    }
+    Ok(names)
+}
+
+pub(super) fn status(path: &Path) -> io::Result<Status> {
+    let metadata = path.metadata()?;
+    let modified = metadata.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+    #[cfg(unix)]
+    let identity = {
+        use std::os::unix::fs::MetadataExt;
+        [metadata.dev().into(), metadata.ino().into(), metadata.ctime().into(), metadata.ctime_nsec().into()]
+    };
+    #[cfg(not(unix))]
+    let identity = [0; 4];
+    Ok(Status { len: metadata.len(), modified, identity })
+}
+
+pub(super) fn remove(path: &Path) -> io::Result<()> {
+    std::fs::remove_file(path)
+}
+
+pub(super) fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    std::fs::rename(from, to)
+}
+
+pub(super) fn create_dir(dir: &Path) -> io::Result<()> {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(dir)
+}
+
+pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
+    if cfg!(windows) {
+        return Ok(());
+    }
+    std::fs::File::open(dir)?.sync_all()
+}
+
+/// `RandomState` is seeded by the operating system.
+pub(super) fn random() -> u64 {
+    RandomState::new().hash_one((std::process::id(), std::time::SystemTime::now()))
+}
+
+pub(super) fn pause(duration: Duration) {
+    std::thread::sleep(duration);
+}
+
+pub(super) mod file {
+    //! Calls on an open file, each one system call.
+
+    use std::fs::{File, TryLockError};
+    use std::io;
+    use std::path::Path;
+
+    #[cfg(unix)]
+    pub(in crate::disk) fn read_at(file: &File, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        std::os::unix::fs::FileExt::read_at(file, buf, offset)
+    }
+
+    #[cfg(windows)]
+    pub(in crate::disk) fn read_at(file: &File, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        std::os::windows::fs::FileExt::seek_read(file, buf, offset)
+    }
+
+    #[cfg(unix)]
+    pub(in crate::disk) fn write_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        std::os::unix::fs::FileExt::write_at(file, bytes, offset)
+    }
+
+    #[cfg(windows)]
+    pub(in crate::disk) fn write_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        std::os::windows::fs::FileExt::seek_write(file, bytes, offset)
+    }
+
+    #[cfg(target_os = "linux")]
+    pub(in crate::disk) fn read_at_nowait(file: &File, buf: &mut [u8], offset: u64) -> bool {
+        use rustix::io::{ReadWriteFlags, preadv2};
+        let len = buf.len();
+        let bufs = &mut [io::IoSliceMut::new(buf)];
+        // A short count may be the end of the file or of what is cached. The slow path tells these apart.
+        preadv2(file, bufs, offset, ReadWriteFlags::NOWAIT).is_ok_and(|read| read == len)
+    }
+
+    /// Elsewhere nothing says whether a read would wait.
+    #[cfg(not(target_os = "linux"))]
+    pub(in crate::disk) fn read_at_nowait(_: &File, _: &mut [u8], _: u64) -> bool {
+        false
+    }
+
+    pub(in crate::disk) fn set_len(file: &File, len: u64) -> io::Result<()> {
+        file.set_len(len)
+    }
+
+    pub(in crate::disk) fn sync_data(file: &File) -> io::Result<()> {
+        file.sync_data()
+    }
+
+    pub(in crate::disk) fn try_lock(file: &File) -> io::Result<bool> {
+        match file.try_lock() {
+            Ok(()) => Ok(true),
+            Err(TryLockError::WouldBlock) => Ok(false),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+
+    pub(in crate::disk) fn lock(file: &File) -> io::Result<()> {
+        file.lock()
+    }
+
+    pub(in crate::disk) fn unlock(file: &File) -> io::Result<()> {
+        file.unlock()
+    }
+
+    pub(in crate::disk) fn len(file: &File) -> io::Result<u64> {
+        file.metadata().map(|metadata| metadata.len())
+    }
+
+    pub(in crate::disk) fn is_unlinked(file: &File, path: &Path) -> bool {
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::MetadataExt;
+            let _ = path;
+            file.metadata().map_or(true, |metadata| metadata.nlink() == 0)
+        }
+        #[cfg(not(unix))]
+        {
+            let _ = file;
+            !path.exists()
+        }
+    }
+}

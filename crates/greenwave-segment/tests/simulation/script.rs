@@ -1,0 +1,179 @@
+//! What the processes of a run do, and what goes wrong meanwhile: a value that can be made at random, shrunk and printed.
+
+use std::fmt;
+
+/// A random number generator whose every draw is determined by its seed (SplitMix64, Steele, Lea and Flood 2014).
+#[derive(Debug, Clone)]
+pub(crate) struct Random(pub(crate) u64);
+
+impl Random {
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound.max(1)
+    }
+
+    pub(crate) fn chance(&mut self, percent: u64) -> bool {
+        self.below(100) < percent
+    }
+}
+
+/// One operation of a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Op {
+    Put { key: u8, len: u16 },
+    PutLike { key: u8, len: u16, like: u8 },
+    Remove { key: u8 },
+    Batch { first: u8, count: u8, len: u16 },
+    Increment { counter: u8 },
+    Get { key: u8 },
+    Flush,
+    Refresh,
+    Compact,
+    Reopen,
+}
+
+/// How a log is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Setting {
+    pub(crate) compressed: bool,
+    pub(crate) chain_depth_max: u8,
+    /// In KiB; 0 is none.
+    pub(crate) disk_kib_max: u16,
+    pub(crate) drop_oldest: bool,
+    pub(crate) open_files_max: u32,
+}
+
+/// What happens to the machine after so many steps of a round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Crash {
+    /// The processes run to their ends.
+    None,
+    /// One process is killed; the others go on.
+    Kill { process: u8, step: u32 },
+    /// All processes end, and what was not synced is kept, lost, or kept in part.
+    Power { step: u32, kept: u8 },
+}
+
+/// Some processes that run beside each other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Round {
+    pub(crate) processes: Vec<Vec<Op>>,
+    pub(crate) crash: Crash,
+}
+
+/// A whole run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Script {
+    /// Draws interleavings, faults and what a power cut leaves.
+    pub(crate) seed: u64,
+    pub(crate) setting: Setting,
+    /// How likely another process goes on after a step, in percent.
+    pub(crate) switch_percent: u8,
+    pub(crate) short_per_mille: u16,
+    pub(crate) interrupted_per_mille: u16,
+    /// Of the disk, in KiB; 0 is no limit.
+    pub(crate) capacity_kib: u16,
+    pub(crate) open_files: u8,
+    /// How far the clocks of processes are apart, in microseconds times their number; negative too.
+    pub(crate) skew_micros: i64,
+    pub(crate) rounds: Vec<Round>,
+}
+
+impl Script {
+    pub(crate) fn random(seed: u64) -> Self {
+        let mut random = Random(seed);
+        let r = &mut random;
+        let drop_oldest = r.chance(20);
+        let budget = drop_oldest || r.chance(10);
+        let setting = Setting {
+            compressed: r.chance(30),
+            chain_depth_max: if r.chance(50) { 0 } else { 1 + r.below(3) as u8 },
+            disk_kib_max: if budget { 20 + r.below(40) as u16 } else { 0 },
+            drop_oldest,
+            open_files_max: if r.chance(30) { 1 + r.below(3) as u32 } else { 256 },
+        };
+        let keys = [3, 8, 24][r.below(3) as usize];
+        let rounds = 1 + r.below(3);
+        let rounds = (0..rounds).map(|_| Round::random(r, keys)).collect();
+        Self {
+            seed: r.next(),
+            setting,
+            switch_percent: [5, 20, 50, 90][r.below(4) as usize],
+            short_per_mille: if r.chance(25) { 100 } else { 0 },
+            interrupted_per_mille: if r.chance(15) { 50 } else { 0 },
+            capacity_kib: if r.chance(15) { 12 + r.below(40) as u16 } else { 0 },
+            open_files: if r.chance(10) { 8 + r.below(4) as u8 } else { 0 },
+            skew_micros: match r.below(6) {
+                0 => 86_400_000_000,
+                1 => -86_400_000_000,
+                2 => 3,
+                _ => 0,
+            },
+            rounds,
+        }
+    }
+}
+
+impl Round {
+    fn random(r: &mut Random, keys: u64) -> Self {
+        let processes = 1 + r.below(4);
+        let mut all = Vec::new();
+        let mut total = 0;
+        for _ in 0..processes {
+            let most = [6, 20, 50][r.below(3) as usize];
+            let count = 1 + r.below(most);
+            total += count;
+            let compacts = 2 + r.below(15);
+            all.push((0..count).map(|_| Op::random(r, keys, compacts)).collect());
+        }
+        let steps = total * 8;
+        let crash = match r.below(10) {
+            0..3 => Crash::None,
+            3..6 => Crash::Kill { process: r.below(processes) as u8, step: r.below(steps) as u32 },
+            _ => Crash::Power { step: r.below(steps) as u32, kept: r.below(6) as u8 },
+        };
+        Self { processes: all, crash }
+    }
+}
+
+impl Op {
+    fn random(r: &mut Random, keys: u64, compacts: u64) -> Self {
+        let key = r.below(keys) as u8;
+        let len = [20, 200, 700, 1500][r.below(4) as usize] + r.below(30) as u16;
+        match r.below(100) {
+            0..34 => Self::Put { key, len },
+            34..46 => Self::PutLike { key, len, like: r.below(keys) as u8 },
+            46..54 => Self::Remove { key },
+            54..59 => Self::Batch { first: key, count: 2 + r.below(3) as u8, len: len.min(300) },
+            59..63 => Self::Increment { counter: r.below(2) as u8 },
+            63..71 => Self::Get { key },
+            71..81 => Self::Flush,
+            81..87 => Self::Refresh,
+            87..89 => Self::Reopen,
+            n if n < 89 + compacts.min(11) => Self::Compact,
+            _ => Self::Put { key, len },
+        }
+    }
+}
+
+impl fmt::Display for Script {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { rounds, .. } = self;
+        let head = Self { rounds: Vec::new(), ..self.clone() };
+        writeln!(f, "{head:?}")?;
+        for round in rounds {
+            writeln!(f, "round, {:?}:", round.crash)?;
+            for (number, process) in round.processes.iter().enumerate() {
+                writeln!(f, "  process {number}: {process:?}")?;
+            }
+        }
+        Ok(())
+    }
+}
