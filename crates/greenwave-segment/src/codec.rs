@@ -11,7 +11,7 @@ use zstd::bulk::{Compressor, Decompressor};
 use crate::options::Compression;
 use crate::prefix::{PrefixCompressor, PrefixDecompressor};
 use crate::read::UNKNOWN_CODEC;
-use crate::record::{Codec as CodecId, HEADER_BYTES, Header, Kind, hash_payload};
+use crate::record::{BASE_TAG_BYTES, Codec as CodecId, HEADER_BYTES, Header, Kind, hash_payload};
 
 /// Contexts kept for the next value; more threads than this make their own. A zstd context is some hundred KiB.
 const POOLED_CONTEXTS_MAX: usize = 4;
@@ -25,8 +25,8 @@ const DELTA_CLEAR_GAIN: usize = 10;
 const DELTA_LEVEL: i32 = 6;
 /// Larger values have enough of their own to learn from.
 pub(crate) const DICTIONARY_VALUE_BYTES_MAX: usize = 64 << 10;
-/// Bytes of the hash of the base's value.
-const BASE_HASH_BYTES: usize = 8;
+/// Bytes of the hash of the base's value: the lower half of its XXH3.
+const BASE_HASH_BYTES: usize = 4;
 
 /// A record with room for its header, which is known only once its place is.
 pub(crate) struct Frame {
@@ -51,9 +51,9 @@ impl Frame {
         &self.bytes[HEADER_BYTES..][..self.header.key_len as usize]
     }
 
-    /// The key of the base; empty if this is no difference.
+    /// The key of the base and its tag; empty if this is no difference.
     pub(crate) fn base(&self) -> &[u8] {
-        &self.payload()[..self.header.base_len()]
+        &self.payload()[..self.header.base_and_tag_len()]
     }
 
     pub(crate) fn payload(&self) -> &[u8] {
@@ -85,6 +85,7 @@ impl Frame {
 pub(crate) struct Base<'a> {
     pub(crate) key: &'a [u8],
     pub(crate) value: &'a [u8],
+    pub(crate) stamp: u64,
     /// How many differences have to be undone for it.
     pub(crate) depth: u8,
 }
@@ -176,7 +177,8 @@ impl Codec {
         let [low, high] = u16::try_from(base.key.len()).ok()?.to_le_bytes();
         header.extra = [low, high, base.depth.checked_add(1)?, 0];
         let mut frame = Frame::new(header, key, base.key);
-        frame.bytes.extend_from_slice(&xxh3_64(base.value).to_le_bytes());
+        frame.bytes.extend_from_slice(&base.stamp.to_le_bytes()[..BASE_TAG_BYTES]);
+        frame.bytes.extend_from_slice(&xxh3_64(base.value).to_le_bytes()[..BASE_HASH_BYTES]);
         let start = frame.bytes.len();
         frame.bytes.resize(start + value.len() / 2, 0);
         let Compression::Zstd { level } = self.compression else { return None };
@@ -243,9 +245,8 @@ impl Codec {
         max: u32,
     ) -> Result<Bytes, &'static str> {
         let raw_len = checked_len(header, max)?;
-        let (hash, frame) =
-            delta_parts(header, payload).map(|(_, hash, frame)| (hash, frame)).ok_or("it is cut short")?;
-        if xxh3_64(base) != hash {
+        let Delta { hash, frame, .. } = delta_parts(header, payload).ok_or("it is cut short")?;
+        if !xxh3_64(base).to_le_bytes().starts_with(hash) {
             return Err("its base has another value now");
         }
         let pooled = self.prefix_decompressors.lock().pop();
@@ -288,11 +289,26 @@ pub(crate) fn dictionary_id(dictionary: &[u8]) -> u32 {
     (xxh3_64(dictionary) >> 32) as u32
 }
 
-/// The base's key, the hash of its value, and the zstd frame in a difference's payload.
-pub(crate) fn delta_parts<'a>(header: &Header, payload: &'a [u8]) -> Option<(&'a [u8], u64, &'a [u8])> {
+/// The parts of a difference's payload.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Delta<'a> {
+    pub(crate) base: &'a [u8],
+    /// `None` if it was not recorded.
+    pub(crate) tag: Option<u32>,
+    hash: &'a [u8],
+    frame: &'a [u8],
+}
+
+/// The parts of a difference's payload; `None` if it is cut short.
+pub(crate) fn delta_parts<'a>(header: &Header, payload: &'a [u8]) -> Option<Delta<'a>> {
     let (base, rest) = payload.split_at_checked(header.base_len())?;
-    let (hash, frame) = rest.split_first_chunk::<BASE_HASH_BYTES>()?;
-    Some((base, u64::from_le_bytes(*hash), frame))
+    if header.codec == CodecId::UNTAGGED_DELTA {
+        let (hash, frame) = rest.split_at_checked(size_of::<u64>())?;
+        return Some(Delta { base, tag: None, hash, frame });
+    }
+    let (tag, rest) = rest.split_first_chunk::<BASE_TAG_BYTES>()?;
+    let (hash, frame) = rest.split_at_checked(BASE_HASH_BYTES)?;
+    Some(Delta { base, tag: Some(u32::from_le_bytes(*tag)), hash, frame })
 }
 
 fn checked_len(header: &Header, max: u32) -> Result<usize, &'static str> {

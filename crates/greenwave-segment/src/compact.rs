@@ -59,7 +59,12 @@ impl Log {
         self.flush()?;
         self.seal_abandoned(|slot| is_mostly_dead(slot.len, slot.live_bytes))?;
         let mut done = Compacted::default();
-        for slot in self.mostly_dead() {
+        let victims = self.mostly_dead();
+        if !victims.is_empty() {
+            // A power cut that kept some of the copies must not lose the originals: those of a batch count together only there.
+            self.sync_dir()?;
+        }
+        for slot in victims {
             self.rewrite(slot, &mut done)?;
         }
         Ok(done)

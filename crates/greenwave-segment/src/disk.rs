@@ -82,17 +82,17 @@ impl Disk {
         on_disk!(self, names(dir))
     }
 
+    /// The names of everything in a directory, in order. Regular files have their names, others have a `/` behind it.
+    pub(crate) fn all_names(&self, dir: &Path) -> io::Result<Vec<String>> {
+        on_disk!(self, all_names(dir))
+    }
+
     pub(crate) fn status(&self, path: &Path) -> io::Result<Status> {
         on_disk!(self, status(path))
     }
 
     pub(crate) fn remove(&self, path: &Path) -> io::Result<()> {
         on_disk!(self, remove(path))
-    }
-
-    /// Replaces `to` atomically.
-    pub(crate) fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        on_disk!(self, rename(from, to))
     }
 
     /// Makes a directory with mode 0700, and those above it, unless it exists.

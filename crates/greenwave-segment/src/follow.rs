@@ -1,6 +1,7 @@
 //! Opening and refreshing: finds segments, reads what is new in them, adopts one that nobody writes any more.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use crate::Error;
 use crate::error::unless_gone;
@@ -29,11 +30,27 @@ struct Seen {
     gone: Vec<SlotId>,
 }
 
-/// A segment whose writer died, taken over.
+/// A segment whose writer died, taken over: we hold its lock.
 struct Heritage {
     slot: SlotId,
+    segment: Arc<Segment>,
     end: u64,
-    pending: Pending,
+    /// Where its index file ends.
+    mark: u64,
+    /// The records beyond.
+    tail: Vec<Found>,
+    /// Whether its index file says the truth.
+    fits: bool,
+    /// Whether new records may follow.
+    goes_on: bool,
+}
+
+/// What entering a segment read beyond its index file.
+struct Entered {
+    slot: SlotId,
+    mark: u64,
+    /// The records, if they were verified.
+    tail: Vec<Found>,
 }
 
 /// As what a segment is read.
@@ -106,13 +123,16 @@ impl Log {
     pub(crate) fn recover(&self) -> Result<(), Error> {
         let expected = segment::index_files_bytes(&self.disk, &self.dir)? / TYPICAL_ITEM_BYTES;
         self.index.write().reserve(expected);
-        let mut adopted: Option<Heritage> = None;
+        let mut heritages = Vec::new();
+        let mut unproven = Vec::new();
         for id in self.look()?.new {
             let Some((segment, len)) = self.open_segment(id)? else { continue };
             let Some(sealed) = unless_gone(recover::is_sealed(&segment, len))? else { continue };
             if self.read_only || !segment.writable || sealed || !segment.try_lock() {
-                if len >= SEGMENT_HEADER_BYTES {
-                    unless_gone(self.enter(segment, len, Role::Reader))?;
+                if len >= SEGMENT_HEADER_BYTES
+                    && let Some(entered) = unless_gone(self.enter(segment, len, Role::Reader))?
+                {
+                    unproven.extend(entered.tail.into_iter().map(|found| (entered.slot, found)));
                 }
                 continue;
             }
@@ -120,38 +140,28 @@ impl Log {
                 segment.unlock();
                 continue;
             }
-            if let Some(found) = self.take_over(segment)? {
-                // Write on in the fullest: it will be sealed soonest.
-                let (best, loser) = match adopted {
-                    Some(other) if other.end >= found.end => (other, Some(found)),
-                    other => (found, other),
-                };
-                if let Some(loser) = loser {
-                    self.index.read().slot(loser.slot).segment.unlock();
-                }
-                adopted = Some(best);
-            }
-        }
-        if let Some(Heritage { slot, end, pending }) = adopted {
-            let mut writer = self.writer.lock();
-            let mut index = self.index.write();
-            if let Some(slot) = index.try_slot_mut(slot) {
-                slot.own = true;
-            }
-            let segment = index.slot(slot).segment.clone();
-            writer.active = Some(Active { slot, segment, end, pending });
-            // Whoever made it may have died before its name and its last records reached the disk.
-            writer.dir_dirty = true;
-            writer.appended += 1;
+            heritages.extend(self.take_over(segment, &mut unproven)?);
         }
         // A segment that vanished while we looked has its records in another one by now.
-        self.refresh()
+        self.refresh()?;
+        for (slot, found) in unproven {
+            self.prove(slot, &found)?;
+        }
+        for heritage in &mut heritages {
+            self.prove_tail(heritage)?;
+        }
+        self.choose_heritage(heritages);
+        Ok(())
     }
 
-    /// Recovers a segment whose lock we hold. Returns where to write on, if it is fit for that; else it is unlocked.
+    /// Recovers a segment whose lock we hold. `None` if it is not fit to be written on, and unlocked.
     ///
     /// Nothing here is needed for reading, so a disk that refuses a write leaves the segment to later heirs.
-    fn take_over(&self, segment: Segment) -> Result<Option<Heritage>, Error> {
+    fn take_over(
+        &self,
+        segment: Segment,
+        unproven: &mut Vec<(SlotId, Found)>,
+    ) -> Result<Option<Heritage>, Error> {
         let mut len = segment.len()?;
         if len < SEGMENT_HEADER_BYTES {
             if !segment.is_unfinished()? || segment.write_header().is_err() {
@@ -161,19 +171,21 @@ impl Log {
             len = SEGMENT_HEADER_BYTES;
         }
         let whole = segment.check_header()?;
-        let (slot, pending) = self.enter(segment, len, Role::Heir)?;
+        let Entered { slot, mark, tail } = self.enter(segment, len, Role::Heir)?;
         let (segment, end, sealed, fits) = {
             let index = self.index.read();
             let Slot { segment, end, sealed, fits, .. } = index.slot(slot);
             (segment.clone(), *end, *sealed, *fits)
         };
         if sealed || !whole {
+            unproven.extend(tail.into_iter().map(|found| (slot, found)));
             segment.unlock();
             return Ok(None);
         }
         if end < len {
             tracing::warn!(path = %segment.path.display(), offset = end, bytes = len - end, "cutting off a torn tail");
             if segment.truncate(end).is_err() {
+                unproven.extend(tail.into_iter().map(|found| (slot, found)));
                 segment.unlock();
                 return Ok(None);
             }
@@ -182,18 +194,73 @@ impl Log {
                 slot.len = end;
             }
         }
-        if !fits || end >= self.options.segment_bytes_max {
-            // What the index file says beyond the segment's end is the only trace of records that were lost. New records there
-            // would overwrite it.
-            let pending = if fits { pending } else { Pending::new(end) };
-            let active = Active { slot, segment: segment.clone(), end, pending };
-            if let Err(error) = self.sync_dir().and_then(|()| self.seal(&active)) {
-                tracing::warn!(%error, "cannot end a segment that a dead process left");
-                segment.unlock();
+        // What the index file says beyond the segment's end is the only trace of records that were lost. New records there would
+        // overwrite it.
+        let goes_on = fits && end < self.options.segment_bytes_max;
+        Ok(Some(Heritage { slot, segment, end, mark, tail, fits, goes_on }))
+    }
+
+    /// Takes out of a heritage what a power cut has made worthless.
+    fn prove_tail(&self, heritage: &mut Heritage) -> Result<(), Error> {
+        let mut refused = Vec::new();
+        for found in &heritage.tail {
+            if !self.prove(heritage.slot, found)? {
+                refused.push(found.offset);
             }
-            return Ok(None);
         }
-        Ok(Some(Heritage { slot, end, pending }))
+        blank(&heritage.segment, heritage.end, &refused);
+        heritage.tail.retain(|found| !refused.contains(&found.offset));
+        Ok(())
+    }
+
+    /// Whether a record that may never have been flushed can be read. A power cut may have kept a difference and lost its base: such
+    /// a record does not count, and an older one shows.
+    fn prove(&self, slot: SlotId, found: &Found) -> Result<bool, Error> {
+        let (key, place) = (found.key.as_slice(), Place { slot, offset: found.offset });
+        if found.header.depth() == 0 || !self.is_current(key, place) || self.is_readable(key)? {
+            return Ok(true);
+        }
+        let others = self.records_elsewhere(&[], |_, other| other == key)?;
+        let mut index = self.index.write();
+        index.forget(key);
+        for (slot, found) in others {
+            let other = Place { slot, offset: found.offset };
+            if other != place && index.try_slot(slot).is_some() {
+                index.apply(other, &found.item());
+            }
+        }
+        Ok(false)
+    }
+
+    /// Goes on in the fullest of what dead processes left, which will be sealed soonest; ends what is full, and leaves the rest to
+    /// others.
+    fn choose_heritage(&self, heritages: Vec<Heritage>) {
+        let fullest =
+            heritages.iter().filter(|heritage| heritage.goes_on).max_by_key(|heritage| heritage.end);
+        let fullest = fullest.map(|heritage| heritage.slot);
+        for Heritage { slot, segment, end, mark, tail, fits, goes_on } in heritages {
+            // An index file that does not fit is evidence, and nothing is added to it.
+            let mut pending = Pending::new(if fits { mark } else { end });
+            for found in tail.iter().filter(|_| fits) {
+                pending.push(found.offset, &found.header, found.key.as_slice(), found.base(), found.checksum);
+            }
+            let active = Active { slot, segment, end, pending };
+            if fullest == Some(slot) {
+                let mut writer = self.writer.lock();
+                if let Some(slot) = self.index.write().try_slot_mut(slot) {
+                    slot.own = true;
+                }
+                writer.active = Some(active);
+                // Whoever made it may have died before its name and its last records reached the disk.
+                writer.dir_dirty = true;
+                writer.appended += 1;
+            } else if goes_on {
+                active.segment.unlock();
+            } else if let Err(error) = self.sync_dir().and_then(|()| self.seal(&active)) {
+                tracing::warn!(%error, "cannot end a segment that a dead process left");
+                active.segment.unlock();
+            }
+        }
     }
 
     /// Ends segments whose writers died, so that they can be compacted or dropped. Returns how many.
@@ -269,7 +336,7 @@ impl Log {
 
     /// Reads a segment that the index does not know yet: its index file as far as that reaches, then its records. Returns what the index
     /// file does not cover.
-    fn enter(&self, segment: Segment, len: u64, role: Role) -> Result<(SlotId, Pending), Error> {
+    fn enter(&self, segment: Segment, len: u64, role: Role) -> Result<Entered, Error> {
         if !segment.check_header()? {
             self.report_bad(&segment, 0, "the segment's header is damaged");
         }
@@ -295,14 +362,9 @@ impl Log {
             (slot.end, slot.fits) = (mark, fits);
             slot.index_len = file.map_or(0, |file| file.len);
         }
-        let mut pending = Pending::new(mark);
-        let read = self.read_on(slot, role, |found| {
-            if role == Role::Heir {
-                pending.push(found.offset, &found.header, found.key.as_slice(), found.base(), found.checksum);
-            }
-        })?;
-        if read {
-            Ok((slot, pending))
+        let mut tail = Vec::new();
+        if self.read_on(slot, role, |found| tail.push(found))? {
+            Ok(Entered { slot, mark, tail: if sealed { Vec::new() } else { tail } })
         } else {
             Err(Error::io("read", &segment.path)(std::io::ErrorKind::NotFound.into()))
         }
@@ -367,7 +429,7 @@ impl Log {
     }
 
     /// Reads a segment from where we stopped; `false` if it is gone.
-    fn read_on(&self, slot: SlotId, role: Role, mut on_record: impl FnMut(&Found)) -> Result<bool, Error> {
+    fn read_on(&self, slot: SlotId, role: Role, mut on_record: impl FnMut(Found)) -> Result<bool, Error> {
         let found = {
             let index = self.index.read();
             index.try_slot(slot).map(|slot| (slot.segment.clone(), slot.end, slot.sealed_at_first))
@@ -394,9 +456,9 @@ impl Log {
             blank(&segment, scan.end, &scan.refused);
         }
         let mut index = self.index.write();
-        for found in &found {
-            on_record(found);
+        for found in found {
             index.apply(Place { slot, offset: found.offset }, &found.item());
+            on_record(found);
         }
         if let Some(slot) = index.try_slot_mut(slot) {
             (slot.end, slot.len, slot.sealed) = (scan.end, len, scan.sealed);

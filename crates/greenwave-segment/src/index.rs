@@ -16,7 +16,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::key::{INLINE_BYTES_MAX, Key};
 use crate::read::Location;
-use crate::record::{HEADER_BYTES, Header, Kind};
+use crate::record::{BASE_TAG_BYTES, Codec, HEADER_BYTES, Header, Kind};
 use crate::segment::{SEGMENT_HEADER_BYTES, Segment};
 
 /// A segment's number in the index, never used again.
@@ -56,8 +56,8 @@ pub(crate) struct Place {
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
     pub(crate) key: Key,
-    /// The key that this value is a difference from.
-    pub(crate) base: Option<Box<Key>>,
+    /// What this value is a difference from.
+    pub(crate) base: Option<Box<BaseRef>>,
     offset: u64,
     pub(crate) stamp: u64,
     slot: SlotId,
@@ -75,6 +75,25 @@ pub(crate) struct Entry {
     pub(crate) shadows: bool,
 }
 
+/// The record that a value is a difference from.
+#[derive(Debug, Clone)]
+pub(crate) struct BaseRef {
+    key: Key,
+    /// The lower half of its stamp, if that was recorded.
+    tag: Option<u32>,
+}
+
+impl BaseRef {
+    pub(crate) fn as_slice(&self) -> &[u8] {
+        self.key.as_slice()
+    }
+
+    /// Whether a record of the base's key is for sure the one.
+    fn is(&self, base: &Entry) -> bool {
+        !base.tombstone && self.tag == Some(base.tag())
+    }
+}
+
 /// What an index has to know of a record.
 #[derive(Debug, Clone)]
 pub(crate) struct Item<'a> {
@@ -82,7 +101,10 @@ pub(crate) struct Item<'a> {
     pub(crate) key: &'a [u8],
     /// The key and what follows it in memory, if it is short and something does.
     pub(crate) wide: Option<&'a [u8; INLINE_BYTES_MAX]>,
+    /// The key of the base; empty if it is no difference.
     pub(crate) base: &'a [u8],
+    /// The base's tag, if that was recorded.
+    pub(crate) base_tag: Option<u32>,
     pub(crate) stamp: u64,
     pub(crate) stored_len: u32,
     pub(crate) raw_len: u32,
@@ -93,10 +115,24 @@ pub(crate) struct Item<'a> {
 }
 
 impl<'a> Item<'a> {
+    /// The item of a record, of which `base` is the key of the base with its tag, as they stand in the payload.
     pub(crate) fn new(header: &Header, key: &'a [u8], base: &'a [u8]) -> Self {
+        let (base, base_tag) = split_base(base, header.codec == Codec::DELTA);
         let Header { kind, stamp, stored_len, raw_len, generation, .. } = *header;
         let depth = header.depth();
-        Self { kind, key, wide: None, base, stamp, stored_len, raw_len, depth, generation, lost: false }
+        Self {
+            kind,
+            key,
+            wide: None,
+            base,
+            base_tag,
+            stamp,
+            stored_len,
+            raw_len,
+            depth,
+            generation,
+            lost: false,
+        }
     }
 
     /// The item of a record that cannot be read.
@@ -109,13 +145,22 @@ impl<'a> Item<'a> {
     }
 }
 
+/// The key of a base and its tag, if it has one.
+pub(crate) fn split_base(base: &[u8], tagged: bool) -> (&[u8], Option<u32>) {
+    match base.split_last_chunk::<BASE_TAG_BYTES>() {
+        Some((key, tag)) if tagged => (key, Some(u32::from_le_bytes(*tag))),
+        _ => (base, None),
+    }
+}
+
 impl Entry {
     fn new(place: Place, item: &Item<'_>) -> Self {
-        let Item { kind, key, wide, base, stamp, stored_len, raw_len, depth, generation, lost } = *item;
+        let Item { kind, key, wide, base, base_tag, stamp, stored_len, raw_len, depth, generation, lost } =
+            *item;
         let short = wide.and_then(|wide| Some((u8::try_from(key.len()).ok()?, wide)));
         Self {
             key: short.map_or_else(|| key.into(), |(len, wide)| Key::with_what_follows(len, wide)),
-            base: (!base.is_empty()).then(|| Box::new(base.into())),
+            base: (!base.is_empty()).then(|| Box::new(BaseRef { key: base.into(), tag: base_tag })),
             offset: place.offset,
             stamp,
             slot: place.slot,
@@ -135,6 +180,11 @@ impl Entry {
 
     pub(crate) fn record_len(&self) -> u64 {
         HEADER_BYTES as u64 + self.key.as_slice().len() as u64 + u64::from(self.stored_len)
+    }
+
+    /// The lower half of its stamp.
+    pub(crate) fn tag(&self) -> u32 {
+        self.stamp as u32
     }
 
     /// Whether compaction has to keep it.
@@ -604,9 +654,10 @@ impl Index {
             return Vec::new();
         }
         let is_stranded = |entry: &&Entry| {
-            entry.base.as_ref().is_some_and(|base| {
-                self.get(base.as_slice()).is_none_or(|base| base.tombstone || base.stamp > entry.stamp)
-            })
+            entry
+                .base
+                .as_ref()
+                .is_some_and(|base| !self.get(base.as_slice()).is_some_and(|current| base.is(current)))
         };
         self.entries().filter(is_stranded).cloned().collect()
     }

@@ -16,7 +16,7 @@
 //! | 48 | 8 | XXH3-64 of bytes 0 to 48, with the segment's id as seed |
 //! | 56 | | body: the records in the order of the segment |
 //!
-//! A record in the body is 36 bytes, its key, and the key of its base:
+//! A record in the body is 36 bytes, its key, and the key of its base with the tag, as they stand in the payload:
 //!
 //! | offset | bytes | field |
 //! | --- | --- | --- |
@@ -25,11 +25,11 @@
 //! | 16 | 4 | key length |
 //! | 20 | 4 | payload length as stored |
 //! | 24 | 4 | payload length when decompressed |
-//! | 28 | 4 | length of the base's key, 0 for none |
+//! | 28 | 4 | length of the base's key and tag, 0 for none |
 //! | 32 | 1 | kind, as the flags of a record |
 //! | 33 | 1 | depth |
 //! | 34 | 1 | generation |
-//! | 35 | 1 | zero |
+//! | 35 | 1 | 1 if a tag follows the base's key |
 //!
 //! A block is written when what it covers is on the disk. Before the mark, therefore, a record that does not verify has been damaged;
 //! beyond it, it may be torn. The file is a shortcut: without it, or if anything about it does not fit, the segment is read instead.
@@ -41,9 +41,9 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use crate::Error;
 use crate::disk::{Access, Disk, File};
-use crate::index::Item;
+use crate::index::{Item, split_base};
 use crate::key::INLINE_BYTES_MAX;
-use crate::record::{self, HEADER_BYTES, Header, Kind};
+use crate::record::{self, Codec, HEADER_BYTES, Header, Kind};
 use crate::segment::{SEGMENT_HEADER_BYTES, Segment, file_header};
 
 /// The end of an index file's name.
@@ -77,7 +77,12 @@ impl Pending {
         for number in [len(key), header.stored_len, header.raw_len, len(base)] {
             self.body.extend(number.to_le_bytes());
         }
-        self.body.extend([header.kind.flags(), header.depth(), header.generation, 0]);
+        self.body.extend([
+            header.kind.flags(),
+            header.depth(),
+            header.generation,
+            u8::from(header.codec == Codec::DELTA),
+        ]);
         self.body.extend(key);
         self.body.extend(base);
         self.to = offset + header.record_len();
@@ -298,11 +303,13 @@ impl<'a> Iterator for Items<'a> {
         let kind = Kind::from_flags(head[32])?;
         self.bytes = rest;
         let (stored_len, raw_len) = (u32_at(head, 20), u32_at(head, 24));
+        let (base, base_tag) = split_base(base, head[35] == 1);
         let item = Item {
             kind,
             key,
             wide,
             base,
+            base_tag,
             stamp: u64_at(head, 0),
             stored_len,
             raw_len,

@@ -49,6 +49,7 @@
 //! The byte layout is described in `docs/storage-format.md` of the repository and at the top of `record.rs` and `segment.rs`.
 
 mod batch;
+mod check;
 mod codec;
 mod compact;
 mod descriptors;
@@ -74,6 +75,7 @@ mod stats;
 mod turn;
 
 pub use batch::Batch;
+pub use check::{Checked, Problem, ProblemKind};
 pub use compact::Compacted;
 pub use error::Error;
 pub use log::Log;

@@ -4,10 +4,9 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use xxhash_rust::xxh3::xxh3_64;
 
 use crate::Error;
-use crate::codec::delta_parts;
+use crate::codec::{Delta, delta_parts};
 use crate::error::unless_gone;
 use crate::index::{Entry, Place};
 use crate::log::Log;
@@ -51,6 +50,7 @@ enum Failure {
 pub(crate) struct Location {
     pub(crate) place: Place,
     pub(crate) depth: u8,
+    tag: u32,
     record_len: u64,
     raw_len: u32,
 }
@@ -60,13 +60,15 @@ impl Location {
         Self {
             place: entry.place(),
             depth: entry.depth,
+            tag: entry.tag(),
             record_len: entry.record_len(),
             raw_len: entry.raw_len,
         }
     }
 
     fn found(place: Place, header: &Header) -> Self {
-        Self { place, depth: header.depth(), record_len: header.record_len(), raw_len: header.raw_len }
+        let (depth, tag, raw_len) = (header.depth(), header.stamp as u32, header.raw_len);
+        Self { place, depth, tag, record_len: header.record_len(), raw_len }
     }
 
     /// A buffer for the whole record.
@@ -92,6 +94,22 @@ impl Log {
             Ok(value) => Ok(value),
             Err(Failure::Io(error)) => Err(error),
             Err(Failure::WouldBlock | Failure::Bad(_) | Failure::Gone) => Ok(None),
+        }
+    }
+
+    /// Whether the record that the index names can be read. Changes nothing.
+    pub(crate) fn is_readable(&self, key: &[u8]) -> Result<bool, Error> {
+        let Some((location, segment)) = self.find(key) else { return Ok(true) };
+        let read = match self.read_at(key, &location, &segment, Wait::Allowed) {
+            Err(Failure::Bad(_)) => self.read_through(key, &location, &segment).map(drop),
+            other => other.map(drop),
+        };
+        match read {
+            Ok(()) => Ok(true),
+            Err(Failure::Bad(_)) => Ok(false),
+            // It is another record by now.
+            Err(Failure::Gone | Failure::WouldBlock) => Ok(true),
+            Err(Failure::Io(error)) => Err(error),
         }
     }
 
@@ -171,23 +189,23 @@ impl Log {
     ) -> Result<Bytes, Failure> {
         let max = self.options.value_bytes_max;
         let record = verified(key, location, segment, wait)?;
-        if record.header.codec != CodecId::DELTA {
+        if !record.header.codec.is_delta() {
             return self.decode(record, wait);
         }
         let mut differences = vec![record];
         let mut depth = location.depth;
         let mut value = loop {
             let last = differences.last().expect("one is there from the beginning");
-            let (base, ..) =
+            let Delta { base, tag, .. } =
                 delta_parts(&last.header, &last.payload).ok_or(Failure::Bad("it is cut short"))?;
             let (location, segment) = self.find(base).ok_or(Failure::Bad("its base is missing"))?;
             // Each is nearer to the end, so this comes to one.
-            if location.depth >= depth {
+            if location.depth >= depth || tag.is_some_and(|tag| tag != location.tag) {
                 return Err(Failure::Bad("its base is not what it was"));
             }
             depth = location.depth;
             let record = verified(base, &location, &segment, wait)?;
-            if record.header.codec != CodecId::DELTA {
+            if !record.header.codec.is_delta() {
                 break self.decode(record, wait)?;
             }
             differences.push(record);
@@ -219,25 +237,34 @@ impl Log {
     /// Like [`read_at`](Self::read_at), with each base looked for among all records of its key.
     fn read_through(&self, key: &[u8], location: &Location, segment: &Segment) -> Result<Bytes, Failure> {
         let Verified { header, payload } = verified(key, location, segment, Wait::Allowed)?;
-        if header.codec != CodecId::DELTA {
+        if !header.codec.is_delta() {
             return self.decode(Verified { header, payload }, Wait::Allowed);
         }
-        let (base, hash, _) = delta_parts(&header, &payload).ok_or(Failure::Bad("it is cut short"))?;
-        for (location, segment) in self.records_of(base, header.depth()).map_err(Failure::Io)? {
+        let Delta { base, tag, .. } =
+            delta_parts(&header, &payload).ok_or(Failure::Bad("it is cut short"))?;
+        for (location, segment) in self.records_of(base, tag, header.depth()).map_err(Failure::Io)? {
             match self.read_through(base, &location, &segment) {
-                Ok(value) if xxh3_64(&value) == hash => {
+                Ok(value) => {
                     let max = self.options.value_bytes_max;
-                    return self.codec.undo(&header, &payload, &value, max).map_err(Failure::Bad);
+                    match self.codec.undo(&header, &payload, &value, max) {
+                        Ok(value) => return Ok(value),
+                        Err(_) => continue,
+                    }
                 }
-                Ok(_) | Err(Failure::Bad(_) | Failure::Gone) => {}
+                Err(Failure::Bad(_) | Failure::Gone) => {}
                 Err(other) => return Err(other),
             }
         }
         Err(Failure::Bad("its base is missing"))
     }
 
-    /// All records of a key with a value of less than some depth, the newest first. Reads every segment.
-    fn records_of(&self, key: &[u8], depth: u8) -> Result<Vec<(Location, Arc<Segment>)>, Error> {
+    /// All records of a key that may be the base of a difference, the newest first. Reads every segment.
+    fn records_of(
+        &self,
+        key: &[u8],
+        tag: Option<u32>,
+        depth: u8,
+    ) -> Result<Vec<(Location, Arc<Segment>)>, Error> {
         let slots: Vec<_> = {
             let index = self.index.read();
             let there = index.slots().filter(|(_, slot)| !slot.orphan);
@@ -247,7 +274,8 @@ impl Log {
         for (slot, segment, end) in slots {
             let scanned = recover::scan(&segment, SEGMENT_HEADER_BYTES, end, Payloads::Trust, |found| {
                 let Header { kind, stamp, .. } = found.header;
-                if kind == Kind::Value && found.header.depth() < depth && found.key.as_slice() == key {
+                let fits = found.header.depth() < depth && tag.is_none_or(|tag| tag == stamp as u32);
+                if kind == Kind::Value && fits && found.key.as_slice() == key {
                     let place = Place { slot, offset: found.offset };
                     records.push((stamp, Location::found(place, &found.header), segment.clone()));
                 }

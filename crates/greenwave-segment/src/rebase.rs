@@ -21,13 +21,14 @@ const HALF: u8 = 2;
 pub(crate) struct Chosen {
     key: Vec<u8>,
     value: Bytes,
+    stamp: u64,
     depth: u8,
     place: Place,
 }
 
 impl Chosen {
     pub(crate) fn as_base(&self) -> Base<'_> {
-        Base { key: &self.key, value: &self.value, depth: self.depth }
+        Base { key: &self.key, value: &self.value, stamp: self.stamp, depth: self.depth }
     }
 }
 
@@ -45,12 +46,13 @@ impl Log {
 
     /// The nearest of `like`, its base, that one's base, and so on, whose chain is not longer than `depth_max`.
     fn base_at(&self, key: &[u8], like: &[u8], depth_max: u8) -> Result<Option<Chosen>, Error> {
-        let Some((base, place, depth)) = self.ancestor(key, like, depth_max) else { return Ok(None) };
+        let Some((base, entry)) = self.ancestor(key, like, depth_max) else { return Ok(None) };
         let value = self.get(&base)?;
-        Ok(value.map(|value| Chosen { key: base, value, depth, place }))
+        let (stamp, depth, place) = (entry.stamp, entry.depth, entry.place());
+        Ok(value.map(|value| Chosen { key: base, value, stamp, depth, place }))
     }
 
-    fn ancestor(&self, key: &[u8], like: &[u8], depth_max: u8) -> Option<(Vec<u8>, Place, u8)> {
+    fn ancestor(&self, key: &[u8], like: &[u8], depth_max: u8) -> Option<(Vec<u8>, Entry)> {
         let index = self.index.read();
         let mut entry = index.get(like)?;
         while entry.depth > depth_max {
@@ -71,14 +73,17 @@ impl Log {
             }
             true
         };
-        (usable && free_of_key()).then(|| (entry.key.as_slice().to_vec(), entry.place(), entry.depth))
+        (usable && free_of_key()).then(|| (entry.key.as_slice().to_vec(), entry.clone()))
     }
 
     /// Whether a base is still what it was when it was read. The writer is held, so it stays so until the difference is written.
     pub(crate) fn still_holds(&self, chosen: &Chosen) -> bool {
         let index = self.index.read();
         index.get(&chosen.key).is_some_and(|entry| {
-            entry.place() == chosen.place && !entry.tombstone && entry.depth == chosen.depth
+            entry.place() == chosen.place
+                && !entry.tombstone
+                && entry.stamp == chosen.stamp
+                && entry.depth == chosen.depth
         })
     }
 

@@ -6,14 +6,14 @@
 //! | --- | --- | --- |
 //! | 0 | 4 | magic `F5 47 57 52`: `F5` never occurs in UTF-8 text |
 //! | 4 | 1 | record version, 1 |
-//! | 5 | 1 | codec: 0 raw, 1 zstd, 2 difference, 3 zstd with a dictionary |
+//! | 5 | 1 | codec: 0 raw, 1 zstd, 3 zstd with a dictionary, 4 difference, 2 difference without tag (read only) |
 //! | 6 | 1 | flags: 1 tombstone, 2 seal, 3 dictionary |
 //! | 7 | 1 | bits 0 to 5: generation; bit 6: belongs to the batch of the record before; bit 7: the next record belongs to its batch |
 //! | 8 | 8 | stamp: nanoseconds since the Unix epoch, or one more than the newest stamp seen, whichever is greater |
 //! | 16 | 4 | key length |
 //! | 20 | 4 | payload length as stored |
 //! | 24 | 4 | payload length when decompressed |
-//! | 28 | 4 | codec 2: the base's key length (2 bytes), depth (1 byte), zero; codec 3: the dictionary's id; else zero |
+//! | 28 | 4 | codecs 2 and 4: the base's key length (2 bytes), depth (1 byte), zero; codec 3: the dictionary's id; else zero |
 //! | 32 | 8 | XXH3-64 of the payload as stored |
 //! | 40 | 8 | header checksum |
 //! | 48 | | key |
@@ -23,8 +23,8 @@
 //! later generation counts. The records of a batch follow each other without a gap, all but the first with bit 6 set, all but the last
 //! with bit 7.
 //!
-//! A difference's payload is the key of its base, the XXH3-64 of the base's value, and one zstd frame that has the base's value as its
-//! prefix. Its depth is that of its base plus one; a base that is no difference has depth 0.
+//! A difference's payload is the key of its base, the lower half of the base's stamp (its *tag*), the lower half of the XXH3-64 of the
+//! base's value, and one zstd frame that has the base's value as its prefix. A difference of codec 2 has no tag and the whole XXH3-64. Its depth is that of its base plus one; a base that is no difference has depth 0.
 //!
 //! The header checksum is `xxh3(key, seed = xxh3(bytes 0..40, seed = segment id + offset of the record))`, wrapping. It covers the key,
 //! so that an index can be built without reading a payload. The seed ties a record to its place: the image of a segment stored *as a
@@ -39,6 +39,8 @@ pub(crate) const MAGIC: [u8; 4] = [0xF5, b'G', b'W', b'R'];
 /// The version of this layout.
 const VERSION: u8 = 1;
 
+/// Bytes that say which record of the base's key a difference is from: the lower half of its stamp.
+pub(crate) const BASE_TAG_BYTES: usize = 4;
 /// The last generation that is counted.
 pub(crate) const GENERATION_MAX: u8 = 0x3F;
 const FOLLOWS: u8 = 0x40;
@@ -51,10 +53,16 @@ pub(crate) struct Codec(pub(crate) u8);
 impl Codec {
     pub(crate) const RAW: Self = Self(0);
     pub(crate) const ZSTD: Self = Self(1);
-    /// Against the value of another key.
-    pub(crate) const DELTA: Self = Self(2);
+    /// Against the value of another key, without a tag. Read, and not written any more.
+    pub(crate) const UNTAGGED_DELTA: Self = Self(2);
     /// With a trained dictionary.
     pub(crate) const DICT: Self = Self(3);
+    /// Against the value of another key.
+    pub(crate) const DELTA: Self = Self(4);
+
+    pub(crate) fn is_delta(self) -> bool {
+        matches!(self, Self::DELTA | Self::UNTAGGED_DELTA)
+    }
 }
 
 /// What a record does to its key.
@@ -132,12 +140,17 @@ impl Header {
 
     /// Length of the key of the base that this record is a difference from; 0 if it is none.
     pub(crate) fn base_len(&self) -> usize {
-        if self.codec == Codec::DELTA { u16::from_le_bytes([self.extra[0], self.extra[1]]).into() } else { 0 }
+        if self.codec.is_delta() { u16::from_le_bytes([self.extra[0], self.extra[1]]).into() } else { 0 }
+    }
+
+    /// Length of that key and of the tag behind it.
+    pub(crate) fn base_and_tag_len(&self) -> usize {
+        self.base_len() + if self.codec == Codec::DELTA { BASE_TAG_BYTES } else { 0 }
     }
 
     /// How many differences have to be undone for this value.
     pub(crate) fn depth(&self) -> u8 {
-        if self.codec == Codec::DELTA { self.extra[2] } else { 0 }
+        if self.codec.is_delta() { self.extra[2] } else { 0 }
     }
 
     /// Bytes of the whole record.

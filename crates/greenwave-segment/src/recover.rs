@@ -7,7 +7,7 @@ use crate::index::Item;
 use crate::key::Key;
 use crate::options::KEY_BYTES_MAX;
 use crate::record::{self, HEADER_BYTES, Header, Kind, MAGIC};
-use crate::segment::Segment;
+use crate::segment::{SEGMENT_HEADER_BYTES, Segment};
 
 /// Bytes read at once.
 const WINDOW_BYTES: u64 = 256 << 10;
@@ -24,11 +24,13 @@ pub(crate) enum Payloads {
 }
 
 /// A good record.
+#[derive(Debug)]
 pub(crate) struct Found {
     pub(crate) offset: u64,
     pub(crate) header: Header,
     pub(crate) key: Key,
-    /// The key of the base, of a difference. It is part of the payload, so it may be wrong where that is not checked.
+    /// The key of the base and its tag, of a difference. They are part of the payload, so they may be wrong where that is not
+    /// checked.
     pub(crate) base: Option<Key>,
     /// The header's checksum.
     pub(crate) checksum: u64,
@@ -112,6 +114,39 @@ pub(crate) fn scan(
     Ok(scan)
 }
 
+/// A part of a segment, as a thorough look sees it.
+#[derive(Debug)]
+pub(crate) enum Part {
+    /// Everything about it verifies.
+    Record,
+    /// Its header and key verify, and its payload does not.
+    Damaged(Found),
+    /// Bytes up to the given offset are no record.
+    Unknown(u64),
+}
+
+/// Looks at all of a segment, and reports each part with its offset.
+pub(crate) fn inspect(segment: &Segment, len: u64, mut on_part: impl FnMut(u64, Part)) -> Result<(), Error> {
+    let mut window = Window { segment, len, start: 0, bytes: Vec::new() };
+    let mut at = SEGMENT_HEADER_BYTES.min(len);
+    while at < len {
+        let Some(found) = window.record(at)? else {
+            let mut next = window.next_magic(at + 1)?;
+            while next < len && window.record(next)?.is_none() {
+                next = window.next_magic(next + 1)?;
+            }
+            on_part(at, Part::Unknown(next));
+            at = next;
+            continue;
+        };
+        let next = at + found.header.record_len();
+        let good = found.header.kind == Kind::Seal || window.payload_ok(&found)?;
+        on_part(at, if good { Part::Record } else { Part::Damaged(found) });
+        at = next;
+    }
+    Ok(())
+}
+
 /// Whether the record that an index file names stands at `offset` with a header and a key that verify.
 pub(crate) fn is_record(segment: &Segment, len: u64, offset: u64, item: &Item<'_>) -> Result<bool, Error> {
     let mut window = Window { segment, len, start: 0, bytes: Vec::new() };
@@ -151,9 +186,9 @@ impl Window<'_> {
         let key = self.read(at + HEADER_BYTES as u64, u64::from(header.key_len))?;
         let Some(key) = key.filter(|key| record::verified(&bytes, seed, key)) else { return Ok(None) };
         let key = key.into();
-        let base_len = header.base_len().min(header.stored_len as usize) as u64;
-        let base = match base_len {
+        let base = match header.base_and_tag_len() as u64 {
             0 => None,
+            len if len > u64::from(header.stored_len) => None,
             len => self.read(at + HEADER_BYTES as u64 + u64::from(header.key_len), len)?.map(Key::from),
         };
         Ok(Some(Found { offset: at, header, key, base, checksum: record::checksum_of(&bytes) }))

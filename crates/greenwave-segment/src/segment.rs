@@ -259,6 +259,13 @@ pub(crate) fn segment_path(dir: &Path, id: u64) -> PathBuf {
     dir.join(format!("{id:016x}.{EXTENSION}"))
 }
 
+/// Whether a regular file of this name belongs to a log.
+pub(crate) fn is_name_of_ours(name: &str) -> bool {
+    let extensions = [EXTENSION, index_file::EXTENSION];
+    matches!(name, "fence" | "compactor" | "manifest")
+        || extensions.iter().any(|it| parse_name(name, it).is_some())
+}
+
 fn parse_name(name: &str, extension: &str) -> Option<u64> {
     let id = name.strip_suffix(extension)?.strip_suffix('.')?;
     let well_formed = id.len() == 16 && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));

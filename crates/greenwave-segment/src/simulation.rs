@@ -212,16 +212,16 @@ impl Process {
         self.operation("list", dir, |state, id| state.list(id, dir))
     }
 
+    pub(crate) fn all_names(&self, dir: &Path) -> io::Result<Vec<String>> {
+        self.names(dir)
+    }
+
     pub(crate) fn status(&self, path: &Path) -> io::Result<Status> {
         self.operation("stat", path, |state, id| state.status(id, path))
     }
 
     pub(crate) fn remove(&self, path: &Path) -> io::Result<()> {
         self.operation("remove", path, |state, _| state.remove(path))
-    }
-
-    pub(crate) fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.operation("rename", to, |state, _| state.rename(from, to))
     }
 
     pub(crate) fn create_dir(&self, _: &Path) -> io::Result<()> {

@@ -32,6 +32,20 @@ pub(super) fn names(dir: &Path) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
+pub(super) fn all_names(dir: &Path) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        let mut name = entry.file_name().to_string_lossy().into_owned();
+        if !entry.file_type().is_ok_and(|kind| kind.is_file()) {
+            name.push('/');
+        }
+        names.push(name);
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
 pub(super) fn status(path: &Path) -> io::Result<Status> {
     let metadata = path.metadata()?;
     let modified = metadata.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
@@ -47,10 +61,6 @@ pub(super) fn status(path: &Path) -> io::Result<Status> {
 
 pub(super) fn remove(path: &Path) -> io::Result<()> {
     std::fs::remove_file(path)
-}
-
-pub(super) fn rename(from: &Path, to: &Path) -> io::Result<()> {
-    std::fs::rename(from, to)
 }
 
 pub(super) fn create_dir(dir: &Path) -> io::Result<()> {

@@ -266,16 +266,6 @@ impl State {
         Ok(())
     }
 
-    pub(super) fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
-        let Some(inode) = self.names.remove(from) else { return Err(io::ErrorKind::NotFound.into()) };
-        if let Some(replaced) = self.names.insert(to.to_owned(), inode) {
-            self.inodes[replaced].links -= 1;
-        }
-        self.pending_names.push((to.to_owned(), Some(inode)));
-        self.pending_names.push((from.to_owned(), None));
-        Ok(())
-    }
-
     pub(super) fn sync_dir(&mut self, dir: &Path) -> io::Result<()> {
         if self.chance(self.faults.sync) {
             return Err(io::Error::other("the disk failed"));

@@ -37,7 +37,7 @@ pub(crate) struct View {
     floors: HashMap<Key, u64>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(crate) struct Model {
     pub(crate) changes: BTreeMap<Key, Vec<Change>>,
     /// Whether values may vanish.
@@ -59,6 +59,17 @@ impl Model {
     pub(crate) fn new_batch(&mut self) -> u64 {
         self.batches += 1;
         self.batches
+    }
+
+    /// A hash of what has been acknowledged and flushed.
+    pub(crate) fn digest(&self) -> u64 {
+        use std::hash::{DefaultHasher, Hash, Hasher};
+        let mut hasher = DefaultHasher::new();
+        for (key, changes) in &self.changes {
+            key.hash(&mut hasher);
+            changes.iter().for_each(|c| (c.ended as u8, c.flushed, c.stamp).hash(&mut hasher));
+        }
+        hasher.finish()
     }
 
     /// Takes note of a change that begins; returns its number.

@@ -93,8 +93,8 @@ impl Script {
         let drop_oldest = r.chance(20);
         let budget = drop_oldest || r.chance(10);
         let setting = Setting {
-            compressed: r.chance(30),
-            chain_depth_max: if r.chance(50) { 0 } else { 1 + r.below(3) as u8 },
+            compressed: r.chance(50),
+            chain_depth_max: if r.chance(30) { 0 } else { 1 + r.below(3) as u8 },
             disk_kib_max: if budget { 20 + r.below(40) as u16 } else { 0 },
             drop_oldest,
             open_files_max: if r.chance(30) { 1 + r.below(3) as u32 } else { 256 },
