@@ -69,6 +69,7 @@ mod rebase;
 mod record;
 mod recover;
 mod segment;
+mod shared_clock;
 #[cfg(feature = "simulation")]
 pub mod simulation;
 mod stats;

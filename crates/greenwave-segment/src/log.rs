@@ -20,6 +20,7 @@ use crate::options::WhenFull;
 use crate::rebase::{Chosen, member};
 use crate::record::{self, HEADER_BYTES, Header, Kind};
 use crate::segment::{self, SEGMENT_HEADER_BYTES, Segment};
+use crate::shared_clock::SharedClock;
 use crate::stats::Counters;
 use crate::turn::CompactionLock;
 use crate::{Error, Options, Stats};
@@ -56,6 +57,7 @@ pub struct Log {
     pub(crate) compaction_lock: CompactionLock,
     /// Entered by whoever writes a difference or a conditional batch, or is about to remove a segment.
     pub(crate) fence: Fence,
+    shared_clock: SharedClock,
     synced: Mutex<Synced>,
     pub(crate) counters: Counters,
 }
@@ -160,6 +162,7 @@ impl Log {
             codec: Codec::new(options.compression),
             compaction_lock: CompactionLock::new(&disk, &dir),
             fence: Fence::new(&disk, &dir),
+            shared_clock: SharedClock::new(&disk, &dir),
             descriptors: Descriptors::new(options.open_files_max),
             index: RwLock::new(Index::new(disk.random())),
             stamp_residue: disk.random() % STAMP_RESIDUES,
@@ -598,13 +601,14 @@ impl Log {
         Ok(worth)
     }
 
-    /// Later than every stamp seen so far, whatever the clock says. Where the clock is behind, two processes that have seen the same
-    /// must not go on with the same stamp: beside others, each takes stamps of its own residue.
+    /// Later than every stamp seen so far, and every one that was acknowledged to another process, whatever the clock says. Where the
+    /// clock is behind, two processes that have seen the same must not go on with the same stamp: beside others, each takes stamps of
+    /// its own residue.
     pub(crate) fn next_stamp(&self, writer: &mut Writer) -> u64 {
         let index = self.index.read();
         let seen = writer.stamp.max(index.stamp_max);
         let now = (self.options.clock)();
-        writer.stamp = if now > seen {
+        let own = if now > seen {
             now
         } else if index.slots().all(|(_, slot)| slot.own) {
             seen.saturating_add(1)
@@ -612,6 +616,8 @@ impl Log {
             let next = seen - seen % STAMP_RESIDUES + self.stamp_residue;
             if next > seen { next } else { next.saturating_add(STAMP_RESIDUES) }
         };
+        drop(index);
+        writer.stamp = self.shared_clock.stamp(now, own);
         writer.stamp
     }
 

@@ -262,7 +262,7 @@ pub(crate) fn segment_path(dir: &Path, id: u64) -> PathBuf {
 /// Whether a regular file of this name belongs to a log.
 pub(crate) fn is_name_of_ours(name: &str) -> bool {
     let extensions = [EXTENSION, index_file::EXTENSION];
-    matches!(name, "fence" | "compactor" | "manifest")
+    matches!(name, "clock" | "fence" | "compactor" | "manifest")
         || extensions.iter().any(|it| parse_name(name, it).is_some())
 }
 

@@ -42,6 +42,9 @@ pub(crate) struct Model {
     pub(crate) changes: BTreeMap<Key, Vec<Change>>,
     /// Whether values may vanish.
     pub(crate) may_drop: bool,
+    /// Whether clocks are apart by so little that nobody notices.
+    pub(crate) clocks_are_close: bool,
+    pub(crate) out_of_order: Option<String>,
     events: u64,
     batches: u64,
     /// Values that an acknowledged increment has replaced.
@@ -97,8 +100,25 @@ impl Model {
 
     pub(crate) fn acknowledge(&mut self, key: &[u8], number: usize, stamp: u64) {
         let acknowledged = self.event();
+        self.check_order(key, number, stamp);
         let change = &mut self.changes.get_mut(key).unwrap()[number];
         (change.ended, change.stamp, change.acknowledged) = (Ended::Acknowledged, stamp, acknowledged);
+    }
+
+    /// A change has a later stamp than every change of its key that was acknowledged before it began, whatever the clocks say.
+    fn check_order(&mut self, key: &[u8], number: usize, stamp: u64) {
+        let changes = &self.changes[key];
+        let began = changes[number].began;
+        let earlier =
+            changes.iter().filter(|other| other.ended == Ended::Acknowledged && other.acknowledged < began);
+        if let Some(other) = earlier.max_by_key(|other| other.stamp)
+            && other.stamp >= stamp
+            && !self.clocks_are_close
+        {
+            let key = String::from_utf8_lossy(key);
+            self.out_of_order =
+                Some(format!("{key} got stamp {stamp}, after {} had been acknowledged", other.stamp));
+        }
     }
 
     pub(crate) fn fail(&mut self, key: &[u8], number: usize) {
@@ -140,8 +160,8 @@ impl Model {
         let allowed = |change: &Change| match change.ended {
             Ended::Failed => false,
             Ended::Not => true,
-            // A removal that another clock put far into the future is forgotten by compaction once nothing older is left,
-            // and what is put later, by a clock behind, shows.
+            // A removal is forgotten by compaction once nothing older is left. A change with an older stamp that was under way
+            // meanwhile then shows.
             Ended::Acknowledged => change.stamp >= floor || self.follows_a_removal(changes, change, floor),
         };
         if changes.iter().any(|change| change.value.as_deref() == got && allowed(change)) {
@@ -192,9 +212,20 @@ impl Model {
         for (key, answer) in answers {
             let now = self.event();
             let changes = self.changes.entry(key.clone()).or_default();
-            let newest = changes.iter().map(|change| change.stamp).max().unwrap_or(0);
+            let flushed = changes.iter().filter(|change| change.flushed).map(|change| change.stamp).max();
+            if answer.is_none() && durable && (flushed.is_none() || self.may_drop) {
+                // Nothing of it has reached the disk, or its removal has.
+                changes.clear();
+                continue;
+            }
             let shows = |change: &&mut Change| change.value == *answer && change.ended != Ended::Failed;
-            let Some(shown) = changes.iter_mut().filter(shows).max_by_key(|change| change.stamp) else {
+            // Values are all different, removals are not: after a power cut it may be the first that was not lost for sure.
+            let rank = |change: &&mut Change| match durable {
+                true if change.stamp < flushed.unwrap_or(0) => 0,
+                true => u64::MAX - change.stamp,
+                false => change.stamp,
+            };
+            let Some(shown) = changes.iter_mut().filter(shows).max_by_key(rank) else {
                 match answer {
                     // It has never had a value, or all of it was dropped.
                     None => continue,
@@ -203,15 +234,24 @@ impl Model {
                     }
                 }
             };
-            if shown.stamp == 0 {
-                shown.stamp = newest + 1;
+            let known = shown.stamp > 0;
+            if !known {
+                // Later than what had been flushed; how much later nobody was told.
+                shown.stamp = flushed.unwrap_or(0) + 1;
             }
             (shown.ended, shown.acknowledged) = (Ended::Acknowledged, now);
             shown.flushed |= durable;
             // What is newer and does not show was lost with the power, and must not come back.
             let stamp = shown.stamp;
-            changes.retain(|change| change.ended != Ended::Failed && change.stamp <= stamp);
-            changes.iter_mut().for_each(|change| change.batch = None);
+            let gone = |change: &Change| known && change.stamp > stamp;
+            changes.retain(|change| change.ended != Ended::Failed && !gone(change));
+            for change in changes.iter_mut() {
+                change.batch = None;
+                if change.stamp > stamp {
+                    // Older than what shows, whose stamp nobody was told.
+                    change.ended = Ended::Not;
+                }
+            }
         }
         self.replaced.clear();
         self.increments_blurred = false;

@@ -296,6 +296,7 @@ pub(crate) fn run(script: &Script) -> Result<Totals, String> {
 fn run_unguarded(script: &Script) -> Result<Totals, String> {
     let court: Shared = Rc::default();
     court.borrow_mut().model.may_drop = script.setting.drop_oldest;
+    court.borrow_mut().model.clocks_are_close = (1..1000).contains(&script.skew_micros.abs());
     let machine = Machine::new(script.seed);
     if TRACED.get() {
         machine.record();
@@ -383,7 +384,8 @@ fn run_round(
         schedule.step(current);
         step += 1;
         court.borrow_mut().totals.steps += 1;
-        if let Some(wrong) = court.borrow_mut().wrong.take() {
+        let wrong = court.borrow_mut().wrong.take();
+        if let Some(wrong) = wrong.or_else(|| court.borrow_mut().model.out_of_order.take()) {
             return Err(wrong);
         }
         if step > STEPS_MAX {

@@ -1,0 +1,85 @@
+//! Keeps stamps of processes in the order in which their writes were acknowledged, also where their clocks are apart.
+//!
+//! The file `clock` in the log's directory holds 16 bytes: a stamp (little-endian), and the XXH3-64 of its bytes. Whoever takes a
+//! stamp that is at least [`STEP_NANOS`] later than the one in the file writes it there first, so no acknowledged stamp is later than
+//! the file's by more than that. A writer whose clock is behind the file's stamp therefore takes one that is later by that much. Where all
+//! clocks agree that never happens, and the file is read for each write and written about a thousand times a second at most.
+//!
+//! The file is written under its lock (`flock` on Unix), need not reach the disk, and means nothing after a restart of the machine:
+//! opening a log reads every stamp.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use parking_lot::Mutex;
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::disk::{Access, Disk, File};
+
+/// Clocks that are apart by less are not told apart, in nanoseconds: 1 ms.
+const STEP_NANOS: u64 = 1_000_000;
+const BYTES: usize = 16;
+
+/// The file, opened when it is first needed.
+#[derive(Debug)]
+pub(crate) struct SharedClock {
+    disk: Disk,
+    path: PathBuf,
+    file: Mutex<Option<File>>,
+}
+
+impl SharedClock {
+    pub(crate) fn new(disk: &Disk, dir: &Path) -> Self {
+        Self { disk: disk.clone(), path: dir.join("clock"), file: Mutex::default() }
+    }
+
+    /// A stamp that is `wanted` or later, and later than every stamp that was acknowledged to any process before. `now` is what the
+    /// clock says, and `wanted` no less. Where the file cannot be read or written, the stamp is as good as the clocks are.
+    pub(crate) fn stamp(&self, now: u64, wanted: u64) -> u64 {
+        self.try_stamp(now, wanted).unwrap_or_else(|error| {
+            tracing::debug!(path = %self.path.display(), %error, "stamps are ordered by the clocks alone");
+            wanted
+        })
+    }
+
+    fn try_stamp(&self, now: u64, wanted: u64) -> io::Result<u64> {
+        let mut file = self.file.lock();
+        if file.is_none() {
+            *file = Some(self.disk.open(&self.path, Access::Create)?);
+        }
+        let Some(file) = &*file else { return Ok(wanted) };
+        if let Some(latest) = read(file)?
+            && latest <= now
+            && wanted < latest.saturating_add(STEP_NANOS)
+        {
+            return Ok(wanted);
+        }
+        file.lock()?;
+        let stamp = publish(file, now, wanted);
+        file.unlock()?;
+        stamp
+    }
+}
+
+/// Chooses a stamp and writes it. The lock is held.
+fn publish(file: &File, now: u64, wanted: u64) -> io::Result<u64> {
+    let latest = read(file)?.unwrap_or(0);
+    let stamp = if now < latest { wanted.max(latest.saturating_add(STEP_NANOS)) } else { wanted };
+    if stamp >= latest.saturating_add(STEP_NANOS) {
+        let mut bytes = [0; BYTES];
+        bytes[..8].copy_from_slice(&stamp.to_le_bytes());
+        let check = xxh3_64(&bytes[..8]);
+        bytes[8..].copy_from_slice(&check.to_le_bytes());
+        file.write_at(&bytes, 0)?;
+    }
+    Ok(stamp)
+}
+
+/// The stamp in the file; `None` if it is just being written, or what a power cut left.
+fn read(file: &File) -> io::Result<Option<u64>> {
+    let mut bytes = [0; BYTES];
+    let read = file.read_exact_at(&mut bytes, 0)?;
+    let [stamp, check] =
+        [0, 8].map(|at| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes")));
+    Ok((read && check == xxh3_64(&bytes[..8])).then_some(stamp))
+}
