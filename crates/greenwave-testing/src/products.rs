@@ -1,4 +1,4 @@
-//! What a test reads in the directories that cargo builds into, told apart: what is only cargo's business, and what the test depends on.
+//! Classifies what a test reads in the directories that cargo builds into: internal to cargo, or a dependency of the test.
 //!
 //! The programs and libraries of the test's own package and of what that depends on are made from sources that are dependencies already. Files
 //! that cargo keeps for itself are none of the test's. Everything else counts by its content: programs and libraries of other packages, what build
@@ -97,7 +97,7 @@ impl<'s> Seen<'s> {
 }
 
 impl Products {
-    /// The directories that a test's own cargo builds into, of which nothing else is known.
+    /// A directory that only the test's own cargo builds into.
     pub(crate) fn of_command(root: &Path) -> Self {
         Self {
             roots: vec![root.to_owned()],

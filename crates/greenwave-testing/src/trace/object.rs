@@ -49,7 +49,7 @@ impl Kind {
         }
     }
 
-    /// All there are, in our namespace; `None` if that cannot be told.
+    /// All objects in this namespace; `None` if they cannot be listed.
     fn list(self) -> Option<Vec<Listed>> {
         let text = fs::read_to_string(Path::new(LISTS).join(self.name())).ok()?;
         let listed = |line: &str| {
@@ -105,7 +105,7 @@ impl Named {
         Some(Named::Key(kind, key.to_str()?.parse().ok()?))
     }
 
-    /// Whether it is there; `None` if that cannot be told.
+    /// Whether it exists; `None` if the kernel does not say.
     fn exists(&self) -> Option<bool> {
         match self {
             Named::Key(kind, key) => Some(kind.list()?.iter().any(|it| it.key == *key)),
@@ -144,7 +144,7 @@ fn queue_exists(name: &[u8]) -> Option<bool> {
 /// Whether the object that a path stands for is there; `None` if the path stands for none.
 pub(crate) fn object_exists(path: &Path) -> Option<bool> {
     let named = Named::of_path(path)?;
-    // What cannot be told is taken for there, which is what nothing hangs on.
+    // No stored result depends on an object that exists, so this is the safe answer.
     Some(named.exists().unwrap_or(true))
 }
 
