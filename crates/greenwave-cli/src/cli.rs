@@ -11,9 +11,11 @@ mod test;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::OnceLock;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use greenwave::PlanError;
+use greenwave_testing::{Jobserver, RESULTS_VARIABLE};
 
 use crate::config::{Config, ConfigError, Origin, Overrides, VARIABLE};
 use crate::diagnostic::{Diagnostic, Document};
@@ -308,6 +310,22 @@ impl CacheArgs {
     }
 }
 
+/// The jobserver of the run that this program is started by, if it is a test of one.
+static OUTER_JOBSERVER: OnceLock<Jobserver> = OnceLock::new();
+
+/// Takes the jobserver of the run that this program is started by, if it is a test of one.
+///
+/// # Safety
+/// As that of [`Jobserver::inherited`]: first in `main`.
+pub(crate) unsafe fn inherit_jobserver() {
+    if std::env::var_os(RESULTS_VARIABLE).is_some() {
+        // SAFETY: what has to hold the caller has promised.
+        if let Some(jobserver) = unsafe { Jobserver::inherited() } {
+            let _ = OUTER_JOBSERVER.set(jobserver);
+        }
+    }
+}
+
 /// The variables that may be ours: those with names that are text.
 fn variables() -> Result<Vec<(String, String)>, ConfigError> {
     let mut variables = Vec::new();
@@ -405,6 +423,10 @@ impl CliError {
             }) => Some("paths in a plan are relative to the folder that the plan is in".to_owned()),
             CliError::NoTests => Some(
                 "cargo, pytest, go and npm projects are recognised; `[[test]]` in greenwave.toml declares any command".to_owned(),
+            ),
+            CliError::Test(greenwave_testing::Error::NotTraced { .. }) => Some(
+                "run where system calls may be filtered (seccomp user notification), or set testing.trace = true to go on without tracing, which each run then says"
+                    .to_owned(),
             ),
             CliError::NoCacheFolder => Some("`--set cache.directory=FOLDER` names one, `--no-cache` does without".to_owned()),
             CliError::Results(greenwave::ResultsError::Folder { .. }) => {

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use greenwave::{Compression, Settings, nearest};
+use greenwave_testing::{RESULTS_VARIABLE, TraceMode};
 use toml::de::DeValue;
 
 use crate::diagnostic::{Diagnostic, Document};
@@ -19,7 +20,14 @@ pub(crate) const FILE: &str = "greenwave.toml";
 /// What variables begin with.
 pub(crate) const VARIABLE: &str = "GREENWAVE_";
 /// Variables that are ours and no settings.
-const OTHER_VARIABLES: [&str; 2] = ["GREENWAVE_PROFILE", "GREENWAVE_REQUIRE_SERVICES"];
+const OTHER_VARIABLES: [&str; 5] = [
+    "GREENWAVE_PROFILE",
+    "GREENWAVE_REQUIRE_SERVICES",
+    // What a run tells its tests, which may be runs themselves.
+    "GREENWAVE_PORT_FIRST",
+    "GREENWAVE_PORT_COUNT",
+    RESULTS_VARIABLE,
+];
 
 /// The shipped profiles. Each gives every key a value.
 pub(crate) const PROFILES: [(&str, &str); 3] = [
@@ -165,7 +173,25 @@ const KEYS: &[Key] = &[
         show: |settings| format!("{:?}", settings.testing.remote),
     },
     key!("testing.remote_write", flag, testing.remote_write),
-    key!("testing.trace", flag, testing.trace),
+    Key {
+        name: "testing.trace",
+        accepted: "true, false or \"required\"",
+        most: u64::MAX,
+        set: |settings, value| {
+            settings.testing.trace = match (value.as_bool(), value.as_str()) {
+                (Some(true), _) => TraceMode::WhenPossible,
+                (Some(false), _) => TraceMode::Off,
+                (None, Some("required")) => TraceMode::Required,
+                _ => return None,
+            };
+            Some(())
+        },
+        show: |settings| match settings.testing.trace {
+            TraceMode::Off => "false".to_owned(),
+            TraceMode::WhenPossible => "true".to_owned(),
+            TraceMode::Required => "\"required\"".to_owned(),
+        },
+    },
     key!("testing.follow_load", flag, testing.follow_load),
     Key {
         name: "testing.audit",

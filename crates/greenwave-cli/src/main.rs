@@ -16,6 +16,8 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
+    // SAFETY: nothing before it opens a descriptor.
+    unsafe { cli::inherit_jobserver() };
     let cli = cli::Cli::parse();
     output::log_warnings();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();

@@ -8,7 +8,7 @@ use std::time::Duration;
 use console::{Style, measure_text_width, strip_ansi_codes, style};
 use greenwave_testing::{
     Answer, Audit, Event, Line, Outcome, RunReport, Source, Status, Stored, SuiteReport, Test, TestReport,
-    Verdict,
+    TraceStatus, Verdict,
 };
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
@@ -192,7 +192,7 @@ impl TestView {
     fn remarks(&self, outcome: &Outcome) {
         let remark = |text: String| self.say(&format!("           {}", Style::new().yellow().apply_to(text)));
         if let Source::Ran(stored) = &outcome.source
-            && !matches!(stored, Stored::Flaky)
+            && !matches!(stored, Stored::Flaky | Stored::TracedByOuter)
             && let Some(reason) = stored.reason()
         {
             remark(format!("not kept: {reason}"));
@@ -267,6 +267,7 @@ impl TestView {
             output::line("Slowest:");
             output::lines(&slowest);
         }
+        output::lines(&untraced(&report.tracing).into_iter().collect::<Vec<_>>());
         output::line(&totals.line(report));
     }
 
@@ -301,6 +302,22 @@ impl TestView {
             View::Json => return output::line(&json!({"event": "stopped"}).to_string()),
         }
         output::line("Stopped. What has passed is kept.");
+    }
+}
+
+/// What is to be known of a run whose tests this program does not trace, although that is wanted.
+pub(crate) fn untraced(tracing: &TraceStatus) -> Option<String> {
+    match tracing {
+        TraceStatus::Off | TraceStatus::Traced => None,
+        TraceStatus::TracedByOuter => Some(format!(
+            "{}: the run that this one is a part of traces its tests; what ran is cached there, and not here",
+            Style::new().yellow().bold().apply_to("note")
+        )),
+        TraceStatus::Unavailable(reason) => Some(format!(
+            "{}: tests are not traced, so that results rest on declared inputs alone: {}",
+            Style::new().yellow().bold().apply_to("warning"),
+            printable(reason)
+        )),
     }
 }
 
@@ -354,6 +371,7 @@ impl Totals {
             same: Vec::new(),
             lower_bound: Duration::ZERO,
             looked_up: wall,
+            tracing: TraceStatus::Off,
             unmatched: Vec::new(),
         })
     }

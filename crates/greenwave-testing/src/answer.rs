@@ -53,7 +53,7 @@ use crate::runner::{Found, Options, Prepared, Runner, tool_place};
 use crate::stamp::{RACY, Stamp, now_ms};
 use crate::state::{STATE_DIRECTORY, TESTS};
 use crate::suite::{SuiteReport, TOOLS};
-use crate::{Environment, Error, Test};
+use crate::{Environment, Error, Test, TraceMode, TraceStatus};
 
 /// The file's name.
 const ANSWER: &str = "answer";
@@ -84,12 +84,14 @@ pub struct Terms {
 }
 
 /// That so many tests, all there are, are known to pass.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
     /// How many.
     pub tests: usize,
     /// How long they took when they ran.
     pub saved: Duration,
+    /// Whether tests are traced here, as they were then.
+    pub tracing: TraceStatus,
 }
 
 /// What results were looked up by.
@@ -157,7 +159,11 @@ impl Answer {
             return None;
         }
         let options = Options {
-            trace: held.flags & TRACE != 0,
+            trace: match held.flags & TRACE {
+                0 => TraceMode::Off,
+                // One that requires it would have had no answer without.
+                _ => TraceMode::WhenPossible,
+            },
             strict: held.flags & STRICT != 0,
             keep_failures: held.flags & KEEP_FAILURES != 0,
             ..Options::default()
@@ -192,7 +198,8 @@ impl Answer {
         }
         // What they have answered anew is worth remembering either way.
         let _ = runner.tools().save(&tools);
-        are_same.then_some(Self { tests: held.tests, saved: held.saved })
+        let tracing = runner.trace_status();
+        are_same.then_some(Self { tests: held.tests, saved: held.saved, tracing })
     }
 
     /// Remembers that everything is known, if that is so, and if it can be told later that nothing has changed: says whether it is.
@@ -229,7 +236,7 @@ impl Answer {
         out.0.extend(terms.digest());
         out.0.extend(about(project.root(), runner, &declared));
         out.0.push(
-            flag(options.trace, TRACE)
+            flag(options.trace != TraceMode::Off, TRACE)
                 | flag(options.strict, STRICT)
                 | flag(options.keep_failures, KEEP_FAILURES),
         );

@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Component, Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
 
 use serde::Deserialize;
 use tokio::process::Command;
@@ -14,7 +16,7 @@ use crate::reads::Look;
 use crate::stamp::{Stamp, now};
 use crate::test::Harness;
 use crate::world::Launch;
-use crate::{Environment, Error, Test, group};
+use crate::{Environment, Error, Test, group, products::Products};
 
 /// What `cargo metadata` says, as far as it is of use here
 /// (<https://doc.rust-lang.org/cargo/commands/cargo-metadata.html>).
@@ -26,6 +28,9 @@ struct Metadata {
     workspace_default_members: Vec<String>,
     workspace_root: PathBuf,
     target_directory: PathBuf,
+    /// Where intermediate files go, if that is another place (`build.build-dir`, cargo 1.91).
+    #[serde(default)]
+    build_directory: Option<PathBuf>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -172,6 +177,7 @@ fn cargo<'a>(
     let mut command = Command::new("cargo");
     command.args(arguments).current_dir(folder).env_clear().stdin(Stdio::null()).kill_on_drop(true);
     command.envs(environment.visible(&[])).envs(tool_homes(environment));
+    command.envs(environment.get(TARGET_VARIABLE).map(|target| (TARGET_VARIABLE, target)));
     if let Some(home) = environment.get("HOME") {
         command.env("HOME", home);
     }
@@ -187,8 +193,18 @@ pub(crate) struct Build {
     depends_on: HashMap<String, Vec<String>>,
     variables: HashMap<String, Vec<(OsString, OsString)>>,
     settings: Vec<PathBuf>,
-    /// Where cargo puts what it builds.
-    pub(crate) target: PathBuf,
+    /// Sources of path dependencies outside the workspace: cargo does not say which packages use them, so that all do.
+    outside: BTreeSet<PathBuf>,
+    /// The directories that cargo builds into.
+    roots: Vec<PathBuf>,
+    /// Files that the build consists of, by package; those of packages outside the workspace by the empty name.
+    artifacts: HashMap<String, Vec<PathBuf>>,
+    /// The workspace's directory, relative to the project.
+    workspace: PathBuf,
+    /// Whether everything could be built.
+    pub(crate) is_complete: bool,
+    /// The target directory that was asked for by a variable.
+    target_variable: Option<(OsString, OsString)>,
     /// When it began, in nanoseconds since the Unix epoch.
     pub(crate) began: i64,
     /// Packages that cargo took for fresh by their files' times, although these were changed since they were built.
@@ -266,8 +282,26 @@ impl Build {
         let mut build = Self {
             settings: settings(project, home.as_deref()),
             began,
-            target: metadata.target_directory.clone(),
+            roots: [Some(&metadata.target_directory), metadata.build_directory.as_ref()]
+                .into_iter()
+                .flatten()
+                .map(|root| root.canonicalize().unwrap_or_else(|_| root.clone()))
+                .collect(),
+            workspace: folder.to_owned(),
+            is_complete: output.status.success(),
+            target_variable: environment
+                .get(TARGET_VARIABLE)
+                .map(|_| (TARGET_VARIABLE.into(), metadata.target_directory.clone().into())),
             ..Self::default()
+        };
+        build.roots.dedup();
+        // As the kernel tells what a test reads: without links.
+        let roots = [&metadata.target_directory].into_iter().chain(&metadata.build_directory);
+        let roots: Vec<(PathBuf, PathBuf)> =
+            roots.map(|root| (root.clone(), root.canonicalize().unwrap_or_else(|_| root.clone()))).collect();
+        let true_name = |path: &PathBuf| {
+            let found = roots.iter().find_map(|(root, name)| Some(name.join(path.strip_prefix(root).ok()?)));
+            found.unwrap_or_else(|| path.clone())
         };
         let libraries = library.and_then(|library| libraries(&metadata.target_directory, library));
         let mut script_variables: HashMap<String, Vec<(OsString, OsString)>> = HashMap::new();
@@ -282,9 +316,20 @@ impl Build {
                     fresh,
                     executable,
                 }) => {
-                    let Some(package) = packages.get(package_id.as_str()) else { continue };
+                    let package = packages.get(package_id.as_str());
+                    let files = executable.iter().chain(&filenames);
+                    let owner = package.map(|package| package.name.clone()).unwrap_or_default();
+                    build.artifacts.entry(owner).or_default().extend(files.clone().map(true_name));
+                    let Some(package) = package else {
+                        if let Some(folder) = folder_of(&package_id) {
+                            build.outside.insert(folder.join("Cargo.toml"));
+                            let read = files.flat_map(|file| dep_info(file, &metadata.workspace_root));
+                            build.outside.extend(read.filter(|path| is_source(path)));
+                        }
+                        continue;
+                    };
                     let sources = build.sources.entry(package.name.clone()).or_default();
-                    for file in executable.iter().chain(&filenames) {
+                    for file in files {
                         let read = dep_info(file, &metadata.workspace_root);
                         if fresh && read.iter().any(|source| is_younger(source, file)) {
                             build.doubtful.insert(package.name.clone());
@@ -307,7 +352,12 @@ impl Build {
                     }
                 }
                 Ok(Message::BuildScriptExecuted { package_id, env, out_dir }) => {
-                    let Some(package) = packages.get(package_id.as_str()) else { continue };
+                    let Some(package) = packages.get(package_id.as_str()) else {
+                        let folder = folder_of(&package_id);
+                        let read = folder.iter().flat_map(|folder| script_reads(&out_dir, folder));
+                        build.outside.extend(read.filter(|path| is_source(path)));
+                        continue;
+                    };
                     let variables = script_variables.entry(package.name.clone()).or_default();
                     variables.extend(env.into_iter().map(|(name, value)| (name.into(), value.into())));
                     variables.push(("OUT_DIR".into(), out_dir.clone().into()));
@@ -374,13 +424,20 @@ impl Build {
             variables: self.variables.get(package).cloned().unwrap_or_default(),
             looks: self.looks(package),
             since: self.began,
-            products: vec![self.target.clone()],
+            products: Some(self.products(package, false)),
             changing: None,
         })
     }
 
     /// What the package's code, and that of all it depends on, was made from.
     pub(crate) fn looks(&self, package: &str) -> Vec<(PathBuf, Look)> {
+        let reached = self.reached(package);
+        let sources = reached.iter().filter_map(|name| self.sources.get(*name)).flatten();
+        sources.chain(&self.outside).chain(&self.settings).map(|path| (path.clone(), Look::Content)).collect()
+    }
+
+    /// A package, and the packages of the workspace that it depends on.
+    fn reached<'b>(&'b self, package: &'b str) -> Vec<&'b str> {
         let mut reached: Vec<&str> = Vec::new();
         let mut waiting = vec![package];
         while let Some(name) = waiting.pop() {
@@ -389,10 +446,52 @@ impl Build {
                 waiting.extend(self.depends_on.get(name).into_iter().flatten().map(String::as_str));
             }
         }
-        let sources = reached.iter().filter_map(|name| self.sources.get(*name)).flatten();
-        sources.chain(&self.settings).map(|path| (path.clone(), Look::Content)).collect()
+        reached
+    }
+
+    /// What is in cargo's directories, as a test of this package sees it. `runs_cargo`: the test's command is cargo itself.
+    pub(crate) fn products(&self, package: &str, runs_cargo: bool) -> Products {
+        let owners = self.reached(package).into_iter().chain([""]);
+        let own = owners.filter_map(|name| self.artifacts.get(name)).flatten();
+        Products {
+            roots: self.roots.clone(),
+            own: Arc::new(own.cloned().collect()),
+            workspace: Some(self.workspace.clone()),
+            is_complete: self.is_complete,
+            runs_cargo,
+        }
+    }
+
+    /// The directories that cargo builds into.
+    pub(crate) fn roots(&self) -> &[PathBuf] {
+        &self.roots
+    }
+
+    /// Variables for a command that is cargo itself.
+    pub(crate) fn variables_for_cargo(&self) -> Vec<(OsString, OsString)> {
+        self.target_variable.iter().cloned().collect()
     }
 }
+
+/// What package ids of path dependencies begin with (<https://doc.rust-lang.org/cargo/reference/pkgid-spec.html>).
+const PATH_SCHEME: &str = "path+file:";
+/// The directory of a package that is a path dependency; `None` for others, which lock files name by their hashes.
+fn folder_of(package_id: &str) -> Option<PathBuf> {
+    let (_, path) = package_id.split_once(PATH_SCHEME)?;
+    let path = path.split(['#', ')', '?']).next()?.trim_start_matches("//");
+    let mut bytes = Vec::with_capacity(path.len());
+    let mut rest = path.as_bytes();
+    while let Some((byte, after)) = rest.split_first() {
+        let code = after.get(..2).filter(|_| *byte == b'%').and_then(|code| std::str::from_utf8(code).ok());
+        let decoded = code.and_then(|code| u8::from_str_radix(code, 16).ok());
+        bytes.push(decoded.unwrap_or(*byte));
+        rest = if decoded.is_some() { &after[2..] } else { after };
+    }
+    Some(PathBuf::from(OsString::from_vec(bytes)))
+}
+
+/// Where cargo builds, if the project's settings name no other place.
+const TARGET_VARIABLE: &str = "CARGO_TARGET_DIR";
 
 /// Whether a source was changed after a file was made of it, while the time of its content says otherwise: cargo goes by the latter alone
 /// (<https://doc.rust-lang.org/nightly/nightly-rustc/cargo/core/compiler/fingerprint/>).
@@ -438,7 +537,7 @@ fn settings(project: &Path, home: Option<&Path>) -> Vec<PathBuf> {
 }
 
 /// The files that a compiled file was made from, as rustc noted them in a makefile beside it.
-fn dep_info(file: &Path, workspace: &Path) -> Vec<PathBuf> {
+pub(crate) fn dep_info(file: &Path, workspace: &Path) -> Vec<PathBuf> {
     let Some(stem) = file.file_stem().and_then(OsStr::to_str) else { return Vec::new() };
     let is_library = file.extension().is_some();
     let stem = if is_library { stem.strip_prefix("lib").unwrap_or(stem) } else { stem };
@@ -520,4 +619,22 @@ pub(crate) fn cases(output: &str) -> BTreeMap<String, bool> {
         }
     }
     cases
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::folder_of;
+
+    #[test]
+    fn directories_of_path_dependencies_are_found_in_their_ids() {
+        let check =
+            |id: &str, expected: Option<&str>| assert_eq!(folder_of(id), expected.map(PathBuf::from), "{id}");
+        check("path+file:///a/b#0.1.0", Some("/a/b"));
+        check("path+file:///a/b%20c#name@0.1.0", Some("/a/b c"));
+        check("path+file:///a/100%#0.1.0", Some("/a/100%"));
+        check("name 0.1.0 (path+file:///a/b)", Some("/a/b"));
+        check("registry+https://github.com/rust-lang/crates.io-index#x@1.0.0", None);
+    }
 }

@@ -12,7 +12,8 @@ pub struct Environment {
 
 impl Environment {
     /// Variables that every test sees: what tool chains cannot do without. Beside them it sees a temporary folder and a home of its own
-    /// (`TMPDIR`, `HOME`), a range of ports (`GREENWAVE_PORT_FIRST`, `GREENWAVE_PORT_COUNT`), and where the tool chains are that
+    /// (`TMPDIR`, `HOME`), a range of ports (`GREENWAVE_PORT_FIRST`, `GREENWAVE_PORT_COUNT`), the directory of results
+    /// (`GREENWAVE_OUTER_RESULTS`), and where the tool chains are that
     /// are kept in the user's home (`CARGO_HOME`, `RUSTUP_HOME`, ...); none of these is part of its key.
     pub const BASE: [&str; 12] = [
         "PATH",

@@ -82,6 +82,12 @@ pub enum Error {
         /// Why not.
         reason: String,
     },
+    /// Tests have to be traced, and cannot be.
+    #[error("tests cannot be traced: {reason}")]
+    NotTraced {
+        /// Why not.
+        reason: String,
+    },
     /// The run was stopped.
     #[error("stopped")]
     Stopped,

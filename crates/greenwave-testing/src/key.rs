@@ -12,7 +12,7 @@ use greenwave_cache::{Key, KeyBuilder};
 use crate::{Manifest, Test};
 
 /// Version of the keys' fields and of the stored results. It goes up with every change of either.
-pub const SCHEMA: u32 = 3;
+pub const SCHEMA: u32 = 4;
 
 /// How closely tests are watched. Results of one kind are none of another: what was not seen cannot have been checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +62,25 @@ pub(crate) fn first(
         key.bytes(tool);
     }
     key.bytes(inputs.digest());
+    key.finish()
+}
+
+/// The key under which stands that a test reads more than it declares, whatever its inputs are: another declaration is another test.
+pub(crate) fn reads_more(test: &Test) -> Key {
+    let mut key = KeyBuilder::new("greenwave test, reads more than it declares", SCHEMA);
+    let folders = test.folders.iter().map(|folder| folder.as_os_str().as_encoded_bytes());
+    let directory = test.directory.as_os_str().as_encoded_bytes();
+    let texts = |texts: &'_ [String]| -> Vec<Vec<u8>> {
+        texts.iter().map(|text| text.clone().into_bytes()).collect()
+    };
+    let lists = [texts(&test.command), texts(&test.inputs), texts(&test.outputs)];
+    key.text(&test.name).bytes(directory);
+    for list in lists.iter().chain([&folders.map(<[u8]>::to_vec).collect()]) {
+        key.count(list.len());
+        for part in list {
+            key.bytes(part);
+        }
+    }
     key.finish()
 }
 

@@ -47,6 +47,7 @@ mod key;
 mod listing;
 mod node;
 mod outcome;
+mod products;
 mod project;
 mod reads;
 mod report;
@@ -78,10 +79,10 @@ pub use outcome::{Ending, Outcome, Source, Status, Stored};
 pub use report::{
     CaseReport, CaseStatus, Line, RunReport, Tally, TestReport, Verdict, github_summary, junit,
 };
-pub use runner::{Options, Runner};
+pub use runner::{Options, RESULTS_VARIABLE, Runner};
 pub use select::check_pattern;
 pub use state::STATE_DIRECTORY;
 pub use strict::{Allowed, Strict};
 pub use suite::{Audit, Event, Explanation, Suite, SuiteOptions, SuiteReport};
 pub use test::{Harness, Test};
-pub use trace::{Access, PATHS_MAX, Reads, Tracer, Tracing};
+pub use trace::{Access, Objects, PATHS_MAX, Reads, TraceMode, TraceStatus, Tracer, Tracing};

@@ -83,8 +83,18 @@ pub enum Stored {
     Flaky,
     /// It was not, because processes that it had started went on after it had ended.
     LeftBehind,
+    /// It was not, because it left this kernel object behind, which another run would find.
+    LeftObject(String),
+    /// It was not, because it used this kernel object, which was there before and whose content cannot be compared.
+    UsedObject(String),
+    /// It was not, because the run that this one is a part of traces the test, and this one does not see what it reads.
+    TracedByOuter,
+    /// It was not, because it is not traced, and a run that was has seen it read more than it declares.
+    ReadsMore,
     /// It was not, because the system's clock was set while it ran, so that nothing can be told by times.
     ClockSet,
+    /// It was not, because it read this in cargo's target directory, and not everything that cargo builds there could be built.
+    NotBuilt(PathBuf),
     /// It was not, because it did something that hides what it looks at.
     Unseen(String),
     /// There is no cache, or the caller did not want it used.
@@ -128,7 +138,16 @@ impl Stored {
             Stored::NoInputs => "no file is among its inputs".to_owned(),
             Stored::Flaky => "it passed only when it was tried again".to_owned(),
             Stored::LeftBehind => "it left processes behind".to_owned(),
+            Stored::LeftObject(object) => format!("it left {object} behind"),
+            Stored::UsedObject(object) => format!("it used {object}"),
+            Stored::TracedByOuter => "the run that this one is a part of traces it".to_owned(),
+            Stored::ReadsMore => {
+                "it is not traced, and was seen to read more than it declares when it was".to_owned()
+            }
             Stored::ClockSet => "the clock was set while it ran".to_owned(),
+            Stored::NotBuilt(path) => {
+                format!("it read {}, which is not up to date: cargo cannot build the workspace", shown(path))
+            }
             Stored::Unseen(why) => format!("what it reads cannot be seen: {why}"),
         })
     }

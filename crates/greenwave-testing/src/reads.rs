@@ -18,6 +18,7 @@ use crate::fingerprint::{Entry, Manifest, bytes, read_file};
 use crate::index::{Reader, StatIndex};
 use crate::listing::{NEVER, is_cache};
 use crate::stamp::{Stamp, TICK, now};
+use crate::trace::object_exists;
 
 /// How a path was looked at. Numbers as they stand in records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -27,6 +28,8 @@ pub(crate) enum Look {
     Content = 0,
     /// The names in a folder were read.
     Names = 1,
+    /// Something was read that cargo builds in the workspace in this folder: it is brought up to date before the rest is compared. Has no state.
+    Build = 2,
 }
 
 /// Paths with how each was looked at: relative to the project where they are inside it, absolute elsewhere. Sorted.
@@ -45,6 +48,11 @@ impl PathSet {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.looks.is_empty()
+    }
+
+    /// The workspaces that have to be built before the states of these paths are what they should be.
+    pub(crate) fn builds(&self) -> impl Iterator<Item = &Path> {
+        self.looks.iter().filter(|(_, look)| *look == Look::Build).map(|(path, _)| path.as_path())
     }
 
     /// Each look: its number, the length of what the path has in common with the one before, the length of the rest, and the rest.
@@ -71,6 +79,7 @@ impl PathSet {
             let look = match reader.array()? {
                 [0] => Look::Content,
                 [1] => Look::Names,
+                [2] => Look::Build,
                 _ => return None,
             };
             let common = u32::from_le_bytes(reader.array()?) as usize;
@@ -259,6 +268,12 @@ impl States {
     }
 
     fn find(&self, path: &Path, look: Look) -> (State, i64) {
+        if look == Look::Build {
+            return (State::Folder([0; 32]), 0);
+        }
+        if let Some(is_there) = object_exists(path) {
+            return (if is_there { State::Other } else { State::Absent }, 0);
+        }
         let absolute = self.project.join(path);
         let (state, touched) = self.follow(&absolute, look);
         // Where a link leads to another place, what was read behind it is somewhere else.

@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 
 use crate::suite::SuiteReport;
-use crate::{Count, Error, Harness, Outcome, Source, Status, Stored, Test};
+use crate::{Count, Error, Harness, Outcome, Source, Status, Stored, Test, TraceStatus};
 
 pub use github::github_summary;
 pub use json::Line;
@@ -28,6 +28,8 @@ pub struct RunReport {
     pub wall: Duration,
     /// How long the tests whose results were known would have run.
     pub saved: Duration,
+    /// Whether the tests were traced.
+    pub tracing: TraceStatus,
     /// Its tests, in the suite's order.
     pub tests: Vec<TestReport>,
 }
@@ -96,7 +98,8 @@ impl RunReport {
     /// The report of a suite's run that began at this time, about the tests in these places.
     pub fn new(started: SystemTime, tests: &[Test], suite: &SuiteReport, places: &[usize]) -> Self {
         let report = |at: &usize| TestReport::new(&tests[*at], suite.results[*at].as_ref());
-        Self { started, wall: suite.wall, saved: suite.saved, tests: places.iter().map(report).collect() }
+        let (wall, saved, tracing) = (suite.wall, suite.saved, suite.tracing.clone());
+        Self { started, wall, saved, tracing, tests: places.iter().map(report).collect() }
     }
 
     /// How many tests there are of each kind.

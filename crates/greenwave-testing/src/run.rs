@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::io::{self, PipeWriter};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +21,7 @@ use crate::reads::Look;
 use crate::runner::Options;
 use crate::stamp::now;
 use crate::test::Harness;
-use crate::{Count, Error, Reads, Strict, Test, Tracer};
+use crate::{Count, Error, Reads, Strict, Test, TraceStatus, Tracer};
 
 /// Most bytes that are kept of an output: its beginning and its end.
 const OUTPUT_BYTES_MAX: usize = 256 * 1024;
@@ -41,6 +41,8 @@ pub(crate) struct Job<'a> {
     pub(crate) arguments: Vec<OsString>,
     pub(crate) directory: PathBuf,
     pub(crate) variables: Vec<(OsString, OsString)>,
+    /// A directory of the test's own.
+    pub(crate) own: &'a Path,
 }
 
 /// What running a command gave.
@@ -69,6 +71,10 @@ pub(crate) struct Seen {
     pub(crate) written: HashSet<PathBuf>,
     /// Those at which something was when it looked.
     pub(crate) there: HashSet<PathBuf>,
+    /// A kernel object that it left behind.
+    pub(crate) left: Option<String>,
+    /// A kernel object that it used and that was there before.
+    pub(crate) used: Option<String>,
     /// Why that may not be all.
     pub(crate) blind: Option<String>,
 }
@@ -96,7 +102,7 @@ pub(crate) async fn run(job: &Job<'_>, options: &Options, strict: Option<&Strict
     if let Some(strict) = strict {
         strict.attach(&mut command)?;
     }
-    let tracing = if options.trace && Tracer::available().is_ok() {
+    let tracing = if TraceStatus::of(options.trace) == TraceStatus::Traced {
         Some(Tracer::default().attach(&mut command)?)
     } else {
         None
@@ -106,7 +112,7 @@ pub(crate) async fn run(job: &Job<'_>, options: &Options, strict: Option<&Strict
     let ended = attend(group.map_err(failed)?, output, test.time_max).await.map_err(failed)?;
     let (duration, by_clock) = (started.elapsed(), now().saturating_sub(began));
     let seen = match tracing {
-        Some(tracing) => Seen::of(&tracing.finished().await),
+        Some(tracing) => Seen::of(&tracing.finished().await, job.own),
         None => Seen::default(),
     };
     let count = Count::find(&ended.output);
@@ -133,21 +139,47 @@ pub(crate) async fn run(job: &Job<'_>, options: &Options, strict: Option<&Strict
 }
 
 impl Seen {
-    fn of(reads: &Reads) -> Self {
+    fn of(reads: &Reads, own: &Path) -> Self {
         let looks = reads.inputs(&[]).flat_map(|(path, access)| {
             let looked = access.read || access.looked || access.made;
             let content = looked.then(|| (path.to_owned(), Look::Content));
             let names = access.listed.then(|| (path.to_owned(), Look::Names));
             content.into_iter().chain(names)
         });
+        let absent = reads.objects.absent.iter().map(|path| (path.clone(), Look::Content));
+        let (left, used) = shared_memory(reads, own);
         let written = reads.paths.iter().filter(|(_, access)| access.written || access.made);
         Self {
-            looks: looks.collect(),
+            looks: looks.chain(absent).collect(),
             written: written.map(|(path, _)| path.clone()).collect(),
             there: reads.there.clone(),
+            left: reads.objects.left.clone().or(left),
+            used: reads.objects.foreign.clone().or(used),
             blind: reads.blind.clone(),
         }
     }
+}
+
+/// Where shared memory and semaphores of POSIX are, and message queues if they are mounted (`shm_overview(7)`, `mq_overview(7)`).
+const SHARED: [&str; 2] = ["/dev/shm", "/dev/mqueue"];
+
+/// POSIX's shared objects, which are files, and of which a map changes the content and no time: one that was left behind, and one that was read and
+/// was there before.
+fn shared_memory(reads: &Reads, own: &Path) -> (Option<String>, Option<String>) {
+    let is_shared = |path: &Path| {
+        let is_in = SHARED.iter().any(|folder| path.parent() == Some(Path::new(folder)));
+        is_in && !path.starts_with(own) && !own.starts_with(path) && !path.is_dir()
+    };
+    let (mut left, mut used) = (None, None);
+    for (path, access) in reads.paths.iter().filter(|(path, _)| is_shared(path)) {
+        if (access.written || access.made) && path.symlink_metadata().is_ok() {
+            left.get_or_insert_with(|| path.display().to_string());
+        }
+        if access.read && !access.own && reads.there.contains(path) {
+            used.get_or_insert_with(|| format!("{}, which was there before", path.display()));
+        }
+    }
+    (left, used)
 }
 
 /// How far the system's clock may be from the one that cannot be set, over a test.

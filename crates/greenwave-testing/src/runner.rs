@@ -16,26 +16,27 @@ use crate::batch::Share;
 use crate::environment::Environment;
 use crate::facts::{Facts, short};
 use crate::index::StatIndex;
-use crate::isolation::{Folders, Isolation, cargo_home, go_caches};
+use crate::isolation::{self, Folders, Isolation, cargo_home, go_caches};
 use crate::key::{self, Mode, SCHEMA};
 use crate::listing::{NEVER, is_cache};
 use crate::node::{self, Node};
 use crate::outcome::{Outcome, Source, Status, Stored, shortened};
+use crate::products::{self, Part, Products, RUSTC_INFO};
 use crate::project::{Project, Snapshot};
 use crate::reads::{Look, PathSet, State, States};
 use crate::run::{self, Job, Ran};
 use crate::select::Selection;
 use crate::stamp::TICK;
-use crate::test::Harness;
+use crate::state::{IGNORE, TESTS};
 use crate::tool::{PROBED, Tools, resolve};
 use crate::world::{Folder, Launch, Moment, World, blocking};
-use crate::{Allowed, Error, Manifest, STATE_DIRECTORY, Strict, Test, Tracer};
+use crate::{Allowed, Error, Manifest, STATE_DIRECTORY, Strict, Test, TraceMode, TraceStatus};
 
 /// How tests are run.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// What tests look at beside their declared inputs is found out, and their results depend on it as well.
-    pub trace: bool,
+    /// Whether what tests look at beside their declared inputs is found out, so that their results depend on it as well.
+    pub trace: TraceMode,
     /// A test that reads a file of the project which is not among its inputs fails.
     pub strict: bool,
     /// Failures are kept like passes, and taken for known.
@@ -44,6 +45,9 @@ pub struct Options {
     pub jobserver: Option<Jobserver>,
     /// Where the ports are noted that tests have been given. Without, they get none.
     pub ports: Option<PathBuf>,
+    /// The directory of results, which tests are told of in [`RESULTS_VARIABLE`]: so a run inside a test finds the same results. What is in there is
+    /// no dependency of a test.
+    pub results: Option<PathBuf>,
     /// The file in which the projects of a user share what they know of files outside, by their stamps. Without, each project reads them all for itself.
     pub files: Option<PathBuf>,
 }
@@ -64,8 +68,13 @@ pub struct Runner {
     folders: Folders,
 }
 
+/// The variable by which a test learns where results are.
+pub const RESULTS_VARIABLE: &str = "GREENWAVE_OUTER_RESULTS";
+
 /// What follows the path of a folder whose names were read, where it is told in words.
 const NAMES: &str = " (its names)";
+/// What follows the path of a workspace that cargo has to build.
+pub(crate) const BUILDS: &str = " (what cargo builds)";
 
 /// Everything about a test at one moment.
 pub(crate) struct Prepared<'a> {
@@ -75,6 +84,10 @@ pub(crate) struct Prepared<'a> {
     pub(crate) moment: Moment,
     pub(crate) key: Key,
 }
+
+/// Directories of the system's, which tests read without declaring them: libraries, programs, the linker's cache.
+const SYSTEM: [&str; 8] =
+    ["/usr", "/lib", "/lib32", "/lib64", "/bin", "/sbin", "/etc/ld.so.cache", "/etc/ld.so.preload"];
 
 /// A program, and what identifies it.
 #[derive(Debug, Clone)]
@@ -150,7 +163,12 @@ impl Runner {
     /// # Errors
     /// If the test cannot be run. A test that fails is an outcome.
     pub async fn run(&self, project: &Path, test: &Test) -> Result<Outcome, Error> {
-        self.run_in(&self.folder(project)?, test).await
+        let world = self.folder(project)?;
+        if self.reading_more(&[test]).await == [true] {
+            let prepared = self.prepare(&world, test).await?;
+            return self.run_unkept(&world, test, &prepared).await;
+        }
+        self.run_in(&world, test).await
     }
 
     /// The result of a test in a project's folder, if it is known.
@@ -160,6 +178,9 @@ impl Runner {
     pub async fn known(&self, project: &Path, test: &Test) -> Result<Option<Outcome>, Error> {
         let prepared = self.prepare(&self.folder(project)?, test).await?;
         match self.follow(&prepared).await {
+            // What has to be built first is found by a suite, which builds it.
+            Found::Result(_, chain) if chain.builds().next().is_some() => Ok(None),
+            Found::Result(..) if self.reading_more(&[test]).await == [true] => Ok(None),
             Found::Result(outcome, _) => Ok(Some(outcome)),
             Found::Missing(_) | Found::Foreign => Ok(None),
         }
@@ -205,7 +226,8 @@ impl Runner {
             return self.make(world, test, &prepared, chain).await;
         }
         match self.follow(&prepared).await {
-            Found::Result(outcome, _) => Ok(outcome),
+            Found::Result(outcome, chain) if chain.is_built(world) => Ok(outcome),
+            Found::Result(..) => self.run_unkept(world, test, &prepared).await,
             Found::Missing(chain) => self.make(world, test, &prepared, chain).await,
             Found::Foreign => self.run_unkept(world, test, &prepared).await,
         }
@@ -268,8 +290,14 @@ impl Runner {
         Ok(digest(&self.tool(project, test).await?.parts))
     }
 
+    /// Whether tests are traced.
+    pub(crate) fn trace_status(&self) -> TraceStatus {
+        TraceStatus::of(self.options.trace)
+    }
+
     pub(crate) fn mode(&self) -> Mode {
-        let traced = self.options.trace && Tracer::available().is_ok();
+        // A run inside another believes what traced runs have stored, and stores nothing itself.
+        let traced = matches!(self.trace_status(), TraceStatus::Traced | TraceStatus::TracedByOuter);
         match (self.options.strict, traced) {
             (false, false) => Mode::Blind,
             (false, true) => Mode::Traced,
@@ -374,9 +402,9 @@ impl Runner {
                 return Ok(outcome);
             }
             match Node::decode(&record) {
-                Some(Node::Result(kept)) => return Ok(kept.outcome(&chain.key)),
+                Some(Node::Result(kept)) if chain.is_built(world) => return Ok(kept.outcome(&chain.key)),
                 Some(Node::Look(set)) => chain = chain.after(set, &prepared.moment.states),
-                None => break,
+                Some(Node::Result(_)) | None => break,
             }
         }
         self.run_unkept(world, test, prepared).await
@@ -402,7 +430,7 @@ impl Runner {
             variables: Vec::new(),
             looks: Vec::new(),
             since: i64::MAX,
-            products: Vec::new(),
+            products: None,
             changing: None,
         })
     }
@@ -420,7 +448,7 @@ impl Runner {
             world.learn(test, facts, &prepared.moment.inputs);
         }
         let undeclared = match self.options.strict {
-            true => undeclared(world.project(), &Selection::of(test)?, &prepared.moment, &tried.looks),
+            true => undeclared(world.project(), &Selection::of(test)?, &prepared.moment, &tried),
             false => Vec::new(),
         };
         Ok(tried.outcome(&prepared.key, Stored::NoCache, undeclared))
@@ -469,6 +497,9 @@ impl Runner {
         tried: Tried,
     ) -> Result<(Outcome, Record, Keep), Error> {
         let result = node::result(&tried.ran);
+        if tried.reads_more {
+            self.note_reading_more(cache, test).await;
+        }
         let judged = self.judge(world, test, prepared, &tried, chain).await?;
         if world.wants_facts() {
             let looked: Vec<Arc<PathSet>> = chain.looked.iter().chain(&judged.further).cloned().collect();
@@ -530,15 +561,30 @@ impl Runner {
                 if let Some(more) = world.examine(self, test, prepared, &ran).await {
                     ran.output = [ran.output.as_ref(), more.as_bytes()].concat().into();
                 }
-                let mut looks = self.own_looks(world.project(), test, &ran, &isolation);
+                let products = launch.as_ref().and_then(|launch| launch.products.as_ref());
+                let OwnLooks { mut looks, unbuilt } =
+                    self.own_looks(world.project(), &ran, &isolation, products);
+                let reads_more = self.reads_more(world.project(), test, prepared, &looks, products)?;
                 self.take_back(isolation, &ran);
                 let (mut since, mut changing) = (ran.began, None);
+                let mut built = Vec::new();
                 if let Some(launch) = launch {
                     looks.extend(launch.looks);
                     (since, changing) = (launch.since.min(since), launch.changing);
+                    built = launch.products.map(|products| products.roots).unwrap_or_default();
                 }
                 let (looks, judged) = (Arc::new(looks), Arc::default());
-                return Ok(Tried { ran, attempts: attempt, looks, judged, since, changing });
+                return Ok(Tried {
+                    ran,
+                    attempts: attempt,
+                    looks,
+                    judged,
+                    since,
+                    changing,
+                    built,
+                    unbuilt,
+                    reads_more,
+                });
             }
         }
         unreachable!("the loop has no end")
@@ -576,6 +622,9 @@ impl Runner {
         let os = |(name, value): &(&str, &OsStr)| (OsString::from(name), value.to_os_string());
         let mut variables: Vec<(OsString, OsString)> = prepared.environment.iter().map(os).collect();
         variables.extend(isolation.variables(test, &self.environment));
+        variables.extend(
+            self.options.results.iter().map(|folder| (RESULTS_VARIABLE.into(), folder.clone().into())),
+        );
         variables.extend(launch.iter().flat_map(|launch| launch.variables.iter().cloned()));
         variables.extend(test.set.iter().map(|(name, value)| (name.into(), value.into())));
         let job = Job {
@@ -588,6 +637,7 @@ impl Runner {
             directory: launch
                 .map_or_else(|| world.project().join(&test.directory), |it| it.directory.clone()),
             variables,
+            own: isolation.folder(),
         };
         let strict = match self.options.strict {
             true => Some(self.strict(world.project(), test, prepared, launch)?),
@@ -607,7 +657,11 @@ impl Runner {
         let selection = Selection::of(test)?;
         let mut inputs: Vec<PathBuf> =
             prepared.moment.inputs.files().map(|(path, _)| path.to_owned()).collect();
-        inputs.extend(launch.iter().flat_map(|launch| launch.products.iter().cloned()));
+        inputs.extend(
+            launch.iter().flat_map(|launch| {
+                launch.products.iter().flat_map(|products| products.roots.iter().cloned())
+            }),
+        );
         inputs.push(prepared.program.clone());
         let outputs = selection.output_roots().map(|path| project.join(path)).filter(|path| path.exists());
         Strict::new(&Allowed { project: project.to_owned(), inputs, outputs: outputs.collect() })
@@ -625,10 +679,13 @@ impl Runner {
         let (arguments, variables) = told(isolation.folder())?;
         let launch = Launch { arguments, variables, ..self.launch_plain(world.project(), test)? };
         let ran = self.run_once(world, test, prepared, Some(&launch), &isolation).await?;
-        let looks = self.own_looks(world.project(), test, &ran, &isolation);
+        let OwnLooks { looks, unbuilt } = self.own_looks(world.project(), &ran, &isolation, None);
         let since = ran.began;
-        let (looks, judged) = (Arc::new(looks), Arc::default());
-        Ok((Tried { ran, attempts: 1, looks, judged, since, changing: None }, isolation))
+        let reads_more = self.reads_more(world.project(), test, prepared, &looks, None)?;
+        let (looks, judged, built) = (Arc::new(looks), Arc::default(), Vec::new());
+        let tried =
+            Tried { ran, attempts: 1, looks, judged, since, changing: None, built, unbuilt, reads_more };
+        Ok((tried, isolation))
     }
 
     /// Runs something once at a time, in all processes that share the cache, as far as that can be had.
@@ -642,33 +699,96 @@ impl Runner {
         cache.get_or_compute(key, nothing).await.map(drop)
     }
 
-    /// What a test looked at that is neither its own nor known to be a product of something else.
+    /// What a test looked at that is neither its own nor a product of something that it depends on anyway.
     fn own_looks(
         &self,
         project: &Path,
-        test: &Test,
         ran: &Ran,
         isolation: &Isolation,
-    ) -> Vec<(PathBuf, Look)> {
+        products: Option<&Products>,
+    ) -> OwnLooks {
         let (cargo, go) = (cargo_home(&self.environment), go_caches(&self.environment));
-        // What a test only reads of a cache may have been made from anything; what it keeps up itself is made from its inputs.
-        let mut caches = Caches::default();
-        let kept_up: HashSet<PathBuf> =
-            ran.seen.written.iter().filter_map(|path| caches.of(path).map(Path::to_owned)).collect();
-        let is_built = matches!(test.harness, Harness::Cargo { .. });
         let counts = |path: &Path| {
             // What cargo fetches is named in lock files by its hash; its settings are not.
             let fetched =
                 cargo.as_ref().is_some_and(|home| path.starts_with(home) && !is_cargo_setting(path, home));
-            let ours = path.strip_prefix(project).is_ok_and(|path| path.starts_with(STATE_DIRECTORY));
+            // What runs inside the test remember of their projects hangs on what they look at, which is seen as well.
+            let is_state = path.strip_prefix(project).is_ok_and(is_state);
+            let ours = is_state || self.options.results.as_ref().is_some_and(|it| path.starts_with(it));
             let fetched = fetched || go.iter().any(|cache| path.starts_with(cache));
             !(path.starts_with(isolation.folder()) || fetched || ours)
         };
         let looks = ran.seen.looks.iter().filter(|(path, _)| counts(path)).cloned();
-        let is_product = |cache: &Path| is_built || kept_up.contains(cache);
-        let looks: Vec<_> = looks.filter(|(path, _)| !caches.of(path).is_some_and(is_product)).collect();
-        // What is in a cache is known by now, and with it which of the rest are the caches themselves.
-        looks.into_iter().filter(|(path, _)| !caches.is_one(path).is_some_and(is_product)).collect()
+        let (mut looks, mut unbuilt) = (looks.collect(), None);
+        if let Some(products) = products {
+            (looks, unbuilt) = without_products(products, looks, &ran.seen.written);
+        }
+        // What a test only reads of a cache may have been made from anything; what it maintains itself is made from its inputs.
+        let mut caches = Caches::default();
+        let maintained: HashSet<PathBuf> =
+            ran.seen.written.iter().filter_map(|path| caches.of(path).map(Path::to_owned)).collect();
+        let is_of_cargo = |cache: &&PathBuf| cache.join(RUSTC_INFO).is_file();
+        for cache in maintained.iter().filter(is_of_cargo) {
+            if products.is_none_or(|products| products.root(cache).is_none()) {
+                (looks, _) = without_products(&Products::of_command(cache), looks, &ran.seen.written);
+            }
+        }
+        let is_product = |cache: &Path| {
+            let is_sorted = products.is_some_and(|products| products.root(cache).is_some());
+            maintained.contains(cache) && !is_sorted && !cache.join(RUSTC_INFO).is_file()
+        };
+        let looks: Vec<_> =
+            looks.into_iter().filter(|(path, _)| !caches.of(path).is_some_and(is_product)).collect();
+        // What is in a cache has been found out by now, and with it which of the rest are the caches themselves.
+        let looks = looks.into_iter().filter(|(path, _)| !caches.is_one(path).is_some_and(is_product));
+        OwnLooks { looks: looks.collect(), unbuilt }
+    }
+
+    /// Whether a test was seen to read what it does not declare and what does not belong to the system or to a tool chain.
+    fn reads_more(
+        &self,
+        project: &Path,
+        test: &Test,
+        prepared: &Prepared<'_>,
+        looks: &[(PathBuf, Look)],
+        products: Option<&Products>,
+    ) -> Result<bool, Error> {
+        let selection = Selection::of(test)?;
+        let homes: Vec<PathBuf> = isolation::tool_homes(&self.environment).map(|(_, path)| path).collect();
+        let told = ["RUSTUP_HOME", "PYENV_ROOT", "GOROOT", "JAVA_HOME"];
+        let told: Vec<&Path> =
+            told.iter().filter_map(|name| self.environment.get(name)).map(Path::new).collect();
+        let is_of_system = |path: &Path| {
+            SYSTEM.iter().any(|folder| path.starts_with(folder))
+                || homes.iter().any(|home| path.starts_with(home))
+                || told.iter().any(|home| path.starts_with(home))
+                || path == prepared.program
+        };
+        let counts = |(path, look): &(PathBuf, Look)| {
+            let relative = path.strip_prefix(project).unwrap_or(path);
+            let is_declared =
+                *look == Look::Content && (prepared.moment.inputs.get(relative).is_some() || path.is_dir());
+            let is_of_linker = products.is_some_and(|products| products.is_of_linker(path));
+            let is_exempt = is_of_linker || is_of_system(path) || selection.writes(relative);
+            *look != Look::Build && !is_declared && !is_exempt
+        };
+        Ok(looks.iter().any(counts))
+    }
+
+    /// Remembers that a test reads more than it declares.
+    async fn note_reading_more(&self, cache: &Tiered, test: &Test) {
+        self.put(cache, &key::reads_more(test), &node::look(&PathSet::default())).await;
+    }
+
+    /// Which of the tests are not traced now and were seen to read more than they declare when they were.
+    pub(crate) async fn reading_more(&self, tests: &[&Test]) -> Vec<bool> {
+        match (&self.cache, self.mode()) {
+            (Some(cache), Mode::Blind | Mode::Strict) => {
+                let keys: Vec<Key> = tests.iter().map(|test| key::reads_more(test)).collect();
+                cache.get_many(&keys).await.iter().map(Option::is_some).collect()
+            }
+            _ => vec![false; tests.len()],
+        }
     }
 
     /// Whether a result may be kept for later, and what it depends on beside what was known before.
@@ -693,15 +813,19 @@ impl Runner {
             () if ran.status != Status::Passed && !self.options.keep_failures => Some(Stored::NotAPass),
             () if before.inputs.lines().is_empty() => Some(Stored::NoInputs),
             () if ran.left_behind => Some(Stored::LeftBehind),
+            () if ran.seen.used.is_some() => ran.seen.used.clone().map(Stored::UsedObject),
+            () if ran.seen.left.is_some() => ran.seen.left.clone().map(Stored::LeftObject),
+            () if self.trace_status() == TraceStatus::TracedByOuter => Some(Stored::TracedByOuter),
             () if ran.clock_was_set => Some(Stored::ClockSet),
             () => ran.seen.blind.clone().map(Stored::Unseen),
         };
+        let of_result = of_result.or(tried.unbuilt.clone().map(Stored::NotBuilt));
         let of_result = of_result.or(tried.changing.clone().map(Stored::InputChanged));
         let of_result = of_result.or(left_out(&before.inputs));
         if let Some(stored) = of_result {
             let mut judged = not(stored, &before.states);
             if self.options.strict {
-                judged.undeclared = undeclared(world.project(), &Selection::of(test)?, before, &tried.looks);
+                judged.undeclared = undeclared(world.project(), &Selection::of(test)?, before, tried);
             }
             return Ok(judged);
         }
@@ -747,7 +871,7 @@ impl Runner {
                 let declares = !test.inputs.is_empty() || self.options.strict;
                 let selection = Selection::of(test)?;
                 let undeclared = match declares {
-                    true => undeclared(world.project(), &selection, &prepared.moment, &tried.looks),
+                    true => undeclared(world.project(), &selection, &prepared.moment, tried),
                     false => Vec::new(),
                 };
                 let stored = if ran.status == Status::Passed { Stored::Yes } else { Stored::NotAPass };
@@ -777,8 +901,9 @@ impl Prepared<'_> {
     /// The states of paths that were looked at some time.
     pub(crate) fn states_of<'p>(&self, paths: impl Iterator<Item = &'p String>) -> BTreeMap<String, String> {
         let state = |path: &'p String| {
-            let (name, look) =
-                path.strip_suffix(NAMES).map_or((path.as_str(), Look::Content), |name| (name, Look::Names));
+            let of_suffix = |suffix: &str, look| path.strip_suffix(suffix).map(|name| (name, look));
+            let found = of_suffix(NAMES, Look::Names).or_else(|| of_suffix(BUILDS, Look::Build));
+            let (name, look) = found.unwrap_or((path.as_str(), Look::Content));
             (path.clone(), short(&self.moment.states.state(Path::new(name), look).0.digest()))
         };
         paths.map(state).collect()
@@ -793,7 +918,11 @@ impl Prepared<'_> {
         let (looks, looked) = states.told(looked, |sets| {
             let looks = sets.iter().flat_map(|set| &set.looks).map(|(path, look)| {
                 let state = states.state(path, *look).0;
-                let suffix = if *look == Look::Names { NAMES } else { "" };
+                let suffix = match look {
+                    Look::Content => "",
+                    Look::Names => NAMES,
+                    Look::Build => BUILDS,
+                };
                 (format!("{}{suffix}", path.display()), short(&state.digest()))
             });
             looks.collect()
@@ -824,6 +953,41 @@ pub(crate) struct Tried {
     /// Nothing of that was looked at earlier, in nanoseconds since the Unix epoch.
     since: i64,
     changing: Option<PathBuf>,
+    /// The directories that its program was built into: what is in there was made since then, and before it began.
+    built: Vec<PathBuf>,
+    /// What it read of them although not everything could be built.
+    unbuilt: Option<PathBuf>,
+    /// Whether it was seen to read more than it declares.
+    pub(crate) reads_more: bool,
+}
+
+/// What a test looked at itself.
+struct OwnLooks {
+    looks: Vec<(PathBuf, Look)>,
+    unbuilt: Option<PathBuf>,
+}
+
+/// The same without what is cargo's business alone, and with the workspace that has to be built before the rest is compared; and what of the rest
+/// may be old, since not everything could be built.
+fn without_products(
+    products: &Products,
+    looks: Vec<(PathBuf, Look)>,
+    written: &HashSet<PathBuf>,
+) -> (Vec<(PathBuf, Look)>, Option<PathBuf>) {
+    let mut seen = products::Seen::new(products, &looks, written);
+    let parts: Vec<Option<Part>> =
+        looks.iter().map(|(path, look)| products.part(path, *look, &mut seen)).collect();
+    let built = parts.iter().position(|part| *part == Some(Part::Built)).map(|at| looks[at].0.clone());
+    let mut looks: Vec<_> = looks
+        .into_iter()
+        .zip(parts)
+        .filter(|(_, part)| *part != Some(Part::Internal))
+        .map(|(look, _)| look)
+        .collect();
+    if let (Some(workspace), Some(_)) = (&products.workspace, &built) {
+        looks.push((workspace.clone(), Look::Build));
+    }
+    (looks, built.filter(|_| !products.is_complete))
 }
 
 /// What a test depends on beside what was known before; or what changed meanwhile.
@@ -864,6 +1028,23 @@ impl Chain {
         self.first == prepared.key && self.looked.is_empty()
     }
 
+    /// The workspaces that have to be built before this can be believed.
+    pub(crate) fn builds(&self) -> impl Iterator<Item = &Path> {
+        self.looked.iter().flat_map(|set| set.builds())
+    }
+
+    /// The first path that was looked at in one of these directories.
+    pub(crate) fn built_path(&self, project: &Path, roots: &[PathBuf]) -> Option<PathBuf> {
+        let paths = self.looked.iter().flat_map(|set| &set.looks).map(|(path, _)| path);
+        let is_in = |path: &&PathBuf| roots.iter().any(|root| project.join(path).starts_with(root));
+        paths.into_iter().find(is_in).cloned()
+    }
+
+    /// Whether that was done.
+    fn is_built(&self, world: &dyn World) -> bool {
+        self.builds().all(|folder| world.is_built(folder))
+    }
+
     fn after(mut self, set: Arc<PathSet>, states: &States) -> Self {
         self.key = key::next(&self.key, &states.digest(&set));
         self.looked.push(set);
@@ -884,6 +1065,7 @@ async fn further(
     let known: BTreeSet<(PathBuf, Look)> =
         chain.looked.iter().flat_map(|set| set.looks.iter().cloned()).collect();
     let (chain, since, before) = (chain.clone(), tried.since, before.clone());
+    let (built, began) = (tried.built.clone(), tried.ran.began);
     let (looks, seen) = (Arc::clone(&tried.looks), Arc::clone(&tried.ran.seen));
     // Mostly somebody else has looked at all of it since, and another thread would only cost time.
     let is_quick =
@@ -898,7 +1080,7 @@ async fn further(
             }
         }
         let set = PathSet::new(further);
-        let early = since.saturating_sub(i64::try_from(TICK.as_nanos()).unwrap_or(0));
+        let tick = i64::try_from(TICK.as_nanos()).unwrap_or(0);
         if let Some(path) = after.states.moved(&after.inputs, since) {
             return Err(path);
         }
@@ -906,8 +1088,12 @@ async fn further(
         for (path, look) in all {
             let (state, touched) = after.states.state(path, *look);
             // What is gone has no time of its own, nor has a file whose folder was another's meanwhile.
-            let is_gone = state == State::Absent && seen.there.contains(&project.join(path));
-            if touched >= early || is_gone || after.states.came(path) >= since {
+            let absolute = project.join(path);
+            let is_gone = state == State::Absent && seen.there.contains(&absolute);
+            // What the build has made is younger than its beginning.
+            let is_built = built.iter().any(|root| absolute.starts_with(root));
+            let since = if is_built { began } else { since };
+            if touched >= since.saturating_sub(tick) || is_gone || after.states.came(path) >= since {
                 return Err(path.clone());
             }
         }
@@ -921,14 +1107,11 @@ async fn further(
 }
 
 /// The project's files among what was looked at that are not among a test's inputs.
-fn undeclared(
-    project: &Path,
-    selection: &Selection,
-    moment: &Moment,
-    looks: &[(PathBuf, Look)],
-) -> Vec<PathBuf> {
+fn undeclared(project: &Path, selection: &Selection, moment: &Moment, tried: &Tried) -> Vec<PathBuf> {
     let mut paths: Vec<PathBuf> = Vec::new();
-    for (path, _) in looks.iter().filter(|(_, look)| *look == Look::Content) {
+    let is_built = |path: &Path| tried.built.iter().any(|root| path.starts_with(root));
+    let looks = tried.looks.iter().filter(|(path, look)| *look == Look::Content && !is_built(path));
+    for (path, _) in looks {
         let absolute = project.join(path);
         let Ok(path) = absolute.strip_prefix(project) else { continue };
         let is_ours = NEVER.iter().any(|name| path.starts_with(name));
@@ -968,6 +1151,13 @@ impl Caches {
     fn is_one<'a>(&'a self, folder: &Path) -> Option<&'a Path> {
         self.known.get(folder)?.as_deref()
     }
+}
+
+/// Whether a path of the project, relative to it, is in the directory of what is remembered of it, or of what runs remember of projects inside.
+fn is_state(path: &Path) -> bool {
+    let mut rest = path.iter().skip_while(|name| *name != STATE_DIRECTORY);
+    path.starts_with(STATE_DIRECTORY)
+        || (rest.next().is_some() && rest.next().is_none_or(|name| name == TESTS || name == IGNORE))
 }
 
 fn is_cargo_setting(path: &Path, home: &Path) -> bool {

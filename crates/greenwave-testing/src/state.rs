@@ -12,6 +12,9 @@ pub const STATE_DIRECTORY: &str = ".greenwave";
 /// What is in it of the project's own tests.
 pub(crate) const TESTS: &str = "tests";
 
+/// The file that keeps it out of version control.
+pub(crate) const IGNORE: &str = ".gitignore";
+
 /// `.greenwave/tests` of a project.
 #[derive(Debug, Clone)]
 pub(crate) struct StateFolder(PathBuf);
@@ -34,7 +37,7 @@ impl StateFolder {
         if owner != me {
             return Err(Error::ForeignState { path: folder, owner, me });
         }
-        let ignore = state.join(".gitignore");
+        let ignore = state.join(IGNORE);
         if !ignore.exists() {
             fs::write(&ignore, "*\n").map_err(Error::io("write", &ignore))?;
         }

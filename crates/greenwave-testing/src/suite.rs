@@ -1,7 +1,7 @@
 //! Many tests of one project at once: those whose results are known answer at once, the others run in a good order. Knows nothing of how tests are
 //! found, or of how results are shown.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,16 +27,17 @@ use crate::facts::{Difference, Facts, Notes};
 use crate::functions;
 use crate::history::Statistics;
 use crate::index::StatIndex;
-use crate::outcome::{Outcome, Source, Status};
+use crate::outcome::{Outcome, Source, Status, Stored};
 use crate::project::{Project, Snapshot};
+use crate::reads::Look;
 use crate::run::{self, Ran};
-use crate::runner::{Chain, Found, Options, Prepared, Runner, Tried};
+use crate::runner::{BUILDS, Chain, Found, Options, Prepared, Runner, Tried};
 use crate::stamp::now_ms;
 use crate::state::StateFolder;
 use crate::test::Harness;
 use crate::tree::Tree;
 use crate::world::{Launch, Moment, World, blocking};
-use crate::{Environment, Error, Manifest, Test};
+use crate::{Environment, Error, Manifest, Test, TraceMode, TraceStatus};
 
 /// The pool of the scheduler that every test takes one of.
 const WORKERS: &str = "workers";
@@ -93,6 +94,10 @@ struct Shared {
     tests: Vec<Test>,
     builds: Mutex<HashMap<PathBuf, Built>>,
     running: Mutex<HashMap<usize, Running>>,
+    /// Places of tests whose results are there and are not believed, with what they read that could not be brought up to date.
+    doubted: Mutex<HashMap<usize, PathBuf>>,
+    /// Places of tests that are not traced, and read more than they declare.
+    unseen: Mutex<HashSet<usize>>,
     /// Tasks that may have a process.
     alive: watch::Sender<usize>,
     statistics: Mutex<Statistics>,
@@ -201,6 +206,8 @@ pub struct SuiteReport {
     pub lower_bound: Duration,
     /// How long looking up took.
     pub looked_up: Duration,
+    /// Whether the tests were traced.
+    pub tracing: TraceStatus,
     /// Patterns of tests that ran, by place, that match no file.
     pub unmatched: Vec<(usize, String)>,
 }
@@ -236,22 +243,33 @@ impl Suite {
         options: SuiteOptions,
     ) -> Result<Self, Error> {
         let root = project.canonicalize().map_err(Error::io("find", project))?;
-        let mut names = std::collections::HashSet::new();
+        let tracing = TraceStatus::of(runner.trace);
+        if let (TraceMode::Required, TraceStatus::Unavailable(reason)) = (runner.trace, &tracing) {
+            return Err(Error::NotTraced { reason: reason.clone() });
+        }
+        let mut names = HashSet::new();
         if let Some(twice) = tests.iter().find(|test| !names.insert(test.name.as_str())) {
             return Err(Error::DuplicateName { test: twice.name.clone() });
         }
         let state = StateFolder::open(&root)?;
+        // Whoever traces this process sees the names in a directory only if they are read.
+        let tree = match tracing {
+            TraceStatus::TracedByOuter => None,
+            _ => Tree::load(&state.file(TREE)),
+        };
         let mut index = StatIndex::load(&state.file(INDEX));
         if let Some(files) = &runner.files {
             index.share(files);
         }
         let index = Arc::new(Mutex::new(index));
         let shared = Shared {
-            project: Project::new(&root, Arc::clone(&index), Tree::load(&state.file(TREE)), &tests)?,
+            project: Project::new(&root, Arc::clone(&index), tree, &tests)?,
             runner: Runner::with_index(environment, cache, runner, index),
             tests,
             builds: Mutex::default(),
             running: Mutex::default(),
+            doubted: Mutex::default(),
+            unseen: Mutex::default(),
             alive: watch::Sender::new(0),
             statistics: Mutex::new(Statistics::load(&state.file(STATISTICS))),
             notes: Mutex::default(),
@@ -309,6 +327,9 @@ impl Suite {
     ) -> Result<SuiteReport, Error> {
         let started = Instant::now();
         let shared = &self.shared;
+        shared.builds.lock().clear();
+        shared.doubted.lock().clear();
+        shared.unseen.lock().clear();
         let snapshot = self.look().await?;
         let mut report = SuiteReport {
             results: shared.tests.iter().map(|_| None).collect(),
@@ -319,6 +340,7 @@ impl Suite {
             saved: Duration::ZERO,
             lower_bound: Duration::ZERO,
             looked_up: Duration::ZERO,
+            tracing: shared.runner.trace_status(),
             unmatched: Vec::new(),
         };
         let (mut missing, mut audits) = (Vec::new(), Vec::new());
@@ -386,9 +408,11 @@ impl Suite {
         let shared = &self.shared;
         *shared.notes.lock() = Notes::load(&self.state.file(NOTES));
         let mut missing = missing.to_vec();
-        let folders: std::collections::BTreeSet<&Path> =
-            missing.iter().filter_map(|at| shared.tests[*at].built_in()).collect();
+        let folders: BTreeSet<&Path> = missing.iter().filter_map(|at| shared.tests[*at].built_in()).collect();
         for folder in folders {
+            if shared.builds.lock().contains_key(folder) {
+                continue;
+            }
             observe(Event::Building(folder));
             let stopper = self.executor.stopper();
             let built = tokio::select! {
@@ -427,7 +451,7 @@ impl Suite {
         };
         // What is made again is to be compared with a run alone.
         let (alone, together): (Vec<usize>, Vec<usize>) =
-            missing.iter().partition(|at| again.contains_key(at));
+            missing.iter().partition(|at| again.contains_key(at) || self.is_doubted(**at));
         let mut batches = batch::batches(&shared.tests, &together, duration, self.options.workers);
         batches.extend(alone.into_iter().map(|at| vec![at]));
         let mut graph = GraphBuilder::new();
@@ -521,6 +545,9 @@ impl Suite {
     /// If the project cannot be looked at, or the test could not be run.
     pub async fn explain(&self, at: usize) -> Result<Explanation, Error> {
         let snapshot = self.look().await?;
+        // With what has to be built for it.
+        let is_known = matches!(self.look_up(&snapshot, &[at]).await.pop(), Some((_, Ok(Found::Result(..)))));
+        let snapshot = self.look().await?;
         let test = &self.shared.tests[at];
         let notes = Notes::load(&self.state.file(NOTES));
         let moment = self.shared.project.moment(&snapshot, test).await?;
@@ -528,7 +555,7 @@ impl Suite {
             InProject { shared: Arc::clone(&self.shared), moment: Some(moment), ended: Mutex::default() };
         let prepared = self.shared.runner.prepare(&world, test).await?;
         let (known, chain) = match self.shared.runner.follow(&prepared).await {
-            Found::Result(outcome, chain) => (Some(outcome), Some(chain)),
+            Found::Result(outcome, chain) => (is_known.then_some(outcome), Some(chain)),
             Found::Missing(chain) => (None, Some(chain)),
             Found::Foreign => (None, None),
         };
@@ -549,7 +576,12 @@ impl Suite {
             kept: then.map(Facts::age),
             differences,
             inputs: prepared.moment.inputs.lines().len(),
-            looks: looked.iter().flat_map(|set| set.looks.iter().map(|(path, _)| path.clone())).collect(),
+            looks: looked
+                .iter()
+                .flat_map(|set| &set.looks)
+                .filter(|(_, look)| *look != Look::Build)
+                .map(|(path, _)| path.clone())
+                .collect(),
             known,
         })
     }
@@ -576,7 +608,9 @@ impl Suite {
     pub fn reading(&self, paths: &[PathBuf]) -> Result<Vec<usize>, Error> {
         let notes = Notes::load(&self.state.file(NOTES));
         let is_one = |path: &Path| paths.iter().any(|other| other == path);
-        let seen: std::collections::HashSet<&str> = notes.have_looked_at(is_one).collect();
+        // What cargo builds may be made from any of these.
+        let is_built = |path: &Path| !paths.is_empty() && path.to_string_lossy().ends_with(BUILDS);
+        let seen: HashSet<&str> = notes.have_looked_at(|path| is_one(path) || is_built(path)).collect();
         let mut places = Vec::new();
         for (at, test) in self.shared.tests.iter().enumerate() {
             let selection = crate::select::Selection::of(test)?;
@@ -609,7 +643,67 @@ impl Suite {
         Ok(snapshot)
     }
 
+    /// Looks results up. What hangs on programs that cargo builds is looked up again after it has built them.
     async fn look_up(
+        &self,
+        snapshot: &Arc<Snapshot>,
+        wanted: &[usize],
+    ) -> Vec<(usize, Result<Found, Error>)> {
+        let shared = &self.shared;
+        let mut found = self.look_up_once(snapshot, wanted).await;
+        let tests: Vec<&Test> = wanted.iter().map(|at| &shared.tests[*at]).collect();
+        for ((at, found), reads_more) in found.iter_mut().zip(shared.runner.reading_more(&tests).await) {
+            if reads_more && found.is_ok() {
+                *found = Ok(Found::Foreign);
+                shared.unseen.lock().insert(*at);
+                *shared.basis.lock() = None;
+            }
+        }
+        let hangs_on_build = |(at, found): &(usize, Result<Found, Error>)| match found {
+            Ok(Found::Result(_, chain)) if chain.builds().next().is_some() => Some(*at),
+            _ => None,
+        };
+        let hanging: Vec<usize> = found.iter().filter_map(hangs_on_build).collect();
+        if hanging.is_empty() {
+            return found;
+        }
+        // Nobody may remember an answer that is right only after a build.
+        *shared.basis.lock() = None;
+        let folders: BTreeSet<&Path> = hanging.iter().filter_map(|at| shared.tests[*at].built_in()).collect();
+        for folder in folders {
+            if !shared.builds.lock().contains_key(folder) {
+                // What cannot be built is no reason to stop: the tests that need it run.
+                let _ = shared.build(folder).await;
+            }
+        }
+        let mut doubted: HashMap<usize, PathBuf> = HashMap::new();
+        for (at, found) in &found {
+            let (true, Ok(Found::Result(_, chain))) = (hanging.contains(at), found) else { continue };
+            let builds = shared.builds.lock();
+            let built = shared.tests[*at].built_in().and_then(|folder| builds.get(folder));
+            if !built.is_some_and(|built| built.build.is_complete) {
+                let roots = built.map(|built| built.build.roots()).unwrap_or_default();
+                doubted.insert(*at, chain.built_path(shared.project.root(), roots).unwrap_or_default());
+            }
+        }
+        let good: Vec<usize> = hanging.into_iter().filter(|at| !doubted.contains_key(at)).collect();
+        let mut again: HashMap<usize, Result<Found, Error>> = match self.look().await {
+            Ok(later) => self.look_up_once(&later, &good).await.into_iter().collect(),
+            Err(_) => good.iter().map(|at| (*at, Ok(Found::Foreign))).collect(),
+        };
+        *shared.basis.lock() = None;
+        for (at, found) in &mut found {
+            if let Some(later) = again.remove(at) {
+                *found = later;
+            } else if doubted.contains_key(at) {
+                *found = Ok(Found::Foreign);
+            }
+        }
+        shared.doubted.lock().extend(doubted);
+        found
+    }
+
+    async fn look_up_once(
         &self,
         snapshot: &Arc<Snapshot>,
         wanted: &[usize],
@@ -627,6 +721,11 @@ impl Suite {
             all.push((*at, found));
         }
         all
+    }
+
+    /// Whether the result that is there of a test is not believed.
+    fn is_doubted(&self, at: usize) -> bool {
+        self.shared.doubted.lock().contains_key(&at) || self.shared.unseen.lock().contains(&at)
     }
 
     fn is_audited(&self, at: usize, known: &Outcome) -> bool {
@@ -766,13 +865,23 @@ async fn run(shared: Arc<Shared>, batch: Vec<usize>, is_audit: bool, ended: ones
     let world = InProject { shared: Arc::clone(&shared), moment: None, ended: Mutex::new(Some(ended)) };
     let [at] = batch.as_slice() else { return shared.run_together(&world, &batch).await };
     let test = &shared.tests[*at];
-    let result = match is_audit {
+    let is_unseen = shared.unseen.lock().contains(at);
+    let unbuilt = shared.doubted.lock().get(at).cloned();
+    let is_doubted = is_unseen || unbuilt.is_some();
+    let result = match is_audit || is_doubted {
         false => {
             let missing = shared.missing.lock().remove(at);
             shared.runner.run_from(&world, test, missing).await
         }
         true => shared.runner.run_again(&world, test).await,
     };
+    let result = result.map(|outcome| {
+        let reason = unbuilt.map(Stored::NotBuilt).or(is_unseen.then_some(Stored::ReadsMore));
+        match reason.filter(|_| outcome.passed() && !is_audit) {
+            Some(stored) => Outcome { source: Source::Ran(stored), ..outcome },
+            None => outcome,
+        }
+    });
     vec![(*at, result)]
 }
 
@@ -821,10 +930,15 @@ impl World for InProject {
         Ok(Some(Launch {
             looks: build.looks(package),
             since: build.began,
-            products: vec![build.target.clone()],
+            variables: build.variables_for_cargo(),
+            products: Some(build.products(package, true)),
             changing,
             ..launch
         }))
+    }
+
+    fn is_built(&self, folder: &Path) -> bool {
+        self.shared.builds.lock().get(folder).is_some_and(|built| built.build.is_complete)
     }
 
     async fn examine(

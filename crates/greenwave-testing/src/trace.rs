@@ -5,12 +5,16 @@
 //! starts, and cannot be taken off. Static programs, raw system calls and scripts of scripts are seen like everything else, which is why
 //! this was chosen over a preloaded library; and a call that is not about paths costs nothing, which is why it was chosen over `ptrace`.
 //!
+//! Calls that concern kernel objects which are no files (System V's, and POSIX message queues) are stopped as well: [`Objects`]. The kernel allows one
+//! listener, so whoever is traced cannot trace; [`TraceStatus`] says whether it is another of ours that does.
+//!
 //! What is not seen: what a call means once the command has changed what paths mean (mounts, another root), opened files by handle, or
 //! is made of another architecture's calls. Then [`Reads::blind`] says so, and nothing may be concluded from what is missing. A thread
 //! that changes a path in memory between our look at it and the kernel's deceives us: this is for tests, not for attackers.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use greenwave_scheduler::BeforeExec;
 
@@ -25,6 +29,8 @@ mod interpreter;
 #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod log;
 #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+mod object;
+#[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod resolution;
 #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod supervisor;
@@ -33,6 +39,74 @@ mod tracee;
 
 #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 use supervisor as platform;
+
+#[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+pub(crate) use object::object_exists;
+
+/// Without tracing, no path stands for a kernel object.
+#[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
+pub(crate) fn object_exists(_: &Path) -> Option<bool> {
+    None
+}
+
+/// Whether tests are to be traced.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum TraceMode {
+    /// They are not traced: results rest on what is declared.
+    #[default]
+    Off,
+    /// They are traced where that is possible. Where it is not, the run says so.
+    WhenPossible,
+    /// Where they cannot be traced, nothing runs.
+    Required,
+}
+
+/// Whether the tests of this process are traced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TraceStatus {
+    /// Nobody wants that.
+    Off,
+    /// By this process.
+    Traced,
+    /// By another process of this library that traces this one and whatever it starts: it sees what tests read, and this one does not.
+    TracedByOuter,
+    /// They are not, although that is wanted, for this reason.
+    Unavailable(String),
+}
+
+impl TraceStatus {
+    /// What holds in this process. Found out once.
+    pub fn of(mode: TraceMode) -> Self {
+        static STATUS: OnceLock<TraceStatus> = OnceLock::new();
+        if mode == TraceMode::Off {
+            return TraceStatus::Off;
+        }
+        let find = || match platform::available() {
+            Ok(()) => TraceStatus::Traced,
+            Err(_) if platform::is_observed() => TraceStatus::TracedByOuter,
+            Err(reason) => TraceStatus::Unavailable(reason),
+        };
+        STATUS.get_or_init(find).clone()
+    }
+
+    /// In a word, for programs: `off`, `traced`, `traced_by_outer` or `unavailable`.
+    pub fn word(&self) -> &'static str {
+        match self {
+            TraceStatus::Off => "off",
+            TraceStatus::Traced => "traced",
+            TraceStatus::TracedByOuter => "traced_by_outer",
+            TraceStatus::Unavailable(_) => "unavailable",
+        }
+    }
+
+    /// Why tests are not traced although that is wanted.
+    pub fn reason(&self) -> Option<&str> {
+        match self {
+            TraceStatus::Unavailable(reason) => Some(reason),
+            _ => None,
+        }
+    }
+}
 
 /// Most paths that are noted of one command where nothing else is said; beyond, it counts as not seen.
 pub const PATHS_MAX: usize = 200_000;
@@ -103,10 +177,23 @@ pub struct Reads {
     pub paths: BTreeMap<PathBuf, Access>,
     /// Those at which something was when they were first used, and before the command put something there.
     pub there: HashSet<PathBuf>,
+    /// What it did with kernel objects that are no files.
+    pub objects: Objects,
     /// Why that may not be all: what the command did, as in "it mounts a file system". `None` if it is all.
     pub blind: Option<String>,
     /// Whether it connected to somebody, who may have read something for it. Its own parts talking to each other count as well.
     pub talks: bool,
+}
+
+/// What a command did with kernel objects that are no files: System V shared memory, semaphores and message queues, and message queues of POSIX.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Objects {
+    /// One that it used and that was there before, described.
+    pub foreign: Option<String>,
+    /// One that it has left behind, described.
+    pub left: Option<String>,
+    /// Paths that stand for those that were not there when it asked for them.
+    pub absent: BTreeSet<PathBuf>,
 }
 
 /// How a path was used. What was done to a path after the command itself had put something there is left out.
@@ -167,6 +254,10 @@ mod platform {
 
     pub(super) fn available() -> Result<(), String> {
         Err("it takes Linux on x86_64 or aarch64".to_owned())
+    }
+
+    pub(super) fn is_observed() -> bool {
+        false
     }
 
     pub(super) fn attach(_: &mut impl BeforeExec, _: usize) -> std::io::Result<Supervisor> {

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use crate::facts::Facts;
 use crate::index::StatIndex;
+use crate::products::Products;
 use crate::reads::{Look, States};
 use crate::run::Ran;
 use crate::runner::Prepared;
@@ -33,8 +34,8 @@ pub(crate) struct Launch {
     pub(crate) looks: Vec<(PathBuf, Look)>,
     /// When making it began, in nanoseconds since the Unix epoch.
     pub(crate) since: i64,
-    /// Where what was made is: it may be read.
-    pub(crate) products: Vec<PathBuf>,
+    /// Where what was made is.
+    pub(crate) products: Option<Products>,
     /// A file that changed while it was made, so that nobody knows which state of it went in.
     pub(crate) changing: Option<PathBuf>,
 }
@@ -54,6 +55,11 @@ pub(crate) trait World: Send + Sync {
     /// What to start in place of the test's command, where that is another program that has to be made first.
     async fn launch(&self, _runner: &Runner, _test: &Test) -> Result<Option<Launch>, Error> {
         Ok(None)
+    }
+
+    /// Whether cargo has brought everything up to date that it builds in the workspace in this folder.
+    fn is_built(&self, _folder: &Path) -> bool {
+        false
     }
 
     /// What more is to be said of a test that has ended so, as text that follows its output. It still keeps its worker busy.

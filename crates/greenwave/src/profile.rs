@@ -4,6 +4,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use greenwave_testing::TraceMode;
+
 /// Everything that can be set. The default is the `development` profile.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
@@ -36,8 +38,8 @@ pub struct TestingSettings {
     pub remote: String,
     /// Whether results are written to that server, or only read.
     pub remote_write: bool,
-    /// Whether it is found out what tests look at beside their declared inputs, where the system allows it.
-    pub trace: bool,
+    /// Whether it is found out what tests look at beside their declared inputs, and what is done where that cannot be.
+    pub trace: TraceMode,
     /// Whether fewer tests run at once while the machine is busy with other things.
     pub follow_load: bool,
     /// The share of known results that are made again and compared, from 0 to 1.
@@ -153,7 +155,7 @@ impl Default for Settings {
                 disk_limit: 1_000_000_000,
                 remote: String::new(),
                 remote_write: true,
-                trace: true,
+                trace: TraceMode::WhenPossible,
                 follow_load: true,
                 audit: 0.0,
             },

@@ -117,9 +117,9 @@ impl Results {
         Self::secret(folder)
     }
 
-    /// Where ports are noted that tests have been given.
-    pub fn ports(&self) -> PathBuf {
-        self.folder.join("ports")
+    /// Where ports are noted that tests have been given, beside the results in a folder, whether these can be opened or not.
+    pub fn ports_in(folder: &Path) -> PathBuf {
+        folder.join("ports")
     }
 
     /// Where projects share what they know of files that belong to none of them.

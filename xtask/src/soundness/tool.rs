@@ -51,6 +51,9 @@ func TestProbe(t *testing.T) {
 }
 "#;
 
+/// The test that probes in cargo workspaces are about.
+const CARGO_TEST: &str = "a::a";
+
 /// What a run of a tool was.
 pub(crate) struct Ran {
     pub(crate) passed: bool,
@@ -111,11 +114,15 @@ impl Tool {
 
     /// Whether the probe can be carried out against it.
     pub(crate) fn can_try(&self, probe: &Probe) -> bool {
+        // What others make of cargo's tests is not what is asked here.
+        if probe.is_cargo || probe.is_nested {
+            return matches!(self, Tool::Greenwave(_));
+        }
         match self {
             Tool::Greenwave(_) => !probe.has_clock || clock_library().is_some(),
             // Nothing says that two of it may run at once.
             Tool::Testmon(_) => !probe.has_clock && !probe.at_once,
-            _ => !probe.has_clock,
+            Tool::Turbo(_) | Tool::Nx(_) | Tool::Go => !probe.has_clock,
         }
     }
 
@@ -123,7 +130,11 @@ impl Tool {
     pub(crate) fn prepare(&self, place: &Place, probe: &Probe) -> Result<()> {
         let project = place.project();
         match self {
-            Tool::Greenwave(_) => {
+            Tool::Greenwave(_) if probe.is_cargo => Ok(()),
+            Tool::Greenwave(program) => {
+                if probe.is_nested {
+                    std::os::unix::fs::symlink(program, place.path("outside/bin/greenwave"))?;
+                }
                 let inputs = r#"inputs = ["test.sh", "/in/**"]"#;
                 let env = format!("env = {}", json!(probe.declared));
                 let test = format!(
@@ -186,7 +197,12 @@ impl Tool {
 
     fn run_by(&self, mut command: Command, place: &Place, variables: &[(&str, &str)]) -> Result<Ran> {
         let path = std::env::var("PATH").unwrap_or_default();
+        // Where this program was built is no matter of the probe's.
+        command.env_remove("CARGO_TARGET_DIR");
         command.current_dir(place.project()).envs(variables.iter().copied());
+        if place.path("project/Cargo.toml").exists() {
+            command.arg(CARGO_TEST);
+        }
         command.env("PATH", format!("{}:{path}", place.path("outside/bin").display()));
         command
             .env("XDG_CACHE_HOME", place.path("cache"))

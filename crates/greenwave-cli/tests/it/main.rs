@@ -20,5 +20,7 @@ mod runs;
 mod shown;
 mod sketch;
 mod stop;
+mod targets;
 mod terminal;
 mod tested;
+mod traced;

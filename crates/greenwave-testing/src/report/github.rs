@@ -43,6 +43,13 @@ fn head(run: &RunReport) -> String {
         let _ = write!(text, " {known} known already, which saved {} of running.", time(run.saved));
     }
     text.push('\n');
+    if let Some(reason) = run.tracing.reason() {
+        let _ = writeln!(
+            text,
+            "\n⚠️ Tests were not traced, so that results rest on declared inputs alone: {}",
+            cell(&one_line(reason))
+        );
+    }
     text
 }
 

@@ -44,6 +44,11 @@ pub enum Line<'a> {
         known: usize,
         /// Passes that took more than one attempt.
         flaky: usize,
+        /// Whether tests were traced: `traced`, `traced_by_outer`, `off` or `unavailable`.
+        tracing: &'static str,
+        /// Why they were not, if that was wanted.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        tracing_problem: Option<&'a str>,
         /// How long the run took.
         wall_ms: f64,
         /// How long the tests whose results were known would have run.
@@ -134,7 +139,7 @@ impl<'a> Line<'a> {
     }
 
     /// The line of a run that has ended.
-    pub fn finished(run: &RunReport) -> Line<'static> {
+    pub fn finished(run: &RunReport) -> Line<'_> {
         let tally = run.tally();
         Line::Finished {
             success: tally.is_success(),
@@ -144,6 +149,8 @@ impl<'a> Line<'a> {
             not_run: tally.not_run,
             known: tally.known,
             flaky: tally.flaky,
+            tracing: run.tracing.word(),
+            tracing_problem: run.tracing.reason(),
             wall_ms: ms(run.wall),
             saved_ms: ms(run.saved),
         }

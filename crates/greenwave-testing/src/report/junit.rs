@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use quick_junit::{NonSuccessKind, Property, Report, TestCase, TestCaseStatus, TestSuite};
 
 use super::{CaseReport, CaseStatus, RunReport, TestReport, Verdict, one_line, plain};
+use crate::TraceStatus;
 
 /// The text of an XML document with one suite for each test, and in it a case for each single test that is known, or one for all of it.
 ///
@@ -15,14 +16,14 @@ pub fn junit(run: &RunReport) -> String {
     let mut report = Report::new("greenwave");
     report.set_time(run.wall);
     for test in &run.tests {
-        report.add_test_suite(suite(run.started, test));
+        report.add_test_suite(suite(run.started, &run.tracing, test));
     }
     report
         .to_string()
         .expect("writing to memory does not fail, and no text has a character that XML cannot have")
 }
 
-fn suite(started: SystemTime, test: &TestReport) -> TestSuite {
+fn suite(started: SystemTime, tracing: &TraceStatus, test: &TestReport) -> TestSuite {
     let name = one_line(&test.name);
     let mut suite = TestSuite::new(name.as_str());
     suite.set_time(test.duration);
@@ -32,6 +33,9 @@ fn suite(started: SystemTime, test: &TestReport) -> TestSuite {
     }
     if test.attempts > 1 {
         suite.add_property(Property::new("greenwave.attempts", test.attempts.to_string()));
+    }
+    if let Some(reason) = tracing.reason() {
+        suite.add_property(Property::new("greenwave.not_traced", one_line(reason)));
     }
     if let Some(reason) = &test.not_kept {
         suite.add_property(Property::new("greenwave.not_kept", one_line(reason)));

@@ -2,6 +2,8 @@
 
 use libc::{c_int, c_long};
 
+use super::object::{Kind, ObjectCall};
+
 /// Where a path starts that is not absolute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Base {
@@ -79,6 +81,8 @@ pub(super) enum Call {
         address: u64,
         length: u64,
     },
+    /// Concerns a kernel object that is no file.
+    Object(ObjectCall),
     /// After it, paths mean something else, or files are read without.
     Blind(&'static str),
 }
@@ -138,6 +142,19 @@ const NUMBERS: &[c_long] = &[
     libc::SYS_pivot_root,
     libc::SYS_chroot,
     libc::SYS_setns,
+    libc::SYS_shmget,
+    libc::SYS_shmat,
+    libc::SYS_shmctl,
+    libc::SYS_semget,
+    libc::SYS_semop,
+    libc::SYS_semtimedop,
+    libc::SYS_semctl,
+    libc::SYS_msgget,
+    libc::SYS_msgsnd,
+    libc::SYS_msgrcv,
+    libc::SYS_msgctl,
+    libc::SYS_mq_open,
+    libc::SYS_mq_unlink,
     GETXATTRAT,
     LISTXATTRAT,
     OPEN_TREE_ATTR,
@@ -269,12 +286,44 @@ fn decode_new(number: c_long, it: Arguments<'_>) -> Option<Call> {
         libc::SYS_lsetxattr | libc::SYS_lremovexattr => Call::Change { name: it.plain(0), follow: false },
         libc::SYS_bind => Call::Bind { address: it.raw(1), length: u64::from(it.raw(2) as u32) },
         libc::SYS_connect => Call::Connect { address: it.raw(1), length: u64::from(it.raw(2) as u32) },
+        libc::SYS_shmget => Call::Object(ObjectCall::Get { kind: Kind::Memory, key: it.int(0) }),
+        libc::SYS_semget => Call::Object(ObjectCall::Get { kind: Kind::Semaphores, key: it.int(0) }),
+        libc::SYS_msgget => Call::Object(ObjectCall::Get { kind: Kind::Messages, key: it.int(0) }),
+        libc::SYS_shmat => Call::Object(ObjectCall::Use { kind: Kind::Memory, id: it.int(0) }),
+        libc::SYS_semop | libc::SYS_semtimedop => {
+            Call::Object(ObjectCall::Use { kind: Kind::Semaphores, id: it.int(0) })
+        }
+        libc::SYS_msgsnd | libc::SYS_msgrcv => {
+            Call::Object(ObjectCall::Use { kind: Kind::Messages, id: it.int(0) })
+        }
+        libc::SYS_shmctl => control(Kind::Memory, it.int(0), it.int(1)),
+        libc::SYS_semctl => control(Kind::Semaphores, it.int(0), it.int(2)),
+        libc::SYS_msgctl => control(Kind::Messages, it.int(0), it.int(1)),
+        libc::SYS_mq_open | libc::SYS_mq_unlink => Call::Object(ObjectCall::Queue { name: it.raw(0) }),
         libc::SYS_open_by_handle_at => Call::Blind("opens files without their paths"),
         libc::SYS_mount | libc::SYS_umount2 | libc::SYS_move_mount => Call::Blind("mounts file systems"),
         libc::SYS_open_tree | libc::SYS_fsmount | OPEN_TREE_ATTR => Call::Blind("mounts file systems"),
         libc::SYS_pivot_root | libc::SYS_chroot => Call::Blind("changes its root folder"),
         libc::SYS_setns => Call::Blind("enters another namespace"),
         _ => return None,
+    })
+}
+
+/// Commands of the calls that control objects; with some, the first argument is a place in the system's list (`include/uapi/linux/{shm,sem,msg}.h`).
+fn control(kind: Kind, id: c_int, command: c_int) -> Call {
+    /// `IPC_64`, which libraries add on some architectures.
+    const WIDE: c_int = 0x100;
+    /// `IPC_INFO`, which all kinds have.
+    const INFO: c_int = 3;
+    let lists: [c_int; 3] = match kind {
+        Kind::Memory => [13, 14, 15],
+        Kind::Semaphores => [18, 19, 20],
+        Kind::Messages => [11, 12, 13],
+    };
+    let command = command & !WIDE;
+    Call::Object(match command == INFO || lists.contains(&command) {
+        true => ObjectCall::List { kind },
+        false => ObjectCall::Use { kind, id },
     })
 }
 

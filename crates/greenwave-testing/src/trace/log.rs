@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
+use super::object::{ObjectCall, Objects};
 use super::{Access, Reads};
 
 /// Everything noted so far.
@@ -11,6 +12,7 @@ pub(super) struct Log {
     paths: HashMap<PathBuf, Noted>,
     /// Folders that the command made: all that is in them is its own.
     made: HashSet<PathBuf>,
+    objects: Objects,
     blind: Option<String>,
     talks: bool,
     paths_max: usize,
@@ -28,7 +30,7 @@ struct Noted {
 impl Log {
     pub(super) fn new(paths_max: usize) -> Self {
         let (paths, made) = (HashMap::new(), HashSet::new());
-        Self { paths, made, blind: None, talks: false, paths_max }
+        Self { paths, made, objects: Objects::default(), blind: None, talks: false, paths_max }
     }
 
     /// Notes that from here on something is not seen. The first reason counts.
@@ -42,6 +44,11 @@ impl Log {
 
     pub(super) fn talks(&mut self) {
         self.talks = true;
+    }
+
+    /// Notes a call that concerns a kernel object.
+    pub(super) fn object(&mut self, call: ObjectCall, name: impl FnOnce(u64) -> Option<Vec<u8>>) {
+        self.objects.note(call, name);
     }
 
     /// Notes a use that depends on what is there.
@@ -113,13 +120,15 @@ impl Log {
     pub(super) fn finish(self) -> Reads {
         let there = self.there();
         let paths = self.paths.into_iter().map(|(path, noted)| (path, noted.access)).collect();
-        Reads { paths, there, blind: self.blind, talks: self.talks }
+        let objects = self.objects.finish();
+        Reads { paths, there, objects, blind: self.blind, talks: self.talks }
     }
 
     /// A copy as of now.
     pub(super) fn so_far(&self) -> Reads {
         let paths = self.paths.iter().map(|(path, noted)| (path.clone(), noted.access)).collect();
-        Reads { paths, there: self.there(), blind: self.blind.clone(), talks: self.talks }
+        let objects = self.objects.finish();
+        Reads { paths, there: self.there(), objects, blind: self.blind.clone(), talks: self.talks }
     }
 
     fn there(&self) -> HashSet<PathBuf> {

@@ -1,6 +1,7 @@
 //! The thread that is told of a command's calls, notes them and lets them go on. It answers every call, whatever happens to it.
 
 use std::collections::HashSet;
+use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -29,6 +30,19 @@ const GRACE: Duration = Duration::from_millis(500);
 const SEEN_MAX: usize = 200_000;
 /// Scripts whose interpreters are scripts; the kernel gives up after five.
 const INTERPRETERS_MAX: usize = 5;
+
+/// Whoever asks whether there is something at this path, at which there never is, is told by an observer of ours that it is observed.
+const QUESTION: &CStr = c"/proc/greenwave/is-this-traced";
+/// The error that says so: no file system says that a connection is being made already.
+const ANSWER: c_int = libc::EALREADY;
+
+/// Whether this process is observed by another of ours. It is asked by a call that the observer answers, since a variable would say so also of
+/// processes that have it from elsewhere.
+pub(super) fn is_observed() -> bool {
+    // SAFETY: the kernel reads a text that ends with a zero.
+    let found = unsafe { libc::access(QUESTION.as_ptr(), libc::F_OK) };
+    found != 0 && io::Error::last_os_error().raw_os_error() == Some(ANSWER)
+}
 
 /// Whether a filter can be installed and its calls told, or why not.
 pub(super) fn available() -> Result<(), String> {
@@ -322,7 +336,7 @@ fn serve(listener: &OwnedFd, stop: &OwnedFd, observer: &mut Observer) -> End {
 fn answer_all(listener: &OwnedFd) {
     loop {
         match wait(listener, None, None) {
-            Event::Call if answer_one(listener, |_, _| {}).is_ok() => {}
+            Event::Call if answer_one(listener, |_, _| GO_ON).is_ok() => {}
             Event::Nothing => {}
             _ => return,
         }
@@ -353,8 +367,15 @@ fn wait(listener: &OwnedFd, stop: Option<&OwnedFd>, timeout: Option<Duration>) -
     }
 }
 
-/// Takes one call, has it looked at, and lets it go on.
-fn answer_one(listener: &OwnedFd, look: impl FnOnce(&Tracee<'_>, &seccomp_notif)) -> io::Result<()> {
+/// The error with which a call ends, if it does not go on.
+type Verdict = Option<c_int>;
+const GO_ON: Verdict = None;
+
+/// Takes one call, has it looked at, and lets it go on, or has it fail.
+fn answer_one(
+    listener: &OwnedFd,
+    look: impl FnOnce(&Tracee<'_>, &seccomp_notif) -> Verdict,
+) -> io::Result<()> {
     // SAFETY: a structure of numbers; the kernel wants it to be zero.
     let mut call: seccomp_notif = unsafe { std::mem::zeroed() };
     // SAFETY: the request fills in the structure that its number was made for.
@@ -369,22 +390,26 @@ fn answer_one(listener: &OwnedFd, look: impl FnOnce(&Tracee<'_>, &seccomp_notif)
         };
     }
     // Answered even when looking at it panics.
-    let answer = Answer { listener: listener.as_fd(), call: call.id };
-    look(&Tracee { thread: call.pid, call: call.id, listener: listener.as_fd() }, &call);
+    let mut answer = Answer { listener: listener.as_fd(), call: call.id, verdict: GO_ON };
+    answer.verdict = look(&Tracee { thread: call.pid, call: call.id, listener: listener.as_fd() }, &call);
     drop(answer);
     Ok(())
 }
 
-/// Lets a call go on when it is dropped.
+/// Lets a call go on when it is dropped, or fail.
 struct Answer<'a> {
     listener: BorrowedFd<'a>,
     call: u64,
+    verdict: Verdict,
 }
 
 impl Drop for Answer<'_> {
     fn drop(&mut self) {
-        let flags = libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32;
-        let mut answer = seccomp_notif_resp { id: self.call, val: 0, error: 0, flags };
+        let (error, flags) = match self.verdict {
+            Some(error) => (-error, 0),
+            None => (0, libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32),
+        };
+        let mut answer = seccomp_notif_resp { id: self.call, val: 0, error, flags };
         // If it fails, the caller is gone.
         // SAFETY: the request reads the structure that its number was made for.
         unsafe {
@@ -406,6 +431,8 @@ struct Observer {
     resolver: Resolver,
     /// Calls that were noted, and would be noted in the same way again: what they do, and the path before it was followed.
     seen: HashSet<(u64, Vec<u8>)>,
+    /// The last call was the question whether it is seen.
+    is_asked: bool,
 }
 
 /// An absolute path that was not followed yet.
@@ -437,10 +464,22 @@ impl From<io::Error> for Trouble {
 
 impl Observer {
     fn new(paths_max: usize) -> Self {
-        Self { log: Log::new(paths_max), resolver: Resolver::default(), seen: HashSet::new() }
+        Self {
+            log: Log::new(paths_max),
+            resolver: Resolver::default(),
+            seen: HashSet::new(),
+            is_asked: false,
+        }
     }
 
-    fn observe(&mut self, tracee: &Tracee<'_>, call: &seccomp_notif) {
+    /// Notes a call, unless it asks whether anybody does.
+    fn observe(&mut self, tracee: &Tracee<'_>, call: &seccomp_notif) -> Verdict {
+        self.is_asked = false;
+        self.note_call(tracee, call);
+        self.is_asked.then_some(ANSWER)
+    }
+
+    fn note_call(&mut self, tracee: &Tracee<'_>, call: &seccomp_notif) {
         // Nothing can be concluded any more, and following paths might wait for somebody who waits for us: a file system of the command's.
         if self.log.is_blind() {
             return;
@@ -461,6 +500,11 @@ impl Observer {
     fn note(&mut self, it: &Tracee<'_>, call: Call) -> Result<(), Trouble> {
         match call {
             Call::Blind(why) => self.log.blind(why),
+            Call::Object(call) => {
+                if it.is_waiting() {
+                    self.log.object(call, |at| it.path(at).ok().flatten());
+                }
+            }
             Call::Open { name, flags } => self.open(it, name, flags)?,
             Call::OpenHow { name, how } => {
                 let [flags, _, resolve] = it.numbers(how)?.ok_or(Trouble::Nothing)?;
@@ -471,6 +515,10 @@ impl Observer {
             }
             Call::Look { name, follow } => {
                 let place = self.place(it, name)?;
+                if place.path == QUESTION.to_bytes() {
+                    self.is_asked = true;
+                    return Ok(());
+                }
                 self.once(it, 1 << 32 | u64::from(follow), place, |observer, place| {
                     let found = observer.resolve(it, &place, follow);
                     observer.log.depend(&found.path, |access| access.looked = true);

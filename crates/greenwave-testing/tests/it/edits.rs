@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use greenwave_cache::{MemoryBackend, Tier, Tiered, TieredOptions};
-use greenwave_testing::{Environment, Options, Runner, SCHEMA, Suite, SuiteOptions, Test, Tracer};
+use greenwave_testing::{
+    Environment, Options, Runner, SCHEMA, Suite, SuiteOptions, Test, TraceMode, TraceStatus,
+};
 
 /// How often something is edited; `cargo xtask long testing-edits` does it more often.
 fn rounds() -> u64 {
@@ -113,9 +115,9 @@ async fn no_edit_makes_a_verdict_stale() {
     for round in 0..rounds() {
         let tier = Tier::new("memory", Arc::clone(&backend) as Arc<dyn greenwave_cache::Backend>);
         let cache = Tiered::new(vec![tier], TieredOptions::new(SCHEMA));
-        let options = Options { trace: Tracer::available().is_ok(), ..Options::default() };
+        let options = Options { trace: TraceMode::WhenPossible, ..Options::default() };
         let mut tests = tests();
-        if !options.trace {
+        if TraceStatus::of(options.trace) != TraceStatus::Traced {
             // Where nothing can be seen, everything has to be declared.
             tests.iter_mut().for_each(|test| test.inputs.clear());
         }

@@ -4,6 +4,7 @@
 
 mod discover;
 mod edits;
+mod objects;
 mod report;
 mod strict;
 mod trace;

@@ -7,8 +7,8 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use greenwave_testing::{
-    CaseReport, CaseStatus, Count, Ending, Line, RunReport, Status, TestReport, Verdict, github_summary,
-    junit,
+    CaseReport, CaseStatus, Count, Ending, Line, RunReport, Status, TestReport, TraceStatus, Verdict,
+    github_summary, junit,
 };
 
 use crate::trace::is_there;
@@ -33,7 +33,13 @@ fn started() -> SystemTime {
 }
 
 fn run(tests: Vec<TestReport>) -> RunReport {
-    RunReport { started: started(), wall: Duration::from_millis(4321), saved: Duration::from_secs(75), tests }
+    RunReport {
+        started: started(),
+        wall: Duration::from_millis(4321),
+        saved: Duration::from_secs(75),
+        tracing: TraceStatus::Traced,
+        tests,
+    }
 }
 
 /// One of each kind, with everything that a text can have in it.
@@ -92,7 +98,7 @@ fn lines_of_json_say_everything() {
     {"event":"test","name":"empty","status":"no_tests","problem":"ran no test at all","known":false,"duration_ms":1.0,"attempts":1,"flaky":false,"output":""}
     {"event":"test","name":"broken","status":"error","problem":"could not be run: there is no `x`","known":false,"duration_ms":0.0,"attempts":0,"flaky":false,"output":""}
     {"event":"test","name":"late","status":"not_run","known":false,"duration_ms":0.0,"attempts":0,"flaky":false,"output":""}
-    {"event":"finished","success":false,"passed":2,"failed":3,"errors":1,"not_run":1,"known":1,"flaky":1,"wall_ms":4321.0,"saved_ms":75000.0}
+    {"event":"finished","success":false,"passed":2,"failed":3,"errors":1,"not_run":1,"known":1,"flaky":1,"tracing":"traced","wall_ms":4321.0,"saved_ms":75000.0}
     "#);
     for line in lines {
         serde_json::from_str::<serde_json::Value>(&line).unwrap();
