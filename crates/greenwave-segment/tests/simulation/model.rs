@@ -213,19 +213,14 @@ impl Model {
             let now = self.event();
             let changes = self.changes.entry(key.clone()).or_default();
             let flushed = changes.iter().filter(|change| change.flushed).map(|change| change.stamp).max();
-            if answer.is_none() && durable && (flushed.is_none() || self.may_drop) {
-                // Nothing of it has reached the disk, or its removal has.
+            if answer.is_none() && durable {
+                // Nothing of it has reached the disk, or its removal has, which compaction may have forgotten since. Whatever
+                // shows again is wrong.
                 changes.clear();
                 continue;
             }
             let shows = |change: &&mut Change| change.value == *answer && change.ended != Ended::Failed;
-            // Values are all different, removals are not: after a power cut it may be the first that was not lost for sure.
-            let rank = |change: &&mut Change| match durable {
-                true if change.stamp < flushed.unwrap_or(0) => 0,
-                true => u64::MAX - change.stamp,
-                false => change.stamp,
-            };
-            let Some(shown) = changes.iter_mut().filter(shows).max_by_key(rank) else {
+            let Some(shown) = changes.iter_mut().filter(shows).max_by_key(|change| change.stamp) else {
                 match answer {
                     // It has never had a value, or all of it was dropped.
                     None => continue,
