@@ -7,6 +7,8 @@
 //! $ npm run --silent cli --base=http://127.0.0.1:8001 > results.json
 //! ```
 
+#![expect(clippy::print_stderr, reason = "a program of its own")]
+
 use std::io::{Error, ErrorKind, Result};
 use std::sync::Arc;
 
@@ -122,11 +124,8 @@ async fn fetch(
             continue;
         }
         let is_empty = parts.method == Method::HEAD || [204, 304].contains(&status.as_u16());
-        let body = if is_empty {
-            Bytes::new()
-        } else {
-            read_body(&mut origin, input, &headers, None).await?
-        };
+        let body =
+            if is_empty { Bytes::new() } else { read_body(&mut origin, input, &headers, None).await? };
         let mut response = Response::new(body);
         (*response.status_mut(), *response.headers_mut()) = (status, headers);
         return Ok(response);
@@ -144,11 +143,13 @@ async fn read_head(stream: &mut TcpStream, input: &mut BytesMut) -> Result<(Stri
         }
     };
     let head = input.split_to(end + 4);
-    let mut lines = head[..end].split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+    let mut lines =
+        head[..end].split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
     let first = String::from_utf8_lossy(lines.next().unwrap_or_default()).into_owned();
     let mut headers = HeaderMap::new();
     for line in lines {
-        let colon = line.iter().position(|byte| *byte == b':').ok_or_else(|| invalid("a field without a colon"))?;
+        let colon =
+            line.iter().position(|byte| *byte == b':').ok_or_else(|| invalid("a field without a colon"))?;
         let name = HeaderName::from_bytes(&line[..colon]).map_err(invalid)?;
         headers.append(name, HeaderValue::from_bytes(line[colon + 1..].trim_ascii()).map_err(invalid)?);
     }
@@ -162,8 +163,10 @@ async fn read_body(
     headers: &HeaderMap,
     otherwise: Option<usize>,
 ) -> Result<Bytes> {
-    let is_chunked = headers.get("transfer-encoding").is_some_and(|value| value.as_bytes().ends_with(b"chunked"));
-    let length = headers.get("content-length").and_then(|value| value.to_str().ok()?.parse().ok()).or(otherwise);
+    let is_chunked =
+        headers.get("transfer-encoding").is_some_and(|value| value.as_bytes().ends_with(b"chunked"));
+    let length =
+        headers.get("content-length").and_then(|value| value.to_str().ok()?.parse().ok()).or(otherwise);
     if is_chunked {
         let mut body = BytesMut::new();
         loop {
@@ -174,7 +177,8 @@ async fn read_body(
                 }
                 read_more(stream, &mut input).await?;
             };
-            let size = usize::from_str_radix(size.split(';').next().unwrap_or_default().trim(), 16).map_err(invalid)?;
+            let size = usize::from_str_radix(size.split(';').next().unwrap_or_default().trim(), 16)
+                .map_err(invalid)?;
             if size.saturating_add(body.len()) > MESSAGE_BYTES_MAX {
                 return Err(invalid("a body beyond the limit"));
             }

@@ -4,8 +4,9 @@
 use std::time::{Duration, SystemTime};
 
 use http::header::{
-    AGE, AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, DATE, ETAG,
-    EXPIRES, HeaderMap, HeaderName, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED, PRAGMA, VARY,
+    AGE, AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, DATE,
+    ETAG, EXPIRES, HeaderMap, HeaderName, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED,
+    PRAGMA, VARY,
 };
 use http::{Request, StatusCode, response};
 
@@ -185,7 +186,9 @@ impl Policy {
     pub(super) fn updated(&self, not_modified: &response::Parts) -> Option<response::Parts> {
         let differs = |name: HeaderName| {
             not_modified.headers.get(&name).is_some_and(|new| {
-                self.headers.get(&name).is_none_or(|old| opaque_tag(old.as_bytes()) != opaque_tag(new.as_bytes()))
+                self.headers
+                    .get(&name)
+                    .is_none_or(|old| opaque_tag(old.as_bytes()) != opaque_tag(new.as_bytes()))
             })
         };
         if differs(ETAG) || !not_modified.headers.contains_key(ETAG) && differs(LAST_MODIFIED) {
@@ -211,8 +214,7 @@ impl Policy {
     /// RFC 9111, section 3.
     fn may_store(&self, is_authorized: bool, has_lifetime: bool) -> bool {
         let says = |name: &str| self.directives.has(name);
-        let no_store =
-            if says("must-understand") { !is_understood(self.status) } else { says("no-store") };
+        let no_store = if says("must-understand") { !is_understood(self.status) } else { says("no-store") };
         let is_complete = !self.status.is_informational()
             && ![StatusCode::PARTIAL_CONTENT, StatusCode::NOT_MODIFIED].contains(&self.status);
         let is_for_others = !is_authorized || ["must-revalidate", "public", "s-maxage"].into_iter().any(says);

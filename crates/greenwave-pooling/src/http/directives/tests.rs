@@ -49,7 +49,9 @@ fn lifetimes_that_cannot_be_understood_are_zero() {
 #[test]
 fn directives_without_values_and_with_lists_of_fields() {
     let of = |line: &str| Directives::of(&headers("cache-control", &[line]));
-    for line in ["no-cache", "No-CaChE", "max-age=9,no-cache", ",, no-cache ,", "no-cache=\"\"", "no-cache=\"a b\""] {
+    for line in
+        ["no-cache", "No-CaChE", "max-age=9,no-cache", ",, no-cache ,", "no-cache=\"\"", "no-cache=\"a b\""]
+    {
         assert!(of(line).has_bare("no-cache"), "{line}");
     }
     let listed = of("no-cache=\"a, B\", private=c, max-age=1");
@@ -68,7 +70,9 @@ fn directives_for_content_delivery_networks() {
     assert_eq!(seconds("max-age=60"), Some(Duration::from_secs(60)));
     assert_eq!(seconds("foobar, max-age=60;x=1"), Some(Duration::from_secs(60)));
     assert_eq!(seconds("max-age=99999999999"), Some(Duration::from_secs(1 << 31)));
-    for line in ["", "max-age=60, &&&&&", "max-age=\"60\"", "max-age= 60", "max-age =60", "max-age=-1", "max-age"] {
+    for line in
+        ["", "max-age=60, &&&&&", "max-age=\"60\"", "max-age= 60", "max-age =60", "max-age=-1", "max-age"]
+    {
         assert!(of(line).is_none(), "{line}");
     }
     assert!(Directives::of_cdn(&HeaderMap::new()).is_none());
