@@ -1,5 +1,6 @@
 //! Everything through the public API.
 
+mod answers;
 mod blocks;
 mod budget;
 mod chunkings;

@@ -1,10 +1,14 @@
 //! Paths and languages in info strings and headings. Unaware of fences.
 
-use super::{language_of_file, path_of_heading, path_of_info};
+use super::{Named, is_elision, is_partial_line, language_of_file, path_of_comment, path_of_heading, path_of_info};
 
 #[track_caller]
 fn check(info: &str, path: Option<&str>, language: Option<&str>) {
-    assert_eq!(path_of_info(info).map(|range| &info[range]), path, "path of {info:?}");
+    let found = match path_of_info(info) {
+        Named::Path(range) => Some(&info[range]),
+        Named::No | Named::Part(_) => None,
+    };
+    assert_eq!(found, path, "path of {info:?}");
     if path.is_some() {
         assert_eq!(language_of_file(info), language, "language of {info:?}");
     }
@@ -12,14 +16,14 @@ fn check(info: &str, path: Option<&str>, language: Option<&str>) {
 
 #[track_caller]
 fn check_heading(line: &str, path: Option<&str>) {
-    assert_eq!(path_of_heading(line).map(|range| &line[range]), path, "{line:?}");
+    assert_eq!(path_of_heading(line).map(|found| &line[found.path]), path, "{line:?}");
 }
 
 #[test]
 fn info_strings_name_files() {
     check("rust src/lib.rs", Some("src/lib.rs"), Some("rust"));
     check("rust path=src/lib.rs", Some("src/lib.rs"), Some("rust"));
-    check("rust title=\"src/my lib.rs\"", None, None);
+    check("rust title=\"src/my lib.rs\"", Some("src/my lib.rs"), Some("rust"));
     check("rust path=\"src/my lib.rs\"", Some("src/my lib.rs"), Some("rust"));
     check("path=src/lib.rs", Some("src/lib.rs"), None);
     check("rust,ignore {file='a.rs'}", Some("a.rs"), Some("rust,ignore"));
@@ -34,6 +38,11 @@ fn info_strings_name_files() {
     check("rust:src/lib.rs", Some("src/lib.rs"), Some("rust"));
     check("../outside.rs", Some("../outside.rs"), None);
     check("text /etc/passwd", Some("/etc/passwd"), Some("text"));
+    check("src/lib.rs:rust", Some("src/lib.rs"), Some("rust"));
+    check("ts // src/a.ts", Some("src/a.ts"), Some("ts"));
+    check("tsx file=\"app/(shop)/[id]/page.tsx\" type=\"react\"", Some("app/(shop)/[id]/page.tsx"), Some("tsx"));
+    check("[src/app.py]", Some("src/app.py"), None);
+    check("bash filename=run", Some("run"), Some("bash"));
 }
 
 #[test]
