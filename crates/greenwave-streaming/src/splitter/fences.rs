@@ -16,6 +16,9 @@ const LINE_BYTES_MAX: usize = 4096;
 /// How much may follow a fence that closes a file of Markdown, unless it opens a block in it, before it is taken to have closed it.
 const DOUBT_BYTES_MAX: usize = 16 << 10;
 
+/// How many lines may stand between an element with a path and the one with the content.
+const ELEMENT_LINES_MAX: usize = 4;
+
 /// Fenced code blocks: `` ``` `` or `~~~`, closed by at least as many of the same; up to three spaces of indentation, taken from the
 /// lines of the block as well; an info string. What stands outside blocks is passed over.
 ///
@@ -155,8 +158,8 @@ enum State {
 #[derive(Debug, Default)]
 struct Names {
     heading: Option<Heading>,
-    /// The path that an element has named for another.
-    element: Option<Range<usize>>,
+    /// The path that an element has named for another, and how many lines have followed.
+    element: Option<(Range<usize>, usize)>,
     held: Option<Held>,
 }
 
@@ -202,6 +205,8 @@ struct Block {
     /// Fences inside may be its own.
     nests: bool,
     may_be_markdown: bool,
+    /// Its lines should be indented as its list item asks for.
+    in_list: bool,
     /// The widths of fences that are open inside.
     inner: Vec<usize>,
     has_inner: bool,
@@ -286,7 +291,7 @@ impl Scanner {
 
     fn prose_line(&mut self, window: &[u8], line: Range<usize>, after: usize, out: &mut Cuts) {
         if line.len() > LINE_BYTES_MAX {
-            self.long_prose_line(window, &line);
+            self.long_prose_line(window, &line, out);
             return;
         }
         let (_, what) = self.structure.line(&window[line.clone()]);
@@ -294,20 +299,20 @@ impl Scanner {
     }
 
     /// A line outside blocks that means nothing, by its beginning.
-    fn long_prose_line(&mut self, window: &[u8], line: &Range<usize>) {
+    fn long_prose_line(&mut self, window: &[u8], line: &Range<usize>, out: &mut Cuts) {
+        self.close_held(window, out);
+        self.forget();
         self.structure.long_line(&window[line.start..line.start + LINE_BYTES_MAX]);
-        if let Some(names) = &mut self.names {
-            (names.heading, names.element) = (None, None);
-            if let Some(held) = &mut names.held {
-                held.lines += 1;
-            }
-        }
     }
 
     /// A line outside blocks, of which the structure says what it is.
     fn seen(&mut self, what: Line, window: &[u8], line: Range<usize>, after: usize, out: &mut Cuts) {
-        if self.is_of_held(&what, &line, after) {
+        if self.is_of_held(&what, &line) {
             return;
+        }
+        if let Some(names) = &mut self.names {
+            names.element = names.element.take().filter(|(_, lines)| *lines < ELEMENT_LINES_MAX);
+            names.element.iter_mut().for_each(|(_, lines)| *lines += 1);
         }
         let is_settled = self.names.as_ref().and_then(|names| names.held.as_ref()).is_some_and(|held| {
             let first = held.lines == 0;
@@ -335,7 +340,7 @@ impl Scanner {
     }
 
     /// Whether a bare fence has shown that the one before has opened a block inside a file, or may have: then the file goes on.
-    fn is_of_held(&mut self, what: &Line, line: &Range<usize>, _after: usize) -> bool {
+    fn is_of_held(&mut self, what: &Line, line: &Range<usize>) -> bool {
         let Line::Opens(open) = what else { return false };
         let Some(names) = &mut self.names else { return false };
         let is_bare = |held: &mut Held| {
@@ -368,7 +373,7 @@ impl Scanner {
         let in_window = |part: Range<usize>| range.start + part.start..range.start + part.end;
         match element::tag(text, names.element.is_some()) {
             Some(Tag::Opens { path, name, body }) => {
-                let path = path.map(in_window).or(names.element.take());
+                let path = path.map(in_window).or(names.element.take().map(|(path, _)| path));
                 let tag = [b"</", &window[in_window(name)], b">"].concat();
                 self.close_held(window, out);
                 self.element(path, tag, window, range.start + body..range.end, after, out);
@@ -376,7 +381,7 @@ impl Scanner {
             }
             Some(Tag::Path(path)) => {
                 let path = in_window(path);
-                names.element = Some(path.clone());
+                names.element = Some((path.clone(), 0));
                 names.heading = Some(Heading { path, is_strong: true, has_text: false, is_blank: false });
                 return;
             }
@@ -389,6 +394,7 @@ impl Scanner {
         };
         if let Some(close) = close {
             let path = names.heading.take().map(|heading| heading.path);
+            names.element = None;
             self.close_held(window, out);
             let kind = if close == Close::Edit { Kind::Edit } else { Kind::Diff };
             self.state = State::Block(Block { kind: Some(kind), path, ..Block::new(close, range.start) });
@@ -401,7 +407,7 @@ impl Scanner {
                 has_text: false,
                 is_blank: false,
             }),
-            (None, Some(heading)) if is_ornament(text) => Some(heading),
+            (None, Some(heading)) if is_ornament(text) => Some(Heading { is_blank: false, ..heading }),
             (None, Some(heading)) if heading.is_strong && !heading.has_text && !info::is_partial_line(text) => {
                 Some(Heading { has_text: true, is_blank: false, ..heading })
             }
@@ -446,6 +452,7 @@ impl Scanner {
             marker: open.marker,
             width: open.width,
             prefix: open.prefix,
+            in_list: open.in_list && self.names.is_some(),
             ..Block::new(Close::Fence, body)
         };
         if let Some(names) = &mut self.names {
@@ -596,7 +603,7 @@ impl Scanner {
             State::Prose => {
                 if line.len() > LINE_BYTES_MAX {
                     self.state = State::Skipping;
-                    self.long_prose_line(window, &line);
+                    self.long_prose_line(window, &line, out);
                 }
             }
             State::Block(block) => {
@@ -610,7 +617,7 @@ impl Scanner {
                     } else if line.len() > LINE_BYTES_MAX {
                         out.push(block.ended(window, line.start, is_files));
                         self.state = State::Skipping;
-                        self.long_prose_line(window, &line);
+                        self.long_prose_line(window, &line, out);
                     }
                 }
             }
@@ -627,7 +634,7 @@ impl Scanner {
         };
         if let Some(names) = &self.names {
             let heading = names.heading.iter().map(|heading| heading.path.start);
-            let element = names.element.iter().map(|path| path.start);
+            let element = names.element.iter().map(|(path, _)| path.start);
             let held = names.held.iter().map(|held| held.block.keep());
             keep = heading.chain(element).chain(held).fold(keep, usize::min);
         }
@@ -639,7 +646,7 @@ impl Scanner {
         self.line = self.line.saturating_sub(keep);
         if let Some(names) = &mut self.names {
             names.heading.iter_mut().for_each(|heading| shift(&mut heading.path, keep));
-            names.element.iter_mut().for_each(|path| shift(path, keep));
+            names.element.iter_mut().for_each(|(path, _)| shift(path, keep));
             if let Some(held) = &mut names.held {
                 held.end -= keep;
                 held.block.shift(keep);
@@ -668,6 +675,7 @@ impl Block {
             body_at_line_start: true,
             nests: false,
             may_be_markdown: false,
+            in_list: false,
             inner: Vec::new(),
             has_inner: false,
             is_ambiguous: false,
@@ -680,6 +688,9 @@ impl Block {
             return;
         }
         self.kind = Some(Kind::Code);
+        if self.in_list {
+            self.prefix.limit_to(&window[self.body..end]);
+        }
         if !is_files {
             return;
         }
@@ -718,10 +729,10 @@ impl Block {
     fn cut(&self, window: &[u8], end: usize, is_files: bool) -> Cut {
         let mut decided = self.clone();
         decided.decide(window, end, is_files);
-        let form = if self.prefix.is_empty() {
+        let form = if decided.prefix.is_empty() {
             Form::Plain
         } else {
-            Form::Framed { prefix: self.prefix, at_line_start: self.body_at_line_start }
+            Form::Framed { prefix: decided.prefix, at_line_start: self.body_at_line_start }
         };
         let kind = decided.kind.unwrap_or(Kind::Code);
         Cut::new(kind, decided.body..end)

@@ -76,6 +76,11 @@ pub(super) enum Named {
 pub(super) fn path_of_info(info: &str) -> Named {
     let mut before = Trust::Word;
     let mut found = None;
+    // `GET /users.json`.
+    let is_request = |word: &str| word.len() > 2 && word.bytes().all(|c| c.is_ascii_uppercase());
+    if first_word(info).is_some_and(is_request) {
+        return Named::No;
+    }
     for (index, word) in words(info).enumerate() {
         if found.is_some() {
             // `(1-10)`, `#L3-L9`, `lines=3-9`.
@@ -309,7 +314,9 @@ fn without_list_marker(text: &str) -> &str {
 
 /// Without emoji, arrows and other symbols in front; letters, digits and ASCII stay.
 fn without_symbols(text: &str) -> &str {
-    let is_symbol = |c: char| !c.is_ascii() && !c.is_alphanumeric();
+    // A line of a tree is no heading.
+    let is_drawing = |c: char| ('\u{2500}'..='\u{257f}').contains(&c);
+    let is_symbol = |c: char| !c.is_ascii() && !c.is_alphanumeric() && !is_drawing(c);
     text.trim_start_matches(is_symbol).trim_start()
 }
 
@@ -382,7 +389,7 @@ fn first_term(text: &str) -> Option<(&str, &str, bool)> {
         }
         if let Some((inner, rest)) = text.strip_prefix(open).and_then(|rest| rest.split_once(close)) {
             let inner = inner.trim();
-            if let Some((deeper, remark, _)) = first_term(inner).filter(|_| inner.starts_with(['`', '"', '\''])) {
+            if let Some((deeper, remark, _)) = first_term(inner).filter(|_| inner.starts_with(['`', '"', '\'', '*'])) {
                 return Some((deeper, if remark.is_empty() { rest } else { remark }, true));
             }
             let is_code = !open.starts_with(['*', '_']) || open.contains('`');

@@ -101,7 +101,7 @@ pub(super) fn is_path(text: &str, trust: Trust) -> bool {
     if is_domain(first) && !first.starts_with('.') {
         return false;
     }
-    let is_media = MEDIA.contains(&first) && directory.len() == first.len() + 1 && trust < Trust::Labelled;
+    let is_media = MEDIA.contains(&first) && directory.len() == first.len() + 1 && trust < Trust::Attribute;
     let is_rooted = directory.starts_with(['/', '.', '~']) || drive;
     is_named_in_directory(name, is_media)
         || !is_media && (is_rooted || trust >= Trust::Labelled || is_of_programs(directory)) && is_plain_name(name)
@@ -119,7 +119,9 @@ fn is_file_name(name: &str, trust: Trust) -> bool {
     if stem.is_empty() || is_version(stem) && !is_known(&extension_lower) {
         return false;
     }
-    if is_known(&extension_lower) {
+    // `a.b.c` is no source of C.
+    let is_attribute = extension.len() == 1 && stem.contains('.') && trust < Trust::Labelled;
+    if is_known(&extension_lower) && !is_attribute {
         return trust >= Trust::Labelled || !is_product(name, stem, &extension_lower);
     }
     let is_extension = is_plain_extension(extension) && !DOMAINS.contains(&extension_lower.as_str());

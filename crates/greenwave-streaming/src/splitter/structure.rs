@@ -66,6 +66,8 @@ pub(super) struct Opening {
     pub(super) width: usize,
     pub(super) info: Range<usize>,
     pub(super) prefix: Prefix,
+    /// In a list item, and in nothing else.
+    pub(super) in_list: bool,
 }
 
 /// What is taken off the front of each line of content: a step for each container, and the indentation of the fence.
@@ -216,7 +218,8 @@ impl Structure {
                     return Line::Text(start);
                 };
                 self.leaf = Leaf::Fence { marker, width };
-                return Line::Opens(Opening { marker, width, info, prefix });
+                let in_list = !self.containers.is_empty() && !self.containers.contains(&Container::Quote);
+                return Line::Opens(Opening { marker, width, info, prefix, in_list });
             } else if let Some(end) = html(rest, is_paragraph).filter(|_| self.has_html) {
                 self.leave(matched);
                 let is_over = end != HtmlEnd::Blank && end.is_met_by(rest);
@@ -286,6 +289,14 @@ impl Container {
 impl Prefix {
     pub(crate) fn is_empty(self) -> bool {
         self == Self::default()
+    }
+
+    /// Takes no more than what all lines have in front of their content, where some have less than their list asks for.
+    pub(super) fn limit_to(&mut self, content: &[u8]) {
+        let lines = content.split(|byte| matches!(byte, b'\n' | b'\r')).map(Cursor::new);
+        let least = lines.filter(|line| !line.is_blank()).map(|line| line.indent()).min();
+        let least = least.and_then(|least| u8::try_from(least).ok()).unwrap_or(u8::MAX);
+        self.columns = self.columns.min(least);
     }
 
     /// The line without what stands in front of its content; a tab that is cut in two leaves its rest as spaces (CommonMark 2.2).
