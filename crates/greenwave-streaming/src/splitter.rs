@@ -1,6 +1,7 @@
 //! The seam between bytes and units: what a splitter is asked, and how it answers. Knows nothing of streams, time or memory.
 
 mod delimited;
+mod element;
 mod ends;
 mod fences;
 mod info;
@@ -11,7 +12,6 @@ mod path;
 mod sentences;
 mod sse;
 mod structure;
-mod element;
 
 use std::fmt::Debug;
 use std::ops::Range;
@@ -21,12 +21,12 @@ use bytes::Bytes;
 pub use delimited::Delimited;
 pub use fences::{Fences, Files};
 pub(crate) use info::{first_word, language_of_file};
-pub(crate) use structure::Prefix;
 pub use json::Json;
 pub use lines::Lines;
 pub use paragraphs::Paragraphs;
 pub use sentences::Sentences;
 pub use sse::Sse;
+pub(crate) use structure::Prefix;
 
 use crate::error::Error;
 use crate::unit::{Detail, Form, Kind, Label, Span};

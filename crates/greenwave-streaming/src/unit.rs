@@ -404,7 +404,8 @@ impl<'a> Unit<'a> {
     /// Of a code block or file: its info string, trimmed; escapes are left as they are.
     #[must_use]
     pub fn info(&self) -> Option<&'a str> {
-        let has_fence = matches!(self.kind(), Kind::Code | Kind::File | Kind::Edit | Kind::Diff | Kind::Refused);
+        let has_fence =
+            matches!(self.kind(), Kind::Code | Kind::File | Kind::Edit | Kind::Diff | Kind::Refused);
         has_fence.then(|| self.text_of(self.detail().second)).flatten()
     }
 
@@ -560,7 +561,9 @@ impl Form {
     fn apply(self, raw: &[u8]) -> Cow<'_, [u8]> {
         match self {
             Self::Plain => Cow::Borrowed(raw),
-            Self::Framed { prefix, at_line_start } => Cow::Owned(without_prefixes(raw, prefix, at_line_start)),
+            Self::Framed { prefix, at_line_start } => {
+                Cow::Owned(without_prefixes(raw, prefix, at_line_start))
+            }
             Self::DataLines => Cow::Owned(join_data_lines(raw)),
         }
     }

@@ -8,9 +8,19 @@ use super::path::{Trust, is_path};
 
 /// Elements with the path in an attribute, in lower case, and the type that they have to have.
 const WITH_ATTRIBUTE: [(&str, Option<&str>); 13] = [
-    ("boltaction", Some("file")), ("plandexblock", None), ("file", None), ("write_file", None), ("create_file", None),
-    ("new_file", None), ("source_file", None), ("dyad-write", None), ("lov-write", None), ("file_content", None),
-    ("write_to_file", None), ("write", None), ("artifact_file", None),
+    ("boltaction", Some("file")),
+    ("plandexblock", None),
+    ("file", None),
+    ("write_file", None),
+    ("create_file", None),
+    ("new_file", None),
+    ("source_file", None),
+    ("dyad-write", None),
+    ("lov-write", None),
+    ("file_content", None),
+    ("write_to_file", None),
+    ("write", None),
+    ("artifact_file", None),
 ];
 
 /// Attributes that hold a path.
@@ -22,8 +32,15 @@ const PATHS: [&str; 8] =
 
 /// Elements that hold the content of the file whose path an element before has named.
 const CONTENTS: [&str; 9] = [
-    "content", "contents", "document_content", "document_contents", "file_content", "file_contents", "file_text",
-    "code", "source",
+    "content",
+    "contents",
+    "document_content",
+    "document_contents",
+    "file_content",
+    "file_contents",
+    "file_text",
+    "code",
+    "source",
 ];
 
 /// What a line of an answer outside of fences opens or says.
@@ -52,7 +69,8 @@ pub(super) fn tag(line: &str, has_path: bool) -> Option<Tag> {
         let body = at + end + 1;
         let name_range = at + 1..at + 1 + name_length;
         if let Some((_, kind)) = WITH_ATTRIBUTE.iter().find(|(known, _)| *known == lower)
-            && let Some(value) = attribute(inside, &ATTRIBUTES).filter(|value| is_path(value, Trust::Labelled))
+            && let Some(value) =
+                attribute(inside, &ATTRIBUTES).filter(|value| is_path(value, Trust::Labelled))
             && kind.is_none_or(|kind| attribute(inside, &["type"]) == Some(kind))
         {
             let opens = Tag::Opens { path: Some(range_in(line, value)), name: name_range, body };
@@ -98,7 +116,8 @@ fn attribute<'a>(tag: &'a str, names: &[&str]) -> Option<&'a str> {
     let mut rest = tag;
     let mut found: Option<(usize, &str)> = None;
     while let Some((before, behind)) = rest.split_once('=') {
-        let name = before.trim_end().rsplit(char::is_whitespace).next().unwrap_or_default().to_ascii_lowercase();
+        let name =
+            before.trim_end().rsplit(char::is_whitespace).next().unwrap_or_default().to_ascii_lowercase();
         let behind = behind.trim_start();
         let quote = behind.chars().next().filter(|c| ['"', '\''].contains(c));
         let (value, left) = match quote {
@@ -120,7 +139,8 @@ fn attribute<'a>(tag: &'a str, names: &[&str]) -> Option<&'a str> {
 pub(super) fn opens_edit(line: &str) -> bool {
     let line = line.trim_end();
     let marks = |mark: char| line.chars().take_while(|c| *c == mark).count();
-    let is_marked = |mark, word: &str| (5..=9).contains(&marks(mark)) && line.trim_start_matches(mark).trim() == word;
+    let is_marked =
+        |mark, word: &str| (5..=9).contains(&marks(mark)) && line.trim_start_matches(mark).trim() == word;
     is_marked('<', "SEARCH") || is_marked('-', "SEARCH") || is_marked('<', "ORIGINAL")
 }
 
@@ -138,14 +158,26 @@ pub(super) fn opens_patch(line: &str) -> Option<bool> {
     if line.trim_end() == "*** Begin Patch" {
         return Some(false);
     }
-    (line.starts_with("diff --git ") || line.starts_with("--- a/") || line.starts_with("--- /dev/null")).then_some(true)
+    (line.starts_with("diff --git ") || line.starts_with("--- a/") || line.starts_with("--- /dev/null"))
+        .then_some(true)
 }
 
 /// Whether a line goes on with a unified diff.
 pub(super) fn is_of_diff(line: &str) -> bool {
     const HEADS: [&str; 13] = [
-        "diff ", "index ", "new file", "deleted file", "old mode", "new mode", "similarity ", "rename ", "copy ",
-        "Binary ", "GIT binary", "@@", "\\ No newline",
+        "diff ",
+        "index ",
+        "new file",
+        "deleted file",
+        "old mode",
+        "new mode",
+        "similarity ",
+        "rename ",
+        "copy ",
+        "Binary ",
+        "GIT binary",
+        "@@",
+        "\\ No newline",
     ];
     line.starts_with(['+', '-', ' ']) || HEADS.iter().any(|head| line.starts_with(head))
 }
@@ -164,7 +196,8 @@ pub(super) fn shape(language: &str, content: &str) -> Shape {
     if ["diff", "patch", "udiff", "gitdiff", "git-diff"].contains(&language.as_str()) && !has_edit(content) {
         return Shape::Diff;
     }
-    let has_dots = ["...", "…"].iter().any(|dots| memchr::memmem::find(content.as_bytes(), dots.as_bytes()).is_some());
+    let has_dots =
+        ["...", "…"].iter().any(|dots| memchr::memmem::find(content.as_bytes(), dots.as_bytes()).is_some());
     if has_edit(content) || has_dots && content.lines().any(is_elision) {
         return Shape::Edit;
     }

@@ -218,7 +218,10 @@ struct Block {
 enum Close {
     Fence,
     /// This tag. Until its first line is seen, a fence may open around the content.
-    Tag { tag: Vec<u8>, is_new: bool },
+    Tag {
+        tag: Vec<u8>,
+        is_new: bool,
+    },
     /// The last mark of a search/replace block.
     Edit,
     /// `*** End Patch`.
@@ -316,7 +319,9 @@ impl Scanner {
         }
         let is_settled = self.names.as_ref().and_then(|names| names.held.as_ref()).is_some_and(|held| {
             let first = held.lines == 0;
-            matches!(what, Line::Opens(_)) || first && what == Line::Blank || after - held.end > DOUBT_BYTES_MAX
+            matches!(what, Line::Opens(_))
+                || first && what == Line::Blank
+                || after - held.end > DOUBT_BYTES_MAX
         });
         if is_settled {
             self.close_held(window, out);
@@ -408,7 +413,9 @@ impl Scanner {
                 is_blank: false,
             }),
             (None, Some(heading)) if is_ornament(text) => Some(Heading { is_blank: false, ..heading }),
-            (None, Some(heading)) if heading.is_strong && !heading.has_text && !info::is_partial_line(text) => {
+            (None, Some(heading))
+                if heading.is_strong && !heading.has_text && !info::is_partial_line(text) =>
+            {
                 Some(Heading { has_text: true, is_blank: false, ..heading })
             }
             (None, _) => None,
@@ -460,7 +467,8 @@ impl Scanner {
             names.element = None;
             let language = language_of_file(text).unwrap_or_default();
             let in_info = |path: Range<usize>| info.start + path.start..info.start + path.end;
-            let text_of = |path: &Range<usize>| std::str::from_utf8(&window[path.clone()]).unwrap_or_default();
+            let text_of =
+                |path: &Range<usize>| std::str::from_utf8(&window[path.clone()]).unwrap_or_default();
             block.path = match info::path_of_info(text) {
                 Named::Path(path) => Some(in_info(path)),
                 Named::Part(path) => {
@@ -519,9 +527,10 @@ impl Scanner {
             && !text.trim_ascii().is_empty()
         {
             *is_new = false;
-            let is_markdown = block.path.as_ref().is_some_and(|path| {
-                std::str::from_utf8(&window[path.clone()]).is_ok_and(is_markdown)
-            });
+            let is_markdown = block
+                .path
+                .as_ref()
+                .is_some_and(|path| std::str::from_utf8(&window[path.clone()]).is_ok_and(is_markdown));
             // A fence around the content; Markdown may begin with one of its own.
             if is_short
                 && line.len() <= LINE_BYTES_MAX
@@ -702,12 +711,15 @@ impl Block {
             Shape::Diff => self.kind = Some(Kind::Diff),
             Shape::Plain if self.is_part => self.kind = Some(Kind::Edit),
             Shape::Plain => {
-                let named = path_in(content, language).map(|path| self.body + path.start..self.body + path.end);
+                let named =
+                    path_in(content, language).map(|path| self.body + path.start..self.body + path.end);
                 let said = self.path.clone().map(text);
                 // A heading may give the name only, and the comment the directory as well.
                 let is_longer = |path: &Range<usize>| {
                     said.is_none_or(|said| {
-                        text(path.clone()).strip_suffix(said).is_some_and(|directory| directory.ends_with('/'))
+                        text(path.clone())
+                            .strip_suffix(said)
+                            .is_some_and(|directory| directory.ends_with('/'))
                     })
                 };
                 if let Some(path) = named.filter(is_longer) {
@@ -812,7 +824,8 @@ fn path_in(content: &str, language: &str) -> Option<Range<usize>> {
 /// Whether a line only adorns the heading above it: an underline, a rule, a closing tag.
 fn is_ornament(text: &str) -> bool {
     let text = text.trim();
-    let is_rule = text.len() >= 3 && ['-', '=', '*', '_', '~'].iter().any(|mark| text.chars().all(|c| c == *mark));
+    let is_rule =
+        text.len() >= 3 && ['-', '=', '*', '_', '~'].iter().any(|mark| text.chars().all(|c| c == *mark));
     is_rule || text.starts_with("</") && text.ends_with('>')
 }
 

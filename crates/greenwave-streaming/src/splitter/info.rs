@@ -19,8 +19,19 @@ const PATH_KEYS: [(&str, Trust); 9] = [
 
 /// Words that name what follows them a file.
 const LABELS: [&str; 13] = [
-    "file", "filename", "file name", "file path", "file_path", "filepath", "file_name", "path", "relative path",
-    "full path", "new file", "source file", "updated file",
+    "file",
+    "filename",
+    "file name",
+    "file path",
+    "file_path",
+    "filepath",
+    "file_name",
+    "path",
+    "relative path",
+    "full path",
+    "new file",
+    "source file",
+    "updated file",
 ];
 
 /// Words in front of a path that say that all of the file follows.
@@ -31,15 +42,56 @@ const FILLERS: [&str; 9] = ["a", "an", "the", "new", "file", "called", "named", 
 
 /// Words of a remark that say that only a part of a file follows.
 const PARTIAL: [&str; 22] = [
-    "append", "before", "changed", "changes", "diff", "edits", "excerpt", "existing", "fragment", "insert", "old", "only",
-    "output", "part", "partial", "relevant", "replace", "section", "snippet", "truncated", "unchanged", "usage",
+    "append",
+    "before",
+    "changed",
+    "changes",
+    "diff",
+    "edits",
+    "excerpt",
+    "existing",
+    "fragment",
+    "insert",
+    "old",
+    "only",
+    "output",
+    "part",
+    "partial",
+    "relevant",
+    "replace",
+    "section",
+    "snippet",
+    "truncated",
+    "unchanged",
+    "usage",
 ];
 
 /// Such words of a line of text between a heading and its block, beside those.
 const PARTIAL_IN_LINES: [&str; 24] = [
-    "add", "adding", "addition", "additions", "after", "below", "change", "delete", "edit", "example", "import",
-    "inside", "install", "modify", "prepend", "previous", "prints", "remove", "returns", "run", "running", "update",
-    "updates", "within",
+    "add",
+    "adding",
+    "addition",
+    "additions",
+    "after",
+    "below",
+    "change",
+    "delete",
+    "edit",
+    "example",
+    "import",
+    "inside",
+    "install",
+    "modify",
+    "prepend",
+    "previous",
+    "prints",
+    "remove",
+    "returns",
+    "run",
+    "running",
+    "update",
+    "updates",
+    "within",
 ];
 
 /// The language of a code block: the first word of its info string.
@@ -154,8 +206,21 @@ pub(super) fn path_of_heading(line: &str) -> Option<HeadingPath> {
 /// The path that a comment at the start of a block consists of.
 pub(super) fn path_of_comment(line: &str, language: &str) -> Option<Range<usize>> {
     const MARKS: [(&str, &str); 15] = [
-        ("<!--", "-->"), ("{/*", "*/}"), ("/**", "*/"), ("/*", "*/"), ("(*", "*)"), ("\"\"\"", "\"\"\""),
-        ("'''", "'''"), ("{{!--", "--}}"), ("<%#", "%>"), ("//", ""), ("--", ""), ("#", ""), (";", ""), ("%", ""), ("\"", ""),
+        ("<!--", "-->"),
+        ("{/*", "*/}"),
+        ("/**", "*/"),
+        ("/*", "*/"),
+        ("(*", "*)"),
+        ("\"\"\"", "\"\"\""),
+        ("'''", "'''"),
+        ("{{!--", "--}}"),
+        ("<%#", "%>"),
+        ("//", ""),
+        ("--", ""),
+        ("#", ""),
+        (";", ""),
+        ("%", ""),
+        ("\"", ""),
     ];
     let text = line.trim();
     let (open, close) = MARKS.into_iter().find(|(open, _)| text.starts_with(open))?;
@@ -200,9 +265,20 @@ fn words_of(text: &str) -> impl Iterator<Item = String> {
 pub(super) fn is_elision(line: &str) -> bool {
     let line = line.trim();
     let Some(dots) = line.find("...").or_else(|| line.find('…')) else { return false };
-    let is_comment = ["//", "#", "/*", "<!--", "--", "{/*", ";", "%", "..."].iter().any(|mark| line.starts_with(mark));
+    let is_comment =
+        ["//", "#", "/*", "<!--", "--", "{/*", ";", "%", "..."].iter().any(|mark| line.starts_with(mark));
     let words = line.to_ascii_lowercase();
-    let says = ["existing", "rest of", "remaining", "unchanged", "remains", "same as before", "other code", "previous code", "keep"];
+    let says = [
+        "existing",
+        "rest of",
+        "remaining",
+        "unchanged",
+        "remains",
+        "same as before",
+        "other code",
+        "previous code",
+        "keep",
+    ];
     is_comment && dots < 40 && says.iter().any(|said| words.contains(said))
 }
 
@@ -250,7 +326,8 @@ fn is_span_of_lines(word: &str) -> bool {
 fn bare(word: &str) -> &str {
     let word = word.trim_matches(['`', '"', '\'', ',']);
     let inner = |open, close| word.strip_prefix(open).and_then(|rest: &str| rest.strip_suffix(close));
-    let inner = inner('[', ']').or_else(|| inner('(', ')')).or_else(|| inner('{', '}')).or_else(|| inner('<', '>'));
+    let inner =
+        inner('[', ']').or_else(|| inner('(', ')')).or_else(|| inner('{', '}')).or_else(|| inner('<', '>'));
     // `[id].tsx` keeps its brackets, `[...slug]/page.tsx` too.
     inner.filter(|inner| !inner.contains(['[', ']'])).unwrap_or(word)
 }
@@ -381,15 +458,20 @@ fn without_label(text: &str) -> Option<&str> {
 
 /// The first thing of a text, what follows it, and whether it was marked as code, quoted or a link.
 fn first_term(text: &str) -> Option<(&str, &str, bool)> {
-    let pairs = [("`", "`"), ("**`", "`**"), ("\"", "\""), ("'", "'"), ("**", "**"), ("__", "__"), ("*", "*")];
+    let pairs =
+        [("`", "`"), ("**`", "`**"), ("\"", "\""), ("'", "'"), ("**", "**"), ("__", "__"), ("*", "*")];
     for (open, close) in pairs.into_iter().rev() {
         // The longest mark first.
-        if open == "*" && text.starts_with("**") || open == "__" && !text.trim_end_matches(':').ends_with("__") {
+        if open == "*" && text.starts_with("**")
+            || open == "__" && !text.trim_end_matches(':').ends_with("__")
+        {
             continue;
         }
         if let Some((inner, rest)) = text.strip_prefix(open).and_then(|rest| rest.split_once(close)) {
             let inner = inner.trim();
-            if let Some((deeper, remark, _)) = first_term(inner).filter(|_| inner.starts_with(['`', '"', '\'', '*'])) {
+            if let Some((deeper, remark, _)) =
+                first_term(inner).filter(|_| inner.starts_with(['`', '"', '\'', '*']))
+            {
                 return Some((deeper, if remark.is_empty() { rest } else { remark }, true));
             }
             let is_code = !open.starts_with(['*', '_']) || open.contains('`');
@@ -421,7 +503,8 @@ fn is_remark(text: &str, is_marked: bool) -> bool {
     if text.is_empty() {
         return true;
     }
-    let is_bracketed = text.starts_with(['(', '[']) && text.trim_end_matches([':', '*']).ends_with([')', ']']);
+    let is_bracketed =
+        text.starts_with(['(', '[']) && text.trim_end_matches([':', '*']).ends_with([')', ']']);
     let dashes = ["- ", "– ", "— ", "-- ", "→ ", "← ", "| ", "# ", "// "];
     let is_dashed = dashes.iter().any(|dash| text.starts_with(dash));
     let is_colon = is_marked && text.starts_with(": ");

@@ -16,48 +16,298 @@ pub(super) enum Trust {
 
 /// Files that are known by a name without an extension, in this spelling: in another, `makefile` and `dockerfile` are languages.
 const BARE_NAMES: [&str; 34] = [
-    "Appfile", "AUTHORS", "Berksfile", "Brewfile", "Caddyfile", "Capfile", "CHANGELOG", "CODEOWNERS", "CONTRIBUTING",
-    "Containerfile", "COPYING", "Dangerfile", "Dockerfile", "Earthfile", "Fastfile", "Gemfile", "GNUmakefile",
-    "Guardfile", "Jenkinsfile", "Justfile", "justfile", "LICENSE", "Makefile", "NOTICE", "Pipfile", "Podfile",
-    "Procfile", "Puppetfile", "Rakefile", "README", "Snakefile", "Tiltfile", "Vagrantfile", "VERSION",
+    "Appfile",
+    "AUTHORS",
+    "Berksfile",
+    "Brewfile",
+    "Caddyfile",
+    "Capfile",
+    "CHANGELOG",
+    "CODEOWNERS",
+    "CONTRIBUTING",
+    "Containerfile",
+    "COPYING",
+    "Dangerfile",
+    "Dockerfile",
+    "Earthfile",
+    "Fastfile",
+    "Gemfile",
+    "GNUmakefile",
+    "Guardfile",
+    "Jenkinsfile",
+    "Justfile",
+    "justfile",
+    "LICENSE",
+    "Makefile",
+    "NOTICE",
+    "Pipfile",
+    "Podfile",
+    "Procfile",
+    "Puppetfile",
+    "Rakefile",
+    "README",
+    "Snakefile",
+    "Tiltfile",
+    "Vagrantfile",
+    "VERSION",
 ];
 
 /// Hidden files without an extension that do not end as [`HIDDEN_ENDS`] do.
 const HIDDEN_NAMES: [&str; 12] = [
-    ".bash_profile", ".clang-format", ".clang-tidy", ".editorconfig", ".env", ".flake8", ".gitattributes",
-    ".gitkeep", ".gitmodules", ".htaccess", ".profile", ".python-version",
+    ".bash_profile",
+    ".clang-format",
+    ".clang-tidy",
+    ".editorconfig",
+    ".env",
+    ".flake8",
+    ".gitattributes",
+    ".gitkeep",
+    ".gitmodules",
+    ".htaccess",
+    ".profile",
+    ".python-version",
 ];
 
 const HIDDEN_ENDS: [&str; 2] = ["rc", "ignore"];
 
 /// Extensions of files that agents write, in lower case.
 const EXTENSIONS: [&str; 172] = [
-    "adoc", "ahk", "asm", "astro", "avsc", "awk", "bash", "bat", "bazel", "bib", "bicep", "bzl", "c", "cc", "cfg",
-    "cjs", "clj", "cljs", "cls", "cmake", "cmd", "coffee", "conf", "config", "cpp", "cr", "cs", "cshtml", "csproj",
-    "css", "csv", "cts", "cu", "cue", "cxx", "d", "dart", "dhall", "dockerfile", "dot", "edn", "ejs", "el", "elm",
-    "eml", "env", "erb", "erl", "ex", "exs", "f90", "feature", "fish", "fs", "fsproj", "fsx", "gd", "gemspec",
-    "geojson", "gleam", "glsl", "go", "gql", "gradle", "graphql", "groovy", "h", "haml", "hbs", "hcl", "heex", "hpp",
-    "hrl", "hs", "htm", "html", "http", "hxx", "ini", "ino", "ipynb", "iml", "java", "jinja", "jinja2", "jl", "js",
-    "json", "json5", "jsonc", "jsonl", "jsx", "kt", "kts", "less", "lisp", "lock", "lua", "m", "markdown", "md",
-    "mdx", "mjs", "mk", "ml", "mli", "mm", "mod", "mts", "mustache", "nim", "nix", "njk", "php", "pl", "plist", "pm",
-    "po", "prisma", "properties", "proto", "ps1", "psm1", "pug", "purs", "py", "pyi", "pyx", "r", "rake", "rb", "re",
-    "rkt", "rmd", "rs", "rst", "sass", "scala", "scm", "scss", "service", "sh", "sln", "sol", "spec", "sql", "styl",
-    "sum", "svelte", "svg", "swift", "tcl", "tex", "tf", "tfvars", "toml", "tpl", "ts", "tsv", "tsx", "twig", "txt",
-    "v", "vb", "vim", "vue", "xhtml", "xml", "xsd", "yaml", "yml", "zig",
+    "adoc",
+    "ahk",
+    "asm",
+    "astro",
+    "avsc",
+    "awk",
+    "bash",
+    "bat",
+    "bazel",
+    "bib",
+    "bicep",
+    "bzl",
+    "c",
+    "cc",
+    "cfg",
+    "cjs",
+    "clj",
+    "cljs",
+    "cls",
+    "cmake",
+    "cmd",
+    "coffee",
+    "conf",
+    "config",
+    "cpp",
+    "cr",
+    "cs",
+    "cshtml",
+    "csproj",
+    "css",
+    "csv",
+    "cts",
+    "cu",
+    "cue",
+    "cxx",
+    "d",
+    "dart",
+    "dhall",
+    "dockerfile",
+    "dot",
+    "edn",
+    "ejs",
+    "el",
+    "elm",
+    "eml",
+    "env",
+    "erb",
+    "erl",
+    "ex",
+    "exs",
+    "f90",
+    "feature",
+    "fish",
+    "fs",
+    "fsproj",
+    "fsx",
+    "gd",
+    "gemspec",
+    "geojson",
+    "gleam",
+    "glsl",
+    "go",
+    "gql",
+    "gradle",
+    "graphql",
+    "groovy",
+    "h",
+    "haml",
+    "hbs",
+    "hcl",
+    "heex",
+    "hpp",
+    "hrl",
+    "hs",
+    "htm",
+    "html",
+    "http",
+    "hxx",
+    "ini",
+    "ino",
+    "ipynb",
+    "iml",
+    "java",
+    "jinja",
+    "jinja2",
+    "jl",
+    "js",
+    "json",
+    "json5",
+    "jsonc",
+    "jsonl",
+    "jsx",
+    "kt",
+    "kts",
+    "less",
+    "lisp",
+    "lock",
+    "lua",
+    "m",
+    "markdown",
+    "md",
+    "mdx",
+    "mjs",
+    "mk",
+    "ml",
+    "mli",
+    "mm",
+    "mod",
+    "mts",
+    "mustache",
+    "nim",
+    "nix",
+    "njk",
+    "php",
+    "pl",
+    "plist",
+    "pm",
+    "po",
+    "prisma",
+    "properties",
+    "proto",
+    "ps1",
+    "psm1",
+    "pug",
+    "purs",
+    "py",
+    "pyi",
+    "pyx",
+    "r",
+    "rake",
+    "rb",
+    "re",
+    "rkt",
+    "rmd",
+    "rs",
+    "rst",
+    "sass",
+    "scala",
+    "scm",
+    "scss",
+    "service",
+    "sh",
+    "sln",
+    "sol",
+    "spec",
+    "sql",
+    "styl",
+    "sum",
+    "svelte",
+    "svg",
+    "swift",
+    "tcl",
+    "tex",
+    "tf",
+    "tfvars",
+    "toml",
+    "tpl",
+    "ts",
+    "tsv",
+    "tsx",
+    "twig",
+    "txt",
+    "v",
+    "vb",
+    "vim",
+    "vue",
+    "xhtml",
+    "xml",
+    "xsd",
+    "yaml",
+    "yml",
+    "zig",
 ];
 
 /// Extensions that count where there is a directory too: without one, `zsh` and `log` are other things.
 const EXTENSIONS_IN_DIRECTORIES: [&str; 14] = [
-    "bak", "diff", "example", "j2", "log", "map", "patch", "pem", "sample", "snap", "template", "test", "webmanifest",
+    "bak",
+    "diff",
+    "example",
+    "j2",
+    "log",
+    "map",
+    "patch",
+    "pem",
+    "sample",
+    "snap",
+    "template",
+    "test",
+    "webmanifest",
     "zsh",
 ];
 
 /// Products that end in `.js`, in lower case: `Node.js` is none of a project's files.
 const PRODUCTS: [&str; 42] = [
-    "alpine", "angular", "anime", "babylon", "backbone", "bun", "chart", "d3", "day", "deno", "discord", "electron",
-    "ember", "express", "fastify", "handlebars", "koa", "leaflet", "matter", "meteor", "moment", "mustache", "nest",
-    "next", "node", "nuxt", "p5", "paper", "phaser", "pixi", "plotly", "preact", "react", "require", "socket", "solid",
-    "stimulus", "svelte", "tensorflow", "three", "underscore", "vue",
+    "alpine",
+    "angular",
+    "anime",
+    "babylon",
+    "backbone",
+    "bun",
+    "chart",
+    "d3",
+    "day",
+    "deno",
+    "discord",
+    "electron",
+    "ember",
+    "express",
+    "fastify",
+    "handlebars",
+    "koa",
+    "leaflet",
+    "matter",
+    "meteor",
+    "moment",
+    "mustache",
+    "nest",
+    "next",
+    "node",
+    "nuxt",
+    "p5",
+    "paper",
+    "phaser",
+    "pixi",
+    "plotly",
+    "preact",
+    "react",
+    "require",
+    "socket",
+    "solid",
+    "stimulus",
+    "svelte",
+    "tensorflow",
+    "three",
+    "underscore",
+    "vue",
 ];
 
 /// Those of them that are written in lower case as well, and that nobody calls a file.
@@ -68,7 +318,8 @@ const MEDIA: [&str; 9] =
     ["application", "audio", "font", "image", "message", "model", "multipart", "text", "video"];
 
 /// Directories whose files often have no extension.
-const DIRECTORIES_OF_PROGRAMS: [&str; 8] = [".git-hooks", ".husky", "bin", "githooks", "hooks", "libexec", "sbin", "scripts"];
+const DIRECTORIES_OF_PROGRAMS: [&str; 8] =
+    [".git-hooks", ".husky", "bin", "githooks", "hooks", "libexec", "sbin", "scripts"];
 
 /// Ends of domains that are no extensions.
 const DOMAINS: [&str; 14] =
@@ -104,7 +355,9 @@ pub(super) fn is_path(text: &str, trust: Trust) -> bool {
     let is_media = MEDIA.contains(&first) && directory.len() == first.len() + 1 && trust < Trust::Attribute;
     let is_rooted = directory.starts_with(['/', '.', '~']) || drive;
     is_named_in_directory(name, is_media)
-        || !is_media && (is_rooted || trust >= Trust::Labelled || is_of_programs(directory)) && is_plain_name(name)
+        || !is_media
+            && (is_rooted || trust >= Trust::Labelled || is_of_programs(directory))
+            && is_plain_name(name)
 }
 
 /// Whether files are known by this name in whatever directory.
@@ -147,7 +400,8 @@ fn is_well_known(name: &str) -> bool {
     let is_bare = |name: &str| BARE_NAMES.contains(&name);
     // `Dockerfile.dev`, `.env.local`, `README.old`.
     let first = name.split_once('.').map_or(name, |(first, _)| first);
-    let is_variant = is_bare(first) && name[first.len()..].bytes().all(|c| c.is_ascii_alphanumeric() || b".-_".contains(&c));
+    let is_variant = is_bare(first)
+        && name[first.len()..].bytes().all(|c| c.is_ascii_alphanumeric() || b".-_".contains(&c));
     is_variant || is_hidden(name)
 }
 
@@ -156,7 +410,8 @@ fn is_hidden(name: &str) -> bool {
     let is_word = rest.bytes().all(|c| c.is_ascii_alphanumeric() || b"._-".contains(&c));
     let known = HIDDEN_NAMES.contains(&name) || name.starts_with(".env.");
     let ends = rest.len() > 3 && HIDDEN_ENDS.iter().any(|end| rest.ends_with(end));
-    let has_extension = rest.rsplit_once('.').is_some_and(|(stem, extension)| !stem.is_empty() && is_known(extension));
+    let has_extension =
+        rest.rsplit_once('.').is_some_and(|(stem, extension)| !stem.is_empty() && is_known(extension));
     is_word && rest.starts_with(|c: char| c.is_ascii_lowercase()) && (known || ends || has_extension)
 }
 
@@ -187,7 +442,8 @@ fn is_product(name: &str, stem: &str, extension: &str) -> bool {
     let lower = stem.to_ascii_lowercase();
     let is_named = |list: &[&str]| list.contains(&lower.as_str());
     let is_capital = stem.starts_with(|c: char| c.is_ascii_uppercase());
-    let is_script = extension == "js" && (is_capital && is_named(&PRODUCTS) || is_named(&PRODUCTS_IN_LOWER_CASE));
+    let is_script =
+        extension == "js" && (is_capital && is_named(&PRODUCTS) || is_named(&PRODUCTS_IN_LOWER_CASE));
     is_script || ["ASP.NET", "docs.rs", "crates.rs"].contains(&name)
 }
 
@@ -223,8 +479,21 @@ fn has_balanced_brackets(text: &str) -> bool {
 
 /// Languages that show commands, or what they print.
 const COMMANDS: [&str; 15] = [
-    "bash", "sh", "shell", "zsh", "fish", "console", "terminal", "shell-session", "shellsession", "sh-session", "cmd",
-    "bat", "batch", "powershell", "ps1",
+    "bash",
+    "sh",
+    "shell",
+    "zsh",
+    "fish",
+    "console",
+    "terminal",
+    "shell-session",
+    "shellsession",
+    "sh-session",
+    "cmd",
+    "bat",
+    "batch",
+    "powershell",
+    "ps1",
 ];
 
 /// Families of languages with the extensions of their files; a block in one of them is no file of another.
@@ -232,13 +501,22 @@ const FAMILIES: [(&[&str], &[&str]); 14] = [
     (&["python", "py", "python3"], &["py", "pyi", "pyx", "ipynb"]),
     (&["rust", "rs"], &["rs"]),
     (&["go", "golang"], &["go", "mod", "sum"]),
-    (&["java", "kotlin", "kt", "scala", "groovy", "gradle"], &["java", "kt", "kts", "scala", "groovy", "gradle"]),
+    (
+        &["java", "kotlin", "kt", "scala", "groovy", "gradle"],
+        &["java", "kt", "kts", "scala", "groovy", "gradle"],
+    ),
     (&["ruby", "rb"], &["rb", "rake", "gemspec", "erb"]),
-    (&["c", "cpp", "c++", "objc", "objective-c", "cuda"], &["c", "cc", "cpp", "cxx", "cu", "h", "hpp", "hxx", "m", "mm", "ino"]),
+    (
+        &["c", "cpp", "c++", "objc", "objective-c", "cuda"],
+        &["c", "cc", "cpp", "cxx", "cu", "h", "hpp", "hxx", "m", "mm", "ino"],
+    ),
     (&["csharp", "cs", "c#"], &["cs", "cshtml"]),
     (&["swift"], &["swift"]),
     (&["sql", "postgresql", "mysql"], &["sql"]),
-    (&["json", "jsonc", "json5"], &["json", "jsonc", "json5", "geojson", "ipynb", "webmanifest", "avsc", "lock"]),
+    (
+        &["json", "jsonc", "json5"],
+        &["json", "jsonc", "json5", "geojson", "ipynb", "webmanifest", "avsc", "lock"],
+    ),
     (&["yaml", "yml"], &["yaml", "yml"]),
     (&["markdown", "md", "mdx"], &["md", "mdx", "markdown", "rmd", "txt"]),
     (
@@ -252,7 +530,8 @@ const FAMILIES: [(&[&str], &[&str]); 14] = [
 pub(super) fn fits(language: &str, path: &str) -> bool {
     let language = language.to_ascii_lowercase();
     let name = path.rsplit(['/', '\\']).next().unwrap_or(path);
-    let extension = name.rsplit_once('.').map(|(_, extension)| extension.to_ascii_lowercase()).unwrap_or_default();
+    let extension =
+        name.rsplit_once('.').map(|(_, extension)| extension.to_ascii_lowercase()).unwrap_or_default();
     if NO_FILE.contains(&language.as_str()) {
         return false;
     }

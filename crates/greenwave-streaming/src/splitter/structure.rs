@@ -270,7 +270,9 @@ impl Structure {
         for (step, container) in prefix.steps.iter_mut().zip(&self.containers) {
             *step = match container {
                 Container::Quote => QUOTE,
-                Container::Item { columns, .. } => u8::try_from(*columns).ok().filter(|step| *step != QUOTE)?,
+                Container::Item { columns, .. } => {
+                    u8::try_from(*columns).ok().filter(|step| *step != QUOTE)?
+                }
             };
         }
         Some(prefix)
@@ -402,9 +404,7 @@ impl<'a> Cursor<'a> {
 
 impl HtmlEnd {
     fn is_met_by(self, line: &[u8]) -> bool {
-        let has = |end: &[u8]| {
-            line.windows(end.len()).any(|bytes| bytes.eq_ignore_ascii_case(end))
-        };
+        let has = |end: &[u8]| line.windows(end.len()).any(|bytes| bytes.eq_ignore_ascii_case(end));
         match self {
             Self::Blank => line.iter().all(is_blank),
             Self::RawTag => [&b"</script>"[..], b"</pre>", b"</style>", b"</textarea>"].into_iter().any(has),
@@ -445,7 +445,9 @@ fn is_underline(text: &[u8]) -> bool {
 fn is_rule(text: &[u8]) -> bool {
     let mark = text[0];
     let marks = text.iter().filter(|byte| **byte == mark).count();
-    matches!(mark, b'*' | b'-' | b'_') && marks >= 3 && text.iter().all(|byte| *byte == mark || is_blank(byte))
+    matches!(mark, b'*' | b'-' | b'_')
+        && marks >= 3
+        && text.iter().all(|byte| *byte == mark || is_blank(byte))
 }
 
 /// The width of a list marker, and whether nothing follows it. Only some items may interrupt a paragraph.
@@ -482,7 +484,8 @@ fn html(text: &[u8], interrupts: bool) -> Option<HtmlEnd> {
     let named = &inside[usize::from(is_closing)..];
     let length = named.iter().take_while(|byte| byte.is_ascii_alphanumeric() || **byte == b'-').count();
     let (name, behind) = named.split_at(length);
-    let name = std::str::from_utf8(name).ok().filter(|name| name.starts_with(|c: char| c.is_ascii_alphabetic()))?;
+    let name =
+        std::str::from_utf8(name).ok().filter(|name| name.starts_with(|c: char| c.is_ascii_alphabetic()))?;
     let name = name.to_ascii_lowercase();
     let ends = behind.is_empty() || matches!(behind[0], b' ' | b'\t' | b'>');
     let is_raw = ["script", "pre", "style", "textarea"].contains(&name.as_str());
@@ -532,9 +535,66 @@ fn tag_end(mut text: &[u8], is_closing: bool) -> Option<&[u8]> {
 }
 
 const HTML_BLOCKS: [&str; 62] = [
-    "address", "article", "aside", "base", "basefont", "blockquote", "body", "caption", "center", "col", "colgroup",
-    "dd", "details", "dialog", "dir", "div", "dl", "dt", "fieldset", "figcaption", "figure", "footer", "form", "frame",
-    "frameset", "h1", "h2", "h3", "h4", "h5", "h6", "head", "header", "hr", "html", "iframe", "legend", "li", "link",
-    "main", "menu", "menuitem", "nav", "noframes", "ol", "optgroup", "option", "p", "param", "search", "section",
-    "summary", "table", "tbody", "td", "tfoot", "th", "thead", "title", "tr", "track", "ul",
+    "address",
+    "article",
+    "aside",
+    "base",
+    "basefont",
+    "blockquote",
+    "body",
+    "caption",
+    "center",
+    "col",
+    "colgroup",
+    "dd",
+    "details",
+    "dialog",
+    "dir",
+    "div",
+    "dl",
+    "dt",
+    "fieldset",
+    "figcaption",
+    "figure",
+    "footer",
+    "form",
+    "frame",
+    "frameset",
+    "h1",
+    "h2",
+    "h3",
+    "h4",
+    "h5",
+    "h6",
+    "head",
+    "header",
+    "hr",
+    "html",
+    "iframe",
+    "legend",
+    "li",
+    "link",
+    "main",
+    "menu",
+    "menuitem",
+    "nav",
+    "noframes",
+    "ol",
+    "optgroup",
+    "option",
+    "p",
+    "param",
+    "search",
+    "section",
+    "summary",
+    "table",
+    "tbody",
+    "td",
+    "tfoot",
+    "th",
+    "thead",
+    "title",
+    "tr",
+    "track",
+    "ul",
 ];

@@ -4,6 +4,7 @@ mod answers;
 mod blocks;
 mod budget;
 mod chunkings;
+mod commonmark;
 mod crash;
 mod fanout;
 mod json;

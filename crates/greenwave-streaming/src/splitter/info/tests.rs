@@ -1,6 +1,8 @@
 //! Paths and languages in info strings and headings. Unaware of fences.
 
-use super::{Named, is_elision, is_partial_line, language_of_file, path_of_comment, path_of_heading, path_of_info};
+use super::{
+    Named, is_elision, is_partial_line, language_of_file, path_of_comment, path_of_heading, path_of_info,
+};
 
 #[track_caller]
 fn check(info: &str, path: Option<&str>, language: Option<&str>) {
@@ -40,7 +42,11 @@ fn info_strings_name_files() {
     check("text /etc/passwd", Some("/etc/passwd"), Some("text"));
     check("src/lib.rs:rust", Some("src/lib.rs"), Some("rust"));
     check("ts // src/a.ts", Some("src/a.ts"), Some("ts"));
-    check("tsx file=\"app/(shop)/[id]/page.tsx\" type=\"react\"", Some("app/(shop)/[id]/page.tsx"), Some("tsx"));
+    check(
+        "tsx file=\"app/(shop)/[id]/page.tsx\" type=\"react\"",
+        Some("app/(shop)/[id]/page.tsx"),
+        Some("tsx"),
+    );
     check("[src/app.py]", Some("src/app.py"), None);
     check("bash filename=run", Some("run"), Some("bash"));
 }
