@@ -13,6 +13,7 @@ mod sentences;
 mod sse;
 mod structure;
 
+use std::borrow::Cow;
 use std::fmt::Debug;
 use std::ops::Range;
 
@@ -276,6 +277,14 @@ impl Cut {
         self.with(|detail| detail.second = Label::CARRIED)
     }
 
+    /// The type of the event and its id, where they may stand outside of the window.
+    fn with_labels(self, event: Label, id: Label) -> Self {
+        if (event, id) == (Label::NONE, Label::NONE) {
+            return self;
+        }
+        self.with(|detail| (detail.first, detail.second) = (event, id))
+    }
+
     pub(crate) fn with_form(self, form: Form) -> Self {
         if form == Form::Plain { self } else { self.with(|detail| detail.form = form) }
     }
@@ -289,6 +298,8 @@ pub struct Cuts {
     pub(crate) details: Vec<Detail>,
     pub(crate) plain: Kind,
     pub(crate) carried: Bytes,
+    /// Labels that are not UTF-8, decoded.
+    pub(crate) replaced: Vec<u8>,
     pub(crate) overflows: u64,
 }
 
@@ -341,7 +352,25 @@ impl Cuts {
         if !self.carried.is_empty() {
             self.carried = Bytes::new();
         }
+        self.replaced.clear();
         self.overflows = 0;
+    }
+
+    /// Whether no label stands outside of the window.
+    pub(crate) fn has_no_labels(&self) -> bool {
+        self.carried.is_empty() && self.replaced.is_empty()
+    }
+
+    /// A label of these bytes of the window, which are decoded if they are not UTF-8.
+    fn label(&mut self, window: &[u8], range: Range<usize>) -> Label {
+        match String::from_utf8_lossy(&window[range.clone()]) {
+            Cow::Borrowed(_) => Label::new(Some(range)),
+            Cow::Owned(decoded) => {
+                let start = self.replaced.len();
+                self.replaced.extend_from_slice(decoded.as_bytes());
+                Label::replaced(&(start..self.replaced.len()))
+            }
+        }
     }
 
     /// Makes a label available that stood in an earlier window, for [`Cut::with_carried_id`].

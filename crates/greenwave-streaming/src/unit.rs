@@ -162,6 +162,9 @@ impl UnitBatch {
             cuts.push_detailed(self.detail(index), &self.span(index));
         }
         cuts.carry(Bytes::copy_from_slice(self.carried()));
+        if let Index::Many(shared) = &self.index {
+            cuts.replaced.clone_from(&shared.0.cuts.replaced);
+        }
         let (block, first_seq) = (self.block.clone(), self.first_seq + units as u64);
         Self::with_index(block, cuts, first_seq, Some(Box::new(self)))
     }
@@ -190,6 +193,13 @@ impl UnitBatch {
             Index::Few { kind, .. } => Detail::plain(*kind),
             Index::One(_, detail) => *detail,
             Index::Many(shared) => shared.0.cuts.detail(index),
+        }
+    }
+
+    fn replaced(&self, range: Range<u32>) -> &[u8] {
+        match &self.index {
+            Index::Few { .. } | Index::One(..) => &[],
+            Index::Many(shared) => &shared.0.cuts.replaced[range.start as usize..range.end as usize],
         }
     }
 
@@ -236,7 +246,7 @@ impl Slots {
             return UnitBatch { block, first_seq, index, text: Checked::default() };
         }
         let index = match (&cuts.spans[..], &cuts.details[..]) {
-            ([span], [detail]) if budget.is_none() && cuts.carried.is_empty() => Index::One(*span, *detail),
+            ([span], [detail]) if budget.is_none() && cuts.has_no_labels() => Index::One(*span, *detail),
             _ => Index::Many(self.shared(cuts, budget.map(|budget| budget.charge(block.len())))),
         };
         cuts.clear();
@@ -409,13 +419,13 @@ impl<'a> Unit<'a> {
         has_fence.then(|| self.text_of(self.detail().second)).flatten()
     }
 
-    /// Of an event: its type; `message` where it named none, as the standard has it.
+    /// Of an event: its type; `message` where it named none, and with U+FFFD for what is not UTF-8, as the standard has it.
     #[must_use]
     pub fn event(&self) -> Option<&'a str> {
         (self.kind() == Kind::Event).then(|| self.text_of(self.detail().first).unwrap_or("message"))
     }
 
-    /// Of an event: the last event id of the stream at that point, where any event so far gave one.
+    /// Of an event: the last event id of the stream at that point, where any event so far gave one; with U+FFFD for what is not UTF-8.
     #[must_use]
     pub fn id(&self) -> Option<&'a str> {
         (self.kind() == Kind::Event).then(|| self.text_of(self.detail().second)).flatten()
@@ -442,6 +452,7 @@ impl<'a> Unit<'a> {
         let bytes = match label {
             Label::NONE => return None,
             Label::CARRIED => self.batch.carried(),
+            Label(Span { start, end }) if start > end => self.batch.replaced(end..start),
             Label(span) => &self.batch.block[span.range()],
         };
         std::str::from_utf8(bytes).ok().filter(|text| !text.is_empty())
@@ -516,6 +527,13 @@ impl Label {
 
     pub(crate) fn new(range: Option<Range<usize>>) -> Self {
         range.map_or(Self::NONE, |range| Self(Span::new(&range)))
+    }
+
+    /// One that stands in [`Cuts::replaced`]; it is not empty, and its ends are swapped to tell it from others.
+    pub(crate) fn replaced(range: &Range<usize>) -> Self {
+        debug_assert!(!range.is_empty(), "a label that was decoded has a character at least");
+        let Span { start, end } = Span::new(range);
+        Self(Span { start: end, end: start })
     }
 }
 

@@ -33,9 +33,9 @@ enum State {
 }
 
 impl Default for Json {
-    /// Values up to 16 MiB and 128 levels, which is where most parsers stop.
+    /// Values up to 16 MiB and 127 levels, which is as deep as `serde_json` goes.
     fn default() -> Self {
-        Self::new(16 << 20, 128)
+        Self::new(16 << 20, 127)
     }
 }
 
