@@ -98,19 +98,13 @@ impl Default for Cap {
 }
 
 impl Cap {
-    /// A longer unit is an error.
-    ///
-    /// # Panics
-    /// If `bytes_max` is below 4 (the longest character) or above [`UNIT_BYTES_MAX`].
+    /// A longer unit is an error. Below 4 bytes, the longest character, `bytes_max` is taken as 4; above [`UNIT_BYTES_MAX`], as that.
     #[must_use]
     pub const fn error(bytes_max: usize) -> Self {
         Self::new(bytes_max, Overflow::Error)
     }
 
-    /// A longer unit is split.
-    ///
-    /// # Panics
-    /// As [`Cap::error`].
+    /// A longer unit is split. `bytes_max` is taken as by [`Cap::error`].
     #[must_use]
     pub const fn split(bytes_max: usize) -> Self {
         Self::new(bytes_max, Overflow::Split)
@@ -129,7 +123,11 @@ impl Cap {
     }
 
     const fn new(bytes_max: usize, overflow: Overflow) -> Self {
-        assert!(bytes_max >= 4 && bytes_max <= UNIT_BYTES_MAX, "a cap lies between 4 bytes and 1 GiB");
+        let bytes_max = match bytes_max {
+            0..4 => 4,
+            4..=UNIT_BYTES_MAX => bytes_max,
+            _ => UNIT_BYTES_MAX,
+        };
         Self { bytes_max, overflow }
     }
 

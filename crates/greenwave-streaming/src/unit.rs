@@ -331,7 +331,7 @@ impl<'a> Unit<'a> {
     /// Its number in the stream, counted from 0 unless [`Pull::starting_at`](crate::Pull::starting_at) said otherwise.
     #[must_use]
     pub fn sequence(&self) -> u64 {
-        self.batch.first_seq + self.index as u64
+        self.batch.first_seq.saturating_add(self.index as u64)
     }
 
     /// Whether its end was seen. A unit that the end of the stream or its cap cut off is not complete.

@@ -330,7 +330,7 @@ impl Scanner {
             held.lines += 1;
         }
         match what {
-            Line::Opens(open) => self.state = State::Block(self.block(window, line.start, open, after)),
+            Line::Opens(open) => self.state = State::Block(self.block(window, line.start, &open, after)),
             Line::Text(start) if self.names.is_some() => {
                 self.text(window, line.start + start..line.end, after, out);
             }
@@ -452,7 +452,7 @@ impl Scanner {
         }
     }
 
-    fn block(&mut self, window: &[u8], line: usize, open: Opening, body: usize) -> Block {
+    fn block(&mut self, window: &[u8], line: usize, open: &Opening, body: usize) -> Block {
         let info = line + open.info.start..line + open.info.end;
         let text = std::str::from_utf8(&window[info.clone()]).unwrap_or_default();
         let mut block = Block {
@@ -538,7 +538,7 @@ impl Scanner {
                 && let (_, Line::Opens(open)) = self.structure.line(text)
             {
                 let path = block.path.take();
-                let mut inside = self.block(window, line.start, open, after);
+                let mut inside = self.block(window, line.start, &open, after);
                 (inside.path, inside.nests, inside.is_part) = (path, true, false);
                 self.state = State::Block(inside);
                 return Ok(());

@@ -40,10 +40,7 @@ impl Default for Json {
 }
 
 impl Json {
-    /// Values up to `unit_bytes_max` bytes, nested in up to `depth_max` levels.
-    ///
-    /// # Panics
-    /// If `unit_bytes_max` is no valid [`Cap`].
+    /// Values up to `unit_bytes_max` bytes, taken as by [`Cap::error`], nested in up to `depth_max` levels; with zero, only scalars.
     #[must_use]
     pub fn new(unit_bytes_max: usize, depth_max: usize) -> Self {
         let unit_bytes_max = Cap::error(unit_bytes_max).bytes_max();

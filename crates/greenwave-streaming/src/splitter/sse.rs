@@ -59,10 +59,7 @@ impl Default for Sse {
 }
 
 impl Sse {
-    /// Events up to `unit_bytes_max` bytes, counted over all their lines.
-    ///
-    /// # Panics
-    /// If `unit_bytes_max` is no valid [`Cap`].
+    /// Events up to `unit_bytes_max` bytes, counted over all their lines and taken as by [`Cap::error`].
     #[must_use]
     pub fn new(unit_bytes_max: usize) -> Self {
         Self {

@@ -12,7 +12,7 @@ fn reference(document: &str) -> Vec<(String, String)> {
     for event in Parser::new(document) {
         match event {
             Event::Start(Tag::CodeBlock(CodeBlockKind::Fenced(info))) => {
-                open = Some((info.to_string(), String::new()))
+                open = Some((info.to_string(), String::new()));
             }
             Event::Text(text) => open.iter_mut().for_each(|(_, content)| content.push_str(&text)),
             Event::End(TagEnd::CodeBlock) => found.extend(open.take()),

@@ -9,6 +9,7 @@ mod crash;
 mod fanout;
 mod json;
 mod lines;
+mod options;
 mod partial_json;
 mod pull;
 mod resume;

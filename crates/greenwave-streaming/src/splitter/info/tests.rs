@@ -130,3 +130,60 @@ fn sentences_name_no_file() {
         check_heading(line, None);
     }
 }
+
+#[test]
+fn info_strings_that_name_lines_of_a_file() {
+    for info in [
+        "12:15:src/lib.rs",
+        "src/lib.rs:12-15",
+        "rust src/lib.rs#L3",
+        "rust src/lib.rs (1-10)",
+        "rust src/lib.rs L3-L9",
+        "rust file=src/lib.rs lines=3-9",
+    ] {
+        let Named::Part(range) = path_of_info(info) else { panic!("{info}: {:?}", path_of_info(info)) };
+        assert_eq!(&info[range], "src/lib.rs", "{info}");
+    }
+}
+
+#[test]
+fn comments_name_files() {
+    for (line, language, path) in [
+        ("// src/lib.rs", "rust", Some("src/lib.rs")),
+        ("# filepath: src/a.py", "python", Some("src/a.py")),
+        ("// src/lib.rs", "bash", None),
+        ("# README.md", "markdown", None),
+        ("# README.md", "", None),
+        ("# Install Node.js", "sh", None),
+        ("// see src/lib.rs", "rust", None),
+        ("let x = 1; // src/lib.rs", "rust", None),
+        ("src/lib.rs", "rust", None),
+    ] {
+        assert_eq!(path_of_comment(line, language).map(|range| &line[range]), path, "{line}");
+    }
+}
+
+#[test]
+fn lines_that_speak_of_parts() {
+    for (line, is_part) in [
+        ("Add the function:", true),
+        ("Replace line 3:", true),
+        ("Example usage", true),
+        ("The command line parser.", false),
+        ("Reads the additional settings.", false),
+    ] {
+        assert_eq!(is_partial_line(line), is_part, "{line}");
+    }
+    for (line, is_left_out) in [
+        ("// ... existing code ...", true),
+        ("    # ... rest of the code remains unchanged", true),
+        ("{/* ... other code ... */}", true),
+        ("<!-- ... existing markup ... -->", true),
+        ("... existing code ...", true),
+        ("let x = [...existing, 1];", false),
+        ("print('... existing')", false),
+        ("// Loading...", false),
+    ] {
+        assert_eq!(is_elision(line), is_left_out, "{line}");
+    }
+}
