@@ -7,7 +7,7 @@ use super::info::is_elision;
 use super::path::{Trust, is_path};
 
 /// Elements with the path in an attribute, in lower case, and the type that they have to have.
-const WITH_ATTRIBUTE: [(&str, Option<&str>); 13] = [
+const WITH_ATTRIBUTE: [(&str, Option<&str>); 17] = [
     ("boltaction", Some("file")),
     ("plandexblock", None),
     ("file", None),
@@ -21,7 +21,14 @@ const WITH_ATTRIBUTE: [(&str, Option<&str>); 13] = [
     ("write_to_file", None),
     ("write", None),
     ("artifact_file", None),
+    ("source", None),
+    ("sourcecode", None),
+    ("code", None),
+    ("codeblock", None),
 ];
+
+/// Elements that stand for a fence, below a line that names the file: aider takes them where the file has fences.
+const FENCES: [&str; 6] = ["source", "sourcecode", "code", "codeblock", "pre", "plandexblock"];
 
 /// Attributes that hold a path.
 const ATTRIBUTES: [&str; 6] = ["filepath", "file_path", "path", "filename", "name", "file"];
@@ -50,6 +57,15 @@ pub(super) enum Tag {
     Opens { path: Option<Range<usize>>, name: Range<usize>, body: usize },
     /// The path for an element that is to come.
     Path(Range<usize>),
+}
+
+/// The name and the length of a tag that stands for a fence, if the line is one.
+pub(super) fn tag_as_fence(line: &str) -> Option<(Range<usize>, usize)> {
+    let tag = line.trim().strip_prefix('<')?.strip_suffix('>')?;
+    let name = tag.split(char::is_whitespace).next()?;
+    let is_plain = name == tag || name.eq_ignore_ascii_case("plandexblock");
+    let is_fence = is_plain && FENCES.iter().any(|known| name.eq_ignore_ascii_case(known));
+    is_fence.then(|| (range_in(line, name), line.len()))
 }
 
 /// The tags of one line, as far as they are about files.

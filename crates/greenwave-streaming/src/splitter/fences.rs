@@ -47,7 +47,7 @@ pub struct Fences(Scanner);
 /// - **The first line of the block**, if it is a comment that consists of the path, as in `// src/lib.rs` or `# filepath: app.py`; or the
 ///   second one behind `#!`, `<?php` or a document type. The comment stays a part of the content, except in JSON, which has none.
 /// - **An element** with the path in an attribute (`<boltAction type="file" filePath="…">`, `<PlandexBlock path="…">`, `<file path="…">`),
-///   or behind an element with the path (`<path>…</path>`, then `<content>`). Its content is the file, up to the closing tag; a fence
+///   behind an element with the path (`<path>…</path>`, then `<content>`), or in place of a fence below a line with it (`<source>`). Its content is the file, up to the closing tag; a fence
 ///   inside that encloses it is taken off.
 ///
 /// # What is a path
@@ -69,7 +69,7 @@ pub struct Fences(Scanner);
 ///
 /// A fence with an info string, as long as that around a file, opens a block inside the file: the fences are paired. Where a bare fence may
 /// either close a file of Markdown or open a block in it, what follows decides: a blank line, the end, or a fence with
-/// an info string say that the file was closed. Otherwise, and where a file that holds such fences is never closed, it is a
+/// an info string say that the file was closed; two fences in a row, that it was not until the second. Otherwise, and where a file that holds such fences is never closed, it is a
 /// [`Kind::Refused`]. A longer fence around the file has no such question.
 ///
 /// Block quotes and lists are as in [`Fences`], except that content may be indented less than its list item, and HTML is plain text. A block
@@ -211,6 +211,8 @@ struct Block {
     inner: Vec<usize>,
     has_inner: bool,
     is_ambiguous: bool,
+    /// Where the line starts behind the fence that made it ambiguous.
+    reopened: Option<usize>,
 }
 
 /// What closes a block.
@@ -310,7 +312,7 @@ impl Scanner {
 
     /// A line outside blocks, of which the structure says what it is.
     fn seen(&mut self, what: Line, window: &[u8], line: Range<usize>, after: usize, out: &mut Cuts) {
-        if self.is_of_held(&what, &line) {
+        if self.is_of_held(&what, &line, after) {
             return;
         }
         if let Some(names) = &mut self.names {
@@ -345,7 +347,7 @@ impl Scanner {
     }
 
     /// Whether a bare fence has shown that the one before has opened a block inside a file, or may have: then the file goes on.
-    fn is_of_held(&mut self, what: &Line, line: &Range<usize>) -> bool {
+    fn is_of_held(&mut self, what: &Line, line: &Range<usize>, after: usize) -> bool {
         let Line::Opens(open) = what else { return false };
         let Some(names) = &mut self.names else { return false };
         let is_bare = |held: &mut Held| {
@@ -355,6 +357,7 @@ impl Scanner {
         debug_assert!(held.end <= line.start, "what follows a file stands behind it");
         let mut block = held.block;
         block.is_ambiguous = true;
+        block.reopened = Some(after);
         self.structure = held.structure;
         self.structure.reopen(block.marker, block.width);
         (names.heading, names.element) = (None, None);
@@ -391,6 +394,14 @@ impl Scanner {
                 return;
             }
             None => {}
+        }
+        if let Some((name, body)) = element::tag_as_fence(text)
+            && let Some(heading) = names.heading.take()
+        {
+            let tag = [b"</", &window[in_window(name)], b">"].concat();
+            self.close_held(window, out);
+            self.element(Some(heading.path), tag, window, range.start + body..range.end, after, out);
+            return;
         }
         let close = if element::opens_edit(text) {
             Some(Close::Edit)
@@ -579,6 +590,10 @@ impl Scanner {
             return Ok(());
         }
         if what == Line::Closes {
+            if block.reopened.take() == Some(line.start) {
+                // Else the fence before this one would have opened a block without content, behind the file.
+                block.is_ambiguous = false;
+            }
             if let Some(&inner) = block.inner.last() {
                 let width = text.iter().filter(|byte| **byte == block.marker).count();
                 if width >= inner {
@@ -688,6 +703,7 @@ impl Block {
             inner: Vec::new(),
             has_inner: false,
             is_ambiguous: false,
+            reopened: None,
         }
     }
 
@@ -801,6 +817,7 @@ impl Block {
 
     fn shift(&mut self, by: usize) {
         self.body -= by;
+        self.reopened = self.reopened.and_then(|at| at.checked_sub(by));
         [&mut self.info, &mut self.path].into_iter().flatten().for_each(|range| shift(range, by));
     }
 

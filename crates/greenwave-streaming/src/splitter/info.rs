@@ -284,8 +284,9 @@ pub(super) fn is_elision(line: &str) -> bool {
 
 /// The path of a word of an info string, and whether lines of it are meant.
 fn path_of_word(word: &str, trust: Trust) -> Option<(&str, bool)> {
+    let is_quoted = word.starts_with(['"', '\'']);
     let word = bare(word);
-    if is_path(word, trust) {
+    if is_path(word, if is_quoted { trust.max(Trust::Quoted) } else { trust }) {
         return Some((word, false));
     }
     // `12:15:path`, `path:12-15`, `path#L3`.
@@ -382,6 +383,14 @@ fn without_list_marker(text: &str) -> &str {
         if let Some(rest) = text.strip_prefix(mark) {
             return rest.trim_start();
         }
+    }
+    // `A. `, `b) `.
+    let mut letters = text.chars();
+    if letters.next().is_some_and(|c| c.is_ascii_alphabetic())
+        && letters.next().is_some_and(|c| ['.', ')'].contains(&c))
+        && letters.next() == Some(' ')
+    {
+        return text[3..].trim_start();
     }
     let rest = text.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
     let is_numbered = text.starts_with(|c: char| c.is_ascii_digit()) && text.len() - rest.len() <= 8;

@@ -71,7 +71,7 @@ const HIDDEN_NAMES: [&str; 12] = [
 const HIDDEN_ENDS: [&str; 2] = ["rc", "ignore"];
 
 /// Extensions of files that agents write, in lower case.
-const EXTENSIONS: [&str; 172] = [
+const EXTENSIONS: [&str; 151] = [
     "adoc",
     "ahk",
     "asm",
@@ -90,12 +90,10 @@ const EXTENSIONS: [&str; 172] = [
     "cjs",
     "clj",
     "cljs",
-    "cls",
     "cmake",
     "cmd",
     "coffee",
     "conf",
-    "config",
     "cpp",
     "cr",
     "cs",
@@ -105,27 +103,19 @@ const EXTENSIONS: [&str; 172] = [
     "csv",
     "cts",
     "cu",
-    "cue",
     "cxx",
-    "d",
     "dart",
     "dhall",
     "dockerfile",
-    "dot",
     "edn",
     "ejs",
-    "el",
     "elm",
-    "eml",
-    "env",
     "erb",
     "erl",
     "ex",
     "exs",
     "f90",
-    "feature",
     "fish",
-    "fs",
     "fsproj",
     "fsx",
     "gd",
@@ -148,12 +138,10 @@ const EXTENSIONS: [&str; 172] = [
     "hs",
     "htm",
     "html",
-    "http",
     "hxx",
     "ini",
     "ino",
     "ipynb",
-    "iml",
     "java",
     "jinja",
     "jinja2",
@@ -168,9 +156,7 @@ const EXTENSIONS: [&str; 172] = [
     "kts",
     "less",
     "lisp",
-    "lock",
     "lua",
-    "m",
     "markdown",
     "md",
     "mdx",
@@ -179,7 +165,6 @@ const EXTENSIONS: [&str; 172] = [
     "ml",
     "mli",
     "mm",
-    "mod",
     "mts",
     "mustache",
     "nim",
@@ -191,7 +176,6 @@ const EXTENSIONS: [&str; 172] = [
     "pm",
     "po",
     "prisma",
-    "properties",
     "proto",
     "ps1",
     "psm1",
@@ -203,7 +187,6 @@ const EXTENSIONS: [&str; 172] = [
     "r",
     "rake",
     "rb",
-    "re",
     "rkt",
     "rmd",
     "rs",
@@ -212,14 +195,11 @@ const EXTENSIONS: [&str; 172] = [
     "scala",
     "scm",
     "scss",
-    "service",
     "sh",
     "sln",
     "sol",
-    "spec",
     "sql",
     "styl",
-    "sum",
     "svelte",
     "svg",
     "swift",
@@ -234,7 +214,6 @@ const EXTENSIONS: [&str; 172] = [
     "tsx",
     "twig",
     "txt",
-    "v",
     "vb",
     "vim",
     "vue",
@@ -246,23 +225,61 @@ const EXTENSIONS: [&str; 172] = [
     "zig",
 ];
 
-/// Extensions that count where there is a directory too: without one, `zsh` and `log` are other things.
-const EXTENSIONS_IN_DIRECTORIES: [&str; 14] = [
+/// Extensions that count where there is a directory too: without one, `process.env` and `console.log` are attributes.
+const EXTENSIONS_IN_DIRECTORIES: [&str; 30] = [
     "bak",
+    "cls",
+    "config",
+    "cue",
+    "d",
     "diff",
+    "dot",
+    "el",
+    "env",
     "example",
+    "feature",
+    "fs",
+    "http",
     "j2",
+    "lock",
     "log",
+    "m",
     "map",
     "patch",
     "pem",
+    "properties",
     "sample",
+    "service",
     "snap",
+    "spec",
     "template",
     "test",
+    "v",
     "webmanifest",
     "zsh",
 ];
+
+/// Files with such extensions that are known by their whole name.
+const WHOLE_NAMES: [&str; 15] = [
+    "app.config",
+    "application.properties",
+    "Cargo.lock",
+    "composer.lock",
+    "gradle.properties",
+    "Gemfile.lock",
+    "go.mod",
+    "go.sum",
+    "go.work",
+    "log4j.properties",
+    "manifest.webmanifest",
+    "Package.resolved",
+    "poetry.lock",
+    "web.config",
+    "yarn.lock",
+];
+
+/// Variables whose methods are called as some extensions.
+const VARIABLES: [&str; 10] = ["c", "ctx", "r", "req", "request", "res", "resp", "response", "self", "this"];
 
 /// Products that end in `.js`, in lower case: `Node.js` is none of a project's files.
 const PRODUCTS: [&str; 42] = [
@@ -373,7 +390,9 @@ fn is_file_name(name: &str, trust: Trust) -> bool {
         return false;
     }
     // `a.b.c` is no source of C.
-    let is_attribute = extension.len() == 1 && stem.contains('.') && trust < Trust::Labelled;
+    let is_call =
+        VARIABLES.contains(&stem) && ["csv", "html", "json", "xml"].contains(&extension_lower.as_str());
+    let is_attribute = (extension.len() == 1 && stem.contains('.') || is_call) && trust < Trust::Labelled;
     if is_known(&extension_lower) && !is_attribute {
         return trust >= Trust::Labelled || !is_product(name, stem, &extension_lower);
     }
@@ -402,7 +421,7 @@ fn is_well_known(name: &str) -> bool {
     let first = name.split_once('.').map_or(name, |(first, _)| first);
     let is_variant = is_bare(first)
         && name[first.len()..].bytes().all(|c| c.is_ascii_alphanumeric() || b".-_".contains(&c));
-    is_variant || is_hidden(name)
+    is_variant || is_hidden(name) || WHOLE_NAMES.contains(&name)
 }
 
 fn is_hidden(name: &str) -> bool {

@@ -262,6 +262,7 @@ fn info_strings_that_name_a_file() {
         "python // src/app.py",
         "python # src/app.py",
         "python [src/app.py]",
+        "python \"src/app.py\"",
         "python (src/app.py)",
         "[src/app.py]",
         "file:src/app.py",
@@ -433,6 +434,15 @@ fn words_that_are_no_paths() {
         "std::fs::read",
         "com.example.App",
         "React.FC",
+        "process.env",
+        "mutex.lock",
+        "np.dot",
+        "response.json",
+        "this.http",
+        "user.service",
+        "vite.config",
+        "object.properties",
+        "array.sum",
         "Usage",
         "Installation",
         "main()",
@@ -624,6 +634,15 @@ fn elements() {
         &[("a.py", "x\n")],
     );
     check("<file>\n<name>a.py</name>\n<source>\nx\n</source>\n</file>\n", &[("a.py", "x\n")]);
+    for tag in ["source", "code", "codeblock", "sourcecode", "pre"] {
+        check(&format!("src/a.py\n<{tag}>\nx\n```\ny\n</{tag}>\n"), &[("src/a.py", "x\n```\ny\n")]);
+        check(&format!("Text.\n<{tag}>\nx\n</{tag}>\n"), &[]);
+    }
+    check(
+        "<source file=\"a.py\">\nx\n</source>\n<code path=\"b.py\">\ny\n</code>\n",
+        &[("a.py", "x\n"), ("b.py", "y\n")],
+    );
+    check("- src/a.py:\n\n<PlandexBlock lang=\"python\">\nx\n</PlandexBlock>\n", &[("src/a.py", "x\n")]);
     check("<path>a.py</path>\n```python\nx\n```\n", &[("a.py", "x\n")]);
     check("<file path=\"a.py\"/>\n```\nx\n```\n", &[]);
     check("<file path=\"a.py\">\nx\n", &[]);
@@ -709,6 +728,13 @@ fn fences_inside_files() {
     );
     let two = "```js\na\n```\n```py\nb\n```\n";
     check(&format!("```md a.md\n{two}```\n"), &[("a.md", two)]);
+    // A bare one before the end.
+    let bare = "# A\n\n```\nnpm i\n```\n";
+    check(&format!("```md README.md\n{bare}```\n"), &[("README.md", bare)]);
+    check(
+        &format!("```md README.md\n{readme}```\nx\n```\n```\n\nDone.\n"),
+        &[("README.md", &format!("{readme}```\nx\n```\n"))],
+    );
     // Longer ones.
     check(
         &format!("````markdown README.md\n{readme}```\nx\n```\n````\n"),
@@ -737,7 +763,6 @@ fn fences_inside_files() {
 fn fences_inside_files_that_may_be_read_in_two_ways_are_refused() {
     for answer in [
         "```md README.md\n# A\n\n```\nnpm i\n```\n\nText.\n```\n",
-        "```md README.md\n# A\n\n```\nnpm i\n```\n```\n",
         "```md README.md\n# A\n```\nRun:\n```\nnpm i\n```\n",
         "```python a.py\nx\n\n### b.py\n```python\ny\n```\n",
         "```md README.md\n```bash\nx\n```\n",
