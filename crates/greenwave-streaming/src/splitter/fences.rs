@@ -150,8 +150,8 @@ enum State {
     Prose,
     /// Outside blocks, in a line that can mean nothing any more.
     Skipping,
-    /// Inside a block.
-    Block(Block),
+    /// Inside a block, which is boxed since it is taken out and put back with each line.
+    Block(Box<Block>),
 }
 
 /// What was said outside of blocks.
@@ -177,7 +177,7 @@ struct Heading {
 /// A file of Markdown that a fence has closed, unless it opens a block inside.
 #[derive(Debug)]
 struct Held {
-    block: Block,
+    block: Box<Block>,
     /// Where its content ends.
     end: usize,
     structure: Structure,
@@ -332,7 +332,7 @@ impl Scanner {
             held.lines += 1;
         }
         match what {
-            Line::Opens(open) => self.state = State::Block(self.block(window, line.start, &open, after)),
+            Line::Opens(open) => self.state = State::Block(Box::new(self.block(window, line.start, &open, after))),
             Line::Text(start) if self.names.is_some() => {
                 self.text(window, line.start + start..line.end, after, out);
             }
@@ -413,7 +413,8 @@ impl Scanner {
             names.element = None;
             self.close_held(window, out);
             let kind = if close == Close::Edit { Kind::Edit } else { Kind::Diff };
-            self.state = State::Block(Block { kind: Some(kind), path, ..Block::new(close, range.start) });
+            self.state =
+                State::Block(Box::new(Block { kind: Some(kind), path, ..Block::new(close, range.start) }));
             return;
         }
         names.heading = match (info::path_of_heading(text), names.heading.take()) {
@@ -453,7 +454,7 @@ impl Scanner {
             return;
         }
         block.close = Close::Tag { tag, is_new: !is_inline };
-        self.state = State::Block(block);
+        self.state = State::Block(Box::new(block));
     }
 
     /// What was said before a block is not said of the next one.
@@ -500,7 +501,7 @@ impl Scanner {
 
     fn block_line(
         &mut self,
-        mut block: Block,
+        mut block: Box<Block>,
         window: &[u8],
         line: Range<usize>,
         after: usize,
@@ -551,7 +552,7 @@ impl Scanner {
                 let path = block.path.take();
                 let mut inside = self.block(window, line.start, &open, after);
                 (inside.path, inside.nests, inside.is_part) = (path, true, false);
-                self.state = State::Block(inside);
+                self.state = State::Block(Box::new(inside));
                 return Ok(());
             }
         }
@@ -575,7 +576,7 @@ impl Scanner {
     /// A line inside a fenced block that is not too long to be a fence.
     fn fence_line(
         &mut self,
-        mut block: Block,
+        mut block: Box<Block>,
         window: &[u8],
         line: Range<usize>,
         after: usize,
@@ -656,7 +657,9 @@ impl Scanner {
             State::Prose => self.line,
             State::Block(block) => block.keep(),
         };
-        if let Some(names) = &self.names {
+        if let Some(names) = &self.names
+            && keep > 0
+        {
             let heading = names.heading.iter().map(|heading| heading.path.start);
             let element = names.element.iter().map(|(path, _)| path.start);
             let held = names.held.iter().map(|held| held.block.keep());
