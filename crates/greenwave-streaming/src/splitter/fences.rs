@@ -332,7 +332,9 @@ impl Scanner {
             held.lines += 1;
         }
         match what {
-            Line::Opens(open) => self.state = State::Block(Box::new(self.block(window, line.start, &open, after))),
+            Line::Opens(open) => {
+                self.state = State::Block(Box::new(self.block(window, line.start, &open, after)))
+            }
             Line::Text(start) if self.names.is_some() => {
                 self.text(window, line.start + start..line.end, after, out);
             }

@@ -70,7 +70,7 @@ const HIDDEN_NAMES: [&str; 12] = [
 
 const HIDDEN_ENDS: [&str; 2] = ["rc", "ignore"];
 
-/// Extensions of files that agents write, in lower case.
+/// Extensions of files that agents write, in lower case and in order.
 const EXTENSIONS: [&str; 151] = [
     "adoc",
     "ahk",
@@ -435,7 +435,7 @@ fn is_hidden(name: &str) -> bool {
 }
 
 fn is_known(extension: &str) -> bool {
-    EXTENSIONS.contains(&extension)
+    EXTENSIONS.binary_search(&extension).is_ok()
 }
 
 /// Letters, digits and a few marks, not all of them digits.
@@ -573,4 +573,28 @@ const NO_FILE: [&str; 8] =
 pub(super) fn is_markdown(word: &str) -> bool {
     let extension = word.rsplit('.').next().unwrap_or(word);
     ["md", "mdx", "markdown", "rmd"].iter().any(|known| extension.eq_ignore_ascii_case(known))
+}
+
+const _: () = assert!(is_sorted(&EXTENSIONS), "extensions are looked up by halving");
+
+const fn is_sorted(words: &[&str]) -> bool {
+    let mut at = 1;
+    while at < words.len() {
+        if !is_before(words[at - 1].as_bytes(), words[at].as_bytes()) {
+            return false;
+        }
+        at += 1;
+    }
+    true
+}
+
+const fn is_before(a: &[u8], b: &[u8]) -> bool {
+    let mut at = 0;
+    while at < a.len() && at < b.len() {
+        if a[at] != b[at] {
+            return a[at] < b[at];
+        }
+        at += 1;
+    }
+    a.len() < b.len()
 }
