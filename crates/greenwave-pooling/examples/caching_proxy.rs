@@ -1,5 +1,6 @@
-//! A caching reverse proxy for HTTP/1.1: what it takes to put [`HttpCache`] in front of a server. It speaks plain HTTP on loopback, one
-//! request per connection, and is made for trying a cache out, as with the public suite <https://cache-tests.fyi>:
+//! A caching reverse proxy for HTTP/1.1: what it takes to put [`HttpCache`] in front of a server.
+//! It speaks plain HTTP on loopback, one request per connection, and is made for trying a cache
+//! out, as with the public suite <https://cache-tests.fyi>:
 //!
 //! ```console
 //! $ npm install http-cache-tests && cd node_modules/http-cache-tests && npm run server &
@@ -156,7 +157,8 @@ async fn read_head(stream: &mut TcpStream, input: &mut BytesMut) -> Result<(Stri
     Ok((first, headers))
 }
 
-/// The body by its length, in chunks, or, where `otherwise` is nothing, up to the end of the connection.
+/// The body by its length, in chunks, or, where `otherwise` is nothing, up to the end of the
+/// connection.
 async fn read_body(
     stream: &mut TcpStream,
     mut input: BytesMut,

@@ -1,4 +1,5 @@
-//! A cache of responses by RFC 9111. Knows nothing of how a request is sent: the caller brings that.
+//! A cache of responses by RFC 9111. Knows nothing of how a request is sent: the caller brings
+//! that.
 
 mod condition;
 mod date;
@@ -22,9 +23,10 @@ pub use store::{HttpStore, MemoryHttpStore, StoredResponse};
 /// Options of a cache. Every value has a meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HttpCacheOptions {
-    /// Whether several users share it. A shared cache does not store what is `private`, nor what was asked for with `Authorization` unless
-    /// the response allows that; it obeys `s-maxage`, `proxy-revalidate` and, in place of `Cache-Control` and `Expires`, the
-    /// `CDN-Cache-Control` of RFC 9213.
+    /// Whether several users share it. A shared cache does not store what is `private`, nor what
+    /// was asked for with `Authorization` unless the response allows that; it obeys `s-maxage`,
+    /// `proxy-revalidate` and, in place of `Cache-Control` and `Expires`, the `CDN-Cache-Control`
+    /// of RFC 9213.
     pub is_shared: bool,
     /// How many responses to one address are stored that differ by `Vary`; zero is as one.
     pub variants_max: usize,
@@ -41,23 +43,30 @@ impl Default for HttpCacheOptions {
 
 type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
 
-/// A cache of responses to `GET`, by RFC 9111 (<https://www.rfc-editor.org/rfc/rfc9111>), RFC 5861 (`stale-while-revalidate`,
-/// `stale-if-error`) and, if it is shared, RFC 9213 (`CDN-Cache-Control`). Cloning shares it.
+/// A cache of responses to `GET`, by RFC 9111 (<https://www.rfc-editor.org/rfc/rfc9111>), RFC 5861
+/// (`stale-while-revalidate`, `stale-if-error`) and, if it is shared, RFC 9213
+/// (`CDN-Cache-Control`). Cloning shares it.
 ///
-/// Several callers that miss the same key make one request; the others wait, and take its response if it may be given to them. Where a
-/// response may not be stored, the next ones to that address are not made to wait.
+/// Several callers that miss the same key make one request; the others wait, and take its response
+/// if it may be given to them. Where a response may not be stored, the next ones to that address
+/// are not made to wait.
 ///
-/// - A stored response is handed out with its fields as they came, `Date` and `Expires` included, and with its `Age` in seconds.
-/// - A stale one with an `ETag` or `Last-Modified` is asked about. A 304 updates it, also one that repeats neither; one that names
-///   another response makes for a second request, without conditions.
-/// - `If-None-Match`, `If-Modified-Since` and a `Range` of bytes are met from a stored response with status 200. A response to a
-///   request with a range is not stored.
-/// - What cannot be understood is stale: a lifetime that is no number, two that differ, an `Expires` that is none of the three forms of a
-///   date. Of several values of `Age` the first counts, and one that is no number does not.
-/// - A response without a lifetime is fresh for a tenth of the time since its `Last-Modified`, and for a week at most.
+/// - A stored response is handed out with its fields as they came, `Date` and `Expires` included,
+///   and with its `Age` in seconds.
+/// - A stale one with an `ETag` or `Last-Modified` is asked about. A 304 updates it, also one that
+///   repeats neither; one that names another response makes for a second request, without
+///   conditions.
+/// - `If-None-Match`, `If-Modified-Since` and a `Range` of bytes are met from a stored response
+///   with status 200. A response to a request with a range is not stored.
+/// - What cannot be understood is stale: a lifetime that is no number, two that differ, an
+///   `Expires` that is none of the three forms of a date. Of several values of `Age` the first
+///   counts, and one that is no number does not.
+/// - A response without a lifetime is fresh for a tenth of the time since its `Last-Modified`, and
+///   for a week at most.
 ///
-/// Requests with other methods, and those with `If-Match` or `If-Unmodified-Since`, pass through; a response to a method that is not
-/// safe removes what is stored of its address, unless it is an error.
+/// Requests with other methods, and those with `If-Match` or `If-Unmodified-Since`, pass through; a
+/// response to a method that is not safe removes what is stored of its address, unless it is an
+/// error.
 #[derive(Clone)]
 pub struct HttpCache {
     shared: Arc<Shared>,
@@ -105,8 +114,8 @@ impl HttpCache {
         Self { shared: Arc::new(Shared { store, options, clock: Arc::new(clock), flights }) }
     }
 
-    /// The response to `request`: a stored one, one from `fetch`, or a stored one that `fetch` has found to be still good. May be
-    /// cancelled.
+    /// The response to `request`: a stored one, one from `fetch`, or a stored one that `fetch` has
+    /// found to be still good. May be cancelled.
     ///
     /// # Errors
     /// That of `fetch`, unless a stale response may be handed out all the same.
@@ -250,7 +259,8 @@ impl HttpCache {
         }
         let (not_modified, _) = response.into_parts();
         let Some(head) = stored.policy.updated(&not_modified) else {
-            // It speaks of a response that is not the stored one: section 4.3.3 has it asked for without conditions.
+            // It speaks of a response that is not the stored one: section 4.3.3 has it asked for
+            // without conditions.
             let mut anew = request.clone();
             anew.headers_mut().remove(http::header::IF_NONE_MATCH);
             anew.headers_mut().remove(http::header::IF_MODIFIED_SINCE);
@@ -262,7 +272,8 @@ impl HttpCache {
         Ok(self.meet(&request, response))
     }
 
-    /// Stores a response if it may be stored, in place of `old` and of others that answer the same request.
+    /// Stores a response if it may be stored, in place of `old` and of others that answer the same
+    /// request.
     async fn store(
         &self,
         key: &str,
@@ -278,7 +289,8 @@ impl HttpCache {
         self.shared.note(key, policy.is_some());
         let mut variants = self.shared.store.get(key).await;
         let before = variants.len();
-        // A server error does not push out what may still be of use; nor does an answer to the client's own condition.
+        // A server error does not push out what may still be of use; nor does an answer to the
+        // client's own condition.
         let is_other = parts.status.is_server_error() || parts.status == StatusCode::NOT_MODIFIED;
         if !is_other {
             let is_replaced = |other: &StoredResponse| {

@@ -1,4 +1,5 @@
-//! What a client makes of a response: conditions (RFC 9110, section 13) and ranges (section 14) of its request, met from what is stored.
+//! What a client makes of a response: conditions (RFC 9110, section 13) and ranges (section 14) of
+//! its request, met from what is stored.
 
 use bytes::Bytes;
 use http::header::{
@@ -11,8 +12,9 @@ use super::date;
 use super::directives::split_list;
 use super::policy::opaque_tag;
 
-/// The response to a request with these fields, where `response` is what it selects: as it is, 304 where the client has it already, or
-/// the part that it asked for. `None` where only the origin server can tell.
+/// The response to a request with these fields, where `response` is what it selects: as it is, 304
+/// where the client has it already, or the part that it asked for. `None` where only the origin
+/// server can tell.
 pub(super) fn apply(
     request: &HeaderMap,
     response: Response<Bytes>,
@@ -31,8 +33,8 @@ pub(super) fn apply(
     }
 }
 
-/// `If-None-Match` counts before `If-Modified-Since` (RFC 9110, section 13.2.2). Without `Last-Modified` the date of the response stands
-/// for it (RFC 9111, section 4.3.2).
+/// `If-None-Match` counts before `If-Modified-Since` (RFC 9110, section 13.2.2). Without
+/// `Last-Modified` the date of the response stands for it (RFC 9111, section 4.3.2).
 fn is_unchanged(request: &HeaderMap, response: &HeaderMap, now: std::time::SystemTime) -> bool {
     if request.contains_key(IF_NONE_MATCH) {
         let tag = response.get(ETAG).map(|tag| opaque_tag(tag.as_bytes()));
@@ -55,7 +57,8 @@ fn not_modified(response: Response<Bytes>) -> Response<Bytes> {
     Response::from_parts(parts, Bytes::new())
 }
 
-/// Whether `If-Range`, where there is one, names this response; a weak tag does not name the bytes of any.
+/// Whether `If-Range`, where there is one, names this response; a weak tag does not name the bytes
+/// of any.
 fn is_in_range_of(request: &HeaderMap, response: &HeaderMap) -> bool {
     let Some(wanted) = request.get(IF_RANGE) else { return true };
     let is_weak = wanted.as_bytes().starts_with(b"W/");

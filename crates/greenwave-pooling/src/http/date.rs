@@ -9,10 +9,12 @@ const DAYS: [&str; 7] = ["sunday", "monday", "tuesday", "wednesday", "thursday",
 /// Seconds of a day.
 const DAY: u64 = 86_400;
 
-/// The time that `text` names in one of the three forms, in any case; `None` where it is in none of them, or before 1970.
+/// The time that `text` names in one of the three forms, in any case; `None` where it is in none of
+/// them, or before 1970.
 ///
-/// The day of the week is not compared with the date: senders get it wrong, and the rest says everything. `now` decides the century of
-/// a year of two digits: one that seems to be more than 50 years in the future is in the past.
+/// The day of the week is not compared with the date: senders get it wrong, and the rest says
+/// everything. `now` decides the century of a year of two digits: one that seems to be more than 50
+/// years in the future is in the past.
 pub(super) fn parse(text: &str, now: SystemTime) -> Option<SystemTime> {
     let text = text.trim_matches([' ', '\t']).to_ascii_lowercase();
     if let Some((day, rest)) = text.split_once(", ") {

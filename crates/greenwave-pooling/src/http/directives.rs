@@ -1,4 +1,5 @@
-//! The directives of `Cache-Control` (RFC 9111, section 5.2) and of `CDN-Cache-Control` (RFC 9213). Knows nothing of what follows from them.
+//! The directives of `Cache-Control` (RFC 9111, section 5.2) and of `CDN-Cache-Control` (RFC 9213).
+//! Knows nothing of what follows from them.
 
 use std::time::Duration;
 
@@ -22,7 +23,8 @@ struct Directive {
 }
 
 impl Directives {
-    /// Those of `Cache-Control`. What is not of the grammar is passed over, the rest of the line is not.
+    /// Those of `Cache-Control`. What is not of the grammar is passed over, the rest of the line is
+    /// not.
     pub(super) fn of(headers: &HeaderMap) -> Self {
         let mut directives = Vec::new();
         for line in headers.get_all(CACHE_CONTROL) {
@@ -33,8 +35,9 @@ impl Directives {
         Self(directives)
     }
 
-    /// Those of `CDN-Cache-Control`, where there are any: a dictionary of structured fields, to be ignored as a whole where it is
-    /// malformed, or where a lifetime is no integer (RFC 9213, section 2.1).
+    /// Those of `CDN-Cache-Control`, where there are any: a dictionary of structured fields, to be
+    /// ignored as a whole where it is malformed, or where a lifetime is no integer (RFC 9213,
+    /// section 2.1).
     pub(super) fn of_cdn(headers: &HeaderMap) -> Option<Self> {
         let lines: Vec<_> = headers
             .get_all("cdn-cache-control")
@@ -69,8 +72,9 @@ impl Directives {
         values.filter(|value| is_list_of_names(value)).flat_map(|value| value.split(',')).map(str::trim)
     }
 
-    /// The value of a directive that counts seconds, at most 2^31. Zero where it is no number, or where two say different things: what
-    /// cannot be understood is stale (RFC 9111, section 4.2.1).
+    /// The value of a directive that counts seconds, at most 2^31. Zero where it is no number, or
+    /// where two say different things: what cannot be understood is stale (RFC 9111, section
+    /// 4.2.1).
     pub(super) fn seconds(&self, name: &str) -> Option<Duration> {
         let mut found = None;
         for directive in self.0.iter().filter(|directive| directive.name == name) {
@@ -107,7 +111,8 @@ impl Directive {
         seconds(value)
     }
 
-    /// Whether it is a member of a structured dictionary (RFC 9651, section 3.2) of the type that its name has.
+    /// Whether it is a member of a structured dictionary (RFC 9651, section 3.2) of the type that
+    /// its name has.
     fn is_structured(&self) -> bool {
         let is_key = self.name.starts_with(|c: char| c.is_ascii_lowercase() || c == '*')
             && self.name.bytes().all(|c| c.is_ascii_alphanumeric() || b"_-.*".contains(&c));
@@ -125,7 +130,8 @@ pub(super) fn seconds(text: &str) -> Option<u64> {
     is_number.then(|| text.parse().unwrap_or(SECONDS_MAX).min(SECONDS_MAX))
 }
 
-/// The parts between commas that stand outside of quotes, without white space around them and without empty ones.
+/// The parts between commas that stand outside of quotes, without white space around them and
+/// without empty ones.
 pub(super) fn split_list(line: &str) -> impl Iterator<Item = &str> {
     let (mut is_quoted, mut is_escaped) = (false, false);
     let parts = line.split(move |c: char| {

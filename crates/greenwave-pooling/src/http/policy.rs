@@ -1,5 +1,5 @@
-//! What RFC 9111 says of one response: whether it may be stored, for whom, for how long, and with which fields. Pure functions of headers
-//! and times.
+//! What RFC 9111 says of one response: whether it may be stored, for whom, for how long, and with
+//! which fields. Pure functions of headers and times.
 
 use std::time::{Duration, SystemTime};
 
@@ -86,8 +86,8 @@ impl Wishes {
 }
 
 impl Policy {
-    /// The policy of a response that was asked for at `asked` and came at `received`; `None` if it may not be stored, or if storing it
-    /// would be of no use.
+    /// The policy of a response that was asked for at `asked` and came at `received`; `None` if it
+    /// may not be stored, or if storing it would be of no use.
     pub(super) fn new<B>(
         request: &Request<B>,
         response: &response::Parts,
@@ -138,7 +138,8 @@ impl Policy {
         }
     }
 
-    /// Whether the request has in all fields that `Vary` names what the stored one had (RFC 9111, section 4.1).
+    /// Whether the request has in all fields that `Vary` names what the stored one had (RFC 9111,
+    /// section 4.1).
     pub(super) fn is_selected_by(&self, headers: &HeaderMap) -> bool {
         self.selecting.iter().all(|(name, value)| normalized(headers, name) == *value)
     }
@@ -153,7 +154,8 @@ impl Policy {
         self.age(now).saturating_sub(self.lifetime)
     }
 
-    /// Whether `directive`, of RFC 5861, allows a response so long stale, and the request has nothing against that.
+    /// Whether `directive`, of RFC 5861, allows a response so long stale, and the request has
+    /// nothing against that.
     pub(super) fn may_serve_stale(&self, directive: &str, wishes: &Wishes, now: SystemTime) -> bool {
         let window = self.directives.seconds(directive).unwrap_or_default();
         !wishes.is_particular() && !self.forbids_stale() && self.stale_for(now) < window
@@ -166,7 +168,8 @@ impl Policy {
         (self.status, headers)
     }
 
-    /// The fields of a request that asks whether the response is still good, in place of the conditions of the client.
+    /// The fields of a request that asks whether the response is still good, in place of the
+    /// conditions of the client.
     pub(super) fn conditions(&self, request: &HeaderMap) -> Option<HeaderMap> {
         let mut headers = request.clone();
         headers.remove(IF_NONE_MATCH);
@@ -181,8 +184,8 @@ impl Policy {
         Some(headers)
     }
 
-    /// The head that the stored response has after a 304; `None` if that speaks of another response (RFC 9111, section 4.3.4). One
-    /// without validators speaks of what it was asked about.
+    /// The head that the stored response has after a 304; `None` if that speaks of another response
+    /// (RFC 9111, section 4.3.4). One without validators speaks of what it was asked about.
     pub(super) fn updated(&self, not_modified: &response::Parts) -> Option<response::Parts> {
         let differs = |name: HeaderName| {
             not_modified.headers.get(&name).is_some_and(|new| {
@@ -267,7 +270,8 @@ impl Policy {
             || self.is_shared && (says("proxy-revalidate") || says("s-maxage"))
     }
 
-    /// RFC 9111, section 4.2.1, but for the heuristic. `Expires` is ignored beside directives for caches like this one.
+    /// RFC 9111, section 4.2.1, but for the heuristic. `Expires` is ignored beside directives for
+    /// caches like this one.
     fn explicit_lifetime(&self, is_targeted: bool) -> Option<Duration> {
         let shared = self.is_shared.then(|| self.directives.seconds("s-maxage")).flatten();
         let seconds = shared.or_else(|| self.directives.seconds("max-age"));
@@ -286,7 +290,8 @@ impl Policy {
         modified.map_or(Duration::ZERO, |modified| (since(self.date(), modified) / 10).min(HEURISTIC_MAX))
     }
 
-    /// RFC 9111, section 4.2.3. Of several ages the first counts, and one that is no number does not (section 5.1).
+    /// RFC 9111, section 4.2.3. Of several ages the first counts, and one that is no number does
+    /// not (section 5.1).
     fn initial_age(&self, asked: SystemTime) -> Duration {
         let lines = self.headers.get(AGE).and_then(|line| line.to_str().ok());
         let said = lines.and_then(|line| split_list(line).next()).and_then(seconds).unwrap_or(0);
@@ -322,8 +327,8 @@ fn says_no_cache(headers: &HeaderMap) -> bool {
     lines.flat_map(split_list).any(|part| part.eq_ignore_ascii_case("no-cache"))
 }
 
-/// The fields that may be stored: without those of the connection, and without those that directives name (RFC 9111, sections 3.1,
-/// 5.2.2.4 and 5.2.2.7).
+/// The fields that may be stored: without those of the connection, and without those that
+/// directives name (RFC 9111, sections 3.1, 5.2.2.4 and 5.2.2.7).
 fn storable_fields(headers: &HeaderMap, directives: &Directives, is_shared: bool) -> HeaderMap {
     let mut stored = headers.clone();
     let lines = headers.get_all(CONNECTION).iter().filter_map(|line| line.to_str().ok());
@@ -350,8 +355,8 @@ fn selecting(response: &HeaderMap, request: &HeaderMap) -> Option<Vec<(HeaderNam
     Some(selecting)
 }
 
-/// A field of a request in one line, without differences that mean nothing: how many lines it had, white space around it, and in lists
-/// around commas; the case of languages.
+/// A field of a request in one line, without differences that mean nothing: how many lines it had,
+/// white space around it, and in lists around commas; the case of languages.
 fn normalized(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
     let lines: Vec<_> = headers
         .get_all(name)

@@ -47,7 +47,8 @@ impl StoredResponse {
 ///
 /// # Contract
 ///
-/// - What was put is what is got, or nothing: a store may forget at any time, and has to if it is bounded.
+/// - What was put is what is got, or nothing: a store may forget at any time, and has to if it is
+///   bounded.
 /// - Calls come concurrently. Of two puts of one key either may be the last.
 /// - No call fails: a store that cannot be reached stores nothing.
 /// - Each call may be cancelled; a key then has its old variants or its new ones, or none.

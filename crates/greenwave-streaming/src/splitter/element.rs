@@ -1,5 +1,5 @@
-//! Files in elements: the XML forms in which tools ask for whole files, and search/replace blocks and patches outside of fences. Pure
-//! functions of one line of an answer.
+//! Files in elements: the XML forms in which tools ask for whole files, and search/replace blocks
+//! and patches outside of fences. Pure functions of one line of an answer.
 
 use std::ops::Range;
 
@@ -27,7 +27,8 @@ const WITH_ATTRIBUTE: [(&str, Option<&str>); 17] = [
     ("codeblock", None),
 ];
 
-/// Elements that stand for a fence, below a line that names the file: aider takes them where the file has fences.
+/// Elements that stand for a fence, below a line that names the file: aider takes them where the
+/// file has fences.
 const FENCES: [&str; 6] = ["source", "sourcecode", "code", "codeblock", "pre", "plandexblock"];
 
 /// Attributes that hold a path.
@@ -169,7 +170,8 @@ pub(super) fn closes_edit(line: &str) -> bool {
     })
 }
 
-/// The first line of a patch, and whether lines of `+`, `-` and blanks make it up, or it has an end of its own.
+/// The first line of a patch, and whether lines of `+`, `-` and blanks make it up, or it has an end
+/// of its own.
 pub(super) fn opens_patch(line: &str) -> Option<bool> {
     if line.trim_end() == "*** Begin Patch" {
         return Some(false);
@@ -227,7 +229,8 @@ pub(super) fn shape(language: &str, content: &str) -> Shape {
     if is_diff { Shape::Diff } else { Shape::Plain }
 }
 
-/// Whether the content has marks of a search/replace block or of a conflict at the beginnings of lines, in order.
+/// Whether the content has marks of a search/replace block or of a conflict at the beginnings of
+/// lines, in order.
 fn has_edit(content: &str) -> bool {
     if memchr::memmem::find(content.as_bytes(), b"=====").is_none() {
         return false;

@@ -1,4 +1,5 @@
-//! Fenced code blocks of CommonMark (<https://spec.commonmark.org/0.31.2/#fenced-code-blocks>), and the files an answer holds in them.
+//! Fenced code blocks of CommonMark (<https://spec.commonmark.org/0.31.2/#fenced-code-blocks>), and
+//! the files an answer holds in them.
 
 use std::ops::Range;
 
@@ -10,70 +11,86 @@ use crate::splitter::structure::{Line, Opening, Structure, fence};
 use crate::splitter::{Cap, Cut, Cuts, Fault, Prefix, Splitter};
 use crate::unit::{Form, Kind};
 
-/// A line outside code blocks that is longer than this many bytes neither opens a block nor names a file.
+/// A line outside code blocks that is longer than this many bytes neither opens a block nor names a
+/// file.
 const LINE_BYTES_MAX: usize = 4096;
 
-/// How much may follow a fence that closes a file of Markdown, unless it opens a block in it, before it is taken to have closed it.
+/// How much may follow a fence that closes a file of Markdown, unless it opens a block in it,
+/// before it is taken to have closed it.
 const DOUBT_BYTES_MAX: usize = 16 << 10;
 
 /// How many lines may stand between an element with a path and the one with the content.
 const ELEMENT_LINES_MAX: usize = 4;
 
-/// Fenced code blocks: `` ``` `` or `~~~`, closed by at least as many of the same; up to three spaces of indentation, taken from the
-/// lines of the block as well; an info string. What stands outside blocks is passed over.
+/// Fenced code blocks: `` ``` `` or `~~~`, closed by at least as many of the same; up to three
+/// spaces of indentation, taken from the lines of the block as well; an info string. What stands
+/// outside blocks is passed over.
 ///
-/// The unit is the content, each line with its end. A block that the end of the stream leaves open is
-/// [incomplete](crate::Unit::is_complete); CommonMark closes it there.
+/// The unit is the content, each line with its end. A block that the end of the stream leaves open
+/// is [incomplete](crate::Unit::is_complete); CommonMark closes it there.
 ///
-/// Fences are found where CommonMark finds them: also in block quotes and list items, whose marks and indentation are taken off the
-/// content, and whose end closes a block; not in blocks of HTML. In more than eight quotes and lists around each other, with a quote
-/// among them, they are not found.
+/// Fences are found where CommonMark finds them: also in block quotes and list items, whose marks
+/// and indentation are taken off the content, and whose end closes a block; not in blocks of HTML.
+/// In more than eight quotes and lists around each other, with a quote among them, they are not
+/// found.
 #[derive(Debug)]
 pub struct Fences(Scanner);
 
-/// The files in an agent's answer, and what is none: [`Kind::File`], [`Kind::Edit`], [`Kind::Diff`], [`Kind::Refused`], [`Kind::Code`].
+/// The files in an agent's answer, and what is none: [`Kind::File`], [`Kind::Edit`],
+/// [`Kind::Diff`], [`Kind::Refused`], [`Kind::Code`].
 ///
-/// A wrong file is worse than a missing one, so a block is a file only where its path is certain. The path is given
-/// [exactly as the answer has it](crate::Unit::path); confining it to a directory is for the caller.
+/// A wrong file is worse than a missing one, so a block is a file only where its path is certain.
+/// The path is given [exactly as the answer has it](crate::Unit::path); confining it to a directory
+/// is for the caller.
 ///
 /// # What names a file
 ///
-/// - **The info string**: `rust src/lib.rs`, `rust:src/lib.rs`, `src/lib.rs`, `rust path=src/lib.rs` (also `file`, `filename`, `filepath`,
-///   `title` and `name`, with quotes or without), `rust // src/lib.rs`. The path is an attribute, or among the first two words.
-/// - **The line above**, if it consists of the path; a blank line may stand between. A heading, bold or code, a list item, numbers and
-///   emoji in front, a label (`File:`, `Path:`, `Create file:`, `Step 2: Create`), rules around it (`=== src/lib.rs ===`), tags
-///   (`<summary>`), a comment, a remark in brackets or behind a dash. Below a heading, a bold line or a label there may be one line
-///   of text.
-/// - **The first line of the block**, if it is a comment that consists of the path, as in `// src/lib.rs` or `# filepath: app.py`; or the
-///   second one behind `#!`, `<?php` or a document type. The comment stays a part of the content, except in JSON, which has none.
-/// - **An element** with the path in an attribute (`<boltAction type="file" filePath="…">`, `<PlandexBlock path="…">`, `<file path="…">`),
-///   behind an element with the path (`<path>…</path>`, then `<content>`), or in place of a fence below a line with it (`<source>`). Its content is the file, up to the closing tag; a fence
-///   inside that encloses it is taken off.
+/// - **The info string**: `rust src/lib.rs`, `rust:src/lib.rs`, `src/lib.rs`, `rust
+///   path=src/lib.rs` (also `file`, `filename`, `filepath`, `title` and `name`, with quotes or
+///   without), `rust // src/lib.rs`. The path is an attribute, or among the first two words.
+/// - **The line above**, if it consists of the path; a blank line may stand between. A heading,
+///   bold or code, a list item, numbers and emoji in front, a label (`File:`, `Path:`, `Create
+///   file:`, `Step 2: Create`), rules around it (`=== src/lib.rs ===`), tags (`<summary>`), a
+///   comment, a remark in brackets or behind a dash. Below a heading, a bold line or a label there
+///   may be one line of text.
+/// - **The first line of the block**, if it is a comment that consists of the path, as in `//
+///   src/lib.rs` or `# filepath: app.py`; or the second one behind `#!`, `<?php` or a document
+///   type. The comment stays a part of the content, except in JSON, which has none.
+/// - **An element** with the path in an attribute (`<boltAction type="file" filePath="…">`,
+///   `<PlandexBlock path="…">`, `<file path="…">`), behind an element with the path
+///   (`<path>…</path>`, then `<content>`), or in place of a fence below a line with it
+///   (`<source>`). Its content is the file, up to the closing tag; a fence inside that encloses it
+///   is taken off.
 ///
 /// # What is a path
 ///
-/// A name with an extension that files have, or one that is known without (`Makefile`, `.gitignore`, `Dockerfile.dev`); in a directory,
-/// any extension that begins with a letter. Behind a label or attribute other names are paths too. Blanks and brackets
-/// may be in it (`app/(shop)/[id]/page.tsx`), blanks only where it is quoted or marked as code. Media types (`text/plain`), alternatives
-/// (`Input/Output`), products (`Node.js`), versions, domains, attributes (`os.path`, `console.log`) and URLs are none.
+/// A name with an extension that files have, or one that is known without (`Makefile`,
+/// `.gitignore`, `Dockerfile.dev`); in a directory, any extension that begins with a letter. Behind
+/// a label or attribute other names are paths too. Blanks and brackets may be in it
+/// (`app/(shop)/[id]/page.tsx`), blanks only where it is quoted or marked as code. Media types
+/// (`text/plain`), alternatives (`Input/Output`), products (`Node.js`), versions, domains,
+/// attributes (`os.path`, `console.log`) and URLs are none.
 ///
 /// # What names none
 ///
-/// A sentence that mentions a path, since a part of the file often follows. A line of text that speaks of a part, a change, a run or an
-/// example. A block in another language than the file, such as the command below a script's name. Lines of a file
-/// (`12:15:src/lib.rs`), search/replace blocks, conflicts, and code with comments for what was left out (`// ... existing code ...`) are an
-/// [`Kind::Edit`]; unified diffs and patches a [`Kind::Diff`]: both also outside of fences, and with
-/// [`edited_path`](crate::Unit::edited_path).
+/// A sentence that mentions a path, since a part of the file often follows. A line of text that
+/// speaks of a part, a change, a run or an example. A block in another language than the file, such
+/// as the command below a script's name. Lines of a file (`12:15:src/lib.rs`), search/replace
+/// blocks, conflicts, and code with comments for what was left out (`// ... existing code ...`) are
+/// an [`Kind::Edit`]; unified diffs and patches a [`Kind::Diff`]: both also outside of fences, and
+/// with [`edited_path`](crate::Unit::edited_path).
 ///
 /// # Fences inside files
 ///
-/// A fence with an info string, as long as that around a file, opens a block inside the file: the fences are paired. Where a bare fence may
-/// either close a file of Markdown or open a block in it, what follows decides: a blank line, the end, or a fence with
-/// an info string say that the file was closed; two fences in a row, that it was not until the second. Otherwise, and where a file that holds such fences is never closed, it is a
-/// [`Kind::Refused`]. A longer fence around the file has no such question.
+/// A fence with an info string, as long as that around a file, opens a block inside the file: the
+/// fences are paired. Where a bare fence may either close a file of Markdown or open a block in it,
+/// what follows decides: a blank line, the end, or a fence with an info string say that the file
+/// was closed; two fences in a row, that it was not until the second. Otherwise, and where a file
+/// that holds such fences is never closed, it is a [`Kind::Refused`]. A longer fence around the
+/// file has no such question.
 ///
-/// Block quotes and lists are as in [`Fences`], except that content may be indented less than its list item, and HTML is plain text. A block
-/// without a path is a [`Kind::Code`].
+/// Block quotes and lists are as in [`Fences`], except that content may be indented less than its
+/// list item, and HTML is plain text. A block without a path is a [`Kind::Code`].
 #[derive(Debug)]
 pub struct Files(Scanner);
 
@@ -133,7 +150,8 @@ struct Scanner {
     cap: Cap,
     state: State,
     structure: Structure,
-    /// Where the current line starts; before the window, taken as its start, when the line was split.
+    /// Where the current line starts; before the window, taken as its start, when the line was
+    /// split.
     line: usize,
     /// Bytes of the current line that lie before the window.
     line_before: usize,
@@ -253,7 +271,8 @@ impl Scanner {
                 (_, Some(b'\n')) => end + 2,
                 (_, Some(_)) => end + 1,
                 (_, None) => {
-                    // Whether this CR ends the line alone or with an LF, only the next byte can tell.
+                    // Whether this CR ends the line alone or with an LF, only the next byte can
+                    // tell.
                     self.next = end;
                     return self.partial(window, out);
                 }
@@ -333,7 +352,7 @@ impl Scanner {
         }
         match what {
             Line::Opens(open) => {
-                self.state = State::Block(Box::new(self.block(window, line.start, &open, after)))
+                self.state = State::Block(Box::new(self.block(window, line.start, &open, after)));
             }
             Line::Text(start) if self.names.is_some() => {
                 self.text(window, line.start + start..line.end, after, out);
@@ -348,7 +367,8 @@ impl Scanner {
         }
     }
 
-    /// Whether a bare fence has shown that the one before has opened a block inside a file, or may have: then the file goes on.
+    /// Whether a bare fence has shown that the one before has opened a block inside a file, or may
+    /// have: then the file goes on.
     fn is_of_held(&mut self, what: &Line, line: &Range<usize>, after: usize) -> bool {
         let Line::Opens(open) = what else { return false };
         let Some(names) = &mut self.names else { return false };
@@ -563,7 +583,8 @@ impl Scanner {
         Ok(())
     }
 
-    /// Whether a line is the last one of a block that no fence closes, or, of a diff, the first one behind it.
+    /// Whether a line is the last one of a block that no fence closes, or, of a diff, the first one
+    /// behind it.
     fn is_last(&self, block: &mut Block, text: &[u8]) -> bool {
         let as_text = |test: fn(&str) -> bool| std::str::from_utf8(text).is_ok_and(test);
         match &block.close {
@@ -594,7 +615,8 @@ impl Scanner {
         }
         if what == Line::Closes {
             if block.reopened.take() == Some(line.start) {
-                // Else the fence before this one would have opened a block without content, behind the file.
+                // Else the fence before this one would have opened a block without content, behind
+                // the file.
                 block.is_ambiguous = false;
             }
             if let Some(&inner) = block.inner.last() {
@@ -621,7 +643,8 @@ impl Scanner {
         Ok(())
     }
 
-    /// The window has ended inside a line that was looked at up to `next`. Returns how much of the window is done with.
+    /// The window has ended inside a line that was looked at up to `next`. Returns how much of the
+    /// window is done with.
     fn partial(&mut self, window: &[u8], out: &mut Cuts) -> Result<usize, Fault> {
         let line = self.line..self.next;
         let is_files = self.names.is_some();
@@ -775,7 +798,8 @@ impl Block {
             .continued(self.continued)
     }
 
-    /// The quote or the list around it has ended, and CommonMark says that the block has as well; a file should have had its fence.
+    /// The quote or the list around it has ended, and CommonMark says that the block has as well; a
+    /// file should have had its fence.
     fn ended(&self, window: &[u8], end: usize, is_files: bool) -> Cut {
         let cut = self.cut(window, end, is_files);
         if is_files { cut.incomplete() } else { cut }
@@ -797,7 +821,8 @@ impl Block {
         }
     }
 
-    /// Cuts what is beyond the cap: at the start of `line` if that is enough, so that indentation and closing fences stay whole.
+    /// Cuts what is beyond the cap: at the start of `line` if that is enough, so that indentation
+    /// and closing fences stay whole.
     fn enforce(
         &mut self,
         cap: Cap,

@@ -1,10 +1,12 @@
-//! What an info string, a line above a fence or a first line of code says: a language, a path. Pure functions of one line of text.
+//! What an info string, a line above a fence or a first line of code says: a language, a path. Pure
+//! functions of one line of text.
 
 use std::ops::Range;
 
 use super::path::{Trust, fits, is_path};
 
-/// Attributes whose value is a path. `title` and `name` are often prose, so their value must look like one.
+/// Attributes whose value is a path. `title` and `name` are often prose, so their value must look
+/// like one.
 const PATH_KEYS: [(&str, Trust); 9] = [
     ("path", Trust::Attribute),
     ("file", Trust::Attribute),
@@ -165,8 +167,8 @@ pub(super) struct HeadingPath {
     pub(super) is_strong: bool,
 }
 
-/// The path that the line above a fence consists of, with its ornaments: marks of headings and lists, numbers, emoji, labels, tags,
-/// remarks.
+/// The path that the line above a fence consists of, with its ornaments: marks of headings and
+/// lists, numbers, emoji, labels, tags, remarks.
 pub(super) fn path_of_heading(line: &str) -> Option<HeadingPath> {
     let mut text = line.trim();
     let mut is_strong = text.starts_with('#');
@@ -241,7 +243,8 @@ pub(super) fn path_of_comment(line: &str, language: &str) -> Option<Range<usize>
     (is_whole && is_path(path, trust) && fits(language, path)).then(|| range_in(line, path))
 }
 
-/// Whether a line of text between a heading and its block says that the block is a part of the file, or another thing.
+/// Whether a line of text between a heading and its block says that the block is a part of the
+/// file, or another thing.
 pub(super) fn is_partial_line(text: &str) -> bool {
     is_partial(text) || words_of(text).any(|word| PARTIAL_IN_LINES.contains(&word.as_str()))
 }
@@ -333,7 +336,8 @@ fn bare(word: &str) -> &str {
     inner.filter(|inner| !inner.contains(['[', ']'])).unwrap_or(word)
 }
 
-/// The value of `path=…` and the like, without its quotes, and how far the key alone makes it a path.
+/// The value of `path=…` and the like, without its quotes, and how far the key alone makes it a
+/// path.
 fn attribute(word: &str) -> Option<(&str, Trust)> {
     let (key, value) = word.trim_matches(['{', '}', ',']).split_once('=')?;
     let key = key.trim_start_matches(['{', '.']);
@@ -460,7 +464,8 @@ fn without_label(text: &str) -> Option<&str> {
             rest = rest[word.len()..].trim_start();
         }
     }
-    // `Add main.rs` is a heading, `Add main` is not: without a colon the word itself has to be a path.
+    // `Add main.rs` is a heading, `Add main` is not: without a colon the word itself has to be a
+    // path.
     let (path, ..) = first_term(rest)?;
     is_path(path, Trust::Word).then_some(rest)
 }

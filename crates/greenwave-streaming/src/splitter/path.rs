@@ -1,5 +1,5 @@
-//! What is a path of a file, and what only has the form of one: a media type, a product, a version, a domain, an attribute of an object.
-//! Pure functions of one word.
+//! What is a path of a file, and what only has the form of one: a media type, a product, a version,
+//! a domain, an attribute of an object. Pure functions of one word.
 
 /// How much besides the word itself says that it is a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -14,7 +14,8 @@ pub(super) enum Trust {
     Attribute,
 }
 
-/// Files that are known by a name without an extension, in this spelling: in another, `makefile` and `dockerfile` are languages.
+/// Files that are known by a name without an extension, in this spelling: in another, `makefile`
+/// and `dockerfile` are languages.
 const BARE_NAMES: [&str; 34] = [
     "Appfile",
     "AUTHORS",
@@ -225,7 +226,8 @@ const EXTENSIONS: [&str; 151] = [
     "zig",
 ];
 
-/// Extensions that count where there is a directory too: without one, `process.env` and `console.log` are attributes.
+/// Extensions that count where there is a directory too: without one, `process.env` and
+/// `console.log` are attributes.
 const EXTENSIONS_IN_DIRECTORIES: [&str; 30] = [
     "bak",
     "cls",
@@ -515,7 +517,8 @@ const COMMANDS: [&str; 15] = [
     "ps1",
 ];
 
-/// Families of languages with the extensions of their files; a block in one of them is no file of another.
+/// Families of languages with the extensions of their files; a block in one of them is no file of
+/// another.
 const FAMILIES: [(&[&str], &[&str]); 14] = [
     (&["python", "py", "python3"], &["py", "pyi", "pyx", "ipynb"]),
     (&["rust", "rs"], &["rs"]),
@@ -545,7 +548,8 @@ const FAMILIES: [(&[&str], &[&str]); 14] = [
     (&["css", "scss", "sass", "less"], &["css", "scss", "sass", "less", "styl"]),
 ];
 
-/// Whether a block in this language may be the file: the line above often names what commands or data below are about.
+/// Whether a block in this language may be the file: the line above often names what commands or
+/// data below are about.
 pub(super) fn fits(language: &str, path: &str) -> bool {
     let language = language.to_ascii_lowercase();
     let name = path.rsplit(['/', '\\']).next().unwrap_or(path);

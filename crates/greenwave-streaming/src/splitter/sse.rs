@@ -1,4 +1,5 @@
-//! Server-sent events, as the HTML standard parses them (<https://html.spec.whatwg.org/multipage/server-sent-events.html>).
+//! Server-sent events, as the HTML standard parses them
+//! (<https://html.spec.whatwg.org/multipage/server-sent-events.html>).
 
 use std::ops::Range;
 use std::time::Duration;
@@ -14,11 +15,14 @@ const BOM: &[u8] = b"\xEF\xBB\xBF";
 /// The length of the longest field name, `event` or `retry`.
 const NAME_BYTES_MAX: usize = 5;
 
-/// Cuts an event stream into its events; the unit is the event's data, with [`event`](crate::Unit::event) and [`id`](crate::Unit::id).
+/// Cuts an event stream into its events; the unit is the event's data, with
+/// [`event`](crate::Unit::event) and [`id`](crate::Unit::id).
 ///
-/// Byte order mark, all three line ends, comments, empty data, ids with NUL and unknown fields are treated as the standard says; an
-/// event that the end of the stream cuts off is discarded, as it says. In types and ids, what is not UTF-8 becomes U+FFFD, as it says; in data
-/// such bytes stay as they are: decode the unit with replacement to get the standard's text. An event is never split: more than `unit_bytes_max` bytes of lines is an error.
+/// Byte order mark, all three line ends, comments, empty data, ids with NUL and unknown fields are
+/// treated as the standard says; an event that the end of the stream cuts off is discarded, as it
+/// says. In types and ids, what is not UTF-8 becomes U+FFFD, as it says; in data such bytes stay as
+/// they are: decode the unit with replacement to get the standard's text. An event is never split:
+/// more than `unit_bytes_max` bytes of lines is an error.
 #[derive(Debug)]
 pub struct Sse {
     unit_bytes_max: usize,
@@ -59,7 +63,8 @@ impl Default for Sse {
 }
 
 impl Sse {
-    /// Events up to `unit_bytes_max` bytes, counted over all their lines and taken as by [`Cap::error`].
+    /// Events up to `unit_bytes_max` bytes, counted over all their lines and taken as by
+    /// [`Cap::error`].
     #[must_use]
     pub fn new(unit_bytes_max: usize) -> Self {
         Self {
@@ -81,7 +86,8 @@ impl Sse {
         self
     }
 
-    /// The last event id, which is UTF-8: what to send as `Last-Event-ID` when the stream is opened again.
+    /// The last event id, which is UTF-8: what to send as `Last-Event-ID` when the stream is opened
+    /// again.
     #[must_use]
     pub fn last_event_id(&self) -> &[u8] {
         &self.last_id
@@ -130,7 +136,8 @@ impl Sse {
         }
     }
 
-    /// The event has ended; reports it if it has data. `id` becomes the last event id of this window.
+    /// The event has ended; reports it if it has data. `id` becomes the last event id of this
+    /// window.
     #[inline]
     fn dispatch(&mut self, window: &[u8], id: &mut Option<Id>, out: &mut Cuts) {
         let event = std::mem::take(&mut self.event);
@@ -157,7 +164,8 @@ impl Sse {
         out.push(cut.with_labels(name, label));
     }
 
-    /// The data of the line that ends at `end`, if it is an event of its own: one line of data, and a blank one. Most events are.
+    /// The data of the line that ends at `end`, if it is an event of its own: one line of data, and
+    /// a blank one. Most events are.
     #[inline]
     fn whole_event(&self, window: &[u8], line: usize, end: usize) -> Option<Range<usize>> {
         if !self.event.is_empty() || window[end..].first_chunk() != Some(b"\n\n") {
@@ -202,7 +210,8 @@ impl Sse {
         mut first: Option<usize>,
         out: &mut Cuts,
     ) -> Result<usize, Fault> {
-        // Where the event starts of which something must be kept, and from where on line ends are looked for.
+        // Where the event starts of which something must be kept, and from where on line ends are
+        // looked for.
         let (mut start, mut from) = (0, fresh);
         if self.at_start {
             let Some(skipped) = self.start(window) else { return Ok(0) };
@@ -282,7 +291,8 @@ impl Splitter for Sse {
             return self.lines(window, fresh, None, out);
         }
         match find_end(window, fresh) {
-            // Most short chunks end no line. The window starts with the event or the line that they go on with.
+            // Most short chunks end no line. The window starts with the event or the line that they
+            // go on with.
             None => self.check(0, window.len()).map(|()| 0),
             first => self.lines(window, fresh, first, out),
         }

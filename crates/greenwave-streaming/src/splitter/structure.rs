@@ -1,5 +1,6 @@
-//! Where fences stand in a document: the block structure of CommonMark (<https://spec.commonmark.org/0.31.2/>), line by line, as far as it
-//! decides which lines are fences and which are content. Unaware of windows, chunks and files.
+//! Where fences stand in a document: the block structure of CommonMark
+//! (<https://spec.commonmark.org/0.31.2/>), line by line, as far as it decides which lines are
+//! fences and which are content. Unaware of windows, chunks and files.
 
 use std::ops::Range;
 
@@ -70,7 +71,8 @@ pub(super) struct Opening {
     pub(super) in_list: bool,
 }
 
-/// What is taken off the front of each line of content: a step for each container, and the indentation of the fence.
+/// What is taken off the front of each line of content: a step for each container, and the
+/// indentation of the fence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Prefix {
     steps: [u8; CONTAINERS_MAX],
@@ -89,7 +91,8 @@ impl Structure {
         Self { is_lenient: true, ..Self::default() }
     }
 
-    /// Takes in a line without its end; whether an open fence has ended before it, since its quote or list has.
+    /// Takes in a line without its end; whether an open fence has ended before it, since its quote
+    /// or list has.
     pub(super) fn line(&mut self, text: &[u8]) -> (bool, Line) {
         if let (Leaf::Fence { marker, width }, true) = (self.leaf, self.containers.is_empty()) {
             return (false, self.fence_line(Cursor::new(text), marker, width));
@@ -139,7 +142,8 @@ impl Structure {
     }
 
     fn fence_line(&mut self, at: Cursor<'_>, marker: u8, width: usize) -> Line {
-        // CommonMark: at least as many markers as the opening fence, indented by at most three spaces, and nothing but blanks behind.
+        // CommonMark: at least as many markers as the opening fence, indented by at most three
+        // spaces, and nothing but blanks behind.
         let rest = at.rest_trimmed();
         let run = rest.iter().take_while(|byte| **byte == marker).count();
         if run >= width && rest[run..].iter().all(is_blank) && at.indent() <= 3 {
@@ -293,7 +297,8 @@ impl Prefix {
         self == Self::default()
     }
 
-    /// Takes no more than what all lines have in front of their content, where some have less than their list asks for.
+    /// Takes no more than what all lines have in front of their content, where some have less than
+    /// their list asks for.
     pub(super) fn limit_to(&mut self, content: &[u8]) {
         let lines = content.split(|byte| matches!(byte, b'\n' | b'\r')).map(Cursor::new);
         let least = lines.filter(|line| !line.is_blank()).map(|line| line.indent()).min();
@@ -301,7 +306,8 @@ impl Prefix {
         self.columns = self.columns.min(least);
     }
 
-    /// The line without what stands in front of its content; a tab that is cut in two leaves its rest as spaces (CommonMark 2.2).
+    /// The line without what stands in front of its content; a tab that is cut in two leaves its
+    /// rest as spaces (CommonMark 2.2).
     pub(crate) fn strip(self, line: &[u8], out: &mut Vec<u8>) {
         let mut at = Cursor::new(line);
         for step in self.steps.into_iter().take_while(|step| *step != 0) {
@@ -450,7 +456,8 @@ fn is_rule(text: &[u8]) -> bool {
         && text.iter().all(|byte| *byte == mark || is_blank(byte))
 }
 
-/// The width of a list marker, and whether nothing follows it. Only some items may interrupt a paragraph.
+/// The width of a list marker, and whether nothing follows it. Only some items may interrupt a
+/// paragraph.
 fn list_marker(text: &[u8], interrupts: bool) -> Option<(usize, bool)> {
     let digits = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
     let width = match (digits, text.get(digits)) {

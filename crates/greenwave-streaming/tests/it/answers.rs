@@ -1,5 +1,6 @@
-//! Answers of models in the habits of tools (aider, bolt, cline, plandex, gpt-engineer, cursor, continue, v0, Copilot and plain chat), with the
-//! files that are in them to the byte, and answers that hold none. Each comes whole, byte by byte, by two bytes and in random chunks.
+//! Answers of models in the habits of tools (aider, bolt, cline, plandex, gpt-engineer, cursor,
+//! continue, v0, Copilot and plain chat), with the files that are in them to the byte, and answers
+//! that hold none. Each comes whole, byte by byte, by two bytes and in random chunks.
 
 use greenwave_streaming::conformance::{Seen, chunked, units};
 use greenwave_streaming::{Files, Kind};

@@ -1,11 +1,13 @@
-//! Fenced code blocks of whole documents, against pulldown-cmark: quotes, lists, HTML, tabs and paragraphs around them.
+//! Fenced code blocks of whole documents, against pulldown-cmark: quotes, lists, HTML, tabs and
+//! paragraphs around them.
 
 use greenwave_streaming::conformance::units;
 use greenwave_streaming::{Fences, Kind};
 use proptest::prelude::*;
 use pulldown_cmark::{CodeBlockKind, Event, Parser, Tag, TagEnd};
 
-/// Info strings and contents, as the reference has them. The last line end of a block that the document leaves open is not compared.
+/// Info strings and contents, as the reference has them. The last line end of a block that the
+/// document leaves open is not compared.
 fn reference(document: &str) -> Vec<(String, String)> {
     let mut found = Vec::new();
     let mut open: Option<(String, String)> = None;
@@ -77,8 +79,8 @@ fn lines() -> impl Strategy<Value = String> {
         1 => prop::sample::select(vec!["<div>", "</div>", "<pre>", "x</pre>", "<x>", "<!-- y", "-->", "<?z", "?>", "<b> c"]),
         1 => prop::sample::select(vec!["é", "|", "x y", "`a`", "\u{a0}"]),
     ];
-    // The reference does not take a tab behind a closing fence, which the specification allows, and takes `\t>` behind `>` for a quote,
-    // where it is indented code.
+    // The reference does not take a tab behind a closing fence, which the specification allows, and
+    // takes `\t>` behind `>` for a quote, where it is indented code.
     prop::collection::vec(piece, 0..5)
         .prop_map(|pieces| pieces.concat().replace("\t>", "\t").trim_end_matches([' ', '\t']).to_owned())
 }

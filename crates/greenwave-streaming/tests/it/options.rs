@@ -1,4 +1,5 @@
-//! Every public option with zero, one and the largest value: a meaning, or an error that names it; never a panic, never a wait without end.
+//! Every public option with zero, one and the largest value: a meaning, or an error that names it;
+//! never a panic, never a wait without end.
 
 use std::sync::Arc;
 use std::time::Duration;
