@@ -287,9 +287,8 @@ pub(super) fn is_elision(line: &str) -> bool {
 
 /// The path of a word of an info string, and whether lines of it are meant.
 fn path_of_word(word: &str, trust: Trust) -> Option<(&str, bool)> {
-    let is_quoted = word.starts_with(['"', '\'']);
     let word = bare(word);
-    if is_path(word, if is_quoted { trust.max(Trust::Quoted) } else { trust }) {
+    if is_path(word, trust.max(Trust::Quoted)) {
         return Some((word, false));
     }
     // `12:15:path`, `path:12-15`, `path#L3`.

@@ -398,6 +398,10 @@ fn is_file_name(name: &str, trust: Trust) -> bool {
     if is_known(&extension_lower) && !is_attribute {
         return trust >= Trust::Labelled || !is_product(name, stem, &extension_lower);
     }
+    // No attribute has a hyphen; a selector of CSS has, and `fits` looks at the language.
+    if extension.contains('-') && trust == Trust::Quoted {
+        return is_plain_extension(extension) && is_plain_name(name) && !stem.contains('.');
+    }
     let is_extension = is_plain_extension(extension) && !DOMAINS.contains(&extension_lower.as_str());
     trust >= Trust::Labelled && is_extension && is_plain_name(name)
 }
@@ -555,7 +559,8 @@ pub(super) fn fits(language: &str, path: &str) -> bool {
     let name = path.rsplit(['/', '\\']).next().unwrap_or(path);
     let extension =
         name.rsplit_once('.').map(|(_, extension)| extension.to_ascii_lowercase()).unwrap_or_default();
-    if NO_FILE.contains(&language.as_str()) {
+    let is_selector = extension.contains('-') && STYLED.contains(&language.as_str());
+    if NO_FILE.contains(&language.as_str()) || is_selector {
         return false;
     }
     let has_family = || FAMILIES.iter().any(|(_, extensions)| extensions.contains(&extension.as_str()));
@@ -568,6 +573,10 @@ pub(super) fn fits(language: &str, path: &str) -> bool {
         None => true,
     }
 }
+
+/// Languages in which `button.is-large` selects what it is about.
+const STYLED: [&str; 10] =
+    ["css", "html", "javascript", "js", "jsx", "less", "sass", "scss", "svelte", "vue"];
 
 /// Languages of what is shown rather than saved.
 const NO_FILE: [&str; 8] =

@@ -230,6 +230,13 @@ fn paths_of_all_kinds() {
         }
         check(&format!("```text file=\"{path}\"\nx\n```\n"), &[(path, "x\n")]);
     }
+    for line in ["`a.x-y`", "**`a.x-y`**:", "File: a.x-y"] {
+        check(&format!("{line}\n```\nx\n```\n"), &[("a.x-y", "x\n")]);
+        check(&format!("{line}\n```text\nx\n```\n"), &[("a.x-y", "x\n")]);
+    }
+    check("```text a.x-y\nx\n```\n", &[("a.x-y", "x\n")]);
+    check("### `button.is-large`\n```css\nx\n```\n", &[]);
+    check("### button.is-large\n```\nx\n```\n", &[]);
     for quoted in
         ["`docs/read me.md`", "### `docs/read me.md`", "**`docs/read me.md`**", "File: \"docs/read me.md\""]
     {
