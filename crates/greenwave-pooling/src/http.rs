@@ -182,7 +182,7 @@ impl HttpCache {
         Ok(response)
     }
 
-    /// One request at a time for a key whose responses may be stored; who waited looks again.
+    /// One request at a time for a key whose responses may be stored; a waiter searches the store again.
     async fn fetch_once<E, F, Fut>(
         &self,
         key: String,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::header::{CACHE_CONTROL, HeaderMap};
 
-/// The largest number of seconds that is told from a larger one: RFC 9111, section 1.2.2. 68 years.
+/// Larger numbers of seconds count as this one (RFC 9111, section 1.2.2). 68 years.
 const SECONDS_MAX: u64 = 1 << 31;
 
 /// The directives of one message, in order. Names are compared without regard to case.

@@ -37,7 +37,7 @@ const LISTS: [&str; 6] =
 #[derive(Debug, Clone)]
 pub(super) struct Policy {
     status: StatusCode,
-    /// As they are handed out, but for `Age`.
+    /// As they are handed out, except for `Age`.
     headers: HeaderMap,
     directives: Directives,
     is_shared: bool,
@@ -270,7 +270,7 @@ impl Policy {
             || self.is_shared && (says("proxy-revalidate") || says("s-maxage"))
     }
 
-    /// RFC 9111, section 4.2.1, but for the heuristic. `Expires` is ignored beside directives for
+    /// RFC 9111, section 4.2.1, without the heuristic. `Expires` is ignored beside directives for
     /// caches like this one.
     fn explicit_lifetime(&self, is_targeted: bool) -> Option<Duration> {
         let shared = self.is_shared.then(|| self.directives.seconds("s-maxage")).flatten();

@@ -14,7 +14,7 @@ pub(super) enum Trust {
     Attribute,
 }
 
-/// Files that are known by a name without an extension, in this spelling: in another, `makefile`
+/// Common file names without an extension, in this spelling: in another, `makefile`
 /// and `dockerfile` are languages.
 const BARE_NAMES: [&str; 34] = [
     "Appfile",
@@ -261,7 +261,7 @@ const EXTENSIONS_IN_DIRECTORIES: [&str; 30] = [
     "zsh",
 ];
 
-/// Files with such extensions that are known by their whole name.
+/// Common files with such extensions, by their whole name.
 const WHOLE_NAMES: [&str; 15] = [
     "app.config",
     "application.properties",
@@ -379,7 +379,7 @@ pub(super) fn is_path(text: &str, trust: Trust) -> bool {
             && is_plain_name(name)
 }
 
-/// Whether files are known by this name in whatever directory.
+/// Whether files have this name in whatever directory.
 fn is_file_name(name: &str, trust: Trust) -> bool {
     if is_well_known(name) {
         return true;
@@ -398,7 +398,7 @@ fn is_file_name(name: &str, trust: Trust) -> bool {
     if is_known(&extension_lower) && !is_attribute {
         return trust >= Trust::Labelled || !is_product(name, stem, &extension_lower);
     }
-    // No attribute has a hyphen; a selector of CSS has, and `fits` looks at the language.
+    // No attribute has a hyphen; a selector of CSS has, and `fits` checks the language.
     if extension.contains('-') && trust == Trust::Quoted {
         return is_plain_extension(extension) && is_plain_name(name) && !stem.contains('.');
     }
@@ -406,7 +406,7 @@ fn is_file_name(name: &str, trust: Trust) -> bool {
     trust >= Trust::Labelled && is_extension && is_plain_name(name)
 }
 
-/// The same in a directory, where an extension need not be a known one.
+/// The same in a directory, where an extension may be any.
 fn is_named_in_directory(name: &str, is_media: bool) -> bool {
     if is_well_known(name) {
         return true;

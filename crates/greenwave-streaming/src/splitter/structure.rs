@@ -217,7 +217,7 @@ impl Structure {
                 let start = at.at + at.spaces();
                 let info = start + info.start..start + info.end;
                 let Some(prefix) = self.prefix(indent) else {
-                    // So deep that its content could not be told from its frame.
+                    // So deep that its content cannot be separated from its frame.
                     self.leaf = Leaf::Paragraph;
                     return Line::Text(start);
                 };
