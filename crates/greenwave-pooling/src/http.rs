@@ -1,28 +1,36 @@
-//! Responses that are kept as RFC 9111 allows. Knows nothing of how a request is sent: the caller brings that.
+//! A cache of responses by RFC 9111. Knows nothing of how a request is sent: the caller brings
+//! that.
 
+mod condition;
+mod date;
+mod directives;
+mod policy;
 mod store;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, HeaderMap, HeaderValue, RANGE, VARY};
+use http::header::{IF_MATCH, IF_UNMODIFIED_SINCE, RANGE};
 use http::{Method, Request, Response, StatusCode};
-use http_cache_semantics::{AfterResponse, BeforeRequest, CacheOptions, CachePolicy};
 use parking_lot::Mutex;
 
+use policy::{Match, Policy, Wishes};
 pub use store::{HttpStore, MemoryHttpStore, StoredResponse};
 
-/// How a cache is to be.
+/// Options of a cache. Every value has a meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HttpCacheOptions {
-    /// Whether several users share it: then `private` is not kept, nor what was asked for with `Authorization` unless that is allowed.
+    /// Whether several users share it. A shared cache does not store what is `private`, nor what
+    /// was asked for with `Authorization` unless the response allows that; it obeys `s-maxage`,
+    /// `proxy-revalidate` and, in place of `Cache-Control` and `Expires`, the `CDN-Cache-Control`
+    /// of RFC 9213.
     pub is_shared: bool,
-    /// Responses to one address that differ by `Vary`.
+    /// How many responses to one address are stored that differ by `Vary`; zero is as one.
     pub variants_max: usize,
-    /// A longer body is not kept.
+    /// Bytes of a body: a longer one is not stored. With zero, only responses without a body are.
     pub body_bytes_max: usize,
 }
 
@@ -35,12 +43,30 @@ impl Default for HttpCacheOptions {
 
 type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
 
-/// A cache of responses to `GET`, by RFC 9111 (<https://www.rfc-editor.org/rfc/rfc9111>) and RFC 5861 (`stale-while-revalidate`,
-/// `stale-if-error`). Cloning shares it.
+/// A cache of responses to `GET`, by RFC 9111 (<https://www.rfc-editor.org/rfc/rfc9111>), RFC 5861
+/// (`stale-while-revalidate`, `stale-if-error`) and, if it is shared, RFC 9213
+/// (`CDN-Cache-Control`). Cloning shares it.
 ///
-/// Several callers that miss the same key make one request; the others wait, and take its response if it may be given to them. Where a
-/// response may not be kept, the next ones to that address are not made to wait. Requests for ranges and methods other than `GET` pass
-/// through; one that is not safe forgets what is kept of its address, unless it fails.
+/// Several callers that miss the same key make one request; the others wait, and take its response
+/// if it may be given to them. Where a response may not be stored, the next ones to that address
+/// are not made to wait.
+///
+/// - A stored response is handed out with its fields as they came, `Date` and `Expires` included,
+///   and with its `Age` in seconds.
+/// - A stale one with an `ETag` or `Last-Modified` is asked about. A 304 updates it, also one that
+///   repeats neither; one that names another response makes for a second request, without
+///   conditions.
+/// - `If-None-Match`, `If-Modified-Since` and a `Range` of bytes are met from a stored response
+///   with status 200. A response to a request with a range is not stored.
+/// - What cannot be understood is stale: a lifetime that is no number, two that differ, an
+///   `Expires` that is none of the three forms of a date. Of several values of `Age` the first
+///   counts, and one that is no number does not.
+/// - A response without a lifetime is fresh for a tenth of the time since its `Last-Modified`, and
+///   for a week at most.
+///
+/// Requests with other methods, and those with `If-Match` or `If-Unmodified-Since`, pass through; a
+/// response to a method that is not safe removes what is stored of its address, unless it is an
+/// error.
 #[derive(Clone)]
 pub struct HttpCache {
     shared: Arc<Shared>,
@@ -53,7 +79,7 @@ struct Shared {
     flights: Mutex<Flights>,
 }
 
-/// Addresses for which no response may be kept, remembered up to this many.
+/// Addresses for which no response may be stored, remembered up to this many.
 const PASSED_MAX: usize = 1024;
 
 #[derive(Default)]
@@ -62,15 +88,11 @@ struct Flights {
     passed: HashSet<String>,
 }
 
-/// What is kept, in the light of a request.
+/// What is stored, in the light of a request.
 enum Found {
-    Fresh(Response<Bytes>),
-    /// To be asked about with these headers; how long it has been stale.
-    Stale {
-        stored: Box<StoredResponse>,
-        headers: Box<HeaderMap>,
-        stale_for: Duration,
-    },
+    Fresh(Box<StoredResponse>),
+    /// To be asked about.
+    Stale(Box<StoredResponse>),
     Nothing,
 }
 
@@ -92,10 +114,11 @@ impl HttpCache {
         Self { shared: Arc::new(Shared { store, options, clock: Arc::new(clock), flights }) }
     }
 
-    /// The response to `request`: kept, or had from `fetch`, or kept and found by `fetch` to be still good. May be cancelled.
+    /// The response to `request`: a stored one, one from `fetch`, or a stored one that `fetch` has
+    /// found to be still good. May be cancelled.
     ///
     /// # Errors
-    /// That of `fetch`, unless what is kept may be given out all the same.
+    /// That of `fetch`, unless a stale response may be handed out all the same.
     ///
     /// # Panics
     /// Outside a tokio runtime, where something is to be refreshed in the background.
@@ -105,29 +128,38 @@ impl HttpCache {
         F: Fn(Request<Bytes>) -> Fut + Clone + Send + Sync + 'static,
         Fut: Future<Output = Result<Response<Bytes>, E>> + Send + 'static,
     {
-        if request.method() != Method::GET || request.headers().contains_key(RANGE) {
+        let headers = request.headers();
+        let is_for_origin = headers.contains_key(IF_MATCH) || headers.contains_key(IF_UNMODIFIED_SINCE);
+        if request.method() != Method::GET || is_for_origin {
             return self.pass(request, fetch).await;
         }
-        let key = request.uri().to_string();
-        match self.find(&key, &request).await {
-            Found::Fresh(response) => return Ok(response),
-            Found::Stale { stored, stale_for, .. }
-                if stored.may_serve(&request, "stale-while-revalidate", stale_for) =>
-            {
-                if let Some(response) = self.stale(&stored, &request) {
-                    self.refresh(key, request, fetch);
+        let (key, wishes) = (request.uri().to_string(), Wishes::of(headers));
+        match self.find(&key, &request, &wishes).await {
+            Found::Fresh(stored) => {
+                if let Some(response) = self.apply(&request, &stored) {
                     return Ok(response);
                 }
             }
-            Found::Stale { .. } | Found::Nothing => {}
+            Found::Stale(stored) if self.may_serve_stale(&stored, "stale-while-revalidate", &wishes) => {
+                if let Some(response) = self.apply(&request, &stored) {
+                    if !request.headers().contains_key(RANGE) {
+                        self.refresh(key, request, fetch);
+                    }
+                    return Ok(response);
+                }
+            }
+            Found::Stale(_) | Found::Nothing => {}
         }
-        if has(request.headers(), "only-if-cached") {
+        if wishes.only_if_cached() {
             return Ok(status_only(StatusCode::GATEWAY_TIMEOUT));
+        }
+        if request.headers().contains_key(RANGE) {
+            return self.pass(request, fetch).await;
         }
         self.fetch_once(key, request, fetch).await
     }
 
-    /// Sends what is not cached. RFC 9111, section 4.4: what may have changed is forgotten.
+    /// Sends what is not cached. RFC 9111, section 4.4: what may have changed is removed.
     async fn pass<E, F, Fut>(&self, request: Request<Bytes>, fetch: F) -> Result<Response<Bytes>, E>
     where
         F: Fn(Request<Bytes>) -> Fut,
@@ -150,7 +182,7 @@ impl HttpCache {
         Ok(response)
     }
 
-    /// One request at a time for a key whose responses may be kept; who waited looks again.
+    /// One request at a time for a key whose responses may be stored; a waiter searches the store again.
     async fn fetch_once<E, F, Fut>(
         &self,
         key: String,
@@ -166,131 +198,148 @@ impl HttpCache {
             Some(flight) => Some(flight.lock.lock().await),
             None => None,
         };
-        match self.find(&key, &request).await {
-            Found::Fresh(response) => Ok(response),
-            Found::Stale { stored, headers, stale_for } => {
-                self.revalidate(&key, request, *stored, *headers, stale_for, fetch).await
-            }
-            Found::Nothing => {
-                let response = fetch(copy(&request)).await?;
-                let policy = self.policy(&request, &response);
-                Ok(self.keep(&key, policy, response, None).await)
-            }
+        let wishes = Wishes::of(request.headers());
+        match self.find(&key, &request, &wishes).await {
+            Found::Fresh(stored) => match self.apply(&request, &stored) {
+                Some(response) => Ok(response),
+                None => fetch(request).await,
+            },
+            Found::Stale(stored) => self.revalidate(&key, request, &wishes, *stored, fetch).await,
+            Found::Nothing => self.fetch_anew(&key, &request, None, fetch).await,
         }
     }
 
-    async fn revalidate<E, F, Fut>(
+    /// Without conditions of this cache's own.
+    async fn fetch_anew<E, F, Fut>(
         &self,
         key: &str,
-        request: Request<Bytes>,
-        stored: StoredResponse,
-        headers: HeaderMap,
-        stale_for: Duration,
+        request: &Request<Bytes>,
+        old: Option<&StoredResponse>,
         fetch: F,
     ) -> Result<Response<Bytes>, E>
     where
         F: Fn(Request<Bytes>) -> Fut,
         Fut: Future<Output = Result<Response<Bytes>, E>>,
     {
-        let mut asking = copy(&request);
-        *asking.headers_mut() = headers;
-        let may_serve = stored.may_serve(&request, "stale-if-error", stale_for);
-        let fetched = fetch(copy(&asking)).await;
+        let asked = self.now();
+        let response = fetch(request.clone()).await?;
+        Ok(self.store(key, request, asked, response, old).await)
+    }
+
+    async fn revalidate<E, F, Fut>(
+        &self,
+        key: &str,
+        request: Request<Bytes>,
+        wishes: &Wishes,
+        stored: StoredResponse,
+        fetch: F,
+    ) -> Result<Response<Bytes>, E>
+    where
+        F: Fn(Request<Bytes>) -> Fut,
+        Fut: Future<Output = Result<Response<Bytes>, E>>,
+    {
+        let conditions = stored.policy.conditions(request.headers());
+        let is_conditional = conditions.is_some();
+        let mut asking = request.clone();
+        if let Some(headers) = conditions {
+            *asking.headers_mut() = headers;
+        }
+        let asked = self.now();
+        let fetched = fetch(asking).await;
         let has_failed = fetched.as_ref().map_or(true, |response| response.status().is_server_error());
         if has_failed
-            && may_serve
-            && let Some(response) = self.stale(&stored, &request)
+            && self.may_serve_stale(&stored, "stale-if-error", wishes)
+            && let Some(response) = self.apply(&request, &stored)
         {
             return Ok(response);
         }
         let response = fetched?;
-        let now = (self.shared.clock)();
-        // By the caller's request, of which `Vary` is to speak, not by the one with conditions added.
-        match stored.policy.after_response(&request, &response, now) {
-            AfterResponse::NotModified(policy, parts) => {
-                let response = Response::from_parts(parts, stored.body.clone());
-                Ok(self.keep(key, policy, response, Some(&stored)).await)
-            }
-            AfterResponse::Modified(..) if response.status() == StatusCode::NOT_MODIFIED => {
-                // It speaks of a response that is not the one kept: section 4.3.3 has it asked for without conditions.
-                let response = fetch(copy(&request)).await?;
-                let policy = self.policy(&request, &response);
-                Ok(self.keep(key, policy, response, Some(&stored)).await)
-            }
-            AfterResponse::Modified(policy, _) => Ok(self.keep(key, policy, response, Some(&stored)).await),
+        if !is_conditional || response.status() != StatusCode::NOT_MODIFIED {
+            return Ok(self.store(key, &request, asked, response, Some(&stored)).await);
         }
+        let (not_modified, _) = response.into_parts();
+        let Some(head) = stored.policy.updated(&not_modified) else {
+            // It speaks of a response that is not the stored one: section 4.3.3 has it asked for
+            // without conditions.
+            let mut anew = request.clone();
+            anew.headers_mut().remove(http::header::IF_NONE_MATCH);
+            anew.headers_mut().remove(http::header::IF_MODIFIED_SINCE);
+            let response = self.fetch_anew(key, &anew, Some(&stored), fetch).await?;
+            return Ok(self.meet(&request, response));
+        };
+        let response = Response::from_parts(head, stored.body.clone());
+        let response = self.store(key, &request, asked, response, Some(&stored)).await;
+        Ok(self.meet(&request, response))
     }
 
-    /// Keeps a response if it may be kept, in place of `old`.
-    async fn keep(
+    /// Stores a response if it may be stored, in place of `old` and of others that answer the same
+    /// request.
+    async fn store(
         &self,
         key: &str,
-        policy: CachePolicy,
+        request: &Request<Bytes>,
+        asked: SystemTime,
         response: Response<Bytes>,
         old: Option<&StoredResponse>,
     ) -> Response<Bytes> {
         let options = self.shared.options;
-        let varies_by_all =
-            response.headers().get_all(VARY).iter().any(|value| value.as_bytes().contains(&b'*'));
-        let may = policy.is_storable() && !varies_by_all && response.body().len() <= options.body_bytes_max;
-        self.shared.note(key, may);
+        let (parts, body) = response.into_parts();
+        let policy = Policy::new(request, &parts, asked, self.now(), options.is_shared)
+            .filter(|_| body.len() <= options.body_bytes_max);
+        self.shared.note(key, policy.is_some());
         let mut variants = self.shared.store.get(key).await;
         let before = variants.len();
-        // A server error does not push out what may still be of use.
-        let is_error = response.status().is_server_error();
-        if let Some(old) = old.filter(|_| !is_error) {
-            variants.retain(|other| other.id != old.id);
+        // A server error does not push out what may still be of use; nor does an answer to the
+        // client's own condition.
+        let is_other = parts.status.is_server_error() || parts.status == StatusCode::NOT_MODIFIED;
+        if !is_other {
+            let is_replaced = |other: &StoredResponse| {
+                old.is_some_and(|old| old.id == other.id)
+                    || policy.is_some() && other.policy.is_selected_by(request.headers())
+            };
+            variants.retain(|other| !is_replaced(other));
         }
-        if may {
-            let (parts, body) = response.into_parts();
-            let stored =
-                StoredResponse::new(policy, parts.headers.clone(), body.clone(), (self.shared.clock)());
-            variants.insert(0, stored);
+        let is_changed = policy.is_some() || variants.len() != before;
+        if let Some(policy) = policy {
+            variants.insert(0, StoredResponse::new(policy, body.clone()));
             variants.truncate(options.variants_max.max(1));
-            self.shared.store.put(key, variants).await;
-            return Response::from_parts(parts, body);
         }
-        if variants.len() != before {
+        if is_changed {
             self.shared.store.put(key, variants).await;
         }
-        response
+        Response::from_parts(parts, body)
     }
 
-    async fn find(&self, key: &str, request: &Request<Bytes>) -> Found {
-        let now = (self.shared.clock)();
+    async fn find(&self, key: &str, request: &Request<Bytes>, wishes: &Wishes) -> Found {
+        let now = self.now();
         let mut stale = Found::Nothing;
         for stored in self.shared.store.get(key).await {
-            match stored.policy.before_request(request, now) {
-                BeforeRequest::Fresh(parts) => {
-                    return Found::Fresh(Response::from_parts(parts, stored.body));
-                }
-                BeforeRequest::Stale { request, matches: true } if matches!(stale, Found::Nothing) => {
-                    let stale_for = stored.stale_for(now);
-                    stale = Found::Stale {
-                        stored: Box::new(stored),
-                        headers: Box::new(request.headers),
-                        stale_for,
-                    };
-                }
-                BeforeRequest::Stale { .. } => {}
+            match stored.policy.answers(request.headers(), wishes, now) {
+                Match::Fresh => return Found::Fresh(Box::new(stored)),
+                Match::Stale if matches!(stale, Found::Nothing) => stale = Found::Stale(Box::new(stored)),
+                Match::Stale | Match::Other => {}
             }
         }
         stale
     }
 
-    fn policy(&self, request: &Request<Bytes>, response: &Response<Bytes>) -> CachePolicy {
-        let options = CacheOptions { shared: self.shared.options.is_shared, ..CacheOptions::default() };
-        CachePolicy::new_options(request, response, (self.shared.clock)(), options)
+    fn now(&self) -> SystemTime {
+        (self.shared.clock)()
     }
 
-    /// What is kept although it is stale; nothing, where the response forbids that (`must-revalidate` and the like, section 4.2.4).
-    fn stale(&self, stored: &StoredResponse, request: &Request<Bytes>) -> Option<Response<Bytes>> {
-        let mut patient = copy(request);
-        patient.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("max-stale"));
-        match stored.policy.before_request(&patient, (self.shared.clock)()) {
-            BeforeRequest::Fresh(parts) => Some(Response::from_parts(parts, stored.body.clone())),
-            BeforeRequest::Stale { .. } => None,
-        }
+    fn may_serve_stale(&self, stored: &StoredResponse, directive: &str, wishes: &Wishes) -> bool {
+        stored.policy.may_serve_stale(directive, wishes, self.now())
+    }
+
+    /// What the request gets of a stored response; `None` where only the origin server can tell.
+    fn apply(&self, request: &Request<Bytes>, stored: &StoredResponse) -> Option<Response<Bytes>> {
+        let now = self.now();
+        condition::apply(request.headers(), stored.response(now), now)
+    }
+
+    /// What the request gets of a response that was fetched without its conditions.
+    fn meet(&self, request: &Request<Bytes>, response: Response<Bytes>) -> Response<Bytes> {
+        condition::apply(request.headers(), response.clone(), self.now()).unwrap_or(response)
     }
 
     /// Asks in the background, unless someone is asking already.
@@ -333,10 +382,10 @@ impl Shared {
         Some(Flight { shared: self.clone(), key: key.to_owned(), lock })
     }
 
-    /// Remembers whether a response could be kept.
-    fn note(&self, key: &str, was_kept: bool) {
+    /// Remembers whether a response could be stored.
+    fn note(&self, key: &str, was_stored: bool) {
         let passed = &mut self.flights.lock().passed;
-        if was_kept {
+        if was_stored {
             passed.remove(key);
         } else {
             if passed.len() >= PASSED_MAX {
@@ -364,10 +413,6 @@ impl Drop for Flight {
     }
 }
 
-fn copy(request: &Request<Bytes>) -> Request<Bytes> {
-    request.clone()
-}
-
 fn status_only(status: StatusCode) -> Response<Bytes> {
     let mut response = Response::new(Bytes::new());
     *response.status_mut() = status;
@@ -382,19 +427,4 @@ fn absolute(named: &str, base: &http::Uri) -> Option<http::Uri> {
     let mut parts = base.clone().into_parts();
     parts.path_and_query = Some(uri.path_and_query()?.clone());
     http::Uri::from_parts(parts).ok()
-}
-
-/// Whether `Cache-Control` has a directive.
-fn has(headers: &HeaderMap, directive: &str) -> bool {
-    value_of(headers, directive).is_some()
-}
-
-/// The value of a directive of `Cache-Control`, empty if it has none.
-fn value_of<'a>(headers: &'a HeaderMap, directive: &str) -> Option<&'a str> {
-    let values = headers.get_all(CACHE_CONTROL).iter().filter_map(|value| value.to_str().ok());
-    let mut directives = values.flat_map(|value| value.split(',')).map(str::trim);
-    directives.find_map(|one| {
-        let (name, value) = one.split_once('=').unwrap_or((one, ""));
-        name.trim().eq_ignore_ascii_case(directive).then_some(value.trim().trim_matches('"'))
-    })
 }

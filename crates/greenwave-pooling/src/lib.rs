@@ -58,7 +58,7 @@
 //! | feature | default | what it adds | cost |
 //! | --- | --- | --- | --- |
 //! | `conformance` | no | the test suite that every manager passes, for authors of managers | none |
-//! | `http` | no | `HttpCache`: responses kept as RFC 9111 allows | bytes, http, http-cache-semantics |
+//! | `http` | no | `HttpCache`: a cache of responses by RFC 9111 | bytes, http |
 //! | `json-rpc` | no | `JsonRpcFraming` for [`Multiplexed`] | serde_json |
 //! | `tower` | no | `GuardLayer`: limiter, retry and breaker around a service | tower-layer, tower-service |
 //!

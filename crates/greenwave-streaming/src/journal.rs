@@ -173,6 +173,9 @@ fn code_of(kind: Kind) -> (u8, u16) {
         Kind::Event => (5, 0),
         Kind::Paragraph => (6, 0),
         Kind::Sentence => (7, 0),
+        Kind::Edit => (8, 0),
+        Kind::Diff => (9, 0),
+        Kind::Refused => (10, 0),
         Kind::Other(number) => (255, number),
     }
 }
@@ -187,6 +190,9 @@ fn kind_of(code: u8, other: u16) -> Option<Kind> {
         5 => Kind::Event,
         6 => Kind::Paragraph,
         7 => Kind::Sentence,
+        8 => Kind::Edit,
+        9 => Kind::Diff,
+        10 => Kind::Refused,
         255 => Kind::Other(other),
         _ => return None,
     })

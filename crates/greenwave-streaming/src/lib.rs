@@ -38,8 +38,8 @@
 //! | [`Delimited`] | what stands between two delimiters of any length |
 //! | [`Paragraphs`] | lines of text between blank ones |
 //! | [`Sentences`] | a sentence by the rules of Unicode |
-//! | [`Fences`] | a fenced code block of CommonMark |
-//! | [`Files`] | a fenced code block that names the file it belongs to, inside an agent's answer |
+//! | [`Fences`] | a fenced code block of CommonMark, also in quotes and lists |
+//! | [`Files`] | a whole file inside an agent's answer; an edit, a diff and any other block as such |
 //! | [`Json`] | a JSON value; concatenated or newline-delimited |
 //! | [`Sse`] | a server-sent event of the HTML standard |
 //!

@@ -94,9 +94,9 @@ enum Inside {
 }
 
 impl Default for PartialJson {
-    /// Up to 16 MiB and 128 levels.
+    /// Up to 16 MiB and 127 levels, which is as deep as `serde_json` goes.
     fn default() -> Self {
-        Self::new(16 << 20, 128)
+        Self::new(16 << 20, 127)
     }
 }
 

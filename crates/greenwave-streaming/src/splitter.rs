@@ -1,15 +1,19 @@
 //! The seam between bytes and units: what a splitter is asked, and how it answers. Knows nothing of streams, time or memory.
 
 mod delimited;
+mod element;
 mod ends;
 mod fences;
 mod info;
 mod json;
 mod lines;
 mod paragraphs;
+mod path;
 mod sentences;
 mod sse;
+mod structure;
 
+use std::borrow::Cow;
 use std::fmt::Debug;
 use std::ops::Range;
 
@@ -23,6 +27,7 @@ pub use lines::Lines;
 pub use paragraphs::Paragraphs;
 pub use sentences::Sentences;
 pub use sse::Sse;
+pub(crate) use structure::Prefix;
 
 use crate::error::Error;
 use crate::unit::{Detail, Form, Kind, Label, Span};
@@ -93,19 +98,13 @@ impl Default for Cap {
 }
 
 impl Cap {
-    /// A longer unit is an error.
-    ///
-    /// # Panics
-    /// If `bytes_max` is below 4 (the longest character) or above [`UNIT_BYTES_MAX`].
+    /// A longer unit is an error. Below 4 bytes, the longest character, `bytes_max` is taken as 4; above [`UNIT_BYTES_MAX`], as that.
     #[must_use]
     pub const fn error(bytes_max: usize) -> Self {
         Self::new(bytes_max, Overflow::Error)
     }
 
-    /// A longer unit is split.
-    ///
-    /// # Panics
-    /// As [`Cap::error`].
+    /// A longer unit is split. `bytes_max` is taken as by [`Cap::error`].
     #[must_use]
     pub const fn split(bytes_max: usize) -> Self {
         Self::new(bytes_max, Overflow::Split)
@@ -124,7 +123,11 @@ impl Cap {
     }
 
     const fn new(bytes_max: usize, overflow: Overflow) -> Self {
-        assert!(bytes_max >= 4 && bytes_max <= UNIT_BYTES_MAX, "a cap lies between 4 bytes and 1 GiB");
+        let bytes_max = match bytes_max {
+            0..4 => 4,
+            4..=UNIT_BYTES_MAX => bytes_max,
+            _ => UNIT_BYTES_MAX,
+        };
         Self { bytes_max, overflow }
     }
 
@@ -272,6 +275,14 @@ impl Cut {
         self.with(|detail| detail.second = Label::CARRIED)
     }
 
+    /// The type of the event and its id, where they may stand outside of the window.
+    fn with_labels(self, event: Label, id: Label) -> Self {
+        if (event, id) == (Label::NONE, Label::NONE) {
+            return self;
+        }
+        self.with(|detail| (detail.first, detail.second) = (event, id))
+    }
+
     pub(crate) fn with_form(self, form: Form) -> Self {
         if form == Form::Plain { self } else { self.with(|detail| detail.form = form) }
     }
@@ -285,6 +296,8 @@ pub struct Cuts {
     pub(crate) details: Vec<Detail>,
     pub(crate) plain: Kind,
     pub(crate) carried: Bytes,
+    /// Labels that are not UTF-8, decoded.
+    pub(crate) replaced: Vec<u8>,
     pub(crate) overflows: u64,
 }
 
@@ -337,7 +350,25 @@ impl Cuts {
         if !self.carried.is_empty() {
             self.carried = Bytes::new();
         }
+        self.replaced.clear();
         self.overflows = 0;
+    }
+
+    /// Whether no label stands outside of the window.
+    pub(crate) fn has_no_labels(&self) -> bool {
+        self.carried.is_empty() && self.replaced.is_empty()
+    }
+
+    /// A label of these bytes of the window, which are decoded if they are not UTF-8.
+    fn label(&mut self, window: &[u8], range: Range<usize>) -> Label {
+        match String::from_utf8_lossy(&window[range.clone()]) {
+            Cow::Borrowed(_) => Label::new(Some(range)),
+            Cow::Owned(decoded) => {
+                let start = self.replaced.len();
+                self.replaced.extend_from_slice(decoded.as_bytes());
+                Label::replaced(&(start..self.replaced.len()))
+            }
+        }
     }
 
     /// Makes a label available that stood in an earlier window, for [`Cut::with_carried_id`].

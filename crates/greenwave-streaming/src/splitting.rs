@@ -59,7 +59,7 @@ impl<S: Splitter> Splitting<S> {
         }
     }
 
-    /// Numbers the next unit `sequence`.
+    /// Numbers the next unit `sequence`. Numbers end at `u64::MAX`, which is then that of all that follow.
     #[must_use]
     pub fn starting_at(mut self, sequence: u64) -> Self {
         self.next_seq = sequence;
@@ -222,7 +222,7 @@ impl<S: Splitter> Splitting<S> {
     pub(crate) fn take_batch(&mut self, block: Bytes) -> UnitBatch {
         self.overflows += self.cuts.overflows;
         let first_seq = self.next_seq;
-        self.next_seq += self.cuts.len() as u64;
+        self.next_seq = self.next_seq.saturating_add(self.cuts.len() as u64);
         self.slots.batch(block, &mut self.cuts, first_seq, self.budget.as_ref())
     }
 

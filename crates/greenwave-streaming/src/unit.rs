@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use bytes::Bytes;
 
 use crate::budget::{Budget, Charge};
-use crate::splitter::{Cuts, first_word, language_of_file};
+use crate::splitter::{Cuts, Prefix, first_word, language_of_file};
 
 /// What a unit is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -27,12 +27,18 @@ pub enum Kind {
     Sentence,
     /// A code block, without its fences.
     Code,
-    /// A code block that names the file it belongs to.
+    /// A whole file of an answer, with its path.
     File,
     /// A JSON value.
     Json,
     /// The data of a server-sent event.
     Event,
+    /// A change to a part of a file: a search/replace block, or code in which comments stand for what was left out.
+    Edit,
+    /// A unified diff, or a patch in another format of its own.
+    Diff,
+    /// A file of which nobody can say where it ends, since it holds fences as long as its own.
+    Refused,
     /// A kind of a splitter from outside.
     Other(u16),
 }
@@ -156,6 +162,9 @@ impl UnitBatch {
             cuts.push_detailed(self.detail(index), &self.span(index));
         }
         cuts.carry(Bytes::copy_from_slice(self.carried()));
+        if let Index::Many(shared) = &self.index {
+            cuts.replaced.clone_from(&shared.0.cuts.replaced);
+        }
         let (block, first_seq) = (self.block.clone(), self.first_seq + units as u64);
         Self::with_index(block, cuts, first_seq, Some(Box::new(self)))
     }
@@ -184,6 +193,13 @@ impl UnitBatch {
             Index::Few { kind, .. } => Detail::plain(*kind),
             Index::One(_, detail) => *detail,
             Index::Many(shared) => shared.0.cuts.detail(index),
+        }
+    }
+
+    fn replaced(&self, range: Range<u32>) -> &[u8] {
+        match &self.index {
+            Index::Few { .. } | Index::One(..) => &[],
+            Index::Many(shared) => &shared.0.cuts.replaced[range.start as usize..range.end as usize],
         }
     }
 
@@ -230,7 +246,7 @@ impl Slots {
             return UnitBatch { block, first_seq, index, text: Checked::default() };
         }
         let index = match (&cuts.spans[..], &cuts.details[..]) {
-            ([span], [detail]) if budget.is_none() && cuts.carried.is_empty() => Index::One(*span, *detail),
+            ([span], [detail]) if budget.is_none() && cuts.has_no_labels() => Index::One(*span, *detail),
             _ => Index::Many(self.shared(cuts, budget.map(|budget| budget.charge(block.len())))),
         };
         cuts.clear();
@@ -315,7 +331,7 @@ impl<'a> Unit<'a> {
     /// Its number in the stream, counted from 0 unless [`Pull::starting_at`](crate::Pull::starting_at) said otherwise.
     #[must_use]
     pub fn sequence(&self) -> u64 {
-        self.batch.first_seq + self.index as u64
+        self.batch.first_seq.saturating_add(self.index as u64)
     }
 
     /// Whether its end was seen. A unit that the end of the stream or its cap cut off is not complete.
@@ -378,12 +394,19 @@ impl<'a> Unit<'a> {
         (self.kind() == Kind::File).then(|| self.text_of(self.detail().first)).flatten()
     }
 
+    /// Of an edit, a diff or a refused file: the path of the file that it is about, where the answer names one, exactly as it does.
+    #[must_use]
+    pub fn edited_path(&self) -> Option<&'a str> {
+        let is_about = matches!(self.kind(), Kind::Edit | Kind::Diff | Kind::Refused);
+        is_about.then(|| self.text_of(self.detail().first)).flatten()
+    }
+
     /// Of a code block or file: the language that its info string names.
     #[must_use]
     pub fn language(&self) -> Option<&'a str> {
         match self.kind() {
             Kind::Code => self.info().and_then(first_word),
-            Kind::File => self.info().and_then(language_of_file),
+            Kind::File | Kind::Edit | Kind::Diff | Kind::Refused => self.info().and_then(language_of_file),
             _ => None,
         }
     }
@@ -391,16 +414,18 @@ impl<'a> Unit<'a> {
     /// Of a code block or file: its info string, trimmed; escapes are left as they are.
     #[must_use]
     pub fn info(&self) -> Option<&'a str> {
-        matches!(self.kind(), Kind::Code | Kind::File).then(|| self.text_of(self.detail().second)).flatten()
+        let has_fence =
+            matches!(self.kind(), Kind::Code | Kind::File | Kind::Edit | Kind::Diff | Kind::Refused);
+        has_fence.then(|| self.text_of(self.detail().second)).flatten()
     }
 
-    /// Of an event: its type; `message` where it named none, as the standard has it.
+    /// Of an event: its type; `message` where it named none, and with U+FFFD for what is not UTF-8, as the standard has it.
     #[must_use]
     pub fn event(&self) -> Option<&'a str> {
         (self.kind() == Kind::Event).then(|| self.text_of(self.detail().first).unwrap_or("message"))
     }
 
-    /// Of an event: the last event id of the stream at that point, where any event so far gave one.
+    /// Of an event: the last event id of the stream at that point, where any event so far gave one; with U+FFFD for what is not UTF-8.
     #[must_use]
     pub fn id(&self) -> Option<&'a str> {
         (self.kind() == Kind::Event).then(|| self.text_of(self.detail().second)).flatten()
@@ -427,6 +452,7 @@ impl<'a> Unit<'a> {
         let bytes = match label {
             Label::NONE => return None,
             Label::CARRIED => self.batch.carried(),
+            Label(Span { start, end }) if start > end => self.batch.replaced(end..start),
             Label(span) => &self.batch.block[span.range()],
         };
         std::str::from_utf8(bytes).ok().filter(|text| !text.is_empty())
@@ -502,6 +528,13 @@ impl Label {
     pub(crate) fn new(range: Option<Range<usize>>) -> Self {
         range.map_or(Self::NONE, |range| Self(Span::new(&range)))
     }
+
+    /// One that stands in [`Cuts::replaced`]; it is not empty, and its ends are swapped to tell it from others.
+    pub(crate) fn replaced(range: &Range<usize>) -> Self {
+        debug_assert!(!range.is_empty(), "a label that was decoded has a character at least");
+        let Span { start, end } = Span::new(range);
+        Self(Span { start: end, end: start })
+    }
 }
 
 /// Whatever is known of a unit beyond its span.
@@ -535,8 +568,8 @@ impl Detail {
 pub(crate) enum Form {
     /// As it is.
     Plain,
-    /// With up to this many columns of indentation to be taken from each line; the first line may have lost them already.
-    Indented { columns: u8, at_line_start: bool },
+    /// With what stands in front of its content to be taken from each line; the first line may have lost it already.
+    Framed { prefix: Prefix, at_line_start: bool },
     /// As the value of a first `data` line, then whole lines of which the `data` values count.
     DataLines,
 }
@@ -546,39 +579,29 @@ impl Form {
     fn apply(self, raw: &[u8]) -> Cow<'_, [u8]> {
         match self {
             Self::Plain => Cow::Borrowed(raw),
-            Self::Indented { columns, at_line_start } => Cow::Owned(dedent(raw, columns, at_line_start)),
+            Self::Framed { prefix, at_line_start } => {
+                Cow::Owned(without_prefixes(raw, prefix, at_line_start))
+            }
             Self::DataLines => Cow::Owned(join_data_lines(raw)),
         }
     }
 }
 
-/// Takes up to `columns` columns of indentation from each line; a tab that is cut in two leaves its rest as spaces (CommonMark 2.2).
-fn dedent(raw: &[u8], columns: u8, mut at_line_start: bool) -> Vec<u8> {
+/// Takes off each line what stands in front of its content.
+fn without_prefixes(raw: &[u8], prefix: Prefix, mut at_line_start: bool) -> Vec<u8> {
     let mut out = Vec::with_capacity(raw.len());
     for line in raw.split_inclusive(|&byte| byte == b'\n') {
         // A lone CR ends a line too, but not the one that a CRLF begins with.
         for part in split_after_lone_cr(line) {
-            let columns = if at_line_start { columns } else { 0 };
-            push_dedented(part, columns, &mut out);
+            if at_line_start {
+                prefix.strip(part, &mut out);
+            } else {
+                out.extend_from_slice(part);
+            }
             at_line_start = true;
         }
     }
     out
-}
-
-fn push_dedented(line: &[u8], columns: u8, out: &mut Vec<u8>) {
-    let mut column = 0;
-    for (i, byte) in line.iter().enumerate() {
-        match byte {
-            b' ' if column < columns => column += 1,
-            b'\t' if column < columns => {
-                let stop = 4;
-                out.resize(out.len() + usize::from(stop - columns), b' ');
-                column = stop;
-            }
-            _ => return out.extend_from_slice(&line[i..]),
-        }
-    }
 }
 
 fn split_after_lone_cr(line: &[u8]) -> impl Iterator<Item = &[u8]> {

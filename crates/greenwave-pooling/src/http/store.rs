@@ -1,35 +1,31 @@
-//! Where responses are kept. Knows nothing of whether they may be.
+//! Where responses are stored. Knows nothing of whether they may be.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt::Debug;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::Request;
-use http::header::HeaderMap;
-use http_cache_semantics::CachePolicy;
+use http::Response;
 use parking_lot::Mutex;
 
-use super::{has, value_of};
+use super::policy::Policy;
 
-/// A response that is kept, with what is known of how long it is good.
+/// A stored response, with what decides about it.
 #[derive(Debug, Clone)]
 pub struct StoredResponse {
     pub(super) id: u64,
-    pub(super) policy: CachePolicy,
-    headers: HeaderMap,
+    pub(super) policy: Policy,
     pub(super) body: Bytes,
-    stored: SystemTime,
 }
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(0);
 
 impl StoredResponse {
-    pub(super) fn new(policy: CachePolicy, headers: HeaderMap, body: Bytes, stored: SystemTime) -> Self {
+    pub(super) fn new(policy: Policy, body: Bytes) -> Self {
         // Ids differ; nothing else hangs on their order.
-        Self { id: NEXT_ID.fetch_add(1, Ordering::Relaxed), policy, headers, body, stored }
+        Self { id: NEXT_ID.fetch_add(1, Ordering::Relaxed), policy, body }
     }
 
     /// Bytes of the body.
@@ -38,27 +34,23 @@ impl StoredResponse {
         self.body.len()
     }
 
-    /// Since when it has been stale.
-    pub(super) fn stale_for(&self, now: SystemTime) -> Duration {
-        let fresh_for = self.policy.time_to_live(self.stored) + self.policy.age(self.stored);
-        self.policy.age(now).saturating_sub(fresh_for)
-    }
-
-    /// Whether a directive of RFC 5861 lets it be given out, so long stale, and the request has nothing against that.
-    pub(super) fn may_serve(&self, request: &Request<Bytes>, directive: &str, stale_for: Duration) -> bool {
-        let refuses = ["no-cache", "max-age", "min-fresh"].iter().any(|name| has(request.headers(), name));
-        let window = value_of(&self.headers, directive).and_then(|seconds| seconds.parse().ok());
-        !refuses && window.is_some_and(|seconds| stale_for < Duration::from_secs(seconds))
+    /// The response as it is handed out now, with its age.
+    pub(super) fn response(&self, now: SystemTime) -> Response<Bytes> {
+        let (status, headers) = self.policy.head(now);
+        let mut response = Response::new(self.body.clone());
+        (*response.status_mut(), *response.headers_mut()) = (status, headers);
+        response
     }
 }
 
-/// Keeps responses by key: all variants of an address together.
+/// Stores responses by key: all variants of an address together.
 ///
 /// # Contract
 ///
-/// - What was put is what is got, or nothing: a store may forget at any time, and has to if it is bounded.
+/// - What was put is what is got, or nothing: a store may forget at any time, and has to if it is
+///   bounded.
 /// - Calls come concurrently. Of two puts of one key either may be the last.
-/// - No call fails: a store that cannot be reached keeps nothing.
+/// - No call fails: a store that cannot be reached stores nothing.
 /// - Each call may be cancelled; a key then has its old variants or its new ones, or none.
 #[async_trait]
 pub trait HttpStore: Debug + Send + Sync + 'static {
@@ -77,11 +69,11 @@ pub trait HttpStore: Debug + Send + Sync + 'static {
 pub struct MemoryHttpStore {
     keys_max: usize,
     bytes_max: usize,
-    kept: Mutex<Kept>,
+    stored: Mutex<Stored>,
 }
 
 #[derive(Debug, Default)]
-struct Kept {
+struct Stored {
     variants: HashMap<String, Vec<StoredResponse>>,
     /// The one put last is at the back.
     order: VecDeque<String>,
@@ -89,26 +81,26 @@ struct Kept {
 }
 
 impl MemoryHttpStore {
-    /// Keeps up to so many keys, and so many bytes of bodies.
+    /// Stores up to so many keys, and so many bytes of bodies; nothing where either is zero.
     #[must_use]
     pub fn new(keys_max: usize, bytes_max: usize) -> Self {
-        Self { keys_max, bytes_max, kept: Mutex::default() }
+        Self { keys_max, bytes_max, stored: Mutex::default() }
     }
 
-    /// How many keys are kept.
+    /// How many keys are stored.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.kept.lock().variants.len()
+        self.stored.lock().variants.len()
     }
 
-    /// Whether none is kept.
+    /// Whether none is stored.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
-impl Kept {
+impl Stored {
     fn remove(&mut self, key: &str) {
         if let Some(variants) = self.variants.remove(key) {
             self.bytes -= variants.iter().map(StoredResponse::body_bytes).sum::<usize>();
@@ -120,25 +112,25 @@ impl Kept {
 #[async_trait]
 impl HttpStore for MemoryHttpStore {
     async fn get(&self, key: &str) -> Vec<StoredResponse> {
-        self.kept.lock().variants.get(key).cloned().unwrap_or_default()
+        self.stored.lock().variants.get(key).cloned().unwrap_or_default()
     }
 
     async fn put(&self, key: &str, variants: Vec<StoredResponse>) {
-        let mut kept = self.kept.lock();
-        kept.remove(key);
+        let mut stored = self.stored.lock();
+        stored.remove(key);
         if variants.is_empty() {
             return;
         }
-        kept.bytes += variants.iter().map(StoredResponse::body_bytes).sum::<usize>();
-        kept.order.push_back(key.to_owned());
-        kept.variants.insert(key.to_owned(), variants);
-        while kept.order.len() > self.keys_max || kept.bytes > self.bytes_max {
-            let Some(oldest) = kept.order.front().cloned() else { return };
-            kept.remove(&oldest);
+        stored.bytes += variants.iter().map(StoredResponse::body_bytes).sum::<usize>();
+        stored.order.push_back(key.to_owned());
+        stored.variants.insert(key.to_owned(), variants);
+        while stored.order.len() > self.keys_max || stored.bytes > self.bytes_max {
+            let Some(oldest) = stored.order.front().cloned() else { return };
+            stored.remove(&oldest);
         }
     }
 
     async fn remove(&self, key: &str) {
-        self.kept.lock().remove(key);
+        self.stored.lock().remove(key);
     }
 }

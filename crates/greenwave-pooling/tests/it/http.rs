@@ -1,4 +1,4 @@
-//! Responses that are kept: cases written from RFC 9111 and RFC 5861, each with its section; and nginx.
+//! Stored responses: cases written from RFC 9111, RFC 9110, RFC 5861 and RFC 9213, each with its section; and nginx.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -15,11 +15,11 @@ type Headers = &'static [(&'static str, &'static str)];
 /// What becomes of the second request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Then {
-    /// Answered from what is kept.
-    Kept,
+    /// Answered from the cache.
+    Cached,
     /// Asked with a condition.
     Asked,
-    /// Fetched as if nothing were kept.
+    /// Fetched as if nothing were stored.
     Fetched,
     /// Answered with 504.
     Refused,
@@ -45,7 +45,7 @@ const CASE: Case = Case {
     response: &[],
     later: 0,
     second: &[],
-    then: Then::Kept,
+    then: Then::Cached,
 };
 
 const DAY: u64 = 86_400;
@@ -87,9 +87,65 @@ const CASES: &[Case] = &[
     Case { section: "9111 4.1", what: "Vary, another", first: &[("accept", "a")], response: &[("cache-control", "max-age=60"), ("vary", "accept")], second: &[("accept", "b")], then: Then::Fetched, ..CASE },
     Case { section: "9111 4.1", what: "Vary, missing", first: &[("accept", "a")], response: &[("cache-control", "max-age=60"), ("vary", "accept")], then: Then::Fetched, ..CASE },
     Case { section: "9111 4.1", what: "Vary: *", response: &[("cache-control", "max-age=60"), ("vary", "*")], then: Then::Fetched, ..CASE },
-    Case { section: "5861 3", what: "stale-while-revalidate", response: &[("cache-control", "max-age=60, stale-while-revalidate=30"), ("etag", "\"a\"")], later: 80, then: Then::Kept, ..CASE },
+    Case { section: "5861 3", what: "stale-while-revalidate", response: &[("cache-control", "max-age=60, stale-while-revalidate=30"), ("etag", "\"a\"")], later: 80, then: Then::Cached, ..CASE },
     Case { section: "5861 3", what: "stale for longer", response: &[("cache-control", "max-age=60, stale-while-revalidate=30"), ("etag", "\"a\"")], later: 91, then: Then::Asked, ..CASE },
     Case { section: "9111 5.2.2.2", what: "must-revalidate against stale-while-revalidate", response: &[("cache-control", "max-age=60, must-revalidate, stale-while-revalidate=30"), ("etag", "\"a\"")], later: 70, then: Then::Asked, ..CASE },
+
+    // Directives and lifetimes, in the forms that servers send.
+    Case { section: "9111 5.2", what: "directives in any case", response: &[("cache-control", "MaX-aGe=60")], later: 59, ..CASE },
+    Case { section: "9111 5.2", what: "no-cache in any case", response: &[("cache-control", "max-age=60, No-CaChE"), ("etag", "\"a\"")], then: Then::Asked, ..CASE },
+    Case { section: "9111 5.2", what: "no-store in any case", response: &[("cache-control", "max-age=60, nO-sToRe")], then: Then::Fetched, ..CASE },
+    Case { section: "9111 5.2", what: "private in any case", is_shared: true, response: &[("cache-control", "max-age=60, PRIVATE")], then: Then::Fetched, ..CASE },
+    Case { section: "9111 5.2", what: "no-cache of a request in any case", response: TAGGED, second: &[("cache-control", "NO-CACHE")], then: Then::Asked, ..CASE },
+    Case { section: "9111 5.2", what: "two lines", response: &[("cache-control", "foo"), ("cache-control", "max-age=60")], ..CASE },
+    Case { section: "9111 5.2", what: "max-age inside of a quoted value", response: &[("cache-control", "x=\"max-age=60\", max-age=1")], later: 30, then: Then::Fetched, ..CASE },
+    Case { section: "9111 1.2.2", what: "a lifetime beyond 32 bits", response: &[("cache-control", "max-age=99999999999")], later: DAY, ..CASE },
+    Case { section: "9111 4.2.1", what: "a lifetime that is no number", response: &[("cache-control", "max-age='60'"), ("expires", "Mon, 12 Jan 1970 14:47:40 GMT")], then: Then::Fetched, ..CASE },
+    Case { section: "9111 4.2.1", what: "a negative lifetime", response: &[("cache-control", "max-age=-60")], then: Then::Fetched, ..CASE },
+    Case { section: "9111 4.2.1", what: "two lifetimes that differ", response: &[("cache-control", "max-age=60, max-age=1800")], then: Then::Fetched, ..CASE },
+    Case { section: "9111 5.2.2.3", what: "must-understand, a status that is understood", response: &[("cache-control", "max-age=60, no-store, must-understand")], ..CASE },
+    Case { section: "9111 5.2.2.4", what: "no-cache of one field", response: &[("cache-control", "max-age=60, no-cache=\"x-a\""), ("x-a", "1")], ..CASE },
+    Case { section: "9111 5.2.2.7", what: "private of one field, shared cache", is_shared: true, response: &[("cache-control", "max-age=60, private=\"x-a\""), ("x-a", "1")], ..CASE },
+    Case { section: "9111 5.2.2.8", what: "proxy-revalidate against max-stale", is_shared: true, response: &[("cache-control", "max-age=60, proxy-revalidate"), ("etag", "\"a\"")], later: 70, second: &[("cache-control", "max-stale")], then: Then::Asked, ..CASE },
+    Case { section: "9111 5.2.2.10", what: "s-maxage against max-stale", is_shared: true, response: &[("cache-control", "s-maxage=60"), ("etag", "\"a\"")], later: 70, second: &[("cache-control", "max-stale")], then: Then::Asked, ..CASE },
+    Case { section: "9111 5.2.1.2", what: "max-stale without a limit", response: TAGGED, later: DAY, second: &[("cache-control", "max-stale")], ..CASE },
+    Case { section: "9111 5.2.1.1", what: "max-age=0 in the request", response: TAGGED, second: &[("cache-control", "max-age=0")], then: Then::Asked, ..CASE },
+    // Ages and dates.
+    Case { section: "9111 5.1", what: "an age that is no number", response: &[("cache-control", "max-age=60"), ("age", "old")], ..CASE },
+    Case { section: "9111 5.1", what: "a negative age", response: &[("cache-control", "max-age=60"), ("age", "-70")], ..CASE },
+    Case { section: "9111 5.1", what: "an age with a fraction", response: &[("cache-control", "max-age=60"), ("age", "70.0")], ..CASE },
+    Case { section: "9111 5.1", what: "an age beyond 32 bits", response: &[("cache-control", "max-age=60"), ("age", "99999999999")], then: Then::Fetched, ..CASE },
+    Case { section: "9111 5.1", what: "of a list of ages the first", response: &[("cache-control", "max-age=60"), ("age", "70, 0")], then: Then::Fetched, ..CASE },
+    Case { section: "9111 5.1", what: "of a list of ages not the second", response: &[("cache-control", "max-age=60"), ("age", "0, 70")], ..CASE },
+    Case { section: "9111 5.1", what: "of two lines of ages the first", response: &[("cache-control", "max-age=60"), ("age", "70"), ("age", "0")], then: Then::Fetched, ..CASE },
+    Case { section: "9111 4.2.3", what: "a Date long ago", response: &[("cache-control", "max-age=60"), ("date", "Mon, 12 Jan 1970 13:40:00 GMT")], then: Then::Fetched, ..CASE },
+    Case { section: "9110 5.6.7", what: "Expires in the form of RFC 850", response: &[("date", "Mon, 12 Jan 1970 13:46:40 GMT"), ("expires", "Monday, 12-Jan-70 13:47:40 GMT")], later: 30, ..CASE },
+    Case { section: "9110 5.6.7", what: "Expires in the form of asctime", response: &[("date", "Mon, 12 Jan 1970 13:46:40 GMT"), ("expires", "Mon Jan 12 13:47:40 1970")], later: 30, ..CASE },
+    Case { section: "9110 5.6.7", what: "Expires in any case", response: &[("expires", "MON, 12 jan 1970 13:47:40 gmt")], later: 30, ..CASE },
+    Case { section: "9110 5.6.7", what: "Expires with two spaces", response: &[("expires", "Mon, 12  Jan  1970 13:47:40 GMT")], then: Then::Fetched, ..CASE },
+    Case { section: "9110 5.6.7", what: "Expires in another zone", response: &[("expires", "Mon, 12 Jan 1970 13:47:40 UTC")], then: Then::Fetched, ..CASE },
+    Case { section: "9111 5.3", what: "two lines of Expires that differ", response: &[("expires", "Mon, 12 Jan 1970 13:47:40 GMT"), ("expires", "Mon, 12 Jan 1970 13:57:40 GMT")], then: Then::Fetched, ..CASE },
+    Case { section: "9111 5.3", what: "the same Expires twice", response: &[("expires", "Mon, 12 Jan 1970 13:47:40 GMT"), ("expires", "Mon, 12 Jan 1970 13:47:40 GMT")], ..CASE },
+    Case { section: "9111 5.3", what: "Expires beside a Date that is none", response: &[("date", "foo"), ("expires", "Mon, 12 Jan 1970 13:47:40 GMT")], later: 30, ..CASE },
+    Case { section: "9111 5.3", what: "Expires and Date of a clock that is fast", response: &[("date", "Mon, 12 Jan 1970 14:00:00 GMT"), ("expires", "Mon, 12 Jan 1970 13:59:00 GMT")], then: Then::Fetched, ..CASE },
+    Case { section: "9111 4.2.2", what: "a week at most", response: &[("date", "Mon, 12 Jan 1970 13:46:40 GMT"), ("last-modified", "Thu, 01 Jan 1970 00:00:00 GMT")], later: 2 * DAY, then: Then::Asked, ..CASE },
+    // Directives for content delivery networks, in place of the others.
+    Case { section: "9213 2", what: "CDN-Cache-Control", is_shared: true, response: &[("cdn-cache-control", "max-age=60")], later: 59, ..CASE },
+    Case { section: "9213 2", what: "CDN-Cache-Control, own cache", response: &[("cdn-cache-control", "max-age=60")], later: 1, then: Then::Fetched, ..CASE },
+    Case { section: "9213 2", what: "CDN-Cache-Control before no-store and Expires", is_shared: true, response: &[("cache-control", "no-store"), ("expires", "0"), ("cdn-cache-control", "max-age=60")], later: 59, ..CASE },
+    Case { section: "9213 2", what: "CDN-Cache-Control shorter than max-age", is_shared: true, response: &[("cache-control", "max-age=600"), ("cdn-cache-control", "max-age=6")], later: 30, then: Then::Fetched, ..CASE },
+    Case { section: "9213 2", what: "CDN-Cache-Control: no-store", is_shared: true, response: &[("cache-control", "max-age=60"), ("cdn-cache-control", "no-store")], then: Then::Fetched, ..CASE },
+    Case { section: "9213 2", what: "CDN-Cache-Control: no-cache", is_shared: true, response: &[("cache-control", "max-age=60"), ("cdn-cache-control", "no-cache"), ("etag", "\"a\"")], then: Then::Asked, ..CASE },
+    Case { section: "9213 2", what: "CDN-Cache-Control: private", is_shared: true, response: &[("cache-control", "max-age=60"), ("cdn-cache-control", "private")], then: Then::Fetched, ..CASE },
+    Case { section: "9213 2.1", what: "a malformed CDN-Cache-Control is ignored", is_shared: true, response: &[("cache-control", "max-age=60"), ("cdn-cache-control", "max-age=1, &&&")], later: 30, ..CASE },
+    Case { section: "9213 2.1", what: "a CDN-Cache-Control of another type is ignored", is_shared: true, response: &[("cache-control", "no-store"), ("cdn-cache-control", "max-age=\"60\"")], then: Then::Fetched, ..CASE },
+    // Variants.
+    Case { section: "9111 4.1", what: "one line or two", first: &[("foo", "1, 2")], response: &[("cache-control", "max-age=60"), ("vary", "foo")], second: &[("foo", "1"), ("foo", "2")], ..CASE },
+    Case { section: "9111 4.1", what: "white space in a list", first: &[("accept", "a,b")], response: &[("cache-control", "max-age=60"), ("vary", "Accept")], second: &[("accept", "a ,  b")], ..CASE },
+    Case { section: "9111 4.1", what: "the case of languages", first: &[("accept-language", "en, de")], response: &[("cache-control", "max-age=60"), ("vary", "accept-language")], second: &[("accept-language", "eN, De")], ..CASE },
+    Case { section: "9111 4.1", what: "the case of another field", first: &[("foo", "a")], response: &[("cache-control", "max-age=60"), ("vary", "foo")], second: &[("foo", "A")], then: Then::Fetched, ..CASE },
+    Case { section: "9111 4.1", what: "Vary with * in a list", response: &[("cache-control", "max-age=60"), ("vary", "foo, *")], then: Then::Fetched, ..CASE },
+    Case { section: "9111 4.1", what: "Vary with * in a second line", response: &[("cache-control", "max-age=60"), ("vary", ""), ("vary", "*")], then: Then::Fetched, ..CASE },
 ];
 
 /// The other side: what it answers, and what it was asked.
@@ -181,14 +237,14 @@ async fn cases_of_the_rfcs() {
         });
         let then = match (second.status().as_u16(), asked.len(), is_conditional) {
             (504, 1, _) => Then::Refused,
-            (200, 1, _) => Then::Kept,
+            (200, 1, _) => Then::Cached,
             (200, 2, true) => Then::Asked,
             (200, 2, false) => Then::Fetched,
             other => panic!("RFC {}, {}: {other:?}", case.section, case.what),
         };
         assert_eq!(then, case.then, "RFC {}, {}", case.section, case.what);
         let body = match then {
-            Then::Kept | Then::Asked => "answer 1",
+            Then::Cached | Then::Asked => "answer 1",
             Then::Fetched => "answer 2",
             Then::Refused => "",
         };
@@ -196,9 +252,293 @@ async fn cases_of_the_rfcs() {
     }
 }
 
+/// RFC 9111, sections 4.2.4 and 5.1: fields are handed out as they came, without those of the connection.
+#[tokio::test]
+async fn stored_fields_stay_as_they_are() {
+    let date = "Mon, 12 Jan 1970 13:46:30 GMT";
+    let origin = Origin::new(&[
+        ("cache-control", "max-age=600, no-cache=\"x-listed\""),
+        ("date", "Mon, 12 Jan 1970 13:46:30 GMT"),
+        ("expires", "Mon Jan 12 13:47:40 1970"),
+        ("age", "5, 9"),
+        ("connection", "x-hop, close"),
+        ("x-hop", "1"),
+        ("x-listed", "1"),
+        ("keep-alive", "timeout=5"),
+        ("x-other", "1"),
+        ("x-other", "2"),
+    ]);
+    let cache = origin.cache(false);
+    origin.get(&cache, &[]).await.unwrap();
+    origin.pass(42);
+    let response = origin.get(&cache, &[]).await.unwrap();
+    let headers = response.headers();
+    // It was ten seconds old by its date, which is more than it says.
+    let one =
+        |name: &str| headers.get_all(name).iter().map(|value| value.to_str().unwrap()).collect::<Vec<_>>();
+    assert_eq!((one("date"), one("age")), (vec![date], vec!["52"]));
+    assert_eq!((one("expires"), one("x-other")), (vec!["Mon Jan 12 13:47:40 1970"], vec!["1", "2"]));
+    for gone in ["connection", "x-hop", "x-listed", "keep-alive"] {
+        assert!(!headers.contains_key(gone), "{gone}");
+    }
+}
+
+/// RFC 9110, section 6.6.1.
+#[tokio::test]
+async fn a_response_without_a_date_gets_that_of_its_arrival() {
+    let origin = Origin::new(FRESH);
+    let cache = origin.cache(false);
+    origin.get(&cache, &[]).await.unwrap();
+    origin.pass(9);
+    let response = origin.get(&cache, &[]).await.unwrap();
+    assert_eq!(response.headers()["date"], "Mon, 12 Jan 1970 13:46:40 GMT");
+}
+
+/// RFC 9111, section 4.3.4: the fields of a 304 replace stored ones, but for those that speak of the body.
+#[tokio::test]
+async fn a_304_updates_what_is_stored() {
+    for validator in ["etag", "last-modified"] {
+        let value = if validator == "etag" { "\"a\"" } else { "Thu, 01 Jan 1970 00:00:00 GMT" };
+        let origin = Origin::new(&[]);
+        let first = [
+            ("cache-control", "max-age=60"),
+            (validator, value),
+            ("x-a", "1"),
+            ("x-b", "1"),
+            ("content-length", "8"),
+        ];
+        *origin.headers.lock() = first.to_vec().leak();
+        let cache = origin.cache(false);
+        origin.get(&cache, &[]).await.unwrap();
+        origin.pass(70);
+        // Without the validator.
+        *origin.headers.lock() = &[("cache-control", "max-age=600"), ("x-a", "2"), ("content-length", "0")];
+        for _ in 0..2 {
+            let response = origin.get(&cache, &[]).await.unwrap();
+            assert_eq!((response.status().as_u16(), response.body().as_ref()), (200, &b"answer 1"[..]));
+            let header = |name: &str| response.headers()[name].to_str().unwrap().to_owned();
+            assert_eq!(
+                [header("x-a"), header("x-b"), header("content-length")],
+                ["2", "1", "8"],
+                "{validator}"
+            );
+            origin.pass(500);
+        }
+        assert_eq!(origin.asked.lock().len(), 2, "{validator}: it is fresh for ten minutes more");
+    }
+}
+
+/// RFC 9111, section 4.3.4: one that names another response is none of the stored one.
+#[tokio::test]
+async fn a_304_of_another_response_is_not_taken() {
+    let origin = Origin::new(TAGGED);
+    let cache = origin.cache(false);
+    origin.get(&cache, &[]).await.unwrap();
+    origin.pass(70);
+    *origin.headers.lock() = &[("cache-control", "max-age=60"), ("etag", "\"b\"")];
+    assert_eq!(origin.get(&cache, &[]).await.unwrap().body(), "answer 3");
+    let asked = origin.asked.lock();
+    assert!(!asked[2].headers().contains_key("if-none-match"), "the second time without conditions");
+}
+
+/// RFC 9111, section 4.3.2, and RFC 9110, section 13.
+#[tokio::test]
+async fn conditions_of_clients_are_met_from_the_cache() {
+    let stored: Headers = &[
+        ("cache-control", "max-age=60"),
+        ("etag", "W/\"a\""),
+        ("last-modified", "Fri, 02 Jan 1970 13:46:40 GMT"),
+        ("content-type", "text/plain"),
+    ];
+    let cases: &[(Headers, u16)] = &[
+        (&[("if-none-match", "\"a\"")], 304),
+        (&[("if-none-match", "W/\"a\"")], 304),
+        (&[("if-none-match", "\"x\", \"a\", \"y,\"")], 304),
+        (&[("if-none-match", "\"x\""), ("if-none-match", "\"a\"")], 304),
+        (&[("if-none-match", "*")], 304),
+        (&[("if-none-match", "\"b\"")], 200),
+        (&[("if-none-match", "\"b\""), ("if-modified-since", "Fri, 02 Jan 1970 13:46:40 GMT")], 200),
+        (&[("if-modified-since", "Fri, 02 Jan 1970 13:46:40 GMT")], 304),
+        (&[("if-modified-since", "Friday, 02-Jan-70 13:46:40 GMT")], 304),
+        (&[("if-modified-since", "Fri, 02 Jan 1970 13:46:41 GMT")], 304),
+        (&[("if-modified-since", "Fri, 02 Jan 1970 13:46:39 GMT")], 200),
+        (&[("if-modified-since", "yesterday")], 200),
+    ];
+    for (conditions, status) in cases {
+        // Fresh, and stale with an origin that finds it good.
+        for later in [10, 70] {
+            let origin = Origin::new(stored);
+            let cache = origin.cache(false);
+            origin.get(&cache, &[]).await.unwrap();
+            origin.pass(later);
+            let response = origin.get(&cache, conditions).await.unwrap();
+            assert_eq!(response.status().as_u16(), *status, "{conditions:?}, {later} s");
+            assert_eq!(response.body().is_empty(), *status == 304);
+            assert_eq!(response.headers()["etag"], "W/\"a\"");
+            assert_eq!(response.headers().contains_key("content-type"), *status == 200);
+            let asked = origin.asked.lock();
+            assert_eq!(asked.len(), 1 + usize::from(later > 60));
+            assert!(asked[1..].iter().all(|asked| asked.headers()["if-none-match"] == "W/\"a\""));
+        }
+    }
+    // With nothing stored they are the origin's, and its answer is not stored.
+    let origin = Origin::new(stored);
+    let cache = origin.cache(false);
+    let response = origin.get(&cache, &[("if-none-match", "\"a\"")]).await.unwrap();
+    assert_eq!(response.status().as_u16(), 304);
+    assert_eq!(origin.get(&cache, &[]).await.unwrap().body(), "answer 2");
+}
+
+/// RFC 9110, section 14, and RFC 9111, section 3.3.
+#[tokio::test]
+async fn ranges_are_met_from_the_cache() {
+    /// The status, the body and `Content-Range`.
+    type Part = (u16, &'static str, Option<&'static str>);
+    let whole: Part = (200, "answer 1", None);
+    let cases: &[(Headers, Part)] = &[
+        (&[("range", "bytes=0-1")], (206, "an", Some("bytes 0-1/8"))),
+        (&[("range", "Bytes=7-")], (206, "1", Some("bytes 7-7/8"))),
+        (&[("range", "bytes=-3")], (206, "r 1", Some("bytes 5-7/8"))),
+        (&[("range", "bytes=-99")], (206, "answer 1", Some("bytes 0-7/8"))),
+        (&[("range", "bytes=2-99999999999999999999999")], (206, "swer 1", Some("bytes 2-7/8"))),
+        (&[("range", "bytes=8-")], (416, "", Some("bytes */8"))),
+        (&[("range", "bytes=-0")], (416, "", Some("bytes */8"))),
+        (&[("range", "bytes=0-1"), ("if-range", "\"a\"")], (206, "an", Some("bytes 0-1/8"))),
+        (&[("range", "bytes=0-1"), ("if-range", "\"b\"")], whole),
+        (&[("range", "bytes=0-1"), ("if-range", "W/\"a\"")], whole),
+        (&[("range", "bytes=0-1"), ("if-none-match", "\"a\"")], (304, "", None)),
+        // For the origin, which knows nothing of ranges here.
+        (&[("range", "bytes=0-1,3-4")], (200, "answer 2", None)),
+        (&[("range", "lines=0-1")], (200, "answer 2", None)),
+        (&[("range", "bytes=4-2")], (200, "answer 2", None)),
+        (&[("range", "bytes=-")], (200, "answer 2", None)),
+        (&[("range", "bytes=+1-2")], (200, "answer 2", None)),
+    ];
+    for (headers, expected) in cases {
+        let origin = Origin::new(TAGGED);
+        let cache = origin.cache(false);
+        origin.get(&cache, &[]).await.unwrap();
+        let response = origin.get(&cache, headers).await.unwrap();
+        let body = String::from_utf8(response.body().to_vec()).unwrap();
+        let range = response.headers().get("content-range").map(|range| range.to_str().unwrap());
+        assert_eq!((response.status().as_u16(), body.as_str(), range), *expected, "{headers:?}");
+        assert_eq!(origin.get(&cache, &[]).await.unwrap().body(), "answer 1", "what is stored stays");
+    }
+}
+
+/// RFC 9111, section 3: a lifetime makes any final response a stored one, without one only some.
+#[tokio::test]
+async fn statuses() {
+    let modified: Headers =
+        &[("date", "Mon, 12 Jan 1970 13:46:40 GMT"), ("last-modified", "Fri, 02 Jan 1970 13:46:40 GMT")];
+    let public: Headers = &[
+        ("date", "Mon, 12 Jan 1970 13:46:40 GMT"),
+        ("last-modified", "Fri, 02 Jan 1970 13:46:40 GMT"),
+        ("cache-control", "public"),
+    ];
+    let must_understand: Headers = &[("cache-control", "max-age=60, no-store, must-understand")];
+    for status in [
+        200, 203, 204, 299, 301, 302, 303, 307, 308, 400, 403, 404, 405, 410, 414, 499, 500, 501, 502, 503,
+        504, 599,
+    ] {
+        let guessed = [200, 203, 204, 301, 308, 404, 405, 410, 414, 501].contains(&status);
+        let is_understood = ![299, 499, 599].contains(&status);
+        for (headers, is_cached) in
+            [(FRESH, true), (modified, guessed), (public, true), (must_understand, is_understood)]
+        {
+            let origin = Origin::new(headers);
+            let cache = origin.cache(false);
+            *origin.status.lock() = status;
+            for _ in 0..2 {
+                assert_eq!(origin.get(&cache, &[]).await.unwrap().status().as_u16(), status);
+            }
+            assert_eq!(origin.asked.lock().len() == 1, is_cached, "{status} {headers:?}");
+        }
+    }
+    for status in [206, 304] {
+        let origin = Origin::new(FRESH);
+        let cache = origin.cache(false);
+        *origin.status.lock() = status;
+        origin.get(&cache, &[]).await.unwrap();
+        origin.get(&cache, &[]).await.unwrap();
+        assert_eq!(origin.asked.lock().len(), 2, "{status} is not stored");
+    }
+}
+
+/// Every option with zero, one and the largest value: a meaning, never a panic or a wait.
+#[tokio::test]
+async fn options_at_their_ends() {
+    let vary: Headers = &[("cache-control", "max-age=60"), ("vary", "foo")];
+    for variants_max in [0, 1, usize::MAX] {
+        for body_bytes_max in [0, 1, usize::MAX] {
+            for (keys_max, bytes_max) in
+                [(0, usize::MAX), (1, usize::MAX), (usize::MAX, 0), (usize::MAX, 1), (usize::MAX, usize::MAX)]
+            {
+                for is_shared in [false, true] {
+                    let origin = Origin::new(vary);
+                    let store = Arc::new(MemoryHttpStore::new(keys_max, bytes_max));
+                    let options = HttpCacheOptions { is_shared, variants_max, body_bytes_max };
+                    let now = origin.now.clone();
+                    let cache = HttpCache::with_clock(store.clone(), options, move || *now.lock());
+                    for foo in ["1", "2", "1", "1"] {
+                        let headers: Headers = vec![("foo", foo)].leak();
+                        origin.get(&cache, headers).await.unwrap();
+                    }
+                    // "answer 1" has eight bytes.
+                    let is_stored = body_bytes_max > 1 && bytes_max > 1 && keys_max > 0;
+                    let expected = match (is_stored, variants_max) {
+                        (false, _) => 4,
+                        (true, 0 | 1) => 3,
+                        (true, _) => 2,
+                    };
+                    assert_eq!(
+                        origin.asked.lock().len(),
+                        expected,
+                        "{options:?}, {keys_max} keys, {bytes_max} bytes"
+                    );
+                    assert_eq!(store.len(), usize::from(is_stored));
+                }
+            }
+        }
+    }
+}
+
+/// Times that no clock should show do no harm either.
+#[tokio::test]
+async fn clocks_at_their_ends() {
+    let ends = [
+        UNIX_EPOCH - Duration::from_secs(1 << 40),
+        UNIX_EPOCH,
+        UNIX_EPOCH + Duration::from_secs(1 << 40),
+        UNIX_EPOCH + Duration::from_secs(i64::MAX as u64),
+    ];
+    let headers: [Headers; 3] = [
+        &[("cache-control", "max-age=99999999999999999999"), ("age", "99999999999999999999")],
+        &[("expires", "Fri, 31 Dec 9999 23:59:59 GMT"), ("etag", "\"a\"")],
+        &[
+            ("last-modified", "Thu, 01 Jan 1970 00:00:00 GMT"),
+            ("cache-control", "stale-if-error=99999999999"),
+        ],
+    ];
+    for headers in headers {
+        for first in ends {
+            for second in ends {
+                let origin = Origin::new(headers);
+                let cache = origin.cache(false);
+                *origin.now.lock() = first;
+                origin.get(&cache, &[]).await.unwrap();
+                *origin.now.lock() = second;
+                let wishes: Headers = &[("cache-control", "max-stale=99999999999, min-fresh=99999999999")];
+                origin.get(&cache, wishes).await.unwrap();
+                origin.get(&cache, &[]).await.unwrap();
+            }
+        }
+    }
+}
+
 /// RFC 9111, section 5.1.
 #[tokio::test]
-async fn what_is_kept_says_how_old_it_is() {
+async fn a_cached_response_says_how_old_it_is() {
     let origin = Origin::new(FRESH);
     let cache = origin.cache(false);
     origin.get(&cache, &[]).await.unwrap();

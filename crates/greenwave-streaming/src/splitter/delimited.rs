@@ -15,13 +15,9 @@ pub struct Delimited {
 }
 
 impl Delimited {
-    /// Records up to `cap` between `delimiter`s.
-    ///
-    /// # Panics
-    /// If the delimiter is empty.
+    /// Records up to `cap` between `delimiter`s. An empty delimiter occurs nowhere: the stream is one record.
     #[must_use]
     pub fn new(delimiter: &[u8], cap: Cap) -> Self {
-        assert!(!delimiter.is_empty(), "a delimiter has at least one byte");
         Self { cap, finder: Finder::new(delimiter).into_owned(), continued: false }
     }
 
@@ -38,8 +34,8 @@ impl Splitter for Delimited {
         let width = self.finder.needle().len();
         let mut start = 0;
         // A delimiter may have begun before the fresh bytes.
-        let mut from = fresh.saturating_sub(width - 1);
-        while let Some(i) = self.finder.find(&window[from..]) {
+        let mut from = fresh.saturating_sub(width.saturating_sub(1));
+        while let Some(i) = self.finder.find(&window[from..]).filter(|_| width > 0) {
             let end = from + i;
             start = self.enforce(window, start, end, out)?;
             let continued = std::mem::take(&mut self.continued);
@@ -48,7 +44,7 @@ impl Splitter for Delimited {
             from = start;
         }
         // The last bytes may turn out to be the start of a delimiter.
-        self.enforce(window, start, (window.len() + 1).saturating_sub(width), out)
+        self.enforce(window, start, (window.len() + 1).saturating_sub(width.max(1)), out)
     }
 
     fn finish(&mut self, window: &[u8], out: &mut Cuts) -> Result<(), Fault> {

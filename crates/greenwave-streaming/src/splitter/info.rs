@@ -1,57 +1,100 @@
-//! What an info string or the line above a fence says: a language, a path. Pure functions of one line of text.
+//! What an info string, a line above a fence or a first line of code says: a language, a path. Pure
+//! functions of one line of text.
 
 use std::ops::Range;
 
-/// Attributes whose value is a path. `title` and `name` are often prose, so their value must look like one.
-const PATH_KEYS: [(&str, bool); 6] = [
-    ("path", true),
-    ("file", true),
-    ("filename", true),
-    ("filepath", true),
-    ("title", false),
-    ("name", false),
+use super::path::{Trust, fits, is_path};
+
+/// Attributes whose value is a path. `title` and `name` are often prose, so their value must look
+/// like one.
+const PATH_KEYS: [(&str, Trust); 9] = [
+    ("path", Trust::Attribute),
+    ("file", Trust::Attribute),
+    ("filename", Trust::Attribute),
+    ("filepath", Trust::Attribute),
+    ("file_path", Trust::Attribute),
+    ("file-path", Trust::Attribute),
+    ("file_name", Trust::Attribute),
+    ("title", Trust::Quoted),
+    ("name", Trust::Quoted),
 ];
 
-/// Words that may stand before the path on the line above a fence.
-const HEADING_WORDS: [&str; 4] = ["file", "filename", "file name", "path"];
-
-/// Files that are known by a name without an extension, in this spelling: in another, `makefile` and `dockerfile` are languages.
-const BARE_NAMES: [&str; 31] = [
-    "Appfile",
-    "AUTHORS",
-    "Berksfile",
-    "Brewfile",
-    "Caddyfile",
-    "Capfile",
-    "CHANGELOG",
-    "CODEOWNERS",
-    "Containerfile",
-    "COPYING",
-    "Dangerfile",
-    "Dockerfile",
-    "Earthfile",
-    "Fastfile",
-    "Gemfile",
-    "GNUmakefile",
-    "Guardfile",
-    "Jenkinsfile",
-    "Justfile",
-    "justfile",
-    "LICENSE",
-    "Makefile",
-    "Pipfile",
-    "Podfile",
-    "Procfile",
-    "Puppetfile",
-    "Rakefile",
-    "README",
-    "Snakefile",
-    "Tiltfile",
-    "Vagrantfile",
+/// Words that name what follows them a file.
+const LABELS: [&str; 13] = [
+    "file",
+    "filename",
+    "file name",
+    "file path",
+    "file_path",
+    "filepath",
+    "file_name",
+    "path",
+    "relative path",
+    "full path",
+    "new file",
+    "source file",
+    "updated file",
 ];
 
-/// Languages of what is shown rather than saved: the line above names what it is about, not what it is.
-const NO_FILE: [&str; 5] = ["diff", "patch", "console", "output", "shell-session"];
+/// Words in front of a path that say that all of the file follows.
+const VERBS: [&str; 8] = ["create", "creating", "created", "write", "writing", "new", "add", "adding"];
+
+/// Words between such a verb and the path.
+const FILLERS: [&str; 9] = ["a", "an", "the", "new", "file", "called", "named", "full", "complete"];
+
+/// Words of a remark that say that only a part of a file follows.
+const PARTIAL: [&str; 22] = [
+    "append",
+    "before",
+    "changed",
+    "changes",
+    "diff",
+    "edits",
+    "excerpt",
+    "existing",
+    "fragment",
+    "insert",
+    "old",
+    "only",
+    "output",
+    "part",
+    "partial",
+    "relevant",
+    "replace",
+    "section",
+    "snippet",
+    "truncated",
+    "unchanged",
+    "usage",
+];
+
+/// Such words of a line of text between a heading and its block, beside those.
+const PARTIAL_IN_LINES: [&str; 24] = [
+    "add",
+    "adding",
+    "addition",
+    "additions",
+    "after",
+    "below",
+    "change",
+    "delete",
+    "edit",
+    "example",
+    "import",
+    "inside",
+    "install",
+    "modify",
+    "prepend",
+    "previous",
+    "prints",
+    "remove",
+    "returns",
+    "run",
+    "running",
+    "update",
+    "updates",
+    "within",
+];
 
 /// The language of a code block: the first word of its info string.
 pub(crate) fn first_word(info: &str) -> Option<&str> {
@@ -65,56 +108,240 @@ pub(crate) fn language_of_file(info: &str) -> Option<&str> {
         return None;
     }
     match word.split_once(':') {
-        Some((language, path)) if looks_like_path(path) => {
-            Some(language).filter(|language| !language.is_empty())
-        }
-        _ => Some(word).filter(|word| !looks_like_path(word)),
+        Some((first, second)) if is_path(first, Trust::Word) && !is_path(second, Trust::Word) => Some(second),
+        Some((language, _)) => Some(language),
+        None => Some(word).filter(|word| !is_path(bare(word), Trust::Word)),
     }
+    .filter(|language| !language.is_empty())
 }
 
-/// The path that an info string names.
-pub(super) fn path_of_info(info: &str) -> Option<Range<usize>> {
-    let path = words(info).find_map(|word| path_of_word(word))?;
-    Some(range_in(info, path))
+/// What an info string says of the file of its block.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Named {
+    /// Nothing.
+    No,
+    /// Its path.
+    Path(Range<usize>),
+    /// That only some lines of it follow.
+    Part(Range<usize>),
 }
 
-/// Whether an info string says that its block is no file, whatever the line above names.
-pub(super) fn is_no_file(info: &str) -> bool {
-    first_word(info).is_some_and(|language| NO_FILE.contains(&language))
+/// The path that an info string names: among its first two words, or as an attribute.
+pub(super) fn path_of_info(info: &str) -> Named {
+    let mut before = Trust::Word;
+    let mut found = None;
+    // `GET /users.json`.
+    let is_request = |word: &str| word.len() > 2 && word.bytes().all(|c| c.is_ascii_uppercase());
+    if first_word(info).is_some_and(is_request) {
+        return Named::No;
+    }
+    for (index, word) in words(info).enumerate() {
+        if found.is_some() {
+            // `(1-10)`, `#L3-L9`, `lines=3-9`.
+            if is_span_of_lines(word) {
+                return found.map_or(Named::No, Named::Part);
+            }
+            continue;
+        }
+        if let Some((value, trust)) = attribute(word) {
+            found = is_path(value, trust).then(|| range_in(info, value));
+        } else if index < 2 || before == Trust::Labelled {
+            match path_of_word(word, before) {
+                Some((path, true)) => return Named::Part(range_in(info, path)),
+                Some((path, false)) => found = Some(range_in(info, path)),
+                None => {}
+            }
+            let label = word.trim_end_matches(':').trim_start_matches(['/', '#', '{']);
+            let is_label = label.is_empty() || LABELS.iter().any(|known| label.eq_ignore_ascii_case(known));
+            before = if is_label { Trust::Labelled } else { Trust::Word };
+        }
+    }
+    found.map_or(Named::No, Named::Path)
 }
 
-/// The path that the line above a fence consists of.
-pub(super) fn path_of_heading(line: &str) -> Option<Range<usize>> {
+/// The path that a line above a fence consists of.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct HeadingPath {
+    pub(super) path: Range<usize>,
+    /// It is a heading, bold, or labelled: one line of text may stand between it and the fence.
+    pub(super) is_strong: bool,
+}
+
+/// The path that the line above a fence consists of, with its ornaments: marks of headings and
+/// lists, numbers, emoji, labels, tags, remarks.
+pub(super) fn path_of_heading(line: &str) -> Option<HeadingPath> {
     let mut text = line.trim();
-    text = text.trim_start_matches('#').trim_start();
-    text = without_list_marker(text);
-    text = without_remark(unwrapped(text));
-    text = unwrapped(text.trim_end_matches(':').trim_end());
-    if let Some((word, path)) = text.split_once(':') {
-        let word = word.trim_matches('*').trim();
-        if HEADING_WORDS.iter().any(|known| word.eq_ignore_ascii_case(known)) {
-            text = path.trim_start_matches('*').trim();
+    let mut is_strong = text.starts_with('#');
+    let mut trust = Trust::Word;
+    // Ornaments come in any order.
+    loop {
+        let before = text;
+        text = without_tags(text);
+        text = text.trim_start_matches('#').trim_start();
+        text = without_rules(text);
+        text = without_list_marker(text);
+        text = without_symbols(text);
+        text = text.strip_prefix("// ").unwrap_or(text);
+        if let Some(inner) = text.strip_prefix("<!--").and_then(|rest| rest.strip_suffix("-->")) {
+            text = inner.trim();
+        }
+        // `__init__.py` is no bold text.
+        let underlined = text.strip_prefix("__").filter(|rest| rest.trim_end_matches(':').ends_with("__"));
+        if let Some(inner) = text.strip_prefix("**").or(underlined) {
+            is_strong = true;
+            text = inner.trim_start();
+        }
+        if let Some(rest) = without_label(text) {
+            (trust, is_strong, text) = (Trust::Labelled, true, rest);
+        }
+        if text == before {
+            break;
         }
     }
-    text = unwrapped(text.trim_end_matches(':').trim_end());
-    looks_like_path(text).then(|| range_in(line, text))
+    text = text.trim_end_matches('#').trim_end();
+    let (path, remark, quoted) = first_term(text)?;
+    let trust = if quoted { trust.max(Trust::Quoted) } else { trust };
+    let is_whole = is_remark(remark, quoted || is_strong) && !is_partial(remark);
+    (is_whole && is_path(path, trust)).then(|| HeadingPath { path: range_in(line, path), is_strong })
 }
 
-fn path_of_word(word: &str) -> Option<&str> {
-    if let Some((value, is_certain)) = attribute(word) {
-        return Some(value).filter(|value| !value.is_empty() && (is_certain || looks_like_path(value)));
+/// The path that a comment at the start of a block consists of.
+pub(super) fn path_of_comment(line: &str, language: &str) -> Option<Range<usize>> {
+    const MARKS: [(&str, &str); 15] = [
+        ("<!--", "-->"),
+        ("{/*", "*/}"),
+        ("/**", "*/"),
+        ("/*", "*/"),
+        ("(*", "*)"),
+        ("\"\"\"", "\"\"\""),
+        ("'''", "'''"),
+        ("{{!--", "--}}"),
+        ("<%#", "%>"),
+        ("//", ""),
+        ("--", ""),
+        ("#", ""),
+        (";", ""),
+        ("%", ""),
+        ("\"", ""),
+    ];
+    let text = line.trim();
+    let (open, close) = MARKS.into_iter().find(|(open, _)| text.starts_with(open))?;
+    let inner = text.strip_prefix(open)?.strip_suffix(close)?.trim_start_matches([';', '/', '!', '#']);
+    // A heading of Markdown is no comment.
+    if open == "#" && super::path::is_markdown(language) {
+        return None;
     }
-    match word.split_once(':') {
-        Some((_, path)) if looks_like_path(path) => Some(path),
-        _ => looks_like_path(word).then_some(word),
+    let mut text = without_rules(inner.trim());
+    let mut trust = Trust::Word;
+    if let Some(rest) = without_label(text) {
+        (text, trust) = (rest, Trust::Labelled);
     }
+    let (path, remark, quoted) = first_term(text)?;
+    let trust = if quoted { trust.max(Trust::Quoted) } else { trust };
+    let is_markdown_title = open == "#" && super::path::is_markdown(path) && language.is_empty();
+    let is_whole = is_remark(remark, quoted) && !is_partial(remark) && !is_markdown_title;
+    (is_whole && is_path(path, trust) && fits(language, path)).then(|| range_in(line, path))
 }
 
-/// The value of `path=…` and the like, without its quotes, and whether the key alone makes it a path.
-fn attribute(word: &str) -> Option<(&str, bool)> {
+/// Whether a line of text between a heading and its block says that the block is a part of the
+/// file, or another thing.
+pub(super) fn is_partial_line(text: &str) -> bool {
+    is_partial(text) || words_of(text).any(|word| PARTIAL_IN_LINES.contains(&word.as_str()))
+}
+
+/// Whether a remark says so.
+fn is_partial(text: &str) -> bool {
+    let mut was_line = false;
+    words_of(text).any(|word| {
+        // `line 12`, `lines 3-9`, but not `command line`.
+        let is_span = was_line && word.starts_with(|c: char| c.is_ascii_digit());
+        was_line = word == "line" || word == "lines";
+        is_span || PARTIAL.contains(&word.as_str())
+    })
+}
+
+fn words_of(text: &str) -> impl Iterator<Item = String> {
+    text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).map(str::to_ascii_lowercase)
+}
+
+/// Whether a line of code stands for others that were left out, as in `// ... existing code ...`.
+pub(super) fn is_elision(line: &str) -> bool {
+    let line = line.trim();
+    let Some(dots) = line.find("...").or_else(|| line.find('…')) else { return false };
+    let is_comment =
+        ["//", "#", "/*", "<!--", "--", "{/*", ";", "%", "..."].iter().any(|mark| line.starts_with(mark));
+    let words = line.to_ascii_lowercase();
+    let says = [
+        "existing",
+        "rest of",
+        "remaining",
+        "unchanged",
+        "remains",
+        "same as before",
+        "other code",
+        "previous code",
+        "keep",
+    ];
+    is_comment && dots < 40 && says.iter().any(|said| words.contains(said))
+}
+
+/// The path of a word of an info string, and whether lines of it are meant.
+fn path_of_word(word: &str, trust: Trust) -> Option<(&str, bool)> {
+    let word = bare(word);
+    if is_path(word, trust.max(Trust::Quoted)) {
+        return Some((word, false));
+    }
+    // `12:15:path`, `path:12-15`, `path#L3`.
+    let mut parts = word.splitn(3, ':');
+    if let (Some(first), Some(second), Some(path)) = (parts.next(), parts.next(), parts.next())
+        && [first, second].iter().all(|part| part.bytes().all(|c| c.is_ascii_digit()))
+        && is_path(path, Trust::Word)
+    {
+        return Some((path, true));
+    }
+    if let Some((path, lines)) = word.split_once('#').or_else(|| word.rsplit_once(':'))
+        && is_span_of_lines(lines)
+        && is_path(path, Trust::Word)
+    {
+        return Some((path, true));
+    }
+    let (first, second) = word.split_once(':')?;
+    let is_label = LABELS.iter().any(|known| first.eq_ignore_ascii_case(known));
+    if is_path(second, if is_label { Trust::Labelled } else { Trust::Quoted }) && !second.contains(' ') {
+        return Some((second, false));
+    }
+    is_path(first, Trust::Word).then_some((first, false))
+}
+
+/// `3-9`, `L3-L9`, `(3-9)`, `{3,9}`, `lines`.
+fn is_span_of_lines(word: &str) -> bool {
+    let word = word.trim_matches(['(', ')', '{', '}', '[', ']', '#']);
+    let word = word.strip_prefix("lines").or_else(|| word.strip_prefix("line")).unwrap_or(word);
+    let word = word.trim_start_matches(['=', ':']);
+    let is_number = |part: &str| {
+        let digits = part.trim_start_matches(['L', 'l']);
+        !digits.is_empty() && digits.bytes().all(|c| c.is_ascii_digit())
+    };
+    !word.is_empty() && word.split('-').all(is_number) && (word.contains('-') || word.starts_with(['L', 'l']))
+}
+
+/// A word without brackets, braces and marks of code around it.
+fn bare(word: &str) -> &str {
+    let word = word.trim_matches(['`', '"', '\'', ',']);
+    let inner = |open, close| word.strip_prefix(open).and_then(|rest: &str| rest.strip_suffix(close));
+    let inner =
+        inner('[', ']').or_else(|| inner('(', ')')).or_else(|| inner('{', '}')).or_else(|| inner('<', '>'));
+    // `[id].tsx` keeps its brackets, `[...slug]/page.tsx` too.
+    inner.filter(|inner| !inner.contains(['[', ']'])).unwrap_or(word)
+}
+
+/// The value of `path=…` and the like, without its quotes, and how far the key alone makes it a
+/// path.
+fn attribute(word: &str) -> Option<(&str, Trust)> {
     let (key, value) = word.trim_matches(['{', '}', ',']).split_once('=')?;
-    let (_, is_certain) = PATH_KEYS.into_iter().find(|(known, _)| key.eq_ignore_ascii_case(known))?;
-    Some((value.trim_matches(['"', '\'']), is_certain))
+    let key = key.trim_start_matches(['{', '.']);
+    let (_, trust) = PATH_KEYS.into_iter().find(|(known, _)| key.eq_ignore_ascii_case(known))?;
+    Some((value.trim_matches(['"', '\'']), trust))
 }
 
 /// Words between blanks, where a quoted value may hold blanks.
@@ -140,58 +367,162 @@ fn words(info: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// `1. `, `2) `, `- `.
+/// `1. `, `2) `, `- `, `* `, `3: `, `1.2 `, `[x] `, `Step 4: `, `File 1: `.
 fn without_list_marker(text: &str) -> &str {
-    let digits = text.trim_start_matches(|c: char| c.is_ascii_digit());
-    let marked = if digits.len() < text.len() {
-        digits.strip_prefix(['.', ')'])
-    } else {
-        text.strip_prefix(['-', '+'])
-    };
-    marked.filter(|rest| rest.starts_with(' ')).map_or(text, str::trim_start)
-}
-
-/// Without a remark in brackets at the end, as in `src/lib.rs (new)`.
-fn without_remark(text: &str) -> &str {
-    match text.trim_end_matches(':').strip_suffix(')').and_then(|open| open.rsplit_once(" (")) {
-        Some((text, _)) => text.trim_end(),
-        None => text,
+    for word in ["Step", "STEP", "step", "Part", "File", "FILE"] {
+        if let Some(rest) = text.strip_prefix(word).filter(|rest| rest.starts_with([' ', '#'])) {
+            let rest = rest.trim_start_matches([' ', '#']);
+            let digits = rest.trim_start_matches(|c: char| c.is_ascii_digit());
+            if digits.len() == rest.len() {
+                continue;
+            }
+            // `File 2 of 3:`, `File 2/3:`.
+            let of = digits.trim_start().strip_prefix("of ").or_else(|| digits.strip_prefix('/'));
+            let behind = of.map_or(digits, |of| of.trim_start_matches(|c: char| c.is_ascii_digit()));
+            return behind.trim_start_matches([':', '.', ')', '-', '–', '—', ' ']);
+        }
     }
+    for mark in ["[ ] ", "[x] ", "[X] ", "- ", "+ ", "* ", "• ", "– ", "— ", "> "] {
+        if let Some(rest) = text.strip_prefix(mark) {
+            return rest.trim_start();
+        }
+    }
+    // `A. `, `b) `.
+    let mut letters = text.chars();
+    if letters.next().is_some_and(|c| c.is_ascii_alphabetic())
+        && letters.next().is_some_and(|c| ['.', ')'].contains(&c))
+        && letters.next() == Some(' ')
+    {
+        return text[3..].trim_start();
+    }
+    let rest = text.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
+    let is_numbered = text.starts_with(|c: char| c.is_ascii_digit()) && text.len() - rest.len() <= 8;
+    let marked = rest.strip_prefix([')', ':']).unwrap_or(rest);
+    if is_numbered && marked.starts_with([' ', '\u{fe0f}', '\u{20e3}']) { marked.trim_start() } else { text }
 }
 
-/// Without the bold or code marks around it, in either nesting, and a colon inside them.
-fn unwrapped(mut text: &str) -> &str {
-    for marks in ["**", "__", "`", "*", "**", "`"] {
-        if let Some(inner) = text.strip_prefix(marks).and_then(|rest| rest.strip_suffix(marks)) {
-            text = inner.trim().trim_end_matches(':');
+/// Without emoji, arrows and other symbols in front; letters, digits and ASCII stay.
+fn without_symbols(text: &str) -> &str {
+    // A line of a tree is no heading.
+    let is_drawing = |c: char| ('\u{2500}'..='\u{257f}').contains(&c);
+    let is_symbol = |c: char| !c.is_ascii() && !c.is_alphanumeric() && !is_drawing(c);
+    text.trim_start_matches(is_symbol).trim_start()
+}
+
+/// Without `=== … ===`, `--- … ---` and the like around it.
+fn without_rules(text: &str) -> &str {
+    for mark in ['=', '-', '*', '~', '_', '+', '─', '═', '━'] {
+        let rest = text.trim_start_matches(mark);
+        let count = text.chars().take_while(|c| *c == mark).count();
+        if count >= 3 && rest.starts_with(' ') {
+            return rest.trim_end_matches(mark).trim();
         }
     }
     text
 }
 
-/// One word with a folder, an extension that starts with a letter, a leading dot, or a name that files are known by.
-fn looks_like_path(text: &str) -> bool {
-    let is_foreign = |c: char| c.is_whitespace() || c.is_control() || "`*<>|\"':;,=?(){}#!".contains(c);
-    if text.is_empty() || text.ends_with('/') || text.contains(is_foreign) {
-        return false;
+/// Without tags of HTML around it, as in `<summary><b>src/lib.rs</b></summary>`.
+fn without_tags(mut text: &str) -> &str {
+    const TAGS: [&str; 12] = ["summary", "b", "strong", "code", "h1", "h2", "h3", "h4", "h5", "p", "i", "em"];
+    while let Some((tag, rest)) = text.strip_prefix('<').and_then(|rest| rest.split_once('>')) {
+        let name = tag.split(' ').next().unwrap_or_default();
+        let close = format!("</{name}>");
+        match rest.trim_end().strip_suffix(close.as_str()) {
+            Some(inner) if TAGS.contains(&name) => text = inner.trim(),
+            _ if name == "details" => text = rest.trim(),
+            _ => break,
+        }
     }
-    // What is left of a URL behind its colon.
-    if text.starts_with("//") {
-        return false;
+    text
+}
+
+/// What follows a label or a verb that says that a file follows.
+fn without_label(text: &str) -> Option<&str> {
+    if let Some((label, rest)) = text.split_once(':') {
+        // Marks of bold and code may stand on either side of the colon.
+        let label = label.trim_matches(['*', '_', '`', ' ']);
+        let label = label.strip_prefix("Create ").or_else(|| label.strip_prefix("New ")).unwrap_or(label);
+        let is_label = LABELS.iter().any(|known| label.eq_ignore_ascii_case(known))
+            || VERBS.iter().any(|known| label.eq_ignore_ascii_case(known));
+        if is_label {
+            return Some(rest.trim_start_matches(['*', '_']).trim_start());
+        }
     }
-    let name = text.rsplit(['/', '\\']).next().unwrap_or(text);
-    if name.is_empty() || name.bytes().all(|byte| byte == b'.') {
-        return false;
+    let mut words = text.split_ascii_whitespace();
+    let first = words.next()?;
+    let is_verb = VERBS.iter().any(|known| first.eq_ignore_ascii_case(known));
+    let is_file = first.eq_ignore_ascii_case("file") || first.eq_ignore_ascii_case("filename");
+    if !is_verb && !is_file {
+        return None;
     }
-    let has_folder = name.len() < text.len();
-    let extension = name.rsplit_once('.').map(|(_, extension)| extension);
-    // `vb.net` and `asp.net` are languages.
-    let is_extension = |extension: &str| {
-        extension.starts_with(|c: char| c.is_ascii_alphabetic())
-            && extension.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
-            && extension != "net"
-    };
-    has_folder || extension.is_some_and(is_extension) || BARE_NAMES.contains(&name)
+    let mut rest = text[first.len()..].trim_start();
+    if is_verb {
+        while let Some(word) = rest.split_ascii_whitespace().next()
+            && FILLERS.iter().any(|known| word.trim_end_matches(':').eq_ignore_ascii_case(known))
+        {
+            rest = rest[word.len()..].trim_start();
+        }
+    }
+    // `Add main.rs` is a heading, `Add main` is not: without a colon the word itself has to be a
+    // path.
+    let (path, ..) = first_term(rest)?;
+    is_path(path, Trust::Word).then_some(rest)
+}
+
+/// The first thing of a text, what follows it, and whether it was marked as code, quoted or a link.
+fn first_term(text: &str) -> Option<(&str, &str, bool)> {
+    let pairs =
+        [("`", "`"), ("**`", "`**"), ("\"", "\""), ("'", "'"), ("**", "**"), ("__", "__"), ("*", "*")];
+    for (open, close) in pairs.into_iter().rev() {
+        // The longest mark first.
+        if open == "*" && text.starts_with("**")
+            || open == "__" && !text.trim_end_matches(':').ends_with("__")
+        {
+            continue;
+        }
+        if let Some((inner, rest)) = text.strip_prefix(open).and_then(|rest| rest.split_once(close)) {
+            let inner = inner.trim();
+            if let Some((deeper, remark, _)) =
+                first_term(inner).filter(|_| inner.starts_with(['`', '"', '\'', '*']))
+            {
+                return Some((deeper, if remark.is_empty() { rest } else { remark }, true));
+            }
+            let is_code = !open.starts_with(['*', '_']) || open.contains('`');
+            let inner = inner.trim_end_matches(':');
+            return Some((inner, rest.trim_start_matches(['*', '_']), is_code));
+        }
+    }
+    if let Some((inner, rest)) = text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        // A link, or brackets around the path; `[id].tsx` is a name.
+        let target = rest.strip_prefix('(').and_then(|rest| rest.split_once(')'));
+        if let Some((_, rest)) = target {
+            return Some((inner.trim_matches('`'), rest, true));
+        }
+        if rest.is_empty() || rest.starts_with([':', ' ']) {
+            return Some((inner.trim_matches('`'), rest, true));
+        }
+    }
+    let end = text.find(char::is_whitespace).unwrap_or(text.len());
+    let (word, rest) = text.split_at(end);
+    let trimmed = word.trim_end_matches([':', '*', '`', '_']);
+    let trimmed = if trimmed.is_empty() { word } else { trimmed };
+    (!word.is_empty()).then_some((trimmed, rest, false))
+}
+
+/// Whether what follows a path says something of it, rather than making it a part of a sentence.
+fn is_remark(text: &str, is_marked: bool) -> bool {
+    let text = text.trim_matches(['*', '_', '`']).trim();
+    let text = text.strip_suffix([':', '.']).unwrap_or(text).trim_matches(['*', '_']).trim();
+    if text.is_empty() {
+        return true;
+    }
+    let is_bracketed =
+        text.starts_with(['(', '[']) && text.trim_end_matches([':', '*']).ends_with([')', ']']);
+    let dashes = ["- ", "– ", "— ", "-- ", "→ ", "← ", "| ", "# ", "// "];
+    let is_dashed = dashes.iter().any(|dash| text.starts_with(dash));
+    let is_colon = is_marked && text.starts_with(": ");
+    let is_emoji = text.chars().all(|c| !c.is_ascii() && !c.is_alphanumeric());
+    is_bracketed || is_dashed || is_colon || is_emoji
 }
 
 /// Where `part`, which is a slice of `whole`, stands in it.

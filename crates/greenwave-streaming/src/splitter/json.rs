@@ -1,13 +1,16 @@
-//! JSON values, concatenated or newline-delimited. Finds where they end; what stands inside is for a parser to judge.
+//! JSON values, concatenated or newline-delimited. Finds where they end; what stands inside is for
+//! a parser to judge.
 
 use crate::splitter::{Cap, Cut, Cuts, Fault, Splitter};
 use crate::unit::Kind;
 
 /// Cuts a stream into JSON values (RFC 8259), with or without white space between them.
 ///
-/// Brackets must match and be nested within the depth cap. Beyond that a value is not validated: `[1,,]` is one value, which a parser
-/// will refuse. A number or literal ends where white space, a bracket, a quote, a comma or a colon follows, or the stream ends. A value
-/// that the end of the stream cuts off is [incomplete](crate::Unit::is_complete). A value is never split: beyond `unit_bytes_max` is an error.
+/// Brackets must match and be nested within the depth cap. Beyond that a value is not validated:
+/// `[1,,]` is one value, which a parser will refuse. A number or literal ends where white space, a
+/// bracket, a quote, a comma or a colon follows, or the stream ends. A value that the end of the
+/// stream cuts off is [incomplete](crate::Unit::is_complete). A value is never split: beyond
+/// `unit_bytes_max` is an error.
 #[derive(Debug)]
 pub struct Json {
     unit_bytes_max: usize,
@@ -17,7 +20,8 @@ pub struct Json {
     due: Vec<u8>,
 }
 
-/// Where in a value the scanner stands. `Idle -> Scalar -> Idle`, `Idle <-> String`, `Idle -> Nested <-> String`, `Nested -> Idle`.
+/// Where in a value the scanner stands. `Idle -> Scalar -> Idle`, `Idle <-> String`, `Idle ->
+/// Nested <-> String`, `Nested -> Idle`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     /// Between values.
@@ -33,17 +37,15 @@ enum State {
 }
 
 impl Default for Json {
-    /// Values up to 16 MiB and 128 levels, which is where most parsers stop.
+    /// Values up to 16 MiB and 127 levels, which is as deep as `serde_json` goes.
     fn default() -> Self {
-        Self::new(16 << 20, 128)
+        Self::new(16 << 20, 127)
     }
 }
 
 impl Json {
-    /// Values up to `unit_bytes_max` bytes, nested in up to `depth_max` levels.
-    ///
-    /// # Panics
-    /// If `unit_bytes_max` is no valid [`Cap`].
+    /// Values up to `unit_bytes_max` bytes, taken as by [`Cap::error`], nested in up to `depth_max`
+    /// levels; with zero, only scalars.
     #[must_use]
     pub fn new(unit_bytes_max: usize, depth_max: usize) -> Self {
         let unit_bytes_max = Cap::error(unit_bytes_max).bytes_max();

@@ -1,4 +1,5 @@
-//! Server-sent events, as the HTML standard parses them (<https://html.spec.whatwg.org/multipage/server-sent-events.html>).
+//! Server-sent events, as the HTML standard parses them
+//! (<https://html.spec.whatwg.org/multipage/server-sent-events.html>).
 
 use std::ops::Range;
 use std::time::Duration;
@@ -7,18 +8,21 @@ use bytes::Bytes;
 
 use crate::splitter::ends::find_end;
 use crate::splitter::{Cap, Cut, Cuts, Fault, Splitter};
-use crate::unit::{Form, Kind};
+use crate::unit::{Form, Kind, Label};
 
 const BOM: &[u8] = b"\xEF\xBB\xBF";
 
 /// The length of the longest field name, `event` or `retry`.
 const NAME_BYTES_MAX: usize = 5;
 
-/// Cuts an event stream into its events; the unit is the event's data, with [`event`](crate::Unit::event) and [`id`](crate::Unit::id).
+/// Cuts an event stream into its events; the unit is the event's data, with
+/// [`event`](crate::Unit::event) and [`id`](crate::Unit::id).
 ///
-/// Byte order mark, all three line ends, comments, empty data, ids with NUL and unknown fields are treated as the standard says; an
-/// event that the end of the stream cuts off is discarded, as it says. Bytes that are not UTF-8 stay as they are: decode the unit with
-/// replacement to get the standard's text. An event is never split: more than `unit_bytes_max` bytes of lines is an error.
+/// Byte order mark, all three line ends, comments, empty data, ids with NUL and unknown fields are
+/// treated as the standard says; an event that the end of the stream cuts off is discarded, as it
+/// says. In types and ids, what is not UTF-8 becomes U+FFFD, as it says; in data such bytes stay as
+/// they are: decode the unit with replacement to get the standard's text. An event is never split:
+/// more than `unit_bytes_max` bytes of lines is an error.
 #[derive(Debug)]
 pub struct Sse {
     unit_bytes_max: usize,
@@ -44,6 +48,13 @@ struct Event {
     id: Option<Range<usize>>,
 }
 
+/// The last event id, where it stands in the window.
+#[derive(Debug)]
+struct Id {
+    range: Range<usize>,
+    label: Label,
+}
+
 impl Default for Sse {
     /// Events up to 16 MiB.
     fn default() -> Self {
@@ -52,10 +63,8 @@ impl Default for Sse {
 }
 
 impl Sse {
-    /// Events up to `unit_bytes_max` bytes, counted over all their lines.
-    ///
-    /// # Panics
-    /// If `unit_bytes_max` is no valid [`Cap`].
+    /// Events up to `unit_bytes_max` bytes, counted over all their lines and taken as by
+    /// [`Cap::error`].
     #[must_use]
     pub fn new(unit_bytes_max: usize) -> Self {
         Self {
@@ -73,11 +82,12 @@ impl Sse {
     /// Goes on after a break: events without an id have `last_event_id`, as in the stream before.
     #[must_use]
     pub fn after(mut self, last_event_id: &[u8]) -> Self {
-        self.last_id = last_event_id.to_vec();
+        self.last_id = String::from_utf8_lossy(last_event_id).into_owned().into_bytes();
         self
     }
 
-    /// The last event id: what to send as `Last-Event-ID` when the stream is opened again.
+    /// The last event id, which is UTF-8: what to send as `Last-Event-ID` when the stream is opened
+    /// again.
     #[must_use]
     pub fn last_event_id(&self) -> &[u8] {
         &self.last_id
@@ -126,33 +136,36 @@ impl Sse {
         }
     }
 
-    /// The event has ended; reports it if it has data. `id` becomes the last event id of this window.
+    /// The event has ended; reports it if it has data. `id` becomes the last event id of this
+    /// window.
     #[inline]
-    fn dispatch(&mut self, id: &mut Option<Range<usize>>, out: &mut Cuts) {
+    fn dispatch(&mut self, window: &[u8], id: &mut Option<Id>, out: &mut Cuts) {
         let event = std::mem::take(&mut self.event);
-        if event.id.is_some() {
-            *id = event.id;
+        if let Some(range) = event.id {
+            *id = Some(Id { label: out.label(window, range.clone()), range });
         }
         let Some(data) = event.data else { return };
         let form = if event.data_lines > 1 { Form::DataLines } else { Form::Plain };
-        self.report(Cut::new(Kind::Event, data).with_form(form).with_event(event.name), id.as_ref(), out);
+        let name = event.name.map_or(Label::NONE, |name| out.label(window, name));
+        self.report(Cut::new(Kind::Event, data).with_form(form), name, id.as_ref(), out);
     }
 
     #[inline]
-    fn report(&mut self, cut: Cut, id: Option<&Range<usize>>, out: &mut Cuts) {
-        let cut = match id {
-            Some(id) => cut.with_id(Some(id.clone())),
-            None if self.last_id.is_empty() => cut,
+    fn report(&mut self, cut: Cut, name: Label, id: Option<&Id>, out: &mut Cuts) {
+        let label = match id {
+            Some(id) => id.label,
+            None if self.last_id.is_empty() => Label::NONE,
             None => {
                 let shared = self.shared_id.get_or_insert_with(|| Bytes::copy_from_slice(&self.last_id));
                 out.carry(shared.clone());
-                cut.with_carried_id()
+                Label::CARRIED
             }
         };
-        out.push(cut);
+        out.push(cut.with_labels(name, label));
     }
 
-    /// The data of the line that ends at `end`, if it is an event of its own: one line of data, and a blank one. Most events are.
+    /// The data of the line that ends at `end`, if it is an event of its own: one line of data, and
+    /// a blank one. Most events are.
     #[inline]
     fn whole_event(&self, window: &[u8], line: usize, end: usize) -> Option<Range<usize>> {
         if !self.event.is_empty() || window[end..].first_chunk() != Some(b"\n\n") {
@@ -197,7 +210,8 @@ impl Sse {
         mut first: Option<usize>,
         out: &mut Cuts,
     ) -> Result<usize, Fault> {
-        // Where the event starts of which something must be kept, and from where on line ends are looked for.
+        // Where the event starts of which something must be kept, and from where on line ends are
+        // looked for.
         let (mut start, mut from) = (0, fresh);
         if self.at_start {
             let Some(skipped) = self.start(window) else { return Ok(0) };
@@ -212,10 +226,10 @@ impl Sse {
             }
         }
         let mut line = self.line;
-        let mut id = None;
+        let mut id: Option<Id> = None;
         while let Some(end) = first.take().or_else(|| next_end(window, line, from)) {
             if end == line {
-                self.dispatch(&mut id, out);
+                self.dispatch(window, &mut id, out);
                 line = self.line_after(window, end);
             } else {
                 self.check(start, end)?;
@@ -223,7 +237,7 @@ impl Sse {
                     if id.is_none() && self.last_id.is_empty() {
                         out.push_plain(Kind::Event, &data);
                     } else {
-                        self.report(Cut::new(Kind::Event, data), id.as_ref(), out);
+                        self.report(Cut::new(Kind::Event, data), Label::NONE, id.as_ref(), out);
                     }
                     line = end + 2;
                 } else {
@@ -242,7 +256,7 @@ impl Sse {
         if start > 0 {
             if let Some(id) = id {
                 self.last_id.clear();
-                self.last_id.extend_from_slice(&window[id]);
+                self.last_id.extend_from_slice(String::from_utf8_lossy(&window[id.range]).as_bytes());
                 self.shared_id = None;
             }
             self.event.shift(start);
@@ -277,7 +291,8 @@ impl Splitter for Sse {
             return self.lines(window, fresh, None, out);
         }
         match find_end(window, fresh) {
-            // Most short chunks end no line. The window starts with the event or the line that they go on with.
+            // Most short chunks end no line. The window starts with the event or the line that they
+            // go on with.
             None => self.check(0, window.len()).map(|()| 0),
             first => self.lines(window, fresh, first, out),
         }

@@ -117,8 +117,8 @@ fn files_by_the_line_above() {
 #[test]
 fn blocks_that_are_no_files() {
     check_files("### src/lib.rs\n\n\n```rust\na\n```\n", &[("", Some("rust"), "a\n")]);
-    check_files("### src/lib.rs\ntext\n```rust\na\n```\n", &[("", Some("rust"), "a\n")]);
-    check_files("### src/lib.rs\n```diff\n-a\n```\n", &[("", Some("diff"), "-a\n")]);
+    check_files("### src/lib.rs\nAdd this at the end:\n```rust\na\n```\n", &[("", Some("rust"), "a\n")]);
+    check_files("src/lib.rs\ntext\n```rust\na\n```\n", &[("", Some("rust"), "a\n")]);
     check_files("### a.rs\n```\na\n```\n```\nb\n```\n", &[("a.rs", None, "a\n"), ("", None, "b\n")]);
     check_files("Add to `Cargo.toml`:\n```\na\n```\n", &[("", None, "a\n")]);
 }

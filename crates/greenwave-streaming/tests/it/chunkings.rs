@@ -13,6 +13,13 @@ const ANSWER: &str = "Sure, here it is.\r\n\n### `src/lib.rs`\n\n```rust\nfn mai
 const EVENTS: &str =
     "\u{feff}:hi\nid:1\ndata:a\r\n\r\nevent:e\rdata:b\rdata:ö\r\rid:2\n\ndata:c\n\nretry:5\ndata:d";
 
+/// Files in elements, edits and diffs.
+const ELEMENTS: &str = "<path>a.rs</path>\n<content>\nx\n</content>\n<file path=\"b.md\">y</file>\n<file path='c.rs'>\n```rust\nz\n```\n</file>\n\
+    d.rs\n<<<<<<< SEARCH\n1\n=======\n2\n>>>>>>> REPLACE\ndiff --git a b\n+1\nend\n```\n*** Begin Patch\n```\n<source>\n";
+
+/// Fences in lists, quotes and files.
+const NESTED: &str = "1. a.rs\n   ```\n   x\n  y\n   ```\n> b.rs\n> ```\n> z\n> ```\nc.md\n```\n```sh\nq\n```\n```\n\nd.md\n```\na\n```\nb\n```\nc\n```\n- ```\n  open\nx\n";
+
 macro_rules! suites {
     ($($name:ident: $make:expr, [$($input:expr),* $(,)?];)*) => {
         $(mod $name {
@@ -37,8 +44,11 @@ suites! {
     fences: Fences::default, ["```\n", "```\r", "~~~a\n~~~"];
     fences_split: || Fences::new(Cap::split(6)), ["```\nabc\nabcdefghijkl\n```\n", "  ```\n  ab\n  abcdefgh\n  c\n  ```\n"];
     fences_capped: || Fences::new(Cap::error(8)), ["```\n12345678\n```"];
-    files: Files::default, ["a.rs\n```\nx\n```\n", "# a.rs\n\n\n```\nx"];
-    files_split: || Files::new(Cap::split(6)), ["a.rs\n```\nabcdefghijkl\n```\n"];
+    files: Files::default, ["a.rs\n```\nx\n```\n", "# a.rs\n\n\n```\nx", ELEMENTS, NESTED];
+    files_split: || Files::new(Cap::split(6)), ["a.rs\n```\nabcdefghijkl\n```\n", ELEMENTS, NESTED];
+    files_capped: || Files::new(Cap::error(24)), [ELEMENTS, NESTED];
+    nested_fences: Fences::default, [NESTED, "> ```\n> a\nb\n", "- > ```\n  > a\n  > ```\n- b"];
+    nested_fences_split: || Fences::new(Cap::split(5)), [NESTED, "> ```\n> abcdefghij\nbcdefghijk\n> ```\n"];
     json: Json::default, ["[1,2] {\"a\":\"\\\"\"} true", "]"];
     json_capped: || Json::new(8, 3), ["[[1]]", "[[[[", "[1,2,3,4,5,6]", "{\"a\":1]"];
     sse: Sse::default, ["data:a\n\n", "\r\n\r\n"];
@@ -79,6 +89,19 @@ fn pieces() -> impl Strategy<Value = String> {
         Just("? "),
         Just(" Word"),
         Just("\0"),
+        Just("> "),
+        Just("\n- "),
+        Just("\n> "),
+        Just("```md a.md\n"),
+        Just("\n```sh\n"),
+        Just("\n```\n"),
+        Just("<path>a.rs</path>"),
+        Just("<content>"),
+        Just("</content>"),
+        Just("<file path='a.rs'>"),
+        Just("<<<<<<< SEARCH\n"),
+        Just(">>>>>>> REPLACE\n"),
+        Just("diff --git a b\n"),
     ];
     prop::collection::vec(piece, 0..40).prop_map(|pieces| pieces.concat())
 }

@@ -90,3 +90,19 @@ proptest! {
         prop_assert!(parsed.starts_with(&expected), "{parsed:?} {expected:?}");
     }
 }
+
+/// What passes at the default depth, `serde_json` reads; what it refuses as too deep does not pass.
+#[test]
+fn the_default_depth_is_that_of_serde_json() {
+    for depth in [1, 126, 127, 128, 129] {
+        for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
+            let inner = if open == "[" { "" } else { "1" };
+            let text = format!("{}{inner}{}", open.repeat(depth), close.repeat(depth));
+            let parses = serde_json::from_str::<Value>(&text).is_ok();
+            let (_, error) = texts(Json::default(), text.as_bytes());
+            assert_eq!(error.is_none(), parses, "{depth} levels of {open}: {error:?}");
+            let pushed = greenwave_streaming::PartialJson::default().push(text.as_bytes());
+            assert_eq!(pushed.is_ok(), parses, "{depth} levels of {open}: {pushed:?}");
+        }
+    }
+}

@@ -1,12 +1,15 @@
 //! Everything through the public API.
 
+mod answers;
 mod blocks;
 mod budget;
 mod chunkings;
+mod commonmark;
 mod crash;
 mod fanout;
 mod json;
 mod lines;
+mod options;
 mod partial_json;
 mod pull;
 mod resume;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use greenwave_streaming::conformance::units;
-use greenwave_streaming::{Error, Splitting, Sse};
+use greenwave_streaming::{Error, Splitting, Sse, UnitBatch};
 use proptest::prelude::*;
 
 /// Events as `type|id|data`.
@@ -43,6 +43,37 @@ fn line_ends_and_byte_order_mark() {
     check("\u{feff}data:a\n\n", &["message||a"]);
     check("\u{feff}\u{feff}data:a\n\ndata:b\n\n", &["message||b"]);
     check("\u{feff}", &[]);
+}
+
+/// As "UTF-8 decode" of the Encoding standard does it.
+#[test]
+fn types_and_ids_that_are_not_utf_8_are_decoded_with_replacement() {
+    let input = b"id: a\xFFb\ndata: 1\n\ndata: 2\n\nevent: a\xFFb\ndata: 3\n\nid: \xE2\x82\nevent: \xC3\xA9\ndata: 4\n\nid\ndata: 5\n\n";
+    let expected = [
+        "message|a\u{fffd}b|1",
+        "message|a\u{fffd}b|2",
+        "a\u{fffd}b|a\u{fffd}b|3",
+        "é|\u{fffd}|4",
+        "message||5",
+    ];
+    for size in 1..=input.len() {
+        let mut splitting = Splitting::new(Sse::default());
+        let mut found = Vec::new();
+        for chunk in input.chunks(size) {
+            let batch = splitting.feed(Bytes::copy_from_slice(chunk)).unwrap();
+            // Clones and units that outlive the batch have them too.
+            let units = batch.clone().into_iter().flat_map(UnitBatch::into_units);
+            found.extend(units.map(|unit| {
+                let unit = unit.get();
+                format!("{}|{}|{}", unit.event().unwrap(), unit.id().unwrap_or(""), unit.text().unwrap())
+            }));
+        }
+        assert_eq!(found, expected, "chunks of {size}");
+    }
+    let mut splitting = Splitting::new(Sse::default());
+    splitting.feed_slice(&input[..20]).unwrap();
+    assert_eq!(splitting.splitter().last_event_id(), "a\u{fffd}b".as_bytes());
+    assert_eq!(Sse::default().after(b"\xFF").last_event_id(), "\u{fffd}".as_bytes());
 }
 
 #[test]

@@ -1,10 +1,16 @@
 //! Paths and languages in info strings and headings. Unaware of fences.
 
-use super::{language_of_file, path_of_heading, path_of_info};
+use super::{
+    Named, is_elision, is_partial_line, language_of_file, path_of_comment, path_of_heading, path_of_info,
+};
 
 #[track_caller]
 fn check(info: &str, path: Option<&str>, language: Option<&str>) {
-    assert_eq!(path_of_info(info).map(|range| &info[range]), path, "path of {info:?}");
+    let found = match path_of_info(info) {
+        Named::Path(range) => Some(&info[range]),
+        Named::No | Named::Part(_) => None,
+    };
+    assert_eq!(found, path, "path of {info:?}");
     if path.is_some() {
         assert_eq!(language_of_file(info), language, "language of {info:?}");
     }
@@ -12,14 +18,14 @@ fn check(info: &str, path: Option<&str>, language: Option<&str>) {
 
 #[track_caller]
 fn check_heading(line: &str, path: Option<&str>) {
-    assert_eq!(path_of_heading(line).map(|range| &line[range]), path, "{line:?}");
+    assert_eq!(path_of_heading(line).map(|found| &line[found.path]), path, "{line:?}");
 }
 
 #[test]
 fn info_strings_name_files() {
     check("rust src/lib.rs", Some("src/lib.rs"), Some("rust"));
     check("rust path=src/lib.rs", Some("src/lib.rs"), Some("rust"));
-    check("rust title=\"src/my lib.rs\"", None, None);
+    check("rust title=\"src/my lib.rs\"", Some("src/my lib.rs"), Some("rust"));
     check("rust path=\"src/my lib.rs\"", Some("src/my lib.rs"), Some("rust"));
     check("path=src/lib.rs", Some("src/lib.rs"), None);
     check("rust,ignore {file='a.rs'}", Some("a.rs"), Some("rust,ignore"));
@@ -34,6 +40,15 @@ fn info_strings_name_files() {
     check("rust:src/lib.rs", Some("src/lib.rs"), Some("rust"));
     check("../outside.rs", Some("../outside.rs"), None);
     check("text /etc/passwd", Some("/etc/passwd"), Some("text"));
+    check("src/lib.rs:rust", Some("src/lib.rs"), Some("rust"));
+    check("ts // src/a.ts", Some("src/a.ts"), Some("ts"));
+    check(
+        "tsx file=\"app/(shop)/[id]/page.tsx\" type=\"react\"",
+        Some("app/(shop)/[id]/page.tsx"),
+        Some("tsx"),
+    );
+    check("[src/app.py]", Some("src/app.py"), None);
+    check("bash filename=run", Some("run"), Some("bash"));
 }
 
 #[test]
@@ -113,5 +128,62 @@ fn sentences_name_no_file() {
         "1. First,",
     ] {
         check_heading(line, None);
+    }
+}
+
+#[test]
+fn info_strings_that_name_lines_of_a_file() {
+    for info in [
+        "12:15:src/lib.rs",
+        "src/lib.rs:12-15",
+        "rust src/lib.rs#L3",
+        "rust src/lib.rs (1-10)",
+        "rust src/lib.rs L3-L9",
+        "rust file=src/lib.rs lines=3-9",
+    ] {
+        let Named::Part(range) = path_of_info(info) else { panic!("{info}: {:?}", path_of_info(info)) };
+        assert_eq!(&info[range], "src/lib.rs", "{info}");
+    }
+}
+
+#[test]
+fn comments_name_files() {
+    for (line, language, path) in [
+        ("// src/lib.rs", "rust", Some("src/lib.rs")),
+        ("# filepath: src/a.py", "python", Some("src/a.py")),
+        ("// src/lib.rs", "bash", None),
+        ("# README.md", "markdown", None),
+        ("# README.md", "", None),
+        ("# Install Node.js", "sh", None),
+        ("// see src/lib.rs", "rust", None),
+        ("let x = 1; // src/lib.rs", "rust", None),
+        ("src/lib.rs", "rust", None),
+    ] {
+        assert_eq!(path_of_comment(line, language).map(|range| &line[range]), path, "{line}");
+    }
+}
+
+#[test]
+fn lines_that_speak_of_parts() {
+    for (line, is_part) in [
+        ("Add the function:", true),
+        ("Replace line 3:", true),
+        ("Example usage", true),
+        ("The command line parser.", false),
+        ("Reads the additional settings.", false),
+    ] {
+        assert_eq!(is_partial_line(line), is_part, "{line}");
+    }
+    for (line, is_left_out) in [
+        ("// ... existing code ...", true),
+        ("    # ... rest of the code remains unchanged", true),
+        ("{/* ... other code ... */}", true),
+        ("<!-- ... existing markup ... -->", true),
+        ("... existing code ...", true),
+        ("let x = [...existing, 1];", false),
+        ("print('... existing')", false),
+        ("// Loading...", false),
+    ] {
+        assert_eq!(is_elision(line), is_left_out, "{line}");
     }
 }

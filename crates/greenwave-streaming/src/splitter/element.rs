@@ -1,0 +1,249 @@
+//! Files in elements: the XML forms in which tools ask for whole files, and search/replace blocks
+//! and patches outside of fences. Pure functions of one line of an answer.
+
+use std::ops::Range;
+
+use super::info::is_elision;
+use super::path::{Trust, is_path};
+
+/// Elements with the path in an attribute, in lower case, and the type that they have to have.
+const WITH_ATTRIBUTE: [(&str, Option<&str>); 17] = [
+    ("boltaction", Some("file")),
+    ("plandexblock", None),
+    ("file", None),
+    ("write_file", None),
+    ("create_file", None),
+    ("new_file", None),
+    ("source_file", None),
+    ("dyad-write", None),
+    ("lov-write", None),
+    ("file_content", None),
+    ("write_to_file", None),
+    ("write", None),
+    ("artifact_file", None),
+    ("source", None),
+    ("sourcecode", None),
+    ("code", None),
+    ("codeblock", None),
+];
+
+/// Elements that stand for a fence, below a line that names the file: aider takes them where the
+/// file has fences.
+const FENCES: [&str; 6] = ["source", "sourcecode", "code", "codeblock", "pre", "plandexblock"];
+
+/// Attributes that hold a path.
+const ATTRIBUTES: [&str; 6] = ["filepath", "file_path", "path", "filename", "name", "file"];
+
+/// Elements whose whole content is a path.
+const PATHS: [&str; 8] =
+    ["path", "file_path", "filepath", "filename", "file_name", "name", "source", "target_file"];
+
+/// Elements that hold the content of the file whose path an element before has named.
+const CONTENTS: [&str; 9] = [
+    "content",
+    "contents",
+    "document_content",
+    "document_contents",
+    "file_content",
+    "file_contents",
+    "file_text",
+    "code",
+    "source",
+];
+
+/// What a line of an answer outside of fences opens or says.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Tag {
+    /// An element with a path, or one with content; ranges of the line.
+    Opens { path: Option<Range<usize>>, name: Range<usize>, body: usize },
+    /// The path for an element that is to come.
+    Path(Range<usize>),
+}
+
+/// The name and the length of a tag that stands for a fence, if the line is one.
+pub(super) fn tag_as_fence(line: &str) -> Option<(Range<usize>, usize)> {
+    let tag = line.trim().strip_prefix('<')?.strip_suffix('>')?;
+    let name = tag.split(char::is_whitespace).next()?;
+    let is_plain = name == tag || name.eq_ignore_ascii_case("plandexblock");
+    let is_fence = is_plain && FENCES.iter().any(|known| name.eq_ignore_ascii_case(known));
+    is_fence.then(|| (range_in(line, name), line.len()))
+}
+
+/// The tags of one line, as far as they are about files.
+pub(super) fn tag(line: &str, has_path: bool) -> Option<Tag> {
+    let mut at = line.len() - line.trim_start().len();
+    let mut path = None;
+    loop {
+        let rest = &line[at..];
+        if !rest.starts_with('<') {
+            break;
+        }
+        let Some(end) = tag_end(rest) else { break };
+        let inside = &rest[1..end];
+        let name_length = inside.find(|c: char| c.is_whitespace() || c == '/').unwrap_or(inside.len());
+        let name = &inside[..name_length];
+        let lower = name.to_ascii_lowercase();
+        let body = at + end + 1;
+        let name_range = at + 1..at + 1 + name_length;
+        if let Some((_, kind)) = WITH_ATTRIBUTE.iter().find(|(known, _)| *known == lower)
+            && let Some(value) =
+                attribute(inside, &ATTRIBUTES).filter(|value| is_path(value, Trust::Labelled))
+            && kind.is_none_or(|kind| attribute(inside, &["type"]) == Some(kind))
+        {
+            let opens = Tag::Opens { path: Some(range_in(line, value)), name: name_range, body };
+            return (!inside.ends_with('/')).then_some(opens);
+        }
+        if CONTENTS.contains(&lower.as_str()) && (path.is_some() || has_path) {
+            return Some(Tag::Opens { path, name: name_range, body });
+        }
+        let close = format!("</{name}>");
+        if PATHS.contains(&lower.as_str())
+            && let Some((value, _)) = line[body..].split_once(close.as_str())
+        {
+            let value = value.trim();
+            if is_path(value, Trust::Labelled) {
+                path = Some(range_in(line, value));
+            }
+            at = body + line[body..].find(close.as_str()).unwrap_or_default() + close.len();
+        } else {
+            at = body;
+        }
+        at += line[at..].len() - line[at..].trim_start().len();
+    }
+    path.map(Tag::Path)
+}
+
+/// Where the `>` of a tag at the start of a text is.
+fn tag_end(text: &str) -> Option<usize> {
+    let mut quote = None;
+    text.char_indices().find_map(|(at, c)| {
+        match (quote, c) {
+            (Some(open), _) if open == c => quote = None,
+            (Some(_), _) => {}
+            (None, '"' | '\'') => quote = Some(c),
+            (None, '>') => return Some(at),
+            _ => {}
+        }
+        None
+    })
+}
+
+/// The value of the first of these attributes.
+fn attribute<'a>(tag: &'a str, names: &[&str]) -> Option<&'a str> {
+    let mut rest = tag;
+    let mut found: Option<(usize, &str)> = None;
+    while let Some((before, behind)) = rest.split_once('=') {
+        let name =
+            before.trim_end().rsplit(char::is_whitespace).next().unwrap_or_default().to_ascii_lowercase();
+        let behind = behind.trim_start();
+        let quote = behind.chars().next().filter(|c| ['"', '\''].contains(c));
+        let (value, left) = match quote {
+            Some(quote) => behind[1..].split_once(quote)?,
+            None => behind.split_at(behind.find(char::is_whitespace).unwrap_or(behind.len())),
+        };
+        let rank = names.iter().position(|known| *known == name);
+        if let Some(rank) = rank
+            && found.is_none_or(|(best, _)| rank < best)
+        {
+            found = Some((rank, value));
+        }
+        rest = left;
+    }
+    found.map(|(_, value)| value)
+}
+
+/// The first line of a search/replace block.
+pub(super) fn opens_edit(line: &str) -> bool {
+    let line = line.trim_end();
+    let marks = |mark: char| line.chars().take_while(|c| *c == mark).count();
+    let is_marked =
+        |mark, word: &str| (5..=9).contains(&marks(mark)) && line.trim_start_matches(mark).trim() == word;
+    is_marked('<', "SEARCH") || is_marked('-', "SEARCH") || is_marked('<', "ORIGINAL")
+}
+
+/// The last line of a search/replace block.
+pub(super) fn closes_edit(line: &str) -> bool {
+    let line = line.trim_end();
+    ['>', '+'].iter().any(|mark| {
+        let word = line.trim_start_matches(*mark);
+        line.len() - word.len() >= 5 && ["REPLACE", "UPDATED"].contains(&word.trim())
+    })
+}
+
+/// The first line of a patch, and whether lines of `+`, `-` and blanks make it up, or it has an end
+/// of its own.
+pub(super) fn opens_patch(line: &str) -> Option<bool> {
+    if line.trim_end() == "*** Begin Patch" {
+        return Some(false);
+    }
+    (line.starts_with("diff --git ") || line.starts_with("--- a/") || line.starts_with("--- /dev/null"))
+        .then_some(true)
+}
+
+/// Whether a line goes on with a unified diff.
+pub(super) fn is_of_diff(line: &str) -> bool {
+    const HEADS: [&str; 13] = [
+        "diff ",
+        "index ",
+        "new file",
+        "deleted file",
+        "old mode",
+        "new mode",
+        "similarity ",
+        "rename ",
+        "copy ",
+        "Binary ",
+        "GIT binary",
+        "@@",
+        "\\ No newline",
+    ];
+    line.starts_with(['+', '-', ' ']) || HEADS.iter().any(|head| line.starts_with(head))
+}
+
+/// What the content of a block is, where it is not simply code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shape {
+    Edit,
+    Diff,
+    Plain,
+}
+
+/// What a block with this content is.
+pub(super) fn shape(language: &str, content: &str) -> Shape {
+    let language = language.to_ascii_lowercase();
+    if ["diff", "patch", "udiff", "gitdiff", "git-diff"].contains(&language.as_str()) && !has_edit(content) {
+        return Shape::Diff;
+    }
+    let has_dots =
+        ["...", "…"].iter().any(|dots| memchr::memmem::find(content.as_bytes(), dots.as_bytes()).is_some());
+    if has_edit(content) || has_dots && content.lines().any(is_elision) {
+        return Shape::Edit;
+    }
+    let mut lines = content.lines().filter(|line| !line.trim().is_empty());
+    let (first, second) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
+    let is_hunk = |line: &str| line.starts_with("@@ ") && line[3..].contains("@@");
+    let is_diff = first.starts_with("diff --git ")
+        || first.starts_with("--- ") && second.starts_with("+++ ")
+        || is_hunk(first)
+        || first.trim_end() == "*** Begin Patch";
+    if is_diff { Shape::Diff } else { Shape::Plain }
+}
+
+/// Whether the content has marks of a search/replace block or of a conflict at the beginnings of
+/// lines, in order.
+fn has_edit(content: &str) -> bool {
+    if memchr::memmem::find(content.as_bytes(), b"=====").is_none() {
+        return false;
+    }
+    let mut lines = content.lines();
+    let opens = |line: &str| opens_edit(line) || line.starts_with("<<<<<<< ");
+    let closes = |line: &str| closes_edit(line) || line.starts_with(">>>>>>> ");
+    lines.any(opens) && lines.any(|line| line.starts_with("=====")) && lines.any(closes)
+}
+
+/// Where `part`, which is a slice of `whole`, stands in it.
+fn range_in(whole: &str, part: &str) -> Range<usize> {
+    let start = part.as_ptr().addr() - whole.as_ptr().addr();
+    debug_assert!(start + part.len() <= whole.len(), "the part lies in the whole");
+    start..start + part.len()
+}

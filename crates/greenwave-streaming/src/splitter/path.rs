@@ -1,0 +1,613 @@
+//! What is a path of a file, and what only has the form of one: a media type, a product, a version,
+//! a domain, an attribute of an object. Pure functions of one word.
+
+/// How much besides the word itself says that it is a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Trust {
+    /// It stands where paths often stand: the word has to have an extension that files have.
+    Word,
+    /// It is marked as code or quoted: it may hold blanks.
+    Quoted,
+    /// It follows `File:` or the like: an extension or a directory is enough.
+    Labelled,
+    /// It is the value of `path=` or the like: whatever may be a path is one.
+    Attribute,
+}
+
+/// Common file names without an extension, in this spelling: in another, `makefile`
+/// and `dockerfile` are languages.
+const BARE_NAMES: [&str; 34] = [
+    "Appfile",
+    "AUTHORS",
+    "Berksfile",
+    "Brewfile",
+    "Caddyfile",
+    "Capfile",
+    "CHANGELOG",
+    "CODEOWNERS",
+    "CONTRIBUTING",
+    "Containerfile",
+    "COPYING",
+    "Dangerfile",
+    "Dockerfile",
+    "Earthfile",
+    "Fastfile",
+    "Gemfile",
+    "GNUmakefile",
+    "Guardfile",
+    "Jenkinsfile",
+    "Justfile",
+    "justfile",
+    "LICENSE",
+    "Makefile",
+    "NOTICE",
+    "Pipfile",
+    "Podfile",
+    "Procfile",
+    "Puppetfile",
+    "Rakefile",
+    "README",
+    "Snakefile",
+    "Tiltfile",
+    "Vagrantfile",
+    "VERSION",
+];
+
+/// Hidden files without an extension that do not end as [`HIDDEN_ENDS`] do.
+const HIDDEN_NAMES: [&str; 12] = [
+    ".bash_profile",
+    ".clang-format",
+    ".clang-tidy",
+    ".editorconfig",
+    ".env",
+    ".flake8",
+    ".gitattributes",
+    ".gitkeep",
+    ".gitmodules",
+    ".htaccess",
+    ".profile",
+    ".python-version",
+];
+
+const HIDDEN_ENDS: [&str; 2] = ["rc", "ignore"];
+
+/// Extensions of files that agents write, in lower case and in order.
+const EXTENSIONS: [&str; 151] = [
+    "adoc",
+    "ahk",
+    "asm",
+    "astro",
+    "avsc",
+    "awk",
+    "bash",
+    "bat",
+    "bazel",
+    "bib",
+    "bicep",
+    "bzl",
+    "c",
+    "cc",
+    "cfg",
+    "cjs",
+    "clj",
+    "cljs",
+    "cmake",
+    "cmd",
+    "coffee",
+    "conf",
+    "cpp",
+    "cr",
+    "cs",
+    "cshtml",
+    "csproj",
+    "css",
+    "csv",
+    "cts",
+    "cu",
+    "cxx",
+    "dart",
+    "dhall",
+    "dockerfile",
+    "edn",
+    "ejs",
+    "elm",
+    "erb",
+    "erl",
+    "ex",
+    "exs",
+    "f90",
+    "fish",
+    "fsproj",
+    "fsx",
+    "gd",
+    "gemspec",
+    "geojson",
+    "gleam",
+    "glsl",
+    "go",
+    "gql",
+    "gradle",
+    "graphql",
+    "groovy",
+    "h",
+    "haml",
+    "hbs",
+    "hcl",
+    "heex",
+    "hpp",
+    "hrl",
+    "hs",
+    "htm",
+    "html",
+    "hxx",
+    "ini",
+    "ino",
+    "ipynb",
+    "java",
+    "jinja",
+    "jinja2",
+    "jl",
+    "js",
+    "json",
+    "json5",
+    "jsonc",
+    "jsonl",
+    "jsx",
+    "kt",
+    "kts",
+    "less",
+    "lisp",
+    "lua",
+    "markdown",
+    "md",
+    "mdx",
+    "mjs",
+    "mk",
+    "ml",
+    "mli",
+    "mm",
+    "mts",
+    "mustache",
+    "nim",
+    "nix",
+    "njk",
+    "php",
+    "pl",
+    "plist",
+    "pm",
+    "po",
+    "prisma",
+    "proto",
+    "ps1",
+    "psm1",
+    "pug",
+    "purs",
+    "py",
+    "pyi",
+    "pyx",
+    "r",
+    "rake",
+    "rb",
+    "rkt",
+    "rmd",
+    "rs",
+    "rst",
+    "sass",
+    "scala",
+    "scm",
+    "scss",
+    "sh",
+    "sln",
+    "sol",
+    "sql",
+    "styl",
+    "svelte",
+    "svg",
+    "swift",
+    "tcl",
+    "tex",
+    "tf",
+    "tfvars",
+    "toml",
+    "tpl",
+    "ts",
+    "tsv",
+    "tsx",
+    "twig",
+    "txt",
+    "vb",
+    "vim",
+    "vue",
+    "xhtml",
+    "xml",
+    "xsd",
+    "yaml",
+    "yml",
+    "zig",
+];
+
+/// Extensions that count where there is a directory too: without one, `process.env` and
+/// `console.log` are attributes.
+const EXTENSIONS_IN_DIRECTORIES: [&str; 30] = [
+    "bak",
+    "cls",
+    "config",
+    "cue",
+    "d",
+    "diff",
+    "dot",
+    "el",
+    "env",
+    "example",
+    "feature",
+    "fs",
+    "http",
+    "j2",
+    "lock",
+    "log",
+    "m",
+    "map",
+    "patch",
+    "pem",
+    "properties",
+    "sample",
+    "service",
+    "snap",
+    "spec",
+    "template",
+    "test",
+    "v",
+    "webmanifest",
+    "zsh",
+];
+
+/// Common files with such extensions, by their whole name.
+const WHOLE_NAMES: [&str; 15] = [
+    "app.config",
+    "application.properties",
+    "Cargo.lock",
+    "composer.lock",
+    "gradle.properties",
+    "Gemfile.lock",
+    "go.mod",
+    "go.sum",
+    "go.work",
+    "log4j.properties",
+    "manifest.webmanifest",
+    "Package.resolved",
+    "poetry.lock",
+    "web.config",
+    "yarn.lock",
+];
+
+/// Variables whose methods are called as some extensions.
+const VARIABLES: [&str; 10] = ["c", "ctx", "r", "req", "request", "res", "resp", "response", "self", "this"];
+
+/// Products that end in `.js`, in lower case: `Node.js` is none of a project's files.
+const PRODUCTS: [&str; 42] = [
+    "alpine",
+    "angular",
+    "anime",
+    "babylon",
+    "backbone",
+    "bun",
+    "chart",
+    "d3",
+    "day",
+    "deno",
+    "discord",
+    "electron",
+    "ember",
+    "express",
+    "fastify",
+    "handlebars",
+    "koa",
+    "leaflet",
+    "matter",
+    "meteor",
+    "moment",
+    "mustache",
+    "nest",
+    "next",
+    "node",
+    "nuxt",
+    "p5",
+    "paper",
+    "phaser",
+    "pixi",
+    "plotly",
+    "preact",
+    "react",
+    "require",
+    "socket",
+    "solid",
+    "stimulus",
+    "svelte",
+    "tensorflow",
+    "three",
+    "underscore",
+    "vue",
+];
+
+/// Those of them that are written in lower case as well, and that nobody calls a file.
+const PRODUCTS_IN_LOWER_CASE: [&str; 8] = ["d3", "deno", "next", "node", "nuxt", "p5", "three", "vue"];
+
+/// The first parts of media types (RFC 6838).
+const MEDIA: [&str; 9] =
+    ["application", "audio", "font", "image", "message", "model", "multipart", "text", "video"];
+
+/// Directories whose files often have no extension.
+const DIRECTORIES_OF_PROGRAMS: [&str; 8] =
+    [".git-hooks", ".husky", "bin", "githooks", "hooks", "libexec", "sbin", "scripts"];
+
+/// Ends of domains that are no extensions.
+const DOMAINS: [&str; 14] =
+    ["ai", "app", "co", "com", "dev", "edu", "gov", "info", "io", "land", "net", "org", "uk", "us"];
+
+/// Whether the text is the path of a file.
+pub(super) fn is_path(text: &str, trust: Trust) -> bool {
+    let is_foreign = |c: char| c.is_control() || "`*<>|\"';,=?!".contains(c);
+    let is_blank = |c: char| c.is_whitespace();
+    let has_blanks = text.contains(is_blank);
+    if text.is_empty() || text.len() > 255 || text.ends_with(['/', '\\']) || text.contains(is_foreign) {
+        return false;
+    }
+    if has_blanks && (trust < Trust::Quoted || text.trim() != text) {
+        return false;
+    }
+    // A drive of Windows is the only thing that has a colon.
+    let drive = text.get(1..3).is_some_and(|colon| [":\\", ":/"].contains(&colon));
+    let after_drive = if drive { &text[2..] } else { text };
+    if after_drive.contains(':') || text.contains("//") || !has_balanced_brackets(text) {
+        return false;
+    }
+    let mut parts = text.split(['/', '\\']);
+    let name = parts.next_back().unwrap_or(text);
+    let directory = &text[..text.len() - name.len()];
+    let first = parts.next().unwrap_or_default();
+    if directory.is_empty() {
+        return is_file_name(name, trust) && !has_blanks_before_name(name);
+    }
+    if is_domain(first) && !first.starts_with('.') {
+        return false;
+    }
+    let is_media = MEDIA.contains(&first) && directory.len() == first.len() + 1 && trust < Trust::Attribute;
+    let is_rooted = directory.starts_with(['/', '.', '~']) || drive;
+    is_named_in_directory(name, is_media)
+        || !is_media
+            && (is_rooted || trust >= Trust::Labelled || is_of_programs(directory))
+            && is_plain_name(name)
+}
+
+/// Whether files have this name in whatever directory.
+fn is_file_name(name: &str, trust: Trust) -> bool {
+    if is_well_known(name) {
+        return true;
+    }
+    let Some((stem, extension)) = name.rsplit_once('.') else {
+        return trust == Trust::Attribute && is_plain_name(name);
+    };
+    let extension_lower = extension.to_ascii_lowercase();
+    if stem.is_empty() || is_version(stem) && !is_known(&extension_lower) {
+        return false;
+    }
+    // `a.b.c` is no source of C.
+    let is_call =
+        VARIABLES.contains(&stem) && ["csv", "html", "json", "xml"].contains(&extension_lower.as_str());
+    let is_attribute = (extension.len() == 1 && stem.contains('.') || is_call) && trust < Trust::Labelled;
+    if is_known(&extension_lower) && !is_attribute {
+        return trust >= Trust::Labelled || !is_product(name, stem, &extension_lower);
+    }
+    // No attribute has a hyphen; a selector of CSS has, and `fits` checks the language.
+    if extension.contains('-') && trust == Trust::Quoted {
+        return is_plain_extension(extension) && is_plain_name(name) && !stem.contains('.');
+    }
+    let is_extension = is_plain_extension(extension) && !DOMAINS.contains(&extension_lower.as_str());
+    trust >= Trust::Labelled && is_extension && is_plain_name(name)
+}
+
+/// The same in a directory, where an extension may be any.
+fn is_named_in_directory(name: &str, is_media: bool) -> bool {
+    if is_well_known(name) {
+        return true;
+    }
+    let Some((stem, extension)) = name.rsplit_once('.') else { return false };
+    let lower = extension.to_ascii_lowercase();
+    if stem.is_empty() {
+        return false;
+    }
+    is_known(&lower)
+        || EXTENSIONS_IN_DIRECTORIES.contains(&lower.as_str())
+        || !is_media && is_plain_extension(extension) && !is_version(stem)
+}
+
+fn is_well_known(name: &str) -> bool {
+    let is_bare = |name: &str| BARE_NAMES.contains(&name);
+    // `Dockerfile.dev`, `.env.local`, `README.old`.
+    let first = name.split_once('.').map_or(name, |(first, _)| first);
+    let is_variant = is_bare(first)
+        && name[first.len()..].bytes().all(|c| c.is_ascii_alphanumeric() || b".-_".contains(&c));
+    is_variant || is_hidden(name) || WHOLE_NAMES.contains(&name)
+}
+
+fn is_hidden(name: &str) -> bool {
+    let Some(rest) = name.strip_prefix('.') else { return false };
+    let is_word = rest.bytes().all(|c| c.is_ascii_alphanumeric() || b"._-".contains(&c));
+    let known = HIDDEN_NAMES.contains(&name) || name.starts_with(".env.");
+    let ends = rest.len() > 3 && HIDDEN_ENDS.iter().any(|end| rest.ends_with(end));
+    let has_extension =
+        rest.rsplit_once('.').is_some_and(|(stem, extension)| !stem.is_empty() && is_known(extension));
+    is_word && rest.starts_with(|c: char| c.is_ascii_lowercase()) && (known || ends || has_extension)
+}
+
+fn is_known(extension: &str) -> bool {
+    EXTENSIONS.binary_search(&extension).is_ok()
+}
+
+/// Letters, digits and a few marks, not all of them digits.
+fn is_plain_name(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_alphanumeric() || c == '_' || c == '.')
+        && name.chars().all(|c| c.is_alphanumeric() || "._-+@".contains(c))
+        && name.chars().any(char::is_alphabetic)
+}
+
+fn is_plain_extension(extension: &str) -> bool {
+    extension.len() <= 16
+        && extension.starts_with(|c: char| c.is_ascii_alphabetic())
+        && extension.bytes().all(|c| c.is_ascii_alphanumeric() || b"_-".contains(&c))
+}
+
+/// `1.2`, `v3`.
+fn is_version(stem: &str) -> bool {
+    let digits = stem.strip_prefix(['v', 'V']).unwrap_or(stem);
+    !digits.is_empty() && digits.bytes().all(|c| c.is_ascii_digit() || c == b'.')
+}
+
+fn is_product(name: &str, stem: &str, extension: &str) -> bool {
+    let lower = stem.to_ascii_lowercase();
+    let is_named = |list: &[&str]| list.contains(&lower.as_str());
+    let is_capital = stem.starts_with(|c: char| c.is_ascii_uppercase());
+    let is_script =
+        extension == "js" && (is_capital && is_named(&PRODUCTS) || is_named(&PRODUCTS_IN_LOWER_CASE));
+    is_script || ["ASP.NET", "docs.rs", "crates.rs"].contains(&name)
+}
+
+fn is_of_programs(directory: &str) -> bool {
+    let last = directory.trim_end_matches(['/', '\\']).rsplit(['/', '\\']).next();
+    last.is_some_and(|last| DIRECTORIES_OF_PROGRAMS.contains(&last))
+}
+
+fn is_domain(part: &str) -> bool {
+    part.rsplit_once('.').is_some_and(|(stem, end)| !stem.is_empty() && DOMAINS.contains(&end))
+}
+
+/// `Read the docs.md` is a file where it is quoted; `and then main.rs` is not.
+fn has_blanks_before_name(name: &str) -> bool {
+    name.split_whitespace().count() > 4
+}
+
+fn has_balanced_brackets(text: &str) -> bool {
+    let mut open = Vec::new();
+    for c in text.chars() {
+        match c {
+            '(' | '[' | '{' => open.push(c),
+            ')' | ']' | '}' => match (open.pop(), c) {
+                (Some('('), ')') | (Some('['), ']') | (Some('{'), '}') => {}
+                _ => return false,
+            },
+            _ => {}
+        }
+    }
+    // Brackets hold something: `route()` is a call.
+    open.is_empty() && !["()", "[]", "{}"].iter().any(|pair| text.contains(pair))
+}
+
+/// Languages that show commands, or what they print.
+const COMMANDS: [&str; 15] = [
+    "bash",
+    "sh",
+    "shell",
+    "zsh",
+    "fish",
+    "console",
+    "terminal",
+    "shell-session",
+    "shellsession",
+    "sh-session",
+    "cmd",
+    "bat",
+    "batch",
+    "powershell",
+    "ps1",
+];
+
+/// Families of languages with the extensions of their files; a block in one of them is no file of
+/// another.
+const FAMILIES: [(&[&str], &[&str]); 14] = [
+    (&["python", "py", "python3"], &["py", "pyi", "pyx", "ipynb"]),
+    (&["rust", "rs"], &["rs"]),
+    (&["go", "golang"], &["go", "mod", "sum"]),
+    (
+        &["java", "kotlin", "kt", "scala", "groovy", "gradle"],
+        &["java", "kt", "kts", "scala", "groovy", "gradle"],
+    ),
+    (&["ruby", "rb"], &["rb", "rake", "gemspec", "erb"]),
+    (
+        &["c", "cpp", "c++", "objc", "objective-c", "cuda"],
+        &["c", "cc", "cpp", "cxx", "cu", "h", "hpp", "hxx", "m", "mm", "ino"],
+    ),
+    (&["csharp", "cs", "c#"], &["cs", "cshtml"]),
+    (&["swift"], &["swift"]),
+    (&["sql", "postgresql", "mysql"], &["sql"]),
+    (
+        &["json", "jsonc", "json5"],
+        &["json", "jsonc", "json5", "geojson", "ipynb", "webmanifest", "avsc", "lock"],
+    ),
+    (&["yaml", "yml"], &["yaml", "yml"]),
+    (&["markdown", "md", "mdx"], &["md", "mdx", "markdown", "rmd", "txt"]),
+    (
+        &["javascript", "js", "jsx", "typescript", "ts", "tsx", "vue", "svelte"],
+        &["js", "jsx", "mjs", "cjs", "ts", "tsx", "mts", "cts", "vue", "svelte", "astro", "json", "html"],
+    ),
+    (&["css", "scss", "sass", "less"], &["css", "scss", "sass", "less", "styl"]),
+];
+
+/// Whether a block in this language may be the file: the line above often names what commands or
+/// data below are about.
+pub(super) fn fits(language: &str, path: &str) -> bool {
+    let language = language.to_ascii_lowercase();
+    let name = path.rsplit(['/', '\\']).next().unwrap_or(path);
+    let extension =
+        name.rsplit_once('.').map(|(_, extension)| extension.to_ascii_lowercase()).unwrap_or_default();
+    let is_selector = extension.contains('-') && STYLED.contains(&language.as_str());
+    if NO_FILE.contains(&language.as_str()) || is_selector {
+        return false;
+    }
+    let has_family = || FAMILIES.iter().any(|(_, extensions)| extensions.contains(&extension.as_str()));
+    if COMMANDS.contains(&language.as_str()) {
+        let others = ["toml", "html", "xml", "txt", "dart", "php", "lua", "ex", "exs", "hs", "tf"];
+        return !has_family() && !others.contains(&extension.as_str());
+    }
+    match FAMILIES.iter().find(|(names, _)| names.contains(&language.as_str())) {
+        Some((_, extensions)) => extensions.contains(&extension.as_str()) || !has_family(),
+        None => true,
+    }
+}
+
+/// Languages in which `button.is-large` selects what it is about.
+const STYLED: [&str; 10] =
+    ["css", "html", "javascript", "js", "jsx", "less", "sass", "scss", "svelte", "vue"];
+
+/// Languages of what is shown rather than saved.
+const NO_FILE: [&str; 8] =
+    ["console", "output", "shell-session", "shellsession", "terminal", "traceback", "stdout", "log"];
+
+/// Whether fences in the file are likely to be its own.
+pub(super) fn is_markdown(word: &str) -> bool {
+    let extension = word.rsplit('.').next().unwrap_or(word);
+    ["md", "mdx", "markdown", "rmd"].iter().any(|known| extension.eq_ignore_ascii_case(known))
+}
+
+const _: () = assert!(is_sorted(&EXTENSIONS), "extensions are looked up by halving");
+
+const fn is_sorted(words: &[&str]) -> bool {
+    let mut at = 1;
+    while at < words.len() {
+        if !is_before(words[at - 1].as_bytes(), words[at].as_bytes()) {
+            return false;
+        }
+        at += 1;
+    }
+    true
+}
+
+const fn is_before(a: &[u8], b: &[u8]) -> bool {
+    let mut at = 0;
+    while at < a.len() && at < b.len() {
+        if a[at] != b[at] {
+            return a[at] < b[at];
+        }
+        at += 1;
+    }
+    a.len() < b.len()
+}

@@ -1,0 +1,607 @@
+//! Where fences stand in a document: the block structure of CommonMark
+//! (<https://spec.commonmark.org/0.31.2/>), line by line, as far as it decides which lines are
+//! fences and which are content. Unaware of windows, chunks and files.
+
+use std::ops::Range;
+
+/// Block quotes and list items of one line.
+pub(super) const CONTAINERS_MAX: usize = 8;
+
+/// Quotes and list items that stand around a line, and the leaf that the line may go on with.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Structure {
+    containers: Vec<Container>,
+    leaf: Leaf,
+    /// Blocks of HTML hide fences.
+    has_html: bool,
+    /// Content of a fence inside a list may be indented less than the list asks for.
+    is_lenient: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Container {
+    Quote,
+    /// A list item whose content starts so many columns to the right.
+    Item {
+        columns: usize,
+        /// Only its marker was seen.
+        is_empty: bool,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Leaf {
+    #[default]
+    None,
+    Paragraph,
+    Fence {
+        marker: u8,
+        width: usize,
+    },
+    Html(HtmlEnd),
+}
+
+/// What ends a block of HTML.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum HtmlEnd {
+    Blank,
+    RawTag,
+    Text(&'static [u8]),
+}
+
+/// What a line is.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Line {
+    Blank,
+    /// Text that starts here, behind markers of quotes and lists.
+    Text(usize),
+    Opens(Opening),
+    Content,
+    Closes,
+}
+
+/// An opening fence; `info` is a range of its line.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Opening {
+    pub(super) marker: u8,
+    pub(super) width: usize,
+    pub(super) info: Range<usize>,
+    pub(super) prefix: Prefix,
+    /// In a list item, and in nothing else.
+    pub(super) in_list: bool,
+}
+
+/// What is taken off the front of each line of content: a step for each container, and the
+/// indentation of the fence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Prefix {
+    steps: [u8; CONTAINERS_MAX],
+    columns: u8,
+}
+
+/// A step that is a mark of a quote; others are columns.
+const QUOTE: u8 = u8::MAX;
+
+impl Structure {
+    pub(super) fn strict() -> Self {
+        Self { has_html: true, ..Self::default() }
+    }
+
+    pub(super) fn lenient() -> Self {
+        Self { is_lenient: true, ..Self::default() }
+    }
+
+    /// Takes in a line without its end; whether an open fence has ended before it, since its quote
+    /// or list has.
+    pub(super) fn line(&mut self, text: &[u8]) -> (bool, Line) {
+        if let (Leaf::Fence { marker, width }, true) = (self.leaf, self.containers.is_empty()) {
+            return (false, self.fence_line(Cursor::new(text), marker, width));
+        }
+        let mut at = Cursor::new(text);
+        let matched = self.matching(&mut at);
+        let is_all = matched == self.containers.len();
+        let mut has_ended = false;
+        match self.leaf {
+            Leaf::Fence { marker, width } if is_all => return (false, self.fence_line(at, marker, width)),
+            Leaf::Html(end) if is_all => {
+                if end.is_met_by(at.rest()) {
+                    self.leaf = Leaf::None;
+                }
+                return (false, if at.is_blank() { Line::Blank } else { Line::Text(at.at) });
+            }
+            Leaf::Fence { .. } => {
+                has_ended = true;
+                self.leave(matched);
+            }
+            Leaf::Html(_) => self.leave(matched),
+            Leaf::None | Leaf::Paragraph => {}
+        }
+        (has_ended, self.outside(at, matched))
+    }
+
+    /// A line that is longer than what may be a fence, by its beginning.
+    pub(super) fn long_line(&mut self, beginning: &[u8]) -> bool {
+        let before = self.leaf;
+        let (has_ended, line) = self.line(beginning);
+        match line {
+            Line::Opens(_) => self.leaf = Leaf::Paragraph,
+            Line::Closes => self.leaf = before,
+            _ => {}
+        }
+        has_ended
+    }
+
+    /// Whether a line of the window belongs to the open fence, whatever is in it.
+    pub(super) fn has_line(&self, beginning: &[u8]) -> bool {
+        self.matching_count(&mut Cursor::new(beginning)) == self.containers.len()
+    }
+
+    /// The fence that a line has closed is open after all.
+    pub(super) fn reopen(&mut self, marker: u8, width: usize) {
+        self.leaf = Leaf::Fence { marker, width };
+    }
+
+    fn fence_line(&mut self, at: Cursor<'_>, marker: u8, width: usize) -> Line {
+        // CommonMark: at least as many markers as the opening fence, indented by at most three
+        // spaces, and nothing but blanks behind.
+        let rest = at.rest_trimmed();
+        let run = rest.iter().take_while(|byte| **byte == marker).count();
+        if run >= width && rest[run..].iter().all(is_blank) && at.indent() <= 3 {
+            self.leaf = Leaf::None;
+            return Line::Closes;
+        }
+        Line::Content
+    }
+
+    fn matching(&mut self, at: &mut Cursor<'_>) -> usize {
+        let matched = self.matching_count(at);
+        if !at.is_blank() {
+            for container in &mut self.containers[..matched] {
+                if let Container::Item { is_empty, .. } = container {
+                    *is_empty = false;
+                }
+            }
+        }
+        matched
+    }
+
+    /// How many of the containers go on in the line.
+    fn matching_count(&self, at: &mut Cursor<'_>) -> usize {
+        let is_lenient = self.is_lenient && matches!(self.leaf, Leaf::Fence { .. });
+        let mut goes_on = |container: &Container| match *container {
+            Container::Quote => at.take_quote(),
+            Container::Item { columns, is_empty } => {
+                if at.is_blank() {
+                    at.take_columns(columns);
+                    return !is_empty || is_lenient;
+                }
+                let fits = at.indent() >= columns;
+                if fits || is_lenient {
+                    at.take_columns(columns.min(at.indent()));
+                }
+                fits || is_lenient
+            }
+        };
+        let mut matched = 0;
+        while self.containers.get(matched).is_some_and(&mut goes_on) {
+            matched += 1;
+        }
+        matched
+    }
+
+    fn outside(&mut self, mut at: Cursor<'_>, mut matched: usize) -> Line {
+        let mut is_all = matched == self.containers.len();
+        loop {
+            if at.is_blank() {
+                self.leave(matched);
+                return Line::Blank;
+            }
+            let indent = at.indent();
+            let is_paragraph = self.leaf == Leaf::Paragraph;
+            if indent >= 4 {
+                if !is_paragraph {
+                    self.leave(matched);
+                }
+                return Line::Text(at.at);
+            }
+            let rest = at.rest_trimmed();
+            if rest[0] == b'>' {
+                self.leave(matched);
+                at.take_quote();
+                self.containers.push(Container::Quote);
+            } else if is_heading(rest) {
+                self.leave(matched);
+                return Line::Text(at.at + at.spaces());
+            } else if let Some((marker, width, info)) = fence(rest) {
+                self.leave(matched);
+                let start = at.at + at.spaces();
+                let info = start + info.start..start + info.end;
+                let Some(prefix) = self.prefix(indent) else {
+                    // So deep that its content cannot be separated from its frame.
+                    self.leaf = Leaf::Paragraph;
+                    return Line::Text(start);
+                };
+                self.leaf = Leaf::Fence { marker, width };
+                let in_list = !self.containers.is_empty() && !self.containers.contains(&Container::Quote);
+                return Line::Opens(Opening { marker, width, info, prefix, in_list });
+            } else if let Some(end) = html(rest, is_paragraph).filter(|_| self.has_html) {
+                self.leave(matched);
+                let is_over = end != HtmlEnd::Blank && end.is_met_by(rest);
+                self.leaf = if is_over { Leaf::None } else { Leaf::Html(end) };
+                return Line::Text(at.at);
+            } else if is_paragraph && is_all && is_underline(rest) {
+                self.leaf = Leaf::None;
+                return Line::Text(at.at);
+            } else if is_rule(rest) {
+                self.leave(matched);
+                return Line::Text(at.at);
+            } else if let Some((width, is_empty)) = list_marker(rest, is_paragraph && is_all) {
+                self.leave(matched);
+                at.take_columns(indent);
+                let columns = indent + at.take_marker(width);
+                self.containers.push(Container::Item { columns, is_empty });
+            } else {
+                break;
+            }
+            matched = self.containers.len();
+            is_all = true;
+        }
+        // A paragraph goes on without the marks of its containers.
+        if is_all || self.leaf != Leaf::Paragraph {
+            self.leave(matched);
+            self.leaf = Leaf::Paragraph;
+        }
+        Line::Text(at.at + at.spaces())
+    }
+
+    /// Closes the containers that did not go on, and the leaf.
+    fn leave(&mut self, matched: usize) {
+        self.containers.truncate(matched);
+        self.leaf = Leaf::None;
+    }
+
+    fn prefix(&self, indent: usize) -> Option<Prefix> {
+        let mut prefix = Prefix { columns: u8::try_from(indent).ok()?, ..Prefix::default() };
+        if self.containers.iter().all(|container| *container != Container::Quote) {
+            // The same for each line, whatever stands between.
+            let columns = self.containers.iter().map(|container| container.columns()).sum::<usize>();
+            prefix.columns = u8::try_from(columns + indent).ok()?;
+            return Some(prefix);
+        }
+        if self.containers.len() > CONTAINERS_MAX {
+            return None;
+        }
+        for (step, container) in prefix.steps.iter_mut().zip(&self.containers) {
+            *step = match container {
+                Container::Quote => QUOTE,
+                Container::Item { columns, .. } => {
+                    u8::try_from(*columns).ok().filter(|step| *step != QUOTE)?
+                }
+            };
+        }
+        Some(prefix)
+    }
+}
+
+impl Container {
+    fn columns(self) -> usize {
+        match self {
+            Self::Quote => 0,
+            Self::Item { columns, .. } => columns,
+        }
+    }
+}
+
+impl Prefix {
+    pub(crate) fn is_empty(self) -> bool {
+        self == Self::default()
+    }
+
+    /// Takes no more than what all lines have in front of their content, where some have less than
+    /// their list asks for.
+    pub(super) fn limit_to(&mut self, content: &[u8]) {
+        let lines = content.split(|byte| matches!(byte, b'\n' | b'\r')).map(Cursor::new);
+        let least = lines.filter(|line| !line.is_blank()).map(|line| line.indent()).min();
+        let least = least.and_then(|least| u8::try_from(least).ok()).unwrap_or(u8::MAX);
+        self.columns = self.columns.min(least);
+    }
+
+    /// The line without what stands in front of its content; a tab that is cut in two leaves its
+    /// rest as spaces (CommonMark 2.2).
+    pub(crate) fn strip(self, line: &[u8], out: &mut Vec<u8>) {
+        let mut at = Cursor::new(line);
+        for step in self.steps.into_iter().take_while(|step| *step != 0) {
+            if step == QUOTE {
+                at.take_quote();
+            } else {
+                at.take_columns(usize::from(step).min(at.indent()));
+            }
+        }
+        at.take_columns(usize::from(self.columns).min(at.indent()));
+        out.resize(out.len() + at.owed, b' ');
+        out.extend_from_slice(at.rest());
+    }
+}
+
+/// A place in a line, with its column: tabs reach to the next multiple of four.
+#[derive(Debug, Clone, Copy)]
+struct Cursor<'a> {
+    text: &'a [u8],
+    at: usize,
+    column: usize,
+    /// Columns of a tab before `at` that were not taken.
+    owed: usize,
+}
+
+impl<'a> Cursor<'a> {
+    fn new(text: &'a [u8]) -> Self {
+        Self { text, at: 0, column: 0, owed: 0 }
+    }
+
+    fn rest(&self) -> &'a [u8] {
+        &self.text[self.at..]
+    }
+
+    fn rest_trimmed(&self) -> &'a [u8] {
+        &self.text[self.at + self.spaces()..]
+    }
+
+    /// Bytes of white space from here on.
+    fn spaces(&self) -> usize {
+        self.rest().iter().take_while(|byte| is_blank(byte)).count()
+    }
+
+    /// Columns of white space from here on.
+    fn indent(&self) -> usize {
+        let mut column = self.column + self.owed;
+        for byte in self.rest() {
+            match byte {
+                b' ' => column += 1,
+                b'\t' => column += 4 - column % 4,
+                _ => break,
+            }
+        }
+        column - self.column
+    }
+
+    fn is_blank(&self) -> bool {
+        self.rest().iter().all(|byte| matches!(byte, b' ' | b'\t' | b'\r' | b'\n'))
+    }
+
+    /// Steps over up to so many columns of white space.
+    fn take_columns(&mut self, mut columns: usize) {
+        let owed = self.owed.min(columns);
+        (self.owed, self.column, columns) = (self.owed - owed, self.column + owed, columns - owed);
+        while columns > 0 {
+            let width = match self.text.get(self.at) {
+                Some(b' ') => 1,
+                Some(b'\t') => 4 - self.column % 4,
+                _ => return,
+            };
+            self.at += 1;
+            let taken = width.min(columns);
+            (self.column, self.owed, columns) = (self.column + taken, width - taken, columns - taken);
+        }
+    }
+
+    /// The mark of a quote, with the space that belongs to it.
+    fn take_quote(&mut self) -> bool {
+        let indent = self.indent();
+        if indent > 3 || self.rest_trimmed().first() != Some(&b'>') {
+            return false;
+        }
+        self.take_columns(indent);
+        self.at += 1;
+        self.column += 1;
+        self.take_columns(1);
+        true
+    }
+
+    /// A list marker of so many bytes and the space behind it; returns the columns of both.
+    fn take_marker(&mut self, width: usize) -> usize {
+        self.at += width;
+        self.column += width;
+        let spaces = self.indent();
+        let taken = if self.is_blank() || spaces > 4 { 1 } else { spaces };
+        self.take_columns(taken);
+        width + taken
+    }
+}
+
+impl HtmlEnd {
+    fn is_met_by(self, line: &[u8]) -> bool {
+        let has = |end: &[u8]| line.windows(end.len()).any(|bytes| bytes.eq_ignore_ascii_case(end));
+        match self {
+            Self::Blank => line.iter().all(is_blank),
+            Self::RawTag => [&b"</script>"[..], b"</pre>", b"</style>", b"</textarea>"].into_iter().any(has),
+            Self::Text(end) => has(end),
+        }
+    }
+}
+
+fn is_blank(byte: &u8) -> bool {
+    matches!(byte, b' ' | b'\t')
+}
+
+/// `# …` to `###### …`.
+fn is_heading(text: &[u8]) -> bool {
+    let marks = text.iter().take_while(|byte| **byte == b'#').count();
+    (1..=6).contains(&marks) && text.get(marks).is_none_or(is_blank)
+}
+
+/// Marker, width and info string of an opening fence.
+pub(super) fn fence(text: &[u8]) -> Option<(u8, usize, Range<usize>)> {
+    let marker = *text.first().filter(|byte| matches!(byte, b'`' | b'~'))?;
+    let width = text.iter().take_while(|byte| **byte == marker).count();
+    let behind = &text[width..];
+    let lead = behind.len() - behind.trim_ascii_start().len();
+    let info = behind.trim_ascii();
+    let is_fence = width >= 3 && !(marker == b'`' && info.contains(&b'`'));
+    let start = if info.is_empty() { width } else { width + lead };
+    is_fence.then_some((marker, width, start..start + info.len()))
+}
+
+/// The line below a paragraph that makes it a heading.
+fn is_underline(text: &[u8]) -> bool {
+    let text = text.trim_ascii_end();
+    text.iter().all(|byte| *byte == b'=') || text.iter().all(|byte| *byte == b'-')
+}
+
+/// `***`, `- - -`, `___`.
+fn is_rule(text: &[u8]) -> bool {
+    let mark = text[0];
+    let marks = text.iter().filter(|byte| **byte == mark).count();
+    matches!(mark, b'*' | b'-' | b'_')
+        && marks >= 3
+        && text.iter().all(|byte| *byte == mark || is_blank(byte))
+}
+
+/// The width of a list marker, and whether nothing follows it. Only some items may interrupt a
+/// paragraph.
+fn list_marker(text: &[u8], interrupts: bool) -> Option<(usize, bool)> {
+    let digits = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let width = match (digits, text.get(digits)) {
+        (0, Some(b'-' | b'+' | b'*')) => 1,
+        (1..=9, Some(b'.' | b')')) => digits + 1,
+        _ => return None,
+    };
+    let behind = &text[width..];
+    let is_empty = behind.iter().all(is_blank);
+    let starts_at_one = digits == 0 || &text[..digits] == b"1";
+    let is_marker = is_empty || is_blank(&behind[0]);
+    (is_marker && !(interrupts && (is_empty || !starts_at_one))).then_some((width, is_empty))
+}
+
+/// Whether a block of HTML starts here (CommonMark 4.6), and what ends it.
+fn html(text: &[u8], interrupts: bool) -> Option<HtmlEnd> {
+    let inside = text.strip_prefix(b"<")?;
+    if inside.starts_with(b"!--") {
+        return Some(HtmlEnd::Text(b"-->"));
+    }
+    if inside.starts_with(b"?") {
+        return Some(HtmlEnd::Text(b"?>"));
+    }
+    if inside.starts_with(b"![CDATA[") {
+        return Some(HtmlEnd::Text(b"]]>"));
+    }
+    if inside.first() == Some(&b'!') && inside.get(1).is_some_and(u8::is_ascii_alphabetic) {
+        return Some(HtmlEnd::Text(b">"));
+    }
+    let is_closing = inside.first() == Some(&b'/');
+    let named = &inside[usize::from(is_closing)..];
+    let length = named.iter().take_while(|byte| byte.is_ascii_alphanumeric() || **byte == b'-').count();
+    let (name, behind) = named.split_at(length);
+    let name =
+        std::str::from_utf8(name).ok().filter(|name| name.starts_with(|c: char| c.is_ascii_alphabetic()))?;
+    let name = name.to_ascii_lowercase();
+    let ends = behind.is_empty() || matches!(behind[0], b' ' | b'\t' | b'>');
+    let is_raw = ["script", "pre", "style", "textarea"].contains(&name.as_str());
+    if is_raw && ends && !is_closing {
+        return Some(HtmlEnd::RawTag);
+    }
+    if HTML_BLOCKS.contains(&name.as_str()) && (ends || behind.starts_with(b"/>")) {
+        return Some(HtmlEnd::Blank);
+    }
+    let is_alone = tag_end(behind, is_closing).is_some_and(|rest| rest.iter().all(is_blank));
+    (is_alone && !is_raw && !interrupts).then_some(HtmlEnd::Blank)
+}
+
+/// What follows a tag whose attributes start here (CommonMark 6.6).
+fn tag_end(mut text: &[u8], is_closing: bool) -> Option<&[u8]> {
+    loop {
+        let trimmed = text.trim_ascii_start();
+        if let Some(rest) = trimmed.strip_prefix(b">") {
+            return Some(rest);
+        }
+        if is_closing {
+            return None;
+        }
+        if let Some(rest) = trimmed.strip_prefix(b"/>") {
+            return Some(rest);
+        }
+        let is_name = |byte: &u8| byte.is_ascii_alphanumeric() || b"_:.-".contains(byte);
+        let starts = |byte: &u8| byte.is_ascii_alphabetic() || b"_:".contains(byte);
+        if trimmed.len() == text.len() || !trimmed.first().is_some_and(starts) {
+            return None;
+        }
+        text = &trimmed[trimmed.iter().take_while(|byte| is_name(byte)).count()..];
+        let Some(value) = text.trim_ascii_start().strip_prefix(b"=") else { continue };
+        let value = value.trim_ascii_start();
+        let end = match value.first()? {
+            quote @ (b'"' | b'\'') => value[1..].iter().position(|byte| byte == quote)? + 2,
+            _ => {
+                let is_end = |byte: &u8| b" \t\"'=<>`".contains(byte);
+                value.iter().position(is_end).unwrap_or(value.len())
+            }
+        };
+        if end == 0 {
+            return None;
+        }
+        text = &value[end..];
+    }
+}
+
+const HTML_BLOCKS: [&str; 62] = [
+    "address",
+    "article",
+    "aside",
+    "base",
+    "basefont",
+    "blockquote",
+    "body",
+    "caption",
+    "center",
+    "col",
+    "colgroup",
+    "dd",
+    "details",
+    "dialog",
+    "dir",
+    "div",
+    "dl",
+    "dt",
+    "fieldset",
+    "figcaption",
+    "figure",
+    "footer",
+    "form",
+    "frame",
+    "frameset",
+    "h1",
+    "h2",
+    "h3",
+    "h4",
+    "h5",
+    "h6",
+    "head",
+    "header",
+    "hr",
+    "html",
+    "iframe",
+    "legend",
+    "li",
+    "link",
+    "main",
+    "menu",
+    "menuitem",
+    "nav",
+    "noframes",
+    "ol",
+    "optgroup",
+    "option",
+    "p",
+    "param",
+    "search",
+    "section",
+    "summary",
+    "table",
+    "tbody",
+    "td",
+    "tfoot",
+    "th",
+    "thead",
+    "title",
+    "tr",
+    "track",
+    "ul",
+];
