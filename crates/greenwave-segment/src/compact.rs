@@ -13,6 +13,7 @@ use crate::codec::Frame;
 use crate::index::{Entry, Item, SlotId};
 use crate::index_file;
 use crate::log::Log;
+use crate::manifest::REMOVED;
 use crate::read::{Location, parse};
 use crate::segment::{SEGMENT_HEADER_BYTES, Segment};
 use crate::turn::Turn;
@@ -78,7 +79,13 @@ impl Log {
         dead.map(|(id, _)| id).collect()
     }
 
+    /// Copies what lives in a sealed segment, and removes it.
+    ///
+    /// The index may have read a removal in it without the older value, which was appended to a segment that was read a moment
+    /// earlier. So all segments are looked at again first: whatever was there before a record of the sealed one is known then, and a
+    /// tombstone that hides nothing known hides nothing.
     fn rewrite(&self, slot: SlotId, done: &mut Compacted) -> Result<(), Error> {
+        self.refresh()?;
         let (segment, older_elsewhere, entries, len) = {
             let index = self.index.read();
             let Some(found) = index.try_slot(slot) else { return Ok(()) };
@@ -233,8 +240,10 @@ impl Log {
         sealed.min_by_key(|(id, slot)| (slot.stamp_min, *id)).map(|(id, _)| id)
     }
 
-    /// Forgets a segment's values. What would let an older record come back is replaced by a tombstone of the same stamp.
+    /// Forgets a segment's values. What would let an older record come back is replaced by a tombstone of the same stamp. As in
+    /// [`rewrite`](Self::rewrite), all older records have to be known.
     fn drop_segment(&self, slot: SlotId) -> Result<(), Error> {
+        self.refresh()?;
         let (segment, older_elsewhere, entries) = {
             let index = self.index.read();
             let Some(found) = index.try_slot(slot) else { return Ok(()) };
@@ -256,6 +265,7 @@ impl Log {
 
     /// Removes a segment's files, the index file first: one without its segment means that the segment was lost.
     fn unlink(&self, slot: SlotId, segment: &Segment) -> Result<u64, Error> {
+        self.announce(segment.id);
         index_file::remove(&self.disk, &segment.path);
         match self.disk.remove(&segment.path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -267,6 +277,18 @@ impl Log {
         self.writer.lock().dir_dirty = true;
         self.forget_gone(&[slot])?;
         Ok(freed)
+    }
+
+    /// Has the manifest say that a segment is gone, and how long those are that hold what was worth keeping: all that may still grow,
+    /// as far as they are on the disk.
+    fn announce(&self, gone: u64) {
+        let mut entries: Vec<(u64, u64)> = {
+            let index = self.index.read();
+            let open = index.slots().filter(|(_, slot)| !slot.sealed && !slot.orphan);
+            open.map(|(_, slot)| (slot.segment.id, slot.synced)).collect()
+        };
+        entries.push((gone, REMOVED));
+        self.manifest.enter(&entries);
     }
 
     /// A record ready to be appended elsewhere; `None` if it is damaged, and so a miss already.

@@ -91,6 +91,11 @@ impl Disk {
         on_disk!(self, status(path))
     }
 
+    /// A number that another directory, a copy say, is unlikely to have.
+    pub(crate) fn identity(&self, dir: &Path) -> io::Result<u64> {
+        on_disk!(self, identity(dir))
+    }
+
     pub(crate) fn remove(&self, path: &Path) -> io::Result<()> {
         on_disk!(self, remove(path))
     }

@@ -67,8 +67,8 @@ pub enum Error {
         /// The most that they may.
         max: u64,
     },
-    /// The directory is a copy that was made while the log was written, and segments are missing or cut short in it. It may be
-    /// read as far as it goes with [`Log::open_damaged`](crate::Log::open_damaged). Copy it again while nobody writes.
+    /// The directory is a copy that was made while the log was written, and segments are missing or cut short in it. Copy it
+    /// again while nobody writes, or remove the copy's file `manifest` to read it as far as it goes.
     #[error("{} is an incomplete copy of a log: {missing}", path.display())]
     IncompleteCopy {
         /// The directory.

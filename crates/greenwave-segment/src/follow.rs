@@ -1,7 +1,8 @@
 //! Opening and refreshing: finds segments, reads what is new in them, adopts one that nobody writes any more.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::Error;
 use crate::error::unless_gone;
@@ -151,7 +152,45 @@ impl Log {
             self.prove_tail(heritage)?;
         }
         self.choose_heritage(heritages);
+        self.adopt_copy();
         Ok(())
+    }
+
+    /// Compares a copy of the directory with its manifest.
+    pub(crate) fn check_copy(&self) -> Result<(), Error> {
+        let io = |e| Error::io("read the manifest in", &self.dir)(e);
+        let Some(listed) = self.manifest.read().map_err(io)?.filter(|listed| listed.is_copy) else {
+            return Ok(());
+        };
+        let mut there = BTreeMap::new();
+        for id in segment::list(&self.disk, &self.dir)?.segments {
+            let status = self.disk.status(&segment::segment_path(&self.dir, id)).map_err(io)?;
+            there.insert(id, status.len);
+        }
+        let incomplete = |missing| Err(Error::IncompleteCopy { path: self.dir.clone(), missing });
+        for (id, least) in listed.segments.iter().filter(|(_, least)| **least > 0) {
+            match there.get(id) {
+                None => return incomplete(format!("segment {id:016x} is missing")),
+                Some(len) if len < least => {
+                    return incomplete(format!("segment {id:016x} has {len} bytes of at least {least}"));
+                }
+                Some(_) => {}
+            }
+        }
+        self.is_copy.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Enters a copy that has been opened under its own identity: from here on its index files are its own.
+    fn adopt_copy(&self) {
+        if self.read_only || !self.is_copy.load(Ordering::Relaxed) {
+            return;
+        }
+        let segments = self.index.read().slots().map(|(_, slot)| (slot.segment.id, slot.end)).collect();
+        match self.manifest.adopt(&segments) {
+            Ok(()) => self.is_copy.store(false, Ordering::Relaxed),
+            Err(error) => tracing::warn!(%error, "cannot enter a copy of a log under its own identity"),
+        }
     }
 
     /// Recovers a segment whose lock we hold. `None` if it is not fit to be written on, and unlocked.
@@ -244,7 +283,7 @@ impl Log {
             for found in tail.iter().filter(|_| fits) {
                 pending.push(found.offset, &found.header, found.key.as_slice(), found.base(), found.checksum);
             }
-            let active = Active { slot, segment, end, pending };
+            let active = Active { slot, segment, end, pending, listed: false };
             if fullest == Some(slot) {
                 let mut writer = self.writer.lock();
                 if let Some(slot) = self.index.write().try_slot_mut(slot) {
@@ -287,8 +326,13 @@ impl Log {
                         segment.unlock();
                         return Err(error);
                     }
-                    let active =
-                        Active { slot: id, segment: segment.clone(), end, pending: Pending::new(end) };
+                    let active = Active {
+                        slot: id,
+                        segment: segment.clone(),
+                        end,
+                        pending: Pending::new(end),
+                        listed: false,
+                    };
                     self.seal(&active)?;
                     sealed += 1;
                 }
@@ -347,6 +391,7 @@ impl Log {
         let segment = slot.segment.clone();
         let slot = self.index.write().add(slot);
         if let Some(file) = &mut file {
+            file.trusted = !self.is_copy.load(Ordering::Relaxed);
             self.enter_blocks(slot, &segment, len, file)?;
         }
         let fits = file.as_ref().is_none_or(|file| file.fits);
@@ -405,6 +450,13 @@ impl Log {
     /// Takes in the index file of a segment that is gone. Copies of its records may stand elsewhere; the keys of the others have
     /// lost their newest value, and must not show an older one.
     fn enter_orphan(&self, id: u64) -> Result<(), Error> {
+        if self.is_copy.load(Ordering::Relaxed) {
+            // The segment was removed while the directory was copied, and the manifest says that all is there without it.
+            if !self.read_only {
+                index_file::remove(&self.disk, &segment::segment_path(&self.dir, id));
+            }
+            return Ok(());
+        }
         let segment = Segment::gone(&self.disk, &self.descriptors, &self.dir, id);
         let Some(mut file) = IndexFile::open(&self.disk, &segment)? else {
             if !self.read_only {

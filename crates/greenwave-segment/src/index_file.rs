@@ -144,6 +144,8 @@ pub(crate) struct IndexFile {
     next: u64,
     /// Whether every block so far fits the segment.
     pub(crate) fits: bool,
+    /// Whether blocks that do not fit say what was lost. In a copy the file may just be newer than the segment.
+    pub(crate) trusted: bool,
     /// Bytes of the file that good blocks take.
     good_len: u64,
     /// Bytes of the file.
@@ -185,7 +187,18 @@ impl IndexFile {
         }
         let mark = SEGMENT_HEADER_BYTES;
         let id = segment.id;
-        Ok(Some(Self { file, path, id, mark, next: mark, fits: true, good_len: mark, len, body: Vec::new() }))
+        Ok(Some(Self {
+            file,
+            path,
+            id,
+            mark,
+            next: mark,
+            fits: true,
+            trusted: true,
+            good_len: mark,
+            len,
+            body: Vec::new(),
+        }))
     }
 
     /// The next block. `None` when there is no good one: it was torn, or is being written at this moment.
@@ -197,13 +210,17 @@ impl IndexFile {
         let Some(block) = self.read_block().map_err(Error::io("read", &self.path))? else {
             return Ok(None);
         };
-        self.next = block.mark;
-        self.good_len += (BLOCK_HEADER_BYTES + self.body.len()) as u64;
-        self.fits = self.fits && block.mark <= segment_len && {
+        let fits = self.fits && block.mark <= segment_len && {
             let mut header = [0; HEADER_BYTES];
             let read = segment.read_at(&mut header, block.last).map_err(Error::io("read", &segment.path))?;
             read == HEADER_BYTES && record::checksum_of(&header) == block.last_checksum
         };
+        if !fits && !self.trusted {
+            return Ok(None);
+        }
+        self.fits = fits;
+        self.next = block.mark;
+        self.good_len += (BLOCK_HEADER_BYTES + self.body.len()) as u64;
         if self.fits {
             self.mark = block.mark;
         } else {

@@ -62,6 +62,7 @@ mod index;
 mod index_file;
 mod key;
 mod log;
+mod manifest;
 mod options;
 mod prefix;
 mod read;

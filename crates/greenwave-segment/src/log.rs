@@ -7,6 +7,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use parking_lot::{Mutex, RwLock};
 
@@ -16,6 +17,7 @@ use crate::disk::Disk;
 use crate::fence::{Fence, Inside};
 use crate::index::{Index, Item, Place, Slot, SlotId};
 use crate::index_file::Pending;
+use crate::manifest::Manifest;
 use crate::options::WhenFull;
 use crate::rebase::{Chosen, member};
 use crate::record::{self, HEADER_BYTES, Header, Kind};
@@ -58,6 +60,10 @@ pub struct Log {
     /// Entered by whoever writes a difference or a conditional batch, or is about to remove a segment.
     pub(crate) fence: Fence,
     shared_clock: SharedClock,
+    /// Which segments there are, for whoever opens a copy of the directory.
+    pub(crate) manifest: Manifest,
+    /// Whether the directory is a copy that was not entered under its own identity yet.
+    pub(crate) is_copy: AtomicBool,
     synced: Mutex<Synced>,
     pub(crate) counters: Counters,
 }
@@ -84,6 +90,8 @@ pub(crate) struct Active {
     pub(crate) end: u64,
     /// What its index file does not have yet.
     pub(crate) pending: Pending,
+    /// Whether the manifest says that records in it were flushed.
+    pub(crate) listed: bool,
 }
 
 /// How far the disk has followed.
@@ -111,6 +119,10 @@ struct Due {
     appended: u64,
     retired: Vec<Active>,
     active: Option<(SlotId, Arc<Segment>, Option<Pending>)>,
+    /// Where the active segment ends.
+    end: u64,
+    /// The first flush of the active segment, and where it ends.
+    first: Option<(u64, u64)>,
     dir_dirty: bool,
 }
 
@@ -163,6 +175,8 @@ impl Log {
             compaction_lock: CompactionLock::new(&disk, &dir),
             fence: Fence::new(&disk, &dir),
             shared_clock: SharedClock::new(&disk, &dir),
+            manifest: Manifest::new(&disk, &dir),
+            is_copy: AtomicBool::new(false),
             descriptors: Descriptors::new(options.open_files_max),
             index: RwLock::new(Index::new(disk.random())),
             stamp_residue: disk.random() % STAMP_RESIDUES,
@@ -179,6 +193,7 @@ impl Log {
     }
 
     fn recovered(self) -> Result<Self, Error> {
+        self.check_copy()?;
         self.recover()?;
         self.load_dictionaries()?;
         Ok(self)
@@ -376,6 +391,14 @@ impl Log {
         if let Some((_, segment, _)) = &due.active {
             segment.sync()?;
         }
+        if let Some((slot, ..)) = &due.active
+            && let Some(slot) = self.index.write().try_slot_mut(*slot)
+        {
+            slot.synced = slot.synced.max(due.end);
+        }
+        if let Some(first) = due.first {
+            self.manifest.enter(&[first]);
+        }
         if let Some((slot, segment, Some(pending))) = due.active {
             self.cover(slot, &segment, &pending);
         }
@@ -384,8 +407,9 @@ impl Log {
 
     /// Ends a full segment: everything in it is on the disk before the seal says so.
     pub(crate) fn seal(&self, retired: &Active) -> Result<(), Error> {
-        let Active { slot, segment, end, pending } = retired;
+        let Active { slot, segment, end, pending, .. } = retired;
         segment.sync()?;
+        self.manifest.enter(&[(segment.id, *end)]);
         self.cover(*slot, segment, pending);
         let mut seal = Header::empty(Kind::Seal, &[]);
         seal.payload_hash = 0;
@@ -576,6 +600,7 @@ impl Log {
             return Ok(());
         }
         let created = Segment::create(&self.disk, &self.descriptors, &self.dir)?;
+        self.manifest.enter(&[(created.id, 0)]);
         let mut slot = Slot::new(created, SEGMENT_HEADER_BYTES);
         slot.own = true;
         writer.retire();
@@ -583,7 +608,7 @@ impl Log {
         let segment = slot.segment.clone();
         let slot = self.index.write().add(slot);
         let pending = Pending::new(SEGMENT_HEADER_BYTES);
-        writer.active = Some(Active { slot, segment, end: SEGMENT_HEADER_BYTES, pending });
+        writer.active = Some(Active { slot, segment, end: SEGMENT_HEADER_BYTES, pending, listed: false });
         Ok(())
     }
 
@@ -648,6 +673,11 @@ impl Writer {
     }
 
     fn due(&mut self) -> Due {
+        let first = self.active.as_mut().filter(|active| !active.listed).map(|active| {
+            active.listed = true;
+            (active.segment.id, active.end)
+        });
+        let end = self.active.as_ref().map_or(0, |active| active.end);
         let active = self.active.as_mut().map(|active| {
             let pending = &active.pending;
             let worth = pending.count() >= BLOCK_RECORDS_MIN || pending.covers_bytes() >= BLOCK_BYTES_MIN;
@@ -658,6 +688,8 @@ impl Writer {
             appended: self.appended,
             retired: std::mem::take(&mut self.retired),
             active,
+            end,
+            first,
             dir_dirty: std::mem::take(&mut self.dir_dirty),
         }
     }

@@ -39,7 +39,7 @@ use parking_lot::Mutex;
 use crate::disk::{Access, File, Status};
 use disk::State;
 use schedule::wait;
-pub use schedule::{Schedule, clock};
+pub use schedule::{Schedule, clock, pause};
 
 /// A simulated machine. Clones share it.
 #[derive(Clone)]
@@ -135,6 +135,11 @@ impl Machine {
         self.state.lock().digest(false)
     }
 
+    /// Gives the machine's disk another identity, as that of a copy has.
+    pub fn set_identity(&self, identity: u64) {
+        self.state.lock().identity = identity;
+    }
+
     /// File operations so far.
     pub fn operations(&self) -> u64 {
         self.state.lock().operations
@@ -214,6 +219,10 @@ impl Process {
 
     pub(crate) fn all_names(&self, dir: &Path) -> io::Result<Vec<String>> {
         self.names(dir)
+    }
+
+    pub(crate) fn identity(&self, _: &Path) -> io::Result<u64> {
+        Ok(self.state.lock().identity)
     }
 
     pub(crate) fn status(&self, path: &Path) -> io::Result<Status> {

@@ -59,6 +59,21 @@ pub(super) fn status(path: &Path) -> io::Result<Status> {
     Ok(Status { len: metadata.len(), modified, identity })
 }
 
+pub(super) fn identity(dir: &Path) -> io::Result<u64> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        let metadata = dir.metadata()?;
+        Ok(crate::manifest::identity_of(metadata.dev(), metadata.ino()))
+    }
+    // No directory is known to be a copy.
+    #[cfg(not(unix))]
+    {
+        let _ = dir;
+        Ok(crate::manifest::identity_of(0, 0))
+    }
+}
+
 pub(super) fn remove(path: &Path) -> io::Result<()> {
     std::fs::remove_file(path)
 }

@@ -55,6 +55,7 @@ pub(super) struct State {
     random: u64,
     pub(super) faults: Faults,
     pub(super) operations: u64,
+    pub(super) identity: u64,
     pub(super) trace: Option<Vec<String>>,
     noted: Option<usize>,
 }
@@ -72,6 +73,7 @@ impl State {
             random: seed,
             faults: Faults::default(),
             operations: 0,
+            identity: 1,
             trace: None,
             noted: None,
         }
@@ -92,6 +94,7 @@ impl State {
             random: self.random,
             faults: Faults::default(),
             operations: 0,
+            identity: self.identity,
             trace: None,
             noted: None,
         }

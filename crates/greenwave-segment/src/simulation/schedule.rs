@@ -31,6 +31,11 @@ pub fn clock() -> u64 {
     (1_u64 << 60).saturating_add(NOW.get()).saturating_add_signed(AHEAD.get())
 }
 
+/// Stops the process that runs, as a file operation does. Does nothing outside of a [`Schedule`].
+pub fn pause() {
+    wait(Wait::Turn);
+}
+
 pub(super) fn reset_clock() {
     NOW.set(0);
 }

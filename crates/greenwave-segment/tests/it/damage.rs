@@ -26,10 +26,12 @@ fn segment() -> (TempDir, PathBuf, Vec<u8>) {
     (dir, path, image)
 }
 
+/// The only segment.
 fn only_file(dir: &Path) -> PathBuf {
-    let mut files = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
-    let file = files.next().unwrap();
-    assert_eq!(files.next(), None);
+    let files = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    let mut segments = files.filter(|path| path.extension().is_some_and(|it| it == "seg"));
+    let file = segments.next().unwrap();
+    assert_eq!(segments.next(), None);
     file
 }
 

@@ -2,6 +2,7 @@
 //! was acknowledged and flushed.
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
 
+mod copies;
 mod explore;
 mod model;
 mod run;

@@ -1,0 +1,191 @@
+//! The list of a log's segments, by which a copy of the directory that was made while processes wrote is recognised.
+//!
+//! The file `manifest` in the log's directory begins with 32 bytes (integers little-endian):
+//!
+//! | offset | bytes | field |
+//! | --- | --- | --- |
+//! | 0 | 8 | magic `F5 47 57 4D 41 4E 0D 0A` |
+//! | 8 | 2 | format version, 1 |
+//! | 10 | 6 | zero |
+//! | 16 | 8 | identity of the directory: XXH3-64 of its device and inode numbers |
+//! | 24 | 8 | XXH3-64 of bytes 0 to 24 |
+//!
+//! and goes on in entries of 24 bytes, of which the last one of each segment counts:
+//!
+//! | offset | bytes | field |
+//! | --- | --- | --- |
+//! | 0 | 8 | segment id |
+//! | 8 | 8 | bytes that the segment has at least; 0 if nothing in it was flushed; all ones once it was removed |
+//! | 16 | 8 | XXH3-64 of bytes 0 to 16, with the offset of the entry as seed |
+//!
+//! A segment is entered before its first record is acknowledged, again before its first flush returns, and whenever compaction relies on what it
+//! has: before a segment is removed, the manifest says so, and how long those are that hold what was worth keeping. So whatever was
+//! flushed before somebody began to copy the directory is either in the copy, or the copy's manifest names a segment that the copy
+//! lacks or has cut short. A directory with another identity is a copy (or was restored, or moved to another file system): it is
+//! compared with its manifest, refused if something is missing, and else entered under its new identity.
+//!
+//! The file is written under its lock (`flock` on Unix) and is not synced. It is never needed to read a log.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use parking_lot::Mutex;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+
+use crate::disk::{Access, Disk, File};
+use crate::segment::{SEGMENT_HEADER_BYTES, file_header};
+
+const MAGIC: [u8; 8] = [0xF5, b'G', b'W', b'M', b'A', b'N', b'\r', b'\n'];
+const ENTRY_BYTES: u64 = 24;
+/// What an entry says of a segment that was removed.
+pub(crate) const REMOVED: u64 = u64::MAX;
+/// The file is written anew when it has so many entries, and more than half of them say nothing any more.
+const ENTRIES_MAX: u64 = 4096;
+
+/// The file, opened when it is first needed.
+#[derive(Debug)]
+pub(crate) struct Manifest {
+    disk: Disk,
+    dir: PathBuf,
+    path: PathBuf,
+    file: Mutex<Option<File>>,
+}
+
+/// What a manifest says.
+#[derive(Debug, Default)]
+pub(crate) struct Listed {
+    /// Whether this is not the directory that the manifest was written for.
+    pub(crate) is_copy: bool,
+    /// The segments that were not removed, with the bytes that each has at least.
+    pub(crate) segments: BTreeMap<u64, u64>,
+    entries: u64,
+}
+
+impl Manifest {
+    pub(crate) fn new(disk: &Disk, dir: &Path) -> Self {
+        let (disk, path) = (disk.clone(), dir.join("manifest"));
+        Self { disk, dir: dir.to_owned(), path, file: Mutex::default() }
+    }
+
+    /// Reads the manifest; `None` if there is none or it is damaged.
+    pub(crate) fn read(&self) -> io::Result<Option<Listed>> {
+        match self.disk.open(&self.path, Access::Read) {
+            Ok(file) => self.listed(&file),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Enters segments. Only a copy of the directory suffers if that fails, so it is no failure of the write that it belongs to.
+    pub(crate) fn enter(&self, entries: &[(u64, u64)]) {
+        if let Err(error) = self.try_enter(entries) {
+            tracing::warn!(path = %self.path.display(), %error, "a copy of the directory may lack something unnoticed");
+        }
+    }
+
+    fn try_enter(&self, entries: &[(u64, u64)]) -> io::Result<()> {
+        let mut slot = self.file.lock();
+        let file = match slot.take() {
+            Some(file) if !file.is_unlinked(&self.path) => file,
+            _ => self.disk.open(&self.path, Access::Create)?,
+        };
+        file.lock()?;
+        let written = self.append(&file, entries);
+        file.unlock()?;
+        *slot = Some(file);
+        written
+    }
+
+    /// Appends entries. The lock is held.
+    fn append(&self, file: &File, entries: &[(u64, u64)]) -> io::Result<()> {
+        let listed = self.listed(file)?.filter(|listed| !listed.is_copy);
+        let live = listed.as_ref().map_or(0, |listed| listed.segments.len() as u64);
+        match listed {
+            Some(listed) if listed.entries < ENTRIES_MAX || live * 2 > listed.entries => {
+                let at = SEGMENT_HEADER_BYTES + listed.entries * ENTRY_BYTES;
+                file.write_at(&encode(at, entries.iter().copied()), at)
+            }
+            other => {
+                let mut segments = other.unwrap_or_default().segments;
+                for (id, len) in entries {
+                    segments.insert(*id, *len);
+                }
+                self.write_anew(file, segments)
+            }
+        }
+    }
+
+    /// Enters the directory under its present identity, with these segments.
+    pub(crate) fn adopt(&self, segments: &BTreeMap<u64, u64>) -> io::Result<()> {
+        let file = self.disk.open(&self.path, Access::Create)?;
+        file.lock()?;
+        self.write_anew(&file, segments.clone())
+    }
+
+    /// A manifest that is cut short in between is one that says less.
+    fn write_anew(&self, file: &File, segments: BTreeMap<u64, u64>) -> io::Result<()> {
+        let segments = segments.into_iter().filter(|(_, len)| *len != REMOVED);
+        let mut bytes = file_header(MAGIC, self.identity()?).to_vec();
+        bytes.extend(encode(SEGMENT_HEADER_BYTES, segments));
+        file.set_len(0)?;
+        file.write_at(&bytes, 0)
+    }
+
+    fn identity(&self) -> io::Result<u64> {
+        self.disk.identity(&self.dir)
+    }
+
+    fn listed(&self, file: &File) -> io::Result<Option<Listed>> {
+        let len = usize::try_from(file.len()?).map_err(io::Error::other)?;
+        let mut bytes = vec![0; len];
+        let read = file.read_at(&mut bytes, 0)?;
+        bytes.truncate(read);
+        let Some((header, rest)) = bytes.split_first_chunk::<{ SEGMENT_HEADER_BYTES as usize }>() else {
+            return Ok(None);
+        };
+        let identity = u64::from_le_bytes(header[16..24].try_into().expect("eight bytes"));
+        if *header != file_header(MAGIC, identity) {
+            return Ok(None);
+        }
+        let mut listed = Listed { is_copy: identity != self.identity()?, ..Listed::default() };
+        for entry in rest.chunks_exact(ENTRY_BYTES as usize) {
+            let at = SEGMENT_HEADER_BYTES + listed.entries * ENTRY_BYTES;
+            let [id, len, check] =
+                [0, 8, 16].map(|at| u64::from_le_bytes(entry[at..at + 8].try_into().expect("eight bytes")));
+            if check != xxh3_64_with_seed(&entry[..16], at) {
+                break;
+            }
+            listed.entries += 1;
+            if len == REMOVED {
+                listed.segments.remove(&id);
+            } else {
+                let least = listed.segments.entry(id).or_default();
+                *least = (*least).max(len);
+            }
+        }
+        Ok(Some(listed))
+    }
+}
+
+fn encode(mut at: u64, entries: impl Iterator<Item = (u64, u64)>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for (id, len) in entries {
+        let mut entry = [0; ENTRY_BYTES as usize];
+        entry[..8].copy_from_slice(&id.to_le_bytes());
+        entry[8..16].copy_from_slice(&len.to_le_bytes());
+        let check = xxh3_64_with_seed(&entry[..16], at);
+        entry[16..].copy_from_slice(&check.to_le_bytes());
+        bytes.extend_from_slice(&entry);
+        at += ENTRY_BYTES;
+    }
+    bytes
+}
+
+/// The identity of a directory with these device and inode numbers.
+pub(crate) fn identity_of(device: u64, inode: u64) -> u64 {
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&device.to_le_bytes());
+    bytes[8..].copy_from_slice(&inode.to_le_bytes());
+    xxh3_64(&bytes)
+}
