@@ -345,6 +345,12 @@ impl Dispatcher {
         self.tasks[task.index()].took
     }
 
+    /// How often stages of lower rank have started before a task's current stage since it is ready:
+    /// see [`Limits::overtakes_max`].
+    pub fn overtaken(&self, task: TaskId) -> u32 {
+        self.tasks[task.index()].overtaken
+    }
+
     /// Whether nothing runs and nothing further will.
     pub fn is_finished(&self) -> bool {
         let Stats { running, ready, delayed, .. } = self.stats;
@@ -689,6 +695,7 @@ impl Dispatcher {
         let class = task.class();
         self.stats.in_flight += usize::from(!task.begun);
         task.begun = true;
+        task.overtaken = 0;
         task.state = State::Running(self.clock);
         self.stats.ready -= 1;
         self.stats.running += 1;
