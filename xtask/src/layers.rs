@@ -10,13 +10,14 @@ use crate::program::root;
 use crate::source::{code, files_below, has, is_test_or_example};
 
 /// Every package, the layer it stands in, and those of ours that it may be built from.
-const LAYERS: [(&str, Layer, &[&str]); 14] = [
-    ("greenwave-segment", Layer::Log, &[]),
+const LAYERS: [(&str, Layer, &[&str]); 15] = [
+    (LOG, Layer::Ground, &[]),
+    ("greenwave-retry", Layer::Ground, &[]),
     ("greenwave-cache", Layer::Library, &["greenwave-segment"]),
-    ("greenwave-scheduler", Layer::Library, &["greenwave-segment"]),
+    ("greenwave-scheduler", Layer::Library, &[LOG, "greenwave-retry"]),
     ("greenwave-storage", Layer::Library, &["greenwave-segment"]),
-    ("greenwave-streaming", Layer::Library, &["greenwave-segment"]),
-    ("greenwave-pooling", Layer::Library, &["greenwave-segment"]),
+    ("greenwave-streaming", Layer::Library, &[LOG, "greenwave-retry"]),
+    ("greenwave-pooling", Layer::Library, &[LOG, "greenwave-retry"]),
     ("greenwave-agents", Layer::Service, &["greenwave-streaming", "greenwave-pooling"]),
     ("greenwave-testing", Layer::Service, &["greenwave-cache", "greenwave-scheduler"]),
     ("greenwave-telemetry", Layer::Service, &[]),
@@ -40,6 +41,9 @@ const LAYERS: [(&str, Layer, &[&str]); 14] = [
     ("greenwave-versus", Layer::Tool, ANYTHING),
     ("xtask", Layer::Tool, &[]),
 ];
+
+/// What everything durable stands on.
+const LOG: &str = "greenwave-segment";
 
 /// No restriction.
 const ANYTHING: &[&str] = &["*"];
@@ -109,8 +113,8 @@ const NEVER: [(&str, &[&str]); 4] = [
 /// Where a package stands, from the ground up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Layer {
-    /// 0: the log under everything durable.
-    Log,
+    /// 0: the log under everything durable, and when to try again.
+    Ground,
     /// 1: libraries that are useful alone.
     Library,
     /// 2: agents, tests, figures.
@@ -178,7 +182,7 @@ fn check_dependency(package: &Package, layer: Layer, may_use: &[&str], it: &Depe
     if ours.is_some() && may_use != ANYTHING && !may_use.contains(&whom.as_str()) {
         return Some(format!("{who} depends on {whom}: of ours it may use {}", listed(may_use)));
     }
-    if ours.is_some() && layer == Layer::Library && !it.is_optional {
+    if whom == LOG && layer == Layer::Library && !it.is_optional {
         return Some(format!("{who} depends on {whom} without a feature: what it keeps on disk is optional"));
     }
     if layer < Layer::Program && HEAVY.contains(&whom.as_str()) && !it.is_optional {

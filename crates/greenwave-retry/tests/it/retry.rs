@@ -1,0 +1,134 @@
+//! Delays, reasons to give up, the budget and `Retry-After`.
+
+use std::time::Duration;
+
+use greenwave_retry::{Reason, Retry, RetryBudget, Verdict};
+use tokio::time::Instant;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn plain() -> Retry {
+    Retry { attempts_max: 5, delay_min: SECOND, delay_max: 4 * SECOND, ..Retry::default() }
+}
+
+async fn fail(retry: &Retry, verdict: Verdict) -> (usize, Reason) {
+    let outcome = retry.run(|_: &&str| verdict, async |_| Err::<(), _>("no")).await;
+    let gave_up = outcome.unwrap_err();
+    (gave_up.attempts, gave_up.reason)
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_gives_up_for_a_reason() {
+    assert_eq!(fail(&plain(), Verdict::Transient).await, (5, Reason::Attempts));
+    assert_eq!(fail(&plain(), Verdict::Permanent).await, (1, Reason::Permanent));
+    let hurried = Retry { deadline: Some(3 * SECOND), ..plain() };
+    assert_eq!(fail(&hurried, Verdict::After(2 * SECOND)).await, (2, Reason::Deadline));
+    let none = Retry { attempts_max: 0, ..plain() };
+    assert_eq!(fail(&none, Verdict::Transient).await, (1, Reason::Attempts));
+}
+
+#[test]
+fn delays_grow_and_are_spread_from_zero() {
+    let bounds = [1, 2, 4, 4].map(Duration::from_secs);
+    let mut sums = [Duration::ZERO; 4];
+    for seed in 0..1000 {
+        let delays: Vec<_> = Retry { seed: Some(seed), ..plain() }.delays().collect();
+        assert_eq!(delays.len(), 4);
+        for (i, delay) in delays.iter().enumerate() {
+            assert!(*delay <= bounds[i]);
+            sums[i] += *delay;
+        }
+    }
+    for (sum, bound) in sums.iter().zip(bounds) {
+        let mean = sum.as_secs_f64() / 1000.0 / bound.as_secs_f64();
+        assert!(
+            (0.45..0.55).contains(&mean),
+            "uniform between zero and the bound, so half of it on average: {mean}"
+        );
+    }
+    let one: Vec<_> = Retry { seed: Some(7), ..plain() }.delays().collect();
+    assert_eq!(one, Retry { seed: Some(7), ..plain() }.delays().collect::<Vec<_>>(), "a seed determines them");
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_waits_as_long_as_it_was_asked_to() {
+    let started = Instant::now();
+    let retry = Retry { attempts_max: 2, ..plain() };
+    fail(&retry, Verdict::After(60 * SECOND)).await;
+    assert_eq!(started.elapsed(), 60 * SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_budget_keeps_retries_to_a_fraction_of_the_calls() {
+    let budget = RetryBudget::new(0.2, 3);
+    let retry = Retry { budget: Some(budget), ..plain() };
+    assert_eq!(fail(&retry, Verdict::Transient).await, (4, Reason::Budget), "the burst");
+    let mut attempts = 0;
+    for _ in 0..100 {
+        attempts += fail(&retry, Verdict::Transient).await.0;
+    }
+    assert!((115..=121).contains(&attempts), "{attempts}");
+}
+
+/// Whether it can be spawned is known at compile time only.
+#[tokio::test(start_paused = true)]
+async fn it_can_be_spawned() {
+    let spawned = tokio::spawn(async {
+        let mut calls = 0;
+        let retry = plain();
+        let run = retry.run(
+            |_: &String| Verdict::Transient,
+            |attempt| {
+                calls += 1;
+                async move { if attempt < 3 { Err("no".to_owned()) } else { Ok(attempt) } }
+            },
+        );
+        (run.await, calls)
+    });
+    assert_eq!(spawned.await.unwrap(), (Ok(3), 3));
+}
+
+#[test]
+fn retry_after_is_read_as_seconds_and_as_a_date() {
+    let now = std::time::UNIX_EPOCH + Duration::from_secs(784_111_777);
+    let read = |value| Verdict::retry_after(value, now);
+    assert_eq!(read("120"), Verdict::After(120 * SECOND));
+    assert_eq!(read(" 0 "), Verdict::After(Duration::ZERO));
+    assert_eq!(read("Sun, 06 Nov 1994 08:50:07 GMT"), Verdict::After(30 * SECOND), "IMF-fixdate");
+    assert_eq!(read("Sunday, 06-Nov-94 08:50:07 GMT"), Verdict::After(30 * SECOND), "RFC 850");
+    assert_eq!(read("Sun Nov  6 08:50:07 1994"), Verdict::After(30 * SECOND), "asctime");
+    assert_eq!(read("Sun, 06 Nov 1994 08:00:00 GMT"), Verdict::After(Duration::ZERO), "it is past");
+    for neither in ["", "soon", "-1", "1.5", "9 9"] {
+        assert_eq!(read(neither), Verdict::Transient, "{neither}");
+    }
+    assert!(matches!(read("99999999999999999999999999"), Verdict::After(_)));
+}
+
+#[test]
+fn without_a_seed_no_two_calls_have_the_same_delays() {
+    let delays = || plain().delays().collect::<Vec<_>>();
+    let all: std::collections::HashSet<_> = (0..100).map(|_| delays()).collect();
+    assert_eq!(all.len(), 100);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_is_made_to_wait_for_a_century() {
+    let retry = Retry { attempts_max: 2, ..plain() };
+    for asked in [Verdict::retry_after("3000000000", std::time::UNIX_EPOCH), Verdict::After(Duration::MAX)] {
+        let started = Instant::now();
+        assert_eq!(fail(&retry, asked).await, (2, Reason::Attempts));
+        assert_eq!(started.elapsed(), retry.asked_max);
+    }
+}
+
+#[test]
+fn refused_retries_take_nothing_from_the_budget() {
+    let budget = RetryBudget::new(0.0, 1);
+    let retry = Retry { budget: Some(budget), deadline: Some(SECOND), ..plain() };
+    let late = retry.attempts().next_delay(Verdict::Transient, 2 * SECOND);
+    assert_eq!(late, Err(Reason::Deadline));
+    assert_eq!(retry.attempts().next_delay(Verdict::Permanent, Duration::ZERO), Err(Reason::Permanent));
+    let quick = Retry { delay_min: Duration::ZERO, ..retry };
+    assert_eq!(quick.attempts().next_delay(Verdict::Transient, Duration::ZERO), Ok(Duration::ZERO));
+    assert_eq!(quick.attempts().next_delay(Verdict::Transient, Duration::ZERO), Err(Reason::Budget));
+}
