@@ -27,7 +27,8 @@ pub struct Limits {
     ///
     /// After that, every pool and lock that it needs, and a place under `tasks_max`, are left to it:
     /// stages of lower rank that need any of these do not start before it, so it starts as soon as
-    /// the stages that hold them now, and those of higher rank, have ended. While as many tasks as
+    /// the stages that hold them now, and those of higher rank, have ended. Stages that need none of
+    /// them go on. While as many tasks as
     /// `tasks_max` allows have begun, only the next place is left to it, and the tasks that have
     /// begun go on. Of stages with the same needs only the one of highest rank counts.
     pub overtakes_max: u32,

@@ -47,7 +47,11 @@ fn delays_grow_and_are_spread_from_zero() {
         );
     }
     let one: Vec<_> = Retry { seed: Some(7), ..plain() }.delays().collect();
-    assert_eq!(one, Retry { seed: Some(7), ..plain() }.delays().collect::<Vec<_>>(), "a seed determines them");
+    assert_eq!(
+        one,
+        Retry { seed: Some(7), ..plain() }.delays().collect::<Vec<_>>(),
+        "a seed determines them"
+    );
 }
 
 #[tokio::test(start_paused = true)]

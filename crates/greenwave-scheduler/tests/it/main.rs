@@ -14,6 +14,7 @@ mod journal;
 mod locks;
 mod order;
 mod process;
+mod random;
 #[cfg(feature = "journal")]
 mod resume;
 mod states;

@@ -223,7 +223,9 @@ impl Node {
     /// All that the future depends on, of tasks that have not ended, in the order of priority.
     fn key(&self, setting: &Setting) -> u128 {
         let mut order: Vec<usize> = (0..self.len).filter(|at| !self.is_settled(*at)).collect();
-        order.sort_by(|a, b| if self.is_above(*a, *b) { std::cmp::Ordering::Less } else { std::cmp::Ordering::Greater });
+        order.sort_by(|a, b| {
+            if self.is_above(*a, *b) { std::cmp::Ordering::Less } else { std::cmp::Ordering::Greater }
+        });
         let admitted = self.dispatcher.stats().pool("workers").unwrap().admitted;
         let has_failed = self.count(|this, at| matches!(this.state(at), State::Failed)) > 0;
         let mut key = u128::from(admitted);
@@ -308,7 +310,8 @@ impl Node {
         let failed = (0..self.len).find(|at| matches!(self.state(*at), State::Failed));
         let afters = (0..self.len).filter(is_open).chain(failed).map(one_of);
         for after in std::iter::once(0).chain(afters) {
-            let waits = |at: &usize| matches!(self.state(*at), State::Waiting(_)) && self.goes_after(*at, after);
+            let waits =
+                |at: &usize| matches!(self.state(*at), State::Waiting(_)) && self.goes_after(*at, after);
             for before in std::iter::once(0).chain((0..self.len).filter(waits).map(one_of)) {
                 for rank in [top, top / 2 | 1, 1] {
                     steps.extend((0..setting.kinds).map(|kind| Step::Add { rank, kind, after, before }));
@@ -382,8 +385,7 @@ impl Node {
         let ids = |bits| bits_of(bits).map(TaskId::from_index).collect::<Vec<_>>();
         let needs = KINDS[usize::from(kind)].needs();
         let (after_ids, before_ids) = (ids(after), ids(before));
-        let addition =
-            Addition { id: "added", rank, needs: &needs, after: &after_ids, before: &before_ids };
+        let addition = Addition { id: "added", rank, needs: &needs, after: &after_ids, before: &before_ids };
         let task = self.dispatcher.add(now, addition, actions).map_err(|error| error.to_string())?;
         let at = task.index();
         self.tasks[at] = Task { rank, kind, after, ..Task::default() };
@@ -489,7 +491,8 @@ impl Node {
         let has_workers = kind.workers == 0 || self.used() == 0 || self.used() + kind.workers <= admitted;
         let has_lock = !self.running().any(|other| {
             let other = self.kind(other);
-            (kind.is_exclusive && (other.is_shared || other.is_exclusive)) || (kind.is_shared && other.is_exclusive)
+            (kind.is_exclusive && (other.is_shared || other.is_exclusive))
+                || (kind.is_shared && other.is_exclusive)
         });
         has_workers && has_lock && self.has_place(setting, at)
     }
@@ -544,8 +547,7 @@ impl Node {
         waiting: usize,
     ) -> Result<(), String> {
         let class = |at: usize| (self.tasks[at].kind, self.tasks[at].is_begun);
-        let is_behind =
-            |other: usize| class(other) == class(waiting) && self.is_above(other, waiting);
+        let is_behind = |other: usize| class(other) == class(waiting) && self.is_above(other, waiting);
         if (0..self.len).any(|other| self.is_ready(other) && is_behind(other)) {
             return Ok(());
         }
@@ -576,17 +578,20 @@ impl Node {
                 continue;
             }
             let takes_pool = self.kind(start).meets(self.kind(waiting));
-            let takes_last_place =
-                begins && !self.tasks[waiting].is_begun && in_flight >= setting.tasks_max;
+            let takes_last_place = begins && !self.tasks[waiting].is_begun && in_flight >= setting.tasks_max;
             if overtaken >= setting.overtakes_max && (takes_pool || takes_last_place) {
-                return Err(format!("task {start} overtakes task {waiting}, which was overtaken {overtaken} times"));
+                return Err(format!(
+                    "task {start} overtakes task {waiting}, which was overtaken {overtaken} times"
+                ));
             }
             overtaken += 1;
         }
         let counted = self.dispatcher.overtaken(id);
         match counted >= overtaken {
             true => Ok(()),
-            false => Err(format!("task {waiting} was overtaken {overtaken} times, and {counted} are counted")),
+            false => {
+                Err(format!("task {waiting} was overtaken {overtaken} times, and {counted} are counted"))
+            }
         }
     }
 }
@@ -642,9 +647,8 @@ fn is_acyclic(graph: &[u8]) -> bool {
 /// All ways to give so many tasks one of so many kinds.
 fn all_kinds(tasks: usize, kinds: u8) -> impl Iterator<Item = Vec<u8>> {
     let kinds = u64::from(kinds);
-    (0..kinds.pow(tasks as u32)).map(move |number| {
-        (0..tasks).map(|at| (number / kinds.pow(at as u32) % kinds) as u8).collect()
-    })
+    (0..kinds.pow(tasks as u32))
+        .map(move |number| (0..tasks).map(|at| (number / kinds.pow(at as u32) % kinds) as u8).collect())
 }
 
 /// The full product for graphs of so many tasks. Returns the number of states.
@@ -669,25 +673,197 @@ fn explore_all(tasks: usize, kinds: u8, happenings: Happenings, overtakes: &[u32
     states
 }
 
+/// How many kinds of needs a long run takes: what `GREENWAVE_SCHEDULER_KINDS` says.
+fn long_kinds() -> Option<u8> {
+    let asked = std::env::var("GREENWAVE_SCHEDULER_KINDS").ok()?.parse::<u8>().ok()?;
+    Some(asked.clamp(1, KINDS.len() as u8))
+}
+
+const NOTHING: Happenings =
+    Happenings { retries: false, pauses: false, changing_workers: false, added_tasks: false, stops: false };
+const ALL: Happenings =
+    Happenings { retries: true, pauses: true, changing_workers: true, added_tasks: true, stops: true };
+
+/// Tasks, kinds of needs in `cargo test` and at most in a long run, and what happens beside ends of
+/// stages. With an added task there are four tasks, and a hundred times as many states.
+const SEARCHES: [(usize, u8, u8, Happenings); 9] = [
+    (1, 6, 6, ALL),
+    (2, 6, 6, Happenings { added_tasks: false, ..ALL }),
+    (2, 4, 6, Happenings { added_tasks: true, ..NOTHING }),
+    (2, 1, 6, ALL),
+    (3, 5, 6, NOTHING),
+    (3, 3, 6, Happenings { retries: true, ..NOTHING }),
+    (3, 1, 6, Happenings { added_tasks: false, ..ALL }),
+    (3, 0, 4, Happenings { added_tasks: true, ..NOTHING }),
+    (3, 0, 2, ALL),
+];
+
 #[test]
-fn measure() {
-    let all = Happenings { retries: true, pauses: true, changing_workers: true, added_tasks: true, stops: true };
-    let none = Happenings::default();
-    let no_add = Happenings { added_tasks: false, ..all };
-    let add = Happenings { added_tasks: true, ..none };
-    for (name, tasks, kinds, happenings) in [
-        ("2 all k2", 2, 2, all),
-        ("3 none k6", 3, 6, none),
-        ("3 retries k6", 3, 6, Happenings { retries: true, ..none }),
-        ("2 add k6", 2, 6, add),
-        ("3 no add k2", 3, 2, no_add),
-        ("3 no add k3", 3, 3, no_add),
-        ("3 no add k4", 3, 4, no_add),
-        ("3 add k2", 3, 2, add),
-        ("3 add k4", 3, 4, add),
-    ] {
-        let begun = std::time::Instant::now();
+fn no_state_of_up_to_three_tasks_is_stuck_or_over_a_limit_or_unfair() {
+    let mut all = 0;
+    for (tasks, usual, most, happenings) in SEARCHES {
+        let kinds = long_kinds().map_or(usual, |kinds| kinds.clamp(usual, most));
+        if kinds == 0 {
+            continue;
+        }
         let states = explore_all(tasks, kinds, happenings, &[0, 1, 2]);
-        eprintln!("{name}: {states} states in {:?}", begun.elapsed());
+        println!("{tasks} tasks, {kinds} kinds of needs: {states} states ({happenings:?})");
+        all += states;
+    }
+    println!("{all} states");
+    assert!(all > 500_000, "{all} states: the search ended early");
+}
+
+/// All graphs of so many tasks, one of each shape.
+fn shapes(tasks: usize) -> Vec<Vec<u8>> {
+    let pairs: Vec<(usize, usize)> =
+        (0..tasks).flat_map(|later| (0..later).map(move |at| (at, later))).collect();
+    let mut seen = HashSet::new();
+    let mut shapes = Vec::new();
+    for bits in 0..1_u32 << pairs.len() {
+        let mut graph = vec![0_u8; tasks];
+        for (number, (at, later)) in pairs.iter().enumerate() {
+            graph[*later] |= ((bits >> number & 1) as u8) << at;
+        }
+        let least = permutations(tasks).iter().map(|order| relabelled(&graph, order)).min().unwrap();
+        if seen.insert(least) {
+            shapes.push(graph);
+        }
+    }
+    shapes
+}
+
+/// A graph with task `at` renamed to `order[at]`.
+fn relabelled(graph: &[u8], order: &[usize]) -> Vec<u8> {
+    let mut other = vec![0; graph.len()];
+    for (at, after) in graph.iter().enumerate() {
+        other[order[at]] = bits_of(*after).fold(0, |bits, before| bits | 1 << order[before]);
+    }
+    other
+}
+
+fn permutations(tasks: usize) -> Vec<Vec<usize>> {
+    (0..tasks).fold(vec![Vec::new()], |shorter, next| {
+        let insert = |order: &Vec<usize>, at: usize| {
+            let mut longer = order.clone();
+            longer.insert(at, next);
+            longer
+        };
+        shorter.iter().flat_map(|order| (0..=next).map(move |at| insert(order, at))).collect()
+    })
+}
+
+/// Rows of levels, one level for each factor, in which every two levels of two factors meet (after
+/// Cohen, Dalal, Fredman, Patton, "The AETG System", 1997).
+fn pairwise(levels: &[usize]) -> Vec<Vec<usize>> {
+    let mut open = std::collections::BTreeSet::new();
+    for (other, count) in levels.iter().enumerate() {
+        for at in 0..other {
+            open.extend((0..levels[at]).flat_map(|a| (0..*count).map(move |b| (at, a, other, b))));
+        }
+    }
+    let mut rows = Vec::new();
+    while let Some(&(at, a, other, b)) = open.iter().next() {
+        let mut row: Vec<Option<usize>> = vec![None; levels.len()];
+        (row[at], row[other]) = (Some(a), Some(b));
+        for factor in 0..levels.len() {
+            if row[factor].is_none() {
+                let gain = |level: usize| {
+                    let meets = |(at, chosen): (usize, &Option<usize>)| {
+                        chosen.is_some_and(|chosen| open.contains(&pair((at, chosen), (factor, level))))
+                    };
+                    row.iter().enumerate().filter(|other| meets(*other)).count()
+                };
+                // Of equals another one in each row, so that levels that have met all others vary.
+                let start = rows.len() % levels[factor];
+                let turned = (0..levels[factor]).map(|level| (level + start) % levels[factor]);
+                row[factor] = turned.max_by_key(|level| gain(*level));
+            }
+        }
+        let row: Vec<usize> = row.into_iter().flatten().collect();
+        for other in 0..row.len() {
+            (0..other).for_each(|at| {
+                open.remove(&pair((at, row[at]), (other, row[other])));
+            });
+        }
+        rows.push(row);
+    }
+    rows
+}
+
+fn pair((at, a): (usize, usize), (other, b): (usize, usize)) -> (usize, usize, usize, usize) {
+    if at < other { (at, a, other, b) } else { (other, b, at, a) }
+}
+
+#[test]
+fn every_two_levels_of_two_factors_meet() {
+    let levels = [3, 2, 5, 4];
+    let rows = pairwise(&levels);
+    for other in 0..levels.len() {
+        for at in 0..other {
+            let met: HashSet<_> = rows.iter().map(|row| (row[at], row[other])).collect();
+            assert_eq!(met.len(), levels[at] * levels[other]);
+        }
+    }
+    assert!(rows.len() < 40, "{} rows: fewer than a third of the product", rows.len());
+    assert_eq!([1, 2, 3, 4, 5].map(|tasks| shapes(tasks).len()), [1, 2, 6, 31, 302], "OEIS A003087");
+    assert_eq!([1, 2, 3, 4].map(|tasks| graphs(tasks).len()), [1, 3, 25, 543], "OEIS A003024");
+}
+
+/// Every shape of graph of so many tasks, with every two values of two attributes together. Of the
+/// rows for each shape only one in `every` is taken, another one for each shape. Returns the number
+/// of states.
+fn explore_shapes(tasks: usize, kinds: u8, every: usize) -> usize {
+    let orders = permutations(tasks);
+    // Of the 120 orders of five tasks, some that are spread over all.
+    let orders: Vec<_> = orders.iter().step_by(orders.len().div_ceil(24)).collect();
+    let tasks_max = [1, 2, tasks - 1, usize::MAX];
+    let mut levels = vec![usize::from(kinds); 2 * tasks];
+    levels.extend([orders.len(), tasks_max.len(), 3, 2, 2, 2, 2, 2, 2]);
+    let rows = pairwise(&levels);
+    let mut states = 0;
+    for (number, shape) in shapes(tasks).iter().enumerate() {
+        for (_, row) in rows.iter().enumerate().filter(|(at, _)| (number * rows.len() + at) % every == 0) {
+            let kinds: Vec<u8> = row.iter().map(|level| *level as u8).collect();
+            let (first, rest) = kinds.split_at(tasks);
+            let mut second = [0; TASKS_MAX];
+            second[..tasks].copy_from_slice(&rest[..tasks]);
+            let [order, places, overtakes_max, failure, flags @ ..] = &row[2 * tasks..] else {
+                unreachable!("a row has a level for each factor");
+            };
+            let is = |flag: usize| flags[flag] == 1;
+            let setting = Setting {
+                tasks_max: tasks_max[*places],
+                overtakes_max: *overtakes_max as u32,
+                on_failure: [OnFailure::KeepGoing, OnFailure::StopAtFirst][*failure],
+                happenings: Happenings {
+                    retries: is(0),
+                    pauses: is(1),
+                    changing_workers: is(2),
+                    stops: is(3),
+                    // The sixth task makes a hundred times as many states.
+                    added_tasks: is(4) && tasks < 5,
+                },
+                // Of an added task.
+                kinds: 1,
+                second: Some(second),
+            };
+            let graph = relabelled(shape, orders[*order]);
+            let mut seen = Seen::default();
+            explore(&setting, std::iter::once(Node::new(&setting, first, &graph)), &mut seen);
+            states += seen.len();
+        }
+    }
+    states
+}
+
+#[test]
+fn no_state_of_four_or_five_tasks_is_stuck_or_over_a_limit_or_unfair() {
+    // In `cargo test` as many as take a few seconds.
+    for (tasks, kinds, every) in [(4, 4, 640), (5, 4, 1000)] {
+        let (kinds, every) = long_kinds().map_or((kinds, every), |kinds| (kinds, 1));
+        let states = explore_shapes(tasks, kinds, every);
+        println!("{tasks} tasks, {kinds} kinds of needs, pairwise: {states} states");
+        assert!(states > 10_000, "{states} states: the search ended early");
     }
 }
