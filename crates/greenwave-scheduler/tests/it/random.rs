@@ -49,6 +49,8 @@ struct Simulation {
     /// What ends when.
     running: BinaryHeap<Reverse<(u64, TaskId)>>,
     ends: BTreeMap<TaskId, u64>,
+    /// How often a stage that is ready was overtaken by one that took something of what it needs.
+    passed: HashMap<TaskId, u32>,
     /// By when a stage that was overtaken too often has to start, in seconds.
     owed: HashMap<TaskId, u64>,
     now: u64,
@@ -127,6 +129,7 @@ impl Simulation {
             ranks,
             running: BinaryHeap::new(),
             ends: BTreeMap::new(),
+            passed: HashMap::new(),
             owed: HashMap::new(),
             now: 0,
             actions: Vec::new(),
@@ -217,8 +220,14 @@ impl Simulation {
 
     /// Performs what was decided, and compares it with the bound.
     fn take_note(&mut self) {
-        for action in std::mem::take(&mut self.actions) {
-            let Action::Start(task) = action else { continue };
+        let heads = self.heads();
+        let start = |action: Action| match action {
+            Action::Start(task) => Some(task),
+            Action::Skip(..) => None,
+        };
+        let starts: Vec<TaskId> = std::mem::take(&mut self.actions).into_iter().filter_map(start).collect();
+        self.count_passed(&heads, &starts);
+        for task in starts {
             self.begun[task.index()] = true;
             let end = self.now + 1 + self.chance.below(20);
             self.running.push(Reverse((end, task)));
@@ -237,10 +246,9 @@ impl Simulation {
         self.check_limits();
     }
 
-    /// Which stages were overtaken as often as is allowed, are the first of their class, and have a place.
-    fn find_owed(&mut self) {
-        let has_places = self.dispatcher.stats().in_flight < self.limits.tasks_max;
-        let mut heads: HashMap<(Held, bool), TaskId> = HashMap::new();
+    /// The first of all ready stages that need the same.
+    fn heads(&self) -> HashMap<(Held, bool), TaskId> {
+        let mut heads = HashMap::new();
         for at in 0..self.needs.len() {
             let task = TaskId::from_index(at);
             if matches!(self.dispatcher.state(task), State::Ready(_)) {
@@ -250,9 +258,40 @@ impl Simulation {
                 }
             }
         }
+        heads
+    }
+
+    /// Counts overtaking by itself, whatever the dispatcher says of it.
+    fn count_passed(&mut self, heads: &HashMap<(Held, bool), TaskId>, starts: &[TaskId]) {
+        self.passed.retain(|task, _| matches!(self.dispatcher.state(*task), State::Ready(_)));
+        let class = |task: TaskId| (self.needs[task.index()], self.begun[task.index()]);
+        let not_begun = |task: &&TaskId| !self.begun[task.index()];
+        let in_flight = self.dispatcher.stats().in_flight;
+        for &head in heads.values() {
+            let before =
+                heads.values().filter(not_begun).filter(|other| self.is_above(**other, head)).count();
+            // Tasks that have a place under `tasks_max` do not overtake those that wait for one.
+            let has_place =
+                self.begun[head.index()] || in_flight.saturating_add(before) < self.limits.tasks_max;
+            let was_behind = starts.iter().any(|start| class(*start) == class(head));
+            if !has_place || was_behind {
+                continue;
+            }
+            let takes = |start: &&TaskId| self.is_above(head, **start) && self.meets(**start, head);
+            let count = starts.iter().filter(takes).count() as u32;
+            let passed = self.passed.entry(head).or_default();
+            *passed += count;
+            assert!(*passed <= self.limits.overtakes_max, "{head:?} was overtaken {passed} times");
+            self.longest.overtaken = self.longest.overtaken.max(*passed);
+        }
+    }
+
+    /// Which stages were overtaken as often as is allowed, are the first of their class, and have a place.
+    fn find_owed(&mut self) {
+        let has_places = self.dispatcher.stats().in_flight < self.limits.tasks_max;
+        let heads = self.heads();
         for &task in heads.values() {
             let overtaken = self.dispatcher.overtaken(task);
-            self.longest.overtaken = self.longest.overtaken.max(overtaken);
             let is_owed = overtaken >= self.limits.overtakes_max;
             if is_owed && (has_places || self.begun[task.index()]) && !self.owed.contains_key(&task) {
                 let holders = self.ends.iter().filter(|(holder, _)| self.meets(**holder, task));
