@@ -20,7 +20,7 @@ const WORKERS: &str = "workers";
 pub struct Limits {
     /// The pools that tasks draw on. One called `workers` is what [`Stats::lost`] is about.
     pub resources: Resources,
-    /// Tasks begun and not yet finished, over all their stages; from 1.
+    /// Tasks begun and not yet finished, over all their stages; at least 1. Default: no limit.
     pub tasks_max: usize,
     /// How often a ready stage that does not fit may be overtaken by stages of lower rank that do; 0
     /// for never, default 16.
@@ -114,7 +114,7 @@ pub enum State {
 /// A task that is added while others run.
 #[derive(Debug, Clone, Copy)]
 pub struct Addition<'a> {
-    /// Its name, for errors.
+    /// Its name, for errors. Whether it is taken is not checked.
     pub id: &'a str,
     /// Its rank among the others, highest first.
     pub rank: u64,
@@ -191,13 +191,17 @@ impl Dispatcher {
     /// A dispatcher for a graph, given each task's rank (highest first) and the needs of its first stage. In O(tasks + dependencies).
     ///
     /// # Errors
-    /// [`Error::ResourceTooSmall`] for a task that could never start.
+    /// [`Error::ResourceTooSmall`] for a task that could never start; [`Error::InvalidLimit`] if
+    /// [`Limits::tasks_max`] is 0.
     pub fn new<T>(
         graph: &Graph<T>,
         limits: Limits,
         ranks: &[u64],
         mut needs: impl FnMut(TaskId) -> Needs,
     ) -> Result<Self, Error> {
+        if limits.tasks_max == 0 {
+            return Err(Error::InvalidLimit { option: "tasks_max", value: 0, expected: "1 or more" });
+        }
         let pools = limits.resources.pools.iter().map(|(name, limit)| PoolStats::new(name, *limit)).collect();
         let numbers = Pools::new(&limits.resources);
         let mut dispatcher = Self {
@@ -246,7 +250,8 @@ impl Dispatcher {
     /// Takes note of an event at a time since the start of the run, and says what to do.
     ///
     /// Times must not go backwards; one that does counts as no time passed. An event about a task that
-    /// is in no state to have it (done twice, say) changes nothing.
+    /// is in no state to have it (done twice, say), or that does not exist, changes nothing. Sums of
+    /// times that are longer than [`Duration::MAX`] are that.
     ///
     /// # Errors
     /// [`Error::ResourceTooSmall`] when a next stage could never start; the task then counts as failed
@@ -280,9 +285,10 @@ impl Dispatcher {
         Ok(())
     }
 
-    /// Counts a task as done before the run begins: it was finished by an earlier, interrupted run.
+    /// Counts a task as done before the run begins: it was finished by an earlier, interrupted run. A
+    /// task that does not exist changes nothing.
     pub fn already_done(&mut self, task: TaskId) {
-        if matches!(self.tasks[task.index()].state, State::Waiting(_)) {
+        if self.tasks.get(task.index()).is_some_and(|task| matches!(task.state, State::Waiting(_))) {
             self.stats.waiting -= 1;
             self.finish(task, State::Done);
             self.release_dependants(task);
@@ -337,17 +343,26 @@ impl Dispatcher {
     }
 
     /// Where a task is.
+    ///
+    /// # Panics
+    /// If the task does not exist.
     pub fn state(&self, task: TaskId) -> State {
         self.tasks[task.index()].state
     }
 
     /// How long a task's stages ran, all together, as far as they ended.
+    ///
+    /// # Panics
+    /// If the task does not exist.
     pub fn took(&self, task: TaskId) -> Duration {
         self.tasks[task.index()].took
     }
 
     /// How often stages of lower rank have started before a task's current stage since it is ready:
     /// see [`Limits::overtakes_max`].
+    ///
+    /// # Panics
+    /// If the task does not exist.
     pub fn overtaken(&self, task: TaskId) -> u32 {
         self.tasks[task.index()].overtaken
     }
@@ -384,7 +399,8 @@ impl Dispatcher {
             }
             Err(lack) => {
                 self.fail(task, actions);
-                Err(too_small("", lack))
+                // Names of tasks are the caller's.
+                Err(too_small(&format!("#{}", task.index()), lack))
             }
         }
     }
@@ -410,7 +426,7 @@ impl Dispatcher {
 
     fn delay(&mut self, task: TaskId, delay: Duration) {
         if self.give_back(task) {
-            let until = self.clock + delay;
+            let until = self.clock.saturating_add(delay);
             self.tasks[task.index()].state = State::Delayed(until);
             self.delayed.push(Reverse((until, task)));
             self.stats.delayed += 1;
@@ -691,7 +707,7 @@ impl Dispatcher {
     fn start(&mut self, id: TaskId) {
         let task = &mut self.tasks[id.index()];
         if let State::Ready(since) = task.state {
-            self.stats.waited += self.clock - since;
+            self.stats.waited = self.stats.waited.saturating_add(self.clock - since);
         }
         let class = task.class();
         self.stats.in_flight += usize::from(!task.begun);
@@ -717,12 +733,12 @@ impl Dispatcher {
 
     /// Takes back what a running stage held; false if the task was not running.
     fn give_back(&mut self, id: TaskId) -> bool {
-        let task = &mut self.tasks[id.index()];
+        let Some(task) = self.tasks.get_mut(id.index()) else { return false };
         let State::Running(since) = task.state else { return false };
         let took = self.clock - since;
-        task.took += took;
+        task.took = task.took.saturating_add(took);
         self.order.ended(task.wants, id);
-        self.stats.busy += took;
+        self.stats.busy = self.stats.busy.saturating_add(took);
         self.stats.running -= 1;
         for &(pool, units) in &self.wants[task.wants as usize] {
             self.free[pool] += i64::from(units);
@@ -750,10 +766,10 @@ impl Dispatcher {
     fn pass_time(&mut self, now: Duration) {
         let passed = now.saturating_sub(self.clock);
         if !passed.is_zero() {
-            self.clock += passed;
+            self.clock = now;
             self.stats.wall = self.clock;
             for pool in &mut self.stats.pools {
-                pool.busy += passed * pool.used;
+                pool.busy = pool.busy.saturating_add(passed.saturating_mul(pool.used));
             }
             self.count_lost(passed);
         }
@@ -769,8 +785,8 @@ impl Dispatcher {
         let PoolStats { limit, admitted, used, .. } = self.stats.pools[workers];
         let Stats { ready, delayed, waiting, lost, .. } = &mut self.stats;
         let refused = limit - admitted.max(used).min(limit);
-        lost.worker += passed * refused;
-        let idle = passed * (limit - refused).saturating_sub(used);
+        lost.worker = lost.worker.saturating_add(passed.saturating_mul(refused));
+        let idle = passed.saturating_mul((limit - refused).saturating_sub(used));
         let cause = match () {
             () if self.paused && *ready > 0 => &mut lost.worker,
             () if *ready > 0 && !self.stopped => &mut lost.resource,
@@ -778,7 +794,7 @@ impl Dispatcher {
             () if *waiting > 0 && !self.stopped => &mut lost.dependency,
             () => &mut lost.tail,
         };
-        *cause += idle;
+        *cause = cause.saturating_add(idle);
     }
 }
 

@@ -304,10 +304,11 @@ impl Tail {
     fn ends_late(&self, now: u64, first: TaskId) -> bool {
         let rest = self.running.iter().map(|(_, end)| u128::from(end.saturating_sub(now)));
         let evenly = u128::from(now) + (self.left + rest.sum::<u128>()) / u128::from(self.workers);
-        let limit = self.bound.max(evenly) * u128::from(1000 + self.permille) / 1000;
+        let limit = self.bound.max(evenly) * (1000 + u128::from(self.permille)) / 1000;
         let mut ends: BinaryHeap<Reverse<u128>> =
             self.running.iter().map(|(_, end)| Reverse(u128::from(*end.max(&now)))).collect();
-        let free = (self.workers as usize).saturating_sub(ends.len()).max(1);
+        // More than there are tasks to place change nothing.
+        let free = (self.workers as usize).saturating_sub(ends.len()).clamp(1, LONGEST_MAX + 1);
         ends.extend(std::iter::repeat_n(Reverse(u128::from(now)), free));
         let others = self.by_length.iter().filter(|task| !self.has_started[task.index()] && **task != first);
         std::iter::once(&first).chain(others.take(LONGEST_MAX)).any(|task| {

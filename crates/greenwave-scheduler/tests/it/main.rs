@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper of tests is a test")]
 
+mod callbacks;
 mod control;
 mod dispatcher;
 mod executor;
@@ -12,6 +13,7 @@ mod jobserver;
 #[cfg(feature = "journal")]
 mod journal;
 mod locks;
+mod numbers;
 mod order;
 mod process;
 mod random;
