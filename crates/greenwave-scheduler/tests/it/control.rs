@@ -314,7 +314,7 @@ async fn workers_follow_the_load_and_agents_do_not() {
     let follow = Follow { sampler: Arc::new(sampler), ..Follow::default() };
     let resources = Resources::new([("workers", 64), ("agents", 8)]);
     let mut executor = Executor::new(Limits { resources, ..Limits::default() });
-    executor.workers = Workers { follow: Some(follow), ..Workers::default() };
+    executor.workers = Workers { follow: Some(follow) };
     let graph = graph(400);
     let is_agent = |task: TaskId| task.index().is_multiple_of(10);
     let needs = move |task| Needs::nothing().of(if is_agent(task) { "agents" } else { "workers" }, 1);
@@ -349,7 +349,7 @@ async fn what_needs_more_workers_than_are_admitted_runs_alone() {
     let sampler = || Sample { cpu_pressure: 0.9, ..Sample::default() };
     let follow = Follow { sampler: Arc::new(sampler), ..Follow::default() };
     let mut executor = executor(4);
-    executor.workers = Workers { follow: Some(follow), ..Workers::default() };
+    executor.workers = Workers { follow: Some(follow) };
     let graph = graph(6);
     let needs = |task: TaskId| Needs::nothing().of("workers", if task.index() < 2 { 4 } else { 1 });
     let run = executor.run_job(&graph, Job::new().needs(needs), |_| second());

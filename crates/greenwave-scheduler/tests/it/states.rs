@@ -313,7 +313,7 @@ impl Node {
             let waits =
                 |at: &usize| matches!(self.state(*at), State::Waiting(_)) && self.goes_after(*at, after);
             for before in std::iter::once(0).chain((0..self.len).filter(waits).map(one_of)) {
-                for rank in [top, top / 2 | 1, 1] {
+                for rank in [top, (top / 2) | 1, 1] {
                     steps.extend((0..setting.kinds).map(|kind| Step::Add { rank, kind, after, before }));
                 }
             }
@@ -758,8 +758,8 @@ fn permutations(tasks: usize) -> Vec<Vec<usize>> {
 fn pairwise(levels: &[usize]) -> Vec<Vec<usize>> {
     let mut open = std::collections::BTreeSet::new();
     for (other, count) in levels.iter().enumerate() {
-        for at in 0..other {
-            open.extend((0..levels[at]).flat_map(|a| (0..*count).map(move |b| (at, a, other, b))));
+        for (at, levels) in levels[..other].iter().enumerate() {
+            open.extend((0..*levels).flat_map(|a| (0..*count).map(move |b| (at, a, other, b))));
         }
     }
     let mut rows = Vec::new();
@@ -823,7 +823,7 @@ fn explore_shapes(tasks: usize, kinds: u8, every: usize) -> usize {
     let rows = pairwise(&levels);
     let mut states = 0;
     for (number, shape) in shapes(tasks).iter().enumerate() {
-        for (_, row) in rows.iter().enumerate().filter(|(at, _)| (number * rows.len() + at) % every == 0) {
+        for (_, row) in rows.iter().enumerate().filter(|(at, _)| (number * rows.len() + at).is_multiple_of(every)) {
             let kinds: Vec<u8> = row.iter().map(|level| *level as u8).collect();
             let (first, rest) = kinds.split_at(tasks);
             let mut second = [0; TASKS_MAX];
