@@ -143,8 +143,10 @@ impl<S, C> Core<S, C> {
             // What was checked in this tick is not due again in it.
             check_idle_every: config.check_idle_every.map(|every| ticks(every).max(1)),
             tick: ticks(tick),
-            // `max` turns NaN into 0.
-            jitter: config.lifetime_jitter.max(0.0).min(1.0),
+            jitter: Some(config.lifetime_jitter)
+                .filter(|jitter| !jitter.is_nan())
+                .unwrap_or(0.0)
+                .clamp(0.0, 1.0),
             chance: Chance::new(config.seed),
             fill_delays: fill.delays(),
             fill,

@@ -823,7 +823,9 @@ fn explore_shapes(tasks: usize, kinds: u8, every: usize) -> usize {
     let rows = pairwise(&levels);
     let mut states = 0;
     for (number, shape) in shapes(tasks).iter().enumerate() {
-        for (_, row) in rows.iter().enumerate().filter(|(at, _)| (number * rows.len() + at).is_multiple_of(every)) {
+        for (_, row) in
+            rows.iter().enumerate().filter(|(at, _)| (number * rows.len() + at).is_multiple_of(every))
+        {
             let kinds: Vec<u8> = row.iter().map(|level| *level as u8).collect();
             let (first, rest) = kinds.split_at(tasks);
             let mut second = [0; TASKS_MAX];
