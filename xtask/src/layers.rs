@@ -239,7 +239,7 @@ fn check_sources(package: &str, folder: &Path) -> Result<Vec<String>> {
 }
 
 fn check_code(package: &str, file: &str, text: &str) -> Vec<String> {
-    let mut broken = Vec::new();
+    let mut broken = fields_behind_features(file, text);
     for (number, line) in code(text) {
         for (does, patterns) in NEVER {
             let is_manifest = |pattern: &str| pattern == "toml::" && file.starts_with(READS_MANIFESTS.1);
@@ -250,6 +250,26 @@ fn check_code(package: &str, file: &str, text: &str) -> Vec<String> {
                 ));
             }
         }
+    }
+    broken
+}
+
+/// Public fields that only exist with a feature. Whoever writes out all fields of such a struct can no
+/// longer be compiled beside a package that turns the feature on: features only add.
+fn fields_behind_features(file: &str, text: &str) -> Vec<String> {
+    let mut is_behind = false;
+    let mut broken = Vec::new();
+    for (number, line) in code(text) {
+        let line = line.trim();
+        if line.is_empty() || (line.starts_with("#[") && !line.contains("feature")) {
+            continue;
+        }
+        let field = line.strip_prefix("pub ").and_then(|rest| rest.split_once(": "));
+        let name = field.map(|(name, _)| name).filter(|name| !name.contains([' ', '(', '<']));
+        if let Some(name) = name.filter(|_| is_behind) {
+            broken.push(format!("{file}:{number}: the public field `{name}` only exists with a feature"));
+        }
+        is_behind = line.starts_with("#[cfg(") && line.contains("feature");
     }
     broken
 }

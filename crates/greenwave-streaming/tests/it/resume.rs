@@ -408,7 +408,7 @@ async fn delays(retry: Retry) -> Vec<Duration> {
     #[async_trait]
     impl Source for Gone {
         async fn open(&self, _: &Position) -> Result<Opened, Refusal> {
-            self.0.lock().unwrap().push(Instant::now());
+            self.0.lock().expect("nobody panics here").push(Instant::now());
             Err(Refusal::Again("gone".into()))
         }
     }
@@ -417,7 +417,7 @@ async fn delays(retry: Retry) -> Vec<Duration> {
     let mut answer = Resume::new(source.clone(), 1, |_| Lines::default(), is_end)
         .with_options(ResumeOptions { retry, ..ResumeOptions::default() });
     assert!(matches!(answer.next().await, Some(Err(Error::GaveUp { attempts: 5, .. }))));
-    let opened = source.0.lock().unwrap();
+    let opened = source.0.lock().expect("nobody panics here");
     opened.windows(2).map(|pair| pair[1] - pair[0]).collect()
 }
 
