@@ -333,7 +333,7 @@ fn no_random_graph_is_stuck_and_nobody_waits_longer_than_the_bound() {
     let graphs = std::env::var("GREENWAVE_GRAPHS").ok().and_then(|graphs| graphs.parse().ok());
     let first: u64 =
         given.unwrap_or_else(|| std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0));
-    let graphs: u64 = if given.is_some() { 1 } else { graphs.unwrap_or(40) };
+    let graphs: u64 = if given.is_some() { 1 } else { graphs.unwrap_or(20) };
     let mut longest = Longest::default();
     for seed in (0..graphs).map(|number| first.wrapping_add(number)) {
         println!("to repeat: {SEED}={seed}");

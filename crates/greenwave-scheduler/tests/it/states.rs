@@ -862,10 +862,10 @@ fn explore_shapes(tasks: usize, kinds: u8, every: usize) -> usize {
 #[test]
 fn no_state_of_four_or_five_tasks_is_stuck_or_over_a_limit_or_unfair() {
     // In `cargo test` as many as take a few seconds.
-    for (tasks, kinds, every) in [(4, 4, 640), (5, 4, 1000)] {
+    for (tasks, kinds, every) in [(4, 4, 2000), (5, 4, 2000)] {
         let (kinds, every) = long_kinds().map_or((kinds, every), |kinds| (kinds, 1));
         let states = explore_shapes(tasks, kinds, every);
         println!("{tasks} tasks, {kinds} kinds of needs, pairwise: {states} states");
-        assert!(states > 10_000, "{states} states: the search ended early");
+        assert!(states > 1_000, "{states} states: the search ended early");
     }
 }
