@@ -843,8 +843,8 @@ fn explore_shapes(tasks: usize, kinds: u8, every: usize) -> usize {
                     pauses: is(1),
                     changing_workers: is(2),
                     stops: is(3),
-                    // The sixth task makes a hundred times as many states.
-                    added_tasks: is(4) && tasks < 5,
+                    // One more task makes a hundred times as many states.
+                    added_tasks: is(4) && tasks < 5 && every == 1,
                 },
                 // Of an added task.
                 kinds: 1,
@@ -862,7 +862,7 @@ fn explore_shapes(tasks: usize, kinds: u8, every: usize) -> usize {
 #[test]
 fn no_state_of_four_or_five_tasks_is_stuck_or_over_a_limit_or_unfair() {
     // In `cargo test` as many as take a few seconds.
-    for (tasks, kinds, every) in [(4, 4, 2000), (5, 4, 2000)] {
+    for (tasks, kinds, every) in [(4, 4, 8), (5, 4, 1000)] {
         let (kinds, every) = long_kinds().map_or((kinds, every), |kinds| (kinds, 1));
         let states = explore_shapes(tasks, kinds, every);
         println!("{tasks} tasks, {kinds} kinds of needs, pairwise: {states} states");
