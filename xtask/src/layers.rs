@@ -10,13 +10,14 @@ use crate::program::root;
 use crate::source::{code, files_below, has, is_test_or_example};
 
 /// Every package, the layer it stands in, and those of ours that it may be built from.
-const LAYERS: [(&str, Layer, &[&str]); 14] = [
-    ("greenwave-segment", Layer::Log, &[]),
+const LAYERS: [(&str, Layer, &[&str]); 15] = [
+    (LOG, Layer::Ground, &[]),
+    ("greenwave-retry", Layer::Ground, &[]),
     ("greenwave-cache", Layer::Library, &["greenwave-segment"]),
-    ("greenwave-scheduler", Layer::Library, &["greenwave-segment"]),
+    ("greenwave-scheduler", Layer::Library, &[LOG, "greenwave-retry"]),
     ("greenwave-storage", Layer::Library, &["greenwave-segment"]),
-    ("greenwave-streaming", Layer::Library, &["greenwave-segment"]),
-    ("greenwave-pooling", Layer::Library, &["greenwave-segment"]),
+    ("greenwave-streaming", Layer::Library, &[LOG, "greenwave-retry"]),
+    ("greenwave-pooling", Layer::Library, &[LOG, "greenwave-retry"]),
     ("greenwave-agents", Layer::Service, &["greenwave-streaming", "greenwave-pooling"]),
     ("greenwave-testing", Layer::Service, &["greenwave-cache", "greenwave-scheduler"]),
     ("greenwave-telemetry", Layer::Service, &[]),
@@ -40,6 +41,9 @@ const LAYERS: [(&str, Layer, &[&str]); 14] = [
     ("greenwave-versus", Layer::Tool, ANYTHING),
     ("xtask", Layer::Tool, &[]),
 ];
+
+/// What everything durable stands on.
+const LOG: &str = "greenwave-segment";
 
 /// No restriction.
 const ANYTHING: &[&str] = &["*"];
@@ -109,8 +113,8 @@ const NEVER: [(&str, &[&str]); 4] = [
 /// Where a package stands, from the ground up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Layer {
-    /// 0: the log under everything durable.
-    Log,
+    /// 0: the log under everything durable, and when to try again.
+    Ground,
     /// 1: libraries that are useful alone.
     Library,
     /// 2: agents, tests, figures.
@@ -178,7 +182,7 @@ fn check_dependency(package: &Package, layer: Layer, may_use: &[&str], it: &Depe
     if ours.is_some() && may_use != ANYTHING && !may_use.contains(&whom.as_str()) {
         return Some(format!("{who} depends on {whom}: of ours it may use {}", listed(may_use)));
     }
-    if ours.is_some() && layer == Layer::Library && !it.is_optional {
+    if whom == LOG && layer == Layer::Library && !it.is_optional {
         return Some(format!("{who} depends on {whom} without a feature: what it keeps on disk is optional"));
     }
     if layer < Layer::Program && HEAVY.contains(&whom.as_str()) && !it.is_optional {
@@ -235,7 +239,7 @@ fn check_sources(package: &str, folder: &Path) -> Result<Vec<String>> {
 }
 
 fn check_code(package: &str, file: &str, text: &str) -> Vec<String> {
-    let mut broken = Vec::new();
+    let mut broken = fields_behind_features(file, text);
     for (number, line) in code(text) {
         for (does, patterns) in NEVER {
             let is_manifest = |pattern: &str| pattern == "toml::" && file.starts_with(READS_MANIFESTS.1);
@@ -246,6 +250,26 @@ fn check_code(package: &str, file: &str, text: &str) -> Vec<String> {
                 ));
             }
         }
+    }
+    broken
+}
+
+/// Public fields that only exist with a feature. Whoever writes out all fields of such a struct can no
+/// longer be compiled beside a package that turns the feature on: features only add.
+fn fields_behind_features(file: &str, text: &str) -> Vec<String> {
+    let mut is_behind = false;
+    let mut broken = Vec::new();
+    for (number, line) in code(text) {
+        let line = line.trim();
+        if line.is_empty() || (line.starts_with("#[") && !line.contains("feature")) {
+            continue;
+        }
+        let field = line.strip_prefix("pub ").and_then(|rest| rest.split_once(": "));
+        let name = field.map(|(name, _)| name).filter(|name| !name.contains([' ', '(', '<']));
+        if let Some(name) = name.filter(|_| is_behind) {
+            broken.push(format!("{file}:{number}: the public field `{name}` only exists with a feature"));
+        }
+        is_behind = line.starts_with("#[cfg(") && line.contains("feature");
     }
     broken
 }

@@ -74,6 +74,23 @@ const RUNS: &[Run] = &[
         variable: "GREENWAVE_CRASH_ROUNDS",
         rounds: 500,
     },
+    Run {
+        name: "scheduler-graphs",
+        package: "greenwave-scheduler",
+        features: "",
+        tests: "random::",
+        variable: "GREENWAVE_GRAPHS",
+        rounds: 3_000,
+    },
+    // Rounds are kinds of needs, of which there are 6. Takes hours; 4 take one.
+    Run {
+        name: "scheduler-states",
+        package: "greenwave-scheduler",
+        features: "",
+        tests: "states::",
+        variable: "GREENWAVE_SCHEDULER_KINDS",
+        rounds: 6,
+    },
     // Wants about 6 GB of memory.
     Run {
         name: "storage-large",

@@ -577,7 +577,7 @@ fn requests(runtime: &Runtime, rows: &mut Vec<Row>) {
         let _entered = runtime.enter();
         lines.push(Multiplexed::new(stream, LengthFraming, MultiplexedConfig::default()));
     }
-    let balanced = Balanced::new(lines, 0);
+    let balanced = Balanced::new(lines, Some(0));
     let (mut exclusive, mut multiplexed, mut shares) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         let pool = pool.clone();

@@ -5,20 +5,24 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
+use crate::callback::{after, call, finish};
 use crate::error::Error;
 
-/// When a batch is complete. Each at least 1.
+/// When a batch is complete. Numbers below 1 count as 1, and numbers that are too large as the largest
+/// that is possible.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BatchConfig {
     /// Requests in a batch.
     pub items_max: usize,
     /// Bytes in a batch, as weighed; a single request may be heavier.
     pub bytes_max: usize,
-    /// How long the first request of a batch waits for others while another batch is under way.
+    /// How long the first request of a batch waits for others while another batch is under way: zero for
+    /// not at all, at most a year.
     pub delay_max: Duration,
     /// Requests that wait to be taken into a batch; further callers wait.
     pub queue_max: usize,
@@ -125,7 +129,7 @@ impl<Q: Send + 'static, A: Send + 'static> Batcher<Q, A> {
         F: Fn(Vec<Q>) -> Fut + Send + 'static,
         Fut: Future<Output = Vec<A>> + Send + 'static,
     {
-        let (sender, queue) = mpsc::channel(config.queue_max.max(1));
+        let (sender, queue) = mpsc::channel(config.queue_max.clamp(1, Semaphore::MAX_PERMITS));
         let counts = Arc::new(Counts::default());
         let worker = Worker {
             config,
@@ -146,7 +150,7 @@ impl<Q: Send + 'static, A: Send + 'static> Batcher<Q, A> {
     /// Waits for a place in the queue, and then for the answer.
     ///
     /// # Errors
-    /// [`Error::BatchLost`] if the handler panicked, [`Error::BatchAnswers`] if it answered too many or too few, [`Error::Closed`] if the
+    /// [`Error::Panicked`] if the handler did, or what weighs the question; [`Error::BatchAnswers`] if it answered too many or too few, [`Error::Closed`] if the
     /// runtime has gone.
     pub async fn submit(&self, question: Q) -> Result<A, Error> {
         let (reply, answer) = oneshot::channel();
@@ -239,7 +243,13 @@ impl<Q: Send + 'static, A: Send + 'static> Worker<Q, A> {
 
     fn take(&mut self, mut request: Request<Q, A>) {
         debug_assert!(self.held.is_none(), "nothing is taken while a request is held");
-        request.bytes = (self.weigh)(&request.question);
+        request.bytes = match call("weigh", || (self.weigh)(&request.question)) {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                let _gone = request.reply.send(Err(error));
+                return;
+            }
+        };
         if !self.batch.is_empty() && self.bytes.saturating_add(request.bytes) > self.config.bytes_max {
             self.held = Some(request);
         } else {
@@ -249,7 +259,7 @@ impl<Q: Send + 'static, A: Send + 'static> Worker<Q, A> {
 
     fn add(&mut self, request: Request<Q, A>) {
         self.bytes = self.bytes.saturating_add(request.bytes);
-        self.deadline.get_or_insert_with(|| Instant::now() + self.config.delay_max);
+        self.deadline.get_or_insert_with(|| after(Instant::now(), self.config.delay_max));
         self.batch.push(request);
     }
 
@@ -287,8 +297,18 @@ impl<Q: Send + 'static, A: Send + 'static> Worker<Q, A> {
         self.counts.add(batch.len() as u64);
         let (questions, replies): (Vec<_>, Vec<_>) =
             batch.into_iter().map(|request| (request.question, request.reply)).unzip();
-        let answers = handler(questions);
-        self.in_flight.spawn(async move { reply_all(replies, answers.await) });
+        // Called here, since the handler need not be shared between threads.
+        let answers = call("handler", || handler(questions));
+        self.in_flight.spawn(async move {
+            let answers = match answers {
+                Ok(answers) => finish("handler", answers).await,
+                Err(error) => Err(error),
+            };
+            match answers {
+                Ok(answers) => reply_all(replies, answers),
+                Err(error) => refuse_all(replies, &error),
+            }
+        });
     }
 }
 
@@ -316,6 +336,14 @@ where
         }
     }
     answers
+}
+
+/// A panic for all: the message is cloned, since errors are not.
+fn refuse_all<A>(replies: Vec<oneshot::Sender<Result<A, Error>>>, error: &Error) {
+    let Error::Panicked { callback, message } = error else { return };
+    for reply in replies {
+        let _gone = reply.send(Err(Error::Panicked { callback, message: message.clone() }));
+    }
 }
 
 fn reply_all<A>(replies: Vec<oneshot::Sender<Result<A, Error>>>, answers: Vec<A>) {

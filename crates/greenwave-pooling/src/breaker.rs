@@ -6,20 +6,23 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use crate::callback::after;
 use crate::error::Error;
 
 /// When a breaker opens, and for how long.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct BreakerConfig {
-    /// Failures in a row that open it; at least 1.
+    /// Failures in a row that open it; 0 counts as 1.
     pub failures_max: u32,
-    /// The share of failures among the last calls that opens it, `0.0..=1.0`; never, if `None`.
+    /// The share of failures among the last calls that opens it: never, if `None`, NaN or above 1; at the
+    /// first failure after `window` calls, if 0 or less.
     pub failure_rate_max: Option<f64>,
-    /// How many calls the share is of; none is reckoned before there were as many. `1..=64`.
+    /// How many calls the share is of; none is reckoned before there were as many. Numbers
+    /// outside of `1..=64` count as the nearest within.
     pub window: u32,
-    /// How long it stays open before calls are tried.
+    /// How long it stays open before calls are tried; at most a year.
     pub cooldown: Duration,
-    /// Calls that have to succeed, one after another, before it closes; at least 1.
+    /// Calls that have to succeed, one after another, before it closes; 0 counts as 1.
     pub probes: u32,
 }
 
@@ -89,7 +92,7 @@ impl Breaker {
         let (until, probe) = match *state {
             State::Closed { .. } => (now, None),
             State::Open { until, passed } => (until, Some(passed)),
-            State::Probing { since, passed } => (since + self.config.cooldown, Some(passed)),
+            State::Probing { since, passed } => (after(since, self.config.cooldown), Some(passed)),
         };
         if until > now {
             return Err(Error::Open { retry_after: until - now });
@@ -128,7 +131,7 @@ impl Breaker {
 
 /// The only way from one state to another but for the start of a probe.
 fn next(state: State, probe: Option<Instant>, event: Event, config: &BreakerConfig, now: Instant) -> State {
-    let open = State::Open { until: now + config.cooldown, passed: 0 };
+    let open = State::Open { until: after(now, config.cooldown), passed: 0 };
     match (state, event) {
         (State::Closed { failures, recent, seen }, Event::Failed | Event::Succeeded) => {
             let has_failed = event == Event::Failed;
@@ -145,9 +148,9 @@ fn next(state: State, probe: Option<Instant>, event: Event, config: &BreakerConf
             State::Closed { failures, recent, seen }
         }
         (State::Probing { since, passed }, event) if probe == Some(since) => match event {
-            Event::Succeeded if passed + 1 >= config.probes.max(1) => CLOSED,
+            Event::Succeeded if passed.saturating_add(1) >= config.probes.max(1) => CLOSED,
             // The next one may try at once.
-            Event::Succeeded => State::Open { until: now, passed: passed + 1 },
+            Event::Succeeded => State::Open { until: now, passed: passed.saturating_add(1) },
             Event::Failed => open,
             // Nothing was learnt.
             Event::Abandoned => State::Open { until: now, passed },
@@ -165,10 +168,10 @@ pub struct Endpoints {
 }
 
 impl Endpoints {
-    /// As many breakers, all closed; at least 1.
+    /// As many breakers, all closed; at least 1, at most 65,536.
     #[must_use]
     pub fn new(count: usize, config: BreakerConfig) -> Self {
-        Self { breakers: (0..count.max(1)).map(|_| Breaker::new(config)).collect() }
+        Self { breakers: (0..count.clamp(1, 1 << 16)).map(|_| Breaker::new(config)).collect() }
     }
 
     /// An endpoint that may be called, the first from `preferred` on, and the trial to report to.

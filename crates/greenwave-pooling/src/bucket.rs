@@ -8,12 +8,14 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep_until};
 
+use crate::callback::after;
+
 /// A rate of one unit: so many in each period, all at once if none were used for a period.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
-    /// Units in a period; at least 1.
+    /// Units in a period; 0 counts as 1.
     pub units: u64,
-    /// The period.
+    /// The period; zero for no limit.
     pub period: Duration,
 }
 
@@ -117,7 +119,7 @@ impl<const N: usize> Shared<N> {
         }
         if !wait.is_zero() {
             // tokio's timer counts milliseconds: a little less would come round again and again.
-            return Err(now + wait + Duration::from_millis(1));
+            return Err(after(now, wait.saturating_add(Duration::from_millis(1))));
         }
         for (level, wanted) in levels.units.iter_mut().zip(wanted) {
             *level -= wanted as f64;
@@ -147,27 +149,37 @@ impl<const N: usize> fmt::Debug for Buckets<N> {
     }
 }
 
+/// The upper limit of pauses that another side asks for, unless another is given.
+pub(crate) const PAUSE_MAX: Duration = Duration::from_secs(600);
+
 /// Until when hosts want to be left alone, shared by all who call them. Cloning shares it.
 ///
 /// What is over is forgotten when another is added, so that there are never more than hosts that are cooling down, and at most `hosts_max`.
 #[derive(Debug, Clone)]
 pub struct Cooldowns {
     hosts_max: usize,
+    pause_max: Duration,
     until: Arc<Mutex<HashMap<String, Instant>>>,
 }
 
 impl Cooldowns {
-    /// For so many hosts at once; at least 1.
+    /// For so many hosts at once; 0 counts as 1. Pauses are at most 10 minutes.
     #[must_use]
     pub fn new(hosts_max: usize) -> Self {
-        Self { hosts_max: hosts_max.max(1), until: Arc::default() }
+        Self { hosts_max: hosts_max.max(1), pause_max: PAUSE_MAX, until: Arc::default() }
+    }
+
+    /// With another upper limit of pauses, of up to a year: whatever a host asks for.
+    #[must_use]
+    pub fn with_pause_max(self, pause_max: Duration) -> Self {
+        Self { pause_max, ..self }
     }
 
     /// `host` wants to be left alone for so long. A shorter time than before changes nothing. When there are too many, the one that ends
     /// first is forgotten.
     pub fn cool(&self, host: &str, pause: Duration) {
         let now = Instant::now();
-        let Some(until) = now.checked_add(pause) else { return };
+        let until = after(now, pause.min(self.pause_max));
         let mut hosts = self.until.lock();
         hosts.retain(|_, until| *until > now);
         let known = hosts.entry(host.to_owned()).or_insert(until);

@@ -23,9 +23,21 @@ pub enum Error {
         /// The limit.
         after: Duration,
     },
-    /// The task that connected panicked, or its runtime went away.
+    /// The runtime of the task that connected went away.
     #[error("connecting was given up")]
     ConnectLost,
+    /// A new connection was broken as soon as it was made: the other side accepts connections and
+    /// closes them, for example. Worth another attempt, later.
+    #[error("the new connection was broken at once")]
+    Unfit,
+    /// Code of the caller panicked. Only the call that it was made for fails.
+    #[error("`{callback}` panicked: {message}")]
+    Panicked {
+        /// The name of the function.
+        callback: &'static str,
+        /// The panic's message.
+        message: String,
+    },
     /// Nothing became free in time: too little for the load.
     #[error("nothing was free within {after:?}")]
     Timeout {
@@ -55,7 +67,7 @@ pub enum Error {
     /// The pool, batcher or connection was closed.
     #[error("closed")]
     Closed,
-    /// The batch that the request was in panicked.
+    /// The runtime of the batch that the request was in went away.
     #[error("the batch was given up")]
     BatchLost,
     /// The batch was answered with more or fewer answers than it had requests: a fault of its handler.
@@ -74,7 +86,11 @@ impl Error {
     pub fn is_transient(&self) -> bool {
         matches!(
             self,
-            Self::Connect { .. } | Self::ConnectTimeout { .. } | Self::Timeout { .. } | Self::Open { .. }
+            Self::Connect { .. }
+                | Self::ConnectTimeout { .. }
+                | Self::Unfit
+                | Self::Timeout { .. }
+                | Self::Open { .. }
         )
     }
 }

@@ -3,7 +3,7 @@
 use std::pin::pin;
 use std::time::Duration;
 
-use crate::retry::RetryBudget;
+use greenwave_retry::RetryBudget;
 
 /// Makes a second attempt when the first has brought nothing for a while, and takes whichever answers first; the other one is dropped
 /// (Dean, Barroso, "The Tail at Scale", 2013).

@@ -12,7 +12,7 @@ use tower_service::Service;
 use crate::breaker::Breaker;
 use crate::error::BoxError;
 use crate::limiter::Limiter;
-use crate::retry::{Retry, Verdict};
+use greenwave_retry::{Retry, Verdict};
 
 /// What a call that ended says of the next one.
 type Judge<R> = Arc<dyn Fn(&Result<R, BoxError>) -> Verdict + Send + Sync>;

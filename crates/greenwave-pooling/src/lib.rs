@@ -70,7 +70,7 @@
 mod batch;
 mod breaker;
 mod bucket;
-mod chance;
+mod callback;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod error;
@@ -86,7 +86,6 @@ mod multiplexed;
 mod objects;
 mod pool;
 mod queue;
-mod retry;
 mod sync;
 
 #[cfg(feature = "http")]
@@ -96,6 +95,7 @@ pub use batch::{BatchConfig, BatchStats, Batcher};
 pub use breaker::{Breaker, BreakerConfig, Endpoints, Trial};
 pub use bucket::{Buckets, Cooldowns, Rate};
 pub use error::{BoxError, Error};
+pub use greenwave_retry::{GaveUp, Reason, Retry, RetryBudget, Verdict};
 pub use hedge::Hedge;
 #[cfg(feature = "tower")]
 pub use layers::{GuardLayer, Guarded};
@@ -109,4 +109,3 @@ pub use multiplexed::JsonRpcFraming;
 pub use multiplexed::{Balanced, Frame, Framing, LengthFraming, LineFraming, Multiplexed, MultiplexedConfig};
 pub use objects::{Objects, ObjectsStats, Reused};
 pub use pool::{CloseReason, Lease, Pool, PoolConfig, PoolEvent, PoolStats};
-pub use retry::{GaveUp, Reason, Retry, RetryBudget, Verdict};

@@ -9,6 +9,8 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
+use crate::bucket::PAUSE_MAX;
+use crate::callback::after;
 use crate::queue::Queue;
 
 /// What remains of a learned limit after a signal of overload, as in TCP.
@@ -17,13 +19,13 @@ const DECREASE: f64 = 0.5;
 /// How many permits there may be at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Limit {
-    /// Always as many; at least 1.
+    /// Always as many; 0 counts as 1.
     Fixed(usize),
     /// As many as were seen to be borne: one more after each round of successes at the limit, half after a signal of overload.
     Learned {
-        /// Never fewer; at least 1.
+        /// Never fewer; 0 counts as 1, and more than `max` as `max`.
         min: usize,
-        /// Never more.
+        /// Never more; 0 counts as 1.
         max: usize,
         /// At first.
         initial: usize,
@@ -68,6 +70,7 @@ struct State {
     in_flight: usize,
     queue: Queue<Permit>,
     paused_until: Option<Instant>,
+    pause_max: Duration,
     /// Counts decreases.
     epoch: u64,
     admitted: u64,
@@ -89,8 +92,8 @@ impl Limiter {
             Limit::Fixed(limit) => (limit, limit, limit),
             Limit::Learned { min, max, initial } => (min, max, initial),
         };
-        let limit_min = min.max(1) as f64;
-        let limit_max = (max as f64).max(limit_min);
+        let limit_max = max.max(1) as f64;
+        let limit_min = (min.max(1) as f64).min(limit_max);
         let state = State {
             limit: (initial as f64).clamp(limit_min, limit_max),
             limit_min,
@@ -98,6 +101,7 @@ impl Limiter {
             in_flight: 0,
             queue: Queue::new(),
             paused_until: None,
+            pause_max: PAUSE_MAX,
             epoch: 0,
             admitted: 0,
             overloads: 0,
@@ -112,6 +116,14 @@ impl Limiter {
         }
         let mut turn = Turn { shared: &self.shared, place: None };
         std::future::poll_fn(|cx| turn.poll(cx.waker())).await
+    }
+
+    /// With another upper limit of pauses, of up to a year, in place of 10 minutes: whatever the other
+    /// side asks for. Applies to all clones.
+    #[must_use]
+    pub fn with_pause_max(self, pause_max: Duration) -> Self {
+        self.shared.state.lock().pause_max = pause_max;
+        self
     }
 
     /// A permit, if one is free and nobody waits.
@@ -169,8 +181,8 @@ impl Shared {
     fn pause(self: &Arc<Self>, pause: Duration) {
         // Without a runtime nobody could end the pause, and nobody can be waiting in one either.
         let Ok(runtime) = Handle::try_current() else { return };
-        let Some(until) = Instant::now().checked_add(pause) else { return };
         let mut state = self.state.lock();
+        let until = after(Instant::now(), pause.min(state.pause_max));
         if state.paused_until.is_none_or(|other| other < until) {
             state.paused_until = Some(until);
             runtime.spawn(resume(Arc::downgrade(self), until));
@@ -232,7 +244,8 @@ impl Permit {
         self.end(Verdict::Succeeded);
     }
 
-    /// The other side said that it has too much to do, and perhaps for how long it wants to be left alone: nothing is lent for that long.
+    /// The other side said that it has too much to do, and perhaps for how long it wants to be left alone: nothing is lent for that
+    /// long, but at most for [`Limiter::with_pause_max`].
     pub fn overloaded(mut self, retry_after: Option<Duration>) {
         if let Some(pause) = retry_after {
             self.shared.pause(pause);

@@ -10,7 +10,9 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use crate::chance::Chance;
+use greenwave_retry::Chance;
+
+use crate::callback::finish;
 use crate::error::Error;
 
 /// How requests and answers stand in a stream of bytes, and which belong together.
@@ -23,7 +25,8 @@ use crate::error::Error;
 ///   more bytes when it says `None`, and should not begin from the start each time if frames are long.
 /// - A frame with the id of no request is left aside: an answer to a request that was given up.
 /// - Without ids (`None`) answers come in the order of the requests. A framing gives ids always or never.
-/// - An error ends the connection, and with it the requests that it carried.
+/// - An error or a panic in `decode`, or a panic in `encode`, ends the connection, and with it the
+///   requests that it carried.
 pub trait Framing: fmt::Debug + Send + 'static {
     /// What is asked.
     type Request: Send + 'static;
@@ -135,14 +138,15 @@ impl<F: Framing> Multiplexed<F> {
         let reading = {
             let (pending, framing) = (pending.clone(), framing.clone());
             async move {
-                let error = read(reader, framing, &pending, config.frame_bytes_max.max(1)).await;
-                pending.fail(error);
+                let reading = read(reader, framing, &pending, config.frame_bytes_max.max(1));
+                pending.fail(finish("decode", reading).await.unwrap_or_else(io::Error::other));
             }
         };
         let writing = {
             let pending = pending.clone();
             async move {
-                if let Err(error) = write(writer, framing, &pending, queue).await {
+                let writing = finish("encode", write(writer, framing, &pending, queue)).await;
+                if let Err(error) = writing.unwrap_or_else(|panicked| Err(io::Error::other(panicked))) {
                     pending.fail(error);
                 }
             }
@@ -351,9 +355,9 @@ pub struct Balanced<F: Framing> {
 }
 
 impl<F: Framing> Balanced<F> {
-    /// Of these connections.
+    /// Of these connections. A seed makes the picks repeatable.
     #[must_use]
-    pub fn new(lines: impl IntoIterator<Item = Multiplexed<F>>, seed: u64) -> Self {
+    pub fn new(lines: impl IntoIterator<Item = Multiplexed<F>>, seed: Option<u64>) -> Self {
         Self { lines: lines.into_iter().collect(), chance: Arc::new(Mutex::new(Chance::new(seed))) }
     }
 

@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
+use crate::callback::call;
+
 /// Keeps objects for reuse, up to a number. Asking for one never waits: if none is kept, one is made. Cloning shares it.
 ///
 /// Worth it where making is what costs (zeroing a large buffer, building a parser); for small objects an allocator is as quick.
@@ -64,7 +66,8 @@ pub struct ObjectsStats {
 }
 
 impl<T> Objects<T> {
-    /// Keeps up to `kept_max` objects that `make` makes. `reset` makes a returned one fit for the next user, and says whether it is.
+    /// Keeps up to `kept_max` objects that `make` makes. `reset` makes a returned one fit for the next user, and says whether it is;
+    /// one for which it panics is dropped.
     #[must_use]
     pub fn new(
         kept_max: usize,
@@ -133,7 +136,8 @@ impl<T> Shared<T> {
     }
 
     fn give_back(&self, mut object: T) {
-        let is_fit = (self.reset)(&mut object);
+        // Unfit if that panics: a drop is no place to.
+        let is_fit = call("reset", || (self.reset)(&mut object)).unwrap_or(false);
         let shard = self.shard();
         let mut state = shard.state.lock();
         if is_fit && state.kept.len() < shard.kept_max {

@@ -21,6 +21,7 @@ pub use self::core::PoolStats;
 use self::core::{Claim, Core, Grant, Return, Slot, ticks};
 pub use self::event::{CloseReason, PoolEvent};
 pub use self::lease::Lease;
+use crate::callback::{FAR, call, finish};
 use crate::error::Error;
 use crate::manager::Manager;
 use crate::sync::Mutex;
@@ -30,21 +31,23 @@ const TICK_MIN: Duration = Duration::from_millis(10);
 const TICK_MAX: Duration = Duration::from_secs(1);
 /// How often a minimum is kept up where there is no limit.
 const TOP_UP_EVERY: Duration = Duration::from_secs(30);
-/// A wait without a limit, for arithmetic that needs one.
-const FAR: Duration = Duration::from_secs(60 * 60 * 24 * 365);
 
-/// How a pool is to be.
+/// Configuration of a pool. Limits of time have the resolution of a millisecond, and those above a year
+/// count as a year.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PoolConfig {
-    /// Connections kept even when idle. Kept up in the background from the first use on.
+    /// Connections kept even when idle; more than `size` counts as `size`. Kept up in the background from
+    /// the first use on: after a failure with a delay that grows to 30 seconds.
     pub min: usize,
-    /// Connections there may be at once, those being made included; at least 1.
+    /// Connections there may be at once, those being made included. Numbers outside of `1..=65536` count
+    /// as the nearest within.
     pub size: usize,
     /// An idle connection above the minimum is closed after this long.
     pub idle_timeout: Option<Duration>,
     /// A connection is closed after this long, once it is idle, even below the minimum.
     pub max_lifetime: Option<Duration>,
-    /// By up to which fraction each lifetime is shortened, so that not all end at once; `0.0..=1.0`.
+    /// By up to which fraction each lifetime is shortened, so that not all end at once. Numbers outside of
+    /// `0.0..=1.0` count as the nearest within, and NaN as 0.
     pub lifetime_jitter: f64,
     /// How long [`Pool::get`] waits at most, checks included.
     pub checkout_timeout: Option<Duration>,
@@ -55,8 +58,8 @@ pub struct PoolConfig {
     pub check_after: Option<Duration>,
     /// A connection that stays idle is checked this often in the background, one after another; never, if `None`.
     pub check_idle_every: Option<Duration>,
-    /// Determines the jitter.
-    pub seed: u64,
+    /// Makes the jitter repeatable; random if `None`.
+    pub seed: Option<u64>,
 }
 
 impl Default for PoolConfig {
@@ -73,7 +76,7 @@ impl Default for PoolConfig {
             connect_timeout: Some(Duration::from_secs(10)),
             check_after: Some(Duration::from_secs(1)),
             check_idle_every: None,
-            seed: 0,
+            seed: None,
         }
     }
 }
@@ -83,7 +86,9 @@ impl Default for PoolConfig {
 /// - Lends the connection that was used last; sweeps those that were idle longest.
 /// - Whoever asks first is served first, with a returned connection or a new one, whichever comes first; nobody overtakes.
 /// - Connections are made in tasks of their own: a caller that goes away wastes none, and whoever is first in line gets it.
-/// - A failed connect fails the one who has waited longest. Retrying is the caller's choice: see [`Retry`](crate::Retry).
+/// - A failed connect fails the one who has waited longest, and so does a new connection that is broken.
+///   Retrying is the caller's choice: see [`Retry`](crate::Retry).
+/// - A panic of the manager or of the observer fails the call that it was made for, and nothing else.
 /// - [`get`](Self::get) may be cancelled at any time. Dropping a [`Lease`] never waits.
 ///
 /// Needs a tokio runtime with its timer. Limits of time are kept by a task that ticks a few times in the shortest of them, so that a
@@ -179,7 +184,7 @@ impl<M: Manager> Pool<M> {
             .until(|core| match core.take_failure() {
                 Some(error) => (Some(Err(error)), 0),
                 None if core.is_warm() => (Some(Ok(())), 0),
-                None => (None, core.top_up()),
+                None => (None, core.top_up_now()),
             })
             .await
     }
@@ -317,7 +322,8 @@ impl<M: Manager> Shared<M> {
             let ticking = Ticking(Arc::downgrade(self));
             runtime.spawn(ticking.run(tick));
         }
-        let starting = self.core.lock().top_up();
+        let now = self.now();
+        let starting = self.core.lock().top_up(now);
         self.connect(starting);
     }
 
@@ -369,17 +375,17 @@ impl<M: Manager> Shared<M> {
 
     fn tell(&self, event: &PoolEvent<'_>) {
         if let Some(observer) = &self.observer {
-            observer(event);
+            let told = call("observer", || observer(event));
+            if let Err(error) = told {
+                tracing::warn!(%error, ?event, "an observer failed");
+            }
         }
     }
 
     /// Takes a connection back: for the one who has waited longest, else for later.
     #[inline]
     fn give_back(mut slot: Held<M>) {
-        let freed = Freed(&slot.home, CloseReason::Broken);
-        let is_broken = slot.home.manager.is_broken(&mut slot.connection);
-        std::mem::forget(freed);
-        if is_broken {
+        if slot.home.is_broken(&mut slot.connection).unwrap_or(true) {
             return Self::discard(slot, CloseReason::Broken);
         }
         Self::put(slot, Core::give_back);
@@ -430,17 +436,31 @@ impl<M: Manager> Shared<M> {
         let slot = self.core.lock().connected(self.clone(), connection, Instant::now(), now);
         tracing::debug!(manager = ?self.manager, ?took, "connected");
         self.tell(&PoolEvent::Connected { took });
-        Self::give_back(slot);
+        Self::put(slot, Core::give_back);
         self.changed();
+    }
+
+    fn is_broken(&self, connection: &mut M::Connection) -> Result<bool, Error> {
+        call("is_broken", || self.manager.is_broken(connection))
+    }
+
+    /// A connection is of no use: it is closed first.
+    fn failed_with(self: &Arc<Self>, connection: M::Connection, error: Error) {
+        // If closing it panics, its place is given up all the same.
+        let mut place = Vacancy { shared: Some(self.clone()) };
+        drop(connection);
+        place.shared = None;
+        self.failed(error);
     }
 
     /// A connect failed: the one who has waited longest is told, and the next one gets another try.
     fn failed(self: &Arc<Self>, error: Error) {
         tracing::debug!(manager = ?self.manager, %error, "connect failed");
         self.tell(&PoolEvent::ConnectFailed { error: &error });
+        let now = self.now();
         let (woken, starting) = {
             let mut core = self.core.lock();
-            core.connect_failed();
+            core.connect_failed(now);
             let woken = match core.queue().grant(Err(error)) {
                 Ok(waker) => Some(waker),
                 Err(unread) => {
@@ -462,8 +482,9 @@ struct Freed<'a, M: Manager>(&'a Arc<Shared<M>>, CloseReason);
 impl<M: Manager> Drop for Freed<'_, M> {
     fn drop(&mut self) {
         let (starting, woken) = {
+            let now = self.0.clock.load(Ordering::Relaxed);
             let mut core = self.0.core.lock();
-            (core.discarded(), core.changed())
+            (core.discarded(now), core.changed())
         };
         self.0.connect(starting);
         woken.into_iter().for_each(Waker::wake);
@@ -481,11 +502,18 @@ impl<M: Manager> Vacancy<M> {
         let Some(shared) = self.shared.clone() else { return };
         let after = shared.config.connect_timeout;
         let started = Instant::now();
-        let outcome = timeout(after.unwrap_or(FAR), shared.manager.connect()).await;
+        let connecting = finish("connect", shared.manager.connect());
+        let outcome = timeout(after.unwrap_or(FAR).min(FAR), connecting).await;
         self.shared = None;
         match outcome {
-            Ok(Ok(connection)) => shared.connected(connection, started.elapsed()),
-            Ok(Err(source)) => shared.failed(Error::Connect { source: Box::new(source) }),
+            // One that is broken when it is made must not be replaced at once, again and again.
+            Ok(Ok(Ok(mut connection))) => match shared.is_broken(&mut connection) {
+                Ok(false) => shared.connected(connection, started.elapsed()),
+                Ok(true) => shared.failed_with(connection, Error::Unfit),
+                Err(panicked) => shared.failed_with(connection, panicked),
+            },
+            Ok(Ok(Err(source))) => shared.failed(Error::Connect { source: Box::new(source) }),
+            Ok(Err(panicked)) => shared.failed(panicked),
             Err(_) => shared.failed(Error::ConnectTimeout { after: after.unwrap_or(FAR) }),
         }
     }
@@ -621,7 +649,7 @@ impl<M: Manager> Ticking<M> {
                     self.0 = Weak::new();
                     return;
                 }
-                (core.sweep(now), core.top_up())
+                (core.sweep(now), core.top_up(now))
             };
             shared.connect(starting);
             for (slot, reason) in closed {

@@ -19,7 +19,8 @@ pub(crate) struct Wish {
     pub(crate) paused: bool,
 }
 
-/// Stops the runs of an executor, those to come included. Clones stop the same.
+/// Stops the runs of an executor, and those that begin before it is [`reset`](Self::reset). Clones stop
+/// the same.
 #[derive(Debug, Clone)]
 pub struct Stopper(pub(crate) Arc<watch::Sender<Wish>>);
 
@@ -27,6 +28,17 @@ impl Stopper {
     /// Aborts all stages, and has [`Executor::run`](crate::Executor::run) return when they are gone. May be called at any time and again.
     pub fn stop(&self) {
         self.0.send_modify(|wish| wish.stopped = true);
+    }
+
+    /// Lets runs that begin from now on run again. Those that were stopped stay so: call it when they
+    /// have returned.
+    pub fn reset(&self) {
+        self.0.send_modify(|wish| wish.stopped = false);
+    }
+
+    /// Whether it was asked to stop and not reset since.
+    pub fn is_stopped(&self) -> bool {
+        self.0.borrow().stopped
     }
 
     /// Waits until it was asked to stop, for what is done beside a run. Cancel-safe.
@@ -65,7 +77,7 @@ pub(crate) type AddedStage<R, E> = Arc<dyn Fn(Stage) -> BoxedStage<R, E> + Send 
 /// A task to be added to a run: what [`Addition`](crate::Addition) says, and its code.
 #[derive(Debug, Clone, Default)]
 pub struct NewTask {
-    /// Its name, for errors.
+    /// Its name, which no other task of the run has.
     pub id: String,
     /// Its rank among the others, highest first. Under [`Priority::LongestPath`](crate::Priority) these are nanoseconds of work, so 0 is
     /// what goes last.
@@ -113,7 +125,8 @@ impl<R: 'static, E: 'static> Adder<R, E> {
     /// Adds a task; returns its number once it is in the run. Whether it waits, starts at once or is skipped is as for all others.
     ///
     /// # Errors
-    /// [`Error::Ended`] if nothing of the run is left, and those of [`Dispatcher::add`](crate::Dispatcher::add).
+    /// [`Error::Ended`] if nothing of the run is left; [`Error::DuplicateTask`] if another task of the
+    /// run has the name; and those of [`Dispatcher::add`](crate::Dispatcher::add).
     pub async fn add<F>(
         &self,
         task: NewTask,

@@ -20,10 +20,17 @@ const WORKERS: &str = "workers";
 pub struct Limits {
     /// The pools that tasks draw on. One called `workers` is what [`Stats::lost`] is about.
     pub resources: Resources,
-    /// Tasks begun and not yet finished, over all their stages; from 1.
+    /// Tasks begun and not yet finished, over all their stages; at least 1. Default: no limit.
     pub tasks_max: usize,
-    /// How often a ready task may be overtaken by lower ones that fit where it does not, before what
-    /// it waits for is kept free for it.
+    /// How often a ready stage that does not fit may be overtaken by stages of lower rank that do; 0
+    /// for never, default 16.
+    ///
+    /// After that, every pool and lock that it needs, and a place under `tasks_max`, are left to it:
+    /// stages of lower rank that need any of these do not start before it, so it starts as soon as
+    /// the stages that hold them now, and those of higher rank, have ended. Stages that need none of
+    /// them go on. While as many tasks as
+    /// `tasks_max` allows have begun, only the next place is left to it, and the tasks that have
+    /// begun go on. Of stages with the same needs only the one of highest rank counts.
     pub overtakes_max: u32,
     /// What a failure means for tasks that do not depend on it.
     pub on_failure: OnFailure,
@@ -107,7 +114,7 @@ pub enum State {
 /// A task that is added while others run.
 #[derive(Debug, Clone, Copy)]
 pub struct Addition<'a> {
-    /// Its name, for errors.
+    /// Its name, for errors. Whether it is taken is not checked.
     pub id: &'a str,
     /// Its rank among the others, highest first.
     pub rank: u64,
@@ -119,8 +126,8 @@ pub struct Addition<'a> {
     pub before: &'a [TaskId],
 }
 
-/// The decisions for one run of one graph.
-#[derive(Debug)]
+/// The decisions for one run of one graph. A clone goes its own way, as a simulation needs it.
+#[derive(Debug, Clone)]
 pub struct Dispatcher {
     limits: Limits,
     tasks: Vec<Task>,
@@ -146,7 +153,7 @@ pub struct Dispatcher {
     stats: Stats,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Task {
     state: State,
     rank: u64,
@@ -160,25 +167,41 @@ struct Task {
 }
 
 /// Ready tasks that want the same, so that when the first does not fit none does.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Class {
     /// Highest first. May hold a task that has started by another way since.
-    ready: BinaryHeap<(u64, Reverse<TaskId>)>,
+    ready: BinaryHeap<First>,
     /// How many are ready indeed.
     count: usize,
+}
+
+/// A task with its rank, as ready tasks are compared: by rank, then in the order of adding.
+type First = (u64, Reverse<TaskId>);
+
+/// What is left to tasks that were overtaken too often.
+#[derive(Debug)]
+struct Reserved {
+    /// Whether a pool is, by its number.
+    pools: Vec<bool>,
+    /// How many tasks may begin fewer than `tasks_max` says.
+    places: usize,
 }
 
 impl Dispatcher {
     /// A dispatcher for a graph, given each task's rank (highest first) and the needs of its first stage. In O(tasks + dependencies).
     ///
     /// # Errors
-    /// [`Error::ResourceTooSmall`] for a task that could never start.
+    /// [`Error::ResourceTooSmall`] for a task that could never start; [`Error::InvalidLimit`] if
+    /// [`Limits::tasks_max`] is 0.
     pub fn new<T>(
         graph: &Graph<T>,
         limits: Limits,
         ranks: &[u64],
         mut needs: impl FnMut(TaskId) -> Needs,
     ) -> Result<Self, Error> {
+        if limits.tasks_max == 0 {
+            return Err(Error::InvalidLimit { option: "tasks_max", value: 0, expected: "1 or more" });
+        }
         let pools = limits.resources.pools.iter().map(|(name, limit)| PoolStats::new(name, *limit)).collect();
         let numbers = Pools::new(&limits.resources);
         let mut dispatcher = Self {
@@ -227,7 +250,8 @@ impl Dispatcher {
     /// Takes note of an event at a time since the start of the run, and says what to do.
     ///
     /// Times must not go backwards; one that does counts as no time passed. An event about a task that
-    /// is in no state to have it (done twice, say) changes nothing.
+    /// is in no state to have it (done twice, say), or that does not exist, changes nothing. Sums of
+    /// times that are longer than [`Duration::MAX`] are that.
     ///
     /// # Errors
     /// [`Error::ResourceTooSmall`] when a next stage could never start; the task then counts as failed
@@ -261,9 +285,10 @@ impl Dispatcher {
         Ok(())
     }
 
-    /// Counts a task as done before the run begins: it was finished by an earlier, interrupted run.
+    /// Counts a task as done before the run begins: it was finished by an earlier, interrupted run. A
+    /// task that does not exist changes nothing.
     pub fn already_done(&mut self, task: TaskId) {
-        if matches!(self.tasks[task.index()].state, State::Waiting(_)) {
+        if self.tasks.get(task.index()).is_some_and(|task| matches!(task.state, State::Waiting(_))) {
             self.stats.waiting -= 1;
             self.finish(task, State::Done);
             self.release_dependants(task);
@@ -318,13 +343,28 @@ impl Dispatcher {
     }
 
     /// Where a task is.
+    ///
+    /// # Panics
+    /// If the task does not exist.
     pub fn state(&self, task: TaskId) -> State {
         self.tasks[task.index()].state
     }
 
     /// How long a task's stages ran, all together, as far as they ended.
+    ///
+    /// # Panics
+    /// If the task does not exist.
     pub fn took(&self, task: TaskId) -> Duration {
         self.tasks[task.index()].took
+    }
+
+    /// How often stages of lower rank have started before a task's current stage since it is ready:
+    /// see [`Limits::overtakes_max`].
+    ///
+    /// # Panics
+    /// If the task does not exist.
+    pub fn overtaken(&self, task: TaskId) -> u32 {
+        self.tasks[task.index()].overtaken
     }
 
     /// Whether nothing runs and nothing further will.
@@ -359,7 +399,8 @@ impl Dispatcher {
             }
             Err(lack) => {
                 self.fail(task, actions);
-                Err(too_small("", lack))
+                // Names of tasks are the caller's.
+                Err(too_small(&format!("#{}", task.index()), lack))
             }
         }
     }
@@ -385,7 +426,7 @@ impl Dispatcher {
 
     fn delay(&mut self, task: TaskId, delay: Duration) {
         if self.give_back(task) {
-            let until = self.clock + delay;
+            let until = self.clock.saturating_add(delay);
             self.tasks[task.index()].state = State::Delayed(until);
             self.delayed.push(Reverse((until, task)));
             self.stats.delayed += 1;
@@ -531,11 +572,11 @@ impl Dispatcher {
         }
     }
 
-    /// The class whose first task has the highest rank of those that can start now, and in it the task that the order's rules prefer. Those
-    /// above it that cannot are overtaken; one overtaken too often keeps what it lacks from those below.
+    /// The ready task of the highest rank that can start now, or the one that the order's rules
+    /// prefer to it. Tasks above it that cannot start are overtaken by it.
     fn best_that_fits(&mut self) -> Option<TaskId> {
-        let mut fitting: Option<((u64, Reverse<TaskId>), usize)> = None;
-        let mut blocked: Vec<((u64, Reverse<TaskId>), usize)> = Vec::new();
+        let mut fitting: Option<(First, usize)> = None;
+        let mut blocked: Vec<(First, usize)> = Vec::new();
         for at in 0..self.classes.len() {
             let Some(first) = self.first_of(at) else { continue };
             if !self.fits(at) {
@@ -545,46 +586,81 @@ impl Dispatcher {
             }
         }
         let (first, class) = fitting?;
-        if blocked.is_empty() {
-            return Some(self.preferred(class, first));
+        if blocked.iter().any(|(above, _)| *above > first && self.is_owed(*above)) {
+            return self.best_not_reserved();
         }
-        self.not_reserved(first, class, blocked)
+        let task = self.preferred(class, first, &blocked);
+        let chosen = (self.tasks[task.index()].rank, Reverse(task));
+        for (above, class) in blocked.into_iter().filter(|(above, _)| *above > chosen) {
+            self.overtake(above, class, 0);
+        }
+        Some(task)
     }
 
-    /// Like the class that fits, unless what it takes is kept free for tasks above that were overtaken too often.
-    fn not_reserved(
-        &mut self,
-        first: (u64, Reverse<TaskId>),
-        class: usize,
-        mut blocked: Vec<((u64, Reverse<TaskId>), usize)>,
-    ) -> Option<TaskId> {
-        blocked.retain(|(above, _)| *above > first);
-        let reserved: Vec<usize> = blocked
-            .iter()
-            .filter(|((_, Reverse(task)), _)| self.tasks[task.index()].overtaken >= self.limits.overtakes_max)
-            .flat_map(|(_, at)| self.wants[at / 2].iter().map(|want| want.0))
-            .collect();
-        let is_free = |class: usize| self.wants[class / 2].iter().all(|(pool, _)| !reserved.contains(pool));
-        let (first, class) =
-            if is_free(class) { (first, class) } else { self.next_that_fits(first, &is_free)? };
-        for ((_, Reverse(task)), _) in blocked {
-            self.tasks[task.index()].overtaken += 1;
+    /// Like [`best_that_fits`](Self::best_that_fits) while a task was overtaken too often: leaves
+    /// what is reserved for such tasks to them and to tasks above them.
+    ///
+    /// This is backfilling as batch schedulers do it, except that the end of what runs is not
+    /// predicted (Mu'alem and Feitelson, "Utilization, Predictability, Workloads, and User Runtime
+    /// Estimates in Scheduling the IBM SP2 with Backfilling", 2001).
+    fn best_not_reserved(&mut self) -> Option<TaskId> {
+        let first = |at: usize| Some((*self.classes[at].ready.peek()?, at));
+        let mut heads: BinaryHeap<(First, usize)> = (0..self.classes.len()).filter_map(first).collect();
+        let mut reserved = Reserved { pools: vec![false; self.free.len()], places: 0 };
+        let mut passed = Vec::new();
+        while let Some((first, class)) = heads.pop() {
+            if self.fits(class) && !self.is_reserved(class, &reserved) {
+                for (above, class, places) in passed {
+                    self.overtake(above, class, places);
+                }
+                return Some(first.1.0);
+            }
+            passed.push((first, class, reserved.places));
+            if self.is_owed(first) {
+                self.reserve(class, &mut reserved);
+            }
         }
-        Some(self.preferred(class, first))
+        None
     }
 
-    /// The best class below one, of those that fit and are free.
-    fn next_that_fits(
-        &self,
-        below: (u64, Reverse<TaskId>),
-        is_free: &impl Fn(usize) -> bool,
-    ) -> Option<((u64, Reverse<TaskId>), usize)> {
-        let others = (0..self.classes.len()).filter_map(|at| Some((*self.classes[at].ready.peek()?, at)));
-        others.filter(|(first, at)| *first < below && self.fits(*at) && is_free(*at)).max()
+    /// Whether a task was overtaken as often as is allowed.
+    fn is_owed(&self, (_, Reverse(task)): First) -> bool {
+        self.tasks[task.index()].overtaken >= self.limits.overtakes_max
+    }
+
+    /// Counts that a task of lower rank starts before the first of a class.
+    ///
+    /// One that waits for a place under `tasks_max` is not overtaken by a task that has one: such
+    /// tasks have to go on, else no place falls free.
+    fn overtake(&mut self, (_, Reverse(task)): First, class: usize, places_reserved: usize) {
+        if self.has_place(class, places_reserved) {
+            let overtaken = &mut self.tasks[task.index()].overtaken;
+            *overtaken = overtaken.saturating_add(1);
+        }
+    }
+
+    /// Whether `tasks_max` lets a task of a class begin, or it has begun already.
+    fn has_place(&self, class: usize, places_reserved: usize) -> bool {
+        class % 2 == 1 || self.stats.in_flight.saturating_add(places_reserved) < self.limits.tasks_max
+    }
+
+    fn is_reserved(&self, class: usize, reserved: &Reserved) -> bool {
+        !self.has_place(class, reserved.places)
+            || self.wants[class / 2].iter().any(|(pool, _)| reserved.pools[*pool])
+    }
+
+    /// Reserves what the first task of a class needs. While it waits for a place under `tasks_max`,
+    /// that is the next place and nothing else: the tasks that have the places may need the pools
+    /// in order to end, and if they could not get them, nothing would ever run again.
+    fn reserve(&self, class: usize, reserved: &mut Reserved) {
+        if self.has_place(class, reserved.places) {
+            self.wants[class / 2].iter().for_each(|(pool, _)| reserved.pools[*pool] = true);
+        }
+        reserved.places += usize::from(class.is_multiple_of(2));
     }
 
     /// The first task of a class, once those are gone that have started by another way.
-    fn first_of(&mut self, class: usize) -> Option<(u64, Reverse<TaskId>)> {
+    fn first_of(&mut self, class: usize) -> Option<First> {
         if self.classes[class].count == 0 {
             self.classes[class].ready.clear();
             return None;
@@ -599,24 +675,44 @@ impl Dispatcher {
     }
 
     /// What the order's rules make of the choice of a task.
-    fn preferred(&mut self, class: usize, (rank, Reverse(task)): (u64, Reverse<TaskId>)) -> TaskId {
+    ///
+    /// A rule may choose a task of lower rank, but none below a task that was overtaken too often.
+    /// The longest task goes first without counting as overtaking, since there are only so many
+    /// tasks whose durations are known; of those with the same needs, any number may be added.
+    fn preferred(&mut self, class: usize, first: First, blocked: &[(First, usize)]) -> TaskId {
+        let (rank, Reverse(task)) = first;
         if self.order.is_plain() {
             return task;
         }
+        let is_allowed = |this: &Self, other: TaskId| {
+            let other = (this.tasks[other.index()].rank, Reverse(other));
+            !blocked.iter().any(|(above, _)| *above > other && this.is_owed(*above))
+        };
         let mut order = std::mem::take(&mut self.order);
-        let preferred = order.preferred(self.clock, class, (rank, task), self);
+        let longest = order.longest_due(self.clock, task, self);
+        let same_needs = order.same_needs(class, rank, self).filter(|_| !self.is_owed(first));
         self.order = order;
-        preferred
+        if let Some(longest) = longest.filter(|longest| is_allowed(self, *longest)) {
+            return longest;
+        }
+        match same_needs.filter(|same| is_allowed(self, *same)) {
+            Some(same) => {
+                self.overtake(first, class, 0);
+                same
+            }
+            None => task,
+        }
     }
 
     fn start(&mut self, id: TaskId) {
         let task = &mut self.tasks[id.index()];
         if let State::Ready(since) = task.state {
-            self.stats.waited += self.clock - since;
+            self.stats.waited = self.stats.waited.saturating_add(self.clock - since);
         }
         let class = task.class();
         self.stats.in_flight += usize::from(!task.begun);
         task.begun = true;
+        task.overtaken = 0;
         task.state = State::Running(self.clock);
         self.stats.ready -= 1;
         self.stats.running += 1;
@@ -637,12 +733,12 @@ impl Dispatcher {
 
     /// Takes back what a running stage held; false if the task was not running.
     fn give_back(&mut self, id: TaskId) -> bool {
-        let task = &mut self.tasks[id.index()];
+        let Some(task) = self.tasks.get_mut(id.index()) else { return false };
         let State::Running(since) = task.state else { return false };
         let took = self.clock - since;
-        task.took += took;
+        task.took = task.took.saturating_add(took);
         self.order.ended(task.wants, id);
-        self.stats.busy += took;
+        self.stats.busy = self.stats.busy.saturating_add(took);
         self.stats.running -= 1;
         for &(pool, units) in &self.wants[task.wants as usize] {
             self.free[pool] += i64::from(units);
@@ -670,10 +766,10 @@ impl Dispatcher {
     fn pass_time(&mut self, now: Duration) {
         let passed = now.saturating_sub(self.clock);
         if !passed.is_zero() {
-            self.clock += passed;
+            self.clock = now;
             self.stats.wall = self.clock;
             for pool in &mut self.stats.pools {
-                pool.busy += passed * pool.used;
+                pool.busy = pool.busy.saturating_add(passed.saturating_mul(pool.used));
             }
             self.count_lost(passed);
         }
@@ -689,8 +785,8 @@ impl Dispatcher {
         let PoolStats { limit, admitted, used, .. } = self.stats.pools[workers];
         let Stats { ready, delayed, waiting, lost, .. } = &mut self.stats;
         let refused = limit - admitted.max(used).min(limit);
-        lost.worker += passed * refused;
-        let idle = passed * (limit - refused).saturating_sub(used);
+        lost.worker = lost.worker.saturating_add(passed.saturating_mul(refused));
+        let idle = passed.saturating_mul((limit - refused).saturating_sub(used));
         let cause = match () {
             () if self.paused && *ready > 0 => &mut lost.worker,
             () if *ready > 0 && !self.stopped => &mut lost.resource,
@@ -698,7 +794,7 @@ impl Dispatcher {
             () if *waiting > 0 && !self.stopped => &mut lost.dependency,
             () => &mut lost.tail,
         };
-        *cause += idle;
+        *cause = cause.saturating_add(idle);
     }
 }
 
@@ -709,11 +805,11 @@ impl Choice for Dispatcher {
     }
 
     fn fits(&self, class: usize) -> bool {
-        let admitted = class % 2 == 1 || self.stats.in_flight < self.limits.tasks_max;
         // What is admitted may be less than what a stage needs, for ever; then it runs when no other uses the pool.
         let is_idle = |pool: usize| self.stats.pools.get(pool).is_some_and(|pool| pool.used == 0);
         let mut wants = self.wants[class / 2].iter();
-        admitted && wants.all(|&(pool, units)| i64::from(units) <= self.free[pool] || is_idle(pool))
+        self.has_place(class, 0)
+            && wants.all(|&(pool, units)| i64::from(units) <= self.free[pool] || is_idle(pool))
     }
 
     fn first(&self, class: usize) -> Option<(u64, TaskId)> {

@@ -39,6 +39,34 @@ pub enum Error {
         /// Units that exist.
         limit: u32,
     },
+    /// A limit has a value that means nothing.
+    #[error("invalid value {value} for {option}: expected {expected}")]
+    InvalidLimit {
+        /// The option's name.
+        option: &'static str,
+        /// Its value.
+        value: u64,
+        /// The values that are accepted.
+        expected: &'static str,
+    },
+    /// A task that is not in the graph was given as done already.
+    #[error("task number {index} was given as already done, and the graph has {tasks} tasks")]
+    UnknownDone {
+        /// Its [`TaskId::index`](crate::TaskId::index).
+        index: usize,
+        /// How many tasks the graph has.
+        tasks: usize,
+    },
+    /// A closure that was asked about a task before the run began has panicked.
+    #[error("`{closure}` panicked for task `{id}`: {message}")]
+    Panicked {
+        /// The closure's name in [`Job`](crate::Job).
+        closure: &'static str,
+        /// The task that it was asked about.
+        id: String,
+        /// The panic's message.
+        message: String,
+    },
     /// A task was added between others that depend on each other the other way round.
     #[error("task `{id}` shall go before a task that it depends on")]
     AddedCycle {

@@ -1,22 +1,27 @@
 //! Performs the dispatcher's decisions on tokio. Decides nothing itself, and is unaware of what tasks do.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::future::Either;
+use greenwave_retry::Retry;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+#[cfg(feature = "jobserver")]
+use crate::Jobserver;
 use crate::control::{AddedStage, BoxedStage, Pauser, Request, Stopper, Wish};
-use crate::dispatcher::{Action, Addition, Dispatcher, Event, Limits};
+use crate::dispatcher::{Action, Addition, Dispatcher, Event, Limits, State};
 use crate::job::Job;
 use crate::priority::Priority;
-use crate::retries::{Backoffs, Retries};
-use crate::running::{Ended, Inline, Running, Spawned, guarded};
+use crate::retries::Backoffs;
+use crate::running::{Ended, Inline, Running, Spawned, guarded, panic_text};
 use crate::stats::Stats;
 use crate::workers::{Admission, Workers};
 use crate::{Durations, Error, Graph, Needs, TaskId};
@@ -31,8 +36,8 @@ pub enum Step<R, E> {
     Next(Needs),
     /// The task has failed; what depends on it is skipped.
     Failed(E),
-    /// The stage has failed in a way that may pass: it is tried again as [`Executor::retries`] allows, and the task has failed when
-    /// these are used up.
+    /// The stage has failed in a way that may pass: it is tried again as [`Executor::retry`] allows, and
+    /// the task has failed when that allows no further attempt.
     Again(E),
 }
 
@@ -109,9 +114,14 @@ pub struct Report<R, E> {
     /// The longest chain of tasks by the time they took, or all their time over the units of the pool `workers`, whichever is longer: no
     /// schedule of these tasks could have been shorter. Added tasks count in the second only.
     pub lower_bound: Duration,
+    /// The message of the panic of [`Job::observe`]'s closure, which is not called after that.
+    pub observer_panic: Option<String>,
 }
 
 /// Runs graphs of asynchronous tasks.
+///
+/// An executor may run any number of graphs, one after another or at once. Each run has the limits for
+/// itself: two runs at once may use twice as much.
 ///
 /// One coordinator holds the dispatcher and no lock. Dropping the future of a run aborts all stages, which drops what they hold, child
 /// processes included.
@@ -123,10 +133,16 @@ pub struct Executor {
     pub priority: Priority,
     /// The longest that one stage may run; `None` for as long as it likes. [`Job::time_max`] says it for each task.
     pub stage_time_max: Option<Duration>,
-    /// How often and when a stage that says [`Step::Again`] is tried again.
-    pub retries: Retries,
+    /// How often and when a stage that says [`Step::Again`] is tried again. Each stage begins anew, and
+    /// the deadline counts from the start of its first attempt.
+    pub retry: Retry,
+    /// Whether stages that panicked or ran for too long are tried again too; by default only those
+    /// that say [`Step::Again`].
+    pub retry_panics: bool,
     /// How many units of the pool `workers` are used: all, or what the machine's load and the jobserver leave.
     pub workers: Workers,
+    #[cfg(feature = "jobserver")]
+    jobserver: Option<Jobserver>,
     stats: Arc<Mutex<Stats>>,
     wish: Arc<watch::Sender<Wish>>,
 }
@@ -135,6 +151,20 @@ impl Executor {
     /// An executor under limits.
     pub fn new(limits: Limits) -> Self {
         Self { limits, ..Self::default() }
+    }
+
+    /// Takes a token of a jobserver for every worker but the first.
+    #[cfg(feature = "jobserver")]
+    #[must_use]
+    pub fn with_jobserver(self, jobserver: Jobserver) -> Self {
+        Self { jobserver: Some(jobserver), ..self }
+    }
+
+    fn admission(&self) -> Admission {
+        let admission = self.workers.admission(&self.limits);
+        #[cfg(feature = "jobserver")]
+        let admission = admission.with_tokens(self.jobserver.as_ref());
+        admission
     }
 
     /// Figures of the run under way, up to its last events; of the last run if none is.
@@ -164,7 +194,8 @@ impl Executor {
     /// ([`Durations`](crate::Durations) knows, or `|_| Durations::DEFAULT`), `stage` makes the future of one stage, and `observe` is told what happens.
     ///
     /// # Errors
-    /// [`Error::ResourceTooSmall`] before anything starts, if some task could never start.
+    /// Before anything starts: [`Error::ResourceTooSmall`] if some task could never start;
+    /// [`Error::InvalidLimit`]; [`Error::UnknownDone`]; [`Error::Panicked`] if `expected` or `needs` does.
     pub async fn run<T, R, E, F>(
         &self,
         graph: &Graph<T>,
@@ -183,11 +214,12 @@ impl Executor {
         self.run_job(graph, job, stage).await
     }
 
-    /// Runs every task of a graph, each stage as a task of the runtime, so that they use all its threads. A panic in a stage is a failure of
+    /// Runs every task of a graph, each stage as a task of the runtime, so that they use all its threads.
+    /// A panic in a stage, in the closure that makes its future or in [`Job::time_max`] is a failure of
     /// its task.
     ///
     /// # Errors
-    /// [`Error::ResourceTooSmall`] before anything starts, if some task could never start.
+    /// As for [`run`](Self::run).
     pub async fn run_job<T, R, E, F>(
         &self,
         graph: &Graph<T>,
@@ -229,17 +261,49 @@ impl Executor {
     where
         F: Future<Output = Step<R, E>>,
     {
-        let (ranks, order) = match job.order.take() {
-            Some(order) => order,
-            None => (self.priority.ranks(graph, &job.expected), Default::default()),
-        };
-        let mut dispatcher =
-            Dispatcher::new(graph, self.limits.clone(), &ranks, &mut job.needs)?.with_order(order);
-        job.already_done.iter().for_each(|&task| dispatcher.already_done(task));
-        let mut run = Run::new(self, dispatcher, job, running, graph.len());
+        let dispatcher = self.dispatcher(graph, &mut job)?;
+        let mut run = Run::new(self, dispatcher, job, running, graph);
         run.go(self, stage).await;
         self.publish(&run.dispatcher);
-        Ok(run.report(graph))
+        Ok(run.report())
+    }
+
+    /// The dispatcher of a run that is about to begin.
+    fn dispatcher<T, R, E>(&self, graph: &Graph<T>, job: &mut Job<'_, R, E>) -> Result<Dispatcher, Error> {
+        let unknown = job.already_done.iter().find(|task| task.index() >= graph.len());
+        if let Some(unknown) = unknown {
+            return Err(Error::UnknownDone { index: unknown.index(), tasks: graph.len() });
+        }
+        let panicked = RefCell::new(None);
+        let note = |closure, task, payload: Box<dyn std::any::Any + Send>| {
+            let (id, message) = (graph.id(task).to_owned(), panic_text(&*payload));
+            panicked.borrow_mut().get_or_insert(Error::Panicked { closure, id, message });
+        };
+        let expected = |task| {
+            let expected = catch_unwind(AssertUnwindSafe(|| (job.expected)(task)));
+            expected.unwrap_or_else(|payload| {
+                note("expected", task, payload);
+                Duration::ZERO
+            })
+        };
+        let (ranks, order) = match job.order.take() {
+            Some(order) => order,
+            None => (self.priority.ranks(graph, expected), Default::default()),
+        };
+        let needs = |task| {
+            let needs = catch_unwind(AssertUnwindSafe(|| (job.needs)(task)));
+            needs.unwrap_or_else(|payload| {
+                note("needs", task, payload);
+                Needs::nothing()
+            })
+        };
+        let dispatcher = Dispatcher::new(graph, self.limits.clone(), &ranks, needs);
+        if let Some(panicked) = panicked.take() {
+            return Err(panicked);
+        }
+        let mut dispatcher = dispatcher?.with_order(order);
+        job.already_done.iter().for_each(|&task| dispatcher.already_done(task));
+        Ok(dispatcher)
     }
 
     fn publish(&self, dispatcher: &Dispatcher) {
@@ -261,7 +325,8 @@ enum Wake<R, E> {
 }
 
 /// What the shell keeps of a run under way.
-struct Run<'a, R, E, S> {
+struct Run<'a, T, R, E, S> {
+    graph: &'a Graph<T>,
     started: Instant,
     dispatcher: Dispatcher,
     job: Job<'a, R, E>,
@@ -270,23 +335,28 @@ struct Run<'a, R, E, S> {
     /// Which stage of each task comes next.
     stages: Vec<(u32, u32)>,
     added: HashMap<TaskId, AddedStage<R, E>>,
+    /// The names of added tasks.
+    added_ids: HashMap<String, TaskId>,
     outcomes: Vec<Outcome<R, E>>,
     backoffs: Backoffs,
     actions: Vec<Action>,
     batch: Vec<Ended<R, E>>,
+    observer_panic: Option<String>,
 }
 
-impl<'a, R, E, S> Run<'a, R, E, S> {
+impl<'a, T, R, E, S> Run<'a, T, R, E, S> {
     fn new(
         executor: &Executor,
         dispatcher: Dispatcher,
         job: Job<'a, R, E>,
         running: S,
-        tasks: usize,
+        graph: &'a Graph<T>,
     ) -> Self {
+        let tasks = graph.len();
         let mut outcomes: Vec<_> = (0..tasks).map(|_| Outcome::Stopped).collect();
         job.already_done.iter().for_each(|task| outcomes[task.index()] = Outcome::AlreadyDone);
         Self {
+            graph,
             started: Instant::now(),
             dispatcher,
             job,
@@ -294,10 +364,12 @@ impl<'a, R, E, S> Run<'a, R, E, S> {
             running,
             stages: vec![(0, 0); tasks],
             added: HashMap::new(),
+            added_ids: HashMap::new(),
             outcomes,
-            backoffs: Backoffs::new(executor.retries),
+            backoffs: Backoffs::new(executor.retry.clone(), executor.retry_panics),
             actions: Vec::new(),
             batch: Vec::with_capacity(BATCH_MAX),
+            observer_panic: None,
         }
     }
 
@@ -308,7 +380,7 @@ impl<'a, R, E, S> Run<'a, R, E, S> {
         F: Future<Output = Step<R, E>>,
     {
         let mut wish = executor.wish.subscribe();
-        let mut admission = executor.workers.admission(&executor.limits);
+        let mut admission = executor.admission();
         let wished = *wish.borrow_and_update();
         self.heed(wished);
         let mut admitted = admission.admitted();
@@ -358,7 +430,8 @@ impl<'a, R, E, S> Run<'a, R, E, S> {
         S: Running<Either<F, BoxedStage<R, E>>, R, E>,
     {
         let Self { running, batch, job, dispatcher, started, .. } = self;
-        let wakes_at = dispatcher.wakes_at().map(|at| *started + at);
+        // A time that no clock reaches never comes.
+        let wakes_at = dispatcher.wakes_at().and_then(|at| started.checked_add(at));
         let others = async {
             tokio::select! {
                 // The sender is the executor's, which outlives the run.
@@ -407,11 +480,11 @@ impl<'a, R, E, S> Run<'a, R, E, S> {
             }
             Ok(Step::Next(needs)) => return self.go_on(now, task, &needs),
             Ok(Step::Failed(error)) => Failure::Task(error),
-            Ok(Step::Again(error)) => match self.backoffs.next(task, false) {
+            Ok(Step::Again(error)) => match self.delay(now, task, false) {
                 Some(delay) => return self.try_again(now, task, delay),
                 None => Failure::Task(error),
             },
-            Err(failure) => match self.backoffs.next(task, true) {
+            Err(failure) => match self.delay(now, task, true) {
                 Some(delay) => return self.try_again(now, task, delay),
                 None => failure,
             },
@@ -429,21 +502,30 @@ impl<'a, R, E, S> Run<'a, R, E, S> {
         self.stages[task.index()] = (ended.number + 1, 0);
         self.backoffs.forget(task);
         match self.dispatcher.handle(now, Event::Next(task, needs), &mut self.actions) {
-            Ok(()) => (self.job.observe)(Progress::Ended(ended)),
-            Err(error) => self.settle(task, Outcome::Failed(Failure::Unschedulable(error))),
+            Ok(()) => self.observe(Progress::Ended(ended)),
+            Err(error) => {
+                let error = self.named(task, error);
+                self.settle(task, Outcome::Failed(Failure::Unschedulable(error)));
+            }
         }
+    }
+
+    /// When to try the stage again that has just failed.
+    fn delay(&mut self, now: Duration, task: TaskId, panicked: bool) -> Option<Duration> {
+        let State::Running(since) = self.dispatcher.state(task) else { return None };
+        self.backoffs.next(task, panicked, since, now)
     }
 
     fn try_again(&mut self, now: Duration, task: TaskId, delay: Duration) {
         let failed = self.stage(task);
-        (self.job.observe)(Progress::Retrying(failed, delay));
+        self.observe(Progress::Retrying(failed, delay));
         self.stages[task.index()].1 += 1;
         self.tell(now, Event::Retry(task, delay));
     }
 
     fn settle(&mut self, task: TaskId, outcome: Outcome<R, E>) {
         let done = matches!(outcome, Outcome::Done(_));
-        (self.job.observe)(if done { Progress::Done(task) } else { Progress::Failed(task) });
+        self.observe(if done { Progress::Done(task) } else { Progress::Failed(task) });
         self.outcomes[task.index()] = outcome;
     }
 
@@ -461,12 +543,18 @@ impl<'a, R, E, S> Run<'a, R, E, S> {
             after: &task.after,
             before: &task.before,
         };
-        let added = self.dispatcher.add(self.started.elapsed(), addition, &mut self.actions);
-        if let Ok(task) = added {
+        let is_taken = self.graph.find(&task.id).is_some() || self.added_ids.contains_key(&task.id);
+        let added = match is_taken {
+            true => Err(Error::DuplicateTask { id: task.id.clone() }),
+            false => self.dispatcher.add(self.started.elapsed(), addition, &mut self.actions),
+        };
+        if let Ok(number) = added {
+            self.added_ids.insert(task.id, number);
+            let task = number;
             self.stages.push((0, 0));
             self.outcomes.push(Outcome::Stopped);
             self.added.insert(task, stage);
-            (self.job.observe)(Progress::Added(task));
+            self.observe(Progress::Added(task));
         }
         // Whoever asked may have gone.
         let _ = answer.send(added);
@@ -482,29 +570,57 @@ impl<'a, R, E, S> Run<'a, R, E, S> {
             match action {
                 Action::Start(task) => {
                     let next = self.stage(task);
-                    (self.job.observe)(Progress::Started(next));
-                    let future = match self.added.get(&task).filter(|_| !self.added.is_empty()) {
-                        Some(stage) => Either::Right(stage(next)),
-                        None => Either::Left(stage(next)),
-                    };
-                    let time_max = (self.job.time_max)(task).or(self.stage_time_max);
-                    self.running.start(task, future, time_max);
+                    self.observe(Progress::Started(next));
+                    let made = catch_unwind(AssertUnwindSafe(|| {
+                        let future = match self.added.get(&task).filter(|_| !self.added.is_empty()) {
+                            Some(stage) => Either::Right(stage(next)),
+                            None => Either::Left(stage(next)),
+                        };
+                        (future, (self.job.time_max)(task).or(self.stage_time_max))
+                    }));
+                    match made {
+                        Ok((future, time_max)) => self.running.start(task, future, time_max),
+                        // It has ended at once, and is taken note of with the others.
+                        Err(panic) => self.batch.push((task, Err(Failure::Panicked(panic_text(&*panic))))),
+                    }
                 }
                 Action::Skip(task, because) => {
                     self.outcomes[task.index()] = Outcome::Skipped(because);
-                    (self.job.observe)(Progress::Skipped(task, because));
+                    self.observe(Progress::Skipped(task, because));
                 }
             }
         }
         self.actions = actions;
     }
 
-    fn report<T>(self, graph: &Graph<T>) -> Report<R, E> {
+    /// Tells the observer, who is told nothing more once it has panicked.
+    fn observe(&mut self, progress: Progress) {
+        if self.observer_panic.is_none() {
+            let observe = &mut self.job.observe;
+            let told = catch_unwind(AssertUnwindSafe(|| observe(progress)));
+            self.observer_panic = told.err().map(|panic| panic_text(&*panic));
+        }
+    }
+
+    /// An error of the dispatcher, which has no names, with the task's name.
+    fn named(&self, task: TaskId, error: Error) -> Error {
+        let Error::ResourceTooSmall { resource, wanted, limit, .. } = error else { return error };
+        let added = || self.added_ids.iter().find(|(_, added)| **added == task);
+        let id = match task.index() < self.graph.len() {
+            true => self.graph.id(task).to_owned(),
+            false => added().map(|(id, _)| id.clone()).unwrap_or_default(),
+        };
+        Error::ResourceTooSmall { id, resource, wanted, limit }
+    }
+
+    fn report(self) -> Report<R, E> {
+        let graph = self.graph;
         let stats = self.dispatcher.stats().clone();
         let (_, longest) = graph.critical_path(|task| self.dispatcher.took(task));
         let workers = stats.pool("workers");
         let each = workers.map_or(Duration::ZERO, |pool| pool.busy / pool.limit.max(1));
-        Report { outcomes: self.outcomes, lower_bound: longest.max(each), stats }
+        let (outcomes, observer_panic) = (self.outcomes, self.observer_panic);
+        Report { outcomes, lower_bound: longest.max(each), stats, observer_panic }
     }
 }
 

@@ -220,12 +220,12 @@ impl<T> Graph<T> {
     }
 
     /// For each task, its own duration plus that of the longest chain of dependants behind it
-    /// (the *upward rank*), in O(tasks + dependencies).
+    /// (the *upward rank*), in O(tasks + dependencies). A sum that is longer than [`Duration::MAX`] is that.
     pub fn upward_ranks(&self, duration: impl Fn(TaskId) -> Duration) -> Vec<Duration> {
         let mut ranks = vec![Duration::ZERO; self.len()];
         for task in self.topological().into_iter().rev() {
             let behind = self.dependants(task).iter().map(|next| ranks[next.index()]).max();
-            ranks[task.index()] = duration(task) + behind.unwrap_or_default();
+            ranks[task.index()] = duration(task).saturating_add(behind.unwrap_or_default());
         }
         ranks
     }

@@ -60,7 +60,9 @@ impl<'a, R, E> Job<'a, R, E> {
         self
     }
 
-    /// Who is told what happens, from the coordinating task: [`progress`](crate::progress) makes a stream of it.
+    /// Who is told what happens, from the coordinating task: [`progress`](crate::progress) makes a stream
+    /// of it. If it panics, it is told nothing more and the run goes on
+    /// ([`Report::observer_panic`](crate::Report::observer_panic)).
     #[must_use]
     pub fn observe(mut self, observe: impl FnMut(Progress) + Send + 'a) -> Self {
         self.observe = Box::new(observe);

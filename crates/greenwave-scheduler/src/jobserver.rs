@@ -18,10 +18,11 @@ pub struct Jobserver {
 }
 
 impl Jobserver {
-    /// A new one, for as many things at once as `units`, in all processes together; from 1.
+    /// A new one, for as many things at once as `units`, in all processes together; 0 counts as 1.
     ///
     /// # Errors
-    /// [`Error::Jobserver`] if the system gives no pipe.
+    /// [`Error::Jobserver`] if the system gives no pipe, or the tokens do not fit into one: on Linux
+    /// there may be 65,536.
     pub fn new(units: u32) -> Result<Self, Error> {
         let tokens = units.saturating_sub(1) as usize;
         let client = Client::new(tokens).map_err(failed("make"))?;

@@ -45,7 +45,7 @@
 //! A [`Job`] says what else a run should know: who observes, time limits, an order for tests ([`Rules`]), an [`Adder`] for tasks that come up
 //! meanwhile. [`Executor::run_job`] gives each stage a task of the runtime; call it from one, by `tokio::spawn`, if stages are short: from `block_on` on a
 //! thread outside the runtime every end of a stage has to wake that thread. [`Executor::run_inline`] runs all stages in the task that calls.
-//! [`Workers`] follow the machine's load; [`Retries`], [`Pauser`] and [`Stopper`] do what they say; a [`Trace`] shows it all in Perfetto.
+//! [`Workers`] follow the machine's load; [`Retry`], [`Pauser`] and [`Stopper`] do what they say; a [`Trace`] shows it all in Perfetto.
 //!
 //! Errors are mistakes in the graph or its needs, found before anything starts. A failing task is no
 //! error: the [`Report`] says what became of every task.
@@ -78,6 +78,7 @@ pub use dispatcher::{Action, Addition, Dispatcher, Event, Limits, OnFailure, Sta
 pub use error::Error;
 pub use executor::{Executor, Failure, Outcome, Progress, Report, Stage, Step};
 pub use graph::{Graph, GraphBuilder, TaskId};
+pub use greenwave_retry::{Retry, RetryBudget};
 pub use job::Job;
 #[cfg(feature = "jobserver")]
 pub use jobserver::Jobserver;
@@ -88,7 +89,6 @@ pub use order::{History, Order, Rules};
 pub use priority::{Durations, Priority};
 pub use process::ProcessGroup;
 pub use resource::{Needs, Resources};
-pub use retries::Retries;
 pub use spawn::{BeforeExec, Spawn};
 pub use stats::{Lost, PoolStats, Stats};
 pub use trace::Trace;

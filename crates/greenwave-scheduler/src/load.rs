@@ -12,11 +12,13 @@ use std::time::{Duration, Instant};
 /// How the machine's load is followed.
 #[derive(Clone)]
 pub struct Follow {
-    /// So many workers are used however great the load; from 1, default 1.
+    /// So many workers are used however great the load; 0 counts as 1, and more than exist as all.
+    /// Default 1.
     pub min: u32,
-    /// How often the load is looked at; default 250 ms.
+    /// How often the load is sampled; at least 1 ms, default 250 ms.
     pub every: Duration,
-    /// Where the figures come from; the default reads `/proc` and the control group.
+    /// Where the figures come from; the default reads `/proc` and the control group. After a sample that
+    /// panics, or has NaN in it, the number of workers stays as it is.
     pub sampler: Arc<dyn Fn() -> Sample + Send + Sync>,
 }
 

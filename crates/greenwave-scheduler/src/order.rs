@@ -202,26 +202,22 @@ impl Order {
         }
     }
 
-    /// The task to start where the ranks say `task`, of a class whose first it is.
-    pub(crate) fn preferred(
+    /// The longest task that can start, if starting `task` instead would end the whole too late.
+    pub(crate) fn longest_due(
         &mut self,
         now: Duration,
-        class: usize,
-        (rank, task): (u64, TaskId),
+        task: TaskId,
         choice: &impl Choice,
-    ) -> TaskId {
-        if let Some(longest) = self.tail.as_mut().and_then(|tail| tail.due(nanos(now), task, choice)) {
-            return longest;
-        }
-        let Some(last) = self.last_class.filter(|last| self.affinity && *last != class) else { return task };
-        match choice.first(last) {
-            Some((other, same))
-                if is_about(other, rank) && choice.fits(last) && choice.is_ready(same, last) =>
-            {
-                same
-            }
-            _ => task,
-        }
+    ) -> Option<TaskId> {
+        self.tail.as_mut()?.due(nanos(now), task, choice)
+    }
+
+    /// The first task that needs what the last one that ended has held, if it can start and is about
+    /// as urgent as the first of `class`.
+    pub(crate) fn same_needs(&self, class: usize, rank: u64, choice: &impl Choice) -> Option<TaskId> {
+        let last = self.last_class.filter(|last| self.affinity && *last != class)?;
+        let (other, same) = choice.first(last)?;
+        (is_about(other, rank) && choice.fits(last) && choice.is_ready(same, last)).then_some(same)
     }
 }
 
@@ -308,10 +304,11 @@ impl Tail {
     fn ends_late(&self, now: u64, first: TaskId) -> bool {
         let rest = self.running.iter().map(|(_, end)| u128::from(end.saturating_sub(now)));
         let evenly = u128::from(now) + (self.left + rest.sum::<u128>()) / u128::from(self.workers);
-        let limit = self.bound.max(evenly) * u128::from(1000 + self.permille) / 1000;
+        let limit = self.bound.max(evenly) * (1000 + u128::from(self.permille)) / 1000;
         let mut ends: BinaryHeap<Reverse<u128>> =
             self.running.iter().map(|(_, end)| Reverse(u128::from(*end.max(&now)))).collect();
-        let free = (self.workers as usize).saturating_sub(ends.len()).max(1);
+        // More than there are tasks to place change nothing.
+        let free = (self.workers as usize).saturating_sub(ends.len()).clamp(1, LONGEST_MAX + 1);
         ends.extend(std::iter::repeat_n(Reverse(u128::from(now)), free));
         let others = self.by_length.iter().filter(|task| !self.has_started[task.index()] && **task != first);
         std::iter::once(&first).chain(others.take(LONGEST_MAX)).any(|task| {

@@ -82,7 +82,7 @@ const SHARES: u32 = 1 << 30;
 pub(crate) type Want = (usize, u32);
 
 /// The pools by number: first those that were declared, then the locks as they are named.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Pools {
     numbers: HashMap<String, usize>,
     locks: HashMap<String, usize>,

@@ -105,7 +105,8 @@ pub(crate) async fn guarded<R, E>(
     (task, ended.and_then(|ended| ended.map_err(|panic| Failure::Panicked(panic_text(&*panic)))))
 }
 
-fn panic_text(payload: &(dyn Any + Send)) -> String {
+/// The message of a panic.
+pub(crate) fn panic_text(payload: &(dyn Any + Send)) -> String {
     let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
 }

@@ -58,9 +58,11 @@ pub struct Lost {
 }
 
 impl Lost {
-    /// All together.
+    /// All together, at most [`Duration::MAX`].
     pub fn total(&self) -> Duration {
-        self.dependency + self.resource + self.worker + self.retry + self.tail
+        [self.resource, self.worker, self.retry, self.tail]
+            .into_iter()
+            .fold(self.dependency, Duration::saturating_add)
     }
 }
 

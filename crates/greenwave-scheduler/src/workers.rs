@@ -2,6 +2,7 @@
 //! of tasks.
 
 use std::future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -17,9 +18,6 @@ use crate::{Limits, Stats};
 pub struct Workers {
     /// Follow the machine's load.
     pub follow: Option<Follow>,
-    /// Take a token for every worker but the first.
-    #[cfg(feature = "jobserver")]
-    pub jobserver: Option<Jobserver>,
 }
 
 /// The admission of a run.
@@ -45,7 +43,7 @@ impl Workers {
         let units = limits.resources.limit("workers").unwrap_or(u32::MAX);
         let follow = self.follow.as_ref().map(|follow| Following {
             control: Control::new(follow, units),
-            next: Instant::now() + follow.every,
+            next: soon(follow.every),
             follow: follow.clone(),
             started: 0,
             used: 0,
@@ -55,12 +53,18 @@ impl Workers {
             units,
             follow,
             #[cfg(feature = "jobserver")]
-            tokens: self.jobserver.as_ref().map(Jobserver::tokens),
+            tokens: None,
         }
     }
 }
 
 impl Admission {
+    /// With a token for every worker but the first.
+    #[cfg(feature = "jobserver")]
+    pub(crate) fn with_tokens(self, jobserver: Option<&Jobserver>) -> Self {
+        Self { tokens: jobserver.map(Jobserver::tokens), ..self }
+    }
+
     /// Units that may be used now.
     pub(crate) fn admitted(&self) -> u32 {
         let follow = self.follow.as_ref().map_or(u32::MAX, |following| following.control.admitted());
@@ -107,13 +111,21 @@ impl Admission {
     }
 }
 
+/// When to sample again. No program runs for a century.
+fn soon(every: Duration) -> Instant {
+    const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+    Instant::now() + every.clamp(Duration::from_millis(1), CENTURY)
+}
+
 async fn sampled(following: &mut Option<Following>) {
     let Some(Following { follow, control, next, started, used, started_before }) = following else {
         return future::pending().await;
     };
     tokio::time::sleep_until(*next).await;
     // Not from `next`: after a long stall there is nothing to catch up on.
-    *next = Instant::now() + follow.every.max(Duration::from_millis(1));
+    *next = soon(follow.every);
     let launched = *started - std::mem::replace(started_before, *started);
-    control.sample(&(follow.sampler)(), *used, u32::try_from(launched).unwrap_or(u32::MAX));
+    // A sampler that fails says nothing of the load.
+    let Ok(sample) = catch_unwind(AssertUnwindSafe(|| (follow.sampler)())) else { return };
+    control.sample(&sample, *used, u32::try_from(launched).unwrap_or(u32::MAX));
 }

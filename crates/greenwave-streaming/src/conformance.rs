@@ -20,12 +20,11 @@ use bytes::Bytes;
 use futures_core::Stream;
 
 use crate::error::{BoxError, Error};
-use crate::resume::{
-    Delivery, Opened, Position, Refusal, Resume, ResumeOptions, ResumeStats, Retries, Source,
-};
+use crate::resume::{Delivery, Opened, Position, Refusal, Resume, ResumeOptions, ResumeStats, Source};
 use crate::splitter::Splitter;
 use crate::splitting::Splitting;
 use crate::unit::{Kind, Unit, UnitBatch};
+use greenwave_retry::Retry;
 
 /// Emits one `#[test]` per promise of [`Splitter`], for a closure that makes the splitter and inputs that exercise it.
 #[macro_export]
@@ -314,9 +313,9 @@ fn answer<S: Splitter>(
     splitter: impl Fn(&Position) -> S + Send + 'static,
     is_last: impl Fn(&Unit<'_>) -> bool + Send + Sync + 'static,
 ) -> Resume<S> {
-    let retries = Retries { delay_min: Duration::from_millis(1), ..Retries::default() };
+    let retry = Retry { delay_min: Duration::from_millis(1), ..ResumeOptions::default().retry };
     Resume::new(source, 0, splitter, is_last)
-        .with_options(ResumeOptions { retries, ..ResumeOptions::default() })
+        .with_options(ResumeOptions { retry, ..ResumeOptions::default() })
 }
 
 /// Promise: from its start, the answer comes to its last unit.

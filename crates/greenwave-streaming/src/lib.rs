@@ -88,13 +88,13 @@ mod unit;
 pub use budget::Budget;
 pub use error::{BoxError, Error, Limit};
 pub use fanout::{Counters, Fanout, Full, Panicked, Policy, Subscription, SubscriptionStats};
+pub use greenwave_retry::{Retry, RetryBudget};
 #[cfg(feature = "journal")]
 pub use journal::Journal;
 pub use partial_json::PartialJson;
 pub use pull::{Limits, Pull};
 pub use resume::{
-    Chunks, Delivery, Number, Opened, Position, Refusal, Resume, ResumeOptions, ResumeStats, Retries, Seam,
-    Source,
+    Chunks, Delivery, Number, Opened, Position, Refusal, Resume, ResumeOptions, ResumeStats, Seam, Source,
 };
 pub use splitter::{
     Cap, Cut, Cuts, Delimited, Fault, Fences, Files, Json, Lines, Overflow, Paragraphs, Sentences, Splitter,

@@ -23,16 +23,19 @@ use crate::journal::{Journal, Replay};
 use crate::pull::{Limits, Pull};
 use crate::splitter::Splitter;
 use crate::unit::{Unit, UnitBatch};
+use greenwave_retry::Retry;
 use joint::{Join, Joint, Trace};
-use retries::Attempts;
-pub use retries::Retries;
+use retries::Count;
 pub use source::{Chunks, Opened, Position, Refusal, Seam, Source};
 
 /// How an answer is read and resumed.
 #[derive(Debug, Clone)]
 pub struct ResumeOptions {
-    /// How often, and when, to try again.
-    pub retries: Retries,
+    /// How often, and when, to try again. Attempts that bring nothing new count; a unit that is handed on
+    /// begins the count and the deadline anew.
+    pub retry: Retry,
+    /// Attempts in all, whatever they bring; 0 counts as 1.
+    pub attempts_total_max: u32,
     /// The limits of each attempt.
     pub limits: Limits,
     /// Shared with other streams; nothing is read while it is full.
@@ -42,9 +45,15 @@ pub struct ResumeOptions {
 }
 
 impl Default for ResumeOptions {
-    /// The defaults of [`Retries`] and [`Limits`], no budget, 16 units.
+    /// 5 attempts that bring nothing new, 100 in all, else the defaults of [`Retry`] and [`Limits`]; no budget, 16 units.
     fn default() -> Self {
-        Self { retries: Retries::default(), limits: Limits::default(), budget: None, overlap_units_max: 16 }
+        Self {
+            retry: Retry { attempts_max: 5, ..Retry::default() },
+            attempts_total_max: 100,
+            limits: Limits::default(),
+            budget: None,
+            overlap_units_max: 16,
+        }
     }
 }
 
@@ -119,7 +128,7 @@ pub struct Resume<S> {
     retry_hint: Option<RetryHint<S>>,
     /// The last delay that the source has asked for.
     asked_delay: Option<Duration>,
-    attempts: Attempts,
+    attempts: Count,
     progress: Progress,
     ready: VecDeque<Delivery>,
     state: State<S>,
@@ -171,7 +180,7 @@ impl<S: Splitter> Resume<S> {
         Self {
             source,
             splitter: Box::new(splitter),
-            attempts: Attempts::new(options.retries),
+            attempts: Count::new(options.retry.clone(), options.attempts_total_max),
             options,
             is_last: Arc::new(is_last),
             cursor_of: Box::new(|unit| unit.id().map(|id| Bytes::copy_from_slice(id.as_bytes()))),
@@ -190,7 +199,7 @@ impl<S: Splitter> Resume<S> {
     /// With other options than the defaults.
     #[must_use]
     pub fn with_options(mut self, options: ResumeOptions) -> Self {
-        self.attempts = Attempts::new(options.retries);
+        self.attempts = Count::new(options.retry.clone(), options.attempts_total_max);
         self.options = options;
         self
     }

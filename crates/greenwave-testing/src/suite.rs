@@ -279,10 +279,10 @@ impl Suite {
         };
         shared.runner.tools().load(&state.file(TOOLS));
         let mut executor = Executor::new(limits(&shared.tests, &options));
-        executor.workers = Workers {
-            follow: options.follow_load.then(Follow::default),
-            jobserver: shared.runner.options().jobserver.clone(),
-        };
+        executor.workers = Workers { follow: options.follow_load.then(Follow::default) };
+        if let Some(jobserver) = &shared.runner.options().jobserver {
+            executor = executor.with_jobserver(jobserver.clone());
+        }
         Ok(Self { shared: Arc::new(shared), options, state, executor })
     }
 

@@ -87,7 +87,8 @@ fn a_workspace_that_keeps_to_them_passes() {
         .package("greenwave-cache", &["greenwave-segment?", "redis?", "dev:greenwave-cache"])
         .default(&["dep:greenwave-segment"])
         .package("greenwave-streaming", &["bytes", "dev:greenwave-agents"])
-        .package("greenwave-pooling", &[])
+        .package("greenwave-retry", &["httpdate?"])
+        .package("greenwave-pooling", &["greenwave-retry"])
         .package("greenwave-agents", &["greenwave-streaming", "greenwave-pooling", "reqwest?"])
         .package("greenwave-telemetry", &["axum"])
         .package("greenwave", &["greenwave-agents", "greenwave-telemetry", "greenwave-cache"])
@@ -196,4 +197,24 @@ fn code_that_does_what_it_never_does_is_caught() {
     check("//! println!(\"green\");", None);
     check("    let paths = std::env::split_paths(path);", None);
     check("#[cfg(test)]\nmod tests {\n    println!();\n}", None);
+}
+
+#[test]
+fn a_public_field_behind_a_feature_is_caught() {
+    let check = |text: &str, expected: &[&str]| {
+        let found = check_code("a", "lib.rs", &format!("//! Docs.\n{text}\n"));
+        assert_eq!(found, expected, "{text}");
+    };
+    let caught = "lib.rs:5: the public field `tokens` only exists with a feature";
+    check("pub struct A {\n    #[cfg(feature = \"x\")]\n    /// Docs.\n    pub tokens: u32,\n}", &[caught]);
+    let caught = "lib.rs:5: the public field `tokens` only exists with a feature";
+    check(
+        "pub struct A {\n    #[cfg(not(feature = \"x\"))]\n    #[serde(skip)]\n    pub tokens: u32,\n}",
+        &[caught],
+    );
+    check("pub struct A {\n    #[cfg(feature = \"x\")]\n    tokens: u32,\n    pub other: u32,\n}", &[]);
+    check(
+        "#[cfg(feature = \"x\")]\npub use tokens::Tokens;\n#[cfg(feature = \"x\")]\npub fn f(a: u32) {}",
+        &[],
+    );
 }

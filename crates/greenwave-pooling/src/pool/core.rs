@@ -11,7 +11,8 @@ use tokio::time::Instant;
 
 use super::PoolConfig;
 use super::event::CloseReason;
-use crate::chance::Chance;
+use greenwave_retry::{Chance, Delays, Retry};
+
 use crate::error::Error;
 use crate::queue::Queue;
 
@@ -95,6 +96,11 @@ pub(super) struct Core<S, C> {
     tick: u64,
     jitter: f64,
     chance: Chance,
+    /// Between attempts to keep up the minimum, while connects fail.
+    fill: Retry,
+    fill_delays: Delays,
+    /// Ticks before which there is no attempt.
+    fill_after: u64,
     /// The one used last is at the back.
     idle: VecDeque<Box<Slot<S, C>>>,
     size: usize,
@@ -108,6 +114,11 @@ pub(super) struct Core<S, C> {
     counts: PoolStats,
 }
 
+/// More connections than one process can have to one server.
+const SIZE_MAX: usize = 1 << 16;
+/// While connects fail, the minimum is tried again at least this often.
+const FILL_DELAY_MAX: Duration = Duration::from_secs(30);
+
 /// Whole milliseconds, rounded up: a limit that is set never vanishes.
 pub(super) fn ticks(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
@@ -115,17 +126,31 @@ pub(super) fn ticks(duration: Duration) -> u64 {
 
 impl<S, C> Core<S, C> {
     pub(super) fn new(config: &PoolConfig, tick: Duration) -> Self {
-        let size_max = config.size.max(1);
+        let size_max = config.size.clamp(1, SIZE_MAX);
+        let fill = Retry {
+            attempts_max: usize::MAX,
+            delay_max: FILL_DELAY_MAX,
+            seed: config.seed,
+            ..Retry::default()
+        };
         Self {
             size_max,
             size_min: config.min.min(size_max),
             idle_max: config.idle_timeout.map(ticks),
-            life_max: config.max_lifetime.map(ticks),
+            // None is over when it begins.
+            life_max: config.max_lifetime.map(|life| ticks(life).max(1)),
             check_after: config.check_after.map(ticks),
-            check_idle_every: config.check_idle_every.map(ticks),
+            // What was checked in this tick is not due again in it.
+            check_idle_every: config.check_idle_every.map(|every| ticks(every).max(1)),
             tick: ticks(tick),
-            jitter: config.lifetime_jitter.clamp(0.0, 1.0),
+            jitter: Some(config.lifetime_jitter)
+                .filter(|jitter| !jitter.is_nan())
+                .unwrap_or(0.0)
+                .clamp(0.0, 1.0),
             chance: Chance::new(config.seed),
+            fill_delays: fill.delays(),
+            fill,
+            fill_after: 0,
             idle: VecDeque::new(),
             size: 0,
             connecting: 0,
@@ -155,7 +180,9 @@ impl<S, C> Core<S, C> {
     /// Whether it was idle for so long that it is to be checked. The clock may be a tick behind, and is taken to be.
     pub(super) fn needs_check(&self, slot: &Slot<S, C>, now: u64) -> bool {
         match (self.check_after, slot.idle_since) {
-            (Some(after), Some(since)) => now.saturating_sub(since.max(slot.seen)) + self.tick > after,
+            (Some(after), Some(since)) => {
+                now.saturating_sub(since.max(slot.seen)).saturating_add(self.tick) > after
+            }
             // It was handed over by the one who used it, or is new.
             _ => false,
         }
@@ -231,11 +258,11 @@ impl<S, C> Core<S, C> {
     }
 
     /// A connection that was lent is closed. Returns how many connects to start.
-    pub(super) fn discarded(&mut self) -> usize {
+    pub(super) fn discarded(&mut self, now: u64) -> usize {
         assert!(self.size > 0, "what is closed was there");
         self.counts.discarded += 1;
         self.size -= 1;
-        self.top_up()
+        self.top_up(now)
     }
 
     pub(super) fn connected(
@@ -247,6 +274,8 @@ impl<S, C> Core<S, C> {
     ) -> Box<Slot<S, C>> {
         assert!(self.connecting > 0, "what was connected had a place");
         self.connecting -= 1;
+        self.fill_delays = self.fill.delays();
+        self.fill_after = 0;
         self.slot(home, connection, created, now)
     }
 
@@ -254,7 +283,7 @@ impl<S, C> Core<S, C> {
         self.counts.created += 1;
         let chance = self.chance.fraction();
         let life = self.life_max.map(|life| (life as f64 * (1.0 - self.jitter * chance)) as u64);
-        let expires = life.map_or(u64::MAX, |life| now.saturating_add(life));
+        let expires = life.map_or(u64::MAX, |life| now.saturating_add(life.max(1)));
         Box::new(Slot { home, connection, created, idle_since: None, seen: 0, uses: 0, expires })
     }
 
@@ -268,11 +297,16 @@ impl<S, C> Core<S, C> {
         self.idle.push_back(slot);
     }
 
-    pub(super) fn connect_failed(&mut self) {
+    pub(super) fn connect_failed(&mut self, now: u64) {
         assert!(self.connecting > 0 && self.size > 0, "what failed to connect had a place");
         self.connecting -= 1;
         self.size -= 1;
         self.counts.connect_failures += 1;
+        // Several that were started together are one attempt.
+        if now >= self.fill_after {
+            let delay = self.fill_delays.next().unwrap_or(FILL_DELAY_MAX);
+            self.fill_after = now.saturating_add(ticks(delay).max(1));
+        }
     }
 
     /// Takes the places that those who wait need, and returns how many.
@@ -281,10 +315,19 @@ impl<S, C> Core<S, C> {
         self.take_places(wanted)
     }
 
-    /// As [`needed`](Self::needed), and those up to the minimum.
-    pub(super) fn top_up(&mut self) -> usize {
+    /// As [`needed`](Self::needed), and those up to the minimum, unless a connect has just failed.
+    pub(super) fn top_up(&mut self, now: u64) -> usize {
         let needed = self.needed();
+        if now < self.fill_after {
+            return needed;
+        }
         needed + self.take_places(self.size_min.saturating_sub(self.size))
+    }
+
+    /// As [`top_up`](Self::top_up), at once: somebody asks for it.
+    pub(super) fn top_up_now(&mut self) -> usize {
+        self.fill_after = 0;
+        self.top_up(0)
     }
 
     /// Takes out what was idle or alive for too long: the oldest first, and not below the minimum unless its life is over. They count as

@@ -5,9 +5,10 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Shared;
 use super::core::Slot;
 use super::event::CloseReason;
-use super::{FAR, Shared};
+use crate::callback::{FAR, finish};
 use crate::manager::Manager;
 
 type Held<M> = Box<Slot<Arc<Shared<M>>, <M as Manager>::Connection>>;
@@ -48,8 +49,11 @@ impl<M: Manager> Lease<M> {
         let mut suspect = Suspect(Some(self));
         let slot = suspect.0.as_mut().and_then(|lease| lease.slot.as_mut()).expect(HELD);
         let limit = slot.home.config.connect_timeout.unwrap_or(FAR);
-        let checked = tokio::time::timeout(limit, slot.home.manager.check(&mut slot.connection)).await;
-        if !matches!(checked, Ok(Ok(()))) {
+        let checked = tokio::time::timeout(
+            limit.min(FAR),
+            finish("check", slot.home.manager.check(&mut slot.connection)),
+        );
+        if !matches!(checked.await, Ok(Ok(Ok(())))) {
             return None;
         }
         slot.idle_since = None;

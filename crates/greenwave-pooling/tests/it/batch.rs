@@ -115,7 +115,7 @@ async fn a_bad_handler_fails_its_batch_only() {
         assert!(numbers[0] != 13, "a bad handler");
         vec![0; if numbers[0] == 7 { 3 } else { numbers.len() }]
     });
-    assert!(matches!(batcher.submit(13).await, Err(Error::BatchLost)));
+    assert!(matches!(batcher.submit(13).await, Err(Error::Panicked { .. })));
     assert!(matches!(batcher.submit(7).await, Err(Error::BatchAnswers { expected: 1, found: 3 })));
     assert!(matches!(batcher.submit(1).await, Ok(0)));
 }

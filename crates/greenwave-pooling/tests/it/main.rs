@@ -5,6 +5,7 @@
 mod batch;
 mod breaker;
 mod bucket;
+mod callbacks;
 mod fake;
 mod hedge;
 #[cfg(feature = "http")]
@@ -15,11 +16,11 @@ mod lazy;
 mod limiter;
 mod model;
 mod multiplexed;
+mod numbers;
 mod objects;
 mod pool;
 #[cfg(unix)]
 mod process;
-mod retry;
 mod servers;
 mod soak;
 mod tcp;

@@ -129,7 +129,7 @@ proptest! {
             connect_timeout: Some(Duration::from_millis(50)),
             check_after: Some(Duration::from_millis(5)),
             check_idle_every: Some(Duration::from_millis(60)),
-            seed,
+            seed: Some(seed),
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
         runtime.expect("a runtime can be made").block_on(run(config, script, tasks));

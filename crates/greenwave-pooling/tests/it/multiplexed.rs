@@ -139,7 +139,7 @@ async fn the_one_of_two_with_fewer_in_flight_is_taken_and_broken_ones_are_passed
     let (near, mut far) = tokio::io::duplex(1 << 16);
     let (other_near, other_far) = tokio::io::duplex(1 << 16);
     let lines = [near, other_near].map(|near| Multiplexed::new(near, LengthFraming, config(8)));
-    let balanced = Balanced::new(lines.clone(), 1);
+    let balanced = Balanced::new(lines.clone(), Some(1));
     let _held = spawn_request(&lines[0], 1);
     read_frame(&mut far).await;
     for _ in 0..20 {

@@ -125,7 +125,7 @@ async fn a_failed_connect_fails_one_caller_and_the_next_has_its_turn() {
         outcomes.push(caller.await.unwrap());
     }
     assert!(matches!(outcomes[0], Err(Error::Connect { .. })), "{outcomes:?}");
-    assert!(matches!(outcomes[1], Err(Error::ConnectLost)), "{outcomes:?}");
+    assert!(matches!(outcomes[1], Err(Error::Panicked { .. })), "{outcomes:?}");
     assert!(matches!(outcomes[2], Err(Error::ConnectTimeout { .. })), "{outcomes:?}");
     assert!(outcomes[3].is_ok(), "{outcomes:?}");
     assert_eq!((pool.stats().connect_failures, fake.alive()), (3, 1));

@@ -129,7 +129,7 @@ async fn never_above_the_maximum_nothing_leaked_everybody_finishes() {
         connect_timeout: Some(Duration::from_millis(5)),
         check_after: Some(Duration::from_millis(20)),
         check_idle_every: Some(Duration::from_millis(20)),
-        seed,
+        seed: Some(seed),
     };
     let pool = Pool::new(Faulty { seed, counts: counts.clone() }, config);
     let lent = Arc::new(AtomicUsize::new(0));

@@ -229,3 +229,42 @@ fn a_million_tasks_are_dispatched_in_virtual_time() {
     let idle = stats.wall * 64 - stats.pool("workers").unwrap().busy;
     assert_eq!(stats.lost.total(), idle, "every second that was lost has a cause");
 }
+
+/// Runs a graph of `first`, `wide` behind it, and two tasks of many stages, two tasks in flight at most.
+fn order_of_starts(overtakes_max: u32) -> Vec<TaskId> {
+    let mut graph = GraphBuilder::new();
+    graph.task("wide", 2).task("first", 1).task("a", 1).task("b", 1).depends_on("wide", "first");
+    let graph = graph.build().unwrap();
+    let resources = Resources::new([("workers", 2)]);
+    let limits = Limits { resources, tasks_max: 2, overtakes_max, ..Limits::default() };
+    let needs = |task| Needs::nothing().of("workers", *graph.payload(task));
+    let mut dispatcher = Dispatcher::new(&graph, limits, &[], needs).unwrap();
+    let (mut starts, mut actions) = (Vec::new(), Vec::new());
+    let mut running = BTreeMap::new();
+    let mut stages = [0; 4];
+    dispatcher.handle(Duration::ZERO, Event::Begin, &mut actions).unwrap();
+    loop {
+        for action in actions.drain(..) {
+            let Action::Start(task) = action else { panic!("nothing fails") };
+            let now = dispatcher.stats().wall.as_millis() as u64;
+            running.insert((now + 10 + 3 * task.index() as u64, task), ());
+            starts.push(task);
+        }
+        let Some(((now, task), ())) = running.pop_first() else { break };
+        stages[task.index()] += 1;
+        let one = Needs::nothing().of("workers", 1);
+        let has_more = task.index() >= 2 && stages[task.index()] <= 40;
+        let event = if has_more { Event::Next(task, &one) } else { Event::Done(task) };
+        dispatcher.handle(Duration::from_millis(now), event, &mut actions).unwrap();
+    }
+    assert!(dispatcher.is_finished(), "{overtakes_max}: nothing runs: {:?}", dispatcher.stats());
+    assert_eq!(dispatcher.stats().done, 4);
+    starts
+}
+
+#[test]
+fn a_task_that_may_not_begin_reserves_nothing_that_begun_tasks_need_to_end() {
+    for overtakes_max in [0, 1, 16, u32::MAX] {
+        order_of_starts(overtakes_max);
+    }
+}

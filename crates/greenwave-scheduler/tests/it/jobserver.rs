@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use greenwave_scheduler::{
     Executor, Graph, GraphBuilder, Job, Jobserver, Limits, Needs, ProcessGroup, Resources, Spawn, Step,
-    Workers,
 };
 use tokio::process::Command;
 
@@ -21,9 +20,7 @@ fn graph(tasks: usize) -> Graph<()> {
 
 fn executor(workers: u32, jobserver: &Jobserver) -> Executor {
     let limits = Limits { resources: Resources::new([("workers", workers)]), ..Limits::default() };
-    let mut executor = Executor::new(limits);
-    executor.workers = Workers { jobserver: Some(jobserver.clone()), ..Workers::default() };
-    executor
+    Executor::new(limits).with_jobserver(jobserver.clone())
 }
 
 fn job<'a>() -> Job<'a, (), String> {

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper of tests is a test")]
 
+mod callbacks;
 mod control;
 mod dispatcher;
 mod executor;
@@ -12,10 +13,13 @@ mod jobserver;
 #[cfg(feature = "journal")]
 mod journal;
 mod locks;
+mod numbers;
 mod order;
 mod process;
+mod random;
 #[cfg(feature = "journal")]
 mod resume;
+mod states;
 mod trace;
 
 #[expect(clippy::print_stderr, reason = "a test that was skipped says so")]

@@ -26,7 +26,7 @@ fn a_copy_of_a_live_directory_is_whole_or_says_that_it_is_not() {
             Err(wrong) => panic!("seed {seed}: {wrong}"),
         }
     }
-    println!("{count} copies: {whole} whole, {refused} refused");
+    crate::say(&format!("{count} copies: {whole} whole, {refused} refused"));
     assert!(whole > count / 4 && refused > 0, "{whole} whole, {refused} refused");
 }
 

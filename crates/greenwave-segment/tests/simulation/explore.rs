@@ -79,7 +79,9 @@ fn all_schedules_with_few_preemptions_lose_nothing() {
                     programs.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
                 {
                     let counts = explore([first, second], bound);
-                    println!("{first:?} beside {second:?}: at most {bound} preemptions: {counts:?}");
+                    crate::say(&format!(
+                        "{first:?} beside {second:?}: at most {bound} preemptions: {counts:?}"
+                    ));
                 }
             });
         }

@@ -323,7 +323,7 @@ struct Traced<'a>(&'a Machine);
 impl Drop for Traced<'_> {
     fn drop(&mut self) {
         if TRACED.get() {
-            println!("{}", self.0.trace().join("\n"));
+            crate::say(&self.0.trace().join("\n"));
         }
     }
 }
@@ -425,10 +425,10 @@ pub(crate) fn judge(script: &Script, machine: &Machine, court: &Shared, durable:
             })?;
             answers.insert(key, got.map(|got| got.to_vec()));
         }
-        if let Some(first) = &first {
-            if let Some((key, _)) = first.iter().find(|(key, answer)| answers.get(*key) != Some(answer)) {
-                return Err(format!("{} changes when the log is opened again", String::from_utf8_lossy(key)));
-            }
+        if let Some(first) = &first
+            && let Some((key, _)) = first.iter().find(|(key, answer)| answers.get(*key) != Some(answer))
+        {
+            return Err(format!("{} changes when the log is opened again", String::from_utf8_lossy(key)));
         }
         if log.stats().bad_records > 0
             && script.rounds.iter().all(|round| !matches!(round.crash, Crash::Power { .. }))
@@ -444,8 +444,8 @@ pub(crate) fn judge(script: &Script, machine: &Machine, court: &Shared, durable:
 
 /// Removes what a failing script does not need to fail in the same way.
 pub(crate) fn shrink(mut script: Script, why: &str) -> (Script, String) {
-    let kind = |why: &str| why.chars().filter(|c| c.is_ascii_alphabetic()).take(12).collect::<String>();
-    let (wanted, last) = (kind(why), std::cell::RefCell::new(why.to_owned()));
+    let kind = |why: &str| why.chars().filter(char::is_ascii_alphabetic).take(12).collect::<String>();
+    let (wanted, last) = (kind(why), RefCell::new(why.to_owned()));
     let fails = |script: &Script| match run(script) {
         Err(why) if kind(&why) == wanted => {
             *last.borrow_mut() = why;

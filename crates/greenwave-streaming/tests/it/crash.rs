@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream;
 use greenwave_streaming::{
-    BoxError, Delivery, Journal, Number, Opened, Position, Refusal, Resume, ResumeOptions, Retries, Seam,
+    BoxError, Delivery, Journal, Number, Opened, Position, Refusal, Resume, ResumeOptions, Retry, Seam,
     Source, Sse, Unit,
 };
 
@@ -84,13 +84,11 @@ fn child() {
             OpenOptions::new().create(true).truncate(false).write(true).open(dir.join(DONE)).unwrap();
         file.set_len(had.iter().map(|line| line.len() as u64 + 1).sum()).unwrap();
         std::io::Seek::seek(&mut file, std::io::SeekFrom::End(0)).unwrap();
-        let retries = Retries {
-            delay_min: std::time::Duration::from_micros(1),
-            attempts_total_max: u32::MAX,
-            ..Retries::default()
-        };
+        let retry =
+            Retry { delay_min: std::time::Duration::from_micros(1), ..ResumeOptions::default().retry };
+        let options = ResumeOptions { retry, attempts_total_max: u32::MAX, ..ResumeOptions::default() };
         let mut answer = Resume::new(Arc::new(Events { units }), 1, sse, is_done)
-            .with_options(ResumeOptions { retries, ..ResumeOptions::default() })
+            .with_options(options)
             .with_journal(Arc::new(Journal::open(dir.join(JOURNAL)).unwrap()));
         if !had.is_empty() {
             answer = answer.after(Number { turn: 1, attempt: 0, sequence: had.len() as u64 - 1 });

@@ -1,8 +1,8 @@
-//! Another attempt, later.
+//! Delays, reasons to give up, the budget and `Retry-After`.
 
 use std::time::Duration;
 
-use greenwave_pooling::{Reason, Retry, RetryBudget, Verdict};
+use greenwave_retry::{Reason, Retry, RetryBudget, Verdict};
 use tokio::time::Instant;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -32,7 +32,7 @@ fn delays_grow_and_are_spread_from_zero() {
     let bounds = [1, 2, 4, 4].map(Duration::from_secs);
     let mut sums = [Duration::ZERO; 4];
     for seed in 0..1000 {
-        let delays: Vec<_> = Retry { seed, ..plain() }.delays().collect();
+        let delays: Vec<_> = Retry { seed: Some(seed), ..plain() }.delays().collect();
         assert_eq!(delays.len(), 4);
         for (i, delay) in delays.iter().enumerate() {
             assert!(*delay <= bounds[i]);
@@ -46,8 +46,12 @@ fn delays_grow_and_are_spread_from_zero() {
             "uniform between zero and the bound, so half of it on average: {mean}"
         );
     }
-    let one: Vec<_> = Retry { seed: 7, ..plain() }.delays().collect();
-    assert_eq!(one, Retry { seed: 7, ..plain() }.delays().collect::<Vec<_>>(), "a seed determines them");
+    let one: Vec<_> = Retry { seed: Some(7), ..plain() }.delays().collect();
+    assert_eq!(
+        one,
+        Retry { seed: Some(7), ..plain() }.delays().collect::<Vec<_>>(),
+        "a seed determines them"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -102,4 +106,33 @@ fn retry_after_is_read_as_seconds_and_as_a_date() {
         assert_eq!(read(neither), Verdict::Transient, "{neither}");
     }
     assert!(matches!(read("99999999999999999999999999"), Verdict::After(_)));
+}
+
+#[test]
+fn without_a_seed_no_two_calls_have_the_same_delays() {
+    let delays = || plain().delays().collect::<Vec<_>>();
+    let all: std::collections::HashSet<_> = (0..100).map(|_| delays()).collect();
+    assert_eq!(all.len(), 100);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_is_made_to_wait_for_a_century() {
+    let retry = Retry { attempts_max: 2, ..plain() };
+    for asked in [Verdict::retry_after("3000000000", std::time::UNIX_EPOCH), Verdict::After(Duration::MAX)] {
+        let started = Instant::now();
+        assert_eq!(fail(&retry, asked).await, (2, Reason::Attempts));
+        assert_eq!(started.elapsed(), retry.asked_max);
+    }
+}
+
+#[test]
+fn refused_retries_take_nothing_from_the_budget() {
+    let budget = RetryBudget::new(0.0, 1);
+    let retry = Retry { budget: Some(budget), deadline: Some(SECOND), ..plain() };
+    let late = retry.attempts().next_delay(Verdict::Transient, 2 * SECOND);
+    assert_eq!(late, Err(Reason::Deadline));
+    assert_eq!(retry.attempts().next_delay(Verdict::Permanent, Duration::ZERO), Err(Reason::Permanent));
+    let quick = Retry { delay_min: Duration::ZERO, ..retry };
+    assert_eq!(quick.attempts().next_delay(Verdict::Transient, Duration::ZERO), Ok(Duration::ZERO));
+    assert_eq!(quick.attempts().next_delay(Verdict::Transient, Duration::ZERO), Err(Reason::Budget));
 }

@@ -1,0 +1,219 @@
+//! Code of the caller that panics, and connections that are of no use: each fails the call that it was
+//! made for, with an error that says so, and nothing else.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use greenwave_pooling::{
+    BatchConfig, Batcher, Error, Frame, Framing, Manager, Multiplexed, MultiplexedConfig, Objects, Pool,
+    PoolConfig, async_trait,
+};
+
+#[derive(Debug, PartialEq, Eq, Clone, Copy)]
+enum Fault {
+    None,
+    ConnectPanics,
+    ConnectFails,
+    IsBroken,
+    IsBrokenPanics,
+    CheckPanics,
+}
+
+/// A manager with one fault, until it is mended.
+#[derive(Debug)]
+struct Faulty {
+    fault: Fault,
+    is_mended: AtomicBool,
+    connects: AtomicUsize,
+}
+
+impl Faulty {
+    fn new(fault: Fault) -> Self {
+        Self { fault, is_mended: AtomicBool::new(false), connects: AtomicUsize::new(0) }
+    }
+
+    fn has(&self, fault: Fault) -> bool {
+        self.fault == fault && !self.is_mended.load(Ordering::Relaxed)
+    }
+}
+
+#[async_trait]
+impl Manager for Faulty {
+    type Connection = usize;
+    type Error = std::io::Error;
+
+    async fn connect(&self) -> Result<usize, std::io::Error> {
+        let number = self.connects.fetch_add(1, Ordering::Relaxed);
+        assert!(!self.has(Fault::ConnectPanics), "boom");
+        if self.has(Fault::ConnectFails) { Err(std::io::Error::other("refused")) } else { Ok(number) }
+    }
+
+    async fn check(&self, _: &mut usize) -> Result<(), std::io::Error> {
+        assert!(!self.has(Fault::CheckPanics), "boom");
+        Ok(())
+    }
+
+    fn is_broken(&self, _: &mut usize) -> bool {
+        assert!(!self.has(Fault::IsBrokenPanics), "boom");
+        self.has(Fault::IsBroken)
+    }
+}
+
+fn config() -> PoolConfig {
+    PoolConfig { min: 0, size: 2, ..PoolConfig::default() }
+}
+
+fn connects(pool: &Pool<Faulty>) -> usize {
+    pool.manager().connects.load(Ordering::Relaxed)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_manager_that_fails_fails_each_call_once_and_serves_when_it_is_mended() {
+    for (fault, expected) in [
+        (Fault::ConnectPanics, "`connect` panicked: boom"),
+        (Fault::ConnectFails, "could not connect"),
+        (Fault::IsBroken, "the new connection was broken at once"),
+        (Fault::IsBrokenPanics, "`is_broken` panicked: boom"),
+    ] {
+        let pool = Pool::new(Faulty::new(fault), config());
+        for calls in 1..4 {
+            assert_eq!(pool.get().await.unwrap_err().to_string(), expected);
+            assert_eq!(connects(&pool), calls, "one connect for one call");
+        }
+        let all = tokio::join!(pool.get(), pool.get(), pool.get());
+        assert!(all.0.is_err() && all.1.is_err() && all.2.is_err());
+        assert_eq!((connects(&pool), pool.stats().size), (6, 0), "{fault:?}");
+        pool.manager().is_mended.store(true, Ordering::Relaxed);
+        assert!(pool.get().await.is_ok(), "{fault:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_check_that_panics_closes_the_connection_and_the_caller_gets_another() {
+    let pool = Pool::new(Faulty::new(Fault::CheckPanics), config());
+    assert_eq!(*pool.get().await.unwrap(), 0);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(*pool.get().await.unwrap(), 1);
+    assert_eq!((pool.stats().discarded, pool.stats().size), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_cannot_be_asked_on_its_way_back_is_closed() {
+    let pool = Pool::new(Faulty::new(Fault::IsBrokenPanics), config());
+    pool.manager().is_mended.store(true, Ordering::Relaxed);
+    let lease = pool.get().await.unwrap();
+    pool.manager().is_mended.store(false, Ordering::Relaxed);
+    drop(lease);
+    assert_eq!((pool.stats().discarded, pool.stats().size), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_minimum_is_kept_up_with_growing_delays_while_connects_fail() {
+    let every = PoolConfig { min: 3, size: 4, idle_timeout: Some(Duration::from_millis(40)), ..config() };
+    for fault in [Fault::ConnectFails, Fault::IsBroken, Fault::ConnectPanics, Fault::IsBrokenPanics] {
+        let pool = Pool::new(Faulty::new(fault), PoolConfig { seed: Some(1), ..every.clone() });
+        assert!(pool.get().await.is_err());
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let first = connects(&pool);
+        assert!((6..=60).contains(&first), "{first} connects in the first second of {fault:?}");
+        tokio::time::sleep(Duration::from_secs(600)).await;
+        let in_ten_minutes = connects(&pool) - first;
+        assert!((60..=360).contains(&in_ten_minutes), "{in_ten_minutes}");
+        // Nobody who asks is made to wait for that.
+        pool.manager().is_mended.store(true, Ordering::Relaxed);
+        pool.warm_up().await.unwrap();
+        assert_eq!(pool.stats().idle, 3);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_observer_that_panics_does_not_take_the_pool_with_it() {
+    let pool = Pool::observed(Faulty::new(Fault::None), config(), |_| panic!("boom"));
+    for _ in 0..3 {
+        pool.get().await.unwrap().discard();
+    }
+    assert_eq!((pool.stats().created, pool.stats().discarded), (3, 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_panics_anywhere_fails_alone() {
+    let before = Batcher::new(BatchConfig::default(), |numbers: Vec<u32>| {
+        assert!(numbers[0] != 1, "boom");
+        async move { numbers }
+    });
+    let inside = Batcher::new(BatchConfig::default(), async |numbers: Vec<u32>| {
+        assert!(numbers[0] != 1, "boom");
+        numbers
+    });
+    let splitting: Batcher<u32, Result<u32, String>> = Batcher::splitting(
+        BatchConfig::default(),
+        |_| 1,
+        |numbers: Vec<u32>| {
+            assert!(numbers[0] != 1, "boom");
+            async move { Ok::<_, String>(numbers) }
+        },
+    );
+    for batcher in [before, inside] {
+        assert_eq!(batcher.submit(1).await.unwrap_err().to_string(), "`handler` panicked: boom");
+        assert_eq!(batcher.submit(2).await.unwrap(), 2);
+    }
+    assert_eq!(splitting.submit(1).await.unwrap_err().to_string(), "`handler` panicked: boom");
+    assert_eq!(splitting.submit(2).await.unwrap(), Ok(2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_question_that_cannot_be_weighed_fails_alone() {
+    let weigh = |number: &u32| {
+        assert!(*number != 1, "boom");
+        1
+    };
+    let batcher = Batcher::weighed(BatchConfig::default(), weigh, async |numbers: Vec<u32>| numbers);
+    let (bad, good) = tokio::join!(batcher.submit(1), batcher.submit(2));
+    assert_eq!(bad.unwrap_err().to_string(), "`weigh` panicked: boom");
+    assert_eq!((good.unwrap(), batcher.submit(3).await.unwrap()), (2, 3));
+}
+
+#[test]
+fn an_object_that_cannot_be_reset_is_dropped() {
+    let objects = Objects::new(2, || 1, |_: &mut i32| panic!("boom"));
+    drop(objects.get());
+    assert_eq!((objects.stats().kept, objects.stats().dropped), (0, 1));
+}
+
+/// Lines of one byte, of which some make it panic.
+#[derive(Debug, Clone)]
+struct Bytes;
+
+impl Framing for Bytes {
+    type Request = u8;
+    type Answer = u8;
+
+    fn encode(&mut self, _: u64, request: u8, bytes: &mut Vec<u8>) -> std::io::Result<()> {
+        assert!(request != 1, "boom");
+        bytes.push(request);
+        Ok(())
+    }
+
+    fn decode(&mut self, bytes: &[u8]) -> std::io::Result<Option<Frame<u8>>> {
+        let Some(&answer) = bytes.first() else { return Ok(None) };
+        assert!(answer != 2, "boom");
+        Ok(Some(Frame { bytes: 1, id: None, answer }))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_framing_that_panics_breaks_its_connection() {
+    for (bad, expected) in [(1, "`encode` panicked: boom"), (2, "`decode` panicked: boom")] {
+        let (ours, mut theirs) = tokio::io::duplex(64);
+        tokio::spawn(async move {
+            let (mut read, mut write) = tokio::io::split(&mut theirs);
+            let _ = tokio::io::copy(&mut read, &mut write).await;
+        });
+        let line = Multiplexed::new(ours, Bytes, MultiplexedConfig::default());
+        assert_eq!(line.request(7).await.unwrap(), 7);
+        let Err(Error::Broken { source }) = line.request(bad).await else { panic!("it breaks") };
+        assert_eq!(source.to_string(), expected);
+        assert!(line.is_broken() && Arc::strong_count(&source) >= 1);
+    }
+}

@@ -1,0 +1,242 @@
+//! Every option at its extremes: each number has a meaning, and none panics, hangs or wraps. In paused
+//! time, so that what waits for ever fails.
+
+use std::time::Duration;
+
+use greenwave_pooling::{
+    BatchConfig, Batcher, Breaker, BreakerConfig, Buckets, Cooldowns, Endpoints, Error, Hedge, Limit,
+    Limiter, Manager, Objects, Pool, PoolConfig, Rate, RetryBudget, async_trait,
+};
+use tokio::time::timeout;
+
+const DURATIONS: [Duration; 4] =
+    [Duration::ZERO, Duration::from_nanos(1), Duration::from_secs(1), Duration::MAX];
+const COUNTS: [usize; 3] = [0, 1, usize::MAX];
+const FRACTIONS: [f64; 7] = [f64::NAN, f64::NEG_INFINITY, -1.0, 0.0, 0.5, 1.0, f64::INFINITY];
+/// Ends all waits but those that are for ever.
+const YEARS: Duration = Duration::from_secs(3 * 365 * 24 * 3600);
+
+#[derive(Debug)]
+struct Units;
+
+#[async_trait]
+impl Manager for Units {
+    type Connection = ();
+    type Error = std::io::Error;
+
+    async fn connect(&self) -> Result<(), std::io::Error> {
+        Ok(())
+    }
+
+    async fn check(&self, (): &mut ()) -> Result<(), std::io::Error> {
+        Ok(())
+    }
+
+    fn is_broken(&self, (): &mut ()) -> bool {
+        false
+    }
+}
+
+/// Lends twice, with a pause in between.
+async fn check_pool(config: PoolConfig) {
+    let shown = format!("{config:?}");
+    let pool = Pool::new(Units, config.clone());
+    for _ in 0..2 {
+        match pool.get().await {
+            Ok(lease) => drop(lease),
+            // No time at all is no time to connect.
+            Err(Error::Timeout { .. }) => assert!(config.checkout_timeout < Some(Duration::from_secs(1))),
+            Err(Error::ConnectTimeout { .. }) => {
+                assert!(config.connect_timeout < Some(Duration::from_secs(1)), "{shown}");
+            }
+            Err(other) => panic!("{other}: {shown}"),
+        }
+        tokio::time::sleep(Duration::from_secs(2)).await;
+    }
+    assert!(pool.stats().created < 1000, "{:?}: {shown}", pool.stats());
+    pool.close().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn pools_of_any_size_and_limit() {
+    let plain = PoolConfig { min: 0, ..PoolConfig::default() };
+    for min in COUNTS {
+        for size in [0, 1, 100] {
+            check_pool(PoolConfig { min, size, ..plain.clone() }).await;
+        }
+    }
+    check_pool(PoolConfig { size: usize::MAX, ..plain.clone() }).await;
+    for limit in DURATIONS.map(Some).into_iter().chain([None]) {
+        check_pool(PoolConfig { idle_timeout: limit, min: 1, ..plain.clone() }).await;
+        check_pool(PoolConfig { checkout_timeout: limit, ..plain.clone() }).await;
+        check_pool(PoolConfig { connect_timeout: limit, ..plain.clone() }).await;
+        check_pool(PoolConfig { check_after: limit, ..plain.clone() }).await;
+        check_pool(PoolConfig { check_idle_every: limit, ..plain.clone() }).await;
+        for lifetime_jitter in FRACTIONS {
+            check_pool(PoolConfig { max_lifetime: limit, lifetime_jitter, ..plain.clone() }).await;
+        }
+    }
+    for seed in [None, Some(0), Some(u64::MAX)] {
+        check_pool(PoolConfig { seed, ..plain.clone() }).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_minimum_of_any_number_is_at_most_the_size() {
+    let pool = Pool::new(Units, PoolConfig { min: usize::MAX, size: 5, ..PoolConfig::default() });
+    pool.warm_up().await.unwrap();
+    assert_eq!(pool.stats().idle, 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn batches_of_any_size_and_delay() {
+    for delay_max in DURATIONS {
+        for number in COUNTS {
+            for other in COUNTS {
+                let config = BatchConfig {
+                    items_max: number,
+                    bytes_max: other,
+                    delay_max,
+                    queue_max: number,
+                    in_flight_max: other,
+                };
+                let batcher = Batcher::weighed(
+                    config,
+                    |weight| *weight,
+                    async |weights: Vec<usize>| {
+                        tokio::time::sleep(Duration::from_millis(5)).await;
+                        weights
+                    },
+                );
+                let all = [1, usize::MAX, 0].map(|weight| batcher.submit(weight));
+                let [a, b, c] = all;
+                let (a, b, c) = timeout(YEARS, async { tokio::join!(a, b, c) }).await.unwrap();
+                assert_eq!([a.unwrap(), b.unwrap(), c.unwrap()], [1, usize::MAX, 0], "{config:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn breakers_of_any_kind_open_and_close_again() {
+    for cooldown in DURATIONS {
+        for failure_rate_max in FRACTIONS.map(Some).into_iter().chain([None]) {
+            for number in [0, 1, u32::MAX] {
+                for probes in [0, 1, u32::MAX] {
+                    let config = BreakerConfig {
+                        failures_max: number,
+                        failure_rate_max,
+                        window: number,
+                        cooldown,
+                        probes,
+                    };
+                    let breaker = Breaker::new(config);
+                    for _ in 0..200 {
+                        if let Ok(trial) = breaker.admit() {
+                            trial.failed();
+                        }
+                    }
+                    let is_open = !breaker.is_closed();
+                    let has_limit = number < u32::MAX || failure_rate_max.is_some_and(|rate| rate <= 1.0);
+                    assert_eq!(is_open, has_limit, "{config:?}");
+                    tokio::time::sleep(YEARS).await;
+                    breaker.admit().unwrap().succeeded();
+                    assert_eq!(breaker.is_closed(), !is_open || probes < 2, "{config:?}");
+                    let endpoints = Endpoints::new(number as usize, config);
+                    assert!(endpoints.closed() == endpoints.closed().clamp(1, 1 << 16));
+                }
+            }
+        }
+    }
+    assert_eq!(Endpoints::new(usize::MAX, BreakerConfig::default()).closed(), 1 << 16);
+}
+
+#[tokio::test(start_paused = true)]
+async fn buckets_of_any_rate_give_what_is_asked_for_some_day() {
+    for period in DURATIONS {
+        for units in [0, 1, u64::MAX] {
+            for wanted in [0, 1, u64::MAX] {
+                let buckets = Buckets::new([Rate { units, period }]);
+                timeout(YEARS, buckets.take([wanted])).await.expect("there are as many at first");
+                buckets.correct([wanted], [0]);
+                buckets.correct([0], [u64::MAX]);
+                buckets.correct([u64::MAX], [0]);
+                assert!(buckets.available()[0] <= units.max(1));
+                let again = timeout(Duration::from_secs(2), buckets.take([wanted])).await;
+                assert!(
+                    again.is_ok() || period == Duration::MAX || wanted == u64::MAX,
+                    "{period:?} {units} {wanted}"
+                );
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn limits_of_any_bounds() {
+    for min in COUNTS {
+        for max in COUNTS {
+            for initial in COUNTS {
+                let limiter = Limiter::new(Limit::Learned { min, max, initial });
+                let limit = limiter.stats().limit;
+                assert!((1..=max.max(1)).contains(&limit), "{min} {max} {initial}: {limit}");
+                limiter.acquire().await.overloaded(None);
+                limiter.acquire().await.succeeded();
+                assert!((1..=max.max(1)).contains(&limiter.stats().limit));
+            }
+        }
+        assert_eq!(Limiter::new(Limit::Fixed(min)).stats().limit, min.max(1));
+    }
+    assert_eq!(Limiter::new(Limit::Learned { min: 9, max: 3, initial: 5 }).stats().limit, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn pauses_of_any_length_end() {
+    for pause in DURATIONS {
+        for pause_max in DURATIONS {
+            let limiter = Limiter::new(Limit::Fixed(1)).with_pause_max(pause_max);
+            limiter.acquire().await.overloaded(Some(pause));
+            let expected = pause.min(pause_max);
+            assert!(limiter.stats().paused <= expected);
+            assert_eq!(limiter.try_acquire().is_none(), !expected.is_zero(), "{pause:?} {pause_max:?}");
+            drop(timeout(YEARS, limiter.acquire()).await.expect("it ends"));
+            for hosts_max in COUNTS {
+                let hosts = Cooldowns::new(hosts_max).with_pause_max(pause_max);
+                hosts.cool("a", pause);
+                assert_eq!(hosts.left("a").is_zero(), expected.is_zero());
+                tokio::time::sleep(YEARS).await;
+                assert!(hosts.left("a").is_zero());
+            }
+        }
+    }
+    let limiter = Limiter::new(Limit::Fixed(1));
+    limiter.acquire().await.overloaded(Some(Duration::MAX));
+    assert_eq!(limiter.stats().paused, Duration::from_secs(600), "no century");
+}
+
+#[tokio::test(start_paused = true)]
+async fn hedges_of_any_delay() {
+    for after in DURATIONS {
+        for fraction in FRACTIONS {
+            for tokens_max in [0, 1, u32::MAX] {
+                let hedge = Hedge::new(after, RetryBudget::new(fraction, tokens_max));
+                let answer = hedge.run(async |attempt| {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                    Ok::<_, ()>(attempt)
+                });
+                assert_eq!(timeout(YEARS, answer).await.unwrap(), Ok(1));
+            }
+        }
+    }
+}
+
+#[test]
+fn objects_of_any_number() {
+    for shards in COUNTS {
+        for kept_max in COUNTS {
+            let objects = Objects::sharded(shards, kept_max, || 1, |_| true);
+            drop(objects.get());
+            assert!(objects.stats().kept <= kept_max);
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! Makes the attempts of a call on tokio.
+
+use tokio::time::Instant;
+
+use crate::retry::Retry;
+use crate::verdict::{GaveUp, Verdict};
+
+impl Retry {
+    /// Makes attempts, counted from 1, until one succeeds or there is no point in another. Dropping
+    /// the future ends them. Needs tokio's timer.
+    ///
+    /// ```
+    /// # use greenwave_retry::{Retry, Verdict};
+    /// # tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(async {
+    /// let outcome = Retry::default()
+    ///     .run(|_: &&str| Verdict::Transient, async |attempt| if attempt < 3 { Err("busy") } else { Ok(attempt) })
+    ///     .await;
+    /// assert_eq!(outcome.unwrap(), 3);
+    /// # });
+    /// ```
+    ///
+    /// # Errors
+    /// The error of the last attempt.
+    pub async fn run<T, E, Fut>(
+        &self,
+        mut classify: impl FnMut(&E) -> Verdict,
+        // Not `AsyncFnMut`: its futures cannot be required to be `Send`, and the run could not be spawned.
+        mut attempt: impl FnMut(usize) -> Fut,
+    ) -> Result<T, GaveUp<E>>
+    where
+        Fut: Future<Output = Result<T, E>>,
+    {
+        let started = Instant::now();
+        let mut attempts = self.attempts();
+        loop {
+            let number = attempts.failed() + 1;
+            let error = match attempt(number).await {
+                Ok(value) => return Ok(value),
+                Err(error) => error,
+            };
+            match attempts.next_delay(classify(&error), started.elapsed()) {
+                Ok(delay) => {
+                    tracing::debug!(attempts = number, ?delay, "trying again");
+                    tokio::time::sleep(delay).await;
+                }
+                Err(reason) => return Err(GaveUp { error, attempts: number, reason }),
+            }
+        }
+    }
+}

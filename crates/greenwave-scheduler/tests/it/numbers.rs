@@ -1,0 +1,203 @@
+//! Every option at its extremes: each has a meaning, or is refused with the range that is accepted. A
+//! run that would not end fails the test, since time is paused and nothing is left to wait for.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use greenwave_scheduler::{
+    Dispatcher, Durations, Error, Event, Executor, Follow, Graph, GraphBuilder, History, Job, Limits, Needs,
+    Outcome, Priority, Report, Resources, Retry, Rules, Sample, Stage, Step, TaskId, Workers,
+};
+
+const DURATIONS: [Duration; 4] =
+    [Duration::ZERO, Duration::from_nanos(1), Duration::from_secs(1), Duration::MAX];
+const COUNTS: [u32; 3] = [0, 1, u32::MAX];
+
+/// A chain of three tasks.
+fn chain() -> Graph<()> {
+    let mut graph = GraphBuilder::new();
+    graph.task("a", ()).task("b", ()).task("c", ()).depends_on("b", "a").depends_on("c", "b");
+    graph.build().unwrap()
+}
+
+fn limits() -> Limits {
+    Limits { resources: Resources::new([("workers", 2)]), ..Limits::default() }
+}
+
+fn job<'a>() -> Job<'a, u32, String> {
+    Job::new().needs(|_| Needs::nothing().of("workers", 1))
+}
+
+/// Each stage waits a little and is tried again once.
+async fn run(executor: &Executor, job: Job<'_, u32, String>) -> Result<Report<u32, String>, Error> {
+    let stage = |stage: Stage| async move {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        if stage.retry == 0 { Step::Again("again".to_owned()) } else { Step::Done(stage.retry) }
+    };
+    let graph = chain();
+    let run = executor.run_job(&graph, job, stage);
+    // Longer than any time in here, except those that are for ever.
+    tokio::time::timeout(Duration::from_secs(1_000_000), run).await.expect("it ends")
+}
+
+fn is_done(report: &Report<u32, String>) -> bool {
+    report.outcomes.iter().all(|outcome| matches!(outcome, Outcome::Done(1)))
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_tasks_at_all_are_refused_and_all_other_limits_have_a_meaning() {
+    for tasks_max in [0, 1, usize::MAX] {
+        for overtakes_max in COUNTS {
+            let executor = Executor::new(Limits { tasks_max, overtakes_max, ..limits() });
+            match run(&executor, job()).await {
+                Ok(report) => assert!(tasks_max > 0 && is_done(&report)),
+                Err(refused) => {
+                    assert_eq!(refused.to_string(), "invalid value 0 for tasks_max: expected 1 or more");
+                    assert_eq!(tasks_max, 0);
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn units_and_needs_of_any_number() {
+    for units in COUNTS {
+        for wanted in COUNTS {
+            let resources = Resources::new([("x", units), ("workers", units)]);
+            let executor = Executor::new(Limits { resources, ..Limits::default() });
+            let needs = |_| Needs::nothing().of("x", wanted).of("x", wanted).of("workers", wanted);
+            match run(&executor, Job::new().needs(needs)).await {
+                Ok(report) => assert!(is_done(&report) && wanted <= units),
+                Err(Error::ResourceTooSmall { limit, .. }) => {
+                    assert!(limit == units && wanted.saturating_mul(2) > units);
+                }
+                Err(other) => panic!("{other}"),
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn expected_durations_of_any_length() {
+    for expected in DURATIONS {
+        let graph = chain();
+        assert_eq!(graph.upward_ranks(|_| expected)[0], expected.saturating_mul(3));
+        assert_eq!(graph.critical_path(|_| expected).1, expected.saturating_mul(3));
+        for priority in [Priority::LongestPath, Priority::ShortestFirst, Priority::Shuffled(u64::MAX)] {
+            let mut executor = Executor::new(limits());
+            executor.priority = priority;
+            assert!(is_done(&run(&executor, job().expected(|_| expected)).await.unwrap()));
+        }
+        let mut durations = Durations::default();
+        durations.observe("", expected);
+        durations.observe("", Duration::MAX);
+        assert!(durations.estimate("") >= expected.min(Duration::from_secs(1)));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn delays_and_time_limits_of_any_length() {
+    for length in DURATIONS {
+        for attempts_max in [0, 1, 2, usize::MAX] {
+            let mut executor = Executor::new(limits());
+            executor.retry = Retry { attempts_max, delay_min: length, delay_max: length, ..Retry::default() };
+            // A delay of up to half a billion years is no reason to fail, but to stop some day.
+            let stopper = executor.stopper();
+            let stop = async {
+                tokio::time::sleep(Duration::from_secs(10)).await;
+                stopper.stop();
+            };
+            let (report, ()) = tokio::join!(run(&executor, job()), stop);
+            let report = report.unwrap();
+            match attempts_max {
+                0 | 1 => assert!(matches!(report.outcomes[0], Outcome::Failed(_))),
+                _ => assert!(is_done(&report) || length >= Duration::from_secs(1), "{length:?}"),
+            }
+        }
+        let mut executor = Executor::new(limits());
+        executor.stage_time_max = Some(length);
+        let report = run(&executor, job()).await.unwrap();
+        assert_eq!(is_done(&report), length >= Duration::from_secs(1), "{length:?}");
+        let report = run(&Executor::new(limits()), job().time_max(|_| Some(length))).await.unwrap();
+        assert_eq!(is_done(&report), length >= Duration::from_secs(1), "{length:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn load_of_any_kind() {
+    let figures = [0.0, -1.0, 1.0, f64::NAN, f64::INFINITY, f64::MIN];
+    for min in COUNTS {
+        for every in DURATIONS {
+            for figure in figures {
+                let sample = Sample { cpu_pressure: figure, memory_pressure: figure, memory_used: figure };
+                let follow = Follow { min, every, sampler: Arc::new(move || sample) };
+                let mut executor = Executor::new(limits());
+                executor.workers = Workers { follow: Some(follow) };
+                assert!(is_done(&run(&executor, job()).await.unwrap()));
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn orders_of_any_history() {
+    for duration in DURATIONS {
+        for number in [0.0, -1.0, f64::NAN, f64::INFINITY, f64::MAX] {
+            for workers in COUNTS {
+                for tail_permille in [None, Some(0), Some(u32::MAX)] {
+                    let rules = Rules { tail_permille, ..Rules::default() };
+                    let history = History { runs: number, failures: number, ..History::unknown(duration) };
+                    let mut other = history;
+                    other.observe(true);
+                    // More than there are tasks, and fewer.
+                    for histories in [vec![history; 5], vec![other], vec![]] {
+                        let (ranks, order) = rules.order(&histories, workers);
+                        let job = job().order(ranks, order);
+                        assert!(is_done(&run(&Executor::new(limits()), job).await.unwrap()));
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn tasks_of_another_graph_are_refused_by_number() {
+    let executor = Executor::new(limits());
+    let refused = run(&executor, job().already_done(&[TaskId::from_index(7)])).await.unwrap_err();
+    assert_eq!(refused.to_string(), "task number 7 was given as already done, and the graph has 3 tasks");
+}
+
+#[test]
+fn the_dispatcher_takes_any_time_and_any_task() {
+    let needs = |_| Needs::nothing().of("workers", 2);
+    for (first, second) in DURATIONS.into_iter().flat_map(|first| DURATIONS.map(|second| (first, second))) {
+        let mut dispatcher = Dispatcher::new(&chain(), limits(), &[u64::MAX], needs).unwrap();
+        let mut actions = Vec::new();
+        let [a, other] = [0, 100].map(TaskId::from_index);
+        dispatcher.already_done(other);
+        dispatcher.handle(first, Event::Begin, &mut actions).unwrap();
+        dispatcher.handle(second, Event::Admit("workers", u32::MAX), &mut actions).unwrap();
+        dispatcher.handle(second, Event::Admit("workers", 0), &mut actions).unwrap();
+        dispatcher.handle(second, Event::Admit("none", 0), &mut actions).unwrap();
+        for event in [Event::Done(other), Event::Failed(other), Event::Retry(other, first)] {
+            dispatcher.handle(second, event, &mut actions).unwrap();
+        }
+        dispatcher.handle(Duration::MAX, Event::Retry(a, second), &mut actions).unwrap();
+        assert_eq!(dispatcher.wakes_at(), Some(Duration::MAX));
+        dispatcher.handle(Duration::MAX, Event::Tick, &mut actions).unwrap();
+        dispatcher.handle(Duration::ZERO, Event::Done(a), &mut actions).unwrap();
+        let stats = dispatcher.stats();
+        assert_eq!((stats.done, stats.running, stats.wall), (1, 1, Duration::MAX), "{first:?} {second:?}");
+        assert!(stats.lost.total() <= Duration::MAX && stats.efficiency("workers").is_finite());
+    }
+}
+
+#[cfg(feature = "jobserver")]
+#[test]
+fn jobservers_of_any_size() {
+    use greenwave_scheduler::Jobserver;
+    assert!(Jobserver::new(0).is_ok() && Jobserver::new(1).is_ok());
+    assert!(matches!(Jobserver::new(u32::MAX), Err(Error::Jobserver { .. })));
+}

@@ -1,0 +1,871 @@
+//! Every state that the dispatcher can reach, for all small graphs, against what must hold in each.
+//!
+//! A run is a path through states: a stage ends in one of four ways, a delay passes, the run is
+//! paused or stopped, the machine admits another number of workers, a task is added. All of these
+//! are tried in every state, by a depth-first search over states that are packed exactly into 128
+//! bits. Tasks are numbered by priority: a state says nothing of tasks that have ended, and the same
+//! state is reached from many graphs and explored once.
+//!
+//! In each state: nothing is over its limit; what can start has started, or is left to a task above
+//! it that was overtaken too often; while nothing runs, all has ended or a delay has to pass. At each
+//! start: all dependencies are done, and nobody above is overtaken more often than is allowed. From
+//! the last two follows that nobody waits for ever while others come and go: each that comes is
+//! either above, or counts, or takes nothing that the waiting one needs.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::rc::Rc;
+use std::time::Duration;
+
+use greenwave_scheduler::{
+    Action, Addition, Dispatcher, Event, GraphBuilder, Limits, Needs, OnFailure, Resources, State, TaskId,
+};
+
+/// Initial tasks and one that is added.
+const TASKS_MAX: usize = 6;
+/// Units of the pool `workers`.
+const WORKERS: u32 = 2;
+
+/// What a stage may need.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Kind {
+    workers: u32,
+    is_shared: bool,
+    is_exclusive: bool,
+}
+
+const KINDS: [Kind; 6] = [
+    Kind { workers: 1, is_shared: false, is_exclusive: false },
+    Kind { workers: 2, is_shared: false, is_exclusive: false },
+    Kind { workers: 1, is_shared: true, is_exclusive: false },
+    Kind { workers: 0, is_shared: false, is_exclusive: true },
+    Kind { workers: 0, is_shared: false, is_exclusive: false },
+    Kind { workers: 1, is_shared: false, is_exclusive: true },
+];
+
+impl Kind {
+    fn needs(self) -> Needs {
+        let mut needs = Needs::nothing().of("workers", self.workers);
+        if self.is_shared {
+            needs = needs.shared("lock");
+        }
+        if self.is_exclusive {
+            needs = needs.exclusive("lock");
+        }
+        needs
+    }
+
+    /// Whether both take of one pool or lock.
+    fn meets(self, other: Self) -> bool {
+        let has_lock = |kind: Self| kind.is_shared || kind.is_exclusive;
+        (self.workers > 0 && other.workers > 0) || (has_lock(self) && has_lock(other))
+    }
+}
+
+/// What may happen beside stages that end.
+#[derive(Debug, Clone, Copy, Default)]
+struct Happenings {
+    retries: bool,
+    pauses: bool,
+    changing_workers: bool,
+    added_tasks: bool,
+    stops: bool,
+}
+
+/// What is the same in all states of one search.
+#[derive(Debug, Clone)]
+struct Setting {
+    tasks_max: usize,
+    overtakes_max: u32,
+    on_failure: OnFailure,
+    happenings: Happenings,
+    /// Which of [`KINDS`] there are.
+    kinds: u8,
+    /// What second stages need, by task; all kinds where it is not said.
+    second: Option<[u8; TASKS_MAX]>,
+}
+
+/// A task as the search sees it.
+#[derive(Debug, Clone, Copy, Default)]
+struct Task {
+    rank: u64,
+    kind: u8,
+    stage: u8,
+    is_begun: bool,
+    /// Bits of the tasks that it waits for.
+    after: u8,
+}
+
+/// A change of state.
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    Begin,
+    Next(usize, u8),
+    Done(usize),
+    Failed(usize),
+    Retry(usize),
+    Tick,
+    Pause,
+    Resume,
+    Stop,
+    Admit(u32),
+    Add { rank: u64, kind: u8, after: u8, before: u8 },
+}
+
+/// How a state was reached.
+struct Trail {
+    step: Step,
+    before: Option<Rc<Trail>>,
+}
+
+impl fmt::Display for Trail {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(before) = &self.before {
+            before.fmt(f)?;
+        }
+        writeln!(f, "  {:?}", self.step)
+    }
+}
+
+#[derive(Clone)]
+struct Node {
+    dispatcher: Dispatcher,
+    tasks: [Task; TASKS_MAX],
+    len: usize,
+    has_added: bool,
+    is_paused: bool,
+    is_stopped: bool,
+    trail: Option<Rc<Trail>>,
+}
+
+/// Hashes keys that are numbers already.
+#[derive(Default)]
+struct KeyHasher(u64);
+
+impl Hasher for KeyHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("keys are numbers of 128 bits");
+    }
+
+    fn write_u128(&mut self, key: u128) {
+        let mixed = (key as u64 ^ (key >> 64) as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        self.0 = mixed ^ (mixed >> 32);
+    }
+}
+
+type Seen = HashSet<u128, BuildHasherDefault<KeyHasher>>;
+
+impl Node {
+    /// The state before the first event. `after` has the bits of the tasks that each waits for.
+    fn new(setting: &Setting, kinds: &[u8], after: &[u8]) -> Self {
+        let mut graph = GraphBuilder::new();
+        let mut tasks = [Task::default(); TASKS_MAX];
+        for (at, kind) in kinds.iter().enumerate() {
+            graph.task(at.to_string(), ());
+            // Even, so that there is room for one between any two.
+            let rank = 2 * (kinds.len() - at) as u64;
+            tasks[at] = Task { rank, kind: *kind, after: after[at], ..Task::default() };
+        }
+        for (at, bits) in after.iter().enumerate() {
+            bits_of(*bits).for_each(|before| {
+                graph.depends_on(at.to_string(), before.to_string());
+            });
+        }
+        let graph = graph.build().unwrap();
+        let limits = Limits {
+            resources: Resources::new([("workers", WORKERS)]),
+            tasks_max: setting.tasks_max,
+            overtakes_max: setting.overtakes_max,
+            on_failure: setting.on_failure,
+        };
+        let ranks: Vec<u64> = tasks[..kinds.len()].iter().map(|task| task.rank).collect();
+        let needs = |task: TaskId| KINDS[usize::from(kinds[task.index()])].needs();
+        let dispatcher = Dispatcher::new(&graph, limits, &ranks, needs).unwrap();
+        let (len, trail) = (kinds.len(), None);
+        Self { dispatcher, tasks, len, has_added: false, is_paused: false, is_stopped: false, trail }
+    }
+
+    fn state(&self, at: usize) -> State {
+        self.dispatcher.state(TaskId::from_index(at))
+    }
+
+    fn is_settled(&self, at: usize) -> bool {
+        matches!(self.state(at), State::Done | State::Failed | State::Skipped(_))
+    }
+
+    fn is_ready(&self, at: usize) -> bool {
+        matches!(self.state(at), State::Ready(_))
+    }
+
+    fn kind(&self, at: usize) -> Kind {
+        KINDS[usize::from(self.tasks[at].kind)]
+    }
+
+    fn count(&self, is: impl Fn(&Self, usize) -> bool) -> usize {
+        (0..self.len).filter(|at| is(self, *at)).count()
+    }
+
+    fn in_flight(&self) -> usize {
+        self.count(|this, at| this.tasks[at].is_begun && !this.is_settled(at))
+    }
+
+    /// Whether a task goes before another.
+    fn is_above(&self, at: usize, other: usize) -> bool {
+        let key = |at: usize| (self.tasks[at].rank, std::cmp::Reverse(at));
+        key(at) > key(other)
+    }
+
+    /// All that the future depends on, of tasks that have not ended, in the order of priority.
+    fn key(&self, setting: &Setting) -> u128 {
+        let mut order: Vec<usize> = (0..self.len).filter(|at| !self.is_settled(*at)).collect();
+        order.sort_by(|a, b| {
+            if self.is_above(*a, *b) { std::cmp::Ordering::Less } else { std::cmp::Ordering::Greater }
+        });
+        let admitted = self.dispatcher.stats().pool("workers").unwrap().admitted;
+        let has_failed = self.count(|this, at| matches!(this.state(at), State::Failed)) > 0;
+        let mut key = u128::from(admitted);
+        for flag in [self.has_added, self.is_paused, self.is_stopped, has_failed] {
+            key = key << 1 | u128::from(flag);
+        }
+        let wall = self.dispatcher.stats().wall;
+        for at in &order {
+            let task = self.tasks[*at];
+            let (tag, delay) = match self.state(*at) {
+                State::Waiting(_) => (0, 0),
+                State::Ready(_) => (1, 0),
+                State::Running(_) => (2, 0),
+                State::Delayed(until) => (3, (until - wall).as_secs()),
+                _ => unreachable!("only tasks that have not ended are packed"),
+            };
+            // Beyond the limit a task cannot be more overdue, and without a limit it never is.
+            let overtaken = match setting.overtakes_max {
+                u32::MAX => 0,
+                max => self.dispatcher.overtaken(TaskId::from_index(*at)).min(max),
+            };
+            let place = |before: usize| order.iter().position(|other| *other == before);
+            let after = bits_of(task.after).filter_map(place).fold(0, |bits, before| bits | 1_u128 << before);
+            for (bits, value) in [
+                (2, tag),
+                (1, u128::from(delay)),
+                (3, u128::from(task.kind)),
+                (1, u128::from(task.stage)),
+                (1, u128::from(task.is_begun)),
+                (2, u128::from(overtaken)),
+                (TASKS_MAX, after),
+            ] {
+                assert!(value < 1 << bits, "{value} fits into {bits} bits");
+                key = key << bits | value;
+            }
+        }
+        // Tells apart keys of different lengths.
+        key << 3 | order.len() as u128
+    }
+
+    /// Everything that may happen next.
+    fn steps(&self, setting: &Setting, steps: &mut Vec<Step>) {
+        let Happenings { retries, pauses, changing_workers, added_tasks, stops } = setting.happenings;
+        for at in (0..self.len).filter(|at| matches!(self.state(*at), State::Running(_))) {
+            steps.extend([Step::Done(at), Step::Failed(at)]);
+            if self.tasks[at].stage == 0 {
+                match setting.second {
+                    Some(second) => steps.push(Step::Next(at, second[at])),
+                    None => steps.extend((0..setting.kinds).map(|kind| Step::Next(at, kind))),
+                }
+            }
+            if retries {
+                steps.push(Step::Retry(at));
+            }
+        }
+        if self.dispatcher.wakes_at().is_some() {
+            steps.push(Step::Tick);
+        }
+        if self.dispatcher.is_finished() {
+            return;
+        }
+        if pauses {
+            steps.push(if self.is_paused { Step::Resume } else { Step::Pause });
+        }
+        if stops && !self.is_stopped {
+            steps.push(Step::Stop);
+        }
+        if changing_workers {
+            let admitted = self.dispatcher.stats().pool("workers").unwrap().admitted;
+            steps.extend((0..=WORKERS).filter(|units| *units != admitted).map(Step::Admit));
+        }
+        if added_tasks && !self.has_added && !self.is_stopped {
+            self.additions(setting, steps);
+        }
+    }
+
+    /// One more task: of any kind, above, between or below the others, after and before any one.
+    fn additions(&self, setting: &Setting, steps: &mut Vec<Step>) {
+        let top = 2 * self.len as u64 + 1;
+        let is_open = |at: &usize| !self.is_settled(*at);
+        let one_of = |at: usize| 1_u8 << at;
+        let failed = (0..self.len).find(|at| matches!(self.state(*at), State::Failed));
+        let afters = (0..self.len).filter(is_open).chain(failed).map(one_of);
+        for after in std::iter::once(0).chain(afters) {
+            let waits =
+                |at: &usize| matches!(self.state(*at), State::Waiting(_)) && self.goes_after(*at, after);
+            for before in std::iter::once(0).chain((0..self.len).filter(waits).map(one_of)) {
+                for rank in [top, (top / 2) | 1, 1] {
+                    steps.extend((0..setting.kinds).map(|kind| Step::Add { rank, kind, after, before }));
+                }
+            }
+        }
+    }
+
+    /// Whether a task may be made to wait for what itself waits for others.
+    fn goes_after(&self, later: usize, others: u8) -> bool {
+        bits_of(others).all(|other| other != later && !self.reaches(later, other))
+    }
+
+    /// Whether a task waits for another, directly or not.
+    fn reaches(&self, from: usize, to: usize) -> bool {
+        bits_of(self.tasks[to].after).any(|before| before == from || self.reaches(from, before))
+    }
+
+    /// The state after a step.
+    fn after(&self, setting: &Setting, step: Step) -> Result<Self, String> {
+        let mut next = self.clone();
+        next.trail = Some(Rc::new(Trail { step, before: self.trail.clone() }));
+        let mut actions = Vec::new();
+        let mut now = self.dispatcher.stats().wall;
+        let needs;
+        let id = TaskId::from_index;
+        let event = match step {
+            Step::Begin => Event::Begin,
+            Step::Next(at, kind) => {
+                next.tasks[at].kind = kind;
+                next.tasks[at].stage = 1;
+                needs = KINDS[usize::from(kind)].needs();
+                Event::Next(id(at), &needs)
+            }
+            Step::Done(at) => Event::Done(id(at)),
+            Step::Failed(at) => Event::Failed(id(at)),
+            Step::Retry(at) => Event::Retry(id(at), Duration::from_secs(1)),
+            Step::Tick => {
+                now = self.dispatcher.wakes_at().expect("a tick is due");
+                Event::Tick
+            }
+            Step::Pause => {
+                next.is_paused = true;
+                Event::Pause
+            }
+            Step::Resume => {
+                next.is_paused = false;
+                Event::Resume
+            }
+            Step::Stop => {
+                next.is_stopped = true;
+                Event::Stop
+            }
+            Step::Admit(units) => Event::Admit("workers", units),
+            Step::Add { rank, kind, after, before } => {
+                next.add(now, (rank, kind, after, before), &mut actions)?;
+                return next.taking(setting, self, &actions);
+            }
+        };
+        next.dispatcher.handle(now, event, &mut actions).map_err(|error| error.to_string())?;
+        next.is_stopped |= matches!(step, Step::Failed(_)) && setting.on_failure == OnFailure::StopAtFirst;
+        next.taking(setting, self, &actions)
+    }
+
+    fn add(
+        &mut self,
+        now: Duration,
+        (rank, kind, after, before): (u64, u8, u8, u8),
+        actions: &mut Vec<Action>,
+    ) -> Result<(), String> {
+        let ids = |bits| bits_of(bits).map(TaskId::from_index).collect::<Vec<_>>();
+        let needs = KINDS[usize::from(kind)].needs();
+        let (after_ids, before_ids) = (ids(after), ids(before));
+        let addition = Addition { id: "added", rank, needs: &needs, after: &after_ids, before: &before_ids };
+        let task = self.dispatcher.add(now, addition, actions).map_err(|error| error.to_string())?;
+        let at = task.index();
+        self.tasks[at] = Task { rank, kind, after, ..Task::default() };
+        bits_of(before).for_each(|later| self.tasks[later].after |= 1 << at);
+        self.len += 1;
+        self.has_added = true;
+        Ok(())
+    }
+
+    /// Takes note of what has started, and checks all that must hold now.
+    fn taking(mut self, setting: &Setting, before: &Self, actions: &[Action]) -> Result<Self, String> {
+        let start = |action: &Action| match action {
+            Action::Start(task) => Some(task.index()),
+            Action::Skip(..) => None,
+        };
+        let starts: Vec<usize> = actions.iter().filter_map(start).collect();
+        self.check_overtaking(setting, before, &starts)?;
+        for at in &starts {
+            self.tasks[*at].is_begun = true;
+        }
+        self.check_figures()?;
+        self.check_limits(setting, &starts)?;
+        self.check_dependencies(&starts)?;
+        self.check_progress(setting)?;
+        Ok(self)
+    }
+
+    fn check_figures(&self) -> Result<(), String> {
+        let stats = self.dispatcher.stats();
+        let is = |of: fn(State) -> bool| self.count(|this, at| of(this.state(at)));
+        let counts = [
+            (stats.waiting, is(|state| matches!(state, State::Waiting(_)))),
+            (stats.ready, is(|state| matches!(state, State::Ready(_)))),
+            (stats.running, is(|state| matches!(state, State::Running(_)))),
+            (stats.delayed, is(|state| matches!(state, State::Delayed(_)))),
+            (stats.done, is(|state| state == State::Done)),
+            (stats.failed, is(|state| state == State::Failed)),
+            (stats.skipped, is(|state| matches!(state, State::Skipped(_)))),
+            (stats.in_flight, self.in_flight()),
+            (stats.pool("workers").unwrap().used as usize, self.used() as usize),
+        ];
+        let is_right = counts.iter().all(|(told, counted)| told == counted);
+        is_right.then_some(()).ok_or_else(|| format!("figures are wrong (told, counted): {counts:?}"))
+    }
+
+    fn running(&self) -> impl Iterator<Item = usize> + '_ {
+        (0..self.len).filter(|at| matches!(self.state(*at), State::Running(_)))
+    }
+
+    /// Workers in use.
+    fn used(&self) -> u32 {
+        self.running().map(|at| self.kind(at).workers).sum()
+    }
+
+    fn check_limits(&self, setting: &Setting, starts: &[usize]) -> Result<(), String> {
+        let used = self.used();
+        if used > WORKERS {
+            return Err(format!("{used} workers are used of {WORKERS}"));
+        }
+        // What exceeds what is admitted may have started before; or it is alone, since it never could else.
+        let admitted = self.dispatcher.stats().pool("workers").unwrap().admitted;
+        let has_taken = starts.iter().any(|at| self.kind(*at).workers > 0);
+        let holders = self.running().filter(|at| self.kind(*at).workers > 0).count();
+        if has_taken && used > admitted && holders > 1 {
+            return Err(format!("{holders} stages use {used} workers where {admitted} are admitted"));
+        }
+        let exclusive = self.running().filter(|at| self.kind(*at).is_exclusive).count();
+        let shared = self.running().filter(|at| self.kind(*at).is_shared).count();
+        if exclusive > 1 || (exclusive == 1 && shared > 0) {
+            return Err(format!("the lock is held by {exclusive} alone and by {shared} together"));
+        }
+        if self.in_flight() > setting.tasks_max {
+            return Err(format!("{} tasks are in flight", self.in_flight()));
+        }
+        Ok(())
+    }
+
+    fn check_dependencies(&self, starts: &[usize]) -> Result<(), String> {
+        for at in 0..self.len {
+            let has_bad = bits_of(self.tasks[at].after)
+                .any(|before| matches!(self.state(before), State::Failed | State::Skipped(_)));
+            if has_bad != matches!(self.state(at), State::Skipped(_)) {
+                return Err(format!("task {at} is {:?} with failed dependencies: {has_bad}", self.state(at)));
+            }
+            let are_done = bits_of(self.tasks[at].after).all(|before| self.state(before) == State::Done);
+            if starts.contains(&at) && !are_done {
+                return Err(format!("task {at} starts before its dependencies are done"));
+            }
+            if are_done && matches!(self.state(at), State::Waiting(_)) {
+                return Err(format!("task {at} waits for nothing"));
+            }
+        }
+        Ok(())
+    }
+
+    fn has_place(&self, setting: &Setting, at: usize) -> bool {
+        self.tasks[at].is_begun || self.in_flight() < setting.tasks_max
+    }
+
+    fn fits(&self, setting: &Setting, at: usize) -> bool {
+        let kind = self.kind(at);
+        let admitted = self.dispatcher.stats().pool("workers").unwrap().admitted;
+        let has_workers = kind.workers == 0 || self.used() == 0 || self.used() + kind.workers <= admitted;
+        let has_lock = !self.running().any(|other| {
+            let other = self.kind(other);
+            (kind.is_exclusive && (other.is_shared || other.is_exclusive))
+                || (kind.is_shared && other.is_exclusive)
+        });
+        has_workers && has_lock && self.has_place(setting, at)
+    }
+
+    fn is_owed(&self, setting: &Setting, at: usize) -> bool {
+        self.dispatcher.overtaken(TaskId::from_index(at)) >= setting.overtakes_max
+    }
+
+    fn check_progress(&self, setting: &Setting) -> Result<(), String> {
+        let ready = || (0..self.len).filter(|at| self.is_ready(*at));
+        if self.is_stopped || self.is_paused {
+            return Ok(());
+        }
+        for at in ready().filter(|at| self.fits(setting, *at)) {
+            let is_reserved = |other: usize| self.is_above(other, at) && self.is_owed(setting, other);
+            if !ready().any(is_reserved) {
+                return Err(format!("task {at} could start, and nothing is left to another"));
+            }
+        }
+        if self.running().next().is_some() {
+            return Ok(());
+        }
+        if self.count(|this, at| matches!(this.state(at), State::Delayed(_))) > 0 {
+            // They hold places, and nothing else.
+            return match ready().find(|at| self.has_place(setting, *at)) {
+                Some(at) => Err(format!("nothing runs, and task {at} has a place and does not start")),
+                None => Ok(()),
+            };
+        }
+        match (0..self.len).find(|at| !self.is_settled(*at)) {
+            Some(at) => Err(format!("stuck: nothing runs, and task {at} is {:?}", self.state(at))),
+            None if !self.dispatcher.is_finished() => Err("all has ended, and the run has not".to_owned()),
+            None => Ok(()),
+        }
+    }
+
+    /// Goes through the starts of one step, with the state as it was when the first of them was made.
+    fn check_overtaking(&self, setting: &Setting, before: &Self, starts: &[usize]) -> Result<(), String> {
+        for waiting in (0..self.len).filter(|at| self.is_ready(*at)) {
+            self.check_overtaken(setting, before, starts, waiting)?;
+        }
+        Ok(())
+    }
+
+    /// Checks that no start took something from a task that was overtaken too often, and that those
+    /// before it were counted.
+    fn check_overtaken(
+        &self,
+        setting: &Setting,
+        before: &Self,
+        starts: &[usize],
+        waiting: usize,
+    ) -> Result<(), String> {
+        let class = |at: usize| (self.tasks[at].kind, self.tasks[at].is_begun);
+        let is_behind = |other: usize| class(other) == class(waiting) && self.is_above(other, waiting);
+        if (0..self.len).any(|other| self.is_ready(other) && is_behind(other)) {
+            return Ok(());
+        }
+        let was_ready = waiting < before.len && before.is_ready(waiting);
+        let id = TaskId::from_index(waiting);
+        let mut overtaken = if was_ready { before.dispatcher.overtaken(id) } else { 0 };
+        let open = |at: usize| self.tasks[at].is_begun && !self.is_settled(at);
+        // Without what has just begun, of which the flags do not say so yet.
+        let mut in_flight = (0..self.len).filter(|at| open(*at)).count();
+        for (number, &start) in starts.iter().enumerate() {
+            let begins = !self.tasks[start].is_begun;
+            let was_in_flight = in_flight;
+            in_flight += usize::from(begins);
+            // While one of the same class was before it, it was not the one to be overtaken.
+            if self.is_above(start, waiting) || starts[number..].iter().any(|other| is_behind(*other)) {
+                continue;
+            }
+            let has_place = self.tasks[waiting].is_begun || was_in_flight < setting.tasks_max;
+            // Places are left to those above first.
+            let yields_place = !self.tasks[waiting].is_begun
+                && (0..self.len).any(|other| {
+                    self.is_ready(other)
+                        && !self.tasks[other].is_begun
+                        && self.is_above(other, waiting)
+                        && self.is_owed(setting, other)
+                });
+            if !has_place || yields_place {
+                continue;
+            }
+            let takes_pool = self.kind(start).meets(self.kind(waiting));
+            let takes_last_place = begins && !self.tasks[waiting].is_begun && in_flight >= setting.tasks_max;
+            if overtaken >= setting.overtakes_max && (takes_pool || takes_last_place) {
+                return Err(format!(
+                    "task {start} overtakes task {waiting}, which was overtaken {overtaken} times"
+                ));
+            }
+            overtaken += 1;
+        }
+        let counted = self.dispatcher.overtaken(id);
+        match counted >= overtaken {
+            true => Ok(()),
+            false => {
+                Err(format!("task {waiting} was overtaken {overtaken} times, and {counted} are counted"))
+            }
+        }
+    }
+}
+
+fn bits_of(bits: u8) -> impl Iterator<Item = usize> {
+    (0..8).filter(move |at| bits & 1 << at != 0)
+}
+
+/// Explores all states that can be reached from those given and were not seen yet.
+fn explore(setting: &Setting, roots: impl Iterator<Item = Node>, seen: &mut Seen) {
+    let mut open = Vec::new();
+    let mut steps = Vec::new();
+    for root in roots {
+        visit(setting, &root, Step::Begin, seen, &mut open);
+        while let Some(node) = open.pop() {
+            node.steps(setting, &mut steps);
+            for step in steps.drain(..) {
+                visit(setting, &node, step, seen, &mut open);
+            }
+        }
+    }
+}
+
+fn visit(setting: &Setting, node: &Node, step: Step, seen: &mut Seen, open: &mut Vec<Node>) {
+    match node.after(setting, step) {
+        Ok(next) if seen.insert(next.key(setting)) => open.push(next),
+        Ok(_) => {}
+        Err(problem) => {
+            let trail = node.trail.as_ref().map(ToString::to_string).unwrap_or_default();
+            panic!("{problem}\n{setting:?}\n{:?}\n{trail}  {step:?}", &node.tasks[..node.len]);
+        }
+    }
+}
+
+/// All graphs of so many tasks: for each the bits of the tasks that it waits for.
+fn graphs(tasks: usize) -> Vec<Vec<u8>> {
+    let all = (0..1_u64 << (tasks * tasks)).map(|bits| {
+        (0..tasks).map(|at| (bits >> (at * tasks)) as u8 & ((1 << tasks) - 1)).collect::<Vec<u8>>()
+    });
+    all.filter(|graph| is_acyclic(graph)).collect()
+}
+
+fn is_acyclic(graph: &[u8]) -> bool {
+    let mut left = (1_u16 << graph.len()) as u8 - 1;
+    while left != 0 {
+        let free = bits_of(left).find(|at| graph[*at] & left == 0);
+        let Some(free) = free else { return false };
+        left &= !(1 << free);
+    }
+    true
+}
+
+/// All ways to give so many tasks one of so many kinds.
+fn all_kinds(tasks: usize, kinds: u8) -> impl Iterator<Item = Vec<u8>> {
+    let kinds = u64::from(kinds);
+    (0..kinds.pow(tasks as u32))
+        .map(move |number| (0..tasks).map(|at| (number / kinds.pow(at as u32) % kinds) as u8).collect())
+}
+
+/// The full product for graphs of so many tasks. Returns the number of states.
+fn explore_all(tasks: usize, kinds: u8, happenings: Happenings, overtakes: &[u32]) -> usize {
+    let mut states = 0;
+    let graphs = graphs(tasks);
+    let places = tasks + usize::from(happenings.added_tasks);
+    for tasks_max in (1..places).chain([usize::MAX]) {
+        for &overtakes_max in overtakes {
+            for on_failure in [OnFailure::KeepGoing, OnFailure::StopAtFirst] {
+                let setting =
+                    Setting { tasks_max, overtakes_max, on_failure, happenings, kinds, second: None };
+                let roots = graphs.iter().flat_map(|graph| {
+                    all_kinds(tasks, kinds).map(|kinds| Node::new(&setting, &kinds, graph))
+                });
+                let mut seen = Seen::default();
+                explore(&setting, roots, &mut seen);
+                states += seen.len();
+            }
+        }
+    }
+    states
+}
+
+/// How many kinds of needs a long run takes: what `GREENWAVE_SCHEDULER_KINDS` says.
+fn long_kinds() -> Option<u8> {
+    let asked = std::env::var("GREENWAVE_SCHEDULER_KINDS").ok()?.parse::<u8>().ok()?;
+    Some(asked.clamp(1, KINDS.len() as u8))
+}
+
+const NOTHING: Happenings =
+    Happenings { retries: false, pauses: false, changing_workers: false, added_tasks: false, stops: false };
+const ALL: Happenings =
+    Happenings { retries: true, pauses: true, changing_workers: true, added_tasks: true, stops: true };
+
+/// Tasks, kinds of needs in `cargo test` and at most in a long run, and what happens beside ends of
+/// stages. With an added task there are four tasks, and a hundred times as many states.
+const SEARCHES: [(usize, u8, u8, Happenings); 9] = [
+    (1, 6, 6, ALL),
+    (2, 6, 6, Happenings { added_tasks: false, ..ALL }),
+    (2, 4, 6, Happenings { added_tasks: true, ..NOTHING }),
+    (2, 1, 6, ALL),
+    (3, 5, 6, NOTHING),
+    (3, 3, 6, Happenings { retries: true, ..NOTHING }),
+    (3, 1, 6, Happenings { added_tasks: false, ..ALL }),
+    (3, 0, 4, Happenings { added_tasks: true, ..NOTHING }),
+    (3, 0, 2, ALL),
+];
+
+#[test]
+fn no_state_of_up_to_three_tasks_is_stuck_or_over_a_limit_or_unfair() {
+    let mut all = 0;
+    for (tasks, usual, most, happenings) in SEARCHES {
+        let kinds = long_kinds().map_or(usual, |kinds| kinds.clamp(usual, most));
+        if kinds == 0 {
+            continue;
+        }
+        let states = explore_all(tasks, kinds, happenings, &[0, 1, 2]);
+        println!("{tasks} tasks, {kinds} kinds of needs: {states} states ({happenings:?})");
+        all += states;
+    }
+    println!("{all} states");
+    assert!(all > 500_000, "{all} states: the search ended early");
+}
+
+/// All graphs of so many tasks, one of each shape.
+fn shapes(tasks: usize) -> Vec<Vec<u8>> {
+    let pairs: Vec<(usize, usize)> =
+        (0..tasks).flat_map(|later| (0..later).map(move |at| (at, later))).collect();
+    let mut seen = HashSet::new();
+    let mut shapes = Vec::new();
+    for bits in 0..1_u32 << pairs.len() {
+        let mut graph = vec![0_u8; tasks];
+        for (number, (at, later)) in pairs.iter().enumerate() {
+            graph[*later] |= ((bits >> number & 1) as u8) << at;
+        }
+        let least = permutations(tasks).iter().map(|order| relabelled(&graph, order)).min().unwrap();
+        if seen.insert(least) {
+            shapes.push(graph);
+        }
+    }
+    shapes
+}
+
+/// A graph with task `at` renamed to `order[at]`.
+fn relabelled(graph: &[u8], order: &[usize]) -> Vec<u8> {
+    let mut other = vec![0; graph.len()];
+    for (at, after) in graph.iter().enumerate() {
+        other[order[at]] = bits_of(*after).fold(0, |bits, before| bits | 1 << order[before]);
+    }
+    other
+}
+
+fn permutations(tasks: usize) -> Vec<Vec<usize>> {
+    (0..tasks).fold(vec![Vec::new()], |shorter, next| {
+        let insert = |order: &Vec<usize>, at: usize| {
+            let mut longer = order.clone();
+            longer.insert(at, next);
+            longer
+        };
+        shorter.iter().flat_map(|order| (0..=next).map(move |at| insert(order, at))).collect()
+    })
+}
+
+/// Rows of levels, one level for each factor, in which every two levels of two factors meet (after
+/// Cohen, Dalal, Fredman, Patton, "The AETG System", 1997).
+fn pairwise(levels: &[usize]) -> Vec<Vec<usize>> {
+    let mut open = std::collections::BTreeSet::new();
+    for (other, count) in levels.iter().enumerate() {
+        for (at, levels) in levels[..other].iter().enumerate() {
+            open.extend((0..*levels).flat_map(|a| (0..*count).map(move |b| (at, a, other, b))));
+        }
+    }
+    let mut rows = Vec::new();
+    while let Some(&(at, a, other, b)) = open.iter().next() {
+        let mut row: Vec<Option<usize>> = vec![None; levels.len()];
+        (row[at], row[other]) = (Some(a), Some(b));
+        for factor in 0..levels.len() {
+            if row[factor].is_none() {
+                let gain = |level: usize| {
+                    let meets = |(at, chosen): (usize, &Option<usize>)| {
+                        chosen.is_some_and(|chosen| open.contains(&pair((at, chosen), (factor, level))))
+                    };
+                    row.iter().enumerate().filter(|other| meets(*other)).count()
+                };
+                // Of equals another one in each row, so that levels that have met all others vary.
+                let start = rows.len() % levels[factor];
+                let turned = (0..levels[factor]).map(|level| (level + start) % levels[factor]);
+                row[factor] = turned.max_by_key(|level| gain(*level));
+            }
+        }
+        let row: Vec<usize> = row.into_iter().flatten().collect();
+        for other in 0..row.len() {
+            (0..other).for_each(|at| {
+                open.remove(&pair((at, row[at]), (other, row[other])));
+            });
+        }
+        rows.push(row);
+    }
+    rows
+}
+
+fn pair((at, a): (usize, usize), (other, b): (usize, usize)) -> (usize, usize, usize, usize) {
+    if at < other { (at, a, other, b) } else { (other, b, at, a) }
+}
+
+#[test]
+fn every_two_levels_of_two_factors_meet() {
+    let levels = [3, 2, 5, 4];
+    let rows = pairwise(&levels);
+    for other in 0..levels.len() {
+        for at in 0..other {
+            let met: HashSet<_> = rows.iter().map(|row| (row[at], row[other])).collect();
+            assert_eq!(met.len(), levels[at] * levels[other]);
+        }
+    }
+    assert!(rows.len() < 40, "{} rows: fewer than a third of the product", rows.len());
+    assert_eq!([1, 2, 3, 4, 5].map(|tasks| shapes(tasks).len()), [1, 2, 6, 31, 302], "OEIS A003087");
+    assert_eq!([1, 2, 3, 4].map(|tasks| graphs(tasks).len()), [1, 3, 25, 543], "OEIS A003024");
+}
+
+/// Every shape of graph of so many tasks, with every two values of two attributes together. Of the
+/// rows for each shape only one in `every` is taken, another one for each shape. Returns the number
+/// of states.
+fn explore_shapes(tasks: usize, kinds: u8, every: usize) -> usize {
+    let orders = permutations(tasks);
+    // Of the 120 orders of five tasks, some that are spread over all.
+    let orders: Vec<_> = orders.iter().step_by(orders.len().div_ceil(24)).collect();
+    let tasks_max = [1, 2, tasks - 1, usize::MAX];
+    let mut levels = vec![usize::from(kinds); 2 * tasks];
+    levels.extend([orders.len(), tasks_max.len(), 3, 2, 2, 2, 2, 2, 2]);
+    let rows = pairwise(&levels);
+    let mut states = 0;
+    for (number, shape) in shapes(tasks).iter().enumerate() {
+        for (_, row) in
+            rows.iter().enumerate().filter(|(at, _)| (number * rows.len() + at).is_multiple_of(every))
+        {
+            let kinds: Vec<u8> = row.iter().map(|level| *level as u8).collect();
+            let (first, rest) = kinds.split_at(tasks);
+            let mut second = [0; TASKS_MAX];
+            second[..tasks].copy_from_slice(&rest[..tasks]);
+            let [order, places, overtakes_max, failure, flags @ ..] = &row[2 * tasks..] else {
+                unreachable!("a row has a level for each factor");
+            };
+            let is = |flag: usize| flags[flag] == 1;
+            let setting = Setting {
+                tasks_max: tasks_max[*places],
+                overtakes_max: *overtakes_max as u32,
+                on_failure: [OnFailure::KeepGoing, OnFailure::StopAtFirst][*failure],
+                happenings: Happenings {
+                    retries: is(0),
+                    pauses: is(1),
+                    changing_workers: is(2),
+                    stops: is(3),
+                    // One more task makes a hundred times as many states.
+                    added_tasks: is(4) && tasks < 5 && every == 1,
+                },
+                // Of an added task.
+                kinds: 1,
+                second: Some(second),
+            };
+            let graph = relabelled(shape, orders[*order]);
+            let mut seen = Seen::default();
+            explore(&setting, std::iter::once(Node::new(&setting, first, &graph)), &mut seen);
+            states += seen.len();
+        }
+    }
+    states
+}
+
+#[test]
+fn no_state_of_four_or_five_tasks_is_stuck_or_over_a_limit_or_unfair() {
+    // In `cargo test` as many as take a few seconds.
+    for (tasks, kinds, every) in [(4, 4, 8), (5, 4, 1000)] {
+        let (kinds, every) = long_kinds().map_or((kinds, every), |kinds| (kinds, 1));
+        let states = explore_shapes(tasks, kinds, every);
+        println!("{tasks} tasks, {kinds} kinds of needs, pairwise: {states} states");
+        assert!(states > 1_000, "{states} states: the search ended early");
+    }
+}
