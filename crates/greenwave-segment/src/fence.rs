@@ -7,11 +7,13 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::Error;
+use crate::descriptors::Descriptors;
 use crate::disk::{Access, Disk, File};
 
 /// Longer than others write differences, and far shorter than a compaction may take.
@@ -22,6 +24,7 @@ const WAIT_STEP: Duration = Duration::from_micros(50);
 #[derive(Debug)]
 pub(crate) struct Fence {
     disk: Disk,
+    descriptors: Arc<Descriptors>,
     path: PathBuf,
     state: Mutex<State>,
 }
@@ -43,8 +46,13 @@ pub(crate) struct Inside<'a> {
 }
 
 impl Fence {
-    pub(crate) fn new(disk: &Disk, dir: &Path) -> Self {
-        Self { disk: disk.clone(), path: dir.join("fence"), state: Mutex::default() }
+    pub(crate) fn new(disk: &Disk, descriptors: &Arc<Descriptors>, dir: &Path) -> Self {
+        Self {
+            disk: disk.clone(),
+            descriptors: descriptors.clone(),
+            path: dir.join("fence"),
+            state: Mutex::default(),
+        }
     }
 
     /// Waits for its turn, but not for long: `None` if that does not come.
@@ -84,7 +92,7 @@ impl Fence {
     fn opened(&self, state: &mut State) -> io::Result<File> {
         match state.file.take() {
             Some(file) => Ok(file),
-            None => self.disk.open(&self.path, Access::Create),
+            None => self.descriptors.open(&self.disk, &self.path, Access::Create),
         }
     }
 }

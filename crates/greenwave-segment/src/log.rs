@@ -170,14 +170,15 @@ impl Log {
     fn new(disk: Disk, dir: &Path, options: Options, read_only: bool) -> Result<Self, Error> {
         let options = options.checked()?;
         let dir = std::path::absolute(dir).map_err(Error::io("resolve", dir))?;
+        let descriptors = Descriptors::new(options.open_files_max);
         Ok(Self {
             codec: Codec::new(options.compression),
-            compaction_lock: CompactionLock::new(&disk, &dir),
-            fence: Fence::new(&disk, &dir),
-            shared_clock: SharedClock::new(&disk, &dir),
-            manifest: Manifest::new(&disk, &dir),
+            compaction_lock: CompactionLock::new(&disk, &descriptors, &dir),
+            fence: Fence::new(&disk, &descriptors, &dir),
+            shared_clock: SharedClock::new(&disk, &descriptors, &dir),
+            manifest: Manifest::new(&disk, &descriptors, &dir),
             is_copy: AtomicBool::new(false),
-            descriptors: Descriptors::new(options.open_files_max),
+            descriptors,
             index: RwLock::new(Index::new(disk.random())),
             stamp_residue: disk.random() % STAMP_RESIDUES,
             dir,

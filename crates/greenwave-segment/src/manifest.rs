@@ -29,10 +29,12 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
+use crate::descriptors::Descriptors;
 use crate::disk::{Access, Disk, File};
 use crate::segment::{SEGMENT_HEADER_BYTES, file_header};
 
@@ -47,6 +49,7 @@ const ENTRIES_MAX: u64 = 4096;
 #[derive(Debug)]
 pub(crate) struct Manifest {
     disk: Disk,
+    descriptors: Arc<Descriptors>,
     dir: PathBuf,
     path: PathBuf,
     file: Mutex<Option<File>>,
@@ -63,14 +66,14 @@ pub(crate) struct Listed {
 }
 
 impl Manifest {
-    pub(crate) fn new(disk: &Disk, dir: &Path) -> Self {
-        let (disk, path) = (disk.clone(), dir.join("manifest"));
-        Self { disk, dir: dir.to_owned(), path, file: Mutex::default() }
+    pub(crate) fn new(disk: &Disk, descriptors: &Arc<Descriptors>, dir: &Path) -> Self {
+        let (disk, descriptors, path) = (disk.clone(), descriptors.clone(), dir.join("manifest"));
+        Self { disk, descriptors, dir: dir.to_owned(), path, file: Mutex::default() }
     }
 
     /// Reads the manifest; `None` if there is none or it is damaged.
     pub(crate) fn read(&self) -> io::Result<Option<Listed>> {
-        match self.disk.open(&self.path, Access::Read) {
+        match self.descriptors.open(&self.disk, &self.path, Access::Read) {
             Ok(file) => self.listed(&file),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
@@ -88,7 +91,7 @@ impl Manifest {
         let mut slot = self.file.lock();
         let file = match slot.take() {
             Some(file) if !file.is_unlinked(&self.path) => file,
-            _ => self.disk.open(&self.path, Access::Create)?,
+            _ => self.descriptors.open(&self.disk, &self.path, Access::Create)?,
         };
         file.lock()?;
         let written = self.append(&file, entries);
@@ -118,7 +121,7 @@ impl Manifest {
 
     /// Enters the directory under its present identity, with these segments.
     pub(crate) fn adopt(&self, segments: &BTreeMap<u64, u64>) -> io::Result<()> {
-        let file = self.disk.open(&self.path, Access::Create)?;
+        let file = self.descriptors.open(&self.disk, &self.path, Access::Create)?;
         file.lock()?;
         self.write_anew(&file, segments.clone())
     }

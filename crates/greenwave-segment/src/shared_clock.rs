@@ -10,10 +10,12 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::descriptors::Descriptors;
 use crate::disk::{Access, Disk, File};
 
 /// Clocks that are apart by less are not told apart, in nanoseconds: 1 ms.
@@ -24,13 +26,19 @@ const BYTES: usize = 16;
 #[derive(Debug)]
 pub(crate) struct SharedClock {
     disk: Disk,
+    descriptors: Arc<Descriptors>,
     path: PathBuf,
     file: Mutex<Option<File>>,
 }
 
 impl SharedClock {
-    pub(crate) fn new(disk: &Disk, dir: &Path) -> Self {
-        Self { disk: disk.clone(), path: dir.join("clock"), file: Mutex::default() }
+    pub(crate) fn new(disk: &Disk, descriptors: &Arc<Descriptors>, dir: &Path) -> Self {
+        Self {
+            disk: disk.clone(),
+            descriptors: descriptors.clone(),
+            path: dir.join("clock"),
+            file: Mutex::default(),
+        }
     }
 
     /// A stamp that is `wanted` or later, and later than every stamp that was acknowledged to any process before. `now` is what the
@@ -45,7 +53,7 @@ impl SharedClock {
     fn try_stamp(&self, now: u64, wanted: u64) -> io::Result<u64> {
         let mut file = self.file.lock();
         if file.is_none() {
-            *file = Some(self.disk.open(&self.path, Access::Create)?);
+            *file = Some(self.descriptors.open(&self.disk, &self.path, Access::Create)?);
         }
         let Some(file) = &*file else { return Ok(wanted) };
         if let Some(latest) = read(file)?

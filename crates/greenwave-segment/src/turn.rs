@@ -4,14 +4,17 @@
 //! dies. The file is empty. With it held, no other process can remove a segment, so one look at the directory sees every record.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::Error;
+use crate::descriptors::Descriptors;
 use crate::disk::{Access, Disk, File};
 
 /// The lock's file, opened for each compaction.
 #[derive(Debug)]
 pub(crate) struct CompactionLock {
     disk: Disk,
+    descriptors: Arc<Descriptors>,
     path: PathBuf,
 }
 
@@ -22,21 +25,21 @@ pub(crate) struct Turn {
 }
 
 impl CompactionLock {
-    pub(crate) fn new(disk: &Disk, dir: &Path) -> Self {
-        Self { disk: disk.clone(), path: dir.join("compactor") }
+    pub(crate) fn new(disk: &Disk, descriptors: &Arc<Descriptors>, dir: &Path) -> Self {
+        Self { disk: disk.clone(), descriptors: descriptors.clone(), path: dir.join("compactor") }
     }
 
     /// `None` if another process holds it.
     pub(crate) fn try_take(&self) -> Result<Option<Turn>, Error> {
         let io = |e| Error::io("lock", &self.path)(e);
-        let file = self.disk.open(&self.path, Access::Create).map_err(io)?;
+        let file = self.descriptors.open(&self.disk, &self.path, Access::Create).map_err(io)?;
         Ok(file.try_lock().map_err(io)?.then_some(Turn { _file: file }))
     }
 
     /// Waits until no other process holds it.
     pub(crate) fn take(&self) -> Result<Turn, Error> {
         let io = |e| Error::io("lock", &self.path)(e);
-        let file = self.disk.open(&self.path, Access::Create).map_err(io)?;
+        let file = self.descriptors.open(&self.disk, &self.path, Access::Create).map_err(io)?;
         file.lock().map_err(io)?;
         Ok(Turn { _file: file })
     }

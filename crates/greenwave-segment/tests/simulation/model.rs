@@ -42,7 +42,7 @@ pub(crate) struct Model {
     pub(crate) changes: BTreeMap<Key, Vec<Change>>,
     /// Whether values may vanish.
     pub(crate) may_drop: bool,
-    /// Whether clocks are apart by so little that nobody notices.
+    /// Whether clocks are apart by so little that nobody notices, or the file that tells may not be had.
     pub(crate) clocks_are_close: bool,
     pub(crate) out_of_order: Option<String>,
     events: u64,

@@ -296,7 +296,8 @@ pub(crate) fn run(script: &Script) -> Result<Totals, String> {
 fn run_unguarded(script: &Script) -> Result<Totals, String> {
     let court: Shared = Rc::default();
     court.borrow_mut().model.may_drop = script.setting.drop_oldest;
-    court.borrow_mut().model.clocks_are_close = (1..1000).contains(&script.skew_micros.abs());
+    let unordered = script.open_files > 0 || script.capacity_kib > 0;
+    court.borrow_mut().model.clocks_are_close = unordered || (1..1000).contains(&script.skew_micros.abs());
     let machine = Machine::new(script.seed);
     if TRACED.get() {
         machine.record();
