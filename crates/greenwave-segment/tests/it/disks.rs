@@ -111,3 +111,47 @@ fn on_a_read_only_disk() {
     assert!(path.starts_with(&dir), "{error}");
     all_there(&log, 100);
 }
+
+#[test]
+fn a_full_disk_leaves_a_log_that_can_be_opened() {
+    with_disk("disks::on_a_disk_without_room_for_a_segment", "64k");
+}
+
+#[test]
+#[ignore = "the child of the test above"]
+fn on_a_disk_without_room_for_a_segment() {
+    let Some(mounted) = std::env::var_os(DIR) else { return };
+    let (mounted, dir) = (Path::new(&mounted), Path::new(&mounted).join("log"));
+    let small = || Options { segment_bytes_max: 4096, ..raw() };
+    let log = Log::open(&dir, small()).unwrap();
+    let mut put = 0;
+    while log.put(&u64::to_le_bytes(put), &noise(put, 1000)).is_ok() {
+        put += 1;
+        drop(log.flush());
+    }
+    // Whatever is left, a file of somebody else's takes.
+    let mut filler = std::fs::File::create(mounted.join("filler")).unwrap();
+    while std::io::Write::write_all(&mut filler, &[1; 512]).is_ok() {}
+    for _ in 0..20 {
+        assert!(log.put(b"more", &noise(0, 3000)).is_err());
+    }
+    all_there(&log, put);
+    drop(log);
+    for read_only in [false, true, false] {
+        let log =
+            if read_only { Log::open_read_only(&dir, small()) } else { Log::open(&dir, small()) }.unwrap();
+        all_there(&log, put);
+    }
+    // An empty segment is all that a power cut may have left of one that could not be begun.
+    std::fs::write(dir.join("00000000000000aa.seg"), "").unwrap();
+    let log = Log::open(&dir, small()).unwrap();
+    all_there(&log, put);
+    drop(filler);
+    std::fs::remove_file(mounted.join("filler")).unwrap();
+    log.put(b"more", b"fits").unwrap();
+    log.flush().unwrap();
+    drop(log);
+    let log = Log::open(&dir, small()).unwrap();
+    all_there(&log, put);
+    assert_eq!(log.get(b"more").unwrap().unwrap(), "fits");
+}

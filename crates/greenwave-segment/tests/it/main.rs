@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
 
 mod basics;
+mod batches;
 mod budget;
 mod crash;
 mod damage;
@@ -10,6 +11,7 @@ mod disks;
 mod format;
 mod golden;
 mod index_file;
+mod lost;
 mod model;
 mod sharing;
 
