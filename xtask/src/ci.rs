@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use crate::program::{cargo, output_of, shown};
-use crate::{Result, layers, loom, profiles, soundness, tidy};
+use crate::{Result, layers, loom, profiles, simulation, soundness, tidy};
 
 /// How a step is done.
 enum Step {
@@ -51,6 +51,7 @@ const STEPS: &[(&str, Step)] = &[
         ]),
     ),
     ("loom", Ours(loom::loom)),
+    ("simulation", Ours(simulation::simulation)),
     ("soundness", Ours(|| soundness::soundness(false))),
     (DOC, Cargo(&["doc", "--workspace", "--no-deps"])),
     ("profiles", Ours(profiles::profiles)),

@@ -13,6 +13,7 @@ Commands:
                           the tests that are repeated for hours, all or those named: kills, soaks, random edits
   fuzz [TARGET]... [--seconds=N]
                           feeds each fuzz target, or those named, for so long; 60 seconds by default
+  simulation              processes on simulated machines: random schedules, all with few preemptions, crashes
   loom                    every interleaving of a few threads, in models of what is locked
   soundness [--against]   tries to make `greenwave test` give a stale pass; --against tries other tools as well
   demo-script [--check]   makes the demonstration's script from its answers; --check only compares
@@ -31,6 +32,7 @@ pub(crate) enum Command {
     Long { runs: Vec<String>, rounds: Option<u64> },
     Fuzz { targets: Vec<String>, seconds: u64 },
     Loom,
+    Simulation,
     Soundness { against: bool },
     DemoScript { check: bool },
 }
@@ -59,6 +61,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, S
         "tidy" => Command::Tidy,
         "profiles" => Command::Profiles,
         "loom" => Command::Loom,
+        "simulation" => Command::Simulation,
         "soundness" => Command::Soundness { against: has("--against") },
         "demo-script" => Command::DemoScript { check: has("--check") },
         "bench" => {

@@ -10,7 +10,9 @@ struct Run {
     name: &'static str,
     package: &'static str,
     features: &'static str,
-    /// Which tests of the package's `it` program, by the beginning of their path.
+    /// The program of tests.
+    program: &'static str,
+    /// Which of its tests, by the beginning of their path.
     tests: &'static str,
     variable: &'static str,
     rounds: u64,
@@ -22,6 +24,7 @@ const RUNS: &[Run] = &[
         name: "cache-kills",
         package: "greenwave-cache",
         features: "",
+        program: "it",
         tests: "crash::nothing",
         variable: "GREENWAVE_CACHE_CRASH_ROUNDS",
         rounds: 1_000,
@@ -30,6 +33,7 @@ const RUNS: &[Run] = &[
         name: "pooling-soak",
         package: "greenwave-pooling",
         features: "",
+        program: "it",
         tests: "soak::",
         variable: "GREENWAVE_POOL_CHECKOUTS",
         rounds: 1_000_000,
@@ -38,14 +42,44 @@ const RUNS: &[Run] = &[
         name: "segment-kills",
         package: "greenwave-segment",
         features: "",
+        program: "it",
         tests: "crash::",
         variable: "GREENWAVE_CRASH_ROUNDS",
         rounds: 10_000,
     },
     Run {
+        name: "segment-schedules",
+        package: "greenwave-segment",
+        features: "",
+        program: "simulation",
+        tests: "random_schedules",
+        variable: "GREENWAVE_SIMULATION_SEEDS",
+        rounds: 10_000_000,
+    },
+    // Of preemptions at most.
+    Run {
+        name: "segment-interleavings",
+        package: "greenwave-segment",
+        features: "",
+        program: "simulation",
+        tests: "explore::",
+        variable: "GREENWAVE_SIMULATION_PREEMPTIONS",
+        rounds: 3,
+    },
+    Run {
+        name: "segment-copies",
+        package: "greenwave-segment",
+        features: "",
+        program: "simulation",
+        tests: "copies::",
+        variable: "GREENWAVE_SIMULATION_COPIES",
+        rounds: 1_000_000,
+    },
+    Run {
         name: "segment-model",
         package: "greenwave-segment",
         features: "",
+        program: "it",
         tests: "model::",
         variable: "GREENWAVE_MODEL_CASES",
         rounds: 5_000,
@@ -54,6 +88,7 @@ const RUNS: &[Run] = &[
         name: "storage-kills",
         package: "greenwave-storage",
         features: "",
+        program: "it",
         tests: "crash::",
         variable: "GREENWAVE_CRASH_ROUNDS",
         rounds: 10_000,
@@ -62,6 +97,7 @@ const RUNS: &[Run] = &[
         name: "testing-edits",
         package: "greenwave-testing",
         features: "",
+        program: "it",
         tests: "edits::",
         variable: "GREENWAVE_EDIT_ROUNDS",
         rounds: 10_000,
@@ -70,6 +106,7 @@ const RUNS: &[Run] = &[
         name: "scheduler-kills",
         package: "greenwave-scheduler",
         features: "journal",
+        program: "it",
         tests: "resume::",
         variable: "GREENWAVE_CRASH_ROUNDS",
         rounds: 500,
@@ -78,6 +115,7 @@ const RUNS: &[Run] = &[
         name: "scheduler-graphs",
         package: "greenwave-scheduler",
         features: "",
+        program: "it",
         tests: "random::",
         variable: "GREENWAVE_GRAPHS",
         rounds: 3_000,
@@ -87,6 +125,7 @@ const RUNS: &[Run] = &[
         name: "scheduler-states",
         package: "greenwave-scheduler",
         features: "",
+        program: "it",
         tests: "states::",
         variable: "GREENWAVE_SCHEDULER_KINDS",
         rounds: 6,
@@ -96,6 +135,7 @@ const RUNS: &[Run] = &[
         name: "storage-large",
         package: "greenwave-storage",
         features: "",
+        program: "it",
         tests: "sizes::a_large_file",
         variable: "GREENWAVE_LARGE_MIB",
         rounds: 1024,
@@ -104,6 +144,7 @@ const RUNS: &[Run] = &[
         name: "streaming-breaks",
         package: "greenwave-streaming",
         features: "",
+        program: "it",
         tests: "resume::breaks",
         variable: "GREENWAVE_BREAK_BYTES",
         rounds: 4_000,
@@ -112,6 +153,7 @@ const RUNS: &[Run] = &[
         name: "streaming-kills",
         package: "greenwave-streaming",
         features: "",
+        program: "it",
         tests: "crash::",
         variable: "GREENWAVE_STREAMING_CRASH_ROUNDS",
         rounds: 300,
@@ -120,6 +162,7 @@ const RUNS: &[Run] = &[
         name: "streaming-soak",
         package: "greenwave-streaming",
         features: "",
+        program: "it",
         tests: "soak::",
         variable: "GREENWAVE_SOAK_BYTES",
         rounds: 10_000_000_000,
@@ -139,7 +182,7 @@ pub(crate) fn long(wanted: &[String], rounds: Option<u64>) -> Result<String> {
     for run in RUNS.iter().filter(|run| wanted.is_empty() || wanted.iter().any(|name| run.name == name)) {
         let begun = Instant::now();
         let rounds = rounds.unwrap_or(run.rounds);
-        let mut command = cargo(["test", "--release", "--package", run.package, "--test", "it"]);
+        let mut command = cargo(["test", "--release", "--package", run.package, "--test", run.program]);
         command.args(["--features", run.features, "--", "--nocapture", run.tests]);
         watch(command.env(run.variable, rounds.to_string()))?;
         done.push(format!("{} ({rounds} rounds, {:.0} s)", run.name, begun.elapsed().as_secs_f64()));

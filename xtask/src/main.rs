@@ -17,6 +17,7 @@ mod metadata;
 mod profiles;
 mod program;
 mod script;
+mod simulation;
 mod soundness;
 mod source;
 mod tidy;
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
         Command::Long { runs, rounds } => long::long(&runs, rounds),
         Command::Fuzz { targets, seconds } => fuzz::fuzz(&targets, seconds),
         Command::Loom => loom::loom(),
+        Command::Simulation => simulation::simulation(),
         Command::Soundness { against } => soundness::soundness(against),
         Command::DemoScript { check } => script::demo_script(check),
     };

@@ -21,6 +21,12 @@ use crate::turn::Turn;
 /// A segment is rewritten when this share of it is dead or more: each byte given back then costs at most one byte written.
 const DEAD_PERCENT_MIN: u64 = 50;
 
+/// Segments are rewritten and removed in steps of at most as many bytes as this many full segments, or this many bytes, whichever is more.
+const STEP_SEGMENTS: u64 = 4;
+const STEP_BYTES_MIN: u64 = 1 << 20;
+/// And of at most this many segments.
+const STEP_VICTIMS_MAX: usize = 256;
+
 /// What [`Log::compact`] did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Compacted {
@@ -65,8 +71,11 @@ impl Log {
             // A power cut that kept some of the copies must not lose the originals: those of a batch count together only there.
             self.sync_dir()?;
         }
-        for slot in victims {
-            self.rewrite(slot, &mut done)?;
+        let mut left = &victims[..];
+        while !left.is_empty() {
+            let (some, rest) = left.split_at(self.at_once(left));
+            self.rewrite(some, &mut done)?;
+            left = rest;
         }
         Ok(done)
     }
@@ -79,26 +88,54 @@ impl Log {
         dead.map(|(id, _)| id).collect()
     }
 
-    /// Copies what lives in a sealed segment, and removes it.
+    /// How many of these segments to rewrite before any is removed: each such step waits for the disk a few times, and needs room
+    /// for what it copies.
+    fn at_once(&self, victims: &[SlotId]) -> usize {
+        let bytes_max = self.options.segment_bytes_max.saturating_mul(STEP_SEGMENTS).max(STEP_BYTES_MIN);
+        let index = self.index.read();
+        let mut bytes = 0;
+        let fitting = victims.iter().take_while(|slot| {
+            bytes += index.try_slot(**slot).map_or(0, |slot| slot.len);
+            bytes <= bytes_max
+        });
+        fitting.count().clamp(1, STEP_VICTIMS_MAX.min(victims.len()))
+    }
+
+    /// Copies what lives in sealed segments, and removes them.
     ///
-    /// The index may have read a removal in it without the older value, which was appended to a segment that was read a moment
-    /// earlier. So all segments are looked at again first: whatever was there before a record of the sealed one is known then, and a
+    /// The index may have read a removal in one of them without the older value, which was appended to a segment that was read a moment
+    /// earlier. So all segments are looked at again first: whatever was there before a record of a sealed one is known then, and a
     /// tombstone that hides nothing known hides nothing.
-    fn rewrite(&self, slot: SlotId, done: &mut Compacted) -> Result<(), Error> {
+    fn rewrite(&self, victims: &[SlotId], done: &mut Compacted) -> Result<(), Error> {
         self.refresh()?;
-        let (segment, older_elsewhere, entries, len) = {
-            let index = self.index.read();
-            let Some(found) = index.try_slot(slot) else { return Ok(()) };
-            (found.segment.clone(), index.stamp_min_outside(slot), index.entries_in(slot), found.len)
-        };
-        let moved = self.move_entries(slot, &segment, &entries, older_elsewhere, len, done);
-        let removed = moved.and_then(|()| self.remove_rewritten(slot, &segment, done));
-        if removed.is_err() {
+        let mut moved = Vec::new();
+        let result =
+            self.move_all(victims, &mut moved, done).and_then(|()| self.remove_rewritten(victims, done));
+        if result.is_err() {
             // The originals stay, and would come back if only the copies were forgotten.
             let mut index = self.index.write();
-            entries.iter().for_each(|entry| index.shadow(entry.key.as_slice()));
+            moved.iter().for_each(|key: &Vec<u8>| index.shadow(key));
         }
-        removed
+        result
+    }
+
+    /// Copies what lives in segments to our own; `moved` gets the keys.
+    fn move_all(
+        &self,
+        victims: &[SlotId],
+        moved: &mut Vec<Vec<u8>>,
+        done: &mut Compacted,
+    ) -> Result<(), Error> {
+        for slot in victims {
+            let (segment, older_elsewhere, entries, len) = {
+                let index = self.index.read();
+                let Some(found) = index.try_slot(*slot) else { continue };
+                (found.segment.clone(), index.stamp_min_outside(*slot), index.entries_in(*slot), found.len)
+            };
+            moved.extend(entries.iter().map(|entry| entry.key.as_slice().to_vec()));
+            self.move_entries(*slot, &segment, &entries, older_elsewhere, len, done)?;
+        }
+        Ok(())
     }
 
     /// Copies what lives in a segment to our own.
@@ -127,8 +164,8 @@ impl Log {
         Ok(())
     }
 
-    /// Removes a segment whose living records have been copied.
-    fn remove_rewritten(&self, slot: SlotId, segment: &Segment, done: &mut Compacted) -> Result<(), Error> {
+    /// Removes segments whose living records have been copied.
+    fn remove_rewritten(&self, victims: &[SlotId], done: &mut Compacted) -> Result<(), Error> {
         // Before the fence, so that those who wait there need not wait for the disk.
         self.flush()?;
         self.sync_others()?;
@@ -141,8 +178,12 @@ impl Log {
         inside.saw();
         // Whoever enters from now on looks again, and relies on nothing in here: removing it may take the file system its time.
         drop(inside);
-        done.freed_bytes += self.unlink(slot, segment)?;
-        done.segments += 1;
+        for slot in victims {
+            let segment = self.index.read().try_slot(*slot).map(|slot| slot.segment.clone());
+            let Some(segment) = segment else { continue };
+            done.freed_bytes += self.unlink(*slot, &segment)?;
+            done.segments += 1;
+        }
         Ok(())
     }
 

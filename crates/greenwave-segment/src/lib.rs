@@ -22,6 +22,11 @@
 //! # Ok::<(), greenwave_segment::Error>(())
 //! ```
 //!
+//! # Several changes at once
+//!
+//! [`Log::write`] makes all changes of a [`Batch`], or none; a batch may have conditions, which are compared with the newest values of all
+//! processes. [`Log::compare_and_swap`] is a batch with one of each.
+//!
 //! # Room
 //!
 //! [`Log::put_like`] stores a value as the difference from one that it resembles, an earlier version say, which takes a tenth of the room or
@@ -31,22 +36,34 @@
 //!
 //! # What is promised
 //!
-//! - After [`Log::flush`] returns, everything put before survives a power cut. Before, it survives the end of the process.
-//! - No wrong byte is returned. A record that does not verify is a miss, counted in [`Stats::bad_records`] and warned about.
+//! - After [`Log::flush`] returns, everything put before through this log survives a power cut. Before, it survives the end of the process.
+//! - Any number of processes may write, compact and drop at the same time. Of two writes of a key, the second of which began after the first
+//!   had returned, the second counts, whatever the clocks of the two processes say (if these differ by a millisecond or more; below that, by
+//!   their clocks).
+//! - No wrong byte is returned. A record that does not verify is a miss, counted in [`Stats::bad_records`] and warned about, and an older
+//!   value of its key does not come back, as far as anything still names the record. [`Log::check`] reports all damage.
 //! - Opening cuts off a torn tail, if nobody else is writing there, and steps over damaged records. It reads index files, and records
 //!   only where these do not reach: a million keys take about a fifth of a second.
-//! - Files are never mapped into memory, so a file truncated by others is a miss and not a signal.
+//! - A full or read-only disk does not keep a log from being opened and read. [`Log::open_read_only`] changes nothing at all.
+//! - A copy of a directory that was made while somebody wrote has everything that had been flushed before it was begun, or opening it
+//!   fails with [`Error::IncompleteCopy`].
+//! - Files are never mapped into memory, so a file truncated by others is a miss and not a signal. At most [`Options::open_files_max`] segments are open.
 //!
-//! The directory must be on a local file system: the locks of network file systems are not relied on.
+//! The directory must be on a local file system: the locks of network file systems are not relied on. What shows each promise, and
+//! what is not promised, stands in `docs/reliability.md` of the repository.
 //!
 //! # Features
 //!
-//! None. The crate compiles libzstd, which is most of its build time.
+//! | feature | default | gives | costs |
+//! | --- | --- | --- | --- |
+//! | `simulation` | no | the module `simulation`: a machine in memory that interleaves processes and crashes, for tests | the crate `corosensei` |
+//!
+//! The crate compiles libzstd, which is most of its build time.
 //!
 //! # Errors
 //!
 //! An [`Error`] says that an operation had no effect, and which file or value is to blame. Damage is not an error.
-//! The byte layout is described in `docs/storage-format.md` of the repository and at the top of `record.rs` and `segment.rs`.
+//! The byte layout, and the protocol by which processes share a directory, are described in `docs/storage-format.md` of the repository.
 
 mod batch;
 mod check;

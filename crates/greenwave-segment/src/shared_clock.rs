@@ -1,7 +1,8 @@
 //! Keeps stamps of processes in the order in which their writes were acknowledged, also where their clocks are apart.
 //!
-//! The file `clock` in the log's directory holds 16 bytes: a stamp (little-endian), and the XXH3-64 of its bytes. Whoever takes a
-//! stamp that is at least [`STEP_NANOS`] later than the one in the file writes it there first, so no acknowledged stamp is later than
+//! The file `clock` in the log's directory holds two places of 16 bytes: a stamp (little-endian), and the XXH3-64 of its bytes. The
+//! later of the two that verify counts, and the other one is written next, so that a process that dies in the middle of a write
+//! takes nothing away. Whoever takes a stamp that is at least [`STEP_NANOS`] later than the one in the file writes it there first, so no acknowledged stamp is later than
 //! the file's by more than that. A writer whose clock is behind the file's stamp therefore takes one that is later by that much. Where all
 //! clocks agree that never happens, and the file is read for each write and written about a thousand times a second at most.
 //!
@@ -20,7 +21,7 @@ use crate::disk::{Access, Disk, File};
 
 /// Clocks that are apart by less are not told apart, in nanoseconds: 1 ms.
 const STEP_NANOS: u64 = 1_000_000;
-const BYTES: usize = 16;
+const PLACE_BYTES: usize = 16;
 
 /// The file, opened when it is first needed.
 #[derive(Debug)]
@@ -71,23 +72,35 @@ impl SharedClock {
 
 /// Chooses a stamp and writes it. The lock is held.
 fn publish(file: &File, now: u64, wanted: u64) -> io::Result<u64> {
-    let latest = read(file)?.unwrap_or(0);
+    let (latest, next) = places(file)?;
+    let latest = latest.unwrap_or(0);
     let stamp = if now < latest { wanted.max(latest.saturating_add(STEP_NANOS)) } else { wanted };
     if stamp >= latest.saturating_add(STEP_NANOS) {
-        let mut bytes = [0; BYTES];
+        let mut bytes = [0; PLACE_BYTES];
         bytes[..8].copy_from_slice(&stamp.to_le_bytes());
         let check = xxh3_64(&bytes[..8]);
         bytes[8..].copy_from_slice(&check.to_le_bytes());
-        file.write_at(&bytes, 0)?;
+        file.write_at(&bytes, next)?;
     }
     Ok(stamp)
 }
 
-/// The stamp in the file; `None` if it is just being written, or what a power cut left.
+/// The latest stamp in the file; `None` if there is none yet.
 fn read(file: &File) -> io::Result<Option<u64>> {
-    let mut bytes = [0; BYTES];
-    let read = file.read_exact_at(&mut bytes, 0)?;
-    let [stamp, check] =
-        [0, 8].map(|at| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes")));
-    Ok((read && check == xxh3_64(&bytes[..8])).then_some(stamp))
+    Ok(places(file)?.0)
+}
+
+/// The latest stamp, and where the next one goes.
+fn places(file: &File) -> io::Result<(Option<u64>, u64)> {
+    let mut bytes = [0; PLACE_BYTES * 2];
+    let len = file.read_at(&mut bytes, 0)?;
+    let stamp = |place: usize| {
+        let place = bytes[..len].get(place..place + PLACE_BYTES)?;
+        let [stamp, check] =
+            [0, 8].map(|at| u64::from_le_bytes(place[at..at + 8].try_into().expect("eight bytes")));
+        (check == xxh3_64(&place[..8])).then_some(stamp)
+    };
+    let (first, second) = (stamp(0), stamp(PLACE_BYTES));
+    let next = if first > second { PLACE_BYTES as u64 } else { 0 };
+    Ok((first.max(second), next))
 }
