@@ -11,6 +11,7 @@ use crate::model::{Key, Model, View};
 use crate::script::{Crash, Op, Random, Round, Script, Setting};
 
 const DIR: &str = "/log";
+const SEGMENT_BYTES_MAX: u64 = 4096;
 /// More steps than any script needs: a run that takes more is stuck.
 const STEPS_MAX: u64 = 400_000;
 
@@ -71,7 +72,7 @@ type Shared = Rc<RefCell<Court>>;
 
 pub(crate) fn options(setting: &Setting) -> Options {
     Options {
-        segment_bytes_max: 4096,
+        segment_bytes_max: SEGMENT_BYTES_MAX,
         compression: if setting.compressed { Compression::Zstd { level: 1 } } else { Compression::None },
         chain_depth_max: setting.chain_depth_max,
         disk_bytes_max: (setting.disk_kib_max > 0).then(|| u64::from(setting.disk_kib_max) << 10),
@@ -306,6 +307,7 @@ fn run_unguarded(script: &Script) -> Result<Totals, String> {
     let mut random = Random(script.seed);
     for round in &script.rounds {
         let cut = run_round(script, round, &machine, &mut random, &court)?;
+        check_budget(script, round, &machine)?;
         judge(script, &machine, &court, cut)?;
     }
     let totals = court.borrow().totals;
@@ -337,6 +339,22 @@ fn faults(script: &Script) -> Faults {
         capacity: u64::from(script.capacity_kib) << 10,
         open_files: script.open_files.into(),
     }
+}
+
+/// Together, processes exceed the budget by their unfinished segments at most, and by what one of them was just copying.
+fn check_budget(script: &Script, round: &Round, machine: &Machine) -> Result<(), String> {
+    let budget = u64::from(script.setting.disk_kib_max) << 10;
+    if budget == 0 || script.capacity_kib > 0 {
+        return Ok(());
+    }
+    let files = machine.files().into_iter();
+    let ours = files.filter(|path| path.extension().is_some_and(|it| it == "seg" || it == "idx"));
+    let used: u64 = ours.filter_map(|path| Some(machine.read(&path)?.len() as u64)).sum();
+    let allowed = budget + (round.processes.len() as u64 + 1) * SEGMENT_BYTES_MAX * 2;
+    if used > allowed {
+        return Err(format!("{used} bytes are used of {budget}, and at most {allowed} were allowed"));
+    }
+    Ok(())
 }
 
 /// Returns whether the power was cut.
