@@ -111,12 +111,64 @@ impl Log {
             return false;
         }
         let Ok(seen) = self.look() else { return false };
-        let index = self.index.read();
-        let has_grown = |slot: &SlotId| {
-            index.try_slot(*slot).is_none_or(|slot| slot.segment.len().map_or(true, |len| len != slot.len))
+        seen.new.is_empty() && seen.orphans.is_empty() && seen.gone.is_empty() && !self.has_grown(&seen.grown)
+    }
+
+    /// Like [`refresh`](Self::refresh), but says whether there was anything to take in. Costs no more than a look at the directory and at
+    /// the segments that others write when there was not.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`refresh`](Self::refresh).
+    pub fn refresh_if_stale(&self) -> Result<bool, Error> {
+        let stale = {
+            let _following = self.following.lock();
+            let seen = self.look()?;
+            !seen.new.is_empty()
+                || !seen.orphans.is_empty()
+                || !seen.gone.is_empty()
+                || self.has_grown(&seen.grown)
         };
-        let nothing_else = seen.new.is_empty() && seen.orphans.is_empty() && seen.gone.is_empty();
-        nothing_else && !seen.grown.iter().any(has_grown)
+        if stale {
+            self.refresh()?;
+        }
+        Ok(stale)
+    }
+
+    /// A number that changes whenever this log has taken in what other processes wrote or removed, by whichever call: answers given
+    /// before may be out of date.
+    pub fn generation(&self) -> u64 {
+        self.counters.taken_in.get()
+    }
+
+    /// Whether one of these segments is longer than it was when it was last read.
+    fn has_grown(&self, slots: &[SlotId]) -> bool {
+        let index = self.index.read();
+        slots.iter().any(|slot| {
+            index.try_slot(*slot).is_none_or(|slot| slot.segment.len().map_or(true, |len| len != slot.len))
+        })
+    }
+
+    /// Like [`flush`](Self::flush), and also makes durable what other processes wrote and this log has taken in: for whoever is about to
+    /// remove values that only records of others have made superfluous.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`]. What other processes wrote may then not be durable.
+    pub fn flush_shared(&self) -> Result<(), Error> {
+        let others: Vec<Arc<Segment>> = {
+            let index = self.index.read();
+            let open = index.slots().filter(|(_, slot)| !slot.own && !slot.sealed && !slot.orphan);
+            open.map(|(_, slot)| slot.segment.clone()).collect()
+        };
+        if !others.is_empty() {
+            self.sync_dir()?;
+        }
+        for segment in others {
+            // One that is gone was copied, and the copies synced, before it was removed.
+            unless_gone(segment.sync())?;
+        }
+        self.flush()
     }
 
     /// The first look, which also takes over what a dead process left.
@@ -399,6 +451,7 @@ impl Log {
             }
         };
         index.finish(&mut bulk);
+        self.counters.taken_in.add(1);
         read
     }
 
@@ -417,6 +470,7 @@ impl Log {
         (slot.sealed, slot.orphan, slot.index_len) = (true, true, file.len);
         let segment = slot.segment.clone();
         let mut index = self.index.write();
+        self.counters.taken_in.add(1);
         let slot = index.add(slot);
         while let Some(block) = file.next_block(&segment, 0)? {
             for (offset, item) in block.items {
@@ -463,6 +517,7 @@ impl Log {
         if let Some(slot) = index.try_slot_mut(slot) {
             (slot.end, slot.len, slot.sealed) = (scan.end, len, scan.sealed);
         }
+        self.counters.taken_in.add(u64::from(len != from));
         Ok(true)
     }
 
@@ -499,6 +554,7 @@ impl Log {
             }
         };
         let mut index = self.index.write();
+        self.counters.taken_in.add(1);
         for slot in gone {
             index.remove(*slot);
         }

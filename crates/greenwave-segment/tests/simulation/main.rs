@@ -4,6 +4,7 @@
 
 mod explore;
 mod model;
+mod others;
 mod run;
 mod script;
 
