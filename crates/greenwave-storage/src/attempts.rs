@@ -105,10 +105,9 @@ impl Attempts {
         let number = last + 1;
         let attempt = Attempt { feature: feature.to_owned(), number, files: ids, outcome, note };
         let record = attempt.encode().into();
-        match self.store.resolve(&self.name(feature, last)).await? {
-            Some(like) => self.store.put_like(&self.name(feature, number), record, &like).await?,
-            None => self.store.put(&self.name(feature, number), record).await?,
-        };
+        let like = self.store.resolve(&self.name(feature, last)).await?;
+        let needs = attempt.files.values().copied().collect();
+        self.store.put_named(&self.name(feature, number), record, like, Some(needs)).await?;
         numbering.insert(feature.to_owned(), number);
         Ok(attempt)
     }

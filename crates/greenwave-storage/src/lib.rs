@@ -50,6 +50,7 @@ mod manifest;
 mod memory;
 mod options;
 mod reclaim;
+mod sharing;
 #[cfg(feature = "segment")]
 mod sketch;
 mod snapshot;
@@ -58,7 +59,7 @@ mod store;
 
 pub use attempts::{Attempt, Attempts, Draft, Outcome, Summary};
 pub use blob::{BlobId, ParseBlobIdError};
-pub use cold::{Cold, ColdEntry, MemoryCold};
+pub use cold::{Cold, ColdEntry, MemoryCold, Shared, SharedWrite};
 #[cfg(feature = "object")]
 pub use cold::{ObjectCold, ObjectOptions};
 #[cfg(feature = "segment")]

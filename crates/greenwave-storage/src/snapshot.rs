@@ -47,7 +47,8 @@ impl Snapshot {
     ///
     /// Those of [`Store::put`].
     pub async fn save(&self, store: &Store, name: &str) -> Result<BlobId, Error> {
-        store.put(name, self.encode().into()).await
+        let needs = self.files.values().map(|file| file.blob).collect();
+        store.put_named(name, self.encode().into(), None, Some(needs)).await
     }
 
     /// The state saved under a name.

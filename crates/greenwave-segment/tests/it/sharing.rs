@@ -147,3 +147,19 @@ fn a_refresh_says_whether_there_was_anything() {
         assert_eq!(two.generation(), before);
     }
 }
+
+#[test]
+fn a_hold_lasts_as_long_as_it_lives() {
+    let (_dir, one) = fresh(small());
+    let two = Log::open(one.dir(), small()).unwrap();
+    assert!(!two.is_held(7).unwrap());
+    for _ in 0..2 {
+        let hold = one.hold(7).unwrap();
+        assert!(two.is_held(7).unwrap() && one.is_held(7).unwrap());
+        assert!(two.hold(7).is_err());
+        assert!(!two.is_held(8).unwrap());
+        assert_eq!(two.check().unwrap().problems, []);
+        drop(hold);
+        assert!(!two.is_held(7).unwrap());
+    }
+}

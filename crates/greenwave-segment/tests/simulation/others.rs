@@ -37,3 +37,22 @@ fn a_shared_flush_covers_what_others_wrote() {
         assert_eq!(keys.iter().all(|key| log.get(key).unwrap().is_some()), shared);
     }
 }
+
+#[test]
+fn a_killed_process_holds_nothing() {
+    let setting = Setting {
+        compressed: false,
+        chain_depth_max: 0,
+        disk_kib_max: 0,
+        drop_oldest: false,
+        open_files_max: 2,
+    };
+    let machine = Machine::new(1);
+    let (one, two) = (machine.process(), machine.process());
+    let holder = Log::open_simulated(&one, "/log", options(&setting)).unwrap();
+    let other = Log::open_simulated(&two, "/log", options(&setting)).unwrap();
+    let _hold = holder.hold(7).unwrap();
+    assert!(other.is_held(7).unwrap());
+    one.kill();
+    assert!(!other.is_held(7).unwrap());
+}
