@@ -53,22 +53,25 @@ impl Model {
         self.handles
     }
 
-    /// A store has changed a name. `began` is an event before that.
-    pub(crate) fn change(
-        &mut self,
-        handle: Handle,
-        name: &str,
-        contents: Option<Bytes>,
-        began: Event,
-        may_dangle: bool,
-    ) {
-        let made = self.event();
+    /// A store is about to change a name. It may be written from now on.
+    pub(crate) fn begin(&mut self, handle: Handle, name: &str, contents: Option<Bytes>, may_dangle: bool) {
+        let began = self.event();
         let changes = self.names.entry(name.to_owned()).or_default();
         // What the same store has not written by now, it never will.
         for earlier in changes.iter_mut().filter(|change| change.handle == handle) {
             earlier.latest.get_or_insert(began);
         }
+        let made = Event::MAX;
         changes.push(Change { contents, may_dangle, handle, began, made, latest: None, flushed: None });
+    }
+
+    /// The change that a store began last counts for it.
+    pub(crate) fn made(&mut self, handle: Handle, name: &str) {
+        let now = self.event();
+        let mut changes = self.names.get_mut(name).into_iter().flatten().rev();
+        if let Some(change) = changes.find(|change| change.handle == handle) {
+            change.made = now;
+        }
     }
 
     /// A flush that began then has succeeded.

@@ -50,9 +50,17 @@ struct Court {
     wrong: Option<String>,
     totals: Totals,
     contents: u64,
+    /// Which opening of a store each process is at.
+    handles: BTreeMap<usize, Handle>,
 }
 
 impl Court {
+    fn open(&mut self, who: usize) -> Handle {
+        let handle = self.model.handle();
+        self.handles.insert(who, handle);
+        handle
+    }
+
     fn accuse(&mut self, what: String) {
         self.wrong.get_or_insert(what);
     }
@@ -102,7 +110,7 @@ fn name_of(number: u8) -> String {
 
 /// One process: opens the store, does its operations, and reports each to the court.
 fn process(who: usize, machine: &Process, setting: Setting, ops: &[Op], court: &Shared) {
-    let mut handle = court.borrow_mut().model.handle();
+    let mut handle = court.borrow_mut().open(who);
     let mut store = match open(machine, &setting) {
         Ok(store) => store,
         Err(error) => return refused(&error, court),
@@ -115,7 +123,7 @@ fn process(who: usize, machine: &Process, setting: Setting, ops: &[Op], court: &
             }
             drop(store);
             court.borrow_mut().model.ended(handle);
-            handle = court.borrow_mut().model.handle();
+            handle = court.borrow_mut().open(who);
             store = match open(machine, &setting) {
                 Ok(store) => store,
                 Err(error) => return refused(&error, court),
@@ -147,7 +155,15 @@ fn refused(error: &Error, court: &Shared) {
         source = cause.source();
     }
     // A disk without room, a budget that is used up, a process that was killed meanwhile.
-    let fair = ["no storage space", "is full", "was killed", "keep storing against it", "do not end"];
+    // A full disk may also keep the end of a segment from being written, after which a log is to be opened anew.
+    let fair = [
+        "no storage space",
+        "is full",
+        "was killed",
+        "keep storing against it",
+        "do not end",
+        "an earlier sync failed",
+    ];
     if !fair.iter().any(|fair| text.contains(fair)) {
         court.accuse(format!("failed: {text}"));
     }
@@ -159,29 +175,16 @@ fn perform(who: usize, handle: Handle, store: &Store, op: Op, setting: Setting, 
     match op {
         Op::Put { name, contents } => {
             let contents = court.borrow_mut().contents(contents, large);
-            let began = event();
-            put(
-                handle,
-                &name_of(name),
-                &contents,
-                began,
-                block_on(store.put(&name_of(name), contents.clone())),
-                court,
-            );
+            change(handle, &name_of(name), Some(&contents), false, court, || {
+                block_on(store.put(&name_of(name), contents.clone())).map(drop)
+            });
         }
         Op::PutLike { name, contents, like } => {
             let contents = court.borrow_mut().contents(contents, large);
             let Some(like) = found(block_on(store.resolve(&name_of(like))), court).flatten() else { return };
-            let began = event();
-            let name = name_of(name);
-            put(
-                handle,
-                &name,
-                &contents,
-                began,
-                block_on(store.put_like(&name, contents.clone(), &like)),
-                court,
-            );
+            change(handle, &name_of(name), Some(&contents), false, court, || {
+                block_on(store.put_like(&name_of(name), contents.clone(), &like)).map(drop)
+            });
         }
         // Contents without a name stay as long as their store, which a budget has no room for.
         Op::PutUnnamed { contents } if setting.disk_kib_max == 0 => {
@@ -194,12 +197,9 @@ fn perform(who: usize, handle: Handle, store: &Store, op: Op, setting: Setting, 
         Op::PutUnnamed { .. } => {}
         Op::Link { name, to } => {
             let Some(to) = found(block_on(store.get(&name_of(to))), court).flatten() else { return };
-            let began = event();
-            let linked = block_on(store.link(&name_of(name), BlobId::of(&to)));
-            if let Err(error) = linked {
-                refused(&error, court);
-            }
-            court.borrow_mut().model.change(handle, &name_of(name), Some(to), began, true);
+            change(handle, &name_of(name), Some(&to), true, court, || {
+                block_on(store.link(&name_of(name), BlobId::of(&to)))
+            });
         }
         Op::Remove { name } => remove(handle, store, &name_of(name), court),
         Op::Get { name } => get(handle, store, &name_of(name), court),
@@ -256,18 +256,19 @@ fn found<T>(result: Result<T, Error>, court: &Shared) -> Option<T> {
 }
 
 /// What could not be written stays readable: a put that fails for that reason counts all the same.
-fn put(
+fn change(
     handle: Handle,
     name: &str,
-    contents: &Bytes,
-    began: u64,
-    result: Result<BlobId, Error>,
+    contents: Option<&Bytes>,
+    may_dangle: bool,
     court: &Shared,
+    work: impl FnOnce() -> Result<(), Error>,
 ) {
-    if let Err(error) = result {
+    court.borrow_mut().model.begin(handle, name, contents.cloned(), may_dangle);
+    if let Err(error) = work() {
         refused(&error, court);
     }
-    court.borrow_mut().model.change(handle, name, Some(contents.clone()), began, false);
+    court.borrow_mut().model.made(handle, name);
 }
 
 fn remove(handle: Handle, store: &Store, name: &str, court: &Shared) {
@@ -275,7 +276,9 @@ fn remove(handle: Handle, store: &Store, name: &str, court: &Shared) {
     let Some(existed) = found(block_on(store.remove(name)), court) else { return };
     let mut court = court.borrow_mut();
     if existed {
-        court.model.change(handle, name, None, began, false);
+        // Nothing is written by a removal itself.
+        court.model.begin(handle, name, None, false);
+        court.model.made(handle, name);
     } else if let Err(wrong) = court.model.check(handle, name, None, began) {
         court.accuse(format!("not removed: {wrong}"));
     }
@@ -376,7 +379,11 @@ fn run_round(
         match round.crash {
             Crash::Kill { process, step: at } if u64::from(at) == step => {
                 schedule.kill(process.into());
-                court.borrow_mut().totals.crashes += 1;
+                let mut court = court.borrow_mut();
+                court.totals.crashes += 1;
+                if let Some(handle) = court.handles.get(&process.into()).copied() {
+                    court.model.ended(handle);
+                }
             }
             Crash::Power { step: at, kept } if u64::from(at) == step => {
                 machine.cut_power(unsynced(kept));
