@@ -37,6 +37,8 @@ struct Resident {
     like: Like,
     /// Not in the cold tier yet.
     dirty: bool,
+    /// The cold tier failed to take it by itself.
+    refused: bool,
 }
 
 /// What a name leads to.
@@ -365,19 +367,25 @@ impl Memory {
     }
 
     /// What the cold tier does not have, the oldest first, about as much as asked for: contents, and with the last of them what is
-    /// about them.
+    /// about them. Contents that were refused come at the very end, so that no number of them keeps others from being written.
     pub(crate) fn dirty(&self, batch_bytes_max: u64, skipped: &Skipped) -> Batch {
         let mut batch = Batch::default();
-        let mut bytes = 0;
+        let (mut bytes, mut is_full) = (0, false);
+        let mut refused = Vec::new();
         let mut left = self.dirty_blobs;
         for (id, resident) in self.blobs.iter().rev().filter(|(_, resident)| resident.dirty) {
-            if left == 0 || bytes >= batch_bytes_max {
+            if left == 0 || is_full {
                 break;
             }
             left -= 1;
-            if !skipped.blobs.contains(id) {
+            let blob = || (*id, resident.bytes.clone(), resident.like.clone());
+            if skipped.blobs.contains(id) {
+            } else if resident.refused {
+                refused.push(blob());
+            } else {
+                batch.blobs.push(blob());
                 bytes += blob_cost(&resident.bytes);
-                batch.blobs.push((*id, resident.bytes.clone(), resident.like.clone()));
+                is_full = bytes >= batch_bytes_max;
             }
         }
         let ids: HashSet<BlobId> = batch.blobs.iter().map(|(id, ..)| *id).collect();
@@ -385,12 +393,21 @@ impl Memory {
         if left > 0 {
             return batch;
         }
+        self.add_names(&mut batch, &ids, skipped);
+        if batch.is_empty() {
+            batch.blobs = refused;
+        }
+        batch
+    }
+
+    /// Adds to the last contents what is about these and others that the cold tier has.
+    fn add_names(&self, batch: &mut Batch, ids: &HashSet<BlobId>, skipped: &Skipped) {
         let told = |id: &BlobId| ids.contains(id) || !self.is_dirty(id) && !skipped.blobs.contains(id);
         // First, since contents without a name may be what the contents of a name need.
         let mut unnamed = self.unnamed.iter().filter(|id| told(id) && !ids.contains(id)).copied();
         batch.unnamed.extend(unnamed.by_ref().take(BATCH_NAMES_MAX));
         if unnamed.next().is_some() {
-            return batch;
+            return;
         }
         let names = self.names.iter().rev().filter(|(_, named)| named.dirty);
         let mut names = names
@@ -405,7 +422,15 @@ impl Memory {
             });
         batch.names = names.by_ref().take(BATCH_NAMES_MAX).collect();
         batch.last = names.next().is_none();
-        batch
+    }
+
+    /// The cold tier failed to take these by themselves.
+    pub(crate) fn refused(&mut self, batch: &Batch) {
+        for (id, ..) in &batch.blobs {
+            if let Some(resident) = self.blobs.peek_mut(id) {
+                resident.refused = true;
+            }
+        }
     }
 
     /// The cold tier has these now.
@@ -437,7 +462,8 @@ impl Memory {
         let cost = blob_cost(&bytes);
         if self.blobs.get(&id).is_none() {
             let dirty = like.is_some();
-            self.blobs.put(id, Resident { bytes, like: like.unwrap_or(Like::Nothing), dirty });
+            self.blobs
+                .put(id, Resident { bytes, like: like.unwrap_or(Like::Nothing), dirty, refused: false });
             self.dirty_blobs += u64::from(dirty);
             self.take(cost);
         }

@@ -557,6 +557,7 @@ impl Store {
                 Err(error) => {
                     tracing::debug!(%error, "left out");
                     in_row += 1;
+                    self.inner.memory.lock().refused(&part);
                     skipped.blobs.extend(part.blobs.iter().map(|(id, ..)| *id));
                     skipped.blobs.extend(part.unnamed.iter().copied());
                     skipped.names.extend(part.names.into_iter().map(|change| change.name));
