@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::Error;
 use crate::error::unless_gone;
@@ -17,6 +18,9 @@ const PASSES_MAX: usize = 8;
 
 /// Segments that are looked at in less time than it takes to have another thread do it.
 const QUICK_SEGMENTS_MAX: usize = 16;
+
+/// The coarsest steps that file systems have for times.
+const TIMESTAMP_STEP_MAX: Duration = Duration::from_secs(2);
 
 /// What a record takes in an index file whose key is a hash with a byte before it. Only a guess of how many there are.
 const TYPICAL_ITEM_BYTES: usize = 72;
@@ -51,6 +55,13 @@ struct Entered {
     mark: u64,
     /// The records, if they were verified.
     tail: Vec<Found>,
+}
+
+/// Whether a directory that was modified then, in nanoseconds since the Unix epoch, cannot change any more without its time of
+/// modification becoming another one.
+fn is_settled(modified: u128) -> bool {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    now.as_nanos().checked_sub(modified).is_some_and(|age| age > TIMESTAMP_STEP_MAX.as_nanos())
 }
 
 /// As what a segment is read.
@@ -107,11 +118,31 @@ impl Log {
     /// `false` also where there are many segments, or somebody is just refreshing.
     pub fn is_fresh(&self) -> bool {
         let Some(_following) = self.following.try_lock() else { return false };
-        if self.index.read().slots().nth(QUICK_SEGMENTS_MAX).is_some() {
+        let (segments, open) = {
+            let index = self.index.read();
+            let open = index.slots().filter(|(_, slot)| !slot.own && !slot.sealed).map(|(id, _)| id);
+            (index.slots().count(), open.collect::<Vec<_>>())
+        };
+        if open.len() > QUICK_SEGMENTS_MAX {
             return false;
         }
-        let Ok(seen) = self.look() else { return false };
-        seen.new.is_empty() && seen.orphans.is_empty() && seen.gone.is_empty() && !self.has_grown(&seen.grown)
+        let status = self.disk.status(&self.dir).ok();
+        if status.is_some() && *self.listed.lock() == status {
+            return !self.has_grown(&open);
+        }
+        segments <= QUICK_SEGMENTS_MAX && self.has_news().is_ok_and(|news| !news)
+    }
+
+    /// Whether the directory shows anything that the index does not have. The caller holds `following`.
+    fn has_news(&self) -> Result<bool, Error> {
+        let status = self.disk.status(&self.dir).ok();
+        let seen = self.look()?;
+        if !seen.new.is_empty() || !seen.orphans.is_empty() || !seen.gone.is_empty() {
+            return Ok(true);
+        }
+        // From then on a change of the directory shows in its times, which have steps of up to two seconds.
+        *self.listed.lock() = status.filter(|status| is_settled(status.modified));
+        Ok(self.has_grown(&seen.grown))
     }
 
     /// Like [`refresh`](Self::refresh), but says whether there was anything to take in. Costs no more than a look at the directory and at
@@ -123,11 +154,7 @@ impl Log {
     pub fn refresh_if_stale(&self) -> Result<bool, Error> {
         let stale = {
             let _following = self.following.lock();
-            let seen = self.look()?;
-            !seen.new.is_empty()
-                || !seen.orphans.is_empty()
-                || !seen.gone.is_empty()
-                || self.has_grown(&seen.grown)
+            self.has_news()?
         };
         if stale {
             self.refresh()?;
