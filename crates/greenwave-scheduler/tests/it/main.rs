@@ -16,6 +16,7 @@ mod order;
 mod process;
 #[cfg(feature = "journal")]
 mod resume;
+mod simulation;
 mod trace;
 
 #[expect(clippy::print_stderr, reason = "a test that was skipped says so")]
