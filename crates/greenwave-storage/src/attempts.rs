@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tokio::sync::Mutex as Turn;
 
 use crate::diff::{Diff, FileDiff};
-use crate::manifest::{Reader, Writer};
+use crate::manifest::{Reader, Writer, in_order};
 use crate::{BlobId, Error, Store};
 
 const KIND: [u8; 4] = *b"GWA\x01";
@@ -287,7 +287,7 @@ impl Attempt {
         };
         let note = record.text()?;
         let files = (0..record.number()?).map(|_| Some((record.text()?, record.blob()?)));
-        let files = files.collect::<Option<_>>()?;
+        let files = in_order(files.collect::<Option<_>>()?)?;
         record.finish()?;
         Some(Self { feature, number, files, outcome, note })
     }
@@ -304,4 +304,12 @@ fn escape(text: &str) -> String {
 
 fn unescape(text: &str) -> String {
     text.replace("%2F", "/").replace("%25", "%")
+}
+
+/// Reads any bytes as a record: what is read is written as the same bytes.
+#[cfg(feature = "conformance")]
+pub(crate) fn check_record(record: &[u8]) {
+    if let Some(read) = Attempt::decode(record) {
+        assert_eq!(read.encode(), record);
+    }
 }

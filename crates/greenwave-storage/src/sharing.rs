@@ -278,3 +278,13 @@ fn pinned(value: &Bytes) -> Option<Vec<BlobId>> {
 fn number_of(key: &Bytes) -> Option<u64> {
     Some(u64::from_be_bytes(*key.get(1..)?.first_chunk()?))
 }
+
+/// Reads any bytes as a pin: what is read is written as the same bytes.
+#[cfg(feature = "conformance")]
+pub(crate) fn check_pin(value: &[u8]) {
+    let value = Bytes::copy_from_slice(value);
+    if let Some(ids) = pinned(&value) {
+        assert_eq!(pin(&ids), value);
+    }
+    let _ = number_of(&value);
+}

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use bytes::Bytes;
 
-use crate::manifest::{Reader, Writer};
+use crate::manifest::{Reader, Writer, in_order};
 use crate::{BlobId, Error, Store};
 
 const KIND: [u8; 4] = *b"GWS\x01";
@@ -106,8 +106,16 @@ impl Snapshot {
             let (path, mode, blob) = (record.text()?, record.number()?, record.blob()?);
             Some((path, SnapshotFile { mode, blob }))
         });
-        let files = files.collect::<Option<_>>()?;
+        let files = in_order(files.collect::<Option<_>>()?)?;
         record.finish()?;
         Some(Self { files })
+    }
+}
+
+/// Reads any bytes as a record: what is read is written as the same bytes.
+#[cfg(feature = "conformance")]
+pub(crate) fn check_record(record: &[u8]) {
+    if let Some(read) = Snapshot::decode(record) {
+        assert_eq!(read.encode(), record);
     }
 }

@@ -9,7 +9,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use parking_lot::Mutex;
 use tokio::sync::Mutex as Turn;
 
-use crate::cold::{Cold, ColdEntry};
+use crate::cold::{Cold, ColdEntry, Shared};
 use crate::memory::{Batch, Like, Memory, Needs, Skipped};
 use crate::reclaim::reclaim;
 use crate::sharing::Sharing;
@@ -87,7 +87,7 @@ impl Store {
     pub fn open(options: Options, cold: Arc<dyn Cold>) -> Result<Self, Error> {
         options.check()?;
         let memory = Mutex::new(Memory::new(&options));
-        let sharing = Sharing::new(cold.shared().map_or(0, |shared| shared.new_number()));
+        let sharing = Sharing::new(cold.shared().map_or(0, Shared::new_number));
         let inner =
             Inner { options, memory, cold, spill: Turn::new(()), sharing, counters: Counters::default() };
         Ok(Self { inner: Arc::new(inner) })

@@ -240,15 +240,24 @@ fn decode(mut record: Bytes, first_seq: u64) -> Option<UnitBatch> {
 fn decode_unit(whole: &Bytes, record: &mut Bytes) -> Option<Cut> {
     let flags = record.try_get_u8().ok()?;
     let (code, other) = (record.try_get_u8().ok()?, record.try_get_u16_le().ok()?);
+    let kind = kind_of(code, other)?;
+    let is_written =
+        flags & !(COMPLETE | CONTINUED | HAS_LABEL | HAS_NOTE) == 0 && code_of(kind) == (code, other);
+    is_written.then_some(())?;
     let mut text = || {
         let length = record.try_get_u32_le().ok()? as usize;
         let start = whole.len() - record.len();
         (length <= record.len()).then(|| record.advance(length))?;
         Some(start..start + length)
     };
-    let mut optional = |flag: u8| if flags & flag != 0 { text().map(Some) } else { Some(None) };
+    let mut optional = |flag: u8| {
+        if flags & flag == 0 {
+            return Some(None);
+        }
+        text().filter(|label| std::str::from_utf8(&whole[label.clone()]).is_ok()).map(Some)
+    };
     let (label, note) = (optional(HAS_LABEL)?, optional(HAS_NOTE)?);
-    let cut = Cut::new(kind_of(code, other)?, text()?).with_path(label).with_info(note);
+    let cut = Cut::new(kind, text()?).with_path(label).with_info(note);
     let cut = cut.continued(flags & CONTINUED != 0);
     Some(if flags & COMPLETE != 0 { cut } else { cut.incomplete() })
 }

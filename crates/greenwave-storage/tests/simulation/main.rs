@@ -1,6 +1,7 @@
 //! Stores on a simulated machine: several in several processes, interleaved at every file operation, with crashes, full disks and
 //! budgets, against a model of what each name may lead to.
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
+#![expect(clippy::print_stdout, reason = "the long run's figures, and the trace of a failure")]
 
 mod model;
 mod run;

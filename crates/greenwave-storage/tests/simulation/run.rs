@@ -499,7 +499,7 @@ fn free(script: &Script, machine: &Machine, court: &Shared) -> Result<(), String
 
 /// Removes what a failing script does not need to fail in the same way.
 pub(crate) fn shrink(mut script: Script, why: &str) -> (Script, String) {
-    let kind = |why: &str| why.chars().filter(|c| c.is_ascii_alphabetic()).take(12).collect::<String>();
+    let kind = |why: &str| why.chars().filter(char::is_ascii_alphabetic).take(12).collect::<String>();
     let (wanted, last) = (kind(why), RefCell::new(why.to_owned()));
     let fails = |script: &Script| match run(script) {
         Err(why) if kind(&why) == wanted => {

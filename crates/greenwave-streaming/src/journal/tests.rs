@@ -75,5 +75,10 @@ fn any_bytes_are_a_record_or_none() {
     crate::conformance::journal_record(EVENTS);
     for end in 0..EVENTS.len() {
         crate::conformance::journal_record(&EVENTS[..end]);
+        for byte in 0..=255 {
+            let mut changed = EVENTS.to_vec();
+            changed[end] = byte;
+            crate::conformance::journal_record(&changed);
+        }
     }
 }
