@@ -19,8 +19,10 @@ const PASSES_MAX: usize = 8;
 /// Segments that are looked at in less time than it takes to have another thread do it.
 const QUICK_SEGMENTS_MAX: usize = 16;
 
-/// The coarsest steps that file systems have for times.
-const TIMESTAMP_STEP_MAX: Duration = Duration::from_secs(2);
+/// The steps of times in file systems that count whole seconds (FAT counts two), and more than those of others, which take the time
+/// from the kernel's ticks.
+const COARSE_STEP: Duration = Duration::from_secs(2);
+const FINE_STEP_MAX: Duration = Duration::from_millis(50);
 
 /// What a record takes in an index file whose key is a hash with a byte before it. Only a guess of how many there are.
 const TYPICAL_ITEM_BYTES: usize = 72;
@@ -61,7 +63,8 @@ struct Entered {
 /// modification becoming another one.
 fn is_settled(modified: u128) -> bool {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    now.as_nanos().checked_sub(modified).is_some_and(|age| age > TIMESTAMP_STEP_MAX.as_nanos())
+    let step = if modified.is_multiple_of(1_000_000_000) { COARSE_STEP } else { FINE_STEP_MAX };
+    now.as_nanos().checked_sub(modified).is_some_and(|age| age > step.as_nanos())
 }
 
 /// As what a segment is read.
@@ -140,7 +143,7 @@ impl Log {
         if !seen.new.is_empty() || !seen.orphans.is_empty() || !seen.gone.is_empty() {
             return Ok(true);
         }
-        // From then on a change of the directory shows in its times, which have steps of up to two seconds.
+        // From then on a change of the directory shows in its times.
         *self.listed.lock() = status.filter(|status| is_settled(status.modified));
         Ok(self.has_grown(&seen.grown))
     }

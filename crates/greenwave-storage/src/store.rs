@@ -24,8 +24,10 @@ const COPIED_BYTES_MAX: usize = 1 << 20;
 /// Contents from this size on are hashed off the async threads: at some 3 GB/s this takes 0.1 ms.
 const HASHED_APART_BYTES_MIN: usize = 256 << 10;
 
-/// When so many entries in a row fail that were tried one by one, the cold tier as a whole is taken to fail.
-const FAILURES_IN_ROW_MAX: usize = 32;
+/// When so many entries in a row fail that were tried one by one, the cold tier as a whole is taken to fail: by a flush, and by a put,
+/// which tries again with the next one.
+const FLUSH_FAILURES_MAX: usize = 32;
+const PUT_FAILURES_MAX: usize = 4;
 /// How often a name is looked up again when its contents go at the same moment.
 const TRIES_MAX: usize = 4;
 /// Names whose values are read at once.
@@ -513,7 +515,8 @@ impl Store {
         if !self.inner.memory.lock().is_over() {
             return Ok(());
         }
-        self.write_while(|memory, skipped| memory.make_room(BATCH_BYTES_MAX, skipped)).await?;
+        self.write_while(PUT_FAILURES_MAX, |memory, skipped| memory.make_room(BATCH_BYTES_MAX, skipped))
+            .await?;
         if self.inner.options.reclaim {
             // Takes milliseconds, and its result is waited for: the next put could otherwise outrun it.
             tokio::task::spawn_blocking(reclaim).await.map_err(|_| Error::Shutdown)?;
@@ -523,11 +526,15 @@ impl Store {
 
     /// Writes all that the cold tier has not been told.
     async fn write_dirty(&self) -> Result<(), Error> {
-        self.write_while(|memory, skipped| memory.dirty(BATCH_BYTES_MAX, skipped)).await
+        self.write_while(FLUSH_FAILURES_MAX, |memory, skipped| memory.dirty(BATCH_BYTES_MAX, skipped)).await
     }
 
     /// Writes one batch after another while there is one. What fails alone is left out; the first failure is returned at the end.
-    async fn write_while(&self, next: impl Fn(&mut Memory, &Skipped) -> Batch) -> Result<(), Error> {
+    async fn write_while(
+        &self,
+        failures_max: usize,
+        next: impl Fn(&mut Memory, &Skipped) -> Batch,
+    ) -> Result<(), Error> {
         let mut skipped = Skipped::default();
         let mut failure = None;
         loop {
@@ -537,7 +544,7 @@ impl Store {
             }
             let Err(error) = self.write(&batch).await else { continue };
             failure.get_or_insert(error);
-            if !self.write_each(batch, &mut skipped).await {
+            if !self.write_each(failures_max, batch, &mut skipped).await {
                 break;
             }
         }
@@ -545,7 +552,7 @@ impl Store {
     }
 
     /// Writes what is in a batch by itself, each. `false` if nothing goes any more.
-    async fn write_each(&self, batch: Batch, skipped: &mut Skipped) -> bool {
+    async fn write_each(&self, failures_max: usize, batch: Batch, skipped: &mut Skipped) -> bool {
         let mut in_row = 0;
         for part in batch.split() {
             let lacks = |id: &BlobId| skipped.blobs.contains(id);
@@ -563,7 +570,7 @@ impl Store {
                     skipped.names.extend(part.names.into_iter().map(|change| change.name));
                 }
             }
-            if in_row >= FAILURES_IN_ROW_MAX {
+            if in_row >= failures_max {
                 return false;
             }
         }
