@@ -70,6 +70,7 @@
 //! | `memcached` | no | `MemcachedBackend` | compiles `async-memcached` and, with it, the crate `url` |
 //! | `serde` | no | `Format`: values as payloads, in JSON or MessagePack | compiles `serde_json` and `rmp-serde` |
 //! | `sha256` | no | `HashAlgorithm::Sha256` for keys | compiles `sha2` |
+//! | `simulation` | no | `DiskBackend::open_simulated`, for tests on the simulated machine of greenwave-segment | compiles `corosensei` |
 //! | `conformance` | no | the module `conformance`: the tests that a backend, or a policy, has to pass | nothing else |
 //!
 //! # Errors

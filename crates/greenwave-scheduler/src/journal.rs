@@ -12,7 +12,8 @@ use crate::{Durations, Error};
 const FINISHED: &[u8] = b"finished/";
 const DURATION: &[u8] = b"duration/";
 
-/// Finished tasks with a payload each, and durations, in a folder.
+/// Finished tasks with a payload each, and durations, in a directory that threads and processes may share: each call sees what others
+/// recorded before.
 #[derive(Debug)]
 pub struct Journal {
     log: Log,
@@ -25,8 +26,27 @@ impl Journal {
     /// # Errors
     /// [`Error::Journal`], as for every call here.
     pub fn open(dir: impl AsRef<Path>) -> Result<Self, Error> {
-        let dir = dir.as_ref().to_owned();
-        match Log::open(&dir, Options::default()) {
+        let dir = dir.as_ref();
+        Self::on(Log::open(dir, Options::default()), dir)
+    }
+
+    /// Like [`open`](Self::open), for a process of a simulated machine.
+    ///
+    /// # Errors
+    /// [`Error::Journal`].
+    #[cfg(feature = "simulation")]
+    pub fn open_simulated(
+        process: &greenwave_segment::simulation::Process,
+        dir: impl AsRef<Path>,
+    ) -> Result<Self, Error> {
+        use greenwave_segment::simulation::clock;
+        let options = Options { clock, segment_bytes_max: 4096, ..Options::default() };
+        Self::on(Log::open_simulated(process, &dir, options), dir.as_ref())
+    }
+
+    fn on(log: Result<Log, greenwave_segment::Error>, dir: &Path) -> Result<Self, Error> {
+        let dir = dir.to_owned();
+        match log {
             Ok(log) => Ok(Self { log, dir }),
             Err(source) => Err(Error::Journal { operation: "open", dir, source: source.into() }),
         }
@@ -38,6 +58,7 @@ impl Journal {
     /// [`Error::Journal`]; the task then counts as not finished.
     pub fn record(&self, id: &str, payload: &[u8]) -> Result<(), Error> {
         let key = [FINISHED, id.as_bytes()].concat();
+        self.see_others()?;
         self.log.put(&key, payload).and_then(|_| self.log.flush()).map_err(self.failed("append to"))
     }
 
@@ -47,6 +68,7 @@ impl Journal {
     /// [`Error::Journal`].
     pub fn forget(&self, id: &str) -> Result<(), Error> {
         let key = [FINISHED, id.as_bytes()].concat();
+        self.see_others()?;
         self.log.remove(&key).and_then(|_| self.log.flush()).map_err(self.failed("append to"))
     }
 
@@ -63,7 +85,10 @@ impl Journal {
     /// # Errors
     /// [`Error::Journal`].
     pub fn durations(&self) -> Result<Durations, Error> {
-        let seconds = |bytes: Bytes| Some(f64::from_le_bytes(bytes.as_ref().try_into().ok()?));
+        let seconds = |bytes: Bytes| {
+            let seconds = f64::from_le_bytes(bytes.as_ref().try_into().ok()?);
+            (seconds.is_finite() && seconds >= 0.0).then_some(seconds)
+        };
         let entries = self.entries(DURATION)?.into_iter();
         Ok(entries.filter_map(|(key, bytes)| Some((key, seconds(bytes)?))).collect())
     }
@@ -81,6 +106,7 @@ impl Journal {
     }
 
     fn entries(&self, prefix: &[u8]) -> Result<Vec<(String, Bytes)>, Error> {
+        self.see_others()?;
         let mut entries = Vec::new();
         for key in self.log.keys_with_prefix(prefix) {
             let value = self.log.get(&key).map_err(self.failed("read"))?;
@@ -88,6 +114,11 @@ impl Journal {
             entries.extend(value.map(|value| (name, value)));
         }
         Ok(entries)
+    }
+
+    /// Takes in what others wrote, so that what is written next counts over it.
+    fn see_others(&self) -> Result<(), Error> {
+        self.log.refresh_if_stale().map(drop).map_err(self.failed("read"))
     }
 
     fn failed(&self, operation: &'static str) -> impl FnOnce(greenwave_segment::Error) -> Error + use<> {

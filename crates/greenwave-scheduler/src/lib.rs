@@ -38,6 +38,7 @@
 //! | feature | adds | cost |
 //! |---|---|---|
 //! | `journal` | `Journal`: finished tasks and learned durations, durable, so that a killed run continues | greenwave-segment (zstd, xxhash) |
+//! | `simulation` | `Journal::open_simulated`, for tests on the simulated machine of greenwave-segment | the crate `corosensei` |
 //! | `jobserver` | `Jobserver`: tokens shared with `make` and `cargo` inside tasks | the crate jobserver, and a thread while a run waits for tokens |
 //!
 //! # More than that

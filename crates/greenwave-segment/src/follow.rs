@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::Error;
 use crate::error::unless_gone;
@@ -18,6 +19,11 @@ const PASSES_MAX: usize = 8;
 
 /// Segments that are looked at in less time than it takes to have another thread do it.
 const QUICK_SEGMENTS_MAX: usize = 16;
+
+/// The steps of times in file systems that count whole seconds (FAT counts two), and more than those of others, which take the time
+/// from the kernel's ticks.
+const COARSE_STEP: Duration = Duration::from_secs(2);
+const FINE_STEP_MAX: Duration = Duration::from_millis(50);
 
 /// What a record takes in an index file whose key is a hash with a byte before it. Only a guess of how many there are.
 const TYPICAL_ITEM_BYTES: usize = 72;
@@ -52,6 +58,14 @@ struct Entered {
     mark: u64,
     /// The records, if they were verified.
     tail: Vec<Found>,
+}
+
+/// Whether a directory that was modified then, in nanoseconds since the Unix epoch, cannot change any more without its time of
+/// modification becoming another one.
+fn is_settled(modified: u128) -> bool {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let step = if modified.is_multiple_of(1_000_000_000) { COARSE_STEP } else { FINE_STEP_MAX };
+    now.as_nanos().checked_sub(modified).is_some_and(|age| age > step.as_nanos())
 }
 
 /// As what a segment is read.
@@ -108,16 +122,84 @@ impl Log {
     /// `false` also where there are many segments, or somebody is just refreshing.
     pub fn is_fresh(&self) -> bool {
         let Some(_following) = self.following.try_lock() else { return false };
-        if self.index.read().slots().nth(QUICK_SEGMENTS_MAX).is_some() {
+        let (segments, open) = {
+            let index = self.index.read();
+            let open = index.slots().filter(|(_, slot)| !slot.own && !slot.sealed).map(|(id, _)| id);
+            (index.slots().count(), open.collect::<Vec<_>>())
+        };
+        if open.len() > QUICK_SEGMENTS_MAX {
             return false;
         }
-        let Ok(seen) = self.look() else { return false };
-        let index = self.index.read();
-        let has_grown = |slot: &SlotId| {
-            index.try_slot(*slot).is_none_or(|slot| slot.segment.len().map_or(true, |len| len != slot.len))
+        let status = self.disk.status(&self.dir).ok();
+        if status.is_some() && *self.listed.lock() == status {
+            return !self.has_grown(&open);
+        }
+        segments <= QUICK_SEGMENTS_MAX && self.has_news().is_ok_and(|news| !news)
+    }
+
+    /// Whether the directory shows anything that the index does not have. The caller holds `following`.
+    fn has_news(&self) -> Result<bool, Error> {
+        let status = self.disk.status(&self.dir).ok();
+        let seen = self.look()?;
+        if !seen.new.is_empty() || !seen.orphans.is_empty() || !seen.gone.is_empty() {
+            return Ok(true);
+        }
+        // From then on a change of the directory shows in its times.
+        *self.listed.lock() = status.filter(|status| is_settled(status.modified));
+        Ok(self.has_grown(&seen.grown))
+    }
+
+    /// Like [`refresh`](Self::refresh), but says whether there was anything to take in. Costs no more than a look at the directory and at
+    /// the segments that others write when there was not.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`refresh`](Self::refresh).
+    pub fn refresh_if_stale(&self) -> Result<bool, Error> {
+        let stale = {
+            let _following = self.following.lock();
+            self.has_news()?
         };
-        let nothing_else = seen.new.is_empty() && seen.orphans.is_empty() && seen.gone.is_empty();
-        nothing_else && !seen.grown.iter().any(has_grown)
+        if stale {
+            self.refresh()?;
+        }
+        Ok(stale)
+    }
+
+    /// A number that changes whenever this log has taken in what other processes wrote or removed, by whichever call: answers given
+    /// before may be out of date.
+    pub fn generation(&self) -> u64 {
+        self.counters.taken_in.get()
+    }
+
+    /// Whether one of these segments is longer than it was when it was last read.
+    fn has_grown(&self, slots: &[SlotId]) -> bool {
+        let index = self.index.read();
+        slots.iter().any(|slot| {
+            index.try_slot(*slot).is_none_or(|slot| slot.segment.len().map_or(true, |len| len != slot.len))
+        })
+    }
+
+    /// Like [`flush`](Self::flush), and also makes durable what other processes wrote and this log has taken in: for whoever is about to
+    /// remove values that only records of others have made superfluous.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`]. What other processes wrote may then not be durable.
+    pub fn flush_shared(&self) -> Result<(), Error> {
+        let others: Vec<Arc<Segment>> = {
+            let index = self.index.read();
+            let open = index.slots().filter(|(_, slot)| !slot.own && !slot.sealed && !slot.orphan);
+            open.map(|(_, slot)| slot.segment.clone()).collect()
+        };
+        if !others.is_empty() {
+            self.sync_dir()?;
+        }
+        for segment in others {
+            // One that is gone was copied, and the copies synced, before it was removed.
+            unless_gone(segment.sync())?;
+        }
+        self.flush()
     }
 
     /// The first look, which also takes over what a dead process left.
@@ -444,6 +526,7 @@ impl Log {
             }
         };
         index.finish(&mut bulk);
+        self.counters.taken_in.add(1);
         read
     }
 
@@ -469,6 +552,7 @@ impl Log {
         (slot.sealed, slot.orphan, slot.index_len) = (true, true, file.len);
         let segment = slot.segment.clone();
         let mut index = self.index.write();
+        self.counters.taken_in.add(1);
         let slot = index.add(slot);
         while let Some(block) = file.next_block(&segment, 0)? {
             for (offset, item) in block.items {
@@ -515,6 +599,7 @@ impl Log {
         if let Some(slot) = index.try_slot_mut(slot) {
             (slot.end, slot.len, slot.sealed) = (scan.end, len, scan.sealed);
         }
+        self.counters.taken_in.add(u64::from(len != from));
         Ok(true)
     }
 
@@ -551,6 +636,7 @@ impl Log {
             }
         };
         let mut index = self.index.write();
+        self.counters.taken_in.add(1);
         for slot in gone {
             index.remove(*slot);
         }

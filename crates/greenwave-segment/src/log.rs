@@ -13,7 +13,7 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::codec::{Codec, Frame};
 use crate::descriptors::Descriptors;
-use crate::disk::Disk;
+use crate::disk::{Disk, Status};
 use crate::fence::{Fence, Inside};
 use crate::index::{Index, Item, Place, Slot, SlotId};
 use crate::index_file::Pending;
@@ -55,6 +55,9 @@ pub struct Log {
     pub(crate) compacting: Mutex<()>,
     /// Held by whoever looks at what other processes did.
     pub(crate) following: Mutex<()>,
+    /// What the file system said of the directory before it was last listed and nothing was new, if that cannot be out of date
+    /// without its saying something else.
+    pub(crate) listed: Mutex<Option<Status>>,
     /// Held by the one process that compacts or drops segments.
     pub(crate) compaction_lock: CompactionLock,
     /// Entered by whoever writes a difference or a conditional batch, or is about to remove a segment.
@@ -188,6 +191,7 @@ impl Log {
             writer: Mutex::default(),
             compacting: Mutex::default(),
             following: Mutex::default(),
+            listed: Mutex::default(),
             synced: Mutex::default(),
             counters: Counters::default(),
         })

@@ -263,6 +263,7 @@ pub(crate) fn segment_path(dir: &Path, id: u64) -> PathBuf {
 pub(crate) fn is_name_of_ours(name: &str) -> bool {
     let extensions = [EXTENSION, index_file::EXTENSION];
     matches!(name, "clock" | "fence" | "compactor" | "manifest")
+        || crate::hold::is_holder(name)
         || extensions.iter().any(|it| parse_name(name, it).is_some())
 }
 

@@ -46,9 +46,11 @@ pub(crate) struct Counters {
     pub(crate) dropped_entries: Counter,
     pub(crate) bad_records: Counter,
     pub(crate) torn_bytes: Counter,
+    /// Not reported: how often something of others was taken in.
+    pub(crate) taken_in: Counter,
 }
 
-/// A count that orders nothing.
+/// A count that orders nothing by itself; `taken_in` changes under the index's lock.
 #[derive(Debug, Default)]
 pub(crate) struct Counter(AtomicU64);
 

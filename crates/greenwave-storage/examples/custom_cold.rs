@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use greenwave_storage::{BlobId, BoxError, Cold, ColdEntry, ColdStats, Options, Store};
+use greenwave_storage::{BlobId, BoxError, Cold, ColdEntry, ColdStats, Options, Shared, Store};
 
 /// Each file holds the key's length in four bytes, the key, and the value.
 #[derive(Debug)]
@@ -61,6 +61,14 @@ impl Cold for LooseFiles {
 
     async fn contains_many(&self, keys: Vec<Bytes>) -> Result<Vec<bool>, BoxError> {
         Ok(keys.iter().map(|key| self.path(key).exists()).collect())
+    }
+
+    fn value_bytes_max(&self) -> Option<u64> {
+        None
+    }
+
+    fn shared(&self) -> Option<&dyn Shared> {
+        None
     }
 
     async fn put_many(&self, entries: Vec<ColdEntry>) -> Result<(), BoxError> {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tokio::sync::Mutex as Turn;
 
 use crate::diff::{Diff, FileDiff};
-use crate::manifest::{Reader, Writer};
+use crate::manifest::{Reader, Writer, in_order};
 use crate::{BlobId, Error, Store};
 
 const KIND: [u8; 4] = *b"GWA\x01";
@@ -105,10 +105,9 @@ impl Attempts {
         let number = last + 1;
         let attempt = Attempt { feature: feature.to_owned(), number, files: ids, outcome, note };
         let record = attempt.encode().into();
-        match self.store.resolve(&self.name(feature, last)).await? {
-            Some(like) => self.store.put_like(&self.name(feature, number), record, &like).await?,
-            None => self.store.put(&self.name(feature, number), record).await?,
-        };
+        let like = self.store.resolve(&self.name(feature, last)).await?;
+        let needs = attempt.files.values().copied().collect();
+        self.store.put_named(&self.name(feature, number), record, like, Some(needs)).await?;
         numbering.insert(feature.to_owned(), number);
         Ok(attempt)
     }
@@ -288,7 +287,7 @@ impl Attempt {
         };
         let note = record.text()?;
         let files = (0..record.number()?).map(|_| Some((record.text()?, record.blob()?)));
-        let files = files.collect::<Option<_>>()?;
+        let files = in_order(files.collect::<Option<_>>()?)?;
         record.finish()?;
         Some(Self { feature, number, files, outcome, note })
     }
@@ -305,4 +304,12 @@ fn escape(text: &str) -> String {
 
 fn unescape(text: &str) -> String {
     text.replace("%2F", "/").replace("%25", "%")
+}
+
+/// Reads any bytes as a record: what is read is written as the same bytes.
+#[cfg(feature = "conformance")]
+pub(crate) fn check_record(record: &[u8]) {
+    if let Some(read) = Attempt::decode(record) {
+        assert_eq!(read.encode(), record);
+    }
 }

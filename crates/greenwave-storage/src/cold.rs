@@ -39,21 +39,24 @@ impl From<(Bytes, Bytes)> for ColdEntry {
 
 /// A map from keys to bytes that is slower and larger than memory.
 ///
-/// Keys are up to 4097 arbitrary bytes, values of any length that fits in memory. A store calls it from many tasks at once.
+/// Keys are up to 4097 arbitrary bytes, values of any length up to [`value_bytes_max`](Self::value_bytes_max). A store calls it from
+/// many tasks at once. One store uses a place at a time, unless the tier is [`Shared`].
 ///
 /// # Contract
 ///
 /// - *Visibility.* What a call that returned `Ok` wrote is seen by every call that starts later.
 /// - *Durability.* What was written before a [`flush`](Self::flush) that returned `Ok` survives a crash and is there when the same
 ///   place is opened again. Nothing is promised before that.
-/// - *Order.* Within one [`put_many`](Self::put_many) a later entry becomes durable no earlier than one before it, as far as the place
-///   can arrange that. The store writes contents before the names that lead to them.
+/// - *Order.* Within one [`put_many`](Self::put_many) entries may become durable in any order. The store flushes contents before it
+///   writes the names that lead to them.
 /// - *Truth.* A value that is damaged is absent (`Ok(None)`), not an error and never returned. The store checks hashes once more.
 /// - *Independence.* A value stays what it is when the one that it was put as [`like`](ColdEntry::like) is removed.
 /// - *Cancellation.* A call whose future is dropped has happened in full, in part (some of the entries) or not at all, and never leaves
 ///   a half-written value visible.
 /// - *Retries.* Every call may be repeated. Keys of contents are only ever given the same value again.
-/// - *Errors.* An error says that the call may have had no effect. The store keeps what it could not write, in memory.
+/// - *Errors.* An error says that the call may have had no effect. The store keeps what it could not write in memory, tries the
+///   entries of a failed call one by one, and leaves out those that fail alone until its next call.
+/// - *Limit.* A value of up to [`value_bytes_max`](Self::value_bytes_max) bytes is not refused for its length.
 /// - *Drop.* Dropping without [`close`](Self::close) loses at most what was not flushed.
 /// - *Blocking.* No call blocks the thread for longer than a memory access would; what may wait goes to a blocking pool.
 ///
@@ -68,6 +71,13 @@ pub trait Cold: Debug + Send + Sync + 'static {
 
     /// Whether each of `keys` has a value, as far as that is cheaper to find out than to write it again; else `false`.
     async fn contains_many(&self, keys: Vec<Bytes>) -> Result<Vec<bool>, BoxError>;
+
+    /// Largest value that it takes, in bytes; `None` if it takes what fits in memory. Always the same answer. The store refuses larger
+    /// contents when they are put.
+    fn value_bytes_max(&self) -> Option<u64>;
+
+    /// The same place as one that several stores may use at once, or `None`.
+    fn shared(&self) -> Option<&dyn Shared>;
 
     /// Sets each key to its value, in order.
     async fn put_many(&self, entries: Vec<ColdEntry>) -> Result<(), BoxError>;
@@ -86,4 +96,51 @@ pub trait Cold: Debug + Send + Sync + 'static {
 
     /// What it holds.
     fn stats(&self) -> ColdStats;
+}
+
+/// A [`Cold`] tier whose place several stores may use at once, in one process or in several.
+///
+/// # Contract
+///
+/// - *Visibility* among stores. What another store's call that returned `Ok` wrote is seen after the next [`refresh`](Self::refresh).
+///   It may be seen before.
+/// - *Atomicity.* A [`write`](Self::write) counts as a whole or not at all, after a crash and after a power cut too, except that
+///   contents of one that has no effect may stay.
+/// - *Order.* The puts and removals of a [`write`](Self::write) become durable no earlier than its contents.
+/// - *Conditions* are compared with the newest values of all stores. Between the comparison and the changes there is no other write
+///   of any store that has conditions.
+/// - Everything else is as for [`Cold`].
+#[async_trait]
+pub trait Shared: Cold {
+    /// Takes in what other stores wrote, and returns a number that changes whenever that was done, by this call or another.
+    async fn refresh(&self) -> Result<u64, BoxError>;
+
+    /// Like [`flush`](Cold::flush), and also makes durable what other stores wrote, as far as it has been taken in.
+    async fn flush_shared(&self) -> Result<(), BoxError>;
+
+    /// Writes if all conditions hold; returns whether they did.
+    async fn write(&self, write: SharedWrite) -> Result<bool, BoxError>;
+
+    /// A number that no store has on this place, now or later, as far as chance allows; another one in each call.
+    fn new_number(&self) -> u64;
+
+    /// Lets all see from now on that the store with this number is open: until what it returns is dropped, or the process ends in
+    /// whatever way.
+    async fn hold(&self, number: u64) -> Result<Box<dyn Send + Sync>, BoxError>;
+
+    /// Whether there is such a [`hold`](Self::hold).
+    async fn is_held(&self, number: u64) -> Result<bool, BoxError>;
+}
+
+/// Changes that [`Shared::write`] makes together.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SharedWrite {
+    /// Keys with the values that they have to have, or `None` for those that must have none.
+    pub conditions: Vec<(Bytes, Option<Bytes>)>,
+    /// Contents, which the puts may be about.
+    pub contents: Vec<ColdEntry>,
+    /// Keys to be set to these values.
+    pub puts: Vec<(Bytes, Bytes)>,
+    /// Keys to be removed.
+    pub removals: Vec<Bytes>,
 }

@@ -35,6 +35,18 @@ macro_rules! cold_conformance {
     };
 }
 
+/// Reads any bytes as each of the records that stores write, of attempts, snapshots and pins: nothing panics, and what is read is written
+/// as the same bytes. For fuzzing.
+///
+/// # Panics
+///
+/// When it is not.
+pub fn stored_record(record: &[u8]) {
+    crate::attempts::check_record(record);
+    crate::snapshot::check_record(record);
+    crate::sharing::check_pin(record);
+}
+
 /// Runs a promise on a runtime of its own.
 ///
 /// # Panics

@@ -25,6 +25,14 @@ pub enum Error {
         /// The limit.
         max: usize,
     },
+    /// Contents are larger than the cold tier takes. Nothing was put.
+    #[error("contents of {len} bytes, where at most {max} are allowed")]
+    TooLarge {
+        /// Their length in bytes.
+        len: u64,
+        /// The limit.
+        max: u64,
+    },
     /// A record refers to contents that are gone or damaged.
     #[error("contents {blob} of {what} are missing")]
     Missing {

@@ -32,12 +32,14 @@
 //! | `segment` | yes | [`SegmentCold`] | compiles libzstd |
 //! | `object` | no | `ObjectCold`: one object a key, in a local folder or in memory | the crate `object_store`, and libzstd |
 //! | `object-s3`, `object-gcs`, `object-azure` | no | the same in these services | an HTTP client with TLS: a minute of compiling |
+//! | `simulation` | no | `SegmentCold::open_simulated`, for tests on the simulated machine of greenwave-segment | the crate `corosensei` |
 //! | `conformance` | no | the module `conformance`: the tests that a cold tier has to pass | nothing else |
 //!
 //! # Errors
 //!
-//! An [`Error`] says what was attempted. When the cold tier fails, nothing is lost: contents stay in memory, readable, and the next call
-//! tries again; memory may then exceed its budget. Damaged contents are absent, counted in [`Stats::bad_blobs`], and never returned.
+//! An [`Error`] says what was attempted. What the cold tier would refuse for its size is refused by the put. When the cold tier fails, nothing
+//! is lost: contents stay in memory, readable, the others are written, and the next call tries again; memory may then exceed its budget.
+//! Where a disk budget is used up, removals and a [`Store::sweep`] always make room again. Damaged contents are absent, counted in [`Stats::bad_blobs`], and never returned.
 
 mod attempts;
 mod blob;
@@ -50,6 +52,7 @@ mod manifest;
 mod memory;
 mod options;
 mod reclaim;
+mod sharing;
 #[cfg(feature = "segment")]
 mod sketch;
 mod snapshot;
@@ -58,7 +61,7 @@ mod store;
 
 pub use attempts::{Attempt, Attempts, Draft, Outcome, Summary};
 pub use blob::{BlobId, ParseBlobIdError};
-pub use cold::{Cold, ColdEntry, MemoryCold};
+pub use cold::{Cold, ColdEntry, MemoryCold, Shared, SharedWrite};
 #[cfg(feature = "object")]
 pub use cold::{ObjectCold, ObjectOptions};
 #[cfg(feature = "segment")]

@@ -4,6 +4,8 @@
 //! A record is four bytes of kind and version, then its fields: numbers as four bytes little-endian, texts and hashes as their length
 //! and their bytes. There is no checksum, since records are stored as contents, which are checked against their hash.
 
+use std::collections::BTreeMap;
+
 use crate::BlobId;
 
 /// Builds a record.
@@ -71,4 +73,9 @@ impl<'a> Reader<'a> {
     pub(crate) fn finish(self) -> Option<()> {
         self.0.is_empty().then_some(())
     }
+}
+
+/// Files by path, which are written in the order of their paths, each once.
+pub(crate) fn in_order<T>(files: Vec<(String, T)>) -> Option<BTreeMap<String, T>> {
+    files.is_sorted_by(|(one, _), (next, _)| one < next).then(|| files.into_iter().collect())
 }

@@ -1,6 +1,6 @@
 //! The memory tier: what is in memory, what it weighs, what is to move out. Decides only; writing is the store's.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
@@ -37,27 +37,91 @@ struct Resident {
     like: Like,
     /// Not in the cold tier yet.
     dirty: bool,
+    /// The cold tier failed to take it by itself.
+    refused: bool,
 }
 
 /// What a name leads to.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Named {
     /// `None` when removed.
     blob: Option<BlobId>,
-    /// The cold tier does not know yet.
+    /// Other contents that the cold tier has to have first, as long as it has not been told of the name.
+    needs: Needs,
+    /// The cold tier has not been told.
     dirty: bool,
 }
 
-/// Writes that the cold tier has to see, in this order.
-#[derive(Debug, Default)]
+/// Contents that are worth nothing without others: those others.
+pub(crate) type Needs = Option<Arc<[BlobId]>>;
+
+/// A name and what it is to lead to, or nothing when it is to be removed.
+#[derive(Debug, Clone)]
+pub(crate) struct NameChange {
+    pub(crate) name: Arc<str>,
+    pub(crate) blob: Option<BlobId>,
+    pub(crate) needs: Needs,
+}
+
+/// Names that go to the cold tier at once.
+const BATCH_NAMES_MAX: usize = 4096;
+
+/// What the cold tier has to be told at once: contents, and what is about these or about others that it has.
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Batch {
     pub(crate) blobs: Vec<(BlobId, Bytes, Like)>,
-    pub(crate) names: Vec<(Arc<str>, Option<BlobId>)>,
+    pub(crate) names: Vec<NameChange>,
+    /// Contents that were put without a name.
+    pub(crate) unnamed: Vec<BlobId>,
+    /// Whether nothing is left to be told after this.
+    pub(crate) last: bool,
+}
+
+/// What failed to be written, and is left out until the next call.
+#[derive(Debug, Default)]
+pub(crate) struct Skipped {
+    pub(crate) blobs: HashSet<BlobId>,
+    pub(crate) names: HashSet<Arc<str>>,
 }
 
 impl Batch {
     pub(crate) fn is_empty(&self) -> bool {
-        self.blobs.is_empty() && self.names.is_empty()
+        self.blobs.is_empty() && self.names.is_empty() && self.unnamed.is_empty()
+    }
+
+    /// Whether it has nothing but names to be removed.
+    pub(crate) fn only_removes(&self) -> bool {
+        self.blobs.is_empty()
+            && self.unnamed.is_empty()
+            && self.names.iter().all(|change| change.blob.is_none())
+    }
+
+    /// The contents that this is about without having them.
+    pub(crate) fn relied_on(&self) -> BTreeSet<BlobId> {
+        let named = self.names.iter().filter_map(|change| change.blob);
+        let needed =
+            self.names.iter().filter_map(|change| change.needs.as_ref()).flat_map(|needs| needs.iter());
+        let mut ids: BTreeSet<BlobId> =
+            named.chain(needed.copied()).chain(self.unnamed.iter().copied()).collect();
+        let blobs: HashSet<&BlobId> = self.blobs.iter().map(|(id, ..)| id).collect();
+        ids.retain(|id| !blobs.contains(id));
+        ids
+    }
+
+    /// The same as several: what frees room first, then each part by itself, contents before what is about them.
+    pub(crate) fn split(self) -> Vec<Self> {
+        let (removed, named): (Vec<_>, Vec<_>) =
+            self.names.into_iter().partition(|change| change.blob.is_none());
+        let mut unnamed: BTreeSet<BlobId> = self.unnamed.into_iter().collect();
+        let mut parts = vec![Self { names: removed, ..Self::default() }];
+        for blob in self.blobs {
+            let unnamed = unnamed.take(&blob.0).into_iter().collect();
+            parts.push(Self { blobs: vec![blob], unnamed, ..Self::default() });
+        }
+        parts.push(Self { unnamed: unnamed.into_iter().collect(), ..Self::default() });
+        parts.extend(named.into_iter().map(|name| Self { names: vec![name], ..Self::default() }));
+        parts.retain(|part| !part.is_empty());
+        parts
     }
 
     /// The blobs' places, with what others are similar to before these.
@@ -90,6 +154,10 @@ pub(crate) struct Memory {
     reads: LruCache<BlobId, u32>,
     /// Contents that the cold tier does not have.
     dirty_blobs: u64,
+    /// Contents put without a name, which the cold tier has not been told.
+    unnamed: BTreeSet<BlobId>,
+    /// What the cold tier called its state when the clean names were read.
+    generation: u64,
     pub(crate) used_bytes: u64,
     /// Of these, names.
     names_bytes: u64,
@@ -109,6 +177,8 @@ impl Memory {
             names: LruCache::unbounded(),
             reads: LruCache::sparse(COUNTED_MAX),
             dirty_blobs: 0,
+            unnamed: BTreeSet::new(),
+            generation: 0,
             used_bytes: 0,
             names_bytes: 0,
             peak_bytes: 0,
@@ -124,6 +194,60 @@ impl Memory {
     /// Takes contents that the cold tier may not have.
     pub(crate) fn put_blob(&mut self, id: BlobId, bytes: Bytes, like: Like) {
         self.hold(id, bytes, Some(like));
+    }
+
+    /// Takes note that contents are to stay though no name leads to them.
+    pub(crate) fn put_unnamed(&mut self, id: BlobId) {
+        self.unnamed.insert(id);
+    }
+
+    /// Forgets of the contents put without a name those that need not stay.
+    pub(crate) fn retain_unnamed(&mut self, kept: &HashSet<BlobId>) {
+        self.unnamed.retain(|id| kept.contains(id));
+    }
+
+    /// Whether the cold tier lacks these contents, as far as this store can tell.
+    pub(crate) fn is_dirty(&self, id: &BlobId) -> bool {
+        self.blobs.peek(id).is_some_and(|resident| resident.dirty)
+    }
+
+    /// The contents, if they are here. They are no more recent for it.
+    pub(crate) fn peek(&self, id: &BlobId) -> Option<Bytes> {
+        self.blobs.peek(id).map(|resident| resident.bytes.clone())
+    }
+
+    /// Drops contents that the cold tier does not have and nobody wants.
+    pub(crate) fn drop_dirty(&mut self, wanted: &HashSet<BlobId>) -> Vec<BlobId> {
+        let dirty = self.blobs.iter().filter(|(_, resident)| resident.dirty);
+        let unwanted: Vec<BlobId> = dirty.map(|(id, _)| *id).filter(|id| !wanted.contains(id)).collect();
+        unwanted.iter().for_each(|id| self.remove_blob(id));
+        unwanted
+    }
+
+    /// Forgets names as the cold tier had them, if its state is another one by now.
+    pub(crate) fn see_generation(&mut self, generation: u64) {
+        if std::mem::replace(&mut self.generation, generation) == generation {
+            return;
+        }
+        let clean: Vec<Arc<str>> =
+            self.names.iter().filter(|(_, named)| !named.dirty).map(|(name, _)| name.clone()).collect();
+        for name in clean {
+            self.names.pop(&name);
+            self.names_bytes -= name_cost(&name);
+            self.release(name_cost(&name));
+        }
+    }
+
+    /// Takes a name as the cold tier had it in that state.
+    pub(crate) fn read_name(&mut self, name: &str, blob: BlobId, generation: u64) {
+        if self.generation == generation {
+            self.put_name(name, Some(blob), false);
+        }
+    }
+
+    /// What a name leads to that the cold tier has not been told.
+    pub(crate) fn dirty_name(&mut self, name: &str) -> Option<Option<BlobId>> {
+        self.names.get(name).filter(|named| named.dirty).map(|named| named.blob)
     }
 
     /// What new contents of a name are probably similar to: its old ones.
@@ -162,10 +286,15 @@ impl Memory {
 
     /// Leads a name to contents, or with `None` to nothing. `dirty` unless the cold tier said so itself.
     pub(crate) fn put_name(&mut self, name: &str, blob: Option<BlobId>, dirty: bool) {
+        self.put_needing(name, blob, None, dirty);
+    }
+
+    /// Likewise, for contents that are worth nothing without others.
+    pub(crate) fn put_needing(&mut self, name: &str, blob: Option<BlobId>, needs: Needs, dirty: bool) {
         if let Some(named) = self.names.get_mut(name) {
-            *named = Named { blob, dirty };
+            *named = Named { blob, needs, dirty };
         } else {
-            self.names.put(name.into(), Named { blob, dirty });
+            self.names.put(name.into(), Named { blob, needs, dirty });
             self.names_bytes += name_cost(name);
             self.take(name_cost(name));
         }
@@ -182,9 +311,9 @@ impl Memory {
         dirty.map(|(name, named)| (name.clone(), named.blob.is_some())).collect()
     }
 
-    /// The blobs that names here lead to.
+    /// The blobs that names lead to by what the cold tier has not been told.
     pub(crate) fn named_blobs(&self) -> impl Iterator<Item = BlobId> {
-        self.names.iter().filter_map(|(_, named)| named.blob)
+        self.names.iter().filter(|(_, named)| named.dirty).filter_map(|(_, named)| named.blob)
     }
 
     /// Whether contents have to move out.
@@ -193,25 +322,40 @@ impl Memory {
     }
 
     /// Drops what the cold tier has, oldest first, down to the low mark. Returns what must be written first if that is not enough.
-    pub(crate) fn make_room(&mut self, batch_bytes_max: u64) -> Batch {
+    pub(crate) fn make_room(&mut self, batch_bytes_max: u64, skipped: &Skipped) -> Batch {
         self.spilling = true;
         // Names may take a share only: there can be so many that no contents would be left.
         let share = self.low_bytes / NAMES_SHARE;
         self.drop_clean_names(|memory| memory.names_bytes > share);
         if self.names_bytes > share {
-            return self.dirty(batch_bytes_max);
+            let batch = self.dirty(batch_bytes_max, skipped);
+            if !batch.is_empty() {
+                return batch;
+            }
         }
+        let mut passed_over = 0;
         while self.used_bytes > self.low_bytes
-            && self.blobs.peek_lru().is_some_and(|(_, resident)| !resident.dirty)
+            && let Some((id, resident)) = self.blobs.peek_lru()
         {
-            let (_, resident) = self.blobs.pop_lru().expect("just seen");
-            self.release(blob_cost(&resident.bytes));
-            self.spilled += 1;
+            let id = *id;
+            if !resident.dirty {
+                self.remove_blob(&id);
+                self.spilled += 1;
+            } else if skipped.blobs.contains(&id) && passed_over < skipped.blobs.len() {
+                self.blobs.promote(&id);
+                passed_over += 1;
+            } else {
+                break;
+            }
         }
         if self.blobs.is_empty() {
             self.drop_clean_names(|memory| memory.used_bytes > memory.low_bytes);
         }
-        if self.used_bytes <= self.low_bytes { Batch::default() } else { self.dirty(batch_bytes_max) }
+        if self.used_bytes <= self.low_bytes {
+            Batch::default()
+        } else {
+            self.dirty(batch_bytes_max, skipped)
+        }
     }
 
     fn drop_clean_names(&mut self, needed: impl Fn(&Self) -> bool) {
@@ -222,24 +366,71 @@ impl Memory {
         }
     }
 
-    /// What the cold tier does not have, the oldest first, about as much as asked for. Contents come before names.
-    pub(crate) fn dirty(&self, batch_bytes_max: u64) -> Batch {
+    /// What the cold tier does not have, the oldest first, about as much as asked for: contents, and with the last of them what is
+    /// about them. Contents that were refused come at the very end, so that no number of them keeps others from being written.
+    pub(crate) fn dirty(&self, batch_bytes_max: u64, skipped: &Skipped) -> Batch {
         let mut batch = Batch::default();
-        let mut bytes = 0;
+        let (mut bytes, mut is_full) = (0, false);
+        let mut refused = Vec::new();
         let mut left = self.dirty_blobs;
         for (id, resident) in self.blobs.iter().rev().filter(|(_, resident)| resident.dirty) {
-            bytes += blob_cost(&resident.bytes);
-            batch.blobs.push((*id, resident.bytes.clone(), resident.like.clone()));
-            left -= 1;
-            if bytes >= batch_bytes_max || left == 0 {
+            if left == 0 || is_full {
                 break;
             }
+            left -= 1;
+            let blob = || (*id, resident.bytes.clone(), resident.like.clone());
+            if skipped.blobs.contains(id) {
+            } else if resident.refused {
+                refused.push(blob());
+            } else {
+                batch.blobs.push(blob());
+                bytes += blob_cost(&resident.bytes);
+                is_full = bytes >= batch_bytes_max;
+            }
         }
-        if batch.blobs.is_empty() {
-            let names = self.names.iter().rev().filter(|(_, named)| named.dirty);
-            batch.names = names.map(|(name, named)| (name.clone(), named.blob)).collect();
+        let ids: HashSet<BlobId> = batch.blobs.iter().map(|(id, ..)| *id).collect();
+        batch.unnamed = self.unnamed.iter().filter(|id| ids.contains(*id)).copied().collect();
+        if left > 0 {
+            return batch;
+        }
+        self.add_names(&mut batch, &ids, skipped);
+        if batch.is_empty() {
+            batch.blobs = refused;
         }
         batch
+    }
+
+    /// Adds to the last contents what is about these and others that the cold tier has.
+    fn add_names(&self, batch: &mut Batch, ids: &HashSet<BlobId>, skipped: &Skipped) {
+        let told = |id: &BlobId| ids.contains(id) || !self.is_dirty(id) && !skipped.blobs.contains(id);
+        // First, since contents without a name may be what the contents of a name need.
+        let mut unnamed = self.unnamed.iter().filter(|id| told(id) && !ids.contains(id)).copied();
+        batch.unnamed.extend(unnamed.by_ref().take(BATCH_NAMES_MAX));
+        if unnamed.next().is_some() {
+            return;
+        }
+        let names = self.names.iter().rev().filter(|(_, named)| named.dirty);
+        let mut names = names
+            .filter(|(name, named)| {
+                let needs_told = named.needs.as_ref().is_none_or(|needs| needs.iter().all(told));
+                named.blob.is_none_or(|id| told(&id)) && needs_told && !skipped.names.contains(*name)
+            })
+            .map(|(name, named)| NameChange {
+                name: name.clone(),
+                blob: named.blob,
+                needs: named.needs.clone(),
+            });
+        batch.names = names.by_ref().take(BATCH_NAMES_MAX).collect();
+        batch.last = names.next().is_none();
+    }
+
+    /// The cold tier failed to take these by themselves.
+    pub(crate) fn refused(&mut self, batch: &Batch) {
+        for (id, ..) in &batch.blobs {
+            if let Some(resident) = self.blobs.peek_mut(id) {
+                resident.refused = true;
+            }
+        }
     }
 
     /// The cold tier has these now.
@@ -250,11 +441,14 @@ impl Memory {
                 resident.like = Like::Nothing;
             }
         }
-        for (name, blob) in &batch.names {
+        for NameChange { name, blob, .. } in &batch.names {
             // A name may have moved on while it was written.
             if let Some(named) = self.names.peek_mut(name).filter(|named| named.blob == *blob) {
-                named.dirty = false;
+                (named.dirty, named.needs) = (false, None);
             }
+        }
+        for id in &batch.unnamed {
+            self.unnamed.remove(id);
         }
     }
 
@@ -268,7 +462,8 @@ impl Memory {
         let cost = blob_cost(&bytes);
         if self.blobs.get(&id).is_none() {
             let dirty = like.is_some();
-            self.blobs.put(id, Resident { bytes, like: like.unwrap_or(Like::Nothing), dirty });
+            self.blobs
+                .put(id, Resident { bytes, like: like.unwrap_or(Like::Nothing), dirty, refused: false });
             self.dirty_blobs += u64::from(dirty);
             self.take(cost);
         }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use bytes::Bytes;
 
-use crate::manifest::{Reader, Writer};
+use crate::manifest::{Reader, Writer, in_order};
 use crate::{BlobId, Error, Store};
 
 const KIND: [u8; 4] = *b"GWS\x01";
@@ -47,7 +47,8 @@ impl Snapshot {
     ///
     /// Those of [`Store::put`].
     pub async fn save(&self, store: &Store, name: &str) -> Result<BlobId, Error> {
-        store.put(name, self.encode().into()).await
+        let needs = self.files.values().map(|file| file.blob).collect();
+        store.put_named(name, self.encode().into(), None, Some(needs)).await
     }
 
     /// The state saved under a name.
@@ -105,8 +106,16 @@ impl Snapshot {
             let (path, mode, blob) = (record.text()?, record.number()?, record.blob()?);
             Some((path, SnapshotFile { mode, blob }))
         });
-        let files = files.collect::<Option<_>>()?;
+        let files = in_order(files.collect::<Option<_>>()?)?;
         record.finish()?;
         Some(Self { files })
+    }
+}
+
+/// Reads any bytes as a record: what is read is written as the same bytes.
+#[cfg(feature = "conformance")]
+pub(crate) fn check_record(record: &[u8]) {
+    if let Some(read) = Snapshot::decode(record) {
+        assert_eq!(read.encode(), record);
     }
 }

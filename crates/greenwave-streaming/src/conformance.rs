@@ -26,6 +26,15 @@ use crate::splitting::Splitting;
 use crate::unit::{Kind, Unit, UnitBatch};
 use greenwave_retry::Retry;
 
+/// Reads any bytes as a record of the journal: nothing panics, and what is read is written as the same bytes. For fuzzing.
+///
+/// # Panics
+/// When it is not.
+#[cfg(feature = "journal")]
+pub fn journal_record(record: &[u8]) {
+    crate::journal::check_record(record);
+}
+
 /// Emits one `#[test]` per promise of [`Splitter`], for a closure that makes the splitter and inputs that exercise it.
 #[macro_export]
 macro_rules! splitter_conformance {

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use bytes::{Buf, BufMut, Bytes};
-use greenwave_segment::{Log, Options};
+use greenwave_segment::{Batch, Log, Options};
 
 use crate::error::Error;
 use crate::splitter::{Cut, Cuts};
@@ -20,10 +20,11 @@ const CONTINUED: u8 = 2;
 const HAS_LABEL: u8 = 4;
 const HAS_NOTE: u8 = 8;
 
-/// Records of answers in a folder, which threads and processes may share, as long as each answer has one reader.
+/// Records of answers in a directory, which threads and processes may share, as long as each answer has one reader at a time: one that
+/// takes an answer over sees all that the one before recorded.
 ///
 /// A record survives the end of the process, SIGKILL included, from when it was written on, which is before its units are handed on. It
-/// survives a power cut after [`flush`](Self::flush). Writing goes to the system's cache and takes microseconds; it is done in place.
+/// survives a power cut after [`flush`](Self::flush); of what was recorded later, a power cut leaves a beginning. Writing goes to the system's cache and takes microseconds; it is done in place.
 #[derive(Debug)]
 pub struct Journal {
     log: Log,
@@ -35,6 +36,8 @@ pub struct Journal {
 pub(crate) struct Replay {
     attempt: u32,
     keys: std::vec::IntoIter<Vec<u8>>,
+    /// The number of the next unit.
+    sequence: u64,
 }
 
 impl Replay {
@@ -49,8 +52,27 @@ impl Journal {
     /// # Errors
     /// [`Error::Journal`], as for every call here.
     pub fn open(dir: impl AsRef<Path>) -> Result<Self, Error> {
-        let dir = dir.as_ref().to_owned();
-        match Log::open(&dir, Options::default()) {
+        let dir = dir.as_ref();
+        Self::on(Log::open(dir, Options::default()), dir)
+    }
+
+    /// Like [`open`](Self::open), for a process of a simulated machine.
+    ///
+    /// # Errors
+    /// [`Error::Journal`].
+    #[cfg(feature = "simulation")]
+    pub fn open_simulated(
+        process: &greenwave_segment::simulation::Process,
+        dir: impl AsRef<Path>,
+    ) -> Result<Self, Error> {
+        use greenwave_segment::simulation::clock;
+        let options = Options { clock, segment_bytes_max: 4096, ..Options::default() };
+        Self::on(Log::open_simulated(process, &dir, options), dir.as_ref())
+    }
+
+    fn on(log: Result<Log, greenwave_segment::Error>, dir: &Path) -> Result<Self, Error> {
+        let dir = dir.to_owned();
+        match log {
             Ok(log) => Ok(Self { log, dir }),
             Err(source) => Err(Error::Journal { operation: "open", dir, source: source.into() }),
         }
@@ -59,26 +81,26 @@ impl Journal {
     /// Forgets an answer, whose units nobody will ask for again.
     ///
     /// # Errors
-    /// [`Error::Journal`]; what is left of the answer is then a beginning of it or nothing.
+    /// [`Error::Journal`]; the answer is then still there.
     pub fn forget(&self, turn: u64) -> Result<(), Error> {
-        // The last ones first: what is left after a crash has no gap.
-        let mut keys = self.log.keys_with_prefix(&[UNITS, &turn.to_be_bytes()].concat());
-        keys.sort_unstable_by(|a, b| b.cmp(a));
-        keys.push([TURN, &turn.to_be_bytes()].concat());
-        let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
-        self.log.remove_many(&keys).map_err(self.failed("remove from"))?;
-        Ok(())
+        self.see_others()?;
+        let void = self.log.keys_with_prefix(&[UNITS, &turn.to_be_bytes()].concat());
+        let batch = void.iter().fold(Batch::new(), |batch, key| batch.remove(key));
+        let batch = batch.remove(&[TURN, &turn.to_be_bytes()].concat());
+        self.log.write(&batch).map(drop).map_err(self.failed("remove from"))
     }
 
-    /// Makes what was recorded so far survive a power cut.
+    /// Makes what was recorded so far survive a power cut; of answers that were taken over from a process that was killed, also what
+    /// that one recorded.
     ///
     /// # Errors
     /// [`Error::Journal`].
     pub fn flush(&self) -> Result<(), Error> {
-        self.log.flush().map_err(self.failed("flush"))
+        self.log.flush_shared().map_err(self.failed("flush"))
     }
 
     pub(crate) fn replay(&self, turn: u64) -> Result<Replay, Error> {
+        self.see_others()?;
         let attempt =
             match self.log.get(&[TURN, &turn.to_be_bytes()].concat()).map_err(self.failed("read"))? {
                 Some(record) => attempt_of(&record).ok_or_else(|| self.unreadable())?,
@@ -86,16 +108,25 @@ impl Journal {
             };
         let mut keys = self.log.keys_with_prefix(&prefix(turn, attempt));
         keys.sort_unstable();
-        Ok(Replay { attempt, keys: keys.into_iter() })
+        Ok(Replay { attempt, keys: keys.into_iter(), sequence: 0 })
     }
 
     /// The next recorded batch.
     pub(crate) fn next(&self, replay: &mut Replay) -> Result<Option<UnitBatch>, Error> {
         let Some(key) = replay.keys.next() else { return Ok(None) };
-        let record = self.log.get(&key).map_err(self.failed("read"))?;
         let first_seq = key.last_chunk().map(|bytes| u64::from_be_bytes(*bytes));
-        let batch = first_seq.zip(record).and_then(|(first_seq, record)| decode(record, first_seq));
-        batch.map(Some).ok_or_else(|| self.unreadable())
+        if first_seq != Some(replay.sequence) {
+            // A power cut took what was recorded before. What is behind the gap would be in the way of what comes now.
+            let behind: Vec<Vec<u8>> = std::iter::once(key).chain(replay.keys.by_ref()).collect();
+            let behind: Vec<&[u8]> = behind.iter().map(Vec::as_slice).collect();
+            self.log.remove_many(&behind).map_err(self.failed("remove from"))?;
+            return Ok(None);
+        }
+        let record = self.log.get(&key).map_err(self.failed("read"))?;
+        let batch = record.and_then(|record| decode(record, replay.sequence));
+        let batch = batch.ok_or_else(|| self.unreadable())?;
+        replay.sequence += batch.len() as u64;
+        Ok(Some(batch))
     }
 
     pub(crate) fn append(&self, turn: u64, attempt: u32, batch: &UnitBatch) -> Result<(), Error> {
@@ -107,12 +138,14 @@ impl Journal {
     pub(crate) fn supersede(&self, turn: u64, attempt: u32) -> Result<(), Error> {
         let record = [&[VERSION][..], &attempt.to_le_bytes()].concat();
         let void = self.log.keys_with_prefix(&[UNITS, &turn.to_be_bytes()].concat());
-        let void: Vec<&[u8]> = void.iter().map(Vec::as_slice).collect();
-        self.log
-            .put(&[TURN, &turn.to_be_bytes()].concat(), &record)
-            .and_then(|()| self.log.remove_many(&void))
-            .map_err(self.failed("append to"))?;
-        Ok(())
+        // Together: units of the attempt before must not be gone as long as it counts.
+        let batch = Batch::new().put(&[TURN, &turn.to_be_bytes()].concat(), &record);
+        let batch = void.iter().fold(batch, |batch, key| batch.remove(key));
+        self.log.write(&batch).map(drop).map_err(self.failed("append to"))
+    }
+
+    fn see_others(&self) -> Result<(), Error> {
+        self.log.refresh_if_stale().map(drop).map_err(self.failed("read"))
     }
 
     fn unreadable(&self) -> Error {
@@ -213,17 +246,35 @@ fn decode(mut record: Bytes, first_seq: u64) -> Option<UnitBatch> {
 fn decode_unit(whole: &Bytes, record: &mut Bytes) -> Option<Cut> {
     let flags = record.try_get_u8().ok()?;
     let (code, other) = (record.try_get_u8().ok()?, record.try_get_u16_le().ok()?);
+    let kind = kind_of(code, other)?;
+    let is_written =
+        flags & !(COMPLETE | CONTINUED | HAS_LABEL | HAS_NOTE) == 0 && code_of(kind) == (code, other);
+    is_written.then_some(())?;
     let mut text = || {
         let length = record.try_get_u32_le().ok()? as usize;
         let start = whole.len() - record.len();
         (length <= record.len()).then(|| record.advance(length))?;
         Some(start..start + length)
     };
-    let mut optional = |flag: u8| if flags & flag != 0 { text().map(Some) } else { Some(None) };
+    let mut optional = |flag: u8| {
+        if flags & flag == 0 {
+            return Some(None);
+        }
+        text().filter(|label| std::str::from_utf8(&whole[label.clone()]).is_ok()).map(Some)
+    };
     let (label, note) = (optional(HAS_LABEL)?, optional(HAS_NOTE)?);
-    let cut = Cut::new(kind_of(code, other)?, text()?).with_path(label).with_info(note);
+    let cut = Cut::new(kind, text()?).with_path(label).with_info(note);
     let cut = cut.continued(flags & CONTINUED != 0);
     Some(if flags & COMPLETE != 0 { cut } else { cut.incomplete() })
+}
+
+/// Reads any bytes as a record: what is read is written as the same bytes.
+#[cfg(feature = "conformance")]
+pub(crate) fn check_record(record: &[u8]) {
+    if let Some(batch) = decode(Bytes::copy_from_slice(record), 0) {
+        assert_eq!(encode(&batch), record);
+    }
+    let _ = attempt_of(record);
 }
 
 #[cfg(test)]

@@ -54,6 +54,7 @@
 //! | --- | --- | --- | --- |
 //! | `conformance` | no | the test suites that every splitter and every source passes, for authors of them | none |
 //! | `journal` | no | answers that go on in a new process: `Journal`, `Resume::with_journal` | greenwave-segment, which compiles libzstd |
+//! | `simulation` | no | `Journal::open_simulated`, for tests on the simulated machine of greenwave-segment | the crate `corosensei` |
 //!
 //! # Errors
 //!

@@ -29,10 +29,13 @@ impl Default for DiskOptions {
     }
 }
 
-/// Keeps results in a directory, on [`greenwave_segment`]. A miss looks for what other processes put meanwhile.
+/// Keeps results in a directory, on [`greenwave_segment`]. Every read looks for what other processes put and removed meanwhile, which
+/// takes a microsecond or two where there is nothing.
 #[derive(Debug, Clone)]
 pub struct DiskBackend {
     log: Arc<Log>,
+    /// Whether work that may wait for the disk is done in place: a simulated process has one thread.
+    in_place: bool,
 }
 
 impl DiskBackend {
@@ -42,18 +45,28 @@ impl DiskBackend {
     ///
     /// [`Error::Backend`], with the [`greenwave_segment::Error`] as its source.
     pub fn open(dir: impl AsRef<Path>, options: DiskOptions) -> Result<Self, Error> {
-        let dir = dir.as_ref();
-        let options = greenwave_segment::Options {
-            compression: if options.compress { Compression::Zstd { level: 1 } } else { Compression::None },
-            disk_bytes_max: options.disk_bytes_max,
-            when_full: WhenFull::DropOldest,
-            segment_bytes_max: 16 << 20,
-            value_bytes_max: VALUE_BYTES_MAX,
-            ..Default::default()
-        };
-        let log = Log::open(dir, options)
-            .map_err(|e| Error::backend(format!("open {}", dir.display()))(e.into()))?;
-        Ok(Self { log: Arc::new(log) })
+        Self::on(Log::open(&dir, options.of_the_log()), dir.as_ref(), false)
+    }
+
+    /// Like [`open`](Self::open), for a process of a simulated machine. Everything is done in place, without a runtime.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`open`](Self::open).
+    #[cfg(feature = "simulation")]
+    pub fn open_simulated(
+        process: &greenwave_segment::simulation::Process,
+        dir: impl AsRef<Path>,
+        options: DiskOptions,
+    ) -> Result<Self, Error> {
+        use greenwave_segment::simulation::clock;
+        let options = greenwave_segment::Options { clock, segment_bytes_max: 4096, ..options.of_the_log() };
+        Self::on(Log::open_simulated(process, &dir, options), dir.as_ref(), true)
+    }
+
+    fn on(log: Result<Log, greenwave_segment::Error>, dir: &Path, in_place: bool) -> Result<Self, Error> {
+        let log = log.map_err(|e| Error::backend(format!("open {}", dir.display()))(e.into()))?;
+        Ok(Self { log: Arc::new(log), in_place })
     }
 
     /// A hash of what the directory holds, without opening it: the same for as long as no process puts or removes anything. If it is the same
@@ -79,39 +92,45 @@ impl DiskBackend {
         &self,
         work: impl FnOnce(&Log) -> Result<T, greenwave_segment::Error> + Send + 'static,
     ) -> Result<T, BoxError> {
+        if self.in_place {
+            return Ok(work(&self.log)?);
+        }
         let log = self.log.clone();
         let result = tokio::task::spawn_blocking(move || work(&log)).await;
         Ok(result.map_err(|_| Error::Shutdown)??)
     }
 }
 
-fn get_or_refresh(log: &Log, key: &Key) -> Result<Option<Bytes>, greenwave_segment::Error> {
-    if let Some(value) = log.get(key.as_bytes())? {
-        return Ok(Some(value));
+impl DiskOptions {
+    fn of_the_log(&self) -> greenwave_segment::Options {
+        greenwave_segment::Options {
+            compression: if self.compress { Compression::Zstd { level: 1 } } else { Compression::None },
+            disk_bytes_max: self.disk_bytes_max,
+            when_full: WhenFull::DropOldest,
+            segment_bytes_max: 16 << 20,
+            value_bytes_max: VALUE_BYTES_MAX,
+            ..Default::default()
+        }
     }
-    log.refresh()?;
-    log.get(key.as_bytes())
 }
 
 #[async_trait]
 impl Backend for DiskBackend {
     async fn get(&self, key: &Key) -> Result<Option<Bytes>, BoxError> {
         // What the page cache holds comes back in a microsecond; a trip to the blocking pool alone costs ten.
-        match self.log.get_nowait(key.as_bytes()) {
-            Nowait::Ready(Some(value)) => return Ok(Some(value)),
-            Nowait::Ready(None) if self.log.is_fresh() => return Ok(None),
-            Nowait::Ready(None) | Nowait::WouldBlock => {}
+        if self.log.is_fresh()
+            && let Nowait::Ready(value) = self.log.get_nowait(key.as_bytes())
+        {
+            return Ok(value);
         }
         let key = *key;
-        self.blocking(move |log| get_or_refresh(log, &key)).await
+        self.blocking(move |log| log.refresh_if_stale().and_then(|_| log.get(key.as_bytes()))).await
     }
 
     async fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<Bytes>>, BoxError> {
         let keys = keys.to_vec();
         let work = move |log: &Log| {
-            if keys.iter().any(|key| !log.contains(key.as_bytes())) {
-                log.refresh()?;
-            }
+            log.refresh_if_stale()?;
             keys.iter().map(|key| log.get(key.as_bytes())).collect()
         };
         self.blocking(work).await
@@ -119,14 +138,19 @@ impl Backend for DiskBackend {
 
     async fn put(&self, key: &Key, value: Bytes, _ttl: Option<Duration>) -> Result<(), BoxError> {
         let key = *key;
-        self.blocking(move |log| log.put(key.as_bytes(), &value)).await
+        let work = move |log: &Log| {
+            // So that this counts over what others have put, even where their clocks are ahead.
+            log.refresh_if_stale()?;
+            log.put(key.as_bytes(), &value)
+        };
+        self.blocking(work).await
     }
 
     async fn remove(&self, key: &Key) -> Result<(), BoxError> {
         let key = *key;
         let work = move |log: &Log| {
             // Another process may have put what we do not know of.
-            log.refresh()?;
+            log.refresh_if_stale()?;
             log.remove(key.as_bytes()).map(drop)
         };
         self.blocking(work).await

@@ -23,3 +23,14 @@ fn finished_tasks_and_durations_outlive_the_process() {
     assert_eq!(finished["lexer"], "three");
     assert_eq!(journal.durations().unwrap().estimate("feature:lexer"), Duration::from_secs(7));
 }
+
+#[test]
+fn each_sees_what_the_other_recorded() {
+    let dir = tempfile::tempdir().unwrap();
+    let (one, two) = (Journal::open(dir.path()).unwrap(), Journal::open(dir.path()).unwrap());
+    one.record("lexer", b"one").unwrap();
+    one.record("parser", b"two").unwrap();
+    assert_eq!(two.finished().unwrap().len(), 2);
+    two.forget("lexer").unwrap();
+    assert_eq!(one.finished().unwrap().keys().collect::<Vec<_>>(), ["parser"]);
+}

@@ -19,6 +19,7 @@ mod process;
 mod random;
 #[cfg(feature = "journal")]
 mod resume;
+mod simulation;
 mod states;
 mod trace;
 

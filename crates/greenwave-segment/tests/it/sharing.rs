@@ -131,3 +131,37 @@ fn a_log_is_fresh_until_another_has_done_something() {
     two.refresh().unwrap();
     assert!(two.is_fresh() && two.get(b"key").unwrap().is_none());
 }
+
+#[test]
+fn a_refresh_says_whether_there_was_anything() {
+    let (_dir, one) = fresh(small());
+    let two = Log::open(one.dir(), small()).unwrap();
+    assert!(!two.refresh_if_stale().unwrap());
+    for round in 0..30_u64 {
+        one.put(&round.to_le_bytes(), &noise(round, 900)).unwrap();
+        let before = two.generation();
+        assert!(two.refresh_if_stale().unwrap());
+        assert_ne!(two.generation(), before);
+        assert_eq!(two.get(&round.to_le_bytes()).unwrap().unwrap(), noise(round, 900));
+        two.put(b"own", &noise(round, 10)).unwrap();
+        let before = two.generation();
+        assert!(!two.refresh_if_stale().unwrap());
+        assert_eq!(two.generation(), before);
+    }
+}
+
+#[test]
+fn a_hold_lasts_as_long_as_it_lives() {
+    let (_dir, one) = fresh(small());
+    let two = Log::open(one.dir(), small()).unwrap();
+    assert!(!two.is_held(7).unwrap());
+    for _ in 0..2 {
+        let hold = one.hold(7).unwrap();
+        assert!(two.is_held(7).unwrap() && one.is_held(7).unwrap());
+        assert!(two.hold(7).is_err());
+        assert!(!two.is_held(8).unwrap());
+        assert_eq!(two.check().unwrap().problems, []);
+        drop(hold);
+        assert!(!two.is_held(7).unwrap());
+    }
+}

@@ -5,6 +5,7 @@
 mod copies;
 mod explore;
 mod model;
+mod others;
 mod run;
 mod script;
 

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::RwLock;
 
-use super::{Cold, ColdEntry};
+use super::{Cold, ColdEntry, Shared};
 use crate::{BoxError, ColdStats};
 
 /// Keeps everything in memory, uncompressed and without a limit.
@@ -36,6 +36,14 @@ impl Cold for MemoryCold {
     async fn contains_many(&self, keys: Vec<Bytes>) -> Result<Vec<bool>, BoxError> {
         let entries = self.entries.read();
         Ok(keys.iter().map(|key| entries.contains_key(key)).collect())
+    }
+
+    fn value_bytes_max(&self) -> Option<u64> {
+        None
+    }
+
+    fn shared(&self) -> Option<&dyn Shared> {
+        None
     }
 
     async fn put_many(&self, entries: Vec<ColdEntry>) -> Result<(), BoxError> {

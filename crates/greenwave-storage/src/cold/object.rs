@@ -27,7 +27,7 @@ use parking_lot::Mutex;
 use url::Url;
 use zstd::bulk::{Compressor, Decompressor};
 
-use super::{Cold, ColdEntry};
+use super::{Cold, ColdEntry, Shared};
 use crate::{BoxError, ColdStats, Error};
 
 const MAGIC: [u8; 4] = *b"GWO\x01";
@@ -368,6 +368,14 @@ impl Cold for ObjectCold {
 
     async fn contains_many(&self, keys: Vec<Bytes>) -> Result<Vec<bool>, BoxError> {
         self.inner.each(keys.iter().map(|key| self.inner.contains(key)).collect()).await
+    }
+
+    fn value_bytes_max(&self) -> Option<u64> {
+        Some(self.inner.options.value_bytes_max.into())
+    }
+
+    fn shared(&self) -> Option<&dyn Shared> {
+        None
     }
 
     async fn put_many(&self, entries: Vec<ColdEntry>) -> Result<(), BoxError> {

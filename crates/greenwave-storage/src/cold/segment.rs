@@ -1,17 +1,18 @@
 //! The default cold tier, on the segment log: compressed, checksummed, crash-safe, shared between processes.
 
+use std::collections::HashSet;
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use greenwave_segment::{Compression, Log, Nowait, WhenFull};
+use greenwave_segment::{Batch, Compression, Log, Nowait, WhenFull};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
-use super::{Cold, ColdEntry};
+use super::{Cold, ColdEntry, Shared, SharedWrite};
 use crate::sketch::{Sketch, Sketches};
 use crate::{BoxError, ColdStats, Error};
 
@@ -22,6 +23,10 @@ const GARBAGE_BYTES_MIN: u64 = 16 << 20;
 /// Contents that similar ones are looked for among: the last ones put. At some 400 bytes each.
 const SKETCHES_MAX: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
 
+/// Largest contents.
+const VALUE_BYTES_MAX: u32 = 1 << 30;
+/// Contents that a write takes together with what is about them, in bytes. More are written before, one by one, and flushed.
+const TOGETHER_BYTES_MAX: usize = 8 << 20;
 /// How a [`SegmentCold`] keeps contents.
 #[derive(Debug, Clone, Copy)]
 pub struct SegmentOptions {
@@ -54,7 +59,7 @@ impl Default for SegmentOptions {
     }
 }
 
-/// Keeps contents in a directory, on [`greenwave_segment`].
+/// Keeps contents in a directory, on [`greenwave_segment`]. Several stores may use the directory at once, in one process or in several.
 #[derive(Debug, Clone)]
 pub struct SegmentCold {
     inner: Arc<Inner>,
@@ -66,8 +71,21 @@ struct Inner {
     codec: String,
     /// `None` where differences are not wanted.
     sketches: Option<Mutex<Sketches>>,
-    blocking: Arc<Semaphore>,
+    blocking: Blocking,
     compacting: AtomicBool,
+    /// What numbers of stores are made of.
+    seed: u64,
+    numbers: AtomicU64,
+}
+
+/// Where work is done that may wait for the disk.
+#[derive(Debug)]
+enum Blocking {
+    /// On tokio's blocking pool, so many calls at once.
+    Pool(Arc<Semaphore>),
+    /// In place: a simulated process is a coroutine, and has one thread.
+    #[cfg(feature = "simulation")]
+    InPlace,
 }
 
 impl SegmentCold {
@@ -78,33 +96,56 @@ impl SegmentCold {
     /// [`Error::Option`]; [`Error::Cold`], with the [`greenwave_segment::Error`] as its source.
     pub fn open(dir: impl AsRef<Path>, options: SegmentOptions) -> Result<Self, Error> {
         let dir = dir.as_ref();
-        let SegmentOptions { compression, disk_bytes_max, segment_bytes_max, .. } = options;
-        if options.blocking_max == 0 {
-            let (option, value) = ("blocking_max", "0".to_owned());
-            return Err(Error::Option { option, value, accepted: "1 or more" });
-        }
-        let codec = match compression {
+        let log = Log::open(dir, options.of_the_log()?);
+        let seed = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), std::process::id());
+        let blocking =
+            Blocking::Pool(Arc::new(Semaphore::new(options.blocking_max.min(Semaphore::MAX_PERMITS))));
+        Self::on(log, dir, options, blocking, seed)
+    }
+
+    /// Like [`open`](Self::open), for a process of a simulated machine. Everything is done in place, without a runtime.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`open`](Self::open).
+    #[cfg(feature = "simulation")]
+    pub fn open_simulated(
+        process: &greenwave_segment::simulation::Process,
+        dir: impl AsRef<Path>,
+        options: SegmentOptions,
+    ) -> Result<Self, Error> {
+        use greenwave_segment::simulation::clock;
+        let dir = dir.as_ref();
+        let log_options = greenwave_segment::Options { clock, ..options.of_the_log()? };
+        let log = Log::open_simulated(process, dir, log_options);
+        // Numbers that are the same in each run of one seed.
+        let hash = blake3::hash(format!("{process:?} {}", clock()).as_bytes());
+        let seed = u64::from_le_bytes(*hash.as_bytes().first_chunk().expect("a hash has 32 bytes"));
+        Self::on(log, dir, options, Blocking::InPlace, seed)
+    }
+
+    fn on(
+        log: Result<Log, greenwave_segment::Error>,
+        dir: &Path,
+        options: SegmentOptions,
+        blocking: Blocking,
+        seed: u64,
+    ) -> Result<Self, Error> {
+        let log = log.map_err(|e| Error::cold(format!("open {}", dir.display()))(e.into()))?;
+        let codec = match options.compression {
             Compression::None => "none".to_owned(),
             Compression::Zstd { level } => format!("zstd {level}"),
         };
-        let differences = options.differences_max > 0 && compression != Compression::None;
+        let differences = options.differences_max > 0 && options.compression != Compression::None;
         let find_similar = differences && options.find_similar;
-        let log_options = greenwave_segment::Options {
-            compression,
-            disk_bytes_max,
-            segment_bytes_max,
-            when_full: WhenFull::Refuse,
-            chain_depth_max: options.differences_max,
-            ..Default::default()
-        };
-        let log = Log::open(dir, log_options)
-            .map_err(|e| Error::cold(format!("open {}", dir.display()))(e.into()))?;
         let inner = Inner {
             log,
             codec,
             sketches: find_similar.then(|| Mutex::new(Sketches::new(SKETCHES_MAX))),
-            blocking: Arc::new(Semaphore::new(options.blocking_max.min(Semaphore::MAX_PERMITS))),
+            blocking,
             compacting: AtomicBool::new(false),
+            seed,
+            numbers: AtomicU64::new(0),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -136,7 +177,12 @@ impl SegmentCold {
         &self,
         work: impl FnOnce(&Inner) -> Result<T, greenwave_segment::Error> + Send + 'static,
     ) -> Result<T, BoxError> {
-        let turn = self.inner.blocking.clone().acquire_owned().await?;
+        let semaphore = match &self.inner.blocking {
+            Blocking::Pool(semaphore) => semaphore.clone(),
+            #[cfg(feature = "simulation")]
+            Blocking::InPlace => return Ok(work(&self.inner)?),
+        };
+        let turn = semaphore.acquire_owned().await?;
         let inner = self.inner.clone();
         let result = tokio::task::spawn_blocking(move || {
             // Held by the work and not by whoever waits for it, who may give up.
@@ -151,28 +197,112 @@ impl SegmentCold {
         if !self.inner.mostly_garbage() || self.inner.compacting.swap(true, Ordering::AcqRel) {
             return;
         }
-        let inner = self.inner.clone();
-        tokio::task::spawn_blocking(move || {
-            if let Err(error) = inner.log.compact() {
-                tracing::warn!(error = &error as &dyn std::error::Error, "cannot compact");
+        match &self.inner.blocking {
+            Blocking::Pool(_) => {
+                let inner = self.inner.clone();
+                tokio::task::spawn_blocking(move || inner.compact());
             }
-            inner.compacting.store(false, Ordering::Release);
-        });
+            #[cfg(feature = "simulation")]
+            Blocking::InPlace => self.inner.compact(),
+        }
+    }
+}
+
+impl SegmentOptions {
+    fn of_the_log(&self) -> Result<greenwave_segment::Options, Error> {
+        if self.blocking_max == 0 {
+            let (option, value) = ("blocking_max", "0".to_owned());
+            return Err(Error::Option { option, value, accepted: "1 or more" });
+        }
+        Ok(greenwave_segment::Options {
+            compression: self.compression,
+            disk_bytes_max: self.disk_bytes_max,
+            segment_bytes_max: self.segment_bytes_max,
+            value_bytes_max: VALUE_BYTES_MAX,
+            when_full: WhenFull::Refuse,
+            chain_depth_max: self.differences_max,
+            ..Default::default()
+        })
     }
 }
 
 impl Inner {
     fn put(&self, entry: &ColdEntry) -> Result<(), greenwave_segment::Error> {
-        let ColdEntry { key, value, like } = entry;
-        let known = like.as_ref().filter(|like| self.log.contains(like));
-        let (Some(sketches), None) = (&self.sketches, known) else {
-            return self.log.put_like(key, value, known.map_or(&[], |like| like));
-        };
-        let Some(sketch) = Sketch::of(value) else { return self.log.put(key, value) };
-        let similar = sketches.lock().find(&sketch);
+        let ColdEntry { key, value, .. } = entry;
+        let similar = self.similar(entry);
         self.log.put_like(key, value, similar.as_deref().unwrap_or_default())?;
-        sketches.lock().insert(&sketch, key);
+        self.remember(entry);
         Ok(())
+    }
+
+    /// A key that is there, and whose value probably is similar.
+    fn similar(&self, entry: &ColdEntry) -> Option<Bytes> {
+        let told = entry.like.as_ref().filter(|like| self.log.contains(like));
+        let found = || self.sketches.as_ref()?.lock().find(&Sketch::of(&entry.value)?);
+        told.cloned().or_else(found)
+    }
+
+    /// Lets later contents be compared with these, if nobody said what these are like.
+    fn remember(&self, entry: &ColdEntry) {
+        let Some(sketches) = &self.sketches else { return };
+        if entry.like.as_ref().is_none_or(|like| !self.log.contains(like))
+            && let Some(sketch) = Sketch::of(&entry.value)
+        {
+            sketches.lock().insert(&sketch, &entry.key);
+        }
+    }
+
+    /// Makes the changes of a batch. Contents that resemble none go into it; where there may be differences, or much to write, contents
+    /// are on the disk before.
+    fn write(&self, write: &SharedWrite) -> Result<bool, greenwave_segment::Error> {
+        let together: &[ColdEntry] = if self.fit_together(&write.contents) { &write.contents } else { &[] };
+        if together.is_empty() && !write.contents.is_empty() {
+            write.contents.iter().try_for_each(|entry| self.put(entry))?;
+            self.log.flush()?;
+        }
+        let mut batch = Batch::new();
+        for (key, value) in &write.conditions {
+            batch = batch.expect(key, value.as_deref());
+        }
+        for entry in together {
+            batch = batch.put(&entry.key, &entry.value);
+        }
+        for (key, value) in &write.puts {
+            batch = batch.put(key, value);
+        }
+        if !write.removals.is_empty() {
+            self.log.refresh_if_stale()?;
+        }
+        // What is not there needs no record that it is gone.
+        for key in write.removals.iter().filter(|key| self.log.contains(key)) {
+            batch = batch.remove(key);
+        }
+        let written = self.log.write(&batch)?;
+        if written {
+            together.iter().for_each(|entry| self.remember(entry));
+        }
+        Ok(written)
+    }
+
+    /// Whether contents need not be compared with others, nor with each other.
+    fn fit_together(&self, contents: &[ColdEntry]) -> bool {
+        let bytes: usize = contents.iter().map(|entry| entry.value.len()).sum();
+        let keys: HashSet<&Bytes> = contents.iter().map(|entry| &entry.key).collect();
+        let among = |entry: &ColdEntry| entry.like.as_ref().is_some_and(|like| keys.contains(like));
+        let sketched = || match &self.sketches {
+            Some(_) => contents.iter().filter(|entry| Sketch::of(&entry.value).is_some()).count(),
+            None => 0,
+        };
+        bytes <= TOGETHER_BYTES_MAX
+            && !contents.iter().any(|entry| among(entry) || self.similar(entry).is_some())
+            && sketched() <= 1
+    }
+
+    fn compact(&self) {
+        if let Err(error) = self.log.compact() {
+            tracing::warn!(error = &error as &dyn std::error::Error, "cannot compact");
+        }
+        self.compacting.store(false, Ordering::Release);
     }
 
     fn mostly_garbage(&self) -> bool {
@@ -200,6 +330,14 @@ impl Cold for SegmentCold {
 
     async fn contains_many(&self, keys: Vec<Bytes>) -> Result<Vec<bool>, BoxError> {
         Ok(keys.iter().map(|key| self.inner.log.contains(key)).collect())
+    }
+
+    fn value_bytes_max(&self) -> Option<u64> {
+        Some(VALUE_BYTES_MAX.into())
+    }
+
+    fn shared(&self) -> Option<&dyn Shared> {
+        Some(self)
     }
 
     async fn put_many(&self, entries: Vec<ColdEntry>) -> Result<(), BoxError> {
@@ -243,5 +381,41 @@ impl Cold for SegmentCold {
             disk_bytes: Some(stats.disk_bytes),
             codec: self.inner.codec.clone(),
         }
+    }
+}
+
+#[async_trait]
+impl Shared for SegmentCold {
+    async fn refresh(&self) -> Result<u64, BoxError> {
+        // Where nothing is new, that shows in some microseconds, less than the way to a thread that may wait.
+        if !self.inner.log.is_fresh() {
+            self.blocking(|inner| inner.log.refresh_if_stale()).await?;
+        }
+        Ok(self.inner.log.generation())
+    }
+
+    async fn flush_shared(&self) -> Result<(), BoxError> {
+        self.blocking(|inner| inner.log.flush_shared()).await
+    }
+
+    async fn write(&self, write: SharedWrite) -> Result<bool, BoxError> {
+        let written = self.blocking(move |inner| inner.write(&write)).await?;
+        self.compact_if_due();
+        Ok(written)
+    }
+
+    fn new_number(&self) -> u64 {
+        // Only uniqueness counts; nothing is ordered by it.
+        let count = self.inner.numbers.fetch_add(1, Ordering::Relaxed);
+        let hash = blake3::hash([self.inner.seed.to_le_bytes(), count.to_le_bytes()].as_flattened());
+        u64::from_le_bytes(*hash.as_bytes().first_chunk().expect("a hash has 32 bytes"))
+    }
+
+    async fn hold(&self, number: u64) -> Result<Box<dyn Send + Sync>, BoxError> {
+        Ok(Box::new(self.blocking(move |inner| inner.log.hold(number)).await?))
+    }
+
+    async fn is_held(&self, number: u64) -> Result<bool, BoxError> {
+        self.blocking(move |inner| inner.log.is_held(number)).await
     }
 }

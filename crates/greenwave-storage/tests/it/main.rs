@@ -6,9 +6,11 @@ mod crash;
 mod damage;
 mod differences;
 mod disks;
+mod limits;
 mod model;
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 mod reclaim;
+mod sharing;
 mod sizes;
 mod snapshot;
 mod store;

@@ -58,3 +58,17 @@ async fn rubbish_and_gaps_are_errors() {
     let error = snapshot.contents(&store).await.unwrap_err();
     assert!(matches!(error, Error::Missing { ref what, .. } if what == "file"), "{error}");
 }
+
+#[test]
+fn any_bytes_are_a_record_or_none() {
+    for kind in [b"GWA\x01", b"GWS\x01"] {
+        for number in 0..2000 {
+            let rest = contents(number, (number % 90) as usize);
+            // Small numbers, so that lengths are lengths of something.
+            let rest: Vec<u8> = rest.iter().map(|byte| if byte % 4 == 0 { byte % 9 } else { 0 }).collect();
+            greenwave_storage::conformance::stored_record(&[kind, &rest[..]].concat());
+        }
+    }
+    let twice = [&b"GWS\x01\x02\0\0\0"[..], &[&b"\x01\0\0\0a"[..], &[0; 36]].concat().repeat(2)].concat();
+    greenwave_storage::conformance::stored_record(&twice);
+}

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use async_trait::async_trait;
 use bytes::Bytes;
 use greenwave_storage::{
-    BlobId, BoxError, Cold, ColdEntry, ColdStats, Error, MemoryCold, NAME_BYTES_MAX, Options, Store,
+    BlobId, BoxError, Cold, ColdEntry, ColdStats, Error, MemoryCold, NAME_BYTES_MAX, Options, Shared, Store,
 };
 
 use crate::{contents, on_disk, small, small_options};
@@ -184,6 +184,12 @@ impl Cold for Troubled {
     async fn contains_many(&self, keys: Vec<Bytes>) -> Result<Vec<bool>, BoxError> {
         self.cold.contains_many(keys).await
     }
+    fn value_bytes_max(&self) -> Option<u64> {
+        None
+    }
+    fn shared(&self) -> Option<&dyn Shared> {
+        None
+    }
     async fn put_many(&self, entries: Vec<ColdEntry>) -> Result<(), BoxError> {
         self.check()?;
         self.cold.put_many(entries).await
@@ -284,6 +290,12 @@ impl Cold for Gated {
     }
     async fn contains_many(&self, keys: Vec<Bytes>) -> Result<Vec<bool>, BoxError> {
         self.cold.contains_many(keys).await
+    }
+    fn value_bytes_max(&self) -> Option<u64> {
+        None
+    }
+    fn shared(&self) -> Option<&dyn Shared> {
+        None
     }
     async fn put_many(&self, entries: Vec<ColdEntry>) -> Result<(), BoxError> {
         self.arrived.add_permits(1);

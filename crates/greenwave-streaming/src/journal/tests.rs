@@ -1,5 +1,7 @@
 //! Records against the page on their format, byte by byte. Unaware of answers.
 
+mod simulation;
+
 use bytes::Bytes;
 use greenwave_segment::{Log, Options};
 
@@ -66,4 +68,17 @@ fn files_come_back_as_they_were() {
     let text = "  ```rust src/lib.rs\n  a\n  ```\n\n```\nb\n```\n";
     let batch = splitting.feed(text.into()).unwrap().unwrap();
     assert_eq!(seen(&decode(encode(&batch).into(), 0).unwrap()), seen(&batch));
+}
+
+#[test]
+fn any_bytes_are_a_record_or_none() {
+    crate::conformance::journal_record(EVENTS);
+    for end in 0..EVENTS.len() {
+        crate::conformance::journal_record(&EVENTS[..end]);
+        for byte in 0..=255 {
+            let mut changed = EVENTS.to_vec();
+            changed[end] = byte;
+            crate::conformance::journal_record(&changed);
+        }
+    }
 }

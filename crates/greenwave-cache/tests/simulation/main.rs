@@ -1,0 +1,457 @@
+//! Disk backends on a simulated machine: several processes interleaved at every file operation, crashes, full disks and budgets. A
+//! value may vanish at any time; it is never another key's, nor older than one that had replaced or removed it.
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use greenwave_cache::{Backend, BoxError, DiskBackend, DiskOptions, Key};
+use greenwave_segment::simulation::{Faults, Machine, Process, Schedule, Unsynced};
+
+/// How many seeds the random test runs, and from which on, for the long run: `COUNT` or `COUNT@FIRST`.
+const SEEDS: &str = "GREENWAVE_SIMULATION_SEEDS";
+const DIR: &str = "/cache";
+const KEYS: u8 = 6;
+/// More steps than any script needs: a run that takes more is stuck.
+const STEPS_MAX: u64 = 400_000;
+
+/// A random number generator whose every draw is determined by its seed (SplitMix64, Steele, Lea and Flood 2014).
+#[derive(Debug, Clone)]
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound.max(1)
+    }
+
+    fn chance(&mut self, percent: u64) -> bool {
+        self.below(100) < percent
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Op {
+    Put { key: u8, len: u16 },
+    Remove { key: u8 },
+    Get { key: u8 },
+    GetMany,
+    List,
+    Flush,
+    Close,
+    Reopen,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Crash {
+    None,
+    Kill { process: u8, step: u32 },
+    Power { step: u32, kept: u8 },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Round {
+    processes: Vec<Vec<Op>>,
+    crash: Crash,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Script {
+    seed: u64,
+    compress: bool,
+    /// In KiB; 0 is none.
+    disk_kib_max: u16,
+    capacity_kib: u16,
+    switch_percent: u8,
+    short_per_mille: u16,
+    skew_micros: i64,
+    rounds: Vec<Round>,
+}
+
+impl Script {
+    fn random(seed: u64) -> Self {
+        let mut random = Random(seed);
+        let r = &mut random;
+        let rounds = 1 + r.below(3);
+        Self {
+            seed: r.next(),
+            compress: r.chance(50),
+            disk_kib_max: if r.chance(50) { 17 + r.below(40) as u16 } else { 0 },
+            capacity_kib: if r.chance(15) { 12 + r.below(40) as u16 } else { 0 },
+            switch_percent: [5, 20, 50, 90][r.below(4) as usize],
+            short_per_mille: if r.chance(25) { 100 } else { 0 },
+            skew_micros: [86_400_000_000, -86_400_000_000, 3, 0, 0, 0][r.below(6) as usize],
+            rounds: (0..rounds).map(|_| Round::random(r)).collect(),
+        }
+    }
+}
+
+impl Round {
+    fn random(r: &mut Random) -> Self {
+        let processes: Vec<Vec<Op>> =
+            (0..1 + r.below(4)).map(|_| (0..1 + r.below(25)).map(|_| Op::random(r)).collect()).collect();
+        let steps = 8 * processes.iter().map(|ops| ops.len() as u64).sum::<u64>();
+        let crash = match r.below(10) {
+            0..3 => Crash::None,
+            3..6 => {
+                Crash::Kill { process: r.below(processes.len() as u64) as u8, step: r.below(steps) as u32 }
+            }
+            _ => Crash::Power { step: r.below(steps) as u32, kept: r.below(6) as u8 },
+        };
+        Self { processes, crash }
+    }
+}
+
+impl Op {
+    fn random(r: &mut Random) -> Self {
+        let key = r.below(KEYS.into()) as u8;
+        match r.below(100) {
+            0..38 => Self::Put { key, len: [20, 300, 900, 2500][r.below(4) as usize] },
+            38..50 => Self::Remove { key },
+            50..75 => Self::Get { key },
+            75..80 => Self::GetMany,
+            80..84 => Self::List,
+            84..92 => Self::Flush,
+            92..95 => Self::Close,
+            _ => Self::Reopen,
+        }
+    }
+}
+
+/// One change of one key.
+#[derive(Debug, Clone)]
+struct Change {
+    value: Option<Bytes>,
+    handle: usize,
+    began: u64,
+    /// When its caller was told, or its process ended without.
+    ended: Option<u64>,
+    /// Whether it counts for all who read later.
+    counts: bool,
+    flushed: bool,
+}
+
+#[derive(Debug, Default)]
+struct Court {
+    changes: BTreeMap<u8, Vec<Change>>,
+    events: u64,
+    handles: usize,
+    values: u64,
+    wrong: Option<String>,
+    answers: u64,
+    hits: u64,
+}
+
+impl Court {
+    fn event(&mut self) -> u64 {
+        self.events += 1;
+        self.events
+    }
+
+    fn begin(&mut self, key: u8, value: Option<Bytes>, handle: usize) -> usize {
+        let began = self.event();
+        let changes = self.changes.entry(key).or_default();
+        changes.push(Change { value, handle, began, ended: None, counts: false, flushed: false });
+        changes.len() - 1
+    }
+
+    fn end(&mut self, key: u8, number: usize, counts: bool) {
+        let now = self.event();
+        let change = &mut self.changes.get_mut(&key).unwrap()[number];
+        (change.ended, change.counts) = (Some(now), counts);
+    }
+
+    fn flushed(&mut self, handle: usize, began: u64) {
+        for change in self.changes.values_mut().flatten().filter(|change| change.handle == handle) {
+            change.flushed |= change.counts && change.ended.is_some_and(|ended| ended < began);
+        }
+    }
+
+    /// No process runs any more. What was not flushed may be gone, if the power was cut.
+    fn all_ended(&mut self, cut: bool) {
+        let now = self.event();
+        for change in self.changes.values_mut().flatten() {
+            change.ended.get_or_insert(now);
+            change.counts &= !cut || change.flushed;
+        }
+    }
+
+    fn check(&mut self, key: u8, got: Option<&Bytes>, began: u64) {
+        self.answers += 1;
+        self.hits += u64::from(got.is_some());
+        let Some(got) = got else { return };
+        let none = Vec::new();
+        let changes = self.changes.get(&key).unwrap_or(&none);
+        let over = |change: &Change| {
+            let newer = |other: &&Change| {
+                other.counts
+                    && other.ended.is_some_and(|ended| ended <= began)
+                    && change.ended.is_some_and(|ended| ended < other.began)
+            };
+            changes.iter().any(|other| newer(&other))
+        };
+        if !changes.iter().any(|change| change.value.as_ref() == Some(got) && !over(change)) {
+            let number = got.first_chunk::<8>().map(|number| u64::from_le_bytes(*number));
+            let history: Vec<String> = changes.iter().map(|c| format!("\n    {c:?}")).collect();
+            let head = format!("key {key} is value {number:?}, read from {began} on");
+            self.wrong.get_or_insert(format!("{head}:{}", history.concat()));
+        }
+    }
+
+    /// After a power cut, what shows is all that there is.
+    fn settle(&mut self, key: u8, got: Option<Bytes>) {
+        let now = self.event();
+        let change =
+            Change { value: got, handle: 0, began: now, ended: Some(now), counts: true, flushed: true };
+        self.changes.insert(key, vec![change]);
+    }
+}
+
+type Shared = Rc<RefCell<Court>>;
+
+/// Drives a future that waits for nothing but the simulated disk, which it does in place.
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(value) => value,
+        Poll::Pending => panic!("a call waits for another one"),
+    }
+}
+
+fn open(process: &Process, script: &Script) -> Result<DiskBackend, greenwave_cache::Error> {
+    let disk_bytes_max = (script.disk_kib_max > 0).then(|| u64::from(script.disk_kib_max) << 10);
+    DiskBackend::open_simulated(process, DIR, DiskOptions { disk_bytes_max, compress: script.compress })
+}
+
+fn key_of(number: u8) -> Key {
+    Key::from_bytes([number; 32])
+}
+
+fn process(machine: &Process, script: &Script, ops: &[Op], court: &Shared) {
+    let handle = || {
+        let mut court = court.borrow_mut();
+        court.handles += 1;
+        court.handles
+    };
+    let mut number = handle();
+    let Ok(mut backend) = open(machine, script) else { return };
+    for op in ops {
+        if *op == Op::Reopen {
+            drop(backend);
+            number = handle();
+            backend = match open(machine, script) {
+                Ok(backend) => backend,
+                Err(_) => return,
+            };
+            continue;
+        }
+        if let Err(error) = perform(number, &backend, *op, court) {
+            refused(&error, court);
+        }
+    }
+}
+
+fn refused(error: &BoxError, court: &Shared) {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    let fair = ["no storage space", "is full", "was killed", "an earlier sync failed", "against it"];
+    if !fair.iter().any(|fair| text.contains(fair)) {
+        court.borrow_mut().wrong.get_or_insert(format!("failed: {text}"));
+    }
+}
+
+fn perform(handle: usize, backend: &DiskBackend, op: Op, court: &Shared) -> Result<(), BoxError> {
+    match op {
+        Op::Put { key, len } => {
+            let (value, number) = {
+                let mut court = court.borrow_mut();
+                court.values += 1;
+                let mut bytes = court.values.to_le_bytes().to_vec();
+                let mut random = Random(court.values);
+                bytes.extend(std::iter::repeat_with(|| random.next() as u8).take(len.into()));
+                let value = Bytes::from(bytes);
+                (value.clone(), court.begin(key, Some(value), handle))
+            };
+            let result = block_on(backend.put(&key_of(key), value, None));
+            court.borrow_mut().end(key, number, result.is_ok());
+            result?;
+        }
+        Op::Remove { key } => {
+            let number = court.borrow_mut().begin(key, None, handle);
+            let result = block_on(backend.remove(&key_of(key)));
+            court.borrow_mut().end(key, number, result.is_ok());
+            result?;
+        }
+        Op::Get { key } => {
+            let began = court.borrow_mut().event();
+            let got = block_on(backend.get(&key_of(key)))?;
+            court.borrow_mut().check(key, got.as_ref(), began);
+        }
+        Op::GetMany => {
+            let began = court.borrow_mut().event();
+            let keys: Vec<Key> = (0..KEYS).map(key_of).collect();
+            let got = block_on(backend.get_many(&keys))?;
+            (0..KEYS).zip(got).for_each(|(key, got)| court.borrow_mut().check(key, got.as_ref(), began));
+        }
+        Op::List => {
+            let began = court.borrow_mut().event();
+            for key in block_on(backend.list())? {
+                let got = block_on(backend.get(&key))?;
+                court.borrow_mut().check(key.as_bytes()[0], got.as_ref(), began);
+            }
+        }
+        Op::Flush => {
+            let began = court.borrow_mut().event();
+            block_on(backend.flush())?;
+            court.borrow_mut().flushed(handle, began);
+        }
+        Op::Close => {
+            let began = court.borrow_mut().event();
+            block_on(backend.close())?;
+            court.borrow_mut().flushed(handle, began);
+        }
+        Op::Reopen => {}
+    }
+    Ok(())
+}
+
+/// Answers and hits of a run, or what went wrong, a panic included.
+fn run(script: &Script) -> Result<(u64, u64), String> {
+    std::panic::catch_unwind(|| run_unguarded(script)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        Err(format!("panic: {}", text.unwrap_or_default()))
+    })
+}
+
+fn run_unguarded(script: &Script) -> Result<(u64, u64), String> {
+    let court: Shared = Rc::default();
+    let machine = Machine::new(script.seed);
+    let mut random = Random(script.seed);
+    for round in &script.rounds {
+        let cut = run_round(script, round, &machine, &mut random, &court)?;
+        machine.set_faults(Faults::default());
+        court.borrow_mut().all_ended(cut);
+        let began = court.borrow_mut().event();
+        let process = machine.process();
+        let backend = open(&process, script).map_err(|error| format!("cannot be opened: {error:?}"))?;
+        for key in 0..KEYS {
+            let got =
+                block_on(backend.get(&key_of(key))).map_err(|error| format!("cannot be read: {error:?}"))?;
+            court.borrow_mut().check(key, got.as_ref(), began);
+            if cut {
+                court.borrow_mut().settle(key, got);
+            }
+        }
+        drop(backend);
+        process.kill();
+        court.borrow_mut().wrong.take().map_or(Ok(()), Err)?;
+    }
+    let court = court.borrow();
+    Ok((court.answers, court.hits))
+}
+
+/// Returns whether the power was cut.
+fn run_round(
+    script: &Script,
+    round: &Round,
+    machine: &Machine,
+    random: &mut Random,
+    court: &Shared,
+) -> Result<bool, String> {
+    let capacity = u64::from(script.capacity_kib) << 10;
+    machine.set_faults(Faults { short: script.short_per_mille, capacity, ..Faults::default() });
+    let mut schedule = Schedule::new();
+    for (who, ops) in round.processes.iter().enumerate() {
+        let one = machine.process();
+        one.set_clock_ahead(script.skew_micros * 1000 * who as i64);
+        let (script, ops, court) = (script.clone(), ops.clone(), court.clone());
+        schedule.spawn(&one.clone(), move || process(&one, &script, &ops, &court));
+    }
+    let (mut current, mut step) = (0, 0_u64);
+    while let Some(runnable) = schedule.runnable() {
+        match round.crash {
+            Crash::Kill { process, step: at } if u64::from(at) == step => schedule.kill(process.into()),
+            Crash::Power { step: at, kept } if u64::from(at) == step => {
+                machine.cut_power(match kept {
+                    0 => Unsynced::Kept,
+                    1 => Unsynced::Lost,
+                    _ => Unsynced::Some,
+                });
+                drop(schedule);
+                return court.borrow_mut().wrong.take().map_or(Ok(true), Err);
+            }
+            _ => {}
+        }
+        if schedule.has_finished(current)
+            || !runnable.contains(&current)
+            || random.chance(script.switch_percent.into())
+        {
+            current = runnable[random.below(runnable.len() as u64) as usize];
+        }
+        schedule.step(current);
+        step += 1;
+        court.borrow_mut().wrong.take().map_or(Ok(()), Err)?;
+        if step > STEPS_MAX {
+            return Err("it does not end".into());
+        }
+    }
+    Ok(false)
+}
+
+/// Removes rounds, processes and operations without which a script fails too.
+fn shrink(mut script: Script) -> Script {
+    loop {
+        let mut candidates = Vec::new();
+        for round in 0..script.rounds.len() {
+            let mut less = script.clone();
+            less.rounds.remove(round);
+            candidates.push(less);
+            for process in 0..script.rounds[round].processes.len() {
+                for op in 0..script.rounds[round].processes[process].len() {
+                    let mut less = script.clone();
+                    less.rounds[round].processes[process].remove(op);
+                    candidates.push(less);
+                }
+            }
+        }
+        match candidates.into_iter().find(|less| run(less).is_err()) {
+            Some(less) => script = less,
+            None => return script,
+        }
+    }
+}
+
+#[test]
+fn values_never_are_older_than_what_replaced_them() {
+    let text = std::env::var(SEEDS).unwrap_or_else(|_| "200".into());
+    let (count, first) = text.split_once('@').unwrap_or((&text, "0"));
+    let (count, first): (u64, u64) = (count.parse().unwrap(), first.parse().unwrap());
+    let (mut answers, mut hits) = (0, 0);
+    for seed in first..first + count {
+        match run(&Script::random(seed)) {
+            Ok(done) => (answers, hits) = (answers + done.0, hits + done.1),
+            Err(why) => {
+                let shrunk = shrink(Script::random(seed));
+                let then = run(&shrunk).err();
+                panic!("seed {seed}: {why}\n\nshrunk to {shrunk:#?}: {}", then.unwrap_or_default());
+            }
+        }
+    }
+    println!("{count} schedules from seed {first} on: {answers} answers, {hits} hits");
+    assert!(hits > 0);
+}

@@ -1,0 +1,58 @@
+//! What one process wrote and another made durable.
+
+use greenwave_segment::Log;
+use greenwave_segment::simulation::{Machine, Unsynced};
+
+use crate::run::options;
+use crate::script::Setting;
+
+#[test]
+fn a_shared_flush_covers_what_others_wrote() {
+    let setting = Setting {
+        compressed: false,
+        chain_depth_max: 0,
+        disk_kib_max: 0,
+        drop_oldest: false,
+        open_files_max: 2,
+    };
+    for shared in [false, true] {
+        let machine = Machine::new(1);
+        let (one, two) = (machine.process(), machine.process());
+        let writer = Log::open_simulated(&one, "/log", options(&setting)).unwrap();
+        let other = Log::open_simulated(&two, "/log", options(&setting)).unwrap();
+        let keys: Vec<[u8; 1]> = (0..12).map(|number| [number]).collect();
+        for key in &keys {
+            writer.put(key, &[7; 900]).unwrap();
+        }
+        other.put(b"own", b"value").unwrap();
+        other.refresh().unwrap();
+        if shared {
+            other.flush_shared().unwrap();
+        } else {
+            other.flush().unwrap();
+        }
+        machine.cut_power(Unsynced::Lost);
+        let log = Log::open_simulated(&machine.process(), "/log", options(&setting)).unwrap();
+        assert!(log.contains(b"own"));
+        assert_eq!(keys.iter().all(|key| log.get(key).unwrap().is_some()), shared);
+    }
+}
+
+#[test]
+fn a_killed_process_holds_nothing() {
+    let setting = Setting {
+        compressed: false,
+        chain_depth_max: 0,
+        disk_kib_max: 0,
+        drop_oldest: false,
+        open_files_max: 2,
+    };
+    let machine = Machine::new(1);
+    let (one, two) = (machine.process(), machine.process());
+    let holder = Log::open_simulated(&one, "/log", options(&setting)).unwrap();
+    let other = Log::open_simulated(&two, "/log", options(&setting)).unwrap();
+    let _hold = holder.hold(7).unwrap();
+    assert!(other.is_held(7).unwrap());
+    one.kill();
+    assert!(!other.is_held(7).unwrap());
+}

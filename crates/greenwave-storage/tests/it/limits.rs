@@ -1,0 +1,191 @@
+//! What a cold tier refuses, and disks that are used up: nothing of it keeps a store from going on.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use greenwave_storage::{
+    Attempts, BlobId, BoxError, Cold, ColdEntry, ColdStats, Draft, Error, MemoryCold, Options, Outcome,
+    SegmentCold, SegmentOptions, Shared, Store,
+};
+
+use crate::{contents, on_disk, small_options};
+
+/// Says one limit, and has another.
+#[derive(Debug, Default)]
+struct Limited {
+    cold: MemoryCold,
+    said_bytes_max: Option<u64>,
+    bytes_max: usize,
+}
+
+#[async_trait]
+impl Cold for Limited {
+    async fn get(&self, key: &[u8]) -> Result<Option<Bytes>, BoxError> {
+        self.cold.get(key).await
+    }
+    async fn get_many(&self, keys: Vec<Bytes>) -> Result<Vec<Option<Bytes>>, BoxError> {
+        self.cold.get_many(keys).await
+    }
+    async fn contains_many(&self, keys: Vec<Bytes>) -> Result<Vec<bool>, BoxError> {
+        self.cold.contains_many(keys).await
+    }
+    fn value_bytes_max(&self) -> Option<u64> {
+        self.said_bytes_max
+    }
+    fn shared(&self) -> Option<&dyn Shared> {
+        None
+    }
+    async fn put_many(&self, entries: Vec<ColdEntry>) -> Result<(), BoxError> {
+        for entry in entries {
+            if entry.value.len() > self.bytes_max {
+                return Err(format!("{} bytes are too many", entry.value.len()).into());
+            }
+            self.cold.put_many(vec![entry]).await?;
+        }
+        Ok(())
+    }
+    async fn remove_many(&self, keys: Vec<Bytes>) -> Result<(), BoxError> {
+        self.cold.remove_many(keys).await
+    }
+    async fn list(&self, prefix: &[u8]) -> Result<Vec<Bytes>, BoxError> {
+        self.cold.list(prefix).await
+    }
+    async fn flush(&self) -> Result<(), BoxError> {
+        Ok(())
+    }
+    async fn close(&self) -> Result<(), BoxError> {
+        Ok(())
+    }
+    fn stats(&self) -> ColdStats {
+        self.cold.stats()
+    }
+}
+
+#[tokio::test]
+async fn what_the_cold_tier_would_refuse_is_refused_at_once() {
+    let cold = Arc::new(Limited { said_bytes_max: Some(100), bytes_max: 100, ..Limited::default() });
+    let store = Store::open(small_options(), cold.clone()).unwrap();
+    store.put("name", contents(1, 100)).await.unwrap();
+    let like = store.resolve("name").await.unwrap().unwrap();
+    for refused in [
+        store.put("name", contents(2, 101)).await,
+        store.put_like("name", contents(2, 101), &like).await,
+        store.put_blob(contents(2, 101)).await,
+        store.put_blob_like(contents(2, 101), &like).await,
+    ] {
+        assert!(matches!(refused, Err(Error::TooLarge { len: 101, max: 100 })), "{refused:?}");
+    }
+    assert_eq!(store.get("name").await.unwrap(), Some(contents(1, 100)));
+    store.close().await.unwrap();
+    let store = Store::open(small_options(), cold).unwrap();
+    assert_eq!(store.get("name").await.unwrap(), Some(contents(1, 100)));
+}
+
+#[tokio::test]
+#[ignore = "takes 2 GiB of memory: part of the long run"]
+async fn more_than_a_gibibyte_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = on_disk(dir.path());
+    store.put("before", contents(1, 10)).await.unwrap();
+    let refused = store.put("large", vec![0; (1 << 30) + 1].into()).await;
+    assert!(matches!(refused, Err(Error::TooLarge { max: 0x4000_0000, .. })), "{refused:?}");
+    store.put("after", contents(2, 10)).await.unwrap();
+    store.flush().await.unwrap();
+    drop(store);
+    assert_eq!(on_disk(dir.path()).list("").await.unwrap(), ["after", "before"]);
+}
+
+#[test]
+fn a_segment_tier_says_its_limit() {
+    let dir = tempfile::tempdir().unwrap();
+    let cold = SegmentCold::open(dir.path(), SegmentOptions::default()).unwrap();
+    assert_eq!(cold.value_bytes_max(), Some(1 << 30));
+}
+
+#[tokio::test]
+async fn a_flush_leaves_out_what_is_refused_all_the_same() {
+    let cold = Arc::new(Limited { said_bytes_max: None, bytes_max: 500, ..Limited::default() });
+    let store = Store::open(small_options(), cold.clone()).unwrap();
+    for number in 0..40_u64 {
+        store.put(&format!("large {number}"), contents(number, 501)).await.unwrap();
+        if number % 8 == 0 {
+            store.put(&format!("small {number}"), contents(number, 400)).await.unwrap();
+        }
+    }
+    store.put("gone", contents(50, 10)).await.unwrap();
+    let error = store.flush().await.unwrap_err();
+    assert!(std::error::Error::source(&error).unwrap().to_string().contains("501 bytes"), "{error:?}");
+    let attempts = Attempts::new(store.clone(), "attempts");
+    let files = [("file".to_owned(), contents(60, 501))].into();
+    attempts.record("f", Draft { files, outcome: Outcome::Passed, note: String::new() }).await.unwrap();
+    store.remove("gone").await.unwrap();
+    assert!(store.flush().await.is_err());
+    // Memory overflows, and what is put then is not to blame.
+    for number in 100..300 {
+        store.put("overflow", contents(number, 450)).await.unwrap();
+    }
+    assert!(store.sweep(&HashSet::from([BlobId::of(&contents(60, 501))])).await.is_err());
+    for number in 0..40 {
+        assert_eq!(store.get(&format!("large {number}")).await.unwrap(), Some(contents(number, 501)));
+    }
+
+    let other = Store::open(small_options(), cold).unwrap();
+    let names = other.list("").await.unwrap();
+    assert_eq!(names, ["overflow", "small 0", "small 16", "small 24", "small 32", "small 8"]);
+    assert_eq!(other.get("overflow").await.unwrap(), Some(contents(299, 450)));
+    assert_eq!(other.get("small 32").await.unwrap(), Some(contents(32, 400)));
+
+    // Removals end it.
+    for name in store.list("").await.unwrap() {
+        store.remove(&name).await.unwrap();
+    }
+    assert!(store.sweep(&HashSet::new()).await.unwrap() > 40);
+    store.flush().await.unwrap();
+    assert!(other.list("").await.unwrap().is_empty());
+}
+
+fn budget(dir: &std::path::Path, disk_bytes_max: u64) -> Store {
+    let options = SegmentOptions { disk_bytes_max: Some(disk_bytes_max), ..SegmentOptions::default() };
+    let cold = SegmentCold::open(dir, options).unwrap();
+    Store::open(Options { memory_bytes_max: 64 << 10, ..Options::default() }, Arc::new(cold)).unwrap()
+}
+
+/// Puts until that fails; returns how many there are.
+async fn fill(store: &Store, len: usize) -> u64 {
+    let mut put = 0;
+    while store.put(&format!("name {put}"), contents(put, len)).await.is_ok() && put < 1000 {
+        put += 1;
+    }
+    put + 1
+}
+
+#[tokio::test]
+async fn a_used_up_budget_is_freed_by_removals() {
+    for (disk_bytes_max, len) in [(1 << 20, 50_000), (256 << 10, 3000), (64 << 10, 20_000), (64 << 10, 500)] {
+        for reopened in [false, true] {
+            let dir = tempfile::tempdir().unwrap();
+            let mut store = budget(dir.path(), disk_bytes_max);
+            let put = fill(&store, len).await;
+            assert!((3..1000).contains(&put), "{put}");
+            assert!(store.flush().await.is_err());
+            if reopened {
+                drop(store);
+                store = budget(dir.path(), disk_bytes_max);
+            }
+            for name in store.list("").await.unwrap().iter().skip(1) {
+                assert!(store.remove(name).await.unwrap());
+            }
+            let kept = store.list("").await.unwrap();
+            assert!(store.sweep(&HashSet::new()).await.unwrap() > 0);
+            store.flush().await.unwrap();
+            assert_eq!(store.list("").await.unwrap(), kept);
+            for name in &kept {
+                assert!(store.get(name).await.unwrap().is_some());
+            }
+            let again = fill(&store, len).await;
+            assert!(again * 2 > put, "{put} fitted into {disk_bytes_max} first, then {again}");
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! Several stores on one directory, which is what several processes are.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use greenwave_storage::{Attempts, BlobId, Draft, Outcome, SegmentCold, SegmentOptions, Store};
+
+use crate::{contents, on_disk, small_options};
+
+#[tokio::test]
+async fn each_sees_what_the_other_flushed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (one, two) = (on_disk(dir.path()), on_disk(dir.path()));
+    assert_eq!(two.get("name").await.unwrap(), None);
+    for number in 0..20 {
+        one.put("name", contents(number, 300)).await.unwrap();
+        one.put(&format!("{number}"), contents(1000 + number, 3000)).await.unwrap();
+        one.flush().await.unwrap();
+        assert_eq!(two.get("name").await.unwrap(), Some(contents(number, 300)));
+        assert_eq!(two.resolve("name").await.unwrap(), Some(BlobId::of(&contents(number, 300))));
+        let ids = [BlobId::of(&contents(1000 + number, 3000))];
+        assert_eq!(two.get_many(&ids).await.unwrap(), [Some(contents(1000 + number, 3000))]);
+        assert_eq!(two.list("").await.unwrap().len() as u64, number + 2);
+        two.put("name", contents(500 + number, 300)).await.unwrap();
+        assert_eq!(one.get("name").await.unwrap(), Some(contents(number, 300)), "not written yet");
+        two.flush().await.unwrap();
+        assert_eq!(one.get("name").await.unwrap(), Some(contents(500 + number, 300)));
+    }
+    assert!(one.remove("name").await.unwrap());
+    one.flush().await.unwrap();
+    assert!(!two.remove("name").await.unwrap());
+    assert_eq!(two.get("name").await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_sweep_spares_what_others_put_and_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let (one, two) = (on_disk(dir.path()), on_disk(dir.path()));
+    // Named before it is written, not named, only linked again, and more than memory holds.
+    one.put("first", contents(1, 300)).await.unwrap();
+    let unnamed = one.put_blob(contents(2, 300)).await.unwrap();
+    for number in 10..60 {
+        one.put(&format!("{number}"), contents(number, 3000)).await.unwrap();
+    }
+    for _ in 0..3 {
+        two.sweep(&HashSet::new()).await.unwrap();
+        one.flush().await.unwrap();
+        assert_eq!(two.get("first").await.unwrap(), Some(contents(1, 300)));
+        assert_eq!(two.get_blob(&unnamed).await.unwrap(), Some(contents(2, 300)));
+        for number in 10..60 {
+            assert_eq!(two.get(&format!("{number}")).await.unwrap(), Some(contents(number, 3000)));
+        }
+    }
+    // The same contents again, which the first store has in memory and the second has swept meanwhile.
+    one.remove("first").await.unwrap();
+    one.flush().await.unwrap();
+    assert_eq!(two.sweep(&HashSet::new()).await.unwrap(), 1);
+    one.put("again", contents(1, 300)).await.unwrap();
+    one.flush().await.unwrap();
+    assert_eq!(two.get("again").await.unwrap(), Some(contents(1, 300)));
+    // Once a store is gone, its contents without a name go.
+    one.close().await.unwrap();
+    drop(one);
+    assert_eq!(two.sweep(&HashSet::new()).await.unwrap(), 1);
+    assert_eq!(two.get_blob(&unnamed).await.unwrap(), None);
+    assert_eq!(two.get("again").await.unwrap(), Some(contents(1, 300)));
+}
+
+#[tokio::test]
+async fn stores_on_one_tier_tell_each_other_apart() {
+    let dir = tempfile::tempdir().unwrap();
+    let cold = Arc::new(SegmentCold::open(dir.path(), SegmentOptions::default()).unwrap());
+    let open = || Store::open(small_options(), cold.clone()).unwrap();
+    let (one, two) = (open(), open());
+    let unnamed = one.put_blob(contents(1, 300)).await.unwrap();
+    one.flush().await.unwrap();
+    two.put("name", contents(2, 300)).await.unwrap();
+    two.flush().await.unwrap();
+    assert_eq!(two.sweep(&HashSet::new()).await.unwrap(), 0);
+    assert_eq!(two.get_blob(&unnamed).await.unwrap(), Some(contents(1, 300)));
+    drop(one);
+    assert_eq!(two.sweep(&HashSet::new()).await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn what_is_to_stay_may_be_asked_of_the_store_that_sweeps() {
+    let dir = tempfile::tempdir().unwrap();
+    let (one, two) = (on_disk(dir.path()), on_disk(dir.path()));
+    let attempts = Attempts::new(one.clone(), "attempts");
+    for number in 0..30 {
+        let files = [("file".to_owned(), contents(number, 3000))].into();
+        let draft = Draft { files, outcome: Outcome::Passed, note: String::new() };
+        attempts.record("feature", draft).await.unwrap();
+    }
+    one.close().await.unwrap();
+    drop((attempts, one));
+    let seen = Attempts::new(two.clone(), "attempts");
+    two.put_blob(contents(100, 10)).await.unwrap();
+    assert_eq!(two.sweep_with(|| seen.blobs()).await.unwrap(), 1);
+    for attempt in seen.list("feature").await.unwrap() {
+        seen.files(&attempt).await.unwrap();
+    }
+}

@@ -1,0 +1,562 @@
+//! Runs a script on a simulated machine, checks every answer, and shrinks scripts that fail.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashSet};
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use greenwave_segment::simulation::{Faults, Machine, Process, Schedule, Unsynced};
+use greenwave_storage::{
+    Attempts, BlobId, Compression, Draft, Error, Options, Outcome, SegmentCold, SegmentOptions, Store,
+};
+
+use crate::model::{Handle, Model};
+use crate::script::{Contents, Crash, Op, Random, Round, Script, Setting};
+
+const DIR: &str = "/store";
+/// More steps than any script needs: a run that takes more is stuck.
+const STEPS_MAX: u64 = 400_000;
+
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Totals {
+    steps: u64,
+    operations: u64,
+    answers: u64,
+    crashes: u64,
+    failed_operations: u64,
+    swept: u64,
+    freed: u64,
+}
+
+impl Totals {
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.steps += other.steps;
+        self.operations += other.operations;
+        self.answers += other.answers;
+        self.crashes += other.crashes;
+        self.failed_operations += other.failed_operations;
+        self.swept += other.swept;
+        self.freed += other.freed;
+    }
+}
+
+/// What all processes of a run share with their judge.
+#[derive(Debug, Default)]
+struct Court {
+    model: Model,
+    wrong: Option<String>,
+    totals: Totals,
+    contents: u64,
+    /// Which opening of a store each process is at.
+    handles: BTreeMap<usize, Handle>,
+}
+
+impl Court {
+    fn open(&mut self, who: usize) -> Handle {
+        let handle = self.model.handle();
+        self.handles.insert(who, handle);
+        handle
+    }
+
+    fn accuse(&mut self, what: String) {
+        self.wrong.get_or_insert(what);
+    }
+
+    /// A number, then bytes that do not compress but are the same in every third.
+    fn contents(&mut self, contents: Contents, large: bool) -> Bytes {
+        let (number, len) = match contents {
+            Contents::New { len } => {
+                self.contents += 1;
+                (self.contents, len)
+            }
+            Contents::Common(number) => (1_000_000 + u64::from(number), if large { 9000 } else { 500 }),
+        };
+        let mut bytes = number.to_le_bytes().to_vec();
+        let mut random = Random(number % 3);
+        bytes.extend(std::iter::repeat_with(|| random.next() as u8).take(len.into()));
+        bytes.into()
+    }
+}
+
+type Shared = Rc<RefCell<Court>>;
+
+/// Drives a future that waits for nothing but the simulated disk, which it does in place.
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(value) => value,
+        Poll::Pending => panic!("a call waits for another one"),
+    }
+}
+
+fn open(process: &Process, setting: &Setting) -> Result<Store, Error> {
+    let options = SegmentOptions {
+        compression: if setting.compressed { Compression::Zstd { level: 1 } } else { Compression::None },
+        disk_bytes_max: (setting.disk_kib_max > 0).then(|| u64::from(setting.disk_kib_max) << 10),
+        segment_bytes_max: u64::from(setting.segment_kib_max) << 10,
+        differences_max: 2,
+        find_similar: setting.find_similar,
+        ..SegmentOptions::default()
+    };
+    let cold = SegmentCold::open_simulated(process, DIR, options)?;
+    Store::open(Options { memory_bytes_max: 64 << 10, ..Options::default() }, Arc::new(cold))
+}
+
+fn name_of(number: u8) -> String {
+    format!("name{number}")
+}
+
+/// One process: opens the store, does its operations, and reports each to the court.
+fn process(who: usize, machine: &Process, setting: Setting, ops: &[Op], court: &Shared) {
+    let mut handle = court.borrow_mut().open(who);
+    let mut store = match open(machine, &setting) {
+        Ok(store) => store,
+        Err(error) => return refused(&error, court),
+    };
+    for op in ops {
+        court.borrow_mut().totals.operations += 1;
+        if matches!(op, Op::Close | Op::Reopen) {
+            if *op == Op::Close {
+                close(handle, &store, court);
+            }
+            drop(store);
+            court.borrow_mut().model.ended(handle);
+            handle = court.borrow_mut().open(who);
+            store = match open(machine, &setting) {
+                Ok(store) => store,
+                Err(error) => return refused(&error, court),
+            };
+            continue;
+        }
+        perform(who, handle, &store, *op, setting, court);
+    }
+    drop(store);
+    court.borrow_mut().model.ended(handle);
+}
+
+fn close(handle: Handle, store: &Store, court: &Shared) {
+    let began = court.borrow_mut().model.event();
+    match block_on(store.close()) {
+        Ok(()) => court.borrow_mut().model.flushed(handle, began),
+        Err(error) => refused(&error, court),
+    }
+}
+
+/// An operation failed. Only some failures are the disk's.
+fn refused(error: &Error, court: &Shared) {
+    let mut court = court.borrow_mut();
+    court.totals.failed_operations += 1;
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    // A disk without room, a budget that is used up, a process that was killed meanwhile.
+    // A full disk may also keep the end of a segment from being written, after which a log is to be opened anew.
+    let fair = [
+        "no storage space",
+        "is full",
+        "was killed",
+        "keep storing against it",
+        "do not end",
+        "an earlier sync failed",
+    ];
+    if !fair.iter().any(|fair| text.contains(fair)) {
+        court.accuse(format!("failed: {text}"));
+    }
+}
+
+fn perform(who: usize, handle: Handle, store: &Store, op: Op, setting: Setting, court: &Shared) {
+    let event = || court.borrow_mut().model.event();
+    let large = setting.disk_kib_max == 0;
+    match op {
+        Op::Put { name, contents } => {
+            let contents = court.borrow_mut().contents(contents, large);
+            change(handle, &name_of(name), Some(&contents), false, court, || {
+                block_on(store.put(&name_of(name), contents.clone())).map(drop)
+            });
+        }
+        Op::PutLike { name, contents, like } => {
+            let contents = court.borrow_mut().contents(contents, large);
+            let Some(like) = found(block_on(store.resolve(&name_of(like))), court).flatten() else { return };
+            change(handle, &name_of(name), Some(&contents), false, court, || {
+                block_on(store.put_like(&name_of(name), contents.clone(), &like)).map(drop)
+            });
+        }
+        // Contents without a name stay as long as their store, which a budget has no room for.
+        Op::PutUnnamed { contents } if setting.disk_kib_max == 0 => {
+            let contents = court.borrow_mut().contents(contents, large);
+            if let Err(error) = block_on(store.put_blob(contents.clone())) {
+                refused(&error, court);
+            }
+            court.borrow_mut().model.put_unnamed(handle, contents);
+        }
+        Op::PutUnnamed { .. } => {}
+        Op::Link { name, to } => {
+            let Some(to) = found(block_on(store.get(&name_of(to))), court).flatten() else { return };
+            change(handle, &name_of(name), Some(&to), true, court, || {
+                block_on(store.link(&name_of(name), BlobId::of(&to)))
+            });
+        }
+        Op::Remove { name } => remove(handle, store, &name_of(name), court),
+        Op::Get { name } => get(handle, store, &name_of(name), court),
+        Op::GetUnnamed => {
+            let wanted = court.borrow().model.unnamed(handle);
+            for contents in wanted {
+                let Some(got) = found(block_on(store.get_blob(&BlobId::of(&contents))), court) else {
+                    continue;
+                };
+                let mut court = court.borrow_mut();
+                court.totals.answers += 1;
+                if got.as_ref() != Some(&contents) && court.model.is_wanted(&contents) {
+                    court.accuse(format!(
+                        "contents {:?} without a name are gone",
+                        contents.first_chunk::<8>()
+                    ));
+                }
+            }
+        }
+        Op::List => {
+            let began = event();
+            let Some(names) = found(block_on(store.list("name")), court) else { return };
+            for name in (0..6).map(name_of).filter(|name| !names.contains(name)) {
+                let mut court = court.borrow_mut();
+                if let Err(wrong) = court.model.check(handle, &name, None, began) {
+                    court.accuse(format!("not listed: {wrong}"));
+                }
+            }
+        }
+        Op::Record { feature, contents } => {
+            let contents = court.borrow_mut().contents(contents, large);
+            record(who, feature, store, &contents, court);
+        }
+        Op::Sweep => {
+            court.borrow_mut().model.swept(handle);
+            match block_on(store.sweep_with(|| recorded(store))) {
+                Ok(removed) => court.borrow_mut().totals.swept += removed,
+                Err(error) => refused(&error, court),
+            }
+        }
+        Op::Flush => {
+            let began = event();
+            match block_on(store.flush()) {
+                Ok(()) => court.borrow_mut().model.flushed(handle, began),
+                Err(error) => refused(&error, court),
+            }
+        }
+        Op::Compact | Op::Close | Op::Reopen => {}
+    }
+}
+
+fn found<T>(result: Result<T, Error>, court: &Shared) -> Option<T> {
+    result.inspect_err(|error| refused(error, court)).ok()
+}
+
+/// What could not be written stays readable: a put that fails for that reason counts all the same.
+fn change(
+    handle: Handle,
+    name: &str,
+    contents: Option<&Bytes>,
+    may_dangle: bool,
+    court: &Shared,
+    work: impl FnOnce() -> Result<(), Error>,
+) {
+    court.borrow_mut().model.begin(handle, name, contents.cloned(), may_dangle);
+    if let Err(error) = work() {
+        refused(&error, court);
+    }
+    court.borrow_mut().model.made(handle, name);
+}
+
+fn remove(handle: Handle, store: &Store, name: &str, court: &Shared) {
+    let began = court.borrow_mut().model.event();
+    let Some(existed) = found(block_on(store.remove(name)), court) else { return };
+    let mut court = court.borrow_mut();
+    if existed {
+        // Nothing is written by a removal itself.
+        court.model.begin(handle, name, None, false);
+        court.model.made(handle, name);
+    } else if let Err(wrong) = court.model.check(handle, name, None, began) {
+        court.accuse(format!("not removed: {wrong}"));
+    }
+}
+
+fn get(handle: Handle, store: &Store, name: &str, court: &Shared) {
+    let began = court.borrow_mut().model.event();
+    let Some(got) = found(block_on(store.get(name)), court) else { return };
+    let mut court = court.borrow_mut();
+    court.totals.answers += 1;
+    if let Err(wrong) = court.model.check(handle, name, got.as_ref(), began) {
+        court.accuse(wrong);
+    }
+}
+
+/// Records an attempt in a namespace of this process's own, and reads it again.
+fn record(who: usize, feature: u8, store: &Store, contents: &Bytes, court: &Shared) {
+    let attempts = Attempts::new(store.clone(), &who.to_string());
+    let feature = format!("feature{feature}");
+    let files = BTreeMap::from([("file".to_owned(), contents.clone())]);
+    let draft = Draft { files, outcome: Outcome::Passed, note: String::new() };
+    let Some(recorded) = found(block_on(attempts.record(&feature, draft)), court) else { return };
+    match block_on(attempts.get(&feature, recorded.number)) {
+        Ok(Some(read)) if read == recorded => {}
+        Ok(other) => court.borrow_mut().accuse(format!("recorded {recorded:?}, read {other:?}")),
+        Err(error) => refused(&error, court),
+    }
+}
+
+/// Runs a script; says what went wrong, a panic included.
+pub(crate) fn run(script: &Script) -> Result<Totals, String> {
+    std::panic::catch_unwind(|| run_unguarded(script)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        Err(format!("panic: {}", text.unwrap_or_default()))
+    })
+}
+
+fn run_unguarded(script: &Script) -> Result<Totals, String> {
+    let court: Shared = Rc::default();
+    let machine = Machine::new(script.seed);
+    if TRACED.get() {
+        machine.record();
+    }
+    let traced = Traced(&machine);
+    let mut random = Random(script.seed);
+    for round in &script.rounds {
+        let cut = run_round(script, round, &machine, &mut random, &court)?;
+        court.borrow_mut().model.all_ended();
+        judge(script, &machine, &court, cut)?;
+    }
+    free(script, &machine, &court)?;
+    let totals = court.borrow().totals;
+    drop(traced);
+    Ok(totals)
+}
+
+thread_local! {
+    /// Whether runs on this thread print every file operation when they end.
+    pub(crate) static TRACED: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+/// Prints the trace of a machine when it is dropped.
+struct Traced<'a>(&'a Machine);
+
+impl Drop for Traced<'_> {
+    fn drop(&mut self) {
+        if TRACED.get() {
+            println!("{}", self.0.trace().join("\n"));
+        }
+    }
+}
+
+/// Returns whether the power was cut.
+fn run_round(
+    script: &Script,
+    round: &Round,
+    machine: &Machine,
+    random: &mut Random,
+    court: &Shared,
+) -> Result<bool, String> {
+    machine.set_faults(Faults {
+        interrupted: script.interrupted_per_mille,
+        short: script.short_per_mille,
+        capacity: u64::from(script.capacity_kib) << 10,
+        ..Faults::default()
+    });
+    let mut schedule = Schedule::new();
+    for (who, ops) in round.processes.iter().enumerate() {
+        let process_of = machine.process();
+        process_of.set_clock_ahead(script.skew_micros * 1000 * who as i64);
+        let (setting, ops, court) = (script.setting, ops.clone(), court.clone());
+        schedule.spawn(&process_of.clone(), move || process(who, &process_of, setting, &ops, &court));
+    }
+    let mut current = 0;
+    let mut step = 0_u64;
+    while let Some(runnable) = schedule.runnable() {
+        match round.crash {
+            Crash::Kill { process, step: at } if u64::from(at) == step => {
+                schedule.kill(process.into());
+                let mut court = court.borrow_mut();
+                court.totals.crashes += 1;
+                if let Some(handle) = court.handles.get(&process.into()).copied() {
+                    court.model.ended(handle);
+                }
+            }
+            Crash::Power { step: at, kept } if u64::from(at) == step => {
+                machine.cut_power(unsynced(kept));
+                drop(schedule);
+                let mut court = court.borrow_mut();
+                court.totals.crashes += 1;
+                return court.wrong.take().map_or(Ok(true), Err);
+            }
+            _ => {}
+        }
+        if schedule.has_finished(current)
+            || !runnable.contains(&current)
+            || random.chance(script.switch_percent.into())
+        {
+            current = runnable[random.below(runnable.len() as u64) as usize];
+        }
+        schedule.step(current);
+        step += 1;
+        court.borrow_mut().totals.steps += 1;
+        if let Some(wrong) = court.borrow_mut().wrong.take() {
+            return Err(wrong);
+        }
+        if step > STEPS_MAX {
+            return Err("it does not end".into());
+        }
+    }
+    Ok(false)
+}
+
+fn unsynced(kept: u8) -> Unsynced {
+    match kept {
+        0 => Unsynced::Kept,
+        1 => Unsynced::Lost,
+        _ => Unsynced::Some,
+    }
+}
+
+/// Opens a store on a disk without faults: each name leads to what it may, before and after a sweep.
+fn judge(script: &Script, machine: &Machine, court: &Shared, cut: bool) -> Result<(), String> {
+    machine.set_faults(Faults::default());
+    let reader = court.borrow_mut().model.handle();
+    let began = court.borrow_mut().model.event();
+    let mut first: Option<BTreeMap<String, Option<Bytes>>> = None;
+    for swept in [false, true] {
+        let process = machine.process();
+        let afterwards = |error: Error| format!("afterwards, swept {swept}: {error:?}");
+        let store = open(&process, &script.setting).map_err(afterwards)?;
+        if swept {
+            block_on(store.sweep_with(|| recorded(&store))).map_err(afterwards)?;
+        }
+        let mut answers = BTreeMap::new();
+        for name in (0..6).map(name_of) {
+            let got = block_on(store.get(&name)).map_err(afterwards)?;
+            let checked = court.borrow().model.check(reader, &name, got.as_ref(), began);
+            checked.map_err(|wrong| format!("afterwards, swept {swept}: {wrong}"))?;
+            answers.insert(name, got);
+        }
+        if first.as_ref().is_some_and(|first| *first != answers) {
+            return Err(format!("a sweep changed {first:?} to {answers:?}"));
+        }
+        first.get_or_insert(answers);
+        attempts_are_whole(&store).map_err(|wrong| format!("afterwards, swept {swept}: {wrong}"))?;
+        drop(store);
+        process.kill();
+    }
+    if cut {
+        court.borrow_mut().model.settle(&first.unwrap_or_default());
+    }
+    Ok(())
+}
+
+/// What the attempts of all processes need.
+async fn recorded(store: &Store) -> Result<HashSet<BlobId>, Error> {
+    let mut blobs = HashSet::new();
+    for who in 0..3 {
+        blobs.extend(Attempts::new(store.clone(), &who.to_string()).blobs().await?);
+    }
+    Ok(blobs)
+}
+
+/// A recorded attempt has its files.
+fn attempts_are_whole(store: &Store) -> Result<(), String> {
+    for who in 0..3 {
+        let attempts = Attempts::new(store.clone(), &who.to_string());
+        let failed = |error: Error| format!("{error:?}");
+        for feature in block_on(attempts.features()).map_err(failed)? {
+            for attempt in block_on(attempts.list(&feature)).map_err(failed)? {
+                block_on(attempts.files(&attempt)).map_err(failed)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whatever happened, removals make room again.
+fn free(script: &Script, machine: &Machine, court: &Shared) -> Result<(), String> {
+    let process = machine.process();
+    let failed = |error: Error| format!("cannot be freed: {error:?}");
+    let store = open(&process, &script.setting).map_err(failed)?;
+    for name in block_on(store.list("")).map_err(failed)? {
+        block_on(store.remove(&name)).map_err(failed)?;
+    }
+    let freed = block_on(store.sweep(&HashSet::new())).map_err(failed)?;
+    block_on(store.flush()).map_err(failed)?;
+    for number in 0..3_u64 {
+        let contents: Bytes = [&number.to_le_bytes()[..], &[9; 2000]].concat().into();
+        block_on(store.put("new", contents)).map_err(failed)?;
+        block_on(store.flush()).map_err(failed)?;
+    }
+    court.borrow_mut().totals.freed += freed;
+    Ok(())
+}
+
+/// Removes what a failing script does not need to fail in the same way.
+pub(crate) fn shrink(mut script: Script, why: &str) -> (Script, String) {
+    let kind = |why: &str| why.chars().filter(char::is_ascii_alphabetic).take(12).collect::<String>();
+    let (wanted, last) = (kind(why), RefCell::new(why.to_owned()));
+    let fails = |script: &Script| match run(script) {
+        Err(why) if kind(&why) == wanted => {
+            *last.borrow_mut() = why;
+            true
+        }
+        _ => false,
+    };
+    let mut tries = 3000;
+    loop {
+        let before = script.clone();
+        for candidate in smaller(&script) {
+            tries -= 1;
+            if tries == 0 {
+                return (script, last.into_inner());
+            }
+            if candidate != script && fails(&candidate) {
+                script = candidate;
+                break;
+            }
+        }
+        if script == before {
+            return (script, last.into_inner());
+        }
+    }
+}
+
+fn smaller(script: &Script) -> Vec<Script> {
+    let mut all = Vec::new();
+    let mut push = |change: &dyn Fn(&mut Script)| {
+        let mut candidate = script.clone();
+        change(&mut candidate);
+        all.push(candidate);
+    };
+    for round in 0..script.rounds.len() {
+        push(&|s| drop(s.rounds.remove(round)));
+        push(&|s| s.rounds[round].crash = Crash::None);
+        for process in 0..script.rounds[round].processes.len() {
+            push(&|s| drop(s.rounds[round].processes.remove(process)));
+            let len = script.rounds[round].processes[process].len();
+            let mut size = len.div_ceil(2);
+            while size > 0 {
+                for from in (0..len).step_by(size) {
+                    push(&|s| {
+                        let ops = &mut s.rounds[round].processes[process];
+                        ops.drain(from..(from + size).min(ops.len()));
+                    });
+                }
+                size /= 2;
+            }
+        }
+    }
+    push(&|s| s.short_per_mille = 0);
+    push(&|s| s.interrupted_per_mille = 0);
+    push(&|s| s.capacity_kib = 0);
+    push(&|s| s.skew_micros = 0);
+    push(&|s| s.setting.compressed = false);
+    push(&|s| s.setting.find_similar = false);
+    all
+}
