@@ -202,7 +202,7 @@ impl<K: Eq, V, P: Policy, S: Hashing<K>> Cache<K, V, P, S> {
     {
         let found = self.get(key);
         if !tags.is_empty() {
-            self.part(self.hashing.bits(key)).tags.lock().add(tags, found.is_some());
+            self.count_tags(self.hashing.bits(key), tags, found.is_some());
         }
         found
     }
@@ -389,13 +389,35 @@ impl<K: Eq, V, P: Policy, S: Hashing<K>> Cache<K, V, P, S> {
         sum.into_stats()
     }
 
-    /// The value of `key`, counted as nothing.
-    pub(crate) fn peek(&self, key: &K) -> Option<V>
+    /// A copy of the value of `key`; a hit is counted, for the tags as well, and a miss is not.
+    pub(crate) fn read_counted(&self, key: &K, tags: &[&str]) -> Option<V>
     where
         V: Clone,
     {
         let hash = self.hashing.bits(key);
-        self.look(self.part(hash), hash, key, |entry| entry.value.clone())
+        let read = |entry: &Entry<K, V>| (entry.value.clone(), entry.cost_us());
+        let (value, saved_us) = self.look(self.part(hash), hash, key, read)?;
+        self.tally.hit(saved_us);
+        self.count_tags(hash, tags, true);
+        Some(value)
+    }
+
+    /// Counts a read of `key`: a hit that saved so many microseconds, or a miss.
+    pub(crate) fn count(&self, key: &K, tags: &[&str], saved_us: Option<u64>) {
+        match saved_us {
+            Some(saved_us) => self.tally.hit(saved_us),
+            None => self.tally.miss(),
+        }
+        if !tags.is_empty() {
+            self.count_tags(self.hashing.bits(key), tags, saved_us.is_some());
+        }
+    }
+
+    #[inline]
+    fn count_tags(&self, hash: u64, tags: &[&str], is_hit: bool) {
+        if !tags.is_empty() {
+            self.part(hash).tags.lock().add(tags, is_hit);
+        }
     }
 
     pub(crate) fn part(&self, hash: u64) -> &Part<K, V, P> {

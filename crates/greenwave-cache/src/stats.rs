@@ -17,9 +17,10 @@ pub struct Stats {
     pub entries: u64,
     /// Their weight.
     pub weight: u64,
-    /// Reads answered.
+    /// Reads answered: by a cached value, or by a computation of another task that they waited for.
     pub hits: u64,
-    /// Reads not answered.
+    /// Reads not answered: by `get`, by the task that computes the value, and by those that got its
+    /// error.
     pub misses: u64,
     /// Entries put, replacements included.
     pub insertions: u64,
@@ -33,7 +34,8 @@ pub struct Stats {
     pub recent_hits: u64,
     /// Of the same, those not answered.
     pub recent_misses: u64,
-    /// Time that the hits saved: the sum of what the entries read had cost to make.
+    /// Time that the hits saved: the sum of what the entries read had cost to make. Those that waited
+    /// for a computation saved none.
     pub saved: Duration,
 }
 
