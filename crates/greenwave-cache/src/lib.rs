@@ -81,6 +81,7 @@ mod backend;
 mod cache;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+mod contained;
 mod error;
 #[cfg(feature = "serde")]
 mod format;

@@ -195,7 +195,8 @@ impl<K: Eq + Clone, V: Clone, P: Policy, S: Hashing<K>> Cache<K, V, P, S> {
             return Ok(value);
         }
         self.count(&key, options.tags, None);
-        if let Some(error) = turn.error.as_ref().filter(|_| seat.waited_for_a_failure()).and_then(errors.take) {
+        if let Some(error) = turn.error.as_ref().filter(|_| seat.waited_for_a_failure()).and_then(errors.take)
+        {
             return Err(error);
         }
         let begun = Instant::now();
@@ -236,11 +237,15 @@ impl<K: Eq + Clone, V: Clone, P: Policy, S: Hashing<K>> Cache<K, V, P, S> {
     fn land(&self, key: K, value: V, options: &EntryOptions<'_>, seat: &Seat<'_, K, V, P>) {
         let entry = self.entry(key, value, options);
         // Under the lock of the flights: an invalidation comes either before, and finds the flight, or after, and finds the entry.
+        let part_number = self.part_number(entry.hash);
         let displaced = seat.part.with_flights(|flights| {
             flights.swap_remove(seat.position(flights)?);
             Some(self.enter(entry))
         });
-        displaced.iter().for_each(|displaced| self.let_go(displaced));
+        if let Some(mut displaced) = displaced {
+            self.trim(part_number, &mut displaced);
+            self.let_go(&displaced);
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::backend::Backend;
+use crate::contained::contained_future;
 use crate::stats::Counter;
 use crate::{BoxError, Error, Key};
 
@@ -164,7 +165,7 @@ impl Layer {
         let found = if self.shunned.lock().keys.contains(key) {
             None
         } else {
-            self.seat.call("get", self.seat.tier.backend.get(key)).await.ok().flatten()
+            self.seat.call("get", async { self.seat.tier.backend.get(key).await }).await.ok().flatten()
         };
         self.counters().misses.add(u64::from(found.is_none()));
         found
@@ -172,7 +173,7 @@ impl Layer {
 
     /// What is under each of the keys, in their order.
     pub(crate) async fn read_many(&self, keys: &[Key]) -> Vec<Option<Bytes>> {
-        let found = self.seat.call("get many", self.seat.tier.backend.get_many(keys)).await;
+        let found = self.seat.call("get many", async { self.seat.tier.backend.get_many(keys).await }).await;
         let mut found = found.unwrap_or_default();
         found.resize(keys.len(), None);
         let shunned = self.shunned.lock();
@@ -199,7 +200,7 @@ impl Layer {
             } else {
                 match self.queue() {
                     Some(queue) => self.enqueue(queue, Job::Put(*key, value, ttl)),
-                    None => self.seat.call("put", tier.backend.put(key, value, ttl)).await,
+                    None => self.seat.call("put", async { tier.backend.put(key, value, ttl).await }).await,
                 }
             };
         let report = |error| Error::backend(format!("put into the tier {}", tier.name))(error);
@@ -219,18 +220,18 @@ impl Layer {
             None => false,
         };
         if !waiting {
-            let _ = self.seat.call("remove", self.seat.tier.backend.remove(key)).await;
+            let _ = self.seat.call("remove", async { self.seat.tier.backend.remove(key).await }).await;
         }
     }
 
     pub(crate) async fn flush(&self) -> bool {
         self.drained().await;
-        self.seat.call("flush", self.seat.tier.backend.flush()).await.is_ok()
+        self.seat.call("flush", async { self.seat.tier.backend.flush().await }).await.is_ok()
     }
 
     pub(crate) async fn close(&self) -> bool {
         self.drained().await;
-        self.seat.call("close", self.seat.tier.backend.close()).await.is_ok()
+        self.seat.call("close", async { self.seat.tier.backend.close().await }).await.is_ok()
     }
 
     pub(crate) fn stats(&self) -> TierStats {
@@ -254,7 +255,7 @@ impl Layer {
         if !backend.capabilities().list {
             return Vec::new();
         }
-        self.seat.call("list", backend.list()).await.unwrap_or_default()
+        self.seat.call("list", async { backend.list().await }).await.unwrap_or_default()
     }
 
     /// Waits until all writes that are to be done later are done.
@@ -297,6 +298,8 @@ impl Seat {
         operation: &str,
         call: impl Future<Output = Result<T, BoxError>>,
     ) -> Result<T, BoxError> {
+        // A backend that panics has failed, like one that says so.
+        let call = async { contained_future("backend", call).await? };
         let result = match self.tier.time_max {
             Some(time_max) => {
                 tokio::time::timeout(time_max, call).await.unwrap_or_else(|late| Err(late.into()))
@@ -321,8 +324,10 @@ async fn work(seat: Arc<Seat>, mut queue: mpsc::Receiver<Job>) {
     while let Some(job) = queue.recv().await {
         let backend = &seat.tier.backend;
         match job {
-            Job::Put(key, value, ttl) => _ = seat.call("put", backend.put(&key, value, ttl)).await,
-            Job::Remove(key) => _ = seat.call("remove", backend.remove(&key)).await,
+            Job::Put(key, value, ttl) => {
+                _ = seat.call("put", async { backend.put(&key, value, ttl).await }).await
+            }
+            Job::Remove(key) => _ = seat.call("remove", async { backend.remove(&key).await }).await,
             // Nobody waits any more if it is an error.
             Job::Flush(done) => _ = done.send(()),
         }

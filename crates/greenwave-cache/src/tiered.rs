@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use crate::backend::MemoryBackend;
+use crate::contained::{contained, contained_future};
 use crate::lease::{Lease, Leases};
 use crate::load::Errors;
 use crate::predict::{Predictor, Trail};
@@ -32,7 +33,7 @@ pub struct TieredOptions {
     pub schema: u32,
     /// How old a record may be. `None` is no limit, the default.
     pub age_max: Option<Duration>,
-    /// Milliseconds since the Unix epoch.
+    /// Milliseconds since the Unix epoch. If it panics, that is logged, and the system's clock counts.
     pub clock: fn() -> u64,
     /// What keeps two processes from computing the same key; `None`, the default, is nothing.
     pub leases: Option<Arc<dyn Leases>>,
@@ -261,12 +262,7 @@ impl Tiered {
         self.fly(key, &Errors::RETRIED, compute).await
     }
 
-    async fn fly<E, Out, F, Fut>(
-        &self,
-        key: &Key,
-        errors: &Errors<E, Out>,
-        compute: F,
-    ) -> Result<Record, Out>
+    async fn fly<E, Out, F, Fut>(&self, key: &Key, errors: &Errors<E, Out>, compute: F) -> Result<Record, Out>
     where
         F: FnOnce() -> Fut,
         Fut: Future<Output = Result<(Record, Keep), E>>,
@@ -313,7 +309,8 @@ impl Tiered {
     async fn lease(&self, key: &Key) -> Option<Lease> {
         let options = &self.inner.options;
         let leases = options.leases.as_ref()?;
-        let error: BoxError = match tokio::time::timeout(options.lease_wait_max, leases.acquire(key)).await {
+        let acquire = async { contained_future("leases", async { leases.acquire(key).await }).await? };
+        let error: BoxError = match tokio::time::timeout(options.lease_wait_max, acquire).await {
             Ok(Ok(lease)) => return Some(lease),
             Ok(Err(error)) => error,
             Err(elapsed) => elapsed.into(),
@@ -393,7 +390,7 @@ impl Tiered {
         let options = &self.inner.options;
         let record = Record {
             schema: options.schema,
-            created_ms: (options.clock)(),
+            created_ms: contained("clock", options.clock).unwrap_or_else(|_| unix_millis()),
             cost: Duration::ZERO,
             tags: Vec::new(),
             payload: payload.freeze(),
@@ -548,8 +545,9 @@ impl Inner {
 
     /// How long a record is still good for; `None` is for ever.
     fn remaining(&self, record: &Record) -> Option<Duration> {
-        let age = Duration::from_millis((self.options.clock)().saturating_sub(record.created_ms));
-        Some(self.options.age_max?.saturating_sub(age))
+        let age_max = self.options.age_max?;
+        let now_ms = contained("clock", self.options.clock).unwrap_or_else(|_| unix_millis());
+        Some(age_max.saturating_sub(Duration::from_millis(now_ms.saturating_sub(record.created_ms))))
     }
 
     async fn backfill(&self, found_in: usize, key: &Key, record: &Record, stored: &Bytes) {

@@ -36,10 +36,7 @@ fn ask(cache: &Arc<Cache<u64, u64, Lru>>, runs: &Arc<AtomicUsize>) -> Asking<Arc
 }
 
 /// The same, but those who wait for a computation that fails compute themselves.
-fn ask_retrying(
-    cache: &Arc<Cache<u64, u64, Lru>>,
-    runs: &Arc<AtomicUsize>,
-) -> Asking<&'static str> {
+fn ask_retrying(cache: &Arc<Cache<u64, u64, Lru>>, runs: &Arc<AtomicUsize>) -> Asking<&'static str> {
     let (sender, receiver) = oneshot::channel();
     let (cache, runs) = (cache.clone(), runs.clone());
     let task = tokio::spawn(async move {
