@@ -85,6 +85,7 @@ impl<K, V> Entry<K, V> {
         self.extra.as_ref().map_or(0, |extra| extra.cost_us)
     }
 
+    #[inline]
     fn weight(&self) -> u64 {
         match &self.extra {
             Some(extra) if self.weight == WEIGHT_IN_EXTRA => extra.weight,
@@ -306,6 +307,7 @@ impl<K: Eq, V, P: Policy> Shard<K, V, P> {
         }
     }
 
+    #[inline]
     fn is_over_budget(&self) -> bool {
         self.budget.as_ref().is_some_and(|budget| budget.is_exceeded())
     }
@@ -320,6 +322,7 @@ impl<K: Eq, V, P: Policy> Shard<K, V, P> {
         }
     }
 
+    #[inline]
     fn evict(&mut self, displaced: &mut Displaced<K, V>) {
         let victim = self.policy.victim().expect("a shard that is full holds something");
         self.evictions += 1;

@@ -122,6 +122,13 @@ impl Counter {
         self.0.fetch_add(n, Ordering::Relaxed);
     }
 
+    /// For sums of what callers say, which may be any numbers.
+    pub(crate) fn add_saturating(&self, n: u64) {
+        let sum = |old: u64| Some(old.saturating_add(n));
+        // It always gives a sum.
+        let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, sum);
+    }
+
     pub(crate) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }

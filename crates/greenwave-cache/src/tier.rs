@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::backend::Backend;
 use crate::contained::contained_future;
@@ -33,7 +33,8 @@ pub struct Tier {
     pub on_failure: OnFailure,
     /// How long a record stays there at most, if the backend is capable of that. `None`, the default, is as long as it is good for.
     pub ttl_max: Option<Duration>,
-    /// How long one call may take. One that takes longer has failed. `None`, the default, is no limit beside the backend's own.
+    /// How long one call may take. One that takes longer has failed; with zero, each that is not done at
+    /// once. `None`, the default, is no limit beside the backend's own.
     pub time_max: Option<Duration>,
 }
 
@@ -69,7 +70,7 @@ pub enum Writes {
     /// After it, by a task of its own, in order. What was not written when the runtime ends is lost; [`flush`](crate::Tiered::flush) waits
     /// for it.
     Back {
-        /// Most writes that may wait, at least 1. A put that finds no place is dropped and counted; a removal waits for one.
+        /// Most writes that may wait; 0 means 1. A put that finds no place is dropped and counted; a removal waits for one.
         queued_max: usize,
     },
 }
@@ -272,7 +273,7 @@ impl Layer {
     fn queue(&self) -> Option<&mpsc::Sender<Job>> {
         let Writes::Back { queued_max } = self.seat.tier.writes else { return None };
         let start = || {
-            let (sender, receiver) = mpsc::channel(queued_max.max(1));
+            let (sender, receiver) = mpsc::channel(queued_max.clamp(1, Semaphore::MAX_PERMITS));
             tokio::spawn(work(self.seat.clone(), receiver));
             sender
         };

@@ -31,7 +31,7 @@ const FORETOLD_MAX: usize = 4096;
 pub struct TieredOptions {
     /// The schema of the payloads. Records of others are misses.
     pub schema: u32,
-    /// How old a record may be. `None` is no limit, the default.
+    /// How old a record may be; with zero, every record is too old. `None` is no limit, the default.
     pub age_max: Option<Duration>,
     /// Milliseconds since the Unix epoch. If it panics, that is logged, and the system's clock counts.
     pub clock: fn() -> u64,
@@ -491,7 +491,7 @@ impl Inner {
 
     fn count_hit(&self, record: &Record) {
         self.hits.add(1);
-        self.saved_us.add(u64::try_from(record.cost.as_micros()).unwrap_or(u64::MAX));
+        self.saved_us.add_saturating(u64::try_from(record.cost.as_micros()).unwrap_or(u64::MAX));
     }
 
     fn encode(&self, key: &Key, record: &Record) -> Bytes {

@@ -57,7 +57,7 @@ impl RemoteOptions {
             return refuse("prefix", format!("{:?}", self.prefix), accepted);
         }
         if self.time_max.is_zero() {
-            return refuse("time_max", "0".to_owned(), "more than nothing");
+            return refuse("time_max", "0".to_owned(), "more than 0");
         }
         if self.pause_min.is_zero() || self.pause_min > self.pause_max {
             return refuse("pause_min", format!("{:?}", self.pause_min), "more than 0, at most pause_max");

@@ -10,6 +10,7 @@ mod keys;
 mod leases;
 mod load;
 mod model;
+mod numbers;
 mod panics;
 mod policies;
 mod records;
