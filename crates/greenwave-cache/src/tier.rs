@@ -326,7 +326,7 @@ async fn work(seat: Arc<Seat>, mut queue: mpsc::Receiver<Job>) {
         let backend = &seat.tier.backend;
         match job {
             Job::Put(key, value, ttl) => {
-                _ = seat.call("put", async { backend.put(&key, value, ttl).await }).await
+                _ = seat.call("put", async { backend.put(&key, value, ttl).await }).await;
             }
             Job::Remove(key) => _ = seat.call("remove", async { backend.remove(&key).await }).await,
             // Nobody waits any more if it is an error.

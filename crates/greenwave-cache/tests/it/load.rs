@@ -18,17 +18,21 @@ async fn settle() {
     }
 }
 
+/// The error of a computation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Failed;
+
 type Asking<E> = (oneshot::Sender<u64>, tokio::task::JoinHandle<Result<u64, E>>);
 
 /// A task that asks for key 1 and computes what the sender says; dropping the sender is an error of
 /// the computation, which those who wait share.
-fn ask(cache: &Arc<Cache<u64, u64, Lru>>, runs: &Arc<AtomicUsize>) -> Asking<Arc<&'static str>> {
+fn ask(cache: &Arc<Cache<u64, u64, Lru>>, runs: &Arc<AtomicUsize>) -> Asking<Arc<Failed>> {
     let (sender, receiver) = oneshot::channel();
     let (cache, runs) = (cache.clone(), runs.clone());
     let task = tokio::spawn(async move {
         let compute = || async move {
             runs.fetch_add(1, Ordering::Relaxed);
-            receiver.await.map_err(|_| "failed")
+            receiver.await.map_err(|_| Failed)
         };
         cache.get_or_compute(1, compute).await
     });
@@ -36,13 +40,13 @@ fn ask(cache: &Arc<Cache<u64, u64, Lru>>, runs: &Arc<AtomicUsize>) -> Asking<Arc
 }
 
 /// The same, but those who wait for a computation that fails compute themselves.
-fn ask_retrying(cache: &Arc<Cache<u64, u64, Lru>>, runs: &Arc<AtomicUsize>) -> Asking<&'static str> {
+fn ask_retrying(cache: &Arc<Cache<u64, u64, Lru>>, runs: &Arc<AtomicUsize>) -> Asking<Failed> {
     let (sender, receiver) = oneshot::channel();
     let (cache, runs) = (cache.clone(), runs.clone());
     let task = tokio::spawn(async move {
         let compute = || async move {
             runs.fetch_add(1, Ordering::Relaxed);
-            receiver.await.map_err(|_| "failed")
+            receiver.await.map_err(|_| Failed)
         };
         cache.get_or_compute_retrying(1, &EntryOptions::default(), compute).await
     });
@@ -94,12 +98,12 @@ async fn who_asks_after_a_failure_does_not_get_its_error() {
     let (retry_sender, retrying) = ask_retrying(&cache, &runs);
     settle().await;
     drop(first_sender);
-    assert_eq!(first.await.unwrap(), Err(Arc::new("failed")));
+    assert_eq!(first.await.unwrap(), Err(Arc::new(Failed)));
     settle().await;
     let (late_sender, late) = ask(&cache, &runs);
     settle().await;
     drop(retry_sender);
-    assert_eq!(retrying.await.unwrap(), Err("failed"));
+    assert_eq!(retrying.await.unwrap(), Err(Failed));
     late_sender.send(3).unwrap();
     assert_eq!(late.await.unwrap(), Ok(3));
     assert_eq!(runs.load(Ordering::Relaxed), 3);
@@ -116,7 +120,7 @@ async fn an_error_of_another_type_is_not_shared() {
     });
     settle().await;
     drop(sender);
-    assert_eq!(first.await.unwrap(), Err(Arc::new("failed")));
+    assert_eq!(first.await.unwrap(), Err(Arc::new(Failed)));
     assert_eq!(other.await.unwrap(), Err(Arc::new(9)));
 }
 
@@ -154,7 +158,7 @@ async fn without_shared_errors_the_next_tries() {
     let (second_sender, second) = ask_retrying(&cache, &runs);
     settle().await;
     drop(first_sender);
-    assert_eq!(first.await.unwrap(), Err("failed"));
+    assert_eq!(first.await.unwrap(), Err(Failed));
     assert_eq!(cache.get(&1), None);
     second_sender.send(2).unwrap();
     assert_eq!(second.await.unwrap(), Ok(2));
@@ -291,8 +295,8 @@ async fn a_computation_that_fails_leaves_nothing_behind() {
     let cache: Cache<Arc<str>, u64> = Cache::new(Options::default()).unwrap();
     let key: Arc<str> = "key".into();
     for _ in 0..3 {
-        let failing = || async { cache.get_or_compute(key.clone(), async || Err::<u64, _>("failed")).await };
-        assert_eq!(tokio::join!(failing(), failing()), (Err(Arc::new("failed")), Err(Arc::new("failed"))));
+        let failing = || async { cache.get_or_compute(key.clone(), async || Err::<u64, _>(Failed)).await };
+        assert_eq!(tokio::join!(failing(), failing()), (Err(Arc::new(Failed)), Err(Arc::new(Failed))));
     }
     assert_eq!(Arc::strong_count(&key), 1);
 }

@@ -77,7 +77,7 @@ fn sharing_a_budget_costs_no_hits() {
         let hit = |key: u64| {
             let found = cache.get(&key).is_some();
             if !found {
-                cache.insert(key, if key % 50 == 0 { 400 } else { 5 + key % 13 });
+                cache.insert(key, if key.is_multiple_of(50) { 400 } else { 5 + key % 13 });
             }
             found
         };
