@@ -296,15 +296,21 @@ impl<K: Eq, V, P: Policy> Shard<K, V, P> {
     fn reserve(&mut self, hash: u64, weight: u64, displaced: &mut Displaced<K, V>) {
         let Some(budget) = &self.budget else { return };
         budget.add(self.index, self.len() + 1, weight);
-        while self.is_over_budget()
-            && !self.budget.as_ref().is_some_and(|budget| budget.spares(self.index, self.len(), hash))
-        {
+        while self.is_over_budget() && !self.is_spared(hash, weight) {
             self.evict(displaced);
         }
         if let Some(budget) = &self.budget {
             // Evictions did not count the new entry.
             budget.count(self.index, self.len() + 1);
         }
+    }
+
+    /// Whether others evict for an entry of this weight instead of this shard. Only if they can make all
+    /// the room: what this shard evicts once the entry is in may be the entry.
+    fn is_spared(&self, hash: u64, weight: u64) -> bool {
+        let Some(budget) = &self.budget else { return true };
+        let fits = self.weight + u128::from(weight) <= u128::from(budget.weight_max);
+        fits && budget.spares(self.index, self.len(), hash)
     }
 
     #[inline]

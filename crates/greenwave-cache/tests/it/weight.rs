@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use proptest::prelude::*;
+
 use greenwave_cache::{
     Adaptive, Backend, Cache, CostAware, KeyBuilder, Lru, MemoryBackend, Options, Policy, S3Fifo, Seeded,
 };
@@ -136,4 +138,32 @@ async fn a_memory_tier_takes_values_up_to_its_budget() {
     memory.put(&key, vec![7; 40 << 20].into(), None).await.unwrap();
     assert_eq!(memory.get(&key).await.unwrap().map(|value| value.len()), Some(40 << 20));
     assert!(memory.capabilities().value_bytes_max >= Some(63 << 20));
+}
+
+proptest! {
+    #[test]
+    fn the_budget_holds_after_every_call(steps in proptest::collection::vec((0..24_u64, 0..120_u64, 0..8_u8), 0..200)) {
+        holds::<Adaptive>(&steps)?;
+        holds::<CostAware>(&steps)?;
+        holds::<S3Fifo>(&steps)?;
+        holds::<Lru>(&steps)?;
+    }
+}
+
+fn holds<P: Policy>(steps: &[(u64, u64, u8)]) -> Result<(), TestCaseError> {
+    let cache = weighed::<P>(100, Some(4));
+    for &(key, weight, step) in steps {
+        match step {
+            0 => _ = cache.remove(&key),
+            1 | 2 => _ = cache.get(&key),
+            _ => {
+                cache.insert(key, weight);
+                prop_assert_eq!(cache.get(&key), (weight <= 100).then_some(weight));
+            }
+        }
+        let weight: u64 = cache.iter().map(|(_, weight)| weight).sum();
+        prop_assert_eq!(cache.stats().weight, weight);
+        prop_assert!(weight <= 100);
+    }
+    Ok(())
 }
