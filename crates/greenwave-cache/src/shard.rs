@@ -186,7 +186,7 @@ impl Budget {
     /// which the hash of the new entry chooses, has clearly more.
     fn spares(&self, own: usize, entries: usize, hash: u64) -> bool {
         let other = (hash >> 20) as usize % self.entries.len();
-        entries == 0 || other != own && self.entries(other) > entries + entries / 8 + 1
+        entries == 0 || other != own && self.entries(other) > entries + entries / 4 + 1
     }
 
     fn entries(&self, index: usize) -> usize {
