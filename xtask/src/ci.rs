@@ -50,6 +50,29 @@ const STEPS: &[(&str, Step)] = &[
             "--package=greenwave-storage",
         ]),
     ),
+    // Features only add: what uses a crate without a feature compiles as well beside what turns it on.
+    // The features of storage that bring an HTTP client are in the step `object`.
+    (
+        UNIFIED,
+        Cargo(&[
+            "check",
+            "--all-features",
+            "--package=greenwave-segment",
+            "--package=greenwave-retry",
+            "--package=greenwave-cache",
+            "--package=greenwave-scheduler",
+            "--package=greenwave-streaming",
+            "--package=greenwave-pooling",
+            "--package=greenwave-agents",
+            "--package=greenwave-testing",
+            "--package=greenwave-telemetry",
+            "--package=greenwave",
+            "--package=greenwave-cli",
+        ]),
+    ),
+    // And what needs a feature turns it on itself: nobody else does here.
+    ("agents", Cargo(&["check", "--package=greenwave-agents"])),
+    ("testing", Cargo(&["check", "--package=greenwave-testing"])),
     ("loom", Ours(loom::loom)),
     ("simulation", Ours(simulation::simulation)),
     ("soundness", Ours(|| soundness::soundness(false))),
@@ -58,6 +81,7 @@ const STEPS: &[(&str, Step)] = &[
 ];
 const TEST: &str = "test";
 const DOC: &str = "doc";
+const UNIFIED: &str = "unified";
 
 /// Runs the steps up to the first that fails. Without `test` the caller has run `cargo test` itself.
 ///
@@ -98,5 +122,34 @@ fn repeat(name: &str, step: &Step) -> String {
         Cargo(args) if name == DOC => format!("RUSTDOCFLAGS='-D warnings' {}", shown(&cargo(*args))),
         Cargo(args) => shown(&cargo(*args)),
         Ours(_) => format!("cargo xtask {name}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_package_with_features_is_checked_with_all_of_them() {
+        let unified = STEPS.iter().find_map(|(name, step)| match step {
+            Cargo(args) if *name == UNIFIED => Some(*args),
+            _ => None,
+        });
+        let unified = unified.unwrap();
+        let mut with_features = 0;
+        for krate in std::fs::read_dir(crate::program::root().join("crates")).unwrap() {
+            let krate = krate.unwrap();
+            let name = krate.file_name().to_string_lossy().into_owned();
+            let manifest = std::fs::read_to_string(krate.path().join("Cargo.toml")).unwrap_or_default();
+            if manifest.lines().any(|line| line == "[features]") {
+                with_features += 1;
+                let package = format!("--package={name}");
+                assert!(
+                    unified.contains(&package.as_str()) || name == "greenwave-storage",
+                    "{name} is not in the step `{UNIFIED}`",
+                );
+            }
+        }
+        assert!(with_features >= 8, "{with_features} packages with features");
     }
 }

@@ -13,7 +13,7 @@ use crate::source::{code, files_below, has, is_test_or_example};
 const LAYERS: [(&str, Layer, &[&str]); 15] = [
     (LOG, Layer::Ground, &[]),
     ("greenwave-retry", Layer::Ground, &[]),
-    ("greenwave-cache", Layer::Library, &["greenwave-segment"]),
+    ("greenwave-cache", Layer::Library, &["greenwave-retry", "greenwave-segment"]),
     ("greenwave-scheduler", Layer::Library, &[LOG, "greenwave-retry"]),
     ("greenwave-storage", Layer::Library, &["greenwave-segment"]),
     ("greenwave-streaming", Layer::Library, &[LOG, "greenwave-retry"]),

@@ -7,18 +7,23 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::contained::contained;
 use crate::hashing::{Hashing, Seeded};
 use crate::load::Listed;
 use crate::policy::{Adaptive, Policy};
-use crate::shard::{Deadline, Displaced, Entry, Extra, NEVER, Shard};
+use crate::shard::{
+    Budget, Deadline, Displaced, Entry, Extra, NEVER, Shard, UNWEIGHED, WEIGHT_IN_EXTRA, WEIGHT_MAX,
+};
 use crate::stats::{Counter, TagStats, TagTally};
 use crate::sync::{AtomicUsize, Mutex, RwLock};
 use crate::tally::Tally;
 use crate::{Error, Stats};
 
-/// Says what an entry weighs, in any unit: bytes, mostly. Called once per insertion.
+/// Says what an entry weighs, in any unit: bytes, mostly. Called once per insertion. If it panics, that
+/// is logged, and the entry is not cached.
 pub type Weigher<K, V> = Arc<dyn Fn(&K, &V) -> u64 + Send + Sync>;
 /// Hears of every entry that leaves, after the fact and under no lock, on the thread that made it leave.
+/// If it panics, that is logged, and the call that made the entry leave goes on.
 pub type Listener<K, V> = Arc<dyn Fn(&K, &V, Cause) + Send + Sync>;
 
 /// Fewer entries than this are not worth a shard: the policy sees too little of the whole.
@@ -32,18 +37,25 @@ const SHARDS_MAX: usize = 1024;
 pub struct Options<K, V> {
     /// Most entries held. With 0 nothing is kept. Default 10 000.
     pub entries_max: usize,
-    /// Most weight held, which needs a [`weigher`](Self::weigher). An entry heavier than one shard's part is not kept.
+    /// Most weight held by all shards together, which needs a [`weigher`](Self::weigher). An entry of up
+    /// to this weight is cached, whatever the number of shards or processors; a heavier one is not, and
+    /// counts as evicted. Threads that insert at the same time may exceed it for a moment by what they
+    /// insert. Default: no limit; above 2^63 it means 2^63.
     pub weight_max: Option<u64>,
-    /// What an entry weighs, at most 4 294 967 295; without it, nothing.
+    /// What an entry weighs: more than 2^48 means 2^48. Default: nothing.
     pub weigher: Option<Weigher<K, V>>,
-    /// How long an entry lives, unless it says otherwise itself; rounded up to a tenth of a second.
+    /// How long an entry lives, unless it says otherwise itself; rounded up to a tenth of a second. Zero
+    /// is no time at all; an end more than 13 years after the cache was made is never reached.
     pub ttl: Option<Duration>,
-    /// How long an entry lives unread, unless it says otherwise itself.
+    /// How long an entry lives unread, unless it says otherwise itself; rounded up to a millisecond. Zero
+    /// is no time at all.
     pub tti: Option<Duration>,
     /// Who hears of entries that leave.
     pub listener: Option<Listener<K, V>>,
-    /// Into how many parts the cache is divided so that threads do not wait for each other; rounded up to a power of two. By default four
-    /// per processor, as long as each has enough to be worth it.
+    /// Into how many parts the cache is divided so that threads do not wait for each other: 1 to 1024,
+    /// rounded up to a power of two, and at most one per entry. By default four per processor, as long
+    /// as each has enough to be worth it. Each part holds its share of `entries_max`; the weight is
+    /// limited for all together.
     pub shards: Option<usize>,
 }
 
@@ -118,6 +130,8 @@ pub enum Cause {
 pub struct Cache<K, V, P = Adaptive, S = Seeded> {
     pub(crate) shards: Box<[Part<K, V, P>]>,
     pub(crate) hashing: S,
+    /// What the shards may weigh together, if that is limited.
+    budget: Option<Arc<Budget>>,
     options: Options<K, V>,
     start: Instant,
     /// Whether any entry ever had a limited life: the clock costs more than the rest of a read.
@@ -164,12 +178,13 @@ impl<K: Eq, V, P: Policy, S: Hashing<K> + Default> Cache<K, V, P, S> {
         let share =
             |index: usize| options.entries_max / shards + usize::from(index < options.entries_max % shards);
         let capacities: Vec<usize> = (0..shards).map(share).collect();
-        let weight_max = options.weight_max.map_or(u64::MAX, |max| max / shards as u64);
-        let part = |(policy, capacity)| Part::new(policy, capacity, weight_max);
-        let parts = P::shards(&capacities).into_iter().zip(capacities).map(part).collect();
+        let budget = options.weight_max.map(|max| Arc::new(Budget::new(max, shards)));
+        let part =
+            |(index, (policy, capacity))| Part::new(Shard::new(policy, capacity, budget.clone(), index));
+        let parts = P::shards(&capacities).into_iter().zip(capacities).enumerate().map(part).collect();
         let timed = AtomicBool::new(options.ttl.is_some() || options.tti.is_some());
         let (hashing, start, tally) = (S::default(), Instant::now(), Tally::new());
-        Ok(Self { shards: parts, hashing, options, start, timed, tally })
+        Ok(Self { shards: parts, hashing, budget, options, start, timed, tally })
     }
 }
 
@@ -202,7 +217,7 @@ impl<K: Eq, V, P: Policy, S: Hashing<K>> Cache<K, V, P, S> {
     {
         let found = self.get(key);
         if !tags.is_empty() {
-            self.part(self.hashing.bits(key)).tags.lock().add(tags, found.is_some());
+            self.count_tags(self.hashing.bits(key), tags, found.is_some());
         }
         found
     }
@@ -223,7 +238,8 @@ impl<K: Eq, V, P: Policy, S: Hashing<K>> Cache<K, V, P, S> {
     /// Sets `key` to `value`, with a life and tags of its own.
     pub fn insert_with(&self, key: K, value: V, options: &EntryOptions<'_>) {
         let entry = self.entry(key, value, options);
-        let part = self.part(entry.hash);
+        let part_number = self.part_number(entry.hash);
+        let part = &self.shards[part_number];
         let mut displaced = Displaced::NOTHING;
         let mut shard = part.shard.write();
         if part.is_flying() {
@@ -236,6 +252,7 @@ impl<K: Eq, V, P: Policy, S: Hashing<K>> Cache<K, V, P, S> {
             shard.insert(entry, &mut displaced);
             drop(shard);
         }
+        self.trim(part_number, &mut displaced);
         self.let_go(&displaced);
     }
 
@@ -343,42 +360,37 @@ impl<K: Eq, V, P: Policy, S: Hashing<K>> Cache<K, V, P, S> {
         ranked.into_iter().skip(surplus).map(|(_, warm)| warm).collect()
     }
 
-    /// Puts many entries in at once, each shard locked once. What is there already is newer, and stays.
+    /// Puts many entries in, the last of them as the newest. What is there already is newer, and stays.
     pub fn warm(&self, entries: impl IntoIterator<Item = Warm<K, V>>) {
-        let mut parts: Vec<Vec<Entry<K, V>>> = self.shards.iter().map(|_| Vec::new()).collect();
         for Warm { key, value, heat } in entries {
             let entry = self.entry(key, value, &EntryOptions { heat, ..EntryOptions::default() });
-            parts[self.part_number(entry.hash)].push(entry);
-        }
-        for (part, entries) in self.shards.iter().zip(parts) {
-            let mut shard = part.shard.write();
-            let enter = |entry: Entry<K, V>| {
-                let is_new = shard.find(entry.hash, &entry.key).is_none();
-                is_new.then(|| {
-                    let mut displaced = Displaced::NOTHING;
-                    shard.insert(entry, &mut displaced);
-                    displaced
-                })
-            };
-            let displaced: Vec<_> = entries.into_iter().filter_map(enter).collect();
+            let part_number = self.part_number(entry.hash);
+            let mut displaced = Displaced::NOTHING;
+            let mut shard = self.shards[part_number].shard.write();
+            if shard.find(entry.hash, &entry.key).is_none() {
+                shard.insert(entry, &mut displaced);
+            }
             drop(shard);
-            displaced.iter().for_each(|displaced| self.let_go(displaced));
+            self.trim(part_number, &mut displaced);
+            self.let_go(&displaced);
         }
     }
 
     /// What the cache holds and has done.
     pub fn stats(&self) -> Stats {
         let mut stats = Stats::of(self.tally.reads());
+        let mut weight = 0_u128;
         for part in &self.shards {
             let shard = part.shard.read();
             stats.entries += shard.len() as u64;
-            stats.weight += shard.weight;
+            weight += shard.weight;
             stats.insertions += shard.insertions;
             stats.evictions += shard.evictions;
             drop(shard);
             stats.expirations += part.expirations.get();
             stats.removals += part.removals.get();
         }
+        stats.weight = u64::try_from(weight).unwrap_or(u64::MAX);
         stats
     }
 
@@ -389,20 +401,42 @@ impl<K: Eq, V, P: Policy, S: Hashing<K>> Cache<K, V, P, S> {
         sum.into_stats()
     }
 
-    /// The value of `key`, counted as nothing.
-    pub(crate) fn peek(&self, key: &K) -> Option<V>
+    /// A copy of the value of `key`; a hit is counted, for the tags as well, and a miss is not.
+    pub(crate) fn read_counted(&self, key: &K, tags: &[&str]) -> Option<V>
     where
         V: Clone,
     {
         let hash = self.hashing.bits(key);
-        self.look(self.part(hash), hash, key, |entry| entry.value.clone())
+        let read = |entry: &Entry<K, V>| (entry.value.clone(), entry.cost_us());
+        let (value, saved_us) = self.look(self.part(hash), hash, key, read)?;
+        self.tally.hit(saved_us);
+        self.count_tags(hash, tags, true);
+        Some(value)
+    }
+
+    /// Counts a read of `key`: a hit that saved so many microseconds, or a miss.
+    pub(crate) fn count(&self, key: &K, tags: &[&str], saved_us: Option<u64>) {
+        match saved_us {
+            Some(saved_us) => self.tally.hit(saved_us),
+            None => self.tally.miss(),
+        }
+        if !tags.is_empty() {
+            self.count_tags(self.hashing.bits(key), tags, saved_us.is_some());
+        }
+    }
+
+    #[inline]
+    fn count_tags(&self, hash: u64, tags: &[&str], is_hit: bool) {
+        if !tags.is_empty() {
+            self.part(hash).tags.lock().add(tags, is_hit);
+        }
     }
 
     pub(crate) fn part(&self, hash: u64) -> &Part<K, V, P> {
         &self.shards[self.part_number(hash)]
     }
 
-    fn part_number(&self, hash: u64) -> usize {
+    pub(crate) fn part_number(&self, hash: u64) -> usize {
         // Other bits than the table's, which are the lowest and the highest seven.
         (hash >> 40) as usize & (self.shards.len() - 1)
     }
@@ -415,26 +449,39 @@ impl<K: Eq, V, P: Policy, S: Hashing<K>> Cache<K, V, P, S> {
             self.timed.store(true, Ordering::Relaxed);
         }
         let now = self.now().unwrap_or(0);
+        let weight = self.weigh(&key, &value);
         Entry {
             hash: self.hashing.bits(&key),
-            weight: self.weigh(&key, &value),
+            weight: u32::try_from(weight).unwrap_or(WEIGHT_IN_EXTRA),
             expires_at: ttl.map_or(Deadline::NEVER, |ttl| Deadline::after(now, millis(ttl))),
-            extra: options.extra(tti, now),
+            extra: options.extra(tti, now, weight),
             key,
             value,
         }
     }
 
-    fn weigh(&self, key: &K, value: &V) -> u32 {
-        let weight = self.options.weigher.as_ref().map_or(0, |weigh| weigh(key, value));
-        u32::try_from(weight).unwrap_or(u32::MAX)
+    fn weigh(&self, key: &K, value: &V) -> u64 {
+        let Some(weigh) = &self.options.weigher else { return 0 };
+        contained("weigher", || weigh(key, value)).map_or(UNWEIGHED, |weight| weight.min(WEIGHT_MAX))
     }
 
-    /// Puts an entry in. What it displaces is to be let go outside of all locks.
+    /// Puts an entry in. What it displaces is to be let go outside of all locks, after
+    /// [`trim`](Self::trim).
     pub(crate) fn enter(&self, entry: Entry<K, V>) -> Displaced<K, V> {
         let mut displaced = Displaced::NOTHING;
         self.part(entry.hash).shard.write().insert(entry, &mut displaced);
         displaced
+    }
+
+    /// Evicts from other shards than the one of this number what an insertion there left to them. No
+    /// lock may be held.
+    #[inline]
+    pub(crate) fn trim(&self, part_number: usize, displaced: &mut Displaced<K, V>) {
+        let Some(budget) = &self.budget else { return };
+        while budget.is_exceeded() {
+            let fullest = &self.shards[budget.fullest(part_number)];
+            fullest.shard.write().shrink(displaced);
+        }
     }
 
     /// Tells the listener of what went; the values go when the caller drops them.
@@ -494,7 +541,8 @@ impl<K: Eq, V, P: Policy, S: Hashing<K>> Cache<K, V, P, S> {
 
     fn tell(&self, entry: &Entry<K, V>, cause: Cause) {
         if let Some(listener) = &self.options.listener {
-            listener(&entry.key, &entry.value, cause);
+            // A panic is logged, and is not the caller's.
+            let _ = contained("listener", || listener(&entry.key, &entry.value, cause));
         }
     }
 
@@ -530,9 +578,9 @@ impl<K, V, P: Policy> Part<K, V, P>
 where
     K: Eq,
 {
-    fn new(policy: P, entries_max: usize, weight_max: u64) -> Self {
+    fn new(shard: Shard<K, V, P>) -> Self {
         Self {
-            shard: RwLock::new(Shard::new(policy, entries_max, weight_max)),
+            shard: RwLock::new(shard),
             flights: Mutex::default(),
             flying: AtomicUsize::new(0),
             tags: Mutex::default(),
@@ -554,7 +602,8 @@ impl<K, V> Options<K, V> {
         match self.shards {
             Some(0) => refuse("shards", "0".to_owned(), "1 to 1024"),
             Some(shards) if shards > SHARDS_MAX => refuse("shards", shards.to_string(), "1 to 1024"),
-            Some(shards) => Ok(shards.next_power_of_two()),
+            // A shard without a single entry would cache nothing.
+            Some(shards) => Ok(shards.next_power_of_two().min(1 << self.entries_max.max(1).ilog2())),
             None => Ok(self.worthwhile_shards()),
         }
     }
@@ -577,8 +626,9 @@ impl<K, V, P, S> fmt::Debug for Cache<K, V, P, S> {
 }
 
 impl EntryOptions<'_> {
-    fn extra(&self, tti: Option<Duration>, now: u64) -> Option<Box<Extra>> {
+    fn extra(&self, tti: Option<Duration>, now: u64, weight: u64) -> Option<Box<Extra>> {
         let is_usual = tti.is_none() && self.tags.is_empty() && self.cost.is_none() && self.heat == 0;
+        let is_usual = is_usual && weight < u64::from(WEIGHT_IN_EXTRA);
         if is_usual {
             return None;
         }
@@ -589,6 +639,7 @@ impl EntryOptions<'_> {
             idle_ms: tti.map_or(NEVER, millis),
             read_at: AtomicU64::new(now),
             cost_us: self.cost.map_or(0, |cost| u64::try_from(cost.as_micros()).unwrap_or(u64::MAX)),
+            weight,
             heat: self.heat,
             tags: tags.into(),
         }))

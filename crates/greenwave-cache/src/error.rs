@@ -44,6 +44,14 @@ pub enum Error {
         /// What is wrong.
         source: BoxError,
     },
+    /// A callback that a user of the cache supplied panicked: a backend or a lease, say.
+    #[error("{callback} panicked: {message}")]
+    Panicked {
+        /// Which one.
+        callback: &'static str,
+        /// The message of the panic.
+        message: String,
+    },
     /// The operation was cut off because the runtime is shutting down.
     #[error("runtime is shutting down")]
     Shutdown,

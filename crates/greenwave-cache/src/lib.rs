@@ -75,6 +75,9 @@
 //!
 //! # Errors
 //!
+//! A panic in a listener, a weigher or a clock is logged, and the call goes on; a backend or a lease that
+//! panics has failed, with [`Error::Panicked`] as the cause. A [`Policy`] must not panic.
+//!
 //! Reads do not fail: what is not there, too old, damaged, or held by a backend that is down, is a miss. An [`Error`] is about making a cache
 //! or opening a backend.
 
@@ -82,6 +85,7 @@ mod backend;
 mod cache;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+mod contained;
 mod error;
 #[cfg(feature = "serde")]
 mod format;

@@ -35,7 +35,8 @@ pub struct Trail {
 }
 
 impl Predictor {
-    /// Remembers the successors of at most so many keys, and foretells so many keys ahead, 1 to 8.
+    /// Remembers the successors of at most so many keys, up to 4 294 967 295, and foretells so many keys
+    /// ahead, 1 to 8.
     ///
     /// # Errors
     ///
@@ -43,6 +44,10 @@ impl Predictor {
     pub fn new(keys_max: usize, ahead: usize) -> Result<Self, Error> {
         if !(1..=AHEAD_MAX).contains(&ahead) {
             return Err(Error::Option { option: "ahead", value: ahead.to_string(), accepted: "1 to 8" });
+        }
+        if u32::try_from(keys_max).is_err() {
+            let (option, value, accepted) = ("keys_max", keys_max.to_string(), "at most 4294967295");
+            return Err(Error::Option { option, value, accepted });
         }
         let options = Options { entries_max: keys_max, ..Options::default() };
         Ok(Self { successors: Cache::with(options)?, ahead })

@@ -3,11 +3,18 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use hashbrown::HashTable;
 
 use crate::policy::{Candidate, Policy};
+
+/// Says that an entry's weight is in [`Extra::weight`].
+pub(crate) const WEIGHT_IN_EXTRA: u32 = u32::MAX;
+/// The most that an entry weighs: as many of these as threads insert at a time fit into 64 bits.
+pub(crate) const WEIGHT_MAX: u64 = 1 << 48;
+/// The weight of what nobody could weigh: it is not cached.
+pub(crate) const UNWEIGHED: u64 = u64::MAX;
 
 /// Never.
 pub(crate) const NEVER: u64 = u64::MAX;
@@ -22,6 +29,7 @@ pub(crate) struct Entry<K, V> {
     /// What few entries have stands apart, so that most are small.
     pub(crate) extra: Option<Box<Extra>>,
     pub(crate) expires_at: Deadline,
+    /// [`WEIGHT_IN_EXTRA`] if it does not fit here.
     pub(crate) weight: u32,
     pub(crate) hash: u64,
 }
@@ -53,6 +61,8 @@ pub(crate) struct Extra {
     /// When it was last read. Relaxed: of two reads at once either time will do.
     pub(crate) read_at: AtomicU64,
     pub(crate) cost_us: u64,
+    /// What it weighs, if that needs more than 32 bits.
+    pub(crate) weight: u64,
     pub(crate) heat: u8,
     /// Sorted, without doubles.
     pub(crate) tags: Box<[Arc<str>]>,
@@ -75,13 +85,21 @@ impl<K, V> Entry<K, V> {
         self.extra.as_ref().map_or(0, |extra| extra.cost_us)
     }
 
+    #[inline]
+    fn weight(&self) -> u64 {
+        match &self.extra {
+            Some(extra) if self.weight == WEIGHT_IN_EXTRA => extra.weight,
+            _ => u64::from(self.weight),
+        }
+    }
+
     fn tags(&self) -> &[Arc<str>] {
         self.extra.as_ref().map_or(&[], |extra| &extra.tags)
     }
 
     fn candidate(&self) -> Candidate {
         let heat = self.extra.as_ref().map_or(0, |extra| extra.heat);
-        Candidate { hash: self.hash, weight: u64::from(self.weight), cost_us: self.cost_us(), heat }
+        Candidate { hash: self.hash, weight: self.weight(), cost_us: self.cost_us(), heat }
     }
 }
 
@@ -126,6 +144,72 @@ impl<T> Evicted<T> {
     }
 }
 
+/// How much all shards of a cache weigh together, and may.
+///
+/// The weight is one number, so what fits does not depend on how many shards there are. Which shard
+/// evicts depends on their numbers of entries and not on their weights: keys are spread evenly, so
+/// shards of equal numbers let each entry stay for as long as one shard for all would.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    weight: AtomicU64,
+    weight_max: u64,
+    entries: Box<[Count]>,
+}
+
+/// On a cache line of its own.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Count(AtomicUsize);
+
+impl Budget {
+    /// At most this: far above what entries can weigh, and far enough below what 64 bits hold.
+    const MAX: u64 = 1 << 63;
+
+    pub(crate) fn new(weight_max: u64, shards: usize) -> Self {
+        let entries = (0..shards).map(|_| Count::default()).collect();
+        Self { weight: AtomicU64::new(0), weight_max: weight_max.min(Self::MAX), entries }
+    }
+
+    pub(crate) fn is_exceeded(&self) -> bool {
+        // Acquire, with the release in `add`: the number of entries is seen as well.
+        self.weight.load(Ordering::Acquire) > self.weight_max
+    }
+
+    /// The shard that has the most entries, `own` only if no other has any.
+    pub(crate) fn fullest(&self, own: usize) -> usize {
+        let others = (0..self.entries.len()).filter(|index| *index != own);
+        let fullest = others.max_by_key(|index| self.entries(*index));
+        fullest.filter(|index| self.entries(*index) > 0).unwrap_or(own)
+    }
+
+    /// Whether others evict instead of a shard with so many entries: it has none, or one of the others,
+    /// which the hash of the new entry chooses, has clearly more.
+    fn spares(&self, own: usize, entries: usize, hash: u64) -> bool {
+        let other = (hash >> 20) as usize % self.entries.len();
+        entries == 0 || other != own && self.entries(other) > entries + entries / 4 + 1
+    }
+
+    fn entries(&self, index: usize) -> usize {
+        self.entries[index].0.load(Ordering::Relaxed)
+    }
+
+    fn count(&self, index: usize, entries: usize) {
+        self.entries[index].0.store(entries, Ordering::Relaxed);
+    }
+
+    /// Called under the shard's lock, before its entry is in: who sees the weight and locks the shard
+    /// finds the entry.
+    fn add(&self, index: usize, entries: usize, weight: u64) {
+        self.count(index, entries);
+        self.weight.fetch_add(weight, Ordering::AcqRel);
+    }
+
+    fn subtract(&self, index: usize, entries: usize, weight: u64) {
+        self.count(index, entries);
+        self.weight.fetch_sub(weight, Ordering::AcqRel);
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Shard<K, V, P> {
     table: HashTable<u32>,
@@ -133,16 +217,19 @@ pub(crate) struct Shard<K, V, P> {
     free: Vec<u32>,
     tags: HashMap<Arc<str>, HashSet<u32>>,
     policy: P,
-    pub(crate) weight: u64,
+    /// Without a limit, entries of any weight may add up to more than 64 bits hold.
+    pub(crate) weight: u128,
     /// Entries put in, and those that had to go for them. Under the lock that an insertion has anyway.
     pub(crate) insertions: u64,
     pub(crate) evictions: u64,
     entries_max: usize,
-    weight_max: u64,
+    /// Shared with the other shards, and this one's number there.
+    budget: Option<Arc<Budget>>,
+    index: usize,
 }
 
 impl<K: Eq, V, P: Policy> Shard<K, V, P> {
-    pub(crate) fn new(policy: P, entries_max: usize, weight_max: u64) -> Self {
+    pub(crate) fn new(policy: P, entries_max: usize, budget: Option<Arc<Budget>>, index: usize) -> Self {
         Self {
             table: HashTable::new(),
             slots: Vec::new(),
@@ -153,7 +240,8 @@ impl<K: Eq, V, P: Policy> Shard<K, V, P> {
             insertions: 0,
             evictions: 0,
             entries_max,
-            weight_max,
+            budget,
+            index,
         }
     }
 
@@ -174,14 +262,16 @@ impl<K: Eq, V, P: Policy> Shard<K, V, P> {
         self.policy.hit(slot);
     }
 
-    /// Puts an entry in, and lets others go until it fits. One that never fits is evicted itself. What has to go is added to `displaced`:
-    /// returned, it would be copied at every step of the way.
+    /// Puts an entry in, and lets others go until it fits, or until it is up to other shards to make
+    /// room: then the budget is exceeded. One that never fits is evicted itself. What has to go is
+    /// added to `displaced`: returned, it would be copied at every step of the way.
     #[inline]
     pub(crate) fn insert(&mut self, entry: Entry<K, V>, displaced: &mut Displaced<K, V>) {
         self.insertions += 1;
         let found = self.find(entry.hash, &entry.key).map(|(slot, _)| slot);
-        let weight = u64::from(entry.weight);
-        if weight > self.weight_max || self.entries_max == 0 {
+        let weight = entry.weight();
+        let is_too_heavy = self.budget.as_ref().is_some_and(|budget| weight > budget.weight_max);
+        if is_too_heavy || weight == UNWEIGHED || self.entries_max == 0 {
             displaced.replaced = found.map(|slot| self.remove_slot(slot));
             self.evictions += 1;
             return displaced.evicted.push(entry);
@@ -194,12 +284,55 @@ impl<K: Eq, V, P: Policy> Shard<K, V, P> {
             }
             displaced.replaced = Some(self.remove_slot(slot));
         }
-        while self.table.len() >= self.entries_max || self.weight + weight > self.weight_max {
-            let victim = self.policy.victim().expect("a shard that is full holds something");
-            self.evictions += 1;
-            displaced.evicted.push(self.take(victim));
+        while self.table.len() >= self.entries_max {
+            self.evict(displaced);
         }
+        self.reserve(entry.hash, weight, displaced);
         self.place(entry);
+    }
+
+    /// Makes room for an entry as far as that is up to this shard.
+    #[inline]
+    fn reserve(&mut self, hash: u64, weight: u64, displaced: &mut Displaced<K, V>) {
+        let Some(budget) = &self.budget else { return };
+        budget.add(self.index, self.len() + 1, weight);
+        while self.is_over_budget() && !self.is_spared(hash, weight) {
+            self.evict(displaced);
+        }
+        if let Some(budget) = &self.budget {
+            // Evictions did not count the new entry.
+            budget.count(self.index, self.len() + 1);
+        }
+    }
+
+    /// Whether others evict for an entry of this weight instead of this shard. Only if they can make all
+    /// the room: what this shard evicts once the entry is in may be the entry.
+    fn is_spared(&self, hash: u64, weight: u64) -> bool {
+        let Some(budget) = &self.budget else { return true };
+        let fits = self.weight + u128::from(weight) <= u128::from(budget.weight_max);
+        fits && budget.spares(self.index, self.len(), hash)
+    }
+
+    #[inline]
+    fn is_over_budget(&self) -> bool {
+        self.budget.as_ref().is_some_and(|budget| budget.is_exceeded())
+    }
+
+    /// Lets up to an eighth of the entries go while all shards together are too heavy.
+    pub(crate) fn shrink(&mut self, displaced: &mut Displaced<K, V>) {
+        for _ in 0..self.len().div_ceil(8) {
+            if !self.is_over_budget() {
+                return;
+            }
+            self.evict(displaced);
+        }
+    }
+
+    #[inline]
+    fn evict(&mut self, displaced: &mut Displaced<K, V>) {
+        let victim = self.policy.victim().expect("a shard that is full holds something");
+        self.evictions += 1;
+        displaced.evicted.push(self.take(victim));
     }
 
     /// Takes the entry of a key out.
@@ -244,7 +377,7 @@ impl<K: Eq, V, P: Policy> Shard<K, V, P> {
     #[inline]
     fn place(&mut self, entry: Entry<K, V>) {
         let (hash, candidate) = (entry.hash, entry.candidate());
-        self.weight += u64::from(entry.weight);
+        self.weight += u128::from(entry.weight());
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
             u32::try_from(self.slots.len() - 1).expect("entries_max is 32 bits")
@@ -275,7 +408,11 @@ impl<K: Eq, V, P: Policy> Shard<K, V, P> {
         let found = self.table.find_entry(entry.hash, |other| *other == slot);
         found.expect("every slot in use is in the table").remove();
         entry.tags().iter().for_each(|tag| leave_tag(&mut self.tags, slot, tag));
-        self.weight -= u64::from(entry.weight);
+        let weight = entry.weight();
+        self.weight -= u128::from(weight);
+        if let Some(budget) = &self.budget {
+            budget.subtract(self.index, self.table.len(), weight);
+        }
         self.free.push(slot);
         entry
     }

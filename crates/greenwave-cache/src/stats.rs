@@ -17,9 +17,10 @@ pub struct Stats {
     pub entries: u64,
     /// Their weight.
     pub weight: u64,
-    /// Reads answered.
+    /// Reads answered: by a cached value, or by a computation of another task that they waited for.
     pub hits: u64,
-    /// Reads not answered.
+    /// Reads not answered: by `get`, by the task that computes the value, and by those that got its
+    /// error.
     pub misses: u64,
     /// Entries put, replacements included.
     pub insertions: u64,
@@ -33,7 +34,8 @@ pub struct Stats {
     pub recent_hits: u64,
     /// Of the same, those not answered.
     pub recent_misses: u64,
-    /// Time that the hits saved: the sum of what the entries read had cost to make.
+    /// Time that the hits saved: the sum of what the entries read had cost to make. Those that waited
+    /// for a computation saved none.
     pub saved: Duration,
 }
 
@@ -118,6 +120,13 @@ pub(crate) struct Counter(AtomicU64);
 impl Counter {
     pub(crate) fn add(&self, n: u64) {
         self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// For sums of what callers say, which may be any numbers.
+    pub(crate) fn add_saturating(&self, n: u64) {
+        let sum = |old: u64| Some(old.saturating_add(n));
+        // It always gives a sum.
+        let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, sum);
     }
 
     pub(crate) fn get(&self) -> u64 {

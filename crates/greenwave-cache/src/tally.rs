@@ -53,7 +53,7 @@ impl Tally {
         let (lane, is_own) = self.lane();
         let hits = add(&lane.hits, 1, is_own);
         if saved_us > 0 {
-            add(&lane.saved_us, saved_us, is_own);
+            add_saturating(&lane.saved_us, saved_us, is_own);
         }
         lane.note(hits, lane.misses.load(Ordering::Relaxed));
     }
@@ -117,6 +117,18 @@ fn add(counter: &AtomicU64, n: u64, is_own: bool) -> u64 {
         return sum;
     }
     counter.fetch_add(n, Ordering::Relaxed) + n
+}
+
+/// The same for what callers say, which may be any numbers.
+#[inline]
+fn add_saturating(counter: &AtomicU64, n: u64, is_own: bool) {
+    if is_own {
+        counter.store(counter.load(Ordering::Relaxed).saturating_add(n), Ordering::Relaxed);
+    } else {
+        // The closure always gives a sum.
+        let sum = |old: u64| Some(old.saturating_add(n));
+        let _ = counter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, sum);
+    }
 }
 
 const UNNUMBERED: usize = usize::MAX;

@@ -8,9 +8,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::backend::Backend;
+use crate::contained::contained_future;
 use crate::stats::Counter;
 use crate::{BoxError, Error, Key};
 
@@ -32,7 +33,8 @@ pub struct Tier {
     pub on_failure: OnFailure,
     /// How long a record stays there at most, if the backend is capable of that. `None`, the default, is as long as it is good for.
     pub ttl_max: Option<Duration>,
-    /// How long one call may take. One that takes longer has failed. `None`, the default, is no limit beside the backend's own.
+    /// How long one call may take. One that takes longer has failed; with zero, each that is not done at
+    /// once. `None`, the default, is no limit beside the backend's own.
     pub time_max: Option<Duration>,
 }
 
@@ -68,7 +70,7 @@ pub enum Writes {
     /// After it, by a task of its own, in order. What was not written when the runtime ends is lost; [`flush`](crate::Tiered::flush) waits
     /// for it.
     Back {
-        /// Most writes that may wait, at least 1. A put that finds no place is dropped and counted; a removal waits for one.
+        /// Most writes that may wait; 0 means 1. A put that finds no place is dropped and counted; a removal waits for one.
         queued_max: usize,
     },
 }
@@ -164,7 +166,7 @@ impl Layer {
         let found = if self.shunned.lock().keys.contains(key) {
             None
         } else {
-            self.seat.call("get", self.seat.tier.backend.get(key)).await.ok().flatten()
+            self.seat.call("get", async { self.seat.tier.backend.get(key).await }).await.ok().flatten()
         };
         self.counters().misses.add(u64::from(found.is_none()));
         found
@@ -172,7 +174,7 @@ impl Layer {
 
     /// What is under each of the keys, in their order.
     pub(crate) async fn read_many(&self, keys: &[Key]) -> Vec<Option<Bytes>> {
-        let found = self.seat.call("get many", self.seat.tier.backend.get_many(keys)).await;
+        let found = self.seat.call("get many", async { self.seat.tier.backend.get_many(keys).await }).await;
         let mut found = found.unwrap_or_default();
         found.resize(keys.len(), None);
         let shunned = self.shunned.lock();
@@ -199,7 +201,7 @@ impl Layer {
             } else {
                 match self.queue() {
                     Some(queue) => self.enqueue(queue, Job::Put(*key, value, ttl)),
-                    None => self.seat.call("put", tier.backend.put(key, value, ttl)).await,
+                    None => self.seat.call("put", async { tier.backend.put(key, value, ttl).await }).await,
                 }
             };
         let report = |error| Error::backend(format!("put into the tier {}", tier.name))(error);
@@ -219,18 +221,18 @@ impl Layer {
             None => false,
         };
         if !waiting {
-            let _ = self.seat.call("remove", self.seat.tier.backend.remove(key)).await;
+            let _ = self.seat.call("remove", async { self.seat.tier.backend.remove(key).await }).await;
         }
     }
 
     pub(crate) async fn flush(&self) -> bool {
         self.drained().await;
-        self.seat.call("flush", self.seat.tier.backend.flush()).await.is_ok()
+        self.seat.call("flush", async { self.seat.tier.backend.flush().await }).await.is_ok()
     }
 
     pub(crate) async fn close(&self) -> bool {
         self.drained().await;
-        self.seat.call("close", self.seat.tier.backend.close()).await.is_ok()
+        self.seat.call("close", async { self.seat.tier.backend.close().await }).await.is_ok()
     }
 
     pub(crate) fn stats(&self) -> TierStats {
@@ -254,7 +256,7 @@ impl Layer {
         if !backend.capabilities().list {
             return Vec::new();
         }
-        self.seat.call("list", backend.list()).await.unwrap_or_default()
+        self.seat.call("list", async { backend.list().await }).await.unwrap_or_default()
     }
 
     /// Waits until all writes that are to be done later are done.
@@ -271,7 +273,7 @@ impl Layer {
     fn queue(&self) -> Option<&mpsc::Sender<Job>> {
         let Writes::Back { queued_max } = self.seat.tier.writes else { return None };
         let start = || {
-            let (sender, receiver) = mpsc::channel(queued_max.max(1));
+            let (sender, receiver) = mpsc::channel(queued_max.clamp(1, Semaphore::MAX_PERMITS));
             tokio::spawn(work(self.seat.clone(), receiver));
             sender
         };
@@ -297,6 +299,8 @@ impl Seat {
         operation: &str,
         call: impl Future<Output = Result<T, BoxError>>,
     ) -> Result<T, BoxError> {
+        // A backend that panics has failed, like one that says so.
+        let call = async { contained_future("backend", call).await? };
         let result = match self.tier.time_max {
             Some(time_max) => {
                 tokio::time::timeout(time_max, call).await.unwrap_or_else(|late| Err(late.into()))
@@ -321,8 +325,10 @@ async fn work(seat: Arc<Seat>, mut queue: mpsc::Receiver<Job>) {
     while let Some(job) = queue.recv().await {
         let backend = &seat.tier.backend;
         match job {
-            Job::Put(key, value, ttl) => _ = seat.call("put", backend.put(&key, value, ttl)).await,
-            Job::Remove(key) => _ = seat.call("remove", backend.remove(&key)).await,
+            Job::Put(key, value, ttl) => {
+                _ = seat.call("put", async { backend.put(&key, value, ttl).await }).await;
+            }
+            Job::Remove(key) => _ = seat.call("remove", async { backend.remove(&key).await }).await,
             // Nobody waits any more if it is an error.
             Job::Flush(done) => _ = done.send(()),
         }

@@ -2,6 +2,7 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -9,12 +10,14 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use crate::backend::MemoryBackend;
+use crate::contained::{contained, contained_future};
 use crate::lease::{Lease, Leases};
+use crate::load::Errors;
 use crate::predict::{Predictor, Trail};
 use crate::record::{BadRecord, Record, Secret};
 use crate::stats::{Counter, rate};
 use crate::tier::{Layer, Tier, TierStats};
-use crate::{BoxError, Cache, Error, Identity, Key, KeyBuilder, Lru, Options, Warm};
+use crate::{BoxError, Cache, EntryOptions, Error, Identity, Key, KeyBuilder, Lru, Options, Warm};
 
 /// What did not verify, as kept for whoever wants to know why.
 const QUARANTINED_MAX: usize = 32;
@@ -28,9 +31,9 @@ const FORETOLD_MAX: usize = 4096;
 pub struct TieredOptions {
     /// The schema of the payloads. Records of others are misses.
     pub schema: u32,
-    /// How old a record may be. `None` is no limit, the default.
+    /// How old a record may be; with zero, every record is too old. `None` is no limit, the default.
     pub age_max: Option<Duration>,
-    /// Milliseconds since the Unix epoch.
+    /// Milliseconds since the Unix epoch. If it panics, that is logged, and the system's clock counts.
     pub clock: fn() -> u64,
     /// What keeps two processes from computing the same key; `None`, the default, is nothing.
     pub leases: Option<Arc<dyn Leases>>,
@@ -71,9 +74,9 @@ pub enum Keep {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct TieredStats {
-    /// Reads that some tier answered.
+    /// Reads answered: by some tier, or by a computation of another task that they waited for.
     pub hits: u64,
-    /// Reads that none did.
+    /// Reads not answered.
     pub misses: u64,
     /// Time that the hits saved, going by what their records say they cost to make.
     pub saved: Duration,
@@ -229,27 +232,56 @@ impl Tiered {
     /// The record under `key`, computed if no tier has it: by one task of this process at a time, and with
     /// [leases](TieredOptions::leases) by one process at a time.
     ///
-    /// Errors, panics and dropped futures are treated as by [`Cache::get_or_compute`].
+    /// Tasks that wait get the record or the error, as with [`Cache::get_or_compute`], which also says
+    /// what becomes of panics and dropped futures, and who counts as a hit. A tier counts each read
+    /// that it was asked for.
+    ///
+    /// # Errors
+    ///
+    /// That of `compute`, or of the computation that the task waited for.
+    pub async fn get_or_compute<E, F, Fut>(&self, key: &Key, compute: F) -> Result<Record, Arc<E>>
+    where
+        E: Send + Sync + 'static,
+        F: FnOnce() -> Fut,
+        Fut: Future<Output = Result<(Record, Keep), E>>,
+    {
+        self.fly(key, &Errors::SHARED, compute).await
+    }
+
+    /// Like [`get_or_compute`](Self::get_or_compute), but an error goes only to the caller whose
+    /// computation failed, as with [`Cache::get_or_compute_retrying`].
     ///
     /// # Errors
     ///
     /// Those of `compute`.
-    pub async fn get_or_compute<E, F, Fut>(&self, key: &Key, compute: F) -> Result<Record, E>
+    pub async fn get_or_compute_retrying<E, F, Fut>(&self, key: &Key, compute: F) -> Result<Record, E>
+    where
+        F: FnOnce() -> Fut,
+        Fut: Future<Output = Result<(Record, Keep), E>>,
+    {
+        self.fly(key, &Errors::RETRIED, compute).await
+    }
+
+    async fn fly<E, Out, F, Fut>(&self, key: &Key, errors: &Errors<E, Out>, compute: F) -> Result<Record, Out>
     where
         F: FnOnce() -> Fut,
         Fut: Future<Output = Result<(Record, Keep), E>>,
     {
         let landings = self.landings.get();
-        if let Some(record) = self.get(key).await {
+        if let Some(record) = self.find(key).await {
             return Ok(record);
         }
+        // Whether this read was counted by the computation. A `Cell` would keep futures from being sent.
+        let is_counted = AtomicBool::new(false);
         let lead = || async {
             let lease = self.lease(key).await;
+            is_counted.store(true, Ordering::Relaxed);
             // Whoever was before us, in this process or another, may have put it since we looked.
             let stale = lease.is_some() || self.landings.get() != landings;
             if stale && let Some(record) = self.find(key).await {
                 return Ok(record);
             }
+            self.inner.misses.add(1);
             let (record, keep) = compute().await?;
             if keep == Keep::Stored
                 && let Err(error) = self.put(key, &record).await
@@ -266,13 +298,19 @@ impl Tiered {
             self.landings.add(1);
             Ok(record)
         };
-        self.flights.get_or_compute(*key, lead).await
+        let result = self.flights.fly(*key, &EntryOptions::default(), errors, lead).await;
+        if !is_counted.into_inner() {
+            let counter = if result.is_ok() { &self.inner.hits } else { &self.inner.misses };
+            counter.add(1);
+        }
+        result
     }
 
     async fn lease(&self, key: &Key) -> Option<Lease> {
         let options = &self.inner.options;
         let leases = options.leases.as_ref()?;
-        let error: BoxError = match tokio::time::timeout(options.lease_wait_max, leases.acquire(key)).await {
+        let acquire = async { contained_future("leases", async { leases.acquire(key).await }).await? };
+        let error: BoxError = match tokio::time::timeout(options.lease_wait_max, acquire).await {
             Ok(Ok(lease)) => return Some(lease),
             Ok(Err(error)) => error,
             Err(elapsed) => elapsed.into(),
@@ -352,7 +390,7 @@ impl Tiered {
         let options = &self.inner.options;
         let record = Record {
             schema: options.schema,
-            created_ms: (options.clock)(),
+            created_ms: contained("clock", options.clock).unwrap_or_else(|_| unix_millis()),
             cost: Duration::ZERO,
             tags: Vec::new(),
             payload: payload.freeze(),
@@ -453,7 +491,7 @@ impl Inner {
 
     fn count_hit(&self, record: &Record) {
         self.hits.add(1);
-        self.saved_us.add(u64::try_from(record.cost.as_micros()).unwrap_or(u64::MAX));
+        self.saved_us.add_saturating(u64::try_from(record.cost.as_micros()).unwrap_or(u64::MAX));
     }
 
     fn encode(&self, key: &Key, record: &Record) -> Bytes {
@@ -507,8 +545,9 @@ impl Inner {
 
     /// How long a record is still good for; `None` is for ever.
     fn remaining(&self, record: &Record) -> Option<Duration> {
-        let age = Duration::from_millis((self.options.clock)().saturating_sub(record.created_ms));
-        Some(self.options.age_max?.saturating_sub(age))
+        let age_max = self.options.age_max?;
+        let now_ms = contained("clock", self.options.clock).unwrap_or_else(|_| unix_millis());
+        Some(age_max.saturating_sub(Duration::from_millis(now_ms.saturating_sub(record.created_ms))))
     }
 
     async fn backfill(&self, found_in: usize, key: &Key, record: &Record, stored: &Bytes) {

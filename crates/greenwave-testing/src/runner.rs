@@ -397,7 +397,7 @@ impl Runner {
                 *here = Some(outcome);
                 Ok::<_, Error>((record, keep))
             };
-            let record = cache.get_or_compute(&chain.key, compute).await?;
+            let record = cache.get_or_compute_retrying(&chain.key, compute).await?;
             if let Some(outcome) = ran_here {
                 return Ok(outcome);
             }
@@ -696,7 +696,7 @@ impl Runner {
     ) -> Result<(), E> {
         let Some(cache) = &self.cache else { return work().await };
         let nothing = || async { work().await.map(|()| (node::look(&PathSet::default()), Keep::Shared)) };
-        cache.get_or_compute(key, nothing).await.map(drop)
+        cache.get_or_compute_retrying(key, nothing).await.map(drop)
     }
 
     /// What a test looked at that is neither its own nor a product of something that it depends on anyway.

@@ -193,7 +193,6 @@ fn remote(settings: &TestingSettings) -> Result<Option<Tier>, ResultsError> {
     let options = RemoteOptions {
         prefix: "greenwave-tests:".to_owned(),
         ttl: Some(settings.ttl),
-        seed: u64::from(std::process::id()),
         ..RemoteOptions::default()
     };
     let tier = match address.strip_prefix("memcached://") {

@@ -58,14 +58,39 @@ fn an_error_passes_the_computation_on() {
         let cache = cache(2);
         let failing = {
             let cache = cache.clone();
-            thread::spawn(move || block_on(cache.get_or_compute(1, async || Err(()))))
+            thread::spawn(move || {
+                block_on(cache.get_or_compute_retrying(1, &EntryOptions::default(), async || Err(())))
+            })
         };
-        let computed = block_on(cache.get_or_compute(1, async || Ok::<_, ()>(7)));
+        let usual = EntryOptions::default();
+        let computed = block_on(cache.get_or_compute_retrying(1, &usual, async || Ok::<_, ()>(7)));
         // Whoever came first, the error is kept by nobody but, at most, the one whose it is.
         assert_eq!(computed, Ok(7));
         let failed = failing.join().unwrap();
         assert!(failed.is_err() || failed == Ok(7));
         assert_eq!(cache.get(&1), Some(7));
+    });
+}
+
+#[test]
+fn an_error_goes_to_those_who_waited_and_no_further() {
+    loom::model(|| {
+        let (cache, runs) = (cache(2), Arc::new(AtomicUsize::new(0)));
+        let fail = |cache: &Modelled, runs: &AtomicUsize| {
+            let compute = async || {
+                runs.fetch_add(1, Ordering::Relaxed);
+                Err::<u8, ()>(())
+            };
+            assert!(block_on(cache.get_or_compute(1, compute)).is_err());
+        };
+        let other = {
+            let (cache, runs) = (cache.clone(), runs.clone());
+            thread::spawn(move || fail(&cache, &runs))
+        };
+        fail(&cache, &runs);
+        other.join().unwrap();
+        assert!((1..=2).contains(&runs.load(Ordering::Relaxed)));
+        assert_eq!(block_on(cache.get_or_compute(1, async || Ok::<_, ()>(7))), Ok(7));
     });
 }
 

@@ -12,7 +12,7 @@ use crate::{Adaptive, BoxError, Cache, EntryOptions, Error, Identity, Key, Optio
 /// What an entry occupies besides its bytes: slot (88), table, links and sketch (40), the shared count of [`Bytes`], allocations' headers.
 const OVERHEAD_BYTES: u64 = 192;
 
-/// A part smaller than this would refuse results of a size that occurs.
+/// Of a smaller part the policy would see too little.
 const PART_BYTES_MIN: u64 = 16 << 20;
 /// As many threads as this hardly wait for each other.
 const PARTS_MAX: u64 = 32;
@@ -42,7 +42,7 @@ impl MemoryBackend {
             shards: Some(usize::try_from(parts).expect("at most PARTS_MAX")),
             ..Options::default()
         };
-        let value_bytes_max = (bytes_max / parts).saturating_sub(OVERHEAD_BYTES);
+        let value_bytes_max = bytes_max.saturating_sub(OVERHEAD_BYTES);
         Ok(Self { cache: Cache::with(options)?, value_bytes_max })
     }
 

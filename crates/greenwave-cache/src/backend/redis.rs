@@ -285,7 +285,22 @@ impl Drop for Kept {
     }
 }
 
-/// At least one: zero is an error to the server.
+/// At least one: zero is an error to the server. So is an end beyond 64 bits, signed, of milliseconds
+/// since 1970, which is why nothing lives longer than 8900 years.
 fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX >> 1).max(1)
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).clamp(1, 1 << 48)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_life_of_any_length_is_one_that_the_server_takes() {
+        assert_eq!(millis(Duration::ZERO), 1);
+        assert_eq!(millis(Duration::from_nanos(1)), 1);
+        assert_eq!(millis(Duration::from_secs(7)), 7000);
+        assert_eq!(millis(Duration::MAX), 1 << 48);
+        assert_eq!(millis(Duration::from_millis(u64::MAX)), 1 << 48);
+    }
 }

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use greenwave_retry::{Delays, Retry};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -12,6 +12,9 @@ use crate::{BoxError, Error, Key};
 
 /// Longest prefix of keys: memcached takes 250 bytes, of which the key itself needs 64.
 const PREFIX_BYTES_MAX: usize = 128;
+
+/// A pause that nobody sees the end of.
+const FOR_GOOD: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
 
 /// How a server is used.
 #[derive(Debug, Clone)]
@@ -22,12 +25,15 @@ pub struct RemoteOptions {
     pub ttl: Option<Duration>,
     /// How long a call may take, connecting included. Default 250 ms.
     pub time_max: Duration,
-    /// How long the server is left alone after the first failure; twice as long after each further one, give or take a little. Default 100 ms.
+    /// The upper bound of the pause in which the server is not asked after its first failure; twice as
+    /// much after each further one. The pause is uniform between zero and the bound, so that processes
+    /// that lost the server at the same time do not come back at the same time. More than 0, at most
+    /// `pause_max`. Default 100 ms.
     pub pause_min: Duration,
-    /// The longest that it is left alone. Default 30 s.
+    /// The upper bound of all pauses. Default 30 s.
     pub pause_max: Duration,
-    /// Seed of the little that is given or taken, so that many processes do not come back at once. Default 0; let it differ by process.
-    pub seed: u64,
+    /// Makes the pauses repeatable. Default: none, and the pauses of two backends differ.
+    pub seed: Option<u64>,
 }
 
 impl Default for RemoteOptions {
@@ -38,7 +44,7 @@ impl Default for RemoteOptions {
             time_max: Duration::from_millis(250),
             pause_min: Duration::from_millis(100),
             pause_max: Duration::from_secs(30),
-            seed: 0,
+            seed: None,
         }
     }
 }
@@ -51,7 +57,7 @@ impl RemoteOptions {
             return refuse("prefix", format!("{:?}", self.prefix), accepted);
         }
         if self.time_max.is_zero() {
-            return refuse("time_max", "0".to_owned(), "more than nothing");
+            return refuse("time_max", "0".to_owned(), "more than 0");
         }
         if self.pause_min.is_zero() || self.pause_min > self.pause_max {
             return refuse("pause_min", format!("{:?}", self.pause_min), "more than 0, at most pause_max");
@@ -77,7 +83,7 @@ pub(super) enum Failure {
 pub(super) struct Guard {
     server: String,
     time_max: Duration,
-    pauses: ExponentialBuilder,
+    pauses: Retry,
     health: Mutex<Health>,
 }
 
@@ -86,17 +92,18 @@ enum Health {
     /// Calls go through.
     Up,
     /// It failed. Until then no call goes through; after that one does, to see.
-    Down { until: Instant, is_probed: bool, pauses: ExponentialBackoff },
+    Down { until: Instant, is_probed: bool, pauses: Delays },
 }
 
 impl Guard {
     pub(super) fn new(server: String, options: &RemoteOptions) -> Self {
-        let pauses = ExponentialBuilder::new()
-            .with_min_delay(options.pause_min)
-            .with_max_delay(options.pause_max)
-            .without_max_times()
-            .with_jitter()
-            .with_jitter_seed(options.seed);
+        let pauses = Retry {
+            attempts_max: usize::MAX,
+            delay_min: options.pause_min,
+            delay_max: options.pause_max,
+            seed: options.seed,
+            ..Retry::default()
+        };
         Self { server, time_max: options.time_max, pauses, health: Mutex::new(Health::Up) }
     }
 
@@ -152,7 +159,7 @@ impl Guard {
     fn suffer(&self, now: Instant) {
         let mut health = self.health.lock();
         let mut pauses = match std::mem::replace(&mut *health, Health::Up) {
-            Health::Up => self.pauses.build(),
+            Health::Up => self.pauses.delays(),
             // Others that were under way when it went down fail too: that is still the same failure.
             Health::Down { until, is_probed, pauses } if now < until => {
                 *health = Health::Down { until, is_probed, pauses };
@@ -160,8 +167,11 @@ impl Guard {
             }
             Health::Down { pauses, .. } => pauses,
         };
-        let pause = pauses.next().expect("there is no last pause");
-        *health = Health::Down { until: now + pause, is_probed: false, pauses };
+        // After usize::MAX failures there is no further delay.
+        let pause = pauses.next().unwrap_or(self.pauses.delay_max);
+        // A clock cannot tell times that are too far ahead: for good is 30 years, like for tokio.
+        let until = now.checked_add(pause).unwrap_or_else(|| now + FOR_GOOD);
+        *health = Health::Down { until, is_probed: false, pauses };
     }
 }
 
@@ -190,8 +200,46 @@ mod tests {
 
     fn guard() -> Guard {
         let second = Duration::from_secs(1);
-        let options = RemoteOptions { pause_min: second, pause_max: 60 * second, ..RemoteOptions::default() };
+        let seed = Some(7);
+        let options =
+            RemoteOptions { pause_min: second, pause_max: 60 * second, seed, ..RemoteOptions::default() };
         Guard::new("nowhere".to_owned(), &options)
+    }
+
+    /// The pauses after so many failures in a row.
+    async fn pauses(guard: &Guard, failures: usize) -> Vec<Duration> {
+        let mut pauses = Vec::new();
+        for _ in 0..failures {
+            let lost = guard.call("get", ready(Err::<(), _>(Failure::Lost("gone".into())))).await;
+            assert!(!is_left_alone(lost));
+            let Err(Error::Unavailable { pause, .. }) = guard.admit(Instant::now()).map(drop) else {
+                panic!("it is left alone")
+            };
+            pauses.push(pause);
+            tokio::time::advance(pause).await;
+        }
+        pauses
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn two_backends_do_not_come_back_together() {
+        let of = async |seed| {
+            let options = RemoteOptions { seed, ..RemoteOptions::default() };
+            pauses(&Guard::new("nowhere".to_owned(), &options), 20).await
+        };
+        assert_ne!(of(None).await, of(None).await);
+        assert_ne!(of(Some(1)).await, of(Some(2)).await);
+        assert_eq!(of(Some(1)).await, of(Some(1)).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_of_any_length_has_an_end_that_can_be_told() {
+        let (pause_min, pause_max) = (Duration::MAX, Duration::MAX);
+        let options = RemoteOptions { pause_min, pause_max, seed: Some(7), ..RemoteOptions::default() };
+        assert!(options.check().is_ok());
+        let guard = Guard::new("nowhere".to_owned(), &options);
+        let lost = guard.call("get", ready(Err::<(), _>(Failure::Lost("gone".into())))).await;
+        assert!(!is_left_alone(lost) && is_left_alone(guard.call("get", ready(Ok(()))).await));
     }
 
     fn is_left_alone<T: fmt::Debug>(result: Result<T, BoxError>) -> bool {
@@ -215,18 +263,11 @@ mod tests {
         let guard = guard();
         let lost = || guard.call("get", ready(Err::<(), _>(Failure::Lost("gone".into()))));
         let well = || guard.call("get", ready(Ok(())));
-        let (mut last, mut grown) = (Duration::ZERO, 0);
-        for _ in 0..20 {
-            assert!(!is_left_alone(lost().await));
-            let Err(Error::Unavailable { pause, .. }) = guard.admit(Instant::now()).map(drop) else {
-                panic!("it is left alone")
-            };
-            assert!(pause <= Duration::from_secs(2 * 60));
-            grown += usize::from(pause > last);
-            last = pause;
-            tokio::time::advance(pause).await;
+        let pauses = pauses(&guard, 20).await;
+        for (exponent, pause) in (0..).zip(&pauses) {
+            assert!(*pause <= Duration::from_secs(60.min(1 << exponent)), "{pauses:?}");
         }
-        assert!(grown >= 6 && last >= Duration::from_secs(60), "{grown} times, to {last:?}");
+        assert!(pauses.iter().max() > Some(&Duration::from_secs(30)), "{pauses:?}");
         assert!(well().await.is_ok() && well().await.is_ok());
         assert!(!is_left_alone(lost().await));
         tokio::time::advance(Duration::from_secs(2)).await;

@@ -100,7 +100,7 @@ impl Regions {
             self.links.resize(index + 1, Link::ALONE);
             self.marks.resize_with(index + 1, AtomicU8::default);
         }
-        let count = (self.sketch.count(hash).max(heat) + 1).min(COUNT_MAX);
+        let count = self.sketch.count(hash).max(heat).saturating_add(1).min(COUNT_MAX);
         *self.marks[index].get_mut() = count | if is_sampled { Mark::SAMPLED } else { 0 };
         self.links[index].hash = hash;
         self.window.push(&mut self.links, slot);

@@ -86,7 +86,7 @@ fn without_async_one_computes_and_the_rest_wait() {
         go.send(()).unwrap();
     });
     let failed = cache.get_or_compute_blocking(2, &EntryOptions::default(), || Err("failed"));
-    assert_eq!((failed, cache.get(&2)), (Err("failed"), None));
+    assert_eq!((failed, cache.get(&2)), (Err(Arc::new("failed")), None));
 }
 
 fn survives_a_restart<P: Policy>() {

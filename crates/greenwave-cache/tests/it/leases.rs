@@ -98,7 +98,7 @@ async fn what_is_only_shared_is_not_stored() {
     assert_eq!(shared, Ok(record()));
     assert_eq!(tiered.get(&key(1)).await, None);
     let failed = tiered.get_or_compute(&key(1), async || Err("fails")).await;
-    assert_eq!(failed, Err("fails"));
+    assert_eq!(failed, Err(Arc::new("fails")));
 }
 
 /// Never gives a lease, one way or the other.

@@ -3,8 +3,9 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
-use greenwave_cache::{Cache, Lru, Options};
+use greenwave_cache::{Cache, EntryOptions, Lru, Options};
 use tokio::sync::oneshot;
 use tokio::task::yield_now;
 
@@ -17,19 +18,37 @@ async fn settle() {
     }
 }
 
-/// A task that asks for key 1 and computes what the sender says; dropping the sender is an error of the computation.
-fn ask(
-    cache: &Arc<Cache<u64, u64, Lru>>,
-    runs: &Arc<AtomicUsize>,
-) -> (oneshot::Sender<u64>, tokio::task::JoinHandle<Result<u64, &'static str>>) {
+/// The error of a computation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Failed;
+
+type Asking<E> = (oneshot::Sender<u64>, tokio::task::JoinHandle<Result<u64, E>>);
+
+/// A task that asks for key 1 and computes what the sender says; dropping the sender is an error of
+/// the computation, which those who wait share.
+fn ask(cache: &Arc<Cache<u64, u64, Lru>>, runs: &Arc<AtomicUsize>) -> Asking<Arc<Failed>> {
     let (sender, receiver) = oneshot::channel();
     let (cache, runs) = (cache.clone(), runs.clone());
     let task = tokio::spawn(async move {
         let compute = || async move {
             runs.fetch_add(1, Ordering::Relaxed);
-            receiver.await.map_err(|_| "failed")
+            receiver.await.map_err(|_| Failed)
         };
         cache.get_or_compute(1, compute).await
+    });
+    (sender, task)
+}
+
+/// The same, but those who wait for a computation that fails compute themselves.
+fn ask_retrying(cache: &Arc<Cache<u64, u64, Lru>>, runs: &Arc<AtomicUsize>) -> Asking<Failed> {
+    let (sender, receiver) = oneshot::channel();
+    let (cache, runs) = (cache.clone(), runs.clone());
+    let task = tokio::spawn(async move {
+        let compute = || async move {
+            runs.fetch_add(1, Ordering::Relaxed);
+            receiver.await.map_err(|_| Failed)
+        };
+        cache.get_or_compute_retrying(1, &EntryOptions::default(), compute).await
     });
     (sender, task)
 }
@@ -54,14 +73,92 @@ async fn many_who_ask_share_one_computation() {
 }
 
 #[tokio::test]
-async fn an_error_is_its_callers_own_and_the_next_tries() {
+async fn everyone_who_waits_gets_the_error_of_the_one_computation() {
+    let (cache, runs) = fresh();
+    let mut asking: Vec<_> = (0..20).map(|_| ask(&cache, &runs)).collect();
+    settle().await;
+    let (sender, first) = asking.remove(0);
+    drop(sender);
+    let error = first.await.unwrap().unwrap_err();
+    for (_sender, waiting) in asking {
+        assert!(Arc::ptr_eq(&waiting.await.unwrap().unwrap_err(), &error));
+    }
+    assert_eq!((runs.load(Ordering::Relaxed), cache.get(&1)), (1, None));
+    let (sender, later) = ask(&cache, &runs);
+    sender.send(2).unwrap();
+    assert_eq!(later.await.unwrap(), Ok(2), "an error is not cached");
+}
+
+#[tokio::test]
+async fn who_asks_after_a_failure_does_not_get_its_error() {
     let (cache, runs) = fresh();
     let (first_sender, first) = ask(&cache, &runs);
     settle().await;
-    let (second_sender, second) = ask(&cache, &runs);
+    // It waits for the first, computes itself, and thereby holds the flight open.
+    let (retry_sender, retrying) = ask_retrying(&cache, &runs);
     settle().await;
     drop(first_sender);
-    assert_eq!(first.await.unwrap(), Err("failed"));
+    assert_eq!(first.await.unwrap(), Err(Arc::new(Failed)));
+    settle().await;
+    let (late_sender, late) = ask(&cache, &runs);
+    settle().await;
+    drop(retry_sender);
+    assert_eq!(retrying.await.unwrap(), Err(Failed));
+    late_sender.send(3).unwrap();
+    assert_eq!(late.await.unwrap(), Ok(3));
+    assert_eq!(runs.load(Ordering::Relaxed), 3);
+}
+
+#[tokio::test]
+async fn an_error_of_another_type_is_not_shared() {
+    let (cache, runs) = fresh();
+    let (sender, first) = ask(&cache, &runs);
+    settle().await;
+    let other = tokio::spawn({
+        let cache = cache.clone();
+        async move { cache.get_or_compute(1, async || Err::<u64, u8>(9)).await }
+    });
+    settle().await;
+    drop(sender);
+    assert_eq!(first.await.unwrap(), Err(Arc::new(Failed)));
+    assert_eq!(other.await.unwrap(), Err(Arc::new(9)));
+}
+
+#[tokio::test]
+async fn who_waits_for_a_value_hits_and_who_waits_for_an_error_misses() {
+    let (cache, runs) = fresh();
+    let mut asking: Vec<_> = (0..50).map(|_| ask(&cache, &runs)).collect();
+    settle().await;
+    let dropped = asking.pop().unwrap();
+    dropped.1.abort();
+    let (sender, first) = asking.remove(0);
+    sender.send(7).unwrap();
+    assert_eq!(first.await.unwrap(), Ok(7));
+    for (_sender, waiting) in asking {
+        assert_eq!(waiting.await.unwrap(), Ok(7));
+    }
+    let stats = cache.stats();
+    assert_eq!((stats.hits, stats.misses, stats.saved), (48, 1, Duration::ZERO));
+
+    let (cache, runs) = fresh();
+    let mut asking: Vec<_> = (0..20).map(|_| ask(&cache, &runs)).collect();
+    settle().await;
+    drop(asking.remove(0).0);
+    for (_sender, waiting) in asking {
+        assert!(waiting.await.unwrap().is_err());
+    }
+    assert_eq!((cache.stats().hits, cache.stats().misses), (0, 20));
+}
+
+#[tokio::test]
+async fn without_shared_errors_the_next_tries() {
+    let (cache, runs) = fresh();
+    let (first_sender, first) = ask_retrying(&cache, &runs);
+    settle().await;
+    let (second_sender, second) = ask_retrying(&cache, &runs);
+    settle().await;
+    drop(first_sender);
+    assert_eq!(first.await.unwrap(), Err(Failed));
     assert_eq!(cache.get(&1), None);
     second_sender.send(2).unwrap();
     assert_eq!(second.await.unwrap(), Ok(2));
@@ -198,8 +295,8 @@ async fn a_computation_that_fails_leaves_nothing_behind() {
     let cache: Cache<Arc<str>, u64> = Cache::new(Options::default()).unwrap();
     let key: Arc<str> = "key".into();
     for _ in 0..3 {
-        let failing = || async { cache.get_or_compute(key.clone(), async || Err::<u64, _>("failed")).await };
-        assert_eq!(tokio::join!(failing(), failing()), (Err("failed"), Err("failed")));
+        let failing = || async { cache.get_or_compute(key.clone(), async || Err::<u64, _>(Failed)).await };
+        assert_eq!(tokio::join!(failing(), failing()), (Err(Arc::new(Failed)), Err(Arc::new(Failed))));
     }
     assert_eq!(Arc::strong_count(&key), 1);
 }

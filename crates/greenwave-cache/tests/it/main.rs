@@ -10,11 +10,14 @@ mod keys;
 mod leases;
 mod load;
 mod model;
+mod numbers;
+mod panics;
 mod policies;
 mod records;
 mod remote;
 mod servers;
 mod tiered;
+mod weight;
 
 use greenwave_cache::{Cache, Lru, Options};
 

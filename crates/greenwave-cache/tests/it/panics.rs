@@ -1,0 +1,160 @@
+//! Callbacks that panic: the call fails by name or goes on without them, and the state stays sound.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use greenwave_cache::{
+    Backend, BoxError, Cache, Capabilities, Error, Keep, Key, KeyBuilder, Lease, Leases, Listener, Lru,
+    MemoryBackend, OnFailure, Options, Record, Tier, Tiered, TieredOptions, Warm, Writes,
+};
+
+fn key(number: u64) -> Key {
+    KeyBuilder::new("panics", 1).number(number).finish()
+}
+
+fn record() -> Record {
+    Record { schema: 1, created_ms: 0, cost: Duration::ZERO, tags: vec![], payload: "kept".into() }
+}
+
+#[test]
+fn a_listener_that_panics_fails_no_call() {
+    let listener: Listener<u64, u64> = Arc::new(|_, _, _| panic!("listener"));
+    let listener = Some(listener);
+    let cache: Cache<u64, u64, Lru> =
+        Cache::with(Options { entries_max: 2, listener, ..Options::default() }).unwrap();
+    for key in 0..5 {
+        cache.insert(key, key);
+    }
+    cache.insert(4, 40);
+    assert_eq!((cache.len(), cache.get(&4), cache.remove(&4)), (2, Some(40), Some(40)));
+    cache.warm((10..20).map(|key| Warm { key, value: key, heat: 0 }));
+    assert_eq!((cache.len(), cache.invalidate_all(), cache.len()), (2, 2, 0));
+}
+
+#[tokio::test]
+async fn what_a_weigher_panics_over_is_not_cached() {
+    let weigh = |_: &u64, value: &u64| if *value == 13 { panic!("weigher") } else { 1 };
+    for weight_max in [Some(100), None] {
+        let options = Options { weight_max, weigher: Some(Arc::new(weigh)), ..Options::default() };
+        let cache = Cache::new(options).unwrap();
+        cache.insert(1, 1);
+        cache.insert(1, 13);
+        assert_eq!(cache.get(&1), None, "not the old value either: it was replaced");
+        let computed = cache.get_or_compute(2, async || Ok::<u64, ()>(13)).await;
+        assert_eq!((computed, cache.get(&2)), (Ok(13), None));
+        cache.warm([Warm { key: 3, value: 13, heat: 0 }]);
+        cache.insert(2, 2);
+        let stats = cache.stats();
+        assert_eq!((cache.keys(), stats.entries, stats.weight), (vec![2], 1, 1));
+    }
+}
+
+/// Panics in every call.
+#[derive(Debug)]
+struct Panicking;
+
+#[async_trait]
+impl Backend for Panicking {
+    async fn get(&self, _: &Key) -> Result<Option<Bytes>, BoxError> {
+        panic!("get")
+    }
+
+    async fn get_many(&self, _: &[Key]) -> Result<Vec<Option<Bytes>>, BoxError> {
+        panic!("get_many")
+    }
+
+    async fn put(&self, _: &Key, _: Bytes, _: Option<Duration>) -> Result<(), BoxError> {
+        panic!("put")
+    }
+
+    async fn remove(&self, _: &Key) -> Result<(), BoxError> {
+        panic!("remove")
+    }
+
+    async fn list(&self) -> Result<Vec<Key>, BoxError> {
+        panic!("list")
+    }
+
+    async fn flush(&self) -> Result<(), BoxError> {
+        panic!("flush")
+    }
+
+    async fn close(&self) -> Result<(), BoxError> {
+        panic!("close")
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { list: true, ttl: true, shared: false, durable: false, value_bytes_max: None }
+    }
+}
+
+#[tokio::test]
+async fn a_backend_that_panics_is_a_tier_that_failed() {
+    for writes in [Writes::Through, Writes::Back { queued_max: 10 }] {
+        let broken =
+            Tier { writes, on_failure: OnFailure::Report, ..Tier::new("broken", Arc::new(Panicking)) };
+        let memory = Tier::new("memory", Arc::new(MemoryBackend::new(10, 1 << 20).unwrap()));
+        let tiered = Tiered::new(vec![broken, memory], TieredOptions::new(1));
+        let put = tiered.put(&key(1), &record()).await;
+        if writes == Writes::Through {
+            let Err(Error::Backend { source, .. }) = put else { panic!("{put:?}") };
+            let panicked: &Error = source.downcast_ref().unwrap();
+            assert_eq!(panicked.to_string(), "backend panicked: put");
+        }
+        assert_eq!(tiered.get(&key(1)).await, Some(record()));
+        assert_eq!(tiered.get_many(&[key(1), key(2)]).await, [Some(record()), None]);
+        tiered.remove(&key(1)).await;
+        assert_eq!(tiered.get(&key(1)).await, None);
+        tiered.clear().await;
+        assert!(!tiered.flush().await);
+        assert!(!tiered.close().await);
+        assert!(tiered.stats().tiers[0].errors >= 7, "{:?}", tiered.stats());
+    }
+}
+
+#[derive(Debug)]
+struct NoLeases;
+
+#[async_trait]
+impl Leases for NoLeases {
+    async fn acquire(&self, _: &Key) -> Result<Lease, BoxError> {
+        panic!("no lease")
+    }
+}
+
+#[tokio::test]
+async fn leases_and_clocks_that_panic_are_done_without() {
+    let options = TieredOptions {
+        leases: Some(Arc::new(NoLeases)),
+        clock: || panic!("no clock"),
+        age_max: Some(Duration::MAX),
+        ..TieredOptions::new(1)
+    };
+    let memory = Tier::new("memory", Arc::new(MemoryBackend::new(10, 1 << 20).unwrap()));
+    let tiered = Tiered::new(vec![memory], options);
+    let computed = tiered.get_or_compute(&key(1), async || Ok::<_, ()>((record(), Keep::Stored))).await;
+    assert_eq!(computed, Ok(record()));
+    assert_eq!(tiered.get(&key(1)).await, Some(record()));
+    assert_eq!(tiered.stats().lease_failures, 1);
+}
+
+#[tokio::test]
+async fn a_computation_that_panics_leaves_the_key_to_the_next() {
+    let cache: Arc<Cache<u64, u64>> = Arc::new(Cache::new(Options::default()).unwrap());
+    let panicked = Arc::new(AtomicBool::new(false));
+    let task = tokio::spawn({
+        let (cache, panicked) = (cache.clone(), panicked.clone());
+        async move {
+            let compute = || -> std::future::Ready<Result<u64, ()>> {
+                panicked.store(true, Ordering::Relaxed);
+                panic!("before there is a future")
+            };
+            cache.get_or_compute(1, compute).await
+        }
+    });
+    assert!(task.await.unwrap_err().is_panic() && panicked.load(Ordering::Relaxed));
+    assert_eq!(cache.get_or_compute(1, async || Ok::<_, ()>(2)).await, Ok(2));
+}

@@ -1,0 +1,169 @@
+//! A limit of weight: what fits does not depend on shards or processors, and the limit holds.
+
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use greenwave_cache::{
+    Adaptive, Backend, Cache, CostAware, KeyBuilder, Lru, MemoryBackend, Options, Policy, S3Fifo, Seeded,
+};
+
+const MIB: u64 = 1 << 20;
+
+/// A cache whose values are their weights.
+fn weighed<P: Policy>(weight_max: u64, shards: Option<usize>) -> Cache<u64, u64, P, Seeded> {
+    let weigher = Some(Arc::new(|_: &u64, weight: &u64| *weight) as _);
+    Cache::with(Options { weight_max: Some(weight_max), weigher, shards, ..Options::default() }).unwrap()
+}
+
+#[test]
+fn what_the_budget_allows_fits_into_any_number_of_shards() {
+    fn check<P: Policy>(shards: Option<usize>) {
+        let cache = weighed::<P>(64 * MIB, shards);
+        for weight in [13 * MIB, 33 * MIB, 64 * MIB] {
+            cache.insert(weight, weight);
+            assert_eq!(cache.get(&weight), Some(weight), "{shards:?}");
+            assert!(cache.stats().weight <= 64 * MIB);
+        }
+        cache.insert(1, 64 * MIB + 1);
+        assert_eq!((cache.get(&1), cache.get(&(64 * MIB))), (None, Some(64 * MIB)), "{shards:?}");
+    }
+    for shards in [None, Some(1), Some(8), Some(64), Some(1024)] {
+        check::<Adaptive>(shards);
+        check::<CostAware>(shards);
+        check::<S3Fifo>(shards);
+        check::<Lru>(shards);
+    }
+}
+
+#[test]
+fn a_heavy_entry_that_is_read_survives_many_light_ones() {
+    let cache = weighed::<Lru>(64 * MIB, Some(16));
+    cache.insert(0, 20 * MIB);
+    for key in 1..20_000 {
+        cache.insert(key, MIB / 64);
+        assert!(cache.get(&0).is_some(), "evicted by entry {key}");
+    }
+    let stats = cache.stats();
+    assert!(stats.weight > 63 * MIB && stats.weight <= 64 * MIB, "{stats:?}");
+    for key in 20_000..40_000 {
+        cache.insert(key, MIB / 64);
+    }
+    assert_eq!(cache.get(&0), None, "unread, it goes like the others");
+}
+
+#[test]
+fn a_heavy_entry_takes_room_from_all_shards_alike() {
+    let cache = weighed::<Lru>(1000, Some(8));
+    (0..5000).for_each(|key| cache.insert(key, 1));
+    cache.insert(5000, 500);
+    // Each of the last entries would be gone if one shard had made room alone.
+    let survivors = (4700..5000).filter(|key| cache.contains(key)).count();
+    assert!(survivors > 250, "{survivors} of the newest 300");
+    assert_eq!(cache.stats().weight, 1000);
+}
+
+#[test]
+fn sharing_a_budget_costs_no_hits() {
+    fn hits<P: Policy>(shards: usize) -> usize {
+        let cache = weighed::<P>(20_000, Some(shards));
+        let mut chance = 88_172_645_463_325_252_u64;
+        let mut key = || {
+            chance ^= chance << 13;
+            chance ^= chance >> 7;
+            chance ^= chance << 17;
+            // A few keys are asked for often, most of them rarely.
+            let fraction = (chance >> 11) as f64 / (1_u64 << 53) as f64;
+            (fraction.powi(4) * 20_000.0) as u64
+        };
+        let hit = |key: u64| {
+            let found = cache.get(&key).is_some();
+            if !found {
+                cache.insert(key, if key.is_multiple_of(50) { 400 } else { 5 + key % 13 });
+            }
+            found
+        };
+        (0..100_000).map(|_| hit(key())).filter(|hit| *hit).count()
+    }
+    fn check<P: Policy>() {
+        let (one, many) = (hits::<P>(1), hits::<P>(16));
+        assert!(many * 100 >= one * 97, "{many} hits in 16 shards, {one} in one");
+    }
+    check::<Adaptive>();
+    check::<CostAware>();
+    check::<S3Fifo>();
+    check::<Lru>();
+}
+
+#[test]
+fn threads_share_a_budget() {
+    let cache = weighed::<Adaptive>(1000, Some(8));
+    std::thread::scope(|scope| {
+        for thread in 0..4_u64 {
+            let cache = &cache;
+            scope.spawn(move || {
+                for round in 0..5_000_u64 {
+                    let key = (round * 7 + thread * 13) % 300;
+                    match round % 10 {
+                        0 => _ = cache.remove(&key),
+                        1 => cache.insert(key, 900),
+                        _ => cache.insert(key, round % 40),
+                    }
+                }
+            });
+        }
+    });
+    let stats = cache.stats();
+    assert!(stats.weight <= 1000, "{stats:?}");
+    assert_eq!(cache.iter().map(|(_, weight)| weight).sum::<u64>(), stats.weight);
+    cache.invalidate_all();
+    cache.insert(0, 1000);
+    assert_eq!(cache.get(&0), Some(1000), "nothing is left of the weight of what is gone");
+}
+
+#[test]
+fn weights_beyond_32_bits_count_in_full() {
+    let large = 5 << 32;
+    let cache = weighed::<Lru>(3 * large, Some(4));
+    (0..4).for_each(|key| cache.insert(key, large));
+    assert_eq!((cache.len(), cache.stats().weight), (3, 3 * large));
+    cache.insert(9, 3 * large + 1);
+    assert_eq!(cache.get(&9), None);
+}
+
+#[tokio::test]
+async fn a_memory_tier_takes_values_up_to_its_budget() {
+    let memory = MemoryBackend::new(1000, 64 << 20).unwrap();
+    let key = KeyBuilder::new("heavy", 1).finish();
+    memory.put(&key, vec![7; 40 << 20].into(), None).await.unwrap();
+    assert_eq!(memory.get(&key).await.unwrap().map(|value| value.len()), Some(40 << 20));
+    assert!(memory.capabilities().value_bytes_max >= Some(63 << 20));
+}
+
+proptest! {
+    #[test]
+    fn the_budget_holds_after_every_call(steps in proptest::collection::vec((0..24_u64, 0..120_u64, 0..8_u8), 0..200)) {
+        holds::<Adaptive>(&steps)?;
+        holds::<CostAware>(&steps)?;
+        holds::<S3Fifo>(&steps)?;
+        holds::<Lru>(&steps)?;
+    }
+}
+
+fn holds<P: Policy>(steps: &[(u64, u64, u8)]) -> Result<(), TestCaseError> {
+    let cache = weighed::<P>(100, Some(4));
+    for &(key, weight, step) in steps {
+        match step {
+            0 => _ = cache.remove(&key),
+            1 | 2 => _ = cache.get(&key),
+            _ => {
+                cache.insert(key, weight);
+                prop_assert_eq!(cache.get(&key), (weight <= 100).then_some(weight));
+            }
+        }
+        let weight: u64 = cache.iter().map(|(_, weight)| weight).sum();
+        prop_assert_eq!(cache.stats().weight, weight);
+        prop_assert!(weight <= 100);
+    }
+    Ok(())
+}
