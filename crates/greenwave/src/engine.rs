@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
 
 use greenwave_agents::AgentPool;
 use greenwave_scheduler::{
@@ -18,12 +17,14 @@ use greenwave_telemetry::{CacheFigures, ParallelFigures, Snapshot};
 use greenwave_testing::{Environment, Manifest, Runner, STATE_DIRECTORY};
 use parking_lot::Mutex;
 use tokio::sync::Mutex as AsyncMutex;
+use tokio::time::Instant;
 
 use crate::adapters::{self, Flusher};
 use crate::error::{Error, Failure, chain};
 use crate::event::Event;
 use crate::feature::{Course, Happening, Phase};
 use crate::merge::Trunk;
+use crate::parts::{Steps, Tests};
 use crate::plan::Plan;
 use crate::profile::Settings;
 use crate::record::{self, Record};
@@ -60,7 +61,8 @@ pub(crate) struct Shared {
     pub(crate) flusher: Flusher,
     pub(crate) attempts: Attempts,
     pub(crate) journal: Journal,
-    pub(crate) runner: Runner,
+    pub(crate) runner: Arc<dyn Tests>,
+    pub(crate) steps: Steps,
     pub(crate) agents: BTreeMap<String, AgentPool>,
     pub(crate) answers: Budget,
     pub(crate) events: Fanout<Event>,
@@ -100,17 +102,34 @@ impl Engine {
     /// [`Error::Plan`], [`Error::Agent`], [`Error::Busy`] if another run is at work in the project, or what
     /// kept the project's state from being opened.
     pub fn open(plan: Plan, settings: Settings, environment: Environment) -> Result<Self, Error> {
-        let graph = plan.graph()?;
+        plan.graph()?;
         let agents = adapters::agents(&plan, &settings)?;
+        Self::assemble(plan, settings, agents, Steps::default(), |settings, state_dir| {
+            let cache = adapters::cache(settings, state_dir)?;
+            Ok(Arc::new(Runner::new(environment, cache)))
+        })
+    }
+
+    /// An engine from its parts. `tests` makes what test results come from, given the settings and the
+    /// directory of the project's state.
+    pub(crate) fn assemble(
+        plan: Plan,
+        settings: Settings,
+        agents: BTreeMap<String, AgentPool>,
+        steps: Steps,
+        tests: impl FnOnce(&Settings, &Path) -> Result<Arc<dyn Tests>, Error>,
+    ) -> Result<Self, Error> {
+        let graph = plan.graph()?;
         let (state_dir, lock) = lock_state(&plan.project)?;
         let store = adapters::store(&settings, &state_dir.join("store"))?;
-        let cache = adapters::cache(&settings, &state_dir)?;
+        let runner = tests(&settings, &state_dir)?;
         let shared = Shared {
             specs: plan.features.iter().map(record::spec).collect(),
             flusher: Flusher::new(store.clone()),
             attempts: Attempts::new(store.clone(), "attempts"),
             journal: Journal::open(state_dir.join("journal"))?,
-            runner: Runner::new(environment, cache),
+            runner,
+            steps,
             agents,
             answers: Budget::new(ANSWERS_BYTES_MAX),
             events: Fanout::new(),
@@ -252,6 +271,7 @@ impl Shared {
             let id = &self.plan.features[feature].id;
             let Some(record) = records.get(id).and_then(|bytes| Record::decode(bytes)) else { continue };
             if !self.finish_writing(id, &record).await? {
+                self.steps.pass("forget an interrupted merge").await;
                 self.journal.forget(id)?;
                 continue;
             }
@@ -298,13 +318,15 @@ impl Shared {
             missing.push(change.clone());
         }
         workspace::sweep(&self.plan.project, &record.merged);
-        if let Err(error) = workspace::perform(&self.plan.project, &missing, &self.store).await {
+        let done = workspace::perform(&self.plan.project, &missing, &self.store, &self.steps).await;
+        self.steps.pass("finish an interrupted merge").await;
+        if let Err(error) = done {
             tracing::warn!(
                 feature = id,
                 error = chain(&error),
                 "an interrupted merge cannot be finished; undoing it"
             );
-            workspace::undo(&self.plan.project, &record.merged, &self.store).await;
+            workspace::undo(&self.plan.project, &record.merged, &self.store, &self.steps).await;
             return Ok(false);
         }
         self.journal.record(id, &Record { written: true, ..record.clone() }.encode())?;
@@ -339,7 +361,9 @@ impl Shared {
 
     /// Takes the project's files into the store, and makes the folder that merges are tried in.
     async fn prepare(&self) -> Result<(), Error> {
+        self.steps.pass("capture the project").await;
         let tree = capture(&self.plan.project, &self.store).await?;
+        self.steps.pass("clear the work").await;
         self.start.lock().clone_from(&tree);
         let work = self.state_dir.join("work");
         put_away(&self.state_dir, &work)?;
@@ -390,8 +414,10 @@ impl Shared {
                 self.failed(feature, &mut state, &failure).await;
             }
         }
+        self.steps.pass("store durations").await;
         self.journal.keep_durations(&durations)?;
         self.trunk.lock().await.workspace.take().map(Workspace::remove).unwrap_or_default();
+        self.steps.pass("flush at the end").await;
         self.runner.flush().await;
         self.store.flush().await.map_err(Error::store("flush"))
     }

@@ -1,13 +1,12 @@
 //! What a feature does in each phase: sees its tests fail, asks, tests, has itself reviewed. Which phase comes
 //! next is decided in `feature.rs`; how a feature comes into the project stands in `merge.rs`.
 
-use std::time::Instant;
-
 use greenwave_agents::Request;
 use greenwave_scheduler::Step;
 use greenwave_storage::{Draft, Outcome as AttemptOutcome};
 use greenwave_streaming::{Cap, Error as StreamError, Files, Kind, Limits, Pull, Unit};
 use greenwave_testing::{Outcome, Status, Test};
+use tokio::time::Instant;
 
 use crate::engine::{FeatureState, Shared};
 use crate::error::{Error, Failure, chain};
@@ -38,7 +37,9 @@ impl Shared {
     pub(crate) async fn stage(&self, feature: usize) -> Step<(), Failure> {
         let mut state = self.features[feature].lock().await;
         let started = Instant::now();
+        self.steps.pass("begin a stage").await;
         let result = self.perform(feature, &mut state).await;
+        self.steps.pass("end a stage").await;
         state.report.busy += started.elapsed();
         match result {
             Ok(ended) => self.move_on(feature, &mut state, ended).await,
@@ -124,6 +125,7 @@ impl Shared {
         let failed = self.run_tests(feature, state, "checking").await?;
         let Some(record) = state.kept.take_if(|_| failed.is_none()) else {
             state.kept = None;
+            self.steps.pass("forget a feature").await;
             self.journal.forget(&self.plan.features[feature].id).map_err(Error::from)?;
             return Ok(Ended::refused("it was green in an earlier run, and its tests fail now"));
         };
@@ -212,6 +214,7 @@ impl Shared {
         root: &std::path::Path,
         phase: &'static str,
     ) -> Result<Outcome, Failure> {
+        self.steps.pass("run a test").await;
         let outcome = self.runner.run(root, test).await?;
         self.tell(feature, test, &outcome, phase).await;
         let counted =
@@ -260,6 +263,7 @@ impl Shared {
             prompt: prompt::compose(spec, attempt, &state.feedback),
             directory: workspace.root().to_owned(),
         };
+        self.steps.pass("ask").await;
         let Some(pool) = self.agents.get(&spec.agent) else {
             return Err(Failure::Defect(format!("agent `{}` was not made ready", spec.agent)));
         };
@@ -323,6 +327,7 @@ impl Shared {
         if !unit.is_complete() {
             return Ok(Err(format!("file `{path}` is not closed by the end of the answer")));
         }
+        self.steps.pass("take a file").await;
         let content = unit.bytes();
         let bytes = content.len();
         // Copied, since a slice would keep the whole chunk of the answer in memory.
@@ -374,6 +379,7 @@ impl Shared {
                 files.insert(change.path, tree::content(&self.store, &file.blob).await?);
             }
         }
+        self.steps.pass("record an attempt").await;
         let recorded =
             self.attempts.record(&self.plan.features[feature].id, Draft { files, outcome, note }).await;
         recorded.map_err(Error::store("write to"))?;

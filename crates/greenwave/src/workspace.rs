@@ -10,6 +10,7 @@ use bytes::Bytes;
 use greenwave_storage::{BlobId, Store};
 use greenwave_testing::EntryKind;
 
+use crate::parts::Steps;
 use crate::tree::{self, Change, File, Tree};
 use crate::{Error, confine};
 
@@ -71,7 +72,8 @@ impl Workspace {
         }
         let changes = tree::changes(&self.tree, tree);
         self.is_unsure = true;
-        perform(&self.root, &changes, store).await?;
+        // What a run leaves half done in a workspace is cleared by the next one.
+        perform(&self.root, &changes, store, &Steps::default()).await?;
         self.is_unsure = false;
         self.tree.clone_from(tree);
         Ok(())
@@ -101,18 +103,23 @@ impl Workspace {
 }
 
 /// Performs changes in a folder, all of them or none: what was changed before one failed is undone.
-pub(crate) async fn perform_all(root: &Path, changes: &[Change], store: &Store) -> Result<(), Error> {
-    let Err(error) = perform(root, changes, store).await else { return Ok(()) };
-    undo(root, changes, store).await;
+pub(crate) async fn perform_all(
+    root: &Path,
+    changes: &[Change],
+    store: &Store,
+    steps: &Steps,
+) -> Result<(), Error> {
+    let Err(error) = perform(root, changes, store, steps).await else { return Ok(()) };
+    undo(root, changes, store, steps).await;
     Err(error)
 }
 
 /// Undoes changes as far as they were made. What cannot be undone is warned of.
-pub(crate) async fn undo(root: &Path, changes: &[Change], store: &Store) {
+pub(crate) async fn undo(root: &Path, changes: &[Change], store: &Store, steps: &Steps) {
     for change in changes {
         let undone = Change { path: change.path.clone(), before: change.after, after: change.before };
         if state_of(root, &change.path).is_ok_and(|now| now == change.after && now != change.before)
-            && let Err(error) = perform(root, &[undone], store).await
+            && let Err(error) = perform(root, &[undone], store, steps).await
         {
             tracing::warn!(%error, path = change.path, "a file of a merge that failed could not be put back");
         }
@@ -161,7 +168,12 @@ pub(crate) fn read(path: &Path, kind: EntryKind) -> io::Result<Bytes> {
 }
 
 /// Performs changes in a folder, each file at once or not at all, whatever moment the process is killed at.
-pub(crate) async fn perform(root: &Path, changes: &[Change], store: &Store) -> Result<(), Error> {
+pub(crate) async fn perform(
+    root: &Path,
+    changes: &[Change],
+    store: &Store,
+    steps: &Steps,
+) -> Result<(), Error> {
     let mut batch = Vec::new();
     let mut bytes = 0;
     // What goes makes room for what comes: a file can become a folder.
@@ -174,21 +186,24 @@ pub(crate) async fn perform(root: &Path, changes: &[Change], store: &Store) -> R
         bytes += content.as_ref().map_or(0, |(_, content)| content.len());
         batch.push((root.join(&change.path), content));
         if bytes >= BATCH_BYTES_MAX {
-            write_all(root, std::mem::take(&mut batch)).await?;
+            write_all(root, std::mem::take(&mut batch), steps).await?;
             bytes = 0;
         }
     }
-    write_all(root, batch).await
+    write_all(root, batch, steps).await
 }
 
 type Planned = (PathBuf, Option<(EntryKind, Bytes)>);
 
-async fn write_all(root: &Path, batch: Vec<Planned>) -> Result<(), Error> {
-    let root = root.to_owned();
+async fn write_all(root: &Path, batch: Vec<Planned>, steps: &Steps) -> Result<(), Error> {
+    let (root, steps) = (root.to_owned(), steps.clone());
     let written = tokio::task::spawn_blocking(move || {
-        batch.iter().try_for_each(|(path, content)| match content {
-            Some((kind, content)) => put(path, *kind, content).map_err(Error::io("write", path)),
-            None => remove(&root, path).map_err(Error::io("remove", path)),
+        batch.iter().try_for_each(|(path, content)| {
+            steps.pass_blocking("write a file").map_err(Error::io("write", path))?;
+            match content {
+                Some((kind, content)) => put(path, *kind, content).map_err(Error::io("write", path)),
+                None => remove(&root, path).map_err(Error::io("remove", path)),
+            }
         })
     });
     written.await.expect("writing files does not panic and is not cancelled")
