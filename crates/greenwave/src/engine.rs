@@ -90,6 +90,8 @@ pub(crate) struct FeatureState {
     pub(crate) base: Tree,
     /// What the agent is told of what went wrong before.
     pub(crate) feedback: String,
+    /// What the last answer held of files that it did not give whole.
+    pub(crate) partial: Vec<String>,
     /// Tests that the merge ran, and results that it knew.
     pub(crate) merged: (usize, usize),
     pub(crate) report: FeatureReport,
@@ -179,6 +181,9 @@ impl Engine {
         let done = shared.find_kept().await?;
         if done.len() < shared.plan.features.len() {
             shared.prepare().await?;
+        } else if shared.work().exists() {
+            // Copies of a run that was interrupted after its last merge.
+            put_away(&shared.state_dir, &shared.work())?;
         }
         let durations = shared.journal.durations()?;
         let (outcomes, stats) = self.execute(&durations, &done).await?;
@@ -365,12 +370,17 @@ impl Shared {
         let tree = capture(&self.plan.project, &self.store).await?;
         self.steps.pass("clear the work").await;
         self.start.lock().clone_from(&tree);
-        let work = self.state_dir.join("work");
+        let work = self.work();
         put_away(&self.state_dir, &work)?;
         let greens = self.green.lock().keys().copied().collect();
         let workspace = Workspace::new(work.join(".merge"))?;
         *self.trunk.lock().await = Trunk { tree, greens, workspace: Some(workspace) };
         Ok(())
+    }
+
+    /// Where the copies of the project are.
+    pub(crate) fn work(&self) -> PathBuf {
+        self.state_dir.join("work")
     }
 
     /// Notes that a feature was skipped, and tells it; the event comes back where a watcher has no room for it now.
