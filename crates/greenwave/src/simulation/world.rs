@@ -171,7 +171,7 @@ impl World {
     /// The parts of a copy that a feature's test reads.
     fn reads(&self, feature: usize, root: &Path) -> String {
         let own = Self::file(root, &format!("f{feature}.txt"));
-        let broken = Self::file(root, &format!("breaks-f{feature}"));
+        let broken = Self::file(root, &format!("breaks-f{feature}.txt"));
         let shared = Self::file(root, "shared.txt").unwrap_or_default();
         let shared: Vec<_> = shared.lines().filter(|line| line.starts_with(&format!("f{feature}#"))).collect();
         let joined = root.ends_with(".merge") || root == self.project;
@@ -201,7 +201,7 @@ impl World {
             // A merge has lost the line that this answer wrote into the shared file.
             Some("good") if lacks_line(feature, root) => Status::Failed(Ending::Code(4)),
             Some("good" | "unreviewed" | "joined") => {
-                let is_broken = Self::file(root, &format!("breaks-f{feature}")).is_some_and(|text| text == "yes\n");
+                let is_broken = Self::file(root, &format!("breaks-f{feature}.txt")).is_some_and(|text| text == "yes\n");
                 if is_broken { Status::Failed(Ending::Signal(6)) } else { Status::Passed }
             }
             _ => Status::Failed(Ending::Code(1)),
@@ -450,7 +450,7 @@ fn text(script: &Script, feature: usize, answer: Answer, token: u64, directory: 
         _ => None,
     }) {
         let breaks = if answer == Answer::Breaks(other) { "yes" } else { "no" };
-        text.push_str(&format!("```text breaks-f{other}\n{breaks}\n```\n\n"));
+        text.push_str(&format!("```text breaks-f{other}.txt\n{breaks}\n```\n\n"));
     }
     text
 }
