@@ -306,6 +306,7 @@ impl Shared {
         if record.written {
             return Ok(true);
         }
+        self.steps.pass("look at an interrupted merge").await;
         let mut missing = Vec::new();
         for change in &record.merged {
             let now = workspace::state_of(&self.plan.project, &change.path)?;

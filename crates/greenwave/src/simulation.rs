@@ -90,7 +90,7 @@ fn script(features: Vec<FeatureScript>) -> Script {
 fn at_every_step(script: Script) {
     let whole = run::run(&script).unwrap_or_else(|why| panic!("{why}\n{script}"));
     // Half of its steps are those of the run that finds all of it done, at the most.
-    let kinds = [Interruption::Kill, Interruption::Stop, Interruption::Drop];
+    let kinds = Interruption::ALL;
     let interrupted = |at: usize| {
         let (kind, step) = (kinds[at % kinds.len()], at / kinds.len());
         Script { interruptions: vec![(kind, step)], ..script.clone() }

@@ -164,11 +164,12 @@ fn one(world: &Arc<World>, number: usize) -> Result<Option<Report>, String> {
         }
         let report = report.map_err(|_| format!("run {number} does not end"))?;
         let report = report.map_err(|error| format!("run {number}: {}", crate::chain(&error)))?;
-        let interruption = world.seen.lock().interruption;
-        let steps = world.seen.lock().steps;
-        let is_stopped = matches!(interruption, Some((Interruption::Stop, at)) if at < steps);
-        check_report(world, &report, &ends, is_stopped)?;
-        Ok((!is_stopped).then_some(report))
+        let interruption = {
+            let seen = world.seen.lock();
+            seen.interruption.filter(|_| seen.interrupted).map(|(kind, _)| kind)
+        };
+        check_report(world, &report, &ends, interruption)?;
+        Ok(interruption.is_none().then_some(report))
     });
     // Waits for what blocks, as a process does that ends.
     drop(runtime);
@@ -200,7 +201,10 @@ fn see(world: &World, ends: &mut BTreeMap<String, &'static str>, event: &Event) 
     world.seen.lock().begun.remove(&at);
     if end == "green" {
         match World::file(&world.project, &format!("f{at}.txt")) {
-            Some(text) if is_done(&text) => note_green(world, at, text),
+            Some(text) if is_done(&text) => {
+                note_green(world, at, text);
+                world.seen.lock().firm.insert(at);
+            }
             other => world.wrong(format!("{feature} is green, and the project has {other:?}")),
         }
     }
@@ -227,6 +231,11 @@ fn check_rest(world: &World) -> Result<(), String> {
             None => {}
         }
     }
+    let shared = World::file(&world.project, "shared.txt").unwrap_or_default();
+    let edits = world.seen.lock().edits;
+    if shared.lines().filter(|line| line.starts_with("user")).count() != edits {
+        return Err(format!("the user has added {edits} lines, and the project has {shared:?}"));
+    }
     let outside = world.project.parent().unwrap().join("outside.txt").exists();
     let wrong = std::mem::take(&mut world.seen.lock().wrong);
     match wrong.is_empty() && !outside {
@@ -240,13 +249,14 @@ fn check_report(
     world: &World,
     report: &Report,
     ends: &BTreeMap<String, &'static str>,
-    is_stopped: bool,
+    interruption: Option<Interruption>,
 ) -> Result<(), String> {
     let phases: Vec<_> = report.features.iter().map(|feature| feature.phase).collect();
     if phases.len() != world.script.features.len() {
         return Err(format!("{} features are reported", phases.len()));
     }
     let expected = model::ends(&world.script);
+    let is_stopped = interruption == Some(Interruption::Stop);
     let shared = World::file(&world.project, "shared.txt").unwrap_or_default();
     for (at, feature) in report.features.iter().enumerate() {
         let id = format!("f{at}");
@@ -260,7 +270,7 @@ fn check_report(
         if is_stopped {
             continue;
         }
-        if !expected[at].allows(feature.phase) {
+        if interruption.is_none() && !expected[at].allows(feature.phase) {
             return Err(format!("{id} is {} ({:?}), not {:?}", feature.phase, feature.reason, expected[at]));
         }
         if is_green != (feature.phase == "green") || lines > usize::from(is_green) {
@@ -274,7 +284,9 @@ fn check_report(
         }
     }
     let work = world.project.join(".greenwave/work");
-    let left: Vec<_> = fs::read_dir(&work).into_iter().flatten().flatten().map(|at| at.file_name()).collect();
+    let names = |path: &Path| fs::read_dir(path).into_iter().flatten().flatten().map(|at| at.file_name());
+    let state = names(work.parent().unwrap()).filter(|name| name.as_encoded_bytes().starts_with(b"old-"));
+    let left: Vec<_> = names(&work).chain(state).collect();
     if !is_stopped && !left.is_empty() {
         return Err(format!("copies are left behind: {left:?}"));
     }

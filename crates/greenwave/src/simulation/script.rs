@@ -141,6 +141,20 @@ pub(super) enum Interruption {
     Stop,
     /// The future of the run and its runtime are dropped.
     Drop,
+    /// The next file of the project cannot be written.
+    Fault,
+    /// The user adds a line to the file that features share.
+    Edit,
+}
+
+impl Interruption {
+    pub(super) const ALL: [Interruption; 5] = [
+        Interruption::Kill,
+        Interruption::Stop,
+        Interruption::Drop,
+        Interruption::Fault,
+        Interruption::Edit,
+    ];
 }
 
 /// A plan, and its runs.
@@ -162,8 +176,8 @@ impl Script {
         let count = 1 + random.below(6);
         let features = (0..count).map(|at| feature(&mut random, at, count)).collect();
         let interruptions = (0..random.below(4)).map(|_| {
-            let kind = [Interruption::Kill, Interruption::Kill, Interruption::Stop, Interruption::Drop];
-            (kind[random.below(4)], random.below(5 + 20 * count))
+            let kinds = Interruption::ALL;
+            (kinds[random.below(kinds.len())], random.below(5 + 20 * count))
         });
         let interruptions: Vec<_> = interruptions.collect();
         let forgetful = (1..=interruptions.len() + 1).filter(|_| random.chance(15)).collect();

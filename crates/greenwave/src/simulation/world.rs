@@ -30,6 +30,9 @@ const STEPS_MAX: usize = 100_000;
 /// Units of the one resource.
 pub(super) const UNITS: u32 = 2;
 
+/// The step before a file of the project is written.
+const WRITE: &str = "write a file";
+
 /// What all runs of a script share.
 #[derive(Debug)]
 pub(super) struct World {
@@ -49,6 +52,12 @@ pub(super) struct Seen {
     pub(super) steps: usize,
     pub(super) interruption: Option<(Interruption, usize)>,
     dead: bool,
+    /// The interruption has happened.
+    pub(super) interrupted: bool,
+    /// Features whose green light was seen, and not their files only.
+    pub(super) firm: BTreeSet<usize>,
+    /// Lines that the user has added to the shared file.
+    pub(super) edits: usize,
     /// The files of features that are green, by feature.
     pub(super) green: BTreeMap<usize, String>,
     /// Attempts asked for in this run, by feature.
@@ -81,7 +90,7 @@ impl Drop for HeldUnits<'_> {
 }
 
 impl Watch for World {
-    fn step(&self, _name: &'static str) -> bool {
+    fn step(&self, name: &'static str) -> bool {
         let mut seen = self.seen.lock();
         if seen.dead {
             return false;
@@ -89,19 +98,37 @@ impl Watch for World {
         let now = seen.steps;
         seen.steps += 1;
         assert!(now < STEPS_MAX, "the run goes round in circles");
-        match seen.interruption {
-            Some((Interruption::Stop, at)) if at == now => {
+        let Some((kind, at)) = seen.interruption.filter(|_| !seen.interrupted) else { return true };
+        if now < at || (kind == Interruption::Fault && name != WRITE) {
+            return true;
+        }
+        seen.interrupted = true;
+        match kind {
+            Interruption::Stop => {
                 if let Some(stopper) = &*self.stopper.lock() {
                     stopper.stop();
                 }
             }
-            Some((Interruption::Drop, at)) if at == now => self.killed.notify_one(),
-            Some((Interruption::Kill, at)) if at == now => {
+            Interruption::Drop => self.killed.notify_one(),
+            Interruption::Kill => {
                 seen.dead = true;
                 self.killed.notify_one();
                 return false;
             }
-            _ => {}
+            Interruption::Fault => {
+                // An interrupted merge that cannot be finished either is undone.
+                let firm = seen.firm.clone();
+                seen.green.retain(|feature, _| firm.contains(feature));
+                return false;
+            }
+            Interruption::Edit => {
+                seen.edits += 1;
+                let firm = seen.firm.clone();
+                seen.green.retain(|feature, _| firm.contains(feature));
+                let path = self.project.join("shared.txt");
+                let text = fs::read_to_string(&path).unwrap();
+                fs::write(&path, format!("{text}user {}\n", seen.edits)).unwrap();
+            }
         }
         true
     }
@@ -123,7 +150,7 @@ impl World {
         *self.stopper.lock() = Some(engine.stopper());
         let mut seen = self.seen.lock();
         seen.interruption = self.script.interruptions.get(run).copied();
-        (seen.steps, seen.dead) = (0, false);
+        (seen.steps, seen.dead, seen.interrupted) = (0, false, false);
         seen.asked.clear();
         seen.begun.clear();
         if self.script.forgetful.contains(&run) {
