@@ -16,7 +16,7 @@ use greenwave_streaming::{Budget, Fanout, Policy, Subscription};
 use greenwave_telemetry::{CacheFigures, ParallelFigures, Snapshot};
 use greenwave_testing::{Environment, Manifest, Runner, STATE_DIRECTORY};
 use parking_lot::Mutex;
-use tokio::sync::Mutex as AsyncMutex;
+use tokio::sync::{Mutex as AsyncMutex, RwLock};
 use tokio::time::Instant;
 
 use crate::adapters::{self, Flusher};
@@ -30,7 +30,7 @@ use crate::profile::Settings;
 use crate::record::{self, Record};
 use crate::report::{FeatureReport, Report, Totals};
 use crate::tree::{Change, File, Tree};
-use crate::workspace::{self, Workspace};
+use crate::workspace::{self, Place, Workspace};
 
 // The scheduler's names for what stages hold, with a colon, which no resource of a plan has in its name.
 pub(crate) const WORKERS: &str = ":workers";
@@ -48,7 +48,6 @@ pub struct Engine {
     pub(crate) shared: Arc<Shared>,
     graph: Graph<usize>,
     executor: Executor,
-    _lock: fs::File,
 }
 
 /// What all stages of all features share.
@@ -63,6 +62,8 @@ pub(crate) struct Shared {
     pub(crate) journal: Journal,
     pub(crate) runner: Arc<dyn Tests>,
     pub(crate) steps: Steps,
+    /// Where merges are written.
+    pub(crate) project: Place,
     pub(crate) agents: BTreeMap<String, AgentPool>,
     pub(crate) answers: Budget,
     pub(crate) events: Fanout<Event>,
@@ -131,6 +132,12 @@ impl Engine {
             attempts: Attempts::new(store.clone(), "attempts"),
             journal: Journal::open(state_dir.join("journal"))?,
             runner,
+            project: Place {
+                root: plan.project.clone(),
+                in_flight: Arc::new(RwLock::new(Some(lock))),
+                steps: steps.clone(),
+                is_project: true,
+            },
             steps,
             agents,
             answers: Budget::new(ANSWERS_BYTES_MAX),
@@ -147,7 +154,7 @@ impl Engine {
             settings,
         };
         let executor = Executor::new(limits(&shared.plan, &shared.settings));
-        Ok(Self { shared: Arc::new(shared), graph, executor, _lock: lock })
+        Ok(Self { shared: Arc::new(shared), graph, executor })
     }
 
     /// Everything that happens from now on. A subscriber that does not read holds the run up, so that no event is lost.
@@ -187,6 +194,8 @@ impl Engine {
         }
         let durations = shared.journal.durations()?;
         let (outcomes, stats) = self.execute(&durations, &done).await?;
+        // An aborted stage has left its writes to a thread of their own.
+        drop(shared.project.in_flight.write().await);
         self.shared.close(durations, outcomes, &self.graph).await?;
         Ok(self.shared.report(started, &stats).await)
     }
@@ -216,6 +225,16 @@ impl Engine {
             _ => None,
         });
         Ok((ended.collect(), report.stats))
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        // Figures of the run may be wanted when it has ended, the lock may not be held then. Writes in
+        // flight hold it until they have ended.
+        if let Ok(mut lock) = self.shared.project.in_flight.try_write() {
+            lock.take();
+        }
     }
 }
 
@@ -324,7 +343,7 @@ impl Shared {
             missing.push(change.clone());
         }
         workspace::sweep(&self.plan.project, &record.merged);
-        let done = workspace::perform(&self.plan.project, &missing, &self.store, &self.steps).await;
+        let done = workspace::perform(&self.project, &missing, &self.store).await;
         self.steps.pass("finish an interrupted merge").await;
         if let Err(error) = done {
             tracing::warn!(
@@ -332,7 +351,7 @@ impl Shared {
                 error = chain(&error),
                 "an interrupted merge cannot be finished; undoing it"
             );
-            workspace::undo(&self.plan.project, &record.merged, &self.store, &self.steps).await;
+            workspace::undo(&self.project, &record.merged, &self.store).await;
             return Ok(false);
         }
         self.journal.record(id, &Record { written: true, ..record.clone() }.encode())?;
@@ -374,7 +393,7 @@ impl Shared {
         let work = self.work();
         put_away(&self.state_dir, &work)?;
         let greens = self.green.lock().keys().copied().collect();
-        let workspace = Workspace::new(work.join(".merge"))?;
+        let workspace = Workspace::new(work.join(".merge"), Arc::clone(&self.project.in_flight))?;
         *self.trunk.lock().await = Trunk { tree, greens, workspace: Some(workspace) };
         Ok(())
     }

@@ -86,13 +86,7 @@ impl Shared {
         for change in joined {
             let now = workspace::state_of(&self.plan.project, &change.path)?;
             if now != change.before {
-                let path = change.path.clone();
-                let is_new = change.before.is_none();
-                return Err(if is_new {
-                    Failure::AlreadyThere { path }
-                } else {
-                    Failure::ChangedOutside { path }
-                });
+                return Err(changed_outside(change));
             }
         }
         self.steps.pass("flush before a merge").await;
@@ -107,11 +101,15 @@ impl Shared {
         };
         self.journal.record(id, &record.encode()).map_err(Error::from)?;
         self.steps.pass("write a merge").await;
-        let written = workspace::perform_all(&self.plan.project, joined, &self.store, &self.steps).await;
+        let written = workspace::perform_all(&self.project, joined, &self.store).await;
         self.steps.pass("record a merge as written").await;
         if let Err(error) = written {
             self.journal.forget(id).map_err(Error::from)?;
-            return Err(error.into());
+            let changed = match &error {
+                Error::ChangedMeanwhile { path } => joined.iter().find(|change| change.path == *path),
+                _ => None,
+            };
+            return Err(changed.map_or_else(|| error.into(), changed_outside));
         }
         self.journal.record(id, &Record { written: true, ..record }.encode()).map_err(Error::from)?;
         self.steps.pass("publish a merge").await;
@@ -143,5 +141,14 @@ impl Shared {
         let feedback =
             format!("{reason}. Answer with the file as it should be after both changes.\n\n{marked}");
         Ok(Ended::Refused { reason, feedback })
+    }
+}
+
+/// Why a merge fails of which a file is not what the run believes it to be.
+fn changed_outside(change: &Change) -> Failure {
+    let path = change.path.clone();
+    match change.before {
+        None => Failure::AlreadyThere { path },
+        Some(_) => Failure::ChangedOutside { path },
     }
 }

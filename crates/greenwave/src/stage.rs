@@ -2,6 +2,7 @@
 //! next is decided in `feature.rs`; how a feature comes into the project stands in `merge.rs`.
 
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -187,7 +188,7 @@ impl Shared {
         let folder = self.work().join(&self.plan.features[feature].id);
         let mut workspace = match state.workspace.take() {
             Some(workspace) => workspace,
-            None => Workspace::new(folder)?,
+            None => Workspace::new(folder, Arc::clone(&self.project.in_flight))?,
         };
         workspace.become_tree(&tree, &self.store).await?;
         state.workspace = Some(workspace);
