@@ -320,29 +320,33 @@ impl Shared {
         order
     }
 
-    /// Goes on with a merge that was interrupted; false if the project was changed meanwhile so that it cannot.
+    /// Finishes a merge that was interrupted; false if that is impossible, and what it had written was
+    /// put back.
+    ///
+    /// A file that somebody has changed since is left as it is. If all others are as they should be, the
+    /// merge counts as finished before that change, as if it had been marked: the tests decide.
     async fn finish_writing(&self, id: &str, record: &Record) -> Result<bool, Error> {
         if record.written {
             return Ok(true);
         }
         self.steps.pass("look at an interrupted merge").await;
-        let mut missing = Vec::new();
+        let (mut missing, mut changed) = (Vec::new(), None);
         for change in &record.merged {
             let now = workspace::state_of(&self.plan.project, &change.path)?;
-            if now == change.after {
-                continue;
+            if now == change.before && now != change.after {
+                missing.push(change.clone());
+            } else if now != change.after {
+                changed = Some(change.path.as_str());
             }
-            if now != change.before {
-                tracing::warn!(
-                    feature = id,
-                    path = change.path,
-                    "changed since an interrupted merge; starting anew"
-                );
-                return Ok(false);
-            }
-            missing.push(change.clone());
         }
         workspace::sweep(&self.plan.project, &record.merged);
+        if let Some(path) = changed {
+            tracing::warn!(feature = id, path, "changed since an interrupted merge");
+            if !missing.is_empty() {
+                workspace::undo(&self.project, &record.merged, &self.store).await;
+                return Ok(false);
+            }
+        }
         let done = workspace::perform(&self.project, &missing, &self.store).await;
         self.steps.pass("finish an interrupted merge").await;
         if let Err(error) = done {

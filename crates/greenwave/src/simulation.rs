@@ -86,29 +86,96 @@ fn script(features: Vec<FeatureScript>) -> Script {
     }
 }
 
-/// Interrupts a script at each of its steps, in each way.
-fn at_every_step(script: Script) {
-    let whole = run::run(&script).unwrap_or_else(|why| panic!("{why}\n{script}"));
-    // Half of its steps are those of the run that finds all of it done, at the most.
-    let kinds = Interruption::ALL;
-    let interrupted = |at: usize| {
-        let (kind, step) = (kinds[at % kinds.len()], at / kinds.len());
-        Script { interruptions: vec![(kind, step)], ..script.clone() }
-    };
-    match all(&interrupted, whole.steps * kinds.len()) {
+/// Whether a long run was asked for.
+fn is_long() -> bool {
+    std::env::var_os(SEEDS).is_some()
+}
+
+/// Runs all of these scripts, and prints the first that fails.
+fn each(scripts: &[Script]) {
+    match all(&|at| scripts[at].clone(), scripts.len()) {
         Ok(totals) => say(&format!("{totals:?}")),
-        Err((at, why)) => panic!("{why}\n{}", interrupted(at)),
+        Err((at, why)) => {
+            let (script, then) = run::shrink(scripts[at].clone(), why.clone());
+            panic!("{why}\n{}\nshrunk to: {then}\n{script}", scripts[at]);
+        }
     }
+}
+
+/// Steps of a script that nothing interrupts, those of the run that finds all of it done included.
+fn steps(script: &Script) -> usize {
+    run::run(script).unwrap_or_else(|why| panic!("{why}\n{script}")).steps
 }
 
 #[test]
 fn one_feature_is_interrupted_at_every_step() {
     let feature = FeatureScript { review: true, ..feature(&[Answer::Unreviewed, Answer::Shared]) };
-    at_every_step(script(vec![feature]));
+    let script = script(vec![feature]);
+    let at = |kind, step| Script { interruptions: vec![(kind, step)], ..script.clone() };
+    let steps = 0..steps(&script);
+    let scripts = steps.flat_map(|step| Interruption::ALL.map(|kind| at(kind, step)));
+    each(&scripts.collect::<Vec<_>>());
 }
 
+/// Each way to interrupt a run at every fifth step; in a long run at every step.
 #[test]
-fn two_features_in_conflict_are_interrupted_at_every_step() {
+fn three_features_are_interrupted_at_every_step() {
     let dependant = FeatureScript { depends_on: vec![0], ..feature(&[Answer::Good]) };
-    at_every_step(script(vec![feature(&[Answer::Shared]), feature(&[Answer::Shared]), dependant]));
+    let script = script(vec![feature(&[Answer::Shared]), feature(&[Answer::Shared]), dependant]);
+    let at = |kind, step| Script { interruptions: vec![(kind, step)], ..script.clone() };
+    let kinds = Interruption::ALL;
+    let every = if is_long() { 1 } else { kinds.len() };
+    let scripts = (0..steps(&script)).flat_map(|step| {
+        let due = (0..kinds.len()).filter(move |kind| (step + kind) % every == 0);
+        due.map(move |kind| at(kinds[kind], step))
+    });
+    each(&scripts.collect::<Vec<_>>());
+}
+
+/// A run is killed, and the next one, which has to finish what was half done, is interrupted as well.
+#[test]
+fn a_resumed_run_is_interrupted_again() {
+    let script = script(vec![feature(&[Answer::Shared])]);
+    let steps = steps(&script);
+    let at = |first, kind, second| {
+        let interruptions = vec![(Interruption::Kill, first), (kind, second)];
+        Script { interruptions, ..script.clone() }
+    };
+    // The last steps of the first run are those of its merge.
+    let (from, second_max) = if is_long() { (0, steps) } else { (steps.saturating_sub(18), 4) };
+    let kinds = if is_long() { &Interruption::ALL[..] } else { &[Interruption::Kill, Interruption::Fault, Interruption::Edit] };
+    let pairs = (from..steps).flat_map(|first| (0..second_max).map(move |second| (first, second)));
+    let scripts = pairs.flat_map(|(first, second)| kinds.iter().map(move |&kind| at(first, kind, second)));
+    each(&scripts.collect::<Vec<_>>());
+}
+
+/// All plans of one feature with one answer, and of two, of which the second depends on the first or
+/// does not, with every pair of answers in a long run.
+#[test]
+fn all_small_plans_end_as_the_model_says() {
+    let usual = |answer: Answer| answer == Answer::Good || answer == Answer::Shared;
+    let mut scripts = Vec::new();
+    for first in Answer::ALL {
+        let first = if first == Answer::Breaks(0) { Answer::Breaks(1) } else { first };
+        let first_of = |last| FeatureScript { attempts_max: 3, ..feature(&[first, last]) };
+        if !matches!(first, Answer::Breaks(_)) {
+            let once = FeatureScript { attempts_max: 2, review: true, ..feature(&[first]) };
+            scripts.push(script(vec![once]));
+        }
+        for second in Answer::ALL.into_iter().filter(|&second| is_long() || usual(second)) {
+            for depends_on in [vec![], vec![0]] {
+                let second = FeatureScript { depends_on, ..feature(&[second]) };
+                scripts.push(script(vec![first_of(Answer::Shared), second]));
+            }
+        }
+    }
+    each(&scripts);
+}
+
+/// A session that cannot be opened costs an attempt, as a question does that is refused.
+#[test]
+fn a_connection_that_fails_costs_an_attempt() {
+    for connect in [Connect::FailsOnce, Connect::Fails, Connect::Panics, Connect::Hangs] {
+        each(&[script(vec![FeatureScript { connect, ..feature(&[Answer::Good]) }])]);
+    }
 }

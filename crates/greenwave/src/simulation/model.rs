@@ -58,8 +58,11 @@ fn alone(script: &Script, at: usize) -> End {
     if !matches!(feature.red, Red::Fails | Red::Hangs) {
         return End::Failed;
     }
-    if feature.connect != Connect::Well {
-        return End::Failed;
+    match feature.connect {
+        Connect::Well => {}
+        Connect::FailsOnce if feature.answers == [Answer::Good] && feature.attempts_max > 1 => {}
+        Connect::FailsOnce => return End::Any,
+        Connect::Fails | Connect::Panics | Connect::Hangs => return End::Failed,
     }
     // What breaks the test of a feature that is merged earlier or later, as it happens.
     let breaks = |other: usize, broken: usize| {

@@ -71,7 +71,7 @@ pub(super) enum Answer {
 }
 
 impl Answer {
-    const ALL: [Answer; 20] = [
+    pub(super) const ALL: [Answer; 20] = [
         Answer::Good,
         Answer::Shared,
         Answer::Breaks(0),
@@ -99,6 +99,8 @@ impl Answer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Connect {
     Well,
+    /// For the first question, as often as the pool tries.
+    FailsOnce,
     Fails,
     Panics,
     Hangs,

@@ -66,6 +66,8 @@ pub(super) struct Seen {
     pub(super) begun: BTreeSet<usize>,
     /// All answers so far, so that each is another.
     tokens: u64,
+    /// Features whose agent a session was opened with in this run, or was to be.
+    connected: BTreeSet<usize>,
     asking: usize,
     testing: usize,
     units: u32,
@@ -153,6 +155,7 @@ impl World {
         (seen.steps, seen.dead, seen.interrupted) = (0, false, false);
         seen.asked.clear();
         seen.begun.clear();
+        seen.connected.clear();
         if self.script.forgetful.contains(&run) {
             seen.results.clear();
         }
@@ -335,9 +338,11 @@ pub(super) struct Author {
 #[async_trait]
 impl Agent for Author {
     async fn connect(&self) -> Result<Box<dyn Session>, AgentError> {
+        let is_first = self.world.seen.lock().connected.insert(self.feature);
         match self.world.script.features[self.feature].connect {
             Connect::Well => Ok(Box::new(self.clone())),
-            Connect::Fails => Err(AgentError::BrokeOff { bytes: 0 }),
+            Connect::FailsOnce if !is_first => Ok(Box::new(self.clone())),
+            Connect::FailsOnce | Connect::Fails => Err(AgentError::BrokeOff { bytes: 0 }),
             Connect::Panics => panic!("the agent's connect panics"),
             Connect::Hangs => std::future::pending().await,
         }
@@ -423,7 +428,10 @@ impl Author {
         let attempts_max = self.world.script.features[feature].attempts_max;
         let mut seen = self.world.seen.lock();
         let before = seen.asked.insert(feature, request.attempt).unwrap_or(0);
-        if request.attempt != before + 1 || request.attempt > attempts_max {
+        // A connection that fails is an attempt that the agent never hears of.
+        let fails_once = self.world.script.features[feature].connect == Connect::FailsOnce;
+        let failed = u32::from(fails_once && before == 0);
+        if request.attempt != before + 1 + failed || request.attempt > attempts_max {
             seen.wrong.push(format!("f{feature}: attempt {} after {before} of {attempts_max}", request.attempt));
         }
         if seen.green.contains_key(&feature) {
