@@ -172,6 +172,38 @@ fn all_small_plans_end_as_the_model_says() {
     each(&scripts);
 }
 
+/// What agents and test runners do badly ends their feature at once or costs it an attempt, and leaves
+/// neither copies behind nor others waiting.
+#[test]
+fn panics_and_hangs_stay_with_their_feature() {
+    let bad = [
+        Answer::CallPanics,
+        Answer::StreamPanics,
+        Answer::TestPanics,
+        Answer::CallHangs,
+        Answer::StreamHangs,
+        Answer::TestHangs,
+    ];
+    let dependant = || FeatureScript { depends_on: vec![0], ..feature(&[Answer::Good]) };
+    let of = |bad| script(vec![feature(&[bad]), dependant(), feature(&[Answer::Good])]);
+    each(&bad.map(of));
+    let red = |red| script(vec![FeatureScript { red, ..feature(&[Answer::Good]) }, dependant()]);
+    each(&[Red::Panics, Red::Hangs, Red::Passes, Red::RunsNothing, Red::Broken].map(red));
+}
+
+/// The next prompt names the file that an answer gave in part, and says how to give it.
+#[test]
+fn answers_with_parts_of_files_are_named_in_the_next_prompt() {
+    let of = |answer| script(vec![feature(&[answer, Answer::Good])]);
+    each(&[Answer::Edit, Answer::Diff, Answer::Nested].map(of));
+}
+
+/// A write goes on in a thread of its own when its stage is aborted: the run waits for it.
+#[test]
+fn a_stopped_run_returns_after_its_writes() {
+    run::stop_during_a_write(&script(vec![feature(&[Answer::Good])])).unwrap();
+}
+
 /// A session that cannot be opened costs an attempt, as a question does that is refused.
 #[test]
 fn a_connection_that_fails_costs_an_attempt() {

@@ -102,6 +102,8 @@ fn alone(script: &Script, at: usize) -> End {
             | Answer::TestHangs
             | Answer::Garbage
             | Answer::Edit
+            | Answer::Diff
+            | Answer::Nested
             | Answer::Outside
             | Answer::BreaksOff
             | Answer::BreaksOffLate

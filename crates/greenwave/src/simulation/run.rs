@@ -180,6 +180,47 @@ fn one(world: &Arc<World>, number: usize) -> Result<Option<Report>, String> {
     }
 }
 
+/// Stops a run while it writes a merge into the project, and holds that write up.
+///
+/// # Errors
+/// If the run returns before the write has ended.
+pub(super) fn stop_during_a_write(script: &Script) -> Result<(), String> {
+    let directory = directory();
+    let project = directory.path().join("project");
+    fs::create_dir(&project).unwrap();
+    fs::write(project.join("shared.txt"), "top\nbottom\n").unwrap();
+    let world = Arc::new(World::new(script.clone(), project));
+    let (release, gate) = std::sync::mpsc::channel();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
+    runtime.unwrap().block_on(async {
+        let engine = open(&world).map_err(|error| crate::chain(&error))?;
+        world.begin(&engine, 0);
+        *world.gate.lock() = Some(gate);
+        let stopper = engine.stopper();
+        let mut run = pin!(engine.run());
+        // From the stop on as many turns as an aborted stage could need.
+        let mut turns = 0;
+        while turns < 1000 {
+            tokio::select! {
+                biased;
+                report = &mut run => {
+                    let report = report.map_err(|error| crate::chain(&error))?;
+                    return Err(format!("the run returned while a file was written: {:?}", report.features));
+                }
+                () = tokio::time::sleep(Duration::from_millis(1)), if world.gate.lock().is_some() => {}
+                () = tokio::task::yield_now(), if world.gate.lock().is_none() => turns += 1,
+            }
+        }
+        release.send(()).map_err(|_| "nothing was written")?;
+        drop(stopper);
+        run.await.map_err(|error| crate::chain(&error))?;
+        match World::file(&world.project, "f0.txt") {
+            Some(_) => Ok(()),
+            None => Err("the write that was under way is lost".to_owned()),
+        }
+    })
+}
+
 /// Notes an event; `ends` are the last words on each feature.
 fn see(world: &World, ends: &mut BTreeMap<String, &'static str>, event: &Event) {
     let (feature, end) = match event {

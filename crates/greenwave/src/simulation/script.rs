@@ -50,6 +50,10 @@ pub(super) enum Answer {
     Garbage,
     /// Only a part of a file.
     Edit,
+    /// A unified diff.
+    Diff,
+    /// A file with fences in it as long as its own.
+    Nested,
     /// A file outside of the project.
     Outside,
     /// A file, then the end of the stream without the end of the answer.
@@ -71,7 +75,7 @@ pub(super) enum Answer {
 }
 
 impl Answer {
-    pub(super) const ALL: [Answer; 20] = [
+    pub(super) const ALL: [Answer; 22] = [
         Answer::Good,
         Answer::Shared,
         Answer::Breaks(0),
@@ -83,6 +87,8 @@ impl Answer {
         Answer::TestBroken,
         Answer::Garbage,
         Answer::Edit,
+        Answer::Diff,
+        Answer::Nested,
         Answer::Outside,
         Answer::BreaksOff,
         Answer::BreaksOffLate,

@@ -41,6 +41,8 @@ pub(super) struct World {
     pub(super) seen: Mutex<Seen>,
     pub(super) killed: Notify,
     stopper: Mutex<Option<crate::Stopper>>,
+    /// What a stop at a write waits for before the write goes on.
+    pub(super) gate: Mutex<Option<std::sync::mpsc::Receiver<()>>>,
 }
 
 /// What was observed.
@@ -100,6 +102,16 @@ impl Watch for World {
         let now = seen.steps;
         seen.steps += 1;
         assert!(now < STEPS_MAX, "the run goes round in circles");
+        let gate = if name == WRITE { self.gate.lock().take() } else { None };
+        if let Some(gate) = gate {
+            drop(seen);
+            if let Some(stopper) = &*self.stopper.lock() {
+                stopper.stop();
+            }
+            // Ends with an error as soon as the other side is gone, so that no test hangs in here.
+            let _ = gate.recv();
+            return true;
+        }
         let Some((kind, at)) = seen.interruption.filter(|_| !seen.interrupted) else { return true };
         if now < at || (kind == Interruption::Fault && name != WRITE) {
             return true;
@@ -144,6 +156,7 @@ impl World {
             seen: Mutex::default(),
             killed: Notify::new(),
             stopper: Mutex::default(),
+            gate: Mutex::default(),
         }
     }
 
@@ -434,11 +447,29 @@ impl Author {
         if request.attempt != before + 1 + failed || request.attempt > attempts_max {
             seen.wrong.push(format!("f{feature}: attempt {} after {before} of {attempts_max}", request.attempt));
         }
+        let script = &self.world.script.features[feature];
+        let told = match request.attempt {
+            1 => None,
+            attempt => expected_words(model::answer(script, attempt - 1)),
+        };
+        if let Some(words) = told.filter(|words| !request.prompt.contains(words)) {
+            seen.wrong.push(format!("f{feature}: the prompt lacks {words:?}: {}", request.prompt));
+        }
         if seen.green.contains_key(&feature) {
             seen.wrong.push(format!("f{feature} is green, and its agent is asked again"));
         }
         seen.tokens += 1;
         seen.tokens
+    }
+}
+
+/// What the next prompt says of an answer that gives a file in part.
+fn expected_words(answer: Answer) -> Option<&'static str> {
+    match answer {
+        Answer::Edit => Some("txt` is given in part only; answer with the whole file"),
+        Answer::Diff => Some("txt` is given as a diff; answer with the whole file"),
+        Answer::Nested => Some("answer with a longer fence around the whole file"),
+        _ => None,
     }
 }
 
@@ -468,6 +499,14 @@ fn text(script: &Script, feature: usize, answer: Answer, token: u64, directory: 
             return format!(
                 "f{feature}.txt\n```text\n<<<<<<< SEARCH\nold\n=======\nnew\n>>>>>>> REPLACE\n```\n"
             );
+        }
+        Answer::Diff => {
+            return format!(
+                "```diff\n--- a/f{feature}.txt\n+++ b/f{feature}.txt\n@@ -1 +1 @@\n-old\n+new\n```\n"
+            );
+        }
+        Answer::Nested => {
+            return format!("```md f{feature}.txt\n# A\n\n```\nnpm i\n```\n\nText.\n```\n");
         }
         Answer::Shared => {
             let line = format!("f{feature}#{token}");
