@@ -143,7 +143,11 @@ fn a_resumed_run_is_interrupted_again() {
     };
     // The last steps of the first run are those of its merge.
     let (from, second_max) = if is_long() { (0, steps) } else { (steps.saturating_sub(18), 4) };
-    let kinds = if is_long() { &Interruption::ALL[..] } else { &[Interruption::Kill, Interruption::Fault, Interruption::Edit] };
+    let kinds = if is_long() {
+        &Interruption::ALL[..]
+    } else {
+        &[Interruption::Kill, Interruption::Fault, Interruption::Edit]
+    };
     let pairs = (from..steps).flat_map(|first| (0..second_max).map(move |second| (first, second)));
     let scripts = pairs.flat_map(|(first, second)| kinds.iter().map(move |&kind| at(first, kind, second)));
     each(&scripts.collect::<Vec<_>>());

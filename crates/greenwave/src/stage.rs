@@ -451,7 +451,9 @@ fn answer_problem(error: &StreamError, time_max: Duration) -> String {
             format!("the answer is longer than {bytes_max} bytes (agent.answer_limit)")
         }
         StreamError::Timeout { received, .. } => {
-            format!("the answer had not ended after {time_max:?} (agent.time_limit); {received} bytes had come")
+            format!(
+                "the answer had not ended after {time_max:?} (agent.time_limit); {received} bytes had come"
+            )
         }
         other => format!("the answer cannot be read: {}", chain(other)),
     }
@@ -459,7 +461,11 @@ fn answer_problem(error: &StreamError, time_max: Duration) -> String {
 
 /// What is wrong with a part of an answer that is about a file and is not the whole of it.
 fn partial_problem(unit: &Unit<'_>) -> Option<String> {
-    let path = unit.edited_path().map_or("a file".to_owned(), |path| format!("`{path}`"));
+    let path = unit.edited_path().map(str::to_owned).or_else(|| match unit.kind() {
+        Kind::Diff => path_in_diff(&String::from_utf8_lossy(&unit.content())),
+        _ => None,
+    });
+    let path = path.map_or("a file".to_owned(), |path| format!("`{path}`"));
     Some(match unit.kind() {
         Kind::Edit => format!("{path} is given in part only; answer with the whole file"),
         Kind::Diff => format!("{path} is given as a diff; answer with the whole file"),
@@ -471,6 +477,18 @@ fn partial_problem(unit: &Unit<'_>) -> Option<String> {
     })
 }
 
+/// The first path that a diff names: of the new file, or of the old one where it is removed. `git diff`
+/// puts `a/` and `b/` before paths, and a timestamp may follow after a tab.
+fn path_in_diff(diff: &str) -> Option<String> {
+    let named = |mark: &str, side: &str| {
+        let lines = diff.lines().filter_map(|line| line.strip_prefix(mark));
+        let mut paths = lines.map(|line| line.split('\t').next().unwrap_or(line).trim());
+        let path = paths.find(|path| !path.is_empty() && *path != "/dev/null")?;
+        Some(path.strip_prefix(side).unwrap_or(path).to_owned())
+    };
+    named("+++ ", "b/").or_else(|| named("--- ", "a/"))
+}
+
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
@@ -479,4 +497,19 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
 
 fn add(sum: Option<u32>, more: Option<u32>) -> Option<u32> {
     more.map(|more| sum.unwrap_or(0) + more).or(sum)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::path_in_diff;
+
+    #[test]
+    fn diffs_name_their_files() {
+        let named = |diff| path_in_diff(diff);
+        assert_eq!(named("--- a/x.rs\n+++ b/x.rs\n@@ -1 +1 @@\n").as_deref(), Some("x.rs"));
+        assert_eq!(named("--- x.rs\t2026-01-01\n+++ x.rs\t2026-01-02\n").as_deref(), Some("x.rs"));
+        assert_eq!(named("--- a/old.rs\n+++ /dev/null\n").as_deref(), Some("old.rs"));
+        assert_eq!(named("--- /dev/null\n+++ b/new.rs\n").as_deref(), Some("new.rs"));
+        assert_eq!(named("@@ -1 +1 @@\n-a\n+b\n"), None);
+    }
 }

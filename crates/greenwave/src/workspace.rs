@@ -122,11 +122,7 @@ impl Workspace {
 }
 
 /// Performs changes in a folder, all of them or none: what was changed before one failed is undone.
-pub(crate) async fn perform_all(
-    place: &Place,
-    changes: &[Change],
-    store: &Store,
-) -> Result<(), Error> {
+pub(crate) async fn perform_all(place: &Place, changes: &[Change], store: &Store) -> Result<(), Error> {
     let Err(error) = perform(place, changes, store).await else { return Ok(()) };
     undo(place, changes, store).await;
     Err(error)
@@ -190,11 +186,7 @@ pub(crate) fn read(path: &Path, kind: EntryKind) -> io::Result<Bytes> {
 ///
 /// # Errors
 /// [`Error::Io`], [`Error::Store`], or [`Error::ChangedMeanwhile`] in the project.
-pub(crate) async fn perform(
-    place: &Place,
-    changes: &[Change],
-    store: &Store,
-) -> Result<(), Error> {
+pub(crate) async fn perform(place: &Place, changes: &[Change], store: &Store) -> Result<(), Error> {
     let mut batch = Vec::new();
     let mut bytes = 0;
     // What goes makes room for what comes: a file can become a folder.

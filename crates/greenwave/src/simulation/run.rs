@@ -196,23 +196,22 @@ pub(super) fn stop_during_a_write(script: &Script) -> Result<(), String> {
         let engine = open(&world).map_err(|error| crate::chain(&error))?;
         world.begin(&engine, 0);
         *world.gate.lock() = Some(gate);
-        let stopper = engine.stopper();
         let mut run = pin!(engine.run());
         // From the stop on as many turns as an aborted stage could need.
-        let mut turns = 0;
-        while turns < 1000 {
-            tokio::select! {
-                biased;
-                report = &mut run => {
-                    let report = report.map_err(|error| crate::chain(&error))?;
-                    return Err(format!("the run returned while a file was written: {:?}", report.features));
-                }
-                () = tokio::time::sleep(Duration::from_millis(1)), if world.gate.lock().is_some() => {}
-                () = tokio::task::yield_now(), if world.gate.lock().is_none() => turns += 1,
+        let turns = async {
+            world.killed.notified().await;
+            for _ in 0..1000 {
+                tokio::task::yield_now().await;
             }
+        };
+        tokio::select! {
+            report = &mut run => {
+                let report = report.map_err(|error| crate::chain(&error))?;
+                return Err(format!("the run returned while a file was written: {:?}", report.features));
+            }
+            () = turns => {}
         }
         release.send(()).map_err(|_| "nothing was written")?;
-        drop(stopper);
         run.await.map_err(|error| crate::chain(&error))?;
         match World::file(&world.project, "f0.txt") {
             Some(_) => Ok(()),
@@ -304,7 +303,10 @@ fn check_report(
         let ended = ends.get(&id).copied();
         let is_end = ["green", "failed", "skipped"].contains(&feature.phase);
         if feature.feature != id || ended != is_end.then_some(feature.phase) {
-            return Err(format!("{id} is reported as {} {}, and ended {ended:?}", feature.feature, feature.phase));
+            return Err(format!(
+                "{id} is reported as {} {}, and ended {ended:?}",
+                feature.feature, feature.phase
+            ));
         }
         let is_green = World::file(&world.project, &format!("f{at}.txt")).is_some();
         let lines = shared.lines().filter(|line| line.starts_with(&format!("{id}#"))).count();
@@ -349,7 +351,10 @@ fn check_again(script: &Script, before: &Report, now: &Report) -> Result<(), Str
     for ((before, now), end) in before.features.iter().zip(&now.features).zip(expected) {
         let stays = before.phase == now.phase || (end == End::Any && before.phase != "green");
         if !stays || (before.phase == "green" && !now.kept) {
-            return Err(format!("{} was {}, and is {} in the next run", now.feature, before.phase, now.phase));
+            return Err(format!(
+                "{} was {}, and is {} in the next run",
+                now.feature, before.phase, now.phase
+            ));
         }
     }
     Ok(())

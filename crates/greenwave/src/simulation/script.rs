@@ -156,13 +156,8 @@ pub(super) enum Interruption {
 }
 
 impl Interruption {
-    pub(super) const ALL: [Interruption; 5] = [
-        Interruption::Kill,
-        Interruption::Stop,
-        Interruption::Drop,
-        Interruption::Fault,
-        Interruption::Edit,
-    ];
+    pub(super) const ALL: [Interruption; 5] =
+        [Interruption::Kill, Interruption::Stop, Interruption::Drop, Interruption::Fault, Interruption::Edit];
 }
 
 /// A plan, and its runs.

@@ -108,6 +108,7 @@ impl Watch for World {
             if let Some(stopper) = &*self.stopper.lock() {
                 stopper.stop();
             }
+            self.killed.notify_one();
             // Ends with an error as soon as the other side is gone, so that no test hangs in here.
             let _ = gate.recv();
             return true;
@@ -216,7 +217,8 @@ impl World {
         let own = Self::file(root, &format!("f{feature}.txt"));
         let broken = Self::file(root, &format!("breaks-f{feature}.txt"));
         let shared = Self::file(root, "shared.txt").unwrap_or_default();
-        let shared: Vec<_> = shared.lines().filter(|line| line.starts_with(&format!("f{feature}#"))).collect();
+        let shared: Vec<_> =
+            shared.lines().filter(|line| line.starts_with(&format!("f{feature}#"))).collect();
         let joined = root.ends_with(".merge") || root == self.project;
         let joined = own.as_ref().is_some_and(|text| text.contains("joined")).then_some(joined);
         format!("{own:?} {broken:?} {shared:?} {joined:?}")
@@ -244,7 +246,8 @@ impl World {
             // A merge has lost the line that this answer wrote into the shared file.
             Some("good") if lacks_line(feature, root) => Status::Failed(Ending::Code(4)),
             Some("good" | "unreviewed" | "joined") => {
-                let is_broken = Self::file(root, &format!("breaks-f{feature}.txt")).is_some_and(|text| text == "yes\n");
+                let is_broken =
+                    Self::file(root, &format!("breaks-f{feature}.txt")).is_some_and(|text| text == "yes\n");
                 if is_broken { Status::Failed(Ending::Signal(6)) } else { Status::Passed }
             }
             _ => Status::Failed(Ending::Code(1)),
@@ -445,7 +448,8 @@ impl Author {
         let fails_once = self.world.script.features[feature].connect == Connect::FailsOnce;
         let failed = u32::from(fails_once && before == 0);
         if request.attempt != before + 1 + failed || request.attempt > attempts_max {
-            seen.wrong.push(format!("f{feature}: attempt {} after {before} of {attempts_max}", request.attempt));
+            seen.wrong
+                .push(format!("f{feature}: attempt {} after {before} of {attempts_max}", request.attempt));
         }
         let script = &self.world.script.features[feature];
         let told = match request.attempt {
@@ -506,7 +510,7 @@ fn text(script: &Script, feature: usize, answer: Answer, token: u64, directory: 
             );
         }
         Answer::Nested => {
-            return format!("```md f{feature}.txt\n# A\n\n```\nnpm i\n```\n\nText.\n```\n");
+            return format!("```md README.md\n# A\n\n```\nnpm i\n```\n\nText.\n```\n");
         }
         Answer::Shared => {
             let line = format!("f{feature}#{token}");
