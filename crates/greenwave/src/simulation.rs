@@ -42,7 +42,6 @@ fn all(scripts: &(dyn Fn(usize) -> Script + Sync), count: usize) -> Result<Total
 }
 
 /// For the record of a long run, and for whoever looks into a failure.
-#[expect(clippy::print_stdout, reason = "shown only where a test fails or output is asked for")]
 fn say(what: &str) {
     println!("{what}");
 }

@@ -65,9 +65,8 @@ fn alone(script: &Script, at: usize) -> End {
         Connect::Fails | Connect::Panics | Connect::Hangs => return End::Failed,
     }
     // What breaks the test of a feature that is merged earlier or later, as it happens.
-    let breaks = |other: usize, broken: usize| {
-        script.features[other].answers.iter().any(|answer| *answer == Answer::Breaks(broken))
-    };
+    let breaks =
+        |other: usize, broken: usize| script.features[other].answers.contains(&Answer::Breaks(broken));
     let features = 0..script.features.len();
     let is_related = |other: usize| depends(script, at, other) || depends(script, other, at);
     if features.clone().any(|other| breaks(other, at) && !depends(script, other, at)) {

@@ -242,7 +242,7 @@ fn see(world: &World, ends: &mut BTreeMap<String, &'static str>, event: &Event) 
     if end == "green" {
         match World::file(&world.project, &format!("f{at}.txt")) {
             Some(text) if is_done(&text) => {
-                note_green(world, at, text);
+                note_green(world, at, &text);
                 world.seen.lock().firm.insert(at);
             }
             other => world.wrong(format!("{feature} is green, and the project has {other:?}")),
@@ -251,9 +251,9 @@ fn see(world: &World, ends: &mut BTreeMap<String, &'static str>, event: &Event) 
 }
 
 /// What is in the project once stays there.
-fn note_green(world: &World, feature: usize, text: String) {
+fn note_green(world: &World, feature: usize, text: &str) {
     let mut seen = world.seen.lock();
-    let before = seen.green.entry(feature).or_insert_with(|| text.clone()).clone();
+    let before = seen.green.entry(feature).or_insert_with(|| text.to_owned()).clone();
     if before != text {
         seen.wrong.push(format!("f{feature} is merged twice: {before:?}, then {text:?}"));
     }
@@ -265,7 +265,7 @@ fn check_rest(world: &World) -> Result<(), String> {
         let text = World::file(&world.project, &format!("f{feature}.txt"));
         let green = world.seen.lock().green.get(&feature).cloned();
         match text {
-            Some(text) if is_done(&text) => note_green(world, feature, text),
+            Some(text) if is_done(&text) => note_green(world, feature, &text),
             Some(text) => return Err(format!("the project has {text:?} of f{feature}")),
             None if green.is_some() => return Err(format!("f{feature} is lost")),
             None => {}

@@ -510,7 +510,7 @@ fn text(script: &Script, feature: usize, answer: Answer, token: u64, directory: 
             );
         }
         Answer::Nested => {
-            return format!("```md README.md\n# A\n\n```\nnpm i\n```\n\nText.\n```\n");
+            return "```md README.md\n# A\n\n```\nnpm i\n```\n\nText.\n```\n".to_owned();
         }
         Answer::Shared => {
             let line = format!("f{feature}#{token}");
