@@ -183,7 +183,7 @@ fn one(world: &Arc<World>, number: usize) -> Result<Option<Report>, String> {
 /// Stops a run while it writes a merge into the project, and holds that write up.
 ///
 /// # Errors
-/// If the run returns before the write has ended.
+/// If the run goes on to its end before the write has ended.
 pub(super) fn stop_during_a_write(script: &Script) -> Result<(), String> {
     let directory = directory();
     let project = directory.path().join("project");
@@ -210,6 +210,9 @@ pub(super) fn stop_during_a_write(script: &Script) -> Result<(), String> {
                 return Err(format!("the run returned while a file was written: {:?}", report.features));
             }
             () = turns => {}
+        }
+        if world.seen.lock().closing {
+            return Err("the run goes on to its end while a file is written".to_owned());
         }
         release.send(()).map_err(|_| "nothing was written")?;
         run.await.map_err(|error| crate::chain(&error))?;

@@ -32,6 +32,8 @@ pub(super) const UNITS: u32 = 2;
 
 /// The step before a file of the project is written.
 const WRITE: &str = "write a file";
+/// The first step after all stages have ended.
+const CLOSE: &str = "store durations";
 
 /// What all runs of a script share.
 #[derive(Debug)]
@@ -54,6 +56,8 @@ pub(super) struct Seen {
     pub(super) steps: usize,
     pub(super) interruption: Option<(Interruption, usize)>,
     dead: bool,
+    /// All stages are gone, and the run is about to return.
+    pub(super) closing: bool,
     /// The interruption has happened.
     pub(super) interrupted: bool,
     /// Features whose green light was seen, and not their files only.
@@ -99,6 +103,7 @@ impl Watch for World {
         if seen.dead {
             return false;
         }
+        seen.closing |= name == CLOSE;
         let now = seen.steps;
         seen.steps += 1;
         assert!(now < STEPS_MAX, "the run goes round in circles");
