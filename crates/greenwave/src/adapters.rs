@@ -19,11 +19,6 @@ const RESULT_BYTES_MEAN: u64 = 16 * 1024;
 
 /// A plan's agents, each with its pool of sessions.
 pub(crate) fn agents(plan: &Plan, settings: &Settings) -> Result<BTreeMap<String, AgentPool>, Error> {
-    let limits = PoolLimits {
-        size: settings.pool.size,
-        min: settings.pool.min,
-        idle_timeout: settings.pool.idle_timeout,
-    };
     let mut agents = BTreeMap::new();
     for (name, spec) in &plan.agents {
         let agent: Arc<dyn Agent> = match spec {
@@ -36,9 +31,19 @@ pub(crate) fn agents(plan: &Plan, settings: &Settings) -> Result<BTreeMap<String
                 Arc::new(CommandAgent::new(command.clone(), time_max.unwrap_or(settings.agent.time_limit)))
             }
         };
-        agents.insert(name.clone(), AgentPool::new(name, agent, limits));
+        agents.insert(name.clone(), sessions(name, agent, settings));
     }
     Ok(agents)
+}
+
+/// The pool of sessions with one agent.
+pub(crate) fn sessions(name: &str, agent: Arc<dyn Agent>, settings: &Settings) -> AgentPool {
+    let limits = PoolLimits {
+        size: settings.pool.size,
+        min: settings.pool.min,
+        idle_timeout: settings.pool.idle_timeout,
+    };
+    AgentPool::new(name, agent, limits)
 }
 
 /// The store of files and attempts, cold contents in a folder.

@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
 
 use greenwave_agents::AgentPool;
 use greenwave_scheduler::{
@@ -17,19 +16,21 @@ use greenwave_streaming::{Budget, Fanout, Policy, Subscription};
 use greenwave_telemetry::{CacheFigures, ParallelFigures, Snapshot};
 use greenwave_testing::{Environment, Manifest, Runner, STATE_DIRECTORY};
 use parking_lot::Mutex;
-use tokio::sync::Mutex as AsyncMutex;
+use tokio::sync::{Mutex as AsyncMutex, RwLock};
+use tokio::time::Instant;
 
 use crate::adapters::{self, Flusher};
 use crate::error::{Error, Failure, chain};
 use crate::event::Event;
 use crate::feature::{Course, Happening, Phase};
 use crate::merge::Trunk;
+use crate::parts::{Steps, Tests};
 use crate::plan::Plan;
 use crate::profile::Settings;
 use crate::record::{self, Record};
 use crate::report::{FeatureReport, Report, Totals};
 use crate::tree::{Change, File, Tree};
-use crate::workspace::{self, Workspace};
+use crate::workspace::{self, Place, Workspace};
 
 // The scheduler's names for what stages hold, with a colon, which no resource of a plan has in its name.
 pub(crate) const WORKERS: &str = ":workers";
@@ -47,7 +48,6 @@ pub struct Engine {
     pub(crate) shared: Arc<Shared>,
     graph: Graph<usize>,
     executor: Executor,
-    _lock: fs::File,
 }
 
 /// What all stages of all features share.
@@ -60,7 +60,10 @@ pub(crate) struct Shared {
     pub(crate) flusher: Flusher,
     pub(crate) attempts: Attempts,
     pub(crate) journal: Journal,
-    pub(crate) runner: Runner,
+    pub(crate) runner: Arc<dyn Tests>,
+    pub(crate) steps: Steps,
+    /// Where merges are written.
+    pub(crate) project: Place,
     pub(crate) agents: BTreeMap<String, AgentPool>,
     pub(crate) answers: Budget,
     pub(crate) events: Fanout<Event>,
@@ -88,6 +91,8 @@ pub(crate) struct FeatureState {
     pub(crate) base: Tree,
     /// What the agent is told of what went wrong before.
     pub(crate) feedback: String,
+    /// What the last answer held of files that it did not give whole.
+    pub(crate) partial: Vec<String>,
     /// Tests that the merge ran, and results that it knew.
     pub(crate) merged: (usize, usize),
     pub(crate) report: FeatureReport,
@@ -100,17 +105,40 @@ impl Engine {
     /// [`Error::Plan`], [`Error::Agent`], [`Error::Busy`] if another run is at work in the project, or what
     /// kept the project's state from being opened.
     pub fn open(plan: Plan, settings: Settings, environment: Environment) -> Result<Self, Error> {
-        let graph = plan.graph()?;
+        plan.graph()?;
         let agents = adapters::agents(&plan, &settings)?;
+        Self::assemble(plan, settings, agents, Steps::default(), |settings, state_dir| {
+            let cache = adapters::cache(settings, state_dir)?;
+            Ok(Arc::new(Runner::new(environment, cache)))
+        })
+    }
+
+    /// An engine from its parts. `tests` makes what test results come from, given the settings and the
+    /// directory of the project's state.
+    pub(crate) fn assemble(
+        plan: Plan,
+        settings: Settings,
+        agents: BTreeMap<String, AgentPool>,
+        steps: Steps,
+        tests: impl FnOnce(&Settings, &Path) -> Result<Arc<dyn Tests>, Error>,
+    ) -> Result<Self, Error> {
+        let graph = plan.graph()?;
         let (state_dir, lock) = lock_state(&plan.project)?;
         let store = adapters::store(&settings, &state_dir.join("store"))?;
-        let cache = adapters::cache(&settings, &state_dir)?;
+        let runner = tests(&settings, &state_dir)?;
         let shared = Shared {
             specs: plan.features.iter().map(record::spec).collect(),
             flusher: Flusher::new(store.clone()),
             attempts: Attempts::new(store.clone(), "attempts"),
             journal: Journal::open(state_dir.join("journal"))?,
-            runner: Runner::new(environment, cache),
+            runner,
+            project: Place {
+                root: plan.project.clone(),
+                in_flight: Arc::new(RwLock::new(Some(lock))),
+                steps: steps.clone(),
+                is_project: true,
+            },
+            steps,
             agents,
             answers: Budget::new(ANSWERS_BYTES_MAX),
             events: Fanout::new(),
@@ -126,7 +154,7 @@ impl Engine {
             settings,
         };
         let executor = Executor::new(limits(&shared.plan, &shared.settings));
-        Ok(Self { shared: Arc::new(shared), graph, executor, _lock: lock })
+        Ok(Self { shared: Arc::new(shared), graph, executor })
     }
 
     /// Everything that happens from now on. A subscriber that does not read holds the run up, so that no event is lost.
@@ -160,9 +188,14 @@ impl Engine {
         let done = shared.find_kept().await?;
         if done.len() < shared.plan.features.len() {
             shared.prepare().await?;
+        } else if shared.work().exists() {
+            // Copies of a run that was interrupted after its last merge.
+            put_away(&shared.state_dir, &shared.work())?;
         }
         let durations = shared.journal.durations()?;
         let (outcomes, stats) = self.execute(&durations, &done).await?;
+        // An aborted stage has left its writes to a thread of their own.
+        drop(shared.project.in_flight.write().await);
         self.shared.close(durations, outcomes, &self.graph).await?;
         Ok(self.shared.report(started, &stats).await)
     }
@@ -192,6 +225,16 @@ impl Engine {
             _ => None,
         });
         Ok((ended.collect(), report.stats))
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        // Figures of the run may be wanted when it has ended, the lock may not be held then. Writes in
+        // flight hold it until they have ended.
+        if let Ok(mut lock) = self.shared.project.in_flight.try_write() {
+            lock.take();
+        }
     }
 }
 
@@ -252,6 +295,7 @@ impl Shared {
             let id = &self.plan.features[feature].id;
             let Some(record) = records.get(id).and_then(|bytes| Record::decode(bytes)) else { continue };
             if !self.finish_writing(id, &record).await? {
+                self.steps.pass("forget an interrupted merge").await;
                 self.journal.forget(id)?;
                 continue;
             }
@@ -276,35 +320,42 @@ impl Shared {
         order
     }
 
-    /// Goes on with a merge that was interrupted; false if the project was changed meanwhile so that it cannot.
+    /// Finishes a merge that was interrupted; false if that is impossible, and what it had written was
+    /// put back.
+    ///
+    /// A file that somebody has changed since is left as it is. If all others are as they should be, the
+    /// merge counts as finished before that change, as if it had been marked: the tests decide.
     async fn finish_writing(&self, id: &str, record: &Record) -> Result<bool, Error> {
         if record.written {
             return Ok(true);
         }
-        let mut missing = Vec::new();
+        self.steps.pass("look at an interrupted merge").await;
+        let (mut missing, mut changed) = (Vec::new(), None);
         for change in &record.merged {
             let now = workspace::state_of(&self.plan.project, &change.path)?;
-            if now == change.after {
-                continue;
+            if now == change.before && now != change.after {
+                missing.push(change.clone());
+            } else if now != change.after {
+                changed = Some(change.path.as_str());
             }
-            if now != change.before {
-                tracing::warn!(
-                    feature = id,
-                    path = change.path,
-                    "changed since an interrupted merge; starting anew"
-                );
-                return Ok(false);
-            }
-            missing.push(change.clone());
         }
         workspace::sweep(&self.plan.project, &record.merged);
-        if let Err(error) = workspace::perform(&self.plan.project, &missing, &self.store).await {
+        if let Some(path) = changed {
+            tracing::warn!(feature = id, path, "changed since an interrupted merge");
+            if !missing.is_empty() {
+                workspace::undo(&self.project, &record.merged, &self.store).await;
+                return Ok(false);
+            }
+        }
+        let done = workspace::perform(&self.project, &missing, &self.store).await;
+        self.steps.pass("finish an interrupted merge").await;
+        if let Err(error) = done {
             tracing::warn!(
                 feature = id,
                 error = chain(&error),
                 "an interrupted merge cannot be finished; undoing it"
             );
-            workspace::undo(&self.plan.project, &record.merged, &self.store).await;
+            workspace::undo(&self.project, &record.merged, &self.store).await;
             return Ok(false);
         }
         self.journal.record(id, &Record { written: true, ..record.clone() }.encode())?;
@@ -339,14 +390,21 @@ impl Shared {
 
     /// Takes the project's files into the store, and makes the folder that merges are tried in.
     async fn prepare(&self) -> Result<(), Error> {
+        self.steps.pass("capture the project").await;
         let tree = capture(&self.plan.project, &self.store).await?;
+        self.steps.pass("clear the work").await;
         self.start.lock().clone_from(&tree);
-        let work = self.state_dir.join("work");
+        let work = self.work();
         put_away(&self.state_dir, &work)?;
         let greens = self.green.lock().keys().copied().collect();
-        let workspace = Workspace::new(work.join(".merge"))?;
+        let workspace = Workspace::new(work.join(".merge"), Arc::clone(&self.project.in_flight))?;
         *self.trunk.lock().await = Trunk { tree, greens, workspace: Some(workspace) };
         Ok(())
+    }
+
+    /// Where the copies of the project are.
+    pub(crate) fn work(&self) -> PathBuf {
+        self.state_dir.join("work")
     }
 
     /// Notes that a feature was skipped, and tells it; the event comes back where a watcher has no room for it now.
@@ -390,8 +448,10 @@ impl Shared {
                 self.failed(feature, &mut state, &failure).await;
             }
         }
+        self.steps.pass("store durations").await;
         self.journal.keep_durations(&durations)?;
         self.trunk.lock().await.workspace.take().map(Workspace::remove).unwrap_or_default();
+        self.steps.pass("flush at the end").await;
         self.runner.flush().await;
         self.store.flush().await.map_err(Error::store("flush"))
     }

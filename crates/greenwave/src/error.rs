@@ -43,6 +43,12 @@ pub enum Error {
     /// A file that an agent named may not be written.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// A file of the project was changed by others while a merge was about to write it.
+    #[error("`{path}` was changed in the project during the run")]
+    ChangedMeanwhile {
+        /// The file's path.
+        path: String,
+    },
     /// The project's files could not be read.
     #[error("cannot read the project's files")]
     Project {

@@ -53,12 +53,15 @@ mod error;
 mod event;
 mod feature;
 mod merge;
+mod parts;
 mod plan;
 mod profile;
 mod prompt;
 mod record;
 mod report;
 mod results;
+#[cfg(test)]
+mod simulation;
 mod stage;
 mod tree;
 mod workspace;

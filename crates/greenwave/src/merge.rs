@@ -28,6 +28,7 @@ impl Shared {
         let own_tree = state.workspace.as_ref().ok_or_else(no_workspace)?.tree();
         let own = tree::changes(&state.base, own_tree);
         let mut trunk = self.trunk.lock().await;
+        self.steps.pass("join").await;
         let joined = match tree::join(&trunk.tree, &own, &self.store).await? {
             Ok(joined) => joined,
             Err(conflict) => return self.start_over(state, &trunk.tree, &own, &conflict).await,
@@ -42,6 +43,7 @@ impl Shared {
             return Ok(refused);
         }
         self.publish(feature, state, &joined).await?;
+        self.steps.pass("become green").await;
         trunk.tree = candidate;
         trunk.greens.insert(feature);
         self.green.lock().insert(feature, own);
@@ -84,16 +86,12 @@ impl Shared {
         for change in joined {
             let now = workspace::state_of(&self.plan.project, &change.path)?;
             if now != change.before {
-                let path = change.path.clone();
-                let is_new = change.before.is_none();
-                return Err(if is_new {
-                    Failure::AlreadyThere { path }
-                } else {
-                    Failure::ChangedOutside { path }
-                });
+                return Err(changed_outside(change));
             }
         }
+        self.steps.pass("flush before a merge").await;
         self.flusher.flush().await?;
+        self.steps.pass("record a merge").await;
         let id = &self.plan.features[feature].id;
         let record = Record {
             spec: self.specs[feature].clone(),
@@ -102,11 +100,19 @@ impl Shared {
             written: false,
         };
         self.journal.record(id, &record.encode()).map_err(Error::from)?;
-        if let Err(error) = workspace::perform_all(&self.plan.project, joined, &self.store).await {
+        self.steps.pass("write a merge").await;
+        let written = workspace::perform_all(&self.project, joined, &self.store).await;
+        self.steps.pass("record a merge as written").await;
+        if let Err(error) = written {
             self.journal.forget(id).map_err(Error::from)?;
-            return Err(error.into());
+            let changed = match &error {
+                Error::ChangedMeanwhile { path } => joined.iter().find(|change| change.path == *path),
+                _ => None,
+            };
+            return Err(changed.map_or_else(|| error.into(), changed_outside));
         }
         self.journal.record(id, &Record { written: true, ..record }.encode()).map_err(Error::from)?;
+        self.steps.pass("publish a merge").await;
         let (retested, cached) = state.merged;
         self.emit(Event::Merged { feature: id.clone(), files: joined.len(), retested, cached }).await;
         Ok(())
@@ -135,5 +141,14 @@ impl Shared {
         let feedback =
             format!("{reason}. Answer with the file as it should be after both changes.\n\n{marked}");
         Ok(Ended::Refused { reason, feedback })
+    }
+}
+
+/// Why a merge fails of which a file is not what the run believes it to be.
+fn changed_outside(change: &Change) -> Failure {
+    let path = change.path.clone();
+    match change.before {
+        None => Failure::AlreadyThere { path },
+        Some(_) => Failure::ChangedOutside { path },
     }
 }

@@ -1,13 +1,17 @@
 //! What a feature does in each phase: sees its tests fail, asks, tests, has itself reviewed. Which phase comes
 //! next is decided in `feature.rs`; how a feature comes into the project stands in `merge.rs`.
 
-use std::time::Instant;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
 
+use futures_util::FutureExt;
 use greenwave_agents::Request;
 use greenwave_scheduler::Step;
 use greenwave_storage::{Draft, Outcome as AttemptOutcome};
 use greenwave_streaming::{Cap, Error as StreamError, Files, Kind, Limits, Pull, Unit};
 use greenwave_testing::{Outcome, Status, Test};
+use tokio::time::{Instant, timeout};
 
 use crate::engine::{FeatureState, Shared};
 use crate::error::{Error, Failure, chain};
@@ -17,6 +21,9 @@ use crate::plan::{AgentSpec, Feature};
 use crate::prompt;
 use crate::tree::{self, Tree};
 use crate::workspace::Workspace;
+
+/// Most parts of files that one answer is refused for by name.
+const PARTIAL_MAX: usize = 5;
 
 /// What a phase came to, when nothing went wrong that ends the feature.
 pub(crate) enum Ended {
@@ -38,7 +45,12 @@ impl Shared {
     pub(crate) async fn stage(&self, feature: usize) -> Step<(), Failure> {
         let mut state = self.features[feature].lock().await;
         let started = Instant::now();
-        let result = self.perform(feature, &mut state).await;
+        self.steps.pass("begin a stage").await;
+        // Agents and test runners are code of others: a panic there fails this feature, whose copy is
+        // removed and whose watchers hear of it like after any other failure.
+        let performed = AssertUnwindSafe(self.perform(feature, &mut state)).catch_unwind().await;
+        let result = performed.unwrap_or_else(|panic| Err(Failure::Defect(panic_text(&*panic))));
+        self.steps.pass("end a stage").await;
         state.report.busy += started.elapsed();
         match result {
             Ok(ended) => self.move_on(feature, &mut state, ended).await,
@@ -124,6 +136,7 @@ impl Shared {
         let failed = self.run_tests(feature, state, "checking").await?;
         let Some(record) = state.kept.take_if(|_| failed.is_none()) else {
             state.kept = None;
+            self.steps.pass("forget a feature").await;
             self.journal.forget(&self.plan.features[feature].id).map_err(Error::from)?;
             return Ok(Ended::refused("it was green in an earlier run, and its tests fail now"));
         };
@@ -172,10 +185,10 @@ impl Shared {
         state: &mut FeatureState,
         tree: Tree,
     ) -> Result<(), Error> {
-        let folder = self.state_dir.join("work").join(&self.plan.features[feature].id);
+        let folder = self.work().join(&self.plan.features[feature].id);
         let mut workspace = match state.workspace.take() {
             Some(workspace) => workspace,
-            None => Workspace::new(folder)?,
+            None => Workspace::new(folder, Arc::clone(&self.project.in_flight))?,
         };
         workspace.become_tree(&tree, &self.store).await?;
         state.workspace = Some(workspace);
@@ -212,6 +225,7 @@ impl Shared {
         root: &std::path::Path,
         phase: &'static str,
     ) -> Result<Outcome, Failure> {
+        self.steps.pass("run a test").await;
         let outcome = self.runner.run(root, test).await?;
         self.tell(feature, test, &outcome, phase).await;
         let counted =
@@ -260,20 +274,30 @@ impl Shared {
             prompt: prompt::compose(spec, attempt, &state.feedback),
             directory: workspace.root().to_owned(),
         };
+        self.steps.pass("ask").await;
         let Some(pool) = self.agents.get(&spec.agent) else {
             return Err(Failure::Defect(format!("agent `{}` was not made ready", spec.agent)));
         };
         self.counters.lock().questions += 1;
-        let mut session = pool.session().await.map_err(Failure::Agent)?;
-        let answer = match session.ask(&request).await {
-            Ok(answer) => answer,
-            Err(error) if error.is_lasting() => return Err(Failure::Agent(error)),
+        let mut session = match pool.session().await {
+            Ok(session) => session,
             Err(error) => return self.aborted(spec, chain(&error)).await,
+        };
+        // Waiting for a session does not count: others may have long answers on theirs.
+        let (time_max, asked) = (self.time_limit(spec), Instant::now());
+        let answer = match timeout(time_max, session.ask(&request)).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(error)) if error.is_lasting() => return Err(Failure::Agent(error)),
+            Ok(Err(error)) => return self.aborted(spec, chain(&error)).await,
+            Err(_) => {
+                let problem = format!("the answer had not begun after {time_max:?} (agent.time_limit)");
+                return self.aborted(spec, problem).await;
+            }
         };
         let before = workspace.tree().clone();
         let limits = Limits {
             stream_bytes_max: Some(self.settings.agent.answer_limit),
-            total: Some(self.time_limit(spec)),
+            total: Some(time_max.saturating_sub(asked.elapsed())),
             ..Limits::default()
         };
         let file_bytes_max = usize::try_from(self.settings.agent.answer_limit).unwrap_or(usize::MAX);
@@ -281,15 +305,20 @@ impl Shared {
             .with_budget(self.answers.clone())
             .with_limits(limits);
         let mut files = 0;
+        let mut partial = Vec::new();
         while let Some(batch) = units.next().await {
             let batch = match batch {
                 Ok(batch) => batch,
                 Err(error) => {
                     workspace.become_tree(&before, &self.store).await?;
-                    return self.aborted(spec, answer_problem(&error)).await;
+                    return self.aborted(spec, answer_problem(&error, time_max)).await;
                 }
             };
-            for unit in batch.iter().filter(|unit| unit.kind() == Kind::File) {
+            for unit in batch.iter() {
+                if unit.kind() != Kind::File {
+                    partial.extend(partial_problem(&unit).filter(|_| partial.len() < PARTIAL_MAX));
+                    continue;
+                }
                 if let Err(problem) = self.take_file(spec, attempt, workspace, &unit).await? {
                     workspace.become_tree(&before, &self.store).await?;
                     return self.aborted(spec, problem).await;
@@ -299,12 +328,17 @@ impl Shared {
         }
         if files == 0 {
             let bytes = units.stats().bytes;
-            return self.aborted(spec, format!("the answer of {bytes} bytes has no file in it")).await;
+            let problem = match partial.join("; ") {
+                none if none.is_empty() => format!("the answer of {bytes} bytes has no file in it"),
+                partial => format!("the answer has no whole file in it: {partial}"),
+            };
+            return self.aborted(spec, problem).await;
         }
+        state.partial = partial;
         Ok(Ended::Well(Happening::Answered))
     }
 
-    fn time_limit(&self, feature: &Feature) -> std::time::Duration {
+    fn time_limit(&self, feature: &Feature) -> Duration {
         match self.plan.agents.get(&feature.agent) {
             Some(AgentSpec::Command { time_max: Some(limit), .. }) => *limit,
             _ => self.settings.agent.time_limit,
@@ -323,6 +357,7 @@ impl Shared {
         if !unit.is_complete() {
             return Ok(Err(format!("file `{path}` is not closed by the end of the answer")));
         }
+        self.steps.pass("take a file").await;
         let content = unit.bytes();
         let bytes = content.len();
         // Copied, since a slice would keep the whole chunk of the answer in memory.
@@ -355,7 +390,10 @@ impl Shared {
         let counted = counted.map(|count| format!(" ({} of {} tests)", count.failed, count.total()));
         let reason = format!("test `{test}` {}{}", outcome.status, counted.unwrap_or_default());
         tracing::debug!(feature, attempt, reason, "attempt refused");
-        Ok(Ended::Refused { feedback: format!("{reason}\n\n{}", note.unwrap_or_default()), reason })
+        // What the answer held beside whole files was not taken, which may be why.
+        let partial = state.partial.iter().map(|problem| format!("\n\nNot taken: {problem}."));
+        let partial: String = partial.collect();
+        Ok(Ended::Refused { feedback: format!("{reason}\n\n{}{partial}", note.unwrap_or_default()), reason })
     }
 
     async fn record_attempt(
@@ -374,6 +412,7 @@ impl Shared {
                 files.insert(change.path, tree::content(&self.store, &file.blob).await?);
             }
         }
+        self.steps.pass("record an attempt").await;
         let recorded =
             self.attempts.record(&self.plan.features[feature].id, Draft { files, outcome, note }).await;
         recorded.map_err(Error::store("write to"))?;
@@ -405,19 +444,72 @@ pub(crate) fn no_workspace() -> Failure {
 }
 
 /// What is wrong with an answer, with its cause where the stream only carried it.
-fn answer_problem(error: &StreamError) -> String {
+fn answer_problem(error: &StreamError, time_max: Duration) -> String {
     match error {
         StreamError::Source { source, .. } => chain(source.as_ref()),
         StreamError::StreamTooLong { bytes_max } => {
             format!("the answer is longer than {bytes_max} bytes (agent.answer_limit)")
         }
-        StreamError::Timeout { after, received, .. } => {
-            format!("the answer had not ended after {after:?} (agent.time_limit); {received} bytes had come")
+        StreamError::Timeout { received, .. } => {
+            format!(
+                "the answer had not ended after {time_max:?} (agent.time_limit); {received} bytes had come"
+            )
         }
         other => format!("the answer cannot be read: {}", chain(other)),
     }
 }
 
+/// What is wrong with a part of an answer that is about a file and is not the whole of it.
+fn partial_problem(unit: &Unit<'_>) -> Option<String> {
+    let path = unit.edited_path().map(str::to_owned).or_else(|| match unit.kind() {
+        Kind::Diff => path_in_diff(&String::from_utf8_lossy(&unit.content())),
+        _ => None,
+    });
+    let path = path.map_or("a file".to_owned(), |path| format!("`{path}`"));
+    Some(match unit.kind() {
+        Kind::Edit => format!("{path} is given in part only; answer with the whole file"),
+        Kind::Diff => format!("{path} is given as a diff; answer with the whole file"),
+        Kind::Refused => format!(
+            "{path} holds fences as long as the one around it, so its end is unclear; answer with a longer \
+             fence around the whole file"
+        ),
+        _ => return None,
+    })
+}
+
+/// The first path that a diff names: of the new file, or of the old one where it is removed. `git diff`
+/// puts `a/` and `b/` before paths, and a timestamp may follow after a tab.
+fn path_in_diff(diff: &str) -> Option<String> {
+    let named = |mark: &str, side: &str| {
+        let lines = diff.lines().filter_map(|line| line.strip_prefix(mark));
+        let mut paths = lines.map(|line| line.split('\t').next().unwrap_or(line).trim());
+        let path = paths.find(|path| !path.is_empty() && *path != "/dev/null")?;
+        Some(path.strip_prefix(side).unwrap_or(path).to_owned())
+    };
+    named("+++ ", "b/").or_else(|| named("--- ", "a/"))
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+    format!("panicked: {}", text.as_deref().unwrap_or("no message"))
+}
+
 fn add(sum: Option<u32>, more: Option<u32>) -> Option<u32> {
     more.map(|more| sum.unwrap_or(0) + more).or(sum)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::path_in_diff;
+
+    #[test]
+    fn diffs_name_their_files() {
+        let named = |diff| path_in_diff(diff);
+        assert_eq!(named("--- a/x.rs\n+++ b/x.rs\n@@ -1 +1 @@\n").as_deref(), Some("x.rs"));
+        assert_eq!(named("--- x.rs\t2026-01-01\n+++ x.rs\t2026-01-02\n").as_deref(), Some("x.rs"));
+        assert_eq!(named("--- a/old.rs\n+++ /dev/null\n").as_deref(), Some("old.rs"));
+        assert_eq!(named("--- /dev/null\n+++ b/new.rs\n").as_deref(), Some("new.rs"));
+        assert_eq!(named("@@ -1 +1 @@\n-a\n+b\n"), None);
+    }
 }

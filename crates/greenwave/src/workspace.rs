@@ -5,11 +5,14 @@ use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use greenwave_storage::{BlobId, Store};
 use greenwave_testing::EntryKind;
+use tokio::sync::RwLock;
 
+use crate::parts::Steps;
 use crate::tree::{self, Change, File, Tree};
 use crate::{Error, confine};
 
@@ -19,10 +22,25 @@ const BATCH_BYTES_MAX: usize = 8 << 20;
 /// What files are called while they are written, before they get their names.
 const BESIDE: &str = ".greenwave-tmp-";
 
+/// Held by writes in flight, which go on in a thread of their own when the stage that wanted them is
+/// aborted; holds the lock of the project's state, so that no other run begins before they have ended.
+pub(crate) type InFlight = Arc<RwLock<Option<fs::File>>>;
+
+/// A directory in which changes are performed.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    pub(crate) root: PathBuf,
+    pub(crate) in_flight: InFlight,
+    pub(crate) steps: Steps,
+    /// Whether others write there at any moment. A file is then compared with what it was before
+    /// immediately before it is written: it may have changed while the merge was made durable.
+    pub(crate) is_project: bool,
+}
+
 /// A folder of our own, equal to a tree but for what programs that ran in it have left there.
 #[derive(Debug)]
 pub(crate) struct Workspace {
-    root: PathBuf,
+    place: Place,
     tree: Tree,
     /// Bringing it up to date has failed half-way, so that nobody knows what is in it.
     is_unsure: bool,
@@ -33,18 +51,21 @@ impl Workspace {
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub(crate) fn new(root: PathBuf) -> Result<Self, Error> {
-        let mut workspace = Self { root, tree: Tree::new(), is_unsure: false };
+    pub(crate) fn new(root: PathBuf, in_flight: InFlight) -> Result<Self, Error> {
+        // What a killed run leaves half done in here is cleared by the next one: no step of it matters.
+        let place = Place { root, in_flight, steps: Steps::default(), is_project: false };
+        let mut workspace = Self { place, tree: Tree::new(), is_unsure: false };
         workspace.clear()?;
         Ok(workspace)
     }
 
     fn clear(&mut self) -> Result<(), Error> {
-        match fs::remove_dir_all(&self.root) {
+        let root = &self.place.root;
+        match fs::remove_dir_all(root) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(Error::io("clear", &self.root)(error));
+                return Err(Error::io("clear", root)(error));
             }
-            _ => fs::create_dir_all(&self.root).map_err(Error::io("make", &self.root))?,
+            _ => fs::create_dir_all(root).map_err(Error::io("make", root))?,
         }
         self.tree.clear();
         self.is_unsure = false;
@@ -53,7 +74,7 @@ impl Workspace {
 
     /// The folder.
     pub(crate) fn root(&self) -> &Path {
-        &self.root
+        &self.place.root
     }
 
     /// What is in it.
@@ -71,7 +92,7 @@ impl Workspace {
         }
         let changes = tree::changes(&self.tree, tree);
         self.is_unsure = true;
-        perform(&self.root, &changes, store).await?;
+        perform(&self.place, &changes, store).await?;
         self.is_unsure = false;
         self.tree.clone_from(tree);
         Ok(())
@@ -82,8 +103,8 @@ impl Workspace {
     /// # Errors
     /// [`Error::Refused`] with the path, [`Error::Io`], or [`Error::Store`].
     pub(crate) async fn write(&mut self, path: &str, content: Bytes, store: &Store) -> Result<String, Error> {
-        let path = confine::inside(&self.root, &confine::plain(path)?)?;
-        let target = self.root.join(&path);
+        let path = confine::inside(self.root(), &confine::plain(path)?)?;
+        let target = self.root().join(&path);
         let kind = self.tree.get(&path).map_or(EntryKind::Plain, |file| file.kind);
         put(&target, kind, &content).map_err(Error::io("write", &target))?;
         let stored = store.put_blob(content).await;
@@ -94,25 +115,25 @@ impl Workspace {
 
     /// Removes the folder.
     pub(crate) fn remove(self) {
-        if let Err(error) = fs::remove_dir_all(&self.root) {
-            tracing::warn!(%error, folder = %self.root.display(), "could not remove a workspace");
+        if let Err(error) = fs::remove_dir_all(self.root()) {
+            tracing::warn!(%error, folder = %self.root().display(), "could not remove a workspace");
         }
     }
 }
 
 /// Performs changes in a folder, all of them or none: what was changed before one failed is undone.
-pub(crate) async fn perform_all(root: &Path, changes: &[Change], store: &Store) -> Result<(), Error> {
-    let Err(error) = perform(root, changes, store).await else { return Ok(()) };
-    undo(root, changes, store).await;
+pub(crate) async fn perform_all(place: &Place, changes: &[Change], store: &Store) -> Result<(), Error> {
+    let Err(error) = perform(place, changes, store).await else { return Ok(()) };
+    undo(place, changes, store).await;
     Err(error)
 }
 
 /// Undoes changes as far as they were made. What cannot be undone is warned of.
-pub(crate) async fn undo(root: &Path, changes: &[Change], store: &Store) {
+pub(crate) async fn undo(place: &Place, changes: &[Change], store: &Store) {
     for change in changes {
         let undone = Change { path: change.path.clone(), before: change.after, after: change.before };
-        if state_of(root, &change.path).is_ok_and(|now| now == change.after && now != change.before)
-            && let Err(error) = perform(root, &[undone], store).await
+        if state_of(&place.root, &change.path).is_ok_and(|now| now == change.after && now != change.before)
+            && let Err(error) = perform(place, &[undone], store).await
         {
             tracing::warn!(%error, path = change.path, "a file of a merge that failed could not be put back");
         }
@@ -160,8 +181,12 @@ pub(crate) fn read(path: &Path, kind: EntryKind) -> io::Result<Bytes> {
     }
 }
 
-/// Performs changes in a folder, each file at once or not at all, whatever moment the process is killed at.
-pub(crate) async fn perform(root: &Path, changes: &[Change], store: &Store) -> Result<(), Error> {
+/// Performs changes in a directory, each file at once or not at all, whatever moment the process is
+/// killed at.
+///
+/// # Errors
+/// [`Error::Io`], [`Error::Store`], or [`Error::ChangedMeanwhile`] in the project.
+pub(crate) async fn perform(place: &Place, changes: &[Change], store: &Store) -> Result<(), Error> {
     let mut batch = Vec::new();
     let mut bytes = 0;
     // What goes makes room for what comes: a file can become a folder.
@@ -172,26 +197,43 @@ pub(crate) async fn perform(root: &Path, changes: &[Change], store: &Store) -> R
             None => None,
         };
         bytes += content.as_ref().map_or(0, |(_, content)| content.len());
-        batch.push((root.join(&change.path), content));
+        batch.push((change.clone(), content));
         if bytes >= BATCH_BYTES_MAX {
-            write_all(root, std::mem::take(&mut batch)).await?;
+            write_all(place, std::mem::take(&mut batch)).await?;
             bytes = 0;
         }
     }
-    write_all(root, batch).await
+    write_all(place, batch).await
 }
 
-type Planned = (PathBuf, Option<(EntryKind, Bytes)>);
+type Planned = (Change, Option<(EntryKind, Bytes)>);
 
-async fn write_all(root: &Path, batch: Vec<Planned>) -> Result<(), Error> {
-    let root = root.to_owned();
+async fn write_all(place: &Place, batch: Vec<Planned>) -> Result<(), Error> {
+    let place = place.clone();
+    let in_flight = Arc::clone(&place.in_flight).read_owned().await;
     let written = tokio::task::spawn_blocking(move || {
-        batch.iter().try_for_each(|(path, content)| match content {
-            Some((kind, content)) => put(path, *kind, content).map_err(Error::io("write", path)),
-            None => remove(&root, path).map_err(Error::io("remove", path)),
-        })
+        let _in_flight = in_flight;
+        batch.iter().try_for_each(|(change, content)| write_one(&place, change, content.as_ref()))
     });
     written.await.expect("writing files does not panic and is not cancelled")
+}
+
+fn write_one(place: &Place, change: &Change, content: Option<&(EntryKind, Bytes)>) -> Result<(), Error> {
+    let path = place.root.join(&change.path);
+    place.steps.pass_blocking("write a file").map_err(Error::io("write", &path))?;
+    if place.is_project {
+        let now = state_of(&place.root, &change.path)?;
+        if now == change.after {
+            return Ok(());
+        }
+        if now != change.before {
+            return Err(Error::ChangedMeanwhile { path: change.path.clone() });
+        }
+    }
+    match content {
+        Some((kind, content)) => put(&path, *kind, content).map_err(Error::io("write", &path)),
+        None => remove(&place.root, &path).map_err(Error::io("remove", &path)),
+    }
 }
 
 /// Writes beside and renames, so that a reader finds the old file or the new one and never half of either.

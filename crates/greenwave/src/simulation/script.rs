@@ -1,0 +1,320 @@
+//! What a plan, its agents and its tests do, and where its runs are interrupted: a value that can be
+//! drawn at random, shrunk and printed.
+
+use std::fmt;
+
+/// A random number generator determined by its seed (SplitMix64, Steele, Lea and Flood 2014).
+#[derive(Debug, Clone)]
+pub(super) struct Random(pub(super) u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    pub(super) fn below(&mut self, bound: usize) -> usize {
+        (self.next() % bound.max(1) as u64) as usize
+    }
+
+    fn chance(&mut self, percent: usize) -> bool {
+        self.below(100) < percent
+    }
+}
+
+/// What one answer of an agent comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// A file that passes the test.
+    Good,
+    /// The same, and a line in a file that other features change in the same place.
+    Shared,
+    /// The same, and a file that breaks the test of another feature.
+    Breaks(usize),
+    /// A file that fails the test.
+    Bad,
+    /// A file that passes on its own and fails once joined with the project.
+    BadJoined,
+    /// A file that the review refuses, if there is a review.
+    Unreviewed,
+    /// A file with which the test hangs.
+    TestHangs,
+    /// A file with which the test runner panics.
+    TestPanics,
+    /// A file with which the test cannot be run.
+    TestBroken,
+    /// Text without a file.
+    Garbage,
+    /// Only a part of a file.
+    Edit,
+    /// A unified diff.
+    Diff,
+    /// A file with fences in it as long as its own.
+    Nested,
+    /// A file outside of the project.
+    Outside,
+    /// A file, then the end of the stream without the end of the answer.
+    BreaksOff,
+    /// A whole file, then the end of the stream without the end of the answer.
+    BreaksOffLate,
+    /// A refusal that may pass, such as a rate limit.
+    Refuses,
+    /// A refusal that would come again.
+    RefusesForGood,
+    /// The call panics.
+    CallPanics,
+    /// The stream panics after a file.
+    StreamPanics,
+    /// The call never returns.
+    CallHangs,
+    /// The stream never ends.
+    StreamHangs,
+}
+
+impl Answer {
+    pub(super) const ALL: [Answer; 22] = [
+        Answer::Good,
+        Answer::Shared,
+        Answer::Breaks(0),
+        Answer::Bad,
+        Answer::BadJoined,
+        Answer::Unreviewed,
+        Answer::TestHangs,
+        Answer::TestPanics,
+        Answer::TestBroken,
+        Answer::Garbage,
+        Answer::Edit,
+        Answer::Diff,
+        Answer::Nested,
+        Answer::Outside,
+        Answer::BreaksOff,
+        Answer::BreaksOffLate,
+        Answer::Refuses,
+        Answer::RefusesForGood,
+        Answer::CallPanics,
+        Answer::StreamPanics,
+        Answer::CallHangs,
+        Answer::StreamHangs,
+    ];
+}
+
+/// How sessions with a feature's agent are opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Connect {
+    Well,
+    /// For the first question, as often as the pool tries.
+    FailsOnce,
+    Fails,
+    Panics,
+    Hangs,
+}
+
+/// What a feature's test says before there is any code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Red {
+    Fails,
+    Passes,
+    RunsNothing,
+    Panics,
+    Hangs,
+    Broken,
+}
+
+/// A feature, its agent and its test.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct FeatureScript {
+    /// Features with smaller numbers.
+    pub(super) depends_on: Vec<usize>,
+    pub(super) attempts_max: u32,
+    /// By attempt; the last one is given again and again.
+    pub(super) answers: Vec<Answer>,
+    pub(super) connect: Connect,
+    pub(super) red: Red,
+    pub(super) review: bool,
+    /// Units of the one resource, of which there are two.
+    pub(super) units: u32,
+    pub(super) answer_ms: u64,
+    pub(super) test_ms: u64,
+}
+
+/// How a run is interrupted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Interruption {
+    /// Nothing has an effect from this step on, as after SIGKILL.
+    Kill,
+    /// The run is asked to stop.
+    Stop,
+    /// The future of the run and its runtime are dropped.
+    Drop,
+    /// The next file of the project cannot be written.
+    Fault,
+    /// The user adds a line to the file that features share.
+    Edit,
+}
+
+impl Interruption {
+    pub(super) const ALL: [Interruption; 5] =
+        [Interruption::Kill, Interruption::Stop, Interruption::Drop, Interruption::Fault, Interruption::Edit];
+}
+
+/// A plan, and its runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Script {
+    pub(super) workers: u32,
+    pub(super) agents: u32,
+    pub(super) features_max: u32,
+    pub(super) features: Vec<FeatureScript>,
+    /// Runs that are interrupted, with the step, before the one that goes to its end.
+    pub(super) interruptions: Vec<(Interruption, usize)>,
+    /// Runs, by number, before which all test results are lost.
+    pub(super) forgetful: Vec<usize>,
+}
+
+impl Script {
+    pub(super) fn random(seed: u64) -> Self {
+        let mut random = Random(seed);
+        let count = 1 + random.below(6);
+        let features = (0..count).map(|at| feature(&mut random, at, count)).collect();
+        let interruptions = (0..random.below(4)).map(|_| {
+            let kinds = Interruption::ALL;
+            (kinds[random.below(kinds.len())], random.below(5 + 20 * count))
+        });
+        let interruptions: Vec<_> = interruptions.collect();
+        let forgetful = (1..=interruptions.len() + 1).filter(|_| random.chance(15)).collect();
+        Self {
+            workers: 1 + random.below(3) as u32,
+            agents: 1 + random.below(3) as u32,
+            features_max: 1 + random.below(count) as u32,
+            features,
+            interruptions,
+            forgetful,
+        }
+    }
+
+    /// Scripts that are a little simpler, the simplest first.
+    pub(super) fn simpler(&self) -> Vec<Script> {
+        let mut all = Vec::new();
+        let mut with = |change: &dyn Fn(&mut Script)| {
+            let mut script = self.clone();
+            change(&mut script);
+            if script != *self {
+                all.push(script);
+            }
+        };
+        for gone in 0..self.features.len() {
+            with(&|script| script.remove(gone));
+        }
+        for gone in 0..self.interruptions.len() {
+            with(&|script| {
+                script.interruptions.remove(gone);
+            });
+        }
+        with(&|script| script.forgetful.clear());
+        for at in 0..self.features.len() {
+            with(&|script| script.features[at].depends_on.clear());
+            with(&|script| script.features[at].answers = vec![Answer::Good]);
+            with(&|script| script.features[at].answers.truncate(1));
+            with(&|script| {
+                if script.features[at].answers.len() > 1 {
+                    script.features[at].answers.remove(0);
+                }
+            });
+            with(&|script| script.features[at].connect = Connect::Well);
+            with(&|script| script.features[at].red = Red::Fails);
+            with(&|script| script.features[at].review = false);
+            with(&|script| script.features[at].units = 0);
+            with(&|script| script.features[at].attempts_max = 1);
+            with(&|script| script.features[at].attempts_max = script.features[at].attempts_max.min(2));
+        }
+        for at in 0..self.interruptions.len() {
+            with(&|script| script.interruptions[at].1 /= 2);
+            with(&|script| script.interruptions[at].1 = script.interruptions[at].1.saturating_sub(1));
+        }
+        with(&|script| (script.workers, script.agents, script.features_max) = (1, 1, 1));
+        all
+    }
+
+    fn remove(&mut self, gone: usize) {
+        if self.features.len() == 1 {
+            return;
+        }
+        self.features.remove(gone);
+        let moved = |other: usize| if other > gone { other - 1 } else { other };
+        for feature in &mut self.features {
+            feature.depends_on.retain(|&other| other != gone);
+            feature.depends_on.iter_mut().for_each(|other| *other = moved(*other));
+            for answer in &mut feature.answers {
+                match answer {
+                    Answer::Breaks(other) if *other == gone => *answer = Answer::Good,
+                    Answer::Breaks(other) => *other = moved(*other),
+                    _ => {}
+                }
+            }
+        }
+    }
+}
+
+fn feature(random: &mut Random, at: usize, count: usize) -> FeatureScript {
+    let mut depends_on: Vec<usize> = (0..at).filter(|_| random.chance(35)).collect();
+    depends_on.truncate(3);
+    let mut answers: Vec<Answer> =
+        (0..random.below(3)).map(|_| Answer::ALL[random.below(Answer::ALL.len())]).collect();
+    // What ends a feature at once is rarer than what costs it an attempt, and most features end well:
+    // else nothing would ever be merged.
+    let is_fatal = |answer: &Answer| {
+        use Answer as A;
+        matches!(answer, A::TestPanics | A::TestBroken | A::RefusesForGood | A::CallPanics | A::StreamPanics)
+    };
+    answers.retain(|answer| !is_fatal(answer) || random.chance(25));
+    answers.push(match random.below(20) {
+        0 => Answer::ALL[random.below(Answer::ALL.len())],
+        1..=8 => Answer::Shared,
+        _ => Answer::Good,
+    });
+    for answer in &mut answers {
+        if let Answer::Breaks(other) = answer {
+            *other = random.below(count);
+            if *other == at {
+                *answer = Answer::Good;
+            }
+        }
+    }
+    let rarely = random.below(60);
+    FeatureScript {
+        depends_on,
+        attempts_max: [1, 2, 3, 4, 4, 5, 6, 8][random.below(8)],
+        answers,
+        connect: match rarely {
+            0 => Connect::Fails,
+            1 => Connect::Hangs,
+            2 => Connect::Panics,
+            _ => Connect::Well,
+        },
+        red: match rarely {
+            3 => Red::Passes,
+            4 => Red::RunsNothing,
+            5 => Red::Panics,
+            6 => Red::Hangs,
+            7 => Red::Broken,
+            _ => Red::Fails,
+        },
+        review: random.chance(30),
+        units: [0, 0, 1, 2][random.below(4)],
+        answer_ms: 1 + random.below(5000) as u64,
+        test_ms: 1 + random.below(3000) as u64,
+    }
+}
+
+impl fmt::Display for Script {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{} workers, {} agents, {} features at once; interrupted {:?}; results lost before runs {:?}",
+            self.workers, self.agents, self.features_max, self.interruptions, self.forgetful
+        )?;
+        self.features.iter().enumerate().try_for_each(|(at, feature)| writeln!(f, "  f{at}: {feature:?}"))
+    }
+}
