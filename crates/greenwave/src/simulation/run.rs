@@ -193,6 +193,8 @@ pub(super) fn stop_during_a_write(script: &Script) -> Result<(), String> {
     let (release, gate) = std::sync::mpsc::channel();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
     runtime.unwrap().block_on(async {
+        // Gone before the runtime, which waits for the write.
+        let release = release;
         let engine = open(&world).map_err(|error| crate::chain(&error))?;
         world.begin(&engine, 0);
         *world.gate.lock() = Some(gate);
