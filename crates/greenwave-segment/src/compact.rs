@@ -323,6 +323,7 @@ impl Log {
     /// Has the manifest say that a segment is gone, and how long those are that hold what was worth keeping: all that may still grow,
     /// as far as they are on the disk.
     fn announce(&self, gone: u64) {
+        self.mark_in_use(&mut self.writer.lock());
         let mut entries: Vec<(u64, u64)> = {
             let index = self.index.read();
             let open = index.slots().filter(|(_, slot)| !slot.sealed && !slot.orphan);

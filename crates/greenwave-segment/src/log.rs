@@ -17,7 +17,7 @@ use crate::disk::{Disk, Status};
 use crate::fence::{Fence, Inside};
 use crate::index::{Index, Item, Place, Slot, SlotId};
 use crate::index_file::Pending;
-use crate::manifest::Manifest;
+use crate::manifest::{self, Manifest};
 use crate::options::WhenFull;
 use crate::rebase::{Chosen, member};
 use crate::record::{self, HEADER_BYTES, Header, Kind};
@@ -83,6 +83,8 @@ pub(crate) struct Writer {
     pub(crate) appended: u64,
     /// Whether a file was created or removed since the directory was last synced.
     pub(crate) dir_dirty: bool,
+    /// Whether the manifest says that this log writes.
+    in_use: bool,
 }
 
 /// A segment being written.
@@ -595,12 +597,20 @@ impl Log {
         Ok(())
     }
 
+    /// Has the manifest say that the directory is being changed, so that a copy that is made meanwhile is looked at more closely.
+    pub(crate) fn mark_in_use(&self, writer: &mut Writer) {
+        if !std::mem::replace(&mut writer.in_use, true) {
+            self.manifest.enter(&[(manifest::USE, manifest::OPENED)]);
+        }
+    }
+
     fn has_room(&self, active: &Active, len: u64) -> bool {
         let room = self.options.segment_bytes_max.saturating_sub(HEADER_BYTES as u64);
         active.end.saturating_add(len) <= room || active.end == SEGMENT_HEADER_BYTES
     }
 
     fn make_room(&self, writer: &mut Writer, len: u64) -> Result<(), Error> {
+        self.mark_in_use(writer);
         if writer.active.as_ref().is_some_and(|active| self.has_room(active, len)) {
             return Ok(());
         }
@@ -696,6 +706,14 @@ impl Writer {
             end,
             first,
             dir_dirty: std::mem::take(&mut self.dir_dirty),
+        }
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        if self.writer.get_mut().in_use {
+            self.manifest.enter(&[(manifest::USE, manifest::CLOSED)]);
         }
     }
 }

@@ -24,6 +24,9 @@
 //! lacks or has cut short. A directory with another identity is a copy (or was restored, or moved to another file system): it is
 //! compared with its manifest, refused if something is missing, and else entered under its new identity.
 //!
+//! An entry of segment 0 says that a log was opened for writing (1) or closed (2). Only a copy that was begun while one was open is
+//! refused: in any other, what is missing was damaged or removed later, and the rest can be read.
+//!
 //! The file is written under its lock (`flock` on Unix) and is not synced. It is never needed to read a log.
 
 use std::collections::BTreeMap;
@@ -42,6 +45,12 @@ const MAGIC: [u8; 8] = [0xF5, b'G', b'W', b'M', b'A', b'N', b'\r', b'\n'];
 const ENTRY_BYTES: u64 = 24;
 /// What an entry says of a segment that was removed.
 pub(crate) const REMOVED: u64 = u64::MAX;
+/// The segment id of entries about logs that were opened and closed.
+pub(crate) const USE: u64 = 0;
+/// A log was opened for writing.
+pub(crate) const OPENED: u64 = 1;
+/// It was closed.
+pub(crate) const CLOSED: u64 = 2;
 /// The file is written anew when it has so many entries, and more than half of them say nothing any more.
 const ENTRIES_MAX: u64 = 4096;
 
@@ -62,6 +71,8 @@ pub(crate) struct Listed {
     pub(crate) is_copy: bool,
     /// The segments that were not removed, with the bytes that each has at least.
     pub(crate) segments: BTreeMap<u64, u64>,
+    /// Logs that are open for writing, or whose processes died.
+    pub(crate) users: u64,
     entries: u64,
 }
 
@@ -110,11 +121,15 @@ impl Manifest {
                 file.write_at(&encode(at, entries.iter().copied()), at)
             }
             other => {
-                let mut segments = other.unwrap_or_default().segments;
-                for (id, len) in entries {
+                let other = other.unwrap_or_default();
+                let mut segments = other.segments;
+                for (id, len) in entries.iter().filter(|(id, _)| *id != USE) {
                     segments.insert(*id, *len);
                 }
-                self.write_anew(file, segments)
+                let users = std::iter::repeat_n((USE, OPENED), usize::try_from(other.users).unwrap_or(0));
+                let uses: Vec<_> =
+                    users.chain(entries.iter().copied().filter(|(id, _)| *id == USE)).collect();
+                self.write_anew(file, &segments, &uses)
             }
         }
     }
@@ -123,14 +138,14 @@ impl Manifest {
     pub(crate) fn adopt(&self, segments: &BTreeMap<u64, u64>) -> io::Result<()> {
         let file = self.descriptors.open(&self.disk, &self.path, Access::Create)?;
         file.lock()?;
-        self.write_anew(&file, segments.clone())
+        self.write_anew(&file, segments, &[])
     }
 
     /// A manifest that is cut short in between is one that says less.
-    fn write_anew(&self, file: &File, segments: BTreeMap<u64, u64>) -> io::Result<()> {
-        let segments = segments.into_iter().filter(|(_, len)| *len != REMOVED);
+    fn write_anew(&self, file: &File, segments: &BTreeMap<u64, u64>, uses: &[(u64, u64)]) -> io::Result<()> {
+        let segments = segments.iter().map(|(id, len)| (*id, *len)).filter(|(_, len)| *len != REMOVED);
         let mut bytes = file_header(MAGIC, self.identity()?).to_vec();
-        bytes.extend(encode(SEGMENT_HEADER_BYTES, segments));
+        bytes.extend(encode(SEGMENT_HEADER_BYTES, segments.chain(uses.iter().copied())));
         file.set_len(0)?;
         file.write_at(&bytes, 0)
     }
@@ -160,7 +175,9 @@ impl Manifest {
                 break;
             }
             listed.entries += 1;
-            if len == REMOVED {
+            if id == USE {
+                listed.users = if len == OPENED { listed.users + 1 } else { listed.users.saturating_sub(1) };
+            } else if len == REMOVED {
                 listed.segments.remove(&id);
             } else {
                 let least = listed.segments.entry(id).or_default();

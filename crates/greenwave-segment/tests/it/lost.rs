@@ -228,6 +228,8 @@ fn open_files_are_bounded() {
 #[test]
 fn a_copy_that_lacks_a_segment_is_refused() {
     let (dir, path) = twice();
+    let writer = Log::open(&path, raw()).unwrap();
+    writer.put(b"key", b"value").unwrap();
     let copy = |skipped: usize| {
         let to = dir.path().join(format!("copy {skipped}"));
         std::fs::create_dir(&to).unwrap();

@@ -1,7 +1,7 @@
 //! Copies of a directory that are made file by file while processes write and compact: each opens with all that had been flushed
 //! before it was begun, or says that it is incomplete.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -59,11 +59,26 @@ fn copy_once(seed: u64) -> Result<bool, String> {
         schedule.spawn(&one.clone(), move || process(who, &one, setting, &ops, &court));
     }
     let copied: Rc<RefCell<Copied>> = Rc::default();
+    // Somebody has the log open all the time, as the promise wants it.
+    let (done, holder) = (Rc::new(Cell::new(false)), machine.process());
+    let (until, open) = (done.clone(), Rc::new(Cell::new(false)));
+    let opened = open.clone();
+    schedule.spawn(&holder.clone(), move || {
+        let log = Log::open_simulated(&holder, "/log", options(&setting)).unwrap();
+        log.put(b"holder", b"value").unwrap();
+        opened.set(true);
+        while !until.get() {
+            pause();
+        }
+    });
     let copier = {
         let (machine, copied, court) = (machine.clone(), copied.clone(), court.clone());
         let (start, mut random) = (random.below(200), random.clone());
         let one = machine.process();
         schedule.spawn(&one, move || {
+            while !open.get() {
+                pause();
+            }
             (0..start).for_each(|_| pause());
             copied.borrow_mut().before = court.borrow().model.clone();
             let mut left = machine.files();
@@ -84,6 +99,7 @@ fn copy_once(seed: u64) -> Result<bool, String> {
             return Err(wrong);
         }
     }
+    done.set(true);
     drop(schedule);
     judge(&mut copied.borrow_mut(), &court.borrow().model, &script)
 }
