@@ -60,9 +60,9 @@ mod prompt;
 mod record;
 mod report;
 mod results;
-#[cfg(test)]
-mod simulation;
 mod stage;
+#[cfg(test)]
+mod tests;
 mod tree;
 mod workspace;
 
