@@ -25,8 +25,9 @@ const SKETCHES_MAX: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
 
 /// Largest contents.
 const VALUE_BYTES_MAX: u32 = 1 << 30;
-/// Contents that a write takes together with what is about them, in bytes. More are written before, one by one, and flushed.
-const TOGETHER_BYTES_MAX: usize = 8 << 20;
+/// Contents that a write takes together with what is about them, in bytes. More are written before, one by one, and flushed: a
+/// batch is held in memory three times while it is written.
+const TOGETHER_BYTES_MAX: usize = 64 << 10;
 /// How a [`SegmentCold`] keeps contents.
 #[derive(Debug, Clone, Copy)]
 pub struct SegmentOptions {
