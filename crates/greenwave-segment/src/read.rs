@@ -17,7 +17,7 @@ use crate::segment::{SEGMENT_HEADER_BYTES, Segment};
 /// A value this large takes about a millisecond to read and decompress, which is no longer "at once".
 const NOWAIT_BYTES_MAX: u64 = 1 << 20;
 /// While a value is read, its base may be removed, and it stored anew. As often as this in a row is no coincidence.
-const TRIES_MAX: usize = 4;
+const TRIES_MAX: usize = 8;
 
 /// The answer of [`Log::get_nowait`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -158,6 +158,14 @@ impl Log {
                 Err(Failure::Bad(reason)) if last == Some(location.place) => {
                     if let Some(value) = self.read_stranded(key, &location, &segment, wait)? {
                         return Ok(Some(value));
+                    }
+                    if location.depth > 0 && wait == Wait::Allowed {
+                        // Whoever removed its base meanwhile has stored it anew first.
+                        self.refresh().map_err(Failure::Io)?;
+                        if !self.is_current(key, location.place) {
+                            last = None;
+                            continue;
+                        }
                     }
                     self.report_bad(&segment, location.place.offset, reason);
                     if reason != UNKNOWN_CODEC {
