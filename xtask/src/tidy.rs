@@ -6,10 +6,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::Result;
-use crate::metadata::Metadata;
-use crate::program::root;
-use crate::script;
+use crate::demo_script;
+use crate::process::root;
 use crate::source::{DEMO_PROJECT, code, files_below, is_test_or_example};
+use crate::workspace::{Workspace, directory};
 
 /// What stands at the top beside dotfiles.
 const TOP: [&str; 9] = [
@@ -60,7 +60,7 @@ pub(crate) fn tidy() -> Result<String> {
     let root = root();
     let files = files_below(root)?;
     let mut broken = check_top(root)?;
-    broken.extend(check_packages(&Metadata::of_workspace()?)?);
+    broken.extend(check_packages(&Workspace::load()?)?);
     for file in &files {
         broken.extend(check_name(file));
         // What is no text has no lines to look at.
@@ -74,7 +74,7 @@ pub(crate) fn tidy() -> Result<String> {
         }
     }
     broken.extend(check_readme(root)?);
-    if let Err(problem) = script::demo_script(true) {
+    if let Err(problem) = demo_script::demo_script(true) {
         broken.push(problem.to_string());
     }
     if broken.is_empty() {
@@ -101,20 +101,20 @@ fn check_top(root: &Path) -> Result<Vec<String>> {
     Ok(extra.chain(missing).collect())
 }
 
-fn check_packages(metadata: &Metadata) -> Result<Vec<String>> {
+fn check_packages(workspace: &Workspace) -> Result<Vec<String>> {
     let mut broken = Vec::new();
-    for package in metadata.members() {
-        let folder = package.folder.strip_prefix(root()).unwrap_or(&package.folder);
-        let manifest = fs::read_to_string(package.folder.join("Cargo.toml"))?;
-        let problems = check_manifest(&manifest, package.folder.join("src/lib.rs").is_file());
+    for package in workspace.members() {
+        let folder = directory(package).strip_prefix(root()).unwrap_or(directory(package));
+        let manifest = fs::read_to_string(directory(package).join("Cargo.toml"))?;
+        let problems = check_manifest(&manifest, directory(package).join("src/lib.rs").is_file());
         broken.extend(
             problems.into_iter().map(|problem| format!("{}/Cargo.toml: {problem}", folder.display())),
         );
         let Ok(name) = folder.strip_prefix("crates") else { continue };
-        if name != Path::new(&package.name) {
+        if name != Path::new(package.name.as_str()) {
             broken.push(format!("{}: the package in it is called {}", folder.display(), package.name));
         }
-        if !package.folder.join("CHANGELOG.md").is_file() {
+        if !directory(package).join("CHANGELOG.md").is_file() {
             broken.push(format!("{} has no CHANGELOG.md", folder.display()));
         }
     }

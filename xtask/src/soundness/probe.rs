@@ -236,8 +236,8 @@ fn cargo(place: &Place, test: &str) -> Result<()> {
 }
 
 fn build_b(place: &Place) -> Result<()> {
-    let mut cargo = crate::program::cargo(["build", "--quiet", "--offline", "--package=b"]);
-    crate::program::output_of(cargo.current_dir(place.project()).env_remove("CARGO_TARGET_DIR")).map(drop)
+    let mut cargo = crate::process::cargo(["build", "--quiet", "--offline", "--package=b"]);
+    crate::process::output_of(cargo.current_dir(place.project()).env_remove("CARGO_TARGET_DIR")).map(drop)
 }
 
 /// A project inside the project, whose test reads a file that it does not declare.

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::probe::Probe;
 use super::{Place, write};
 use crate::Result;
-use crate::program::{cargo, output_of};
+use crate::process::{cargo, output_of};
 
 /// A tool that runs tests and knows results.
 pub(crate) enum Tool {

@@ -1,8 +1,8 @@
-//! Makes the demonstration's script from the answers it replays, with the rhythm of a fast hosted model.
+//! Generates the demonstration's script from the answers it replays, with the rhythm of a fast hosted model.
 //!
-//! The answers (`demo/answers/FEATURE.ATTEMPT.md`) were written by a coding agent; their original timing was not
-//! kept, so it is modelled here, and said to be: a first chunk after about half a second, then about 300 tokens
-//! a second of four characters each, in chunks of one to five tokens.
+//! A coding agent wrote the answers (`demo/answers/FEATURE.ATTEMPT.md`). Their original timing was not recorded, so it is
+//! modelled: a first chunk after about half a second, then about 300 tokens a second of four characters each, in chunks
+//! of one to five tokens.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -11,46 +11,46 @@ use std::path::Path;
 use serde_json::json;
 
 use crate::Result;
-use crate::program::root;
+use crate::process::root;
 
-/// Where the demonstration's plan, project and answers are.
+/// Directory of the demonstration's plan, project and answers.
 const DEMO: &str = "crates/greenwave-cli/demo";
 
 const TOKENS_PER_SECOND: u64 = 300;
 const CHARS_PER_TOKEN: u64 = 4;
 const FIRST_CHUNK_MS: std::ops::Range<u64> = 400..600;
 
-/// Texts that a prompt must contain for an answer to fit: what a second attempt was told of the first.
+/// Texts that the prompt for an answer must contain: a second attempt quotes the failure of the first.
 const EXPECTS: [(&str, &[&str]); 1] =
     [("simplify.2", &["what_divides_by_zero_is_left_alone", "attempt 2 of 3"])];
 
-/// Writes the script, or only compares it with what is there.
+/// Writes the script or, with `only_check`, compares it with the file.
 ///
 /// # Errors
-/// If an answer cannot be read, or the script that is there is not what the answers make.
+/// If an answer cannot be read, or the file differs from the generated script.
 pub(crate) fn demo_script(only_check: bool) -> Result<String> {
     let demo = root().join(DEMO);
     let script = demo.join("answers.jsonl");
-    let made = make(&demo.join("answers"))?;
+    let generated = generate(&demo.join("answers"))?;
     if only_check {
-        let is_same = fs::read_to_string(&script).is_ok_and(|text| text == made);
-        let problem =
-            format!("{DEMO}/answers.jsonl is not what its answers make: run `cargo xtask demo-script`");
+        let is_same = fs::read_to_string(&script).is_ok_and(|text| text == generated);
+        let problem = format!("{DEMO}/answers.jsonl is stale: run `cargo xtask demo-script`");
         return if is_same { Ok("demo-script: up to date".to_owned()) } else { Err(problem.into()) };
     }
-    fs::write(&script, &made)?;
-    Ok(format!("demo-script: wrote {DEMO}/answers.jsonl, {} lines", made.lines().count()))
+    fs::write(&script, &generated)?;
+    Ok(format!("demo-script: wrote {DEMO}/answers.jsonl, {} lines", generated.lines().count()))
 }
 
-/// The script's text.
-fn make(answers: &Path) -> Result<String> {
+/// Returns the script's text.
+fn generate(answers: &Path) -> Result<String> {
     let mut script = String::from("{\"greenwave_script\": 1}\n");
     let mut names: Vec<_> = fs::read_dir(answers)?.collect::<Result<Vec<_>, _>>()?;
     names.sort_by_key(fs::DirEntry::file_name);
     for entry in names {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let stem = name.strip_suffix(".md").ok_or_else(|| format!("{name} is no answer"))?;
-        let (feature, attempt) = stem.split_once('.').ok_or_else(|| format!("{name} names no attempt"))?;
+        let stem = name.strip_suffix(".md").ok_or_else(|| format!("{name}: expected FEATURE.ATTEMPT.md"))?;
+        let (feature, attempt) =
+            stem.split_once('.').ok_or_else(|| format!("{name}: expected FEATURE.ATTEMPT.md"))?;
         let mut head = json!({"feature": feature, "attempt": attempt.parse::<u32>()?});
         if let Some((_, texts)) = EXPECTS.iter().find(|(answer, _)| *answer == stem) {
             head["expects"] = json!(texts);
@@ -65,22 +65,22 @@ fn make(answers: &Path) -> Result<String> {
 fn add_chunks(script: &mut String, seed: &str, text: &str) -> Result<()> {
     let mut random = Random::new(seed);
     let mut after_ms = random.in_range(FIRST_CHUNK_MS);
-    let (mut rest, mut owed) = (text, 0);
+    let (mut rest, mut remainder) = (text, 0);
     while !rest.is_empty() {
         let characters = random.in_range(1..6) * CHARS_PER_TOKEN - random.in_range(0..3);
         let end = rest.char_indices().nth(characters as usize).map_or(rest.len(), |(at, _)| at);
-        let (chunk, behind) = rest.split_at(end);
+        let (chunk, tail) = rest.split_at(end);
         writeln!(script, "{}", json!({"after_ms": after_ms, "text": chunk}))?;
-        // What milliseconds cannot express is carried over.
-        owed += chunk.chars().count() as u64 * 1000;
-        after_ms = owed / (TOKENS_PER_SECOND * CHARS_PER_TOKEN);
-        owed %= TOKENS_PER_SECOND * CHARS_PER_TOKEN;
-        rest = behind;
+        // Fractions of a millisecond are carried over.
+        remainder += chunk.chars().count() as u64 * 1000;
+        after_ms = remainder / (TOKENS_PER_SECOND * CHARS_PER_TOKEN);
+        remainder %= TOKENS_PER_SECOND * CHARS_PER_TOKEN;
+        rest = tail;
     }
     Ok(())
 }
 
-/// The 64-bit generator of Knuth's MMIX, of which the upper bits are good enough for a rhythm.
+/// The 64-bit linear congruential generator of Knuth's MMIX. Only its upper bits are used.
 struct Random(u64);
 
 impl Random {
