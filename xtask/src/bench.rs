@@ -27,7 +27,8 @@ pub(crate) fn bench(wanted: &[String]) -> Result<String> {
     Ok(format!("bench: ran {}; see benches/results", chosen.join(", ")))
 }
 
-/// Returns the command for a suite. Each comparison has its own feature, so that only its rivals are compiled.
+/// Returns the command for a suite. Each comparison has its own feature, so that only its rivals
+/// are compiled.
 fn command(suite: &str) -> Command {
     if let Some(name) = suite.strip_prefix(VERSUS) {
         cargo(["bench", "--package", "greenwave-versus", "--features", name, "--bench", name])
@@ -36,7 +37,8 @@ fn command(suite: &str) -> Command {
     }
 }
 
-/// Returns the names of the suites: the files of `benches/suites`, and those of `benches/versus/suites` with a prefix.
+/// Returns the names of the suites: the files of `benches/suites`, and those of
+/// `benches/versus/suites` with a prefix.
 fn suites() -> Result<Vec<String>> {
     let mut names = Vec::new();
     for (directory, prefix) in [("benches/suites", ""), ("benches/versus/suites", VERSUS)] {

@@ -9,7 +9,7 @@ use clap::ValueEnum;
 use crate::process::{cargo, output_of, shown};
 use crate::{Result, layers, loom, profiles, simulation, soundness, tidy};
 
-/// A group of steps that CI runs on a machine of its own.
+/// A group of steps that CI runs on a separate machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Job {
     /// Formatting, architecture, tidiness, lints, features
@@ -83,8 +83,8 @@ const STEPS: &[Step] = &[
             "--package=greenwave-storage",
         ]),
     },
-    // Features only add: a crate that does not use a feature compiles beside one that enables it. The features of
-    // storage that need an HTTP client are in the step `object`.
+    // Features only add: a crate that does not use a feature compiles beside one that enables it.
+    // The features of storage that need an HTTP client are in the step `object`.
     Step {
         job: Job::Lint,
         name: ALL_FEATURES,

@@ -1,5 +1,7 @@
 //! The command line of `cargo xtask`.
 
+use std::path::PathBuf;
+
 use clap::builder::RangedU64ValueParser;
 use clap::{Parser, Subcommand};
 
@@ -28,7 +30,16 @@ pub(crate) enum Command {
     Layers,
     /// Check manifests, source files, pages and the top-level directory
     Tidy,
-    /// Run a fixed workload under each shipped profile and compare the figures with the profile's limits
+    /// Count home-made idioms per 1,000 comment words of each crate
+    Words {
+        /// Directories to read [default: each crate]
+        directories: Vec<PathBuf>,
+        /// List the idioms as well
+        #[arg(long, short = 'v')]
+        list: bool,
+    },
+    /// Run a fixed workload under each shipped profile and compare the figures with the profile's
+    /// limits
     Profiles,
     /// Run benchmarks and write their pages to benches/results/
     Bench {
@@ -85,6 +96,7 @@ mod tests {
         check("ci", Some(Command::Ci { job: None, no_test: false }));
         check("ci --no-test", Some(Command::Ci { job: None, no_test: true }));
         check("ci docs", Some(Command::Ci { job: Some(Job::Docs), no_test: false }));
+        check("words -v xtask", Some(Command::Words { directories: vec!["xtask".into()], list: true }));
         check("bench", Some(Command::Bench { suites: vec![] }));
         check(
             "bench demo scheduler",

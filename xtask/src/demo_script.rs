@@ -1,8 +1,9 @@
-//! Generates the demonstration's script from the answers it replays, with the rhythm of a fast hosted model.
+//! Generates the demonstration's script from the answers it replays, with the rhythm of a fast
+//! hosted model.
 //!
-//! A coding agent wrote the answers (`demo/answers/FEATURE.ATTEMPT.md`). Their original timing was not recorded, so it is
-//! modelled: a first chunk after about half a second, then about 300 tokens a second of four characters each, in chunks
-//! of one to five tokens.
+//! A coding agent wrote the answers (`demo/answers/FEATURE.ATTEMPT.md`). Their original timing was
+//! not recorded, so it is modelled: a first chunk after about half a second, then about 300 tokens
+//! a second of four characters each, in chunks of one to five tokens.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -20,7 +21,8 @@ const TOKENS_PER_SECOND: u64 = 300;
 const CHARS_PER_TOKEN: u64 = 4;
 const FIRST_CHUNK_MS: std::ops::Range<u64> = 400..600;
 
-/// Texts that the prompt for an answer must contain: a second attempt quotes the failure of the first.
+/// Texts that the prompt for an answer must contain: a second attempt quotes the failure of the
+/// first.
 const EXPECTS: [(&str, &[&str]); 1] =
     [("simplify.2", &["what_divides_by_zero_is_left_alone", "attempt 2 of 3"])];
 

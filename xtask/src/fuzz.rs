@@ -5,7 +5,8 @@ use std::fs;
 use crate::Result;
 use crate::process::{cargo, output_of, root, run_visibly};
 
-/// Runs the named fuzz targets, or all of them, for a number of seconds each. Every target starts from its seeds.
+/// Runs the named fuzz targets, or all of them, for a number of seconds each. Every target starts
+/// from its seeds.
 ///
 /// # Errors
 /// If a name is unknown, cargo-fuzz is not installed, or a target fails.

@@ -1,5 +1,5 @@
-//! Checks the layers that `docs/architecture.md` describes. Each rule forbids something: a dependency, or an action in
-//! product code.
+//! Checks the layers that `docs/architecture.md` describes. Each rule forbids something: a
+//! dependency, or an action in product code.
 
 mod circles;
 mod imports;
@@ -70,7 +70,7 @@ const LAYERS: [(&str, Layer, &[&str]); 19] = [
 /// The log that every durable structure is stored in.
 const SEGMENT: &str = "greenwave-segment";
 
-/// What the tests of several crates share. A dev-dependency only.
+/// Servers, disks and other code that the tests of several crates share. A dev-dependency only.
 const TESTKIT: &str = "greenwave-testkit";
 
 /// Crates whose files may still form circles, until they are untangled.
@@ -92,7 +92,7 @@ const ANYTHING: &[&str] = &["*"];
 const CHOSEN: [&str; 10] =
     ["tokio", "async-trait", "lru", "blake3", "zstd", "daggy", "bytes", "thiserror", "criterion", "insta"];
 
-/// Optional dependencies that default features may enable. All others have to be asked for.
+/// Optional dependencies that default features may enable.
 const ON_BY_DEFAULT: [(&str, &str); 2] = [("greenwave-cache", SEGMENT), ("greenwave-storage", SEGMENT)];
 
 const HTTP_CLIENTS: &[&str] = &["reqwest", "ureq", "isahc", "attohttpc", "curl", "surf", "minreq", "awc"];
@@ -101,13 +101,15 @@ const HTTP_SERVERS: &[&str] =
 /// The only crate that serves HTTP.
 const SERVER: &str = "greenwave-telemetry";
 
-/// Clients of whole services, behind a feature each. The protocol that they use internally does not count.
+/// Clients of whole services, behind a feature each. The protocol that they use internally does not
+/// count.
 const SERVICE_CLIENTS: &[&str] = &["object_store"];
 
 /// Command lines, configuration files and terminal drawing: for the program only.
 const USER_INTERFACE: &[&str] = &["clap", "toml", "toml_edit", "indicatif", "console"];
 
-/// The only crate below the program that parses manifests of other tools. Its own settings reach it as values.
+/// The only crate below the program that parses manifests of other tools. Its own settings reach it
+/// as values.
 const MANIFEST_READER: &str = "greenwave-testing";
 /// The directories where it does so.
 const MANIFEST_READER_DIRECTORIES: [&str; 2] =
@@ -218,7 +220,8 @@ fn check_packages(workspace: &Workspace) -> Vec<String> {
     violations
 }
 
-/// Applies the rules about one dependency of a manifest. Dev-dependencies may point upward, but not to the tools.
+/// Applies the rules about one dependency of a manifest. Dev-dependencies may point upward, but not
+/// to the tools.
 fn check_dependency(package: &Package, layer: Layer, allowed: &[&str], it: &Dependency) -> Option<String> {
     let (from, to) = (&package.name, &it.name);
     let is_dev = it.kind == DependencyKind::Development;
@@ -302,7 +305,8 @@ fn check_sources(package: &str, crate_directory: &Path) -> Result<Vec<String>> {
     Ok(violations)
 }
 
-/// Reports the circles of files in a package: as violations, or as notes where they are still allowed.
+/// Reports the circles of files in a package: as violations, or as notes where they are still
+/// allowed.
 fn check_circles(package: &Package, violations: &mut Vec<String>, notes: &mut Vec<String>) -> Result<()> {
     let found = circles::circles(directory(package))?;
     let found = found.iter().map(|circle| format!("{}: circle of files: {circle}", package.name));
@@ -338,8 +342,8 @@ fn check_code(package: &str, file: &str, text: &str) -> Vec<String> {
     violations
 }
 
-/// Finds public fields that exist only with a feature. Code that names all fields of such a struct stops compiling when
-/// another package enables the feature, while features must only add.
+/// Finds public fields that exist only with a feature. Code that names all fields of such a struct
+/// stops compiling when another package enables the feature, while features must only add.
 fn feature_gated_fields(file: &str, text: &str) -> Vec<String> {
     let mut is_gated = false;
     let mut violations = Vec::new();

@@ -5,7 +5,8 @@ use std::time::Instant;
 use crate::Result;
 use crate::process::{cargo, run_visibly};
 
-/// A test that reads its number of rounds (or bytes) from a variable, with the number for a long run.
+/// A test that reads its number of rounds (or bytes) from a variable, with the number for a long
+/// run.
 struct Run {
     name: &'static str,
     package: &'static str,

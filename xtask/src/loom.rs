@@ -17,7 +17,8 @@ pub(crate) fn loom() -> Result<String> {
         if !manifest.is_file() {
             continue;
         }
-        // The cfg replaces a crate's locks with loom's, so that everything is rebuilt: in a separate directory.
+        // The cfg replaces a crate's locks with loom's, so that everything is rebuilt: in a
+        // separate directory.
         let target = root().join("target/loom");
         let mut command = cargo(["test", "--quiet", "--manifest-path"]);
         command.arg(&manifest).env("RUSTFLAGS", "--cfg greenwave_loom").env("CARGO_TARGET_DIR", target);

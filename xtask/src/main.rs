@@ -1,7 +1,7 @@
 //! Development tasks of this workspace: `cargo xtask COMMAND`.
 //!
-//! `cli.rs` is the whole command line; each command is a file. Must not depend on a crate of the workspace: the
-//! checks have to compile when the crates do not.
+//! `cli.rs` is the whole command line; each command is a file. Must not depend on a crate of the
+//! workspace: the checks have to compile when the crates do not.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line program prints its result")]
 
 mod bench;
@@ -33,6 +33,7 @@ fn main() -> ExitCode {
         Command::Ci { job, no_test } => ci::ci(job, !no_test),
         Command::Layers => layers::layers(),
         Command::Tidy => tidy::tidy(),
+        Command::Words { directories, list } => tidy::words(&directories, list),
         Command::Profiles => profiles::profiles(),
         Command::Bench { suites } => bench::bench(&suites),
         Command::Long { runs, rounds } => long::long(&runs, rounds),

@@ -1,5 +1,6 @@
-//! Checks that every shipped profile stays within its limits: runs a fixed workload under it through the real program
-//! and compares memory, workers, spilling and compression with the profile's settings.
+//! Checks that every shipped profile stays within its limits: runs a fixed workload under it
+//! through the real program and compares memory, workers, spilling and compression with the
+//! profile's settings.
 
 mod page;
 
@@ -17,19 +18,22 @@ use crate::process::{cargo, output_of, root};
 /// Directory of the shipped profiles.
 const PROFILES: &str = "crates/greenwave-cli/profiles";
 
-/// Number of features in the workload. They are independent, so that as many tests run at once as the profile allows.
+/// Number of features in the workload. They are independent, so that as many tests run at once as
+/// the profile allows.
 const FEATURES: usize = 20;
-/// Number of files in each answer, and bytes in each file: 60 MB in all, more than two of the profiles hold in memory.
+/// Number of files in each answer, and bytes in each file: 60 MB in all, more than two of the
+/// profiles hold in memory.
 const FILES: usize = 6;
 const FILE_BYTES: usize = 500_000;
 const WORKLOAD_BYTES: u64 = (FEATURES * FILES * FILE_BYTES) as u64;
 
 /// Resident memory that a run may use in addition to `storage.memory_limit`, in units of 10⁶ bytes.
 ///
-/// Measured before the limit was set: 14 for a plan of one small file, and 22 to 28 above the limit for this workload
-/// under the two smaller profiles, with an unoptimised program. The rest is headroom for a busy machine. The share of
-/// answers in flight, batches being written and the allocator was not measured. The overhead grows with
-/// `parallel.agents` and the size of files: up to 42 with files three times larger.
+/// Measured before the limit was set: 14 for a plan of one small file, and 22 to 28 above the limit
+/// for this workload under the two smaller profiles, with an unoptimised program. The rest is
+/// headroom for a busy machine. The share of answers in flight, batches being written and the
+/// allocator was not measured. The overhead grows with `parallel.agents` and the size of files: up
+/// to 42 with files three times larger.
 const OVERHEAD_MB: u64 = 40;
 
 /// The limits that a profile sets, as far as a run can show them.
@@ -80,7 +84,7 @@ pub(crate) fn profiles() -> Result<String> {
     Err(format!("profiles violate their limits:\n  {}", violations.join("\n  ")).into())
 }
 
-/// Builds the program as `cargo test` does, so that nothing is rebuilt after it.
+/// Builds the program as `cargo test` does, so that the two share their build.
 fn build() -> Result<PathBuf> {
     let mut command = cargo(["test", "--no-run", "--message-format=json-render-diagnostics"]);
     let messages = output_of(&mut command)?;
@@ -173,7 +177,8 @@ fn bytes(text: &str) -> Result<u64> {
     Ok(number.parse::<u64>()? * factor)
 }
 
-/// Writes a plan whose agents are programs that print large files, and whose tests check that the files exist.
+/// Writes a plan whose agents are programs that print large files, and whose tests check that the
+/// files exist.
 fn write_workload(directory: &Path) -> Result<PathBuf> {
     fs::create_dir(directory.join("project"))?;
     let mut plan = "name = \"profiles\"\nproject = \"project\"\n".to_owned();
@@ -195,14 +200,16 @@ fn write_workload(directory: &Path) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// Generates an answer whose files compress about as well as source code and share nothing with other answers.
+/// Generates an answer whose files compress about as well as source code and share nothing with
+/// other answers.
 fn generate_answer(id: &str, seed: u64) -> String {
     const WORDS: [&str; 16] = [
         "let ", "fn ", "match ", "self.", "Some(", ")?;\n", "    ", "{\n", "}\n", " => ", "&mut ", "impl ",
         "u64", "x", "(", ", ",
     ];
     let mut answer = String::with_capacity(FILES * (FILE_BYTES + 100));
-    // The generator of Knuth's MMIX. Its upper bits choose words; one word in sixteen is a random number.
+    // The generator of Knuth's MMIX. Its upper bits choose words; one word in sixteen is a random
+    // number.
     let mut state = seed;
     for file in 0..FILES {
         let _ = writeln!(answer, "```text {id}/{file}.txt");

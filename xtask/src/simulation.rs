@@ -1,4 +1,5 @@
-//! Runs the segment log's tests on simulated machines, in a release build, with as many rounds as CI has time for.
+//! Runs the segment log's tests on simulated machines, in a release build, with as many rounds as
+//! CI has time for.
 
 use crate::Result;
 use crate::process::{cargo, output_of};

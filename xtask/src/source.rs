@@ -35,7 +35,8 @@ pub(crate) fn files_below(directory: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// Returns whether a file belongs to tests, examples or benchmarks, which may do what the product may not.
+/// Returns whether a file belongs to tests, examples or benchmarks, which may do what the product
+/// may not.
 pub(crate) fn is_test_or_example(path: &Path) -> bool {
     path.iter().any(|part| part == "tests" || part == "examples" || part == "suites")
         || path.file_name().is_some_and(|name| name == "tests.rs")
@@ -46,8 +47,8 @@ pub(crate) fn has_extension(path: &Path, extension: &str) -> bool {
     path.extension().is_some_and(|it| it == extension)
 }
 
-/// Returns the lines of a Rust file that are product code, numbered from 1. Comments are blanked, and a test module
-/// at the end of the file is left out.
+/// Returns the lines of a Rust file that are product code, numbered from 1. Comments are blanked,
+/// and a test module at the end of the file is left out.
 ///
 /// This is not a parser: `//` inside a string literal ends the line too.
 pub(crate) fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
@@ -61,7 +62,8 @@ pub(crate) fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
         .map(|(number, line)| (number, line.split("//").next().unwrap_or("")))
 }
 
-/// Returns whether a line contains a word, or a path of words, that does not start inside a longer word.
+/// Returns whether a line contains a word, or a path of words, that does not start inside a longer
+/// word.
 pub(crate) fn contains_word(line: &str, pattern: &str) -> bool {
     let is_word = |c: char| c.is_alphanumeric() || c == '_';
     line.match_indices(pattern).any(|(at, _)| !line[..at].ends_with(is_word))

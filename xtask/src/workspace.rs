@@ -17,7 +17,8 @@ pub(crate) struct Workspace {
 }
 
 impl Workspace {
-    /// Runs `cargo metadata` with all features enabled, so that optional dependencies are part of the graph.
+    /// Runs `cargo metadata` with all features enabled, so that optional dependencies are part of
+    /// the graph.
     ///
     /// # Errors
     /// If rustc or cargo fails, for example because `Cargo.lock` is out of date.
@@ -51,7 +52,8 @@ impl Workspace {
         members
     }
 
-    /// Returns the shortest dependency path from a package to one of the `wanted` packages, as package names.
+    /// Returns the shortest dependency path from a package to one of the `wanted` packages, as
+    /// package names.
     ///
     /// The search does not continue through packages in `boundaries`.
     pub(crate) fn path_to<'a>(

@@ -1,6 +1,8 @@
-//! Finds circles among the files of a crate: files that import each other, directly or through others.
+//! Finds circles among the files of a crate: files that import each other, directly or through
+//! others.
 //!
-//! A parent module and its descendants may import each other. The crate's root file is the parent of all others.
+//! A parent module and its descendants may import each other. The crate's root file is the parent
+//! of all others.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
@@ -11,7 +13,8 @@ use super::imports::{self, Import, ModulePath};
 use crate::Result;
 use crate::source::{files_below, has_extension, is_test_or_example};
 
-/// A circle: each import leads from a file to the next, and the last one leads back to the first file.
+/// A circle: each import leads from a file to the next, and the last one leads back to the first
+/// file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Circle {
     edges: Vec<Edge>,
@@ -73,7 +76,8 @@ impl FileGraph {
     /// Adds the circles among `files` to `found`.
     fn collect(&self, files: &BTreeSet<usize>, found: &mut Vec<Circle>) {
         for component in self.components(files) {
-            // A parent and its descendants may form circles. Circles that do not pass through the parent remain.
+            // A parent and its descendants may form circles. Circles that do not pass through the
+            // parent remain.
             let parent = component.iter().find(|file| component.iter().all(|it| self.is_within(*it, **file)));
             if let Some(parent) = parent {
                 let mut rest = component.clone();
@@ -121,10 +125,11 @@ impl FileGraph {
         reached
     }
 
-    /// Returns the shortest circle that consists of more than a parent and its descendants, from its first file on.
+    /// Returns the shortest circle that consists of more than a parent and its descendants, from
+    /// its first file on.
     ///
-    /// Any circle without a common parent contains an import between two unrelated modules, so that the search starts
-    /// with each of those.
+    /// Any circle without a common parent contains an import between two unrelated modules, so that
+    /// the search starts with each of those.
     fn shortest_circle(&self, component: &BTreeSet<usize>) -> Option<Circle> {
         let mut shortest: Option<Vec<usize>> = None;
         for from in component {

@@ -1,7 +1,8 @@
-//! Resolves the paths in a crate's source files (`use` declarations, expressions, types, macro arguments) to the files
-//! that define the items.
+//! Resolves the paths in a crate's source files (`use` declarations, expressions, types, macro
+//! arguments) to the files that define the items.
 //!
-//! Not a compiler: methods, trait implementations and names that a macro generates are not resolved.
+//! Not a compiler: methods, trait implementations and names that a macro generates are not
+//! resolved.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -92,8 +93,9 @@ impl Scopes {
         scope
     }
 
-    /// Returns the file that defines an item and the item's path from the crate's root. `None` if the path leads to
-    /// another crate, or to a name that `module` imports: the import itself counts.
+    /// Returns the file that defines an item and the item's path from the crate's root. `None` if
+    /// the path leads to another crate, or to a name that `module` imports: the import itself
+    /// counts.
     fn resolve(&self, module: &ModulePath, path: &[String], depth: usize) -> Option<(usize, String)> {
         let (mut at, mut rest) = self.start(module, path)?;
         while let Some((name, tail)) = rest.split_first() {

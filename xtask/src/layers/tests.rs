@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 
 use super::*;
 
-/// A workspace under construction. Dependencies that were not described become packages from the registry.
+/// A workspace under construction. Dependencies that were not described become packages from the
+/// registry.
 struct TestWorkspace {
     packages: Vec<TestPackage>,
 }
