@@ -10,16 +10,17 @@ use crate::program::root;
 use crate::source::{code, files_below, has, is_test_or_example};
 
 /// Every package, the layer it stands in, and those of ours that it may be built from.
-const LAYERS: [(&str, Layer, &[&str]); 15] = [
+const LAYERS: [(&str, Layer, &[&str]); 16] = [
     (LOG, Layer::Ground, &[]),
+    ("greenwave-process", Layer::Ground, &[]),
     ("greenwave-retry", Layer::Ground, &[]),
     ("greenwave-cache", Layer::Library, &["greenwave-retry", "greenwave-segment"]),
-    ("greenwave-scheduler", Layer::Library, &[LOG, "greenwave-retry"]),
+    ("greenwave-scheduler", Layer::Library, &[LOG, "greenwave-process", "greenwave-retry"]),
     ("greenwave-storage", Layer::Library, &["greenwave-segment"]),
     ("greenwave-streaming", Layer::Library, &[LOG, "greenwave-retry"]),
-    ("greenwave-pooling", Layer::Library, &[LOG, "greenwave-retry"]),
-    ("greenwave-agents", Layer::Service, &["greenwave-streaming", "greenwave-pooling"]),
-    ("greenwave-testing", Layer::Service, &["greenwave-cache", "greenwave-scheduler"]),
+    ("greenwave-pooling", Layer::Library, &[LOG, "greenwave-process", "greenwave-retry"]),
+    ("greenwave-agents", Layer::Service, &["greenwave-streaming", "greenwave-pooling", "greenwave-process"]),
+    ("greenwave-testing", Layer::Service, &["greenwave-cache", "greenwave-scheduler", "greenwave-process"]),
     ("greenwave-telemetry", Layer::Service, &[]),
     (
         "greenwave",

@@ -41,7 +41,6 @@
 //! | type | what it lends or decides |
 //! | --- | --- |
 //! | [`Pool`] | connections of a [`Manager`]: [`Tcp`], `Unix`, [`Process`], or your own |
-//! | [`Child`], [`ProcessGroup`] | a child process with all its descendants, killed as one (Unix) |
 //! | [`Multiplexed`], [`Balanced`] | places for requests on connections that carry many at once |
 //! | [`Objects`] | objects that are expensive to make, reused after a reset |
 //! | [`Limiter`] | permits, as many as the other side was seen to bear |
@@ -101,9 +100,9 @@ pub use hedge::Hedge;
 pub use layers::{GuardLayer, Guarded};
 pub use lazy::{Lazy, LazyMap};
 pub use limiter::{Limit, Limiter, LimiterStats, Permit};
-#[cfg(unix)]
-pub use manager::{Child, Process, ProcessGroup, Unix};
 pub use manager::{Manager, Tcp};
+#[cfg(unix)]
+pub use manager::{Process, Unix};
 #[cfg(feature = "json-rpc")]
 pub use multiplexed::JsonRpcFraming;
 pub use multiplexed::{Balanced, Frame, Framing, LengthFraming, LineFraming, Multiplexed, MultiplexedConfig};

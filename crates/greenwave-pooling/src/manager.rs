@@ -11,7 +11,7 @@ use std::fmt::Debug;
 use async_trait::async_trait;
 
 #[cfg(unix)]
-pub use process::{Child, Process, ProcessGroup};
+pub use process::Process;
 pub use tcp::Tcp;
 #[cfg(unix)]
 pub use unix::Unix;

@@ -93,15 +93,6 @@ pub enum Error {
         /// The task that was to be added.
         id: String,
     },
-    /// The jobserver could not be made.
-    #[cfg(feature = "jobserver")]
-    #[error("cannot {operation} a jobserver")]
-    Jobserver {
-        /// What was attempted.
-        operation: &'static str,
-        /// Why.
-        source: std::io::Error,
-    },
     /// The journal could not be opened, read or written.
     #[cfg(feature = "journal")]
     #[error("cannot {operation} the journal in {}", dir.display())]

@@ -14,8 +14,6 @@ use greenwave_retry::Retry;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-#[cfg(feature = "jobserver")]
-use crate::Jobserver;
 use crate::control::{AddedStage, BoxedStage, Pauser, Request, Stopper, Wish};
 use crate::dispatcher::{Action, Addition, Dispatcher, Event, Limits, State};
 use crate::job::Job;
@@ -25,6 +23,8 @@ use crate::running::{Ended, Inline, Running, Spawned, guarded, panic_text};
 use crate::stats::Stats;
 use crate::workers::{Admission, Workers};
 use crate::{Durations, Error, Graph, Needs, TaskId};
+#[cfg(feature = "jobserver")]
+use greenwave_process::Jobserver;
 
 /// How one stage of a task ended.
 #[derive(Debug)]

@@ -39,7 +39,7 @@
 //! |---|---|---|
 //! | `journal` | `Journal`: finished tasks and learned durations, durable, so that a killed run continues | greenwave-segment (zstd, xxhash) |
 //! | `simulation` | `Journal::open_simulated`, for tests on the simulated machine of greenwave-segment | the crate `corosensei` |
-//! | `jobserver` | `Jobserver`: tokens shared with `make` and `cargo` inside tasks | the crate jobserver, and a thread while a run waits for tokens |
+//! | `jobserver` | `Executor::with_jobserver`: workers take tokens that `make` and `cargo` share | greenwave-process, and a thread while a run waits for tokens |
 //!
 //! # More than that
 //!
@@ -58,18 +58,14 @@ mod executor;
 mod graph;
 mod inbox;
 mod job;
-#[cfg(feature = "jobserver")]
-mod jobserver;
 #[cfg(feature = "journal")]
 mod journal;
 mod load;
 mod order;
 mod priority;
-mod process;
 mod resource;
 mod retries;
 mod running;
-mod spawn;
 mod stats;
 mod trace;
 mod workers;
@@ -81,16 +77,12 @@ pub use executor::{Executor, Failure, Outcome, Progress, Report, Stage, Step};
 pub use graph::{Graph, GraphBuilder, TaskId};
 pub use greenwave_retry::{Retry, RetryBudget};
 pub use job::Job;
-#[cfg(feature = "jobserver")]
-pub use jobserver::Jobserver;
 #[cfg(feature = "journal")]
 pub use journal::Journal;
 pub use load::{Follow, Sample};
 pub use order::{History, Order, Rules};
 pub use priority::{Durations, Priority};
-pub use process::ProcessGroup;
 pub use resource::{Needs, Resources};
-pub use spawn::{BeforeExec, Spawn};
 pub use stats::{Lost, PoolStats, Stats};
 pub use trace::Trace;
 pub use workers::Workers;

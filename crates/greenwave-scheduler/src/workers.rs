@@ -5,10 +5,10 @@ use std::future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
+#[cfg(feature = "jobserver")]
+use greenwave_process::{Jobserver, Tokens};
 use tokio::time::Instant;
 
-#[cfg(feature = "jobserver")]
-use crate::jobserver::{Jobserver, Tokens};
 use crate::load::{Control, Follow};
 use crate::{Limits, Stats};
 
@@ -70,7 +70,7 @@ impl Admission {
         let follow = self.follow.as_ref().map_or(u32::MAX, |following| following.control.admitted());
         let units = self.units.min(follow);
         #[cfg(feature = "jobserver")]
-        let units = units.min(self.tokens.as_ref().map_or(u32::MAX, Tokens::admitted));
+        let units = units.min(self.tokens.as_ref().map_or(u32::MAX, Tokens::jobs));
         units
     }
 
@@ -83,7 +83,7 @@ impl Admission {
         #[cfg(feature = "jobserver")]
         if let Some(tokens) = &mut self.tokens {
             let ready = u32::try_from(stats.ready).unwrap_or(u32::MAX);
-            tokens.want(used, used.saturating_add(ready).min(self.units));
+            tokens.adjust(used, used.saturating_add(ready).min(self.units));
         }
     }
 
@@ -94,7 +94,7 @@ impl Admission {
             #[cfg(feature = "jobserver")]
             let tokens = async {
                 match &mut self.tokens {
-                    Some(tokens) => tokens.changed().await,
+                    Some(tokens) => tokens.acquired().await,
                     None => future::pending().await,
                 }
             };

@@ -7,7 +7,7 @@
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use greenwave_scheduler::ProcessGroup;
+use greenwave_process::Child;
 use greenwave_testing::Tracer;
 use tokio::process::Command;
 
@@ -51,7 +51,7 @@ async fn run(words: &[String], observe: bool) -> Result<(Duration, usize), Box<d
     command.args(&words[1..]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let began = Instant::now();
     let tracing = if observe { Some(Tracer::default().attach(&mut command)?) } else { None };
-    ProcessGroup::spawn(&mut command)?.wait().await?;
+    Child::spawn(&mut command)?.wait().await?;
     let paths = tracing.map_or(0, |tracing| tracing.finish().paths.len());
     Ok((began.elapsed(), paths))
 }

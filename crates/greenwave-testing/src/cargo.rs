@@ -8,6 +8,7 @@ use std::path::{Component, Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 
+use greenwave_process::Child;
 use serde::Deserialize;
 use tokio::process::Command;
 
@@ -16,7 +17,7 @@ use crate::reads::Look;
 use crate::stamp::{Stamp, now};
 use crate::test::Harness;
 use crate::world::Launch;
-use crate::{Environment, Error, Test, group, products::Products};
+use crate::{Environment, Error, Test, products::Products};
 
 /// What `cargo metadata` says, as far as it is of use here
 /// (<https://doc.rust-lang.org/cargo/commands/cargo-metadata.html>).
@@ -270,7 +271,7 @@ impl Build {
         // What it says of mistakes is said again by the tests that these keep from being built.
         command.stderr(Stdio::null());
         let (metadata, output, library) =
-            tokio::join!(metadata(&at, environment), group::output(command), library(environment));
+            tokio::join!(metadata(&at, environment), Child::output(&mut command), library(environment));
         let (metadata, output) = (metadata?, output.map_err(failed)?);
         let home = cargo_home(environment);
         let is_source = |path: &Path| {
@@ -405,7 +406,7 @@ impl Build {
         let at = project.join(folder);
         let mut command = cargo(&at, environment, ["clean"].into_iter().chain(names));
         command.stderr(Stdio::piped());
-        let output = group::output(command).await;
+        let output = Child::output(&mut command).await;
         let failed = |problem: String| Error::Discover { runner: "cargo", folder: at.clone(), problem };
         match output {
             Ok(output) if output.status.success() => Ok(()),

@@ -39,7 +39,6 @@ mod examination;
 mod facts;
 mod fingerprint;
 mod functions;
-mod group;
 mod history;
 mod index;
 mod isolation;
@@ -64,7 +63,8 @@ mod trace;
 mod tree;
 mod world;
 
-pub use greenwave_scheduler::{Jobserver, Rules, Stopper};
+pub use greenwave_process::Jobserver;
+pub use greenwave_scheduler::{Rules, Stopper};
 
 pub use answer::{Answer, Terms};
 pub use count::Count;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use greenwave_scheduler::{ProcessGroup, Spawn};
+use greenwave_process::{Child, Spawn};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::unix::pipe;
 use tokio::time::Instant;
@@ -108,7 +108,7 @@ pub(crate) async fn run(job: &Job<'_>, options: &Options, strict: Option<&Strict
         None
     };
     let (started, began) = (Instant::now(), now());
-    let group = ProcessGroup::start(command);
+    let group = Child::start(command);
     let ended = attend(group.map_err(failed)?, output, test.time_max).await.map_err(failed)?;
     let (duration, by_clock) = (started.elapsed(), now().saturating_sub(began));
     let seen = match tracing {
@@ -206,11 +206,11 @@ struct Ended {
 }
 
 /// Reads the output until the command has ended, or its time is up.
-async fn attend(mut group: ProcessGroup, output: pipe::Receiver, time_max: Duration) -> io::Result<Ended> {
+async fn attend(mut group: Child, output: pipe::Receiver, time_max: Duration) -> io::Result<Ended> {
     let mut capture = Capture::default();
     let ended = tokio::time::timeout(time_max, async {
         // Together: the pipe ends only when the leader is waited for and the rest of its group killed.
-        let (ended, read) = tokio::join!(group.wait_for_all(LEAK), capture.read(output));
+        let (ended, read) = tokio::join!(group.wait_for_group(LEAK), capture.read(output));
         read.and(ended)
     });
     let (status, left_behind) = match ended.await {

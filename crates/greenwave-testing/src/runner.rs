@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use greenwave_cache::{Keep, Key, KeyBuilder, Record, Tiered, TieredStats};
-use greenwave_scheduler::Jobserver;
+use greenwave_process::Jobserver;
 use parking_lot::Mutex;
 
 use crate::batch::Share;

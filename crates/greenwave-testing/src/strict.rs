@@ -14,7 +14,7 @@
 
 use std::path::{Path, PathBuf};
 
-use greenwave_scheduler::BeforeExec;
+use greenwave_process::BeforeExec;
 
 use crate::Error;
 
@@ -104,7 +104,7 @@ mod linux {
     use std::path::PathBuf;
     use std::sync::OnceLock;
 
-    use greenwave_scheduler::BeforeExec;
+    use greenwave_process::BeforeExec;
     use landlock::{
         AccessFs, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr,
         RulesetCreated, RulesetCreatedAttr, RulesetError,
@@ -189,7 +189,7 @@ mod platform {
 
     use std::path::PathBuf;
 
-    use greenwave_scheduler::BeforeExec;
+    use greenwave_process::BeforeExec;
 
     use crate::Error;
 

@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use greenwave_scheduler::BeforeExec;
+use greenwave_process::BeforeExec;
 
 use crate::Error;
 

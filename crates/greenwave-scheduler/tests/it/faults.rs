@@ -7,8 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use greenwave_scheduler::{
-    Adder, Error, Executor, Failure, Graph, GraphBuilder, Job, Limits, NewTask, Outcome, ProcessGroup,
-    Report, Stage, Step,
+    Adder, Error, Executor, Failure, Graph, GraphBuilder, Job, Limits, NewTask, Outcome, Report, Stage, Step,
 };
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::Command;
@@ -35,8 +34,8 @@ async fn run(
         async move {
             let mut command = Command::new("sh");
             command.arg("-c").arg(scripts[stage.task.index()]).stdout(Stdio::piped());
-            let mut group = ProcessGroup::spawn(&mut command).unwrap();
-            let mut pipe = BufReader::new(group.leader().unwrap().stdout.take().unwrap());
+            let mut group = greenwave_process::Child::spawn(&mut command).unwrap();
+            let mut pipe = BufReader::new(group.take_stdout().unwrap());
             pipe.read_line(&mut String::new()).await.unwrap();
             pipes.send(pipe).unwrap();
             let status = group.wait().await.unwrap();

@@ -5,9 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use greenwave_scheduler::{
-    Executor, Graph, GraphBuilder, Job, Jobserver, Limits, Needs, ProcessGroup, Resources, Spawn, Step,
-};
+use greenwave_process::{Child, Jobserver, Spawn};
+use greenwave_scheduler::{Executor, Graph, GraphBuilder, Job, Limits, Needs, Resources, Step};
 use tokio::process::Command;
 
 fn graph(tasks: usize) -> Graph<()> {
@@ -68,7 +67,7 @@ async fn makes_inside_tasks_stay_within_the_budget() {
             make.arg("all").current_dir(&folder).stdout(Stdio::null()).stderr(Stdio::piped());
             offered.offer(&mut make);
             async move {
-                let mut make = ProcessGroup::spawn(&mut make).unwrap();
+                let mut make = Child::spawn(&mut make).unwrap();
                 let status = make.wait().await.unwrap();
                 if status.success() { Step::Done(()) } else { Step::Failed(status.to_string()) }
             }
@@ -178,7 +177,7 @@ async fn a_spawned_program_finds_it() {
     let mut spawn = Spawn::new(std::env::current_exe().unwrap());
     spawn.args(["--exact", "jobserver::child", "--ignored"]).env("MAKELEVEL", "1").env("PEAK", &peak);
     jobserver.offer_to(&mut spawn);
-    let status = ProcessGroup::start(spawn).unwrap().wait().await.unwrap();
+    let status = Child::start(spawn).unwrap().wait().await.unwrap();
     assert!(status.success(), "{status}");
     let peak: u32 = std::fs::read_to_string(peak).unwrap().parse().unwrap();
     assert!((2..=3).contains(&peak), "{peak} at once with 3 tokens");

@@ -15,7 +15,6 @@ mod journal;
 mod locks;
 mod numbers;
 mod order;
-mod process;
 mod random;
 #[cfg(feature = "journal")]
 mod resume;

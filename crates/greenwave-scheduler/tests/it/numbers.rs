@@ -193,11 +193,3 @@ fn the_dispatcher_takes_any_time_and_any_task() {
         assert!(stats.lost.total() <= Duration::MAX && stats.efficiency("workers").is_finite());
     }
 }
-
-#[cfg(feature = "jobserver")]
-#[test]
-fn jobservers_of_any_size() {
-    use greenwave_scheduler::Jobserver;
-    assert!(Jobserver::new(0).is_ok() && Jobserver::new(1).is_ok());
-    assert!(matches!(Jobserver::new(u32::MAX), Err(Error::Jobserver { .. })));
-}

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use greenwave_scheduler::BeforeExec;
+use greenwave_process::BeforeExec;
 use libc::{c_int, seccomp_notif, seccomp_notif_resp};
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::Notify;

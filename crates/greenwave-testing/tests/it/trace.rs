@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use greenwave_scheduler::ProcessGroup;
+use greenwave_process::Child;
 use greenwave_testing::{Access, Reads, Tracer};
 use tempfile::TempDir;
 use tokio::process::Command;
@@ -93,7 +93,7 @@ impl Folder {
 
 async fn observe(tracer: Tracer, command: &mut Command) -> Reads {
     let tracing = tracer.attach(command).unwrap();
-    let mut group = ProcessGroup::spawn(command).unwrap();
+    let mut group = Child::spawn(command).unwrap();
     group.wait().await.unwrap();
     tracing.finish()
 }
@@ -408,8 +408,8 @@ async fn a_command_that_is_killed_has_been_seen_so_far() {
     command.args(["-c", "cat a; echo; while :; do cat a a a a >/dev/null; done"]).current_dir(folder.at(""));
     command.stdout(Stdio::piped());
     let tracing = Tracer::default().attach(&mut command).unwrap();
-    let mut group = ProcessGroup::spawn(&mut command).unwrap();
-    let mut output = group.leader().unwrap().stdout.take().unwrap();
+    let mut group = Child::spawn(&mut command).unwrap();
+    let mut output = group.take_stdout().unwrap();
     let mut byte = [0];
     tokio::io::AsyncReadExt::read_exact(&mut output, &mut byte).await.unwrap();
     group.stop(Duration::ZERO).await.unwrap();
@@ -441,7 +441,7 @@ async fn a_command_that_never_starts_is_no_reason_to_wait() {
     }
     let mut command = Command::new("/no/such/program");
     let tracing = Tracer::default().attach(&mut command).unwrap();
-    assert!(ProcessGroup::spawn(&mut command).is_err());
+    assert!(Child::spawn(&mut command).is_err());
     let reads = tracing.finish();
     assert!(reads.paths[Path::new("/no/such/program")].looked);
 
@@ -457,8 +457,8 @@ async fn one_observation_is_for_one_start() {
     }
     let mut command = Command::new("true");
     let tracing = Tracer::default().attach(&mut command).unwrap();
-    assert!(ProcessGroup::spawn(&mut command).unwrap().wait().await.unwrap().success());
-    let again = ProcessGroup::spawn(&mut command).unwrap_err();
+    assert!(Child::spawn(&mut command).unwrap().wait().await.unwrap().success());
+    let again = Child::spawn(&mut command).unwrap_err();
     assert_eq!(again.kind(), std::io::ErrorKind::BrokenPipe);
     assert_eq!(tracing.finish().blind, None);
 }
@@ -471,9 +471,9 @@ async fn a_command_goes_on_when_nobody_wants_to_know() {
     let mut command = Command::new("cat");
     command.stdin(Stdio::piped()).stdout(Stdio::piped());
     let tracing = Tracer::default().attach(&mut command).unwrap();
-    let mut group = ProcessGroup::spawn(&mut command).unwrap();
+    let mut group = Child::spawn(&mut command).unwrap();
     drop(tracing);
-    drop(group.leader().unwrap().stdin.take());
+    drop(group.take_stdin());
     assert!(group.wait().await.unwrap().success());
 }
 
