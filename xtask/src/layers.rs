@@ -10,9 +10,11 @@ use crate::program::root;
 use crate::source::{code, files_below, has, is_test_or_example};
 
 /// Every package, the layer it stands in, and those of ours that it may be built from.
-const LAYERS: [(&str, Layer, &[&str]); 16] = [
+const LAYERS: [(&str, Layer, &[&str]); 18] = [
     (LOG, Layer::Ground, &[]),
     ("greenwave-process", Layer::Ground, &[]),
+    ("greenwave-inputs", Layer::Ground, &[]),
+    ("greenwave-sandbox", Layer::Library, &["greenwave-process"]),
     ("greenwave-retry", Layer::Ground, &[]),
     ("greenwave-cache", Layer::Library, &["greenwave-retry", "greenwave-segment"]),
     ("greenwave-scheduler", Layer::Library, &[LOG, "greenwave-process", "greenwave-retry"]),
@@ -20,7 +22,17 @@ const LAYERS: [(&str, Layer, &[&str]); 16] = [
     ("greenwave-streaming", Layer::Library, &[LOG, "greenwave-retry"]),
     ("greenwave-pooling", Layer::Library, &[LOG, "greenwave-process", "greenwave-retry"]),
     ("greenwave-agents", Layer::Service, &["greenwave-streaming", "greenwave-pooling", "greenwave-process"]),
-    ("greenwave-testing", Layer::Service, &["greenwave-cache", "greenwave-scheduler", "greenwave-process"]),
+    (
+        "greenwave-testing",
+        Layer::Service,
+        &[
+            "greenwave-cache",
+            "greenwave-scheduler",
+            "greenwave-process",
+            "greenwave-inputs",
+            "greenwave-sandbox",
+        ],
+    ),
     ("greenwave-telemetry", Layer::Service, &[]),
     (
         "greenwave",
@@ -66,7 +78,8 @@ const SERVICE_CLIENTS: &[&str] = &["object_store"];
 const FACE: &[&str] = &["clap", "toml", "toml_edit", "indicatif", "console"];
 
 /// The one crate below the program that reads what other tools' manifests say, and where: its own settings it is handed as values.
-const READS_MANIFESTS: (&str, &str) = ("greenwave-testing", "crates/greenwave-testing/src/discovery/");
+const READS_MANIFESTS: (&str, &str) =
+    ("greenwave-testing", "crates/greenwave-testing/src/harness/discovery/");
 /// What their languages are read with.
 const MANIFESTS: &[&str] = &["toml"];
 

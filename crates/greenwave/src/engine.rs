@@ -485,7 +485,8 @@ impl Shared {
 
 /// The files of a project, with their contents in the store.
 async fn capture(project: &Path, store: &Store) -> Result<Tree, Error> {
-    let manifest = Manifest::of_project(project).map_err(|source| Error::Project { source })?;
+    let manifest =
+        Manifest::of_project(project).map_err(|source| Error::Project { source: source.into() })?;
     let mut tree = Tree::new();
     for (path, entry) in manifest.files() {
         let Some(name) = path.to_str() else {
