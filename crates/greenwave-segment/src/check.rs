@@ -12,7 +12,7 @@ use crate::{Error, index_file};
 /// What [`Log::check`] found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Checked {
+pub struct CheckReport {
     /// Segments that were read.
     pub segments: u64,
     /// Records in them that verify, superseded ones included.
@@ -23,9 +23,9 @@ pub struct Checked {
     pub problems: Vec<Problem>,
 }
 
-impl Checked {
+impl CheckReport {
     /// Whether no value is lost for sure: a torn end and files of others are no damage.
-    pub fn is_sound(&self) -> bool {
+    pub fn is_intact(&self) -> bool {
         self.problems.iter().all(|problem| !problem.kind.is_damage())
     }
 }
@@ -118,9 +118,9 @@ impl Log {
     /// # Errors
     ///
     /// [`Error::Io`].
-    pub fn check(&self) -> Result<Checked, Error> {
+    pub fn check(&self) -> Result<CheckReport, Error> {
         self.refresh()?;
-        let mut checked = Checked::default();
+        let mut checked = CheckReport::default();
         let slots: Vec<_> = {
             let index = self.index.read();
             let mut slots: Vec<_> =
@@ -161,7 +161,7 @@ impl Log {
         Ok(checked)
     }
 
-    fn check_values(&self, checked: &mut Checked) -> Result<(), Error> {
+    fn check_values(&self, checked: &mut CheckReport) -> Result<(), Error> {
         let mut keys: Vec<(Vec<u8>, bool)> = {
             let index = self.index.read();
             let there = index.entries().filter(|entry| entry.lost || !entry.tombstone);
@@ -182,7 +182,7 @@ impl Log {
         Ok(())
     }
 
-    fn check_files(&self, checked: &mut Checked) -> Result<(), Error> {
+    fn check_files(&self, checked: &mut CheckReport) -> Result<(), Error> {
         for name in self.disk.all_names(&self.dir).map_err(Error::io("list", &self.dir))? {
             if !segment::is_name_of_ours(&name) {
                 let path = self.dir.join(name);

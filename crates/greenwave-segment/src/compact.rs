@@ -29,7 +29,7 @@ const STEP_VICTIMS_MAX: usize = 256;
 
 /// What [`Log::compact`] did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Compacted {
+pub struct CompactionStats {
     /// Segments removed.
     pub segments: u64,
     /// Bytes that they occupied.
@@ -45,27 +45,27 @@ impl Log {
     /// # Errors
     ///
     /// [`Error::Io`], [`Error::ReadOnly`]. Nothing is lost then: a segment goes only after its copies are durable.
-    pub fn compact(&self) -> Result<Compacted, Error> {
+    pub fn compact(&self) -> Result<CompactionStats, Error> {
         self.check_writable()?;
         let _compacting = self.compacting.lock();
         match self.compaction_lock.try_take()? {
             Some(turn) => self.compact_in(&turn),
-            None => Ok(Compacted::default()),
+            None => Ok(CompactionStats::default()),
         }
     }
 
     /// Like [`compact`](Self::compact), but waits while another process is compacting.
-    pub(crate) fn compact_waiting(&self) -> Result<Compacted, Error> {
+    pub(crate) fn compact_waiting(&self) -> Result<CompactionStats, Error> {
         let _compacting = self.compacting.lock();
         self.compact_in(&self.compaction_lock.take()?)
     }
 
-    fn compact_in(&self, _turn: &Turn) -> Result<Compacted, Error> {
+    fn compact_in(&self, _turn: &Turn) -> Result<CompactionStats, Error> {
         self.refresh()?;
         // What is full is finished.
         self.flush()?;
         self.seal_abandoned(|slot| is_mostly_dead(slot.len, slot.live_bytes))?;
-        let mut done = Compacted::default();
+        let mut done = CompactionStats::default();
         let victims = self.mostly_dead();
         if !victims.is_empty() {
             // A power cut that kept some of the copies must not lose the originals: those of a batch count together only there.
@@ -106,7 +106,7 @@ impl Log {
     /// The index may have read a removal in one of them without the older value, which was appended to a segment that was read a moment
     /// earlier. So all segments are looked at again first: whatever was there before a record of a sealed one is known then, and a
     /// tombstone that hides nothing known hides nothing.
-    fn rewrite(&self, victims: &[SlotId], done: &mut Compacted) -> Result<(), Error> {
+    fn rewrite(&self, victims: &[SlotId], done: &mut CompactionStats) -> Result<(), Error> {
         self.refresh()?;
         let mut moved = Vec::new();
         let result =
@@ -124,7 +124,7 @@ impl Log {
         &self,
         victims: &[SlotId],
         moved: &mut Vec<Vec<u8>>,
-        done: &mut Compacted,
+        done: &mut CompactionStats,
     ) -> Result<(), Error> {
         for slot in victims {
             let (segment, older_elsewhere, entries, len) = {
@@ -146,7 +146,7 @@ impl Log {
         entries: &[Entry],
         older_elsewhere: u64,
         len: u64,
-        done: &mut Compacted,
+        done: &mut CompactionStats,
     ) -> Result<(), Error> {
         // What is dead in it exceeds what lives by this much.
         let live: u64 = entries.iter().map(Entry::record_len).sum();
@@ -165,7 +165,7 @@ impl Log {
     }
 
     /// Removes segments whose living records have been copied.
-    fn remove_rewritten(&self, victims: &[SlotId], done: &mut Compacted) -> Result<(), Error> {
+    fn remove_rewritten(&self, victims: &[SlotId], done: &mut CompactionStats) -> Result<(), Error> {
         // Before the fence, so that those who wait there need not wait for the disk.
         self.flush()?;
         self.sync_others()?;

@@ -120,7 +120,7 @@ impl Log {
 
     /// Whether other processes have written or removed nothing since the last [`refresh`](Self::refresh), as far as that can be told in some microseconds:
     /// `false` also where there are many segments, or somebody is just refreshing.
-    pub fn is_fresh(&self) -> bool {
+    pub fn is_up_to_date(&self) -> bool {
         let Some(_following) = self.following.try_lock() else { return false };
         let (segments, open) = {
             let index = self.index.read();
@@ -168,7 +168,7 @@ impl Log {
 
     /// A number that changes whenever this log has taken in what other processes wrote or removed, by whichever call: answers given
     /// before may be out of date.
-    pub fn generation(&self) -> u64 {
+    pub fn revision(&self) -> u64 {
         self.counters.taken_in.get()
     }
 

@@ -278,7 +278,7 @@ impl Slot {
 pub(crate) struct Totals {
     pub(crate) entries: u64,
     pub(crate) tombstones: u64,
-    pub(crate) differences: u64,
+    pub(crate) deltas: u64,
     pub(crate) stored_bytes: u64,
     pub(crate) raw_bytes: u64,
 }
@@ -650,7 +650,7 @@ impl Index {
     /// The entries whose values are differences from values that are not current any more: another process has removed or replaced these
     /// without knowing. Looks at all.
     pub(crate) fn stranded(&self) -> Vec<Entry> {
-        if self.totals.differences == 0 {
+        if self.totals.deltas == 0 {
             return Vec::new();
         }
         let is_stranded = |entry: &&Entry| {
@@ -688,7 +688,7 @@ impl Totals {
             self.tombstones = op(self.tombstones, 1);
         } else {
             self.entries = op(self.entries, 1);
-            self.differences = op(self.differences, u64::from(entry.depth > 0));
+            self.deltas = op(self.deltas, u64::from(entry.depth > 0));
             self.stored_bytes = op(self.stored_bytes, u64::from(entry.stored_len));
             self.raw_bytes = op(self.raw_bytes, u64::from(entry.raw_len));
         }

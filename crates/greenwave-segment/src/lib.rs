@@ -29,7 +29,7 @@
 //!
 //! # Room
 //!
-//! [`Log::put_like`] stores a value as the difference from one that it resembles, an earlier version say, which takes a tenth of the room or
+//! [`Log::put_delta`] stores a value as the difference from one that it resembles, an earlier version say, which takes a tenth of the room or
 //! less. Reading it costs reading that one too, and so on along a chain of at most [`Options::chain_depth_max`]. What a value is a
 //! difference from may be removed or set anew: those that depend on it are stored anew first. [`Log::train_dictionary`] helps with many
 //! small values that are alike. [`Log::compact`] gives back what is dead.
@@ -95,8 +95,8 @@ mod stats;
 mod turn;
 
 pub use batch::Batch;
-pub use check::{Checked, Problem, ProblemKind};
-pub use compact::Compacted;
+pub use check::{CheckReport, Problem, ProblemKind};
+pub use compact::CompactionStats;
 pub use error::Error;
 pub use hold::Hold;
 pub use log::Log;

@@ -213,8 +213,8 @@ impl Log {
     /// # Errors
     ///
     /// [`Error::Io`].
-    pub fn standing(dir: impl AsRef<Path>) -> Result<Vec<u8>, Error> {
-        segment::standing(&Disk::Os, dir.as_ref())
+    pub fn fingerprint(dir: impl AsRef<Path>) -> Result<Vec<u8>, Error> {
+        segment::fingerprint(&Disk::Os, dir.as_ref())
     }
 
     /// The directory.
@@ -229,23 +229,23 @@ impl Log {
     ///
     /// [`Error::KeyTooLong`], [`Error::ValueTooLarge`], [`Error::Full`], or [`Error::Io`]. The old value then stays.
     pub fn put(&self, key: &[u8], value: &[u8]) -> Result<(), Error> {
-        self.put_like(key, value, &[])
+        self.put_delta(key, value, &[])
     }
 
-    /// Like [`put`](Self::put), for a value that is probably similar to that of `like`: an earlier version of it, say. It is then stored as
+    /// Like [`put`](Self::put), for a value that is probably similar to that of `base`: an earlier version of it, say. It is then stored as
     /// the difference, if that takes a quarter less room. Costs reading that value, about as much as compressing this one.
     ///
-    /// What `like` names may be missing, and may be removed or set anew later without harm, by any process. Values of up to 64 MiB, both
+    /// What `base` names may be missing, and may be removed or set anew later without harm, by any process. Values of up to 64 MiB, both
     /// together, are compared; others, and those of a log that is opened without compression, are stored without difference, as are all in
     /// a log that drops the oldest.
     ///
     /// # Errors
     ///
     /// Those of [`put`](Self::put).
-    pub fn put_like(&self, key: &[u8], value: &[u8], like: &[u8]) -> Result<(), Error> {
+    pub fn put_delta(&self, key: &[u8], value: &[u8], base: &[u8]) -> Result<(), Error> {
         self.check_writable()?;
         self.check_size(key, value)?;
-        let chosen = self.choose_base(key, like, value)?;
+        let chosen = self.choose_base(key, base, value)?;
         let mut frame = self.encode(key, value, chosen.as_ref());
         let is_key = |other: &[u8]| other == key;
         for _ in 0..TRIES_MAX {
@@ -456,7 +456,7 @@ impl Log {
         Stats {
             entries: index.totals.entries,
             tombstones: index.totals.tombstones,
-            differences: index.totals.differences,
+            deltas: index.totals.deltas,
             segments: index.slots().count() as u64,
             disk_bytes: index.disk_bytes(),
             index_bytes: index.slots().map(|(_, slot)| slot.index_len).sum(),

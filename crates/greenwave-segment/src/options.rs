@@ -17,7 +17,7 @@ pub struct Options {
     pub disk_bytes_max: Option<u64>,
     /// What happens at that limit. Default: [`WhenFull::Refuse`].
     pub when_full: WhenFull,
-    /// How many differences at most have to be undone to read a value that was put with [`Log::put_like`](crate::Log::put_like): 0 to
+    /// How many differences at most have to be undone to read a value that was put with [`Log::put_delta`](crate::Log::put_delta): 0 to
     /// 200, default 16. 0 stores none, and none are stored where the oldest are dropped.
     pub chain_depth_max: u8,
     /// Longest key in bytes, at most (and by default) 65 536.

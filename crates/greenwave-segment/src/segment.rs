@@ -231,20 +231,20 @@ pub(crate) fn list(disk: &Disk, dir: &Path) -> Result<Listing, Error> {
     Ok(Listing { segments, orphans })
 }
 
-/// What [`Log::standing`](crate::Log::standing) says: each segment's id, its length, when it was modified, and which file it is and when that
+/// What [`Log::fingerprint`](crate::Log::fingerprint) says: each segment's id, its length, when it was modified, and which file it is and when that
 /// was changed in any way, where the system tells.
-pub(crate) fn standing(disk: &Disk, dir: &Path) -> Result<Vec<u8>, Error> {
+pub(crate) fn fingerprint(disk: &Disk, dir: &Path) -> Result<Vec<u8>, Error> {
     let ids = list(disk, dir)?.segments;
-    let mut standing = Vec::with_capacity(ids.len() * 96);
+    let mut fingerprint = Vec::with_capacity(ids.len() * 96);
     for id in ids {
         let path = segment_path(dir, id);
         let status = disk.status(&path).map_err(Error::io("look at", &path))?;
-        standing.extend(id.to_le_bytes());
-        standing.extend(status.len.to_le_bytes());
-        standing.extend(status.modified.to_le_bytes());
-        status.identity.iter().for_each(|number| standing.extend(number.to_le_bytes()));
+        fingerprint.extend(id.to_le_bytes());
+        fingerprint.extend(status.len.to_le_bytes());
+        fingerprint.extend(status.modified.to_le_bytes());
+        status.identity.iter().for_each(|number| fingerprint.extend(number.to_le_bytes()));
     }
-    Ok(standing)
+    Ok(fingerprint)
 }
 
 /// Bytes of all index files together.

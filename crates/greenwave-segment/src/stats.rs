@@ -11,7 +11,7 @@ pub struct Stats {
     /// Keys remembered as removed, until compaction has seen the last of their values go.
     pub tombstones: u64,
     /// Of the values, those stored as differences from others.
-    pub differences: u64,
+    pub deltas: u64,
     /// Segments, those of other processes included.
     pub segments: u64,
     /// Bytes that the segments and their index files occupy.

@@ -23,7 +23,7 @@ pub(crate) struct Totals {
     pub(crate) crashes: u64,
     pub(crate) failed_operations: u64,
     pub(crate) compacted_segments: u64,
-    pub(crate) differences: u64,
+    pub(crate) deltas: u64,
 }
 
 impl Totals {
@@ -34,7 +34,7 @@ impl Totals {
         self.crashes += other.crashes;
         self.failed_operations += other.failed_operations;
         self.compacted_segments += other.compacted_segments;
-        self.differences += other.differences;
+        self.deltas += other.deltas;
     }
 }
 
@@ -145,7 +145,7 @@ fn perform(who: usize, log: &Log, view: &mut View, op: Op, court: &Shared) {
         match work(&value) {
             Ok(()) => {
                 let mut court = court.borrow_mut();
-                court.totals.differences += u64::from(log.stats().differences > 0);
+                court.totals.deltas += u64::from(log.stats().deltas > 0);
                 court.model.acknowledge(key, number, log.last_stamp());
                 court.model.own(view, key, log.last_stamp());
             }
@@ -162,7 +162,7 @@ fn perform(who: usize, log: &Log, view: &mut View, op: Op, court: &Shared) {
         }
         Op::PutLike { key, len, like } => {
             let (key, like) = (key_of(key), key_of(like));
-            put(&key, len, view, &|value| log.put_like(&key, value, &like));
+            put(&key, len, view, &|value| log.put_delta(&key, value, &like));
         }
         Op::Remove { key } => {
             let key = key_of(key);
