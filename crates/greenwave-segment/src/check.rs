@@ -1,13 +1,16 @@
-//! A thorough look at a log: every byte of every segment, every value, and every file in the directory.
+//! A thorough check.
 
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::Error;
 use crate::error::unless_gone;
-use crate::log::Log;
-use crate::recover::{self, Part};
-use crate::segment::{self, SEGMENT_HEADER_BYTES};
-use crate::{Error, index_file};
+use crate::format;
+use crate::format::SEGMENT_HEADER_BYTES;
+use crate::inner::Inner;
+use crate::read::Reader;
+use crate::refresh::Refresher;
+use crate::scan::{self, SegmentPart};
 
 /// What [`Log::check`] found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -111,18 +114,28 @@ impl fmt::Display for Problem {
     }
 }
 
-impl Log {
+/// Checks a log.
+#[derive(Clone, Copy)]
+pub(crate) struct Checker<'a> {
+    inner: &'a Inner,
+}
+
+impl<'a> Checker<'a> {
+    pub(crate) fn new(inner: &'a Inner) -> Self {
+        Self { inner }
+    }
+
     /// Reads every byte of every segment and every value, and reports what is not as it was written. Changes nothing. Other
     /// processes may go on meanwhile; what they are just writing is reported as a torn end.
     ///
     /// # Errors
     ///
     /// [`Error::Io`].
-    pub fn check(&self) -> Result<CheckReport, Error> {
-        self.refresh()?;
+    pub(crate) fn check(&self) -> Result<CheckReport, Error> {
+        Refresher::new(self.inner).refresh()?;
         let mut checked = CheckReport::default();
         let slots: Vec<_> = {
-            let index = self.index.read();
+            let index = self.inner.index.read();
             let mut slots: Vec<_> =
                 index.slots().map(|(_, slot)| (slot.segment.clone(), slot.sealed, slot.orphan)).collect();
             slots.sort_by_key(|(segment, ..)| segment.id);
@@ -130,7 +143,7 @@ impl Log {
         };
         for (segment, sealed, orphan) in slots {
             let mut problem = |offset, kind| {
-                let path = if orphan { index_file::path_of(&segment.path) } else { segment.path.clone() };
+                let path = if orphan { format::index_path(&segment.path) } else { segment.path.clone() };
                 checked.problems.push(Problem { path, offset, kind });
             };
             if orphan {
@@ -142,16 +155,18 @@ impl Log {
                 problem(Some(0), ProblemKind::SegmentHeader);
             }
             let mut records = 0;
-            recover::inspect(&segment, len, |offset, part| match part {
-                Part::Record => records += 1,
-                Part::Damaged(found) => {
+            scan::inspect(&segment, len, |offset, part| match part {
+                SegmentPart::Record => records += 1,
+                SegmentPart::Damaged(found) => {
                     let key = found.key.as_slice().to_vec();
                     problem(Some(offset), ProblemKind::DamagedRecord { key });
                 }
-                Part::Unknown(end) if end == len && !sealed => {
+                SegmentPart::Unknown(end) if end == len && !sealed => {
                     problem(Some(offset), ProblemKind::TornEnd { len: end - offset });
                 }
-                Part::Unknown(end) => problem(Some(offset), ProblemKind::UnknownBytes { len: end - offset }),
+                SegmentPart::Unknown(end) => {
+                    problem(Some(offset), ProblemKind::UnknownBytes { len: end - offset });
+                }
             })?;
             checked.segments += 1;
             checked.records += records;
@@ -163,7 +178,7 @@ impl Log {
 
     fn check_values(&self, checked: &mut CheckReport) -> Result<(), Error> {
         let mut keys: Vec<(Vec<u8>, bool)> = {
-            let index = self.index.read();
+            let index = self.inner.index.read();
             let there = index.entries().filter(|entry| entry.lost || !entry.tombstone);
             there.map(|entry| (entry.key.as_slice().to_vec(), entry.lost)).collect()
         };
@@ -171,21 +186,21 @@ impl Log {
         for (key, lost) in keys {
             let kind = if lost {
                 ProblemKind::LostValue { key }
-            } else if !self.is_readable(&key)? {
+            } else if !Reader::new(self.inner).is_readable(&key)? {
                 ProblemKind::UnreadableValue { key }
             } else {
                 checked.values += 1;
                 continue;
             };
-            checked.problems.push(Problem { path: self.dir.clone(), offset: None, kind });
+            checked.problems.push(Problem { path: self.inner.dir.clone(), offset: None, kind });
         }
         Ok(())
     }
 
     fn check_files(&self, checked: &mut CheckReport) -> Result<(), Error> {
-        for name in self.disk.all_names(&self.dir).map_err(Error::io("list", &self.dir))? {
-            if !segment::is_name_of_ours(&name) {
-                let path = self.dir.join(name);
+        for name in self.inner.disk.all_names(&self.inner.dir).map_err(Error::io("list", &self.inner.dir))? {
+            if !format::is_log_file(&name) {
+                let path = self.inner.dir.join(name);
                 checked.problems.push(Problem { path, offset: None, kind: ProblemKind::Stray });
             }
         }

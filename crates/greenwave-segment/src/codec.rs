@@ -8,15 +8,15 @@ use parking_lot::{Mutex, RwLock};
 use xxhash_rust::xxh3::xxh3_64;
 use zstd::bulk::{Compressor, Decompressor};
 
+use crate::format::UNKNOWN_CODEC;
 use crate::options::Compression;
 use crate::prefix::{PrefixCompressor, PrefixDecompressor};
-use crate::read::UNKNOWN_CODEC;
 use crate::record::{BASE_TAG_BYTES, Codec as CodecId, HEADER_BYTES, Header, Kind, hash_payload};
 
 /// Contexts kept for the next value; more threads than this make their own. A zstd context is some hundred KiB.
 const POOLED_CONTEXTS_MAX: usize = 4;
 /// Values shorter than this are not worth a try.
-const TRY_BYTES_MIN: usize = 64;
+const COMPRESS_BYTES_MIN: usize = 64;
 /// A difference's base and value are at most this large together: zstd's window has to hold both, and so has memory.
 const DELTA_BYTES_MAX: usize = 64 << 20;
 /// A difference of at most one part in this many of its value is taken at once.
@@ -61,7 +61,7 @@ impl Frame {
     }
 
     /// Fills in the header for the place that `seed` stands for.
-    pub(crate) fn place(&mut self, seed: u64) {
+    pub(crate) fn write_header(&mut self, seed: u64) {
         let header = self.header.encode(seed, self.key());
         self.bytes[..HEADER_BYTES].copy_from_slice(&header);
     }
@@ -82,17 +82,17 @@ impl Frame {
 }
 
 /// What a value is stored as a difference from.
-pub(crate) struct Base<'a> {
+pub(crate) struct DeltaBase<'a> {
     pub(crate) key: &'a [u8],
     pub(crate) value: &'a [u8],
-    pub(crate) stamp: u64,
+    pub(crate) timestamp: u64,
     /// How many differences have to be undone for it.
     pub(crate) depth: u8,
 }
 
 /// Compressors and decompressors in waiting, all with the same dictionary.
 #[derive(Default)]
-struct Contexts {
+struct ZstdContexts {
     /// Empty for none.
     dictionary: Bytes,
     compressors: Mutex<Vec<Compressor<'static>>>,
@@ -102,10 +102,10 @@ struct Contexts {
 /// How values become bytes.
 pub(crate) struct Codec {
     compression: Compression,
-    plain: Contexts,
+    plain: ZstdContexts,
     prefix_compressors: Mutex<Vec<PrefixCompressor>>,
     prefix_decompressors: Mutex<Vec<PrefixDecompressor>>,
-    dictionaries: RwLock<HashMap<u32, Arc<Contexts>>>,
+    dictionaries: RwLock<HashMap<u32, Arc<ZstdContexts>>>,
     /// The dictionary that new values are compressed with.
     current: RwLock<Option<u32>>,
 }
@@ -114,7 +114,7 @@ impl Codec {
     pub(crate) fn new(compression: Compression) -> Self {
         Self {
             compression,
-            plain: Contexts::default(),
+            plain: ZstdContexts::default(),
             prefix_compressors: Mutex::default(),
             prefix_decompressors: Mutex::default(),
             dictionaries: RwLock::default(),
@@ -125,7 +125,7 @@ impl Codec {
     /// Takes in a dictionary; returns its id.
     pub(crate) fn add_dictionary(&self, dictionary: Bytes) -> u32 {
         let id = dictionary_id(&dictionary);
-        let contexts = Contexts { dictionary, ..Contexts::default() };
+        let contexts = ZstdContexts { dictionary, ..ZstdContexts::default() };
         self.dictionaries.write().entry(id).or_insert_with(|| Arc::new(contexts));
         id
     }
@@ -148,7 +148,7 @@ impl Codec {
     }
 
     /// A value's record, as a difference if that takes a quarter less room than without.
-    pub(crate) fn encode_against(&self, key: &[u8], value: &[u8], base: &Base<'_>) -> Frame {
+    pub(crate) fn encode_against(&self, key: &[u8], value: &[u8], base: &DeltaBase<'_>) -> Frame {
         let delta = self.delta(key, value, base);
         match delta {
             Some(delta) if delta.bytes.len() - HEADER_BYTES - key.len() <= value.len() / DELTA_CLEAR_GAIN => {
@@ -163,11 +163,11 @@ impl Codec {
     }
 
     /// Whether differences are worth a try for a value of this size.
-    pub(crate) fn tries_delta(&self, value: &[u8]) -> bool {
-        self.compression != Compression::None && (TRY_BYTES_MIN..DELTA_BYTES_MAX).contains(&value.len())
+    pub(crate) fn can_delta(&self, value: &[u8]) -> bool {
+        self.compression != Compression::None && (COMPRESS_BYTES_MIN..DELTA_BYTES_MAX).contains(&value.len())
     }
 
-    fn delta(&self, key: &[u8], value: &[u8], base: &Base<'_>) -> Option<Frame> {
+    fn delta(&self, key: &[u8], value: &[u8], base: &DeltaBase<'_>) -> Option<Frame> {
         let total = base.value.len() + value.len();
         if total > DELTA_BYTES_MAX || base.key.is_empty() {
             return None;
@@ -177,7 +177,7 @@ impl Codec {
         let [low, high] = u16::try_from(base.key.len()).ok()?.to_le_bytes();
         header.extra = [low, high, base.depth.checked_add(1)?, 0];
         let mut frame = Frame::new(header, key, base.key);
-        frame.bytes.extend_from_slice(&base.stamp.to_le_bytes()[..BASE_TAG_BYTES]);
+        frame.bytes.extend_from_slice(&base.timestamp.to_le_bytes()[..BASE_TAG_BYTES]);
         frame.bytes.extend_from_slice(&xxh3_64(base.value).to_le_bytes()[..BASE_HASH_BYTES]);
         let start = frame.bytes.len();
         frame.bytes.resize(start + value.len() / 2, 0);
@@ -185,7 +185,7 @@ impl Codec {
         let pooled = self.prefix_compressors.lock().pop();
         let mut compressor = pooled.or_else(PrefixCompressor::new)?;
         let len = compressor.compress(level.max(DELTA_LEVEL), base.value, value, &mut frame.bytes[start..]);
-        give_back(&self.prefix_compressors, compressor);
+        return_to_pool(&self.prefix_compressors, compressor);
         let len = len?;
         frame.bytes.truncate(start + len);
         Some(frame.finish(value.len()))
@@ -193,7 +193,7 @@ impl Codec {
 
     fn compressed(&self, mut header: Header, key: &[u8], value: &[u8]) -> Option<Frame> {
         let Compression::Zstd { level } = self.compression else { return None };
-        if value.len() < TRY_BYTES_MIN {
+        if value.len() < COMPRESS_BYTES_MIN {
             return None;
         }
         let dictionary = self.current_for(value);
@@ -216,7 +216,7 @@ impl Codec {
         Some(frame)
     }
 
-    fn current_for(&self, value: &[u8]) -> Option<(u32, Arc<Contexts>)> {
+    fn current_for(&self, value: &[u8]) -> Option<(u32, Arc<ZstdContexts>)> {
         let id = (*self.current.read()).filter(|_| value.len() <= DICTIONARY_VALUE_BYTES_MAX)?;
         Some((id, self.dictionaries.read().get(&id)?.clone()))
     }
@@ -237,7 +237,7 @@ impl Codec {
     }
 
     /// The value of a difference whose payload hash has been checked, from that of its base.
-    pub(crate) fn undo(
+    pub(crate) fn apply_delta(
         &self,
         header: &Header,
         payload: &[u8],
@@ -245,7 +245,7 @@ impl Codec {
         max: u32,
     ) -> Result<Bytes, &'static str> {
         let raw_len = checked_len(header, max)?;
-        let Delta { hash, frame, .. } = delta_parts(header, payload).ok_or("it is cut short")?;
+        let DeltaPayload { hash, frame, .. } = parse_delta(header, payload).ok_or("it is cut short")?;
         if !xxh3_64(base).to_le_bytes().starts_with(hash) {
             return Err("its base has another value now");
         }
@@ -253,12 +253,12 @@ impl Codec {
         let mut decompressor =
             pooled.or_else(PrefixDecompressor::new).ok_or("no memory for a decompressor")?;
         let value = decompressor.decompress(base, frame, raw_len);
-        give_back(&self.prefix_decompressors, decompressor);
+        return_to_pool(&self.prefix_decompressors, decompressor);
         value.map(Bytes::from).ok_or("it does not decompress")
     }
 }
 
-impl Contexts {
+impl ZstdContexts {
     /// Compresses into `buffer`; `None` if that is too small, or memory is.
     fn compress(&self, level: i32, value: &[u8], buffer: &mut [u8]) -> Option<usize> {
         let pooled = self.compressors.lock().pop();
@@ -267,7 +267,7 @@ impl Contexts {
             None => Compressor::with_dictionary(level, &self.dictionary).ok()?,
         };
         let len = compressor.compress_to_buffer(value, buffer).ok();
-        give_back(&self.compressors, compressor);
+        return_to_pool(&self.compressors, compressor);
         len
     }
 
@@ -276,7 +276,7 @@ impl Contexts {
         let make = || Decompressor::with_dictionary(&self.dictionary).ok();
         let mut decompressor = pooled.or_else(make).ok_or("no memory for a decompressor")?;
         let value = decompressor.decompress(payload, raw_len);
-        give_back(&self.decompressors, decompressor);
+        return_to_pool(&self.decompressors, decompressor);
         match value {
             Ok(value) if value.len() == raw_len => Ok(Bytes::from(value)),
             _ => Err("it does not decompress"),
@@ -291,7 +291,7 @@ pub(crate) fn dictionary_id(dictionary: &[u8]) -> u32 {
 
 /// The parts of a difference's payload.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Delta<'a> {
+pub(crate) struct DeltaPayload<'a> {
     pub(crate) base: &'a [u8],
     /// `None` if it was not recorded.
     pub(crate) tag: Option<u32>,
@@ -300,15 +300,15 @@ pub(crate) struct Delta<'a> {
 }
 
 /// The parts of a difference's payload; `None` if it is cut short.
-pub(crate) fn delta_parts<'a>(header: &Header, payload: &'a [u8]) -> Option<Delta<'a>> {
+pub(crate) fn parse_delta<'a>(header: &Header, payload: &'a [u8]) -> Option<DeltaPayload<'a>> {
     let (base, rest) = payload.split_at_checked(header.base_len())?;
     if header.codec == CodecId::UNTAGGED_DELTA {
         let (hash, frame) = rest.split_at_checked(size_of::<u64>())?;
-        return Some(Delta { base, tag: None, hash, frame });
+        return Some(DeltaPayload { base, tag: None, hash, frame });
     }
     let (tag, rest) = rest.split_first_chunk::<BASE_TAG_BYTES>()?;
     let (hash, frame) = rest.split_at_checked(BASE_HASH_BYTES)?;
-    Some(Delta { base, tag: Some(u32::from_le_bytes(*tag)), hash, frame })
+    Some(DeltaPayload { base, tag: Some(u32::from_le_bytes(*tag)), hash, frame })
 }
 
 fn checked_len(header: &Header, max: u32) -> Result<usize, &'static str> {
@@ -318,7 +318,7 @@ fn checked_len(header: &Header, max: u32) -> Result<usize, &'static str> {
     Ok(header.raw_len as usize)
 }
 
-fn give_back<T>(pool: &Mutex<Vec<T>>, context: T) {
+fn return_to_pool<T>(pool: &Mutex<Vec<T>>, context: T) {
     let mut pool = pool.lock();
     if pool.len() < POOLED_CONTEXTS_MAX {
         pool.push(context);

@@ -8,24 +8,25 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, RwLock};
 
-use crate::disk::{Access, Disk, File};
+use crate::access::Access;
+use crate::disk::{Disk, File};
 
 /// The open files of a log, oldest first, with a second chance for those that were used.
 #[derive(Debug)]
 pub(crate) struct Descriptors {
     max: usize,
-    open: Mutex<VecDeque<Weak<Slot>>>,
+    open: Mutex<VecDeque<Weak<SharedFile>>>,
 }
 
 /// One segment's file, open or closed.
 #[derive(Debug)]
 pub(crate) struct Handle {
-    slot: Arc<Slot>,
+    shared: Arc<SharedFile>,
     descriptors: Arc<Descriptors>,
 }
 
 #[derive(Debug)]
-struct Slot {
+struct SharedFile {
     file: RwLock<Option<Arc<File>>>,
     /// Its lock is held, which closing would release.
     pinned: AtomicBool,
@@ -48,20 +49,20 @@ impl Descriptors {
     /// Registers an open file, and closes others to stay within the bound.
     pub(crate) fn admit(self: &Arc<Self>, file: File) -> Handle {
         let handle = self.closed();
-        *handle.slot.file.write() = Some(Arc::new(file));
-        self.register(&handle.slot);
+        *handle.shared.file.write() = Some(Arc::new(file));
+        self.register(&handle.shared);
         handle
     }
 
     /// A file that is not open yet.
     pub(crate) fn closed(self: &Arc<Self>) -> Handle {
         let (pinned, used) = (AtomicBool::new(false), AtomicBool::new(false));
-        let slot = Arc::new(Slot { file: RwLock::default(), pinned, used });
-        Handle { slot, descriptors: self.clone() }
+        let shared = Arc::new(SharedFile { file: RwLock::default(), pinned, used });
+        Handle { shared, descriptors: self.clone() }
     }
 
-    fn register(&self, slot: &Arc<Slot>) {
-        self.open.lock().push_back(Arc::downgrade(slot));
+    fn register(&self, shared: &Arc<SharedFile>) {
+        self.open.lock().push_back(Arc::downgrade(shared));
         self.shrink(|_| self.max);
     }
 
@@ -75,11 +76,11 @@ impl Descriptors {
         while open.len() > target && steps_left > 0 {
             steps_left -= 1;
             let Some(next) = open.pop_front() else { break };
-            let Some(slot) = next.upgrade() else { continue };
-            if slot.pinned.load(Ordering::Relaxed) || slot.used.swap(false, Ordering::Relaxed) {
+            let Some(shared) = next.upgrade() else { continue };
+            if shared.pinned.load(Ordering::Relaxed) || shared.used.swap(false, Ordering::Relaxed) {
                 open.push_back(next);
             } else {
-                closed += usize::from(slot.file.write().take().is_some());
+                closed += usize::from(shared.file.write().take().is_some());
             }
         }
         closed
@@ -89,28 +90,28 @@ impl Descriptors {
 impl Handle {
     /// The open file, which stays open while the caller holds it.
     pub(crate) fn file(&self, disk: &Disk, path: &Path, writable: bool) -> io::Result<Arc<File>> {
-        if let Some(file) = &*self.slot.file.read() {
-            if !self.slot.used.load(Ordering::Relaxed) {
-                self.slot.used.store(true, Ordering::Relaxed);
+        if let Some(file) = &*self.shared.file.read() {
+            if !self.shared.used.load(Ordering::Relaxed) {
+                self.shared.used.store(true, Ordering::Relaxed);
             }
             return Ok(file.clone());
         }
         let access = if writable { Access::Write } else { Access::Read };
         let file = Arc::new(self.descriptors.open(disk, path, access)?);
-        let mut there = self.slot.file.write();
+        let mut there = self.shared.file.write();
         // Another thread may have been faster; a second description of the file would be closed unnoticed.
         if let Some(there) = &*there {
             return Ok(there.clone());
         }
         *there = Some(file.clone());
         drop(there);
-        self.descriptors.register(&self.slot);
+        self.descriptors.register(&self.shared);
         Ok(file)
     }
 
     /// Keeps the file open, or allows it to be closed again.
     pub(crate) fn pin(&self, pinned: bool) {
-        self.slot.pinned.store(pinned, Ordering::Relaxed);
+        self.shared.pinned.store(pinned, Ordering::Relaxed);
     }
 }
 

@@ -7,30 +7,9 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::access::{Access, FileStatus};
+
 mod os;
-
-/// How a file is opened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Access {
-    /// An existing file, for reading.
-    Read,
-    /// An existing file, for reading and writing.
-    Write,
-    /// For reading and writing; made if it is missing.
-    Create,
-    /// For reading and writing; fails if it exists.
-    CreateNew,
-}
-
-/// What the file system says of a path.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Status {
-    pub(crate) len: u64,
-    /// When the content was last modified, in nanoseconds since the Unix epoch.
-    pub(crate) modified: u128,
-    /// Device, inode, seconds and nanoseconds of the last status change; zero where the system has none of it.
-    pub(crate) identity: [i128; 4],
-}
 
 /// Where a log's files are.
 #[derive(Debug, Clone, Default)]
@@ -74,7 +53,11 @@ macro_rules! on_file {
 
 impl Disk {
     pub(crate) fn open(&self, path: &Path, access: Access) -> io::Result<File> {
-        on_disk!(self, open(path, access))
+        match self {
+            Self::Os => os::open(path, access).map(File::Os),
+            #[cfg(feature = "simulation")]
+            Self::Simulated(process) => process.open(path, access).map(File::Simulated),
+        }
     }
 
     /// The names of the regular files in a directory. Those that are not UTF-8 are left out: no file of a log has such a name.
@@ -87,7 +70,7 @@ impl Disk {
         on_disk!(self, all_names(dir))
     }
 
-    pub(crate) fn status(&self, path: &Path) -> io::Result<Status> {
+    pub(crate) fn status(&self, path: &Path) -> io::Result<FileStatus> {
         on_disk!(self, status(path))
     }
 

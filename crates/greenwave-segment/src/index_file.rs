@@ -40,14 +40,14 @@ use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use crate::Error;
-use crate::disk::{Access, Disk, File};
-use crate::index::{Item, split_base};
+use crate::access::Access;
+use crate::disk::{Disk, File};
+use crate::entry::{RecordInfo, split_base};
+use crate::format::{SEGMENT_HEADER_BYTES, file_header, index_path, u32_at, u64_at};
 use crate::key::INLINE_BYTES_MAX;
 use crate::record::{self, Codec, HEADER_BYTES, Header, Kind};
-use crate::segment::{SEGMENT_HEADER_BYTES, Segment, file_header};
+use crate::segment::Segment;
 
-/// The end of an index file's name.
-pub(crate) const EXTENSION: &str = "idx";
 const FILE_MAGIC: [u8; 8] = [0xF5, b'G', b'W', b'I', b'D', b'X', b'\r', b'\n'];
 const BLOCK_MAGIC: [u8; 4] = [0xF5, b'G', b'W', b'B'];
 const BLOCK_HEADER_BYTES: usize = 56;
@@ -72,7 +72,7 @@ impl Pending {
     /// Takes note of a record that was just written at `offset`, with its header as it stands there.
     pub(crate) fn push(&mut self, offset: u64, header: &Header, key: &[u8], base: &[u8], checksum: u64) {
         let len = |bytes: &[u8]| u32::try_from(bytes.len()).expect("keys are at most 64 KiB long");
-        self.body.extend(header.stamp.to_le_bytes());
+        self.body.extend(header.timestamp.to_le_bytes());
         self.body.extend(offset.to_le_bytes());
         for number in [len(key), header.stored_len, header.raw_len, len(base)] {
             self.body.extend(number.to_le_bytes());
@@ -102,7 +102,7 @@ impl Pending {
 
     /// Appends the block to the segment's index file; returns the bytes written. They need not reach the disk.
     pub(crate) fn append_to(&self, disk: &Disk, segment: &Segment) -> Result<u64, Error> {
-        let path = path_of(&segment.path);
+        let path = index_path(&segment.path);
         let io = |e| Error::io("append to", &path)(e);
         let file = disk.open(&path, Access::Create).map_err(io)?;
         let end = file.len().map_err(io)?;
@@ -166,7 +166,7 @@ pub(crate) struct BlockRead<'a> {
 impl IndexFile {
     /// Opens the index file of a segment. `None` if there is none, or it belongs to something else.
     pub(crate) fn open(disk: &Disk, segment: &Segment) -> Result<Option<Self>, Error> {
-        let path = path_of(&segment.path);
+        let path = index_path(&segment.path);
         let open = disk.open(&path, Access::Read).and_then(|file| {
             let len = file.len()?;
             Ok((file, len))
@@ -251,7 +251,7 @@ impl IndexFile {
 
     /// Cuts off what is not good, so that blocks may follow. Only for whoever writes the segment.
     pub(crate) fn mend(disk: &Disk, segment: &Segment, file: Option<&Self>) -> Result<(), Error> {
-        let path = path_of(&segment.path);
+        let path = index_path(&segment.path);
         let good_len = file.map_or(0, |file| file.good_len);
         if file.is_some_and(|file| file.len == good_len) {
             return Ok(());
@@ -289,17 +289,13 @@ impl Block {
 
 /// Removes the index file of a segment that is gone. It does no harm if it stays.
 pub(crate) fn remove(disk: &Disk, segment: &Path) {
-    let path = path_of(segment);
+    let path = index_path(segment);
     match disk.remove(&path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             tracing::warn!(path = %path.display(), %error, "cannot remove an index file");
         }
         _ => {}
     }
-}
-
-pub(crate) fn path_of(segment: &Path) -> PathBuf {
-    segment.with_extension(EXTENSION)
 }
 
 /// Reads a body. Ends early where it makes no sense.
@@ -309,25 +305,25 @@ pub(crate) struct Items<'a> {
 }
 
 impl<'a> Iterator for Items<'a> {
-    type Item = (u64, Item<'a>);
+    type Item = (u64, RecordInfo<'a>);
 
     fn next(&mut self) -> Option<Self::Item> {
         let (head, rest) = self.bytes.split_first_chunk::<ITEM_BYTES>()?;
-        let wide = rest.first_chunk();
+        let padded = rest.first_chunk();
         let (key, rest) = rest.split_at_checked(u32_at(head, 16) as usize)?;
-        let wide = wide.filter(|_| key.len() <= INLINE_BYTES_MAX);
+        let padded = padded.filter(|_| key.len() <= INLINE_BYTES_MAX);
         let (base, rest) = rest.split_at_checked(u32_at(head, 28) as usize)?;
         let kind = Kind::from_flags(head[32])?;
         self.bytes = rest;
         let (stored_len, raw_len) = (u32_at(head, 20), u32_at(head, 24));
         let (base, base_tag) = split_base(base, head[35] == 1);
-        let item = Item {
+        let item = RecordInfo {
             kind,
             key,
-            wide,
+            padded,
             base,
             base_tag,
-            stamp: u64_at(head, 0),
+            timestamp: u64_at(head, 0),
             stored_len,
             raw_len,
             depth: head[33],
@@ -336,12 +332,4 @@ impl<'a> Iterator for Items<'a> {
         };
         Some((u64_at(head, 8), item))
     }
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes(bytes[at..at + 4].try_into().expect("a range of four"))
-}
-
-fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("a range of eight"))
 }

@@ -17,7 +17,7 @@ const _: () = assert!(size_of::<Key>() == 40);
 impl Key {
     /// A short key from where more bytes follow it. Copying them too, always as many, takes a few nanoseconds; copying just the key takes
     /// eighty where the result is moved right after, since the processor then waits for all earlier writes to be done.
-    pub(crate) fn with_what_follows(len: u8, bytes: &[u8; INLINE_BYTES_MAX]) -> Self {
+    pub(crate) fn from_padded(len: u8, bytes: &[u8; INLINE_BYTES_MAX]) -> Self {
         assert!(usize::from(len) <= INLINE_BYTES_MAX);
         Self::Inline { len, bytes: *bytes }
     }

@@ -65,34 +65,42 @@
 //! An [`Error`] says that an operation had no effect, and which file or value is to blame. Damage is not an error.
 //! The byte layout, and the protocol by which processes share a directory, are described in `docs/storage-format.md` of the repository.
 
+mod access;
+mod append;
 mod batch;
 mod check;
 mod codec;
 mod compact;
+mod compaction_lock;
+mod deltas;
 mod descriptors;
 mod dictionary;
 mod disk;
+mod entry;
 mod error;
-mod fence;
-mod follow;
+mod format;
 mod hold;
 mod index;
 mod index_file;
+mod inner;
 mod key;
 mod log;
 mod manifest;
 mod options;
 mod prefix;
 mod read;
-mod rebase;
 mod record;
 mod recover;
+mod refresh;
+mod rewrite_lock;
+mod scan;
 mod segment;
 mod shared_clock;
 #[cfg(feature = "simulation")]
 pub mod simulation;
 mod stats;
-mod turn;
+mod write;
+mod writer;
 
 pub use batch::Batch;
 pub use check::{CheckReport, Problem, ProblemKind};

@@ -35,18 +35,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use crate::access::Access;
 use crate::descriptors::Descriptors;
-use crate::disk::{Access, Disk, File};
-use crate::segment::{SEGMENT_HEADER_BYTES, file_header};
+use crate::disk::{Disk, File};
+use crate::format::{SEGMENT_HEADER_BYTES, file_header};
 
 const MAGIC: [u8; 8] = [0xF5, b'G', b'W', b'M', b'A', b'N', b'\r', b'\n'];
 const ENTRY_BYTES: u64 = 24;
 /// What an entry says of a segment that was removed.
 pub(crate) const REMOVED: u64 = u64::MAX;
 /// The segment id of entries about logs that were opened and closed.
-pub(crate) const USE: u64 = 0;
+pub(crate) const USAGE: u64 = 0;
 /// A log was opened for writing.
 pub(crate) const OPENED: u64 = 1;
 /// It was closed.
@@ -66,7 +67,7 @@ pub(crate) struct Manifest {
 
 /// What a manifest says.
 #[derive(Debug, Default)]
-pub(crate) struct Listed {
+pub(crate) struct ManifestContents {
     /// Whether this is not the directory that the manifest was written for.
     pub(crate) is_copy: bool,
     /// The segments that were not removed, with the bytes that each has at least.
@@ -83,7 +84,7 @@ impl Manifest {
     }
 
     /// Reads the manifest; `None` if there is none or it is damaged.
-    pub(crate) fn read(&self) -> io::Result<Option<Listed>> {
+    pub(crate) fn read(&self) -> io::Result<Option<ManifestContents>> {
         match self.descriptors.open(&self.disk, &self.path, Access::Read) {
             Ok(file) => self.listed(&file),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -92,13 +93,13 @@ impl Manifest {
     }
 
     /// Enters segments. Only a copy of the directory suffers if that fails, so it is no failure of the write that it belongs to.
-    pub(crate) fn enter(&self, entries: &[(u64, u64)]) {
-        if let Err(error) = self.try_enter(entries) {
+    pub(crate) fn record(&self, entries: &[(u64, u64)]) {
+        if let Err(error) = self.try_record(entries) {
             tracing::warn!(path = %self.path.display(), %error, "a copy of the directory may lack something unnoticed");
         }
     }
 
-    fn try_enter(&self, entries: &[(u64, u64)]) -> io::Result<()> {
+    fn try_record(&self, entries: &[(u64, u64)]) -> io::Result<()> {
         let mut slot = self.file.lock();
         let file = match slot.take() {
             Some(file) if !file.is_unlinked(&self.path) => file,
@@ -123,13 +124,13 @@ impl Manifest {
             other => {
                 let other = other.unwrap_or_default();
                 let mut segments = other.segments;
-                for (id, len) in entries.iter().filter(|(id, _)| *id != USE) {
+                for (id, len) in entries.iter().filter(|(id, _)| *id != USAGE) {
                     segments.insert(*id, *len);
                 }
-                let users = std::iter::repeat_n((USE, OPENED), usize::try_from(other.users).unwrap_or(0));
+                let users = std::iter::repeat_n((USAGE, OPENED), usize::try_from(other.users).unwrap_or(0));
                 let uses: Vec<_> =
-                    users.chain(entries.iter().copied().filter(|(id, _)| *id == USE)).collect();
-                self.write_anew(file, &segments, &uses)
+                    users.chain(entries.iter().copied().filter(|(id, _)| *id == USAGE)).collect();
+                self.rewrite(file, &segments, &uses)
             }
         }
     }
@@ -138,11 +139,11 @@ impl Manifest {
     pub(crate) fn adopt(&self, segments: &BTreeMap<u64, u64>) -> io::Result<()> {
         let file = self.descriptors.open(&self.disk, &self.path, Access::Create)?;
         file.lock()?;
-        self.write_anew(&file, segments, &[])
+        self.rewrite(&file, segments, &[])
     }
 
     /// A manifest that is cut short in between is one that says less.
-    fn write_anew(&self, file: &File, segments: &BTreeMap<u64, u64>, uses: &[(u64, u64)]) -> io::Result<()> {
+    fn rewrite(&self, file: &File, segments: &BTreeMap<u64, u64>, uses: &[(u64, u64)]) -> io::Result<()> {
         let segments = segments.iter().map(|(id, len)| (*id, *len)).filter(|(_, len)| *len != REMOVED);
         let mut bytes = file_header(MAGIC, self.identity()?).to_vec();
         bytes.extend(encode(SEGMENT_HEADER_BYTES, segments.chain(uses.iter().copied())));
@@ -154,7 +155,7 @@ impl Manifest {
         self.disk.identity(&self.dir)
     }
 
-    fn listed(&self, file: &File) -> io::Result<Option<Listed>> {
+    fn listed(&self, file: &File) -> io::Result<Option<ManifestContents>> {
         let len = usize::try_from(file.len()?).map_err(io::Error::other)?;
         let mut bytes = vec![0; len];
         let read = file.read_at(&mut bytes, 0)?;
@@ -166,7 +167,8 @@ impl Manifest {
         if *header != file_header(MAGIC, identity) {
             return Ok(None);
         }
-        let mut listed = Listed { is_copy: identity != self.identity()?, ..Listed::default() };
+        let mut listed =
+            ManifestContents { is_copy: identity != self.identity()?, ..ManifestContents::default() };
         for entry in rest.chunks_exact(ENTRY_BYTES as usize) {
             let at = SEGMENT_HEADER_BYTES + listed.entries * ENTRY_BYTES;
             let [id, len, check] =
@@ -175,7 +177,7 @@ impl Manifest {
                 break;
             }
             listed.entries += 1;
-            if id == USE {
+            if id == USAGE {
                 listed.users = if len == OPENED { listed.users + 1 } else { listed.users.saturating_sub(1) };
             } else if len == REMOVED {
                 listed.segments.remove(&id);
@@ -200,12 +202,4 @@ fn encode(mut at: u64, entries: impl Iterator<Item = (u64, u64)>) -> Vec<u8> {
         at += ENTRY_BYTES;
     }
     bytes
-}
-
-/// The identity of a directory with these device and inode numbers.
-pub(crate) fn identity_of(device: u64, inode: u64) -> u64 {
-    let mut bytes = [0; 16];
-    bytes[..8].copy_from_slice(&device.to_le_bytes());
-    bytes[8..].copy_from_slice(&inode.to_le_bytes());
-    xxh3_64(&bytes)
 }

@@ -3,7 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::Error;
-use crate::segment::SEGMENT_HEADER_BYTES;
+use crate::format::{KEY_BYTES_MAX, SEGMENT_HEADER_BYTES};
 
 /// How a [`Log`](crate::Log) is opened. Processes that share a directory may differ in all of it.
 #[derive(Debug, Clone)]
@@ -46,9 +46,6 @@ impl Default for Options {
         }
     }
 }
-
-/// Longest key that the format allows.
-pub(crate) const KEY_BYTES_MAX: u32 = 1 << 16;
 
 /// How values are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -32,6 +32,8 @@
 
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
+use crate::format::{u32_at, u64_at};
+
 /// Bytes before the key.
 pub(crate) const HEADER_BYTES: usize = 48;
 /// The first bytes of each record.
@@ -104,7 +106,7 @@ impl Kind {
 pub(crate) struct Header {
     pub(crate) kind: Kind,
     pub(crate) codec: Codec,
-    pub(crate) stamp: u64,
+    pub(crate) timestamp: u64,
     pub(crate) key_len: u32,
     pub(crate) stored_len: u32,
     pub(crate) raw_len: u32,
@@ -126,7 +128,7 @@ impl Header {
         Self {
             kind,
             codec: Codec::RAW,
-            stamp: 0,
+            timestamp: 0,
             key_len,
             stored_len: 0,
             raw_len: 0,
@@ -175,7 +177,7 @@ impl Header {
         out[7] = self.generation.min(GENERATION_MAX)
             | if self.follows { FOLLOWS } else { 0 }
             | if self.continues { CONTINUES } else { 0 };
-        out[8..16].copy_from_slice(&self.stamp.to_le_bytes());
+        out[8..16].copy_from_slice(&self.timestamp.to_le_bytes());
         out[16..20].copy_from_slice(&self.key_len.to_le_bytes());
         out[20..24].copy_from_slice(&self.stored_len.to_le_bytes());
         out[24..28].copy_from_slice(&self.raw_len.to_le_bytes());
@@ -195,7 +197,7 @@ impl Header {
         Some(Self {
             kind,
             codec: Codec(bytes[5]),
-            stamp: u64_at(bytes, 8),
+            timestamp: u64_at(bytes, 8),
             key_len: u32_at(bytes, 16),
             stored_len: u32_at(bytes, 20),
             raw_len: u32_at(bytes, 24),
@@ -219,7 +221,7 @@ pub(crate) fn checksum_of(header: &[u8; HEADER_BYTES]) -> u64 {
 }
 
 /// Ties a record to its segment and its offset in it.
-pub(crate) fn place_seed(segment: u64, offset: u64) -> u64 {
+pub(crate) fn location_seed(segment: u64, offset: u64) -> u64 {
     segment.wrapping_add(offset)
 }
 
@@ -230,12 +232,4 @@ pub(crate) fn hash_payload(stored: &[u8]) -> u64 {
 
 fn checksum(header: &[u8; HEADER_BYTES], seed: u64, key: &[u8]) -> u64 {
     xxh3_64_with_seed(key, xxh3_64_with_seed(&header[..40], seed))
-}
-
-fn u32_at(bytes: &[u8; HEADER_BYTES], at: usize) -> u32 {
-    u32::from_le_bytes(bytes[at..at + 4].try_into().expect("a range of four"))
-}
-
-fn u64_at(bytes: &[u8; HEADER_BYTES], at: usize) -> u64 {
-    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("a range of eight"))
 }

@@ -19,15 +19,14 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::Error;
+use crate::access::Access;
 use crate::descriptors::{Descriptors, Handle};
-use crate::disk::{Access, Disk, File};
-use crate::index_file;
+use crate::disk::{Disk, File};
+use crate::format::{
+    INDEX_EXTENSION, SEGMENT_EXTENSION, SEGMENT_HEADER_BYTES, VERSION, file_header, parse_name, segment_path,
+};
 
-/// Bytes before the first record.
-pub(crate) const SEGMENT_HEADER_BYTES: u64 = 32;
 const MAGIC: [u8; 8] = [0xF5, b'G', b'W', b'S', b'E', b'G', b'\r', b'\n'];
-const VERSION: u16 = 1;
-const EXTENSION: &str = "seg";
 
 /// A segment. Reads need no lock and no position, so threads share it.
 #[derive(Debug)]
@@ -196,17 +195,6 @@ impl Segment {
     }
 }
 
-/// The first bytes of a file of ours.
-pub(crate) fn file_header(magic: [u8; 8], id: u64) -> [u8; SEGMENT_HEADER_BYTES as usize] {
-    let mut header = [0; SEGMENT_HEADER_BYTES as usize];
-    header[0..8].copy_from_slice(&magic);
-    header[8..10].copy_from_slice(&VERSION.to_le_bytes());
-    header[16..24].copy_from_slice(&id.to_le_bytes());
-    let checksum = xxh3_64(&header[..24]);
-    header[24..32].copy_from_slice(&checksum.to_le_bytes());
-    header
-}
-
 /// What a directory holds of a log.
 #[derive(Debug, Default)]
 pub(crate) struct Listing {
@@ -224,8 +212,8 @@ pub(crate) fn list(disk: &Disk, dir: &Path) -> Result<Listing, Error> {
         ids.sort_unstable();
         ids
     };
-    let segments = with(EXTENSION);
-    let mut orphans = with(index_file::EXTENSION);
+    let segments = with(SEGMENT_EXTENSION);
+    let mut orphans = with(INDEX_EXTENSION);
     // Both may have been made while the directory was listed, and only the second be in the list.
     orphans.retain(|id| segments.binary_search(id).is_err() && disk.status(&segment_path(dir, *id)).is_err());
     Ok(Listing { segments, orphans })
@@ -250,25 +238,7 @@ pub(crate) fn fingerprint(disk: &Disk, dir: &Path) -> Result<Vec<u8>, Error> {
 /// Bytes of all index files together.
 pub(crate) fn index_files_bytes(disk: &Disk, dir: &Path) -> Result<usize, Error> {
     let names = disk.names(dir).map_err(Error::io("list", dir))?;
-    let lens = names.iter().filter(|name| parse_name(name, index_file::EXTENSION).is_some());
+    let lens = names.iter().filter(|name| parse_name(name, INDEX_EXTENSION).is_some());
     let lens = lens.map(|name| disk.status(&dir.join(name)).map_or(0, |status| status.len));
     Ok(usize::try_from(lens.sum::<u64>()).unwrap_or(0))
-}
-
-pub(crate) fn segment_path(dir: &Path, id: u64) -> PathBuf {
-    dir.join(format!("{id:016x}.{EXTENSION}"))
-}
-
-/// Whether a regular file of this name belongs to a log.
-pub(crate) fn is_name_of_ours(name: &str) -> bool {
-    let extensions = [EXTENSION, index_file::EXTENSION];
-    matches!(name, "clock" | "fence" | "compactor" | "manifest")
-        || crate::hold::is_holder(name)
-        || extensions.iter().any(|it| parse_name(name, it).is_some())
-}
-
-fn parse_name(name: &str, extension: &str) -> Option<u64> {
-    let id = name.strip_suffix(extension)?.strip_suffix('.')?;
-    let well_formed = id.len() == 16 && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-    well_formed.then(|| u64::from_str_radix(id, 16).ok())?
 }

@@ -16,12 +16,13 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::access::Access;
 use crate::descriptors::Descriptors;
-use crate::disk::{Access, Disk, File};
+use crate::disk::{Disk, File};
 
 /// Clocks that are apart by less are not told apart, in nanoseconds: 1 ms.
 const STEP_NANOS: u64 = 1_000_000;
-const PLACE_BYTES: usize = 16;
+const SLOT_BYTES: usize = 16;
 
 /// The file, opened when it is first needed.
 #[derive(Debug)]
@@ -44,14 +45,14 @@ impl SharedClock {
 
     /// A stamp that is `wanted` or later, and later than every stamp that was acknowledged to any process before. `now` is what the
     /// clock says, and `wanted` no less. Where the file cannot be read or written, the stamp is as good as the clocks are.
-    pub(crate) fn stamp(&self, now: u64, wanted: u64) -> u64 {
-        self.try_stamp(now, wanted).unwrap_or_else(|error| {
-            tracing::debug!(path = %self.path.display(), %error, "stamps are ordered by the clocks alone");
+    pub(crate) fn timestamp(&self, now: u64, wanted: u64) -> u64 {
+        self.try_timestamp(now, wanted).unwrap_or_else(|error| {
+            tracing::debug!(path = %self.path.display(), %error, "timestamps are ordered by the clocks alone");
             wanted
         })
     }
 
-    fn try_stamp(&self, now: u64, wanted: u64) -> io::Result<u64> {
+    fn try_timestamp(&self, now: u64, wanted: u64) -> io::Result<u64> {
         let mut file = self.file.lock();
         if file.is_none() {
             *file = Some(self.descriptors.open(&self.disk, &self.path, Access::Create)?);
@@ -64,43 +65,43 @@ impl SharedClock {
             return Ok(wanted);
         }
         file.lock()?;
-        let stamp = publish(file, now, wanted);
+        let timestamp = publish(file, now, wanted);
         file.unlock()?;
-        stamp
+        timestamp
     }
 }
 
 /// Chooses a stamp and writes it. The lock is held.
 fn publish(file: &File, now: u64, wanted: u64) -> io::Result<u64> {
-    let (latest, next) = places(file)?;
+    let (latest, next) = slots(file)?;
     let latest = latest.unwrap_or(0);
-    let stamp = if now < latest { wanted.max(latest.saturating_add(STEP_NANOS)) } else { wanted };
-    if stamp >= latest.saturating_add(STEP_NANOS) {
-        let mut bytes = [0; PLACE_BYTES];
-        bytes[..8].copy_from_slice(&stamp.to_le_bytes());
+    let timestamp = if now < latest { wanted.max(latest.saturating_add(STEP_NANOS)) } else { wanted };
+    if timestamp >= latest.saturating_add(STEP_NANOS) {
+        let mut bytes = [0; SLOT_BYTES];
+        bytes[..8].copy_from_slice(&timestamp.to_le_bytes());
         let check = xxh3_64(&bytes[..8]);
         bytes[8..].copy_from_slice(&check.to_le_bytes());
         file.write_at(&bytes, next)?;
     }
-    Ok(stamp)
+    Ok(timestamp)
 }
 
 /// The latest stamp in the file; `None` if there is none yet.
 fn read(file: &File) -> io::Result<Option<u64>> {
-    Ok(places(file)?.0)
+    Ok(slots(file)?.0)
 }
 
 /// The latest stamp, and where the next one goes.
-fn places(file: &File) -> io::Result<(Option<u64>, u64)> {
-    let mut bytes = [0; PLACE_BYTES * 2];
+fn slots(file: &File) -> io::Result<(Option<u64>, u64)> {
+    let mut bytes = [0; SLOT_BYTES * 2];
     let len = file.read_at(&mut bytes, 0)?;
-    let stamp = |place: usize| {
-        let place = bytes[..len].get(place..place + PLACE_BYTES)?;
-        let [stamp, check] =
-            [0, 8].map(|at| u64::from_le_bytes(place[at..at + 8].try_into().expect("eight bytes")));
-        (check == xxh3_64(&place[..8])).then_some(stamp)
+    let timestamp = |offset: usize| {
+        let offset = bytes[..len].get(offset..offset + SLOT_BYTES)?;
+        let [timestamp, check] =
+            [0, 8].map(|at| u64::from_le_bytes(offset[at..at + 8].try_into().expect("eight bytes")));
+        (check == xxh3_64(&offset[..8])).then_some(timestamp)
     };
-    let (first, second) = (stamp(0), stamp(PLACE_BYTES));
-    let next = if first > second { PLACE_BYTES as u64 } else { 0 };
+    let (first, second) = (timestamp(0), timestamp(SLOT_BYTES));
+    let next = if first > second { SLOT_BYTES as u64 } else { 0 };
     Ok((first.max(second), next))
 }

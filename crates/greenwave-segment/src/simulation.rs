@@ -36,21 +36,21 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::disk::{Access, File, Status};
-use disk::State;
+use crate::access::{Access, FileStatus};
+use disk::SimulatedDisk;
 use schedule::wait;
 pub use schedule::{Schedule, clock, pause};
 
 /// A simulated machine. Clones share it.
 #[derive(Clone)]
 pub struct Machine {
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<SimulatedDisk>>,
 }
 
 /// One process of a machine. Clones are the same process.
 #[derive(Clone)]
 pub struct Process {
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<SimulatedDisk>>,
     id: usize,
 }
 
@@ -89,7 +89,7 @@ pub enum Unsynced {
 
 /// For what a process waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Wait {
+pub(crate) enum WaitingFor {
     /// Its turn.
     Turn,
     /// A file's lock.
@@ -100,7 +100,7 @@ impl Machine {
     /// A machine with an empty disk. The clock of this thread begins anew.
     pub fn new(seed: u64) -> Self {
         schedule::reset_clock();
-        Self { state: Arc::new(Mutex::new(State::new(seed))) }
+        Self { state: Arc::new(Mutex::new(SimulatedDisk::new(seed))) }
     }
 
     /// Starts a process.
@@ -191,12 +191,12 @@ impl Process {
         &self,
         name: &str,
         path: &Path,
-        work: impl FnOnce(&mut State, usize) -> io::Result<T>,
+        work: impl FnOnce(&mut SimulatedDisk, usize) -> io::Result<T>,
     ) -> io::Result<T> {
         if !self.state.lock().is_alive(self.id) {
             return Err(io::Error::other("the process was killed"));
         }
-        wait(Wait::Turn);
+        wait(WaitingFor::Turn);
         let mut state = self.state.lock();
         if !state.is_alive(self.id) {
             return Err(io::Error::other("the process was killed"));
@@ -208,9 +208,9 @@ impl Process {
         result
     }
 
-    pub(crate) fn open(&self, path: &Path, access: Access) -> io::Result<File> {
+    pub(crate) fn open(&self, path: &Path, access: Access) -> io::Result<SimulatedFile> {
         let (description, inode) = self.operation("open", path, |state, id| state.open(id, path, access))?;
-        Ok(File::Simulated(SimulatedFile { process: self.clone(), description, inode }))
+        Ok(SimulatedFile { process: self.clone(), description, inode })
     }
 
     pub(crate) fn names(&self, dir: &Path) -> io::Result<Vec<String>> {
@@ -225,7 +225,7 @@ impl Process {
         Ok(self.state.lock().identity)
     }
 
-    pub(crate) fn status(&self, path: &Path) -> io::Result<Status> {
+    pub(crate) fn status(&self, path: &Path) -> io::Result<FileStatus> {
         self.operation("stat", path, |state, id| state.status(id, path))
     }
 
@@ -247,7 +247,7 @@ impl Process {
 
     pub(crate) fn pause(&self, _: Duration) {
         if self.state.lock().is_alive(self.id) {
-            wait(Wait::Turn);
+            wait(WaitingFor::Turn);
         }
     }
 }
@@ -256,7 +256,7 @@ impl SimulatedFile {
     fn operation<T>(
         &self,
         name: &str,
-        work: impl FnOnce(&mut State, usize) -> io::Result<T>,
+        work: impl FnOnce(&mut SimulatedDisk, usize) -> io::Result<T>,
     ) -> io::Result<T> {
         let path = Path::new("");
         self.process.operation(name, path, |state, id| {
@@ -292,7 +292,7 @@ impl SimulatedFile {
 
     pub(crate) fn lock(&self) -> io::Result<()> {
         while !self.operation("lock", |state, id| Ok(state.try_lock(id, self.inode, self.description)))? {
-            wait(Wait::Lock(self.inode));
+            wait(WaitingFor::Lock(self.inode));
         }
         Ok(())
     }

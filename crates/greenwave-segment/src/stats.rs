@@ -47,7 +47,7 @@ pub(crate) struct Counters {
     pub(crate) bad_records: Counter,
     pub(crate) torn_bytes: Counter,
     /// Not reported: how often something of others was taken in.
-    pub(crate) taken_in: Counter,
+    pub(crate) refreshes: Counter,
 }
 
 /// A count that orders nothing by itself; `taken_in` changes under the index's lock.

@@ -6,9 +6,10 @@ use std::io;
 use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
-use super::{Access, File, Status};
+use crate::access::{Access, FileStatus};
+use crate::format::directory_identity;
 
-pub(super) fn open(path: &Path, access: Access) -> io::Result<File> {
+pub(super) fn open(path: &Path, access: Access) -> io::Result<std::fs::File> {
     let mut options = OpenOptions::new();
     options.read(true);
     match access {
@@ -17,7 +18,7 @@ pub(super) fn open(path: &Path, access: Access) -> io::Result<File> {
         Access::Create => options.write(true).create(true).truncate(false),
         Access::CreateNew => options.write(true).create_new(true),
     };
-    options.open(path).map(File::Os)
+    options.open(path)
 }
 
 pub(super) fn names(dir: &Path) -> io::Result<Vec<String>> {
@@ -46,7 +47,7 @@ pub(super) fn all_names(dir: &Path) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-pub(super) fn status(path: &Path) -> io::Result<Status> {
+pub(super) fn status(path: &Path) -> io::Result<FileStatus> {
     let metadata = path.metadata()?;
     let modified = metadata.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
     #[cfg(unix)]
@@ -56,7 +57,7 @@ pub(super) fn status(path: &Path) -> io::Result<Status> {
     };
     #[cfg(not(unix))]
     let identity = [0; 4];
-    Ok(Status { len: metadata.len(), modified, identity })
+    Ok(FileStatus { len: metadata.len(), modified, identity })
 }
 
 pub(super) fn identity(dir: &Path) -> io::Result<u64> {
@@ -64,13 +65,13 @@ pub(super) fn identity(dir: &Path) -> io::Result<u64> {
     {
         use std::os::unix::fs::MetadataExt;
         let metadata = dir.metadata()?;
-        Ok(crate::manifest::identity_of(metadata.dev(), metadata.ino()))
+        Ok(directory_identity(metadata.dev(), metadata.ino()))
     }
     // No directory is known to be a copy.
     #[cfg(not(unix))]
     {
         let _ = dir;
-        Ok(crate::manifest::identity_of(0, 0))
+        Ok(directory_identity(0, 0))
     }
 }
 

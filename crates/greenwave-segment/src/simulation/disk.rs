@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::{Xxh3Default, xxh3_64};
 
 use super::{Faults, Unsynced};
-use crate::disk::{Access, Status};
+use crate::access::{Access, FileStatus};
 
 /// The unit that a disk writes whole.
 const SECTOR_BYTES: usize = 512;
@@ -32,7 +32,7 @@ struct Inode {
 }
 
 #[derive(Debug, Clone)]
-struct ProcessState {
+struct SimulatedProcess {
     alive: bool,
     open_files: usize,
     random: u64,
@@ -43,12 +43,12 @@ struct ProcessState {
 
 /// A machine's disk and processes.
 #[derive(Debug)]
-pub(super) struct State {
+pub(super) struct SimulatedDisk {
     inodes: Vec<Inode>,
     pub(super) names: BTreeMap<PathBuf, usize>,
     durable_names: BTreeMap<PathBuf, usize>,
     pending_names: Vec<(PathBuf, Option<usize>)>,
-    processes: Vec<ProcessState>,
+    processes: Vec<SimulatedProcess>,
     descriptions: u64,
     /// Paths by inode, for the trace.
     paths: HashMap<usize, PathBuf>,
@@ -60,7 +60,7 @@ pub(super) struct State {
     noted: Option<usize>,
 }
 
-impl State {
+impl SimulatedDisk {
     pub(super) fn new(seed: u64) -> Self {
         Self {
             inodes: Vec::new(),
@@ -88,7 +88,11 @@ impl State {
             durable_names: self.durable_names.clone(),
             pending_names: self.pending_names.clone(),
             // Numbers of processes go on, so that new ones draw other numbers than those before.
-            processes: self.processes.iter().map(|p| ProcessState { alive: false, ..p.clone() }).collect(),
+            processes: self
+                .processes
+                .iter()
+                .map(|p| SimulatedProcess { alive: false, ..p.clone() })
+                .collect(),
             descriptions: self.descriptions,
             paths: self.paths.clone(),
             random: self.random,
@@ -103,7 +107,7 @@ impl State {
     pub(super) fn start_process(&mut self) -> usize {
         let number = self.processes.len();
         let random = xxh3_64(&(number as u64).to_le_bytes());
-        self.processes.push(ProcessState { alive: true, open_files: 0, random, ahead: 0, seen: 0 });
+        self.processes.push(SimulatedProcess { alive: true, open_files: 0, random, ahead: 0, seen: 0 });
         number
     }
 
@@ -254,12 +258,12 @@ impl State {
         Ok(names)
     }
 
-    pub(super) fn status(&mut self, id: usize, path: &Path) -> io::Result<Status> {
+    pub(super) fn status(&mut self, id: usize, path: &Path) -> io::Result<FileStatus> {
         let inode = self.names.get(path).copied();
         let len = inode.map(|inode| self.inodes[inode].data.len() as u64);
         self.learn(id, &len.unwrap_or(u64::MAX).to_le_bytes());
         let (Some(inode), Some(len)) = (inode, len) else { return Err(io::ErrorKind::NotFound.into()) };
-        Ok(Status { len, modified: 0, identity: [0, inode as i128, 0, 0] })
+        Ok(FileStatus { len, modified: 0, identity: [0, inode as i128, 0, 0] })
     }
 
     pub(super) fn remove(&mut self, path: &Path) -> io::Result<()> {

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use corosensei::stack::DefaultStack;
 use corosensei::{Coroutine, CoroutineResult, Yielder};
 
-use super::{Process, Wait};
+use super::{Process, WaitingFor};
 
 /// Compression needs some of it.
 const STACK_BYTES: usize = 512 << 10;
@@ -17,7 +17,7 @@ const TICK: u64 = 1000;
 
 thread_local! {
     /// Where the coroutine that runs on this thread can be stopped; null outside of one.
-    static RUNNING: Cell<*const Yielder<(), Wait>> = const { Cell::new(ptr::null()) };
+    static RUNNING: Cell<*const Yielder<(), WaitingFor>> = const { Cell::new(ptr::null()) };
     static NOW: Cell<u64> = const { Cell::new(0) };
     static AHEAD: Cell<i64> = const { Cell::new(0) };
     /// Stacks that can be used again.
@@ -33,7 +33,7 @@ pub fn clock() -> u64 {
 
 /// Stops the process that runs, as a file operation does. Does nothing outside of a [`Schedule`].
 pub fn pause() {
-    wait(Wait::Turn);
+    wait(WaitingFor::Turn);
 }
 
 pub(super) fn reset_clock() {
@@ -41,7 +41,7 @@ pub(super) fn reset_clock() {
 }
 
 /// Stops the process that runs until it is stepped again. Does nothing outside of a [`Schedule`].
-pub(super) fn wait(wait: Wait) {
+pub(super) fn wait(wait: WaitingFor) {
     let yielder = RUNNING.get();
     if !yielder.is_null() {
         // SAFETY: `step` sets the pointer to the yielder of the coroutine that it resumes, which lives as long as the coroutine
@@ -50,17 +50,17 @@ pub(super) fn wait(wait: Wait) {
     }
 }
 
-struct Task {
-    coroutine: Option<Coroutine<(), Wait, (), DefaultStack>>,
-    yielder: Rc<Cell<*const Yielder<(), Wait>>>,
+struct ScheduledProcess {
+    coroutine: Option<Coroutine<(), WaitingFor, (), DefaultStack>>,
+    yielder: Rc<Cell<*const Yielder<(), WaitingFor>>>,
     process: Process,
-    wait: Wait,
+    wait: WaitingFor,
 }
 
 /// Processes that are run step by step. Dropping it ends those that have not finished, as SIGKILL does.
 #[derive(Default)]
 pub struct Schedule {
-    tasks: Vec<Task>,
+    entries: Vec<ScheduledProcess>,
 }
 
 impl Schedule {
@@ -71,20 +71,25 @@ impl Schedule {
 
     /// Adds code that a process runs. It starts with its first step. Panics pass through [`step`](Self::step).
     pub fn spawn(&mut self, process: &Process, code: impl FnOnce() + 'static) -> usize {
-        let yielder: Rc<Cell<*const Yielder<(), Wait>>> = Rc::new(Cell::new(ptr::null()));
+        let yielder: Rc<Cell<*const Yielder<(), WaitingFor>>> = Rc::new(Cell::new(ptr::null()));
         let here = yielder.clone();
         let mut stacks = STACKS.take();
         let stack =
             stacks.pop().unwrap_or_else(|| DefaultStack::new(STACK_BYTES).expect("memory for a stack"));
         STACKS.set(stacks);
-        let coroutine = Coroutine::with_stack(stack, move |yielder: &Yielder<(), Wait>, ()| {
+        let coroutine = Coroutine::with_stack(stack, move |yielder: &Yielder<(), WaitingFor>, ()| {
             here.set(yielder);
             RUNNING.set(yielder);
             code();
         });
         let coroutine = Some(coroutine);
-        self.tasks.push(Task { coroutine, yielder, process: process.clone(), wait: Wait::Turn });
-        self.tasks.len() - 1
+        self.entries.push(ScheduledProcess {
+            coroutine,
+            yielder,
+            process: process.clone(),
+            wait: WaitingFor::Turn,
+        });
+        self.entries.len() - 1
     }
 
     /// The numbers of the processes that can go on; `None` once all have finished.
@@ -93,10 +98,10 @@ impl Schedule {
     ///
     /// If some have not finished and none can go on: they wait for each other's locks.
     pub fn runnable(&self) -> Option<Vec<usize>> {
-        let unfinished = || self.tasks.iter().enumerate().filter(|(_, task)| task.coroutine.is_some());
-        let can = unfinished().filter(|(_, task)| match task.wait {
-            Wait::Turn => true,
-            Wait::Lock(inode) => task.process.state.lock().is_free(inode),
+        let unfinished = || self.entries.iter().enumerate().filter(|(_, entry)| entry.coroutine.is_some());
+        let can = unfinished().filter(|(_, entry)| match entry.wait {
+            WaitingFor::Turn => true,
+            WaitingFor::Lock(inode) => entry.process.state.lock().is_free(inode),
         });
         let can: Vec<usize> = can.map(|(number, _)| number).collect();
         unfinished().next()?;
@@ -106,26 +111,26 @@ impl Schedule {
 
     /// Lets a process do its next file operation, and run up to the one after that; returns whether it has finished.
     pub fn step(&mut self, number: usize) -> bool {
-        let Some(task) = self.tasks.get_mut(number) else { return true };
-        let Some(coroutine) = &mut task.coroutine else { return true };
-        AHEAD.set(task.process.clock_ahead());
-        RUNNING.set(task.yielder.get());
+        let Some(entry) = self.entries.get_mut(number) else { return true };
+        let Some(coroutine) = &mut entry.coroutine else { return true };
+        AHEAD.set(entry.process.clock_ahead());
+        RUNNING.set(entry.yielder.get());
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| coroutine.resume(())));
         RUNNING.set(ptr::null());
         AHEAD.set(0);
         match result {
             Ok(CoroutineResult::Yield(wait)) => {
-                task.wait = wait;
+                entry.wait = wait;
                 false
             }
             Ok(CoroutineResult::Return(())) => {
-                if let Some(coroutine) = task.coroutine.take() {
-                    keep(coroutine.into_stack());
+                if let Some(coroutine) = entry.coroutine.take() {
+                    recycle_stack(coroutine.into_stack());
                 }
                 true
             }
             Err(panic) => {
-                task.coroutine = None;
+                entry.coroutine = None;
                 std::panic::resume_unwind(panic)
             }
         }
@@ -133,30 +138,30 @@ impl Schedule {
 
     /// Whether a process has finished.
     pub fn has_finished(&self, number: usize) -> bool {
-        self.tasks.get(number).is_none_or(|task| task.coroutine.is_none())
+        self.entries.get(number).is_none_or(|entry| entry.coroutine.is_none())
     }
 
     /// Ends a process as SIGKILL does, wherever it is.
     pub fn kill(&mut self, number: usize) {
-        if let Some(task) = self.tasks.get_mut(number) {
-            task.process.kill();
-            end(task);
+        if let Some(entry) = self.entries.get_mut(number) {
+            entry.process.kill();
+            unwind(entry);
         }
     }
 }
 
 /// Drops what is on a process's stack. The process is dead by then, so none of it reaches the disk.
-fn end(task: &mut Task) {
-    if let Some(mut coroutine) = task.coroutine.take() {
+fn unwind(entry: &mut ScheduledProcess) {
+    if let Some(mut coroutine) = entry.coroutine.take() {
         RUNNING.set(ptr::null());
         if !coroutine.done() {
             coroutine.force_unwind();
         }
-        keep(coroutine.into_stack());
+        recycle_stack(coroutine.into_stack());
     }
 }
 
-fn keep(stack: DefaultStack) {
+fn recycle_stack(stack: DefaultStack) {
     let mut stacks = STACKS.take();
     stacks.push(stack);
     STACKS.set(stacks);
@@ -164,10 +169,10 @@ fn keep(stack: DefaultStack) {
 
 impl Drop for Schedule {
     fn drop(&mut self) {
-        for task in &mut self.tasks {
-            if task.coroutine.is_some() {
-                task.process.kill();
-                end(task);
+        for entry in &mut self.entries {
+            if entry.coroutine.is_some() {
+                entry.process.kill();
+                unwind(entry);
             }
         }
     }
@@ -175,6 +180,6 @@ impl Drop for Schedule {
 
 impl fmt::Debug for Schedule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Schedule").field("processes", &self.tasks.len()).finish_non_exhaustive()
+        f.debug_struct("Schedule").field("processes", &self.entries.len()).finish_non_exhaustive()
     }
 }

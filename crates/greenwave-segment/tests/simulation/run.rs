@@ -146,8 +146,8 @@ fn perform(who: usize, log: &Log, view: &mut View, op: Op, court: &Shared) {
             Ok(()) => {
                 let mut court = court.borrow_mut();
                 court.totals.deltas += u64::from(log.stats().deltas > 0);
-                court.model.acknowledge(key, number, log.last_stamp());
-                court.model.own(view, key, log.last_stamp());
+                court.model.acknowledge(key, number, log.last_timestamp());
+                court.model.own(view, key, log.last_timestamp());
             }
             Err(error) => {
                 court.borrow_mut().model.fail(key, number);
@@ -170,8 +170,8 @@ fn perform(who: usize, log: &Log, view: &mut View, op: Op, court: &Shared) {
             match log.remove(&key) {
                 Ok(true) => {
                     let mut court = court.borrow_mut();
-                    court.model.acknowledge(&key, number, log.last_stamp());
-                    court.model.own(view, &key, log.last_stamp());
+                    court.model.acknowledge(&key, number, log.last_timestamp());
+                    court.model.own(view, &key, log.last_timestamp());
                 }
                 Ok(false) => {
                     let mut court = court.borrow_mut();
@@ -244,8 +244,8 @@ fn write_batch(who: usize, log: &Log, view: &mut View, (first, count, len): (u8,
     let mut guard = court.borrow_mut();
     for (key, number) in keys.iter().zip(numbers) {
         if matches!(written, Ok(true)) {
-            guard.model.acknowledge(key, number, log.last_stamp());
-            guard.model.own(view, key, log.last_stamp());
+            guard.model.acknowledge(key, number, log.last_timestamp());
+            guard.model.own(view, key, log.last_timestamp());
         } else {
             guard.model.fail(key, number);
         }
@@ -270,8 +270,8 @@ fn increment(who: usize, log: &Log, view: &mut View, key: &[u8], court: &Shared)
     let mut guard = court.borrow_mut();
     match swapped {
         Ok(true) => {
-            guard.model.acknowledge(key, number, log.last_stamp());
-            guard.model.own(view, key, log.last_stamp());
+            guard.model.acknowledge(key, number, log.last_timestamp());
+            guard.model.own(view, key, log.last_timestamp());
             if let Err(wrong) = guard.model.incremented(key, old) {
                 guard.accuse(who, &wrong);
             }

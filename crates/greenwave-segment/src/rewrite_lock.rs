@@ -13,8 +13,9 @@ use std::time::Duration;
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::Error;
+use crate::access::Access;
 use crate::descriptors::Descriptors;
-use crate::disk::{Access, Disk, File};
+use crate::disk::{Disk, File};
 
 /// Longer than others write differences, and far shorter than a compaction may take.
 const WAIT_MAX: Duration = Duration::from_millis(2);
@@ -22,15 +23,15 @@ const WAIT_STEP: Duration = Duration::from_micros(50);
 
 /// The file, opened when it is first needed.
 #[derive(Debug)]
-pub(crate) struct Fence {
+pub(crate) struct RewriteLock {
     disk: Disk,
     descriptors: Arc<Descriptors>,
     path: PathBuf,
-    state: Mutex<State>,
+    state: Mutex<LockFile>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct LockFile {
     file: Option<File>,
     /// The mark when we last looked at the whole log. `None` before that.
     seen: Option<[u8; 8]>,
@@ -38,14 +39,14 @@ struct State {
 
 /// Being inside. Ends when dropped.
 #[derive(Debug)]
-pub(crate) struct Inside<'a> {
-    state: MutexGuard<'a, State>,
+pub(crate) struct RewriteGuard<'a> {
+    state: MutexGuard<'a, LockFile>,
     disk: &'a Disk,
     path: &'a Path,
     mark: [u8; 8],
 }
 
-impl Fence {
+impl RewriteLock {
     pub(crate) fn new(disk: &Disk, descriptors: &Arc<Descriptors>, dir: &Path) -> Self {
         Self {
             disk: disk.clone(),
@@ -56,28 +57,28 @@ impl Fence {
     }
 
     /// Waits for its turn, but not for long: `None` if that does not come.
-    pub(crate) fn enter_soon(&self) -> Result<Option<Inside<'_>>, Error> {
+    pub(crate) fn lock_briefly(&self) -> Result<Option<RewriteGuard<'_>>, Error> {
         let Some(mut state) = self.state.try_lock_for(WAIT_MAX) else { return Ok(None) };
-        let mark = self.try_lock(&mut state).map_err(Error::io("lock", &self.path))?;
-        Ok(mark.map(|mark| Inside { state, disk: &self.disk, path: &self.path, mark }))
+        let mark = self.try_lock_file(&mut state).map_err(Error::io("lock", &self.path))?;
+        Ok(mark.map(|mark| RewriteGuard { state, disk: &self.disk, path: &self.path, mark }))
     }
 
     /// Waits for its turn, among threads and among processes.
-    pub(crate) fn enter(&self) -> Result<Inside<'_>, Error> {
+    pub(crate) fn lock(&self) -> Result<RewriteGuard<'_>, Error> {
         let mut state = self.state.lock();
-        let mark = self.lock(&mut state).map_err(Error::io("lock", &self.path))?;
-        Ok(Inside { state, disk: &self.disk, path: &self.path, mark })
+        let mark = self.lock_file(&mut state).map_err(Error::io("lock", &self.path))?;
+        Ok(RewriteGuard { state, disk: &self.disk, path: &self.path, mark })
     }
 
     /// Locks the file and returns its mark.
-    fn lock(&self, state: &mut State) -> io::Result<[u8; 8]> {
+    fn lock_file(&self, state: &mut LockFile) -> io::Result<[u8; 8]> {
         let file = self.opened(state)?;
         file.lock()?;
         mark_in(file, state)
     }
 
     /// Like [`lock`](Self::lock), if that is possible soon.
-    fn try_lock(&self, state: &mut State) -> io::Result<Option<[u8; 8]>> {
+    fn try_lock_file(&self, state: &mut LockFile) -> io::Result<Option<[u8; 8]>> {
         let file = self.opened(state)?;
         for _ in 0..WAIT_MAX.as_micros() / WAIT_STEP.as_micros() {
             if file.try_lock()? {
@@ -89,7 +90,7 @@ impl Fence {
         Ok(None)
     }
 
-    fn opened(&self, state: &mut State) -> io::Result<File> {
+    fn opened(&self, state: &mut LockFile) -> io::Result<File> {
         match state.file.take() {
             Some(file) => Ok(file),
             None => self.descriptors.open(&self.disk, &self.path, Access::Create),
@@ -97,26 +98,26 @@ impl Fence {
     }
 }
 
-impl Inside<'_> {
+impl RewriteGuard<'_> {
     /// Whether no removal was announced since the last [`saw`](Self::saw).
-    pub(crate) fn is_current(&self) -> bool {
+    pub(crate) fn is_unchanged(&self) -> bool {
         self.state.seen == Some(self.mark)
     }
 
     /// We have just looked at the whole log.
-    pub(crate) fn saw(&mut self) {
+    pub(crate) fn mark_refreshed(&mut self) {
         self.state.seen = Some(self.mark);
     }
 
     /// Tells all others that a segment will be removed.
-    pub(crate) fn mark(&mut self) -> Result<(), Error> {
+    pub(crate) fn announce_removal(&mut self) -> Result<(), Error> {
         self.mark = self.disk.random().to_le_bytes();
         let file = self.state.file.as_ref().expect("entering opens it");
         file.write_at(&self.mark, 0).map_err(Error::io("write", self.path))
     }
 }
 
-impl Drop for Inside<'_> {
+impl Drop for RewriteGuard<'_> {
     fn drop(&mut self) {
         // Closing unlocks too, should this fail.
         if self.state.file.as_ref().is_some_and(|file| file.unlock().is_err()) {
@@ -126,7 +127,7 @@ impl Drop for Inside<'_> {
 }
 
 /// The mark in a file that is locked. Closing it, if this fails, unlocks it.
-fn mark_in(file: File, state: &mut State) -> io::Result<[u8; 8]> {
+fn mark_in(file: File, state: &mut LockFile) -> io::Result<[u8; 8]> {
     let mut mark = [0; 8];
     if !file.read_exact_at(&mut mark, 0)? {
         // Nobody has removed a segment yet.

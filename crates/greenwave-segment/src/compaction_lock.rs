@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::Error;
+use crate::access::Access;
 use crate::descriptors::Descriptors;
-use crate::disk::{Access, Disk, File};
+use crate::disk::{Disk, File};
 
 /// The lock's file, opened for each compaction.
 #[derive(Debug)]
@@ -20,7 +21,7 @@ pub(crate) struct CompactionLock {
 
 /// Holds the lock until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Turn {
+pub(crate) struct CompactionGuard {
     _file: File,
 }
 
@@ -30,17 +31,17 @@ impl CompactionLock {
     }
 
     /// `None` if another process holds it.
-    pub(crate) fn try_take(&self) -> Result<Option<Turn>, Error> {
+    pub(crate) fn try_lock(&self) -> Result<Option<CompactionGuard>, Error> {
         let io = |e| Error::io("lock", &self.path)(e);
         let file = self.descriptors.open(&self.disk, &self.path, Access::Create).map_err(io)?;
-        Ok(file.try_lock().map_err(io)?.then_some(Turn { _file: file }))
+        Ok(file.try_lock().map_err(io)?.then_some(CompactionGuard { _file: file }))
     }
 
     /// Waits until no other process holds it.
-    pub(crate) fn take(&self) -> Result<Turn, Error> {
+    pub(crate) fn lock(&self) -> Result<CompactionGuard, Error> {
         let io = |e| Error::io("lock", &self.path)(e);
         let file = self.descriptors.open(&self.disk, &self.path, Access::Create).map_err(io)?;
         file.lock().map_err(io)?;
-        Ok(Turn { _file: file })
+        Ok(CompactionGuard { _file: file })
     }
 }

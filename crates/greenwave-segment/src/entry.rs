@@ -1,0 +1,224 @@
+//! Entries of the index: what is known about the newest record of a key, and which of two records wins.
+
+use std::cmp::Ordering;
+
+use crate::key::{INLINE_BYTES_MAX, Key};
+use crate::record::{BASE_TAG_BYTES, Codec, HEADER_BYTES, Header, Kind};
+
+/// A segment's number in the index, never used again.
+pub(crate) type SlotId = u32;
+
+/// Where a record is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Location {
+    pub(crate) slot: SlotId,
+    pub(crate) offset: u64,
+}
+
+/// What a lookup in the index says of a record.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RecordRef {
+    pub(crate) location: Location,
+    pub(crate) depth: u8,
+    pub(crate) tag: u32,
+    pub(crate) record_len: u64,
+    pub(crate) raw_len: u32,
+}
+
+impl RecordRef {
+    pub(crate) fn to(entry: &Entry) -> Self {
+        Self {
+            location: entry.location(),
+            depth: entry.depth,
+            tag: entry.tag(),
+            record_len: entry.record_len(),
+            raw_len: entry.raw_len,
+        }
+    }
+
+    pub(crate) fn found(location: Location, header: &Header) -> Self {
+        let (depth, tag, raw_len) = (header.depth(), header.timestamp as u32, header.raw_len);
+        Self { location, depth, tag, record_len: header.record_len(), raw_len }
+    }
+
+    /// A buffer for the whole record.
+    pub(crate) fn buffer(&self) -> Vec<u8> {
+        vec![0; usize::try_from(self.record_len).expect("value_bytes_max fits memory")]
+    }
+}
+
+/// The newest record of a key.
+#[derive(Debug, Clone)]
+pub(crate) struct Entry {
+    pub(crate) key: Key,
+    /// What this value is a difference from.
+    pub(crate) base: Option<Box<BaseRef>>,
+    pub(crate) offset: u64,
+    pub(crate) timestamp: u64,
+    pub(crate) slot: SlotId,
+    pub(crate) stored_len: u32,
+    pub(crate) raw_len: u32,
+    /// How many differences have to be undone.
+    pub(crate) depth: u8,
+    /// How many times the record has been copied.
+    pub(crate) generation: u8,
+    /// The key has no value: it was removed, or its newest record is lost.
+    pub(crate) tombstone: bool,
+    /// The newest record of the key is damaged or gone.
+    pub(crate) lost: bool,
+    /// Whether another record of this key was seen in another segment, which would come back if this one were forgotten.
+    pub(crate) shadows: bool,
+}
+
+/// The record that a value is a difference from.
+#[derive(Debug, Clone)]
+pub(crate) struct BaseRef {
+    pub(crate) key: Key,
+    /// The lower half of its stamp, if that was recorded.
+    pub(crate) tag: Option<u32>,
+}
+
+impl BaseRef {
+    pub(crate) fn as_slice(&self) -> &[u8] {
+        self.key.as_slice()
+    }
+
+    /// Whether a record of the base's key is for sure the one.
+    pub(crate) fn matches(&self, base: &Entry) -> bool {
+        !base.tombstone && self.tag == Some(base.tag())
+    }
+}
+
+/// What an index has to know of a record.
+#[derive(Debug, Clone)]
+pub(crate) struct RecordInfo<'a> {
+    pub(crate) kind: Kind,
+    pub(crate) key: &'a [u8],
+    /// The key and what follows it in memory, if it is short and something does.
+    pub(crate) padded: Option<&'a [u8; INLINE_BYTES_MAX]>,
+    /// The key of the base; empty if it is no difference.
+    pub(crate) base: &'a [u8],
+    /// The base's tag, if that was recorded.
+    pub(crate) base_tag: Option<u32>,
+    pub(crate) timestamp: u64,
+    pub(crate) stored_len: u32,
+    pub(crate) raw_len: u32,
+    pub(crate) depth: u8,
+    pub(crate) generation: u8,
+    /// The record is known of, and cannot be read.
+    pub(crate) lost: bool,
+}
+
+impl<'a> RecordInfo<'a> {
+    /// The item of a record, of which `base` is the key of the base with its tag, as they stand in the payload.
+    pub(crate) fn new(header: &Header, key: &'a [u8], base: &'a [u8]) -> Self {
+        let (base, base_tag) = split_base(base, header.codec == Codec::DELTA);
+        let Header { kind, timestamp, stored_len, raw_len, generation, .. } = *header;
+        let depth = header.depth();
+        Self {
+            kind,
+            key,
+            padded: None,
+            base,
+            base_tag,
+            timestamp,
+            stored_len,
+            raw_len,
+            depth,
+            generation,
+            lost: false,
+        }
+    }
+
+    /// The item of a record that cannot be read.
+    pub(crate) fn as_lost(&self) -> Self {
+        Self { base: &[], depth: 0, lost: true, ..self.clone() }
+    }
+
+    pub(crate) fn record_len(&self) -> u64 {
+        HEADER_BYTES as u64 + self.key.len() as u64 + u64::from(self.stored_len)
+    }
+}
+
+/// The key of a base and its tag, if it has one.
+pub(crate) fn split_base(base: &[u8], tagged: bool) -> (&[u8], Option<u32>) {
+    match base.split_last_chunk::<BASE_TAG_BYTES>() {
+        Some((key, tag)) if tagged => (key, Some(u32::from_le_bytes(*tag))),
+        _ => (base, None),
+    }
+}
+
+impl Entry {
+    pub(crate) fn new(location: Location, item: &RecordInfo<'_>) -> Self {
+        let RecordInfo {
+            kind,
+            key,
+            padded,
+            base,
+            base_tag,
+            timestamp,
+            stored_len,
+            raw_len,
+            depth,
+            generation,
+            lost,
+        } = *item;
+        let short = padded.and_then(|padded| Some((u8::try_from(key.len()).ok()?, padded)));
+        Self {
+            key: short.map_or_else(|| key.into(), |(len, padded)| Key::from_padded(len, padded)),
+            base: (!base.is_empty()).then(|| Box::new(BaseRef { key: base.into(), tag: base_tag })),
+            offset: location.offset,
+            timestamp,
+            slot: location.slot,
+            stored_len,
+            raw_len,
+            depth,
+            generation,
+            tombstone: kind == Kind::Tombstone || lost,
+            lost,
+            shadows: false,
+        }
+    }
+
+    pub(crate) fn location(&self) -> Location {
+        Location { slot: self.slot, offset: self.offset }
+    }
+
+    pub(crate) fn record_len(&self) -> u64 {
+        HEADER_BYTES as u64 + self.key.as_slice().len() as u64 + u64::from(self.stored_len)
+    }
+
+    /// The lower half of its stamp.
+    pub(crate) fn tag(&self) -> u32 {
+        self.timestamp as u32
+    }
+
+    /// Whether compaction has to keep it.
+    pub(crate) fn is_live(&self) -> bool {
+        !self.tombstone || self.shadows
+    }
+
+    pub(crate) fn supersedes(&self, other: &Self) -> bool {
+        match self.timestamp.cmp(&other.timestamp) {
+            Ordering::Greater => true,
+            Ordering::Less => false,
+            // Of copies the latest: what it was copied from is about to be removed. Of copies by two processes the one that
+            // depends on fewer others: what it depended on before may be gone.
+            Ordering::Equal => match self.rank().cmp(&other.rank()) {
+                Ordering::Greater => true,
+                Ordering::Less => false,
+                Ordering::Equal => self.depth <= other.depth,
+            },
+        }
+    }
+
+    /// What decides between records of the same stamp.
+    fn rank(&self) -> (u8, u8) {
+        let kind = match (self.tombstone, self.lost) {
+            (_, true) => 0,
+            (false, false) => 1,
+            (true, false) => 2,
+        };
+        (kind, self.generation)
+    }
+}
