@@ -1,4 +1,4 @@
-//! Appending records and making them durable.
+//! Appends records to the active segment, flushes them, and seals full segments.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::refresh::Refresher;
 use crate::segment::Segment;
 use crate::writer::{ActiveSegment, FlushWork, Writer};
 
-/// What a record takes in the index file, besides its key.
+/// Space that a record takes in the index file in addition to its key, in bytes.
 const INDEX_SHARE_BYTES: u64 = 128;
 
 /// Appends records to the active segment and flushes them.
@@ -31,11 +31,8 @@ impl<'a> Appender<'a> {
         Self { inner }
     }
 
-    /// Returns once everything put and removed before is on the disk. Callers that meet here share one sync.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Io`]. From then on every flush fails: what the disk has can no longer be known, and the log should be reopened.
+    /// Returns once everything put and removed before is on the disk; see
+    /// [`Log::flush`](crate::Log::flush).
     pub(crate) fn flush(&self) -> Result<(), Error> {
         let target = self.inner.writer.lock().appended;
         let mut synced = self.inner.synced.lock();
@@ -55,19 +52,16 @@ impl<'a> Appender<'a> {
         result
     }
 
-    /// Flushes when too much waits for it. A failure is no failure of the put that came across it: the next flush reports it.
+    /// Flushes if `overdue`. A failure is not reported to the put that triggered the flush: every
+    /// later flush reports it.
     pub(crate) fn flush_if(&self, overdue: bool) {
         if overdue && let Err(error) = self.flush() {
             tracing::warn!(%error, "cannot flush what has been waiting");
         }
     }
 
-    /// Like [`flush`](Self::flush), and also makes durable what other processes wrote and this log has taken in: for whoever is about to
-    /// remove values that only records of others have made superfluous.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Io`]. What other processes wrote may then not be durable.
+    /// Flushes, and also syncs what other processes wrote; see
+    /// [`Log::flush_shared`](crate::Log::flush_shared).
     pub(crate) fn flush_shared(&self) -> Result<(), Error> {
         let others: Vec<Arc<Segment>> = {
             let index = self.inner.index.read();
@@ -78,14 +72,16 @@ impl<'a> Appender<'a> {
             self.inner.sync_dir()?;
         }
         for segment in others {
-            // One that is gone was copied, and the copies synced, before it was removed.
+            // The compactor that removed a segment has copied its records and synced the copies
+            // first.
             unless_gone(segment.sync())?;
         }
         self.flush()
     }
 
     fn sync_due(&self, due: FlushWork) -> Result<(), Error> {
-        // First, since an index file whose segment has no name any more says that flushed records were lost.
+        // The directory comes first: an index file whose segment has no directory entry means that
+        // flushed records were lost.
         if due.dir_dirty {
             self.inner.sync_dir()?;
         }
@@ -109,7 +105,7 @@ impl<'a> Appender<'a> {
         Ok(())
     }
 
-    /// Ends a full segment: everything in it is on the disk before the seal says so.
+    /// Seals a full segment. Its records are on the disk before the seal is written.
     pub(crate) fn seal(&self, retired: &ActiveSegment) -> Result<(), Error> {
         let ActiveSegment { slot, segment, end, pending, .. } = retired;
         segment.sync()?;
@@ -129,7 +125,7 @@ impl<'a> Appender<'a> {
         Ok(())
     }
 
-    /// Ends the active segment, if it has a record.
+    /// Seals the active segment if it contains a record.
     pub(crate) fn seal_active(&self) -> Result<bool, Error> {
         let mut writer = self.inner.writer.lock();
         let worth = writer.active.as_ref().is_some_and(|active| active.end > SEGMENT_HEADER_BYTES);
@@ -143,8 +139,8 @@ impl<'a> Appender<'a> {
         Ok(worth)
     }
 
-    /// Adds to a segment's index file what is on the disk. Only a shortcut, so a failure costs time on opening and nothing else; but no block
-    /// may follow one that is missing, which each block's beginning sees to.
+    /// Adds a block for synced records to the segment's index file. A failure only makes the next
+    /// open slower: each block names the offset where it begins, so a gap is detected.
     fn write_index_block(&self, slot: SlotId, segment: &Segment, pending: &Pending) {
         if pending.count() == 0 {
             return;
@@ -160,8 +156,9 @@ impl<'a> Appender<'a> {
         }
     }
 
-    /// Brings to the disk what other processes have appended to segments that they have not finished, as far as the index has
-    /// it, and the names of all segments: what compaction is about to drop may be superseded by nothing else.
+    /// Syncs the unsealed segments of other processes as far as the index has read them, and the
+    /// directory. Compaction calls this before it removes records that only those segments
+    /// supersede.
     pub(crate) fn sync_others(&self) -> Result<(), Error> {
         let unsynced: Vec<_> = {
             let index = self.inner.index.read();
@@ -177,7 +174,7 @@ impl<'a> Appender<'a> {
         self.inner.sync_dir()
     }
 
-    /// Appends a record that is no value, within the budget.
+    /// Appends a record that is not a value (a dictionary), within the disk budget.
     pub(crate) fn append(&self, frame: &mut Frame) -> Result<(), Error> {
         self.fits(frame.bytes.len() as u64)?;
         let mut writer = self.inner.writer.lock();
@@ -185,14 +182,15 @@ impl<'a> Appender<'a> {
         self.append_unbudgeted(&mut writer, frame)
     }
 
-    /// Appends a record, its stamp given, and enters it into the index.
+    /// Appends a record whose timestamp is set, and adds it to the index.
     pub(crate) fn append_unbudgeted(&self, writer: &mut Writer, frame: &mut Frame) -> Result<(), Error> {
         let location = self.append_unindexed(writer, frame)?;
         self.inner.index.write().apply(location, &RecordInfo::new(&frame.header, frame.key(), frame.base()));
         Ok(())
     }
 
-    /// Writes a record to the active segment or a new one. The index hears of the bytes, not yet of the key.
+    /// Writes a record to the active segment or to a new one. Updates the sizes in the index but
+    /// not the entry of the key.
     pub(crate) fn append_unindexed(&self, writer: &mut Writer, frame: &mut Frame) -> Result<Location, Error> {
         let len = frame.bytes.len() as u64;
         self.make_room(writer, len)?;
@@ -200,7 +198,7 @@ impl<'a> Appender<'a> {
         let location = Location { slot: active.slot, offset: active.end };
         frame.write_header(record::location_seed(active.segment.id, active.end));
         if let Err(e) = active.segment.write_at(&frame.bytes, active.end) {
-            // Half a record would be stepped over anyway; cutting it off gives the space back.
+            // Recovery would skip half a record; truncating it also frees its space.
             let _ = active.segment.truncate(active.end);
             return Err(Error::io("append to", &active.segment.path)(e));
         }
@@ -214,7 +212,7 @@ impl<'a> Appender<'a> {
         Ok(location)
     }
 
-    /// Appends records that count together or not at all, their stamps given, and enters them into the index.
+    /// Appends the records of a batch, whose timestamps are set, and adds them to the index.
     pub(crate) fn append_batch(&self, writer: &mut Writer, frames: &mut [Frame]) -> Result<(), Error> {
         let len = frames.iter().map(|frame| frame.bytes.len() as u64).sum();
         self.make_room(writer, len)?;
@@ -246,10 +244,10 @@ impl<'a> Appender<'a> {
         Ok(())
     }
 
-    /// Whether a record fits the disk budget; if not, the error that says so.
+    /// Returns [`Error::Full`] if a record does not fit the disk budget.
     pub(crate) fn fits(&self, record_len: u64) -> Result<(), Error> {
         let Some(max) = self.inner.options.disk_bytes_max else { return Ok(()) };
-        // A new segment, the old one's seal and its share of an index file may come on top.
+        // The record may start a new segment, seal the old one and add to an index file.
         let needed = record_len + SEGMENT_HEADER_BYTES * 2 + HEADER_BYTES as u64 + INDEX_SHARE_BYTES;
         if self.inner.index.read().disk_bytes() + needed <= max {
             return Ok(());
@@ -257,8 +255,8 @@ impl<'a> Appender<'a> {
         Err(Error::Full { path: self.inner.dir.clone(), needed, max })
     }
 
-    /// With a disk budget, looks at what other processes have written before a new segment is begun, so that together they exceed it by
-    /// their unfinished segments at most.
+    /// With a disk budget, refreshes before a new segment is started, so that all processes
+    /// together exceed the budget by at most their unsealed segments.
     pub(crate) fn refresh_before_roll(&self, len: u64) -> Result<(), Error> {
         let rolls = |active: &ActiveSegment| !self.has_room(active, len);
         let refresh = self.inner.options.disk_bytes_max.is_some()
@@ -266,7 +264,8 @@ impl<'a> Appender<'a> {
         if refresh { Refresher::new(self.inner).refresh() } else { Ok(()) }
     }
 
-    /// Has the manifest say that the directory is being changed, so that a copy that is made meanwhile is looked at more closely.
+    /// Records in the manifest that the log is open for writing. A copy made meanwhile is compared
+    /// with the manifest.
     pub(crate) fn mark_in_use(&self, writer: &mut Writer) {
         if !std::mem::replace(&mut writer.in_use, true) {
             self.inner.manifest.record(&[(manifest::USAGE, manifest::OPENED)]);
@@ -297,9 +296,12 @@ impl<'a> Appender<'a> {
         Ok(())
     }
 
-    /// Later than every stamp seen so far, and every one that was acknowledged to another process, whatever the clock says. Where the
-    /// clock is behind, two processes that have seen the same must not go on with the same stamp: beside others, each takes stamps of
-    /// its own residue.
+    /// Returns a timestamp later than all that this log has seen and all that were acknowledged to
+    /// other processes, whatever the clock says.
+    ///
+    /// Where the clock is behind, two processes that have seen the same records must not choose the
+    /// same timestamp. Each therefore uses timestamps with its own residue once other writers
+    /// exist.
     pub(crate) fn next_timestamp(&self, writer: &mut Writer) -> u64 {
         let index = self.inner.index.read();
         let seen = writer.timestamp.max(index.timestamp_max);

@@ -1,8 +1,9 @@
-//! A batch of changes, and its conditions.
+//! Batches of changes that are made together or not at all.
 
 use std::collections::BTreeMap;
 
-/// Changes for [`Log::write`]. Of several changes of one key the last counts.
+/// A batch of changes and conditions for [`Log::write`](crate::Log::write). The last change of a
+/// key wins.
 #[derive(Debug, Clone, Default)]
 pub struct Batch {
     pub(crate) changes: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
@@ -10,7 +11,7 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// A batch without changes.
+    /// Creates a batch without changes.
     pub fn new() -> Self {
         Self::default()
     }
@@ -29,14 +30,15 @@ impl Batch {
         self
     }
 
-    /// Writes the batch only if `key` has this value, or has none, when the batch is written.
+    /// Adds a condition: the batch is written only if `key` has this value then. `None` stands for
+    /// no value.
     #[must_use]
     pub fn expect(mut self, key: &[u8], value: Option<&[u8]>) -> Self {
         self.conditions.insert(key.to_vec(), value.map(<[u8]>::to_vec));
         self
     }
 
-    /// Whether there is nothing to change.
+    /// Returns whether the batch has no changes.
     pub fn is_empty(&self) -> bool {
         self.changes.is_empty()
     }

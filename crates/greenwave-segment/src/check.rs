@@ -1,4 +1,4 @@
-//! A thorough check.
+//! Checks a log completely: every byte of every segment, every value, every file in the directory.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -12,74 +12,77 @@ use crate::read::Reader;
 use crate::refresh::Refresher;
 use crate::scan::{self, SegmentPart};
 
-/// What [`Log::check`] found.
+/// Result of [`Log::check`](crate::Log::check).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CheckReport {
-    /// Segments that were read.
+    /// Number of segments that were read.
     pub segments: u64,
-    /// Records in them that verify, superseded ones included.
+    /// Number of records in them that verify, superseded ones included.
     pub records: u64,
-    /// Values that were read.
+    /// Number of values that were read.
     pub values: u64,
-    /// Everything that is not as it was written, in the order of the files.
+    /// All problems, in the order of the files.
     pub problems: Vec<Problem>,
 }
 
 impl CheckReport {
-    /// Whether no value is lost for sure: a torn end and files of others are no damage.
+    /// Returns whether no problem means a lost value. Torn ends and stray files are not damage.
     pub fn is_intact(&self) -> bool {
         self.problems.iter().all(|problem| !problem.kind.is_damage())
     }
 }
 
-/// One thing that is not as it was written.
+/// A problem found by [`Log::check`](crate::Log::check).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Problem {
-    /// The file, or the directory for what is about a key.
+    /// The file; the log's directory if the problem concerns a key.
     pub path: PathBuf,
-    /// Where in the file, in bytes, if it is about a place.
+    /// Offset in the file, in bytes, if the problem has one.
     pub offset: Option<u64>,
-    /// What it is.
+    /// Kind of problem.
     pub kind: ProblemKind,
 }
 
-/// What [`Log::check`] may find.
+/// Kinds of problems that [`Log::check`](crate::Log::check) reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ProblemKind {
-    /// The header of a segment is damaged. Its records can be read; nobody appends to it any more.
+    /// The header of a segment is damaged. Its records can be read, but no process appends to it.
     SegmentHeader,
-    /// A record whose key is known and whose value is damaged. The key has no value if this is its newest record.
+    /// The value of a record is damaged but its key is readable. If this is the newest record of
+    /// the key, the key has no value.
     DamagedRecord {
         /// The key.
         key: Vec<u8>,
     },
-    /// Bytes that are no record, in the middle of a segment or where it is sealed. Which keys stood there is not known, unless an
-    /// index file names them: one of them may show an older value.
+    /// Bytes in the middle of a segment, or in a sealed one, are not a record. Their keys are
+    /// unknown unless an index file names them, so a key may show an older value.
     UnknownBytes {
-        /// How many.
+        /// Number of bytes.
         len: u64,
     },
-    /// The end of a segment that is not sealed: a write that was interrupted, or is under way. Nothing flushed is in it.
+    /// The end of an unsealed segment is not a record: a write that was interrupted or is in
+    /// progress. It contains nothing that was flushed.
     TornEnd {
-        /// How many bytes.
+        /// Number of bytes.
         len: u64,
     },
-    /// A segment is gone and its index file is left. The keys that it names, and no other segment has, are without a value.
+    /// A segment is missing but its index file exists. Keys whose newest record was in it have no
+    /// value.
     MissingSegment,
-    /// The newest record of a key is known of and gone.
+    /// The newest record of a key is missing.
     LostValue {
         /// The key.
         key: Vec<u8>,
     },
-    /// A value is stored as a difference from one that is gone.
+    /// A value is stored as a delta from a value that is missing.
     UnreadableValue {
         /// The key.
         key: Vec<u8>,
     },
-    /// A file or directory that is no part of a log. It is left alone.
+    /// A file or directory that does not belong to a log. It is left alone.
     Stray,
 }
 
@@ -125,12 +128,7 @@ impl<'a> Checker<'a> {
         Self { inner }
     }
 
-    /// Reads every byte of every segment and every value, and reports what is not as it was written. Changes nothing. Other
-    /// processes may go on meanwhile; what they are just writing is reported as a torn end.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Io`].
+    /// Checks every segment, value and file; see [`Log::check`](crate::Log::check).
     pub(crate) fn check(&self) -> Result<CheckReport, Error> {
         Refresher::new(self.inner).refresh()?;
         let mut checked = CheckReport::default();

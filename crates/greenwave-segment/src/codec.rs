@@ -1,4 +1,4 @@
-//! Values to record bytes and back, with contexts that are used again. Knows nothing of segments.
+//! Encodes values as record bytes and decodes them, reusing zstd contexts.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,22 +13,26 @@ use crate::options::Compression;
 use crate::prefix::{PrefixCompressor, PrefixDecompressor};
 use crate::record::{BASE_TAG_BYTES, Codec as CodecId, HEADER_BYTES, Header, Kind, hash_payload};
 
-/// Contexts kept for the next value; more threads than this make their own. A zstd context is some hundred KiB.
+/// Contexts that are pooled; more threads than this create their own. A zstd context takes some
+/// hundred KiB.
 const POOLED_CONTEXTS_MAX: usize = 4;
-/// Values shorter than this are not worth a try.
+/// Shorter values are not compressed, in bytes.
 const COMPRESS_BYTES_MIN: usize = 64;
-/// A difference's base and value are at most this large together: zstd's window has to hold both, and so has memory.
+/// Maximum size of a delta's base and value together, in bytes: both must fit zstd's window, and
+/// memory.
 const DELTA_BYTES_MAX: usize = 64 << 20;
-/// A difference of at most one part in this many of its value is taken at once.
+/// A delta that is this many times smaller than the value is stored without trying plain
+/// compression.
 const DELTA_CLEAR_GAIN: usize = 10;
-/// The level for differences. Most of one is a few long matches, which the lowest levels cut into pieces.
+/// Compression level of deltas. A delta consists of a few long matches, which the lowest levels
+/// split.
 const DELTA_LEVEL: i32 = 6;
-/// Larger values have enough of their own to learn from.
+/// Larger values gain nothing from a dictionary, in bytes.
 pub(crate) const DICTIONARY_VALUE_BYTES_MAX: usize = 64 << 10;
-/// Bytes of the hash of the base's value: the lower half of its XXH3.
+/// Size of the stored hash of the base's value in bytes: the lower half of its XXH3-64.
 const BASE_HASH_BYTES: usize = 4;
 
-/// A record with room for its header, which is known only once its place is.
+/// A record whose header is filled in once its location is known.
 pub(crate) struct Frame {
     pub(crate) header: Header,
     pub(crate) bytes: Vec<u8>,
@@ -51,7 +55,7 @@ impl Frame {
         &self.bytes[HEADER_BYTES..][..self.header.key_len as usize]
     }
 
-    /// The key of the base and its tag; empty if this is no difference.
+    /// Returns the key and tag of the base; empty if this is not a delta.
     pub(crate) fn base(&self) -> &[u8] {
         &self.payload()[..self.header.base_and_tag_len()]
     }
@@ -60,13 +64,13 @@ impl Frame {
         &self.bytes[HEADER_BYTES + self.header.key_len as usize..]
     }
 
-    /// Fills in the header for the place that `seed` stands for.
+    /// Writes the header for the location that `seed` identifies.
     pub(crate) fn write_header(&mut self, seed: u64) {
         let header = self.header.encode(seed, self.key());
         self.bytes[..HEADER_BYTES].copy_from_slice(&header);
     }
 
-    /// The header checksum, once placed.
+    /// Returns the header checksum. The header must have been written.
     pub(crate) fn checksum(&self) -> u64 {
         crate::record::checksum_of(self.bytes.first_chunk().expect("a frame has a header"))
     }
@@ -81,25 +85,25 @@ impl Frame {
     }
 }
 
-/// What a value is stored as a difference from.
+/// The value that a delta is encoded against.
 pub(crate) struct DeltaBase<'a> {
     pub(crate) key: &'a [u8],
     pub(crate) value: &'a [u8],
     pub(crate) timestamp: u64,
-    /// How many differences have to be undone for it.
+    /// Number of deltas to apply to read the base.
     pub(crate) depth: u8,
 }
 
-/// Compressors and decompressors in waiting, all with the same dictionary.
+/// Pools of compressors and decompressors that share a dictionary.
 #[derive(Default)]
 struct ZstdContexts {
-    /// Empty for none.
+    /// The dictionary; empty for none.
     dictionary: Bytes,
     compressors: Mutex<Vec<Compressor<'static>>>,
     decompressors: Mutex<Vec<Decompressor<'static>>>,
 }
 
-/// How values become bytes.
+/// Encoder and decoder of values.
 pub(crate) struct Codec {
     compression: Compression,
     plain: ZstdContexts,
@@ -122,7 +126,7 @@ impl Codec {
         }
     }
 
-    /// Takes in a dictionary; returns its id.
+    /// Adds a dictionary; returns its id.
     pub(crate) fn add_dictionary(&self, dictionary: Bytes) -> u32 {
         let id = dictionary_id(&dictionary);
         let contexts = ZstdContexts { dictionary, ..ZstdContexts::default() };
@@ -130,24 +134,24 @@ impl Codec {
         id
     }
 
-    /// Whether values that were compressed with a dictionary can be read.
+    /// Returns whether values compressed with this dictionary can be read.
     pub(crate) fn has_dictionary(&self, id: u32) -> bool {
         self.dictionaries.read().contains_key(&id)
     }
 
-    /// Compresses new values with a dictionary that was added.
+    /// Compresses new values with this dictionary, which must have been added.
     pub(crate) fn use_dictionary(&self, id: u32) {
         *self.current.write() = Some(id);
     }
 
-    /// A value's record, compressed if that gains 10 % or more.
+    /// Encodes a value, compressed if that makes it at least 10 % smaller.
     pub(crate) fn encode(&self, key: &[u8], value: &[u8]) -> Frame {
         let header = Header::empty(Kind::Value, key);
         let frame = self.compressed(header, key, value).unwrap_or_else(|| Frame::new(header, key, value));
         frame.finish(value.len())
     }
 
-    /// A value's record, as a difference if that takes a quarter less room than without.
+    /// Encodes a value as a delta if that takes a quarter less space than encoding it alone.
     pub(crate) fn encode_against(&self, key: &[u8], value: &[u8], base: &DeltaBase<'_>) -> Frame {
         let delta = self.delta(key, value, base);
         match delta {
@@ -162,7 +166,7 @@ impl Codec {
         }
     }
 
-    /// Whether differences are worth a try for a value of this size.
+    /// Returns whether a value of this size may be stored as a delta.
     pub(crate) fn can_delta(&self, value: &[u8]) -> bool {
         self.compression != Compression::None && (COMPRESS_BYTES_MIN..DELTA_BYTES_MAX).contains(&value.len())
     }
@@ -209,7 +213,8 @@ impl Codec {
         };
         let mut frame = Frame::new(header, key, &[]);
         let start = frame.bytes.len();
-        // Room for nine tenths only: a value that gains less makes zstd give up early, which is the test itself.
+        // The buffer holds nine tenths of the value, so zstd stops early on a value that gains
+        // less.
         frame.bytes.resize(start + value.len() / 10 * 9, 0);
         let compressed = contexts.compress(level, value, &mut frame.bytes[start..]);
         frame.bytes.truncate(start + compressed?);
@@ -221,7 +226,8 @@ impl Codec {
         Some((id, self.dictionaries.read().get(&id)?.clone()))
     }
 
-    /// The value of a record whose payload hash has been checked and that is no difference; `Err` says what is wrong with it.
+    /// Decodes a record that is not a delta and whose payload hash has been checked; `Err` is the
+    /// reason.
     pub(crate) fn decode(&self, header: &Header, payload: Bytes, max: u32) -> Result<Bytes, &'static str> {
         let raw_len = checked_len(header, max)?;
         match header.codec {
@@ -236,7 +242,7 @@ impl Codec {
         }
     }
 
-    /// The value of a difference whose payload hash has been checked, from that of its base.
+    /// Decodes a delta whose payload hash has been checked, from the value of its base.
     pub(crate) fn apply_delta(
         &self,
         header: &Header,
@@ -259,7 +265,7 @@ impl Codec {
 }
 
 impl ZstdContexts {
-    /// Compresses into `buffer`; `None` if that is too small, or memory is.
+    /// Compresses into `buffer`; `None` if the buffer is too small or memory is exhausted.
     fn compress(&self, level: i32, value: &[u8], buffer: &mut [u8]) -> Option<usize> {
         let pooled = self.compressors.lock().pop();
         let mut compressor = match pooled {
@@ -284,22 +290,22 @@ impl ZstdContexts {
     }
 }
 
-/// A dictionary's name: half of its hash.
+/// Returns the id of a dictionary: the upper half of its XXH3-64.
 pub(crate) fn dictionary_id(dictionary: &[u8]) -> u32 {
     (xxh3_64(dictionary) >> 32) as u32
 }
 
-/// The parts of a difference's payload.
+/// The parts of a delta's payload.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct DeltaPayload<'a> {
     pub(crate) base: &'a [u8],
-    /// `None` if it was not recorded.
+    /// Tag of the base's record; `None` for the older codec without tags.
     pub(crate) tag: Option<u32>,
     hash: &'a [u8],
     frame: &'a [u8],
 }
 
-/// The parts of a difference's payload; `None` if it is cut short.
+/// Splits a delta's payload into its parts; `None` if it is too short.
 pub(crate) fn parse_delta<'a>(header: &Header, payload: &'a [u8]) -> Option<DeltaPayload<'a>> {
     let (base, rest) = payload.split_at_checked(header.base_len())?;
     if header.codec == CodecId::UNTAGGED_DELTA {

@@ -1,4 +1,13 @@
-//! Compaction.
+//! Compaction: rewrites segments that are mostly dead, and drops the oldest segments of a log with
+//! a budget.
+//!
+//! One process at a time does this, holding the compaction lock, so its index knows every record. A
+//! copy has the timestamp of the original, so it wins and loses against the same records, and the
+//! next generation, so readers prefer it to the original. The original is removed only once its
+//! copies, and newer records of any process, are on the disk.
+//!
+//! Rewriting a segment writes no more bytes than it frees, except for stranded values (see
+//! `deltas.rs`). Shortening a chain takes more space, and may use the rest of that allowance.
 
 use crate::Error;
 use crate::append::Appender;
@@ -16,28 +25,30 @@ use crate::recover::Recovery;
 use crate::refresh::Refresher;
 use crate::segment::Segment;
 
-/// A segment is rewritten when this share of it is dead or more: each byte given back then costs at most one byte written.
+/// A segment is rewritten if this percentage of it is dead. Each byte freed then costs at most one
+/// byte written.
 const DEAD_PERCENT_MIN: u64 = 50;
 
-/// Segments are rewritten and removed in steps of at most as many bytes as this many full segments, or this many bytes, whichever is more.
+/// Segments are rewritten in steps of at most this many times the segment size, or this many bytes,
+/// whichever is more.
 const STEP_SEGMENTS: u64 = 4;
 const STEP_BYTES_MIN: u64 = 1 << 20;
 
-/// And of at most this many segments.
+/// Maximum number of segments per step.
 const STEP_VICTIMS_MAX: usize = 256;
 
-/// What [`Log::compact`] did.
+/// Result of [`Log::compact`](crate::Log::compact).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct CompactionStats {
-    /// Segments removed.
+    /// Number of segments removed.
     pub segments: u64,
     /// Bytes that they occupied.
     pub freed_bytes: u64,
-    /// Bytes written to keep what was alive in them.
+    /// Bytes written to copy their live records.
     pub written_bytes: u64,
 }
 
-/// Rewrites and removes segments.
+/// Rewrites, drops and removes segments.
 #[derive(Clone, Copy)]
 pub(crate) struct Compactor<'a> {
     inner: &'a Inner,
@@ -48,12 +59,7 @@ impl<'a> Compactor<'a> {
         Self { inner }
     }
 
-    /// Rewrites the finished segments, of any process, of which at least half is dead. Puts, gets and refreshes go on meanwhile.
-    /// Does nothing while another process is compacting.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Io`], [`Error::ReadOnly`]. Nothing is lost then: a segment goes only after its copies are durable.
+    /// Rewrites segments that are mostly dead; see [`Log::compact`](crate::Log::compact).
     pub(crate) fn compact(&self) -> Result<CompactionStats, Error> {
         self.inner.check_writable()?;
         let _compacting = self.inner.compacting.lock();
@@ -69,7 +75,7 @@ impl<'a> Compactor<'a> {
         self.compact_in(&self.inner.compaction_lock.lock()?)
     }
 
-    /// Makes space, or returns the error that says there is none.
+    /// Makes space in a full log, or returns `full` if there is nothing to free.
     pub(crate) fn make_space(&self, full: Error) -> Result<(), Error> {
         let Error::Full { needed, max, .. } = full else { return Err(full) };
         match self.inner.options.when_full {
@@ -90,7 +96,8 @@ impl<'a> Compactor<'a> {
         let _compacting = self.inner.compacting.lock();
         let _turn = self.inner.compaction_lock.lock()?;
         Refresher::new(self.inner).refresh()?;
-        // Tombstones may have to move on from each segment: once around is enough to know that no more can be freed.
+        // Tombstones may be copied from each segment into a new one. After each segment has been
+        // dropped once, no more can be freed.
         let mut drops_left = self.inner.index.read().slots().count() + 2;
         while self.inner.index.read().disk_bytes() > target {
             let Some(left) = drops_left.checked_sub(1) else { return Err(full) };
@@ -107,13 +114,14 @@ impl<'a> Compactor<'a> {
 
     fn compact_in(&self, _turn: &CompactionGuard) -> Result<CompactionStats, Error> {
         Refresher::new(self.inner).refresh()?;
-        // What is full is finished.
+        // Full segments are sealed by a flush.
         Appender::new(self.inner).flush()?;
         Recovery::new(self.inner).seal_abandoned(|slot| is_mostly_dead(slot.len, slot.live_bytes))?;
         let mut done = CompactionStats::default();
         let victims = self.mostly_dead();
         if !victims.is_empty() {
-            // A power cut that kept some of the copies must not lose the originals: those of a batch count together only there.
+            // After a power cut that preserved only some of the copies, the originals must exist:
+            // the records of a batch count together only there.
             self.inner.sync_dir()?;
         }
         let mut left = &victims[..];
@@ -133,8 +141,8 @@ impl<'a> Compactor<'a> {
         dead.map(|(id, _)| id).collect()
     }
 
-    /// How many of these segments to rewrite before any is removed: each such step waits for the disk a few times, and needs room
-    /// for what it copies.
+    /// Returns how many of these segments to rewrite before any is removed. Each step waits for the
+    /// disk a few times, and needs space for its copies.
     fn step_len(&self, victims: &[SlotId]) -> usize {
         let bytes_max =
             self.inner.options.segment_bytes_max.saturating_mul(STEP_SEGMENTS).max(STEP_BYTES_MIN);
@@ -147,11 +155,12 @@ impl<'a> Compactor<'a> {
         fitting.count().clamp(1, STEP_VICTIMS_MAX.min(victims.len()))
     }
 
-    /// Copies what lives in sealed segments, and removes them.
+    /// Copies the live records of sealed segments, and removes the segments.
     ///
-    /// The index may have read a removal in one of them without the older value, which was appended to a segment that was read a moment
-    /// earlier. So all segments are looked at again first: whatever was there before a record of a sealed one is known then, and a
-    /// tombstone that hides nothing known hides nothing.
+    /// The index may have read a removal in one of them but not the older value, which another
+    /// process appended to a segment read a moment earlier. The refresh reads everything older than
+    /// the records of a sealed segment. After it, a tombstone that shadows nothing in the index
+    /// shadows nothing at all.
     fn rewrite(&self, victims: &[SlotId], done: &mut CompactionStats) -> Result<(), Error> {
         Refresher::new(self.inner).refresh()?;
         let mut moved = Vec::new();
@@ -159,14 +168,14 @@ impl<'a> Compactor<'a> {
             .copy_live_records(victims, &mut moved, done)
             .and_then(|()| self.remove_rewritten(victims, done));
         if result.is_err() {
-            // The originals stay, and would come back if only the copies were forgotten.
+            // The originals remain, and would reappear if only the copies were forgotten.
             let mut index = self.inner.index.write();
             moved.iter().for_each(|key: &Vec<u8>| index.mark_shadowing(key));
         }
         result
     }
 
-    /// Copies what lives in segments to our own; `moved` gets the keys.
+    /// Copies the live records of segments to the active segment; adds their keys to `moved`.
     fn copy_live_records(
         &self,
         victims: &[SlotId],
@@ -190,7 +199,7 @@ impl<'a> Compactor<'a> {
         Ok(())
     }
 
-    /// Copies what lives in a segment to our own.
+    /// Copies live records of one segment to the active segment.
     fn copy_entries(
         &self,
         slot: SlotId,
@@ -200,7 +209,7 @@ impl<'a> Compactor<'a> {
         len: u64,
         done: &mut CompactionStats,
     ) -> Result<(), Error> {
-        // What is dead in it exceeds what lives by this much.
+        // The dead bytes in excess of the live ones may be spent on shorter chains.
         let live: u64 = entries.iter().map(Entry::record_len).sum();
         let mut spare = len.saturating_sub(live * 2);
         for entry in entries {
@@ -216,9 +225,10 @@ impl<'a> Compactor<'a> {
         Ok(())
     }
 
-    /// Removes segments whose living records have been copied.
+    /// Removes segments whose live records have been copied.
     fn remove_rewritten(&self, victims: &[SlotId], done: &mut CompactionStats) -> Result<(), Error> {
-        // Before the fence, so that those who wait there need not wait for the disk.
+        // Flushed before taking the rewrite lock, so that processes waiting for the lock need not
+        // wait for the disk.
         Appender::new(self.inner).flush()?;
         Appender::new(self.inner).sync_others()?;
         let mut guard = self.inner.rewrite_lock.lock()?;
@@ -228,7 +238,8 @@ impl<'a> Compactor<'a> {
         }
         guard.announce_removal()?;
         guard.mark_refreshed();
-        // Whoever enters from now on looks again, and relies on nothing in here: removing it may take the file system its time.
+        // Every later holder of the lock refreshes first and relies on nothing in these segments,
+        // so they can be removed without holding it.
         drop(guard);
         for slot in victims {
             let segment = self.inner.index.read().try_slot(*slot).map(|slot| slot.segment.clone());
@@ -239,8 +250,8 @@ impl<'a> Compactor<'a> {
         Ok(())
     }
 
-    /// Appends a tombstone, for a key that was removed or whose newest value is lost, if an older record may stand in another
-    /// segment; returns the bytes written.
+    /// Appends the tombstone of a key that was removed or lost, if an older record of the key may
+    /// exist in another segment; returns the bytes written.
     fn copy_tombstone(&self, entry: &Entry, older_elsewhere: u64) -> Result<u64, Error> {
         let key = entry.key.as_slice();
         let mut writer = self.inner.writer.lock();
@@ -260,12 +271,14 @@ impl<'a> Compactor<'a> {
         Ok(frame.bytes.len() as u64)
     }
 
-    /// Appends a record of another segment, unless its key has moved on; returns the bytes written, which may be `spare` more than before.
+    /// Appends a copy of a record unless its key has changed; returns the bytes written, at most
+    /// `spare` more than the original's size.
     fn copy(&self, segment: &Segment, entry: &Entry, older_elsewhere: u64, spare: u64) -> Result<u64, Error> {
         let key = entry.key.as_slice();
         let shortened = Deltas::new(self.inner).shorten_chain(entry, spare)?;
         let Some(mut frame) = Reader::new(self.inner).read_frame(segment, key, &RecordRef::to(entry))? else {
-            // Damaged. The key has no value from now on, and an older one must not come back.
+            // The record is damaged. The key has no value from now on, and an older one must not
+            // reappear.
             self.inner.index.write().mark_lost(key, entry.location());
             return self.copy_tombstone(entry, older_elsewhere);
         };
@@ -316,8 +329,9 @@ impl<'a> Compactor<'a> {
         sealed.min_by_key(|(id, slot)| (slot.timestamp_min, *id)).map(|(id, _)| id)
     }
 
-    /// Forgets a segment's values. What would let an older record come back is replaced by a tombstone of the same stamp. As in
-    /// [`rewrite`](Self::rewrite), all older records have to be known.
+    /// Drops all values of a segment. Appends a tombstone with the same timestamp for each value
+    /// that hides an older one. Like [`rewrite`](Self::rewrite), needs all older records in the
+    /// index.
     fn drop_segment(&self, slot: SlotId) -> Result<(), Error> {
         Refresher::new(self.inner).refresh()?;
         let (segment, older_elsewhere, entries) = {
@@ -339,7 +353,8 @@ impl<'a> Compactor<'a> {
         Ok(())
     }
 
-    /// Removes a segment's files, the index file first: one without its segment means that the segment was lost.
+    /// Removes a segment's files, the index file first: an index file without its segment means
+    /// that the segment was lost.
     fn unlink(&self, slot: SlotId, segment: &Segment) -> Result<u64, Error> {
         self.record_removal(segment.id);
         index_file::remove(&self.inner.disk, &segment.path);
@@ -355,8 +370,8 @@ impl<'a> Compactor<'a> {
         Ok(freed)
     }
 
-    /// Has the manifest say that a segment is gone, and how long those are that hold what was worth keeping: all that may still grow,
-    /// as far as they are on the disk.
+    /// Records in the manifest that a segment is removed, and the synced sizes of all unsealed
+    /// segments, since these may contain the copies.
     fn record_removal(&self, gone: u64) {
         Appender::new(self.inner).mark_in_use(&mut self.inner.writer.lock());
         let mut entries: Vec<(u64, u64)> = {
@@ -369,7 +384,7 @@ impl<'a> Compactor<'a> {
     }
 }
 
-/// Whether at least half of a segment's records is dead.
+/// Returns whether at least half of a segment's records is dead.
 fn is_mostly_dead(len: u64, live_bytes: u64) -> bool {
     let records = len.saturating_sub(SEGMENT_HEADER_BYTES);
     (records - live_bytes.min(records)) * 100 >= records * DEAD_PERCENT_MIN

@@ -1,7 +1,8 @@
-//! The compaction lock: one process at a time removes segments of a directory.
+//! The compaction lock, which lets one process at a time remove segments of a directory.
 //!
-//! The file `compactor` in the log's directory is locked meanwhile (`flock` on Unix), which the system undoes when the process
-//! dies. The file is empty. With it held, no other process can remove a segment, so one look at the directory sees every record.
+//! The holder locks the file `compactor` in the log's directory (`flock` on Unix). The system
+//! releases the lock when the process dies. The file is empty. While it is locked, no other process
+//! can remove a segment, so one listing of the directory shows every record.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use crate::access::Access;
 use crate::descriptors::Descriptors;
 use crate::disk::{Disk, File};
 
-/// The lock's file, opened for each compaction.
+/// The lock file, opened for each compaction.
 #[derive(Debug)]
 pub(crate) struct CompactionLock {
     disk: Disk,
@@ -19,7 +20,7 @@ pub(crate) struct CompactionLock {
     path: PathBuf,
 }
 
-/// Holds the lock until it is dropped.
+/// Guard of the compaction lock; releases it when dropped.
 #[derive(Debug)]
 pub(crate) struct CompactionGuard {
     _file: File,
@@ -30,14 +31,14 @@ impl CompactionLock {
         Self { disk: disk.clone(), descriptors: descriptors.clone(), path: dir.join("compactor") }
     }
 
-    /// `None` if another process holds it.
+    /// Takes the lock; returns `None` if another process holds it.
     pub(crate) fn try_lock(&self) -> Result<Option<CompactionGuard>, Error> {
         let io = |e| Error::io("lock", &self.path)(e);
         let file = self.descriptors.open(&self.disk, &self.path, Access::Create).map_err(io)?;
         Ok(file.try_lock().map_err(io)?.then_some(CompactionGuard { _file: file }))
     }
 
-    /// Waits until no other process holds it.
+    /// Takes the lock, waiting until no other process holds it.
     pub(crate) fn lock(&self) -> Result<CompactionGuard, Error> {
         let io = |e| Error::io("lock", &self.path)(e);
         let file = self.descriptors.open(&self.disk, &self.path, Access::Create).map_err(io)?;

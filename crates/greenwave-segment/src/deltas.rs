@@ -1,4 +1,12 @@
-//! Deltas.
+//! Deltas: chooses the base that a value is stored against, and rewrites deltas when their base
+//! changes.
+//!
+//! A value may be stored as a delta from the value of another key, its *base*. Reading it reads the
+//! base as well, and the base's base, along a *chain* of bounded length. A process that removes or
+//! replaces a value first rewrites the deltas that depend on it. It cannot know about deltas that
+//! another process writes at that moment. Such a delta is *stranded*: its base is superseded but
+//! still on the disk, where `read.rs` finds it. The base stays there until a compactor has
+//! rewritten the stranded value.
 
 use std::sync::Arc;
 
@@ -14,10 +22,11 @@ use crate::refresh::Refresher;
 use crate::rewrite_lock::RewriteGuard;
 use crate::writer::Writer;
 
-/// At the end of a chain, the next value is stored against the one half-way up: so a chain grows by one again, and not each value twice.
+/// Divisor of the maximum depth at the end of a chain: the next value is stored against the base
+/// half-way up. The chain can then grow again, so that not every value is stored whole.
 const HALF: u8 = 2;
 
-/// A base, and what has to be true of it when the difference is written.
+/// A base, and the state of its entry when it was read.
 pub(crate) struct ChosenBase {
     key: Vec<u8>,
     value: Bytes,
@@ -32,7 +41,7 @@ impl ChosenBase {
     }
 }
 
-/// Stores values as deltas, and rewrites those whose base changes.
+/// Stores values as deltas, and rewrites deltas whose base changes.
 #[derive(Clone, Copy)]
 pub(crate) struct Deltas<'a> {
     inner: &'a Inner,
@@ -43,7 +52,7 @@ impl<'a> Deltas<'a> {
         Self { inner }
     }
 
-    /// What to store a value of `key` against, if it is probably similar to that of `like`.
+    /// Chooses the base for a value of `key` that is probably similar to the value of `like`.
     pub(crate) fn choose_base(
         &self,
         key: &[u8],
@@ -66,8 +75,10 @@ impl<'a> Deltas<'a> {
         }
     }
 
-    /// For a difference, keeps all processes from removing what it is from until it is written; with a look at what they did remove. `None` for
-    /// what is no difference, and if there is no getting in soon: then it must not be written.
+    /// Takes the rewrite lock for a delta, so that no process removes its base before it is
+    /// written, and refreshes if removals were announced since the last time. Returns `None` for a
+    /// record that is not a delta, or if the lock is not free soon; a delta must not be written
+    /// then.
     pub(crate) fn lock_for_delta(&self, frame: &Frame) -> Result<Option<RewriteGuard<'a>>, Error> {
         if frame.header.depth() == 0 {
             return Ok(None);
@@ -85,7 +96,8 @@ impl<'a> Deltas<'a> {
         Ok(Some(guard))
     }
 
-    /// Whether a base is still what it was when it was read. The writer is held, so it stays so until the difference is written.
+    /// Returns whether a base is unchanged since it was read. The caller holds the writer, so the
+    /// base stays unchanged until the delta is written.
     pub(crate) fn base_is_current(&self, base: &ChosenBase) -> bool {
         let index = self.inner.index.read();
         index.get(&base.key).is_some_and(|entry| {
@@ -96,14 +108,15 @@ impl<'a> Deltas<'a> {
         })
     }
 
-    /// Whether values other than those of `keys` are differences from one of them.
+    /// Returns whether the value of `key` is the base of a delta whose key is not in `keys`.
     pub(crate) fn has_dependents(&self, keys: &dyn Fn(&[u8]) -> bool, key: &[u8]) -> bool {
         let index = self.inner.index.read();
         index.may_be_base(key)
             && index.dependents(&|base| base == key).iter().any(|entry| !keys(entry.key.as_slice()))
     }
 
-    /// Stores values anew that are differences from one of `keys` and are not among them; returns how many. They are on the disk then.
+    /// Rewrites and flushes all deltas whose base is in `keys` and whose own key is not; returns
+    /// how many.
     pub(crate) fn rebase(&self, keys: &dyn Fn(&[u8]) -> bool) -> Result<u64, Error> {
         let dependents = self.inner.index.read().dependents(keys);
         let mut rebased = 0;
@@ -111,13 +124,15 @@ impl<'a> Deltas<'a> {
             rebased += u64::from(self.rewrite_value(&entry, keys)?);
         }
         if rebased > 0 {
-            // A power cut that kept the removal and lost these would lose the values.
+            // If a power cut preserved the removal but not the rewritten deltas, their values would
+            // be lost.
             Appender::new(self.inner).flush()?;
         }
         Ok(rebased)
     }
 
-    /// Stores the stranded values anew, each without a base; returns how many. The caller is inside the fence, so there will not be more.
+    /// Rewrites all stranded values without a base; returns how many. The caller holds the rewrite
+    /// lock, so no process can add more.
     pub(crate) fn rewrite_stranded(&self) -> Result<u64, Error> {
         let stranded = self.inner.index.read().stranded();
         let mut rewritten = 0;
@@ -135,7 +150,8 @@ impl<'a> Deltas<'a> {
         Ok(rewritten)
     }
 
-    /// A difference far down a chain, against one half-way up; `None` if that would take much more room, or more than `spare` bytes more.
+    /// Encodes a delta far down its chain against the base half-way up. Returns `None` if that
+    /// would double its size or take more than `spare` bytes more.
     pub(crate) fn shorten_chain(
         &self,
         entry: &Entry,
@@ -155,7 +171,8 @@ impl<'a> Deltas<'a> {
         Ok(affordable.then_some((frame, base)))
     }
 
-    /// The nearest of `like`, its base, that one's base, and so on, whose chain is not longer than `depth_max`.
+    /// Reads the first of `like`, its base, the base's base, and so on, whose depth is at most
+    /// `depth_max`.
     fn base_at(&self, key: &[u8], like: &[u8], depth_max: u8) -> Result<Option<ChosenBase>, Error> {
         let Some((base, entry)) = self.ancestor(key, like, depth_max) else { return Ok(None) };
         let value = Reader::new(self.inner).get(&base)?;
@@ -170,8 +187,8 @@ impl<'a> Deltas<'a> {
             entry = index.get(entry.base.as_ref()?.as_slice())?;
         }
         let slot = index.slot(entry.location().slot);
-        // A flush of ours has to make the base durable too: it does not reach into a segment that another process is writing. And a
-        // base must not depend on what depends on it.
+        // A flush must make the base durable too, but it does not sync segments that other
+        // processes write. A base must not depend on the key itself either.
         let usable = !entry.tombstone && (slot.sealed || slot.own) && entry.key.as_slice() != key;
         let free_of_key = || {
             let mut above = entry;
@@ -187,7 +204,7 @@ impl<'a> Deltas<'a> {
         (usable && free_of_key()).then(|| (entry.key.as_slice().to_vec(), entry.clone()))
     }
 
-    /// Stores a value against the nearest base above that is not one of `keys`, or without one.
+    /// Rewrites a delta against its nearest ancestor that is not in `keys`, or without a base.
     fn rewrite_value(&self, entry: &Entry, keys: &dyn Fn(&[u8]) -> bool) -> Result<bool, Error> {
         let key = entry.key.as_slice();
         let Some(value) = Reader::new(self.inner).get(key)? else { return Ok(false) };
@@ -218,8 +235,9 @@ impl<'a> Deltas<'a> {
         Ok(true)
     }
 
-    /// Appends a value that is there already, with its old stamp: a new one could win against what another process has put since. Whether
-    /// the budget allows it is not asked: a removal that it forbids would never free anything.
+    /// Appends a copy of a value with its old timestamp, since a new one could win against a later
+    /// put of another process. Ignores the disk budget: a removal must always succeed, or a full
+    /// log could never be emptied.
     fn append_copy(&self, writer: &mut Writer, frame: &mut Frame, entry: &Entry) -> Result<(), Error> {
         frame.header.timestamp = entry.timestamp;
         frame.header.generation = entry.generation;
@@ -228,7 +246,7 @@ impl<'a> Deltas<'a> {
     }
 }
 
-/// Keys as a set, for looking up.
+/// Returns a function that tests whether a key is among `keys`.
 pub(crate) fn contains_in<'a>(keys: &[&'a [u8]]) -> impl Fn(&[u8]) -> bool + use<'a> {
     let keys: Arc<std::collections::HashSet<&'a [u8]>> = Arc::new(keys.iter().copied().collect());
     move |key| keys.contains(key)

@@ -1,4 +1,5 @@
-//! Training of dictionaries.
+//! Trains compression dictionaries on the values of a log. A dictionary is stored in the log as a
+//! record that callers do not see.
 
 use crate::append::Appender;
 use crate::codec::{DICTIONARY_VALUE_BYTES_MAX, Frame, dictionary_id};
@@ -8,9 +9,9 @@ use crate::read::Reader;
 use crate::record::{Header, Kind, hash_payload};
 use crate::{Error, Options};
 
-/// Values looked at, in multiples of the dictionary: zstd's authors advise a hundred.
+/// Size of the samples in multiples of the dictionary size, as zstd's documentation recommends.
 const SAMPLES_PER_BYTE: usize = 100;
-/// Fewer values teach nothing.
+/// Minimum number of samples.
 const SAMPLES_MIN: usize = 16;
 
 /// Trains dictionaries on the values of a log.
@@ -24,16 +25,8 @@ impl<'a> Trainer<'a> {
         Self { inner }
     }
 
-    /// Trains a dictionary of at most `bytes_max` bytes (1 KiB to 1 MiB; 64 KiB is a good size) on the values that the log has, and
-    /// compresses with it what is put from now on, values of up to 64 KiB. Worth it for many small values that are alike: source files
-    /// take 6 to 10 % less room, records of some hundred bytes a half. Returns whether there were values enough, 16 at least.
-    ///
-    /// Reads up to a hundred times `bytes_max`, and takes about a second for each 10 MB of that. The dictionary is kept in the log, and used
-    /// again when that is opened.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Option`], if the log does not compress or the size is out of range; [`Error::Io`]; [`Error::Full`].
+    /// Trains a dictionary and uses it for new values; see
+    /// [`Log::train_dictionary`](crate::Log::train_dictionary).
     pub(crate) fn train_dictionary(&self, bytes_max: usize) -> Result<bool, Error> {
         let refuse =
             |value: String, accepted| Err(Error::Option { option: "dictionary size", value, accepted });
@@ -47,7 +40,8 @@ impl<'a> Trainer<'a> {
         if sizes.len() < SAMPLES_MIN {
             return Ok(false);
         }
-        // Fails where the samples have nothing in common, or too little for a dictionary of this size.
+        // zstd fails if the samples have nothing in common, or too little for a dictionary of this
+        // size.
         let Ok(dictionary) = zstd::dict::from_continuous(&samples, &sizes, bytes_max) else {
             return Ok(false);
         };
@@ -62,7 +56,7 @@ impl<'a> Trainer<'a> {
         Ok(true)
     }
 
-    /// Values one after another, and their sizes: small ones, spread over all keys.
+    /// Returns the concatenation and the sizes of small values, spread evenly over all keys.
     fn samples(&self, bytes_max: usize) -> Result<(Vec<u8>, Vec<usize>), Error> {
         let keys = {
             let index = self.inner.index.read();

@@ -1,21 +1,22 @@
-//! Entries of the index: what is known about the newest record of a key, and which of two records wins.
+//! Entries of the index: what is known about the newest record of a key, and which of two records
+//! wins.
 
 use std::cmp::Ordering;
 
 use crate::key::{INLINE_BYTES_MAX, Key};
 use crate::record::{BASE_TAG_BYTES, Codec, HEADER_BYTES, Header, Kind};
 
-/// A segment's number in the index, never used again.
+/// Number of a segment in the index. Numbers are never reused.
 pub(crate) type SlotId = u32;
 
-/// Where a record is.
+/// Segment and offset of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Location {
     pub(crate) slot: SlotId,
     pub(crate) offset: u64,
 }
 
-/// What a lookup in the index says of a record.
+/// Data of the index that a read needs to locate and verify a record.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RecordRef {
     pub(crate) location: Location,
@@ -41,7 +42,7 @@ impl RecordRef {
         Self { location, depth, tag, record_len: header.record_len(), raw_len }
     }
 
-    /// A buffer for the whole record.
+    /// Allocates a buffer for the whole record.
     pub(crate) fn buffer(&self) -> Vec<u8> {
         vec![0; usize::try_from(self.record_len).expect("value_bytes_max fits memory")]
     }
@@ -51,30 +52,31 @@ impl RecordRef {
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
     pub(crate) key: Key,
-    /// What this value is a difference from.
+    /// Base of the value, if it is a delta.
     pub(crate) base: Option<Box<BaseRef>>,
     pub(crate) offset: u64,
     pub(crate) timestamp: u64,
     pub(crate) slot: SlotId,
     pub(crate) stored_len: u32,
     pub(crate) raw_len: u32,
-    /// How many differences have to be undone.
+    /// Number of deltas to apply to read the value; 0 if it is not a delta.
     pub(crate) depth: u8,
-    /// How many times the record has been copied.
+    /// Number of times the record has been copied.
     pub(crate) generation: u8,
-    /// The key has no value: it was removed, or its newest record is lost.
+    /// Whether the key has no value: it was removed, or its newest record is lost.
     pub(crate) tombstone: bool,
-    /// The newest record of the key is damaged or gone.
+    /// Whether the newest record of the key is damaged or missing.
     pub(crate) lost: bool,
-    /// Whether another record of this key was seen in another segment, which would come back if this one were forgotten.
+    /// Whether another segment has an older record of this key, which would reappear if this entry
+    /// were forgotten.
     pub(crate) shadows: bool,
 }
 
-/// The record that a value is a difference from.
+/// Reference from a delta to its base.
 #[derive(Debug, Clone)]
 pub(crate) struct BaseRef {
     pub(crate) key: Key,
-    /// The lower half of its stamp, if that was recorded.
+    /// Lower half of the base's timestamp, if the delta records it.
     pub(crate) tag: Option<u32>,
 }
 
@@ -83,34 +85,35 @@ impl BaseRef {
         self.key.as_slice()
     }
 
-    /// Whether a record of the base's key is for sure the one.
+    /// Returns whether `base` is certainly the record that the delta was encoded against.
     pub(crate) fn matches(&self, base: &Entry) -> bool {
         !base.tombstone && self.tag == Some(base.tag())
     }
 }
 
-/// What an index has to know of a record.
+/// Data of a record that the index needs.
 #[derive(Debug, Clone)]
 pub(crate) struct RecordInfo<'a> {
     pub(crate) kind: Kind,
     pub(crate) key: &'a [u8],
-    /// The key and what follows it in memory, if it is short and something does.
+    /// The key with the bytes that follow it in memory, if the key is short and enough bytes
+    /// follow.
     pub(crate) padded: Option<&'a [u8; INLINE_BYTES_MAX]>,
-    /// The key of the base; empty if it is no difference.
+    /// Key of the base; empty if the value is not a delta.
     pub(crate) base: &'a [u8],
-    /// The base's tag, if that was recorded.
+    /// Tag of the base, if the delta records it.
     pub(crate) base_tag: Option<u32>,
     pub(crate) timestamp: u64,
     pub(crate) stored_len: u32,
     pub(crate) raw_len: u32,
     pub(crate) depth: u8,
     pub(crate) generation: u8,
-    /// The record is known of, and cannot be read.
+    /// Whether the record exists or existed but cannot be read.
     pub(crate) lost: bool,
 }
 
 impl<'a> RecordInfo<'a> {
-    /// The item of a record, of which `base` is the key of the base with its tag, as they stand in the payload.
+    /// Describes a record. `base` is the key of the base and its tag, as in the payload.
     pub(crate) fn new(header: &Header, key: &'a [u8], base: &'a [u8]) -> Self {
         let (base, base_tag) = split_base(base, header.codec == Codec::DELTA);
         let Header { kind, timestamp, stored_len, raw_len, generation, .. } = *header;
@@ -130,7 +133,7 @@ impl<'a> RecordInfo<'a> {
         }
     }
 
-    /// The item of a record that cannot be read.
+    /// Describes the same record as lost.
     pub(crate) fn as_lost(&self) -> Self {
         Self { base: &[], depth: 0, lost: true, ..self.clone() }
     }
@@ -140,7 +143,7 @@ impl<'a> RecordInfo<'a> {
     }
 }
 
-/// The key of a base and its tag, if it has one.
+/// Splits the reference to a base, as stored in a payload, into key and tag.
 pub(crate) fn split_base(base: &[u8], tagged: bool) -> (&[u8], Option<u32>) {
     match base.split_last_chunk::<BASE_TAG_BYTES>() {
         Some((key, tag)) if tagged => (key, Some(u32::from_le_bytes(*tag))),
@@ -188,12 +191,12 @@ impl Entry {
         HEADER_BYTES as u64 + self.key.as_slice().len() as u64 + u64::from(self.stored_len)
     }
 
-    /// The lower half of its stamp.
+    /// Returns the lower half of the timestamp.
     pub(crate) fn tag(&self) -> u32 {
         self.timestamp as u32
     }
 
-    /// Whether compaction has to keep it.
+    /// Returns whether compaction must copy the record.
     pub(crate) fn is_live(&self) -> bool {
         !self.tombstone || self.shadows
     }
@@ -202,8 +205,9 @@ impl Entry {
         match self.timestamp.cmp(&other.timestamp) {
             Ordering::Greater => true,
             Ordering::Less => false,
-            // Of copies the latest: what it was copied from is about to be removed. Of copies by two processes the one that
-            // depends on fewer others: what it depended on before may be gone.
+            // The latest copy wins, since its original is about to be removed. If two processes
+            // have made copies, the one with fewer deltas wins, since the bases of the other may be
+            // gone.
             Ordering::Equal => match self.rank().cmp(&other.rank()) {
                 Ordering::Greater => true,
                 Ordering::Less => false,
@@ -212,7 +216,7 @@ impl Entry {
         }
     }
 
-    /// What decides between records of the same stamp.
+    /// Rank among records with the same timestamp.
     fn rank(&self) -> (u8, u8) {
         let kind = match (self.tombstone, self.lost) {
             (_, true) => 0,

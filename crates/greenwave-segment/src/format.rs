@@ -1,4 +1,5 @@
-//! Constants and helpers of the on-disk format that several files share: file headers, file names, byte order.
+//! Constants and helpers of the on-disk format that several files share: file headers, file names,
+//! byte order.
 //!
 //! Segments, index files and the manifest begin with the same 32 bytes (integers little-endian):
 //!
@@ -10,7 +11,8 @@
 //! | 16 | 8 | segment id, or identity of the directory (manifest) |
 //! | 24 | 8 | XXH3-64 of bytes 0 to 24 |
 //!
-//! Every format version keeps this header, so that any reader can tell a newer file from a damaged one.
+//! Every format version keeps this header, so that any reader can tell a newer file from a damaged
+//! one.
 
 use std::path::{Path, PathBuf};
 
@@ -57,7 +59,8 @@ pub(crate) fn holder_path(dir: &Path, number: u64) -> PathBuf {
     dir.join(format!("{HOLDER_PREFIX}{number:016x}"))
 }
 
-/// Returns the segment id in a file name, if the name is 16 lower-case hexadecimal digits and `extension`.
+/// Returns the segment id in a file name, if the name is 16 lower-case hexadecimal digits and
+/// `extension`.
 pub(crate) fn parse_name(name: &str, extension: &str) -> Option<u64> {
     let id = name.strip_suffix(extension)?.strip_suffix('.')?;
     let well_formed = id.len() == 16 && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));

@@ -1,8 +1,9 @@
-//! Liveness locks: show other processes that the process that wrote something still has the log open.
+//! Liveness locks: show other processes that the process that wrote something still has the log
+//! open.
 //!
-//! A holder locks the file `holder-` and sixteen hexadecimal digits in the log's directory (`flock` on Unix). The
-//! system releases the lock when the process dies. The file is empty. Its holder removes it, or a process that
-//! finds it unlocked.
+//! A holder locks the file `holder-` and sixteen hexadecimal digits in the log's directory (`flock`
+//! on Unix). The system releases the lock when the process dies. The file is empty. Its holder
+//! removes it, or a process that finds it unlocked.
 
 use std::path::PathBuf;
 
@@ -15,7 +16,8 @@ use crate::inner::Inner;
 /// Attempts to create the file while other processes remove it before it is locked.
 const TRIES_MAX: usize = 16;
 
-/// Shows other processes that this one is alive; see [`Log::hold`](crate::Log::hold). Ends when dropped.
+/// Shows other processes that this one is alive; see [`Log::hold`](crate::Log::hold). Ends when
+/// dropped.
 #[derive(Debug)]
 pub struct Hold {
     disk: Disk,
@@ -50,7 +52,8 @@ pub(crate) fn is_held(inner: &Inner, number: u64) -> Result<bool, Error> {
         return Ok(true);
     }
     if !inner.read_only {
-        // Removed while locked: a process that opened the file meanwhile finds it unlinked and retries.
+        // Removed while locked: a process that opened the file meanwhile finds it unlinked and
+        // retries.
         let _ = inner.disk.remove(&path);
     }
     Ok(false)

@@ -1,10 +1,13 @@
-//! Which record of which segment holds each key's newest value. Decides who wins, and what is still alive. Does no I/O.
+//! The index of a log: maps each key to its newest record, and tracks how much of each segment is
+//! live. Performs no I/O.
 //!
-//! Records may be applied in any order, as segments of several processes are read: the newest stamp wins, of equal ones a
-//! tombstone, then the later copy, then the value that is fewer differences away from a whole one. A record that is known of
-//! but cannot be read is *lost*: it hides older records as a tombstone does, and yields to any copy of itself.
+//! Records may be applied in any order, since segments of several processes are read one after
+//! another. The latest timestamp wins; among equal ones a tombstone, then the later copy, then the
+//! value with fewer deltas. A record that is known but cannot be read is *lost*: it hides older
+//! records like a tombstone, and loses against any copy of itself.
 //!
-//! Entries stand in one vector, found through a table of their numbers: opening a log of a million keys is mostly filling these two.
+//! All entries are in one vector, and a hash table contains their positions. Opening a log of a
+//! million keys spends most of its time filling these two.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -19,19 +22,19 @@ use crate::key::Key;
 use crate::record::Kind;
 use crate::segment::Segment;
 
-/// Marks an entry that is not in use.
+/// Slot of an unused entry.
 const NO_SLOT: SlotId = SlotId::MAX;
 
-/// Parts of the table that are filled one after another.
+/// Number of parts of the hash table that a bulk insert fills one after another.
 const PARTS: usize = 64;
-/// Entries that wait for it at most.
+/// Maximum number of entries in a bulk insert.
 const BULK_MAX: usize = 256 << 10;
 
-/// Entries on their way into the table, which is filled part by part, each of which fits the processor's cache: a million entries then take
-/// half the time.
+/// Entries to be inserted into the hash table part by part. Each part fits the processor's cache,
+/// which halves the time for a million entries.
 #[derive(Debug)]
 pub(crate) struct BulkInsert {
-    /// Hashes and numbers.
+    /// Hashes and entry numbers.
     parts: [Vec<(u64, u32)>; PARTS],
     waiting: usize,
 }
@@ -42,33 +45,34 @@ impl Default for BulkInsert {
     }
 }
 
-/// What is known of a segment.
+/// State of a segment in the index.
 #[derive(Debug)]
 pub(crate) struct SegmentSlot {
     pub(crate) segment: Arc<Segment>,
-    /// Read up to here.
+    /// Offset up to which the segment has been read.
     pub(crate) end: u64,
-    /// Size of the file when last looked at.
+    /// Size of the file when it was last measured, in bytes.
     pub(crate) len: u64,
-    /// Bytes of its index file.
+    /// Size of its index file in bytes.
     pub(crate) index_len: u64,
-    /// Bytes of records that compaction has to keep.
+    /// Bytes of records that compaction must copy.
     pub(crate) live_bytes: u64,
-    /// The oldest stamp in it.
+    /// Earliest timestamp in it.
     pub(crate) timestamp_min: u64,
-    /// The entries that pointed here at some time, by number.
+    /// Numbers of the entries that have pointed to it, past ones included.
     members: Vec<u32>,
-    /// Never grows again.
+    /// Whether it ends in a seal and will never grow.
     pub(crate) sealed: bool,
-    /// Whether it was sealed when it was first met. What is appended later is checked more closely.
+    /// Whether it was sealed when it was first read. Records appended later are verified more
+    /// closely.
     pub(crate) sealed_at_first: bool,
-    /// Whether all that its index file says of it is true.
+    /// Whether its index file matches it.
     pub(crate) fits: bool,
-    /// Only the index file is left of it.
+    /// Whether the segment is missing and only its index file exists.
     pub(crate) orphan: bool,
-    /// How far the records are known to have reached the disk.
+    /// Offset up to which records are known to be on the disk.
     pub(crate) synced: u64,
-    /// Written by this log: known without reading.
+    /// Whether this log writes it, so that it need not be read.
     pub(crate) own: bool,
 }
 
@@ -98,7 +102,7 @@ impl SegmentSlot {
     }
 }
 
-/// Sums over all entries, kept as they change.
+/// Sums over all entries, updated with every change.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Totals {
     pub(crate) entries: u64,
@@ -111,25 +115,25 @@ pub(crate) struct Totals {
 /// The index of a log.
 #[derive(Debug)]
 pub(crate) struct Index {
-    /// Numbers of entries, by the hash of their keys.
+    /// Entry numbers by the hash of their keys.
     table: HashTable<u32>,
     entries: Vec<Entry>,
     free: Vec<u32>,
     seed: u64,
-    /// Slots from number `first_slot` on. The first one is in use.
+    /// Segments by number, from `first_slot` on. The first one is in use.
     slots: VecDeque<Option<SegmentSlot>>,
     first_slot: SlotId,
-    /// How many differences name a base, by the base's hash.
+    /// Number of deltas per base, by the hash of the base's key.
     bases: HashMap<u64, u32>,
-    /// Dictionaries by id, which callers do not see, with their stamps.
+    /// Dictionaries by id, with their timestamps.
     pub(crate) dictionaries: HashMap<u32, (RecordRef, u64)>,
     pub(crate) totals: Totals,
-    /// The newest stamp seen.
+    /// Latest timestamp seen.
     pub(crate) timestamp_max: u64,
 }
 
 impl Index {
-    /// An empty index. The seed keeps others from choosing keys that collide.
+    /// Creates an empty index. The random seed prevents keys chosen to collide.
     pub(crate) fn new(seed: u64) -> Self {
         Self {
             table: HashTable::new(),
@@ -145,7 +149,7 @@ impl Index {
         }
     }
 
-    /// Makes room for this many more entries at once, of which a segment will have as many.
+    /// Reserves space for this many more entries.
     pub(crate) fn reserve(&mut self, additional: usize) {
         let Self { table, entries, seed, .. } = self;
         entries.reserve(additional);
@@ -153,18 +157,18 @@ impl Index {
             .reserve(additional, |number| xxh3_64_with_seed(entries[*number as usize].key.as_slice(), *seed));
     }
 
-    /// The newest record of a key, a tombstone included.
+    /// Returns the newest record of a key, tombstones included.
     pub(crate) fn get(&self, key: &[u8]) -> Option<&Entry> {
         let number = self.table.find(self.hash(key), |number| self.key(*number) == key)?;
         Some(&self.entries[*number as usize])
     }
 
-    /// All entries, tombstones included.
+    /// Iterates over all entries, tombstones included.
     pub(crate) fn entries(&self) -> impl Iterator<Item = &Entry> {
         self.entries.iter().filter(|entry| entry.slot != NO_SLOT)
     }
 
-    /// The entries that point into a segment, in the order of the file.
+    /// Returns the entries that point to a segment, in the order of the file.
     pub(crate) fn entries_in(&self, slot: SlotId) -> Vec<Entry> {
         let Some(mut numbers) = self.try_slot(slot).map(|slot| slot.members.clone()) else {
             return Vec::new();
@@ -177,12 +181,12 @@ impl Index {
         entries
     }
 
-    /// Whether some value may be stored as a difference from this key's.
+    /// Returns whether the value of this key may be the base of a delta.
     pub(crate) fn may_be_base(&self, key: &[u8]) -> bool {
         !self.bases.is_empty() && self.bases.contains_key(&self.hash(key))
     }
 
-    /// Takes in a segment.
+    /// Adds a segment.
     pub(crate) fn add(&mut self, slot: SegmentSlot) -> SlotId {
         let number = u32::try_from(self.slots.len()).ok().and_then(|len| self.first_slot.checked_add(len));
         let id = number.filter(|id| *id != NO_SLOT).expect("a log meets fewer than 2^32 segments");
@@ -190,7 +194,8 @@ impl Index {
         id
     }
 
-    /// Forgets a segment, and every entry that still points into it. Does nothing if it is forgotten already.
+    /// Removes a segment, and every entry that still points to it. Does nothing if it was removed
+    /// before.
     pub(crate) fn remove(&mut self, id: SlotId) {
         if self.try_slot(id).is_none() {
             return;
@@ -206,7 +211,7 @@ impl Index {
         }
     }
 
-    /// Forgets an entry that nothing needs any more.
+    /// Removes an entry that is no longer needed.
     pub(crate) fn forget(&mut self, key: &[u8]) {
         let hash = self.hash(key);
         let Self { table, entries, .. } = self;
@@ -219,12 +224,12 @@ impl Index {
         self.count_out(&entry);
     }
 
-    /// A segment that entries point into.
+    /// Returns a segment that an entry points to.
     pub(crate) fn slot(&self, id: SlotId) -> &SegmentSlot {
         self.try_slot(id).expect("entries name slots in use")
     }
 
-    /// A segment, unless it was removed in the meantime.
+    /// Returns a segment unless it was removed.
     pub(crate) fn try_slot(&self, id: SlotId) -> Option<&SegmentSlot> {
         self.slots.get(id.checked_sub(self.first_slot)? as usize)?.as_ref()
     }
@@ -238,18 +243,18 @@ impl Index {
         numbered.filter_map(|(id, slot)| Some((id, slot.as_ref()?)))
     }
 
-    /// Bytes that all segments and their index files occupy.
+    /// Returns the size of all segments and their index files in bytes.
     pub(crate) fn disk_bytes(&self) -> u64 {
         self.slots().map(|(_, slot)| slot.len + slot.index_len).sum()
     }
 
-    /// The oldest stamp in any segment but one.
+    /// Returns the earliest timestamp in all segments except one.
     pub(crate) fn timestamp_min_outside(&self, id: SlotId) -> u64 {
         let others = self.slots().filter(|(other, _)| *other != id);
         others.map(|(_, slot)| slot.timestamp_min).min().unwrap_or(u64::MAX)
     }
 
-    /// Takes note of a record.
+    /// Adds a record.
     pub(crate) fn apply(&mut self, location: Location, item: &RecordInfo<'_>) {
         self.note_timestamp(location.slot, item.timestamp);
         match item.kind {
@@ -261,7 +266,7 @@ impl Index {
 
     fn apply_dictionary(&mut self, location: Location, item: &RecordInfo<'_>) {
         if let Ok(id) = item.key.try_into().map(u32::from_le_bytes) {
-            // Of several copies any will do: they are named after their contents.
+            // All copies of a dictionary are equal, since its id is its hash.
             self.dictionaries
                 .entry(id)
                 .or_insert_with(|| (RecordRef::to(&Entry::new(location, item)), item.timestamp));
@@ -284,15 +289,16 @@ impl Index {
         self.insert_entry(hash, number);
     }
 
-    /// Takes note of many records of a segment, each with its offset: the same as applying one after another, once all has been
-    /// [`finish`](Self::finish)ed. The lock is held until then.
+    /// Adds many records of a segment, given with their offsets. The effect is that of
+    /// [`apply`](Self::apply) for each, once [`finish`](Self::finish) has been called. The caller
+    /// holds the index lock until then.
     pub(crate) fn apply_bulk<'a>(
         &mut self,
         bulk: &mut BulkInsert,
         slot: SlotId,
         items: impl Iterator<Item = (u64, RecordInfo<'a>)>,
     ) {
-        // Where a hash goes in the table is decided by its lowest bits.
+        // The lowest bits of a hash determine its position in the table.
         let shift = self.table.num_buckets().max(PARTS).ilog2() - PARTS.ilog2();
         for (offset, item) in items {
             let location = Location { slot, offset };
@@ -312,7 +318,7 @@ impl Index {
         }
     }
 
-    /// Has the entries of a bulk found.
+    /// Inserts the remaining entries of a bulk insert into the table.
     pub(crate) fn finish(&mut self, bulk: &mut BulkInsert) {
         for part in &mut bulk.parts {
             for (hash, number) in part.drain(..) {
@@ -322,7 +328,7 @@ impl Index {
         bulk.waiting = 0;
     }
 
-    /// Has a new entry found under its key, or in the place of the one that is there, whichever is newer.
+    /// Inserts a new entry, or resolves it against the existing entry of its key.
     fn insert_entry(&mut self, hash: u64, number: u32) {
         let Self { table, entries, seed, .. } = self;
         let new = &entries[number as usize];
@@ -341,7 +347,7 @@ impl Index {
         }
     }
 
-    /// Decides between an entry and a new one of the same key.
+    /// Retains the newer one of an entry and a new entry of the same key.
     fn resolve(&mut self, number: u32, mut new: Entry) {
         let old = &mut self.entries[number as usize];
         let apart = old.slot != new.slot;
@@ -351,7 +357,7 @@ impl Index {
             self.count_in(number);
             self.count_out(&old);
         } else if apart && !old.shadows {
-            // Counted again: a tombstone that shadows is needed, and one that does not is not.
+            // Counted again, since a tombstone is live only if it shadows a record.
             let was = old.clone();
             old.shadows = true;
             let is = old.clone();
@@ -360,7 +366,7 @@ impl Index {
         }
     }
 
-    /// Empties an entry, whose number may then be used again.
+    /// Empties an entry and frees its number.
     fn vacate(&mut self, number: u32) -> Entry {
         let unused = Entry {
             key: Key::from(&[][..]),
@@ -387,7 +393,7 @@ impl Index {
         }
     }
 
-    /// Counts an entry that comes.
+    /// Adds an entry to the totals.
     fn count_in(&mut self, number: u32) {
         let Self { entries, slots, first_slot, totals, bases, seed, .. } = self;
         let entry = &entries[number as usize];
@@ -400,7 +406,7 @@ impl Index {
         }
     }
 
-    /// Counts an entry that goes.
+    /// Subtracts an entry from the totals.
     fn count_out(&mut self, entry: &Entry) {
         self.count(entry, u64::wrapping_sub);
         let Some(base) = &entry.base else { return };
@@ -413,13 +419,13 @@ impl Index {
         }
     }
 
-    /// Points a key at a copy of its record, unless something newer was put in the meantime.
+    /// Points a key to a copy of its record, unless the key has changed.
     pub(crate) fn relocate(&mut self, from: Location, to: Location, item: &RecordInfo<'_>) {
         self.note_timestamp(to.slot, item.timestamp);
         self.replace(from, item.key, |old| Entry { shadows: old.shadows, ..Entry::new(to, item) });
     }
 
-    /// Takes note that the newest record of a key cannot be read. The key is then without a value, and older records of it
+    /// Marks the newest record of a key as unreadable. The key then has no value, and older records
     /// stay hidden.
     pub(crate) fn mark_lost(&mut self, key: &[u8], location: Location) {
         self.replace(location, key, |old| Entry {
@@ -431,14 +437,14 @@ impl Index {
         });
     }
 
-    /// Takes note that another record of a key remains where this one was copied from.
+    /// Records that another record of the key exists in another segment.
     pub(crate) fn mark_shadowing(&mut self, key: &[u8]) {
         if let Some(location) = self.get(key).map(Entry::location) {
             self.replace(location, key, |old| Entry { shadows: true, ..old.clone() });
         }
     }
 
-    /// Replaces the entry of a key, if it is still the one at `place`.
+    /// Replaces the entry of a key if it is still the one at `location`.
     fn replace(&mut self, location: Location, key: &[u8], new: impl FnOnce(&Entry) -> Entry) {
         let hash = self.hash(key);
         let Some(number) = self.table.find(hash, |number| self.key(*number) == key).copied() else { return };
@@ -452,7 +458,7 @@ impl Index {
         self.count_out(&old);
     }
 
-    /// The dictionaries in a segment.
+    /// Returns the dictionaries in a segment.
     pub(crate) fn dictionaries_in(&self, slot: SlotId) -> Vec<(u32, RecordRef)> {
         let guard = self.dictionaries.iter().filter(|(_, (record, _))| record.location.slot == slot);
         let mut guard: Vec<_> = guard.map(|(id, (record, _))| (*id, *record)).collect();
@@ -466,14 +472,14 @@ impl Index {
         }
     }
 
-    /// The entries whose values are differences from one of `keys`. Looks at all.
+    /// Returns the deltas whose base is in `keys`. Takes time linear in the number of keys.
     pub(crate) fn dependents(&self, keys: &dyn Fn(&[u8]) -> bool) -> Vec<Entry> {
         let depending = |entry: &&Entry| entry.base.as_ref().is_some_and(|base| keys(base.as_slice()));
         self.entries().filter(depending).cloned().collect()
     }
 
-    /// The entries whose values are differences from values that are not current any more: another process has removed or replaced these
-    /// without knowing. Looks at all.
+    /// Returns the deltas whose base another process has removed or replaced without knowing about
+    /// them. Takes time linear in the number of keys.
     pub(crate) fn stranded(&self) -> Vec<Entry> {
         if self.totals.deltas == 0 {
             return Vec::new();

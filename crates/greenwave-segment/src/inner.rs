@@ -1,4 +1,4 @@
-//! The parts of an open log, which its operations share.
+//! The shared parts of an open log, from which its operations borrow.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,36 +21,38 @@ use crate::stats::Counters;
 use crate::writer::{SyncProgress, Writer};
 use crate::{Error, Options, Stats};
 
-/// How many writers can tell their stamps apart when they cannot take them from the clock.
+/// Number of residues by which writers avoid equal timestamps when the clock is behind.
 pub(crate) const TIMESTAMP_RESIDUES: u64 = 1 << 12;
 
-/// A log of keys to bytes in a directory. Threads share it by reference, processes by opening the same directory.
+/// The shared parts of an open log.
 pub(crate) struct Inner {
     pub(crate) dir: PathBuf,
     pub(crate) disk: Disk,
     pub(crate) descriptors: Arc<Descriptors>,
     pub(crate) options: Options,
     pub(crate) read_only: bool,
-    /// What stamps that are not from the clock leave when divided by [`STAMP_RESIDUES`], at random.
+    /// Residue of this log's timestamps that are not taken from the clock, modulo
+    /// [`TIMESTAMP_RESIDUES`]; random.
     pub(crate) timestamp_residue: u64,
     pub(crate) codec: Codec,
     pub(crate) index: RwLock<Index>,
     pub(crate) writer: Mutex<Writer>,
-    /// Held by whoever compacts or drops segments.
+    /// Held while compacting or dropping segments.
     pub(crate) compacting: Mutex<()>,
-    /// Held by whoever looks at what other processes did.
+    /// Held while comparing the directory with the index.
     pub(crate) refreshing: Mutex<()>,
-    /// What the file system said of the directory before it was last listed and nothing was new, if that cannot be out of date
-    /// without its saying something else.
+    /// Status of the directory before the last listing that found no changes. `None` if its
+    /// timestamp is racy: too recent to prove that nothing changes later.
     pub(crate) listed: Mutex<Option<FileStatus>>,
-    /// Held by the one process that compacts or drops segments.
+    /// Lets one process at a time compact or drop segments.
     pub(crate) compaction_lock: CompactionLock,
-    /// Entered by whoever writes a difference or a conditional batch, or is about to remove a segment.
+    /// Held while writing a delta or a conditional batch, and while announcing the removal of
+    /// segments.
     pub(crate) rewrite_lock: RewriteLock,
     pub(crate) shared_clock: SharedClock,
-    /// Which segments there are, for whoever opens a copy of the directory.
+    /// List of segments, with which a copy of the directory is checked.
     pub(crate) manifest: Manifest,
-    /// Whether the directory is a copy that was not entered under its own identity yet.
+    /// Whether the directory is a copy that does not have its own manifest yet.
     pub(crate) is_copy: AtomicBool,
     pub(crate) synced: Mutex<SyncProgress>,
     pub(crate) counters: Counters,
@@ -84,12 +86,13 @@ impl Inner {
         })
     }
 
-    /// Whether `key` has a value. Does not read it, so a damaged one counts until a read has found it out.
+    /// Returns whether `key` has a value, without reading it.
     pub(crate) fn contains(&self, key: &[u8]) -> bool {
         self.index.read().get(key).is_some_and(|entry| !entry.tombstone)
     }
 
-    /// The keys that begin with `prefix`, sorted. Looks at every key.
+    /// Returns the keys that begin with `prefix`, sorted. Takes time linear in the number of all
+    /// keys.
     pub(crate) fn keys_with_prefix(&self, prefix: &[u8]) -> Vec<Vec<u8>> {
         let index = self.index.read();
         let live = index.entries().filter(|entry| !entry.tombstone);
@@ -104,7 +107,7 @@ impl Inner {
         self.index.read().get(key).is_some_and(|entry| entry.location() == location)
     }
 
-    /// Takes an entry out of the index, unless the key has moved on.
+    /// Removes an entry from the index, unless the key has changed.
     pub(crate) fn forget_at(&self, key: &[u8], location: Location) {
         let mut index = self.index.write();
         if index.get(key).is_some_and(|entry| entry.location() == location) {
@@ -112,7 +115,7 @@ impl Inner {
         }
     }
 
-    /// Counts a record that does not verify, and says so once per meeting.
+    /// Counts and logs a record that does not verify.
     pub(crate) fn report_bad(&self, segment: &Segment, offset: u64, reason: &str) {
         self.counters.bad_records.add(1);
         tracing::warn!(path = %segment.path.display(), offset, reason, "a record does not verify: taken as missing");
@@ -138,7 +141,7 @@ impl Inner {
         Ok(())
     }
 
-    /// What the log holds and has done.
+    /// Returns what the log contains and what it has done.
     pub(crate) fn stats(&self) -> Stats {
         let index = self.index.read();
         let counters = &self.counters;

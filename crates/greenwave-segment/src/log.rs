@@ -1,7 +1,7 @@
 //! The public interface of a log. Each call is carried out by the file named after its topic.
 //!
-//! Locks are taken in this order: `compacting`, compaction lock, rewrite lock, `synced`, `refreshing`, `writer`,
-//! `index`. Values are compressed and read outside of the last two.
+//! Locks are taken in this order: `compacting`, compaction lock, rewrite lock, `synced`,
+//! `refreshing`, `writer`, `index`. Values are compressed and read outside of the last two.
 
 use std::fmt;
 use std::path::Path;
@@ -22,7 +22,8 @@ use crate::refresh::Refresher;
 use crate::write::Changes;
 use crate::{Error, Options, Stats, segment};
 
-/// A log of keys to bytes in a directory. Threads share it by reference, processes by opening the same directory.
+/// A log of keys to bytes in a directory. Threads share it by reference, processes by opening the
+/// same directory.
 pub struct Log {
     inner: Inner,
 }
@@ -30,8 +31,9 @@ pub struct Log {
 impl Log {
     /// Opens the log in `dir`, which is created with mode 0700 if it is missing.
     ///
-    /// Recovers what a dead process left behind: cuts off a torn tail and skips damaged records. Creates no
-    /// segment before the first put. A log on a full or read-only disk can be opened and read.
+    /// Recovers what a dead process left behind: cuts off a torn tail and skips damaged records.
+    /// Creates no segment before the first put. A log on a full or read-only disk can be opened and
+    /// read.
     ///
     /// # Errors
     ///
@@ -40,8 +42,9 @@ impl Log {
         Self::create(Disk::Os, dir.as_ref(), options)
     }
 
-    /// Opens the log in `dir` for reading and changes nothing there: creates no directory, takes no lock,
-    /// recovers nothing. Other processes may write meanwhile; [`refresh`](Self::refresh) shows what they wrote.
+    /// Opens the log in `dir` for reading and changes nothing there: creates no directory, takes no
+    /// lock, recovers nothing. Other processes may write meanwhile; [`refresh`](Self::refresh)
+    /// shows what they wrote.
     ///
     /// # Errors
     ///
@@ -64,11 +67,12 @@ impl Log {
         Self::create(Disk::Simulated(process.clone()), dir.as_ref(), options)
     }
 
-    /// Returns a fingerprint of the segments in `dir` without opening any of them. It stays the same as long as no
-    /// process puts or removes anything, and changes with every put and removal.
+    /// Returns a fingerprint of the segments in `dir` without opening any of them. It stays the
+    /// same as long as no process puts or removes anything, and changes with every put and removal.
     ///
-    /// The bytes are the name, size, modification time, inode and status change time of each segment. A result
-    /// that was read from the log after one call is still valid if a later call returns the same bytes.
+    /// The bytes are the name, size, modification time, inode and status change time of each
+    /// segment. A result that was read from the log after one call is still valid if a later call
+    /// returns the same bytes.
     ///
     /// # Errors
     ///
@@ -83,24 +87,24 @@ impl Log {
     }
 
     /// Sets `key` to `value`. Visible to this log at once, and to others after their next
-    /// [`refresh`](Self::refresh). Durable after [`flush`](Self::flush); before that, it survives a crash of the
-    /// process but maybe not a power cut.
+    /// [`refresh`](Self::refresh). Durable after [`flush`](Self::flush); before that, it survives a
+    /// crash of the process but maybe not a power cut.
     ///
     /// # Errors
     ///
-    /// [`Error::KeyTooLong`], [`Error::ValueTooLarge`], [`Error::Full`], [`Error::ReadOnly`], or [`Error::Io`]. The
-    /// old value then stays.
+    /// [`Error::KeyTooLong`], [`Error::ValueTooLarge`], [`Error::Full`], [`Error::ReadOnly`], or
+    /// [`Error::Io`]. The old value then stays.
     pub fn put(&self, key: &[u8], value: &[u8]) -> Result<(), Error> {
         self.put_delta(key, value, &[])
     }
 
-    /// Like [`put`](Self::put), for a value that is probably similar to the value of `base`, such as its next
-    /// version. Stores the value as a delta from that one if the delta takes a quarter less space. Costs a read of
-    /// the base's value, about as long as compressing this one.
+    /// Like [`put`](Self::put), for a value that is probably similar to the value of `base`, such
+    /// as its next version. Stores the value as a delta from that one if the delta takes a quarter
+    /// less space. Costs a read of the base's value, about as long as compressing this one.
     ///
-    /// The key `base` may be missing, and any process may remove it or set it again later. Stores the value
-    /// without a delta if both values together exceed 64 MiB, if the log is opened without compression, or if it
-    /// drops the oldest values.
+    /// The key `base` may be missing, and any process may remove it or set it again later. Stores
+    /// the value without a delta if both values together exceed 64 MiB, if the log is opened
+    /// without compression, or if it drops the oldest values.
     ///
     /// # Errors
     ///
@@ -113,42 +117,47 @@ impl Log {
     ///
     /// # Errors
     ///
-    /// [`Error::ReadOnly`] or [`Error::Io`]. The value then stays. A full log still accepts removals.
+    /// [`Error::ReadOnly`] or [`Error::Io`]. The value then stays. A full log still accepts
+    /// removals.
     pub fn remove(&self, key: &[u8]) -> Result<bool, Error> {
         Ok(self.remove_many(&[key])? > 0)
     }
 
-    /// Removes keys; returns how many had a value. Values stored as deltas from removed ones, and not removed with
-    /// them, are rewritten first, which takes one pass over all keys.
+    /// Removes keys; returns how many had a value. Values stored as deltas from removed ones, and
+    /// not removed with them, are rewritten first, which takes one pass over all keys.
     ///
     /// # Errors
     ///
-    /// [`Error::ReadOnly`] or [`Error::Io`]. Some of the values then stay. A full log still accepts removals.
+    /// [`Error::ReadOnly`] or [`Error::Io`]. Some of the values then stay. A full log still accepts
+    /// removals.
     pub fn remove_many(&self, keys: &[&[u8]]) -> Result<u64, Error> {
         Changes::new(&self.inner).remove_many(keys)
     }
 
-    /// Makes all changes of a batch, or none if one of its conditions does not hold; returns whether they were
-    /// made. After a crash or a power cut, all of them are present or none. Of two batches that change the same
-    /// keys, one wins for all of these keys. Durable after [`flush`](Self::flush).
+    /// Makes all changes of a batch, or none if one of its conditions does not hold; returns
+    /// whether they were made. After a crash or a power cut, all of them are present or none. Of
+    /// two batches that change the same keys, one wins for all of these keys. Durable after
+    /// [`flush`](Self::flush).
     ///
-    /// Conditions are compared with the newest values of all processes. No other batch with conditions, of any
-    /// process, can change a value between the comparison and the changes. A [`put`](Self::put) or
-    /// [`remove`](Self::remove) can, so change keys that conditions name with batches only.
+    /// Conditions are compared with the newest values of all processes. No other batch with
+    /// conditions, of any process, can change a value between the comparison and the changes. A
+    /// [`put`](Self::put) or [`remove`](Self::remove) can, so change keys that conditions name with
+    /// batches only.
     ///
     /// Values are not stored as deltas. All records go into one segment, which may therefore exceed
     /// [`Options::segment_bytes_max`].
     ///
     /// # Errors
     ///
-    /// [`Error::KeyTooLong`], [`Error::ValueTooLarge`], [`Error::BatchTooLarge`] above 1 GiB, [`Error::Full`],
-    /// [`Error::ReadOnly`], or [`Error::Io`]. Nothing has changed then.
+    /// [`Error::KeyTooLong`], [`Error::ValueTooLarge`], [`Error::BatchTooLarge`] above 1 GiB,
+    /// [`Error::Full`], [`Error::ReadOnly`], or [`Error::Io`]. Nothing has changed then.
     pub fn write(&self, batch: &Batch) -> Result<bool, Error> {
         Changes::new(&self.inner).write(batch)
     }
 
-    /// Replaces the value of `key` with `new` if the current value is `expected`; returns whether it did. `None`
-    /// stands for no value. Atomic among processes, under the conditions of [`write`](Self::write).
+    /// Replaces the value of `key` with `new` if the current value is `expected`; returns whether
+    /// it did. `None` stands for no value. Atomic among processes, under the conditions of
+    /// [`write`](Self::write).
     ///
     /// # Errors
     ///
@@ -166,8 +175,8 @@ impl Log {
         })
     }
 
-    /// Returns the value of `key`. Returns `None` also if its record does not verify: such a record is counted,
-    /// reported with a warning and never returned.
+    /// Returns the value of `key`. Returns `None` also if its record does not verify: such a record
+    /// is counted, reported with a warning and never returned.
     ///
     /// # Errors
     ///
@@ -176,34 +185,39 @@ impl Log {
         Reader::new(&self.inner).get(key)
     }
 
-    /// Like [`get`](Self::get), but gives up instead of waiting for the disk, and for values of 1 MiB or more,
-    /// which take long to decompress. Only Linux reports whether a read would wait; elsewhere every hit gives up.
+    /// Like [`get`](Self::get), but gives up instead of waiting for the disk, and for values of 1
+    /// MiB or more, which take long to decompress. Only Linux reports whether a read would wait;
+    /// elsewhere every hit gives up.
     pub fn get_nowait(&self, key: &[u8]) -> Nowait {
         Reader::new(&self.inner).get_nowait(key)
     }
 
-    /// Returns whether `key` has a value. Does not read the value, so a damaged one counts until a read detects
-    /// the damage.
+    /// Returns whether `key` has a value. Does not read the value, so a damaged one counts until a
+    /// read detects the damage.
     pub fn contains(&self, key: &[u8]) -> bool {
         self.inner.contains(key)
     }
 
-    /// Returns the keys that begin with `prefix`, sorted. Takes time linear in the number of all keys.
+    /// Returns the keys that begin with `prefix`, sorted. Takes time linear in the number of all
+    /// keys.
     pub fn keys_with_prefix(&self, prefix: &[u8]) -> Vec<Vec<u8>> {
         self.inner.keys_with_prefix(prefix)
     }
 
-    /// Returns once everything put and removed before is on the disk. Concurrent callers share one sync.
+    /// Returns once everything put and removed before is on the disk. Concurrent callers share one
+    /// sync.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`]. From then on every flush fails, since the state of the disk is unknown: reopen the log.
+    /// [`Error::Io`]. From then on every flush fails, since the state of the disk is unknown:
+    /// reopen the log.
     pub fn flush(&self) -> Result<(), Error> {
         Appender::new(&self.inner).flush()
     }
 
-    /// Like [`flush`](Self::flush), and also makes durable what other processes wrote and this log has read. Call
-    /// it before removing values that only records of other processes make superfluous.
+    /// Like [`flush`](Self::flush), and also makes durable what other processes wrote and this log
+    /// has read. Call it before removing values that only records of other processes make
+    /// superfluous.
     ///
     /// # Errors
     ///
@@ -212,8 +226,8 @@ impl Log {
         Appender::new(&self.inner).flush_shared()
     }
 
-    /// Reads what other processes wrote and removed since the last call. If nothing changed, costs a directory
-    /// listing and one status call for each of their unfinished segments.
+    /// Reads what other processes wrote and removed since the last call. If nothing changed, costs
+    /// a directory listing and one status call for each of their unfinished segments.
     ///
     /// # Errors
     ///
@@ -222,8 +236,8 @@ impl Log {
         Refresher::new(&self.inner).refresh()
     }
 
-    /// Like [`refresh`](Self::refresh), and returns whether there was anything to read. If there was not, costs as
-    /// little.
+    /// Like [`refresh`](Self::refresh), and returns whether there was anything to read. If there
+    /// was not, costs as little.
     ///
     /// # Errors
     ///
@@ -233,46 +247,48 @@ impl Log {
     }
 
     /// Returns whether other processes have written and removed nothing since the last
-    /// [`refresh`](Self::refresh). Takes a few microseconds and does not block; where that is too little to find
-    /// out (many segments, or a refresh in progress) it returns `false`.
+    /// [`refresh`](Self::refresh). Takes a few microseconds and does not block; where that is too
+    /// little to find out (many segments, or a refresh in progress) it returns `false`.
     pub fn is_up_to_date(&self) -> bool {
         Refresher::new(&self.inner).is_up_to_date()
     }
 
-    /// Returns a number that changes whenever this log reads changes of other processes, in whichever call. Results
-    /// read under another number may be stale.
+    /// Returns a number that changes whenever this log reads changes of other processes, in
+    /// whichever call. Results read under another number may be stale.
     pub fn revision(&self) -> u64 {
         self.inner.counters.refreshes.get()
     }
 
-    /// Rewrites the sealed segments, of any process, of which at least half is dead. Puts, gets and refreshes
-    /// continue meanwhile. Does nothing while another process is compacting.
+    /// Rewrites the sealed segments, of any process, of which at least half is dead. Puts, gets and
+    /// refreshes continue meanwhile. Does nothing while another process is compacting.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`], [`Error::ReadOnly`]. Nothing is lost then: a segment is removed only after its copies are
-    /// durable.
+    /// [`Error::Io`], [`Error::ReadOnly`]. Nothing is lost then: a segment is removed only after
+    /// its copies are durable.
     pub fn compact(&self) -> Result<CompactionStats, Error> {
         Compactor::new(&self.inner).compact()
     }
 
-    /// Trains a dictionary of at most `bytes_max` bytes (1 KiB to 1 MiB; 64 KiB is a good size) on the values in
-    /// the log, and compresses new values of up to 64 KiB with it. Returns `false` if there are too few values to
-    /// learn from: fewer than 16, or too different ones.
+    /// Trains a dictionary of at most `bytes_max` bytes (1 KiB to 1 MiB; 64 KiB is a good size) on
+    /// the values in the log, and compresses new values of up to 64 KiB with it. Returns `false` if
+    /// there are too few values to learn from: fewer than 16, or too different ones.
     ///
-    /// Worth it for many small, similar values: source files take 6 to 10 % less space, records of some hundred
-    /// bytes half. Reads up to a hundred times `bytes_max`, and takes about a second for each 10 MB of that. The
-    /// dictionary is stored in the log and used again when the log is opened.
+    /// Worth it for many small, similar values: source files take 6 to 10 % less space, records of
+    /// some hundred bytes half. Reads up to a hundred times `bytes_max`, and takes about a second
+    /// for each 10 MB of that. The dictionary is stored in the log and used again when the log is
+    /// opened.
     ///
     /// # Errors
     ///
-    /// [`Error::Option`] if the log does not compress or the size is out of range; [`Error::Io`]; [`Error::Full`].
+    /// [`Error::Option`] if the log does not compress or the size is out of range; [`Error::Io`];
+    /// [`Error::Full`].
     pub fn train_dictionary(&self, bytes_max: usize) -> Result<bool, Error> {
         Trainer::new(&self.inner).train_dictionary(bytes_max)
     }
 
-    /// Reads every byte of every segment and every value, and reports all damage. Changes nothing. Other
-    /// processes may write meanwhile; a write in progress is reported as a torn end.
+    /// Reads every byte of every segment and every value, and reports all damage. Changes nothing.
+    /// Other processes may write meanwhile; a write in progress is reported as a torn end.
     ///
     /// # Errors
     ///
@@ -281,8 +297,9 @@ impl Log {
         Checker::new(&self.inner).check()
     }
 
-    /// Shows other processes that this one is alive, under a number of its choice that no other uses, until the
-    /// returned value is dropped or the process ends. [`is_held`](Self::is_held) asks for it.
+    /// Shows other processes that this one is alive, under a number of its choice that no other
+    /// uses, until the returned value is dropped or the process ends. [`is_held`](Self::is_held)
+    /// asks for it.
     ///
     /// # Errors
     ///

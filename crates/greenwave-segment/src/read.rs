@@ -1,4 +1,4 @@
-//! Reading values.
+//! Reads values: from their record, or from the records of a chain of deltas.
 
 use std::io;
 use std::sync::Arc;
@@ -16,35 +16,36 @@ use crate::refresh::Refresher;
 use crate::scan::{self, PayloadCheck};
 use crate::segment::Segment;
 
-/// A value this large takes about a millisecond to read and decompress, which is no longer "at once".
+/// Values from this size on take about a millisecond to read and decompress, and are not read
+/// without blocking; in bytes.
 const NOWAIT_BYTES_MAX: u64 = 1 << 20;
 
-/// While a value is read, its base may be removed, and it stored anew. As often as this in a row is no coincidence.
+/// Attempts at reading a value while its record or its base is replaced.
 const TRIES_MAX: usize = 8;
 
-/// The answer of [`Log::get_nowait`].
+/// Result of [`Log::get_nowait`](crate::Log::get_nowait).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Nowait {
-    /// What [`Log::get`] would have returned.
+    /// Result that [`Log::get`](crate::Log::get) would have returned.
     Ready(Option<Bytes>),
-    /// The disk would have to be waited for: call [`Log::get`] where blocking is allowed.
+    /// The read would have to wait: call [`Log::get`](crate::Log::get) where blocking is allowed.
     WouldBlock,
 }
 
-/// Whether the disk may be waited for.
+/// Whether a read may wait for the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Blocking {
     Allowed,
     Forbidden,
 }
 
-/// Why there is no value.
+/// Reason why a read returned no value.
 enum ReadFailure {
     Io(Error),
     WouldBlock,
     /// A record does not verify, or a base is missing.
     Bad(&'static str),
-    /// The segment was closed in the meantime, and another process has removed it.
+    /// Another process has removed the segment, and the file was not open.
     Gone,
 }
 
@@ -54,7 +55,7 @@ struct VerifiedRecord {
     payload: Bytes,
 }
 
-/// Reads values from the records that the index names.
+/// Reads values.
 #[derive(Clone, Copy)]
 pub(crate) struct Reader<'a> {
     inner: &'a Inner,
@@ -65,11 +66,7 @@ impl<'a> Reader<'a> {
         Self { inner }
     }
 
-    /// The value of `key`. `None` also when its record does not verify: such a record is counted, warned about and never returned.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Io`].
+    /// Returns the value of `key`; see [`Log::get`](crate::Log::get).
     pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Error> {
         match self.read_current(key, Blocking::Allowed) {
             Ok(value) => Ok(value),
@@ -78,7 +75,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Whether the record that the index names can be read. Changes nothing.
+    /// Returns whether the newest record of a key can be read. Changes nothing.
     pub(crate) fn is_readable(&self, key: &[u8]) -> Result<bool, Error> {
         let Some((record, segment)) = self.lookup(key) else { return Ok(true) };
         let read = match self.read_value(key, &record, &segment, Blocking::Allowed) {
@@ -88,24 +85,24 @@ impl<'a> Reader<'a> {
         match read {
             Ok(()) => Ok(true),
             Err(ReadFailure::Bad(_)) => Ok(false),
-            // It is another record by now.
+            // The key has another record by now.
             Err(ReadFailure::Gone | ReadFailure::WouldBlock) => Ok(true),
             Err(ReadFailure::Io(error)) => Err(error),
         }
     }
 
-    /// Like [`get`](Self::get), unless that would wait for the disk, or take long for a value's sheer size: from 1 MiB on.
-    /// Only Linux can tell the first; elsewhere every hit would.
+    /// Returns the value of `key` without blocking; see
+    /// [`Log::get_nowait`](crate::Log::get_nowait).
     pub(crate) fn get_nowait(&self, key: &[u8]) -> Nowait {
         match self.read_current(key, Blocking::Forbidden) {
             Ok(value) => Nowait::Ready(value),
             Err(ReadFailure::Bad(_)) => Nowait::Ready(None),
-            // An error is found again, and reported, where blocking is allowed.
+            // A later blocking read finds and reports the error.
             Err(ReadFailure::Io(_) | ReadFailure::WouldBlock | ReadFailure::Gone) => Nowait::WouldBlock,
         }
     }
 
-    /// Where the value of a key is.
+    /// Returns the newest record of a key, and its segment; `None` if the key has no value.
     pub(crate) fn lookup(&self, key: &[u8]) -> Option<(RecordRef, Arc<Segment>)> {
         let index = self.inner.index.read();
         let entry = index.get(key).filter(|entry| !entry.tombstone)?;
@@ -119,13 +116,13 @@ impl<'a> Reader<'a> {
             let Some((record, segment)) = self.lookup(key) else { return Ok(None) };
             match self.read_value(key, &record, &segment, blocking) {
                 Ok(value) => return Ok(Some(value)),
-                // The record is where it was before: it is not a race.
+                // The record has not moved since the last attempt, so this is not a race.
                 Err(ReadFailure::Bad(reason)) if last == Some(record.location) => {
                     if let Some(value) = self.read_stranded(key, &record, &segment, blocking)? {
                         return Ok(Some(value));
                     }
                     if record.depth > 0 && blocking == Blocking::Allowed {
-                        // Whoever removed its base meanwhile has stored it anew first.
+                        // A process that removed the base has rewritten the delta before.
                         Refresher::new(self.inner).refresh().map_err(ReadFailure::Io)?;
                         if !self.inner.is_current(key, record.location) {
                             last = None;
@@ -134,7 +131,8 @@ impl<'a> Reader<'a> {
                     }
                     self.inner.report_bad(&segment, record.location.offset, reason);
                     if reason != UNKNOWN_CODEC {
-                        // The caller sees that it is not there, and can put it again. An older value does not come back.
+                        // The key has no value from now on, and callers may put it again. An older
+                        // value must not reappear.
                         self.inner.index.write().mark_lost(key, record.location);
                     }
                     return Err(ReadFailure::Bad(reason));
@@ -143,7 +141,7 @@ impl<'a> Reader<'a> {
                     Refresher::new(self.inner).refresh().map_err(ReadFailure::Io)?;
                 }
                 Err(ReadFailure::Bad(_)) if blocking == Blocking::Allowed && record.depth > 0 => {
-                    // Its base may stand in a segment that another process has finished since.
+                    // The base may be in a segment that another process has written since.
                     Refresher::new(self.inner).refresh().map_err(ReadFailure::Io)?;
                     last = Some(record.location);
                 }
@@ -174,7 +172,7 @@ impl<'a> Reader<'a> {
             let DeltaPayload { base, tag, .. } =
                 parse_delta(&last.header, &last.payload).ok_or(ReadFailure::Bad("it is cut short"))?;
             let (record, segment) = self.lookup(base).ok_or(ReadFailure::Bad("its base is missing"))?;
-            // Each is nearer to the end, so this comes to one.
+            // Depths fall along a chain, so the loop ends.
             if record.depth >= depth || tag.is_some_and(|tag| tag != record.tag) {
                 return Err(ReadFailure::Bad("its base is not what it was"));
             }
@@ -191,7 +189,7 @@ impl<'a> Reader<'a> {
         Ok(value)
     }
 
-    /// The value of a record that is a difference from one that its key does not have any more.
+    /// Reads a stranded delta; `None` if `record` is not one or its base is missing.
     fn read_stranded(
         &self,
         key: &[u8],
@@ -209,7 +207,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Like [`read_at`](Self::read_at), with each base looked for among all records of its key.
+    /// Like [`read_value`](Self::read_value), but tries every record of each base's key.
     fn read_any_base(&self, key: &[u8], record: &RecordRef, segment: &Segment) -> Result<Bytes, ReadFailure> {
         let VerifiedRecord { header, payload } = read_record(key, record, segment, Blocking::Allowed)?;
         if !header.codec.is_delta() {
@@ -233,7 +231,8 @@ impl<'a> Reader<'a> {
         Err(ReadFailure::Bad("its base is missing"))
     }
 
-    /// All records of a key that may be the base of a difference, the newest first. Reads every segment.
+    /// Returns all records of a key that may be the base of a delta, newest first. Reads every
+    /// segment.
     fn base_candidates(
         &self,
         key: &[u8],
@@ -255,19 +254,19 @@ impl<'a> Reader<'a> {
                     records.push((timestamp, RecordRef::found(location, &found.header), segment.clone()));
                 }
             });
-            // Where it was removed by another process, what was worth keeping of it stands elsewhere.
+            // If another process removed the segment, its live records are in other segments.
             unless_gone(scanned)?;
         }
         records.sort_unstable_by_key(|(timestamp, ..)| std::cmp::Reverse(*timestamp));
         Ok(records.into_iter().map(|(_, record, segment)| (record, segment)).collect())
     }
 
-    /// The value of a record that is no difference.
+    /// Decodes a record that is not a delta.
     fn decode(&self, record: VerifiedRecord, blocking: Blocking) -> Result<Bytes, ReadFailure> {
         let VerifiedRecord { header, payload } = record;
         let id = u32::from_le_bytes(header.extra);
         if header.codec == CodecId::DICT && !self.inner.codec.has_dictionary(id) {
-            // Another process has trained it since.
+            // Another process has trained the dictionary since.
             if blocking == Blocking::Forbidden {
                 return Err(ReadFailure::WouldBlock);
             }
@@ -279,7 +278,7 @@ impl<'a> Reader<'a> {
             .map_err(ReadFailure::Bad)
     }
 
-    /// A record ready to be appended elsewhere; `None` if it is damaged, and so a miss already.
+    /// Reads a record for copying; `None` if it is damaged and so a miss already.
     pub(crate) fn read_frame(
         &self,
         segment: &Segment,
@@ -290,7 +289,7 @@ impl<'a> Reader<'a> {
         let offset = record.location.offset;
         match segment.read_at(&mut bytes, offset) {
             Ok(read) => bytes.truncate(read),
-            // The segment is gone, and its records with it.
+            // The segment was removed, and its records with it.
             Err(error) if error.kind() == io::ErrorKind::NotFound => bytes.clear(),
             Err(error) => return Err(Error::io("read", &segment.path)(error)),
         }
@@ -303,7 +302,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Reads the dictionaries that were found, and compresses with the newest.
+    /// Loads all dictionaries; new values are compressed with the newest.
     pub(crate) fn load_dictionaries(&self) -> Result<(), Error> {
         let mut ids: Vec<(u64, u32)> = {
             let index = self.inner.index.read();
@@ -318,7 +317,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Reads a dictionary; returns whether it is there.
+    /// Loads a dictionary; returns whether it exists.
     pub(crate) fn load_dictionary(&self, id: u32) -> Result<bool, Error> {
         if self.inner.codec.has_dictionary(id) {
             return Ok(true);
@@ -339,7 +338,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// The record of a key, its payload not yet decoded.
+/// Reads the record of a key, without decoding its payload.
 fn read_record(
     key: &[u8],
     record: &RecordRef,
@@ -365,7 +364,7 @@ fn read_record(
     Ok(VerifiedRecord { header, payload: Bytes::from(bytes).slice(HEADER_BYTES + key.len()..) })
 }
 
-/// The header of the record in `bytes`, once everything about it but the codec verifies.
+/// Verifies the record in `bytes` and returns its header. Does not check the codec.
 pub(crate) fn parse_record(
     segment: &Segment,
     offset: u64,

@@ -1,4 +1,5 @@
-//! Opening a log: recovers what processes that died have left.
+//! Recovers a log when it is opened: reads all segments, takes over those whose writers died, and
+//! checks copies.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,22 +21,23 @@ use crate::scan::{self, ScannedRecord};
 use crate::segment::{self, Segment};
 use crate::writer::ActiveSegment;
 
-/// What a record takes in an index file whose key is a hash with a byte before it. Only a guess of how many there are.
+/// Size of a typical record in an index file, whose key is a hash and a prefix byte. Used to
+/// estimate the number of records.
 const TYPICAL_ITEM_BYTES: usize = 72;
 
-/// A segment whose writer died, taken over: we hold its lock.
+/// A segment whose writer died and whose lock this log holds.
 struct AbandonedSegment {
     slot: SlotId,
     segment: Arc<Segment>,
     end: u64,
-    /// Where its index file ends.
+    /// Offset in the segment up to which its index file reaches.
     mark: u64,
-    /// The records beyond.
+    /// Records beyond the mark.
     tail: Vec<ScannedRecord>,
-    /// Whether its index file says the truth.
+    /// Whether its index file matches it.
     fits: bool,
-    /// Whether new records may follow.
-    goes_on: bool,
+    /// Whether records may be appended to it.
+    can_append: bool,
 }
 
 /// Recovers segments whose writers died.
@@ -49,14 +51,15 @@ impl<'a> Recovery<'a> {
         Self { inner }
     }
 
-    /// Compares a copy of the directory with its manifest.
+    /// Compares a copy of the directory with its manifest; fails if the copy is incomplete.
     pub(crate) fn check_copy(&self) -> Result<(), Error> {
         let io = |e| Error::io("read the manifest in", &self.inner.dir)(e);
         let Some(listed) = self.inner.manifest.read().map_err(io)?.filter(|listed| listed.is_copy) else {
             return Ok(());
         };
         if listed.users == 0 {
-            // Nobody wrote when it was copied: what is missing was damaged, and index files tell the truth.
+            // No log was open when the copy was made, so missing data was damaged, and index files
+            // are right.
             return Ok(());
         }
         let mut there = BTreeMap::new();
@@ -78,7 +81,7 @@ impl<'a> Recovery<'a> {
         Ok(())
     }
 
-    /// The first look, which also takes over what a dead process left.
+    /// Reads all segments, and takes over those whose writers died.
     pub(crate) fn recover(&self) -> Result<(), Error> {
         let expected = segment::index_files_bytes(&self.inner.disk, &self.inner.dir)? / TYPICAL_ITEM_BYTES;
         self.inner.index.write().reserve(expected);
@@ -105,20 +108,21 @@ impl<'a> Recovery<'a> {
             }
             abandoned.extend(self.take_over(segment, &mut unverified)?);
         }
-        // A segment that vanished while we looked has its records in another one by now.
+        // The records of a segment that vanished meanwhile are in another one.
         Refresher::new(self.inner).refresh()?;
         for (slot, found) in unverified {
             self.verify_base(slot, &found)?;
         }
-        for segment_left in &mut abandoned {
-            self.verify_tail(segment_left)?;
+        for segment in &mut abandoned {
+            self.verify_tail(segment)?;
         }
         self.resume_or_seal(abandoned);
         self.adopt_copy();
         Ok(())
     }
 
-    /// Ends segments whose writers died, so that they can be compacted or dropped. Returns how many.
+    /// Seals segments whose writers died, so that they can be compacted or dropped; returns how
+    /// many.
     pub(crate) fn seal_abandoned(&self, wanted: impl Fn(&SegmentSlot) -> bool) -> Result<u64, Error> {
         let candidates: Vec<_> = {
             let index = self.inner.index.read();
@@ -158,7 +162,7 @@ impl<'a> Recovery<'a> {
         Ok(sealed)
     }
 
-    /// Enters a copy that has been opened under its own identity: from here on its index files are its own.
+    /// Writes a manifest with the copy's own identity. From then on its index files are trusted.
     fn adopt_copy(&self) {
         if self.inner.read_only || !self.inner.is_copy.load(Ordering::Relaxed) {
             return;
@@ -170,9 +174,11 @@ impl<'a> Recovery<'a> {
         }
     }
 
-    /// Recovers a segment whose lock we hold. `None` if it is not fit to be written on, and unlocked.
+    /// Recovers a segment whose lock this log holds. Returns `None`, and unlocks it, if it cannot
+    /// be appended to.
     ///
-    /// Nothing here is needed for reading, so a disk that refuses a write leaves the segment to later heirs.
+    /// Reading needs none of this, so if the disk refuses a write, a later process takes over the
+    /// segment.
     fn take_over(
         &self,
         segment: Segment,
@@ -211,27 +217,28 @@ impl<'a> Recovery<'a> {
                 slot.len = end;
             }
         }
-        // What the index file says beyond the segment's end is the only trace of records that were lost. New records there would
-        // overwrite it.
-        let goes_on = fits && end < self.inner.options.segment_bytes_max;
-        Ok(Some(AbandonedSegment { slot, segment, end, mark, tail, fits, goes_on }))
+        // An index file that reaches beyond the end is the only trace of lost records. New records
+        // there would hide it.
+        let can_append = fits && end < self.inner.options.segment_bytes_max;
+        Ok(Some(AbandonedSegment { slot, segment, end, mark, tail, fits, can_append }))
     }
 
-    /// Takes out of a heritage what a power cut has made worthless.
-    fn verify_tail(&self, segment_left: &mut AbandonedSegment) -> Result<(), Error> {
+    /// Discards records in the tail that a power cut has made unreadable.
+    fn verify_tail(&self, abandoned: &mut AbandonedSegment) -> Result<(), Error> {
         let mut refused = Vec::new();
-        for found in &segment_left.tail {
-            if !self.verify_base(segment_left.slot, found)? {
+        for found in &abandoned.tail {
+            if !self.verify_base(abandoned.slot, found)? {
                 refused.push(found.offset);
             }
         }
-        blank(&segment_left.segment, segment_left.end, &refused);
-        segment_left.tail.retain(|found| !refused.contains(&found.offset));
+        blank(&abandoned.segment, abandoned.end, &refused);
+        abandoned.tail.retain(|found| !refused.contains(&found.offset));
         Ok(())
     }
 
-    /// Whether a record that may never have been flushed can be read. A power cut may have kept a difference and lost its base: such
-    /// a record does not count, and an older one shows.
+    /// Returns whether a record that may never have been flushed can be read. A power cut may have
+    /// preserved a delta but not its base. Such a record does not count, and the older record of
+    /// the key is restored.
     fn verify_base(&self, slot: SlotId, found: &ScannedRecord) -> Result<bool, Error> {
         let (key, location) = (found.key.as_slice(), Location { slot, offset: found.offset });
         if found.header.depth() == 0
@@ -252,16 +259,14 @@ impl<'a> Recovery<'a> {
         Ok(false)
     }
 
-    /// Goes on in the fullest of what dead processes left, which will be sealed soonest; ends what is full, and leaves the rest to
-    /// others.
+    /// Continues the fullest segment, which will be sealed soonest. Seals full ones, and releases
+    /// the others to other processes.
     fn resume_or_seal(&self, abandoned: Vec<AbandonedSegment>) {
-        let fullest = abandoned
-            .iter()
-            .filter(|segment_left| segment_left.goes_on)
-            .max_by_key(|segment_left| segment_left.end);
-        let fullest = fullest.map(|segment_left| segment_left.slot);
-        for AbandonedSegment { slot, segment, end, mark, tail, fits, goes_on } in abandoned {
-            // An index file that does not fit is evidence, and nothing is added to it.
+        let fullest = abandoned.iter().filter(|segment| segment.can_append).max_by_key(|segment| segment.end);
+        let fullest = fullest.map(|segment| segment.slot);
+        for AbandonedSegment { slot, segment, end, mark, tail, fits, can_append } in abandoned {
+            // An index file that does not match is evidence of a loss, so nothing is appended to
+            // it.
             let mut pending = Pending::new(if fits { mark } else { end });
             for found in tail.iter().filter(|_| fits) {
                 pending.push(found.offset, &found.header, found.key.as_slice(), found.base(), found.checksum);
@@ -273,10 +278,11 @@ impl<'a> Recovery<'a> {
                     slot.own = true;
                 }
                 writer.active = Some(active);
-                // Whoever made it may have died before its name and its last records reached the disk.
+                // The writer may have died before the segment's directory entry and last records
+                // reached the disk.
                 writer.dir_dirty = true;
                 writer.appended += 1;
-            } else if goes_on {
+            } else if can_append {
                 active.segment.unlock();
             } else if let Err(error) =
                 self.inner.sync_dir().and_then(|()| Appender::new(self.inner).seal(&active))

@@ -1,4 +1,5 @@
-//! Refreshing: reads what other processes have written and removed.
+//! Refreshes the index: lists the directory, and reads what other processes have written and
+//! removed.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
@@ -16,44 +17,46 @@ use crate::record::{self, HEADER_BYTES, Header, Kind};
 use crate::scan::{self, PayloadCheck, ScannedRecord};
 use crate::segment::{self, Segment};
 
-/// Other processes compact while we look. Each pass sees a later state; this many suffice unless something is badly wrong.
+/// Maximum number of passes over the directory. Other processes may compact during a pass; each
+/// pass sees a later state.
 const PASSES_MAX: usize = 8;
 
-/// Segments that are looked at in less time than it takes to have another thread do it.
+/// Maximum number of segments to check without blocking. Checking more takes longer than handing
+/// the work to another thread.
 const QUICK_SEGMENTS_MAX: usize = 16;
 
-/// The steps of times in file systems that count whole seconds (FAT counts two), and more than those of others, which take the time
-/// from the kernel's ticks.
+/// Steps of modification times: file systems that store whole seconds (FAT stores even ones), and
+/// an upper bound for all others, which use the kernel's timer ticks.
 const COARSE_STEP: Duration = Duration::from_secs(2);
 const FINE_STEP_MAX: Duration = Duration::from_millis(50);
 
-/// What looking at the directory found.
+/// Differences between the directory and the index.
 pub(crate) struct DirectoryChanges {
     pub(crate) new: Vec<u64>,
-    /// Index files whose segments are gone, and which the index does not have yet.
+    /// Index files whose segments are missing and that are not in the index.
     pub(crate) orphans: Vec<u64>,
     pub(crate) grown: Vec<SlotId>,
     pub(crate) gone: Vec<SlotId>,
 }
 
-/// What entering a segment read beyond its index file.
+/// A segment that was added to the index.
 pub(crate) struct NewlyIndexed {
     pub(crate) slot: SlotId,
     pub(crate) mark: u64,
-    /// The records, if they were verified.
+    /// Records beyond its index file, if they were verified.
     pub(crate) tail: Vec<ScannedRecord>,
 }
 
-/// As what a segment is read.
+/// Role in which a segment is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SegmentRole {
-    /// Somebody else writes it, or nobody any more.
+    /// Another process writes the segment, or none does.
     Reader,
-    /// Its writer died, and we hold its lock.
+    /// The writer died, and this log holds the lock.
     Writer,
 }
 
-/// Brings the index up to date with what other processes did.
+/// Refreshes the index with the changes of other processes.
 #[derive(Clone, Copy)]
 pub(crate) struct Refresher<'a> {
     inner: &'a Inner,
@@ -64,12 +67,7 @@ impl<'a> Refresher<'a> {
         Self { inner }
     }
 
-    /// Takes in what other processes wrote and removed since the last call. Costs a directory listing and a look at each of their
-    /// unfinished segments when nothing changed.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Io`], or [`Error::NewerFormat`] when one of them runs a later version.
+    /// Reads the changes of other processes; see [`Log::refresh`](crate::Log::refresh).
     pub(crate) fn refresh(&self) -> Result<(), Error> {
         let _refreshing = self.inner.refreshing.lock();
         for _ in 0..PASSES_MAX {
@@ -85,28 +83,29 @@ impl<'a> Refresher<'a> {
                 vanished |=
                     !unless_gone(self.read_appended(slot, SegmentRole::Reader, |_| ()))?.unwrap_or(false);
             }
-            // Only now: whoever removed these wrote what was worth keeping elsewhere first, and we have read it. Unless that
-            // elsewhere is gone as well, and one more look is needed.
+            // Removed segments come last: their compactor copied the live records first, and these
+            // have been read by now. If a segment with copies was removed as well, another pass is
+            // needed.
             if !vanished && self.remove_missing(&seen.gone)? {
                 return Ok(());
             }
         }
-        // Nothing is forgotten in a hurry: what is gone stays in the index until the next call.
+        // Segments that are missing remain in the index until the next call.
         Ok(())
     }
 
-    /// Takes in a segment that the index does not have yet; `false` if it is gone.
+    /// Adds a segment to the index; returns `false` if it was removed.
     fn index_new_segment(&self, id: u64) -> Result<bool, Error> {
         let Some((segment, len)) = self.open_segment(id)? else { return Ok(false) };
         if len < SEGMENT_HEADER_BYTES {
-            // Just created, its header not yet written: the next refresh sees it.
+            // Its creator has not written the header yet. The next refresh reads it.
             return Ok(true);
         }
         Ok(unless_gone(self.index_segment(segment, len, SegmentRole::Reader))?.is_some())
     }
 
-    /// Whether other processes have written or removed nothing since the last [`refresh`](Self::refresh), as far as that can be told in some microseconds:
-    /// `false` also where there are many segments, or somebody is just refreshing.
+    /// Returns whether there is nothing to refresh; see
+    /// [`Log::is_up_to_date`](crate::Log::is_up_to_date).
     pub(crate) fn is_up_to_date(&self) -> bool {
         let Some(_refreshing) = self.inner.refreshing.try_lock() else { return false };
         let (segments, open) = {
@@ -124,24 +123,19 @@ impl<'a> Refresher<'a> {
         segments <= QUICK_SEGMENTS_MAX && self.has_changes().is_ok_and(|news| !news)
     }
 
-    /// Whether the directory shows anything that the index does not have. The caller holds `following`.
+    /// Returns whether the directory differs from the index. The caller holds `refreshing`.
     fn has_changes(&self) -> Result<bool, Error> {
         let status = self.inner.disk.status(&self.inner.dir).ok();
         let seen = self.list_changes()?;
         if !seen.new.is_empty() || !seen.orphans.is_empty() || !seen.gone.is_empty() {
             return Ok(true);
         }
-        // From then on a change of the directory shows in its times.
-        *self.inner.listed.lock() = status.filter(|status| is_settled(status.modified));
+        // A later change of the directory will change this status.
+        *self.inner.listed.lock() = status.filter(|status| !is_racy(status.modified));
         Ok(self.has_grown(&seen.grown))
     }
 
-    /// Like [`refresh`](Self::refresh), but says whether there was anything to take in. Costs no more than a look at the directory and at
-    /// the segments that others write when there was not.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`refresh`](Self::refresh).
+    /// Refreshes if necessary; see [`Log::refresh_if_stale`](crate::Log::refresh_if_stale).
     pub(crate) fn refresh_if_stale(&self) -> Result<bool, Error> {
         let stale = {
             let _refreshing = self.inner.refreshing.lock();
@@ -153,7 +147,7 @@ impl<'a> Refresher<'a> {
         Ok(stale)
     }
 
-    /// Whether one of these segments is longer than it was when it was last read.
+    /// Returns whether one of these segments has grown since it was last read.
     fn has_grown(&self, slots: &[SlotId]) -> bool {
         let index = self.inner.index.read();
         slots.iter().any(|slot| {
@@ -161,7 +155,8 @@ impl<'a> Refresher<'a> {
         })
     }
 
-    /// Compares the directory with the index. Holds the writer so that a segment of our own cannot appear in between.
+    /// Compares the directory with the index. Locks the writer while listing, so that this log
+    /// cannot create a segment meanwhile.
     pub(crate) fn list_changes(&self) -> Result<DirectoryChanges, Error> {
         let writer = self.inner.writer.lock();
         let listing = segment::list(&self.inner.disk, &self.inner.dir)?;
@@ -204,8 +199,7 @@ impl<'a> Refresher<'a> {
         Ok(len.map(|len| (segment, len)))
     }
 
-    /// Reads a segment that the index does not know yet: its index file as far as that reaches, then its records. Returns what the index
-    /// file does not cover.
+    /// Adds a segment to the index from its index file and from the records beyond that.
     pub(crate) fn index_segment(
         &self,
         segment: Segment,
@@ -279,20 +273,21 @@ impl<'a> Refresher<'a> {
         read
     }
 
-    /// Takes in the index file of a segment that is gone. Copies of its records may stand elsewhere; the keys of the others have
-    /// lost their newest value, and must not show an older one.
+    /// Reads the index file of a missing segment. Other segments may contain copies of its records.
+    /// Keys without a copy have lost their newest value and must not show an older one.
     fn index_orphan(&self, id: u64) -> Result<(), Error> {
         if self.inner.is_copy.load(Ordering::Relaxed) {
-            // The segment was removed while the directory was copied, and the manifest says that all is there without it.
+            // The segment was removed while the directory was copied. According to the manifest,
+            // the copy is complete without it.
             if !self.inner.read_only {
                 index_file::remove(&self.inner.disk, &format::segment_path(&self.inner.dir, id));
             }
             return Ok(());
         }
-        let segment = Segment::gone(&self.inner.disk, &self.inner.descriptors, &self.inner.dir, id);
+        let segment = Segment::missing(&self.inner.disk, &self.inner.descriptors, &self.inner.dir, id);
         let Some(mut file) = IndexFile::open(&self.inner.disk, &segment)? else {
             if !self.inner.read_only {
-                // It says nothing: not even its header was written.
+                // The file does not even have a header.
                 index_file::remove(&self.inner.disk, &segment.path);
             }
             return Ok(());
@@ -313,7 +308,8 @@ impl<'a> Refresher<'a> {
         Ok(())
     }
 
-    /// Reads a segment from where we stopped; `false` if it is gone.
+    /// Reads the records appended to a segment since it was last read; returns `false` if it was
+    /// removed.
     pub(crate) fn read_appended(
         &self,
         slot: SlotId,
@@ -332,7 +328,8 @@ impl<'a> Refresher<'a> {
             other => other?,
         };
         if len < from {
-            // Cut off behind what we believed good. Entries beyond miss when read; start again for the rest.
+            // The segment was truncated. Entries beyond its end miss when they are read; the rest
+            // is read again.
             from = SEGMENT_HEADER_BYTES;
         }
         let payloads = if sealed { PayloadCheck::Trust } else { PayloadCheck::Verify };
@@ -357,9 +354,10 @@ impl<'a> Refresher<'a> {
         Ok(true)
     }
 
-    /// Forgets segments that are gone. An entry that still points into one is looked for elsewhere, as opening the log anew would
-    /// find it: a copy that lost against the original, or an older record. `false` if one more look at the directory is needed
-    /// first, since more segments have gone meanwhile.
+    /// Removes missing segments from the index. If an entry still points to one, finds the record
+    /// that opening the log would find: a copy with a lower rank, or an older record. Returns
+    /// `false` if another segment was removed meanwhile, so that the directory must be listed again
+    /// first.
     pub(crate) fn remove_missing(&self, gone: &[SlotId]) -> Result<bool, Error> {
         if gone.is_empty() {
             return Ok(true);
@@ -402,7 +400,7 @@ impl<'a> Refresher<'a> {
         Ok(true)
     }
 
-    /// The records that are wanted, in all segments but some. Reads every segment.
+    /// Returns matching records from all segments except some. Reads every segment.
     pub(crate) fn find_records(
         &self,
         but: &[SlotId],
@@ -425,16 +423,16 @@ impl<'a> Refresher<'a> {
     }
 }
 
-/// Whether a directory that was modified then, in nanoseconds since the Unix epoch, cannot change any more without its time of
-/// modification becoming another one.
-fn is_settled(modified: u128) -> bool {
+/// Returns whether a modification time, in nanoseconds since the Unix epoch, is racy: so recent
+/// that a later change of the directory may have the same time.
+fn is_racy(modified: u128) -> bool {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let step = if modified.is_multiple_of(1_000_000_000) { COARSE_STEP } else { FINE_STEP_MAX };
-    now.as_nanos().checked_sub(modified).is_some_and(|age| age > step.as_nanos())
+    now.as_nanos().checked_sub(modified).is_none_or(|age| age <= step.as_nanos())
 }
 
-/// Makes records unreadable that must not count although their headers verify, before anybody appends behind them. They are
-/// beyond what was ever flushed.
+/// Overwrites the magic of records that must not count although their headers verify, before
+/// records are appended behind them. None of them was ever flushed.
 pub(crate) fn blank(segment: &Segment, end: u64, refused: &[u64]) {
     for offset in refused.iter().filter(|offset| **offset < end) {
         let zeros = [0; HEADER_BYTES];

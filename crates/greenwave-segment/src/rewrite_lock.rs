@@ -1,9 +1,11 @@
-//! Keeps a record on the disk while a difference from it is being written: differences are written, and removals of segments announced, by one
-//! process at a time. Knows nothing of records.
+//! The rewrite lock: protects the base of a delta from removal while the delta is being written.
 //!
-//! The file `fence` in the log's directory is locked meanwhile (`flock` on Unix), which the system undoes when a process dies. Its eight bytes
-//! are a mark that changes whenever a removal is announced, so that a writer of differences knows whether it has to look again before it
-//! relies on what it has seen. They mean nothing else, need not reach the disk, and may be anything after a power cut.
+//! A process holds the lock while it writes a delta or a conditional batch, and while it announces
+//! the removal of segments. It locks the file `fence` in the log's directory (`flock` on Unix). The
+//! system releases the lock when the process dies. The file contains a mark of eight bytes that
+//! changes with every announced removal. A process that finds another mark than last time must
+//! refresh before it relies on its index. The mark has no other meaning, is not synced, and may be
+//! anything after a power cut.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,11 +19,11 @@ use crate::access::Access;
 use crate::descriptors::Descriptors;
 use crate::disk::{Disk, File};
 
-/// Longer than others write differences, and far shorter than a compaction may take.
+/// Maximum time to wait for other processes that write deltas; far shorter than a compaction.
 const WAIT_MAX: Duration = Duration::from_millis(2);
 const WAIT_STEP: Duration = Duration::from_micros(50);
 
-/// The file, opened when it is first needed.
+/// The lock file, opened on first use.
 #[derive(Debug)]
 pub(crate) struct RewriteLock {
     disk: Disk,
@@ -33,11 +35,11 @@ pub(crate) struct RewriteLock {
 #[derive(Debug, Default)]
 struct LockFile {
     file: Option<File>,
-    /// The mark when we last looked at the whole log. `None` before that.
+    /// Mark at the time of the last refresh under the lock; `None` before the first.
     seen: Option<[u8; 8]>,
 }
 
-/// Being inside. Ends when dropped.
+/// Guard of the rewrite lock; releases it when dropped.
 #[derive(Debug)]
 pub(crate) struct RewriteGuard<'a> {
     state: MutexGuard<'a, LockFile>,
@@ -56,14 +58,14 @@ impl RewriteLock {
         }
     }
 
-    /// Waits for its turn, but not for long: `None` if that does not come.
+    /// Takes the lock; returns `None` if it is not free within 2 ms.
     pub(crate) fn lock_briefly(&self) -> Result<Option<RewriteGuard<'_>>, Error> {
         let Some(mut state) = self.state.try_lock_for(WAIT_MAX) else { return Ok(None) };
         let mark = self.try_lock_file(&mut state).map_err(Error::io("lock", &self.path))?;
         Ok(mark.map(|mark| RewriteGuard { state, disk: &self.disk, path: &self.path, mark }))
     }
 
-    /// Waits for its turn, among threads and among processes.
+    /// Takes the lock, waiting for other threads and processes.
     pub(crate) fn lock(&self) -> Result<RewriteGuard<'_>, Error> {
         let mut state = self.state.lock();
         let mark = self.lock_file(&mut state).map_err(Error::io("lock", &self.path))?;
@@ -77,7 +79,7 @@ impl RewriteLock {
         mark_in(file, state)
     }
 
-    /// Like [`lock`](Self::lock), if that is possible soon.
+    /// Like [`lock_file`](Self::lock_file), but gives up after a short time.
     fn try_lock_file(&self, state: &mut LockFile) -> io::Result<Option<[u8; 8]>> {
         let file = self.opened(state)?;
         for _ in 0..WAIT_MAX.as_micros() / WAIT_STEP.as_micros() {
@@ -99,17 +101,17 @@ impl RewriteLock {
 }
 
 impl RewriteGuard<'_> {
-    /// Whether no removal was announced since the last [`saw`](Self::saw).
+    /// Returns whether no removal was announced since [`mark_refreshed`](Self::mark_refreshed).
     pub(crate) fn is_unchanged(&self) -> bool {
         self.state.seen == Some(self.mark)
     }
 
-    /// We have just looked at the whole log.
+    /// Records that the log was refreshed under the lock.
     pub(crate) fn mark_refreshed(&mut self) {
         self.state.seen = Some(self.mark);
     }
 
-    /// Tells all others that a segment will be removed.
+    /// Announces to all processes that segments will be removed.
     pub(crate) fn announce_removal(&mut self) -> Result<(), Error> {
         self.mark = self.disk.random().to_le_bytes();
         let file = self.state.file.as_ref().expect("entering opens it");
@@ -119,18 +121,18 @@ impl RewriteGuard<'_> {
 
 impl Drop for RewriteGuard<'_> {
     fn drop(&mut self) {
-        // Closing unlocks too, should this fail.
+        // If unlocking fails, closing the file releases the lock.
         if self.state.file.as_ref().is_some_and(|file| file.unlock().is_err()) {
             self.state.file = None;
         }
     }
 }
 
-/// The mark in a file that is locked. Closing it, if this fails, unlocks it.
+/// Reads the mark of a locked file. If that fails, closes the file, which unlocks it.
 fn mark_in(file: File, state: &mut LockFile) -> io::Result<[u8; 8]> {
     let mut mark = [0; 8];
     if !file.read_exact_at(&mut mark, 0)? {
-        // Nobody has removed a segment yet.
+        // No process has removed a segment yet.
         mark = [0; 8];
     }
     state.file = Some(file);

@@ -1,4 +1,5 @@
-//! Reads a segment from some offset on and reports each good record. Decides what is torn and what is merely damaged; changes nothing.
+//! Scans segments: finds each record that verifies, and distinguishes torn from damaged ones.
+//! Changes nothing.
 
 use xxhash_rust::xxh3::Xxh3Default;
 
@@ -9,30 +10,32 @@ use crate::key::Key;
 use crate::record::{self, HEADER_BYTES, Header, Kind, MAGIC};
 use crate::segment::Segment;
 
-/// Bytes read at once.
+/// Bytes read at a time.
 const WINDOW_BYTES: u64 = 256 << 10;
 
-/// What a scan believes.
+/// How closely a scan verifies records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PayloadCheck {
-    /// Everything reached the disk before the seal was written: headers and keys are checked, payloads when they are read. A
-    /// record whose payload does not verify is damaged, and still the newest of its key.
+    /// For sealed segments, whose records reached the disk before the seal: checks headers and
+    /// keys. Payloads are checked when they are read. A record with a damaged payload is still the
+    /// newest of its key.
     Trust,
-    /// The end of an unsealed segment. After a power cut a header may have reached the disk without its payload, and a living
-    /// writer may be in the middle of a write: a record counts once its payload verifies, a batch once all of it does.
+    /// For the end of an unsealed segment: also checks payloads and batches. After a power cut a
+    /// header may have reached the disk without its payload, and a live writer may not have
+    /// finished a write.
     Verify,
 }
 
-/// A good record.
+/// A record that verifies.
 #[derive(Debug)]
 pub(crate) struct ScannedRecord {
     pub(crate) offset: u64,
     pub(crate) header: Header,
     pub(crate) key: Key,
-    /// The key of the base and its tag, of a difference. They are part of the payload, so they may be wrong where that is not
-    /// checked.
+    /// Key and tag of the base of a delta. They are part of the payload and so possibly wrong if
+    /// that is not checked.
     pub(crate) base: Option<Key>,
-    /// The header's checksum.
+    /// Header checksum of the record.
     pub(crate) checksum: u64,
 }
 
@@ -46,23 +49,24 @@ impl ScannedRecord {
     }
 }
 
-/// What a scan saw.
+/// Result of a scan.
 #[derive(Debug)]
 pub(crate) struct ScanResult {
-    /// Just past the last good record. What lies beyond is torn, or not written yet.
+    /// Offset just past the last good record. Bytes beyond it are torn or not written yet.
     pub(crate) end: u64,
-    /// Whether the file ends in a seal: it will never grow.
+    /// Whether the file ends in a seal and will never grow.
     pub(crate) sealed: bool,
-    /// Damaged stretches between good records.
+    /// Number of damaged ranges between good records.
     pub(crate) damaged: u64,
-    /// Offsets of records that do not count although their headers verify: whoever takes the segment over blanks them, so that
-    /// no later reader counts them.
+    /// Offsets of records that do not count although their headers verify. A process that takes
+    /// over the segment blanks them, so that no reader counts them later.
     pub(crate) refused: Vec<u64>,
 }
 
-/// Scans `segment` from the record at `from` to `len`, the file's length.
+/// Scans the records of `segment` from offset `from` to `len`, the length of the file.
 ///
-/// After a bad record the search goes on at the next magic whose header verifies, so one flipped bit costs one record.
+/// After a bad record, continues at the next magic whose header verifies, so a flipped bit costs
+/// one record.
 pub(crate) fn scan(
     segment: &Segment,
     from: u64,
@@ -74,7 +78,7 @@ pub(crate) fn scan(
     let mut scan = ScanResult { end: from, sealed: false, damaged: 0, refused: Vec::new() };
     let mut at = from;
     let mut in_damage = false;
-    // Records of a batch whose last one has not been met yet.
+    // Records of a batch whose last record has not been read yet.
     let mut batch: Vec<ScannedRecord> = Vec::new();
     while at < len {
         let Some(found) = window.record(at)? else {
@@ -114,18 +118,18 @@ pub(crate) fn scan(
     Ok(scan)
 }
 
-/// A part of a segment, as a thorough look sees it.
+/// A part of a segment, as [`inspect`] reports it.
 #[derive(Debug)]
 pub(crate) enum SegmentPart {
-    /// Everything about it verifies.
+    /// A record that verifies completely.
     Record,
-    /// Its header and key verify, and its payload does not.
+    /// A record whose header and key verify but whose payload does not.
     Damaged(ScannedRecord),
-    /// Bytes up to the given offset are no record.
+    /// Bytes up to the given offset that are not a record.
     Unknown(u64),
 }
 
-/// Looks at all of a segment, and reports each part with its offset.
+/// Verifies a whole segment, and reports each part with its offset.
 pub(crate) fn inspect(
     segment: &Segment,
     len: u64,
@@ -151,7 +155,8 @@ pub(crate) fn inspect(
     Ok(())
 }
 
-/// Whether the record that an index file names stands at `offset` with a header and a key that verify.
+/// Returns whether the record described by an index file is at `offset`, with a header and key that
+/// verify.
 pub(crate) fn is_record(
     segment: &Segment,
     len: u64,
@@ -169,14 +174,14 @@ pub(crate) fn is_record(
     }))
 }
 
-/// Whether a file of this length ends in a seal, by reading its end only.
+/// Returns whether a file of this length ends in a seal, by reading its end only.
 pub(crate) fn is_sealed(segment: &Segment, len: u64) -> Result<bool, Error> {
     let Some(at) = len.checked_sub(HEADER_BYTES as u64) else { return Ok(false) };
     let mut window = Window { segment, len, start: 0, bytes: Vec::new() };
     Ok(window.record(at)?.is_some_and(|found| found.header.kind == Kind::Seal))
 }
 
-/// The part of the file last read.
+/// The range of the file that was read last.
 struct Window<'a> {
     segment: &'a Segment,
     len: u64,
@@ -185,7 +190,7 @@ struct Window<'a> {
 }
 
 impl Window<'_> {
-    /// The record at `at`, if one is there in full and its header and key verify.
+    /// Returns the record at `at` if it is complete and its header and key verify.
     fn record(&mut self, at: u64) -> Result<Option<ScannedRecord>, Error> {
         let Some(bytes) = self.read(at, HEADER_BYTES as u64)? else { return Ok(None) };
         let bytes: [u8; HEADER_BYTES] = bytes.try_into().expect("as many as asked for");
@@ -218,7 +223,7 @@ impl Window<'_> {
         Ok(hasher.digest() == found.header.payload_hash)
     }
 
-    /// The first offset from `at` on that has the magic, or the file's end.
+    /// Returns the offset of the next magic from `at` on, or the end of the file.
     fn next_magic(&mut self, mut at: u64) -> Result<u64, Error> {
         let magic_len = MAGIC.len() as u64;
         while at + magic_len <= self.len {
@@ -233,7 +238,7 @@ impl Window<'_> {
         Ok(self.len)
     }
 
-    /// Bytes `at .. at + n`, or `None` if the file ends before.
+    /// Returns the bytes `at .. at + n`, or `None` if the file is too short.
     fn read(&mut self, at: u64, n: u64) -> Result<Option<&[u8]>, Error> {
         let end = at.saturating_add(n);
         if end > self.len {

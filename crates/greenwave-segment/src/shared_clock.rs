@@ -1,13 +1,18 @@
-//! Keeps stamps of processes in the order in which their writes were acknowledged, also where their clocks are apart.
+//! The shared clock: orders the timestamps of processes by acknowledgement, even if their clocks
+//! differ.
 //!
-//! The file `clock` in the log's directory holds two places of 16 bytes: a stamp (little-endian), and the XXH3-64 of its bytes. The
-//! later of the two that verify counts, and the other one is written next, so that a process that dies in the middle of a write
-//! takes nothing away. Whoever takes a stamp that is at least [`STEP_NANOS`] later than the one in the file writes it there first, so no acknowledged stamp is later than
-//! the file's by more than that. A writer whose clock is behind the file's stamp therefore takes one that is later by that much. Where all
-//! clocks agree that never happens, and the file is read for each write and written about a thousand times a second at most.
+//! The file `clock` in the log's directory has two slots of 16 bytes: a timestamp (little-endian)
+//! and the XXH3-64 of its bytes. The later of the two that verify counts. The other one is written
+//! next, so that a process that dies during a write loses nothing.
 //!
-//! The file is written under its lock (`flock` on Unix), need not reach the disk, and means nothing after a restart of the machine:
-//! opening a log reads every stamp.
+//! A process that takes a timestamp at least [`STEP_NANOS`] later than the one in the file writes
+//! it to the file first. No acknowledged timestamp is therefore later than the file's by more than
+//! that. A writer whose clock is behind the file's timestamp takes one that is later by that much.
+//! If all clocks agree, this never happens: the file is read for each write, and written at most
+//! about a thousand times a second.
+//!
+//! The file is written under its lock (`flock` on Unix) and not synced. It may be lost when the
+//! machine restarts, since opening a log reads every timestamp.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -20,11 +25,11 @@ use crate::access::Access;
 use crate::descriptors::Descriptors;
 use crate::disk::{Disk, File};
 
-/// Clocks that are apart by less are not told apart, in nanoseconds: 1 ms.
+/// Clocks that differ by less are treated as equal, in nanoseconds: 1 ms.
 const STEP_NANOS: u64 = 1_000_000;
 const SLOT_BYTES: usize = 16;
 
-/// The file, opened when it is first needed.
+/// The clock file, opened on first use.
 #[derive(Debug)]
 pub(crate) struct SharedClock {
     disk: Disk,
@@ -43,8 +48,9 @@ impl SharedClock {
         }
     }
 
-    /// A stamp that is `wanted` or later, and later than every stamp that was acknowledged to any process before. `now` is what the
-    /// clock says, and `wanted` no less. Where the file cannot be read or written, the stamp is as good as the clocks are.
+    /// Returns a timestamp that is at least `wanted`, and later than every timestamp acknowledged
+    /// to any process before. `now` is the time of the clock, at most `wanted`. If the file cannot
+    /// be read or written, returns `wanted`, and timestamps are only as ordered as the clocks.
     pub(crate) fn timestamp(&self, now: u64, wanted: u64) -> u64 {
         self.try_timestamp(now, wanted).unwrap_or_else(|error| {
             tracing::debug!(path = %self.path.display(), %error, "timestamps are ordered by the clocks alone");
@@ -71,7 +77,7 @@ impl SharedClock {
     }
 }
 
-/// Chooses a stamp and writes it. The lock is held.
+/// Chooses a timestamp and writes it to the file. The caller holds the lock.
 fn publish(file: &File, now: u64, wanted: u64) -> io::Result<u64> {
     let (latest, next) = slots(file)?;
     let latest = latest.unwrap_or(0);
@@ -86,12 +92,12 @@ fn publish(file: &File, now: u64, wanted: u64) -> io::Result<u64> {
     Ok(timestamp)
 }
 
-/// The latest stamp in the file; `None` if there is none yet.
+/// Returns the latest timestamp in the file; `None` if there is none.
 fn read(file: &File) -> io::Result<Option<u64>> {
     Ok(slots(file)?.0)
 }
 
-/// The latest stamp, and where the next one goes.
+/// Returns the latest timestamp, and the offset of the slot to write next.
 fn slots(file: &File) -> io::Result<(Option<u64>, u64)> {
     let mut bytes = [0; SLOT_BYTES * 2];
     let len = file.read_at(&mut bytes, 0)?;

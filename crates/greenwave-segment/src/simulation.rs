@@ -1,9 +1,12 @@
-//! A machine in memory on which logs run: a file system that loses what was not synced, processes that are interleaved at every
-//! file operation, and faults. For tests of this crate and of what stands on it (feature `simulation`).
+//! A machine in memory on which logs run: a file system that loses what was not synced, processes
+//! that are interleaved at every file operation, and faults. For tests of this crate and of what
+//! stands on it (feature `simulation`).
 //!
-//! Everything is deterministic: the same seed and the same decisions give the same run. A [`Machine`] has one disk. A
-//! [`Process`] is a view of it that [`Log::open_simulated`](crate::Log::open_simulated) takes. A [`Schedule`] runs one piece of
-//! code a process, each as a coroutine that stops before every file operation, and its caller decides which goes on.
+//! Everything is deterministic: the same seed and the same decisions give the same run. A
+//! [`Machine`] has one disk. A [`Process`] is a view of it that
+//! [`Log::open_simulated`](crate::Log::open_simulated) takes. A [`Schedule`] runs one piece of code
+//! a process, each as a coroutine that stops before every file operation, and its caller decides
+//! which goes on.
 //!
 //! ```
 //! use greenwave_segment::simulation::{Machine, Schedule, clock};
@@ -124,8 +127,9 @@ impl Machine {
         Self { state: Arc::new(Mutex::new(self.state.lock().fork())) }
     }
 
-    /// A hash of all that the disk holds, synced and not, and of what each process has seen of it: equal for two machines whose
-    /// processes, running deterministic code, will behave alike from here on.
+    /// A hash of all that the disk holds, synced and not, and of what each process has seen of it:
+    /// equal for two machines whose processes, running deterministic code, will behave alike from
+    /// here on.
     pub fn digest(&self) -> u64 {
         self.state.lock().digest(true)
     }
@@ -172,7 +176,8 @@ impl Machine {
 }
 
 impl Process {
-    /// Ends the process as SIGKILL does: its locks are released, and what it wrote stays in the page cache.
+    /// Ends the process as SIGKILL does: its locks are released, and what it wrote stays in the
+    /// page cache.
     pub fn kill(&self) {
         self.state.lock().kill(self.id);
     }
@@ -186,7 +191,8 @@ impl Process {
         self.state.lock().clock_ahead(self.id)
     }
 
-    /// Waits for the turn to do one file operation, then does it. A process that was killed does nothing.
+    /// Waits for the turn to do one file operation, then does it. A process that was killed does
+    /// nothing.
     fn operation<T>(
         &self,
         name: &str,

@@ -1,4 +1,4 @@
-//! Puts, removals and batches.
+//! Changes values: puts, removals and batches.
 
 use crate::Error;
 use crate::append::Appender;
@@ -11,37 +11,38 @@ use crate::inner::Inner;
 use crate::read::Reader;
 use crate::refresh::Refresher;
 
-/// How often a put makes room before it takes the log for full, and how often a removal is overtaken by puts against what it removes.
+/// Attempts at a change while the log is full, or while other processes store deltas against the
+/// value to be replaced.
 const TRIES_MAX: usize = 16;
 
-/// Most bytes that the records of a batch take together.
+/// Maximum size of a batch's records in bytes.
 const BATCH_BYTES_MAX: u64 = 1 << 30;
 
-/// What became of an attempt to put.
+/// Outcome of an attempt to put a value.
 enum PutOutcome {
-    /// The record is there. A flush is `overdue` when too much waits for one.
+    /// The record is written. A flush is overdue if too many records wait for one.
     Done { overdue: bool },
-    /// Other values are differences from the old one.
+    /// The old value is the base of deltas, which must be rewritten first.
     HasDependents,
-    /// What the new one is a difference from has changed, or cannot be kept from changing.
+    /// The base of the delta has changed, or cannot be protected from removal.
     BaseChanged,
-    /// It does not fit the budget.
+    /// The record does not fit the disk budget.
     Full(Error),
 }
 
-/// What became of an attempt to write a batch.
+/// Outcome of an attempt to write a batch.
 enum BatchOutcome {
-    /// All of it is there. A flush is overdue when too much waits for one.
+    /// All records are written. A flush is overdue if too many records wait for one.
     Done { overdue: bool },
     /// A condition does not hold.
     Refused,
-    /// Other values are differences from what it replaces.
+    /// A replaced value is the base of deltas, which must be rewritten first.
     HasDependents,
-    /// It does not fit the budget.
+    /// The batch does not fit the disk budget.
     Full(Error),
 }
 
-/// Changes values: puts, removals and batches.
+/// Changes values of a log.
 #[derive(Clone, Copy)]
 pub(crate) struct Changes<'a> {
     inner: &'a Inner,
@@ -52,16 +53,7 @@ impl<'a> Changes<'a> {
         Self { inner }
     }
 
-    /// Like [`put`](Self::put), for a value that is probably similar to that of `base`: an earlier version of it, say. It is then stored as
-    /// the difference, if that takes a quarter less room. Costs reading that value, about as much as compressing this one.
-    ///
-    /// What `base` names may be missing, and may be removed or set anew later without harm, by any process. Values of up to 64 MiB, both
-    /// together, are compared; others, and those of a log that is opened without compression, are stored without difference, as are all in
-    /// a log that drops the oldest.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`put`](Self::put).
+    /// Puts a value, if possible as a delta; see [`Log::put_delta`](crate::Log::put_delta).
     pub(crate) fn put_delta(&self, key: &[u8], value: &[u8], base: &[u8]) -> Result<(), Error> {
         self.inner.check_writable()?;
         self.inner.check_size(key, value)?;
@@ -83,12 +75,7 @@ impl<'a> Changes<'a> {
         Err(Appender::new(self.inner).fits(frame.bytes.len() as u64).err().unwrap_or_else(|| self.busy()))
     }
 
-    /// Removes keys; returns how many had a value. Values that are stored as differences from theirs, and are not removed with them, are
-    /// stored anew first, which costs one look at all keys if there are any.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Io`]. Some of the values then stay. A full log still takes removals.
+    /// Removes keys; see [`Log::remove_many`](crate::Log::remove_many).
     pub(crate) fn remove_many(&self, keys: &[&[u8]]) -> Result<u64, Error> {
         self.inner.check_writable()?;
         let among = contains_in(keys);
@@ -96,7 +83,7 @@ impl<'a> Changes<'a> {
             .iter()
             .filter_map(|key| Some((Reader::new(self.inner).lookup(key)?.0.depth, *key)))
             .collect();
-        // Differences before what they are differences from.
+        // Deltas are removed before their bases.
         present.sort_unstable_by_key(|(depth, _)| std::cmp::Reverse(*depth));
         if present.iter().any(|(_, key)| self.inner.index.read().may_be_base(key)) {
             Deltas::new(self.inner).rebase(&among)?;
@@ -108,21 +95,7 @@ impl<'a> Changes<'a> {
         Ok(removed)
     }
 
-    /// Makes all changes of a batch, or none if one of its conditions does not hold; returns whether they were made. After a
-    /// crash or a power cut either all of them are there or none is, and of two batches that change the same keys one counts
-    /// for all of these. Durable after [`flush`](Self::flush), as a put is.
-    ///
-    /// Conditions are compared with the newest values of all processes. Between the comparison and the changes no other batch
-    /// with conditions can come, of any process; a [`put`](Self::put) or [`remove`](Self::remove) can, so change keys that
-    /// conditions name with batches only.
-    ///
-    /// Values are not stored as differences. All records stand in one segment, which may become larger than
-    /// [`Options::segment_bytes_max`](crate::Options::segment_bytes_max) for it.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::KeyTooLong`], [`Error::ValueTooLarge`], [`Error::BatchTooLarge`] from 1 GiB on, [`Error::Full`],
-    /// [`Error::ReadOnly`], or [`Error::Io`]. Nothing has changed then.
+    /// Writes a batch; see [`Log::write`](crate::Log::write).
     pub(crate) fn write(&self, batch: &Batch) -> Result<bool, Error> {
         self.inner.check_writable()?;
         for (key, value) in batch.changes.iter().chain(&batch.conditions) {
@@ -157,11 +130,12 @@ impl<'a> Changes<'a> {
         Err(Appender::new(self.inner).fits(len).err().unwrap_or_else(|| self.busy()))
     }
 
-    /// Appends a value's record, unless something else has to be done first.
+    /// Appends the record of a value, unless something else must be done first.
     fn try_put(&self, key: &[u8], frame: &mut Frame, base: Option<&ChosenBase>) -> Result<PutOutcome, Error> {
         let entered = Deltas::new(self.inner).lock_for_delta(frame)?;
         if frame.header.depth() > 0 && entered.is_none() {
-            // Somebody compacts, for which no put waits: this one is stored whole.
+            // Another process is compacting, and a put does not wait for it: the value is stored
+            // whole.
             return Ok(PutOutcome::BaseChanged);
         }
         let mut writer = self.inner.writer.lock();
@@ -180,7 +154,7 @@ impl<'a> Changes<'a> {
         Ok(PutOutcome::Done { overdue: writer.overdue() })
     }
 
-    /// Removes a key that probably is no base any more.
+    /// Removes a key whose dependents have been rewritten.
     fn remove_free(&self, key: &[u8]) -> Result<bool, Error> {
         for _ in 0..TRIES_MAX {
             let mut writer = self.inner.writer.lock();
@@ -207,7 +181,7 @@ impl<'a> Changes<'a> {
         len: u64,
         among: &dyn Fn(&[u8]) -> bool,
     ) -> Result<BatchOutcome, Error> {
-        // Held until the records are there, so that whoever compares next finds them.
+        // Held until the records are written, so that the next holder's comparison sees them.
         let _guard = if batch.conditions.is_empty() { None } else { Some(self.inner.rewrite_lock.lock()?) };
         if !batch.conditions.is_empty() {
             Refresher::new(self.inner).refresh()?;
@@ -226,7 +200,7 @@ impl<'a> Changes<'a> {
         }
         if let Err(full) = Appender::new(self.inner).fits(len) {
             let frees = batch.changes.values().all(Option::is_none);
-            // A full log still takes removals.
+            // A full log still accepts removals.
             if !frees {
                 return Ok(BatchOutcome::Full(full));
             }

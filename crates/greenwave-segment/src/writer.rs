@@ -1,4 +1,4 @@
-//! The appending end of a log: the segment being written, and what the next flush must make durable.
+//! The writing end of a log: the active segment, and the work of the next flush.
 
 use std::sync::Arc;
 
@@ -6,27 +6,29 @@ use crate::entry::SlotId;
 use crate::index_file::Pending;
 use crate::segment::Segment;
 
-/// A block of the index file is written on a flush when at least this many records wait for it, or records of this many bytes.
+/// A flush adds a block to the index file if at least this many records, or records of this many
+/// bytes, wait for it.
 const BLOCK_RECORDS_MIN: u32 = 512;
 const BLOCK_BYTES_MIN: u64 = 256 << 10;
-/// A put flushes by itself when this many records wait, since waiting takes memory, and opening after a crash reads them one by one.
+/// A put flushes if this many records wait for a block of the index file. They take memory, and
+/// after a crash they are read one by one.
 const WAITING_RECORDS_MAX: u32 = 65_536;
-/// Full segments whose seal may wait for the next flush.
+/// Maximum number of full segments that wait for the next flush to be sealed.
 const RETIRED_MAX: usize = 1;
 
-/// The appending end.
+/// The writing end of a log.
 #[derive(Debug, Default)]
 pub(crate) struct Writer {
     pub(crate) active: Option<ActiveSegment>,
-    /// Full segments, not sealed yet.
+    /// Full segments that are not sealed yet.
     pub(crate) retired: Vec<ActiveSegment>,
-    /// The last stamp given out.
+    /// Timestamp of the last record.
     pub(crate) timestamp: u64,
-    /// Records appended so far: what a flush waits for.
+    /// Number of records appended since the log was opened. A flush waits for all of them.
     pub(crate) appended: u64,
-    /// Whether a file was created or removed since the directory was last synced.
+    /// Whether a file was created or removed since the last sync of the directory.
     pub(crate) dir_dirty: bool,
-    /// Whether the manifest says that this log writes.
+    /// Whether the manifest records that the log is open for writing.
     pub(crate) in_use: bool,
 }
 
@@ -36,28 +38,29 @@ pub(crate) struct ActiveSegment {
     pub(crate) slot: SlotId,
     pub(crate) segment: Arc<Segment>,
     pub(crate) end: u64,
-    /// What its index file does not have yet.
+    /// Records that its index file does not cover yet.
     pub(crate) pending: Pending,
-    /// Whether the manifest says that records in it were flushed.
+    /// Whether the manifest records that it contains flushed records.
     pub(crate) listed: bool,
 }
 
-/// How far the disk has followed.
+/// Progress of syncing.
 #[derive(Debug, Default)]
 pub(crate) struct SyncProgress {
     pub(crate) appended: u64,
-    /// Once a sync has failed the kernel may have thrown pages away, and a second one would succeed without them.
+    /// Whether a sync has failed. The kernel may have discarded dirty pages, so a second sync could
+    /// succeed without them.
     pub(crate) failed: bool,
 }
 
-/// What a flush has to bring to the disk.
+/// Work of a flush.
 pub(crate) struct FlushWork {
     pub(crate) appended: u64,
     pub(crate) retired: Vec<ActiveSegment>,
     pub(crate) active: Option<(SlotId, Arc<Segment>, Option<Pending>)>,
-    /// Where the active segment ends.
+    /// Offset of the end of the active segment.
     pub(crate) end: u64,
-    /// The first flush of the active segment, and where it ends.
+    /// Id and end of the active segment, if this is its first flush.
     pub(crate) first: Option<(u64, u64)>,
     pub(crate) dir_dirty: bool,
 }
@@ -67,7 +70,7 @@ impl Writer {
         self.retired.extend(self.active.take());
     }
 
-    /// Whether what waits for a flush has become too much.
+    /// Returns whether too much waits for a flush.
     pub(crate) fn overdue(&self) -> bool {
         let waiting = self.active.as_ref().map_or(0, |active| active.pending.count());
         self.retired.len() > RETIRED_MAX || waiting >= WAITING_RECORDS_MAX

@@ -1,4 +1,4 @@
-//! The operating system's side of the seam.
+//! File operations of the operating system.
 
 use std::fs::OpenOptions;
 use std::hash::{BuildHasher, RandomState};
@@ -25,7 +25,7 @@ pub(super) fn names(dir: &Path) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in std::fs::read_dir(dir)? {
         let entry = entry?;
-        // An entry that vanishes between the two calls is no file any more.
+        // A file that vanishes between the two calls is skipped.
         if entry.file_type().is_ok_and(|kind| kind.is_file()) {
             names.extend(entry.file_name().into_string());
         }
@@ -67,7 +67,7 @@ pub(super) fn identity(dir: &Path) -> io::Result<u64> {
         let metadata = dir.metadata()?;
         Ok(directory_identity(metadata.dev(), metadata.ino()))
     }
-    // No directory is known to be a copy.
+    // Without inode numbers, copies of a directory cannot be recognised.
     #[cfg(not(unix))]
     {
         let _ = dir;
@@ -94,7 +94,7 @@ pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
     std::fs::File::open(dir)?.sync_all()
 }
 
-/// `RandomState` is seeded by the operating system.
+/// Uses the seed of `RandomState`, which the operating system provides.
 pub(super) fn random() -> u64 {
     RandomState::new().hash_one((std::process::id(), std::time::SystemTime::now()))
 }
@@ -104,7 +104,7 @@ pub(super) fn pause(duration: Duration) {
 }
 
 pub(super) mod file {
-    //! Calls on an open file, each one system call.
+    //! Operations on an open file, each one system call.
 
     use std::fs::{File, TryLockError};
     use std::io;
@@ -135,11 +135,12 @@ pub(super) mod file {
         use rustix::io::{ReadWriteFlags, preadv2};
         let len = buf.len();
         let bufs = &mut [io::IoSliceMut::new(buf)];
-        // A short count may be the end of the file or of what is cached. The slow path tells these apart.
+        // A short read means the end of the file or of its cached part. The blocking read
+        // distinguishes them.
         preadv2(file, bufs, offset, ReadWriteFlags::NOWAIT).is_ok_and(|read| read == len)
     }
 
-    /// Elsewhere nothing says whether a read would wait.
+    /// No other system reports whether a read would wait.
     #[cfg(not(target_os = "linux"))]
     pub(in crate::disk) fn read_at_nowait(_: &File, _: &mut [u8], _: u64) -> bool {
         false

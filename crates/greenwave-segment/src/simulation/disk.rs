@@ -1,4 +1,5 @@
-//! The file system of a simulated machine: what is in its page cache, what has reached its disk, and who holds which lock.
+//! The file system of a simulated machine: what is in its page cache, what has reached its disk,
+//! and who holds which lock.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;

@@ -1,4 +1,5 @@
-//! Runs processes as coroutines that stop before every file operation; the caller decides which goes on.
+//! Runs processes as coroutines that stop before every file operation; the caller decides which
+//! goes on.
 
 use std::cell::Cell;
 use std::fmt;
@@ -24,8 +25,9 @@ thread_local! {
     static STACKS: Cell<Vec<DefaultStack>> = const { Cell::new(Vec::new()) };
 }
 
-/// The simulated time of the process that runs, in nanoseconds: made for [`Options::clock`](crate::Options::clock). Each call is
-/// later than all before on the same thread, except for how far the process's clock is ahead.
+/// The simulated time of the process that runs, in nanoseconds: made for
+/// [`Options::clock`](crate::Options::clock). Each call is later than all before on the same
+/// thread, except for how far the process's clock is ahead.
 pub fn clock() -> u64 {
     NOW.set(NOW.get() + TICK);
     (1_u64 << 60).saturating_add(NOW.get()).saturating_add_signed(AHEAD.get())
@@ -44,8 +46,9 @@ pub(super) fn reset_clock() {
 pub(super) fn wait(wait: WaitingFor) {
     let yielder = RUNNING.get();
     if !yielder.is_null() {
-        // SAFETY: `step` sets the pointer to the yielder of the coroutine that it resumes, which lives as long as the coroutine
-        // runs, and takes it away before it returns. Nothing else runs on this thread meanwhile.
+        // SAFETY: `step` sets the pointer to the yielder of the coroutine that it resumes, which
+        // lives as long as the coroutine runs, and takes it away before it returns. Nothing else
+        // runs on this thread meanwhile.
         unsafe { (*yielder).suspend(wait) };
     }
 }
@@ -57,7 +60,8 @@ struct ScheduledProcess {
     wait: WaitingFor,
 }
 
-/// Processes that are run step by step. Dropping it ends those that have not finished, as SIGKILL does.
+/// Processes that are run step by step. Dropping it ends those that have not finished, as SIGKILL
+/// does.
 #[derive(Default)]
 pub struct Schedule {
     entries: Vec<ScheduledProcess>,
@@ -69,7 +73,8 @@ impl Schedule {
         Self::default()
     }
 
-    /// Adds code that a process runs. It starts with its first step. Panics pass through [`step`](Self::step).
+    /// Adds code that a process runs. It starts with its first step. Panics pass through
+    /// [`step`](Self::step).
     pub fn spawn(&mut self, process: &Process, code: impl FnOnce() + 'static) -> usize {
         let yielder: Rc<Cell<*const Yielder<(), WaitingFor>>> = Rc::new(Cell::new(ptr::null()));
         let here = yielder.clone();
@@ -109,7 +114,8 @@ impl Schedule {
         Some(can)
     }
 
-    /// Lets a process do its next file operation, and run up to the one after that; returns whether it has finished.
+    /// Lets a process do its next file operation, and run up to the one after that; returns whether
+    /// it has finished.
     pub fn step(&mut self, number: usize) -> bool {
         let Some(entry) = self.entries.get_mut(number) else { return true };
         let Some(coroutine) = &mut entry.coroutine else { return true };
