@@ -1,6 +1,6 @@
-//! How a file is opened, and what the file system reports about a path.
+//! Modes of opening a file, and metadata of files.
 
-/// How a file is opened.
+/// Mode of opening a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Access {
     /// An existing file, for reading.

@@ -56,7 +56,7 @@ impl<'a> Appender<'a> {
     /// later flush reports it.
     pub(crate) fn flush_if(&self, overdue: bool) {
         if overdue && let Err(error) = self.flush() {
-            tracing::warn!(%error, "cannot flush what has been waiting");
+            tracing::warn!(%error, "cannot flush pending records");
         }
     }
 
@@ -128,15 +128,15 @@ impl<'a> Appender<'a> {
     /// Seals the active segment if it contains a record.
     pub(crate) fn seal_active(&self) -> Result<bool, Error> {
         let mut writer = self.inner.writer.lock();
-        let worth = writer.active.as_ref().is_some_and(|active| active.end > SEGMENT_HEADER_BYTES);
-        if worth {
+        let has_records = writer.active.as_ref().is_some_and(|active| active.end > SEGMENT_HEADER_BYTES);
+        if has_records {
             writer.retire();
         }
         drop(writer);
-        if worth {
+        if has_records {
             self.flush()?;
         }
-        Ok(worth)
+        Ok(has_records)
     }
 
     /// Adds a block for synced records to the segment's index file. A failure only makes the next
@@ -152,7 +152,9 @@ impl<'a> Appender<'a> {
                     slot.index_len += written;
                 }
             }
-            Err(error) => tracing::warn!(%error, "opening will have to read a segment"),
+            Err(error) => {
+                tracing::warn!(%error, "cannot append to an index file: opening the log will read the segment");
+            }
         }
     }
 

@@ -103,16 +103,16 @@ impl fmt::Display for Problem {
             ProblemKind::DamagedRecord { key } => {
                 write!(f, ": the value of `{}` is damaged", key.escape_ascii())
             }
-            ProblemKind::UnknownBytes { len } => write!(f, ": {len} bytes are no record"),
+            ProblemKind::UnknownBytes { len } => write!(f, ": {len} bytes are not a record"),
             ProblemKind::TornEnd { len } => write!(f, ": a write of {len} bytes was interrupted"),
-            ProblemKind::MissingSegment => write!(f, ": the segment of this index file is gone"),
+            ProblemKind::MissingSegment => write!(f, ": the segment of this index file is missing"),
             ProblemKind::LostValue { key } => {
-                write!(f, ": the newest value of `{}` is gone", key.escape_ascii())
+                write!(f, ": the newest value of `{}` is missing", key.escape_ascii())
             }
             ProblemKind::UnreadableValue { key } => {
-                write!(f, ": `{}` is stored as a difference from a value that is gone", key.escape_ascii())
+                write!(f, ": `{}` is a delta from a value that is missing", key.escape_ascii())
             }
-            ProblemKind::Stray => write!(f, ": no part of a log"),
+            ProblemKind::Stray => write!(f, ": not part of a log"),
         }
     }
 }
@@ -177,8 +177,8 @@ impl<'a> Checker<'a> {
     fn check_values(&self, checked: &mut CheckReport) -> Result<(), Error> {
         let mut keys: Vec<(Vec<u8>, bool)> = {
             let index = self.inner.index.read();
-            let there = index.entries().filter(|entry| entry.lost || !entry.tombstone);
-            there.map(|entry| (entry.key.as_slice().to_vec(), entry.lost)).collect()
+            let values = index.entries().filter(|entry| entry.lost || !entry.tombstone);
+            values.map(|entry| (entry.key.as_slice().to_vec(), entry.lost)).collect()
         };
         keys.sort_unstable();
         for (key, lost) in keys {

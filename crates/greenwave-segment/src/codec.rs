@@ -232,7 +232,7 @@ impl Codec {
         let raw_len = checked_len(header, max)?;
         match header.codec {
             CodecId::RAW if payload.len() == raw_len => Ok(payload),
-            CodecId::RAW => Err("its two lengths differ"),
+            CodecId::RAW => Err("its stored and decompressed lengths differ"),
             CodecId::ZSTD => self.plain.decompress(&payload, raw_len),
             CodecId::DICT => {
                 let contexts = self.dictionaries.read().get(&u32::from_le_bytes(header.extra)).cloned();
@@ -251,9 +251,9 @@ impl Codec {
         max: u32,
     ) -> Result<Bytes, &'static str> {
         let raw_len = checked_len(header, max)?;
-        let DeltaPayload { hash, frame, .. } = parse_delta(header, payload).ok_or("it is cut short")?;
+        let DeltaPayload { hash, frame, .. } = parse_delta(header, payload).ok_or("it is too short")?;
         if !xxh3_64(base).to_le_bytes().starts_with(hash) {
-            return Err("its base has another value now");
+            return Err("its base has another value");
         }
         let pooled = self.prefix_decompressors.lock().pop();
         let mut decompressor =
@@ -319,7 +319,7 @@ pub(crate) fn parse_delta<'a>(header: &Header, payload: &'a [u8]) -> Option<Delt
 
 fn checked_len(header: &Header, max: u32) -> Result<usize, &'static str> {
     if header.raw_len > max {
-        return Err("its decompressed length is over the limit");
+        return Err("its decompressed length exceeds the limit");
     }
     Ok(header.raw_len as usize)
 }

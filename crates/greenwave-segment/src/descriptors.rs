@@ -101,14 +101,14 @@ impl Handle {
         }
         let access = if writable { Access::Write } else { Access::Read };
         let file = Arc::new(self.descriptors.open(disk, path, access)?);
-        let mut there = self.shared.file.write();
+        let mut current = self.shared.file.write();
         // Another thread may have reopened it first. Closing a second descriptor of the file would
         // release its lock.
-        if let Some(there) = &*there {
-            return Ok(there.clone());
+        if let Some(current) = &*current {
+            return Ok(current.clone());
         }
-        *there = Some(file.clone());
-        drop(there);
+        *current = Some(file.clone());
+        drop(current);
         self.descriptors.register(&self.shared);
         Ok(file)
     }

@@ -28,13 +28,12 @@ impl<'a> Trainer<'a> {
     /// Trains a dictionary and uses it for new values; see
     /// [`Log::train_dictionary`](crate::Log::train_dictionary).
     pub(crate) fn train_dictionary(&self, bytes_max: usize) -> Result<bool, Error> {
-        let refuse =
-            |value: String, accepted| Err(Error::Option { option: "dictionary size", value, accepted });
+        let refuse = |value: String, accepted| Err(Error::Option { option: "bytes_max", value, accepted });
         if !(1 << 10..=1 << 20).contains(&bytes_max) {
-            return refuse(bytes_max.to_string(), "1024 to 1048576");
+            return refuse(bytes_max.to_string(), "a number from 1024 to 1048576");
         }
         let Options { compression: Compression::Zstd { .. }, .. } = self.inner.options else {
-            return refuse(bytes_max.to_string(), "a log that is opened with compression");
+            return Err(Error::Option { option: "compression", value: "None".into(), accepted: "Zstd" });
         };
         let (samples, sizes) = self.samples(bytes_max * SAMPLES_PER_BYTE)?;
         if sizes.len() < SAMPLES_MIN {

@@ -1,5 +1,4 @@
-//! Entries of the index: what is known about the newest record of a key, and which of two records
-//! wins.
+//! Entries of the index, which describe the newest record of a key, and their precedence.
 
 use std::cmp::Ordering;
 

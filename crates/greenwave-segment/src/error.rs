@@ -20,7 +20,7 @@ pub enum Error {
         source: io::Error,
     },
     /// A segment was written by a later version of this crate. Upgrade, or use another directory.
-    #[error("{} has format version {found}, and this program reads up to {supported}", path.display())]
+    #[error("unsupported format version {found} in {}: expected at most {supported}", path.display())]
     NewerFormat {
         /// Path of the segment.
         path: PathBuf,
@@ -30,7 +30,7 @@ pub enum Error {
         supported: u16,
     },
     /// A key exceeds [`Options::key_bytes_max`](crate::Options::key_bytes_max).
-    #[error("key of {len} bytes, where at most {max} are allowed")]
+    #[error("invalid key of {len} bytes: expected at most {max}")]
     KeyTooLong {
         /// Length of the key in bytes.
         len: usize,
@@ -38,7 +38,7 @@ pub enum Error {
         max: u32,
     },
     /// A value exceeds [`Options::value_bytes_max`](crate::Options::value_bytes_max).
-    #[error("value of {len} bytes, where at most {max} are allowed")]
+    #[error("invalid value of {len} bytes: expected at most {max}")]
     ValueTooLarge {
         /// Size of the value in bytes.
         len: usize,
@@ -47,7 +47,7 @@ pub enum Error {
     },
     /// The log has reached its disk budget, and compaction frees too little. Remove keys, or raise
     /// the budget.
-    #[error("log at {} is full: {needed} more bytes would exceed {max}", path.display())]
+    #[error("log {} is full: {needed} more bytes exceed its limit of {max}", path.display())]
     Full {
         /// The log's directory.
         path: PathBuf,
@@ -57,13 +57,13 @@ pub enum Error {
         max: u64,
     },
     /// The log was opened with [`Log::open_read_only`](crate::Log::open_read_only).
-    #[error("log at {} is open for reading only", path.display())]
+    #[error("cannot write to {}: the log is open for reading only", path.display())]
     ReadOnly {
         /// The log's directory.
         path: PathBuf,
     },
     /// A batch exceeds the size of one write. Split it.
-    #[error("batch of {len} bytes, where at most {max} are allowed")]
+    #[error("invalid batch of {len} bytes: expected at most {max}")]
     BatchTooLarge {
         /// Size of the batch's records in bytes.
         len: u64,
@@ -72,8 +72,8 @@ pub enum Error {
     },
     /// The directory is a copy made while the log was written, and it lacks segments or the ends of
     /// segments. Copy it again while no process writes, or remove the file `manifest` from the copy
-    /// to read what it contains.
-    #[error("{} is an incomplete copy of a log: {missing}", path.display())]
+    /// to read its contents.
+    #[error("incomplete copy of a log in {}: {missing}", path.display())]
     IncompleteCopy {
         /// The log's directory.
         path: PathBuf,
@@ -81,7 +81,7 @@ pub enum Error {
         missing: String,
     },
     /// An option has an invalid value.
-    #[error("option {option} is {value}, where {accepted} is accepted")]
+    #[error("invalid value {value} for {option}: expected {accepted}")]
     Option {
         /// Field of [`Options`](crate::Options).
         option: &'static str,

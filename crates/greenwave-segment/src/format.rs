@@ -11,8 +11,8 @@
 //! | 16 | 8 | segment id, or identity of the directory (manifest) |
 //! | 24 | 8 | XXH3-64 of bytes 0 to 24 |
 //!
-//! Every format version keeps this header, so that any reader can tell a newer file from a damaged
-//! one.
+//! Every format version keeps this header, so that any reader can distinguish a newer file from a
+//! damaged one.
 
 use std::path::{Path, PathBuf};
 

@@ -255,27 +255,27 @@ impl Index {
     }
 
     /// Adds a record.
-    pub(crate) fn apply(&mut self, location: Location, item: &RecordInfo<'_>) {
-        self.note_timestamp(location.slot, item.timestamp);
-        match item.kind {
-            Kind::Value | Kind::Tombstone => self.apply_entry(location, item),
-            Kind::Dictionary => self.apply_dictionary(location, item),
+    pub(crate) fn apply(&mut self, location: Location, record: &RecordInfo<'_>) {
+        self.note_timestamp(location.slot, record.timestamp);
+        match record.kind {
+            Kind::Value | Kind::Tombstone => self.apply_entry(location, record),
+            Kind::Dictionary => self.apply_dictionary(location, record),
             Kind::Seal => {}
         }
     }
 
-    fn apply_dictionary(&mut self, location: Location, item: &RecordInfo<'_>) {
-        if let Ok(id) = item.key.try_into().map(u32::from_le_bytes) {
+    fn apply_dictionary(&mut self, location: Location, record: &RecordInfo<'_>) {
+        if let Ok(id) = record.key.try_into().map(u32::from_le_bytes) {
             // All copies of a dictionary are equal, since its id is its hash.
             self.dictionaries
                 .entry(id)
-                .or_insert_with(|| (RecordRef::to(&Entry::new(location, item)), item.timestamp));
+                .or_insert_with(|| (RecordRef::to(&Entry::new(location, record)), record.timestamp));
         }
     }
 
-    fn apply_entry(&mut self, location: Location, item: &RecordInfo<'_>) {
-        let hash = self.hash(item.key);
-        let new = Entry::new(location, item);
+    fn apply_entry(&mut self, location: Location, record: &RecordInfo<'_>) {
+        let hash = self.hash(record.key);
+        let new = Entry::new(location, record);
         let number = match self.free.pop() {
             Some(number) => {
                 self.entries[number as usize] = new;
@@ -296,20 +296,20 @@ impl Index {
         &mut self,
         bulk: &mut BulkInsert,
         slot: SlotId,
-        items: impl Iterator<Item = (u64, RecordInfo<'a>)>,
+        records: impl Iterator<Item = (u64, RecordInfo<'a>)>,
     ) {
         // The lowest bits of a hash determine its position in the table.
         let shift = self.table.num_buckets().max(PARTS).ilog2() - PARTS.ilog2();
-        for (offset, item) in items {
+        for (offset, record) in records {
             let location = Location { slot, offset };
-            if !matches!(item.kind, Kind::Value | Kind::Tombstone) {
-                self.apply(location, &item);
+            if !matches!(record.kind, Kind::Value | Kind::Tombstone) {
+                self.apply(location, &record);
                 continue;
             }
-            self.note_timestamp(slot, item.timestamp);
-            let hash = self.hash(item.key);
+            self.note_timestamp(slot, record.timestamp);
+            let hash = self.hash(record.key);
             let number = u32::try_from(self.entries.len()).expect("fewer entries than 2^32");
-            self.entries.push(Entry::new(location, &item));
+            self.entries.push(Entry::new(location, &record));
             bulk.parts[(hash >> shift) as usize % PARTS].push((hash, number));
             bulk.waiting += 1;
         }
@@ -340,23 +340,23 @@ impl Index {
                 self.count_in(number);
             }
             TableEntry::Occupied(occupied) => {
-                let there = *occupied.get();
+                let existing = *occupied.get();
                 let new = self.vacate(number);
-                self.resolve(there, new);
+                self.resolve(existing, new);
             }
         }
     }
 
-    /// Retains the newer one of an entry and a new entry of the same key.
+    /// Compares an entry with a new entry of the same key, and keeps the newer one.
     fn resolve(&mut self, number: u32, mut new: Entry) {
         let old = &mut self.entries[number as usize];
-        let apart = old.slot != new.slot;
+        let elsewhere = old.slot != new.slot;
         if new.supersedes(old) {
-            new.shadows = old.shadows || apart;
+            new.shadows = old.shadows || elsewhere;
             let old = std::mem::replace(old, new);
             self.count_in(number);
             self.count_out(&old);
-        } else if apart && !old.shadows {
+        } else if elsewhere && !old.shadows {
             // Counted again, since a tombstone is live only if it shadows a record.
             let was = old.clone();
             old.shadows = true;
@@ -420,9 +420,9 @@ impl Index {
     }
 
     /// Points a key to a copy of its record, unless the key has changed.
-    pub(crate) fn relocate(&mut self, from: Location, to: Location, item: &RecordInfo<'_>) {
-        self.note_timestamp(to.slot, item.timestamp);
-        self.replace(from, item.key, |old| Entry { shadows: old.shadows, ..Entry::new(to, item) });
+    pub(crate) fn relocate(&mut self, from: Location, to: Location, record: &RecordInfo<'_>) {
+        self.note_timestamp(to.slot, record.timestamp);
+        self.replace(from, record.key, |old| Entry { shadows: old.shadows, ..Entry::new(to, record) });
     }
 
     /// Marks the newest record of a key as unreadable. The key then has no value, and older records

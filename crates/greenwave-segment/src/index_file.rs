@@ -2,7 +2,7 @@
 //! instead of the records.
 //!
 //! The index file of `<id>.seg` is `<id>.idx`. It begins with the file header of `format.rs`, with
-//! the magic `F5 47 57 49 44 58 0D 0A`. Blocks follow, each of which continues the one before
+//! the magic `F5 47 57 49 44 58 0D 0A`. Blocks follow, and each continues the one before
 //! (integers little-endian):
 //!
 //! | offset | bytes | field |
@@ -185,7 +185,7 @@ impl IndexFile {
         match file.read_exact_at(&mut header, 0) {
             Ok(true) if header == file_header(FILE_MAGIC, segment.id) => {}
             Ok(_) => {
-                tracing::warn!(path = %path.display(), "an index file is not that of its segment, which is read instead");
+                tracing::warn!(path = %path.display(), "an index file belongs to another segment: reading the segment instead");
                 return Ok(None);
             }
             Err(e) => return Err(Error::io("read", &path)(e)),
@@ -206,7 +206,7 @@ impl IndexFile {
         }))
     }
 
-    /// Reads the next block; `None` if there is none that verifies. The last one may be torn, or
+    /// Reads the next block; `None` at the end or if it does not verify. It may be torn, or
     /// another process may be writing it.
     pub(crate) fn next_block(
         &mut self,
@@ -230,7 +230,7 @@ impl IndexFile {
         if self.fits {
             self.mark = block.mark;
         } else {
-            tracing::warn!(path = %self.path.display(), offset = block.last, "an index file names records that its segment does not have");
+            tracing::warn!(path = %self.path.display(), offset = block.last, "an index file lists records that its segment lacks");
         }
         Ok(Some(BlockRead { items: Items { bytes: &self.body }, fits: self.fits }))
     }

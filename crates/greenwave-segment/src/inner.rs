@@ -118,7 +118,7 @@ impl Inner {
     /// Counts and logs a record that does not verify.
     pub(crate) fn report_bad(&self, segment: &Segment, offset: u64, reason: &str) {
         self.counters.bad_records.add(1);
-        tracing::warn!(path = %segment.path.display(), offset, reason, "a record does not verify: taken as missing");
+        tracing::warn!(path = %segment.path.display(), offset, reason, "a record does not verify and is treated as missing");
     }
 
     /// Makes creations and removals of files durable.
@@ -141,7 +141,7 @@ impl Inner {
         Ok(())
     }
 
-    /// Returns what the log contains and what it has done.
+    /// Returns statistics of the log.
     pub(crate) fn stats(&self) -> Stats {
         let index = self.index.read();
         let counters = &self.counters;

@@ -31,7 +31,7 @@ pub struct Log {
 impl Log {
     /// Opens the log in `dir`, which is created with mode 0700 if it is missing.
     ///
-    /// Recovers what a dead process left behind: cuts off a torn tail and skips damaged records.
+    /// Recovers after a crash: cuts off a torn tail and skips damaged records.
     /// Creates no segment before the first put. A log on a full or read-only disk can be opened and
     /// read.
     ///
@@ -150,7 +150,7 @@ impl Log {
     /// # Errors
     ///
     /// [`Error::KeyTooLong`], [`Error::ValueTooLarge`], [`Error::BatchTooLarge`] above 1 GiB,
-    /// [`Error::Full`], [`Error::ReadOnly`], or [`Error::Io`]. Nothing has changed then.
+    /// [`Error::Full`], [`Error::ReadOnly`], or [`Error::Io`]. The log is unchanged then.
     pub fn write(&self, batch: &Batch) -> Result<bool, Error> {
         Changes::new(&self.inner).write(batch)
     }
@@ -317,7 +317,7 @@ impl Log {
         hold::is_held(&self.inner, number)
     }
 
-    /// Returns what the log contains and what it has done since it was opened.
+    /// Returns statistics of the log: its contents, and its activity since it was opened.
     pub fn stats(&self) -> Stats {
         self.inner.stats()
     }

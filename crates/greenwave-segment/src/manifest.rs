@@ -96,7 +96,7 @@ impl Manifest {
     /// write that it belongs to.
     pub(crate) fn record(&self, entries: &[(u64, u64)]) {
         if let Err(error) = self.try_record(entries) {
-            tracing::warn!(path = %self.path.display(), %error, "a copy of the directory may lack something unnoticed");
+            tracing::warn!(path = %self.path.display(), %error, "cannot write the manifest: an incomplete copy of the directory may not be detected");
         }
     }
 

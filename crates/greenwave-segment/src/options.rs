@@ -78,25 +78,25 @@ pub enum WhenFull {
 }
 
 impl Options {
-    /// Validates the options and resolves those that depend on each other.
+    /// Validates the options and resolves dependencies between them.
     pub(crate) fn checked(mut self) -> Result<Self, Error> {
         let refuse = |option, value: String, accepted| Err(Error::Option { option, value, accepted });
         if self.segment_bytes_max < 4096 {
-            return refuse("segment_bytes_max", self.segment_bytes_max.to_string(), "4096 or more");
+            return refuse("segment_bytes_max", self.segment_bytes_max.to_string(), "at least 4096");
         }
         if self.key_bytes_max == 0 || self.key_bytes_max > KEY_BYTES_MAX {
-            return refuse("key_bytes_max", self.key_bytes_max.to_string(), "1 to 65536");
+            return refuse("key_bytes_max", self.key_bytes_max.to_string(), "a number from 1 to 65536");
         }
         if let Compression::Zstd { level } = self.compression
             && !(-7..=22).contains(&level)
         {
-            return refuse("compression level", level.to_string(), "-7 to 22");
+            return refuse("compression.level", level.to_string(), "a number from -7 to 22");
         }
         if self.chain_depth_max > 200 {
-            return refuse("chain_depth_max", self.chain_depth_max.to_string(), "0 to 200");
+            return refuse("chain_depth_max", self.chain_depth_max.to_string(), "a number from 0 to 200");
         }
         if self.open_files_max == 0 {
-            return refuse("open_files_max", "0".into(), "1 or more");
+            return refuse("open_files_max", "0".into(), "at least 1");
         }
         if self.when_full == WhenFull::DropOldest {
             // Segments are dropped by age, even if deltas elsewhere depend on them.
@@ -104,7 +104,7 @@ impl Options {
         }
         if let Some(max) = self.disk_bytes_max {
             if max < 16_384 {
-                return refuse("disk_bytes_max", max.to_string(), "16384 or more");
+                return refuse("disk_bytes_max", max.to_string(), "at least 16384");
             }
             self.segment_bytes_max = self.segment_bytes_max.min(max / 4);
         }

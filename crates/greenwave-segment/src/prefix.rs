@@ -4,7 +4,7 @@
 use zstd::zstd_safe::{CCtx, CParameter, DCtx, ResetDirective};
 
 /// A reset between frames cannot fail.
-const RESET: &str = "both together can always be reset";
+const RESET: &str = "a reset between frames cannot fail";
 
 /// Compresses against a prefix.
 pub(crate) struct PrefixCompressor(CCtx<'static>);

@@ -170,11 +170,11 @@ impl<'a> Reader<'a> {
         let mut value = loop {
             let last = deltas.last().expect("the first delta is pushed before the loop");
             let DeltaPayload { base, tag, .. } =
-                parse_delta(&last.header, &last.payload).ok_or(ReadFailure::Bad("it is cut short"))?;
+                parse_delta(&last.header, &last.payload).ok_or(ReadFailure::Bad("it is too short"))?;
             let (record, segment) = self.lookup(base).ok_or(ReadFailure::Bad("its base is missing"))?;
             // Depths fall along a chain, so the loop ends.
             if record.depth >= depth || tag.is_some_and(|tag| tag != record.tag) {
-                return Err(ReadFailure::Bad("its base is not what it was"));
+                return Err(ReadFailure::Bad("its base has another value"));
             }
             depth = record.depth;
             let found = read_record(base, &record, &segment, blocking)?;
@@ -214,7 +214,7 @@ impl<'a> Reader<'a> {
             return self.decode(VerifiedRecord { header, payload }, Blocking::Allowed);
         }
         let DeltaPayload { base, tag, .. } =
-            parse_delta(&header, &payload).ok_or(ReadFailure::Bad("it is cut short"))?;
+            parse_delta(&header, &payload).ok_or(ReadFailure::Bad("it is too short"))?;
         for (record, segment) in self.base_candidates(base, tag, header.depth()).map_err(ReadFailure::Io)? {
             match self.read_any_base(base, &record, &segment) {
                 Ok(value) => {
@@ -241,8 +241,8 @@ impl<'a> Reader<'a> {
     ) -> Result<Vec<(RecordRef, Arc<Segment>)>, Error> {
         let slots: Vec<_> = {
             let index = self.inner.index.read();
-            let there = index.slots().filter(|(_, slot)| !slot.orphan);
-            there.map(|(id, slot)| (id, slot.segment.clone(), slot.end)).collect()
+            let readable = index.slots().filter(|(_, slot)| !slot.orphan);
+            readable.map(|(id, slot)| (id, slot.segment.clone(), slot.end)).collect()
         };
         let mut records = Vec::new();
         for (slot, segment, end) in slots {
@@ -372,12 +372,12 @@ pub(crate) fn parse_record(
     bytes: &[u8],
 ) -> Result<Header, &'static str> {
     let seed = record::location_seed(segment.id, offset);
-    let (head, rest) = bytes.split_first_chunk::<HEADER_BYTES>().ok_or("it is cut short")?;
+    let (head, rest) = bytes.split_first_chunk::<HEADER_BYTES>().ok_or("it is too short")?;
     let header = Header::decode(head).ok_or("its header is damaged")?;
     if !record::verified(head, seed, key) || header.record_len() != bytes.len() as u64 {
         return Err("its header is damaged");
     }
-    let (stored_key, payload) = rest.split_at_checked(key.len()).ok_or("it is cut short")?;
+    let (stored_key, payload) = rest.split_at_checked(key.len()).ok_or("it is too short")?;
     if stored_key != key {
         return Err("its key is damaged");
     }

@@ -62,17 +62,19 @@ impl<'a> Recovery<'a> {
             // are right.
             return Ok(());
         }
-        let mut there = BTreeMap::new();
+        let mut sizes = BTreeMap::new();
         for id in segment::list(&self.inner.disk, &self.inner.dir)?.segments {
             let status = self.inner.disk.status(&format::segment_path(&self.inner.dir, id)).map_err(io)?;
-            there.insert(id, status.len);
+            sizes.insert(id, status.len);
         }
         let incomplete = |missing| Err(Error::IncompleteCopy { path: self.inner.dir.clone(), missing });
-        for (id, least) in listed.segments.iter().filter(|(_, least)| **least > 0) {
-            match there.get(id) {
+        for (id, min_len) in listed.segments.iter().filter(|(_, min_len)| **min_len > 0) {
+            match sizes.get(id) {
                 None => return incomplete(format!("segment {id:016x} is missing")),
-                Some(len) if len < least => {
-                    return incomplete(format!("segment {id:016x} has {len} bytes of at least {least}"));
+                Some(len) if len < min_len => {
+                    return incomplete(format!(
+                        "segment {id:016x} has {len} bytes: expected at min_len {min_len}"
+                    ));
                 }
                 Some(_) => {}
             }
@@ -170,7 +172,7 @@ impl<'a> Recovery<'a> {
         let segments = self.inner.index.read().slots().map(|(_, slot)| (slot.segment.id, slot.end)).collect();
         match self.inner.manifest.adopt(&segments) {
             Ok(()) => self.inner.is_copy.store(false, Ordering::Relaxed),
-            Err(error) => tracing::warn!(%error, "cannot enter a copy of a log under its own identity"),
+            Err(error) => tracing::warn!(%error, "cannot write the manifest of a copied log"),
         }
     }
 
@@ -287,7 +289,7 @@ impl<'a> Recovery<'a> {
             } else if let Err(error) =
                 self.inner.sync_dir().and_then(|()| Appender::new(self.inner).seal(&active))
             {
-                tracing::warn!(%error, "cannot end a segment that a dead process left");
+                tracing::warn!(%error, "cannot seal a segment of a dead process");
                 active.segment.unlock();
             }
         }

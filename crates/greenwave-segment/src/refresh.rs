@@ -36,7 +36,7 @@ pub(crate) struct DirectoryChanges {
     /// Index files whose segments are missing and that are not in the index.
     pub(crate) orphans: Vec<u64>,
     pub(crate) grown: Vec<SlotId>,
-    pub(crate) gone: Vec<SlotId>,
+    pub(crate) missing: Vec<SlotId>,
 }
 
 /// A segment that was added to the index.
@@ -71,22 +71,22 @@ impl<'a> Refresher<'a> {
     pub(crate) fn refresh(&self) -> Result<(), Error> {
         let _refreshing = self.inner.refreshing.lock();
         for _ in 0..PASSES_MAX {
-            let seen = self.list_changes()?;
+            let changes = self.list_changes()?;
             let mut vanished = false;
-            for id in seen.new {
+            for id in changes.new {
                 vanished |= !self.index_new_segment(id)?;
             }
-            for id in seen.orphans {
+            for id in changes.orphans {
                 self.index_orphan(id)?;
             }
-            for slot in seen.grown {
+            for slot in changes.grown {
                 vanished |=
                     !unless_gone(self.read_appended(slot, SegmentRole::Reader, |_| ()))?.unwrap_or(false);
             }
             // Removed segments come last: their compactor copied the live records first, and these
             // have been read by now. If a segment with copies was removed as well, another pass is
             // needed.
-            if !vanished && self.remove_missing(&seen.gone)? {
+            if !vanished && self.remove_missing(&changes.missing)? {
                 return Ok(());
             }
         }
@@ -126,13 +126,13 @@ impl<'a> Refresher<'a> {
     /// Returns whether the directory differs from the index. The caller holds `refreshing`.
     fn has_changes(&self) -> Result<bool, Error> {
         let status = self.inner.disk.status(&self.inner.dir).ok();
-        let seen = self.list_changes()?;
-        if !seen.new.is_empty() || !seen.orphans.is_empty() || !seen.gone.is_empty() {
+        let changes = self.list_changes()?;
+        if !changes.new.is_empty() || !changes.orphans.is_empty() || !changes.missing.is_empty() {
             return Ok(true);
         }
         // A later change of the directory will change this status.
         *self.inner.listed.lock() = status.filter(|status| !is_racy(status.modified));
-        Ok(self.has_grown(&seen.grown))
+        Ok(self.has_grown(&changes.grown))
     }
 
     /// Refreshes if necessary; see [`Log::refresh_if_stale`](crate::Log::refresh_if_stale).
@@ -162,28 +162,28 @@ impl<'a> Refresher<'a> {
         let listing = segment::list(&self.inner.disk, &self.inner.dir)?;
         let index = self.inner.index.read();
         drop(writer);
-        let mut known: HashMap<u64, (SlotId, &SegmentSlot)> =
+        let mut indexed: HashMap<u64, (SlotId, &SegmentSlot)> =
             index.slots().map(|(id, slot)| (slot.segment.id, (id, slot))).collect();
-        let mut seen =
-            DirectoryChanges { new: Vec::new(), orphans: Vec::new(), grown: Vec::new(), gone: Vec::new() };
+        let mut changes =
+            DirectoryChanges { new: Vec::new(), orphans: Vec::new(), grown: Vec::new(), missing: Vec::new() };
         for id in listing.segments {
-            match known.remove(&id) {
-                None => seen.new.push(id),
+            match indexed.remove(&id) {
+                None => changes.new.push(id),
                 Some((_, slot)) if slot.own || slot.sealed => {}
-                Some((slot, _)) => seen.grown.push(slot),
+                Some((slot, _)) => changes.grown.push(slot),
             }
         }
         for id in listing.orphans {
-            match known.get(&id) {
-                None => seen.orphans.push(id),
-                Some((_, slot)) if slot.orphan => drop(known.remove(&id)),
+            match indexed.get(&id) {
+                None => changes.orphans.push(id),
+                Some((_, slot)) if slot.orphan => drop(indexed.remove(&id)),
                 Some(_) => {}
             }
         }
-        let gone = known.into_values().filter(|(_, slot)| !slot.own || slot.sealed);
-        seen.gone = gone.map(|(slot, _)| slot).collect();
-        seen.gone.sort_unstable();
-        Ok(seen)
+        let missing = indexed.into_values().filter(|(_, slot)| !slot.own || slot.sealed);
+        changes.missing = missing.map(|(slot, _)| slot).collect();
+        changes.missing.sort_unstable();
+        Ok(changes)
     }
 
     pub(crate) fn open_segment(&self, id: u64) -> Result<Option<(Segment, u64)>, Error> {
@@ -225,7 +225,7 @@ impl<'a> Refresher<'a> {
             && !sealed
             && let Err(error) = IndexFile::mend(&self.inner.disk, &segment, file.as_ref())
         {
-            tracing::warn!(%error, "an index file cannot be mended: its segment will be read instead");
+            tracing::warn!(%error, "cannot truncate a torn index file: its segment will be read instead");
         }
         let mark = file.as_ref().map_or(SEGMENT_HEADER_BYTES, |file| file.mark);
         if let Some(slot) = self.inner.index.write().try_slot_mut(slot) {
@@ -337,7 +337,7 @@ impl<'a> Refresher<'a> {
         let scan = scan::scan(&segment, from, len, payloads, |record| found.push(record))?;
         if scan.damaged > 0 {
             self.inner.counters.bad_records.add(scan.damaged);
-            tracing::warn!(path = %segment.path.display(), places = scan.damaged, "stepped over damaged records");
+            tracing::warn!(path = %segment.path.display(), ranges = scan.damaged, "skipped damaged records");
         }
         if role == SegmentRole::Writer && !scan.sealed {
             blank(&segment, scan.end, &scan.refused);
@@ -358,14 +358,14 @@ impl<'a> Refresher<'a> {
     /// that opening the log would find: a copy with a lower rank, or an older record. Returns
     /// `false` if another segment was removed meanwhile, so that the directory must be listed again
     /// first.
-    pub(crate) fn remove_missing(&self, gone: &[SlotId]) -> Result<bool, Error> {
-        if gone.is_empty() {
+    pub(crate) fn remove_missing(&self, missing: &[SlotId]) -> Result<bool, Error> {
+        if missing.is_empty() {
             return Ok(true);
         }
         let (mut keys, mut dictionaries) = (HashSet::new(), HashSet::new());
         {
             let index = self.inner.index.read();
-            for slot in gone {
+            for slot in missing {
                 let left = index.entries_in(*slot).into_iter().filter(|entry| entry.shadows);
                 keys.extend(left.map(|entry| entry.key.as_slice().to_vec()));
                 dictionaries.extend(index.dictionaries_in(*slot).into_iter().map(|(id, _)| id));
@@ -374,7 +374,7 @@ impl<'a> Refresher<'a> {
         let elsewhere = if keys.is_empty() && dictionaries.is_empty() {
             Vec::new()
         } else {
-            let found = self.find_records(gone, |header, key| match header.kind {
+            let found = self.find_records(missing, |header, key| match header.kind {
                 Kind::Dictionary => {
                     key.try_into().is_ok_and(|id| dictionaries.contains(&u32::from_le_bytes(id)))
                 }
@@ -389,7 +389,7 @@ impl<'a> Refresher<'a> {
         };
         let mut index = self.inner.index.write();
         self.inner.counters.refreshes.add(1);
-        for slot in gone {
+        for slot in missing {
             index.remove(*slot);
         }
         for (slot, found) in elsewhere {
@@ -437,7 +437,7 @@ pub(crate) fn blank(segment: &Segment, end: u64, refused: &[u64]) {
     for offset in refused.iter().filter(|offset| **offset < end) {
         let zeros = [0; HEADER_BYTES];
         if let Err(error) = segment.write_at(&zeros[..record::MAGIC.len()], *offset) {
-            tracing::warn!(path = %segment.path.display(), %error, "cannot blank a torn record");
+            tracing::warn!(path = %segment.path.display(), %error, "cannot overwrite a torn record");
         }
     }
 }

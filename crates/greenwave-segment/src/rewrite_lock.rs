@@ -114,7 +114,7 @@ impl RewriteGuard<'_> {
     /// Announces to all processes that segments will be removed.
     pub(crate) fn announce_removal(&mut self) -> Result<(), Error> {
         self.mark = self.disk.random().to_le_bytes();
-        let file = self.state.file.as_ref().expect("entering opens it");
+        let file = self.state.file.as_ref().expect("locking opens the file");
         file.write_at(&self.mark, 0).map_err(Error::io("write", self.path))
     }
 }

@@ -193,7 +193,7 @@ impl Window<'_> {
     /// Returns the record at `at` if it is complete and its header and key verify.
     fn record(&mut self, at: u64) -> Result<Option<ScannedRecord>, Error> {
         let Some(bytes) = self.read(at, HEADER_BYTES as u64)? else { return Ok(None) };
-        let bytes: [u8; HEADER_BYTES] = bytes.try_into().expect("as many as asked for");
+        let bytes: [u8; HEADER_BYTES] = bytes.try_into().expect("the length that was requested");
         let Some(header) = Header::decode(&bytes) else { return Ok(None) };
         if header.key_len > KEY_BYTES_MAX || self.len - at < header.record_len() {
             return Ok(None);
@@ -252,7 +252,7 @@ impl Window<'_> {
             self.bytes.truncate(read);
             self.start = at;
         }
-        let from = usize::try_from(at - self.start).expect("guard the window");
-        Ok(self.bytes.get(from..from + usize::try_from(n).expect("guard the window")))
+        let from = usize::try_from(at - self.start).expect("inside the window");
+        Ok(self.bytes.get(from..from + usize::try_from(n).expect("inside the window")))
     }
 }

@@ -83,7 +83,7 @@ impl Segment {
                 // Another process took it over between the two calls.
                 continue;
             }
-            // That process may also have filled, sealed and unlocked it, or removed it.
+            // The other process may also have filled, sealed and unlocked it, or removed it.
             if !segment.is_unlinked() && segment.len()? == 0 {
                 if let Err(error) = segment.write_header() {
                     // Other processes would find an empty file. On a full disk, removing it also
@@ -116,7 +116,7 @@ impl Segment {
         let locked = match self.file().and_then(|file| file.try_lock()) {
             Ok(locked) => locked,
             Err(error) => {
-                tracing::warn!(path = %self.path.display(), %error, "cannot lock a segment: reading it only");
+                tracing::warn!(path = %self.path.display(), %error, "cannot lock a segment, so it is only read");
                 false
             }
         };
@@ -138,7 +138,7 @@ impl Segment {
     }
 
     pub(crate) fn write_header(&self) -> Result<(), Error> {
-        self.write_at(&file_header(MAGIC, self.id), 0).map_err(Error::io("begin", &self.path))
+        self.write_at(&file_header(MAGIC, self.id), 0).map_err(Error::io("write the header of", &self.path))
     }
 
     /// Returns whether the header verifies. A damaged one is tolerated, since the id is also in the
@@ -157,7 +157,7 @@ impl Segment {
         Ok(header[16..24] == self.id.to_le_bytes())
     }
 
-    /// Returns whether the file is what an interrupted creation leaves: empty, or a prefix of the
+    /// Returns whether creation of the file was interrupted: it is empty, or a prefix of the
     /// header.
     pub(crate) fn is_unfinished(&self) -> Result<bool, Error> {
         let mut header = [0; SEGMENT_HEADER_BYTES as usize];
@@ -166,7 +166,7 @@ impl Segment {
     }
 
     pub(crate) fn len(&self) -> Result<u64, Error> {
-        self.file().and_then(|file| file.len()).map_err(Error::io("measure", &self.path))
+        self.file().and_then(|file| file.len()).map_err(Error::io("read the size of", &self.path))
     }
 
     pub(crate) fn truncate(&self, len: u64) -> Result<(), Error> {
@@ -227,7 +227,7 @@ pub(crate) fn fingerprint(disk: &Disk, dir: &Path) -> Result<Vec<u8>, Error> {
     let mut fingerprint = Vec::with_capacity(ids.len() * 96);
     for id in ids {
         let path = segment_path(dir, id);
-        let status = disk.status(&path).map_err(Error::io("look at", &path))?;
+        let status = disk.status(&path).map_err(Error::io("read the status of", &path))?;
         fingerprint.extend(id.to_le_bytes());
         fingerprint.extend(status.len.to_le_bytes());
         fingerprint.extend(status.modified.to_le_bytes());

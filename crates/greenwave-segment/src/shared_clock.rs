@@ -92,7 +92,7 @@ fn publish(file: &File, now: u64, wanted: u64) -> io::Result<u64> {
     Ok(timestamp)
 }
 
-/// Returns the latest timestamp in the file; `None` if there is none.
+/// Returns the latest timestamp in the file; `None` if it has none.
 fn read(file: &File) -> io::Result<Option<u64>> {
     Ok(slots(file)?.0)
 }

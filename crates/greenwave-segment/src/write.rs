@@ -212,7 +212,8 @@ impl<'a> Changes<'a> {
     }
 
     pub(crate) fn busy(&self) -> Error {
-        let busy = std::io::Error::new(std::io::ErrorKind::WouldBlock, "others keep storing against it");
+        let busy =
+            std::io::Error::new(std::io::ErrorKind::WouldBlock, "other writers keep storing deltas from it");
         Error::io("change a value in", &self.inner.dir)(busy)
     }
 }

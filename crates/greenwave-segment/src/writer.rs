@@ -84,8 +84,8 @@ impl Writer {
         let end = self.active.as_ref().map_or(0, |active| active.end);
         let active = self.active.as_mut().map(|active| {
             let pending = &active.pending;
-            let worth = pending.count() >= BLOCK_RECORDS_MIN || pending.covers_bytes() >= BLOCK_BYTES_MIN;
-            let pending = worth.then(|| std::mem::replace(&mut active.pending, Pending::new(active.end)));
+            let due = pending.count() >= BLOCK_RECORDS_MIN || pending.covers_bytes() >= BLOCK_BYTES_MIN;
+            let pending = due.then(|| std::mem::replace(&mut active.pending, Pending::new(active.end)));
             (active.slot, active.segment.clone(), pending)
         });
         FlushWork {

@@ -1,5 +1,4 @@
-//! The file system of a simulated machine: what is in its page cache, what has reached its disk,
-//! and who holds which lock.
+//! The file system of a simulated machine: page cache, durable contents and locks.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -10,10 +9,10 @@ use xxhash_rust::xxh3::{Xxh3Default, xxh3_64};
 use super::{Faults, Unsynced};
 use crate::access::{Access, FileStatus};
 
-/// The unit that a disk writes whole.
+/// Size that a disk writes atomically, in bytes.
 const SECTOR_BYTES: usize = 512;
 
-/// A change of a file that has not reached the disk.
+/// A change of a file that has not been synced.
 #[derive(Debug, Clone, Hash)]
 enum Change {
     Write(usize, Vec<u8>),
@@ -22,9 +21,9 @@ enum Change {
 
 #[derive(Debug, Clone, Default)]
 struct Inode {
-    /// What readers see.
+    /// Contents as readers see them.
     data: Vec<u8>,
-    /// What has reached the disk for sure.
+    /// Contents that have been synced.
     durable: Vec<u8>,
     pending: Vec<Change>,
     links: u32,
@@ -38,11 +37,11 @@ struct SimulatedProcess {
     open_files: usize,
     random: u64,
     ahead: i64,
-    /// A hash of all that the process has learnt from the disk.
+    /// Hash of everything that the process has read from the disk.
     seen: u64,
 }
 
-/// A machine's disk and processes.
+/// Disk and processes of a machine.
 #[derive(Debug)]
 pub(super) struct SimulatedDisk {
     inodes: Vec<Inode>,
@@ -88,7 +87,7 @@ impl SimulatedDisk {
             names: self.names.clone(),
             durable_names: self.durable_names.clone(),
             pending_names: self.pending_names.clone(),
-            // Numbers of processes go on, so that new ones draw other numbers than those before.
+            // New processes get new numbers, and so other random numbers.
             processes: self
                 .processes
                 .iter()
@@ -124,7 +123,8 @@ impl SimulatedDisk {
         self.processes[id].ahead
     }
 
-    /// Depends on the process and on how often it asked, not on what others do in between.
+    /// Returns a random number that depends on the process and the number of its calls, not on
+    /// other processes.
     pub(super) fn random_of(&mut self, id: usize) -> u64 {
         let random = &mut self.processes[id].random;
         *random = next_random(*random);
@@ -159,7 +159,7 @@ impl SimulatedDisk {
         }
         let mut names = std::mem::take(&mut self.durable_names);
         for (path, inode) in std::mem::take(&mut self.pending_names) {
-            if unsynced == Unsynced::Kept || unsynced == Unsynced::Some && self.chance(500) {
+            if unsynced == Unsynced::All || unsynced == Unsynced::Some && self.chance(500) {
                 match inode {
                     Some(inode) => drop(names.insert(path, inode)),
                     None => drop(names.remove(&path)),
@@ -171,8 +171,8 @@ impl SimulatedDisk {
             let mut data = std::mem::take(&mut inode.durable);
             for change in inode.pending {
                 match unsynced {
-                    Unsynced::Kept => apply(&mut data, &change),
-                    Unsynced::Lost => {}
+                    Unsynced::All => apply(&mut data, &change),
+                    Unsynced::None => {}
                     Unsynced::Some => self.apply_some(&mut data, change),
                 }
             }
@@ -184,14 +184,14 @@ impl SimulatedDisk {
         self.durable_names = names;
     }
 
-    /// Applies a change, or not, or of a write some sectors only.
+    /// Applies a change, ignores it, or applies some sectors of a write.
     fn apply_some(&mut self, data: &mut Vec<u8>, change: Change) {
         match self.below(4) {
             0 => {}
             1 | 2 => apply(data, &change),
             _ => {
                 let Change::Write(offset, bytes) = change else { return };
-                // The length may have reached the disk without the bytes.
+                // The new length may have reached the disk without the bytes.
                 if self.chance(500) {
                     let len = data.len().max(offset + bytes.len());
                     data.resize(len, 0);
@@ -210,8 +210,8 @@ impl SimulatedDisk {
     }
 
     fn used(&self) -> u64 {
-        let there = self.inodes.iter().filter(|inode| inode.links > 0 || inode.open > 0);
-        there.map(|inode| inode.data.len() as u64).sum()
+        let existing = self.inodes.iter().filter(|inode| inode.links > 0 || inode.open > 0);
+        existing.map(|inode| inode.data.len() as u64).sum()
     }
 
     pub(super) fn open(&mut self, id: usize, path: &Path, access: Access) -> io::Result<(u64, usize)> {
@@ -252,9 +252,9 @@ impl SimulatedDisk {
     }
 
     pub(super) fn list(&mut self, id: usize, dir: &Path) -> io::Result<Vec<String>> {
-        let there = self.names.keys().filter(|path| path.parent() == Some(dir));
+        let existing = self.names.keys().filter(|path| path.parent() == Some(dir));
         let names: Vec<String> =
-            there.filter_map(|path| Some(path.file_name()?.to_str()?.to_owned())).collect();
+            existing.filter_map(|path| Some(path.file_name()?.to_str()?.to_owned())).collect();
         names.iter().for_each(|name| self.learn(id, name.as_bytes()));
         Ok(names)
     }
@@ -405,7 +405,7 @@ impl SimulatedDisk {
         *seen = xxhash_rust::xxh3::xxh3_64_with_seed(what, *seen);
     }
 
-    /// Takes note of an operation: for the trace, and of its end for the process's history.
+    /// Records an operation in the trace, and its outcome in the hash of the process.
     pub(super) fn note(&mut self, id: usize, name: &str, path: &Path, outcome: Option<io::ErrorKind>) {
         let outcome_byte = outcome.map_or(0, |kind| 1 + kind as u8);
         self.learn(id, &[outcome_byte]);
@@ -418,7 +418,7 @@ impl SimulatedDisk {
         }
     }
 
-    /// Takes note of which file the operation under way is about.
+    /// Records the file of the current operation.
     pub(super) fn note_file(&mut self, inode: usize) {
         self.noted = Some(inode);
     }
@@ -478,7 +478,7 @@ fn apply(data: &mut Vec<u8>, change: &Change) {
     }
 }
 
-/// The process that a description of a file belongs to.
+/// Returns the process that a file description belongs to.
 fn owner(description: u64) -> usize {
     (description & 0xFFFF) as usize
 }

@@ -1,5 +1,4 @@
-//! Runs processes as coroutines that stop before every file operation; the caller decides which
-//! goes on.
+//! Runs simulated processes as coroutines that stop before every file operation.
 
 use std::cell::Cell;
 use std::fmt;
@@ -11,29 +10,29 @@ use corosensei::{Coroutine, CoroutineResult, Yielder};
 
 use super::{Process, WaitingFor};
 
-/// Compression needs some of it.
+/// Stack size of a coroutine in bytes. Compression needs most of it.
 const STACK_BYTES: usize = 512 << 10;
-/// Nanoseconds that a look at the clock takes.
+/// Simulated duration of a clock call in nanoseconds.
 const TICK: u64 = 1000;
 
 thread_local! {
-    /// Where the coroutine that runs on this thread can be stopped; null outside of one.
+    /// Yielder of the coroutine that runs on this thread; null outside of one.
     static RUNNING: Cell<*const Yielder<(), WaitingFor>> = const { Cell::new(ptr::null()) };
     static NOW: Cell<u64> = const { Cell::new(0) };
     static AHEAD: Cell<i64> = const { Cell::new(0) };
-    /// Stacks that can be used again.
+    /// Stacks for reuse.
     static STACKS: Cell<Vec<DefaultStack>> = const { Cell::new(Vec::new()) };
 }
 
-/// The simulated time of the process that runs, in nanoseconds: made for
-/// [`Options::clock`](crate::Options::clock). Each call is later than all before on the same
-/// thread, except for how far the process's clock is ahead.
+/// Returns the simulated time of the running process in nanoseconds; for
+/// [`Options::clock`](crate::Options::clock). Increases with every call on the same thread, except
+/// for the clock offsets of processes.
 pub fn clock() -> u64 {
     NOW.set(NOW.get() + TICK);
     (1_u64 << 60).saturating_add(NOW.get()).saturating_add_signed(AHEAD.get())
 }
 
-/// Stops the process that runs, as a file operation does. Does nothing outside of a [`Schedule`].
+/// Stops the running process, like a file operation. Does nothing outside of a [`Schedule`].
 pub fn pause() {
     wait(WaitingFor::Turn);
 }
@@ -42,13 +41,13 @@ pub(super) fn reset_clock() {
     NOW.set(0);
 }
 
-/// Stops the process that runs until it is stepped again. Does nothing outside of a [`Schedule`].
+/// Stops the running process until it is stepped again. Does nothing outside of a [`Schedule`].
 pub(super) fn wait(wait: WaitingFor) {
     let yielder = RUNNING.get();
     if !yielder.is_null() {
         // SAFETY: `step` sets the pointer to the yielder of the coroutine that it resumes, which
-        // lives as long as the coroutine runs, and takes it away before it returns. Nothing else
-        // runs on this thread meanwhile.
+        // lives as long as the coroutine runs, and clears it before it returns. Nothing else runs
+        // on this thread meanwhile.
         unsafe { (*yielder).suspend(wait) };
     }
 }
@@ -60,21 +59,20 @@ struct ScheduledProcess {
     wait: WaitingFor,
 }
 
-/// Processes that are run step by step. Dropping it ends those that have not finished, as SIGKILL
-/// does.
+/// Simulated processes that run step by step. Dropping the schedule kills the unfinished ones.
 #[derive(Default)]
 pub struct Schedule {
     entries: Vec<ScheduledProcess>,
 }
 
 impl Schedule {
-    /// No processes yet.
+    /// Creates a schedule without processes.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds code that a process runs. It starts with its first step. Panics pass through
-    /// [`step`](Self::step).
+    /// Adds code that a process runs, from its first step on; returns the number of the process.
+    /// Panics propagate through [`step`](Self::step).
     pub fn spawn(&mut self, process: &Process, code: impl FnOnce() + 'static) -> usize {
         let yielder: Rc<Cell<*const Yielder<(), WaitingFor>>> = Rc::new(Cell::new(ptr::null()));
         let here = yielder.clone();
@@ -97,11 +95,11 @@ impl Schedule {
         self.entries.len() - 1
     }
 
-    /// The numbers of the processes that can go on; `None` once all have finished.
+    /// Returns the numbers of the processes that can continue; `None` once all have finished.
     ///
     /// # Panics
     ///
-    /// If some have not finished and none can go on: they wait for each other's locks.
+    /// Panics on a deadlock: some processes have not finished, and all of these wait for locks.
     pub fn runnable(&self) -> Option<Vec<usize>> {
         let unfinished = || self.entries.iter().enumerate().filter(|(_, entry)| entry.coroutine.is_some());
         let can = unfinished().filter(|(_, entry)| match entry.wait {
@@ -114,8 +112,8 @@ impl Schedule {
         Some(can)
     }
 
-    /// Lets a process do its next file operation, and run up to the one after that; returns whether
-    /// it has finished.
+    /// Lets a process perform its next file operation and run up to the one after it; returns
+    /// whether the process has finished.
     pub fn step(&mut self, number: usize) -> bool {
         let Some(entry) = self.entries.get_mut(number) else { return true };
         let Some(coroutine) = &mut entry.coroutine else { return true };
@@ -142,12 +140,12 @@ impl Schedule {
         }
     }
 
-    /// Whether a process has finished.
+    /// Returns whether a process has finished.
     pub fn has_finished(&self, number: usize) -> bool {
         self.entries.get(number).is_none_or(|entry| entry.coroutine.is_none())
     }
 
-    /// Ends a process as SIGKILL does, wherever it is.
+    /// Kills a process, as SIGKILL does.
     pub fn kill(&mut self, number: usize) {
         if let Some(entry) = self.entries.get_mut(number) {
             entry.process.kill();
@@ -156,7 +154,7 @@ impl Schedule {
     }
 }
 
-/// Drops what is on a process's stack. The process is dead by then, so none of it reaches the disk.
+/// Unwinds the stack of a killed process. Its file operations do not reach the disk.
 fn unwind(entry: &mut ScheduledProcess) {
     if let Some(mut coroutine) = entry.coroutine.take() {
         RUNNING.set(ptr::null());
