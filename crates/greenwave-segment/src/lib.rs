@@ -14,7 +14,7 @@
 //! log.put(b"green", b"wave")?;
 //! log.flush()?; // durable from here on
 //!
-//! let other = Log::open(&dir, Options::default())?; // in this or any other process
+//! let other = Log::open(&dir, Options::default())?; // this or any other process
 //! assert_eq!(other.get(b"green")?.as_deref(), Some(&b"wave"[..]));
 //! other.remove(b"green")?;
 //!
