@@ -77,8 +77,8 @@ impl DiskBackend {
     /// [`Error::Backend`], with the [`greenwave_segment::Error`] as its source.
     pub fn standing(dir: impl AsRef<Path>) -> Result<[u8; 32], Error> {
         let dir = dir.as_ref();
-        let standing =
-            Log::standing(dir).map_err(|e| Error::backend(format!("look at {}", dir.display()))(e.into()))?;
+        let standing = Log::fingerprint(dir)
+            .map_err(|e| Error::backend(format!("look at {}", dir.display()))(e.into()))?;
         Ok(*blake3::hash(&standing).as_bytes())
     }
 
@@ -118,7 +118,7 @@ impl DiskOptions {
 impl Backend for DiskBackend {
     async fn get(&self, key: &Key) -> Result<Option<Bytes>, BoxError> {
         // What the page cache holds comes back in a microsecond; a trip to the blocking pool alone costs ten.
-        if self.log.is_fresh()
+        if self.log.is_up_to_date()
             && let Nowait::Ready(value) = self.log.get_nowait(key.as_bytes())
         {
             return Ok(value);

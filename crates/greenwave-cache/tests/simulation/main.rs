@@ -388,8 +388,8 @@ fn run_round(
             Crash::Kill { process, step: at } if u64::from(at) == step => schedule.kill(process.into()),
             Crash::Power { step: at, kept } if u64::from(at) == step => {
                 machine.cut_power(match kept {
-                    0 => Unsynced::Kept,
-                    1 => Unsynced::Lost,
+                    0 => Unsynced::All,
+                    1 => Unsynced::None,
                     _ => Unsynced::Some,
                 });
                 drop(schedule);

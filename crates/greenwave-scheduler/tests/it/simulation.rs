@@ -129,7 +129,7 @@ fn run(seed: u64) -> Result<u64, String> {
             court.borrow_mut().wrong.take().map_or(Ok(()), Err)?;
         }
         if cut == 0 {
-            machine.cut_power([Unsynced::Kept, Unsynced::Lost, Unsynced::Some][random.below(3) as usize]);
+            machine.cut_power([Unsynced::All, Unsynced::None, Unsynced::Some][random.below(3) as usize]);
         }
         drop(schedule);
         machine.set_faults(Faults::default());

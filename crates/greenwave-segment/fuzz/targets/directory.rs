@@ -37,7 +37,7 @@ fn image() -> &'static [(PathBuf, Vec<u8>)] {
             let process = machine.process();
             let log = Log::open_simulated(&process, "/log", options()).expect("an empty directory");
             for key in 0..KEYS {
-                log.put_like(&[key], &value(key, version), &[key.wrapping_sub(1)]).expect("room");
+                log.put_delta(&[key], &value(key, version), &[key.wrapping_sub(1)]).expect("room");
             }
             log.remove(&[0]).expect("room");
             log.flush().expect("a disk");

@@ -85,7 +85,7 @@ fn limits_are_errors_that_name_both_sides() {
     assert!(matches!(error, Error::ValueTooLarge { len: 9, max: 8 }), "{error}");
     let options = Options { compression: Compression::Zstd { level: 99 }, ..Options::default() };
     let error = Log::open(log.dir(), options).unwrap_err();
-    assert_eq!(error.to_string(), "option compression level is 99, where -7 to 22 is accepted");
+    assert_eq!(error.to_string(), "invalid value 99 for compression.level: expected a number from -7 to 22");
 }
 
 #[test]

@@ -33,7 +33,7 @@ fn child() {
     let start = numbers(&log);
     let mut out = std::io::stdout();
     for number in start.. {
-        log.put_like(&number.to_le_bytes(), &value(number), &number.wrapping_sub(1).to_le_bytes()).unwrap();
+        log.put_delta(&number.to_le_bytes(), &value(number), &number.wrapping_sub(1).to_le_bytes()).unwrap();
         if number % 7 == 0 {
             log.flush().unwrap();
             writeln!(out, "\nflushed {number}").unwrap();
@@ -41,8 +41,8 @@ fn child() {
         }
         if number % 61 == 0 {
             // What others are differences from, for a while.
-            log.put_like(b"again", &value(number), &number.to_le_bytes()).unwrap();
-            log.put_like(b"like again", &value(number + 1), b"again").unwrap();
+            log.put_delta(b"again", &value(number), &number.to_le_bytes()).unwrap();
+            log.put_delta(b"like again", &value(number + 1), b"again").unwrap();
             log.remove(b"again").unwrap();
             log.compact().unwrap();
         }

@@ -1,4 +1,4 @@
-//! Values stored as differences: what they cost, what they survive, and that what they depend on may go.
+//! Values stored as deltas: what they cost, what they survive, and that what they depend on may go.
 
 use greenwave_segment::{Compression, Log, Options, WhenFull};
 
@@ -21,7 +21,7 @@ fn key(n: u64) -> Vec<u8> {
 /// Versions 0 to `last`, each put as similar to the one before.
 fn put_versions(log: &Log, last: u64) {
     for n in 0..=last {
-        log.put_like(&key(n), &version(n), &key(n.wrapping_sub(1))).unwrap();
+        log.put_delta(&key(n), &version(n), &key(n.wrapping_sub(1))).unwrap();
     }
 }
 
@@ -37,11 +37,11 @@ fn versions_take_a_fraction_of_the_room() {
     put_versions(&log, 40);
     check_versions(&log, 0..=40);
     let stats = log.stats();
-    assert_eq!(stats.differences, 40);
+    assert_eq!(stats.deltas, 40);
     assert!(stats.stored_bytes < stats.raw_bytes / 10, "{stats:?}");
     let again = Log::open(log.dir(), Options::default()).unwrap();
     check_versions(&again, 0..=40);
-    assert_eq!(again.stats().differences, 40);
+    assert_eq!(again.stats().deltas, 40);
 }
 
 #[test]
@@ -50,7 +50,7 @@ fn a_chain_is_not_longer_than_asked_for() {
         let (_dir, log) = fresh(Options { chain_depth_max: depth_max, ..Options::default() });
         put_versions(&log, 10);
         check_versions(&log, 0..=10);
-        assert_eq!(log.stats().differences, differences, "at {depth_max}");
+        assert_eq!(log.stats().deltas, differences, "at {depth_max}");
     }
 }
 
@@ -58,11 +58,11 @@ fn a_chain_is_not_longer_than_asked_for() {
 fn what_is_not_similar_is_stored_without() {
     let (_dir, log) = fresh(Options::default());
     log.put(b"base", &noise(1, 3000)).unwrap();
-    log.put_like(b"other", &noise(2, 3000), b"base").unwrap();
-    log.put_like(b"tiny", b"tiny", b"base").unwrap();
-    log.put_like(b"orphan", &version(1), b"never there").unwrap();
-    log.put_like(b"self", &version(1), b"self").unwrap();
-    assert_eq!(log.stats().differences, 0);
+    log.put_delta(b"other", &noise(2, 3000), b"base").unwrap();
+    log.put_delta(b"tiny", b"tiny", b"base").unwrap();
+    log.put_delta(b"orphan", &version(1), b"never there").unwrap();
+    log.put_delta(b"self", &version(1), b"self").unwrap();
+    assert_eq!(log.stats().deltas, 0);
     assert_eq!(log.get(b"other").unwrap().unwrap(), noise(2, 3000));
 }
 
@@ -75,7 +75,7 @@ fn logs_that_drop_or_do_not_compress_store_none() {
         let (_dir, log) = fresh(options);
         put_versions(&log, 3);
         check_versions(&log, 0..=3);
-        assert_eq!(log.stats().differences, 0);
+        assert_eq!(log.stats().deltas, 0);
     }
 }
 
@@ -109,7 +109,7 @@ fn a_whole_chain_is_removed_without_storing_any_of_it_anew() {
 fn compaction_keeps_values_and_shortens_chains() {
     let (_dir, log) = fresh(Options { segment_bytes_max: 8192, ..Options::default() });
     for n in 0..=15 {
-        log.put_like(&key(n), &version(n), &key(n.wrapping_sub(1))).unwrap();
+        log.put_delta(&key(n), &version(n), &key(n.wrapping_sub(1))).unwrap();
         log.put(b"garbage", &noise(n, 1500)).unwrap();
     }
     log.put(b"garbage", b"").unwrap();
@@ -139,7 +139,7 @@ fn a_damaged_base_costs_what_depends_on_it_and_no_wrong_byte() {
             }
         }
         assert_eq!(log.get(&key(6)).unwrap(), None, "byte {at} is part of all that version 6 needs");
-        log.put_like(&key(6), &version(6), &key(0)).unwrap();
+        log.put_delta(&key(6), &version(6), &key(0)).unwrap();
         assert_eq!(log.get(&key(6)).unwrap().unwrap(), version(6));
         drop(log);
         std::fs::read_dir(&dir).unwrap().for_each(|file| std::fs::remove_file(file.unwrap().path()).unwrap());
@@ -153,7 +153,7 @@ fn readers_in_other_processes_follow_differences() {
     for n in 0..=20 {
         let (writer, reader) = if n % 2 == 0 { (&one, &two) } else { (&two, &one) };
         writer.refresh().unwrap();
-        writer.put_like(&key(n), &version(n), &key(n.wrapping_sub(1))).unwrap();
+        writer.put_delta(&key(n), &version(n), &key(n.wrapping_sub(1))).unwrap();
         if n % 5 == 0 {
             writer.compact().unwrap();
         }
@@ -170,12 +170,12 @@ fn differences_may_be_removed_while_they_are_read_and_stored_against() {
         scope.spawn(|| {
             for _ in 0..60 {
                 log.remove(&key(2)).unwrap();
-                log.put_like(&key(2), &version(2), &key(1)).unwrap();
+                log.put_delta(&key(2), &version(2), &key(1)).unwrap();
             }
         });
         scope.spawn(|| {
             for _ in 0..60 {
-                log.put_like(&key(3), &version(3), &key(2)).unwrap();
+                log.put_delta(&key(3), &version(3), &key(2)).unwrap();
             }
         });
         scope.spawn(|| {
@@ -197,8 +197,8 @@ fn apart() -> (tempfile::TempDir, Log, Log) {
     let two = Log::open(one.dir(), small()).unwrap();
     let mut like = noise(1, 900);
     like.extend(b"and more");
-    one.put_like(b"like", &like, b"base").unwrap();
-    assert_eq!(one.stats().differences, 1);
+    one.put_delta(b"like", &like, b"base").unwrap();
+    assert_eq!(one.stats().deltas, 1);
     one.flush().unwrap();
     (dir, one, two)
 }
@@ -234,7 +234,7 @@ fn a_base_that_another_process_removes_unknowingly_is_kept_as_long_as_it_is_need
     everybody_has(b"like", &like, [&one, &two]);
     one.refresh().unwrap();
     assert_eq!(one.get(b"base").unwrap(), None);
-    assert_eq!(one.stats().differences, 0, "compaction has stored it anew");
+    assert_eq!(one.stats().deltas, 0, "compaction has stored it anew");
 }
 
 #[test]
@@ -262,7 +262,7 @@ fn nothing_is_stored_against_what_another_process_has_compacted_away() {
     assert_eq!(one.get(b"base").unwrap().unwrap(), noise(1, 900));
     let mut like = noise(1, 900);
     like.extend(b"and more");
-    one.put_like(b"like", &like, b"base").unwrap();
+    one.put_delta(b"like", &like, b"base").unwrap();
     everybody_has(b"like", &like, [&one, &two]);
 }
 
@@ -280,17 +280,17 @@ fn a_value_that_is_stored_anew_does_not_win_against_a_newer_one() {
 fn a_put_does_not_wait_for_whoever_compacts() {
     let (_dir, log) = fresh(small());
     log.put(b"base", &noise(1, 900)).unwrap();
-    log.put_like(b"like", &noise(1, 900), b"base").unwrap();
-    assert_eq!(log.stats().differences, 1);
+    log.put_delta(b"like", &noise(1, 900), b"base").unwrap();
+    assert_eq!(log.stats().deltas, 1);
     // Another process holds the fence, and does not let go.
     let fence = std::fs::File::open(log.dir().join("fence")).unwrap();
     fence.lock().unwrap();
     for n in 0..5_u64 {
-        log.put_like(&n.to_le_bytes(), &noise(1, 900), b"base").unwrap();
+        log.put_delta(&n.to_le_bytes(), &noise(1, 900), b"base").unwrap();
         assert_eq!(log.get(&n.to_le_bytes()).unwrap().unwrap(), noise(1, 900));
     }
-    assert_eq!(log.stats().differences, 1, "stored whole meanwhile");
+    assert_eq!(log.stats().deltas, 1, "stored whole meanwhile");
     fence.unlock().unwrap();
-    log.put_like(b"after", &noise(1, 900), b"base").unwrap();
-    assert_eq!(log.stats().differences, 2);
+    log.put_delta(b"after", &noise(1, 900), b"base").unwrap();
+    assert_eq!(log.stats().deltas, 2);
 }

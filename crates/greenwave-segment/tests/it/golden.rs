@@ -43,7 +43,7 @@ fn make() {
     log.put(b"raw", &noise(7, 500)).unwrap();
     log.put("text \u{1F7E2}".as_bytes(), &text()).unwrap();
     for n in 0..4 {
-        log.put_like(
+        log.put_delta(
             format!("version {n}").as_bytes(),
             &version(n),
             format!("version {}", n.max(1) - 1).as_bytes(),
@@ -53,7 +53,7 @@ fn make() {
     log.put(b"long key ".repeat(20).as_slice(), b"").unwrap();
     log.remove(&3_u64.to_le_bytes()).unwrap();
     log.flush().unwrap();
-    assert!(log.stats().segments > 1 && log.stats().differences == 3, "{:?}", log.stats());
+    assert!(log.stats().segments > 1 && log.stats().deltas == 3, "{:?}", log.stats());
 }
 
 #[test]
@@ -78,5 +78,5 @@ fn files_of_version_1_are_read() {
     }
     assert_eq!(log.get(&b"long key ".repeat(20)).unwrap().unwrap(), "");
     let stats = log.stats();
-    assert_eq!((stats.entries, stats.tombstones, stats.differences, stats.bad_records), (86, 1, 3, 0));
+    assert_eq!((stats.entries, stats.tombstones, stats.deltas, stats.bad_records), (86, 1, 3, 0));
 }

@@ -75,7 +75,7 @@ fn examine(dir: &Path, expected: usize) {
     let log = Log::open(dir, raw()).unwrap();
     assert_eq!(none_is_older(&log, "at first"), expected);
     assert_eq!(none_is_older(&log, "when read again"), expected);
-    assert!(!log.check().unwrap().is_sound());
+    assert!(!log.check().unwrap().is_intact());
     drop(log);
     for round in 0..3 {
         let log = Log::open(dir, raw()).unwrap();
@@ -136,7 +136,7 @@ fn what_is_wrong_is_said_with_file_and_place() {
     let (_dir, path) = twice();
     let log = Log::open(&path, raw()).unwrap();
     let checked = log.check().unwrap();
-    assert_eq!((checked.is_sound(), checked.problems.len()), (true, 0), "{:?}", checked.problems);
+    assert_eq!((checked.is_intact(), checked.problems.len()), (true, 0), "{:?}", checked.problems);
     assert_eq!(checked.values, log.stats().entries);
     let (file, number, at) = newer(&path).swap_remove(0);
     let mut bytes = std::fs::read(&file).unwrap();
@@ -148,7 +148,7 @@ fn what_is_wrong_is_said_with_file_and_place() {
     let damaged = checked.problems.iter().find(|problem| problem.path == file).unwrap();
     assert_eq!(damaged.offset, Some(at as u64 - 8 - 48));
     assert_eq!(damaged.kind, ProblemKind::DamagedRecord { key: key(number).to_vec() });
-    assert!(damaged.to_string().contains("is damaged") && !checked.is_sound());
+    assert!(damaged.to_string().contains("is damaged") && !checked.is_intact());
     assert_eq!(checked.problems.iter().filter(|problem| problem.kind == ProblemKind::Stray).count(), 2);
 }
 

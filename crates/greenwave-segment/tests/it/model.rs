@@ -74,7 +74,7 @@ proptest! {
                 Op::PutLike { key, like, .. } => {
                     let mut value = model.get(&vec![like]).cloned().unwrap_or_default();
                     value.extend(noise(step as u64, 9));
-                    log.put_like(&[key], &value, &[like]).unwrap();
+                    log.put_delta(&[key], &value, &[like]).unwrap();
                     model.insert(vec![key], value);
                 }
                 Op::Remove { key, .. } => {

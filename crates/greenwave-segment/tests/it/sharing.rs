@@ -78,28 +78,28 @@ fn threads_share_one_log() {
 #[test]
 fn what_stands_there_is_another_thing_after_every_put_and_removal() {
     let (_dir, one) = fresh(small());
-    let standing = || Log::standing(one.dir()).unwrap();
-    let mut seen = vec![standing()];
+    let fingerprint = || Log::fingerprint(one.dir()).unwrap();
+    let mut seen = vec![fingerprint()];
     assert!(seen[0].is_empty(), "there is no segment yet");
     for round in 0..40_u64 {
         one.put(&round.to_le_bytes(), &noise(round, 300)).unwrap();
-        seen.push(standing());
+        seen.push(fingerprint());
         if round % 3 == 0 {
             one.remove(&round.to_le_bytes()).unwrap();
-            seen.push(standing());
+            seen.push(fingerprint());
         }
     }
     one.compact().unwrap();
     // A second log that only looks changes nothing, and neither do reads.
-    let before = standing();
+    let before = fingerprint();
     let two = Log::open(one.dir(), small()).unwrap();
     for round in 0..40_u64 {
         assert_eq!(two.get(&round.to_le_bytes()).unwrap().is_some(), round % 3 != 0);
     }
     two.refresh().unwrap();
-    assert_eq!(standing(), before);
+    assert_eq!(fingerprint(), before);
     two.put(b"key", b"of the other").unwrap();
-    seen.extend([before, standing()]);
+    seen.extend([before, fingerprint()]);
     let mut apart = seen.clone();
     apart.sort_unstable();
     apart.dedup();
@@ -109,27 +109,27 @@ fn what_stands_there_is_another_thing_after_every_put_and_removal() {
 #[test]
 fn there_is_nothing_to_say_of_a_directory_that_is_not_there() {
     let (dir, _one) = fresh(small());
-    assert!(Log::standing(dir.path().join("other")).is_err());
+    assert!(Log::fingerprint(dir.path().join("other")).is_err());
 }
 
 #[test]
 fn a_log_is_fresh_until_another_has_done_something() {
     let (_dir, one) = fresh(Options::default());
     let two = Log::open(one.dir(), Options::default()).unwrap();
-    assert!(one.is_fresh() && two.is_fresh());
+    assert!(one.is_up_to_date() && two.is_up_to_date());
     one.put(b"key", b"value").unwrap();
-    assert!(one.is_fresh(), "one's own are no news");
-    assert!(!two.is_fresh());
+    assert!(one.is_up_to_date(), "one's own are no news");
+    assert!(!two.is_up_to_date());
     two.refresh().unwrap();
-    assert!(two.is_fresh());
+    assert!(two.is_up_to_date());
     // In a segment that is known by now.
     one.put(b"other", b"value").unwrap();
-    assert!(!two.is_fresh());
+    assert!(!two.is_up_to_date());
     two.refresh().unwrap();
     one.remove(b"key").unwrap();
-    assert!(!two.is_fresh());
+    assert!(!two.is_up_to_date());
     two.refresh().unwrap();
-    assert!(two.is_fresh() && two.get(b"key").unwrap().is_none());
+    assert!(two.is_up_to_date() && two.get(b"key").unwrap().is_none());
 }
 
 #[test]
@@ -139,14 +139,14 @@ fn a_refresh_says_whether_there_was_anything() {
     assert!(!two.refresh_if_stale().unwrap());
     for round in 0..30_u64 {
         one.put(&round.to_le_bytes(), &noise(round, 900)).unwrap();
-        let before = two.generation();
+        let before = two.revision();
         assert!(two.refresh_if_stale().unwrap());
-        assert_ne!(two.generation(), before);
+        assert_ne!(two.revision(), before);
         assert_eq!(two.get(&round.to_le_bytes()).unwrap().unwrap(), noise(round, 900));
         two.put(b"own", &noise(round, 10)).unwrap();
-        let before = two.generation();
+        let before = two.revision();
         assert!(!two.refresh_if_stale().unwrap());
-        assert_eq!(two.generation(), before);
+        assert_eq!(two.revision(), before);
     }
 }
 

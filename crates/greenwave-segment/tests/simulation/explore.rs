@@ -170,7 +170,7 @@ fn crash(machine: &Machine, court: &Rc<RefCell<Court>>, crashed: &mut HashSet<u6
     if !crashed.insert(machine.disk_digest() ^ court.borrow().model.digest()) {
         return;
     }
-    for unsynced in [None, Some(Unsynced::Lost), Some(Unsynced::Some), Some(Unsynced::Some)] {
+    for unsynced in [None, Some(Unsynced::None), Some(Unsynced::Some), Some(Unsynced::Some)] {
         counts.crashes += 1;
         let after = machine.fork();
         let mut model = court.borrow().model.clone();

@@ -31,7 +31,7 @@ fn a_shared_flush_covers_what_others_wrote() {
         } else {
             other.flush().unwrap();
         }
-        machine.cut_power(Unsynced::Lost);
+        machine.cut_power(Unsynced::None);
         let log = Log::open_simulated(&machine.process(), "/log", options(&setting)).unwrap();
         assert!(log.contains(b"own"));
         assert_eq!(keys.iter().all(|key| log.get(key).unwrap().is_some()), shared);

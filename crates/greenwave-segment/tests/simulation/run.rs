@@ -23,7 +23,7 @@ pub(crate) struct Totals {
     pub(crate) crashes: u64,
     pub(crate) failed_operations: u64,
     pub(crate) compacted_segments: u64,
-    pub(crate) differences: u64,
+    pub(crate) deltas: u64,
 }
 
 impl Totals {
@@ -34,7 +34,7 @@ impl Totals {
         self.crashes += other.crashes;
         self.failed_operations += other.failed_operations;
         self.compacted_segments += other.compacted_segments;
-        self.differences += other.differences;
+        self.deltas += other.deltas;
     }
 }
 
@@ -145,9 +145,9 @@ fn perform(who: usize, log: &Log, view: &mut View, op: Op, court: &Shared) {
         match work(&value) {
             Ok(()) => {
                 let mut court = court.borrow_mut();
-                court.totals.differences += u64::from(log.stats().differences > 0);
-                court.model.acknowledge(key, number, log.last_stamp());
-                court.model.own(view, key, log.last_stamp());
+                court.totals.deltas += u64::from(log.stats().deltas > 0);
+                court.model.acknowledge(key, number, log.last_timestamp());
+                court.model.own(view, key, log.last_timestamp());
             }
             Err(error) => {
                 court.borrow_mut().model.fail(key, number);
@@ -162,7 +162,7 @@ fn perform(who: usize, log: &Log, view: &mut View, op: Op, court: &Shared) {
         }
         Op::PutLike { key, len, like } => {
             let (key, like) = (key_of(key), key_of(like));
-            put(&key, len, view, &|value| log.put_like(&key, value, &like));
+            put(&key, len, view, &|value| log.put_delta(&key, value, &like));
         }
         Op::Remove { key } => {
             let key = key_of(key);
@@ -170,8 +170,8 @@ fn perform(who: usize, log: &Log, view: &mut View, op: Op, court: &Shared) {
             match log.remove(&key) {
                 Ok(true) => {
                     let mut court = court.borrow_mut();
-                    court.model.acknowledge(&key, number, log.last_stamp());
-                    court.model.own(view, &key, log.last_stamp());
+                    court.model.acknowledge(&key, number, log.last_timestamp());
+                    court.model.own(view, &key, log.last_timestamp());
                 }
                 Ok(false) => {
                     let mut court = court.borrow_mut();
@@ -244,8 +244,8 @@ fn write_batch(who: usize, log: &Log, view: &mut View, (first, count, len): (u8,
     let mut guard = court.borrow_mut();
     for (key, number) in keys.iter().zip(numbers) {
         if matches!(written, Ok(true)) {
-            guard.model.acknowledge(key, number, log.last_stamp());
-            guard.model.own(view, key, log.last_stamp());
+            guard.model.acknowledge(key, number, log.last_timestamp());
+            guard.model.own(view, key, log.last_timestamp());
         } else {
             guard.model.fail(key, number);
         }
@@ -270,8 +270,8 @@ fn increment(who: usize, log: &Log, view: &mut View, key: &[u8], court: &Shared)
     let mut guard = court.borrow_mut();
     match swapped {
         Ok(true) => {
-            guard.model.acknowledge(key, number, log.last_stamp());
-            guard.model.own(view, key, log.last_stamp());
+            guard.model.acknowledge(key, number, log.last_timestamp());
+            guard.model.own(view, key, log.last_timestamp());
             if let Err(wrong) = guard.model.incremented(key, old) {
                 guard.accuse(who, &wrong);
             }
@@ -416,8 +416,8 @@ fn run_round(
 
 fn unsynced(kept: u8) -> Unsynced {
     match kept {
-        0 => Unsynced::Kept,
-        1 => Unsynced::Lost,
+        0 => Unsynced::All,
+        1 => Unsynced::None,
         _ => Unsynced::Some,
     }
 }

@@ -231,7 +231,7 @@ impl Inner {
     fn put(&self, entry: &ColdEntry) -> Result<(), greenwave_segment::Error> {
         let ColdEntry { key, value, .. } = entry;
         let similar = self.similar(entry);
-        self.log.put_like(key, value, similar.as_deref().unwrap_or_default())?;
+        self.log.put_delta(key, value, similar.as_deref().unwrap_or_default())?;
         self.remember(entry);
         Ok(())
     }
@@ -389,10 +389,10 @@ impl Cold for SegmentCold {
 impl Shared for SegmentCold {
     async fn refresh(&self) -> Result<u64, BoxError> {
         // Where nothing is new, that shows in some microseconds, less than the way to a thread that may wait.
-        if !self.inner.log.is_fresh() {
+        if !self.inner.log.is_up_to_date() {
             self.blocking(|inner| inner.log.refresh_if_stale()).await?;
         }
-        Ok(self.inner.log.generation())
+        Ok(self.inner.log.revision())
     }
 
     async fn flush_shared(&self) -> Result<(), BoxError> {

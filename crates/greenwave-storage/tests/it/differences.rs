@@ -43,7 +43,7 @@ async fn versions_under_one_name_are_stored_as_differences() {
         }
     }
     let stats = closed(dir.path(), store).await;
-    assert_eq!(stats.differences, 9, "{stats:?}");
+    assert_eq!(stats.deltas, 9, "{stats:?}");
     let store = open(dir.path(), SegmentOptions::default());
     for (n, id) in (0..).zip(&ids) {
         assert_eq!(store.get_blob(id).await.unwrap().unwrap(), version(1, n));
@@ -54,7 +54,7 @@ async fn versions_under_one_name_are_stored_as_differences() {
     assert_eq!(kept, 10, "all but the last");
     assert_eq!(store.get("file").await.unwrap().unwrap(), version(1, 10));
     let stats = closed(dir.path(), store).await;
-    assert_eq!((stats.differences, stats.bad_records), (0, 0), "{stats:?}");
+    assert_eq!((stats.deltas, stats.bad_records), (0, 0), "{stats:?}");
 }
 
 #[tokio::test]
@@ -78,7 +78,7 @@ async fn attempts_and_snapshots_take_little_room() {
     let found = attempts.get("feature", 3).await.unwrap().unwrap();
     assert_eq!(attempts.files(&found).await.unwrap(), files(3));
     let stats = closed(dir.path(), store).await;
-    assert!(stats.differences >= 2 * 7 * 20, "{stats:?}");
+    assert!(stats.deltas >= 2 * 7 * 20, "{stats:?}");
     assert!(stats.stored_bytes * 3 < stats.raw_bytes, "{stats:?}");
 }
 
@@ -95,7 +95,7 @@ async fn what_merely_resembles_other_contents_is_found() {
             store.put(&format!("copy {file}"), version(file, 1)).await.unwrap();
         }
         let stats = closed(dir.path(), store).await;
-        assert_eq!(stats.differences > 5, find_similar, "{stats:?}");
+        assert_eq!(stats.deltas > 5, find_similar, "{stats:?}");
     }
 }
 

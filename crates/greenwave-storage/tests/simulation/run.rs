@@ -415,8 +415,8 @@ fn run_round(
 
 fn unsynced(kept: u8) -> Unsynced {
     match kept {
-        0 => Unsynced::Kept,
-        1 => Unsynced::Lost,
+        0 => Unsynced::All,
+        1 => Unsynced::None,
         _ => Unsynced::Some,
     }
 }

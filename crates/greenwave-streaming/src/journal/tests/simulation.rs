@@ -143,7 +143,7 @@ fn run(seed: u64) -> Result<(), String> {
             schedule.step(runnable[random.below(runnable.len() as u64) as usize]);
         }
         if cut {
-            machine.cut_power([Unsynced::Kept, Unsynced::Lost, Unsynced::Some][random.below(3) as usize]);
+            machine.cut_power([Unsynced::All, Unsynced::None, Unsynced::Some][random.below(3) as usize]);
         }
         drop(schedule);
         machine.set_faults(Faults::default());
