@@ -101,7 +101,7 @@ mod tests {
 
     struct Place(tempfile::TempDir);
 
-    impl greenwave_cache::conformance::Harness for Place {
+    impl greenwave_cache::conformance::BackendFixture for Place {
         async fn open(&self) -> Arc<dyn Backend> {
             Arc::new(LooseFiles(self.0.path().into()))
         }

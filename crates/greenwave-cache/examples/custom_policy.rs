@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use greenwave_cache::{Cache, Candidate, Error, Options, Policy, Seeded};
+use greenwave_cache::{Cache, CacheOptions, Candidate, Error, Policy, SeededHasher};
 
 /// The oldest first.
 #[derive(Debug, Default)]
@@ -37,8 +37,8 @@ impl Policy for Fifo {
 }
 
 fn main() -> Result<(), Error> {
-    let cache: Cache<&str, u32, Fifo, Seeded> =
-        Cache::with(Options { entries_max: 2, ..Options::default() })?;
+    let cache: Cache<&str, u32, Fifo, SeededHasher> =
+        Cache::with(CacheOptions { entries_max: 2, ..CacheOptions::default() })?;
     for (number, key) in (1..).zip(["red", "yellow", "green"]) {
         cache.insert(key, number);
         cache.get(&"red");

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::contained::contained;
-use crate::hashing::{Hashing, Seeded};
+use crate::hashing::{KeyHasher, SeededHasher};
 use crate::load::Listed;
 use crate::policy::{Adaptive, Policy};
 use crate::shard::{
@@ -17,14 +17,14 @@ use crate::shard::{
 use crate::stats::{Counter, TagStats, TagTally};
 use crate::sync::{AtomicUsize, Mutex, RwLock};
 use crate::tally::Tally;
-use crate::{Error, Stats};
+use crate::{CacheStats, Error};
 
 /// Says what an entry weighs, in any unit: bytes, mostly. Called once per insertion. If it panics, that
 /// is logged, and the entry is not cached.
 pub type Weigher<K, V> = Arc<dyn Fn(&K, &V) -> u64 + Send + Sync>;
 /// Hears of every entry that leaves, after the fact and under no lock, on the thread that made it leave.
 /// If it panics, that is logged, and the call that made the entry leave goes on.
-pub type Listener<K, V> = Arc<dyn Fn(&K, &V, Cause) + Send + Sync>;
+pub type RemovalListener<K, V> = Arc<dyn Fn(&K, &V, RemovalCause) + Send + Sync>;
 
 /// Fewer entries than this are not worth a shard: the policy sees too little of the whole.
 const SHARD_ENTRIES_MIN: usize = 512;
@@ -34,7 +34,7 @@ const SHARD_WEIGHT_MIN: u64 = 1 << 20;
 const SHARDS_MAX: usize = 1024;
 
 /// How a [`Cache`] behaves.
-pub struct Options<K, V> {
+pub struct CacheOptions<K, V> {
     /// Most entries held. With 0 nothing is kept. Default 10 000.
     pub entries_max: usize,
     /// Most weight held by all shards together, which needs a [`weigher`](Self::weigher). An entry of up
@@ -51,7 +51,7 @@ pub struct Options<K, V> {
     /// is no time at all.
     pub tti: Option<Duration>,
     /// Who hears of entries that leave.
-    pub listener: Option<Listener<K, V>>,
+    pub listener: Option<RemovalListener<K, V>>,
     /// Into how many parts the cache is divided so that threads do not wait for each other: 1 to 1024,
     /// rounded up to a power of two, and at most one per entry. By default four per processor, as long
     /// as each has enough to be worth it. Each part holds its share of `entries_max`; the weight is
@@ -59,7 +59,7 @@ pub struct Options<K, V> {
     pub shards: Option<usize>,
 }
 
-impl<K, V> Default for Options<K, V> {
+impl<K, V> Default for CacheOptions<K, V> {
     fn default() -> Self {
         Self {
             entries_max: 10_000,
@@ -73,10 +73,10 @@ impl<K, V> Default for Options<K, V> {
     }
 }
 
-impl<K, V> fmt::Debug for Options<K, V> {
+impl<K, V> fmt::Debug for CacheOptions<K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { entries_max, weight_max, ttl, tti, shards, .. } = self;
-        let mut debug = f.debug_struct("Options");
+        let mut debug = f.debug_struct("CacheOptions");
         debug.field("entries_max", entries_max).field("weight_max", weight_max);
         debug.field("ttl", ttl).field("tti", tti).field("shards", shards).finish_non_exhaustive()
     }
@@ -99,7 +99,7 @@ pub struct EntryOptions<'a> {
 
 /// An entry to [`warm`](Cache::warm) a cache with.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Warm<K, V> {
+pub struct WarmEntry<K, V> {
     /// Its key.
     pub key: K,
     /// Its value.
@@ -110,7 +110,7 @@ pub struct Warm<K, V> {
 
 /// Why an entry left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cause {
+pub enum RemovalCause {
     /// The cache was full.
     Evicted,
     /// It was too old.
@@ -126,13 +126,13 @@ pub enum Cause {
 /// Threads and tasks share it by reference. No call waits for more than a short lock; values, and the listener's calls, are dropped and made
 /// outside of it. Times follow tokio's clock, so a test that pauses it decides what time it is.
 ///
-/// `P` decides what is evicted; `S` spreads the keys, [`Identity`](crate::Identity) being the right one for [`Key`](crate::Key)s.
-pub struct Cache<K, V, P = Adaptive, S = Seeded> {
+/// `P` decides what is evicted; `S` spreads the keys, [`IdentityHasher`](crate::IdentityHasher) being the right one for [`Key`](crate::Key)s.
+pub struct Cache<K, V, P = Adaptive, S = SeededHasher> {
     pub(crate) shards: Box<[Part<K, V, P>]>,
     pub(crate) hashing: S,
     /// What the shards may weigh together, if that is limited.
     budget: Option<Arc<Budget>>,
-    options: Options<K, V>,
+    options: CacheOptions<K, V>,
     start: Instant,
     /// Whether any entry ever had a limited life: the clock costs more than the rest of a read.
     timed: AtomicBool,
@@ -154,25 +154,25 @@ pub(crate) struct Part<K, V, P> {
 
 impl<K: Eq, V> Cache<K, V>
 where
-    Seeded: Hashing<K>,
+    SeededHasher: KeyHasher<K>,
 {
     /// An empty cache with the usual policy and hash.
     ///
     /// # Errors
     ///
-    /// [`Error::Option`].
-    pub fn new(options: Options<K, V>) -> Result<Self, Error> {
+    /// [`Error::InvalidOption`].
+    pub fn new(options: CacheOptions<K, V>) -> Result<Self, Error> {
         Self::with(options)
     }
 }
 
-impl<K: Eq, V, P: Policy, S: Hashing<K> + Default> Cache<K, V, P, S> {
+impl<K: Eq, V, P: Policy, S: KeyHasher<K> + Default> Cache<K, V, P, S> {
     /// An empty cache with the policy and the hash that its type names.
     ///
     /// # Errors
     ///
-    /// [`Error::Option`].
-    pub fn with(options: Options<K, V>) -> Result<Self, Error> {
+    /// [`Error::InvalidOption`].
+    pub fn with(options: CacheOptions<K, V>) -> Result<Self, Error> {
         let shards = options.shard_count()?;
         // Rounded so that the parts never add up to more than the whole.
         let share =
@@ -188,7 +188,7 @@ impl<K: Eq, V, P: Policy, S: Hashing<K> + Default> Cache<K, V, P, S> {
     }
 }
 
-impl<K: Eq, V, P: Policy, S: Hashing<K>> Cache<K, V, P, S> {
+impl<K: Eq, V, P: Policy, S: KeyHasher<K>> Cache<K, V, P, S> {
     /// A copy of the value of `key`.
     pub fn get(&self, key: &K) -> Option<V>
     where
@@ -199,7 +199,7 @@ impl<K: Eq, V, P: Policy, S: Hashing<K>> Cache<K, V, P, S> {
 
     /// What `read` makes of the value of `key`. It runs under a lock: short, and without calling this cache.
     pub fn get_with<R>(&self, key: &K, read: impl FnOnce(&V) -> R) -> Option<R> {
-        let hash = self.hashing.bits(key);
+        let hash = self.hashing.hash_key(key);
         let part = self.part(hash);
         let found = self.look(part, hash, key, |entry| (read(&entry.value), entry.cost_us()));
         match &found {
@@ -217,14 +217,14 @@ impl<K: Eq, V, P: Policy, S: Hashing<K>> Cache<K, V, P, S> {
     {
         let found = self.get(key);
         if !tags.is_empty() {
-            self.count_tags(self.hashing.bits(key), tags, found.is_some());
+            self.count_tags(self.hashing.hash_key(key), tags, found.is_some());
         }
         found
     }
 
     /// Whether `key` has a value that is not too old. Counts as no read.
     pub fn contains(&self, key: &K) -> bool {
-        let hash = self.hashing.bits(key);
+        let hash = self.hashing.hash_key(key);
         let shard = self.part(hash).shard.read();
         let now = self.now();
         shard.find(hash, key).is_some_and(|(_, entry)| !is_over(entry, now))
@@ -258,7 +258,7 @@ impl<K: Eq, V, P: Policy, S: Hashing<K>> Cache<K, V, P, S> {
 
     /// Takes `key` out, and says what it was.
     pub fn remove(&self, key: &K) -> Option<V> {
-        let hash = self.hashing.bits(key);
+        let hash = self.hashing.hash_key(key);
         let part = self.part(hash);
         let mut shard = part.shard.write();
         let removed = if part.is_flying() {
@@ -274,7 +274,7 @@ impl<K: Eq, V, P: Policy, S: Hashing<K>> Cache<K, V, P, S> {
         };
         let removed = removed?;
         part.removals.add(1);
-        self.tell(&removed, Cause::Removed);
+        self.tell(&removed, RemovalCause::Removed);
         (!is_over(&removed, self.now())).then_some(removed.value)
     }
 
@@ -294,7 +294,7 @@ impl<K: Eq, V, P: Policy, S: Hashing<K>> Cache<K, V, P, S> {
         let purge = |part: &Part<K, V, P>| {
             let expired = part.shard.write().remove_where(|entry| is_over(entry, now));
             part.expirations.add(expired.len() as u64);
-            expired.iter().for_each(|entry| self.tell(entry, Cause::Expired));
+            expired.iter().for_each(|entry| self.tell(entry, RemovalCause::Expired));
             expired.len()
         };
         self.shards.iter().map(purge).sum()
@@ -339,20 +339,20 @@ impl<K: Eq, V, P: Policy, S: Hashing<K>> Cache<K, V, P, S> {
 
     /// Copies of the at most so many entries that the policy would keep longest, the best last: what to [`warm`](Self::warm) another cache
     /// with, after a restart say.
-    pub fn hottest(&self, entries_max: usize) -> Vec<Warm<K, V>>
+    pub fn hottest(&self, entries_max: usize) -> Vec<WarmEntry<K, V>>
     where
         K: Clone,
         V: Clone,
     {
         let now = self.now();
-        let mut ranked: Vec<(usize, Warm<K, V>)> = Vec::new();
+        let mut ranked: Vec<(usize, WarmEntry<K, V>)> = Vec::new();
         for part in &self.shards {
             let shard = part.shard.read();
             // Shards are about equal: what has so many better than it in its own has as many shares of that in all.
             let better = (0..shard.len()).rev();
             let kept = shard.ranking().zip(better).filter(|((entry, _), _)| !is_over(entry, now));
             ranked.extend(kept.map(|((entry, heat), better)| {
-                (better, Warm { key: entry.key.clone(), value: entry.value.clone(), heat })
+                (better, WarmEntry { key: entry.key.clone(), value: entry.value.clone(), heat })
             }));
         }
         ranked.sort_by_key(|(better, warm)| (warm.heat, std::cmp::Reverse(*better)));
@@ -361,8 +361,8 @@ impl<K: Eq, V, P: Policy, S: Hashing<K>> Cache<K, V, P, S> {
     }
 
     /// Puts many entries in, the last of them as the newest. What is there already is newer, and stays.
-    pub fn warm(&self, entries: impl IntoIterator<Item = Warm<K, V>>) {
-        for Warm { key, value, heat } in entries {
+    pub fn warm(&self, entries: impl IntoIterator<Item = WarmEntry<K, V>>) {
+        for WarmEntry { key, value, heat } in entries {
             let entry = self.entry(key, value, &EntryOptions { heat, ..EntryOptions::default() });
             let part_number = self.part_number(entry.hash);
             let mut displaced = Displaced::NOTHING;
@@ -377,8 +377,8 @@ impl<K: Eq, V, P: Policy, S: Hashing<K>> Cache<K, V, P, S> {
     }
 
     /// What the cache holds and has done.
-    pub fn stats(&self) -> Stats {
-        let mut stats = Stats::of(self.tally.reads());
+    pub fn stats(&self) -> CacheStats {
+        let mut stats = CacheStats::of(self.tally.reads());
         let mut weight = 0_u128;
         for part in &self.shards {
             let shard = part.shard.read();
@@ -406,7 +406,7 @@ impl<K: Eq, V, P: Policy, S: Hashing<K>> Cache<K, V, P, S> {
     where
         V: Clone,
     {
-        let hash = self.hashing.bits(key);
+        let hash = self.hashing.hash_key(key);
         let read = |entry: &Entry<K, V>| (entry.value.clone(), entry.cost_us());
         let (value, saved_us) = self.look(self.part(hash), hash, key, read)?;
         self.tally.hit(saved_us);
@@ -421,7 +421,7 @@ impl<K: Eq, V, P: Policy, S: Hashing<K>> Cache<K, V, P, S> {
             None => self.tally.miss(),
         }
         if !tags.is_empty() {
-            self.count_tags(self.hashing.bits(key), tags, saved_us.is_some());
+            self.count_tags(self.hashing.hash_key(key), tags, saved_us.is_some());
         }
     }
 
@@ -451,7 +451,7 @@ impl<K: Eq, V, P: Policy, S: Hashing<K>> Cache<K, V, P, S> {
         let now = self.now().unwrap_or(0);
         let weight = self.weigh(&key, &value);
         Entry {
-            hash: self.hashing.bits(&key),
+            hash: self.hashing.hash_key(&key),
             weight: u32::try_from(weight).unwrap_or(WEIGHT_IN_EXTRA),
             expires_at: ttl.map_or(Deadline::NEVER, |ttl| Deadline::after(now, millis(ttl))),
             extra: options.extra(tti, now, weight),
@@ -487,8 +487,8 @@ impl<K: Eq, V, P: Policy, S: Hashing<K>> Cache<K, V, P, S> {
     /// Tells the listener of what went; the values go when the caller drops them.
     pub(crate) fn let_go(&self, displaced: &Displaced<K, V>) {
         let Displaced { replaced, evicted } = displaced;
-        replaced.iter().for_each(|entry| self.tell(entry, Cause::Replaced));
-        evicted.iter().for_each(|entry| self.tell(entry, Cause::Evicted));
+        replaced.iter().for_each(|entry| self.tell(entry, RemovalCause::Replaced));
+        evicted.iter().for_each(|entry| self.tell(entry, RemovalCause::Evicted));
     }
 
     #[inline]
@@ -522,7 +522,7 @@ impl<K: Eq, V, P: Policy, S: Hashing<K>> Cache<K, V, P, S> {
         drop(shard);
         if let Some(entry) = removed {
             part.expirations.add(1);
-            self.tell(&entry, Cause::Expired);
+            self.tell(&entry, RemovalCause::Expired);
         }
     }
 
@@ -533,13 +533,13 @@ impl<K: Eq, V, P: Policy, S: Hashing<K>> Cache<K, V, P, S> {
                 part.with_flights(|flights| (std::mem::take(flights), remove(&mut part.shard.write())));
             drop(grounded);
             part.removals.add(removed.len() as u64);
-            removed.iter().for_each(|entry| self.tell(entry, Cause::Removed));
+            removed.iter().for_each(|entry| self.tell(entry, RemovalCause::Removed));
             removed.len()
         };
         self.shards.iter().map(one).sum()
     }
 
-    fn tell(&self, entry: &Entry<K, V>, cause: Cause) {
+    fn tell(&self, entry: &Entry<K, V>, cause: RemovalCause) {
         if let Some(listener) = &self.options.listener {
             // A panic is logged, and is not the caller's.
             let _ = contained("listener", || listener(&entry.key, &entry.value, cause));
@@ -590,9 +590,9 @@ where
     }
 }
 
-impl<K, V> Options<K, V> {
+impl<K, V> CacheOptions<K, V> {
     fn shard_count(&self) -> Result<usize, Error> {
-        let refuse = |option, value: String, accepted| Err(Error::Option { option, value, accepted });
+        let refuse = |option, value: String, expected| Err(Error::InvalidOption { option, value, expected });
         if u32::try_from(self.entries_max).is_err() {
             return refuse("entries_max", self.entries_max.to_string(), "at most 4294967295");
         }

@@ -9,30 +9,30 @@ use bytes::Bytes;
 use crate::{Backend, Candidate, Key, KeyBuilder, Policy};
 
 /// A place for the backend under test: empty when made, gone when dropped, large enough for a few hundred small values.
-pub trait Harness {
+pub trait BackendFixture {
     /// Opens the backend at this place. Called again after it was closed, it opens what is there.
     fn open(&self) -> impl Future<Output = Arc<dyn Backend>>;
 }
 
-/// Emits one `#[test]` per promise, for the [`Harness`] that the expression makes.
+/// Emits one `#[test]` per promise, for the [`BackendFixture`] that the expression makes.
 ///
 /// ```ignore
 /// mod my_backend {
-///     greenwave_cache::backend_conformance!(MyHarness::new());
+///     greenwave_cache::backend_conformance!(MyFixture::new());
 /// }
 /// ```
 #[macro_export]
 macro_rules! backend_conformance {
-    ($harness:expr) => {
-        $crate::backend_conformance!(@each $harness;
-            what_is_put_is_there, the_last_put_wins, removal_removes_and_may_be_repeated, many_keep_their_order,
-            values_are_any_bytes, list_lists_if_it_can, lives_end_if_they_can, flushed_survives_if_it_can,
-            tasks_may_share_it);
+    ($fixture:expr) => {
+        $crate::backend_conformance!(@each $fixture;
+            get_returns_what_was_put, last_put_wins, remove_is_idempotent, get_many_preserves_order,
+            values_are_arbitrary_bytes, list_returns_all_keys_if_supported, entries_expire_if_supported, flushed_entries_survive_reopening_if_durable,
+            tasks_can_share_a_backend);
     };
-    (@each $harness:expr; $($promise:ident),*) => {
+    (@each $fixture:expr; $($promise:ident),*) => {
         $(#[test]
         fn $promise() {
-            $crate::conformance::run($crate::conformance::$promise(&$harness));
+            $crate::conformance::run($crate::conformance::$promise(&$fixture));
         })*
     };
 }
@@ -47,8 +47,8 @@ macro_rules! backend_conformance {
 #[macro_export]
 macro_rules! policy_conformance {
     ($policy:ty) => {
-        $crate::policy_conformance!(@each $policy; victims_are_held, all_come_up, the_ranking_is_complete,
-            hits_come_from_many_threads);
+        $crate::policy_conformance!(@each $policy; victims_are_present, every_slot_is_eventually_evicted, ranking_lists_every_slot_once,
+            hit_is_thread_safe);
     };
     (@each $policy:ty; $($promise:ident),*) => {
         $(#[test]
@@ -82,8 +82,8 @@ async fn get(backend: &Arc<dyn Backend>, number: u64) -> Option<Bytes> {
 }
 
 /// Visibility.
-pub async fn what_is_put_is_there(harness: &impl Harness) {
-    let backend = harness.open().await;
+pub async fn get_returns_what_was_put(fixture: &impl BackendFixture) {
+    let backend = fixture.open().await;
     assert_eq!(get(&backend, 1).await, None, "a new place is empty");
     put(&backend, 1, "one").await;
     assert_eq!(get(&backend, 1).await.as_deref(), Some(&b"one"[..]));
@@ -91,16 +91,16 @@ pub async fn what_is_put_is_there(harness: &impl Harness) {
 }
 
 /// Visibility, of a key set twice.
-pub async fn the_last_put_wins(harness: &impl Harness) {
-    let backend = harness.open().await;
+pub async fn last_put_wins(fixture: &impl BackendFixture) {
+    let backend = fixture.open().await;
     put(&backend, 1, "one").await;
     put(&backend, 1, "two").await;
     assert_eq!(get(&backend, 1).await.as_deref(), Some(&b"two"[..]));
 }
 
 /// Removal.
-pub async fn removal_removes_and_may_be_repeated(harness: &impl Harness) {
-    let backend = harness.open().await;
+pub async fn remove_is_idempotent(fixture: &impl BackendFixture) {
+    let backend = fixture.open().await;
     put(&backend, 1, "one").await;
     for _ in 0..2 {
         backend.remove(&key(1)).await.expect("removal succeeds");
@@ -111,8 +111,8 @@ pub async fn removal_removes_and_may_be_repeated(harness: &impl Harness) {
 }
 
 /// The answers of `get_many` stand in the order of its keys.
-pub async fn many_keep_their_order(harness: &impl Harness) {
-    let backend = harness.open().await;
+pub async fn get_many_preserves_order(fixture: &impl BackendFixture) {
+    let backend = fixture.open().await;
     put(&backend, 1, "one").await;
     put(&backend, 2, "two").await;
     let found = backend.get_many(&[key(2), key(3), key(1), key(2)]).await.expect("get succeeds");
@@ -121,8 +121,8 @@ pub async fn many_keep_their_order(harness: &impl Harness) {
 }
 
 /// Values are bytes, also none and many of them.
-pub async fn values_are_any_bytes(harness: &impl Harness) {
-    let backend = harness.open().await;
+pub async fn values_are_arbitrary_bytes(fixture: &impl BackendFixture) {
+    let backend = fixture.open().await;
     let large = vec![0xA5; 100_000];
     for (number, value) in [(1, vec![]), (2, (0..=255).collect()), (3, large)] {
         let value = Bytes::from(value);
@@ -132,8 +132,8 @@ pub async fn values_are_any_bytes(harness: &impl Harness) {
 }
 
 /// Listing, where [`Capabilities::list`](crate::Capabilities::list) claims it.
-pub async fn list_lists_if_it_can(harness: &impl Harness) {
-    let backend = harness.open().await;
+pub async fn list_returns_all_keys_if_supported(fixture: &impl BackendFixture) {
+    let backend = fixture.open().await;
     put(&backend, 1, "one").await;
     put(&backend, 2, "two").await;
     put(&backend, 3, "three").await;
@@ -145,8 +145,8 @@ pub async fn list_lists_if_it_can(harness: &impl Harness) {
 }
 
 /// An entry whose time is up is gone, where [`Capabilities::ttl`](crate::Capabilities::ttl) claims it; one whose time is not is there.
-pub async fn lives_end_if_they_can(harness: &impl Harness) {
-    let backend = harness.open().await;
+pub async fn entries_expire_if_supported(fixture: &impl BackendFixture) {
+    let backend = fixture.open().await;
     let value = || Bytes::from_static(b"value");
     backend.put(&key(1), value(), Some(Duration::from_secs(3600))).await.expect("put succeeds");
     backend.put(&key(2), value(), Some(Duration::ZERO)).await.expect("put succeeds");
@@ -155,15 +155,15 @@ pub async fn lives_end_if_they_can(harness: &impl Harness) {
 }
 
 /// Durability, as far as closing and opening show it, where [`Capabilities::durable`](crate::Capabilities::durable) claims it.
-pub async fn flushed_survives_if_it_can(harness: &impl Harness) {
-    let backend = harness.open().await;
+pub async fn flushed_entries_survive_reopening_if_durable(fixture: &impl BackendFixture) {
+    let backend = fixture.open().await;
     put(&backend, 1, "kept").await;
     put(&backend, 2, "removed").await;
     backend.remove(&key(2)).await.expect("removal succeeds");
     backend.flush().await.expect("flush succeeds");
     backend.close().await.expect("close succeeds");
     drop(backend);
-    let backend = harness.open().await;
+    let backend = fixture.open().await;
     if backend.capabilities().durable {
         assert_eq!(get(&backend, 1).await.as_deref(), Some(&b"kept"[..]));
         assert_eq!(get(&backend, 2).await, None);
@@ -171,8 +171,8 @@ pub async fn flushed_survives_if_it_can(harness: &impl Harness) {
 }
 
 /// Concurrency.
-pub async fn tasks_may_share_it(harness: &impl Harness) {
-    let backend = harness.open().await;
+pub async fn tasks_can_share_a_backend(fixture: &impl BackendFixture) {
+    let backend = fixture.open().await;
     let task = |task: u64| {
         let backend = backend.clone();
         tokio::spawn(async move {
@@ -223,12 +223,12 @@ fn candidate(bits: u64) -> Candidate {
 }
 
 /// A victim is inserted and not removed.
-pub fn victims_are_held<P: Policy>() {
+pub fn victims_are_present<P: Policy>() {
     drive::<P>(5_000, |_, _| {});
 }
 
 /// Whatever is held is a victim some time.
-pub fn all_come_up<P: Policy>() {
+pub fn every_slot_is_eventually_evicted<P: Policy>() {
     let mut step = 0;
     drive::<P>(5_000, |policy, held| {
         step += 1;
@@ -242,7 +242,7 @@ pub fn all_come_up<P: Policy>() {
 }
 
 /// The ranking has every slot that is held, once.
-pub fn the_ranking_is_complete<P: Policy>() {
+pub fn ranking_lists_every_slot_once<P: Policy>() {
     drive::<P>(1_000, |policy, held| {
         let ranking = policy.ranking();
         let ranked: HashSet<u32> = ranking.iter().map(|(slot, _)| *slot).collect();
@@ -251,7 +251,7 @@ pub fn the_ranking_is_complete<P: Policy>() {
 }
 
 /// Hits may come at once.
-pub fn hits_come_from_many_threads<P: Policy>() {
+pub fn hit_is_thread_safe<P: Policy>() {
     let mut policy = P::shards(&[SLOTS as usize]).pop().expect("a policy for each shard");
     (0..SLOTS).for_each(|slot| policy.insert(slot, candidate(u64::from(slot))));
     std::thread::scope(|scope| {

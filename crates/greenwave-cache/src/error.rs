@@ -8,14 +8,14 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 #[non_exhaustive]
 pub enum Error {
     /// An option has a value that cannot work.
-    #[error("option {option} is {value}, where {accepted} is accepted")]
-    Option {
+    #[error("invalid value {value} for {option}: expected {expected}")]
+    InvalidOption {
         /// The option.
         option: &'static str,
         /// What it was.
         value: String,
         /// What would do.
-        accepted: &'static str,
+        expected: &'static str,
     },
     /// A backend failed.
     #[error("cannot {operation}")]
@@ -40,7 +40,7 @@ pub enum Error {
         /// `read` or `write`.
         operation: &'static str,
         /// The format.
-        format: crate::Format,
+        format: crate::PayloadFormat,
         /// What is wrong.
         source: BoxError,
     },

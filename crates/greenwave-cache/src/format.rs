@@ -9,15 +9,15 @@ use crate::Error;
 /// How values are written into payloads. A reader has to use the writer's: let the [schema](crate::Record::schema) say which.
 ///
 /// ```
-/// use greenwave_cache::Format;
+/// use greenwave_cache::PayloadFormat;
 ///
-/// let payload = Format::MessagePack.encode(&("tests", 42))?;
-/// assert_eq!(Format::MessagePack.decode::<(String, u32)>(&payload)?, ("tests".to_owned(), 42));
+/// let payload = PayloadFormat::MessagePack.encode(&("tests", 42))?;
+/// assert_eq!(PayloadFormat::MessagePack.decode::<(String, u32)>(&payload)?, ("tests".to_owned(), 42));
 /// # Ok::<(), greenwave_cache::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
-pub enum Format {
+pub enum PayloadFormat {
     /// JSON (RFC 8259): to be read by people and other programs.
     #[default]
     Json,
@@ -25,7 +25,7 @@ pub enum Format {
     MessagePack,
 }
 
-impl Format {
+impl PayloadFormat {
     /// The value as a payload.
     ///
     /// # Errors

@@ -10,10 +10,10 @@
 //!
 //! ```
 //! use std::time::Duration;
-//! use greenwave_cache::{Cache, Options};
+//! use greenwave_cache::{Cache, CacheOptions};
 //!
 //! # tokio::runtime::Runtime::new().unwrap().block_on(async {
-//! let options = Options { entries_max: 100, ttl: Some(Duration::from_secs(3600)), ..Options::default() };
+//! let options = CacheOptions { entries_max: 100, ttl: Some(Duration::from_secs(3600)), ..CacheOptions::default() };
 //! let cache: Cache<String, usize> = Cache::new(options)?;
 //!
 //! let slow = async || Ok::<_, std::io::Error>("green".len());
@@ -51,11 +51,11 @@
 //!
 //! | to | see |
 //! | --- | --- |
-//! | switch it off | no tiers in [`Tiered::new`]; [`Options::entries_max`] 0 |
-//! | limit its size | [`Options::entries_max`] and [`Options::weight_max`], [`MemoryBackend::new`], `DiskOptions::disk_bytes_max` |
-//! | limit the age of what it holds | [`Options::ttl`] and [`Options::tti`], [`TieredOptions::age_max`], [`Tier::ttl_max`] |
+//! | switch it off | no tiers in [`Tiered::new`]; [`CacheOptions::entries_max`] 0 |
+//! | limit its size | [`CacheOptions::entries_max`] and [`CacheOptions::weight_max`], [`MemoryBackend::new`], `DiskOptions::disk_bytes_max` |
+//! | limit the age of what it holds | [`CacheOptions::ttl`] and [`CacheOptions::tti`], [`TieredOptions::age_max`], [`Tier::ttl_max`] |
 //! | hash keys otherwise | [`KeyBuilder::with_algorithm`] |
-//! | write values otherwise | `Format` |
+//! | write values otherwise | `PayloadFormat` |
 //! | keep results through a restart | `DiskBackend`, `RedisBackend`; their heat with [`Tiered::save_heat`] and [`Tiered::warm`] |
 //! | fetch what will be wanted | [`Cache::warm`], [`TieredOptions::predictor`] |
 //! | forget what a change made worthless | [`Cache::invalidate_tag`], [`Cache::invalidate_all`], [`Tiered::clear`] |
@@ -68,7 +68,7 @@
 //! | `disk` | yes | [`DiskBackend`] | compiles libzstd |
 //! | `redis` | no | `RedisBackend`, `RedisLeases` | compiles the crate `redis` without its defaults |
 //! | `memcached` | no | `MemcachedBackend` | compiles `async-memcached` and, with it, the crate `url` |
-//! | `serde` | no | `Format`: values as payloads, in JSON or MessagePack | compiles `serde_json` and `rmp-serde` |
+//! | `serde` | no | `PayloadFormat`: values as payloads, in JSON or MessagePack | compiles `serde_json` and `rmp-serde` |
 //! | `sha256` | no | `HashAlgorithm::Sha256` for keys | compiles `sha2` |
 //! | `simulation` | no | `DiskBackend::open_simulated`, for tests on the simulated machine of greenwave-segment | compiles `corosensei` |
 //! | `conformance` | no | the module `conformance`: the tests that a backend, or a policy, has to pass | nothing else |
@@ -112,16 +112,16 @@ pub use backend::{Backend, Capabilities, MemoryBackend};
 pub use backend::{DiskBackend, DiskOptions};
 #[cfg(feature = "redis")]
 pub use backend::{RedisBackend, RedisLeases};
-pub use cache::{Cache, Cause, EntryOptions, Listener, Options, Warm, Weigher};
+pub use cache::{Cache, CacheOptions, EntryOptions, RemovalCause, RemovalListener, WarmEntry, Weigher};
 pub use error::{BoxError, Error};
 #[cfg(feature = "serde")]
-pub use format::Format;
-pub use hashing::{Hashing, Identity, Seeded};
+pub use format::PayloadFormat;
+pub use hashing::{IdentityHasher, KeyHasher, SeededHasher};
 pub use key::{HashAlgorithm, Key, KeyBuilder, ParseKeyError};
 pub use lease::{FileLeases, Lease, Leases};
 pub use policy::{Adaptive, Candidate, CostAware, Lru, Policy, S3Fifo};
 pub use predict::{Predictor, Trail};
-pub use record::{BadRecord, Record, Secret};
-pub use stats::{Stats, TagStats};
-pub use tier::{Access, OnFailure, Tier, TierStats, Writes};
-pub use tiered::{Keep, Quarantined, Tiered, TieredOptions, TieredStats};
+pub use record::{Record, RecordError, Secret};
+pub use stats::{CacheStats, TagStats};
+pub use tier::{AccessMode, OnFailure, Tier, TierStats, WriteMode};
+pub use tiered::{Persist, QuarantinedRecord, Tiered, TieredOptions, TieredStats};

@@ -15,7 +15,7 @@ use tokio::sync::Mutex as Turn;
 use tokio::time::Instant;
 
 use crate::cache::{Cache, EntryOptions, Part};
-use crate::hashing::Hashing;
+use crate::hashing::KeyHasher;
 use crate::policy::Policy;
 use crate::sync::{AtomicUsize, time_since};
 
@@ -73,7 +73,7 @@ impl<E> Errors<E, E> {
     pub(crate) const RETRIED: Self = Self { leave: |error| (error, None), take: |_| None };
 }
 
-impl<K: Eq + Clone, V: Clone, P: Policy, S: Hashing<K>> Cache<K, V, P, S> {
+impl<K: Eq + Clone, V: Clone, P: Policy, S: KeyHasher<K>> Cache<K, V, P, S> {
     /// The value of `key`, computed if it is missing, by one task at a time. Tasks that ask meanwhile
     /// wait for it, and get its value or its error.
     ///
@@ -218,7 +218,7 @@ impl<K: Eq + Clone, V: Clone, P: Policy, S: Hashing<K>> Cache<K, V, P, S> {
     }
 
     fn board(&self, key: &K) -> Seat<'_, K, V, P> {
-        let part = self.part(self.hashing.bits(key));
+        let part = self.part(self.hashing.hash_key(key));
         let (flight, failures_seen) = part.with_flights(|flights| {
             let listed = flights.iter().position(|listed| listed.key == *key).unwrap_or_else(|| {
                 let outcome = Turn::new(Outcome { value: None, error: None });

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::policy::S3Fifo;
-use crate::{Cache, Error, Identity, Key, Options};
+use crate::{Cache, CacheOptions, Error, IdentityHasher, Key};
 
 /// Successors that are remembered of one key.
 const SUCCESSORS: usize = 4;
@@ -24,7 +24,7 @@ const AHEAD_MAX: usize = 8;
 /// tests are run in is mostly a fixed order.
 #[derive(Debug)]
 pub struct Predictor {
-    successors: Cache<Key, Arc<Mutex<Successors>>, S3Fifo, Identity>,
+    successors: Cache<Key, Arc<Mutex<Successors>>, S3Fifo, IdentityHasher>,
     ahead: usize,
 }
 
@@ -40,16 +40,20 @@ impl Predictor {
     ///
     /// # Errors
     ///
-    /// [`Error::Option`].
+    /// [`Error::InvalidOption`].
     pub fn new(keys_max: usize, ahead: usize) -> Result<Self, Error> {
         if !(1..=AHEAD_MAX).contains(&ahead) {
-            return Err(Error::Option { option: "ahead", value: ahead.to_string(), accepted: "1 to 8" });
+            return Err(Error::InvalidOption {
+                option: "ahead",
+                value: ahead.to_string(),
+                expected: "1 to 8",
+            });
         }
         if u32::try_from(keys_max).is_err() {
-            let (option, value, accepted) = ("keys_max", keys_max.to_string(), "at most 4294967295");
-            return Err(Error::Option { option, value, accepted });
+            let (option, value, expected) = ("keys_max", keys_max.to_string(), "at most 4294967295");
+            return Err(Error::InvalidOption { option, value, expected });
         }
-        let options = Options { entries_max: keys_max, ..Options::default() };
+        let options = CacheOptions { entries_max: keys_max, ..CacheOptions::default() };
         Ok(Self { successors: Cache::with(options)?, ahead })
     }
 

@@ -54,10 +54,10 @@ pub struct Record {
 /// Why bytes are no record for this reader. Always a miss.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum BadRecord {
+pub enum RecordError {
     /// They were damaged, cut short, never a record, or sealed with another secret.
     #[error("record is damaged")]
-    Damaged,
+    Corrupt,
     /// The record is not sealed, where only sealed ones are trusted; or it is, and there is no secret to check that with.
     #[error("record cannot be trusted: {}", if *.sealed { "it is sealed, and there is no secret" } else { "it is not sealed" })]
     Untrusted {
@@ -68,12 +68,12 @@ pub enum BadRecord {
     #[error("record has version {0}, and this program reads 1")]
     Version(u8),
     /// The payload has another schema.
-    #[error("record has schema {found}, where {wanted} is wanted")]
+    #[error("record has schema {found}: expected {expected}")]
     Schema {
         /// The record's.
         found: u32,
         /// The reader's.
-        wanted: u32,
+        expected: u32,
     },
 }
 
@@ -116,10 +116,10 @@ impl Record {
     /// # Errors
     ///
     /// What is wrong with it.
-    pub fn decode(key: &Key, stored: &Bytes, schema: u32) -> Result<Self, BadRecord> {
+    pub fn decode(key: &Key, stored: &Bytes, schema: u32) -> Result<Self, RecordError> {
         let (body, end) = split(stored, CHECKED, CHECKSUM_BYTES)?;
         if *end != checksum(key, body) {
-            return Err(BadRecord::Damaged);
+            return Err(RecordError::Corrupt);
         }
         Self::read(&stored.slice_ref(body), schema)
     }
@@ -129,11 +129,11 @@ impl Record {
     /// # Errors
     ///
     /// What is wrong with it.
-    pub fn unseal(key: &Key, stored: &Bytes, schema: u32, secret: &Secret) -> Result<Self, BadRecord> {
+    pub fn unseal(key: &Key, stored: &Bytes, schema: u32, secret: &Secret) -> Result<Self, RecordError> {
         let (body, end) = split(stored, SEALED, SEAL_BYTES)?;
         // In constant time, which is what comparing a `blake3::Hash` does: how much of a forged seal is right does not show.
         if seal(key, body, secret) != *end {
-            return Err(BadRecord::Damaged);
+            return Err(RecordError::Corrupt);
         }
         Self::read(&stored.slice_ref(body), schema)
     }
@@ -157,37 +157,37 @@ impl Record {
     }
 
     /// Reads a body that verified.
-    fn read(body: &Bytes, schema: u32) -> Result<Self, BadRecord> {
+    fn read(body: &Bytes, schema: u32) -> Result<Self, RecordError> {
         if body[4] != VERSION {
-            return Err(BadRecord::Version(body[4]));
+            return Err(RecordError::Version(body[4]));
         }
         if body[6..8] != [0; 2] {
-            return Err(BadRecord::Damaged);
+            return Err(RecordError::Corrupt);
         }
         let mut rest = body.slice(8..);
         let found = rest.get_u32_le();
         if found != schema {
-            return Err(BadRecord::Schema { found, wanted: schema });
+            return Err(RecordError::Schema { found, expected: schema });
         }
         let tag_count = rest.get_u32_le();
         let (created_ms, cost) = (rest.get_u64_le(), Duration::from_micros(rest.get_u64_le()));
         let tags = (0..tag_count).map(|_| tag(&mut rest)).collect::<Option<_>>();
-        Ok(Self { schema, created_ms, cost, tags: tags.ok_or(BadRecord::Damaged)?, payload: rest })
+        Ok(Self { schema, created_ms, cost, tags: tags.ok_or(RecordError::Corrupt)?, payload: rest })
     }
 }
 
 /// The body and the end of what is stored, if it begins like a record that ends as wanted.
-fn split(stored: &[u8], wanted: u8, end_bytes: usize) -> Result<(&[u8], &[u8]), BadRecord> {
+fn split(stored: &[u8], wanted: u8, end_bytes: usize) -> Result<(&[u8], &[u8]), RecordError> {
     if stored.len() < HEADER_BYTES || stored[..4] != MAGIC {
-        return Err(BadRecord::Damaged);
+        return Err(RecordError::Corrupt);
     }
     match stored[5] {
         end if end == wanted => {}
-        end @ (CHECKED | SEALED) => return Err(BadRecord::Untrusted { sealed: end == SEALED }),
-        _ => return Err(BadRecord::Damaged),
+        end @ (CHECKED | SEALED) => return Err(RecordError::Untrusted { sealed: end == SEALED }),
+        _ => return Err(RecordError::Corrupt),
     }
     let body_len = stored.len().checked_sub(end_bytes).filter(|len| *len >= HEADER_BYTES);
-    Ok(stored.split_at(body_len.ok_or(BadRecord::Damaged)?))
+    Ok(stored.split_at(body_len.ok_or(RecordError::Corrupt)?))
 }
 
 fn tag(rest: &mut Bytes) -> Option<String> {

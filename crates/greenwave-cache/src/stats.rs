@@ -12,7 +12,7 @@ const TAGS_MAX: usize = 1024;
 /// What an in-memory cache holds and has done since it was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
-pub struct Stats {
+pub struct CacheStats {
     /// Entries held, those that expired unnoticed included.
     pub entries: u64,
     /// Their weight.
@@ -39,7 +39,7 @@ pub struct Stats {
     pub saved: Duration,
 }
 
-impl Stats {
+impl CacheStats {
     pub(crate) fn of(reads: Reads) -> Self {
         Self {
             hits: reads.hits,

@@ -26,16 +26,16 @@ pub struct Tier {
     /// The backend.
     pub backend: Arc<dyn Backend>,
     /// Whether it is written to.
-    pub access: Access,
+    pub access: AccessMode,
     /// When a caller's write reaches it.
-    pub writes: Writes,
+    pub writes: WriteMode,
     /// Whether a caller hears of a write that failed.
     pub on_failure: OnFailure,
     /// How long a record stays there at most, if the backend is capable of that. `None`, the default, is as long as it is good for.
     pub ttl_max: Option<Duration>,
     /// How long one call may take. One that takes longer has failed; with zero, each that is not done at
     /// once. `None`, the default, is no limit beside the backend's own.
-    pub time_max: Option<Duration>,
+    pub timeout: Option<Duration>,
 }
 
 impl Tier {
@@ -44,18 +44,18 @@ impl Tier {
         Self {
             name: name.into(),
             backend,
-            access: Access::ReadWrite,
-            writes: Writes::Through,
+            access: AccessMode::ReadWrite,
+            writes: WriteMode::Through,
             on_failure: OnFailure::Ignore,
             ttl_max: None,
-            time_max: None,
+            timeout: None,
         }
     }
 }
 
 /// Whether a tier is written to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Access {
+pub enum AccessMode {
     /// Read, written, and filled from the tiers behind it.
     ReadWrite,
     /// Read only: a cache that somebody else maintains.
@@ -64,7 +64,7 @@ pub enum Access {
 
 /// When a write reaches a tier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Writes {
+pub enum WriteMode {
     /// Before the caller goes on.
     Through,
     /// After it, by a task of its own, in order. What was not written when the runtime ends is lost; [`flush`](crate::Tiered::flush) waits
@@ -80,7 +80,7 @@ pub enum Writes {
 pub enum OnFailure {
     /// It is counted, and warned about.
     Ignore,
-    /// That, and [`put`](crate::Tiered::put) returns the error. Of a write that is done [later](Writes::Back), only that it was not taken.
+    /// That, and [`put`](crate::Tiered::put) returns the error. Of a write that is done [later](WriteMode::Back), only that it was not taken.
     Report,
 }
 
@@ -99,7 +99,7 @@ pub struct TierStats {
     /// Records put into it because a tier behind had them.
     pub backfills: u64,
     /// Records that did not verify, or were of another schema, or too old. Each counts as a miss too.
-    pub bad_records: u64,
+    pub invalid_records: u64,
     /// Calls that failed. None of them failed a caller who did not ask for that.
     pub errors: u64,
     /// Calls that were not made because the server behind had failed a moment before.
@@ -114,7 +114,7 @@ pub(crate) struct Counters {
     pub(crate) misses: Counter,
     pub(crate) puts: Counter,
     pub(crate) backfills: Counter,
-    pub(crate) bad_records: Counter,
+    pub(crate) invalid_records: Counter,
     errors: Counter,
     skipped: Counter,
     dropped: Counter,
@@ -159,7 +159,7 @@ impl Layer {
     }
 
     pub(crate) fn is_writable(&self) -> bool {
-        self.seat.tier.access == Access::ReadWrite
+        self.seat.tier.access == AccessMode::ReadWrite
     }
 
     pub(crate) async fn read(&self, key: &Key) -> Option<Bytes> {
@@ -243,7 +243,7 @@ impl Layer {
             misses: counters.misses.get(),
             puts: counters.puts.get(),
             backfills: counters.backfills.get(),
-            bad_records: counters.bad_records.get(),
+            invalid_records: counters.invalid_records.get(),
             errors: counters.errors.get(),
             skipped: counters.skipped.get(),
             dropped: counters.dropped.get(),
@@ -271,7 +271,7 @@ impl Layer {
 
     /// The way to the task that writes later, which is started when it is first needed.
     fn queue(&self) -> Option<&mpsc::Sender<Job>> {
-        let Writes::Back { queued_max } = self.seat.tier.writes else { return None };
+        let WriteMode::Back { queued_max } = self.seat.tier.writes else { return None };
         let start = || {
             let (sender, receiver) = mpsc::channel(queued_max.clamp(1, Semaphore::MAX_PERMITS));
             tokio::spawn(work(self.seat.clone(), receiver));
@@ -301,9 +301,9 @@ impl Seat {
     ) -> Result<T, BoxError> {
         // A backend that panics has failed, like one that says so.
         let call = async { contained_future("backend", call).await? };
-        let result = match self.tier.time_max {
-            Some(time_max) => {
-                tokio::time::timeout(time_max, call).await.unwrap_or_else(|late| Err(late.into()))
+        let result = match self.tier.timeout {
+            Some(timeout) => {
+                tokio::time::timeout(timeout, call).await.unwrap_or_else(|late| Err(late.into()))
             }
             None => call.await,
         };

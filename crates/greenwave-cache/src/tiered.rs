@@ -14,10 +14,12 @@ use crate::contained::{contained, contained_future};
 use crate::lease::{Lease, Leases};
 use crate::load::Errors;
 use crate::predict::{Predictor, Trail};
-use crate::record::{BadRecord, Record, Secret};
+use crate::record::{Record, RecordError, Secret};
 use crate::stats::{Counter, rate};
 use crate::tier::{Layer, Tier, TierStats};
-use crate::{BoxError, Cache, EntryOptions, Error, Identity, Key, KeyBuilder, Lru, Options, Warm};
+use crate::{
+    BoxError, Cache, CacheOptions, EntryOptions, Error, IdentityHasher, Key, KeyBuilder, Lru, WarmEntry,
+};
 
 /// What did not verify, as kept for whoever wants to know why.
 const QUARANTINED_MAX: usize = 32;
@@ -41,7 +43,7 @@ pub struct TieredOptions {
     pub lease_wait_max: Duration,
     /// Seals records that are put, and refuses others: for tiers that people write to who are not trusted. `None` is the default.
     pub secret: Option<Secret>,
-    /// Fetches what will probably be asked for next from slow tiers into the first, for [`get_on`](Tiered::get_on). `None` is the default.
+    /// Fetches what will probably be asked for next from slow tiers into the first, for [`get_with_trail`](Tiered::get_with_trail). `None` is the default.
     pub predictor: Option<Arc<Predictor>>,
 }
 
@@ -63,11 +65,11 @@ impl TieredOptions {
 
 /// What becomes of a computed record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Keep {
+pub enum Persist {
     /// It is put into the tiers.
-    Stored,
+    Yes,
     /// Those who wait for it in this process get it, and that is all: a failure that another run may not repeat, say.
-    Shared,
+    No,
 }
 
 /// What a [`Tiered`] has done since it was made.
@@ -99,13 +101,13 @@ impl TieredStats {
 
 /// What was found in a tier and is no record for us.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Quarantined {
+pub struct QuarantinedRecord {
     /// The tier's name.
     pub tier: String,
     /// The key that it stood under.
     pub key: Key,
     /// What is wrong with it.
-    pub reason: BadRecord,
+    pub reason: RecordError,
     /// All of it.
     pub bytes: Bytes,
 }
@@ -116,7 +118,7 @@ pub struct Quarantined {
 pub struct Tiered {
     inner: Arc<Inner>,
     /// Holds nothing: only its flights are used.
-    flights: Cache<Key, Record, Lru, Identity>,
+    flights: Cache<Key, Record, Lru, IdentityHasher>,
     /// Flights that have landed.
     landings: Counter,
 }
@@ -134,7 +136,7 @@ struct Inner {
     prefetch_hits: Counter,
     foretold: Mutex<Foretold>,
     prefetching: Arc<Semaphore>,
-    quarantine: Mutex<VecDeque<Quarantined>>,
+    quarantine: Mutex<VecDeque<QuarantinedRecord>>,
 }
 
 /// What becomes of a record that a tier had.
@@ -156,7 +158,7 @@ struct Foretold {
 impl Tiered {
     /// These tiers, the fastest first. Without any, every read misses.
     pub fn new(tiers: Vec<Tier>, options: TieredOptions) -> Self {
-        let nothing = Options { entries_max: 0, ..Options::default() };
+        let nothing = CacheOptions { entries_max: 0, ..CacheOptions::default() };
         let inner = Inner {
             layers: tiers.into_iter().map(Layer::new).collect(),
             options,
@@ -183,7 +185,7 @@ impl Tiered {
 
     /// Like [`get`](Self::get), by somebody who asks for one key after another: with a [predictor](TieredOptions::predictor), what will
     /// probably follow is fetched into the first tier meanwhile.
-    pub async fn get_on(&self, trail: &mut Trail, key: &Key) -> Option<Record> {
+    pub async fn get_with_trail(&self, trail: &mut Trail, key: &Key) -> Option<Record> {
         if let Some(predictor) = &self.inner.options.predictor {
             self.prefetch(predictor.observe(trail, key));
         }
@@ -243,7 +245,7 @@ impl Tiered {
     where
         E: Send + Sync + 'static,
         F: FnOnce() -> Fut,
-        Fut: Future<Output = Result<(Record, Keep), E>>,
+        Fut: Future<Output = Result<(Record, Persist), E>>,
     {
         self.fly(key, &Errors::SHARED, compute).await
     }
@@ -257,7 +259,7 @@ impl Tiered {
     pub async fn get_or_compute_retrying<E, F, Fut>(&self, key: &Key, compute: F) -> Result<Record, E>
     where
         F: FnOnce() -> Fut,
-        Fut: Future<Output = Result<(Record, Keep), E>>,
+        Fut: Future<Output = Result<(Record, Persist), E>>,
     {
         self.fly(key, &Errors::RETRIED, compute).await
     }
@@ -265,7 +267,7 @@ impl Tiered {
     async fn fly<E, Out, F, Fut>(&self, key: &Key, errors: &Errors<E, Out>, compute: F) -> Result<Record, Out>
     where
         F: FnOnce() -> Fut,
-        Fut: Future<Output = Result<(Record, Keep), E>>,
+        Fut: Future<Output = Result<(Record, Persist), E>>,
     {
         let landings = self.landings.get();
         if let Some(record) = self.find(key).await {
@@ -283,7 +285,7 @@ impl Tiered {
             }
             self.inner.misses.add(1);
             let (record, keep) = compute().await?;
-            if keep == Keep::Stored
+            if keep == Persist::Yes
                 && let Err(error) = self.put(key, &record).await
             {
                 // The result is there, and its caller gets it. A tier that failed was warned about; one that did not take it was not.
@@ -413,13 +415,13 @@ impl Tiered {
         // What comes into memory here comes with its heat, and not as if it were new.
         let found = self.inner.find_many(&keys, 0, Fill::Nothing).await;
         let records = heats.into_iter().zip(found).filter_map(|((key, heat), record)| {
-            Some(Warm { key, value: self.inner.encode(&key, &record?), heat })
+            Some(WarmEntry { key, value: self.inner.encode(&key, &record?), heat })
         });
         memory.warm(records.collect())
     }
 
     /// What did not verify lately, the latest last, at most 32.
-    pub fn quarantined(&self) -> Vec<Quarantined> {
+    pub fn quarantined(&self) -> Vec<QuarantinedRecord> {
         self.inner.quarantine.lock().iter().cloned().collect()
     }
 
@@ -513,17 +515,17 @@ impl Inner {
             Err(Some(reason)) => {
                 let tier = layer.tier().name.clone();
                 tracing::warn!(tier, %key, %reason, "a cached record is not usable: taken as missing");
-                self.put_aside(Quarantined { tier, key: *key, reason, bytes: stored.clone() });
+                self.put_aside(QuarantinedRecord { tier, key: *key, reason, bytes: stored.clone() });
             }
         }
         layer.counters().misses.add(1);
-        layer.counters().bad_records.add(1);
+        layer.counters().invalid_records.add(1);
         layer.remove(key).await;
         None
     }
 
     /// The record, or what is wrong with it: nothing but its age, if it is `None`.
-    fn decode(&self, key: &Key, stored: &Bytes) -> Result<Record, Option<BadRecord>> {
+    fn decode(&self, key: &Key, stored: &Bytes) -> Result<Record, Option<RecordError>> {
         let schema = self.options.schema;
         let record = match &self.options.secret {
             Some(secret) => Record::unseal(key, stored, schema, secret)?,
@@ -535,7 +537,7 @@ impl Inner {
         }
     }
 
-    fn put_aside(&self, bad: Quarantined) {
+    fn put_aside(&self, bad: QuarantinedRecord) {
         let mut quarantine = self.quarantine.lock();
         quarantine.push_back(bad);
         if quarantine.len() > QUARANTINED_MAX {

@@ -13,7 +13,7 @@ use loom::sync::Arc;
 use loom::sync::atomic::AtomicU8;
 use loom::thread;
 
-use greenwave_cache::{Cache, EntryOptions, Hashing, Lru, Options};
+use greenwave_cache::{Cache, EntryOptions, KeyHasher, Lru, CacheOptions};
 
 type Modelled = Cache<u8, u8, Lru, Constant>;
 
@@ -21,14 +21,14 @@ type Modelled = Cache<u8, u8, Lru, Constant>;
 #[derive(Default)]
 struct Constant;
 
-impl Hashing<u8> for Constant {
-    fn bits(&self, key: &u8) -> u64 {
+impl KeyHasher<u8> for Constant {
+    fn hash_key(&self, key: &u8) -> u64 {
         u64::from(*key) << 32
     }
 }
 
 fn cache(entries_max: usize) -> Arc<Modelled> {
-    Arc::new(Cache::with(Options { entries_max, shards: Some(1), ..Options::default() }).unwrap())
+    Arc::new(Cache::with(CacheOptions { entries_max, shards: Some(1), ..CacheOptions::default() }).unwrap())
 }
 
 #[test]

@@ -75,7 +75,7 @@ impl DiskBackend {
     /// # Errors
     ///
     /// [`Error::Backend`], with the [`greenwave_segment::Error`] as its source.
-    pub fn standing(dir: impl AsRef<Path>) -> Result<[u8; 32], Error> {
+    pub fn fingerprint(dir: impl AsRef<Path>) -> Result<[u8; 32], Error> {
         let dir = dir.as_ref();
         let standing =
             Log::standing(dir).map_err(|e| Error::backend(format!("look at {}", dir.display()))(e.into()))?;

@@ -26,7 +26,7 @@ const KEYS_MAX: usize = 256;
 /// Keeps results on a memcached server, over a few connections. It connects when it is called.
 ///
 /// Lives are counted in whole seconds, rounded up, and 30 days at most. It does not list its keys, and takes nothing larger than 1 MiB.
-/// A server that cannot be reached or does not answer costs one [time limit](RemoteOptions::time_max), and then nothing for a while.
+/// A server that cannot be reached or does not answer costs one [time limit](RemoteOptions::timeout), and then nothing for a while.
 #[derive(Clone)]
 pub struct MemcachedBackend {
     link: Arc<Link>,
@@ -44,7 +44,7 @@ impl MemcachedBackend {
     ///
     /// # Errors
     ///
-    /// [`Error::Option`].
+    /// [`Error::InvalidOption`].
     pub fn new(address: &str, options: RemoteOptions) -> Result<Self, Error> {
         options.check()?;
         let address = if address.contains("://") { address.to_owned() } else { format!("tcp://{address}") };

@@ -7,7 +7,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::{Backend, Capabilities};
-use crate::{Adaptive, BoxError, Cache, EntryOptions, Error, Identity, Key, Options, Stats, Warm};
+use crate::{
+    Adaptive, BoxError, Cache, CacheOptions, CacheStats, EntryOptions, Error, IdentityHasher, Key, WarmEntry,
+};
 
 /// What an entry occupies besides its bytes: slot (88), table, links and sketch (40), the shared count of [`Bytes`], allocations' headers.
 const OVERHEAD_BYTES: u64 = 192;
@@ -20,7 +22,7 @@ const PARTS_MAX: u64 = 32;
 /// Keeps results in memory, those read last the longest.
 #[derive(Debug)]
 pub struct MemoryBackend {
-    cache: Cache<Key, Bytes, Adaptive, Identity>,
+    cache: Cache<Key, Bytes, Adaptive, IdentityHasher>,
     value_bytes_max: u64,
 }
 
@@ -29,18 +31,18 @@ impl MemoryBackend {
     ///
     /// # Errors
     ///
-    /// [`Error::Option`].
+    /// [`Error::InvalidOption`].
     pub fn new(entries_max: usize, bytes_max: u64) -> Result<Self, Error> {
         let weigher = |_: &Key, value: &Bytes| value.len() as u64 + OVERHEAD_BYTES;
         let parts = (bytes_max / PART_BYTES_MIN).clamp(1, PARTS_MAX);
         // Rounded down to a power of two, so that the cache does not round up.
         let parts = 1 << parts.ilog2();
-        let options = Options {
+        let options = CacheOptions {
             entries_max,
             weight_max: Some(bytes_max),
             weigher: Some(Arc::new(weigher)),
             shards: Some(usize::try_from(parts).expect("at most PARTS_MAX")),
-            ..Options::default()
+            ..CacheOptions::default()
         };
         let value_bytes_max = bytes_max.saturating_sub(OVERHEAD_BYTES);
         Ok(Self { cache: Cache::with(options)?, value_bytes_max })
@@ -52,14 +54,14 @@ impl MemoryBackend {
     }
 
     /// Puts many entries in at once, as hot as they say; returns how many. What is there already stays.
-    pub fn warm(&self, entries: Vec<Warm<Key, Bytes>>) -> usize {
+    pub fn warm(&self, entries: Vec<WarmEntry<Key, Bytes>>) -> usize {
         let count = entries.len();
         self.cache.warm(entries);
         count
     }
 
     /// What it holds and has done. The weight is in bytes.
-    pub fn stats(&self) -> Stats {
+    pub fn stats(&self) -> CacheStats {
         self.cache.stats()
     }
 }

@@ -33,7 +33,7 @@ const RENEW: &str = "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.
 /// Keeps results on a Redis server, over one connection for all callers, their calls pipelined. It connects when it is first called, and
 /// again when that is needed.
 ///
-/// A server that cannot be reached or does not answer costs one [time limit](RemoteOptions::time_max); after that, calls fail at once with
+/// A server that cannot be reached or does not answer costs one [time limit](RemoteOptions::timeout); after that, calls fail at once with
 /// [`Error::Unavailable`] until it is worth a try. Not durable: when a server writes to disk is its own business.
 #[derive(Debug, Clone)]
 pub struct RedisBackend {
@@ -53,7 +53,7 @@ impl RedisBackend {
     ///
     /// # Errors
     ///
-    /// [`Error::Option`], [`Error::Backend`] if the URL is none.
+    /// [`Error::InvalidOption`], [`Error::Backend`] if the URL is none.
     pub fn new(url: &str, options: RemoteOptions) -> Result<Self, Error> {
         options.check()?;
         // Without the URL, which may hold a password.

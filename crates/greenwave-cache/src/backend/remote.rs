@@ -24,14 +24,14 @@ pub struct RemoteOptions {
     /// How long an entry lives that is put without a time of its own. Default 30 days. `None` is for as long as the server likes.
     pub ttl: Option<Duration>,
     /// How long a call may take, connecting included. Default 250 ms.
-    pub time_max: Duration,
+    pub timeout: Duration,
     /// The upper bound of the pause in which the server is not asked after its first failure; twice as
     /// much after each further one. The pause is uniform between zero and the bound, so that processes
     /// that lost the server at the same time do not come back at the same time. More than 0, at most
-    /// `pause_max`. Default 100 ms.
-    pub pause_min: Duration,
+    /// `backoff_max`. Default 100 ms.
+    pub backoff_min: Duration,
     /// The upper bound of all pauses. Default 30 s.
-    pub pause_max: Duration,
+    pub backoff_max: Duration,
     /// Makes the pauses repeatable. Default: none, and the pauses of two backends differ.
     pub seed: Option<u64>,
 }
@@ -41,9 +41,9 @@ impl Default for RemoteOptions {
         Self {
             prefix: "greenwave:".to_owned(),
             ttl: Some(Duration::from_secs(30 * 24 * 3600)),
-            time_max: Duration::from_millis(250),
-            pause_min: Duration::from_millis(100),
-            pause_max: Duration::from_secs(30),
+            timeout: Duration::from_millis(250),
+            backoff_min: Duration::from_millis(100),
+            backoff_max: Duration::from_secs(30),
             seed: None,
         }
     }
@@ -51,16 +51,20 @@ impl Default for RemoteOptions {
 
 impl RemoteOptions {
     pub(super) fn check(&self) -> Result<(), Error> {
-        let refuse = |option, value: String, accepted| Err(Error::Option { option, value, accepted });
+        let refuse = |option, value: String, expected| Err(Error::InvalidOption { option, value, expected });
         if self.prefix.len() > PREFIX_BYTES_MAX || !self.prefix.bytes().all(|byte| byte.is_ascii_graphic()) {
-            let accepted = "at most 128 printable ASCII characters, no space";
-            return refuse("prefix", format!("{:?}", self.prefix), accepted);
+            let expected = "at most 128 printable ASCII characters, no space";
+            return refuse("prefix", format!("{:?}", self.prefix), expected);
         }
-        if self.time_max.is_zero() {
-            return refuse("time_max", "0".to_owned(), "more than 0");
+        if self.timeout.is_zero() {
+            return refuse("timeout", "0".to_owned(), "more than 0");
         }
-        if self.pause_min.is_zero() || self.pause_min > self.pause_max {
-            return refuse("pause_min", format!("{:?}", self.pause_min), "more than 0, at most pause_max");
+        if self.backoff_min.is_zero() || self.backoff_min > self.backoff_max {
+            return refuse(
+                "backoff_min",
+                format!("{:?}", self.backoff_min),
+                "more than 0, at most backoff_max",
+            );
         }
         Ok(())
     }
@@ -82,7 +86,7 @@ pub(super) enum Failure {
 /// A server's health, and what follows from it for the next call.
 pub(super) struct Guard {
     server: String,
-    time_max: Duration,
+    timeout: Duration,
     pauses: Retry,
     health: Mutex<Health>,
 }
@@ -99,12 +103,12 @@ impl Guard {
     pub(super) fn new(server: String, options: &RemoteOptions) -> Self {
         let pauses = Retry {
             attempts_max: usize::MAX,
-            delay_min: options.pause_min,
-            delay_max: options.pause_max,
+            delay_min: options.backoff_min,
+            delay_max: options.backoff_max,
             seed: options.seed,
             ..Retry::default()
         };
-        Self { server, time_max: options.time_max, pauses, health: Mutex::new(Health::Up) }
+        Self { server, timeout: options.timeout, pauses, health: Mutex::new(Health::Up) }
     }
 
     /// Does the work within the time limit, if the server is not being left alone.
@@ -114,7 +118,7 @@ impl Guard {
         work: impl Future<Output = Result<T, Failure>>,
     ) -> Result<T, BoxError> {
         let probe = self.admit(Instant::now())?;
-        let result = tokio::time::timeout(self.time_max, work).await;
+        let result = tokio::time::timeout(self.timeout, work).await;
         drop(probe);
         let error = match result {
             Ok(Ok(answer)) => {
@@ -202,7 +206,7 @@ mod tests {
         let second = Duration::from_secs(1);
         let seed = Some(7);
         let options =
-            RemoteOptions { pause_min: second, pause_max: 60 * second, seed, ..RemoteOptions::default() };
+            RemoteOptions { backoff_min: second, backoff_max: 60 * second, seed, ..RemoteOptions::default() };
         Guard::new("nowhere".to_owned(), &options)
     }
 
@@ -234,8 +238,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_pause_of_any_length_has_an_end_that_can_be_told() {
-        let (pause_min, pause_max) = (Duration::MAX, Duration::MAX);
-        let options = RemoteOptions { pause_min, pause_max, seed: Some(7), ..RemoteOptions::default() };
+        let (backoff_min, backoff_max) = (Duration::MAX, Duration::MAX);
+        let options = RemoteOptions { backoff_min, backoff_max, seed: Some(7), ..RemoteOptions::default() };
         assert!(options.check().is_ok());
         let guard = Guard::new("nowhere".to_owned(), &options);
         let lost = guard.call("get", ready(Err::<(), _>(Failure::Lost("gone".into())))).await;
@@ -251,11 +255,11 @@ mod tests {
         let (guard, begun) = (guard(), Instant::now());
         let hanging = || guard.call("get", pending::<Result<(), Failure>>());
         assert!(!is_left_alone(hanging().await));
-        assert_eq!(begun.elapsed(), guard.time_max);
+        assert_eq!(begun.elapsed(), guard.timeout);
         for _ in 0..1000 {
             assert!(is_left_alone(hanging().await));
         }
-        assert_eq!(begun.elapsed(), guard.time_max, "and then nothing");
+        assert_eq!(begun.elapsed(), guard.timeout, "and then nothing");
     }
 
     #[tokio::test(start_paused = true)]
@@ -304,14 +308,14 @@ mod tests {
     #[test]
     fn options_that_cannot_work_are_refused() {
         let refused = |options: RemoteOptions| match options.check() {
-            Err(Error::Option { option, .. }) => option,
+            Err(Error::InvalidOption { option, .. }) => option,
             other => panic!("{other:?}"),
         };
         let usual = RemoteOptions::default;
         assert!(usual().check().is_ok());
         assert_eq!(refused(RemoteOptions { prefix: "a b".to_owned(), ..usual() }), "prefix");
         assert_eq!(refused(RemoteOptions { prefix: "x".repeat(129), ..usual() }), "prefix");
-        assert_eq!(refused(RemoteOptions { time_max: Duration::ZERO, ..usual() }), "time_max");
-        assert_eq!(refused(RemoteOptions { pause_min: Duration::from_secs(31), ..usual() }), "pause_min");
+        assert_eq!(refused(RemoteOptions { timeout: Duration::ZERO, ..usual() }), "timeout");
+        assert_eq!(refused(RemoteOptions { backoff_min: Duration::from_secs(31), ..usual() }), "backoff_min");
     }
 }

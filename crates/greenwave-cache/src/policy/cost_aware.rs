@@ -13,7 +13,7 @@ const STALE_MAX: usize = 64;
 
 /// Evicts what saves least: hits times cost by weight, and what was not read for long sinks. For results whose cost and weight differ widely,
 /// when time matters more than the share of hits. Needs [`cost`](crate::EntryOptions::cost), which
-/// [`get_or_compute`](crate::Cache::get_or_compute) measures by itself, and a [`weigher`](crate::Options::weigher) for weights; entries
+/// [`get_or_compute`](crate::Cache::get_or_compute) measures by itself, and a [`weigher`](crate::CacheOptions::weigher) for weights; entries
 /// without either count as one microsecond or one unit.
 ///
 /// GreedyDual-Size-Frequency (Cherkasova, HP Labs report 98-69R1), the heap mended when an entry comes up instead of at every hit: a hit is
