@@ -1,4 +1,4 @@
-//! The promises of [`Backend`] and [`Policy`] as tests, for every one of them to pass. Knows nothing of any particular one.
+//! Tests of the contracts of [`Backend`] and [`Policy`], for every implementation to pass.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
@@ -8,13 +8,15 @@ use bytes::Bytes;
 
 use crate::{Backend, Candidate, Key, KeyBuilder, Policy};
 
-/// A place for the backend under test: empty when made, gone when dropped, large enough for a few hundred small values.
+/// Location for the backend under test. It is empty when created, deleted on drop, and large enough
+/// for a few hundred small values.
 pub trait BackendFixture {
-    /// Opens the backend at this place. Called again after it was closed, it opens what is there.
+    /// Opens the backend at this location. A second call, after the backend was closed, opens the
+    /// existing data.
     fn open(&self) -> impl Future<Output = Arc<dyn Backend>>;
 }
 
-/// Emits one `#[test]` per promise, for the [`BackendFixture`] that the expression makes.
+/// Generates one `#[test]` per promise, for the [`BackendFixture`] that the expression creates.
 ///
 /// ```ignore
 /// mod my_backend {
@@ -37,7 +39,7 @@ macro_rules! backend_conformance {
     };
 }
 
-/// Emits one `#[test]` per promise, for a type that implements [`Policy`].
+/// Generates one `#[test]` per promise, for a type that implements [`Policy`].
 ///
 /// ```ignore
 /// mod my_policy {
@@ -58,14 +60,14 @@ macro_rules! policy_conformance {
     };
 }
 
-/// Runs a promise on a runtime of its own.
+/// Runs a test of a promise on a new runtime.
 ///
 /// # Panics
 ///
-/// When the promise is broken.
+/// Panics if the promise is broken.
 pub fn run(promise: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.expect("a runtime can be made").block_on(promise);
+    runtime.expect("the runtime starts").block_on(promise);
 }
 
 fn key(number: u64) -> Key {
@@ -81,16 +83,16 @@ async fn get(backend: &Arc<dyn Backend>, number: u64) -> Option<Bytes> {
     backend.get(&key(number)).await.expect("get succeeds")
 }
 
-/// Visibility.
+/// Tests visibility.
 pub async fn get_returns_what_was_put(fixture: &impl BackendFixture) {
     let backend = fixture.open().await;
-    assert_eq!(get(&backend, 1).await, None, "a new place is empty");
+    assert_eq!(get(&backend, 1).await, None, "a new location is empty");
     put(&backend, 1, "one").await;
     assert_eq!(get(&backend, 1).await.as_deref(), Some(&b"one"[..]));
     assert_eq!(get(&backend, 2).await, None);
 }
 
-/// Visibility, of a key set twice.
+/// Tests that a second put of a key replaces the first.
 pub async fn last_put_wins(fixture: &impl BackendFixture) {
     let backend = fixture.open().await;
     put(&backend, 1, "one").await;
@@ -98,7 +100,7 @@ pub async fn last_put_wins(fixture: &impl BackendFixture) {
     assert_eq!(get(&backend, 1).await.as_deref(), Some(&b"two"[..]));
 }
 
-/// Removal.
+/// Tests that a key can be removed repeatedly and put again.
 pub async fn remove_is_idempotent(fixture: &impl BackendFixture) {
     let backend = fixture.open().await;
     put(&backend, 1, "one").await;
@@ -110,7 +112,7 @@ pub async fn remove_is_idempotent(fixture: &impl BackendFixture) {
     assert_eq!(get(&backend, 1).await.as_deref(), Some(&b"again"[..]));
 }
 
-/// The answers of `get_many` stand in the order of its keys.
+/// Tests that `get_many` returns values in the order of its keys.
 pub async fn get_many_preserves_order(fixture: &impl BackendFixture) {
     let backend = fixture.open().await;
     put(&backend, 1, "one").await;
@@ -120,7 +122,7 @@ pub async fn get_many_preserves_order(fixture: &impl BackendFixture) {
     assert!(backend.get_many(&[]).await.expect("get succeeds").is_empty());
 }
 
-/// Values are bytes, also none and many of them.
+/// Tests empty, large and non-text values.
 pub async fn values_are_arbitrary_bytes(fixture: &impl BackendFixture) {
     let backend = fixture.open().await;
     let large = vec![0xA5; 100_000];
@@ -131,7 +133,7 @@ pub async fn values_are_arbitrary_bytes(fixture: &impl BackendFixture) {
     }
 }
 
-/// Listing, where [`Capabilities::list`](crate::Capabilities::list) claims it.
+/// Tests listing, if [`Capabilities::list`](crate::Capabilities::list) is set.
 pub async fn list_returns_all_keys_if_supported(fixture: &impl BackendFixture) {
     let backend = fixture.open().await;
     put(&backend, 1, "one").await;
@@ -140,24 +142,29 @@ pub async fn list_returns_all_keys_if_supported(fixture: &impl BackendFixture) {
     backend.remove(&key(2)).await.expect("removal succeeds");
     match backend.list().await {
         Ok(keys) => assert_eq!(BTreeSet::from_iter(keys), BTreeSet::from([key(1), key(3)])),
-        Err(error) => assert!(!backend.capabilities().list, "claims to list: {error}"),
+        Err(error) => assert!(!backend.capabilities().list, "listing is supported but failed: {error}"),
     }
 }
 
-/// An entry whose time is up is gone, where [`Capabilities::ttl`](crate::Capabilities::ttl) claims it; one whose time is not is there.
+/// Tests that expired entries are missing and others are not, if
+/// [`Capabilities::ttl`](crate::Capabilities::ttl) is set.
 pub async fn entries_expire_if_supported(fixture: &impl BackendFixture) {
     let backend = fixture.open().await;
     let value = || Bytes::from_static(b"value");
     backend.put(&key(1), value(), Some(Duration::from_secs(3600))).await.expect("put succeeds");
     backend.put(&key(2), value(), Some(Duration::ZERO)).await.expect("put succeeds");
     assert_eq!(get(&backend, 1).await, Some(value()));
-    assert!(!backend.capabilities().ttl || get(&backend, 2).await.is_none(), "claims to forget in time");
+    assert!(
+        !backend.capabilities().ttl || get(&backend, 2).await.is_none(),
+        "expiry is supported but the entry is still there"
+    );
 }
 
-/// Durability, as far as closing and opening show it, where [`Capabilities::durable`](crate::Capabilities::durable) claims it.
+/// Tests durability across closing and reopening, if
+/// [`Capabilities::durable`](crate::Capabilities::durable) is set.
 pub async fn flushed_entries_survive_reopening_if_durable(fixture: &impl BackendFixture) {
     let backend = fixture.open().await;
-    put(&backend, 1, "kept").await;
+    put(&backend, 1, "flushed").await;
     put(&backend, 2, "removed").await;
     backend.remove(&key(2)).await.expect("removal succeeds");
     backend.flush().await.expect("flush succeeds");
@@ -165,12 +172,12 @@ pub async fn flushed_entries_survive_reopening_if_durable(fixture: &impl Backend
     drop(backend);
     let backend = fixture.open().await;
     if backend.capabilities().durable {
-        assert_eq!(get(&backend, 1).await.as_deref(), Some(&b"kept"[..]));
+        assert_eq!(get(&backend, 1).await.as_deref(), Some(&b"flushed"[..]));
         assert_eq!(get(&backend, 2).await, None);
     }
 }
 
-/// Concurrency.
+/// Tests concurrent use by many tasks.
 pub async fn tasks_can_share_a_backend(fixture: &impl BackendFixture) {
     let backend = fixture.open().await;
     let task = |task: u64| {
@@ -188,10 +195,11 @@ pub async fn tasks_can_share_a_backend(fixture: &impl BackendFixture) {
     }
 }
 
-/// Slots of the policies under test.
+/// Number of slots of the policies under test.
 const SLOTS: u32 = 20;
 
-/// Drives a policy through this many steps that look random and are always the same, and tells after each which slots are held.
+/// Drives a policy through `steps` pseudo-random but fixed steps, and calls `check` after each with
+/// the slots in use.
 fn drive<P: Policy>(steps: u64, mut check: impl FnMut(&mut P, &HashSet<u32>)) {
     let mut policy = P::shards(&[SLOTS as usize]).pop().expect("a policy for each shard");
     let mut held = HashSet::new();
@@ -203,12 +211,8 @@ fn drive<P: Policy>(steps: u64, mut check: impl FnMut(&mut P, &HashSet<u32>)) {
             3..=5 if held.contains(&slot) => policy.hit(slot),
             6 if held.remove(&slot) => policy.remove(slot),
             7 => match policy.victim() {
-                Some(victim) => assert!(held.remove(&victim), "step {step}: victim {victim} is not held"),
-                None => assert!(
-                    held.is_empty(),
-                    "step {step}: {} slots are held, and none is a victim",
-                    held.len()
-                ),
+                Some(victim) => assert!(held.remove(&victim), "step {step}: victim {victim} is not in use"),
+                None => assert!(held.is_empty(), "step {step}: no victim among {} slots in use", held.len()),
             },
             _ => {}
         }
@@ -217,17 +221,17 @@ fn drive<P: Policy>(steps: u64, mut check: impl FnMut(&mut P, &HashSet<u32>)) {
 }
 
 fn candidate(bits: u64) -> Candidate {
-    // Few keys, so that some come back.
+    // Uses few keys, so that some are inserted again.
     let hash = (bits % 40).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     Candidate { hash, weight: bits % 7, cost_us: bits % 1000, heat: (bits % 5) as u8 }
 }
 
-/// A victim is inserted and not removed.
+/// Tests that each victim was inserted and not removed.
 pub fn victims_are_present<P: Policy>() {
     drive::<P>(5_000, |_, _| {});
 }
 
-/// Whatever is held is a victim some time.
+/// Tests that evicting repeatedly returns every slot.
 pub fn every_slot_is_eventually_evicted<P: Policy>() {
     let mut step = 0;
     drive::<P>(5_000, |policy, held| {
@@ -235,13 +239,13 @@ pub fn every_slot_is_eventually_evicted<P: Policy>() {
         if step == 4_999 {
             let victims: HashSet<u32> = std::iter::from_fn(|| policy.victim()).collect();
             assert_eq!(&victims, held);
-            // As if they had been kept, for the step that is left.
+            // Inserted again for the step that follows.
             victims.iter().for_each(|slot| policy.insert(*slot, Candidate::default()));
         }
     });
 }
 
-/// The ranking has every slot that is held, once.
+/// Tests that the ranking lists every slot exactly once.
 pub fn ranking_lists_every_slot_once<P: Policy>() {
     drive::<P>(1_000, |policy, held| {
         let ranking = policy.ranking();
@@ -250,7 +254,7 @@ pub fn ranking_lists_every_slot_once<P: Policy>() {
     });
 }
 
-/// Hits may come at once.
+/// Tests concurrent hits.
 pub fn hit_is_thread_safe<P: Policy>() {
     let mut policy = P::shards(&[SLOTS as usize]).pop().expect("a policy for each shard");
     (0..SLOTS).for_each(|slot| policy.insert(slot, candidate(u64::from(slot))));

@@ -1,12 +1,13 @@
-//! How a cache spreads its keys over shards and tables.
+//! Hashers that distribute keys over shards and tables.
 
 use std::hash::{BuildHasher, Hash, RandomState};
 
 use crate::Key;
 
-/// Turns a key into 64 evenly spread bits. Implemented for every `BuildHasher`, and for [`IdentityHasher`].
+/// Maps a key to 64 evenly distributed bits. Implemented for every `BuildHasher` and for
+/// [`IdentityHasher`].
 pub trait KeyHasher<K>: Send + Sync + 'static {
-    /// The bits: equal for equal keys.
+    /// Returns the bits of `key`. Equal keys must have equal bits.
     fn hash_key(&self, key: &K) -> u64;
 }
 
@@ -16,11 +17,13 @@ impl<K: Hash, S: BuildHasher + Send + Sync + 'static> KeyHasher<K> for S {
     }
 }
 
-/// The standard library's seeded hash: nobody outside can choose keys that collide.
+/// The standard library's randomly seeded hasher, which protects against attackers that choose
+/// colliding keys.
 pub type SeededHasher = RandomState;
 
-/// Takes the first eight bytes of a [`Key`] as they are: these have been hashed already. For no other type of key, which is why this is
-/// no `BuildHasher`:
+/// Uses the first eight bytes of a [`Key`], which is already a hash.
+///
+/// It supports no other type of key, and therefore is not a `BuildHasher`:
 ///
 /// ```compile_fail
 /// use greenwave_cache::{Cache, IdentityHasher, Lru, CacheOptions};

@@ -1,4 +1,5 @@
-//! Any sequence of calls on small caches with each policy: limits hold, values are right, and nothing panics.
+//! Runs arbitrary calls on small caches with each policy: limits hold, values are right, and
+//! nothing panics.
 #![no_main]
 
 use std::collections::HashMap;
