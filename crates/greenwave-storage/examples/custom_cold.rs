@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use greenwave_storage::{BlobId, BoxError, Cold, ColdEntry, ColdStats, Options, Shared, Store};
+use greenwave_storage::{
+    BlobId, BoxError, ColdEntry, ColdTier, ColdTierStats, SharedColdTier, Store, StoreOptions,
+};
 
 /// Each file holds the key's length in four bytes, the key, and the value.
 #[derive(Debug)]
@@ -49,7 +51,7 @@ impl LooseFiles {
 }
 
 #[async_trait]
-impl Cold for LooseFiles {
+impl ColdTier for LooseFiles {
     async fn get(&self, key: &[u8]) -> Result<Option<Bytes>, BoxError> {
         Ok(self.read(self.path(key))?.map(|(_, value)| value))
     }
@@ -67,7 +69,7 @@ impl Cold for LooseFiles {
         None
     }
 
-    fn shared(&self) -> Option<&dyn Shared> {
+    fn shared(&self) -> Option<&dyn SharedColdTier> {
         None
     }
 
@@ -96,15 +98,15 @@ impl Cold for LooseFiles {
         self.flush().await
     }
 
-    fn stats(&self) -> ColdStats {
-        ColdStats { codec: "none".to_owned(), ..ColdStats::default() }
+    fn stats(&self) -> ColdTierStats {
+        ColdTierStats { codec: "none".to_owned(), ..ColdTierStats::default() }
     }
 }
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
     let dir = tempfile::tempdir()?;
-    let store = Store::open(Options::default(), Arc::new(LooseFiles(dir.path().into())))?;
+    let store = Store::open(StoreOptions::default(), Arc::new(LooseFiles(dir.path().into())))?;
     let id = store.put("greeting", "hello, wave".into()).await?;
     store.close().await?;
     println!("{id} is in one of {} files", std::fs::read_dir(dir.path())?.count());
@@ -118,8 +120,8 @@ mod tests {
 
     struct Place(tempfile::TempDir);
 
-    impl greenwave_storage::conformance::Harness for Place {
-        async fn open(&self) -> Arc<dyn Cold> {
+    impl greenwave_storage::conformance::ColdTierFixture for Place {
+        async fn open(&self) -> Arc<dyn ColdTier> {
             Arc::new(LooseFiles(self.0.path().into()))
         }
     }

@@ -15,7 +15,7 @@ const EXPECTED: &str = "an attempt of version 1";
 
 /// How an attempt ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub enum AttemptOutcome {
     /// It did what it should.
     Passed,
     /// It did not.
@@ -26,11 +26,11 @@ pub enum Outcome {
 
 /// An attempt to be recorded.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Draft {
+pub struct NewAttempt {
     /// The files by path, with their contents.
     pub files: BTreeMap<String, Bytes>,
     /// How it ended.
-    pub outcome: Outcome,
+    pub outcome: AttemptOutcome,
     /// Whatever should be known of it: the failure text, say.
     pub note: String,
 }
@@ -45,14 +45,14 @@ pub struct Attempt {
     /// The files by path.
     pub files: BTreeMap<String, BlobId>,
     /// How it ended.
-    pub outcome: Outcome,
+    pub outcome: AttemptOutcome,
     /// Whatever should be known of it.
     pub note: String,
 }
 
 /// All attempts at a feature at a glance.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Summary {
+pub struct AttemptSummary {
     /// What was attempted.
     pub feature: String,
     /// How many attempts there are.
@@ -85,14 +85,14 @@ impl Attempts {
     /// # Errors
     ///
     /// Those of [`Store::put`].
-    pub async fn record(&self, feature: &str, draft: Draft) -> Result<Attempt, Error> {
-        let Draft { files, outcome, note } = draft;
+    pub async fn record(&self, feature: &str, draft: NewAttempt) -> Result<Attempt, Error> {
+        let NewAttempt { files, outcome, note } = draft;
         let before = self.last(feature).await?;
         let mut ids = BTreeMap::new();
         for (path, contents) in files {
-            let like = before.as_ref().and_then(|attempt| attempt.files.get(&path));
-            let id = match like {
-                Some(like) => self.store.put_blob_like(contents, like).await?,
+            let base = before.as_ref().and_then(|attempt| attempt.files.get(&path));
+            let id = match base {
+                Some(base) => self.store.put_blob_with_base(contents, base).await?,
                 None => self.store.put_blob(contents).await?,
             };
             ids.insert(path, id);
@@ -105,9 +105,9 @@ impl Attempts {
         let number = last + 1;
         let attempt = Attempt { feature: feature.to_owned(), number, files: ids, outcome, note };
         let record = attempt.encode().into();
-        let like = self.store.resolve(&self.name(feature, last)).await?;
+        let base = self.store.resolve(&self.name(feature, last)).await?;
         let needs = attempt.files.values().copied().collect();
-        self.store.put_named(&self.name(feature, number), record, like, Some(needs)).await?;
+        self.store.put_named(&self.name(feature, number), record, base, Some(needs)).await?;
         numbering.insert(feature.to_owned(), number);
         Ok(attempt)
     }
@@ -121,7 +121,7 @@ impl Attempts {
         };
         let Some(last) = last else { return Ok(None) };
         match self.get(feature, last).await {
-            Err(Error::Record { .. } | Error::Missing { .. }) => Ok(None),
+            Err(Error::InvalidRecord { .. } | Error::Missing { .. }) => Ok(None),
             other => other,
         }
     }
@@ -130,7 +130,7 @@ impl Attempts {
     ///
     /// # Errors
     ///
-    /// [`Error::Cold`].
+    /// [`Error::ColdTier`].
     pub async fn features(&self) -> Result<Vec<String>, Error> {
         let prefix = format!("{}/", self.namespace);
         let names = self.store.list(&prefix).await?;
@@ -143,7 +143,7 @@ impl Attempts {
     ///
     /// # Errors
     ///
-    /// [`Error::Cold`], [`Error::Record`], [`Error::Missing`].
+    /// [`Error::ColdTier`], [`Error::InvalidRecord`], [`Error::Missing`].
     pub async fn list(&self, feature: &str) -> Result<Vec<Attempt>, Error> {
         let mut attempts = Vec::new();
         for number in self.numbers(feature).await? {
@@ -156,13 +156,13 @@ impl Attempts {
     ///
     /// # Errors
     ///
-    /// [`Error::Cold`], [`Error::Record`], [`Error::Missing`].
+    /// [`Error::ColdTier`], [`Error::InvalidRecord`], [`Error::Missing`].
     pub async fn get(&self, feature: &str, number: u32) -> Result<Option<Attempt>, Error> {
         let name = self.name(feature, number);
         let Some(id) = self.store.resolve(&name).await? else { return Ok(None) };
         let missing = || Error::Missing { what: name.clone(), blob: id };
         let bytes = self.store.get_blob(&id).await?.ok_or_else(missing)?;
-        Attempt::decode(&bytes).map(Some).ok_or(Error::Record { name, expected: EXPECTED })
+        Attempt::decode(&bytes).map(Some).ok_or(Error::InvalidRecord { name, expected: EXPECTED })
     }
 
     /// All attempts at a feature at a glance.
@@ -170,11 +170,11 @@ impl Attempts {
     /// # Errors
     ///
     /// Those of [`list`](Self::list).
-    pub async fn summary(&self, feature: &str) -> Result<Summary, Error> {
+    pub async fn summary(&self, feature: &str) -> Result<AttemptSummary, Error> {
         let attempts = self.list(feature).await?;
-        let passed = attempts.iter().rev().find(|attempt| attempt.outcome == Outcome::Passed);
+        let passed = attempts.iter().rev().find(|attempt| attempt.outcome == AttemptOutcome::Passed);
         let blobs: HashSet<BlobId> = attempts.iter().flat_map(|a| a.files.values()).copied().collect();
-        Ok(Summary {
+        Ok(AttemptSummary {
             feature: feature.to_owned(),
             attempts: u32::try_from(attempts.len()).expect("numbers are 32 bits"),
             passed: passed.map(|attempt| attempt.number),
@@ -206,11 +206,14 @@ impl Attempts {
     /// # Errors
     ///
     /// Those of [`list`](Self::list).
-    pub async fn final_code(&self, feature: &str) -> Result<Option<BTreeMap<String, Bytes>>, Error> {
+    pub async fn latest_passing_files(
+        &self,
+        feature: &str,
+    ) -> Result<Option<BTreeMap<String, Bytes>>, Error> {
         let mut numbers = self.numbers(feature).await?;
         while let Some(number) = numbers.pop() {
             let Some(attempt) = self.get(feature, number).await? else { continue };
-            if attempt.outcome == Outcome::Passed {
+            if attempt.outcome == AttemptOutcome::Passed {
                 return self.files(&attempt).await.map(Some);
             }
         }
@@ -221,7 +224,7 @@ impl Attempts {
     ///
     /// # Errors
     ///
-    /// [`Error::Cold`], [`Error::Missing`].
+    /// [`Error::ColdTier`], [`Error::Missing`].
     pub async fn files(&self, attempt: &Attempt) -> Result<BTreeMap<String, Bytes>, Error> {
         let ids: Vec<BlobId> = attempt.files.values().copied().collect();
         let contents = self.store.get_many(&ids).await?;
@@ -265,9 +268,9 @@ impl Attempt {
     fn encode(&self) -> Vec<u8> {
         let mut record = Writer::new(KIND);
         let outcome = match self.outcome {
-            Outcome::Passed => 0,
-            Outcome::Failed => 1,
-            Outcome::Aborted => 2,
+            AttemptOutcome::Passed => 0,
+            AttemptOutcome::Failed => 1,
+            AttemptOutcome::Aborted => 2,
         };
         record.text(&self.feature).number(self.number).number(outcome).text(&self.note).len(self.files.len());
         for (path, id) in &self.files {
@@ -280,9 +283,9 @@ impl Attempt {
         let mut record = Reader::new(bytes, KIND)?;
         let (feature, number) = (record.text()?, record.number()?);
         let outcome = match record.number()? {
-            0 => Outcome::Passed,
-            1 => Outcome::Failed,
-            2 => Outcome::Aborted,
+            0 => AttemptOutcome::Passed,
+            1 => AttemptOutcome::Failed,
+            2 => AttemptOutcome::Aborted,
             _ => return None,
         };
         let note = record.text()?;

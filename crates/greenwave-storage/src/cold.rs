@@ -1,4 +1,4 @@
-//! Where contents go that do not fit in memory. The open seam of this crate: implement [`Cold`] to keep them elsewhere.
+//! Where contents go that do not fit in memory. The open seam of this crate: implement [`ColdTier`] to keep them elsewhere.
 
 mod memory;
 #[cfg(feature = "object")]
@@ -11,13 +11,13 @@ use std::fmt::Debug;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-pub use memory::MemoryCold;
+pub use memory::MemoryColdTier;
 #[cfg(feature = "object")]
-pub use object::{ObjectCold, ObjectOptions};
+pub use object::{ObjectColdTier, ObjectOptions};
 #[cfg(feature = "segment")]
-pub use segment::{SegmentCold, SegmentOptions};
+pub use segment::{SegmentColdTier, SegmentOptions};
 
-use crate::{BoxError, ColdStats};
+use crate::{BoxError, ColdTierStats};
 
 /// A key and its value, on the way into a cold tier.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,19 +28,19 @@ pub struct ColdEntry {
     pub value: Bytes,
     /// A key whose value is probably similar, such as an earlier version's, if it is there at all. A tier may store the difference, and
     /// may ignore this.
-    pub like: Option<Bytes>,
+    pub base: Option<Bytes>,
 }
 
 impl From<(Bytes, Bytes)> for ColdEntry {
     fn from((key, value): (Bytes, Bytes)) -> Self {
-        Self { key, value, like: None }
+        Self { key, value, base: None }
     }
 }
 
 /// A map from keys to bytes that is slower and larger than memory.
 ///
 /// Keys are up to 4097 arbitrary bytes, values of any length up to [`value_bytes_max`](Self::value_bytes_max). A store calls it from
-/// many tasks at once. One store uses a place at a time, unless the tier is [`Shared`].
+/// many tasks at once. One store uses a place at a time, unless the tier is [`SharedColdTier`].
 ///
 /// # Contract
 ///
@@ -50,7 +50,7 @@ impl From<(Bytes, Bytes)> for ColdEntry {
 /// - *Order.* Within one [`put_many`](Self::put_many) entries may become durable in any order. The store flushes contents before it
 ///   writes the names that lead to them.
 /// - *Truth.* A value that is damaged is absent (`Ok(None)`), not an error and never returned. The store checks hashes once more.
-/// - *Independence.* A value stays what it is when the one that it was put as [`like`](ColdEntry::like) is removed.
+/// - *Independence.* A value stays what it is when the one that it was put as [`base`](ColdEntry::base) is removed.
 /// - *Cancellation.* A call whose future is dropped has happened in full, in part (some of the entries) or not at all, and never leaves
 ///   a half-written value visible.
 /// - *Retries.* Every call may be repeated. Keys of contents are only ever given the same value again.
@@ -62,7 +62,7 @@ impl From<(Bytes, Bytes)> for ColdEntry {
 ///
 /// The suite `conformance` (feature of the same name) tests what of this can be tested from outside.
 #[async_trait]
-pub trait Cold: Debug + Send + Sync + 'static {
+pub trait ColdTier: Debug + Send + Sync + 'static {
     /// The value of `key`.
     async fn get(&self, key: &[u8]) -> Result<Option<Bytes>, BoxError>;
 
@@ -77,7 +77,7 @@ pub trait Cold: Debug + Send + Sync + 'static {
     fn value_bytes_max(&self) -> Option<u64>;
 
     /// The same place as one that several stores may use at once, or `None`.
-    fn shared(&self) -> Option<&dyn Shared>;
+    fn shared(&self) -> Option<&dyn SharedColdTier>;
 
     /// Sets each key to its value, in order.
     async fn put_many(&self, entries: Vec<ColdEntry>) -> Result<(), BoxError>;
@@ -95,10 +95,10 @@ pub trait Cold: Debug + Send + Sync + 'static {
     async fn close(&self) -> Result<(), BoxError>;
 
     /// What it holds.
-    fn stats(&self) -> ColdStats;
+    fn stats(&self) -> ColdTierStats;
 }
 
-/// A [`Cold`] tier whose place several stores may use at once, in one process or in several.
+/// A [`ColdTier`] tier whose place several stores may use at once, in one process or in several.
 ///
 /// # Contract
 ///
@@ -109,30 +109,30 @@ pub trait Cold: Debug + Send + Sync + 'static {
 /// - *Order.* The puts and removals of a [`write`](Self::write) become durable no earlier than its contents.
 /// - *Conditions* are compared with the newest values of all stores. Between the comparison and the changes there is no other write
 ///   of any store that has conditions.
-/// - Everything else is as for [`Cold`].
+/// - Everything else is as for [`ColdTier`].
 #[async_trait]
-pub trait Shared: Cold {
+pub trait SharedColdTier: ColdTier {
     /// Takes in what other stores wrote, and returns a number that changes whenever that was done, by this call or another.
     async fn refresh(&self) -> Result<u64, BoxError>;
 
-    /// Like [`flush`](Cold::flush), and also makes durable what other stores wrote, as far as it has been taken in.
+    /// Like [`flush`](ColdTier::flush), and also makes durable what other stores wrote, as far as it has been taken in.
     async fn flush_shared(&self) -> Result<(), BoxError>;
 
     /// Writes if all conditions hold; returns whether they did.
     async fn write(&self, write: SharedWrite) -> Result<bool, BoxError>;
 
     /// A number that no store has on this place, now or later, as far as chance allows; another one in each call.
-    fn new_number(&self) -> u64;
+    fn new_store_id(&self) -> u64;
 
     /// Lets all see from now on that the store with this number is open: until what it returns is dropped, or the process ends in
     /// whatever way.
-    async fn hold(&self, number: u64) -> Result<Box<dyn Send + Sync>, BoxError>;
+    async fn mark_open(&self, number: u64) -> Result<Box<dyn Send + Sync>, BoxError>;
 
-    /// Whether there is such a [`hold`](Self::hold).
-    async fn is_held(&self, number: u64) -> Result<bool, BoxError>;
+    /// Whether there is such a [`hold`](Self::mark_open).
+    async fn is_open(&self, number: u64) -> Result<bool, BoxError>;
 }
 
-/// Changes that [`Shared::write`] makes together.
+/// Changes that [`SharedColdTier::write`] makes together.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SharedWrite {
     /// Keys with the values that they have to have, or `None` for those that must have none.

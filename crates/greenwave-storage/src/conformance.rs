@@ -1,36 +1,36 @@
-//! The promises of [`Cold`] as tests, for every tier to pass. Knows nothing of any particular tier.
+//! The promises of [`ColdTier`] as tests, for every tier to pass. Knows nothing of any particular tier.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::{Cold, ColdEntry};
+use crate::{ColdEntry, ColdTier};
 
 /// A place for the tier under test: empty when made, gone when dropped.
-pub trait Harness {
+pub trait ColdTierFixture {
     /// Opens the tier at this place. Called again after the tier was closed, it opens what is there.
-    fn open(&self) -> impl Future<Output = Arc<dyn Cold>>;
+    fn open(&self) -> impl Future<Output = Arc<dyn ColdTier>>;
 }
 
-/// Emits one `#[test]` per promise, for the [`Harness`] that the expression makes.
+/// Emits one `#[test]` per promise, for the [`ColdTierFixture`] that the expression makes.
 ///
 /// ```ignore
 /// mod my_tier {
-///     greenwave_storage::cold_conformance!(MyHarness::new());
+///     greenwave_storage::cold_conformance!(MyFixture::new());
 /// }
 /// ```
 #[macro_export]
 macro_rules! cold_conformance {
-    ($harness:expr) => {
-        $crate::cold_conformance!(@each $harness;
-            what_is_put_is_there, the_last_put_wins, removal_removes_and_may_be_repeated, many_keep_their_order, list_finds_by_prefix,
-            any_bytes_are_keys_and_values, empty_calls_do_nothing, flushed_survives_reopening, what_it_was_like_may_go, tasks_may_share_it, stats_name_the_codec);
+    ($fixture:expr) => {
+        $crate::cold_conformance!(@each $fixture;
+            get_returns_what_was_put, last_put_wins, remove_is_idempotent, get_many_preserves_order, list_filters_by_prefix,
+            keys_and_values_are_arbitrary_bytes, empty_calls_have_no_effect, flushed_entries_survive_reopening, values_outlive_their_delta_base, tasks_can_share_a_tier, stats_name_the_codec);
     };
-    (@each $harness:expr; $($promise:ident),*) => {
+    (@each $fixture:expr; $($promise:ident),*) => {
         $(#[test]
         fn $promise() {
-            $crate::conformance::run($crate::conformance::$promise(&$harness));
+            $crate::conformance::run($crate::conformance::$promise(&$fixture));
         })*
     };
 }
@@ -41,7 +41,7 @@ macro_rules! cold_conformance {
 /// # Panics
 ///
 /// When it is not.
-pub fn stored_record(record: &[u8]) {
+pub fn check_stored_record(record: &[u8]) {
     crate::attempts::check_record(record);
     crate::snapshot::check_record(record);
     crate::sharing::check_pin(record);
@@ -57,12 +57,12 @@ pub fn run(promise: impl Future<Output = ()>) {
     runtime.expect("a runtime can be made").block_on(promise);
 }
 
-async fn put(cold: &Arc<dyn Cold>, key: &str, value: &str) {
+async fn put(cold: &Arc<dyn ColdTier>, key: &str, value: &str) {
     let entry = (Bytes::copy_from_slice(key.as_bytes()), Bytes::copy_from_slice(value.as_bytes()));
     cold.put_many(vec![entry.into()]).await.expect("put succeeds");
 }
 
-async fn get(cold: &Arc<dyn Cold>, key: &str) -> Option<Bytes> {
+async fn get(cold: &Arc<dyn ColdTier>, key: &str) -> Option<Bytes> {
     cold.get(key.as_bytes()).await.expect("get succeeds")
 }
 
@@ -71,8 +71,8 @@ fn keys(keys: &[&'static str]) -> Vec<Bytes> {
 }
 
 /// Visibility.
-pub async fn what_is_put_is_there(harness: &impl Harness) {
-    let cold = harness.open().await;
+pub async fn get_returns_what_was_put(fixture: &impl ColdTierFixture) {
+    let cold = fixture.open().await;
     assert_eq!(get(&cold, "key").await, None, "a new place is empty");
     put(&cold, "key", "value").await;
     assert_eq!(get(&cold, "key").await.as_deref(), Some(&b"value"[..]));
@@ -80,8 +80,8 @@ pub async fn what_is_put_is_there(harness: &impl Harness) {
 }
 
 /// Visibility, of a key set twice, also within one call.
-pub async fn the_last_put_wins(harness: &impl Harness) {
-    let cold = harness.open().await;
+pub async fn last_put_wins(fixture: &impl ColdTierFixture) {
+    let cold = fixture.open().await;
     put(&cold, "key", "one").await;
     put(&cold, "key", "two").await;
     assert_eq!(get(&cold, "key").await.as_deref(), Some(&b"two"[..]));
@@ -91,8 +91,8 @@ pub async fn the_last_put_wins(harness: &impl Harness) {
 }
 
 /// Removal.
-pub async fn removal_removes_and_may_be_repeated(harness: &impl Harness) {
-    let cold = harness.open().await;
+pub async fn remove_is_idempotent(fixture: &impl ColdTierFixture) {
+    let cold = fixture.open().await;
     put(&cold, "key", "value").await;
     for _ in 0..2 {
         cold.remove_many(keys(&["key", "never there"])).await.expect("removal succeeds");
@@ -103,8 +103,8 @@ pub async fn removal_removes_and_may_be_repeated(harness: &impl Harness) {
 }
 
 /// The answers of `get_many` and `contains_many` stand in the order of their keys.
-pub async fn many_keep_their_order(harness: &impl Harness) {
-    let cold = harness.open().await;
+pub async fn get_many_preserves_order(fixture: &impl ColdTierFixture) {
+    let cold = fixture.open().await;
     put(&cold, "a", "1").await;
     put(&cold, "b", "2").await;
     let found = cold.get_many(keys(&["b", "none", "a", "b"])).await.expect("get succeeds");
@@ -115,8 +115,8 @@ pub async fn many_keep_their_order(harness: &impl Harness) {
 }
 
 /// Listing.
-pub async fn list_finds_by_prefix(harness: &impl Harness) {
-    let cold = harness.open().await;
+pub async fn list_filters_by_prefix(fixture: &impl ColdTierFixture) {
+    let cold = fixture.open().await;
     for key in ["a", "b/1", "b/2", "b/3", "c"] {
         put(&cold, key, "").await;
     }
@@ -128,8 +128,8 @@ pub async fn list_finds_by_prefix(harness: &impl Harness) {
 }
 
 /// Keys and values are bytes, not text; keys up to 4097 of them.
-pub async fn any_bytes_are_keys_and_values(harness: &impl Harness) {
-    let cold = harness.open().await;
+pub async fn keys_and_values_are_arbitrary_bytes(fixture: &impl ColdTierFixture) {
+    let cold = fixture.open().await;
     let all = Bytes::from_iter(0..=255_u8);
     let long = Bytes::from(vec![0xFF; 4097]);
     let large = Bytes::from(vec![7; 3 << 20]);
@@ -141,8 +141,8 @@ pub async fn any_bytes_are_keys_and_values(harness: &impl Harness) {
 }
 
 /// Calls about nothing.
-pub async fn empty_calls_do_nothing(harness: &impl Harness) {
-    let cold = harness.open().await;
+pub async fn empty_calls_have_no_effect(fixture: &impl ColdTierFixture) {
+    let cold = fixture.open().await;
     cold.put_many(Vec::new()).await.expect("put succeeds");
     cold.remove_many(Vec::new()).await.expect("removal succeeds");
     assert!(cold.get_many(Vec::new()).await.expect("get succeeds").is_empty());
@@ -151,28 +151,28 @@ pub async fn empty_calls_do_nothing(harness: &impl Harness) {
 }
 
 /// Durability, as far as closing and opening show it.
-pub async fn flushed_survives_reopening(harness: &impl Harness) {
-    let cold = harness.open().await;
+pub async fn flushed_entries_survive_reopening(fixture: &impl ColdTierFixture) {
+    let cold = fixture.open().await;
     put(&cold, "kept", "value").await;
     put(&cold, "removed", "value").await;
     cold.remove_many(keys(&["removed"])).await.expect("removal succeeds");
     cold.flush().await.expect("flush succeeds");
     cold.close().await.expect("close succeeds");
     drop(cold);
-    let cold = harness.open().await;
+    let cold = fixture.open().await;
     assert_eq!(get(&cold, "kept").await.as_deref(), Some(&b"value"[..]));
     assert_eq!(get(&cold, "removed").await, None);
 }
 
 /// Independence.
-pub async fn what_it_was_like_may_go(harness: &impl Harness) {
-    let cold = harness.open().await;
+pub async fn values_outlive_their_delta_base(fixture: &impl ColdTierFixture) {
+    let cold = fixture.open().await;
     let version = |n: u8| Bytes::from_iter((0..4000_u32).map(|i| (i % 251) as u8).chain(0..n));
     let key = |n: u8| Bytes::from(format!("version {n}"));
     for n in 0..6_u8 {
         // The first is like something that was never there.
-        let like = Some(key(n.wrapping_sub(1)));
-        cold.put_many(vec![ColdEntry { key: key(n), value: version(n), like }]).await.expect("put succeeds");
+        let base = Some(key(n.wrapping_sub(1)));
+        cold.put_many(vec![ColdEntry { key: key(n), value: version(n), base }]).await.expect("put succeeds");
     }
     cold.remove_many(vec![key(0), key(3)]).await.expect("removal succeeds");
     put(&cold, "version 1", "something else").await;
@@ -184,8 +184,8 @@ pub async fn what_it_was_like_may_go(harness: &impl Harness) {
 }
 
 /// Concurrency.
-pub async fn tasks_may_share_it(harness: &impl Harness) {
-    let cold = harness.open().await;
+pub async fn tasks_can_share_a_tier(fixture: &impl ColdTierFixture) {
+    let cold = fixture.open().await;
     let tasks: Vec<_> = (0..16)
         .map(|task| {
             let cold = cold.clone();
@@ -205,8 +205,8 @@ pub async fn tasks_may_share_it(harness: &impl Harness) {
 }
 
 /// Figures.
-pub async fn stats_name_the_codec(harness: &impl Harness) {
-    let cold = harness.open().await;
+pub async fn stats_name_the_codec(fixture: &impl ColdTierFixture) {
+    let cold = fixture.open().await;
     put(&cold, "key", "value").await;
     let stats = cold.stats();
     assert!(!stats.codec.is_empty(), "no compression is called `none`");

@@ -18,14 +18,14 @@ pub struct FileDiff {
     /// Its path.
     pub path: String,
     /// In what way.
-    pub change: Change,
+    pub change: ChangeKind,
     /// The difference in unified format; `None` if either side is no UTF-8 text or is longer than 1 MiB.
     pub patch: Option<String>,
 }
 
 /// What happened to a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Change {
+pub enum ChangeKind {
     /// It is new.
     Added,
     /// It is gone.
@@ -37,9 +37,9 @@ pub enum Change {
 impl FileDiff {
     pub(crate) fn new(path: &str, old: Option<&[u8]>, new: Option<&[u8]>) -> Self {
         let change = match (old, new) {
-            (None, _) => Change::Added,
-            (_, None) => Change::Removed,
-            _ => Change::Modified,
+            (None, _) => ChangeKind::Added,
+            (_, None) => ChangeKind::Removed,
+            _ => ChangeKind::Modified,
         };
         let text = |side: Option<&[u8]>| {
             let bytes = side.unwrap_or_default();
@@ -50,11 +50,13 @@ impl FileDiff {
     }
 }
 
-fn patch(path: &str, change: Change, old: &str, new: &str) -> String {
+fn patch(path: &str, change: ChangeKind, old: &str, new: &str) -> String {
     let side =
         |side: &str, absent| if change == absent { "/dev/null".to_owned() } else { format!("{side}/{path}") };
     let mut options = diffy::DiffOptions::new();
-    options.set_original_filename(side("a", Change::Added)).set_modified_filename(side("b", Change::Removed));
+    options
+        .set_original_filename(side("a", ChangeKind::Added))
+        .set_modified_filename(side("b", ChangeKind::Removed));
     options.create_patch(old, new).to_string()
 }
 

@@ -11,7 +11,7 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 pub enum Error {
     /// The cold tier failed. What was put stays readable in memory; trying again may succeed.
     #[error("cold tier failed to {operation}")]
-    Cold {
+    ColdTier {
         /// What was attempted: `write 12 blobs`.
         operation: String,
         /// What it said.
@@ -19,7 +19,7 @@ pub enum Error {
     },
     /// A name is empty or longer than the limit.
     #[error("name of {len} bytes, where 1 to {max} are allowed")]
-    Name {
+    InvalidName {
         /// Its length in bytes of UTF-8.
         len: usize,
         /// The limit.
@@ -43,21 +43,21 @@ pub enum Error {
     },
     /// A stored record of attempts or of a snapshot is not one, or was written by a later version.
     #[error("{name} does not hold {expected}")]
-    Record {
+    InvalidRecord {
         /// The name it is stored under.
         name: String,
         /// What was expected there: `an attempt of version 1`.
         expected: &'static str,
     },
     /// An option has a value that cannot work.
-    #[error("option {option} is {value}, where {accepted} is accepted")]
-    Option {
-        /// The field of [`Options`](crate::Options).
+    #[error("invalid value {value} for {option}: expected {expected}")]
+    InvalidOption {
+        /// The field of [`StoreOptions`](crate::StoreOptions).
         option: &'static str,
         /// What it was.
         value: String,
         /// What would do.
-        accepted: &'static str,
+        expected: &'static str,
     },
     /// The operation was cut off because the runtime is shutting down.
     #[error("runtime is shutting down")]
@@ -66,6 +66,6 @@ pub enum Error {
 
 impl Error {
     pub(crate) fn cold(operation: impl Into<String>) -> impl FnOnce(BoxError) -> Self {
-        move |source| Self::Cold { operation: operation.into(), source }
+        move |source| Self::ColdTier { operation: operation.into(), source }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use lru::LruCache;
 
-use crate::{BlobId, Options};
+use crate::{BlobId, StoreOptions};
 
 /// What a blob occupies besides its contents: the list's node (128), its slot in a hash table that just doubled (39), the shared count of
 /// [`Bytes`] (24), and three allocations' headers and rounding (49).
@@ -16,12 +16,12 @@ const BLOB_OVERHEAD_BYTES: u64 = 240;
 const NAME_OVERHEAD_BYTES: u64 = 160;
 /// Names may take one part in this many.
 const NAMES_SHARE: u64 = 4;
-/// Cold contents whose reads are counted.
+/// ColdTier contents whose reads are counted.
 const COUNTED_MAX: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
 
 /// What contents are probably similar to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Like {
+pub(crate) enum DeltaBase {
     /// Nothing known.
     Nothing,
     /// These contents.
@@ -34,7 +34,7 @@ pub(crate) enum Like {
 #[derive(Debug)]
 struct Resident {
     bytes: Bytes,
-    like: Like,
+    base: DeltaBase,
     /// Not in the cold tier yet.
     dirty: bool,
     /// The cold tier failed to take it by itself.
@@ -69,7 +69,7 @@ const BATCH_NAMES_MAX: usize = 4096;
 /// What the cold tier has to be told at once: contents, and what is about these or about others that it has.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Batch {
-    pub(crate) blobs: Vec<(BlobId, Bytes, Like)>,
+    pub(crate) blobs: Vec<(BlobId, Bytes, DeltaBase)>,
     pub(crate) names: Vec<NameChange>,
     /// Contents that were put without a name.
     pub(crate) unnamed: Vec<BlobId>,
@@ -135,8 +135,8 @@ impl Batch {
             while let Some(at) = next.filter(|at| !std::mem::replace(&mut done[*at], true)) {
                 path.push(at);
                 next = match &self.blobs[at].2 {
-                    Like::Blob(id) => places.get(id).copied(),
-                    Like::Nothing | Like::Name(_) => None,
+                    DeltaBase::Blob(id) => places.get(id).copied(),
+                    DeltaBase::Nothing | DeltaBase::Name(_) => None,
                 };
             }
             order.extend(path.into_iter().rev());
@@ -171,7 +171,7 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
-    pub(crate) fn new(options: &Options) -> Self {
+    pub(crate) fn new(options: &StoreOptions) -> Self {
         Self {
             blobs: LruCache::unbounded(),
             names: LruCache::unbounded(),
@@ -192,8 +192,8 @@ impl Memory {
     }
 
     /// Takes contents that the cold tier may not have.
-    pub(crate) fn put_blob(&mut self, id: BlobId, bytes: Bytes, like: Like) {
-        self.hold(id, bytes, Some(like));
+    pub(crate) fn put_blob(&mut self, id: BlobId, bytes: Bytes, base: DeltaBase) {
+        self.hold(id, bytes, Some(base));
     }
 
     /// Takes note that contents are to stay though no name leads to them.
@@ -251,11 +251,11 @@ impl Memory {
     }
 
     /// What new contents of a name are probably similar to: its old ones.
-    pub(crate) fn like_name(&mut self, name: &str, new: &BlobId) -> Like {
+    pub(crate) fn base_of_name(&mut self, name: &str, new: &BlobId) -> DeltaBase {
         match self.name(name) {
-            Some(Some(old)) if old != *new => Like::Blob(old),
-            Some(_) => Like::Nothing,
-            None => Like::Name(name.into()),
+            Some(Some(old)) if old != *new => DeltaBase::Blob(old),
+            Some(_) => DeltaBase::Nothing,
+            None => DeltaBase::Name(name.into()),
         }
     }
 
@@ -378,7 +378,7 @@ impl Memory {
                 break;
             }
             left -= 1;
-            let blob = || (*id, resident.bytes.clone(), resident.like.clone());
+            let blob = || (*id, resident.bytes.clone(), resident.base.clone());
             if skipped.blobs.contains(id) {
             } else if resident.refused {
                 refused.push(blob());
@@ -438,7 +438,7 @@ impl Memory {
         for (id, ..) in &batch.blobs {
             if let Some(resident) = self.blobs.peek_mut(id) {
                 self.dirty_blobs -= u64::from(std::mem::take(&mut resident.dirty));
-                resident.like = Like::Nothing;
+                resident.base = DeltaBase::Nothing;
             }
         }
         for NameChange { name, blob, .. } in &batch.names {
@@ -458,12 +458,12 @@ impl Memory {
     }
 
     /// With `like`, contents that the cold tier may not have.
-    fn hold(&mut self, id: BlobId, bytes: Bytes, like: Option<Like>) {
+    fn hold(&mut self, id: BlobId, bytes: Bytes, base: Option<DeltaBase>) {
         let cost = blob_cost(&bytes);
         if self.blobs.get(&id).is_none() {
-            let dirty = like.is_some();
+            let dirty = base.is_some();
             self.blobs
-                .put(id, Resident { bytes, like: like.unwrap_or(Like::Nothing), dirty, refused: false });
+                .put(id, Resident { bytes, base: base.unwrap_or(DeltaBase::Nothing), dirty, refused: false });
             self.dirty_blobs += u64::from(dirty);
             self.take(cost);
         }

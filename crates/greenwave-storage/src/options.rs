@@ -4,7 +4,7 @@ use crate::Error;
 
 /// How a [`Store`](crate::Store) uses memory.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Options {
+pub struct StoreOptions {
     /// Bytes that contents and names may occupy in memory, bookkeeping included. At least 64 KiB; default 64 MiB.
     /// Exceeded only while a put waits for the cold tier to take what is over.
     pub memory_bytes_max: u64,
@@ -18,21 +18,21 @@ pub struct Options {
     pub reclaim: bool,
 }
 
-impl Default for Options {
+impl Default for StoreOptions {
     fn default() -> Self {
         Self { memory_bytes_max: 64 << 20, spillover_threshold: 1.0, promote_after: 3, reclaim: false }
     }
 }
 
-impl Options {
+impl StoreOptions {
     pub(crate) fn check(&self) -> Result<(), Error> {
-        let refuse = |option, value: String, accepted| Err(Error::Option { option, value, accepted });
+        let refuse = |option, value: String, expected| Err(Error::InvalidOption { option, value, expected });
         if self.memory_bytes_max < 64 << 10 {
             return refuse("memory_bytes_max", self.memory_bytes_max.to_string(), "65536 or more");
         }
         if !(self.spillover_threshold > 0.0 && self.spillover_threshold <= 1.0) {
-            let accepted = "a number above 0 and up to 1";
-            return refuse("spillover_threshold", self.spillover_threshold.to_string(), accepted);
+            let expected = "a number above 0 and up to 1";
+            return refuse("spillover_threshold", self.spillover_threshold.to_string(), expected);
         }
         if self.promote_after == 0 {
             return refuse("promote_after", "0".to_owned(), "1 or more");

@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use crate::cold::{ColdEntry, Shared, SharedWrite};
+use crate::cold::{ColdEntry, SharedColdTier, SharedWrite};
 use crate::memory::Batch;
 use crate::store::{blob_key, changes, key_of};
 use crate::{BlobId, Error, Store};
@@ -62,7 +62,7 @@ impl Sharing {
 }
 
 impl Store {
-    pub(crate) async fn write_shared(&self, shared: &dyn Shared, batch: &Batch) -> Result<(), Error> {
+    pub(crate) async fn write_shared(&self, shared: &dyn SharedColdTier, batch: &Batch) -> Result<(), Error> {
         for _ in 0..TRIES_MAX {
             let open = match batch.only_removes() {
                 // This harms no sweep, and must go where there is no room for `o`.
@@ -83,7 +83,7 @@ impl Store {
     }
 
     /// The value of `o`, put anew if a sweep has removed it.
-    async fn opened(&self, shared: &dyn Shared) -> Result<Bytes, Error> {
+    async fn opened(&self, shared: &dyn SharedColdTier) -> Result<Bytes, Error> {
         let seen = self.sharing().open.lock().clone();
         if let Some(open) = seen {
             return Ok(open);
@@ -111,7 +111,7 @@ impl Store {
     /// What has to be written for a batch, on the condition that `o` has still the value `open`.
     async fn prepared(
         &self,
-        shared: &dyn Shared,
+        shared: &dyn SharedColdTier,
         batch: &Batch,
         open: Option<Bytes>,
     ) -> Result<SharedWrite, Error> {
@@ -122,7 +122,7 @@ impl Store {
         for (id, _) in relied_on.iter().zip(&there).filter(|(_, there)| !**there) {
             // Swept by another store, and wanted again.
             if let Some(value) = self.memory().lock().peek(id) {
-                contents.push(ColdEntry { key: blob_key(id), value, like: None });
+                contents.push(ColdEntry { key: blob_key(id), value, base: None });
             }
         }
         if contents.len() < batch.blobs.len() || there.contains(&true) {
@@ -150,9 +150,9 @@ impl Store {
     }
 
     /// The key of a pin, which counts from before it is written.
-    async fn pin_key(&self, shared: &dyn Shared) -> Result<Bytes, Error> {
+    async fn pin_key(&self, shared: &dyn SharedColdTier) -> Result<Bytes, Error> {
         let Sharing { hold, number, .. } = self.sharing();
-        let held = hold.get_or_try_init(|| shared.hold(*number)).await;
+        let held = hold.get_or_try_init(|| shared.mark_open(*number)).await;
         held.map_err(Error::cold("show other stores that this one is open"))?;
         Ok(key_of(PIN, &self.sharing().unique()))
     }
@@ -160,7 +160,7 @@ impl Store {
     /// Removes what nobody wants, and returns it. Ends early when others keep writing.
     pub(crate) async fn sweep_shared<F>(
         &self,
-        shared: &dyn Shared,
+        shared: &dyn SharedColdTier,
         keep: &(impl Fn() -> F + Send + Sync),
     ) -> Result<HashSet<BlobId>, Error>
     where
@@ -200,7 +200,7 @@ impl Store {
     }
 
     /// Announces a sweep, and takes in what others wrote before. Returns the epoch; `None` if another sweep or write came between.
-    async fn announced(&self, shared: &dyn Shared) -> Result<Option<Option<Bytes>>, Error> {
+    async fn announced(&self, shared: &dyn SharedColdTier) -> Result<Option<Option<Bytes>>, Error> {
         let refreshed =
             || async { shared.refresh().await.map_err(Error::cold("look for changes by others")) };
         refreshed().await?;
@@ -223,7 +223,7 @@ impl Store {
     /// What is to stay, with what others have pinned; and pins that count no more.
     async fn pinned(
         &self,
-        shared: &dyn Shared,
+        shared: &dyn SharedColdTier,
         mut wanted: HashSet<BlobId>,
     ) -> Result<(HashSet<BlobId>, Vec<Bytes>), Error> {
         let mut superfluous = Vec::new();
@@ -239,7 +239,7 @@ impl Store {
                 _ if number == self.sharing().number => temporary.contains(&key),
                 Some(lives) => *lives,
                 None => {
-                    let held = shared.is_held(number).await.map_err(Error::cold("look for other stores"))?;
+                    let held = shared.is_open(number).await.map_err(Error::cold("look for other stores"))?;
                     lives.insert(number, held);
                     held
                 }
@@ -254,7 +254,7 @@ impl Store {
     }
 
     /// Takes all pins back.
-    pub(crate) async fn leave(&self, shared: &dyn Shared) -> Result<(), Error> {
+    pub(crate) async fn leave(&self, shared: &dyn SharedColdTier) -> Result<(), Error> {
         let own = key_of(PIN, &self.sharing().number.to_be_bytes());
         let pins = shared.list(&own).await.map_err(Error::cold("list pins"))?;
         if pins.is_empty() {

@@ -34,7 +34,7 @@ impl Snapshot {
     /// Those of [`Store::put_blob`].
     pub async fn add(&mut self, store: &Store, path: &str, mode: u32, contents: Bytes) -> Result<(), Error> {
         let blob = match self.files.get(path) {
-            Some(before) => store.put_blob_like(contents, &before.blob).await?,
+            Some(before) => store.put_blob_with_base(contents, &before.blob).await?,
             None => store.put_blob(contents).await?,
         };
         self.files.insert(path.to_owned(), SnapshotFile { mode, blob });
@@ -55,18 +55,18 @@ impl Snapshot {
     ///
     /// # Errors
     ///
-    /// [`Error::Cold`], [`Error::Record`].
+    /// [`Error::ColdTier`], [`Error::InvalidRecord`].
     pub async fn load(store: &Store, name: &str) -> Result<Option<Self>, Error> {
         let Some(bytes) = store.get(name).await? else { return Ok(None) };
         let snapshot = Self::decode(&bytes);
-        snapshot.map(Some).ok_or_else(|| Error::Record { name: name.to_owned(), expected: EXPECTED })
+        snapshot.map(Some).ok_or_else(|| Error::InvalidRecord { name: name.to_owned(), expected: EXPECTED })
     }
 
     /// All files with their modes and contents, for writing them out.
     ///
     /// # Errors
     ///
-    /// [`Error::Cold`], [`Error::Missing`].
+    /// [`Error::ColdTier`], [`Error::Missing`].
     pub async fn contents(&self, store: &Store) -> Result<BTreeMap<String, (u32, Bytes)>, Error> {
         let ids: Vec<BlobId> = self.files.values().map(|file| file.blob).collect();
         let contents = store.get_many(&ids).await?;

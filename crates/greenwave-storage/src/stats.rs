@@ -3,7 +3,7 @@
 /// What a [`Store`](crate::Store) holds and has done since it was opened.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
-pub struct Stats {
+pub struct StoreStats {
     /// Bytes of contents and names in memory, bookkeeping included.
     pub memory_bytes_used: u64,
     /// The most that was ever used.
@@ -29,14 +29,14 @@ pub struct Stats {
     /// Contents moved back in.
     pub promoted_blobs: u64,
     /// Contents from the cold tier that did not match their hash. Each was a miss.
-    pub bad_blobs: u64,
+    pub corrupt_blobs: u64,
     /// What the cold tier says of itself.
-    pub cold: ColdStats,
+    pub cold: ColdTierStats,
 }
 
 /// What a cold tier holds.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct ColdStats {
+pub struct ColdTierStats {
     /// Keys it has: contents, names and records. `None` if it cannot count them cheaply.
     pub entries: Option<u64>,
     /// Their values' bytes as stored, after compression.

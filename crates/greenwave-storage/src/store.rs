@@ -9,11 +9,11 @@ use bytes::{BufMut, Bytes, BytesMut};
 use parking_lot::Mutex;
 use tokio::sync::Mutex as Turn;
 
-use crate::cold::{Cold, ColdEntry, Shared};
-use crate::memory::{Batch, Like, Memory, Needs, Skipped};
+use crate::cold::{ColdEntry, ColdTier, SharedColdTier};
+use crate::memory::{Batch, DeltaBase, Memory, Needs, Skipped};
 use crate::reclaim::reclaim;
 use crate::sharing::Sharing;
-use crate::{BlobId, Error, Options, Stats};
+use crate::{BlobId, Error, StoreOptions, StoreStats};
 
 /// Longest name in bytes of UTF-8.
 pub const NAME_BYTES_MAX: usize = 4096;
@@ -40,7 +40,7 @@ const NAMES_READ_MAX: usize = 1024;
 ///
 /// # Several stores on one directory
 ///
-/// Where the cold tier is [`Shared`](crate::Shared), as [`SegmentCold`](crate::SegmentCold) is, several stores may use its place at once,
+/// Where the cold tier is [`SharedColdTier`](crate::SharedColdTier), as [`SegmentColdTier`](crate::SegmentColdTier) is, several stores may use its place at once,
 /// in one process or in several.
 ///
 /// - What a store put, linked or removed shows in the others once it was written, at the latest when its [`flush`](Self::flush)
@@ -59,9 +59,9 @@ pub struct Store {
 }
 
 struct Inner {
-    options: Options,
+    options: StoreOptions,
     memory: Mutex<Memory>,
-    cold: Arc<dyn Cold>,
+    cold: Arc<dyn ColdTier>,
     /// One task moves contents out at a time. The others wait, which is what keeps memory bounded.
     spill: Turn<()>,
     sharing: Sharing,
@@ -73,7 +73,7 @@ struct Counters {
     hot_hits: AtomicU64,
     cold_hits: AtomicU64,
     misses: AtomicU64,
-    bad_blobs: AtomicU64,
+    corrupt_blobs: AtomicU64,
 }
 
 /// The kinds of keys in the cold tier, besides those of `sharing.rs`.
@@ -85,11 +85,11 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`Error::Option`].
-    pub fn open(options: Options, cold: Arc<dyn Cold>) -> Result<Self, Error> {
+    /// [`Error::InvalidOption`].
+    pub fn open(options: StoreOptions, cold: Arc<dyn ColdTier>) -> Result<Self, Error> {
         options.check()?;
         let memory = Mutex::new(Memory::new(&options));
-        let sharing = Sharing::new(cold.shared().map_or(0, Shared::new_number));
+        let sharing = Sharing::new(cold.shared().map_or(0, SharedColdTier::new_store_id));
         let inner =
             Inner { options, memory, cold, spill: Turn::new(()), sharing, counters: Counters::default() };
         Ok(Self { inner: Arc::new(inner) })
@@ -99,7 +99,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`Error::Name`]. [`Error::TooLarge`], and nothing has changed. [`Error::Cold`] when memory is full and the cold tier does not take
+    /// [`Error::InvalidName`]. [`Error::TooLarge`], and nothing has changed. [`Error::ColdTier`] when memory is full and the cold tier does not take
     /// these contents: they are readable all the same, and the next flush tries again.
     pub async fn put(&self, name: &str, contents: Bytes) -> Result<BlobId, Error> {
         self.put_named(name, contents, None, None).await
@@ -111,8 +111,8 @@ impl Store {
     /// # Errors
     ///
     /// Those of [`put`](Self::put).
-    pub async fn put_like(&self, name: &str, contents: Bytes, like: &BlobId) -> Result<BlobId, Error> {
-        self.put_named(name, contents, Some(*like), None).await
+    pub async fn put_with_base(&self, name: &str, contents: Bytes, base: &BlobId) -> Result<BlobId, Error> {
+        self.put_named(name, contents, Some(*base), None).await
     }
 
     /// Puts contents that are worth nothing without others: the name is written when those are.
@@ -120,7 +120,7 @@ impl Store {
         &self,
         name: &str,
         contents: Bytes,
-        like: Option<BlobId>,
+        base: Option<BlobId>,
         needs: Needs,
     ) -> Result<BlobId, Error> {
         check_name(name)?;
@@ -128,8 +128,8 @@ impl Store {
         let (id, contents) = identify(contents).await?;
         {
             let mut memory = self.inner.memory.lock();
-            let like = like.map_or_else(|| memory.like_name(name, &id), Like::Blob);
-            memory.put_blob(id, contents, like);
+            let base = base.map_or_else(|| memory.base_of_name(name, &id), DeltaBase::Blob);
+            memory.put_blob(id, contents, base);
             memory.put_needing(name, Some(id), needs, true);
         }
         self.make_room_for(&id).await?;
@@ -141,9 +141,9 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`Error::TooLarge`] or [`Error::Cold`], as for [`put`](Self::put).
+    /// [`Error::TooLarge`] or [`Error::ColdTier`], as for [`put`](Self::put).
     pub async fn put_blob(&self, contents: Bytes) -> Result<BlobId, Error> {
-        self.put_unnamed(contents, Like::Nothing).await
+        self.put_unnamed(contents, DeltaBase::Nothing).await
     }
 
     /// Like [`put_blob`](Self::put_blob), for contents that probably resemble those of `like`: the cold tier may store the difference.
@@ -151,16 +151,16 @@ impl Store {
     /// # Errors
     ///
     /// Those of [`put_blob`](Self::put_blob).
-    pub async fn put_blob_like(&self, contents: Bytes, like: &BlobId) -> Result<BlobId, Error> {
-        self.put_unnamed(contents, Like::Blob(*like)).await
+    pub async fn put_blob_with_base(&self, contents: Bytes, base: &BlobId) -> Result<BlobId, Error> {
+        self.put_unnamed(contents, DeltaBase::Blob(*base)).await
     }
 
-    async fn put_unnamed(&self, contents: Bytes, like: Like) -> Result<BlobId, Error> {
+    async fn put_unnamed(&self, contents: Bytes, base: DeltaBase) -> Result<BlobId, Error> {
         self.check_size(&contents)?;
         let (id, contents) = identify(contents).await?;
         {
             let mut memory = self.inner.memory.lock();
-            memory.put_blob(id, contents, like);
+            memory.put_blob(id, contents, base);
             if self.inner.cold.shared().is_some() {
                 memory.put_unnamed(id);
             }
@@ -173,7 +173,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`Error::Name`], or [`Error::Cold`] as for [`put`](Self::put).
+    /// [`Error::InvalidName`], or [`Error::ColdTier`] as for [`put`](Self::put).
     pub async fn link(&self, name: &str, id: BlobId) -> Result<(), Error> {
         check_name(name)?;
         self.inner.memory.lock().put_name(name, Some(id), true);
@@ -184,7 +184,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`Error::Cold`].
+    /// [`Error::ColdTier`].
     pub async fn get(&self, name: &str) -> Result<Option<Bytes>, Error> {
         let mut resolved = self.resolve(name).await?;
         for _ in 0..TRIES_MAX {
@@ -208,7 +208,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`Error::Cold`].
+    /// [`Error::ColdTier`].
     pub async fn resolve(&self, name: &str) -> Result<Option<BlobId>, Error> {
         if let Some(told) = self.inner.memory.lock().dirty_name(name) {
             return Ok(told);
@@ -246,7 +246,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`Error::Cold`].
+    /// [`Error::ColdTier`].
     pub async fn get_blob(&self, id: &BlobId) -> Result<Option<Bytes>, Error> {
         if let Some(bytes) = self.hot(id) {
             return Ok(Some(bytes));
@@ -268,7 +268,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`Error::Cold`].
+    /// [`Error::ColdTier`].
     pub async fn get_many(&self, ids: &[BlobId]) -> Result<Vec<Option<Bytes>>, Error> {
         let mut contents: Vec<_> = ids.iter().map(|id| self.hot(id)).collect();
         let cold: Vec<usize> = (0..ids.len()).filter(|&i| contents[i].is_none()).collect();
@@ -296,7 +296,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`Error::Cold`].
+    /// [`Error::ColdTier`].
     pub async fn remove(&self, name: &str) -> Result<bool, Error> {
         let existed = self.resolve(name).await?.is_some();
         if existed {
@@ -309,7 +309,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`Error::Cold`].
+    /// [`Error::ColdTier`].
     pub async fn list(&self, prefix: &str) -> Result<Vec<String>, Error> {
         self.refresh().await?;
         // Memory first: a name that is written out meanwhile is then seen at least once.
@@ -337,7 +337,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`Error::Cold`]. When it says that something cannot be written, what is unwanted has been removed all the same.
+    /// [`Error::ColdTier`]. When it says that something cannot be written, what is unwanted has been removed all the same.
     pub async fn sweep(&self, keep: &HashSet<BlobId>) -> Result<u64, Error> {
         self.sweep_with(|| std::future::ready(Ok(keep.clone()))).await
     }
@@ -413,7 +413,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`Error::Cold`].
+    /// [`Error::ColdTier`].
     pub async fn flush(&self) -> Result<(), Error> {
         let turn = self.inner.spill.lock().await;
         let written = self.write_dirty().await;
@@ -426,7 +426,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`Error::Cold`].
+    /// [`Error::ColdTier`].
     pub async fn close(&self) -> Result<(), Error> {
         let flushed = self.flush().await;
         if let Some(shared) = self.inner.cold.shared() {
@@ -437,12 +437,12 @@ impl Store {
     }
 
     /// What the store holds and has done. Looks at every blob in memory.
-    pub fn stats(&self) -> Stats {
+    pub fn stats(&self) -> StoreStats {
         let Inner { memory, counters, options, cold, .. } = &*self.inner;
         let memory = memory.lock();
         let (hot_blobs, hot_names, dirty_blobs) = memory.counts();
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        Stats {
+        StoreStats {
             memory_bytes_used: memory.used_bytes,
             memory_bytes_peak: memory.peak_bytes,
             memory_bytes_max: options.memory_bytes_max,
@@ -455,7 +455,7 @@ impl Store {
             misses: read(&counters.misses),
             spilled_blobs: memory.spilled,
             promoted_blobs: memory.promoted,
-            bad_blobs: read(&counters.bad_blobs),
+            corrupt_blobs: read(&counters.corrupt_blobs),
             cold: cold.stats(),
         }
     }
@@ -473,7 +473,7 @@ impl Store {
             return Ok(None);
         };
         if hash(&bytes).await? != *id {
-            count(&self.inner.counters.bad_blobs);
+            count(&self.inner.counters.corrupt_blobs);
             tracing::warn!(blob = %id, "contents from the cold tier do not match their hash: taken as missing");
             // So that putting them again writes them again.
             let removed = self.inner.cold.remove_many(vec![blob_key(id)]).await;
@@ -626,9 +626,9 @@ impl Store {
         let there = self.inner.cold.contains_many(keys).await.map_err(Error::cold("look for blobs"))?;
         let mut entries = Vec::new();
         for at in batch.in_order().into_iter().filter(|at| !there[*at]) {
-            let (id, bytes, like) = &batch.blobs[at];
-            let like = self.like_key(like).await?;
-            entries.push(ColdEntry { key: blob_key(id), value: bytes.clone(), like });
+            let (id, bytes, base) = &batch.blobs[at];
+            let base = self.base_key(base).await?;
+            entries.push(ColdEntry { key: blob_key(id), value: bytes.clone(), base });
         }
         Ok(entries)
     }
@@ -642,11 +642,11 @@ impl Store {
     }
 
     /// The key of contents in the cold tier that others are probably similar to.
-    async fn like_key(&self, like: &Like) -> Result<Option<Bytes>, Error> {
-        match like {
-            Like::Nothing => Ok(None),
-            Like::Blob(id) => Ok(Some(blob_key(id))),
-            Like::Name(name) => {
+    async fn base_key(&self, base: &DeltaBase) -> Result<Option<Bytes>, Error> {
+        match base {
+            DeltaBase::Nothing => Ok(None),
+            DeltaBase::Blob(id) => Ok(Some(blob_key(id))),
+            DeltaBase::Name(name) => {
                 let key = name_key(name);
                 let read = self.inner.cold.get(&key).await;
                 let old = read.map_err(Error::cold(format!("read name {name:?}")))?;
@@ -680,7 +680,7 @@ async fn hash(contents: &Bytes) -> Result<BlobId, Error> {
 fn check_name(name: &str) -> Result<(), Error> {
     match name.len() {
         1..=NAME_BYTES_MAX => Ok(()),
-        len => Err(Error::Name { len, max: NAME_BYTES_MAX }),
+        len => Err(Error::InvalidName { len, max: NAME_BYTES_MAX }),
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use greenwave_agents::{Agent, AgentPool, CommandAgent, PoolLimits, Script, Scripted};
 use greenwave_cache::{DiskBackend, DiskOptions, FileLeases, MemoryBackend, Tier, Tiered, TieredOptions};
 use greenwave_pooling::{BatchConfig, Batcher};
-use greenwave_storage::{Options, SegmentCold, SegmentOptions, Store};
+use greenwave_storage::{SegmentColdTier, SegmentOptions, Store, StoreOptions};
 use greenwave_testing::SCHEMA;
 
 use crate::error::Error;
@@ -55,8 +55,8 @@ pub(crate) fn store(settings: &Settings, folder: &Path) -> Result<Store, Error> 
         },
         ..SegmentOptions::default()
     };
-    let cold = SegmentCold::open(folder, cold).map_err(Error::store("open"))?;
-    let options = Options {
+    let cold = SegmentColdTier::open(folder, cold).map_err(Error::store("open"))?;
+    let options = StoreOptions {
         memory_bytes_max: settings.storage.memory_limit,
         spillover_threshold: settings.storage.spillover_threshold,
         promote_after: settings.storage.promote_after,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use greenwave_agents::Request;
 use greenwave_scheduler::Step;
-use greenwave_storage::{Draft, Outcome as AttemptOutcome};
+use greenwave_storage::{AttemptOutcome, NewAttempt};
 use greenwave_streaming::{Cap, Error as StreamError, Files, Kind, Limits, Pull, Unit};
 use greenwave_testing::{Outcome, Status, Test};
 use tokio::time::{Instant, timeout};
@@ -375,7 +375,7 @@ impl Shared {
     /// An answer that cannot be tested.
     async fn aborted(&self, feature: &Feature, reason: String) -> Result<Ended, Failure> {
         let draft =
-            Draft { files: Default::default(), outcome: AttemptOutcome::Aborted, note: reason.clone() };
+            NewAttempt { files: Default::default(), outcome: AttemptOutcome::Aborted, note: reason.clone() };
         self.attempts.record(&feature.id, draft).await.map_err(Error::store("write to"))?;
         Ok(Ended::refused(reason))
     }
@@ -414,7 +414,7 @@ impl Shared {
         }
         self.steps.pass("record an attempt").await;
         let recorded =
-            self.attempts.record(&self.plan.features[feature].id, Draft { files, outcome, note }).await;
+            self.attempts.record(&self.plan.features[feature].id, NewAttempt { files, outcome, note }).await;
         recorded.map_err(Error::store("write to"))?;
         self.flusher.flush().await
     }

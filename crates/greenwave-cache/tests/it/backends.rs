@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use greenwave_cache::conformance::Harness;
+use greenwave_cache::conformance::BackendFixture;
 use greenwave_cache::{Backend, DiskBackend, DiskOptions, Key, KeyBuilder, MemoryBackend};
 
 fn key(number: u64) -> Key {
@@ -14,7 +14,7 @@ mod memory {
 
     struct Memory(Arc<MemoryBackend>);
 
-    impl Harness for Memory {
+    impl BackendFixture for Memory {
         async fn open(&self) -> Arc<dyn Backend> {
             self.0.clone()
         }
@@ -38,7 +38,7 @@ mod disk {
 
     struct Disk(tempfile::TempDir);
 
-    impl Harness for Disk {
+    impl BackendFixture for Disk {
         async fn open(&self) -> Arc<dyn Backend> {
             Arc::new(DiskBackend::open(self.0.path(), DiskOptions::default()).unwrap())
         }

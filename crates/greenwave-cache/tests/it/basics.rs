@@ -2,7 +2,9 @@
 
 use std::sync::{Arc, Mutex};
 
-use greenwave_cache::{Cache, Cause, EntryOptions, Error, Identity, Key, KeyBuilder, Lru, Options};
+use greenwave_cache::{
+    Cache, CacheOptions, EntryOptions, Error, IdentityHasher, Key, KeyBuilder, Lru, RemovalCause,
+};
 
 use crate::small;
 
@@ -43,7 +45,7 @@ fn the_limit_of_entries_holds_however_they_are_sharded() {
     for (entries_max, shards) in
         [(0, None), (1, None), (50, None), (50, Some(8)), (7, Some(16)), (3000, None)]
     {
-        let cache = Cache::new(Options { entries_max, shards, ..Options::default() }).unwrap();
+        let cache = Cache::new(CacheOptions { entries_max, shards, ..CacheOptions::default() }).unwrap();
         for key in 0..10_000_u64 {
             cache.insert(key, key);
             assert!(cache.len() <= entries_max);
@@ -56,10 +58,10 @@ fn the_limit_of_entries_holds_however_they_are_sharded() {
 
 #[test]
 fn the_limit_of_weight_holds() {
-    let options = Options {
+    let options = CacheOptions {
         weight_max: Some(100),
         weigher: Some(Arc::new(|_: &u64, value: &Vec<u8>| value.len() as u64)),
-        ..Options::default()
+        ..CacheOptions::default()
     };
     let cache = Cache::new(options).unwrap();
     for key in 0..50 {
@@ -93,12 +95,12 @@ fn a_tag_takes_out_what_it_marks() {
 fn the_listener_hears_of_every_entry_that_leaves() {
     let heard = Arc::new(Mutex::new(Vec::new()));
     let note = heard.clone();
-    let options = Options {
+    let options = CacheOptions {
         entries_max: 2,
         listener: Some(Arc::new(move |key: &u64, value: &char, cause| {
             note.lock().unwrap().push((*key, *value, cause));
         })),
-        ..Options::default()
+        ..CacheOptions::default()
     };
     let cache: Cache<u64, char, Lru> = Cache::with(options).unwrap();
     for (key, value) in [(1, 'a'), (1, 'b'), (2, 'c'), (3, 'd')] {
@@ -106,7 +108,7 @@ fn the_listener_hears_of_every_entry_that_leaves() {
     }
     cache.remove(&2);
     cache.invalidate_all();
-    use Cause::{Evicted, Removed, Replaced};
+    use RemovalCause::{Evicted, Removed, Replaced};
     let expected = [(1, 'a', Replaced), (1, 'b', Evicted), (2, 'c', Removed), (3, 'd', Removed)];
     assert_eq!(*heard.lock().unwrap(), expected);
 }
@@ -119,7 +121,8 @@ fn a_listener_may_use_the_cache() {
         let cache = receiver.lock().unwrap().recv().unwrap();
         assert_eq!(cache.get(key), None);
     };
-    let options = Options { entries_max: 1, listener: Some(Arc::new(listener)), ..Options::default() };
+    let options =
+        CacheOptions { entries_max: 1, listener: Some(Arc::new(listener)), ..CacheOptions::default() };
     let cache = Arc::new(Cache::new(options).unwrap());
     cache.insert(1, 1);
     sender.send(cache.clone()).unwrap();
@@ -128,7 +131,7 @@ fn a_listener_may_use_the_cache() {
 
 #[test]
 fn hashed_keys_need_no_second_hash() {
-    let cache: Cache<Key, u64, Lru, Identity> = Cache::with(Options::default()).unwrap();
+    let cache: Cache<Key, u64, Lru, IdentityHasher> = Cache::with(CacheOptions::default()).unwrap();
     let key = |number| KeyBuilder::new("test", 1).number(number).finish();
     for number in 0..5_000 {
         cache.insert(key(number), number);
@@ -138,18 +141,19 @@ fn hashed_keys_need_no_second_hash() {
 
 #[test]
 fn options_that_cannot_work_are_refused() {
-    let refused = |options: Options<u64, u64>| match Cache::new(options) {
-        Err(Error::Option { option, .. }) => option,
+    let refused = |options: CacheOptions<u64, u64>| match Cache::new(options) {
+        Err(Error::InvalidOption { option, .. }) => option,
         other => panic!("{other:?}"),
     };
-    assert_eq!(refused(Options { weight_max: Some(1), ..Options::default() }), "weigher");
-    assert_eq!(refused(Options { shards: Some(0), ..Options::default() }), "shards");
-    assert_eq!(refused(Options { entries_max: usize::MAX, ..Options::default() }), "entries_max");
+    assert_eq!(refused(CacheOptions { weight_max: Some(1), ..CacheOptions::default() }), "weigher");
+    assert_eq!(refused(CacheOptions { shards: Some(0), ..CacheOptions::default() }), "shards");
+    assert_eq!(refused(CacheOptions { entries_max: usize::MAX, ..CacheOptions::default() }), "entries_max");
 }
 
 #[test]
 fn threads_share_a_cache() {
-    let cache = Cache::new(Options { entries_max: 2_000, shards: Some(4), ..Options::default() }).unwrap();
+    let cache =
+        Cache::new(CacheOptions { entries_max: 2_000, shards: Some(4), ..CacheOptions::default() }).unwrap();
     std::thread::scope(|scope| {
         for thread in 0..4_u64 {
             let cache = &cache;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use greenwave_cache::{
-    DiskBackend, DiskOptions, Key, KeyBuilder, Record, Tier, Tiered, TieredOptions, Writes,
+    DiskBackend, DiskOptions, Key, KeyBuilder, Record, Tier, Tiered, TieredOptions, WriteMode,
 };
 
 /// Names the directory to the child, which is this same test binary, and which of two it is.
@@ -38,7 +38,7 @@ fn record(child: u64, number: u64) -> Record {
 
 fn open(dir: &Path) -> Tiered {
     let disk = DiskBackend::open(dir, DiskOptions { disk_bytes_max: None, compress: true }).unwrap();
-    let back = Writes::Back { queued_max: 64 };
+    let back = WriteMode::Back { queued_max: 64 };
     let tier = Tier { writes: back, ..Tier::new("disk", Arc::new(disk)) };
     Tiered::new(vec![tier], TieredOptions::new(1))
 }

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use greenwave_cache::{Adaptive, Cache, CostAware, EntryOptions, Lru, Options, Policy, S3Fifo, Seeded, Warm};
+use greenwave_cache::{
+    Adaptive, Cache, CacheOptions, CostAware, EntryOptions, Lru, Policy, S3Fifo, SeededHasher, WarmEntry,
+};
 use tokio::time::advance;
 
 use crate::small;
@@ -90,8 +92,8 @@ fn without_async_one_computes_and_the_rest_wait() {
 }
 
 fn survives_a_restart<P: Policy>() {
-    let make = |entries_max| -> Cache<u64, u64, P, Seeded> {
-        Cache::with(Options { entries_max, shards: Some(1), ..Options::default() }).unwrap()
+    let make = |entries_max| -> Cache<u64, u64, P, SeededHasher> {
+        Cache::with(CacheOptions { entries_max, shards: Some(1), ..CacheOptions::default() }).unwrap()
     };
     let before = make(100);
     for key in 0..100 {
@@ -124,7 +126,7 @@ fn heat_survives_a_restart() {
 #[test]
 fn warming_keeps_to_the_limits_and_tells_nobody_twice() {
     let cache = small(10);
-    cache.warm((0..100).map(|key| Warm { key, value: key, heat: 1 }));
+    cache.warm((0..100).map(|key| WarmEntry { key, value: key, heat: 1 }));
     let stats = cache.stats();
     assert_eq!((stats.entries, stats.insertions, stats.evictions), (10, 100, 90));
     assert_eq!(cache.iter().map(|(key, value)| assert_eq!(key, value)).count(), 10);

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use greenwave_cache::{
-    BoxError, DiskBackend, DiskOptions, FileLeases, Keep, Key, KeyBuilder, Lease, Leases, Record, Tier,
+    BoxError, DiskBackend, DiskOptions, FileLeases, Key, KeyBuilder, Lease, Leases, Persist, Record, Tier,
     Tiered, TieredOptions,
 };
 
@@ -58,7 +58,7 @@ async fn several_processes_compute_once() {
             let compute = || async {
                 runs.fetch_add(1, Ordering::Relaxed);
                 tokio::time::sleep(Duration::from_millis(50)).await;
-                Ok::<_, Infallible>((record(), Keep::Stored))
+                Ok::<_, Infallible>((record(), Persist::Yes))
             };
             let key = key(1);
             let (one, two) =
@@ -76,7 +76,7 @@ async fn several_processes_compute_once() {
 #[tokio::test]
 async fn what_is_written_later_is_there_before_the_lease_is_given_up() {
     let dir = tempfile::tempdir().unwrap();
-    let writes = greenwave_cache::Writes::Back { queued_max: 8 };
+    let writes = greenwave_cache::WriteMode::Back { queued_max: 8 };
     let process = || {
         let backend =
             Arc::new(DiskBackend::open(dir.path().join("results"), DiskOptions::default()).unwrap());
@@ -85,7 +85,7 @@ async fn what_is_written_later_is_there_before_the_lease_is_given_up() {
         Tiered::new(vec![tier], TieredOptions { leases: Some(leases), ..TieredOptions::new(1) })
     };
     let (one, two) = (process(), process());
-    let computed = one.get_or_compute(&key(1), async || Ok::<_, Infallible>((record(), Keep::Stored))).await;
+    let computed = one.get_or_compute(&key(1), async || Ok::<_, Infallible>((record(), Persist::Yes))).await;
     assert_eq!(computed, Ok(record()));
     assert_eq!(two.get(&key(1)).await, Some(record()));
 }
@@ -94,7 +94,7 @@ async fn what_is_written_later_is_there_before_the_lease_is_given_up() {
 async fn what_is_only_shared_is_not_stored() {
     let dir = tempfile::tempdir().unwrap();
     let tiered = process(dir.path());
-    let shared = tiered.get_or_compute(&key(1), async || Ok::<_, Infallible>((record(), Keep::Shared))).await;
+    let shared = tiered.get_or_compute(&key(1), async || Ok::<_, Infallible>((record(), Persist::No))).await;
     assert_eq!(shared, Ok(record()));
     assert_eq!(tiered.get(&key(1)).await, None);
     let failed = tiered.get_or_compute(&key(1), async || Err("fails")).await;
@@ -124,7 +124,7 @@ async fn without_a_lease_the_computation_goes_ahead() {
         let options = TieredOptions { leases: Some(Arc::new(leases)), ..TieredOptions::new(1) };
         let tiered = Tiered::new(vec![], options);
         let computed =
-            tiered.get_or_compute(&key(1), async || Ok::<_, Infallible>((record(), Keep::Stored))).await;
+            tiered.get_or_compute(&key(1), async || Ok::<_, Infallible>((record(), Persist::Yes))).await;
         assert_eq!(computed, Ok(record()));
         assert_eq!(tiered.stats().lease_failures, 1);
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use greenwave_cache::{Cache, EntryOptions, Lru, Options};
+use greenwave_cache::{Cache, CacheOptions, EntryOptions, Lru};
 use tokio::sync::oneshot;
 use tokio::task::yield_now;
 
@@ -292,7 +292,7 @@ async fn no_two_compute_at_once_under_real_threads() {
 
 #[tokio::test]
 async fn a_computation_that_fails_leaves_nothing_behind() {
-    let cache: Cache<Arc<str>, u64> = Cache::new(Options::default()).unwrap();
+    let cache: Cache<Arc<str>, u64> = Cache::new(CacheOptions::default()).unwrap();
     let key: Arc<str> = "key".into();
     for _ in 0..3 {
         let failing = || async { cache.get_or_compute(key.clone(), async || Err::<u64, _>(Failed)).await };

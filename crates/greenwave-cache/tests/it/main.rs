@@ -19,9 +19,9 @@ mod servers;
 mod tiered;
 mod weight;
 
-use greenwave_cache::{Cache, Lru, Options};
+use greenwave_cache::{Cache, CacheOptions, Lru};
 
 /// A cache of so many entries, in one shard, where order is exact.
 fn small<V>(entries_max: usize) -> Cache<u64, V, Lru> {
-    Cache::with(Options { entries_max, ..Options::default() }).unwrap()
+    Cache::with(CacheOptions { entries_max, ..CacheOptions::default() }).unwrap()
 }

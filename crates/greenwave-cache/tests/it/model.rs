@@ -1,6 +1,6 @@
 //! The cache against a list in order of use: any sequence of operations.
 
-use greenwave_cache::{Adaptive, Cache, CostAware, EntryOptions, Options, Policy, S3Fifo, Seeded};
+use greenwave_cache::{Adaptive, Cache, CacheOptions, CostAware, EntryOptions, Policy, S3Fifo, SeededHasher};
 use proptest::prelude::*;
 
 use crate::small;
@@ -87,8 +87,8 @@ proptest! {
 }
 
 fn agrees_on_values<P: Policy>(ops: &[Op]) -> Result<(), TestCaseError> {
-    let options = Options { entries_max: ENTRIES_MAX, ..Options::default() };
-    let cache: Cache<u64, u64, P, Seeded> = Cache::with(options).unwrap();
+    let options = CacheOptions { entries_max: ENTRIES_MAX, ..CacheOptions::default() };
+    let cache: Cache<u64, u64, P, SeededHasher> = Cache::with(options).unwrap();
     let mut newest = std::collections::HashMap::new();
     for op in ops {
         match op {

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use greenwave_cache::{
-    Adaptive, Backend, Cache, CostAware, EntryOptions, Error, Keep, Key, KeyBuilder, Lru, MemcachedBackend,
-    MemoryBackend, Options, Policy, Predictor, Record, RedisBackend, RemoteOptions, S3Fifo, Seeded, Tier,
-    Tiered, TieredOptions, Trail, Warm, Writes,
+    Adaptive, Backend, Cache, CacheOptions, CostAware, EntryOptions, Error, Key, KeyBuilder, Lru,
+    MemcachedBackend, MemoryBackend, Persist, Policy, Predictor, Record, RedisBackend, RemoteOptions, S3Fifo,
+    SeededHasher, Tier, Tiered, TieredOptions, Trail, WarmEntry, WriteMode,
 };
 use tokio::time::advance;
 
@@ -29,9 +29,9 @@ fn record() -> Record {
 type Expected = Result<usize, &'static str>;
 
 /// Inserts two entries and reads them. What is refused names the option, the value and the range.
-fn check<P: Policy>(options: Options<u64, u64>, expected: Expected) {
+fn check<P: Policy>(options: CacheOptions<u64, u64>, expected: Expected) {
     let shown = format!("{options:?}");
-    let cache: Cache<u64, u64, P, Seeded> = match (Cache::with(options), expected) {
+    let cache: Cache<u64, u64, P, SeededHasher> = match (Cache::with(options), expected) {
         (Ok(cache), Ok(_)) => cache,
         (Err(error), Err(option)) => return assert_refused(&error, option),
         (made, _) => panic!("{shown}: {made:?}, where {expected:?} is expected"),
@@ -45,32 +45,34 @@ fn check<P: Policy>(options: Options<u64, u64>, expected: Expected) {
 }
 
 #[track_caller]
-fn assert_refused(error: &Error, expected: &str) {
-    let Error::Option { option, accepted, .. } = error else { panic!("{error:?}") };
-    assert_eq!(*option, expected);
-    assert!(!accepted.is_empty());
+fn assert_refused(error: &Error, name: &str) {
+    let Error::InvalidOption { option, expected, .. } = error else { panic!("{error:?}") };
+    assert_eq!(*option, name);
+    assert!(!expected.is_empty());
 }
 
 #[tokio::test(start_paused = true)]
 async fn options_of_a_cache() {
-    let usual =
-        || Options { weigher: Some(Arc::new(|_: &u64, _: &u64| 3)), ..Options::<u64, u64>::default() };
+    let usual = || CacheOptions {
+        weigher: Some(Arc::new(|_: &u64, _: &u64| 3)),
+        ..CacheOptions::<u64, u64>::default()
+    };
     let entries =
         [(0, Ok(0)), (1, Ok(1)), (2, Ok(2)), (u32::MAX as usize, Ok(2)), (usize::MAX, Err("entries_max"))];
     for (entries_max, expected) in entries {
-        let options = || Options { entries_max, ..usual() };
+        let options = || CacheOptions { entries_max, ..usual() };
         check::<Adaptive>(options(), expected);
         check::<CostAware>(options(), expected);
         check::<S3Fifo>(options(), expected);
         check::<Lru>(options(), expected);
         if let Ok(expected) = expected {
             // More shards than entries cache as much.
-            check::<Lru>(Options { shards: Some(1), ..options() }, Ok(expected));
+            check::<Lru>(CacheOptions { shards: Some(1), ..options() }, Ok(expected));
         }
     }
     for (weight_max, expected) in [(0, 0), (1, 0), (2, 0), (3, 1), (5, 1), (6, 2), (u64::MAX, 2)] {
         for shards in [None, Some(1), Some(16), Some(1024)] {
-            check::<Lru>(Options { weight_max: Some(weight_max), shards, ..usual() }, Ok(expected));
+            check::<Lru>(CacheOptions { weight_max: Some(weight_max), shards, ..usual() }, Ok(expected));
         }
     }
     let shards = [
@@ -82,18 +84,19 @@ async fn options_of_a_cache() {
         (usize::MAX, Err("shards")),
     ];
     for (shards, expected) in shards {
-        check::<Lru>(Options { shards: Some(shards), ..usual() }, expected);
+        check::<Lru>(CacheOptions { shards: Some(shards), ..usual() }, expected);
     }
-    check::<Lru>(Options { weigher: None, weight_max: Some(1), ..usual() }, Err("weigher"));
+    check::<Lru>(CacheOptions { weigher: None, weight_max: Some(1), ..usual() }, Err("weigher"));
     for (life, expected) in [(Duration::ZERO, 0), (Duration::from_nanos(1), 2), (Duration::MAX, 2)] {
-        check::<Lru>(Options { ttl: Some(life), ..usual() }, Ok(expected));
-        check::<Lru>(Options { tti: Some(life), ..usual() }, Ok(expected));
+        check::<Lru>(CacheOptions { ttl: Some(life), ..usual() }, Ok(expected));
+        check::<Lru>(CacheOptions { tti: Some(life), ..usual() }, Ok(expected));
     }
 }
 
 #[test]
 fn more_shards_than_entries_leave_no_key_out() {
-    let cache = Cache::new(Options { entries_max: 2, shards: Some(1024), ..Options::default() }).unwrap();
+    let cache =
+        Cache::new(CacheOptions { entries_max: 2, shards: Some(1024), ..CacheOptions::default() }).unwrap();
     for key in 0..1000 {
         cache.insert(key, key);
         assert_eq!(cache.get(&key), Some(key));
@@ -106,7 +109,7 @@ fn weights_of_any_size_add_up() {
     for weight_max in [Some(u64::MAX), None] {
         let weigher = Some(Arc::new(|_: &u64, weight: &u64| *weight) as _);
         let cache: Cache<u64, u64> =
-            Cache::new(Options { weight_max, weigher, ..Options::default() }).unwrap();
+            Cache::new(CacheOptions { weight_max, weigher, ..CacheOptions::default() }).unwrap();
         for key in 0..100 {
             cache.insert(key, u64::MAX);
         }
@@ -121,7 +124,7 @@ async fn options_of_an_entry() {
     async fn check<P: Policy>() {
         for (life, lives) in [(Duration::ZERO, false), (Duration::from_nanos(1), true), (Duration::MAX, true)]
         {
-            let cache: Cache<u64, u64, P, Seeded> = Cache::with(Options::default()).unwrap();
+            let cache: Cache<u64, u64, P, SeededHasher> = Cache::with(CacheOptions::default()).unwrap();
             cache.insert_with(1, 1, &EntryOptions { ttl: Some(life), ..EntryOptions::default() });
             cache.insert_with(2, 2, &EntryOptions { tti: Some(life), ..EntryOptions::default() });
             assert_eq!((cache.contains(&1), cache.get(&2).is_some()), (lives, lives), "{life:?}");
@@ -130,13 +133,13 @@ async fn options_of_an_entry() {
             assert_eq!(cache.get(&2).is_some(), life == Duration::MAX);
         }
         for (cost, heat) in [(Duration::ZERO, 0), (Duration::from_nanos(1), 1), (Duration::MAX, u8::MAX)] {
-            let cache: Cache<u64, u64, P, Seeded> =
-                Cache::with(Options { entries_max: 4, ..Options::default() }).unwrap();
+            let cache: Cache<u64, u64, P, SeededHasher> =
+                Cache::with(CacheOptions { entries_max: 4, ..CacheOptions::default() }).unwrap();
             let options = EntryOptions { cost: Some(cost), heat, ..EntryOptions::default() };
             for key in 0..20 {
                 cache.insert_with(key, key, &options);
                 assert_eq!(cache.get(&key), Some(key));
-                cache.warm([Warm { key: key + 100, value: key, heat }]);
+                cache.warm([WarmEntry { key: key + 100, value: key, heat }]);
             }
             let computed = cache.get_or_compute_with(50, &options, async || Ok::<_, ()>(50)).await;
             assert_eq!((computed, cache.len()), (Ok(50), 4));
@@ -209,7 +212,7 @@ async fn options_of_tiers() {
         let mut options = TieredOptions { clock: || 0, ..TieredOptions::new(u32::MAX) };
         change(&mut tier, &mut options);
         let tiered = Tiered::new(vec![tier], options);
-        let compute = async || Ok::<_, ()>((record(), Keep::Stored));
+        let compute = async || Ok::<_, ()>((record(), Persist::Yes));
         assert_eq!(tiered.get_or_compute(&key(1), compute).await, Ok(record()));
         assert!(tiered.flush().await);
         assert_eq!(tiered.get(&key(1)).await.is_some(), is_kept);
@@ -218,10 +221,10 @@ async fn options_of_tiers() {
     check(|tier, _| tier.ttl_max = Some(Duration::ZERO), false).await;
     check(|tier, _| tier.ttl_max = Some(Duration::MAX), true).await;
     // A memory tier answers at once, which takes no time.
-    check(|tier, _| tier.time_max = Some(Duration::ZERO), true).await;
-    check(|tier, _| tier.time_max = Some(Duration::MAX), true).await;
+    check(|tier, _| tier.timeout = Some(Duration::ZERO), true).await;
+    check(|tier, _| tier.timeout = Some(Duration::MAX), true).await;
     for queued_max in [0, 1, usize::MAX] {
-        check(|tier, _| tier.writes = Writes::Back { queued_max }, true).await;
+        check(|tier, _| tier.writes = WriteMode::Back { queued_max }, true).await;
     }
     check(|_, options| options.age_max = Some(Duration::ZERO), false).await;
     check(|_, options| options.age_max = Some(Duration::MAX), true).await;
@@ -271,12 +274,12 @@ async fn options_of_servers() {
     let cases: [(RemoteOptions, Option<&str>); 11] = [
         (RemoteOptions { ttl: Some(Duration::ZERO), ..usual() }, None),
         (RemoteOptions { ttl: Some(Duration::MAX), ..usual() }, None),
-        (RemoteOptions { time_max: Duration::ZERO, ..usual() }, Some("time_max")),
-        (RemoteOptions { time_max: Duration::MAX, ..usual() }, None),
-        (RemoteOptions { pause_min: Duration::ZERO, ..usual() }, Some("pause_min")),
-        (RemoteOptions { pause_min: Duration::MAX, ..usual() }, Some("pause_min")),
-        (RemoteOptions { pause_max: Duration::ZERO, ..usual() }, Some("pause_min")),
-        (RemoteOptions { pause_min: Duration::MAX, pause_max: Duration::MAX, ..usual() }, None),
+        (RemoteOptions { timeout: Duration::ZERO, ..usual() }, Some("timeout")),
+        (RemoteOptions { timeout: Duration::MAX, ..usual() }, None),
+        (RemoteOptions { backoff_min: Duration::ZERO, ..usual() }, Some("backoff_min")),
+        (RemoteOptions { backoff_min: Duration::MAX, ..usual() }, Some("backoff_min")),
+        (RemoteOptions { backoff_max: Duration::ZERO, ..usual() }, Some("backoff_min")),
+        (RemoteOptions { backoff_min: Duration::MAX, backoff_max: Duration::MAX, ..usual() }, None),
         (RemoteOptions { seed: Some(0), ..usual() }, None),
         (RemoteOptions { seed: Some(u64::MAX), ..usual() }, None),
         (RemoteOptions { prefix: "x".repeat(129), ..usual() }, Some("prefix")),

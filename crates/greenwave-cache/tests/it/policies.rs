@@ -1,7 +1,7 @@
 //! Policies: exact order for LRU, resistance to scans, what cost and change do, and the contract for all.
 
 use greenwave_cache::{
-    Adaptive, Cache, Candidate, CostAware, EntryOptions, Lru, Options, Policy, S3Fifo, Seeded,
+    Adaptive, Cache, CacheOptions, Candidate, CostAware, EntryOptions, Lru, Policy, S3Fifo, SeededHasher,
 };
 
 use crate::small;
@@ -33,8 +33,8 @@ fn hashed(hash: u64) -> Candidate {
 #[test]
 fn what_is_popular_stays_through_a_scan() {
     fn survivors<P: Policy>() -> usize {
-        let options = Options { entries_max: 100, ..Options::default() };
-        let cache: Cache<u64, (), P, Seeded> = Cache::with(options).unwrap();
+        let options = CacheOptions { entries_max: 100, ..CacheOptions::default() };
+        let cache: Cache<u64, (), P, SeededHasher> = Cache::with(options).unwrap();
         for key in 0..50 {
             cache.insert(key, ());
         }
@@ -52,8 +52,8 @@ fn what_is_popular_stays_through_a_scan() {
 #[test]
 fn adaptive_holds_on_to_a_loop_and_follows_a_drift() {
     fn hits<P: Policy>(keys: impl Iterator<Item = u64>) -> usize {
-        let options = Options { entries_max: 1000, shards: Some(1), ..Options::default() };
-        let cache: Cache<u64, (), P, Seeded> = Cache::with(options).unwrap();
+        let options = CacheOptions { entries_max: 1000, shards: Some(1), ..CacheOptions::default() };
+        let cache: Cache<u64, (), P, SeededHasher> = Cache::with(options).unwrap();
         keys.filter(|key| {
             cache.get(key).is_some() || {
                 cache.insert(*key, ());
@@ -74,8 +74,8 @@ fn adaptive_holds_on_to_a_loop_and_follows_a_drift() {
 
 #[test]
 fn cost_aware_keeps_what_saves_most() {
-    let options = Options { entries_max: 10, shards: Some(1), ..Options::default() };
-    let cache: Cache<u64, (), CostAware, Seeded> = Cache::with(options).unwrap();
+    let options = CacheOptions { entries_max: 10, shards: Some(1), ..CacheOptions::default() };
+    let cache: Cache<u64, (), CostAware, SeededHasher> = Cache::with(options).unwrap();
     let cost = |key: u64| std::time::Duration::from_millis(if key < 5 { 60_000 } else { 10 });
     for key in 0..100 {
         cache.insert_with(key, (), &EntryOptions { cost: Some(cost(key)), ..EntryOptions::default() });
@@ -90,13 +90,13 @@ fn cost_aware_keeps_what_saves_most() {
 
 #[test]
 fn cost_aware_goes_by_weight_as_well() {
-    let options = Options {
+    let options = CacheOptions {
         weight_max: Some(1000),
         weigher: Some(std::sync::Arc::new(|_: &u64, weight: &u64| *weight)),
         shards: Some(1),
-        ..Options::default()
+        ..CacheOptions::default()
     };
-    let cache: Cache<u64, u64, CostAware, Seeded> = Cache::with(options).unwrap();
+    let cache: Cache<u64, u64, CostAware, SeededHasher> = Cache::with(options).unwrap();
     let second = EntryOptions { cost: Some(std::time::Duration::from_secs(1)), ..EntryOptions::default() };
     cache.insert_with(1, 500, &second);
     (2..100).for_each(|key| cache.insert_with(key, 10, &second));

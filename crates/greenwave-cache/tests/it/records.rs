@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use greenwave_cache::{BadRecord, Error, Format, Key, KeyBuilder, Record, Secret};
+use greenwave_cache::{Error, Key, KeyBuilder, PayloadFormat, Record, RecordError, Secret};
 use proptest::prelude::*;
 
 fn key(number: u64) -> Key {
@@ -25,7 +25,7 @@ fn damage_at_any_bit_or_length_is_noticed() {
     let stored = record().encode(&key(1));
     assert_eq!(Record::decode(&key(1), &stored, 3), Ok(record()));
     for at in 0..stored.len() {
-        assert_eq!(Record::decode(&key(1), &stored.slice(..at), 3), Err(BadRecord::Damaged));
+        assert_eq!(Record::decode(&key(1), &stored.slice(..at), 3), Err(RecordError::Corrupt));
         for bit in 0..8 {
             let mut damaged = stored.to_vec();
             damaged[at] ^= 1 << bit;
@@ -37,8 +37,8 @@ fn damage_at_any_bit_or_length_is_noticed() {
 #[test]
 fn a_record_belongs_to_its_key_and_schema() {
     let stored = record().encode(&key(1));
-    assert_eq!(Record::decode(&key(2), &stored, 3), Err(BadRecord::Damaged));
-    assert_eq!(Record::decode(&key(1), &stored, 4), Err(BadRecord::Schema { found: 3, wanted: 4 }));
+    assert_eq!(Record::decode(&key(2), &stored, 3), Err(RecordError::Corrupt));
+    assert_eq!(Record::decode(&key(1), &stored, 4), Err(RecordError::Schema { found: 3, expected: 4 }));
 }
 
 #[test]
@@ -49,7 +49,7 @@ fn what_has_to_be_zero_is_zero() {
         body[at] = 2;
         let checksum = blake3::hash(&[&body[..], key(1).as_bytes()].concat());
         let stored = [&body, &checksum.as_bytes()[..16]].concat();
-        assert_eq!(Record::decode(&key(1), &stored.into(), 3), Err(BadRecord::Damaged), "byte {at}");
+        assert_eq!(Record::decode(&key(1), &stored.into(), 3), Err(RecordError::Corrupt), "byte {at}");
     }
 }
 
@@ -58,11 +58,11 @@ fn a_seal_is_made_and_checked_with_the_secret() {
     let (secret, other) = (Secret::new(b"a secret"), Secret::new(b"another"));
     let sealed = record().seal(&key(1), &secret);
     assert_eq!(Record::unseal(&key(1), &sealed, 3, &secret), Ok(record()));
-    assert_eq!(Record::unseal(&key(1), &sealed, 3, &other), Err(BadRecord::Damaged));
-    assert_eq!(Record::unseal(&key(2), &sealed, 3, &secret), Err(BadRecord::Damaged));
-    assert_eq!(Record::decode(&key(1), &sealed, 3), Err(BadRecord::Untrusted { sealed: true }));
+    assert_eq!(Record::unseal(&key(1), &sealed, 3, &other), Err(RecordError::Corrupt));
+    assert_eq!(Record::unseal(&key(2), &sealed, 3, &secret), Err(RecordError::Corrupt));
+    assert_eq!(Record::decode(&key(1), &sealed, 3), Err(RecordError::Untrusted { sealed: true }));
     let open = record().encode(&key(1));
-    assert_eq!(Record::unseal(&key(1), &open, 3, &secret), Err(BadRecord::Untrusted { sealed: false }));
+    assert_eq!(Record::unseal(&key(1), &open, 3, &secret), Err(RecordError::Untrusted { sealed: false }));
     assert_eq!(format!("{secret:?}"), "Secret");
     for at in 0..sealed.len() {
         assert!(Record::unseal(&key(1), &sealed.slice(..at), 3, &secret).is_err(), "{at} bytes");
@@ -104,7 +104,7 @@ fn the_layout_does_not_change_unnoticed() {
 fn values_are_payloads() {
     let value =
         (vec![Some(1_u8), None], "text".to_owned(), std::collections::BTreeMap::from([(7_u32, true)]));
-    for format in [Format::Json, Format::MessagePack] {
+    for format in [PayloadFormat::Json, PayloadFormat::MessagePack] {
         let payload = format.encode(&value).unwrap();
         assert_eq!(
             format
@@ -116,7 +116,10 @@ fn values_are_payloads() {
         assert!(matches!(error, Error::Format { operation: "read", .. }), "{error}");
     }
     let unspeakable = std::collections::BTreeMap::from([(vec![1_u8], 1)]);
-    assert!(Format::Json.encode(&unspeakable).is_err() && Format::MessagePack.encode(&unspeakable).is_ok());
+    assert!(
+        PayloadFormat::Json.encode(&unspeakable).is_err()
+            && PayloadFormat::MessagePack.encode(&unspeakable).is_ok()
+    );
 }
 
 proptest! {
@@ -131,6 +134,6 @@ proptest! {
 
     #[test]
     fn rubbish_is_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-        prop_assert_eq!(Record::decode(&key(1), &bytes.into(), 1), Err(BadRecord::Damaged));
+        prop_assert_eq!(Record::decode(&key(1), &bytes.into(), 1), Err(RecordError::Corrupt));
     }
 }

@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use greenwave_cache::conformance::{self, Harness};
+use greenwave_cache::conformance::{self, BackendFixture};
 use greenwave_cache::{
-    Backend, Error, Keep, Key, KeyBuilder, Leases, MemcachedBackend, MemoryBackend, Record, RedisBackend,
+    Backend, Error, Key, KeyBuilder, Leases, MemcachedBackend, MemoryBackend, Persist, Record, RedisBackend,
     RemoteOptions, Tier, Tiered, TieredOptions,
 };
 
@@ -28,7 +28,7 @@ macro_rules! conformance_on {
         $(#[test]
         fn $promise() {
             struct Place(Server);
-            impl Harness for Place {
+            impl BackendFixture for Place {
                 async fn open(&self) -> Arc<dyn Backend> {
                     $open(&self.0)
                 }
@@ -38,9 +38,9 @@ macro_rules! conformance_on {
         })*
     };
     ($server:expr, $open:expr) => {
-        conformance_on!($server, $open; what_is_put_is_there, the_last_put_wins, removal_removes_and_may_be_repeated,
-            many_keep_their_order, values_are_any_bytes, list_lists_if_it_can, lives_end_if_they_can,
-            flushed_survives_if_it_can, tasks_may_share_it);
+        conformance_on!($server, $open; get_returns_what_was_put, last_put_wins, remove_is_idempotent,
+            get_many_preserves_order, values_are_arbitrary_bytes, list_returns_all_keys_if_supported, entries_expire_if_supported,
+            flushed_entries_survive_reopening_if_durable, tasks_can_share_a_backend);
     };
 }
 
@@ -159,7 +159,7 @@ async fn goes_on_without(server: Arc<dyn Backend>) {
 #[tokio::test]
 async fn nobody_listens() {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let slow = || RemoteOptions { pause_min: Duration::from_secs(30), ..patient("") };
+    let slow = || RemoteOptions { backoff_min: Duration::from_secs(30), ..patient("") };
     goes_on_without(Arc::new(RedisBackend::new(&format!("redis://127.0.0.1:{port}"), slow()).unwrap())).await;
     goes_on_without(Arc::new(MemcachedBackend::new(&format!("127.0.0.1:{port}"), slow()).unwrap())).await;
 }
@@ -167,7 +167,7 @@ async fn nobody_listens() {
 #[tokio::test]
 async fn a_server_that_hangs_is_waited_for_once() {
     let port = false_server(b"");
-    let options = || RemoteOptions { pause_min: Duration::from_secs(30), ..impatient() };
+    let options = || RemoteOptions { backoff_min: Duration::from_secs(30), ..impatient() };
     goes_on_without(Arc::new(RedisBackend::new(&format!("redis://127.0.0.1:{port}"), options()).unwrap()))
         .await;
     goes_on_without(Arc::new(MemcachedBackend::new(&format!("127.0.0.1:{port}"), options()).unwrap())).await;
@@ -201,7 +201,7 @@ async fn rubbish_is_never_a_value() {
 #[tokio::test]
 async fn a_server_that_dies_is_missed_and_found_again() {
     let Some(mut server) = Server::redis() else { return };
-    let options = RemoteOptions { pause_min: Duration::from_millis(1), ..patient("") };
+    let options = RemoteOptions { backoff_min: Duration::from_millis(1), ..patient("") };
     let tiered = tiered(Arc::new(RedisBackend::new(&server.redis_url(), options).unwrap()));
     tiered.put(&key(1), &record()).await.unwrap();
     assert_eq!(tiered.stats().tiers[1].errors, 0);
@@ -215,8 +215,8 @@ async fn a_server_that_dies_is_missed_and_found_again() {
 #[tokio::test]
 async fn a_server_that_freezes_costs_one_time_limit() {
     let Some(server) = Server::redis() else { return };
-    let time_max = Duration::from_millis(200);
-    let options = RemoteOptions { time_max, pause_min: Duration::from_secs(30), ..RemoteOptions::default() };
+    let timeout = Duration::from_millis(200);
+    let options = RemoteOptions { timeout, backoff_min: Duration::from_secs(30), ..RemoteOptions::default() };
     let backend = RedisBackend::new(&server.redis_url(), options).unwrap();
     // On a busy machine even a server that is well may take longer than that.
     if backend.put(&key(1), "value".into(), None).await.is_err() {
@@ -225,7 +225,7 @@ async fn a_server_that_freezes_costs_one_time_limit() {
     server.freeze();
     let begun = Instant::now();
     assert!(!is_left_alone(&backend.get(&key(1)).await.unwrap_err()));
-    assert!(begun.elapsed() >= time_max);
+    assert!(begun.elapsed() >= timeout);
     for _ in 0..1000 {
         assert!(is_left_alone(&backend.get(&key(1)).await.unwrap_err()));
     }
@@ -290,7 +290,7 @@ async fn several_machines_compute_once() {
             let compute = || async {
                 runs.fetch_add(1, Ordering::Relaxed);
                 tokio::task::yield_now().await;
-                Ok::<_, Infallible>((record(), Keep::Stored))
+                Ok::<_, Infallible>((record(), Persist::Yes))
             };
             assert_eq!(tiered.get_or_compute(&key(1), compute).await, Ok(record()));
         })

@@ -48,7 +48,7 @@ impl Server {
                 Ok(child) => child,
                 Err(error) => {
                     assert!(std::env::var_os(REQUIRE).is_none(), "{name} is required: {error}");
-                    // Past what the harness keeps to itself: a skip is to be seen.
+                    // Past what the fixture keeps to itself: a skip is to be seen.
                     let note = format!("skipped: there is no {name} here ({error})\n");
                     std::io::stderr().write_all(note.as_bytes()).unwrap();
                     return None;
@@ -106,14 +106,14 @@ fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-/// Options whose time limit is long enough for a busy machine.
+/// CacheOptions whose time limit is long enough for a busy machine.
 pub(crate) fn patient(prefix: &str) -> RemoteOptions {
-    RemoteOptions { prefix: prefix.to_owned(), time_max: Duration::from_secs(20), ..RemoteOptions::default() }
+    RemoteOptions { prefix: prefix.to_owned(), timeout: Duration::from_secs(20), ..RemoteOptions::default() }
 }
 
-/// Options for a server that is known not to answer.
+/// CacheOptions for a server that is known not to answer.
 pub(crate) fn impatient() -> RemoteOptions {
-    RemoteOptions { time_max: Duration::from_millis(50), ..RemoteOptions::default() }
+    RemoteOptions { timeout: Duration::from_millis(50), ..RemoteOptions::default() }
 }
 
 /// Listens for ever, and to everything that comes says this.

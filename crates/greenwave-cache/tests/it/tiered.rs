@@ -7,8 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use greenwave_cache::{
-    Access, Backend, BadRecord, BoxError, Capabilities, Key, KeyBuilder, MemoryBackend, OnFailure, Predictor,
-    Record, Secret, Tier, Tiered, TieredOptions, Trail, Writes,
+    AccessMode, Backend, BoxError, Capabilities, Key, KeyBuilder, MemoryBackend, OnFailure, Predictor,
+    Record, RecordError, Secret, Tier, Tiered, TieredOptions, Trail, WriteMode,
 };
 
 fn key(number: u64) -> Key {
@@ -52,7 +52,7 @@ async fn a_hit_fills_the_tiers_before() {
 #[tokio::test]
 async fn a_read_only_tier_is_never_written_to() {
     let (first, shared) = (memory(), memory());
-    let read_only = Tier { access: Access::ReadOnly, ..tier("shared", shared.clone()) };
+    let read_only = Tier { access: AccessMode::ReadOnly, ..tier("shared", shared.clone()) };
     let tiered = Tiered::new(vec![read_only, tier("own", first.clone())], options());
     tiered.put(&key(1), &record("mine")).await.unwrap();
     assert!(tiered.get(&key(1)).await.is_some());
@@ -73,7 +73,7 @@ async fn what_does_not_verify_is_passed_over_and_forgotten() {
     assert_eq!(tiered.get(&key(1)).await, Some(record("good")));
     assert_eq!(tiered.get(&key(2)).await, None);
     assert_eq!(tiered.get(&key(3)).await, None);
-    assert_eq!(tiered.stats().tiers[0].bad_records, 3);
+    assert_eq!(tiered.stats().tiers[0].invalid_records, 3);
     assert_eq!(fast.list().await.unwrap(), [key(1)], "and the good one took the bad one's place");
 }
 
@@ -192,7 +192,7 @@ impl Backend for Slow {
 #[tokio::test]
 async fn writing_back_keeps_nobody_waiting_and_keeps_its_order() {
     let slow = Slow::new();
-    let back = Tier { writes: Writes::Back { queued_max: 2 }, ..tier("slow", slow.clone()) };
+    let back = Tier { writes: WriteMode::Back { queued_max: 2 }, ..tier("slow", slow.clone()) };
     let tiered = Tiered::new(vec![tier("fast", memory()), back], options());
     tiered.put(&key(1), &record("one")).await.unwrap();
     tiered.put(&key(2), &record("two")).await.unwrap();
@@ -217,7 +217,7 @@ async fn who_asks_for_it_hears_of_writes_that_failed() {
     assert_eq!(error.to_string(), "cannot put into the tier reported");
     assert_eq!(tiered.get(&key(1)).await, Some(record("kept")), "by the tiers that did not fail");
     let slow = Slow::new();
-    let back = Tier { writes: Writes::Back { queued_max: 1 }, ..report(slow) };
+    let back = Tier { writes: WriteMode::Back { queued_max: 1 }, ..report(slow) };
     let tiered = Tiered::new(vec![back], options());
     let mut refused = 0;
     for _ in 0..3 {
@@ -229,7 +229,7 @@ async fn who_asks_for_it_hears_of_writes_that_failed() {
 #[tokio::test(start_paused = true)]
 async fn a_tier_that_takes_too_long_has_failed() {
     let second = Duration::from_secs(1);
-    let limited = Tier { time_max: Some(second), ..tier("slow", Slow::new()) };
+    let limited = Tier { timeout: Some(second), ..tier("slow", Slow::new()) };
     let tiered = Tiered::new(vec![limited, tier("memory", memory())], options());
     let begun = tokio::time::Instant::now();
     tiered.put(&key(1), &record("kept")).await.unwrap();
@@ -278,9 +278,9 @@ async fn a_shared_tier_cannot_feed_a_wrong_pass() {
     }
     let reasons: Vec<_> = tiered.quarantined().into_iter().map(|bad| (bad.key, bad.reason)).collect();
     let expected = [
-        (key(2), BadRecord::Untrusted { sealed: false }),
-        (key(3), BadRecord::Damaged),
-        (key(4), BadRecord::Damaged),
+        (key(2), RecordError::Untrusted { sealed: false }),
+        (key(3), RecordError::Corrupt),
+        (key(4), RecordError::Corrupt),
     ];
     assert_eq!(reasons, expected);
     assert_eq!(shared.list().await.unwrap(), [key(1)], "and they are gone");
@@ -290,14 +290,17 @@ async fn a_shared_tier_cannot_feed_a_wrong_pass() {
 async fn what_does_not_verify_in_a_read_only_tier_is_read_once() {
     let shared = memory();
     shared.put(&key(1), "rubbish".into(), None).await.unwrap();
-    let read_only = Tier { access: Access::ReadOnly, ..tier("shared", shared.clone()) };
+    let read_only = Tier { access: AccessMode::ReadOnly, ..tier("shared", shared.clone()) };
     let tiered = Tiered::new(vec![read_only], options());
     for _ in 0..3 {
         assert_eq!(tiered.get(&key(1)).await, None);
     }
     assert_eq!(tiered.get_many(&[key(1)]).await, [None]);
     let stats = tiered.stats();
-    assert_eq!((stats.tiers[0].bad_records, stats.tiers[0].misses, tiered.quarantined().len()), (1, 4, 1));
+    assert_eq!(
+        (stats.tiers[0].invalid_records, stats.tiers[0].misses, tiered.quarantined().len()),
+        (1, 4, 1)
+    );
     assert_eq!(tiered.quarantined()[0].bytes, "rubbish");
 }
 
@@ -376,7 +379,7 @@ async fn what_will_be_asked_for_is_fetched_before() {
     let mut trail = Trail::default();
     for round in 0..4 {
         for number in 0..50 {
-            assert_eq!(tiered.get_on(&mut trail, &key(number)).await, Some(record("slow")));
+            assert_eq!(tiered.get_with_trail(&mut trail, &key(number)).await, Some(record("slow")));
             // On one thread, what was started now comes to its end before the next is asked for.
             for _ in 0..20 {
                 tokio::task::yield_now().await;

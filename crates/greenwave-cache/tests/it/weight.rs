@@ -5,15 +5,17 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use greenwave_cache::{
-    Adaptive, Backend, Cache, CostAware, KeyBuilder, Lru, MemoryBackend, Options, Policy, S3Fifo, Seeded,
+    Adaptive, Backend, Cache, CacheOptions, CostAware, KeyBuilder, Lru, MemoryBackend, Policy, S3Fifo,
+    SeededHasher,
 };
 
 const MIB: u64 = 1 << 20;
 
 /// A cache whose values are their weights.
-fn weighed<P: Policy>(weight_max: u64, shards: Option<usize>) -> Cache<u64, u64, P, Seeded> {
+fn weighed<P: Policy>(weight_max: u64, shards: Option<usize>) -> Cache<u64, u64, P, SeededHasher> {
     let weigher = Some(Arc::new(|_: &u64, weight: &u64| *weight) as _);
-    Cache::with(Options { weight_max: Some(weight_max), weigher, shards, ..Options::default() }).unwrap()
+    Cache::with(CacheOptions { weight_max: Some(weight_max), weigher, shards, ..CacheOptions::default() })
+        .unwrap()
 }
 
 #[test]

@@ -27,8 +27,8 @@ use parking_lot::Mutex;
 use url::Url;
 use zstd::bulk::{Compressor, Decompressor};
 
-use super::{Cold, ColdEntry, Shared};
-use crate::{BoxError, ColdStats, Error};
+use super::{ColdEntry, ColdTier, SharedColdTier};
+use crate::{BoxError, ColdTierStats, Error};
 
 const MAGIC: [u8; 4] = *b"GWO\x01";
 const HEADER_BYTES: usize = 32;
@@ -43,7 +43,7 @@ const APART_BYTES_MIN: usize = 16 << 10;
 /// Values shorter than this are not worth a try.
 const COMPRESSED_BYTES_MIN: usize = 64;
 
-/// How an [`ObjectCold`] keeps contents.
+/// How an [`ObjectColdTier`] keeps contents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ObjectOptions {
     /// The level of zstd that is tried on each value, -7 to 22, which is stored raw when that gains under 10 %. `None` for no compression.
@@ -71,7 +71,7 @@ impl Default for ObjectOptions {
 /// read would be several requests. What a call wrote is durable when the service says so, which is when the call returns; a local folder is
 /// not synced, so it survives the end of the process and not a power cut.
 #[derive(Debug, Clone)]
-pub struct ObjectCold {
+pub struct ObjectColdTier {
     inner: Arc<Inner>,
 }
 
@@ -97,14 +97,14 @@ impl std::fmt::Debug for Contexts {
     }
 }
 
-impl ObjectCold {
+impl ObjectColdTier {
     /// Opens the place that a URL names: `s3://bucket/folder`, `gs://bucket/folder`, `az://container/folder`, `file:///folder`,
     /// `memory:///`. Settings are those of `object_store`, `aws_access_key_id` and `aws_endpoint` say, as its builders' documentation lists
     /// them; unknown ones are ignored by it. Nothing is read from the environment, and nothing asked of the service yet.
     ///
     /// # Errors
     ///
-    /// [`Error::Option`]; [`Error::Cold`] if the URL is none, or a feature of this crate is missing for it.
+    /// [`Error::InvalidOption`]; [`Error::ColdTier`] if the URL is none, or a feature of this crate is missing for it.
     pub fn open<K: AsRef<str>, V: Into<String>>(
         url: &str,
         settings: impl IntoIterator<Item = (K, V)>,
@@ -124,17 +124,17 @@ impl ObjectOptions {
         if let Some(level) = self.zstd_level
             && !(-7..=22).contains(&level)
         {
-            return Err(Error::Option {
+            return Err(Error::InvalidOption {
                 option: "zstd_level",
                 value: level.to_string(),
-                accepted: "-7 to 22",
+                expected: "-7 to 22",
             });
         }
         if self.requests_max == 0 {
-            return Err(Error::Option {
+            return Err(Error::InvalidOption {
                 option: "requests_max",
                 value: "0".to_owned(),
-                accepted: "1 or more",
+                expected: "1 or more",
             });
         }
         Ok(())
@@ -357,7 +357,7 @@ fn runs(entries: Vec<ColdEntry>) -> Vec<Vec<ColdEntry>> {
 }
 
 #[async_trait]
-impl Cold for ObjectCold {
+impl ColdTier for ObjectColdTier {
     async fn get(&self, key: &[u8]) -> Result<Option<Bytes>, BoxError> {
         self.inner.get(key).await
     }
@@ -374,7 +374,7 @@ impl Cold for ObjectCold {
         Some(self.inner.options.value_bytes_max.into())
     }
 
-    fn shared(&self) -> Option<&dyn Shared> {
+    fn shared(&self) -> Option<&dyn SharedColdTier> {
         None
     }
 
@@ -408,8 +408,8 @@ impl Cold for ObjectCold {
         Ok(())
     }
 
-    fn stats(&self) -> ColdStats {
+    fn stats(&self) -> ColdTierStats {
         let codec = self.inner.options.zstd_level.map_or("none".to_owned(), |level| format!("zstd {level}"));
-        ColdStats { codec, ..ColdStats::default() }
+        ColdTierStats { codec, ..ColdTierStats::default() }
     }
 }

@@ -12,9 +12,9 @@ use greenwave_segment::{Batch, Compression, Log, Nowait, WhenFull};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
-use super::{Cold, ColdEntry, Shared, SharedWrite};
+use super::{ColdEntry, ColdTier, SharedColdTier, SharedWrite};
 use crate::sketch::{Sketch, Sketches};
-use crate::{BoxError, ColdStats, Error};
+use crate::{BoxError, ColdTierStats, Error};
 
 /// Compaction begins when this share of the disk bytes is garbage: each byte given back then costs at most one written.
 const GARBAGE_PERCENT_MIN: u64 = 50;
@@ -28,7 +28,7 @@ const VALUE_BYTES_MAX: u32 = 1 << 30;
 /// Contents that a write takes together with what is about them, in bytes. More are written before, one by one, and flushed: a
 /// batch is held in memory three times while it is written.
 const TOGETHER_BYTES_MAX: usize = 64 << 10;
-/// How a [`SegmentCold`] keeps contents.
+/// How a [`SegmentColdTier`] keeps contents.
 #[derive(Debug, Clone, Copy)]
 pub struct SegmentOptions {
     /// What is tried on each value; stored raw when that gains under 10 %. Default: zstd level 1.
@@ -39,7 +39,7 @@ pub struct SegmentOptions {
     pub segment_bytes_max: u64,
     /// Contents that resemble others are stored as differences, if they are compressed at all. At most this many have to be undone to read
     /// one: 0, for no differences, to 200; default 16. Each costs about as much time as decompressing the contents, 10 us for 16 KiB.
-    pub differences_max: u8,
+    pub delta_chain_max: u8,
     /// Look for contents that resemble new ones, where the store knows of none, among the last 4096 put. Costs 1 ns per byte put and up to
     /// 2 MiB of memory. Default on.
     pub find_similar: bool,
@@ -53,7 +53,7 @@ impl Default for SegmentOptions {
             compression: Compression::Zstd { level: 1 },
             disk_bytes_max: None,
             segment_bytes_max: 32 << 20,
-            differences_max: 16,
+            delta_chain_max: 16,
             find_similar: true,
             blocking_max: 8,
         }
@@ -62,7 +62,7 @@ impl Default for SegmentOptions {
 
 /// Keeps contents in a directory, on [`greenwave_segment`]. Several stores may use the directory at once, in one process or in several.
 #[derive(Debug, Clone)]
-pub struct SegmentCold {
+pub struct SegmentColdTier {
     inner: Arc<Inner>,
 }
 
@@ -89,12 +89,12 @@ enum Blocking {
     InPlace,
 }
 
-impl SegmentCold {
+impl SegmentColdTier {
     /// Opens the directory, or creates it with mode 0700. Blocks for as long as the recovery of what a crash left takes.
     ///
     /// # Errors
     ///
-    /// [`Error::Option`]; [`Error::Cold`], with the [`greenwave_segment::Error`] as its source.
+    /// [`Error::InvalidOption`]; [`Error::ColdTier`], with the [`greenwave_segment::Error`] as its source.
     pub fn open(dir: impl AsRef<Path>, options: SegmentOptions) -> Result<Self, Error> {
         let dir = dir.as_ref();
         let log = Log::open(dir, options.of_the_log()?);
@@ -137,7 +137,7 @@ impl SegmentCold {
             Compression::None => "none".to_owned(),
             Compression::Zstd { level } => format!("zstd {level}"),
         };
-        let differences = options.differences_max > 0 && options.compression != Compression::None;
+        let differences = options.delta_chain_max > 0 && options.compression != Compression::None;
         let find_similar = differences && options.find_similar;
         let inner = Inner {
             log,
@@ -156,7 +156,7 @@ impl SegmentCold {
     ///
     /// # Errors
     ///
-    /// [`Error::Cold`], with the [`greenwave_segment::Error`] as its source.
+    /// [`Error::ColdTier`], with the [`greenwave_segment::Error`] as its source.
     pub async fn train_dictionary(&self) -> Result<bool, Error> {
         let trained = self.blocking(|inner| inner.log.train_dictionary(64 << 10)).await;
         trained.map_err(Error::cold("train a dictionary"))
@@ -167,7 +167,7 @@ impl SegmentCold {
     ///
     /// # Errors
     ///
-    /// [`Error::Cold`], with the [`greenwave_segment::Error`] as its source.
+    /// [`Error::ColdTier`], with the [`greenwave_segment::Error`] as its source.
     pub async fn compact(&self) -> Result<(), Error> {
         let compacted = self.blocking(|inner| inner.log.compact().map(drop)).await;
         compacted.map_err(Error::cold("compact"))
@@ -213,7 +213,7 @@ impl SegmentOptions {
     fn of_the_log(&self) -> Result<greenwave_segment::Options, Error> {
         if self.blocking_max == 0 {
             let (option, value) = ("blocking_max", "0".to_owned());
-            return Err(Error::Option { option, value, accepted: "1 or more" });
+            return Err(Error::InvalidOption { option, value, expected: "1 or more" });
         }
         Ok(greenwave_segment::Options {
             compression: self.compression,
@@ -221,7 +221,7 @@ impl SegmentOptions {
             segment_bytes_max: self.segment_bytes_max,
             value_bytes_max: VALUE_BYTES_MAX,
             when_full: WhenFull::Refuse,
-            chain_depth_max: self.differences_max,
+            chain_depth_max: self.delta_chain_max,
             ..Default::default()
         })
     }
@@ -238,7 +238,7 @@ impl Inner {
 
     /// A key that is there, and whose value probably is similar.
     fn similar(&self, entry: &ColdEntry) -> Option<Bytes> {
-        let told = entry.like.as_ref().filter(|like| self.log.contains(like));
+        let told = entry.base.as_ref().filter(|base| self.log.contains(base));
         let found = || self.sketches.as_ref()?.lock().find(&Sketch::of(&entry.value)?);
         told.cloned().or_else(found)
     }
@@ -246,7 +246,7 @@ impl Inner {
     /// Lets later contents be compared with these, if nobody said what these are like.
     fn remember(&self, entry: &ColdEntry) {
         let Some(sketches) = &self.sketches else { return };
-        if entry.like.as_ref().is_none_or(|like| !self.log.contains(like))
+        if entry.base.as_ref().is_none_or(|base| !self.log.contains(base))
             && let Some(sketch) = Sketch::of(&entry.value)
         {
             sketches.lock().insert(&sketch, &entry.key);
@@ -289,7 +289,7 @@ impl Inner {
     fn fit_together(&self, contents: &[ColdEntry]) -> bool {
         let bytes: usize = contents.iter().map(|entry| entry.value.len()).sum();
         let keys: HashSet<&Bytes> = contents.iter().map(|entry| &entry.key).collect();
-        let among = |entry: &ColdEntry| entry.like.as_ref().is_some_and(|like| keys.contains(like));
+        let among = |entry: &ColdEntry| entry.base.as_ref().is_some_and(|base| keys.contains(base));
         let sketched = || match &self.sketches {
             Some(_) => contents.iter().filter(|entry| Sketch::of(&entry.value).is_some()).count(),
             None => 0,
@@ -314,7 +314,7 @@ impl Inner {
 }
 
 #[async_trait]
-impl Cold for SegmentCold {
+impl ColdTier for SegmentColdTier {
     async fn get(&self, key: &[u8]) -> Result<Option<Bytes>, BoxError> {
         // What the page cache holds comes back in a microsecond; a trip to the blocking pool alone costs ten.
         if let Nowait::Ready(value) = self.inner.log.get_nowait(key) {
@@ -337,7 +337,7 @@ impl Cold for SegmentCold {
         Some(VALUE_BYTES_MAX.into())
     }
 
-    fn shared(&self) -> Option<&dyn Shared> {
+    fn shared(&self) -> Option<&dyn SharedColdTier> {
         Some(self)
     }
 
@@ -373,9 +373,9 @@ impl Cold for SegmentCold {
         self.flush().await
     }
 
-    fn stats(&self) -> ColdStats {
+    fn stats(&self) -> ColdTierStats {
         let stats = self.inner.log.stats();
-        ColdStats {
+        ColdTierStats {
             entries: Some(stats.entries),
             stored_bytes: Some(stats.stored_bytes),
             raw_bytes: Some(stats.raw_bytes),
@@ -386,7 +386,7 @@ impl Cold for SegmentCold {
 }
 
 #[async_trait]
-impl Shared for SegmentCold {
+impl SharedColdTier for SegmentColdTier {
     async fn refresh(&self) -> Result<u64, BoxError> {
         // Where nothing is new, that shows in some microseconds, less than the way to a thread that may wait.
         if !self.inner.log.is_up_to_date() {
@@ -405,18 +405,18 @@ impl Shared for SegmentCold {
         Ok(written)
     }
 
-    fn new_number(&self) -> u64 {
+    fn new_store_id(&self) -> u64 {
         // Only uniqueness counts; nothing is ordered by it.
         let count = self.inner.numbers.fetch_add(1, Ordering::Relaxed);
         let hash = blake3::hash([self.inner.seed.to_le_bytes(), count.to_le_bytes()].as_flattened());
         u64::from_le_bytes(*hash.as_bytes().first_chunk().expect("a hash has 32 bytes"))
     }
 
-    async fn hold(&self, number: u64) -> Result<Box<dyn Send + Sync>, BoxError> {
+    async fn mark_open(&self, number: u64) -> Result<Box<dyn Send + Sync>, BoxError> {
         Ok(Box::new(self.blocking(move |inner| inner.log.hold(number)).await?))
     }
 
-    async fn is_held(&self, number: u64) -> Result<bool, BoxError> {
+    async fn is_open(&self, number: u64) -> Result<bool, BoxError> {
         self.blocking(move |inner| inner.log.is_held(number)).await
     }
 }

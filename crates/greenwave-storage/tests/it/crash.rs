@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use greenwave_storage::{
-    Attempts, BlobId, Draft, Error, Options, Outcome, SegmentCold, SegmentOptions, Store,
+    AttemptOutcome, Attempts, BlobId, Error, NewAttempt, SegmentColdTier, SegmentOptions, Store, StoreOptions,
 };
 
 use crate::{contents, rounds};
@@ -24,8 +24,8 @@ const NAMES: u64 = 5;
 /// Small enough to spill, rotate and compact all the time.
 fn open(dir: &Path) -> Store {
     let options = SegmentOptions { segment_bytes_max: 32 << 10, ..SegmentOptions::default() };
-    let memory = Options { memory_bytes_max: 64 << 10, ..Options::default() };
-    Store::open(memory, Arc::new(SegmentCold::open(dir, options).unwrap())).unwrap()
+    let memory = StoreOptions { memory_bytes_max: 64 << 10, ..StoreOptions::default() };
+    Store::open(memory, Arc::new(SegmentColdTier::open(dir, options).unwrap())).unwrap()
 }
 
 /// Every tenth is unlike the others; those after it are almost like it.
@@ -61,7 +61,7 @@ fn child() {
             store.put(&format!("{writer}/{}", number % NAMES), version(writer, number)).await.unwrap();
             if number % 4 == 0 {
                 let files = [("lib.rs".to_owned(), version(writer, number))].into();
-                let draft = Draft { files, outcome: Outcome::Failed, note: number.to_string() };
+                let draft = NewAttempt { files, outcome: AttemptOutcome::Failed, note: number.to_string() };
                 attempt = attempts.record("feature", draft).await.unwrap().number;
             }
             if number % 3 == 0 {
@@ -157,5 +157,5 @@ async fn check(dir: &Path, last: [Option<Flushed>; 2], round: u64) {
             }
         }
     }
-    assert_eq!(store.stats().bad_blobs, 0);
+    assert_eq!(store.stats().corrupt_blobs, 0);
 }

@@ -4,13 +4,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use greenwave_storage::{Options, SegmentCold, SegmentOptions, Store};
+use greenwave_storage::{SegmentColdTier, SegmentOptions, Store, StoreOptions};
 
 use crate::contents;
 
 fn open(dir: &Path) -> Store {
-    let cold = SegmentCold::open(dir, SegmentOptions::default()).unwrap();
-    Store::open(Options::default(), Arc::new(cold)).unwrap()
+    let cold = SegmentColdTier::open(dir, SegmentOptions::default()).unwrap();
+    Store::open(StoreOptions::default(), Arc::new(cold)).unwrap()
 }
 
 fn file(number: u64) -> Bytes {

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use greenwave_segment::{Log, Options as LogOptions, Stats};
-use greenwave_storage::{Attempts, Draft, Options, Outcome, SegmentCold, SegmentOptions, Snapshot, Store};
+use greenwave_storage::{
+    AttemptOutcome, Attempts, NewAttempt, SegmentColdTier, SegmentOptions, Snapshot, Store, StoreOptions,
+};
 
 /// Lines that do not compress, of which each version up to 20 changes four.
 fn version(file: u64, n: u64) -> Bytes {
@@ -19,8 +21,9 @@ fn version(file: u64, n: u64) -> Bytes {
 }
 
 fn open(dir: &Path, options: SegmentOptions) -> Store {
-    let cold = SegmentCold::open(dir, options).unwrap();
-    Store::open(Options { memory_bytes_max: 1 << 20, ..Options::default() }, Arc::new(cold)).unwrap()
+    let cold = SegmentColdTier::open(dir, options).unwrap();
+    Store::open(StoreOptions { memory_bytes_max: 1 << 20, ..StoreOptions::default() }, Arc::new(cold))
+        .unwrap()
 }
 
 /// What the log beneath says, once the store is closed.
@@ -68,7 +71,7 @@ async fn attempts_and_snapshots_take_little_room() {
     };
     let mut snapshot = Snapshot::default();
     for n in 1..=8 {
-        let draft = Draft { files: files(n), outcome: Outcome::Failed, note: String::new() };
+        let draft = NewAttempt { files: files(n), outcome: AttemptOutcome::Failed, note: String::new() };
         assert_eq!(u64::from(attempts.record("feature", draft).await.unwrap().number), n);
         for (path, contents) in files(n + 8) {
             snapshot.add(&store, &path, 0o644, contents).await.unwrap();
@@ -103,6 +106,6 @@ async fn what_merely_resembles_other_contents_is_found() {
 async fn options_are_checked() {
     let dir = tempfile::tempdir().unwrap();
     let none = SegmentOptions { blocking_max: 0, ..SegmentOptions::default() };
-    let error = SegmentCold::open(dir.path(), none).unwrap_err();
+    let error = SegmentColdTier::open(dir.path(), none).unwrap_err();
     assert!(error.to_string().contains("blocking_max"), "{error}");
 }

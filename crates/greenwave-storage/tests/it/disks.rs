@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
-use greenwave_storage::{Error, Options, SegmentCold, SegmentOptions, Store};
+use greenwave_storage::{Error, SegmentColdTier, SegmentOptions, Store, StoreOptions};
 
 use crate::{contents, skipped};
 
@@ -12,8 +12,9 @@ use crate::{contents, skipped};
 const DIR: &str = "GREENWAVE_DISK_DIR";
 
 fn open(dir: &Path) -> Store {
-    let cold = SegmentCold::open(dir, SegmentOptions::default()).unwrap();
-    Store::open(Options { memory_bytes_max: 64 << 10, ..Options::default() }, Arc::new(cold)).unwrap()
+    let cold = SegmentColdTier::open(dir, SegmentOptions::default()).unwrap();
+    Store::open(StoreOptions { memory_bytes_max: 64 << 10, ..StoreOptions::default() }, Arc::new(cold))
+        .unwrap()
 }
 
 fn message(error: &Error) -> String {

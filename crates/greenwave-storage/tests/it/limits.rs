@@ -6,8 +6,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use greenwave_storage::{
-    Attempts, BlobId, BoxError, Cold, ColdEntry, ColdStats, Draft, Error, MemoryCold, Options, Outcome,
-    SegmentCold, SegmentOptions, Shared, Store,
+    AttemptOutcome, Attempts, BlobId, BoxError, ColdEntry, ColdTier, ColdTierStats, Error, MemoryColdTier,
+    NewAttempt, SegmentColdTier, SegmentOptions, SharedColdTier, Store, StoreOptions,
 };
 
 use crate::{contents, on_disk, small_options};
@@ -15,13 +15,13 @@ use crate::{contents, on_disk, small_options};
 /// Says one limit, and has another.
 #[derive(Debug, Default)]
 struct Limited {
-    cold: MemoryCold,
+    cold: MemoryColdTier,
     said_bytes_max: Option<u64>,
     bytes_max: usize,
 }
 
 #[async_trait]
-impl Cold for Limited {
+impl ColdTier for Limited {
     async fn get(&self, key: &[u8]) -> Result<Option<Bytes>, BoxError> {
         self.cold.get(key).await
     }
@@ -34,7 +34,7 @@ impl Cold for Limited {
     fn value_bytes_max(&self) -> Option<u64> {
         self.said_bytes_max
     }
-    fn shared(&self) -> Option<&dyn Shared> {
+    fn shared(&self) -> Option<&dyn SharedColdTier> {
         None
     }
     async fn put_many(&self, entries: Vec<ColdEntry>) -> Result<(), BoxError> {
@@ -58,7 +58,7 @@ impl Cold for Limited {
     async fn close(&self) -> Result<(), BoxError> {
         Ok(())
     }
-    fn stats(&self) -> ColdStats {
+    fn stats(&self) -> ColdTierStats {
         self.cold.stats()
     }
 }
@@ -68,12 +68,12 @@ async fn what_the_cold_tier_would_refuse_is_refused_at_once() {
     let cold = Arc::new(Limited { said_bytes_max: Some(100), bytes_max: 100, ..Limited::default() });
     let store = Store::open(small_options(), cold.clone()).unwrap();
     store.put("name", contents(1, 100)).await.unwrap();
-    let like = store.resolve("name").await.unwrap().unwrap();
+    let base = store.resolve("name").await.unwrap().unwrap();
     for refused in [
         store.put("name", contents(2, 101)).await,
-        store.put_like("name", contents(2, 101), &like).await,
+        store.put_with_base("name", contents(2, 101), &base).await,
         store.put_blob(contents(2, 101)).await,
-        store.put_blob_like(contents(2, 101), &like).await,
+        store.put_blob_with_base(contents(2, 101), &base).await,
     ] {
         assert!(matches!(refused, Err(Error::TooLarge { len: 101, max: 100 })), "{refused:?}");
     }
@@ -100,7 +100,7 @@ async fn more_than_a_gibibyte_is_refused() {
 #[test]
 fn a_segment_tier_says_its_limit() {
     let dir = tempfile::tempdir().unwrap();
-    let cold = SegmentCold::open(dir.path(), SegmentOptions::default()).unwrap();
+    let cold = SegmentColdTier::open(dir.path(), SegmentOptions::default()).unwrap();
     assert_eq!(cold.value_bytes_max(), Some(1 << 30));
 }
 
@@ -119,7 +119,10 @@ async fn a_flush_leaves_out_what_is_refused_all_the_same() {
     assert!(std::error::Error::source(&error).unwrap().to_string().contains("501 bytes"), "{error:?}");
     let attempts = Attempts::new(store.clone(), "attempts");
     let files = [("file".to_owned(), contents(60, 501))].into();
-    attempts.record("f", Draft { files, outcome: Outcome::Passed, note: String::new() }).await.unwrap();
+    attempts
+        .record("f", NewAttempt { files, outcome: AttemptOutcome::Passed, note: String::new() })
+        .await
+        .unwrap();
     store.remove("gone").await.unwrap();
     assert!(store.flush().await.is_err());
     // Memory overflows, and what is put then is not to blame.
@@ -148,8 +151,9 @@ async fn a_flush_leaves_out_what_is_refused_all_the_same() {
 
 fn budget(dir: &std::path::Path, disk_bytes_max: u64) -> Store {
     let options = SegmentOptions { disk_bytes_max: Some(disk_bytes_max), ..SegmentOptions::default() };
-    let cold = SegmentCold::open(dir, options).unwrap();
-    Store::open(Options { memory_bytes_max: 64 << 10, ..Options::default() }, Arc::new(cold)).unwrap()
+    let cold = SegmentColdTier::open(dir, options).unwrap();
+    Store::open(StoreOptions { memory_bytes_max: 64 << 10, ..StoreOptions::default() }, Arc::new(cold))
+        .unwrap()
 }
 
 /// Puts until that fails; returns how many there are.

@@ -19,20 +19,20 @@ mod tiers;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use greenwave_storage::{MemoryCold, Options, SegmentCold, SegmentOptions, Store};
+use greenwave_storage::{MemoryColdTier, SegmentColdTier, SegmentOptions, Store, StoreOptions};
 
 /// A store on memory with a small budget.
-fn small(cold: Arc<MemoryCold>) -> Store {
+fn small(cold: Arc<MemoryColdTier>) -> Store {
     Store::open(small_options(), cold).unwrap()
 }
 
-fn small_options() -> Options {
-    Options { memory_bytes_max: 64 << 10, ..Options::default() }
+fn small_options() -> StoreOptions {
+    StoreOptions { memory_bytes_max: 64 << 10, ..StoreOptions::default() }
 }
 
 fn on_disk(dir: &std::path::Path) -> Store {
     let options = SegmentOptions { segment_bytes_max: 16 << 10, ..SegmentOptions::default() };
-    Store::open(small_options(), Arc::new(SegmentCold::open(dir, options).unwrap())).unwrap()
+    Store::open(small_options(), Arc::new(SegmentColdTier::open(dir, options).unwrap())).unwrap()
 }
 
 /// How often a randomised test repeats itself, or how large something is: what the long run's variable says, or a number for every day.

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use greenwave_storage::{BlobId, Options, SegmentCold, SegmentOptions, Store};
+use greenwave_storage::{BlobId, SegmentColdTier, SegmentOptions, Store, StoreOptions};
 use proptest::prelude::*;
 
 use crate::{contents, rounds};
@@ -18,7 +18,7 @@ const NAMES: u8 = 12;
 enum Op {
     Put(u8, usize),
     /// A version of what another name leads to.
-    PutLike(u8, u8),
+    PutWithBase(u8, u8),
     Remove(u8),
     Get(u8),
     GetAll,
@@ -35,14 +35,14 @@ struct Budget {
     memory_kib: u64,
     threshold: f64,
     promote_after: u32,
-    differences_max: u8,
+    delta_chain_max: u8,
 }
 
 fn op() -> impl Strategy<Value = Op> {
     let name = || 0..NAMES;
     prop_oneof![
         6 => (name(), 0..12_000_usize).prop_map(|(name, len)| Op::Put(name, len)),
-        4 => (name(), name()).prop_map(|(name, like)| Op::PutLike(name, like)),
+        4 => (name(), name()).prop_map(|(name, base)| Op::PutWithBase(name, base)),
         2 => name().prop_map(Op::Remove),
         4 => name().prop_map(Op::Get),
         1 => Just(Op::GetAll),
@@ -56,11 +56,11 @@ fn op() -> impl Strategy<Value = Op> {
 
 fn budget() -> impl Strategy<Value = Budget> {
     (64..200_u64, 0.3..=1.0, 1..4_u32, prop_oneof![Just(0_u8), Just(2), Just(16)]).prop_map(
-        |(memory_kib, threshold, promote_after, differences_max)| Budget {
+        |(memory_kib, threshold, promote_after, delta_chain_max)| Budget {
             memory_kib,
             threshold,
             promote_after,
-            differences_max,
+            delta_chain_max,
         },
     )
 }
@@ -75,16 +75,16 @@ proptest! {
     }
 }
 
-fn open(dir: &Path, budget: &Budget) -> (Store, SegmentCold) {
-    let differences_max = budget.differences_max;
+fn open(dir: &Path, budget: &Budget) -> (Store, SegmentColdTier) {
+    let delta_chain_max = budget.delta_chain_max;
     let options =
-        SegmentOptions { segment_bytes_max: 16 << 10, differences_max, ..SegmentOptions::default() };
-    let cold = SegmentCold::open(dir, options).unwrap();
-    let options = Options {
+        SegmentOptions { segment_bytes_max: 16 << 10, delta_chain_max, ..SegmentOptions::default() };
+    let cold = SegmentColdTier::open(dir, options).unwrap();
+    let options = StoreOptions {
         memory_bytes_max: budget.memory_kib << 10,
         spillover_threshold: budget.threshold,
         promote_after: budget.promote_after,
-        ..Options::default()
+        ..StoreOptions::default()
     };
     (Store::open(options, Arc::new(cold.clone())).unwrap(), cold)
 }
@@ -99,9 +99,9 @@ async fn check(budget: &Budget, ops: Vec<Op>) -> Result<(), TestCaseError> {
     let mut possible: BTreeMap<String, Vec<Option<Bytes>>> = BTreeMap::new();
     for (step, op) in ops.into_iter().enumerate() {
         match op {
-            Op::Put(..) | Op::PutLike(..) => {
+            Op::Put(..) | Op::PutWithBase(..) => {
                 let (name, contents) = match op {
-                    Op::PutLike(name, like) => (name, changed(model.get(&like.to_string()), step)),
+                    Op::PutWithBase(name, base) => (name, changed(model.get(&base.to_string()), step)),
                     Op::Put(name, len) => (name, contents(step as u64, len)),
                     _ => unreachable!("only these two come here"),
                 };
@@ -152,13 +152,13 @@ async fn check(budget: &Budget, ops: Vec<Op>) -> Result<(), TestCaseError> {
         let found = store.get(name).await.unwrap();
         prop_assert_eq!(found.as_ref(), Some(value));
     }
-    prop_assert_eq!(store.stats().bad_blobs, 0);
+    prop_assert_eq!(store.stats().corrupt_blobs, 0);
     Ok(())
 }
 
 /// Contents with a little changed.
-fn changed(like: Option<&Bytes>, step: usize) -> Bytes {
-    let mut bytes = like.map(|bytes| bytes.to_vec()).unwrap_or_default();
+fn changed(base: Option<&Bytes>, step: usize) -> Bytes {
+    let mut bytes = base.map(|bytes| bytes.to_vec()).unwrap_or_default();
     let at = bytes.len() / 3;
     bytes.splice(at..at, step.to_le_bytes());
     bytes.into()

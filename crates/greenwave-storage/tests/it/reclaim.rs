@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::sync::Arc;
 
-use greenwave_storage::{Options, SegmentCold, SegmentOptions, Store};
+use greenwave_storage::{SegmentColdTier, SegmentOptions, Store, StoreOptions};
 
 use crate::contents;
 
@@ -23,8 +23,9 @@ fn resident_bytes() -> u64 {
 async fn child() {
     let Ok(reclaim) = std::env::var(RECLAIM) else { return };
     let dir = tempfile::tempdir().unwrap();
-    let cold = SegmentCold::open(dir.path(), SegmentOptions::default()).unwrap();
-    let options = Options { memory_bytes_max: MEMORY, reclaim: reclaim == "true", ..Options::default() };
+    let cold = SegmentColdTier::open(dir.path(), SegmentOptions::default()).unwrap();
+    let options =
+        StoreOptions { memory_bytes_max: MEMORY, reclaim: reclaim == "true", ..StoreOptions::default() };
     let store = Store::open(options, Arc::new(cold)).unwrap();
     for number in 0..MEMORY / 5000 {
         store.put_blob(contents(number, 4000)).await.unwrap();

@@ -3,7 +3,9 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use greenwave_storage::{Attempts, BlobId, Draft, Outcome, SegmentCold, SegmentOptions, Store};
+use greenwave_storage::{
+    AttemptOutcome, Attempts, BlobId, NewAttempt, SegmentColdTier, SegmentOptions, Store,
+};
 
 use crate::{contents, on_disk, small_options};
 
@@ -69,7 +71,7 @@ async fn a_sweep_spares_what_others_put_and_name() {
 #[tokio::test]
 async fn stores_on_one_tier_tell_each_other_apart() {
     let dir = tempfile::tempdir().unwrap();
-    let cold = Arc::new(SegmentCold::open(dir.path(), SegmentOptions::default()).unwrap());
+    let cold = Arc::new(SegmentColdTier::open(dir.path(), SegmentOptions::default()).unwrap());
     let open = || Store::open(small_options(), cold.clone()).unwrap();
     let (one, two) = (open(), open());
     let unnamed = one.put_blob(contents(1, 300)).await.unwrap();
@@ -89,7 +91,7 @@ async fn what_is_to_stay_may_be_asked_of_the_store_that_sweeps() {
     let attempts = Attempts::new(one.clone(), "attempts");
     for number in 0..30 {
         let files = [("file".to_owned(), contents(number, 3000))].into();
-        let draft = Draft { files, outcome: Outcome::Passed, note: String::new() };
+        let draft = NewAttempt { files, outcome: AttemptOutcome::Passed, note: String::new() };
         attempts.record("feature", draft).await.unwrap();
     }
     one.close().await.unwrap();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use greenwave_storage::{Options, SegmentCold, SegmentOptions, Store};
+use greenwave_storage::{SegmentColdTier, SegmentOptions, Store, StoreOptions};
 
 use crate::{contents, on_disk, rounds};
 
@@ -11,8 +11,9 @@ use crate::{contents, on_disk, rounds};
 const LARGE_MIB: &str = "GREENWAVE_LARGE_MIB";
 
 fn open(dir: &std::path::Path) -> Store {
-    let cold = SegmentCold::open(dir, SegmentOptions::default()).unwrap();
-    Store::open(Options { memory_bytes_max: 1 << 20, ..Options::default() }, Arc::new(cold)).unwrap()
+    let cold = SegmentColdTier::open(dir, SegmentOptions::default()).unwrap();
+    Store::open(StoreOptions { memory_bytes_max: 1 << 20, ..StoreOptions::default() }, Arc::new(cold))
+        .unwrap()
 }
 
 #[tokio::test]

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use async_trait::async_trait;
 use bytes::Bytes;
 use greenwave_storage::{
-    BlobId, BoxError, Cold, ColdEntry, ColdStats, Error, MemoryCold, NAME_BYTES_MAX, Options, Shared, Store,
+    BlobId, BoxError, ColdEntry, ColdTier, ColdTierStats, Error, MemoryColdTier, NAME_BYTES_MAX,
+    SharedColdTier, Store, StoreOptions,
 };
 
 use crate::{contents, on_disk, small, small_options};
@@ -83,7 +84,7 @@ async fn many_names_keep_to_their_share() {
 
 #[tokio::test]
 async fn a_scan_does_not_turn_the_tiers_over() {
-    let cold = Arc::new(MemoryCold::new());
+    let cold = Arc::new(MemoryColdTier::new());
     let filler = small(cold.clone());
     let mut ids = Vec::new();
     for number in 0..200 {
@@ -134,21 +135,24 @@ async fn bad_names_and_options_are_refused() {
     let store = small(Arc::default());
     for name in ["", &"x".repeat(NAME_BYTES_MAX + 1)] {
         let error = store.put(name, Bytes::new()).await.unwrap_err();
-        assert!(matches!(error, Error::Name { max: NAME_BYTES_MAX, .. }), "{error}");
+        assert!(matches!(error, Error::InvalidName { max: NAME_BYTES_MAX, .. }), "{error}");
     }
-    let refused = |options| Store::open(options, Arc::new(MemoryCold::new())).unwrap_err().to_string();
+    let refused = |options| Store::open(options, Arc::new(MemoryColdTier::new())).unwrap_err().to_string();
     for threshold in [0.0, -1.0, 1.1, f64::NAN] {
-        let message = refused(Options { spillover_threshold: threshold, ..Options::default() });
+        let message = refused(StoreOptions { spillover_threshold: threshold, ..StoreOptions::default() });
         assert!(message.contains("spillover_threshold") && message.contains("up to 1"), "{message}");
     }
-    assert!(refused(Options { promote_after: 0, ..Options::default() }).contains("promote_after"));
-    assert!(refused(Options { memory_bytes_max: 10, ..Options::default() }).contains("memory_bytes_max"));
+    assert!(refused(StoreOptions { promote_after: 0, ..StoreOptions::default() }).contains("promote_after"));
+    assert!(
+        refused(StoreOptions { memory_bytes_max: 10, ..StoreOptions::default() })
+            .contains("memory_bytes_max")
+    );
 }
 
 #[tokio::test]
 async fn reclaiming_changes_no_answer() {
-    let cold = Arc::new(MemoryCold::new());
-    let store = Store::open(Options { reclaim: true, ..small_options() }, cold).unwrap();
+    let cold = Arc::new(MemoryColdTier::new());
+    let store = Store::open(StoreOptions { reclaim: true, ..small_options() }, cold).unwrap();
     for number in 0..200 {
         store.put(&number.to_string(), contents(number, 1000)).await.unwrap();
     }
@@ -158,7 +162,7 @@ async fn reclaiming_changes_no_answer() {
 /// Fails when told to, and lies when told to.
 #[derive(Debug, Default)]
 struct Troubled {
-    cold: MemoryCold,
+    cold: MemoryColdTier,
     failing: AtomicBool,
     lying: AtomicBool,
 }
@@ -170,7 +174,7 @@ impl Troubled {
 }
 
 #[async_trait]
-impl Cold for Troubled {
+impl ColdTier for Troubled {
     async fn get(&self, key: &[u8]) -> Result<Option<Bytes>, BoxError> {
         self.check()?;
         let value = self.cold.get(key).await?;
@@ -187,7 +191,7 @@ impl Cold for Troubled {
     fn value_bytes_max(&self) -> Option<u64> {
         None
     }
-    fn shared(&self) -> Option<&dyn Shared> {
+    fn shared(&self) -> Option<&dyn SharedColdTier> {
         None
     }
     async fn put_many(&self, entries: Vec<ColdEntry>) -> Result<(), BoxError> {
@@ -207,7 +211,7 @@ impl Cold for Troubled {
     async fn close(&self) -> Result<(), BoxError> {
         self.check()
     }
-    fn stats(&self) -> ColdStats {
+    fn stats(&self) -> ColdTierStats {
         self.cold.stats()
     }
 }
@@ -223,7 +227,7 @@ async fn a_failing_cold_tier_loses_nothing() {
     }
     assert!(failures > 10);
     let error = store.flush().await.unwrap_err();
-    assert!(matches!(error, Error::Cold { .. }), "{error}");
+    assert!(matches!(error, Error::ColdTier { .. }), "{error}");
     for number in 0..100 {
         assert_eq!(store.get(&number.to_string()).await.unwrap().unwrap(), contents(number, 1000));
     }
@@ -241,7 +245,7 @@ async fn contents_that_do_not_match_their_hash_are_missing_until_put_again() {
     let store = Store::open(small_options(), cold.clone()).unwrap();
     cold.lying.store(true, Ordering::Relaxed);
     assert_eq!(store.get("name").await.unwrap(), None);
-    assert_eq!(store.stats().bad_blobs, 1);
+    assert_eq!(store.stats().corrupt_blobs, 1);
     cold.lying.store(false, Ordering::Relaxed);
     store.put_blob(contents(1, 100)).await.unwrap();
     store.close().await.unwrap();
@@ -275,13 +279,13 @@ async fn tasks_share_a_store() {
 /// Holds each write back until it is let through.
 #[derive(Debug)]
 struct Gated {
-    cold: MemoryCold,
+    cold: MemoryColdTier,
     arrived: tokio::sync::Semaphore,
     open: tokio::sync::Semaphore,
 }
 
 #[async_trait]
-impl Cold for Gated {
+impl ColdTier for Gated {
     async fn get(&self, key: &[u8]) -> Result<Option<Bytes>, BoxError> {
         self.cold.get(key).await
     }
@@ -294,7 +298,7 @@ impl Cold for Gated {
     fn value_bytes_max(&self) -> Option<u64> {
         None
     }
-    fn shared(&self) -> Option<&dyn Shared> {
+    fn shared(&self) -> Option<&dyn SharedColdTier> {
         None
     }
     async fn put_many(&self, entries: Vec<ColdEntry>) -> Result<(), BoxError> {
@@ -314,7 +318,7 @@ impl Cold for Gated {
     async fn close(&self) -> Result<(), BoxError> {
         Ok(())
     }
-    fn stats(&self) -> ColdStats {
+    fn stats(&self) -> ColdTierStats {
         self.cold.stats()
     }
 }
@@ -322,7 +326,7 @@ impl Cold for Gated {
 #[tokio::test]
 async fn what_is_put_while_a_flush_is_under_way_is_not_forgotten() {
     let closed = || tokio::sync::Semaphore::new(0);
-    let cold = Arc::new(Gated { cold: MemoryCold::new(), arrived: closed(), open: closed() });
+    let cold = Arc::new(Gated { cold: MemoryColdTier::new(), arrived: closed(), open: closed() });
     let store = Store::open(small_options(), cold.clone()).unwrap();
     store.put("name", contents(1, 100)).await.unwrap();
     let flush = tokio::spawn({
@@ -346,7 +350,7 @@ async fn what_is_put_while_a_flush_is_under_way_is_not_forgotten() {
 #[tokio::test]
 async fn a_put_that_is_dropped_while_it_waits_leaves_everything_in_order() {
     let closed = || tokio::sync::Semaphore::new(0);
-    let cold = Arc::new(Gated { cold: MemoryCold::new(), arrived: closed(), open: closed() });
+    let cold = Arc::new(Gated { cold: MemoryColdTier::new(), arrived: closed(), open: closed() });
     let store = Store::open(small_options(), cold.clone()).unwrap();
     let filler = tokio::spawn({
         let store = store.clone();

@@ -6,8 +6,8 @@ mod server;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use greenwave_storage::conformance::Harness;
-use greenwave_storage::{Cold, Error, ObjectCold, ObjectOptions, Options, Store};
+use greenwave_storage::conformance::ColdTierFixture;
+use greenwave_storage::{ColdTier, Error, ObjectColdTier, ObjectOptions, Store, StoreOptions};
 use server::Server;
 
 const NONE: [(&str, &str); 0] = [];
@@ -17,10 +17,10 @@ mod folder {
 
     struct Folder(tempfile::TempDir);
 
-    impl Harness for Folder {
-        async fn open(&self) -> Arc<dyn Cold> {
+    impl ColdTierFixture for Folder {
+        async fn open(&self) -> Arc<dyn ColdTier> {
             let url = format!("file://{}", self.0.path().display());
-            Arc::new(ObjectCold::open(&url, NONE, ObjectOptions::default()).unwrap())
+            Arc::new(ObjectColdTier::open(&url, NONE, ObjectOptions::default()).unwrap())
         }
     }
 
@@ -32,12 +32,12 @@ mod s3 {
 
     struct S3(Option<Server>);
 
-    impl Harness for S3 {
-        async fn open(&self) -> Arc<dyn Cold> {
+    impl ColdTierFixture for S3 {
+        async fn open(&self) -> Arc<dyn ColdTier> {
             match &self.0 {
                 Some(server) => Arc::new(server.open("some/folder", ObjectOptions::default())),
                 // Skipped, which `Server::start` has said: any tier will do.
-                None => Arc::new(greenwave_storage::MemoryCold::new()),
+                None => Arc::new(greenwave_storage::MemoryColdTier::new()),
             }
         }
     }
@@ -51,8 +51,9 @@ fn contents(number: u64, len: usize) -> Bytes {
     bytes.into()
 }
 
-fn store(cold: ObjectCold) -> Store {
-    Store::open(Options { memory_bytes_max: 64 << 10, ..Options::default() }, Arc::new(cold)).unwrap()
+fn store(cold: ObjectColdTier) -> Store {
+    Store::open(StoreOptions { memory_bytes_max: 64 << 10, ..StoreOptions::default() }, Arc::new(cold))
+        .unwrap()
 }
 
 #[tokio::test]
@@ -125,7 +126,8 @@ async fn a_server_that_dies_loses_nothing_and_is_named() {
     server.restart();
     flush.await.unwrap();
     let again =
-        Store::open(Options::default(), Arc::new(server.open("store", ObjectOptions::default()))).unwrap();
+        Store::open(StoreOptions::default(), Arc::new(server.open("store", ObjectOptions::default())))
+            .unwrap();
     for number in 0..20 {
         assert_eq!(again.get(&number.to_string()).await.unwrap(), Some(contents(number, 2000)));
     }
@@ -138,18 +140,18 @@ async fn a_wrong_secret_is_an_error_and_not_a_miss() {
     let error = cold.get(b"bkey").await.unwrap_err();
     assert!(error.to_string().to_lowercase().contains("403"), "{error}");
     let error = store(cold).get("name").await.unwrap_err();
-    assert!(matches!(error, Error::Cold { .. }), "{error}");
+    assert!(matches!(error, Error::ColdTier { .. }), "{error}");
 }
 
 #[test]
 fn what_cannot_be_opened_says_why() {
-    let open = |url: &str, options| ObjectCold::open(url, NONE, options).unwrap_err();
+    let open = |url: &str, options| ObjectColdTier::open(url, NONE, options).unwrap_err();
     for url in ["bucket", "ftp://host/x", "s3://"] {
         let error = open(url, ObjectOptions::default());
         assert_eq!(error.to_string(), format!("cold tier failed to open {url}"));
     }
     let level = ObjectOptions { zstd_level: Some(23), ..ObjectOptions::default() };
-    assert_eq!(open("memory:///", level).to_string(), "option zstd_level is 23, where -7 to 22 is accepted");
+    assert_eq!(open("memory:///", level).to_string(), "invalid value 23 for zstd_level: expected -7 to 22");
     let none = ObjectOptions { requests_max: 0, ..ObjectOptions::default() };
-    assert_eq!(open("memory:///", none).to_string(), "option requests_max is 0, where 1 or more is accepted");
+    assert_eq!(open("memory:///", none).to_string(), "invalid value 0 for requests_max: expected 1 or more");
 }

@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use greenwave_storage::{ObjectCold, ObjectOptions};
+use greenwave_storage::{ObjectColdTier, ObjectOptions};
 
 const PROGRAM: &str = "s3s-fs";
 const BUCKET: &str = "bucket";
@@ -42,11 +42,11 @@ impl Server {
     }
 
     /// A tier in a folder of its bucket.
-    pub(crate) fn open(&self, folder: &str, options: ObjectOptions) -> ObjectCold {
+    pub(crate) fn open(&self, folder: &str, options: ObjectOptions) -> ObjectColdTier {
         self.open_with(folder, options, "secret")
     }
 
-    pub(crate) fn open_with(&self, folder: &str, options: ObjectOptions, secret: &str) -> ObjectCold {
+    pub(crate) fn open_with(&self, folder: &str, options: ObjectOptions, secret: &str) -> ObjectColdTier {
         let endpoint = format!("http://127.0.0.1:{}", self.port);
         let settings = [
             ("aws_endpoint", endpoint.as_str()),
@@ -57,7 +57,7 @@ impl Server {
         ];
         // It keeps a file beside each object that is named after the whole of the object's name.
         let options = ObjectOptions { named_bytes_max: 40, ..options };
-        ObjectCold::open(&format!("s3://{BUCKET}/{folder}"), settings, options).unwrap()
+        ObjectColdTier::open(&format!("s3://{BUCKET}/{folder}"), settings, options).unwrap()
     }
 
     pub(crate) fn kill(&mut self) {

@@ -11,7 +11,7 @@ pub(crate) type Handle = usize;
 
 /// One change of one name.
 #[derive(Debug, Clone)]
-struct Change {
+struct NameChange {
     contents: Option<Bytes>,
     /// It may lead to contents that are gone.
     may_dangle: bool,
@@ -36,7 +36,7 @@ struct Unnamed {
 
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Model {
-    names: BTreeMap<String, Vec<Change>>,
+    names: BTreeMap<String, Vec<NameChange>>,
     unnamed: Vec<Unnamed>,
     events: Event,
     handles: Handle,
@@ -62,7 +62,7 @@ impl Model {
             earlier.latest.get_or_insert(began);
         }
         let made = Event::MAX;
-        changes.push(Change { contents, may_dangle, handle, began, made, latest: None, flushed: None });
+        changes.push(NameChange { contents, may_dangle, handle, began, made, latest: None, flushed: None });
     }
 
     /// The change that a store began last counts for it.
@@ -134,13 +134,14 @@ impl Model {
         let none = Vec::new();
         let changes = self.names.get(name).unwrap_or(&none);
         // When a change surely counts for the reader.
-        let counts = |change: &Change| {
+        let counts = |change: &NameChange| {
             change.flushed.is_some_and(|at| at <= began) || change.handle == reader && change.made <= began
         };
         let over = |latest: Option<Event>| {
             latest.is_some_and(|latest| changes.iter().any(|other| counts(other) && latest < other.began))
         };
-        let fits = |change: &Change| change.contents.as_ref() == got || change.may_dangle && got.is_none();
+        let fits =
+            |change: &NameChange| change.contents.as_ref() == got || change.may_dangle && got.is_none();
         if changes.iter().any(|change| fits(change) && !over(change.latest))
             || got.is_none() && !over(Some(0))
         {
@@ -159,7 +160,7 @@ impl Model {
             if self.names.get(name).is_some_and(|changes| changes.iter().any(|change| change.may_dangle)) {
                 continue;
             }
-            let change = Change {
+            let change = NameChange {
                 contents: contents.clone(),
                 may_dangle: false,
                 handle: 0,
@@ -180,8 +181,8 @@ fn text(contents: Option<&Bytes>) -> String {
     })
 }
 
-fn shown(change: &Change) -> String {
-    let Change { handle, began, made, latest, flushed, .. } = change;
+fn shown(change: &NameChange) -> String {
+    let NameChange { handle, began, made, latest, flushed, .. } = change;
     let contents = text(change.contents.as_ref());
     format!("{contents} by {handle}: began {began}, made {made}, latest {latest:?}, flushed {flushed:?}")
 }

@@ -10,7 +10,8 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use greenwave_segment::simulation::{Faults, Machine, Process, Schedule, Unsynced};
 use greenwave_storage::{
-    Attempts, BlobId, Compression, Draft, Error, Options, Outcome, SegmentCold, SegmentOptions, Store,
+    AttemptOutcome, Attempts, BlobId, Compression, Error, NewAttempt, SegmentColdTier, SegmentOptions, Store,
+    StoreOptions,
 };
 
 use crate::model::{Handle, Model};
@@ -81,7 +82,7 @@ impl Court {
     }
 }
 
-type Shared = Rc<RefCell<Court>>;
+type SharedColdTier = Rc<RefCell<Court>>;
 
 /// Drives a future that waits for nothing but the simulated disk, which it does in place.
 fn block_on<T>(future: impl Future<Output = T>) -> T {
@@ -96,12 +97,12 @@ fn open(process: &Process, setting: &Setting) -> Result<Store, Error> {
         compression: if setting.compressed { Compression::Zstd { level: 1 } } else { Compression::None },
         disk_bytes_max: (setting.disk_kib_max > 0).then(|| u64::from(setting.disk_kib_max) << 10),
         segment_bytes_max: u64::from(setting.segment_kib_max) << 10,
-        differences_max: 2,
+        delta_chain_max: 2,
         find_similar: setting.find_similar,
         ..SegmentOptions::default()
     };
-    let cold = SegmentCold::open_simulated(process, DIR, options)?;
-    Store::open(Options { memory_bytes_max: 64 << 10, ..Options::default() }, Arc::new(cold))
+    let cold = SegmentColdTier::open_simulated(process, DIR, options)?;
+    Store::open(StoreOptions { memory_bytes_max: 64 << 10, ..StoreOptions::default() }, Arc::new(cold))
 }
 
 fn name_of(number: u8) -> String {
@@ -109,7 +110,7 @@ fn name_of(number: u8) -> String {
 }
 
 /// One process: opens the store, does its operations, and reports each to the court.
-fn process(who: usize, machine: &Process, setting: Setting, ops: &[Op], court: &Shared) {
+fn process(who: usize, machine: &Process, setting: Setting, ops: &[Op], court: &SharedColdTier) {
     let mut handle = court.borrow_mut().open(who);
     let mut store = match open(machine, &setting) {
         Ok(store) => store,
@@ -136,7 +137,7 @@ fn process(who: usize, machine: &Process, setting: Setting, ops: &[Op], court: &
     court.borrow_mut().model.ended(handle);
 }
 
-fn close(handle: Handle, store: &Store, court: &Shared) {
+fn close(handle: Handle, store: &Store, court: &SharedColdTier) {
     let began = court.borrow_mut().model.event();
     match block_on(store.close()) {
         Ok(()) => court.borrow_mut().model.flushed(handle, began),
@@ -145,7 +146,7 @@ fn close(handle: Handle, store: &Store, court: &Shared) {
 }
 
 /// An operation failed. Only some failures are the disk's.
-fn refused(error: &Error, court: &Shared) {
+fn refused(error: &Error, court: &SharedColdTier) {
     let mut court = court.borrow_mut();
     court.totals.failed_operations += 1;
     let mut text = error.to_string();
@@ -169,7 +170,7 @@ fn refused(error: &Error, court: &Shared) {
     }
 }
 
-fn perform(who: usize, handle: Handle, store: &Store, op: Op, setting: Setting, court: &Shared) {
+fn perform(who: usize, handle: Handle, store: &Store, op: Op, setting: Setting, court: &SharedColdTier) {
     let event = || court.borrow_mut().model.event();
     let large = setting.disk_kib_max == 0;
     match op {
@@ -179,11 +180,11 @@ fn perform(who: usize, handle: Handle, store: &Store, op: Op, setting: Setting, 
                 block_on(store.put(&name_of(name), contents.clone())).map(drop)
             });
         }
-        Op::PutLike { name, contents, like } => {
+        Op::PutWithBase { name, contents, base } => {
             let contents = court.borrow_mut().contents(contents, large);
-            let Some(like) = found(block_on(store.resolve(&name_of(like))), court).flatten() else { return };
+            let Some(base) = found(block_on(store.resolve(&name_of(base))), court).flatten() else { return };
             change(handle, &name_of(name), Some(&contents), false, court, || {
-                block_on(store.put_like(&name_of(name), contents.clone(), &like)).map(drop)
+                block_on(store.put_with_base(&name_of(name), contents.clone(), &base)).map(drop)
             });
         }
         // Contents without a name stay as long as their store, which a budget has no room for.
@@ -251,7 +252,7 @@ fn perform(who: usize, handle: Handle, store: &Store, op: Op, setting: Setting, 
     }
 }
 
-fn found<T>(result: Result<T, Error>, court: &Shared) -> Option<T> {
+fn found<T>(result: Result<T, Error>, court: &SharedColdTier) -> Option<T> {
     result.inspect_err(|error| refused(error, court)).ok()
 }
 
@@ -261,7 +262,7 @@ fn change(
     name: &str,
     contents: Option<&Bytes>,
     may_dangle: bool,
-    court: &Shared,
+    court: &SharedColdTier,
     work: impl FnOnce() -> Result<(), Error>,
 ) {
     court.borrow_mut().model.begin(handle, name, contents.cloned(), may_dangle);
@@ -271,7 +272,7 @@ fn change(
     court.borrow_mut().model.made(handle, name);
 }
 
-fn remove(handle: Handle, store: &Store, name: &str, court: &Shared) {
+fn remove(handle: Handle, store: &Store, name: &str, court: &SharedColdTier) {
     let began = court.borrow_mut().model.event();
     let Some(existed) = found(block_on(store.remove(name)), court) else { return };
     let mut court = court.borrow_mut();
@@ -284,7 +285,7 @@ fn remove(handle: Handle, store: &Store, name: &str, court: &Shared) {
     }
 }
 
-fn get(handle: Handle, store: &Store, name: &str, court: &Shared) {
+fn get(handle: Handle, store: &Store, name: &str, court: &SharedColdTier) {
     let began = court.borrow_mut().model.event();
     let Some(got) = found(block_on(store.get(name)), court) else { return };
     let mut court = court.borrow_mut();
@@ -295,11 +296,11 @@ fn get(handle: Handle, store: &Store, name: &str, court: &Shared) {
 }
 
 /// Records an attempt in a namespace of this process's own, and reads it again.
-fn record(who: usize, feature: u8, store: &Store, contents: &Bytes, court: &Shared) {
+fn record(who: usize, feature: u8, store: &Store, contents: &Bytes, court: &SharedColdTier) {
     let attempts = Attempts::new(store.clone(), &who.to_string());
     let feature = format!("feature{feature}");
     let files = BTreeMap::from([("file".to_owned(), contents.clone())]);
-    let draft = Draft { files, outcome: Outcome::Passed, note: String::new() };
+    let draft = NewAttempt { files, outcome: AttemptOutcome::Passed, note: String::new() };
     let Some(recorded) = found(block_on(attempts.record(&feature, draft)), court) else { return };
     match block_on(attempts.get(&feature, recorded.number)) {
         Ok(Some(read)) if read == recorded => {}
@@ -318,7 +319,7 @@ pub(crate) fn run(script: &Script) -> Result<Totals, String> {
 }
 
 fn run_unguarded(script: &Script) -> Result<Totals, String> {
-    let court: Shared = Rc::default();
+    let court: SharedColdTier = Rc::default();
     let machine = Machine::new(script.seed);
     if TRACED.get() {
         machine.record();
@@ -358,7 +359,7 @@ fn run_round(
     round: &Round,
     machine: &Machine,
     random: &mut Random,
-    court: &Shared,
+    court: &SharedColdTier,
 ) -> Result<bool, String> {
     machine.set_faults(Faults {
         interrupted: script.interrupted_per_mille,
@@ -422,7 +423,7 @@ fn unsynced(kept: u8) -> Unsynced {
 }
 
 /// Opens a store on a disk without faults: each name leads to what it may, before and after a sweep.
-fn judge(script: &Script, machine: &Machine, court: &Shared, cut: bool) -> Result<(), String> {
+fn judge(script: &Script, machine: &Machine, court: &SharedColdTier, cut: bool) -> Result<(), String> {
     machine.set_faults(Faults::default());
     let reader = court.borrow_mut().model.handle();
     let began = court.borrow_mut().model.event();
@@ -479,7 +480,7 @@ fn attempts_are_whole(store: &Store) -> Result<(), String> {
 }
 
 /// Whatever happened, removals make room again.
-fn free(script: &Script, machine: &Machine, court: &Shared) -> Result<(), String> {
+fn free(script: &Script, machine: &Machine, court: &SharedColdTier) -> Result<(), String> {
     let process = machine.process();
     let failed = |error: Error| format!("cannot be freed: {error:?}");
     let store = open(&process, &script.setting).map_err(failed)?;

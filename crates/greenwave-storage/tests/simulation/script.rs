@@ -37,7 +37,7 @@ pub(crate) enum Contents {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Op {
     Put { name: u8, contents: Contents },
-    PutLike { name: u8, contents: Contents, like: u8 },
+    PutWithBase { name: u8, contents: Contents, base: u8 },
     PutUnnamed { contents: Contents },
     Link { name: u8, to: u8 },
     Remove { name: u8 },
@@ -162,7 +162,7 @@ impl Op {
         };
         match r.below(100) {
             0..24 => Self::Put { name, contents },
-            24..30 => Self::PutLike { name, contents, like: r.below(names) as u8 },
+            24..30 => Self::PutWithBase { name, contents, base: r.below(names) as u8 },
             30..36 => Self::PutUnnamed { contents },
             36..40 => Self::Link { name, to: r.below(names) as u8 },
             40..48 => Self::Remove { name },

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use greenwave_cache::{Keep, Key, KeyBuilder, Record, Tiered, TieredStats};
+use greenwave_cache::{Key, KeyBuilder, Persist, Record, Tiered, TieredStats};
 use greenwave_process::Jobserver;
 use parking_lot::Mutex;
 
@@ -464,7 +464,7 @@ impl Runner {
         test: &Test,
         prepared: &Prepared<'_>,
         chain: &Chain,
-    ) -> Result<(Outcome, Record, Keep), Error> {
+    ) -> Result<(Outcome, Record, Persist), Error> {
         let tried = self.attempt(world, test, prepared).await?;
         world.ended();
         self.settle(cache, world, test, prepared, chain, tried).await
@@ -483,7 +483,7 @@ impl Runner {
             return Ok(tried.outcome(&prepared.key, Stored::NoCache, Vec::new()));
         };
         let (outcome, record, keep) = self.settle(cache, world, test, prepared, chain, tried).await?;
-        if keep == Keep::Stored {
+        if keep == Persist::Yes {
             self.put(cache, &chain.key, &record).await;
         }
         Ok(outcome)
@@ -497,7 +497,7 @@ impl Runner {
         prepared: &Prepared<'_>,
         chain: &Chain,
         tried: Tried,
-    ) -> Result<(Outcome, Record, Keep), Error> {
+    ) -> Result<(Outcome, Record, Persist), Error> {
         let result = node::result(&tried.ran);
         if tried.reads_more {
             self.note_reading_more(cache, test).await;
@@ -513,24 +513,24 @@ impl Runner {
             if let (Stored::NotAPass, Some(set)) = (&judged.stored, &judged.further) {
                 self.keep_failure(cache, chain, Arc::clone(set), &judged.states, &result).await;
             }
-            return Ok((tried.outcome(&chain.key, judged.stored, undeclared), result, Keep::Shared));
+            return Ok((tried.outcome(&chain.key, judged.stored, undeclared), result, Persist::No));
         }
         let set = judged.further.unwrap_or_default();
         let outcome = tried.outcome(&chain.key, Stored::Yes, undeclared);
         if set.is_empty() {
-            return Ok((outcome, result, Keep::Stored));
+            return Ok((outcome, result, Persist::Yes));
         }
         if chain.looked.len() < STEPS_MAX {
             let last = key::next(&chain.key, &judged.states.digest(&set));
             self.put(cache, &last, &result).await;
-            return Ok((outcome, node::look(&set), Keep::Stored));
+            return Ok((outcome, node::look(&set), Persist::Yes));
         }
         // All steps in one, from the first key on.
         let all = chain.looked.iter().chain([&set]).flat_map(|set| set.looks.iter().cloned());
         let all = Arc::new(DiscoveredDeps::new(all));
         self.put(cache, &key::next(&chain.first, &judged.states.digest(&all)), &result).await;
         self.put(cache, &chain.first, &node::look(&all)).await;
-        Ok((outcome, result, Keep::Shared))
+        Ok((outcome, result, Persist::No))
     }
 
     async fn keep_failure(
@@ -699,7 +699,7 @@ impl Runner {
     ) -> Result<(), E> {
         let Some(cache) = &self.cache else { return work().await };
         let nothing =
-            || async { work().await.map(|()| (node::look(&DiscoveredDeps::default()), Keep::Shared)) };
+            || async { work().await.map(|()| (node::look(&DiscoveredDeps::default()), Persist::No)) };
         cache.get_or_compute_retrying(key, nothing).await.map(drop)
     }
 

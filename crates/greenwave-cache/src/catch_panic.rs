@@ -1,4 +1,4 @@
-//! Calls callbacks whose panics are not the caller's.
+//! Calls user-supplied callbacks and turns their panics into errors.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -7,21 +7,21 @@ use std::task::Poll;
 
 use crate::Error;
 
-/// What a callback returns, or [`Error::Panicked`], which is logged.
+/// Calls the callback. A panic is logged and returned as [`Error::Panicked`].
 ///
-/// The assertion of unwind safety holds for all users of this: what the callback was given is not
-/// touched again, or dropped at most.
-pub(crate) fn contained<T>(callback: &'static str, call: impl FnOnce() -> T) -> Result<T, Error> {
+/// Unwind safety is asserted because no caller uses the callback's state after a panic, except to
+/// drop it.
+pub(crate) fn catch_panic<T>(callback: &'static str, call: impl FnOnce() -> T) -> Result<T, Error> {
     catch_unwind(AssertUnwindSafe(call)).map_err(|panic| panicked(callback, &*panic))
 }
 
-/// The same for what a future does, which is not polled again after a panic.
-pub(crate) async fn contained_future<T>(
+/// Like [`catch_panic`], for a future. It is not polled again after a panic.
+pub(crate) async fn catch_panic_async<T>(
     callback: &'static str,
     future: impl Future<Output = T>,
 ) -> Result<T, Error> {
     let mut future = pin!(future);
-    std::future::poll_fn(|context| match contained(callback, || future.as_mut().poll(context)) {
+    std::future::poll_fn(|context| match catch_panic(callback, || future.as_mut().poll(context)) {
         Ok(poll) => poll.map(Ok),
         Err(error) => Poll::Ready(Err(error)),
     })
