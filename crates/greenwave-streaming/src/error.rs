@@ -29,7 +29,7 @@ pub enum Error {
     #[error("{limit} limit of {after:?} passed after {received} bytes")]
     Timeout {
         /// Which limit.
-        limit: Limit,
+        limit: TimeoutKind,
         /// Its value.
         after: Duration,
         /// Bytes that had arrived.
@@ -59,7 +59,7 @@ pub enum Error {
     },
     /// The source broke as often as it may. The source of this error is that of the last attempt.
     #[error("gave up after {attempts} attempts")]
-    GaveUp {
+    RetriesExhausted {
         /// Attempts in all.
         attempts: u32,
         /// What went wrong with the last one.
@@ -105,7 +105,7 @@ impl Error {
 /// The time limits of [`Limits`](crate::Limits).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Limit {
+pub enum TimeoutKind {
     /// From the first poll to the first byte.
     FirstByte,
     /// From one chunk to the next, while the source is being waited for.
@@ -114,7 +114,7 @@ pub enum Limit {
     Total,
 }
 
-impl std::fmt::Display for Limit {
+impl std::fmt::Display for TimeoutKind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::FirstByte => "first-byte",

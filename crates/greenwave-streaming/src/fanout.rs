@@ -12,16 +12,16 @@ use futures_core::Stream;
 /// Hands every value to every subscriber, be it a task that asks for the next one or a [callback](Subscription::for_each). Cloning makes another publisher; when the last one is gone, subscribers get what is queued
 /// and then the end.
 ///
-/// A value reaches all subscribers at once or, while one that asked for [`Policy::Wait`] is full, none of them: the order is the same
+/// A value reaches all subscribers at once or, while one that asked for [`SubscriberPolicy::Wait`] is full, none of them: the order is the same
 /// for all, and a publisher that is cancelled while it waits has published nothing. Subscribers with other policies never delay anyone.
 ///
 /// ```
-/// use greenwave_streaming::{Fanout, Policy};
+/// use greenwave_streaming::{Fanout, SubscriberPolicy};
 ///
 /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
 /// let fanout = Fanout::new();
-/// let mut all = fanout.subscribe(Policy::Wait { queue_max: 8 });
-/// let mut newest = fanout.subscribe(Policy::Newest);
+/// let mut all = fanout.subscribe(SubscriberPolicy::Wait { queue_max: 8 });
+/// let mut newest = fanout.subscribe(SubscriberPolicy::Newest);
 /// fanout.publish(1).await;
 /// fanout.publish(2).await;
 /// drop(fanout);
@@ -35,7 +35,7 @@ pub struct Fanout<T> {
 
 /// What happens when a subscriber does not keep up.
 #[non_exhaustive]
-pub enum Policy<T> {
+pub enum SubscriberPolicy<T> {
     /// The publisher waits while `queue_max` values are queued. Nothing is lost.
     Wait {
         /// Values, at least 1.
@@ -59,8 +59,8 @@ pub enum Policy<T> {
 
 type Merge<T> = Arc<dyn Fn(&mut T, T) + Send + Sync>;
 
-impl<T> Policy<T> {
-    /// [`Policy::Coalesce`] with `merge`.
+impl<T> SubscriberPolicy<T> {
+    /// [`SubscriberPolicy::Coalesce`] with `merge`.
     #[must_use]
     pub fn coalesce(queue_max: usize, merge: impl Fn(&mut T, T) + Send + Sync + 'static) -> Self {
         Self::Coalesce { queue_max, merge: Arc::new(merge) }
@@ -76,7 +76,7 @@ impl<T> Policy<T> {
     }
 }
 
-impl<T> fmt::Debug for Policy<T> {
+impl<T> fmt::Debug for SubscriberPolicy<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = match self {
             Self::Wait { .. } => "Wait",
@@ -122,7 +122,7 @@ impl<T> Fanout<T> {
 
     /// Subscribes to the values published from now on.
     #[must_use]
-    pub fn subscribe(&self, policy: Policy<T>) -> Subscription<T> {
+    pub fn subscribe(&self, policy: SubscriberPolicy<T>) -> Subscription<T> {
         let shared = self.publishers.shared.clone();
         let mut state = shared.lock();
         let id = state.next_id;
@@ -151,7 +151,7 @@ impl<T: Clone> Fanout<T> {
     /// Publishes `value` at once or not at all.
     ///
     /// # Errors
-    /// If a subscriber that asked for [`Policy::Wait`] is full. Nobody got the value.
+    /// If a subscriber that asked for [`SubscriberPolicy::Wait`] is full. Nobody got the value.
     pub fn try_publish(&self, value: T) -> Result<(), Full<T>> {
         let mut value = Some(value);
         let _published = self.publishers.shared.poll_publish(&mut value, None);
@@ -201,7 +201,7 @@ impl<T> Subscription<T> {
     ///
     /// # Errors
     /// If the callback has panicked.
-    pub async fn for_each(mut self, mut callback: impl FnMut(T)) -> Result<SubscriptionStats, Panicked> {
+    pub async fn for_each(mut self, mut callback: impl FnMut(T)) -> Result<SubscriptionStats, CallbackPanic> {
         while let Some(value) = self.next().await {
             self.call(&mut callback, value)?;
         }
@@ -212,7 +212,10 @@ impl<T> Subscription<T> {
     ///
     /// # Errors
     /// If the callback has panicked.
-    pub fn for_each_blocking(mut self, mut callback: impl FnMut(T)) -> Result<SubscriptionStats, Panicked> {
+    pub fn for_each_blocking(
+        mut self,
+        mut callback: impl FnMut(T),
+    ) -> Result<SubscriptionStats, CallbackPanic> {
         while let Some(value) = self.next_blocking() {
             self.call(&mut callback, value)?;
         }
@@ -234,15 +237,15 @@ impl<T> Subscription<T> {
 
     /// Reads what this subscription counts, from anywhere and after its end.
     #[must_use]
-    pub fn counters(&self) -> Counters<T> {
-        Counters { shared: self.shared.clone(), id: self.id, last: Mutex::new(self.stats()) }
+    pub fn counters(&self) -> SubscriptionCounters<T> {
+        SubscriptionCounters { shared: self.shared.clone(), id: self.id, last: Mutex::new(self.stats()) }
     }
 
-    fn call(&self, callback: &mut impl FnMut(T), value: T) -> Result<(), Panicked> {
+    fn call(&self, callback: &mut impl FnMut(T), value: T) -> Result<(), CallbackPanic> {
         std::panic::catch_unwind(AssertUnwindSafe(|| callback(value))).map_err(|panic| {
             let message = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
             let message = message.or_else(|| panic.downcast_ref::<String>().cloned());
-            Panicked { message: message.unwrap_or_default(), stats: self.stats() }
+            CallbackPanic { message: message.unwrap_or_default(), stats: self.stats() }
         })
     }
 
@@ -257,7 +260,7 @@ impl<T> Subscription<T> {
 /// A callback has panicked; its subscription is over.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a subscriber panicked after {} values: {message}", stats.received)]
-pub struct Panicked {
+pub struct CallbackPanic {
     /// What the panic said, where that was text.
     pub message: String,
     /// What was counted until then.
@@ -265,14 +268,14 @@ pub struct Panicked {
 }
 
 /// Reads what a [`Subscription`] counts.
-pub struct Counters<T> {
+pub struct SubscriptionCounters<T> {
     shared: Arc<Shared<T>>,
     id: u64,
     /// What was read last, which is what there is when the subscription is gone.
     last: Mutex<SubscriptionStats>,
 }
 
-impl<T> Counters<T> {
+impl<T> SubscriptionCounters<T> {
     /// What was counted so far; after the end of the subscription, what was counted when this was last asked for.
     #[must_use]
     pub fn stats(&self) -> SubscriptionStats {
@@ -284,9 +287,9 @@ impl<T> Counters<T> {
     }
 }
 
-impl<T> fmt::Debug for Counters<T> {
+impl<T> fmt::Debug for SubscriptionCounters<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Counters").field("id", &self.id).field("stats", &self.stats()).finish()
+        f.debug_struct("SubscriptionCounters").field("id", &self.id).field("stats", &self.stats()).finish()
     }
 }
 
@@ -360,7 +363,7 @@ impl<T> Default for State<T> {
 }
 
 struct Slot<T> {
-    policy: Policy<T>,
+    policy: SubscriberPolicy<T>,
     queue: VecDeque<T>,
     waker: Option<Waker>,
     stats: SubscriptionStats,
@@ -447,13 +450,13 @@ impl<T> State<T> {
 }
 
 impl<T> Slot<T> {
-    fn new(policy: Policy<T>) -> Self {
+    fn new(policy: SubscriberPolicy<T>) -> Self {
         let stats = SubscriptionStats::default();
         Self { policy, queue: VecDeque::new(), waker: None, stats, is_broken: false }
     }
 
     fn must_wait(&self) -> bool {
-        matches!(self.policy, Policy::Wait { .. }) && self.queue.len() >= self.policy.queue_max()
+        matches!(self.policy, SubscriberPolicy::Wait { .. }) && self.queue.len() >= self.policy.queue_max()
     }
 
     /// Queues `value`, making room as the policy says; returns what had to go.
@@ -464,13 +467,13 @@ impl<T> Slot<T> {
         self.stats.published += 1;
         let is_full = self.queue.len() >= self.policy.queue_max();
         let evicted = match (&self.policy, self.queue.back_mut()) {
-            (Policy::Coalesce { merge, .. }, Some(last)) if is_full => {
+            (SubscriberPolicy::Coalesce { merge, .. }, Some(last)) if is_full => {
                 let merged = std::panic::catch_unwind(AssertUnwindSafe(|| merge(last, value)));
                 self.stats.merged += 1;
                 self.is_broken = merged.is_err();
                 return None;
             }
-            (Policy::DropOldest { .. } | Policy::Newest, _) if is_full => {
+            (SubscriberPolicy::DropOldest { .. } | SubscriberPolicy::Newest, _) if is_full => {
                 self.stats.dropped += 1;
                 self.queue.pop_front()
             }

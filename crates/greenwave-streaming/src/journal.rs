@@ -8,7 +8,7 @@ use greenwave_segment::{Batch, Log, Options};
 
 use crate::error::Error;
 use crate::splitter::{Cut, Cuts};
-use crate::unit::{Kind, Unit, UnitBatch};
+use crate::unit::{Unit, UnitBatch, UnitKind};
 
 const TURN: &[u8] = b"turn/";
 const UNITS: &[u8] = b"units/";
@@ -196,37 +196,37 @@ fn encode_unit(unit: &Unit<'_>, out: &mut Vec<u8>) {
 }
 
 /// A kind as one byte, and the number of a kind from outside.
-fn code_of(kind: Kind) -> (u8, u16) {
+fn code_of(kind: UnitKind) -> (u8, u16) {
     match kind {
-        Kind::Line => (0, 0),
-        Kind::Record => (1, 0),
-        Kind::Code => (2, 0),
-        Kind::File => (3, 0),
-        Kind::Json => (4, 0),
-        Kind::Event => (5, 0),
-        Kind::Paragraph => (6, 0),
-        Kind::Sentence => (7, 0),
-        Kind::Edit => (8, 0),
-        Kind::Diff => (9, 0),
-        Kind::Refused => (10, 0),
-        Kind::Other(number) => (255, number),
+        UnitKind::Line => (0, 0),
+        UnitKind::Record => (1, 0),
+        UnitKind::Code => (2, 0),
+        UnitKind::File => (3, 0),
+        UnitKind::Json => (4, 0),
+        UnitKind::Event => (5, 0),
+        UnitKind::Paragraph => (6, 0),
+        UnitKind::Sentence => (7, 0),
+        UnitKind::Edit => (8, 0),
+        UnitKind::Diff => (9, 0),
+        UnitKind::Ambiguous => (10, 0),
+        UnitKind::Other(number) => (255, number),
     }
 }
 
-fn kind_of(code: u8, other: u16) -> Option<Kind> {
+fn kind_of(code: u8, other: u16) -> Option<UnitKind> {
     Some(match code {
-        0 => Kind::Line,
-        1 => Kind::Record,
-        2 => Kind::Code,
-        3 => Kind::File,
-        4 => Kind::Json,
-        5 => Kind::Event,
-        6 => Kind::Paragraph,
-        7 => Kind::Sentence,
-        8 => Kind::Edit,
-        9 => Kind::Diff,
-        10 => Kind::Refused,
-        255 => Kind::Other(other),
+        0 => UnitKind::Line,
+        1 => UnitKind::Record,
+        2 => UnitKind::Code,
+        3 => UnitKind::File,
+        4 => UnitKind::Json,
+        5 => UnitKind::Event,
+        6 => UnitKind::Paragraph,
+        7 => UnitKind::Sentence,
+        8 => UnitKind::Edit,
+        9 => UnitKind::Diff,
+        10 => UnitKind::Ambiguous,
+        255 => UnitKind::Other(other),
         _ => return None,
     })
 }

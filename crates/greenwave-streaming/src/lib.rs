@@ -3,8 +3,8 @@
 //!
 //! A [`Splitter`] is a state machine that looks at every byte once, however the bytes were chunked. [`Pull`] drives one over any
 //! [`Stream`](futures_core::Stream) of chunks, under a byte [`Budget`] and time [`Limits`], and yields [`UnitBatch`]es: units that
-//! share one block of memory and are sliced lazily. [`Splitting`] is the same without async. [`Resume`] goes on when the source breaks.
-//! [`Fanout`] hands values to many subscribers, tasks or callbacks, each with its own [`Policy`] for the moment when it is slow.
+//! share one block of memory and are sliced lazily. [`BufferedSplitter`] is the same without async. [`Resume`] goes on when the source breaks.
+//! [`Fanout`] hands values to many subscribers, tasks or callbacks, each with its own [`SubscriberPolicy`] for the moment when it is slow.
 //! [`PartialJson`] shows a value that is not finished.
 //!
 //! ```
@@ -60,7 +60,7 @@
 //!
 //! A stream that yields an [`Error`] yields nothing after it. Units that completed before the error were handed on; the unfinished
 //! one was not: a broken source never looks like a short answer. [`Error::Source`], [`Error::Timeout`] and [`Error::Truncated`] are
-//! worth another attempt, which [`Resume`] makes by itself; when it has made enough, it says so with [`Error::GaveUp`].
+//! worth another attempt, which [`Resume`] makes by itself; when it has made enough, it says so with [`Error::RetriesExhausted`].
 //! [`Error::Journal`] says which folder is to blame. The others say that the bytes themselves are beyond a limit or not of the expected form.
 //!
 //! # Resuming
@@ -71,7 +71,7 @@
 //! short answer.
 
 mod budget;
-mod carry;
+mod buffered;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod error;
@@ -79,28 +79,31 @@ mod fanout;
 #[cfg(feature = "journal")]
 mod journal;
 mod partial_json;
+mod partial_unit;
 mod pull;
 mod resume;
 mod splitter;
-mod splitting;
 mod stats;
 mod unit;
 
 pub use budget::Budget;
-pub use error::{BoxError, Error, Limit};
-pub use fanout::{Counters, Fanout, Full, Panicked, Policy, Subscription, SubscriptionStats};
+pub use buffered::{BufferedSplitter, CHUNK_BYTES_MAX};
+pub use error::{BoxError, Error, TimeoutKind};
+pub use fanout::{
+    CallbackPanic, Fanout, Full, SubscriberPolicy, Subscription, SubscriptionCounters, SubscriptionStats,
+};
 pub use greenwave_retry::{Retry, RetryBudget};
 #[cfg(feature = "journal")]
 pub use journal::Journal;
 pub use partial_json::PartialJson;
 pub use pull::{Limits, Pull};
 pub use resume::{
-    Chunks, Delivery, Number, Opened, Position, Refusal, Resume, ResumeOptions, ResumeStats, Seam, Source,
+    Chunks, Delivery, OpenError, Opened, Position, Resume, ResumeOptions, ResumeStats, ResumeStrategy,
+    Source, UnitId,
 };
 pub use splitter::{
-    Cap, Cut, Cuts, Delimited, Fault, Fences, Files, Json, Lines, Overflow, Paragraphs, Sentences, Splitter,
-    Sse, UNIT_BYTES_MAX,
+    Cap, Cut, Cuts, Delimited, Fences, Files, Json, Lines, Overflow, Paragraphs, Sentences, SplitError,
+    Splitter, Sse, UNIT_BYTES_MAX,
 };
-pub use splitting::{CHUNK_BYTES_MAX, Splitting};
-pub use stats::Stats;
-pub use unit::{Kind, OwnedUnit, Unit, UnitBatch};
+pub use stats::StreamStats;
+pub use unit::{OwnedUnit, Unit, UnitBatch, UnitKind};

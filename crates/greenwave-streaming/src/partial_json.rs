@@ -38,7 +38,7 @@ pub struct PartialJson {
     /// Bytes pushed.
     offset: u64,
     /// Where and why it is no value.
-    fault: Option<Fault>,
+    fault: Option<SplitError>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +49,7 @@ enum Bracket {
 
 /// What was expected at a place, or a limit that was passed there.
 #[derive(Debug, Clone, Copy)]
-enum Fault {
+enum SplitError {
     Malformed(u64, &'static str),
     TooDeep(u64),
     TooLong,
@@ -148,11 +148,11 @@ impl PartialJson {
         is_whole && self.due.is_empty() && self.fault.is_none()
     }
 
-    fn read(&mut self, chunk: &[u8]) -> Result<(), Fault> {
+    fn read(&mut self, chunk: &[u8]) -> Result<(), SplitError> {
         let mut rest = chunk;
         while let Some((byte, left)) = rest.split_first() {
             if self.offset >= self.bytes_max as u64 {
-                return Err(Fault::TooLong);
+                return Err(SplitError::TooLong);
             }
             let run = self.run(rest);
             if run > 0 {
@@ -182,7 +182,7 @@ impl PartialJson {
         run
     }
 
-    fn byte(&mut self, byte: u8) -> Result<(), Fault> {
+    fn byte(&mut self, byte: u8) -> Result<(), SplitError> {
         match self.state {
             State::String { is_key, inside } => self.in_string(byte, is_key, inside),
             State::Number(number) => self.in_number(byte, number),
@@ -212,7 +212,7 @@ impl PartialJson {
         }
     }
 
-    fn begin(&mut self, byte: u8) -> Result<(), Fault> {
+    fn begin(&mut self, byte: u8) -> Result<(), SplitError> {
         match byte {
             b'"' => {
                 self.hold(byte);
@@ -233,9 +233,9 @@ impl PartialJson {
         Ok(())
     }
 
-    fn open(&mut self, byte: u8, bracket: Bracket, state: State) -> Result<(), Fault> {
+    fn open(&mut self, byte: u8, bracket: Bracket, state: State) -> Result<(), SplitError> {
         if self.due.len() >= self.depth_max {
-            return Err(Fault::TooDeep(self.offset));
+            return Err(SplitError::TooDeep(self.offset));
         }
         self.due.push(bracket);
         self.hold(byte);
@@ -244,7 +244,7 @@ impl PartialJson {
         Ok(())
     }
 
-    fn end(&mut self, byte: u8, bracket: Bracket) -> Result<(), Fault> {
+    fn end(&mut self, byte: u8, bracket: Bracket) -> Result<(), SplitError> {
         if self.due.last() != Some(&bracket) {
             return Err(self.malformed("the bracket that matches"));
         }
@@ -255,7 +255,7 @@ impl PartialJson {
         Ok(())
     }
 
-    fn behind(&mut self, byte: u8) -> Result<(), Fault> {
+    fn behind(&mut self, byte: u8) -> Result<(), SplitError> {
         match (byte, self.due.last()) {
             (b',', Some(Bracket::Array)) => self.state = State::Value,
             (b',', Some(Bracket::Object)) => self.state = State::Key,
@@ -273,7 +273,7 @@ impl PartialJson {
         self.state = State::Literal(rest);
     }
 
-    fn in_literal(&mut self, byte: u8, rest: &'static [u8]) -> Result<(), Fault> {
+    fn in_literal(&mut self, byte: u8, rest: &'static [u8]) -> Result<(), SplitError> {
         let Some((next, rest)) = rest.split_first().filter(|(next, _)| **next == byte) else {
             return Err(self.malformed("true, false or null"));
         };
@@ -293,7 +293,7 @@ impl PartialJson {
         self.state = State::Number(number);
     }
 
-    fn in_number(&mut self, byte: u8, number: Number) -> Result<(), Fault> {
+    fn in_number(&mut self, byte: u8, number: Number) -> Result<(), SplitError> {
         if let Some(number) = number.next(byte) {
             self.hold(byte);
             self.number(number);
@@ -306,7 +306,7 @@ impl PartialJson {
         self.byte(byte)
     }
 
-    fn in_string(&mut self, byte: u8, is_key: bool, inside: Inside) -> Result<(), Fault> {
+    fn in_string(&mut self, byte: u8, is_key: bool, inside: Inside) -> Result<(), SplitError> {
         let inside = match (inside, byte) {
             (Inside::Plain, b'"') => {
                 self.hold(byte);
@@ -337,7 +337,7 @@ impl PartialJson {
         Ok(())
     }
 
-    fn unicode(&self, byte: u8, digits: u8, code: u16, high: Option<u16>) -> Result<Inside, Fault> {
+    fn unicode(&self, byte: u8, digits: u8, code: u16, high: Option<u16>) -> Result<Inside, SplitError> {
         let digit = char::from(byte).to_digit(16).ok_or_else(|| self.malformed("four hexadecimal digits"))?;
         let code = code << 4 | digit as u16;
         Ok(match (digits + 1, code, high) {
@@ -349,7 +349,13 @@ impl PartialJson {
         })
     }
 
-    fn in_character(&mut self, byte: u8, is_key: bool, mut bytes: [u8; 4], len: u8) -> Result<(), Fault> {
+    fn in_character(
+        &mut self,
+        byte: u8,
+        is_key: bool,
+        mut bytes: [u8; 4],
+        len: u8,
+    ) -> Result<(), SplitError> {
         let at = usize::from(len);
         // What is no character after four bytes was found out before.
         bytes[at.min(3)] = byte;
@@ -375,7 +381,7 @@ impl PartialJson {
         self.state = State::String { is_key, inside };
     }
 
-    fn expect(&mut self, byte: u8, wanted: u8, expected: &'static str) -> Result<(), Fault> {
+    fn expect(&mut self, byte: u8, wanted: u8, expected: &'static str) -> Result<(), SplitError> {
         if byte != wanted {
             return Err(self.malformed(expected));
         }
@@ -406,15 +412,15 @@ impl PartialJson {
         self.shown.extend(self.due.iter().rev().map(closing));
     }
 
-    fn malformed(&self, expected: &'static str) -> Fault {
-        Fault::Malformed(self.offset, expected)
+    fn malformed(&self, expected: &'static str) -> SplitError {
+        SplitError::Malformed(self.offset, expected)
     }
 
-    fn error(&self, fault: Fault) -> Error {
+    fn error(&self, fault: SplitError) -> Error {
         match fault {
-            Fault::Malformed(offset, expected) => Error::Malformed { offset, expected },
-            Fault::TooDeep(offset) => Error::TooDeep { offset, depth_max: self.depth_max },
-            Fault::TooLong => Error::UnitTooLong { offset: 0, bytes_max: self.bytes_max },
+            SplitError::Malformed(offset, expected) => Error::Malformed { offset, expected },
+            SplitError::TooDeep(offset) => Error::TooDeep { offset, depth_max: self.depth_max },
+            SplitError::TooLong => Error::UnitTooLong { offset: 0, bytes_max: self.bytes_max },
         }
     }
 }

@@ -9,10 +9,10 @@ use futures_core::Stream;
 use tokio::time::{Instant, Sleep};
 
 use crate::budget::Budget;
-use crate::error::{BoxError, Error, Limit};
+use crate::buffered::{BufferedSplitter, CHUNK_BYTES_MAX};
+use crate::error::{BoxError, Error, TimeoutKind};
 use crate::splitter::Splitter;
-use crate::splitting::{CHUNK_BYTES_MAX, Splitting};
-use crate::stats::Stats;
+use crate::stats::StreamStats;
 use crate::unit::{Unit, UnitBatch};
 
 /// After this many chunks without a unit, other tasks have their turn.
@@ -41,7 +41,7 @@ pub struct Limits {
 pub struct Pull<St, S> {
     /// Gone once the stream is over.
     source: Option<Pin<Box<St>>>,
-    splitting: Splitting<S>,
+    splitting: BufferedSplitter<S>,
     /// What is left of a chunk that was too long to be fed at once.
     rest: Bytes,
     budget: Option<Budget>,
@@ -53,7 +53,7 @@ pub struct Pull<St, S> {
     total: Alarm,
     /// The budget is being waited for.
     is_waiting: bool,
-    stats: Stats,
+    stats: StreamStats,
 }
 
 /// Tells the unit that is to be the last, and whether it has come.
@@ -73,7 +73,7 @@ where
     pub fn new(source: St, splitter: S) -> Self {
         Self {
             source: Some(Box::pin(source)),
-            splitting: Splitting::new(splitter),
+            splitting: BufferedSplitter::new(splitter),
             rest: Bytes::new(),
             budget: None,
             limits: Limits::default(),
@@ -82,7 +82,7 @@ where
             quiet: Alarm::default(),
             total: Alarm::default(),
             is_waiting: false,
-            stats: Stats::default(),
+            stats: StreamStats::default(),
         }
     }
 
@@ -128,8 +128,8 @@ where
 
     /// What it has counted so far.
     #[must_use]
-    pub fn stats(&self) -> Stats {
-        Stats { overflows: self.splitting.overflows(), ..self.stats }
+    pub fn stats(&self) -> StreamStats {
+        StreamStats { overflows: self.splitting.overflows(), ..self.stats }
     }
 
     /// The splitter, for what it knows beyond its units.
@@ -242,8 +242,8 @@ where
     fn poll_quiet<T>(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<T, Error>>> {
         let Limits { first_byte, idle, .. } = self.limits;
         let (limit, after) = match first_byte {
-            Some(after) if self.stats.bytes == 0 => (Limit::FirstByte, Some(after)),
-            _ => (Limit::Idle, idle),
+            Some(after) if self.stats.bytes == 0 => (TimeoutKind::FirstByte, Some(after)),
+            _ => (TimeoutKind::Idle, idle),
         };
         let Some(after) = after else { return Poll::Pending };
         self.quiet.poll(after, cx).map(|()| {
@@ -254,12 +254,14 @@ where
 
     fn poll_total(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
         match self.limits.total {
-            Some(after) if self.total.poll(after, cx).is_ready() => Err(self.timeout(Limit::Total, after)),
+            Some(after) if self.total.poll(after, cx).is_ready() => {
+                Err(self.timeout(TimeoutKind::Total, after))
+            }
             _ => Ok(()),
         }
     }
 
-    fn timeout(&self, limit: Limit, after: Duration) -> Error {
+    fn timeout(&self, limit: TimeoutKind, after: Duration) -> Error {
         Error::Timeout { limit, after, received: self.stats.bytes }
     }
 

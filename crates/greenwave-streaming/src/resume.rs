@@ -1,9 +1,9 @@
 //! An answer that goes on when its source breaks, each unit handed on once. Unaware of protocols: what can be opened again is a
 //! [`Source`].
 
-mod joint;
 mod retries;
 mod source;
+mod splice;
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -24,9 +24,9 @@ use crate::pull::{Limits, Pull};
 use crate::splitter::Splitter;
 use crate::unit::{Unit, UnitBatch};
 use greenwave_retry::Retry;
-use joint::{Join, Joint, Trace};
 use retries::Count;
-pub use source::{Chunks, Opened, Position, Refusal, Seam, Source};
+pub use source::{Chunks, OpenError, Opened, Position, ResumeStrategy, Source};
+use splice::{Splice, SpliceResult, Trace};
 
 /// How an answer is read and resumed.
 #[derive(Debug, Clone)]
@@ -77,7 +77,7 @@ pub enum Delivery {
 
 /// Which unit, of all that a reader of answers gets; ordered as they are handed on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Number {
+pub struct UnitId {
     /// Which answer.
     pub turn: u64,
     /// How often the answer was begun anew before.
@@ -111,7 +111,7 @@ type RetryHint<S> = fn(&S) -> Option<Duration>;
 /// Reads an answer through a [`Splitter`], over as many attempts as it takes, and hands each unit on once.
 ///
 /// An answer is over when the unit has come that its protocol says is the last. When the source breaks, is too slow, or ends before that,
-/// it is opened again after a delay, and goes on as its [`Seam`] says: behind a cursor, at the next unit, or with units that overlap
+/// it is opened again after a delay, and goes on as its [`ResumeStrategy`] says: behind a cursor, at the next unit, or with units that overlap
 /// and are told by their contents. Where that is not certain, the answer begins anew, and a [`Delivery::Superseded`] says so. The unfinished
 /// unit of a broken attempt is not handed on.
 ///
@@ -132,7 +132,7 @@ pub struct Resume<S> {
     progress: Progress,
     ready: VecDeque<Delivery>,
     state: State<S>,
-    after: Option<Number>,
+    after: Option<UnitId>,
     #[cfg(feature = "journal")]
     journal: Option<Arc<Journal>>,
     stats: ResumeStats,
@@ -156,10 +156,10 @@ enum State<S> {
     /// Handing on what an earlier process has recorded.
     #[cfg(feature = "journal")]
     Replaying(Replay),
-    Opening(Pin<Box<dyn Future<Output = Result<Opened, Refusal>> + Send>>),
+    Opening(Pin<Box<dyn Future<Output = Result<Opened, OpenError>> + Send>>),
     Reading {
         pull: Box<Pull<Chunks, S>>,
-        joint: Joint,
+        splice: Splice,
     },
     Waiting(Pin<Box<Sleep>>),
     Over,
@@ -225,7 +225,7 @@ impl<S: Splitter> Resume<S> {
     /// Goes on behind a unit that the reader has already. Without a journal, only the numbers of the same attempt can be kept to, by
     /// a source that repeats its answer.
     #[must_use]
-    pub fn after(mut self, number: Number) -> Self {
+    pub fn after(mut self, number: UnitId) -> Self {
         self.after = Some(number);
         self
     }
@@ -251,9 +251,9 @@ impl<S: Splitter> Resume<S> {
 
     /// The number that the next unit will have if the answer does not begin anew.
     #[must_use]
-    pub fn next_number(&self) -> Number {
+    pub fn next_id(&self) -> UnitId {
         let Progress { turn, attempt, sequence, .. } = self.progress;
-        Number { turn, attempt, sequence }
+        UnitId { turn, attempt, sequence }
     }
 
     fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
@@ -320,42 +320,42 @@ impl<S: Splitter> Resume<S> {
         self.state = State::Opening(Box::pin(async move { source.open(&at).await }));
     }
 
-    fn opened(&mut self, opened: Result<Opened, Refusal>) -> Result<(), Error> {
-        let Opened { chunks, seam } = match opened {
+    fn opened(&mut self, opened: Result<Opened, OpenError>) -> Result<(), Error> {
+        let Opened { chunks, strategy } = match opened {
             Ok(opened) => opened,
-            Err(Refusal::Never(source)) => return Err(Error::Refused { source }),
-            Err(Refusal::Again(source)) => return self.broken(Error::Source { received: 0, source }),
+            Err(OpenError::Permanent(source)) => return Err(Error::Refused { source }),
+            Err(OpenError::Transient(source)) => return self.broken(Error::Source { received: 0, source }),
         };
         let is_start = self.progress.sequence == 0;
-        if seam == Seam::Start && !is_start {
+        if strategy == ResumeStrategy::Start && !is_start {
             self.supersede()?;
         }
-        let joint = if is_start { Some(Joint::Joined) } else { self.progress.joint(seam) };
-        let Some(joint) = joint else { return self.begin_anew() };
-        self.stats.resumed += u32::from(!is_start && seam != Seam::Start);
+        let splice = if is_start { Some(Splice::Joined) } else { self.progress.splice(strategy) };
+        let Some(splice) = splice else { return self.begin_anew() };
+        self.stats.resumed += u32::from(!is_start && strategy != ResumeStrategy::Start);
         let splitter = (self.splitter)(&self.progress.position());
         let mut pull = Pull::new(chunks, splitter).with_limits(self.options.limits).ends_with({
             let is_last = self.is_last.clone();
             move |unit| is_last(unit)
         });
-        if let (Some(budget), false) = (&self.options.budget, joint.holds()) {
+        if let (Some(budget), false) = (&self.options.budget, splice.holds()) {
             pull.set_budget(budget.clone());
         }
-        self.state = State::Reading { pull: Box::new(pull), joint };
+        self.state = State::Reading { pull: Box::new(pull), splice };
         Ok(())
     }
 
     fn join(&mut self, batch: UnitBatch) -> Result<(), Error> {
-        let State::Reading { joint, .. } = &mut self.state else { return Ok(()) };
-        let join = joint.join(batch);
+        let State::Reading { splice, .. } = &mut self.state else { return Ok(()) };
+        let join = splice.join(batch);
         self.joined(join)
     }
 
-    fn joined(&mut self, join: Join) -> Result<(), Error> {
+    fn joined(&mut self, join: SpliceResult) -> Result<(), Error> {
         match join {
-            Join::Hold => Ok(()),
-            Join::Misfit => self.begin_anew(),
-            Join::Deliver { batches, repeated } => {
+            SpliceResult::Hold => Ok(()),
+            SpliceResult::Mismatch => self.begin_anew(),
+            SpliceResult::Deliver { batches, repeated } => {
                 self.stats.repeated += repeated as u64;
                 // What a seam holds is not charged: it would wait for itself. Its number of units is limited.
                 if let (State::Reading { pull, .. }, Some(budget)) = (&mut self.state, &self.options.budget) {
@@ -404,7 +404,7 @@ impl<S: Splitter> Resume<S> {
             self.asked_delay = hint(pull.splitter()).or(self.asked_delay);
         }
         let Some(delay) = self.attempts.next_delay(self.asked_delay) else {
-            return Err(Error::GaveUp { attempts: self.attempts.total, source: Box::new(error) });
+            return Err(Error::RetriesExhausted { attempts: self.attempts.total, source: Box::new(error) });
         };
         tracing::debug!(%error, ?delay, sequence = self.progress.sequence, "stream broke, and is opened again");
         self.state = State::Waiting(Box::pin(tokio::time::sleep(delay)));
@@ -412,9 +412,9 @@ impl<S: Splitter> Resume<S> {
     }
 
     fn ended(&mut self) -> Result<(), Error> {
-        let State::Reading { joint, .. } = &mut self.state else { return Ok(()) };
-        let join = joint.end();
-        let is_misfit = matches!(join, Join::Misfit);
+        let State::Reading { splice, .. } = &mut self.state else { return Ok(()) };
+        let join = splice.end();
+        let is_misfit = matches!(join, SpliceResult::Mismatch);
         self.joined(join)?;
         if !is_misfit {
             self.state = State::Over;
@@ -489,10 +489,10 @@ impl Progress {
         }
     }
 
-    fn joint(&self, seam: Seam) -> Option<Joint> {
-        match seam {
-            Seam::Cursor if self.cursor.is_none() => None,
-            _ => Joint::new(seam, &self.tail, self.since_cursor),
+    fn splice(&self, strategy: ResumeStrategy) -> Option<Splice> {
+        match strategy {
+            ResumeStrategy::Cursor if self.cursor.is_none() => None,
+            _ => Splice::new(strategy, &self.tail, self.since_cursor),
         }
     }
 

@@ -2,10 +2,10 @@
 
 mod delimited;
 mod element;
-mod ends;
 mod fences;
 mod info;
 mod json;
+mod line_ends;
 mod lines;
 mod paragraphs;
 mod path;
@@ -30,7 +30,7 @@ pub use sse::Sse;
 pub(crate) use structure::Prefix;
 
 use crate::error::Error;
-use crate::unit::{Detail, Form, Kind, Label, Span};
+use crate::unit::{Detail, Form, Label, Span, UnitKind};
 
 /// The largest cap of a unit, in bytes: offsets inside a batch have 32 bits.
 pub const UNIT_BYTES_MAX: usize = 1 << 30;
@@ -50,24 +50,24 @@ pub const UNIT_BYTES_MAX: usize = 1 << 30;
 /// - A unit never ends inside a character of well-formed UTF-8, unless the format itself cuts there.
 /// - `finish` is called at most once, after the last `scan`, with what is left of the window. It reports what is still open, as
 ///   [incomplete](Cut::incomplete) where the end of the unit was not seen.
-/// - After a [`Fault`] nothing more is called. Units reported before it count.
+/// - After a [`SplitError`] nothing more is called. Units reported before it count.
 /// - Nothing blocks, and nothing panics whatever the bytes are.
 ///
 /// The suite in `conformance` (feature) checks this; `examples/custom_splitter.rs` is a splitter to start from.
 pub trait Splitter: Debug + Send + 'static {
     /// Looks at `window[fresh..]`; returns how many bytes at the front of the window are no longer needed.
-    fn scan(&mut self, window: &[u8], fresh: usize, out: &mut Cuts) -> Result<usize, Fault>;
+    fn scan(&mut self, window: &[u8], fresh: usize, out: &mut Cuts) -> Result<usize, SplitError>;
 
     /// The stream has ended; `window` is what `scan` had not let go of.
-    fn finish(&mut self, window: &[u8], out: &mut Cuts) -> Result<(), Fault>;
+    fn finish(&mut self, window: &[u8], out: &mut Cuts) -> Result<(), SplitError>;
 }
 
 impl<S: Splitter + ?Sized> Splitter for Box<S> {
-    fn scan(&mut self, window: &[u8], fresh: usize, out: &mut Cuts) -> Result<usize, Fault> {
+    fn scan(&mut self, window: &[u8], fresh: usize, out: &mut Cuts) -> Result<usize, SplitError> {
         (**self).scan(window, fresh, out)
     }
 
-    fn finish(&mut self, window: &[u8], out: &mut Cuts) -> Result<(), Fault> {
+    fn finish(&mut self, window: &[u8], out: &mut Cuts) -> Result<(), SplitError> {
         (**self).finish(window, out)
     }
 }
@@ -132,10 +132,10 @@ impl Cap {
     }
 
     /// Where the next piece of the too long `body` ends, or the error that it is.
-    fn cut(self, window: &[u8], body: &Range<usize>, out: &mut Cuts) -> Result<usize, Fault> {
+    fn cut(self, window: &[u8], body: &Range<usize>, out: &mut Cuts) -> Result<usize, SplitError> {
         debug_assert!(body.len() > self.bytes_max, "only a too long unit is cut");
         match self.overflow {
-            Overflow::Error => Err(Fault::too_long(body.start, self.bytes_max)),
+            Overflow::Error => Err(SplitError::too_long(body.start, self.bytes_max)),
             Overflow::Split => {
                 out.overflows += 1;
                 Ok(char_floor(window, body.start, body.start + self.bytes_max))
@@ -150,7 +150,7 @@ impl Cap {
         mut body: Range<usize>,
         out: &mut Cuts,
         mut piece: impl FnMut(Range<usize>) -> Cut,
-    ) -> Result<usize, Fault> {
+    ) -> Result<usize, SplitError> {
         while body.len() > self.bytes_max {
             let end = self.cut(window, &body, out)?;
             out.push(piece(body.start..end));
@@ -168,7 +168,7 @@ fn char_floor(window: &[u8], start: usize, at: usize) -> usize {
 
 /// Why a splitter cannot go on; offsets count from the start of the window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Fault {
+pub struct SplitError {
     at: usize,
     reason: Reason,
 }
@@ -180,7 +180,7 @@ enum Reason {
     Malformed { expected: &'static str },
 }
 
-impl Fault {
+impl SplitError {
     /// The unit that starts at `at` is beyond its cap.
     #[must_use]
     pub const fn too_long(at: usize, bytes_max: usize) -> Self {
@@ -222,7 +222,7 @@ pub struct Cut {
 impl Cut {
     /// A complete unit without labels.
     #[must_use]
-    pub fn new(kind: Kind, body: Range<usize>) -> Self {
+    pub fn new(kind: UnitKind, body: Range<usize>) -> Self {
         Self { body, detail: Detail::plain(kind), is_plain: true }
     }
 
@@ -294,7 +294,7 @@ pub struct Cuts {
     pub(crate) spans: Vec<Span>,
     /// One for each span, or none at all while every unit is a plain one of kind `plain`: lines cost eight bytes each.
     pub(crate) details: Vec<Detail>,
-    pub(crate) plain: Kind,
+    pub(crate) plain: UnitKind,
     pub(crate) carried: Bytes,
     /// Labels that are not UTF-8, decoded.
     pub(crate) replaced: Vec<u8>,
@@ -317,7 +317,7 @@ impl Cuts {
 
     /// Reports a unit of which there is nothing to say but its kind.
     #[inline]
-    pub(crate) fn push_plain(&mut self, kind: Kind, body: &Range<usize>) {
+    pub(crate) fn push_plain(&mut self, kind: UnitKind, body: &Range<usize>) {
         if self.spans.is_empty() {
             self.plain = kind;
         }

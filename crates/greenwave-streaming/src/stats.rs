@@ -5,7 +5,7 @@ use std::time::Duration;
 /// Counters of one stream since its start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Stats {
+pub struct StreamStats {
     /// Bytes read from the source.
     pub bytes: u64,
     /// Chunks read from the source, empty ones left out.

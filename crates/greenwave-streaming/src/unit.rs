@@ -15,7 +15,7 @@ use crate::splitter::{Cuts, Prefix, first_word, language_of_file};
 /// What a unit is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
-pub enum Kind {
+pub enum UnitKind {
     /// A line, without its end.
     #[default]
     Line,
@@ -38,7 +38,7 @@ pub enum Kind {
     /// A unified diff, or a patch in another format of its own.
     Diff,
     /// A file of which nobody can say where it ends, since it holds fences as long as its own.
-    Refused,
+    Ambiguous,
     /// A kind of a splitter from outside.
     Other(u16),
 }
@@ -94,7 +94,7 @@ const FEW: usize = 5;
 enum Index {
     /// A few units of which nothing but the kind is known, as in most batches of a stream from a network: nothing is shared.
     Few {
-        kind: Kind,
+        kind: UnitKind,
         len: u8,
         spans: [Span; FEW],
     },
@@ -324,7 +324,7 @@ pub struct Unit<'a> {
 impl<'a> Unit<'a> {
     /// What it is.
     #[must_use]
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> UnitKind {
         self.detail().kind
     }
 
@@ -391,13 +391,13 @@ impl<'a> Unit<'a> {
     /// Of a file: its path exactly as the answer gives it, so possibly absolute or with `..` in it.
     #[must_use]
     pub fn path(&self) -> Option<&'a str> {
-        (self.kind() == Kind::File).then(|| self.text_of(self.detail().first)).flatten()
+        (self.kind() == UnitKind::File).then(|| self.text_of(self.detail().first)).flatten()
     }
 
     /// Of an edit, a diff or a refused file: the path of the file that it is about, where the answer names one, exactly as it does.
     #[must_use]
     pub fn edited_path(&self) -> Option<&'a str> {
-        let is_about = matches!(self.kind(), Kind::Edit | Kind::Diff | Kind::Refused);
+        let is_about = matches!(self.kind(), UnitKind::Edit | UnitKind::Diff | UnitKind::Ambiguous);
         is_about.then(|| self.text_of(self.detail().first)).flatten()
     }
 
@@ -405,8 +405,10 @@ impl<'a> Unit<'a> {
     #[must_use]
     pub fn language(&self) -> Option<&'a str> {
         match self.kind() {
-            Kind::Code => self.info().and_then(first_word),
-            Kind::File | Kind::Edit | Kind::Diff | Kind::Refused => self.info().and_then(language_of_file),
+            UnitKind::Code => self.info().and_then(first_word),
+            UnitKind::File | UnitKind::Edit | UnitKind::Diff | UnitKind::Ambiguous => {
+                self.info().and_then(language_of_file)
+            }
             _ => None,
         }
     }
@@ -414,21 +416,23 @@ impl<'a> Unit<'a> {
     /// Of a code block or file: its info string, trimmed; escapes are left as they are.
     #[must_use]
     pub fn info(&self) -> Option<&'a str> {
-        let has_fence =
-            matches!(self.kind(), Kind::Code | Kind::File | Kind::Edit | Kind::Diff | Kind::Refused);
+        let has_fence = matches!(
+            self.kind(),
+            UnitKind::Code | UnitKind::File | UnitKind::Edit | UnitKind::Diff | UnitKind::Ambiguous
+        );
         has_fence.then(|| self.text_of(self.detail().second)).flatten()
     }
 
     /// Of an event: its type; `message` where it named none, and with U+FFFD for what is not UTF-8, as the standard has it.
     #[must_use]
     pub fn event(&self) -> Option<&'a str> {
-        (self.kind() == Kind::Event).then(|| self.text_of(self.detail().first).unwrap_or("message"))
+        (self.kind() == UnitKind::Event).then(|| self.text_of(self.detail().first).unwrap_or("message"))
     }
 
     /// Of an event: the last event id of the stream at that point, where any event so far gave one; with U+FFFD for what is not UTF-8.
     #[must_use]
     pub fn id(&self) -> Option<&'a str> {
-        (self.kind() == Kind::Event).then(|| self.text_of(self.detail().second)).flatten()
+        (self.kind() == UnitKind::Event).then(|| self.text_of(self.detail().second)).flatten()
     }
 
     /// The same unit, keeping its batch alive.
@@ -540,7 +544,7 @@ impl Label {
 /// Whatever is known of a unit beyond its span.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Detail {
-    pub(crate) kind: Kind,
+    pub(crate) kind: UnitKind,
     pub(crate) form: Form,
     pub(crate) complete: bool,
     pub(crate) continued: bool,
@@ -551,7 +555,7 @@ pub(crate) struct Detail {
 }
 
 impl Detail {
-    pub(crate) const fn plain(kind: Kind) -> Self {
+    pub(crate) const fn plain(kind: UnitKind) -> Self {
         Self {
             kind,
             form: Form::Plain,

@@ -20,7 +20,7 @@ pub type Chunks = Pin<Box<dyn Stream<Item = Result<Bytes, BoxError>> + Send>>;
 ///   [`Position::is_start`] asks for the start; then the chunks begin with the first unit, whatever the seam says.
 /// - The chunks are those of one answer: an error or an early end breaks it off, and nothing may be made up to hide that.
 /// - Dropping the future of `open`, or the chunks, gives up that attempt and what it holds.
-/// - `open` may be called any number of times, after each other. [`Refusal::Never`] is for what would fail again, and for what must not
+/// - `open` may be called any number of times, after each other. [`OpenError::Permanent`] is for what would fail again, and for what must not
 ///   be repeated because it has had an effect.
 /// - Which way a source goes on may differ from call to call, as when a server keeps an answer for some minutes.
 ///
@@ -28,7 +28,7 @@ pub type Chunks = Pin<Box<dyn Stream<Item = Result<Bytes, BoxError>> + Send>>;
 #[async_trait]
 pub trait Source: Debug + Send + Sync + 'static {
     /// Asks for the answer from `at` on.
-    async fn open(&self, at: &Position) -> Result<Opened, Refusal>;
+    async fn open(&self, at: &Position) -> Result<Opened, OpenError>;
 }
 
 /// How far an answer has been handed on.
@@ -61,26 +61,29 @@ pub struct Opened {
     /// Its bytes.
     pub chunks: Chunks,
     /// Where they begin.
-    pub seam: Seam,
+    pub strategy: ResumeStrategy,
 }
 
 impl Opened {
     /// An answer whose bytes begin at `seam`.
-    pub fn new(chunks: impl Stream<Item = Result<Bytes, BoxError>> + Send + 'static, seam: Seam) -> Self {
-        Self { chunks: Box::pin(chunks), seam }
+    pub fn new(
+        chunks: impl Stream<Item = Result<Bytes, BoxError>> + Send + 'static,
+        strategy: ResumeStrategy,
+    ) -> Self {
+        Self { chunks: Box::pin(chunks), strategy }
     }
 }
 
 impl Debug for Opened {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Opened").field("seam", &self.seam).finish_non_exhaustive()
+        f.debug_struct("Opened").field("strategy", &self.strategy).finish_non_exhaustive()
     }
 }
 
 /// Where the bytes of a new attempt begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Seam {
+pub enum ResumeStrategy {
     /// With the first unit of the answer. What was handed on before is superseded.
     Start,
     /// With the unit that has the number [`Position::sequence`].
@@ -99,9 +102,9 @@ pub enum Seam {
 /// Why a source was not opened.
 #[derive(Debug)]
 #[non_exhaustive]
-pub enum Refusal {
+pub enum OpenError {
     /// Another attempt may succeed.
-    Again(BoxError),
+    Transient(BoxError),
     /// Another attempt would fail as well, or must not be made.
-    Never(BoxError),
+    Permanent(BoxError),
 }

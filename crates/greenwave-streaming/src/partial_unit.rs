@@ -14,14 +14,14 @@ const ROOM_BYTES: usize = 512;
 /// For short chunks (tokens), some memory behind the end is initialised, so that they are copied by a few moves of fixed size, in a third
 /// of the time that a call of `memcpy` takes.
 #[derive(Debug, Default)]
-pub(crate) struct Carry {
+pub(crate) struct PartialUnit {
     /// Initialised up to its length.
     bytes: BytesMut,
     /// How many of them count.
     used: usize,
 }
 
-impl Carry {
+impl PartialUnit {
     #[inline]
     pub(crate) fn len(&self) -> usize {
         self.used
@@ -114,7 +114,7 @@ mod tests {
     #[test]
     fn chunks_of_any_length_are_put_together() {
         let text: Vec<u8> = (0..100_000_u32).map(|i| (i * 7 % 251) as u8).collect();
-        let (mut carry, mut blocks) = (Carry::default(), Vec::new());
+        let (mut carry, mut blocks) = (PartialUnit::default(), Vec::new());
         let mut rest = &text[..];
         for size in (0..80).cycle() {
             let (chunk, left) = rest.split_at(size.min(rest.len()));

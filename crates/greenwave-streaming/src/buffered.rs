@@ -3,33 +3,33 @@
 use bytes::Bytes;
 
 use crate::budget::Budget;
-use crate::carry::Carry;
 use crate::error::Error;
-use crate::splitter::{Cuts, Fault, Splitter, UNIT_BYTES_MAX};
+use crate::partial_unit::PartialUnit;
+use crate::splitter::{Cuts, SplitError, Splitter, UNIT_BYTES_MAX};
 use crate::unit::{Slots, UnitBatch};
 
-/// The largest chunk that [`Splitting::feed`] takes, in bytes. [`Pull`](crate::Pull) cuts larger ones up.
+/// The largest chunk that [`BufferedSplitter::feed`] takes, in bytes. [`Pull`](crate::Pull) cuts larger ones up.
 pub const CHUNK_BYTES_MAX: usize = UNIT_BYTES_MAX;
 
 /// A splitter with the bytes it still needs. [`Pull`](crate::Pull) is this over a stream.
 ///
 /// ```
-/// use greenwave_streaming::{Lines, Splitting};
+/// use greenwave_streaming::{Lines, BufferedSplitter};
 ///
-/// let mut lines = Splitting::new(Lines::default());
+/// let mut lines = BufferedSplitter::new(Lines::default());
 /// assert!(lines.feed("one\ntw".into())?.is_some_and(|batch| batch.len() == 1));
 /// let last = lines.finish()?.expect("the last line has no end");
 /// assert_eq!(last.get(0).unwrap().bytes(), "tw");
 /// # Ok::<(), greenwave_streaming::Error>(())
 /// ```
 #[derive(Debug)]
-pub struct Splitting<S> {
+pub struct BufferedSplitter<S> {
     splitter: S,
     /// What the splitter reports into; empty between calls.
     cuts: Cuts,
     slots: Slots,
     /// The window while it is not simply the latest chunk.
-    carry: Carry,
+    carry: PartialUnit,
     /// Where the window starts in the stream.
     offset: u64,
     next_seq: u64,
@@ -41,7 +41,7 @@ pub struct Splitting<S> {
     ended: bool,
 }
 
-impl<S: Splitter> Splitting<S> {
+impl<S: Splitter> BufferedSplitter<S> {
     /// Starts at sequence number 0.
     #[must_use]
     pub fn new(splitter: S) -> Self {
@@ -49,7 +49,7 @@ impl<S: Splitter> Splitting<S> {
             splitter,
             cuts: Cuts::default(),
             slots: Slots::default(),
-            carry: Carry::default(),
+            carry: PartialUnit::default(),
             offset: 0,
             next_seq: 0,
             overflows: 0,
@@ -179,7 +179,7 @@ impl<S: Splitter> Splitting<S> {
         assert!(chunk.len() <= CHUNK_BYTES_MAX, "a chunk is at most {CHUNK_BYTES_MAX} bytes");
         let fresh = self.carry.len();
         if fresh + chunk.len() > u32::MAX as usize {
-            self.failure = Some(Fault::too_long(0, UNIT_BYTES_MAX).at_base(self.offset));
+            self.failure = Some(SplitError::too_long(0, UNIT_BYTES_MAX).at_base(self.offset));
             return Bytes::new();
         }
         self.carry.append(chunk);

@@ -4,13 +4,13 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use crate::resume::source::Seam;
-use crate::unit::{Kind, Unit, UnitBatch};
+use crate::resume::source::ResumeStrategy;
+use crate::unit::{Unit, UnitBatch, UnitKind};
 
 /// What of a unit has to be the same for it to be the same.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Trace {
-    kind: Kind,
+    kind: UnitKind,
     label: Option<Box<str>>,
     pub(super) bytes: Bytes,
 }
@@ -25,7 +25,7 @@ impl Trace {
 
 /// The state of a seam while the first units of an attempt come in.
 #[derive(Debug)]
-pub(super) enum Joint {
+pub(super) enum Splice {
     /// The next unit is the next unit.
     Joined,
     /// These come again first.
@@ -36,25 +36,27 @@ pub(super) enum Joint {
 
 /// What becomes of a batch.
 #[derive(Debug)]
-pub(super) enum Join {
+pub(super) enum SpliceResult {
     /// These are to be handed on; before them, so many units have come again.
     Deliver { batches: Vec<UnitBatch>, repeated: usize },
     /// More has to come first.
     Hold,
     /// The attempt does not fit.
-    Misfit,
+    Mismatch,
 }
 
-impl Joint {
+impl Splice {
     /// The seam of an attempt behind units of which `tail` are the last, `since_cursor` of them after the last cursor; `None` if
     /// that seam cannot be told by so few.
-    pub(super) fn new(seam: Seam, tail: &VecDeque<Trace>, since_cursor: usize) -> Option<Self> {
+    pub(super) fn new(strategy: ResumeStrategy, tail: &VecDeque<Trace>, since_cursor: usize) -> Option<Self> {
         let last = |units: usize| tail.iter().skip(tail.len() - units).cloned();
-        match seam {
-            Seam::Start | Seam::Next => Some(Self::Joined),
-            Seam::Cursor if since_cursor == 0 => Some(Self::Joined),
-            Seam::Cursor => (since_cursor <= tail.len()).then(|| Self::Again(last(since_cursor).collect())),
-            Seam::Overlap { units_max } => {
+        match strategy {
+            ResumeStrategy::Start | ResumeStrategy::Next => Some(Self::Joined),
+            ResumeStrategy::Cursor if since_cursor == 0 => Some(Self::Joined),
+            ResumeStrategy::Cursor => {
+                (since_cursor <= tail.len()).then(|| Self::Again(last(since_cursor).collect()))
+            }
+            ResumeStrategy::Overlap { units_max } => {
                 let tail = last(units_max.min(tail.len())).collect();
                 Some(Self::Overlap { tail, held: Vec::new() })
             }
@@ -67,9 +69,9 @@ impl Joint {
     }
 
     /// Takes in a batch.
-    pub(super) fn join(&mut self, batch: UnitBatch) -> Join {
+    pub(super) fn join(&mut self, batch: UnitBatch) -> SpliceResult {
         match self {
-            Self::Joined => Join::Deliver { batches: vec![batch], repeated: 0 },
+            Self::Joined => SpliceResult::Deliver { batches: vec![batch], repeated: 0 },
             Self::Again(expected) => {
                 let same = batch
                     .iter()
@@ -77,7 +79,7 @@ impl Joint {
                     .take_while(|(unit, trace)| Trace::of(unit) == **trace)
                     .count();
                 if same < batch.len().min(expected.len()) {
-                    return Join::Misfit;
+                    return SpliceResult::Mismatch;
                 }
                 expected.drain(..same);
                 if expected.is_empty() {
@@ -94,11 +96,11 @@ impl Joint {
     }
 
     /// The attempt has ended well: what is held has to do.
-    pub(super) fn end(&mut self) -> Join {
+    pub(super) fn end(&mut self) -> SpliceResult {
         match self {
-            Self::Joined => Join::Hold,
+            Self::Joined => SpliceResult::Hold,
             // It ended before all that was there before.
-            Self::Again(_) => Join::Misfit,
+            Self::Again(_) => SpliceResult::Mismatch,
             Self::Overlap { tail, held } => {
                 let decided = overlap(tail, held, true);
                 self.settle(decided)
@@ -106,21 +108,21 @@ impl Joint {
         }
     }
 
-    fn settle(&mut self, decided: Overlap) -> Join {
+    fn settle(&mut self, decided: Overlap) -> SpliceResult {
         let repeated = match decided {
-            Overlap::Open => return Join::Hold,
-            Overlap::Ambiguous => return Join::Misfit,
+            Overlap::Open => return SpliceResult::Hold,
+            Overlap::Ambiguous => return SpliceResult::Mismatch,
             Overlap::Units(units) => units,
         };
         match std::mem::replace(self, Self::Joined) {
             Self::Overlap { held, .. } => deliver(held, repeated),
-            Self::Joined | Self::Again(_) => Join::Hold,
+            Self::Joined | Self::Again(_) => SpliceResult::Hold,
         }
     }
 }
 
 /// Leaves out the first units.
-fn deliver(batches: Vec<UnitBatch>, repeated: usize) -> Join {
+fn deliver(batches: Vec<UnitBatch>, repeated: usize) -> SpliceResult {
     let mut left = repeated;
     let mut kept = Vec::new();
     for batch in batches {
@@ -131,7 +133,7 @@ fn deliver(batches: Vec<UnitBatch>, repeated: usize) -> Join {
             left = 0;
         }
     }
-    Join::Deliver { batches: kept, repeated }
+    SpliceResult::Deliver { batches: kept, repeated }
 }
 
 /// How many of the first units were there before.
