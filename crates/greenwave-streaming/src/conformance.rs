@@ -21,9 +21,10 @@ use futures_core::Stream;
 
 use crate::buffered::BufferedSplitter;
 use crate::error::{BoxError, Error};
+use crate::layout::UnitKind;
 use crate::resume::{Delivery, OpenError, Opened, Position, Resume, ResumeOptions, ResumeStats, Source};
 use crate::splitter::Splitter;
-use crate::unit::{Unit, UnitBatch, UnitKind};
+use crate::unit::{Unit, UnitBatch};
 use greenwave_retry::Retry;
 
 /// Reads any bytes as a record of the journal: nothing panics, and what is read is written as the same bytes. For fuzzing.

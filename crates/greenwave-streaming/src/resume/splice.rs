@@ -1,60 +1,65 @@
-//! Where the units of a new attempt meet those of the one before. Pure decisions on units; unaware of sources and time.
+//! Decides where the units of a new attempt continue those of the previous one.
 
 use std::collections::VecDeque;
 
 use bytes::Bytes;
 
+use crate::layout::UnitKind;
 use crate::resume::source::ResumeStrategy;
-use crate::unit::{Unit, UnitBatch, UnitKind};
+use crate::unit::{Unit, UnitBatch};
 
-/// What of a unit has to be the same for it to be the same.
+/// The properties by which a repeated unit is recognized.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Trace {
+pub(super) struct UnitTrace {
     kind: UnitKind,
     label: Option<Box<str>>,
     pub(super) bytes: Bytes,
 }
 
-impl Trace {
-    /// Copied, so that it keeps no block of a batch alive.
+impl UnitTrace {
+    /// Copies the content, so that no block stays alive.
     pub(super) fn of(unit: &Unit<'_>) -> Self {
         let label = unit.path().or(unit.event()).map(Box::from);
         Self { kind: unit.kind(), label, bytes: Bytes::copy_from_slice(&unit.content()) }
     }
 }
 
-/// The state of a seam while the first units of an attempt come in.
+/// The state while the first units of an attempt arrive.
 #[derive(Debug)]
 pub(super) enum Splice {
-    /// The next unit is the next unit.
-    Joined,
-    /// These come again first.
-    Again(VecDeque<Trace>),
-    /// Some of `tail` may come again. What has come is held until it is certain.
-    Overlap { tail: Vec<Trace>, held: Vec<UnitBatch> },
+    /// The attempt is aligned: its next unit is new.
+    Aligned,
+    /// These units must be repeated first.
+    Repeating(VecDeque<UnitTrace>),
+    /// Some units of `tail` may be repeated. Batches are held until the number is certain.
+    Overlap { tail: Vec<UnitTrace>, held: Vec<UnitBatch> },
 }
 
-/// What becomes of a batch.
+/// The outcome of splicing a batch.
 #[derive(Debug)]
 pub(super) enum SpliceResult {
-    /// These are to be handed on; before them, so many units have come again.
+    /// Deliver these batches; `repeated` units before them were skipped.
     Deliver { batches: Vec<UnitBatch>, repeated: usize },
-    /// More has to come first.
+    /// More units are needed.
     Hold,
-    /// The attempt does not fit.
+    /// The attempt does not match the delivered units.
     Mismatch,
 }
 
 impl Splice {
-    /// The seam of an attempt behind units of which `tail` are the last, `since_cursor` of them after the last cursor; `None` if
-    /// that seam cannot be told by so few.
-    pub(super) fn new(strategy: ResumeStrategy, tail: &VecDeque<Trace>, since_cursor: usize) -> Option<Self> {
+    /// Returns the initial state. `tail` holds the last units delivered, of which `since_cursor`
+    /// follow the last cursor. Returns `None` if `tail` is too short for the strategy.
+    pub(super) fn new(
+        strategy: ResumeStrategy,
+        tail: &VecDeque<UnitTrace>,
+        since_cursor: usize,
+    ) -> Option<Self> {
         let last = |units: usize| tail.iter().skip(tail.len() - units).cloned();
         match strategy {
-            ResumeStrategy::Start | ResumeStrategy::Next => Some(Self::Joined),
-            ResumeStrategy::Cursor if since_cursor == 0 => Some(Self::Joined),
+            ResumeStrategy::Start | ResumeStrategy::Next => Some(Self::Aligned),
+            ResumeStrategy::Cursor if since_cursor == 0 => Some(Self::Aligned),
             ResumeStrategy::Cursor => {
-                (since_cursor <= tail.len()).then(|| Self::Again(last(since_cursor).collect()))
+                (since_cursor <= tail.len()).then(|| Self::Repeating(last(since_cursor).collect()))
             }
             ResumeStrategy::Overlap { units_max } => {
                 let tail = last(units_max.min(tail.len())).collect();
@@ -63,27 +68,27 @@ impl Splice {
         }
     }
 
-    /// Whether batches are held back until it is decided.
+    /// Returns whether batches are held until the overlap is decided.
     pub(super) fn holds(&self) -> bool {
         matches!(self, Self::Overlap { .. })
     }
 
-    /// Takes in a batch.
-    pub(super) fn join(&mut self, batch: UnitBatch) -> SpliceResult {
+    /// Splices a batch.
+    pub(super) fn push(&mut self, batch: UnitBatch) -> SpliceResult {
         match self {
-            Self::Joined => SpliceResult::Deliver { batches: vec![batch], repeated: 0 },
-            Self::Again(expected) => {
+            Self::Aligned => SpliceResult::Deliver { batches: vec![batch], repeated: 0 },
+            Self::Repeating(expected) => {
                 let same = batch
                     .iter()
                     .zip(&*expected)
-                    .take_while(|(unit, trace)| Trace::of(unit) == **trace)
+                    .take_while(|(unit, trace)| UnitTrace::of(unit) == **trace)
                     .count();
                 if same < batch.len().min(expected.len()) {
                     return SpliceResult::Mismatch;
                 }
                 expected.drain(..same);
                 if expected.is_empty() {
-                    *self = Self::Joined;
+                    *self = Self::Aligned;
                 }
                 deliver(vec![batch], same)
             }
@@ -95,12 +100,12 @@ impl Splice {
         }
     }
 
-    /// The attempt has ended well: what is held has to do.
+    /// Decides with the units seen, because the attempt has ended.
     pub(super) fn end(&mut self) -> SpliceResult {
         match self {
-            Self::Joined => SpliceResult::Hold,
-            // It ended before all that was there before.
-            Self::Again(_) => SpliceResult::Mismatch,
+            Self::Aligned => SpliceResult::Hold,
+            // The attempt ended before repeating all units.
+            Self::Repeating(_) => SpliceResult::Mismatch,
             Self::Overlap { tail, held } => {
                 let decided = overlap(tail, held, true);
                 self.settle(decided)
@@ -110,56 +115,56 @@ impl Splice {
 
     fn settle(&mut self, decided: Overlap) -> SpliceResult {
         let repeated = match decided {
-            Overlap::Open => return SpliceResult::Hold,
+            Overlap::Undecided => return SpliceResult::Hold,
             Overlap::Ambiguous => return SpliceResult::Mismatch,
             Overlap::Units(units) => units,
         };
-        match std::mem::replace(self, Self::Joined) {
+        match std::mem::replace(self, Self::Aligned) {
             Self::Overlap { held, .. } => deliver(held, repeated),
-            Self::Joined | Self::Again(_) => SpliceResult::Hold,
+            Self::Aligned | Self::Repeating(_) => SpliceResult::Hold,
         }
     }
 }
 
-/// Leaves out the first units.
+/// Skips the first `repeated` units.
 fn deliver(batches: Vec<UnitBatch>, repeated: usize) -> SpliceResult {
     let mut left = repeated;
-    let mut kept = Vec::new();
+    let mut new = Vec::new();
     for batch in batches {
         if left >= batch.len() {
             left -= batch.len();
         } else {
-            kept.push(batch.without_first(left));
+            new.push(batch.without_first(left));
             left = 0;
         }
     }
-    SpliceResult::Deliver { batches: kept, repeated }
+    SpliceResult::Deliver { batches: new, repeated }
 }
 
-/// How many of the first units were there before.
+/// The number of repeated units at the start of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Overlap {
     Units(usize),
-    /// More has to be seen.
-    Open,
-    /// Several numbers would fit.
+    /// More units are needed.
+    Undecided,
+    /// Several numbers are possible.
     Ambiguous,
 }
 
-/// The lengths at which the end of `tail` is the beginning of what has come, as far as it has. No overlap is always possible; it is
-/// taken where no other is.
-fn overlap(tail: &[Trace], held: &[UnitBatch], is_end: bool) -> Overlap {
+/// Finds the lengths at which the end of `tail` equals the start of the new units. Zero is chosen
+/// only if no other length is possible.
+fn overlap(tail: &[UnitTrace], held: &[UnitBatch], is_end: bool) -> Overlap {
     let units = held.iter().flat_map(UnitBatch::iter).take(tail.len());
-    let come: Vec<Trace> = units.map(|unit| Trace::of(&unit)).collect();
+    let seen_units: Vec<UnitTrace> = units.map(|unit| UnitTrace::of(&unit)).collect();
     let fits = |units: &usize| {
-        let seen = (*units).min(come.len());
-        tail[tail.len() - units..][..seen] == come[..seen]
+        let seen = (*units).min(seen_units.len());
+        tail[tail.len() - units..][..seen] == seen_units[..seen]
     };
-    let mut possible = (1..=tail.len()).filter(fits).filter(|units| !is_end || *units <= come.len());
+    let mut possible = (1..=tail.len()).filter(fits).filter(|units| !is_end || *units <= seen_units.len());
     match (possible.next(), possible.next()) {
         (None, _) => Overlap::Units(0),
-        (Some(units), None) if units <= come.len() => Overlap::Units(units),
-        (Some(_), Some(second)) if second <= come.len() => Overlap::Ambiguous,
-        _ => Overlap::Open,
+        (Some(units), None) if units <= seen_units.len() => Overlap::Units(units),
+        (Some(_), Some(second)) if second <= seen_units.len() => Overlap::Ambiguous,
+        _ => Overlap::Undecided,
     }
 }

@@ -2,8 +2,9 @@
 
 use memchr::memmem::Finder;
 
-use crate::splitter::{Cap, Cut, Cuts, SplitError, Splitter};
-use crate::unit::UnitKind;
+use crate::cut::{Cut, Cuts};
+use crate::layout::UnitKind;
+use crate::splitter::{Cap, SplitError, Splitter};
 
 /// Cuts at a delimiter of any length. A record leaves without it; a last record without one is
 /// [incomplete](crate::Unit::is_complete). Between two adjacent delimiters stands an empty record.

@@ -3,13 +3,15 @@
 
 use std::ops::Range;
 
+use crate::cut::{Cut, Cuts};
+use crate::layout::{Form, UnitKind};
+use crate::line_prefix::LinePrefix;
 use crate::splitter::element::{self, Shape, Tag};
 use crate::splitter::info::{self, Named, language_of_file};
 use crate::splitter::line_ends::find_end;
 use crate::splitter::path::{fits, is_markdown};
 use crate::splitter::structure::{Line, Opening, Structure, fence};
-use crate::splitter::{Cap, Cut, Cuts, Prefix, SplitError, Splitter};
-use crate::unit::{Form, UnitKind};
+use crate::splitter::{Cap, SplitError, Splitter};
 
 /// A line outside code blocks that is longer than this many bytes neither opens a block nor names a
 /// file.
@@ -212,7 +214,7 @@ struct Block {
     close: Close,
     marker: u8,
     width: usize,
-    prefix: Prefix,
+    prefix: LinePrefix,
     /// Where the content that was not handed on yet starts.
     body: usize,
     info: Option<Range<usize>>,
@@ -725,7 +727,7 @@ impl Block {
             close,
             marker: 0,
             width: 0,
-            prefix: Prefix::default(),
+            prefix: LinePrefix::default(),
             body,
             info: None,
             path: None,

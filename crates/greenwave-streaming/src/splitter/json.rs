@@ -1,8 +1,9 @@
 //! JSON values, concatenated or newline-delimited. Finds where they end; what stands inside is for
 //! a parser to judge.
 
-use crate::splitter::{Cap, Cut, Cuts, SplitError, Splitter};
-use crate::unit::UnitKind;
+use crate::cut::{Cut, Cuts};
+use crate::layout::UnitKind;
+use crate::splitter::{Cap, SplitError, Splitter};
 
 /// Cuts a stream into JSON values (RFC 8259), with or without white space between them.
 ///

@@ -1,8 +1,9 @@
 //! Lines, ended by LF, CRLF or CR.
 
+use crate::cut::{Cut, Cuts};
+use crate::layout::UnitKind;
 use crate::splitter::line_ends::LineEnds;
-use crate::splitter::{Cap, Cut, Cuts, SplitError, Splitter};
-use crate::unit::UnitKind;
+use crate::splitter::{Cap, SplitError, Splitter};
 
 /// Cuts at LF, CRLF and CR. A line leaves without its end; a last line without one is [incomplete](crate::Unit::is_complete).
 ///

@@ -2,9 +2,10 @@
 
 use std::ops::Range;
 
+use crate::cut::{Cut, Cuts};
+use crate::layout::UnitKind;
 use crate::splitter::line_ends::find_end;
-use crate::splitter::{Cap, Cut, Cuts, SplitError, Splitter};
-use crate::unit::UnitKind;
+use crate::splitter::{Cap, SplitError, Splitter};
 
 /// Cuts at blank lines, which have nothing but spaces and tabs. Line ends are LF, CRLF and CR.
 ///

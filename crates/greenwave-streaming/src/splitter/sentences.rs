@@ -2,8 +2,9 @@
 
 mod class;
 
-use crate::splitter::{Cap, Cut, Cuts, SplitError, Splitter};
-use crate::unit::UnitKind;
+use crate::cut::{Cut, Cuts};
+use crate::layout::UnitKind;
+use crate::splitter::{Cap, SplitError, Splitter};
 use class::{Class, next_char};
 
 /// Cuts into sentences by the default rules of Unicode (UAX #29, rules SB1 to SB11,

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::cut::{Cut, Cuts};
+use crate::layout::{Form, Label, UnitKind};
 use crate::splitter::line_ends::find_end;
-use crate::splitter::{Cap, Cut, Cuts, SplitError, Splitter};
-use crate::unit::{Form, Label, UnitKind};
+use crate::splitter::{Cap, SplitError, Splitter};
 
 const BOM: &[u8] = b"\xEF\xBB\xBF";
 

@@ -342,7 +342,7 @@ async fn a_reader_with_a_journal_goes_on_in_a_new_process() {
         .with_journal(open())
         .after(UnitId { turn: 3, attempt: 0, sequence: 7 });
     assert_eq!(told(answer).await, ["0:8:line 8 ä€😀", "0:9:end"]);
-    open().forget(3).unwrap();
+    open().remove(3).unwrap();
     let answer = Resume::new(Script::new(vec![]), 3, |_| Lines::default(), is_end).with_journal(open());
     assert_eq!(told(answer).await, ["source refused"]);
 }
