@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use async_trait::async_trait;
 
-use crate::{Answer, Error};
+use crate::{Error, ResponseStream};
 
 /// A coding agent: something that sessions can be opened with.
 ///
@@ -36,12 +36,12 @@ pub trait Agent: Debug + Send + Sync + 'static {
 /// - **Cancellation**: dropping the future of `ask`, or the answer, ends the work on it: processes are
 ///   killed with everything they started, connections are closed or made usable again.
 /// - `Ok` from `ask` promises that the question was taken; whether it was answered is known when the
-///   answer's last event is [`Event::End`](crate::Event::End).
+///   answer's last event is [`AgentEvent::End`](crate::AgentEvent::End).
 /// - **Retry**: an error of `ask` may be retried; once the answer has begun, it may have had side effects.
 #[async_trait]
 pub trait Session: Debug + Send + Sync + 'static {
     /// Asks a question. The answer streams; it is independent of the borrow of the session.
-    async fn ask(&mut self, request: &Request) -> Result<Answer, Error>;
+    async fn send(&mut self, request: &Request) -> Result<ResponseStream, Error>;
 
     /// Whether another question may be asked. Cheap, and does not wait.
     fn is_open(&self) -> bool;

@@ -14,7 +14,7 @@ use tokio::process::{ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::{Agent, Answer, Error, Event, Request, Session};
+use crate::{Agent, AgentEvent, Error, Request, ResponseStream, Session};
 
 /// Most bytes of an answer that are read at once.
 const CHUNK_BYTES_MAX: usize = 16 * 1024;
@@ -67,7 +67,7 @@ impl Agent for CommandAgent {
 
 #[async_trait]
 impl Session for CommandAgent {
-    async fn ask(&mut self, request: &Request) -> Result<Answer, Error> {
+    async fn send(&mut self, request: &Request) -> Result<ResponseStream, Error> {
         let start =
             |source| Error::Start { program: self.program(), directory: request.directory.clone(), source };
         let mut command = Command::new(self.program());
@@ -90,10 +90,10 @@ impl Session for CommandAgent {
             time_max: self.time_max,
             program: self.program(),
         };
-        Ok(Answer::new(stream::unfold(Some(talk), |talk| async move {
+        Ok(ResponseStream::new(stream::unfold(Some(talk), |talk| async move {
             let mut talk = talk?;
             let event = talk.next().await;
-            let goes_on = matches!(event, Ok(Event::Text(_)));
+            let goes_on = matches!(event, Ok(AgentEvent::Text(_)));
             Some((event, goes_on.then_some(talk)))
         })))
     }
@@ -118,17 +118,17 @@ struct Talk {
 }
 
 impl Talk {
-    async fn next(&mut self) -> Result<Event, Error> {
+    async fn next(&mut self) -> Result<AgentEvent, Error> {
         let broken = |program: &str, source| Error::Broken { program: program.to_owned(), source };
         let timed_out = Error::TimedOut { program: self.program.clone(), limit: self.time_max };
         match tokio::time::timeout_at(self.deadline, self.read()).await {
             Err(_) => Err(timed_out),
             Ok(Err(source)) => Err(broken(&self.program, source)),
-            Ok(Ok(Some(text))) => Ok(Event::Text(text)),
+            Ok(Ok(Some(text))) => Ok(AgentEvent::Text(text)),
             Ok(Ok(None)) => match tokio::time::timeout_at(self.deadline, self.status()).await {
                 Err(_) => Err(timed_out),
                 Ok(Err(source)) => Err(broken(&self.program, source)),
-                Ok(Ok(status)) if status.success() => Ok(Event::End),
+                Ok(Ok(status)) if status.success() => Ok(AgentEvent::End),
                 Ok(Ok(status)) => Err(self.exited(status).await),
             },
         }

@@ -3,7 +3,7 @@
 
 use futures_util::StreamExt;
 
-use crate::{Agent, Error, Event, Request};
+use crate::{Agent, AgentEvent, Error, Request};
 
 /// A question for the suite.
 pub fn request(feature: &str) -> Request {
@@ -17,13 +17,13 @@ pub fn request(feature: &str) -> Request {
 /// If the promise is broken.
 pub async fn a_whole_answer_ends_once(agent: impl Agent) {
     let mut session = agent.connect().await.expect("a session");
-    let mut answer = session.ask(&request("whole")).await.expect("the question to be taken");
+    let mut answer = session.send(&request("whole")).await.expect("the question to be taken");
     let (mut bytes, mut ends) = (0, 0);
     while let Some(event) = answer.next().await {
         assert_eq!(ends, 0, "nothing follows the end");
         match event.expect("a whole answer") {
-            Event::Text(text) => bytes += text.len(),
-            Event::End => ends += 1,
+            AgentEvent::Text(text) => bytes += text.len(),
+            AgentEvent::End => ends += 1,
             _ => {}
         }
     }
@@ -37,7 +37,7 @@ pub async fn a_whole_answer_ends_once(agent: impl Agent) {
 /// If the promise is broken.
 pub async fn a_broken_answer_is_an_error(agent: impl Agent) {
     let mut session = agent.connect().await.expect("a session");
-    let answer = match session.ask(&request("broken")).await {
+    let answer = match session.send(&request("broken")).await {
         Ok(answer) => answer,
         Err(_) => return,
     };
@@ -52,13 +52,14 @@ pub async fn a_broken_answer_is_an_error(agent: impl Agent) {
 pub async fn a_dropped_answer_harms_nobody(agent: impl Agent) {
     let mut first = agent.connect().await.expect("a session");
     let mut second = agent.connect().await.expect("a second session");
-    let mut dropped = first.ask(&request("whole")).await.expect("the question to be taken");
+    let mut dropped = first.send(&request("whole")).await.expect("the question to be taken");
     let _first_event = dropped.next().await;
     drop(dropped);
-    let text: Vec<_> = second.ask(&request("whole")).await.expect("an answer").into_text().collect().await;
+    let text: Vec<_> = second.send(&request("whole")).await.expect("an answer").into_text().collect().await;
     assert!(text.iter().all(Result::is_ok), "the other session is not harmed");
     if first.is_open() {
-        let text: Vec<_> = first.ask(&request("whole")).await.expect("an answer").into_text().collect().await;
+        let text: Vec<_> =
+            first.send(&request("whole")).await.expect("an answer").into_text().collect().await;
         assert!(text.iter().all(Result::is_ok), "a session that says it is open answers");
     }
 }

@@ -42,7 +42,7 @@ pub enum Error {
         "script {name}: the answer for feature `{feature}`, attempt {attempt}, was recorded for a prompt \
          with {missing:?} in it, and this prompt has none"
     )]
-    OtherPrompt {
+    PromptMismatch {
         /// The script's file or other name.
         name: String,
         /// The feature that was asked for.
@@ -106,13 +106,13 @@ pub enum Error {
 
 impl Error {
     /// Whether asking the same again would fail in the same way, whatever the agent does.
-    pub fn is_lasting(&self) -> bool {
+    pub fn is_permanent(&self) -> bool {
         matches!(
             self,
             Error::ReadScript { .. }
                 | Error::InvalidScript { .. }
                 | Error::NoRecording { .. }
-                | Error::OtherPrompt { .. }
+                | Error::PromptMismatch { .. }
                 | Error::Start { .. }
         )
     }

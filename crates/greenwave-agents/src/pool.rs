@@ -11,7 +11,7 @@ use crate::{Agent, Error, Session};
 
 /// How many sessions there may be with an agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PoolLimits {
+pub struct AgentPoolOptions {
     /// Most sessions at once; from 1.
     pub size: usize,
     /// Sessions that are kept even when idle.
@@ -30,11 +30,11 @@ pub struct AgentPool {
 
 /// A session on loan. Dropping it gives it back.
 #[derive(Debug)]
-pub struct LentSession(Lease<Sessions>);
+pub struct PooledSession(Lease<Sessions>);
 
 impl AgentPool {
     /// A pool for an agent that is called `name` in messages. Must be made inside a tokio runtime.
-    pub fn new(name: &str, agent: Arc<dyn Agent>, limits: PoolLimits) -> Self {
+    pub fn new(name: &str, agent: Arc<dyn Agent>, limits: AgentPoolOptions) -> Self {
         let config = PoolConfig {
             size: limits.size,
             min: limits.min.min(limits.size),
@@ -51,9 +51,9 @@ impl AgentPool {
     ///
     /// # Errors
     /// [`Error::Pool`] with what the agent said.
-    pub async fn session(&self) -> Result<LentSession, Error> {
+    pub async fn session(&self) -> Result<PooledSession, Error> {
         let lent = self.pool.get().await;
-        lent.map(LentSession)
+        lent.map(PooledSession)
             .map_err(|source| Error::Pool { agent: self.name.to_string(), source: source.into() })
     }
 
@@ -73,7 +73,7 @@ impl AgentPool {
     }
 }
 
-impl Deref for LentSession {
+impl Deref for PooledSession {
     type Target = dyn Session;
 
     fn deref(&self) -> &Self::Target {
@@ -81,7 +81,7 @@ impl Deref for LentSession {
     }
 }
 
-impl DerefMut for LentSession {
+impl DerefMut for PooledSession {
     fn deref_mut(&mut self) -> &mut Self::Target {
         &mut **self.0
     }

@@ -12,10 +12,10 @@ use tower_service::Service;
 use crate::breaker::Breaker;
 use crate::error::BoxError;
 use crate::limiter::Limiter;
-use greenwave_retry::{Retry, Verdict};
+use greenwave_retry::{Retry, Retryability};
 
 /// What a call that ended says of the next one.
-type Judge<R> = Arc<dyn Fn(&Result<R, BoxError>) -> Verdict + Send + Sync>;
+type Judge<R> = Arc<dyn Fn(&Result<R, BoxError>) -> Retryability + Send + Sync>;
 type Answer<R> = Pin<Box<dyn Future<Output = Result<R, BoxError>> + Send>>;
 
 /// A layer of guards, from the outside in: permits, attempts, breaker. Each call of the service within is one attempt.
@@ -36,7 +36,7 @@ impl<R> GuardLayer<R> {
         limiter: Limiter,
         retry: Retry,
         breaker: Breaker,
-        judge: impl Fn(&Result<R, BoxError>) -> Verdict + Send + Sync + 'static,
+        judge: impl Fn(&Result<R, BoxError>) -> Retryability + Send + Sync + 'static,
     ) -> Self {
         Self { limiter, retry, breaker, judge: Arc::new(judge) }
     }
@@ -112,7 +112,7 @@ where
                     let permit = limiter.acquire().await;
                     let trial = match breaker.admit() {
                         Ok(trial) => trial,
-                        Err(error) => return Err((Err(error.into()), Verdict::Permanent)),
+                        Err(error) => return Err((Err(error.into()), Retryability::Permanent)),
                     };
                     let answer = match std::future::poll_fn(|cx| inner.poll_ready(cx)).await {
                         Ok(()) => inner.call(request).await.map_err(Into::into),
@@ -120,23 +120,23 @@ where
                     };
                     let verdict = judge(&answer);
                     match verdict {
-                        Verdict::Permanent => {
+                        Retryability::Permanent => {
                             permit.succeeded();
                             trial.succeeded();
                         }
-                        Verdict::Transient => {
+                        Retryability::Transient => {
                             drop(permit);
                             trial.failed();
                         }
-                        Verdict::After(pause) => {
+                        Retryability::After(pause) => {
                             permit.overloaded(Some(pause));
                             trial.failed();
                         }
                     }
-                    if verdict == Verdict::Permanent { Ok(answer) } else { Err((answer, verdict)) }
+                    if verdict == Retryability::Permanent { Ok(answer) } else { Err((answer, verdict)) }
                 }
             };
-            let classify = |failed: &(Result<R, BoxError>, Verdict)| failed.1;
+            let classify = |failed: &(Result<R, BoxError>, Retryability)| failed.1;
             match retry.run(classify, attempt).await {
                 Ok(answer) => answer,
                 Err(gave_up) => gave_up.error.0,

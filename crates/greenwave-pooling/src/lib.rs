@@ -94,7 +94,7 @@ pub use batch::{BatchConfig, BatchStats, Batcher};
 pub use breaker::{Breaker, BreakerConfig, Endpoints, Trial};
 pub use bucket::{Buckets, Cooldowns, Rate};
 pub use error::{BoxError, Error};
-pub use greenwave_retry::{GaveUp, Reason, Retry, RetryBudget, Verdict};
+pub use greenwave_retry::{Retry, RetryBudget, RetryError, Retryability, StopReason};
 pub use hedge::Hedge;
 #[cfg(feature = "tower")]
 pub use layers::{GuardLayer, Guarded};

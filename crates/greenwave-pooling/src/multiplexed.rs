@@ -5,12 +5,11 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
+use fastrand::Rng;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
-
-use greenwave_retry::Chance;
 
 use crate::callback::finish;
 use crate::error::Error;
@@ -351,14 +350,17 @@ async fn write<F: Framing>(
 /// Power of Two Choices", 2001). Those that broke are passed over. Cloning shares it.
 pub struct Balanced<F: Framing> {
     lines: Arc<[Multiplexed<F>]>,
-    chance: Arc<Mutex<Chance>>,
+    rng: Arc<Mutex<Rng>>,
 }
 
 impl<F: Framing> Balanced<F> {
     /// Of these connections. A seed makes the picks repeatable.
     #[must_use]
     pub fn new(lines: impl IntoIterator<Item = Multiplexed<F>>, seed: Option<u64>) -> Self {
-        Self { lines: lines.into_iter().collect(), chance: Arc::new(Mutex::new(Chance::new(seed))) }
+        Self {
+            lines: lines.into_iter().collect(),
+            rng: Arc::new(Mutex::new(seed.map_or_else(Rng::new, Rng::with_seed))),
+        }
     }
 
     /// Sends a request on one of the connections.
@@ -374,14 +376,13 @@ impl<F: Framing> Balanced<F> {
     pub fn pick(&self) -> Option<&Multiplexed<F>> {
         let whole: Vec<_> = self.lines.iter().filter(|line| !line.is_broken()).collect();
         let first = {
-            let mut chance = self.chance.lock();
+            let mut rng = self.rng.lock();
             let of = |fraction: f64, count: usize| {
                 ((fraction * count as f64) as usize).min(count.saturating_sub(1))
             };
-            let first = of(chance.fraction(), whole.len());
+            let first = of(rng.f64(), whole.len());
             // Another one than the first.
-            let second =
-                (first + 1 + of(chance.fraction(), whole.len().saturating_sub(1))) % whole.len().max(1);
+            let second = (first + 1 + of(rng.f64(), whole.len().saturating_sub(1))) % whole.len().max(1);
             [first, second]
         };
         let [first, second] = first.map(|at| whole.get(at).copied());
@@ -394,7 +395,7 @@ impl<F: Framing> Balanced<F> {
 
 impl<F: Framing> Clone for Balanced<F> {
     fn clone(&self) -> Self {
-        Self { lines: self.lines.clone(), chance: self.chance.clone() }
+        Self { lines: self.lines.clone(), rng: self.rng.clone() }
     }
 }
 

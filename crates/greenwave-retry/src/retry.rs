@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use fastrand::Rng;
+
 use crate::budget::RetryBudget;
-use crate::chance::Chance;
-use crate::verdict::{Reason, Verdict};
+use crate::retryability::{Retryability, StopReason};
 
 /// How often a failed call is tried again, and after how long.
 ///
@@ -62,7 +63,7 @@ impl Retry {
             bound: self.delay_min.min(self.delay_max),
             bound_max: self.delay_max,
             left: self.attempts_max.saturating_sub(1),
-            chance: Chance::new(self.seed),
+            rng: self.seed.map_or_else(Rng::new, Rng::with_seed),
         }
     }
 
@@ -82,7 +83,7 @@ pub struct Delays {
     bound: Duration,
     bound_max: Duration,
     left: usize,
-    chance: Chance,
+    rng: Rng,
 }
 
 impl Iterator for Delays {
@@ -92,7 +93,7 @@ impl Iterator for Delays {
         self.left = self.left.checked_sub(1)?;
         let bound = self.bound;
         self.bound = bound.saturating_mul(2).min(self.bound_max);
-        let seconds = bound.as_secs_f64() * self.chance.fraction();
+        let seconds = bound.as_secs_f64() * self.rng.f64();
         // The bound may have been rounded up.
         Some(Duration::try_from_secs_f64(seconds).unwrap_or(bound).min(bound))
     }
@@ -116,19 +117,19 @@ impl Attempts {
     ///
     /// # Errors
     /// The reason to give up. A retry that is refused takes nothing from the budget.
-    pub fn next_delay(&mut self, verdict: Verdict, elapsed: Duration) -> Result<Duration, Reason> {
+    pub fn next_delay(&mut self, verdict: Retryability, elapsed: Duration) -> Result<Duration, StopReason> {
         self.failed = self.failed.saturating_add(1);
         let asked = match verdict {
-            Verdict::Permanent => return Err(Reason::Permanent),
-            Verdict::Transient => Duration::ZERO,
-            Verdict::After(delay) => delay.min(self.retry.asked_max),
+            Retryability::Permanent => return Err(StopReason::Permanent),
+            Retryability::Transient => Duration::ZERO,
+            Retryability::After(delay) => delay.min(self.retry.asked_max),
         };
-        let delay = self.delays.next().ok_or(Reason::Attempts)?.max(asked);
+        let delay = self.delays.next().ok_or(StopReason::Attempts)?.max(asked);
         if self.retry.deadline.is_some_and(|deadline| elapsed.saturating_add(delay) > deadline) {
-            return Err(Reason::Deadline);
+            return Err(StopReason::Deadline);
         }
         if self.retry.budget.as_ref().is_some_and(|budget| !budget.withdraw()) {
-            return Err(Reason::Budget);
+            return Err(StopReason::Budget);
         }
         Ok(delay)
     }

@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream;
-use greenwave_streaming::{BoxError, Delivery, Lines, Opened, Position, Refusal, Resume, Seam, Source, Unit};
+use greenwave_streaming::{
+    BoxError, Delivery, Lines, OpenError, Opened, Position, Resume, ResumeStrategy, Source, Unit,
+};
 
 /// Entries of one line each, the last of which is `end`.
 #[derive(Debug)]
@@ -20,9 +22,9 @@ struct Entries {
 
 #[async_trait]
 impl Source for Entries {
-    async fn open(&self, at: &Position) -> Result<Opened, Refusal> {
+    async fn open(&self, at: &Position) -> Result<Opened, OpenError> {
         if self.connections.fetch_add(1, Ordering::Relaxed) > 10_000 {
-            return Err(Refusal::Never("too many connections".into()));
+            return Err(OpenError::Permanent("too many connections".into()));
         }
         // Like a server that is asked for `?from=SEQUENCE`.
         let from = usize::try_from(at.sequence).unwrap_or(usize::MAX).min(self.lines.len());
@@ -32,7 +34,7 @@ impl Source for Entries {
         if chunks.len() == self.lines_per_connection {
             chunks.push(Err("connection reset".into()));
         }
-        Ok(Opened::new(stream::iter(chunks), Seam::Next))
+        Ok(Opened::new(stream::iter(chunks), ResumeStrategy::Next))
     }
 }
 

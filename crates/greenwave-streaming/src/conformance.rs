@@ -19,11 +19,12 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_core::Stream;
 
+use crate::buffered::BufferedSplitter;
 use crate::error::{BoxError, Error};
-use crate::resume::{Delivery, Opened, Position, Refusal, Resume, ResumeOptions, ResumeStats, Source};
+use crate::layout::UnitKind;
+use crate::resume::{Delivery, OpenError, Opened, Position, Resume, ResumeOptions, ResumeStats, Source};
 use crate::splitter::Splitter;
-use crate::splitting::Splitting;
-use crate::unit::{Kind, Unit, UnitBatch};
+use crate::unit::{Unit, UnitBatch};
 use greenwave_retry::Retry;
 
 /// Reads any bytes as a record of the journal: nothing panics, and what is read is written as the same bytes. For fuzzing.
@@ -93,7 +94,7 @@ macro_rules! source_conformance {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seen {
     /// [`Unit::kind`].
-    pub kind: Kind,
+    pub kind: UnitKind,
     /// [`Unit::bytes`].
     pub bytes: Bytes,
     /// [`Unit::path`].
@@ -130,7 +131,7 @@ pub fn units<'a>(
     splitter: impl Splitter,
     chunks: impl IntoIterator<Item = &'a [u8]>,
 ) -> (Vec<Seen>, Option<Error>) {
-    let mut splitting = Splitting::new(splitter);
+    let mut splitting = BufferedSplitter::new(splitter);
     let mut seen = Vec::new();
     for chunk in chunks {
         match splitting.feed(Bytes::copy_from_slice(chunk)) {
@@ -184,7 +185,7 @@ pub fn characters_stay_whole<S: Splitter>(make: impl Fn() -> S, input: &[u8]) {
 
 /// Promise: sequence numbers have no gap, across batches.
 pub fn numbered<S: Splitter>(make: impl Fn() -> S, input: &[u8]) {
-    let mut splitting = Splitting::new(make()).starting_at(7);
+    let mut splitting = BufferedSplitter::new(make()).starting_at(7);
     let mut expected = 7;
     for chunk in chunked(input, &mut || 3) {
         let Ok(batch) = splitting.feed(Bytes::copy_from_slice(chunk)) else { return };
@@ -245,12 +246,12 @@ impl BreaksOnce {
 
 #[async_trait]
 impl Source for BreaksOnce {
-    async fn open(&self, at: &Position) -> Result<Opened, Refusal> {
-        let Opened { chunks, seam } = self.source.open(at).await?;
+    async fn open(&self, at: &Position) -> Result<Opened, OpenError> {
+        let Opened { chunks, strategy } = self.source.open(at).await?;
         if self.has_broken() {
-            return Ok(Opened { chunks, seam });
+            return Ok(Opened { chunks, strategy });
         }
-        Ok(Opened::new(broken_after(chunks, self.bytes, self.has_broken.clone()), seam))
+        Ok(Opened::new(broken_after(chunks, self.bytes, self.has_broken.clone()), strategy))
     }
 }
 

@@ -10,50 +10,50 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-use crate::{Error, Snapshot};
+use crate::{Error, MetricsSnapshot};
 
-/// Where snapshots come from: any `Fn() -> Snapshot`.
+/// Where snapshots come from: any `Fn() -> MetricsSnapshot`.
 ///
 /// # Contract
 /// Called once for each request, on a tokio worker: it must not block, and may be called from several
 /// threads at once.
-pub trait Source: Send + Sync + 'static {
+pub trait MetricsSource: Send + Sync + 'static {
     /// The figures at this moment.
-    fn snapshot(&self) -> Snapshot;
+    fn snapshot(&self) -> MetricsSnapshot;
 }
 
-impl<F: Fn() -> Snapshot + Send + Sync + 'static> Source for F {
-    fn snapshot(&self) -> Snapshot {
+impl<F: Fn() -> MetricsSnapshot + Send + Sync + 'static> MetricsSource for F {
+    fn snapshot(&self) -> MetricsSnapshot {
         self()
     }
 }
 
 /// A bound address that nothing is served on yet.
 #[derive(Debug)]
-pub struct Endpoint {
+pub struct MetricsEndpoint {
     listener: TcpListener,
     address: SocketAddr,
 }
 
 /// A served endpoint. Dropping it stops it.
 #[derive(Debug)]
-pub struct Serving {
+pub struct MetricsServer {
     task: JoinHandle<()>,
     address: SocketAddr,
 }
 
-impl Endpoint {
+impl MetricsEndpoint {
     /// Binds an address; with port 0 a free port is chosen.
     ///
     /// # Errors
-    /// [`Error::PortTaken`] when another program listens there, [`Error::Bind`] otherwise.
+    /// [`Error::AddressInUse`] when another program listens there, [`Error::Bind`] otherwise.
     pub async fn bind(address: SocketAddr) -> Result<Self, Error> {
         let bound = async {
             let listener = TcpListener::bind(address).await?;
             Ok(Self { address: listener.local_addr()?, listener })
         };
         bound.await.map_err(|source: std::io::Error| match source.kind() {
-            ErrorKind::AddrInUse => Error::PortTaken { address },
+            ErrorKind::AddrInUse => Error::AddressInUse { address },
             _ => Error::Bind { address, source },
         })
     }
@@ -64,7 +64,7 @@ impl Endpoint {
     }
 
     /// Serves the source's snapshots at `GET /metrics` until the returned value is dropped.
-    pub fn serve(self, source: impl Source) -> Serving {
+    pub fn serve(self, source: impl MetricsSource) -> MetricsServer {
         let source = Arc::new(source);
         let metrics = move || {
             let json = source.snapshot().to_json() + "\n";
@@ -80,18 +80,18 @@ impl Endpoint {
                 tracing::warn!(%error, %address, "the metrics endpoint has stopped");
             }
         });
-        Serving { task, address }
+        MetricsServer { task, address }
     }
 }
 
-impl Serving {
+impl MetricsServer {
     /// The address that is served.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 }
 
-impl Drop for Serving {
+impl Drop for MetricsServer {
     fn drop(&mut self) {
         self.task.abort();
     }

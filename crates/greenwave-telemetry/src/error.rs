@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 pub enum Error {
     /// Another program listens there already.
     #[error("cannot serve metrics on {address}: the port is taken")]
-    PortTaken {
+    AddressInUse {
         /// Where it was to be served.
         address: SocketAddr,
     },

@@ -1,16 +1,16 @@
-//! Live figures of a run: a [`Snapshot`], its JSON, and an [`Endpoint`] that serves it at `/metrics`.
+//! Live figures of a run: a [`MetricsSnapshot`], its JSON, and an [`MetricsEndpoint`] that serves it at `/metrics`.
 //!
-//! Whoever runs something implements [`Source`]; the endpoint asks it anew at every request, so what
+//! Whoever runs something implements [`MetricsSource`]; the endpoint asks it anew at every request, so what
 //! is served is never older than the request.
 //!
 //! ```
-//! use greenwave_telemetry::{Endpoint, Snapshot};
+//! use greenwave_telemetry::{MetricsEndpoint, MetricsSnapshot};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), greenwave_telemetry::Error> {
-//! let endpoint = Endpoint::bind("127.0.0.1:0".parse().expect("a socket address")).await?;
+//! let endpoint = MetricsEndpoint::bind("127.0.0.1:0".parse().expect("a socket address")).await?;
 //! let address = endpoint.address();
-//! let serving = endpoint.serve(Snapshot::default);
+//! let serving = endpoint.serve(MetricsSnapshot::default);
 //! println!("curl http://{address}/metrics");
 //! drop(serving); // stops it
 //! # Ok(())
@@ -25,7 +25,7 @@ mod error;
 mod memory;
 mod snapshot;
 
-pub use endpoint::{Endpoint, Serving, Source};
+pub use endpoint::{MetricsEndpoint, MetricsServer, MetricsSource};
 pub use error::Error;
-pub use memory::resident;
-pub use snapshot::{CacheFigures, MemoryFigures, ParallelFigures, Snapshot};
+pub use memory::memory_usage;
+pub use snapshot::{CacheMetrics, MemoryMetrics, MetricsSnapshot, ParallelMetrics};

@@ -1,13 +1,13 @@
 //! How much memory this process has resident. Knows nothing of what is in it.
 
-use crate::MemoryFigures;
+use crate::MemoryMetrics;
 
 /// Resident memory now and at its peak, from `/proc/self/status`; zeros where there is no such file.
-pub fn resident(spillover_active: bool) -> MemoryFigures {
+pub fn memory_usage(spillover_active: bool) -> MemoryMetrics {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let (used_mb, peak_mb) = (megabytes(&status, "VmRSS:"), megabytes(&status, "VmHWM:"));
     // The kernel updates the two at different moments.
-    MemoryFigures { used_mb, peak_mb: peak_mb.max(used_mb), spillover_active }
+    MemoryMetrics { used_mb, peak_mb: peak_mb.max(used_mb), spillover_active }
 }
 
 fn megabytes(status: &str, field: &str) -> u64 {

@@ -4,13 +4,13 @@ use serde::Serialize;
 
 /// Figures at one moment. Its JSON has these three objects, and `extra`'s entries beside them.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
-pub struct Snapshot {
+pub struct MetricsSnapshot {
     /// Results found instead of computed.
-    pub cache: CacheFigures,
+    pub cache: CacheMetrics,
     /// Work at the same time.
-    pub parallel: ParallelFigures,
+    pub parallel: ParallelMetrics,
     /// Memory of this process.
-    pub memory: MemoryFigures,
+    pub memory: MemoryMetrics,
     /// Whatever else is worth telling.
     #[serde(flatten)]
     pub extra: serde_json::Map<String, serde_json::Value>,
@@ -18,7 +18,7 @@ pub struct Snapshot {
 
 /// Results found instead of computed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
-pub struct CacheFigures {
+pub struct CacheMetrics {
     /// Hits in percent of all look-ups; 0 before the first.
     pub hit_rate: f64,
     /// Look-ups that found a result.
@@ -29,7 +29,7 @@ pub struct CacheFigures {
 
 /// Work at the same time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
-pub struct ParallelFigures {
+pub struct ParallelMetrics {
     /// Workers busy now.
     pub active_workers: u64,
     /// Stages that could run if a worker or another resource were free.
@@ -40,7 +40,7 @@ pub struct ParallelFigures {
 
 /// Memory of this process, in units of 10⁶ bytes, rounded up.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
-pub struct MemoryFigures {
+pub struct MemoryMetrics {
     /// Resident now.
     pub used_mb: u64,
     /// Most ever resident.
@@ -49,25 +49,25 @@ pub struct MemoryFigures {
     pub spillover_active: bool,
 }
 
-impl Snapshot {
+impl MetricsSnapshot {
     /// The figures as one JSON object.
     pub fn to_json(&self) -> String {
         serde_json::to_string_pretty(self).expect("maps with text keys and plain numbers always serialise")
     }
 }
 
-impl CacheFigures {
+impl CacheMetrics {
     /// The figures for so many hits and misses.
-    pub fn of(total_hits: u64, total_misses: u64) -> Self {
+    pub fn new(total_hits: u64, total_misses: u64) -> Self {
         let all = total_hits + total_misses;
         let hit_rate = if all == 0 { 0.0 } else { percent(total_hits as f64 / all as f64) };
         Self { hit_rate, total_hits, total_misses }
     }
 }
 
-impl ParallelFigures {
+impl ParallelMetrics {
     /// The figures, with the efficiency given as a share from 0 to 1.
-    pub fn of(active_workers: u64, queue_depth: u64, efficiency: f64) -> Self {
+    pub fn new(active_workers: u64, queue_depth: u64, efficiency: f64) -> Self {
         Self { active_workers, queue_depth, efficiency: percent(efficiency) }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use greenwave_agents::{Agent, AgentPool, CommandAgent, PoolLimits, Script, Scripted};
+use greenwave_agents::{Agent, AgentPool, AgentPoolOptions, CommandAgent, Script, ScriptedAgent};
 use greenwave_cache::{DiskBackend, DiskOptions, FileLeases, MemoryBackend, Tier, Tiered, TieredOptions};
 use greenwave_pooling::{BatchConfig, Batcher};
 use greenwave_storage::{SegmentColdTier, SegmentOptions, Store, StoreOptions};
@@ -25,7 +25,7 @@ pub(crate) fn agents(plan: &Plan, settings: &Settings) -> Result<BTreeMap<String
             AgentSpec::Scripted { script, pace } => {
                 let script = Script::read(script);
                 let script = script.map_err(|source| Error::Agent { agent: name.clone(), source })?;
-                Arc::new(Scripted::new(script, *pace))
+                Arc::new(ScriptedAgent::new(script, *pace))
             }
             AgentSpec::Command { command, time_max } => {
                 Arc::new(CommandAgent::new(command.clone(), time_max.unwrap_or(settings.agent.time_limit)))
@@ -38,7 +38,7 @@ pub(crate) fn agents(plan: &Plan, settings: &Settings) -> Result<BTreeMap<String
 
 /// The pool of sessions with one agent.
 pub(crate) fn sessions(name: &str, agent: Arc<dyn Agent>, settings: &Settings) -> AgentPool {
-    let limits = PoolLimits {
+    let limits = AgentPoolOptions {
         size: settings.pool.size,
         min: settings.pool.min,
         idle_timeout: settings.pool.idle_timeout,

@@ -12,8 +12,8 @@ use greenwave_scheduler::{
     Durations, Executor, Graph, Journal, Limits, Needs, Outcome, Progress, Resources, Stats, Stopper, TaskId,
 };
 use greenwave_storage::{Attempts, Store};
-use greenwave_streaming::{Budget, Fanout, Policy, Subscription};
-use greenwave_telemetry::{CacheFigures, ParallelFigures, Snapshot};
+use greenwave_streaming::{Budget, Fanout, SubscriberPolicy, Subscription};
+use greenwave_telemetry::{CacheMetrics, MetricsSnapshot, ParallelMetrics};
 use greenwave_testing::{Environment, Manifest, Runner, STATE_DIRECTORY};
 use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, RwLock};
@@ -159,11 +159,11 @@ impl Engine {
 
     /// Everything that happens from now on. A subscriber that does not read holds the run up, so that no event is lost.
     pub fn events(&self) -> Subscription<Event> {
-        self.shared.events.subscribe(Policy::Wait { queue_max: EVENTS_QUEUED_MAX })
+        self.shared.events.subscribe(SubscriberPolicy::Wait { queue_max: EVENTS_QUEUED_MAX })
     }
 
     /// The live figures of the run, for an endpoint.
-    pub fn metrics(&self) -> impl Fn() -> Snapshot + Send + Sync + use<> {
+    pub fn metrics(&self) -> impl Fn() -> MetricsSnapshot + Send + Sync + use<> {
         let (stats, shared) = (self.executor.stats_reader(), Arc::clone(&self.shared));
         move || snapshot(&stats(), &shared)
     }
@@ -471,7 +471,7 @@ impl Shared {
             one_after_another: stats.busy,
             efficiency: stats.efficiency(WORKERS),
             workers_peak: stats.pool(WORKERS).map_or(0, |pool| pool.peak),
-            memory_peak_mb: greenwave_telemetry::resident(false).peak_mb,
+            memory_peak_mb: greenwave_telemetry::memory_usage(false).peak_mb,
             storage_peak_bytes: storage.memory_bytes_peak,
             storage_spilled: storage.spilled_blobs,
             storage_stored_bytes: storage.cold.stored_bytes.unwrap_or(0),
@@ -572,7 +572,7 @@ fn put_away(state_dir: &Path, folder: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-fn snapshot(stats: &Stats, shared: &Shared) -> Snapshot {
+fn snapshot(stats: &Stats, shared: &Shared) -> MetricsSnapshot {
     let cache = shared.runner.stats();
     let workers = stats.pool(WORKERS).map_or(0, |pool| u64::from(pool.used));
     let storage = shared.store.stats();
@@ -592,10 +592,10 @@ fn snapshot(stats: &Stats, shared: &Shared) -> Snapshot {
             "spilled": storage.spilled_blobs,
         },
     });
-    Snapshot {
-        cache: CacheFigures::of(cache.hits, cache.misses),
-        parallel: ParallelFigures::of(workers, stats.ready as u64, stats.efficiency(WORKERS)),
-        memory: greenwave_telemetry::resident(storage.spillover_active),
+    MetricsSnapshot {
+        cache: CacheMetrics::new(cache.hits, cache.misses),
+        parallel: ParallelMetrics::new(workers, stats.ready as u64, stats.efficiency(WORKERS)),
+        memory: greenwave_telemetry::memory_usage(storage.spillover_active),
         extra: extra.as_object().cloned().unwrap_or_default(),
     }
 }

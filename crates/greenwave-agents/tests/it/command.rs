@@ -38,9 +38,9 @@ struct SwitchSession;
 
 #[async_trait::async_trait]
 impl greenwave_agents::Session for SwitchSession {
-    async fn ask(&mut self, request: &Request) -> Result<greenwave_agents::Answer, Error> {
+    async fn send(&mut self, request: &Request) -> Result<greenwave_agents::ResponseStream, Error> {
         let script = if request.feature == "whole" { "cat" } else { "echo half; exit 3" };
-        shell(script, PLENTY).connect().await?.ask(request).await
+        shell(script, PLENTY).connect().await?.send(request).await
     }
 
     fn is_open(&self) -> bool {
@@ -50,7 +50,7 @@ impl greenwave_agents::Session for SwitchSession {
 
 async fn ask(agent: &CommandAgent, prompt: &str) -> Result<Vec<u8>, Error> {
     let request = Request { feature: "f".into(), attempt: 1, prompt: prompt.into(), directory: ".".into() };
-    let mut text = agent.connect().await?.ask(&request).await?.into_text();
+    let mut text = agent.connect().await?.send(&request).await?.into_text();
     let mut whole = Vec::new();
     while let Some(chunk) = text.next().await {
         whole.extend_from_slice(&chunk?);
@@ -75,7 +75,7 @@ async fn failures_carry_status_and_last_words() {
     );
     let error = ask(&CommandAgent::new(vec!["no-such-agent".to_owned()], PLENTY), "").await.unwrap_err();
     assert_eq!(error.to_string(), "cannot start agent command `no-such-agent` in .");
-    assert!(error.is_lasting());
+    assert!(error.is_permanent());
 }
 
 #[tokio::test]

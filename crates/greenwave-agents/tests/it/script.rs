@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use greenwave_agents::{Agent, Error, Request, Script, Scripted, agent_conformance};
+use greenwave_agents::{Agent, Error, Request, Script, ScriptedAgent, agent_conformance};
 use tokio::time::Instant;
 
 const SCRIPT: &str = r#"{"greenwave_script": 1}
@@ -18,15 +18,15 @@ const SCRIPT: &str = r#"{"greenwave_script": 1}
 {"end": true}
 "#;
 
-fn agent(pace: f64) -> Scripted {
-    Scripted::new(Script::parse("test.jsonl", SCRIPT).unwrap(), pace)
+fn agent(pace: f64) -> ScriptedAgent {
+    ScriptedAgent::new(Script::parse("test.jsonl", SCRIPT).unwrap(), pace)
 }
 
 agent_conformance!(conformance, agent(0.0));
 
 async fn ask(feature: &str, attempt: u32, prompt: &str) -> Result<Vec<u8>, Error> {
     let request = Request { feature: feature.into(), attempt, prompt: prompt.into(), directory: ".".into() };
-    let mut text = agent(2.0).connect().await?.ask(&request).await?.into_text();
+    let mut text = agent(2.0).connect().await?.send(&request).await?.into_text();
     let mut whole = Vec::new();
     while let Some(chunk) = text.next().await {
         whole.extend_from_slice(&chunk?);

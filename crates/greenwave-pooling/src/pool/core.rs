@@ -7,12 +7,12 @@ use std::collections::VecDeque;
 use std::task::Waker;
 use std::time::Duration;
 
+use fastrand::Rng;
+use greenwave_retry::{Delays, Retry};
 use tokio::time::Instant;
 
 use super::PoolConfig;
 use super::event::CloseReason;
-use greenwave_retry::{Chance, Delays, Retry};
-
 use crate::error::Error;
 use crate::queue::Queue;
 
@@ -95,7 +95,7 @@ pub(super) struct Core<S, C> {
     /// How far the clock may be behind.
     tick: u64,
     jitter: f64,
-    chance: Chance,
+    rng: Rng,
     /// Between attempts to keep up the minimum, while connects fail.
     fill: Retry,
     fill_delays: Delays,
@@ -147,7 +147,7 @@ impl<S, C> Core<S, C> {
                 .filter(|jitter| !jitter.is_nan())
                 .unwrap_or(0.0)
                 .clamp(0.0, 1.0),
-            chance: Chance::new(config.seed),
+            rng: config.seed.map_or_else(Rng::new, Rng::with_seed),
             fill_delays: fill.delays(),
             fill,
             fill_after: 0,
@@ -281,7 +281,7 @@ impl<S, C> Core<S, C> {
 
     fn slot(&mut self, home: S, connection: C, created: Instant, now: u64) -> Box<Slot<S, C>> {
         self.counts.created += 1;
-        let chance = self.chance.fraction();
+        let chance = self.rng.f64();
         let life = self.life_max.map(|life| (life as f64 * (1.0 - self.jitter * chance)) as u64);
         let expires = life.map_or(u64::MAX, |life| now.saturating_add(life.max(1)));
         Box::new(Slot { home, connection, created, idle_since: None, seen: 0, uses: 0, expires })

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use greenwave_pooling::{BoxError, Breaker, BreakerConfig, GuardLayer, Limit, Limiter, Retry, Verdict};
+use greenwave_pooling::{BoxError, Breaker, BreakerConfig, GuardLayer, Limit, Limiter, Retry, Retryability};
 use tokio::time::Instant;
 use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
 
@@ -18,9 +18,9 @@ fn service(
     let calls = Arc::new(AtomicUsize::new(0));
     let counted = calls.clone();
     let judge = |answer: &Result<u16, BoxError>| match answer {
-        Ok(429) => Verdict::After(5 * SECOND),
-        Ok(503) | Err(_) => Verdict::Transient,
-        Ok(_) => Verdict::Permanent,
+        Ok(429) => Retryability::After(5 * SECOND),
+        Ok(503) | Err(_) => Retryability::Transient,
+        Ok(_) => Retryability::Permanent,
     };
     let limiter = Limiter::new(Limit::Fixed(2));
     let guards = GuardLayer::new(limiter, Retry::default(), breaker.clone(), judge);

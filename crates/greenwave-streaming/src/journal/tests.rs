@@ -6,9 +6,9 @@ use bytes::Bytes;
 use greenwave_segment::{Log, Options};
 
 use super::{Journal, decode, encode};
+use crate::buffered::BufferedSplitter;
 use crate::conformance::Seen;
 use crate::splitter::{Files, Sse};
-use crate::splitting::Splitting;
 use crate::unit::UnitBatch;
 
 /// The record of two events as `docs/journal-format.md` lays it out: the first with an id, the second of a type and with the id that
@@ -18,7 +18,7 @@ const EVENTS: &[u8] = b"\x01\x02\0\0\0\
     \x0d\x05\0\0\x04\0\0\0note\x01\0\0\x007\x02\0\0\0bc";
 
 fn events() -> UnitBatch {
-    let mut splitting = Splitting::new(Sse::default());
+    let mut splitting = BufferedSplitter::new(Sse::default());
     splitting.feed("id:7\ndata:a\n\nevent:note\ndata:bc\n\n".into()).unwrap().unwrap()
 }
 
@@ -64,7 +64,7 @@ fn what_is_no_record_is_no_batch() {
 
 #[test]
 fn files_come_back_as_they_were() {
-    let mut splitting = Splitting::new(Files::default());
+    let mut splitting = BufferedSplitter::new(Files::default());
     let text = "  ```rust src/lib.rs\n  a\n  ```\n\n```\nb\n```\n";
     let batch = splitting.feed(text.into()).unwrap().unwrap();
     assert_eq!(seen(&decode(encode(&batch).into(), 0).unwrap()), seen(&batch));

@@ -3,13 +3,15 @@
 
 use std::ops::Range;
 
+use crate::cut::{Cut, Cuts};
+use crate::layout::{Form, UnitKind};
+use crate::line_prefix::LinePrefix;
 use crate::splitter::element::{self, Shape, Tag};
-use crate::splitter::ends::find_end;
 use crate::splitter::info::{self, Named, language_of_file};
+use crate::splitter::line_ends::find_end;
 use crate::splitter::path::{fits, is_markdown};
 use crate::splitter::structure::{Line, Opening, Structure, fence};
-use crate::splitter::{Cap, Cut, Cuts, Fault, Prefix, Splitter};
-use crate::unit::{Form, Kind};
+use crate::splitter::{Cap, SplitError, Splitter};
 
 /// A line outside code blocks that is longer than this many bytes neither opens a block nor names a
 /// file.
@@ -36,8 +38,8 @@ const ELEMENT_LINES_MAX: usize = 4;
 #[derive(Debug)]
 pub struct Fences(Scanner);
 
-/// The files in an agent's answer, and what is none: [`Kind::File`], [`Kind::Edit`],
-/// [`Kind::Diff`], [`Kind::Refused`], [`Kind::Code`].
+/// The files in an agent's answer, and what is none: [`UnitKind::File`], [`UnitKind::Edit`],
+/// [`UnitKind::Diff`], [`UnitKind::Ambiguous`], [`UnitKind::Code`].
 ///
 /// A wrong file is worse than a missing one, so a block is a file only where its path is certain.
 /// The path is given [exactly as the answer has it](crate::Unit::path); confining it to a directory
@@ -77,7 +79,7 @@ pub struct Fences(Scanner);
 /// speaks of a part, a change, a run or an example. A block in another language than the file, such
 /// as the command below a script's name. Lines of a file (`12:15:src/lib.rs`), search/replace
 /// blocks, conflicts, and code with comments for what was left out (`// ... existing code ...`) are
-/// an [`Kind::Edit`]; unified diffs and patches a [`Kind::Diff`]: both also outside of fences, and
+/// an [`UnitKind::Edit`]; unified diffs and patches a [`UnitKind::Diff`]: both also outside of fences, and
 /// with [`edited_path`](crate::Unit::edited_path).
 ///
 /// # Fences inside files
@@ -86,11 +88,11 @@ pub struct Fences(Scanner);
 /// fences are paired. Where a bare fence may either close a file of Markdown or open a block in it,
 /// what follows decides: a blank line, the end, or a fence with an info string say that the file
 /// was closed; two fences in a row, that it was not until the second. Otherwise, and where a file
-/// that holds such fences is never closed, it is a [`Kind::Refused`]. A longer fence around the
+/// that holds such fences is never closed, it is a [`UnitKind::Ambiguous`]. A longer fence around the
 /// file has no such question.
 ///
 /// Block quotes and lists are as in [`Fences`], except that content may be indented less than its
-/// list item, and HTML is plain text. A block without a path is a [`Kind::Code`].
+/// list item, and HTML is plain text. A block without a path is a [`UnitKind::Code`].
 #[derive(Debug)]
 pub struct Files(Scanner);
 
@@ -125,21 +127,21 @@ impl Default for Files {
 }
 
 impl Splitter for Fences {
-    fn scan(&mut self, window: &[u8], fresh: usize, out: &mut Cuts) -> Result<usize, Fault> {
+    fn scan(&mut self, window: &[u8], fresh: usize, out: &mut Cuts) -> Result<usize, SplitError> {
         self.0.scan(window, fresh, out)
     }
 
-    fn finish(&mut self, window: &[u8], out: &mut Cuts) -> Result<(), Fault> {
+    fn finish(&mut self, window: &[u8], out: &mut Cuts) -> Result<(), SplitError> {
         self.0.finish(window, out)
     }
 }
 
 impl Splitter for Files {
-    fn scan(&mut self, window: &[u8], fresh: usize, out: &mut Cuts) -> Result<usize, Fault> {
+    fn scan(&mut self, window: &[u8], fresh: usize, out: &mut Cuts) -> Result<usize, SplitError> {
         self.0.scan(window, fresh, out)
     }
 
-    fn finish(&mut self, window: &[u8], out: &mut Cuts) -> Result<(), Fault> {
+    fn finish(&mut self, window: &[u8], out: &mut Cuts) -> Result<(), SplitError> {
         self.0.finish(window, out)
     }
 }
@@ -206,13 +208,13 @@ struct Held {
 #[derive(Debug, Clone)]
 struct Block {
     /// Decided when the first of it is handed on.
-    kind: Option<Kind>,
+    kind: Option<UnitKind>,
     /// It is an edit, whatever is in it.
     is_part: bool,
     close: Close,
     marker: u8,
     width: usize,
-    prefix: Prefix,
+    prefix: LinePrefix,
     /// Where the content that was not handed on yet starts.
     body: usize,
     info: Option<Range<usize>>,
@@ -263,7 +265,7 @@ impl Scanner {
         }
     }
 
-    fn scan(&mut self, window: &[u8], fresh: usize, out: &mut Cuts) -> Result<usize, Fault> {
+    fn scan(&mut self, window: &[u8], fresh: usize, out: &mut Cuts) -> Result<usize, SplitError> {
         debug_assert!(self.next == fresh || self.next + 1 == fresh, "all but a last CR was looked at");
         while let Some(end) = find_end(window, self.next) {
             let after = match (window[end], window.get(end + 1)) {
@@ -283,7 +285,7 @@ impl Scanner {
         self.partial(window, out)
     }
 
-    fn finish(&mut self, window: &[u8], out: &mut Cuts) -> Result<(), Fault> {
+    fn finish(&mut self, window: &[u8], out: &mut Cuts) -> Result<(), SplitError> {
         if self.next < window.len() {
             self.line_end(window, self.next, window.len(), out)?;
         } else if self.line < window.len() {
@@ -300,7 +302,13 @@ impl Scanner {
     }
 
     /// A line is complete: its content ends at `end`, the next one starts at `after`.
-    fn line_end(&mut self, window: &[u8], end: usize, after: usize, out: &mut Cuts) -> Result<(), Fault> {
+    fn line_end(
+        &mut self,
+        window: &[u8],
+        end: usize,
+        after: usize,
+        out: &mut Cuts,
+    ) -> Result<(), SplitError> {
         let line = self.line..end;
         match std::mem::replace(&mut self.state, State::Prose) {
             State::Skipping => {}
@@ -434,7 +442,7 @@ impl Scanner {
             let path = names.heading.take().map(|heading| heading.path);
             names.element = None;
             self.close_held(window, out);
-            let kind = if close == Close::Edit { Kind::Edit } else { Kind::Diff };
+            let kind = if close == Close::Edit { UnitKind::Edit } else { UnitKind::Diff };
             self.state =
                 State::Block(Box::new(Block { kind: Some(kind), path, ..Block::new(close, range.start) }));
             return;
@@ -528,7 +536,7 @@ impl Scanner {
         line: Range<usize>,
         after: usize,
         out: &mut Cuts,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), SplitError> {
         let is_short = self.line_before + line.len() <= self.cap.bytes_max();
         let is_files = self.names.is_some();
         let text = &window[line.clone()];
@@ -604,7 +612,7 @@ impl Scanner {
         line: Range<usize>,
         after: usize,
         out: &mut Cuts,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), SplitError> {
         let is_files = self.names.is_some();
         let text = &window[line.clone()];
         let (has_ended, what) = self.structure.line(text);
@@ -645,7 +653,7 @@ impl Scanner {
 
     /// The window has ended inside a line that was looked at up to `next`. Returns how much of the
     /// window is done with.
-    fn partial(&mut self, window: &[u8], out: &mut Cuts) -> Result<usize, Fault> {
+    fn partial(&mut self, window: &[u8], out: &mut Cuts) -> Result<usize, SplitError> {
         let line = self.line..self.next;
         let is_files = self.names.is_some();
         match &mut self.state {
@@ -719,7 +727,7 @@ impl Block {
             close,
             marker: 0,
             width: 0,
-            prefix: Prefix::default(),
+            prefix: LinePrefix::default(),
             body,
             info: None,
             path: None,
@@ -740,7 +748,7 @@ impl Block {
         if self.kind.is_some() {
             return;
         }
-        self.kind = Some(Kind::Code);
+        self.kind = Some(UnitKind::Code);
         if self.in_list {
             self.prefix.limit_to(&window[self.body..end]);
         }
@@ -751,9 +759,9 @@ impl Block {
         let language = self.info.clone().map(text).and_then(language_of_file).unwrap_or_default();
         let content = text(self.body..end);
         match element::shape(language, content) {
-            Shape::Edit => self.kind = Some(Kind::Edit),
-            Shape::Diff => self.kind = Some(Kind::Diff),
-            Shape::Plain if self.is_part => self.kind = Some(Kind::Edit),
+            Shape::Edit => self.kind = Some(UnitKind::Edit),
+            Shape::Diff => self.kind = Some(UnitKind::Diff),
+            Shape::Plain if self.is_part => self.kind = Some(UnitKind::Edit),
             Shape::Plain => {
                 let named =
                     path_in(content, language).map(|path| self.body + path.start..self.body + path.end);
@@ -776,7 +784,7 @@ impl Block {
                     self.path = Some(path);
                 }
                 if self.path.is_some() {
-                    self.kind = Some(if self.is_ambiguous { Kind::Refused } else { Kind::File });
+                    self.kind = Some(if self.is_ambiguous { UnitKind::Ambiguous } else { UnitKind::File });
                 }
             }
         }
@@ -790,9 +798,9 @@ impl Block {
         } else {
             Form::Framed { prefix: decided.prefix, at_line_start: self.body_at_line_start }
         };
-        let kind = decided.kind.unwrap_or(Kind::Code);
+        let kind = decided.kind.unwrap_or(UnitKind::Code);
         Cut::new(kind, decided.body..end)
-            .with_path(if kind == Kind::Code { None } else { decided.path })
+            .with_path(if kind == UnitKind::Code { None } else { decided.path })
             .with_info(decided.info)
             .with_form(form)
             .continued(self.continued)
@@ -830,7 +838,7 @@ impl Block {
         line: Range<usize>,
         is_files: bool,
         out: &mut Cuts,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), SplitError> {
         while line.end - self.body > cap.bytes_max() {
             let end = cap.cut(window, &(self.body..line.end), out)?;
             let end = if line.start > self.body { line.start } else { end };

@@ -1,8 +1,9 @@
 //! JSON values, concatenated or newline-delimited. Finds where they end; what stands inside is for
 //! a parser to judge.
 
-use crate::splitter::{Cap, Cut, Cuts, Fault, Splitter};
-use crate::unit::Kind;
+use crate::cut::{Cut, Cuts};
+use crate::layout::UnitKind;
+use crate::splitter::{Cap, SplitError, Splitter};
 
 /// Cuts a stream into JSON values (RFC 8259), with or without white space between them.
 ///
@@ -52,26 +53,26 @@ impl Json {
         Self { unit_bytes_max, depth_max, state: State::Idle, due: Vec::new() }
     }
 
-    fn check(&self, start: usize, end: usize) -> Result<(), Fault> {
+    fn check(&self, start: usize, end: usize) -> Result<(), SplitError> {
         if end - start > self.unit_bytes_max {
-            return Err(Fault::too_long(start, self.unit_bytes_max));
+            return Err(SplitError::too_long(start, self.unit_bytes_max));
         }
         Ok(())
     }
 
-    fn emit(&mut self, start: usize, end: usize, out: &mut Cuts) -> Result<usize, Fault> {
+    fn emit(&mut self, start: usize, end: usize, out: &mut Cuts) -> Result<usize, SplitError> {
         debug_assert!(self.due.is_empty(), "a value ends outside brackets");
         self.check(start, end)?;
         self.state = State::Idle;
-        out.push(Cut::new(Kind::Json, start..end));
+        out.push(Cut::new(UnitKind::Json, start..end));
         Ok(end)
     }
 
-    fn open(&mut self, start: usize, at: usize, closing: u8) -> Result<(), Fault> {
+    fn open(&mut self, start: usize, at: usize, closing: u8) -> Result<(), SplitError> {
         if self.due.len() >= self.depth_max {
             // The length comes first, whichever of the two a chunk's end shows first.
             self.check(start, at)?;
-            return Err(Fault::too_deep(at, self.depth_max));
+            return Err(SplitError::too_deep(at, self.depth_max));
         }
         self.due.push(closing);
         self.state = State::Nested;
@@ -80,7 +81,7 @@ impl Json {
 }
 
 impl Splitter for Json {
-    fn scan(&mut self, window: &[u8], fresh: usize, out: &mut Cuts) -> Result<usize, Fault> {
+    fn scan(&mut self, window: &[u8], fresh: usize, out: &mut Cuts) -> Result<usize, SplitError> {
         let mut start = 0;
         let mut at = fresh;
         while at < window.len() {
@@ -93,7 +94,7 @@ impl Splitter for Json {
                         b'{' => self.open(start, at, b'}')?,
                         b'[' => self.open(start, at, b']')?,
                         b'"' => self.state = State::String,
-                        b'}' | b']' | b',' | b':' => return Err(Fault::malformed(at, "a JSON value")),
+                        b'}' | b']' | b',' | b':' => return Err(SplitError::malformed(at, "a JSON value")),
                         _ => self.state = State::Scalar,
                     }
                     at += 1;
@@ -113,7 +114,7 @@ impl Splitter for Json {
                         b'}' | b']' => {
                             if self.due.pop() != Some(byte) {
                                 self.check(start, at)?;
-                                return Err(Fault::malformed(at, "the bracket that matches"));
+                                return Err(SplitError::malformed(at, "the bracket that matches"));
                             }
                             if self.due.is_empty() {
                                 start = self.emit(start, at + 1, out)?;
@@ -149,12 +150,12 @@ impl Splitter for Json {
         Ok(start)
     }
 
-    fn finish(&mut self, window: &[u8], out: &mut Cuts) -> Result<(), Fault> {
+    fn finish(&mut self, window: &[u8], out: &mut Cuts) -> Result<(), SplitError> {
         match self.state {
             State::Idle => debug_assert!(window.is_empty(), "nothing is kept between values"),
-            State::Scalar => out.push(Cut::new(Kind::Json, 0..window.len())),
+            State::Scalar => out.push(Cut::new(UnitKind::Json, 0..window.len())),
             State::Nested | State::String | State::Escape => {
-                out.push(Cut::new(Kind::Json, 0..window.len()).incomplete());
+                out.push(Cut::new(UnitKind::Json, 0..window.len()).incomplete());
             }
         }
         Ok(())

@@ -1,8 +1,9 @@
 //! Lines, ended by LF, CRLF or CR.
 
-use crate::splitter::ends::LineEnds;
-use crate::splitter::{Cap, Cut, Cuts, Fault, Splitter};
-use crate::unit::Kind;
+use crate::cut::{Cut, Cuts};
+use crate::layout::UnitKind;
+use crate::splitter::line_ends::LineEnds;
+use crate::splitter::{Cap, SplitError, Splitter};
 
 /// Cuts at LF, CRLF and CR. A line leaves without its end; a last line without one is [incomplete](crate::Unit::is_complete).
 ///
@@ -25,27 +26,39 @@ impl Lines {
 
     /// Reports the line from `start` to `end`, in pieces if it is too long.
     #[cold]
-    fn long_line(&mut self, window: &[u8], start: usize, end: usize, out: &mut Cuts) -> Result<(), Fault> {
+    fn long_line(
+        &mut self,
+        window: &[u8],
+        start: usize,
+        end: usize,
+        out: &mut Cuts,
+    ) -> Result<(), SplitError> {
         let start = self.enforce(window, start, end, out)?;
         let continued = std::mem::take(&mut self.continued);
-        out.push(Cut::new(Kind::Line, start..end).continued(continued));
+        out.push(Cut::new(UnitKind::Line, start..end).continued(continued));
         Ok(())
     }
 
     /// Cuts `start..end` to the cap; returns where the last piece starts.
-    fn enforce(&mut self, window: &[u8], start: usize, end: usize, out: &mut Cuts) -> Result<usize, Fault> {
+    fn enforce(
+        &mut self,
+        window: &[u8],
+        start: usize,
+        end: usize,
+        out: &mut Cuts,
+    ) -> Result<usize, SplitError> {
         if end.saturating_sub(start) <= self.cap.bytes_max() {
             return Ok(start);
         }
         let continued = &mut self.continued;
         self.cap.enforce(window, start..end, out, |piece| {
-            Cut::new(Kind::Line, piece).incomplete().continued(std::mem::replace(continued, true))
+            Cut::new(UnitKind::Line, piece).incomplete().continued(std::mem::replace(continued, true))
         })
     }
 }
 
 impl Splitter for Lines {
-    fn scan(&mut self, window: &[u8], fresh: usize, out: &mut Cuts) -> Result<usize, Fault> {
+    fn scan(&mut self, window: &[u8], fresh: usize, out: &mut Cuts) -> Result<usize, SplitError> {
         let mut start = 0;
         if std::mem::take(&mut self.after_cr) {
             debug_assert_eq!(fresh, 0, "nothing is kept after the end of a line");
@@ -58,7 +71,7 @@ impl Splitter for Lines {
             if self.continued || end - start > self.cap.bytes_max() {
                 self.long_line(window, start, end, out)?;
             } else {
-                out.push_plain(Kind::Line, &(start..end));
+                out.push_plain(UnitKind::Line, &(start..end));
             }
             start = end + 1;
             if window[end] == b'\r' {
@@ -72,9 +85,9 @@ impl Splitter for Lines {
         self.enforce(window, start, window.len(), out)
     }
 
-    fn finish(&mut self, window: &[u8], out: &mut Cuts) -> Result<(), Fault> {
+    fn finish(&mut self, window: &[u8], out: &mut Cuts) -> Result<(), SplitError> {
         if !window.is_empty() {
-            out.push(Cut::new(Kind::Line, 0..window.len()).incomplete().continued(self.continued));
+            out.push(Cut::new(UnitKind::Line, 0..window.len()).incomplete().continued(self.continued));
         }
         Ok(())
     }

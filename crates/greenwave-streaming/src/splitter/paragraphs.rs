@@ -2,9 +2,10 @@
 
 use std::ops::Range;
 
-use crate::splitter::ends::find_end;
-use crate::splitter::{Cap, Cut, Cuts, Fault, Splitter};
-use crate::unit::Kind;
+use crate::cut::{Cut, Cuts};
+use crate::layout::UnitKind;
+use crate::splitter::line_ends::find_end;
+use crate::splitter::{Cap, SplitError, Splitter};
 
 /// Cuts at blank lines, which have nothing but spaces and tabs. Line ends are LF, CRLF and CR.
 ///
@@ -56,10 +57,10 @@ impl Paragraphs {
     }
 
     /// Cuts what lies before `end` to the cap; returns where the rest starts.
-    fn enforce(&mut self, window: &[u8], body: Range<usize>, out: &mut Cuts) -> Result<usize, Fault> {
+    fn enforce(&mut self, window: &[u8], body: Range<usize>, out: &mut Cuts) -> Result<usize, SplitError> {
         let continued = &mut self.continued;
         let start = self.cap.enforce(window, body, out, |piece| {
-            Cut::new(Kind::Paragraph, piece).incomplete().continued(std::mem::replace(continued, true))
+            Cut::new(UnitKind::Paragraph, piece).incomplete().continued(std::mem::replace(continued, true))
         })?;
         if start > self.line {
             self.line_has_text |= !is_blank(&window[self.line..start]);
@@ -84,12 +85,12 @@ impl Paragraphs {
     fn emit(&mut self, start: usize, out: &mut Cuts) {
         self.is_inside = false;
         let continued = std::mem::take(&mut self.continued);
-        out.push(Cut::new(Kind::Paragraph, start..self.end).continued(continued));
+        out.push(Cut::new(UnitKind::Paragraph, start..self.end).continued(continued));
     }
 }
 
 impl Splitter for Paragraphs {
-    fn scan(&mut self, window: &[u8], _fresh: usize, out: &mut Cuts) -> Result<usize, Fault> {
+    fn scan(&mut self, window: &[u8], _fresh: usize, out: &mut Cuts) -> Result<usize, SplitError> {
         let mut start = 0;
         loop {
             if !self.is_inside {
@@ -118,12 +119,12 @@ impl Splitter for Paragraphs {
         Ok(start)
     }
 
-    fn finish(&mut self, window: &[u8], out: &mut Cuts) -> Result<(), Fault> {
+    fn finish(&mut self, window: &[u8], out: &mut Cuts) -> Result<(), SplitError> {
         if self.is_inside {
             // What is left is one line at most, with a CR behind it or not.
             let has_end = self.next < window.len();
             let is_blank = self.line_end(window, self.next, window.len());
-            let cut = Cut::new(Kind::Paragraph, 0..self.end).continued(self.continued);
+            let cut = Cut::new(UnitKind::Paragraph, 0..self.end).continued(self.continued);
             out.push(if is_blank && has_end { cut } else { cut.incomplete() });
         }
         Ok(())

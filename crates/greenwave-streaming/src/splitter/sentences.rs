@@ -2,8 +2,9 @@
 
 mod class;
 
-use crate::splitter::{Cap, Cut, Cuts, Fault, Splitter};
-use crate::unit::Kind;
+use crate::cut::{Cut, Cuts};
+use crate::layout::UnitKind;
+use crate::splitter::{Cap, SplitError, Splitter};
 use class::{Class, next_char};
 
 /// Cuts into sentences by the default rules of Unicode (UAX #29, rules SB1 to SB11,
@@ -94,7 +95,7 @@ impl Sentences {
     }
 
     /// Looks at all characters of the window; returns where the sentence starts that is open.
-    fn run(&mut self, window: &[u8], is_last: bool, out: &mut Cuts) -> Result<usize, Fault> {
+    fn run(&mut self, window: &[u8], is_last: bool, out: &mut Cuts) -> Result<usize, SplitError> {
         let mut start = 0;
         while let Some((class, length)) = next_char(window, self.next, is_last) {
             let at = self.next;
@@ -199,14 +200,14 @@ impl Sentences {
 
     fn emit(&mut self, start: usize, end: usize, out: &mut Cuts) {
         let continued = std::mem::take(&mut self.continued);
-        out.push(Cut::new(Kind::Sentence, start..end).continued(continued));
+        out.push(Cut::new(UnitKind::Sentence, start..end).continued(continued));
     }
 
     /// Cuts what was seen to the cap. An end that lies in a piece is in doubt no more.
-    fn enforce(&mut self, window: &[u8], start: usize, out: &mut Cuts) -> Result<usize, Fault> {
+    fn enforce(&mut self, window: &[u8], start: usize, out: &mut Cuts) -> Result<usize, SplitError> {
         let continued = &mut self.continued;
         let rest = self.cap.enforce(window, start..self.next, out, |piece| {
-            Cut::new(Kind::Sentence, piece).incomplete().continued(std::mem::replace(continued, true))
+            Cut::new(UnitKind::Sentence, piece).incomplete().continued(std::mem::replace(continued, true))
         })?;
         self.end = self.end.max(rest);
         if matches!(self.state, State::Doubtful { end, .. } if end < rest) {
@@ -225,19 +226,19 @@ impl Sentences {
 }
 
 impl Splitter for Sentences {
-    fn scan(&mut self, window: &[u8], _fresh: usize, out: &mut Cuts) -> Result<usize, Fault> {
+    fn scan(&mut self, window: &[u8], _fresh: usize, out: &mut Cuts) -> Result<usize, SplitError> {
         let start = self.run(window, false, out)?;
         self.shift(start);
         Ok(start)
     }
 
-    fn finish(&mut self, window: &[u8], out: &mut Cuts) -> Result<(), Fault> {
+    fn finish(&mut self, window: &[u8], out: &mut Cuts) -> Result<(), SplitError> {
         let start = self.run(window, true, out)?;
         if self.state == State::Between {
             return Ok(());
         }
         let start = self.resolve(start, out);
-        let cut = Cut::new(Kind::Sentence, start..self.end).continued(self.continued);
+        let cut = Cut::new(UnitKind::Sentence, start..self.end).continued(self.continued);
         out.push(if matches!(self.state, State::Ended(_)) { cut } else { cut.incomplete() });
         Ok(())
     }

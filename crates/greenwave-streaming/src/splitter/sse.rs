@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::splitter::ends::find_end;
-use crate::splitter::{Cap, Cut, Cuts, Fault, Splitter};
-use crate::unit::{Form, Kind, Label};
+use crate::cut::{Cut, Cuts};
+use crate::layout::{Form, Label, UnitKind};
+use crate::splitter::line_ends::find_end;
+use crate::splitter::{Cap, SplitError, Splitter};
 
 const BOM: &[u8] = b"\xEF\xBB\xBF";
 
@@ -99,9 +100,9 @@ impl Sse {
         self.retry
     }
 
-    fn check(&self, start: usize, end: usize) -> Result<(), Fault> {
+    fn check(&self, start: usize, end: usize) -> Result<(), SplitError> {
         if end.saturating_sub(start) > self.unit_bytes_max {
-            return Err(Fault::too_long(start, self.unit_bytes_max));
+            return Err(SplitError::too_long(start, self.unit_bytes_max));
         }
         Ok(())
     }
@@ -147,7 +148,7 @@ impl Sse {
         let Some(data) = event.data else { return };
         let form = if event.data_lines > 1 { Form::DataLines } else { Form::Plain };
         let name = event.name.map_or(Label::NONE, |name| out.label(window, name));
-        self.report(Cut::new(Kind::Event, data).with_form(form), name, id.as_ref(), out);
+        self.report(Cut::new(UnitKind::Event, data).with_form(form), name, id.as_ref(), out);
     }
 
     #[inline]
@@ -209,7 +210,7 @@ impl Sse {
         fresh: usize,
         mut first: Option<usize>,
         out: &mut Cuts,
-    ) -> Result<usize, Fault> {
+    ) -> Result<usize, SplitError> {
         // Where the event starts of which something must be kept, and from where on line ends are
         // looked for.
         let (mut start, mut from) = (0, fresh);
@@ -235,9 +236,9 @@ impl Sse {
                 self.check(start, end)?;
                 if let Some(data) = self.whole_event(window, line, end) {
                     if id.is_none() && self.last_id.is_empty() {
-                        out.push_plain(Kind::Event, &data);
+                        out.push_plain(UnitKind::Event, &data);
                     } else {
-                        self.report(Cut::new(Kind::Event, data), Label::NONE, id.as_ref(), out);
+                        self.report(Cut::new(UnitKind::Event, data), Label::NONE, id.as_ref(), out);
                     }
                     line = end + 2;
                 } else {
@@ -285,7 +286,7 @@ impl Event {
 }
 
 impl Splitter for Sse {
-    fn scan(&mut self, window: &[u8], fresh: usize, out: &mut Cuts) -> Result<usize, Fault> {
+    fn scan(&mut self, window: &[u8], fresh: usize, out: &mut Cuts) -> Result<usize, SplitError> {
         let is_inside_line = self.line < fresh && !self.at_start && !self.after_cr;
         if !is_inside_line {
             return self.lines(window, fresh, None, out);
@@ -298,7 +299,7 @@ impl Splitter for Sse {
         }
     }
 
-    fn finish(&mut self, _window: &[u8], _out: &mut Cuts) -> Result<(), Fault> {
+    fn finish(&mut self, _window: &[u8], _out: &mut Cuts) -> Result<(), SplitError> {
         Ok(())
     }
 }

@@ -4,8 +4,7 @@
 
 use std::ops::Range;
 
-/// Block quotes and list items of one line.
-pub(super) const CONTAINERS_MAX: usize = 8;
+use crate::line_prefix::{CONTAINERS_MAX, LineCursor, LinePrefix, QUOTE, is_blank};
 
 /// Quotes and list items that stand around a line, and the leaf that the line may go on with.
 #[derive(Debug, Clone, Default)]
@@ -66,21 +65,10 @@ pub(super) struct Opening {
     pub(super) marker: u8,
     pub(super) width: usize,
     pub(super) info: Range<usize>,
-    pub(super) prefix: Prefix,
+    pub(super) prefix: LinePrefix,
     /// In a list item, and in nothing else.
     pub(super) in_list: bool,
 }
-
-/// What is taken off the front of each line of content: a step for each container, and the
-/// indentation of the fence.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Prefix {
-    steps: [u8; CONTAINERS_MAX],
-    columns: u8,
-}
-
-/// A step that is a mark of a quote; others are columns.
-const QUOTE: u8 = u8::MAX;
 
 impl Structure {
     pub(super) fn strict() -> Self {
@@ -95,9 +83,9 @@ impl Structure {
     /// or list has.
     pub(super) fn line(&mut self, text: &[u8]) -> (bool, Line) {
         if let (Leaf::Fence { marker, width }, true) = (self.leaf, self.containers.is_empty()) {
-            return (false, self.fence_line(Cursor::new(text), marker, width));
+            return (false, self.fence_line(LineCursor::new(text), marker, width));
         }
-        let mut at = Cursor::new(text);
+        let mut at = LineCursor::new(text);
         let matched = self.matching(&mut at);
         let is_all = matched == self.containers.len();
         let mut has_ended = false;
@@ -133,7 +121,7 @@ impl Structure {
 
     /// Whether a line of the window belongs to the open fence, whatever is in it.
     pub(super) fn has_line(&self, beginning: &[u8]) -> bool {
-        self.matching_count(&mut Cursor::new(beginning)) == self.containers.len()
+        self.matching_count(&mut LineCursor::new(beginning)) == self.containers.len()
     }
 
     /// The fence that a line has closed is open after all.
@@ -141,7 +129,7 @@ impl Structure {
         self.leaf = Leaf::Fence { marker, width };
     }
 
-    fn fence_line(&mut self, at: Cursor<'_>, marker: u8, width: usize) -> Line {
+    fn fence_line(&mut self, at: LineCursor<'_>, marker: u8, width: usize) -> Line {
         // CommonMark: at least as many markers as the opening fence, indented by at most three
         // spaces, and nothing but blanks behind.
         let rest = at.rest_trimmed();
@@ -153,7 +141,7 @@ impl Structure {
         Line::Content
     }
 
-    fn matching(&mut self, at: &mut Cursor<'_>) -> usize {
+    fn matching(&mut self, at: &mut LineCursor<'_>) -> usize {
         let matched = self.matching_count(at);
         if !at.is_blank() {
             for container in &mut self.containers[..matched] {
@@ -166,7 +154,7 @@ impl Structure {
     }
 
     /// How many of the containers go on in the line.
-    fn matching_count(&self, at: &mut Cursor<'_>) -> usize {
+    fn matching_count(&self, at: &mut LineCursor<'_>) -> usize {
         let is_lenient = self.is_lenient && matches!(self.leaf, Leaf::Fence { .. });
         let mut goes_on = |container: &Container| match *container {
             Container::Quote => at.take_quote(),
@@ -189,7 +177,7 @@ impl Structure {
         matched
     }
 
-    fn outside(&mut self, mut at: Cursor<'_>, mut matched: usize) -> Line {
+    fn outside(&mut self, mut at: LineCursor<'_>, mut matched: usize) -> Line {
         let mut is_all = matched == self.containers.len();
         loop {
             if at.is_blank() {
@@ -260,8 +248,8 @@ impl Structure {
         self.leaf = Leaf::None;
     }
 
-    fn prefix(&self, indent: usize) -> Option<Prefix> {
-        let mut prefix = Prefix { columns: u8::try_from(indent).ok()?, ..Prefix::default() };
+    fn prefix(&self, indent: usize) -> Option<LinePrefix> {
+        let mut prefix = LinePrefix { columns: u8::try_from(indent).ok()?, ..LinePrefix::default() };
         if self.containers.iter().all(|container| *container != Container::Quote) {
             // The same for each line, whatever stands between.
             let columns = self.containers.iter().map(|container| container.columns()).sum::<usize>();
@@ -292,122 +280,6 @@ impl Container {
     }
 }
 
-impl Prefix {
-    pub(crate) fn is_empty(self) -> bool {
-        self == Self::default()
-    }
-
-    /// Takes no more than what all lines have in front of their content, where some have less than
-    /// their list asks for.
-    pub(super) fn limit_to(&mut self, content: &[u8]) {
-        let lines = content.split(|byte| matches!(byte, b'\n' | b'\r')).map(Cursor::new);
-        let least = lines.filter(|line| !line.is_blank()).map(|line| line.indent()).min();
-        let least = least.and_then(|least| u8::try_from(least).ok()).unwrap_or(u8::MAX);
-        self.columns = self.columns.min(least);
-    }
-
-    /// The line without what stands in front of its content; a tab that is cut in two leaves its
-    /// rest as spaces (CommonMark 2.2).
-    pub(crate) fn strip(self, line: &[u8], out: &mut Vec<u8>) {
-        let mut at = Cursor::new(line);
-        for step in self.steps.into_iter().take_while(|step| *step != 0) {
-            if step == QUOTE {
-                at.take_quote();
-            } else {
-                at.take_columns(usize::from(step).min(at.indent()));
-            }
-        }
-        at.take_columns(usize::from(self.columns).min(at.indent()));
-        out.resize(out.len() + at.owed, b' ');
-        out.extend_from_slice(at.rest());
-    }
-}
-
-/// A place in a line, with its column: tabs reach to the next multiple of four.
-#[derive(Debug, Clone, Copy)]
-struct Cursor<'a> {
-    text: &'a [u8],
-    at: usize,
-    column: usize,
-    /// Columns of a tab before `at` that were not taken.
-    owed: usize,
-}
-
-impl<'a> Cursor<'a> {
-    fn new(text: &'a [u8]) -> Self {
-        Self { text, at: 0, column: 0, owed: 0 }
-    }
-
-    fn rest(&self) -> &'a [u8] {
-        &self.text[self.at..]
-    }
-
-    fn rest_trimmed(&self) -> &'a [u8] {
-        &self.text[self.at + self.spaces()..]
-    }
-
-    /// Bytes of white space from here on.
-    fn spaces(&self) -> usize {
-        self.rest().iter().take_while(|byte| is_blank(byte)).count()
-    }
-
-    /// Columns of white space from here on.
-    fn indent(&self) -> usize {
-        let mut column = self.column + self.owed;
-        for byte in self.rest() {
-            match byte {
-                b' ' => column += 1,
-                b'\t' => column += 4 - column % 4,
-                _ => break,
-            }
-        }
-        column - self.column
-    }
-
-    fn is_blank(&self) -> bool {
-        self.rest().iter().all(|byte| matches!(byte, b' ' | b'\t' | b'\r' | b'\n'))
-    }
-
-    /// Steps over up to so many columns of white space.
-    fn take_columns(&mut self, mut columns: usize) {
-        let owed = self.owed.min(columns);
-        (self.owed, self.column, columns) = (self.owed - owed, self.column + owed, columns - owed);
-        while columns > 0 {
-            let width = match self.text.get(self.at) {
-                Some(b' ') => 1,
-                Some(b'\t') => 4 - self.column % 4,
-                _ => return,
-            };
-            self.at += 1;
-            let taken = width.min(columns);
-            (self.column, self.owed, columns) = (self.column + taken, width - taken, columns - taken);
-        }
-    }
-
-    /// The mark of a quote, with the space that belongs to it.
-    fn take_quote(&mut self) -> bool {
-        let indent = self.indent();
-        if indent > 3 || self.rest_trimmed().first() != Some(&b'>') {
-            return false;
-        }
-        self.take_columns(indent);
-        self.at += 1;
-        self.column += 1;
-        self.take_columns(1);
-        true
-    }
-
-    /// A list marker of so many bytes and the space behind it; returns the columns of both.
-    fn take_marker(&mut self, width: usize) -> usize {
-        self.at += width;
-        self.column += width;
-        let spaces = self.indent();
-        let taken = if self.is_blank() || spaces > 4 { 1 } else { spaces };
-        self.take_columns(taken);
-        width + taken
-    }
-}
-
 impl HtmlEnd {
     fn is_met_by(self, line: &[u8]) -> bool {
         let has = |end: &[u8]| line.windows(end.len()).any(|bytes| bytes.eq_ignore_ascii_case(end));
@@ -417,10 +289,6 @@ impl HtmlEnd {
             Self::Text(end) => has(end),
         }
     }
-}
-
-fn is_blank(byte: &u8) -> bool {
-    matches!(byte, b' ' | b'\t')
 }
 
 /// `# …` to `###### …`.

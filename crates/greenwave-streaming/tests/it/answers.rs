@@ -3,7 +3,7 @@
 //! that hold none. Each comes whole, byte by byte, by two bytes and in random chunks.
 
 use greenwave_streaming::conformance::{Seen, chunked, units};
-use greenwave_streaming::{Files, Kind};
+use greenwave_streaming::{Files, UnitKind};
 
 /// Paths and contents.
 type Found<'a> = &'a [(&'a str, &'a str)];
@@ -11,7 +11,7 @@ type Found<'a> = &'a [(&'a str, &'a str)];
 const SEED: u64 = 0x5EED;
 
 fn files(seen: &[Seen]) -> Vec<(String, String)> {
-    let files = seen.iter().filter(|unit| unit.kind == Kind::File && unit.complete);
+    let files = seen.iter().filter(|unit| unit.kind == UnitKind::File && unit.complete);
     files
         .map(|unit| {
             (unit.path.clone().expect("a file has a path"), String::from_utf8_lossy(&unit.bytes).into_owned())
@@ -664,7 +664,7 @@ fn elements() {
 }
 
 #[track_caller]
-fn check_kinds(answer: &str, expected: &[Kind]) {
+fn check_kinds(answer: &str, expected: &[UnitKind]) {
     let found: Vec<_> = seen(answer).iter().map(|unit| unit.kind).collect();
     assert_eq!(found, expected, "{answer}");
 }
@@ -688,7 +688,7 @@ fn edits_and_diffs_are_units_of_their_own() {
         "```python src/app.py (1-10)\nx\n```\n".to_owned(),
         "```ts src/a.ts#L3-L9\nx\n```\n".to_owned(),
     ] {
-        check_kinds(&answer, &[Kind::Edit]);
+        check_kinds(&answer, &[UnitKind::Edit]);
     }
     let hunk = "--- a/src/app.py\n+++ b/src/app.py\n@@ -1 +1 @@\n-a\n+b\n";
     for answer in [
@@ -704,7 +704,7 @@ fn edits_and_diffs_are_units_of_their_own() {
         "```\n*** Begin Patch\n*** Add File: a.py\n+b\n*** End Patch\n```\n".to_owned(),
         "```patch\n-a\n```\n".to_owned(),
     ] {
-        check_kinds(&answer, &[Kind::Diff]);
+        check_kinds(&answer, &[UnitKind::Diff]);
     }
     // Files that only resemble them.
     check("a.py\n```python\nx = '<<<<<<<'\n=======\n```\n", &[("a.py", "x = '<<<<<<<'\n=======\n")]);
@@ -716,7 +716,7 @@ fn edits_and_diffs_are_units_of_their_own() {
     let (found, _) = units(Files::default(), [format!("src/app.py\n{edit}\n\n{hunk}").as_bytes()]);
     assert_eq!(
         found.iter().map(|unit| (unit.kind, unit.path.clone())).collect::<Vec<_>>(),
-        [(Kind::Edit, None), (Kind::Diff, None)]
+        [(UnitKind::Edit, None), (UnitKind::Diff, None)]
     );
 }
 
@@ -778,7 +778,7 @@ fn fences_inside_files_that_may_be_read_in_two_ways_are_refused() {
     ] {
         let units = seen(answer);
         assert_eq!(files(&units), [], "{answer}");
-        assert!(units.iter().any(|unit| unit.kind == Kind::Refused), "{answer}: {units:?}");
+        assert!(units.iter().any(|unit| unit.kind == UnitKind::Ambiguous), "{answer}: {units:?}");
     }
 }
 

@@ -1,7 +1,7 @@
 //! Fenced code blocks, by the examples of CommonMark 0.31.2, and files inside answers.
 
 use greenwave_streaming::conformance::units;
-use greenwave_streaming::{Cap, Error, Fences, Files, Kind};
+use greenwave_streaming::{Cap, Error, Fences, Files, UnitKind};
 
 use crate::{marked, texts};
 
@@ -86,7 +86,7 @@ fn check_files(input: &str, expected: &[(&str, Option<&str>, &str)]) {
     let found: Vec<_> = found
         .iter()
         .map(|unit| {
-            assert_eq!(unit.path.is_some(), unit.kind == Kind::File);
+            assert_eq!(unit.path.is_some(), unit.kind == UnitKind::File);
             (unit.path.clone().unwrap_or_default(), unit.info.clone(), marked(unit))
         })
         .collect();

@@ -2,7 +2,7 @@
 //! paragraphs around them.
 
 use greenwave_streaming::conformance::units;
-use greenwave_streaming::{Fences, Kind};
+use greenwave_streaming::{Fences, UnitKind};
 use proptest::prelude::*;
 use pulldown_cmark::{CodeBlockKind, Event, Parser, Tag, TagEnd};
 
@@ -30,7 +30,7 @@ fn found(document: &str) -> Vec<(String, String)> {
     let text = |bytes: &[u8]| without_end(&String::from_utf8_lossy(bytes));
     seen.iter()
         .map(|unit| {
-            assert_eq!(unit.kind, Kind::Code);
+            assert_eq!(unit.kind, UnitKind::Code);
             (unit.info.clone().unwrap_or_default(), text(&unit.bytes))
         })
         .collect()

@@ -10,8 +10,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream;
 use greenwave_streaming::{
-    BoxError, Delivery, Journal, Number, Opened, Position, Refusal, Resume, ResumeOptions, Retry, Seam,
-    Source, Sse, Unit,
+    BoxError, Delivery, Journal, OpenError, Opened, Position, Resume, ResumeOptions, ResumeStrategy, Retry,
+    Source, Sse, Unit, UnitId,
 };
 
 /// Names the directory to the child, which is this same test binary.
@@ -41,7 +41,7 @@ fn number(cursor: &[u8]) -> u64 {
 
 #[async_trait]
 impl Source for Events {
-    async fn open(&self, at: &Position) -> Result<Opened, Refusal> {
+    async fn open(&self, at: &Position) -> Result<Opened, OpenError> {
         let cursor = at.cursor.as_ref().map(|cursor| number(cursor));
         let from = cursor.map_or(0, |cursor| cursor + 1);
         // Each connection lasts for some hundred units.
@@ -52,7 +52,7 @@ impl Source for Events {
         }
         let chunks: Vec<Result<Bytes, BoxError>> =
             text.as_bytes().chunks(300).map(|chunk| Ok(Bytes::copy_from_slice(chunk))).collect();
-        Ok(Opened::new(stream::iter(chunks), Seam::Cursor))
+        Ok(Opened::new(stream::iter(chunks), ResumeStrategy::Cursor))
     }
 }
 
@@ -91,7 +91,7 @@ fn child() {
             .with_options(options)
             .with_journal(Arc::new(Journal::open(dir.join(JOURNAL)).unwrap()));
         if !had.is_empty() {
-            answer = answer.after(Number { turn: 1, attempt: 0, sequence: had.len() as u64 - 1 });
+            answer = answer.after(UnitId { turn: 1, attempt: 0, sequence: had.len() as u64 - 1 });
         }
         while let Some(delivery) = answer.next().await {
             let Delivery::Units { batch, .. } = delivery.unwrap() else { panic!("nothing is superseded") };

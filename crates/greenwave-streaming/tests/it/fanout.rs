@@ -1,12 +1,12 @@
 //! Many subscribers.
 
 use futures_util::{FutureExt, StreamExt};
-use greenwave_streaming::{Fanout, Full, Policy};
+use greenwave_streaming::{Fanout, Full, SubscriberPolicy};
 
 #[tokio::test]
 async fn who_waits_gets_everything() {
     let fanout = Fanout::new();
-    let all = fanout.subscribe(Policy::Wait { queue_max: 2 });
+    let all = fanout.subscribe(SubscriberPolicy::Wait { queue_max: 2 });
     let publisher = tokio::spawn({
         let fanout = fanout.clone();
         async move {
@@ -34,9 +34,9 @@ impl<S: futures_util::Stream<Item = i32>> EqBy for S {
 #[tokio::test]
 async fn each_has_its_own_policy_and_counters() {
     let fanout = Fanout::new();
-    let mut oldest = fanout.subscribe(Policy::DropOldest { queue_max: 2 });
-    let mut newest = fanout.subscribe(Policy::Newest);
-    let mut sums = fanout.subscribe(Policy::coalesce(2, |last, value| *last += value));
+    let mut oldest = fanout.subscribe(SubscriberPolicy::DropOldest { queue_max: 2 });
+    let mut newest = fanout.subscribe(SubscriberPolicy::Newest);
+    let mut sums = fanout.subscribe(SubscriberPolicy::coalesce(2, |last, value| *last += value));
     for i in 1..=5 {
         fanout.publish(i).await;
     }
@@ -51,8 +51,8 @@ async fn each_has_its_own_policy_and_counters() {
 #[test]
 fn a_full_subscriber_holds_a_value_back_from_all() {
     let fanout = Fanout::new();
-    let mut slow = fanout.subscribe(Policy::Wait { queue_max: 1 });
-    let mut quick = fanout.subscribe(Policy::Newest);
+    let mut slow = fanout.subscribe(SubscriberPolicy::Wait { queue_max: 1 });
+    let mut quick = fanout.subscribe(SubscriberPolicy::Newest);
     assert_eq!(fanout.try_publish(1), Ok(()));
     assert_eq!(fanout.try_publish(2), Err(Full(2)));
     assert!(fanout.publish(2).now_or_never().is_none());
@@ -66,7 +66,7 @@ fn a_full_subscriber_holds_a_value_back_from_all() {
 #[tokio::test]
 async fn a_subscriber_that_goes_frees_the_publisher() {
     let fanout = Fanout::new();
-    let slow = fanout.subscribe(Policy::Wait { queue_max: 1 });
+    let slow = fanout.subscribe(SubscriberPolicy::Wait { queue_max: 1 });
     fanout.publish(1).await;
     let waiting = tokio::spawn({
         let fanout = fanout.clone();
@@ -82,8 +82,8 @@ async fn a_subscriber_that_goes_frees_the_publisher() {
 #[tokio::test]
 async fn a_merge_that_panics_ends_its_subscription_only() {
     let fanout = Fanout::new();
-    let mut broken = fanout.subscribe(Policy::coalesce(1, |_: &mut i32, _| panic!("a bad merge")));
-    let mut fine = fanout.subscribe(Policy::Wait { queue_max: 9 });
+    let mut broken = fanout.subscribe(SubscriberPolicy::coalesce(1, |_: &mut i32, _| panic!("a bad merge")));
+    let mut fine = fanout.subscribe(SubscriberPolicy::Wait { queue_max: 9 });
     for i in 0..3 {
         fanout.publish(i).await;
     }
@@ -94,7 +94,7 @@ async fn a_merge_that_panics_ends_its_subscription_only() {
 #[tokio::test]
 async fn the_end_comes_after_what_is_queued() {
     let fanout = Fanout::new();
-    let mut subscription = fanout.subscribe(Policy::Wait { queue_max: 4 });
+    let mut subscription = fanout.subscribe(SubscriberPolicy::Wait { queue_max: 4 });
     let end = tokio::spawn(async move {
         let mut values = Vec::new();
         while let Some(value) = subscription.next().await {
@@ -112,7 +112,10 @@ async fn the_end_comes_after_what_is_queued() {
 #[tokio::test]
 async fn callbacks_have_policies_and_counters_of_their_own() {
     let fanout = Fanout::new();
-    let (all, newest) = (fanout.subscribe(Policy::Wait { queue_max: 2 }), fanout.subscribe(Policy::Newest));
+    let (all, newest) = (
+        fanout.subscribe(SubscriberPolicy::Wait { queue_max: 2 }),
+        fanout.subscribe(SubscriberPolicy::Newest),
+    );
     let counters = newest.counters();
     let (sender, received) = std::sync::mpsc::channel();
     let sums = tokio::spawn(all.for_each(move |value: i32| sender.send(value).unwrap()));
@@ -133,8 +136,8 @@ async fn callbacks_have_policies_and_counters_of_their_own() {
 #[tokio::test]
 async fn a_callback_that_panics_harms_no_other() {
     let fanout = Fanout::new();
-    let broken = fanout.subscribe(Policy::Wait { queue_max: 1 });
-    let mut fine = fanout.subscribe(Policy::Wait { queue_max: 9 });
+    let broken = fanout.subscribe(SubscriberPolicy::Wait { queue_max: 1 });
+    let mut fine = fanout.subscribe(SubscriberPolicy::Wait { queue_max: 9 });
     let broken = tokio::spawn(broken.for_each(|value| assert!(value < 2, "{value} is too much")));
     for i in 0..5 {
         fanout.publish(i).await;
@@ -151,7 +154,7 @@ async fn a_callback_that_panics_harms_no_other() {
 #[test]
 fn callbacks_that_block_have_a_thread_of_their_own() {
     let fanout = Fanout::new();
-    let subscription = fanout.subscribe(Policy::Wait { queue_max: 1 });
+    let subscription = fanout.subscribe(SubscriberPolicy::Wait { queue_max: 1 });
     let thread = std::thread::spawn(move || {
         let mut sum = 0;
         subscription.for_each_blocking(|value: u64| sum += value).map(|stats| (sum, stats.received))

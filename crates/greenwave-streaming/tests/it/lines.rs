@@ -28,7 +28,7 @@ fn all_three_line_ends() {
 
 #[test]
 fn a_line_that_ends_in_cr_leaves_at_once() {
-    let mut lines = greenwave_streaming::Splitting::new(Lines::default());
+    let mut lines = greenwave_streaming::BufferedSplitter::new(Lines::default());
     assert!(lines.feed("one\r".into()).unwrap().is_some());
     assert!(lines.feed("\n".into()).unwrap().is_none());
     assert!(lines.feed("\n".into()).unwrap().is_some(), "the LF after the CRLF is a line of its own");

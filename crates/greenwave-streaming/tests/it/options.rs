@@ -8,9 +8,9 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use greenwave_streaming::conformance::units;
 use greenwave_streaming::{
-    BoxError, Budget, Cap, Delimited, Error, Fanout, Fences, Files, Json, Limits, Lines, Opened, Overflow,
-    Paragraphs, PartialJson, Policy, Position, Pull, Refusal, Resume, ResumeOptions, Seam, Sentences, Source,
-    Splitter, Splitting, Sse, UNIT_BYTES_MAX,
+    BoxError, Budget, BufferedSplitter, Cap, Delimited, Error, Fanout, Fences, Files, Json, Limits, Lines,
+    OpenError, Opened, Overflow, Paragraphs, PartialJson, Position, Pull, Resume, ResumeOptions,
+    ResumeStrategy, Sentences, Source, Splitter, Sse, SubscriberPolicy, UNIT_BYTES_MAX,
 };
 
 const SIZES: [usize; 5] = [0, 1, 4, UNIT_BYTES_MAX, usize::MAX];
@@ -78,7 +78,7 @@ fn splitters() {
 #[test]
 fn sequence_numbers() {
     for first in [0, 1, u64::MAX - 1, u64::MAX] {
-        let mut splitting = Splitting::new(Lines::default()).starting_at(first);
+        let mut splitting = BufferedSplitter::new(Lines::default()).starting_at(first);
         let batch = splitting.feed("a\nb\nc\n".into()).unwrap().unwrap();
         let found: Vec<_> = batch.iter().map(|unit| unit.sequence()).collect();
         let expected: Vec<_> = (0..3).map(|i| first.saturating_add(i)).collect();
@@ -138,11 +138,11 @@ async fn limits_and_budgets() {
 #[tokio::test]
 async fn queues() {
     for queue_max in [0, 1, usize::MAX] {
-        let policies: [Policy<u32>; 4] = [
-            Policy::Wait { queue_max },
-            Policy::DropOldest { queue_max },
-            Policy::coalesce(queue_max, |last, value| *last += value),
-            Policy::Newest,
+        let policies: [SubscriberPolicy<u32>; 4] = [
+            SubscriberPolicy::Wait { queue_max },
+            SubscriberPolicy::DropOldest { queue_max },
+            SubscriberPolicy::coalesce(queue_max, |last, value| *last += value),
+            SubscriberPolicy::Newest,
         ];
         for policy in policies {
             let fanout = Fanout::new();
@@ -162,11 +162,11 @@ struct Overlapping(usize);
 
 #[async_trait::async_trait]
 impl Source for Overlapping {
-    async fn open(&self, at: &Position) -> Result<Opened, Refusal> {
+    async fn open(&self, at: &Position) -> Result<Opened, OpenError> {
         if at.sequence == 0 {
-            return Ok(Opened::new(chunks().take(1), Seam::Start));
+            return Ok(Opened::new(chunks().take(1), ResumeStrategy::Start));
         }
-        Ok(Opened::new(chunks(), Seam::Overlap { units_max: self.0 }))
+        Ok(Opened::new(chunks(), ResumeStrategy::Overlap { units_max: self.0 }))
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
-use greenwave_streaming::{Error, Json, Limit, Limits, Lines, Pull, Sse};
+use greenwave_streaming::{Error, Json, Limits, Lines, Pull, Sse, TimeoutKind};
 use tokio::time::{Instant, sleep};
 
 fn chunks(chunks: &[&'static str]) -> impl Stream<Item = Result<Bytes, Infallible>> + use<> {
@@ -134,7 +134,7 @@ async fn an_endless_unit_neither_grows_nor_starves_others() {
 }
 
 #[track_caller]
-fn assert_timeout(error: Option<&Error>, expected: Limit, started: Instant, seconds: u64) {
+fn assert_timeout(error: Option<&Error>, expected: TimeoutKind, started: Instant, seconds: u64) {
     assert!(matches!(error, Some(Error::Timeout { limit, .. }) if *limit == expected), "{error:?}");
     assert_eq!(started.elapsed().as_secs(), seconds);
 }
@@ -151,18 +151,18 @@ async fn time_limits() {
 
     let started = Instant::now();
     let (_, error) = drain(Pull::new(slow(&[]), Lines::default()).with_limits(limits)).await;
-    assert_timeout(error.as_ref(), Limit::FirstByte, started, 10);
+    assert_timeout(error.as_ref(), TimeoutKind::FirstByte, started, 10);
 
     let started = Instant::now();
     let source = slow(&[(9, "a\n"), (2, "b\n"), (2, "c"), (4, "d")]);
     let (texts, error) = drain(Pull::new(source, Lines::default()).with_limits(limits)).await;
     assert_eq!(texts, ["a", "b"]);
-    assert_timeout(error.as_ref(), Limit::Idle, started, 9 + 2 + 2 + 3);
+    assert_timeout(error.as_ref(), TimeoutKind::Idle, started, 9 + 2 + 2 + 3);
 
     let started = Instant::now();
     let source = slow(&[(2, "x\n"); 100]);
     let (_, error) = drain(Pull::new(source, Lines::default()).with_limits(limits)).await;
-    assert_timeout(error.as_ref(), Limit::Total, started, 20);
+    assert_timeout(error.as_ref(), TimeoutKind::Total, started, 20);
 }
 
 #[tokio::test(start_paused = true)]

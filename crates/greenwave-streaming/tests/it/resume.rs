@@ -9,8 +9,8 @@ use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, stream};
 use greenwave_streaming::conformance::{BreaksOnce, Seen, read, units};
 use greenwave_streaming::{
-    BoxError, Budget, Delivery, Error, Files, Journal, Json, Lines, Number, Opened, Position, Refusal,
-    Resume, ResumeOptions, Retry, Seam, Source, Splitter, Sse, Unit,
+    BoxError, Budget, Delivery, Error, Files, Journal, Json, Lines, OpenError, Opened, Position, Resume,
+    ResumeOptions, ResumeStrategy, Retry, Source, Splitter, Sse, Unit, UnitId,
 };
 use tokio::time::Instant;
 
@@ -23,18 +23,18 @@ struct Text {
     text: String,
     /// Where each unit ends, with what ends it.
     ends: Vec<usize>,
-    seam: Seam,
+    strategy: ResumeStrategy,
     /// How many units are repeated at an overlap, whatever is asked.
     repeats: usize,
 }
 
 impl Text {
-    fn of(pieces: &[String], seam: Seam) -> Self {
+    fn of(pieces: &[String], strategy: ResumeStrategy) -> Self {
         let ends = pieces.iter().scan(0, |end, piece| {
             *end += piece.len();
             Some(*end)
         });
-        Self { text: pieces.concat(), ends: ends.collect(), seam, repeats: 0 }
+        Self { text: pieces.concat(), ends: ends.collect(), strategy, repeats: 0 }
     }
 
     fn start(&self, unit: usize) -> usize {
@@ -49,13 +49,13 @@ impl Text {
 
 #[async_trait]
 impl Source for Text {
-    async fn open(&self, at: &Position) -> Result<Opened, Refusal> {
+    async fn open(&self, at: &Position) -> Result<Opened, OpenError> {
         let handed_on = at.sequence as usize;
-        let from = match self.seam {
+        let from = match self.strategy {
             _ if at.is_start() => 0,
-            Seam::Next => handed_on,
+            ResumeStrategy::Next => handed_on,
             // The cursor is the number of a unit.
-            Seam::Cursor => {
+            ResumeStrategy::Cursor => {
                 let cursor = at.cursor.as_ref().expect("a cursor is asked for only where there is one");
                 std::str::from_utf8(cursor)
                     .ok()
@@ -63,11 +63,11 @@ impl Source for Text {
                     .expect("a cursor is a number")
                     + 1
             }
-            Seam::Overlap { .. } => handed_on.saturating_sub(self.repeats),
+            ResumeStrategy::Overlap { .. } => handed_on.saturating_sub(self.repeats),
             _ => 0,
         };
-        let seam = if at.is_start() { Seam::Start } else { self.seam };
-        Ok(Opened::new(stream::iter(self.chunks_from(from)), seam))
+        let strategy = if at.is_start() { ResumeStrategy::Start } else { self.strategy };
+        Ok(Opened::new(stream::iter(self.chunks_from(from)), strategy))
     }
 }
 
@@ -118,7 +118,7 @@ fn bytes_of_run() -> usize {
 
 #[test]
 fn breaks_at_every_byte_go_on_at_the_next_unit() {
-    let source = Arc::new(Text::of(&lines(bytes_of_run() / 18), Seam::Next));
+    let source = Arc::new(Text::of(&lines(bytes_of_run() / 18), ResumeStrategy::Next));
     check_every_byte(&source, |_| Lines::default(), |_| false);
 }
 
@@ -131,7 +131,7 @@ fn breaks_at_every_byte_go_on_behind_a_cursor() {
         })
         .chain(["data: end\n\n".to_owned()])
         .collect();
-    let source = Arc::new(Text::of(&pieces, Seam::Cursor));
+    let source = Arc::new(Text::of(&pieces, ResumeStrategy::Cursor));
     let sse = |at: &Position| Sse::default().after(at.cursor.as_deref().unwrap_or_default());
     check_every_byte(&source, sse, |_| false);
 }
@@ -139,28 +139,32 @@ fn breaks_at_every_byte_go_on_behind_a_cursor() {
 #[test]
 fn breaks_at_every_byte_with_units_that_overlap() {
     for repeats in 0..4 {
-        let text = Text { repeats, ..Text::of(&lines(bytes_of_run() / 18), Seam::Overlap { units_max: 5 }) };
+        let text = Text {
+            repeats,
+            ..Text::of(&lines(bytes_of_run() / 18), ResumeStrategy::Overlap { units_max: 5 })
+        };
         check_every_byte(&Arc::new(text), |_| Lines::default(), |_| false);
     }
 }
 
 #[test]
 fn breaks_at_every_byte_begin_anew_where_nothing_else_is_possible() {
-    let source = Arc::new(Text::of(&lines(bytes_of_run() / 18), Seam::Start));
+    let source = Arc::new(Text::of(&lines(bytes_of_run() / 18), ResumeStrategy::Start));
     let first = source.ends[0];
     check_every_byte(&source, |_| Lines::default(), |bytes| bytes >= first);
 
     let values: Vec<_> =
         (0..10).map(|i| format!("{{\"value\":{i}}}")).chain(["\"end\"".to_owned()]).collect();
-    let source = Arc::new(Text::of(&values, Seam::Next));
+    let source = Arc::new(Text::of(&values, ResumeStrategy::Next));
     check_every_byte(&source, |_| Json::default(), |_| false);
     let files: Vec<_> = (0..9).map(|i| format!("```rust f{i}.rs\nfn f{i}() {{}}\n```\n")).collect();
-    let source = Arc::new(Text::of(&[files, vec!["```\n\"end\"\n```\n".to_owned()]].concat(), Seam::Next));
+    let source =
+        Arc::new(Text::of(&[files, vec!["```\n\"end\"\n```\n".to_owned()]].concat(), ResumeStrategy::Next));
     check_every_byte(&source, |_| Files::default(), |_| false);
 }
 
 /// What an attempt gives.
-type Attempt = (Seam, Vec<Result<&'static str, &'static str>>);
+type Attempt = (ResumeStrategy, Vec<Result<&'static str, &'static str>>);
 
 /// Answers to attempts in their order.
 #[derive(Debug)]
@@ -174,11 +178,13 @@ impl Script {
 
 #[async_trait]
 impl Source for Script {
-    async fn open(&self, _at: &Position) -> Result<Opened, Refusal> {
+    async fn open(&self, _at: &Position) -> Result<Opened, OpenError> {
         let next = self.0.lock().expect("nobody panics with it").pop_front();
-        let Some((seam, chunks)) = next else { return Err(Refusal::Never("no more attempts".into())) };
+        let Some((strategy, chunks)) = next else {
+            return Err(OpenError::Permanent("no more attempts".into()));
+        };
         let chunks = chunks.into_iter().map(|chunk| chunk.map(Bytes::from).map_err(BoxError::from));
-        Ok(Opened::new(stream::iter(chunks.collect::<Vec<_>>()), seam))
+        Ok(Opened::new(stream::iter(chunks.collect::<Vec<_>>()), strategy))
     }
 }
 
@@ -202,15 +208,15 @@ fn answer(attempts: Vec<Attempt>) -> Resume<Lines> {
     Resume::new(Script::new(attempts), 0, |_| Lines::default(), is_end).with_options(quick())
 }
 
-const OVERLAP: Seam = Seam::Overlap { units_max: 4 };
+const OVERLAP: ResumeStrategy = ResumeStrategy::Overlap { units_max: 4 };
 
 #[tokio::test(start_paused = true)]
 async fn an_overlap_that_is_not_certain_begins_anew() {
     // One or two of the equal lines may have come again.
     let attempts = vec![
-        (Seam::Start, vec![Ok("a\nb\nb\n"), Err("gone")]),
+        (ResumeStrategy::Start, vec![Ok("a\nb\nb\n"), Err("gone")]),
         (OVERLAP, vec![Ok("b\nb\nc\nend\n")]),
-        (Seam::Start, vec![Ok("a\nb\nb\nc\nend\n")]),
+        (ResumeStrategy::Start, vec![Ok("a\nb\nb\nc\nend\n")]),
     ];
     assert_eq!(
         told(answer(attempts)).await,
@@ -221,7 +227,7 @@ async fn an_overlap_that_is_not_certain_begins_anew() {
 #[tokio::test(start_paused = true)]
 async fn an_overlap_is_decided_as_soon_as_it_is_certain() {
     let attempts = vec![
-        (Seam::Start, vec![Ok("a\nb\nc\n"), Err("gone")]),
+        (ResumeStrategy::Start, vec![Ok("a\nb\nc\n"), Err("gone")]),
         // That `b` comes again can be known only with the line after it: `c`, or something new.
         (OVERLAP, vec![Ok("b\n"), Err("gone again")]),
         (OVERLAP, vec![Ok("b\nc\nd\n"), Ok("end\n")]),
@@ -235,9 +241,9 @@ async fn an_overlap_is_decided_as_soon_as_it_is_certain() {
 #[tokio::test(start_paused = true)]
 async fn what_comes_again_otherwise_begins_anew() {
     let attempts = vec![
-        (Seam::Start, vec![Ok("id:1\ndata:a\n\ndata:b\n\n"), Err("gone")]),
-        (Seam::Cursor, vec![Ok("data:x\n\ndata:end\n\n")]),
-        (Seam::Start, vec![Ok("data:c\n\ndata:end\n\n")]),
+        (ResumeStrategy::Start, vec![Ok("id:1\ndata:a\n\ndata:b\n\n"), Err("gone")]),
+        (ResumeStrategy::Cursor, vec![Ok("data:x\n\ndata:end\n\n")]),
+        (ResumeStrategy::Start, vec![Ok("data:c\n\ndata:end\n\n")]),
     ];
     let answer = Resume::new(Script::new(attempts), 0, |_| Sse::default(), is_end).with_options(quick());
     assert_eq!(told(answer).await, ["0:0:a", "0:1:b", "superseded by 1", "1:0:c", "1:1:end"]);
@@ -245,20 +251,23 @@ async fn what_comes_again_otherwise_begins_anew() {
 
 #[tokio::test(start_paused = true)]
 async fn an_end_without_the_last_unit_is_no_end() {
-    let attempts = vec![(Seam::Start, vec![Ok("a\nunfin")]), (Seam::Next, vec![Ok("unfinished\nend\n")])];
+    let attempts = vec![
+        (ResumeStrategy::Start, vec![Ok("a\nunfin")]),
+        (ResumeStrategy::Next, vec![Ok("unfinished\nend\n")]),
+    ];
     let mut answer = answer(attempts);
     assert!(answer.next().await.unwrap().is_ok());
-    assert_eq!(answer.next_number(), Number { turn: 0, attempt: 0, sequence: 1 });
+    assert_eq!(answer.next_id(), UnitId { turn: 0, attempt: 0, sequence: 1 });
     assert_eq!(told(answer).await, ["0:1:unfinished", "0:2:end"]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn attempts_that_bring_nothing_are_limited() {
     let started = Instant::now();
-    let attempts = (0..9).map(|_| (Seam::Next, vec![Err("down")])).collect();
+    let attempts = (0..9).map(|_| (ResumeStrategy::Next, vec![Err("down")])).collect();
     let mut answer = answer(attempts);
     let error = answer.next().await.unwrap().unwrap_err();
-    assert!(matches!(error, Error::GaveUp { attempts: 5, .. }), "{error:?}");
+    assert!(matches!(error, Error::RetriesExhausted { attempts: 5, .. }), "{error:?}");
     assert!(answer.next().await.is_none(), "nothing follows an error");
     // Up to 1 + 2 + 4 + 8 ms, each rounded up to what the timer counts.
     let waited = started.elapsed().as_millis();
@@ -268,7 +277,7 @@ async fn attempts_that_bring_nothing_are_limited() {
 #[tokio::test(start_paused = true)]
 async fn a_refusal_is_final_and_other_errors_too() {
     assert_eq!(told(answer(vec![])).await, ["source refused"]);
-    let attempts = vec![(Seam::Start, vec![Ok("1 ]")])];
+    let attempts = vec![(ResumeStrategy::Start, vec![Ok("1 ]")])];
     let answer = Resume::new(Script::new(attempts), 0, |_| Json::default(), is_end);
     assert_eq!(told(answer).await, ["0:0:1", "malformed at byte 2: expected a JSON value"]);
 }
@@ -276,8 +285,8 @@ async fn a_refusal_is_final_and_other_errors_too() {
 #[tokio::test(start_paused = true)]
 async fn the_stream_says_how_long_to_wait() {
     let attempts = vec![
-        (Seam::Start, vec![Ok("retry: 60000\ndata: a\n\n"), Err("gone")]),
-        (Seam::Next, vec![Ok("data: end\n\n")]),
+        (ResumeStrategy::Start, vec![Ok("retry: 60000\ndata: a\n\n"), Err("gone")]),
+        (ResumeStrategy::Next, vec![Ok("data: end\n\n")]),
     ];
     let started = Instant::now();
     let answer = Resume::new(Script::new(attempts), 0, |_| Sse::default(), is_end)
@@ -289,7 +298,7 @@ async fn the_stream_says_how_long_to_wait() {
 
 #[tokio::test(start_paused = true)]
 async fn a_cancelled_reader_loses_nothing() {
-    let source = Arc::new(BreaksOnce::new(Arc::new(Text::of(&lines(20), Seam::Next)), 111));
+    let source = Arc::new(BreaksOnce::new(Arc::new(Text::of(&lines(20), ResumeStrategy::Next)), 111));
     let mut answer = Resume::new(source, 0, |_| Lines::default(), is_end).with_options(quick());
     let mut found = Vec::new();
     loop {
@@ -312,7 +321,7 @@ async fn a_cancelled_reader_loses_nothing() {
 async fn a_reader_with_a_journal_goes_on_in_a_new_process() {
     let dir = tempfile::tempdir().unwrap();
     let open = || Arc::new(Journal::open(dir.path().join("journal")).unwrap());
-    let source = || Arc::new(Text::of(&lines(9), Seam::Next));
+    let source = || Arc::new(Text::of(&lines(9), ResumeStrategy::Next));
     let read_some = |units: usize| {
         let answer = Resume::new(source(), 3, |_| Lines::default(), is_end).with_journal(open());
         async move {
@@ -331,9 +340,9 @@ async fn a_reader_with_a_journal_goes_on_in_a_new_process() {
     // By now the journal has all of it, and the source is not asked.
     let answer = Resume::new(Script::new(vec![]), 3, |_| Lines::default(), is_end)
         .with_journal(open())
-        .after(Number { turn: 3, attempt: 0, sequence: 7 });
+        .after(UnitId { turn: 3, attempt: 0, sequence: 7 });
     assert_eq!(told(answer).await, ["0:8:line 8 ä€😀", "0:9:end"]);
-    open().forget(3).unwrap();
+    open().remove(3).unwrap();
     let answer = Resume::new(Script::new(vec![]), 3, |_| Lines::default(), is_end).with_journal(open());
     assert_eq!(told(answer).await, ["source refused"]);
 }
@@ -342,21 +351,23 @@ async fn a_reader_with_a_journal_goes_on_in_a_new_process() {
 async fn a_journal_knows_what_was_superseded() {
     let dir = tempfile::tempdir().unwrap();
     let journal = Arc::new(Journal::open(dir.path().join("journal")).unwrap());
-    let attempts =
-        vec![(Seam::Start, vec![Ok("a\nb\n"), Err("gone")]), (Seam::Start, vec![Ok("A\n"), Err("gone")])];
+    let attempts = vec![
+        (ResumeStrategy::Start, vec![Ok("a\nb\n"), Err("gone")]),
+        (ResumeStrategy::Start, vec![Ok("A\n"), Err("gone")]),
+    ];
     let told_first = told(answer(attempts).with_journal(journal.clone())).await;
     assert_eq!(told_first, ["0:0:a", "0:1:b", "superseded by 1", "1:0:A", "source refused"]);
     // The reader has not seen the notice: it comes again.
-    let attempts = vec![(Seam::Next, vec![Ok("B\nend\n")])];
-    let answer = answer(attempts).with_journal(journal).after(Number { turn: 0, attempt: 0, sequence: 1 });
+    let attempts = vec![(ResumeStrategy::Next, vec![Ok("B\nend\n")])];
+    let answer = answer(attempts).with_journal(journal).after(UnitId { turn: 0, attempt: 0, sequence: 1 });
     assert_eq!(told(answer).await, ["superseded by 1", "1:0:A", "1:1:B", "1:2:end"]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_is_left_of_a_batch_is_charged_while_it_is_alive() {
     let attempts = vec![
-        (Seam::Start, vec![Ok("id:1\ndata:a\n\ndata:b\n\n"), Err("gone")]),
-        (Seam::Cursor, vec![Ok("data:b\n\ndata:c\n\ndata:end\n\n")]),
+        (ResumeStrategy::Start, vec![Ok("id:1\ndata:a\n\ndata:b\n\n"), Err("gone")]),
+        (ResumeStrategy::Cursor, vec![Ok("data:b\n\ndata:c\n\ndata:end\n\n")]),
     ];
     let budget = Budget::new(1 << 10);
     let options = ResumeOptions { budget: Some(budget.clone()), ..quick() };
@@ -379,9 +390,9 @@ async fn what_is_left_of_a_batch_is_charged_while_it_is_alive() {
 #[tokio::test(start_paused = true)]
 async fn a_seam_does_not_wait_for_what_it_holds_itself() {
     let attempts = vec![
-        (Seam::Start, vec![Ok("a\nb\nb\n"), Err("gone")]),
+        (ResumeStrategy::Start, vec![Ok("a\nb\nb\n"), Err("gone")]),
         (OVERLAP, vec![Ok("b\n"), Ok("b\n"), Ok("c\n"), Ok("d\n"), Ok("end\n")]),
-        (Seam::Start, vec![Ok("a\nend\n")]),
+        (ResumeStrategy::Start, vec![Ok("a\nend\n")]),
     ];
     let options = ResumeOptions { budget: Some(Budget::new(1)), ..quick() };
     let answer = answer(attempts).with_options(options);
@@ -391,13 +402,13 @@ async fn a_seam_does_not_wait_for_what_it_holds_itself() {
         "one byte of budget is enough"
     );
     let attempts = vec![
-        (Seam::Start, vec![Ok("a\nb\nc\n"), Err("gone")]),
+        (ResumeStrategy::Start, vec![Ok("a\nb\nc\n"), Err("gone")]),
         (OVERLAP, vec![Ok("b\n"), Ok("c\n"), Ok("d\n"), Ok("end\n")]),
     ];
     let budget = Budget::new(1);
     let options = ResumeOptions { budget: Some(budget.clone()), ..quick() };
     assert_eq!(told(self::answer(attempts).with_options(options)).await.last().unwrap(), "0:4:end");
-    assert_eq!((budget.used(), budget.peak()), (0, 6), "what follows the seam is charged");
+    assert_eq!((budget.used(), budget.peak()), (0, 6), "what follows the strategy is charged");
 }
 
 /// The delays between attempts of an answer whose source is never there.
@@ -407,16 +418,16 @@ async fn delays(retry: Retry) -> Vec<Duration> {
 
     #[async_trait]
     impl Source for Gone {
-        async fn open(&self, _: &Position) -> Result<Opened, Refusal> {
+        async fn open(&self, _: &Position) -> Result<Opened, OpenError> {
             self.0.lock().expect("nobody panics here").push(Instant::now());
-            Err(Refusal::Again("gone".into()))
+            Err(OpenError::Transient("gone".into()))
         }
     }
 
     let source = Arc::new(Gone::default());
     let mut answer = Resume::new(source.clone(), 1, |_| Lines::default(), is_end)
         .with_options(ResumeOptions { retry, ..ResumeOptions::default() });
-    assert!(matches!(answer.next().await, Some(Err(Error::GaveUp { attempts: 5, .. }))));
+    assert!(matches!(answer.next().await, Some(Err(Error::RetriesExhausted { attempts: 5, .. }))));
     let opened = source.0.lock().expect("nobody panics here");
     opened.windows(2).map(|pair| pair[1] - pair[0]).collect()
 }

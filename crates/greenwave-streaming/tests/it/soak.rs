@@ -6,7 +6,7 @@ use std::process::Command;
 
 use bytes::Bytes;
 use futures_util::stream;
-use greenwave_streaming::{Budget, Fanout, Policy, Pull, Sse};
+use greenwave_streaming::{Budget, Fanout, Pull, Sse, SubscriberPolicy};
 
 /// Bytes of the stream, for the long run.
 const BYTES: &str = "GREENWAVE_SOAK_BYTES";
@@ -62,7 +62,7 @@ fn child() {
         let source = stream::iter(chunks().map(Ok::<_, Infallible>));
         let mut pull = Pull::new(source, Sse::default()).with_budget(budget.clone());
         let fanout = Fanout::new();
-        let mut slow = fanout.subscribe(Policy::Wait { queue_max: 4 });
+        let mut slow = fanout.subscribe(SubscriberPolicy::Wait { queue_max: 4 });
         let reader = tokio::spawn(async move {
             let (mut held, mut expected) = (VecDeque::new(), 0);
             while let Some(batch) = slow.next().await {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use greenwave_streaming::conformance::units;
-use greenwave_streaming::{Error, Splitting, Sse, UnitBatch};
+use greenwave_streaming::{BufferedSplitter, Error, Sse, UnitBatch};
 use proptest::prelude::*;
 
 /// Events as `type|id|data`.
@@ -57,7 +57,7 @@ fn types_and_ids_that_are_not_utf_8_are_decoded_with_replacement() {
         "message||5",
     ];
     for size in 1..=input.len() {
-        let mut splitting = Splitting::new(Sse::default());
+        let mut splitting = BufferedSplitter::new(Sse::default());
         let mut found = Vec::new();
         for chunk in input.chunks(size) {
             let batch = splitting.feed(Bytes::copy_from_slice(chunk)).unwrap();
@@ -70,7 +70,7 @@ fn types_and_ids_that_are_not_utf_8_are_decoded_with_replacement() {
         }
         assert_eq!(found, expected, "chunks of {size}");
     }
-    let mut splitting = Splitting::new(Sse::default());
+    let mut splitting = BufferedSplitter::new(Sse::default());
     splitting.feed_slice(&input[..20]).unwrap();
     assert_eq!(splitting.splitter().last_event_id(), "a\u{fffd}b".as_bytes());
     assert_eq!(Sse::default().after(b"\xFF").last_event_id(), "\u{fffd}".as_bytes());
@@ -117,7 +117,7 @@ fn retry_is_digits_only() {
         ("retry:5\nretry:x\n", Some(5)),
         ("retry:99999999999999999999\n", None),
     ] {
-        let mut splitting = Splitting::new(Sse::default());
+        let mut splitting = BufferedSplitter::new(Sse::default());
         splitting.feed(Bytes::from_static(input.as_bytes())).unwrap();
         assert_eq!(splitting.splitter().retry(), expected.map(Duration::from_millis), "{input:?}");
     }
@@ -125,7 +125,7 @@ fn retry_is_digits_only() {
 
 #[test]
 fn the_last_id_is_known_for_a_new_attempt() {
-    let mut splitting = Splitting::new(Sse::default());
+    let mut splitting = BufferedSplitter::new(Sse::default());
     splitting.feed("id:1\ndata:a\n\nid:2\ndata".into()).unwrap();
     assert_eq!(splitting.splitter().last_event_id(), b"1", "an event that is not complete does not count");
     splitting.feed("\n\n".into()).unwrap();
@@ -134,7 +134,7 @@ fn the_last_id_is_known_for_a_new_attempt() {
 
 #[test]
 fn an_event_leaves_at_its_blank_line() {
-    let mut splitting = Splitting::new(Sse::default());
+    let mut splitting = BufferedSplitter::new(Sse::default());
     assert!(splitting.feed("data:a\r\n".into()).unwrap().is_none());
     assert!(splitting.feed("\r".into()).unwrap().is_some());
     assert!(splitting.feed("\ndata:b\n".into()).unwrap().is_none());

@@ -4,7 +4,9 @@
 
 use std::net::SocketAddr;
 
-use greenwave_telemetry::{CacheFigures, Endpoint, Error, ParallelFigures, Snapshot, resident};
+use greenwave_telemetry::{
+    CacheMetrics, Error, MetricsEndpoint, MetricsSnapshot, ParallelMetrics, memory_usage,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -23,13 +25,13 @@ async fn get(address: SocketAddr, path: &str) -> String {
 
 #[tokio::test]
 async fn the_keys_are_those_that_were_promised() {
-    let source = || Snapshot {
-        cache: CacheFigures::of(15_234, 2_156),
-        parallel: ParallelFigures::of(4, 12, 0.725),
-        memory: resident(false),
+    let source = || MetricsSnapshot {
+        cache: CacheMetrics::new(15_234, 2_156),
+        parallel: ParallelMetrics::new(4, 12, 0.725),
+        memory: memory_usage(false),
         extra: serde_json::Map::from_iter([("run".to_owned(), "calc".into())]),
     };
-    let serving = Endpoint::bind(any_port()).await.unwrap().serve(source);
+    let serving = MetricsEndpoint::bind(any_port()).await.unwrap().serve(source);
     let answer = get(serving.address(), "/metrics").await;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     assert!(head.starts_with("HTTP/1.1 200") && head.contains("application/json"), "{head}");
@@ -48,14 +50,14 @@ async fn the_keys_are_those_that_were_promised() {
 
 #[tokio::test]
 async fn a_taken_port_is_named() {
-    let first = Endpoint::bind(any_port()).await.unwrap();
-    let error = Endpoint::bind(first.address()).await.unwrap_err();
-    assert!(matches!(error, Error::PortTaken { address } if address == first.address()), "{error}");
+    let first = MetricsEndpoint::bind(any_port()).await.unwrap();
+    let error = MetricsEndpoint::bind(first.address()).await.unwrap_err();
+    assert!(matches!(error, Error::AddressInUse { address } if address == first.address()), "{error}");
 }
 
 #[tokio::test]
 async fn dropping_stops_serving() {
-    let serving = Endpoint::bind(any_port()).await.unwrap().serve(Snapshot::default);
+    let serving = MetricsEndpoint::bind(any_port()).await.unwrap().serve(MetricsSnapshot::default);
     let address = serving.address();
     drop(serving);
     while TcpStream::connect(address).await.is_ok() {
@@ -66,6 +68,6 @@ async fn dropping_stops_serving() {
 #[test]
 #[cfg(target_os = "linux")]
 fn memory_is_that_of_this_process() {
-    let figures = resident(true);
+    let figures = memory_usage(true);
     assert!(figures.used_mb > 0 && figures.peak_mb >= figures.used_mb && figures.spillover_active);
 }

@@ -59,7 +59,7 @@ fn process(turn: u64, machine: &Process, mut random: Random, ops: u64, court: &R
         let done = if next == at {
             journal.flush()
         } else if next.0 > forgotten {
-            journal.forget(turn)
+            journal.remove(turn)
         } else if next.1 > attempt {
             journal.supersede(turn, next.1)
         } else {

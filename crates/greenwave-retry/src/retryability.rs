@@ -5,7 +5,7 @@ use std::time::Duration;
 
 /// What an error says of another attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Retryability {
     /// It would fail too, or the first one may have had an effect.
     Permanent,
     /// It may succeed.
@@ -16,7 +16,7 @@ pub enum Verdict {
 }
 
 #[cfg(feature = "http")]
-impl Verdict {
+impl Retryability {
     /// Reads the value of a `Retry-After` header (RFC 9110, section 10.2.3): seconds, or a date, from
     /// which `now` is subtracted. A date in the past is a delay of zero. Any other text is
     /// [`Transient`](Self::Transient).
@@ -37,7 +37,7 @@ impl Verdict {
 /// Why there is no further attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Reason {
+pub enum StopReason {
     /// The error is permanent.
     Permanent,
     /// As many attempts as allowed have failed.
@@ -50,28 +50,28 @@ pub enum Reason {
 
 /// The last error of a call, and why it was the last. `Display` gives the reason; the error is its source.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GaveUp<E> {
+pub struct RetryError<E> {
     /// The error of the last attempt.
     pub error: E,
     /// How many attempts were made.
     pub attempts: usize,
     /// Why there was no further one.
-    pub reason: Reason,
+    pub reason: StopReason,
 }
 
-impl<E> fmt::Display for GaveUp<E> {
+impl<E> fmt::Display for RetryError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let attempts = self.attempts;
         match self.reason {
-            Reason::Permanent => write!(f, "failed for good at attempt {attempts}"),
-            Reason::Attempts => write!(f, "failed after {attempts} attempts"),
-            Reason::Deadline => write!(f, "no time left after {attempts} attempts"),
-            Reason::Budget => write!(f, "retry budget spent after {attempts} attempts"),
+            StopReason::Permanent => write!(f, "failed for good at attempt {attempts}"),
+            StopReason::Attempts => write!(f, "failed after {attempts} attempts"),
+            StopReason::Deadline => write!(f, "no time left after {attempts} attempts"),
+            StopReason::Budget => write!(f, "retry budget spent after {attempts} attempts"),
         }
     }
 }
 
-impl<E: std::error::Error + 'static> std::error::Error for GaveUp<E> {
+impl<E: std::error::Error + 'static> std::error::Error for RetryError<E> {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         Some(&self.error)
     }

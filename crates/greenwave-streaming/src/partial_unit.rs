@@ -1,27 +1,27 @@
-//! The bytes of an unfinished unit, put together from chunks. Unaware of what they mean.
+//! Collects the bytes of an unfinished unit from several chunks.
 
 use bytes::{Buf, Bytes, BytesMut};
 
-/// What is taken at once, in bytes, when a unit is first cut by the end of a chunk.
+/// Initial capacity in bytes, allocated when a chunk first ends inside a unit.
 const BYTES_MIN: usize = 4096;
-/// Up to this many bytes are copied without a call.
+/// Chunks of up to this many bytes are copied without calling `memcpy`.
 const SHORT_BYTES_MAX: usize = 32;
-/// What is initialised at once for short chunks.
+/// Bytes that are initialised ahead of the end for short chunks.
 const ROOM_BYTES: usize = 512;
 
-/// Bytes that grow at the end and leave at the front, as shared blocks where they are wanted.
+/// A buffer that grows at the end, shrinks at the front and hands out shared blocks.
 ///
-/// For short chunks (tokens), some memory behind the end is initialised, so that they are copied by a few moves of fixed size, in a third
-/// of the time that a call of `memcpy` takes.
+/// Some memory after the end is initialised ahead of time. Short chunks (tokens) are then copied by
+/// a few fixed-size moves, which takes a third of the time of a `memcpy` call.
 #[derive(Debug, Default)]
-pub(crate) struct Carry {
-    /// Initialised up to its length.
+pub(crate) struct PartialUnit {
+    /// All bytes up to the length are initialised.
     bytes: BytesMut,
-    /// How many of them count.
+    /// Number of bytes that belong to the unit; the rest is spare.
     used: usize,
 }
 
-impl Carry {
+impl PartialUnit {
     #[inline]
     pub(crate) fn len(&self) -> usize {
         self.used
@@ -59,7 +59,7 @@ impl Carry {
         self.used = self.bytes.len();
     }
 
-    /// Initialises room for some short chunks.
+    /// Initialises spare room for short chunks.
     #[cold]
     fn grow(&mut self) {
         self.bytes.truncate(self.used);
@@ -68,13 +68,13 @@ impl Carry {
         self.bytes.resize(self.used + ROOM_BYTES, 0);
     }
 
-    /// Takes the first `bytes` as a block of their own, without a copy.
+    /// Splits off the first `bytes` bytes without a copy.
     pub(crate) fn take(&mut self, bytes: usize) -> Bytes {
         self.used -= bytes;
         self.bytes.split_to(bytes).freeze()
     }
 
-    /// Forgets the first `bytes`.
+    /// Discards the first `bytes` bytes.
     #[inline]
     pub(crate) fn skip(&mut self, bytes: usize) {
         if bytes > 0 {
@@ -84,7 +84,7 @@ impl Carry {
     }
 }
 
-/// Copies between slices of the same length.
+/// Copies between slices of equal length.
 #[inline]
 fn copy(to: &mut [u8], from: &[u8]) {
     match from.len() {
@@ -96,7 +96,7 @@ fn copy(to: &mut [u8], from: &[u8]) {
     }
 }
 
-/// Copies `N` to twice `N` bytes: the first `N`, and the last, which may overlap them.
+/// Copies between `N` and `2 * N` bytes: the first `N` and the last `N`, which may overlap.
 #[inline]
 fn copy_ends<const N: usize>(to: &mut [u8], from: &[u8]) {
     if let (Some(to), Some(from)) = (to.first_chunk_mut::<N>(), from.first_chunk()) {
@@ -114,17 +114,17 @@ mod tests {
     #[test]
     fn chunks_of_any_length_are_put_together() {
         let text: Vec<u8> = (0..100_000_u32).map(|i| (i * 7 % 251) as u8).collect();
-        let (mut carry, mut blocks) = (Carry::default(), Vec::new());
+        let (mut partial, mut blocks) = (PartialUnit::default(), Vec::new());
         let mut rest = &text[..];
         for size in (0..80).cycle() {
             let (chunk, left) = rest.split_at(size.min(rest.len()));
-            carry.append(chunk);
+            partial.append(chunk);
             rest = left;
             match size % 11 {
-                10 => blocks.push(carry.take(carry.len() / 2)),
+                10 => blocks.push(partial.take(partial.len() / 2)),
                 5 => {
-                    blocks.push(Bytes::copy_from_slice(&carry.window()[..1]));
-                    carry.skip(1);
+                    blocks.push(Bytes::copy_from_slice(&partial.window()[..1]));
+                    partial.skip(1);
                 }
                 _ => {}
             }
@@ -132,7 +132,7 @@ mod tests {
                 break;
             }
         }
-        blocks.push(carry.take(carry.len()));
-        assert!(blocks.concat() == text && carry.is_empty());
+        blocks.push(partial.take(partial.len()));
+        assert!(blocks.concat() == text && partial.is_empty());
     }
 }

@@ -1,55 +1,58 @@
-//! One carry buffer and one splitter: chunks in, batches out, without async. Knows nothing of sources, budgets' waits or time.
+//! Drives a splitter over chunks without async.
 
 use bytes::Bytes;
 
 use crate::budget::Budget;
-use crate::carry::Carry;
+use crate::cut::Cuts;
 use crate::error::Error;
-use crate::splitter::{Cuts, Fault, Splitter, UNIT_BYTES_MAX};
-use crate::unit::{Slots, UnitBatch};
+use crate::partial_unit::PartialUnit;
+use crate::splitter::{SplitError, Splitter, UNIT_BYTES_MAX};
+use crate::unit::{IndexPool, UnitBatch};
 
-/// The largest chunk that [`Splitting::feed`] takes, in bytes. [`Pull`](crate::Pull) cuts larger ones up.
+/// Largest chunk that [`BufferedSplitter::feed`] accepts, in bytes. [`Pull`](crate::Pull) divides
+/// larger ones.
 pub const CHUNK_BYTES_MAX: usize = UNIT_BYTES_MAX;
 
-/// A splitter with the bytes it still needs. [`Pull`](crate::Pull) is this over a stream.
+/// A splitter with a buffer for the unfinished unit. [`Pull`](crate::Pull) drives one over a
+/// stream.
 ///
 /// ```
-/// use greenwave_streaming::{Lines, Splitting};
+/// use greenwave_streaming::{BufferedSplitter, Lines};
 ///
-/// let mut lines = Splitting::new(Lines::default());
+/// let mut lines = BufferedSplitter::new(Lines::default());
 /// assert!(lines.feed("one\ntw".into())?.is_some_and(|batch| batch.len() == 1));
 /// let last = lines.finish()?.expect("the last line has no end");
 /// assert_eq!(last.get(0).unwrap().bytes(), "tw");
 /// # Ok::<(), greenwave_streaming::Error>(())
 /// ```
 #[derive(Debug)]
-pub struct Splitting<S> {
+pub struct BufferedSplitter<S> {
     splitter: S,
-    /// What the splitter reports into; empty between calls.
+    /// Receives the splitter's reports. Empty between calls.
     cuts: Cuts,
-    slots: Slots,
-    /// The window while it is not simply the latest chunk.
-    carry: Carry,
-    /// Where the window starts in the stream.
+    index_pool: IndexPool,
+    /// Holds the window if it is not just the latest chunk.
+    partial: PartialUnit,
+    /// Offset of the window in the stream.
     offset: u64,
     next_seq: u64,
     overflows: u64,
     budget: Option<Budget>,
-    /// An error that waits for the units before it to be handed on.
+    /// An error to be returned after the units before it.
     failure: Option<Error>,
-    /// It finished or failed: nothing more is fed.
+    /// The stream has ended or failed, and accepts no more chunks.
     ended: bool,
 }
 
-impl<S: Splitter> Splitting<S> {
-    /// Starts at sequence number 0.
+impl<S: Splitter> BufferedSplitter<S> {
+    /// Creates a splitter whose first unit has the sequence number 0.
     #[must_use]
     pub fn new(splitter: S) -> Self {
         Self {
             splitter,
             cuts: Cuts::default(),
-            slots: Slots::default(),
-            carry: Carry::default(),
+            index_pool: IndexPool::default(),
+            partial: PartialUnit::default(),
             offset: 0,
             next_seq: 0,
             overflows: 0,
@@ -59,32 +62,34 @@ impl<S: Splitter> Splitting<S> {
         }
     }
 
-    /// Numbers the next unit `sequence`. Numbers end at `u64::MAX`, which is then that of all that follow.
+    /// Sets the sequence number of the next unit. Numbers saturate at `u64::MAX`.
     #[must_use]
     pub fn starting_at(mut self, sequence: u64) -> Self {
         self.next_seq = sequence;
         self
     }
 
-    /// Charges batches to `budget`; whether there is room is for the caller to ask.
+    /// Charges batches to `budget`. The caller must check for room.
     pub(crate) fn set_budget(&mut self, budget: Budget) {
         self.budget = Some(budget);
     }
 
-    /// Takes a chunk; returns the units that it completes. An error that follows complete units is returned by the next call.
+    /// Feeds a chunk and returns the units that it completes. An error after complete units is
+    /// returned by the next call.
     ///
     /// # Errors
-    /// What the splitter finds wrong with the bytes.
+    /// Returns the splitter's error if the bytes exceed a limit or are malformed.
     ///
     /// # Panics
-    /// If the chunk is longer than [`CHUNK_BYTES_MAX`], or after an error or the end.
+    /// If the chunk is longer than [`CHUNK_BYTES_MAX`], or if called after an error or after the
+    /// end.
     pub fn feed(&mut self, chunk: Bytes) -> Result<Option<UnitBatch>, Error> {
         self.check()?;
         let block = self.scan(chunk);
         self.batch(block)
     }
 
-    /// As [`feed`](Self::feed), for a chunk that is borrowed: it is copied.
+    /// Feeds a borrowed chunk, which is copied. Otherwise like [`feed`](Self::feed).
     ///
     /// # Errors
     /// As [`feed`](Self::feed).
@@ -93,50 +98,50 @@ impl<S: Splitter> Splitting<S> {
     /// As [`feed`](Self::feed).
     pub fn feed_slice(&mut self, chunk: &[u8]) -> Result<Option<UnitBatch>, Error> {
         self.check()?;
-        let block = self.scan_carry(chunk);
+        let block = self.scan_partial(chunk);
         self.batch(block)
     }
 
-    /// The stream has ended well; returns what was still open.
+    /// Ends the stream and returns the open unit.
     ///
     /// # Errors
     /// As [`feed`](Self::feed).
     ///
     /// # Panics
-    /// After an error or the end.
+    /// If called after an error or after the end.
     pub fn finish(&mut self) -> Result<Option<UnitBatch>, Error> {
         self.check()?;
-        let block = self.carry.take(self.carry.len());
+        let block = self.partial.take(self.partial.len());
         let outcome = self.splitter.finish(&block, &mut self.cuts);
-        self.failure = outcome.err().map(|fault| fault.at_base(self.offset));
+        self.failure = outcome.err().map(|error| error.at_base(self.offset));
         let batch = self.batch(block);
         self.ended = true;
         batch
     }
 
-    /// The splitter, for what it knows beyond its units.
+    /// Returns the splitter, for state that it exposes besides units.
     pub fn splitter(&self) -> &S {
         &self.splitter
     }
 
-    /// Bytes kept for the unfinished unit.
+    /// Returns the number of bytes buffered for the unfinished unit.
     #[must_use]
-    pub fn carried_bytes(&self) -> usize {
-        self.carry.len()
+    pub fn buffered_bytes(&self) -> usize {
+        self.partial.len()
     }
 
     #[inline]
-    pub(crate) fn is_carrying(&self) -> bool {
-        !self.carry.is_empty()
+    pub(crate) fn has_partial(&self) -> bool {
+        !self.partial.is_empty()
     }
 
-    /// The sequence number that the next unit will have.
+    /// Returns the sequence number of the next unit.
     #[must_use]
     pub fn next_sequence(&self) -> u64 {
         self.next_seq
     }
 
-    /// How often a unit was split at its cap.
+    /// Returns how many times a unit was split at its cap.
     #[must_use]
     pub fn overflows(&self) -> u64 {
         self.overflows
@@ -147,64 +152,64 @@ impl<S: Splitter> Splitting<S> {
         self.failure.is_some()
     }
 
-    /// The error that is to follow the units handed on last.
+    /// Takes the error that follows the last batch.
     pub(crate) fn take_failure(&mut self) -> Option<Error> {
         self.failure.take()
     }
 
-    /// Looks at a chunk; returns the block that the units found lie in. A fault waits in `failure`.
+    /// Scans a chunk and returns the block of the units found. An error is stored in `failure`.
     #[inline]
     pub(crate) fn scan(&mut self, mut chunk: Bytes) -> Bytes {
-        if !self.carry.is_empty() {
-            return self.scan_carry(&chunk);
+        if !self.partial.is_empty() {
+            return self.scan_partial(&chunk);
         }
         assert!(chunk.len() <= CHUNK_BYTES_MAX, "a chunk is at most {CHUNK_BYTES_MAX} bytes");
-        // The window is the chunk itself: nothing is copied but the start of an unfinished unit.
+        // The window is the chunk itself. Only the start of an unfinished unit is copied.
         match self.splitter.scan(&chunk, 0, &mut self.cuts) {
             Ok(done) => {
                 self.offset += done as u64;
                 if done < chunk.len() {
-                    self.carry.append(&chunk[done..]);
+                    self.partial.append(&chunk[done..]);
                     chunk.truncate(done);
                 }
             }
-            Err(fault) => self.failure = Some(fault.at_base(self.offset)),
+            Err(error) => self.failure = Some(error.at_base(self.offset)),
         }
         chunk
     }
 
-    /// As [`scan`](Self::scan), by putting the chunk behind what is kept.
+    /// Appends the chunk to the buffer and scans it. Otherwise like [`scan`](Self::scan).
     #[inline]
-    pub(crate) fn scan_carry(&mut self, chunk: &[u8]) -> Bytes {
+    pub(crate) fn scan_partial(&mut self, chunk: &[u8]) -> Bytes {
         assert!(chunk.len() <= CHUNK_BYTES_MAX, "a chunk is at most {CHUNK_BYTES_MAX} bytes");
-        let fresh = self.carry.len();
+        let fresh = self.partial.len();
         if fresh + chunk.len() > u32::MAX as usize {
-            self.failure = Some(Fault::too_long(0, UNIT_BYTES_MAX).at_base(self.offset));
+            self.failure = Some(SplitError::too_long(0, UNIT_BYTES_MAX).at_base(self.offset));
             return Bytes::new();
         }
-        self.carry.append(chunk);
-        match self.splitter.scan(self.carry.window(), fresh, &mut self.cuts) {
+        self.partial.append(chunk);
+        match self.splitter.scan(self.partial.window(), fresh, &mut self.cuts) {
             Ok(done) => self.release(done),
-            Err(fault) => {
-                self.failure = Some(fault.at_base(self.offset));
-                self.carry.take(self.carry.len())
+            Err(error) => {
+                self.failure = Some(error.at_base(self.offset));
+                self.partial.take(self.partial.len())
             }
         }
     }
 
-    /// Lets go of the front of the window, which is the block of the units found, if there are any.
+    /// Releases the front of the window. Returns it as the block if units were found in it.
     #[inline]
     fn release(&mut self, done: usize) -> Bytes {
-        assert!(done <= self.carry.len(), "a splitter is done with no more than it was shown");
+        assert!(done <= self.partial.len(), "a splitter releases bytes of its window only");
         self.offset += done as u64;
         if !self.cuts.is_empty() {
-            return self.carry.take(done);
+            return self.partial.take(done);
         }
-        self.carry.skip(done);
+        self.partial.skip(done);
         Bytes::new()
     }
 
-    /// The batch of the units found, if any were; else the fault, if there was one.
+    /// Returns the batch of the units found, if any; otherwise the stored error, if any.
     fn batch(&mut self, block: Bytes) -> Result<Option<UnitBatch>, Error> {
         if self.cuts.is_empty() {
             return self.check().map(|()| None);
@@ -212,7 +217,7 @@ impl<S: Splitter> Splitting<S> {
         Ok(Some(self.take_batch(block)))
     }
 
-    /// How many units the last chunk has completed.
+    /// Returns the number of units that the last chunk completed.
     #[inline]
     pub(crate) fn units_found(&self) -> usize {
         self.cuts.len()
@@ -223,11 +228,11 @@ impl<S: Splitter> Splitting<S> {
         self.overflows += self.cuts.overflows;
         let first_seq = self.next_seq;
         self.next_seq = self.next_seq.saturating_add(self.cuts.len() as u64);
-        self.slots.batch(block, &mut self.cuts, first_seq, self.budget.as_ref())
+        self.index_pool.batch(block, &mut self.cuts, first_seq, self.budget.as_ref())
     }
 
     fn check(&mut self) -> Result<(), Error> {
-        assert!(!self.ended, "nothing is fed after an error or the end");
+        assert!(!self.ended, "no chunk is fed after an error or the end");
         if self.failure.is_none() {
             return Ok(());
         }
