@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use crate::budget::RetryBudget;
-use crate::chance::Chance;
-use crate::verdict::{Reason, Verdict};
+use crate::retryability::{Reason, Retryability};
 
 /// How often a failed call is tried again, and after how long.
 ///
@@ -62,7 +61,7 @@ impl Retry {
             bound: self.delay_min.min(self.delay_max),
             bound_max: self.delay_max,
             left: self.attempts_max.saturating_sub(1),
-            chance: Chance::new(self.seed),
+            rng: self.seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed),
         }
     }
 
@@ -82,7 +81,7 @@ pub struct Delays {
     bound: Duration,
     bound_max: Duration,
     left: usize,
-    chance: Chance,
+    rng: fastrand::Rng,
 }
 
 impl Iterator for Delays {
@@ -92,7 +91,7 @@ impl Iterator for Delays {
         self.left = self.left.checked_sub(1)?;
         let bound = self.bound;
         self.bound = bound.saturating_mul(2).min(self.bound_max);
-        let seconds = bound.as_secs_f64() * self.chance.fraction();
+        let seconds = bound.as_secs_f64() * self.rng.f64();
         // The bound may have been rounded up.
         Some(Duration::try_from_secs_f64(seconds).unwrap_or(bound).min(bound))
     }
@@ -116,12 +115,12 @@ impl Attempts {
     ///
     /// # Errors
     /// The reason to give up. A retry that is refused takes nothing from the budget.
-    pub fn next_delay(&mut self, verdict: Verdict, elapsed: Duration) -> Result<Duration, Reason> {
+    pub fn next_delay(&mut self, retryability: Retryability, elapsed: Duration) -> Result<Duration, Reason> {
         self.failed = self.failed.saturating_add(1);
-        let asked = match verdict {
-            Verdict::Permanent => return Err(Reason::Permanent),
-            Verdict::Transient => Duration::ZERO,
-            Verdict::After(delay) => delay.min(self.retry.asked_max),
+        let asked = match retryability {
+            Retryability::Permanent => return Err(Reason::Permanent),
+            Retryability::Transient => Duration::ZERO,
+            Retryability::After(delay) => delay.min(self.retry.asked_max),
         };
         let delay = self.delays.next().ok_or(Reason::Attempts)?.max(asked);
         if self.retry.deadline.is_some_and(|deadline| elapsed.saturating_add(delay) > deadline) {

@@ -3,17 +3,17 @@
 use tokio::time::Instant;
 
 use crate::retry::Retry;
-use crate::verdict::{GaveUp, Verdict};
+use crate::retryability::{RetryError, Retryability};
 
 impl Retry {
     /// Makes attempts, counted from 1, until one succeeds or there is no point in another. Dropping
     /// the future ends them. Needs tokio's timer.
     ///
     /// ```
-    /// # use greenwave_retry::{Retry, Verdict};
+    /// # use greenwave_retry::{Retry, Retryability};
     /// # tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(async {
     /// let outcome = Retry::default()
-    ///     .run(|_: &&str| Verdict::Transient, async |attempt| if attempt < 3 { Err("busy") } else { Ok(attempt) })
+    ///     .run(|_: &&str| Retryability::Transient, async |attempt| if attempt < 3 { Err("busy") } else { Ok(attempt) })
     ///     .await;
     /// assert_eq!(outcome.unwrap(), 3);
     /// # });
@@ -23,10 +23,10 @@ impl Retry {
     /// The error of the last attempt.
     pub async fn run<T, E, Fut>(
         &self,
-        mut classify: impl FnMut(&E) -> Verdict,
+        mut classify: impl FnMut(&E) -> Retryability,
         // Not `AsyncFnMut`: its futures cannot be required to be `Send`, and the run could not be spawned.
         mut attempt: impl FnMut(usize) -> Fut,
-    ) -> Result<T, GaveUp<E>>
+    ) -> Result<T, RetryError<E>>
     where
         Fut: Future<Output = Result<T, E>>,
     {
@@ -43,7 +43,7 @@ impl Retry {
                     tracing::debug!(attempts = number, ?delay, "trying again");
                     tokio::time::sleep(delay).await;
                 }
-                Err(reason) => return Err(GaveUp { error, attempts: number, reason }),
+                Err(reason) => return Err(RetryError { error, attempts: number, reason }),
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use greenwave_retry::{Attempts, Retry, Verdict};
+use greenwave_retry::{Attempts, Retry, Retryability};
 
 use crate::TaskId;
 
@@ -33,7 +33,7 @@ impl Backoffs {
             return None;
         }
         let (attempts, begun) = self.tasks.entry(task).or_insert_with(|| (self.retry.attempts(), since));
-        attempts.next_delay(Verdict::Transient, now.saturating_sub(*begun)).ok()
+        attempts.next_delay(Retryability::Transient, now.saturating_sub(*begun)).ok()
     }
 
     /// The task goes on to another stage, which begins anew.

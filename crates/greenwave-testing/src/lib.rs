@@ -64,7 +64,7 @@ mod trace;
 mod tree;
 mod world;
 
-pub use greenwave_scheduler::{Jobserver, Rules, Stopper};
+pub use greenwave_scheduler::{Jobserver, OrderRules, Stopper};
 
 pub use answer::{Answer, Terms};
 pub use count::Count;

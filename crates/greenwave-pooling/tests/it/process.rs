@@ -3,7 +3,7 @@
 use std::process::Stdio;
 use std::time::Duration;
 
-use greenwave_pooling::{Child, Pool, PoolConfig, Process, manager_conformance};
+use greenwave_pooling::{Child, Pool, PoolOptions, Process, manager_conformance};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{ChildStdout, Command};
 use tokio::time::timeout;
@@ -70,7 +70,7 @@ async fn a_program_that_is_not_there_is_an_error() {
 async fn a_warm_process_answers_again_and_again_and_a_dead_one_is_replaced() {
     let pool = Pool::new(
         Process::new(|| Command::new("cat")),
-        PoolConfig { min: 0, size: 1, ..PoolConfig::default() },
+        PoolOptions { size_min: 0, size_max: 1, ..PoolOptions::default() },
     );
     for word in ["one\n", "two\n"] {
         let mut cat = pool.get().await.unwrap();

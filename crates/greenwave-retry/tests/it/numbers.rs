@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use greenwave_retry::{Reason, Retry, RetryBudget, Verdict};
+use greenwave_retry::{Reason, Retry, RetryBudget, Retryability};
 
 const DURATIONS: [Duration; 4] =
     [Duration::ZERO, Duration::from_nanos(1), Duration::from_secs(1), Duration::MAX];
@@ -41,7 +41,7 @@ fn check(retry: &Retry) {
     for asked in DURATIONS {
         for elapsed in [Duration::ZERO, Duration::MAX] {
             let mut attempts = retry.attempts();
-            let next = |_: usize| attempts.next_delay(Verdict::After(asked), elapsed);
+            let next = |_: usize| attempts.next_delay(Retryability::After(asked), elapsed);
             let delays: Vec<_> = (0..100).map(next).collect();
             let limit = retry.delay_max.max(asked.min(retry.asked_max));
             for (number, delay) in delays.iter().enumerate() {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use greenwave_retry::{Attempts, Retry, Verdict};
+use greenwave_retry::{Attempts, Retry, Retryability};
 use tokio::time::Instant;
 
 /// The count of attempts of one answer.
@@ -35,7 +35,7 @@ impl Count {
         if self.total >= self.total_max {
             return None;
         }
-        let verdict = asked.map_or(Verdict::Transient, Verdict::After);
+        let verdict = asked.map_or(Retryability::Transient, Retryability::After);
         let new = || (self.retry.attempts(), Instant::now());
         let (attempts, since) = self.in_vain.get_or_insert_with(new);
         attempts.next_delay(verdict, since.elapsed()).ok()

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 /// What an error says of another attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Retryability {
     /// It would fail too, or the first one may have had an effect.
     Permanent,
     /// It may succeed.
@@ -16,7 +16,7 @@ pub enum Verdict {
 }
 
 #[cfg(feature = "http")]
-impl Verdict {
+impl Retryability {
     /// Reads the value of a `Retry-After` header (RFC 9110, section 10.2.3): seconds, or a date, from
     /// which `now` is subtracted. A date in the past is a delay of zero. Any other text is
     /// [`Transient`](Self::Transient).
@@ -50,7 +50,7 @@ pub enum Reason {
 
 /// The last error of a call, and why it was the last. `Display` gives the reason; the error is its source.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GaveUp<E> {
+pub struct RetryError<E> {
     /// The error of the last attempt.
     pub error: E,
     /// How many attempts were made.
@@ -59,7 +59,7 @@ pub struct GaveUp<E> {
     pub reason: Reason,
 }
 
-impl<E> fmt::Display for GaveUp<E> {
+impl<E> fmt::Display for RetryError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let attempts = self.attempts;
         match self.reason {
@@ -71,7 +71,7 @@ impl<E> fmt::Display for GaveUp<E> {
     }
 }
 
-impl<E: std::error::Error + 'static> std::error::Error for GaveUp<E> {
+impl<E: std::error::Error + 'static> std::error::Error for RetryError<E> {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         Some(&self.error)
     }
