@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use greenwave_pooling::{Lease, Manager, Pool, PoolConfig, PoolStats};
+use greenwave_pooling::{Lease, Manager, Pool, PoolOptions, PoolStats};
 
 use crate::{Agent, Error, Session};
 
@@ -35,13 +35,13 @@ pub struct PooledSession(Lease<Sessions>);
 impl AgentPool {
     /// A pool for an agent that is called `name` in messages. Must be made inside a tokio runtime.
     pub fn new(name: &str, agent: Arc<dyn Agent>, limits: AgentPoolOptions) -> Self {
-        let config = PoolConfig {
-            size: limits.size,
-            min: limits.min.min(limits.size),
+        let config = PoolOptions {
+            size_max: limits.size,
+            size_min: limits.min.min(limits.size),
             idle_timeout: Some(limits.idle_timeout),
             // Questions wait in the scheduler's order, and an answer may take long.
             checkout_timeout: None,
-            ..PoolConfig::default()
+            ..PoolOptions::default()
         };
         let pool = Pool::new(Sessions { agent: Arc::clone(&agent) }, config);
         Self { name: name.into(), agent, pool }

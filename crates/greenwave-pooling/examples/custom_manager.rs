@@ -4,7 +4,7 @@
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use greenwave_pooling::{Error, Manager, Pool, PoolConfig, async_trait};
+use greenwave_pooling::{Error, Manager, Pool, PoolOptions, async_trait};
 
 /// Makes counters that are good for `uses_max` uses.
 #[derive(Debug)]
@@ -48,7 +48,8 @@ impl Manager for Counters {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
-    let pool = Pool::new(Counters::new(2), PoolConfig { min: 0, size: 1, ..PoolConfig::default() });
+    let pool =
+        Pool::new(Counters::new(2), PoolOptions { size_min: 0, size_max: 1, ..PoolOptions::default() });
     let mut names = Vec::new();
     for _ in 0..5 {
         let mut counter = pool.get().await?;

@@ -16,7 +16,7 @@ use crate::error::Error;
 /// When a batch is complete. Numbers below 1 count as 1, and numbers that are too large as the largest
 /// that is possible.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BatchConfig {
+pub struct BatchOptions {
     /// Requests in a batch.
     pub items_max: usize,
     /// Bytes in a batch, as weighed; a single request may be heavier.
@@ -30,7 +30,7 @@ pub struct BatchConfig {
     pub in_flight_max: usize,
 }
 
-impl Default for BatchConfig {
+impl Default for BatchOptions {
     /// 64 requests, 1 MiB, 5 ms, 1024 queued, 4 batches at once.
     fn default() -> Self {
         Self {
@@ -62,10 +62,10 @@ pub struct BatchStats {
 /// When the last clone is gone, what is queued is still handled.
 ///
 /// ```
-/// use greenwave_pooling::{BatchConfig, Batcher};
+/// use greenwave_pooling::{BatchOptions, Batcher};
 ///
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
-/// let squares = Batcher::new(BatchConfig::default(), async |numbers: Vec<u64>| {
+/// let squares = Batcher::new(BatchOptions::default(), async |numbers: Vec<u64>| {
 ///     numbers.into_iter().map(|n| n * n).collect()
 /// });
 /// assert_eq!(squares.submit(7).await?, 49);
@@ -94,20 +94,20 @@ impl<Q: Send + 'static, A: Send + 'static> Batcher<Q, A> {
     ///
     /// # Panics
     /// Outside a tokio runtime.
-    pub fn new<F, Fut>(config: BatchConfig, handler: F) -> Self
+    pub fn new<F, Fut>(options: BatchOptions, handler: F) -> Self
     where
         F: Fn(Vec<Q>) -> Fut + Send + 'static,
         Fut: Future<Output = Vec<A>> + Send + 'static,
     {
-        Self::weighed(config, |_| 0, handler)
+        Self::with_weigher(options, |_| 0, handler)
     }
 
-    /// As [`weighed`](Self::weighed), for a handler that fails as a whole: such a batch is halved, again and again, to find the requests that
+    /// As [`with_weigher`](Self::with_weigher), for a handler that fails as a whole: such a batch is halved, again and again, to find the requests that
     /// made it fail; only those get the error. Of n requests with one culprit, at most 2 log2(n) + 1 batches are handled, one after another.
     ///
     /// # Panics
     /// Outside a tokio runtime.
-    pub fn splitting<F, Fut, T, E>(config: BatchConfig, weigh: fn(&Q) -> usize, handler: F) -> Self
+    pub fn bisecting<F, Fut, T, E>(options: BatchOptions, weigh: fn(&Q) -> usize, handler: F) -> Self
     where
         Q: Clone + Sync,
         F: Fn(Vec<Q>) -> Fut + Send + Sync + 'static,
@@ -117,22 +117,22 @@ impl<Q: Send + 'static, A: Send + 'static> Batcher<Q, A> {
         E: Send + 'static,
     {
         let handler = Arc::new(handler);
-        Self::weighed(config, weigh, move |questions| split(handler.clone(), questions))
+        Self::with_weigher(options, weigh, move |questions| split(handler.clone(), questions))
     }
 
     /// Batches by count, time and bytes, as `weigh` counts them.
     ///
     /// # Panics
     /// Outside a tokio runtime.
-    pub fn weighed<F, Fut>(config: BatchConfig, weigh: fn(&Q) -> usize, handler: F) -> Self
+    pub fn with_weigher<F, Fut>(options: BatchOptions, weigh: fn(&Q) -> usize, handler: F) -> Self
     where
         F: Fn(Vec<Q>) -> Fut + Send + 'static,
         Fut: Future<Output = Vec<A>> + Send + 'static,
     {
-        let (sender, queue) = mpsc::channel(config.queue_max.clamp(1, Semaphore::MAX_PERMITS));
+        let (sender, queue) = mpsc::channel(options.queue_max.clamp(1, Semaphore::MAX_PERMITS));
         let counts = Arc::new(Counts::default());
         let worker = Worker {
-            config,
+            options,
             weigh,
             queue,
             is_closed: false,
@@ -150,13 +150,13 @@ impl<Q: Send + 'static, A: Send + 'static> Batcher<Q, A> {
     /// Waits for a place in the queue, and then for the answer.
     ///
     /// # Errors
-    /// [`Error::Panicked`] if the handler did, or what weighs the question; [`Error::BatchAnswers`] if it answered too many or too few, [`Error::Closed`] if the
+    /// [`Error::Panicked`] if the handler did, or what weighs the question; [`Error::BatchResponseCount`] if it answered too many or too few, [`Error::Closed`] if the
     /// runtime has gone.
     pub async fn submit(&self, question: Q) -> Result<A, Error> {
         let (reply, answer) = oneshot::channel();
         let request = Request { question, bytes: 0, reply };
         self.queue.send(request).await.map_err(|_| Error::Closed)?;
-        answer.await.unwrap_or(Err(Error::BatchLost))
+        answer.await.unwrap_or(Err(Error::BatchAborted))
     }
 
     /// What it has counted so far.
@@ -184,7 +184,7 @@ impl<Q, A> fmt::Debug for Batcher<Q, A> {
 }
 
 struct Worker<Q, A> {
-    config: BatchConfig,
+    options: BatchOptions,
     weigh: fn(&Q) -> usize,
     queue: mpsc::Receiver<Request<Q, A>>,
     is_closed: bool,
@@ -250,7 +250,7 @@ impl<Q: Send + 'static, A: Send + 'static> Worker<Q, A> {
                 return;
             }
         };
-        if !self.batch.is_empty() && self.bytes.saturating_add(request.bytes) > self.config.bytes_max {
+        if !self.batch.is_empty() && self.bytes.saturating_add(request.bytes) > self.options.bytes_max {
             self.held = Some(request);
         } else {
             self.add(request);
@@ -259,17 +259,17 @@ impl<Q: Send + 'static, A: Send + 'static> Worker<Q, A> {
 
     fn add(&mut self, request: Request<Q, A>) {
         self.bytes = self.bytes.saturating_add(request.bytes);
-        self.deadline.get_or_insert_with(|| after(Instant::now(), self.config.delay_max));
+        self.deadline.get_or_insert_with(|| after(Instant::now(), self.options.delay_max));
         self.batch.push(request);
     }
 
     fn is_full(&self) -> bool {
-        let is_heavy = !self.batch.is_empty() && self.bytes >= self.config.bytes_max.max(1);
-        self.held.is_some() || is_heavy || self.batch.len() >= self.config.items_max.max(1)
+        let is_heavy = !self.batch.is_empty() && self.bytes >= self.options.bytes_max.max(1);
+        self.held.is_some() || is_heavy || self.batch.len() >= self.options.items_max.max(1)
     }
 
     fn may_dispatch(&self) -> bool {
-        self.in_flight.len() < self.config.in_flight_max.max(1)
+        self.in_flight.len() < self.options.in_flight_max.max(1)
     }
 
     fn is_due(&self, now: Instant) -> bool {
@@ -350,7 +350,7 @@ fn reply_all<A>(replies: Vec<oneshot::Sender<Result<A, Error>>>, answers: Vec<A>
     let (expected, found) = (replies.len(), answers.len());
     if expected != found {
         for reply in replies {
-            let _gone = reply.send(Err(Error::BatchAnswers { expected, found }));
+            let _gone = reply.send(Err(Error::BatchResponseCount { expected, found }));
         }
         return;
     }

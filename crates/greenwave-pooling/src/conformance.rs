@@ -4,7 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use crate::manager::Manager;
-use crate::pool::{Pool, PoolConfig};
+use crate::pool::{Pool, PoolOptions};
 
 /// Emits one `#[test]` per promise of [`Manager`], for an expression that makes the manager; it may await, and its peer must be reachable.
 #[macro_export]
@@ -94,7 +94,7 @@ pub async fn cancelled<M: Manager>(manager: &M) {
 
 /// Promise: a pool can do its work with it.
 pub async fn pooled<M: Manager>(manager: M) {
-    let pool = Pool::new(manager, PoolConfig { min: 0, size: 2, ..PoolConfig::default() });
+    let pool = Pool::new(manager, PoolOptions { size_min: 0, size_max: 2, ..PoolOptions::default() });
     for _ in 0..8 {
         let lease = pool.get().await.unwrap_or_else(|error| panic!("{pool:?} lends nothing: {error:?}"));
         drop(lease);

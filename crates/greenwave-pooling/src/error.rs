@@ -25,11 +25,11 @@ pub enum Error {
     },
     /// The runtime of the task that connected went away.
     #[error("connecting was given up")]
-    ConnectLost,
+    ConnectAborted,
     /// A new connection was broken as soon as it was made: the other side accepts connections and
     /// closes them, for example. Worth another attempt, later.
     #[error("the new connection was broken at once")]
-    Unfit,
+    BrokenOnConnect,
     /// Code of the caller panicked. Only the call that it was made for fails.
     #[error("`{callback}` panicked: {message}")]
     Panicked {
@@ -46,20 +46,20 @@ pub enum Error {
     },
     /// The breaker is open: so many calls failed that none is made for a while.
     #[error("calls are suspended for another {retry_after:?}")]
-    Open {
+    CircuitOpen {
         /// Until the next call may be tried.
         retry_after: Duration,
     },
     /// The connection that carried the request broke before the answer came. Whether it was carried out is not known.
     #[error("the connection broke before the answer")]
-    Broken {
+    ConnectionLost {
         /// How it broke, for all requests that it carried.
         #[source]
         source: Arc<std::io::Error>,
     },
     /// The request cannot be written in the protocol of its connection; it was not sent.
     #[error("the request cannot be written")]
-    Request {
+    InvalidRequest {
         /// Why not.
         #[source]
         source: std::io::Error,
@@ -69,10 +69,10 @@ pub enum Error {
     Closed,
     /// The runtime of the batch that the request was in went away.
     #[error("the batch was given up")]
-    BatchLost,
+    BatchAborted,
     /// The batch was answered with more or fewer answers than it had requests: a fault of its handler.
     #[error("a batch of {expected} requests got {found} answers")]
-    BatchAnswers {
+    BatchResponseCount {
         /// Requests.
         expected: usize,
         /// Answers.
@@ -88,9 +88,9 @@ impl Error {
             self,
             Self::Connect { .. }
                 | Self::ConnectTimeout { .. }
-                | Self::Unfit
+                | Self::BrokenOnConnect
                 | Self::Timeout { .. }
-                | Self::Open { .. }
+                | Self::CircuitOpen { .. }
         )
     }
 }

@@ -9,9 +9,9 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
-use crate::bucket::PAUSE_MAX;
 use crate::callback::after;
 use crate::queue::Queue;
+use crate::token_bucket::PAUSE_MAX;
 
 /// What remains of a learned limit after a signal of overload, as in TCP.
 const DECREASE: f64 = 0.5;
@@ -22,7 +22,7 @@ pub enum Limit {
     /// Always as many; 0 counts as 1.
     Fixed(usize),
     /// As many as were seen to be borne: one more after each round of successes at the limit, half after a signal of overload.
-    Learned {
+    Adaptive {
         /// Never fewer; 0 counts as 1, and more than `max` as `max`.
         min: usize,
         /// Never more; 0 counts as 1.
@@ -68,7 +68,7 @@ struct State {
     limit_min: f64,
     limit_max: f64,
     in_flight: usize,
-    queue: Queue<Permit>,
+    queue: Queue<LimiterPermit>,
     paused_until: Option<Instant>,
     pause_max: Duration,
     /// Counts decreases.
@@ -78,7 +78,7 @@ struct State {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Verdict {
+enum CallOutcome {
     Succeeded,
     Overloaded,
     None,
@@ -90,7 +90,7 @@ impl Limiter {
     pub fn new(limit: Limit) -> Self {
         let (min, max, initial) = match limit {
             Limit::Fixed(limit) => (limit, limit, limit),
-            Limit::Learned { min, max, initial } => (min, max, initial),
+            Limit::Adaptive { min, max, initial } => (min, max, initial),
         };
         let limit_max = max.max(1) as f64;
         let limit_min = (min.max(1) as f64).min(limit_max);
@@ -110,7 +110,7 @@ impl Limiter {
     }
 
     /// Waits for a permit. May be cancelled.
-    pub async fn acquire(&self) -> Permit {
+    pub async fn acquire(&self) -> LimiterPermit {
         if let Some(permit) = self.try_acquire() {
             return permit;
         }
@@ -128,7 +128,7 @@ impl Limiter {
 
     /// A permit, if one is free and nobody waits.
     #[must_use]
-    pub fn try_acquire(&self) -> Option<Permit> {
+    pub fn try_acquire(&self) -> Option<LimiterPermit> {
         let mut state = self.shared.state.lock();
         let may = state.queue.is_empty() && state.has_room(Instant::now());
         may.then(|| state.admit(&self.shared))
@@ -173,8 +173,8 @@ impl Shared {
         state.queue.grant(permit).ok()
     }
 
-    fn release(self: &Arc<Self>, epoch: u64, verdict: Verdict) {
-        self.state.lock().release(epoch, verdict);
+    fn release(self: &Arc<Self>, epoch: u64, outcome: CallOutcome) {
+        self.state.lock().release(epoch, outcome);
         self.dispatch();
     }
 
@@ -203,45 +203,45 @@ impl State {
         self.paused_until.is_none() && self.in_flight < self.limit as usize
     }
 
-    fn admit(&mut self, shared: &Arc<Shared>) -> Permit {
+    fn admit(&mut self, shared: &Arc<Shared>) -> LimiterPermit {
         self.in_flight += 1;
         self.admitted += 1;
-        Permit { shared: shared.clone(), epoch: self.epoch, is_held: true }
+        LimiterPermit { shared: shared.clone(), epoch: self.epoch, is_held: true }
     }
 
-    fn release(&mut self, epoch: u64, verdict: Verdict) {
+    fn release(&mut self, epoch: u64, outcome: CallOutcome) {
         assert!(self.in_flight > 0, "what comes back was lent");
         // Below the limit, a success says nothing of the limit.
         let was_at_limit = self.in_flight >= self.limit as usize;
         self.in_flight -= 1;
-        match verdict {
-            Verdict::Succeeded if was_at_limit => {
+        match outcome {
+            CallOutcome::Succeeded if was_at_limit => {
                 self.limit = (self.limit + 1.0 / self.limit).min(self.limit_max);
             }
-            Verdict::Overloaded => {
+            CallOutcome::Overloaded => {
                 self.overloads += 1;
                 if epoch == self.epoch {
                     self.epoch += 1;
                     self.limit = (self.limit * DECREASE).max(self.limit_min);
                 }
             }
-            Verdict::Succeeded | Verdict::None => {}
+            CallOutcome::Succeeded | CallOutcome::None => {}
         }
     }
 }
 
 /// Leave to make one call, given back on drop.
 #[must_use = "it is given back when dropped"]
-pub struct Permit {
+pub struct LimiterPermit {
     shared: Arc<Shared>,
     epoch: u64,
     is_held: bool,
 }
 
-impl Permit {
+impl LimiterPermit {
     /// The call was borne.
     pub fn succeeded(mut self) {
-        self.end(Verdict::Succeeded);
+        self.end(CallOutcome::Succeeded);
     }
 
     /// The other side said that it has too much to do, and perhaps for how long it wants to be left alone: nothing is lent for that
@@ -250,25 +250,25 @@ impl Permit {
         if let Some(pause) = retry_after {
             self.shared.pause(pause);
         }
-        self.end(Verdict::Overloaded);
+        self.end(CallOutcome::Overloaded);
     }
 
-    fn end(&mut self, verdict: Verdict) {
+    fn end(&mut self, outcome: CallOutcome) {
         if std::mem::replace(&mut self.is_held, false) {
-            self.shared.release(self.epoch, verdict);
+            self.shared.release(self.epoch, outcome);
         }
     }
 }
 
-impl Drop for Permit {
+impl Drop for LimiterPermit {
     fn drop(&mut self) {
-        self.end(Verdict::None);
+        self.end(CallOutcome::None);
     }
 }
 
-impl fmt::Debug for Permit {
+impl fmt::Debug for LimiterPermit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Permit").finish_non_exhaustive()
+        f.debug_struct("LimiterPermit").finish_non_exhaustive()
     }
 }
 
@@ -280,7 +280,7 @@ struct Turn<'a> {
 }
 
 impl Turn<'_> {
-    fn poll(&mut self, waker: &Waker) -> Poll<Permit> {
+    fn poll(&mut self, waker: &Waker) -> Poll<LimiterPermit> {
         let Some((_, place)) = self.place else {
             {
                 let mut state = self.shared.state.lock();

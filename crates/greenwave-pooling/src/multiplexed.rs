@@ -30,7 +30,7 @@ pub trait Framing: fmt::Debug + Send + 'static {
     /// What is asked.
     type Request: Send + 'static;
     /// What is answered.
-    type Answer: Send + 'static;
+    type Response: Send + 'static;
 
     /// Appends the frame of a request.
     ///
@@ -42,7 +42,7 @@ pub trait Framing: fmt::Debug + Send + 'static {
     ///
     /// # Errors
     /// If the bytes are not of the protocol.
-    fn decode(&mut self, bytes: &[u8]) -> io::Result<Option<Frame<Self::Answer>>>;
+    fn decode(&mut self, bytes: &[u8]) -> io::Result<Option<Frame<Self::Response>>>;
 }
 
 /// A frame that was read.
@@ -53,19 +53,19 @@ pub struct Frame<A> {
     /// Which request it answers; `None` for the one that has waited longest.
     pub id: Option<u64>,
     /// What was answered.
-    pub answer: A,
+    pub response: A,
 }
 
 /// Limits of [`Multiplexed`]. Each at least 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct MultiplexedConfig {
+pub struct MultiplexedOptions {
     /// Requests in flight on one connection; further callers wait, first come, first served.
     pub in_flight_max: usize,
     /// Bytes of one frame.
     pub frame_bytes_max: usize,
 }
 
-impl Default for MultiplexedConfig {
+impl Default for MultiplexedOptions {
     /// 128 requests, 8 MiB.
     fn default() -> Self {
         Self { in_flight_max: 128, frame_bytes_max: 8 << 20 }
@@ -74,7 +74,7 @@ impl Default for MultiplexedConfig {
 
 /// Sends many requests on one connection without waiting for answers in between. Cloning shares it.
 ///
-/// When the connection breaks, exactly the requests that it carried fail, with [`Error::Broken`]. A caller that goes away gives its request
+/// When the connection breaks, exactly the requests that it carried fail, with [`Error::ConnectionLost`]. A caller that goes away gives its request
 /// up; its answer is left aside. When the last clone is gone, the connection is closed.
 pub struct Multiplexed<F: Framing> {
     line: Arc<Line<F>>,
@@ -84,13 +84,13 @@ struct Line<F: Framing> {
     requests: mpsc::UnboundedSender<Outgoing<F>>,
     places: Arc<Semaphore>,
     in_flight_max: usize,
-    pending: Arc<Pending<F::Answer>>,
+    pending: Arc<Pending<F::Response>>,
     tasks: [JoinHandle<()>; 2],
 }
 
 struct Outgoing<F: Framing> {
     request: F::Request,
-    waiting: Waiting<F::Answer>,
+    waiting: Waiting<F::Response>,
 }
 
 /// Who waits for an answer, and the place in flight, which is kept until the answer has come or cannot come any more.
@@ -116,7 +116,7 @@ impl<F: Framing> Multiplexed<F> {
     ///
     /// # Panics
     /// Outside a tokio runtime.
-    pub fn new<S>(stream: S, framing: F, config: MultiplexedConfig) -> Self
+    pub fn new<S>(stream: S, framing: F, options: MultiplexedOptions) -> Self
     where
         S: AsyncRead + AsyncWrite + Send + 'static,
         F: Clone,
@@ -130,14 +130,14 @@ impl<F: Framing> Multiplexed<F> {
                 broken: None,
             }),
         });
-        let in_flight_max = config.in_flight_max.clamp(1, Semaphore::MAX_PERMITS);
+        let in_flight_max = options.in_flight_max.clamp(1, Semaphore::MAX_PERMITS);
         let places = Arc::new(Semaphore::new(in_flight_max));
         // As many as there are places at most: who has none does not send.
         let (requests, queue) = mpsc::unbounded_channel();
         let reading = {
             let (pending, framing) = (pending.clone(), framing.clone());
             async move {
-                let reading = read(reader, framing, &pending, config.frame_bytes_max.max(1));
+                let reading = read(reader, framing, &pending, options.frame_bytes_max.max(1));
                 pending.fail(finish("decode", reading).await.unwrap_or_else(io::Error::other));
             }
         };
@@ -157,8 +157,8 @@ impl<F: Framing> Multiplexed<F> {
     /// Sends a request as soon as there is a place in flight, and waits for its answer. May be cancelled.
     ///
     /// # Errors
-    /// [`Error::Broken`] if the connection broke before the answer came.
-    pub async fn request(&self, request: F::Request) -> Result<F::Answer, Error> {
+    /// [`Error::ConnectionLost`] if the connection broke before the answer came.
+    pub async fn request(&self, request: F::Request) -> Result<F::Response, Error> {
         let line = &self.line;
         let place = line.places.clone().acquire_owned().await.map_err(|_| Error::Closed)?;
         line.pending.check()?;
@@ -209,7 +209,7 @@ impl<A> Pending<A> {
     fn check(&self) -> Result<(), Error> {
         match &self.state.lock().broken {
             None => Ok(()),
-            Some(source) => Err(Error::Broken { source: source.clone() }),
+            Some(source) => Err(Error::ConnectionLost { source: source.clone() }),
         }
     }
 
@@ -221,7 +221,7 @@ impl<A> Pending<A> {
         let mut state = self.state.lock();
         if let Some(source) = state.broken.clone() {
             drop(state);
-            let _gone = waiting.reply.send(Err(Error::Broken { source }));
+            let _gone = waiting.reply.send(Err(Error::ConnectionLost { source }));
             return None;
         }
         let id = state.next_id;
@@ -262,7 +262,7 @@ impl<A> Pending<A> {
             state.by_id.remove(&id)
         };
         if let Some(waiting) = waiting {
-            let _gone = waiting.reply.send(Err(Error::Request { source: error }));
+            let _gone = waiting.reply.send(Err(Error::InvalidRequest { source: error }));
         }
     }
 
@@ -275,7 +275,7 @@ impl<A> Pending<A> {
             (source, std::mem::take(&mut state.by_id))
         };
         for (_, waiting) in waiting {
-            let _gone = waiting.reply.send(Err(Error::Broken { source: source.clone() }));
+            let _gone = waiting.reply.send(Err(Error::ConnectionLost { source: source.clone() }));
         }
     }
 }
@@ -283,7 +283,7 @@ impl<A> Pending<A> {
 async fn read<F: Framing>(
     reader: impl AsyncRead + Unpin,
     mut framing: F,
-    pending: &Pending<F::Answer>,
+    pending: &Pending<F::Response>,
     frame_bytes_max: usize,
 ) -> io::Error {
     let mut reader = BufReader::with_capacity(1 << 16, reader);
@@ -295,7 +295,7 @@ async fn read<F: Framing>(
                 Ok(None) => break,
                 Ok(Some(frame)) => {
                     taken += frame.bytes.min(bytes.len() - taken);
-                    if let Err(error) = pending.answer(frame.id, frame.answer) {
+                    if let Err(error) = pending.answer(frame.id, frame.response) {
                         return error;
                     }
                     if frame.bytes == 0 {
@@ -324,7 +324,7 @@ async fn read<F: Framing>(
 async fn write<F: Framing>(
     mut writer: impl AsyncWrite + Unpin,
     mut framing: F,
-    pending: &Pending<F::Answer>,
+    pending: &Pending<F::Response>,
     mut queue: mpsc::UnboundedReceiver<Outgoing<F>>,
 ) -> io::Result<()> {
     const AT_ONCE: usize = 64;
@@ -346,11 +346,11 @@ async fn write<F: Framing>(
     Ok(())
 }
 
-/// Several connections to one peer; each request goes to the one of two, picked by chance, that has fewer in flight (Mitzenmacher, "The
+/// Several connections to one peer; each request goes to the one of two, picked by rng, that has fewer in flight (Mitzenmacher, "The
 /// Power of Two Choices", 2001). Those that broke are passed over. Cloning shares it.
 pub struct Balanced<F: Framing> {
     lines: Arc<[Multiplexed<F>]>,
-    rng: Arc<Mutex<Rng>>,
+    rng: Arc<Mutex<fastrand::Rng>>,
 }
 
 impl<F: Framing> Balanced<F> {
@@ -359,7 +359,7 @@ impl<F: Framing> Balanced<F> {
     pub fn new(lines: impl IntoIterator<Item = Multiplexed<F>>, seed: Option<u64>) -> Self {
         Self {
             lines: lines.into_iter().collect(),
-            rng: Arc::new(Mutex::new(seed.map_or_else(Rng::new, Rng::with_seed))),
+            rng: Arc::new(Mutex::new(seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed))),
         }
     }
 
@@ -367,7 +367,7 @@ impl<F: Framing> Balanced<F> {
     ///
     /// # Errors
     /// As [`Multiplexed::request`]; [`Error::Closed`] if all are broken.
-    pub async fn request(&self, request: F::Request) -> Result<F::Answer, Error> {
+    pub async fn request(&self, request: F::Request) -> Result<F::Response, Error> {
         self.pick().ok_or(Error::Closed)?.request(request).await
     }
 
@@ -438,7 +438,7 @@ impl LengthFraming {
 
 impl Framing for LengthFraming {
     type Request = Vec<u8>;
-    type Answer = Vec<u8>;
+    type Response = Vec<u8>;
 
     fn encode(&mut self, id: u64, request: Vec<u8>, bytes: &mut Vec<u8>) -> io::Result<()> {
         Self::write(id, &request, bytes)
@@ -448,7 +448,7 @@ impl Framing for LengthFraming {
         Ok(Self::read(bytes).map(|(bytes, id, content)| Frame {
             bytes,
             id: Some(id),
-            answer: content.to_vec(),
+            response: content.to_vec(),
         }))
     }
 }
@@ -464,7 +464,7 @@ impl Framing for LineFraming {
     /// Without its end.
     type Request = String;
     /// Without its end.
-    type Answer = String;
+    type Response = String;
 
     fn encode(&mut self, _: u64, request: String, bytes: &mut Vec<u8>) -> io::Result<()> {
         if request.contains('\n') {
@@ -484,9 +484,9 @@ impl Framing for LineFraming {
         };
         let line = &bytes[..from + at];
         let line = line.strip_suffix(b"\r").unwrap_or(line);
-        let answer = String::from_utf8(line.to_vec())
+        let response = String::from_utf8(line.to_vec())
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-        Ok(Some(Frame { bytes: from + at + 1, id: None, answer }))
+        Ok(Some(Frame { bytes: from + at + 1, id: None, response }))
     }
 }
 
@@ -512,7 +512,7 @@ mod json_rpc {
     impl Framing for JsonRpcFraming {
         /// Method and parameters.
         type Request = (String, Value);
-        type Answer = Value;
+        type Response = Value;
 
         fn encode(
             &mut self,
@@ -526,10 +526,10 @@ mod json_rpc {
 
         fn decode(&mut self, bytes: &[u8]) -> io::Result<Option<Frame<Value>>> {
             let Some(frame) = self.lines.decode(bytes)? else { return Ok(None) };
-            let answer: Value = serde_json::from_str(&frame.answer)?;
+            let response: Value = serde_json::from_str(&frame.response)?;
             // What has no id of ours is given one that nobody has: the ids of a connection begin at zero and never get there.
-            let id = answer.get("id").and_then(Value::as_u64).unwrap_or(u64::MAX);
-            Ok(Some(Frame { bytes: frame.bytes, id: Some(id), answer }))
+            let id = response.get("id").and_then(Value::as_u64).unwrap_or(u64::MAX);
+            Ok(Some(Frame { bytes: frame.bytes, id: Some(id), response }))
         }
     }
 }

@@ -35,13 +35,13 @@ const TOP_UP_EVERY: Duration = Duration::from_secs(30);
 /// Configuration of a pool. Limits of time have the resolution of a millisecond, and those above a year
 /// count as a year.
 #[derive(Debug, Clone, PartialEq)]
-pub struct PoolConfig {
+pub struct PoolOptions {
     /// Connections kept even when idle; more than `size` counts as `size`. Kept up in the background from
     /// the first use on: after a failure with a delay that grows to 30 seconds.
-    pub min: usize,
+    pub size_min: usize,
     /// Connections there may be at once, those being made included. Numbers outside of `1..=65536` count
     /// as the nearest within.
-    pub size: usize,
+    pub size_max: usize,
     /// An idle connection above the minimum is closed after this long.
     pub idle_timeout: Option<Duration>,
     /// A connection is closed after this long, once it is idle, even below the minimum.
@@ -62,13 +62,13 @@ pub struct PoolConfig {
     pub seed: Option<u64>,
 }
 
-impl Default for PoolConfig {
+impl Default for PoolOptions {
     /// 2 to 10 connections, idle for up to 300 s, 30 s to check out, 10 s to connect, checked after 1 s, no maximum
     /// lifetime, no checks in the background.
     fn default() -> Self {
         Self {
-            min: 2,
-            size: 10,
+            size_min: 2,
+            size_max: 10,
             idle_timeout: Some(Duration::from_secs(300)),
             max_lifetime: None,
             lifetime_jitter: 0.1,
@@ -101,30 +101,30 @@ impl<M: Manager> Pool<M> {
     /// Connects nothing yet: the first [`get`](Self::get) or [`warm_up`](Self::warm_up) does. Values beyond their range are taken as the
     /// nearest one within.
     #[must_use]
-    pub fn new(manager: M, config: PoolConfig) -> Self {
-        Self::make(manager, config, None)
+    pub fn new(manager: M, options: PoolOptions) -> Self {
+        Self::make(manager, options, None)
     }
 
     /// As [`new`](Self::new), and tells `observer` what happens, where it happens: it should neither block nor use the pool.
     #[must_use]
-    pub fn observed(
+    pub fn with_observer(
         manager: M,
-        config: PoolConfig,
+        options: PoolOptions,
         observer: impl Fn(&PoolEvent<'_>) + Send + Sync + 'static,
     ) -> Self {
-        Self::make(manager, config, Some(Box::new(observer)))
+        Self::make(manager, options, Some(Box::new(observer)))
     }
 
-    fn make(manager: M, config: PoolConfig, observer: Option<Observer>) -> Self {
-        let tick = tick_of(&config);
-        let core = Mutex::new(Core::new(&config, tick.unwrap_or_default()));
+    fn make(manager: M, options: PoolOptions, observer: Option<Observer>) -> Self {
+        let tick = tick_of(&options);
+        let core = Mutex::new(Core::new(&options, tick.unwrap_or_default()));
         let shared = Arc::new(Shared {
             core,
             clock: AtomicU64::new(0),
             is_started: AtomicBool::new(cfg!(greenwave_loom)),
             is_checking: AtomicBool::new(false),
             manager,
-            config,
+            options,
             tick,
             origin: Instant::now(),
             runtime: Mutex::new(None),
@@ -136,12 +136,12 @@ impl<M: Manager> Pool<M> {
     /// A pool with connections that were made elsewhere: the start of a model, in which nothing connects.
     #[cfg(greenwave_loom)]
     #[doc(hidden)]
-    pub fn stocked(
+    pub fn with_connections(
         manager: M,
-        config: PoolConfig,
+        options: PoolOptions,
         connections: impl IntoIterator<Item = M::Connection>,
     ) -> Self {
-        let pool = Self::new(manager, config);
+        let pool = Self::new(manager, options);
         for connection in connections {
             pool.shared().core.lock().stock(pool.shared().clone(), connection);
         }
@@ -223,7 +223,7 @@ impl<M: Manager> Pool<M> {
     #[inline(never)]
     async fn get_slowly(&self, wait: Wait<'_, M>) -> Result<Lease<M>, Error> {
         let shared = self.shared();
-        let Some(after) = shared.config.checkout_timeout else { return shared.settle(wait).await };
+        let Some(after) = shared.options.checkout_timeout else { return shared.settle(wait).await };
         let started = Instant::now();
         let served = timeout_at(started + after.min(FAR), shared.settle(wait)).await;
         served.unwrap_or_else(|_| {
@@ -275,7 +275,7 @@ struct Shared<M: Manager> {
     /// Whether something is being checked in the background.
     is_checking: AtomicBool,
     manager: M,
-    config: PoolConfig,
+    options: PoolOptions,
     tick: Option<Duration>,
     origin: Instant,
     /// Where connects are spawned when a lease is dropped outside a runtime.
@@ -284,16 +284,16 @@ struct Shared<M: Manager> {
 }
 
 /// How often the clock has to tick for the limits to be kept, if there is anything to do.
-fn tick_of(config: &PoolConfig) -> Option<Duration> {
+fn tick_of(options: &PoolOptions) -> Option<Duration> {
     let limits = [
-        config.check_after.map(|limit| limit / 4),
-        config.check_idle_every.map(|limit| limit / 4),
-        config.idle_timeout.map(|limit| limit / 16),
-        config.max_lifetime.map(|limit| limit / 16),
+        options.check_after.map(|limit| limit / 4),
+        options.check_idle_every.map(|limit| limit / 4),
+        options.idle_timeout.map(|limit| limit / 16),
+        options.max_lifetime.map(|limit| limit / 16),
     ];
     match limits.into_iter().flatten().min() {
         Some(tick) => Some(tick.clamp(TICK_MIN, TICK_MAX)),
-        None => (config.min > 0).then_some(TOP_UP_EVERY),
+        None => (options.size_min > 0).then_some(TOP_UP_EVERY),
     }
 }
 
@@ -464,7 +464,7 @@ impl<M: Manager> Shared<M> {
             let woken = match core.queue().grant(Err(error)) {
                 Ok(waker) => Some(waker),
                 Err(unread) => {
-                    core.keep_failure(unread.err().unwrap_or(Error::ConnectLost));
+                    core.keep_failure(unread.err().unwrap_or(Error::ConnectAborted));
                     None
                 }
             };
@@ -500,7 +500,7 @@ struct Vacancy<M: Manager> {
 impl<M: Manager> Vacancy<M> {
     async fn fill(mut self) {
         let Some(shared) = self.shared.clone() else { return };
-        let after = shared.config.connect_timeout;
+        let after = shared.options.connect_timeout;
         let started = Instant::now();
         let connecting = finish("connect", shared.manager.connect());
         let outcome = timeout(after.unwrap_or(FAR).min(FAR), connecting).await;
@@ -509,7 +509,7 @@ impl<M: Manager> Vacancy<M> {
             // One that is broken when it is made must not be replaced at once, again and again.
             Ok(Ok(Ok(mut connection))) => match shared.is_broken(&mut connection) {
                 Ok(false) => shared.connected(connection, started.elapsed()),
-                Ok(true) => shared.failed_with(connection, Error::Unfit),
+                Ok(true) => shared.failed_with(connection, Error::BrokenOnConnect),
                 Err(panicked) => shared.failed_with(connection, panicked),
             },
             Ok(Ok(Err(source))) => shared.failed(Error::Connect { source: Box::new(source) }),
@@ -522,7 +522,7 @@ impl<M: Manager> Vacancy<M> {
 impl<M: Manager> Drop for Vacancy<M> {
     fn drop(&mut self) {
         if let Some(shared) = self.shared.take() {
-            shared.failed(Error::ConnectLost);
+            shared.failed(Error::ConnectAborted);
         }
     }
 }
@@ -655,7 +655,7 @@ impl<M: Manager> Ticking<M> {
             for (slot, reason) in closed {
                 Shared::discard(slot, reason);
             }
-            if shared.config.check_idle_every.is_some() && !shared.is_checking.swap(true, Ordering::AcqRel) {
+            if shared.options.check_idle_every.is_some() && !shared.is_checking.swap(true, Ordering::AcqRel) {
                 // A task of its own: a check that hangs is not to stop the clock.
                 tokio::spawn(Checking(Arc::downgrade(&shared)).run(now));
             }

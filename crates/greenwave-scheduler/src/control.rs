@@ -99,27 +99,27 @@ pub(crate) struct Request<R, E> {
 
 /// Adds tasks to a run under way, from its own tasks or from elsewhere. Clones add to the same run.
 #[derive(Debug)]
-pub struct Adder<R, E> {
+pub struct TaskSender<R, E> {
     requests: inbox::Sender<Request<R, E>>,
 }
 
-impl<R, E> Clone for Adder<R, E> {
+impl<R, E> Clone for TaskSender<R, E> {
     fn clone(&self) -> Self {
         Self { requests: self.requests.clone() }
     }
 }
 
-/// The other end of an [`Adder`], for [`Job::added`](crate::Job::added).
+/// The other end of an [`TaskSender`], for [`Job::new_tasks`](crate::Job::new_tasks).
 #[derive(Debug)]
-pub struct Added<R, E> {
+pub struct TaskReceiver<R, E> {
     pub(crate) requests: inbox::Receiver<Request<R, E>>,
 }
 
-impl<R: 'static, E: 'static> Adder<R, E> {
+impl<R: 'static, E: 'static> TaskSender<R, E> {
     /// An adder, and what a run has to be given for it.
-    pub fn new() -> (Self, Added<R, E>) {
+    pub fn channel() -> (Self, TaskReceiver<R, E>) {
         let (sender, requests) = inbox::inbox();
-        (Self { requests: sender }, Added { requests })
+        (Self { requests: sender }, TaskReceiver { requests })
     }
 
     /// Adds a task; returns its number once it is in the run. Whether it waits, starts at once or is skipped is as for all others.
@@ -169,7 +169,7 @@ pub fn progress() -> (impl FnMut(Progress) + Send + 'static, ProgressStream) {
 }
 
 #[cfg(greenwave_loom)]
-impl<R, E> Added<R, E> {
+impl<R, E> TaskReceiver<R, E> {
     /// For models: takes the next task and answers as a run does that has room for it.
     pub async fn accept(&mut self, number: usize) {
         let request = std::future::poll_fn(|context| self.requests.poll_next(context)).await;

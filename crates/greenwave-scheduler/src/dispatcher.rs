@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::order::{Choice, Order};
 use crate::resource::{Pools, Want};
-use crate::stats::{PoolStats, Stats};
+use crate::stats::{ResourceStats, ScheduleStats};
 use crate::{Error, Graph, Needs, Resources, TaskId};
 
 /// The pool that lost time is told for.
@@ -18,7 +18,7 @@ const WORKERS: &str = "workers";
 /// What is decided by the caller before the first task starts.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// The pools that tasks draw on. One called `workers` is what [`Stats::lost`] is about.
+    /// The pools that tasks draw on. One called `workers` is what [`ScheduleStats::lost`] is about.
     pub resources: Resources,
     /// Tasks begun and not yet finished, over all their stages; at least 1. Default: no limit.
     pub tasks_max: usize,
@@ -60,7 +60,7 @@ pub enum OnFailure {
 /// What happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Event<'a> {
+pub enum DispatchEvent<'a> {
     /// The run begins. Sent once, first.
     Begin,
     /// A stage ended well and the task has another, with these needs. It queues again at its old priority.
@@ -94,7 +94,7 @@ pub enum Action {
 
 /// Where a task is in its life. [`Dispatcher::handle`] alone moves tasks between states.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
+pub enum TaskState {
     /// Waits for so many dependencies.
     Waiting(u32),
     /// Could start if resources allowed; since when.
@@ -150,12 +150,12 @@ pub struct Dispatcher {
     paused: bool,
     stopped: bool,
     clock: Duration,
-    stats: Stats,
+    stats: ScheduleStats,
 }
 
 #[derive(Debug, Clone)]
 struct Task {
-    state: State,
+    state: TaskState,
     rank: u64,
     dependants: std::ops::Range<u32>,
     /// What the current stage wants or holds: a place in `Dispatcher::wants`.
@@ -202,7 +202,8 @@ impl Dispatcher {
         if limits.tasks_max == 0 {
             return Err(Error::InvalidLimit { option: "tasks_max", value: 0, expected: "1 or more" });
         }
-        let pools = limits.resources.pools.iter().map(|(name, limit)| PoolStats::new(name, *limit)).collect();
+        let pools =
+            limits.resources.pools.iter().map(|(name, limit)| ResourceStats::new(name, *limit)).collect();
         let numbers = Pools::new(&limits.resources);
         let mut dispatcher = Self {
             free: numbers.limits.iter().map(|&units| units.into()).collect(),
@@ -221,14 +222,14 @@ impl Dispatcher {
             paused: false,
             stopped: false,
             clock: Duration::ZERO,
-            stats: Stats::new(graph.len(), pools),
+            stats: ScheduleStats::new(graph.len(), pools),
         };
         for task in graph.tasks() {
             let from = dispatcher.dependants.len() as u32;
             dispatcher.dependants.extend_from_slice(graph.dependants(task));
             let wants = dispatcher.number_of(&needs(task)).map_err(|lack| too_small(graph.id(task), lack))?;
             dispatcher.tasks.push(Task {
-                state: State::Waiting(graph.dependencies(task).len() as u32),
+                state: TaskState::Waiting(graph.dependencies(task).len() as u32),
                 rank: ranks.get(task.index()).copied().unwrap_or(0),
                 dependants: from..dispatcher.dependants.len() as u32,
                 wants,
@@ -259,7 +260,7 @@ impl Dispatcher {
     pub fn handle(
         &mut self,
         now: Duration,
-        event: Event<'_>,
+        event: DispatchEvent<'_>,
         actions: &mut Vec<Action>,
     ) -> Result<(), Error> {
         self.pass_time(now);
@@ -268,19 +269,19 @@ impl Dispatcher {
         result
     }
 
-    fn take_note(&mut self, event: Event<'_>, actions: &mut Vec<Action>) -> Result<(), Error> {
+    fn take_note(&mut self, event: DispatchEvent<'_>, actions: &mut Vec<Action>) -> Result<(), Error> {
         match event {
-            Event::Begin => self.begin(),
-            Event::Next(task, needs) => return self.next_stage(task, needs, actions),
-            Event::Done(task) => self.done(task),
-            Event::Failed(task) => self.failed(task, actions),
-            Event::Retry(task, delay) => self.delay(task, delay),
+            DispatchEvent::Begin => self.begin(),
+            DispatchEvent::Next(task, needs) => return self.next_stage(task, needs, actions),
+            DispatchEvent::Done(task) => self.done(task),
+            DispatchEvent::Failed(task) => self.failed(task, actions),
+            DispatchEvent::Retry(task, delay) => self.delay(task, delay),
             // Time has passed already.
-            Event::Tick => {}
-            Event::Admit(pool, units) => self.admit(pool, units),
-            Event::Pause => self.paused = true,
-            Event::Resume => self.paused = false,
-            Event::Stop => self.stopped = true,
+            DispatchEvent::Tick => {}
+            DispatchEvent::Admit(pool, units) => self.admit(pool, units),
+            DispatchEvent::Pause => self.paused = true,
+            DispatchEvent::Resume => self.paused = false,
+            DispatchEvent::Stop => self.stopped = true,
         }
         Ok(())
     }
@@ -288,9 +289,9 @@ impl Dispatcher {
     /// Counts a task as done before the run begins: it was finished by an earlier, interrupted run. A
     /// task that does not exist changes nothing.
     pub fn already_done(&mut self, task: TaskId) {
-        if self.tasks.get(task.index()).is_some_and(|task| matches!(task.state, State::Waiting(_))) {
+        if self.tasks.get(task.index()).is_some_and(|task| matches!(task.state, TaskState::Waiting(_))) {
             self.stats.waiting -= 1;
-            self.finish(task, State::Done);
+            self.finish(task, TaskState::Done);
             self.release_dependants(task);
         }
     }
@@ -311,7 +312,7 @@ impl Dispatcher {
         if let Some(unknown) = after.iter().chain(before).find(|task| task.index() >= self.tasks.len()) {
             return Err(Error::UnknownTask { id: id.to_owned(), index: unknown.index() });
         }
-        let is_waiting = |task: &&TaskId| matches!(self.tasks[task.index()].state, State::Waiting(_));
+        let is_waiting = |task: &&TaskId| matches!(self.tasks[task.index()].state, TaskState::Waiting(_));
         if !before.iter().all(|task| is_waiting(&task)) {
             return Err(Error::NotWaiting { id: id.to_owned() });
         }
@@ -321,7 +322,7 @@ impl Dispatcher {
         let wants = self.number_of(needs).map_err(|lack| too_small(id, lack))?;
         let task = TaskId::from_index(self.tasks.len());
         let open: Vec<TaskId> = after.iter().copied().filter(|task| !self.is_settled(*task)).collect();
-        let state = State::Waiting(open.len() as u32);
+        let state = TaskState::Waiting(open.len() as u32);
         let none = self.dependants.len() as u32;
         let (dependants, took) = (none..none, Duration::ZERO);
         self.tasks.push(Task { state, rank, dependants, wants, overtaken: 0, begun: false, took });
@@ -337,7 +338,7 @@ impl Dispatcher {
         Ok(task)
     }
 
-    /// When a [`Tick`](Event::Tick) is due, as a time since the start of the run: a stage is to be tried again then.
+    /// When a [`Tick`](DispatchEvent::Tick) is due, as a time since the start of the run: a stage is to be tried again then.
     pub fn wakes_at(&self) -> Option<Duration> {
         self.delayed.peek().map(|Reverse((until, _))| *until)
     }
@@ -346,7 +347,7 @@ impl Dispatcher {
     ///
     /// # Panics
     /// If the task does not exist.
-    pub fn state(&self, task: TaskId) -> State {
+    pub fn state(&self, task: TaskId) -> TaskState {
         self.tasks[task.index()].state
     }
 
@@ -354,7 +355,7 @@ impl Dispatcher {
     ///
     /// # Panics
     /// If the task does not exist.
-    pub fn took(&self, task: TaskId) -> Duration {
+    pub fn running_time(&self, task: TaskId) -> Duration {
         self.tasks[task.index()].took
     }
 
@@ -369,19 +370,19 @@ impl Dispatcher {
 
     /// Whether nothing runs and nothing further will.
     pub fn is_finished(&self) -> bool {
-        let Stats { running, ready, delayed, .. } = self.stats;
+        let ScheduleStats { running, ready, delayed, .. } = self.stats;
         running == 0 && (self.stopped || (ready == 0 && delayed == 0))
     }
 
     /// The figures up to the last event.
-    pub fn stats(&self) -> &Stats {
+    pub fn stats(&self) -> &ScheduleStats {
         &self.stats
     }
 
     fn begin(&mut self) {
         self.stats.begun = true;
         for at in 0..self.tasks.len() {
-            if self.tasks[at].state == State::Waiting(0) {
+            if self.tasks[at].state == TaskState::Waiting(0) {
                 self.make_ready(TaskId(at as u32));
             }
         }
@@ -407,7 +408,7 @@ impl Dispatcher {
 
     fn done(&mut self, task: TaskId) {
         if self.give_back(task) {
-            self.finish(task, State::Done);
+            self.finish(task, TaskState::Done);
             self.release_dependants(task);
         }
     }
@@ -419,7 +420,7 @@ impl Dispatcher {
     }
 
     fn fail(&mut self, task: TaskId, actions: &mut Vec<Action>) {
-        self.finish(task, State::Failed);
+        self.finish(task, TaskState::Failed);
         self.stopped |= self.limits.on_failure == OnFailure::StopAtFirst;
         self.skip_dependants(task, task, actions);
     }
@@ -427,7 +428,7 @@ impl Dispatcher {
     fn delay(&mut self, task: TaskId, delay: Duration) {
         if self.give_back(task) {
             let until = self.clock.saturating_add(delay);
-            self.tasks[task.index()].state = State::Delayed(until);
+            self.tasks[task.index()].state = TaskState::Delayed(until);
             self.delayed.push(Reverse((until, task)));
             self.stats.delayed += 1;
             self.stats.retries += 1;
@@ -445,7 +446,7 @@ impl Dispatcher {
     /// Skips a task that waits, and what depends on it.
     fn skip_from(&mut self, task: TaskId, failed: TaskId, actions: &mut Vec<Action>) {
         self.stats.waiting -= 1;
-        self.finish(task, State::Skipped(failed));
+        self.finish(task, TaskState::Skipped(failed));
         actions.push(Action::Skip(task, failed));
         self.skip_dependants(task, failed, actions);
     }
@@ -454,9 +455,9 @@ impl Dispatcher {
         let mut reached = vec![from];
         while let Some(task) = reached.pop() {
             self.for_each_dependant(task, |this, dependant| {
-                if matches!(this.tasks[dependant.index()].state, State::Waiting(_)) {
+                if matches!(this.tasks[dependant.index()].state, TaskState::Waiting(_)) {
                     this.stats.waiting -= 1;
-                    this.finish(dependant, State::Skipped(failed));
+                    this.finish(dependant, TaskState::Skipped(failed));
                     actions.push(Action::Skip(dependant, failed));
                     reached.push(dependant);
                 }
@@ -467,7 +468,7 @@ impl Dispatcher {
     fn release_dependants(&mut self, task: TaskId) {
         self.for_each_dependant(task, |this, dependant| {
             let state = &mut this.tasks[dependant.index()].state;
-            if let State::Waiting(count) = state {
+            if let TaskState::Waiting(count) = state {
                 *count -= 1;
                 if *count == 0 && this.stats.begun {
                     this.make_ready(dependant);
@@ -492,7 +493,7 @@ impl Dispatcher {
     /// Has tasks that wait wait for one more.
     fn hold_back(&mut self, task: TaskId, before: &[TaskId]) {
         for later in before {
-            if let State::Waiting(count) = &mut self.tasks[later.index()].state {
+            if let TaskState::Waiting(count) = &mut self.tasks[later.index()].state {
                 *count += 1;
                 self.added.entry(task).or_default().push(*later);
             }
@@ -500,13 +501,13 @@ impl Dispatcher {
     }
 
     fn is_settled(&self, task: TaskId) -> bool {
-        matches!(self.tasks[task.index()].state, State::Done | State::Failed | State::Skipped(_))
+        matches!(self.tasks[task.index()].state, TaskState::Done | TaskState::Failed | TaskState::Skipped(_))
     }
 
     fn failed_ancestor(&self, task: TaskId) -> Option<TaskId> {
         match self.tasks[task.index()].state {
-            State::Failed => Some(task),
-            State::Skipped(failed) => Some(failed),
+            TaskState::Failed => Some(task),
+            TaskState::Skipped(failed) => Some(failed),
             _ => None,
         }
     }
@@ -552,11 +553,11 @@ impl Dispatcher {
     fn make_ready(&mut self, id: TaskId) {
         let task = &mut self.tasks[id.index()];
         match task.state {
-            State::Waiting(_) => self.stats.waiting -= 1,
-            State::Delayed(_) => self.stats.delayed -= 1,
+            TaskState::Waiting(_) => self.stats.waiting -= 1,
+            TaskState::Delayed(_) => self.stats.delayed -= 1,
             _ => {}
         }
-        task.state = State::Ready(self.clock);
+        task.state = TaskState::Ready(self.clock);
         self.stats.ready += 1;
         let class = task.class();
         self.classes[class].ready.push((task.rank, Reverse(id)));
@@ -706,14 +707,14 @@ impl Dispatcher {
 
     fn start(&mut self, id: TaskId) {
         let task = &mut self.tasks[id.index()];
-        if let State::Ready(since) = task.state {
+        if let TaskState::Ready(since) = task.state {
             self.stats.waited = self.stats.waited.saturating_add(self.clock - since);
         }
         let class = task.class();
         self.stats.in_flight += usize::from(!task.begun);
         task.begun = true;
         task.overtaken = 0;
-        task.state = State::Running(self.clock);
+        task.state = TaskState::Running(self.clock);
         self.stats.ready -= 1;
         self.stats.running += 1;
         self.stats.started += 1;
@@ -734,7 +735,7 @@ impl Dispatcher {
     /// Takes back what a running stage held; false if the task was not running.
     fn give_back(&mut self, id: TaskId) -> bool {
         let Some(task) = self.tasks.get_mut(id.index()) else { return false };
-        let State::Running(since) = task.state else { return false };
+        let TaskState::Running(since) = task.state else { return false };
         let took = self.clock - since;
         task.took = task.took.saturating_add(took);
         self.order.ended(task.wants, id);
@@ -749,7 +750,7 @@ impl Dispatcher {
         true
     }
 
-    fn finish(&mut self, id: TaskId, state: State) {
+    fn finish(&mut self, id: TaskId, state: TaskState) {
         let task = &mut self.tasks[id.index()];
         self.stats.in_flight -= usize::from(task.begun);
         if !task.begun {
@@ -757,8 +758,8 @@ impl Dispatcher {
         }
         task.state = state;
         match state {
-            State::Done => self.stats.done += 1,
-            State::Failed => self.stats.failed += 1,
+            TaskState::Done => self.stats.done += 1,
+            TaskState::Failed => self.stats.failed += 1,
             _ => self.stats.skipped += 1,
         }
     }
@@ -782,8 +783,8 @@ impl Dispatcher {
     /// Why workers were idle in the time that has just passed, in which nothing changed.
     fn count_lost(&mut self, passed: Duration) {
         let Some(workers) = self.workers.filter(|_| self.stats.begun) else { return };
-        let PoolStats { limit, admitted, used, .. } = self.stats.pools[workers];
-        let Stats { ready, delayed, waiting, lost, .. } = &mut self.stats;
+        let ResourceStats { limit, admitted, used, .. } = self.stats.pools[workers];
+        let ScheduleStats { ready, delayed, waiting, lost, .. } = &mut self.stats;
         let refused = limit - admitted.max(used).min(limit);
         lost.worker = lost.worker.saturating_add(passed.saturating_mul(refused));
         let idle = passed.saturating_mul((limit - refused).saturating_sub(used));
@@ -801,7 +802,7 @@ impl Dispatcher {
 impl Choice for Dispatcher {
     fn is_ready(&self, task: TaskId, class: usize) -> bool {
         let task = &self.tasks[task.index()];
-        matches!(task.state, State::Ready(_)) && task.class() == class
+        matches!(task.state, TaskState::Ready(_)) && task.class() == class
     }
 
     fn fits(&self, class: usize) -> bool {

@@ -2,8 +2,8 @@
 
 /// Everything this crate refuses, with what was attempted.
 ///
-/// A *task's* failure is no error of the scheduler: it is an [`Outcome`](crate::Outcome) in the
-/// [`Report`](crate::Report), and the rest of the graph goes on.
+/// A *task's* failure is no error of the scheduler: it is an [`TaskOutcome`](crate::TaskOutcome) in the
+/// [`RunReport`](crate::RunReport), and the rest of the graph goes on.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {

@@ -15,12 +15,12 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::control::{AddedStage, BoxedStage, Pauser, Request, Stopper, Wish};
-use crate::dispatcher::{Action, Addition, Dispatcher, Event, Limits, State};
+use crate::dispatcher::{Action, Addition, DispatchEvent, Dispatcher, Limits, TaskState};
 use crate::job::Job;
 use crate::priority::Priority;
 use crate::retries::Backoffs;
 use crate::running::{Ended, Inline, Running, Spawned, guarded, panic_text};
-use crate::stats::Stats;
+use crate::stats::ScheduleStats;
 use crate::workers::{Admission, Workers};
 use crate::{Durations, Error, Graph, Needs, TaskId};
 #[cfg(feature = "jobserver")]
@@ -38,7 +38,7 @@ pub enum Step<R, E> {
     Failed(E),
     /// The stage has failed in a way that may pass: it is tried again as [`Executor::retry`] allows, and
     /// the task has failed when that allows no further attempt.
-    Again(E),
+    Retry(E),
 }
 
 /// Which stage of which task is to be run.
@@ -54,13 +54,13 @@ pub struct Stage {
 
 /// How a task ended.
 #[derive(Debug)]
-pub enum Outcome<R, E> {
+pub enum TaskOutcome<R, E> {
     /// Well, with its result.
     Done(R),
     /// It had been finished by an earlier, interrupted run.
     AlreadyDone,
     /// Badly.
-    Failed(Failure<E>),
+    Failed(TaskFailure<E>),
     /// Never begun, because of that failed ancestor.
     Skipped(TaskId),
     /// Not begun, or not finished, when the run was stopped.
@@ -69,7 +69,7 @@ pub enum Outcome<R, E> {
 
 /// Why a task failed.
 #[derive(Debug, thiserror::Error)]
-pub enum Failure<E> {
+pub enum TaskFailure<E> {
     /// The task said so.
     #[error(transparent)]
     Task(E),
@@ -106,11 +106,11 @@ pub enum Progress {
 
 /// What happened to every task, and the figures of the run.
 #[derive(Debug)]
-pub struct Report<R, E> {
+pub struct RunReport<R, E> {
     /// By [`TaskId::index`], added tasks last.
-    pub outcomes: Vec<Outcome<R, E>>,
+    pub outcomes: Vec<TaskOutcome<R, E>>,
     /// The final figures.
-    pub stats: Stats,
+    pub stats: ScheduleStats,
     /// The longest chain of tasks by the time they took, or all their time over the units of the pool `workers`, whichever is longer: no
     /// schedule of these tasks could have been shorter. Added tasks count in the second only.
     pub lower_bound: Duration,
@@ -133,17 +133,17 @@ pub struct Executor {
     pub priority: Priority,
     /// The longest that one stage may run; `None` for as long as it likes. [`Job::time_max`] says it for each task.
     pub stage_time_max: Option<Duration>,
-    /// How often and when a stage that says [`Step::Again`] is tried again. Each stage begins anew, and
+    /// How often and when a stage that says [`Step::Retry`] is tried again. Each stage begins anew, and
     /// the deadline counts from the start of its first attempt.
     pub retry: Retry,
     /// Whether stages that panicked or ran for too long are tried again too; by default only those
-    /// that say [`Step::Again`].
+    /// that say [`Step::Retry`].
     pub retry_panics: bool,
     /// How many units of the pool `workers` are used: all, or what the machine's load and the jobserver leave.
     pub workers: Workers,
     #[cfg(feature = "jobserver")]
     jobserver: Option<Jobserver>,
-    stats: Arc<Mutex<Stats>>,
+    stats: Arc<Mutex<ScheduleStats>>,
     wish: Arc<watch::Sender<Wish>>,
 }
 
@@ -168,12 +168,12 @@ impl Executor {
     }
 
     /// Figures of the run under way, up to its last events; of the last run if none is.
-    pub fn stats(&self) -> Stats {
+    pub fn stats(&self) -> ScheduleStats {
         self.stats.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// A handle to read the figures with while the executor is borrowed elsewhere.
-    pub fn stats_reader(&self) -> impl Fn() -> Stats + Send + Sync + use<> {
+    pub fn stats_reader(&self) -> impl Fn() -> ScheduleStats + Send + Sync + use<> {
         let stats = Arc::clone(&self.stats);
         move || stats.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -204,7 +204,7 @@ impl Executor {
         needs: impl FnMut(TaskId) -> Needs + Send,
         stage: impl Fn(Stage) -> F,
         observe: impl FnMut(Progress) + Send,
-    ) -> Result<Report<R, E>, Error>
+    ) -> Result<RunReport<R, E>, Error>
     where
         R: Send + 'static,
         E: Send + 'static,
@@ -225,7 +225,7 @@ impl Executor {
         graph: &Graph<T>,
         job: Job<'_, R, E>,
         stage: impl Fn(Stage) -> F,
-    ) -> Result<Report<R, E>, Error>
+    ) -> Result<RunReport<R, E>, Error>
     where
         R: Send + 'static,
         E: Send + 'static,
@@ -244,7 +244,7 @@ impl Executor {
         graph: &Graph<T>,
         job: Job<'_, R, E>,
         stage: impl Fn(Stage) -> F,
-    ) -> Result<Report<R, E>, Error>
+    ) -> Result<RunReport<R, E>, Error>
     where
         F: Future<Output = Step<R, E>>,
     {
@@ -257,7 +257,7 @@ impl Executor {
         mut job: Job<'_, R, E>,
         stage: impl Fn(Stage) -> F,
         running: impl Running<Either<F, BoxedStage<R, E>>, R, E>,
-    ) -> Result<Report<R, E>, Error>
+    ) -> Result<RunReport<R, E>, Error>
     where
         F: Future<Output = Step<R, E>>,
     {
@@ -337,7 +337,7 @@ struct Run<'a, T, R, E, S> {
     added: HashMap<TaskId, AddedStage<R, E>>,
     /// The names of added tasks.
     added_ids: HashMap<String, TaskId>,
-    outcomes: Vec<Outcome<R, E>>,
+    outcomes: Vec<TaskOutcome<R, E>>,
     backoffs: Backoffs,
     actions: Vec<Action>,
     batch: Vec<Ended<R, E>>,
@@ -353,8 +353,8 @@ impl<'a, T, R, E, S> Run<'a, T, R, E, S> {
         graph: &'a Graph<T>,
     ) -> Self {
         let tasks = graph.len();
-        let mut outcomes: Vec<_> = (0..tasks).map(|_| Outcome::Stopped).collect();
-        job.already_done.iter().for_each(|task| outcomes[task.index()] = Outcome::AlreadyDone);
+        let mut outcomes: Vec<_> = (0..tasks).map(|_| TaskOutcome::Stopped).collect();
+        job.already_done.iter().for_each(|task| outcomes[task.index()] = TaskOutcome::AlreadyDone);
         Self {
             graph,
             started: Instant::now(),
@@ -384,8 +384,8 @@ impl<'a, T, R, E, S> Run<'a, T, R, E, S> {
         let wished = *wish.borrow_and_update();
         self.heed(wished);
         let mut admitted = admission.admitted();
-        self.note_event(Event::Admit("workers", admitted));
-        self.note_event(Event::Begin);
+        self.note_event(DispatchEvent::Admit("workers", admitted));
+        self.note_event(DispatchEvent::Begin);
         while !wish.borrow().stopped {
             executor.publish(&self.dispatcher);
             self.perform(&stage);
@@ -396,13 +396,13 @@ impl<'a, T, R, E, S> Run<'a, T, R, E, S> {
             // Tokens that were just given back must not be counted on.
             if admission.admitted() != admitted {
                 admitted = admission.admitted();
-                self.note_event(Event::Admit("workers", admitted));
+                self.note_event(DispatchEvent::Admit("workers", admitted));
                 continue;
             }
             match self.next(&mut wish, &mut admission).await {
                 Wake::Ended => self.note_batch(),
                 Wake::Wish(wish) => self.heed(wish),
-                Wake::Tick => self.note_event(Event::Tick),
+                Wake::Tick => self.note_event(DispatchEvent::Tick),
                 // Told above.
                 Wake::Admit => {}
                 Wake::Add(request) => self.add(request),
@@ -455,10 +455,10 @@ impl<'a, T, R, E, S> Run<'a, T, R, E, S> {
     }
 
     fn heed(&mut self, wish: Wish) {
-        self.note_event(if wish.paused { Event::Pause } else { Event::Resume });
+        self.note_event(if wish.paused { DispatchEvent::Pause } else { DispatchEvent::Resume });
     }
 
-    fn note_event(&mut self, event: Event<'_>) {
+    fn note_event(&mut self, event: DispatchEvent<'_>) {
         let now = self.started.elapsed();
         self.dispatcher.handle(now, event, &mut self.actions).expect("only next stages are refused");
     }
@@ -472,28 +472,28 @@ impl<'a, T, R, E, S> Run<'a, T, R, E, S> {
         self.batch = batch;
     }
 
-    fn note(&mut self, now: Duration, task: TaskId, step: Result<Step<R, E>, Failure<E>>) {
+    fn note(&mut self, now: Duration, task: TaskId, step: Result<Step<R, E>, TaskFailure<E>>) {
         let failure = match step {
             Ok(Step::Done(result)) => {
-                self.tell(now, Event::Done(task));
-                return self.settle(task, Outcome::Done(result));
+                self.tell(now, DispatchEvent::Done(task));
+                return self.settle(task, TaskOutcome::Done(result));
             }
             Ok(Step::Next(needs)) => return self.go_on(now, task, &needs),
-            Ok(Step::Failed(error)) => Failure::Task(error),
-            Ok(Step::Again(error)) => match self.delay(now, task, false) {
+            Ok(Step::Failed(error)) => TaskFailure::Task(error),
+            Ok(Step::Retry(error)) => match self.delay(now, task, false) {
                 Some(delay) => return self.try_again(now, task, delay),
-                None => Failure::Task(error),
+                None => TaskFailure::Task(error),
             },
             Err(failure) => match self.delay(now, task, true) {
                 Some(delay) => return self.try_again(now, task, delay),
                 None => failure,
             },
         };
-        self.tell(now, Event::Failed(task));
-        self.settle(task, Outcome::Failed(failure));
+        self.tell(now, DispatchEvent::Failed(task));
+        self.settle(task, TaskOutcome::Failed(failure));
     }
 
-    fn tell(&mut self, now: Duration, event: Event<'_>) {
+    fn tell(&mut self, now: Duration, event: DispatchEvent<'_>) {
         self.dispatcher.handle(now, event, &mut self.actions).expect("only next stages are refused");
     }
 
@@ -501,18 +501,18 @@ impl<'a, T, R, E, S> Run<'a, T, R, E, S> {
         let ended = self.stage(task);
         self.stages[task.index()] = (ended.number + 1, 0);
         self.backoffs.forget(task);
-        match self.dispatcher.handle(now, Event::Next(task, needs), &mut self.actions) {
+        match self.dispatcher.handle(now, DispatchEvent::Next(task, needs), &mut self.actions) {
             Ok(()) => self.observe(Progress::Ended(ended)),
             Err(error) => {
                 let error = self.named(task, error);
-                self.settle(task, Outcome::Failed(Failure::Unschedulable(error)));
+                self.settle(task, TaskOutcome::Failed(TaskFailure::Unschedulable(error)));
             }
         }
     }
 
     /// When to try the stage again that has just failed.
     fn delay(&mut self, now: Duration, task: TaskId, panicked: bool) -> Option<Duration> {
-        let State::Running(since) = self.dispatcher.state(task) else { return None };
+        let TaskState::Running(since) = self.dispatcher.state(task) else { return None };
         self.backoffs.next(task, panicked, since, now)
     }
 
@@ -520,11 +520,11 @@ impl<'a, T, R, E, S> Run<'a, T, R, E, S> {
         let failed = self.stage(task);
         self.observe(Progress::Retrying(failed, delay));
         self.stages[task.index()].1 += 1;
-        self.tell(now, Event::Retry(task, delay));
+        self.tell(now, DispatchEvent::Retry(task, delay));
     }
 
-    fn settle(&mut self, task: TaskId, outcome: Outcome<R, E>) {
-        let done = matches!(outcome, Outcome::Done(_));
+    fn settle(&mut self, task: TaskId, outcome: TaskOutcome<R, E>) {
+        let done = matches!(outcome, TaskOutcome::Done(_));
         self.observe(if done { Progress::Done(task) } else { Progress::Failed(task) });
         self.outcomes[task.index()] = outcome;
     }
@@ -552,7 +552,7 @@ impl<'a, T, R, E, S> Run<'a, T, R, E, S> {
             self.added_ids.insert(task.id, number);
             let task = number;
             self.stages.push((0, 0));
-            self.outcomes.push(Outcome::Stopped);
+            self.outcomes.push(TaskOutcome::Stopped);
             self.added.insert(task, stage);
             self.observe(Progress::Added(task));
         }
@@ -581,11 +581,13 @@ impl<'a, T, R, E, S> Run<'a, T, R, E, S> {
                     match made {
                         Ok((future, time_max)) => self.running.start(task, future, time_max),
                         // It has ended at once, and is taken note of with the others.
-                        Err(panic) => self.batch.push((task, Err(Failure::Panicked(panic_text(&*panic))))),
+                        Err(panic) => {
+                            self.batch.push((task, Err(TaskFailure::Panicked(panic_text(&*panic)))))
+                        }
                     }
                 }
                 Action::Skip(task, because) => {
-                    self.outcomes[task.index()] = Outcome::Skipped(because);
+                    self.outcomes[task.index()] = TaskOutcome::Skipped(because);
                     self.observe(Progress::Skipped(task, because));
                 }
             }
@@ -613,14 +615,14 @@ impl<'a, T, R, E, S> Run<'a, T, R, E, S> {
         Error::ResourceTooSmall { id, resource, wanted, limit }
     }
 
-    fn report(self) -> Report<R, E> {
+    fn report(self) -> RunReport<R, E> {
         let graph = self.graph;
         let stats = self.dispatcher.stats().clone();
-        let (_, longest) = graph.critical_path(|task| self.dispatcher.took(task));
+        let (_, longest) = graph.critical_path(|task| self.dispatcher.running_time(task));
         let workers = stats.pool("workers");
         let each = workers.map_or(Duration::ZERO, |pool| pool.busy / pool.limit.max(1));
         let (outcomes, observer_panic) = (self.outcomes, self.observer_panic);
-        Report { outcomes, lower_bound: longest.max(each), stats, observer_panic }
+        RunReport { outcomes, lower_bound: longest.max(each), stats, observer_panic }
     }
 }
 

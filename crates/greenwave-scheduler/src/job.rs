@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::control::Added;
+use crate::control::TaskReceiver;
 use crate::executor::{Progress, unknown};
 use crate::order::Order;
 use crate::{Needs, TaskId};
@@ -16,7 +16,7 @@ pub struct Job<'a, R, E> {
     pub(crate) observe: Box<dyn FnMut(Progress) + Send + 'a>,
     pub(crate) already_done: Vec<TaskId>,
     pub(crate) order: Option<(Vec<u64>, Order)>,
-    pub(crate) added: Option<Added<R, E>>,
+    pub(crate) added: Option<TaskReceiver<R, E>>,
 }
 
 impl<R, E> Default for Job<'_, R, E> {
@@ -62,7 +62,7 @@ impl<'a, R, E> Job<'a, R, E> {
 
     /// Who is told what happens, from the coordinating task: [`progress`](crate::progress) makes a stream
     /// of it. If it panics, it is told nothing more and the run goes on
-    /// ([`Report::observer_panic`](crate::Report::observer_panic)).
+    /// ([`RunReport::observer_panic`](crate::RunReport::observer_panic)).
     #[must_use]
     pub fn observe(mut self, observe: impl FnMut(Progress) + Send + 'a) -> Self {
         self.observe = Box::new(observe);
@@ -76,16 +76,16 @@ impl<'a, R, E> Job<'a, R, E> {
         self
     }
 
-    /// Ranks and rules in place of the executor's priority: [`Rules::order`](crate::Rules::order) makes them.
+    /// Ranks and rules in place of the executor's priority: [`OrderRules::order`](crate::OrderRules::order) makes them.
     #[must_use]
     pub fn order(mut self, ranks: Vec<u64>, order: Order) -> Self {
         self.order = Some((ranks, order));
         self
     }
 
-    /// Takes in what the other end of this, an [`Adder`](crate::Adder), adds.
+    /// Takes in what the other end of this, an [`TaskSender`](crate::TaskSender), adds.
     #[must_use]
-    pub fn added(mut self, added: Added<R, E>) -> Self {
+    pub fn new_tasks(mut self, added: TaskReceiver<R, E>) -> Self {
         self.added = Some(added);
         self
     }

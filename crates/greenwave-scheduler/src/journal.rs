@@ -97,7 +97,7 @@ impl Journal {
     ///
     /// # Errors
     /// [`Error::Journal`].
-    pub fn keep_durations(&self, durations: &Durations) -> Result<(), Error> {
+    pub fn record_durations(&self, durations: &Durations) -> Result<(), Error> {
         for (key, seconds) in durations.iter() {
             let key = [DURATION, key.as_bytes()].concat();
             self.log.put(&key, &seconds.to_le_bytes()).map_err(self.failed("append to"))?;

@@ -7,7 +7,7 @@
 //! and queues again at its old priority, so that a task that waits for an answer keeps no worker busy.
 //!
 //! ```
-//! use greenwave_scheduler::{Durations, Executor, GraphBuilder, Limits, Needs, Outcome, Resources, Step};
+//! use greenwave_scheduler::{Durations, Executor, GraphBuilder, Limits, Needs, TaskOutcome, Resources, Step};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), greenwave_scheduler::Error> {
@@ -30,7 +30,7 @@
 //!         |_progress| {},
 //!     )
 //!     .await?;
-//! assert!(matches!(report.outcomes[1], Outcome::Done(20)));
+//! assert!(matches!(report.outcomes[1], TaskOutcome::Done(20)));
 //! # Ok(())
 //! # }
 //! ```
@@ -43,13 +43,13 @@
 //!
 //! # More than that
 //!
-//! A [`Job`] says what else a run should know: who observes, time limits, an order for tests ([`Rules`]), an [`Adder`] for tasks that come up
+//! A [`Job`] says what else a run should know: who observes, time limits, an order for tests ([`OrderRules`]), an [`TaskSender`] for tasks that come up
 //! meanwhile. [`Executor::run_job`] gives each stage a task of the runtime; call it from one, by `tokio::spawn`, if stages are short: from `block_on` on a
 //! thread outside the runtime every end of a stage has to wake that thread. [`Executor::run_inline`] runs all stages in the task that calls.
-//! [`Workers`] follow the machine's load; [`Retry`], [`Pauser`] and [`Stopper`] do what they say; a [`Trace`] shows it all in Perfetto.
+//! [`Workers`] follow the machine's load; [`Retry`], [`Pauser`] and [`Stopper`] do what they say; a [`ChromeTrace`] shows it all in Perfetto.
 //!
 //! Errors are mistakes in the graph or its needs, found before anything starts. A failing task is no
-//! error: the [`Report`] says what became of every task.
+//! error: the [`RunReport`] says what became of every task.
 
 mod control;
 mod dispatcher;
@@ -70,19 +70,19 @@ mod stats;
 mod trace;
 mod workers;
 
-pub use control::{Added, Adder, NewTask, Pauser, ProgressStream, Stopper, progress};
-pub use dispatcher::{Action, Addition, Dispatcher, Event, Limits, OnFailure, State};
+pub use control::{NewTask, Pauser, ProgressStream, Stopper, TaskReceiver, TaskSender, progress};
+pub use dispatcher::{Action, Addition, DispatchEvent, Dispatcher, Limits, OnFailure, TaskState};
 pub use error::Error;
-pub use executor::{Executor, Failure, Outcome, Progress, Report, Stage, Step};
+pub use executor::{Executor, Progress, RunReport, Stage, Step, TaskFailure, TaskOutcome};
 pub use graph::{Graph, GraphBuilder, TaskId};
 pub use greenwave_retry::{Retry, RetryBudget};
 pub use job::Job;
 #[cfg(feature = "journal")]
 pub use journal::Journal;
-pub use load::{Follow, Sample};
-pub use order::{History, Order, Rules};
+pub use load::{LoadOptions, LoadSample};
+pub use order::{Order, OrderRules, TaskHistory};
 pub use priority::{Durations, Priority};
 pub use resource::{Needs, Resources};
-pub use stats::{Lost, PoolStats, Stats};
-pub use trace::Trace;
+pub use stats::{LostTime, ResourceStats, ScheduleStats};
+pub use trace::ChromeTrace;
 pub use workers::Workers;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 /// How the machine's load is followed.
 #[derive(Clone)]
-pub struct Follow {
+pub struct LoadOptions {
     /// So many workers are used however great the load; 0 counts as 1, and more than exist as all.
     /// Default 1.
     pub min: u32,
@@ -19,12 +19,12 @@ pub struct Follow {
     pub every: Duration,
     /// Where the figures come from; the default reads `/proc` and the control group. After a sample that
     /// panics, or has NaN in it, the number of workers stays as it is.
-    pub sampler: Arc<dyn Fn() -> Sample + Send + Sync>,
+    pub sampler: Arc<dyn Fn() -> LoadSample + Send + Sync>,
 }
 
 /// The machine's load at a moment.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct Sample {
+pub struct LoadSample {
     /// The share of the time since the last sample in which some task waited for a processor, from 0 to 1.
     pub cpu_pressure: f64,
     /// The same for memory.
@@ -33,7 +33,7 @@ pub struct Sample {
     pub memory_used: f64,
 }
 
-impl Default for Follow {
+impl Default for LoadOptions {
     fn default() -> Self {
         let reader = Mutex::new(Reader::new());
         let sampler = move || reader.lock().unwrap_or_else(PoisonError::into_inner).sample();
@@ -41,9 +41,12 @@ impl Default for Follow {
     }
 }
 
-impl fmt::Debug for Follow {
+impl fmt::Debug for LoadOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Follow").field("min", &self.min).field("every", &self.every).finish_non_exhaustive()
+        f.debug_struct("LoadOptions")
+            .field("min", &self.min)
+            .field("every", &self.every)
+            .finish_non_exhaustive()
     }
 }
 
@@ -68,7 +71,7 @@ pub(crate) struct Control {
 
 impl Control {
     /// Begins with as many workers as there are processors for this process, its control group's quota included.
-    pub(crate) fn new(follow: &Follow, max: u32) -> Self {
+    pub(crate) fn new(follow: &LoadOptions, max: u32) -> Self {
         let processors = std::thread::available_parallelism().map_or(1, |count| count.get() as u32);
         let min = follow.min.max(1).min(max);
         Self { min, max, admitted: processors.clamp(min, max.max(min)), calm: 0 }
@@ -80,7 +83,7 @@ impl Control {
 
     /// Takes note of a sample, of how many workers are in use, and of how many stages were started since the last sample: what has just begun
     /// does not show in the figures yet, so a wave of starts never makes room for another.
-    pub(crate) fn sample(&mut self, sample: &Sample, used: u32, launched: u32) {
+    pub(crate) fn sample(&mut self, sample: &LoadSample, used: u32, launched: u32) {
         let high = sample.cpu_pressure > CPU_HIGH
             || sample.memory_pressure > MEMORY_HIGH
             || sample.memory_used > MEMORY_USED_HIGH;
@@ -120,7 +123,7 @@ impl Reader {
         Self { last: Instant::now(), cpu_micros: stalled("cpu"), memory_micros: stalled("memory"), group }
     }
 
-    fn sample(&mut self) -> Sample {
+    fn sample(&mut self) -> LoadSample {
         let elapsed = std::mem::replace(&mut self.last, Instant::now()).elapsed().as_secs_f64() * 1e6;
         let share = |now: Option<u64>, before: &mut Option<u64>| {
             let stalled =
@@ -128,7 +131,7 @@ impl Reader {
             stalled.map(|micros| (micros as f64 / elapsed.max(1.0)).min(1.0))
         };
         let cpu = share(stalled("cpu"), &mut self.cpu_micros);
-        Sample {
+        LoadSample {
             cpu_pressure: cpu.unwrap_or_else(queue_pressure),
             memory_pressure: share(stalled("memory"), &mut self.memory_micros).unwrap_or(0.0),
             memory_used: self.group.as_deref().and_then(memory_share).unwrap_or(0.0),
@@ -174,12 +177,12 @@ fn memory_share(group: &str) -> Option<f64> {
 mod tests {
     use super::*;
 
-    fn calm() -> Sample {
-        Sample::default()
+    fn calm() -> LoadSample {
+        LoadSample::default()
     }
 
-    fn busy() -> Sample {
-        Sample { cpu_pressure: 0.9, ..Sample::default() }
+    fn busy() -> LoadSample {
+        LoadSample { cpu_pressure: 0.9, ..LoadSample::default() }
     }
 
     fn control(max: u32) -> Control {
@@ -206,7 +209,7 @@ mod tests {
     #[test]
     fn between_high_and_low_nothing_changes() {
         let mut control = control(8);
-        let between = Sample { cpu_pressure: 0.3, ..Sample::default() };
+        let between = LoadSample { cpu_pressure: 0.3, ..LoadSample::default() };
         for _ in 0..20 {
             control.sample(&between, control.admitted(), 1);
             assert_eq!(control.admitted(), 4);
@@ -236,8 +239,8 @@ mod tests {
     #[test]
     fn memory_counts_as_well() {
         for sample in [
-            Sample { memory_pressure: 0.2, ..Sample::default() },
-            Sample { memory_used: 0.95, ..Sample::default() },
+            LoadSample { memory_pressure: 0.2, ..LoadSample::default() },
+            LoadSample { memory_used: 0.95, ..LoadSample::default() },
         ] {
             let mut control = control(8);
             control.sample(&sample, 4, 1);
@@ -256,7 +259,7 @@ mod tests {
             Some("/sys/fs/cgroup/user.slice/a")
         );
         assert_eq!(group_folder("0::/\n").as_deref(), Some("/sys/fs/cgroup"));
-        let sample = (Follow::default().sampler)();
+        let sample = (LoadOptions::default().sampler)();
         assert!((0.0..=1.0).contains(&sample.cpu_pressure), "{sample:?}");
     }
 }

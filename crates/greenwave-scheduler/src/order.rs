@@ -17,7 +17,7 @@ use crate::TaskId;
 
 /// What earlier runs of a test have shown.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct History {
+pub struct TaskHistory {
     /// How long it will probably take.
     pub duration: Duration,
     /// How often it ran, older runs counting less.
@@ -30,7 +30,7 @@ pub struct History {
     pub changed: bool,
 }
 
-impl History {
+impl TaskHistory {
     /// What a run counts after each further one.
     const FADE: f64 = 0.9;
     /// How probable a failure is of what never ran, and how many runs that guess is worth.
@@ -61,7 +61,7 @@ impl History {
     clippy::struct_excessive_bools,
     reason = "each is a rule that is there or not, and any of them go together"
 )]
-pub struct Rules {
+pub struct OrderRules {
     /// Those that failed when they last ran go before all others.
     pub failed_first: bool,
     /// Then those that read something that has changed.
@@ -78,7 +78,7 @@ pub struct Rules {
     pub affinity: bool,
 }
 
-impl Default for Rules {
+impl Default for OrderRules {
     fn default() -> Self {
         Self {
             failed_first: true,
@@ -91,7 +91,7 @@ impl Default for Rules {
     }
 }
 
-impl Rules {
+impl OrderRules {
     /// None: the order of adding.
     pub fn none() -> Self {
         Self {
@@ -105,14 +105,14 @@ impl Rules {
     }
 
     /// The ranks of tests, highest first, and what else there is to choose by, for as many workers. Histories by [`TaskId::index`].
-    pub fn order(&self, histories: &[History], workers: u32) -> (Vec<u64>, Order) {
+    pub fn order(&self, histories: &[TaskHistory], workers: u32) -> (Vec<u64>, Order) {
         let ranks = histories.iter().map(|history| self.rank(history)).collect();
         let durations = || histories.iter().map(|history| nanos(history.duration)).collect();
         let tail = self.tail_permille.map(|permille| Tail::new(permille, workers.max(1), durations()));
         (ranks, Order { tail, affinity: self.affinity, last_class: None })
     }
 
-    fn rank(&self, history: &History) -> u64 {
+    fn rank(&self, history: &TaskHistory) -> u64 {
         let tier = match () {
             () if self.failed_first && history.failed_last => 2,
             () if self.changed_first && history.changed => 1,
@@ -129,7 +129,7 @@ impl Rules {
 /// Bits of a rank below the whole part of its logarithm.
 const FRACTION_BITS: u32 = 46;
 
-/// Rules for [`Dispatcher::with_order`](crate::Dispatcher::with_order) that ranks alone cannot express. The default has none.
+/// OrderRules for [`Dispatcher::with_order`](crate::Dispatcher::with_order) that ranks alone cannot express. The default has none.
 #[derive(Debug, Clone, Default)]
 pub struct Order {
     tail: Option<Tail>,

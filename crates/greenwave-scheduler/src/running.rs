@@ -11,10 +11,10 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::task::JoinSet;
 
 use crate::TaskId;
-use crate::executor::{Failure, Step};
+use crate::executor::{Step, TaskFailure};
 
 /// How a stage ended.
-pub(crate) type Ended<R, E> = (TaskId, Result<Step<R, E>, Failure<E>>);
+pub(crate) type Ended<R, E> = (TaskId, Result<Step<R, E>, TaskFailure<E>>);
 
 /// A set of stages that run.
 pub(crate) trait Running<F, R, E> {
@@ -100,9 +100,9 @@ pub(crate) async fn guarded<R, E>(
     let stage = AssertUnwindSafe(stage).catch_unwind();
     let ended = match time_max {
         None => Ok(stage.await),
-        Some(limit) => tokio::time::timeout(limit, stage).await.map_err(|_| Failure::TimedOut(limit)),
+        Some(limit) => tokio::time::timeout(limit, stage).await.map_err(|_| TaskFailure::TimedOut(limit)),
     };
-    (task, ended.and_then(|ended| ended.map_err(|panic| Failure::Panicked(panic_text(&*panic)))))
+    (task, ended.and_then(|ended| ended.map_err(|panic| TaskFailure::Panicked(panic_text(&*panic)))))
 }
 
 /// The message of a panic.

@@ -5,7 +5,7 @@ use std::time::Duration;
 /// Figures up to the last event of a run.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
-pub struct Stats {
+pub struct ScheduleStats {
     /// Tasks in the graph, added ones included.
     pub tasks: usize,
     /// Stages started so far.
@@ -35,16 +35,16 @@ pub struct Stats {
     /// Time since the run began.
     pub wall: Duration,
     /// Worker time that was not used, by cause.
-    pub lost: Lost,
+    pub lost: LostTime,
     /// The resource pools.
-    pub pools: Vec<PoolStats>,
+    pub pools: Vec<ResourceStats>,
     pub(crate) begun: bool,
 }
 
 /// Unit-time of the pool `workers` that was not used, by what was in the way. All zero without such a pool.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Lost {
+pub struct LostTime {
     /// Everything that is left waited for tasks that run.
     pub dependency: Duration,
     /// Ready stages lacked other resources, or more units than were free, or as many tasks as are allowed had begun.
@@ -57,7 +57,7 @@ pub struct Lost {
     pub tail: Duration,
 }
 
-impl Lost {
+impl LostTime {
     /// All together, at most [`Duration::MAX`].
     pub fn total(&self) -> Duration {
         [self.resource, self.worker, self.retry, self.tail]
@@ -69,7 +69,7 @@ impl Lost {
 /// Figures of one resource pool.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
-pub struct PoolStats {
+pub struct ResourceStats {
     /// The pool's name.
     pub name: String,
     /// Units that exist.
@@ -84,8 +84,8 @@ pub struct PoolStats {
     pub busy: Duration,
 }
 
-impl Stats {
-    pub(crate) fn new(tasks: usize, pools: Vec<PoolStats>) -> Self {
+impl ScheduleStats {
+    pub(crate) fn new(tasks: usize, pools: Vec<ResourceStats>) -> Self {
         Self { tasks, waiting: tasks, pools, ..Self::default() }
     }
 
@@ -95,14 +95,14 @@ impl Stats {
     }
 
     /// A pool's figures.
-    pub fn pool(&self, name: &str) -> Option<&PoolStats> {
+    pub fn pool(&self, name: &str) -> Option<&ResourceStats> {
         self.pools.iter().find(|pool| pool.name == name)
     }
 
     /// Busy time of a pool over what its units could have done, from 0 to 1; 0 before any time has passed.
     pub fn efficiency(&self, pool: &str) -> f64 {
-        let capacity = |pool: &PoolStats| f64::from(pool.limit) * self.wall.as_secs_f64();
-        let share = |pool: &PoolStats| pool.busy.as_secs_f64() / capacity(pool);
+        let capacity = |pool: &ResourceStats| f64::from(pool.limit) * self.wall.as_secs_f64();
+        let share = |pool: &ResourceStats| pool.busy.as_secs_f64() / capacity(pool);
         self.pool(pool).map(share).filter(|share| share.is_finite()).unwrap_or(0.0)
     }
 
@@ -112,7 +112,7 @@ impl Stats {
         if ratio.is_finite() { ratio } else { 1.0 }
     }
 
-    /// Wall time over a bound below which no schedule can be ([`Report::lower_bound`](crate::Report::lower_bound)): 1 is perfect; 1 also where
+    /// Wall time over a bound below which no schedule can be ([`RunReport::lower_bound`](crate::RunReport::lower_bound)): 1 is perfect; 1 also where
     /// the bound is zero.
     pub fn over(&self, lower_bound: Duration) -> f64 {
         let ratio = self.wall.as_secs_f64() / lower_bound.as_secs_f64();
@@ -120,7 +120,7 @@ impl Stats {
     }
 }
 
-impl PoolStats {
+impl ResourceStats {
     pub(crate) fn new(name: &str, limit: u32) -> Self {
         Self { name: name.to_owned(), limit, admitted: limit, ..Self::default() }
     }

@@ -12,7 +12,7 @@ use crate::{Progress, Stage, TaskId};
 
 /// Collects what happens in a run, with the time, and writes it as JSON.
 #[derive(Debug)]
-pub struct Trace {
+pub struct ChromeTrace {
     begun: Instant,
     running: HashMap<TaskId, Running>,
     /// Rows in which nothing runs.
@@ -41,13 +41,13 @@ enum What {
     Instant(&'static str),
 }
 
-impl Default for Trace {
+impl Default for ChromeTrace {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl Trace {
+impl ChromeTrace {
     /// Begins now.
     pub fn new() -> Self {
         Self { begun: Instant::now(), running: HashMap::new(), free: Vec::new(), rows: 0, events: Vec::new() }

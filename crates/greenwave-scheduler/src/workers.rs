@@ -9,15 +9,15 @@ use std::time::Duration;
 use greenwave_process::{Jobserver, Tokens};
 use tokio::time::Instant;
 
-use crate::load::{Control, Follow};
-use crate::{Limits, Stats};
+use crate::load::{Control, LoadOptions};
+use crate::{Limits, ScheduleStats};
 
 /// How many units of the pool `workers` are used. The default: all that exist. Other pools, those of agents say, are not touched. A stage that
 /// needs more than are left to it runs when no other stage uses any.
 #[derive(Debug, Clone, Default)]
 pub struct Workers {
-    /// Follow the machine's load.
-    pub follow: Option<Follow>,
+    /// LoadOptions the machine's load.
+    pub follow: Option<LoadOptions>,
 }
 
 /// The admission of a run.
@@ -29,7 +29,7 @@ pub(crate) struct Admission {
 }
 
 struct Following {
-    follow: Follow,
+    follow: LoadOptions,
     control: Control,
     next: Instant,
     /// Stages started, and workers in use, when last looked at.
@@ -75,7 +75,7 @@ impl Admission {
     }
 
     /// Takes note of how a run stands, and gives back what it does not need: fewer units may be admitted then.
-    pub(crate) fn look(&mut self, stats: &Stats) {
+    pub(crate) fn look(&mut self, stats: &ScheduleStats) {
         let used = stats.pool("workers").map_or(0, |pool| pool.used);
         if let Some(following) = &mut self.follow {
             (following.started, following.used) = (stats.started, used);

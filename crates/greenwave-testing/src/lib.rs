@@ -38,7 +38,7 @@ mod test;
 pub use greenwave_inputs::{Entry, EntryKind, InputSpec, Manifest, check_pattern};
 pub use greenwave_process::Jobserver;
 pub use greenwave_sandbox::{Trace, TraceMode, TraceStatus, Tracer};
-pub use greenwave_scheduler::{Rules, Stopper};
+pub use greenwave_scheduler::{OrderRules, Stopper};
 
 pub use error::Error;
 pub use harness::discovery::{Discovery, Note, discover};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use greenwave_agents::{Agent, AgentPool, AgentPoolOptions, CommandAgent, Script, ScriptedAgent};
 use greenwave_cache::{DiskBackend, DiskOptions, FileLeases, MemoryBackend, Tier, Tiered, TieredOptions};
-use greenwave_pooling::{BatchConfig, Batcher};
+use greenwave_pooling::{BatchOptions, Batcher};
 use greenwave_storage::{SegmentColdTier, SegmentOptions, Store, StoreOptions};
 use greenwave_testing::SCHEMA;
 
@@ -94,7 +94,7 @@ pub(crate) struct Flusher(Batcher<(), Result<(), String>>);
 impl Flusher {
     pub(crate) fn new(store: Store) -> Self {
         // One at a time: a second flush would only wait for the same disk.
-        let config = BatchConfig { in_flight_max: 1, ..BatchConfig::default() };
+        let config = BatchOptions { in_flight_max: 1, ..BatchOptions::default() };
         Self(Batcher::new(config, move |requests: Vec<()>| {
             let store = store.clone();
             async move {

@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use greenwave_agents::AgentPool;
 use greenwave_scheduler::{
-    Durations, Executor, Graph, Journal, Limits, Needs, Outcome, Progress, Resources, Stats, Stopper, TaskId,
+    Durations, Executor, Graph, Journal, Limits, Needs, Progress, Resources, ScheduleStats, Stopper, TaskId,
+    TaskOutcome,
 };
 use greenwave_storage::{Attempts, Store};
 use greenwave_streaming::{Budget, Fanout, SubscriberPolicy, Subscription};
@@ -200,7 +201,11 @@ impl Engine {
         Ok(self.shared.report(started, &stats).await)
     }
 
-    async fn execute(&self, durations: &Durations, done: &[TaskId]) -> Result<(Vec<Ended>, Stats), Error> {
+    async fn execute(
+        &self,
+        durations: &Durations,
+        done: &[TaskId],
+    ) -> Result<(Vec<Ended>, ScheduleStats), Error> {
         let shared = &self.shared;
         let untold = Mutex::new(Vec::new());
         let observe = |progress| {
@@ -221,7 +226,7 @@ impl Engine {
             shared.emit(event).await;
         }
         let ended = report.outcomes.into_iter().map(|outcome| match outcome {
-            Outcome::Failed(failure) => Some(failure_of(failure)),
+            TaskOutcome::Failed(failure) => Some(failure_of(failure)),
             _ => None,
         });
         Ok((ended.collect(), report.stats))
@@ -241,8 +246,8 @@ impl Drop for Engine {
 /// Why a feature failed, if it did.
 type Ended = Option<Failure>;
 
-fn failure_of(failure: greenwave_scheduler::Failure<Failure>) -> Failure {
-    use greenwave_scheduler::Failure as F;
+fn failure_of(failure: greenwave_scheduler::TaskFailure<Failure>) -> Failure {
+    use greenwave_scheduler::TaskFailure as F;
     match failure {
         F::Task(failure) => failure,
         F::Panicked(text) => Failure::Defect(text),
@@ -449,14 +454,14 @@ impl Shared {
             }
         }
         self.steps.pass("store durations").await;
-        self.journal.keep_durations(&durations)?;
+        self.journal.record_durations(&durations)?;
         self.trunk.lock().await.workspace.take().map(Workspace::remove).unwrap_or_default();
         self.steps.pass("flush at the end").await;
         self.runner.flush().await;
         self.store.flush().await.map_err(Error::store("flush"))
     }
 
-    async fn report(&self, started: Instant, stats: &Stats) -> Report {
+    async fn report(&self, started: Instant, stats: &ScheduleStats) -> Report {
         let mut features = Vec::new();
         for (feature, state) in self.plan.features.iter().zip(&self.features) {
             let mut state = state.lock().await;
@@ -572,7 +577,7 @@ fn put_away(state_dir: &Path, folder: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-fn snapshot(stats: &Stats, shared: &Shared) -> MetricsSnapshot {
+fn snapshot(stats: &ScheduleStats, shared: &Shared) -> MetricsSnapshot {
     let cache = shared.runner.stats();
     let workers = stats.pool(WORKERS).map_or(0, |pool| u64::from(pool.used));
     let storage = shared.store.stats();

@@ -14,7 +14,7 @@ use loom::future::block_on;
 use loom::sync::Arc;
 use loom::thread;
 
-use greenwave_pooling::{Error, Manager, Pool, PoolConfig, async_trait};
+use greenwave_pooling::{Error, Manager, Pool, PoolOptions, async_trait};
 
 #[derive(Debug)]
 struct Numbers;
@@ -38,7 +38,7 @@ impl Manager for Numbers {
 }
 
 fn pool(size: usize) -> Arc<Pool<Numbers>> {
-    let config = PoolConfig {
+    let options = PoolOptions {
         min: 0,
         size,
         idle_timeout: None,
@@ -46,9 +46,9 @@ fn pool(size: usize) -> Arc<Pool<Numbers>> {
         checkout_timeout: None,
         connect_timeout: None,
         check_after: None,
-        ..PoolConfig::default()
+        ..PoolOptions::default()
     };
-    Arc::new(Pool::stocked(Numbers, config, 1..=size as u32))
+    Arc::new(Pool::with_connections(Numbers, options, 1..=size as u32))
 }
 
 /// Polls once, and goes away.
@@ -140,7 +140,7 @@ fn a_broken_connection_leaves_nobody_waiting() {
         };
         *lease = 0;
         drop(lease);
-        assert!(matches!(waiting.join().unwrap(), Err(Error::ConnectLost)));
+        assert!(matches!(waiting.join().unwrap(), Err(Error::ConnectAborted)));
         assert_whole(&pool, 0);
     });
 }

@@ -11,8 +11,10 @@ use fastrand::Rng;
 use greenwave_retry::{Delays, Retry};
 use tokio::time::Instant;
 
-use super::PoolConfig;
+use super::PoolOptions;
 use super::event::CloseReason;
+use greenwave_retry::{Delays, Retry};
+
 use crate::error::Error;
 use crate::queue::Queue;
 
@@ -95,7 +97,7 @@ pub(super) struct Core<S, C> {
     /// How far the clock may be behind.
     tick: u64,
     jitter: f64,
-    rng: Rng,
+    rng: fastrand::Rng,
     /// Between attempts to keep up the minimum, while connects fail.
     fill: Retry,
     fill_delays: Delays,
@@ -125,29 +127,29 @@ pub(super) fn ticks(duration: Duration) -> u64 {
 }
 
 impl<S, C> Core<S, C> {
-    pub(super) fn new(config: &PoolConfig, tick: Duration) -> Self {
-        let size_max = config.size.clamp(1, SIZE_MAX);
+    pub(super) fn new(options: &PoolOptions, tick: Duration) -> Self {
+        let size_max = options.size_max.clamp(1, SIZE_MAX);
         let fill = Retry {
             attempts_max: usize::MAX,
             delay_max: FILL_DELAY_MAX,
-            seed: config.seed,
+            seed: options.seed,
             ..Retry::default()
         };
         Self {
             size_max,
-            size_min: config.min.min(size_max),
-            idle_max: config.idle_timeout.map(ticks),
+            size_min: options.size_min.min(size_max),
+            idle_max: options.idle_timeout.map(ticks),
             // None is over when it begins.
-            life_max: config.max_lifetime.map(|life| ticks(life).max(1)),
-            check_after: config.check_after.map(ticks),
+            life_max: options.max_lifetime.map(|life| ticks(life).max(1)),
+            check_after: options.check_after.map(ticks),
             // What was checked in this tick is not due again in it.
-            check_idle_every: config.check_idle_every.map(|every| ticks(every).max(1)),
+            check_idle_every: options.check_idle_every.map(|every| ticks(every).max(1)),
             tick: ticks(tick),
-            jitter: Some(config.lifetime_jitter)
+            jitter: Some(options.lifetime_jitter)
                 .filter(|jitter| !jitter.is_nan())
                 .unwrap_or(0.0)
                 .clamp(0.0, 1.0),
-            rng: config.seed.map_or_else(Rng::new, Rng::with_seed),
+            rng: options.seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed),
             fill_delays: fill.delays(),
             fill,
             fill_after: 0,

@@ -11,7 +11,7 @@ pub enum CloseReason {
     /// It came back broken.
     Broken,
     /// Its check failed, took too long, or was given up.
-    Unfit,
+    CheckFailed,
     /// Its borrower discarded it.
     Discarded,
     /// Nobody used it for too long.

@@ -48,7 +48,7 @@ impl<M: Manager> Lease<M> {
     pub(super) async fn check(self) -> Option<Self> {
         let mut suspect = Suspect(Some(self));
         let slot = suspect.0.as_mut().and_then(|lease| lease.slot.as_mut()).expect(HELD);
-        let limit = slot.home.config.connect_timeout.unwrap_or(FAR);
+        let limit = slot.home.options.connect_timeout.unwrap_or(FAR);
         let checked = tokio::time::timeout(
             limit.min(FAR),
             finish("check", slot.home.manager.check(&mut slot.connection)),
@@ -113,7 +113,7 @@ struct Suspect<M: Manager>(Option<Lease<M>>);
 impl<M: Manager> Drop for Suspect<M> {
     fn drop(&mut self) {
         if let Some(lease) = self.0.take() {
-            lease.close(CloseReason::Unfit);
+            lease.close(CloseReason::CheckFailed);
         }
     }
 }

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use greenwave_pooling::{
-    BatchConfig, Batcher, Error, Frame, Framing, Manager, Multiplexed, MultiplexedConfig, Objects, Pool,
-    PoolConfig, async_trait,
+    BatchOptions, Batcher, Error, Frame, Framing, Manager, Multiplexed, MultiplexedOptions, ObjectPool, Pool,
+    PoolOptions, async_trait,
 };
 
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
@@ -60,8 +60,8 @@ impl Manager for Faulty {
     }
 }
 
-fn config() -> PoolConfig {
-    PoolConfig { min: 0, size: 2, ..PoolConfig::default() }
+fn options() -> PoolOptions {
+    PoolOptions { size_min: 0, size_max: 2, ..PoolOptions::default() }
 }
 
 fn connects(pool: &Pool<Faulty>) -> usize {
@@ -76,7 +76,7 @@ async fn a_manager_that_fails_fails_each_call_once_and_serves_when_it_is_mended(
         (Fault::IsBroken, "the new connection was broken at once"),
         (Fault::IsBrokenPanics, "`is_broken` panicked: boom"),
     ] {
-        let pool = Pool::new(Faulty::new(fault), config());
+        let pool = Pool::new(Faulty::new(fault), options());
         for calls in 1..4 {
             assert_eq!(pool.get().await.unwrap_err().to_string(), expected);
             assert_eq!(connects(&pool), calls, "one connect for one call");
@@ -91,7 +91,7 @@ async fn a_manager_that_fails_fails_each_call_once_and_serves_when_it_is_mended(
 
 #[tokio::test(start_paused = true)]
 async fn a_check_that_panics_closes_the_connection_and_the_caller_gets_another() {
-    let pool = Pool::new(Faulty::new(Fault::CheckPanics), config());
+    let pool = Pool::new(Faulty::new(Fault::CheckPanics), options());
     assert_eq!(*pool.get().await.unwrap(), 0);
     tokio::time::sleep(Duration::from_secs(10)).await;
     assert_eq!(*pool.get().await.unwrap(), 1);
@@ -100,7 +100,7 @@ async fn a_check_that_panics_closes_the_connection_and_the_caller_gets_another()
 
 #[tokio::test(start_paused = true)]
 async fn a_connection_that_cannot_be_asked_on_its_way_back_is_closed() {
-    let pool = Pool::new(Faulty::new(Fault::IsBrokenPanics), config());
+    let pool = Pool::new(Faulty::new(Fault::IsBrokenPanics), options());
     pool.manager().is_mended.store(true, Ordering::Relaxed);
     let lease = pool.get().await.unwrap();
     pool.manager().is_mended.store(false, Ordering::Relaxed);
@@ -110,9 +110,10 @@ async fn a_connection_that_cannot_be_asked_on_its_way_back_is_closed() {
 
 #[tokio::test(start_paused = true)]
 async fn the_minimum_is_kept_up_with_growing_delays_while_connects_fail() {
-    let every = PoolConfig { min: 3, size: 4, idle_timeout: Some(Duration::from_millis(40)), ..config() };
+    let every =
+        PoolOptions { size_min: 3, size_max: 4, idle_timeout: Some(Duration::from_millis(40)), ..options() };
     for fault in [Fault::ConnectFails, Fault::IsBroken, Fault::ConnectPanics, Fault::IsBrokenPanics] {
-        let pool = Pool::new(Faulty::new(fault), PoolConfig { seed: Some(1), ..every.clone() });
+        let pool = Pool::new(Faulty::new(fault), PoolOptions { seed: Some(1), ..every.clone() });
         assert!(pool.get().await.is_err());
         tokio::time::sleep(Duration::from_secs(1)).await;
         let first = connects(&pool);
@@ -129,7 +130,7 @@ async fn the_minimum_is_kept_up_with_growing_delays_while_connects_fail() {
 
 #[tokio::test(start_paused = true)]
 async fn an_observer_that_panics_does_not_take_the_pool_with_it() {
-    let pool = Pool::observed(Faulty::new(Fault::None), config(), |_| panic!("boom"));
+    let pool = Pool::with_observer(Faulty::new(Fault::None), options(), |_| panic!("boom"));
     for _ in 0..3 {
         pool.get().await.unwrap().discard();
     }
@@ -138,16 +139,16 @@ async fn an_observer_that_panics_does_not_take_the_pool_with_it() {
 
 #[tokio::test(start_paused = true)]
 async fn a_batch_that_panics_anywhere_fails_alone() {
-    let before = Batcher::new(BatchConfig::default(), |numbers: Vec<u32>| {
+    let before = Batcher::new(BatchOptions::default(), |numbers: Vec<u32>| {
         assert!(numbers[0] != 1, "boom");
         async move { numbers }
     });
-    let inside = Batcher::new(BatchConfig::default(), async |numbers: Vec<u32>| {
+    let inside = Batcher::new(BatchOptions::default(), async |numbers: Vec<u32>| {
         assert!(numbers[0] != 1, "boom");
         numbers
     });
-    let splitting: Batcher<u32, Result<u32, String>> = Batcher::splitting(
-        BatchConfig::default(),
+    let splitting: Batcher<u32, Result<u32, String>> = Batcher::bisecting(
+        BatchOptions::default(),
         |_| 1,
         |numbers: Vec<u32>| {
             assert!(numbers[0] != 1, "boom");
@@ -168,7 +169,7 @@ async fn a_question_that_cannot_be_weighed_fails_alone() {
         assert!(*number != 1, "boom");
         1
     };
-    let batcher = Batcher::weighed(BatchConfig::default(), weigh, async |numbers: Vec<u32>| numbers);
+    let batcher = Batcher::with_weigher(BatchOptions::default(), weigh, async |numbers: Vec<u32>| numbers);
     let (bad, good) = tokio::join!(batcher.submit(1), batcher.submit(2));
     assert_eq!(bad.unwrap_err().to_string(), "`weigh` panicked: boom");
     assert_eq!((good.unwrap(), batcher.submit(3).await.unwrap()), (2, 3));
@@ -176,9 +177,9 @@ async fn a_question_that_cannot_be_weighed_fails_alone() {
 
 #[test]
 fn an_object_that_cannot_be_reset_is_dropped() {
-    let objects = Objects::new(2, || 1, |_: &mut i32| panic!("boom"));
+    let objects = ObjectPool::new(2, || 1, |_: &mut i32| panic!("boom"));
     drop(objects.get());
-    assert_eq!((objects.stats().kept, objects.stats().dropped), (0, 1));
+    assert_eq!((objects.stats().idle, objects.stats().dropped), (0, 1));
 }
 
 /// Lines of one byte, of which some make it panic.
@@ -187,7 +188,7 @@ struct Bytes;
 
 impl Framing for Bytes {
     type Request = u8;
-    type Answer = u8;
+    type Response = u8;
 
     fn encode(&mut self, _: u64, request: u8, bytes: &mut Vec<u8>) -> std::io::Result<()> {
         assert!(request != 1, "boom");
@@ -196,9 +197,9 @@ impl Framing for Bytes {
     }
 
     fn decode(&mut self, bytes: &[u8]) -> std::io::Result<Option<Frame<u8>>> {
-        let Some(&answer) = bytes.first() else { return Ok(None) };
-        assert!(answer != 2, "boom");
-        Ok(Some(Frame { bytes: 1, id: None, answer }))
+        let Some(&response) = bytes.first() else { return Ok(None) };
+        assert!(response != 2, "boom");
+        Ok(Some(Frame { bytes: 1, id: None, response }))
     }
 }
 
@@ -210,9 +211,9 @@ async fn a_framing_that_panics_breaks_its_connection() {
             let (mut read, mut write) = tokio::io::split(&mut theirs);
             let _ = tokio::io::copy(&mut read, &mut write).await;
         });
-        let line = Multiplexed::new(ours, Bytes, MultiplexedConfig::default());
+        let line = Multiplexed::new(ours, Bytes, MultiplexedOptions::default());
         assert_eq!(line.request(7).await.unwrap(), 7);
-        let Err(Error::Broken { source }) = line.request(bad).await else { panic!("it breaks") };
+        let Err(Error::ConnectionLost { source }) = line.request(bad).await else { panic!("it breaks") };
         assert_eq!(source.to_string(), expected);
         assert!(line.is_broken() && Arc::strong_count(&source) >= 1);
     }

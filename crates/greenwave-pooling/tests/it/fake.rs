@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use greenwave_pooling::{Manager, Pool, PoolConfig, async_trait};
+use greenwave_pooling::{Manager, Pool, PoolOptions, async_trait};
 use parking_lot::Mutex;
 use tokio::time::sleep;
 
@@ -47,8 +47,8 @@ impl Fake {
         self.counts.alive.load(Ordering::SeqCst)
     }
 
-    pub(crate) fn pool(&self, config: PoolConfig) -> Pool<Self> {
-        Pool::new(self.clone(), config)
+    pub(crate) fn pool(&self, options: PoolOptions) -> Pool<Self> {
+        Pool::new(self.clone(), options)
     }
 }
 

@@ -49,7 +49,7 @@ async fn a_permit_granted_to_one_who_went_away_comes_back() {
 #[tokio::test(start_paused = true)]
 async fn it_learns_what_is_borne() {
     // The other side bears 8 at once.
-    let limiter = Limiter::new(Limit::Learned { min: 1, max: 100, initial: 1 });
+    let limiter = Limiter::new(Limit::Adaptive { min: 1, max: 100, initial: 1 });
     let mut seen = Vec::new();
     for _ in 0..200 {
         let mut permits = Vec::new();
@@ -70,7 +70,7 @@ async fn it_learns_what_is_borne() {
 
 #[tokio::test(start_paused = true)]
 async fn many_signals_of_one_overload_count_once() {
-    let limiter = Limiter::new(Limit::Learned { min: 2, max: 64, initial: 64 });
+    let limiter = Limiter::new(Limit::Adaptive { min: 2, max: 64, initial: 64 });
     let permits: Vec<_> = std::iter::from_fn(|| limiter.try_acquire()).collect();
     permits.into_iter().for_each(|permit| permit.overloaded(None));
     assert_eq!((limiter.stats().limit, limiter.stats().overloads), (32, 64));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use greenwave_pooling::{Error, PoolConfig};
+use greenwave_pooling::{Error, PoolOptions};
 use proptest::prelude::*;
 use tokio::time::{sleep, timeout};
 
@@ -81,10 +81,10 @@ async fn act(fake: &Fake, pool: &greenwave_pooling::Pool<Fake>, size: usize, ste
     assert!(fake.counts.alive_peak.load(Ordering::SeqCst) <= size);
 }
 
-async fn run(config: PoolConfig, script: Vec<Connect>, tasks: Vec<Vec<Step>>) {
+async fn run(options: PoolOptions, script: Vec<Connect>, tasks: Vec<Vec<Step>>) {
     let fake = Fake::scripted(script);
-    let size = config.size;
-    let pool = fake.pool(config);
+    let size = options.size_max;
+    let pool = fake.pool(options);
     let lent = Arc::new(AtomicUsize::new(0));
     let running: Vec<_> = tasks
         .into_iter()
@@ -113,15 +113,15 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
     fn never_above_the_maximum_nobody_starves_everybody_finishes(
-        min in 0_usize..3,
-        size in 1_usize..5,
+        size_min in 0_usize..3,
+        size_max in 1_usize..5,
         seed in any::<u64>(),
         script in connects(),
         tasks in prop::collection::vec(steps(), 1..24),
     ) {
-        let config = PoolConfig {
-            min,
-            size,
+        let options = PoolOptions {
+            size_min,
+            size_max,
             idle_timeout: Some(Duration::from_millis(400)),
             max_lifetime: Some(Duration::from_millis(900)),
             lifetime_jitter: 0.5,
@@ -132,7 +132,7 @@ proptest! {
             seed: Some(seed),
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
-        runtime.expect("a runtime can be made").block_on(run(config, script, tasks));
+        runtime.expect("a runtime can be made").block_on(run(options, script, tasks));
     }
 }
 
@@ -140,7 +140,7 @@ proptest! {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn many_tasks_on_few_connections() {
     let fake = Fake::default();
-    let pool = fake.pool(PoolConfig { min: 0, size: 8, ..PoolConfig::default() });
+    let pool = fake.pool(PoolOptions { size_min: 0, size_max: 8, ..PoolOptions::default() });
     let tasks: Vec<_> = (0..64)
         .map(|task| {
             let pool = pool.clone();

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use greenwave_pooling::{Balanced, Error, LengthFraming, LineFraming, Multiplexed, MultiplexedConfig};
+use greenwave_pooling::{Balanced, Error, LengthFraming, LineFraming, Multiplexed, MultiplexedOptions};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, DuplexStream};
 use tokio::time::timeout;
 
-fn config(in_flight_max: usize) -> MultiplexedConfig {
-    MultiplexedConfig { in_flight_max, ..MultiplexedConfig::default() }
+fn options(in_flight_max: usize) -> MultiplexedOptions {
+    MultiplexedOptions { in_flight_max, ..MultiplexedOptions::default() }
 }
 
 /// Reads one frame: id and content.
@@ -36,7 +36,7 @@ fn spawn_request(
 #[tokio::test(start_paused = true)]
 async fn answers_find_their_askers_in_any_order() {
     let (near, mut far) = tokio::io::duplex(1 << 16);
-    let line = Multiplexed::new(near, LengthFraming, config(16));
+    let line = Multiplexed::new(near, LengthFraming, options(16));
     let asked: Vec<_> = (0..8).map(|content| spawn_request(&line, content)).collect();
     let mut frames = Vec::new();
     for _ in 0..8 {
@@ -55,7 +55,7 @@ async fn answers_find_their_askers_in_any_order() {
 #[tokio::test(start_paused = true)]
 async fn a_broken_connection_fails_exactly_what_it_carried() {
     let (near, mut far) = tokio::io::duplex(1 << 16);
-    let line = Multiplexed::new(near, LengthFraming, config(4));
+    let line = Multiplexed::new(near, LengthFraming, options(4));
     let answered = spawn_request(&line, 1);
     let (id, _) = read_frame(&mut far).await;
     answer(&mut far, id, b"in time").await;
@@ -67,17 +67,17 @@ async fn a_broken_connection_fails_exactly_what_it_carried() {
     }
     drop(far);
     for carried in carried {
-        assert!(matches!(carried.await.unwrap(), Err(Error::Broken { .. })));
+        assert!(matches!(carried.await.unwrap(), Err(Error::ConnectionLost { .. })));
     }
     assert!(line.is_broken());
-    assert!(matches!(line.request(vec![4]).await, Err(Error::Broken { .. })));
+    assert!(matches!(line.request(vec![4]).await, Err(Error::ConnectionLost { .. })));
     assert_eq!(line.in_flight(), 0, "no place is lost");
 }
 
 #[tokio::test(start_paused = true)]
 async fn who_goes_away_keeps_its_place_until_the_answer_and_disturbs_nobody() {
     let (near, mut far) = tokio::io::duplex(1 << 16);
-    let line = Multiplexed::new(near, LengthFraming, config(1));
+    let line = Multiplexed::new(near, LengthFraming, options(1));
     assert!(timeout(Duration::from_secs(1), line.request(vec![1])).await.is_err());
     let (gone, _) = read_frame(&mut far).await;
     let next = spawn_request(&line, 2);
@@ -92,7 +92,7 @@ async fn who_goes_away_keeps_its_place_until_the_answer_and_disturbs_nobody() {
 #[tokio::test(start_paused = true)]
 async fn lines_are_answered_in_their_order() {
     let (near, far) = tokio::io::duplex(1 << 16);
-    let line = Multiplexed::new(near, LineFraming::default(), config(100));
+    let line = Multiplexed::new(near, LineFraming::default(), options(100));
     tokio::spawn(async move {
         let (reader, mut writer) = tokio::io::split(far);
         let mut lines = BufReader::new(reader).lines();
@@ -104,7 +104,7 @@ async fn lines_are_answered_in_their_order() {
         }
     });
     let refused = line.request("two\nlines".to_owned()).await;
-    assert!(matches!(refused, Err(Error::Request { .. })), "it would be two requests");
+    assert!(matches!(refused, Err(Error::InvalidRequest { .. })), "it would be two requests");
     let asked: Vec<_> = (0..50)
         .map(|i| {
             let line = line.clone();
@@ -119,15 +119,15 @@ async fn lines_are_answered_in_their_order() {
 #[tokio::test(start_paused = true)]
 async fn rubbish_and_frames_without_end_break_it() {
     let (near, mut far) = tokio::io::duplex(1 << 16);
-    let limits = MultiplexedConfig { frame_bytes_max: 100, ..config(1) };
+    let limits = MultiplexedOptions { frame_bytes_max: 100, ..options(1) };
     let line = Multiplexed::new(near, LengthFraming, limits);
     let asked = spawn_request(&line, 1);
     read_frame(&mut far).await;
     far.write_all(&[255; 200]).await.unwrap();
-    assert!(matches!(asked.await.unwrap(), Err(Error::Broken { .. })));
+    assert!(matches!(asked.await.unwrap(), Err(Error::ConnectionLost { .. })));
 
     let (near, mut far) = tokio::io::duplex(1 << 16);
-    let line = Multiplexed::new(near, LineFraming::default(), config(1));
+    let line = Multiplexed::new(near, LineFraming::default(), options(1));
     far.write_all(b"nobody asked\n").await.unwrap();
     while !line.is_broken() {
         tokio::task::yield_now().await;
@@ -138,7 +138,7 @@ async fn rubbish_and_frames_without_end_break_it() {
 async fn the_one_of_two_with_fewer_in_flight_is_taken_and_broken_ones_are_passed_over() {
     let (near, mut far) = tokio::io::duplex(1 << 16);
     let (other_near, other_far) = tokio::io::duplex(1 << 16);
-    let lines = [near, other_near].map(|near| Multiplexed::new(near, LengthFraming, config(8)));
+    let lines = [near, other_near].map(|near| Multiplexed::new(near, LengthFraming, options(8)));
     let balanced = Balanced::new(lines.clone(), Some(1));
     let _held = spawn_request(&lines[0], 1);
     read_frame(&mut far).await;
@@ -164,7 +164,7 @@ async fn json_rpc_answers_come_by_id_and_notifications_are_left_aside() {
     use serde_json::{Value, json};
 
     let (near, far) = tokio::io::duplex(1 << 16);
-    let line = Multiplexed::new(near, JsonRpcFraming::default(), config(8));
+    let line = Multiplexed::new(near, JsonRpcFraming::default(), options(8));
     tokio::spawn(async move {
         let (reader, mut writer) = tokio::io::split(far);
         let mut lines = BufReader::new(reader).lines();

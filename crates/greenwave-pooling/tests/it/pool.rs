@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use greenwave_pooling::{Error, PoolConfig};
+use greenwave_pooling::{Error, PoolOptions};
 use parking_lot::Mutex;
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, timeout};
@@ -14,8 +14,8 @@ use crate::fake::{Connect, Fake};
 const SECOND: Duration = Duration::from_secs(1);
 
 /// So many connections at most, none unless asked for.
-fn up_to(size: usize) -> PoolConfig {
-    PoolConfig { min: 0, size, ..PoolConfig::default() }
+fn up_to(size_max: usize) -> PoolOptions {
+    PoolOptions { size_min: 0, size_max, ..PoolOptions::default() }
 }
 
 #[tokio::test(start_paused = true)]
@@ -113,7 +113,7 @@ async fn a_caller_that_goes_away_wastes_no_connect() {
 async fn a_failed_connect_fails_one_caller_and_the_next_has_its_turn() {
     let fake =
         Fake::scripted([Connect::Fails(SECOND), Connect::Panics, Connect::Hangs, Connect::Succeeds(SECOND)]);
-    let pool = fake.pool(PoolConfig { connect_timeout: Some(2 * SECOND), ..up_to(1) });
+    let pool = fake.pool(PoolOptions { connect_timeout: Some(2 * SECOND), ..up_to(1) });
     let callers: Vec<_> = (0..4)
         .map(|_| {
             let pool = pool.clone();
@@ -133,7 +133,7 @@ async fn a_failed_connect_fails_one_caller_and_the_next_has_its_turn() {
 
 #[tokio::test(start_paused = true)]
 async fn waiting_has_a_limit() {
-    let pool = Fake::default().pool(PoolConfig { checkout_timeout: Some(3 * SECOND), ..up_to(1) });
+    let pool = Fake::default().pool(PoolOptions { checkout_timeout: Some(3 * SECOND), ..up_to(1) });
     let _lease = pool.get().await.unwrap();
     let started = Instant::now();
     let error = pool.get().await.unwrap_err();
@@ -165,7 +165,7 @@ async fn broken_and_discarded_connections_are_replaced() {
 #[tokio::test(start_paused = true)]
 async fn a_connection_is_checked_after_it_was_idle() {
     let fake = Fake::default();
-    let pool = fake.pool(PoolConfig { check_after: Some(SECOND), ..up_to(1) });
+    let pool = fake.pool(PoolOptions { check_after: Some(SECOND), ..up_to(1) });
     drop(pool.get().await.unwrap());
     drop(pool.get().await.unwrap());
     assert_eq!(fake.counts.checks.load(Ordering::SeqCst), 0, "it was used a moment ago");
@@ -186,9 +186,10 @@ async fn a_connection_is_checked_after_it_was_idle() {
 
 #[tokio::test(start_paused = true)]
 async fn the_sweep_closes_the_oldest_down_to_the_minimum() {
-    let config = PoolConfig { min: 1, size: 4, idle_timeout: Some(10 * SECOND), ..PoolConfig::default() };
+    let options =
+        PoolOptions { size_min: 1, size_max: 4, idle_timeout: Some(10 * SECOND), ..PoolOptions::default() };
     let fake = Fake::default();
-    let pool = fake.pool(config);
+    let pool = fake.pool(options);
     let leases = [pool.get().await.unwrap(), pool.get().await.unwrap(), pool.get().await.unwrap()];
     drop(leases);
     assert_eq!(pool.stats().idle, 3);
@@ -202,16 +203,16 @@ async fn the_sweep_closes_the_oldest_down_to_the_minimum() {
 
 #[tokio::test(start_paused = true)]
 async fn a_life_ends_even_below_the_minimum_and_is_replaced() {
-    let config = PoolConfig {
-        min: 2,
-        size: 2,
+    let options = PoolOptions {
+        size_min: 2,
+        size_max: 2,
         max_lifetime: Some(100 * SECOND),
         lifetime_jitter: 0.5,
         idle_timeout: None,
-        ..PoolConfig::default()
+        ..PoolOptions::default()
     };
     let fake = Fake::default();
-    let pool = fake.pool(config);
+    let pool = fake.pool(options);
     pool.warm_up().await.unwrap();
     assert_eq!(pool.stats().idle, 2);
     sleep(49 * SECOND).await;
@@ -224,8 +225,8 @@ async fn a_life_ends_even_below_the_minimum_and_is_replaced() {
 
 #[tokio::test(start_paused = true)]
 async fn an_expired_connection_is_not_lent() {
-    let config = PoolConfig { max_lifetime: Some(10 * SECOND), lifetime_jitter: 0.0, ..up_to(1) };
-    let pool = Fake::default().pool(config);
+    let options = PoolOptions { max_lifetime: Some(10 * SECOND), lifetime_jitter: 0.0, ..up_to(1) };
+    let pool = Fake::default().pool(options);
     let lease = pool.get().await.unwrap();
     sleep(11 * SECOND).await;
     drop(lease);
@@ -234,12 +235,12 @@ async fn an_expired_connection_is_not_lent() {
 
 #[tokio::test(start_paused = true)]
 async fn warm_up_fills_to_the_minimum_or_says_why_not() {
-    let config = PoolConfig { min: 2, size: 4, ..PoolConfig::default() };
+    let options = PoolOptions { size_min: 2, size_max: 4, ..PoolOptions::default() };
     let pool =
-        Fake::scripted([Connect::Succeeds(SECOND), Connect::Succeeds(2 * SECOND)]).pool(config.clone());
+        Fake::scripted([Connect::Succeeds(SECOND), Connect::Succeeds(2 * SECOND)]).pool(options.clone());
     pool.warm_up().await.unwrap();
     assert_eq!(pool.stats().idle, 2);
-    let pool = Fake::scripted([Connect::Succeeds(SECOND), Connect::Fails(2 * SECOND)]).pool(config);
+    let pool = Fake::scripted([Connect::Succeeds(SECOND), Connect::Fails(2 * SECOND)]).pool(options);
     assert!(matches!(pool.warm_up().await, Err(Error::Connect { .. })));
     pool.warm_up().await.unwrap();
 }

@@ -1,6 +1,6 @@
 //! The manager of warm child processes.
 
-use greenwave_pooling::{Pool, PoolConfig, Process, manager_conformance};
+use greenwave_pooling::{Pool, PoolOptions, Process, manager_conformance};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 
@@ -10,7 +10,7 @@ manager_conformance!(Process::new(|| Command::new("cat")));
 async fn a_warm_process_is_reused_and_a_dead_one_is_replaced() {
     let pool = Pool::new(
         Process::new(|| Command::new("cat")),
-        PoolConfig { min: 0, size: 1, ..PoolConfig::default() },
+        PoolOptions { size_min: 0, size_max: 1, ..PoolOptions::default() },
     );
     for word in ["one\n", "two\n"] {
         let mut cat = pool.get().await.unwrap();

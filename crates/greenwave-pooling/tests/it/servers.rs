@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use greenwave_pooling::{Error, Manager, Pool, PoolConfig, Tcp, async_trait};
+use greenwave_pooling::{Error, Manager, Pool, PoolOptions, Tcp, async_trait};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// Makes a missing server a failure.
@@ -55,13 +55,13 @@ impl Server {
                 .iter()
                 .map(|name| format!("{name}_temp_path {at}/{name};\n"))
                 .collect();
-            let config = format!(
+            let options = format!(
                 "daemon off; master_process off; {user} pid {at}/pid; error_log {at}/errors;
                 events {{}}
                 http {{ access_log off; {temp}
                 server {{ listen 127.0.0.1:{port}; root {at}/www; add_header Cache-Control no-cache; }} }}"
             );
-            std::fs::write(dir.join("conf"), config).unwrap();
+            std::fs::write(dir.join("conf"), options).unwrap();
             let mut command = Command::new(program("nginx"));
             command.arg("-p").arg(dir).arg("-e").arg(dir.join("errors")).arg("-c").arg(dir.join("conf"));
             command
@@ -197,8 +197,8 @@ fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-fn four() -> PoolConfig {
-    PoolConfig { min: 0, size: 4, ..PoolConfig::default() }
+fn four() -> PoolOptions {
+    PoolOptions { size_min: 0, size_max: 4, ..PoolOptions::default() }
 }
 
 /// Sixteen tasks that each ask a few times, and again if they fail; how many failures there were.
@@ -230,7 +230,7 @@ where
 }
 
 fn lost(source: std::io::Error) -> Error {
-    Error::Request { source }
+    Error::InvalidRequest { source }
 }
 
 async fn ping(pool: Pool<Tcp>) -> Result<(), Error> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use greenwave_pooling::{Manager, Pool, PoolConfig, async_trait};
+use greenwave_pooling::{Manager, Pool, PoolOptions, async_trait};
 
 const TASKS: u64 = 64;
 const SIZE: usize = 8;
@@ -119,9 +119,9 @@ async fn never_above_the_maximum_nothing_leaked_everybody_finishes() {
     let seed = std::hash::BuildHasher::hash_one(&seed, 0);
     println!("seed {seed}");
     let counts = Arc::new(Counts::default());
-    let config = PoolConfig {
-        min: 2,
-        size: SIZE,
+    let options = PoolOptions {
+        size_min: 2,
+        size_max: SIZE,
         idle_timeout: Some(Duration::from_millis(40)),
         max_lifetime: Some(Duration::from_millis(200)),
         lifetime_jitter: 0.5,
@@ -131,7 +131,7 @@ async fn never_above_the_maximum_nothing_leaked_everybody_finishes() {
         check_idle_every: Some(Duration::from_millis(20)),
         seed: Some(seed),
     };
-    let pool = Pool::new(Faulty { seed, counts: counts.clone() }, config);
+    let pool = Pool::new(Faulty { seed, counts: counts.clone() }, options);
     let lent = Arc::new(AtomicUsize::new(0));
     let times = checkouts.div_ceil(TASKS);
     let tasks: Vec<_> = (0..TASKS)

@@ -2,7 +2,7 @@
 
 use std::net::TcpListener;
 
-use greenwave_pooling::{Error, Pool, PoolConfig, Tcp, manager_conformance};
+use greenwave_pooling::{Error, Pool, PoolOptions, Tcp, manager_conformance};
 use tokio::io::AsyncWriteExt;
 
 /// An address that is listened on for as long as the test runs; nobody need accept.
@@ -13,8 +13,8 @@ fn listening() -> String {
 
 manager_conformance!(Tcp::new(listening()));
 
-fn one() -> PoolConfig {
-    PoolConfig { min: 0, size: 1, ..PoolConfig::default() }
+fn one() -> PoolOptions {
+    PoolOptions { size_min: 0, size_max: 1, ..PoolOptions::default() }
 }
 
 #[tokio::test]

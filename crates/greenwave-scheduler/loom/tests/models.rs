@@ -9,9 +9,9 @@
 use loom::future::block_on;
 use loom::thread;
 
-use greenwave_scheduler::{Adder, Error, NewTask, Step};
+use greenwave_scheduler::{TaskSender, Error, NewTask, Step};
 
-async fn add(adder: &Adder<(), ()>) -> Result<usize, Error> {
+async fn add(adder: &TaskSender<(), ()>) -> Result<usize, Error> {
     let stage = |_| async { Step::Done(()) };
     adder.add(NewTask::default(), stage).await.map(|task| task.index())
 }
@@ -19,7 +19,7 @@ async fn add(adder: &Adder<(), ()>) -> Result<usize, Error> {
 #[test]
 fn a_run_that_waits_hears_of_a_task() {
     loom::model(|| {
-        let (adder, mut added) = Adder::new();
+        let (adder, mut added) = TaskSender::channel();
         let adding = thread::spawn(move || block_on(add(&adder)).unwrap());
         block_on(added.accept(7));
         assert_eq!(adding.join().unwrap(), 7);
@@ -29,7 +29,7 @@ fn a_run_that_waits_hears_of_a_task() {
 #[test]
 fn what_comes_as_the_run_ends_is_refused_and_nobody_waits_for_ever() {
     loom::model(|| {
-        let (adder, added) = Adder::new();
+        let (adder, added) = TaskSender::channel();
         let adding = thread::spawn(move || block_on(add(&adder)));
         drop(added);
         assert!(matches!(adding.join().unwrap(), Err(Error::Ended { .. })));
@@ -42,7 +42,7 @@ fn of_two_tasks_each_is_taken_or_refused() {
     let mut model = loom::model::Builder::new();
     model.preemption_bound = Some(2);
     model.check(|| {
-        let (adder, mut added) = Adder::new();
+        let (adder, mut added) = TaskSender::channel();
         let others = adder.clone();
         let first = thread::spawn(move || block_on(add(&adder)).is_ok());
         let second = thread::spawn(move || block_on(add(&others)).is_ok());

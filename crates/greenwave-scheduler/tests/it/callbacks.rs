@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use greenwave_scheduler::{
-    Adder, Error, Executor, Failure, Follow, Graph, GraphBuilder, Job, Limits, Needs, NewTask, Outcome,
-    Report, Resources, Stage, Step, TaskId, Workers,
+    Error, Executor, Graph, GraphBuilder, Job, Limits, LoadOptions, Needs, NewTask, Resources, RunReport,
+    Stage, Step, TaskFailure, TaskId, TaskOutcome, TaskSender, Workers,
 };
 
 fn graph(tasks: usize) -> Graph<()> {
@@ -21,8 +21,9 @@ fn executor() -> Executor {
     Executor::new(Limits { resources: Resources::new([("workers", 2)]), ..Limits::default() })
 }
 
-fn check(report: &Report<u32, String>) {
-    let [Outcome::Done(0), Outcome::Failed(Failure::Panicked(text)), Outcome::Done(2)] = &report.outcomes[..]
+fn check(report: &RunReport<u32, String>) {
+    let [TaskOutcome::Done(0), TaskOutcome::Failed(TaskFailure::Panicked(text)), TaskOutcome::Done(2)] =
+        &report.outcomes[..]
     else {
         panic!("{:?}", report.outcomes)
     };
@@ -53,7 +54,7 @@ async fn a_panic_in_a_time_limit_fails_its_task() {
 
 #[tokio::test]
 async fn a_panic_before_the_future_of_an_added_stage_fails_its_task() {
-    let (adder, added) = Adder::<u32, String>::new();
+    let (adder, added) = TaskSender::<u32, String>::channel();
     let stage = move |stage: Stage| {
         let adder = adder.clone();
         async move {
@@ -62,9 +63,11 @@ async fn a_panic_before_the_future_of_an_added_stage_fails_its_task() {
             Step::Done(stage.task.index() as u32)
         }
     };
-    let report = executor().run_job(&graph(1), Job::new().added(added), stage).await.unwrap();
-    assert!(matches!(report.outcomes[0], Outcome::Done(0)));
-    assert!(matches!(&report.outcomes[1], Outcome::Failed(Failure::Panicked(text)) if text == "boom"));
+    let report = executor().run_job(&graph(1), Job::new().new_tasks(added), stage).await.unwrap();
+    assert!(matches!(report.outcomes[0], TaskOutcome::Done(0)));
+    assert!(
+        matches!(&report.outcomes[1], TaskOutcome::Failed(TaskFailure::Panicked(text)) if text == "boom")
+    );
 }
 
 #[tokio::test]
@@ -102,7 +105,8 @@ async fn a_panic_before_the_run_is_an_error_that_names_closure_and_task() {
 async fn a_sampler_that_panics_leaves_the_workers_as_they_are() {
     let mut executor = executor();
     let sampler = Arc::new(|| panic!("boom"));
-    executor.workers = Workers { follow: Some(Follow { min: 1, every: Duration::from_millis(10), sampler }) };
+    executor.workers =
+        Workers { follow: Some(LoadOptions { min: 1, every: Duration::from_millis(10), sampler }) };
     let stage = |_: Stage| async {
         tokio::time::sleep(Duration::from_millis(25)).await;
         Step::<u32, String>::Done(1)
@@ -122,10 +126,12 @@ async fn errors_of_later_stages_name_the_task() {
         }
     };
     let report = executor().run_job(&graph(2), Job::new(), stage).await.unwrap();
-    let Outcome::Failed(Failure::Unschedulable(error)) = &report.outcomes[1] else { panic!("{report:?}") };
+    let TaskOutcome::Failed(TaskFailure::Unschedulable(error)) = &report.outcomes[1] else {
+        panic!("{report:?}")
+    };
     assert_eq!(error.to_string(), "task `t1` needs 3 of resource `workers`, of which there are 2");
 
-    let (adder, added) = Adder::<u32, String>::new();
+    let (adder, added) = TaskSender::<u32, String>::channel();
     let add = move |_: Stage| {
         let adder = adder.clone();
         async move {
@@ -134,14 +140,16 @@ async fn errors_of_later_stages_name_the_task() {
             Step::Done(1)
         }
     };
-    let report = executor().run_job(&graph(1), Job::new().added(added), add).await.unwrap();
-    let Outcome::Failed(Failure::Unschedulable(error)) = &report.outcomes[1] else { panic!("{report:?}") };
+    let report = executor().run_job(&graph(1), Job::new().new_tasks(added), add).await.unwrap();
+    let TaskOutcome::Failed(TaskFailure::Unschedulable(error)) = &report.outcomes[1] else {
+        panic!("{report:?}")
+    };
     assert_eq!(error.to_string(), "task `new` needs 1 of resource `gpu`, of which there are 0");
 }
 
 #[tokio::test]
 async fn a_name_that_is_taken_is_refused() {
-    let (adder, added) = Adder::<u32, String>::new();
+    let (adder, added) = TaskSender::<u32, String>::channel();
     let stage = move |_: Stage| {
         let adder = adder.clone();
         async move {
@@ -155,8 +163,8 @@ async fn a_name_that_is_taken_is_refused() {
             Step::Done(1)
         }
     };
-    let report = executor().run_job(&graph(1), Job::new().added(added), stage).await.unwrap();
-    assert!(matches!(report.outcomes[..], [Outcome::Done(1), Outcome::Done(2)]), "{report:?}");
+    let report = executor().run_job(&graph(1), Job::new().new_tasks(added), stage).await.unwrap();
+    assert!(matches!(report.outcomes[..], [TaskOutcome::Done(1), TaskOutcome::Done(2)]), "{report:?}");
 }
 
 #[tokio::test]
@@ -166,10 +174,10 @@ async fn an_executor_that_was_stopped_can_run_again() {
     let stage = |_: Stage| async { Step::<u32, String>::Done(1) };
     stopper.stop();
     let report = executor.run_job(&graph(2), Job::new(), stage).await.unwrap();
-    assert!(matches!(report.outcomes[..], [Outcome::Stopped, Outcome::Stopped]));
+    assert!(matches!(report.outcomes[..], [TaskOutcome::Stopped, TaskOutcome::Stopped]));
     assert!(stopper.is_stopped());
     stopper.reset();
     assert!(!stopper.is_stopped());
     let report = executor.run_job(&graph(2), Job::new(), stage).await.unwrap();
-    assert!(matches!(report.outcomes[..], [Outcome::Done(1), Outcome::Done(1)]));
+    assert!(matches!(report.outcomes[..], [TaskOutcome::Done(1), TaskOutcome::Done(1)]));
 }

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use greenwave_scheduler::{
-    Adder, Error, Executor, Failure, Follow, Graph, GraphBuilder, Job, Limits, Needs, NewTask, Outcome,
-    Progress, Report, Resources, Retry, Sample, Stage, Step, TaskId, Workers, progress,
+    Error, Executor, Graph, GraphBuilder, Job, Limits, LoadOptions, LoadSample, Needs, NewTask, Progress,
+    Resources, Retry, RunReport, Stage, Step, TaskFailure, TaskId, TaskOutcome, TaskSender, Workers,
+    progress,
 };
 use tokio::time::{Instant, sleep};
 
@@ -71,7 +72,9 @@ async fn stages_of_an_inline_run_may_borrow_and_need_not_be_send() {
         .await
         .unwrap();
     assert_eq!((sum.get(), report.stats.done, report.stats.pool("workers").unwrap().peak), (4950, 99, 3));
-    assert!(matches!(&report.outcomes[7], Outcome::Failed(Failure::Panicked(text)) if text == "inside"));
+    assert!(
+        matches!(&report.outcomes[7], TaskOutcome::Failed(TaskFailure::Panicked(text)) if text == "inside")
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -83,7 +86,7 @@ async fn what_may_pass_is_tried_again_after_growing_delays() {
     let told = Mutex::new(Vec::new());
     let observe = |progress| told.lock().unwrap().push(progress);
     let begun = Instant::now();
-    let report: Report<(), String> = executor
+    let report: RunReport<(), String> = executor
         .run_inline(&graph, job().observe(observe), |stage| {
             let tries = &tries;
             async move {
@@ -91,12 +94,12 @@ async fn what_may_pass_is_tried_again_after_growing_delays() {
                     return Step::Done(());
                 }
                 assert_eq!(stage.retry, tries.fetch_add(1, Ordering::Relaxed));
-                if stage.retry < 2 { Step::Again("not yet".to_owned()) } else { Step::Done(()) }
+                if stage.retry < 2 { Step::Retry("not yet".to_owned()) } else { Step::Done(()) }
             }
         })
         .await
         .unwrap();
-    assert!(matches!(report.outcomes[..], [Outcome::Done(()), Outcome::Done(())]));
+    assert!(matches!(report.outcomes[..], [TaskOutcome::Done(()), TaskOutcome::Done(())]));
     assert_eq!(report.stats.retries, 2);
     // Up to one second, then up to two; the other task did not wait for that.
     let delays: Vec<_> = told
@@ -125,16 +128,16 @@ async fn retries_are_used_up_and_panics_have_none_unless_asked_for() {
         executor.retry = Retry { attempts_max: 3, ..Retry::default() };
         executor.retry_panics = also_panics;
         let tries = [AtomicU32::new(0), AtomicU32::new(0)];
-        let report: Report<(), &str> = executor
+        let report: RunReport<(), &str> = executor
             .run_inline(&graph, job(), |stage| {
                 tries[stage.task.index()].fetch_add(1, Ordering::Relaxed);
-                async move { if stage.task.index() == 0 { Step::Again("no") } else { panic!("never") } }
+                async move { if stage.task.index() == 0 { Step::Retry("no") } else { panic!("never") } }
             })
             .await
             .unwrap();
         assert_eq!(tries.map(AtomicU32::into_inner), expected);
-        assert!(matches!(report.outcomes[0], Outcome::Failed(Failure::Task("no"))));
-        assert!(matches!(report.outcomes[1], Outcome::Failed(Failure::Panicked(_))));
+        assert!(matches!(report.outcomes[0], TaskOutcome::Failed(TaskFailure::Task("no"))));
+        assert!(matches!(report.outcomes[1], TaskOutcome::Failed(TaskFailure::Panicked(_))));
     }
 }
 
@@ -172,7 +175,7 @@ async fn a_paused_run_can_be_stopped_and_one_that_was_paused_before_waits() {
     };
     let (report, ()) = tokio::join!(executor.run_job(&graph, job(), |_| second()), stop);
     let report = report.unwrap();
-    assert!(matches!(report.outcomes[..], [Outcome::Stopped, Outcome::Stopped]));
+    assert!(matches!(report.outcomes[..], [TaskOutcome::Stopped, TaskOutcome::Stopped]));
     assert_eq!(report.stats.started, 0);
 }
 
@@ -182,11 +185,11 @@ async fn tasks_add_tasks_that_others_then_wait_for() {
     graph.task("plan", ()).task("end", ()).depends_on("end", "plan");
     let graph = graph.build().unwrap();
     let (plan, end) = (graph.find("plan").unwrap(), graph.find("end").unwrap());
-    let (adder, added) = Adder::<u32, String>::new();
+    let (adder, added) = TaskSender::<u32, String>::channel();
     let order = Arc::new(Mutex::new(Vec::new()));
     let seen = order.clone();
     let report = executor(2)
-        .run_job(&graph, job().added(added), move |stage| {
+        .run_job(&graph, job().new_tasks(added), move |stage| {
             let (adder, order) = (adder.clone(), seen.clone());
             async move {
                 if stage.task == plan {
@@ -226,11 +229,11 @@ async fn what_cannot_be_added_says_why() {
     graph.task("a", ()).task("b", ()).task("c", ()).depends_on("b", "a").depends_on("c", "b");
     let graph = graph.build().unwrap();
     let [a, b, c] = ["a", "b", "c"].map(|id| graph.find(id).unwrap());
-    let (adder, added) = Adder::<u32, String>::new();
+    let (adder, added) = TaskSender::<u32, String>::channel();
     let errors = Arc::new(Mutex::new(Vec::new()));
     let (told, mine) = (errors.clone(), adder.clone());
     let report = executor(1)
-        .run_job(&graph, job().added(added), move |stage| {
+        .run_job(&graph, job().new_tasks(added), move |stage| {
             let (adder, told) = (mine.clone(), told.clone());
             async move {
                 if stage.task == a {
@@ -264,9 +267,9 @@ async fn what_cannot_be_added_says_why() {
 async fn what_is_added_behind_a_failure_is_skipped() {
     let graph = graph(1);
     let failing = graph.find("0").unwrap();
-    let (adder, added) = Adder::<u32, String>::new();
+    let (adder, added) = TaskSender::<u32, String>::channel();
     let report = executor(2)
-        .run_job(&graph, job().added(added), move |_| {
+        .run_job(&graph, job().new_tasks(added), move |_| {
             let adder = adder.clone();
             async move {
                 let task = NewTask { id: "after".to_owned(), after: vec![failing], ..NewTask::default() };
@@ -276,7 +279,7 @@ async fn what_is_added_behind_a_failure_is_skipped() {
         })
         .await
         .unwrap();
-    assert!(matches!(report.outcomes[1], Outcome::Skipped(task) if task == failing));
+    assert!(matches!(report.outcomes[1], TaskOutcome::Skipped(task) if task == failing));
 }
 
 #[tokio::test(start_paused = true)]
@@ -296,7 +299,8 @@ async fn each_task_has_its_own_time_limit() {
     let graph = graph(3);
     let limit = |task: TaskId| (task.index() == 1).then_some(Duration::from_millis(300));
     let report = executor(3).run_job(&graph, job().time_max(limit), |_| second()).await.unwrap();
-    let [Outcome::Done(_), Outcome::Failed(Failure::TimedOut(after)), Outcome::Done(_)] = report.outcomes[..]
+    let [TaskOutcome::Done(_), TaskOutcome::Failed(TaskFailure::TimedOut(after)), TaskOutcome::Done(_)] =
+        report.outcomes[..]
     else {
         panic!("{:?}", report.outcomes)
     };
@@ -309,9 +313,9 @@ async fn workers_follow_the_load_and_agents_do_not() {
     let begun = Instant::now();
     let sampler = move || {
         let cpu_pressure = if begun.elapsed() > Duration::from_secs(3) { 0.9 } else { 0.0 };
-        Sample { cpu_pressure, ..Sample::default() }
+        LoadSample { cpu_pressure, ..LoadSample::default() }
     };
-    let follow = Follow { sampler: Arc::new(sampler), ..Follow::default() };
+    let follow = LoadOptions { sampler: Arc::new(sampler), ..LoadOptions::default() };
     let resources = Resources::new([("workers", 64), ("agents", 8)]);
     let mut executor = Executor::new(Limits { resources, ..Limits::default() });
     executor.workers = Workers { follow: Some(follow) };
@@ -346,8 +350,8 @@ async fn workers_follow_the_load_and_agents_do_not() {
 #[tokio::test(start_paused = true)]
 async fn what_needs_more_workers_than_are_admitted_runs_alone() {
     // One worker is all that the load ever leaves.
-    let sampler = || Sample { cpu_pressure: 0.9, ..Sample::default() };
-    let follow = Follow { sampler: Arc::new(sampler), ..Follow::default() };
+    let sampler = || LoadSample { cpu_pressure: 0.9, ..LoadSample::default() };
+    let follow = LoadOptions { sampler: Arc::new(sampler), ..LoadOptions::default() };
     let mut executor = executor(4);
     executor.workers = Workers { follow: Some(follow) };
     let graph = graph(6);
@@ -360,10 +364,10 @@ async fn what_needs_more_workers_than_are_admitted_runs_alone() {
 #[tokio::test(start_paused = true)]
 async fn a_task_of_another_run_is_refused_by_name() {
     let graph = graph(1);
-    let (adder, added) = Adder::<u32, String>::new();
+    let (adder, added) = TaskSender::<u32, String>::channel();
     let elsewhere = TaskId::from_index(99);
     let report = executor(1)
-        .run_job(&graph, job().added(added), move |_| {
+        .run_job(&graph, job().new_tasks(added), move |_| {
             let adder = adder.clone();
             async move {
                 for (after, before) in [(vec![elsewhere], vec![]), (vec![], vec![elsewhere])] {

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use greenwave_scheduler::{
-    Action, Dispatcher, Event, Graph, GraphBuilder, Limits, Needs, OnFailure, Resources, State, TaskId,
+    Action, DispatchEvent, Dispatcher, Graph, GraphBuilder, Limits, Needs, OnFailure, Resources, TaskId,
+    TaskState,
 };
 use proptest::prelude::*;
 
@@ -61,12 +62,12 @@ impl Case {
         let mut running: BTreeMap<(u64, TaskId), usize> = BTreeMap::new();
         let mut next_stage = vec![0; graph.len()];
         let (mut starts, mut actions, mut now) = (Vec::new(), Vec::new(), 0);
-        dispatcher.handle(Duration::ZERO, Event::Begin, &mut actions).unwrap();
+        dispatcher.handle(Duration::ZERO, DispatchEvent::Begin, &mut actions).unwrap();
         loop {
             for action in actions.drain(..) {
                 let Action::Start(task) = action else { continue };
                 for &dependency in graph.dependencies(task) {
-                    assert_eq!(dispatcher.state(dependency), State::Done);
+                    assert_eq!(dispatcher.state(dependency), TaskState::Done);
                 }
                 let stage = next_stage[task.index()];
                 next_stage[task.index()] += 1;
@@ -78,12 +79,12 @@ impl Case {
             now = at;
             let needs;
             let event = if self.fails[task.index()] {
-                Event::Failed(task)
+                DispatchEvent::Failed(task)
             } else if stage + 1 < self.tasks[task.index()].len() {
                 needs = self.needs(task, stage + 1);
-                Event::Next(task, &needs)
+                DispatchEvent::Next(task, &needs)
             } else {
-                Event::Done(task)
+                DispatchEvent::Done(task)
             };
             dispatcher.handle(Duration::from_secs(now), event, &mut actions).unwrap();
         }
@@ -103,12 +104,13 @@ impl Case {
     fn check_all_settled(&self, graph: &Graph<()>, dispatcher: &Dispatcher) {
         assert!(dispatcher.is_finished());
         for task in graph.tasks() {
-            let bad = |id: &TaskId| matches!(dispatcher.state(*id), State::Failed | State::Skipped(_));
+            let bad =
+                |id: &TaskId| matches!(dispatcher.state(*id), TaskState::Failed | TaskState::Skipped(_));
             match dispatcher.state(task) {
-                State::Done => assert!(!self.fails[task.index()]),
-                State::Failed => assert!(self.fails[task.index()]),
-                State::Skipped(because) => {
-                    assert_eq!(dispatcher.state(because), State::Failed);
+                TaskState::Done => assert!(!self.fails[task.index()]),
+                TaskState::Failed => assert!(self.fails[task.index()]),
+                TaskState::Skipped(because) => {
+                    assert_eq!(dispatcher.state(because), TaskState::Failed);
                     assert!(graph.dependencies(task).iter().any(bad));
                 }
                 other => panic!("{task:?} was left {other:?}"),
@@ -143,7 +145,7 @@ fn a_wide_task_is_not_starved_by_narrow_ones() {
     let mut dispatcher = Dispatcher::new(&graph, limits, &ranks, needs).unwrap();
     let mut actions = Vec::new();
     let mut running = Vec::new();
-    dispatcher.handle(Duration::ZERO, Event::Begin, &mut actions).unwrap();
+    dispatcher.handle(Duration::ZERO, DispatchEvent::Begin, &mut actions).unwrap();
     for step in 1.. {
         running.extend(actions.drain(..).filter_map(|action| match action {
             Action::Start(task) => Some(task),
@@ -154,7 +156,7 @@ fn a_wide_task_is_not_starved_by_narrow_ones() {
             return;
         }
         let ended = running.remove(0);
-        dispatcher.handle(Duration::from_secs(step), Event::Done(ended), &mut actions).unwrap();
+        dispatcher.handle(Duration::from_secs(step), DispatchEvent::Done(ended), &mut actions).unwrap();
     }
 }
 
@@ -168,14 +170,14 @@ fn stop_at_first_lets_running_tasks_end_and_starts_no_other() {
     let mut dispatcher = Dispatcher::new(&graph, limits, &[], |_| Needs::nothing().of("workers", 1)).unwrap();
     let mut actions = Vec::new();
     let [a, b, c] = ["a", "b", "c"].map(|id| graph.find(id).unwrap());
-    dispatcher.handle(Duration::ZERO, Event::Begin, &mut actions).unwrap();
+    dispatcher.handle(Duration::ZERO, DispatchEvent::Begin, &mut actions).unwrap();
     assert_eq!(actions, [Action::Start(a), Action::Start(b)]);
     actions.clear();
-    dispatcher.handle(Duration::ZERO, Event::Failed(a), &mut actions).unwrap();
+    dispatcher.handle(Duration::ZERO, DispatchEvent::Failed(a), &mut actions).unwrap();
     assert!(actions.is_empty() && !dispatcher.is_finished());
-    dispatcher.handle(Duration::ZERO, Event::Done(b), &mut actions).unwrap();
+    dispatcher.handle(Duration::ZERO, DispatchEvent::Done(b), &mut actions).unwrap();
     assert!(actions.is_empty() && dispatcher.is_finished());
-    assert!(matches!(dispatcher.state(c), State::Ready(_)));
+    assert!(matches!(dispatcher.state(c), TaskState::Ready(_)));
 }
 
 #[test]
@@ -213,7 +215,7 @@ fn a_million_tasks_are_dispatched_in_virtual_time() {
     let mut dispatcher = Dispatcher::new(&graph, limits, &ranks, needs).unwrap();
     let mut running = std::collections::BinaryHeap::new();
     let (mut actions, mut now) = (Vec::new(), 0);
-    dispatcher.handle(Duration::ZERO, Event::Begin, &mut actions).unwrap();
+    dispatcher.handle(Duration::ZERO, DispatchEvent::Begin, &mut actions).unwrap();
     loop {
         for action in actions.drain(..) {
             let Action::Start(task) = action else { panic!("nothing fails") };
@@ -221,7 +223,7 @@ fn a_million_tasks_are_dispatched_in_virtual_time() {
         }
         let Some(std::cmp::Reverse((end, task))) = running.pop() else { break };
         now = end;
-        dispatcher.handle(Duration::from_secs(now), Event::Done(task), &mut actions).unwrap();
+        dispatcher.handle(Duration::from_secs(now), DispatchEvent::Done(task), &mut actions).unwrap();
     }
     let stats = dispatcher.stats();
     assert_eq!((stats.done, stats.pool("workers").unwrap().peak), (TASKS, 64));
@@ -242,7 +244,7 @@ fn order_of_starts(overtakes_max: u32) -> Vec<TaskId> {
     let (mut starts, mut actions) = (Vec::new(), Vec::new());
     let mut running = BTreeMap::new();
     let mut stages = [0; 4];
-    dispatcher.handle(Duration::ZERO, Event::Begin, &mut actions).unwrap();
+    dispatcher.handle(Duration::ZERO, DispatchEvent::Begin, &mut actions).unwrap();
     loop {
         for action in actions.drain(..) {
             let Action::Start(task) = action else { panic!("nothing fails") };
@@ -254,7 +256,7 @@ fn order_of_starts(overtakes_max: u32) -> Vec<TaskId> {
         stages[task.index()] += 1;
         let one = Needs::nothing().of("workers", 1);
         let has_more = task.index() >= 2 && stages[task.index()] <= 40;
-        let event = if has_more { Event::Next(task, &one) } else { Event::Done(task) };
+        let event = if has_more { DispatchEvent::Next(task, &one) } else { DispatchEvent::Done(task) };
         dispatcher.handle(Duration::from_millis(now), event, &mut actions).unwrap();
     }
     assert!(dispatcher.is_finished(), "{overtakes_max}: nothing runs: {:?}", dispatcher.stats());

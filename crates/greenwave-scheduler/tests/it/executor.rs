@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use greenwave_scheduler::{
-    Durations, Executor, Failure, Graph, GraphBuilder, Limits, Needs, OnFailure, Outcome, Progress, Report,
-    Resources, Stage, Step,
+    Durations, Executor, Graph, GraphBuilder, Limits, Needs, OnFailure, Progress, Resources, RunReport,
+    Stage, Step, TaskFailure, TaskOutcome,
 };
 use tokio::time::sleep;
 
@@ -24,7 +24,7 @@ fn executor(workers: u32) -> Executor {
     Executor::new(Limits { resources: Resources::new([("workers", workers)]), ..Limits::default() })
 }
 
-async fn run<F>(executor: &Executor, graph: &Graph<()>, stage: impl Fn(Stage) -> F) -> Report<(), String>
+async fn run<F>(executor: &Executor, graph: &Graph<()>, stage: impl Fn(Stage) -> F) -> RunReport<(), String>
 where
     F: Future<Output = Step<(), String>> + Send + 'static,
 {
@@ -84,11 +84,11 @@ async fn failures_panics_and_time_limits_end_their_task_only() {
     })
     .await;
     let [panics, hangs, fails, after, fine] = &report.outcomes[..] else { panic!("five tasks") };
-    assert!(matches!(panics, Outcome::Failed(Failure::Panicked(text)) if text == "number 0"));
-    assert!(matches!(hangs, Outcome::Failed(Failure::TimedOut(limit)) if limit.as_secs() == 60));
-    assert!(matches!(fails, Outcome::Failed(Failure::Task(text)) if text == "no"));
-    assert!(matches!(after, Outcome::Skipped(task) if task.index() == 2));
-    assert!(matches!(fine, Outcome::Done(())));
+    assert!(matches!(panics, TaskOutcome::Failed(TaskFailure::Panicked(text)) if text == "number 0"));
+    assert!(matches!(hangs, TaskOutcome::Failed(TaskFailure::TimedOut(limit)) if limit.as_secs() == 60));
+    assert!(matches!(fails, TaskOutcome::Failed(TaskFailure::Task(text)) if text == "no"));
+    assert!(matches!(after, TaskOutcome::Skipped(task) if task.index() == 2));
+    assert!(matches!(fine, TaskOutcome::Done(())));
 }
 
 #[tokio::test(start_paused = true)]
@@ -106,7 +106,7 @@ async fn what_an_earlier_run_finished_is_not_run_again() {
     let report =
         Executor::default().run(&graph, |_| Durations::DEFAULT, &done, needs, stage, observe).await.unwrap();
     assert_eq!(*ran.lock().unwrap(), [2]);
-    assert!(matches!(report.outcomes[1], Outcome::AlreadyDone));
+    assert!(matches!(report.outcomes[1], TaskOutcome::AlreadyDone));
     let c = graph.find("c").unwrap();
     assert_eq!(seen, [Progress::Started(Stage { task: c, number: 0, retry: 0 }), Progress::Done(c)]);
 }
@@ -162,7 +162,10 @@ async fn stopping_waits_until_every_stage_is_gone() {
     let (report, ()) = tokio::join!(running, stop);
     assert_eq!(Arc::strong_count(&alive), 1);
     let [ends, hangs, waits] = &report.outcomes[..] else { panic!("three tasks") };
-    assert!(matches!((ends, hangs, waits), (Outcome::Done(()), Outcome::Stopped, Outcome::Stopped)));
+    assert!(matches!(
+        (ends, hangs, waits),
+        (TaskOutcome::Done(()), TaskOutcome::Stopped, TaskOutcome::Stopped)
+    ));
 }
 
 #[test]
@@ -193,6 +196,6 @@ async fn a_run_that_stops_at_the_first_failure_ends_with_work_left() {
     });
     let report = tokio::time::timeout(Duration::from_secs(60), run).await.expect("it ends");
     let [fails, runs, left, too] = &report.outcomes[..] else { panic!("four tasks") };
-    assert!(matches!((fails, runs), (Outcome::Failed(_), Outcome::Done(()))));
-    assert!(matches!((left, too), (Outcome::Stopped, Outcome::Stopped)));
+    assert!(matches!((fails, runs), (TaskOutcome::Failed(_), TaskOutcome::Done(()))));
+    assert!(matches!((left, too), (TaskOutcome::Stopped, TaskOutcome::Stopped)));
 }

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use greenwave_scheduler::{
-    Adder, Error, Executor, Failure, Graph, GraphBuilder, Job, Limits, NewTask, Outcome, Report, Stage, Step,
+    Error, Executor, Graph, GraphBuilder, Job, Limits, NewTask, RunReport, Stage, Step,
+    TaskFailure, TaskOutcome, TaskSender,
 };
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::Command;
@@ -28,7 +29,7 @@ async fn run(
     executor: &Executor,
     scripts: &'static [&'static str],
     pipes: mpsc::UnboundedSender<Pipe>,
-) -> Report<(), String> {
+) -> RunReport<(), String> {
     let stage = move |stage: Stage| {
         let pipes = pipes.clone();
         async move {
@@ -65,8 +66,10 @@ const FOREVER: &str = "sleep 1000 & echo ready; trap '' TERM; while :; do wait; 
 async fn a_child_that_ends_by_a_signal_fails_its_task_only() {
     let (sender, pipes) = mpsc::unbounded_channel();
     let report = run(&Executor::default(), &["echo; kill -9 $$", "echo; sleep 1000 & exit 0"], sender).await;
-    assert!(matches!(&report.outcomes[0], Outcome::Failed(Failure::Task(text)) if text == "signal 9"));
-    assert!(matches!(report.outcomes[1], Outcome::Done(())));
+    assert!(
+        matches!(&report.outcomes[0], TaskOutcome::Failed(TaskFailure::Task(text)) if text == "signal 9")
+    );
+    assert!(matches!(report.outcomes[1], TaskOutcome::Done(())));
     all_end(pipes, 2).await;
 }
 
@@ -76,8 +79,14 @@ async fn a_time_limit_reaches_children_that_ignore_requests_and_their_children()
     executor.stage_time_max = Some(Duration::from_millis(300));
     let (sender, pipes) = mpsc::unbounded_channel();
     let report = run(&executor, &[FOREVER, "echo; exit 3"], sender).await;
-    assert!(matches!(report.outcomes[0], Outcome::Failed(Failure::TimedOut(_))), "{:?}", report.outcomes);
-    assert!(matches!(&report.outcomes[1], Outcome::Failed(Failure::Task(text)) if text == "exit status: 3"));
+    assert!(
+        matches!(report.outcomes[0], TaskOutcome::Failed(TaskFailure::TimedOut(_))),
+        "{:?}",
+        report.outcomes
+    );
+    assert!(
+        matches!(&report.outcomes[1], TaskOutcome::Failed(TaskFailure::Task(text)) if text == "exit status: 3")
+    );
     all_end(pipes, 2).await;
 }
 
@@ -92,7 +101,7 @@ async fn stopping_reaches_children_and_their_children() {
         ready
     };
     let (report, ready) = tokio::join!(run(&executor, &[FOREVER, FOREVER], sender), stop);
-    assert!(report.outcomes.iter().all(|outcome| matches!(outcome, Outcome::Stopped)));
+    assert!(report.outcomes.iter().all(|outcome| matches!(outcome, TaskOutcome::Stopped)));
     let (again, pipes) = mpsc::unbounded_channel();
     ready.into_iter().for_each(|pipe| again.send(pipe).unwrap());
     all_end(pipes, 2).await;
@@ -102,7 +111,7 @@ async fn stopping_reaches_children_and_their_children() {
 async fn what_is_added_as_the_run_ends_is_run_or_refused() {
     let graph: &'static Graph<()> = Box::leak(Box::new(graph(4)));
     for _ in 0..200 {
-        let (adder, added) = Adder::<(), String>::new();
+        let (adder, added) = TaskSender::<(), String>::channel();
         let ran = Arc::new(AtomicUsize::new(0));
         let outside: Vec<_> = (0..4)
             .map(|task| {
@@ -132,7 +141,7 @@ async fn what_is_added_as_the_run_ends_is_run_or_refused() {
             .collect();
         let run = async move {
             let executor = Executor::default();
-            executor.run_job(graph, Job::new().added(added), |_| async { Step::Done(()) }).await.unwrap()
+            executor.run_job(graph, Job::new().new_tasks(added), |_| async { Step::Done(()) }).await.unwrap()
         };
         let report = tokio::spawn(run).await.unwrap();
         let mut accepted = 0;
@@ -140,6 +149,6 @@ async fn what_is_added_as_the_run_ends_is_run_or_refused() {
             accepted += task.await.unwrap();
         }
         assert_eq!((report.outcomes.len(), ran.load(Ordering::Relaxed)), (4 + accepted, accepted));
-        assert!(report.outcomes.iter().all(|outcome| matches!(outcome, Outcome::Done(()))));
+        assert!(report.outcomes.iter().all(|outcome| matches!(outcome, TaskOutcome::Done(()))));
     }
 }

@@ -14,7 +14,7 @@ fn finished_tasks_and_durations_outlive_the_process() {
     journal.forget("parser").unwrap();
     let mut durations = Durations::default();
     durations.observe("feature:lexer", Duration::from_secs(7));
-    journal.keep_durations(&durations).unwrap();
+    journal.record_durations(&durations).unwrap();
     drop(journal);
 
     let journal = Journal::open(dir.path()).unwrap();

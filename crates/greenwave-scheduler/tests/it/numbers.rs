@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use greenwave_scheduler::{
-    Dispatcher, Durations, Error, Event, Executor, Follow, Graph, GraphBuilder, History, Job, Limits, Needs,
-    Outcome, Priority, Report, Resources, Retry, Rules, Sample, Stage, Step, TaskId, Workers,
+    DispatchEvent, Dispatcher, Durations, Error, Executor, Graph, GraphBuilder, Job, Limits, LoadOptions,
+    LoadSample, Needs, OrderRules, Priority, Resources, Retry, RunReport, Stage, Step, TaskHistory, TaskId,
+    TaskOutcome, Workers,
 };
 
 const DURATIONS: [Duration; 4] =
@@ -29,10 +30,10 @@ fn job<'a>() -> Job<'a, u32, String> {
 }
 
 /// Each stage waits a little and is tried again once.
-async fn run(executor: &Executor, job: Job<'_, u32, String>) -> Result<Report<u32, String>, Error> {
+async fn run(executor: &Executor, job: Job<'_, u32, String>) -> Result<RunReport<u32, String>, Error> {
     let stage = |stage: Stage| async move {
         tokio::time::sleep(Duration::from_millis(10)).await;
-        if stage.retry == 0 { Step::Again("again".to_owned()) } else { Step::Done(stage.retry) }
+        if stage.retry == 0 { Step::Retry("again".to_owned()) } else { Step::Done(stage.retry) }
     };
     let graph = chain();
     let run = executor.run_job(&graph, job, stage);
@@ -40,8 +41,8 @@ async fn run(executor: &Executor, job: Job<'_, u32, String>) -> Result<Report<u3
     tokio::time::timeout(Duration::from_secs(1_000_000), run).await.expect("it ends")
 }
 
-fn is_done(report: &Report<u32, String>) -> bool {
-    report.outcomes.iter().all(|outcome| matches!(outcome, Outcome::Done(1)))
+fn is_done(report: &RunReport<u32, String>) -> bool {
+    report.outcomes.iter().all(|outcome| matches!(outcome, TaskOutcome::Done(1)))
 }
 
 #[tokio::test(start_paused = true)]
@@ -111,7 +112,7 @@ async fn delays_and_time_limits_of_any_length() {
             let (report, ()) = tokio::join!(run(&executor, job()), stop);
             let report = report.unwrap();
             match attempts_max {
-                0 | 1 => assert!(matches!(report.outcomes[0], Outcome::Failed(_))),
+                0 | 1 => assert!(matches!(report.outcomes[0], TaskOutcome::Failed(_))),
                 _ => assert!(is_done(&report) || length >= Duration::from_secs(1), "{length:?}"),
             }
         }
@@ -130,8 +131,9 @@ async fn load_of_any_kind() {
     for min in COUNTS {
         for every in DURATIONS {
             for figure in figures {
-                let sample = Sample { cpu_pressure: figure, memory_pressure: figure, memory_used: figure };
-                let follow = Follow { min, every, sampler: Arc::new(move || sample) };
+                let sample =
+                    LoadSample { cpu_pressure: figure, memory_pressure: figure, memory_used: figure };
+                let follow = LoadOptions { min, every, sampler: Arc::new(move || sample) };
                 let mut executor = Executor::new(limits());
                 executor.workers = Workers { follow: Some(follow) };
                 assert!(is_done(&run(&executor, job()).await.unwrap()));
@@ -146,8 +148,9 @@ async fn orders_of_any_history() {
         for number in [0.0, -1.0, f64::NAN, f64::INFINITY, f64::MAX] {
             for workers in COUNTS {
                 for tail_permille in [None, Some(0), Some(u32::MAX)] {
-                    let rules = Rules { tail_permille, ..Rules::default() };
-                    let history = History { runs: number, failures: number, ..History::unknown(duration) };
+                    let rules = OrderRules { tail_permille, ..OrderRules::default() };
+                    let history =
+                        TaskHistory { runs: number, failures: number, ..TaskHistory::unknown(duration) };
                     let mut other = history;
                     other.observe(true);
                     // More than there are tasks, and fewer.
@@ -177,17 +180,19 @@ fn the_dispatcher_takes_any_time_and_any_task() {
         let mut actions = Vec::new();
         let [a, other] = [0, 100].map(TaskId::from_index);
         dispatcher.already_done(other);
-        dispatcher.handle(first, Event::Begin, &mut actions).unwrap();
-        dispatcher.handle(second, Event::Admit("workers", u32::MAX), &mut actions).unwrap();
-        dispatcher.handle(second, Event::Admit("workers", 0), &mut actions).unwrap();
-        dispatcher.handle(second, Event::Admit("none", 0), &mut actions).unwrap();
-        for event in [Event::Done(other), Event::Failed(other), Event::Retry(other, first)] {
+        dispatcher.handle(first, DispatchEvent::Begin, &mut actions).unwrap();
+        dispatcher.handle(second, DispatchEvent::Admit("workers", u32::MAX), &mut actions).unwrap();
+        dispatcher.handle(second, DispatchEvent::Admit("workers", 0), &mut actions).unwrap();
+        dispatcher.handle(second, DispatchEvent::Admit("none", 0), &mut actions).unwrap();
+        for event in
+            [DispatchEvent::Done(other), DispatchEvent::Failed(other), DispatchEvent::Retry(other, first)]
+        {
             dispatcher.handle(second, event, &mut actions).unwrap();
         }
-        dispatcher.handle(Duration::MAX, Event::Retry(a, second), &mut actions).unwrap();
+        dispatcher.handle(Duration::MAX, DispatchEvent::Retry(a, second), &mut actions).unwrap();
         assert_eq!(dispatcher.wakes_at(), Some(Duration::MAX));
-        dispatcher.handle(Duration::MAX, Event::Tick, &mut actions).unwrap();
-        dispatcher.handle(Duration::ZERO, Event::Done(a), &mut actions).unwrap();
+        dispatcher.handle(Duration::MAX, DispatchEvent::Tick, &mut actions).unwrap();
+        dispatcher.handle(Duration::ZERO, DispatchEvent::Done(a), &mut actions).unwrap();
         let stats = dispatcher.stats();
         assert_eq!((stats.done, stats.running, stats.wall), (1, 1, Duration::MAX), "{first:?} {second:?}");
         assert!(stats.lost.total() <= Duration::MAX && stats.efficiency("workers").is_finite());

@@ -10,7 +10,8 @@ use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::time::Duration;
 
 use greenwave_scheduler::{
-    Action, Addition, Dispatcher, Event, GraphBuilder, Limits, Needs, OnFailure, Resources, State, TaskId,
+    Action, Addition, DispatchEvent, Dispatcher, GraphBuilder, Limits, Needs, OnFailure, Resources, TaskId,
+    TaskState,
 };
 
 /// Repeats one graph.
@@ -137,21 +138,21 @@ impl Simulation {
         }
     }
 
-    fn handle(&mut self, event: Event<'_>) {
+    fn handle(&mut self, event: DispatchEvent<'_>) {
         let now = Duration::from_secs(self.now);
         self.dispatcher.handle(now, event, &mut self.actions).unwrap();
         self.take_note();
     }
 
     fn run(mut self) -> Longest {
-        self.handle(Event::Begin);
+        self.handle(DispatchEvent::Begin);
         loop {
             let wakes_at = self.dispatcher.wakes_at().map(|at| at.as_secs());
             let ends_at = self.running.peek().map(|Reverse((end, _))| *end);
             match (wakes_at, ends_at) {
                 (Some(wakes), end) if end.is_none_or(|end| wakes <= end) => {
                     self.now = wakes;
-                    self.handle(Event::Tick);
+                    self.handle(DispatchEvent::Tick);
                 }
                 (_, Some(end)) => {
                     self.now = end;
@@ -172,25 +173,25 @@ impl Simulation {
         self.ends.remove(&task);
         let at = task.index();
         match self.chance.below(200) {
-            0 => self.handle(Event::Admit("workers", 1 + (self.now % 8) as u32)),
-            1 => self.handle(Event::Admit("workers", 8)),
+            0 => self.handle(DispatchEvent::Admit("workers", 1 + (self.now % 8) as u32)),
+            1 => self.handle(DispatchEvent::Admit("workers", 8)),
             2 if self.needs.len() < 3000 => self.add(),
-            3 => self.handle(Event::Pause),
+            3 => self.handle(DispatchEvent::Pause),
             _ => {}
         }
         if self.chance.is(3) {
-            self.handle(Event::Retry(task, Duration::from_secs(5)));
+            self.handle(DispatchEvent::Retry(task, Duration::from_secs(5)));
         } else if self.fails[at] {
-            self.handle(Event::Failed(task));
+            self.handle(DispatchEvent::Failed(task));
         } else if self.stages_left[at] > 0 {
             self.stages_left[at] -= 1;
             self.needs[at] = held(&mut self.chance);
             let next = needs(self.needs[at]);
-            self.handle(Event::Next(task, &next));
+            self.handle(DispatchEvent::Next(task, &next));
         } else {
-            self.handle(Event::Done(task));
+            self.handle(DispatchEvent::Done(task));
         }
-        self.handle(Event::Resume);
+        self.handle(DispatchEvent::Resume);
     }
 
     fn add(&mut self) {
@@ -251,7 +252,7 @@ impl Simulation {
         let mut heads = HashMap::new();
         for at in 0..self.needs.len() {
             let task = TaskId::from_index(at);
-            if matches!(self.dispatcher.state(task), State::Ready(_)) {
+            if matches!(self.dispatcher.state(task), TaskState::Ready(_)) {
                 let head = heads.entry((self.needs[at], self.begun[at])).or_insert(task);
                 if self.is_above(task, *head) {
                     *head = task;
@@ -263,7 +264,7 @@ impl Simulation {
 
     /// Counts overtaking by itself, whatever the dispatcher says of it.
     fn count_passed(&mut self, heads: &HashMap<(Held, bool), TaskId>, starts: &[TaskId]) {
-        self.passed.retain(|task, _| matches!(self.dispatcher.state(*task), State::Ready(_)));
+        self.passed.retain(|task, _| matches!(self.dispatcher.state(*task), TaskState::Ready(_)));
         let class = |task: TaskId| (self.needs[task.index()], self.begun[task.index()]);
         let not_begun = |task: &&TaskId| !self.begun[task.index()];
         let in_flight = self.dispatcher.stats().in_flight;

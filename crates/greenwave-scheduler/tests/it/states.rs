@@ -19,7 +19,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use greenwave_scheduler::{
-    Action, Addition, Dispatcher, Event, GraphBuilder, Limits, Needs, OnFailure, Resources, State, TaskId,
+    Action, Addition, DispatchEvent, Dispatcher, GraphBuilder, Limits, Needs, OnFailure, Resources, TaskId,
+    TaskState,
 };
 
 /// Initial tasks and one that is added.
@@ -190,16 +191,16 @@ impl Node {
         Self { dispatcher, tasks, len, has_added: false, is_paused: false, is_stopped: false, trail }
     }
 
-    fn state(&self, at: usize) -> State {
+    fn state(&self, at: usize) -> TaskState {
         self.dispatcher.state(TaskId::from_index(at))
     }
 
     fn is_settled(&self, at: usize) -> bool {
-        matches!(self.state(at), State::Done | State::Failed | State::Skipped(_))
+        matches!(self.state(at), TaskState::Done | TaskState::Failed | TaskState::Skipped(_))
     }
 
     fn is_ready(&self, at: usize) -> bool {
-        matches!(self.state(at), State::Ready(_))
+        matches!(self.state(at), TaskState::Ready(_))
     }
 
     fn kind(&self, at: usize) -> Kind {
@@ -227,7 +228,7 @@ impl Node {
             if self.is_above(*a, *b) { std::cmp::Ordering::Less } else { std::cmp::Ordering::Greater }
         });
         let admitted = self.dispatcher.stats().pool("workers").unwrap().admitted;
-        let has_failed = self.count(|this, at| matches!(this.state(at), State::Failed)) > 0;
+        let has_failed = self.count(|this, at| matches!(this.state(at), TaskState::Failed)) > 0;
         let mut key = u128::from(admitted);
         for flag in [self.has_added, self.is_paused, self.is_stopped, has_failed] {
             key = key << 1 | u128::from(flag);
@@ -236,10 +237,10 @@ impl Node {
         for at in &order {
             let task = self.tasks[*at];
             let (tag, delay) = match self.state(*at) {
-                State::Waiting(_) => (0, 0),
-                State::Ready(_) => (1, 0),
-                State::Running(_) => (2, 0),
-                State::Delayed(until) => (3, (until - wall).as_secs()),
+                TaskState::Waiting(_) => (0, 0),
+                TaskState::Ready(_) => (1, 0),
+                TaskState::Running(_) => (2, 0),
+                TaskState::Delayed(until) => (3, (until - wall).as_secs()),
                 _ => unreachable!("only tasks that have not ended are packed"),
             };
             // Beyond the limit a task cannot be more overdue, and without a limit it never is.
@@ -269,7 +270,7 @@ impl Node {
     /// Everything that may happen next.
     fn steps(&self, setting: &Setting, steps: &mut Vec<Step>) {
         let Happenings { retries, pauses, changing_workers, added_tasks, stops } = setting.happenings;
-        for at in (0..self.len).filter(|at| matches!(self.state(*at), State::Running(_))) {
+        for at in (0..self.len).filter(|at| matches!(self.state(*at), TaskState::Running(_))) {
             steps.extend([Step::Done(at), Step::Failed(at)]);
             if self.tasks[at].stage == 0 {
                 match setting.second {
@@ -307,11 +308,11 @@ impl Node {
         let top = 2 * self.len as u64 + 1;
         let is_open = |at: &usize| !self.is_settled(*at);
         let one_of = |at: usize| 1_u8 << at;
-        let failed = (0..self.len).find(|at| matches!(self.state(*at), State::Failed));
+        let failed = (0..self.len).find(|at| matches!(self.state(*at), TaskState::Failed));
         let afters = (0..self.len).filter(is_open).chain(failed).map(one_of);
         for after in std::iter::once(0).chain(afters) {
             let waits =
-                |at: &usize| matches!(self.state(*at), State::Waiting(_)) && self.goes_after(*at, after);
+                |at: &usize| matches!(self.state(*at), TaskState::Waiting(_)) && self.goes_after(*at, after);
             for before in std::iter::once(0).chain((0..self.len).filter(waits).map(one_of)) {
                 for rank in [top, (top / 2) | 1, 1] {
                     steps.extend((0..setting.kinds).map(|kind| Step::Add { rank, kind, after, before }));
@@ -339,33 +340,33 @@ impl Node {
         let needs;
         let id = TaskId::from_index;
         let event = match step {
-            Step::Begin => Event::Begin,
+            Step::Begin => DispatchEvent::Begin,
             Step::Next(at, kind) => {
                 next.tasks[at].kind = kind;
                 next.tasks[at].stage = 1;
                 needs = KINDS[usize::from(kind)].needs();
-                Event::Next(id(at), &needs)
+                DispatchEvent::Next(id(at), &needs)
             }
-            Step::Done(at) => Event::Done(id(at)),
-            Step::Failed(at) => Event::Failed(id(at)),
-            Step::Retry(at) => Event::Retry(id(at), Duration::from_secs(1)),
+            Step::Done(at) => DispatchEvent::Done(id(at)),
+            Step::Failed(at) => DispatchEvent::Failed(id(at)),
+            Step::Retry(at) => DispatchEvent::Retry(id(at), Duration::from_secs(1)),
             Step::Tick => {
                 now = self.dispatcher.wakes_at().expect("a tick is due");
-                Event::Tick
+                DispatchEvent::Tick
             }
             Step::Pause => {
                 next.is_paused = true;
-                Event::Pause
+                DispatchEvent::Pause
             }
             Step::Resume => {
                 next.is_paused = false;
-                Event::Resume
+                DispatchEvent::Resume
             }
             Step::Stop => {
                 next.is_stopped = true;
-                Event::Stop
+                DispatchEvent::Stop
             }
-            Step::Admit(units) => Event::Admit("workers", units),
+            Step::Admit(units) => DispatchEvent::Admit("workers", units),
             Step::Add { rank, kind, after, before } => {
                 next.add(now, (rank, kind, after, before), &mut actions)?;
                 return next.taking(setting, self, &actions);
@@ -415,15 +416,15 @@ impl Node {
 
     fn check_figures(&self) -> Result<(), String> {
         let stats = self.dispatcher.stats();
-        let is = |of: fn(State) -> bool| self.count(|this, at| of(this.state(at)));
+        let is = |of: fn(TaskState) -> bool| self.count(|this, at| of(this.state(at)));
         let counts = [
-            (stats.waiting, is(|state| matches!(state, State::Waiting(_)))),
-            (stats.ready, is(|state| matches!(state, State::Ready(_)))),
-            (stats.running, is(|state| matches!(state, State::Running(_)))),
-            (stats.delayed, is(|state| matches!(state, State::Delayed(_)))),
-            (stats.done, is(|state| state == State::Done)),
-            (stats.failed, is(|state| state == State::Failed)),
-            (stats.skipped, is(|state| matches!(state, State::Skipped(_)))),
+            (stats.waiting, is(|state| matches!(state, TaskState::Waiting(_)))),
+            (stats.ready, is(|state| matches!(state, TaskState::Ready(_)))),
+            (stats.running, is(|state| matches!(state, TaskState::Running(_)))),
+            (stats.delayed, is(|state| matches!(state, TaskState::Delayed(_)))),
+            (stats.done, is(|state| state == TaskState::Done)),
+            (stats.failed, is(|state| state == TaskState::Failed)),
+            (stats.skipped, is(|state| matches!(state, TaskState::Skipped(_)))),
             (stats.in_flight, self.in_flight()),
             (stats.pool("workers").unwrap().used as usize, self.used() as usize),
         ];
@@ -432,7 +433,7 @@ impl Node {
     }
 
     fn running(&self) -> impl Iterator<Item = usize> + '_ {
-        (0..self.len).filter(|at| matches!(self.state(*at), State::Running(_)))
+        (0..self.len).filter(|at| matches!(self.state(*at), TaskState::Running(_)))
     }
 
     /// Workers in use.
@@ -466,15 +467,15 @@ impl Node {
     fn check_dependencies(&self, starts: &[usize]) -> Result<(), String> {
         for at in 0..self.len {
             let has_bad = bits_of(self.tasks[at].after)
-                .any(|before| matches!(self.state(before), State::Failed | State::Skipped(_)));
-            if has_bad != matches!(self.state(at), State::Skipped(_)) {
+                .any(|before| matches!(self.state(before), TaskState::Failed | TaskState::Skipped(_)));
+            if has_bad != matches!(self.state(at), TaskState::Skipped(_)) {
                 return Err(format!("task {at} is {:?} with failed dependencies: {has_bad}", self.state(at)));
             }
-            let are_done = bits_of(self.tasks[at].after).all(|before| self.state(before) == State::Done);
+            let are_done = bits_of(self.tasks[at].after).all(|before| self.state(before) == TaskState::Done);
             if starts.contains(&at) && !are_done {
                 return Err(format!("task {at} starts before its dependencies are done"));
             }
-            if are_done && matches!(self.state(at), State::Waiting(_)) {
+            if are_done && matches!(self.state(at), TaskState::Waiting(_)) {
                 return Err(format!("task {at} waits for nothing"));
             }
         }
@@ -515,7 +516,7 @@ impl Node {
         if self.running().next().is_some() {
             return Ok(());
         }
-        if self.count(|this, at| matches!(this.state(at), State::Delayed(_))) > 0 {
+        if self.count(|this, at| matches!(this.state(at), TaskState::Delayed(_))) > 0 {
             // They hold places, and nothing else.
             return match ready().find(|at| self.has_place(setting, *at)) {
                 Some(at) => Err(format!("nothing runs, and task {at} has a place and does not start")),

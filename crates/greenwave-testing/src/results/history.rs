@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use greenwave_scheduler::History;
+use greenwave_scheduler::TaskHistory;
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Outcome};
@@ -73,17 +73,17 @@ impl Statistics {
     }
 
     /// What to expect of a test; of one that is not known, the median of the others.
-    pub(crate) fn expect(&self, test: &str, changed: bool) -> History {
+    pub(crate) fn expect(&self, test: &str, changed: bool) -> TaskHistory {
         let median = || {
             let mut all: Vec<f64> = self.tests.values().map(|it| it.seconds).collect();
             all.sort_by(f64::total_cmp);
             Duration::try_from_secs_f64(all.get(all.len() / 2).copied().unwrap_or(1.0)).unwrap_or_default()
         };
         let history = self.tests.get(test).map_or_else(
-            || History::unknown(median()),
+            || TaskHistory::unknown(median()),
             |known| known.history(Duration::try_from_secs_f64(known.seconds).unwrap_or_default()),
         );
-        History { changed, ..history }
+        TaskHistory { changed, ..history }
     }
 
     pub(crate) fn save(&mut self, file: &Path) -> Result<(), Error> {
@@ -96,8 +96,8 @@ impl Statistics {
 }
 
 impl TestStatistics {
-    fn history(&self, duration: Duration) -> History {
-        History {
+    fn history(&self, duration: Duration) -> TaskHistory {
+        TaskHistory {
             duration,
             runs: self.runs,
             failures: self.failures,

@@ -11,8 +11,8 @@ use async_trait::async_trait;
 use futures_util::future::join_all;
 use greenwave_cache::Tiered;
 use greenwave_scheduler::{
-    Executor, Follow, GraphBuilder, History, Job, Limits, Needs, OnFailure, Progress, Resources, Rules,
-    Stage, Step, Stopper, Workers,
+    Executor, GraphBuilder, Job, Limits, LoadOptions, Needs, OnFailure, OrderRules, Progress, Resources,
+    Stage, Step, Stopper, TaskHistory, Workers,
 };
 use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
@@ -57,7 +57,7 @@ pub struct SuiteOptions {
     /// Named resources that tests may need, and how much there is of each. Those that are not named exist once.
     pub resources: BTreeMap<String, u32>,
     /// In which order they start.
-    pub rules: Rules,
+    pub rules: OrderRules,
     /// The share of known results that are made again and compared, between 0 and 1.
     pub audit: f64,
     /// Which ones those are.
@@ -72,7 +72,7 @@ impl Default for SuiteOptions {
             follow_load: false,
             fail_fast: false,
             resources: BTreeMap::new(),
-            rules: Rules::default(),
+            rules: OrderRules::default(),
             audit: 0.0,
             audit_seed: 0,
         }
@@ -287,7 +287,7 @@ impl Suite {
         };
         shared.runner.tools().load(&state.file(TOOLS));
         let mut executor = Executor::new(limits(&shared.tests, &options));
-        executor.workers = Workers { follow: options.follow_load.then(Follow::default) };
+        executor.workers = Workers { follow: options.follow_load.then(LoadOptions::default) };
         if let Some(jobserver) = &shared.runner.options().jobserver {
             executor = executor.with_jobserver(jobserver.clone());
         }
@@ -445,7 +445,7 @@ impl Suite {
             }
         }
         let alike = self.alike(&missing);
-        let histories: HashMap<usize, History> = {
+        let histories: HashMap<usize, TaskHistory> = {
             let (statistics, notes) = (shared.statistics.lock(), shared.notes.lock());
             let expect = |at: &usize| {
                 let name = shared.tests[*at].name.as_str();
@@ -468,7 +468,7 @@ impl Suite {
             graph.task(name, batch);
         }
         let graph = graph.build()?;
-        let histories: Vec<History> =
+        let histories: Vec<TaskHistory> =
             graph.tasks().map(|task| of_batch(&histories, graph.payload(task))).collect();
         let (ranks, order) = self.options.rules.order(&histories, self.options.workers);
         let again = Arc::new(again);
@@ -806,10 +806,10 @@ fn needs(test: &Test) -> Needs {
 }
 
 /// What is to be expected of tests that run together: their time, and the most probable failure of any.
-fn of_batch(histories: &HashMap<usize, History>, batch: &[usize]) -> History {
+fn of_batch(histories: &HashMap<usize, TaskHistory>, batch: &[usize]) -> TaskHistory {
     let mut all = batch.iter().filter_map(|at| histories.get(at));
-    let first = all.next().copied().unwrap_or(History::unknown(Duration::ZERO));
-    all.fold(first, |sum, next| History {
+    let first = all.next().copied().unwrap_or(TaskHistory::unknown(Duration::ZERO));
+    all.fold(first, |sum, next| TaskHistory {
         duration: sum.duration + next.duration,
         runs: sum.runs.min(next.runs),
         failures: sum.failures.max(next.failures),

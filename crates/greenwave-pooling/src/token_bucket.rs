@@ -33,15 +33,15 @@ impl Rate {
 /// [corrected](Self::correct) afterwards.
 ///
 /// ```
-/// use greenwave_pooling::{Buckets, Rate};
+/// use greenwave_pooling::{TokenBuckets, Rate};
 ///
 /// # tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(async {
-/// let limits = Buckets::new([Rate::per_minute(60), Rate::per_minute(90_000)]);
+/// let limits = TokenBuckets::new([Rate::per_minute(60), Rate::per_minute(90_000)]);
 /// limits.take([1, 2_500]).await;
 /// assert_eq!(limits.available(), [59, 87_500]);
 /// # });
 /// ```
-pub struct Buckets<const N: usize> {
+pub struct TokenBuckets<const N: usize> {
     shared: Arc<Shared<N>>,
 }
 
@@ -58,7 +58,7 @@ struct Levels<const N: usize> {
     filled: Instant,
 }
 
-impl<const N: usize> Buckets<N> {
+impl<const N: usize> TokenBuckets<N> {
     /// All full.
     #[must_use]
     pub fn new(rates: [Rate; N]) -> Self {
@@ -137,15 +137,15 @@ impl<const N: usize> Shared<N> {
     }
 }
 
-impl<const N: usize> Clone for Buckets<N> {
+impl<const N: usize> Clone for TokenBuckets<N> {
     fn clone(&self) -> Self {
         Self { shared: self.shared.clone() }
     }
 }
 
-impl<const N: usize> fmt::Debug for Buckets<N> {
+impl<const N: usize> fmt::Debug for TokenBuckets<N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Buckets").field("available", &self.available()).finish()
+        f.debug_struct("TokenBuckets").field("available", &self.available()).finish()
     }
 }
 
@@ -177,7 +177,7 @@ impl Cooldowns {
 
     /// `host` wants to be left alone for so long. A shorter time than before changes nothing. When there are too many, the one that ends
     /// first is forgotten.
-    pub fn cool(&self, host: &str, pause: Duration) {
+    pub fn start(&self, host: &str, pause: Duration) {
         let now = Instant::now();
         let until = after(now, pause.min(self.pause_max));
         let mut hosts = self.until.lock();
@@ -192,7 +192,7 @@ impl Cooldowns {
 
     /// How much longer `host` is to be left alone.
     #[must_use]
-    pub fn left(&self, host: &str) -> Duration {
+    pub fn remaining(&self, host: &str) -> Duration {
         let until = self.until.lock().get(host).copied();
         until.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()))
     }
@@ -200,7 +200,7 @@ impl Cooldowns {
     /// Waits until `host` may be called again, also if that is put off meanwhile.
     pub async fn wait(&self, host: &str) {
         loop {
-            let left = self.left(host);
+            let left = self.remaining(host);
             if left.is_zero() {
                 return;
             }

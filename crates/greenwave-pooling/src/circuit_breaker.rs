@@ -11,7 +11,7 @@ use crate::error::Error;
 
 /// When a breaker opens, and for how long.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct BreakerConfig {
+pub struct CircuitBreakerOptions {
     /// Failures in a row that open it; 0 counts as 1.
     pub failures_max: u32,
     /// The share of failures among the last calls that opens it: never, if `None`, NaN or above 1; at the
@@ -26,7 +26,7 @@ pub struct BreakerConfig {
     pub probes: u32,
 }
 
-impl Default for BreakerConfig {
+impl Default for CircuitBreakerOptions {
     /// 5 failures in a row or half of 20 calls, 10 s, one probe.
     fn default() -> Self {
         Self {
@@ -42,15 +42,15 @@ impl Default for BreakerConfig {
 /// Suspends calls after several failures in a row, or when too many of the last ones failed. Cloning shares it.
 ///
 /// ```
-/// # use greenwave_pooling::{Breaker, BreakerConfig};
-/// let breaker = Breaker::new(BreakerConfig { failures_max: 1, ..BreakerConfig::default() });
+/// # use greenwave_pooling::{CircuitBreaker, CircuitBreakerOptions};
+/// let breaker = CircuitBreaker::new(CircuitBreakerOptions { failures_max: 1, ..CircuitBreakerOptions::default() });
 /// breaker.admit()?.failed();
 /// assert!(breaker.admit().is_err());
 /// # Ok::<(), greenwave_pooling::Error>(())
 /// ```
 #[derive(Debug, Clone)]
-pub struct Breaker {
-    config: BreakerConfig,
+pub struct CircuitBreaker {
+    options: CircuitBreakerOptions,
     state: Arc<Mutex<State>>,
 }
 
@@ -75,36 +75,36 @@ enum Event {
     Abandoned,
 }
 
-impl Breaker {
+impl CircuitBreaker {
     /// A closed breaker.
     #[must_use]
-    pub fn new(config: BreakerConfig) -> Self {
-        Self { config, state: Arc::new(Mutex::new(CLOSED)) }
+    pub fn new(options: CircuitBreakerOptions) -> Self {
+        Self { options, state: Arc::new(Mutex::new(CLOSED)) }
     }
 
     /// Admits a call, whose end is to be reported.
     ///
     /// # Errors
-    /// [`Error::Open`] while calls are suspended.
-    pub fn admit(&self) -> Result<Trial, Error> {
+    /// [`Error::CircuitOpen`] while calls are suspended.
+    pub fn admit(&self) -> Result<CallPermit, Error> {
         let now = Instant::now();
         let mut state = self.state.lock();
         let (until, probe) = match *state {
             State::Closed { .. } => (now, None),
             State::Open { until, passed } => (until, Some(passed)),
-            State::Probing { since, passed } => (after(since, self.config.cooldown), Some(passed)),
+            State::Probing { since, passed } => (after(since, self.options.cooldown), Some(passed)),
         };
         if until > now {
-            return Err(Error::Open { retry_after: until - now });
+            return Err(Error::CircuitOpen { retry_after: until - now });
         }
         if let Some(passed) = probe {
             *state = State::Probing { since: now, passed };
         }
-        Ok(Trial { breaker: self.clone(), probe: probe.map(|_| now), is_open: true })
+        Ok(CallPermit { breaker: self.clone(), probe: probe.map(|_| now), is_open: true })
     }
 
     /// Admits a call whatever the state. It counts as a probe, unless one is under way.
-    fn force(&self) -> Trial {
+    fn force(&self) -> CallPermit {
         let now = Instant::now();
         let mut state = self.state.lock();
         let probe = match *state {
@@ -114,7 +114,7 @@ impl Breaker {
             }
             State::Closed { .. } | State::Probing { .. } => None,
         };
-        Trial { breaker: self.clone(), probe, is_open: true }
+        CallPermit { breaker: self.clone(), probe, is_open: true }
     }
 
     /// Whether calls are made freely.
@@ -125,30 +125,36 @@ impl Breaker {
 
     fn report(&self, probe: Option<Instant>, event: Event) {
         let mut state = self.state.lock();
-        *state = next(*state, probe, event, &self.config, Instant::now());
+        *state = next(*state, probe, event, &self.options, Instant::now());
     }
 }
 
 /// The only way from one state to another but for the start of a probe.
-fn next(state: State, probe: Option<Instant>, event: Event, config: &BreakerConfig, now: Instant) -> State {
-    let open = State::Open { until: after(now, config.cooldown), passed: 0 };
+fn next(
+    state: State,
+    probe: Option<Instant>,
+    event: Event,
+    options: &CircuitBreakerOptions,
+    now: Instant,
+) -> State {
+    let open = State::Open { until: after(now, options.cooldown), passed: 0 };
     match (state, event) {
         (State::Closed { failures, recent, seen }, Event::Failed | Event::Succeeded) => {
             let has_failed = event == Event::Failed;
             let failures = if has_failed { failures.saturating_add(1) } else { 0 };
-            let window = config.window.clamp(1, 64);
+            let window = options.window.clamp(1, 64);
             let recent = (recent << 1 | u64::from(has_failed)) & (u64::MAX >> (64 - window));
             let seen = (seen + 1).min(window);
             let share = f64::from(recent.count_ones()) / f64::from(window);
             let is_bad =
-                has_failed && seen == window && config.failure_rate_max.is_some_and(|max| share >= max);
-            if is_bad || failures >= config.failures_max.max(1) {
+                has_failed && seen == window && options.failure_rate_max.is_some_and(|max| share >= max);
+            if is_bad || failures >= options.failures_max.max(1) {
                 return open;
             }
             State::Closed { failures, recent, seen }
         }
         (State::Probing { since, passed }, event) if probe == Some(since) => match event {
-            Event::Succeeded if passed.saturating_add(1) >= config.probes.max(1) => CLOSED,
+            Event::Succeeded if passed.saturating_add(1) >= options.probes.max(1) => CLOSED,
             // The next one may try at once.
             Event::Succeeded => State::Open { until: now, passed: passed.saturating_add(1) },
             Event::Failed => open,
@@ -164,24 +170,26 @@ fn next(state: State, probe: Option<Instant>, event: Event, config: &BreakerConf
 /// soonest is called all the same, since no answer is worse than a late one.
 #[derive(Debug, Clone)]
 pub struct Endpoints {
-    breakers: Arc<[Breaker]>,
+    breakers: Arc<[CircuitBreaker]>,
 }
 
 impl Endpoints {
     /// As many breakers, all closed; at least 1, at most 65,536.
     #[must_use]
-    pub fn new(count: usize, config: BreakerConfig) -> Self {
-        Self { breakers: (0..count.clamp(1, 1 << 16)).map(|_| Breaker::new(config)).collect() }
+    pub fn new(count: usize, options: CircuitBreakerOptions) -> Self {
+        Self { breakers: (0..count.clamp(1, 1 << 16)).map(|_| CircuitBreaker::new(options)).collect() }
     }
 
     /// An endpoint that may be called, the first from `preferred` on, and the trial to report to.
-    pub fn admit(&self, preferred: usize) -> (usize, Trial) {
+    pub fn admit(&self, preferred: usize) -> (usize, CallPermit) {
         let count = self.breakers.len();
         let mut soonest: Option<(Duration, usize)> = None;
         for at in (0..count).map(|offset| (preferred % count + offset) % count) {
             match self.breakers[at].admit() {
                 Ok(trial) => return (at, trial),
-                Err(Error::Open { retry_after }) if soonest.is_none_or(|(best, _)| retry_after < best) => {
+                Err(Error::CircuitOpen { retry_after })
+                    if soonest.is_none_or(|(best, _)| retry_after < best) =>
+                {
                     soonest = Some((retry_after, at));
                 }
                 Err(_) => {}
@@ -193,7 +201,7 @@ impl Endpoints {
 
     /// How many are called freely.
     #[must_use]
-    pub fn closed(&self) -> usize {
+    pub fn closed_count(&self) -> usize {
         self.breakers.iter().filter(|breaker| breaker.is_closed()).count()
     }
 }
@@ -201,13 +209,13 @@ impl Endpoints {
 /// A call that was admitted. Dropped without a verdict, it counts neither way.
 #[derive(Debug)]
 #[must_use = "the end of the call is to be reported"]
-pub struct Trial {
-    breaker: Breaker,
+pub struct CallPermit {
+    breaker: CircuitBreaker,
     probe: Option<Instant>,
     is_open: bool,
 }
 
-impl Trial {
+impl CallPermit {
     /// The call did what it should.
     pub fn succeeded(mut self) {
         self.end(Event::Succeeded);
@@ -225,7 +233,7 @@ impl Trial {
     }
 }
 
-impl Drop for Trial {
+impl Drop for CallPermit {
     fn drop(&mut self) {
         self.end(Event::Abandoned);
     }

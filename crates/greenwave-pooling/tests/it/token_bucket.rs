@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use greenwave_pooling::{Buckets, Cooldowns, Rate};
+use greenwave_pooling::{Cooldowns, Rate, TokenBuckets};
 use tokio::time::{Instant, sleep, timeout};
 
 const SECOND: Duration = Duration::from_secs(1);
 
 #[tokio::test(start_paused = true)]
 async fn every_unit_has_to_be_there() {
-    let buckets = Buckets::new([Rate::per_minute(60), Rate::per_minute(6000)]);
+    let buckets = TokenBuckets::new([Rate::per_minute(60), Rate::per_minute(6000)]);
     let started = Instant::now();
     buckets.take([1, 6000]).await;
     assert_eq!(started.elapsed(), Duration::ZERO);
@@ -23,7 +23,7 @@ async fn every_unit_has_to_be_there() {
 
 #[tokio::test(start_paused = true)]
 async fn the_rate_is_kept_over_time() {
-    let buckets = Buckets::new([Rate { units: 10, period: SECOND }]);
+    let buckets = TokenBuckets::new([Rate { units: 10, period: SECOND }]);
     let started = Instant::now();
     for _ in 0..110 {
         buckets.take([1]).await;
@@ -34,7 +34,7 @@ async fn the_rate_is_kept_over_time() {
 
 #[tokio::test(start_paused = true)]
 async fn who_wants_much_is_not_overtaken_and_who_goes_away_takes_nothing() {
-    let buckets = Buckets::new([Rate { units: 10, period: SECOND }]);
+    let buckets = TokenBuckets::new([Rate { units: 10, period: SECOND }]);
     buckets.take([10]).await;
     let large = tokio::spawn({
         let buckets = buckets.clone();
@@ -55,9 +55,9 @@ async fn who_wants_much_is_not_overtaken_and_who_goes_away_takes_nothing() {
 async fn a_host_is_left_alone_by_all() {
     let cooldowns = Cooldowns::new(2);
     let other = cooldowns.clone();
-    cooldowns.cool("a", 5 * SECOND);
-    cooldowns.cool("a", 2 * SECOND);
-    assert_eq!((other.left("a"), other.left("b")), (5 * SECOND, Duration::ZERO));
+    cooldowns.start("a", 5 * SECOND);
+    cooldowns.start("a", 2 * SECOND);
+    assert_eq!((other.remaining("a"), other.remaining("b")), (5 * SECOND, Duration::ZERO));
     let waiting = tokio::spawn(async move {
         other.wait("a").await;
         Instant::now()
@@ -65,11 +65,11 @@ async fn a_host_is_left_alone_by_all() {
     tokio::task::yield_now().await;
     let started = Instant::now();
     sleep(SECOND).await;
-    cooldowns.cool("a", 9 * SECOND);
+    cooldowns.start("a", 9 * SECOND);
     assert_eq!(waiting.await.unwrap() - started, 10 * SECOND, "put off meanwhile");
     for host in ["b", "c", "d"] {
-        cooldowns.cool(host, 5 * SECOND);
+        cooldowns.start(host, 5 * SECOND);
     }
-    let left = ["b", "c", "d"].iter().filter(|host| !cooldowns.left(host).is_zero()).count();
+    let left = ["b", "c", "d"].iter().filter(|host| !cooldowns.remaining(host).is_zero()).count();
     assert_eq!(left, 2, "no more than allowed");
 }

@@ -1,10 +1,10 @@
-//! Objects that are reused.
+//! ObjectPool that are reused.
 
-use greenwave_pooling::Objects;
+use greenwave_pooling::ObjectPool;
 
 #[test]
 fn objects_are_reset_and_reused_up_to_a_number() {
-    let words = Objects::new(2, String::new, |word: &mut String| {
+    let words = ObjectPool::new(2, String::new, |word: &mut String| {
         let is_fit = word.capacity() < 1000;
         word.clear();
         is_fit
@@ -13,20 +13,20 @@ fn objects_are_reset_and_reused_up_to_a_number() {
     three[0].push_str("used");
     drop(three);
     let stats = words.stats();
-    assert_eq!((stats.kept, stats.made, stats.dropped), (2, 3, 1));
+    assert_eq!((stats.idle, stats.created, stats.dropped), (2, 3, 1));
     let mut word = words.get();
     assert!(word.is_empty());
     word.reserve(5000);
     drop(word);
     let stats = words.stats();
-    assert_eq!((stats.kept, stats.reused, stats.dropped), (1, 1, 2));
+    assert_eq!((stats.idle, stats.reused, stats.dropped), (1, 1, 2));
     assert_eq!(words.get().into_inner(), "");
-    assert_eq!(words.stats().kept, 0);
+    assert_eq!(words.stats().idle, 0);
 }
 
 #[test]
 fn shards_keep_no_more_together_than_allowed_and_each_thread_finds_its_own() {
-    let words = Objects::sharded(4, 6, String::new, |_| true);
+    let words = ObjectPool::sharded(4, 6, String::new, |_| true);
     let threads: Vec<_> = (0..8)
         .map(|_| {
             let words = words.clone();
@@ -39,7 +39,7 @@ fn shards_keep_no_more_together_than_allowed_and_each_thread_finds_its_own() {
         .collect();
     threads.into_iter().for_each(|thread| thread.join().unwrap());
     let stats = words.stats();
-    assert!((1..=6).contains(&stats.kept), "{stats:?}");
-    assert_eq!(stats.made + stats.reused, 2400);
-    assert_eq!(stats.made, stats.dropped + stats.kept as u64);
+    assert!((1..=6).contains(&stats.idle), "{stats:?}");
+    assert_eq!(stats.created + stats.reused, 2400);
+    assert_eq!(stats.created, stats.dropped + stats.idle as u64);
 }

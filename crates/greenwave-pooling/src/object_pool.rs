@@ -1,4 +1,4 @@
-//! Objects that are expensive to make, reused. Synchronous; knows nothing of connections.
+//! ObjectPool that are expensive to make, reused. Synchronous; knows nothing of connections.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -14,12 +14,12 @@ use crate::callback::call;
 /// Worth it where making is what costs (zeroing a large buffer, building a parser); for small objects an allocator is as quick.
 ///
 /// ```
-/// let buffers = greenwave_pooling::Objects::new(4, || vec![0_u8; 1 << 16], |buffer| buffer.len() == 1 << 16);
+/// let buffers = greenwave_pooling::ObjectPool::new(4, || vec![0_u8; 1 << 16], |buffer| buffer.len() == 1 << 16);
 /// let buffer = buffers.get();
 /// drop(buffer); // kept
-/// assert_eq!((buffers.stats().made, buffers.stats().kept), (1, 1));
+/// assert_eq!((buffers.stats().created, buffers.stats().idle), (1, 1));
 /// ```
-pub struct Objects<T> {
+pub struct ObjectPool<T> {
     shared: Arc<Shared<T>>,
 }
 
@@ -33,7 +33,7 @@ struct Shared<T> {
 /// Apart from its neighbours in memory.
 #[repr(align(128))]
 struct Shard<T> {
-    kept_max: usize,
+    idle_max: usize,
     state: Mutex<State<T>>,
 }
 
@@ -48,33 +48,33 @@ thread_local! {
 
 struct State<T> {
     kept: Vec<T>,
-    stats: ObjectsStats,
+    stats: ObjectPoolStats,
 }
 
-/// Counters of [`Objects`].
+/// Counters of [`ObjectPool`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct ObjectsStats {
-    /// Objects kept now.
-    pub kept: usize,
-    /// Objects made.
-    pub made: u64,
+pub struct ObjectPoolStats {
+    /// ObjectPool kept now.
+    pub idle: usize,
+    /// ObjectPool made.
+    pub created: u64,
     /// Times that one was reused.
     pub reused: u64,
-    /// Objects dropped: unfit after a reset, or too many.
+    /// ObjectPool dropped: unfit after a reset, or too many.
     pub dropped: u64,
 }
 
-impl<T> Objects<T> {
-    /// Keeps up to `kept_max` objects that `make` makes. `reset` makes a returned one fit for the next user, and says whether it is;
+impl<T> ObjectPool<T> {
+    /// Keeps up to `idle_max` objects that `make` makes. `reset` makes a returned one fit for the next user, and says whether it is;
     /// one for which it panics is dropped.
     #[must_use]
     pub fn new(
-        kept_max: usize,
+        idle_max: usize,
         make: impl Fn() -> T + Send + Sync + 'static,
         reset: impl Fn(&mut T) -> bool + Send + Sync + 'static,
     ) -> Self {
-        Self::sharded(1, kept_max, make, reset)
+        Self::sharded(1, idle_max, make, reset)
     }
 
     /// As [`new`](Self::new), with what is kept in so many parts, for objects that many threads take at once. A thread looks into its own
@@ -82,15 +82,15 @@ impl<T> Objects<T> {
     #[must_use]
     pub fn sharded(
         shards: usize,
-        kept_max: usize,
+        idle_max: usize,
         make: impl Fn() -> T + Send + Sync + 'static,
         reset: impl Fn(&mut T) -> bool + Send + Sync + 'static,
     ) -> Self {
         let shards = shards.clamp(1, SHARDS_MAX);
         let shard = |at: usize| Shard {
             // All of them together keep as many as allowed.
-            kept_max: kept_max / shards + usize::from(at < kept_max % shards),
-            state: Mutex::new(State { kept: Vec::new(), stats: ObjectsStats::default() }),
+            idle_max: idle_max / shards + usize::from(at < idle_max % shards),
+            state: Mutex::new(State { kept: Vec::new(), stats: ObjectPoolStats::default() }),
         };
         let (make, reset) = (Box::new(make), Box::new(reset));
         Self { shared: Arc::new(Shared { make, reset, shards: (0..shards).map(shard).collect() }) }
@@ -98,20 +98,20 @@ impl<T> Objects<T> {
 
     /// An object, reused or new. It comes back when it is dropped.
     #[must_use]
-    pub fn get(&self) -> Reused<T> {
+    pub fn get(&self) -> PooledObject<T> {
         let kept = self.shared.take();
         let object = kept.unwrap_or_else(|| (self.shared.make)());
-        Reused { shared: self.shared.clone(), object: Some(object) }
+        PooledObject { shared: self.shared.clone(), object: Some(object) }
     }
 
     /// What it has counted so far.
     #[must_use]
-    pub fn stats(&self) -> ObjectsStats {
-        let mut sum = ObjectsStats::default();
+    pub fn stats(&self) -> ObjectPoolStats {
+        let mut sum = ObjectPoolStats::default();
         for shard in &self.shared.shards {
             let state = shard.state.lock();
-            sum.kept += state.kept.len();
-            sum.made += state.stats.made;
+            sum.idle += state.kept.len();
+            sum.created += state.stats.created;
             sum.reused += state.stats.reused;
             sum.dropped += state.stats.dropped;
         }
@@ -131,7 +131,7 @@ impl<T> Shared<T> {
         let mut state = self.shard().state.lock();
         let kept = state.kept.pop();
         state.stats.reused += u64::from(kept.is_some());
-        state.stats.made += u64::from(kept.is_none());
+        state.stats.created += u64::from(kept.is_none());
         kept
     }
 
@@ -140,7 +140,7 @@ impl<T> Shared<T> {
         let is_fit = call("reset", || (self.reset)(&mut object)).unwrap_or(false);
         let shard = self.shard();
         let mut state = shard.state.lock();
-        if is_fit && state.kept.len() < shard.kept_max {
+        if is_fit && state.kept.len() < shard.idle_max {
             state.kept.push(object);
         } else {
             state.stats.dropped += 1;
@@ -149,26 +149,26 @@ impl<T> Shared<T> {
     }
 }
 
-impl<T> Clone for Objects<T> {
+impl<T> Clone for ObjectPool<T> {
     fn clone(&self) -> Self {
         Self { shared: self.shared.clone() }
     }
 }
 
-impl<T> fmt::Debug for Objects<T> {
+impl<T> fmt::Debug for ObjectPool<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Objects").field("stats", &self.stats()).finish_non_exhaustive()
+        f.debug_struct("ObjectPool").field("stats", &self.stats()).finish_non_exhaustive()
     }
 }
 
-/// An object of [`Objects`], given back on drop.
-pub struct Reused<T> {
+/// An object of [`ObjectPool`], given back on drop.
+pub struct PooledObject<T> {
     shared: Arc<Shared<T>>,
     /// Gone only while the lease is being taken apart.
     object: Option<T>,
 }
 
-impl<T> Reused<T> {
+impl<T> PooledObject<T> {
     /// Keeps the object for good.
     #[must_use]
     pub fn into_inner(mut self) -> T {
@@ -176,7 +176,7 @@ impl<T> Reused<T> {
     }
 }
 
-impl<T> Deref for Reused<T> {
+impl<T> Deref for PooledObject<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
@@ -184,13 +184,13 @@ impl<T> Deref for Reused<T> {
     }
 }
 
-impl<T> DerefMut for Reused<T> {
+impl<T> DerefMut for PooledObject<T> {
     fn deref_mut(&mut self) -> &mut T {
         self.object.as_mut().expect("the object is there until this is dropped")
     }
 }
 
-impl<T> Drop for Reused<T> {
+impl<T> Drop for PooledObject<T> {
     fn drop(&mut self) {
         if let Some(object) = self.object.take() {
             self.shared.give_back(object);
@@ -198,8 +198,8 @@ impl<T> Drop for Reused<T> {
     }
 }
 
-impl<T: fmt::Debug> fmt::Debug for Reused<T> {
+impl<T: fmt::Debug> fmt::Debug for PooledObject<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Reused").field(&self.object).finish()
+        f.debug_tuple("PooledObject").field(&self.object).finish()
     }
 }

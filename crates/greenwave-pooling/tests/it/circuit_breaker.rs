@@ -2,14 +2,17 @@
 
 use std::time::Duration;
 
-use greenwave_pooling::{Breaker, BreakerConfig, Endpoints, Error};
+use greenwave_pooling::{CircuitBreaker, CircuitBreakerOptions, Endpoints, Error};
 use tokio::time::sleep;
 
 const COOLDOWN: Duration = Duration::from_secs(10);
 
-fn opened() -> Breaker {
-    let breaker =
-        Breaker::new(BreakerConfig { failures_max: 3, cooldown: COOLDOWN, ..BreakerConfig::default() });
+fn opened() -> CircuitBreaker {
+    let breaker = CircuitBreaker::new(CircuitBreakerOptions {
+        failures_max: 3,
+        cooldown: COOLDOWN,
+        ..CircuitBreakerOptions::default()
+    });
     for _ in 0..3 {
         assert!(breaker.is_closed());
         breaker.admit().unwrap().failed();
@@ -20,11 +23,11 @@ fn opened() -> Breaker {
 
 #[tokio::test(start_paused = true)]
 async fn it_opens_after_failures_in_a_row() {
-    let breaker = Breaker::new(BreakerConfig {
+    let breaker = CircuitBreaker::new(CircuitBreakerOptions {
         failures_max: 2,
         failure_rate_max: None,
         cooldown: COOLDOWN,
-        ..BreakerConfig::default()
+        ..CircuitBreakerOptions::default()
     });
     for _ in 0..5 {
         breaker.admit().unwrap().failed();
@@ -33,7 +36,7 @@ async fn it_opens_after_failures_in_a_row() {
     }
     assert!(breaker.is_closed(), "never two in a row");
     let error = opened().admit().unwrap_err();
-    assert!(matches!(error, Error::Open { retry_after } if retry_after == COOLDOWN), "{error:?}");
+    assert!(matches!(error, Error::CircuitOpen { retry_after } if retry_after == COOLDOWN), "{error:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -63,14 +66,14 @@ async fn a_probe_that_is_abandoned_lets_the_next_one_try() {
 
 #[tokio::test(start_paused = true)]
 async fn it_opens_when_too_many_of_the_last_calls_failed() {
-    let config = BreakerConfig {
+    let options = CircuitBreakerOptions {
         failures_max: 100,
         failure_rate_max: Some(0.5),
         window: 10,
         cooldown: COOLDOWN,
         probes: 2,
     };
-    let breaker = Breaker::new(config);
+    let breaker = CircuitBreaker::new(options);
     for call in 0..9 {
         let trial = breaker.admit().unwrap();
         if call % 2 == 0 { trial.failed() } else { trial.succeeded() }
@@ -92,17 +95,18 @@ async fn it_opens_when_too_many_of_the_last_calls_failed() {
 
 #[tokio::test(start_paused = true)]
 async fn the_last_endpoint_is_never_ejected() {
-    let config = BreakerConfig { failures_max: 1, cooldown: COOLDOWN, ..BreakerConfig::default() };
-    let endpoints = Endpoints::new(3, config);
+    let options =
+        CircuitBreakerOptions { failures_max: 1, cooldown: COOLDOWN, ..CircuitBreakerOptions::default() };
+    let endpoints = Endpoints::new(3, options);
     for wanted in [1, 2, 0] {
         sleep(COOLDOWN / 10).await;
         let (at, trial) = endpoints.admit(1);
         assert_eq!(at, wanted, "the next one that is closed");
         trial.failed();
     }
-    assert_eq!(endpoints.closed(), 0);
+    assert_eq!(endpoints.closed_count(), 0);
     let (at, trial) = endpoints.admit(2);
     assert_eq!(at, 1, "the one that was opened first");
     trial.succeeded();
-    assert_eq!((endpoints.closed(), endpoints.admit(0).0), (1, 1));
+    assert_eq!((endpoints.closed_count(), endpoints.admit(0).0), (1, 1));
 }
