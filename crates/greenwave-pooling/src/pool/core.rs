@@ -7,13 +7,11 @@ use std::collections::VecDeque;
 use std::task::Waker;
 use std::time::Duration;
 
-use fastrand::Rng;
 use greenwave_retry::{Delays, Retry};
 use tokio::time::Instant;
 
 use super::PoolOptions;
 use super::event::CloseReason;
-use greenwave_retry::{Delays, Retry};
 
 use crate::error::Error;
 use crate::queue::Queue;

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use greenwave_scheduler::{
-    Error, Executor, Graph, GraphBuilder, Job, Limits, NewTask, RunReport, Stage, Step,
-    TaskFailure, TaskOutcome, TaskSender,
+    Error, Executor, Graph, GraphBuilder, Job, Limits, NewTask, RunReport, Stage, Step, TaskFailure,
+    TaskOutcome, TaskSender,
 };
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::Command;
