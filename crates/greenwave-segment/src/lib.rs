@@ -72,7 +72,7 @@
 //! # Errors
 //!
 //! An operation that returns an [`Error`] had no effect. The error names the file or value
-//! concerned. Damage is not an error but a miss. `docs/storage-format.md` in the repository
+//! concerned. Damage is not an error but a miss. `docs/formats/storage.md` in the repository
 //! describes the byte layout and how processes share a directory.
 
 mod access;

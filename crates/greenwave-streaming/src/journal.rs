@@ -1,5 +1,5 @@
 //! Records delivered units in a directory, so that a killed process can resume its responses. The
-//! files are a greenwave-segment log; `docs/journal-format.md` in the repository specifies the
+//! files are a greenwave-segment log; `docs/formats/journal.md` in the repository specifies the
 //! records.
 
 use std::path::{Path, PathBuf};

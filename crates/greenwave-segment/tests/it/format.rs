@@ -1,4 +1,4 @@
-//! Format version 1, byte by byte: built here by hand from `docs/storage-format.md`, so that neither changes unnoticed.
+//! Format version 1, byte by byte: built here by hand from `docs/formats/storage.md`, so that neither changes unnoticed.
 
 use greenwave_segment::{Compression, Log, Options};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};

@@ -11,7 +11,7 @@ use crate::conformance::Seen;
 use crate::splitter::{Files, Sse};
 use crate::unit::UnitBatch;
 
-/// The record of two events as `docs/journal-format.md` lays it out: the first with an id, the second of a type and with the id that
+/// The record of two events as `docs/formats/journal.md` lays it out: the first with an id, the second of a type and with the id that
 /// it has from the first.
 const EVENTS: &[u8] = b"\x01\x02\0\0\0\
     \x09\x05\0\0\x01\0\0\x007\x01\0\0\0a\
