@@ -3,8 +3,8 @@
 //!
 //! Records may be applied in any order, since segments of several processes are read one after
 //! another. The latest timestamp wins; among equal ones a tombstone, then the later copy, then the
-//! value with fewer deltas. A record that is known but cannot be read is *lost*: it hides older
-//! records like a tombstone, and loses against any copy of itself.
+//! value with fewer deltas. A record that exists or existed but cannot be read is *lost*: it hides
+//! older records like a tombstone, and loses against any copy of itself.
 //!
 //! All entries are in one vector, and a hash table contains their positions. Opening a log of a
 //! million keys spends most of its time filling these two.
