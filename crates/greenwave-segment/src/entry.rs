@@ -36,7 +36,7 @@ impl RecordRef {
         }
     }
 
-    pub(crate) fn found(location: Location, header: &Header) -> Self {
+    pub(crate) fn scanned(location: Location, header: &Header) -> Self {
         let (depth, tag, raw_len) = (header.depth(), header.timestamp as u32, header.raw_len);
         Self { location, depth, tag, record_len: header.record_len(), raw_len }
     }
@@ -151,7 +151,7 @@ pub(crate) fn split_base(base: &[u8], tagged: bool) -> (&[u8], Option<u32>) {
 }
 
 impl Entry {
-    pub(crate) fn new(location: Location, item: &RecordInfo<'_>) -> Self {
+    pub(crate) fn new(location: Location, record: &RecordInfo<'_>) -> Self {
         let RecordInfo {
             kind,
             key,
@@ -164,7 +164,7 @@ impl Entry {
             depth,
             generation,
             lost,
-        } = *item;
+        } = *record;
         let short = padded.and_then(|padded| Some((u8::try_from(key.len()).ok()?, padded)));
         Self {
             key: short.map_or_else(|| key.into(), |(len, padded)| Key::from_padded(len, padded)),

@@ -40,7 +40,7 @@ pub(crate) struct ScannedRecord {
 }
 
 impl ScannedRecord {
-    pub(crate) fn item(&self) -> RecordInfo<'_> {
+    pub(crate) fn info(&self) -> RecordInfo<'_> {
         RecordInfo::new(&self.header, self.key.as_slice(), self.base())
     }
 
@@ -161,16 +161,16 @@ pub(crate) fn is_record(
     segment: &Segment,
     len: u64,
     offset: u64,
-    item: &RecordInfo<'_>,
+    record: &RecordInfo<'_>,
 ) -> Result<bool, Error> {
     let mut window = Window { segment, len, start: 0, bytes: Vec::new() };
     if offset >= len {
         return Ok(false);
     }
     Ok(window.record(offset)?.is_some_and(|found| {
-        found.key.as_slice() == item.key
-            && found.header.timestamp == item.timestamp
-            && found.header.kind == item.kind
+        found.key.as_slice() == record.key
+            && found.header.timestamp == record.timestamp
+            && found.header.kind == record.kind
     }))
 }
 

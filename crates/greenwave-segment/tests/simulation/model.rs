@@ -234,7 +234,10 @@ impl Model {
                     // The key never had a value, or its values were dropped.
                     None => continue,
                     Some(_) => {
-                        return Err(format!("{} has a value that was never put", String::from_utf8_lossy(key)));
+                        return Err(format!(
+                            "{} has a value that was never put",
+                            String::from_utf8_lossy(key)
+                        ));
                     }
                 }
             };
