@@ -142,14 +142,6 @@ impl<'a> RecordInfo<'a> {
     }
 }
 
-/// Splits the reference to a base, as stored in a payload, into key and tag.
-pub(crate) fn split_base(base: &[u8], tagged: bool) -> (&[u8], Option<u32>) {
-    match base.split_last_chunk::<BASE_TAG_BYTES>() {
-        Some((key, tag)) if tagged => (key, Some(u32::from_le_bytes(*tag))),
-        _ => (base, None),
-    }
-}
-
 impl Entry {
     pub(crate) fn new(location: Location, record: &RecordInfo<'_>) -> Self {
         let RecordInfo {
@@ -223,5 +215,13 @@ impl Entry {
             (true, false) => 2,
         };
         (kind, self.generation)
+    }
+}
+
+/// Splits the reference to a base, as stored in a payload, into key and tag.
+pub(crate) fn split_base(base: &[u8], tagged: bool) -> (&[u8], Option<u32>) {
+    match base.split_last_chunk::<BASE_TAG_BYTES>() {
+        Some((key, tag)) if tagged => (key, Some(u32::from_le_bytes(*tag))),
+        _ => (base, None),
     }
 }

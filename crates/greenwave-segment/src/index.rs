@@ -509,10 +509,6 @@ impl Index {
     }
 }
 
-fn slot_in(slots: &mut VecDeque<Option<SegmentSlot>>, first: SlotId, id: SlotId) -> Option<&mut SegmentSlot> {
-    slots.get_mut(id.checked_sub(first)? as usize)?.as_mut()
-}
-
 impl Totals {
     fn count(&mut self, entry: &Entry, op: fn(u64, u64) -> u64) {
         if entry.tombstone {
@@ -524,4 +520,8 @@ impl Totals {
             self.raw_bytes = op(self.raw_bytes, u64::from(entry.raw_len));
         }
     }
+}
+
+fn slot_in(slots: &mut VecDeque<Option<SegmentSlot>>, first: SlotId, id: SlotId) -> Option<&mut SegmentSlot> {
+    slots.get_mut(id.checked_sub(first)? as usize)?.as_mut()
 }

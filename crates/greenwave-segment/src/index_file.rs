@@ -295,17 +295,6 @@ impl Block {
     }
 }
 
-/// Removes the index file of a removed segment. A failure is harmless.
-pub(crate) fn remove(disk: &Disk, segment: &Path) {
-    let path = index_path(segment);
-    match disk.remove(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            tracing::warn!(path = %path.display(), %error, "cannot remove an index file");
-        }
-        _ => {}
-    }
-}
-
 /// Iterates over the records in a body. Ends early at a malformed one.
 #[derive(Debug)]
 pub(crate) struct BodyRecords<'a> {
@@ -339,5 +328,16 @@ impl<'a> Iterator for BodyRecords<'a> {
             lost: false,
         };
         Some((u64_at(head, 8), record))
+    }
+}
+
+/// Removes the index file of a removed segment. A failure is harmless.
+pub(crate) fn remove(disk: &Disk, segment: &Path) {
+    let path = index_path(segment);
+    match disk.remove(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!(path = %path.display(), %error, "cannot remove an index file");
+        }
+        _ => {}
     }
 }

@@ -63,6 +63,17 @@ pub(crate) struct ScanResult {
     pub(crate) refused: Vec<u64>,
 }
 
+/// A part of a segment, as [`inspect`] reports it.
+#[derive(Debug)]
+pub(crate) enum SegmentPart {
+    /// A record that verifies completely.
+    Record,
+    /// A record whose header and key verify but whose payload does not.
+    Damaged(ScannedRecord),
+    /// Bytes up to the given offset that are not a record.
+    Unknown(u64),
+}
+
 /// Scans the records of `segment` from offset `from` to `len`, the length of the file.
 ///
 /// After a bad record, continues at the next magic whose header verifies, so a flipped bit costs
@@ -116,17 +127,6 @@ pub(crate) fn scan(
     }
     scan.refused.extend(batch.drain(..).map(|found| found.offset));
     Ok(scan)
-}
-
-/// A part of a segment, as [`inspect`] reports it.
-#[derive(Debug)]
-pub(crate) enum SegmentPart {
-    /// A record that verifies completely.
-    Record,
-    /// A record whose header and key verify but whose payload does not.
-    Damaged(ScannedRecord),
-    /// Bytes up to the given offset that are not a record.
-    Unknown(u64),
 }
 
 /// Verifies a whole segment, and reports each part with its offset.
