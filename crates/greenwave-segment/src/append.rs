@@ -8,9 +8,8 @@ use crate::entry::{Location, RecordInfo, SlotId};
 use crate::error::unless_gone;
 use crate::format::SEGMENT_HEADER_BYTES;
 use crate::index::SegmentSlot;
-use crate::index_file::Pending;
-use crate::inner::Inner;
-use crate::inner::TIMESTAMP_RESIDUES;
+use crate::index_file::PendingBlock;
+use crate::inner::{Inner, TIMESTAMP_RESIDUES};
 use crate::manifest;
 use crate::record::{self, HEADER_BYTES, Header, Kind};
 use crate::refresh::Refresher;
@@ -24,11 +23,12 @@ const INDEX_SHARE_BYTES: u64 = 128;
 #[derive(Clone, Copy)]
 pub(crate) struct Appender<'a> {
     inner: &'a Inner,
+    refresher: Refresher<'a>,
 }
 
 impl<'a> Appender<'a> {
     pub(crate) fn new(inner: &'a Inner) -> Self {
-        Self { inner }
+        Self { inner, refresher: Refresher::new(inner) }
     }
 
     /// Returns once everything put and removed before is on the disk; see
@@ -141,7 +141,7 @@ impl<'a> Appender<'a> {
 
     /// Adds a block for synced records to the segment's index file. A failure only makes the next
     /// open slower: each block names the offset where it begins, so a gap is detected.
-    fn write_index_block(&self, slot: SlotId, segment: &Segment, pending: &Pending) {
+    fn write_index_block(&self, slot: SlotId, segment: &Segment, pending: &PendingBlock) {
         if pending.count() == 0 {
             return;
         }
@@ -263,7 +263,7 @@ impl<'a> Appender<'a> {
         let rolls = |active: &ActiveSegment| !self.has_room(active, len);
         let refresh = self.inner.options.disk_bytes_max.is_some()
             && self.inner.writer.lock().active.as_ref().is_none_or(rolls);
-        if refresh { Refresher::new(self.inner).refresh() } else { Ok(()) }
+        if refresh { self.refresher.refresh() } else { Ok(()) }
     }
 
     /// Records in the manifest that the log is open for writing. A copy made meanwhile is compared
@@ -292,7 +292,7 @@ impl<'a> Appender<'a> {
         writer.dir_dirty = true;
         let segment = slot.segment.clone();
         let slot = self.inner.index.write().add(slot);
-        let pending = Pending::new(SEGMENT_HEADER_BYTES);
+        let pending = PendingBlock::new(SEGMENT_HEADER_BYTES);
         writer.active =
             Some(ActiveSegment { slot, segment, end: SEGMENT_HEADER_BYTES, pending, listed: false });
         Ok(())

@@ -5,8 +5,7 @@ use std::path::PathBuf;
 
 use crate::Error;
 use crate::error::unless_gone;
-use crate::format;
-use crate::format::SEGMENT_HEADER_BYTES;
+use crate::format::{self, SEGMENT_HEADER_BYTES};
 use crate::inner::Inner;
 use crate::read::Reader;
 use crate::refresh::Refresher;
@@ -121,16 +120,18 @@ impl fmt::Display for Problem {
 #[derive(Clone, Copy)]
 pub(crate) struct Checker<'a> {
     inner: &'a Inner,
+    refresher: Refresher<'a>,
+    reader: Reader<'a>,
 }
 
 impl<'a> Checker<'a> {
     pub(crate) fn new(inner: &'a Inner) -> Self {
-        Self { inner }
+        Self { inner, refresher: Refresher::new(inner), reader: Reader::new(inner) }
     }
 
     /// Checks every segment, value and file; see [`Log::check`](crate::Log::check).
     pub(crate) fn check(&self) -> Result<CheckReport, Error> {
-        Refresher::new(self.inner).refresh()?;
+        self.refresher.refresh()?;
         let mut checked = CheckReport::default();
         let slots: Vec<_> = {
             let index = self.inner.index.read();
@@ -184,7 +185,7 @@ impl<'a> Checker<'a> {
         for (key, lost) in keys {
             let kind = if lost {
                 ProblemKind::LostValue { key }
-            } else if !Reader::new(self.inner).is_readable(&key)? {
+            } else if !self.reader.is_readable(&key)? {
                 ProblemKind::UnreadableValue { key }
             } else {
                 checked.values += 1;

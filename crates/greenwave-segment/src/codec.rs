@@ -32,7 +32,7 @@ pub(crate) const DICTIONARY_VALUE_BYTES_MAX: usize = 64 << 10;
 /// Size of the stored hash of the base's value in bytes: the lower half of its XXH3-64.
 const BASE_HASH_BYTES: usize = 4;
 
-/// A record whose header is filled in once its location is known.
+/// A record whose header is filled in when its location is chosen.
 pub(crate) struct Frame {
     pub(crate) header: Header,
     pub(crate) bytes: Vec<u8>,

@@ -52,11 +52,23 @@ pub struct CompactionStats {
 #[derive(Clone, Copy)]
 pub(crate) struct Compactor<'a> {
     inner: &'a Inner,
+    refresher: Refresher<'a>,
+    reader: Reader<'a>,
+    appender: Appender<'a>,
+    deltas: Deltas<'a>,
+    recovery: Recovery<'a>,
 }
 
 impl<'a> Compactor<'a> {
     pub(crate) fn new(inner: &'a Inner) -> Self {
-        Self { inner }
+        Self {
+            inner,
+            refresher: Refresher::new(inner),
+            reader: Reader::new(inner),
+            appender: Appender::new(inner),
+            deltas: Deltas::new(inner),
+            recovery: Recovery::new(inner),
+        }
     }
 
     /// Rewrites segments that are mostly dead; see [`Log::compact`](crate::Log::compact).
@@ -64,7 +76,7 @@ impl<'a> Compactor<'a> {
         self.inner.check_writable()?;
         let _compacting = self.inner.compacting.lock();
         match self.inner.compaction_lock.try_lock()? {
-            Some(turn) => self.compact_in(&turn),
+            Some(guard) => self.compact_in(&guard),
             None => Ok(CompactionStats::default()),
         }
     }
@@ -94,8 +106,8 @@ impl<'a> Compactor<'a> {
     /// Drops the segments with the oldest records until at most `target` bytes are used.
     pub(crate) fn drop_oldest(&self, target: u64, full: Error) -> Result<(), Error> {
         let _compacting = self.inner.compacting.lock();
-        let _turn = self.inner.compaction_lock.lock()?;
-        Refresher::new(self.inner).refresh()?;
+        let _guard = self.inner.compaction_lock.lock()?;
+        self.refresher.refresh()?;
         // Tombstones may be copied from each segment into a new one. After each segment has been
         // dropped once, no more can be freed.
         let mut drops_left = self.inner.index.read().slots().count() + 2;
@@ -104,19 +116,18 @@ impl<'a> Compactor<'a> {
             drops_left = left;
             match self.oldest_sealed() {
                 Some(slot) => self.drop_segment(slot)?,
-                None if Appender::new(self.inner).seal_active()?
-                    || Recovery::new(self.inner).seal_abandoned(|_| true)? > 0 => {}
+                None if self.appender.seal_active()? || self.recovery.seal_abandoned(|_| true)? > 0 => {}
                 None => return Err(full),
             }
         }
         Ok(())
     }
 
-    fn compact_in(&self, _turn: &CompactionGuard) -> Result<CompactionStats, Error> {
-        Refresher::new(self.inner).refresh()?;
+    fn compact_in(&self, _guard: &CompactionGuard) -> Result<CompactionStats, Error> {
+        self.refresher.refresh()?;
         // Full segments are sealed by a flush.
-        Appender::new(self.inner).flush()?;
-        Recovery::new(self.inner).seal_abandoned(|slot| is_mostly_dead(slot.len, slot.live_bytes))?;
+        self.appender.flush()?;
+        self.recovery.seal_abandoned(|slot| is_mostly_dead(slot.len, slot.live_bytes))?;
         let mut done = CompactionStats::default();
         let victims = self.mostly_dead();
         if !victims.is_empty() {
@@ -162,7 +173,7 @@ impl<'a> Compactor<'a> {
     /// the records of a sealed segment. After it, a tombstone that shadows nothing in the index
     /// shadows nothing at all.
     fn rewrite(&self, victims: &[SlotId], done: &mut CompactionStats) -> Result<(), Error> {
-        Refresher::new(self.inner).refresh()?;
+        self.refresher.refresh()?;
         let mut moved = Vec::new();
         let result = self
             .copy_live_records(victims, &mut moved, done)
@@ -229,12 +240,12 @@ impl<'a> Compactor<'a> {
     fn remove_rewritten(&self, victims: &[SlotId], done: &mut CompactionStats) -> Result<(), Error> {
         // Flushed before taking the rewrite lock, so that processes waiting for the lock need not
         // wait for the disk.
-        Appender::new(self.inner).flush()?;
-        Appender::new(self.inner).sync_others()?;
+        self.appender.flush()?;
+        self.appender.sync_others()?;
         let mut guard = self.inner.rewrite_lock.lock()?;
-        Refresher::new(self.inner).refresh()?;
-        if Deltas::new(self.inner).rewrite_stranded()? > 0 {
-            Appender::new(self.inner).flush()?;
+        self.refresher.refresh()?;
+        if self.deltas.rewrite_stranded()? > 0 {
+            self.appender.flush()?;
         }
         guard.announce_removal()?;
         guard.mark_refreshed();
@@ -266,7 +277,7 @@ impl<'a> Compactor<'a> {
         frame.header.timestamp = entry.timestamp;
         frame.header.generation = entry.generation;
         frame.header = frame.header.copied();
-        let to = Appender::new(self.inner).append_unindexed(&mut writer, &mut frame)?;
+        let to = self.appender.append_unindexed(&mut writer, &mut frame)?;
         self.inner.index.write().relocate(entry.location(), to, &RecordInfo::new(&frame.header, key, &[]));
         Ok(frame.bytes.len() as u64)
     }
@@ -275,15 +286,15 @@ impl<'a> Compactor<'a> {
     /// `spare` more than the original's size.
     fn copy(&self, segment: &Segment, entry: &Entry, older_elsewhere: u64, spare: u64) -> Result<u64, Error> {
         let key = entry.key.as_slice();
-        let shortened = Deltas::new(self.inner).shorten_chain(entry, spare)?;
-        let Some(mut frame) = Reader::new(self.inner).read_frame(segment, key, &RecordRef::to(entry))? else {
+        let shortened = self.deltas.shorten_chain(entry, spare)?;
+        let Some(mut frame) = self.reader.read_frame(segment, key, &RecordRef::to(entry))? else {
             // The record is damaged. The key has no value from now on, and an older one must not
             // reappear.
             self.inner.index.write().mark_lost(key, entry.location());
             return self.copy_tombstone(entry, older_elsewhere);
         };
         let guard = match &shortened {
-            Some((shorter, _)) => Deltas::new(self.inner).lock_for_delta(shorter)?,
+            Some((shorter, _)) => self.deltas.lock_for_delta(shorter)?,
             None => None,
         };
         let mut writer = self.inner.writer.lock();
@@ -292,16 +303,16 @@ impl<'a> Compactor<'a> {
         }
         if let Some((shorter, base)) = shortened
             && (guard.is_some() || shorter.header.depth() == 0)
-            && Deltas::new(self.inner).base_is_current(&base)
+            && self.deltas.base_is_current(&base)
         {
             frame = shorter;
             self.inner.counters.rebased_records.add(1);
         }
         frame.header.generation = entry.generation;
         frame.header = frame.header.copied();
-        let to = Appender::new(self.inner).append_unindexed(&mut writer, &mut frame)?;
-        let item = RecordInfo::new(&frame.header, frame.key(), frame.base());
-        self.inner.index.write().relocate(entry.location(), to, &item);
+        let to = self.appender.append_unindexed(&mut writer, &mut frame)?;
+        let info = RecordInfo::new(&frame.header, frame.key(), frame.base());
+        self.inner.index.write().relocate(entry.location(), to, &info);
         self.inner.counters.copied_records.add(1);
         Ok(frame.bytes.len() as u64)
     }
@@ -311,12 +322,12 @@ impl<'a> Compactor<'a> {
         let mut written = 0;
         for (id, record) in dictionaries {
             let key = id.to_le_bytes();
-            let Some(mut frame) = Reader::new(self.inner).read_frame(segment, &key, &record)? else {
+            let Some(mut frame) = self.reader.read_frame(segment, &key, &record)? else {
                 continue;
             };
             frame.header = frame.header.copied();
             let mut writer = self.inner.writer.lock();
-            let to = Appender::new(self.inner).append_unindexed(&mut writer, &mut frame)?;
+            let to = self.appender.append_unindexed(&mut writer, &mut frame)?;
             self.inner.index.write().relocate_dictionary(id, to);
             written += frame.bytes.len() as u64;
         }
@@ -333,7 +344,7 @@ impl<'a> Compactor<'a> {
     /// that hides an older one. Like [`rewrite`](Self::rewrite), needs all older records in the
     /// index.
     fn drop_segment(&self, slot: SlotId) -> Result<(), Error> {
-        Refresher::new(self.inner).refresh()?;
+        self.refresher.refresh()?;
         let (segment, older_elsewhere, entries) = {
             let index = self.inner.index.read();
             let Some(found) = index.try_slot(slot) else { return Ok(()) };
@@ -345,8 +356,8 @@ impl<'a> Compactor<'a> {
             self.copy_tombstone(entry, older_elsewhere)?;
         }
         self.copy_dictionaries(slot, &segment)?;
-        Appender::new(self.inner).flush()?;
-        Appender::new(self.inner).sync_others()?;
+        self.appender.flush()?;
+        self.appender.sync_others()?;
         self.inner.counters.dropped_entries.add(dropped);
         tracing::debug!(path = %segment.path.display(), entries = dropped, "dropped the oldest segment");
         self.unlink(slot, &segment)?;
@@ -366,20 +377,20 @@ impl<'a> Compactor<'a> {
         }
         let freed = self.inner.index.read().try_slot(slot).map_or(0, |slot| slot.len + slot.index_len);
         self.inner.writer.lock().dir_dirty = true;
-        Refresher::new(self.inner).remove_missing(&[slot])?;
+        self.refresher.remove_missing(&[slot])?;
         Ok(freed)
     }
 
     /// Records in the manifest that a segment is removed, and the synced sizes of all unsealed
     /// segments, since these may contain the copies.
-    fn record_removal(&self, gone: u64) {
-        Appender::new(self.inner).mark_in_use(&mut self.inner.writer.lock());
+    fn record_removal(&self, removed: u64) {
+        self.appender.mark_in_use(&mut self.inner.writer.lock());
         let mut entries: Vec<(u64, u64)> = {
             let index = self.inner.index.read();
             let open = index.slots().filter(|(_, slot)| !slot.sealed && !slot.orphan);
             open.map(|(_, slot)| (slot.segment.id, slot.synced)).collect()
         };
-        entries.push((gone, REMOVED));
+        entries.push((removed, REMOVED));
         self.inner.manifest.record(&entries);
     }
 }

@@ -45,27 +45,37 @@ impl ChosenBase {
 #[derive(Clone, Copy)]
 pub(crate) struct Deltas<'a> {
     inner: &'a Inner,
+    refresher: Refresher<'a>,
+    reader: Reader<'a>,
+    appender: Appender<'a>,
 }
 
 impl<'a> Deltas<'a> {
     pub(crate) fn new(inner: &'a Inner) -> Self {
-        Self { inner }
+        Self {
+            inner,
+            refresher: Refresher::new(inner),
+            reader: Reader::new(inner),
+            appender: Appender::new(inner),
+        }
     }
 
-    /// Chooses the base for a value of `key` that is probably similar to the value of `like`.
+    /// Chooses the base for a value of `key` that is probably similar to the value of `similar`.
     pub(crate) fn choose_base(
         &self,
         key: &[u8],
-        like: &[u8],
+        similar: &[u8],
         value: &[u8],
     ) -> Result<Option<ChosenBase>, Error> {
         let depth_max = self.inner.options.chain_depth_max;
-        if depth_max == 0 || key == like || like.is_empty() || !self.inner.codec.can_delta(value) {
+        if depth_max == 0 || key == similar || similar.is_empty() || !self.inner.codec.can_delta(value) {
             return Ok(None);
         }
-        let Some(depth) = self.inner.index.read().get(like).map(|entry| entry.depth) else { return Ok(None) };
+        let Some(depth) = self.inner.index.read().get(similar).map(|entry| entry.depth) else {
+            return Ok(None);
+        };
         let target = if depth < depth_max { depth } else { depth_max / HALF };
-        self.base_at(key, like, target)
+        self.base_at(key, similar, target)
     }
 
     pub(crate) fn encode(&self, key: &[u8], value: &[u8], base: Option<&ChosenBase>) -> Frame {
@@ -90,7 +100,7 @@ impl<'a> Deltas<'a> {
             return Ok(None);
         };
         if !guard.is_unchanged() {
-            Refresher::new(self.inner).refresh()?;
+            self.refresher.refresh()?;
             guard.mark_refreshed();
         }
         Ok(Some(guard))
@@ -126,7 +136,7 @@ impl<'a> Deltas<'a> {
         if rebased > 0 {
             // If a power cut preserved the removal but not the rewritten deltas, their values would
             // be lost.
-            Appender::new(self.inner).flush()?;
+            self.appender.flush()?;
         }
         Ok(rebased)
     }
@@ -138,7 +148,7 @@ impl<'a> Deltas<'a> {
         let mut rewritten = 0;
         for entry in stranded {
             let key = entry.key.as_slice();
-            let Some(value) = Reader::new(self.inner).get(key)? else { continue };
+            let Some(value) = self.reader.get(key)? else { continue };
             let mut frame = self.inner.codec.encode(key, &value);
             let mut writer = self.inner.writer.lock();
             if self.inner.is_current(key, entry.location()) {
@@ -160,7 +170,7 @@ impl<'a> Deltas<'a> {
         let half = self.inner.options.chain_depth_max / HALF;
         let key = entry.key.as_slice();
         let Some(base) = entry.base.as_ref().filter(|_| entry.depth > half) else { return Ok(None) };
-        let Some(value) = Reader::new(self.inner).get(key)? else { return Ok(None) };
+        let Some(value) = self.reader.get(key)? else { return Ok(None) };
         let Some(base) = self.base_at(key, base.as_slice(), half.saturating_sub(1))? else {
             return Ok(None);
         };
@@ -171,18 +181,18 @@ impl<'a> Deltas<'a> {
         Ok(affordable.then_some((frame, base)))
     }
 
-    /// Reads the first of `like`, its base, the base's base, and so on, whose depth is at most
+    /// Reads the first of `similar`, its base, the base's base, and so on, whose depth is at most
     /// `depth_max`.
-    fn base_at(&self, key: &[u8], like: &[u8], depth_max: u8) -> Result<Option<ChosenBase>, Error> {
-        let Some((base, entry)) = self.ancestor(key, like, depth_max) else { return Ok(None) };
-        let value = Reader::new(self.inner).get(&base)?;
+    fn base_at(&self, key: &[u8], similar: &[u8], depth_max: u8) -> Result<Option<ChosenBase>, Error> {
+        let Some((base, entry)) = self.ancestor(key, similar, depth_max) else { return Ok(None) };
+        let value = self.reader.get(&base)?;
         let (timestamp, depth, location) = (entry.timestamp, entry.depth, entry.location());
         Ok(value.map(|value| ChosenBase { key: base, value, timestamp, depth, location }))
     }
 
-    fn ancestor(&self, key: &[u8], like: &[u8], depth_max: u8) -> Option<(Vec<u8>, Entry)> {
+    fn ancestor(&self, key: &[u8], similar: &[u8], depth_max: u8) -> Option<(Vec<u8>, Entry)> {
         let index = self.inner.index.read();
-        let mut entry = index.get(like)?;
+        let mut entry = index.get(similar)?;
         while entry.depth > depth_max {
             entry = index.get(entry.base.as_ref()?.as_slice())?;
         }
@@ -207,7 +217,7 @@ impl<'a> Deltas<'a> {
     /// Rewrites a delta against its nearest ancestor that is not in `keys`, or without a base.
     fn rewrite_value(&self, entry: &Entry, keys: &dyn Fn(&[u8]) -> bool) -> Result<bool, Error> {
         let key = entry.key.as_slice();
-        let Some(value) = Reader::new(self.inner).get(key)? else { return Ok(false) };
+        let Some(value) = self.reader.get(key)? else { return Ok(false) };
         let mut above = entry.base.clone();
         while let Some(base) = &above
             && keys(base.as_slice())
@@ -242,12 +252,12 @@ impl<'a> Deltas<'a> {
         frame.header.timestamp = entry.timestamp;
         frame.header.generation = entry.generation;
         frame.header = frame.header.copied();
-        Appender::new(self.inner).append_unbudgeted(writer, frame)
+        self.appender.append_unbudgeted(writer, frame)
     }
 }
 
 /// Returns a function that tests whether a key is among `keys`.
-pub(crate) fn contains_in<'a>(keys: &[&'a [u8]]) -> impl Fn(&[u8]) -> bool + use<'a> {
+pub(crate) fn key_set<'a>(keys: &[&'a [u8]]) -> impl Fn(&[u8]) -> bool + use<'a> {
     let keys: Arc<std::collections::HashSet<&'a [u8]>> = Arc::new(keys.iter().copied().collect());
     move |key| keys.contains(key)
 }

@@ -18,11 +18,13 @@ const SAMPLES_MIN: usize = 16;
 #[derive(Clone, Copy)]
 pub(crate) struct Trainer<'a> {
     inner: &'a Inner,
+    reader: Reader<'a>,
+    appender: Appender<'a>,
 }
 
 impl<'a> Trainer<'a> {
     pub(crate) fn new(inner: &'a Inner) -> Self {
-        Self { inner }
+        Self { inner, reader: Reader::new(inner), appender: Appender::new(inner) }
     }
 
     /// Trains a dictionary and uses it for new values; see
@@ -49,7 +51,7 @@ impl<'a> Trainer<'a> {
         header.raw_len = u32::try_from(dictionary.len()).expect("at most 1 MiB");
         (header.stored_len, header.payload_hash) = (header.raw_len, hash_payload(&dictionary));
         let mut frame = Frame::new(header, &key, &dictionary);
-        Appender::new(self.inner).append(&mut frame)?;
+        self.appender.append(&mut frame)?;
         let id = self.inner.codec.add_dictionary(dictionary.into());
         self.inner.codec.use_dictionary(id);
         Ok(true)
@@ -71,7 +73,7 @@ impl<'a> Trainer<'a> {
         };
         let (mut samples, mut sizes) = (Vec::new(), Vec::new());
         for key in keys {
-            if let Some(value) = Reader::new(self.inner).get(key.as_slice())?
+            if let Some(value) = self.reader.get(key.as_slice())?
                 && samples.len() + value.len() <= bytes_max
             {
                 samples.extend_from_slice(&value);

@@ -36,7 +36,7 @@ impl RecordRef {
         }
     }
 
-    pub(crate) fn found(location: Location, header: &Header) -> Self {
+    pub(crate) fn scanned(location: Location, header: &Header) -> Self {
         let (depth, tag, raw_len) = (header.depth(), header.timestamp as u32, header.raw_len);
         Self { location, depth, tag, record_len: header.record_len(), raw_len }
     }
@@ -142,16 +142,8 @@ impl<'a> RecordInfo<'a> {
     }
 }
 
-/// Splits the reference to a base, as stored in a payload, into key and tag.
-pub(crate) fn split_base(base: &[u8], tagged: bool) -> (&[u8], Option<u32>) {
-    match base.split_last_chunk::<BASE_TAG_BYTES>() {
-        Some((key, tag)) if tagged => (key, Some(u32::from_le_bytes(*tag))),
-        _ => (base, None),
-    }
-}
-
 impl Entry {
-    pub(crate) fn new(location: Location, item: &RecordInfo<'_>) -> Self {
+    pub(crate) fn new(location: Location, record: &RecordInfo<'_>) -> Self {
         let RecordInfo {
             kind,
             key,
@@ -164,7 +156,7 @@ impl Entry {
             depth,
             generation,
             lost,
-        } = *item;
+        } = *record;
         let short = padded.and_then(|padded| Some((u8::try_from(key.len()).ok()?, padded)));
         Self {
             key: short.map_or_else(|| key.into(), |(len, padded)| Key::from_padded(len, padded)),
@@ -223,5 +215,13 @@ impl Entry {
             (true, false) => 2,
         };
         (kind, self.generation)
+    }
+}
+
+/// Splits the reference to a base, as stored in a payload, into key and tag.
+pub(crate) fn split_base(base: &[u8], tagged: bool) -> (&[u8], Option<u32>) {
+    match base.split_last_chunk::<BASE_TAG_BYTES>() {
+        Some((key, tag)) if tagged => (key, Some(u32::from_le_bytes(*tag))),
+        _ => (base, None),
     }
 }

@@ -41,6 +41,13 @@ impl Hold {
     }
 }
 
+impl Drop for Hold {
+    fn drop(&mut self) {
+        // A file that remains is harmless, since it is not locked.
+        let _ = self.disk.remove(&self.path);
+    }
+}
+
 /// Returns whether a live process holds `number`; removes the file of a dead one.
 pub(crate) fn is_held(inner: &Inner, number: u64) -> Result<bool, Error> {
     let path = holder_path(&inner.dir, number);
@@ -57,11 +64,4 @@ pub(crate) fn is_held(inner: &Inner, number: u64) -> Result<bool, Error> {
         let _ = inner.disk.remove(&path);
     }
     Ok(false)
-}
-
-impl Drop for Hold {
-    fn drop(&mut self) {
-        // A file that remains is harmless, since it is not locked.
-        let _ = self.disk.remove(&self.path);
-    }
 }

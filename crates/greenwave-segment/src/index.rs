@@ -3,8 +3,8 @@
 //!
 //! Records may be applied in any order, since segments of several processes are read one after
 //! another. The latest timestamp wins; among equal ones a tombstone, then the later copy, then the
-//! value with fewer deltas. A record that is known but cannot be read is *lost*: it hides older
-//! records like a tombstone, and loses against any copy of itself.
+//! value with fewer deltas. A record that exists or existed but cannot be read is *lost*: it hides
+//! older records like a tombstone, and loses against any copy of itself.
 //!
 //! All entries are in one vector, and a hash table contains their positions. Opening a log of a
 //! million keys spends most of its time filling these two.
@@ -509,10 +509,6 @@ impl Index {
     }
 }
 
-fn slot_in(slots: &mut VecDeque<Option<SegmentSlot>>, first: SlotId, id: SlotId) -> Option<&mut SegmentSlot> {
-    slots.get_mut(id.checked_sub(first)? as usize)?.as_mut()
-}
-
 impl Totals {
     fn count(&mut self, entry: &Entry, op: fn(u64, u64) -> u64) {
         if entry.tombstone {
@@ -524,4 +520,8 @@ impl Totals {
             self.raw_bytes = op(self.raw_bytes, u64::from(entry.raw_len));
         }
     }
+}
+
+fn slot_in(slots: &mut VecDeque<Option<SegmentSlot>>, first: SlotId, id: SlotId) -> Option<&mut SegmentSlot> {
+    slots.get_mut(id.checked_sub(first)? as usize)?.as_mut()
 }

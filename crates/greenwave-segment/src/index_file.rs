@@ -53,11 +53,11 @@ use crate::segment::Segment;
 const FILE_MAGIC: [u8; 8] = [0xF5, b'G', b'W', b'I', b'D', b'X', b'\r', b'\n'];
 const BLOCK_MAGIC: [u8; 4] = [0xF5, b'G', b'W', b'B'];
 const BLOCK_HEADER_BYTES: usize = 56;
-const ITEM_BYTES: usize = 36;
+const RECORD_BYTES: usize = 36;
 
 /// Records that the next block will cover.
 #[derive(Debug)]
-pub(crate) struct Pending {
+pub(crate) struct PendingBlock {
     from: u64,
     to: u64,
     count: u32,
@@ -65,7 +65,7 @@ pub(crate) struct Pending {
     body: Vec<u8>,
 }
 
-impl Pending {
+impl PendingBlock {
     /// Creates an empty list of records that begins at `from` in the segment.
     pub(crate) fn new(from: u64) -> Self {
         Self { from, to: from, count: 0, last_checksum: 0, body: Vec::new() }
@@ -161,7 +161,7 @@ pub(crate) struct IndexFile {
 /// A block that verifies.
 #[derive(Debug)]
 pub(crate) struct BlockRead<'a> {
-    pub(crate) items: Items<'a>,
+    pub(crate) records: BodyRecords<'a>,
     /// Whether the segment contains the last record of the block. If not, the segment was
     /// truncated, replaced by an older copy, or lost after the block's records had reached the
     /// disk, and each of them may exist or not.
@@ -232,7 +232,7 @@ impl IndexFile {
         } else {
             tracing::warn!(path = %self.path.display(), offset = block.last, "an index file lists records that its segment lacks");
         }
-        Ok(Some(BlockRead { items: Items { bytes: &self.body }, fits: self.fits }))
+        Ok(Some(BlockRead { records: BodyRecords { bytes: &self.body }, fits: self.fits }))
     }
 
     fn read_block(&mut self) -> io::Result<Option<Block>> {
@@ -257,7 +257,7 @@ impl IndexFile {
 
     /// Truncates the file after the last block that verifies, so that blocks can be appended. Only
     /// the segment's writer may call this.
-    pub(crate) fn mend(disk: &Disk, segment: &Segment, file: Option<&Self>) -> Result<(), Error> {
+    pub(crate) fn truncate_torn(disk: &Disk, segment: &Segment, file: Option<&Self>) -> Result<(), Error> {
         let path = index_path(&segment.path);
         let good_len = file.map_or(0, |file| file.good_len);
         if file.is_some_and(|file| file.len == good_len) {
@@ -284,39 +284,28 @@ impl Block {
     fn check(header: &[u8; BLOCK_HEADER_BYTES], body: &[u8]) -> Option<Self> {
         let (count, mark) = (u32_at(header, 4), u64_at(header, 16));
         let (mut seen, mut last, mut next) = (0, 0, u64_at(header, 8));
-        for (offset, item) in (Items { bytes: body }) {
-            if offset < next || item.record_len().checked_add(offset)? > mark {
+        for (offset, record) in (BodyRecords { bytes: body }) {
+            if offset < next || record.record_len().checked_add(offset)? > mark {
                 return None;
             }
-            (seen, last, next) = (seen + 1, offset, offset + item.record_len());
+            (seen, last, next) = (seen + 1, offset, offset + record.record_len());
         }
         let last_checksum = u64_at(header, 40);
         (seen == count && count > 0).then_some(Self { mark, last, last_checksum })
     }
 }
 
-/// Removes the index file of a removed segment. A failure is harmless.
-pub(crate) fn remove(disk: &Disk, segment: &Path) {
-    let path = index_path(segment);
-    match disk.remove(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            tracing::warn!(path = %path.display(), %error, "cannot remove an index file");
-        }
-        _ => {}
-    }
-}
-
 /// Iterates over the records in a body. Ends early at a malformed one.
 #[derive(Debug)]
-pub(crate) struct Items<'a> {
+pub(crate) struct BodyRecords<'a> {
     bytes: &'a [u8],
 }
 
-impl<'a> Iterator for Items<'a> {
+impl<'a> Iterator for BodyRecords<'a> {
     type Item = (u64, RecordInfo<'a>);
 
     fn next(&mut self) -> Option<Self::Item> {
-        let (head, rest) = self.bytes.split_first_chunk::<ITEM_BYTES>()?;
+        let (head, rest) = self.bytes.split_first_chunk::<RECORD_BYTES>()?;
         let padded = rest.first_chunk();
         let (key, rest) = rest.split_at_checked(u32_at(head, 16) as usize)?;
         let padded = padded.filter(|_| key.len() <= INLINE_BYTES_MAX);
@@ -325,7 +314,7 @@ impl<'a> Iterator for Items<'a> {
         self.bytes = rest;
         let (stored_len, raw_len) = (u32_at(head, 20), u32_at(head, 24));
         let (base, base_tag) = split_base(base, head[35] == 1);
-        let item = RecordInfo {
+        let record = RecordInfo {
             kind,
             key,
             padded,
@@ -338,6 +327,17 @@ impl<'a> Iterator for Items<'a> {
             generation: head[34],
             lost: false,
         };
-        Some((u64_at(head, 8), item))
+        Some((u64_at(head, 8), record))
+    }
+}
+
+/// Removes the index file of a removed segment. A failure is harmless.
+pub(crate) fn remove(disk: &Disk, segment: &Path) {
+    let path = index_path(segment);
+    match disk.remove(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!(path = %path.display(), %error, "cannot remove an index file");
+        }
+        _ => {}
     }
 }

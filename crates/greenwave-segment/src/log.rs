@@ -22,7 +22,7 @@ use crate::refresh::Refresher;
 use crate::write::Changes;
 use crate::{Error, Options, Stats, segment};
 
-/// A log of keys to bytes in a directory. Threads share it by reference, processes by opening the
+/// A key-value log in a directory. Threads share it by reference, processes by opening the
 /// same directory.
 pub struct Log {
     inner: Inner,
@@ -31,9 +31,8 @@ pub struct Log {
 impl Log {
     /// Opens the log in `dir`, which is created with mode 0700 if it is missing.
     ///
-    /// Recovers after a crash: cuts off a torn tail and skips damaged records.
-    /// Creates no segment before the first put. A log on a full or read-only disk can be opened and
-    /// read.
+    /// Recovers after a crash: cuts off a torn tail and skips damaged records. Creates no segment
+    /// before the first put. A log on a full or read-only disk can be opened and read.
     ///
     /// # Errors
     ///

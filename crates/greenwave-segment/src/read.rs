@@ -59,11 +59,12 @@ struct VerifiedRecord {
 #[derive(Clone, Copy)]
 pub(crate) struct Reader<'a> {
     inner: &'a Inner,
+    refresher: Refresher<'a>,
 }
 
 impl<'a> Reader<'a> {
     pub(crate) fn new(inner: &'a Inner) -> Self {
-        Self { inner }
+        Self { inner, refresher: Refresher::new(inner) }
     }
 
     /// Returns the value of `key`; see [`Log::get`](crate::Log::get).
@@ -123,7 +124,7 @@ impl<'a> Reader<'a> {
                     }
                     if record.depth > 0 && blocking == Blocking::Allowed {
                         // A process that removed the base has rewritten the delta before.
-                        Refresher::new(self.inner).refresh().map_err(ReadFailure::Io)?;
+                        self.refresher.refresh().map_err(ReadFailure::Io)?;
                         if !self.inner.is_current(key, record.location) {
                             last = None;
                             continue;
@@ -138,11 +139,11 @@ impl<'a> Reader<'a> {
                     return Err(ReadFailure::Bad(reason));
                 }
                 Err(ReadFailure::Gone) if blocking == Blocking::Allowed => {
-                    Refresher::new(self.inner).refresh().map_err(ReadFailure::Io)?;
+                    self.refresher.refresh().map_err(ReadFailure::Io)?;
                 }
                 Err(ReadFailure::Bad(_)) if blocking == Blocking::Allowed && record.depth > 0 => {
                     // The base may be in a segment that another process has written since.
-                    Refresher::new(self.inner).refresh().map_err(ReadFailure::Io)?;
+                    self.refresher.refresh().map_err(ReadFailure::Io)?;
                     last = Some(record.location);
                 }
                 Err(ReadFailure::Bad(_)) if record.depth > 0 => return Err(ReadFailure::WouldBlock),
@@ -251,7 +252,7 @@ impl<'a> Reader<'a> {
                 let fits = found.header.depth() < depth && tag.is_none_or(|tag| tag == timestamp as u32);
                 if kind == Kind::Value && fits && found.key.as_slice() == key {
                     let location = Location { slot, offset: found.offset };
-                    records.push((timestamp, RecordRef::found(location, &found.header), segment.clone()));
+                    records.push((timestamp, RecordRef::scanned(location, &found.header), segment.clone()));
                 }
             });
             // If another process removed the segment, its live records are in other segments.

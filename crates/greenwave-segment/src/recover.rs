@@ -9,21 +9,19 @@ use crate::Error;
 use crate::append::Appender;
 use crate::entry::{Location, SlotId};
 use crate::error::unless_gone;
-use crate::format;
-use crate::format::SEGMENT_HEADER_BYTES;
+use crate::format::{self, SEGMENT_HEADER_BYTES};
 use crate::index::SegmentSlot;
-use crate::index_file::Pending;
+use crate::index_file::PendingBlock;
 use crate::inner::Inner;
 use crate::read::Reader;
-use crate::refresh::Refresher;
-use crate::refresh::{NewlyIndexed, SegmentRole, blank};
+use crate::refresh::{NewlyIndexed, Refresher, SegmentRole, blank};
 use crate::scan::{self, ScannedRecord};
 use crate::segment::{self, Segment};
 use crate::writer::ActiveSegment;
 
 /// Size of a typical record in an index file, whose key is a hash and a prefix byte. Used to
 /// estimate the number of records.
-const TYPICAL_ITEM_BYTES: usize = 72;
+const TYPICAL_RECORD_BYTES: usize = 72;
 
 /// A segment whose writer died and whose lock this log holds.
 struct AbandonedSegment {
@@ -44,11 +42,19 @@ struct AbandonedSegment {
 #[derive(Clone, Copy)]
 pub(crate) struct Recovery<'a> {
     inner: &'a Inner,
+    refresher: Refresher<'a>,
+    reader: Reader<'a>,
+    appender: Appender<'a>,
 }
 
 impl<'a> Recovery<'a> {
     pub(crate) fn new(inner: &'a Inner) -> Self {
-        Self { inner }
+        Self {
+            inner,
+            refresher: Refresher::new(inner),
+            reader: Reader::new(inner),
+            appender: Appender::new(inner),
+        }
     }
 
     /// Compares a copy of the directory with its manifest; fails if the copy is incomplete.
@@ -73,7 +79,7 @@ impl<'a> Recovery<'a> {
                 None => return incomplete(format!("segment {id:016x} is missing")),
                 Some(len) if len < min_len => {
                     return incomplete(format!(
-                        "segment {id:016x} has {len} bytes: expected at min_len {min_len}"
+                        "segment {id:016x} has {len} bytes: expected at least {min_len}"
                     ));
                 }
                 Some(_) => {}
@@ -85,22 +91,19 @@ impl<'a> Recovery<'a> {
 
     /// Reads all segments, and takes over those whose writers died.
     pub(crate) fn recover(&self) -> Result<(), Error> {
-        let expected = segment::index_files_bytes(&self.inner.disk, &self.inner.dir)? / TYPICAL_ITEM_BYTES;
+        let expected = segment::index_files_bytes(&self.inner.disk, &self.inner.dir)? / TYPICAL_RECORD_BYTES;
         self.inner.index.write().reserve(expected);
         let mut abandoned = Vec::new();
         let mut unverified = Vec::new();
-        for id in Refresher::new(self.inner).list_changes()?.new {
-            let Some((segment, len)) = Refresher::new(self.inner).open_segment(id)? else { continue };
+        for id in self.refresher.list_changes()?.new {
+            let Some((segment, len)) = self.refresher.open_segment(id)? else { continue };
             let Some(sealed) = unless_gone(scan::is_sealed(&segment, len))? else { continue };
             if self.inner.read_only || !segment.writable || sealed || !segment.try_lock() {
                 if len >= SEGMENT_HEADER_BYTES
-                    && let Some(entered) = unless_gone(Refresher::new(self.inner).index_segment(
-                        segment,
-                        len,
-                        SegmentRole::Reader,
-                    ))?
+                    && let Some(added) =
+                        unless_gone(self.refresher.index_segment(segment, len, SegmentRole::Reader))?
                 {
-                    unverified.extend(entered.tail.into_iter().map(|found| (entered.slot, found)));
+                    unverified.extend(added.tail.into_iter().map(|found| (added.slot, found)));
                 }
                 continue;
             }
@@ -111,7 +114,7 @@ impl<'a> Recovery<'a> {
             abandoned.extend(self.take_over(segment, &mut unverified)?);
         }
         // The records of a segment that vanished meanwhile are in another one.
-        Refresher::new(self.inner).refresh()?;
+        self.refresher.refresh()?;
         for (slot, found) in unverified {
             self.verify_base(slot, &found)?;
         }
@@ -137,7 +140,7 @@ impl<'a> Recovery<'a> {
                 continue;
             }
             let fit = !segment.is_unlinked() && segment.check_header()?;
-            if !fit || !Refresher::new(self.inner).read_appended(id, SegmentRole::Writer, |_| ())? {
+            if !fit || !self.refresher.read_appended(id, SegmentRole::Writer, |_| ())? {
                 segment.unlock();
                 continue;
             }
@@ -152,10 +155,10 @@ impl<'a> Recovery<'a> {
                         slot: id,
                         segment: segment.clone(),
                         end,
-                        pending: Pending::new(end),
+                        pending: PendingBlock::new(end),
                         listed: false,
                     };
-                    Appender::new(self.inner).seal(&active)?;
+                    self.appender.seal(&active)?;
                     sealed += 1;
                 }
                 _ => segment.unlock(),
@@ -194,15 +197,15 @@ impl<'a> Recovery<'a> {
             }
             len = SEGMENT_HEADER_BYTES;
         }
-        let whole = segment.check_header()?;
+        let header_ok = segment.check_header()?;
         let NewlyIndexed { slot, mark, tail } =
-            Refresher::new(self.inner).index_segment(segment, len, SegmentRole::Writer)?;
+            self.refresher.index_segment(segment, len, SegmentRole::Writer)?;
         let (segment, end, sealed, fits) = {
             let index = self.inner.index.read();
             let SegmentSlot { segment, end, sealed, fits, .. } = index.slot(slot);
             (segment.clone(), *end, *sealed, *fits)
         };
-        if sealed || !whole {
+        if sealed || !header_ok {
             unverified.extend(tail.into_iter().map(|found| (slot, found)));
             segment.unlock();
             return Ok(None);
@@ -245,17 +248,17 @@ impl<'a> Recovery<'a> {
         let (key, location) = (found.key.as_slice(), Location { slot, offset: found.offset });
         if found.header.depth() == 0
             || !self.inner.is_current(key, location)
-            || Reader::new(self.inner).is_readable(key)?
+            || self.reader.is_readable(key)?
         {
             return Ok(true);
         }
-        let others = Refresher::new(self.inner).find_records(&[], |_, other| other == key)?;
+        let others = self.refresher.find_records(&[], |_, other| other == key)?;
         let mut index = self.inner.index.write();
         index.forget(key);
         for (slot, found) in others {
             let other = Location { slot, offset: found.offset };
             if other != location && index.try_slot(slot).is_some() {
-                index.apply(other, &found.item());
+                index.apply(other, &found.info());
             }
         }
         Ok(false)
@@ -269,7 +272,7 @@ impl<'a> Recovery<'a> {
         for AbandonedSegment { slot, segment, end, mark, tail, fits, can_append } in abandoned {
             // An index file that does not match is evidence of a loss, so nothing is appended to
             // it.
-            let mut pending = Pending::new(if fits { mark } else { end });
+            let mut pending = PendingBlock::new(if fits { mark } else { end });
             for found in tail.iter().filter(|_| fits) {
                 pending.push(found.offset, &found.header, found.key.as_slice(), found.base(), found.checksum);
             }
@@ -286,9 +289,7 @@ impl<'a> Recovery<'a> {
                 writer.appended += 1;
             } else if can_append {
                 active.segment.unlock();
-            } else if let Err(error) =
-                self.inner.sync_dir().and_then(|()| Appender::new(self.inner).seal(&active))
-            {
+            } else if let Err(error) = self.inner.sync_dir().and_then(|()| self.appender.seal(&active)) {
                 tracing::warn!(%error, "cannot seal a segment of a dead process");
                 active.segment.unlock();
             }

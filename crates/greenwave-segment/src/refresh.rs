@@ -8,8 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use crate::Error;
 use crate::entry::{Location, SlotId};
 use crate::error::unless_gone;
-use crate::format;
-use crate::format::SEGMENT_HEADER_BYTES;
+use crate::format::{self, SEGMENT_HEADER_BYTES};
 use crate::index::{BulkInsert, SegmentSlot};
 use crate::index_file::{self, IndexFile};
 use crate::inner::Inner;
@@ -120,7 +119,7 @@ impl<'a> Refresher<'a> {
         if status.is_some() && *self.inner.listed.lock() == status {
             return !self.has_grown(&open);
         }
-        segments <= QUICK_SEGMENTS_MAX && self.has_changes().is_ok_and(|news| !news)
+        segments <= QUICK_SEGMENTS_MAX && self.has_changes().is_ok_and(|changed| !changed)
     }
 
     /// Returns whether the directory differs from the index. The caller holds `refreshing`.
@@ -223,7 +222,7 @@ impl<'a> Refresher<'a> {
         if role == SegmentRole::Writer
             && fits
             && !sealed
-            && let Err(error) = IndexFile::mend(&self.inner.disk, &segment, file.as_ref())
+            && let Err(error) = IndexFile::truncate_torn(&self.inner.disk, &segment, file.as_ref())
         {
             tracing::warn!(%error, "cannot truncate a torn index file: its segment will be read instead");
         }
@@ -251,12 +250,12 @@ impl<'a> Refresher<'a> {
         let mut bulk = BulkInsert::default();
         let read = loop {
             match file.next_block(segment, len) {
-                Ok(Some(block)) if block.fits => index.apply_bulk(&mut bulk, slot, block.items),
+                Ok(Some(block)) if block.fits => index.apply_bulk(&mut bulk, slot, block.records),
                 Ok(Some(block)) => {
-                    for (offset, item) in block.items {
-                        match scan::is_record(segment, len, offset, &item) {
-                            Ok(true) => index.apply(Location { slot, offset }, &item),
-                            Ok(false) => index.apply(Location { slot, offset }, &item.as_lost()),
+                    for (offset, record) in block.records {
+                        match scan::is_record(segment, len, offset, &record) {
+                            Ok(true) => index.apply(Location { slot, offset }, &record),
+                            Ok(false) => index.apply(Location { slot, offset }, &record.as_lost()),
                             Err(error) => {
                                 index.finish(&mut bulk);
                                 return Err(error);
@@ -299,9 +298,9 @@ impl<'a> Refresher<'a> {
         self.inner.counters.refreshes.add(1);
         let slot = index.add(slot);
         while let Some(block) = file.next_block(&segment, 0)? {
-            for (offset, item) in block.items {
-                if item.kind != Kind::Dictionary {
-                    index.apply(Location { slot, offset }, &item.as_lost());
+            for (offset, record) in block.records {
+                if record.kind != Kind::Dictionary {
+                    index.apply(Location { slot, offset }, &record.as_lost());
                 }
             }
         }
@@ -344,7 +343,7 @@ impl<'a> Refresher<'a> {
         }
         let mut index = self.inner.index.write();
         for found in found {
-            index.apply(Location { slot, offset: found.offset }, &found.item());
+            index.apply(Location { slot, offset: found.offset }, &found.info());
             on_record(found);
         }
         if let Some(slot) = index.try_slot_mut(slot) {
@@ -394,7 +393,7 @@ impl<'a> Refresher<'a> {
         }
         for (slot, found) in elsewhere {
             if index.try_slot(slot).is_some() {
-                index.apply(Location { slot, offset: found.offset }, &found.item());
+                index.apply(Location { slot, offset: found.offset }, &found.info());
             }
         }
         Ok(true)
@@ -403,12 +402,12 @@ impl<'a> Refresher<'a> {
     /// Returns matching records from all segments except some. Reads every segment.
     pub(crate) fn find_records(
         &self,
-        but: &[SlotId],
+        except: &[SlotId],
         wanted: impl Fn(&Header, &[u8]) -> bool,
     ) -> Result<Vec<(SlotId, ScannedRecord)>, Error> {
         let slots: Vec<_> = {
             let index = self.inner.index.read();
-            let others = index.slots().filter(|(id, slot)| !but.contains(id) && !slot.orphan);
+            let others = index.slots().filter(|(id, slot)| !except.contains(id) && !slot.orphan);
             others.map(|(id, slot)| (id, slot.segment.clone(), slot.end)).collect()
         };
         let mut records = Vec::new();

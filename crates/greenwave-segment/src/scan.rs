@@ -40,7 +40,7 @@ pub(crate) struct ScannedRecord {
 }
 
 impl ScannedRecord {
-    pub(crate) fn item(&self) -> RecordInfo<'_> {
+    pub(crate) fn info(&self) -> RecordInfo<'_> {
         RecordInfo::new(&self.header, self.key.as_slice(), self.base())
     }
 
@@ -61,6 +61,17 @@ pub(crate) struct ScanResult {
     /// Offsets of records that do not count although their headers verify. A process that takes
     /// over the segment blanks them, so that no reader counts them later.
     pub(crate) refused: Vec<u64>,
+}
+
+/// A part of a segment, as [`inspect`] reports it.
+#[derive(Debug)]
+pub(crate) enum SegmentPart {
+    /// A record that verifies completely.
+    Record,
+    /// A record whose header and key verify but whose payload does not.
+    Damaged(ScannedRecord),
+    /// Bytes up to the given offset that are not a record.
+    Unknown(u64),
 }
 
 /// Scans the records of `segment` from offset `from` to `len`, the length of the file.
@@ -118,17 +129,6 @@ pub(crate) fn scan(
     Ok(scan)
 }
 
-/// A part of a segment, as [`inspect`] reports it.
-#[derive(Debug)]
-pub(crate) enum SegmentPart {
-    /// A record that verifies completely.
-    Record,
-    /// A record whose header and key verify but whose payload does not.
-    Damaged(ScannedRecord),
-    /// Bytes up to the given offset that are not a record.
-    Unknown(u64),
-}
-
 /// Verifies a whole segment, and reports each part with its offset.
 pub(crate) fn inspect(
     segment: &Segment,
@@ -161,16 +161,16 @@ pub(crate) fn is_record(
     segment: &Segment,
     len: u64,
     offset: u64,
-    item: &RecordInfo<'_>,
+    record: &RecordInfo<'_>,
 ) -> Result<bool, Error> {
     let mut window = Window { segment, len, start: 0, bytes: Vec::new() };
     if offset >= len {
         return Ok(false);
     }
     Ok(window.record(offset)?.is_some_and(|found| {
-        found.key.as_slice() == item.key
-            && found.header.timestamp == item.timestamp
-            && found.header.kind == item.kind
+        found.key.as_slice() == record.key
+            && found.header.timestamp == record.timestamp
+            && found.header.kind == record.kind
     }))
 }
 

@@ -5,8 +5,7 @@ use crate::append::Appender;
 use crate::batch::Batch;
 use crate::codec::Frame;
 use crate::compact::Compactor;
-use crate::deltas::Deltas;
-use crate::deltas::{ChosenBase, contains_in};
+use crate::deltas::{ChosenBase, Deltas, key_set};
 use crate::inner::Inner;
 use crate::read::Reader;
 use crate::refresh::Refresher;
@@ -46,47 +45,57 @@ enum BatchOutcome {
 #[derive(Clone, Copy)]
 pub(crate) struct Changes<'a> {
     inner: &'a Inner,
+    refresher: Refresher<'a>,
+    reader: Reader<'a>,
+    appender: Appender<'a>,
+    deltas: Deltas<'a>,
+    compactor: Compactor<'a>,
 }
 
 impl<'a> Changes<'a> {
     pub(crate) fn new(inner: &'a Inner) -> Self {
-        Self { inner }
+        Self {
+            inner,
+            refresher: Refresher::new(inner),
+            reader: Reader::new(inner),
+            appender: Appender::new(inner),
+            deltas: Deltas::new(inner),
+            compactor: Compactor::new(inner),
+        }
     }
 
     /// Puts a value, if possible as a delta; see [`Log::put_delta`](crate::Log::put_delta).
     pub(crate) fn put_delta(&self, key: &[u8], value: &[u8], base: &[u8]) -> Result<(), Error> {
         self.inner.check_writable()?;
         self.inner.check_size(key, value)?;
-        let base = Deltas::new(self.inner).choose_base(key, base, value)?;
-        let mut frame = Deltas::new(self.inner).encode(key, value, base.as_ref());
+        let base = self.deltas.choose_base(key, base, value)?;
+        let mut frame = self.deltas.encode(key, value, base.as_ref());
         let is_key = |other: &[u8]| other == key;
         for _ in 0..TRIES_MAX {
-            Appender::new(self.inner).refresh_before_roll(frame.bytes.len() as u64)?;
+            self.appender.refresh_before_roll(frame.bytes.len() as u64)?;
             match self.try_put(key, &mut frame, base.as_ref())? {
                 PutOutcome::Done { overdue } => {
-                    Appender::new(self.inner).flush_if(overdue);
+                    self.appender.flush_if(overdue);
                     return Ok(());
                 }
-                PutOutcome::HasDependents => drop(Deltas::new(self.inner).rebase(&is_key)?),
+                PutOutcome::HasDependents => drop(self.deltas.rebase(&is_key)?),
                 PutOutcome::BaseChanged => frame = self.inner.codec.encode(key, value),
-                PutOutcome::Full(full) => Compactor::new(self.inner).make_space(full)?,
+                PutOutcome::Full(full) => self.compactor.make_space(full)?,
             }
         }
-        Err(Appender::new(self.inner).fits(frame.bytes.len() as u64).err().unwrap_or_else(|| self.busy()))
+        Err(self.appender.fits(frame.bytes.len() as u64).err().unwrap_or_else(|| self.busy()))
     }
 
     /// Removes keys; see [`Log::remove_many`](crate::Log::remove_many).
     pub(crate) fn remove_many(&self, keys: &[&[u8]]) -> Result<u64, Error> {
         self.inner.check_writable()?;
-        let among = contains_in(keys);
-        let mut present: Vec<(u8, &[u8])> = keys
-            .iter()
-            .filter_map(|key| Some((Reader::new(self.inner).lookup(key)?.0.depth, *key)))
-            .collect();
+        let among = key_set(keys);
+        let mut present: Vec<(u8, &[u8])> =
+            keys.iter().filter_map(|key| Some((self.reader.lookup(key)?.0.depth, *key))).collect();
         // Deltas are removed before their bases.
         present.sort_unstable_by_key(|(depth, _)| std::cmp::Reverse(*depth));
         if present.iter().any(|(_, key)| self.inner.index.read().may_be_base(key)) {
-            Deltas::new(self.inner).rebase(&among)?;
+            self.deltas.rebase(&among)?;
         }
         let mut removed = 0;
         for (_, key) in present {
@@ -114,43 +123,42 @@ impl<'a> Changes<'a> {
             return Err(Error::BatchTooLarge { len, max: BATCH_BYTES_MAX });
         }
         let keys: Vec<&[u8]> = batch.changes.keys().map(Vec::as_slice).collect();
-        let among = contains_in(&keys);
+        let among = key_set(&keys);
         for _ in 0..TRIES_MAX {
-            Appender::new(self.inner).refresh_before_roll(len)?;
+            self.appender.refresh_before_roll(len)?;
             match self.try_write(batch, &mut frames, len, &among)? {
                 BatchOutcome::Done { overdue } => {
-                    Appender::new(self.inner).flush_if(overdue);
+                    self.appender.flush_if(overdue);
                     return Ok(true);
                 }
                 BatchOutcome::Refused => return Ok(false),
-                BatchOutcome::HasDependents => drop(Deltas::new(self.inner).rebase(&among)?),
-                BatchOutcome::Full(full) => Compactor::new(self.inner).make_space(full)?,
+                BatchOutcome::HasDependents => drop(self.deltas.rebase(&among)?),
+                BatchOutcome::Full(full) => self.compactor.make_space(full)?,
             }
         }
-        Err(Appender::new(self.inner).fits(len).err().unwrap_or_else(|| self.busy()))
+        Err(self.appender.fits(len).err().unwrap_or_else(|| self.busy()))
     }
 
     /// Appends the record of a value, unless something else must be done first.
     fn try_put(&self, key: &[u8], frame: &mut Frame, base: Option<&ChosenBase>) -> Result<PutOutcome, Error> {
-        let entered = Deltas::new(self.inner).lock_for_delta(frame)?;
+        let entered = self.deltas.lock_for_delta(frame)?;
         if frame.header.depth() > 0 && entered.is_none() {
             // Another process is compacting, and a put does not wait for it: the value is stored
             // whole.
             return Ok(PutOutcome::BaseChanged);
         }
         let mut writer = self.inner.writer.lock();
-        if Deltas::new(self.inner).has_dependents(&|_| false, key) {
+        if self.deltas.has_dependents(&|_| false, key) {
             return Ok(PutOutcome::HasDependents);
         }
-        if frame.header.depth() > 0 && base.is_some_and(|base| !Deltas::new(self.inner).base_is_current(base))
-        {
+        if frame.header.depth() > 0 && base.is_some_and(|base| !self.deltas.base_is_current(base)) {
             return Ok(PutOutcome::BaseChanged);
         }
-        if let Err(full) = Appender::new(self.inner).fits(frame.bytes.len() as u64) {
+        if let Err(full) = self.appender.fits(frame.bytes.len() as u64) {
             return Ok(PutOutcome::Full(full));
         }
-        frame.header.timestamp = Appender::new(self.inner).next_timestamp(&mut writer);
-        Appender::new(self.inner).append_unbudgeted(&mut writer, frame)?;
+        frame.header.timestamp = self.appender.next_timestamp(&mut writer);
+        self.appender.append_unbudgeted(&mut writer, frame)?;
         Ok(PutOutcome::Done { overdue: writer.overdue() })
     }
 
@@ -161,14 +169,14 @@ impl<'a> Changes<'a> {
             if !self.inner.contains(key) {
                 return Ok(false);
             }
-            if Deltas::new(self.inner).has_dependents(&|_| false, key) {
+            if self.deltas.has_dependents(&|_| false, key) {
                 drop(writer);
-                Deltas::new(self.inner).rebase(&|other| other == key)?;
+                self.deltas.rebase(&|other| other == key)?;
                 continue;
             }
             let mut frame = Frame::tombstone(key);
-            frame.header.timestamp = Appender::new(self.inner).next_timestamp(&mut writer);
-            Appender::new(self.inner).append_unbudgeted(&mut writer, &mut frame)?;
+            frame.header.timestamp = self.appender.next_timestamp(&mut writer);
+            self.appender.append_unbudgeted(&mut writer, &mut frame)?;
             return Ok(true);
         }
         Err(self.busy())
@@ -184,9 +192,9 @@ impl<'a> Changes<'a> {
         // Held until the records are written, so that the next holder's comparison sees them.
         let _guard = if batch.conditions.is_empty() { None } else { Some(self.inner.rewrite_lock.lock()?) };
         if !batch.conditions.is_empty() {
-            Refresher::new(self.inner).refresh()?;
+            self.refresher.refresh()?;
             for (key, expected) in &batch.conditions {
-                if Reader::new(self.inner).get(key)?.as_deref() != expected.as_deref() {
+                if self.reader.get(key)?.as_deref() != expected.as_deref() {
                     return Ok(BatchOutcome::Refused);
                 }
             }
@@ -195,19 +203,19 @@ impl<'a> Changes<'a> {
             return Ok(BatchOutcome::Done { overdue: false });
         }
         let mut writer = self.inner.writer.lock();
-        if batch.changes.keys().any(|key| Deltas::new(self.inner).has_dependents(among, key)) {
+        if batch.changes.keys().any(|key| self.deltas.has_dependents(among, key)) {
             return Ok(BatchOutcome::HasDependents);
         }
-        if let Err(full) = Appender::new(self.inner).fits(len) {
+        if let Err(full) = self.appender.fits(len) {
             let frees = batch.changes.values().all(Option::is_none);
             // A full log still accepts removals.
             if !frees {
                 return Ok(BatchOutcome::Full(full));
             }
         }
-        let timestamp = Appender::new(self.inner).next_timestamp(&mut writer);
+        let timestamp = self.appender.next_timestamp(&mut writer);
         frames.iter_mut().for_each(|frame| frame.header.timestamp = timestamp);
-        Appender::new(self.inner).append_batch(&mut writer, frames)?;
+        self.appender.append_batch(&mut writer, frames)?;
         Ok(BatchOutcome::Done { overdue: writer.overdue() })
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::entry::SlotId;
-use crate::index_file::Pending;
+use crate::index_file::PendingBlock;
 use crate::segment::Segment;
 
 /// A flush adds a block to the index file if at least this many records, or records of this many
@@ -39,7 +39,7 @@ pub(crate) struct ActiveSegment {
     pub(crate) segment: Arc<Segment>,
     pub(crate) end: u64,
     /// Records that its index file does not cover yet.
-    pub(crate) pending: Pending,
+    pub(crate) pending: PendingBlock,
     /// Whether the manifest records that it contains flushed records.
     pub(crate) listed: bool,
 }
@@ -57,7 +57,7 @@ pub(crate) struct SyncProgress {
 pub(crate) struct FlushWork {
     pub(crate) appended: u64,
     pub(crate) retired: Vec<ActiveSegment>,
-    pub(crate) active: Option<(SlotId, Arc<Segment>, Option<Pending>)>,
+    pub(crate) active: Option<(SlotId, Arc<Segment>, Option<PendingBlock>)>,
     /// Offset of the end of the active segment.
     pub(crate) end: u64,
     /// Id and end of the active segment, if this is its first flush.
@@ -85,7 +85,7 @@ impl Writer {
         let active = self.active.as_mut().map(|active| {
             let pending = &active.pending;
             let due = pending.count() >= BLOCK_RECORDS_MIN || pending.covers_bytes() >= BLOCK_BYTES_MIN;
-            let pending = due.then(|| std::mem::replace(&mut active.pending, Pending::new(active.end)));
+            let pending = due.then(|| std::mem::replace(&mut active.pending, PendingBlock::new(active.end)));
             (active.slot, active.segment.clone(), pending)
         });
         FlushWork {

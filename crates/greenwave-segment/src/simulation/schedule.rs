@@ -24,6 +24,19 @@ thread_local! {
     static STACKS: Cell<Vec<DefaultStack>> = const { Cell::new(Vec::new()) };
 }
 
+/// Simulated processes that run step by step. Dropping the schedule kills the unfinished ones.
+#[derive(Default)]
+pub struct Schedule {
+    entries: Vec<ScheduledProcess>,
+}
+
+struct ScheduledProcess {
+    coroutine: Option<Coroutine<(), WaitingFor, (), DefaultStack>>,
+    yielder: Rc<Cell<*const Yielder<(), WaitingFor>>>,
+    process: Process,
+    wait: WaitingFor,
+}
+
 /// Returns the simulated time of the running process in nanoseconds; for
 /// [`Options::clock`](crate::Options::clock). Increases with every call on the same thread, except
 /// for the clock offsets of processes.
@@ -50,19 +63,6 @@ pub(super) fn wait(wait: WaitingFor) {
         // on this thread meanwhile.
         unsafe { (*yielder).suspend(wait) };
     }
-}
-
-struct ScheduledProcess {
-    coroutine: Option<Coroutine<(), WaitingFor, (), DefaultStack>>,
-    yielder: Rc<Cell<*const Yielder<(), WaitingFor>>>,
-    process: Process,
-    wait: WaitingFor,
-}
-
-/// Simulated processes that run step by step. Dropping the schedule kills the unfinished ones.
-#[derive(Default)]
-pub struct Schedule {
-    entries: Vec<ScheduledProcess>,
 }
 
 impl Schedule {

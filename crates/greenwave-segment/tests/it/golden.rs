@@ -1,5 +1,5 @@
-//! Files of format version 1 as they were first written, which every later version has to read: all codecs and kinds of records, sealed
-//! segments with their index files, and one that is not sealed.
+//! Reads files that the first release of format version 1 has written, as every later version must:
+//! all codecs and kinds of records, sealed segments with their index files, and an unsealed one.
 
 use std::path::{Path, PathBuf};
 
@@ -19,17 +19,17 @@ fn text() -> Vec<u8> {
     b"green wave ".repeat(100)
 }
 
-/// A text with a little changed, `n` times.
+/// Returns a text with `n` changes.
 fn version(n: u64) -> Vec<u8> {
     let mut text = noise(1, 1000);
     (0..n).for_each(|at| text[at as usize * 100] ^= 1);
     text
 }
 
-/// Not a test: writes the files anew. Only for a new version of the format, into a new folder.
+/// Writes the golden files. Only for a new format version, into a new directory.
 #[test]
-#[ignore = "makes the golden files"]
-fn make() {
+#[ignore = "writes the golden files"]
+fn write_golden_files() {
     let dir = golden();
     std::fs::create_dir_all(&dir).unwrap();
     let log = Log::open(&dir, Options { segment_bytes_max: 8192, ..Options::default() }).unwrap();

@@ -1,14 +1,14 @@
-//! What one process wrote and another made durable.
+//! Tests with fixed steps of two simulated processes.
 
 use greenwave_segment::Log;
 use greenwave_segment::simulation::{Machine, Unsynced};
 
 use crate::run::options;
-use crate::script::Setting;
+use crate::script::LogSettings;
 
 #[test]
-fn a_shared_flush_covers_what_others_wrote() {
-    let setting = Setting {
+fn a_shared_flush_covers_writes_of_other_processes() {
+    let settings = LogSettings {
         compressed: false,
         chain_depth_max: 0,
         disk_kib_max: 0,
@@ -18,8 +18,8 @@ fn a_shared_flush_covers_what_others_wrote() {
     for shared in [false, true] {
         let machine = Machine::new(1);
         let (one, two) = (machine.process(), machine.process());
-        let writer = Log::open_simulated(&one, "/log", options(&setting)).unwrap();
-        let other = Log::open_simulated(&two, "/log", options(&setting)).unwrap();
+        let writer = Log::open_simulated(&one, "/log", options(&settings)).unwrap();
+        let other = Log::open_simulated(&two, "/log", options(&settings)).unwrap();
         let keys: Vec<[u8; 1]> = (0..12).map(|number| [number]).collect();
         for key in &keys {
             writer.put(key, &[7; 900]).unwrap();
@@ -32,15 +32,15 @@ fn a_shared_flush_covers_what_others_wrote() {
             other.flush().unwrap();
         }
         machine.cut_power(Unsynced::None);
-        let log = Log::open_simulated(&machine.process(), "/log", options(&setting)).unwrap();
+        let log = Log::open_simulated(&machine.process(), "/log", options(&settings)).unwrap();
         assert!(log.contains(b"own"));
         assert_eq!(keys.iter().all(|key| log.get(key).unwrap().is_some()), shared);
     }
 }
 
 #[test]
-fn a_killed_process_holds_nothing() {
-    let setting = Setting {
+fn a_kill_releases_holds() {
+    let settings = LogSettings {
         compressed: false,
         chain_depth_max: 0,
         disk_kib_max: 0,
@@ -49,8 +49,8 @@ fn a_killed_process_holds_nothing() {
     };
     let machine = Machine::new(1);
     let (one, two) = (machine.process(), machine.process());
-    let holder = Log::open_simulated(&one, "/log", options(&setting)).unwrap();
-    let other = Log::open_simulated(&two, "/log", options(&setting)).unwrap();
+    let holder = Log::open_simulated(&one, "/log", options(&settings)).unwrap();
+    let other = Log::open_simulated(&two, "/log", options(&settings)).unwrap();
     let _hold = holder.hold(7).unwrap();
     assert!(other.is_held(7).unwrap());
     one.kill();

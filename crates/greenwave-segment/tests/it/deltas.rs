@@ -1,10 +1,10 @@
-//! Values stored as deltas: what they cost, what they survive, and that what they depend on may go.
+//! Tests of deltas: the space that they save, and the removal of their bases.
 
 use greenwave_segment::{Compression, Log, Options, WhenFull};
 
 use crate::{fresh, noise, small};
 
-/// Version `n` of a text that does not compress, each with a few bytes changed.
+/// Returns version `n` of a text that does not compress; each version changes a few bytes.
 fn version(n: u64) -> Vec<u8> {
     let mut text = noise(1, 3000);
     for change in 1..=n {
@@ -18,7 +18,7 @@ fn key(n: u64) -> Vec<u8> {
     format!("version {n}").into_bytes()
 }
 
-/// Versions 0 to `last`, each put as similar to the one before.
+/// Puts versions 0 to `last`, each with the one before as its base.
 fn put_versions(log: &Log, last: u64) {
     for n in 0..=last {
         log.put_delta(&key(n), &version(n), &key(n.wrapping_sub(1))).unwrap();
@@ -32,7 +32,7 @@ fn check_versions(log: &Log, present: impl IntoIterator<Item = u64>) {
 }
 
 #[test]
-fn versions_take_a_fraction_of_the_room() {
+fn versions_take_a_fraction_of_the_space() {
     let (_dir, log) = fresh(Options::default());
     put_versions(&log, 40);
     check_versions(&log, 0..=40);
@@ -45,29 +45,29 @@ fn versions_take_a_fraction_of_the_room() {
 }
 
 #[test]
-fn a_chain_is_not_longer_than_asked_for() {
-    for (depth_max, differences) in [(0, 0), (1, 10), (3, 10)] {
+fn chains_stay_within_the_maximum_depth() {
+    for (depth_max, deltas) in [(0, 0), (1, 10), (3, 10)] {
         let (_dir, log) = fresh(Options { chain_depth_max: depth_max, ..Options::default() });
         put_versions(&log, 10);
         check_versions(&log, 0..=10);
-        assert_eq!(log.stats().deltas, differences, "at {depth_max}");
+        assert_eq!(log.stats().deltas, deltas, "at {depth_max}");
     }
 }
 
 #[test]
-fn what_is_not_similar_is_stored_without() {
+fn dissimilar_values_are_stored_whole() {
     let (_dir, log) = fresh(Options::default());
     log.put(b"base", &noise(1, 3000)).unwrap();
     log.put_delta(b"other", &noise(2, 3000), b"base").unwrap();
     log.put_delta(b"tiny", b"tiny", b"base").unwrap();
-    log.put_delta(b"orphan", &version(1), b"never there").unwrap();
+    log.put_delta(b"orphan", &version(1), b"missing").unwrap();
     log.put_delta(b"self", &version(1), b"self").unwrap();
     assert_eq!(log.stats().deltas, 0);
     assert_eq!(log.get(b"other").unwrap().unwrap(), noise(2, 3000));
 }
 
 #[test]
-fn logs_that_drop_or_do_not_compress_store_none() {
+fn logs_that_drop_values_or_do_not_compress_store_no_deltas() {
     for options in [
         Options { compression: Compression::None, ..Options::default() },
         Options { when_full: WhenFull::DropOldest, disk_bytes_max: Some(1 << 20), ..Options::default() },
@@ -80,7 +80,7 @@ fn logs_that_drop_or_do_not_compress_store_none() {
 }
 
 #[test]
-fn a_base_may_be_removed_or_set_anew() {
+fn a_base_may_be_removed_or_replaced() {
     let (_dir, log) = fresh(small());
     put_versions(&log, 12);
     assert!(log.remove(&key(5)).unwrap());
@@ -94,7 +94,7 @@ fn a_base_may_be_removed_or_set_anew() {
 }
 
 #[test]
-fn a_whole_chain_is_removed_without_storing_any_of_it_anew() {
+fn removing_a_whole_chain_rewrites_nothing() {
     let (_dir, log) = fresh(Options::default());
     put_versions(&log, 8);
     let keys: Vec<_> = (0..=8).map(key).collect();
@@ -106,7 +106,7 @@ fn a_whole_chain_is_removed_without_storing_any_of_it_anew() {
 }
 
 #[test]
-fn compaction_keeps_values_and_shortens_chains() {
+fn compaction_shortens_chains() {
     let (_dir, log) = fresh(Options { segment_bytes_max: 8192, ..Options::default() });
     for n in 0..=15 {
         log.put_delta(&key(n), &version(n), &key(n.wrapping_sub(1))).unwrap();
@@ -121,7 +121,7 @@ fn compaction_keeps_values_and_shortens_chains() {
 }
 
 #[test]
-fn a_damaged_base_costs_what_depends_on_it_and_no_wrong_byte() {
+fn a_damaged_base_makes_its_deltas_misses() {
     let (_dir, log) = fresh(Options::default());
     let dir = log.dir().to_owned();
     put_versions(&log, 6);
@@ -138,7 +138,7 @@ fn a_damaged_base_costs_what_depends_on_it_and_no_wrong_byte() {
                 assert_eq!(found, version(n), "version {n} with byte {at} damaged");
             }
         }
-        assert_eq!(log.get(&key(6)).unwrap(), None, "byte {at} is part of all that version 6 needs");
+        assert_eq!(log.get(&key(6)).unwrap(), None, "version 6 depends on byte {at}");
         log.put_delta(&key(6), &version(6), &key(0)).unwrap();
         assert_eq!(log.get(&key(6)).unwrap().unwrap(), version(6));
         drop(log);
@@ -147,7 +147,7 @@ fn a_damaged_base_costs_what_depends_on_it_and_no_wrong_byte() {
 }
 
 #[test]
-fn readers_in_other_processes_follow_differences() {
+fn other_logs_read_deltas_after_a_refresh() {
     let (_dir, one) = fresh(small());
     let two = Log::open(one.dir(), small()).unwrap();
     for n in 0..=20 {
@@ -163,7 +163,7 @@ fn readers_in_other_processes_follow_differences() {
 }
 
 #[test]
-fn differences_may_be_removed_while_they_are_read_and_stored_against() {
+fn threads_remove_read_and_extend_a_chain() {
     let (_dir, log) = fresh(small());
     put_versions(&log, 4);
     std::thread::scope(|scope| {
@@ -189,22 +189,24 @@ fn differences_may_be_removed_while_they_are_read_and_stored_against() {
     assert_eq!(log.stats().bad_records, 0);
 }
 
-/// Two logs on one directory, of which the second has seen a value and not what the first stores against it.
-fn apart() -> (tempfile::TempDir, Log, Log) {
+/// Opens two logs on one directory. The second has read a value, but not the delta that the first
+/// stores against it.
+fn logs_with_unseen_delta() -> (tempfile::TempDir, Log, Log) {
     let (dir, one) = fresh(small());
     one.put(b"base", &noise(1, 900)).unwrap();
     one.flush().unwrap();
     let two = Log::open(one.dir(), small()).unwrap();
-    let mut like = noise(1, 900);
-    like.extend(b"and more");
-    one.put_delta(b"like", &like, b"base").unwrap();
+    let mut similar = noise(1, 900);
+    similar.extend(b"and more");
+    one.put_delta(b"delta", &similar, b"base").unwrap();
     assert_eq!(one.stats().deltas, 1);
     one.flush().unwrap();
     (dir, one, two)
 }
 
-/// Everybody reads it, before and after compaction by everybody, and so does who opens the log then.
-fn everybody_has(key: &[u8], value: &[u8], logs: [&Log; 2]) {
+/// Checks that both logs and a newly opened one read the value, before and after compaction by
+/// both.
+fn check_all_read(key: &[u8], value: &[u8], logs: [&Log; 2]) {
     let fill = |log: &Log| (0..12).for_each(|n| log.put(b"filler", &noise(n, 900)).unwrap());
     for round in 0..3 {
         for log in logs {
@@ -215,7 +217,7 @@ fn everybody_has(key: &[u8], value: &[u8], logs: [&Log; 2]) {
         assert_eq!(opened.get(key).unwrap().as_deref(), Some(value), "opened in round {round}");
         assert_eq!(opened.stats().bad_records, 0);
         drop(opened);
-        // Segments of both become full and mostly dead.
+        // Both logs fill segments that are then mostly dead.
         for log in logs {
             fill(log);
             log.flush().unwrap();
@@ -225,30 +227,30 @@ fn everybody_has(key: &[u8], value: &[u8], logs: [&Log; 2]) {
 }
 
 #[test]
-fn a_base_that_another_process_removes_unknowingly_is_kept_as_long_as_it_is_needed() {
-    let (_dir, one, two) = apart();
+fn a_base_removed_by_another_log_remains_readable() {
+    let (_dir, one, two) = logs_with_unseen_delta();
     two.remove(b"base").unwrap();
-    let mut like = noise(1, 900);
-    like.extend(b"and more");
-    assert_eq!(one.get(b"like").unwrap().unwrap(), like, "without having looked");
-    everybody_has(b"like", &like, [&one, &two]);
+    let mut similar = noise(1, 900);
+    similar.extend(b"and more");
+    assert_eq!(one.get(b"delta").unwrap().unwrap(), similar, "before a refresh");
+    check_all_read(b"delta", &similar, [&one, &two]);
     one.refresh().unwrap();
     assert_eq!(one.get(b"base").unwrap(), None);
-    assert_eq!(one.stats().deltas, 0, "compaction has stored it anew");
+    assert_eq!(one.stats().deltas, 0, "compaction has rewritten it");
 }
 
 #[test]
-fn a_base_that_another_process_replaces_unknowingly_is_kept_as_long_as_it_is_needed() {
-    let (_dir, one, two) = apart();
+fn a_base_replaced_by_another_log_remains_readable() {
+    let (_dir, one, two) = logs_with_unseen_delta();
     two.put(b"base", &noise(2, 900)).unwrap();
-    let mut like = noise(1, 900);
-    like.extend(b"and more");
-    everybody_has(b"like", &like, [&two, &one]);
-    everybody_has(b"base", &noise(2, 900), [&two, &one]);
+    let mut similar = noise(1, 900);
+    similar.extend(b"and more");
+    check_all_read(b"delta", &similar, [&two, &one]);
+    check_all_read(b"base", &noise(2, 900), [&two, &one]);
 }
 
 #[test]
-fn nothing_is_stored_against_what_another_process_has_compacted_away() {
+fn a_base_compacted_away_by_another_log_is_not_used() {
     let (_dir, one) = fresh(small());
     one.put(b"base", &noise(1, 900)).unwrap();
     let two = Log::open(one.dir(), small()).unwrap();
@@ -258,39 +260,39 @@ fn nothing_is_stored_against_what_another_process_has_compacted_away() {
     two.remove(b"base").unwrap();
     two.flush().unwrap();
     assert!(two.compact().unwrap().segments > 0);
-    // The first still believes in it, and can even read it.
+    // The value is still in the index of the first log, and can even be read.
     assert_eq!(one.get(b"base").unwrap().unwrap(), noise(1, 900));
-    let mut like = noise(1, 900);
-    like.extend(b"and more");
-    one.put_delta(b"like", &like, b"base").unwrap();
-    everybody_has(b"like", &like, [&one, &two]);
+    let mut similar = noise(1, 900);
+    similar.extend(b"and more");
+    one.put_delta(b"delta", &similar, b"base").unwrap();
+    check_all_read(b"delta", &similar, [&one, &two]);
 }
 
 #[test]
-fn a_value_that_is_stored_anew_does_not_win_against_a_newer_one() {
-    let (_dir, one, two) = apart();
+fn a_rewritten_value_does_not_replace_a_newer_one() {
+    let (_dir, one, two) = logs_with_unseen_delta();
     two.refresh().unwrap();
-    // Unknown to the second, which stores the old value anew when it removes what that is from.
-    one.put(b"like", b"newer").unwrap();
+    // The second log does not know this value, and rewrites the old one when it removes its base.
+    one.put(b"delta", b"newer").unwrap();
     two.remove(b"base").unwrap();
-    everybody_has(b"like", b"newer", [&one, &two]);
+    check_all_read(b"delta", b"newer", [&one, &two]);
 }
 
 #[test]
-fn a_put_does_not_wait_for_whoever_compacts() {
+fn a_put_does_not_wait_for_the_rewrite_lock() {
     let (_dir, log) = fresh(small());
     log.put(b"base", &noise(1, 900)).unwrap();
-    log.put_delta(b"like", &noise(1, 900), b"base").unwrap();
+    log.put_delta(b"delta", &noise(1, 900), b"base").unwrap();
     assert_eq!(log.stats().deltas, 1);
-    // Another process holds the fence, and does not let go.
-    let fence = std::fs::File::open(log.dir().join("fence")).unwrap();
-    fence.lock().unwrap();
+    // Another process holds the rewrite lock.
+    let lock_file = std::fs::File::open(log.dir().join("fence")).unwrap();
+    lock_file.lock().unwrap();
     for n in 0..5_u64 {
         log.put_delta(&n.to_le_bytes(), &noise(1, 900), b"base").unwrap();
         assert_eq!(log.get(&n.to_le_bytes()).unwrap().unwrap(), noise(1, 900));
     }
-    assert_eq!(log.stats().deltas, 1, "stored whole meanwhile");
-    fence.unlock().unwrap();
+    assert_eq!(log.stats().deltas, 1, "stored whole while the lock is held");
+    lock_file.unlock().unwrap();
     log.put_delta(b"after", &noise(1, 900), b"base").unwrap();
     assert_eq!(log.stats().deltas, 2);
 }
