@@ -269,7 +269,7 @@ impl<K: Eq, V, P: Policy> Shard<K, V, P> {
         Some((slot, self.entry(slot)))
     }
 
-    /// Tells the policy about a hit.
+    /// Reports a hit to the policy.
     #[inline]
     pub(crate) fn hit(&self, slot: u32) {
         self.policy.hit(slot);

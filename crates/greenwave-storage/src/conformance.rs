@@ -154,14 +154,14 @@ pub async fn empty_calls_have_no_effect(fixture: &impl ColdTierFixture) {
 /// Tests durability across closing and reopening.
 pub async fn flushed_entries_survive_reopening(fixture: &impl ColdTierFixture) {
     let cold = fixture.open().await;
-    put(&cold, "kept", "value").await;
+    put(&cold, "flushed", "value").await;
     put(&cold, "removed", "value").await;
     cold.remove_many(keys(&["removed"])).await.expect("removal succeeds");
     cold.flush().await.expect("flush succeeds");
     cold.close().await.expect("close succeeds");
     drop(cold);
     let cold = fixture.open().await;
-    assert_eq!(get(&cold, "kept").await.as_deref(), Some(&b"value"[..]));
+    assert_eq!(get(&cold, "flushed").await.as_deref(), Some(&b"value"[..]));
     assert_eq!(get(&cold, "removed").await, None);
 }
 

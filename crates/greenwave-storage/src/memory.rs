@@ -77,7 +77,7 @@ pub(crate) struct Batch {
     pub(crate) names: Vec<NameChange>,
     /// Contents that were put without a name.
     pub(crate) unnamed: Vec<BlobId>,
-    /// Whether nothing is left to write after this batch.
+    /// Whether this is the last batch to write.
     pub(crate) last: bool,
 }
 

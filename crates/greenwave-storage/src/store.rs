@@ -525,7 +525,7 @@ impl Store {
         }
     }
 
-    /// Spills if memory is over its threshold. Only fails if the contents `id` cannot be written;
+    /// Spills if memory use exceeds its threshold. Only fails if the contents `id` cannot be written;
     /// problems with other contents are logged.
     async fn spill_for(&self, id: &BlobId) -> Result<(), Error> {
         match self.spill().await {
@@ -538,7 +538,7 @@ impl Store {
         }
     }
 
-    /// Moves contents to the cold tier while memory is over its threshold.
+    /// Moves contents to the cold tier while memory use exceeds its threshold.
     async fn spill(&self) -> Result<(), Error> {
         if !self.state.memory.lock().exceeds_threshold() {
             return Ok(());

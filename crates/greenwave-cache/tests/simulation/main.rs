@@ -60,7 +60,7 @@ enum Op {
 enum Crash {
     None,
     Kill { process: u8, step: u32 },
-    Power { step: u32, kept: u8 },
+    Power { step: u32, retained: u8 },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,7 +110,7 @@ impl Round {
             3..6 => {
                 Crash::Kill { process: r.below(processes.len() as u64) as u8, step: r.below(steps) as u32 }
             }
-            _ => Crash::Power { step: r.below(steps) as u32, kept: r.below(6) as u8 },
+            _ => Crash::Power { step: r.below(steps) as u32, retained: r.below(6) as u8 },
         };
         Self { processes, crash }
     }
@@ -390,8 +390,8 @@ fn run_round(
     while let Some(runnable) = schedule.runnable() {
         match round.crash {
             Crash::Kill { process, step: at } if u64::from(at) == step => schedule.kill(process.into()),
-            Crash::Power { step: at, kept } if u64::from(at) == step => {
-                machine.cut_power(match kept {
+            Crash::Power { step: at, retained } if u64::from(at) == step => {
+                machine.cut_power(match retained {
                     0 => Unsynced::Kept,
                     1 => Unsynced::Lost,
                     _ => Unsynced::Some,

@@ -323,7 +323,7 @@ fn object_name(key: &[u8], named_bytes_max: usize) -> String {
     name
 }
 
-/// Splits the digits of a key into path levels. No level is empty, except the only one of an empty
+/// Splits the digits of a key into path levels. Only an empty key has an empty
 /// key.
 fn path_levels(key: &[u8]) -> String {
     let digits: String = key.iter().map(|byte| format!("{byte:02x}")).collect();

@@ -70,7 +70,7 @@ impl Store {
     pub(crate) async fn write_shared(&self, shared: &dyn SharedColdTier, batch: &Batch) -> Result<(), Error> {
         for _ in 0..TRIES_MAX {
             let open = if batch.only_removes() {
-                // Removals cannot harm a sweep, and must succeed when there is no space for `o`.
+                // Removals cannot harm a sweep, and must succeed even if `o` does not fit.
                 shared.get(&OPEN).await.map_err(Error::cold("check for a sweep"))?
             } else {
                 Some(self.ensure_open(shared).await?)
