@@ -115,6 +115,7 @@ mod stats;
 mod sync;
 mod tier;
 mod tiered;
+mod waiter;
 
 #[cfg(feature = "memcached")]
 pub use backend::MemcachedBackend;

@@ -12,11 +12,12 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use crate::cache::Cache;
-use crate::computation::{ErrorSharing, Waiter};
+use crate::computation::ErrorSharing;
 use crate::hashing::KeyHasher;
 use crate::options::EntryOptions;
 use crate::policy::Policy;
 use crate::sync::time_since;
+use crate::waiter::Waiter;
 
 impl<K: Eq + Clone, V: Clone, P: Policy, S: KeyHasher<K>> Cache<K, V, P, S> {
     /// Returns the cached value of `key`, or computes and caches it. One task computes at a time;

@@ -323,8 +323,7 @@ fn object_name(key: &[u8], named_bytes_max: usize) -> String {
     name
 }
 
-/// Splits the digits of a key into path levels. Only an empty key has an empty
-/// key.
+/// Splits the digits of a key into path levels. Levels are not empty, except for an empty key.
 fn path_levels(key: &[u8]) -> String {
     let digits: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
     let (kind, rest) = digits.split_at(digits.len().min(2));

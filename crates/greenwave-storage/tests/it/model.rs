@@ -105,7 +105,7 @@ async fn check(budget: &Budget, ops: Vec<Op>) -> Result<(), TestCaseError> {
                 let (name, contents) = match op {
                     Op::PutWithBase(name, base) => (name, changed(model.get(&base.to_string()), step)),
                     Op::Put(name, len) => (name, contents(step as u64, len)),
-                    _ => unreachable!("only these two come here"),
+                    _ => unreachable!("the arm matches puts only"),
                 };
                 let name = name.to_string();
                 let id = store.put(&name, contents.clone()).await.unwrap();
@@ -150,7 +150,12 @@ async fn check(budget: &Budget, ops: Vec<Op>) -> Result<(), TestCaseError> {
         let stats = store.stats();
         prop_assert!(stats.memory_bytes_used <= stats.memory_bytes_max, "{:?}", stats);
     }
-    for (name, value) in &model {
+    check_all(&store, &model).await
+}
+
+/// Asserts that every name has the contents of the model.
+async fn check_all(store: &Store, model: &Names) -> Result<(), TestCaseError> {
+    for (name, value) in model {
         let found = store.get(name).await.unwrap();
         prop_assert_eq!(found.as_ref(), Some(value));
     }

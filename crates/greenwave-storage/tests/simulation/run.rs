@@ -206,32 +206,8 @@ fn perform(who: usize, handle: Handle, store: &Store, op: Op, setting: Setting, 
         }
         Op::Remove { name } => remove(handle, store, &name_of(name), oracle),
         Op::Get { name } => get(handle, store, &name_of(name), oracle),
-        Op::GetUnnamed => {
-            let wanted = oracle.borrow().model.unnamed(handle);
-            for contents in wanted {
-                let Some(got) = found(block_on(store.get_blob(&BlobId::of(&contents))), oracle) else {
-                    continue;
-                };
-                let mut oracle = oracle.borrow_mut();
-                oracle.totals.answers += 1;
-                if got.as_ref() != Some(&contents) && oracle.model.is_wanted(&contents) {
-                    oracle.report_failure(format!(
-                        "contents {:?} without a name are gone",
-                        contents.first_chunk::<8>()
-                    ));
-                }
-            }
-        }
-        Op::List => {
-            let began = event();
-            let Some(names) = found(block_on(store.list("name")), oracle) else { return };
-            for name in (0..6).map(name_of).filter(|name| !names.contains(name)) {
-                let mut oracle = oracle.borrow_mut();
-                if let Err(wrong) = oracle.model.check(handle, &name, None, began) {
-                    oracle.report_failure(format!("not listed: {wrong}"));
-                }
-            }
-        }
+        Op::GetUnnamed => get_unnamed(handle, store, oracle),
+        Op::List => list(handle, store, oracle),
         Op::Record { feature, contents } => {
             let contents = oracle.borrow_mut().contents(contents, large);
             record(who, feature, store, &contents, oracle);
@@ -251,6 +227,33 @@ fn perform(who: usize, handle: Handle, store: &Store, op: Op, setting: Setting, 
             }
         }
         Op::Compact | Op::Close | Op::Reopen => {}
+    }
+}
+
+/// Checks that the contents put without a name are found.
+fn get_unnamed(handle: Handle, store: &Store, oracle: &SharedOracle) {
+    let expected = oracle.borrow().model.unnamed(handle);
+    for contents in expected {
+        let Some(got) = found(block_on(store.get_blob(&BlobId::of(&contents))), oracle) else {
+            continue;
+        };
+        let mut oracle = oracle.borrow_mut();
+        oracle.totals.answers += 1;
+        if got.as_ref() != Some(&contents) && oracle.model.is_wanted(&contents) {
+            oracle.report_failure(format!("unnamed contents {:?} are missing", contents.first_chunk::<8>()));
+        }
+    }
+}
+
+/// Checks that every name that is missing from a listing may be missing.
+fn list(handle: Handle, store: &Store, oracle: &SharedOracle) {
+    let began = oracle.borrow_mut().model.event();
+    let Some(names) = found(block_on(store.list("name")), oracle) else { return };
+    for name in (0..6).map(name_of).filter(|name| !names.contains(name)) {
+        let mut oracle = oracle.borrow_mut();
+        if let Err(wrong) = oracle.model.check(handle, &name, None, began) {
+            oracle.report_failure(format!("not listed: {wrong}"));
+        }
     }
 }
 
