@@ -11,8 +11,8 @@ use crate::sync::AtomicUsize;
 #[derive(Debug)]
 pub(crate) struct Computation<V> {
     pub(crate) outcome: AsyncMutex<ComputationOutcome<V>>,
-    /// Number of failed computations that left an error for the waiters. Only changed while the list
-    /// of pending computations is locked, which orders it for callers that join later.
+    /// Number of failed computations that left an error for the waiters. Only changed while the
+    /// list of pending computations is locked, which orders it for callers that join later.
     pub(crate) failures: AtomicUsize,
 }
 
@@ -45,8 +45,8 @@ pub(crate) struct PendingComputation<K, V> {
 
 /// Determines whether the error of a failed computation is passed to the callers that wait for it.
 ///
-/// A pair of functions rather than a trait: the bounds of an implementation would become part of the
-/// returned futures, which could then not be spawned.
+/// A pair of functions rather than a trait: the bounds of an implementation would become part of
+/// the returned futures, which could then not be spawned.
 pub(crate) struct ErrorSharing<E, Out> {
     /// Splits an error into the caller's own result and the part shared with waiters.
     pub(crate) split: fn(E) -> (Out, Option<SharedError>),

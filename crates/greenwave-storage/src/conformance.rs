@@ -25,8 +25,10 @@ pub trait ColdTierFixture {
 macro_rules! cold_conformance {
     ($fixture:expr) => {
         $crate::cold_conformance!(@each $fixture;
-            get_returns_what_was_put, last_put_wins, remove_is_idempotent, get_many_preserves_order, list_filters_by_prefix,
-            keys_and_values_are_arbitrary_bytes, empty_calls_have_no_effect, flushed_entries_survive_reopening, values_outlive_their_delta_base, tasks_can_share_a_tier, stats_name_the_codec);
+            get_returns_what_was_put, last_put_wins, remove_is_idempotent, get_many_preserves_order,
+            list_filters_by_prefix, keys_and_values_are_arbitrary_bytes, empty_calls_have_no_effect,
+            flushed_entries_survive_reopening, values_outlive_their_delta_base, tasks_can_share_a_tier,
+            stats_name_the_codec);
     };
     (@each $fixture:expr; $($promise:ident),*) => {
         $(#[test]

@@ -15,7 +15,8 @@
 //! # tokio::runtime::Runtime::new().unwrap().block_on(async {
 //! # let dir = tempfile::tempdir().unwrap();
 //! let cold = SegmentColdTier::open(dir.path().join("store"), SegmentOptions::default())?;
-//! let store = Store::open(StoreOptions { memory_bytes_max: 10 << 20, ..StoreOptions::default() }, Arc::new(cold))?;
+//! let options = StoreOptions { memory_bytes_max: 10 << 20, ..StoreOptions::default() };
+//! let store = Store::open(options, Arc::new(cold))?;
 //!
 //! let id = store.put("src/lib.rs", "pub fn wave() {}".into()).await?;
 //! store.put("src/copy.rs", "pub fn wave() {}".into()).await?; // stored once

@@ -525,8 +525,8 @@ impl Store {
         }
     }
 
-    /// Spills if memory use exceeds its threshold. Only fails if the contents `id` cannot be written;
-    /// problems with other contents are logged.
+    /// Spills if memory use exceeds its threshold. Only fails if the contents `id` cannot be
+    /// written; problems with other contents are logged.
     async fn spill_for(&self, id: &BlobId) -> Result<(), Error> {
         match self.spill().await {
             Err(error) if self.state.memory.lock().is_dirty(id) => Err(error),

@@ -113,7 +113,7 @@ async fn a_sweep_can_keep_the_attempts() {
 async fn an_invalid_record_is_an_error_with_its_name() {
     let store = small(Arc::default());
     let attempts = three_attempts(&store).await;
-    store.put("attempts/calc%2Fparse/0000000002", "rubbish".into()).await.unwrap();
+    store.put("attempts/calc%2Fparse/0000000002", "garbage".into()).await.unwrap();
     let error = attempts.list("calc/parse").await.unwrap_err();
     assert_eq!(
         error.to_string(),

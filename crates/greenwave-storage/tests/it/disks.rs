@@ -42,7 +42,7 @@ fn a_full_disk_loses_nothing_and_the_error_names_it() {
     if !output.as_ref().is_ok_and(|output| output.stdout.starts_with(b"mounted")) {
         let required = std::env::var_os("GREENWAVE_REQUIRE_SERVICES").is_some();
         assert!(!required, "no disk could be mounted: {output:?}");
-        return skipped("this system lets nobody mount a disk for a process alone");
+        return skipped("this system does not allow mounting a file system in a private namespace");
     }
     let output = output.unwrap();
     let printed = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
