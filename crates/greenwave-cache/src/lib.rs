@@ -1,4 +1,3 @@
-//!
 //! A sharded in-memory cache, and layered backends for results that outlive the process.
 //!
 //! The crate was built to cache test results, and works for any computed value. Its three parts

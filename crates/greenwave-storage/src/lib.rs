@@ -1,4 +1,3 @@
-//!
 //! A hybrid blob store: contents addressed by hash and by name, in memory while hot and compressed
 //! on disk when cold.
 //!

@@ -1,4 +1,3 @@
-//!
 //! Encodes and decodes stored records as length-prefixed fields, so that no text can imitate a
 //! field boundary.
 //!

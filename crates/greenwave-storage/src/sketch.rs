@@ -1,4 +1,3 @@
-//!
 //! Finds similar contents by comparing small sketches of them.
 //!
 //! The method is Odess (Zou et al., "Odess: Speeding up Resemblance Detection for Redundancy

@@ -383,7 +383,7 @@ impl Store {
     where
         F: Future<Output = Result<HashSet<BlobId>, Error>> + Send,
     {
-        let _turn = self.state.spill_lock.lock().await;
+        let _guard = self.state.spill_lock.lock().await;
         self.refresh().await?;
         let retained = keep().await?;
         let mut dropped = Vec::new();
@@ -446,9 +446,9 @@ impl Store {
     ///
     /// Returns [`Error::ColdTier`] if the cold tier fails or rejects an entry.
     pub async fn flush(&self) -> Result<(), Error> {
-        let turn = self.state.spill_lock.lock().await;
+        let guard = self.state.spill_lock.lock().await;
         let written = self.write_dirty().await;
-        drop(turn);
+        drop(guard);
         self.state.cold.flush().await.map_err(Error::cold("flush"))?;
         written
     }
@@ -543,7 +543,7 @@ impl Store {
         if !self.state.memory.lock().exceeds_threshold() {
             return Ok(());
         }
-        let _turn = self.state.spill_lock.lock().await;
+        let _guard = self.state.spill_lock.lock().await;
         if !self.state.memory.lock().exceeds_threshold() {
             return Ok(());
         }

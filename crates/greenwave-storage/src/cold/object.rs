@@ -1,4 +1,3 @@
-//!
 //! A cold tier in an object store: S3 and compatible services, Google Cloud Storage, Azure Blob
 //! Storage, or a local directory. Each key is one object; the crate `object_store` handles the
 //! services.

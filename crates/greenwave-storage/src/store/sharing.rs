@@ -1,4 +1,3 @@
-//!
 //! The protocol by which stores share a cold tier: a sweep by one store never removes contents that
 //! another one is about to refer to.
 //!
