@@ -1,6 +1,6 @@
 //! Tests of every public option with zero, one, the maximum, and inverted ranges: each value works
 //! or is rejected with the name of the option and the expected range. `DiskBackend` and
-//! `FileLeases` have tests of their own.
+//! `FileLeases` are tested elsewhere.
 
 use std::fmt::Debug;
 use std::sync::Arc;

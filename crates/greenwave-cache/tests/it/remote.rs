@@ -252,7 +252,7 @@ async fn a_redis_lease_has_one_holder_at_a_time() {
     drop(held);
     let held = waiting.await.unwrap();
     drop((held, other));
-    // Released in the background, long before its minute is over.
+    // Released in the background, long before it would expire.
     leases(minute).acquire(&key(1)).await.unwrap();
 }
 

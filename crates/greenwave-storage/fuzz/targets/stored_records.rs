@@ -4,7 +4,7 @@
 
 use libfuzzer_sys::fuzz_target;
 
-/// The first byte selects a kind, because a fuzzer cannot quickly guess four bytes.
+// The first byte selects a kind, because a fuzzer cannot quickly guess four bytes.
 fuzz_target!(|data: &[u8]| {
     greenwave_storage::conformance::check_stored_record(data);
     let Some((kind, rest)) = data.split_first() else { return };

@@ -22,7 +22,7 @@ fn file(number: u64) -> Bytes {
 
 const FILES: u64 = 6;
 
-/// Fills a store with files, some of which are versions of others.
+/// Fills a store with files, including several versions of the same file.
 async fn fill(dir: &Path) {
     let store = open(dir);
     for number in 0..FILES {

@@ -11,7 +11,7 @@ use greenwave_storage::{
     AttemptOutcome, Attempts, NewAttempt, SegmentColdTier, SegmentOptions, Snapshot, Store, StoreOptions,
 };
 
-/// Returns incompressible lines, of which each version up to 20 changes four.
+/// Returns incompressible lines. Each version up to 20 changes four of them.
 fn version(file: u64, n: u64) -> Bytes {
     let line = |seed: u64| {
         let hash = blake3::hash(&seed.to_le_bytes()).to_hex();

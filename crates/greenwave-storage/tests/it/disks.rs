@@ -1,5 +1,5 @@
 //! Tests of a store on a full disk: a small in-memory file system that a child process mounts in a
-//! namespace of its own.
+//! private namespace.
 
 use std::path::Path;
 use std::process::Command;

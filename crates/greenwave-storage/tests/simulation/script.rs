@@ -31,7 +31,7 @@ impl Random {
 pub(crate) enum Contents {
     /// Contents that no other operation puts.
     New { len: u16 },
-    /// One of a few contents that all stores put.
+    /// Contents from a small set that all stores put.
     Common(u8),
 }
 
