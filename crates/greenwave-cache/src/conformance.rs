@@ -28,8 +28,8 @@ macro_rules! backend_conformance {
     ($fixture:expr) => {
         $crate::backend_conformance!(@each $fixture;
             get_returns_what_was_put, last_put_wins, remove_is_idempotent, get_many_preserves_order,
-            values_are_arbitrary_bytes, list_returns_all_keys_if_supported, entries_expire_if_supported, flushed_entries_survive_reopening_if_durable,
-            tasks_can_share_a_backend);
+            values_are_arbitrary_bytes, list_returns_all_keys_if_supported, entries_expire_if_supported,
+            flushed_entries_survive_reopening_if_durable, tasks_can_share_a_backend);
     };
     (@each $fixture:expr; $($promise:ident),*) => {
         $(#[test]
@@ -49,8 +49,8 @@ macro_rules! backend_conformance {
 #[macro_export]
 macro_rules! policy_conformance {
     ($policy:ty) => {
-        $crate::policy_conformance!(@each $policy; victims_are_present, every_slot_is_eventually_evicted, ranking_lists_every_slot_once,
-            hit_is_thread_safe);
+        $crate::policy_conformance!(@each $policy; victims_are_present, every_slot_is_eventually_evicted,
+            ranking_lists_every_slot_once, hit_is_thread_safe);
     };
     (@each $policy:ty; $($promise:ident),*) => {
         $(#[test]

@@ -20,7 +20,7 @@ const POLL_MAX: Duration = Duration::from_millis(100);
 /// - *Exclusion.* Between an `acquire` that returns `Ok` and the drop of its [`Lease`], no other
 ///   `acquire` of the same key returns `Ok`, in any process that uses the same location. The
 ///   exception is a location that cannot tell whether a holder is still alive.
-/// - *Death.* A lease is released when its process ends, for whatever reason.
+/// - *Death.* A lease is released when its process ends, normally or not.
 /// - *Cancellation.* An `acquire` whose future is dropped holds no lease.
 /// - *Waiting* is unlimited; callers set a timeout. Fairness is not guaranteed.
 /// - *Errors* mean that leases do not work at all. Callers then continue without one.

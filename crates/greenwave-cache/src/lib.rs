@@ -1,4 +1,3 @@
-//!
 //! A sharded in-memory cache, and layered backends for results that outlive the process.
 //!
 //! The crate was built to cache test results, and works for any computed value. Its three parts
@@ -20,7 +19,8 @@
 //!
 //! # tokio::runtime::Runtime::new().unwrap().block_on(async {
 //! let ttl = Some(Duration::from_secs(3600));
-//! let cache: Cache<String, usize> = Cache::new(CacheOptions { entries_max: 100, ttl, ..CacheOptions::default() })?;
+//! let options = CacheOptions { entries_max: 100, ttl, ..CacheOptions::default() };
+//! let cache: Cache<String, usize> = Cache::new(options)?;
 //!
 //! let slow = async || Ok::<_, std::io::Error>("green".len());
 //! assert_eq!(cache.get_or_compute("green".to_owned(), slow).await.unwrap(), 5);
@@ -36,7 +36,8 @@
 //! # #[cfg(feature = "disk")]
 //! # tokio::runtime::Runtime::new().unwrap().block_on(async {
 //! use std::{sync::Arc, time::Duration};
-//! use greenwave_cache::{DiskBackend, DiskOptions, KeyBuilder, MemoryBackend, Record, Tier, Tiered, TieredOptions};
+//! use greenwave_cache::{DiskBackend, DiskOptions, KeyBuilder, MemoryBackend, Record};
+//! use greenwave_cache::{Tier, Tiered, TieredOptions};
 //!
 //! # let dir = tempfile::tempdir().unwrap();
 //! # let dir = dir.path().join("results");
@@ -46,7 +47,8 @@
 //!
 //! let key = KeyBuilder::new("test results", 1).text("cargo test").finish();
 //! let cost = Duration::from_secs(9);
-//! results.put(&key, &Record { schema: 1, created_ms: 0, cost, tags: vec![], payload: "42 passed".into() }).await?;
+//! let payload = "42 passed".into();
+//! results.put(&key, &Record { schema: 1, created_ms: 0, cost, tags: vec![], payload }).await?;
 //! assert_eq!(results.get(&key).await.unwrap().payload, "42 passed");
 //! assert_eq!(results.stats().saved, cost);
 //! # Ok::<(), greenwave_cache::Error>(())
@@ -115,6 +117,7 @@ mod stats;
 mod sync;
 mod tier;
 mod tiered;
+mod waiter;
 
 #[cfg(feature = "memcached")]
 pub use backend::MemcachedBackend;

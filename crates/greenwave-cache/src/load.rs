@@ -1,35 +1,38 @@
-//! `get_or_compute` and its variants: compute a missing value once, however many callers ask for it.
+//! `get_or_compute` and its variants: compute a missing value once, however many callers ask for
+//! it.
 //!
-//! Callers that ask for a missing key share a [`Computation`](crate::computation::Computation): a lock
-//! and a slot for the outcome. The caller that holds the lock computes. On success it leaves the value
-//! for the waiters; on failure it leaves the error for waiters that share errors and joined before the
-//! failure. If it panics or is dropped, the lock passes to the next waiter, which computes instead. If
-//! the key is inserted, removed or invalidated in the meantime, the computation is cancelled: its
-//! value still goes to the waiters, but not into the cache.
+//! Callers that ask for a missing key share a [`Computation`](crate::computation::Computation): a
+//! lock and a slot for the outcome. The caller that holds the lock computes. On success it leaves
+//! the value for the waiters; on failure it leaves the error for waiters that share errors and
+//! joined before the failure. If it panics or is dropped, the lock passes to the next waiter, which
+//! computes instead. If the key is inserted, removed or invalidated in the meantime, the
+//! computation is cancelled: its value still goes to the waiters, but not into the cache.
 
 use std::sync::Arc;
 
 use tokio::time::Instant;
 
 use crate::cache::Cache;
-use crate::computation::{ErrorSharing, Waiter};
+use crate::computation::ErrorSharing;
 use crate::hashing::KeyHasher;
 use crate::options::EntryOptions;
 use crate::policy::Policy;
 use crate::sync::time_since;
+use crate::waiter::Waiter;
 
 impl<K: Eq + Clone, V: Clone, P: Policy, S: KeyHasher<K>> Cache<K, V, P, S> {
     /// Returns the cached value of `key`, or computes and caches it. One task computes at a time;
     /// others that ask for the key meanwhile wait, and share its value or its error.
     ///
     /// Errors are not cached: a task that asks after the failure computes again. If the future is
-    /// dropped while computing, or `compute` panics, the next waiting task computes instead. Waiting
-    /// tasks with a different error type than the failed computation also compute themselves, one
-    /// after another. `compute` must not ask for the same key, which would deadlock.
+    /// dropped while computing, or `compute` panics, the next waiting task computes instead.
+    /// Waiting tasks with a different error type than the failed computation also compute
+    /// themselves, one after another. `compute` must not ask for the same key, which would
+    /// deadlock.
     ///
-    /// The computing task counts as a miss, and so does every task that gets an error. Tasks that wait
-    /// and get the value count as hits that saved no time. A task whose future is dropped while
-    /// waiting is not counted.
+    /// The computing task counts as a miss, and so does every task that gets an error. Tasks that
+    /// wait and get the value count as hits that saved no time. A task whose future is dropped
+    /// while waiting is not counted.
     ///
     /// # Errors
     ///
@@ -43,8 +46,8 @@ impl<K: Eq + Clone, V: Clone, P: Policy, S: KeyHasher<K>> Cache<K, V, P, S> {
         self.compute_once(key, &EntryOptions::default(), &ErrorSharing::SHARED, compute).await
     }
 
-    /// Like [`get_or_compute`](Self::get_or_compute), with options for the new entry. The access also
-    /// counts for the tags in `options`.
+    /// Like [`get_or_compute`](Self::get_or_compute), with options for the new entry. The access
+    /// also counts for the tags in `options`.
     ///
     /// # Errors
     ///
@@ -66,8 +69,8 @@ impl<K: Eq + Clone, V: Clone, P: Policy, S: KeyHasher<K>> Cache<K, V, P, S> {
     /// Like [`get_or_compute_with`](Self::get_or_compute_with), but returns an error only to the
     /// caller whose own computation failed. Waiting callers compute in turn until one succeeds.
     ///
-    /// Use it for computations that can fail for one caller and succeed for the next. If each attempt
-    /// fails after a timeout, the n-th caller waits for n timeouts.
+    /// Use it for computations that can fail for one caller and succeed for the next. If each
+    /// attempt fails after a timeout, the n-th caller waits for n timeouts.
     ///
     /// # Errors
     ///
@@ -87,8 +90,8 @@ impl<K: Eq + Clone, V: Clone, P: Policy, S: KeyHasher<K>> Cache<K, V, P, S> {
 
     /// Like [`get_or_compute_with`](Self::get_or_compute_with), for synchronous callers.
     ///
-    /// Blocks the thread while another caller computes the same key. That computation must be able to
-    /// make progress without this thread, so call this from `spawn_blocking`, not from a task.
+    /// Blocks the thread while another caller computes the same key. That computation must be able
+    /// to make progress without this thread, so call this from `spawn_blocking`, not from a task.
     ///
     /// # Errors
     ///
@@ -168,8 +171,8 @@ impl<K: Eq + Clone, V: Clone, P: Policy, S: KeyHasher<K>> Cache<K, V, P, S> {
     fn publish(&self, key: K, value: V, options: &EntryOptions<'_>, waiter: &Waiter<'_, K, V, P>) {
         let entry = self.entry(key, value, options);
         let shard_index = self.shard_index(entry.hash);
-        // Under the lock of the pending computations: an invalidation comes either before, and cancels
-        // the computation, or after, and finds the entry.
+        // Under the lock of the pending computations: an invalidation comes either before, and
+        // cancels the computation, or after, and finds the entry.
         if let Some(mut displaced) = waiter.complete(|| self.insert_entry(entry)) {
             self.evict_over_budget(shard_index, &mut displaced);
             self.notify_displaced(&displaced);
@@ -190,8 +193,8 @@ fn block_on<F: Future>(future: F) -> F::Output {
         }
     }
 
-    // On a task's thread, tokio's cooperative budget would make the lock return `Pending` now and then
-    // to let other tasks run, which they cannot while this thread is blocked.
+    // On a task's thread, tokio's cooperative budget would make the lock return `Pending` now and
+    // then to let other tasks run, which they cannot while this thread is blocked.
     let mut future = std::pin::pin!(tokio::task::unconstrained(future));
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
     let mut context = Context::from_waker(&waker);

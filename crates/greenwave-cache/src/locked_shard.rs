@@ -42,13 +42,13 @@ impl<K, V, P> LockedShard<K, V, P> {
 
     /// Whether a computation is in progress. The caller must hold the shard's write lock.
     ///
-    /// If so, a caller that changes a key must first remove the key's computation from the list, and
-    /// hold the list's lock until the key is changed. A computation that starts in between would read
-    /// the old state, and overwrite the change when it finishes.
+    /// If so, a caller that changes a key must first remove the key's computation from the list,
+    /// and hold the list's lock until the key is changed. A computation that starts in between
+    /// would read the old state, and overwrite the change when it finishes.
     ///
     /// Relaxed is enough because the shard's lock orders the accesses: a computing caller joins the
-    /// list before it reads the shard. If that read comes before our write lock, we see its count. If
-    /// it comes after, the caller sees our change and computes from it.
+    /// list before it reads the shard. If that read comes before our write lock, we see its count.
+    /// If it comes after, the caller sees our change and computes from it.
     pub(crate) fn has_pending(&self) -> bool {
         self.pending_count.load(Ordering::Relaxed) > 0
     }

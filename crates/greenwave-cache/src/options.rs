@@ -11,8 +11,8 @@ use crate::shard::{Extra, NEVER, WEIGHT_IN_EXTRA};
 /// Returns the weight of an entry, in any unit (usually bytes). Called once per insertion. If it
 /// panics, the panic is logged and the entry is not cached.
 pub type Weigher<K, V> = Arc<dyn Fn(&K, &V) -> u64 + Send + Sync>;
-/// Called with every entry that leaves the cache: after the removal, without any lock held, and on the
-/// thread that caused the removal. If it panics, the panic is logged and the call continues.
+/// Called with every entry that leaves the cache: after the removal, without any lock held, and on
+/// the thread that caused the removal. If it panics, the panic is logged and the call continues.
 pub type RemovalListener<K, V> = Arc<dyn Fn(&K, &V, RemovalCause) + Send + Sync>;
 
 /// Minimum entries per shard. In a smaller shard the policy sees too little of the whole.
@@ -27,25 +27,26 @@ pub struct CacheOptions<K, V> {
     /// Maximum number of entries. With 0 nothing is cached. Default: 10 000.
     pub entries_max: usize,
     /// Maximum weight of all shards together. Requires a [`weigher`](Self::weigher). An entry up to
-    /// this weight is cached regardless of the number of shards or processors; a heavier one is not,
-    /// and counts as evicted. Concurrent insertions can exceed the limit briefly, by the weight of the
-    /// entries being inserted. Values above 2^63 are treated as 2^63. Default: no limit.
+    /// this weight is cached regardless of the number of shards or processors; a heavier one is
+    /// not, and counts as evicted. Concurrent insertions can exceed the limit briefly, by the
+    /// weight of the entries being inserted. Values above 2^63 are treated as 2^63. Default: no
+    /// limit.
     pub weight_max: Option<u64>,
     /// Computes the weight of an entry. Weights above 2^48 are treated as 2^48. Default: none, and
     /// every entry weighs nothing.
     pub weigher: Option<Weigher<K, V>>,
-    /// Time to live: maximum age of an entry, unless its [`EntryOptions`] set another. Rounded up to a
-    /// tenth of a second. With zero, entries expire at once. An expiry time more than 13 years after
-    /// the cache was created is never reached. Default: none.
+    /// Time to live: maximum age of an entry, unless its [`EntryOptions`] set another. Rounded up
+    /// to a tenth of a second. With zero, entries expire at once. An expiry time more than 13 years
+    /// after the cache was created is never reached. Default: none.
     pub ttl: Option<Duration>,
-    /// Time to idle: maximum time between accesses, unless the entry's [`EntryOptions`] set another.
-    /// Rounded up to a millisecond. With zero, entries expire at once. Default: none.
+    /// Time to idle: maximum time between accesses, unless the entry's [`EntryOptions`] set
+    /// another. Rounded up to a millisecond. With zero, entries expire at once. Default: none.
     pub tti: Option<Duration>,
     /// Called with every entry that leaves the cache. Default: none.
     pub listener: Option<RemovalListener<K, V>>,
-    /// Number of independently locked shards, 1 to 1024, rounded up to a power of two and limited to
-    /// one per entry. Each shard holds its share of `entries_max`; the weight limit applies to all of
-    /// them together. Default: four per processor, as long as each is large enough.
+    /// Number of independently locked shards, 1 to 1024, rounded up to a power of two and limited
+    /// to one per entry. Each shard holds its share of `entries_max`; the weight limit applies to
+    /// all of them together. Default: four per processor, as long as each is large enough.
     pub shards: Option<usize>,
 }
 
@@ -114,7 +115,8 @@ pub struct EntryOptions<'a> {
     /// Time that it took to compute the value, and that every hit saves. If it is `None`,
     /// `get_or_compute` measures it.
     pub cost: Option<Duration>,
-    /// Access count from an earlier process, as returned by [`Cache::hottest`](crate::Cache::hottest).
+    /// Access count from an earlier process, as returned by
+    /// [`Cache::hottest`](crate::Cache::hottest).
     pub heat: u8,
 }
 

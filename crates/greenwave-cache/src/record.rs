@@ -1,4 +1,3 @@
-//!
 //! The stored form of a result: its payload with a header, and a checksum or a seal.
 //!
 //! Integers are little-endian:

@@ -269,7 +269,7 @@ impl<K: Eq, V, P: Policy> Shard<K, V, P> {
         Some((slot, self.entry(slot)))
     }
 
-    /// Tells the policy about a hit.
+    /// Reports a hit to the policy.
     #[inline]
     pub(crate) fn hit(&self, slot: u32) {
         self.policy.hit(slot);
@@ -321,8 +321,9 @@ impl<K: Eq, V, P: Policy> Shard<K, V, P> {
         }
     }
 
-    /// Returns whether other shards evict to make room for an entry of this weight. True only if they
-    /// can make all the room: once the entry is inserted, this shard might evict that very entry.
+    /// Returns whether other shards evict to make room for an entry of this weight. True only if
+    /// they can make all the room: once the entry is inserted, this shard might evict that very
+    /// entry.
     fn defers_eviction(&self, hash: u64, weight: u64) -> bool {
         let Some(budget) = &self.budget else { return true };
         let fits = self.weight + u128::from(weight) <= u128::from(budget.weight_max);

@@ -148,7 +148,7 @@ struct TieredState {
 /// Which tiers a record is copied to after it was found in a slower one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Backfill {
-    /// All tiers before the one that had it.
+    /// All tiers before that tier.
     FasterTiers,
     /// No tier.
     None,

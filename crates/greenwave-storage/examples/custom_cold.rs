@@ -1,4 +1,5 @@
-//! A cold tier of your own: one file per key, named by the key's hash. It blocks the thread, which a real one must not.
+//! Implements a cold tier with one file per key, named by the key's hash. It blocks the calling
+//! thread, which a production tier must not do.
 //!
 //! `cargo run -p greenwave-storage --features conformance --example custom_cold`
 #![expect(clippy::print_stdout, reason = "an example shows what it does")]
@@ -13,7 +14,8 @@ use greenwave_storage::{
     BlobId, BoxError, ColdEntry, ColdTier, ColdTierStats, SharedColdTier, Store, StoreOptions,
 };
 
-/// Each file holds the key's length in four bytes, the key, and the value.
+/// A directory of files. Each file holds the length of the key in four bytes, the key, and the
+/// value.
 #[derive(Debug)]
 struct LooseFiles(PathBuf);
 
@@ -34,7 +36,7 @@ impl LooseFiles {
     }
 
     fn write(&self, key: &[u8], value: &[u8]) -> io::Result<()> {
-        // Written apart and renamed, so that no reader sees half a value.
+        // Written to a temporary file and renamed, so that readers never see a partial value.
         let mut file = tempfile::NamedTempFile::new_in(&self.0)?;
         file.write_all(&u32::try_from(key.len()).map_err(io::Error::other)?.to_le_bytes())?;
         file.write_all(key)?;
@@ -115,16 +117,16 @@ async fn main() -> Result<(), BoxError> {
 
 #[cfg(test)]
 mod tests {
-    //! What the tier promises.
+    //! Runs the conformance tests on the tier.
     use super::*;
 
-    struct Place(tempfile::TempDir);
+    struct Directory(tempfile::TempDir);
 
-    impl greenwave_storage::conformance::ColdTierFixture for Place {
+    impl greenwave_storage::conformance::ColdTierFixture for Directory {
         async fn open(&self) -> Arc<dyn ColdTier> {
             Arc::new(LooseFiles(self.0.path().into()))
         }
     }
 
-    greenwave_storage::cold_conformance!(Place(tempfile::tempdir().unwrap()));
+    greenwave_storage::cold_conformance!(Directory(tempfile::tempdir().unwrap()));
 }

@@ -1,4 +1,4 @@
-//! The promises of [`ColdTier`] as tests, for every tier to pass. Knows nothing of any particular tier.
+//! Tests of the contract of [`ColdTier`], for every implementation to pass.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -7,13 +7,14 @@ use bytes::Bytes;
 
 use crate::{ColdEntry, ColdTier};
 
-/// A place for the tier under test: empty when made, gone when dropped.
+/// Location for the tier under test. It is empty when created, and deleted on drop.
 pub trait ColdTierFixture {
-    /// Opens the tier at this place. Called again after the tier was closed, it opens what is there.
+    /// Opens the tier at this location. A second call, after the tier was closed, opens the
+    /// existing data.
     fn open(&self) -> impl Future<Output = Arc<dyn ColdTier>>;
 }
 
-/// Emits one `#[test]` per promise, for the [`ColdTierFixture`] that the expression makes.
+/// Generates one `#[test]` per promise, for the [`ColdTierFixture`] that the expression creates.
 ///
 /// ```ignore
 /// mod my_tier {
@@ -24,8 +25,10 @@ pub trait ColdTierFixture {
 macro_rules! cold_conformance {
     ($fixture:expr) => {
         $crate::cold_conformance!(@each $fixture;
-            get_returns_what_was_put, last_put_wins, remove_is_idempotent, get_many_preserves_order, list_filters_by_prefix,
-            keys_and_values_are_arbitrary_bytes, empty_calls_have_no_effect, flushed_entries_survive_reopening, values_outlive_their_delta_base, tasks_can_share_a_tier, stats_name_the_codec);
+            get_returns_what_was_put, last_put_wins, remove_is_idempotent, get_many_preserves_order,
+            list_filters_by_prefix, keys_and_values_are_arbitrary_bytes, empty_calls_have_no_effect,
+            flushed_entries_survive_reopening, values_outlive_their_delta_base, tasks_can_share_a_tier,
+            stats_name_the_codec);
     };
     (@each $fixture:expr; $($promise:ident),*) => {
         $(#[test]
@@ -35,26 +38,26 @@ macro_rules! cold_conformance {
     };
 }
 
-/// Reads any bytes as each of the records that stores write, of attempts, snapshots and pins: nothing panics, and what is read is written
-/// as the same bytes. For fuzzing.
+/// Decodes arbitrary bytes as each kind of record that stores write: attempts, snapshots and pins.
+/// Used for fuzzing.
 ///
 /// # Panics
 ///
-/// When it is not.
+/// Panics if a decoded record does not encode to the same bytes.
 pub fn check_stored_record(record: &[u8]) {
     crate::attempts::check_record(record);
     crate::snapshot::check_record(record);
-    crate::sharing::check_pin(record);
+    crate::store::check_pin(record);
 }
 
-/// Runs a promise on a runtime of its own.
+/// Runs a test of a promise on a new runtime.
 ///
 /// # Panics
 ///
-/// When the promise is broken.
+/// Panics if the promise is broken.
 pub fn run(promise: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.expect("a runtime can be made").block_on(promise);
+    runtime.expect("the runtime starts").block_on(promise);
 }
 
 async fn put(cold: &Arc<dyn ColdTier>, key: &str, value: &str) {
@@ -70,16 +73,16 @@ fn keys(keys: &[&'static str]) -> Vec<Bytes> {
     keys.iter().map(|key| Bytes::from_static(key.as_bytes())).collect()
 }
 
-/// Visibility.
+/// Tests visibility.
 pub async fn get_returns_what_was_put(fixture: &impl ColdTierFixture) {
     let cold = fixture.open().await;
-    assert_eq!(get(&cold, "key").await, None, "a new place is empty");
+    assert_eq!(get(&cold, "key").await, None, "a new location is empty");
     put(&cold, "key", "value").await;
     assert_eq!(get(&cold, "key").await.as_deref(), Some(&b"value"[..]));
     assert_eq!(get(&cold, "ke").await, None, "a prefix is not the key");
 }
 
-/// Visibility, of a key set twice, also within one call.
+/// Tests that a later put of a key replaces an earlier one, also within one call.
 pub async fn last_put_wins(fixture: &impl ColdTierFixture) {
     let cold = fixture.open().await;
     put(&cold, "key", "one").await;
@@ -90,19 +93,19 @@ pub async fn last_put_wins(fixture: &impl ColdTierFixture) {
     assert_eq!(get(&cold, "key").await.as_deref(), Some(&b"four"[..]));
 }
 
-/// Removal.
+/// Tests that a key can be removed repeatedly and put again.
 pub async fn remove_is_idempotent(fixture: &impl ColdTierFixture) {
     let cold = fixture.open().await;
     put(&cold, "key", "value").await;
     for _ in 0..2 {
-        cold.remove_many(keys(&["key", "never there"])).await.expect("removal succeeds");
+        cold.remove_many(keys(&["key", "missing"])).await.expect("removal succeeds");
         assert_eq!(get(&cold, "key").await, None);
     }
     put(&cold, "key", "again").await;
     assert_eq!(get(&cold, "key").await.as_deref(), Some(&b"again"[..]));
 }
 
-/// The answers of `get_many` and `contains_many` stand in the order of their keys.
+/// Tests that `get_many` and `contains_many` return results in the order of their keys.
 pub async fn get_many_preserves_order(fixture: &impl ColdTierFixture) {
     let cold = fixture.open().await;
     put(&cold, "a", "1").await;
@@ -111,10 +114,10 @@ pub async fn get_many_preserves_order(fixture: &impl ColdTierFixture) {
     assert_eq!(found, [Some("2".into()), None, Some("1".into()), Some("2".into())]);
     let contained = cold.contains_many(keys(&["b", "none"])).await.expect("contains succeeds");
     assert_eq!(contained.len(), 2);
-    assert!(!contained[1], "what is not there is not contained");
+    assert!(!contained[1], "a missing key is not contained");
 }
 
-/// Listing.
+/// Tests listing.
 pub async fn list_filters_by_prefix(fixture: &impl ColdTierFixture) {
     let cold = fixture.open().await;
     for key in ["a", "b/1", "b/2", "b/3", "c"] {
@@ -127,7 +130,7 @@ pub async fn list_filters_by_prefix(fixture: &impl ColdTierFixture) {
     assert!(cold.list(b"d").await.expect("list succeeds").is_empty());
 }
 
-/// Keys and values are bytes, not text; keys up to 4097 of them.
+/// Tests keys and values that are not text, and keys of up to 4097 bytes.
 pub async fn keys_and_values_are_arbitrary_bytes(fixture: &impl ColdTierFixture) {
     let cold = fixture.open().await;
     let all = Bytes::from_iter(0..=255_u8);
@@ -140,7 +143,7 @@ pub async fn keys_and_values_are_arbitrary_bytes(fixture: &impl ColdTierFixture)
     }
 }
 
-/// Calls about nothing.
+/// Tests calls without entries.
 pub async fn empty_calls_have_no_effect(fixture: &impl ColdTierFixture) {
     let cold = fixture.open().await;
     cold.put_many(Vec::new()).await.expect("put succeeds");
@@ -150,27 +153,27 @@ pub async fn empty_calls_have_no_effect(fixture: &impl ColdTierFixture) {
     assert!(cold.list(b"").await.expect("list succeeds").is_empty());
 }
 
-/// Durability, as far as closing and opening show it.
+/// Tests durability across closing and reopening.
 pub async fn flushed_entries_survive_reopening(fixture: &impl ColdTierFixture) {
     let cold = fixture.open().await;
-    put(&cold, "kept", "value").await;
+    put(&cold, "flushed", "value").await;
     put(&cold, "removed", "value").await;
     cold.remove_many(keys(&["removed"])).await.expect("removal succeeds");
     cold.flush().await.expect("flush succeeds");
     cold.close().await.expect("close succeeds");
     drop(cold);
     let cold = fixture.open().await;
-    assert_eq!(get(&cold, "kept").await.as_deref(), Some(&b"value"[..]));
+    assert_eq!(get(&cold, "flushed").await.as_deref(), Some(&b"value"[..]));
     assert_eq!(get(&cold, "removed").await, None);
 }
 
-/// Independence.
+/// Tests that values do not depend on their delta base.
 pub async fn values_outlive_their_delta_base(fixture: &impl ColdTierFixture) {
     let cold = fixture.open().await;
     let version = |n: u8| Bytes::from_iter((0..4000_u32).map(|i| (i % 251) as u8).chain(0..n));
     let key = |n: u8| Bytes::from(format!("version {n}"));
     for n in 0..6_u8 {
-        // The first is like something that was never there.
+        // The first value has a base that does not exist.
         let base = Some(key(n.wrapping_sub(1)));
         cold.put_many(vec![ColdEntry { key: key(n), value: version(n), base }]).await.expect("put succeeds");
     }
@@ -183,7 +186,7 @@ pub async fn values_outlive_their_delta_base(fixture: &impl ColdTierFixture) {
     assert_eq!(cold.get(&key(3)).await.expect("get succeeds"), None);
 }
 
-/// Concurrency.
+/// Tests concurrent use by many tasks.
 pub async fn tasks_can_share_a_tier(fixture: &impl ColdTierFixture) {
     let cold = fixture.open().await;
     let tasks: Vec<_> = (0..16)
@@ -204,11 +207,11 @@ pub async fn tasks_can_share_a_tier(fixture: &impl ColdTierFixture) {
     assert_eq!(cold.list(b"").await.expect("list succeeds").len(), 128);
 }
 
-/// Figures.
+/// Tests the statistics.
 pub async fn stats_name_the_codec(fixture: &impl ColdTierFixture) {
     let cold = fixture.open().await;
     put(&cold, "key", "value").await;
     let stats = cold.stats();
-    assert!(!stats.codec.is_empty(), "no compression is called `none`");
+    assert!(!stats.codec.is_empty(), "the codec without compression is `none`");
     assert!(stats.entries.is_none_or(|entries| entries == 1), "{stats:?}");
 }

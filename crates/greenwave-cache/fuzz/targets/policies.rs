@@ -4,7 +4,9 @@
 
 use std::collections::HashMap;
 
-use greenwave_cache::{Adaptive, Cache, CostAware, EntryOptions, Lru, CacheOptions, Policy, S3Fifo, SeededHasher};
+use greenwave_cache::{
+    Adaptive, Cache, CacheOptions, CostAware, EntryOptions, Lru, Policy, S3Fifo, SeededHasher,
+};
 use libfuzzer_sys::fuzz_target;
 
 const WEIGHT_MAX: u64 = 40;

@@ -19,7 +19,7 @@ fuzz_target!(|input: &[u8]| {
         assert_eq!(record.encode(&key), bytes);
         assert_eq!(Record::unseal(&key, &record.seal(&key, &secret), SCHEMA, &secret), Ok(record));
     }
-    assert!(Record::unseal(&key, &bytes, SCHEMA, &secret).is_err(), "nobody guesses a seal");
+    assert!(Record::unseal(&key, &bytes, SCHEMA, &secret).is_err(), "a guessed seal must not verify");
 });
 
 /// Returns the body with its checksum.

@@ -14,7 +14,7 @@ use loom::sync::Arc;
 use loom::sync::atomic::AtomicU8;
 use loom::thread;
 
-use greenwave_cache::{Cache, EntryOptions, KeyHasher, Lru, CacheOptions};
+use greenwave_cache::{Cache, CacheOptions, EntryOptions, KeyHasher, Lru};
 
 type Modelled = Cache<u8, u8, Lru, Constant>;
 

@@ -1,4 +1,4 @@
-//! Lives that end, in paused time.
+//! Tests of expiry, in paused time.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use tokio::time::advance;
 const SECOND: Duration = Duration::from_secs(1);
 
 #[tokio::test(start_paused = true)]
-async fn an_entry_lives_for_its_time() {
+async fn an_entry_expires_after_its_ttl() {
     let cache = Cache::new(CacheOptions { ttl: Some(10 * SECOND), ..CacheOptions::default() }).unwrap();
     cache.insert(1, "default");
     cache.insert_with(2, "longer", &EntryOptions { ttl: Some(20 * SECOND), ..EntryOptions::default() });
@@ -24,7 +24,7 @@ async fn an_entry_lives_for_its_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn reading_keeps_an_idle_entry_alive_but_not_beyond_its_time() {
+async fn accesses_extend_the_idle_time_but_not_the_ttl() {
     let options = CacheOptions { tti: Some(3 * SECOND), ttl: Some(10 * SECOND), ..CacheOptions::default() };
     let cache = Cache::new(options).unwrap();
     cache.insert("read", ());
@@ -39,7 +39,7 @@ async fn reading_keeps_an_idle_entry_alive_but_not_beyond_its_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_life_without_limit_may_stand_beside_limited_ones() {
+async fn entries_with_and_without_ttl_can_be_mixed() {
     let cache = Cache::new(CacheOptions::default()).unwrap();
     cache.insert(1, ());
     advance(5 * SECOND).await;
@@ -51,7 +51,7 @@ async fn a_life_without_limit_may_stand_beside_limited_ones() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn replacing_begins_a_new_life() {
+async fn replacing_an_entry_restarts_its_ttl() {
     let cache = Cache::new(CacheOptions { ttl: Some(10 * SECOND), ..CacheOptions::default() }).unwrap();
     cache.insert(1, 'a');
     advance(9 * SECOND).await;

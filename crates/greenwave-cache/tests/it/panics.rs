@@ -1,4 +1,5 @@
-//! Callbacks that panic: the call fails by name or goes on without them, and the state stays sound.
+//! Tests of callbacks that panic: calls fail with a named error or continue without the callback,
+//! and state stays consistent.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,11 +18,11 @@ fn key(number: u64) -> Key {
 }
 
 fn record() -> Record {
-    Record { schema: 1, created_ms: 0, cost: Duration::ZERO, tags: vec![], payload: "kept".into() }
+    Record { schema: 1, created_ms: 0, cost: Duration::ZERO, tags: vec![], payload: "value".into() }
 }
 
 #[test]
-fn a_listener_that_panics_fails_no_call() {
+fn a_panicking_listener_fails_no_call() {
     let listener: RemovalListener<u64, u64> = Arc::new(|_, _, _| panic!("listener"));
     let listener = Some(listener);
     let cache: Cache<u64, u64, Lru> =
@@ -36,14 +37,14 @@ fn a_listener_that_panics_fails_no_call() {
 }
 
 #[tokio::test]
-async fn what_a_weigher_panics_over_is_not_cached() {
+async fn an_entry_whose_weigher_panics_is_not_cached() {
     let weigh = |_: &u64, value: &u64| if *value == 13 { panic!("weigher") } else { 1 };
     for weight_max in [Some(100), None] {
         let options = CacheOptions { weight_max, weigher: Some(Arc::new(weigh)), ..CacheOptions::default() };
         let cache = Cache::new(options).unwrap();
         cache.insert(1, 1);
         cache.insert(1, 13);
-        assert_eq!(cache.get(&1), None, "not the old value either: it was replaced");
+        assert_eq!(cache.get(&1), None, "the old value is gone too, because it was replaced");
         let computed = cache.get_or_compute(2, async || Ok::<u64, ()>(13)).await;
         assert_eq!((computed, cache.get(&2)), (Ok(13), None));
         cache.warm([WarmEntry { key: 3, value: 13, heat: 0 }]);
@@ -53,7 +54,7 @@ async fn what_a_weigher_panics_over_is_not_cached() {
     }
 }
 
-/// Panics in every call.
+/// A backend that panics in every call.
 #[derive(Debug)]
 struct Panicking;
 
@@ -93,7 +94,7 @@ impl Backend for Panicking {
 }
 
 #[tokio::test]
-async fn a_backend_that_panics_is_a_tier_that_failed() {
+async fn a_panicking_backend_counts_as_a_failed_tier() {
     for writes in [WriteMode::Through, WriteMode::Back { queued_max: 10 }] {
         let broken =
             Tier { writes, on_failure: OnFailure::Report, ..Tier::new("broken", Arc::new(Panicking)) };
@@ -127,7 +128,7 @@ impl Leases for NoLeases {
 }
 
 #[tokio::test]
-async fn leases_and_clocks_that_panic_are_done_without() {
+async fn panicking_leases_and_clocks_are_ignored() {
     let options = TieredOptions {
         leases: Some(Arc::new(NoLeases)),
         clock: || panic!("no clock"),
@@ -143,7 +144,7 @@ async fn leases_and_clocks_that_panic_are_done_without() {
 }
 
 #[tokio::test]
-async fn a_computation_that_panics_leaves_the_key_to_the_next() {
+async fn after_a_panic_the_key_can_be_computed_again() {
     let cache: Arc<Cache<u64, u64>> = Arc::new(Cache::new(CacheOptions::default()).unwrap());
     let panicked = Arc::new(AtomicBool::new(false));
     let task = tokio::spawn({
@@ -151,7 +152,7 @@ async fn a_computation_that_panics_leaves_the_key_to_the_next() {
         async move {
             let compute = || -> std::future::Ready<Result<u64, ()>> {
                 panicked.store(true, Ordering::Relaxed);
-                panic!("before there is a future")
+                panic!("before the future is created")
             };
             cache.get_or_compute(1, compute).await
         }

@@ -1,4 +1,4 @@
-//! A cold tier that is not cold: a map in memory, without a limit. For tests, and for stores that need not outlive their process.
+//! A cold tier in memory, for tests and for stores that do not outlive their process.
 
 use std::collections::BTreeMap;
 
@@ -9,14 +9,14 @@ use parking_lot::RwLock;
 use super::{ColdEntry, ColdTier, SharedColdTier};
 use crate::{BoxError, ColdTierStats};
 
-/// Keeps everything in memory, uncompressed and without a limit.
+/// A map in memory, uncompressed and without a limit.
 #[derive(Debug, Default)]
 pub struct MemoryColdTier {
     entries: RwLock<BTreeMap<Bytes, Bytes>>,
 }
 
 impl MemoryColdTier {
-    /// An empty one.
+    /// Creates an empty tier.
     pub fn new() -> Self {
         Self::default()
     }

@@ -1,4 +1,4 @@
-//! Attempts: numbering, summary, differences, final code.
+//! Tests of attempts: numbering, summaries, diffs and the latest passing files.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use greenwave_storage::{AttemptOutcome, Attempts, ChangeKind, Error, NewAttempt,
 
 use crate::{on_disk, small};
 
-fn draft(outcome: AttemptOutcome, files: &[(&str, &'static str)]) -> NewAttempt {
+fn new_attempt(outcome: AttemptOutcome, files: &[(&str, &'static str)]) -> NewAttempt {
     let files = files.iter().map(|(path, text)| ((*path).to_owned(), Bytes::from_static(text.as_bytes())));
     NewAttempt { files: files.collect(), outcome, note: format!("{outcome:?}") }
 }
@@ -16,15 +16,15 @@ fn draft(outcome: AttemptOutcome, files: &[(&str, &'static str)]) -> NewAttempt 
 async fn three_attempts(store: &Store) -> Attempts {
     let attempts = Attempts::new(store.clone(), "attempts");
     let drafts = [
-        draft(AttemptOutcome::Failed, &[("src/lib.rs", "fn one() {}\n"), ("notes.md", "hm\n")]),
-        draft(
+        new_attempt(AttemptOutcome::Failed, &[("src/lib.rs", "fn one() {}\n"), ("notes.md", "hm\n")]),
+        new_attempt(
             AttemptOutcome::Passed,
             &[("src/lib.rs", "fn one() {}\nfn two() {}\n"), ("src/new.rs", "//! New.\n")],
         ),
-        draft(AttemptOutcome::Aborted, &[]),
+        new_attempt(AttemptOutcome::Aborted, &[]),
     ];
-    for draft in drafts {
-        attempts.record("calc/parse", draft).await.unwrap();
+    for attempt in drafts {
+        attempts.record("calc/parse", attempt).await.unwrap();
     }
     attempts
 }
@@ -43,21 +43,24 @@ async fn attempts_are_numbered_and_survive_reopening() {
     assert_eq!(attempts.list("calc").await.unwrap(), []);
     assert_eq!(attempts.features().await.unwrap(), ["calc/parse"]);
     assert_eq!(attempts.get("calc/parse", 4).await.unwrap(), None);
-    let next = attempts.record("calc/parse", draft(AttemptOutcome::Failed, &[])).await.unwrap();
+    let next = attempts.record("calc/parse", new_attempt(AttemptOutcome::Failed, &[])).await.unwrap();
     assert_eq!(next.number, 4);
 }
 
 #[tokio::test]
-async fn features_with_odd_names_stay_apart() {
+async fn features_with_unusual_names_stay_separate() {
     let attempts = Attempts::new(small(Arc::default()), "a/b");
     for feature in ["x", "x/1", "x%2F1", "%", "日本"] {
-        assert_eq!(attempts.record(feature, draft(AttemptOutcome::Failed, &[])).await.unwrap().number, 1);
+        assert_eq!(
+            attempts.record(feature, new_attempt(AttemptOutcome::Failed, &[])).await.unwrap().number,
+            1
+        );
     }
     assert_eq!(attempts.features().await.unwrap(), ["%", "x", "x%2F1", "x/1", "日本"]);
 }
 
 #[tokio::test]
-async fn the_summary_counts_and_the_final_code_is_the_last_that_passed() {
+async fn the_summary_counts_attempts_and_the_latest_passing_files_are_found() {
     let attempts = three_attempts(&small(Arc::default())).await;
     let summary = attempts.summary("calc/parse").await.unwrap();
     assert_eq!((summary.attempts, summary.passed, summary.paths.len(), summary.blobs), (3, Some(2), 3, 4));
@@ -85,10 +88,10 @@ async fn any_two_attempts_can_be_compared() {
 }
 
 #[tokio::test]
-async fn what_is_no_text_is_only_said_to_differ() {
+async fn binary_files_are_only_reported_as_different() {
     let attempts = Attempts::new(small(Arc::default()), "attempts");
-    attempts.record("f", draft(AttemptOutcome::Failed, &[("a.bin", "text")])).await.unwrap();
-    let mut binary = draft(AttemptOutcome::Failed, &[]);
+    attempts.record("f", new_attempt(AttemptOutcome::Failed, &[("a.bin", "text")])).await.unwrap();
+    let mut binary = new_attempt(AttemptOutcome::Failed, &[]);
     binary.files.insert("a.bin".to_owned(), Bytes::from_static(b"\xFF\xFE"));
     attempts.record("f", binary).await.unwrap();
     assert_eq!(attempts.diff("f", 1, 2).await.unwrap().to_string(), "Files a/a.bin and b/a.bin differ\n");
@@ -107,16 +110,19 @@ async fn a_sweep_can_keep_the_attempts() {
 }
 
 #[tokio::test]
-async fn what_is_no_attempt_is_an_error_with_its_name() {
+async fn an_invalid_record_is_an_error_with_its_name() {
     let store = small(Arc::default());
     let attempts = three_attempts(&store).await;
-    store.put("attempts/calc%2Fparse/0000000002", "rubbish".into()).await.unwrap();
+    store.put("attempts/calc%2Fparse/0000000002", "garbage".into()).await.unwrap();
     let error = attempts.list("calc/parse").await.unwrap_err();
-    assert_eq!(error.to_string(), "attempts/calc%2Fparse/0000000002 does not hold an attempt of version 1");
+    assert_eq!(
+        error.to_string(),
+        "invalid record attempts/calc%2Fparse/0000000002: expected an attempt of version 1"
+    );
 }
 
 #[tokio::test]
-async fn records_are_as_the_page_on_the_format_has_them() {
+async fn records_match_the_documented_format() {
     let store = small(Arc::default());
     three_attempts(&store).await;
     let text = |text: &str| [&u32::try_from(text.len()).unwrap().to_le_bytes()[..], text.as_bytes()].concat();

@@ -1,4 +1,5 @@
-//! The store against a map: any sequence of operations under any budget, with spills, promotions, compaction, crashes and reopening.
+//! Property tests against a map: arbitrary operations under arbitrary budgets, with spills,
+//! promotions, compaction, crashes and reopening.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,14 +11,14 @@ use proptest::prelude::*;
 
 use crate::{contents, rounds};
 
-/// More cases, for the long run.
+/// Environment variable that sets the number of cases, for long runs.
 const CASES: &str = "GREENWAVE_MODEL_CASES";
 const NAMES: u8 = 12;
 
 #[derive(Debug, Clone)]
 enum Op {
     Put(u8, usize),
-    /// A version of what another name leads to.
+    /// Put a version of the contents of another name.
     PutWithBase(u8, u8),
     Remove(u8),
     Get(u8),
@@ -26,7 +27,7 @@ enum Op {
     Flush,
     Compact,
     Reopen,
-    /// What was not flushed may be lost.
+    /// Reopen after losing unflushed changes.
     Crash,
 }
 
@@ -69,7 +70,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: rounds(CASES, 48), ..ProptestConfig::default() })]
 
     #[test]
-    fn agrees_with_a_map(budget in budget(), ops in proptest::collection::vec(op(), 1..80)) {
+    fn matches_the_model(budget in budget(), ops in proptest::collection::vec(op(), 1..80)) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(check(&budget, ops))?;
     }
@@ -95,7 +96,8 @@ async fn check(budget: &Budget, ops: Vec<Op>) -> Result<(), TestCaseError> {
     let dir = tempfile::tempdir().unwrap();
     let (mut store, mut cold) = open(dir.path(), budget);
     let mut model = Names::new();
-    // What each name may lead to after a crash: what it did at the last flush, and anything since.
+    // States that each name may have after a crash: the state at the last flush, and every state
+    // since.
     let mut possible: BTreeMap<String, Vec<Option<Bytes>>> = BTreeMap::new();
     for (step, op) in ops.into_iter().enumerate() {
         match op {
@@ -103,18 +105,18 @@ async fn check(budget: &Budget, ops: Vec<Op>) -> Result<(), TestCaseError> {
                 let (name, contents) = match op {
                     Op::PutWithBase(name, base) => (name, changed(model.get(&base.to_string()), step)),
                     Op::Put(name, len) => (name, contents(step as u64, len)),
-                    _ => unreachable!("only these two come here"),
+                    _ => unreachable!("the arm matches puts only"),
                 };
                 let name = name.to_string();
                 let id = store.put(&name, contents.clone()).await.unwrap();
                 prop_assert_eq!(id, BlobId::of(&contents));
-                remember(&mut possible, &model, &name, Some(contents.clone()));
+                record_possible(&mut possible, &model, &name, Some(contents.clone()));
                 model.insert(name, contents);
             }
             Op::Remove(name) => {
                 let name = name.to_string();
                 let removed = store.remove(&name).await.unwrap();
-                remember(&mut possible, &model, &name, None);
+                record_possible(&mut possible, &model, &name, None);
                 prop_assert_eq!(removed, model.remove(&name).is_some());
             }
             Op::Get(name) => {
@@ -148,7 +150,12 @@ async fn check(budget: &Budget, ops: Vec<Op>) -> Result<(), TestCaseError> {
         let stats = store.stats();
         prop_assert!(stats.memory_bytes_used <= stats.memory_bytes_max, "{:?}", stats);
     }
-    for (name, value) in &model {
+    check_all(&store, &model).await
+}
+
+/// Asserts that every name has the contents of the model.
+async fn check_all(store: &Store, model: &Names) -> Result<(), TestCaseError> {
+    for (name, value) in model {
         let found = store.get(name).await.unwrap();
         prop_assert_eq!(found.as_ref(), Some(value));
     }
@@ -156,7 +163,7 @@ async fn check(budget: &Budget, ops: Vec<Op>) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// Contents with a little changed.
+/// Returns slightly changed contents.
 fn changed(base: Option<&Bytes>, step: usize) -> Bytes {
     let mut bytes = base.map(|bytes| bytes.to_vec()).unwrap_or_default();
     let at = bytes.len() / 3;
@@ -164,7 +171,7 @@ fn changed(base: Option<&Bytes>, step: usize) -> Bytes {
     bytes.into()
 }
 
-fn remember(
+fn record_possible(
     possible: &mut BTreeMap<String, Vec<Option<Bytes>>>,
     model: &Names,
     name: &str,
@@ -174,7 +181,7 @@ fn remember(
     values.push(new);
 }
 
-/// What is there after a crash, all of which has to be possible.
+/// Reads the state after a crash, and asserts that it is possible.
 async fn after_crash(
     store: &Store,
     model: &Names,

@@ -1,4 +1,4 @@
-//! Names, contents, budget, and a cold tier that fails.
+//! Tests of names, contents, the memory budget, and failing cold tiers.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use greenwave_storage::{
 use crate::{contents, on_disk, small, small_options};
 
 #[tokio::test]
-async fn equal_contents_are_held_once() {
+async fn equal_contents_are_stored_once() {
     let store = small(Arc::default());
     let one = store.put("one", contents(1, 1000)).await.unwrap();
     let used = store.stats().memory_bytes_used;
@@ -26,7 +26,7 @@ async fn equal_contents_are_held_once() {
 }
 
 #[tokio::test]
-async fn names_survive_reopening_and_lead_on() {
+async fn names_survive_reopening() {
     let dir = tempfile::tempdir().unwrap();
     let store = on_disk(dir.path());
     let id = store.put("päth/ünïcode 🚦", contents(1, 500)).await.unwrap();
@@ -46,7 +46,7 @@ async fn names_survive_reopening_and_lead_on() {
 }
 
 #[tokio::test]
-async fn memory_keeps_to_its_budget_and_everything_stays_readable() {
+async fn memory_stays_within_its_budget_and_everything_is_readable() {
     let dir = tempfile::tempdir().unwrap();
     let store = on_disk(dir.path());
     let mut ids = Vec::new();
@@ -57,7 +57,7 @@ async fn memory_keeps_to_its_budget_and_everything_stays_readable() {
     }
     let stats = store.stats();
     assert!(stats.spillover_active && stats.spilled_blobs > 200, "{stats:?}");
-    // What one put brings: contents, name, and the bookkeeping of both.
+    // Overhead of one put: the contents, the name, and the bookkeeping of both.
     assert!(stats.memory_bytes_peak <= stats.memory_bytes_max + 1500, "{stats:?}");
     for number in 0..300 {
         assert_eq!(store.get(&format!("name {number}")).await.unwrap().unwrap(), contents(number, 1000));
@@ -68,7 +68,7 @@ async fn memory_keeps_to_its_budget_and_everything_stays_readable() {
 }
 
 #[tokio::test]
-async fn many_names_keep_to_their_share() {
+async fn names_stay_within_their_share_of_memory() {
     let store = small(Arc::default());
     store.put("hot", contents(1, 30_000)).await.unwrap();
     for number in 0..2_000 {
@@ -83,7 +83,7 @@ async fn many_names_keep_to_their_share() {
 }
 
 #[tokio::test]
-async fn a_scan_does_not_turn_the_tiers_over() {
+async fn a_scan_does_not_replace_the_contents_of_memory() {
     let cold = Arc::new(MemoryColdTier::new());
     let filler = small(cold.clone());
     let mut ids = Vec::new();
@@ -107,7 +107,7 @@ async fn a_scan_does_not_turn_the_tiers_over() {
 }
 
 #[tokio::test]
-async fn spillover_ends_when_contents_go() {
+async fn spillover_ends_when_contents_are_removed() {
     let store = small(Arc::default());
     for number in 0..100 {
         store.put("same name", contents(number, 1000)).await.unwrap();
@@ -119,7 +119,7 @@ async fn spillover_ends_when_contents_go() {
 }
 
 #[tokio::test]
-async fn a_sweep_keeps_what_is_named_or_wanted() {
+async fn a_sweep_preserves_named_and_kept_contents() {
     let store = small(Arc::default());
     let named = store.put("name", contents(1, 10)).await.unwrap();
     let wanted = store.put_blob(contents(2, 10)).await.unwrap();
@@ -131,7 +131,7 @@ async fn a_sweep_keeps_what_is_named_or_wanted() {
 }
 
 #[tokio::test]
-async fn bad_names_and_options_are_refused() {
+async fn invalid_names_and_options_are_rejected() {
     let store = small(Arc::default());
     for name in ["", &"x".repeat(NAME_BYTES_MAX + 1)] {
         let error = store.put(name, Bytes::new()).await.unwrap_err();
@@ -150,7 +150,7 @@ async fn bad_names_and_options_are_refused() {
 }
 
 #[tokio::test]
-async fn reclaiming_changes_no_answer() {
+async fn reclaiming_does_not_change_results() {
     let cold = Arc::new(MemoryColdTier::new());
     let store = Store::open(StoreOptions { reclaim: true, ..small_options() }, cold).unwrap();
     for number in 0..200 {
@@ -159,22 +159,22 @@ async fn reclaiming_changes_no_answer() {
     assert_eq!(store.get("0").await.unwrap().unwrap(), contents(0, 1000));
 }
 
-/// Fails when told to, and lies when told to.
+/// A cold tier that fails or returns wrong values on request.
 #[derive(Debug, Default)]
-struct Troubled {
+struct Faulty {
     cold: MemoryColdTier,
     failing: AtomicBool,
     lying: AtomicBool,
 }
 
-impl Troubled {
+impl Faulty {
     fn check(&self) -> Result<(), BoxError> {
         if self.failing.load(Ordering::Relaxed) { Err("no space left".into()) } else { Ok(()) }
     }
 }
 
 #[async_trait]
-impl ColdTier for Troubled {
+impl ColdTier for Faulty {
     async fn get(&self, key: &[u8]) -> Result<Option<Bytes>, BoxError> {
         self.check()?;
         let value = self.cold.get(key).await?;
@@ -218,7 +218,7 @@ impl ColdTier for Troubled {
 
 #[tokio::test]
 async fn a_failing_cold_tier_loses_nothing() {
-    let cold = Arc::new(Troubled::default());
+    let cold = Arc::new(Faulty::default());
     let store = Store::open(small_options(), cold.clone()).unwrap();
     cold.failing.store(true, Ordering::Relaxed);
     let mut failures = 0;
@@ -238,7 +238,7 @@ async fn a_failing_cold_tier_loses_nothing() {
 
 #[tokio::test]
 async fn contents_that_do_not_match_their_hash_are_missing_until_put_again() {
-    let cold = Arc::new(Troubled::default());
+    let cold = Arc::new(Faulty::default());
     let writer = Store::open(small_options(), cold.clone()).unwrap();
     let id = writer.put("name", contents(1, 100)).await.unwrap();
     writer.close().await.unwrap();
@@ -254,7 +254,7 @@ async fn contents_that_do_not_match_their_hash_are_missing_until_put_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn tasks_share_a_store() {
+async fn tasks_can_share_a_store() {
     let dir = tempfile::tempdir().unwrap();
     let store = on_disk(dir.path());
     let tasks: Vec<_> = (0..8_u64)
@@ -276,7 +276,7 @@ async fn tasks_share_a_store() {
     assert!(store.stats().memory_bytes_used <= store.stats().memory_bytes_max);
 }
 
-/// Holds each write back until it is let through.
+/// A cold tier whose writes wait for a permit.
 #[derive(Debug)]
 struct Gated {
     cold: MemoryColdTier,
@@ -324,7 +324,7 @@ impl ColdTier for Gated {
 }
 
 #[tokio::test]
-async fn what_is_put_while_a_flush_is_under_way_is_not_forgotten() {
+async fn changes_made_during_a_flush_are_not_lost() {
     let closed = || tokio::sync::Semaphore::new(0);
     let cold = Arc::new(Gated { cold: MemoryColdTier::new(), arrived: closed(), open: closed() });
     let store = Store::open(small_options(), cold.clone()).unwrap();
@@ -333,7 +333,7 @@ async fn what_is_put_while_a_flush_is_under_way_is_not_forgotten() {
         let store = store.clone();
         async move { store.flush().await }
     });
-    // The contents, then the name: it moves on while it is being written.
+    // The first permit lets the contents through. The name then changes while it is written.
     cold.arrived.acquire().await.unwrap().forget();
     cold.open.add_permits(1);
     cold.arrived.acquire().await.unwrap().forget();
@@ -348,7 +348,7 @@ async fn what_is_put_while_a_flush_is_under_way_is_not_forgotten() {
 }
 
 #[tokio::test]
-async fn a_put_that_is_dropped_while_it_waits_leaves_everything_in_order() {
+async fn a_put_dropped_while_waiting_leaves_a_consistent_state() {
     let closed = || tokio::sync::Semaphore::new(0);
     let cold = Arc::new(Gated { cold: MemoryColdTier::new(), arrived: closed(), open: closed() });
     let store = Store::open(small_options(), cold.clone()).unwrap();

@@ -1,4 +1,4 @@
-//! Every tier of this crate keeps the contract.
+//! Runs the conformance tests on the crate's cold tiers.
 
 use std::sync::Arc;
 

@@ -1,4 +1,5 @@
-//! What versions cost: contents under the same name, of the same file in attempts and snapshots, or merely alike.
+//! Tests of the space that versions take: under one name, in attempts and snapshots, and with
+//! merely similar contents.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,7 +11,7 @@ use greenwave_storage::{
     AttemptOutcome, Attempts, NewAttempt, SegmentColdTier, SegmentOptions, Snapshot, Store, StoreOptions,
 };
 
-/// Lines that do not compress, of which each version up to 20 changes four.
+/// Returns incompressible lines. Each version up to 20 changes four of them.
 fn version(file: u64, n: u64) -> Bytes {
     let line = |seed: u64| {
         let hash = blake3::hash(&seed.to_le_bytes()).to_hex();
@@ -26,7 +27,7 @@ fn open(dir: &Path, options: SegmentOptions) -> Store {
         .unwrap()
 }
 
-/// What the log beneath says, once the store is closed.
+/// Closes the store and returns the statistics of its log.
 async fn closed(dir: &Path, store: Store) -> Stats {
     store.close().await.unwrap();
     drop(store);
@@ -34,13 +35,13 @@ async fn closed(dir: &Path, store: Store) -> Stats {
 }
 
 #[tokio::test]
-async fn versions_under_one_name_are_stored_as_differences() {
+async fn versions_under_one_name_are_stored_as_deltas() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path(), SegmentOptions::default());
     let mut ids = Vec::new();
     for n in 0..10 {
         ids.push(store.put("file", version(1, n)).await.unwrap());
-        // Written one by one, and later several at once.
+        // Written one by one, and then several at once.
         if n < 5 {
             store.flush().await.unwrap();
         }
@@ -51,17 +52,17 @@ async fn versions_under_one_name_are_stored_as_differences() {
     for (n, id) in (0..).zip(&ids) {
         assert_eq!(store.get_blob(id).await.unwrap().unwrap(), version(1, n));
     }
-    // A name that only the cold tier knows leads to what the next version is similar to.
+    // The name is only in the cold tier, and still provides the delta base.
     store.put("file", version(1, 10)).await.unwrap();
-    let kept = store.sweep(&std::collections::HashSet::new()).await.unwrap();
-    assert_eq!(kept, 10, "all but the last");
+    let removed = store.sweep(&std::collections::HashSet::new()).await.unwrap();
+    assert_eq!(removed, 10, "all versions except the last");
     assert_eq!(store.get("file").await.unwrap().unwrap(), version(1, 10));
     let stats = closed(dir.path(), store).await;
     assert_eq!((stats.deltas, stats.bad_records), (0, 0), "{stats:?}");
 }
 
 #[tokio::test]
-async fn attempts_and_snapshots_take_little_room() {
+async fn attempts_and_snapshots_take_little_space() {
     let dir = tempfile::tempdir().unwrap();
     let options = SegmentOptions { find_similar: false, ..SegmentOptions::default() };
     let store = open(dir.path(), options);
@@ -86,7 +87,7 @@ async fn attempts_and_snapshots_take_little_room() {
 }
 
 #[tokio::test]
-async fn what_merely_resembles_other_contents_is_found() {
+async fn similar_contents_without_a_hint_are_stored_as_deltas() {
     for find_similar in [true, false] {
         let dir = tempfile::tempdir().unwrap();
         let store = open(dir.path(), SegmentOptions { find_similar, ..SegmentOptions::default() });

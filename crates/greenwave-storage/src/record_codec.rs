@@ -1,18 +1,19 @@
-//! The bytes of stored records: fields with their lengths before them, so that no text can imitate a boundary. Knows nothing of what the
-//! fields mean.
+//! Encodes and decodes stored records as length-prefixed fields, so that no text can imitate a
+//! field boundary.
 //!
-//! A record is four bytes of kind and version, then its fields: numbers as four bytes little-endian, texts and hashes as their length
-//! and their bytes. There is no checksum, since records are stored as contents, which are checked against their hash.
+//! A record consists of four bytes for its kind and version, followed by its fields. Numbers are
+//! four bytes, little-endian; texts are their length and their bytes; blob ids are 32 bytes. A
+//! checksum is unnecessary, because records are stored as contents and verified by their hash.
 
 use std::collections::BTreeMap;
 
 use crate::BlobId;
 
-/// Builds a record.
+/// Encodes a record.
 #[derive(Debug)]
-pub(crate) struct Writer(Vec<u8>);
+pub(crate) struct RecordWriter(Vec<u8>);
 
-impl Writer {
+impl RecordWriter {
     pub(crate) fn new(kind: [u8; 4]) -> Self {
         Self(kind.to_vec())
     }
@@ -41,11 +42,11 @@ impl Writer {
     }
 }
 
-/// Takes a record apart. Every step may find that it is none.
+/// Decodes a record. Every step returns `None` if the bytes are invalid.
 #[derive(Debug)]
-pub(crate) struct Reader<'a>(&'a [u8]);
+pub(crate) struct RecordReader<'a>(&'a [u8]);
 
-impl<'a> Reader<'a> {
+impl<'a> RecordReader<'a> {
     pub(crate) fn new(bytes: &'a [u8], kind: [u8; 4]) -> Option<Self> {
         Some(Self(bytes.strip_prefix(&kind)?))
     }
@@ -69,13 +70,14 @@ impl<'a> Reader<'a> {
         Some(BlobId::from_bytes(*hash))
     }
 
-    /// `None` if something is left over.
+    /// Returns `None` if bytes are left over.
     pub(crate) fn finish(self) -> Option<()> {
         self.0.is_empty().then_some(())
     }
 }
 
-/// Files by path, which are written in the order of their paths, each once.
-pub(crate) fn in_order<T>(files: Vec<(String, T)>) -> Option<BTreeMap<String, T>> {
+/// Converts files to a map. Returns `None` unless they are sorted by path and distinct, as they are
+/// when written.
+pub(crate) fn sorted_files<T>(files: Vec<(String, T)>) -> Option<BTreeMap<String, T>> {
     files.is_sorted_by(|(one, _), (next, _)| one < next).then(|| files.into_iter().collect())
 }

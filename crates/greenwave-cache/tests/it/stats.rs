@@ -1,4 +1,4 @@
-//! Figures that the cache keeps while it runs: by tag, of late, time saved; and what another cache is warmed with.
+//! Tests of statistics (by tag, recent, time saved) and of warming another cache.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,7 @@ fn tagged<'a>(tags: &'a [&'a str]) -> EntryOptions<'a> {
 }
 
 #[tokio::test]
-async fn reads_are_counted_by_tag() {
+async fn accesses_are_counted_by_tag() {
     let cache = small(10);
     for key in [1, 1, 2, 1] {
         let options = tagged(&["parser", "all"]);
@@ -30,7 +30,7 @@ async fn reads_are_counted_by_tag() {
 }
 
 #[test]
-fn tags_without_end_are_not_all_counted() {
+fn the_number_of_counted_tags_is_limited() {
     let cache = small::<()>(10);
     for tag in 0..5_000 {
         cache.get_tagged(&1, &[&tag.to_string()]);
@@ -39,7 +39,7 @@ fn tags_without_end_are_not_all_counted() {
 }
 
 #[test]
-fn the_recent_rate_forgets_how_it_began() {
+fn the_recent_rate_ignores_old_accesses() {
     let cache = small(10);
     cache.insert(1, ());
     (0..5_000).for_each(|_| _ = cache.get(&2));
@@ -50,7 +50,7 @@ fn the_recent_rate_forgets_how_it_began() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn hits_save_what_computing_took() {
+async fn hits_save_the_time_of_the_computation() {
     let cache = small(10);
     let slow = async || {
         advance(Duration::from_secs(3)).await;
@@ -63,7 +63,7 @@ async fn hits_save_what_computing_took() {
 }
 
 #[test]
-fn without_async_one_computes_and_the_rest_wait() {
+fn blocking_callers_share_one_computation() {
     let cache = Arc::new(small(10));
     let (begun, started) = std::sync::mpsc::channel();
     let (go, wait) = std::sync::mpsc::channel::<()>();
@@ -81,7 +81,7 @@ fn without_async_one_computes_and_the_rest_wait() {
         for _ in 0..4 {
             let shared = cache.clone();
             scope.spawn(move || {
-                let never = || -> Result<u64, ()> { panic!("somebody else computes") };
+                let never = || -> Result<u64, ()> { panic!("another thread computes") };
                 assert_eq!(shared.get_or_compute_blocking(1, &EntryOptions::default(), never), Ok(7));
             });
         }
@@ -91,7 +91,7 @@ fn without_async_one_computes_and_the_rest_wait() {
     assert_eq!((failed, cache.get(&2)), (Err(Arc::new("failed")), None));
 }
 
-fn survives_a_restart<P: Policy>() {
+fn check_survives_a_restart<P: Policy>() {
     let make = |entries_max| -> Cache<u64, u64, P, SeededHasher> {
         Cache::with(CacheOptions { entries_max, shards: Some(1), ..CacheOptions::default() }).unwrap()
     };
@@ -99,7 +99,7 @@ fn survives_a_restart<P: Policy>() {
     for key in 0..100 {
         before.insert(key, key * 2);
     }
-    // Read often, and lately: hot to every policy.
+    // Accessed often and recently, so hot to every policy.
     (0..5).for_each(|_| (40..60).for_each(|key| _ = before.get(&key)));
     let hottest = before.hottest(20);
     let mut keys: Vec<u64> = hottest.iter().map(|warm| warm.key).collect();
@@ -109,22 +109,23 @@ fn survives_a_restart<P: Policy>() {
     after.insert(50, 7);
     after.warm(hottest.clone());
     assert_eq!((after.len(), after.get(&50), after.get(&41)), (20, Some(7), Some(82)));
-    // They are as hot as they were: what passes by once does not push them out. LRU has no such notion.
+    // Warmed entries are as hot as before, so single insertions do not evict them. LRU has no such
+    // notion.
     (1000..1030).for_each(|key| after.insert(key, 0));
-    let kept = (40..60).filter(|key| after.contains(key)).count();
-    assert!(kept >= 10, "{kept} of {hottest:?}");
+    let survivors = (40..60).filter(|key| after.contains(key)).count();
+    assert!(survivors >= 10, "{survivors} of {hottest:?}");
 }
 
 #[test]
-fn heat_survives_a_restart() {
-    survives_a_restart::<Adaptive>();
-    survives_a_restart::<S3Fifo>();
-    survives_a_restart::<CostAware>();
-    survives_a_restart::<Lru>();
+fn hot_entries_survive_a_restart() {
+    check_survives_a_restart::<Adaptive>();
+    check_survives_a_restart::<S3Fifo>();
+    check_survives_a_restart::<CostAware>();
+    check_survives_a_restart::<Lru>();
 }
 
 #[test]
-fn warming_keeps_to_the_limits_and_tells_nobody_twice() {
+fn warming_respects_the_limits_and_notifies_once() {
     let cache = small(10);
     cache.warm((0..100).map(|key| WarmEntry { key, value: key, heat: 1 }));
     let stats = cache.stats();

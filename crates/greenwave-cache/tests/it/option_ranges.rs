@@ -1,6 +1,6 @@
-//! Every public option of the crate with zero, one, the largest number and ranges upside down: it has a
-//! meaning, or is refused by name with the range that is accepted. The options of `DiskBackend` and
-//! `FileLeases` have tests of their own.
+//! Tests of every public option with zero, one, the maximum, and inverted ranges: each value works
+//! or is rejected with the name of the option and the expected range. `DiskBackend` and
+//! `FileLeases` are tested elsewhere.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -21,20 +21,20 @@ fn key(number: u64) -> Key {
 
 fn record() -> Record {
     let (created_ms, cost, tags) = (0, Duration::ZERO, vec![]);
-    Record { schema: u32::MAX, created_ms, cost, tags, payload: "kept".into() }
+    Record { schema: u32::MAX, created_ms, cost, tags, payload: "value".into() }
 }
 
-/// What an option has to do with a number: how many of two entries of weight 3 are cached, or the name
-/// that the error has.
+/// Expected effect of an option: how many of two entries of weight 3 are cached, or the name of the
+/// rejected option.
 type Expected = Result<usize, &'static str>;
 
-/// Inserts two entries and reads them. What is refused names the option, the value and the range.
+/// Creates a cache, inserts two entries and reads them back.
 fn check<P: Policy>(options: CacheOptions<u64, u64>, expected: Expected) {
     let shown = format!("{options:?}");
     let cache: Cache<u64, u64, P, SeededHasher> = match (Cache::with(options), expected) {
         (Ok(cache), Ok(_)) => cache,
-        (Err(error), Err(option)) => return assert_refused(&error, option),
-        (made, _) => panic!("{shown}: {made:?}, where {expected:?} is expected"),
+        (Err(error), Err(option)) => return assert_rejected(&error, option),
+        (made, _) => panic!("{shown}: got {made:?}, expected {expected:?}"),
     };
     cache.insert(1, 1);
     cache.insert(2, 2);
@@ -45,7 +45,7 @@ fn check<P: Policy>(options: CacheOptions<u64, u64>, expected: Expected) {
 }
 
 #[track_caller]
-fn assert_refused(error: &Error, name: &str) {
+fn assert_rejected(error: &Error, name: &str) {
     let Error::InvalidOption { option, expected, .. } = error else { panic!("{error:?}") };
     assert_eq!(*option, name);
     assert!(!expected.is_empty());
@@ -66,7 +66,7 @@ async fn options_of_a_cache() {
         check::<S3Fifo>(options(), expected);
         check::<Lru>(options(), expected);
         if let Ok(expected) = expected {
-            // More shards than entries cache as much.
+            // More shards than entries cache just as much.
             check::<Lru>(CacheOptions { shards: Some(1), ..options() }, Ok(expected));
         }
     }
@@ -94,7 +94,7 @@ async fn options_of_a_cache() {
 }
 
 #[test]
-fn more_shards_than_entries_leave_no_key_out() {
+fn every_key_is_cacheable_with_more_shards_than_entries() {
     let cache =
         Cache::new(CacheOptions { entries_max: 2, shards: Some(1024), ..CacheOptions::default() }).unwrap();
     for key in 0..1000 {
@@ -105,7 +105,7 @@ fn more_shards_than_entries_leave_no_key_out() {
 }
 
 #[test]
-fn weights_of_any_size_add_up() {
+fn extreme_weights_add_up() {
     for weight_max in [Some(u64::MAX), None] {
         let weigher = Some(Arc::new(|_: &u64, weight: &u64| *weight) as _);
         let cache: Cache<u64, u64> =
@@ -144,7 +144,7 @@ async fn options_of_an_entry() {
             let computed = cache.get_or_compute_with(50, &options, async || Ok::<_, ()>(50)).await;
             assert_eq!((computed, cache.len()), (Ok(50), 4));
             let saved = if cost == Duration::MAX { Duration::from_micros(u64::MAX) } else { Duration::ZERO };
-            assert_eq!(cache.stats().saved, saved, "it does not wrap");
+            assert_eq!(cache.stats().saved, saved, "the sum saturates");
         }
     }
     check::<Adaptive>().await;
@@ -166,19 +166,19 @@ async fn sizes_of_a_memory_backend() {
     ];
     for (entries_max, bytes_max, expected) in sizes {
         match (MemoryBackend::new(entries_max, bytes_max), expected) {
-            (Ok(memory), Ok(is_kept)) => {
-                memory.put(&key(1), "kept".into(), Some(Duration::MAX)).await.unwrap();
+            (Ok(memory), Ok(is_cached)) => {
+                memory.put(&key(1), "value".into(), Some(Duration::MAX)).await.unwrap();
                 assert_eq!(
                     memory.get(&key(1)).await.unwrap().is_some(),
-                    is_kept,
+                    is_cached,
                     "{entries_max}, {bytes_max}"
                 );
-                assert_eq!(memory.heat(usize::MAX).len(), usize::from(is_kept));
-                memory.put(&key(1), "kept".into(), Some(Duration::ZERO)).await.unwrap();
+                assert_eq!(memory.heat(usize::MAX).len(), usize::from(is_cached));
+                memory.put(&key(1), "value".into(), Some(Duration::ZERO)).await.unwrap();
                 assert_eq!(memory.get(&key(1)).await.unwrap(), None);
             }
-            (Err(error), Err(option)) => assert_refused(&error, option),
-            (made, _) => panic!("{made:?}, where {expected:?} is expected"),
+            (Err(error), Err(option)) => assert_rejected(&error, option),
+            (made, _) => panic!("got {made:?}, expected {expected:?}"),
         }
     }
 }
@@ -194,12 +194,12 @@ fn sizes_of_a_predictor() {
         (1, 9, Some("ahead")),
         (1, usize::MAX, Some("ahead")),
     ];
-    for (keys_max, ahead, refused) in sizes {
-        match (Predictor::new(keys_max, ahead), refused) {
+    for (keys_max, ahead, rejected) in sizes {
+        match (Predictor::new(keys_max, ahead), rejected) {
             (Ok(predictor), None) => {
                 assert_eq!(predictor.observe(&mut Trail::default(), &key(1)), []);
             }
-            (Err(error), Some(option)) => assert_refused(&error, option),
+            (Err(error), Some(option)) => assert_rejected(&error, option),
             (made, _) => panic!("{made:?} of {keys_max}, {ahead}"),
         }
     }
@@ -207,7 +207,7 @@ fn sizes_of_a_predictor() {
 
 #[tokio::test(start_paused = true)]
 async fn options_of_tiers() {
-    async fn check(change: impl FnOnce(&mut Tier, &mut TieredOptions), is_kept: bool) {
+    async fn check(change: impl FnOnce(&mut Tier, &mut TieredOptions), is_cached: bool) {
         let mut tier = Tier::new("memory", Arc::new(MemoryBackend::new(10, 1 << 20).unwrap()));
         let mut options = TieredOptions { clock: || 0, ..TieredOptions::new(u32::MAX) };
         change(&mut tier, &mut options);
@@ -215,12 +215,12 @@ async fn options_of_tiers() {
         let compute = async || Ok::<_, ()>((record(), Persist::Yes));
         assert_eq!(tiered.get_or_compute(&key(1), compute).await, Ok(record()));
         assert!(tiered.flush().await);
-        assert_eq!(tiered.get(&key(1)).await.is_some(), is_kept);
-        assert_eq!(tiered.get_many(&[key(1); 3]).await, vec![is_kept.then(record); 3]);
+        assert_eq!(tiered.get(&key(1)).await.is_some(), is_cached);
+        assert_eq!(tiered.get_many(&[key(1); 3]).await, vec![is_cached.then(record); 3]);
     }
     check(|tier, _| tier.ttl_max = Some(Duration::ZERO), false).await;
     check(|tier, _| tier.ttl_max = Some(Duration::MAX), true).await;
-    // A memory tier answers at once, which takes no time.
+    // A memory tier responds without waiting, so even a timeout of zero suffices.
     check(|tier, _| tier.timeout = Some(Duration::ZERO), true).await;
     check(|tier, _| tier.timeout = Some(Duration::MAX), true).await;
     for queued_max in [0, 1, usize::MAX] {
@@ -238,7 +238,7 @@ async fn options_of_tiers() {
 }
 
 #[tokio::test]
-async fn heat_of_any_number_of_records() {
+async fn any_number_of_records_can_be_warmed() {
     for (records_max, expected) in [(0, 0), (1, 1), (usize::MAX, 2)] {
         let disk = Arc::new(MemoryBackend::new(10, 1 << 20).unwrap());
         let [memory, fresh] = [0; 2].map(|_| Arc::new(MemoryBackend::new(10, 1 << 20).unwrap()));
@@ -256,7 +256,7 @@ async fn heat_of_any_number_of_records() {
 }
 
 #[tokio::test]
-async fn what_is_saved_does_not_wrap() {
+async fn saved_time_saturates() {
     let tiered = Tiered::new(
         vec![Tier::new("memory", Arc::new(MemoryBackend::new(10, 1 << 20).unwrap()))],
         TieredOptions::new(u32::MAX),
@@ -284,21 +284,21 @@ async fn options_of_servers() {
         (RemoteOptions { seed: Some(u64::MAX), ..usual() }, None),
         (RemoteOptions { prefix: "x".repeat(129), ..usual() }, Some("prefix")),
     ];
-    fn verify<T: Debug>(made: Result<T, Error>, refused: Option<&str>) {
-        match (made, refused) {
+    fn verify<T: Debug>(made: Result<T, Error>, rejected: Option<&str>) {
+        match (made, rejected) {
             (Ok(_), None) => {}
-            (Err(error), Some(option)) => assert_refused(&error, option),
-            (made, _) => panic!("{made:?}, where {refused:?} is expected"),
+            (Err(error), Some(option)) => assert_rejected(&error, option),
+            (made, _) => panic!("got {made:?}, expected {rejected:?}"),
         }
     }
-    for (options, refused) in cases {
-        verify(MemcachedBackend::new("127.0.0.1:9", options.clone()), refused);
+    for (options, rejected) in cases {
+        verify(MemcachedBackend::new("127.0.0.1:9", options.clone()), rejected);
         let redis = RedisBackend::new("redis://127.0.0.1:9/", options);
         if let Ok(redis) = &redis {
             for life in [Duration::ZERO, Duration::from_nanos(1), Duration::MAX] {
                 let _ = redis.leases(life);
             }
         }
-        verify(redis, refused);
+        verify(redis, rejected);
     }
 }
