@@ -15,7 +15,10 @@
 //! use futures_util::stream;
 //! use greenwave_streaming::{Files, Pull};
 //!
-//! A response as it arrives from an agent, in arbitrary chunks.
+//! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+//! // A response as it arrives from an agent, in arbitrary chunks.
+//! let chunks = ["Here:\n``", "`rust src/li", "b.rs\nfn main", "() {}\n```\nDone."];
+//! let source = stream::iter(chunks.map(|text| Ok::<_, std::io::Error>(Bytes::from(text))));
 //!
 //! let mut pull = Pull::new(source, Files::default());
 //! while let Some(batch) = pull.next().await {
@@ -51,7 +54,7 @@
 //!
 //! # Features
 //!
-//! | feature | default | what it adds | cost |
+//! | feature | default | adds | cost |
 //! | --- | --- | --- | --- |
 //! | `conformance` | no | conformance suites for implementations of `Splitter` and `Source` | none |
 //! | `journal` | no | responses that resume in a new process: `Journal`, `Resume::with_journal` | greenwave-segment, which compiles libzstd |

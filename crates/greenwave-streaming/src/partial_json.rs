@@ -1,4 +1,4 @@
-//! Turns an unfinished JSON value into a valid one by closing what is open.
+//! Turns an unfinished JSON value into a valid one by closing open strings and brackets.
 
 mod number;
 
@@ -135,7 +135,7 @@ impl PartialJson {
         self.error.map_or(Ok(()), |error| Err(self.stream_error(error)))
     }
 
-    /// Returns the value so far, or `None` if there is none yet.
+    /// Returns the value received up to now, or `None` before its first character.
     #[must_use]
     pub fn text(&self) -> Option<&str> {
         (!self.shown.is_empty()).then_some(&self.shown)

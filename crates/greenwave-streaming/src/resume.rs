@@ -70,8 +70,8 @@ pub enum Delivery {
         /// The units.
         batch: UnitBatch,
     },
-    /// The source could not resume and restarts: all units so far are void. The units of `attempt`
-    /// start at sequence 0.
+    /// The source could not resume and restarts: all earlier units are invalid. The units of
+    /// `attempt` start at sequence 0.
     Superseded {
         /// The number of the new attempt.
         attempt: u32,

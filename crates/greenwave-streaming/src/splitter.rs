@@ -196,7 +196,7 @@ impl SplitError {
         Self { at, kind: SplitErrorKind::TooDeep { depth_max } }
     }
 
-    /// Reports that the bytes at `at` are not what was `expected`.
+    /// Reports that the bytes at `at` differ from those `expected`.
     #[must_use]
     pub const fn malformed(at: usize, expected: &'static str) -> Self {
         Self { at, kind: SplitErrorKind::Malformed { expected } }

@@ -66,8 +66,7 @@ const FEW: usize = 5;
 /// The spans and details of a batch's units.
 #[derive(Clone)]
 enum Index {
-    /// Up to `FEW` plain units of one kind, as in most batches from a network. Nothing is
-    /// allocated.
+    /// Up to `FEW` plain units of one kind, as in most batches from a network. Needs no allocation.
     Few {
         kind: UnitKind,
         len: u8,
