@@ -6,8 +6,8 @@ use crate::retry::Retry;
 use crate::retryability::{RetryError, Retryability};
 
 impl Retry {
-    /// Makes attempts, counted from 1, until one succeeds or there is no point in another. Dropping
-    /// the future ends them. Needs tokio's timer.
+    /// Makes attempts, numbered from 1, until one succeeds or the policy gives up. Dropping the
+    /// future cancels the call. Needs tokio's timer.
     ///
     /// ```
     /// # use greenwave_retry::{Retry, Retryability};
@@ -20,7 +20,7 @@ impl Retry {
     /// ```
     ///
     /// # Errors
-    /// The error of the last attempt.
+    /// Returns the error of the last attempt.
     pub async fn run<T, E, Fut>(
         &self,
         mut classify: impl FnMut(&E) -> Retryability,
