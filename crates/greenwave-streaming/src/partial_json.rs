@@ -251,7 +251,7 @@ impl PartialJson {
 
     fn end(&mut self, byte: u8, bracket: Bracket) -> Result<(), PartialJsonError> {
         if self.due.last() != Some(&bracket) {
-            return Err(self.malformed("the bracket that matches"));
+            return Err(self.malformed("the matching bracket"));
         }
         self.due.pop();
         self.hold(byte);
@@ -266,8 +266,8 @@ impl PartialJson {
             (b',', Some(Bracket::Object)) => self.state = JsonState::Key,
             (b']', Some(_)) => return self.end(byte, Bracket::Array),
             (b'}', Some(_)) => return self.end(byte, Bracket::Object),
-            (_, Some(_)) => return Err(self.malformed("a comma or the bracket that matches")),
-            (_, None) => return Err(self.malformed("nothing but blanks")),
+            (_, Some(_)) => return Err(self.malformed("a comma or the matching bracket")),
+            (_, None) => return Err(self.malformed("only white space")),
         }
         self.hold(byte);
         Ok(())
@@ -323,7 +323,7 @@ impl PartialJson {
             }
             (StringState::Plain, b'\\') => StringState::Escape,
             (StringState::Plain, ..0x20) => {
-                return Err(self.malformed("an escape instead of a control character"));
+                return Err(self.malformed("an escaped control character"));
             }
             (StringState::Plain, _) => return self.in_character(byte, is_key, [0; 4], 0),
             (StringState::Character { bytes, len }, _) => return self.in_character(byte, is_key, bytes, len),
@@ -338,7 +338,9 @@ impl PartialJson {
             (StringState::Half { high, has_backslash: true }, b'u') => {
                 StringState::Unicode { digits: 0, code: 0, high: Some(high) }
             }
-            (StringState::Half { .. }, _) => return Err(self.malformed("the other half of a surrogate pair")),
+            (StringState::Half { .. }, _) => {
+                return Err(self.malformed("the second half of a surrogate pair"));
+            }
             (StringState::Unicode { digits, code, high }, _) => self.unicode(byte, digits, code, high)?,
         };
         self.hold(byte);

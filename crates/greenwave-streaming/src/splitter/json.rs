@@ -89,7 +89,7 @@ impl Json {
             b'}' | b']' => {
                 if self.due.pop() != Some(byte) {
                     self.check(start, at)?;
-                    return Err(SplitError::malformed(at, "the bracket that matches"));
+                    return Err(SplitError::malformed(at, "the matching bracket"));
                 }
                 if self.due.is_empty() {
                     return self.emit(start, at + 1, out);

@@ -95,7 +95,9 @@ fn child() {
             response = response.after(UnitId { turn: 1, attempt: 0, sequence: had.len() as u64 - 1 });
         }
         while let Some(delivery) = response.next().await {
-            let Delivery::Units { batch, .. } = delivery.unwrap() else { panic!("nothing is superseded") };
+            let Delivery::Units { batch, .. } = delivery.unwrap() else {
+                panic!("the response does not restart")
+            };
             for unit in batch.iter() {
                 // Processing a unit and recording that fact are one write.
                 file.write_all(format!("{} {}\n", unit.sequence(), unit.text().unwrap()).as_bytes()).unwrap();

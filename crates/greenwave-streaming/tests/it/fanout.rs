@@ -56,7 +56,11 @@ fn a_full_waiting_subscriber_blocks_publication() {
     assert_eq!(fanout.try_publish(1), Ok(()));
     assert_eq!(fanout.try_publish(2), Err(Full(2)));
     assert!(fanout.publish(2).now_or_never().is_none());
-    assert_eq!((quick.try_next(), quick.try_next()), (Some(1), None), "nobody got what was not published");
+    assert_eq!(
+        (quick.try_next(), quick.try_next()),
+        (Some(1), None),
+        "no subscriber received the unpublished value"
+    );
     assert_eq!(slow.stats().waits, 1);
     assert_eq!(slow.try_next(), Some(1));
     assert!(fanout.publish(3).now_or_never().is_some());

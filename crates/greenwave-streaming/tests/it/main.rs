@@ -29,6 +29,6 @@ fn texts(splitter: impl Splitter, input: &[u8]) -> (Vec<String>, Option<Error>) 
 
 fn marked(unit: &UnitRecord) -> String {
     let before = if unit.continued { "…" } else { "" };
-    let behind = if unit.complete { "" } else { "…" };
-    format!("{before}{}{behind}", String::from_utf8_lossy(&unit.bytes))
+    let after = if unit.complete { "" } else { "…" };
+    format!("{before}{}{after}", String::from_utf8_lossy(&unit.bytes))
 }

@@ -51,7 +51,7 @@ fn splitters_accept_extreme_limits() {
                 (Box::new(Fences::new(cap)), "fences"),
                 (Box::new(Files::new(cap)), "files"),
                 (Box::new(Delimited::new(b"\n", cap)), "delimited"),
-                (Box::new(Delimited::new(b"", cap)), "delimited by nothing"),
+                (Box::new(Delimited::new(b"", cap)), "empty delimiter"),
             ];
             for (splitter, what) in all {
                 assert_eq!(is_accepted(splitter, what), is_any, "{what}, {cap:?}");

@@ -36,12 +36,12 @@ where
                 texts.extend(batch.iter().map(|unit| String::from_utf8_lossy(&unit.bytes()).into_owned()));
             }
             Err(error) => {
-                assert!(pull.next().await.is_none(), "nothing follows an error");
+                assert!(pull.next().await.is_none(), "no item follows an error");
                 return (texts, Some(error));
             }
         }
     }
-    assert!(pull.next().await.is_none(), "nothing follows the end");
+    assert!(pull.next().await.is_none(), "no item follows the end");
     (texts, None)
 }
 

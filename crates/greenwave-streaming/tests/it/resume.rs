@@ -268,7 +268,7 @@ async fn attempts_without_a_new_unit_are_limited() {
     let mut response = response(attempts);
     let error = response.next().await.unwrap().unwrap_err();
     assert!(matches!(error, Error::RetriesExhausted { attempts: 5, .. }), "{error:?}");
-    assert!(response.next().await.is_none(), "nothing follows an error");
+    assert!(response.next().await.is_none(), "no item follows an error");
     // Up to 1 + 2 + 4 + 8 ms, each rounded up to the timer's resolution.
     let waited = started.elapsed().as_millis();
     assert!(waited <= 19, "{waited}");
@@ -307,7 +307,7 @@ async fn a_cancelled_reader_loses_nothing() {
             Some(None) => break,
             Some(Some(delivery)) => {
                 let Delivery::Units { batch, .. } = delivery.unwrap() else {
-                    panic!("nothing is superseded")
+                    panic!("the response does not restart")
                 };
                 found.extend(batch.iter().map(UnitRecord::from));
             }
