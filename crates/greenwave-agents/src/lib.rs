@@ -18,11 +18,12 @@
 //! {"after_ms": 5, "text": "Hel"}
 //! {"after_ms": 5, "text": "lo"}
 //! {"end": true}"#)?;
-//! let options = AgentPoolOptions { size: 2, min: 0, idle_timeout: std::time::Duration::from_secs(60) };
+//! let idle_timeout = std::time::Duration::from_secs(60);
+//! let options = AgentPoolOptions { size: 2, min: 0, idle_timeout };
 //! let agent = AgentPool::new("coder", Arc::new(ScriptedAgent::new(script, 1.0)), options);
 //!
-//! let request =
-//!     Request { feature: "greet".into(), attempt: 1, prompt: "Greet me.".into(), directory: ".".into() };
+//! let (feature, prompt) = ("greet".into(), "Greet me.".into());
+//! let request = Request { feature, attempt: 1, prompt, directory: ".".into() };
 //! let mut text = agent.session().await?.send(&request).await?.into_text();
 //! let mut whole = Vec::new();
 //! while let Some(chunk) = text.next().await {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! {"greenwave_script": 1}                                 first line: format version 1
-//! {"feature": "lexer", "attempt": 1, "expects": ["red"]}  start of a response; texts that its prompt must contain
+//! {"feature": "lexer", "attempt": 1, "expects": ["red"]}  a response and required prompt texts
 //! {"after_ms": 640, "text": "Here is "}                   a chunk and its delay
 //! {"end": true}                                           the response is complete
 //! ```

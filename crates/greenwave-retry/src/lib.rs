@@ -24,7 +24,7 @@
 //! | feature | adds | cost |
 //! |---|---|---|
 //! | `http` | `Retryability::retry_after`: parses the header `Retry-After` | httpdate |
-//! | `tokio` | `Retry::run`: makes the attempts and sleeps between them | tokio with its timer, tracing |
+//! | `tokio` | `Retry::run`: makes attempts and sleeps between them | tokio (timer), tracing |
 //!
 //! The crate has no error type: every value of every option is valid, as documented.
 

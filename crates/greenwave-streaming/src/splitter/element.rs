@@ -181,7 +181,7 @@ pub(super) fn opens_patch(line: &str) -> Option<bool> {
 }
 
 /// Returns whether a line continues a unified diff.
-pub(super) fn is_of_diff(line: &str) -> bool {
+pub(super) fn continues_diff(line: &str) -> bool {
     const HEADS: [&str; 13] = [
         "diff ",
         "index ",

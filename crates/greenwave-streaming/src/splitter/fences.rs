@@ -620,7 +620,7 @@ impl Scanner {
             Close::Tag { tag, .. } => memchr::memmem::find(text, tag).is_some(),
             Close::Edit => as_text(element::closes_edit),
             Close::Patch => text.trim_ascii_end() == b"*** End Patch",
-            Close::Diff => !as_text(element::is_of_diff),
+            Close::Diff => !as_text(element::continues_diff),
         }
     }
 

@@ -17,7 +17,7 @@ pub struct Json {
     depth_max: usize,
     state: JsonScan,
     /// The expected closing brackets, innermost last.
-    due: Vec<u8>,
+    closing: Vec<u8>,
 }
 
 /// The position of the scanner. `Idle -> Scalar -> Idle`, `Idle <-> String`, `Idle -> Nested <->
@@ -49,7 +49,7 @@ impl Json {
     #[must_use]
     pub fn new(unit_bytes_max: usize, depth_max: usize) -> Self {
         let unit_bytes_max = Cap::error(unit_bytes_max).bytes_max();
-        Self { unit_bytes_max, depth_max, state: JsonScan::Idle, due: Vec::new() }
+        Self { unit_bytes_max, depth_max, state: JsonScan::Idle, closing: Vec::new() }
     }
 
     fn check(&self, start: usize, end: usize) -> Result<(), SplitError> {
@@ -60,7 +60,7 @@ impl Json {
     }
 
     fn emit(&mut self, start: usize, end: usize, out: &mut Cuts) -> Result<usize, SplitError> {
-        debug_assert!(self.due.is_empty(), "a value ends outside brackets");
+        debug_assert!(self.closing.is_empty(), "a value ends outside brackets");
         self.check(start, end)?;
         self.state = JsonScan::Idle;
         out.push(Cut::new(UnitKind::Json, start..end));
@@ -68,18 +68,18 @@ impl Json {
     }
 
     fn open(&mut self, start: usize, at: usize, closing: u8) -> Result<(), SplitError> {
-        if self.due.len() >= self.depth_max {
+        if self.closing.len() >= self.depth_max {
             // Checks the length first, so that the error does not depend on chunk boundaries.
             self.check(start, at)?;
             return Err(SplitError::too_deep(at, self.depth_max));
         }
-        self.due.push(closing);
+        self.closing.push(closing);
         self.state = JsonScan::Nested;
         Ok(())
     }
 
-    /// Processes the byte at `at` inside brackets but outside strings. Returns the start of the open
-    /// value, or the end of the value that the byte completes.
+    /// Processes the byte at `at` inside brackets but outside strings. Returns the start of the
+    /// open value, or the end of the value that the byte completes.
     #[inline]
     fn nested(&mut self, byte: u8, start: usize, at: usize, out: &mut Cuts) -> Result<usize, SplitError> {
         match byte {
@@ -87,11 +87,11 @@ impl Json {
             b'{' => self.open(start, at, b'}')?,
             b'[' => self.open(start, at, b']')?,
             b'}' | b']' => {
-                if self.due.pop() != Some(byte) {
+                if self.closing.pop() != Some(byte) {
                     self.check(start, at)?;
                     return Err(SplitError::malformed(at, "the matching bracket"));
                 }
-                if self.due.is_empty() {
+                if self.closing.is_empty() {
                     return self.emit(start, at + 1, out);
                 }
             }
@@ -137,7 +137,7 @@ impl Splitter for Json {
                         at += i + 1;
                         if window[at - 1] == b'\\' {
                             self.state = JsonScan::Escape;
-                        } else if self.due.is_empty() {
+                        } else if self.closing.is_empty() {
                             start = self.emit(start, at, out)?;
                         } else {
                             self.state = JsonScan::Nested;

@@ -53,7 +53,7 @@ const BARE_NAMES: [&str; 34] = [
     "VERSION",
 ];
 
-/// Hidden files without an extension that are not matched by [`HIDDEN_ENDS`].
+/// Hidden files without an extension that are not matched by [`HIDDEN_SUFFIXES`].
 const HIDDEN_NAMES: [&str; 12] = [
     ".bash_profile",
     ".clang-format",
@@ -69,7 +69,7 @@ const HIDDEN_NAMES: [&str; 12] = [
     ".python-version",
 ];
 
-const HIDDEN_ENDS: [&str; 2] = ["rc", "ignore"];
+const HIDDEN_SUFFIXES: [&str; 2] = ["rc", "ignore"];
 
 /// Extensions of files that agents write, in lower case, sorted.
 const EXTENSIONS: [&str; 151] = [
@@ -333,15 +333,15 @@ const PRODUCTS: [&str; 42] = [
 const PRODUCTS_IN_LOWER_CASE: [&str; 8] = ["d3", "deno", "next", "node", "nuxt", "p5", "three", "vue"];
 
 /// The first parts of media types (RFC 6838).
-const MEDIA: [&str; 9] =
+const MEDIA_TYPES: [&str; 9] =
     ["application", "audio", "font", "image", "message", "model", "multipart", "text", "video"];
 
 /// Directories whose files often have no extension.
-const DIRECTORIES_OF_PROGRAMS: [&str; 8] =
+const PROGRAM_DIRECTORIES: [&str; 8] =
     [".git-hooks", ".husky", "bin", "githooks", "hooks", "libexec", "sbin", "scripts"];
 
 /// Top-level domains that are not file extensions.
-const DOMAINS: [&str; 14] =
+const TOP_LEVEL_DOMAINS: [&str; 14] =
     ["ai", "app", "co", "com", "dev", "edu", "gov", "info", "io", "land", "net", "org", "uk", "us"];
 
 /// Returns whether the text is the path of a file.
@@ -371,11 +371,12 @@ pub(super) fn is_path(text: &str, trust: Trust) -> bool {
     if is_domain(first) && !first.starts_with('.') {
         return false;
     }
-    let is_media = MEDIA.contains(&first) && directory.len() == first.len() + 1 && trust < Trust::Attribute;
+    let is_media =
+        MEDIA_TYPES.contains(&first) && directory.len() == first.len() + 1 && trust < Trust::Attribute;
     let is_rooted = directory.starts_with(['/', '.', '~']) || drive;
     is_named_in_directory(name, is_media)
         || !is_media
-            && (is_rooted || trust >= Trust::Labelled || is_of_programs(directory))
+            && (is_rooted || trust >= Trust::Labelled || is_program_directory(directory))
             && is_plain_name(name)
 }
 
@@ -402,7 +403,8 @@ fn is_file_name(name: &str, trust: Trust) -> bool {
     if extension.contains('-') && trust == Trust::Quoted {
         return is_plain_extension(extension) && is_plain_name(name) && !stem.contains('.');
     }
-    let is_extension = is_plain_extension(extension) && !DOMAINS.contains(&extension_lower.as_str());
+    let is_extension =
+        is_plain_extension(extension) && !TOP_LEVEL_DOMAINS.contains(&extension_lower.as_str());
     trust >= Trust::Labelled && is_extension && is_plain_name(name)
 }
 
@@ -434,7 +436,7 @@ fn is_hidden(name: &str) -> bool {
     let Some(rest) = name.strip_prefix('.') else { return false };
     let is_word = rest.bytes().all(|c| c.is_ascii_alphanumeric() || b"._-".contains(&c));
     let is_listed = HIDDEN_NAMES.contains(&name) || name.starts_with(".env.");
-    let ends = rest.len() > 3 && HIDDEN_ENDS.iter().any(|end| rest.ends_with(end));
+    let ends = rest.len() > 3 && HIDDEN_SUFFIXES.iter().any(|end| rest.ends_with(end));
     let has_extension = rest
         .rsplit_once('.')
         .is_some_and(|(stem, extension)| !stem.is_empty() && is_common_extension(extension));
@@ -474,13 +476,13 @@ fn is_product(name: &str, stem: &str, extension: &str) -> bool {
     is_script || ["ASP.NET", "docs.rs", "crates.rs"].contains(&name)
 }
 
-fn is_of_programs(directory: &str) -> bool {
+fn is_program_directory(directory: &str) -> bool {
     let last = directory.trim_end_matches(['/', '\\']).rsplit(['/', '\\']).next();
-    last.is_some_and(|last| DIRECTORIES_OF_PROGRAMS.contains(&last))
+    last.is_some_and(|last| PROGRAM_DIRECTORIES.contains(&last))
 }
 
 fn is_domain(part: &str) -> bool {
-    part.rsplit_once('.').is_some_and(|(stem, end)| !stem.is_empty() && DOMAINS.contains(&end))
+    part.rsplit_once('.').is_some_and(|(stem, end)| !stem.is_empty() && TOP_LEVEL_DOMAINS.contains(&end))
 }
 
 /// `Read the docs.md` is a file if it is quoted; `and then main.rs` is not.
@@ -505,7 +507,7 @@ fn has_balanced_brackets(text: &str) -> bool {
 }
 
 /// Languages of commands or of their output.
-const COMMANDS: [&str; 15] = [
+const COMMAND_LANGUAGES: [&str; 15] = [
     "bash",
     "sh",
     "shell",
@@ -525,7 +527,7 @@ const COMMANDS: [&str; 15] = [
 
 /// Families of languages with their file extensions. A block in one of these languages is not a
 /// file of another family.
-const FAMILIES: [(&[&str], &[&str]); 14] = [
+const LANGUAGE_FAMILIES: [(&[&str], &[&str]); 14] = [
     (&["python", "py", "python3"], &["py", "pyi", "pyx", "ipynb"]),
     (&["rust", "rs"], &["rs"]),
     (&["go", "golang"], &["go", "mod", "sum"]),
@@ -561,27 +563,28 @@ pub(super) fn fits(language: &str, path: &str) -> bool {
     let name = path.rsplit(['/', '\\']).next().unwrap_or(path);
     let extension =
         name.rsplit_once('.').map(|(_, extension)| extension.to_ascii_lowercase()).unwrap_or_default();
-    let is_selector = extension.contains('-') && STYLED.contains(&language.as_str());
-    if NO_FILE.contains(&language.as_str()) || is_selector {
+    let is_selector = extension.contains('-') && SELECTOR_LANGUAGES.contains(&language.as_str());
+    if OUTPUT_LANGUAGES.contains(&language.as_str()) || is_selector {
         return false;
     }
-    let has_family = || FAMILIES.iter().any(|(_, extensions)| extensions.contains(&extension.as_str()));
-    if COMMANDS.contains(&language.as_str()) {
+    let has_family =
+        || LANGUAGE_FAMILIES.iter().any(|(_, extensions)| extensions.contains(&extension.as_str()));
+    if COMMAND_LANGUAGES.contains(&language.as_str()) {
         let others = ["toml", "html", "xml", "txt", "dart", "php", "lua", "ex", "exs", "hs", "tf"];
         return !has_family() && !others.contains(&extension.as_str());
     }
-    match FAMILIES.iter().find(|(names, _)| names.contains(&language.as_str())) {
+    match LANGUAGE_FAMILIES.iter().find(|(names, _)| names.contains(&language.as_str())) {
         Some((_, extensions)) => extensions.contains(&extension.as_str()) || !has_family(),
         None => true,
     }
 }
 
 /// Languages in which `button.is-large` is a selector.
-const STYLED: [&str; 10] =
+const SELECTOR_LANGUAGES: [&str; 10] =
     ["css", "html", "javascript", "js", "jsx", "less", "sass", "scss", "svelte", "vue"];
 
 /// Languages of output, which is not saved to a file.
-const NO_FILE: [&str; 8] =
+const OUTPUT_LANGUAGES: [&str; 8] =
     ["console", "output", "shell-session", "shellsession", "terminal", "traceback", "stdout", "log"];
 
 /// Returns whether the language or file is Markdown, in which fences are likely part of the

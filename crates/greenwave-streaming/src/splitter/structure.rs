@@ -98,9 +98,9 @@ impl Structure {
             }
             Leaf::Fence { .. } => {
                 has_ended = true;
-                self.leave(matched);
+                self.close_unmatched(matched);
             }
-            Leaf::Html(_) => self.leave(matched),
+            Leaf::Html(_) => self.close_unmatched(matched),
             Leaf::None | Leaf::Paragraph => {}
         }
         (has_ended, self.outside(at, matched))
@@ -180,30 +180,30 @@ impl Structure {
         let mut is_all = matched == self.containers.len();
         loop {
             if at.is_blank() {
-                self.leave(matched);
+                self.close_unmatched(matched);
                 return LineRole::Blank;
             }
             let indent = at.indent();
             let is_paragraph = self.leaf == Leaf::Paragraph;
             if indent >= 4 {
                 if !is_paragraph {
-                    self.leave(matched);
+                    self.close_unmatched(matched);
                 }
                 return LineRole::Text(at.at);
             }
             let rest = at.rest_trimmed();
             if rest[0] == b'>' {
-                self.leave(matched);
+                self.close_unmatched(matched);
                 at.take_quote();
                 self.containers.push(Container::Quote);
             } else if is_heading(rest) {
-                self.leave(matched);
+                self.close_unmatched(matched);
                 return LineRole::Text(at.at + at.spaces());
             } else if let Some(fence) = fence(rest) {
-                self.leave(matched);
+                self.close_unmatched(matched);
                 return self.open_fence(fence, indent, at.at + at.spaces());
             } else if let Some(end) = html(rest, is_paragraph).filter(|_| self.has_html) {
-                self.leave(matched);
+                self.close_unmatched(matched);
                 let is_over = end != HtmlEnd::Blank && end.is_met_by(rest);
                 self.leaf = if is_over { Leaf::None } else { Leaf::Html(end) };
                 return LineRole::Text(at.at);
@@ -211,10 +211,10 @@ impl Structure {
                 self.leaf = Leaf::None;
                 return LineRole::Text(at.at);
             } else if is_rule(rest) {
-                self.leave(matched);
+                self.close_unmatched(matched);
                 return LineRole::Text(at.at);
             } else if let Some((width, is_empty)) = list_marker(rest, is_paragraph && is_all) {
-                self.leave(matched);
+                self.close_unmatched(matched);
                 at.take_columns(indent);
                 let columns = indent + at.take_marker(width);
                 self.containers.push(Container::Item { columns, is_empty });
@@ -226,7 +226,7 @@ impl Structure {
         }
         // A paragraph continues without the markers of its containers.
         if is_all || self.leaf != Leaf::Paragraph {
-            self.leave(matched);
+            self.close_unmatched(matched);
             self.leaf = Leaf::Paragraph;
         }
         LineRole::Text(at.at + at.spaces())
@@ -247,7 +247,7 @@ impl Structure {
     }
 
     /// Closes the containers that did not continue, and the leaf.
-    fn leave(&mut self, matched: usize) {
+    fn close_unmatched(&mut self, matched: usize) {
         self.containers.truncate(matched);
         self.leaf = Leaf::None;
     }

@@ -164,7 +164,8 @@ fn standard_details() {
     );
     // "If value starts with a U+0020 SPACE character, remove it from value." Only one, and no tab.
     check("data:\ttest\rdata: \ndata:test\n\n", &["message||\ttest\n\ntest"]);
-    // "Otherwise, the string is not empty but does not contain a colon: use the whole line as the field name."
+    // "Otherwise, the string is not empty but does not contain a colon: use the whole line as the
+    // field name."
     check("data:test\ndata\ndata:test\n\n", &["message||test\n\ntest"]);
     // Field names are case-sensitive.
     check(

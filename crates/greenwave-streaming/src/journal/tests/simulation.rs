@@ -11,7 +11,7 @@ use std::rc::Rc;
 const DIR: &str = "/journal";
 const TURNS: u64 = 2;
 
-/// A random number generator whose every draw is determined by its seed (SplitMix64, Steele, Lea and Flood 2014).
+/// A random number generator determined by its seed (SplitMix64, Steele, Lea and Flood 2014).
 #[derive(Debug, Clone)]
 struct Random(u64);
 

@@ -11,7 +11,8 @@ pub(crate) fn events(stream: &[u8]) -> Vec<(Vec<u8>, Vec<u8>, Vec<u8>)> {
         if line.is_empty() {
             last_id.clone_from(&id);
             if has_data {
-                // "If the data buffer's last character is a U+000A LINE FEED (LF) character, then remove the last character."
+                // "If the data buffer's last character is a U+000A LINE FEED (LF) character, then
+                // remove the last character."
                 data.pop();
                 let name = if name.is_empty() { b"message".to_vec() } else { name.clone() };
                 found.push((name, last_id.clone(), data.clone()));
