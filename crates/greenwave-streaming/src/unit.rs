@@ -66,7 +66,8 @@ const INLINE_UNITS_MAX: usize = 5;
 /// The spans and details of a batch's units.
 #[derive(Clone)]
 enum Index {
-    /// Up to `INLINE_UNITS_MAX` plain units of one kind, as in most batches from a network. Needs no allocation.
+    /// Up to `INLINE_UNITS_MAX` plain units of one kind, without an allocation. Most batches from a
+    /// network are of this form.
     Inline {
         kind: UnitKind,
         len: u8,

@@ -276,7 +276,7 @@ async fn attempts_without_a_new_unit_are_limited() {
 
 #[tokio::test(start_paused = true)]
 async fn permanent_errors_are_not_retried() {
-    assert_eq!(deliveries(response(vec![])).await, ["source refused"]);
+    assert_eq!(deliveries(response(vec![])).await, ["cannot open the source"]);
     let attempts = vec![(ResumeStrategy::Start, vec![Ok("1 ]")])];
     let response = Resume::new(Script::new(attempts), 0, |_| Json::default(), is_end);
     assert_eq!(deliveries(response).await, ["0:0:1", "malformed at byte 2: expected a JSON value"]);
@@ -344,7 +344,7 @@ async fn a_journaled_response_resumes_in_a_new_process() {
     assert_eq!(deliveries(response).await, ["0:8:line 8 ä€😀", "0:9:end"]);
     open().remove(3).unwrap();
     let response = Resume::new(Script::new(vec![]), 3, |_| Lines::default(), is_end).with_journal(open());
-    assert_eq!(deliveries(response).await, ["source refused"]);
+    assert_eq!(deliveries(response).await, ["cannot open the source"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -356,7 +356,7 @@ async fn a_journal_records_restarts() {
         (ResumeStrategy::Start, vec![Ok("A\n"), Err("gone")]),
     ];
     let first_deliveries = deliveries(response(attempts).with_journal(journal.clone())).await;
-    assert_eq!(first_deliveries, ["0:0:a", "0:1:b", "superseded by 1", "1:0:A", "source refused"]);
+    assert_eq!(first_deliveries, ["0:0:a", "0:1:b", "superseded by 1", "1:0:A", "cannot open the source"]);
     // The reader has not seen the notice, so it is repeated.
     let attempts = vec![(ResumeStrategy::Next, vec![Ok("B\nend\n")])];
     let response =
