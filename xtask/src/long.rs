@@ -163,7 +163,7 @@ const RUNS: &[Run] = &[
         package: "greenwave-streaming",
         features: "",
         program: "it",
-        tests: "resume::breaks",
+        tests: "resume::a_break",
         variable: "GREENWAVE_BREAK_BYTES",
         rounds: 4_000,
     },

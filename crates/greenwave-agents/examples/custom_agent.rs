@@ -1,4 +1,4 @@
-//! An agent of one's own in a few lines: it answers every question with a file that repeats it.
+//! A custom agent that answers every request with a file that repeats the prompt.
 //!
 //! ```console
 //! $ cargo run -p greenwave-agents --example custom_agent
@@ -47,8 +47,8 @@ impl Session for Echo {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let limits = AgentPoolOptions { size: 1, min: 0, idle_timeout: Duration::from_secs(60) };
-    let pool = AgentPool::new("echo", Arc::new(Echo), limits);
+    let options = AgentPoolOptions { size: 1, min: 0, idle_timeout: Duration::from_secs(60) };
+    let pool = AgentPool::new("echo", Arc::new(Echo), options);
     let request = Request {
         feature: "hello".into(),
         attempt: 1,

@@ -1,4 +1,4 @@
-//! What an answer consists of: events, ended by a word that it is complete. Knows of no particular agent.
+//! Defines the response stream and its events.
 
 use std::fmt;
 use std::pin::Pin;
@@ -9,37 +9,39 @@ use futures_core::Stream;
 
 use crate::Error;
 
-/// A piece of an answer.
+/// An event of a response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AgentEvent {
-    /// The next bytes of the answer's text, cut wherever the transport cut them.
+    /// The next bytes of the text, in chunks of any size.
     Text(Bytes),
-    /// What the answer has cost so far, by the agent's own account.
+    /// The token usage so far, as reported by the agent.
     Usage {
-        /// Tokens of the question.
+        /// Tokens of the request.
         input_tokens: u64,
-        /// Tokens of the answer.
+        /// Tokens of the response.
         output_tokens: u64,
     },
-    /// The answer is whole. Nothing follows. A stream that ends without it has broken off.
+    /// The response is complete, and no event follows. A stream that ends without this event has
+    /// broken off.
     End,
 }
 
-/// An answer on its way: a stream of events.
+/// A response as a stream of events.
 ///
-/// Dropping it ends the work on it.
+/// Dropping it stops the work on the response.
 pub struct ResponseStream {
     events: Pin<Box<dyn Stream<Item = Result<AgentEvent, Error>> + Send>>,
 }
 
 impl ResponseStream {
-    /// An answer from its events, for authors of backends.
+    /// Creates a response from its events, for implementations of [`Session`](crate::Session).
     pub fn new(events: impl Stream<Item = Result<AgentEvent, Error>> + Send + 'static) -> Self {
         Self { events: Box::pin(events) }
     }
 
-    /// The answer's text alone, as a stream that ends well only if the answer was whole.
+    /// Returns the text as a stream of chunks. The stream fails with [`Error::BrokeOff`] if the
+    /// response is incomplete.
     pub fn into_text(self) -> TextStream {
         TextStream { events: self.events, bytes: 0, ended: false }
     }
@@ -59,7 +61,8 @@ impl fmt::Debug for ResponseStream {
     }
 }
 
-/// The text of an [`ResponseStream`], chunk by chunk; [`Error::BrokeOff`] where the answer stops without an end.
+/// The text of a [`ResponseStream`], chunk by chunk. Fails with [`Error::BrokeOff`] if the response
+/// ends without [`AgentEvent::End`].
 pub struct TextStream {
     events: Pin<Box<dyn Stream<Item = Result<AgentEvent, Error>> + Send>>,
     bytes: u64,

@@ -1,4 +1,4 @@
-//! The agent that replays recorded answers, chunk by chunk with their recorded delays.
+//! Implements an agent that replays recorded responses, chunk by chunk with their recorded delays.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,8 @@ use futures_util::{StreamExt, stream};
 use crate::script::Recording;
 use crate::{Agent, AgentEvent, Error, Request, ResponseStream, Script, Session};
 
-/// An agent that replays a [`Script`]. What it says goes through the same parsers as a live agent's words.
+/// An agent that replays a [`Script`]. Its responses pass through the same parsers as those of a
+/// live agent.
 #[derive(Debug, Clone)]
 pub struct ScriptedAgent {
     script: Arc<Script>,
@@ -17,8 +18,8 @@ pub struct ScriptedAgent {
 }
 
 impl ScriptedAgent {
-    /// An agent for a script, at a pace: recorded delays are multiplied by it, so 1 is as recorded and 0
-    /// without any delay. A negative or infinite pace counts as 0.
+    /// Creates an agent that replays `script`. Recorded delays are multiplied by `pace`: 1 replays
+    /// in real time, 0 without delays. A negative or infinite pace counts as 0.
     pub fn new(script: Script, pace: f64) -> Self {
         let pace = if pace.is_finite() { pace.max(0.0) } else { 0.0 };
         Self { script: Arc::new(script), pace }
@@ -43,7 +44,7 @@ impl Agent for ScriptedAgent {
 #[async_trait]
 impl Session for ScriptedAgent {
     async fn send(&mut self, request: &Request) -> Result<ResponseStream, Error> {
-        let recording = self.script.answer(&request.feature, request.attempt)?;
+        let recording = self.script.response(&request.feature, request.attempt)?;
         if let Some(missing) = recording.expects.iter().find(|text| !request.prompt.contains(*text)) {
             return Err(Error::PromptMismatch {
                 name: self.script.name().to_owned(),
@@ -63,7 +64,7 @@ impl Session for ScriptedAgent {
 fn replay(recording: Recording, pace: f64) -> ResponseStream {
     let end = recording.complete.then_some(Ok(AgentEvent::End));
     let chunks = stream::iter(recording.chunks).then(move |(delay, text)| async move {
-        // A delay that no clock can express is one that never ends.
+        // A delay beyond the range of `Duration` never ends.
         let delay = Duration::try_from_secs_f64(delay.as_secs_f64() * pace).unwrap_or(Duration::MAX);
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;

@@ -1,10 +1,10 @@
-//! Decides whether a failed call is tried again, and after how long.
+//! Decides whether and when to retry a failed call.
 //!
-//! [`Retry`] is the policy: how many attempts, how long between them, and until when. [`Attempts`]
-//! applies it to one call: after each failure it is given a [`Retryability`] on the error and the time
-//! since the first attempt, and returns the delay before the next attempt or a [`StopReason`] to give up.
-//! A [`RetryBudget`] limits the retries of all calls together. Nothing here reads a clock, sleeps or
-//! makes a call; with the feature `tokio`, `Retry::run` does all three.
+//! [`Retry`] is the policy: the number of attempts, the delays between them, and the deadline.
+//! [`Attempts`] applies it to one call. After each failure it takes the error's [`Retryability`]
+//! and the time since the first attempt, and returns the delay before the next attempt or a
+//! [`StopReason`]. A [`RetryBudget`] limits the retries of all calls together. These types never
+//! read a clock, sleep or make a call; with the feature `tokio`, `Retry::run` does all three.
 //!
 //! ```
 //! use std::time::Duration;
@@ -23,10 +23,10 @@
 //!
 //! | feature | adds | cost |
 //! |---|---|---|
-//! | `http` | `Retryability::retry_after`: reads the header `Retry-After` | httpdate |
-//! | `tokio` | `Retry::run`: makes the attempts and sleeps between them | tokio with its timer, tracing |
+//! | `http` | `Retryability::retry_after`: parses the header `Retry-After` | httpdate |
+//! | `tokio` | `Retry::run`: makes attempts and sleeps between them | tokio (timer), tracing |
 //!
-//! There are no errors of its own: every number has a meaning, which its documentation gives.
+//! The crate has no error type: every value of every option is valid, as documented.
 
 mod budget;
 mod retry;

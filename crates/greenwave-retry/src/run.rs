@@ -6,25 +6,27 @@ use crate::retry::Retry;
 use crate::retryability::{RetryError, Retryability};
 
 impl Retry {
-    /// Makes attempts, counted from 1, until one succeeds or there is no point in another. Dropping
-    /// the future ends them. Needs tokio's timer.
+    /// Makes attempts, numbered from 1, until one succeeds or the policy gives up. Dropping the
+    /// future cancels the call. Needs tokio's timer.
     ///
     /// ```
     /// # use greenwave_retry::{Retry, Retryability};
-    /// # tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(async {
-    /// let outcome = Retry::default()
-    ///     .run(|_: &&str| Retryability::Transient, async |attempt| if attempt < 3 { Err("busy") } else { Ok(attempt) })
-    ///     .await;
+    /// # let mut runtime = tokio::runtime::Builder::new_current_thread();
+    /// # let runtime = runtime.enable_time().start_paused(true).build().unwrap();
+    /// # runtime.block_on(async {
+    /// let call = async |attempt| if attempt < 3 { Err("busy") } else { Ok(attempt) };
+    /// let outcome = Retry::default().run(|_: &&str| Retryability::Transient, call).await;
     /// assert_eq!(outcome.unwrap(), 3);
     /// # });
     /// ```
     ///
     /// # Errors
-    /// The error of the last attempt.
+    /// Returns the error of the last attempt.
     pub async fn run<T, E, Fut>(
         &self,
         mut classify: impl FnMut(&E) -> Retryability,
-        // Not `AsyncFnMut`: its futures cannot be required to be `Send`, and the run could not be spawned.
+        // Not `AsyncFnMut`, whose futures cannot be required to be `Send`: the run could not be
+        // spawned.
         mut attempt: impl FnMut(usize) -> Fut,
     ) -> Result<T, RetryError<E>>
     where

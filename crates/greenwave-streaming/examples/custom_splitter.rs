@@ -1,20 +1,20 @@
-//! A splitter of one's own: records with a length of four bytes in front, big end first. Run its conformance suite with
-//! `cargo test -p greenwave-streaming --example custom_splitter --features conformance`.
+//! A custom splitter: frames with a four-byte big-endian length prefix. Run its conformance suite
+//! with `cargo test -p greenwave-streaming --example custom_splitter --features conformance`.
 
 use greenwave_streaming::{BufferedSplitter, Cut, Cuts, SplitError, Splitter, UnitKind};
 
-/// The kind of our units, of those that the crate leaves to others.
+/// A custom unit kind.
 const FRAME: UnitKind = UnitKind::Other(1);
 const HEADER_BYTES: usize = 4;
 
-/// Cuts a stream into frames with their length in front.
+/// Splits a stream into length-prefixed frames.
 #[derive(Debug)]
 struct Framed {
     unit_bytes_max: usize,
 }
 
 impl Framed {
-    /// The length of the frame at `start`, once its header is there.
+    /// Returns the length of the frame at `start` once its header is complete.
     fn length(&self, window: &[u8], start: usize) -> Result<Option<usize>, SplitError> {
         let Some(header) = window[start..].first_chunk::<HEADER_BYTES>() else { return Ok(None) };
         let length = u32::from_be_bytes(*header) as usize;

@@ -27,7 +27,7 @@ pub enum Error {
         received: u64,
     },
     /// The source was too slow. Transient.
-    #[error("{limit} limit of {after:?} passed after {received} bytes")]
+    #[error("{limit} limit of {after:?} exceeded after {received} bytes")]
     Timeout {
         /// The limit that was exceeded.
         limit: TimeoutKind,
@@ -67,9 +67,9 @@ pub enum Error {
         #[source]
         source: Box<Self>,
     },
-    /// The source failed permanently.
-    #[error("source refused")]
-    Refused {
+    /// The source cannot be opened, and a retry would fail too.
+    #[error("cannot open the source")]
+    Open {
         /// The source's error.
         #[source]
         source: BoxError,

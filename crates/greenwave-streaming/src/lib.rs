@@ -15,7 +15,10 @@
 //! use futures_util::stream;
 //! use greenwave_streaming::{Files, Pull};
 //!
-//! A response as it arrives from an agent, in arbitrary chunks.
+//! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+//! // A response as it arrives from an agent, in arbitrary chunks.
+//! let chunks = ["Here:\n``", "`rust src/li", "b.rs\nfn main", "() {}\n```\nDone."];
+//! let source = stream::iter(chunks.map(|text| Ok::<_, std::io::Error>(Bytes::from(text))));
 //!
 //! let mut pull = Pull::new(source, Files::default());
 //! while let Some(batch) = pull.next().await {
@@ -39,7 +42,7 @@
 //! | [`Paragraphs`] | lines of text between blank lines |
 //! | [`Sentences`] | a sentence according to Unicode (UAX #29) |
 //! | [`Fences`] | a fenced CommonMark code block, also inside quotes and lists |
-//! | [`Files`] | a whole file in an agent's response; edits, diffs and other code blocks are marked as such |
+//! | [`Files`] | a whole file in an agent's response, an edit, a diff or another code block |
 //! | [`Json`] | a JSON value; concatenated or newline-delimited |
 //! | [`Sse`] | a server-sent event (HTML standard) |
 //!
@@ -51,11 +54,11 @@
 //!
 //! # Features
 //!
-//! | feature | default | what it adds | cost |
+//! | feature | default | adds | cost |
 //! | --- | --- | --- | --- |
-//! | `conformance` | no | conformance suites for implementations of `Splitter` and `Source` | none |
-//! | `journal` | no | responses that resume in a new process: `Journal`, `Resume::with_journal` | greenwave-segment, which compiles libzstd |
-//! | `simulation` | no | `Journal::open_simulated`, for tests on greenwave-segment's simulated machine | the crate `corosensei` |
+//! | `conformance` | no | conformance suites for `Splitter` and `Source` | none |
+//! | `journal` | no | `Journal`: resume in a new process | greenwave-segment, with libzstd |
+//! | `simulation` | no | `Journal::open_simulated`, for tests | the crate `corosensei` |
 //!
 //! # Errors
 //!

@@ -40,7 +40,7 @@ impl LinePrefix {
             }
         }
         at.take_columns(usize::from(self.columns).min(at.indent()));
-        out.resize(out.len() + at.owed, b' ');
+        out.resize(out.len() + at.tab_rest, b' ');
         out.extend_from_slice(at.rest());
     }
 }
@@ -52,12 +52,12 @@ pub(crate) struct LineCursor<'a> {
     pub(crate) at: usize,
     column: usize,
     /// Columns of the tab before `at` that have not been consumed.
-    owed: usize,
+    tab_rest: usize,
 }
 
 impl<'a> LineCursor<'a> {
     pub(crate) fn new(text: &'a [u8]) -> Self {
-        Self { text, at: 0, column: 0, owed: 0 }
+        Self { text, at: 0, column: 0, tab_rest: 0 }
     }
 
     pub(crate) fn rest(&self) -> &'a [u8] {
@@ -75,7 +75,7 @@ impl<'a> LineCursor<'a> {
 
     /// Returns the number of white-space columns from here on.
     pub(crate) fn indent(&self) -> usize {
-        let mut column = self.column + self.owed;
+        let mut column = self.column + self.tab_rest;
         for byte in self.rest() {
             match byte {
                 b' ' => column += 1,
@@ -92,8 +92,9 @@ impl<'a> LineCursor<'a> {
 
     /// Skips up to `columns` columns of white space.
     pub(crate) fn take_columns(&mut self, mut columns: usize) {
-        let owed = self.owed.min(columns);
-        (self.owed, self.column, columns) = (self.owed - owed, self.column + owed, columns - owed);
+        let tab_rest = self.tab_rest.min(columns);
+        (self.tab_rest, self.column, columns) =
+            (self.tab_rest - tab_rest, self.column + tab_rest, columns - tab_rest);
         while columns > 0 {
             let width = match self.text.get(self.at) {
                 Some(b' ') => 1,
@@ -102,7 +103,7 @@ impl<'a> LineCursor<'a> {
             };
             self.at += 1;
             let taken = width.min(columns);
-            (self.column, self.owed, columns) = (self.column + taken, width - taken, columns - taken);
+            (self.column, self.tab_rest, columns) = (self.column + taken, width - taken, columns - taken);
         }
     }
 

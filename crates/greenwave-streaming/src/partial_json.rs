@@ -1,4 +1,4 @@
-//! Turns an unfinished JSON value into a valid one by closing what is open.
+//! Turns an unfinished JSON value into a valid one by closing open strings and brackets.
 
 mod number;
 
@@ -35,7 +35,7 @@ pub struct PartialJson {
     /// Input after the prefix that cannot be shown yet.
     pending: String,
     /// The open brackets, innermost last.
-    due: Vec<Bracket>,
+    open_brackets: Vec<Bracket>,
     state: JsonState,
     /// Bytes pushed.
     offset: u64,
@@ -113,7 +113,7 @@ impl PartialJson {
             shown: String::new(),
             prefix: 0,
             pending: String::new(),
-            due: Vec::new(),
+            open_brackets: Vec::new(),
             state: JsonState::Value,
             offset: 0,
             error: None,
@@ -135,7 +135,7 @@ impl PartialJson {
         self.error.map_or(Ok(()), |error| Err(self.stream_error(error)))
     }
 
-    /// Returns the value so far, or `None` if there is none yet.
+    /// Returns the value received up to now, or `None` before its first character.
     #[must_use]
     pub fn text(&self) -> Option<&str> {
         (!self.shown.is_empty()).then_some(&self.shown)
@@ -149,7 +149,7 @@ impl PartialJson {
             JsonState::Number(number) => number.is_valid(),
             _ => false,
         };
-        is_whole && self.due.is_empty() && self.error.is_none()
+        is_whole && self.open_brackets.is_empty() && self.error.is_none()
     }
 
     fn read(&mut self, chunk: &[u8]) -> Result<(), PartialJsonError> {
@@ -239,10 +239,10 @@ impl PartialJson {
     }
 
     fn open(&mut self, byte: u8, bracket: Bracket, state: JsonState) -> Result<(), PartialJsonError> {
-        if self.due.len() >= self.depth_max {
+        if self.open_brackets.len() >= self.depth_max {
             return Err(PartialJsonError::TooDeep(self.offset));
         }
-        self.due.push(bracket);
+        self.open_brackets.push(bracket);
         self.hold(byte);
         self.show();
         self.state = state;
@@ -250,10 +250,10 @@ impl PartialJson {
     }
 
     fn end(&mut self, byte: u8, bracket: Bracket) -> Result<(), PartialJsonError> {
-        if self.due.last() != Some(&bracket) {
-            return Err(self.malformed("the bracket that matches"));
+        if self.open_brackets.last() != Some(&bracket) {
+            return Err(self.malformed("the matching bracket"));
         }
-        self.due.pop();
+        self.open_brackets.pop();
         self.hold(byte);
         self.show();
         self.state = JsonState::AfterValue;
@@ -261,13 +261,13 @@ impl PartialJson {
     }
 
     fn after_value(&mut self, byte: u8) -> Result<(), PartialJsonError> {
-        match (byte, self.due.last()) {
+        match (byte, self.open_brackets.last()) {
             (b',', Some(Bracket::Array)) => self.state = JsonState::Value,
             (b',', Some(Bracket::Object)) => self.state = JsonState::Key,
             (b']', Some(_)) => return self.end(byte, Bracket::Array),
             (b'}', Some(_)) => return self.end(byte, Bracket::Object),
-            (_, Some(_)) => return Err(self.malformed("a comma or the bracket that matches")),
-            (_, None) => return Err(self.malformed("nothing but blanks")),
+            (_, Some(_)) => return Err(self.malformed("a comma or the matching bracket")),
+            (_, None) => return Err(self.malformed("only white space")),
         }
         self.hold(byte);
         Ok(())
@@ -323,7 +323,7 @@ impl PartialJson {
             }
             (StringState::Plain, b'\\') => StringState::Escape,
             (StringState::Plain, ..0x20) => {
-                return Err(self.malformed("an escape instead of a control character"));
+                return Err(self.malformed("an escaped control character"));
             }
             (StringState::Plain, _) => return self.in_character(byte, is_key, [0; 4], 0),
             (StringState::Character { bytes, len }, _) => return self.in_character(byte, is_key, bytes, len),
@@ -338,7 +338,9 @@ impl PartialJson {
             (StringState::Half { high, has_backslash: true }, b'u') => {
                 StringState::Unicode { digits: 0, code: 0, high: Some(high) }
             }
-            (StringState::Half { .. }, _) => return Err(self.malformed("the other half of a surrogate pair")),
+            (StringState::Half { .. }, _) => {
+                return Err(self.malformed("the second half of a surrogate pair"));
+            }
             (StringState::Unicode { digits, code, high }, _) => self.unicode(byte, digits, code, high)?,
         };
         self.hold(byte);
@@ -425,7 +427,7 @@ impl PartialJson {
             self.shown.push('"');
         }
         let closing = |bracket: &Bracket| if *bracket == Bracket::Array { ']' } else { '}' };
-        self.shown.extend(self.due.iter().rev().map(closing));
+        self.shown.extend(self.open_brackets.iter().rev().map(closing));
     }
 
     fn malformed(&self, expected: &'static str) -> PartialJsonError {

@@ -112,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn chunks_of_any_length_are_put_together() {
+    fn chunks_of_any_length_are_concatenated() {
         let text: Vec<u8> = (0..100_000_u32).map(|i| (i * 7 % 251) as u8).collect();
         let (mut partial, mut blocks) = (PartialUnit::default(), Vec::new());
         let mut rest = &text[..];

@@ -58,7 +58,7 @@ pub struct Pull<St, S> {
     stats: StreamStats,
 }
 
-/// Detects the terminal unit and records whether it was is_seen.
+/// Detects the terminal unit and records whether it was seen.
 struct Terminal {
     is_last: Box<dyn FnMut(&Unit<'_>) -> bool + Send + Sync>,
     is_seen: bool,

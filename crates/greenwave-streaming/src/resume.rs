@@ -70,8 +70,8 @@ pub enum Delivery {
         /// The units.
         batch: UnitBatch,
     },
-    /// The source could not resume and restarts: all units so far are void. The units of `attempt`
-    /// start at sequence 0.
+    /// The source could not resume and restarts: all earlier units are invalid. The units of
+    /// `attempt` start at sequence 0.
     Superseded {
         /// The number of the new attempt.
         attempt: u32,
@@ -334,7 +334,7 @@ impl<S: Splitter> Resume<S> {
     fn opened(&mut self, opened: Result<Opened, OpenError>) -> Result<(), Error> {
         let Opened { chunks, strategy } = match opened {
             Ok(opened) => opened,
-            Err(OpenError::Permanent(source)) => return Err(Error::Refused { source }),
+            Err(OpenError::Permanent(source)) => return Err(Error::Open { source }),
             Err(OpenError::Transient(source)) => return self.broken(Error::Source { received: 0, source }),
         };
         let is_start = self.progress.sequence == 0;

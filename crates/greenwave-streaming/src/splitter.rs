@@ -46,7 +46,7 @@ pub const UNIT_BYTES_MAX: usize = 1 << 30;
 /// - The units depend on the bytes alone, never on where the windows end.
 /// - The bytes that a splitter leaves in the window are bounded by its cap (twice the cap, plus a
 ///   few kilobytes).
-/// - A unit never ends inside a character of well-formed UTF-8, unless the format itself cuts there.
+/// - A unit never ends inside a character of valid UTF-8, unless the format itself ends it there.
 /// - `finish` is called at most once, after the last `scan`, with the rest of the window. It
 ///   reports the open unit, marked as [incomplete](Cut::incomplete) if its end was not seen.
 /// - After a [`SplitError`] the splitter is not called again. Units reported before the error are
@@ -196,7 +196,7 @@ impl SplitError {
         Self { at, kind: SplitErrorKind::TooDeep { depth_max } }
     }
 
-    /// Reports that the bytes at `at` are not what was `expected`.
+    /// Reports that the bytes at `at` differ from those `expected`.
     #[must_use]
     pub const fn malformed(at: usize, expected: &'static str) -> Self {
         Self { at, kind: SplitErrorKind::Malformed { expected } }

@@ -61,21 +61,21 @@ impl Clone for Utf8Check {
 
 /// Maximum number of units that a batch stores inline. A 1400-byte network chunk of a chat rarely
 /// has more events.
-const FEW: usize = 5;
+const INLINE_UNITS_MAX: usize = 5;
 
 /// The spans and details of a batch's units.
 #[derive(Clone)]
 enum Index {
-    /// Up to `FEW` plain units of one kind, as in most batches from a network. Nothing is
-    /// allocated.
-    Few {
+    /// Up to `INLINE_UNITS_MAX` plain units of one kind, without an allocation. Most batches from a
+    /// network are of this form.
+    Inline {
         kind: UnitKind,
         len: u8,
-        spans: [Span; FEW],
+        spans: [Span; INLINE_UNITS_MAX],
     },
     /// One unit with its detail, whose labels are all in the block.
-    One(Span, Detail),
-    Many(SharedIndex),
+    Single(Span, Detail),
+    Shared(SharedIndex),
 }
 
 /// A handle to an index whose memory the stream reuses once all clones of the batch are dropped.
@@ -98,9 +98,9 @@ impl UnitBatch {
     #[expect(clippy::len_without_is_empty, reason = "a batch is never empty")]
     pub fn len(&self) -> usize {
         match &self.index {
-            Index::Few { len, .. } => usize::from(*len),
-            Index::One(..) => 1,
-            Index::Many(shared) => shared.0.cuts.len(),
+            Index::Inline { len, .. } => usize::from(*len),
+            Index::Single(..) => 1,
+            Index::Shared(shared) => shared.0.cuts.len(),
         }
     }
 
@@ -138,7 +138,7 @@ impl UnitBatch {
             cuts.push_detailed(self.detail(index), &self.span(index));
         }
         cuts.carry(Bytes::copy_from_slice(self.carried()));
-        if let Index::Many(shared) = &self.index {
+        if let Index::Shared(shared) = &self.index {
             cuts.replaced.clone_from(&shared.0.cuts.replaced);
         }
         let (block, first_seq) = (self.block.clone(), self.first_seq + units as u64);
@@ -153,36 +153,41 @@ impl UnitBatch {
 
     fn with_index(block: Bytes, cuts: Cuts, first_seq: u64, whole: Option<Box<Self>>) -> Self {
         let slot = IndexSlot { cuts, charge: None, users: AtomicUsize::new(1), _whole: whole };
-        Self { block, first_seq, index: Index::Many(SharedIndex(Arc::new(slot))), text: Utf8Check::default() }
+        Self {
+            block,
+            first_seq,
+            index: Index::Shared(SharedIndex(Arc::new(slot))),
+            text: Utf8Check::default(),
+        }
     }
 
     fn span(&self, index: usize) -> Range<usize> {
         match &self.index {
-            Index::Few { spans, .. } => spans[index].range(),
-            Index::One(span, _) => span.range(),
-            Index::Many(shared) => shared.0.cuts.spans[index].range(),
+            Index::Inline { spans, .. } => spans[index].range(),
+            Index::Single(span, _) => span.range(),
+            Index::Shared(shared) => shared.0.cuts.spans[index].range(),
         }
     }
 
     fn detail(&self, index: usize) -> Detail {
         match &self.index {
-            Index::Few { kind, .. } => Detail::plain(*kind),
-            Index::One(_, detail) => *detail,
-            Index::Many(shared) => shared.0.cuts.detail(index),
+            Index::Inline { kind, .. } => Detail::plain(*kind),
+            Index::Single(_, detail) => *detail,
+            Index::Shared(shared) => shared.0.cuts.detail(index),
         }
     }
 
     fn replaced(&self, range: Range<u32>) -> &[u8] {
         match &self.index {
-            Index::Few { .. } | Index::One(..) => &[],
-            Index::Many(shared) => &shared.0.cuts.replaced[range.start as usize..range.end as usize],
+            Index::Inline { .. } | Index::Single(..) => &[],
+            Index::Shared(shared) => &shared.0.cuts.replaced[range.start as usize..range.end as usize],
         }
     }
 
     fn carried(&self) -> &[u8] {
         match &self.index {
-            Index::Few { .. } | Index::One(..) => &[],
-            Index::Many(shared) => &shared.0.cuts.carried,
+            Index::Inline { .. } | Index::Single(..) => &[],
+            Index::Shared(shared) => &shared.0.cuts.carried,
         }
     }
 
@@ -214,16 +219,16 @@ impl IndexPool {
         budget: Option<&Budget>,
     ) -> UnitBatch {
         if budget.is_none()
-            && let Some(spans) = few(cuts)
+            && let Some(spans) = inline_spans(cuts)
         {
             let (kind, len) = (cuts.plain, cuts.spans.len() as u8);
             cuts.clear();
-            let index = Index::Few { kind, len, spans };
+            let index = Index::Inline { kind, len, spans };
             return UnitBatch { block, first_seq, index, text: Utf8Check::default() };
         }
         let index = match (&cuts.spans[..], &cuts.details[..]) {
-            ([span], [detail]) if budget.is_none() && cuts.has_no_labels() => Index::One(*span, *detail),
-            _ => Index::Many(self.shared(cuts, budget.map(|budget| budget.charge(block.len())))),
+            ([span], [detail]) if budget.is_none() && cuts.has_no_labels() => Index::Single(*span, *detail),
+            _ => Index::Shared(self.shared(cuts, budget.map(|budget| budget.charge(block.len())))),
         };
         cuts.clear();
         UnitBatch { block, first_seq, index, text: Utf8Check::default() }
@@ -242,16 +247,16 @@ impl IndexPool {
     }
 }
 
-/// Returns the spans if there are at most `FEW` units and all of them are plain.
+/// Returns the spans if there are at most `INLINE_UNITS_MAX` units and all of them are plain.
 #[inline]
-fn few(cuts: &Cuts) -> Option<[Span; FEW]> {
-    let none = Span { start: 0, end: 0 };
+fn inline_spans(cuts: &Cuts) -> Option<[Span; INLINE_UNITS_MAX]> {
+    let unused = Span { start: 0, end: 0 };
     match cuts.spans[..] {
         _ if !cuts.details.is_empty() => None,
-        [a] => Some([a, none, none, none, none]),
-        [a, b] => Some([a, b, none, none, none]),
-        [a, b, c] => Some([a, b, c, none, none]),
-        [a, b, c, d] => Some([a, b, c, d, none]),
+        [a] => Some([a, unused, unused, unused, unused]),
+        [a, b] => Some([a, b, unused, unused, unused]),
+        [a, b, c] => Some([a, b, c, unused, unused]),
+        [a, b, c, d] => Some([a, b, c, d, unused]),
         [a, b, c, d, e] => Some([a, b, c, d, e]),
         _ => None,
     }

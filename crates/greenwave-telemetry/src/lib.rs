@@ -1,7 +1,8 @@
-//! Live figures of a run: a [`MetricsSnapshot`], its JSON, and an [`MetricsEndpoint`] that serves it at `/metrics`.
+//! Serves live metrics of a run as JSON: a [`MetricsEndpoint`] answers `GET /metrics` with a
+//! [`MetricsSnapshot`].
 //!
-//! Whoever runs something implements [`MetricsSource`]; the endpoint asks it anew at every request, so what
-//! is served is never older than the request.
+//! Implement [`MetricsSource`], or pass a closure. It is called on every request, so the metrics
+//! are never older than the request.
 //!
 //! ```
 //! use greenwave_telemetry::{MetricsEndpoint, MetricsSnapshot};
@@ -10,15 +11,15 @@
 //! # async fn main() -> Result<(), greenwave_telemetry::Error> {
 //! let endpoint = MetricsEndpoint::bind("127.0.0.1:0".parse().expect("a socket address")).await?;
 //! let address = endpoint.address();
-//! let serving = endpoint.serve(MetricsSnapshot::default);
+//! let server = endpoint.serve(MetricsSnapshot::default);
 //! println!("curl http://{address}/metrics");
-//! drop(serving); // stops it
+//! drop(server); // stops the server
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! There are no features. An error means that the address could not be bound; once bound, requests
-//! cannot make the endpoint fail.
+//! The crate has no features. An [`Error`] means that the address could not be bound. A bound
+//! endpoint does not fail on requests.
 
 mod endpoint;
 mod error;

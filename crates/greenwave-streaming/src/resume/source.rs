@@ -18,7 +18,7 @@ pub type Chunks = Pin<Box<dyn Stream<Item = Result<Bytes, BoxError>> + Send>>;
 ///
 /// - `open` requests the response from `at` on, or from its start if the source cannot resume;
 ///   [`Opened::strategy`] reports the result. If [`Position::is_start`] holds, the chunks must
-///   begin with the first unit, whatever the strategy.
+///   begin with the first unit, for any strategy.
 /// - The chunks are those of one response. An error or an early end breaks it off; a source must
 ///   not invent bytes to hide that.
 /// - Dropping the future of `open`, or the chunks, cancels the attempt and releases its resources.
@@ -40,7 +40,7 @@ pub trait Source: Debug + Send + Sync + 'static {
 pub struct Position {
     /// Number of the response, assigned by the reader.
     pub turn: u64,
-    /// Number of restarts so far.
+    /// Number of restarts before this position.
     pub attempt: u32,
     /// Number of units delivered, which is the number of the next unit.
     pub sequence: u64,
@@ -69,7 +69,7 @@ pub struct Opened {
 }
 
 impl Opened {
-    /// Creates a response whose bytes begin as `strategy` says.
+    /// Creates a response whose bytes begin at the position given by `strategy`.
     pub fn new(
         chunks: impl Stream<Item = Result<Bytes, BoxError>> + Send + 'static,
         strategy: ResumeStrategy,

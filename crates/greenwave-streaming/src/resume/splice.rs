@@ -47,8 +47,8 @@ pub(super) enum SpliceResult {
 }
 
 impl Splice {
-    /// Returns the initial state. `tail` holds the last units delivered, of which `since_cursor`
-    /// follow the last cursor. Returns `None` if `tail` is too short for the strategy.
+    /// Returns the initial state. `tail` holds the last units delivered; the last `since_cursor` of
+    /// them follow the last cursor. Returns `None` if `tail` is too short for the strategy.
     pub(super) fn new(
         strategy: ResumeStrategy,
         tail: &VecDeque<UnitTrace>,

@@ -1,4 +1,4 @@
-//! Records between delimiters.
+//! Splits a stream into records between delimiters.
 
 use memchr::memmem::Finder;
 
@@ -6,8 +6,9 @@ use crate::cut::{Cut, Cuts};
 use crate::layout::UnitKind;
 use crate::splitter::{Cap, SplitError, Splitter};
 
-/// Cuts at a delimiter of any length. A record leaves without it; a last record without one is
-/// [incomplete](crate::Unit::is_complete). Between two adjacent delimiters stands an empty record.
+/// Splits at a delimiter of any length. The unit is the record without the delimiter. A last record
+/// without a delimiter is [incomplete](crate::Unit::is_complete). Adjacent delimiters enclose an
+/// empty record.
 #[derive(Debug)]
 pub struct Delimited {
     cap: Cap,
@@ -16,7 +17,8 @@ pub struct Delimited {
 }
 
 impl Delimited {
-    /// Records up to `cap` between `delimiter`s. An empty delimiter occurs nowhere: the stream is one record.
+    /// Creates a splitter for records of up to `cap`. With an empty delimiter, the whole stream is
+    /// one record.
     #[must_use]
     pub fn new(delimiter: &[u8], cap: Cap) -> Self {
         Self { cap, finder: Finder::new(delimiter).into_owned(), continued: false }
@@ -40,7 +42,7 @@ impl Splitter for Delimited {
     fn scan(&mut self, window: &[u8], fresh: usize, out: &mut Cuts) -> Result<usize, SplitError> {
         let width = self.finder.needle().len();
         let mut start = 0;
-        // A delimiter may have begun before the fresh bytes.
+        // A delimiter may start before the fresh bytes.
         let mut from = fresh.saturating_sub(width.saturating_sub(1));
         while let Some(i) = self.finder.find(&window[from..]).filter(|_| width > 0) {
             let end = from + i;
@@ -50,7 +52,7 @@ impl Splitter for Delimited {
             start = end + width;
             from = start;
         }
-        // The last bytes may turn out to be the start of a delimiter.
+        // The last bytes may be the start of a delimiter.
         self.enforce(window, start, (window.len() + 1).saturating_sub(width.max(1)), out)
     }
 

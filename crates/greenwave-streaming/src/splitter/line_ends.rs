@@ -1,9 +1,10 @@
-//! Where lines end: LF and CR, found in long and in very short pieces of a window. Unaware of what lines are for.
+//! Finds line endings (LF and CR) in windows of any length.
 
-/// The first LF or CR at or after `from`.
+/// Returns the offset of the first LF or CR at or after `from`.
 ///
-/// `memchr` looks at fewer than sixteen bytes one by one. Chunks as short as tokens come at the end of a window that has more before
-/// them: then the last sixteen bytes are looked at together, and what was seen before is masked out.
+/// `memchr` scans fewer than sixteen bytes one by one. Chunks as short as tokens are usually at the
+/// end of a longer window. In that case the last sixteen bytes are compared together, and the bytes
+/// before `from` are masked out.
 #[inline]
 pub(super) fn find_end(window: &[u8], from: usize) -> Option<usize> {
     let fresh = window.len() - from;
@@ -13,7 +14,7 @@ pub(super) fn find_end(window: &[u8], from: usize) -> Option<usize> {
     memchr::memchr2(b'\n', b'\r', &window[from..]).map(|i| from + i)
 }
 
-/// The same for up to twice `LANES` bytes at the end of a window that is at least that long.
+/// Searches up to `2 * LANES` bytes at the end of a window that is at least that long.
 #[inline]
 fn find_in_tail(window: &[u8], fresh: usize) -> Option<usize> {
     let (rest, last) = window.split_last_chunk::<LANES>()?;
@@ -28,16 +29,17 @@ fn find_in_tail(window: &[u8], fresh: usize) -> Option<usize> {
     (fresh_mask != 0).then(|| window.len() - fresh + fresh_mask.trailing_zeros() as usize)
 }
 
-/// All of LF and CR at or after `from`, in order. Made for short lines: 64 bytes are looked at together, and their ends taken one by
-/// one from a mask. Where 64 bytes have no end, `memchr` finds the next one.
+/// An iterator over all LF and CR at or after `from`, optimized for short lines: 64 bytes are
+/// compared together, and their line endings are read from a mask. `memchr` skips blocks without
+/// one.
 #[derive(Debug)]
 pub(super) struct LineEnds<'a> {
     window: &'a [u8],
-    /// Where the block of `mask` starts.
+    /// Start of the block that `mask` describes.
     block: usize,
-    /// A bit for each end in the block that was not taken yet.
+    /// A bit for each line ending in the block that was not returned yet.
     mask: u64,
-    /// Where the next block starts.
+    /// Start of the next block.
     next: usize,
 }
 
@@ -50,7 +52,7 @@ impl<'a> LineEnds<'a> {
         Self { window, block: from, mask: 0, next: from }
     }
 
-    /// Looks at the next block that has an end.
+    /// Moves to the next block with a line ending; returns whether there is one.
     fn refill(&mut self) -> bool {
         while self.next < self.window.len() {
             self.block = self.next;
@@ -93,7 +95,7 @@ fn ends_of_block(block: &[u8; BLOCK]) -> u64 {
     lanes.iter().rev().fold(0, |mask, lanes| mask << LANES | u64::from(ends_of(lanes)))
 }
 
-/// The ends of fewer than `BLOCK` bytes at the end of a window.
+/// Returns the mask of fewer than `BLOCK` bytes at the end of a window.
 #[inline]
 fn ends_of_tail(window: &[u8], from: usize) -> u64 {
     let fresh = window.len() - from;
@@ -112,9 +114,10 @@ fn ends_of(lanes: &[u8; LANES]) -> u16 {
     use std::arch::x86_64::{_mm_cmpeq_epi8, _mm_movemask_epi8, _mm_or_si128, _mm_set_epi64x, _mm_set1_epi8};
 
     let bits = u128::from_le_bytes(*lanes);
-    // SAFETY: these ask for SSE2 and nothing else, and this is compiled only where the target has it.
+    // SAFETY: these intrinsics require SSE2, and this function is compiled only for targets that
+    // have it.
     unsafe {
-        // Two halves that lie beside each other become one load.
+        // Two adjacent halves compile to one load.
         let lanes = _mm_set_epi64x((bits >> 64) as i64, bits as i64);
         let lf = _mm_cmpeq_epi8(lanes, _mm_set1_epi8(b'\n' as i8));
         let cr = _mm_cmpeq_epi8(lanes, _mm_set1_epi8(b'\r' as i8));

@@ -1,30 +1,31 @@
-//! Lines, ended by LF, CRLF or CR.
+//! Splits text into lines that end with LF, CRLF or CR.
 
 use crate::cut::{Cut, Cuts};
 use crate::layout::UnitKind;
 use crate::splitter::line_ends::LineEnds;
 use crate::splitter::{Cap, SplitError, Splitter};
 
-/// Cuts at LF, CRLF and CR. A line leaves without its end; a last line without one is [incomplete](crate::Unit::is_complete).
+/// Splits at LF, CRLF and CR. The unit is the line without its ending. A last line without an
+/// ending is [incomplete](crate::Unit::is_complete).
 ///
-/// A line that ends in CR leaves at once: whether LF follows is found out later.
+/// A line that ends with CR is reported at once; an LF that follows is skipped.
 #[derive(Debug, Default)]
 pub struct Lines {
     cap: Cap,
-    /// The byte before the window was a CR that ended a line.
+    /// The last byte before the window was a CR that ended a line.
     after_cr: bool,
-    /// The line before the window was split and goes on.
+    /// The line before the window was split and continues.
     continued: bool,
 }
 
 impl Lines {
-    /// Lines up to `cap`.
+    /// Creates a splitter for lines of up to `cap`.
     #[must_use]
     pub fn new(cap: Cap) -> Self {
         Self { cap, ..Self::default() }
     }
 
-    /// Reports the line from `start` to `end`, in pieces if it is too long.
+    /// Reports the line `start..end`, in pieces if it exceeds the cap.
     #[cold]
     fn long_line(
         &mut self,
@@ -39,7 +40,7 @@ impl Lines {
         Ok(())
     }
 
-    /// Cuts `start..end` to the cap; returns where the last piece starts.
+    /// Splits `start..end` at the cap; returns the start of the last piece.
     fn enforce(
         &mut self,
         window: &[u8],
@@ -61,7 +62,7 @@ impl Splitter for Lines {
     fn scan(&mut self, window: &[u8], fresh: usize, out: &mut Cuts) -> Result<usize, SplitError> {
         let mut start = 0;
         if std::mem::take(&mut self.after_cr) {
-            debug_assert_eq!(fresh, 0, "nothing is kept after the end of a line");
+            debug_assert_eq!(fresh, 0, "no bytes are buffered after a line ending");
             start = usize::from(window.first() == Some(&b'\n'));
         }
         for end in LineEnds::new(window, fresh) {

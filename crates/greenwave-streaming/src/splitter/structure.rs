@@ -1,29 +1,28 @@
-//! Where fences stand in a document: the block structure of CommonMark
-//! (<https://spec.commonmark.org/0.31.2/>), line by line, as far as it decides which lines are
-//! fences and which are content. Unaware of windows, chunks and files.
+//! Tracks the block structure of CommonMark (<https://spec.commonmark.org/0.31.2/>) line by line,
+//! as far as needed to distinguish fences from content.
 
 use std::ops::Range;
 
 use crate::line_prefix::{CONTAINERS_MAX, LineCursor, LinePrefix, QUOTE, is_blank};
 
-/// Quotes and list items that stand around a line, and the leaf that the line may go on with.
+/// The quotes and list items around a line, and the leaf block that the line may continue.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Structure {
     containers: Vec<Container>,
     leaf: Leaf,
-    /// Blocks of HTML hide fences.
+    /// HTML blocks hide fences.
     has_html: bool,
-    /// Content of a fence inside a list may be indented less than the list asks for.
+    /// The content of a fence inside a list may be indented less than its list item.
     is_lenient: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Container {
     Quote,
-    /// A list item whose content starts so many columns to the right.
+    /// A list item whose content is indented by `columns` columns.
     Item {
         columns: usize,
-        /// Only its marker was seen.
+        /// Only its marker was read.
         is_empty: bool,
     },
 }
@@ -40,7 +39,7 @@ enum Leaf {
     Html(HtmlEnd),
 }
 
-/// What ends a block of HTML.
+/// The end of an HTML block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum HtmlEnd {
     Blank,
@@ -48,11 +47,11 @@ enum HtmlEnd {
     Text(&'static [u8]),
 }
 
-/// What a line is.
+/// The role of a line.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Line {
+pub(super) enum LineRole {
     Blank,
-    /// Text that starts here, behind markers of quotes and lists.
+    /// Text that starts at this offset, after markers of quotes and lists.
     Text(usize),
     Opens(Opening),
     Content,
@@ -66,7 +65,7 @@ pub(super) struct Opening {
     pub(super) width: usize,
     pub(super) info: Range<usize>,
     pub(super) prefix: LinePrefix,
-    /// In a list item, and in nothing else.
+    /// All its containers are list items, and there is at least one.
     pub(super) in_list: bool,
 }
 
@@ -79,9 +78,9 @@ impl Structure {
         Self { is_lenient: true, ..Self::default() }
     }
 
-    /// Takes in a line without its end; whether an open fence has ended before it, since its quote
-    /// or list has.
-    pub(super) fn line(&mut self, text: &[u8]) -> (bool, Line) {
+    /// Processes a line without its line ending. The flag is set if an open fence has ended before
+    /// the line, because its quote or list has.
+    pub(super) fn line(&mut self, text: &[u8]) -> (bool, LineRole) {
         if let (Leaf::Fence { marker, width }, true) = (self.leaf, self.containers.is_empty()) {
             return (false, self.fence_line(LineCursor::new(text), marker, width));
         }
@@ -95,50 +94,50 @@ impl Structure {
                 if end.is_met_by(at.rest()) {
                     self.leaf = Leaf::None;
                 }
-                return (false, if at.is_blank() { Line::Blank } else { Line::Text(at.at) });
+                return (false, if at.is_blank() { LineRole::Blank } else { LineRole::Text(at.at) });
             }
             Leaf::Fence { .. } => {
                 has_ended = true;
-                self.leave(matched);
+                self.close_unmatched(matched);
             }
-            Leaf::Html(_) => self.leave(matched),
+            Leaf::Html(_) => self.close_unmatched(matched),
             Leaf::None | Leaf::Paragraph => {}
         }
         (has_ended, self.outside(at, matched))
     }
 
-    /// A line that is longer than what may be a fence, by its beginning.
+    /// Processes an oversized line by its beginning.
     pub(super) fn long_line(&mut self, beginning: &[u8]) -> bool {
         let before = self.leaf;
         let (has_ended, line) = self.line(beginning);
         match line {
-            Line::Opens(_) => self.leaf = Leaf::Paragraph,
-            Line::Closes => self.leaf = before,
+            LineRole::Opens(_) => self.leaf = Leaf::Paragraph,
+            LineRole::Closes => self.leaf = before,
             _ => {}
         }
         has_ended
     }
 
-    /// Whether a line of the window belongs to the open fence, whatever is in it.
+    /// Returns whether a line belongs to the open fence, regardless of its content.
     pub(super) fn has_line(&self, beginning: &[u8]) -> bool {
         self.matching_count(&mut LineCursor::new(beginning)) == self.containers.len()
     }
 
-    /// The fence that a line has closed is open after all.
+    /// Reopens the fence that the last line closed.
     pub(super) fn reopen(&mut self, marker: u8, width: usize) {
         self.leaf = Leaf::Fence { marker, width };
     }
 
-    fn fence_line(&mut self, at: LineCursor<'_>, marker: u8, width: usize) -> Line {
+    fn fence_line(&mut self, at: LineCursor<'_>, marker: u8, width: usize) -> LineRole {
         // CommonMark: at least as many markers as the opening fence, indented by at most three
-        // spaces, and nothing but blanks behind.
+        // spaces, followed only by white space.
         let rest = at.rest_trimmed();
         let run = rest.iter().take_while(|byte| **byte == marker).count();
         if run >= width && rest[run..].iter().all(is_blank) && at.indent() <= 3 {
             self.leaf = Leaf::None;
-            return Line::Closes;
+            return LineRole::Closes;
         }
-        Line::Content
+        LineRole::Content
     }
 
     fn matching(&mut self, at: &mut LineCursor<'_>) -> usize {
@@ -153,10 +152,10 @@ impl Structure {
         matched
     }
 
-    /// How many of the containers go on in the line.
+    /// Returns how many of the containers continue in the line.
     fn matching_count(&self, at: &mut LineCursor<'_>) -> usize {
         let is_lenient = self.is_lenient && matches!(self.leaf, Leaf::Fence { .. });
-        let mut goes_on = |container: &Container| match *container {
+        let mut continues = |container: &Container| match *container {
             Container::Quote => at.take_quote(),
             Container::Item { columns, is_empty } => {
                 if at.is_blank() {
@@ -171,60 +170,51 @@ impl Structure {
             }
         };
         let mut matched = 0;
-        while self.containers.get(matched).is_some_and(&mut goes_on) {
+        while self.containers.get(matched).is_some_and(&mut continues) {
             matched += 1;
         }
         matched
     }
 
-    fn outside(&mut self, mut at: LineCursor<'_>, mut matched: usize) -> Line {
+    fn outside(&mut self, mut at: LineCursor<'_>, mut matched: usize) -> LineRole {
         let mut is_all = matched == self.containers.len();
         loop {
             if at.is_blank() {
-                self.leave(matched);
-                return Line::Blank;
+                self.close_unmatched(matched);
+                return LineRole::Blank;
             }
             let indent = at.indent();
             let is_paragraph = self.leaf == Leaf::Paragraph;
             if indent >= 4 {
                 if !is_paragraph {
-                    self.leave(matched);
+                    self.close_unmatched(matched);
                 }
-                return Line::Text(at.at);
+                return LineRole::Text(at.at);
             }
             let rest = at.rest_trimmed();
             if rest[0] == b'>' {
-                self.leave(matched);
+                self.close_unmatched(matched);
                 at.take_quote();
                 self.containers.push(Container::Quote);
             } else if is_heading(rest) {
-                self.leave(matched);
-                return Line::Text(at.at + at.spaces());
-            } else if let Some((marker, width, info)) = fence(rest) {
-                self.leave(matched);
-                let start = at.at + at.spaces();
-                let info = start + info.start..start + info.end;
-                let Some(prefix) = self.prefix(indent) else {
-                    // So deep that its content cannot be separated from its frame.
-                    self.leaf = Leaf::Paragraph;
-                    return Line::Text(start);
-                };
-                self.leaf = Leaf::Fence { marker, width };
-                let in_list = !self.containers.is_empty() && !self.containers.contains(&Container::Quote);
-                return Line::Opens(Opening { marker, width, info, prefix, in_list });
+                self.close_unmatched(matched);
+                return LineRole::Text(at.at + at.spaces());
+            } else if let Some(fence) = fence(rest) {
+                self.close_unmatched(matched);
+                return self.open_fence(fence, indent, at.at + at.spaces());
             } else if let Some(end) = html(rest, is_paragraph).filter(|_| self.has_html) {
-                self.leave(matched);
+                self.close_unmatched(matched);
                 let is_over = end != HtmlEnd::Blank && end.is_met_by(rest);
                 self.leaf = if is_over { Leaf::None } else { Leaf::Html(end) };
-                return Line::Text(at.at);
+                return LineRole::Text(at.at);
             } else if is_paragraph && is_all && is_underline(rest) {
                 self.leaf = Leaf::None;
-                return Line::Text(at.at);
+                return LineRole::Text(at.at);
             } else if is_rule(rest) {
-                self.leave(matched);
-                return Line::Text(at.at);
+                self.close_unmatched(matched);
+                return LineRole::Text(at.at);
             } else if let Some((width, is_empty)) = list_marker(rest, is_paragraph && is_all) {
-                self.leave(matched);
+                self.close_unmatched(matched);
                 at.take_columns(indent);
                 let columns = indent + at.take_marker(width);
                 self.containers.push(Container::Item { columns, is_empty });
@@ -234,16 +224,30 @@ impl Structure {
             matched = self.containers.len();
             is_all = true;
         }
-        // A paragraph goes on without the marks of its containers.
+        // A paragraph continues without the markers of its containers.
         if is_all || self.leaf != Leaf::Paragraph {
-            self.leave(matched);
+            self.close_unmatched(matched);
             self.leaf = Leaf::Paragraph;
         }
-        Line::Text(at.at + at.spaces())
+        LineRole::Text(at.at + at.spaces())
     }
 
-    /// Closes the containers that did not go on, and the leaf.
-    fn leave(&mut self, matched: usize) {
+    /// Opens a fence that starts at `start` in its line.
+    fn open_fence(&mut self, fence: (u8, usize, Range<usize>), indent: usize, start: usize) -> LineRole {
+        let (marker, width, info) = fence;
+        let Some(prefix) = self.prefix(indent) else {
+            // Nested too deeply to remove the prefix from the content.
+            self.leaf = Leaf::Paragraph;
+            return LineRole::Text(start);
+        };
+        self.leaf = Leaf::Fence { marker, width };
+        let in_list = !self.containers.is_empty() && !self.containers.contains(&Container::Quote);
+        let info = start + info.start..start + info.end;
+        LineRole::Opens(Opening { marker, width, info, prefix, in_list })
+    }
+
+    /// Closes the containers that did not continue, and the leaf.
+    fn close_unmatched(&mut self, matched: usize) {
         self.containers.truncate(matched);
         self.leaf = Leaf::None;
     }
@@ -251,7 +255,7 @@ impl Structure {
     fn prefix(&self, indent: usize) -> Option<LinePrefix> {
         let mut prefix = LinePrefix { columns: u8::try_from(indent).ok()?, ..LinePrefix::default() };
         if self.containers.iter().all(|container| *container != Container::Quote) {
-            // The same for each line, whatever stands between.
+            // The number of columns is the same for every line.
             let columns = self.containers.iter().map(|container| container.columns()).sum::<usize>();
             prefix.columns = u8::try_from(columns + indent).ok()?;
             return Some(prefix);
@@ -297,19 +301,19 @@ fn is_heading(text: &[u8]) -> bool {
     (1..=6).contains(&marks) && text.get(marks).is_none_or(is_blank)
 }
 
-/// Marker, width and info string of an opening fence.
+/// Parses the marker, width and info string of an opening fence.
 pub(super) fn fence(text: &[u8]) -> Option<(u8, usize, Range<usize>)> {
     let marker = *text.first().filter(|byte| matches!(byte, b'`' | b'~'))?;
     let width = text.iter().take_while(|byte| **byte == marker).count();
-    let behind = &text[width..];
-    let lead = behind.len() - behind.trim_ascii_start().len();
-    let info = behind.trim_ascii();
+    let after = &text[width..];
+    let lead = after.len() - after.trim_ascii_start().len();
+    let info = after.trim_ascii();
     let is_fence = width >= 3 && !(marker == b'`' && info.contains(&b'`'));
     let start = if info.is_empty() { width } else { width + lead };
     is_fence.then_some((marker, width, start..start + info.len()))
 }
 
-/// The line below a paragraph that makes it a heading.
+/// Returns whether a line below a paragraph makes it a heading.
 fn is_underline(text: &[u8]) -> bool {
     let text = text.trim_ascii_end();
     text.iter().all(|byte| *byte == b'=') || text.iter().all(|byte| *byte == b'-')
@@ -324,8 +328,8 @@ fn is_rule(text: &[u8]) -> bool {
         && text.iter().all(|byte| *byte == mark || is_blank(byte))
 }
 
-/// The width of a list marker, and whether nothing follows it. Only some items may interrupt a
-/// paragraph.
+/// Returns the width of a list marker, and whether the rest of the line is empty. Only some items
+/// may interrupt a paragraph.
 fn list_marker(text: &[u8], interrupts: bool) -> Option<(usize, bool)> {
     let digits = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
     let width = match (digits, text.get(digits)) {
@@ -333,14 +337,14 @@ fn list_marker(text: &[u8], interrupts: bool) -> Option<(usize, bool)> {
         (1..=9, Some(b'.' | b')')) => digits + 1,
         _ => return None,
     };
-    let behind = &text[width..];
-    let is_empty = behind.iter().all(is_blank);
+    let after = &text[width..];
+    let is_empty = after.iter().all(is_blank);
     let starts_at_one = digits == 0 || &text[..digits] == b"1";
-    let is_marker = is_empty || is_blank(&behind[0]);
+    let is_marker = is_empty || is_blank(&after[0]);
     (is_marker && !(interrupts && (is_empty || !starts_at_one))).then_some((width, is_empty))
 }
 
-/// Whether a block of HTML starts here (CommonMark 4.6), and what ends it.
+/// Returns the end of the HTML block that starts here (CommonMark 4.6), if one does.
 fn html(text: &[u8], interrupts: bool) -> Option<HtmlEnd> {
     let inside = text.strip_prefix(b"<")?;
     if inside.starts_with(b"!--") {
@@ -358,23 +362,23 @@ fn html(text: &[u8], interrupts: bool) -> Option<HtmlEnd> {
     let is_closing = inside.first() == Some(&b'/');
     let named = &inside[usize::from(is_closing)..];
     let length = named.iter().take_while(|byte| byte.is_ascii_alphanumeric() || **byte == b'-').count();
-    let (name, behind) = named.split_at(length);
+    let (name, after) = named.split_at(length);
     let name =
         std::str::from_utf8(name).ok().filter(|name| name.starts_with(|c: char| c.is_ascii_alphabetic()))?;
     let name = name.to_ascii_lowercase();
-    let ends = behind.is_empty() || matches!(behind[0], b' ' | b'\t' | b'>');
+    let ends = after.is_empty() || matches!(after[0], b' ' | b'\t' | b'>');
     let is_raw = ["script", "pre", "style", "textarea"].contains(&name.as_str());
     if is_raw && ends && !is_closing {
         return Some(HtmlEnd::RawTag);
     }
-    if HTML_BLOCKS.contains(&name.as_str()) && (ends || behind.starts_with(b"/>")) {
+    if HTML_BLOCKS.contains(&name.as_str()) && (ends || after.starts_with(b"/>")) {
         return Some(HtmlEnd::Blank);
     }
-    let is_alone = tag_end(behind, is_closing).is_some_and(|rest| rest.iter().all(is_blank));
+    let is_alone = tag_end(after, is_closing).is_some_and(|rest| rest.iter().all(is_blank));
     (is_alone && !is_raw && !interrupts).then_some(HtmlEnd::Blank)
 }
 
-/// What follows a tag whose attributes start here (CommonMark 6.6).
+/// Returns the text after a tag whose attributes start here (CommonMark 6.6).
 fn tag_end(mut text: &[u8], is_closing: bool) -> Option<&[u8]> {
     loop {
         let trimmed = text.trim_ascii_start();

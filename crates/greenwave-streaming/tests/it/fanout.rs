@@ -1,10 +1,10 @@
-//! Many subscribers.
+//! Tests fanout with several subscribers.
 
 use futures_util::{FutureExt, StreamExt};
 use greenwave_streaming::{Fanout, Full, SubscriberPolicy};
 
 #[tokio::test]
-async fn who_waits_gets_everything() {
+async fn waiting_subscribers_receive_every_value() {
     let fanout = Fanout::new();
     let all = fanout.subscribe(SubscriberPolicy::Wait { queue_max: 2 });
     let publisher = tokio::spawn({
@@ -20,7 +20,7 @@ async fn who_waits_gets_everything() {
     publisher.await.unwrap();
 }
 
-/// Compares a stream of even numbers below `end` with what it should be.
+/// Returns whether the stream yields the even numbers below `end`.
 trait EqBy {
     async fn eq_by(self, end: i32) -> bool;
 }
@@ -32,7 +32,7 @@ impl<S: futures_util::Stream<Item = i32>> EqBy for S {
 }
 
 #[tokio::test]
-async fn each_has_its_own_policy_and_counters() {
+async fn subscribers_have_their_own_policies_and_counters() {
     let fanout = Fanout::new();
     let mut oldest = fanout.subscribe(SubscriberPolicy::DropOldest { queue_max: 2 });
     let mut newest = fanout.subscribe(SubscriberPolicy::Newest);
@@ -49,14 +49,18 @@ async fn each_has_its_own_policy_and_counters() {
 }
 
 #[test]
-fn a_full_subscriber_holds_a_value_back_from_all() {
+fn a_full_waiting_subscriber_blocks_publication() {
     let fanout = Fanout::new();
     let mut slow = fanout.subscribe(SubscriberPolicy::Wait { queue_max: 1 });
     let mut quick = fanout.subscribe(SubscriberPolicy::Newest);
     assert_eq!(fanout.try_publish(1), Ok(()));
     assert_eq!(fanout.try_publish(2), Err(Full(2)));
     assert!(fanout.publish(2).now_or_never().is_none());
-    assert_eq!((quick.try_next(), quick.try_next()), (Some(1), None), "nobody got what was not published");
+    assert_eq!(
+        (quick.try_next(), quick.try_next()),
+        (Some(1), None),
+        "no subscriber received the unpublished value"
+    );
     assert_eq!(slow.stats().waits, 1);
     assert_eq!(slow.try_next(), Some(1));
     assert!(fanout.publish(3).now_or_never().is_some());
@@ -64,7 +68,7 @@ fn a_full_subscriber_holds_a_value_back_from_all() {
 }
 
 #[tokio::test]
-async fn a_subscriber_that_goes_frees_the_publisher() {
+async fn dropping_a_subscriber_unblocks_the_publisher() {
     let fanout = Fanout::new();
     let slow = fanout.subscribe(SubscriberPolicy::Wait { queue_max: 1 });
     fanout.publish(1).await;
@@ -92,7 +96,7 @@ async fn a_merge_that_panics_ends_its_subscription_only() {
 }
 
 #[tokio::test]
-async fn the_end_comes_after_what_is_queued() {
+async fn the_end_follows_the_queued_values() {
     let fanout = Fanout::new();
     let mut subscription = fanout.subscribe(SubscriberPolicy::Wait { queue_max: 4 });
     let end = tokio::spawn(async move {
@@ -110,7 +114,7 @@ async fn the_end_comes_after_what_is_queued() {
 }
 
 #[tokio::test]
-async fn callbacks_have_policies_and_counters_of_their_own() {
+async fn callbacks_have_their_own_policies_and_counters() {
     let fanout = Fanout::new();
     let (all, newest) = (
         fanout.subscribe(SubscriberPolicy::Wait { queue_max: 2 }),
@@ -134,7 +138,7 @@ async fn callbacks_have_policies_and_counters_of_their_own() {
 }
 
 #[tokio::test]
-async fn a_callback_that_panics_harms_no_other() {
+async fn a_panicking_callback_does_not_affect_others() {
     let fanout = Fanout::new();
     let broken = fanout.subscribe(SubscriberPolicy::Wait { queue_max: 1 });
     let mut fine = fanout.subscribe(SubscriberPolicy::Wait { queue_max: 9 });
@@ -152,7 +156,7 @@ async fn a_callback_that_panics_harms_no_other() {
 }
 
 #[test]
-fn callbacks_that_block_have_a_thread_of_their_own() {
+fn blocking_callbacks_run_on_their_own_thread() {
     let fanout = Fanout::new();
     let subscription = fanout.subscribe(SubscriberPolicy::Wait { queue_max: 1 });
     let thread = std::thread::spawn(move || {

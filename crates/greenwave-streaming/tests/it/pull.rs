@@ -1,4 +1,4 @@
-//! Reading from a source: order, ends, errors, limits.
+//! Tests reading from a source: order, ends, errors and limits.
 
 use std::convert::Infallible;
 use std::io;
@@ -13,7 +13,7 @@ fn chunks(chunks: &[&'static str]) -> impl Stream<Item = Result<Bytes, Infallibl
     stream::iter(chunks.to_vec()).map(|chunk| Ok(Bytes::from_static(chunk.as_bytes())))
 }
 
-/// Chunks, each after so many seconds; then nothing for ever.
+/// Returns chunks, each after a number of seconds, and then stays pending.
 fn slow(chunks: &[(u64, &'static str)]) -> impl Stream<Item = Result<Bytes, Infallible>> + use<> {
     let timed = stream::iter(chunks.to_vec()).then(async |(seconds, chunk)| {
         sleep(Duration::from_secs(seconds)).await;
@@ -22,7 +22,7 @@ fn slow(chunks: &[(u64, &'static str)]) -> impl Stream<Item = Result<Bytes, Infa
     timed.chain(stream::pending())
 }
 
-/// The text of all units, and the error at the end.
+/// Returns the text of all units and the final error, if any.
 async fn drain<St, S, E>(mut pull: Pull<St, S>) -> (Vec<String>, Option<Error>)
 where
     St: Stream<Item = Result<Bytes, E>>,
@@ -36,17 +36,17 @@ where
                 texts.extend(batch.iter().map(|unit| String::from_utf8_lossy(&unit.bytes()).into_owned()));
             }
             Err(error) => {
-                assert!(pull.next().await.is_none(), "nothing follows an error");
+                assert!(pull.next().await.is_none(), "no item follows an error");
                 return (texts, Some(error));
             }
         }
     }
-    assert!(pull.next().await.is_none(), "nothing follows the end");
+    assert!(pull.next().await.is_none(), "no item follows the end");
     (texts, None)
 }
 
 #[tokio::test]
-async fn units_come_with_the_chunk_that_completes_them() {
+async fn units_arrive_with_the_chunk_that_completes_them() {
     let mut pull = Pull::new(chunks(&["a\nb", "", "\nc\n", "d"]), Lines::default()).starting_at(5);
     let first = pull.next().await.unwrap().unwrap();
     assert_eq!((first.len(), first.first_sequence()), (1, 5));
@@ -57,7 +57,7 @@ async fn units_come_with_the_chunk_that_completes_them() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_counts() {
+async fn stats_count_bytes_chunks_and_units() {
     let source = slow(&[(2, "a"), (3, "b\nc\n")]);
     let mut pull = Pull::new(source, Lines::default());
     pull.next().await.unwrap().unwrap();
@@ -67,7 +67,7 @@ async fn it_counts() {
 }
 
 #[tokio::test]
-async fn a_broken_source_is_no_short_answer() {
+async fn a_broken_source_is_an_error() {
     let broken = stream::iter([Ok(Bytes::from_static(b"a\nunfinished")), Err(io::Error::other("gone"))]);
     let (texts, error) = drain(Pull::new(broken, Lines::default())).await;
     assert_eq!(texts, ["a"]);
@@ -140,7 +140,7 @@ fn assert_timeout(error: Option<&Error>, expected: TimeoutKind, started: Instant
 }
 
 #[tokio::test(start_paused = true)]
-async fn time_limits() {
+async fn time_limits_fail_the_stream() {
     let seconds = Duration::from_secs;
     let limits = Limits {
         first_byte: Some(seconds(10)),

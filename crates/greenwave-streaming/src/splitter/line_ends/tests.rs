@@ -1,11 +1,11 @@
-//! Line ends against a search byte by byte. Unaware of lines.
+//! Compares line endings with those of a byte-by-byte search.
 
 use proptest::prelude::*;
 
 use super::{LineEnds, find_end};
 
 proptest! {
-    /// Any window, from any place in it.
+    /// For any window and any start offset.
     #[test]
     fn all_ends_are_found(window in "[a-c\\n\\r\u{e9}]{0,40}[a-c]{0,90}[a-c\\n\\r]{0,80}", from in 0_usize..200) {
         let window = window.as_bytes();

@@ -1,8 +1,8 @@
-//! Answers of models in the habits of tools (aider, bolt, cline, plandex, gpt-engineer, cursor,
-//! continue, v0, Copilot and plain chat), with the files that are in them to the byte, and answers
-//! that hold none. Each comes whole, byte by byte, by two bytes and in random chunks.
+//! Tests file extraction from model responses in the style of several tools (aider, bolt, cline,
+//! plandex, gpt-engineer, cursor, continue, v0, Copilot and plain chat), including responses
+//! without files. Each response is fed whole, byte by byte, in pairs of bytes and in random chunks.
 
-use greenwave_streaming::conformance::{Seen, chunked, units};
+use greenwave_streaming::conformance::{UnitRecord, chunked, units};
 use greenwave_streaming::{Files, UnitKind};
 
 /// Paths and contents.
@@ -10,7 +10,7 @@ type Found<'a> = &'a [(&'a str, &'a str)];
 
 const SEED: u64 = 0x5EED;
 
-fn files(seen: &[Seen]) -> Vec<(String, String)> {
+fn files(seen: &[UnitRecord]) -> Vec<(String, String)> {
     let files = seen.iter().filter(|unit| unit.kind == UnitKind::File && unit.complete);
     files
         .map(|unit| {
@@ -19,152 +19,154 @@ fn files(seen: &[Seen]) -> Vec<(String, String)> {
         .collect()
 }
 
-/// The answer in each of the ways that it may come in; the units of the whole.
+/// Checks that all chunkings of a response give the same units, and returns them.
 #[track_caller]
-fn seen(answer: &str) -> Vec<Seen> {
-    let (whole, error) = units(Files::default(), [answer.as_bytes()]);
-    assert!(error.is_none(), "{error:?} of {answer:?}");
-    let mut state = SEED ^ answer.len() as u64;
+fn seen(response: &str) -> Vec<UnitRecord> {
+    let (whole, error) = units(Files::default(), [response.as_bytes()]);
+    assert!(error.is_none(), "{error:?} of {response:?}");
+    let mut state = SEED ^ response.len() as u64;
     let mut random = || {
-        // An LCG of Knuth's: seven or fewer bytes at a time.
+        // Knuth's LCG: chunks of up to seven bytes.
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         1 + (state >> 33) as usize % 7
     };
     let ways: [&mut dyn FnMut() -> usize; 3] = [&mut || 1, &mut || 2, &mut random];
     for sizes in ways {
-        let (cut, error) = units(Files::default(), chunked(answer.as_bytes(), sizes));
-        assert_eq!((cut, error.is_none()), (whole.clone(), true), "seed {SEED:#x}, {answer:?}");
+        let (cut, error) = units(Files::default(), chunked(response.as_bytes(), sizes));
+        assert_eq!((cut, error.is_none()), (whole.clone(), true), "seed {SEED:#x}, {response:?}");
     }
     whole
 }
 
 #[track_caller]
-fn check(answer: &str, expected: Found<'_>) {
+fn check(response: &str, expected: Found<'_>) {
     let expected: Vec<_> = expected.iter().map(|(path, text)| (path.to_string(), text.to_string())).collect();
-    assert_eq!(files(&seen(answer)), expected, "{answer}");
-    // Lines may end in CRLF as well.
-    if !answer.contains('\r') {
+    assert_eq!(files(&seen(response)), expected, "{response}");
+    // Repeat with CRLF line endings.
+    if !response.contains('\r') {
         let crlf: Vec<_> =
             expected.iter().map(|(path, text)| (path.clone(), text.replace('\n', "\r\n"))).collect();
-        assert_eq!(files(&seen(&answer.replace('\n', "\r\n"))), crlf, "{answer} in CRLF");
+        assert_eq!(files(&seen(&response.replace('\n', "\r\n"))), crlf, "{response} in CRLF");
     }
 }
 
 const PY: &str = "import sys\n\n\ndef main():\n    print(sys.argv)\n";
 
-/// A line above a block that names `src/app.py`, with and without a blank line between.
+const LINES_WITH_A_PATH: &[&str] = &[
+    "src/app.py",
+    "src/app.py:",
+    "`src/app.py`",
+    "`src/app.py`:",
+    "**src/app.py**",
+    "**src/app.py:**",
+    "**src/app.py**:",
+    "**`src/app.py`**",
+    "`**src/app.py**`",
+    "*src/app.py*",
+    "__src/app.py__",
+    "# src/app.py",
+    "## src/app.py ##",
+    "### src/app.py",
+    "### `src/app.py`",
+    "#### **src/app.py**",
+    "#### `src/app.py`:",
+    "### src/app.py (new)",
+    "### `src/app.py` (new file)",
+    "### `src/app.py` - entry point",
+    "### src/app.py – the entry point",
+    "### `src/app.py` — entry point of it all",
+    "### `src/app.py`: the entry point",
+    "**src/app.py** - the entry point",
+    "**src/app.py** (entry point):",
+    "### 1. src/app.py",
+    "### 1. `src/app.py`",
+    "### 1) `src/app.py`:",
+    "1. src/app.py",
+    "2) `src/app.py`",
+    "3. **src/app.py**",
+    "**1. src/app.py**",
+    "**1. `src/app.py`**",
+    "### 1.2 src/app.py",
+    "12. `src/app.py`:",
+    "- src/app.py",
+    "* src/app.py",
+    "+ `src/app.py`",
+    "- **src/app.py**:",
+    "* `src/app.py`:",
+    "• src/app.py",
+    "- [ ] `src/app.py`",
+    "- [x] src/app.py",
+    "### 📄 src/app.py",
+    "📄 `src/app.py`",
+    "📁 **src/app.py**",
+    "1️⃣ `src/app.py`",
+    "### 1️⃣ src/app.py",
+    "✅ src/app.py",
+    "➡️ `src/app.py`:",
+    "### ⚙️ `src/app.py` ✨",
+    "File: src/app.py",
+    "file: src/app.py",
+    "FILE: src/app.py",
+    "File: `src/app.py`",
+    "**File:** `src/app.py`",
+    "**File**: `src/app.py`",
+    "**File: `src/app.py`**",
+    "**File: src/app.py**",
+    "### File: src/app.py",
+    "### File: `src/app.py` (new)",
+    "### File 1: `src/app.py`",
+    "File 2 of 3: src/app.py",
+    "Filename: src/app.py",
+    "**Filename:** src/app.py",
+    "File name: `src/app.py`",
+    "File path: `src/app.py`",
+    "- file_path: src/app.py",
+    "file_path: src/app.py",
+    "filepath: src/app.py",
+    "path: src/app.py",
+    "Path: `src/app.py`",
+    "**Path:** src/app.py",
+    "- path: `src/app.py`",
+    "New file: src/app.py",
+    "**New file: `src/app.py`**",
+    "### New file `src/app.py`",
+    "Create file: src/app.py",
+    "**Create file: src/app.py**",
+    "**Create file: `src/app.py`**",
+    "### Create `src/app.py`",
+    "### Creating src/app.py",
+    "Create a new file called `src/app.py`:",
+    "### Step 1: Create src/app.py",
+    "### Step 2: Create `src/app.py`",
+    "### Step 3 - Create the file `src/app.py`",
+    "**Step 1: `src/app.py`**",
+    "### Add `src/app.py`",
+    "Updated file: `src/app.py`",
+    "=== src/app.py ===",
+    "==== src/app.py",
+    "--- src/app.py ---",
+    "*** src/app.py ***",
+    "─── src/app.py ───",
+    "[src/app.py]",
+    "[src/app.py](src/app.py)",
+    "### [`src/app.py`](src/app.py)",
+    "\"src/app.py\"",
+    "'src/app.py':",
+    "<summary>src/app.py</summary>",
+    "<details><summary><b>src/app.py</b></summary>",
+    "<h3>src/app.py</h3>",
+    "<!-- src/app.py -->",
+    "// src/app.py",
+    "src/app.py\n----------",
+    "src/app.py\n==========",
+    "### src/app.py\n\n---",
+    "> src/app.py",
+];
+
+/// Lines above a block that name `src/app.py`, with and without a blank line after them.
 #[test]
 fn lines_above_that_name_a_file() {
-    for line in [
-        "src/app.py",
-        "src/app.py:",
-        "`src/app.py`",
-        "`src/app.py`:",
-        "**src/app.py**",
-        "**src/app.py:**",
-        "**src/app.py**:",
-        "**`src/app.py`**",
-        "`**src/app.py**`",
-        "*src/app.py*",
-        "__src/app.py__",
-        "# src/app.py",
-        "## src/app.py ##",
-        "### src/app.py",
-        "### `src/app.py`",
-        "#### **src/app.py**",
-        "#### `src/app.py`:",
-        "### src/app.py (new)",
-        "### `src/app.py` (new file)",
-        "### `src/app.py` - entry point",
-        "### src/app.py – the entry point",
-        "### `src/app.py` — entry point of it all",
-        "### `src/app.py`: the entry point",
-        "**src/app.py** - the entry point",
-        "**src/app.py** (entry point):",
-        "### 1. src/app.py",
-        "### 1. `src/app.py`",
-        "### 1) `src/app.py`:",
-        "1. src/app.py",
-        "2) `src/app.py`",
-        "3. **src/app.py**",
-        "**1. src/app.py**",
-        "**1. `src/app.py`**",
-        "### 1.2 src/app.py",
-        "12. `src/app.py`:",
-        "- src/app.py",
-        "* src/app.py",
-        "+ `src/app.py`",
-        "- **src/app.py**:",
-        "* `src/app.py`:",
-        "• src/app.py",
-        "- [ ] `src/app.py`",
-        "- [x] src/app.py",
-        "### 📄 src/app.py",
-        "📄 `src/app.py`",
-        "📁 **src/app.py**",
-        "1️⃣ `src/app.py`",
-        "### 1️⃣ src/app.py",
-        "✅ src/app.py",
-        "➡️ `src/app.py`:",
-        "### ⚙️ `src/app.py` ✨",
-        "File: src/app.py",
-        "file: src/app.py",
-        "FILE: src/app.py",
-        "File: `src/app.py`",
-        "**File:** `src/app.py`",
-        "**File**: `src/app.py`",
-        "**File: `src/app.py`**",
-        "**File: src/app.py**",
-        "### File: src/app.py",
-        "### File: `src/app.py` (new)",
-        "### File 1: `src/app.py`",
-        "File 2 of 3: src/app.py",
-        "Filename: src/app.py",
-        "**Filename:** src/app.py",
-        "File name: `src/app.py`",
-        "File path: `src/app.py`",
-        "- file_path: src/app.py",
-        "file_path: src/app.py",
-        "filepath: src/app.py",
-        "path: src/app.py",
-        "Path: `src/app.py`",
-        "**Path:** src/app.py",
-        "- path: `src/app.py`",
-        "New file: src/app.py",
-        "**New file: `src/app.py`**",
-        "### New file `src/app.py`",
-        "Create file: src/app.py",
-        "**Create file: src/app.py**",
-        "**Create file: `src/app.py`**",
-        "### Create `src/app.py`",
-        "### Creating src/app.py",
-        "Create a new file called `src/app.py`:",
-        "### Step 1: Create src/app.py",
-        "### Step 2: Create `src/app.py`",
-        "### Step 3 - Create the file `src/app.py`",
-        "**Step 1: `src/app.py`**",
-        "### Add `src/app.py`",
-        "Updated file: `src/app.py`",
-        "=== src/app.py ===",
-        "==== src/app.py",
-        "--- src/app.py ---",
-        "*** src/app.py ***",
-        "─── src/app.py ───",
-        "[src/app.py]",
-        "[src/app.py](src/app.py)",
-        "### [`src/app.py`](src/app.py)",
-        "\"src/app.py\"",
-        "'src/app.py':",
-        "<summary>src/app.py</summary>",
-        "<details><summary><b>src/app.py</b></summary>",
-        "<h3>src/app.py</h3>",
-        "<!-- src/app.py -->",
-        "// src/app.py",
-        "src/app.py\n----------",
-        "src/app.py\n==========",
-        "### src/app.py\n\n---",
-        "> src/app.py",
-    ] {
+    for &line in LINES_WITH_A_PATH {
         for between in ["\n", "\n\n"] {
             check(
                 &format!("Here it is.\n\n{line}{between}```python\n{PY}```\n\nThat is all.\n"),
@@ -174,50 +176,52 @@ fn lines_above_that_name_a_file() {
     }
 }
 
-/// Other names, on a line of their own, in bold and as code.
+const PATHS: &[&str] = &[
+    "Makefile",
+    "Dockerfile",
+    "docker/Dockerfile.dev",
+    "LICENSE",
+    ".gitignore",
+    ".env.example",
+    ".github/workflows/ci.yml",
+    ".eslintrc.json",
+    ".prettierrc",
+    "Cargo.toml",
+    "package.json",
+    "main.rs",
+    "index.html",
+    "App.tsx",
+    "a.b.test.ts",
+    "__init__.py",
+    "src/pkg/__init__.py",
+    "app/(shop)/page.tsx",
+    "app/[id]/page.tsx",
+    "app/[...slug]/route.ts",
+    "app/@modal/(.)photo/page.tsx",
+    "src/routes/+page.svelte",
+    "src/$id.tsx",
+    "web/a.x-y",
+    "go.mod",
+    "k8s/deploy.yaml",
+    "db/migrations/001_init.sql",
+    "./src/a.py",
+    "../common/b.py",
+    "scripts/build",
+    "src\\win\\a.cs",
+    "C:/src/a.py",
+    "node/Node.js",
+    "text/main.c",
+    "image/logo.svg",
+    "v1/users.json",
+    "docs/1.2/guide.md",
+    "été/naïve.py",
+    "common.config.js",
+];
+
+/// Various names, on their own line, in bold and as code.
 #[test]
-fn paths_of_all_kinds() {
-    for path in [
-        "Makefile",
-        "Dockerfile",
-        "docker/Dockerfile.dev",
-        "LICENSE",
-        ".gitignore",
-        ".env.example",
-        ".github/workflows/ci.yml",
-        ".eslintrc.json",
-        ".prettierrc",
-        "Cargo.toml",
-        "package.json",
-        "main.rs",
-        "index.html",
-        "App.tsx",
-        "a.b.test.ts",
-        "__init__.py",
-        "src/pkg/__init__.py",
-        "app/(shop)/page.tsx",
-        "app/[id]/page.tsx",
-        "app/[...slug]/route.ts",
-        "app/@modal/(.)photo/page.tsx",
-        "src/routes/+page.svelte",
-        "src/$id.tsx",
-        "web/a.x-y",
-        "go.mod",
-        "k8s/deploy.yaml",
-        "db/migrations/001_init.sql",
-        "./src/a.py",
-        "../common/b.py",
-        "scripts/build",
-        "src\\win\\a.cs",
-        "C:/src/a.py",
-        "node/Node.js",
-        "text/main.c",
-        "image/logo.svg",
-        "v1/users.json",
-        "docs/1.2/guide.md",
-        "été/naïve.py",
-        "common.config.js",
-    ] {
+fn all_kinds_of_paths_name_a_file() {
+    for &path in PATHS {
         for line in [
             path.to_owned(),
             format!("**{path}**"),
@@ -225,7 +229,7 @@ fn paths_of_all_kinds() {
             format!("File: {path}"),
             format!("- `{path}`:"),
         ] {
-            // A name may begin as bold text does.
+            // A name may start like bold text.
             check(&format!("{line}\n```\nx\n```\n"), &[(path, "x\n")]);
         }
         check(&format!("```text file=\"{path}\"\nx\n```\n"), &[(path, "x\n")]);
@@ -285,9 +289,9 @@ fn info_strings_that_name_a_file() {
     }
 }
 
-/// The comment stays where it is.
+/// The comment remains part of the content.
 #[test]
-fn first_lines_that_name_a_file() {
+fn leading_comments_name_a_file() {
     for (language, path, comment) in [
         ("python", "src/app.py", "# src/app.py"),
         ("python", "src/app.py", "# filepath: src/app.py"),
@@ -335,7 +339,7 @@ fn first_lines_that_name_a_file() {
     );
     check("```php\n<?php\n// src/A.php\nx\n```\n", &[("src/A.php", "<?php\n// src/A.php\nx\n")]);
     check("```json\n// package.json\n{}\n```\n", &[("package.json", "{}\n")]);
-    // The heading has the name, the comment the directory too.
+    // The heading has the name, the comment also the directory.
     check("### app.py\n```python\n# src/app.py\nx\n```\n", &[("src/app.py", "# src/app.py\nx\n")]);
     check("### app.py\n```python\n# src/other.py\nx\n```\n", &[("app.py", "# src/other.py\nx\n")]);
 }
@@ -376,91 +380,93 @@ fn a_line_of_text_between_a_heading_and_its_block() {
     check(&format!("src/app.py\n\nA plain line of text.\n\n```python\n{PY}```\n"), &[]);
 }
 
-/// What only has the form of a path, on the line above, as an info string and as a first comment.
+const OTHER_WORDS: &[&str] = &[
+    "text/plain",
+    "application/json",
+    "application/vnd.ms-excel",
+    "image/svg+xml",
+    "c++/cli",
+    "and/or",
+    "Client/Server",
+    "Input/Output",
+    "TCP/IP",
+    "I/O",
+    "Node.js",
+    "Vue.js",
+    "Next.js",
+    "node.js",
+    "vue.js",
+    "D3.js",
+    "Three.js",
+    "React.js",
+    "Express.js",
+    "os.path",
+    "console.log",
+    "array.map",
+    "app.use",
+    "self.name",
+    "1.2.x",
+    "1.2.3",
+    "v2.0",
+    "3.11",
+    "example.com",
+    "docs.rs",
+    "crates.io",
+    "socket.io",
+    "vb.net",
+    "ASP.NET",
+    ".NET",
+    "e.g.",
+    "i.e.",
+    "etc.",
+    "https://example.com/a.py",
+    "http://localhost:3000/index.html",
+    "example.com/index.html",
+    "github.com/user/repo",
+    "fs.readFile()",
+    "res.json()",
+    "a.b.c",
+    "true/false",
+    "GET /users",
+    "POST /a.json?x",
+    "user/repo",
+    "src/",
+    "./",
+    "..",
+    "/",
+    "README.md and LICENSE",
+    "yes/no/maybe",
+    "24/7",
+    "x/y",
+    "a/b testing",
+    "foo::bar",
+    "std::fs::read",
+    "com.example.App",
+    "React.FC",
+    "process.env",
+    "mutex.lock",
+    "np.dot",
+    "response.json",
+    "this.http",
+    "user.service",
+    "vite.config",
+    "object.properties",
+    "array.sum",
+    "Usage",
+    "Installation",
+    "main()",
+    "*.py",
+    "src/*.rs",
+    "{name}.py",
+    "<file>.py",
+    "key: value.py",
+    "python 3.11",
+];
+
+/// Words that resemble a path, on the line above, as an info string and as a first comment.
 #[test]
-fn words_that_are_no_paths() {
-    for word in [
-        "text/plain",
-        "application/json",
-        "application/vnd.ms-excel",
-        "image/svg+xml",
-        "c++/cli",
-        "and/or",
-        "Client/Server",
-        "Input/Output",
-        "TCP/IP",
-        "I/O",
-        "Node.js",
-        "Vue.js",
-        "Next.js",
-        "node.js",
-        "vue.js",
-        "D3.js",
-        "Three.js",
-        "React.js",
-        "Express.js",
-        "os.path",
-        "console.log",
-        "array.map",
-        "app.use",
-        "self.name",
-        "1.2.x",
-        "1.2.3",
-        "v2.0",
-        "3.11",
-        "example.com",
-        "docs.rs",
-        "crates.io",
-        "socket.io",
-        "vb.net",
-        "ASP.NET",
-        ".NET",
-        "e.g.",
-        "i.e.",
-        "etc.",
-        "https://example.com/a.py",
-        "http://localhost:3000/index.html",
-        "example.com/index.html",
-        "github.com/user/repo",
-        "fs.readFile()",
-        "res.json()",
-        "a.b.c",
-        "true/false",
-        "GET /users",
-        "POST /a.json?x",
-        "user/repo",
-        "src/",
-        "./",
-        "..",
-        "/",
-        "README.md and LICENSE",
-        "yes/no/maybe",
-        "24/7",
-        "x/y",
-        "a/b testing",
-        "foo::bar",
-        "std::fs::read",
-        "com.example.App",
-        "React.FC",
-        "process.env",
-        "mutex.lock",
-        "np.dot",
-        "response.json",
-        "this.http",
-        "user.service",
-        "vite.config",
-        "object.properties",
-        "array.sum",
-        "Usage",
-        "Installation",
-        "main()",
-        "*.py",
-        "src/*.rs",
-        "{name}.py",
-        "<file>.py",
-        "key: value.py",
-        "python 3.11",
-    ] {
+fn words_that_resemble_paths_name_no_file() {
+    for &word in OTHER_WORDS {
         for line in [
             format!("### {word}"),
             format!("{word}:"),
@@ -470,7 +476,8 @@ fn words_that_are_no_paths() {
             format!("1. {word}"),
             format!("- {word}"),
         ] {
-            // `{name}.py` has brackets around a part of a name, as paths of some frameworks do.
+            // `{name}.py` has brackets around a part of the name, like the paths of some
+            // frameworks.
             if word != "{name}.py" {
                 check(&format!("{line}\n\n```js\nx\n```\n"), &[]);
                 check(&format!("{line}\n```\nx\n```\n"), &[]);
@@ -522,9 +529,9 @@ fn sentences_name_no_file() {
     }
 }
 
-/// What stands below the name of a file is often about it.
+/// A block below a file name is often about the file.
 #[test]
-fn blocks_in_another_language_than_the_file() {
+fn blocks_in_another_language_are_not_the_file() {
     for language in [
         "bash",
         "sh",
@@ -575,7 +582,7 @@ fn one_heading_names_one_block() {
 }
 
 #[test]
-fn lists_and_quotes() {
+fn files_in_lists_and_quotes() {
     check(
         "1. **src/a.py**\n\n   ```python\n   x\n     y\n   ```\n\n2. `src/b.py`\n\n   ```python\n   z\n   ```\n",
         &[("src/a.py", "x\n  y\n"), ("src/b.py", "z\n")],
@@ -586,7 +593,7 @@ fn lists_and_quotes() {
     check("10. src/a.py\n\n    ```python\n    x\n    ```\n", &[("src/a.py", "x\n")]);
     check("- one\n  - `src/a.py`\n\n    ```python\n    x\n    ```\n", &[("src/a.py", "x\n")]);
     check("- ```python src/a.py\n  x\n  ```\n", &[("src/a.py", "x\n")]);
-    // The content is not indented as the list asks for.
+    // The content is indented less than its list item.
     check("1. `src/a.py`\n   ```python\nx\n  y\n   ```\nAfter.\n", &[("src/a.py", "x\n  y\n")]);
     check(
         "1. `src/a.py`\n   ```python\nx\n```\n\n### b.py\n```python\ny\n```\n",
@@ -599,7 +606,7 @@ fn lists_and_quotes() {
 }
 
 #[test]
-fn elements() {
+fn files_in_elements() {
     let artifact = "<boltArtifact id=\"x\" title=\"X\">\n  <boltAction type=\"file\" filePath=\"src/a.ts\">const a = '<b>';\nlet c;\n  </boltAction>\n  \
                     <boltAction type=\"file\" filePath=\"package.json\">\n{\n  \"a\": 1\n}\n</boltAction>\n  <boltAction type=\"shell\">npm run a.ts</boltAction>\n</boltArtifact>\n";
     check(artifact, &[("src/a.ts", "const a = '<b>';\nlet c;\n"), ("package.json", "{\n  \"a\": 1\n}\n")]);
@@ -628,6 +635,10 @@ fn elements() {
         "<file path=\"a.py\">\nx\n</file>\n<file name=\"b.py\">\ny\n</file>\n",
         &[("a.py", "x\n"), ("b.py", "y\n")],
     );
+}
+
+#[test]
+fn files_in_elements_with_fences_and_other_tags() {
     check("<file path=\"a.py\">\n```python\nx\n```\n</file>\n", &[("a.py", "x\n")]);
     check("<file path=\"README.md\">\n```\nx\n```\n</file>\n", &[("README.md", "```\nx\n```\n")]);
     check("<create_file path=\"a.py\">x\ny\n</create_file>\n", &[("a.py", "x\ny\n")]);
@@ -664,15 +675,15 @@ fn elements() {
 }
 
 #[track_caller]
-fn check_kinds(answer: &str, expected: &[UnitKind]) {
-    let found: Vec<_> = seen(answer).iter().map(|unit| unit.kind).collect();
-    assert_eq!(found, expected, "{answer}");
+fn check_kinds(response: &str, expected: &[UnitKind]) {
+    let found: Vec<_> = seen(response).iter().map(|unit| unit.kind).collect();
+    assert_eq!(found, expected, "{response}");
 }
 
 #[test]
-fn edits_and_diffs_are_units_of_their_own() {
+fn edits_and_diffs_have_their_own_kinds() {
     let edit = "<<<<<<< SEARCH\na\n=======\nb\n>>>>>>> REPLACE\n";
-    for answer in [
+    for response in [
         format!("src/app.py\n```python\n{edit}```\n"),
         format!("```python\nsrc/app.py\n{edit}```\n"),
         format!("```python src/app.py\n{edit}```\n"),
@@ -688,10 +699,10 @@ fn edits_and_diffs_are_units_of_their_own() {
         "```python src/app.py (1-10)\nx\n```\n".to_owned(),
         "```ts src/a.ts#L3-L9\nx\n```\n".to_owned(),
     ] {
-        check_kinds(&answer, &[UnitKind::Edit]);
+        check_kinds(&response, &[UnitKind::Edit]);
     }
     let hunk = "--- a/src/app.py\n+++ b/src/app.py\n@@ -1 +1 @@\n-a\n+b\n";
-    for answer in [
+    for response in [
         format!("```diff\n{hunk}```\n"),
         format!("src/app.py\n```diff\n{hunk}```\n"),
         format!("```\n{hunk}```\n"),
@@ -704,9 +715,9 @@ fn edits_and_diffs_are_units_of_their_own() {
         "```\n*** Begin Patch\n*** Add File: a.py\n+b\n*** End Patch\n```\n".to_owned(),
         "```patch\n-a\n```\n".to_owned(),
     ] {
-        check_kinds(&answer, &[UnitKind::Diff]);
+        check_kinds(&response, &[UnitKind::Diff]);
     }
-    // Files that only resemble them.
+    // Files that resemble edits or diffs.
     check("a.py\n```python\nx = '<<<<<<<'\n=======\n```\n", &[("a.py", "x = '<<<<<<<'\n=======\n")]);
     check("a.md\n```md\nTitle\n=====\n\n- a\n+ b\n```\n", &[("a.md", "Title\n=====\n\n- a\n+ b\n")]);
     check(
@@ -736,20 +747,20 @@ fn fences_inside_files() {
     );
     let two = "```js\na\n```\n```py\nb\n```\n";
     check(&format!("```md a.md\n{two}```\n"), &[("a.md", two)]);
-    // A bare one before the end.
+    // A bare fence before the end.
     let bare = "# A\n\n```\nnpm i\n```\n";
     check(&format!("```md README.md\n{bare}```\n"), &[("README.md", bare)]);
     check(
         &format!("```md README.md\n{readme}```\nx\n```\n```\n\nDone.\n"),
         &[("README.md", &format!("{readme}```\nx\n```\n"))],
     );
-    // Longer ones.
+    // Longer fences.
     check(
         &format!("````markdown README.md\n{readme}```\nx\n```\n````\n"),
         &[("README.md", &format!("{readme}```\nx\n```\n"))],
     );
     check(&format!("~~~markdown README.md\n{readme}~~~\n"), &[("README.md", readme)]);
-    // Plain Markdown, whatever follows.
+    // Plain Markdown, followed by various text.
     check("```md README.md\n# A\n```\n", &[("README.md", "# A\n")]);
     check("```md README.md\n# A\n```", &[("README.md", "# A\n")]);
     check("```md README.md\n# A\n```\nThat is it.\n", &[("README.md", "# A\n")]);
@@ -762,29 +773,29 @@ fn fences_inside_files() {
         "```md README.md\n# A\n```\n<file path=\"a.py\">\nx\n</file>\n",
         &[("README.md", "# A\n"), ("a.py", "x\n")],
     );
-    // Indented ones, and ones behind marks of comments, are no fences.
+    // Indented fences and fences in comments are not fences.
     let doc = "/// ```\n/// x\n/// ```\nfn a() {}\n    ```\n";
     check(&format!("```rust src/a.rs\n{doc}```\n"), &[("src/a.rs", doc)]);
 }
 
 #[test]
-fn fences_inside_files_that_may_be_read_in_two_ways_are_refused() {
-    for answer in [
+fn ambiguous_fences_inside_files_are_reported() {
+    for response in [
         "```md README.md\n# A\n\n```\nnpm i\n```\n\nText.\n```\n",
         "```md README.md\n# A\n```\nRun:\n```\nnpm i\n```\n",
         "```python a.py\nx\n\n### b.py\n```python\ny\n```\n",
         "```md README.md\n```bash\nx\n```\n",
         "### README.md\n```markdown\n# A\n```bash\nx\n```\ntext\n",
     ] {
-        let units = seen(answer);
-        assert_eq!(files(&units), [], "{answer}");
-        assert!(units.iter().any(|unit| unit.kind == UnitKind::Ambiguous), "{answer}: {units:?}");
+        let units = seen(response);
+        assert_eq!(files(&units), [], "{response}");
+        assert!(units.iter().any(|unit| unit.kind == UnitKind::Ambiguous), "{response}: {units:?}");
     }
 }
 
-/// Whole answers.
+/// Complete responses.
 #[test]
-fn answers_with_several_files() {
+fn responses_with_several_files() {
     check(
         "I will write two files.\n\n**index.html**\n```html\n<!DOCTYPE html>\n<p>Hi</p>\n```\n\n**style.css**\n```css\np { color: red; }\n```\n\nOpen `index.html`:\n\n```bash\nopen index.html\n```\n",
         &[("index.html", "<!DOCTYPE html>\n<p>Hi</p>\n"), ("style.css", "p { color: red; }\n")],
