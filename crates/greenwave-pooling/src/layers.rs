@@ -14,6 +14,7 @@ use crate::circuit_breaker::CircuitBreaker;
 use crate::error::{BoxError, Error};
 use crate::limiter::Limiter;
 
+type Classify<R> = dyn Fn(&Result<R, BoxError>) -> Retryability + Send + Sync;
 type BoxFuture<R> = Pin<Box<dyn Future<Output = Result<R, BoxError>> + Send>>;
 
 /// Decides from the result of a call whether another attempt may succeed. Clones share the function.
@@ -51,7 +52,7 @@ type BoxFuture<R> = Pin<Box<dyn Future<Output = Result<R, BoxError>> + Send>>;
 /// # is_service(service);
 /// ```
 pub struct Classifier<R> {
-    classify: Arc<dyn Fn(&Result<R, BoxError>) -> Retryability + Send + Sync>,
+    classify: Arc<Classify<R>>,
 }
 
 impl<R> Classifier<R> {

@@ -1,7 +1,9 @@
-//! Every interleaving of a few threads, by loom: a connection that is handed over, a waiter that goes away meanwhile, and a pool that
-//! closes. The code is the pool's own; only the lock that all is decided under is loom's. Run by `cargo xtask loom`.
+//! Models of the pool's hand-offs, in which loom tries every interleaving of a few threads: a
+//! connection changes hands, a waiter is dropped, the pool closes. The code is the pool's; only its
+//! mutex is replaced by loom's. Run by `cargo xtask loom`.
 //!
-//! Nothing connects here: the pool starts with its connections, and a model without a runtime tells a waiter that a connect was given up.
+//! Nothing connects: pools start with existing connections, and a connect without a runtime fails
+//! its waiter with `ConnectAborted`.
 
 #![cfg(all(greenwave_loom, test))]
 
@@ -51,7 +53,7 @@ fn pool(size: usize) -> Arc<Pool<Numbers>> {
     Arc::new(Pool::with_connections(Numbers, options, 1..=size as u32))
 }
 
-/// Polls once, and goes away.
+/// Polls a checkout once and drops it.
 fn glance(pool: &Pool<Numbers>) {
     block_on(async {
         let mut get = pin!(pool.get());
@@ -65,7 +67,7 @@ fn assert_whole(pool: &Pool<Numbers>, size: usize) {
 }
 
 #[test]
-fn a_connection_serves_one_at_a_time_and_everybody() {
+fn a_connection_serves_every_caller_one_at_a_time() {
     loom::model(|| {
         let (pool, lent) = (pool(1), Arc::new(AtomicUsize::new(0)));
         let borrow = |pool: &Pool<Numbers>, lent: &AtomicUsize| {
@@ -87,7 +89,7 @@ fn a_connection_serves_one_at_a_time_and_everybody() {
 }
 
 #[test]
-fn who_goes_away_takes_nothing_along_and_the_next_is_served() {
+fn a_cancelled_waiter_leaks_nothing_and_the_next_is_served() {
     loom::model(|| {
         let pool = pool(1);
         let lease = block_on(pool.get()).unwrap();
@@ -107,7 +109,7 @@ fn who_goes_away_takes_nothing_along_and_the_next_is_served() {
 }
 
 #[test]
-fn closing_answers_who_waits_and_ends_when_all_are_back() {
+fn closing_fails_waiters_and_ends_when_all_are_returned() {
     loom::model(|| {
         let pool = pool(1);
         let lease = block_on(pool.get()).unwrap();
@@ -130,7 +132,7 @@ fn closing_answers_who_waits_and_ends_when_all_are_back() {
 }
 
 #[test]
-fn a_broken_connection_leaves_nobody_waiting() {
+fn a_broken_connection_leaves_no_waiter_behind() {
     loom::model(|| {
         let pool = pool(1);
         let mut lease = block_on(pool.get()).unwrap();

@@ -1,4 +1,5 @@
-//! Stored responses: cases written from RFC 9111, RFC 9110, RFC 5861 and RFC 9213, each with its section; and nginx.
+//! Tests of `HttpCache`: cases from RFC 9111, RFC 9110, RFC 5861 and RFC 9213, each with its
+//! section, and nginx as an origin server.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -12,16 +13,16 @@ use crate::servers::Server;
 
 type Headers = &'static [(&'static str, &'static str)];
 
-/// What becomes of the second request.
+/// The expected handling of the second request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Then {
-    /// Answered from the cache.
+    /// Served from the cache.
     Cached,
-    /// Asked with a condition.
+    /// Revalidated.
     Asked,
-    /// Fetched as if nothing were stored.
+    /// Fetched without conditions.
     Fetched,
-    /// Answered with 504.
+    /// Answered with status 504.
     Refused,
 }
 
@@ -129,7 +130,7 @@ const CASES: &[Case] = &[
     Case { section: "9111 5.3", what: "Expires beside a Date that is none", response: &[("date", "foo"), ("expires", "Mon, 12 Jan 1970 13:47:40 GMT")], later: 30, ..CASE },
     Case { section: "9111 5.3", what: "Expires and Date of a clock that is fast", response: &[("date", "Mon, 12 Jan 1970 14:00:00 GMT"), ("expires", "Mon, 12 Jan 1970 13:59:00 GMT")], then: Then::Fetched, ..CASE },
     Case { section: "9111 4.2.2", what: "a week at most", response: &[("date", "Mon, 12 Jan 1970 13:46:40 GMT"), ("last-modified", "Thu, 01 Jan 1970 00:00:00 GMT")], later: 2 * DAY, then: Then::Asked, ..CASE },
-    // Directives for content delivery networks, in place of the others.
+    // Directives for content delivery networks, which replace the others.
     Case { section: "9213 2", what: "CDN-Cache-Control", is_shared: true, response: &[("cdn-cache-control", "max-age=60")], later: 59, ..CASE },
     Case { section: "9213 2", what: "CDN-Cache-Control, own cache", response: &[("cdn-cache-control", "max-age=60")], later: 1, then: Then::Fetched, ..CASE },
     Case { section: "9213 2", what: "CDN-Cache-Control before no-store and Expires", is_shared: true, response: &[("cache-control", "no-store"), ("expires", "0"), ("cdn-cache-control", "max-age=60")], later: 59, ..CASE },
@@ -148,7 +149,7 @@ const CASES: &[Case] = &[
     Case { section: "9111 4.1", what: "Vary with * in a second line", response: &[("cache-control", "max-age=60"), ("vary", ""), ("vary", "*")], then: Then::Fetched, ..CASE },
 ];
 
-/// The other side: what it answers, and what it was asked.
+/// The origin server: its responses, and the requests that it received.
 #[derive(Clone)]
 struct Origin {
     now: Arc<Mutex<SystemTime>>,
@@ -252,9 +253,10 @@ async fn cases_of_the_rfcs() {
     }
 }
 
-/// RFC 9111, sections 4.2.4 and 5.1: fields are handed out as they came, without those of the connection.
+/// RFC 9111, sections 4.2.4 and 5.1: fields are served as received, except fields of the
+/// connection.
 #[tokio::test]
-async fn stored_fields_stay_as_they_are() {
+async fn stored_fields_are_served_unchanged() {
     let date = "Mon, 12 Jan 1970 13:46:30 GMT";
     let origin = Origin::new(&[
         ("cache-control", "max-age=600, no-cache=\"x-listed\""),
@@ -273,7 +275,7 @@ async fn stored_fields_stay_as_they_are() {
     origin.pass(42);
     let response = origin.get(&cache, &[]).await.unwrap();
     let headers = response.headers();
-    // It was ten seconds old by its date, which is more than it says.
+    // Its date makes it ten seconds old, which is more than its `Age`.
     let one =
         |name: &str| headers.get_all(name).iter().map(|value| value.to_str().unwrap()).collect::<Vec<_>>();
     assert_eq!((one("date"), one("age")), (vec![date], vec!["52"]));
@@ -285,7 +287,7 @@ async fn stored_fields_stay_as_they_are() {
 
 /// RFC 9110, section 6.6.1.
 #[tokio::test]
-async fn a_response_without_a_date_gets_that_of_its_arrival() {
+async fn a_response_without_a_date_gets_the_date_of_arrival() {
     let origin = Origin::new(FRESH);
     let cache = origin.cache(false);
     origin.get(&cache, &[]).await.unwrap();
@@ -294,9 +296,10 @@ async fn a_response_without_a_date_gets_that_of_its_arrival() {
     assert_eq!(response.headers()["date"], "Mon, 12 Jan 1970 13:46:40 GMT");
 }
 
-/// RFC 9111, section 4.3.4: the fields of a 304 replace stored ones, but for those that speak of the body.
+/// RFC 9111, section 4.3.4: fields of a 304 replace stored ones, except fields that describe the
+/// body.
 #[tokio::test]
-async fn a_304_updates_what_is_stored() {
+async fn a_304_updates_the_stored_response() {
     for validator in ["etag", "last-modified"] {
         let value = if validator == "etag" { "\"a\"" } else { "Thu, 01 Jan 1970 00:00:00 GMT" };
         let origin = Origin::new(&[]);
@@ -328,9 +331,10 @@ async fn a_304_updates_what_is_stored() {
     }
 }
 
-/// RFC 9111, section 4.3.4: one that names another response is none of the stored one.
+/// RFC 9111, section 4.3.4: a 304 that identifies another response does not apply to the stored
+/// one.
 #[tokio::test]
-async fn a_304_of_another_response_is_not_taken() {
+async fn a_304_for_another_response_is_rejected() {
     let origin = Origin::new(TAGGED);
     let cache = origin.cache(false);
     origin.get(&cache, &[]).await.unwrap();
@@ -338,12 +342,12 @@ async fn a_304_of_another_response_is_not_taken() {
     *origin.headers.lock() = &[("cache-control", "max-age=60"), ("etag", "\"b\"")];
     assert_eq!(origin.get(&cache, &[]).await.unwrap().body(), "answer 3");
     let asked = origin.asked.lock();
-    assert!(!asked[2].headers().contains_key("if-none-match"), "the second time without conditions");
+    assert!(!asked[2].headers().contains_key("if-none-match"), "the second request has no conditions");
 }
 
 /// RFC 9111, section 4.3.2, and RFC 9110, section 13.
 #[tokio::test]
-async fn conditions_of_clients_are_met_from_the_cache() {
+async fn client_conditions_are_evaluated_by_the_cache() {
     let stored: Headers = &[
         ("cache-control", "max-age=60"),
         ("etag", "W/\"a\""),
@@ -365,7 +369,7 @@ async fn conditions_of_clients_are_met_from_the_cache() {
         (&[("if-modified-since", "yesterday")], 200),
     ];
     for (conditions, status) in cases {
-        // Fresh, and stale with an origin that finds it good.
+        // Once fresh, and once stale with an origin that confirms it.
         for later in [10, 70] {
             let origin = Origin::new(stored);
             let cache = origin.cache(false);
@@ -381,7 +385,7 @@ async fn conditions_of_clients_are_met_from_the_cache() {
             assert!(asked[1..].iter().all(|asked| asked.headers()["if-none-match"] == "W/\"a\""));
         }
     }
-    // With nothing stored they are the origin's, and its answer is not stored.
+    // With an empty cache, conditions go to the origin, whose response is not stored.
     let origin = Origin::new(stored);
     let cache = origin.cache(false);
     let response = origin.get(&cache, &[("if-none-match", "\"a\"")]).await.unwrap();
@@ -391,8 +395,8 @@ async fn conditions_of_clients_are_met_from_the_cache() {
 
 /// RFC 9110, section 14, and RFC 9111, section 3.3.
 #[tokio::test]
-async fn ranges_are_met_from_the_cache() {
-    /// The status, the body and `Content-Range`.
+async fn ranges_are_served_from_the_cache() {
+    /// Status, body and `Content-Range`.
     type Part = (u16, &'static str, Option<&'static str>);
     let whole: Part = (200, "answer 1", None);
     let cases: &[(Headers, Part)] = &[
@@ -407,7 +411,7 @@ async fn ranges_are_met_from_the_cache() {
         (&[("range", "bytes=0-1"), ("if-range", "\"b\"")], whole),
         (&[("range", "bytes=0-1"), ("if-range", "W/\"a\"")], whole),
         (&[("range", "bytes=0-1"), ("if-none-match", "\"a\"")], (304, "", None)),
-        // For the origin, which knows nothing of ranges here.
+        // Left to the origin, which ignores ranges in this test.
         (&[("range", "bytes=0-1,3-4")], (200, "answer 2", None)),
         (&[("range", "lines=0-1")], (200, "answer 2", None)),
         (&[("range", "bytes=4-2")], (200, "answer 2", None)),
@@ -422,13 +426,13 @@ async fn ranges_are_met_from_the_cache() {
         let body = String::from_utf8(response.body().to_vec()).unwrap();
         let range = response.headers().get("content-range").map(|range| range.to_str().unwrap());
         assert_eq!((response.status().as_u16(), body.as_str(), range), *expected, "{headers:?}");
-        assert_eq!(origin.get(&cache, &[]).await.unwrap().body(), "answer 1", "what is stored stays");
+        assert_eq!(origin.get(&cache, &[]).await.unwrap().body(), "answer 1", "the stored response stays");
     }
 }
 
-/// RFC 9111, section 3: a lifetime makes any final response a stored one, without one only some.
+/// RFC 9111, section 3: with a lifetime any final response is stored, otherwise only some statuses.
 #[tokio::test]
-async fn statuses() {
+async fn statuses_decide_whether_a_response_is_stored() {
     let modified: Headers =
         &[("date", "Mon, 12 Jan 1970 13:46:40 GMT"), ("last-modified", "Fri, 02 Jan 1970 13:46:40 GMT")];
     let public: Headers = &[
@@ -465,9 +469,9 @@ async fn statuses() {
     }
 }
 
-/// Every option with zero, one and the largest value: a meaning, never a panic or a wait.
+/// Tries every option with zero, one and its maximum. None may panic or block.
 #[tokio::test]
-async fn options_at_their_ends() {
+async fn extreme_options_do_no_harm() {
     let vary: Headers = &[("cache-control", "max-age=60"), ("vary", "foo")];
     for variants_max in [0, 1, usize::MAX] {
         for body_bytes_max in [0, 1, usize::MAX] {
@@ -484,7 +488,7 @@ async fn options_at_their_ends() {
                         let headers: Headers = vec![("foo", foo)].leak();
                         origin.get(&cache, headers).await.unwrap();
                     }
-                    // "answer 1" has eight bytes.
+                    // The body "answer 1" has eight bytes.
                     let is_stored = body_bytes_max > 1 && bytes_max > 1 && keys_max > 0;
                     let expected = match (is_stored, variants_max) {
                         (false, _) => 4,
@@ -503,9 +507,9 @@ async fn options_at_their_ends() {
     }
 }
 
-/// Times that no clock should show do no harm either.
+/// Implausible times must do no harm.
 #[tokio::test]
-async fn clocks_at_their_ends() {
+async fn extreme_clocks_do_no_harm() {
     let ends = [
         UNIX_EPOCH - Duration::from_secs(1 << 40),
         UNIX_EPOCH,
@@ -538,7 +542,7 @@ async fn clocks_at_their_ends() {
 
 /// RFC 9111, section 5.1.
 #[tokio::test]
-async fn a_cached_response_says_how_old_it_is() {
+async fn a_cached_response_has_an_age() {
     let origin = Origin::new(FRESH);
     let cache = origin.cache(false);
     origin.get(&cache, &[]).await.unwrap();
@@ -548,7 +552,7 @@ async fn a_cached_response_says_how_old_it_is() {
 
 /// RFC 9111, section 4.3.4.
 #[tokio::test]
-async fn what_was_found_good_is_fresh_again() {
+async fn a_revalidated_response_is_fresh_again() {
     let origin = Origin::new(TAGGED);
     let cache = origin.cache(false);
     origin.get(&cache, &[]).await.unwrap();
@@ -562,7 +566,7 @@ async fn what_was_found_good_is_fresh_again() {
 
 /// RFC 5861, section 4; RFC 9111, section 4.2.4.
 #[tokio::test]
-async fn what_is_stale_stands_in_for_errors_where_it_may() {
+async fn a_stale_response_replaces_errors_if_allowed() {
     let may: Headers = &[("cache-control", "max-age=60, stale-if-error=600"), ("etag", "\"a\"")];
     let must_not: Headers =
         &[("cache-control", "max-age=60, must-revalidate, stale-if-error=600"), ("etag", "\"a\"")];
@@ -578,14 +582,14 @@ async fn what_is_stale_stands_in_for_errors_where_it_may() {
             let second = origin.get(&cache, &[]).await;
             let is_first = second.as_ref().is_ok_and(|second| second.body() == "answer 1");
             assert_eq!(is_first, is_served, "{headers:?}, {later} s, status {status}: {second:?}");
-            assert_eq!(origin.asked.lock().len(), 2, "it was asked all the same");
+            assert_eq!(origin.asked.lock().len(), 2, "the origin was asked anyway");
         }
     }
 }
 
 /// RFC 5861, section 3.
 #[tokio::test]
-async fn what_is_stale_is_refreshed_in_the_background() {
+async fn a_stale_response_is_refreshed_in_the_background() {
     let origin =
         Origin::new(&[("cache-control", "max-age=60, stale-while-revalidate=600"), ("etag", "\"a\"")]);
     let cache = origin.cache(false);
@@ -597,7 +601,7 @@ async fn what_is_stale_is_refreshed_in_the_background() {
     for _ in 0..10 {
         tokio::task::yield_now().await;
     }
-    assert_eq!(origin.asked.lock().len(), 2, "one request for all");
+    assert_eq!(origin.asked.lock().len(), 2, "one request serves all callers");
     assert!(
         !origin.get(&cache, &[]).await.unwrap().headers().contains_key("age")
             || origin.get(&cache, &[]).await.unwrap().headers()["age"] == "0"
@@ -606,7 +610,7 @@ async fn what_is_stale_is_refreshed_in_the_background() {
 
 /// RFC 9111, section 4.4.
 #[tokio::test]
-async fn what_may_have_changed_is_forgotten() {
+async fn unsafe_methods_invalidate_stored_responses() {
     for (method, status, is_forgotten) in [
         ("POST", 200, true),
         ("DELETE", 204, true),
@@ -626,7 +630,7 @@ async fn what_may_have_changed_is_forgotten() {
 }
 
 #[tokio::test]
-async fn one_request_for_all_who_miss_and_none_waits_where_nothing_is_kept() {
+async fn concurrent_misses_make_one_request_unless_the_response_is_not_storable() {
     let origin = Origin::new(FRESH);
     let cache = origin.cache(false);
     let gets: Vec<_> = (0..20)
@@ -650,11 +654,11 @@ async fn one_request_for_all_who_miss_and_none_waits_where_nothing_is_kept() {
         tokio::spawn(async move { cache.send(request, hanging).await })
     };
     tokio::task::yield_now().await;
-    assert!(origin.get(&cache, &[]).await.is_ok(), "one that hangs holds nobody up");
+    assert!(origin.get(&cache, &[]).await.is_ok(), "a request that hangs does not delay others");
     hung.abort();
 }
 
-/// One request on a connection of its own; the status, and a response with the headers of interest.
+/// Sends one request on a new connection. Returns the status and the headers of interest.
 async fn fetch(port: u16, request: Request<Bytes>) -> std::io::Result<Response<Bytes>> {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await?;
@@ -677,7 +681,7 @@ async fn fetch(port: u16, request: Request<Bytes>) -> std::io::Result<Response<B
 }
 
 #[tokio::test]
-async fn nginx_answers_conditions_and_changes_are_seen() {
+async fn nginx_confirms_responses_and_changes_are_detected() {
     let Some(nginx) = Server::nginx() else { return };
     let file = nginx.dir().join("www/page");
     std::fs::write(&file, "first").unwrap();
@@ -706,5 +710,9 @@ async fn nginx_answers_conditions_and_changes_are_seen() {
     std::fs::write(&file, "changed").unwrap();
     assert_eq!(get().await.body(), "changed");
     assert_eq!(get().await.body(), "changed");
-    assert_eq!(*statuses.lock(), [200, 304, 200, 304], "no-cache: asked each time, sent when it changed");
+    assert_eq!(
+        *statuses.lock(),
+        [200, 304, 200, 304],
+        "no-cache: revalidated each time, resent after a change"
+    );
 }
