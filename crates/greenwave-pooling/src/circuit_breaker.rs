@@ -173,7 +173,7 @@ fn next(
 }
 
 /// Circuit breakers for several interchangeable endpoints. One endpoint is always available: if all
-/// breakers are open, the one that may be probed soonest is called.
+/// breakers are open, the endpoint that may be probed soonest is called.
 #[derive(Debug, Clone)]
 pub struct Endpoints {
     breakers: Arc<[CircuitBreaker]>,

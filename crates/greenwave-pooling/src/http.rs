@@ -56,16 +56,16 @@ type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
 /// - A stale response with an `ETag` or `Last-Modified` is revalidated. A 304 updates it, even if
 ///   the 304 repeats neither field. If the 304 identifies another response, the cache sends a
 ///   second request without conditions.
-/// - `If-None-PolicyMatch`, `If-Modified-Since` and a `Range` of bytes are evaluated against a stored
-///   response with status 200. A response to a request with a range is not stored.
+/// - `If-None-PolicyMatch`, `If-Modified-Since` and a `Range` of bytes are evaluated against a
+///   stored response with status 200. A response to a request with a range is not stored.
 /// - Values that cannot be parsed make a response stale: a lifetime that is not a number, two
 ///   different lifetimes, or an `Expires` that is not a date. Of several `Age` values the first one
 ///   counts; an invalid one is ignored.
 /// - A response without a lifetime is fresh for a tenth of the time since its `Last-Modified`, at
 ///   most a week.
 ///
-/// Requests with other methods, with `If-PolicyMatch` or with `If-Unmodified-Since` bypass the cache. A
-/// successful response to an unsafe method removes the stored responses of its URL.
+/// Requests with other methods, with `If-PolicyMatch` or with `If-Unmodified-Since` bypass the
+/// cache. A successful response to an unsafe method removes the stored responses of its URL.
 #[derive(Clone)]
 pub struct HttpCache {
     inner: Arc<HttpCacheInner>,
@@ -120,7 +120,7 @@ impl HttpCache {
     /// The error of `fetch`, unless a stale response may be served instead.
     ///
     /// # Panics
-    /// Outside a tokio runtime, if a response has to be refreshed in the background.
+    /// Outside a tokio runtime, if a stale response is refreshed in the background.
     pub async fn send<E, F, Fut>(&self, request: Request<Bytes>, fetch: F) -> Result<Response<Bytes>, E>
     where
         E: Send + 'static,
@@ -175,7 +175,7 @@ impl HttpCache {
             for name in ["location", "content-location"] {
                 let target = response.headers().get(name).and_then(|value| value.to_str().ok());
                 let target = target.and_then(|target| absolute(target, &uri));
-                // A response may only invalidate URLs of its own host. Otherwise any host could
+                // A response may only invalidate URLs of the same host. Otherwise any host could
                 // clear the cache.
                 if let Some(target) = target.filter(|target| target.authority() == uri.authority()) {
                     self.inner.store.remove(&target.to_string()).await;

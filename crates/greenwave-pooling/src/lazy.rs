@@ -16,7 +16,7 @@ pub struct Lazy<T, F> {
 }
 
 impl<T, F> Lazy<T, F> {
-    /// Creates an empty cell. Nothing is loaded yet.
+    /// Creates an empty cell without loading.
     #[must_use]
     pub const fn new(load: F) -> Self {
         Self { cell: OnceCell::const_new(), load }

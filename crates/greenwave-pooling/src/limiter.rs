@@ -75,7 +75,7 @@ struct LimiterState {
     queue: WaitQueue<LimiterPermit>,
     paused_until: Option<Instant>,
     pause_max: Duration,
-    /// Number of decreases so far.
+    /// Number of decreases.
     epoch: u64,
     admitted: u64,
     overloads: u64,

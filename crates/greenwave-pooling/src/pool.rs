@@ -261,8 +261,8 @@ impl<M: Manager> fmt::Debug for Pool<M> {
     }
 }
 
-/// PoolInner by all clones of a pool, which closes when the last one is dropped. Idle connections hold
-/// references to the inner pool, so its own reference count cannot show that.
+/// PoolInner by all clones of a pool, which closes when the last one is dropped. Idle connections
+/// hold references to the inner pool, so its own reference count cannot show that.
 struct Owner<M: Manager> {
     shared: Arc<PoolInner<M>>,
 }
@@ -412,7 +412,7 @@ impl<M: Manager> PoolInner<M> {
         decide: impl FnOnce(&mut Cores<M>, PooledBox<M>, u64) -> Return<PoolRef<M>, M::Connection>,
     ) {
         let pool = Arc::as_ptr(&pooled.pool);
-        // SAFETY: the connection holds a reference to its pool. Whatever `decide` returns, the
+        // SAFETY: the connection holds a reference to its pool. In every case, the
         // reference lives at least until another thread can take the connection, which requires the
         // lock. So it lives until the lock is released, which is the last access through this
         // pointer. Cloning the reference instead would add two atomic operations to the shortest
@@ -439,11 +439,11 @@ impl<M: Manager> PoolInner<M> {
     /// Starts `starting` connects, whose capacity is already reserved.
     fn connect(self: &Arc<Self>, starting: usize) {
         for _ in 0..starting {
-            let place = Reservation { shared: Some(self.clone()) };
+            let reservation = Reservation { shared: Some(self.clone()) };
             let runtime = Handle::try_current().ok().or_else(|| self.runtime.lock().clone());
             // Without a runtime the reservation is dropped here, which fails the waiting caller.
             if let Some(runtime) = runtime {
-                runtime.spawn(place.fill());
+                runtime.spawn(reservation.fill());
             }
         }
     }
@@ -464,9 +464,9 @@ impl<M: Manager> PoolInner<M> {
     /// Closes an unusable connection, and then reports the failed connect.
     fn failed_with(self: &Arc<Self>, connection: M::Connection, error: Error) {
         // Releases the capacity even if closing the connection panics.
-        let mut place = Reservation { shared: Some(self.clone()) };
+        let mut reservation = Reservation { shared: Some(self.clone()) };
         drop(connection);
-        place.shared = None;
+        reservation.shared = None;
         self.failed(error);
     }
 
@@ -547,7 +547,7 @@ impl<M: Manager> Drop for Reservation<M> {
 }
 
 /// A caller of [`Pool::get`]: claims a connection on the first poll and waits in the queue after
-/// that. On drop, it leaves the queue and passes on what was granted to it in the meantime.
+/// that. On drop, it leaves the queue and passes on a connection granted to it in the meantime.
 struct Checkout<'a, M: Manager> {
     shared: &'a Arc<PoolInner<M>>,
     ticket: Option<u64>,

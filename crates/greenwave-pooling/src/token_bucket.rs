@@ -32,8 +32,8 @@ impl Rate {
 /// Clones share the buckets.
 ///
 /// Callers are served in the order of their calls: a large request is not overtaken by small ones.
-/// If the actual cost of a call differs from what was taken, [`correct`](Self::correct) settles the
-/// difference.
+/// If the actual cost of a call differs from the amount taken, [`correct`](Self::correct) settles
+/// the difference.
 ///
 /// ```
 /// use greenwave_pooling::{TokenBuckets, Rate};
@@ -198,7 +198,7 @@ impl Cooldowns {
         }
     }
 
-    /// Returns the remaining pause of `host`; zero if there is none.
+    /// Returns the remaining pause of `host`, or zero without a pause.
     #[must_use]
     pub fn remaining(&self, host: &str) -> Duration {
         let until = self.until.lock().get(host).copied();

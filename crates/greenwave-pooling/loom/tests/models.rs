@@ -54,7 +54,7 @@ fn pool(size: usize) -> Arc<Pool<Numbers>> {
 }
 
 /// Polls a checkout once and drops it.
-fn glance(pool: &Pool<Numbers>) {
+fn poll_once(pool: &Pool<Numbers>) {
     block_on(async {
         let mut get = pin!(pool.get());
         std::future::poll_fn(|cx| Poll::Ready(get.as_mut().poll(cx).is_ready())).await;
@@ -95,7 +95,7 @@ fn a_cancelled_waiter_leaks_nothing_and_the_next_is_served() {
         let lease = block_on(pool.get()).unwrap();
         let gone = {
             let pool = pool.clone();
-            thread::spawn(move || glance(&pool))
+            thread::spawn(move || poll_once(&pool))
         };
         let served = {
             let pool = pool.clone();

@@ -47,8 +47,8 @@ impl StoredResponse {
 ///
 /// # Contract
 ///
-/// - `get` returns what was put last, or nothing. A store may drop entries at any time; a bounded
-///   store must.
+/// - `get` returns the variants of the last `put`, or nothing. A store may drop entries at any
+///   time; a bounded store must.
 /// - Calls are concurrent. After two concurrent puts of a key, either may win.
 /// - Calls do not fail. A store that cannot be reached stores nothing.
 /// - Each call may be cancelled. The key then has its old variants, its new variants, or none.

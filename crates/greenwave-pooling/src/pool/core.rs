@@ -100,7 +100,7 @@ pub(super) struct Core<S, C> {
     /// Delays between attempts to restore the minimum while connects fail.
     fill: Retry,
     fill_delays: Delays,
-    /// Tick before which there is no attempt.
+    /// Tick before which no attempt is made.
     fill_after: u64,
     /// Ordered by last use, the most recent at the back.
     idle: VecDeque<Box<Pooled<S, C>>>,
@@ -359,7 +359,7 @@ impl<S, C> Core<S, C> {
         closed
     }
 
-    /// Takes a connection that is due for a background check, the one that was idle longest.
+    /// Takes a connection that is due for a background check, the longest idle one first.
     pub(super) fn due_for_check(&mut self, now: u64) -> Option<Box<Pooled<S, C>>> {
         let every = self.check_idle_every?;
         let is_due = |pooled: &Pooled<S, C>| {

@@ -20,21 +20,21 @@ enum Fault {
     CheckPanics,
 }
 
-/// A manager with one fault, until `is_mended` is set.
+/// A manager with one fault, until `is_healthy` is set.
 #[derive(Debug)]
 struct Faulty {
     fault: Fault,
-    is_mended: AtomicBool,
+    is_healthy: AtomicBool,
     connects: AtomicUsize,
 }
 
 impl Faulty {
     fn new(fault: Fault) -> Self {
-        Self { fault, is_mended: AtomicBool::new(false), connects: AtomicUsize::new(0) }
+        Self { fault, is_healthy: AtomicBool::new(false), connects: AtomicUsize::new(0) }
     }
 
     fn has(&self, fault: Fault) -> bool {
-        self.fault == fault && !self.is_mended.load(Ordering::Relaxed)
+        self.fault == fault && !self.is_healthy.load(Ordering::Relaxed)
     }
 }
 
@@ -84,7 +84,7 @@ async fn a_faulty_manager_fails_each_call_once_until_it_recovers() {
         let all = tokio::join!(pool.get(), pool.get(), pool.get());
         assert!(all.0.is_err() && all.1.is_err() && all.2.is_err());
         assert_eq!((connects(&pool), pool.stats().size), (6, 0), "{fault:?}");
-        pool.manager().is_mended.store(true, Ordering::Relaxed);
+        pool.manager().is_healthy.store(true, Ordering::Relaxed);
         assert!(pool.get().await.is_ok(), "{fault:?}");
     }
 }
@@ -101,9 +101,9 @@ async fn a_panicking_check_closes_the_connection_and_the_caller_gets_another() {
 #[tokio::test(start_paused = true)]
 async fn a_connection_whose_return_panics_is_closed() {
     let pool = Pool::new(Faulty::new(Fault::IsBrokenPanics), options());
-    pool.manager().is_mended.store(true, Ordering::Relaxed);
+    pool.manager().is_healthy.store(true, Ordering::Relaxed);
     let lease = pool.get().await.unwrap();
-    pool.manager().is_mended.store(false, Ordering::Relaxed);
+    pool.manager().is_healthy.store(false, Ordering::Relaxed);
     drop(lease);
     assert_eq!((pool.stats().discarded, pool.stats().size), (1, 0));
 }
@@ -122,7 +122,7 @@ async fn restoring_the_minimum_backs_off_while_connects_fail() {
         let in_ten_minutes = connects(&pool) - first;
         assert!((60..=360).contains(&in_ten_minutes), "{in_ten_minutes}");
         // No caller waits for the background connects.
-        pool.manager().is_mended.store(true, Ordering::Relaxed);
+        pool.manager().is_healthy.store(true, Ordering::Relaxed);
         pool.warm_up().await.unwrap();
         assert_eq!(pool.stats().idle, 3);
     }
@@ -182,7 +182,7 @@ fn an_object_whose_reset_panics_is_dropped() {
     assert_eq!((objects.stats().idle, objects.stats().dropped), (0, 1));
 }
 
-/// A framing of single bytes, some of which make it panic.
+/// A framing of single bytes. Some bytes make it panic.
 #[derive(Debug, Clone)]
 struct Bytes;
 

@@ -14,7 +14,7 @@ use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
 const SECOND: Duration = Duration::from_secs(1);
 
 /// Creates a service that responds with the given statuses in order and repeats the last one.
-/// Status 0 stands for an error.
+/// Status 0 means an error.
 fn service(
     statuses: &'static [u16],
     breaker: &CircuitBreaker,

@@ -137,7 +137,7 @@ proptest! {
     }
 }
 
-/// The same operations with real threads.
+/// Uses real threads.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn many_tasks_on_few_connections() {
     let fake = Fake::default();

@@ -37,7 +37,7 @@ fn spawn_request(
 async fn responses_reach_their_callers_in_any_order() {
     let (near, mut far) = tokio::io::duplex(1 << 16);
     let line = Multiplexed::new(near, LengthFraming, options(16));
-    let asked: Vec<_> = (0..8).map(|content| spawn_request(&line, content)).collect();
+    let pending: Vec<_> = (0..8).map(|content| spawn_request(&line, content)).collect();
     let mut frames = Vec::new();
     for _ in 0..8 {
         frames.push(read_frame(&mut far).await);
@@ -46,8 +46,8 @@ async fn responses_reach_their_callers_in_any_order() {
     for (id, content) in frames.into_iter().rev() {
         answer(&mut far, id, &[content[0], 100 + content[0]]).await;
     }
-    for (content, asked) in (0..8).zip(asked) {
-        assert_eq!(asked.await.unwrap().unwrap(), [content, 100 + content]);
+    for (content, pending) in (0..8).zip(pending) {
+        assert_eq!(pending.await.unwrap().unwrap(), [content, 100 + content]);
     }
     assert_eq!(line.in_flight(), 0);
 }
@@ -105,14 +105,14 @@ async fn lines_are_answered_in_order() {
     });
     let refused = line.request("two\nlines".to_owned()).await;
     assert!(matches!(refused, Err(Error::InvalidRequest { .. })), "the request would be two lines");
-    let asked: Vec<_> = (0..50)
+    let pending: Vec<_> = (0..50)
         .map(|i| {
             let line = line.clone();
             tokio::spawn(async move { line.request(format!("{i}!")).await })
         })
         .collect();
-    for (i, asked) in asked.into_iter().enumerate() {
-        assert_eq!(asked.await.unwrap().unwrap(), format!("echo {i}!"));
+    for (i, pending) in pending.into_iter().enumerate() {
+        assert_eq!(pending.await.unwrap().unwrap(), format!("echo {i}!"));
     }
 }
 
@@ -121,14 +121,14 @@ async fn malformed_and_endless_frames_break_the_connection() {
     let (near, mut far) = tokio::io::duplex(1 << 16);
     let limits = MultiplexedOptions { frame_bytes_max: 100, ..options(1) };
     let line = Multiplexed::new(near, LengthFraming, limits);
-    let asked = spawn_request(&line, 1);
+    let pending = spawn_request(&line, 1);
     read_frame(&mut far).await;
     far.write_all(&[255; 200]).await.unwrap();
-    assert!(matches!(asked.await.unwrap(), Err(Error::ConnectionLost { .. })));
+    assert!(matches!(pending.await.unwrap(), Err(Error::ConnectionLost { .. })));
 
     let (near, mut far) = tokio::io::duplex(1 << 16);
     let line = Multiplexed::new(near, LineFraming::default(), options(1));
-    far.write_all(b"nobody asked\n").await.unwrap();
+    far.write_all(b"nobody pending\n").await.unwrap();
     while !line.is_broken() {
         tokio::task::yield_now().await;
     }
@@ -168,13 +168,14 @@ async fn json_rpc_matches_responses_by_id_and_ignores_notifications() {
     tokio::spawn(async move {
         let (reader, mut writer) = tokio::io::split(far);
         let mut lines = BufReader::new(reader).lines();
-        let mut asked = Vec::new();
+        let mut pending = Vec::new();
         while let Some(line) = lines.next_line().await.unwrap() {
-            asked.push(serde_json::from_str::<Value>(&line).unwrap());
-            if asked.len() == 2 {
+            pending.push(serde_json::from_str::<Value>(&line).unwrap());
+            if pending.len() == 2 {
                 writer.write_all(b"{\"jsonrpc\":\"2.0\",\"method\":\"progress\"}\n").await.unwrap();
-                for asked in asked.drain(..).rev() {
-                    let answer = json!({ "jsonrpc": "2.0", "id": asked["id"], "result": asked["params"] });
+                for pending in pending.drain(..).rev() {
+                    let answer =
+                        json!({ "jsonrpc": "2.0", "id": pending["id"], "result": pending["params"] });
                     writer.write_all(format!("{answer}\n").as_bytes()).await.unwrap();
                 }
             }

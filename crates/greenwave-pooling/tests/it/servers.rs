@@ -187,11 +187,11 @@ fn as_nobody(program: &Path) -> Command {
 /// programs.
 fn program(name: &str) -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let mut places: Vec<_> = std::env::split_paths(&path).collect();
-    places.push("/usr/sbin".into());
+    let mut directories: Vec<_> = std::env::split_paths(&path).collect();
+    directories.push("/usr/sbin".into());
     let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
-    places.extend(versions.map(|version| version.path().join("bin")));
-    let found = places.iter().map(|place| place.join(name)).find(|at| at.is_file());
+    directories.extend(versions.map(|version| version.path().join("bin")));
+    let found = directories.iter().map(|directory| directory.join(name)).find(|at| at.is_file());
     found.unwrap_or_else(|| name.into())
 }
 
@@ -205,18 +205,21 @@ fn four() -> PoolOptions {
 
 /// Runs sixteen tasks that each send several requests and retry failed ones. Returns the number of
 /// failures.
-async fn ask_all<M, Fut>(pool: &Pool<M>, ask: impl Fn(Pool<M>) -> Fut + Clone + Send + 'static) -> usize
+async fn request_all<M, Fut>(
+    pool: &Pool<M>,
+    request: impl Fn(Pool<M>) -> Fut + Clone + Send + 'static,
+) -> usize
 where
     M: Manager,
     Fut: Future<Output = Result<(), Error>> + Send,
 {
     let tasks: Vec<_> = (0..16)
         .map(|_| {
-            let (pool, ask) = (pool.clone(), ask.clone());
+            let (pool, request) = (pool.clone(), request.clone());
             tokio::spawn(async move {
                 let mut failures = 0;
                 for _ in 0..20 {
-                    while ask(pool.clone()).await.is_err() {
+                    while request(pool.clone()).await.is_err() {
                         failures += 1;
                         assert!(failures < 10_000, "a detached object is not returned");
                     }
@@ -239,11 +242,11 @@ fn lost(source: std::io::Error) -> Error {
 async fn ping(pool: Pool<Tcp>) -> Result<(), Error> {
     let mut lease = pool.get().await?;
     let mut answer = [0; 7];
-    let asked = async {
+    let pending = async {
         lease.write_all(b"PING\r\n").await?;
         lease.read_exact(&mut answer).await
     };
-    match asked.await {
+    match pending.await {
         Ok(_) => {
             assert_eq!(&answer, b"+PONG\r\n");
             Ok(())
@@ -259,7 +262,7 @@ async fn ping(pool: Pool<Tcp>) -> Result<(), Error> {
 async fn a_pool_recovers_after_redis_is_killed() {
     let Some(mut redis) = Server::redis() else { return };
     let pool = Pool::new(Tcp::new(redis.address()), four());
-    assert_eq!(ask_all(&pool, ping).await, 0);
+    assert_eq!(request_all(&pool, ping).await, 0);
     let before = pool.stats().created;
     assert!(before <= 4);
     let held = pool.get().await.unwrap();
@@ -268,7 +271,7 @@ async fn a_pool_recovers_after_redis_is_killed() {
     held.readable().await.unwrap();
     drop(held);
     redis.restart();
-    ask_all(&pool, ping).await;
+    request_all(&pool, ping).await;
     let stats = pool.stats();
     assert!(stats.created > before && stats.size <= 4 && stats.in_use == 0, "{stats:?}");
     pool.close().await;
@@ -350,15 +353,15 @@ async fn a_pool_recovers_after_postgres_is_killed() {
     let Some(mut postgres) = Server::postgres() else { return };
     let pool = Pool::new(Postgres(Tcp::new(postgres.address())), four());
     // The server accepts connections before it accepts queries.
-    ask_all(&pool, select).await;
-    assert_eq!(ask_all(&pool, select).await, 0);
+    request_all(&pool, select).await;
+    assert_eq!(request_all(&pool, select).await, 0);
     let before = pool.stats().created;
     let held = pool.get().await.unwrap();
     postgres.kill();
     held.readable().await.unwrap();
     drop(held);
     postgres.restart();
-    ask_all(&pool, select).await;
+    request_all(&pool, select).await;
     let stats = pool.stats();
     assert!(stats.created > before && stats.size <= 4 && stats.in_use == 0, "{stats:?}");
     pool.close().await;
