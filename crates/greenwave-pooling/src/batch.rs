@@ -61,7 +61,7 @@ pub struct BatchStats {
 /// A batch starts at once if none is in flight, so a lone caller does not wait. Under load, a batch
 /// collects requests until it reaches a limit on count, bytes or time. Requests enter batches in
 /// the order of the calls; responses may arrive in any order. A request whose caller is dropped
-/// before its batch starts is pending out. After the last clone is dropped, queued requests are still
+/// before its batch starts is left out. After the last clone is dropped, queued requests are still
 /// handled.
 ///
 /// ```

@@ -45,7 +45,8 @@ impl Default for CircuitBreakerOptions {
 ///
 /// ```
 /// # use greenwave_pooling::{CircuitBreaker, CircuitBreakerOptions};
-/// let breaker = CircuitBreaker::new(CircuitBreakerOptions { failures_max: 1, ..CircuitBreakerOptions::default() });
+/// let options = CircuitBreakerOptions { failures_max: 1, ..CircuitBreakerOptions::default() };
+/// let breaker = CircuitBreaker::new(options);
 /// breaker.admit()?.failed();
 /// assert!(breaker.admit().is_err());
 /// # Ok::<(), greenwave_pooling::Error>(())

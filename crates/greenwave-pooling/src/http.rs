@@ -56,7 +56,7 @@ type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
 /// - A stale response with an `ETag` or `Last-Modified` is revalidated. A 304 updates it, even if
 ///   the 304 repeats neither field. If the 304 identifies another response, the cache sends a
 ///   second request without conditions.
-/// - `If-None-PolicyMatch`, `If-Modified-Since` and a `Range` of bytes are evaluated against a
+/// - `If-None-Match`, `If-Modified-Since` and a `Range` of bytes are evaluated against a
 ///   stored response with status 200. A response to a request with a range is not stored.
 /// - Values that cannot be parsed make a response stale: a lifetime that is not a number, two
 ///   different lifetimes, or an `Expires` that is not a date. Of several `Age` values the first one
@@ -64,7 +64,7 @@ type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
 /// - A response without a lifetime is fresh for a tenth of the time since its `Last-Modified`, at
 ///   most a week.
 ///
-/// Requests with other methods, with `If-PolicyMatch` or with `If-Unmodified-Since` bypass the
+/// Requests with other methods, with `If-Match` or with `If-Unmodified-Since` bypass the
 /// cache. A successful response to an unsafe method removes the stored responses of its URL.
 #[derive(Clone)]
 pub struct HttpCache {

@@ -30,7 +30,8 @@
 //! }
 //!
 //! # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
-//! let pool = Pool::new(Greeters, PoolOptions { size_min: 0, size_max: 2, ..PoolOptions::default() });
+//! let options = PoolOptions { size_min: 0, size_max: 2, ..PoolOptions::default() };
+//! let pool = Pool::new(Greeters, options);
 //! let greeter = pool.get().await?;
 //! assert_eq!(*greeter, "hello");
 //! drop(greeter); // returned to the pool

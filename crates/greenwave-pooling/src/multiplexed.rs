@@ -480,7 +480,7 @@ impl Framing for LineFraming {
 
     fn encode(&mut self, _: u64, request: String, bytes: &mut Vec<u8>) -> io::Result<()> {
         if request.contains('\n') {
-            // The second connection would be another request and shift all later responses.
+            // The second line would be another request and shift all later responses.
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "a request contains a line break"));
         }
         bytes.extend_from_slice(request.as_bytes());
@@ -507,7 +507,7 @@ pub use json_rpc::JsonRpcFraming;
 
 #[cfg(feature = "json-rpc")]
 mod json_rpc {
-    //! JSON-RPC 2.0 (<https://www.jsonrpc.org/specification>) with one message per connection, as in the
+    //! JSON-RPC 2.0 (<https://www.jsonrpc.org/specification>) with one message per line, as in the
     //! Model Context Protocol.
 
     use std::io;

@@ -261,7 +261,7 @@ impl<M: Manager> fmt::Debug for Pool<M> {
     }
 }
 
-/// PoolInner by all clones of a pool, which closes when the last one is dropped. Idle connections
+/// Shared by all clones of a pool, which closes when the last one is dropped. Idle connections
 /// hold references to the inner pool, so its own reference count cannot show that.
 struct Owner<M: Manager> {
     shared: Arc<PoolInner<M>>,

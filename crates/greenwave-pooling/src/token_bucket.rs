@@ -38,7 +38,8 @@ impl Rate {
 /// ```
 /// use greenwave_pooling::{TokenBuckets, Rate};
 ///
-/// # tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(async {
+/// # let mut builder = tokio::runtime::Builder::new_current_thread();
+/// # builder.enable_time().start_paused(true).build().unwrap().block_on(async {
 /// let limits = TokenBuckets::new([Rate::per_minute(60), Rate::per_minute(90_000)]);
 /// limits.take([1, 2_500]).await;
 /// assert_eq!(limits.available(), [59, 87_500]);
@@ -158,7 +159,7 @@ impl<const N: usize> fmt::Debug for TokenBuckets<N> {
 /// Default upper limit of pauses that a server asks for.
 pub(crate) const PAUSE_MAX: Duration = Duration::from_secs(600);
 
-/// Pauses that hosts asked for, buckets by all callers of these hosts. Clones share the pauses.
+/// Pauses that hosts asked for, shared by all callers of these hosts. Clones share the pauses.
 ///
 /// Expired pauses are removed whenever another one starts, so the map holds at most `hosts_max`
 /// hosts.

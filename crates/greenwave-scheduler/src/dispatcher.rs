@@ -662,7 +662,7 @@ impl Dispatcher {
             || self.wants[class / 2].iter().any(|(pool, _)| reserved.pools[*pool])
     }
 
-    /// Reserves the resources of the first task of a class. If it waits for a place under
+    /// Reserves the resources of the first task of a class. If it waits for a slot under
     /// `tasks_max`, only the next slot is reserved. Otherwise the tasks in progress might be
     /// unable to get the pools that they need to finish, and the run would deadlock.
     fn reserve(&self, class: usize, reserved: &mut Reserved) {

@@ -8,7 +8,9 @@
 //! waits for something external occupies no worker.
 //!
 //! ```
-//! use greenwave_scheduler::{Durations, Executor, GraphBuilder, Limits, Needs, Resources, Step, TaskOutcome};
+//! use greenwave_scheduler::{
+//!     Durations, Executor, GraphBuilder, Limits, Needs, Resources, Step, TaskOutcome,
+//! };
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), greenwave_scheduler::Error> {

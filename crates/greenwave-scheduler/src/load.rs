@@ -19,7 +19,7 @@ pub struct LoadOptions {
     pub min: u32,
     /// Interval between samples; at least 1 ms, default 250 ms.
     pub every: Duration,
-    /// Source of the samples; by default `/proc` and the controller group. A sample that panics or
+    /// Source of the samples; by default `/proc` and the control group. A sample that panics or
     /// contains NaN leaves the number of workers unchanged.
     pub sampler: Arc<dyn Fn() -> LoadSample + Send + Sync>,
 }
@@ -33,7 +33,7 @@ pub struct LoadSample {
     /// Fraction of the time since the last sample in which some task waited for memory, from 0 to
     /// 1.
     pub memory_pressure: f64,
-    /// Fraction of the controller group's memory limit that is in use, from 0 to 1; 0 without a
+    /// Fraction of the control group's memory limit that is in use, from 0 to 1; 0 without a
     /// limit.
     pub memory_used: f64,
 }
@@ -77,7 +77,7 @@ pub(crate) struct LoadController {
 
 impl LoadController {
     /// Starts with one worker for each processor available to this process, including the quota of
-    /// its controller group.
+    /// its control group.
     pub(crate) fn new(follow: &LoadOptions, max: u32) -> Self {
         let processors = std::thread::available_parallelism().map_or(1, |count| count.get() as u32);
         let min = follow.min.max(1).min(max);
@@ -171,7 +171,7 @@ fn running_of(loadavg: &str) -> Option<f64> {
     loadavg.split_whitespace().nth(3)?.split('/').next()?.parse().ok()
 }
 
-/// Returns the directory of a controller group of version 2.
+/// Returns the directory of a control group of version 2.
 fn group_directory(text: &str) -> Option<String> {
     let path = text.lines().find_map(|line| line.strip_prefix("0::"))?;
     Some(format!("/sys/fs/cgroup{}", path.trim_end_matches('/')))

@@ -6,7 +6,9 @@ use std::sync::Arc;
 /// The resource pools of a run: names and numbers of units.
 ///
 /// ```
-/// let resources = greenwave_scheduler::Resources::new([("workers", 4), ("database", 1), ("memory_mb", 4000)]);
+/// use greenwave_scheduler::Resources;
+///
+/// let resources = Resources::new([("workers", 4), ("database", 1), ("memory_mb", 4000)]);
 /// assert_eq!(resources.limit("database"), Some(1));
 /// ```
 #[derive(Debug, Clone, Default)]

@@ -68,7 +68,7 @@ const CASES: &[Case] = &[
     Case { section: "9111 4.2.3", name: "Age counts", response: &[("cache-control", "max-age=60"), ("age", "50")], later: 15, then: Expected::Fetched, ..CASE },
     Case { section: "9111 4.2.2", name: "a tenth of the time since the modification", response: &[("date", "Mon, 12 Jan 1970 13:46:40 GMT"), ("last-modified", "Fri, 02 Jan 1970 13:46:40 GMT")], later: DAY / 2, ..CASE },
     Case { section: "9111 4.2.2", name: "stale after that time", response: &[("date", "Mon, 12 Jan 1970 13:46:40 GMT"), ("last-modified", "Fri, 02 Jan 1970 13:46:40 GMT")], later: DAY + 9, then: Expected::Revalidated, ..CASE },
-    Case { section: "9111 5.2.2.4", name: "no-cache is always requests about", response: &[("cache-control", "no-cache, max-age=60"), ("etag", "\"a\"")], then: Expected::Revalidated, ..CASE },
+    Case { section: "9111 5.2.2.4", name: "no-cache is always revalidated", response: &[("cache-control", "no-cache, max-age=60"), ("etag", "\"a\"")], then: Expected::Revalidated, ..CASE },
     Case { section: "9111 5.2.1.4", name: "no-cache in the request", response: TAGGED, second: &[("cache-control", "no-cache")], then: Expected::Revalidated, ..CASE },
     Case { section: "9111 5.4", name: "Pragma: no-cache in the request", response: TAGGED, second: &[("pragma", "no-cache")], then: Expected::Revalidated, ..CASE },
     Case { section: "9111 5.2.1.1", name: "max-age in the request", response: TAGGED, later: 20, second: &[("cache-control", "max-age=10")], then: Expected::Revalidated, ..CASE },

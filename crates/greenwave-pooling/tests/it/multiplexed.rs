@@ -128,7 +128,7 @@ async fn malformed_and_endless_frames_break_the_connection() {
 
     let (near, mut far) = tokio::io::duplex(1 << 16);
     let line = Multiplexed::new(near, LineFraming::default(), options(1));
-    far.write_all(b"nobody pending\n").await.unwrap();
+    far.write_all(b"unexpected\n").await.unwrap();
     while !line.is_broken() {
         tokio::task::yield_now().await;
     }

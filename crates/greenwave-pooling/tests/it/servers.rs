@@ -221,7 +221,7 @@ where
                 for _ in 0..20 {
                     while request(pool.clone()).await.is_err() {
                         failures += 1;
-                        assert!(failures < 10_000, "a detached object is not returned");
+                        assert!(failures < 10_000, "the server does not restart");
                     }
                 }
                 failures

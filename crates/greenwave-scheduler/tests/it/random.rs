@@ -234,7 +234,7 @@ impl Simulation {
             self.running.push(Reverse((end, task)));
             self.ends.insert(task, end);
             if let Some(latest) = self.deadlines.remove(&task) {
-                assert!(self.now <= latest, "{task:?} starts at {} and was deadlines by {latest}", self.now);
+                assert!(self.now <= latest, "{task:?} starts at {} but was due by {latest}", self.now);
             }
             // Stages of higher rank may go first.
             let mut deadlines = std::mem::take(&mut self.deadlines);
