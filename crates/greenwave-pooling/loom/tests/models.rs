@@ -39,10 +39,10 @@ impl Manager for Numbers {
     }
 }
 
-fn pool(size: usize) -> Arc<Pool<Numbers>> {
+fn pool(size_max: usize) -> Arc<Pool<Numbers>> {
     let options = PoolOptions {
-        min: 0,
-        size,
+        size_min: 0,
+        size_max,
         idle_timeout: None,
         max_lifetime: None,
         checkout_timeout: None,
@@ -50,7 +50,7 @@ fn pool(size: usize) -> Arc<Pool<Numbers>> {
         check_after: None,
         ..PoolOptions::default()
     };
-    Arc::new(Pool::with_connections(Numbers, options, 1..=size as u32))
+    Arc::new(Pool::with_connections(Numbers, options, 1..=size_max as u32))
 }
 
 /// Polls a checkout once and drops it.

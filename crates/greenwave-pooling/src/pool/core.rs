@@ -295,7 +295,7 @@ impl<S, C> Core<S, C> {
     pub(super) fn add_existing(&mut self, pool: S, connection: C) {
         assert!(self.size < self.size_max, "the pool has capacity for it");
         self.size += 1;
-        let mut slot = self.new_pooled(pool, connection, Instant::now(), 0);
+        let mut pooled = self.new_pooled(pool, connection, Instant::now(), 0);
         pooled.idle_since = Some(0);
         self.idle.push_back(pooled);
     }
