@@ -1,4 +1,4 @@
-//! Whether to call at all. Knows nothing of what is called.
+//! Circuit breakers, which suspend calls after repeated failures.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,25 +9,26 @@ use tokio::time::Instant;
 use crate::callback::after;
 use crate::error::Error;
 
-/// When a breaker opens, and for how long.
+/// Thresholds of a circuit breaker.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct CircuitBreakerOptions {
-    /// Failures in a row that open it; 0 counts as 1.
+    /// Number of consecutive failures that opens the breaker; 0 counts as 1.
     pub failures_max: u32,
-    /// The share of failures among the last calls that opens it: never, if `None`, NaN or above 1; at the
-    /// first failure after `window` calls, if 0 or less.
+    /// Fraction of failures among the last `window` calls that opens the breaker. `None`, NaN and
+    /// values above 1 disable this check. Values of 0 and below open it at the first failure after
+    /// `window` calls.
     pub failure_rate_max: Option<f64>,
-    /// How many calls the share is of; none is reckoned before there were as many. Numbers
-    /// outside of `1..=64` count as the nearest within.
+    /// Number of calls over which the failure rate is computed. The rate is not checked before that
+    /// many calls have ended. Numbers outside `1..=64` count as the nearest bound.
     pub window: u32,
-    /// How long it stays open before calls are tried; at most a year.
+    /// Time for which the breaker stays open before it lets a probe through; at most a year.
     pub cooldown: Duration,
-    /// Calls that have to succeed, one after another, before it closes; 0 counts as 1.
+    /// Number of probes that must succeed, one after another, to close the breaker; 0 counts as 1.
     pub probes: u32,
 }
 
 impl Default for CircuitBreakerOptions {
-    /// 5 failures in a row or half of 20 calls, 10 s, one probe.
+    /// 5 consecutive failures or half of 20 calls, 10 s, one probe.
     fn default() -> Self {
         Self {
             failures_max: 5,
@@ -39,11 +40,13 @@ impl Default for CircuitBreakerOptions {
     }
 }
 
-/// Suspends calls after several failures in a row, or when too many of the last ones failed. Cloning shares it.
+/// Suspends calls after several consecutive failures, or if too many recent calls failed. Clones
+/// share the state.
 ///
 /// ```
 /// # use greenwave_pooling::{CircuitBreaker, CircuitBreakerOptions};
-/// let breaker = CircuitBreaker::new(CircuitBreakerOptions { failures_max: 1, ..CircuitBreakerOptions::default() });
+/// let options = CircuitBreakerOptions { failures_max: 1, ..CircuitBreakerOptions::default() };
+/// let breaker = CircuitBreaker::new(options);
 /// breaker.admit()?.failed();
 /// assert!(breaker.admit().is_err());
 /// # Ok::<(), greenwave_pooling::Error>(())
@@ -51,38 +54,41 @@ impl Default for CircuitBreakerOptions {
 #[derive(Debug, Clone)]
 pub struct CircuitBreaker {
     options: CircuitBreakerOptions,
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<BreakerState>>,
 }
 
 /// `Closed -> Open -> Probing -> Closed | Open`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    /// Calls are made; so many have failed in a row. A bit for each of the last calls, set if it failed.
+enum BreakerState {
+    /// Calls go through. `failures` counts consecutive failures. `recent` has one bit for each of
+    /// the last `seen` calls, set if the call failed.
     Closed { failures: u32, recent: u64, seen: u32 },
-    /// No call is made until then; so many probes have succeeded since it opened.
+    /// No calls go through before `until`. `passed` counts the probes that have succeeded since the
+    /// breaker opened.
     Open { until: Instant, passed: u32 },
-    /// One call is being tried; its end decides. A trial that never ends counts as lost after the cool-down.
+    /// One probe is in flight since `since`. A probe that does not end counts as lost after the
+    /// cool-down.
     Probing { since: Instant, passed: u32 },
 }
 
-const CLOSED: State = State::Closed { failures: 0, recent: 0, seen: 0 };
+const CLOSED: BreakerState = BreakerState::Closed { failures: 0, recent: 0, seen: 0 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Event {
+enum CallEnd {
     Succeeded,
     Failed,
-    /// The call ended without a verdict.
+    /// The permit was dropped without a result.
     Abandoned,
 }
 
 impl CircuitBreaker {
-    /// A closed breaker.
+    /// Creates a closed breaker.
     #[must_use]
     pub fn new(options: CircuitBreakerOptions) -> Self {
         Self { options, state: Arc::new(Mutex::new(CLOSED)) }
     }
 
-    /// Admits a call, whose end is to be reported.
+    /// Admits a call. The caller reports the result through the returned permit.
     ///
     /// # Errors
     /// [`Error::CircuitOpen`] while calls are suspended.
@@ -90,57 +96,58 @@ impl CircuitBreaker {
         let now = Instant::now();
         let mut state = self.state.lock();
         let (until, probe) = match *state {
-            State::Closed { .. } => (now, None),
-            State::Open { until, passed } => (until, Some(passed)),
-            State::Probing { since, passed } => (after(since, self.options.cooldown), Some(passed)),
+            BreakerState::Closed { .. } => (now, None),
+            BreakerState::Open { until, passed } => (until, Some(passed)),
+            BreakerState::Probing { since, passed } => (after(since, self.options.cooldown), Some(passed)),
         };
         if until > now {
             return Err(Error::CircuitOpen { retry_after: until - now });
         }
         if let Some(passed) = probe {
-            *state = State::Probing { since: now, passed };
+            *state = BreakerState::Probing { since: now, passed };
         }
         Ok(CallPermit { breaker: self.clone(), probe: probe.map(|_| now), is_open: true })
     }
 
-    /// Admits a call whatever the state. It counts as a probe, unless one is under way.
+    /// Admits a call in any state. The call counts as a probe unless another probe is in flight.
     fn force(&self) -> CallPermit {
         let now = Instant::now();
         let mut state = self.state.lock();
         let probe = match *state {
-            State::Open { passed, .. } => {
-                *state = State::Probing { since: now, passed };
+            BreakerState::Open { passed, .. } => {
+                *state = BreakerState::Probing { since: now, passed };
                 Some(now)
             }
-            State::Closed { .. } | State::Probing { .. } => None,
+            BreakerState::Closed { .. } | BreakerState::Probing { .. } => None,
         };
         CallPermit { breaker: self.clone(), probe, is_open: true }
     }
 
-    /// Whether calls are made freely.
+    /// Returns true if calls go through without restriction.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        matches!(*self.state.lock(), State::Closed { .. })
+        matches!(*self.state.lock(), BreakerState::Closed { .. })
     }
 
-    fn report(&self, probe: Option<Instant>, event: Event) {
+    fn report(&self, probe: Option<Instant>, end: CallEnd) {
         let mut state = self.state.lock();
-        *state = next(*state, probe, event, &self.options, Instant::now());
+        *state = next(*state, probe, end, &self.options, Instant::now());
     }
 }
 
-/// The only way from one state to another but for the start of a probe.
+/// Computes the state after the end of a call. Only the start of a probe changes the state
+/// elsewhere.
 fn next(
-    state: State,
+    state: BreakerState,
     probe: Option<Instant>,
-    event: Event,
+    end: CallEnd,
     options: &CircuitBreakerOptions,
     now: Instant,
-) -> State {
-    let open = State::Open { until: after(now, options.cooldown), passed: 0 };
-    match (state, event) {
-        (State::Closed { failures, recent, seen }, Event::Failed | Event::Succeeded) => {
-            let has_failed = event == Event::Failed;
+) -> BreakerState {
+    let open = BreakerState::Open { until: after(now, options.cooldown), passed: 0 };
+    match (state, end) {
+        (BreakerState::Closed { failures, recent, seen }, CallEnd::Failed | CallEnd::Succeeded) => {
+            let has_failed = end == CallEnd::Failed;
             let failures = if has_failed { failures.saturating_add(1) } else { 0 };
             let window = options.window.clamp(1, 64);
             let recent = (recent << 1 | u64::from(has_failed)) & (u64::MAX >> (64 - window));
@@ -151,42 +158,43 @@ fn next(
             if is_bad || failures >= options.failures_max.max(1) {
                 return open;
             }
-            State::Closed { failures, recent, seen }
+            BreakerState::Closed { failures, recent, seen }
         }
-        (State::Probing { since, passed }, event) if probe == Some(since) => match event {
-            Event::Succeeded if passed.saturating_add(1) >= options.probes.max(1) => CLOSED,
-            // The next one may try at once.
-            Event::Succeeded => State::Open { until: now, passed: passed.saturating_add(1) },
-            Event::Failed => open,
-            // Nothing was learnt.
-            Event::Abandoned => State::Open { until: now, passed },
+        (BreakerState::Probing { since, passed }, end) if probe == Some(since) => match end {
+            CallEnd::Succeeded if passed.saturating_add(1) >= options.probes.max(1) => CLOSED,
+            // The next probe may start at once.
+            CallEnd::Succeeded => BreakerState::Open { until: now, passed: passed.saturating_add(1) },
+            CallEnd::Failed => open,
+            // The probe gave no result.
+            CallEnd::Abandoned => BreakerState::Open { until: now, passed },
         },
-        // A call from before: it says nothing of now.
+        // The call started before the last change of state, so its result is outdated.
         (state, _) => state,
     }
 }
 
-/// Breakers of several endpoints that stand for one another. The last one is never ejected: when all are open, the one that may be tried
-/// soonest is called all the same, since no answer is worse than a late one.
+/// Circuit breakers for several interchangeable endpoints. One endpoint is always available: if all
+/// breakers are open, the endpoint that may be probed soonest is called.
 #[derive(Debug, Clone)]
 pub struct Endpoints {
     breakers: Arc<[CircuitBreaker]>,
 }
 
 impl Endpoints {
-    /// As many breakers, all closed; at least 1, at most 65,536.
+    /// Creates closed breakers for `count` endpoints; at least 1, at most 65,536.
     #[must_use]
     pub fn new(count: usize, options: CircuitBreakerOptions) -> Self {
         Self { breakers: (0..count.clamp(1, 1 << 16)).map(|_| CircuitBreaker::new(options)).collect() }
     }
 
-    /// An endpoint that may be called, the first from `preferred` on, and the trial to report to.
+    /// Selects an available endpoint, starting the search at index `preferred`. Returns its index
+    /// and the permit to report the result through.
     pub fn admit(&self, preferred: usize) -> (usize, CallPermit) {
         let count = self.breakers.len();
         let mut soonest: Option<(Duration, usize)> = None;
         for at in (0..count).map(|offset| (preferred % count + offset) % count) {
             match self.breakers[at].admit() {
-                Ok(trial) => return (at, trial),
+                Ok(permit) => return (at, permit),
                 Err(Error::CircuitOpen { retry_after })
                     if soonest.is_none_or(|(best, _)| retry_after < best) =>
                 {
@@ -199,16 +207,16 @@ impl Endpoints {
         (at, self.breakers[at].force())
     }
 
-    /// How many are called freely.
+    /// Returns the number of endpoints whose breakers are closed.
     #[must_use]
     pub fn closed_count(&self) -> usize {
         self.breakers.iter().filter(|breaker| breaker.is_closed()).count()
     }
 }
 
-/// A call that was admitted. Dropped without a verdict, it counts neither way.
+/// Permission to make one call. A permit that is dropped without a report counts neither way.
 #[derive(Debug)]
-#[must_use = "the end of the call is to be reported"]
+#[must_use = "report the result of the call through it"]
 pub struct CallPermit {
     breaker: CircuitBreaker,
     probe: Option<Instant>,
@@ -216,25 +224,25 @@ pub struct CallPermit {
 }
 
 impl CallPermit {
-    /// The call did what it should.
+    /// Reports a success.
     pub fn succeeded(mut self) {
-        self.end(Event::Succeeded);
+        self.end(CallEnd::Succeeded);
     }
 
-    /// The call failed in a way that speaks against the next one.
+    /// Reports a failure that makes failures of further calls more likely.
     pub fn failed(mut self) {
-        self.end(Event::Failed);
+        self.end(CallEnd::Failed);
     }
 
-    fn end(&mut self, event: Event) {
+    fn end(&mut self, end: CallEnd) {
         if std::mem::replace(&mut self.is_open, false) {
-            self.breaker.report(self.probe, event);
+            self.breaker.report(self.probe, end);
         }
     }
 }
 
 impl Drop for CallPermit {
     fn drop(&mut self) {
-        self.end(Event::Abandoned);
+        self.end(CallEnd::Abandoned);
     }
 }

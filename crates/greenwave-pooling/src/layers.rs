@@ -14,9 +14,11 @@ use crate::circuit_breaker::CircuitBreaker;
 use crate::error::{BoxError, Error};
 use crate::limiter::Limiter;
 
+type Classify<R> = dyn Fn(&Result<R, BoxError>) -> Retryability + Send + Sync;
 type BoxFuture<R> = Pin<Box<dyn Future<Output = Result<R, BoxError>> + Send>>;
 
-/// Decides from the result of a call whether another attempt may succeed. Clones share the function.
+/// Decides from the result of a call whether another attempt may succeed. Clones share the
+/// function.
 ///
 /// The layers of this crate read the decision as follows:
 ///
@@ -51,7 +53,7 @@ type BoxFuture<R> = Pin<Box<dyn Future<Output = Result<R, BoxError>> + Send>>;
 /// # is_service(service);
 /// ```
 pub struct Classifier<R> {
-    classify: Arc<dyn Fn(&Result<R, BoxError>) -> Retryability + Send + Sync>,
+    classify: Arc<Classify<R>>,
 }
 
 impl<R> Classifier<R> {
@@ -98,7 +100,7 @@ pub struct RetryLayer<R> {
 }
 
 impl<R> RetryLayer<R> {
-    /// Creates a layer from a policy. A budget in the policy is shared by all services of the layer.
+    /// Creates a layer from a policy. All services of the layer share the policy's budget.
     pub fn new(retry: Retry, classifier: Classifier<R>) -> Self {
         Self { retry, classifier }
     }
@@ -206,8 +208,8 @@ where
     }
 }
 
-/// Wraps services so that calls fail with [`Error::CircuitOpen`] while a [`CircuitBreaker`] is open,
-/// and reports to it how the other calls ended.
+/// Wraps services so that calls fail with [`Error::CircuitOpen`] while a [`CircuitBreaker`] is
+/// open, and reports to it how the other calls ended.
 #[derive(Debug)]
 pub struct CircuitBreakerLayer<R> {
     breaker: CircuitBreaker,
@@ -241,7 +243,7 @@ where
     type Error = BoxError;
     type Future = BoxFuture<R>;
 
-    /// Is ready at any time: the call asks the circuit breaker, and then waits for the inner service.
+    /// Is ready at any time: the call asks the circuit breaker and then waits for the inner service.
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         Poll::Ready(Ok(()))
     }

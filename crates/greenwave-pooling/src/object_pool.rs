@@ -1,4 +1,4 @@
-//! ObjectPool that are expensive to make, reused. Synchronous; knows nothing of connections.
+//! A pool of objects that are expensive to create.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -9,32 +9,34 @@ use parking_lot::Mutex;
 
 use crate::callback::call;
 
-/// Keeps objects for reuse, up to a number. Asking for one never waits: if none is kept, one is made. Cloning shares it.
+/// Stores objects for reuse, up to a limit. [`get`](Self::get) never waits: if no object is idle,
+/// it creates one. Clones share the pool.
 ///
-/// Worth it where making is what costs (zeroing a large buffer, building a parser); for small objects an allocator is as quick.
+/// A pool pays off if creation is expensive, as for a large zeroed buffer or a parser. For small
+/// objects an allocator is as fast.
 ///
 /// ```
 /// let buffers = greenwave_pooling::ObjectPool::new(4, || vec![0_u8; 1 << 16], |buffer| buffer.len() == 1 << 16);
 /// let buffer = buffers.get();
-/// drop(buffer); // kept
+/// drop(buffer); // returned to the pool
 /// assert_eq!((buffers.stats().created, buffers.stats().idle), (1, 1));
 /// ```
 pub struct ObjectPool<T> {
-    shared: Arc<Shared<T>>,
+    shared: Arc<ObjectPoolInner<T>>,
 }
 
-struct Shared<T> {
+struct ObjectPoolInner<T> {
     make: Box<dyn Fn() -> T + Send + Sync>,
     reset: Box<dyn Fn(&mut T) -> bool + Send + Sync>,
-    /// Threads use different ones, so that they seldom meet.
+    /// Threads use different shards, so that they rarely contend for a lock.
     shards: Box<[Shard<T>]>,
 }
 
-/// Apart from its neighbours in memory.
+/// Aligned to avoid false sharing.
 #[repr(align(128))]
 struct Shard<T> {
     idle_max: usize,
-    state: Mutex<State<T>>,
+    state: Mutex<ShardState<T>>,
 }
 
 const SHARDS_MAX: usize = 1024;
@@ -42,32 +44,34 @@ const SHARDS_MAX: usize = 1024;
 static NEXT_THREAD: AtomicUsize = AtomicUsize::new(0);
 
 thread_local! {
-    /// Numbers the threads that use any of these, one after another, so that they spread evenly.
+    /// A number for each thread that uses an object pool. Consecutive numbers spread the threads
+    /// evenly.
     static THREAD: usize = NEXT_THREAD.fetch_add(1, Ordering::Relaxed);
 }
 
-struct State<T> {
-    kept: Vec<T>,
+struct ShardState<T> {
+    idle: Vec<T>,
     stats: ObjectPoolStats,
 }
 
-/// Counters of [`ObjectPool`].
+/// Counters of an [`ObjectPool`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ObjectPoolStats {
-    /// ObjectPool kept now.
+    /// Objects that are idle now.
     pub idle: usize,
-    /// ObjectPool made.
+    /// Objects created.
     pub created: u64,
-    /// Times that one was reused.
+    /// Number of times an object was reused.
     pub reused: u64,
-    /// ObjectPool dropped: unfit after a reset, or too many.
+    /// Objects dropped because the reset failed or the pool was full.
     pub dropped: u64,
 }
 
 impl<T> ObjectPool<T> {
-    /// Keeps up to `idle_max` objects that `make` makes. `reset` makes a returned one fit for the next user, and says whether it is;
-    /// one for which it panics is dropped.
+    /// Creates a pool that stores at most `idle_max` idle objects. `make` creates an object.
+    /// `reset` prepares a returned object for its next user, and returns false to drop it. If
+    /// `reset` panics, the object is dropped.
     #[must_use]
     pub fn new(
         idle_max: usize,
@@ -77,8 +81,9 @@ impl<T> ObjectPool<T> {
         Self::sharded(1, idle_max, make, reset)
     }
 
-    /// As [`new`](Self::new), with what is kept in so many parts, for objects that many threads take at once. A thread looks into its own
-    /// part only, so that one may be made while another is kept elsewhere.
+    /// Creates a pool like [`new`](Self::new), divided into shards for objects that many threads
+    /// use at once. Each thread uses one shard, so it may create an object although another shard
+    /// has an idle one.
     #[must_use]
     pub fn sharded(
         shards: usize,
@@ -88,29 +93,29 @@ impl<T> ObjectPool<T> {
     ) -> Self {
         let shards = shards.clamp(1, SHARDS_MAX);
         let shard = |at: usize| Shard {
-            // All of them together keep as many as allowed.
+            // The limits of the shards add up to `idle_max`.
             idle_max: idle_max / shards + usize::from(at < idle_max % shards),
-            state: Mutex::new(State { kept: Vec::new(), stats: ObjectPoolStats::default() }),
+            state: Mutex::new(ShardState { idle: Vec::new(), stats: ObjectPoolStats::default() }),
         };
         let (make, reset) = (Box::new(make), Box::new(reset));
-        Self { shared: Arc::new(Shared { make, reset, shards: (0..shards).map(shard).collect() }) }
+        Self { shared: Arc::new(ObjectPoolInner { make, reset, shards: (0..shards).map(shard).collect() }) }
     }
 
-    /// An object, reused or new. It comes back when it is dropped.
+    /// Returns an object, reused or new. It returns to the pool on drop.
     #[must_use]
     pub fn get(&self) -> PooledObject<T> {
-        let kept = self.shared.take();
-        let object = kept.unwrap_or_else(|| (self.shared.make)());
+        let idle = self.shared.take();
+        let object = idle.unwrap_or_else(|| (self.shared.make)());
         PooledObject { shared: self.shared.clone(), object: Some(object) }
     }
 
-    /// What it has counted so far.
+    /// Returns the counters.
     #[must_use]
     pub fn stats(&self) -> ObjectPoolStats {
         let mut sum = ObjectPoolStats::default();
         for shard in &self.shared.shards {
             let state = shard.state.lock();
-            sum.idle += state.kept.len();
+            sum.idle += state.idle.len();
             sum.created += state.stats.created;
             sum.reused += state.stats.reused;
             sum.dropped += state.stats.dropped;
@@ -119,7 +124,7 @@ impl<T> ObjectPool<T> {
     }
 }
 
-impl<T> Shared<T> {
+impl<T> ObjectPoolInner<T> {
     fn shard(&self) -> &Shard<T> {
         match &*self.shards {
             [only] => only,
@@ -129,22 +134,22 @@ impl<T> Shared<T> {
 
     fn take(&self) -> Option<T> {
         let mut state = self.shard().state.lock();
-        let kept = state.kept.pop();
-        state.stats.reused += u64::from(kept.is_some());
-        state.stats.created += u64::from(kept.is_none());
-        kept
+        let idle = state.idle.pop();
+        state.stats.reused += u64::from(idle.is_some());
+        state.stats.created += u64::from(idle.is_none());
+        idle
     }
 
     fn give_back(&self, mut object: T) {
-        // Unfit if that panics: a drop is no place to.
+        // This runs in a drop, where a panic could abort the process.
         let is_fit = call("reset", || (self.reset)(&mut object)).unwrap_or(false);
         let shard = self.shard();
         let mut state = shard.state.lock();
-        if is_fit && state.kept.len() < shard.idle_max {
-            state.kept.push(object);
+        if is_fit && state.idle.len() < shard.idle_max {
+            state.idle.push(object);
         } else {
             state.stats.dropped += 1;
-            drop(state); // The object is dropped after the lock.
+            drop(state); // The object is dropped without the lock.
         }
     }
 }
@@ -161,18 +166,18 @@ impl<T> fmt::Debug for ObjectPool<T> {
     }
 }
 
-/// An object of [`ObjectPool`], given back on drop.
+/// An object from an [`ObjectPool`]. It returns to the pool on drop.
 pub struct PooledObject<T> {
-    shared: Arc<Shared<T>>,
-    /// Gone only while the lease is being taken apart.
+    shared: Arc<ObjectPoolInner<T>>,
+    /// `None` only after `into_inner`, or during drop.
     object: Option<T>,
 }
 
 impl<T> PooledObject<T> {
-    /// Keeps the object for good.
+    /// Removes the object from the pool.
     #[must_use]
     pub fn into_inner(mut self) -> T {
-        self.object.take().expect("the object is there until this is dropped")
+        self.object.take().expect("the object is present until `into_inner` or drop")
     }
 }
 
@@ -180,13 +185,13 @@ impl<T> Deref for PooledObject<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        self.object.as_ref().expect("the object is there until this is dropped")
+        self.object.as_ref().expect("the object is present until `into_inner` or drop")
     }
 }
 
 impl<T> DerefMut for PooledObject<T> {
     fn deref_mut(&mut self) -> &mut T {
-        self.object.as_mut().expect("the object is there until this is dropped")
+        self.object.as_mut().expect("the object is present until `into_inner` or drop")
     }
 }
 

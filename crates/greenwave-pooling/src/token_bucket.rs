@@ -1,4 +1,4 @@
-//! How much in a minute, of several units at once, and when a host wants to be left alone. Knows nothing of what is called.
+//! Rate limits over several units at once, and pauses that hosts asked for.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -10,107 +10,114 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::callback::after;
 
-/// A rate of one unit: so many in each period, all at once if none were used for a period.
+/// The rate of one unit. A bucket holds the units of one period, so that many can be taken in a
+/// burst.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
-    /// Units in a period; 0 counts as 1.
+    /// Units per period; 0 counts as 1.
     pub units: u64,
-    /// The period; zero for no limit.
+    /// Length of the period; zero disables the limit.
     pub period: Duration,
 }
 
 impl Rate {
-    /// So many in a minute.
+    /// Creates a rate of `units` per minute.
     #[must_use]
     pub fn per_minute(units: u64) -> Self {
         Self { units, period: Duration::from_secs(60) }
     }
 }
 
-/// Token buckets of `N` units that are taken from together: requests and tokens per minute, say. Cloning shares it.
+/// Token buckets for `N` units that are taken together, such as requests and tokens per minute.
+/// Clones share the buckets.
 ///
-/// Callers are served first come, first served: who wants much is not overtaken by those who want little. What a call really took may be
-/// [corrected](Self::correct) afterwards.
+/// Callers are served in the order of their calls: a large request is not overtaken by small ones.
+/// If the actual cost of a call differs from the amount taken, [`correct`](Self::correct) settles
+/// the difference.
 ///
 /// ```
 /// use greenwave_pooling::{TokenBuckets, Rate};
 ///
-/// # tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(async {
+/// # let mut builder = tokio::runtime::Builder::new_current_thread();
+/// # builder.enable_time().start_paused(true).build().unwrap().block_on(async {
 /// let limits = TokenBuckets::new([Rate::per_minute(60), Rate::per_minute(90_000)]);
 /// limits.take([1, 2_500]).await;
 /// assert_eq!(limits.available(), [59, 87_500]);
 /// # });
 /// ```
 pub struct TokenBuckets<const N: usize> {
-    shared: Arc<Shared<N>>,
+    buckets: Arc<BucketSet<N>>,
 }
 
-struct Shared<const N: usize> {
+struct BucketSet<const N: usize> {
     rates: [Rate; N],
-    /// Held by the one whose turn it is while it waits for its units: tokio's lock passes it on in order.
+    /// Held by the caller that is next in line while it waits for units. tokio's mutex is fair.
     turn: tokio::sync::Mutex<()>,
     levels: Mutex<Levels<N>>,
 }
 
 struct Levels<const N: usize> {
-    /// Below zero after a correction upwards.
+    /// Levels are negative after a call that cost more than was taken.
     units: [f64; N],
     filled: Instant,
 }
 
 impl<const N: usize> TokenBuckets<N> {
-    /// All full.
+    /// Creates full buckets.
     #[must_use]
     pub fn new(rates: [Rate; N]) -> Self {
         let rates = rates.map(|rate| Rate { units: rate.units.max(1), ..rate });
         let levels = Levels { units: rates.map(|rate| rate.units as f64), filled: Instant::now() };
         let turn = tokio::sync::Mutex::new(());
-        Self { shared: Arc::new(Shared { rates, turn, levels: Mutex::new(levels) }) }
+        Self { buckets: Arc::new(BucketSet { rates, turn, levels: Mutex::new(levels) }) }
     }
 
-    /// Waits until there is as much of every unit, and takes it. More than a bucket holds waits until it is full, and leaves it in debt.
-    /// May be cancelled: then nothing is taken.
+    /// Waits until all units are available and takes them. A request for more than a bucket holds
+    /// waits until the bucket is full, and takes it below zero.
+    ///
+    /// Cancel safe: a cancelled call takes nothing.
     pub async fn take(&self, wanted: [u64; N]) {
-        let _turn = self.shared.turn.lock().await;
-        while let Err(until) = self.shared.try_take(wanted) {
+        let _turn = self.buckets.turn.lock().await;
+        while let Err(until) = self.buckets.try_take(wanted) {
             sleep_until(until).await;
         }
     }
 
-    /// Takes as much of every unit, if there is and nobody waits.
+    /// Takes the units if all are available and no other caller waits. Returns false otherwise.
     #[must_use]
     pub fn try_take(&self, wanted: [u64; N]) -> bool {
-        let turn = self.shared.turn.try_lock();
-        turn.is_ok() && self.shared.try_take(wanted).is_ok()
+        let turn = self.buckets.turn.try_lock();
+        turn.is_ok() && self.buckets.try_take(wanted).is_ok()
     }
 
-    /// A call that took `taken` really cost `cost`: the difference is given back, or owed.
+    /// Replaces the amounts `taken` for a call by its actual `cost`: returns or charges the
+    /// difference.
     pub fn correct(&self, taken: [u64; N], cost: [u64; N]) {
-        let mut levels = self.shared.levels.lock();
+        let mut levels = self.buckets.levels.lock();
         for at in 0..N {
             let level = levels.units[at] + taken[at] as f64 - cost[at] as f64;
-            levels.units[at] = level.min(self.shared.rates[at].units as f64);
+            levels.units[at] = level.min(self.buckets.rates[at].units as f64);
         }
     }
 
-    /// How much there is of each, rounded down; zero while in debt.
+    /// Returns the available units, rounded down; zero if a level is negative.
     #[must_use]
     pub fn available(&self) -> [u64; N] {
-        let mut levels = self.shared.levels.lock();
-        self.shared.fill(&mut levels, Instant::now());
+        let mut levels = self.buckets.levels.lock();
+        self.buckets.fill(&mut levels, Instant::now());
         levels.units.map(|units| units.max(0.0) as u64)
     }
 }
 
-impl<const N: usize> Shared<N> {
-    /// Takes, or says when to look again.
+impl<const N: usize> BucketSet<N> {
+    /// Takes the units, or returns the time of the next attempt.
     fn try_take(&self, wanted: [u64; N]) -> Result<(), Instant> {
         let now = Instant::now();
         let mut levels = self.levels.lock();
         self.fill(&mut levels, now);
         let mut wait = Duration::ZERO;
         for (at, rate) in self.rates.iter().enumerate() {
-            // More than there ever is would wait for ever.
+            // More than the bucket can hold would never become available.
             let missing = wanted[at].min(rate.units) as f64 - levels.units[at];
             if missing > 1e-6 {
                 let seconds = missing / rate.units as f64 * rate.period.as_secs_f64();
@@ -118,7 +125,7 @@ impl<const N: usize> Shared<N> {
             }
         }
         if !wait.is_zero() {
-            // tokio's timer counts milliseconds: a little less would come round again and again.
+            // tokio's timer has a resolution of a millisecond. A shorter wait would end too early.
             return Err(after(now, wait.saturating_add(Duration::from_millis(1))));
         }
         for (level, wanted) in levels.units.iter_mut().zip(wanted) {
@@ -139,7 +146,7 @@ impl<const N: usize> Shared<N> {
 
 impl<const N: usize> Clone for TokenBuckets<N> {
     fn clone(&self) -> Self {
-        Self { shared: self.shared.clone() }
+        Self { buckets: self.buckets.clone() }
     }
 }
 
@@ -149,12 +156,13 @@ impl<const N: usize> fmt::Debug for TokenBuckets<N> {
     }
 }
 
-/// The upper limit of pauses that another side asks for, unless another is given.
+/// Default upper limit of pauses that a server asks for.
 pub(crate) const PAUSE_MAX: Duration = Duration::from_secs(600);
 
-/// Until when hosts want to be left alone, shared by all who call them. Cloning shares it.
+/// Pauses that hosts asked for, shared by all callers of these hosts. Clones share the pauses.
 ///
-/// What is over is forgotten when another is added, so that there are never more than hosts that are cooling down, and at most `hosts_max`.
+/// Expired pauses are removed whenever another one starts, so the map holds at most `hosts_max`
+/// hosts.
 #[derive(Debug, Clone)]
 pub struct Cooldowns {
     hosts_max: usize,
@@ -163,41 +171,42 @@ pub struct Cooldowns {
 }
 
 impl Cooldowns {
-    /// For so many hosts at once; 0 counts as 1. Pauses are at most 10 minutes.
+    /// Creates an empty set for at most `hosts_max` hosts; 0 counts as 1. Pauses are limited to 10
+    /// minutes.
     #[must_use]
     pub fn new(hosts_max: usize) -> Self {
         Self { hosts_max: hosts_max.max(1), pause_max: PAUSE_MAX, until: Arc::default() }
     }
 
-    /// With another upper limit of pauses, of up to a year: whatever a host asks for.
+    /// Replaces the upper limit of pauses, by at most a year.
     #[must_use]
     pub fn with_pause_max(self, pause_max: Duration) -> Self {
         Self { pause_max, ..self }
     }
 
-    /// `host` wants to be left alone for so long. A shorter time than before changes nothing. When there are too many, the one that ends
-    /// first is forgotten.
+    /// Starts a pause for `host`. A running pause is extended but never shortened. If there are too
+    /// many hosts, the pause that ends first is dropped.
     pub fn start(&self, host: &str, pause: Duration) {
         let now = Instant::now();
         let until = after(now, pause.min(self.pause_max));
         let mut hosts = self.until.lock();
         hosts.retain(|_, until| *until > now);
-        let known = hosts.entry(host.to_owned()).or_insert(until);
-        *known = (*known).max(until);
+        let end = hosts.entry(host.to_owned()).or_insert(until);
+        *end = (*end).max(until);
         if hosts.len() > self.hosts_max {
-            let first = hosts.iter().min_by_key(|(_, until)| **until).map(|(host, _)| host.clone());
-            first.map(|first| hosts.remove(&first));
+            let next = hosts.iter().min_by_key(|(_, until)| **until).map(|(host, _)| host.clone());
+            next.map(|next| hosts.remove(&next));
         }
     }
 
-    /// How much longer `host` is to be left alone.
+    /// Returns the remaining pause of `host`, or zero without a pause.
     #[must_use]
     pub fn remaining(&self, host: &str) -> Duration {
         let until = self.until.lock().get(host).copied();
         until.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()))
     }
 
-    /// Waits until `host` may be called again, also if that is put off meanwhile.
+    /// Waits until the pause of `host` ends, including extensions made in the meantime.
     pub async fn wait(&self, host: &str) {
         loop {
             let left = self.remaining(host);

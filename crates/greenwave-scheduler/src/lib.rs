@@ -1,13 +1,16 @@
-//! Runs a graph of asynchronous tasks without barriers: each task starts when *its* dependencies are
-//! done, the one with the longest chain of work behind it first, under named resource limits.
+//! Runs graphs of asynchronous tasks without barriers. Each task starts when its own dependencies
+//! are done, the task with the longest chain of work after it first, under named resource limits.
 //!
-//! A [`GraphBuilder`] collects tasks and dependencies and checks them into a [`Graph`]. An [`Executor`]
-//! runs the graph; what starts when is decided by a [`Dispatcher`], a pure state machine that can also
-//! be driven in virtual time. A task runs in *stages*: between two of them it gives back what it holds
-//! and queues again at its old priority, so that a task that waits for an answer keeps no worker busy.
+//! A [`GraphBuilder`] collects tasks and dependencies and checks them into a [`Graph`]. An
+//! [`Executor`] runs the graph on tokio. A [`Dispatcher`] decides which tasks start when; it is a
+//! pure state machine that can also run in virtual time. A task consists of *stages*: between two
+//! stages it releases its resources and is queued again with its old rank, so that a task that
+//! waits for something external occupies no worker.
 //!
 //! ```
-//! use greenwave_scheduler::{Durations, Executor, GraphBuilder, Limits, Needs, TaskOutcome, Resources, Step};
+//! use greenwave_scheduler::{
+//!     Durations, Executor, GraphBuilder, Limits, Needs, Resources, Step, TaskOutcome,
+//! };
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), greenwave_scheduler::Error> {
@@ -35,21 +38,30 @@
 //! # }
 //! ```
 //!
+//! # Features
+//!
 //! | feature | adds | cost |
 //! |---|---|---|
-//! | `journal` | `Journal`: finished tasks and learned durations, durable, so that a killed run continues | greenwave-segment (zstd, xxhash) |
-//! | `simulation` | `Journal::open_simulated`, for tests on the simulated machine of greenwave-segment | the crate `corosensei` |
-//! | `jobserver` | `Executor::with_jobserver`: workers take tokens that `make` and `cargo` share | greenwave-process, and a thread while a run waits for tokens |
+//! | `journal` | `Journal`: durable record of finished tasks and learned durations, so that a killed run continues | greenwave-segment (zstd, xxhash) |
+//! | `simulation` | `Journal::open_simulated`, for tests on the simulated machine of greenwave-segment | corosensei |
+//! | `jobserver` | `Executor::with_jobserver`: tokens shared with `make` and `cargo` in tasks | greenwave-process, and a thread while a run waits for tokens |
 //!
-//! # More than that
+//! # Further parts
 //!
-//! A [`Job`] says what else a run should know: who observes, time limits, an order for tests ([`OrderRules`]), an [`TaskSender`] for tasks that come up
-//! meanwhile. [`Executor::run_job`] gives each stage a task of the runtime; call it from one, by `tokio::spawn`, if stages are short: from `block_on` on a
-//! thread outside the runtime every end of a stage has to wake that thread. [`Executor::run_inline`] runs all stages in the task that calls.
-//! [`Workers`] follow the machine's load; [`Retry`], [`Pauser`] and [`Stopper`] do what they say; a [`ChromeTrace`] shows it all in Perfetto.
+//! - A [`Job`] holds the optional inputs of a run: an observer, time limits, an order for tests
+//!   ([`OrderRules`]), and a [`TaskReceiver`] for tasks added by a [`TaskSender`] during the run.
+//! - [`Executor::run_job`] runs each stage in a separate tokio task. If stages are short, call it
+//!   from within a tokio task: from `block_on` on a thread outside the runtime, the end of each
+//!   stage would have to wake that thread. [`Executor::run_inline`] runs all stages in the calling
+//!   task.
+//! - [`Workers`] adapts the number of workers to the machine's load. [`Retry`] retries failed
+//!   stages. A [`Pauser`] and a [`Stopper`] pause and stop runs. A [`ChromeTrace`] displays a run
+//!   in Perfetto.
 //!
-//! Errors are mistakes in the graph or its needs, found before anything starts. A failing task is no
-//! error: the [`RunReport`] says what became of every task.
+//! # Errors
+//!
+//! An [`Error`] is a mistake in the graph or its needs and is reported before any task starts. The
+//! failure of a task is not an error: the [`RunReport`] holds the outcome of every task.
 
 mod control;
 mod dispatcher;
@@ -67,13 +79,14 @@ mod resource;
 mod retries;
 mod running;
 mod stats;
+mod task;
 mod trace;
 mod workers;
 
 pub use control::{NewTask, Pauser, ProgressStream, Stopper, TaskReceiver, TaskSender, progress};
 pub use dispatcher::{Action, Addition, DispatchEvent, Dispatcher, Limits, OnFailure, TaskState};
 pub use error::Error;
-pub use executor::{Executor, Progress, RunReport, Stage, Step, TaskFailure, TaskOutcome};
+pub use executor::{Executor, RunReport};
 pub use graph::{Graph, GraphBuilder, TaskId};
 pub use greenwave_retry::{Retry, RetryBudget};
 pub use job::Job;
@@ -84,5 +97,6 @@ pub use order::{Order, OrderRules, TaskHistory};
 pub use priority::{Durations, Priority};
 pub use resource::{Needs, Resources};
 pub use stats::{LostTime, ResourceStats, ScheduleStats};
+pub use task::{Progress, Stage, Step, TaskFailure, TaskOutcome};
 pub use trace::ChromeTrace;
 pub use workers::Workers;

@@ -1,5 +1,5 @@
-//! Code of the caller that panics, and connections that are of no use: each fails the call that it was
-//! made for, with an error that says so, and nothing else.
+//! Panics in user code, and unusable connections. Each fails the call during which it occurs, with
+//! a specific error, and nothing else.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -20,21 +20,21 @@ enum Fault {
     CheckPanics,
 }
 
-/// A manager with one fault, until it is mended.
+/// A manager with one fault, until `is_healthy` is set.
 #[derive(Debug)]
 struct Faulty {
     fault: Fault,
-    is_mended: AtomicBool,
+    is_healthy: AtomicBool,
     connects: AtomicUsize,
 }
 
 impl Faulty {
     fn new(fault: Fault) -> Self {
-        Self { fault, is_mended: AtomicBool::new(false), connects: AtomicUsize::new(0) }
+        Self { fault, is_healthy: AtomicBool::new(false), connects: AtomicUsize::new(0) }
     }
 
     fn has(&self, fault: Fault) -> bool {
-        self.fault == fault && !self.is_mended.load(Ordering::Relaxed)
+        self.fault == fault && !self.is_healthy.load(Ordering::Relaxed)
     }
 }
 
@@ -69,28 +69,28 @@ fn connects(pool: &Pool<Faulty>) -> usize {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_manager_that_fails_fails_each_call_once_and_serves_when_it_is_mended() {
+async fn a_faulty_manager_fails_each_call_once_until_it_recovers() {
     for (fault, expected) in [
         (Fault::ConnectPanics, "`connect` panicked: boom"),
-        (Fault::ConnectFails, "could not connect"),
-        (Fault::IsBroken, "the new connection was broken at once"),
+        (Fault::ConnectFails, "cannot connect"),
+        (Fault::IsBroken, "the new connection was broken immediately"),
         (Fault::IsBrokenPanics, "`is_broken` panicked: boom"),
     ] {
         let pool = Pool::new(Faulty::new(fault), options());
         for calls in 1..4 {
             assert_eq!(pool.get().await.unwrap_err().to_string(), expected);
-            assert_eq!(connects(&pool), calls, "one connect for one call");
+            assert_eq!(connects(&pool), calls, "one connect per call");
         }
         let all = tokio::join!(pool.get(), pool.get(), pool.get());
         assert!(all.0.is_err() && all.1.is_err() && all.2.is_err());
         assert_eq!((connects(&pool), pool.stats().size), (6, 0), "{fault:?}");
-        pool.manager().is_mended.store(true, Ordering::Relaxed);
+        pool.manager().is_healthy.store(true, Ordering::Relaxed);
         assert!(pool.get().await.is_ok(), "{fault:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_check_that_panics_closes_the_connection_and_the_caller_gets_another() {
+async fn a_panicking_check_closes_the_connection_and_the_caller_gets_another() {
     let pool = Pool::new(Faulty::new(Fault::CheckPanics), options());
     assert_eq!(*pool.get().await.unwrap(), 0);
     tokio::time::sleep(Duration::from_secs(10)).await;
@@ -99,17 +99,17 @@ async fn a_check_that_panics_closes_the_connection_and_the_caller_gets_another()
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_that_cannot_be_asked_on_its_way_back_is_closed() {
+async fn a_connection_whose_return_panics_is_closed() {
     let pool = Pool::new(Faulty::new(Fault::IsBrokenPanics), options());
-    pool.manager().is_mended.store(true, Ordering::Relaxed);
+    pool.manager().is_healthy.store(true, Ordering::Relaxed);
     let lease = pool.get().await.unwrap();
-    pool.manager().is_mended.store(false, Ordering::Relaxed);
+    pool.manager().is_healthy.store(false, Ordering::Relaxed);
     drop(lease);
     assert_eq!((pool.stats().discarded, pool.stats().size), (1, 0));
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_minimum_is_kept_up_with_growing_delays_while_connects_fail() {
+async fn restoring_the_minimum_backs_off_while_connects_fail() {
     let every =
         PoolOptions { size_min: 3, size_max: 4, idle_timeout: Some(Duration::from_millis(40)), ..options() };
     for fault in [Fault::ConnectFails, Fault::IsBroken, Fault::ConnectPanics, Fault::IsBrokenPanics] {
@@ -121,15 +121,15 @@ async fn the_minimum_is_kept_up_with_growing_delays_while_connects_fail() {
         tokio::time::sleep(Duration::from_secs(600)).await;
         let in_ten_minutes = connects(&pool) - first;
         assert!((60..=360).contains(&in_ten_minutes), "{in_ten_minutes}");
-        // Nobody who asks is made to wait for that.
-        pool.manager().is_mended.store(true, Ordering::Relaxed);
+        // No caller waits for the background connects.
+        pool.manager().is_healthy.store(true, Ordering::Relaxed);
         pool.warm_up().await.unwrap();
         assert_eq!(pool.stats().idle, 3);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_observer_that_panics_does_not_take_the_pool_with_it() {
+async fn a_panicking_observer_does_not_break_the_pool() {
     let pool = Pool::with_observer(Faulty::new(Fault::None), options(), |_| panic!("boom"));
     for _ in 0..3 {
         pool.get().await.unwrap().discard();
@@ -138,7 +138,7 @@ async fn an_observer_that_panics_does_not_take_the_pool_with_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_batch_that_panics_anywhere_fails_alone() {
+async fn a_panic_in_a_handler_fails_only_its_batch() {
     let before = Batcher::new(BatchOptions::default(), |numbers: Vec<u32>| {
         assert!(numbers[0] != 1, "boom");
         async move { numbers }
@@ -164,7 +164,7 @@ async fn a_batch_that_panics_anywhere_fails_alone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_question_that_cannot_be_weighed_fails_alone() {
+async fn a_panicking_weigher_fails_only_its_request() {
     let weigh = |number: &u32| {
         assert!(*number != 1, "boom");
         1
@@ -176,13 +176,13 @@ async fn a_question_that_cannot_be_weighed_fails_alone() {
 }
 
 #[test]
-fn an_object_that_cannot_be_reset_is_dropped() {
+fn an_object_whose_reset_panics_is_dropped() {
     let objects = ObjectPool::new(2, || 1, |_: &mut i32| panic!("boom"));
     drop(objects.get());
     assert_eq!((objects.stats().idle, objects.stats().dropped), (0, 1));
 }
 
-/// Lines of one byte, of which some make it panic.
+/// A framing of single bytes. Some bytes make it panic.
 #[derive(Debug, Clone)]
 struct Bytes;
 
@@ -204,7 +204,7 @@ impl Framing for Bytes {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_framing_that_panics_breaks_its_connection() {
+async fn a_panicking_framing_breaks_its_connection() {
     for (bad, expected) in [(1, "`encode` panicked: boom"), (2, "`decode` panicked: boom")] {
         let (ours, mut theirs) = tokio::io::duplex(64);
         tokio::spawn(async move {

@@ -1,4 +1,4 @@
-//! Calls that are suspended.
+//! Tests of `CircuitBreaker` and `Endpoints`.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ fn opened() -> CircuitBreaker {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_opens_after_failures_in_a_row() {
+async fn it_opens_after_consecutive_failures() {
     let breaker = CircuitBreaker::new(CircuitBreakerOptions {
         failures_max: 2,
         failure_rate_max: None,
@@ -34,13 +34,13 @@ async fn it_opens_after_failures_in_a_row() {
         breaker.admit().unwrap().succeeded();
         drop(breaker.admit().unwrap());
     }
-    assert!(breaker.is_closed(), "never two in a row");
+    assert!(breaker.is_closed(), "consecutive connects are spaced out");
     let error = opened().admit().unwrap_err();
     assert!(matches!(error, Error::CircuitOpen { retry_after } if retry_after == COOLDOWN), "{error:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_call_decides_whether_it_closes() {
+async fn one_probe_decides_whether_it_closes() {
     let breaker = opened();
     sleep(COOLDOWN).await;
     let probe = breaker.admit().unwrap();
@@ -53,7 +53,7 @@ async fn one_call_decides_whether_it_closes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_probe_that_is_abandoned_lets_the_next_one_try() {
+async fn a_dropped_probe_permits_the_next_probe() {
     let breaker = opened();
     sleep(COOLDOWN).await;
     drop(breaker.admit().unwrap());
@@ -61,11 +61,11 @@ async fn a_probe_that_is_abandoned_lets_the_next_one_try() {
     sleep(COOLDOWN).await;
     breaker.admit().unwrap().succeeded();
     hung.failed();
-    assert!(breaker.is_closed(), "a probe of before does not count any more");
+    assert!(breaker.is_closed(), "the result of an outdated probe does not count");
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_opens_when_too_many_of_the_last_calls_failed() {
+async fn it_opens_at_a_high_failure_rate() {
     let options = CircuitBreakerOptions {
         failures_max: 100,
         failure_rate_max: Some(0.5),
@@ -78,35 +78,35 @@ async fn it_opens_when_too_many_of_the_last_calls_failed() {
         let trial = breaker.admit().unwrap();
         if call % 2 == 0 { trial.failed() } else { trial.succeeded() }
     }
-    assert!(breaker.is_closed(), "too few calls to reckon a share of");
+    assert!(breaker.is_closed(), "too few calls for a failure rate");
     breaker.admit().unwrap().succeeded();
-    assert!(breaker.is_closed(), "a success opens nothing");
+    assert!(breaker.is_closed(), "a success does not open the breaker");
     breaker.admit().unwrap().failed();
     assert!(!breaker.is_closed());
 
     sleep(COOLDOWN).await;
     breaker.admit().unwrap().succeeded();
-    assert!(!breaker.is_closed(), "two have to succeed");
+    assert!(!breaker.is_closed(), "two probes must succeed");
     breaker.admit().unwrap().succeeded();
     assert!(breaker.is_closed());
     breaker.admit().unwrap().failed();
-    assert!(breaker.is_closed(), "what was before is forgotten");
+    assert!(breaker.is_closed(), "earlier failures do not count");
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_last_endpoint_is_never_ejected() {
+async fn one_endpoint_is_always_available() {
     let options =
         CircuitBreakerOptions { failures_max: 1, cooldown: COOLDOWN, ..CircuitBreakerOptions::default() };
     let endpoints = Endpoints::new(3, options);
     for wanted in [1, 2, 0] {
         sleep(COOLDOWN / 10).await;
         let (at, trial) = endpoints.admit(1);
-        assert_eq!(at, wanted, "the next one that is closed");
+        assert_eq!(at, wanted, "the next endpoint with a closed breaker");
         trial.failed();
     }
     assert_eq!(endpoints.closed_count(), 0);
     let (at, trial) = endpoints.admit(2);
-    assert_eq!(at, 1, "the one that was opened first");
+    assert_eq!(at, 1, "the endpoint whose breaker opened first");
     trial.succeeded();
     assert_eq!((endpoints.closed_count(), endpoints.admit(0).0), (1, 1));
 }

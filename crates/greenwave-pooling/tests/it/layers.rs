@@ -1,4 +1,4 @@
-//! Guards around a service.
+//! Tests of the `tower` layers.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,7 +13,8 @@ use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Statuses: what a service answers, call by call, the last one for ever.
+/// Creates a service that responds with the given statuses in order and repeats the last one.
+/// Status 0 means an error.
 fn service(
     statuses: &'static [u16],
     breaker: &CircuitBreaker,
@@ -40,17 +41,17 @@ fn service(
 }
 
 #[tokio::test(start_paused = true)]
-async fn attempts_are_made_until_one_is_an_answer() {
+async fn failed_attempts_are_retried() {
     let breaker = CircuitBreaker::new(CircuitBreakerOptions::default());
     let started = Instant::now();
     let (service, calls) = service(&[503, 0, 429, 404], &breaker);
     assert_eq!(service.oneshot(()).await.unwrap(), 404);
     assert_eq!(calls.load(Ordering::SeqCst), 4);
-    assert!(started.elapsed() >= 5 * SECOND, "as long as it was asked to");
+    assert!(started.elapsed() >= 5 * SECOND, "the retry waited for the requested delay");
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_stays_bad_is_what_the_caller_sees_and_then_nothing_is_called() {
+async fn the_last_failure_is_returned_and_opens_the_circuit_breaker() {
     let breaker =
         CircuitBreaker::new(CircuitBreakerOptions { failures_max: 4, ..CircuitBreakerOptions::default() });
     let (service, calls) = service(&[0, 503], &breaker);

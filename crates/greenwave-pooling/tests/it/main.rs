@@ -1,4 +1,4 @@
-//! Everything through the public API.
+//! Tests of the public API.
 
 #![expect(clippy::unwrap_used, reason = "a helper of tests is a test")]
 

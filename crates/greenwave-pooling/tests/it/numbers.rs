@@ -1,5 +1,5 @@
-//! Every option at its extremes: each number has a meaning, and none panics, hangs or wraps. In paused
-//! time, so that what waits for ever fails.
+//! Extreme values of every option. None may panic, hang or overflow. The tests use paused time, so
+//! a wait without end fails.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ const DURATIONS: [Duration; 4] =
     [Duration::ZERO, Duration::from_nanos(1), Duration::from_secs(1), Duration::MAX];
 const COUNTS: [usize; 3] = [0, 1, usize::MAX];
 const FRACTIONS: [f64; 7] = [f64::NAN, f64::NEG_INFINITY, -1.0, 0.0, 0.5, 1.0, f64::INFINITY];
-/// Ends all waits but those that are for ever.
+/// Longer than any wait that ends.
 const YEARS: Duration = Duration::from_secs(3 * 365 * 24 * 3600);
 
 #[derive(Debug)]
@@ -37,14 +37,14 @@ impl Manager for Units {
     }
 }
 
-/// Lends twice, with a pause in between.
+/// Checks out a connection twice, with a pause in between.
 async fn check_pool(options: PoolOptions) {
     let shown = format!("{options:?}");
     let pool = Pool::new(Units, options.clone());
     for _ in 0..2 {
         match pool.get().await {
             Ok(lease) => drop(lease),
-            // No time at all is no time to connect.
+            // A limit of zero leaves no time to connect.
             Err(Error::Timeout { .. }) => assert!(options.checkout_timeout < Some(Duration::from_secs(1))),
             Err(Error::ConnectTimeout { .. }) => {
                 assert!(options.connect_timeout < Some(Duration::from_secs(1)), "{shown}");
@@ -82,7 +82,7 @@ async fn pools_of_any_size_and_limit() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_minimum_of_any_number_is_at_most_the_size() {
+async fn a_minimum_above_the_maximum_counts_as_the_maximum() {
     let pool = Pool::new(Units, PoolOptions { size_min: usize::MAX, size_max: 5, ..PoolOptions::default() });
     pool.warm_up().await.unwrap();
     assert_eq!(pool.stats().idle, 5);
@@ -118,7 +118,7 @@ async fn batches_of_any_size_and_delay() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn breakers_of_any_kind_open_and_close_again() {
+async fn circuit_breakers_with_any_options_open_and_close() {
     for cooldown in DURATIONS {
         for failure_rate_max in FRACTIONS.map(Some).into_iter().chain([None]) {
             for number in [0, 1, u32::MAX] {
@@ -152,7 +152,7 @@ async fn breakers_of_any_kind_open_and_close_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn buckets_of_any_rate_give_what_is_asked_for_some_day() {
+async fn buckets_of_any_rate_serve_every_request_eventually() {
     for period in DURATIONS {
         for units in [0, 1, u64::MAX] {
             for wanted in [0, 1, u64::MAX] {
@@ -173,7 +173,7 @@ async fn buckets_of_any_rate_give_what_is_asked_for_some_day() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn limits_of_any_bounds() {
+async fn limiters_with_any_bounds() {
     for min in COUNTS {
         for max in COUNTS {
             for initial in COUNTS {
@@ -215,7 +215,7 @@ async fn pauses_of_any_length_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn hedges_of_any_delay() {
+async fn hedges_with_any_delay() {
     for after in DURATIONS {
         for fraction in FRACTIONS {
             for tokens_max in [0, 1, u32::MAX] {
@@ -231,7 +231,7 @@ async fn hedges_of_any_delay() {
 }
 
 #[test]
-fn objects_of_any_number() {
+fn object_pools_of_any_size() {
     for shards in COUNTS {
         for idle_max in COUNTS {
             let objects = ObjectPool::sharded(shards, idle_max, || 1, |_| true);

@@ -1,9 +1,9 @@
-//! ObjectPool that are reused.
+//! Tests of `ObjectPool`.
 
 use greenwave_pooling::ObjectPool;
 
 #[test]
-fn objects_are_reset_and_reused_up_to_a_number() {
+fn objects_are_reset_and_reused_up_to_the_limit() {
     let words = ObjectPool::new(2, String::new, |word: &mut String| {
         let is_fit = word.capacity() < 1000;
         word.clear();
@@ -25,7 +25,7 @@ fn objects_are_reset_and_reused_up_to_a_number() {
 }
 
 #[test]
-fn shards_keep_no_more_together_than_allowed_and_each_thread_finds_its_own() {
+fn shards_share_the_limit_and_each_thread_uses_one() {
     let words = ObjectPool::sharded(4, 6, String::new, |_| true);
     let threads: Vec<_> = (0..8)
         .map(|_| {

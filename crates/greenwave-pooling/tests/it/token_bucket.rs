@@ -1,4 +1,4 @@
-//! So much in a minute, and hosts that are left alone.
+//! Tests of `TokenBuckets` and `Cooldowns`.
 
 use std::time::Duration;
 
@@ -8,21 +8,21 @@ use tokio::time::{Instant, sleep, timeout};
 const SECOND: Duration = Duration::from_secs(1);
 
 #[tokio::test(start_paused = true)]
-async fn every_unit_has_to_be_there() {
+async fn all_units_must_be_available() {
     let buckets = TokenBuckets::new([Rate::per_minute(60), Rate::per_minute(6000)]);
     let started = Instant::now();
     buckets.take([1, 6000]).await;
     assert_eq!(started.elapsed(), Duration::ZERO);
-    assert!(!buckets.try_take([1, 100]), "requests are there, tokens are not");
+    assert!(!buckets.try_take([1, 100]), "requests are available, tokens are not");
     buckets.take([1, 1000]).await;
     let waited = started.elapsed();
     assert!((10 * SECOND..11 * SECOND).contains(&waited), "a sixth of a minute: {waited:?}");
     buckets.correct([1, 1000], [1, 400]);
-    assert!(buckets.try_take([1, 500]), "what was not used is given back");
+    assert!(buckets.try_take([1, 500]), "unused units are returned");
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_rate_is_kept_over_time() {
+async fn the_rate_holds_over_time() {
     let buckets = TokenBuckets::new([Rate { units: 10, period: SECOND }]);
     let started = Instant::now();
     for _ in 0..110 {
@@ -33,7 +33,7 @@ async fn the_rate_is_kept_over_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_wants_much_is_not_overtaken_and_who_goes_away_takes_nothing() {
+async fn large_requests_are_not_overtaken_and_cancelled_ones_take_nothing() {
     let buckets = TokenBuckets::new([Rate { units: 10, period: SECOND }]);
     buckets.take([10]).await;
     let large = tokio::spawn({
@@ -42,7 +42,7 @@ async fn who_wants_much_is_not_overtaken_and_who_goes_away_takes_nothing() {
     });
     tokio::task::yield_now().await;
     sleep(SECOND / 2).await;
-    assert!(!buckets.try_take([1]), "someone waits");
+    assert!(!buckets.try_take([1]), "a caller waits");
     assert!(timeout(SECOND / 4, buckets.take([1])).await.is_err());
     large.await.unwrap();
     let started = Instant::now();
@@ -52,7 +52,7 @@ async fn who_wants_much_is_not_overtaken_and_who_goes_away_takes_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_host_is_left_alone_by_all() {
+async fn pauses_are_shared_by_all_callers() {
     let cooldowns = Cooldowns::new(2);
     let other = cooldowns.clone();
     cooldowns.start("a", 5 * SECOND);
@@ -66,10 +66,10 @@ async fn a_host_is_left_alone_by_all() {
     let started = Instant::now();
     sleep(SECOND).await;
     cooldowns.start("a", 9 * SECOND);
-    assert_eq!(waiting.await.unwrap() - started, 10 * SECOND, "put off meanwhile");
+    assert_eq!(waiting.await.unwrap() - started, 10 * SECOND, "the pause was extended");
     for host in ["b", "c", "d"] {
         cooldowns.start(host, 5 * SECOND);
     }
     let left = ["b", "c", "d"].iter().filter(|host| !cooldowns.remaining(host).is_zero()).count();
-    assert_eq!(left, 2, "no more than allowed");
+    assert_eq!(left, 2, "at most the maximum");
 }

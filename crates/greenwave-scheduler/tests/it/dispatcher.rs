@@ -1,4 +1,4 @@
-//! The dispatcher alone, in virtual time, against what must hold of every schedule.
+//! The dispatcher in virtual time, checked against the invariants of every schedule.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use greenwave_scheduler::{
 };
 use proptest::prelude::*;
 
-/// A random graph with stages, durations, needs and failures, all small.
+/// A small random graph with stages, durations, needs and failures.
 #[derive(Debug, Clone)]
 struct Case {
     tasks: Vec<Vec<(u64, u32, u32)>>,
@@ -52,7 +52,8 @@ impl Case {
         Needs::nothing().of("workers", workers).of("gpu", gpus)
     }
 
-    /// Runs the case in virtual time, checking every invariant on the way; the order of starts is returned.
+    /// Runs the case in virtual time and checks the invariants after each event. Returns the order
+    /// of starts.
     fn simulate(&self) -> Vec<(u64, TaskId)> {
         let graph = self.graph();
         let resources = Resources::new([("workers", self.workers), ("gpu", self.gpus)]);
@@ -122,7 +123,7 @@ impl Case {
 
 proptest! {
     #[test]
-    fn every_schedule_is_sound_complete_and_repeatable(case in cases()) {
+    fn every_schedule_is_valid_complete_and_repeatable(case in cases()) {
         prop_assert_eq!(case.simulate(), case.simulate());
     }
 }
@@ -138,7 +139,7 @@ fn a_wide_task_is_not_starved_by_narrow_ones() {
     let limits =
         Limits { resources: Resources::new([("workers", 2)]), overtakes_max: 3, ..Limits::default() };
     let needs = |task| Needs::nothing().of("workers", *graph.payload(task));
-    // One worker is always busy with a narrow task when the other falls free.
+    // Whenever one worker becomes free, the other is busy with a narrow task.
     let mut ranks = vec![1; 101];
     ranks[0] = 5;
     (ranks[1], ranks[2]) = (9, 9);
@@ -161,7 +162,7 @@ fn a_wide_task_is_not_starved_by_narrow_ones() {
 }
 
 #[test]
-fn stop_at_first_lets_running_tasks_end_and_starts_no_other() {
+fn stop_at_first_lets_running_tasks_finish_and_starts_no_others() {
     let mut graph = GraphBuilder::new();
     graph.task("a", ()).task("b", ()).task("c", ());
     let graph = graph.build().unwrap();
@@ -181,13 +182,13 @@ fn stop_at_first_lets_running_tasks_end_and_starts_no_other() {
 }
 
 #[test]
-fn a_need_that_can_never_be_met_is_refused_by_name() {
+fn needs_beyond_the_limits_are_refused() {
     let mut graph = GraphBuilder::new();
     graph.task("render", ());
     let graph = graph.build().unwrap();
     let limits = Limits { resources: Resources::new([("gpu", 1)]), ..Limits::default() };
     let refused = Dispatcher::new(&graph, limits, &[], |_| Needs::nothing().of("gpu", 2)).unwrap_err();
-    insta::assert_snapshot!(refused, @"task `render` needs 2 of resource `gpu`, of which there are 1");
+    insta::assert_snapshot!(refused, @"task `render` needs 2 of resource `gpu`, whose limit is 1");
 }
 
 #[test]
@@ -197,7 +198,7 @@ fn a_million_tasks_are_dispatched_in_virtual_time() {
     for task in 0..TASKS {
         graph.task(task.to_string(), ());
     }
-    // Each waits for up to two of those before it, by a rule that looks random.
+    // Each task depends on up to two earlier ones, chosen by a hash.
     for task in 1..TASKS {
         for salt in 0..task % 3 {
             let before = task - 1 - (task * 7919 + salt * 104_729) % task.min(1000);
@@ -229,10 +230,11 @@ fn a_million_tasks_are_dispatched_in_virtual_time() {
     assert_eq!((stats.done, stats.pool("workers").unwrap().peak), (TASKS, 64));
     assert!(stats.efficiency("workers") > 0.95, "{stats:?}");
     let idle = stats.wall * 64 - stats.pool("workers").unwrap().busy;
-    assert_eq!(stats.lost.total(), idle, "every second that was lost has a cause");
+    assert_eq!(stats.lost.total(), idle, "all lost time has a cause");
 }
 
-/// Runs a graph of `first`, `wide` behind it, and two tasks of many stages, two tasks in flight at most.
+/// Runs a graph of `first`, `wide` after it, and two tasks with many stages, with at most two tasks
+/// in progress.
 fn order_of_starts(overtakes_max: u32) -> Vec<TaskId> {
     let mut graph = GraphBuilder::new();
     graph.task("wide", 2).task("first", 1).task("a", 1).task("b", 1).depends_on("wide", "first");
@@ -265,7 +267,7 @@ fn order_of_starts(overtakes_max: u32) -> Vec<TaskId> {
 }
 
 #[test]
-fn a_task_that_may_not_begin_reserves_nothing_that_begun_tasks_need_to_end() {
+fn a_task_without_a_slot_reserves_nothing_that_tasks_in_progress_need() {
     for overtakes_max in [0, 1, 16, u32::MAX] {
         order_of_starts(overtakes_max);
     }

@@ -1,4 +1,4 @@
-//! Locks: shared by many or held by one, taken together with everything else.
+//! Tests of shared and exclusive locks.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -30,7 +30,7 @@ fn needs((a, b, units): (Hold, Hold, u32)) -> Needs {
 
 proptest! {
     #[test]
-    fn nobody_holds_what_another_holds_alone(tasks in proptest::collection::vec((hold(), hold(), 0..3_u32), 1..40), picks in any::<u64>()) {
+    fn an_exclusive_lock_has_one_holder(tasks in proptest::collection::vec((hold(), hold(), 0..3_u32), 1..40), picks in any::<u64>()) {
         let mut graph = GraphBuilder::new();
         for at in 0..tasks.len() {
         graph.task(at.to_string(), ());
@@ -72,7 +72,7 @@ proptest! {
 }
 
 #[test]
-fn an_exclusive_holder_is_not_starved_by_shared_ones() {
+fn an_exclusive_lock_is_not_starved_by_shared_holders() {
     let mut graph = GraphBuilder::new();
     graph.task("alone", ());
     for at in 0..100 {

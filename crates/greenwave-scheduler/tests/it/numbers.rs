@@ -1,5 +1,5 @@
-//! Every option at its extremes: each has a meaning, or is refused with the range that is accepted. A
-//! run that would not end fails the test, since time is paused and nothing is left to wait for.
+//! Extreme values of every option: each works, or is refused with the accepted range. The tests use
+//! paused time, so a run that does not end fails.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,7 +29,7 @@ fn job<'a>() -> Job<'a, u32, String> {
     Job::new().needs(|_| Needs::nothing().of("workers", 1))
 }
 
-/// Each stage waits a little and is tried again once.
+/// Runs stages that wait briefly and are each retried once.
 async fn run(executor: &Executor, job: Job<'_, u32, String>) -> Result<RunReport<u32, String>, Error> {
     let stage = |stage: Stage| async move {
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -37,8 +37,8 @@ async fn run(executor: &Executor, job: Job<'_, u32, String>) -> Result<RunReport
     };
     let graph = chain();
     let run = executor.run_job(&graph, job, stage);
-    // Longer than any time in here, except those that are for ever.
-    tokio::time::timeout(Duration::from_secs(1_000_000), run).await.expect("it ends")
+    // Longer than any delay that ends.
+    tokio::time::timeout(Duration::from_secs(1_000_000), run).await.expect("the run ends")
 }
 
 fn is_done(report: &RunReport<u32, String>) -> bool {
@@ -46,7 +46,7 @@ fn is_done(report: &RunReport<u32, String>) -> bool {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_tasks_at_all_are_refused_and_all_other_limits_have_a_meaning() {
+async fn a_limit_of_zero_tasks_is_refused_and_other_limits_work() {
     for tasks_max in [0, 1, usize::MAX] {
         for overtakes_max in COUNTS {
             let executor = Executor::new(Limits { tasks_max, overtakes_max, ..limits() });
@@ -103,7 +103,7 @@ async fn delays_and_time_limits_of_any_length() {
         for attempts_max in [0, 1, 2, usize::MAX] {
             let mut executor = Executor::new(limits());
             executor.retry = Retry { attempts_max, delay_min: length, delay_max: length, ..Retry::default() };
-            // A delay of up to half a billion years is no reason to fail, but to stop some day.
+            // A delay of half a billion years must not panic, and the run can still be stopped.
             let stopper = executor.stopper();
             let stop = async {
                 tokio::time::sleep(Duration::from_secs(10)).await;
@@ -126,7 +126,7 @@ async fn delays_and_time_limits_of_any_length() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn load_of_any_kind() {
+async fn load_samples_of_any_value() {
     let figures = [0.0, -1.0, 1.0, f64::NAN, f64::INFINITY, f64::MIN];
     for min in COUNTS {
         for every in DURATIONS {
@@ -143,7 +143,7 @@ async fn load_of_any_kind() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn orders_of_any_history() {
+async fn orders_from_any_history() {
     for duration in DURATIONS {
         for number in [0.0, -1.0, f64::NAN, f64::INFINITY, f64::MAX] {
             for workers in COUNTS {
@@ -153,7 +153,7 @@ async fn orders_of_any_history() {
                         TaskHistory { runs: number, failures: number, ..TaskHistory::unknown(duration) };
                     let mut other = history;
                     other.observe(true);
-                    // More than there are tasks, and fewer.
+                    // More histories than tasks, and fewer.
                     for histories in [vec![history; 5], vec![other], vec![]] {
                         let (ranks, order) = rules.order(&histories, workers);
                         let job = job().order(ranks, order);
@@ -166,14 +166,14 @@ async fn orders_of_any_history() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn tasks_of_another_graph_are_refused_by_number() {
+async fn unknown_done_tasks_are_refused() {
     let executor = Executor::new(limits());
     let refused = run(&executor, job().already_done(&[TaskId::from_index(7)])).await.unwrap_err();
-    assert_eq!(refused.to_string(), "task number 7 was given as already done, and the graph has 3 tasks");
+    assert_eq!(refused.to_string(), "task number 7 is marked as already done, but the graph has 3 tasks");
 }
 
 #[test]
-fn the_dispatcher_takes_any_time_and_any_task() {
+fn the_dispatcher_accepts_any_time_and_any_task() {
     let needs = |_| Needs::nothing().of("workers", 2);
     for (first, second) in DURATIONS.into_iter().flat_map(|first| DURATIONS.map(|second| (first, second))) {
         let mut dispatcher = Dispatcher::new(&chain(), limits(), &[u64::MAX], needs).unwrap();
