@@ -9,7 +9,8 @@ use bytes::Bytes;
 use criterion::{Bencher, Criterion};
 use greenwave_benches::{Page, Row, criterion, is_measuring, samples};
 use greenwave_cache::{
-    Adaptive, Backend, Cache, DiskBackend, DiskOptions, Identity, Key, KeyBuilder, Options, Record, Secret,
+    Adaptive, Backend, Cache, CacheOptions, DiskBackend, DiskOptions, IdentityHasher, Key, KeyBuilder,
+    Record, Secret,
 };
 use tokio::runtime::Runtime;
 
@@ -37,8 +38,8 @@ fn key(number: u64) -> Key {
     KeyBuilder::new("suite", 1).number(number).finish()
 }
 
-fn cache(ttl: Option<Duration>) -> Cache<Key, u64, Adaptive, Identity> {
-    let options = Options { entries_max: 2 * KEYS as usize, ttl, ..Options::default() };
+fn cache(ttl: Option<Duration>) -> Cache<Key, u64, Adaptive, IdentityHasher> {
+    let options = CacheOptions { entries_max: 2 * KEYS as usize, ttl, ..CacheOptions::default() };
     let cache = Cache::with(options).expect("the options are valid");
     (0..KEYS).for_each(|number| cache.insert(key(number), number));
     assert!((0..KEYS).all(|number| cache.get(&key(number)) == Some(number)));

@@ -6,7 +6,8 @@ use std::time::Duration;
 use criterion::{BenchmarkId, Criterion, Throughput};
 use greenwave_benches::{Page, Row, criterion, is_measuring, samples};
 use greenwave_scheduler::{
-    Action, Dispatcher, Durations, Event, Executor, Graph, GraphBuilder, Limits, Needs, Resources, Step,
+    Action, DispatchEvent, Dispatcher, Durations, Executor, Graph, GraphBuilder, Limits, Needs, Resources,
+    Step,
 };
 
 const ABOUT: &str = "
@@ -50,7 +51,7 @@ fn decide(graph: &Graph<()>) -> usize {
     let mut dispatcher =
         Dispatcher::new(graph, limits(), &ranks, |_| needs()).expect("eight workers are enough");
     let (mut actions, mut running, mut ended) = (Vec::new(), std::collections::VecDeque::new(), 0);
-    let mut event = Event::Begin;
+    let mut event = DispatchEvent::Begin;
     loop {
         dispatcher.handle(Duration::ZERO, event, &mut actions).expect("needs do not change");
         running.extend(actions.drain(..).filter_map(|action| match action {
@@ -59,7 +60,7 @@ fn decide(graph: &Graph<()>) -> usize {
         }));
         let Some(task) = running.pop_front() else { return ended };
         ended += 1;
-        event = Event::Done(task);
+        event = DispatchEvent::Done(task);
     }
 }
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use criterion::{Criterion, Throughput};
 use futures_util::stream;
 use greenwave_benches::{Page, Row, criterion, is_measuring, samples};
-use greenwave_streaming::{Files, Pull, Splitting};
+use greenwave_streaming::{BufferedSplitter, Files, Pull};
 
 const ABOUT: &str = "
 An answer of 64 KiB with 32 files in fenced blocks, in chunks of four bytes, as tokens come. `splitting` is the
@@ -38,7 +38,7 @@ fn answer() -> Vec<Bytes> {
 }
 
 fn splitting(chunks: &[Bytes]) -> usize {
-    let mut splitting = Splitting::new(Files::default());
+    let mut splitting = BufferedSplitter::new(Files::default());
     let mut files = 0;
     for chunk in chunks {
         files +=

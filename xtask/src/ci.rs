@@ -92,6 +92,7 @@ const STEPS: &[Step] = &[
             "check",
             "--all-features",
             "--package=greenwave-segment",
+            "--package=greenwave-process",
             "--package=greenwave-retry",
             "--package=greenwave-cache",
             "--package=greenwave-scheduler",

@@ -164,7 +164,7 @@ const RUNS: &[Run] = &[
         package: "greenwave-streaming",
         features: "",
         target: "it",
-        tests: "resume::breaks",
+        tests: "resume::a_break",
         variable: "GREENWAVE_BREAK_BYTES",
         rounds: 4_000,
     },

@@ -1,5 +1,5 @@
-//! Runs the probes that try to make `greenwave test` report a stale pass: the test target `soundness`
-//! of greenwave-cli.
+//! Runs the probes that try to make `greenwave test` report a stale pass: the test target
+//! `soundness` of greenwave-cli.
 
 use crate::Result;
 use crate::process::{cargo, output_of, run_visibly};

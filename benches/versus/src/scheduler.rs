@@ -5,7 +5,7 @@ use std::collections::BinaryHeap;
 use std::time::Duration;
 
 use greenwave_scheduler::{
-    Action, Dispatcher, Durations, Event, Graph, GraphBuilder, Limits, Needs, Resources, TaskId,
+    Action, DispatchEvent, Dispatcher, Durations, Graph, GraphBuilder, Limits, Needs, Resources, TaskId,
 };
 
 /// Random numbers, the same for the same seed (xorshift64*).
@@ -106,7 +106,7 @@ impl Case {
         let dispatcher = Dispatcher::new(&self.graph, limits, ranks, |_| one.clone());
         let mut dispatcher = dispatcher.expect("a task needs one worker");
         let (mut actions, mut running, mut now) = (Vec::new(), BinaryHeap::new(), Duration::ZERO);
-        dispatcher.handle(now, Event::Begin, &mut actions).expect("needs do not change");
+        dispatcher.handle(now, DispatchEvent::Begin, &mut actions).expect("needs do not change");
         loop {
             for action in actions.drain(..) {
                 let Action::Start(task) = action else { panic!("nothing fails") };
@@ -114,7 +114,7 @@ impl Case {
             }
             let Some(Reverse((end, task))) = running.pop() else { break };
             now = end;
-            dispatcher.handle(now, Event::Done(task), &mut actions).expect("needs do not change");
+            dispatcher.handle(now, DispatchEvent::Done(task), &mut actions).expect("needs do not change");
         }
         assert_eq!(dispatcher.stats().done, self.graph.len());
         now

@@ -13,8 +13,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use greenwave_benches::{Page, Row, is_measuring};
 use greenwave_cache::{
-    Adaptive, Backend, Cache, CostAware, DiskBackend, DiskOptions, Hashing, Identity, Key, KeyBuilder, Lru,
-    MemoryBackend, Options, Policy, Predictor, Record, S3Fifo, Tier, Tiered, TieredOptions, Trail,
+    Adaptive, Backend, Cache, CacheOptions, CostAware, DiskBackend, DiskOptions, IdentityHasher, Key,
+    KeyBuilder, KeyHasher, Lru, MemoryBackend, Policy, Predictor, Record, S3Fifo, Tier, Tiered,
+    TieredOptions, Trail,
 };
 use greenwave_versus::traces::{Random, Trace, Zipf, ideal, traces};
 use parking_lot::Mutex;
@@ -72,7 +73,7 @@ trait Contender: Sync {
     fn put(&self, key: Key, value: Value);
 }
 
-struct Ours(Cache<Key, Value, Adaptive, Identity>);
+struct Ours(Cache<Key, Value, Adaptive, IdentityHasher>);
 struct Quick(quick_cache::sync::Cache<Key, Value, quick_cache::UnitWeighter, FirstBytes>);
 struct Moka(moka::sync::Cache<Key, Value, FirstBytes>);
 struct MiniMoka(mini_moka::sync::Cache<Key, Value, FirstBytes>);
@@ -182,8 +183,8 @@ fn contenders() -> Vec<Box<dyn Contend>> {
     ]
 }
 
-fn ours<P: Policy, S: Hashing<Key> + Default, V>(entries_max: usize) -> Cache<Key, V, P, S> {
-    Cache::with(Options { entries_max, ..Options::default() }).expect("the options are valid")
+fn ours<P: Policy, S: KeyHasher<Key> + Default, V>(entries_max: usize) -> Cache<Key, V, P, S> {
+    Cache::with(CacheOptions { entries_max, ..CacheOptions::default() }).expect("the options are valid")
 }
 
 /// A kind of work.
@@ -332,7 +333,7 @@ fn hit_ratio(trace: &Trace, mut is_there: impl FnMut(u64) -> bool) -> f64 {
 }
 
 fn ours_on<P: Policy>(trace: &Trace) -> f64 {
-    let cache: Cache<Key, (), P, Identity> = ours(trace.capacity);
+    let cache: Cache<Key, (), P, IdentityHasher> = ours(trace.capacity);
     hit_ratio(trace, |number| {
         let key = spread(number);
         cache.get(&key).is_some() || {
@@ -562,7 +563,7 @@ async fn memory_misses(tiered: &Tiered, keys: &[u64]) -> f64 {
     let (before, mut trail) = (tiered.stats().tiers[0].hits, Trail::default());
     for number in keys {
         let key = spread(*number);
-        if tiered.get_on(&mut trail, &key).await.is_none() {
+        if tiered.get_with_trail(&mut trail, &key).await.is_none() {
             tiered.put(&key, &small_record(*number)).await.expect("nothing is reported");
         }
         // What is fetched ahead has as much time as a test takes: it is done before the next one is asked for.

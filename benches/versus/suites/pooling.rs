@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use greenwave_benches::{Page, Row, is_measuring};
 use greenwave_pooling::{
-    Balanced, BatchConfig, Batcher, LengthFraming, Manager, Multiplexed, MultiplexedConfig, Objects, Pool,
-    PoolConfig, Tcp,
+    Balanced, BatchOptions, Batcher, LengthFraming, Manager, Multiplexed, MultiplexedOptions, ObjectPool,
+    Pool, PoolOptions, Tcp,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -241,16 +241,16 @@ impl Lends for FastPool {
     }
 }
 
-fn no_limits() -> PoolConfig {
-    PoolConfig {
-        min: 0,
-        size: CONNECTIONS,
+fn no_limits() -> PoolOptions {
+    PoolOptions {
+        size_min: 0,
+        size_max: CONNECTIONS,
         idle_timeout: None,
         max_lifetime: None,
         checkout_timeout: None,
         connect_timeout: None,
         check_after: None,
-        ..PoolConfig::default()
+        ..PoolOptions::default()
     }
 }
 
@@ -307,7 +307,10 @@ fn measure(runtime: &Runtime, which: usize, found: &mut Found) {
     match which {
         0 => rounds(runtime, found, peer, |peer| async { Ours(Pool::new(peer, no_limits())) }),
         1 => rounds(runtime, found, peer, |peer| async {
-            Ours(Pool::new(peer, PoolConfig { min: 0, size: CONNECTIONS, ..PoolConfig::default() }))
+            Ours(Pool::new(
+                peer,
+                PoolOptions { size_min: 0, size_max: CONNECTIONS, ..PoolOptions::default() },
+            ))
         }),
         2 => rounds(runtime, found, peer, |peer| async move {
             Deadpool(deadpool::managed::Pool::builder(peer).max_size(size).build().expect("it is well set"))
@@ -472,7 +475,7 @@ fn per_call(mut call: impl FnMut()) -> f64 {
 }
 
 fn objects(rows: &mut Vec<Row>) {
-    let ours = Objects::new(
+    let ours = ObjectPool::new(
         64,
         || Vec::<u8>::with_capacity(4096),
         |buffer| {
@@ -480,7 +483,7 @@ fn objects(rows: &mut Vec<Row>) {
             true
         },
     );
-    let large = Objects::new(64, || vec![0_u8; 1 << 16], |_| true);
+    let large = ObjectPool::new(64, || vec![0_u8; 1 << 16], |_| true);
     let opool = opool::Pool::new(64, Buffers);
     let list = parking_lot::Mutex::new(Vec::<Vec<u8>>::new());
     let mut found: [Vec<f64>; 6] = Default::default();
@@ -521,7 +524,7 @@ fn batches(runtime: &Runtime, rows: &mut Vec<Row>) {
     let mut samples = Vec::new();
     for _ in 0..ROUNDS {
         let _entered = runtime.enter();
-        let batcher = Batcher::new(BatchConfig::default(), async |numbers: Vec<u64>| numbers);
+        let batcher = Batcher::new(BatchOptions::default(), async |numbers: Vec<u64>| numbers);
         let begun = Instant::now();
         let tasks: Vec<_> = (0..TASKS as u64)
             .map(|task| {
@@ -575,7 +578,7 @@ fn requests(runtime: &Runtime, rows: &mut Vec<Row>) {
         let stream = runtime.block_on(TcpStream::connect(&address)).expect("the other side listens");
         stream.set_nodelay(true).expect("it is a TCP connection");
         let _entered = runtime.enter();
-        lines.push(Multiplexed::new(stream, LengthFraming, MultiplexedConfig::default()));
+        lines.push(Multiplexed::new(stream, LengthFraming, MultiplexedOptions::default()));
     }
     let balanced = Balanced::new(lines, Some(0));
     let (mut exclusive, mut multiplexed, mut shares) = (Vec::new(), Vec::new(), Vec::new());

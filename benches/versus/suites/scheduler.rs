@@ -8,9 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use greenwave_benches::{Page, Row, is_measuring};
-use greenwave_scheduler::{
-    Executor, Graph, GraphBuilder, Job, Limits, Needs, ProcessGroup, Resources, Stage, Step,
-};
+use greenwave_scheduler::{Executor, Graph, GraphBuilder, Job, Limits, Needs, Resources, Stage, Step};
 use greenwave_versus::scheduler::{Case, DURATIONS, FAMILIES, ranks};
 use tokio::runtime::Runtime;
 
@@ -323,7 +321,7 @@ fn run_commands(
         async move {
             let mut command = tokio::process::Command::new("/bin/sh");
             command.arg("-c").arg(script);
-            let mut process = ProcessGroup::spawn(&mut command).expect("a shell can be started");
+            let mut process = greenwave_process::Child::spawn(&mut command).expect("a shell can be started");
             let status = process.wait().await.expect("a child can be waited for");
             if status.success() { Step::Done(()) } else { Step::Failed(()) }
         }
@@ -354,7 +352,7 @@ fn sleeps(rows: &mut Vec<Row>) {
         let run = executor.run_inline(&case.graph, job, |stage| async move {
             let mut command = tokio::process::Command::new("/bin/sh");
             command.arg("-c").arg(format!("sleep {}", case.took[stage.task.index()].as_secs_f64()));
-            let mut process = ProcessGroup::spawn(&mut command).expect("a shell can be started");
+            let mut process = greenwave_process::Child::spawn(&mut command).expect("a shell can be started");
             process.wait().await.expect("a child can be waited for");
             Step::Done(())
         });

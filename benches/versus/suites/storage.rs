@@ -275,14 +275,14 @@ fn read(store: &str, folder: &Path) -> Value {
 }
 
 fn hot_gets(_: &str, folder: &Path) -> Value {
-    use greenwave_storage::{Options, SegmentCold, SegmentOptions, Store};
+    use greenwave_storage::{SegmentColdTier, SegmentOptions, Store, StoreOptions};
     let corpus = Corpus::new(FILES, &SIZES);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("tokio starts");
-    let cold = SegmentCold::open(folder, SegmentOptions::default()).expect("the cold tier opens");
+    let cold = SegmentColdTier::open(folder, SegmentOptions::default()).expect("the cold tier opens");
     let store = runtime
         .block_on(async {
             Store::open(
-                Options { memory_bytes_max: 1 << 30, ..Options::default() },
+                StoreOptions { memory_bytes_max: 1 << 30, ..StoreOptions::default() },
                 std::sync::Arc::new(cold),
             )
         })

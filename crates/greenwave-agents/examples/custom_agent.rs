@@ -1,4 +1,4 @@
-//! An agent of one's own in a few lines: it answers every question with a file that repeats it.
+//! A custom agent that answers every request with a file that repeats the prompt.
 //!
 //! ```console
 //! $ cargo run -p greenwave-agents --example custom_agent
@@ -10,7 +10,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use greenwave_agents::{Agent, AgentPool, Answer, Error, Event, PoolLimits, Request, Session};
+use greenwave_agents::{
+    Agent, AgentEvent, AgentPool, AgentPoolOptions, Error, Request, ResponseStream, Session,
+};
 
 #[derive(Debug, Clone)]
 struct Echo;
@@ -32,10 +34,10 @@ impl Agent for Echo {
 
 #[async_trait]
 impl Session for Echo {
-    async fn ask(&mut self, request: &Request) -> Result<Answer, Error> {
+    async fn send(&mut self, request: &Request) -> Result<ResponseStream, Error> {
         let text = format!("```text {}.txt\n{}\n```\n", request.feature, request.prompt);
-        let events = [Event::Text(Bytes::from(text)), Event::End];
-        Ok(Answer::new(stream::iter(events.map(Ok))))
+        let events = [AgentEvent::Text(Bytes::from(text)), AgentEvent::End];
+        Ok(ResponseStream::new(stream::iter(events.map(Ok))))
     }
 
     fn is_open(&self) -> bool {
@@ -45,15 +47,15 @@ impl Session for Echo {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let limits = PoolLimits { size: 1, min: 0, idle_timeout: Duration::from_secs(60) };
-    let pool = AgentPool::new("echo", Arc::new(Echo), limits);
+    let options = AgentPoolOptions { size: 1, min: 0, idle_timeout: Duration::from_secs(60) };
+    let pool = AgentPool::new("echo", Arc::new(Echo), options);
     let request = Request {
         feature: "hello".into(),
         attempt: 1,
         prompt: "Say it again.".into(),
         directory: ".".into(),
     };
-    let mut text = pool.session().await?.ask(&request).await?.into_text();
+    let mut text = pool.session().await?.send(&request).await?.into_text();
     let mut out = std::io::stdout().lock();
     while let Some(chunk) = text.next().await {
         std::io::Write::write_all(&mut out, &chunk?)?;

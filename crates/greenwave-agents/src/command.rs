@@ -1,5 +1,5 @@
-//! The agent that is any program: prompt on its standard input, answer on its standard output. Knows nothing
-//! of what the program is.
+//! Implements an agent that runs a program: the prompt is its standard input, the response its
+//! standard output.
 
 use std::io;
 use std::process::{ExitStatus, Stdio};
@@ -8,36 +8,37 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures_util::stream;
-use greenwave_pooling::Child;
+use greenwave_process::Child;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::{Agent, Answer, Error, Event, Request, Session};
+use crate::{Agent, AgentEvent, Error, Request, ResponseStream, Session};
 
-/// Most bytes of an answer that are read at once.
+/// Maximum size of a chunk in bytes.
 const CHUNK_BYTES_MAX: usize = 16 * 1024;
-/// Longer than anybody waits, and short enough to be added to any clock: ten years.
-const FOREVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
-/// Most bytes of a program's last words that are kept.
+/// Maximum time limit: ten years, which can be added to any clock without overflow.
+const TIME_LIMIT_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+/// Maximum number of bytes of standard error included in an error. The end is included.
 const STDERR_BYTES_MAX: usize = 2 * 1024;
 
-/// An agent that is a program, started anew for each question in the feature's copy of the project.
+/// An agent that starts a program for each request, in the request's directory.
 ///
-/// The program gets the whole environment of this process, credentials included: it is the user's own.
-/// It is killed with everything it started when it exceeds its time, when the answer is dropped, and when
-/// it has ended and something it started has not.
+/// The program inherits the whole environment of this process, including credentials. It is killed
+/// with all its descendants when it exceeds its time limit and when the response is dropped.
+/// Descendants that outlive the program are killed too.
 #[derive(Debug, Clone)]
 pub struct CommandAgent {
     command: Vec<String>,
-    time_max: Duration,
+    time_limit: Duration,
 }
 
 impl CommandAgent {
-    /// An agent for a program with its arguments, and the longest that one answer may take.
-    pub fn new(command: Vec<String>, time_max: Duration) -> Self {
-        Self { command, time_max: time_max.min(FOREVER) }
+    /// Creates an agent that runs `command` (program and arguments), with a time limit for each
+    /// response.
+    pub fn new(command: Vec<String>, time_limit: Duration) -> Self {
+        Self { command, time_limit: time_limit.min(TIME_LIMIT_MAX) }
     }
 
     fn program(&self) -> String {
@@ -67,7 +68,7 @@ impl Agent for CommandAgent {
 
 #[async_trait]
 impl Session for CommandAgent {
-    async fn ask(&mut self, request: &Request) -> Result<Answer, Error> {
+    async fn send(&mut self, request: &Request) -> Result<ResponseStream, Error> {
         let start =
             |source| Error::Start { program: self.program(), directory: request.directory.clone(), source };
         let mut command = Command::new(self.program());
@@ -76,25 +77,26 @@ impl Session for CommandAgent {
         let mut child = Child::spawn(&mut command).map_err(start)?;
         let pipes = (child.take_stdin(), child.take_stdout(), child.take_stderr());
         let (Some(stdin), Some(stdout), Some(stderr)) = pipes else {
-            return Err(start(io::Error::other("its standard streams are not pipes")));
+            return Err(start(io::Error::other("standard streams are not pipes")));
         };
-        // Beside the reading: a program may answer before it has read everything, and neither side may block.
+        // Written concurrently with reading: a program may respond before it has read the whole
+        // prompt.
         tokio::spawn(write_prompt(stdin, request.prompt.clone()));
-        let talk = Talk {
+        let running = Running {
             child,
             ended: None,
             stdout,
-            last_words: tokio::spawn(read_end(stderr)),
+            stderr_end: tokio::spawn(read_end(stderr)),
             block: BytesMut::new(),
-            deadline: Instant::now() + self.time_max,
-            time_max: self.time_max,
+            deadline: Instant::now() + self.time_limit,
+            time_limit: self.time_limit,
             program: self.program(),
         };
-        Ok(Answer::new(stream::unfold(Some(talk), |talk| async move {
-            let mut talk = talk?;
-            let event = talk.next().await;
-            let goes_on = matches!(event, Ok(Event::Text(_)));
-            Some((event, goes_on.then_some(talk)))
+        Ok(ResponseStream::new(stream::unfold(Some(running), |running| async move {
+            let mut running = running?;
+            let event = running.next().await;
+            let continues = matches!(event, Ok(AgentEvent::Text(_)));
+            Some((event, continues.then_some(running)))
         })))
     }
 
@@ -103,54 +105,54 @@ impl Session for CommandAgent {
     }
 }
 
-/// A program that is answering. Dropping it kills the program's whole process group.
+/// A running program. Dropping it kills the program's process group.
 #[derive(Debug)]
-struct Talk {
+struct Running {
     child: Child,
-    /// How the program itself has ended; what it had left running was killed then.
+    /// The exit status of the program, whose remaining descendants have been killed.
     ended: Option<ExitStatus>,
     stdout: ChildStdout,
-    last_words: JoinHandle<Vec<u8>>,
+    stderr_end: JoinHandle<Vec<u8>>,
     block: BytesMut,
     deadline: Instant,
-    time_max: Duration,
+    time_limit: Duration,
     program: String,
 }
 
-impl Talk {
-    async fn next(&mut self) -> Result<Event, Error> {
+impl Running {
+    async fn next(&mut self) -> Result<AgentEvent, Error> {
         let broken = |program: &str, source| Error::Broken { program: program.to_owned(), source };
-        let timed_out = Error::TimedOut { program: self.program.clone(), limit: self.time_max };
+        let timed_out = Error::TimedOut { program: self.program.clone(), limit: self.time_limit };
         match tokio::time::timeout_at(self.deadline, self.read()).await {
             Err(_) => Err(timed_out),
             Ok(Err(source)) => Err(broken(&self.program, source)),
-            Ok(Ok(Some(text))) => Ok(Event::Text(text)),
+            Ok(Ok(Some(text))) => Ok(AgentEvent::Text(text)),
             Ok(Ok(None)) => match tokio::time::timeout_at(self.deadline, self.status()).await {
                 Err(_) => Err(timed_out),
                 Ok(Err(source)) => Err(broken(&self.program, source)),
-                Ok(Ok(status)) if status.success() => Ok(Event::End),
+                Ok(Ok(status)) if status.success() => Ok(AgentEvent::End),
                 Ok(Ok(status)) => Err(self.exited(status).await),
             },
         }
     }
 
-    /// The next piece of the answer. It is whole when the program has ended: what the program has left running
-    /// may hold the pipe, and is not waited for.
+    /// Reads the next chunk. The response ends when the program exits, even if a descendant still
+    /// holds the pipe.
     async fn read(&mut self) -> io::Result<Option<Bytes>> {
         self.block.reserve(CHUNK_BYTES_MAX);
         while self.ended.is_none() {
             let mut stdout = (&mut self.stdout).take(CHUNK_BYTES_MAX as u64);
             tokio::select! {
                 biased;
-                count = stdout.read_buf(&mut self.block) => return Ok(self.taken(count?)),
+                count = stdout.read_buf(&mut self.block) => return Ok(self.split_chunk(count?)),
                 status = self.child.wait() => self.ended = Some(status?),
             }
         }
         let count = (&mut self.stdout).take(CHUNK_BYTES_MAX as u64).read_buf(&mut self.block).await?;
-        Ok(self.taken(count))
+        Ok(self.split_chunk(count))
     }
 
-    fn taken(&mut self, count: usize) -> Option<Bytes> {
+    fn split_chunk(&mut self, count: usize) -> Option<Bytes> {
         (count > 0).then(|| self.block.split().freeze())
     }
 
@@ -162,17 +164,17 @@ impl Talk {
     }
 
     async fn exited(&mut self, status: ExitStatus) -> Error {
-        // The group is gone, so the pipe has ended, and with it the reading.
-        let words = (&mut self.last_words).await.unwrap_or_default();
+        // The process group is dead, so the pipe is closed and the reader ends.
+        let words = (&mut self.stderr_end).await.unwrap_or_default();
         let stderr = String::from_utf8_lossy(&words).trim().to_owned();
         Error::Exited { program: self.program.clone(), status, stderr }
     }
 }
 
 async fn write_prompt(mut stdin: ChildStdin, prompt: String) {
-    // A program need not read its prompt; what it answers is what counts.
+    // A program may ignore its prompt.
     if let Err(error) = stdin.write_all(prompt.as_bytes()).await {
-        tracing::debug!(%error, "an agent command did not read its whole prompt");
+        tracing::debug!(%error, "agent command did not read its whole prompt");
     }
 }
 

@@ -1,78 +1,79 @@
-//! What can go wrong between a question and the end of its answer.
+//! Defines the errors of agents.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Everything that can go wrong with an agent. Each says which agent, and what would help where that is known.
+/// An error of an agent.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A script could not be read from disk.
-    #[error("cannot read the script {}", path.display())]
+    /// A script cannot be read from disk.
+    #[error("cannot read script {}", path.display())]
     ReadScript {
-        /// The script's file.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: std::io::Error,
     },
-    /// A script is not what a script should be.
-    #[error("script {name}, line {line}: {problem}")]
+    /// A line of a script is invalid.
+    #[error("cannot parse script {name}, line {line}")]
     InvalidScript {
-        /// The script's file or other name.
+        /// The file or another name of the script.
         name: String,
         /// The line, from 1.
         line: usize,
-        /// What is wrong with it, and what would be accepted.
-        problem: String,
+        /// The cause, which says what would be accepted.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// A script holds no answer to what was asked.
-    #[error("script {name} has no answer for feature `{feature}`, attempt {attempt}; {nearest}")]
+    /// A script has no response for the request.
+    #[error("script {name} has no response for feature `{feature}`, attempt {attempt}; {nearest}")]
     NoRecording {
-        /// The script's file or other name.
+        /// The file or another name of the script.
         name: String,
-        /// The feature that was asked for.
+        /// The requested feature.
         feature: String,
-        /// The attempt that was asked for.
+        /// The requested attempt.
         attempt: u32,
-        /// What it does hold that comes nearest.
+        /// Description of the most similar recorded response.
         nearest: String,
     },
-    /// A script's answer was recorded for another question.
+    /// The prompt does not contain a text that the recorded response requires.
     #[error(
-        "script {name}: the answer for feature `{feature}`, attempt {attempt}, was recorded for a prompt \
-         with {missing:?} in it, and this prompt has none"
+        "cannot replay feature `{feature}`, attempt {attempt}, of script {name}: \
+         the prompt does not contain {missing:?}"
     )]
-    OtherPrompt {
-        /// The script's file or other name.
+    PromptMismatch {
+        /// The file or another name of the script.
         name: String,
-        /// The feature that was asked for.
+        /// The requested feature.
         feature: String,
-        /// The attempt that was asked for.
+        /// The requested attempt.
         attempt: u32,
-        /// The text that is missing.
+        /// The missing text.
         missing: String,
     },
-    /// An agent program could not be started.
+    /// An agent program cannot be started.
     #[error("cannot start agent command `{program}` in {}", directory.display())]
     Start {
         /// The program as configured.
         program: String,
-        /// Where it was to run.
+        /// The program's working directory.
         directory: PathBuf,
-        /// Why.
+        /// The cause.
         source: std::io::Error,
     },
-    /// An agent program ended with something else than success.
+    /// An agent program failed.
     #[error("agent command `{program}` ended with {status}{}", stderr_suffix(stderr))]
     Exited {
         /// The program as configured.
         program: String,
-        /// How it ended.
+        /// The exit status.
         status: std::process::ExitStatus,
-        /// The end of what it wrote to its standard error.
+        /// The end of its standard error.
         stderr: String,
     },
-    /// An agent program did not end in time, and was killed with everything it had started.
+    /// An agent program exceeded its time limit and was killed with all its descendants.
     #[error("agent command `{program}` did not end within {limit:?} and was killed")]
     TimedOut {
         /// The program as configured.
@@ -85,39 +86,39 @@ pub enum Error {
     Broken {
         /// The program as configured.
         program: String,
-        /// Why.
+        /// The cause.
         source: std::io::Error,
     },
-    /// An answer stopped without saying that it was complete.
-    #[error("the answer broke off after {bytes} bytes without an end")]
+    /// A response ended without [`AgentEvent::End`](crate::AgentEvent::End).
+    #[error("the response broke off after {bytes} bytes")]
     BrokeOff {
-        /// Bytes received until then.
+        /// Number of bytes received.
         bytes: u64,
     },
-    /// No session could be had.
-    #[error("no session with agent `{agent}` could be had")]
+    /// The pool cannot provide a session.
+    #[error("cannot open a session with agent `{agent}`")]
     Pool {
-        /// The agent's name.
+        /// The name of the agent.
         agent: String,
-        /// Why.
+        /// The cause.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
 }
 
 impl Error {
-    /// Whether asking the same again would fail in the same way, whatever the agent does.
-    pub fn is_lasting(&self) -> bool {
+    /// Returns whether sending the same request again would fail in the same way.
+    pub fn is_permanent(&self) -> bool {
         matches!(
             self,
             Error::ReadScript { .. }
                 | Error::InvalidScript { .. }
                 | Error::NoRecording { .. }
-                | Error::OtherPrompt { .. }
+                | Error::PromptMismatch { .. }
                 | Error::Start { .. }
         )
     }
 }
 
 fn stderr_suffix(stderr: &str) -> String {
-    if stderr.is_empty() { String::new() } else { format!("; its last words: {stderr}") }
+    if stderr.is_empty() { String::new() } else { format!("; standard error: {stderr}") }
 }

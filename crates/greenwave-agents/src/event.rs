@@ -1,4 +1,4 @@
-//! What an answer consists of: events, ended by a word that it is complete. Knows of no particular agent.
+//! Defines the response stream and its events.
 
 use std::fmt;
 use std::pin::Pin;
@@ -9,75 +9,78 @@ use futures_core::Stream;
 
 use crate::Error;
 
-/// A piece of an answer.
+/// An event of a response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Event {
-    /// The next bytes of the answer's text, cut wherever the transport cut them.
+pub enum AgentEvent {
+    /// The next bytes of the text, in chunks of any size.
     Text(Bytes),
-    /// What the answer has cost so far, by the agent's own account.
+    /// The token usage so far, as reported by the agent.
     Usage {
-        /// Tokens of the question.
+        /// Tokens of the request.
         input_tokens: u64,
-        /// Tokens of the answer.
+        /// Tokens of the response.
         output_tokens: u64,
     },
-    /// The answer is whole. Nothing follows. A stream that ends without it has broken off.
+    /// The response is complete, and no event follows. A stream that ends without this event has
+    /// broken off.
     End,
 }
 
-/// An answer on its way: a stream of events.
+/// A response as a stream of events.
 ///
-/// Dropping it ends the work on it.
-pub struct Answer {
-    events: Pin<Box<dyn Stream<Item = Result<Event, Error>> + Send>>,
+/// Dropping it stops the work on the response.
+pub struct ResponseStream {
+    events: Pin<Box<dyn Stream<Item = Result<AgentEvent, Error>> + Send>>,
 }
 
-impl Answer {
-    /// An answer from its events, for authors of backends.
-    pub fn new(events: impl Stream<Item = Result<Event, Error>> + Send + 'static) -> Self {
+impl ResponseStream {
+    /// Creates a response from its events, for implementations of [`Session`](crate::Session).
+    pub fn new(events: impl Stream<Item = Result<AgentEvent, Error>> + Send + 'static) -> Self {
         Self { events: Box::pin(events) }
     }
 
-    /// The answer's text alone, as a stream that ends well only if the answer was whole.
-    pub fn into_text(self) -> Text {
-        Text { events: self.events, bytes: 0, ended: false }
+    /// Returns the text as a stream of chunks. The stream fails with [`Error::BrokeOff`] if the
+    /// response is incomplete.
+    pub fn into_text(self) -> TextStream {
+        TextStream { events: self.events, bytes: 0, ended: false }
     }
 }
 
-impl Stream for Answer {
-    type Item = Result<Event, Error>;
+impl Stream for ResponseStream {
+    type Item = Result<AgentEvent, Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.events.as_mut().poll_next(context)
     }
 }
 
-impl fmt::Debug for Answer {
+impl fmt::Debug for ResponseStream {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Answer").finish_non_exhaustive()
+        formatter.debug_struct("ResponseStream").finish_non_exhaustive()
     }
 }
 
-/// The text of an [`Answer`], chunk by chunk; [`Error::BrokeOff`] where the answer stops without an end.
-pub struct Text {
-    events: Pin<Box<dyn Stream<Item = Result<Event, Error>> + Send>>,
+/// The text of a [`ResponseStream`], chunk by chunk. Fails with [`Error::BrokeOff`] if the response
+/// ends without [`AgentEvent::End`].
+pub struct TextStream {
+    events: Pin<Box<dyn Stream<Item = Result<AgentEvent, Error>> + Send>>,
     bytes: u64,
     ended: bool,
 }
 
-impl Stream for Text {
+impl Stream for TextStream {
     type Item = Result<Bytes, Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         while !self.ended {
             match ready!(self.events.as_mut().poll_next(context)) {
-                Some(Ok(Event::Text(text))) => {
+                Some(Ok(AgentEvent::Text(text))) => {
                     self.bytes += text.len() as u64;
                     return Poll::Ready(Some(Ok(text)));
                 }
-                Some(Ok(Event::End)) => self.ended = true,
-                Some(Ok(Event::Usage { .. })) => {}
+                Some(Ok(AgentEvent::End)) => self.ended = true,
+                Some(Ok(AgentEvent::Usage { .. })) => {}
                 Some(Err(error)) => {
                     self.ended = true;
                     return Poll::Ready(Some(Err(error)));
@@ -92,8 +95,8 @@ impl Stream for Text {
     }
 }
 
-impl fmt::Debug for Text {
+impl fmt::Debug for TextStream {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Text").field("bytes", &self.bytes).field("ended", &self.ended).finish()
+        formatter.debug_struct("TextStream").field("bytes", &self.bytes).field("ended", &self.ended).finish()
     }
 }

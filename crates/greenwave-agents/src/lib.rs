@@ -1,14 +1,15 @@
-//! Coding agents behind one trait: ask, and the answer comes bit by bit.
+//! Streams responses from coding agents, behind one trait.
 //!
-//! An [`Agent`] opens [`Session`]s; a session is asked a [`Request`] and gives an [`Answer`], a stream of
-//! [`Event`]s that ends with [`Event::End`] or has broken off. An [`AgentPool`] keeps sessions and lends them.
-//! Shipped are [`Scripted`], which replays a [`Script`] with its recorded delays, and [`CommandAgent`], which
-//! is any program. Further backends implement the two traits (`examples/custom_agent.rs`).
+//! An [`Agent`] opens [`Session`]s. A session takes a [`Request`] and returns a [`ResponseStream`]
+//! of [`AgentEvent`]s, which is complete only if it ends with [`AgentEvent::End`]. An [`AgentPool`]
+//! reuses sessions. [`ScriptedAgent`] replays the recorded responses of a [`Script`] with their
+//! delays, and [`CommandAgent`] runs any program. To add a backend, implement the two traits
+//! (`examples/custom_agent.rs`).
 //!
 //! ```
 //! use std::sync::Arc;
 //! use futures_util::StreamExt;
-//! use greenwave_agents::{AgentPool, PoolLimits, Request, Script, Scripted};
+//! use greenwave_agents::{AgentPool, AgentPoolOptions, Request, Script, ScriptedAgent};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), greenwave_agents::Error> {
@@ -17,12 +18,13 @@
 //! {"after_ms": 5, "text": "Hel"}
 //! {"after_ms": 5, "text": "lo"}
 //! {"end": true}"#)?;
-//! let limits = PoolLimits { size: 2, min: 0, idle_timeout: std::time::Duration::from_secs(60) };
-//! let agent = AgentPool::new("coder", Arc::new(Scripted::new(script, 1.0)), limits);
+//! let idle_timeout = std::time::Duration::from_secs(60);
+//! let options = AgentPoolOptions { size: 2, min: 0, idle_timeout };
+//! let agent = AgentPool::new("coder", Arc::new(ScriptedAgent::new(script, 1.0)), options);
 //!
-//! let request =
-//!     Request { feature: "greet".into(), attempt: 1, prompt: "Greet me.".into(), directory: ".".into() };
-//! let mut text = agent.session().await?.ask(&request).await?.into_text();
+//! let (feature, prompt) = ("greet".into(), "Greet me.".into());
+//! let request = Request { feature, attempt: 1, prompt, directory: ".".into() };
+//! let mut text = agent.session().await?.send(&request).await?.into_text();
 //! let mut whole = Vec::new();
 //! while let Some(chunk) = text.next().await {
 //!     whole.extend_from_slice(&chunk?);
@@ -34,10 +36,11 @@
 //!
 //! | feature | adds | cost |
 //! |---|---|---|
-//! | `conformance` | the test suite that every agent backend passes, for authors of backends | none |
+//! | `conformance` | conformance suite for implementations of `Agent` | none |
 //!
-//! An error before the first event means that the question was not taken and may be asked again, unless
-//! [`Error::is_lasting`]; one after it, that the answer must not be used as if it were whole.
+//! An error before the first event means that the request was not accepted. It may be retried
+//! unless [`Error::is_permanent`] returns true. After an error in the stream, the partial response
+//! must be discarded.
 
 mod agent;
 mod command;
@@ -52,7 +55,7 @@ mod scripted;
 pub use agent::{Agent, Request, Session};
 pub use command::CommandAgent;
 pub use error::Error;
-pub use event::{Answer, Event, Text};
-pub use pool::{AgentPool, LentSession, PoolLimits};
+pub use event::{AgentEvent, ResponseStream, TextStream};
+pub use pool::{AgentPool, AgentPoolOptions, PooledSession};
 pub use script::Script;
-pub use scripted::Scripted;
+pub use scripted::ScriptedAgent;

@@ -1,22 +1,22 @@
-//! Sessions with one agent, lent and taken back. Knows nothing of what is asked.
+//! Pools sessions with an agent.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use greenwave_pooling::{Lease, Manager, Pool, PoolConfig, PoolStats};
+use greenwave_pooling::{Lease, Manager, Pool, PoolOptions, PoolStats};
 
 use crate::{Agent, Error, Session};
 
-/// How many sessions there may be with an agent.
+/// Options of an [`AgentPool`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PoolLimits {
-    /// Most sessions at once; from 1.
+pub struct AgentPoolOptions {
+    /// Maximum number of sessions, at least 1.
     pub size: usize,
-    /// Sessions that are kept even when idle.
+    /// Minimum number of sessions, which stay open when idle.
     pub min: usize,
-    /// How long a session above the minimum stays idle before it is closed.
+    /// Idle time after which a session above the minimum is closed.
     pub idle_timeout: Duration,
 }
 
@@ -25,55 +25,57 @@ pub struct PoolLimits {
 pub struct AgentPool {
     name: Arc<str>,
     agent: Arc<dyn Agent>,
-    pool: Pool<Sessions>,
+    pool: Pool<SessionManager>,
 }
 
-/// A session on loan. Dropping it gives it back.
+/// A session checked out of an [`AgentPool`]. Dropping it returns the session to the pool.
 #[derive(Debug)]
-pub struct LentSession(Lease<Sessions>);
+pub struct PooledSession(Lease<SessionManager>);
 
 impl AgentPool {
-    /// A pool for an agent that is called `name` in messages. Must be made inside a tokio runtime.
-    pub fn new(name: &str, agent: Arc<dyn Agent>, limits: PoolLimits) -> Self {
-        let config = PoolConfig {
-            size: limits.size,
-            min: limits.min.min(limits.size),
-            idle_timeout: Some(limits.idle_timeout),
-            // Questions wait in the scheduler's order, and an answer may take long.
+    /// Creates a pool for an agent, which messages refer to as `name`. Must be called inside a
+    /// tokio runtime.
+    pub fn new(name: &str, agent: Arc<dyn Agent>, options: AgentPoolOptions) -> Self {
+        let config = PoolOptions {
+            size_max: options.size,
+            size_min: options.min.min(options.size),
+            idle_timeout: Some(options.idle_timeout),
+            // The scheduler orders waiting requests, and a response may take long.
             checkout_timeout: None,
-            ..PoolConfig::default()
+            ..PoolOptions::default()
         };
-        let pool = Pool::new(Sessions { agent: Arc::clone(&agent) }, config);
+        let pool = Pool::new(SessionManager { agent: Arc::clone(&agent) }, config);
         Self { name: name.into(), agent, pool }
     }
 
-    /// A session, as soon as one is free, first come, first served.
+    /// Checks out a session, waiting until one is available. Callers are served in order.
     ///
     /// # Errors
-    /// [`Error::Pool`] with what the agent said.
-    pub async fn session(&self) -> Result<LentSession, Error> {
-        let lent = self.pool.get().await;
-        lent.map(LentSession)
+    /// [`Error::Pool`] with the agent's error.
+    pub async fn session(&self) -> Result<PooledSession, Error> {
+        let session = self.pool.get().await;
+        session
+            .map(PooledSession)
             .map_err(|source| Error::Pool { agent: self.name.to_string(), source: source.into() })
     }
 
-    /// [`Agent::kind`].
+    /// Returns [`Agent::kind`].
     pub fn kind(&self) -> &'static str {
         self.agent.kind()
     }
 
-    /// [`Agent::fingerprint`].
+    /// Returns [`Agent::fingerprint`].
     pub fn fingerprint(&self) -> [u8; 32] {
         self.agent.fingerprint()
     }
 
-    /// The pool's figures.
+    /// Returns the statistics of the pool.
     pub fn stats(&self) -> PoolStats {
         self.pool.stats()
     }
 }
 
-impl Deref for LentSession {
+impl Deref for PooledSession {
     type Target = dyn Session;
 
     fn deref(&self) -> &Self::Target {
@@ -81,19 +83,19 @@ impl Deref for LentSession {
     }
 }
 
-impl DerefMut for LentSession {
+impl DerefMut for PooledSession {
     fn deref_mut(&mut self) -> &mut Self::Target {
         &mut **self.0
     }
 }
 
 #[derive(Debug)]
-struct Sessions {
+struct SessionManager {
     agent: Arc<dyn Agent>,
 }
 
 #[async_trait]
-impl Manager for Sessions {
+impl Manager for SessionManager {
     type Connection = Box<dyn Session>;
     type Error = Error;
 

@@ -1,13 +1,13 @@
-//! The file format of recorded answers: one JSON object a line. Knows nothing of how they are replayed.
+//! Parses scripts of recorded responses, which consist of one JSON object per line.
 //!
 //! ```text
-//! {"greenwave_script": 1}                                 the first line: format version 1
-//! {"feature": "lexer", "attempt": 1, "expects": ["red"]}  an answer begins; texts its prompt must contain
-//! {"after_ms": 640, "text": "Here is "}                   a chunk, so long after the one before
-//! {"end": true}                                           the answer is whole
+//! {"greenwave_script": 1}                                 first line: format version 1
+//! {"feature": "lexer", "attempt": 1, "expects": ["red"]}  a response and required prompt texts
+//! {"after_ms": 640, "text": "Here is "}                   a chunk and its delay
+//! {"end": true}                                           the response is complete
 //! ```
 //!
-//! `expects` may be left out. An answer without its `end` line is replayed as one that breaks off.
+//! `expects` is optional. A response without an `end` line is replayed as one that breaks off.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -18,18 +18,18 @@ use serde::Deserialize;
 
 use crate::Error;
 
-/// The newest version of the format that can be read.
+/// The supported version of the format.
 const VERSION: u32 = 1;
 
-/// Recorded answers, by feature and attempt.
+/// Recorded responses by feature and attempt.
 #[derive(Debug, Clone)]
 pub struct Script {
     name: String,
-    answers: BTreeMap<(String, u32), Recording>,
+    responses: BTreeMap<(String, u32), Recording>,
     fingerprint: [u8; 32],
 }
 
-/// One recorded answer.
+/// A recorded response.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Recording {
     pub(crate) expects: Vec<String>,
@@ -39,13 +39,13 @@ pub(crate) struct Recording {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Header {
+struct ScriptHeader {
     greenwave_script: u32,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Line {
+struct ScriptLine {
     feature: Option<String>,
     attempt: Option<u32>,
     #[serde(default)]
@@ -53,6 +53,26 @@ struct Line {
     after_ms: Option<u64>,
     text: Option<String>,
     end: Option<bool>,
+}
+
+/// The reason that a line of a script is invalid.
+#[derive(Debug, thiserror::Error)]
+enum LineError {
+    #[error(transparent)]
+    Json(#[from] serde_json::Error),
+    #[error("invalid header: expected {{\"greenwave_script\": {VERSION}}}")]
+    Header,
+    #[error("unsupported format version {found}: expected {VERSION}")]
+    Version { found: u32 },
+    #[error("invalid line: expected the start of a response, {{\"feature\": \"…\", \"attempt\": 1}}")]
+    NoResponse,
+    #[error("duplicate response for feature `{feature}`, attempt {attempt}")]
+    Duplicate { feature: String, attempt: u32 },
+    #[error(
+        "invalid line: expected the start of a response (`feature`, `attempt`), a chunk (`after_ms`, `text`) \
+         or an end (`end`)"
+    )]
+    UnknownForm,
 }
 
 impl Script {
@@ -66,46 +86,47 @@ impl Script {
         Self::parse(&path.display().to_string(), &text)
     }
 
-    /// Reads a script from its text; `name` is what it is called in errors.
+    /// Parses a script; `name` is its name in errors.
     ///
     /// # Errors
     /// [`Error::InvalidScript`] with the line.
     pub fn parse(name: &str, text: &str) -> Result<Self, Error> {
-        let invalid =
-            |line: usize, problem: String| Error::InvalidScript { name: name.to_owned(), line, problem };
+        let invalid = |line: usize, source: LineError| Error::InvalidScript {
+            name: name.to_owned(),
+            line,
+            source: source.into(),
+        };
         let mut lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty());
         let (at, first) = lines.next().unwrap_or((1, ""));
-        match serde_json::from_str::<Header>(first) {
+        match serde_json::from_str::<ScriptHeader>(first) {
             Ok(header) if header.greenwave_script == VERSION => {}
-            Ok(Header { greenwave_script: newer }) => {
-                let problem =
-                    format!("is of format version {newer}, and this program reads version {VERSION}");
-                return Err(invalid(at, problem));
+            Ok(ScriptHeader { greenwave_script: found }) => {
+                return Err(invalid(at, LineError::Version { found }));
             }
-            Err(_) => return Err(invalid(at, r#"should be {"greenwave_script": 1}"#.to_owned())),
+            Err(_) => return Err(invalid(at, LineError::Header)),
         }
         let fingerprint = *blake3::hash(text.as_bytes()).as_bytes();
-        let mut script = Self { name: name.to_owned(), answers: BTreeMap::new(), fingerprint };
+        let mut script = Self { name: name.to_owned(), responses: BTreeMap::new(), fingerprint };
         let mut current = None;
         for (at, line) in lines {
-            let line = serde_json::from_str(line).map_err(|error| invalid(at, error.to_string()))?;
-            script.add(line, &mut current).map_err(|problem| invalid(at, problem.to_owned()))?;
+            let line = serde_json::from_str(line).map_err(|error| invalid(at, error.into()))?;
+            script.add(line, &mut current).map_err(|error| invalid(at, error))?;
         }
         Ok(script)
     }
 
-    /// What the script is called in messages.
+    /// Returns the name of the script in messages.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// A hash of the script's text.
+    /// Returns a hash of the script's text.
     pub fn fingerprint(&self) -> [u8; 32] {
         self.fingerprint
     }
 
-    pub(crate) fn answer(&self, feature: &str, attempt: u32) -> Result<&Recording, Error> {
-        self.answers.get(&(feature.to_owned(), attempt)).ok_or_else(|| Error::NoRecording {
+    pub(crate) fn response(&self, feature: &str, attempt: u32) -> Result<&Recording, Error> {
+        self.responses.get(&(feature.to_owned(), attempt)).ok_or_else(|| Error::NoRecording {
             name: self.name.clone(),
             feature: feature.to_owned(),
             attempt,
@@ -113,10 +134,9 @@ impl Script {
         })
     }
 
-    fn add(&mut self, line: Line, current: &mut Option<(String, u32)>) -> Result<(), &'static str> {
-        let next_is_answer = "should begin an answer: {\"feature\": \"…\", \"attempt\": 1}";
+    fn add(&mut self, line: ScriptLine, current: &mut Option<(String, u32)>) -> Result<(), LineError> {
         match line {
-            Line {
+            ScriptLine {
                 feature: Some(feature),
                 attempt: Some(attempt),
                 expects,
@@ -125,40 +145,50 @@ impl Script {
                 end: None,
             } => {
                 let key = (feature, attempt);
-                let recording = Recording { expects, ..Recording::default() };
+                if self.responses.contains_key(&key) {
+                    let (feature, attempt) = key;
+                    return Err(LineError::Duplicate { feature, attempt });
+                }
                 *current = Some(key.clone());
-                let twice = self.answers.insert(key, recording).is_some();
-                if twice { Err("answers the same feature and attempt a second time") } else { Ok(()) }
+                self.responses.insert(key, Recording { expects, ..Recording::default() });
+                Ok(())
             }
-            Line {
-                feature: None, attempt: None, after_ms: Some(after), text: Some(text), end: None, ..
+            ScriptLine {
+                feature: None,
+                attempt: None,
+                after_ms: Some(after),
+                text: Some(text),
+                end: None,
+                ..
             } => {
-                let recording =
-                    current.as_ref().and_then(|key| self.answers.get_mut(key)).ok_or(next_is_answer)?;
+                let recording = current
+                    .as_ref()
+                    .and_then(|key| self.responses.get_mut(key))
+                    .ok_or(LineError::NoResponse)?;
                 recording.chunks.push((Duration::from_millis(after), Bytes::from(text)));
                 Ok(())
             }
-            Line { feature: None, attempt: None, after_ms: None, text: None, end: Some(true), .. } => {
-                let key = current.take().ok_or(next_is_answer)?;
-                self.answers.entry(key).or_default().complete = true;
+            ScriptLine {
+                feature: None, attempt: None, after_ms: None, text: None, end: Some(true), ..
+            } => {
+                let key = current.take().ok_or(LineError::NoResponse)?;
+                self.responses.entry(key).or_default().complete = true;
                 Ok(())
             }
-            _ => Err(
-                "is none of an answer's beginning (feature, attempt), a chunk (after_ms, text), an end (end)",
-            ),
+            _ => Err(LineError::UnknownForm),
         }
     }
 
     fn nearest(&self, feature: &str) -> String {
-        let attempts: Vec<_> = self.answers.keys().filter(|(other, _)| other == feature).collect();
+        let attempts: Vec<_> = self.responses.keys().filter(|(other, _)| other == feature).collect();
         if let Some((_, last)) = attempts.last() {
             return format!("its last recorded attempt is {last}");
         }
         let nearness = |other: &str| (strsim::normalized_levenshtein(feature, other) * 1000.0) as u32;
-        let names = self.answers.keys().map(|(other, _)| other.as_str());
+        let names = self.responses.keys().map(|(other, _)| other.as_str());
         match names.max_by_key(|other| nearness(other)) {
             Some(other) => format!("the nearest recorded feature is `{other}`"),
-            None => "it has no answers at all".to_owned(),
+            None => "it has no responses".to_owned(),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The agent that replays recorded answers, chunk by chunk with their recorded delays.
+//! Implements an agent that replays recorded responses, chunk by chunk with their recorded delays.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,18 +7,19 @@ use async_trait::async_trait;
 use futures_util::{StreamExt, stream};
 
 use crate::script::Recording;
-use crate::{Agent, Answer, Error, Event, Request, Script, Session};
+use crate::{Agent, AgentEvent, Error, Request, ResponseStream, Script, Session};
 
-/// An agent that replays a [`Script`]. What it says goes through the same parsers as a live agent's words.
+/// An agent that replays a [`Script`]. Its responses pass through the same parsers as those of a
+/// live agent.
 #[derive(Debug, Clone)]
-pub struct Scripted {
+pub struct ScriptedAgent {
     script: Arc<Script>,
     pace: f64,
 }
 
-impl Scripted {
-    /// An agent for a script, at a pace: recorded delays are multiplied by it, so 1 is as recorded and 0
-    /// without any delay. A negative or infinite pace counts as 0.
+impl ScriptedAgent {
+    /// Creates an agent that replays `script`. Recorded delays are multiplied by `pace`: 1 replays
+    /// in real time, 0 without delays. A negative or infinite pace counts as 0.
     pub fn new(script: Script, pace: f64) -> Self {
         let pace = if pace.is_finite() { pace.max(0.0) } else { 0.0 };
         Self { script: Arc::new(script), pace }
@@ -26,7 +27,7 @@ impl Scripted {
 }
 
 #[async_trait]
-impl Agent for Scripted {
+impl Agent for ScriptedAgent {
     async fn connect(&self) -> Result<Box<dyn Session>, Error> {
         Ok(Box::new(self.clone()))
     }
@@ -41,11 +42,11 @@ impl Agent for Scripted {
 }
 
 #[async_trait]
-impl Session for Scripted {
-    async fn ask(&mut self, request: &Request) -> Result<Answer, Error> {
-        let recording = self.script.answer(&request.feature, request.attempt)?;
+impl Session for ScriptedAgent {
+    async fn send(&mut self, request: &Request) -> Result<ResponseStream, Error> {
+        let recording = self.script.response(&request.feature, request.attempt)?;
         if let Some(missing) = recording.expects.iter().find(|text| !request.prompt.contains(*text)) {
-            return Err(Error::OtherPrompt {
+            return Err(Error::PromptMismatch {
                 name: self.script.name().to_owned(),
                 feature: request.feature.clone(),
                 attempt: request.attempt,
@@ -60,15 +61,15 @@ impl Session for Scripted {
     }
 }
 
-fn replay(recording: Recording, pace: f64) -> Answer {
-    let end = recording.complete.then_some(Ok(Event::End));
+fn replay(recording: Recording, pace: f64) -> ResponseStream {
+    let end = recording.complete.then_some(Ok(AgentEvent::End));
     let chunks = stream::iter(recording.chunks).then(move |(delay, text)| async move {
-        // A delay that no clock can express is one that never ends.
+        // A delay beyond the range of `Duration` never ends.
         let delay = Duration::try_from_secs_f64(delay.as_secs_f64() * pace).unwrap_or(Duration::MAX);
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;
         }
-        Ok(Event::Text(text))
+        Ok(AgentEvent::Text(text))
     });
-    Answer::new(chunks.chain(stream::iter(end)))
+    ResponseStream::new(chunks.chain(stream::iter(end)))
 }

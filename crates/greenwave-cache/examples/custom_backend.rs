@@ -1,4 +1,5 @@
-//! A backend of your own: the output of each result in a file named by its key. It blocks the thread, which a real one must not.
+//! Implements a backend that stores each value in a file named by its key. It blocks the calling
+//! thread, which a production backend must not do.
 //!
 //! `cargo run -p greenwave-cache --features conformance --example custom_backend`
 #![expect(clippy::print_stdout, reason = "an example shows what it does")]
@@ -42,7 +43,7 @@ impl Backend for LooseFiles {
     }
 
     async fn put(&self, key: &Key, value: Bytes, _: Option<Duration>) -> Result<(), BoxError> {
-        // Written apart and renamed, so that no reader sees half a value.
+        // Written to a temporary file and renamed, so that readers never see a partial value.
         let mut file = tempfile::NamedTempFile::new_in(&self.0)?;
         file.write_all(&value)?;
         file.persist(self.path(key))?;
@@ -71,7 +72,7 @@ impl Backend for LooseFiles {
     }
 
     fn capabilities(&self) -> Capabilities {
-        // Not durable: that would take a sync of each file, and of the directory.
+        // Not durable: that would require a sync of each file and of the directory.
         Capabilities { list: true, shared: true, ..Capabilities::default() }
     }
 }
@@ -82,30 +83,26 @@ async fn main() -> Result<(), BoxError> {
     let backend = Arc::new(LooseFiles(dir.path().into()));
     let tier = Tier::new("files", backend);
     let results = Tiered::new(vec![tier], TieredOptions::new(1));
-    let key = KeyBuilder::new("example", 1).text("what the result depends on").finish();
+    let key = KeyBuilder::new("example", 1).text("all inputs of the result").finish();
     let record =
         Record { schema: 1, created_ms: 0, cost: Duration::from_secs(3), tags: vec![], payload: "ok".into() };
     results.put(&key, &record).await?;
-    println!(
-        "{:?}, which saved {:?}",
-        results.get(&key).await.map(|record| record.payload),
-        results.stats().saved
-    );
+    println!("{:?} saved {:?}", results.get(&key).await.map(|record| record.payload), results.stats().saved);
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
-    //! What the backend promises.
+    //! Runs the conformance tests on the backend.
     use super::*;
 
-    struct Place(tempfile::TempDir);
+    struct Directory(tempfile::TempDir);
 
-    impl greenwave_cache::conformance::Harness for Place {
+    impl greenwave_cache::conformance::BackendFixture for Directory {
         async fn open(&self) -> Arc<dyn Backend> {
             Arc::new(LooseFiles(self.0.path().into()))
         }
     }
 
-    greenwave_cache::backend_conformance!(Place(tempfile::tempdir().unwrap()));
+    greenwave_cache::backend_conformance!(Directory(tempfile::tempdir().unwrap()));
 }

@@ -1,13 +1,13 @@
-//! A policy of your own: first in, first out, whatever is read meanwhile.
+//! Implements a first-in, first-out policy.
 //!
 //! `cargo run -p greenwave-cache --features conformance --example custom_policy`
 #![expect(clippy::print_stdout, reason = "an example shows what it does")]
 
 use std::collections::VecDeque;
 
-use greenwave_cache::{Cache, Candidate, Error, Options, Policy, Seeded};
+use greenwave_cache::{Cache, CacheOptions, Candidate, Error, Policy, SeededHasher};
 
-/// The oldest first.
+/// Evicts the oldest entry, regardless of hits.
 #[derive(Debug, Default)]
 struct Fifo(VecDeque<u32>);
 
@@ -22,7 +22,8 @@ impl Policy for Fifo {
         self.0.push_back(slot);
     }
 
-    // It takes time in proportion to what is held: a policy for large caches would link its slots.
+    // Takes time proportional to the number of entries. A policy for large caches would link its
+    // slots.
     fn remove(&mut self, slot: u32) {
         self.0.retain(|other| *other != slot);
     }
@@ -37,19 +38,19 @@ impl Policy for Fifo {
 }
 
 fn main() -> Result<(), Error> {
-    let cache: Cache<&str, u32, Fifo, Seeded> =
-        Cache::with(Options { entries_max: 2, ..Options::default() })?;
+    let cache: Cache<&str, u32, Fifo, SeededHasher> =
+        Cache::with(CacheOptions { entries_max: 2, ..CacheOptions::default() })?;
     for (number, key) in (1..).zip(["red", "yellow", "green"]) {
         cache.insert(key, number);
         cache.get(&"red");
     }
-    println!("{:?}, though `red` was read all the time", cache.keys());
+    println!("{:?}, although `red` was read after each insertion", cache.keys());
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
-    //! What the policy promises.
+    //! Runs the conformance tests on the policy.
     use super::*;
 
     greenwave_cache::policy_conformance!(Fifo);

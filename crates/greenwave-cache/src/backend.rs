@@ -1,4 +1,4 @@
-//! Where results are kept beyond one cache. The open seam of this crate: implement [`Backend`] to keep them elsewhere.
+//! The `Backend` trait, which stores records outside of one cache, and its implementations.
 
 #[cfg(feature = "disk")]
 mod disk;
@@ -28,62 +28,69 @@ pub use remote::RemoteOptions;
 
 use crate::{BoxError, Key};
 
-/// A map from keys to bytes that may forget.
+/// A lossy map from keys to bytes.
 ///
 /// # Contract
 ///
-/// - *Truth.* A `get` returns exactly what some `put` of the same key was given, or `None`. Damage is `None`. Callers check records all the
-///   same, since a backend may be written by others.
-/// - *Forgetting.* A backend may drop any entry at any time, to stay within its limits.
-/// - *Visibility.* What a `put` that returned `Ok` wrote is seen by every later `get` on the same value, unless forgotten; by other
-///   processes on the same place too, if [`Capabilities::shared`] says so.
-/// - *Durability.* If [`Capabilities::durable`] says so, what was put before a `flush` that returned `Ok` survives a crash.
-/// - *Cancellation.* A call whose future is dropped has happened or has not; it leaves nothing half-written visible.
+/// - *Truth.* `get` returns exactly the bytes of a `put` of the same key, or `None`. A damaged
+///   value is `None`. Callers verify records anyway, because other programs may write to the
+///   backend.
+/// - *Forgetting.* A backend may drop any entry at any time to stay within its limits.
+/// - *Visibility.* After a `put` returns `Ok`, every later `get` on the same value sees it, unless
+///   the entry was dropped. Other processes that use the same location see it too if
+///   [`Capabilities::shared`] is set.
+/// - *Durability.* If [`Capabilities::durable`] is set, everything put before a `flush` that
+///   returned `Ok` survives a crash.
+/// - *Cancellation.* A call whose future is dropped took effect completely or not at all. Partial
+///   writes are never visible.
 /// - *Retries.* Every call may be repeated.
 /// - *Concurrency.* Any number of tasks may call at once.
-/// - *Blocking.* No call blocks the thread for longer than a memory access would.
-/// - *Errors* are for what a person should know of: a disk that is full, a server that is gone. [`Tiered`](crate::Tiered) counts them,
-///   warns, and goes on without.
+/// - *Blocking.* No call blocks the thread for longer than a memory access.
+/// - *Errors* report conditions that need attention, such as a full disk or an unreachable server.
+///   [`Tiered`](crate::Tiered) counts them, logs a warning, and continues without the backend.
 ///
-/// The suite `conformance` (feature of the same name) tests what of this can be tested from outside.
+/// The module `conformance` (feature `conformance`) tests as much of this as can be tested from
+/// outside.
 #[async_trait]
 pub trait Backend: Debug + Send + Sync + 'static {
-    /// The bytes under `key`.
+    /// Returns the bytes stored under `key`.
     async fn get(&self, key: &Key) -> Result<Option<Bytes>, BoxError>;
 
-    /// The bytes under each of `keys`, in their order, in as few round trips as the backend can.
+    /// Returns the bytes stored under each of `keys`, in the order of `keys`, in as few round trips
+    /// as possible.
     async fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<Bytes>>, BoxError>;
 
-    /// Puts bytes under `key`, to be forgotten after `ttl` if the backend is capable of that.
+    /// Stores bytes under `key`. They expire after `ttl` if the backend supports it.
     async fn put(&self, key: &Key, value: Bytes, ttl: Option<Duration>) -> Result<(), BoxError>;
 
-    /// Forgets `key`.
+    /// Removes `key`.
     async fn remove(&self, key: &Key) -> Result<(), BoxError>;
 
-    /// All keys, in no order; an error if the backend is not capable of that.
+    /// Returns all keys, in no particular order. Returns an error if the backend does not support
+    /// listing.
     async fn list(&self) -> Result<Vec<Key>, BoxError>;
 
-    /// Returns when everything put before is as durable as it gets.
+    /// Makes everything put earlier as durable as the backend can.
     async fn flush(&self) -> Result<(), BoxError>;
 
-    /// Flushes and tidies up. No other call follows.
+    /// Flushes and releases resources. No other call follows.
     async fn close(&self) -> Result<(), BoxError>;
 
-    /// What it can do. Always the same answer.
+    /// Returns the capabilities of the backend, which never change.
     fn capabilities(&self) -> Capabilities;
 }
 
-/// What a [`Backend`] can do beyond getting and putting.
+/// Optional capabilities of a [`Backend`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Capabilities {
-    /// Lists its keys.
+    /// The backend can list its keys.
     pub list: bool,
-    /// Forgets entries when their time is up.
+    /// Entries expire at the end of their time to live.
     pub ttl: bool,
-    /// Shows other processes on the same place what was put.
+    /// Other processes that use the same location see the entries.
     pub shared: bool,
-    /// Keeps what was flushed through a crash.
+    /// Flushed entries survive a crash.
     pub durable: bool,
-    /// Largest value that it takes, in bytes.
+    /// Maximum size of a value in bytes. `None` means no limit.
     pub value_bytes_max: Option<u64>,
 }

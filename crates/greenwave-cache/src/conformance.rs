@@ -1,4 +1,4 @@
-//! The promises of [`Backend`] and [`Policy`] as tests, for every one of them to pass. Knows nothing of any particular one.
+//! Tests of the contracts of [`Backend`] and [`Policy`], for every implementation to pass.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
@@ -8,36 +8,38 @@ use bytes::Bytes;
 
 use crate::{Backend, Candidate, Key, KeyBuilder, Policy};
 
-/// A place for the backend under test: empty when made, gone when dropped, large enough for a few hundred small values.
-pub trait Harness {
-    /// Opens the backend at this place. Called again after it was closed, it opens what is there.
+/// Location for the backend under test. It is empty when created, deleted on drop, and large enough
+/// for a few hundred small values.
+pub trait BackendFixture {
+    /// Opens the backend at this location. A second call, after the backend was closed, opens the
+    /// existing data.
     fn open(&self) -> impl Future<Output = Arc<dyn Backend>>;
 }
 
-/// Emits one `#[test]` per promise, for the [`Harness`] that the expression makes.
+/// Generates one `#[test]` per promise, for the [`BackendFixture`] that the expression creates.
 ///
 /// ```ignore
 /// mod my_backend {
-///     greenwave_cache::backend_conformance!(MyHarness::new());
+///     greenwave_cache::backend_conformance!(MyFixture::new());
 /// }
 /// ```
 #[macro_export]
 macro_rules! backend_conformance {
-    ($harness:expr) => {
-        $crate::backend_conformance!(@each $harness;
-            what_is_put_is_there, the_last_put_wins, removal_removes_and_may_be_repeated, many_keep_their_order,
-            values_are_any_bytes, list_lists_if_it_can, lives_end_if_they_can, flushed_survives_if_it_can,
-            tasks_may_share_it);
+    ($fixture:expr) => {
+        $crate::backend_conformance!(@each $fixture;
+            get_returns_what_was_put, last_put_wins, remove_is_idempotent, get_many_preserves_order,
+            values_are_arbitrary_bytes, list_returns_all_keys_if_supported, entries_expire_if_supported,
+            flushed_entries_survive_reopening_if_durable, tasks_can_share_a_backend);
     };
-    (@each $harness:expr; $($promise:ident),*) => {
+    (@each $fixture:expr; $($promise:ident),*) => {
         $(#[test]
         fn $promise() {
-            $crate::conformance::run($crate::conformance::$promise(&$harness));
+            $crate::conformance::run($crate::conformance::$promise(&$fixture));
         })*
     };
 }
 
-/// Emits one `#[test]` per promise, for a type that implements [`Policy`].
+/// Generates one `#[test]` per promise, for a type that implements [`Policy`].
 ///
 /// ```ignore
 /// mod my_policy {
@@ -47,8 +49,8 @@ macro_rules! backend_conformance {
 #[macro_export]
 macro_rules! policy_conformance {
     ($policy:ty) => {
-        $crate::policy_conformance!(@each $policy; victims_are_held, all_come_up, the_ranking_is_complete,
-            hits_come_from_many_threads);
+        $crate::policy_conformance!(@each $policy; victims_are_present, every_slot_is_eventually_evicted,
+            ranking_lists_every_slot_once, hit_is_thread_safe);
     };
     (@each $policy:ty; $($promise:ident),*) => {
         $(#[test]
@@ -58,14 +60,14 @@ macro_rules! policy_conformance {
     };
 }
 
-/// Runs a promise on a runtime of its own.
+/// Runs a test of a promise on a new runtime.
 ///
 /// # Panics
 ///
-/// When the promise is broken.
+/// Panics if the promise is broken.
 pub fn run(promise: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.expect("a runtime can be made").block_on(promise);
+    runtime.expect("the runtime starts").block_on(promise);
 }
 
 fn key(number: u64) -> Key {
@@ -81,26 +83,26 @@ async fn get(backend: &Arc<dyn Backend>, number: u64) -> Option<Bytes> {
     backend.get(&key(number)).await.expect("get succeeds")
 }
 
-/// Visibility.
-pub async fn what_is_put_is_there(harness: &impl Harness) {
-    let backend = harness.open().await;
-    assert_eq!(get(&backend, 1).await, None, "a new place is empty");
+/// Tests visibility.
+pub async fn get_returns_what_was_put(fixture: &impl BackendFixture) {
+    let backend = fixture.open().await;
+    assert_eq!(get(&backend, 1).await, None, "a new location is empty");
     put(&backend, 1, "one").await;
     assert_eq!(get(&backend, 1).await.as_deref(), Some(&b"one"[..]));
     assert_eq!(get(&backend, 2).await, None);
 }
 
-/// Visibility, of a key set twice.
-pub async fn the_last_put_wins(harness: &impl Harness) {
-    let backend = harness.open().await;
+/// Tests that a second put of a key replaces the first.
+pub async fn last_put_wins(fixture: &impl BackendFixture) {
+    let backend = fixture.open().await;
     put(&backend, 1, "one").await;
     put(&backend, 1, "two").await;
     assert_eq!(get(&backend, 1).await.as_deref(), Some(&b"two"[..]));
 }
 
-/// Removal.
-pub async fn removal_removes_and_may_be_repeated(harness: &impl Harness) {
-    let backend = harness.open().await;
+/// Tests that a key can be removed repeatedly and put again.
+pub async fn remove_is_idempotent(fixture: &impl BackendFixture) {
+    let backend = fixture.open().await;
     put(&backend, 1, "one").await;
     for _ in 0..2 {
         backend.remove(&key(1)).await.expect("removal succeeds");
@@ -110,9 +112,9 @@ pub async fn removal_removes_and_may_be_repeated(harness: &impl Harness) {
     assert_eq!(get(&backend, 1).await.as_deref(), Some(&b"again"[..]));
 }
 
-/// The answers of `get_many` stand in the order of its keys.
-pub async fn many_keep_their_order(harness: &impl Harness) {
-    let backend = harness.open().await;
+/// Tests that `get_many` returns values in the order of its keys.
+pub async fn get_many_preserves_order(fixture: &impl BackendFixture) {
+    let backend = fixture.open().await;
     put(&backend, 1, "one").await;
     put(&backend, 2, "two").await;
     let found = backend.get_many(&[key(2), key(3), key(1), key(2)]).await.expect("get succeeds");
@@ -120,9 +122,9 @@ pub async fn many_keep_their_order(harness: &impl Harness) {
     assert!(backend.get_many(&[]).await.expect("get succeeds").is_empty());
 }
 
-/// Values are bytes, also none and many of them.
-pub async fn values_are_any_bytes(harness: &impl Harness) {
-    let backend = harness.open().await;
+/// Tests empty, large and non-text values.
+pub async fn values_are_arbitrary_bytes(fixture: &impl BackendFixture) {
+    let backend = fixture.open().await;
     let large = vec![0xA5; 100_000];
     for (number, value) in [(1, vec![]), (2, (0..=255).collect()), (3, large)] {
         let value = Bytes::from(value);
@@ -131,48 +133,53 @@ pub async fn values_are_any_bytes(harness: &impl Harness) {
     }
 }
 
-/// Listing, where [`Capabilities::list`](crate::Capabilities::list) claims it.
-pub async fn list_lists_if_it_can(harness: &impl Harness) {
-    let backend = harness.open().await;
+/// Tests listing, if [`Capabilities::list`](crate::Capabilities::list) is set.
+pub async fn list_returns_all_keys_if_supported(fixture: &impl BackendFixture) {
+    let backend = fixture.open().await;
     put(&backend, 1, "one").await;
     put(&backend, 2, "two").await;
     put(&backend, 3, "three").await;
     backend.remove(&key(2)).await.expect("removal succeeds");
     match backend.list().await {
         Ok(keys) => assert_eq!(BTreeSet::from_iter(keys), BTreeSet::from([key(1), key(3)])),
-        Err(error) => assert!(!backend.capabilities().list, "claims to list: {error}"),
+        Err(error) => assert!(!backend.capabilities().list, "listing is supported but failed: {error}"),
     }
 }
 
-/// An entry whose time is up is gone, where [`Capabilities::ttl`](crate::Capabilities::ttl) claims it; one whose time is not is there.
-pub async fn lives_end_if_they_can(harness: &impl Harness) {
-    let backend = harness.open().await;
+/// Tests that expired entries are missing and others are not, if
+/// [`Capabilities::ttl`](crate::Capabilities::ttl) is set.
+pub async fn entries_expire_if_supported(fixture: &impl BackendFixture) {
+    let backend = fixture.open().await;
     let value = || Bytes::from_static(b"value");
     backend.put(&key(1), value(), Some(Duration::from_secs(3600))).await.expect("put succeeds");
     backend.put(&key(2), value(), Some(Duration::ZERO)).await.expect("put succeeds");
     assert_eq!(get(&backend, 1).await, Some(value()));
-    assert!(!backend.capabilities().ttl || get(&backend, 2).await.is_none(), "claims to forget in time");
+    assert!(
+        !backend.capabilities().ttl || get(&backend, 2).await.is_none(),
+        "expiry is supported but the entry is still there"
+    );
 }
 
-/// Durability, as far as closing and opening show it, where [`Capabilities::durable`](crate::Capabilities::durable) claims it.
-pub async fn flushed_survives_if_it_can(harness: &impl Harness) {
-    let backend = harness.open().await;
-    put(&backend, 1, "kept").await;
+/// Tests durability across closing and reopening, if
+/// [`Capabilities::durable`](crate::Capabilities::durable) is set.
+pub async fn flushed_entries_survive_reopening_if_durable(fixture: &impl BackendFixture) {
+    let backend = fixture.open().await;
+    put(&backend, 1, "flushed").await;
     put(&backend, 2, "removed").await;
     backend.remove(&key(2)).await.expect("removal succeeds");
     backend.flush().await.expect("flush succeeds");
     backend.close().await.expect("close succeeds");
     drop(backend);
-    let backend = harness.open().await;
+    let backend = fixture.open().await;
     if backend.capabilities().durable {
-        assert_eq!(get(&backend, 1).await.as_deref(), Some(&b"kept"[..]));
+        assert_eq!(get(&backend, 1).await.as_deref(), Some(&b"flushed"[..]));
         assert_eq!(get(&backend, 2).await, None);
     }
 }
 
-/// Concurrency.
-pub async fn tasks_may_share_it(harness: &impl Harness) {
-    let backend = harness.open().await;
+/// Tests concurrent use by many tasks.
+pub async fn tasks_can_share_a_backend(fixture: &impl BackendFixture) {
+    let backend = fixture.open().await;
     let task = |task: u64| {
         let backend = backend.clone();
         tokio::spawn(async move {
@@ -188,10 +195,11 @@ pub async fn tasks_may_share_it(harness: &impl Harness) {
     }
 }
 
-/// Slots of the policies under test.
+/// Number of slots of the policies under test.
 const SLOTS: u32 = 20;
 
-/// Drives a policy through this many steps that look random and are always the same, and tells after each which slots are held.
+/// Drives a policy through `steps` pseudo-random but fixed steps, and calls `check` after each with
+/// the slots in use.
 fn drive<P: Policy>(steps: u64, mut check: impl FnMut(&mut P, &HashSet<u32>)) {
     let mut policy = P::shards(&[SLOTS as usize]).pop().expect("a policy for each shard");
     let mut held = HashSet::new();
@@ -203,12 +211,8 @@ fn drive<P: Policy>(steps: u64, mut check: impl FnMut(&mut P, &HashSet<u32>)) {
             3..=5 if held.contains(&slot) => policy.hit(slot),
             6 if held.remove(&slot) => policy.remove(slot),
             7 => match policy.victim() {
-                Some(victim) => assert!(held.remove(&victim), "step {step}: victim {victim} is not held"),
-                None => assert!(
-                    held.is_empty(),
-                    "step {step}: {} slots are held, and none is a victim",
-                    held.len()
-                ),
+                Some(victim) => assert!(held.remove(&victim), "step {step}: victim {victim} is not in use"),
+                None => assert!(held.is_empty(), "step {step}: no victim among {} slots in use", held.len()),
             },
             _ => {}
         }
@@ -217,32 +221,32 @@ fn drive<P: Policy>(steps: u64, mut check: impl FnMut(&mut P, &HashSet<u32>)) {
 }
 
 fn candidate(bits: u64) -> Candidate {
-    // Few keys, so that some come back.
+    // Uses few keys, so that some are inserted again.
     let hash = (bits % 40).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     Candidate { hash, weight: bits % 7, cost_us: bits % 1000, heat: (bits % 5) as u8 }
 }
 
-/// A victim is inserted and not removed.
-pub fn victims_are_held<P: Policy>() {
+/// Tests that each victim was inserted and not removed.
+pub fn victims_are_present<P: Policy>() {
     drive::<P>(5_000, |_, _| {});
 }
 
-/// Whatever is held is a victim some time.
-pub fn all_come_up<P: Policy>() {
+/// Tests that evicting repeatedly returns every slot.
+pub fn every_slot_is_eventually_evicted<P: Policy>() {
     let mut step = 0;
     drive::<P>(5_000, |policy, held| {
         step += 1;
         if step == 4_999 {
             let victims: HashSet<u32> = std::iter::from_fn(|| policy.victim()).collect();
             assert_eq!(&victims, held);
-            // As if they had been kept, for the step that is left.
+            // Inserted again for the step that follows.
             victims.iter().for_each(|slot| policy.insert(*slot, Candidate::default()));
         }
     });
 }
 
-/// The ranking has every slot that is held, once.
-pub fn the_ranking_is_complete<P: Policy>() {
+/// Tests that the ranking lists every slot exactly once.
+pub fn ranking_lists_every_slot_once<P: Policy>() {
     drive::<P>(1_000, |policy, held| {
         let ranking = policy.ranking();
         let ranked: HashSet<u32> = ranking.iter().map(|(slot, _)| *slot).collect();
@@ -250,8 +254,8 @@ pub fn the_ranking_is_complete<P: Policy>() {
     });
 }
 
-/// Hits may come at once.
-pub fn hits_come_from_many_threads<P: Policy>() {
+/// Tests concurrent hits.
+pub fn hit_is_thread_safe<P: Policy>() {
     let mut policy = P::shards(&[SLOTS as usize]).pop().expect("a policy for each shard");
     (0..SLOTS).for_each(|slot| policy.insert(slot, candidate(u64::from(slot))));
     std::thread::scope(|scope| {

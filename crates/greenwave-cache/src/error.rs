@@ -1,58 +1,59 @@
-//! What can go wrong with a cache, as a caller would act on it. That something is not cached is none of it.
+//! Errors of caches, backends and payloads.
 
-/// What a backend's own failure looks like from here.
+/// Error type of a backend.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Why a cache or backend could not be made, or why a call that must not fail in silence failed.
+/// Errors of creating a cache or a backend, and of calls that report failures. A cache miss is not
+/// an error.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// An option has a value that cannot work.
-    #[error("option {option} is {value}, where {accepted} is accepted")]
-    Option {
-        /// The option.
+    /// An option has an invalid value.
+    #[error("invalid value {value} for {option}: expected {expected}")]
+    InvalidOption {
+        /// Name of the option.
         option: &'static str,
-        /// What it was.
+        /// The invalid value.
         value: String,
-        /// What would do.
-        accepted: &'static str,
+        /// Description of the valid values.
+        expected: &'static str,
     },
     /// A backend failed.
     #[error("cannot {operation}")]
     Backend {
-        /// What was attempted, and on what.
+        /// Operation that was attempted, and on what.
         operation: String,
-        /// What the backend said.
+        /// Error returned by the backend.
         source: BoxError,
     },
-    /// A server failed a moment ago, and was not asked.
-    #[error("{server} is left alone for {pause:?} more")]
+    /// The server failed recently, and the call was skipped.
+    #[error("{server} is unavailable, next attempt in {retry_in:?}")]
     Unavailable {
-        /// Which.
+        /// Name and address of the server.
         server: String,
-        /// For how long yet.
-        pause: std::time::Duration,
+        /// Time until the next attempt.
+        retry_in: std::time::Duration,
     },
-    /// A value could not be written as a payload, or read from one.
+    /// A value could not be converted to or from a payload.
     #[cfg(feature = "serde")]
     #[error("cannot {operation} a value as {format:?}")]
     Format {
         /// `read` or `write`.
         operation: &'static str,
-        /// The format.
-        format: crate::Format,
-        /// What is wrong.
+        /// Format of the payload.
+        format: crate::format::PayloadFormat,
+        /// Error returned by the serializer.
         source: BoxError,
     },
-    /// A callback that a user of the cache supplied panicked: a backend or a lease, say.
+    /// A user-supplied callback panicked, such as a backend or a lease provider.
     #[error("{callback} panicked: {message}")]
     Panicked {
-        /// Which one.
+        /// Name of the callback.
         callback: &'static str,
-        /// The message of the panic.
+        /// Message of the panic.
         message: String,
     },
-    /// The operation was cut off because the runtime is shutting down.
+    /// The operation was cancelled because the runtime is shutting down.
     #[error("runtime is shutting down")]
     Shutdown,
 }

@@ -1,20 +1,21 @@
-//! Keys that stand for everything a result depends on. Knows nothing of what that is.
+//! Cache keys: hashes of everything a result depends on.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// A hash of everything that a cached result depends on: BLAKE3, or another [`HashAlgorithm`]. Made with a [`KeyBuilder`]; shown as 64 hexadecimal digits.
+/// Hash of everything that a cached result depends on, built with a [`KeyBuilder`]. The hash is
+/// BLAKE3 or another [`HashAlgorithm`]. Displayed as 64 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key([u8; 32]);
 
 impl Key {
-    /// A key that was taken apart with [`as_bytes`](Self::as_bytes), by a backend say. Not for bytes that are no hash: tables rely on
-    /// keys being spread evenly.
+    /// Restores a key from the bytes returned by [`as_bytes`](Self::as_bytes). The bytes must be a
+    /// hash: tables rely on evenly distributed keys.
     pub const fn from_bytes(hash: [u8; 32]) -> Self {
         Self(hash)
     }
 
-    /// The hash.
+    /// Returns the bytes of the hash.
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
@@ -32,7 +33,7 @@ impl fmt::Debug for Key {
     }
 }
 
-/// The text is not 64 hexadecimal digits.
+/// Error for a text that is not 64 hexadecimal digits.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("key {0:?} is not 64 hexadecimal digits")]
 pub struct ParseKeyError(String);
@@ -46,8 +47,10 @@ impl FromStr for Key {
     }
 }
 
-/// Builds a [`Key`] from fields, each hashed with its kind and length before it, so that different fields never make the same key:
-/// `("ab", "c")` and `("a", "bc")` differ, and so do a number and its digits.
+/// Builds a [`Key`] from fields.
+///
+/// Each field is hashed together with its kind and length, so different fields never produce the
+/// same key: `("ab", "c")` and `("a", "bc")` differ, and so do a number and its digits.
 ///
 /// ```
 /// use greenwave_cache::KeyBuilder;
@@ -65,14 +68,14 @@ impl FromStr for Key {
 #[derive(Debug, Clone)]
 pub struct KeyBuilder(Hasher);
 
-/// What keys are hashed with. Keys of different algorithms are different keys.
+/// Hash algorithm for keys. Different algorithms produce different keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum HashAlgorithm {
-    /// BLAKE3, several times as fast.
+    /// BLAKE3, several times as fast as SHA-256.
     #[default]
     Blake3,
-    /// SHA-256 (FIPS 180-4), where rules ask for it.
+    /// SHA-256 (FIPS 180-4), for environments that require it.
     #[cfg(feature = "sha256")]
     Sha256,
 }
@@ -111,13 +114,13 @@ impl Hasher {
 }
 
 impl KeyBuilder {
-    /// Begins a key. `domain` says what is keyed, so that caches of different things can share a backend; `schema` goes up whenever the
-    /// fields or the meaning of the results change.
+    /// Starts a key. `domain` names the kind of result, so that caches of different kinds can share
+    /// a backend. Increase `schema` whenever the fields or the meaning of the results change.
     pub fn new(domain: &str, schema: u32) -> Self {
         Self::with_algorithm(HashAlgorithm::default(), domain, schema)
     }
 
-    /// Like [`new`](Self::new), with another hash.
+    /// Like [`new`](Self::new), with another hash algorithm.
     pub fn with_algorithm(algorithm: HashAlgorithm, domain: &str, schema: u32) -> Self {
         let mut key = Self(Hasher::new(algorithm));
         key.text(domain).number(u64::from(schema));
@@ -139,17 +142,17 @@ impl KeyBuilder {
         self.field(b'n', &number.to_le_bytes())
     }
 
-    /// Adds how many fields follow as a list, which keeps neighbouring lists apart.
+    /// Adds the number of list items that follow, which separates adjacent lists.
     pub fn count(&mut self, count: usize) -> &mut Self {
         self.field(b'c', &(count as u64).to_le_bytes())
     }
 
-    /// Adds another key: of a file's contents, say.
+    /// Adds another key, such as that of a file's contents.
     pub fn key(&mut self, key: &Key) -> &mut Self {
         self.field(b'k', key.as_bytes())
     }
 
-    /// The key of all fields so far.
+    /// Returns the key of all fields added until now. More fields can be added afterwards.
     pub fn finish(&self) -> Key {
         Key(self.0.finish())
     }

@@ -1,4 +1,4 @@
-//! Leases: at most one process computes a key at a time. The second seam of this crate; [`FileLeases`] serves the processes of one machine.
+//! Leases, which give one process at a time the right to compute a key.
 
 use std::fmt::{self, Debug};
 use std::io;
@@ -9,31 +9,32 @@ use async_trait::async_trait;
 
 use crate::{BoxError, Error, Key};
 
-/// How long to wait before asking again; doubled each time up to the maximum.
+/// Interval between attempts to acquire a lease. It doubles after each attempt, up to the maximum.
 const POLL_MIN: Duration = Duration::from_millis(2);
 const POLL_MAX: Duration = Duration::from_millis(100);
 
-/// Gives one holder at a time the right to compute a key.
+/// Grants the right to compute a key to one holder at a time.
 ///
 /// # Contract
 ///
-/// - *Exclusion.* Between an `acquire` that returned `Ok` and the drop of its [`Lease`], no other `acquire` of the same key returns `Ok`, in
-///   this process or any other that uses the same place; unless the place cannot tell that a holder still lives.
-/// - *Death.* The lease of a process that ended, however it did, is free.
-/// - *Cancellation.* An `acquire` whose future is dropped holds nothing.
-/// - *Waiting* has no limit of its own; callers set one. It is not promised to be fair.
-/// - *Errors* say that leases do not work at all; callers then go on without.
+/// - *Exclusion.* Between an `acquire` that returns `Ok` and the drop of its [`Lease`], no other
+///   `acquire` of the same key returns `Ok`, in any process that uses the same location. The
+///   exception is a location that cannot tell whether a holder is still alive.
+/// - *Death.* A lease is released when its process ends, normally or not.
+/// - *Cancellation.* An `acquire` whose future is dropped holds no lease.
+/// - *Waiting* is unlimited; callers set a timeout. Fairness is not guaranteed.
+/// - *Errors* mean that leases do not work at all. Callers then continue without one.
 #[async_trait]
 pub trait Leases: Debug + Send + Sync + 'static {
-    /// Waits until nobody holds `key`, and takes it.
+    /// Waits until `key` has no holder, and acquires its lease.
     async fn acquire(&self, key: &Key) -> Result<Lease, BoxError>;
 }
 
-/// The right to compute a key. Dropping it gives it up.
+/// The right to compute a key, released on drop.
 pub struct Lease(#[expect(dead_code, reason = "held for its drop")] Box<dyn Send + Sync>);
 
 impl Lease {
-    /// A lease that is given up when `held` is dropped.
+    /// Creates a lease that is released by dropping `held`.
     pub fn new(held: impl Send + Sync + 'static) -> Self {
         Self(Box::new(held))
     }
@@ -45,28 +46,31 @@ impl Debug for Lease {
     }
 }
 
-/// Leases by locks in a directory, for the processes of one machine. The directory has to be on a local file system.
+/// Leases as file locks in a directory, for the processes of one machine. The directory must be on
+/// a local file system.
 ///
-/// On Linux all of them are in one file, of which each key has a byte (locks of open file descriptions, `fcntl(2)`), so that nothing is made or removed for a
-/// lease; two keys in 2^62 share one, and wait for each other. Elsewhere each has a file, which is there as long as it is held.
+/// On Linux all leases are in one file, in which each key locks one byte (open file description
+/// locks, `fcntl(2)`), so that a lease creates and removes no file. Two keys share a byte with a
+/// probability of 2^-62, and then wait for each other. On other systems each lease is a file that
+/// exists while the lease is held.
 #[derive(Debug, Clone)]
 pub struct FileLeases {
     dir: PathBuf,
 }
 
 impl FileLeases {
-    /// Uses this directory, which is created with mode 0700 if it is missing.
+    /// Opens a directory, which is created with mode 0700 if it does not exist.
     ///
     /// # Errors
     ///
-    /// [`Error::Backend`].
+    /// Returns [`Error::Backend`] if the directory cannot be created.
     pub fn open(dir: impl AsRef<Path>) -> Result<Self, Error> {
         let dir = dir.as_ref();
         let mut builder = std::fs::DirBuilder::new();
         builder.recursive(true);
         #[cfg(unix)]
         std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-        let failed = |e: io::Error| Error::backend(format!("open {}", dir.display()))(e.into());
+        let failed = |e: io::Error| Error::backend(format!("create directory {}", dir.display()))(e.into());
         builder.create(dir).map_err(failed)?;
         Ok(Self { dir: std::path::absolute(dir).map_err(failed)? })
     }
@@ -77,8 +81,8 @@ impl Leases for FileLeases {
     async fn acquire(&self, key: &Key) -> Result<Lease, BoxError> {
         let mut pause = POLL_MIN;
         loop {
-            // A few microseconds, less than the way to a thread that may wait.
-            if let Some(held) = Held::try_take(&self.dir, key)? {
+            // Takes a few microseconds, less than moving the call to the blocking pool.
+            if let Some(held) = KeyLock::try_acquire(&self.dir, key)? {
                 return Ok(Lease::new(held));
             }
             tokio::time::sleep(pause).await;
@@ -88,13 +92,13 @@ impl Leases for FileLeases {
 }
 
 #[cfg(target_os = "linux")]
-use linux::Held;
+use linux::KeyLock;
 #[cfg(not(target_os = "linux"))]
-use portable::Held;
+use portable::KeyLock;
 
 #[cfg(target_os = "linux")]
 mod linux {
-    //! A lock on one byte.
+    //! Locks one byte of a file.
 
     use std::fs::{File, OpenOptions};
     use std::io;
@@ -104,26 +108,26 @@ mod linux {
 
     use crate::Key;
 
-    /// The file in the directory. It stays empty.
+    /// Name of the lock file, which stays empty.
     const NAME: &str = "leases";
 
-    /// A byte that is ours while the file is open.
+    /// A locked byte. The lock ends when the file is closed.
     #[derive(Debug)]
-    pub(super) struct Held(#[expect(dead_code, reason = "held for its drop")] File);
+    pub(super) struct KeyLock(#[expect(dead_code, reason = "held for its drop")] File);
 
-    impl Held {
-        /// `None` if somebody else has it.
-        pub(super) fn try_take(dir: &Path, key: &Key) -> io::Result<Option<Self>> {
+    impl KeyLock {
+        /// Returns `None` if another holder has the lock.
+        pub(super) fn try_acquire(dir: &Path, key: &Key) -> io::Result<Option<Self>> {
             let mut options = OpenOptions::new();
             options.write(true).create(true).truncate(false).mode(0o600);
             let file = options.open(dir.join(NAME))?;
-            // SAFETY: a structure of numbers, for which zero is a value.
+            // SAFETY: `flock` consists of integers, for which all-zero bytes are valid.
             let mut lock: libc::flock = unsafe { std::mem::zeroed() };
             lock.l_type = libc::F_WRLCK as _;
             lock.l_whence = libc::SEEK_SET as _;
-            lock.l_start = place(key);
+            lock.l_start = byte_offset(key);
             lock.l_len = 1;
-            // SAFETY: the kernel reads the structure only.
+            // SAFETY: the descriptor is open, and the kernel only reads the structure.
             match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw const lock) } {
                 0 => Ok(Some(Self(file))),
                 _ => match io::Error::last_os_error() {
@@ -134,8 +138,8 @@ mod linux {
         }
     }
 
-    /// The key's byte, far enough from the largest place that there is.
-    fn place(key: &Key) -> libc::off_t {
+    /// Returns the key's byte, well below the largest file offset.
+    fn byte_offset(key: &Key) -> libc::off_t {
         let mut first = [0; 8];
         first.copy_from_slice(&key.as_bytes()[..8]);
         (u64::from_le_bytes(first) >> 2) as libc::off_t
@@ -144,7 +148,7 @@ mod linux {
 
 #[cfg(not(target_os = "linux"))]
 mod portable {
-    //! A locked file.
+    //! Locks a file per key.
 
     use std::fs::{File, OpenOptions, TryLockError};
     use std::io;
@@ -152,20 +156,21 @@ mod portable {
 
     use crate::Key;
 
-    /// A file that is ours while it is open.
+    /// A locked file. The lock ends when the file is closed.
     #[derive(Debug)]
-    pub(super) struct Held {
+    pub(super) struct KeyLock {
         path: PathBuf,
         file: File,
     }
 
-    impl Held {
-        /// `None` if somebody else has it.
-        pub(super) fn try_take(dir: &Path, key: &Key) -> io::Result<Option<Self>> {
+    impl KeyLock {
+        /// Returns `None` if another holder has the lock.
+        pub(super) fn try_acquire(dir: &Path, key: &Key) -> io::Result<Option<Self>> {
             let path = dir.join(format!("{key}.lease"));
             let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path)?;
             match file.try_lock() {
-                // The holder before us may have removed the file after we opened it: the lock of a file without a name excludes nobody.
+                // The previous holder may have removed the file after this call opened it. The lock
+                // of an unlinked file excludes nobody.
                 Ok(()) if is_at(&file, &path) => Ok(Some(Self { path, file })),
                 Ok(()) | Err(TryLockError::WouldBlock) => Ok(None),
                 Err(TryLockError::Error(e)) => Err(e),
@@ -173,9 +178,10 @@ mod portable {
         }
     }
 
-    impl Drop for Held {
+    impl Drop for KeyLock {
         fn drop(&mut self) {
-            // Removed while locked, and by nobody else. A file that stays is no harm: the next holder takes it over.
+            // Removed only by the holder of the lock. If the removal fails, the next holder reuses
+            // the file.
             let _ = std::fs::remove_file(&self.path);
             let _ = self.file.unlock();
         }

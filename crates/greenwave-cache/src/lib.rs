@@ -1,19 +1,25 @@
-//! A sharded cache in memory, and layered backends for results worth keeping longer: made for test results, good for any.
+//! A sharded in-memory cache, and layered backends for results that outlive the process.
 //!
-//! Three parts that share little but the [`Key`]:
-//! - [`Cache`] holds values of any type in memory, within limits, and computes a missing one once however many ask. What it lets go is
-//!   up to a [`Policy`]: [`Adaptive`] unless another is named.
-//! - [`KeyBuilder`] makes keys from everything a result depends on, and [`Record`] is a result as it is stored: with its age, its cost, and
-//!   a checksum.
-//! - A [`Backend`] keeps bytes under keys: [`MemoryBackend`], [`DiskBackend`], or one of your own. [`Tiered`] asks several in order, fills
-//!   the fast from the slow, and never fails; with [`Leases`], no two processes compute the same result.
+//! The crate was built to cache test results, and works for any computed value. Its three parts
+//! share little more than the [`Key`]:
+//!
+//! - [`Cache`] holds values of any type in memory, within limits, and computes each missing value
+//!   only once, even when many callers ask for it. A [`Policy`] decides what is evicted; the
+//!   default is [`Adaptive`].
+//! - [`KeyBuilder`] hashes all inputs of a result into a [`Key`], and [`Record`] is a result as it
+//!   is stored: with its age, its cost and a checksum.
+//! - A [`Backend`] stores bytes under keys: [`MemoryBackend`], [`DiskBackend`], or an
+//!   implementation of yours. [`Tiered`] reads several backends in order, fills the fast ones from
+//!   the slow ones, and never fails a read. With [`Leases`], two processes do not compute the same
+//!   result.
 //!
 //! ```
 //! use std::time::Duration;
-//! use greenwave_cache::{Cache, Options};
+//! use greenwave_cache::{Cache, CacheOptions};
 //!
 //! # tokio::runtime::Runtime::new().unwrap().block_on(async {
-//! let options = Options { entries_max: 100, ttl: Some(Duration::from_secs(3600)), ..Options::default() };
+//! let ttl = Some(Duration::from_secs(3600));
+//! let options = CacheOptions { entries_max: 100, ttl, ..CacheOptions::default() };
 //! let cache: Cache<String, usize> = Cache::new(options)?;
 //!
 //! let slow = async || Ok::<_, std::io::Error>("green".len());
@@ -24,13 +30,14 @@
 //! # }).unwrap();
 //! ```
 //!
-//! Results that outlive the process, shared with others on the same machine:
+//! Results that outlive the process and are shared by all processes of a machine:
 //!
 //! ```
 //! # #[cfg(feature = "disk")]
 //! # tokio::runtime::Runtime::new().unwrap().block_on(async {
 //! use std::{sync::Arc, time::Duration};
-//! use greenwave_cache::{DiskBackend, DiskOptions, KeyBuilder, MemoryBackend, Record, Tier, Tiered, TieredOptions};
+//! use greenwave_cache::{DiskBackend, DiskOptions, KeyBuilder, MemoryBackend, Record};
+//! use greenwave_cache::{Tier, Tiered, TieredOptions};
 //!
 //! # let dir = tempfile::tempdir().unwrap();
 //! # let dir = dir.path().join("results");
@@ -40,68 +47,77 @@
 //!
 //! let key = KeyBuilder::new("test results", 1).text("cargo test").finish();
 //! let cost = Duration::from_secs(9);
-//! results.put(&key, &Record { schema: 1, created_ms: 0, cost, tags: vec![], payload: "42 passed".into() }).await?;
+//! let payload = "42 passed".into();
+//! results.put(&key, &Record { schema: 1, created_ms: 0, cost, tags: vec![], payload }).await?;
 //! assert_eq!(results.get(&key).await.unwrap().payload, "42 passed");
 //! assert_eq!(results.stats().saved, cost);
 //! # Ok::<(), greenwave_cache::Error>(())
 //! # }).unwrap();
 //! ```
 //!
-//! # What can be set
+//! # Common settings
 //!
-//! | to | see |
+//! | to | use |
 //! | --- | --- |
-//! | switch it off | no tiers in [`Tiered::new`]; [`Options::entries_max`] 0 |
-//! | limit its size | [`Options::entries_max`] and [`Options::weight_max`], [`MemoryBackend::new`], `DiskOptions::disk_bytes_max` |
-//! | limit the age of what it holds | [`Options::ttl`] and [`Options::tti`], [`TieredOptions::age_max`], [`Tier::ttl_max`] |
-//! | hash keys otherwise | [`KeyBuilder::with_algorithm`] |
-//! | write values otherwise | `Format` |
-//! | keep results through a restart | `DiskBackend`, `RedisBackend`; their heat with [`Tiered::save_heat`] and [`Tiered::warm`] |
-//! | fetch what will be wanted | [`Cache::warm`], [`TieredOptions::predictor`] |
-//! | forget what a change made worthless | [`Cache::invalidate_tag`], [`Cache::invalidate_all`], [`Tiered::clear`] |
-//! | evict otherwise | a [`Policy`]: [`Adaptive`], [`CostAware`], [`S3Fifo`], [`Lru`] |
+//! | disable the cache | no tiers in [`Tiered::new`]; [`CacheOptions::entries_max`] 0 |
+//! | limit its size | [`CacheOptions::entries_max`] and [`CacheOptions::weight_max`], [`MemoryBackend::new`], `DiskOptions::disk_bytes_max` |
+//! | limit the age of entries | [`CacheOptions::ttl`] and [`CacheOptions::tti`], [`TieredOptions::age_max`], [`Tier::ttl_max`] |
+//! | choose the hash of keys | [`KeyBuilder::with_algorithm`] |
+//! | choose the format of values | `PayloadFormat` |
+//! | preserve results across restarts | `DiskBackend`, `RedisBackend`; access counts with [`Tiered::save_heat`] and [`Tiered::warm`] |
+//! | prefetch entries | [`Cache::warm`], [`TieredOptions::predictor`] |
+//! | invalidate entries | [`Cache::invalidate_tag`], [`Cache::invalidate_all`], [`Tiered::clear`] |
+//! | choose the eviction policy | a [`Policy`]: [`Adaptive`], [`CostAware`], [`S3Fifo`], [`Lru`] |
 //!
 //! # Features
 //!
-//! | feature | default | gives | costs |
+//! | feature | default | provides | cost |
 //! | --- | --- | --- | --- |
 //! | `disk` | yes | [`DiskBackend`] | compiles libzstd |
-//! | `redis` | no | `RedisBackend`, `RedisLeases` | compiles the crate `redis` without its defaults |
+//! | `redis` | no | `RedisBackend`, `RedisLeases` | compiles the crate `redis` without its default features |
 //! | `memcached` | no | `MemcachedBackend` | compiles `async-memcached` and, with it, the crate `url` |
-//! | `serde` | no | `Format`: values as payloads, in JSON or MessagePack | compiles `serde_json` and `rmp-serde` |
+//! | `serde` | no | `PayloadFormat`: values as payloads, in JSON or MessagePack | compiles `serde_json` and `rmp-serde` |
 //! | `sha256` | no | `HashAlgorithm::Sha256` for keys | compiles `sha2` |
 //! | `simulation` | no | `DiskBackend::open_simulated`, for tests on the simulated machine of greenwave-segment | compiles `corosensei` |
-//! | `conformance` | no | the module `conformance`: the tests that a backend, or a policy, has to pass | nothing else |
+//! | `conformance` | no | the module `conformance`: tests that every backend and every policy must pass | none |
 //!
 //! # Errors
 //!
-//! A panic in a listener, a weigher or a clock is logged, and the call goes on; a backend or a lease that
-//! panics has failed, with [`Error::Panicked`] as the cause. A [`Policy`] must not panic.
+//! Reads do not fail. An entry that is missing, too old, corrupt, or in a backend that is down
+//! counts as a miss. An [`Error`] reports that a cache could not be created, that a backend could
+//! not be opened, or that a write failed in a tier that [reports failures](OnFailure::Report).
 //!
-//! Reads do not fail: what is not there, too old, damaged, or held by a backend that is down, is a miss. An [`Error`] is about making a cache
-//! or opening a backend.
+//! A panic in a listener, a weigher or a clock is logged, and the call continues. A backend or
+//! lease provider that panics is treated as failed, with [`Error::Panicked`] as the cause. A
+//! [`Policy`] must not panic.
 
 mod backend;
 mod cache;
+mod catch_panic;
+mod computation;
 #[cfg(feature = "conformance")]
 pub mod conformance;
-mod contained;
 mod error;
 #[cfg(feature = "serde")]
 mod format;
 mod hashing;
+mod hit_counters;
 mod key;
 mod lease;
 mod load;
+mod locked_shard;
+mod options;
+#[cfg(feature = "serde")]
+mod payload;
 mod policy;
 mod predict;
 mod record;
 mod shard;
 mod stats;
 mod sync;
-mod tally;
 mod tier;
 mod tiered;
+mod waiter;
 
 #[cfg(feature = "memcached")]
 pub use backend::MemcachedBackend;
@@ -112,16 +128,17 @@ pub use backend::{Backend, Capabilities, MemoryBackend};
 pub use backend::{DiskBackend, DiskOptions};
 #[cfg(feature = "redis")]
 pub use backend::{RedisBackend, RedisLeases};
-pub use cache::{Cache, Cause, EntryOptions, Listener, Options, Warm, Weigher};
+pub use cache::Cache;
 pub use error::{BoxError, Error};
 #[cfg(feature = "serde")]
-pub use format::Format;
-pub use hashing::{Hashing, Identity, Seeded};
+pub use format::PayloadFormat;
+pub use hashing::{IdentityHasher, KeyHasher, SeededHasher};
 pub use key::{HashAlgorithm, Key, KeyBuilder, ParseKeyError};
 pub use lease::{FileLeases, Lease, Leases};
+pub use options::{CacheOptions, EntryOptions, RemovalCause, RemovalListener, WarmEntry, Weigher};
 pub use policy::{Adaptive, Candidate, CostAware, Lru, Policy, S3Fifo};
 pub use predict::{Predictor, Trail};
-pub use record::{BadRecord, Record, Secret};
-pub use stats::{Stats, TagStats};
-pub use tier::{Access, OnFailure, Tier, TierStats, Writes};
-pub use tiered::{Keep, Quarantined, Tiered, TieredOptions, TieredStats};
+pub use record::{Record, RecordError, Secret};
+pub use stats::{CacheStats, TagStats};
+pub use tier::{AccessMode, OnFailure, Tier, TierStats, WriteMode};
+pub use tiered::{Persist, QuarantinedRecord, Tiered, TieredOptions, TieredStats};

@@ -1,109 +1,57 @@
-//! One computation per missing key, however many ask.
+//! `get_or_compute` and its variants: compute a missing value once, however many callers ask for
+//! it.
 //!
-//! Those who ask for a missing key share a *flight*: a lock with a place for the outcome. Whoever
-//! holds the lock computes. If it succeeds, it leaves the value for the others; if it fails, the
-//! error, for those who share errors and boarded before. If it panics or is dropped, the lock passes
-//! to the next, who computes in its place. A flight that is no longer listed when it lands, because
-//! its key was put, removed or invalidated meanwhile, hands its value to those who asked and keeps it
-//! out of the cache.
+//! Callers that ask for a missing key share a [`Computation`](crate::computation::Computation): a
+//! lock and a slot for the outcome. The caller that holds the lock computes. On success it leaves
+//! the value for the waiters; on failure it leaves the error for waiters that share errors and
+//! joined before the failure. If it panics or is dropped, the lock passes to the next waiter, which
+//! computes instead. If the key is inserted, removed or invalidated in the meantime, the
+//! computation is cancelled: its value still goes to the waiters, but not into the cache.
 
-use std::any::Any;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
-use tokio::sync::Mutex as Turn;
 use tokio::time::Instant;
 
-use crate::cache::{Cache, EntryOptions, Part};
-use crate::hashing::Hashing;
+use crate::cache::Cache;
+use crate::computation::ErrorSharing;
+use crate::hashing::KeyHasher;
+use crate::options::EntryOptions;
 use crate::policy::Policy;
-use crate::sync::{AtomicUsize, time_since};
+use crate::sync::time_since;
+use crate::waiter::Waiter;
 
-/// A computation under way.
-#[derive(Debug)]
-pub(crate) struct Flight<V> {
-    outcome: Turn<Outcome<V>>,
-    /// How many computations have left an error. Changes under the lock of the flights only, which is
-    /// what orders it: whoever boards later sees it.
-    failures: AtomicUsize,
-}
-
-/// What a flight has for those on board.
-#[derive(Debug)]
-struct Outcome<V> {
-    value: Option<V>,
-    /// The last error that was left to be shared.
-    error: Option<SharedError>,
-}
-
-/// An `Arc<E>` of some error type. Two callers of one key may have different ones.
-type SharedError = Box<dyn Any + Send + Sync>;
-
-/// A flight that those who ask for its key may still board.
-#[derive(Debug)]
-pub(crate) struct Listed<K, V> {
-    pub(crate) key: K,
-    flight: Arc<Flight<V>>,
-    /// How many are on board.
-    seats: usize,
-}
-
-/// Whether an error goes to those who wait for the computation as well. Functions and not a trait: the
-/// bounds of an implementation would be part of the futures, which then could not be spawned.
-pub(crate) struct Errors<E, Out> {
-    /// What the caller whose computation failed gets, and what it leaves for the others.
-    leave: fn(E) -> (Out, Option<SharedError>),
-    /// What a caller who waited gets of an error that was left; nothing if it computes itself.
-    take: fn(&SharedError) -> Option<Out>,
-}
-
-impl<E: Send + Sync + 'static> Errors<E, Arc<E>> {
-    /// Everybody who waits gets the error.
-    pub(crate) const SHARED: Self = Self {
-        leave: |error| {
-            let error = Arc::new(error);
-            (error.clone(), Some(Box::new(error)))
-        },
-        take: |error| error.downcast_ref().cloned(),
-    };
-}
-
-impl<E> Errors<E, E> {
-    /// Everybody who waits computes in turn, until one succeeds.
-    pub(crate) const RETRIED: Self = Self { leave: |error| (error, None), take: |_| None };
-}
-
-impl<K: Eq + Clone, V: Clone, P: Policy, S: Hashing<K>> Cache<K, V, P, S> {
-    /// The value of `key`, computed if it is missing, by one task at a time. Tasks that ask meanwhile
-    /// wait for it, and get its value or its error.
+impl<K: Eq + Clone, V: Clone, P: Policy, S: KeyHasher<K>> Cache<K, V, P, S> {
+    /// Returns the cached value of `key`, or computes and caches it. One task computes at a time;
+    /// others that ask for the key meanwhile wait, and share its value or its error.
     ///
-    /// An error is not cached: a task that asks after the failure computes again. If the future is
-    /// dropped while it computes, or `compute` panics, the next of those who wait computes instead.
-    /// Tasks that wait with another error type than the failed computation's also compute themselves,
-    /// one after another. `compute` must not ask for the same key, or it waits for itself.
+    /// Errors are not cached: a task that asks after the failure computes again. If the future is
+    /// dropped while computing, or `compute` panics, the next waiting task computes instead.
+    /// Waiting tasks with a different error type than the failed computation also compute
+    /// themselves, one after another. `compute` must not ask for the same key, which would
+    /// deadlock.
     ///
-    /// The task that computes counts as a miss, like every task that gets an error; those that wait
-    /// and get its value count as hits that save no time. A task whose future is dropped while it
-    /// waits counts as neither.
+    /// The computing task counts as a miss, and so does every task that gets an error. Tasks that
+    /// wait and get the value count as hits that saved no time. A task whose future is dropped
+    /// while waiting is not counted.
     ///
     /// # Errors
     ///
-    /// That of `compute`, or of the computation that the task waited for.
+    /// Returns the error of `compute`, or of the computation that the task waited for.
     pub async fn get_or_compute<E, F, Fut>(&self, key: K, compute: F) -> Result<V, Arc<E>>
     where
         E: Send + Sync + 'static,
         F: FnOnce() -> Fut,
         Fut: Future<Output = Result<V, E>>,
     {
-        self.fly(key, &EntryOptions::default(), &Errors::SHARED, compute).await
+        self.compute_once(key, &EntryOptions::default(), &ErrorSharing::SHARED, compute).await
     }
 
-    /// Like [`get_or_compute`](Self::get_or_compute), for an entry with a life, tags and cost of its
-    /// own. The read counts for the tags.
+    /// Like [`get_or_compute`](Self::get_or_compute), with options for the new entry. The access
+    /// also counts for the tags in `options`.
     ///
     /// # Errors
     ///
-    /// As for [`get_or_compute`](Self::get_or_compute).
+    /// Returns the same errors as [`get_or_compute`](Self::get_or_compute).
     pub async fn get_or_compute_with<E, F, Fut>(
         &self,
         key: K,
@@ -115,17 +63,18 @@ impl<K: Eq + Clone, V: Clone, P: Policy, S: Hashing<K>> Cache<K, V, P, S> {
         F: FnOnce() -> Fut,
         Fut: Future<Output = Result<V, E>>,
     {
-        self.fly(key, options, &Errors::SHARED, compute).await
+        self.compute_once(key, options, &ErrorSharing::SHARED, compute).await
     }
 
-    /// Like [`get_or_compute_with`](Self::get_or_compute_with), but an error goes only to the caller
-    /// whose computation failed: those who wait compute in turn, one after another, until one
-    /// succeeds. For computations that may fail for one caller and succeed for the next. If each
-    /// fails after a time limit, the n-th caller waits n of them.
+    /// Like [`get_or_compute_with`](Self::get_or_compute_with), but returns an error only to the
+    /// caller whose own computation failed. Waiting callers compute in turn until one succeeds.
+    ///
+    /// Use it for computations that can fail for one caller and succeed for the next. If each
+    /// attempt fails after a timeout, the n-th caller waits for n timeouts.
     ///
     /// # Errors
     ///
-    /// Those of `compute`.
+    /// Returns the error of `compute`.
     pub async fn get_or_compute_retrying<E, F, Fut>(
         &self,
         key: K,
@@ -136,15 +85,17 @@ impl<K: Eq + Clone, V: Clone, P: Policy, S: Hashing<K>> Cache<K, V, P, S> {
         F: FnOnce() -> Fut,
         Fut: Future<Output = Result<V, E>>,
     {
-        self.fly(key, options, &Errors::RETRIED, compute).await
+        self.compute_once(key, options, &ErrorSharing::RETRIED, compute).await
     }
 
-    /// Like [`get_or_compute_with`](Self::get_or_compute_with), for callers that are not async. Blocks the thread while another computes
-    /// the same key, which therefore must not depend on this very thread to go on: not from a task, but from `spawn_blocking`.
+    /// Like [`get_or_compute_with`](Self::get_or_compute_with), for synchronous callers.
+    ///
+    /// Blocks the thread while another caller computes the same key. That computation must be able
+    /// to make progress without this thread, so call this from `spawn_blocking`, not from a task.
     ///
     /// # Errors
     ///
-    /// As for [`get_or_compute`](Self::get_or_compute).
+    /// Returns the same errors as [`get_or_compute`](Self::get_or_compute).
     pub fn get_or_compute_blocking<E: Send + Sync + 'static>(
         &self,
         key: K,
@@ -154,12 +105,12 @@ impl<K: Eq + Clone, V: Clone, P: Policy, S: Hashing<K>> Cache<K, V, P, S> {
         block_on(self.get_or_compute_with(key, options, async || compute()))
     }
 
-    /// Like [`get_or_compute_retrying`](Self::get_or_compute_retrying), for callers that are not async.
+    /// Like [`get_or_compute_retrying`](Self::get_or_compute_retrying), for synchronous callers.
     /// Blocks the thread as [`get_or_compute_blocking`](Self::get_or_compute_blocking) does.
     ///
     /// # Errors
     ///
-    /// Those of `compute`.
+    /// Returns the error of `compute`.
     pub fn get_or_compute_retrying_blocking<E>(
         &self,
         key: K,
@@ -169,122 +120,67 @@ impl<K: Eq + Clone, V: Clone, P: Policy, S: Hashing<K>> Cache<K, V, P, S> {
         block_on(self.get_or_compute_retrying(key, options, async || compute()))
     }
 
-    pub(crate) async fn fly<E, Out, F, Fut>(
+    pub(crate) async fn compute_once<E, Out, F, Fut>(
         &self,
         key: K,
         options: &EntryOptions<'_>,
-        errors: &Errors<E, Out>,
+        errors: &ErrorSharing<E, Out>,
         compute: F,
     ) -> Result<V, Out>
     where
         F: FnOnce() -> Fut,
         Fut: Future<Output = Result<V, E>>,
     {
-        if let Some(value) = self.read_counted(&key, options.tags) {
+        if let Some(value) = self.get_counting_hits(&key, options.tags) {
             return Ok(value);
         }
-        let seat = self.board(&key);
-        // Declared after the seat, so that the lock passes on before the seat is given up.
-        let mut turn = seat.flight.outcome.lock().await;
-        if let Some(value) = &turn.value {
-            self.count(&key, options.tags, Some(0));
+        let waiter = Waiter::join(self.shard_for(self.hashing.hash_key(&key)), &key);
+        // Declared after the waiter, so that the lock passes on before the waiter leaves.
+        let mut outcome = waiter.lock().await;
+        if let Some(value) = &outcome.value {
+            self.count_access(&key, options.tags, Some(0));
             return Ok(value.clone());
         }
-        // The last flight may have landed between our look and our boarding.
-        if let Some(value) = self.read_counted(&key, options.tags) {
+        // The previous computation may have finished between the lookup and the join.
+        if let Some(value) = self.get_counting_hits(&key, options.tags) {
             return Ok(value);
         }
-        self.count(&key, options.tags, None);
-        if let Some(error) = turn.error.as_ref().filter(|_| seat.waited_for_a_failure()).and_then(errors.take)
+        self.count_access(&key, options.tags, None);
+        if let Some(error) = outcome.error.as_ref().filter(|_| waiter.saw_failure()).and_then(errors.receive)
         {
             return Err(error);
         }
-        let begun = Instant::now();
+        let started = Instant::now();
         let value = match compute().await {
             Ok(value) => value,
             Err(error) => {
-                let (own, left) = (errors.leave)(error);
-                if let Some(left) = left {
-                    turn.error = Some(left);
-                    seat.fail();
+                let (own, shared) = (errors.split)(error);
+                if let Some(shared) = shared {
+                    outcome.error = Some(shared);
+                    waiter.record_failure();
                 }
                 return Err(own);
             }
         };
-        let cost = options.cost.or_else(|| Some(time_since(begun)));
-        turn.value = Some(value.clone());
-        self.land(key, value.clone(), &EntryOptions { cost, ..options.clone() }, &seat);
+        let cost = options.cost.or_else(|| Some(time_since(started)));
+        outcome.value = Some(value.clone());
+        self.publish(key, value.clone(), &EntryOptions { cost, ..options.clone() }, &waiter);
         Ok(value)
     }
 
-    fn board(&self, key: &K) -> Seat<'_, K, V, P> {
-        let part = self.part(self.hashing.bits(key));
-        let (flight, failures_seen) = part.with_flights(|flights| {
-            let listed = flights.iter().position(|listed| listed.key == *key).unwrap_or_else(|| {
-                let outcome = Turn::new(Outcome { value: None, error: None });
-                let flight = Arc::new(Flight { outcome, failures: AtomicUsize::new(0) });
-                flights.push(Listed { key: key.clone(), flight, seats: 0 });
-                flights.len() - 1
-            });
-            flights[listed].seats += 1;
-            let flight = flights[listed].flight.clone();
-            let failures = flight.failures.load(Ordering::Relaxed);
-            (flight, failures)
-        });
-        Seat { part, flight, failures_seen }
-    }
-
-    fn land(&self, key: K, value: V, options: &EntryOptions<'_>, seat: &Seat<'_, K, V, P>) {
+    fn publish(&self, key: K, value: V, options: &EntryOptions<'_>, waiter: &Waiter<'_, K, V, P>) {
         let entry = self.entry(key, value, options);
-        // Under the lock of the flights: an invalidation comes either before, and finds the flight, or after, and finds the entry.
-        let part_number = self.part_number(entry.hash);
-        let displaced = seat.part.with_flights(|flights| {
-            flights.swap_remove(seat.position(flights)?);
-            Some(self.enter(entry))
-        });
-        if let Some(mut displaced) = displaced {
-            self.trim(part_number, &mut displaced);
-            self.let_go(&displaced);
+        let shard_index = self.shard_index(entry.hash);
+        // Under the lock of the pending computations: an invalidation comes either before, and
+        // cancels the computation, or after, and finds the entry.
+        if let Some(mut displaced) = waiter.complete(|| self.insert_entry(entry)) {
+            self.evict_over_budget(shard_index, &mut displaced);
+            self.notify_displaced(&displaced);
         }
     }
 }
 
-/// A place on a flight. The last to leave one that did not land takes it off the list.
-struct Seat<'a, K, V, P> {
-    part: &'a Part<K, V, P>,
-    flight: Arc<Flight<V>>,
-    /// The failures before it was taken: their errors are not for whoever sits here.
-    failures_seen: usize,
-}
-
-impl<K, V, P> Seat<'_, K, V, P> {
-    fn waited_for_a_failure(&self) -> bool {
-        self.flight.failures.load(Ordering::Relaxed) > self.failures_seen
-    }
-
-    /// Counts a failure: those who board from now on do not get its error.
-    fn fail(&self) {
-        self.part.with_flights(|_| self.flight.failures.fetch_add(1, Ordering::Relaxed));
-    }
-
-    fn position(&self, flights: &[Listed<K, V>]) -> Option<usize> {
-        flights.iter().position(|listed| Arc::ptr_eq(&listed.flight, &self.flight))
-    }
-}
-
-impl<K, V, P> Drop for Seat<'_, K, V, P> {
-    fn drop(&mut self) {
-        self.part.with_flights(|flights| {
-            let Some(listed) = self.position(flights) else { return };
-            flights[listed].seats -= 1;
-            if flights[listed].seats == 0 {
-                flights.swap_remove(listed);
-            }
-        });
-    }
-}
-
-/// Polls on this thread until the future is done. The lock that is waited for needs no runtime.
+/// Polls the future on this thread until it is ready. The lock that it waits for needs no runtime.
 #[cfg(not(greenwave_loom))]
 fn block_on<F: Future>(future: F) -> F::Output {
     use std::task::{Context, Poll, Wake, Waker};
@@ -297,7 +193,8 @@ fn block_on<F: Future>(future: F) -> F::Output {
         }
     }
 
-    // Within a task's thread, tokio would have the lock say "not yet" now and then, to let other tasks run that cannot.
+    // On a task's thread, tokio's cooperative budget would make the lock return `Pending` now and
+    // then to let other tasks run, which they cannot while this thread is blocked.
     let mut future = std::pin::pin!(tokio::task::unconstrained(future));
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
     let mut context = Context::from_waker(&waker);

@@ -1,4 +1,5 @@
-//! Which entry has to go. The seam between a shard, which holds entries in numbered slots, and the policies, which see numbers only.
+//! The `Policy` trait, which decides what a shard evicts, and its implementations. A shard holds
+//! entries in numbered slots; policies see only the numbers.
 
 mod adaptive;
 mod cost_aware;
@@ -16,51 +17,54 @@ pub use cost_aware::CostAware;
 pub use lru::Lru;
 pub use s3fifo::S3Fifo;
 
-/// Decides what a shard evicts.
+/// Decides which entry a shard evicts.
 ///
 /// # Contract
 ///
-/// - A slot is inserted once before anything else is said of it, and again only after it was removed or was the victim.
-/// - [`hit`](Self::hit) is called by many threads at once, under the shard's read lock: it should do relaxed stores and no more. A hit that is
-///   lost under contention is no error.
-/// - All other calls come alone, under the write lock.
-/// - [`victim`](Self::victim) names a slot that is inserted and not removed, if there is one, and forgets it; it may take time in proportion
-///   to what was inserted since, not to what is held.
-/// - No call panics, allocates per hit, or waits.
+/// - The first call for a slot is `insert`. A slot is inserted again only after it was removed or
+///   evicted.
+/// - [`hit`](Self::hit) is called concurrently by many threads, under the shard's read lock. It
+///   should do no more than relaxed stores. Losing a hit under contention is acceptable.
+/// - All other calls are exclusive, under the write lock.
+/// - [`victim`](Self::victim) returns a slot that was inserted and not removed, if one exists, and
+///   stops tracking it. It may take time proportional to the insertions since the last call, but
+///   not to the number of entries.
+/// - No call panics, waits, or allocates for a hit.
 ///
-/// The suite `conformance` (feature of the same name) tests this: `policy_conformance!`.
+/// `policy_conformance!` in the module `conformance` (feature `conformance`) tests this.
 pub trait Policy: Debug + Send + Sync + 'static {
-    /// A policy for each shard of one cache, of at most so many entries each. They may share what they learn.
+    /// Creates one policy per shard of a cache, with the given maximum numbers of entries. The
+    /// policies may share what they learn.
     fn shards(capacities: &[usize]) -> Vec<Self>
     where
         Self: Sized;
 
-    /// The entry in `slot` was read.
+    /// Records that the entry in `slot` was read.
     fn hit(&self, slot: u32);
 
-    /// An entry was put into `slot`.
+    /// Records that an entry was inserted into `slot`.
     fn insert(&mut self, slot: u32, candidate: Candidate);
 
-    /// The entry in `slot` is gone, for reasons of its own.
+    /// Records that the entry in `slot` was removed, but not evicted.
     fn remove(&mut self, slot: u32);
 
     /// Chooses the entry to evict.
     fn victim(&mut self) -> Option<u32>;
 
-    /// All slots, those that would go first at the beginning, each with its heat: how often it was read lately, 0 if the policy keeps no
-    /// count. May take its time.
+    /// Returns all slots in order of eviction, each with its heat: the recent access count, or 0 if
+    /// the policy does not count. May be slow.
     fn ranking(&self) -> Vec<(u32, u8)>;
 }
 
-/// What a policy may know of an entry.
+/// Properties of an entry that a policy can use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Candidate {
-    /// Stands for its key, also when it comes back later.
+    /// Hash of the key. A key that is inserted again has the same hash.
     pub hash: u64,
-    /// What it weighs; 0 without a weigher.
+    /// Weight of the entry; 0 without a weigher.
     pub weight: u64,
-    /// What it cost to make, in microseconds; 0 if nobody said.
+    /// Time that it took to compute the value, in microseconds; 0 if unspecified.
     pub cost_us: u64,
-    /// How often it was read before it came, in another life of the cache; 0 for what is new.
+    /// Access count before the insertion, from an earlier process; 0 for a new entry.
     pub heat: u8,
 }

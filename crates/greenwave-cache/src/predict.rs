@@ -1,83 +1,90 @@
-//! Which keys follow which: learned from the order in which they are asked for, within bounded memory. Fetches nothing itself.
+//! Predicts the next keys from the order of earlier accesses, within bounded memory.
 
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
 use crate::policy::S3Fifo;
-use crate::{Cache, Error, Identity, Key, Options};
+use crate::{Cache, CacheOptions, Error, IdentityHasher, Key};
 
-/// Successors that are remembered of one key.
-const SUCCESSORS: usize = 4;
-/// Counts are halved when one reaches this, so that what changed is learned anew.
+/// Maximum number of successors recorded per key.
+const SUCCESSORS_MAX: usize = 4;
+/// Counts are halved when one reaches this, so that the predictor adapts to changes.
 const COUNT_MAX: u8 = 16;
-/// A successor is foretold when it followed at least so often,
-const COUNT_MIN: u8 = 2;
-/// and in at least one of so many cases.
-const ODDS: u16 = 3;
-/// How far ahead a chain of the likeliest successors is followed.
+/// A successor is predicted if it followed at least this often,
+const PREDICTED_COUNT_MIN: u8 = 2;
+/// and in at least one of this many cases.
+const TOTAL_PER_COUNT_MAX: u16 = 3;
+/// Maximum length of a predicted chain of keys.
 const AHEAD_MAX: usize = 8;
 
-/// Learns which keys follow which. Memory: about 250 bytes for each key that is remembered.
+/// Predicts which keys will be accessed next. Uses about 250 bytes of memory per recorded key.
 ///
-/// First-order Markov prediction, as by Vitter and Krishnan ("Optimal prefetching via data compression", JACM 1996) without the tree: what
-/// tests are run in is mostly a fixed order.
+/// A first-order Markov predictor, as in Vitter and Krishnan ("Optimal prefetching via data
+/// compression", JACM 1996), without their tree. It suits tests because they usually run in a fixed
+/// order.
 #[derive(Debug)]
 pub struct Predictor {
-    successors: Cache<Key, Arc<Mutex<Successors>>, S3Fifo, Identity>,
+    successors: Cache<Key, Arc<Mutex<Successors>>, S3Fifo, IdentityHasher>,
     ahead: usize,
 }
 
-/// What one asker asked for last. Askers that take turns on one trail would teach nonsense: each has its own.
+/// Last access of one caller. Give each caller its own trail: interleaved accesses on one trail
+/// would teach the predictor a meaningless order.
 #[derive(Debug, Clone, Default)]
 pub struct Trail {
     last: Option<Key>,
 }
 
 impl Predictor {
-    /// Remembers the successors of at most so many keys, up to 4 294 967 295, and foretells so many keys
-    /// ahead, 1 to 8.
+    /// Creates a predictor that records the successors of at most `keys_max` keys (up to 4 294 967
+    /// 295), and predicts `ahead` keys (1 to 8).
     ///
     /// # Errors
     ///
-    /// [`Error::Option`].
+    /// Returns [`Error::InvalidOption`] if a value is out of range.
     pub fn new(keys_max: usize, ahead: usize) -> Result<Self, Error> {
         if !(1..=AHEAD_MAX).contains(&ahead) {
-            return Err(Error::Option { option: "ahead", value: ahead.to_string(), accepted: "1 to 8" });
+            return Err(Error::InvalidOption {
+                option: "ahead",
+                value: ahead.to_string(),
+                expected: "1 to 8",
+            });
         }
         if u32::try_from(keys_max).is_err() {
-            let (option, value, accepted) = ("keys_max", keys_max.to_string(), "at most 4294967295");
-            return Err(Error::Option { option, value, accepted });
+            let (option, value, expected) = ("keys_max", keys_max.to_string(), "at most 4294967295");
+            return Err(Error::InvalidOption { option, value, expected });
         }
-        let options = Options { entries_max: keys_max, ..Options::default() };
+        let options = CacheOptions { entries_max: keys_max, ..CacheOptions::default() };
         Ok(Self { successors: Cache::with(options)?, ahead })
     }
 
-    /// Learns that `key` was asked for on this trail, and foretells what will be asked for next, the nearest first.
+    /// Records an access to `key` on this trail and returns the predicted next keys, the nearest
+    /// first.
     pub fn observe(&self, trail: &mut Trail, key: &Key) -> Vec<Key> {
         if let Some(last) = trail.last.replace(*key).filter(|last| last != key) {
             self.learn(&last, key);
         }
-        let mut foretold = Vec::with_capacity(self.ahead);
+        let mut predicted = Vec::with_capacity(self.ahead);
         let mut at = *key;
-        while foretold.len() < self.ahead {
-            let Some(next) = self.successor(&at).filter(|next| next != key && !foretold.contains(next))
+        while predicted.len() < self.ahead {
+            let Some(next) = self.successor(&at).filter(|next| next != key && !predicted.contains(next))
             else {
                 break;
             };
-            foretold.push(next);
+            predicted.push(next);
             at = next;
         }
-        foretold
+        predicted
     }
 
     fn learn(&self, key: &Key, next: &Key) {
-        let known = self.successors.get(key).unwrap_or_else(|| {
+        let successors = self.successors.get(key).unwrap_or_else(|| {
             let fresh = Arc::new(Mutex::default());
             self.successors.insert(*key, Arc::clone(&fresh));
             fresh
         });
-        known.lock().count(next);
+        successors.lock().count(next);
     }
 
     fn successor(&self, key: &Key) -> Option<Key> {
@@ -85,9 +92,9 @@ impl Predictor {
     }
 }
 
-/// How often keys followed one key.
+/// Keys that followed one key, with their counts.
 #[derive(Debug, Default)]
-struct Successors([Option<(Key, u8)>; SUCCESSORS]);
+struct Successors([Option<(Key, u8)>; SUCCESSORS_MAX]);
 
 impl Successors {
     fn count(&mut self, next: &Key) {
@@ -98,9 +105,10 @@ impl Successors {
             }
             return;
         }
-        // The rarest gives way when it is down to nothing: what happened once must not push out what happens every time.
+        // The rarest successor is replaced once its count is down to 1: a single access must not
+        // displace a successor that follows every time.
         let rarest = self.0.iter_mut().min_by_key(|slot| slot.map_or(0, |(_, count)| count));
-        match rarest.expect("there are slots") {
+        match rarest.expect("the array is not empty") {
             Some((_, count)) if *count > 1 => *count -= 1,
             slot => *slot = Some((*next, 1)),
         }
@@ -113,7 +121,7 @@ impl Successors {
     fn likeliest(&self) -> Option<Key> {
         let all: u16 = self.0.iter().flatten().map(|(_, count)| u16::from(*count)).sum();
         let (key, count) = self.0.iter().flatten().max_by_key(|(_, count)| *count)?;
-        (*count >= COUNT_MIN && u16::from(*count) * ODDS >= all).then_some(*key)
+        (*count >= PREDICTED_COUNT_MIN && u16::from(*count) * TOTAL_PER_COUNT_MAX >= all).then_some(*key)
     }
 }
 
@@ -127,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn an_order_that_repeats_is_foretold() {
+    fn a_repeated_order_is_predicted() {
         let (predictor, mut trail) = (Predictor::new(1000, 3).unwrap(), Trail::default());
         for _ in 0..3 {
             (0..20).for_each(|number| _ = predictor.observe(&mut trail, &key(number)));
@@ -137,19 +145,19 @@ mod tests {
     }
 
     #[test]
-    fn what_happened_once_or_by_chance_is_not() {
+    fn rare_and_random_successors_are_not_predicted() {
         let (predictor, mut trail) = (Predictor::new(1000, 1).unwrap(), Trail::default());
         (0..20).for_each(|number| assert_eq!(predictor.observe(&mut trail, &key(number)), []));
         assert_eq!(predictor.observe(&mut Trail::default(), &key(5)), []);
         for round in 0..50 {
-            // Something else follows 100 every time.
+            // Another key follows 100 every time.
             [100, 200 + round].iter().for_each(|number| _ = predictor.observe(&mut trail, &key(*number)));
         }
         assert_eq!(predictor.observe(&mut Trail::default(), &key(100)), []);
     }
 
     #[test]
-    fn a_new_order_takes_the_old_ones_place() {
+    fn a_new_order_replaces_the_old_one() {
         let (predictor, mut trail) = (Predictor::new(1000, 1).unwrap(), Trail::default());
         for next in [1, 2] {
             for _ in 0..40 {
@@ -160,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn two_trails_do_not_mix() {
+    fn trails_are_independent() {
         let predictor = Predictor::new(1000, 1).unwrap();
         let (mut one, mut two) = (Trail::default(), Trail::default());
         for _ in 0..3 {

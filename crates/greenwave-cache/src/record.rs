@@ -1,4 +1,4 @@
-//! What is stored in a backend: a result with what is needed to trust it and to judge its worth. Knows nothing of backends.
+//! The stored form of a result: its payload with a header, and a checksum or a seal.
 //!
 //! Integers are little-endian:
 //!
@@ -6,7 +6,7 @@
 //! | --- | --- | --- |
 //! | 0 | 4 | magic `F5 47 57 43` |
 //! | 4 | 1 | record version, 1 |
-//! | 5 | 1 | 0: ends in a checksum; 1: ends in a seal |
+//! | 5 | 1 | trailer: 0 checksum, 1 seal |
 //! | 6 | 2 | zero |
 //! | 8 | 4 | schema of the payload |
 //! | 12 | 4 | number of tags |
@@ -14,11 +14,12 @@
 //! | 24 | 8 | cost, microseconds |
 //! | 32 | | each tag: its length in 4 bytes, and its UTF-8 text |
 //! | | | payload, up to 16 or 32 bytes before the end |
-//! | end - 16 | 16 | checksum: the first bytes of BLAKE3 over all bytes before, and the key |
-//! | or end - 32 | 32 | seal: BLAKE3, keyed with the secret, over the same |
+//! | end - 16 | 16 | checksum: the first bytes of BLAKE3 over all preceding bytes and the key |
+//! | or end - 32 | 32 | seal: BLAKE3, keyed with the secret, over the same bytes |
 //!
-//! Both cover the key, so that a record which strayed under another key does not verify. The secret's BLAKE3 key is derived from it
-//! (`derive_key`) with the context `greenwave cache 2026-11 record seal`.
+//! Both cover the key, so a record that ends up under another key does not verify. The BLAKE3 key
+//! of the seal is derived from the secret (`derive_key`) with the context `greenwave cache 2026-11
+//! record seal`.
 
 use std::fmt;
 use std::time::Duration;
@@ -32,57 +33,60 @@ const VERSION: u8 = 1;
 const HEADER_BYTES: usize = 32;
 const CHECKSUM_BYTES: usize = 16;
 const SEAL_BYTES: usize = blake3::OUT_LEN;
-/// How a record ends.
+/// Values of the trailer field.
 const CHECKED: u8 = 0;
 const SEALED: u8 = 1;
 
-/// A result as it is stored.
+/// A result with its metadata, as stored in a backend.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    /// Version of the payload's layout, and of whatever else its readers rely on. A reader of another schema misses.
+    /// Version of the payload's layout and meaning. A record with another schema than the reader's
+    /// is a miss.
     pub schema: u32,
-    /// When it was made, in milliseconds since the Unix epoch.
+    /// Creation time, in milliseconds since the Unix epoch.
     pub created_ms: u64,
-    /// How long it took to make; kept in microseconds.
+    /// Time that it took to compute the result; stored in microseconds.
     pub cost: Duration,
-    /// What it may be invalidated by.
+    /// Tags of the result.
     pub tags: Vec<String>,
     /// The result itself.
     pub payload: Bytes,
 }
 
-/// Why bytes are no record for this reader. Always a miss.
+/// Reason why stored bytes are not a valid record for this reader. Always treated as a miss.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum BadRecord {
-    /// They were damaged, cut short, never a record, or sealed with another secret.
-    #[error("record is damaged")]
-    Damaged,
-    /// The record is not sealed, where only sealed ones are trusted; or it is, and there is no secret to check that with.
-    #[error("record cannot be trusted: {}", if *.sealed { "it is sealed, and there is no secret" } else { "it is not sealed" })]
+pub enum RecordError {
+    /// The bytes are damaged, truncated, not a record, or sealed with another secret.
+    #[error("record is corrupt")]
+    Corrupt,
+    /// The record is not sealed although the reader requires a seal, or it is sealed and the reader
+    /// has no secret to verify it.
+    #[error("cannot trust record: {}", if *.sealed { "it is sealed, and no secret is set" } else { "it is not sealed" })]
     Untrusted {
-        /// Whether it is sealed.
+        /// Whether the record is sealed.
         sealed: bool,
     },
-    /// They were written by a later version of this crate.
-    #[error("record has version {0}, and this program reads 1")]
+    /// A later version of this crate wrote the record.
+    #[error("record has version {0}: expected 1")]
     Version(u8),
     /// The payload has another schema.
-    #[error("record has schema {found}, where {wanted} is wanted")]
+    #[error("record has schema {found}: expected {expected}")]
     Schema {
-        /// The record's.
+        /// Schema of the record.
         found: u32,
-        /// The reader's.
-        wanted: u32,
+        /// Schema of the reader.
+        expected: u32,
     },
 }
 
-/// What records are sealed with: whoever does not have it cannot make a record that verifies. Kept out of `Debug`.
+/// Secret that seals records. Nobody without it can produce a record that verifies. Omitted from
+/// `Debug` output.
 #[derive(Clone)]
 pub struct Secret([u8; blake3::KEY_LEN]);
 
 impl Secret {
-    /// From bytes that nobody can guess: at least 16 random ones, say.
+    /// Creates a secret from bytes that cannot be guessed, such as 16 or more random bytes.
     pub fn new(secret: &[u8]) -> Self {
         Self(blake3::derive_key("greenwave cache 2026-11 record seal", secret))
     }
@@ -95,7 +99,8 @@ impl fmt::Debug for Secret {
 }
 
 impl Record {
-    /// The bytes to store under `key`, with a checksum: damage is noticed, forgery is not.
+    /// Encodes the record for storage under `key`, with a checksum. The checksum detects damage,
+    /// not forgery.
     pub fn encode(&self, key: &Key) -> Bytes {
         let mut out = self.body(CHECKED);
         let checksum = checksum(key, &out);
@@ -103,7 +108,8 @@ impl Record {
         out.freeze()
     }
 
-    /// The bytes to store under `key`, sealed: nobody without the secret can make them, or put them under another key.
+    /// Encodes the record for storage under `key`, with a seal. Without the secret nobody can
+    /// create a sealed record or move one to another key.
     pub fn seal(&self, key: &Key, secret: &Secret) -> Bytes {
         let mut out = self.body(SEALED);
         let seal = seal(key, &out, secret);
@@ -111,29 +117,30 @@ impl Record {
         out.freeze()
     }
 
-    /// The record in what [`encode`](Self::encode) made for `key`, if it verifies and has the schema that is wanted.
+    /// Decodes a record made by [`encode`](Self::encode) for `key`.
     ///
     /// # Errors
     ///
-    /// What is wrong with it.
-    pub fn decode(key: &Key, stored: &Bytes, schema: u32) -> Result<Self, BadRecord> {
+    /// Returns a [`RecordError`] if the record does not verify or has another schema.
+    pub fn decode(key: &Key, stored: &Bytes, schema: u32) -> Result<Self, RecordError> {
         let (body, end) = split(stored, CHECKED, CHECKSUM_BYTES)?;
         if *end != checksum(key, body) {
-            return Err(BadRecord::Damaged);
+            return Err(RecordError::Corrupt);
         }
         Self::read(&stored.slice_ref(body), schema)
     }
 
-    /// The record in what [`seal`](Self::seal) made for `key`, if it was the same secret, and the schema is the one that is wanted.
+    /// Decodes a record made by [`seal`](Self::seal) for `key` with the same secret.
     ///
     /// # Errors
     ///
-    /// What is wrong with it.
-    pub fn unseal(key: &Key, stored: &Bytes, schema: u32, secret: &Secret) -> Result<Self, BadRecord> {
+    /// Returns a [`RecordError`] if the record does not verify or has another schema.
+    pub fn unseal(key: &Key, stored: &Bytes, schema: u32, secret: &Secret) -> Result<Self, RecordError> {
         let (body, end) = split(stored, SEALED, SEAL_BYTES)?;
-        // In constant time, which is what comparing a `blake3::Hash` does: how much of a forged seal is right does not show.
+        // `blake3::Hash` compares in constant time, so the comparison does not reveal how much of a
+        // forged seal is right.
         if seal(key, body, secret) != *end {
-            return Err(BadRecord::Damaged);
+            return Err(RecordError::Corrupt);
         }
         Self::read(&stored.slice_ref(body), schema)
     }
@@ -156,38 +163,38 @@ impl Record {
         out
     }
 
-    /// Reads a body that verified.
-    fn read(body: &Bytes, schema: u32) -> Result<Self, BadRecord> {
+    /// Decodes a body that has been verified.
+    fn read(body: &Bytes, schema: u32) -> Result<Self, RecordError> {
         if body[4] != VERSION {
-            return Err(BadRecord::Version(body[4]));
+            return Err(RecordError::Version(body[4]));
         }
         if body[6..8] != [0; 2] {
-            return Err(BadRecord::Damaged);
+            return Err(RecordError::Corrupt);
         }
         let mut rest = body.slice(8..);
         let found = rest.get_u32_le();
         if found != schema {
-            return Err(BadRecord::Schema { found, wanted: schema });
+            return Err(RecordError::Schema { found, expected: schema });
         }
         let tag_count = rest.get_u32_le();
         let (created_ms, cost) = (rest.get_u64_le(), Duration::from_micros(rest.get_u64_le()));
         let tags = (0..tag_count).map(|_| tag(&mut rest)).collect::<Option<_>>();
-        Ok(Self { schema, created_ms, cost, tags: tags.ok_or(BadRecord::Damaged)?, payload: rest })
+        Ok(Self { schema, created_ms, cost, tags: tags.ok_or(RecordError::Corrupt)?, payload: rest })
     }
 }
 
-/// The body and the end of what is stored, if it begins like a record that ends as wanted.
-fn split(stored: &[u8], wanted: u8, end_bytes: usize) -> Result<(&[u8], &[u8]), BadRecord> {
+/// Splits stored bytes into body and trailer, after checking the magic and the kind of trailer.
+fn split(stored: &[u8], trailer: u8, end_bytes: usize) -> Result<(&[u8], &[u8]), RecordError> {
     if stored.len() < HEADER_BYTES || stored[..4] != MAGIC {
-        return Err(BadRecord::Damaged);
+        return Err(RecordError::Corrupt);
     }
     match stored[5] {
-        end if end == wanted => {}
-        end @ (CHECKED | SEALED) => return Err(BadRecord::Untrusted { sealed: end == SEALED }),
-        _ => return Err(BadRecord::Damaged),
+        end if end == trailer => {}
+        end @ (CHECKED | SEALED) => return Err(RecordError::Untrusted { sealed: end == SEALED }),
+        _ => return Err(RecordError::Corrupt),
     }
     let body_len = stored.len().checked_sub(end_bytes).filter(|len| *len >= HEADER_BYTES);
-    Ok(stored.split_at(body_len.ok_or(BadRecord::Damaged)?))
+    Ok(stored.split_at(body_len.ok_or(RecordError::Corrupt)?))
 }
 
 fn tag(rest: &mut Bytes) -> Option<String> {
@@ -197,7 +204,8 @@ fn tag(rest: &mut Bytes) -> Option<String> {
 }
 
 fn checksum(key: &Key, body: &[u8]) -> [u8; CHECKSUM_BYTES] {
-    // The key comes last: after it the hash could not take the body in large steps.
+    // The key comes last. Hashed first, it would prevent BLAKE3 from processing the body in large
+    // blocks.
     let hash = blake3::Hasher::new().update(body).update(key.as_bytes()).finalize();
     *hash.as_bytes().first_chunk().expect("a hash has 32 bytes")
 }

@@ -1,5 +1,7 @@
-//! A part of a cache: entries in numbered slots, a table from hashes to slots, and an index from tags to slots. Decides nothing about time:
-//! callers say what time it is. Nothing is dropped here; whatever leaves is handed back, to be dropped outside the lock.
+//! A shard of a cache: entries in numbered slots, with indices by hash and by tag.
+//!
+//! Callers supply the current time. Removed entries are returned, never dropped here, so that the
+//! caller can drop them outside the lock.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -9,32 +11,35 @@ use hashbrown::HashTable;
 
 use crate::policy::{Candidate, Policy};
 
-/// Says that an entry's weight is in [`Extra::weight`].
+/// Marks an entry whose weight is stored in [`Extra::weight`].
 pub(crate) const WEIGHT_IN_EXTRA: u32 = u32::MAX;
-/// The most that an entry weighs: as many of these as threads insert at a time fit into 64 bits.
+/// Maximum weight of one entry. The sum over as many entries as threads insert at once fits into 64
+/// bits.
 pub(crate) const WEIGHT_MAX: u64 = 1 << 48;
-/// The weight of what nobody could weigh: it is not cached.
+/// Weight of an entry whose weigher panicked. Such an entry is not cached.
 pub(crate) const UNWEIGHED: u64 = u64::MAX;
 
-/// Never.
+/// A time that is never reached.
 pub(crate) const NEVER: u64 = u64::MAX;
 
-/// Something held, with what is needed to let it go. What a hit reads stands first, and all of it with a key of 32 bytes and a value of 8
-/// takes 64: the fewer cache lines, the faster.
+/// A cached entry.
+///
+/// The fields that a hit reads come first. With a key of 32 bytes and a value of 8, an entry takes
+/// 64 bytes: fewer cache lines make lookups faster.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Entry<K, V> {
     pub(crate) key: K,
     pub(crate) value: V,
-    /// What few entries have stands apart, so that most are small.
+    /// Fields that few entries have, stored separately so that most entries stay small.
     pub(crate) extra: Option<Box<Extra>>,
     pub(crate) expires_at: Deadline,
-    /// [`WEIGHT_IN_EXTRA`] if it does not fit here.
+    /// Weight of the entry, or [`WEIGHT_IN_EXTRA`] if it needs more than 32 bits.
     pub(crate) weight: u32,
     pub(crate) hash: u64,
 }
 
-/// When a life ends, in tenths of seconds since the cache was made: more than 13 years in 4 bytes.
+/// Expiry time in tenths of a second since the cache was created: more than 13 years in 4 bytes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Deadline(u32);
 
@@ -42,45 +47,46 @@ impl Deadline {
     pub(crate) const NEVER: Self = Self(u32::MAX);
     const UNIT_MS: u64 = 100;
 
-    /// So long after a time, in milliseconds; rounded up, but what is to live for no time at all does not begin.
+    /// Returns the deadline `life` milliseconds after `now`, rounded up. With a `life` of zero it
+    /// has already passed.
     pub(crate) fn after(now: u64, life: u64) -> Self {
         let end = now.saturating_add(life).div_ceil(Self::UNIT_MS);
         Self(if life == 0 { 0 } else { u32::try_from(end).unwrap_or(u32::MAX) })
     }
 
-    fn is_over(self, now: u64) -> bool {
+    fn is_expired_at(self, now: u64) -> bool {
         self.0 != u32::MAX && now >= u64::from(self.0) * Self::UNIT_MS
     }
 }
 
-/// What an entry has beyond the usual. Times are milliseconds since the cache was made.
+/// Fields that few entries have. Times are in milliseconds since the cache was created.
 #[derive(Debug)]
 pub(crate) struct Extra {
-    /// How long it may go unread.
+    /// Maximum time between accesses.
     pub(crate) idle_ms: u64,
-    /// When it was last read. Relaxed: of two reads at once either time will do.
+    /// Time of the last access. Relaxed: after two concurrent accesses either time is acceptable.
     pub(crate) read_at: AtomicU64,
     pub(crate) cost_us: u64,
-    /// What it weighs, if that needs more than 32 bits.
+    /// Weight of the entry, used if it needs more than 32 bits.
     pub(crate) weight: u64,
     pub(crate) heat: u8,
-    /// Sorted, without doubles.
+    /// Sorted, without duplicates.
     pub(crate) tags: Box<[Arc<str>]>,
 }
 
 impl<K, V> Entry<K, V> {
     pub(crate) fn is_expired(&self, now: u64) -> bool {
-        self.expires_at.is_over(now) || self.extra.as_ref().is_some_and(|extra| extra.is_idle(now))
+        self.expires_at.is_expired_at(now) || self.extra.as_ref().is_some_and(|extra| extra.is_idle(now))
     }
 
-    /// Takes note of a read at a time.
-    pub(crate) fn read_at(&self, now: u64) {
+    /// Records an access at time `now`.
+    pub(crate) fn record_access(&self, now: u64) {
         if let Some(extra) = self.extra.as_ref().filter(|extra| extra.idle_ms != NEVER) {
             extra.read_at.store(now, Ordering::Relaxed);
         }
     }
 
-    /// What it cost to make, in microseconds.
+    /// Returns the time that it took to compute the value, in microseconds.
     pub(crate) fn cost_us(&self) -> u64 {
         self.extra.as_ref().map_or(0, |extra| extra.cost_us)
     }
@@ -109,16 +115,16 @@ impl Extra {
     }
 }
 
-/// What an insertion pushed out.
+/// Entries that an insertion removed.
 #[derive(Debug)]
 pub(crate) struct Displaced<K, V> {
-    /// What stood under the same key.
+    /// Previous entry of the same key.
     pub(crate) replaced: Option<Entry<K, V>>,
-    /// What had to go for it.
+    /// Entries evicted to make room.
     pub(crate) evicted: Evicted<Entry<K, V>>,
 }
 
-/// Mostly none or one, for which nothing is allocated.
+/// A list of usually no or one entry, for which it does not allocate.
 #[derive(Debug)]
 pub(crate) struct Evicted<T> {
     first: Option<T>,
@@ -126,8 +132,7 @@ pub(crate) struct Evicted<T> {
 }
 
 impl<K, V> Displaced<K, V> {
-    pub(crate) const NOTHING: Self =
-        Self { replaced: None, evicted: Evicted { first: None, more: Vec::new() } };
+    pub(crate) const NONE: Self = Self { replaced: None, evicted: Evicted { first: None, more: Vec::new() } };
 }
 
 impl<T> Evicted<T> {
@@ -144,47 +149,50 @@ impl<T> Evicted<T> {
     }
 }
 
-/// How much all shards of a cache weigh together, and may.
+/// Weight of all shards of a cache together, and its limit.
 ///
-/// The weight is one number, so what fits does not depend on how many shards there are. Which shard
-/// evicts depends on their numbers of entries and not on their weights: keys are spread evenly, so
-/// shards of equal numbers let each entry stay for as long as one shard for all would.
+/// The weight is a single number, so whether an entry fits does not depend on the number of shards.
+/// Which shard evicts depends on the shards' entry counts rather than on their weights. Because
+/// keys are spread evenly, shards with equal counts let each entry live as long as it would in a
+/// single shard.
 #[derive(Debug)]
-pub(crate) struct Budget {
+pub(crate) struct WeightBudget {
     weight: AtomicU64,
     weight_max: u64,
-    entries: Box<[Count]>,
+    entries: Box<[EntryCount]>,
 }
 
-/// On a cache line of its own.
+/// An entry count that does not share its cache line.
 #[derive(Debug, Default)]
 #[repr(align(64))]
-struct Count(AtomicUsize);
+struct EntryCount(AtomicUsize);
 
-impl Budget {
-    /// At most this: far above what entries can weigh, and far enough below what 64 bits hold.
+impl WeightBudget {
+    /// Largest supported limit: far above the weight of any set of entries, and far enough below
+    /// 2^64 for concurrent additions.
     const MAX: u64 = 1 << 63;
 
     pub(crate) fn new(weight_max: u64, shards: usize) -> Self {
-        let entries = (0..shards).map(|_| Count::default()).collect();
+        let entries = (0..shards).map(|_| EntryCount::default()).collect();
         Self { weight: AtomicU64::new(0), weight_max: weight_max.min(Self::MAX), entries }
     }
 
     pub(crate) fn is_exceeded(&self) -> bool {
-        // Acquire, with the release in `add`: the number of entries is seen as well.
+        // Acquire pairs with the release in `add`, so that the entry counts are visible too.
         self.weight.load(Ordering::Acquire) > self.weight_max
     }
 
-    /// The shard that has the most entries, `own` only if no other has any.
+    /// Returns the shard with the most entries. Returns `own` only if all others are empty.
     pub(crate) fn fullest(&self, own: usize) -> usize {
         let others = (0..self.entries.len()).filter(|index| *index != own);
         let fullest = others.max_by_key(|index| self.entries(*index));
         fullest.filter(|index| self.entries(*index) > 0).unwrap_or(own)
     }
 
-    /// Whether others evict instead of a shard with so many entries: it has none, or one of the others,
-    /// which the hash of the new entry chooses, has clearly more.
-    fn spares(&self, own: usize, entries: usize, hash: u64) -> bool {
+    /// Returns whether other shards should evict instead of the shard `own` with this many entries:
+    /// because it is empty, or because another shard, picked by the new entry's hash, has clearly
+    /// more.
+    fn can_defer_to_others(&self, own: usize, entries: usize, hash: u64) -> bool {
         let other = (hash >> 20) as usize % self.entries.len();
         entries == 0 || other != own && self.entries(other) > entries + entries / 4 + 1
     }
@@ -197,8 +205,8 @@ impl Budget {
         self.entries[index].0.store(entries, Ordering::Relaxed);
     }
 
-    /// Called under the shard's lock, before its entry is in: who sees the weight and locks the shard
-    /// finds the entry.
+    /// Adds an entry's weight. Called under the shard's lock, before the entry is inserted: a
+    /// thread that sees the weight and locks the shard finds the entry.
     fn add(&self, index: usize, entries: usize, weight: u64) {
         self.count(index, entries);
         self.weight.fetch_add(weight, Ordering::AcqRel);
@@ -217,19 +225,24 @@ pub(crate) struct Shard<K, V, P> {
     free: Vec<u32>,
     tags: HashMap<Arc<str>, HashSet<u32>>,
     policy: P,
-    /// Without a limit, entries of any weight may add up to more than 64 bits hold.
+    /// Total weight. Without a limit, the sum can exceed 64 bits.
     pub(crate) weight: u128,
-    /// Entries put in, and those that had to go for them. Under the lock that an insertion has anyway.
+    /// Numbers of insertions and evictions, changed under the lock that an insertion holds anyway.
     pub(crate) insertions: u64,
     pub(crate) evictions: u64,
     entries_max: usize,
-    /// Shared with the other shards, and this one's number there.
-    budget: Option<Arc<Budget>>,
+    /// Weight limit shared with the other shards, and this shard's index in it.
+    budget: Option<Arc<WeightBudget>>,
     index: usize,
 }
 
 impl<K: Eq, V, P: Policy> Shard<K, V, P> {
-    pub(crate) fn new(policy: P, entries_max: usize, budget: Option<Arc<Budget>>, index: usize) -> Self {
+    pub(crate) fn new(
+        policy: P,
+        entries_max: usize,
+        budget: Option<Arc<WeightBudget>>,
+        index: usize,
+    ) -> Self {
         Self {
             table: HashTable::new(),
             slots: Vec::new(),
@@ -249,22 +262,24 @@ impl<K: Eq, V, P: Policy> Shard<K, V, P> {
         self.table.len()
     }
 
-    /// The entry of a key, whatever its age.
+    /// Returns the slot and entry of a key, even if it has expired.
     #[inline]
     pub(crate) fn find(&self, hash: u64, key: &K) -> Option<(u32, &Entry<K, V>)> {
         let slot = *self.table.find(hash, |slot| self.entry(*slot).key == *key)?;
         Some((slot, self.entry(slot)))
     }
 
-    /// Takes note of a read.
+    /// Reports a hit to the policy.
     #[inline]
     pub(crate) fn hit(&self, slot: u32) {
         self.policy.hit(slot);
     }
 
-    /// Puts an entry in, and lets others go until it fits, or until it is up to other shards to make
-    /// room: then the budget is exceeded. One that never fits is evicted itself. What has to go is
-    /// added to `displaced`: returned, it would be copied at every step of the way.
+    /// Inserts an entry, and evicts others until it fits or until other shards must make room; in
+    /// the latter case the budget stays exceeded. An entry that can never fit is evicted itself.
+    ///
+    /// Displaced entries are added to `displaced`: as a return value they would be copied at every
+    /// step.
     #[inline]
     pub(crate) fn insert(&mut self, entry: Entry<K, V>, displaced: &mut Displaced<K, V>) {
         self.insertions += 1;
@@ -277,9 +292,10 @@ impl<K: Eq, V, P: Policy> Shard<K, V, P> {
             return displaced.evicted.push(entry);
         }
         if let Some(slot) = found {
-            // What may cost more or less than before is new to the policy. Otherwise the key keeps its standing.
+            // With another cost or weight the entry is new to the policy. Otherwise it keeps its
+            // rank.
             if self.entry(slot).candidate() == entry.candidate() {
-                displaced.replaced = Some(self.swap(slot, entry));
+                displaced.replaced = Some(self.replace_entry(slot, entry));
                 return;
             }
             displaced.replaced = Some(self.remove_slot(slot));
@@ -288,15 +304,15 @@ impl<K: Eq, V, P: Policy> Shard<K, V, P> {
             self.evict(displaced);
         }
         self.reserve(entry.hash, weight, displaced);
-        self.place(entry);
+        self.store_entry(entry);
     }
 
-    /// Makes room for an entry as far as that is up to this shard.
+    /// Evicts entries of this shard to make room for a new one, unless other shards must evict.
     #[inline]
     fn reserve(&mut self, hash: u64, weight: u64, displaced: &mut Displaced<K, V>) {
         let Some(budget) = &self.budget else { return };
         budget.add(self.index, self.len() + 1, weight);
-        while self.is_over_budget() && !self.is_spared(hash, weight) {
+        while self.exceeds_budget() && !self.defers_eviction(hash, weight) {
             self.evict(displaced);
         }
         if let Some(budget) = &self.budget {
@@ -305,23 +321,25 @@ impl<K: Eq, V, P: Policy> Shard<K, V, P> {
         }
     }
 
-    /// Whether others evict for an entry of this weight instead of this shard. Only if they can make all
-    /// the room: what this shard evicts once the entry is in may be the entry.
-    fn is_spared(&self, hash: u64, weight: u64) -> bool {
+    /// Returns whether other shards evict to make room for an entry of this weight. True only if
+    /// they can make all the room: once the entry is inserted, this shard might evict that very
+    /// entry.
+    fn defers_eviction(&self, hash: u64, weight: u64) -> bool {
         let Some(budget) = &self.budget else { return true };
         let fits = self.weight + u128::from(weight) <= u128::from(budget.weight_max);
-        fits && budget.spares(self.index, self.len(), hash)
+        fits && budget.can_defer_to_others(self.index, self.len(), hash)
     }
 
     #[inline]
-    fn is_over_budget(&self) -> bool {
+    fn exceeds_budget(&self) -> bool {
         self.budget.as_ref().is_some_and(|budget| budget.is_exceeded())
     }
 
-    /// Lets up to an eighth of the entries go while all shards together are too heavy.
+    /// Evicts up to an eighth of the entries while the total weight of all shards exceeds the
+    /// limit.
     pub(crate) fn shrink(&mut self, displaced: &mut Displaced<K, V>) {
         for _ in 0..self.len().div_ceil(8) {
-            if !self.is_over_budget() {
+            if !self.exceeds_budget() {
                 return;
             }
             self.evict(displaced);
@@ -330,84 +348,85 @@ impl<K: Eq, V, P: Policy> Shard<K, V, P> {
 
     #[inline]
     fn evict(&mut self, displaced: &mut Displaced<K, V>) {
-        let victim = self.policy.victim().expect("a shard that is full holds something");
+        let victim = self.policy.victim().expect("a full shard has an entry to evict");
         self.evictions += 1;
-        displaced.evicted.push(self.take(victim));
+        displaced.evicted.push(self.clear_slot(victim));
     }
 
-    /// Takes the entry of a key out.
+    /// Removes the entry of a key.
     pub(crate) fn remove(&mut self, hash: u64, key: &K) -> Option<Entry<K, V>> {
         let (slot, _) = self.find(hash, key)?;
         Some(self.remove_slot(slot))
     }
 
-    /// Takes out all entries with a tag. Costs as much as they are many.
+    /// Removes all entries with a tag. Takes time proportional to their number.
     pub(crate) fn remove_tag(&mut self, tag: &str) -> Vec<Entry<K, V>> {
         let slots: Vec<u32> = self.tags.get(tag).into_iter().flatten().copied().collect();
         slots.into_iter().map(|slot| self.remove_slot(slot)).collect()
     }
 
-    /// Takes out all entries of which `unwanted` says so. Looks at every one.
-    pub(crate) fn remove_where(&mut self, unwanted: impl Fn(&Entry<K, V>) -> bool) -> Vec<Entry<K, V>> {
-        let slots = (0..).zip(&self.slots).filter(|(_, entry)| entry.as_ref().is_some_and(&unwanted));
+    /// Removes all entries for which `predicate` returns true. Scans the whole shard.
+    pub(crate) fn remove_where(&mut self, predicate: impl Fn(&Entry<K, V>) -> bool) -> Vec<Entry<K, V>> {
+        let slots = (0..).zip(&self.slots).filter(|(_, entry)| entry.as_ref().is_some_and(&predicate));
         let slots: Vec<u32> = slots.map(|(slot, _)| slot).collect();
         slots.into_iter().map(|slot| self.remove_slot(slot)).collect()
     }
 
-    /// All entries, in no order.
+    /// Iterates over all entries, in no particular order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Entry<K, V>> {
         self.slots.iter().flatten()
     }
 
-    /// All entries, those that would go first at the beginning, each with its heat.
+    /// Iterates over all entries with their heat, in order of eviction.
     pub(crate) fn ranking(&self) -> impl Iterator<Item = (&Entry<K, V>, u8)> {
         self.policy.ranking().into_iter().map(|(slot, heat)| (self.entry(slot), heat))
     }
 
     fn remove_slot(&mut self, slot: u32) -> Entry<K, V> {
         self.policy.remove(slot);
-        self.take(slot)
+        self.clear_slot(slot)
     }
 
     #[inline]
     fn entry(&self, slot: u32) -> &Entry<K, V> {
-        self.slots[slot as usize].as_ref().expect("tables name slots in use")
+        self.slots[slot as usize].as_ref().expect("the table lists used slots only")
     }
 
     #[inline]
-    fn place(&mut self, entry: Entry<K, V>) {
+    fn store_entry(&mut self, entry: Entry<K, V>) {
         let (hash, candidate) = (entry.hash, entry.candidate());
         self.weight += u128::from(entry.weight());
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
             u32::try_from(self.slots.len() - 1).expect("entries_max is 32 bits")
         });
-        self.enter_tags(slot, &entry);
+        self.index_tags(slot, &entry);
         self.slots[slot as usize] = Some(entry);
         let slots = &self.slots;
-        let rehash = |slot: &u32| slots[*slot as usize].as_ref().expect("tables name slots in use").hash;
+        let rehash =
+            |slot: &u32| slots[*slot as usize].as_ref().expect("the table lists used slots only").hash;
         self.table.insert_unique(hash, slot, rehash);
         self.policy.insert(slot, candidate);
     }
 
-    /// Puts an entry where the one of the same key and weight was.
-    fn swap(&mut self, slot: u32, entry: Entry<K, V>) -> Entry<K, V> {
-        self.enter_tags(slot, &entry);
-        let old = self.slots[slot as usize].replace(entry).expect("tables name slots in use");
+    /// Replaces the entry in a slot by one with the same key and weight.
+    fn replace_entry(&mut self, slot: u32, entry: Entry<K, V>) -> Entry<K, V> {
+        self.index_tags(slot, &entry);
+        let old = self.slots[slot as usize].replace(entry).expect("the table lists used slots only");
         let new = self.entry(slot).tags().to_vec();
         let gone = old.tags().iter().filter(|tag| new.binary_search(tag).is_err());
-        gone.for_each(|tag| leave_tag(&mut self.tags, slot, tag));
+        gone.for_each(|tag| unindex_tag(&mut self.tags, slot, tag));
         self.policy.hit(slot);
         old
     }
 
-    /// Empties a slot that the policy has forgotten.
+    /// Empties a slot that the policy no longer tracks.
     #[inline]
-    fn take(&mut self, slot: u32) -> Entry<K, V> {
-        let entry = self.slots[slot as usize].take().expect("tables name slots in use");
+    fn clear_slot(&mut self, slot: u32) -> Entry<K, V> {
+        let entry = self.slots[slot as usize].take().expect("the table lists used slots only");
         let found = self.table.find_entry(entry.hash, |other| *other == slot);
-        found.expect("every slot in use is in the table").remove();
-        entry.tags().iter().for_each(|tag| leave_tag(&mut self.tags, slot, tag));
+        found.expect("every used slot is in the table").remove();
+        entry.tags().iter().for_each(|tag| unindex_tag(&mut self.tags, slot, tag));
         let weight = entry.weight();
         self.weight -= u128::from(weight);
         if let Some(budget) = &self.budget {
@@ -417,15 +436,15 @@ impl<K: Eq, V, P: Policy> Shard<K, V, P> {
         entry
     }
 
-    fn enter_tags(&mut self, slot: u32, entry: &Entry<K, V>) {
+    fn index_tags(&mut self, slot: u32, entry: &Entry<K, V>) {
         for tag in entry.tags() {
             self.tags.entry(tag.clone()).or_default().insert(slot);
         }
     }
 }
 
-fn leave_tag(tags: &mut HashMap<Arc<str>, HashSet<u32>>, slot: u32, tag: &str) {
-    let slots = tags.get_mut(tag).expect("every tag in use is in the index");
+fn unindex_tag(tags: &mut HashMap<Arc<str>, HashSet<u32>>, slot: u32, tag: &str) {
+    let slots = tags.get_mut(tag).expect("every used tag is in the index");
     slots.remove(&slot);
     if slots.is_empty() {
         tags.remove(tag);

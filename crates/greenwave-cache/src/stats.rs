@@ -1,46 +1,46 @@
-//! What a cache reports of itself. Snapshots, not live values.
+//! Statistics of a cache, as snapshots.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::tally::Reads;
+use crate::hit_counters::AccessCounts;
 
-/// Tags that each shard counts reads for. Those that come later are not counted.
+/// Maximum number of tags that a shard counts. Accesses with further tags are not counted.
 const TAGS_MAX: usize = 1024;
 
-/// What an in-memory cache holds and has done since it was made.
+/// Size of an in-memory cache, and its counters since it was created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
-pub struct Stats {
-    /// Entries held, those that expired unnoticed included.
+pub struct CacheStats {
+    /// Number of entries, including expired ones that have not been removed yet.
     pub entries: u64,
-    /// Their weight.
+    /// Total weight of the entries.
     pub weight: u64,
-    /// Reads answered: by a cached value, or by a computation of another task that they waited for.
+    /// Accesses that found a cached value, or waited for another task that computed it.
     pub hits: u64,
-    /// Reads not answered: by `get`, by the task that computes the value, and by those that got its
-    /// error.
+    /// Accesses that found nothing: by `get`, by the task that computes the value, and by tasks
+    /// that received its error.
     pub misses: u64,
-    /// Entries put, replacements included.
+    /// Insertions, including replacements.
     pub insertions: u64,
-    /// Entries that had to go for others.
+    /// Entries evicted to make room.
     pub evictions: u64,
-    /// Entries found too old.
+    /// Expired entries that were removed.
     pub expirations: u64,
     /// Entries removed or invalidated by the caller.
     pub removals: u64,
-    /// Of the last thousand reads or so of each thread, those answered.
+    /// Hits among the last thousand or so accesses of each thread.
     pub recent_hits: u64,
-    /// Of the same, those not answered.
+    /// Misses among the same accesses.
     pub recent_misses: u64,
-    /// Time that the hits saved: the sum of what the entries read had cost to make. Those that waited
-    /// for a computation saved none.
+    /// Time saved by hits: the sum of the costs of the entries found. Tasks that waited for a
+    /// computation saved none.
     pub saved: Duration,
 }
 
-impl Stats {
-    pub(crate) fn of(reads: Reads) -> Self {
+impl CacheStats {
+    pub(crate) fn of(reads: AccessCounts) -> Self {
         Self {
             hits: reads.hits,
             misses: reads.misses,
@@ -51,41 +51,42 @@ impl Stats {
         }
     }
 
-    /// The share of recent reads that were answered, 0 to 1; 0 when nothing was read.
+    /// Returns the share of recent accesses that were hits, from 0 to 1. Returns 0 without
+    /// accesses.
     pub fn recent_hit_rate(&self) -> f64 {
         rate(self.recent_hits, self.recent_misses)
     }
 
-    /// The share of reads that were answered, 0 to 1; 0 when nothing was read.
+    /// Returns the share of accesses that were hits, from 0 to 1. Returns 0 without accesses.
     pub fn hit_rate(&self) -> f64 {
         rate(self.hits, self.misses)
     }
 }
 
-/// Reads of what has a tag.
+/// Accesses to the entries with one tag.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct TagStats {
-    /// The tag.
+    /// Name of the tag.
     pub tag: String,
-    /// Reads answered.
+    /// Number of hits.
     pub hits: u64,
-    /// Reads not answered.
+    /// Number of misses.
     pub misses: u64,
 }
 
 impl TagStats {
-    /// The share of reads that were answered, 0 to 1; 0 when nothing was read.
+    /// Returns the share of accesses that were hits, from 0 to 1. Returns 0 without accesses.
     pub fn hit_rate(&self) -> f64 {
         rate(self.hits, self.misses)
     }
 }
 
-/// Hits and misses by tag, of one shard.
+/// Hits and misses of one shard by tag.
 #[derive(Debug, Default)]
-pub(crate) struct TagTally(BTreeMap<String, (u64, u64)>);
+pub(crate) struct TagCounters(BTreeMap<String, (u64, u64)>);
 
-impl TagTally {
+impl TagCounters {
     pub(crate) fn add(&mut self, tags: &[&str], is_hit: bool) {
         for tag in tags {
             if !self.0.contains_key(*tag) && self.0.len() == TAGS_MAX {
@@ -108,12 +109,12 @@ impl TagTally {
     }
 }
 
-/// Hits among all, 0 if there were none at all.
+/// Returns the share of hits, or 0 without accesses.
 pub(crate) fn rate(hits: u64, misses: u64) -> f64 {
     if hits == 0 { 0.0 } else { hits as f64 / (hits as f64 + misses as f64) }
 }
 
-/// A count that orders nothing.
+/// A relaxed counter. It orders no other memory access.
 #[derive(Debug, Default)]
 pub(crate) struct Counter(AtomicU64);
 
@@ -122,10 +123,10 @@ impl Counter {
         self.0.fetch_add(n, Ordering::Relaxed);
     }
 
-    /// For sums of what callers say, which may be any numbers.
+    /// Adds without wrapping: callers can pass any number.
     pub(crate) fn add_saturating(&self, n: u64) {
         let sum = |old: u64| Some(old.saturating_add(n));
-        // It always gives a sum.
+        // The closure always returns `Some`.
         let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, sum);
     }
 

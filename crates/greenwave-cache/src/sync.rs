@@ -1,5 +1,5 @@
-//! The locks that the cache in memory is made of: parking_lot's, or under `--cfg greenwave_loom` those whose every interleaving loom tries. Knows
-//! nothing of what they guard.
+//! Locks of the in-memory cache: those of parking_lot or, under `--cfg greenwave_loom`, those of
+//! the loom model checker.
 
 #[cfg(not(greenwave_loom))]
 pub(crate) use parking_lot::{Mutex, RwLock};
@@ -11,15 +11,16 @@ pub(crate) use loom::sync::atomic::AtomicUsize;
 #[cfg(greenwave_loom)]
 pub(crate) use modelled::{Mutex, RwLock};
 
-/// How long it is since a time. In a model nothing takes any: a cost that is zero now and then would have the policy do something else, and
-/// a model has to be able to repeat itself.
-pub(crate) fn time_since(begun: tokio::time::Instant) -> std::time::Duration {
-    if cfg!(greenwave_loom) { std::time::Duration::ZERO } else { begun.elapsed() }
+/// Returns the time since `started`. It is zero in a loom model, which must be repeatable: a cost
+/// that is sometimes zero would make the policy behave differently.
+pub(crate) fn time_since(started: tokio::time::Instant) -> std::time::Duration {
+    if cfg!(greenwave_loom) { std::time::Duration::ZERO } else { started.elapsed() }
 }
 
 #[cfg(greenwave_loom)]
 mod modelled {
-    //! parking_lot's calls on loom's locks, which are never poisoned: a model ends at the first panic.
+    //! The interface of parking_lot on top of loom's locks. They are never poisoned, because a
+    //! model ends at the first panic.
 
     use std::sync::PoisonError;
 

@@ -1,5 +1,5 @@
-//! One tier of several: its backend, what is asked of it, and what came of that. Whatever the backend does, a caller here gets an answer.
-//! Knows nothing of records, nor of the other tiers.
+//! A single tier of a tiered cache: calls its backend, counts the outcome, and turns failures into
+//! misses.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, OnceLock};
@@ -11,100 +11,106 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::backend::Backend;
-use crate::contained::contained_future;
+use crate::catch_panic::catch_panic_async;
 use crate::stats::Counter;
 use crate::{BoxError, Error, Key};
 
-/// Keys of a read-only tier that are not asked for again because what is there does not verify.
-const SHUNNED_MAX: usize = 4096;
+/// Maximum number of keys in a read-only tier that are skipped because their records do not verify.
+const SKIPPED_KEYS_MAX: usize = 4096;
 
-/// One backend and its part in the whole.
+/// A backend and its configuration within a [`Tiered`](crate::Tiered) cache.
 #[derive(Debug, Clone)]
 pub struct Tier {
-    /// What figures and warnings call it.
+    /// Name of the tier in statistics and log messages.
     pub name: String,
-    /// The backend.
+    /// Backend of the tier.
     pub backend: Arc<dyn Backend>,
-    /// Whether it is written to.
-    pub access: Access,
-    /// When a caller's write reaches it.
-    pub writes: Writes,
-    /// Whether a caller hears of a write that failed.
+    /// Whether the tier is written to.
+    pub access: AccessMode,
+    /// When writes reach the tier.
+    pub writes: WriteMode,
+    /// Whether failed writes are reported to the caller.
     pub on_failure: OnFailure,
-    /// How long a record stays there at most, if the backend is capable of that. `None`, the default, is as long as it is good for.
+    /// Maximum time to live of a record in this tier, if the backend supports it. Default: `None`,
+    /// until the record becomes too old.
     pub ttl_max: Option<Duration>,
-    /// How long one call may take. One that takes longer has failed; with zero, each that is not done at
-    /// once. `None`, the default, is no limit beside the backend's own.
-    pub time_max: Option<Duration>,
+    /// Maximum duration of a call. A longer call fails. With zero, every call that does not
+    /// complete immediately fails. Default: `None`, the backend's own limit.
+    pub timeout: Option<Duration>,
 }
 
 impl Tier {
-    /// A tier that is read and written, through to the backend, and whose failures are no caller's.
+    /// Creates a tier that is read and written, writes through to the backend, and ignores
+    /// failures.
     pub fn new(name: impl Into<String>, backend: Arc<dyn Backend>) -> Self {
         Self {
             name: name.into(),
             backend,
-            access: Access::ReadWrite,
-            writes: Writes::Through,
+            access: AccessMode::ReadWrite,
+            writes: WriteMode::Through,
             on_failure: OnFailure::Ignore,
             ttl_max: None,
-            time_max: None,
+            timeout: None,
         }
     }
 }
 
 /// Whether a tier is written to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Access {
-    /// Read, written, and filled from the tiers behind it.
+pub enum AccessMode {
+    /// The tier is read, written, and filled from the tiers behind it.
     ReadWrite,
-    /// Read only: a cache that somebody else maintains.
+    /// The tier is only read, such as a cache that somebody else maintains.
     ReadOnly,
 }
 
 /// When a write reaches a tier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Writes {
-    /// Before the caller goes on.
+pub enum WriteMode {
+    /// Before the call returns.
     Through,
-    /// After it, by a task of its own, in order. What was not written when the runtime ends is lost; [`flush`](crate::Tiered::flush) waits
-    /// for it.
+    /// After the call returns, in order, from a background task. Writes that are still queued when
+    /// the runtime ends are lost; [`flush`](crate::Tiered::flush) waits for them.
     Back {
-        /// Most writes that may wait; 0 means 1. A put that finds no place is dropped and counted; a removal waits for one.
+        /// Maximum number of queued writes; 0 is treated as 1. A put that finds the queue full is
+        /// dropped and counted, and a removal waits.
         queued_max: usize,
     },
 }
 
-/// Whether a caller hears of a write that failed.
+/// Whether failed writes are reported to the caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnFailure {
-    /// It is counted, and warned about.
+    /// Failures are counted and logged.
     Ignore,
-    /// That, and [`put`](crate::Tiered::put) returns the error. Of a write that is done [later](Writes::Back), only that it was not taken.
+    /// Failures are counted and logged, and [`put`](crate::Tiered::put) returns the error. With
+    /// [`WriteMode::Back`] it only reports writes that were not queued.
     Report,
 }
 
-/// What one tier has done.
+/// Counters of one tier.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct TierStats {
-    /// Its name.
+    /// Name of the tier.
     pub name: String,
-    /// Reads that it answered.
+    /// Reads that found a valid record.
     pub hits: u64,
-    /// Reads that it was asked and did not answer.
+    /// Reads that reached this tier and found no valid record.
     pub misses: u64,
-    /// Records put into it by callers.
+    /// Records put by callers.
     pub puts: u64,
-    /// Records put into it because a tier behind had them.
+    /// Records copied from a slower tier.
     pub backfills: u64,
-    /// Records that did not verify, or were of another schema, or too old. Each counts as a miss too.
-    pub bad_records: u64,
-    /// Calls that failed. None of them failed a caller who did not ask for that.
+    /// Records that did not verify, had another schema, or were too old. Each also counts as a
+    /// miss.
+    pub invalid_records: u64,
+    /// Calls that failed. They fail the caller only if the tier reports failures.
     pub errors: u64,
-    /// Calls that were not made because the server behind had failed a moment before.
+    /// Calls that were skipped because the server had failed recently.
     pub skipped: u64,
-    /// Writes that were not made because too many waited already, or because the record is larger than what the tier takes.
+    /// Writes that were dropped because the queue was full or the record exceeded the backend's
+    /// size limit.
     pub dropped: u64,
 }
 
@@ -114,240 +120,242 @@ pub(crate) struct Counters {
     pub(crate) misses: Counter,
     pub(crate) puts: Counter,
     pub(crate) backfills: Counter,
-    pub(crate) bad_records: Counter,
+    pub(crate) invalid_records: Counter,
     errors: Counter,
     skipped: Counter,
     dropped: Counter,
 }
 
-/// A tier at work.
+/// A tier in use.
 #[derive(Debug)]
-pub(crate) struct Layer {
-    seat: Arc<Seat>,
-    /// To the task that writes later, once there is one.
-    queue: OnceLock<mpsc::Sender<Job>>,
-    shunned: Mutex<Shunned>,
+pub(crate) struct TierHandle {
+    state: Arc<TierState>,
+    /// Sends writes to the background task, once it has been started.
+    queue: OnceLock<mpsc::Sender<QueuedWrite>>,
+    skipped_keys: Mutex<SkippedKeys>,
 }
 
-/// What the layer and its task share.
+/// State shared with the background task.
 #[derive(Debug)]
-struct Seat {
+struct TierState {
     tier: Tier,
     counters: Counters,
 }
 
-/// A write that is done later, or the wish to know when those before it are.
+/// An item in the queue of writes. `Flush` is answered when all earlier writes are done.
 #[derive(Debug)]
-enum Job {
+enum QueuedWrite {
     Put(Key, Bytes, Option<Duration>),
     Remove(Key),
     Flush(oneshot::Sender<()>),
 }
 
-impl Layer {
+impl TierHandle {
     pub(crate) fn new(tier: Tier) -> Self {
-        let seat = Arc::new(Seat { tier, counters: Counters::default() });
-        Self { seat, queue: OnceLock::new(), shunned: Mutex::default() }
+        let state = Arc::new(TierState { tier, counters: Counters::default() });
+        Self { state, queue: OnceLock::new(), skipped_keys: Mutex::default() }
     }
 
     pub(crate) fn tier(&self) -> &Tier {
-        &self.seat.tier
+        &self.state.tier
     }
 
     pub(crate) fn counters(&self) -> &Counters {
-        &self.seat.counters
+        &self.state.counters
     }
 
     pub(crate) fn is_writable(&self) -> bool {
-        self.seat.tier.access == Access::ReadWrite
+        self.state.tier.access == AccessMode::ReadWrite
     }
 
     pub(crate) async fn read(&self, key: &Key) -> Option<Bytes> {
-        let found = if self.shunned.lock().keys.contains(key) {
+        let found = if self.skipped_keys.lock().keys.contains(key) {
             None
         } else {
-            self.seat.call("get", async { self.seat.tier.backend.get(key).await }).await.ok().flatten()
+            self.state.call("get", async { self.state.tier.backend.get(key).await }).await.ok().flatten()
         };
         self.counters().misses.add(u64::from(found.is_none()));
         found
     }
 
-    /// What is under each of the keys, in their order.
+    /// Returns the bytes stored under each of `keys`, in order.
     pub(crate) async fn read_many(&self, keys: &[Key]) -> Vec<Option<Bytes>> {
-        let found = self.seat.call("get many", async { self.seat.tier.backend.get_many(keys).await }).await;
+        let found = self.state.call("get many", async { self.state.tier.backend.get_many(keys).await }).await;
         let mut found = found.unwrap_or_default();
         found.resize(keys.len(), None);
-        let shunned = self.shunned.lock();
+        let skipped_keys = self.skipped_keys.lock();
         keys.iter()
             .zip(&mut found)
-            .filter(|(key, _)| shunned.keys.contains(key))
+            .filter(|(key, _)| skipped_keys.keys.contains(key))
             .for_each(|(_, found)| *found = None);
         self.counters().misses.add(found.iter().filter(|found| found.is_none()).count() as u64);
         found
     }
 
-    /// Writes now or later.
+    /// Writes a value, or queues the write.
     ///
     /// # Errors
     ///
-    /// What failed, if the tier is to report that.
+    /// Returns the failure if the tier reports failures.
     pub(crate) async fn write(&self, key: &Key, value: Bytes, ttl: Option<Duration>) -> Result<(), Error> {
-        let tier = &self.seat.tier;
+        let tier = &self.state.tier;
         let ttl = ttl.into_iter().chain(tier.ttl_max).min();
         let written =
             if tier.backend.capabilities().value_bytes_max.is_some_and(|max| value.len() as u64 > max) {
                 self.counters().dropped.add(1);
-                Err(format!("{} bytes are more than it takes", value.len()).into())
+                Err(format!("record of {} bytes exceeds the size limit", value.len()).into())
             } else {
                 match self.queue() {
-                    Some(queue) => self.enqueue(queue, Job::Put(*key, value, ttl)),
-                    None => self.seat.call("put", async { tier.backend.put(key, value, ttl).await }).await,
+                    Some(queue) => self.enqueue(queue, QueuedWrite::Put(*key, value, ttl)),
+                    None => self.state.call("put", async { tier.backend.put(key, value, ttl).await }).await,
                 }
             };
-        let report = |error| Error::backend(format!("put into the tier {}", tier.name))(error);
+        let report = |error| Error::backend(format!("write to tier {}", tier.name))(error);
         written.map_err(report).or_else(|error| match tier.on_failure {
             OnFailure::Ignore => Ok(()),
             OnFailure::Report => Err(error),
         })
     }
 
-    /// Removes now, or as soon as what was written before is. Not from a tier that is read only: its key is not asked for again.
+    /// Removes a key, or queues the removal behind earlier writes. In a read-only tier, the key is
+    /// skipped from now on.
     pub(crate) async fn remove(&self, key: &Key) {
         if !self.is_writable() {
-            return self.shunned.lock().shun(*key);
+            return self.skipped_keys.lock().insert(*key);
         }
         let waiting = match self.queue() {
-            Some(queue) => queue.send(Job::Remove(*key)).await.is_ok(),
+            Some(queue) => queue.send(QueuedWrite::Remove(*key)).await.is_ok(),
             None => false,
         };
         if !waiting {
-            let _ = self.seat.call("remove", async { self.seat.tier.backend.remove(key).await }).await;
+            let _ = self.state.call("remove", async { self.state.tier.backend.remove(key).await }).await;
         }
     }
 
     pub(crate) async fn flush(&self) -> bool {
-        self.drained().await;
-        self.seat.call("flush", async { self.seat.tier.backend.flush().await }).await.is_ok()
+        self.wait_for_queue().await;
+        self.state.call("flush", async { self.state.tier.backend.flush().await }).await.is_ok()
     }
 
     pub(crate) async fn close(&self) -> bool {
-        self.drained().await;
-        self.seat.call("close", async { self.seat.tier.backend.close().await }).await.is_ok()
+        self.wait_for_queue().await;
+        self.state.call("close", async { self.state.tier.backend.close().await }).await.is_ok()
     }
 
     pub(crate) fn stats(&self) -> TierStats {
-        let Seat { tier, counters } = &*self.seat;
+        let TierState { tier, counters } = &*self.state;
         TierStats {
             name: tier.name.clone(),
             hits: counters.hits.get(),
             misses: counters.misses.get(),
             puts: counters.puts.get(),
             backfills: counters.backfills.get(),
-            bad_records: counters.bad_records.get(),
+            invalid_records: counters.invalid_records.get(),
             errors: counters.errors.get(),
             skipped: counters.skipped.get(),
             dropped: counters.dropped.get(),
         }
     }
 
-    /// All keys, none if it cannot list them.
+    /// Returns all keys, or none if the backend cannot list them.
     pub(crate) async fn list(&self) -> Vec<Key> {
-        let backend = &self.seat.tier.backend;
+        let backend = &self.state.tier.backend;
         if !backend.capabilities().list {
             return Vec::new();
         }
-        self.seat.call("list", async { backend.list().await }).await.unwrap_or_default()
+        self.state.call("list", async { backend.list().await }).await.unwrap_or_default()
     }
 
-    /// Waits until all writes that are to be done later are done.
-    pub(crate) async fn drained(&self) {
+    /// Waits until all queued writes are done.
+    pub(crate) async fn wait_for_queue(&self) {
         let Some(queue) = self.queue.get() else { return };
         let (done, drained) = oneshot::channel();
-        if queue.send(Job::Flush(done)).await.is_ok() {
-            // An error means that the task ended with its runtime: nobody will write any more.
+        if queue.send(QueuedWrite::Flush(done)).await.is_ok() {
+            // An error means that the task ended with its runtime, so nothing is left to wait for.
             let _ = drained.await;
         }
     }
 
-    /// The way to the task that writes later, which is started when it is first needed.
-    fn queue(&self) -> Option<&mpsc::Sender<Job>> {
-        let Writes::Back { queued_max } = self.seat.tier.writes else { return None };
+    /// Returns the queue of the background task, which is started on first use. Returns `None` if
+    /// writes go through.
+    fn queue(&self) -> Option<&mpsc::Sender<QueuedWrite>> {
+        let WriteMode::Back { queued_max } = self.state.tier.writes else { return None };
         let start = || {
             let (sender, receiver) = mpsc::channel(queued_max.clamp(1, Semaphore::MAX_PERMITS));
-            tokio::spawn(work(self.seat.clone(), receiver));
+            tokio::spawn(run_queue(self.state.clone(), receiver));
             sender
         };
         Some(self.queue.get_or_init(start))
     }
 
-    fn enqueue(&self, queue: &mpsc::Sender<Job>, job: Job) -> Result<(), BoxError> {
+    fn enqueue(&self, queue: &mpsc::Sender<QueuedWrite>, write: QueuedWrite) -> Result<(), BoxError> {
         let refused = |refused| {
             self.counters().dropped.add(1);
             match refused {
-                TrySendError::Full(_) => "too many writes wait already".into(),
-                TrySendError::Closed(_) => "whoever writes later ended with its runtime".into(),
+                TrySendError::Full(_) => "write queue is full".into(),
+                TrySendError::Closed(_) => "write queue was closed with its runtime".into(),
             }
         };
-        queue.try_send(job).map_err(refused)
+        queue.try_send(write).map_err(refused)
     }
 }
 
-impl Seat {
-    /// Makes a call within the time limit, and a figure and a warning of its error.
+impl TierState {
+    /// Makes a call within the timeout. Counts and logs a failure.
     async fn call<T>(
         &self,
         operation: &str,
         call: impl Future<Output = Result<T, BoxError>>,
     ) -> Result<T, BoxError> {
-        // A backend that panics has failed, like one that says so.
-        let call = async { contained_future("backend", call).await? };
-        let result = match self.tier.time_max {
-            Some(time_max) => {
-                tokio::time::timeout(time_max, call).await.unwrap_or_else(|late| Err(late.into()))
+        // A panic of the backend counts as a failure.
+        let call = async { catch_panic_async("backend", call).await? };
+        let result = match self.tier.timeout {
+            Some(timeout) => {
+                tokio::time::timeout(timeout, call).await.unwrap_or_else(|late| Err(late.into()))
             }
             None => call.await,
         };
-        result.inspect_err(|error| self.note(operation, error))
+        result.inspect_err(|error| self.record_failure(operation, error))
     }
 
-    fn note(&self, operation: &str, error: &BoxError) {
+    fn record_failure(&self, operation: &str, error: &BoxError) {
         if let Some(Error::Unavailable { .. }) = error.downcast_ref() {
-            // It was warned about when the server failed.
+            // A warning was logged when the server failed.
             return self.counters.skipped.add(1);
         }
         self.counters.errors.add(1);
-        tracing::warn!(tier = self.tier.name, operation, %error, "a cache tier failed: going on without it");
+        tracing::warn!(tier = self.tier.name, operation, %error, "cache tier failed: continuing without it");
     }
 }
 
-/// Does the writes in order, until nobody can send any more.
-async fn work(seat: Arc<Seat>, mut queue: mpsc::Receiver<Job>) {
-    while let Some(job) = queue.recv().await {
-        let backend = &seat.tier.backend;
-        match job {
-            Job::Put(key, value, ttl) => {
-                _ = seat.call("put", async { backend.put(&key, value, ttl).await }).await;
+/// Performs queued writes in order until all senders are dropped.
+async fn run_queue(state: Arc<TierState>, mut queue: mpsc::Receiver<QueuedWrite>) {
+    while let Some(write) = queue.recv().await {
+        let backend = &state.tier.backend;
+        match write {
+            QueuedWrite::Put(key, value, ttl) => {
+                _ = state.call("put", async { backend.put(&key, value, ttl).await }).await;
             }
-            Job::Remove(key) => _ = seat.call("remove", async { backend.remove(&key).await }).await,
-            // Nobody waits any more if it is an error.
-            Job::Flush(done) => _ = done.send(()),
+            QueuedWrite::Remove(key) => _ = state.call("remove", async { backend.remove(&key).await }).await,
+            // An error means that the waiting call was dropped.
+            QueuedWrite::Flush(done) => _ = done.send(()),
         }
     }
 }
 
-/// Keys that are not asked for, the first of them forgotten when there are too many.
+/// Keys that are skipped. The oldest are dropped when there are too many.
 #[derive(Debug, Default)]
-struct Shunned {
+struct SkippedKeys {
     keys: HashSet<Key>,
     order: VecDeque<Key>,
 }
 
-impl Shunned {
-    fn shun(&mut self, key: Key) {
+impl SkippedKeys {
+    fn insert(&mut self, key: Key) {
         if self.keys.insert(key) {
             self.order.push_back(key);
         }
-        if self.order.len() > SHUNNED_MAX {
+        if self.order.len() > SKIPPED_KEYS_MAX {
             self.order.pop_front().map(|oldest| self.keys.remove(&oldest));
         }
     }

@@ -1,4 +1,4 @@
-//! Several backends as one: the fast first, each filled from those behind it. Whatever a backend does, the caller gets an answer.
+//! Reads and writes several backends as one: fast tiers first, each filled from the slower ones.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -10,43 +10,49 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use crate::backend::MemoryBackend;
-use crate::contained::{contained, contained_future};
+use crate::catch_panic::{catch_panic, catch_panic_async};
+use crate::computation::ErrorSharing;
 use crate::lease::{Lease, Leases};
-use crate::load::Errors;
 use crate::predict::{Predictor, Trail};
-use crate::record::{BadRecord, Record, Secret};
+use crate::record::{Record, RecordError, Secret};
 use crate::stats::{Counter, rate};
-use crate::tier::{Layer, Tier, TierStats};
-use crate::{BoxError, Cache, EntryOptions, Error, Identity, Key, KeyBuilder, Lru, Options, Warm};
+use crate::tier::{Tier, TierHandle, TierStats};
+use crate::{
+    BoxError, Cache, CacheOptions, EntryOptions, Error, IdentityHasher, Key, KeyBuilder, Lru, WarmEntry,
+};
 
-/// What did not verify, as kept for whoever wants to know why.
+/// Number of invalid records that are retained for inspection.
 const QUARANTINED_MAX: usize = 32;
-/// Fetches that go on at once because somebody will probably ask.
+/// Maximum number of concurrent prefetches.
 const PREFETCHES_MAX: usize = 4;
-/// Keys that were fetched so and not asked for yet, as far as they are remembered.
-const FORETOLD_MAX: usize = 4096;
+/// Maximum number of prefetched keys that are tracked until they are read.
+const PREFETCHED_KEYS_MAX: usize = 4096;
 
-/// How a [`Tiered`] reads records.
+/// Configuration of a [`Tiered`].
 #[derive(Debug, Clone)]
 pub struct TieredOptions {
-    /// The schema of the payloads. Records of others are misses.
+    /// Schema of the payloads. Records with another schema are misses.
     pub schema: u32,
-    /// How old a record may be; with zero, every record is too old. `None` is no limit, the default.
+    /// Maximum age of a record. With zero, every record is too old. Default: `None`, no limit.
     pub age_max: Option<Duration>,
-    /// Milliseconds since the Unix epoch. If it panics, that is logged, and the system's clock counts.
+    /// Returns the current time in milliseconds since the Unix epoch. If it panics, the panic is
+    /// logged and the system clock is used.
     pub clock: fn() -> u64,
-    /// What keeps two processes from computing the same key; `None`, the default, is nothing.
+    /// Prevents two processes from computing the same key. Default: `None`.
     pub leases: Option<Arc<dyn Leases>>,
-    /// How long to wait for another process before computing all the same. Default 15 minutes.
+    /// Maximum time to wait for another process that computes the same key, before computing it
+    /// anyway. Default: 15 minutes.
     pub lease_wait_max: Duration,
-    /// Seals records that are put, and refuses others: for tiers that people write to who are not trusted. `None` is the default.
+    /// Seals records on writing, and rejects unsealed ones on reading. Set it if untrusted users
+    /// can write to a tier. Default: `None`.
     pub secret: Option<Secret>,
-    /// Fetches what will probably be asked for next from slow tiers into the first, for [`get_on`](Tiered::get_on). `None` is the default.
+    /// Predicts the next keys for [`get_with_trail`](Tiered::get_with_trail), which are then
+    /// prefetched from slow tiers into the first one. Default: `None`.
     pub predictor: Option<Arc<Predictor>>,
 }
 
 impl TieredOptions {
-    /// Records of this schema, of any age, by the system's clock.
+    /// Creates options for records of this schema and any age, with the system clock.
     pub fn new(schema: u32) -> Self {
         let lease_wait_max = Duration::from_secs(15 * 60);
         Self {
@@ -61,70 +67,72 @@ impl TieredOptions {
     }
 }
 
-/// What becomes of a computed record.
+/// Whether a computed record is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Keep {
-    /// It is put into the tiers.
-    Stored,
-    /// Those who wait for it in this process get it, and that is all: a failure that another run may not repeat, say.
-    Shared,
+pub enum Persist {
+    /// The record is stored in the tiers.
+    Yes,
+    /// The record is returned to the waiting tasks of this process and not stored. Use it for
+    /// results that another run might not reproduce, such as failures.
+    No,
 }
 
-/// What a [`Tiered`] has done since it was made.
+/// Counters of a [`Tiered`] since it was created.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct TieredStats {
-    /// Reads answered: by some tier, or by a computation of another task that they waited for.
+    /// Reads that found a record in a tier, or waited for another task that computed it.
     pub hits: u64,
-    /// Reads not answered.
+    /// Reads that found no record.
     pub misses: u64,
-    /// Time that the hits saved, going by what their records say they cost to make.
+    /// Time saved by hits: the sum of the records' costs.
     pub saved: Duration,
-    /// Computations that went ahead without a lease, because it could not be had or took too long.
+    /// Computations that ran without a lease because acquiring it failed or timed out.
     pub lease_failures: u64,
-    /// Records fetched into the first tier before anybody asked.
+    /// Records prefetched into the first tier.
     pub prefetched: u64,
-    /// Of those, how many were asked for afterwards. The rest are wasted, or yet to be asked for.
+    /// Prefetched records that were read afterwards. The others were wasted, or have not been read
+    /// yet.
     pub prefetch_hits: u64,
-    /// Each tier's figures, in order.
+    /// Counters of each tier, in order.
     pub tiers: Vec<TierStats>,
 }
 
 impl TieredStats {
-    /// The share of reads that were answered, 0 to 1; 0 when nothing was read.
+    /// Returns the share of reads that were hits, from 0 to 1. Returns 0 without reads.
     pub fn hit_rate(&self) -> f64 {
         rate(self.hits, self.misses)
     }
 }
 
-/// What was found in a tier and is no record for us.
+/// Bytes found in a tier that are not a valid record.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Quarantined {
-    /// The tier's name.
+pub struct QuarantinedRecord {
+    /// Name of the tier.
     pub tier: String,
-    /// The key that it stood under.
+    /// Key under which the bytes were stored.
     pub key: Key,
-    /// What is wrong with it.
-    pub reason: BadRecord,
-    /// All of it.
+    /// Reason why the record is invalid.
+    pub reason: RecordError,
+    /// The stored bytes.
     pub bytes: Bytes,
 }
 
-/// Any number of backends, asked in order. Reads do not fail: a tier that does is counted, warned about, and passed over. Writes fail only
-/// where a tier is to [report](crate::OnFailure::Report) that.
+/// A list of backends, read in order. Reads never fail: a tier that fails is counted, logged and
+/// skipped. Writes fail only if a tier is set to [report](crate::OnFailure::Report) failures.
 #[derive(Debug)]
 pub struct Tiered {
-    inner: Arc<Inner>,
-    /// Holds nothing: only its flights are used.
-    flights: Cache<Key, Record, Lru, Identity>,
-    /// Flights that have landed.
-    landings: Counter,
+    state: Arc<TieredState>,
+    /// An empty cache, used only for its pending computations.
+    computations: Cache<Key, Record, Lru, IdentityHasher>,
+    /// Number of finished computations.
+    completions: Counter,
 }
 
-/// What fetches in the background share with their owner.
+/// State shared with background prefetches.
 #[derive(Debug)]
-struct Inner {
-    layers: Vec<Layer>,
+struct TieredState {
+    tiers: Vec<TierHandle>,
     options: TieredOptions,
     hits: Counter,
     misses: Counter,
@@ -132,33 +140,34 @@ struct Inner {
     lease_failures: Counter,
     prefetched: Counter,
     prefetch_hits: Counter,
-    foretold: Mutex<Foretold>,
+    prefetched_keys: Mutex<PrefetchedKeys>,
     prefetching: Arc<Semaphore>,
-    quarantine: Mutex<VecDeque<Quarantined>>,
+    quarantine: Mutex<VecDeque<QuarantinedRecord>>,
 }
 
-/// What becomes of a record that a tier had.
+/// Which tiers a record is copied to after it was found in a slower one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fill {
-    /// It is put into the tiers before that one.
-    Before,
-    /// Nothing.
-    Nothing,
+enum Backfill {
+    /// All tiers before that tier.
+    FasterTiers,
+    /// No tier.
+    None,
 }
 
-/// Keys that were fetched before they were asked for, the first of them forgotten when there are too many.
+/// Prefetched keys that have not been read yet. The oldest are dropped when there are too many.
 #[derive(Debug, Default)]
-struct Foretold {
+struct PrefetchedKeys {
     keys: HashSet<Key>,
     order: VecDeque<Key>,
 }
 
 impl Tiered {
-    /// These tiers, the fastest first. Without any, every read misses.
+    /// Creates a cache with the given tiers, the fastest first. Without tiers, every read is a
+    /// miss.
     pub fn new(tiers: Vec<Tier>, options: TieredOptions) -> Self {
-        let nothing = Options { entries_max: 0, ..Options::default() };
-        let inner = Inner {
-            layers: tiers.into_iter().map(Layer::new).collect(),
+        let nothing = CacheOptions { entries_max: 0, ..CacheOptions::default() };
+        let state = TieredState {
+            tiers: tiers.into_iter().map(TierHandle::new).collect(),
             options,
             hits: Counter::default(),
             misses: Counter::default(),
@@ -166,231 +175,247 @@ impl Tiered {
             lease_failures: Counter::default(),
             prefetched: Counter::default(),
             prefetch_hits: Counter::default(),
-            foretold: Mutex::default(),
+            prefetched_keys: Mutex::default(),
             prefetching: Arc::new(Semaphore::new(PREFETCHES_MAX)),
             quarantine: Mutex::default(),
         };
-        let flights = Cache::with(nothing).expect("these options are valid");
-        Self { inner: Arc::new(inner), flights, landings: Counter::default() }
+        let computations = Cache::with(nothing).expect("these options are valid");
+        Self { state: Arc::new(state), computations, completions: Counter::default() }
     }
 
-    /// The record under `key` from the first tier that has it, which fills those before.
+    /// Returns the record of `key` from the first tier that has it, and copies it to the tiers
+    /// before.
     pub async fn get(&self, key: &Key) -> Option<Record> {
         let found = self.find(key).await;
-        self.inner.misses.add(u64::from(found.is_none()));
+        self.state.misses.add(u64::from(found.is_none()));
         found
     }
 
-    /// Like [`get`](Self::get), by somebody who asks for one key after another: with a [predictor](TieredOptions::predictor), what will
-    /// probably follow is fetched into the first tier meanwhile.
-    pub async fn get_on(&self, trail: &mut Trail, key: &Key) -> Option<Record> {
-        if let Some(predictor) = &self.inner.options.predictor {
+    /// Like [`get`](Self::get), for a caller that reads one key after another. With a
+    /// [predictor](TieredOptions::predictor), the likely next records are prefetched into the first
+    /// tier in the background.
+    pub async fn get_with_trail(&self, trail: &mut Trail, key: &Key) -> Option<Record> {
+        if let Some(predictor) = &self.state.options.predictor {
             self.prefetch(predictor.observe(trail, key));
         }
         self.get(key).await
     }
 
-    /// The record under each of `keys`, in their order, with as few calls to each tier as it needs.
+    /// Returns the record of each of `keys`, in the order of `keys`, with as few calls to each tier
+    /// as possible.
     pub async fn get_many(&self, keys: &[Key]) -> Vec<Option<Record>> {
-        let found = self.inner.find_many(keys, 0, Fill::Before).await;
+        let found = self.state.find_many(keys, 0, Backfill::FasterTiers).await;
         for record in &found {
             match record {
-                Some(record) => self.inner.count_hit(record),
-                None => self.inner.misses.add(1),
+                Some(record) => self.state.count_hit(record),
+                None => self.state.misses.add(1),
             }
         }
         found
     }
 
-    /// As [`get`](Self::get), but a miss counts for the tiers only: the same read was counted before.
+    /// Like [`get`](Self::get), but a miss is counted for the tiers only. The caller counts it for
+    /// the whole.
     async fn find(&self, key: &Key) -> Option<Record> {
-        let record = self.inner.find(key, 0).await?;
-        self.inner.count_hit(&record);
-        if self.inner.foretold.lock().keys.remove(key) {
-            self.inner.prefetch_hits.add(1);
+        let record = self.state.find(key, 0).await?;
+        self.state.count_hit(&record);
+        if self.state.prefetched_keys.lock().keys.remove(key) {
+            self.state.prefetch_hits.add(1);
         }
         Some(record)
     }
 
-    /// Has slow tiers asked for these keys in the background, unless enough is fetched already.
+    /// Starts a background prefetch of these keys from the slow tiers, unless too many are running.
     fn prefetch(&self, keys: Vec<Key>) {
         let fresh: Vec<Key> = {
-            let foretold = self.inner.foretold.lock();
-            keys.into_iter().filter(|key| !foretold.keys.contains(key)).collect()
+            let prefetched_keys = self.state.prefetched_keys.lock();
+            keys.into_iter().filter(|key| !prefetched_keys.keys.contains(key)).collect()
         };
-        if fresh.is_empty() || self.inner.layers.len() < 2 {
+        if fresh.is_empty() || self.state.tiers.len() < 2 {
             return;
         }
-        let Ok(permit) = self.inner.prefetching.clone().try_acquire_owned() else { return };
-        let inner = self.inner.clone();
+        let Ok(permit) = self.state.prefetching.clone().try_acquire_owned() else { return };
+        let state = self.state.clone();
         tokio::spawn(async move {
-            inner.prefetch(&fresh).await;
+            state.prefetch(&fresh).await;
             drop(permit);
         });
     }
 
-    /// The record under `key`, computed if no tier has it: by one task of this process at a time, and with
-    /// [leases](TieredOptions::leases) by one process at a time.
+    /// Returns the record of `key`, or computes it if no tier has it. One task of this process
+    /// computes at a time, and with [leases](TieredOptions::leases) one process at a time.
     ///
-    /// Tasks that wait get the record or the error, as with [`Cache::get_or_compute`], which also says
-    /// what becomes of panics and dropped futures, and who counts as a hit. A tier counts each read
-    /// that it was asked for.
+    /// Waiting tasks receive the record or the error, as with [`Cache::get_or_compute`], which also
+    /// documents panics, dropped futures and counting. Each tier counts the reads that reach it.
     ///
     /// # Errors
     ///
-    /// That of `compute`, or of the computation that the task waited for.
+    /// Returns the error of `compute`, or of the computation that the task waited for.
     pub async fn get_or_compute<E, F, Fut>(&self, key: &Key, compute: F) -> Result<Record, Arc<E>>
     where
         E: Send + Sync + 'static,
         F: FnOnce() -> Fut,
-        Fut: Future<Output = Result<(Record, Keep), E>>,
+        Fut: Future<Output = Result<(Record, Persist), E>>,
     {
-        self.fly(key, &Errors::SHARED, compute).await
+        self.compute_once(key, &ErrorSharing::SHARED, compute).await
     }
 
-    /// Like [`get_or_compute`](Self::get_or_compute), but an error goes only to the caller whose
-    /// computation failed, as with [`Cache::get_or_compute_retrying`].
+    /// Like [`get_or_compute`](Self::get_or_compute), but returns an error only to the caller whose
+    /// own computation failed, as [`Cache::get_or_compute_retrying`] does.
     ///
     /// # Errors
     ///
-    /// Those of `compute`.
+    /// Returns the error of `compute`.
     pub async fn get_or_compute_retrying<E, F, Fut>(&self, key: &Key, compute: F) -> Result<Record, E>
     where
         F: FnOnce() -> Fut,
-        Fut: Future<Output = Result<(Record, Keep), E>>,
+        Fut: Future<Output = Result<(Record, Persist), E>>,
     {
-        self.fly(key, &Errors::RETRIED, compute).await
+        self.compute_once(key, &ErrorSharing::RETRIED, compute).await
     }
 
-    async fn fly<E, Out, F, Fut>(&self, key: &Key, errors: &Errors<E, Out>, compute: F) -> Result<Record, Out>
+    async fn compute_once<E, Out, F, Fut>(
+        &self,
+        key: &Key,
+        errors: &ErrorSharing<E, Out>,
+        compute: F,
+    ) -> Result<Record, Out>
     where
         F: FnOnce() -> Fut,
-        Fut: Future<Output = Result<(Record, Keep), E>>,
+        Fut: Future<Output = Result<(Record, Persist), E>>,
     {
-        let landings = self.landings.get();
+        let completions = self.completions.get();
         if let Some(record) = self.find(key).await {
             return Ok(record);
         }
-        // Whether this read was counted by the computation. A `Cell` would keep futures from being sent.
+        // Whether the computation counted this read. With a `Cell` the future would not be `Send`.
         let is_counted = AtomicBool::new(false);
-        let lead = || async {
+        let compute_with_lease = || async {
             let lease = self.lease(key).await;
             is_counted.store(true, Ordering::Relaxed);
-            // Whoever was before us, in this process or another, may have put it since we looked.
-            let stale = lease.is_some() || self.landings.get() != landings;
+            // A previous holder of the lease or computation may have stored the record since the
+            // first lookup.
+            let stale = lease.is_some() || self.completions.get() != completions;
             if stale && let Some(record) = self.find(key).await {
                 return Ok(record);
             }
-            self.inner.misses.add(1);
-            let (record, keep) = compute().await?;
-            if keep == Keep::Stored
+            self.state.misses.add(1);
+            let (record, persist) = compute().await?;
+            if persist == Persist::Yes
                 && let Err(error) = self.put(key, &record).await
             {
-                // The result is there, and its caller gets it. A tier that failed was warned about; one that did not take it was not.
-                tracing::warn!(%key, %error, "a computed record is not kept everywhere");
+                // The result is valid, so the caller gets it. A failing tier has already logged a
+                // warning; a tier that rejected the record has not.
+                tracing::warn!(%key, %error, "a computed record was not stored in every tier");
             }
             if lease.is_some() {
-                // Whoever has the lease next looks before computing, and is to find it.
-                for layer in self.writable() {
-                    layer.drained().await;
+                // The next holder of the lease looks the record up before computing, and must find
+                // it.
+                for tier in self.writable() {
+                    tier.wait_for_queue().await;
                 }
             }
-            self.landings.add(1);
+            self.completions.add(1);
             Ok(record)
         };
-        let result = self.flights.fly(*key, &EntryOptions::default(), errors, lead).await;
+        let result =
+            self.computations.compute_once(*key, &EntryOptions::default(), errors, compute_with_lease).await;
         if !is_counted.into_inner() {
-            let counter = if result.is_ok() { &self.inner.hits } else { &self.inner.misses };
+            let counter = if result.is_ok() { &self.state.hits } else { &self.state.misses };
             counter.add(1);
         }
         result
     }
 
     async fn lease(&self, key: &Key) -> Option<Lease> {
-        let options = &self.inner.options;
+        let options = &self.state.options;
         let leases = options.leases.as_ref()?;
-        let acquire = async { contained_future("leases", async { leases.acquire(key).await }).await? };
+        let acquire = async { catch_panic_async("leases", async { leases.acquire(key).await }).await? };
         let error: BoxError = match tokio::time::timeout(options.lease_wait_max, acquire).await {
             Ok(Ok(lease)) => return Some(lease),
             Ok(Err(error)) => error,
             Err(elapsed) => elapsed.into(),
         };
-        self.inner.lease_failures.add(1);
-        tracing::warn!(%key, %error, "no lease: computing without, maybe twice");
+        self.state.lease_failures.add(1);
+        tracing::warn!(%key, %error, "cannot acquire lease: computing without it, possibly twice");
         None
     }
 
-    /// Puts a record under `key` into every tier that is written to, whatever becomes of the others.
+    /// Stores a record under `key` in every writable tier, even if some of them fail.
     ///
     /// # Errors
     ///
-    /// [`Error::Backend`], the first of those that tiers are to [report](crate::OnFailure::Report).
+    /// Returns the first [`Error::Backend`] of the tiers that [report](crate::OnFailure::Report)
+    /// failures.
     pub async fn put(&self, key: &Key, record: &Record) -> Result<(), Error> {
-        let stored = self.inner.encode(key, record);
-        let ttl = self.inner.remaining(record);
+        let stored = self.state.encode(key, record);
+        let ttl = self.state.remaining_life(record);
         let mut first = Ok(());
-        for layer in self.writable() {
-            layer.counters().puts.add(1);
-            let written = layer.write(key, stored.clone(), ttl).await;
+        for tier in self.writable() {
+            tier.counters().puts.add(1);
+            let written = tier.write(key, stored.clone(), ttl).await;
             first = first.and(written);
         }
         first
     }
 
-    /// Forgets `key` in every tier that is written to.
+    /// Removes `key` from every writable tier.
     pub async fn remove(&self, key: &Key) {
-        for layer in self.writable() {
-            layer.remove(key).await;
+        for tier in self.writable() {
+            tier.remove(key).await;
         }
     }
 
-    /// Forgets everything in the tiers that are written to and can list their keys, after a change that nothing is likely to survive;
-    /// returns how many entries there were, in all tiers together. Others forget what is old in time.
+    /// Removes everything from the writable tiers that can list their keys, and returns the number
+    /// of removed entries over all tiers. Use it after a change that invalidates most results;
+    /// other tiers drop old entries in time.
     pub async fn clear(&self) -> usize {
         let mut cleared = 0;
-        for layer in self.writable() {
-            let keys = layer.list().await;
+        for tier in self.writable() {
+            let keys = tier.list().await;
             for key in &keys {
-                layer.remove(key).await;
+                tier.remove(key).await;
             }
             cleared += keys.len();
         }
         cleared
     }
 
-    /// Returns when everything put before is as durable as each tier makes it, and nothing waits to be written; says whether none failed.
+    /// Waits for all queued writes, and makes everything stored as durable as each tier can.
+    /// Returns whether all tiers succeeded.
     pub async fn flush(&self) -> bool {
         let mut all = true;
-        for layer in self.writable() {
-            all &= layer.flush().await;
+        for tier in self.writable() {
+            all &= tier.flush().await;
         }
         all
     }
 
-    /// Flushes and closes every tier; says whether none failed. No other call follows.
+    /// Flushes and closes every tier. Returns whether all succeeded. No other call may follow.
     pub async fn close(&self) -> bool {
         let mut all = true;
-        for layer in &self.inner.layers {
-            all &= layer.close().await;
+        for tier in &self.state.tiers {
+            all &= tier.close().await;
         }
         all
     }
 
-    /// Notes which of a memory tier's records are in use, and how much, for [`warm`](Self::warm) after a restart. At most so many.
+    /// Saves the keys and access counts of up to `records_max` of the hottest records of a memory
+    /// tier, for [`warm`](Self::warm) after a restart.
     ///
     /// # Errors
     ///
-    /// As for [`put`](Self::put).
+    /// Returns the same errors as [`put`](Self::put).
     pub async fn save_heat(&self, memory: &MemoryBackend, records_max: usize) -> Result<(), Error> {
         let mut payload = BytesMut::new();
         for (key, heat) in memory.heat(records_max) {
             payload.put_slice(key.as_bytes());
             payload.put_u8(heat);
         }
-        let options = &self.inner.options;
+        let options = &self.state.options;
         let record = Record {
             schema: options.schema,
-            created_ms: contained("clock", options.clock).unwrap_or_else(|_| unix_millis()),
+            created_ms: catch_panic("clock", options.clock).unwrap_or_else(|_| unix_millis()),
             cost: Duration::ZERO,
             tags: Vec::new(),
             payload: payload.freeze(),
@@ -398,11 +423,12 @@ impl Tiered {
         self.put(&heat_key(), &record).await
     }
 
-    /// Fetches what [`save_heat`](Self::save_heat) noted from the other tiers into a memory tier, as hot as it was; returns how many records
-    /// that were. Read once, from the tiers that have them, in as few calls as they need.
+    /// Loads the records saved by [`save_heat`](Self::save_heat) from the other tiers into a memory
+    /// tier, with their access counts. Returns the number of records loaded. Reads each tier in as
+    /// few calls as possible.
     pub async fn warm(&self, memory: &MemoryBackend) -> usize {
-        let Some(noted) = self.inner.find(&heat_key(), 0).await else { return 0 };
-        let mut payload = noted.payload;
+        let Some(saved) = self.state.find(&heat_key(), 0).await else { return 0 };
+        let mut payload = saved.payload;
         let mut heats = Vec::new();
         while payload.remaining() > size_of::<Key>() {
             let mut key = [0; size_of::<Key>()];
@@ -410,44 +436,46 @@ impl Tiered {
             heats.push((Key::from_bytes(key), payload.get_u8()));
         }
         let keys: Vec<Key> = heats.iter().map(|(key, _)| *key).collect();
-        // What comes into memory here comes with its heat, and not as if it were new.
-        let found = self.inner.find_many(&keys, 0, Fill::Nothing).await;
+        // Not backfilled: `warm` inserts the records with their heat, and a backfill would insert
+        // them as new.
+        let found = self.state.find_many(&keys, 0, Backfill::None).await;
         let records = heats.into_iter().zip(found).filter_map(|((key, heat), record)| {
-            Some(Warm { key, value: self.inner.encode(&key, &record?), heat })
+            Some(WarmEntry { key, value: self.state.encode(&key, &record?), heat })
         });
         memory.warm(records.collect())
     }
 
-    /// What did not verify lately, the latest last, at most 32.
-    pub fn quarantined(&self) -> Vec<Quarantined> {
-        self.inner.quarantine.lock().iter().cloned().collect()
+    /// Returns the last records that failed to verify, up to 32, the newest last.
+    pub fn quarantined(&self) -> Vec<QuarantinedRecord> {
+        self.state.quarantine.lock().iter().cloned().collect()
     }
 
-    /// What it has done.
+    /// Returns a snapshot of the counters.
     pub fn stats(&self) -> TieredStats {
-        let inner = &self.inner;
+        let state = &self.state;
         TieredStats {
-            hits: inner.hits.get(),
-            misses: inner.misses.get(),
-            saved: Duration::from_micros(inner.saved_us.get()),
-            lease_failures: inner.lease_failures.get(),
-            prefetched: inner.prefetched.get(),
-            prefetch_hits: inner.prefetch_hits.get(),
-            tiers: inner.layers.iter().map(Layer::stats).collect(),
+            hits: state.hits.get(),
+            misses: state.misses.get(),
+            saved: Duration::from_micros(state.saved_us.get()),
+            lease_failures: state.lease_failures.get(),
+            prefetched: state.prefetched.get(),
+            prefetch_hits: state.prefetch_hits.get(),
+            tiers: state.tiers.iter().map(TierHandle::stats).collect(),
         }
     }
 
-    fn writable(&self) -> impl Iterator<Item = &Layer> {
-        self.inner.layers.iter().filter(|layer| layer.is_writable())
+    fn writable(&self) -> impl Iterator<Item = &TierHandle> {
+        self.state.tiers.iter().filter(|tier| tier.is_writable())
     }
 }
 
-impl Inner {
-    /// The record from the first tier that has it, beginning with the one of this number; those before are filled.
+impl TieredState {
+    /// Returns the record from the first tier that has it, starting with the tier `first`, and
+    /// copies it to the tiers before.
     async fn find(&self, key: &Key, first: usize) -> Option<Record> {
-        for (index, layer) in self.layers.iter().enumerate().skip(first) {
-            let Some(stored) = layer.read(key).await else { continue };
-            if let Some(record) = self.accept(layer, key, &stored).await {
+        for (index, tier) in self.tiers.iter().enumerate().skip(first) {
+            let Some(stored) = tier.read(key).await else { continue };
+            if let Some(record) = self.accept(tier, key, &stored).await {
                 self.backfill(index, key, &record, &stored).await;
                 return Some(record);
             }
@@ -455,19 +483,19 @@ impl Inner {
         None
     }
 
-    /// The same for many keys at once.
-    async fn find_many(&self, keys: &[Key], first: usize, fill: Fill) -> Vec<Option<Record>> {
+    /// Like [`find`](Self::find), for many keys at once.
+    async fn find_many(&self, keys: &[Key], first: usize, fill: Backfill) -> Vec<Option<Record>> {
         let mut found: Vec<Option<Record>> = vec![None; keys.len()];
-        for (index, layer) in self.layers.iter().enumerate().skip(first) {
+        for (index, tier) in self.tiers.iter().enumerate().skip(first) {
             let missing: Vec<usize> = (0..keys.len()).filter(|at| found[*at].is_none()).collect();
             if missing.is_empty() {
                 break;
             }
             let asked: Vec<Key> = missing.iter().map(|at| keys[*at]).collect();
-            for (at, stored) in missing.into_iter().zip(layer.read_many(&asked).await) {
+            for (at, stored) in missing.into_iter().zip(tier.read_many(&asked).await) {
                 let Some(stored) = stored else { continue };
-                found[at] = self.accept(layer, &keys[at], &stored).await;
-                if let (Some(record), Fill::Before) = (&found[at], fill) {
+                found[at] = self.accept(tier, &keys[at], &stored).await;
+                if let (Some(record), Backfill::FasterTiers) = (&found[at], fill) {
                     self.backfill(index, &keys[at], record, &stored).await;
                 }
             }
@@ -478,14 +506,14 @@ impl Inner {
     async fn prefetch(&self, keys: &[Key]) {
         let mut absent = Vec::new();
         for key in keys {
-            // Straight from the backend: this is no read of anybody's.
-            let there = self.layers[0].tier().backend.get(key).await;
+            // Reads the backend directly, because a prefetch does not count as a read.
+            let there = self.tiers[0].tier().backend.get(key).await;
             absent.extend(matches!(there, Ok(None)).then_some(*key));
         }
-        let found = self.find_many(&absent, 1, Fill::Before).await;
+        let found = self.find_many(&absent, 1, Backfill::FasterTiers).await;
         for (key, _) in absent.iter().zip(found).filter(|(_, record)| record.is_some()) {
             self.prefetched.add(1);
-            self.foretold.lock().remember(*key);
+            self.prefetched_keys.lock().insert(*key);
         }
     }
 
@@ -501,41 +529,42 @@ impl Inner {
         }
     }
 
-    /// The record, if it verifies and is young enough. Otherwise it is put aside, and taken out of the tier.
-    async fn accept(&self, layer: &Layer, key: &Key, stored: &Bytes) -> Option<Record> {
+    /// Returns the record if it verifies and is young enough. Otherwise quarantines it and removes
+    /// it from the tier.
+    async fn accept(&self, tier: &TierHandle, key: &Key, stored: &Bytes) -> Option<Record> {
         match self.decode(key, stored) {
             Ok(record) => {
-                layer.counters().hits.add(1);
+                tier.counters().hits.add(1);
                 return Some(record);
             }
-            // Nothing is wrong with it.
+            // The record is valid, only too old.
             Err(None) => {}
             Err(Some(reason)) => {
-                let tier = layer.tier().name.clone();
-                tracing::warn!(tier, %key, %reason, "a cached record is not usable: taken as missing");
-                self.put_aside(Quarantined { tier, key: *key, reason, bytes: stored.clone() });
+                let tier = tier.tier().name.clone();
+                tracing::warn!(tier, %key, %reason, "invalid record: treated as a miss");
+                self.quarantine_record(QuarantinedRecord { tier, key: *key, reason, bytes: stored.clone() });
             }
         }
-        layer.counters().misses.add(1);
-        layer.counters().bad_records.add(1);
-        layer.remove(key).await;
+        tier.counters().misses.add(1);
+        tier.counters().invalid_records.add(1);
+        tier.remove(key).await;
         None
     }
 
-    /// The record, or what is wrong with it: nothing but its age, if it is `None`.
-    fn decode(&self, key: &Key, stored: &Bytes) -> Result<Record, Option<BadRecord>> {
+    /// Decodes a record. The error is `None` if the record is valid and only too old.
+    fn decode(&self, key: &Key, stored: &Bytes) -> Result<Record, Option<RecordError>> {
         let schema = self.options.schema;
         let record = match &self.options.secret {
             Some(secret) => Record::unseal(key, stored, schema, secret)?,
             None => Record::decode(key, stored, schema)?,
         };
-        match self.remaining(&record) {
+        match self.remaining_life(&record) {
             Some(Duration::ZERO) => Err(None),
             _ => Ok(record),
         }
     }
 
-    fn put_aside(&self, bad: Quarantined) {
+    fn quarantine_record(&self, bad: QuarantinedRecord) {
         let mut quarantine = self.quarantine.lock();
         quarantine.push_back(bad);
         if quarantine.len() > QUARANTINED_MAX {
@@ -543,36 +572,37 @@ impl Inner {
         }
     }
 
-    /// How long a record is still good for; `None` is for ever.
-    fn remaining(&self, record: &Record) -> Option<Duration> {
+    /// Returns the time until a record becomes too old. `None` means never.
+    fn remaining_life(&self, record: &Record) -> Option<Duration> {
         let age_max = self.options.age_max?;
-        let now_ms = contained("clock", self.options.clock).unwrap_or_else(|_| unix_millis());
+        let now_ms = catch_panic("clock", self.options.clock).unwrap_or_else(|_| unix_millis());
         Some(age_max.saturating_sub(Duration::from_millis(now_ms.saturating_sub(record.created_ms))))
     }
 
     async fn backfill(&self, found_in: usize, key: &Key, record: &Record, stored: &Bytes) {
-        let ttl = self.remaining(record);
-        for layer in self.layers[..found_in].iter().filter(|layer| layer.is_writable()) {
-            layer.counters().backfills.add(1);
-            // Nobody asked for this write: that it failed is counted, and no more.
-            let _ = layer.write(key, stored.clone(), ttl).await;
+        let ttl = self.remaining_life(record);
+        for tier in self.tiers[..found_in].iter().filter(|tier| tier.is_writable()) {
+            tier.counters().backfills.add(1);
+            // The caller did not request this write, so a failure is only counted.
+            let _ = tier.write(key, stored.clone(), ttl).await;
         }
     }
 }
 
-impl Foretold {
-    /// Those that were asked for left the set but not the order; they only make the memory a little shorter.
-    fn remember(&mut self, key: Key) {
+impl PrefetchedKeys {
+    /// Keys that were read are removed from the set but not from the order. They only shorten it a
+    /// little.
+    fn insert(&mut self, key: Key) {
         if self.keys.insert(key) {
             self.order.push_back(key);
         }
-        if self.order.len() > FORETOLD_MAX {
+        if self.order.len() > PREFETCHED_KEYS_MAX {
             self.order.pop_front().map(|oldest| self.keys.remove(&oldest));
         }
     }
 }
 
-/// Where the heat of records stands among them.
+/// Returns the key of the record written by `save_heat`.
 fn heat_key() -> Key {
     KeyBuilder::new("greenwave cache heat", 1).finish()
 }

@@ -411,7 +411,7 @@ impl CliError {
             CliError::ReadPlan { path, source } if source.kind() == std::io::ErrorKind::NotFound => {
                 Some(format!("`greenwave init {}` writes one to start from", path.display()))
             }
-            CliError::Metrics(greenwave::TelemetryError::PortTaken { .. }) => {
+            CliError::Metrics(greenwave::TelemetryError::AddressInUse { .. }) => {
                 Some("`--metrics-port 0` takes any free port, `--no-metrics` does without".to_owned())
             }
             CliError::Run(greenwave::Error::Busy { .. }) => {

@@ -1,6 +1,6 @@
-//! A caching reverse proxy for HTTP/1.1: what it takes to put [`HttpCache`] in front of a server.
-//! It speaks plain HTTP on loopback, one request per connection, and is made for trying a cache
-//! out, as with the public suite <https://cache-tests.fyi>:
+//! A caching reverse proxy for HTTP/1.1, which puts [`HttpCache`] in front of a server. It handles
+//! one request per connection, without TLS, on the loopback. Use it to try out a cache, for example
+//! with the public test suite <https://cache-tests.fyi>:
 //!
 //! ```console
 //! $ npm install http-cache-tests && cd node_modules/http-cache-tests && npm run server &
@@ -20,7 +20,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
-/// A longer head or body is refused.
+/// Maximum size of a head or body in bytes.
 const MESSAGE_BYTES_MAX: usize = 64 << 20;
 
 #[tokio::main]
@@ -57,7 +57,8 @@ async fn serve(mut client: TcpStream, cache: HttpCache, origin: u16) -> Result<(
     *request.headers_mut() = headers;
     let is_head = request.method() == Method::HEAD;
 
-    // Interim responses are passed on as they come, whether or not the final one will be stored.
+    // Interim responses are passed on immediately, whether or not the final response will be
+    // stored.
     let (interim, mut interims) = mpsc::unbounded_channel::<String>();
     let fetch = move |request| fetch(origin, request, interim.clone());
     let answer = cache.send(request, fetch);
@@ -92,7 +93,7 @@ async fn serve(mut client: TcpStream, cache: HttpCache, origin: u16) -> Result<(
     client.shutdown().await
 }
 
-/// Asks the server itself.
+/// Sends the request to the origin server.
 async fn fetch(
     port: u16,
     request: Request<Bytes>,
@@ -120,7 +121,7 @@ async fn fetch(
                 head.extend([name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
             }
             let head = String::from_utf8_lossy(&head).into_owned() + "\r\n";
-            // The client may have gone; the final response is of use all the same.
+            // The client may have disconnected. The final response is still useful.
             interim.send(head).ok();
             continue;
         }
@@ -133,7 +134,7 @@ async fn fetch(
     }
 }
 
-/// The first line and the fields; what follows them stays in `input`.
+/// Reads the start line and the fields. Bytes after them stay in `input`.
 async fn read_head(stream: &mut TcpStream, input: &mut BytesMut) -> Result<(String, HeaderMap)> {
     let end = loop {
         if let Some(end) = input.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
@@ -157,7 +158,7 @@ async fn read_head(stream: &mut TcpStream, input: &mut BytesMut) -> Result<(Stri
     Ok((first, headers))
 }
 
-/// The body by its length, in chunks, or, where `otherwise` is nothing, up to the end of the
+/// Reads a body with a length, in chunks, or, if `otherwise` is `None`, up to the end of the
 /// connection.
 async fn read_body(
     stream: &mut TcpStream,
@@ -196,7 +197,7 @@ async fn read_body(
     match length {
         Some(length) => {
             while input.len() < length {
-                // A server may announce more than it sends: what came is the body.
+                // A server may send less than it announced. The received bytes are the body.
                 if input.len() > MESSAGE_BYTES_MAX || stream.read_buf(&mut input).await? == 0 {
                     break;
                 }

@@ -1,12 +1,12 @@
-//! A manager of one's own: counters that stand for connections and break when they have counted far enough. Run its conformance suite
-//! with `cargo test -p greenwave-pooling --example custom_manager --features conformance`.
+//! A custom manager whose connections are counters that break after some uses. Run its conformance
+//! tests with `cargo test -p greenwave-pooling --example custom_manager --features conformance`.
 
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use greenwave_pooling::{Error, Manager, Pool, PoolConfig, async_trait};
+use greenwave_pooling::{Error, Manager, Pool, PoolOptions, async_trait};
 
-/// Makes counters that are good for `uses_max` uses.
+/// Creates counters that last for `uses_max` uses.
 #[derive(Debug)]
 struct Counters {
     uses_max: u32,
@@ -19,7 +19,7 @@ impl Counters {
     }
 }
 
-/// What is lent.
+/// The connection.
 #[derive(Debug)]
 struct Counter {
     name: u32,
@@ -32,12 +32,12 @@ impl Manager for Counters {
     type Error = Infallible;
 
     async fn connect(&self) -> Result<Counter, Infallible> {
-        // A real manager opens a socket here, and shakes hands.
+        // A real manager opens a socket and performs a handshake here.
         Ok(Counter { name: self.made.fetch_add(1, Ordering::Relaxed), uses: 0 })
     }
 
     async fn check(&self, _counter: &mut Counter) -> Result<(), Infallible> {
-        // A real manager asks its peer for a sign of life here.
+        // A real manager pings its peer here.
         Ok(())
     }
 
@@ -48,7 +48,8 @@ impl Manager for Counters {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
-    let pool = Pool::new(Counters::new(2), PoolConfig { min: 0, size: 1, ..PoolConfig::default() });
+    let pool =
+        Pool::new(Counters::new(2), PoolOptions { size_min: 0, size_max: 1, ..PoolOptions::default() });
     let mut names = Vec::new();
     for _ in 0..5 {
         let mut counter = pool.get().await?;

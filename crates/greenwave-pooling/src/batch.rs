@@ -1,4 +1,4 @@
-//! One call for many callers. Knows nothing of what the call does.
+//! Collects requests of many callers into batches.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,25 +13,25 @@ use tokio::time::{Instant, sleep_until};
 use crate::callback::{after, call, finish};
 use crate::error::Error;
 
-/// When a batch is complete. Numbers below 1 count as 1, and numbers that are too large as the largest
-/// that is possible.
+/// Limits of a batch. Numbers below 1 count as 1; numbers above the possible maximum count as that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BatchConfig {
-    /// Requests in a batch.
+pub struct BatchOptions {
+    /// Maximum number of requests in a batch.
     pub items_max: usize,
-    /// Bytes in a batch, as weighed; a single request may be heavier.
+    /// Maximum weight of a batch in bytes, as the weigher counts them. A single request may weigh
+    /// more.
     pub bytes_max: usize,
-    /// How long the first request of a batch waits for others while another batch is under way: zero for
-    /// not at all, at most a year.
+    /// Maximum time for which the first request of a batch waits for others while another batch is
+    /// in flight. Zero means no waiting. At most a year.
     pub delay_max: Duration,
-    /// Requests that wait to be taken into a batch; further callers wait.
+    /// Maximum number of requests that are queued for a batch. Further callers wait.
     pub queue_max: usize,
-    /// Batches under way at once.
+    /// Maximum number of batches in flight at once.
     pub in_flight_max: usize,
 }
 
-impl Default for BatchConfig {
-    /// 64 requests, 1 MiB, 5 ms, 1024 queued, 4 batches at once.
+impl Default for BatchOptions {
+    /// 64 requests, 1 MiB, 5 ms, 1024 queued requests, 4 batches in flight.
     fn default() -> Self {
         Self {
             items_max: 64,
@@ -43,41 +43,44 @@ impl Default for BatchConfig {
     }
 }
 
-/// Counters of a batcher since its start.
+/// Counters of a batcher since it was created.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BatchStats {
-    /// Requests handed to the handler.
+    /// Requests passed to the handler.
     pub requests: u64,
-    /// Batches they were in.
+    /// Batches passed to the handler.
     pub batches: u64,
     /// Requests in the largest batch.
     pub largest: u64,
 }
 
-/// Collects requests and hands them to a handler in batches; each caller gets its own answer. Cloning shares it.
+/// Collects requests and passes them to a handler in batches. Each caller gets its own response.
+/// Clones share the queue.
 ///
-/// A batch leaves at once when none is under way, so that a lone caller waits for nobody; under load it collects by count, bytes and time.
-/// Callers are answered in any order, but taken in the order they came. A caller that goes away before its batch leaves is left out of it.
-/// When the last clone is gone, what is queued is still handled.
+/// A batch starts at once if none is in flight, so a lone caller does not wait. Under load, a batch
+/// collects requests until it reaches a limit on count, bytes or time. Requests enter batches in
+/// the order of the calls; responses may arrive in any order. A request whose caller is dropped
+/// before its batch starts is left out. After the last clone is dropped, queued requests are still
+/// handled.
 ///
 /// ```
-/// use greenwave_pooling::{BatchConfig, Batcher};
+/// use greenwave_pooling::{BatchOptions, Batcher};
 ///
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
-/// let squares = Batcher::new(BatchConfig::default(), async |numbers: Vec<u64>| {
+/// let squares = Batcher::new(BatchOptions::default(), async |numbers: Vec<u64>| {
 ///     numbers.into_iter().map(|n| n * n).collect()
 /// });
 /// assert_eq!(squares.submit(7).await?, 49);
 /// # Ok::<(), greenwave_pooling::Error>(()) }).unwrap();
 /// ```
 pub struct Batcher<Q, A> {
-    queue: mpsc::Sender<Request<Q, A>>,
+    queue: mpsc::Sender<QueuedRequest<Q, A>>,
     counts: Arc<Counts>,
 }
 
-struct Request<Q, A> {
-    question: Q,
+struct QueuedRequest<Q, A> {
+    payload: Q,
     bytes: usize,
     reply: oneshot::Sender<Result<A, Error>>,
 }
@@ -90,24 +93,30 @@ struct Counts {
 }
 
 impl<Q: Send + 'static, A: Send + 'static> Batcher<Q, A> {
-    /// Batches by count and time. The handler answers each request of a batch, in their order; where some may fail, the answer is a result.
+    /// Creates a batcher with limits on count and time. The handler returns one response for each
+    /// request, in the order of the requests. If single requests can fail, make the response a
+    /// `Result`.
     ///
     /// # Panics
     /// Outside a tokio runtime.
-    pub fn new<F, Fut>(config: BatchConfig, handler: F) -> Self
+    pub fn new<F, Fut>(options: BatchOptions, handler: F) -> Self
     where
         F: Fn(Vec<Q>) -> Fut + Send + 'static,
         Fut: Future<Output = Vec<A>> + Send + 'static,
     {
-        Self::weighed(config, |_| 0, handler)
+        Self::with_weigher(options, |_| 0, handler)
     }
 
-    /// As [`weighed`](Self::weighed), for a handler that fails as a whole: such a batch is halved, again and again, to find the requests that
-    /// made it fail; only those get the error. Of n requests with one culprit, at most 2 log2(n) + 1 batches are handled, one after another.
+    /// Creates a batcher like [`with_weigher`](Self::with_weigher), for a handler that fails as a
+    /// whole.
+    ///
+    /// A failed batch is halved repeatedly to find the requests that make it fail, and only these
+    /// get the error. If one of n requests is at fault, the handler runs at most 2 log2(n) + 1
+    /// times, one run after another.
     ///
     /// # Panics
     /// Outside a tokio runtime.
-    pub fn splitting<F, Fut, T, E>(config: BatchConfig, weigh: fn(&Q) -> usize, handler: F) -> Self
+    pub fn bisecting<F, Fut, T, E>(options: BatchOptions, weigh: fn(&Q) -> usize, handler: F) -> Self
     where
         Q: Clone + Sync,
         F: Fn(Vec<Q>) -> Fut + Send + Sync + 'static,
@@ -117,26 +126,27 @@ impl<Q: Send + 'static, A: Send + 'static> Batcher<Q, A> {
         E: Send + 'static,
     {
         let handler = Arc::new(handler);
-        Self::weighed(config, weigh, move |questions| split(handler.clone(), questions))
+        Self::with_weigher(options, weigh, move |requests| split(handler.clone(), requests))
     }
 
-    /// Batches by count, time and bytes, as `weigh` counts them.
+    /// Creates a batcher with limits on count, time and bytes. `weigh` returns the weight of a
+    /// request in bytes.
     ///
     /// # Panics
     /// Outside a tokio runtime.
-    pub fn weighed<F, Fut>(config: BatchConfig, weigh: fn(&Q) -> usize, handler: F) -> Self
+    pub fn with_weigher<F, Fut>(options: BatchOptions, weigh: fn(&Q) -> usize, handler: F) -> Self
     where
         F: Fn(Vec<Q>) -> Fut + Send + 'static,
         Fut: Future<Output = Vec<A>> + Send + 'static,
     {
-        let (sender, queue) = mpsc::channel(config.queue_max.clamp(1, Semaphore::MAX_PERMITS));
+        let (sender, queue) = mpsc::channel(options.queue_max.clamp(1, Semaphore::MAX_PERMITS));
         let counts = Arc::new(Counts::default());
-        let worker = Worker {
-            config,
+        let worker = BatchWorker {
+            options,
             weigh,
             queue,
             is_closed: false,
-            held: None,
+            overflow: None,
             batch: Vec::new(),
             bytes: 0,
             deadline: None,
@@ -147,22 +157,23 @@ impl<Q: Send + 'static, A: Send + 'static> Batcher<Q, A> {
         Self { queue: sender, counts }
     }
 
-    /// Waits for a place in the queue, and then for the answer.
+    /// Queues a request and waits for its response.
     ///
     /// # Errors
-    /// [`Error::Panicked`] if the handler did, or what weighs the question; [`Error::BatchAnswers`] if it answered too many or too few, [`Error::Closed`] if the
-    /// runtime has gone.
-    pub async fn submit(&self, question: Q) -> Result<A, Error> {
-        let (reply, answer) = oneshot::channel();
-        let request = Request { question, bytes: 0, reply };
+    /// [`Error::Panicked`] if the handler or the weigher panicked, [`Error::BatchResponseCount`] if
+    /// the handler returned too many or too few responses, [`Error::BatchAborted`] or
+    /// [`Error::Closed`] if the runtime was shut down.
+    pub async fn submit(&self, request: Q) -> Result<A, Error> {
+        let (reply, response) = oneshot::channel();
+        let request = QueuedRequest { payload: request, bytes: 0, reply };
         self.queue.send(request).await.map_err(|_| Error::Closed)?;
-        answer.await.unwrap_or(Err(Error::BatchLost))
+        response.await.unwrap_or(Err(Error::BatchAborted))
     }
 
-    /// What it has counted so far.
+    /// Returns the counters.
     #[must_use]
     pub fn stats(&self) -> BatchStats {
-        // Counters of their own: nothing is read by their order.
+        // The counters are independent of each other, so no ordering is needed.
         BatchStats {
             requests: self.counts.requests.load(Ordering::Relaxed),
             batches: self.counts.batches.load(Ordering::Relaxed),
@@ -183,22 +194,22 @@ impl<Q, A> fmt::Debug for Batcher<Q, A> {
     }
 }
 
-struct Worker<Q, A> {
-    config: BatchConfig,
+struct BatchWorker<Q, A> {
+    options: BatchOptions,
     weigh: fn(&Q) -> usize,
-    queue: mpsc::Receiver<Request<Q, A>>,
+    queue: mpsc::Receiver<QueuedRequest<Q, A>>,
     is_closed: bool,
-    /// A request that was too heavy for the batch: the first of the next one.
-    held: Option<Request<Q, A>>,
-    batch: Vec<Request<Q, A>>,
+    /// A request that exceeded the weight of the batch: the first one of the next batch.
+    overflow: Option<QueuedRequest<Q, A>>,
+    batch: Vec<QueuedRequest<Q, A>>,
     bytes: usize,
-    /// Until when the batch may collect.
+    /// The time at which the batch stops collecting.
     deadline: Option<Instant>,
     in_flight: JoinSet<()>,
     counts: Arc<Counts>,
 }
 
-impl<Q: Send + 'static, A: Send + 'static> Worker<Q, A> {
+impl<Q: Send + 'static, A: Send + 'static> BatchWorker<Q, A> {
     async fn run<F, Fut>(mut self, handler: F)
     where
         F: Fn(Vec<Q>) -> Fut + Send + 'static,
@@ -227,7 +238,7 @@ impl<Q: Send + 'static, A: Send + 'static> Worker<Q, A> {
         }
     }
 
-    /// Takes what is queued already.
+    /// Takes the requests that are already queued.
     fn collect(&mut self) {
         while !self.is_full() {
             match self.queue.try_recv() {
@@ -241,35 +252,35 @@ impl<Q: Send + 'static, A: Send + 'static> Worker<Q, A> {
         }
     }
 
-    fn take(&mut self, mut request: Request<Q, A>) {
-        debug_assert!(self.held.is_none(), "nothing is taken while a request is held");
-        request.bytes = match call("weigh", || (self.weigh)(&request.question)) {
+    fn take(&mut self, mut request: QueuedRequest<Q, A>) {
+        debug_assert!(self.overflow.is_none(), "no request is taken while the overflow slot is full");
+        request.bytes = match call("weigh", || (self.weigh)(&request.payload)) {
             Ok(bytes) => bytes,
             Err(error) => {
                 let _gone = request.reply.send(Err(error));
                 return;
             }
         };
-        if !self.batch.is_empty() && self.bytes.saturating_add(request.bytes) > self.config.bytes_max {
-            self.held = Some(request);
+        if !self.batch.is_empty() && self.bytes.saturating_add(request.bytes) > self.options.bytes_max {
+            self.overflow = Some(request);
         } else {
             self.add(request);
         }
     }
 
-    fn add(&mut self, request: Request<Q, A>) {
+    fn add(&mut self, request: QueuedRequest<Q, A>) {
         self.bytes = self.bytes.saturating_add(request.bytes);
-        self.deadline.get_or_insert_with(|| after(Instant::now(), self.config.delay_max));
+        self.deadline.get_or_insert_with(|| after(Instant::now(), self.options.delay_max));
         self.batch.push(request);
     }
 
     fn is_full(&self) -> bool {
-        let is_heavy = !self.batch.is_empty() && self.bytes >= self.config.bytes_max.max(1);
-        self.held.is_some() || is_heavy || self.batch.len() >= self.config.items_max.max(1)
+        let is_heavy = !self.batch.is_empty() && self.bytes >= self.options.bytes_max.max(1);
+        self.overflow.is_some() || is_heavy || self.batch.len() >= self.options.items_max.max(1)
     }
 
     fn may_dispatch(&self) -> bool {
-        self.in_flight.len() < self.config.in_flight_max.max(1)
+        self.in_flight.len() < self.options.in_flight_max.max(1)
     }
 
     fn is_due(&self, now: Instant) -> bool {
@@ -287,58 +298,59 @@ impl<Q: Send + 'static, A: Send + 'static> Worker<Q, A> {
         let mut batch = std::mem::take(&mut self.batch);
         self.bytes = 0;
         self.deadline = None;
-        if let Some(held) = self.held.take() {
-            self.add(held);
+        if let Some(overflow) = self.overflow.take() {
+            self.add(overflow);
         }
         batch.retain(|request| !request.reply.is_closed());
         if batch.is_empty() {
             return;
         }
         self.counts.add(batch.len() as u64);
-        let (questions, replies): (Vec<_>, Vec<_>) =
-            batch.into_iter().map(|request| (request.question, request.reply)).unzip();
-        // Called here, since the handler need not be shared between threads.
-        let answers = call("handler", || handler(questions));
+        let (requests, replies): (Vec<_>, Vec<_>) =
+            batch.into_iter().map(|request| (request.payload, request.reply)).unzip();
+        // Called here rather than in the task, because the handler need not be `Sync`.
+        let responses = call("handler", || handler(requests));
         self.in_flight.spawn(async move {
-            let answers = match answers {
-                Ok(answers) => finish("handler", answers).await,
+            let responses = match responses {
+                Ok(responses) => finish("handler", responses).await,
                 Err(error) => Err(error),
             };
-            match answers {
-                Ok(answers) => reply_all(replies, answers),
+            match responses {
+                Ok(responses) => reply_all(replies, responses),
                 Err(error) => refuse_all(replies, &error),
             }
         });
     }
 }
 
-/// Handles the batch; if it fails, its halves.
-async fn split<Q, A, T, E, F, Fut>(handler: Arc<F>, questions: Vec<Q>) -> Vec<A>
+/// Handles the batch and, if it fails, its halves.
+async fn split<Q, A, T, E, F, Fut>(handler: Arc<F>, requests: Vec<Q>) -> Vec<A>
 where
     Q: Clone,
     F: Fn(Vec<Q>) -> Fut,
     Fut: Future<Output = Result<Vec<T>, E>>,
     A: From<Result<T, E>>,
 {
-    let mut answers = Vec::with_capacity(questions.len());
-    // What is left to do, the next one at the end: so answers come in order.
-    let mut left: Vec<_> = std::iter::once(0..questions.len()).collect();
-    while let Some(range) = left.pop() {
-        match handler(questions[range.clone()].to_vec()).await {
-            // One that answers too many in one half and too few in the other is not to have answers change places.
-            Ok(found) if found.len() != range.len() => return Vec::new(),
-            Ok(found) => answers.extend(found.into_iter().map(|answer| A::from(Ok(answer)))),
-            Err(error) if range.len() <= 1 => answers.push(A::from(Err(error))),
+    let mut responses = Vec::with_capacity(requests.len());
+    // Ranges still to be handled, the next one last, so that responses come in order.
+    let mut pending: Vec<_> = std::iter::once(0..requests.len()).collect();
+    while let Some(range) = pending.pop() {
+        match handler(requests[range.clone()].to_vec()).await {
+            // Too many responses in one half and too few in the other must not shift responses to
+            // the wrong callers.
+            Ok(returned) if returned.len() != range.len() => return Vec::new(),
+            Ok(returned) => responses.extend(returned.into_iter().map(|response| A::from(Ok(response)))),
+            Err(error) if range.len() <= 1 => responses.push(A::from(Err(error))),
             Err(_) => {
                 let middle = range.start + range.len() / 2;
-                left.extend([middle..range.end, range.start..middle]);
+                pending.extend([middle..range.end, range.start..middle]);
             }
         }
     }
-    answers
+    responses
 }
 
-/// A panic for all: the message is cloned, since errors are not.
+/// Sends a panic to all callers. Errors cannot be cloned, so the message is.
 fn refuse_all<A>(replies: Vec<oneshot::Sender<Result<A, Error>>>, error: &Error) {
     let Error::Panicked { callback, message } = error else { return };
     for reply in replies {
@@ -346,16 +358,16 @@ fn refuse_all<A>(replies: Vec<oneshot::Sender<Result<A, Error>>>, error: &Error)
     }
 }
 
-fn reply_all<A>(replies: Vec<oneshot::Sender<Result<A, Error>>>, answers: Vec<A>) {
-    let (expected, found) = (replies.len(), answers.len());
-    if expected != found {
+fn reply_all<A>(replies: Vec<oneshot::Sender<Result<A, Error>>>, responses: Vec<A>) {
+    let (expected, returned) = (replies.len(), responses.len());
+    if expected != returned {
         for reply in replies {
-            let _gone = reply.send(Err(Error::BatchAnswers { expected, found }));
+            let _gone = reply.send(Err(Error::BatchResponseCount { expected, returned }));
         }
         return;
     }
-    for (reply, answer) in replies.into_iter().zip(answers) {
-        let _gone = reply.send(Ok(answer));
+    for (reply, response) in replies.into_iter().zip(responses) {
+        let _gone = reply.send(Ok(response));
     }
 }
 

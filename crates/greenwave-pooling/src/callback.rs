@@ -1,4 +1,4 @@
-//! Calls code of others such that a panic in it is an error, and ends nothing else.
+//! Calls user code and turns its panics into errors.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,20 +10,20 @@ use tokio::time::Instant;
 
 use crate::error::Error;
 
-/// Far enough that nobody waits for it, and near enough for arithmetic.
+/// A year: longer than any caller waits, and safe to add to an `Instant`.
 pub(crate) const FAR: Duration = Duration::from_secs(60 * 60 * 24 * 365);
 
-/// A time from now, at most a year.
+/// Returns the time after `delay`, which is cut to a year.
 pub(crate) fn after(now: Instant, delay: Duration) -> Instant {
     now + delay.min(FAR)
 }
 
-/// Calls a function of the caller's, named for the error.
+/// Calls a function of the user, which the error names as `callback`.
 pub(crate) fn call<T>(callback: &'static str, function: impl FnOnce() -> T) -> Result<T, Error> {
     catch_unwind(AssertUnwindSafe(function)).map_err(|payload| panicked(callback, &*payload))
 }
 
-/// Awaits a future of the caller's, named for the error.
+/// Awaits a future of the user, which the error names as `callback`.
 pub(crate) async fn finish<F: Future>(callback: &'static str, future: F) -> Result<F::Output, Error> {
     let mut future = pin!(future);
     std::future::poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {

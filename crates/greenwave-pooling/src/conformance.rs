@@ -1,12 +1,13 @@
-//! The suite that every manager passes, for authors of managers. Knows nothing of any manager.
+//! A test suite for implementations of [`Manager`].
 
 use std::future::Future;
 use std::sync::Arc;
 
 use crate::manager::Manager;
-use crate::pool::{Pool, PoolConfig};
+use crate::pool::{Pool, PoolOptions};
 
-/// Emits one `#[test]` per promise of [`Manager`], for an expression that makes the manager; it may await, and its peer must be reachable.
+/// Emits one `#[test]` for each promise of [`Manager`]. The argument is an expression that creates
+/// the manager. It may await, and the peer must be reachable.
 #[macro_export]
 macro_rules! manager_conformance {
     ($make:expr) => {
@@ -21,40 +22,40 @@ macro_rules! manager_conformance {
         }
 
         #[test]
-        fn a_cancelled_connect_or_check_leaves_nothing() {
+        fn connect_and_check_can_be_cancelled() {
             $crate::conformance::run(async { $crate::conformance::cancelled(&$make).await });
         }
 
         #[test]
-        fn a_connection_is_dropped_without_a_runtime() {
-            let _kept = $crate::conformance::run(async { $crate::conformance::connect(&$make).await });
+        fn a_connection_can_be_dropped_outside_a_runtime() {
+            let _connection = $crate::conformance::run(async { $crate::conformance::connect(&$make).await });
         }
 
         #[test]
-        fn a_pool_lends_and_closes() {
+        fn a_pool_lends_reuses_and_closes() {
             $crate::conformance::run(async { $crate::conformance::pooled($make).await });
         }
     };
 }
 
-/// Runs on a runtime with I/O and time.
+/// Runs a future on a runtime with I/O and time.
 ///
 /// # Panics
-/// If a runtime cannot be made.
+/// If the runtime cannot be created.
 pub fn run<T>(future: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.expect("a runtime can be made").block_on(future)
 }
 
-/// A connection, which there must be.
+/// Connects.
 ///
 /// # Panics
-/// If there is none.
+/// If connecting fails.
 pub async fn connect<M: Manager>(manager: &M) -> M::Connection {
-    manager.connect().await.unwrap_or_else(|error| panic!("{manager:?} does not connect: {error}"))
+    manager.connect().await.unwrap_or_else(|error| panic!("{manager:?} cannot connect: {error}"))
 }
 
-/// Promise: `Ok` of `connect` passes `check` and is not broken, before and after.
+/// Tests that a new connection is not broken and passes `check`, repeatedly.
 pub async fn works<M: Manager>(manager: &M) {
     let mut connection = connect(manager).await;
     for _ in 0..3 {
@@ -64,7 +65,7 @@ pub async fn works<M: Manager>(manager: &M) {
     }
 }
 
-/// Promise: `connect` is called concurrently, and one connection does not depend on another.
+/// Tests that `connect` may run concurrently and that connections are independent of each other.
 pub async fn independent<M: Manager>(manager: M) {
     let manager = Arc::new(manager);
     let tasks: Vec<_> = (0..4)
@@ -78,11 +79,14 @@ pub async fn independent<M: Manager>(manager: M) {
         connections.push(task.await.expect("connecting does not panic"));
     }
     while let Some(mut connection) = connections.pop() {
-        assert!(manager.check(&mut connection).await.is_ok(), "others were dropped, this one was not");
+        assert!(
+            manager.check(&mut connection).await.is_ok(),
+            "the connection works after others were dropped"
+        );
     }
 }
 
-/// Promise: `connect` and `check` may be cancelled.
+/// Tests that `connect` and `check` may be cancelled.
 pub async fn cancelled<M: Manager>(manager: &M) {
     for polls in 0..4 {
         poll_times(polls, manager.connect()).await;
@@ -92,19 +96,20 @@ pub async fn cancelled<M: Manager>(manager: &M) {
     works(manager).await;
 }
 
-/// Promise: a pool can do its work with it.
+/// Tests that a pool lends, reuses and closes connections of this manager.
 pub async fn pooled<M: Manager>(manager: M) {
-    let pool = Pool::new(manager, PoolConfig { min: 0, size: 2, ..PoolConfig::default() });
+    let pool = Pool::new(manager, PoolOptions { size_min: 0, size_max: 2, ..PoolOptions::default() });
     for _ in 0..8 {
-        let lease = pool.get().await.unwrap_or_else(|error| panic!("{pool:?} lends nothing: {error:?}"));
+        let lease =
+            pool.get().await.unwrap_or_else(|error| panic!("{pool:?} cannot lend a connection: {error:?}"));
         drop(lease);
     }
-    assert_eq!(pool.stats().created, 1, "a connection that was not used is fit to be lent again");
+    assert_eq!(pool.stats().created, 1, "an unused connection is reused");
     pool.close().await;
     assert_eq!(pool.stats().size, 0);
 }
 
-/// Polls at most so many times, and drops.
+/// Polls a future up to `times` times, and drops it.
 async fn poll_times<T>(times: usize, future: impl Future<Output = T>) {
     let mut future = std::pin::pin!(future);
     for _ in 0..times {

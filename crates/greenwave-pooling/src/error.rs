@@ -1,96 +1,99 @@
-//! Why a thing was not lent.
+//! The error type of this crate.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-/// An error of a manager, of any type.
+/// An error of any type, such as one from a manager.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
 
-/// Why a thing was not lent. `Display` leaves the source of the error to `source()`.
+/// The reason why a pool, batcher or guard could not serve a request. `Display` does not repeat the
+/// source.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The manager could not connect. Worth another attempt.
-    #[error("could not connect")]
+    /// The manager failed to connect. Worth another attempt.
+    #[error("cannot connect")]
     Connect {
-        /// What the manager said.
+        /// The error of the manager.
         #[source]
         source: BoxError,
     },
-    /// Connecting took too long. Worth another attempt.
-    #[error("no connection within {after:?}")]
+    /// Connecting took longer than `connect_timeout`. Worth another attempt.
+    #[error("connecting took longer than {after:?}")]
     ConnectTimeout {
-        /// The limit.
+        /// The time limit.
         after: Duration,
     },
-    /// The runtime of the task that connected went away.
-    #[error("connecting was given up")]
-    ConnectLost,
-    /// A new connection was broken as soon as it was made: the other side accepts connections and
-    /// closes them, for example. Worth another attempt, later.
-    #[error("the new connection was broken at once")]
-    Unfit,
-    /// Code of the caller panicked. Only the call that it was made for fails.
+    /// The task that connected was cancelled because its runtime was shut down.
+    #[error("connecting was aborted: the runtime was shut down")]
+    ConnectAborted,
+    /// A new connection was broken immediately, for example because the peer accepts connections
+    /// and closes them. Worth another attempt, later.
+    #[error("the new connection was broken immediately")]
+    BrokenOnConnect,
+    /// A callback of the user panicked. Only the call that it ran for fails.
     #[error("`{callback}` panicked: {message}")]
     Panicked {
-        /// The name of the function.
+        /// Name of the callback.
         callback: &'static str,
-        /// The panic's message.
+        /// Message of the panic.
         message: String,
     },
-    /// Nothing became free in time: too little for the load.
-    #[error("nothing was free within {after:?}")]
+    /// Nothing became free within the time limit: the load is too high.
+    #[error("no connection became free within {after:?}")]
     Timeout {
-        /// The limit.
+        /// The time limit.
         after: Duration,
     },
-    /// The breaker is open: so many calls failed that none is made for a while.
-    #[error("calls are suspended for another {retry_after:?}")]
-    Open {
-        /// Until the next call may be tried.
+    /// The circuit breaker is open after repeated failures.
+    #[error("circuit breaker open: calls are suspended for another {retry_after:?}")]
+    CircuitOpen {
+        /// Time until the next call may be tried.
         retry_after: Duration,
     },
-    /// The connection that carried the request broke before the answer came. Whether it was carried out is not known.
-    #[error("the connection broke before the answer")]
-    Broken {
-        /// How it broke, for all requests that it carried.
+    /// The connection broke before the response arrived. The peer may or may not have processed the
+    /// request.
+    #[error("the connection broke before the response arrived")]
+    ConnectionLost {
+        /// The error that broke the connection, shared by all its requests.
         #[source]
         source: Arc<std::io::Error>,
     },
-    /// The request cannot be written in the protocol of its connection; it was not sent.
-    #[error("the request cannot be written")]
-    Request {
-        /// Why not.
+    /// The request cannot be encoded in the protocol of the connection. It was not sent.
+    #[error("cannot encode the request")]
+    InvalidRequest {
+        /// The error of the framing.
         #[source]
         source: std::io::Error,
     },
     /// The pool, batcher or connection was closed.
     #[error("closed")]
     Closed,
-    /// The runtime of the batch that the request was in went away.
-    #[error("the batch was given up")]
-    BatchLost,
-    /// The batch was answered with more or fewer answers than it had requests: a fault of its handler.
-    #[error("a batch of {expected} requests got {found} answers")]
-    BatchAnswers {
-        /// Requests.
+    /// The task that ran the batch was cancelled because its runtime was shut down.
+    #[error("the batch was aborted: the runtime was shut down")]
+    BatchAborted,
+    /// The handler returned more or fewer responses than the batch had requests. This is a bug in
+    /// the handler.
+    #[error("the handler returned {returned} responses for a batch of {expected} requests")]
+    BatchResponseCount {
+        /// Number of requests.
         expected: usize,
-        /// Answers.
-        found: usize,
+        /// Number of responses.
+        returned: usize,
     },
 }
 
 impl Error {
-    /// Whether another attempt may succeed.
+    /// Returns true if another attempt may succeed.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         matches!(
             self,
             Self::Connect { .. }
                 | Self::ConnectTimeout { .. }
-                | Self::Unfit
+                | Self::BrokenOnConnect
                 | Self::Timeout { .. }
-                | Self::Open { .. }
+                | Self::CircuitOpen { .. }
         )
     }
 }

@@ -1,15 +1,16 @@
-//! A second attempt beside a first one that is slow. Knows nothing of what is attempted.
+//! Hedged requests: a second attempt beside a slow one.
 
 use std::pin::pin;
 use std::time::Duration;
 
 use greenwave_retry::RetryBudget;
 
-/// Makes a second attempt when the first has brought nothing for a while, and takes whichever answers first; the other one is dropped
-/// (Dean, Barroso, "The Tail at Scale", 2013).
+/// Starts a second attempt if the first has not finished after a delay, returns the result of
+/// whichever finishes first, and drops the other (Dean, Barroso, "The Tail at Scale", 2013).
 ///
-/// An attempt should end with the first byte of its answer: once there is one, there is nothing to hedge against. Only for calls that may
-/// be made twice. Each second attempt is charged to the budget of retries, and is not made when that is spent.
+/// Use it only for calls that may be made twice. An attempt should finish with the first byte of
+/// its response, since hedging is pointless after that. Each second attempt takes a token from the
+/// retry budget, and none is made if the budget is spent.
 #[derive(Debug, Clone)]
 pub struct Hedge {
     after: Duration,
@@ -17,16 +18,17 @@ pub struct Hedge {
 }
 
 impl Hedge {
-    /// Waits `after` for the first attempt alone: as long as most answers take, the 95th percentile say.
+    /// Creates a hedge that starts the second attempt after `after`. The 95th percentile of the
+    /// latency is a good value.
     #[must_use]
     pub fn new(after: Duration, budget: RetryBudget) -> Self {
         Self { after, budget }
     }
 
-    /// Makes one attempt or two, counted from 1. A failure of one waits for the other, if there is another.
+    /// Makes one or two attempts, numbered from 1. If one fails, the other one decides.
     ///
     /// # Errors
-    /// That of the attempt that failed last.
+    /// The error of the attempt that failed last.
     pub async fn run<T, E, Fut>(&self, mut attempt: impl FnMut(usize) -> Fut) -> Result<T, E>
     where
         Fut: Future<Output = Result<T, E>>,
@@ -39,7 +41,7 @@ impl Hedge {
         if !self.budget.withdraw() {
             return first.await;
         }
-        tracing::debug!(after = ?self.after, "a second attempt");
+        tracing::debug!(after = ?self.after, "starting a second attempt");
         let mut second = pin!(attempt(2));
         tokio::select! {
             biased;

@@ -1,5 +1,4 @@
-//! A cache of responses by RFC 9111. Knows nothing of how a request is sent: the caller brings
-//! that.
+//! A cache of HTTP responses by RFC 9111. The caller supplies the function that sends requests.
 
 mod condition;
 mod date;
@@ -17,25 +16,26 @@ use http::header::{IF_MATCH, IF_UNMODIFIED_SINCE, RANGE};
 use http::{Method, Request, Response, StatusCode};
 use parking_lot::Mutex;
 
-use policy::{Match, Policy, Wishes};
+use policy::{Policy, PolicyMatch, RequestDirectives};
 pub use store::{HttpStore, MemoryHttpStore, StoredResponse};
 
-/// Options of a cache. Every value has a meaning.
+/// Options of an HTTP cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HttpCacheOptions {
-    /// Whether several users share it. A shared cache does not store what is `private`, nor what
-    /// was asked for with `Authorization` unless the response allows that; it obeys `s-maxage`,
-    /// `proxy-revalidate` and, in place of `Cache-Control` and `Expires`, the `CDN-Cache-Control`
-    /// of RFC 9213.
+    /// Makes this a shared cache, used by several users. A shared cache stores neither `private`
+    /// responses nor responses to requests with `Authorization`, unless the response allows it. It
+    /// obeys `s-maxage`, `proxy-revalidate` and the `CDN-Cache-Control` of RFC 9213, which takes
+    /// precedence over `Cache-Control` and `Expires`.
     pub is_shared: bool,
-    /// How many responses to one address are stored that differ by `Vary`; zero is as one.
+    /// Maximum number of stored responses for one URL that differ by `Vary`; 0 counts as 1.
     pub variants_max: usize,
-    /// Bytes of a body: a longer one is not stored. With zero, only responses without a body are.
+    /// Maximum size of a stored body, in bytes. Responses with longer bodies are not stored. With
+    /// 0, only responses without a body are stored.
     pub body_bytes_max: usize,
 }
 
 impl Default for HttpCacheOptions {
-    /// Of one user, 8 variants, 8 MiB.
+    /// A private cache, 8 variants, 8 MiB.
     fn default() -> Self {
         Self { is_shared: false, variants_max: 8, body_bytes_max: 8 << 20 }
     }
@@ -45,83 +45,82 @@ type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
 
 /// A cache of responses to `GET`, by RFC 9111 (<https://www.rfc-editor.org/rfc/rfc9111>), RFC 5861
 /// (`stale-while-revalidate`, `stale-if-error`) and, if it is shared, RFC 9213
-/// (`CDN-Cache-Control`). Cloning shares it.
+/// (`CDN-Cache-Control`). Clones share the cache.
 ///
-/// Several callers that miss the same key make one request; the others wait, and take its response
-/// if it may be given to them. Where a response may not be stored, the next ones to that address
-/// are not made to wait.
+/// Concurrent misses of the same URL make one request. The other callers wait, and reuse its
+/// response if they may. Once a response to a URL could not be stored, later requests for that URL
+/// do not wait for each other.
 ///
-/// - A stored response is handed out with its fields as they came, `Date` and `Expires` included,
-///   and with its `Age` in seconds.
-/// - A stale one with an `ETag` or `Last-Modified` is asked about. A 304 updates it, also one that
-///   repeats neither; one that names another response makes for a second request, without
-///   conditions.
-/// - `If-None-Match`, `If-Modified-Since` and a `Range` of bytes are met from a stored response
-///   with status 200. A response to a request with a range is not stored.
-/// - What cannot be understood is stale: a lifetime that is no number, two that differ, an
-///   `Expires` that is none of the three forms of a date. Of several values of `Age` the first
-///   counts, and one that is no number does not.
-/// - A response without a lifetime is fresh for a tenth of the time since its `Last-Modified`, and
-///   for a week at most.
+/// - A stored response is returned with its original fields, including `Date` and `Expires`, and
+///   with an `Age` in seconds.
+/// - A stale response with an `ETag` or `Last-Modified` is revalidated. A 304 updates it, even if
+///   the 304 repeats neither field. If the 304 identifies another response, the cache sends a
+///   second request without conditions.
+/// - `If-None-Match`, `If-Modified-Since` and a `Range` of bytes are evaluated against a
+///   stored response with status 200. A response to a request with a range is not stored.
+/// - Values that cannot be parsed make a response stale: a lifetime that is not a number, two
+///   different lifetimes, or an `Expires` that is not a date. Of several `Age` values the first one
+///   counts; an invalid one is ignored.
+/// - A response without a lifetime is fresh for a tenth of the time since its `Last-Modified`, at
+///   most a week.
 ///
-/// Requests with other methods, and those with `If-Match` or `If-Unmodified-Since`, pass through; a
-/// response to a method that is not safe removes what is stored of its address, unless it is an
-/// error.
+/// Requests with other methods, with `If-Match` or with `If-Unmodified-Since` bypass the
+/// cache. A successful response to an unsafe method removes the stored responses of its URL.
 #[derive(Clone)]
 pub struct HttpCache {
-    shared: Arc<Shared>,
+    inner: Arc<HttpCacheInner>,
 }
 
-struct Shared {
+struct HttpCacheInner {
     store: Arc<dyn HttpStore>,
     options: HttpCacheOptions,
     clock: Clock,
-    flights: Mutex<Flights>,
+    flights: Mutex<InFlight>,
 }
 
-/// Addresses for which no response may be stored, remembered up to this many.
-const PASSED_MAX: usize = 1024;
+/// Maximum number of URLs recorded as not storable.
+const UNSTORABLE_MAX: usize = 1024;
 
 #[derive(Default)]
-struct Flights {
+struct InFlight {
     locks: HashMap<String, Arc<tokio::sync::Mutex<()>>>,
-    passed: HashSet<String>,
+    unstorable: HashSet<String>,
 }
 
-/// What is stored, in the light of a request.
-enum Found {
+/// The result of a lookup.
+enum CacheLookup {
     Fresh(Box<StoredResponse>),
-    /// To be asked about.
+    /// Must be revalidated.
     Stale(Box<StoredResponse>),
-    Nothing,
+    Miss,
 }
 
 impl HttpCache {
-    /// Over a store, by the system's clock.
+    /// Creates a cache on top of `store`, with the system clock.
     #[must_use]
     pub fn new(store: Arc<dyn HttpStore>, options: HttpCacheOptions) -> Self {
         Self::with_clock(store, options, SystemTime::now)
     }
 
-    /// Over a store, by another clock.
+    /// Creates a cache on top of `store`, with another clock.
     #[must_use]
     pub fn with_clock(
         store: Arc<dyn HttpStore>,
         options: HttpCacheOptions,
         clock: impl Fn() -> SystemTime + Send + Sync + 'static,
     ) -> Self {
-        let flights = Mutex::new(Flights::default());
-        Self { shared: Arc::new(Shared { store, options, clock: Arc::new(clock), flights }) }
+        let flights = Mutex::new(InFlight::default());
+        Self { inner: Arc::new(HttpCacheInner { store, options, clock: Arc::new(clock), flights }) }
     }
 
-    /// The response to `request`: a stored one, one from `fetch`, or a stored one that `fetch` has
-    /// found to be still good. May be cancelled.
+    /// Returns the response to `request`, from the store or from `fetch`. A stale stored response
+    /// is revalidated through `fetch`. May be cancelled.
     ///
     /// # Errors
-    /// That of `fetch`, unless a stale response may be handed out all the same.
+    /// The error of `fetch`, unless a stale response may be served instead.
     ///
     /// # Panics
-    /// Outside a tokio runtime, where something is to be refreshed in the background.
+    /// Outside a tokio runtime, if a stale response is refreshed in the background.
     pub async fn send<E, F, Fut>(&self, request: Request<Bytes>, fetch: F) -> Result<Response<Bytes>, E>
     where
         E: Send + 'static,
@@ -133,14 +132,16 @@ impl HttpCache {
         if request.method() != Method::GET || is_for_origin {
             return self.pass(request, fetch).await;
         }
-        let (key, wishes) = (request.uri().to_string(), Wishes::of(headers));
-        match self.find(&key, &request, &wishes).await {
-            Found::Fresh(stored) => {
+        let (key, directives) = (request.uri().to_string(), RequestDirectives::of(headers));
+        match self.lookup(&key, &request, &directives).await {
+            CacheLookup::Fresh(stored) => {
                 if let Some(response) = self.apply(&request, &stored) {
                     return Ok(response);
                 }
             }
-            Found::Stale(stored) if self.may_serve_stale(&stored, "stale-while-revalidate", &wishes) => {
+            CacheLookup::Stale(stored)
+                if self.may_serve_stale(&stored, "stale-while-revalidate", &directives) =>
+            {
                 if let Some(response) = self.apply(&request, &stored) {
                     if !request.headers().contains_key(RANGE) {
                         self.refresh(key, request, fetch);
@@ -148,9 +149,9 @@ impl HttpCache {
                     return Ok(response);
                 }
             }
-            Found::Stale(_) | Found::Nothing => {}
+            CacheLookup::Stale(_) | CacheLookup::Miss => {}
         }
-        if wishes.only_if_cached() {
+        if directives.only_if_cached() {
             return Ok(status_only(StatusCode::GATEWAY_TIMEOUT));
         }
         if request.headers().contains_key(RANGE) {
@@ -159,7 +160,8 @@ impl HttpCache {
         self.fetch_once(key, request, fetch).await
     }
 
-    /// Sends what is not cached. RFC 9111, section 4.4: what may have changed is removed.
+    /// Sends a request that bypasses the cache, and removes the responses that it may have
+    /// invalidated (RFC 9111, section 4.4).
     async fn pass<E, F, Fut>(&self, request: Request<Bytes>, fetch: F) -> Result<Response<Bytes>, E>
     where
         F: Fn(Request<Bytes>) -> Fut,
@@ -169,20 +171,22 @@ impl HttpCache {
         let response = fetch(request).await?;
         let is_error = response.status().is_client_error() || response.status().is_server_error();
         if !is_safe && !is_error {
-            self.shared.store.remove(&uri.to_string()).await;
+            self.inner.store.remove(&uri.to_string()).await;
             for name in ["location", "content-location"] {
-                let named = response.headers().get(name).and_then(|value| value.to_str().ok());
-                let named = named.and_then(|named| absolute(named, &uri));
-                // Of another host it would let anybody empty a cache.
-                if let Some(named) = named.filter(|named| named.authority() == uri.authority()) {
-                    self.shared.store.remove(&named.to_string()).await;
+                let target = response.headers().get(name).and_then(|value| value.to_str().ok());
+                let target = target.and_then(|target| absolute(target, &uri));
+                // A response may only invalidate URLs of the same host. Otherwise any host could
+                // clear the cache.
+                if let Some(target) = target.filter(|target| target.authority() == uri.authority()) {
+                    self.inner.store.remove(&target.to_string()).await;
                 }
             }
         }
         Ok(response)
     }
 
-    /// One request at a time for a key whose responses may be stored; a waiter searches the store again.
+    /// Fetches a response while concurrent requests for the same key wait, and then look up the key
+    /// again.
     async fn fetch_once<E, F, Fut>(
         &self,
         key: String,
@@ -193,24 +197,24 @@ impl HttpCache {
         F: Fn(Request<Bytes>) -> Fut,
         Fut: Future<Output = Result<Response<Bytes>, E>>,
     {
-        let flight = self.shared.flight(&key);
-        let _turn = match &flight {
+        let flight = self.inner.flight(&key);
+        let _guard = match &flight {
             Some(flight) => Some(flight.lock.lock().await),
             None => None,
         };
-        let wishes = Wishes::of(request.headers());
-        match self.find(&key, &request, &wishes).await {
-            Found::Fresh(stored) => match self.apply(&request, &stored) {
+        let directives = RequestDirectives::of(request.headers());
+        match self.lookup(&key, &request, &directives).await {
+            CacheLookup::Fresh(stored) => match self.apply(&request, &stored) {
                 Some(response) => Ok(response),
                 None => fetch(request).await,
             },
-            Found::Stale(stored) => self.revalidate(&key, request, &wishes, *stored, fetch).await,
-            Found::Nothing => self.fetch_anew(&key, &request, None, fetch).await,
+            CacheLookup::Stale(stored) => self.revalidate(&key, request, &directives, *stored, fetch).await,
+            CacheLookup::Miss => self.fetch_unconditionally(&key, &request, None, fetch).await,
         }
     }
 
-    /// Without conditions of this cache's own.
-    async fn fetch_anew<E, F, Fut>(
+    /// Fetches a response without adding conditions.
+    async fn fetch_unconditionally<E, F, Fut>(
         &self,
         key: &str,
         request: &Request<Bytes>,
@@ -230,7 +234,7 @@ impl HttpCache {
         &self,
         key: &str,
         request: Request<Bytes>,
-        wishes: &Wishes,
+        directives: &RequestDirectives,
         stored: StoredResponse,
         fetch: F,
     ) -> Result<Response<Bytes>, E>
@@ -240,15 +244,15 @@ impl HttpCache {
     {
         let conditions = stored.policy.conditions(request.headers());
         let is_conditional = conditions.is_some();
-        let mut asking = request.clone();
+        let mut revalidation = request.clone();
         if let Some(headers) = conditions {
-            *asking.headers_mut() = headers;
+            *revalidation.headers_mut() = headers;
         }
         let asked = self.now();
-        let fetched = fetch(asking).await;
+        let fetched = fetch(revalidation).await;
         let has_failed = fetched.as_ref().map_or(true, |response| response.status().is_server_error());
         if has_failed
-            && self.may_serve_stale(&stored, "stale-if-error", wishes)
+            && self.may_serve_stale(&stored, "stale-if-error", directives)
             && let Some(response) = self.apply(&request, &stored)
         {
             return Ok(response);
@@ -259,21 +263,20 @@ impl HttpCache {
         }
         let (not_modified, _) = response.into_parts();
         let Some(head) = stored.policy.updated(&not_modified) else {
-            // It speaks of a response that is not the stored one: section 4.3.3 has it asked for
-            // without conditions.
-            let mut anew = request.clone();
-            anew.headers_mut().remove(http::header::IF_NONE_MATCH);
-            anew.headers_mut().remove(http::header::IF_MODIFIED_SINCE);
-            let response = self.fetch_anew(key, &anew, Some(&stored), fetch).await?;
-            return Ok(self.meet(&request, response));
+            // The 304 identifies a response that is not the stored one. RFC 9111, section 4.3.3,
+            // requires a request without conditions.
+            let mut unconditional = request.clone();
+            unconditional.headers_mut().remove(http::header::IF_NONE_MATCH);
+            unconditional.headers_mut().remove(http::header::IF_MODIFIED_SINCE);
+            let response = self.fetch_unconditionally(key, &unconditional, Some(&stored), fetch).await?;
+            return Ok(self.apply_conditions(&request, response));
         };
         let response = Response::from_parts(head, stored.body.clone());
         let response = self.store(key, &request, asked, response, Some(&stored)).await;
-        Ok(self.meet(&request, response))
+        Ok(self.apply_conditions(&request, response))
     }
 
-    /// Stores a response if it may be stored, in place of `old` and of others that answer the same
-    /// request.
+    /// Stores a response if allowed. Replaces `old` and other variants that match the request.
     async fn store(
         &self,
         key: &str,
@@ -282,15 +285,15 @@ impl HttpCache {
         response: Response<Bytes>,
         old: Option<&StoredResponse>,
     ) -> Response<Bytes> {
-        let options = self.shared.options;
+        let options = self.inner.options;
         let (parts, body) = response.into_parts();
         let policy = Policy::new(request, &parts, asked, self.now(), options.is_shared)
             .filter(|_| body.len() <= options.body_bytes_max);
-        self.shared.note(key, policy.is_some());
-        let mut variants = self.shared.store.get(key).await;
+        self.inner.record_storable(key, policy.is_some());
+        let mut variants = self.inner.store.get(key).await;
         let before = variants.len();
-        // A server error does not push out what may still be of use; nor does an answer to the
-        // client's own condition.
+        // A server error does not replace a response that may still be useful, and neither does a
+        // 304 to a condition of the client.
         let is_other = parts.status.is_server_error() || parts.status == StatusCode::NOT_MODIFIED;
         if !is_other {
             let is_replaced = |other: &StoredResponse| {
@@ -305,60 +308,73 @@ impl HttpCache {
             variants.truncate(options.variants_max.max(1));
         }
         if is_changed {
-            self.shared.store.put(key, variants).await;
+            self.inner.store.put(key, variants).await;
         }
         Response::from_parts(parts, body)
     }
 
-    async fn find(&self, key: &str, request: &Request<Bytes>, wishes: &Wishes) -> Found {
+    async fn lookup(
+        &self,
+        key: &str,
+        request: &Request<Bytes>,
+        directives: &RequestDirectives,
+    ) -> CacheLookup {
         let now = self.now();
-        let mut stale = Found::Nothing;
-        for stored in self.shared.store.get(key).await {
-            match stored.policy.answers(request.headers(), wishes, now) {
-                Match::Fresh => return Found::Fresh(Box::new(stored)),
-                Match::Stale if matches!(stale, Found::Nothing) => stale = Found::Stale(Box::new(stored)),
-                Match::Stale | Match::Other => {}
+        let mut stale = CacheLookup::Miss;
+        for stored in self.inner.store.get(key).await {
+            match stored.policy.matches(request.headers(), directives, now) {
+                PolicyMatch::Fresh => return CacheLookup::Fresh(Box::new(stored)),
+                PolicyMatch::Stale if matches!(stale, CacheLookup::Miss) => {
+                    stale = CacheLookup::Stale(Box::new(stored));
+                }
+                PolicyMatch::Stale | PolicyMatch::Other => {}
             }
         }
         stale
     }
 
     fn now(&self) -> SystemTime {
-        (self.shared.clock)()
+        (self.inner.clock)()
     }
 
-    fn may_serve_stale(&self, stored: &StoredResponse, directive: &str, wishes: &Wishes) -> bool {
-        stored.policy.may_serve_stale(directive, wishes, self.now())
+    fn may_serve_stale(
+        &self,
+        stored: &StoredResponse,
+        directive: &str,
+        directives: &RequestDirectives,
+    ) -> bool {
+        stored.policy.may_serve_stale(directive, directives, self.now())
     }
 
-    /// What the request gets of a stored response; `None` where only the origin server can tell.
+    /// Builds the response to the request from a stored one, or returns `None` if only the origin
+    /// server can do so.
     fn apply(&self, request: &Request<Bytes>, stored: &StoredResponse) -> Option<Response<Bytes>> {
         let now = self.now();
         condition::apply(request.headers(), stored.response(now), now)
     }
 
-    /// What the request gets of a response that was fetched without its conditions.
-    fn meet(&self, request: &Request<Bytes>, response: Response<Bytes>) -> Response<Bytes> {
+    /// Evaluates the client's conditions, which were not part of the fetched request.
+    fn apply_conditions(&self, request: &Request<Bytes>, response: Response<Bytes>) -> Response<Bytes> {
         condition::apply(request.headers(), response.clone(), self.now()).unwrap_or(response)
     }
 
-    /// Asks in the background, unless someone is asking already.
+    /// Refreshes a response in the background, unless a request for the key is in flight already.
     fn refresh<E, F, Fut>(&self, key: String, request: Request<Bytes>, fetch: F)
     where
         E: Send + 'static,
         F: Fn(Request<Bytes>) -> Fut + Clone + Send + Sync + 'static,
         Fut: Future<Output = Result<Response<Bytes>, E>> + Send + 'static,
     {
-        let is_asking = self.shared.flights.lock().locks.contains_key(&key);
-        if !is_asking {
+        let is_in_flight = self.inner.flights.lock().locks.contains_key(&key);
+        if !is_in_flight {
             let cache = self.clone();
-            // Taken here, so that the next caller sees it.
-            let flight = self.shared.flight(&key);
+            // Taken before the task is spawned, so that the next caller sees the request in flight.
+            let flight = self.inner.flight(&key);
             tokio::spawn(async move {
                 let refreshed = cache.fetch_once(key, request, fetch).await;
                 drop(flight);
                 if refreshed.is_err() {
-                    tracing::debug!("what is stale could not be refreshed");
+                    tracing::debug!("cannot refresh a stale response");
                 }
             });
         }
@@ -367,46 +383,47 @@ impl HttpCache {
 
 impl fmt::Debug for HttpCache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HttpCache").field("options", &self.shared.options).finish_non_exhaustive()
+        f.debug_struct("HttpCache").field("options", &self.inner.options).finish_non_exhaustive()
     }
 }
 
-impl Shared {
-    /// The turn of a key; none where nothing is gained by waiting.
+impl HttpCacheInner {
+    /// Joins the requests in flight for a key. Returns `None` if responses for the key are not
+    /// storable, so that waiting would be pointless.
     fn flight(self: &Arc<Self>, key: &str) -> Option<Flight> {
         let mut flights = self.flights.lock();
-        if flights.passed.contains(key) {
+        if flights.unstorable.contains(key) {
             return None;
         }
         let lock = flights.locks.entry(key.to_owned()).or_default().clone();
-        Some(Flight { shared: self.clone(), key: key.to_owned(), lock })
+        Some(Flight { cache: self.clone(), key: key.to_owned(), lock })
     }
 
-    /// Remembers whether a response could be stored.
-    fn note(&self, key: &str, was_stored: bool) {
-        let passed = &mut self.flights.lock().passed;
+    /// Records whether a response for the key could be stored.
+    fn record_storable(&self, key: &str, was_stored: bool) {
+        let unstorable = &mut self.flights.lock().unstorable;
         if was_stored {
-            passed.remove(key);
+            unstorable.remove(key);
         } else {
-            if passed.len() >= PASSED_MAX {
-                passed.clear();
+            if unstorable.len() >= UNSTORABLE_MAX {
+                unstorable.clear();
             }
-            passed.insert(key.to_owned());
+            unstorable.insert(key.to_owned());
         }
     }
 }
 
-/// A place at a key's lock, which goes when the last one does.
+/// A share in the lock of a key. The lock is removed with its last share.
 struct Flight {
-    shared: Arc<Shared>,
+    cache: Arc<HttpCacheInner>,
     key: String,
     lock: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Drop for Flight {
     fn drop(&mut self) {
-        let mut flights = self.shared.flights.lock();
-        // The map's and this one: clones are made under the lock only.
+        let mut flights = self.cache.flights.lock();
+        // One reference is held by the map and one by `self`. Clones are made under the lock only.
         if Arc::strong_count(&self.lock) == 2 {
             flights.locks.remove(&self.key);
         }
@@ -419,8 +436,8 @@ fn status_only(status: StatusCode) -> Response<Bytes> {
     response
 }
 
-fn absolute(named: &str, base: &http::Uri) -> Option<http::Uri> {
-    let uri: http::Uri = named.parse().ok()?;
+fn absolute(target: &str, base: &http::Uri) -> Option<http::Uri> {
+    let uri: http::Uri = target.parse().ok()?;
     if uri.authority().is_some() {
         return Some(uri);
     }

@@ -1,4 +1,4 @@
-//! Values that are loaded once, on first use, on tokio's cells. Errors are not kept.
+//! Values that are loaded once, on first use.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -8,23 +8,24 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 
-/// A value that is loaded on first use. Callers that come meanwhile wait for it; if loading fails or is cancelled, the next one loads.
+/// A value that is loaded on first use. Concurrent callers wait for one load. If it fails or is
+/// cancelled, the next caller loads; errors are not cached.
 pub struct Lazy<T, F> {
     cell: OnceCell<T>,
     load: F,
 }
 
 impl<T, F> Lazy<T, F> {
-    /// Loads nothing yet.
+    /// Creates an empty cell without loading.
     #[must_use]
     pub const fn new(load: F) -> Self {
         Self { cell: OnceCell::const_new(), load }
     }
 
-    /// The value, loaded now if need be.
+    /// Returns the value, loading it on first use.
     ///
     /// # Errors
-    /// That of the load that this caller made.
+    /// The error of a load that this call made.
     pub async fn get<E, Fut>(&self) -> Result<&T, E>
     where
         F: Fn() -> Fut,
@@ -33,7 +34,7 @@ impl<T, F> Lazy<T, F> {
         self.cell.get_or_try_init(&self.load).await
     }
 
-    /// The value, if it is loaded.
+    /// Returns the value if it is loaded.
     pub fn loaded(&self) -> Option<&T> {
         self.cell.get()
     }
@@ -45,22 +46,23 @@ impl<T: fmt::Debug, F> fmt::Debug for Lazy<T, F> {
     }
 }
 
-/// Values by key, each loaded on first use. It keeps every value until [`remove`](Self::remove): for a bound, use a cache.
+/// A map of values that are loaded on first use. Values stay until [`remove`](Self::remove), so the
+/// map is unbounded: use a cache if that is a problem.
 pub struct LazyMap<K, V> {
     cells: Mutex<HashMap<K, Arc<OnceCell<V>>>>,
 }
 
 impl<K: Hash + Eq + Clone, V: Clone> LazyMap<K, V> {
-    /// Without values.
+    /// Creates an empty map.
     #[must_use]
     pub fn new() -> Self {
         Self { cells: Mutex::new(HashMap::new()) }
     }
 
-    /// The value of `key`, loaded now if need be. Other keys are not waited for.
+    /// Returns the value of `key`, loading it on first use. Loads of other keys are not affected.
     ///
     /// # Errors
-    /// That of the load that this caller made. Nothing is kept of it.
+    /// The error of a load that this call made. Errors are not cached.
     pub async fn get_or_load<E, Fut>(&self, key: &K, load: impl FnOnce() -> Fut) -> Result<V, E>
     where
         Fut: Future<Output = Result<V, E>>,
@@ -70,24 +72,24 @@ impl<K: Hash + Eq + Clone, V: Clone> LazyMap<K, V> {
         loading.cell.get_or_try_init(load).await.cloned()
     }
 
-    /// The value of `key`, if it is loaded.
+    /// Returns the value of `key` if it is loaded.
     pub fn loaded(&self, key: &K) -> Option<V> {
         self.cells.lock().get(key)?.get().cloned()
     }
 
-    /// Forgets the value of `key`.
+    /// Removes the value of `key`.
     pub fn remove(&self, key: &K) {
         let removed = self.cells.lock().remove(key);
         drop(removed);
     }
 
-    /// How many values are loaded or being loaded.
+    /// Returns the number of values that are loaded or being loaded.
     #[must_use]
     pub fn len(&self) -> usize {
         self.cells.lock().len()
     }
 
-    /// Whether there is none.
+    /// Returns true if the map is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -106,7 +108,8 @@ impl<K, V> fmt::Debug for LazyMap<K, V> {
     }
 }
 
-/// A load under way. If it fails or is cancelled, and nobody else is at it, the empty cell is removed.
+/// A load in flight. If it fails or is cancelled and no other caller uses the cell, the cell is
+/// removed.
 struct Loading<'a, K: Hash + Eq, V> {
     map: &'a LazyMap<K, V>,
     key: &'a K,
@@ -119,9 +122,9 @@ impl<K: Hash + Eq, V> Drop for Loading<'_, K, V> {
             return;
         }
         let mut cells = self.map.cells.lock();
-        let is_ours = cells.get(self.key).is_some_and(|cell| Arc::ptr_eq(cell, &self.cell));
-        // The map's and this one: clones are made under the lock only.
-        if is_ours && Arc::strong_count(&self.cell) == 2 {
+        let is_same = cells.get(self.key).is_some_and(|cell| Arc::ptr_eq(cell, &self.cell));
+        // One reference is held by the map and one by `self`. Clones are made under the lock only.
+        if is_same && Arc::strong_count(&self.cell) == 2 {
             cells.remove(self.key);
         }
     }

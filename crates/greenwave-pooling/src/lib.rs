@@ -1,11 +1,14 @@
-//! Connections, processes, objects and requests, lent without waiting longer than needed, and never more of them than allowed.
+//! Pools of connections, processes and objects, and limits, retries and circuit breakers for the
+//! calls made on them.
 //!
-//! A [`Manager`] knows how to make and judge connections of one kind; a [`Pool`] keeps a bounded number of them and lends each as a
-//! [`Lease`], strictly first come, first served. Around a call to something that may fail or be overloaded stand [`Limiter`] (how many
-//! at once), [`Retry`] (whether again, and when) and [`Breaker`] (whether at all); [`Batcher`] makes one call of many.
+//! A [`Manager`] connects and checks connections of one kind. A [`Pool`] holds a bounded number of
+//! them and hands each out as a [`Lease`], in the order of the requests. Three types guard a call
+//! that may fail or be overloaded: a [`Limiter`] bounds how many run at once, a [`Retry`] policy
+//! decides whether and when to try again, and a [`CircuitBreaker`] suspends calls after repeated
+//! failures. A [`Batcher`] turns many calls into one.
 //!
 //! ```
-//! use greenwave_pooling::{Manager, Pool, PoolConfig, async_trait};
+//! use greenwave_pooling::{Manager, Pool, PoolOptions, async_trait};
 //!
 //! #[derive(Debug)]
 //! struct Greeters;
@@ -27,50 +30,52 @@
 //! }
 //!
 //! # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
-//! let pool = Pool::new(Greeters, PoolConfig { min: 0, size: 2, ..PoolConfig::default() });
+//! let options = PoolOptions { size_min: 0, size_max: 2, ..PoolOptions::default() };
+//! let pool = Pool::new(Greeters, options);
 //! let greeter = pool.get().await?;
 //! assert_eq!(*greeter, "hello");
-//! drop(greeter); // back in the pool, at once
+//! drop(greeter); // returned to the pool
 //! assert_eq!((pool.stats().idle, pool.stats().created), (1, 1));
 //! pool.close().await;
 //! # Ok::<(), greenwave_pooling::Error>(()) }).unwrap();
 //! ```
 //!
-//! # What is here
+//! # Types
 //!
-//! | type | what it lends or decides |
+//! | type | purpose |
 //! | --- | --- |
-//! | [`Pool`] | connections of a [`Manager`]: [`Tcp`], `Unix`, [`Process`], or your own |
-//! | [`Child`], [`ProcessGroup`] | a child process with all its descendants, killed as one (Unix) |
-//! | [`Multiplexed`], [`Balanced`] | places for requests on connections that carry many at once |
-//! | [`Objects`] | objects that are expensive to make, reused after a reset |
-//! | [`Limiter`] | permits, as many as the other side was seen to bear |
-//! | [`Retry`], [`RetryBudget`] | another attempt, later, as long as few calls need one |
-//! | [`Breaker`] | no attempt at all for a while after several failures |
-//! | [`Endpoints`] | the one of several that may be called; never none |
-//! | [`Buckets`], [`Cooldowns`] | so many requests and tokens a minute; nothing while a host wants to be left alone |
-//! | [`Hedge`] | a second attempt beside one that is slow |
-//! | [`Batcher`] | one call for many callers, each with its own answer |
-//! | [`Lazy`], [`LazyMap`] | a value that is loaded once, on first use |
+//! | [`Pool`] | connections made by a [`Manager`]: [`Tcp`], `Unix`, [`Process`], or your own |
+//! | [`Multiplexed`], [`Balanced`] | connections that carry many requests at once |
+//! | [`ObjectPool`] | objects that are expensive to create, reused after a reset |
+//! | [`Limiter`] | concurrency limit, fixed or adapted to signals of overload |
+//! | [`Retry`], [`RetryBudget`] | retries with jitter, limited to a fraction of the calls |
+//! | [`CircuitBreaker`] | no calls for a while after repeated failures |
+//! | [`Endpoints`] | a circuit breaker for each of several endpoints; one of them is always available |
+//! | [`TokenBuckets`] | rate limits, such as requests and tokens per minute |
+//! | [`Cooldowns`] | pauses that hosts asked for |
+//! | [`Hedge`] | a second attempt beside a slow one |
+//! | [`Batcher`] | one call for many callers, each with its own response |
+//! | [`Lazy`], [`LazyMap`] | values that are loaded once, on first use |
 //!
 //! # Features
 //!
-//! | feature | default | what it adds | cost |
+//! | feature | default | adds | cost |
 //! | --- | --- | --- | --- |
-//! | `conformance` | no | the test suite that every manager passes, for authors of managers | none |
+//! | `conformance` | no | test suite for authors of managers | none |
 //! | `http` | no | `HttpCache`: a cache of responses by RFC 9111 | bytes, http |
 //! | `json-rpc` | no | `JsonRpcFraming` for [`Multiplexed`] | serde_json |
-//! | `tower` | no | `GuardLayer`: limiter, retry and breaker around a service | tower-layer, tower-service |
+//! | `tower` | no | `RetryLayer`, `LimiterLayer` and `CircuitBreakerLayer` around a service | tower-layer, tower-service |
 //!
 //! # Errors
 //!
-//! [`Error`] says that a thing was not lent, and why: it could not be made ([`Error::Connect`]), not in time ([`Error::Timeout`]), not now
-//! ([`Error::Open`]) or not any more ([`Error::Closed`]). What callers do with what they were lent is theirs, errors included.
+//! [`Error`] gives the reason why a pool, batcher or guard could not serve a request: connecting
+//! failed ([`Error::Connect`]), nothing became free in time ([`Error::Timeout`]), calls are
+//! suspended ([`Error::CircuitOpen`]), or the pool is closed ([`Error::Closed`]). Errors from the
+//! use of a connection go to the caller unchanged.
 
 mod batch;
-mod breaker;
-mod bucket;
 mod callback;
+mod circuit_breaker;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod error;
@@ -83,29 +88,32 @@ mod lazy;
 mod limiter;
 mod manager;
 mod multiplexed;
-mod objects;
+mod object_pool;
 mod pool;
 mod queue;
 mod sync;
+mod token_bucket;
 
 #[cfg(feature = "http")]
 pub use self::http::{HttpCache, HttpCacheOptions, HttpStore, MemoryHttpStore, StoredResponse};
 pub use async_trait::async_trait;
-pub use batch::{BatchConfig, BatchStats, Batcher};
-pub use breaker::{Breaker, BreakerConfig, Endpoints, Trial};
-pub use bucket::{Buckets, Cooldowns, Rate};
+pub use batch::{BatchOptions, BatchStats, Batcher};
+pub use circuit_breaker::{CallPermit, CircuitBreaker, CircuitBreakerOptions, Endpoints};
 pub use error::{BoxError, Error};
-pub use greenwave_retry::{GaveUp, Reason, Retry, RetryBudget, Verdict};
+pub use greenwave_retry::{Retry, RetryBudget, RetryError, Retryability, StopReason};
 pub use hedge::Hedge;
 #[cfg(feature = "tower")]
-pub use layers::{GuardLayer, Guarded};
+pub use layers::{CircuitBreakerLayer, Classifier, Layered, LimiterLayer, RetryLayer};
 pub use lazy::{Lazy, LazyMap};
-pub use limiter::{Limit, Limiter, LimiterStats, Permit};
-#[cfg(unix)]
-pub use manager::{Child, Process, ProcessGroup, Unix};
+pub use limiter::{Limit, Limiter, LimiterPermit, LimiterStats};
 pub use manager::{Manager, Tcp};
+#[cfg(unix)]
+pub use manager::{Process, Unix};
 #[cfg(feature = "json-rpc")]
 pub use multiplexed::JsonRpcFraming;
-pub use multiplexed::{Balanced, Frame, Framing, LengthFraming, LineFraming, Multiplexed, MultiplexedConfig};
-pub use objects::{Objects, ObjectsStats, Reused};
-pub use pool::{CloseReason, Lease, Pool, PoolConfig, PoolEvent, PoolStats};
+pub use multiplexed::{
+    Balanced, Frame, Framing, LengthFraming, LineFraming, Multiplexed, MultiplexedOptions,
+};
+pub use object_pool::{ObjectPool, ObjectPoolStats, PooledObject};
+pub use pool::{CloseReason, Lease, Pool, PoolEvent, PoolOptions, PoolStats};
+pub use token_bucket::{Cooldowns, Rate, TokenBuckets};

@@ -1,4 +1,4 @@
-//! How many calls at once: fixed, or learned from the other side's signals of overload. Knows nothing of what is called.
+//! A limit on concurrent calls, fixed or adapted to signals of overload.
 
 use std::fmt;
 use std::sync::{Arc, Weak};
@@ -9,132 +9,137 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
-use crate::bucket::PAUSE_MAX;
 use crate::callback::after;
-use crate::queue::Queue;
+use crate::queue::WaitQueue;
+use crate::token_bucket::PAUSE_MAX;
 
-/// What remains of a learned limit after a signal of overload, as in TCP.
+/// Factor applied to an adaptive limit at a signal of overload, as in TCP.
 const DECREASE: f64 = 0.5;
 
-/// How many permits there may be at once.
+/// Maximum number of permits that are in use at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Limit {
-    /// Always as many; 0 counts as 1.
+    /// A constant number; 0 counts as 1.
     Fixed(usize),
-    /// As many as were seen to be borne: one more after each round of successes at the limit, half after a signal of overload.
-    Learned {
-        /// Never fewer; 0 counts as 1, and more than `max` as `max`.
+    /// A number that adapts to the server: it grows by one after each round of successes at the
+    /// limit, and is halved at a signal of overload.
+    Adaptive {
+        /// Lower bound; 0 counts as 1, and numbers above `max` count as `max`.
         min: usize,
-        /// Never more; 0 counts as 1.
+        /// Upper bound; 0 counts as 1.
         max: usize,
-        /// At first.
+        /// Initial limit.
         initial: usize,
     },
 }
 
-/// Lends permits, first come, first served. Cloning shares it.
+/// Bounds the number of concurrent calls. Permits are granted in the order of requests. Clones
+/// share the limit.
 ///
-/// The learned limit moves on signals of overload (429, 503, 529, a full queue), not on latency, which for answers of any length says more
-/// of the answer than of the load. Permits lent before a decrease do not cause another.
+/// An adaptive limit reacts to signals of overload (status 429, 503 or 529, a full queue) and not
+/// to latency, because the latency of long responses depends on their length rather than on the
+/// load. Several overloaded calls that started before a decrease cause only one decrease.
 #[derive(Clone)]
 pub struct Limiter {
-    shared: Arc<Shared>,
+    shared: Arc<LimiterShared>,
 }
 
-/// Counters of a limiter; the first four are of now, the others since its start.
+/// Counters of a limiter. The first four describe the current state, the others count since
+/// creation.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 #[non_exhaustive]
 pub struct LimiterStats {
-    /// Permits that may be lent at once.
+    /// Maximum number of permits in use.
     pub limit: usize,
-    /// Permits lent.
+    /// Permits in use.
     pub in_flight: usize,
-    /// Callers that wait.
+    /// Callers that wait for a permit.
     pub waiting: usize,
-    /// How much longer nothing is lent, as the other side asked for.
+    /// Remaining pause that the server asked for.
     pub paused: Duration,
-    /// Permits lent so far.
+    /// Permits granted.
     pub admitted: u64,
     /// Signals of overload.
     pub overloads: u64,
 }
 
-struct Shared {
-    state: Mutex<State>,
+struct LimiterShared {
+    state: Mutex<LimiterState>,
 }
 
-struct State {
+struct LimiterState {
     limit: f64,
     limit_min: f64,
     limit_max: f64,
     in_flight: usize,
-    queue: Queue<Permit>,
+    queue: WaitQueue<LimiterPermit>,
     paused_until: Option<Instant>,
     pause_max: Duration,
-    /// Counts decreases.
+    /// Number of decreases.
     epoch: u64,
     admitted: u64,
     overloads: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Verdict {
+enum CallOutcome {
     Succeeded,
     Overloaded,
-    None,
+    Unreported,
 }
 
 impl Limiter {
-    /// Bounds below 1 are taken as 1; an initial value outside its bounds as the nearest one.
+    /// Creates a limiter. Bounds below 1 count as 1, and an initial limit out of bounds counts as
+    /// the nearest bound.
     #[must_use]
     pub fn new(limit: Limit) -> Self {
         let (min, max, initial) = match limit {
             Limit::Fixed(limit) => (limit, limit, limit),
-            Limit::Learned { min, max, initial } => (min, max, initial),
+            Limit::Adaptive { min, max, initial } => (min, max, initial),
         };
         let limit_max = max.max(1) as f64;
         let limit_min = (min.max(1) as f64).min(limit_max);
-        let state = State {
+        let state = LimiterState {
             limit: (initial as f64).clamp(limit_min, limit_max),
             limit_min,
             limit_max,
             in_flight: 0,
-            queue: Queue::new(),
+            queue: WaitQueue::new(),
             paused_until: None,
             pause_max: PAUSE_MAX,
             epoch: 0,
             admitted: 0,
             overloads: 0,
         };
-        Self { shared: Arc::new(Shared { state: Mutex::new(state) }) }
+        Self { shared: Arc::new(LimiterShared { state: Mutex::new(state) }) }
     }
 
-    /// Waits for a permit. May be cancelled.
-    pub async fn acquire(&self) -> Permit {
+    /// Waits for a permit. Cancel safe.
+    pub async fn acquire(&self) -> LimiterPermit {
         if let Some(permit) = self.try_acquire() {
             return permit;
         }
-        let mut turn = Turn { shared: &self.shared, place: None };
-        std::future::poll_fn(|cx| turn.poll(cx.waker())).await
+        let mut wait = AcquireWait { shared: &self.shared, slot: None };
+        std::future::poll_fn(|cx| wait.poll(cx.waker())).await
     }
 
-    /// With another upper limit of pauses, of up to a year, in place of 10 minutes: whatever the other
-    /// side asks for. Applies to all clones.
+    /// Replaces the upper limit of pauses, 10 minutes by default and at most a year, for all
+    /// clones.
     #[must_use]
     pub fn with_pause_max(self, pause_max: Duration) -> Self {
         self.shared.state.lock().pause_max = pause_max;
         self
     }
 
-    /// A permit, if one is free and nobody waits.
+    /// Returns a permit if one is free and no other caller waits.
     #[must_use]
-    pub fn try_acquire(&self) -> Option<Permit> {
+    pub fn try_acquire(&self) -> Option<LimiterPermit> {
         let mut state = self.shared.state.lock();
         let may = state.queue.is_empty() && state.has_room(Instant::now());
         may.then(|| state.admit(&self.shared))
     }
 
-    /// What it has counted so far.
+    /// Returns the counters.
     #[must_use]
     pub fn stats(&self) -> LimiterStats {
         let state = self.shared.state.lock();
@@ -156,8 +161,8 @@ impl fmt::Debug for Limiter {
     }
 }
 
-impl Shared {
-    /// Lends to those who have waited longest, as many as there is room for.
+impl LimiterShared {
+    /// Grants permits to the callers that have waited longest, as far as the limit allows.
     fn dispatch(self: &Arc<Self>) {
         while let Some(waker) = self.next() {
             waker.wake();
@@ -173,13 +178,13 @@ impl Shared {
         state.queue.grant(permit).ok()
     }
 
-    fn release(self: &Arc<Self>, epoch: u64, verdict: Verdict) {
-        self.state.lock().release(epoch, verdict);
+    fn release(self: &Arc<Self>, epoch: u64, outcome: CallOutcome) {
+        self.state.lock().release(epoch, outcome);
         self.dispatch();
     }
 
     fn pause(self: &Arc<Self>, pause: Duration) {
-        // Without a runtime nobody could end the pause, and nobody can be waiting in one either.
+        // Without a runtime no task could end the pause, and no caller can be waiting either.
         let Ok(runtime) = Handle::try_current() else { return };
         let mut state = self.state.lock();
         let until = after(Instant::now(), pause.min(state.pause_max));
@@ -190,120 +195,123 @@ impl Shared {
     }
 }
 
-async fn resume(shared: Weak<Shared>, until: Instant) {
+async fn resume(shared: Weak<LimiterShared>, until: Instant) {
     tokio::time::sleep_until(until).await;
     if let Some(shared) = shared.upgrade() {
         shared.dispatch();
     }
 }
 
-impl State {
+impl LimiterState {
     fn has_room(&mut self, now: Instant) -> bool {
         self.paused_until = self.paused_until.filter(|until| *until > now);
         self.paused_until.is_none() && self.in_flight < self.limit as usize
     }
 
-    fn admit(&mut self, shared: &Arc<Shared>) -> Permit {
+    fn admit(&mut self, shared: &Arc<LimiterShared>) -> LimiterPermit {
         self.in_flight += 1;
         self.admitted += 1;
-        Permit { shared: shared.clone(), epoch: self.epoch, is_held: true }
+        LimiterPermit { shared: shared.clone(), epoch: self.epoch, is_held: true }
     }
 
-    fn release(&mut self, epoch: u64, verdict: Verdict) {
-        assert!(self.in_flight > 0, "what comes back was lent");
-        // Below the limit, a success says nothing of the limit.
+    fn release(&mut self, epoch: u64, outcome: CallOutcome) {
+        assert!(self.in_flight > 0, "only granted permits are returned");
+        // Successes below the limit are no evidence that the limit could be higher.
         let was_at_limit = self.in_flight >= self.limit as usize;
         self.in_flight -= 1;
-        match verdict {
-            Verdict::Succeeded if was_at_limit => {
+        match outcome {
+            CallOutcome::Succeeded if was_at_limit => {
                 self.limit = (self.limit + 1.0 / self.limit).min(self.limit_max);
             }
-            Verdict::Overloaded => {
+            CallOutcome::Overloaded => {
                 self.overloads += 1;
                 if epoch == self.epoch {
                     self.epoch += 1;
                     self.limit = (self.limit * DECREASE).max(self.limit_min);
                 }
             }
-            Verdict::Succeeded | Verdict::None => {}
+            CallOutcome::Succeeded | CallOutcome::Unreported => {}
         }
     }
 }
 
-/// Leave to make one call, given back on drop.
-#[must_use = "it is given back when dropped"]
-pub struct Permit {
-    shared: Arc<Shared>,
+/// Permission to make one call. Returned on drop.
+#[must_use = "the permit is returned when dropped"]
+pub struct LimiterPermit {
+    shared: Arc<LimiterShared>,
     epoch: u64,
     is_held: bool,
 }
 
-impl Permit {
-    /// The call was borne.
+impl LimiterPermit {
+    /// Reports that the server could handle the call.
     pub fn succeeded(mut self) {
-        self.end(Verdict::Succeeded);
+        self.end(CallOutcome::Succeeded);
     }
 
-    /// The other side said that it has too much to do, and perhaps for how long it wants to be left alone: nothing is lent for that
-    /// long, but at most for [`Limiter::with_pause_max`].
+    /// Reports that the server is overloaded. With `retry_after`, no permits are granted for that
+    /// time, at most for the maximum set by [`Limiter::with_pause_max`].
     pub fn overloaded(mut self, retry_after: Option<Duration>) {
         if let Some(pause) = retry_after {
             self.shared.pause(pause);
         }
-        self.end(Verdict::Overloaded);
+        self.end(CallOutcome::Overloaded);
     }
 
-    fn end(&mut self, verdict: Verdict) {
+    fn end(&mut self, outcome: CallOutcome) {
         if std::mem::replace(&mut self.is_held, false) {
-            self.shared.release(self.epoch, verdict);
+            self.shared.release(self.epoch, outcome);
         }
     }
 }
 
-impl Drop for Permit {
+impl Drop for LimiterPermit {
     fn drop(&mut self) {
-        self.end(Verdict::None);
+        self.end(CallOutcome::Unreported);
     }
 }
 
-impl fmt::Debug for Permit {
+impl fmt::Debug for LimiterPermit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Permit").finish_non_exhaustive()
+        f.debug_struct("LimiterPermit").finish_non_exhaustive()
     }
 }
 
-/// The wait of one caller. Dropped, it leaves the queue, and gives back what was granted to it meanwhile.
-struct Turn<'a> {
-    shared: &'a Arc<Shared>,
-    /// Ticket and place.
-    place: Option<(u64, usize)>,
+/// A caller that waits for a permit. On drop, it leaves the queue and returns a permit that was
+/// granted in the meantime.
+struct AcquireWait<'a> {
+    shared: &'a Arc<LimiterShared>,
+    /// Ticket and slot in the queue.
+    slot: Option<(u64, usize)>,
 }
 
-impl Turn<'_> {
-    fn poll(&mut self, waker: &Waker) -> Poll<Permit> {
-        let Some((_, place)) = self.place else {
+impl AcquireWait<'_> {
+    fn poll(&mut self, waker: &Waker) -> Poll<LimiterPermit> {
+        let Some((_, slot)) = self.slot else {
             {
                 let mut state = self.shared.state.lock();
                 let ticket = state.queue.ticket();
-                self.place = Some((ticket, state.queue.enter(ticket, waker.clone())));
+                self.slot = Some((ticket, state.queue.enter(ticket, waker.clone())));
             }
-            // A permit may have come back since the caller looked.
+            // A permit may have been returned between the failed attempt and the entry into the
+            // queue.
             self.shared.dispatch();
             return Poll::Pending;
         };
-        let (polled, _stale) = self.shared.state.lock().queue.poll(place, waker);
+        let (polled, _stale) = self.shared.state.lock().queue.poll(slot, waker);
         if polled.is_ready() {
-            self.place = None;
+            self.slot = None;
         }
         polled
     }
 }
 
-impl Drop for Turn<'_> {
+impl Drop for AcquireWait<'_> {
     fn drop(&mut self) {
-        let Some((ticket, place)) = self.place else { return };
-        // Bound first: a permit gives itself back under the lock.
-        let left = self.shared.state.lock().queue.leave(ticket, place);
-        drop(left);
+        let Some((ticket, slot)) = self.slot else { return };
+        // Bound to a variable, so that the lock is released before a granted permit is dropped: the
+        // drop takes the lock.
+        let grant = self.shared.state.lock().queue.leave(ticket, slot);
+        drop(grant);
     }
 }

@@ -1,4 +1,4 @@
-//! Many requests in flight on one connection. Knows nothing of what is asked, nor how a frame is written.
+//! Connections that carry many requests at once.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -10,102 +10,105 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use greenwave_retry::Chance;
-
 use crate::callback::finish;
 use crate::error::Error;
 
-/// How requests and answers stand in a stream of bytes, and which belong together.
+/// Encodes requests, decodes responses, and assigns responses to requests.
 ///
 /// # Contract
 ///
-/// - `encode` appends the whole frame of one request, with its `id` in it where the protocol has ids. An error fails that request
-///   only, and what was appended is taken back.
-/// - `decode` takes the first whole frame from the front of `bytes`, if there is one, and says how long it was. It is called again with
-///   more bytes when it says `None`, and should not begin from the start each time if frames are long.
-/// - A frame with the id of no request is left aside: an answer to a request that was given up.
-/// - Without ids (`None`) answers come in the order of the requests. A framing gives ids always or never.
-/// - An error or a panic in `decode`, or a panic in `encode`, ends the connection, and with it the
-///   requests that it carried.
+/// - `encode` appends the complete frame of one request, including `id` if the protocol has ids. An
+///   error fails that request only, and the appended bytes are discarded.
+/// - `decode` decodes the first complete frame of `bytes` and returns its length. If it returns
+///   `None`, it is called again with more bytes. For long frames it should not start over each
+///   time.
+/// - A frame with the id of no pending request is ignored: it is a response to a cancelled request.
+/// - Without ids (`None`), responses arrive in the order of the requests. A framing must use ids
+///   always or never.
+/// - An error or panic in `decode`, or a panic in `encode`, ends the connection and fails the
+///   requests that it carries.
 pub trait Framing: fmt::Debug + Send + 'static {
-    /// What is asked.
+    /// A request.
     type Request: Send + 'static;
-    /// What is answered.
-    type Answer: Send + 'static;
+    /// A response.
+    type Response: Send + 'static;
 
     /// Appends the frame of a request.
     ///
     /// # Errors
-    /// If the request cannot be written in the protocol.
+    /// If the request cannot be represented in the protocol.
     fn encode(&mut self, id: u64, request: Self::Request, bytes: &mut Vec<u8>) -> io::Result<()>;
 
-    /// The first frame, and how many bytes of the front it took.
+    /// Decodes the first frame.
     ///
     /// # Errors
-    /// If the bytes are not of the protocol.
-    fn decode(&mut self, bytes: &[u8]) -> io::Result<Option<Frame<Self::Answer>>>;
+    /// If the bytes violate the protocol.
+    fn decode(&mut self, bytes: &[u8]) -> io::Result<Option<Frame<Self::Response>>>;
 }
 
-/// A frame that was read.
+/// A decoded frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame<A> {
-    /// Bytes of the front that it took.
+    /// Length of the encoded frame in bytes.
     pub bytes: usize,
-    /// Which request it answers; `None` for the one that has waited longest.
+    /// Id of the request; `None` for the oldest pending request.
     pub id: Option<u64>,
-    /// What was answered.
-    pub answer: A,
+    /// The response.
+    pub response: A,
 }
 
-/// Limits of [`Multiplexed`]. Each at least 1.
+/// Limits of [`Multiplexed`]; at least 1 each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct MultiplexedConfig {
-    /// Requests in flight on one connection; further callers wait, first come, first served.
+pub struct MultiplexedOptions {
+    /// Maximum number of requests in flight on one connection. Further callers wait in order.
     pub in_flight_max: usize,
-    /// Bytes of one frame.
+    /// Maximum size of a frame in bytes.
     pub frame_bytes_max: usize,
 }
 
-impl Default for MultiplexedConfig {
+impl Default for MultiplexedOptions {
     /// 128 requests, 8 MiB.
     fn default() -> Self {
         Self { in_flight_max: 128, frame_bytes_max: 8 << 20 }
     }
 }
 
-/// Sends many requests on one connection without waiting for answers in between. Cloning shares it.
+/// Sends many requests on one connection without waiting for responses in between. Clones share the
+/// connection.
 ///
-/// When the connection breaks, exactly the requests that it carried fail, with [`Error::Broken`]. A caller that goes away gives its request
-/// up; its answer is left aside. When the last clone is gone, the connection is closed.
+/// If the connection breaks, the requests that it carries fail with [`Error::ConnectionLost`]. If a
+/// caller is dropped, its request is abandoned and the response ignored. The connection closes with
+/// the last clone.
 pub struct Multiplexed<F: Framing> {
-    line: Arc<Line<F>>,
+    connection: Arc<SharedConnection<F>>,
 }
 
-struct Line<F: Framing> {
+struct SharedConnection<F: Framing> {
     requests: mpsc::UnboundedSender<Outgoing<F>>,
-    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     in_flight_max: usize,
-    pending: Arc<Pending<F::Answer>>,
+    pending: Arc<Pending<F::Response>>,
     tasks: [JoinHandle<()>; 2],
 }
 
 struct Outgoing<F: Framing> {
     request: F::Request,
-    waiting: Waiting<F::Answer>,
+    waiting: Waiting<F::Response>,
 }
 
-/// Who waits for an answer, and the place in flight, which is kept until the answer has come or cannot come any more.
+/// A caller that waits for a response. The permit is held until the response arrives or cannot
+/// arrive any more.
 struct Waiting<A> {
     reply: oneshot::Sender<Result<A, Error>>,
-    _place: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
 struct Pending<A> {
-    state: Mutex<State<A>>,
+    state: Mutex<PendingRequests<A>>,
 }
 
-struct State<A> {
-    /// In the order they were sent: for protocols without ids.
+struct PendingRequests<A> {
+    /// Ids in the order in which the requests were sent, for protocols without ids.
     order: VecDeque<u64>,
     by_id: HashMap<u64, Waiting<A>>,
     next_id: u64,
@@ -113,32 +116,32 @@ struct State<A> {
 }
 
 impl<F: Framing> Multiplexed<F> {
-    /// Takes over a connection.
+    /// Takes ownership of a connection.
     ///
     /// # Panics
     /// Outside a tokio runtime.
-    pub fn new<S>(stream: S, framing: F, config: MultiplexedConfig) -> Self
+    pub fn new<S>(stream: S, framing: F, options: MultiplexedOptions) -> Self
     where
         S: AsyncRead + AsyncWrite + Send + 'static,
         F: Clone,
     {
         let (reader, writer) = tokio::io::split(stream);
         let pending = Arc::new(Pending {
-            state: Mutex::new(State {
+            state: Mutex::new(PendingRequests {
                 order: VecDeque::new(),
                 by_id: HashMap::new(),
                 next_id: 0,
                 broken: None,
             }),
         });
-        let in_flight_max = config.in_flight_max.clamp(1, Semaphore::MAX_PERMITS);
-        let places = Arc::new(Semaphore::new(in_flight_max));
-        // As many as there are places at most: who has none does not send.
+        let in_flight_max = options.in_flight_max.clamp(1, Semaphore::MAX_PERMITS);
+        let permits = Arc::new(Semaphore::new(in_flight_max));
+        // Bounded by the semaphore, since sending requires a permit.
         let (requests, queue) = mpsc::unbounded_channel();
         let reading = {
             let (pending, framing) = (pending.clone(), framing.clone());
             async move {
-                let reading = read(reader, framing, &pending, config.frame_bytes_max.max(1));
+                let reading = read(reader, framing, &pending, options.frame_bytes_max.max(1));
                 pending.fail(finish("decode", reading).await.unwrap_or_else(io::Error::other));
             }
         };
@@ -152,45 +155,46 @@ impl<F: Framing> Multiplexed<F> {
             }
         };
         let tasks = [tokio::spawn(reading), tokio::spawn(writing)];
-        Self { line: Arc::new(Line { requests, places, in_flight_max, pending, tasks }) }
+        Self { connection: Arc::new(SharedConnection { requests, permits, in_flight_max, pending, tasks }) }
     }
 
-    /// Sends a request as soon as there is a place in flight, and waits for its answer. May be cancelled.
+    /// Waits for a permit, sends a request, and waits for its response. May be cancelled.
     ///
     /// # Errors
-    /// [`Error::Broken`] if the connection broke before the answer came.
-    pub async fn request(&self, request: F::Request) -> Result<F::Answer, Error> {
-        let line = &self.line;
-        let place = line.places.clone().acquire_owned().await.map_err(|_| Error::Closed)?;
-        line.pending.check()?;
-        let (reply, answer) = oneshot::channel();
-        let outgoing = Outgoing { request, waiting: Waiting { reply, _place: place } };
-        if line.requests.send(outgoing).is_err() {
-            line.pending.check()?;
+    /// [`Error::ConnectionLost`] if the connection breaks before the response arrives;
+    /// [`Error::InvalidRequest`] if the request cannot be encoded.
+    pub async fn request(&self, request: F::Request) -> Result<F::Response, Error> {
+        let connection = &self.connection;
+        let permit = connection.permits.clone().acquire_owned().await.map_err(|_| Error::Closed)?;
+        connection.pending.check()?;
+        let (reply, response) = oneshot::channel();
+        let outgoing = Outgoing { request, waiting: Waiting { reply, _permit: permit } };
+        if connection.requests.send(outgoing).is_err() {
+            connection.pending.check()?;
             return Err(Error::Closed);
         }
-        match answer.await {
-            Ok(answered) => answered,
-            Err(_) => Err(line.pending.check().err().unwrap_or(Error::Closed)),
+        match response.await {
+            Ok(result) => result,
+            Err(_) => Err(connection.pending.check().err().unwrap_or(Error::Closed)),
         }
     }
 
-    /// Requests in flight.
+    /// Returns the number of requests in flight.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        self.line.in_flight_max - self.line.places.available_permits()
+        self.connection.in_flight_max - self.connection.permits.available_permits()
     }
 
-    /// Whether it broke: no further request can succeed.
+    /// Returns true if the connection broke, so that further requests fail.
     #[must_use]
     pub fn is_broken(&self) -> bool {
-        self.line.pending.check().is_err()
+        self.connection.pending.check().is_err()
     }
 }
 
 impl<F: Framing> Clone for Multiplexed<F> {
     fn clone(&self) -> Self {
-        Self { line: self.line.clone() }
+        Self { connection: self.connection.clone() }
     }
 }
 
@@ -200,7 +204,7 @@ impl<F: Framing> fmt::Debug for Multiplexed<F> {
     }
 }
 
-impl<F: Framing> Drop for Line<F> {
+impl<F: Framing> Drop for SharedConnection<F> {
     fn drop(&mut self) {
         self.tasks.iter().for_each(JoinHandle::abort);
     }
@@ -210,11 +214,12 @@ impl<A> Pending<A> {
     fn check(&self) -> Result<(), Error> {
         match &self.state.lock().broken {
             None => Ok(()),
-            Some(source) => Err(Error::Broken { source: source.clone() }),
+            Some(source) => Err(Error::ConnectionLost { source: source.clone() }),
         }
     }
 
-    /// Notes who waits, and returns the id to send; `None` if there is no point any more.
+    /// Registers a caller and returns the id of its request. Returns `None` if the caller was
+    /// dropped or the connection is broken.
     fn enter(&self, waiting: Waiting<A>) -> Option<u64> {
         if waiting.reply.is_closed() {
             return None;
@@ -222,7 +227,7 @@ impl<A> Pending<A> {
         let mut state = self.state.lock();
         if let Some(source) = state.broken.clone() {
             drop(state);
-            let _gone = waiting.reply.send(Err(Error::Broken { source }));
+            let _gone = waiting.reply.send(Err(Error::ConnectionLost { source }));
             return None;
         }
         let id = state.next_id;
@@ -232,7 +237,7 @@ impl<A> Pending<A> {
         Some(id)
     }
 
-    fn answer(&self, id: Option<u64>, answer: A) -> io::Result<()> {
+    fn resolve(&self, id: Option<u64>, response: A) -> io::Result<()> {
         let waiting = {
             let mut state = self.state.lock();
             let id = match id {
@@ -240,22 +245,25 @@ impl<A> Pending<A> {
                 None => state.order.pop_front(),
             };
             let Some(id) = id else {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, "an answer that nobody asked for"));
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    "a response without a pending request",
+                ));
             };
             let waiting = state.by_id.remove(&id);
-            // Ids that were answered out of order are left until they come to the front.
+            // Ids that were answered out of order stay in the queue until they reach the front.
             while state.order.front().is_some_and(|front| !state.by_id.contains_key(front)) {
                 state.order.pop_front();
             }
             waiting
         };
         if let Some(waiting) = waiting {
-            let _gone = waiting.reply.send(Ok(answer));
+            let _gone = waiting.reply.send(Ok(response));
         }
         Ok(())
     }
 
-    /// A request was not sent.
+    /// Fails a request that could not be encoded.
     fn refuse(&self, id: u64, error: io::Error) {
         let waiting = {
             let mut state = self.state.lock();
@@ -263,11 +271,11 @@ impl<A> Pending<A> {
             state.by_id.remove(&id)
         };
         if let Some(waiting) = waiting {
-            let _gone = waiting.reply.send(Err(Error::Request { source: error }));
+            let _gone = waiting.reply.send(Err(Error::InvalidRequest { source: error }));
         }
     }
 
-    /// The connection broke: all that it carried fails, and nothing more is taken.
+    /// Marks the connection as broken and fails its requests.
     fn fail(&self, error: io::Error) {
         let (source, waiting) = {
             let mut state = self.state.lock();
@@ -276,7 +284,7 @@ impl<A> Pending<A> {
             (source, std::mem::take(&mut state.by_id))
         };
         for (_, waiting) in waiting {
-            let _gone = waiting.reply.send(Err(Error::Broken { source: source.clone() }));
+            let _gone = waiting.reply.send(Err(Error::ConnectionLost { source: source.clone() }));
         }
     }
 }
@@ -284,7 +292,7 @@ impl<A> Pending<A> {
 async fn read<F: Framing>(
     reader: impl AsyncRead + Unpin,
     mut framing: F,
-    pending: &Pending<F::Answer>,
+    pending: &Pending<F::Response>,
     frame_bytes_max: usize,
 ) -> io::Error {
     let mut reader = BufReader::with_capacity(1 << 16, reader);
@@ -296,7 +304,7 @@ async fn read<F: Framing>(
                 Ok(None) => break,
                 Ok(Some(frame)) => {
                     taken += frame.bytes.min(bytes.len() - taken);
-                    if let Err(error) = pending.answer(frame.id, frame.answer) {
+                    if let Err(error) = pending.resolve(frame.id, frame.response) {
                         return error;
                     }
                     if frame.bytes == 0 {
@@ -310,7 +318,7 @@ async fn read<F: Framing>(
         if bytes.len() > frame_bytes_max {
             return io::Error::new(
                 io::ErrorKind::InvalidData,
-                format!("a frame of over {frame_bytes_max} bytes"),
+                format!("a frame is longer than {frame_bytes_max} bytes"),
             );
         }
         match reader.read_buf(&mut bytes).await {
@@ -321,11 +329,11 @@ async fn read<F: Framing>(
     }
 }
 
-/// Writes what is queued, as much at once as there is.
+/// Writes queued requests, several at once if available.
 async fn write<F: Framing>(
     mut writer: impl AsyncWrite + Unpin,
     mut framing: F,
-    pending: &Pending<F::Answer>,
+    pending: &Pending<F::Response>,
     mut queue: mpsc::UnboundedReceiver<Outgoing<F>>,
 ) -> io::Result<()> {
     const AT_ONCE: usize = 64;
@@ -347,44 +355,47 @@ async fn write<F: Framing>(
     Ok(())
 }
 
-/// Several connections to one peer; each request goes to the one of two, picked by chance, that has fewer in flight (Mitzenmacher, "The
-/// Power of Two Choices", 2001). Those that broke are passed over. Cloning shares it.
+/// Several connections to one peer. Of two connections picked at random, each request goes to the
+/// one with fewer requests in flight (Mitzenmacher, "The Power of Two Choices", 2001). Broken
+/// connections are skipped. Clones share the connections.
 pub struct Balanced<F: Framing> {
-    lines: Arc<[Multiplexed<F>]>,
-    chance: Arc<Mutex<Chance>>,
+    connections: Arc<[Multiplexed<F>]>,
+    rng: Arc<Mutex<fastrand::Rng>>,
 }
 
 impl<F: Framing> Balanced<F> {
-    /// Of these connections. A seed makes the picks repeatable.
+    /// Creates a balancer over the given connections. A seed makes the random choices repeatable.
     #[must_use]
-    pub fn new(lines: impl IntoIterator<Item = Multiplexed<F>>, seed: Option<u64>) -> Self {
-        Self { lines: lines.into_iter().collect(), chance: Arc::new(Mutex::new(Chance::new(seed))) }
+    pub fn new(connections: impl IntoIterator<Item = Multiplexed<F>>, seed: Option<u64>) -> Self {
+        Self {
+            connections: connections.into_iter().collect(),
+            rng: Arc::new(Mutex::new(seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed))),
+        }
     }
 
     /// Sends a request on one of the connections.
     ///
     /// # Errors
-    /// As [`Multiplexed::request`]; [`Error::Closed`] if all are broken.
-    pub async fn request(&self, request: F::Request) -> Result<F::Answer, Error> {
+    /// The errors of [`Multiplexed::request`]; [`Error::Closed`] if all connections are broken.
+    pub async fn request(&self, request: F::Request) -> Result<F::Response, Error> {
         self.pick().ok_or(Error::Closed)?.request(request).await
     }
 
-    /// The connection that the next request should go to.
+    /// Selects the connection for the next request.
     #[must_use]
     pub fn pick(&self) -> Option<&Multiplexed<F>> {
-        let whole: Vec<_> = self.lines.iter().filter(|line| !line.is_broken()).collect();
+        let usable: Vec<_> = self.connections.iter().filter(|connection| !connection.is_broken()).collect();
         let first = {
-            let mut chance = self.chance.lock();
-            let of = |fraction: f64, count: usize| {
+            let mut rng = self.rng.lock();
+            let index = |fraction: f64, count: usize| {
                 ((fraction * count as f64) as usize).min(count.saturating_sub(1))
             };
-            let first = of(chance.fraction(), whole.len());
-            // Another one than the first.
-            let second =
-                (first + 1 + of(chance.fraction(), whole.len().saturating_sub(1))) % whole.len().max(1);
+            let first = index(rng.f64(), usable.len());
+            // Must differ from the first.
+            let second = (first + 1 + index(rng.f64(), usable.len().saturating_sub(1))) % usable.len().max(1);
             [first, second]
         };
-        let [first, second] = first.map(|at| whole.get(at).copied());
+        let [first, second] = first.map(|at| usable.get(at).copied());
         match (first, second) {
             (Some(first), Some(second)) if second.in_flight() < first.in_flight() => Some(second),
             (first, _) => first,
@@ -394,38 +405,39 @@ impl<F: Framing> Balanced<F> {
 
 impl<F: Framing> Clone for Balanced<F> {
     fn clone(&self) -> Self {
-        Self { lines: self.lines.clone(), chance: self.chance.clone() }
+        Self { connections: self.connections.clone(), rng: self.rng.clone() }
     }
 }
 
 impl<F: Framing> fmt::Debug for Balanced<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.lines.iter()).finish()
+        f.debug_list().entries(self.connections.iter()).finish()
     }
 }
 
-/// Frames with their length and id before them: four bytes of length, eight of id, both with the highest byte first; the length counts what
-/// comes after the id.
+/// Frames with a header of length and id. The length is a big-endian `u32` and counts the bytes
+/// after the header; the id is a big-endian `u64`.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct LengthFraming;
 
 const HEAD: usize = 12;
 
 impl LengthFraming {
-    /// Appends a frame: for the other side.
+    /// Appends a frame. Servers can use it too.
     ///
     /// # Errors
-    /// If there are more than 2^32 - 1 bytes.
+    /// If `content` is longer than 2^32 - 1 bytes.
     pub fn write(id: u64, content: &[u8], bytes: &mut Vec<u8>) -> io::Result<()> {
-        let length = u32::try_from(content.len())
-            .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "a frame of 4 GiB or more"))?;
+        let length = u32::try_from(content.len()).map_err(|_| {
+            io::Error::new(io::ErrorKind::InvalidInput, "the content of a frame is 4 GiB or longer")
+        })?;
         bytes.extend_from_slice(&length.to_be_bytes());
         bytes.extend_from_slice(&id.to_be_bytes());
         bytes.extend_from_slice(content);
         Ok(())
     }
 
-    /// The first frame of `bytes`, if it is whole: length in all, id, content.
+    /// Splits the first complete frame off `bytes`: total length, id and content.
     #[must_use]
     pub fn read(bytes: &[u8]) -> Option<(usize, u64, &[u8])> {
         let (length, rest) = bytes.split_first_chunk::<4>()?;
@@ -437,7 +449,7 @@ impl LengthFraming {
 
 impl Framing for LengthFraming {
     type Request = Vec<u8>;
-    type Answer = Vec<u8>;
+    type Response = Vec<u8>;
 
     fn encode(&mut self, id: u64, request: Vec<u8>, bytes: &mut Vec<u8>) -> io::Result<()> {
         Self::write(id, &request, bytes)
@@ -447,28 +459,29 @@ impl Framing for LengthFraming {
         Ok(Self::read(bytes).map(|(bytes, id, content)| Frame {
             bytes,
             id: Some(id),
-            answer: content.to_vec(),
+            response: content.to_vec(),
         }))
     }
 }
 
-/// A line for a request and a line for its answer, in order and without ids: what Redis' inline commands, memcached and many tools speak.
+/// One line for each request and response, in order and without ids. Redis' inline commands,
+/// memcached and many tools use this format.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct LineFraming {
-    /// Bytes of the first frame that were searched already.
+    /// Number of bytes of the first frame that were already searched.
     searched: usize,
 }
 
 impl Framing for LineFraming {
-    /// Without its end.
+    /// The line without its terminator.
     type Request = String;
-    /// Without its end.
-    type Answer = String;
+    /// The line without its terminator.
+    type Response = String;
 
     fn encode(&mut self, _: u64, request: String, bytes: &mut Vec<u8>) -> io::Result<()> {
         if request.contains('\n') {
-            // It would be another request, and put all answers after it out of order.
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a line break within a line"));
+            // The second line would be another request and shift all later responses.
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a request contains a line break"));
         }
         bytes.extend_from_slice(request.as_bytes());
         bytes.push(b'\n');
@@ -481,11 +494,11 @@ impl Framing for LineFraming {
             self.searched = bytes.len();
             return Ok(None);
         };
-        let line = &bytes[..from + at];
-        let line = line.strip_suffix(b"\r").unwrap_or(line);
-        let answer = String::from_utf8(line.to_vec())
+        let connection = &bytes[..from + at];
+        let connection = connection.strip_suffix(b"\r").unwrap_or(connection);
+        let response = String::from_utf8(connection.to_vec())
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-        Ok(Some(Frame { bytes: from + at + 1, id: None, answer }))
+        Ok(Some(Frame { bytes: from + at + 1, id: None, response }))
     }
 }
 
@@ -494,7 +507,8 @@ pub use json_rpc::JsonRpcFraming;
 
 #[cfg(feature = "json-rpc")]
 mod json_rpc {
-    //! JSON-RPC 2.0 (<https://www.jsonrpc.org/specification>), one message a line, as the Model Context Protocol has it.
+    //! JSON-RPC 2.0 (<https://www.jsonrpc.org/specification>) with one message per line, as in the
+    //! Model Context Protocol.
 
     use std::io;
 
@@ -502,7 +516,8 @@ mod json_rpc {
 
     use super::{Frame, Framing, LineFraming};
 
-    /// One JSON-RPC 2.0 message a line. Answers are whole messages, with `result` or `error`; notifications of the other side are left aside.
+    /// One JSON-RPC 2.0 message per line. A response is the complete message with `result` or
+    /// `error`. Notifications from the peer are ignored.
     #[derive(Debug, Clone, Copy, Default)]
     pub struct JsonRpcFraming {
         lines: LineFraming,
@@ -511,7 +526,7 @@ mod json_rpc {
     impl Framing for JsonRpcFraming {
         /// Method and parameters.
         type Request = (String, Value);
-        type Answer = Value;
+        type Response = Value;
 
         fn encode(
             &mut self,
@@ -525,10 +540,11 @@ mod json_rpc {
 
         fn decode(&mut self, bytes: &[u8]) -> io::Result<Option<Frame<Value>>> {
             let Some(frame) = self.lines.decode(bytes)? else { return Ok(None) };
-            let answer: Value = serde_json::from_str(&frame.answer)?;
-            // What has no id of ours is given one that nobody has: the ids of a connection begin at zero and never get there.
-            let id = answer.get("id").and_then(Value::as_u64).unwrap_or(u64::MAX);
-            Ok(Some(Frame { bytes: frame.bytes, id: Some(id), answer }))
+            let response: Value = serde_json::from_str(&frame.response)?;
+            // Messages without a valid id are assigned an id that no request uses: ids count up
+            // from zero.
+            let id = response.get("id").and_then(Value::as_u64).unwrap_or(u64::MAX);
+            Ok(Some(Frame { bytes: frame.bytes, id: Some(id), response }))
         }
     }
 }

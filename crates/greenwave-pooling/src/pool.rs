@@ -1,7 +1,8 @@
-//! A bounded number of connections, lent first come, first served. Knows nothing of what a connection is.
+//! A pool of connections, lent in the order of requests.
 //!
-//! What happens is decided in `core`, synchronously and under one lock; this file does what was decided: spawns, wakes, drops, waits.
-//! Nothing of others runs under the lock: no drop of a connection, no waker.
+//! `core` makes all decisions synchronously under one lock. This file performs them: it spawns,
+//! wakes, drops and waits. No foreign code runs under the lock, neither drops of connections nor
+//! wakers.
 
 mod core;
 mod event;
@@ -18,7 +19,7 @@ use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout, timeout_at};
 
 pub use self::core::PoolStats;
-use self::core::{Claim, Core, Grant, Return, Slot, ticks};
+use self::core::{Claim, Core, Grant, Pooled, Return, ticks};
 pub use self::event::{CloseReason, PoolEvent};
 pub use self::lease::Lease;
 use crate::callback::{FAR, call, finish};
@@ -26,49 +27,52 @@ use crate::error::Error;
 use crate::manager::Manager;
 use crate::sync::Mutex;
 
-/// The clock ticks, and what is due is swept, this often at most, and this rarely where there is a limit.
+/// Bounds of the interval at which the clock ticks and expired connections are swept. The interval
+/// depends on the shortest time limit.
 const TICK_MIN: Duration = Duration::from_millis(10);
 const TICK_MAX: Duration = Duration::from_secs(1);
-/// How often a minimum is kept up where there is no limit.
+/// Interval at which the minimum is restored if there are no time limits.
 const TOP_UP_EVERY: Duration = Duration::from_secs(30);
 
-/// Configuration of a pool. Limits of time have the resolution of a millisecond, and those above a year
-/// count as a year.
+/// Options of a pool. Time limits have a resolution of a millisecond; limits above a year count as
+/// a year.
 #[derive(Debug, Clone, PartialEq)]
-pub struct PoolConfig {
-    /// Connections kept even when idle; more than `size` counts as `size`. Kept up in the background from
-    /// the first use on: after a failure with a delay that grows to 30 seconds.
-    pub min: usize,
-    /// Connections there may be at once, those being made included. Numbers outside of `1..=65536` count
-    /// as the nearest within.
-    pub size: usize,
-    /// An idle connection above the minimum is closed after this long.
+pub struct PoolOptions {
+    /// Minimum number of connections, including idle ones; values above `size_max` count as
+    /// `size_max`. Restored in the background from the first use on. After failures, the delay
+    /// between attempts grows to 30 seconds.
+    pub size_min: usize,
+    /// Maximum number of connections, including those being established. Numbers outside
+    /// `1..=65536` count as the nearest bound.
+    pub size_max: usize,
+    /// Time after which an idle connection above the minimum is closed.
     pub idle_timeout: Option<Duration>,
-    /// A connection is closed after this long, once it is idle, even below the minimum.
+    /// Age at which a connection is closed as soon as it is idle, even below the minimum.
     pub max_lifetime: Option<Duration>,
-    /// By up to which fraction each lifetime is shortened, so that not all end at once. Numbers outside of
-    /// `0.0..=1.0` count as the nearest within, and NaN as 0.
+    /// Maximum fraction by which each lifetime is shortened at random, so that connections do not
+    /// all expire at once. Numbers outside `0.0..=1.0` count as the nearest bound, and NaN as 0.
     pub lifetime_jitter: f64,
-    /// How long [`Pool::get`] waits at most, checks included.
+    /// Time limit of [`Pool::get`], including checks.
     pub checkout_timeout: Option<Duration>,
-    /// How long one connect may take.
+    /// Time limit of one connect.
     pub connect_timeout: Option<Duration>,
-    /// A connection that was idle for longer is checked before it is lent, and none that was idle for less than half as long; never, if
-    /// `None`.
+    /// Idle time after which a connection is checked before it is lent. A connection that was idle
+    /// for less than half of it is never checked. `None` disables these checks.
     pub check_after: Option<Duration>,
-    /// A connection that stays idle is checked this often in the background, one after another; never, if `None`.
+    /// Interval at which idle connections are checked in the background, one after another. `None`
+    /// disables these checks.
     pub check_idle_every: Option<Duration>,
-    /// Makes the jitter repeatable; random if `None`.
+    /// Seed of the jitter; random if `None`.
     pub seed: Option<u64>,
 }
 
-impl Default for PoolConfig {
-    /// 2 to 10 connections, idle for up to 300 s, 30 s to check out, 10 s to connect, checked after 1 s, no maximum
-    /// lifetime, no checks in the background.
+impl Default for PoolOptions {
+    /// 2 to 10 connections, an idle timeout of 300 s, a checkout timeout of 30 s, a connect timeout
+    /// of 10 s, a check after 1 s of idleness, no maximum lifetime, no background checks.
     fn default() -> Self {
         Self {
-            min: 2,
-            size: 10,
+            size_min: 2,
+            size_max: 10,
             idle_timeout: Some(Duration::from_secs(300)),
             max_lifetime: None,
             lifetime_jitter: 0.1,
@@ -81,50 +85,54 @@ impl Default for PoolConfig {
     }
 }
 
-/// A pool of connections. Cloning shares it.
+/// A pool of connections. Clones share the pool.
 ///
-/// - Lends the connection that was used last; sweeps those that were idle longest.
-/// - Whoever asks first is served first, with a returned connection or a new one, whichever comes first; nobody overtakes.
-/// - Connections are made in tasks of their own: a caller that goes away wastes none, and whoever is first in line gets it.
-/// - A failed connect fails the one who has waited longest, and so does a new connection that is broken.
-///   Retrying is the caller's choice: see [`Retry`](crate::Retry).
-/// - A panic of the manager or of the observer fails the call that it was made for, and nothing else.
-/// - [`get`](Self::get) may be cancelled at any time. Dropping a [`Lease`] never waits.
+/// - `get` returns the most recently used connection. Connections that were idle longest are closed
+///   first.
+/// - Callers are served in the order of their calls, by a returned or a new connection.
+/// - Connects run in separate tasks. If the caller is dropped, the new connection goes to the next
+///   one in line.
+/// - A failed connect, or a new connection that is already broken, fails the caller that has waited
+///   longest. The pool does not retry: see [`Retry`](crate::Retry).
+/// - A panic in the manager or the observer fails only the call during which it occurs.
+/// - [`get`](Self::get) is cancel safe. Dropping a [`Lease`] never waits.
 ///
-/// Needs a tokio runtime with its timer. Limits of time are kept by a task that ticks a few times in the shortest of them, so that a
-/// check-out need not read the clock. When the last clone is dropped, idle connections close; those lent close when they come back.
+/// A pool requires a tokio runtime with a timer. A background task ticks several times within the
+/// shortest time limit, so that a checkout does not read the clock. After the last clone is
+/// dropped, idle connections close immediately and lent ones when they are returned.
 pub struct Pool<M: Manager> {
     handle: Arc<Owner<M>>,
 }
 
 impl<M: Manager> Pool<M> {
-    /// Connects nothing yet: the first [`get`](Self::get) or [`warm_up`](Self::warm_up) does. Values beyond their range are taken as the
-    /// nearest one within.
+    /// Creates a pool without connecting. The first [`get`](Self::get) or
+    /// [`warm_up`](Self::warm_up) connects. Options out of range count as the nearest bound.
     #[must_use]
-    pub fn new(manager: M, config: PoolConfig) -> Self {
-        Self::make(manager, config, None)
+    pub fn new(manager: M, options: PoolOptions) -> Self {
+        Self::make(manager, options, None)
     }
 
-    /// As [`new`](Self::new), and tells `observer` what happens, where it happens: it should neither block nor use the pool.
+    /// Creates a pool that passes its events to `observer`. The observer runs inline, so it must
+    /// neither block nor use the pool.
     #[must_use]
-    pub fn observed(
+    pub fn with_observer(
         manager: M,
-        config: PoolConfig,
+        options: PoolOptions,
         observer: impl Fn(&PoolEvent<'_>) + Send + Sync + 'static,
     ) -> Self {
-        Self::make(manager, config, Some(Box::new(observer)))
+        Self::make(manager, options, Some(Box::new(observer)))
     }
 
-    fn make(manager: M, config: PoolConfig, observer: Option<Observer>) -> Self {
-        let tick = tick_of(&config);
-        let core = Mutex::new(Core::new(&config, tick.unwrap_or_default()));
-        let shared = Arc::new(Shared {
+    fn make(manager: M, options: PoolOptions, observer: Option<Observer>) -> Self {
+        let tick = tick_of(&options);
+        let core = Mutex::new(Core::new(&options, tick.unwrap_or_default()));
+        let shared = Arc::new(PoolInner {
             core,
             clock: AtomicU64::new(0),
             is_started: AtomicBool::new(cfg!(greenwave_loom)),
             is_checking: AtomicBool::new(false),
             manager,
-            config,
+            options,
             tick,
             origin: Instant::now(),
             runtime: Mutex::new(None),
@@ -133,50 +141,52 @@ impl<M: Manager> Pool<M> {
         Self { handle: Arc::new(Owner { shared }) }
     }
 
-    /// A pool with connections that were made elsewhere: the start of a model, in which nothing connects.
+    /// Creates a pool from existing connections, for models in which nothing connects.
     #[cfg(greenwave_loom)]
     #[doc(hidden)]
-    pub fn stocked(
+    pub fn with_connections(
         manager: M,
-        config: PoolConfig,
+        options: PoolOptions,
         connections: impl IntoIterator<Item = M::Connection>,
     ) -> Self {
-        let pool = Self::new(manager, config);
+        let pool = Self::new(manager, options);
         for connection in connections {
-            pool.shared().core.lock().stock(pool.shared().clone(), connection);
+            pool.shared().core.lock().add_existing(pool.shared().clone(), connection);
         }
         pool
     }
 
-    /// Lends a connection.
+    /// Checks out a connection. Cancel safe.
     ///
     /// # Errors
-    /// [`Error::Connect`] and the like if none could be made, [`Error::Timeout`] if none was free in time, [`Error::Closed`].
+    /// [`Error::Connect`], [`Error::ConnectTimeout`], [`Error::BrokenOnConnect`] or
+    /// [`Error::Panicked`] if a connection could not be established, [`Error::Timeout`] if none
+    /// became free in time, [`Error::Closed`] if the pool is closed.
     #[inline]
     pub async fn get(&self) -> Result<Lease<M>, Error> {
-        let mut wait = Wait { shared: self.shared(), ticket: None, place: None, started: None };
+        let mut wait = Checkout { shared: self.shared(), ticket: None, slot: None, started: None };
         match std::future::poll_fn(|cx| Poll::Ready(wait.begin(cx.waker()))).await {
-            Some(Ok(slot)) => Ok(Lease::new(slot)),
+            Some(Ok(pooled)) => Ok(Lease::new(pooled)),
             Some(Err(error)) => Err(error),
             None => self.get_slowly(wait).await,
         }
     }
 
-    /// Lends a connection that is idle now, without checking it.
+    /// Returns an idle connection, if there is one, without checking it.
     #[must_use]
     pub fn try_get(&self) -> Option<Lease<M>> {
         let now = self.shared().now();
-        let slot = self.shared().core.lock().take_idle(now)?;
-        Some(Lease::new(slot))
+        let pooled = self.shared().core.lock().take_idle(now)?;
+        Some(Lease::new(pooled))
     }
 
-    /// Connects up to the minimum, and waits for it.
+    /// Connects up to the minimum and waits until that is done.
     ///
     /// # Errors
-    /// That of the first connect that failed. What was connected stays.
+    /// The error of the first failed connect. Established connections stay in the pool.
     pub async fn warm_up(&self) -> Result<(), Error> {
         let shared = self.shared();
-        // An earlier failure is not news.
+        // Discards the error of an earlier connect.
         let stale = shared.core.lock().take_failure();
         drop(stale);
         shared.start();
@@ -189,47 +199,48 @@ impl<M: Manager> Pool<M> {
             .await
     }
 
-    /// Closes the pool: who waits gets [`Error::Closed`], idle connections close now, lent ones when they come back. Returns when all are
-    /// closed. The pool is closed even if this is cancelled.
+    /// Closes the pool and waits until all connections are closed. Waiting callers get
+    /// [`Error::Closed`]. Idle connections close now, lent ones when they are returned. The pool is
+    /// closed even if this call is cancelled.
     pub async fn close(&self) {
         self.shared().close();
         self.shared().until(|core| (core.is_drained().then_some(()), 0)).await;
     }
 
-    /// Whether it was closed.
+    /// Returns true if the pool was closed.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.shared().core.lock().is_closed()
     }
 
-    /// What it has counted so far.
+    /// Returns the counters.
     #[must_use]
     pub fn stats(&self) -> PoolStats {
         self.shared().core.lock().stats()
     }
 
-    /// What makes the connections.
+    /// Returns the manager.
     #[must_use]
     pub fn manager(&self) -> &M {
         &self.shared().manager
     }
 
     #[inline]
-    fn shared(&self) -> &Arc<Shared<M>> {
+    fn shared(&self) -> &Arc<PoolInner<M>> {
         &self.handle.shared
     }
 
     #[cold]
     #[inline(never)]
-    async fn get_slowly(&self, wait: Wait<'_, M>) -> Result<Lease<M>, Error> {
+    async fn get_slowly(&self, wait: Checkout<'_, M>) -> Result<Lease<M>, Error> {
         let shared = self.shared();
-        let Some(after) = shared.config.checkout_timeout else { return shared.settle(wait).await };
+        let Some(after) = shared.options.checkout_timeout else { return shared.get_checked(wait).await };
         let started = Instant::now();
-        let served = timeout_at(started + after.min(FAR), shared.settle(wait)).await;
+        let served = timeout_at(started + after.min(FAR), shared.get_checked(wait)).await;
         served.unwrap_or_else(|_| {
             let waited = started.elapsed();
             shared.core.lock().count_timeout(waited);
-            shared.tell(&PoolEvent::TimedOut { waited });
+            shared.notify(&PoolEvent::TimedOut { waited });
             Err(Error::Timeout { after })
         })
     }
@@ -250,9 +261,10 @@ impl<M: Manager> fmt::Debug for Pool<M> {
     }
 }
 
-/// What the clones of a pool share. Idle connections hold the rest, so that the end of the last clone has to be told.
+/// Shared by all clones of a pool, which closes when the last one is dropped. Idle connections
+/// hold references to the inner pool, so its own reference count cannot show that.
 struct Owner<M: Manager> {
-    shared: Arc<Shared<M>>,
+    shared: Arc<PoolInner<M>>,
 }
 
 impl<M: Manager> Drop for Owner<M> {
@@ -261,65 +273,66 @@ impl<M: Manager> Drop for Owner<M> {
     }
 }
 
-type Home<M> = Arc<Shared<M>>;
-type Held<M> = Box<Slot<Home<M>, <M as Manager>::Connection>>;
-type Cores<M> = Core<Home<M>, <M as Manager>::Connection>;
+type PoolRef<M> = Arc<PoolInner<M>>;
+type PooledBox<M> = Box<Pooled<PoolRef<M>, <M as Manager>::Connection>>;
+type Cores<M> = Core<PoolRef<M>, <M as Manager>::Connection>;
 type Observer = Box<dyn Fn(&PoolEvent<'_>) + Send + Sync>;
 
-struct Shared<M: Manager> {
+struct PoolInner<M: Manager> {
     core: Mutex<Cores<M>>,
-    /// Ticks since `origin`, at most `tick` behind.
+    /// Ticks since `origin`, at most `tick` behind the actual time.
     clock: AtomicU64,
-    /// Whether the task that ticks is there.
+    /// Set while the ticking task runs.
     is_started: AtomicBool,
-    /// Whether something is being checked in the background.
+    /// Set while a background check runs.
     is_checking: AtomicBool,
     manager: M,
-    config: PoolConfig,
+    options: PoolOptions,
     tick: Option<Duration>,
     origin: Instant,
-    /// Where connects are spawned when a lease is dropped outside a runtime.
+    /// Runtime for connects that start when a lease is dropped outside a runtime.
     runtime: Mutex<Option<Handle>>,
     observer: Option<Observer>,
 }
 
-/// How often the clock has to tick for the limits to be kept, if there is anything to do.
-fn tick_of(config: &PoolConfig) -> Option<Duration> {
+/// Returns the interval of ticks that the time limits require, or `None` if nothing needs a tick.
+fn tick_of(options: &PoolOptions) -> Option<Duration> {
     let limits = [
-        config.check_after.map(|limit| limit / 4),
-        config.check_idle_every.map(|limit| limit / 4),
-        config.idle_timeout.map(|limit| limit / 16),
-        config.max_lifetime.map(|limit| limit / 16),
+        options.check_after.map(|limit| limit / 4),
+        options.check_idle_every.map(|limit| limit / 4),
+        options.idle_timeout.map(|limit| limit / 16),
+        options.max_lifetime.map(|limit| limit / 16),
     ];
     match limits.into_iter().flatten().min() {
         Some(tick) => Some(tick.clamp(TICK_MIN, TICK_MAX)),
-        None => (config.min > 0).then_some(TOP_UP_EVERY),
+        None => (options.size_min > 0).then_some(TOP_UP_EVERY),
     }
 }
 
-impl<M: Manager> Shared<M> {
-    /// Reads the time, and sets the clock by it.
+impl<M: Manager> PoolInner<M> {
+    /// Reads the time and updates the clock.
     fn now(&self) -> u64 {
         let now = ticks(self.origin.elapsed());
         self.clock.fetch_max(now, Ordering::Relaxed);
         now
     }
 
-    /// On first use, and again if the runtime of then has gone: remembers the runtime, starts the ticks, connects up to the minimum.
+    /// Records the current runtime, starts the ticking task, and connects up to the minimum. Runs
+    /// on first use, and again if the earlier runtime was shut down.
     fn start(self: &Arc<Self>) {
         if cfg!(greenwave_loom) || self.is_started.load(Ordering::Acquire) {
             return;
         }
         let runtime = Handle::current();
-        let mut known = self.runtime.lock();
-        // Pairs with the release of whoever was first, and of a task that has gone.
+        let mut current = self.runtime.lock();
+        // Pairs with the release of an earlier start, and of a ticking task that ended.
         if self.is_started.swap(true, Ordering::AcqRel) {
             return;
         }
-        *known = Some(runtime.clone());
-        drop(known);
+        *current = Some(runtime.clone());
+        drop(current);
         if let Some(tick) = self.tick {
-            let ticking = Ticking(Arc::downgrade(self));
+            let ticking = Ticker(Arc::downgrade(self));
             runtime.spawn(ticking.run(tick));
         }
         let now = self.now();
@@ -327,14 +340,15 @@ impl<M: Manager> Shared<M> {
         self.connect(starting);
     }
 
-    /// Waits, and checks, until there is a connection that works. Its turn is kept meanwhile.
-    async fn settle(self: &Arc<Self>, mut wait: Wait<'_, M>) -> Result<Lease<M>, Error> {
+    /// Waits until a connection passes its check. Keeps the position in the queue meanwhile.
+    async fn get_checked(self: &Arc<Self>, mut wait: Checkout<'_, M>) -> Result<Lease<M>, Error> {
         self.start();
         loop {
             let lease = Lease::new((&mut wait).await?);
-            // What was handed over or made just now is not looked at again, nor is the lock taken for it.
-            let is_new = lease.slot().idle_since.is_none();
-            if is_new || !self.core.lock().needs_check(lease.slot(), self.now()) {
+            // A connection that was handed over or is new needs no check, and no lock to find that
+            // out.
+            let is_new = lease.pooled().idle_since.is_none();
+            if is_new || !self.core.lock().needs_check(lease.pooled(), self.now()) {
                 return Ok(lease);
             }
             if let Some(lease) = lease.check().await {
@@ -343,7 +357,8 @@ impl<M: Manager> Shared<M> {
         }
     }
 
-    /// Asks `decide` now and at each change, and starts as many connects as it says.
+    /// Calls `decide` now and after each change until it returns a value. Starts as many connects
+    /// as it requests.
     async fn until<T>(self: &Arc<Self>, mut decide: impl FnMut(&mut Cores<M>) -> (Option<T>, usize)) -> T {
         std::future::poll_fn(|cx| {
             let (decided, starting) = {
@@ -362,8 +377,8 @@ impl<M: Manager> Shared<M> {
 
     fn close(self: &Arc<Self>) {
         let (idle, woken) = self.core.lock().close();
-        for slot in idle {
-            Self::discard(slot, CloseReason::PoolClosed);
+        for pooled in idle {
+            Self::discard(pooled, CloseReason::PoolClosed);
         }
         woken.into_iter().for_each(Waker::wake);
     }
@@ -373,70 +388,72 @@ impl<M: Manager> Shared<M> {
         woken.into_iter().for_each(Waker::wake);
     }
 
-    fn tell(&self, event: &PoolEvent<'_>) {
+    fn notify(&self, event: &PoolEvent<'_>) {
         if let Some(observer) = &self.observer {
-            let told = call("observer", || observer(event));
-            if let Err(error) = told {
-                tracing::warn!(%error, ?event, "an observer failed");
+            let observed = call("observer", || observer(event));
+            if let Err(error) = observed {
+                tracing::warn!(%error, ?event, "a pool observer failed");
             }
         }
     }
 
-    /// Takes a connection back: for the one who has waited longest, else for later.
+    /// Returns a connection to the pool, for the caller that has waited longest or for later use.
     #[inline]
-    fn give_back(mut slot: Held<M>) {
-        if slot.home.is_broken(&mut slot.connection).unwrap_or(true) {
-            return Self::discard(slot, CloseReason::Broken);
+    fn return_connection(mut pooled: PooledBox<M>) {
+        if pooled.pool.is_broken(&mut pooled.connection).unwrap_or(true) {
+            return Self::discard(pooled, CloseReason::Broken);
         }
-        Self::put(slot, Core::give_back);
+        Self::put(pooled, Core::return_connection);
     }
 
     #[inline]
     fn put(
-        slot: Held<M>,
-        decide: impl FnOnce(&mut Cores<M>, Held<M>, u64) -> Return<Home<M>, M::Connection>,
+        pooled: PooledBox<M>,
+        decide: impl FnOnce(&mut Cores<M>, PooledBox<M>, u64) -> Return<PoolRef<M>, M::Connection>,
     ) {
-        let home = Arc::as_ptr(&slot.home);
-        // SAFETY: the slot holds a reference to its home. Whatever is decided, it keeps that at least until another thread can take the
-        // slot, for which that thread needs the lock: so until the lock is released, which is the last access through this pointer.
-        // Counting a reference here would be two more atomic steps in the shortest path there is.
-        let home = unsafe { &*home };
-        let now = home.clock.load(Ordering::Relaxed);
-        let decided = decide(&mut home.core.lock(), slot, now);
+        let pool = Arc::as_ptr(&pooled.pool);
+        // SAFETY: the connection holds a reference to its pool. In every case, the
+        // reference lives at least until another thread can take the connection, which requires the
+        // lock. So it lives until the lock is released, which is the last access through this
+        // pointer. Cloning the reference instead would add two atomic operations to the shortest
+        // path.
+        let pool = unsafe { &*pool };
+        let now = pool.clock.load(Ordering::Relaxed);
+        let decided = decide(&mut pool.core.lock(), pooled, now);
         match decided {
-            Return::Kept => {}
+            Return::Idle => {}
             Return::Handed(waker) => waker.wake(),
-            Return::Refused(slot, reason) => Self::discard(slot, reason),
+            Return::Rejected(pooled, reason) => Self::discard(pooled, reason),
         }
     }
 
-    /// Closes a connection, and makes another if someone waits for one.
+    /// Closes a connection and replaces it if a caller waits for one.
     #[expect(clippy::boxed_local, reason = "it is in a box wherever it comes from")]
-    fn discard(slot: Held<M>, reason: CloseReason) {
-        let Slot { home, connection, .. } = *slot;
-        // Its place is free once it is closed, not before, and even if closing it panics.
-        let _freed = Freed(&home, reason);
+    fn discard(pooled: PooledBox<M>, reason: CloseReason) {
+        let Pooled { pool, connection, .. } = *pooled;
+        // The capacity is released after the connection is closed, even if closing it panics.
+        let _release = CapacityRelease(&pool, reason);
         drop(connection);
     }
 
-    /// Connects `starting` times; the places are counted already.
+    /// Starts `starting` connects, whose capacity is already reserved.
     fn connect(self: &Arc<Self>, starting: usize) {
         for _ in 0..starting {
-            let place = Vacancy { shared: Some(self.clone()) };
+            let reservation = Reservation { shared: Some(self.clone()) };
             let runtime = Handle::try_current().ok().or_else(|| self.runtime.lock().clone());
-            // Without a runtime the place is dropped here, which fails the waiter it was for.
+            // Without a runtime the reservation is dropped here, which fails the waiting caller.
             if let Some(runtime) = runtime {
-                runtime.spawn(place.fill());
+                runtime.spawn(reservation.fill());
             }
         }
     }
 
     fn connected(self: &Arc<Self>, connection: M::Connection, took: Duration) {
         let now = self.now();
-        let slot = self.core.lock().connected(self.clone(), connection, Instant::now(), now);
+        let pooled = self.core.lock().connected(self.clone(), connection, Instant::now(), now);
         tracing::debug!(manager = ?self.manager, ?took, "connected");
-        self.tell(&PoolEvent::Connected { took });
-        Self::put(slot, Core::give_back);
+        self.notify(&PoolEvent::Connected { took });
+        Self::put(pooled, Core::return_connection);
         self.changed();
     }
 
@@ -444,19 +461,20 @@ impl<M: Manager> Shared<M> {
         call("is_broken", || self.manager.is_broken(connection))
     }
 
-    /// A connection is of no use: it is closed first.
+    /// Closes an unusable connection, and then reports the failed connect.
     fn failed_with(self: &Arc<Self>, connection: M::Connection, error: Error) {
-        // If closing it panics, its place is given up all the same.
-        let mut place = Vacancy { shared: Some(self.clone()) };
+        // Releases the capacity even if closing the connection panics.
+        let mut reservation = Reservation { shared: Some(self.clone()) };
         drop(connection);
-        place.shared = None;
+        reservation.shared = None;
         self.failed(error);
     }
 
-    /// A connect failed: the one who has waited longest is told, and the next one gets another try.
+    /// Handles a failed connect: passes the error to the caller that has waited longest, and
+    /// connects again for the next one.
     fn failed(self: &Arc<Self>, error: Error) {
         tracing::debug!(manager = ?self.manager, %error, "connect failed");
-        self.tell(&PoolEvent::ConnectFailed { error: &error });
+        self.notify(&PoolEvent::ConnectFailed { error: &error });
         let now = self.now();
         let (woken, starting) = {
             let mut core = self.core.lock();
@@ -464,7 +482,7 @@ impl<M: Manager> Shared<M> {
             let woken = match core.queue().grant(Err(error)) {
                 Ok(waker) => Some(waker),
                 Err(unread) => {
-                    core.keep_failure(unread.err().unwrap_or(Error::ConnectLost));
+                    core.record_failure(unread.err().unwrap_or(Error::ConnectAborted));
                     None
                 }
             };
@@ -476,10 +494,10 @@ impl<M: Manager> Shared<M> {
     }
 }
 
-/// The place of a connection that is no more: free when this is dropped.
-struct Freed<'a, M: Manager>(&'a Arc<Shared<M>>, CloseReason);
+/// Releases the capacity of a closed connection on drop.
+struct CapacityRelease<'a, M: Manager>(&'a Arc<PoolInner<M>>, CloseReason);
 
-impl<M: Manager> Drop for Freed<'_, M> {
+impl<M: Manager> Drop for CapacityRelease<'_, M> {
     fn drop(&mut self) {
         let (starting, woken) = {
             let now = self.0.clock.load(Ordering::Relaxed);
@@ -488,28 +506,29 @@ impl<M: Manager> Drop for Freed<'_, M> {
         };
         self.0.connect(starting);
         woken.into_iter().for_each(Waker::wake);
-        self.0.tell(&PoolEvent::Closed { reason: self.1 });
+        self.0.notify(&PoolEvent::Closed { reason: self.1 });
     }
 }
 
-/// A place in the pool that a connection is being made for. However that ends, the place is filled or given up.
-struct Vacancy<M: Manager> {
-    shared: Option<Arc<Shared<M>>>,
+/// Capacity reserved for a connect. It is filled or released, however the connect ends.
+struct Reservation<M: Manager> {
+    shared: Option<Arc<PoolInner<M>>>,
 }
 
-impl<M: Manager> Vacancy<M> {
+impl<M: Manager> Reservation<M> {
     async fn fill(mut self) {
         let Some(shared) = self.shared.clone() else { return };
-        let after = shared.config.connect_timeout;
+        let after = shared.options.connect_timeout;
         let started = Instant::now();
         let connecting = finish("connect", shared.manager.connect());
         let outcome = timeout(after.unwrap_or(FAR).min(FAR), connecting).await;
         self.shared = None;
         match outcome {
-            // One that is broken when it is made must not be replaced at once, again and again.
+            // A connection that is broken from the start must not be replaced at once: that could
+            // repeat without end.
             Ok(Ok(Ok(mut connection))) => match shared.is_broken(&mut connection) {
                 Ok(false) => shared.connected(connection, started.elapsed()),
-                Ok(true) => shared.failed_with(connection, Error::Unfit),
+                Ok(true) => shared.failed_with(connection, Error::BrokenOnConnect),
                 Err(panicked) => shared.failed_with(connection, panicked),
             },
             Ok(Ok(Err(source))) => shared.failed(Error::Connect { source: Box::new(source) }),
@@ -519,124 +538,127 @@ impl<M: Manager> Vacancy<M> {
     }
 }
 
-impl<M: Manager> Drop for Vacancy<M> {
+impl<M: Manager> Drop for Reservation<M> {
     fn drop(&mut self) {
         if let Some(shared) = self.shared.take() {
-            shared.failed(Error::ConnectLost);
+            shared.failed(Error::ConnectAborted);
         }
     }
 }
 
-/// The wait of one caller: a claim when it is first polled, and then a place in the queue. Dropped, it leaves the queue, and hands on what
-/// was granted to it meanwhile.
-struct Wait<'a, M: Manager> {
-    shared: &'a Arc<Shared<M>>,
+/// A caller of [`Pool::get`]: claims a connection on the first poll and waits in the queue after
+/// that. On drop, it leaves the queue and passes on a connection granted to it in the meantime.
+struct Checkout<'a, M: Manager> {
+    shared: &'a Arc<PoolInner<M>>,
     ticket: Option<u64>,
-    place: Option<usize>,
-    /// When it began, unless it was served at once.
+    slot: Option<usize>,
+    /// Start of the wait, unless the caller was served at once.
     started: Option<Instant>,
 }
 
-impl<M: Manager> Future for Wait<'_, M> {
-    type Output = Result<Held<M>, Error>;
+impl<M: Manager> Future for Checkout<'_, M> {
+    type Output = Result<PooledBox<M>, Error>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.place {
+        match self.slot {
             None => self.claim(cx.waker()),
-            Some(place) => self.look(place, cx.waker()),
+            Some(slot) => self.poll_queued(slot, cx.waker()),
         }
     }
 }
 
-impl<M: Manager> Wait<'_, M> {
-    /// The first look, in one step with taking a place in the queue. `None` if there is more to be done.
+impl<M: Manager> Checkout<'_, M> {
+    /// Takes an idle connection or enters the queue, under one lock. Returns `None` if more work is
+    /// needed.
     #[inline]
-    fn begin(&mut self, waker: &Waker) -> Option<Result<Held<M>, Error>> {
+    fn begin(&mut self, waker: &Waker) -> Option<Result<PooledBox<M>, Error>> {
         let now = self.shared.clock.load(Ordering::Relaxed);
         if !self.shared.is_started.load(Ordering::Relaxed) {
             return None;
         }
-        let (slot, starting) = {
+        let (pooled, starting) = {
             let mut core = self.shared.core.lock();
-            match core.take_fit(now) {
-                Some(slot) => return Some(Ok(slot)),
-                // Something is there, to be looked at first: its life may be over, or its last use long ago.
+            match core.take_ready(now) {
+                Some(pooled) => return Some(Ok(pooled)),
+                // An idle connection may have expired or need a check.
                 None if core.has_idle() => return None,
                 None => core.claim(self.ticket, now, waker, &mut Vec::new()),
             }
         };
-        let served = self.claimed(slot, starting);
+        let served = self.claimed(pooled, starting);
         if served.is_none() {
             self.started = Some(Instant::now());
         }
         served
     }
 
-    fn claim(&mut self, waker: &Waker) -> Poll<Result<Held<M>, Error>> {
+    fn claim(&mut self, waker: &Waker) -> Poll<Result<PooledBox<M>, Error>> {
         let mut expired = Vec::new();
         let now = self.shared.now();
         self.started.get_or_insert_with(Instant::now);
         let (claim, starting) = self.shared.core.lock().claim(self.ticket, now, waker, &mut expired);
         let served = self.claimed(claim, starting);
-        for slot in expired {
-            Shared::discard(slot, CloseReason::Expired);
+        for pooled in expired {
+            PoolInner::discard(pooled, CloseReason::Expired);
         }
         served.map_or(Poll::Pending, Poll::Ready)
     }
 
     fn claimed(
         &mut self,
-        claim: Claim<Home<M>, M::Connection>,
+        claim: Claim<PoolRef<M>, M::Connection>,
         starting: usize,
-    ) -> Option<Result<Held<M>, Error>> {
+    ) -> Option<Result<PooledBox<M>, Error>> {
         self.shared.connect(starting);
         match claim {
             Claim::Closed => Some(Err(Error::Closed)),
-            Claim::Lent(slot) => Some(Ok(slot)),
-            Claim::Waits { ticket, place } => {
-                (self.ticket, self.place) = (Some(ticket), Some(place));
+            Claim::Lent(pooled) => Some(Ok(pooled)),
+            Claim::Waiting { ticket, slot } => {
+                (self.ticket, self.slot) = (Some(ticket), Some(slot));
                 None
             }
         }
     }
 
-    fn look(&mut self, place: usize, waker: &Waker) -> Poll<Grant<Home<M>, M::Connection>> {
-        // Counted under the lock that is taken anyway: atomics of their own would go back and forth between the threads.
+    fn poll_queued(&mut self, slot: usize, waker: &Waker) -> Poll<Grant<PoolRef<M>, M::Connection>> {
+        // Counted under the lock, which is held anyway. Separate atomics would bounce between
+        // threads.
         let waited = self.started.map_or(Duration::ZERO, |started| started.elapsed());
         let (polled, _stale) = {
             let mut core = self.shared.core.lock();
-            let polled = core.queue().poll(place, waker);
+            let polled = core.queue().poll(slot, waker);
             if polled.0.is_ready() {
                 core.count_wait(waited);
             }
             polled
         };
         if polled.is_ready() {
-            self.place = None;
-            self.shared.tell(&PoolEvent::Waited { waited });
+            self.slot = None;
+            self.shared.notify(&PoolEvent::Waited { waited });
         }
         polled
     }
 }
 
-impl<M: Manager> Drop for Wait<'_, M> {
+impl<M: Manager> Drop for Checkout<'_, M> {
     fn drop(&mut self) {
-        let (Some(ticket), Some(place)) = (self.ticket, self.place) else { return };
-        let (granted, _waker) = self.shared.core.lock().queue().leave(ticket, place);
+        let (Some(ticket), Some(slot)) = (self.ticket, self.slot) else { return };
+        let (granted, _waker) = self.shared.core.lock().queue().leave(ticket, slot);
         match granted {
-            Some(Ok(slot)) => Shared::give_back(slot),
-            // It was for whoever was first in line; that is another one now, for whom a connect is under way.
+            Some(Ok(pooled)) => PoolInner::return_connection(pooled),
+            // The error was meant for the first caller in line. That is another one now, for which
+            // a connect is in flight.
             Some(Err(error)) => drop(error),
             None => {}
         }
     }
 }
 
-/// The task that ticks: sets the clock, closes what was idle or alive for too long, checks what is idle, keeps up the minimum, until the
-/// pool is gone.
-struct Ticking<M: Manager>(Weak<Shared<M>>);
+/// The background task that updates the clock, closes expired connections, checks idle ones, and
+/// restores the minimum, until the pool is gone.
+struct Ticker<M: Manager>(Weak<PoolInner<M>>);
 
-impl<M: Manager> Ticking<M> {
+impl<M: Manager> Ticker<M> {
     async fn run(mut self, every: Duration) {
         loop {
             tokio::time::sleep(every).await;
@@ -645,43 +667,44 @@ impl<M: Manager> Ticking<M> {
             let (closed, starting) = {
                 let mut core = shared.core.lock();
                 if core.is_closed() {
-                    // Nobody need start another.
+                    // No other task needs to start.
                     self.0 = Weak::new();
                     return;
                 }
                 (core.sweep(now), core.top_up(now))
             };
             shared.connect(starting);
-            for (slot, reason) in closed {
-                Shared::discard(slot, reason);
+            for (pooled, reason) in closed {
+                PoolInner::discard(pooled, reason);
             }
-            if shared.config.check_idle_every.is_some() && !shared.is_checking.swap(true, Ordering::AcqRel) {
-                // A task of its own: a check that hangs is not to stop the clock.
-                tokio::spawn(Checking(Arc::downgrade(&shared)).run(now));
+            if shared.options.check_idle_every.is_some() && !shared.is_checking.swap(true, Ordering::AcqRel) {
+                // A separate task, so that a check that hangs does not stop the clock.
+                tokio::spawn(BackgroundCheck(Arc::downgrade(&shared)).run(now));
             }
         }
     }
 }
 
-/// The task that checks what is idle, one after another, until nothing is due.
-struct Checking<M: Manager>(Weak<Shared<M>>);
+/// The background task that checks idle connections, one after another, until none is due.
+struct BackgroundCheck<M: Manager>(Weak<PoolInner<M>>);
 
-impl<M: Manager> Checking<M> {
+impl<M: Manager> BackgroundCheck<M> {
     async fn run(self, now: u64) {
         loop {
-            // A connection under way keeps its pool; between two of them the pool may go.
-            let suspect = self.0.upgrade().and_then(|shared| shared.core.lock().suspect(now));
-            let Some(slot) = suspect else { return };
-            let idle_since = slot.idle_since;
-            let Some(lease) = Lease::new(slot).check().await else { continue };
-            let mut slot = lease.into_slot();
-            (slot.idle_since, slot.seen) = (idle_since, slot.home.now());
-            Shared::put(slot, Core::give_back_checked);
+            // A connection under check keeps the pool alive. Between two checks, the pool may be
+            // dropped.
+            let due_for_check = self.0.upgrade().and_then(|shared| shared.core.lock().due_for_check(now));
+            let Some(pooled) = due_for_check else { return };
+            let idle_since = pooled.idle_since;
+            let Some(lease) = Lease::new(pooled).check().await else { continue };
+            let mut pooled = lease.into_pooled();
+            (pooled.idle_since, pooled.checked_at) = (idle_since, pooled.pool.now());
+            PoolInner::put(pooled, Core::return_checked);
         }
     }
 }
 
-impl<M: Manager> Drop for Checking<M> {
+impl<M: Manager> Drop for BackgroundCheck<M> {
     fn drop(&mut self) {
         if let Some(shared) = self.0.upgrade() {
             shared.is_checking.store(false, Ordering::Release);
@@ -689,10 +712,11 @@ impl<M: Manager> Drop for Checking<M> {
     }
 }
 
-impl<M: Manager> Drop for Ticking<M> {
+impl<M: Manager> Drop for Ticker<M> {
     fn drop(&mut self) {
         if let Some(shared) = self.0.upgrade() {
-            // The next caller starts another, if its runtime has gone. Pairs with the swap in `start`.
+            // The next caller starts another task if this one's runtime was shut down. Pairs with
+            // the swap in `start`.
             shared.is_started.store(false, Ordering::Release);
         }
     }

@@ -1,15 +1,15 @@
-//! The lock that hand-offs are decided under: parking_lot's, or under `--cfg greenwave_loom` one whose every interleaving loom tries. Knows
-//! nothing of what it guards.
+//! The mutex that guards hand-offs: parking_lot's or, under `--cfg greenwave_loom`, loom's.
 
 #[cfg(not(greenwave_loom))]
 pub(crate) use parking_lot::Mutex;
 
 #[cfg(greenwave_loom)]
-pub(crate) use modelled::Mutex;
+pub(crate) use loom_mutex::Mutex;
 
 #[cfg(greenwave_loom)]
-mod modelled {
-    //! parking_lot's calls on loom's lock, which is never poisoned: a model ends at the first panic.
+mod loom_mutex {
+    //! loom's mutex with parking_lot's interface. Poisoning is ignored, since a model ends at its
+    //! first panic.
 
     use std::sync::PoisonError;
 

@@ -1,12 +1,12 @@
-//! A limit on the retries of all calls together.
+//! Limits the retries of all calls together.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Limits retries to a fraction of the calls, so that a failing server does not get a multiple of its
-/// usual load. Clones share it.
+/// A limit on retries as a fraction of calls, so that a failing server does not receive a multiple
+/// of its usual load. Clones share the budget.
 ///
-/// A token bucket: each call adds a fraction of a token, each retry takes one, and the bucket starts
-/// full. The same scheme as the retry budgets of Finagle and of the AWS SDKs.
+/// A token bucket that starts full: each call adds a fraction of a token, and each retry takes one.
+/// The retry budgets of Finagle and the AWS SDKs work in the same way.
 #[derive(Debug, Clone)]
 pub struct RetryBudget {
     fraction: f64,
@@ -15,8 +15,8 @@ pub struct RetryBudget {
 }
 
 impl RetryBudget {
-    /// Allows `fraction` retries per call in the long run (0.2, say; negative numbers and NaN count as
-    /// 0) and up to `tokens_max` retries at once.
+    /// Creates a budget that allows `fraction` retries per call on average (for example 0.2;
+    /// negative numbers and NaN count as 0) and bursts of up to `tokens_max` retries.
     #[must_use]
     pub fn new(fraction: f64, tokens_max: u32) -> Self {
         let tokens_max = f64::from(tokens_max);
@@ -30,7 +30,7 @@ impl RetryBudget {
         *tokens = (*tokens + self.fraction).min(self.tokens_max);
     }
 
-    /// Takes a token for a retry; false if there is none.
+    /// Takes a token for a retry. Returns whether one was available.
     #[must_use]
     pub fn withdraw(&self) -> bool {
         let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,41 +1,39 @@
-//! Decides whether a failed call is tried again, and after how long.
+//! Decides whether and when to retry a failed call.
 //!
-//! [`Retry`] is the policy: how many attempts, how long between them, and until when. [`Attempts`]
-//! applies it to one call: after each failure it is given a [`Verdict`] on the error and the time
-//! since the first attempt, and returns the delay before the next attempt or a [`Reason`] to give up.
-//! A [`RetryBudget`] limits the retries of all calls together. Nothing here reads a clock, sleeps or
-//! makes a call; with the feature `tokio`, `Retry::run` does all three.
+//! [`Retry`] is the policy: the number of attempts, the delays between them, and the deadline.
+//! [`Attempts`] applies it to one call. After each failure it takes the error's [`Retryability`]
+//! and the time since the first attempt, and returns the delay before the next attempt or a
+//! [`StopReason`]. A [`RetryBudget`] limits the retries of all calls together. These types never
+//! read a clock, sleep or make a call; with the feature `tokio`, `Retry::run` does all three.
 //!
 //! ```
 //! use std::time::Duration;
-//! use greenwave_retry::{Reason, Retry, Verdict};
+//! use greenwave_retry::{StopReason, Retry, Retryability};
 //!
 //! let retry = Retry { attempts_max: 3, delay_min: Duration::from_secs(1), ..Retry::default() };
 //! let mut attempts = retry.attempts();
-//! let first = attempts.next_delay(Verdict::Transient, Duration::ZERO)?;
+//! let first = attempts.next_delay(Retryability::Transient, Duration::ZERO)?;
 //! assert!(first <= Duration::from_secs(1));
-//! let second = attempts.next_delay(Verdict::After(Duration::from_secs(30)), first)?;
+//! let second = attempts.next_delay(Retryability::After(Duration::from_secs(30)), first)?;
 //! assert_eq!(second, Duration::from_secs(30));
-//! let end = attempts.next_delay(Verdict::Transient, first + second);
-//! assert_eq!(end, Err(Reason::Attempts));
-//! # Ok::<(), Reason>(())
+//! let end = attempts.next_delay(Retryability::Transient, first + second);
+//! assert_eq!(end, Err(StopReason::Attempts));
+//! # Ok::<(), StopReason>(())
 //! ```
 //!
 //! | feature | adds | cost |
 //! |---|---|---|
-//! | `http` | `Verdict::retry_after`: reads the header `Retry-After` | httpdate |
-//! | `tokio` | `Retry::run`: makes the attempts and sleeps between them | tokio with its timer, tracing |
+//! | `http` | `Retryability::retry_after`: parses the header `Retry-After` | httpdate |
+//! | `tokio` | `Retry::run`: makes attempts and sleeps between them | tokio (timer), tracing |
 //!
-//! There are no errors of its own: every number has a meaning, which its documentation gives.
+//! The crate has no error type: every value of every option is valid, as documented.
 
 mod budget;
-mod chance;
 mod retry;
+mod retryability;
 #[cfg(feature = "tokio")]
 mod run;
-mod verdict;
 
 pub use budget::RetryBudget;
-pub use chance::Chance;
 pub use retry::{Attempts, Delays, Retry};
-pub use verdict::{GaveUp, Reason, Verdict};
+pub use retryability::{RetryError, Retryability, StopReason};

@@ -1,39 +1,43 @@
-//! The policy, and its use for one call.
+//! Defines the retry policy and applies it to one call.
 
 use std::time::Duration;
 
-use crate::budget::RetryBudget;
-use crate::chance::Chance;
-use crate::verdict::{Reason, Verdict};
+use fastrand::Rng;
 
-/// How often a failed call is tried again, and after how long.
+use crate::budget::RetryBudget;
+use crate::retryability::{Retryability, StopReason};
+
+/// A retry policy: the number of attempts and the delays between them.
 ///
 /// The delay before attempt n + 1 is uniform between zero and `delay_min * 2^(n - 1)`, at most
 /// `delay_max` (full jitter: Brooker, "Exponential Backoff And Jitter", 2015), so that callers that
-/// failed at the same time do not come back at the same time. A longer delay that the error asked for
-/// is respected up to `asked_max`.
+/// failed together do not retry together. A longer delay requested by an error is honored up to
+/// `asked_max`.
 #[derive(Debug, Clone)]
 pub struct Retry {
-    /// Attempts in all; 0 counts as 1. Default 4.
+    /// Maximum number of attempts; 0 counts as 1. Default 4.
     pub attempts_max: usize,
-    /// The upper bound of the first delay. Default 100 ms; with 0 there are no delays.
+    /// Upper bound of the first delay. Default 100 ms; with 0 there are no delays.
     pub delay_min: Duration,
-    /// The upper bound of all delays, except those that an error asked for. Default 10 s. If it is less
-    /// than `delay_min`, it is the upper bound of the first delay as well.
+    /// Upper bound of all delays, except those requested by an error. Default 10 s. If it is less
+    /// than `delay_min`, it also bounds the first delay.
     pub delay_max: Duration,
-    /// The upper bound of delays that an error asked for: a longer one is cut to this. Default 10 min.
+    /// Upper bound of delays requested by an error; longer ones are shortened to it. Default 10
+    /// min.
     pub asked_max: Duration,
-    /// No attempt starts later than this after the first one. Default: no deadline.
+    /// Maximum time between the start of the first attempt and the start of the last. Default: no
+    /// deadline.
     pub deadline: Option<Duration>,
-    /// Shared between calls: limits retries to a fraction of the calls. Default: no budget.
+    /// Budget that limits retries to a fraction of the calls that share it. Default: no budget.
     pub budget: Option<RetryBudget>,
-    /// Makes the delays repeatable: the same in all calls. Default: none, and the delays of two calls
-    /// differ.
+    /// Seed that makes the delays of every call the same. Default: none, so delays differ from call
+    /// to call.
     pub seed: Option<u64>,
 }
 
 impl Default for Retry {
-    /// 4 attempts, 100 ms to 10 s, at most 10 min if asked for, no deadline, no budget, random jitter.
+    /// 4 attempts, delays of 100 ms to 10 s (up to 10 min if requested), no deadline, no budget,
+    /// random jitter.
     fn default() -> Self {
         Self {
             attempts_max: 4,
@@ -48,25 +52,25 @@ impl Default for Retry {
 }
 
 impl Retry {
-    /// One attempt and no retries.
+    /// Returns a policy of one attempt and no retries.
     #[must_use]
     pub fn never() -> Self {
         Self { attempts_max: 1, ..Self::default() }
     }
 
-    /// The delays between attempts, one fewer than there are attempts: for callers that decide
-    /// themselves what is tried again.
+    /// Returns the delays between attempts, one fewer than attempts, for callers that decide
+    /// themselves what to retry.
     #[must_use]
     pub fn delays(&self) -> Delays {
         Delays {
             bound: self.delay_min.min(self.delay_max),
             bound_max: self.delay_max,
             left: self.attempts_max.saturating_sub(1),
-            chance: Chance::new(self.seed),
+            rng: self.seed.map_or_else(Rng::new, Rng::with_seed),
         }
     }
 
-    /// Counts a call in the budget, and returns what decides on its retries.
+    /// Counts a call in the budget and returns its attempts.
     #[must_use]
     pub fn attempts(&self) -> Attempts {
         if let Some(budget) = &self.budget {
@@ -76,13 +80,13 @@ impl Retry {
     }
 }
 
-/// The delays between the attempts of one call: see [`Retry`].
+/// An iterator over the delays between the attempts of one call. See [`Retry`].
 #[derive(Debug, Clone)]
 pub struct Delays {
     bound: Duration,
     bound_max: Duration,
     left: usize,
-    chance: Chance,
+    rng: Rng,
 }
 
 impl Iterator for Delays {
@@ -92,8 +96,8 @@ impl Iterator for Delays {
         self.left = self.left.checked_sub(1)?;
         let bound = self.bound;
         self.bound = bound.saturating_mul(2).min(self.bound_max);
-        let seconds = bound.as_secs_f64() * self.chance.fraction();
-        // The bound may have been rounded up.
+        let seconds = bound.as_secs_f64() * self.rng.f64();
+        // The conversion may have rounded up.
         Some(Duration::try_from_secs_f64(seconds).unwrap_or(bound).min(bound))
     }
 
@@ -111,29 +115,33 @@ pub struct Attempts {
 }
 
 impl Attempts {
-    /// After a failed attempt: how long to wait before the next one. `elapsed` is the time since the
-    /// first attempt began.
+    /// Records a failed attempt and returns the delay before the next one. `elapsed` is the time
+    /// since the first attempt started.
     ///
     /// # Errors
-    /// The reason to give up. A retry that is refused takes nothing from the budget.
-    pub fn next_delay(&mut self, verdict: Verdict, elapsed: Duration) -> Result<Duration, Reason> {
+    /// Returns the reason to give up. A refused retry takes no token from the budget.
+    pub fn next_delay(
+        &mut self,
+        retryability: Retryability,
+        elapsed: Duration,
+    ) -> Result<Duration, StopReason> {
         self.failed = self.failed.saturating_add(1);
-        let asked = match verdict {
-            Verdict::Permanent => return Err(Reason::Permanent),
-            Verdict::Transient => Duration::ZERO,
-            Verdict::After(delay) => delay.min(self.retry.asked_max),
+        let requested = match retryability {
+            Retryability::Permanent => return Err(StopReason::Permanent),
+            Retryability::Transient => Duration::ZERO,
+            Retryability::After(delay) => delay.min(self.retry.asked_max),
         };
-        let delay = self.delays.next().ok_or(Reason::Attempts)?.max(asked);
+        let delay = self.delays.next().ok_or(StopReason::Attempts)?.max(requested);
         if self.retry.deadline.is_some_and(|deadline| elapsed.saturating_add(delay) > deadline) {
-            return Err(Reason::Deadline);
+            return Err(StopReason::Deadline);
         }
         if self.retry.budget.as_ref().is_some_and(|budget| !budget.withdraw()) {
-            return Err(Reason::Budget);
+            return Err(StopReason::Budget);
         }
         Ok(delay)
     }
 
-    /// How many attempts have failed so far.
+    /// Returns the number of failed attempts.
     #[must_use]
     pub fn failed(&self) -> usize {
         self.failed

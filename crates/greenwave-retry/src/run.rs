@@ -3,30 +3,32 @@
 use tokio::time::Instant;
 
 use crate::retry::Retry;
-use crate::verdict::{GaveUp, Verdict};
+use crate::retryability::{RetryError, Retryability};
 
 impl Retry {
-    /// Makes attempts, counted from 1, until one succeeds or there is no point in another. Dropping
-    /// the future ends them. Needs tokio's timer.
+    /// Makes attempts, numbered from 1, until one succeeds or the policy gives up. Dropping the
+    /// future cancels the call. Needs tokio's timer.
     ///
     /// ```
-    /// # use greenwave_retry::{Retry, Verdict};
-    /// # tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(async {
-    /// let outcome = Retry::default()
-    ///     .run(|_: &&str| Verdict::Transient, async |attempt| if attempt < 3 { Err("busy") } else { Ok(attempt) })
-    ///     .await;
+    /// # use greenwave_retry::{Retry, Retryability};
+    /// # let mut runtime = tokio::runtime::Builder::new_current_thread();
+    /// # let runtime = runtime.enable_time().start_paused(true).build().unwrap();
+    /// # runtime.block_on(async {
+    /// let call = async |attempt| if attempt < 3 { Err("busy") } else { Ok(attempt) };
+    /// let outcome = Retry::default().run(|_: &&str| Retryability::Transient, call).await;
     /// assert_eq!(outcome.unwrap(), 3);
     /// # });
     /// ```
     ///
     /// # Errors
-    /// The error of the last attempt.
+    /// Returns the error of the last attempt.
     pub async fn run<T, E, Fut>(
         &self,
-        mut classify: impl FnMut(&E) -> Verdict,
-        // Not `AsyncFnMut`: its futures cannot be required to be `Send`, and the run could not be spawned.
+        mut classify: impl FnMut(&E) -> Retryability,
+        // Not `AsyncFnMut`, whose futures cannot be required to be `Send`: the run could not be
+        // spawned.
         mut attempt: impl FnMut(usize) -> Fut,
-    ) -> Result<T, GaveUp<E>>
+    ) -> Result<T, RetryError<E>>
     where
         Fut: Future<Output = Result<T, E>>,
     {
@@ -43,7 +45,7 @@ impl Retry {
                     tracing::debug!(attempts = number, ?delay, "trying again");
                     tokio::time::sleep(delay).await;
                 }
-                Err(reason) => return Err(GaveUp { error, attempts: number, reason }),
+                Err(reason) => return Err(RetryError { error, attempts: number, reason }),
             }
         }
     }

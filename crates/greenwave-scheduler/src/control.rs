@@ -1,4 +1,4 @@
-//! Handles on a run from outside: stop it, pause it, add tasks to it, hear of it. Knows nothing of how tasks run.
+//! Handles to a run: stop it, pause it, add tasks to it, observe it.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -8,62 +8,64 @@ use std::task::{Context, Poll};
 use futures_core::Stream;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::executor::{Stage, Step};
 use crate::inbox;
-use crate::{Error, Needs, Progress, TaskId};
+use crate::task::{Progress, Stage, Step};
+use crate::{Error, Needs, TaskId};
 
-/// What a run is asked to be.
+/// The requested state of the runs of an executor.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Wish {
+pub(crate) struct RunControl {
     pub(crate) stopped: bool,
     pub(crate) paused: bool,
 }
 
-/// Stops the runs of an executor, and those that begin before it is [`reset`](Self::reset). Clones stop
-/// the same.
+/// Stops the runs of an executor, including runs that start before [`reset`](Self::reset). Clones
+/// control the same runs.
 #[derive(Debug, Clone)]
-pub struct Stopper(pub(crate) Arc<watch::Sender<Wish>>);
+pub struct Stopper(pub(crate) Arc<watch::Sender<RunControl>>);
 
 impl Stopper {
-    /// Aborts all stages, and has [`Executor::run`](crate::Executor::run) return when they are gone. May be called at any time and again.
+    /// Aborts all stages and makes [`Executor::run`](crate::Executor::run) return once they are
+    /// gone. May be called at any time and repeatedly.
     pub fn stop(&self) {
-        self.0.send_modify(|wish| wish.stopped = true);
+        self.0.send_modify(|control| control.stopped = true);
     }
 
-    /// Lets runs that begin from now on run again. Those that were stopped stay so: call it when they
-    /// have returned.
+    /// Allows new runs to start. Runs that were stopped stay stopped, so call this after they have
+    /// returned.
     pub fn reset(&self) {
-        self.0.send_modify(|wish| wish.stopped = false);
+        self.0.send_modify(|control| control.stopped = false);
     }
 
-    /// Whether it was asked to stop and not reset since.
+    /// Returns true if a stop was requested and not reset.
     pub fn is_stopped(&self) -> bool {
         self.0.borrow().stopped
     }
 
-    /// Waits until it was asked to stop, for what is done beside a run. Cancel-safe.
+    /// Waits until a stop is requested, for work done beside a run. Cancel safe.
     pub async fn stopped(&self) {
-        // An error would mean that nobody is left who could ask, and this handle is one.
-        let _ = self.0.subscribe().wait_for(|wish| wish.stopped).await;
+        // Fails only if all senders are gone, and this handle is a sender.
+        let _ = self.0.subscribe().wait_for(|control| control.stopped).await;
     }
 }
 
-/// Pauses the runs of an executor. Clones pause the same.
+/// Pauses the runs of an executor. Clones control the same runs.
 #[derive(Debug, Clone)]
-pub struct Pauser(pub(crate) Arc<watch::Sender<Wish>>);
+pub struct Pauser(pub(crate) Arc<watch::Sender<RunControl>>);
 
 impl Pauser {
-    /// Lets no further stage start until [`resume`](Self::resume). What runs goes on.
+    /// Prevents further stages from starting until [`resume`](Self::resume). Running stages
+    /// continue.
     pub fn pause(&self) {
-        self.0.send_modify(|wish| wish.paused = true);
+        self.0.send_modify(|control| control.paused = true);
     }
 
     /// Lets stages start again.
     pub fn resume(&self) {
-        self.0.send_modify(|wish| wish.paused = false);
+        self.0.send_modify(|control| control.paused = false);
     }
 
-    /// Whether it was asked to pause.
+    /// Returns true if the executor is paused.
     pub fn is_paused(&self) -> bool {
         self.0.borrow().paused
     }
@@ -71,62 +73,63 @@ impl Pauser {
 
 pub(crate) type BoxedStage<R, E> = Pin<Box<dyn Future<Output = Step<R, E>> + Send>>;
 
-/// The code of an added task: makes the future of each of its stages.
+/// The code of an added task: creates the future of each of its stages.
 pub(crate) type AddedStage<R, E> = Arc<dyn Fn(Stage) -> BoxedStage<R, E> + Send + Sync>;
 
-/// A task to be added to a run: what [`Addition`](crate::Addition) says, and its code.
+/// A task to add to a run; its code is passed separately. See [`Addition`](crate::Addition).
 #[derive(Debug, Clone, Default)]
 pub struct NewTask {
-    /// Its name, which no other task of the run has.
+    /// Name of the task, unique within the run.
     pub id: String,
-    /// Its rank among the others, highest first. Under [`Priority::LongestPath`](crate::Priority) these are nanoseconds of work, so 0 is
-    /// what goes last.
+    /// Rank among all tasks, highest first. Under [`Priority::LongestPath`](crate::Priority), ranks
+    /// are nanoseconds of remaining work, and rank 0 goes last.
     pub rank: u64,
-    /// What its first stage holds.
+    /// Resources held by the first stage.
     pub needs: Needs,
-    /// What it waits for.
+    /// Tasks that this task depends on.
     pub after: Vec<TaskId>,
-    /// What shall wait for it, and waits for others still.
+    /// Tasks that shall depend on this task. They must still be waiting.
     pub before: Vec<TaskId>,
 }
 
-/// A task on its way into a run.
-pub(crate) struct Request<R, E> {
+/// A request to add a task.
+pub(crate) struct AddRequest<R, E> {
     pub(crate) task: NewTask,
     pub(crate) stage: AddedStage<R, E>,
     pub(crate) answer: oneshot::Sender<Result<TaskId, Error>>,
 }
 
-/// Adds tasks to a run under way, from its own tasks or from elsewhere. Clones add to the same run.
+/// Adds tasks to a run, from its own tasks or from elsewhere. Clones add to the same run.
 #[derive(Debug)]
-pub struct Adder<R, E> {
-    requests: inbox::Sender<Request<R, E>>,
+pub struct TaskSender<R, E> {
+    requests: inbox::Sender<AddRequest<R, E>>,
 }
 
-impl<R, E> Clone for Adder<R, E> {
+impl<R, E> Clone for TaskSender<R, E> {
     fn clone(&self) -> Self {
         Self { requests: self.requests.clone() }
     }
 }
 
-/// The other end of an [`Adder`], for [`Job::added`](crate::Job::added).
+/// The receiving end of a [`TaskSender`], for [`Job::new_tasks`](crate::Job::new_tasks).
 #[derive(Debug)]
-pub struct Added<R, E> {
-    pub(crate) requests: inbox::Receiver<Request<R, E>>,
+pub struct TaskReceiver<R, E> {
+    pub(crate) requests: inbox::Receiver<AddRequest<R, E>>,
 }
 
-impl<R: 'static, E: 'static> Adder<R, E> {
-    /// An adder, and what a run has to be given for it.
-    pub fn new() -> (Self, Added<R, E>) {
+impl<R: 'static, E: 'static> TaskSender<R, E> {
+    /// Creates a sender and the receiver to pass to a run.
+    pub fn channel() -> (Self, TaskReceiver<R, E>) {
         let (sender, requests) = inbox::inbox();
-        (Self { requests: sender }, Added { requests })
+        (Self { requests: sender }, TaskReceiver { requests })
     }
 
-    /// Adds a task; returns its number once it is in the run. Whether it waits, starts at once or is skipped is as for all others.
+    /// Adds a task and returns its id once it is part of the run. From then on it is treated like
+    /// any other task: it waits, starts, or is skipped.
     ///
     /// # Errors
-    /// [`Error::Ended`] if nothing of the run is left; [`Error::DuplicateTask`] if another task of the
-    /// run has the name; and those of [`Dispatcher::add`](crate::Dispatcher::add).
+    /// [`Error::Ended`] if the run has ended; [`Error::DuplicateTask`] if the name is taken; the
+    /// errors of [`Dispatcher::add`](crate::Dispatcher::add).
     pub async fn add<F>(
         &self,
         task: NewTask,
@@ -138,14 +141,14 @@ impl<R: 'static, E: 'static> Adder<R, E> {
         let ended = Error::Ended { id: task.id.clone() };
         let (answer, answered) = oneshot::channel();
         let stage: AddedStage<R, E> = Arc::new(move |at| Box::pin(stage(at)));
-        if self.requests.send(Request { task, stage, answer }).is_err() {
+        if self.requests.send(AddRequest { task, stage, answer }).is_err() {
             return Err(ended);
         }
         answered.await.unwrap_or(Err(ended))
     }
 }
 
-/// The progress of a run as a stream, made by [`progress`].
+/// The progress of a run as a stream, created by [`progress`].
 #[derive(Debug)]
 pub struct ProgressStream(mpsc::UnboundedReceiver<Progress>);
 
@@ -157,11 +160,12 @@ impl Stream for ProgressStream {
     }
 }
 
-/// An observer for a run, and what it observes as a stream, which ends when the observer is dropped. A reader that falls behind makes it grow, by
-/// what a run tells at most: two events a stage.
+/// Creates an observer for a run, and a stream of its events. The stream ends when the
+/// observer is dropped. It is unbounded: a slow reader makes it grow by at most two events per
+/// stage.
 pub fn progress() -> (impl FnMut(Progress) + Send + 'static, ProgressStream) {
     let (sender, receiver) = mpsc::unbounded_channel();
-    // A reader that has gone needs to hear no more.
+    // The reader may be gone.
     let observe = move |progress| {
         let _ = sender.send(progress);
     };
@@ -169,8 +173,8 @@ pub fn progress() -> (impl FnMut(Progress) + Send + 'static, ProgressStream) {
 }
 
 #[cfg(greenwave_loom)]
-impl<R, E> Added<R, E> {
-    /// For models: takes the next task and answers as a run does that has room for it.
+impl<R, E> TaskReceiver<R, E> {
+    /// Takes the next task and replies with `number`, as a run does. For models.
     pub async fn accept(&mut self, number: usize) {
         let request = std::future::poll_fn(|context| self.requests.poll_next(context)).await;
         let _ = request.answer.send(Ok(TaskId::from_index(number)));

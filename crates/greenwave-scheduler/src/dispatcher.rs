@@ -1,38 +1,39 @@
-//! Decides what starts when: a pure state machine over events and the time they come with.
+//! Decides which tasks start when, as a pure state machine over events and their times.
 //!
-//! Unaware of clocks, threads, futures and of what a task does: [`Executor`](crate::Executor) is the
-//! shell that performs its decisions, and a simulation in virtual time is another.
+//! Must not depend on clocks, threads or futures: [`Executor`](crate::Executor) performs the
+//! decisions on tokio, and simulations perform them in virtual time.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::time::Duration;
 
 use crate::order::{Choice, Order};
-use crate::resource::{Pools, Want};
-use crate::stats::{PoolStats, Stats};
+use crate::resource::{ResourcePools, UnitsNeeded};
+use crate::stats::{ResourceStats, ScheduleStats};
 use crate::{Error, Graph, Needs, Resources, TaskId};
 
-/// The pool that lost time is told for.
+/// The pool that lost time is computed for.
 const WORKERS: &str = "workers";
 
-/// What is decided by the caller before the first task starts.
+/// Resources and other limits of a run.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// The pools that tasks draw on. One called `workers` is what [`Stats::lost`] is about.
+    /// ResourcePools of resources. [`ScheduleStats::lost`] refers to the pool named `workers`.
     pub resources: Resources,
-    /// Tasks begun and not yet finished, over all their stages; at least 1. Default: no limit.
+    /// Maximum number of tasks in progress: begun and not finished, over all their stages. At least
+    /// 1. No limit by default.
     pub tasks_max: usize,
-    /// How often a ready stage that does not fit may be overtaken by stages of lower rank that do; 0
-    /// for never, default 16.
+    /// Maximum number of times that a ready stage that does not fit is overtaken by stages of lower
+    /// rank. 0 forbids overtaking; the default is 16.
     ///
-    /// After that, every pool and lock that it needs, and a place under `tasks_max`, are left to it:
-    /// stages of lower rank that need any of these do not start before it, so it starts as soon as
-    /// the stages that hold them now, and those of higher rank, have ended. Stages that need none of
-    /// them go on. While as many tasks as
-    /// `tasks_max` allows have begun, only the next place is left to it, and the tasks that have
-    /// begun go on. Of stages with the same needs only the one of highest rank counts.
+    /// Beyond that, every pool and lock that the stage needs, and a slot under `tasks_max`, are
+    /// reserved for it: stages of lower rank that need any of these do not start before it. So it
+    /// starts as soon as the current holders and stages of higher rank have ended. Other stages
+    /// continue. While `tasks_max` is exhausted, only the next slot is reserved, and tasks in
+    /// progress continue. Of several stages with the same needs, only the one of highest rank is
+    /// counted.
     pub overtakes_max: u32,
-    /// What a failure means for tasks that do not depend on it.
+    /// Effect of a failure on tasks that do not depend on the failed one.
     pub on_failure: OnFailure,
 }
 
@@ -47,102 +48,106 @@ impl Default for Limits {
     }
 }
 
-/// What a failed task means for the tasks that do not depend on it.
+/// The effect of a failed task on tasks that do not depend on it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum OnFailure {
-    /// They run all the same.
+    /// They run regardless.
     #[default]
     KeepGoing,
-    /// Those that run are waited for; nothing new starts.
+    /// Running stages finish; no other stage starts.
     StopAtFirst,
 }
 
-/// What happened.
+/// An event of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Event<'a> {
-    /// The run begins. Sent once, first.
+pub enum DispatchEvent<'a> {
+    /// The run begins. Sent once, before all other events.
     Begin,
-    /// A stage ended well and the task has another, with these needs. It queues again at its old priority.
+    /// A stage succeeded and the task has another one with these needs. The task is queued again
+    /// with its old rank.
     Next(TaskId, &'a Needs),
-    /// A task ended well: what waited only for it may start.
+    /// A task succeeded. Tasks that waited only for it may start.
     Done(TaskId),
-    /// A task failed: whatever depends on it is skipped.
+    /// A task failed. Tasks that depend on it are skipped.
     Failed(TaskId),
-    /// A stage failed and shall be tried again after this delay. It holds nothing meanwhile, and then queues at its old priority.
+    /// A stage failed and is retried after this delay. It holds no resources in the meantime, and
+    /// is then queued with its old rank.
     Retry(TaskId, Duration),
     /// Time has passed: see [`Dispatcher::wakes_at`].
     Tick,
-    /// So many units of that pool may be used from now on, up to those that exist. What runs goes on. A pool that does not exist is ignored.
+    /// Sets the number of usable units of a pool, up to its limit. Running stages continue. Unknown
+    /// pools are ignored.
     Admit(&'a str, u32),
-    /// Nothing starts until [`Resume`](Self::Resume). What runs goes on.
+    /// Prevents stages from starting until [`Resume`](Self::Resume). Running stages continue.
     Pause,
-    /// Starting goes on.
+    /// Lets stages start again.
     Resume,
-    /// Nothing further shall start.
+    /// Prevents stages from starting for good.
     Stop,
 }
 
-/// What to do about it, in this order.
+/// A decision, to be performed in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
-    /// Start the task's current stage.
+    /// Start the current stage of the task.
     Start(TaskId),
-    /// The task will never start, because of that failed ancestor.
+    /// The first task will never start, because its ancestor, the second task, failed.
     Skip(TaskId, TaskId),
 }
 
-/// Where a task is in its life. [`Dispatcher::handle`] alone moves tasks between states.
+/// The state of a task. Only [`Dispatcher::handle`] changes states.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
-    /// Waits for so many dependencies.
+pub enum TaskState {
+    /// Waits for this number of dependencies.
     Waiting(u32),
-    /// Could start if resources allowed; since when.
+    /// Could start if resources allowed. Holds the time at which it became ready.
     Ready(Duration),
-    /// A stage of it runs; since when.
+    /// A stage runs. Holds the time at which it started.
     Running(Duration),
-    /// A stage of it failed and is tried again then.
+    /// A stage failed and is retried at this time.
     Delayed(Duration),
-    /// Ended well.
+    /// Succeeded.
     Done,
-    /// Ended badly.
+    /// Failed.
     Failed,
-    /// Never started, because of that failed ancestor.
+    /// Never started, because this ancestor failed.
     Skipped(TaskId),
 }
 
-/// A task that is added while others run.
+/// A task to add to a running schedule.
 #[derive(Debug, Clone, Copy)]
 pub struct Addition<'a> {
-    /// Its name, for errors. Whether it is taken is not checked.
+    /// Name of the task, for errors. Duplicates are not detected here.
     pub id: &'a str,
-    /// Its rank among the others, highest first.
+    /// Rank among all tasks, highest first.
     pub rank: u64,
-    /// What its first stage holds.
+    /// Resources held by the first stage.
     pub needs: &'a Needs,
-    /// What it waits for, in any state: of a failed one it is skipped.
+    /// Tasks that this task depends on, in any state. If one has failed, this task is skipped.
     pub after: &'a [TaskId],
-    /// What shall wait for it, and waits for others still.
+    /// Tasks that shall depend on this task. They must still be waiting.
     pub before: &'a [TaskId],
 }
 
-/// The decisions for one run of one graph. A clone goes its own way, as a simulation needs it.
+/// The decisions for one run of one graph. Clones are independent, which simulations use.
 #[derive(Debug, Clone)]
 pub struct Dispatcher {
     limits: Limits,
     tasks: Vec<Task>,
-    /// Dependants of all tasks in one row, task after task; `Task::dependants` is a range in it.
+    /// Dependants of all tasks, concatenated; `Task::dependants` is a range in it.
     dependants: Vec<TaskId>,
-    /// Dependants that came to be since.
+    /// Dependants added during the run.
     added: HashMap<TaskId, Vec<TaskId>>,
-    pools: Pools,
+    pools: ResourcePools,
     free: Vec<i64>,
-    /// What stages need, each once.
+    /// Distinct needs, with their index in `wants`.
     needs: HashMap<Needs, u32>,
-    /// The last of them, since neighbours often need the same.
+    /// The most recent needs: neighbouring tasks often need the same.
     last_needs: Option<(Needs, u32)>,
-    wants: Vec<Box<[Want]>>,
-    /// Two for each of `needs`: of tasks not begun yet, and of tasks begun.
+    wants: Vec<Box<[UnitsNeeded]>>,
+    /// Two classes for each entry of `wants`: for tasks that have not begun, and for tasks that
+    /// have.
     classes: Vec<Class>,
     delayed: BinaryHeap<Reverse<(Duration, TaskId)>>,
     order: Order,
@@ -150,48 +155,49 @@ pub struct Dispatcher {
     paused: bool,
     stopped: bool,
     clock: Duration,
-    stats: Stats,
+    stats: ScheduleStats,
 }
 
 #[derive(Debug, Clone)]
 struct Task {
-    state: State,
+    state: TaskState,
     rank: u64,
     dependants: std::ops::Range<u32>,
-    /// What the current stage wants or holds: a place in `Dispatcher::wants`.
+    /// Needs of the current stage, as an index into `Dispatcher::wants`.
     wants: u32,
     overtaken: u32,
     begun: bool,
-    /// How long its stages ran, all together.
+    /// Total running time of its stages.
     took: Duration,
 }
 
-/// Ready tasks that want the same, so that when the first does not fit none does.
+/// Ready tasks with the same needs. If the first one does not fit, none does.
 #[derive(Debug, Clone, Default)]
 struct Class {
-    /// Highest first. May hold a task that has started by another way since.
-    ready: BinaryHeap<First>,
-    /// How many are ready indeed.
+    /// Highest rank first. May contain tasks that have started since.
+    ready: BinaryHeap<RankedTask>,
+    /// Number of tasks that are actually ready.
     count: usize,
 }
 
-/// A task with its rank, as ready tasks are compared: by rank, then in the order of adding.
-type First = (u64, Reverse<TaskId>);
+/// A ready task with its rank. Compares by rank, then by order of addition.
+type RankedTask = (u64, Reverse<TaskId>);
 
-/// What is left to tasks that were overtaken too often.
+/// Resources reserved for tasks that were overtaken too often.
 #[derive(Debug)]
 struct Reserved {
-    /// Whether a pool is, by its number.
+    /// Reserved pools, by index.
     pools: Vec<bool>,
-    /// How many tasks may begin fewer than `tasks_max` says.
-    places: usize,
+    /// Reserved slots under `tasks_max`.
+    slots: usize,
 }
 
 impl Dispatcher {
-    /// A dispatcher for a graph, given each task's rank (highest first) and the needs of its first stage. In O(tasks + dependencies).
+    /// Creates a dispatcher from the ranks of tasks (highest first) and the needs of their first
+    /// stages. In O(tasks + dependencies).
     ///
     /// # Errors
-    /// [`Error::ResourceTooSmall`] for a task that could never start; [`Error::InvalidLimit`] if
+    /// [`Error::ResourceTooSmall`] if a task could never start; [`Error::InvalidLimit`] if
     /// [`Limits::tasks_max`] is 0.
     pub fn new<T>(
         graph: &Graph<T>,
@@ -202,8 +208,9 @@ impl Dispatcher {
         if limits.tasks_max == 0 {
             return Err(Error::InvalidLimit { option: "tasks_max", value: 0, expected: "1 or more" });
         }
-        let pools = limits.resources.pools.iter().map(|(name, limit)| PoolStats::new(name, *limit)).collect();
-        let numbers = Pools::new(&limits.resources);
+        let pools =
+            limits.resources.pools.iter().map(|(name, limit)| ResourceStats::new(name, *limit)).collect();
+        let numbers = ResourcePools::new(&limits.resources);
         let mut dispatcher = Self {
             free: numbers.limits.iter().map(|&units| units.into()).collect(),
             workers: numbers.number(WORKERS),
@@ -221,14 +228,15 @@ impl Dispatcher {
             paused: false,
             stopped: false,
             clock: Duration::ZERO,
-            stats: Stats::new(graph.len(), pools),
+            stats: ScheduleStats::new(graph.len(), pools),
         };
         for task in graph.tasks() {
             let from = dispatcher.dependants.len() as u32;
             dispatcher.dependants.extend_from_slice(graph.dependants(task));
-            let wants = dispatcher.number_of(&needs(task)).map_err(|lack| too_small(graph.id(task), lack))?;
+            let wants =
+                dispatcher.number_of(&needs(task)).map_err(|shortage| too_small(graph.id(task), shortage))?;
             dispatcher.tasks.push(Task {
-                state: State::Waiting(graph.dependencies(task).len() as u32),
+                state: TaskState::Waiting(graph.dependencies(task).len() as u32),
                 rank: ranks.get(task.index()).copied().unwrap_or(0),
                 dependants: from..dispatcher.dependants.len() as u32,
                 wants,
@@ -240,94 +248,97 @@ impl Dispatcher {
         Ok(dispatcher)
     }
 
-    /// Lets rules of an order choose among what is ready, beside the ranks. Before the run begins.
+    /// Adds rules to the choice among ready tasks, beside the ranks. Call this before the run
+    /// begins.
     #[must_use]
     pub fn with_order(mut self, order: Order) -> Self {
         self.order = order;
         self
     }
 
-    /// Takes note of an event at a time since the start of the run, and says what to do.
+    /// Handles an event at a time since the start of the run, and appends the resulting decisions
+    /// to `actions`.
     ///
-    /// Times must not go backwards; one that does counts as no time passed. An event about a task that
-    /// is in no state to have it (done twice, say), or that does not exist, changes nothing. Sums of
-    /// times that are longer than [`Duration::MAX`] are that.
+    /// A time before that of an earlier event counts as no time passed. An event for an unknown
+    /// task or a task in an unsuitable state, such as a second `Done`, is ignored. Sums of times
+    /// saturate at [`Duration::MAX`].
     ///
     /// # Errors
-    /// [`Error::ResourceTooSmall`] when a next stage could never start; the task then counts as failed
-    /// and the actions hold what follows from that.
+    /// [`Error::ResourceTooSmall`] if a next stage could never start. The task then counts as
+    /// failed, and `actions` holds the consequences.
     pub fn handle(
         &mut self,
         now: Duration,
-        event: Event<'_>,
+        event: DispatchEvent<'_>,
         actions: &mut Vec<Action>,
     ) -> Result<(), Error> {
-        self.pass_time(now);
-        let result = self.take_note(event, actions);
+        self.advance_clock(now);
+        let result = self.apply(event, actions);
         self.start_what_fits(actions);
         result
     }
 
-    fn take_note(&mut self, event: Event<'_>, actions: &mut Vec<Action>) -> Result<(), Error> {
+    fn apply(&mut self, event: DispatchEvent<'_>, actions: &mut Vec<Action>) -> Result<(), Error> {
         match event {
-            Event::Begin => self.begin(),
-            Event::Next(task, needs) => return self.next_stage(task, needs, actions),
-            Event::Done(task) => self.done(task),
-            Event::Failed(task) => self.failed(task, actions),
-            Event::Retry(task, delay) => self.delay(task, delay),
-            // Time has passed already.
-            Event::Tick => {}
-            Event::Admit(pool, units) => self.admit(pool, units),
-            Event::Pause => self.paused = true,
-            Event::Resume => self.paused = false,
-            Event::Stop => self.stopped = true,
+            DispatchEvent::Begin => self.begin(),
+            DispatchEvent::Next(task, needs) => return self.next_stage(task, needs, actions),
+            DispatchEvent::Done(task) => self.done(task),
+            DispatchEvent::Failed(task) => self.failed(task, actions),
+            DispatchEvent::Retry(task, delay) => self.delay(task, delay),
+            // `handle` has advanced the clock already.
+            DispatchEvent::Tick => {}
+            DispatchEvent::Admit(pool, units) => self.admit(pool, units),
+            DispatchEvent::Pause => self.paused = true,
+            DispatchEvent::Resume => self.paused = false,
+            DispatchEvent::Stop => self.stopped = true,
         }
         Ok(())
     }
 
-    /// Counts a task as done before the run begins: it was finished by an earlier, interrupted run. A
-    /// task that does not exist changes nothing.
+    /// Marks a task as done before the run begins, because an earlier, interrupted run finished it.
+    /// Unknown tasks are ignored.
     pub fn already_done(&mut self, task: TaskId) {
-        if self.tasks.get(task.index()).is_some_and(|task| matches!(task.state, State::Waiting(_))) {
+        if self.tasks.get(task.index()).is_some_and(|task| matches!(task.state, TaskState::Waiting(_))) {
             self.stats.waiting -= 1;
-            self.finish(task, State::Done);
+            self.finish(task, TaskState::Done);
             self.release_dependants(task);
         }
     }
 
-    /// Adds a task to the run, at a time since its start.
+    /// Adds a task at a time since the start of the run.
     ///
     /// # Errors
-    /// [`Error::ResourceTooSmall`]; [`Error::UnknownTask`]; [`Error::NotWaiting`] if one of `before` may have started already;
-    /// [`Error::AddedCycle`] if one of `after` is, or depends on, one of `before`. Nothing is added then.
+    /// [`Error::ResourceTooSmall`]; [`Error::UnknownTask`]; [`Error::NotWaiting`] if one of
+    /// `before` may have started; [`Error::AddedCycle`] if one of `after` is, or depends on, one of
+    /// `before`. The run is unchanged in these cases.
     pub fn add(
         &mut self,
         now: Duration,
         addition: Addition<'_>,
         actions: &mut Vec<Action>,
     ) -> Result<TaskId, Error> {
-        self.pass_time(now);
+        self.advance_clock(now);
         let Addition { id, rank, needs, after, before } = addition;
         if let Some(unknown) = after.iter().chain(before).find(|task| task.index() >= self.tasks.len()) {
             return Err(Error::UnknownTask { id: id.to_owned(), index: unknown.index() });
         }
-        let is_waiting = |task: &&TaskId| matches!(self.tasks[task.index()].state, State::Waiting(_));
+        let is_waiting = |task: &&TaskId| matches!(self.tasks[task.index()].state, TaskState::Waiting(_));
         if !before.iter().all(|task| is_waiting(&task)) {
             return Err(Error::NotWaiting { id: id.to_owned() });
         }
-        if self.leads_to(before, after) {
+        if self.reaches(before, after) {
             return Err(Error::AddedCycle { id: id.to_owned() });
         }
-        let wants = self.number_of(needs).map_err(|lack| too_small(id, lack))?;
+        let wants = self.number_of(needs).map_err(|shortage| too_small(id, shortage))?;
         let task = TaskId::from_index(self.tasks.len());
-        let open: Vec<TaskId> = after.iter().copied().filter(|task| !self.is_settled(*task)).collect();
-        let state = State::Waiting(open.len() as u32);
+        let open: Vec<TaskId> = after.iter().copied().filter(|task| !self.has_ended(*task)).collect();
+        let state = TaskState::Waiting(open.len() as u32);
         let none = self.dependants.len() as u32;
         let (dependants, took) = (none..none, Duration::ZERO);
         self.tasks.push(Task { state, rank, dependants, wants, overtaken: 0, begun: false, took });
         (self.stats.tasks, self.stats.waiting) = (self.stats.tasks + 1, self.stats.waiting + 1);
         open.iter().for_each(|before| self.added.entry(*before).or_default().push(task));
-        self.hold_back(task, before);
+        self.add_dependency(task, before);
         match after.iter().find_map(|after| self.failed_ancestor(*after)) {
             Some(failed) => self.skip_from(task, failed, actions),
             None if open.is_empty() && self.stats.begun => self.make_ready(task),
@@ -337,28 +348,29 @@ impl Dispatcher {
         Ok(task)
     }
 
-    /// When a [`Tick`](Event::Tick) is due, as a time since the start of the run: a stage is to be tried again then.
+    /// Returns the time since the start of the run at which the next [`Tick`](DispatchEvent::Tick)
+    /// is due, for the retry of a stage.
     pub fn wakes_at(&self) -> Option<Duration> {
         self.delayed.peek().map(|Reverse((until, _))| *until)
     }
 
-    /// Where a task is.
+    /// Returns the state of a task.
     ///
     /// # Panics
     /// If the task does not exist.
-    pub fn state(&self, task: TaskId) -> State {
+    pub fn state(&self, task: TaskId) -> TaskState {
         self.tasks[task.index()].state
     }
 
-    /// How long a task's stages ran, all together, as far as they ended.
+    /// Returns the total running time of the stages of a task that have ended.
     ///
     /// # Panics
     /// If the task does not exist.
-    pub fn took(&self, task: TaskId) -> Duration {
+    pub fn running_time(&self, task: TaskId) -> Duration {
         self.tasks[task.index()].took
     }
 
-    /// How often stages of lower rank have started before a task's current stage since it is ready:
+    /// Returns how often stages of lower rank have started since the current stage became ready:
     /// see [`Limits::overtakes_max`].
     ///
     /// # Panics
@@ -367,28 +379,28 @@ impl Dispatcher {
         self.tasks[task.index()].overtaken
     }
 
-    /// Whether nothing runs and nothing further will.
+    /// Returns true if no stage runs and none will start.
     pub fn is_finished(&self) -> bool {
-        let Stats { running, ready, delayed, .. } = self.stats;
+        let ScheduleStats { running, ready, delayed, .. } = self.stats;
         running == 0 && (self.stopped || (ready == 0 && delayed == 0))
     }
 
-    /// The figures up to the last event.
-    pub fn stats(&self) -> &Stats {
+    /// Returns the statistics up to the last event.
+    pub fn stats(&self) -> &ScheduleStats {
         &self.stats
     }
 
     fn begin(&mut self) {
         self.stats.begun = true;
         for at in 0..self.tasks.len() {
-            if self.tasks[at].state == State::Waiting(0) {
+            if self.tasks[at].state == TaskState::Waiting(0) {
                 self.make_ready(TaskId(at as u32));
             }
         }
     }
 
     fn next_stage(&mut self, task: TaskId, needs: &Needs, actions: &mut Vec<Action>) -> Result<(), Error> {
-        if !self.give_back(task) {
+        if !self.release(task) {
             return Ok(());
         }
         match self.number_of(needs) {
@@ -397,37 +409,37 @@ impl Dispatcher {
                 self.make_ready(task);
                 Ok(())
             }
-            Err(lack) => {
+            Err(shortage) => {
                 self.fail(task, actions);
-                // Names of tasks are the caller's.
-                Err(too_small(&format!("#{}", task.index()), lack))
+                // The dispatcher does not store names; the caller replaces this one.
+                Err(too_small(&format!("#{}", task.index()), shortage))
             }
         }
     }
 
     fn done(&mut self, task: TaskId) {
-        if self.give_back(task) {
-            self.finish(task, State::Done);
+        if self.release(task) {
+            self.finish(task, TaskState::Done);
             self.release_dependants(task);
         }
     }
 
     fn failed(&mut self, task: TaskId, actions: &mut Vec<Action>) {
-        if self.give_back(task) {
+        if self.release(task) {
             self.fail(task, actions);
         }
     }
 
     fn fail(&mut self, task: TaskId, actions: &mut Vec<Action>) {
-        self.finish(task, State::Failed);
+        self.finish(task, TaskState::Failed);
         self.stopped |= self.limits.on_failure == OnFailure::StopAtFirst;
         self.skip_dependants(task, task, actions);
     }
 
     fn delay(&mut self, task: TaskId, delay: Duration) {
-        if self.give_back(task) {
+        if self.release(task) {
             let until = self.clock.saturating_add(delay);
-            self.tasks[task.index()].state = State::Delayed(until);
+            self.tasks[task.index()].state = TaskState::Delayed(until);
             self.delayed.push(Reverse((until, task)));
             self.stats.delayed += 1;
             self.stats.retries += 1;
@@ -442,10 +454,10 @@ impl Dispatcher {
         stats.admitted = units;
     }
 
-    /// Skips a task that waits, and what depends on it.
+    /// Skips a waiting task and its dependants.
     fn skip_from(&mut self, task: TaskId, failed: TaskId, actions: &mut Vec<Action>) {
         self.stats.waiting -= 1;
-        self.finish(task, State::Skipped(failed));
+        self.finish(task, TaskState::Skipped(failed));
         actions.push(Action::Skip(task, failed));
         self.skip_dependants(task, failed, actions);
     }
@@ -454,9 +466,9 @@ impl Dispatcher {
         let mut reached = vec![from];
         while let Some(task) = reached.pop() {
             self.for_each_dependant(task, |this, dependant| {
-                if matches!(this.tasks[dependant.index()].state, State::Waiting(_)) {
+                if matches!(this.tasks[dependant.index()].state, TaskState::Waiting(_)) {
                     this.stats.waiting -= 1;
-                    this.finish(dependant, State::Skipped(failed));
+                    this.finish(dependant, TaskState::Skipped(failed));
                     actions.push(Action::Skip(dependant, failed));
                     reached.push(dependant);
                 }
@@ -467,7 +479,7 @@ impl Dispatcher {
     fn release_dependants(&mut self, task: TaskId) {
         self.for_each_dependant(task, |this, dependant| {
             let state = &mut this.tasks[dependant.index()].state;
-            if let State::Waiting(count) = state {
+            if let TaskState::Waiting(count) = state {
                 *count -= 1;
                 if *count == 0 && this.stats.begun {
                     this.make_ready(dependant);
@@ -489,30 +501,30 @@ impl Dispatcher {
         }
     }
 
-    /// Has tasks that wait wait for one more.
-    fn hold_back(&mut self, task: TaskId, before: &[TaskId]) {
+    /// Adds a dependency on `task` to waiting tasks.
+    fn add_dependency(&mut self, task: TaskId, before: &[TaskId]) {
         for later in before {
-            if let State::Waiting(count) = &mut self.tasks[later.index()].state {
+            if let TaskState::Waiting(count) = &mut self.tasks[later.index()].state {
                 *count += 1;
                 self.added.entry(task).or_default().push(*later);
             }
         }
     }
 
-    fn is_settled(&self, task: TaskId) -> bool {
-        matches!(self.tasks[task.index()].state, State::Done | State::Failed | State::Skipped(_))
+    fn has_ended(&self, task: TaskId) -> bool {
+        matches!(self.tasks[task.index()].state, TaskState::Done | TaskState::Failed | TaskState::Skipped(_))
     }
 
     fn failed_ancestor(&self, task: TaskId) -> Option<TaskId> {
         match self.tasks[task.index()].state {
-            State::Failed => Some(task),
-            State::Skipped(failed) => Some(failed),
+            TaskState::Failed => Some(task),
+            TaskState::Skipped(failed) => Some(failed),
             _ => None,
         }
     }
 
-    /// Whether one of `to` is, or depends on, one of `from`.
-    fn leads_to(&mut self, from: &[TaskId], to: &[TaskId]) -> bool {
+    /// Returns true if one of `to` is, or depends on, one of `from`.
+    fn reaches(&mut self, from: &[TaskId], to: &[TaskId]) -> bool {
         let mut seen = std::collections::HashSet::new();
         let mut reached = from.to_vec();
         while let Some(task) = reached.pop() {
@@ -526,7 +538,7 @@ impl Dispatcher {
         false
     }
 
-    /// The place of needs in `wants`.
+    /// Returns the index of needs in `wants`.
     fn number_of(&mut self, needs: &Needs) -> Result<u32, (String, u32, u32)> {
         if let Some((last, number)) = &self.last_needs
             && last == needs
@@ -552,11 +564,11 @@ impl Dispatcher {
     fn make_ready(&mut self, id: TaskId) {
         let task = &mut self.tasks[id.index()];
         match task.state {
-            State::Waiting(_) => self.stats.waiting -= 1,
-            State::Delayed(_) => self.stats.delayed -= 1,
+            TaskState::Waiting(_) => self.stats.waiting -= 1,
+            TaskState::Delayed(_) => self.stats.delayed -= 1,
             _ => {}
         }
-        task.state = State::Ready(self.clock);
+        task.state = TaskState::Ready(self.clock);
         self.stats.ready += 1;
         let class = task.class();
         self.classes[class].ready.push((task.rank, Reverse(id)));
@@ -572,11 +584,11 @@ impl Dispatcher {
         }
     }
 
-    /// The ready task of the highest rank that can start now, or the one that the order's rules
-    /// prefer to it. Tasks above it that cannot start are overtaken by it.
+    /// Selects the ready task of the highest rank that fits, or one that the rules prefer to it.
+    /// Counts an overtake for the tasks of higher rank that do not fit.
     fn best_that_fits(&mut self) -> Option<TaskId> {
-        let mut fitting: Option<(First, usize)> = None;
-        let mut blocked: Vec<(First, usize)> = Vec::new();
+        let mut fitting: Option<(RankedTask, usize)> = None;
+        let mut blocked: Vec<(RankedTask, usize)> = Vec::new();
         for at in 0..self.classes.len() {
             let Some(first) = self.first_of(at) else { continue };
             if !self.fits(at) {
@@ -586,7 +598,7 @@ impl Dispatcher {
             }
         }
         let (first, class) = fitting?;
-        if blocked.iter().any(|(above, _)| *above > first && self.is_owed(*above)) {
+        if blocked.iter().any(|(above, _)| *above > first && self.is_at_overtake_limit(*above)) {
             return self.best_not_reserved();
         }
         let task = self.preferred(class, first, &blocked);
@@ -597,76 +609,77 @@ impl Dispatcher {
         Some(task)
     }
 
-    /// Like [`best_that_fits`](Self::best_that_fits) while a task was overtaken too often: leaves
-    /// what is reserved for such tasks to them and to tasks above them.
+    /// Selects a task like [`best_that_fits`](Self::best_that_fits), while some task was overtaken
+    /// too often. Resources reserved for such tasks are left to them and to tasks of higher rank.
     ///
-    /// This is backfilling as batch schedulers do it, except that the end of what runs is not
-    /// predicted (Mu'alem and Feitelson, "Utilization, Predictability, Workloads, and User Runtime
-    /// Estimates in Scheduling the IBM SP2 with Backfilling", 2001).
+    /// This is backfilling as in batch schedulers, but without predictions of running times
+    /// (Mu'alem and Feitelson, "Utilization, Predictability, Workloads, and User Runtime Estimates
+    /// in Scheduling the IBM SP2 with Backfilling", 2001).
     fn best_not_reserved(&mut self) -> Option<TaskId> {
         let first = |at: usize| Some((*self.classes[at].ready.peek()?, at));
-        let mut heads: BinaryHeap<(First, usize)> = (0..self.classes.len()).filter_map(first).collect();
-        let mut reserved = Reserved { pools: vec![false; self.free.len()], places: 0 };
+        let mut heads: BinaryHeap<(RankedTask, usize)> = (0..self.classes.len()).filter_map(first).collect();
+        let mut reserved = Reserved { pools: vec![false; self.free.len()], slots: 0 };
         let mut passed = Vec::new();
         while let Some((first, class)) = heads.pop() {
             if self.fits(class) && !self.is_reserved(class, &reserved) {
-                for (above, class, places) in passed {
-                    self.overtake(above, class, places);
+                for (above, class, slots) in passed {
+                    self.overtake(above, class, slots);
                 }
                 return Some(first.1.0);
             }
-            passed.push((first, class, reserved.places));
-            if self.is_owed(first) {
+            passed.push((first, class, reserved.slots));
+            if self.is_at_overtake_limit(first) {
                 self.reserve(class, &mut reserved);
             }
         }
         None
     }
 
-    /// Whether a task was overtaken as often as is allowed.
-    fn is_owed(&self, (_, Reverse(task)): First) -> bool {
+    /// Returns true if a task was overtaken as often as allowed.
+    fn is_at_overtake_limit(&self, (_, Reverse(task)): RankedTask) -> bool {
         self.tasks[task.index()].overtaken >= self.limits.overtakes_max
     }
 
-    /// Counts that a task of lower rank starts before the first of a class.
+    /// Counts that a task of lower rank starts before the first task of a class.
     ///
-    /// One that waits for a place under `tasks_max` is not overtaken by a task that has one: such
-    /// tasks have to go on, else no place falls free.
-    fn overtake(&mut self, (_, Reverse(task)): First, class: usize, places_reserved: usize) {
-        if self.has_place(class, places_reserved) {
+    /// A task that waits for a slot under `tasks_max` is not overtaken by tasks in progress: these
+    /// must continue, or no slot would become free.
+    fn overtake(&mut self, (_, Reverse(task)): RankedTask, class: usize, slots_reserved: usize) {
+        if self.has_task_slot(class, slots_reserved) {
             let overtaken = &mut self.tasks[task.index()].overtaken;
             *overtaken = overtaken.saturating_add(1);
         }
     }
 
-    /// Whether `tasks_max` lets a task of a class begin, or it has begun already.
-    fn has_place(&self, class: usize, places_reserved: usize) -> bool {
-        class % 2 == 1 || self.stats.in_flight.saturating_add(places_reserved) < self.limits.tasks_max
+    /// Returns true if tasks of the class are in progress already, or `tasks_max` allows another to
+    /// begin.
+    fn has_task_slot(&self, class: usize, slots_reserved: usize) -> bool {
+        class % 2 == 1 || self.stats.in_flight.saturating_add(slots_reserved) < self.limits.tasks_max
     }
 
     fn is_reserved(&self, class: usize, reserved: &Reserved) -> bool {
-        !self.has_place(class, reserved.places)
+        !self.has_task_slot(class, reserved.slots)
             || self.wants[class / 2].iter().any(|(pool, _)| reserved.pools[*pool])
     }
 
-    /// Reserves what the first task of a class needs. While it waits for a place under `tasks_max`,
-    /// that is the next place and nothing else: the tasks that have the places may need the pools
-    /// in order to end, and if they could not get them, nothing would ever run again.
+    /// Reserves the resources of the first task of a class. If it waits for a slot under
+    /// `tasks_max`, only the next slot is reserved. Otherwise the tasks in progress might be
+    /// unable to get the pools that they need to finish, and the run would deadlock.
     fn reserve(&self, class: usize, reserved: &mut Reserved) {
-        if self.has_place(class, reserved.places) {
+        if self.has_task_slot(class, reserved.slots) {
             self.wants[class / 2].iter().for_each(|(pool, _)| reserved.pools[*pool] = true);
         }
-        reserved.places += usize::from(class.is_multiple_of(2));
+        reserved.slots += usize::from(class.is_multiple_of(2));
     }
 
-    /// The first task of a class, once those are gone that have started by another way.
-    fn first_of(&mut self, class: usize) -> Option<First> {
+    /// Returns the first task of a class. Removes tasks that have started in the meantime.
+    fn first_of(&mut self, class: usize) -> Option<RankedTask> {
         if self.classes[class].count == 0 {
             self.classes[class].ready.clear();
             return None;
         }
         loop {
-            let &first = self.classes[class].ready.peek().expect("as many are in it as are ready");
+            let &first = self.classes[class].ready.peek().expect("a class contains all its ready tasks");
             if self.is_ready(first.1.0, class) {
                 return Some(first);
             }
@@ -674,23 +687,24 @@ impl Dispatcher {
         }
     }
 
-    /// What the order's rules make of the choice of a task.
+    /// Applies the rules of the order to the choice of a task.
     ///
-    /// A rule may choose a task of lower rank, but none below a task that was overtaken too often.
-    /// The longest task goes first without counting as overtaking, since there are only so many
-    /// tasks whose durations are known; of those with the same needs, any number may be added.
-    fn preferred(&mut self, class: usize, first: First, blocked: &[(First, usize)]) -> TaskId {
+    /// A rule may select a task of lower rank, unless a task in between was overtaken too often.
+    /// Starting the longest task first does not count as overtaking, because only tasks with known
+    /// durations, a limited number, can do so. Any number of tasks with the same needs may be
+    /// added, so these count.
+    fn preferred(&mut self, class: usize, first: RankedTask, blocked: &[(RankedTask, usize)]) -> TaskId {
         let (rank, Reverse(task)) = first;
         if self.order.is_plain() {
             return task;
         }
         let is_allowed = |this: &Self, other: TaskId| {
             let other = (this.tasks[other.index()].rank, Reverse(other));
-            !blocked.iter().any(|(above, _)| *above > other && this.is_owed(*above))
+            !blocked.iter().any(|(above, _)| *above > other && this.is_at_overtake_limit(*above))
         };
         let mut order = std::mem::take(&mut self.order);
         let longest = order.longest_due(self.clock, task, self);
-        let same_needs = order.same_needs(class, rank, self).filter(|_| !self.is_owed(first));
+        let same_needs = order.same_needs(class, rank, self).filter(|_| !self.is_at_overtake_limit(first));
         self.order = order;
         if let Some(longest) = longest.filter(|longest| is_allowed(self, *longest)) {
             return longest;
@@ -706,19 +720,19 @@ impl Dispatcher {
 
     fn start(&mut self, id: TaskId) {
         let task = &mut self.tasks[id.index()];
-        if let State::Ready(since) = task.state {
+        if let TaskState::Ready(since) = task.state {
             self.stats.waited = self.stats.waited.saturating_add(self.clock - since);
         }
         let class = task.class();
         self.stats.in_flight += usize::from(!task.begun);
         task.begun = true;
         task.overtaken = 0;
-        task.state = State::Running(self.clock);
+        task.state = TaskState::Running(self.clock);
         self.stats.ready -= 1;
         self.stats.running += 1;
         self.stats.started += 1;
         self.classes[class].count -= 1;
-        // Where it usually is, so that heaps do not fill with what has started.
+        // The common case. Removing the task here keeps the heap free of started tasks.
         if self.classes[class].ready.peek().is_some_and(|(_, Reverse(first))| *first == id) {
             self.classes[class].ready.pop();
         }
@@ -731,10 +745,10 @@ impl Dispatcher {
         }
     }
 
-    /// Takes back what a running stage held; false if the task was not running.
-    fn give_back(&mut self, id: TaskId) -> bool {
+    /// Releases the resources of a running stage. Returns false if the task is not running.
+    fn release(&mut self, id: TaskId) -> bool {
         let Some(task) = self.tasks.get_mut(id.index()) else { return false };
-        let State::Running(since) = task.state else { return false };
+        let TaskState::Running(since) = task.state else { return false };
         let took = self.clock - since;
         task.took = task.took.saturating_add(took);
         self.order.ended(task.wants, id);
@@ -749,7 +763,7 @@ impl Dispatcher {
         true
     }
 
-    fn finish(&mut self, id: TaskId, state: State) {
+    fn finish(&mut self, id: TaskId, state: TaskState) {
         let task = &mut self.tasks[id.index()];
         self.stats.in_flight -= usize::from(task.begun);
         if !task.begun {
@@ -757,13 +771,13 @@ impl Dispatcher {
         }
         task.state = state;
         match state {
-            State::Done => self.stats.done += 1,
-            State::Failed => self.stats.failed += 1,
+            TaskState::Done => self.stats.done += 1,
+            TaskState::Failed => self.stats.failed += 1,
             _ => self.stats.skipped += 1,
         }
     }
 
-    fn pass_time(&mut self, now: Duration) {
+    fn advance_clock(&mut self, now: Duration) {
         let passed = now.saturating_sub(self.clock);
         if !passed.is_zero() {
             self.clock = now;
@@ -771,7 +785,7 @@ impl Dispatcher {
             for pool in &mut self.stats.pools {
                 pool.busy = pool.busy.saturating_add(passed.saturating_mul(pool.used));
             }
-            self.count_lost(passed);
+            self.count_lost_time(passed);
         }
         while self.delayed.peek().is_some_and(|Reverse((until, _))| *until <= self.clock) {
             let Some(Reverse((_, task))) = self.delayed.pop() else { return };
@@ -779,20 +793,25 @@ impl Dispatcher {
         }
     }
 
-    /// Why workers were idle in the time that has just passed, in which nothing changed.
-    fn count_lost(&mut self, passed: Duration) {
+    /// Attributes the idle time of workers since the last event to a cause. Nothing changed in
+    /// between.
+    fn count_lost_time(&mut self, passed: Duration) {
         let Some(workers) = self.workers.filter(|_| self.stats.begun) else { return };
-        let PoolStats { limit, admitted, used, .. } = self.stats.pools[workers];
-        let Stats { ready, delayed, waiting, lost, .. } = &mut self.stats;
+        let ResourceStats { limit, admitted, used, .. } = self.stats.pools[workers];
+        let ScheduleStats { ready, delayed, waiting, lost, .. } = &mut self.stats;
         let refused = limit - admitted.max(used).min(limit);
         lost.worker = lost.worker.saturating_add(passed.saturating_mul(refused));
         let idle = passed.saturating_mul((limit - refused).saturating_sub(used));
-        let cause = match () {
-            () if self.paused && *ready > 0 => &mut lost.worker,
-            () if *ready > 0 && !self.stopped => &mut lost.resource,
-            () if *delayed > 0 => &mut lost.retry,
-            () if *waiting > 0 && !self.stopped => &mut lost.dependency,
-            () => &mut lost.tail,
+        let cause = if self.paused && *ready > 0 {
+            &mut lost.worker
+        } else if *ready > 0 && !self.stopped {
+            &mut lost.resource
+        } else if *delayed > 0 {
+            &mut lost.retry
+        } else if *waiting > 0 && !self.stopped {
+            &mut lost.dependency
+        } else {
+            &mut lost.tail
         };
         *cause = cause.saturating_add(idle);
     }
@@ -801,14 +820,15 @@ impl Dispatcher {
 impl Choice for Dispatcher {
     fn is_ready(&self, task: TaskId, class: usize) -> bool {
         let task = &self.tasks[task.index()];
-        matches!(task.state, State::Ready(_)) && task.class() == class
+        matches!(task.state, TaskState::Ready(_)) && task.class() == class
     }
 
     fn fits(&self, class: usize) -> bool {
-        // What is admitted may be less than what a stage needs, for ever; then it runs when no other uses the pool.
+        // The admitted units may be fewer than a stage needs, permanently. Such a stage runs when
+        // no other stage uses the pool.
         let is_idle = |pool: usize| self.stats.pools.get(pool).is_some_and(|pool| pool.used == 0);
         let mut wants = self.wants[class / 2].iter();
-        self.has_place(class, 0)
+        self.has_task_slot(class, 0)
             && wants.all(|&(pool, units)| i64::from(units) <= self.free[pool] || is_idle(pool))
     }
 
@@ -818,7 +838,8 @@ impl Choice for Dispatcher {
 }
 
 impl Task {
-    /// Where it queues: beside others that want the same and have begun, or have not.
+    /// Returns the class in which the task is queued: the tasks with the same needs that have also
+    /// begun, or have also not begun.
     fn class(&self) -> usize {
         self.wants as usize * 2 + usize::from(self.begun)
     }

@@ -1,116 +1,108 @@
-//! What can be wrong with a graph or its execution. Knows nothing of what the tasks do.
+//! The error type of this crate.
 
-/// Everything this crate refuses, with what was attempted.
+/// An error in a graph, in the options of a run, or in its journal.
 ///
-/// A *task's* failure is no error of the scheduler: it is an [`Outcome`](crate::Outcome) in the
-/// [`Report`](crate::Report), and the rest of the graph goes on.
+/// The failure of a task is not an
+/// error of the scheduler. It is a [`TaskOutcome`](crate::TaskOutcome) in the
+/// [`RunReport`](crate::RunReport), and unrelated tasks continue.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// Two tasks were added under one id.
+    /// Two tasks have the same id.
     #[error("task `{id}` is defined twice")]
     DuplicateTask {
-        /// The id in question.
+        /// The id.
         id: String,
     },
-    /// A dependency names a task that is not in the graph.
+    /// A dependency names an unknown task.
     #[error("task `{id}` depends on `{dependency}`, which is not in the graph")]
     UnknownDependency {
-        /// The task whose dependency it is.
+        /// The dependent task.
         id: String,
-        /// The name that no task has.
+        /// The unknown name.
         dependency: String,
     },
-    /// The dependencies form a circle. The path is the shortest such circle.
+    /// The dependencies form a cycle. `path` is a shortest one.
     #[error("dependency cycle: {}", display_cycle(path))]
     Cycle {
-        /// The ids along the circle, each depending on the next, the last on the first.
+        /// The ids along the cycle, each depending on the next, and the last on the first.
         path: Vec<String>,
     },
     /// A task needs more of a resource than exists, so it could never start.
-    #[error("task `{id}` needs {wanted} of resource `{resource}`, of which there are {limit}")]
+    #[error("task `{id}` needs {wanted} of resource `{resource}`, whose limit is {limit}")]
     ResourceTooSmall {
-        /// The task that could never start.
+        /// The task.
         id: String,
-        /// The resource's name.
+        /// Name of the resource.
         resource: String,
-        /// Units wanted.
+        /// Units needed.
         wanted: u32,
         /// Units that exist.
         limit: u32,
     },
-    /// A limit has a value that means nothing.
+    /// A limit is out of range.
     #[error("invalid value {value} for {option}: expected {expected}")]
     InvalidLimit {
-        /// The option's name.
+        /// Name of the option.
         option: &'static str,
-        /// Its value.
+        /// The value.
         value: u64,
-        /// The values that are accepted.
+        /// The accepted values.
         expected: &'static str,
     },
-    /// A task that is not in the graph was given as done already.
-    #[error("task number {index} was given as already done, and the graph has {tasks} tasks")]
+    /// A task given as already done is not in the graph.
+    #[error("task number {index} is marked as already done, but the graph has {tasks} tasks")]
     UnknownDone {
-        /// Its [`TaskId::index`](crate::TaskId::index).
+        /// The [`TaskId::index`](crate::TaskId::index) of the task.
         index: usize,
-        /// How many tasks the graph has.
+        /// Number of tasks in the graph.
         tasks: usize,
     },
-    /// A closure that was asked about a task before the run began has panicked.
+    /// A closure panicked when it was called for a task before the run began.
     #[error("`{closure}` panicked for task `{id}`: {message}")]
     Panicked {
-        /// The closure's name in [`Job`](crate::Job).
+        /// Name of the closure in [`Job`](crate::Job).
         closure: &'static str,
-        /// The task that it was asked about.
+        /// The task.
         id: String,
-        /// The panic's message.
+        /// Message of the panic.
         message: String,
     },
-    /// A task was added between others that depend on each other the other way round.
-    #[error("task `{id}` shall go before a task that it depends on")]
+    /// An added task would close a cycle.
+    #[error("task `{id}` would be a dependency of a task that it depends on")]
     AddedCycle {
-        /// The task that was to be added.
+        /// The added task.
         id: String,
     },
-    /// A task was added beside one that the run does not have.
-    #[error("task `{id}` names task number {index}, which is not in this run")]
+    /// An added task refers to an unknown task.
+    #[error("task `{id}` refers to task number {index}, which is not in this run")]
     UnknownTask {
-        /// The task that was to be added.
+        /// The added task.
         id: String,
-        /// The other's [`TaskId::index`](crate::TaskId::index).
+        /// The [`TaskId::index`](crate::TaskId::index) of the unknown task.
         index: usize,
     },
-    /// A task was added before one that does not wait any more.
-    #[error("task `{id}` shall go before a task that may have started already")]
+    /// An added task would be a dependency of a task that no longer waits.
+    #[error("task `{id}` would be a dependency of a task that may have started")]
     NotWaiting {
-        /// The task that was to be added.
+        /// The added task.
         id: String,
     },
-    /// A task was added when all others had ended, or the run was stopped.
-    #[error("task `{id}` comes too late: the run has ended")]
+    /// A task was added after all others had ended or the run was stopped.
+    #[error("cannot add task `{id}`: the run has ended")]
     Ended {
-        /// The task that was to be added.
+        /// The added task.
         id: String,
-    },
-    /// The jobserver could not be made.
-    #[cfg(feature = "jobserver")]
-    #[error("cannot {operation} a jobserver")]
-    Jobserver {
-        /// What was attempted.
-        operation: &'static str,
-        /// Why.
-        source: std::io::Error,
     },
     /// The journal could not be opened, read or written.
     #[cfg(feature = "journal")]
     #[error("cannot {operation} the journal in {}", dir.display())]
     Journal {
-        /// What was attempted.
+        /// The attempted operation.
         operation: &'static str,
-        /// The journal's folder.
+        /// Directory of the journal.
         dir: std::path::PathBuf,
-        /// Why.
+        /// The error of the log.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
 }

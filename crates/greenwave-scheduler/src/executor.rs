@@ -1,4 +1,4 @@
-//! Performs the dispatcher's decisions on tokio. Decides nothing itself, and is unaware of what tasks do.
+//! Performs the decisions of the dispatcher on tokio.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -15,145 +15,70 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 #[cfg(feature = "jobserver")]
-use crate::Jobserver;
-use crate::control::{AddedStage, BoxedStage, Pauser, Request, Stopper, Wish};
-use crate::dispatcher::{Action, Addition, Dispatcher, Event, Limits, State};
+use greenwave_process::Jobserver;
+use crate::control::{AddRequest, AddedStage, BoxedStage, Pauser, RunControl, Stopper};
+use crate::dispatcher::{Action, Addition, DispatchEvent, Dispatcher, Limits, TaskState};
 use crate::job::Job;
 use crate::priority::Priority;
-use crate::retries::Backoffs;
-use crate::running::{Ended, Inline, Running, Spawned, guarded, panic_text};
-use crate::stats::Stats;
+use crate::retries::RetryTracker;
+use crate::running::{EndedStage, InlineStages, SpawnedStages, StageSet, panic_text, run_guarded};
+use crate::stats::ScheduleStats;
+use crate::task::{Progress, Stage, Step, TaskFailure, TaskOutcome};
 use crate::workers::{Admission, Workers};
-use crate::{Durations, Error, Graph, Needs, TaskId};
+use crate::{Error, Graph, Needs, TaskId};
 
-/// How one stage of a task ended.
+/// The results of all tasks, and statistics.
 #[derive(Debug)]
-pub enum Step<R, E> {
-    /// The task is done, with its result.
-    Done(R),
-    /// The task has a further stage with these needs. What this one held is given back, and the task
-    /// queues again at its old priority.
-    Next(Needs),
-    /// The task has failed; what depends on it is skipped.
-    Failed(E),
-    /// The stage has failed in a way that may pass: it is tried again as [`Executor::retry`] allows, and
-    /// the task has failed when that allows no further attempt.
-    Again(E),
-}
-
-/// Which stage of which task is to be run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stage {
-    /// The task.
-    pub task: TaskId,
-    /// How many stages of it have ended well: 0 for the first.
-    pub number: u32,
-    /// How often this stage was tried before: 0 for the first time.
-    pub retry: u32,
-}
-
-/// How a task ended.
-#[derive(Debug)]
-pub enum Outcome<R, E> {
-    /// Well, with its result.
-    Done(R),
-    /// It had been finished by an earlier, interrupted run.
-    AlreadyDone,
-    /// Badly.
-    Failed(Failure<E>),
-    /// Never begun, because of that failed ancestor.
-    Skipped(TaskId),
-    /// Not begun, or not finished, when the run was stopped.
-    Stopped,
-}
-
-/// Why a task failed.
-#[derive(Debug, thiserror::Error)]
-pub enum Failure<E> {
-    /// The task said so.
-    #[error(transparent)]
-    Task(E),
-    /// The task's code panicked.
-    #[error("panicked: {0}")]
-    Panicked(String),
-    /// A stage ran longer than allowed and was cancelled.
-    #[error("ran longer than {0:?}")]
-    TimedOut(Duration),
-    /// A further stage could never start.
-    #[error(transparent)]
-    Unschedulable(Error),
-}
-
-/// A change worth telling somebody about, told from the coordinating task as it happens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Progress {
-    /// A stage starts.
-    Started(Stage),
-    /// A stage ended well, and another follows.
-    Ended(Stage),
-    /// A stage failed and is tried again after so long.
-    Retrying(Stage, Duration),
-    /// A task ended well.
-    Done(TaskId),
-    /// A task failed.
-    Failed(TaskId),
-    /// A task is skipped because of that failed ancestor.
-    Skipped(TaskId, TaskId),
-    /// A task was added.
-    Added(TaskId),
-}
-
-/// What happened to every task, and the figures of the run.
-#[derive(Debug)]
-pub struct Report<R, E> {
-    /// By [`TaskId::index`], added tasks last.
-    pub outcomes: Vec<Outcome<R, E>>,
-    /// The final figures.
-    pub stats: Stats,
-    /// The longest chain of tasks by the time they took, or all their time over the units of the pool `workers`, whichever is longer: no
-    /// schedule of these tasks could have been shorter. Added tasks count in the second only.
+pub struct RunReport<R, E> {
+    /// Indexed by [`TaskId::index`], added tasks last.
+    pub outcomes: Vec<TaskOutcome<R, E>>,
+    /// The final statistics.
+    pub stats: ScheduleStats,
+    /// A lower bound on the length of every schedule of these tasks: the longest chain of tasks by
+    /// running time, or the total running time divided by the units of the pool `workers`,
+    /// whichever is longer. Added tasks count in the latter only.
     pub lower_bound: Duration,
-    /// The message of the panic of [`Job::observe`]'s closure, which is not called after that.
+    /// Message of a panic in the closure of [`Job::observe`], which is not called after that.
     pub observer_panic: Option<String>,
 }
 
 /// Runs graphs of asynchronous tasks.
 ///
-/// An executor may run any number of graphs, one after another or at once. Each run has the limits for
-/// itself: two runs at once may use twice as much.
+/// An executor may run any number of graphs, one after another or concurrently. Limits apply to
+/// each run separately: two concurrent runs may use twice as much.
 ///
-/// One coordinator holds the dispatcher and no lock. Dropping the future of a run aborts all stages, which drops what they hold, child
-/// processes included.
+/// One coordinating task owns the dispatcher, without a lock. Dropping the future of a run aborts
+/// all stages and drops their contents, including child processes.
 #[derive(Debug, Clone, Default)]
 pub struct Executor {
     /// Resources and other limits.
     pub limits: Limits,
-    /// Which of several ready tasks goes first.
+    /// The order among ready tasks.
     pub priority: Priority,
-    /// The longest that one stage may run; `None` for as long as it likes. [`Job::time_max`] says it for each task.
+    /// Time limit of each stage; `None` for no limit. [`Job::time_max`] overrides it for single
+    /// tasks.
     pub stage_time_max: Option<Duration>,
-    /// How often and when a stage that says [`Step::Again`] is tried again. Each stage begins anew, and
-    /// the deadline counts from the start of its first attempt.
+    /// Retry policy for stages that return [`Step::Retry`]. Each stage starts with a full number of
+    /// attempts, and the deadline counts from the start of its first attempt.
     pub retry: Retry,
-    /// Whether stages that panicked or ran for too long are tried again too; by default only those
-    /// that say [`Step::Again`].
+    /// Also retries stages that panicked or exceeded their time limit.
     pub retry_panics: bool,
-    /// How many units of the pool `workers` are used: all, or what the machine's load and the jobserver leave.
+    /// Number of units of the pool `workers` in use: all, or as many as the machine's load and the
+    /// jobserver permit.
     pub workers: Workers,
     #[cfg(feature = "jobserver")]
     jobserver: Option<Jobserver>,
-    stats: Arc<Mutex<Stats>>,
-    wish: Arc<watch::Sender<Wish>>,
+    stats: Arc<Mutex<ScheduleStats>>,
+    control: Arc<watch::Sender<RunControl>>,
 }
 
 impl Executor {
-    /// An executor under limits.
+    /// Creates an executor with the given limits.
     pub fn new(limits: Limits) -> Self {
         Self { limits, ..Self::default() }
     }
 
-    /// Takes a token of a jobserver for every worker but the first.
+    /// Takes a token of a jobserver for each worker except the first.
     #[cfg(feature = "jobserver")]
     #[must_use]
     pub fn with_jobserver(self, jobserver: Jobserver) -> Self {
@@ -167,35 +92,38 @@ impl Executor {
         admission
     }
 
-    /// Figures of the run under way, up to its last events; of the last run if none is.
-    pub fn stats(&self) -> Stats {
+    /// Returns the statistics of the current run, or of the last one.
+    pub fn stats(&self) -> ScheduleStats {
         self.stats.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// A handle to read the figures with while the executor is borrowed elsewhere.
-    pub fn stats_reader(&self) -> impl Fn() -> Stats + Send + Sync + use<> {
+    /// Returns a closure that reads the statistics while the executor is borrowed.
+    pub fn stats_reader(&self) -> impl Fn() -> ScheduleStats + Send + Sync + use<> {
         let stats = Arc::clone(&self.stats);
         move || stats.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// A handle that stops runs from elsewhere.
+    /// Returns a handle that stops runs.
     pub fn stopper(&self) -> Stopper {
-        Stopper(Arc::clone(&self.wish))
+        Stopper(Arc::clone(&self.control))
     }
 
-    /// A handle that pauses runs from elsewhere.
+    /// Returns a handle that pauses runs.
     pub fn pauser(&self) -> Pauser {
-        Pauser(Arc::clone(&self.wish))
+        Pauser(Arc::clone(&self.control))
     }
 
-    /// Runs every task of the graph that is not `already_done`. The same as [`run_job`](Self::run_job), for what is needed most.
+    /// Runs all tasks of the graph that are not `already_done`. A shorthand for
+    /// [`run_job`](Self::run_job) with the most common inputs.
     ///
-    /// `needs` says what a task's first stage holds, `expected` what a task will probably take
-    /// ([`Durations`](crate::Durations) knows, or `|_| Durations::DEFAULT`), `stage` makes the future of one stage, and `observe` is told what happens.
+    /// `needs` returns the needs of a task's first stage, `expected` its expected duration
+    /// ([`Durations`](crate::Durations) learns these; otherwise use `|_| Durations::DEFAULT`).
+    /// `stage` creates the future of one stage, and `observe` receives progress events.
     ///
     /// # Errors
-    /// Before anything starts: [`Error::ResourceTooSmall`] if some task could never start;
-    /// [`Error::InvalidLimit`]; [`Error::UnknownDone`]; [`Error::Panicked`] if `expected` or `needs` does.
+    /// Before any task starts: [`Error::ResourceTooSmall`] if a task could never start;
+    /// [`Error::InvalidLimit`]; [`Error::UnknownDone`]; [`Error::Panicked`] if `expected` or
+    /// `needs` panics.
     pub async fn run<T, R, E, F>(
         &self,
         graph: &Graph<T>,
@@ -204,7 +132,7 @@ impl Executor {
         needs: impl FnMut(TaskId) -> Needs + Send,
         stage: impl Fn(Stage) -> F,
         observe: impl FnMut(Progress) + Send,
-    ) -> Result<Report<R, E>, Error>
+    ) -> Result<RunReport<R, E>, Error>
     where
         R: Send + 'static,
         E: Send + 'static,
@@ -214,41 +142,43 @@ impl Executor {
         self.run_job(graph, job, stage).await
     }
 
-    /// Runs every task of a graph, each stage as a task of the runtime, so that they use all its threads.
-    /// A panic in a stage, in the closure that makes its future or in [`Job::time_max`] is a failure of
-    /// its task.
+    /// Runs all tasks of a graph, with each stage in a separate tokio task, so that stages use all
+    /// threads of the runtime. A panic in a stage, in the closure that creates its future, or in
+    /// [`Job::time_max`] fails the task.
     ///
     /// # Errors
-    /// As for [`run`](Self::run).
+    /// The errors of [`run`](Self::run).
     pub async fn run_job<T, R, E, F>(
         &self,
         graph: &Graph<T>,
         job: Job<'_, R, E>,
         stage: impl Fn(Stage) -> F,
-    ) -> Result<Report<R, E>, Error>
+    ) -> Result<RunReport<R, E>, Error>
     where
         R: Send + 'static,
         E: Send + 'static,
         F: Future<Output = Step<R, E>> + Send + 'static,
     {
-        self.coordinate(graph, job, stage, Spawned::new()).await
+        self.coordinate(graph, job, stage, SpawnedStages::new()).await
     }
 
-    /// Like [`run_job`](Self::run_job), with all stages within the task that calls: they may borrow, need not be [`Send`], and cost a third as
-    /// much; but whatever computes for long keeps all others waiting. For stages that wait: for the network, for child processes.
+    /// Runs all tasks of a graph like [`run_job`](Self::run_job), with all stages in the calling
+    /// task. Stages may borrow, need not be [`Send`], and cost a third as much. A stage that
+    /// computes for long delays all others, so use this for stages that wait for the network or
+    /// child processes.
     ///
     /// # Errors
-    /// As for [`run_job`](Self::run_job).
+    /// The errors of [`run_job`](Self::run_job).
     pub async fn run_inline<T, R, E, F>(
         &self,
         graph: &Graph<T>,
         job: Job<'_, R, E>,
         stage: impl Fn(Stage) -> F,
-    ) -> Result<Report<R, E>, Error>
+    ) -> Result<RunReport<R, E>, Error>
     where
         F: Future<Output = Step<R, E>>,
     {
-        self.coordinate(graph, job, stage, Inline::new(guarded)).await
+        self.coordinate(graph, job, stage, InlineStages::new(run_guarded)).await
     }
 
     async fn coordinate<T, R, E, F>(
@@ -256,33 +186,33 @@ impl Executor {
         graph: &Graph<T>,
         mut job: Job<'_, R, E>,
         stage: impl Fn(Stage) -> F,
-        running: impl Running<Either<F, BoxedStage<R, E>>, R, E>,
-    ) -> Result<Report<R, E>, Error>
+        running: impl StageSet<Either<F, BoxedStage<R, E>>, R, E>,
+    ) -> Result<RunReport<R, E>, Error>
     where
         F: Future<Output = Step<R, E>>,
     {
         let dispatcher = self.dispatcher(graph, &mut job)?;
         let mut run = Run::new(self, dispatcher, job, running, graph);
-        run.go(self, stage).await;
+        run.drive(self, stage).await;
         self.publish(&run.dispatcher);
         Ok(run.report())
     }
 
-    /// The dispatcher of a run that is about to begin.
+    /// Creates the dispatcher of a run.
     fn dispatcher<T, R, E>(&self, graph: &Graph<T>, job: &mut Job<'_, R, E>) -> Result<Dispatcher, Error> {
         let unknown = job.already_done.iter().find(|task| task.index() >= graph.len());
         if let Some(unknown) = unknown {
             return Err(Error::UnknownDone { index: unknown.index(), tasks: graph.len() });
         }
         let panicked = RefCell::new(None);
-        let note = |closure, task, payload: Box<dyn std::any::Any + Send>| {
+        let record = |closure, task, payload: Box<dyn std::any::Any + Send>| {
             let (id, message) = (graph.id(task).to_owned(), panic_text(&*payload));
             panicked.borrow_mut().get_or_insert(Error::Panicked { closure, id, message });
         };
         let expected = |task| {
             let expected = catch_unwind(AssertUnwindSafe(|| (job.expected)(task)));
             expected.unwrap_or_else(|payload| {
-                note("expected", task, payload);
+                record("expected", task, payload);
                 Duration::ZERO
             })
         };
@@ -293,7 +223,7 @@ impl Executor {
         let needs = |task| {
             let needs = catch_unwind(AssertUnwindSafe(|| (job.needs)(task)));
             needs.unwrap_or_else(|payload| {
-                note("needs", task, payload);
+                record("needs", task, payload);
                 Needs::nothing()
             })
         };
@@ -311,20 +241,21 @@ impl Executor {
     }
 }
 
-/// As many ends of stages are taken together: figures are published, and the clock is read, once for all.
+/// Maximum number of ended stages handled together. Statistics are published and the clock is read
+/// once per batch.
 const BATCH_MAX: usize = 64;
 
-/// What has happened while the coordinator waited.
+/// The reason why the coordinator woke up.
 enum Wake<R, E> {
-    /// Stages ended: those in the batch.
-    Ended,
-    Wish(Wish),
+    /// The stages in the batch have ended.
+    StagesEnded,
+    Control(RunControl),
     Tick,
     Admit,
-    Add(Request<R, E>),
+    Add(AddRequest<R, E>),
 }
 
-/// What the shell keeps of a run under way.
+/// The state of a run in progress.
 struct Run<'a, T, R, E, S> {
     graph: &'a Graph<T>,
     started: Instant,
@@ -332,15 +263,15 @@ struct Run<'a, T, R, E, S> {
     job: Job<'a, R, E>,
     stage_time_max: Option<Duration>,
     running: S,
-    /// Which stage of each task comes next.
+    /// Number and retry count of the next stage of each task.
     stages: Vec<(u32, u32)>,
     added: HashMap<TaskId, AddedStage<R, E>>,
-    /// The names of added tasks.
+    /// Names of added tasks.
     added_ids: HashMap<String, TaskId>,
-    outcomes: Vec<Outcome<R, E>>,
-    backoffs: Backoffs,
+    outcomes: Vec<TaskOutcome<R, E>>,
+    retries: RetryTracker,
     actions: Vec<Action>,
-    batch: Vec<Ended<R, E>>,
+    batch: Vec<EndedStage<R, E>>,
     observer_panic: Option<String>,
 }
 
@@ -353,8 +284,8 @@ impl<'a, T, R, E, S> Run<'a, T, R, E, S> {
         graph: &'a Graph<T>,
     ) -> Self {
         let tasks = graph.len();
-        let mut outcomes: Vec<_> = (0..tasks).map(|_| Outcome::Stopped).collect();
-        job.already_done.iter().for_each(|task| outcomes[task.index()] = Outcome::AlreadyDone);
+        let mut outcomes: Vec<_> = (0..tasks).map(|_| TaskOutcome::Stopped).collect();
+        job.already_done.iter().for_each(|task| outcomes[task.index()] = TaskOutcome::AlreadyDone);
         Self {
             graph,
             started: Instant::now(),
@@ -366,52 +297,54 @@ impl<'a, T, R, E, S> Run<'a, T, R, E, S> {
             added: HashMap::new(),
             added_ids: HashMap::new(),
             outcomes,
-            backoffs: Backoffs::new(executor.retry.clone(), executor.retry_panics),
+            retries: RetryTracker::new(executor.retry.clone(), executor.retry_panics),
             actions: Vec::new(),
             batch: Vec::with_capacity(BATCH_MAX),
             observer_panic: None,
         }
     }
 
-    /// From the first event to the last.
-    async fn go<F>(&mut self, executor: &Executor, stage: impl Fn(Stage) -> F)
+    /// Runs from the first event to the last.
+    async fn drive<F>(&mut self, executor: &Executor, stage: impl Fn(Stage) -> F)
     where
-        S: Running<Either<F, BoxedStage<R, E>>, R, E>,
+        S: StageSet<Either<F, BoxedStage<R, E>>, R, E>,
         F: Future<Output = Step<R, E>>,
     {
-        let mut wish = executor.wish.subscribe();
+        let mut control = executor.control.subscribe();
         let mut admission = executor.admission();
-        let wished = *wish.borrow_and_update();
-        self.heed(wished);
+        let requested = *control.borrow_and_update();
+        self.apply_control(requested);
         let mut admitted = admission.admitted();
-        self.note_event(Event::Admit("workers", admitted));
-        self.note_event(Event::Begin);
-        while !wish.borrow().stopped {
+        self.handle_event(DispatchEvent::Admit("workers", admitted));
+        self.handle_event(DispatchEvent::Begin);
+        while !control.borrow().stopped {
             executor.publish(&self.dispatcher);
             self.perform(&stage);
             if self.dispatcher.is_finished() {
                 return;
             }
-            admission.look(self.dispatcher.stats());
-            // Tokens that were just given back must not be counted on.
+            admission.update(self.dispatcher.stats());
+            // Tokens that were just returned must not be counted as available.
             if admission.admitted() != admitted {
                 admitted = admission.admitted();
-                self.note_event(Event::Admit("workers", admitted));
+                self.handle_event(DispatchEvent::Admit("workers", admitted));
                 continue;
             }
-            match self.next(&mut wish, &mut admission).await {
-                Wake::Ended => self.note_batch(),
-                Wake::Wish(wish) => self.heed(wish),
-                Wake::Tick => self.note_event(Event::Tick),
-                // Told above.
+            match self.next(&mut control, &mut admission).await {
+                Wake::StagesEnded => self.handle_batch(),
+                Wake::Control(control) => self.apply_control(control),
+                Wake::Tick => self.handle_event(DispatchEvent::Tick),
+                // Handled above.
                 Wake::Admit => {}
                 Wake::Add(request) => self.add(request),
             }
-            // A long row of stages that end at once must not keep the runtime's other tasks waiting.
+            // A long sequence of stages that end immediately must not starve other tasks of the
+            // runtime.
             tokio::task::coop::consume_budget().await;
         }
         self.running.abort();
-        // What they hold, child processes say, is gone only when they are.
+        // Aborted stages release their resources, such as child processes, only when they are
+        // dropped.
         let running = &mut self.running;
         std::future::poll_fn(|context| {
             loop {
@@ -425,17 +358,21 @@ impl<'a, T, R, E, S> Run<'a, T, R, E, S> {
         .await;
     }
 
-    async fn next<F>(&mut self, wish: &mut watch::Receiver<Wish>, admission: &mut Admission) -> Wake<R, E>
+    async fn next<F>(
+        &mut self,
+        control: &mut watch::Receiver<RunControl>,
+        admission: &mut Admission,
+    ) -> Wake<R, E>
     where
-        S: Running<Either<F, BoxedStage<R, E>>, R, E>,
+        S: StageSet<Either<F, BoxedStage<R, E>>, R, E>,
     {
         let Self { running, batch, job, dispatcher, started, .. } = self;
-        // A time that no clock reaches never comes.
+        // A time beyond the range of the clock never comes.
         let wakes_at = dispatcher.wakes_at().and_then(|at| started.checked_add(at));
         let others = async {
             tokio::select! {
-                // The sender is the executor's, which outlives the run.
-                _ = wish.changed() => Wake::Wish(*wish.borrow_and_update()),
+                // The executor holds a sender and outlives the run.
+                _ = control.changed() => Wake::Control(*control.borrow_and_update()),
                 () = until(wakes_at) => Wake::Tick,
                 () = admission.changed() => Wake::Admit,
                 request = next_request(job) => Wake::Add(request),
@@ -449,82 +386,86 @@ impl<'a, T, R, E, S> Run<'a, T, R, E, S> {
                     Poll::Ready(None) | Poll::Pending => break,
                 }
             }
-            if batch.is_empty() { others.as_mut().poll(context) } else { Poll::Ready(Wake::Ended) }
+            if batch.is_empty() { others.as_mut().poll(context) } else { Poll::Ready(Wake::StagesEnded) }
         })
         .await
     }
 
-    fn heed(&mut self, wish: Wish) {
-        self.note_event(if wish.paused { Event::Pause } else { Event::Resume });
+    fn apply_control(&mut self, control: RunControl) {
+        self.handle_event(if control.paused { DispatchEvent::Pause } else { DispatchEvent::Resume });
     }
 
-    fn note_event(&mut self, event: Event<'_>) {
+    fn handle_event(&mut self, event: DispatchEvent<'_>) {
         let now = self.started.elapsed();
-        self.dispatcher.handle(now, event, &mut self.actions).expect("only next stages are refused");
+        self.dispatcher
+            .handle(now, event, &mut self.actions)
+            .expect("only the needs of next stages can be refused");
     }
 
-    fn note_batch(&mut self) {
+    fn handle_batch(&mut self) {
         let now = self.started.elapsed();
         let mut batch = std::mem::take(&mut self.batch);
         for (task, step) in batch.drain(..) {
-            self.note(now, task, step);
+            self.handle_ended(now, task, step);
         }
         self.batch = batch;
     }
 
-    fn note(&mut self, now: Duration, task: TaskId, step: Result<Step<R, E>, Failure<E>>) {
+    fn handle_ended(&mut self, now: Duration, task: TaskId, step: Result<Step<R, E>, TaskFailure<E>>) {
         let failure = match step {
             Ok(Step::Done(result)) => {
-                self.tell(now, Event::Done(task));
-                return self.settle(task, Outcome::Done(result));
+                self.dispatch(now, DispatchEvent::Done(task));
+                return self.record_outcome(task, TaskOutcome::Done(result));
             }
-            Ok(Step::Next(needs)) => return self.go_on(now, task, &needs),
-            Ok(Step::Failed(error)) => Failure::Task(error),
-            Ok(Step::Again(error)) => match self.delay(now, task, false) {
-                Some(delay) => return self.try_again(now, task, delay),
-                None => Failure::Task(error),
+            Ok(Step::Next(needs)) => return self.continue_task(now, task, &needs),
+            Ok(Step::Failed(error)) => TaskFailure::Task(error),
+            Ok(Step::Retry(error)) => match self.retry_delay(now, task, false) {
+                Some(delay) => return self.retry_stage(now, task, delay),
+                None => TaskFailure::Task(error),
             },
-            Err(failure) => match self.delay(now, task, true) {
-                Some(delay) => return self.try_again(now, task, delay),
+            Err(failure) => match self.retry_delay(now, task, true) {
+                Some(delay) => return self.retry_stage(now, task, delay),
                 None => failure,
             },
         };
-        self.tell(now, Event::Failed(task));
-        self.settle(task, Outcome::Failed(failure));
+        self.dispatch(now, DispatchEvent::Failed(task));
+        self.record_outcome(task, TaskOutcome::Failed(failure));
     }
 
-    fn tell(&mut self, now: Duration, event: Event<'_>) {
-        self.dispatcher.handle(now, event, &mut self.actions).expect("only next stages are refused");
+    fn dispatch(&mut self, now: Duration, event: DispatchEvent<'_>) {
+        self.dispatcher
+            .handle(now, event, &mut self.actions)
+            .expect("only the needs of next stages can be refused");
     }
 
-    fn go_on(&mut self, now: Duration, task: TaskId, needs: &Needs) {
+    fn continue_task(&mut self, now: Duration, task: TaskId, needs: &Needs) {
         let ended = self.stage(task);
         self.stages[task.index()] = (ended.number + 1, 0);
-        self.backoffs.forget(task);
-        match self.dispatcher.handle(now, Event::Next(task, needs), &mut self.actions) {
+        self.retries.reset(task);
+        match self.dispatcher.handle(now, DispatchEvent::Next(task, needs), &mut self.actions) {
             Ok(()) => self.observe(Progress::Ended(ended)),
             Err(error) => {
-                let error = self.named(task, error);
-                self.settle(task, Outcome::Failed(Failure::Unschedulable(error)));
+                let error = self.with_name(task, error);
+                self.record_outcome(task, TaskOutcome::Failed(TaskFailure::Unschedulable(error)));
             }
         }
     }
 
-    /// When to try the stage again that has just failed.
-    fn delay(&mut self, now: Duration, task: TaskId, panicked: bool) -> Option<Duration> {
-        let State::Running(since) = self.dispatcher.state(task) else { return None };
-        self.backoffs.next(task, panicked, since, now)
+    /// Returns the delay before the failed stage is retried.
+    fn retry_delay(&mut self, now: Duration, task: TaskId, panicked: bool) -> Option<Duration> {
+        let TaskState::Running(since) = self.dispatcher.state(task) else { return None };
+        self.retries.next(task, panicked, since, now)
     }
 
-    fn try_again(&mut self, now: Duration, task: TaskId, delay: Duration) {
+    fn retry_stage(&mut self, now: Duration, task: TaskId, delay: Duration) {
         let failed = self.stage(task);
         self.observe(Progress::Retrying(failed, delay));
         self.stages[task.index()].1 += 1;
-        self.tell(now, Event::Retry(task, delay));
+        self.dispatch(now, DispatchEvent::Retry(task, delay));
     }
 
-    fn settle(&mut self, task: TaskId, outcome: Outcome<R, E>) {
-        let done = matches!(outcome, Outcome::Done(_));
+    fn record_outcome(&mut self, task: TaskId, outcome: TaskOutcome<R, E>) {
+        let done = matches!(outcome, TaskOutcome::Done(_));
         self.observe(if done { Progress::Done(task) } else { Progress::Failed(task) });
         self.outcomes[task.index()] = outcome;
     }
@@ -534,8 +475,8 @@ impl<'a, T, R, E, S> Run<'a, T, R, E, S> {
         Stage { task, number, retry }
     }
 
-    fn add(&mut self, request: Request<R, E>) {
-        let Request { task, stage, answer } = request;
+    fn add(&mut self, request: AddRequest<R, E>) {
+        let AddRequest { task, stage, answer } = request;
         let addition = Addition {
             id: &task.id,
             rank: task.rank,
@@ -544,25 +485,26 @@ impl<'a, T, R, E, S> Run<'a, T, R, E, S> {
             before: &task.before,
         };
         let is_taken = self.graph.find(&task.id).is_some() || self.added_ids.contains_key(&task.id);
-        let added = match is_taken {
-            true => Err(Error::DuplicateTask { id: task.id.clone() }),
-            false => self.dispatcher.add(self.started.elapsed(), addition, &mut self.actions),
+        let added = if is_taken {
+            Err(Error::DuplicateTask { id: task.id.clone() })
+        } else {
+            self.dispatcher.add(self.started.elapsed(), addition, &mut self.actions)
         };
         if let Ok(number) = added {
             self.added_ids.insert(task.id, number);
             let task = number;
             self.stages.push((0, 0));
-            self.outcomes.push(Outcome::Stopped);
+            self.outcomes.push(TaskOutcome::Stopped);
             self.added.insert(task, stage);
             self.observe(Progress::Added(task));
         }
-        // Whoever asked may have gone.
+        // The requester may be gone.
         let _ = answer.send(added);
     }
 
     fn perform<F>(&mut self, stage: &impl Fn(Stage) -> F)
     where
-        S: Running<Either<F, BoxedStage<R, E>>, R, E>,
+        S: StageSet<Either<F, BoxedStage<R, E>>, R, E>,
         F: Future<Output = Step<R, E>>,
     {
         let mut actions = std::mem::take(&mut self.actions);
@@ -580,12 +522,15 @@ impl<'a, T, R, E, S> Run<'a, T, R, E, S> {
                     }));
                     match made {
                         Ok((future, time_max)) => self.running.start(task, future, time_max),
-                        // It has ended at once, and is taken note of with the others.
-                        Err(panic) => self.batch.push((task, Err(Failure::Panicked(panic_text(&*panic))))),
+                        // The stage has ended immediately, and is handled with the other ended
+                        // stages.
+                        Err(panic) => {
+                            self.batch.push((task, Err(TaskFailure::Panicked(panic_text(&*panic)))));
+                        }
                     }
                 }
                 Action::Skip(task, because) => {
-                    self.outcomes[task.index()] = Outcome::Skipped(because);
+                    self.outcomes[task.index()] = TaskOutcome::Skipped(because);
                     self.observe(Progress::Skipped(task, because));
                 }
             }
@@ -593,38 +538,39 @@ impl<'a, T, R, E, S> Run<'a, T, R, E, S> {
         self.actions = actions;
     }
 
-    /// Tells the observer, who is told nothing more once it has panicked.
+    /// Calls the observer, unless it has panicked before.
     fn observe(&mut self, progress: Progress) {
         if self.observer_panic.is_none() {
             let observe = &mut self.job.observe;
-            let told = catch_unwind(AssertUnwindSafe(|| observe(progress)));
-            self.observer_panic = told.err().map(|panic| panic_text(&*panic));
+            let result = catch_unwind(AssertUnwindSafe(|| observe(progress)));
+            self.observer_panic = result.err().map(|panic| panic_text(&*panic));
         }
     }
 
-    /// An error of the dispatcher, which has no names, with the task's name.
-    fn named(&self, task: TaskId, error: Error) -> Error {
+    /// Adds the task's name to an error of the dispatcher, which stores no names.
+    fn with_name(&self, task: TaskId, error: Error) -> Error {
         let Error::ResourceTooSmall { resource, wanted, limit, .. } = error else { return error };
         let added = || self.added_ids.iter().find(|(_, added)| **added == task);
-        let id = match task.index() < self.graph.len() {
-            true => self.graph.id(task).to_owned(),
-            false => added().map(|(id, _)| id.clone()).unwrap_or_default(),
+        let id = if task.index() < self.graph.len() {
+            self.graph.id(task).to_owned()
+        } else {
+            added().map(|(id, _)| id.clone()).unwrap_or_default()
         };
         Error::ResourceTooSmall { id, resource, wanted, limit }
     }
 
-    fn report(self) -> Report<R, E> {
+    fn report(self) -> RunReport<R, E> {
         let graph = self.graph;
         let stats = self.dispatcher.stats().clone();
-        let (_, longest) = graph.critical_path(|task| self.dispatcher.took(task));
+        let (_, longest) = graph.critical_path(|task| self.dispatcher.running_time(task));
         let workers = stats.pool("workers");
         let each = workers.map_or(Duration::ZERO, |pool| pool.busy / pool.limit.max(1));
         let (outcomes, observer_panic) = (self.outcomes, self.observer_panic);
-        Report { outcomes, lower_bound: longest.max(each), stats, observer_panic }
+        RunReport { outcomes, lower_bound: longest.max(each), stats, observer_panic }
     }
 }
 
-/// At a time, if there is one. Without one the runtime need not have a timer.
+/// Waits until a time, if there is one. Without one, the runtime needs no timer.
 async fn until(time: Option<Instant>) {
     match time {
         Some(time) => tokio::time::sleep_until(time).await,
@@ -632,13 +578,8 @@ async fn until(time: Option<Instant>) {
     }
 }
 
-/// The next task to be added. Never, if none can be.
-async fn next_request<R, E>(job: &mut Job<'_, R, E>) -> Request<R, E> {
+/// Receives the next task to add. Waits without end if the run accepts none.
+async fn next_request<R, E>(job: &mut Job<'_, R, E>) -> AddRequest<R, E> {
     let Some(added) = &mut job.added else { return std::future::pending().await };
     std::future::poll_fn(|context| added.requests.poll_next(context)).await
-}
-
-/// What is expected of tasks of which nothing is known.
-pub(crate) fn unknown(_: TaskId) -> Duration {
-    Durations::DEFAULT
 }

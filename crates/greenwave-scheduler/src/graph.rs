@@ -1,4 +1,4 @@
-//! A graph of named tasks and what each waits for. Knows nothing of time, workers or how tasks run.
+//! A graph of named tasks and their dependencies.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt::Write as _;
@@ -8,28 +8,29 @@ use daggy::{Dag, NodeIndex, petgraph::visit::EdgeRef};
 
 use crate::Error;
 
-/// A task's position in its graph: dense, from 0, in the order of adding.
+/// The index of a task in its graph. Indices are consecutive, from 0, in order of addition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TaskId(pub(crate) u32);
 
 impl TaskId {
-    /// The task that was added as the so-manieth, from 0.
+    /// Returns the id of the task with the given index.
     ///
     /// # Panics
-    /// If there could not be so many tasks: 2³² or more.
+    /// If the index is 2³² or more.
     pub fn from_index(index: usize) -> Self {
         Self(u32::try_from(index).expect("a graph has fewer than 2³² tasks"))
     }
 
-    /// The position as an index.
+    /// Returns the index.
     pub fn index(self) -> usize {
         self.0 as usize
     }
 }
 
-/// Collects tasks and dependencies in any order; [`build`](GraphBuilder::build) checks them all at once.
+/// Collects tasks and dependencies in any order. [`build`](GraphBuilder::build) checks them all at
+/// once.
 ///
-/// Checking once is linear, while an acyclicity check for each edge as it is added is quadratic.
+/// Checking once is linear. Checking for cycles after each added edge would be quadratic.
 #[derive(Debug)]
 pub struct GraphBuilder<T> {
     tasks: Vec<(String, T)>,
@@ -43,27 +44,29 @@ impl<T> Default for GraphBuilder<T> {
 }
 
 impl<T> GraphBuilder<T> {
-    /// An empty builder.
+    /// Creates an empty builder.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds a task with what belongs to it.
+    /// Adds a task with a payload.
     pub fn task(&mut self, id: impl Into<String>, payload: T) -> &mut Self {
         self.tasks.push((id.into(), payload));
         self
     }
 
-    /// States that `id` waits for `dependency`. Either may be added later; stating it twice is harmless.
+    /// Makes `id` depend on `dependency`. Either task may be added later. Repetitions have no
+    /// effect.
     pub fn depends_on(&mut self, id: impl Into<String>, dependency: impl Into<String>) -> &mut Self {
         self.dependencies.push((id.into(), dependency.into()));
         self
     }
 
-    /// Checks and freezes the graph, in O(tasks + dependencies).
+    /// Checks the graph and freezes it, in O(tasks + dependencies).
     ///
     /// # Errors
-    /// [`Error::DuplicateTask`], [`Error::UnknownDependency`], or [`Error::Cycle`] with the shortest cycle's ids.
+    /// [`Error::DuplicateTask`], [`Error::UnknownDependency`], or [`Error::Cycle`] with a shortest
+    /// cycle.
     pub fn build(self) -> Result<Graph<T>, Error> {
         let mut index = HashMap::with_capacity(self.tasks.len());
         let mut dag = Dag::with_capacity(self.tasks.len(), self.dependencies.len());
@@ -81,30 +84,33 @@ impl<T> GraphBuilder<T> {
             let name = |at: &usize| dag[NodeIndex::new(*at)].id.clone();
             return Err(Error::Cycle { path: path.iter().map(name).collect() });
         }
-        let (after, before) =
-            (Rows::new(index.len(), &edges, |edge| edge), Rows::new(index.len(), &edges, |(a, b)| (b, a)));
+        let (after, before) = (
+            AdjacencyRows::new(index.len(), &edges, |edge| edge),
+            AdjacencyRows::new(index.len(), &edges, |(a, b)| (b, a)),
+        );
         Ok(Graph { dag, index, after, before })
     }
 }
 
-/// The neighbours of all tasks in one row, task after task.
+/// The neighbours of all tasks, concatenated (compressed sparse rows).
 #[derive(Debug)]
-struct Rows {
-    /// Where each task's begin, and where the last one's end.
+struct AdjacencyRows {
+    /// Start of each task's neighbours, and the end of the last ones.
     starts: Vec<u32>,
     neighbours: Vec<TaskId>,
 }
 
-impl Rows {
-    /// In the order of adding, which is that of sorted edges for one direction and kept by counting for the other.
+impl AdjacencyRows {
+    /// Builds the rows in order of addition: sorted edges have it in one direction, and the
+    /// counting sort preserves it in the other.
     fn new(
         tasks: usize,
         edges: &[(NodeIndex, NodeIndex)],
-        turned: impl Fn((NodeIndex, NodeIndex)) -> (NodeIndex, NodeIndex),
+        oriented: impl Fn((NodeIndex, NodeIndex)) -> (NodeIndex, NodeIndex),
     ) -> Self {
         let mut starts = vec![0; tasks + 1];
         for &edge in edges {
-            starts[turned(edge).0.index() + 1] += 1;
+            starts[oriented(edge).0.index() + 1] += 1;
         }
         for task in 0..tasks {
             starts[task + 1] += starts[task];
@@ -112,7 +118,7 @@ impl Rows {
         let mut next = starts.clone();
         let mut neighbours = vec![TaskId(0); edges.len()];
         for &edge in edges {
-            let (from, to) = turned(edge);
+            let (from, to) = oriented(edge);
             let at = &mut next[from.index()];
             neighbours[*at as usize] = TaskId(to.index() as u32);
             *at += 1;
@@ -130,8 +136,8 @@ impl Rows {
 pub struct Graph<T> {
     dag: Dag<Node<T>, ()>,
     index: HashMap<String, NodeIndex>,
-    after: Rows,
-    before: Rows,
+    after: AdjacencyRows,
+    before: AdjacencyRows,
 }
 
 #[derive(Debug)]
@@ -141,66 +147,68 @@ struct Node<T> {
 }
 
 impl<T> Graph<T> {
-    /// How many tasks there are.
+    /// Returns the number of tasks.
     pub fn len(&self) -> usize {
         self.dag.node_count()
     }
 
-    /// Whether there is no task at all.
+    /// Returns true if the graph has no tasks.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// All tasks in the order of adding.
+    /// Returns all tasks in order of addition.
     pub fn tasks(&self) -> impl Iterator<Item = TaskId> + use<T> {
         (0..self.len() as u32).map(TaskId)
     }
 
-    /// The task of that name.
+    /// Returns the task with the given name.
     pub fn find(&self, id: &str) -> Option<TaskId> {
         self.index.get(id).map(|node| TaskId(node.index() as u32))
     }
 
-    /// The name a task was added under.
+    /// Returns the name of a task.
     ///
     /// # Panics
-    /// If the task is of another, larger graph.
+    /// If the task belongs to another, larger graph.
     pub fn id(&self, task: TaskId) -> &str {
         &self.dag[node(task)].id
     }
 
-    /// What was added with a task.
+    /// Returns the payload of a task.
     ///
     /// # Panics
-    /// If the task is of another, larger graph.
+    /// If the task belongs to another, larger graph.
     pub fn payload(&self, task: TaskId) -> &T {
         &self.dag[node(task)].payload
     }
 
-    /// What a task waits for, in the order of adding.
+    /// Returns the dependencies of a task in order of addition.
     ///
     /// # Panics
-    /// If the task is of another, larger graph.
+    /// If the task belongs to another, larger graph.
     pub fn dependencies(&self, task: TaskId) -> &[TaskId] {
         self.before.of(task)
     }
 
-    /// What waits for a task, in the order of adding.
+    /// Returns the tasks that depend on a task, in order of addition.
     ///
     /// # Panics
-    /// If the task is of another, larger graph.
+    /// If the task belongs to another, larger graph.
     pub fn dependants(&self, task: TaskId) -> &[TaskId] {
         self.after.of(task)
     }
 
-    /// The tasks in an order in which every task follows what it depends on; ties in the order of adding.
+    /// Returns the tasks in topological order, dependencies first. Ties are in order of addition.
     pub fn topological(&self) -> Vec<TaskId> {
         self.levels().into_iter().flatten().collect()
     }
 
-    /// The tasks by depth: those that wait for nothing, those that wait for them only, and so on.
+    /// Returns the tasks by depth: tasks without dependencies, tasks that depend only on these, and
+    /// so on.
     ///
-    /// For display. Execution has no such groups: a task starts when *its* dependencies are done.
+    /// For display only. The executor has no such groups: a task starts when its dependencies are
+    /// done.
     pub fn levels(&self) -> Vec<Vec<TaskId>> {
         let mut waiting: Vec<usize> = self.tasks().map(|task| self.dependencies(task).len()).collect();
         let mut level: Vec<TaskId> = self.tasks().filter(|task| waiting[task.index()] == 0).collect();
@@ -219,8 +227,8 @@ impl<T> Graph<T> {
         levels
     }
 
-    /// For each task, its own duration plus that of the longest chain of dependants behind it
-    /// (the *upward rank*), in O(tasks + dependencies). A sum that is longer than [`Duration::MAX`] is that.
+    /// Returns the upward rank of each task: its own duration plus that of the longest chain of
+    /// dependants after it. In O(tasks + dependencies). Sums saturate at [`Duration::MAX`].
     pub fn upward_ranks(&self, duration: impl Fn(TaskId) -> Duration) -> Vec<Duration> {
         let mut ranks = vec![Duration::ZERO; self.len()];
         for task in self.topological().into_iter().rev() {
@@ -230,10 +238,11 @@ impl<T> Graph<T> {
         ranks
     }
 
-    /// The longest chain of tasks by duration, first task first, with its length: no execution is shorter.
+    /// Returns the longest chain of tasks by duration, first task first, and its length, which is a
+    /// lower bound of every schedule.
     pub fn critical_path(&self, duration: impl Fn(TaskId) -> Duration) -> (Vec<TaskId>, Duration) {
         let ranks = self.upward_ranks(duration);
-        // The first of equals, so that the answer is stable.
+        // The first of several maxima, for a deterministic result.
         let first = |best: Option<TaskId>, task: TaskId| match best {
             Some(best) if ranks[best.index()] >= ranks[task.index()] => Some(best),
             _ => Some(task),
@@ -248,7 +257,7 @@ impl<T> Graph<T> {
         (path, length)
     }
 
-    /// The graph as a [Mermaid](https://mermaid.js.org/syntax/flowchart.html) flow chart, labelled by `label`.
+    /// Formats the graph as a [Mermaid](https://mermaid.js.org/syntax/flowchart.html) flow chart.
     pub fn to_mermaid(&self, label: impl Fn(TaskId) -> String) -> String {
         let mut text = String::from("flowchart LR\n");
         for task in self.tasks() {
@@ -262,7 +271,8 @@ impl<T> Graph<T> {
         text
     }
 
-    /// The graph in Graphviz' [DOT](https://graphviz.org/doc/info/lang.html) language, labelled by `label`.
+    /// Formats the graph in the [DOT](https://graphviz.org/doc/info/lang.html) language of
+    /// Graphviz.
     pub fn to_dot(&self, label: impl Fn(TaskId) -> String) -> String {
         let mut text = String::from("digraph plan {\n    rankdir=LR;\n    node [shape=box];\n");
         for task in self.tasks() {
@@ -296,10 +306,11 @@ fn resolve(
     dependencies.into_iter().map(edge).collect()
 }
 
-/// The shortest cycle, as each task followed by the one it depends on. daggy only says that there is one.
+/// Finds a shortest cycle, as a list in which each task depends on the next. daggy only reports
+/// that one exists.
 ///
-/// A breadth-first search from every task that survives Kahn's peeling: quadratic at worst, and paid
-/// only on the way to an error.
+/// Runs a breadth-first search from every task. This is quadratic, but happens only on the way to
+/// an error.
 fn shortest_cycle(tasks: usize, edges: &[(NodeIndex, NodeIndex)]) -> Vec<usize> {
     let mut dependencies = vec![Vec::new(); tasks];
     for (from, to) in edges {
@@ -308,7 +319,7 @@ fn shortest_cycle(tasks: usize, edges: &[(NodeIndex, NodeIndex)]) -> Vec<usize> 
     (0..tasks)
         .filter_map(|start| cycle_through(start, &dependencies))
         .min_by_key(Vec::len)
-        .expect("bulk insertion was refused, so there is a cycle")
+        .expect("daggy refused the edges, so they contain a cycle")
 }
 
 fn cycle_through(start: usize, dependencies: &[Vec<usize>]) -> Option<Vec<usize>> {
@@ -318,7 +329,7 @@ fn cycle_through(start: usize, dependencies: &[Vec<usize>]) -> Option<Vec<usize>
         for &next in &dependencies[at] {
             if next == start {
                 let mut path = vec![at];
-                while let Some(before) = came_from[*path.last().expect("starts with one element")] {
+                while let Some(before) = came_from[*path.last().expect("the path starts with one element")] {
                     path.push(before);
                 }
                 path.reverse();

@@ -1,7 +1,7 @@
-//! A queue into a run: from any thread, until the run ends. What was taken in is handed over or dropped, and what comes later is refused; nothing
-//! is forgotten in between. Knows nothing of what is handed over.
+//! An unbounded queue into a run, from any thread. Every item is received or dropped at the end of
+//! the run; sending after that fails.
 //!
-//! Its lock and its waker are loom's under `--cfg greenwave_loom`, where every interleaving is tried.
+//! Under `--cfg greenwave_loom` the lock and the waker are loom's, which tries every interleaving.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -19,28 +19,28 @@ use loom::{
     sync::{Arc, Mutex},
 };
 
-struct Shared<T> {
-    /// `None` once the run has ended.
+struct Inbox<T> {
+    /// `None` after the end of the run.
     items: Mutex<Option<VecDeque<T>>>,
     waker: AtomicWaker,
 }
 
-impl<T> Shared<T> {
+impl<T> Inbox<T> {
     fn with_items<R>(&self, change: impl FnOnce(&mut Option<VecDeque<T>>) -> R) -> R {
         change(&mut self.items.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-/// Puts things in.
-pub(crate) struct Sender<T>(Arc<Shared<T>>);
+/// The sending end.
+pub(crate) struct Sender<T>(Arc<Inbox<T>>);
 
-/// Takes them out. Dropping it ends the queue.
-pub(crate) struct Receiver<T>(Arc<Shared<T>>);
+/// The receiving end. Its drop closes the queue.
+pub(crate) struct Receiver<T>(Arc<Inbox<T>>);
 
-/// Both ends of a new queue.
+/// Creates a queue.
 pub(crate) fn inbox<T>() -> (Sender<T>, Receiver<T>) {
-    let shared = Arc::new(Shared { items: Mutex::new(Some(VecDeque::new())), waker: AtomicWaker::new() });
-    (Sender(shared.clone()), Receiver(shared))
+    let inbox = Arc::new(Inbox { items: Mutex::new(Some(VecDeque::new())), waker: AtomicWaker::new() });
+    (Sender(inbox.clone()), Receiver(inbox))
 }
 
 impl<T> Clone for Sender<T> {
@@ -50,7 +50,7 @@ impl<T> Clone for Sender<T> {
 }
 
 impl<T> Sender<T> {
-    /// Puts something in, unless the other end is gone: then it comes back.
+    /// Sends an item. Returns it if the receiver is gone.
     pub(crate) fn send(&self, item: T) -> Result<(), T> {
         self.0.with_items(|items| match items {
             Some(items) => {
@@ -65,7 +65,7 @@ impl<T> Sender<T> {
 }
 
 impl<T> Receiver<T> {
-    /// The next, in the order in which they were put in.
+    /// Receives the next item in order.
     pub(crate) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<T> {
         let next = || self.0.with_items(|items| items.as_mut().and_then(VecDeque::pop_front));
         if let Some(item) = next() {
@@ -75,16 +75,16 @@ impl<T> Receiver<T> {
         self.0.waker.register(context.waker());
         #[cfg(greenwave_loom)]
         self.0.waker.register_by_ref(context.waker());
-        // What was put in before the waker was there has woken nobody.
+        // An item sent before the waker was registered has woken no task.
         next().map_or(Poll::Pending, Poll::Ready)
     }
 }
 
 impl<T> Drop for Receiver<T> {
     fn drop(&mut self) {
-        let left = self.0.with_items(Option::take);
-        // Outside the lock: whoever hears of it may send again.
-        drop(left);
+        let unread = self.0.with_items(Option::take);
+        // Dropped outside the lock: a drop may send again.
+        drop(unread);
     }
 }
 

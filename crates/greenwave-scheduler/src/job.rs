@@ -1,14 +1,16 @@
-//! What a run has to be told beside its graph and its code. Knows nothing of how it is run.
+//! The optional inputs of a run.
 
 use std::fmt;
 use std::time::Duration;
 
-use crate::control::Added;
-use crate::executor::{Progress, unknown};
+use crate::control::TaskReceiver;
 use crate::order::Order;
+use crate::priority::Durations;
+use crate::task::Progress;
 use crate::{Needs, TaskId};
 
-/// What a run has to be told beside its graph and its code. The default: nothing is known of durations, nothing is needed, nobody observes.
+/// Estimates, needs, observer and other optional inputs of one run. By default, durations are
+/// unknown, tasks need no resources, and the run has no observer.
 pub struct Job<'a, R, E> {
     pub(crate) expected: Box<dyn Fn(TaskId) -> Duration + Send + 'a>,
     pub(crate) needs: Box<dyn FnMut(TaskId) -> Needs + Send + 'a>,
@@ -16,13 +18,13 @@ pub struct Job<'a, R, E> {
     pub(crate) observe: Box<dyn FnMut(Progress) + Send + 'a>,
     pub(crate) already_done: Vec<TaskId>,
     pub(crate) order: Option<(Vec<u64>, Order)>,
-    pub(crate) added: Option<Added<R, E>>,
+    pub(crate) added: Option<TaskReceiver<R, E>>,
 }
 
 impl<R, E> Default for Job<'_, R, E> {
     fn default() -> Self {
         Self {
-            expected: Box::new(unknown),
+            expected: Box::new(|_| Durations::DEFAULT),
             needs: Box::new(|_| Needs::nothing()),
             time_max: Box::new(|_| None),
             observe: Box::new(|_| {}),
@@ -34,58 +36,61 @@ impl<R, E> Default for Job<'_, R, E> {
 }
 
 impl<'a, R, E> Job<'a, R, E> {
-    /// The default.
+    /// Creates the default.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// What a task will probably take: [`Durations`](crate::Durations) knows. Each of added tasks is expected where it is added.
+    /// Sets the expected durations of tasks, such as estimates from
+    /// [`Durations`](crate::Durations). Not called for added tasks.
     #[must_use]
     pub fn expected(mut self, expected: impl Fn(TaskId) -> Duration + Send + 'a) -> Self {
         self.expected = Box::new(expected);
         self
     }
 
-    /// What a task's first stage holds.
+    /// Sets the needs of first stages.
     #[must_use]
     pub fn needs(mut self, needs: impl FnMut(TaskId) -> Needs + Send + 'a) -> Self {
         self.needs = Box::new(needs);
         self
     }
 
-    /// The longest that each stage of a task may run, in place of [`Executor::stage_time_max`](crate::Executor::stage_time_max).
+    /// Sets the time limit of each stage of a task, in place of
+    /// [`Executor::stage_time_max`](crate::Executor::stage_time_max).
     #[must_use]
     pub fn time_max(mut self, time_max: impl Fn(TaskId) -> Option<Duration> + Send + 'a) -> Self {
         self.time_max = Box::new(time_max);
         self
     }
 
-    /// Who is told what happens, from the coordinating task: [`progress`](crate::progress) makes a stream
-    /// of it. If it panics, it is told nothing more and the run goes on
-    /// ([`Report::observer_panic`](crate::Report::observer_panic)).
+    /// Sets the observer, which runs in the coordinating task. [`progress`](crate::progress)
+    /// creates one that feeds a stream. If the observer panics, it is not called again and the run
+    /// continues ([`RunReport::observer_panic`](crate::RunReport::observer_panic)).
     #[must_use]
     pub fn observe(mut self, observe: impl FnMut(Progress) + Send + 'a) -> Self {
         self.observe = Box::new(observe);
         self
     }
 
-    /// The tasks that an earlier, interrupted run has finished.
+    /// Sets the tasks that an earlier, interrupted run has finished.
     #[must_use]
     pub fn already_done(mut self, tasks: &[TaskId]) -> Self {
         self.already_done = tasks.to_vec();
         self
     }
 
-    /// Ranks and rules in place of the executor's priority: [`Rules::order`](crate::Rules::order) makes them.
+    /// Sets ranks and rules, in place of the executor's priority: see
+    /// [`OrderRules::order`](crate::OrderRules::order).
     #[must_use]
     pub fn order(mut self, ranks: Vec<u64>, order: Order) -> Self {
         self.order = Some((ranks, order));
         self
     }
 
-    /// Takes in what the other end of this, an [`Adder`](crate::Adder), adds.
+    /// Accepts tasks from a [`TaskSender`](crate::TaskSender) during the run.
     #[must_use]
-    pub fn added(mut self, added: Added<R, E>) -> Self {
+    pub fn new_tasks(mut self, added: TaskReceiver<R, E>) -> Self {
         self.added = Some(added);
         self
     }

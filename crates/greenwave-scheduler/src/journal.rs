@@ -1,5 +1,5 @@
-//! A durable record of finished tasks and learned durations, so that a killed run continues where it was.
-//! Knows nothing of graphs, and has no format of its own: it is a greenwave-segment log.
+//! A durable journal of finished tasks and learned durations, stored in a greenwave-segment log. A
+//! run that was killed continues from it.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,8 +12,8 @@ use crate::{Durations, Error};
 const FINISHED: &[u8] = b"finished/";
 const DURATION: &[u8] = b"duration/";
 
-/// Finished tasks with a payload each, and durations, in a directory that threads and processes may share: each call sees what others
-/// recorded before.
+/// A durable journal of finished tasks, each with a payload, and of durations. Threads and
+/// processes may share its directory: each call sees records that others wrote before it.
 #[derive(Debug)]
 pub struct Journal {
     log: Log,
@@ -21,16 +21,16 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Opens the journal in a folder, which is made if need be.
+    /// Opens the journal in a directory, which is created if necessary.
     ///
     /// # Errors
-    /// [`Error::Journal`], as for every call here.
+    /// [`Error::Journal`], as for all methods.
     pub fn open(dir: impl AsRef<Path>) -> Result<Self, Error> {
         let dir = dir.as_ref();
         Self::on(Log::open(dir, Options::default()), dir)
     }
 
-    /// Like [`open`](Self::open), for a process of a simulated machine.
+    /// Opens the journal in a process of a simulated machine.
     ///
     /// # Errors
     /// [`Error::Journal`].
@@ -52,7 +52,7 @@ impl Journal {
         }
     }
 
-    /// Records a task as finished. Durable when it returns.
+    /// Records a task as finished. The record is durable when the call returns.
     ///
     /// # Errors
     /// [`Error::Journal`]; the task then counts as not finished.
@@ -62,7 +62,7 @@ impl Journal {
         self.log.put(&key, payload).and_then(|_| self.log.flush()).map_err(self.failed("append to"))
     }
 
-    /// Forgets that a task was finished. Durable when it returns.
+    /// Removes the record of a finished task. The removal is durable when the call returns.
     ///
     /// # Errors
     /// [`Error::Journal`].
@@ -72,7 +72,8 @@ impl Journal {
         self.log.remove(&key).and_then(|_| self.log.flush()).map_err(self.failed("append to"))
     }
 
-    /// All finished tasks with their payloads. A record that does not verify counts as not finished.
+    /// Returns all finished tasks with their payloads. A task whose record is damaged counts as not
+    /// finished.
     ///
     /// # Errors
     /// [`Error::Journal`].
@@ -80,7 +81,7 @@ impl Journal {
         Ok(self.entries(FINISHED)?.into_iter().collect())
     }
 
-    /// The durations of earlier runs.
+    /// Returns the durations recorded by earlier runs.
     ///
     /// # Errors
     /// [`Error::Journal`].
@@ -93,11 +94,12 @@ impl Journal {
         Ok(entries.filter_map(|(key, bytes)| Some((key, seconds(bytes)?))).collect())
     }
 
-    /// Keeps durations for later runs. They are advice, so they are not forced to disk.
+    /// Records durations for later runs. They only improve estimates, so they are not synced to
+    /// disk.
     ///
     /// # Errors
     /// [`Error::Journal`].
-    pub fn keep_durations(&self, durations: &Durations) -> Result<(), Error> {
+    pub fn record_durations(&self, durations: &Durations) -> Result<(), Error> {
         for (key, seconds) in durations.iter() {
             let key = [DURATION, key.as_bytes()].concat();
             self.log.put(&key, &seconds.to_le_bytes()).map_err(self.failed("append to"))?;
@@ -116,7 +118,7 @@ impl Journal {
         Ok(entries)
     }
 
-    /// Takes in what others wrote, so that what is written next counts over it.
+    /// Reads the records of other processes, so that the next write supersedes them.
     fn see_others(&self) -> Result<(), Error> {
         self.log.refresh_if_stale().map(drop).map_err(self.failed("read"))
     }

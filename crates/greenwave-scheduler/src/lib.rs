@@ -1,13 +1,16 @@
-//! Runs a graph of asynchronous tasks without barriers: each task starts when *its* dependencies are
-//! done, the one with the longest chain of work behind it first, under named resource limits.
+//! Runs graphs of asynchronous tasks without barriers. Each task starts when its own dependencies
+//! are done, the task with the longest chain of work after it first, under named resource limits.
 //!
-//! A [`GraphBuilder`] collects tasks and dependencies and checks them into a [`Graph`]. An [`Executor`]
-//! runs the graph; what starts when is decided by a [`Dispatcher`], a pure state machine that can also
-//! be driven in virtual time. A task runs in *stages*: between two of them it gives back what it holds
-//! and queues again at its old priority, so that a task that waits for an answer keeps no worker busy.
+//! A [`GraphBuilder`] collects tasks and dependencies and checks them into a [`Graph`]. An
+//! [`Executor`] runs the graph on tokio. A [`Dispatcher`] decides which tasks start when; it is a
+//! pure state machine that can also run in virtual time. A task consists of *stages*: between two
+//! stages it releases its resources and is queued again with its old rank, so that a task that
+//! waits for something external occupies no worker.
 //!
 //! ```
-//! use greenwave_scheduler::{Durations, Executor, GraphBuilder, Limits, Needs, Outcome, Resources, Step};
+//! use greenwave_scheduler::{
+//!     Durations, Executor, GraphBuilder, Limits, Needs, Resources, Step, TaskOutcome,
+//! };
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), greenwave_scheduler::Error> {
@@ -30,26 +33,35 @@
 //!         |_progress| {},
 //!     )
 //!     .await?;
-//! assert!(matches!(report.outcomes[1], Outcome::Done(20)));
+//! assert!(matches!(report.outcomes[1], TaskOutcome::Done(20)));
 //! # Ok(())
 //! # }
 //! ```
 //!
+//! # Features
+//!
 //! | feature | adds | cost |
 //! |---|---|---|
-//! | `journal` | `Journal`: finished tasks and learned durations, durable, so that a killed run continues | greenwave-segment (zstd, xxhash) |
-//! | `simulation` | `Journal::open_simulated`, for tests on the simulated machine of greenwave-segment | the crate `corosensei` |
-//! | `jobserver` | `Jobserver`: tokens shared with `make` and `cargo` inside tasks | the crate jobserver, and a thread while a run waits for tokens |
+//! | `journal` | `Journal`: durable record of finished tasks and learned durations, so that a killed run continues | greenwave-segment (zstd, xxhash) |
+//! | `simulation` | `Journal::open_simulated`, for tests on the simulated machine of greenwave-segment | corosensei |
+//! | `jobserver` | `Executor::with_jobserver`: tokens shared with `make` and `cargo` in tasks | greenwave-process, and a thread while a run waits for tokens |
 //!
-//! # More than that
+//! # Further parts
 //!
-//! A [`Job`] says what else a run should know: who observes, time limits, an order for tests ([`Rules`]), an [`Adder`] for tasks that come up
-//! meanwhile. [`Executor::run_job`] gives each stage a task of the runtime; call it from one, by `tokio::spawn`, if stages are short: from `block_on` on a
-//! thread outside the runtime every end of a stage has to wake that thread. [`Executor::run_inline`] runs all stages in the task that calls.
-//! [`Workers`] follow the machine's load; [`Retry`], [`Pauser`] and [`Stopper`] do what they say; a [`Trace`] shows it all in Perfetto.
+//! - A [`Job`] holds the optional inputs of a run: an observer, time limits, an order for tests
+//!   ([`OrderRules`]), and a [`TaskReceiver`] for tasks added by a [`TaskSender`] during the run.
+//! - [`Executor::run_job`] runs each stage in a separate tokio task. If stages are short, call it
+//!   from within a tokio task: from `block_on` on a thread outside the runtime, the end of each
+//!   stage would have to wake that thread. [`Executor::run_inline`] runs all stages in the calling
+//!   task.
+//! - [`Workers`] adapts the number of workers to the machine's load. [`Retry`] retries failed
+//!   stages. A [`Pauser`] and a [`Stopper`] pause and stop runs. A [`ChromeTrace`] displays a run
+//!   in Perfetto.
 //!
-//! Errors are mistakes in the graph or its needs, found before anything starts. A failing task is no
-//! error: the [`Report`] says what became of every task.
+//! # Errors
+//!
+//! An [`Error`] is a mistake in the graph or its needs and is reported before any task starts. The
+//! failure of a task is not an error: the [`RunReport`] holds the outcome of every task.
 
 mod control;
 mod dispatcher;
@@ -58,39 +70,33 @@ mod executor;
 mod graph;
 mod inbox;
 mod job;
-#[cfg(feature = "jobserver")]
-mod jobserver;
 #[cfg(feature = "journal")]
 mod journal;
 mod load;
 mod order;
 mod priority;
-mod process;
 mod resource;
 mod retries;
 mod running;
-mod spawn;
 mod stats;
+mod task;
 mod trace;
 mod workers;
 
-pub use control::{Added, Adder, NewTask, Pauser, ProgressStream, Stopper, progress};
-pub use dispatcher::{Action, Addition, Dispatcher, Event, Limits, OnFailure, State};
+pub use control::{NewTask, Pauser, ProgressStream, Stopper, TaskReceiver, TaskSender, progress};
+pub use dispatcher::{Action, Addition, DispatchEvent, Dispatcher, Limits, OnFailure, TaskState};
 pub use error::Error;
-pub use executor::{Executor, Failure, Outcome, Progress, Report, Stage, Step};
+pub use executor::{Executor, RunReport};
 pub use graph::{Graph, GraphBuilder, TaskId};
 pub use greenwave_retry::{Retry, RetryBudget};
 pub use job::Job;
-#[cfg(feature = "jobserver")]
-pub use jobserver::Jobserver;
 #[cfg(feature = "journal")]
 pub use journal::Journal;
-pub use load::{Follow, Sample};
-pub use order::{History, Order, Rules};
+pub use load::{LoadOptions, LoadSample};
+pub use order::{Order, OrderRules, TaskHistory};
 pub use priority::{Durations, Priority};
-pub use process::ProcessGroup;
 pub use resource::{Needs, Resources};
-pub use spawn::{BeforeExec, Spawn};
-pub use stats::{Lost, PoolStats, Stats};
-pub use trace::Trace;
+pub use stats::{LostTime, ResourceStats, ScheduleStats};
+pub use task::{Progress, Stage, Step, TaskFailure, TaskOutcome};
+pub use trace::ChromeTrace;
 pub use workers::Workers;

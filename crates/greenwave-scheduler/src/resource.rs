@@ -1,12 +1,14 @@
-//! Named pools of units, and locks, that tasks hold while they run. Knows nothing of the tasks' order.
+//! Named resource pools and locks, which stages hold while they run.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// The pools that exist: names with how many units each has.
+/// The resource pools of a run: names and numbers of units.
 ///
 /// ```
-/// let resources = greenwave_scheduler::Resources::new([("workers", 4), ("database", 1), ("memory_mb", 4000)]);
+/// use greenwave_scheduler::Resources;
+///
+/// let resources = Resources::new([("workers", 4), ("database", 1), ("memory_mb", 4000)]);
 /// assert_eq!(resources.limit("database"), Some(1));
 /// ```
 #[derive(Debug, Clone, Default)]
@@ -15,7 +17,7 @@ pub struct Resources {
 }
 
 impl Resources {
-    /// The pools with their units. A name given twice keeps the last number.
+    /// Creates pools. If a name is repeated, the last number of units counts.
     pub fn new<N: Into<String>>(pools: impl IntoIterator<Item = (N, u32)>) -> Self {
         let mut all = Self::default();
         for (name, units) in pools {
@@ -26,14 +28,14 @@ impl Resources {
         all
     }
 
-    /// How many units a pool has; `None` for a pool that does not exist.
+    /// Returns the number of units of a pool, or `None` if it does not exist.
     pub fn limit(&self, name: &str) -> Option<u32> {
         self.pools.iter().find(|(pool, _)| pool == name).map(|&(_, units)| units)
     }
 }
 
-/// What one stage of a task holds while it runs: acquired all at once or not at all, so that no two
-/// tasks can hold half of what the other waits for. Clones are cheap, and recognised as the same.
+/// The resources that one stage holds while it runs. They are acquired all at once, so that tasks
+/// cannot deadlock on each other's resources. Clones are cheap.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Needs(Arc<Vec<Need>>);
 
@@ -45,25 +47,25 @@ enum Need {
 }
 
 impl Needs {
-    /// Nothing: the stage starts as soon as its dependencies are done.
+    /// Needs nothing: the stage starts as soon as the task's dependencies are done.
     pub fn nothing() -> Self {
         Self::default()
     }
 
-    /// So many units of a pool, in addition to what was said before.
+    /// Adds units of a pool.
     #[must_use]
     pub fn of(self, resource: impl Into<String>, units: u32) -> Self {
         self.and(Need::Units(resource.into(), units))
     }
 
-    /// A lock that any number of stages may hold at once, if none holds it [`exclusive`](Self::exclusive)ly. Locks are not
-    /// declared: one exists as soon as it is named. Their names are not those of pools.
+    /// Adds a lock that stages may share, unless one holds it [exclusively](Self::exclusive). Locks
+    /// need no declaration. Their names are separate from those of pools.
     #[must_use]
     pub fn shared(self, lock: impl Into<String>) -> Self {
         self.and(Need::Shared(lock.into()))
     }
 
-    /// A lock that nobody else may hold at the same time.
+    /// Adds a lock that no other stage may hold at the same time.
     #[must_use]
     pub fn exclusive(self, lock: impl Into<String>) -> Self {
         self.and(Need::Exclusive(lock.into()))
@@ -75,22 +77,23 @@ impl Needs {
     }
 }
 
-/// How many stages may hold a lock at once. A lock is a pool of so many units, of which an exclusive holder takes all.
+/// Maximum number of stages that share a lock. A lock is a pool with this many units, and an
+/// exclusive holder takes all of them.
 const SHARES: u32 = 1 << 30;
 
-/// A pool's number, and units of it.
-pub(crate) type Want = (usize, u32);
+/// Index of a pool and number of units.
+pub(crate) type UnitsNeeded = (usize, u32);
 
-/// The pools by number: first those that were declared, then the locks as they are named.
+/// The pools by index: declared pools first, then locks in order of first use.
 #[derive(Debug, Clone)]
-pub(crate) struct Pools {
+pub(crate) struct ResourcePools {
     numbers: HashMap<String, usize>,
     locks: HashMap<String, usize>,
-    /// How many units each has.
+    /// Number of units of each pool.
     pub(crate) limits: Vec<u32>,
 }
 
-impl Pools {
+impl ResourcePools {
     pub(crate) fn new(resources: &Resources) -> Self {
         let numbers = resources.pools.iter().map(|(name, _)| name.clone()).zip(0..).collect();
         let limits = resources.pools.iter().map(|&(_, units)| units).collect();
@@ -101,10 +104,10 @@ impl Pools {
         self.numbers.get(name).copied()
     }
 
-    /// What is wanted of each pool; the name of the first pool that does not exist or is too small otherwise, with what is wanted
-    /// and what there is of it.
-    pub(crate) fn resolve(&mut self, needs: &Needs) -> Result<Box<[Want]>, (String, u32, u32)> {
-        let mut wants: Vec<Want> = Vec::new();
+    /// Resolves needs to units of pools. The error is the first pool that does not exist or is too
+    /// small, with the units needed and available.
+    pub(crate) fn resolve(&mut self, needs: &Needs) -> Result<Box<[UnitsNeeded]>, (String, u32, u32)> {
+        let mut wants: Vec<UnitsNeeded> = Vec::new();
         for need in needs.0.iter() {
             let (number, units) = match need {
                 Need::Units(_, 0) => continue,
@@ -120,7 +123,7 @@ impl Pools {
                 (Need::Units(name, _), _) if wanted > self.limits[number] => {
                     return Err((name.clone(), wanted, self.limits[number]));
                 }
-                // Who holds a lock both ways holds it exclusively.
+                // A stage that needs a lock both shared and exclusively holds it exclusively.
                 (_, Some(at)) => wants[at].1 = wanted.min(self.limits[number]),
                 (_, None) => wants.push((number, wanted)),
             }

@@ -3,25 +3,26 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use greenwave_retry::{Attempts, Retry, Verdict};
+use greenwave_retry::{Attempts, Retry, Retryability};
 
 use crate::TaskId;
 
-/// The retries of a run.
+/// The retry state of a run.
 #[derive(Debug)]
-pub(crate) struct Backoffs {
+pub(crate) struct RetryTracker {
     retry: Retry,
     retry_panics: bool,
-    /// Of stages that have failed, with when their first attempt began.
+    /// Attempts and start of the first attempt of stages that have failed.
     tasks: HashMap<TaskId, (Attempts, Duration)>,
 }
 
-impl Backoffs {
+impl RetryTracker {
     pub(crate) fn new(retry: Retry, retry_panics: bool) -> Self {
         Self { retry, retry_panics, tasks: HashMap::new() }
     }
 
-    /// When to try a stage again whose attempt began at `since` and has just failed; `None` for never.
+    /// Returns the delay before the retry of a stage that failed, after an attempt that began at
+    /// `since`. Returns `None` if it is not retried.
     pub(crate) fn next(
         &mut self,
         task: TaskId,
@@ -32,12 +33,12 @@ impl Backoffs {
         if panicked && !self.retry_panics {
             return None;
         }
-        let (attempts, begun) = self.tasks.entry(task).or_insert_with(|| (self.retry.attempts(), since));
-        attempts.next_delay(Verdict::Transient, now.saturating_sub(*begun)).ok()
+        let (attempts, started) = self.tasks.entry(task).or_insert_with(|| (self.retry.attempts(), since));
+        attempts.next_delay(Retryability::Transient, now.saturating_sub(*started)).ok()
     }
 
-    /// The task goes on to another stage, which begins anew.
-    pub(crate) fn forget(&mut self, task: TaskId) {
+    /// Resets a task that continues with another stage.
+    pub(crate) fn reset(&mut self, task: TaskId) {
         self.tasks.remove(&task);
     }
 }

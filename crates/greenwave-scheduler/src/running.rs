@@ -1,4 +1,4 @@
-//! The stages that run: each a tokio task of its own, or all of them within the coordinator's. Knows nothing of what starts when.
+//! The set of running stages, either as tokio tasks or inside the coordinating task.
 
 use std::any::Any;
 use std::future::Future;
@@ -11,44 +11,44 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::task::JoinSet;
 
 use crate::TaskId;
-use crate::executor::{Failure, Step};
+use crate::task::{Step, TaskFailure};
 
-/// How a stage ended.
-pub(crate) type Ended<R, E> = (TaskId, Result<Step<R, E>, Failure<E>>);
+/// A stage that has ended, with its result.
+pub(crate) type EndedStage<R, E> = (TaskId, Result<Step<R, E>, TaskFailure<E>>);
 
-/// A set of stages that run.
-pub(crate) trait Running<F, R, E> {
+/// A set of running stages.
+pub(crate) trait StageSet<F, R, E> {
     fn start(&mut self, task: TaskId, stage: F, time_max: Option<Duration>);
-    /// One that has ended; `Ready(None)` if none runs.
-    fn poll_ended(&mut self, context: &mut Context<'_>) -> Poll<Option<Ended<R, E>>>;
-    /// Ends them all; they are gone when none runs.
+    /// Returns a stage that has ended; `Ready(None)` if no stage runs.
+    fn poll_ended(&mut self, context: &mut Context<'_>) -> Poll<Option<EndedStage<R, E>>>;
+    /// Aborts all stages. They are gone when none runs.
     fn abort(&mut self);
 }
 
-/// Stages as tasks of the runtime: they use all its threads.
-pub(crate) struct Spawned<R, E>(JoinSet<Ended<R, E>>);
+/// Stages as tokio tasks, which use all threads of the runtime.
+pub(crate) struct SpawnedStages<R, E>(JoinSet<EndedStage<R, E>>);
 
-impl<R: 'static, E: 'static> Spawned<R, E> {
+impl<R: 'static, E: 'static> SpawnedStages<R, E> {
     pub(crate) fn new() -> Self {
         Self(JoinSet::new())
     }
 }
 
-impl<F, R, E> Running<F, R, E> for Spawned<R, E>
+impl<F, R, E> StageSet<F, R, E> for SpawnedStages<R, E>
 where
     F: Future<Output = Step<R, E>> + Send + 'static,
     R: Send + 'static,
     E: Send + 'static,
 {
     fn start(&mut self, task: TaskId, stage: F, time_max: Option<Duration>) {
-        self.0.spawn(guarded(task, stage, time_max));
+        self.0.spawn(run_guarded(task, stage, time_max));
     }
 
-    fn poll_ended(&mut self, context: &mut Context<'_>) -> Poll<Option<Ended<R, E>>> {
+    fn poll_ended(&mut self, context: &mut Context<'_>) -> Poll<Option<EndedStage<R, E>>> {
         loop {
             match self.0.poll_join_next(context) {
                 Poll::Ready(Some(Ok(ended))) => return Poll::Ready(Some(ended)),
-                // Panics are caught inside, so this one was aborted.
+                // Panics are caught inside the task, so this stage was aborted.
                 Poll::Ready(Some(Err(_))) => {}
                 Poll::Ready(None) => return Poll::Ready(None),
                 Poll::Pending => return Poll::Pending,
@@ -61,28 +61,28 @@ where
     }
 }
 
-/// Stages within the task that coordinates them. `make` makes what is polled of a stage.
-pub(crate) struct Inline<G, M> {
+/// Stages inside the coordinating task. `make` wraps the future of a stage.
+pub(crate) struct InlineStages<G, M> {
     stages: FuturesUnordered<G>,
     make: M,
 }
 
-impl<G, M> Inline<G, M> {
+impl<G, M> InlineStages<G, M> {
     pub(crate) fn new(make: M) -> Self {
         Self { stages: FuturesUnordered::new(), make }
     }
 }
 
-impl<F, R, E, G, M> Running<F, R, E> for Inline<G, M>
+impl<F, R, E, G, M> StageSet<F, R, E> for InlineStages<G, M>
 where
-    G: Future<Output = Ended<R, E>>,
+    G: Future<Output = EndedStage<R, E>>,
     M: FnMut(TaskId, F, Option<Duration>) -> G,
 {
     fn start(&mut self, task: TaskId, stage: F, time_max: Option<Duration>) {
         self.stages.push((self.make)(task, stage, time_max));
     }
 
-    fn poll_ended(&mut self, context: &mut Context<'_>) -> Poll<Option<Ended<R, E>>> {
+    fn poll_ended(&mut self, context: &mut Context<'_>) -> Poll<Option<EndedStage<R, E>>> {
         self.stages.poll_next_unpin(context)
     }
 
@@ -91,21 +91,21 @@ where
     }
 }
 
-/// A stage that ends at its time limit, and whose panics end nothing else.
-pub(crate) async fn guarded<R, E>(
+/// Runs a stage with a time limit, and catches its panics.
+pub(crate) async fn run_guarded<R, E>(
     task: TaskId,
     stage: impl Future<Output = Step<R, E>>,
     time_max: Option<Duration>,
-) -> Ended<R, E> {
+) -> EndedStage<R, E> {
     let stage = AssertUnwindSafe(stage).catch_unwind();
     let ended = match time_max {
         None => Ok(stage.await),
-        Some(limit) => tokio::time::timeout(limit, stage).await.map_err(|_| Failure::TimedOut(limit)),
+        Some(limit) => tokio::time::timeout(limit, stage).await.map_err(|_| TaskFailure::TimedOut(limit)),
     };
-    (task, ended.and_then(|ended| ended.map_err(|panic| Failure::Panicked(panic_text(&*panic)))))
+    (task, ended.and_then(|ended| ended.map_err(|panic| TaskFailure::Panicked(panic_text(&*panic)))))
 }
 
-/// The message of a panic.
+/// Returns the message of a panic.
 pub(crate) fn panic_text(payload: &(dyn Any + Send)) -> String {
     let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())

@@ -1,64 +1,67 @@
-//! The figures of a run, while it runs and after. Knows nothing of how they come about.
+//! Statistics of a run, during and after it.
 
 use std::time::Duration;
 
-/// Figures up to the last event of a run.
+/// Statistics up to the last event of a run.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
-pub struct Stats {
-    /// Tasks in the graph, added ones included.
+pub struct ScheduleStats {
+    /// Tasks in the graph, including added ones.
     pub tasks: usize,
-    /// Stages started so far.
+    /// Stages started.
     pub started: usize,
-    /// Stages that run at this moment.
+    /// Stages running now.
     pub running: usize,
-    /// Stages that could run if resources allowed.
+    /// Stages that are ready and wait for resources.
     pub ready: usize,
-    /// Tasks whose dependencies are not done yet.
+    /// Tasks that wait for dependencies.
     pub waiting: usize,
-    /// Stages that failed and wait to be tried again.
+    /// Failed stages that wait for a retry.
     pub delayed: usize,
     /// Tasks begun and not yet finished.
     pub in_flight: usize,
-    /// Tasks that ended well, those of an earlier, interrupted run included.
+    /// Tasks that succeeded, including those of an earlier, interrupted run.
     pub done: usize,
     /// Tasks that failed.
     pub failed: usize,
-    /// Tasks that never started because of a failed ancestor.
+    /// Tasks that never started because an ancestor failed.
     pub skipped: usize,
-    /// Stages that were tried again.
+    /// Retries of stages.
     pub retries: usize,
-    /// Sum of all stages' running times: what one after another would have taken.
+    /// Total running time of all stages, as if they had run one after another.
     pub busy: Duration,
-    /// Sum of the times that stages were ready and waited for resources.
+    /// Total time for which ready stages waited for resources.
     pub waited: Duration,
     /// Time since the run began.
     pub wall: Duration,
-    /// Worker time that was not used, by cause.
-    pub lost: Lost,
+    /// Unused worker time by cause.
+    pub lost: LostTime,
     /// The resource pools.
-    pub pools: Vec<PoolStats>,
+    pub pools: Vec<ResourceStats>,
     pub(crate) begun: bool,
 }
 
-/// Unit-time of the pool `workers` that was not used, by what was in the way. All zero without such a pool.
+/// Unused time of the pool `workers`, summed over its units, by cause. All zero without such a
+/// pool.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Lost {
-    /// Everything that is left waited for tasks that run.
+pub struct LostTime {
+    /// All remaining tasks waited for running ones.
     pub dependency: Duration,
-    /// Ready stages lacked other resources, or more units than were free, or as many tasks as are allowed had begun.
+    /// Ready stages lacked other resources or more units than were free, or `tasks_max` was
+    /// reached.
     pub resource: Duration,
-    /// Workers were not to be used: the machine was under load, the jobserver had no token, or the run was paused.
+    /// Workers were not admitted because of load or a lack of jobserver tokens, or the run was
+    /// paused.
     pub worker: Duration,
-    /// Stages waited to be tried again.
+    /// Stages waited for a retry.
     pub retry: Duration,
-    /// Nothing was left to be started.
+    /// No stage was left to start.
     pub tail: Duration,
 }
 
-impl Lost {
-    /// All together, at most [`Duration::MAX`].
+impl LostTime {
+    /// Returns the sum, at most [`Duration::MAX`].
     pub fn total(&self) -> Duration {
         [self.resource, self.worker, self.retry, self.tail]
             .into_iter()
@@ -66,61 +69,63 @@ impl Lost {
     }
 }
 
-/// Figures of one resource pool.
+/// Statistics of one resource pool.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
-pub struct PoolStats {
-    /// The pool's name.
+pub struct ResourceStats {
+    /// Name of the pool.
     pub name: String,
-    /// Units that exist.
+    /// Number of units.
     pub limit: u32,
-    /// Units that may be used now, as many as exist or fewer.
+    /// Number of units that may be used now, at most `limit`.
     pub admitted: u32,
     /// Units in use.
     pub used: u32,
-    /// Most units ever in use at once.
+    /// Maximum number of units in use at once.
     pub peak: u32,
-    /// Unit-time in use.
+    /// Total time in use, summed over the units.
     pub busy: Duration,
 }
 
-impl Stats {
-    pub(crate) fn new(tasks: usize, pools: Vec<PoolStats>) -> Self {
+impl ScheduleStats {
+    pub(crate) fn new(tasks: usize, pools: Vec<ResourceStats>) -> Self {
         Self { tasks, waiting: tasks, pools, ..Self::default() }
     }
 
-    /// Tasks that need no more attention.
+    /// Returns the number of tasks that have succeeded, failed or been skipped.
     pub fn finished(&self) -> usize {
         self.done + self.failed + self.skipped
     }
 
-    /// A pool's figures.
-    pub fn pool(&self, name: &str) -> Option<&PoolStats> {
+    /// Returns the statistics of a pool.
+    pub fn pool(&self, name: &str) -> Option<&ResourceStats> {
         self.pools.iter().find(|pool| pool.name == name)
     }
 
-    /// Busy time of a pool over what its units could have done, from 0 to 1; 0 before any time has passed.
+    /// Returns the fraction of a pool's capacity that was used, from 0 to 1; 0 before any time has
+    /// passed.
     pub fn efficiency(&self, pool: &str) -> f64 {
-        let capacity = |pool: &PoolStats| f64::from(pool.limit) * self.wall.as_secs_f64();
-        let share = |pool: &PoolStats| pool.busy.as_secs_f64() / capacity(pool);
+        let capacity = |pool: &ResourceStats| f64::from(pool.limit) * self.wall.as_secs_f64();
+        let share = |pool: &ResourceStats| pool.busy.as_secs_f64() / capacity(pool);
         self.pool(pool).map(share).filter(|share| share.is_finite()).unwrap_or(0.0)
     }
 
-    /// How much faster than one stage after another; 1 before any time has passed.
+    /// Returns the speed-up over running stages one after another; 1 before any time has passed.
     pub fn speed_up(&self) -> f64 {
         let ratio = self.busy.as_secs_f64() / self.wall.as_secs_f64();
         if ratio.is_finite() { ratio } else { 1.0 }
     }
 
-    /// Wall time over a bound below which no schedule can be ([`Report::lower_bound`](crate::Report::lower_bound)): 1 is perfect; 1 also where
-    /// the bound is zero.
+    /// Returns the wall time divided by a lower bound
+    /// ([`RunReport::lower_bound`](crate::RunReport::lower_bound)). 1 is optimal; also 1 if the
+    /// bound is zero.
     pub fn over(&self, lower_bound: Duration) -> f64 {
         let ratio = self.wall.as_secs_f64() / lower_bound.as_secs_f64();
         if ratio.is_finite() { ratio } else { 1.0 }
     }
 }
 
-impl PoolStats {
+impl ResourceStats {
     pub(crate) fn new(name: &str, limit: u32) -> Self {
         Self { name: name.to_owned(), limit, admitted: limit, ..Self::default() }
     }

@@ -1,8 +1,10 @@
-//! A run as a picture: Chrome's trace format, which Perfetto (<https://ui.perfetto.dev>) and `chrome://tracing` show. Knows nothing of how it came
-//! about.
+//! Records a run in Chrome's trace event format, which Perfetto (<https://ui.perfetto.dev>) and
+//! `chrome://tracing` display.
 //!
-//! The format: <https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU>, "complete" events (`X`) in rows that stand
-//! for as many stages as run at once, and "instant" ones (`i`).
+//! The format is described at
+//! <https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU>. Stages are
+//! "complete" events (`X`), with one row for each stage that runs at the same time. Other events
+//! are "instant" events (`i`).
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -10,66 +12,68 @@ use std::time::{Duration, Instant};
 
 use crate::{Progress, Stage, TaskId};
 
-/// Collects what happens in a run, with the time, and writes it as JSON.
+/// Records the progress of a run with timestamps, and writes it as JSON.
 #[derive(Debug)]
-pub struct Trace {
+pub struct ChromeTrace {
     begun: Instant,
-    running: HashMap<TaskId, Running>,
-    /// Rows in which nothing runs.
+    running: HashMap<TaskId, RunningStage>,
+    /// Rows in which no stage runs.
     free: Vec<u32>,
     rows: u32,
-    events: Vec<Shown>,
+    events: Vec<TraceEvent>,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Running {
+struct RunningStage {
     stage: Stage,
     since: Duration,
     row: u32,
 }
 
 #[derive(Debug)]
-struct Shown {
+struct TraceEvent {
     task: TaskId,
-    what: What,
+    kind: EventKind,
     at: Duration,
 }
 
 #[derive(Debug)]
-enum What {
+enum EventKind {
     Stage { stage: Stage, row: u32, took: Duration, outcome: &'static str },
     Instant(&'static str),
 }
 
-impl Default for Trace {
+impl Default for ChromeTrace {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl Trace {
-    /// Begins now.
+impl ChromeTrace {
+    /// Starts a trace at the current time.
     pub fn new() -> Self {
         Self { begun: Instant::now(), running: HashMap::new(), free: Vec::new(), rows: 0, events: Vec::new() }
     }
 
-    /// Takes note of what happens now: for a run's observer.
+    /// Records an event at the current time. Use it as the observer of a run.
     pub fn observe(&mut self, progress: Progress) {
         self.observe_at(self.begun.elapsed(), progress);
     }
 
-    /// Takes note of what happened so long after the beginning.
+    /// Records an event at a time since the start of the trace.
     pub fn observe_at(&mut self, at: Duration, progress: Progress) {
         match progress {
             Progress::Started(stage) => self.start(at, stage),
             Progress::Ended(stage) => self.end(at, stage.task, "ended"),
-            Progress::Retrying(stage, _) => self.end(at, stage.task, "to be tried again"),
+            Progress::Retrying(stage, _) => self.end(at, stage.task, "retried"),
             Progress::Done(task) => self.end(at, task, "done"),
             Progress::Failed(task) => self.end(at, task, "failed"),
             Progress::Skipped(task, _) => {
-                self.events.push(Shown { task, what: What::Instant("skipped"), at });
+                self.events.push(TraceEvent { task, kind: EventKind::Instant("skipped"), at });
             }
-            Progress::Added(task) => self.events.push(Shown { task, what: What::Instant("added"), at }),
+            Progress::Added(task) => {
+                self.events.push(TraceEvent { task, kind: EventKind::Instant("added"), at });
+            }
         }
     }
 
@@ -78,36 +82,37 @@ impl Trace {
             self.rows += 1;
             self.rows - 1
         });
-        self.running.insert(stage.task, Running { stage, since, row });
+        self.running.insert(stage.task, RunningStage { stage, since, row });
     }
 
     fn end(&mut self, at: Duration, task: TaskId, outcome: &'static str) {
-        // A task can fail between two of its stages.
-        let Some(Running { stage, since, row }) = self.running.remove(&task) else { return };
-        // Low rows first, so that there are as few as stages at once.
+        // A task can fail between two stages.
+        let Some(RunningStage { stage, since, row }) = self.running.remove(&task) else { return };
+        // Low rows are reused first, to use as few rows as possible.
         self.free.push(row);
         self.free.sort_unstable_by_key(|row| std::cmp::Reverse(*row));
-        let what = What::Stage { stage, row, took: at.saturating_sub(since), outcome };
-        self.events.push(Shown { task, what, at: since });
+        let kind = EventKind::Stage { stage, row, took: at.saturating_sub(since), outcome };
+        self.events.push(TraceEvent { task, kind, at: since });
     }
 
-    /// The JSON, with the tasks' names as `name` has them. What still runs is left out.
+    /// Writes the JSON. `name` returns the displayed name of a task. Stages that still run are
+    /// omitted.
     pub fn to_json(&self, name: impl Fn(TaskId) -> String) -> String {
         let mut text = String::from("{\"displayTimeUnit\":\"ms\",\"traceEvents\":[");
-        for (at, Shown { task, what, at: when }) in self.events.iter().enumerate() {
+        for (at, TraceEvent { task, kind, at: when }) in self.events.iter().enumerate() {
             let _ = write!(text, "{}\n{{\"name\":", if at > 0 { "," } else { "" });
             quote(&mut text, &name(*task));
             let _ = write!(text, ",\"pid\":1,\"ts\":{}", micros(*when));
-            let _ = match what {
-                What::Stage { stage, row, took, outcome } => write!(
+            let _ = match kind {
+                EventKind::Stage { stage, row, took, outcome } => write!(
                     text,
                     ",\"ph\":\"X\",\"cat\":\"stage\",\"tid\":{row},\"dur\":{},\"args\":{{\"stage\":{},\"retry\":{},\"outcome\":\"{outcome}\"}}}}",
                     micros(*took),
                     stage.number,
                     stage.retry
                 ),
-                What::Instant(what) => {
-                    write!(text, ",\"ph\":\"i\",\"cat\":\"{what}\",\"tid\":0,\"s\":\"p\"}}")
+                EventKind::Instant(kind) => {
+                    write!(text, ",\"ph\":\"i\",\"cat\":\"{kind}\",\"tid\":0,\"s\":\"p\"}}")
                 }
             };
         }
@@ -119,7 +124,7 @@ fn micros(time: Duration) -> String {
     format!("{}.{:03}", time.as_micros(), time.as_nanos() % 1000)
 }
 
-/// A text as JSON has it (RFC 8259, section 7).
+/// Appends a JSON string (RFC 8259, section 7).
 fn quote(json: &mut String, text: &str) {
     json.push('"');
     for c in text.chars() {

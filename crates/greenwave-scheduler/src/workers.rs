@@ -1,38 +1,38 @@
-//! How many workers are used: all, or what the machine's load and a jobserver leave. Only admission is limited: what runs goes on. Knows nothing
-//! of tasks.
+//! Controls how many workers are used: all, or as many as the machine's load and a jobserver
+//! permit. Only new stages are limited; running stages continue.
 
 use std::future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
+#[cfg(feature = "jobserver")]
+use greenwave_process::{Jobserver, Tokens};
 use tokio::time::Instant;
 
-#[cfg(feature = "jobserver")]
-use crate::jobserver::{Jobserver, Tokens};
-use crate::load::{Control, Follow};
-use crate::{Limits, Stats};
+use crate::load::{LoadController, LoadOptions};
+use crate::{Limits, ScheduleStats};
 
-/// How many units of the pool `workers` are used. The default: all that exist. Other pools, those of agents say, are not touched. A stage that
-/// needs more than are left to it runs when no other stage uses any.
+/// Controls how many units of the pool `workers` are used: by default, all. Other pools are not
+/// affected. A stage that needs more units than are admitted runs when no other stage uses any.
 #[derive(Debug, Clone, Default)]
 pub struct Workers {
-    /// Follow the machine's load.
-    pub follow: Option<Follow>,
+    /// Adapts the number to the machine's load.
+    pub follow: Option<LoadOptions>,
 }
 
-/// The admission of a run.
+/// The number of admitted workers of a run.
 pub(crate) struct Admission {
     units: u32,
-    follow: Option<Following>,
+    follow: Option<LoadTracker>,
     #[cfg(feature = "jobserver")]
     tokens: Option<Tokens>,
 }
 
-struct Following {
-    follow: Follow,
-    control: Control,
+struct LoadTracker {
+    follow: LoadOptions,
+    controller: LoadController,
     next: Instant,
-    /// Stages started, and workers in use, when last looked at.
+    /// Statistics from the last call of `update`: stages started and workers in use.
     started: usize,
     used: u32,
     started_before: usize,
@@ -41,9 +41,9 @@ struct Following {
 impl Workers {
     pub(crate) fn admission(&self, limits: &Limits) -> Admission {
         let units = limits.resources.limit("workers").unwrap_or(u32::MAX);
-        let follow = self.follow.as_ref().map(|follow| Following {
-            control: Control::new(follow, units),
-            next: soon(follow.every),
+        let follow = self.follow.as_ref().map(|follow| LoadTracker {
+            controller: LoadController::new(follow, units),
+            next: next_sample_at(follow.every),
             follow: follow.clone(),
             started: 0,
             used: 0,
@@ -59,49 +59,50 @@ impl Workers {
 }
 
 impl Admission {
-    /// With a token for every worker but the first.
+    /// Adds a jobserver. Every worker except the first takes one of its tokens.
     #[cfg(feature = "jobserver")]
     pub(crate) fn with_tokens(self, jobserver: Option<&Jobserver>) -> Self {
         Self { tokens: jobserver.map(Jobserver::tokens), ..self }
     }
 
-    /// Units that may be used now.
+    /// Returns the number of units that may be used now.
     pub(crate) fn admitted(&self) -> u32 {
-        let follow = self.follow.as_ref().map_or(u32::MAX, |following| following.control.admitted());
+        let follow = self.follow.as_ref().map_or(u32::MAX, |tracker| tracker.controller.admitted());
         let units = self.units.min(follow);
         #[cfg(feature = "jobserver")]
-        let units = units.min(self.tokens.as_ref().map_or(u32::MAX, Tokens::admitted));
+        let units = units.min(self.tokens.as_ref().map_or(u32::MAX, Tokens::jobs));
         units
     }
 
-    /// Takes note of how a run stands, and gives back what it does not need: fewer units may be admitted then.
-    pub(crate) fn look(&mut self, stats: &Stats) {
+    /// Updates the demand from the statistics of the run and returns unneeded tokens, so fewer
+    /// units may be admitted afterwards.
+    pub(crate) fn update(&mut self, stats: &ScheduleStats) {
         let used = stats.pool("workers").map_or(0, |pool| pool.used);
-        if let Some(following) = &mut self.follow {
-            (following.started, following.used) = (stats.started, used);
+        if let Some(tracker) = &mut self.follow {
+            (tracker.started, tracker.used) = (stats.started, used);
         }
         #[cfg(feature = "jobserver")]
         if let Some(tokens) = &mut self.tokens {
             let ready = u32::try_from(stats.ready).unwrap_or(u32::MAX);
-            tokens.want(used, used.saturating_add(ready).min(self.units));
+            tokens.adjust(used, used.saturating_add(ready).min(self.units));
         }
     }
 
-    /// Waits until another number of units is admitted.
+    /// Waits until the number of admitted units changes.
     pub(crate) async fn changed(&mut self) {
         let before = self.admitted();
         loop {
             #[cfg(feature = "jobserver")]
             let tokens = async {
                 match &mut self.tokens {
-                    Some(tokens) => tokens.changed().await,
+                    Some(tokens) => tokens.acquired().await,
                     None => future::pending().await,
                 }
             };
             #[cfg(not(feature = "jobserver"))]
             let tokens = future::pending::<()>();
             tokio::select! {
-                () = sampled(&mut self.follow) => {}
+                () = take_sample(&mut self.follow) => {}
                 () = tokens => {}
             }
             if self.admitted() != before {
@@ -111,21 +112,21 @@ impl Admission {
     }
 }
 
-/// When to sample again. No program runs for a century.
-fn soon(every: Duration) -> Instant {
+/// Returns the time of the next sample. The interval is limited to a century to avoid overflow.
+fn next_sample_at(every: Duration) -> Instant {
     const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
     Instant::now() + every.clamp(Duration::from_millis(1), CENTURY)
 }
 
-async fn sampled(following: &mut Option<Following>) {
-    let Some(Following { follow, control, next, started, used, started_before }) = following else {
+async fn take_sample(tracker: &mut Option<LoadTracker>) {
+    let Some(LoadTracker { follow, controller, next, started, used, started_before }) = tracker else {
         return future::pending().await;
     };
     tokio::time::sleep_until(*next).await;
-    // Not from `next`: after a long stall there is nothing to catch up on.
-    *next = soon(follow.every);
-    let launched = *started - std::mem::replace(started_before, *started);
-    // A sampler that fails says nothing of the load.
+    // Not relative to `next`: after a long stall, missed samples are not made up for.
+    *next = next_sample_at(follow.every);
+    let started_since = *started - std::mem::replace(started_before, *started);
+    // A sampler that panics gives no information about the load.
     let Ok(sample) = catch_unwind(AssertUnwindSafe(|| (follow.sampler)())) else { return };
-    control.sample(&sample, *used, u32::try_from(launched).unwrap_or(u32::MAX));
+    controller.sample(&sample, *used, u32::try_from(started_since).unwrap_or(u32::MAX));
 }

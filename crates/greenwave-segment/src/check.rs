@@ -1,82 +1,87 @@
-//! A thorough look at a log: every byte of every segment, every value, and every file in the directory.
+//! Checks a log completely: every byte of every segment, every value, every file in the directory.
 
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::Error;
 use crate::error::unless_gone;
-use crate::log::Log;
-use crate::recover::{self, Part};
-use crate::segment::{self, SEGMENT_HEADER_BYTES};
-use crate::{Error, index_file};
+use crate::format::{self, SEGMENT_HEADER_BYTES};
+use crate::inner::Inner;
+use crate::read::Reader;
+use crate::refresh::Refresher;
+use crate::scan::{self, SegmentPart};
 
-/// What [`Log::check`] found.
+/// Result of [`Log::check`](crate::Log::check).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Checked {
-    /// Segments that were read.
+pub struct CheckReport {
+    /// Number of segments that were read.
     pub segments: u64,
-    /// Records in them that verify, superseded ones included.
+    /// Number of records in them that verify, superseded ones included.
     pub records: u64,
-    /// Values that were read.
+    /// Number of values that were read.
     pub values: u64,
-    /// Everything that is not as it was written, in the order of the files.
+    /// All problems, in the order of the files.
     pub problems: Vec<Problem>,
 }
 
-impl Checked {
-    /// Whether no value is lost for sure: a torn end and files of others are no damage.
-    pub fn is_sound(&self) -> bool {
+impl CheckReport {
+    /// Returns whether no problem means a lost value. Torn ends and stray files are not damage.
+    pub fn is_intact(&self) -> bool {
         self.problems.iter().all(|problem| !problem.kind.is_damage())
     }
 }
 
-/// One thing that is not as it was written.
+/// A problem found by [`Log::check`](crate::Log::check).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Problem {
-    /// The file, or the directory for what is about a key.
+    /// The file; the log's directory if the problem concerns a key.
     pub path: PathBuf,
-    /// Where in the file, in bytes, if it is about a place.
+    /// Offset in the file, in bytes, if the problem has one.
     pub offset: Option<u64>,
-    /// What it is.
+    /// Kind of problem.
     pub kind: ProblemKind,
 }
 
-/// What [`Log::check`] may find.
+/// Kinds of problems that [`Log::check`](crate::Log::check) reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ProblemKind {
-    /// The header of a segment is damaged. Its records can be read; nobody appends to it any more.
+    /// The header of a segment is damaged. Its records can be read, but no process appends to it.
     SegmentHeader,
-    /// A record whose key is known and whose value is damaged. The key has no value if this is its newest record.
+    /// The value of a record is damaged but its key is readable. If this is the newest record of
+    /// the key, the key has no value.
     DamagedRecord {
         /// The key.
         key: Vec<u8>,
     },
-    /// Bytes that are no record, in the middle of a segment or where it is sealed. Which keys stood there is not known, unless an
-    /// index file names them: one of them may show an older value.
+    /// Bytes in the middle of a segment, or in a sealed one, are not a record. Their keys are
+    /// unknown unless an index file names them, so a key may show an older value.
     UnknownBytes {
-        /// How many.
+        /// Number of bytes.
         len: u64,
     },
-    /// The end of a segment that is not sealed: a write that was interrupted, or is under way. Nothing flushed is in it.
+    /// The end of an unsealed segment is not a record: a write that was interrupted or is in
+    /// progress. It contains nothing that was flushed.
     TornEnd {
-        /// How many bytes.
+        /// Number of bytes.
         len: u64,
     },
-    /// A segment is gone and its index file is left. The keys that it names, and no other segment has, are without a value.
+    /// A segment is missing but its index file exists. Keys whose newest record was in it have no
+    /// value.
     MissingSegment,
-    /// The newest record of a key is known of and gone.
+    /// The newest record of a key is missing.
     LostValue {
         /// The key.
         key: Vec<u8>,
     },
-    /// A value is stored as a difference from one that is gone.
+    /// A value is stored as a delta from a value that is missing.
     UnreadableValue {
         /// The key.
         key: Vec<u8>,
     },
-    /// A file or directory that is no part of a log. It is left alone.
+    /// A file or directory that does not belong to a log. It is left alone.
     Stray,
 }
 
@@ -97,32 +102,39 @@ impl fmt::Display for Problem {
             ProblemKind::DamagedRecord { key } => {
                 write!(f, ": the value of `{}` is damaged", key.escape_ascii())
             }
-            ProblemKind::UnknownBytes { len } => write!(f, ": {len} bytes are no record"),
+            ProblemKind::UnknownBytes { len } => write!(f, ": {len} bytes are not a record"),
             ProblemKind::TornEnd { len } => write!(f, ": a write of {len} bytes was interrupted"),
-            ProblemKind::MissingSegment => write!(f, ": the segment of this index file is gone"),
+            ProblemKind::MissingSegment => write!(f, ": the segment of this index file is missing"),
             ProblemKind::LostValue { key } => {
-                write!(f, ": the newest value of `{}` is gone", key.escape_ascii())
+                write!(f, ": the newest value of `{}` is missing", key.escape_ascii())
             }
             ProblemKind::UnreadableValue { key } => {
-                write!(f, ": `{}` is stored as a difference from a value that is gone", key.escape_ascii())
+                write!(f, ": `{}` is a delta from a value that is missing", key.escape_ascii())
             }
-            ProblemKind::Stray => write!(f, ": no part of a log"),
+            ProblemKind::Stray => write!(f, ": not part of a log"),
         }
     }
 }
 
-impl Log {
-    /// Reads every byte of every segment and every value, and reports what is not as it was written. Changes nothing. Other
-    /// processes may go on meanwhile; what they are just writing is reported as a torn end.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Io`].
-    pub fn check(&self) -> Result<Checked, Error> {
-        self.refresh()?;
-        let mut checked = Checked::default();
+/// Checks a log.
+#[derive(Clone, Copy)]
+pub(crate) struct Checker<'a> {
+    inner: &'a Inner,
+    refresher: Refresher<'a>,
+    reader: Reader<'a>,
+}
+
+impl<'a> Checker<'a> {
+    pub(crate) fn new(inner: &'a Inner) -> Self {
+        Self { inner, refresher: Refresher::new(inner), reader: Reader::new(inner) }
+    }
+
+    /// Checks every segment, value and file; see [`Log::check`](crate::Log::check).
+    pub(crate) fn check(&self) -> Result<CheckReport, Error> {
+        self.refresher.refresh()?;
+        let mut checked = CheckReport::default();
         let slots: Vec<_> = {
-            let index = self.index.read();
+            let index = self.inner.index.read();
             let mut slots: Vec<_> =
                 index.slots().map(|(_, slot)| (slot.segment.clone(), slot.sealed, slot.orphan)).collect();
             slots.sort_by_key(|(segment, ..)| segment.id);
@@ -130,7 +142,7 @@ impl Log {
         };
         for (segment, sealed, orphan) in slots {
             let mut problem = |offset, kind| {
-                let path = if orphan { index_file::path_of(&segment.path) } else { segment.path.clone() };
+                let path = if orphan { format::index_path(&segment.path) } else { segment.path.clone() };
                 checked.problems.push(Problem { path, offset, kind });
             };
             if orphan {
@@ -142,16 +154,18 @@ impl Log {
                 problem(Some(0), ProblemKind::SegmentHeader);
             }
             let mut records = 0;
-            recover::inspect(&segment, len, |offset, part| match part {
-                Part::Record => records += 1,
-                Part::Damaged(found) => {
+            scan::inspect(&segment, len, |offset, part| match part {
+                SegmentPart::Record => records += 1,
+                SegmentPart::Damaged(found) => {
                     let key = found.key.as_slice().to_vec();
                     problem(Some(offset), ProblemKind::DamagedRecord { key });
                 }
-                Part::Unknown(end) if end == len && !sealed => {
+                SegmentPart::Unknown(end) if end == len && !sealed => {
                     problem(Some(offset), ProblemKind::TornEnd { len: end - offset });
                 }
-                Part::Unknown(end) => problem(Some(offset), ProblemKind::UnknownBytes { len: end - offset }),
+                SegmentPart::Unknown(end) => {
+                    problem(Some(offset), ProblemKind::UnknownBytes { len: end - offset });
+                }
             })?;
             checked.segments += 1;
             checked.records += records;
@@ -161,31 +175,31 @@ impl Log {
         Ok(checked)
     }
 
-    fn check_values(&self, checked: &mut Checked) -> Result<(), Error> {
+    fn check_values(&self, checked: &mut CheckReport) -> Result<(), Error> {
         let mut keys: Vec<(Vec<u8>, bool)> = {
-            let index = self.index.read();
-            let there = index.entries().filter(|entry| entry.lost || !entry.tombstone);
-            there.map(|entry| (entry.key.as_slice().to_vec(), entry.lost)).collect()
+            let index = self.inner.index.read();
+            let values = index.entries().filter(|entry| entry.lost || !entry.tombstone);
+            values.map(|entry| (entry.key.as_slice().to_vec(), entry.lost)).collect()
         };
         keys.sort_unstable();
         for (key, lost) in keys {
             let kind = if lost {
                 ProblemKind::LostValue { key }
-            } else if !self.is_readable(&key)? {
+            } else if !self.reader.is_readable(&key)? {
                 ProblemKind::UnreadableValue { key }
             } else {
                 checked.values += 1;
                 continue;
             };
-            checked.problems.push(Problem { path: self.dir.clone(), offset: None, kind });
+            checked.problems.push(Problem { path: self.inner.dir.clone(), offset: None, kind });
         }
         Ok(())
     }
 
-    fn check_files(&self, checked: &mut Checked) -> Result<(), Error> {
-        for name in self.disk.all_names(&self.dir).map_err(Error::io("list", &self.dir))? {
-            if !segment::is_name_of_ours(&name) {
-                let path = self.dir.join(name);
+    fn check_files(&self, checked: &mut CheckReport) -> Result<(), Error> {
+        for name in self.inner.disk.all_names(&self.inner.dir).map_err(Error::io("list", &self.inner.dir))? {
+            if !format::is_log_file(&name) {
+                let path = self.inner.dir.join(name);
                 checked.problems.push(Problem { path, offset: None, kind: ProblemKind::Stray });
             }
         }

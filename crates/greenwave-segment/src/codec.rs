@@ -1,4 +1,4 @@
-//! Values to record bytes and back, with contexts that are used again. Knows nothing of segments.
+//! Encodes values as record bytes and decodes them, reusing zstd contexts.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,27 +8,31 @@ use parking_lot::{Mutex, RwLock};
 use xxhash_rust::xxh3::xxh3_64;
 use zstd::bulk::{Compressor, Decompressor};
 
+use crate::format::UNKNOWN_CODEC;
 use crate::options::Compression;
 use crate::prefix::{PrefixCompressor, PrefixDecompressor};
-use crate::read::UNKNOWN_CODEC;
 use crate::record::{BASE_TAG_BYTES, Codec as CodecId, HEADER_BYTES, Header, Kind, hash_payload};
 
-/// Contexts kept for the next value; more threads than this make their own. A zstd context is some hundred KiB.
+/// Contexts that are pooled; more threads than this create their own. A zstd context takes some
+/// hundred KiB.
 const POOLED_CONTEXTS_MAX: usize = 4;
-/// Values shorter than this are not worth a try.
-const TRY_BYTES_MIN: usize = 64;
-/// A difference's base and value are at most this large together: zstd's window has to hold both, and so has memory.
+/// Shorter values are not compressed, in bytes.
+const COMPRESS_BYTES_MIN: usize = 64;
+/// Maximum size of a delta's base and value together, in bytes: both must fit zstd's window, and
+/// memory.
 const DELTA_BYTES_MAX: usize = 64 << 20;
-/// A difference of at most one part in this many of its value is taken at once.
+/// A delta that is this many times smaller than the value is stored without trying plain
+/// compression.
 const DELTA_CLEAR_GAIN: usize = 10;
-/// The level for differences. Most of one is a few long matches, which the lowest levels cut into pieces.
+/// Compression level of deltas. A delta consists of a few long matches, which the lowest levels
+/// split.
 const DELTA_LEVEL: i32 = 6;
-/// Larger values have enough of their own to learn from.
+/// Larger values gain nothing from a dictionary, in bytes.
 pub(crate) const DICTIONARY_VALUE_BYTES_MAX: usize = 64 << 10;
-/// Bytes of the hash of the base's value: the lower half of its XXH3.
+/// Size of the stored hash of the base's value in bytes: the lower half of its XXH3-64.
 const BASE_HASH_BYTES: usize = 4;
 
-/// A record with room for its header, which is known only once its place is.
+/// A record whose header is filled in when its location is chosen.
 pub(crate) struct Frame {
     pub(crate) header: Header,
     pub(crate) bytes: Vec<u8>,
@@ -51,7 +55,7 @@ impl Frame {
         &self.bytes[HEADER_BYTES..][..self.header.key_len as usize]
     }
 
-    /// The key of the base and its tag; empty if this is no difference.
+    /// Returns the key and tag of the base; empty if this is not a delta.
     pub(crate) fn base(&self) -> &[u8] {
         &self.payload()[..self.header.base_and_tag_len()]
     }
@@ -60,13 +64,13 @@ impl Frame {
         &self.bytes[HEADER_BYTES + self.header.key_len as usize..]
     }
 
-    /// Fills in the header for the place that `seed` stands for.
-    pub(crate) fn place(&mut self, seed: u64) {
+    /// Writes the header for the location that `seed` identifies.
+    pub(crate) fn write_header(&mut self, seed: u64) {
         let header = self.header.encode(seed, self.key());
         self.bytes[..HEADER_BYTES].copy_from_slice(&header);
     }
 
-    /// The header checksum, once placed.
+    /// Returns the header checksum. The header must have been written.
     pub(crate) fn checksum(&self) -> u64 {
         crate::record::checksum_of(self.bytes.first_chunk().expect("a frame has a header"))
     }
@@ -81,31 +85,31 @@ impl Frame {
     }
 }
 
-/// What a value is stored as a difference from.
-pub(crate) struct Base<'a> {
+/// The value that a delta is encoded against.
+pub(crate) struct DeltaBase<'a> {
     pub(crate) key: &'a [u8],
     pub(crate) value: &'a [u8],
-    pub(crate) stamp: u64,
-    /// How many differences have to be undone for it.
+    pub(crate) timestamp: u64,
+    /// Number of deltas to apply to read the base.
     pub(crate) depth: u8,
 }
 
-/// Compressors and decompressors in waiting, all with the same dictionary.
+/// Pools of compressors and decompressors that share a dictionary.
 #[derive(Default)]
-struct Contexts {
-    /// Empty for none.
+struct ZstdContexts {
+    /// The dictionary; empty for none.
     dictionary: Bytes,
     compressors: Mutex<Vec<Compressor<'static>>>,
     decompressors: Mutex<Vec<Decompressor<'static>>>,
 }
 
-/// How values become bytes.
+/// Encoder and decoder of values.
 pub(crate) struct Codec {
     compression: Compression,
-    plain: Contexts,
+    plain: ZstdContexts,
     prefix_compressors: Mutex<Vec<PrefixCompressor>>,
     prefix_decompressors: Mutex<Vec<PrefixDecompressor>>,
-    dictionaries: RwLock<HashMap<u32, Arc<Contexts>>>,
+    dictionaries: RwLock<HashMap<u32, Arc<ZstdContexts>>>,
     /// The dictionary that new values are compressed with.
     current: RwLock<Option<u32>>,
 }
@@ -114,7 +118,7 @@ impl Codec {
     pub(crate) fn new(compression: Compression) -> Self {
         Self {
             compression,
-            plain: Contexts::default(),
+            plain: ZstdContexts::default(),
             prefix_compressors: Mutex::default(),
             prefix_decompressors: Mutex::default(),
             dictionaries: RwLock::default(),
@@ -122,33 +126,33 @@ impl Codec {
         }
     }
 
-    /// Takes in a dictionary; returns its id.
+    /// Adds a dictionary; returns its id.
     pub(crate) fn add_dictionary(&self, dictionary: Bytes) -> u32 {
         let id = dictionary_id(&dictionary);
-        let contexts = Contexts { dictionary, ..Contexts::default() };
+        let contexts = ZstdContexts { dictionary, ..ZstdContexts::default() };
         self.dictionaries.write().entry(id).or_insert_with(|| Arc::new(contexts));
         id
     }
 
-    /// Whether values that were compressed with a dictionary can be read.
+    /// Returns whether values compressed with this dictionary can be read.
     pub(crate) fn has_dictionary(&self, id: u32) -> bool {
         self.dictionaries.read().contains_key(&id)
     }
 
-    /// Compresses new values with a dictionary that was added.
+    /// Compresses new values with this dictionary, which must have been added.
     pub(crate) fn use_dictionary(&self, id: u32) {
         *self.current.write() = Some(id);
     }
 
-    /// A value's record, compressed if that gains 10 % or more.
+    /// Encodes a value, compressed if that makes it at least 10 % smaller.
     pub(crate) fn encode(&self, key: &[u8], value: &[u8]) -> Frame {
         let header = Header::empty(Kind::Value, key);
         let frame = self.compressed(header, key, value).unwrap_or_else(|| Frame::new(header, key, value));
         frame.finish(value.len())
     }
 
-    /// A value's record, as a difference if that takes a quarter less room than without.
-    pub(crate) fn encode_against(&self, key: &[u8], value: &[u8], base: &Base<'_>) -> Frame {
+    /// Encodes a value as a delta if that takes a quarter less space than encoding it alone.
+    pub(crate) fn encode_against(&self, key: &[u8], value: &[u8], base: &DeltaBase<'_>) -> Frame {
         let delta = self.delta(key, value, base);
         match delta {
             Some(delta) if delta.bytes.len() - HEADER_BYTES - key.len() <= value.len() / DELTA_CLEAR_GAIN => {
@@ -162,12 +166,12 @@ impl Codec {
         }
     }
 
-    /// Whether differences are worth a try for a value of this size.
-    pub(crate) fn tries_delta(&self, value: &[u8]) -> bool {
-        self.compression != Compression::None && (TRY_BYTES_MIN..DELTA_BYTES_MAX).contains(&value.len())
+    /// Returns whether a value of this size may be stored as a delta.
+    pub(crate) fn can_delta(&self, value: &[u8]) -> bool {
+        self.compression != Compression::None && (COMPRESS_BYTES_MIN..DELTA_BYTES_MAX).contains(&value.len())
     }
 
-    fn delta(&self, key: &[u8], value: &[u8], base: &Base<'_>) -> Option<Frame> {
+    fn delta(&self, key: &[u8], value: &[u8], base: &DeltaBase<'_>) -> Option<Frame> {
         let total = base.value.len() + value.len();
         if total > DELTA_BYTES_MAX || base.key.is_empty() {
             return None;
@@ -177,7 +181,7 @@ impl Codec {
         let [low, high] = u16::try_from(base.key.len()).ok()?.to_le_bytes();
         header.extra = [low, high, base.depth.checked_add(1)?, 0];
         let mut frame = Frame::new(header, key, base.key);
-        frame.bytes.extend_from_slice(&base.stamp.to_le_bytes()[..BASE_TAG_BYTES]);
+        frame.bytes.extend_from_slice(&base.timestamp.to_le_bytes()[..BASE_TAG_BYTES]);
         frame.bytes.extend_from_slice(&xxh3_64(base.value).to_le_bytes()[..BASE_HASH_BYTES]);
         let start = frame.bytes.len();
         frame.bytes.resize(start + value.len() / 2, 0);
@@ -185,7 +189,7 @@ impl Codec {
         let pooled = self.prefix_compressors.lock().pop();
         let mut compressor = pooled.or_else(PrefixCompressor::new)?;
         let len = compressor.compress(level.max(DELTA_LEVEL), base.value, value, &mut frame.bytes[start..]);
-        give_back(&self.prefix_compressors, compressor);
+        return_to_pool(&self.prefix_compressors, compressor);
         let len = len?;
         frame.bytes.truncate(start + len);
         Some(frame.finish(value.len()))
@@ -193,7 +197,7 @@ impl Codec {
 
     fn compressed(&self, mut header: Header, key: &[u8], value: &[u8]) -> Option<Frame> {
         let Compression::Zstd { level } = self.compression else { return None };
-        if value.len() < TRY_BYTES_MIN {
+        if value.len() < COMPRESS_BYTES_MIN {
             return None;
         }
         let dictionary = self.current_for(value);
@@ -209,24 +213,26 @@ impl Codec {
         };
         let mut frame = Frame::new(header, key, &[]);
         let start = frame.bytes.len();
-        // Room for nine tenths only: a value that gains less makes zstd give up early, which is the test itself.
+        // The buffer holds nine tenths of the value, so zstd stops early on a value that gains
+        // less.
         frame.bytes.resize(start + value.len() / 10 * 9, 0);
         let compressed = contexts.compress(level, value, &mut frame.bytes[start..]);
         frame.bytes.truncate(start + compressed?);
         Some(frame)
     }
 
-    fn current_for(&self, value: &[u8]) -> Option<(u32, Arc<Contexts>)> {
+    fn current_for(&self, value: &[u8]) -> Option<(u32, Arc<ZstdContexts>)> {
         let id = (*self.current.read()).filter(|_| value.len() <= DICTIONARY_VALUE_BYTES_MAX)?;
         Some((id, self.dictionaries.read().get(&id)?.clone()))
     }
 
-    /// The value of a record whose payload hash has been checked and that is no difference; `Err` says what is wrong with it.
+    /// Decodes a record that is not a delta and whose payload hash has been checked; `Err` is the
+    /// reason.
     pub(crate) fn decode(&self, header: &Header, payload: Bytes, max: u32) -> Result<Bytes, &'static str> {
         let raw_len = checked_len(header, max)?;
         match header.codec {
             CodecId::RAW if payload.len() == raw_len => Ok(payload),
-            CodecId::RAW => Err("its two lengths differ"),
+            CodecId::RAW => Err("its stored and decompressed lengths differ"),
             CodecId::ZSTD => self.plain.decompress(&payload, raw_len),
             CodecId::DICT => {
                 let contexts = self.dictionaries.read().get(&u32::from_le_bytes(header.extra)).cloned();
@@ -236,8 +242,8 @@ impl Codec {
         }
     }
 
-    /// The value of a difference whose payload hash has been checked, from that of its base.
-    pub(crate) fn undo(
+    /// Decodes a delta whose payload hash has been checked, from the value of its base.
+    pub(crate) fn apply_delta(
         &self,
         header: &Header,
         payload: &[u8],
@@ -245,21 +251,21 @@ impl Codec {
         max: u32,
     ) -> Result<Bytes, &'static str> {
         let raw_len = checked_len(header, max)?;
-        let Delta { hash, frame, .. } = delta_parts(header, payload).ok_or("it is cut short")?;
+        let DeltaPayload { hash, frame, .. } = parse_delta(header, payload).ok_or("it is too short")?;
         if !xxh3_64(base).to_le_bytes().starts_with(hash) {
-            return Err("its base has another value now");
+            return Err("its base has another value");
         }
         let pooled = self.prefix_decompressors.lock().pop();
         let mut decompressor =
             pooled.or_else(PrefixDecompressor::new).ok_or("no memory for a decompressor")?;
         let value = decompressor.decompress(base, frame, raw_len);
-        give_back(&self.prefix_decompressors, decompressor);
+        return_to_pool(&self.prefix_decompressors, decompressor);
         value.map(Bytes::from).ok_or("it does not decompress")
     }
 }
 
-impl Contexts {
-    /// Compresses into `buffer`; `None` if that is too small, or memory is.
+impl ZstdContexts {
+    /// Compresses into `buffer`; `None` if the buffer is too small or memory is exhausted.
     fn compress(&self, level: i32, value: &[u8], buffer: &mut [u8]) -> Option<usize> {
         let pooled = self.compressors.lock().pop();
         let mut compressor = match pooled {
@@ -267,7 +273,7 @@ impl Contexts {
             None => Compressor::with_dictionary(level, &self.dictionary).ok()?,
         };
         let len = compressor.compress_to_buffer(value, buffer).ok();
-        give_back(&self.compressors, compressor);
+        return_to_pool(&self.compressors, compressor);
         len
     }
 
@@ -276,7 +282,7 @@ impl Contexts {
         let make = || Decompressor::with_dictionary(&self.dictionary).ok();
         let mut decompressor = pooled.or_else(make).ok_or("no memory for a decompressor")?;
         let value = decompressor.decompress(payload, raw_len);
-        give_back(&self.decompressors, decompressor);
+        return_to_pool(&self.decompressors, decompressor);
         match value {
             Ok(value) if value.len() == raw_len => Ok(Bytes::from(value)),
             _ => Err("it does not decompress"),
@@ -284,41 +290,41 @@ impl Contexts {
     }
 }
 
-/// A dictionary's name: half of its hash.
+/// Returns the id of a dictionary: the upper half of its XXH3-64.
 pub(crate) fn dictionary_id(dictionary: &[u8]) -> u32 {
     (xxh3_64(dictionary) >> 32) as u32
 }
 
-/// The parts of a difference's payload.
+/// The parts of a delta's payload.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Delta<'a> {
+pub(crate) struct DeltaPayload<'a> {
     pub(crate) base: &'a [u8],
-    /// `None` if it was not recorded.
+    /// Tag of the base's record; `None` for the older codec without tags.
     pub(crate) tag: Option<u32>,
     hash: &'a [u8],
     frame: &'a [u8],
 }
 
-/// The parts of a difference's payload; `None` if it is cut short.
-pub(crate) fn delta_parts<'a>(header: &Header, payload: &'a [u8]) -> Option<Delta<'a>> {
+/// Splits a delta's payload into its parts; `None` if it is too short.
+pub(crate) fn parse_delta<'a>(header: &Header, payload: &'a [u8]) -> Option<DeltaPayload<'a>> {
     let (base, rest) = payload.split_at_checked(header.base_len())?;
     if header.codec == CodecId::UNTAGGED_DELTA {
         let (hash, frame) = rest.split_at_checked(size_of::<u64>())?;
-        return Some(Delta { base, tag: None, hash, frame });
+        return Some(DeltaPayload { base, tag: None, hash, frame });
     }
     let (tag, rest) = rest.split_first_chunk::<BASE_TAG_BYTES>()?;
     let (hash, frame) = rest.split_at_checked(BASE_HASH_BYTES)?;
-    Some(Delta { base, tag: Some(u32::from_le_bytes(*tag)), hash, frame })
+    Some(DeltaPayload { base, tag: Some(u32::from_le_bytes(*tag)), hash, frame })
 }
 
 fn checked_len(header: &Header, max: u32) -> Result<usize, &'static str> {
     if header.raw_len > max {
-        return Err("its decompressed length is over the limit");
+        return Err("its decompressed length exceeds the limit");
     }
     Ok(header.raw_len as usize)
 }
 
-fn give_back<T>(pool: &Mutex<Vec<T>>, context: T) {
+fn return_to_pool<T>(pool: &Mutex<Vec<T>>, context: T) {
     let mut pool = pool.lock();
     if pool.len() < POOLED_CONTEXTS_MAX {
         pool.push(context);

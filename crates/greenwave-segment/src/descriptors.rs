@@ -1,4 +1,5 @@
-//! Bounds how many segments a log has open at once. A segment that was closed is opened again when it is next read.
+//! Limits the number of segments that a log has open. A closed segment is reopened by the next
+//! read.
 
 use std::collections::VecDeque;
 use std::io;
@@ -8,26 +9,27 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, RwLock};
 
-use crate::disk::{Access, Disk, File};
+use crate::access::Access;
+use crate::disk::{Disk, File};
 
-/// The open files of a log, oldest first, with a second chance for those that were used.
+/// The open files of a log: a queue, oldest first, that gives recently used files a second chance.
 #[derive(Debug)]
 pub(crate) struct Descriptors {
     max: usize,
-    open: Mutex<VecDeque<Weak<Slot>>>,
+    open: Mutex<VecDeque<Weak<SharedFile>>>,
 }
 
-/// One segment's file, open or closed.
+/// A segment's file, open or closed.
 #[derive(Debug)]
 pub(crate) struct Handle {
-    slot: Arc<Slot>,
+    shared: Arc<SharedFile>,
     descriptors: Arc<Descriptors>,
 }
 
 #[derive(Debug)]
-struct Slot {
+struct SharedFile {
     file: RwLock<Option<Arc<File>>>,
-    /// Its lock is held, which closing would release.
+    /// Whether the file is locked. Closing it would release the lock.
     pinned: AtomicBool,
     used: AtomicBool,
 }
@@ -37,7 +39,8 @@ impl Descriptors {
         Arc::new(Self { max: max as usize, open: Mutex::default() })
     }
 
-    /// Opens a file. When the process has no descriptors left, closes half of the log's files and tries once more.
+    /// Opens a file. If the process has no descriptors left, closes half of the log's files and
+    /// retries once.
     pub(crate) fn open(&self, disk: &Disk, path: &Path, access: Access) -> io::Result<File> {
         match disk.open(path, access) {
             Err(error) if is_exhausted(&error) && self.shrink(|open| open / 2) > 0 => disk.open(path, access),
@@ -45,41 +48,42 @@ impl Descriptors {
         }
     }
 
-    /// Registers an open file, and closes others to stay within the bound.
+    /// Registers an open file, and closes others to stay within the limit.
     pub(crate) fn admit(self: &Arc<Self>, file: File) -> Handle {
         let handle = self.closed();
-        *handle.slot.file.write() = Some(Arc::new(file));
-        self.register(&handle.slot);
+        *handle.shared.file.write() = Some(Arc::new(file));
+        self.register(&handle.shared);
         handle
     }
 
-    /// A file that is not open yet.
+    /// Returns the handle of a file that is not open yet.
     pub(crate) fn closed(self: &Arc<Self>) -> Handle {
         let (pinned, used) = (AtomicBool::new(false), AtomicBool::new(false));
-        let slot = Arc::new(Slot { file: RwLock::default(), pinned, used });
-        Handle { slot, descriptors: self.clone() }
+        let shared = Arc::new(SharedFile { file: RwLock::default(), pinned, used });
+        Handle { shared, descriptors: self.clone() }
     }
 
-    fn register(&self, slot: &Arc<Slot>) {
-        self.open.lock().push_back(Arc::downgrade(slot));
+    fn register(&self, shared: &Arc<SharedFile>) {
+        self.open.lock().push_back(Arc::downgrade(shared));
         self.shrink(|_| self.max);
     }
 
-    /// Closes files until as many are left as `target` says, given how many there are; returns how many were closed.
+    /// Closes files until the number computed by `target` from the current number remains; returns
+    /// how many were closed.
     fn shrink(&self, target: impl FnOnce(usize) -> usize) -> usize {
         let mut open = self.open.lock();
         let target = target(open.len());
         let mut closed = 0;
-        // Twice around: once to take second chances away, once to close.
+        // Two rounds: one to take second chances away, one to close.
         let mut steps_left = open.len() * 2;
         while open.len() > target && steps_left > 0 {
             steps_left -= 1;
             let Some(next) = open.pop_front() else { break };
-            let Some(slot) = next.upgrade() else { continue };
-            if slot.pinned.load(Ordering::Relaxed) || slot.used.swap(false, Ordering::Relaxed) {
+            let Some(shared) = next.upgrade() else { continue };
+            if shared.pinned.load(Ordering::Relaxed) || shared.used.swap(false, Ordering::Relaxed) {
                 open.push_back(next);
             } else {
-                closed += usize::from(slot.file.write().take().is_some());
+                closed += usize::from(shared.file.write().take().is_some());
             }
         }
         closed
@@ -87,37 +91,38 @@ impl Descriptors {
 }
 
 impl Handle {
-    /// The open file, which stays open while the caller holds it.
+    /// Returns the open file. It stays open while the caller holds it.
     pub(crate) fn file(&self, disk: &Disk, path: &Path, writable: bool) -> io::Result<Arc<File>> {
-        if let Some(file) = &*self.slot.file.read() {
-            if !self.slot.used.load(Ordering::Relaxed) {
-                self.slot.used.store(true, Ordering::Relaxed);
+        if let Some(file) = &*self.shared.file.read() {
+            if !self.shared.used.load(Ordering::Relaxed) {
+                self.shared.used.store(true, Ordering::Relaxed);
             }
             return Ok(file.clone());
         }
         let access = if writable { Access::Write } else { Access::Read };
         let file = Arc::new(self.descriptors.open(disk, path, access)?);
-        let mut there = self.slot.file.write();
-        // Another thread may have been faster; a second description of the file would be closed unnoticed.
-        if let Some(there) = &*there {
-            return Ok(there.clone());
+        let mut current = self.shared.file.write();
+        // Another thread may have reopened it first. Closing a second descriptor of the file would
+        // release its lock.
+        if let Some(current) = &*current {
+            return Ok(current.clone());
         }
-        *there = Some(file.clone());
-        drop(there);
-        self.descriptors.register(&self.slot);
+        *current = Some(file.clone());
+        drop(current);
+        self.descriptors.register(&self.shared);
         Ok(file)
     }
 
-    /// Keeps the file open, or allows it to be closed again.
+    /// Pins the file so that it stays open, or unpins it.
     pub(crate) fn pin(&self, pinned: bool) {
-        self.slot.pinned.store(pinned, Ordering::Relaxed);
+        self.shared.pinned.store(pinned, Ordering::Relaxed);
     }
 }
 
-/// Whether the process or the system has no descriptors left.
+/// Returns whether the process or the system has no descriptors left.
 #[cfg(unix)]
 fn is_exhausted(error: &io::Error) -> bool {
-    // EMFILE and ENFILE, the same numbers on every Unix.
+    // EMFILE and ENFILE have these numbers on every Unix.
     matches!(error.raw_os_error(), Some(24 | 23))
 }
 

@@ -1,41 +1,48 @@
-//! Dictionaries: trained on the values that a log has, kept in it as records that callers do not see.
+//! Trains compression dictionaries on the values of a log. A dictionary is stored in the log as a
+//! record that callers do not see.
 
+use crate::append::Appender;
 use crate::codec::{DICTIONARY_VALUE_BYTES_MAX, Frame, dictionary_id};
-use crate::log::Log;
+use crate::inner::Inner;
 use crate::options::Compression;
+use crate::read::Reader;
 use crate::record::{Header, Kind, hash_payload};
 use crate::{Error, Options};
 
-/// Values looked at, in multiples of the dictionary: zstd's authors advise a hundred.
+/// Size of the samples in multiples of the dictionary size, as zstd's documentation recommends.
 const SAMPLES_PER_BYTE: usize = 100;
-/// Fewer values teach nothing.
+/// Minimum number of samples.
 const SAMPLES_MIN: usize = 16;
 
-impl Log {
-    /// Trains a dictionary of at most `bytes_max` bytes (1 KiB to 1 MiB; 64 KiB is a good size) on the values that the log has, and
-    /// compresses with it what is put from now on, values of up to 64 KiB. Worth it for many small values that are alike: source files
-    /// take 6 to 10 % less room, records of some hundred bytes a half. Returns whether there were values enough, 16 at least.
-    ///
-    /// Reads up to a hundred times `bytes_max`, and takes about a second for each 10 MB of that. The dictionary is kept in the log, and used
-    /// again when that is opened.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Option`], if the log does not compress or the size is out of range; [`Error::Io`]; [`Error::Full`].
-    pub fn train_dictionary(&self, bytes_max: usize) -> Result<bool, Error> {
-        let refuse =
-            |value: String, accepted| Err(Error::Option { option: "dictionary size", value, accepted });
+/// Trains dictionaries on the values of a log.
+#[derive(Clone, Copy)]
+pub(crate) struct Trainer<'a> {
+    inner: &'a Inner,
+    reader: Reader<'a>,
+    appender: Appender<'a>,
+}
+
+impl<'a> Trainer<'a> {
+    pub(crate) fn new(inner: &'a Inner) -> Self {
+        Self { inner, reader: Reader::new(inner), appender: Appender::new(inner) }
+    }
+
+    /// Trains a dictionary and uses it for new values; see
+    /// [`Log::train_dictionary`](crate::Log::train_dictionary).
+    pub(crate) fn train_dictionary(&self, bytes_max: usize) -> Result<bool, Error> {
+        let refuse = |value: String, accepted| Err(Error::Option { option: "bytes_max", value, accepted });
         if !(1 << 10..=1 << 20).contains(&bytes_max) {
-            return refuse(bytes_max.to_string(), "1024 to 1048576");
+            return refuse(bytes_max.to_string(), "a number from 1024 to 1048576");
         }
-        let Options { compression: Compression::Zstd { .. }, .. } = self.options else {
-            return refuse(bytes_max.to_string(), "a log that is opened with compression");
+        let Options { compression: Compression::Zstd { .. }, .. } = self.inner.options else {
+            return Err(Error::Option { option: "compression", value: "None".into(), accepted: "Zstd" });
         };
         let (samples, sizes) = self.samples(bytes_max * SAMPLES_PER_BYTE)?;
         if sizes.len() < SAMPLES_MIN {
             return Ok(false);
         }
-        // Fails where the samples have nothing in common, or too little for a dictionary of this size.
+        // zstd fails if the samples have nothing in common, or too little for a dictionary of this
+        // size.
         let Ok(dictionary) = zstd::dict::from_continuous(&samples, &sizes, bytes_max) else {
             return Ok(false);
         };
@@ -44,16 +51,16 @@ impl Log {
         header.raw_len = u32::try_from(dictionary.len()).expect("at most 1 MiB");
         (header.stored_len, header.payload_hash) = (header.raw_len, hash_payload(&dictionary));
         let mut frame = Frame::new(header, &key, &dictionary);
-        self.append(&mut frame)?;
-        let id = self.codec.add_dictionary(dictionary.into());
-        self.codec.use_dictionary(id);
+        self.appender.append(&mut frame)?;
+        let id = self.inner.codec.add_dictionary(dictionary.into());
+        self.inner.codec.use_dictionary(id);
         Ok(true)
     }
 
-    /// Values one after another, and their sizes: small ones, spread over all keys.
+    /// Returns the concatenation and the sizes of small values, spread evenly over all keys.
     fn samples(&self, bytes_max: usize) -> Result<(Vec<u8>, Vec<usize>), Error> {
         let keys = {
-            let index = self.index.read();
+            let index = self.inner.index.read();
             let small = index.entries().filter(|entry| {
                 !entry.tombstone
                     && entry.depth == 0
@@ -66,7 +73,7 @@ impl Log {
         };
         let (mut samples, mut sizes) = (Vec::new(), Vec::new());
         for key in keys {
-            if let Some(value) = self.get(key.as_slice())?
+            if let Some(value) = self.reader.get(key.as_slice())?
                 && samples.len() + value.len() <= bytes_max
             {
                 samples.extend_from_slice(&value);
@@ -74,40 +81,5 @@ impl Log {
             }
         }
         Ok((samples, sizes))
-    }
-
-    /// Reads the dictionaries that were found, and compresses with the newest.
-    pub(crate) fn load_dictionaries(&self) -> Result<(), Error> {
-        let mut ids: Vec<(u64, u32)> = {
-            let index = self.index.read();
-            index.dictionaries.iter().map(|(id, (_, stamp))| (*stamp, *id)).collect()
-        };
-        ids.sort_unstable();
-        for (_, id) in ids {
-            if self.load_dictionary(id)? {
-                self.codec.use_dictionary(id);
-            }
-        }
-        Ok(())
-    }
-
-    /// Reads a dictionary; returns whether it is there.
-    pub(crate) fn load_dictionary(&self, id: u32) -> Result<bool, Error> {
-        if self.codec.has_dictionary(id) {
-            return Ok(true);
-        }
-        let found = {
-            let index = self.index.read();
-            let found = index.dictionaries.get(&id);
-            found.map(|(location, _)| (*location, index.slot(location.place.slot).segment.clone()))
-        };
-        let Some((location, segment)) = found else { return Ok(false) };
-        let Some(frame) = self.frame(&segment, &id.to_le_bytes(), &location)? else { return Ok(false) };
-        let dictionary = frame.payload();
-        let right = dictionary_id(dictionary) == id;
-        if right {
-            self.codec.add_dictionary(bytes::Bytes::copy_from_slice(dictionary));
-        }
-        Ok(right)
     }
 }

@@ -1,38 +1,19 @@
-//! The seam between the log and the operating system: every file operation of this crate goes through a [`Disk`].
+//! The file operations of a log, on the operating system or on a simulated machine.
 //!
-//! Without the feature `simulation` both enums have one variant, so the seam costs nothing. With it, a log can run on the file
-//! system in memory of [`crate::simulation`], which interleaves processes and crashes at every call in this file.
+//! Every file operation of this crate goes through [`Disk`] and [`File`]. Without the feature
+//! `simulation` both have one variant and cost nothing. With it, a log can also run on the file
+//! system in memory of [`crate::simulation`], which interleaves processes and crashes at every call
+//! in this file.
 
 use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::access::{Access, FileStatus};
+
 mod os;
 
-/// How a file is opened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Access {
-    /// An existing file, for reading.
-    Read,
-    /// An existing file, for reading and writing.
-    Write,
-    /// For reading and writing; made if it is missing.
-    Create,
-    /// For reading and writing; fails if it exists.
-    CreateNew,
-}
-
-/// What the file system says of a path.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Status {
-    pub(crate) len: u64,
-    /// When the content was last modified, in nanoseconds since the Unix epoch.
-    pub(crate) modified: u128,
-    /// Device, inode, seconds and nanoseconds of the last status change; zero where the system has none of it.
-    pub(crate) identity: [i128; 4],
-}
-
-/// Where a log's files are.
+/// The file system that contains a log.
 #[derive(Debug, Clone, Default)]
 pub(crate) enum Disk {
     /// The operating system's file systems.
@@ -51,7 +32,7 @@ pub(crate) enum File {
     Simulated(crate::simulation::SimulatedFile),
 }
 
-/// Calls the function of the same name on whichever disk this is.
+/// Calls the function of the same name on the variant in use.
 macro_rules! on_disk {
     ($self:ident, $call:ident($($arg:expr),*)) => {
         match $self {
@@ -74,24 +55,30 @@ macro_rules! on_file {
 
 impl Disk {
     pub(crate) fn open(&self, path: &Path, access: Access) -> io::Result<File> {
-        on_disk!(self, open(path, access))
+        match self {
+            Self::Os => os::open(path, access).map(File::Os),
+            #[cfg(feature = "simulation")]
+            Self::Simulated(process) => process.open(path, access).map(File::Simulated),
+        }
     }
 
-    /// The names of the regular files in a directory. Those that are not UTF-8 are left out: no file of a log has such a name.
+    /// Lists the names of the regular files in a directory. Skips names that are not UTF-8, which
+    /// no file of a log has.
     pub(crate) fn names(&self, dir: &Path) -> io::Result<Vec<String>> {
         on_disk!(self, names(dir))
     }
 
-    /// The names of everything in a directory, in order. Regular files have their names, others have a `/` behind it.
+    /// Lists all names in a directory, sorted, with `/` appended to names of everything but regular
+    /// files.
     pub(crate) fn all_names(&self, dir: &Path) -> io::Result<Vec<String>> {
         on_disk!(self, all_names(dir))
     }
 
-    pub(crate) fn status(&self, path: &Path) -> io::Result<Status> {
+    pub(crate) fn status(&self, path: &Path) -> io::Result<FileStatus> {
         on_disk!(self, status(path))
     }
 
-    /// A number that another directory, a copy say, is unlikely to have.
+    /// Returns a number that identifies a directory. A copy of the directory has another one.
     pub(crate) fn identity(&self, dir: &Path) -> io::Result<u64> {
         on_disk!(self, identity(dir))
     }
@@ -100,7 +87,7 @@ impl Disk {
         on_disk!(self, remove(path))
     }
 
-    /// Makes a directory with mode 0700, and those above it, unless it exists.
+    /// Creates a directory with mode 0700, and its parents, unless it exists.
     pub(crate) fn create_dir(&self, dir: &Path) -> io::Result<()> {
         on_disk!(self, create_dir(dir))
     }
@@ -110,19 +97,19 @@ impl Disk {
         on_disk!(self, sync_dir(dir))
     }
 
-    /// An unpredictable number.
+    /// Returns an unpredictable number.
     pub(crate) fn random(&self) -> u64 {
         on_disk!(self, random())
     }
 
-    /// Lets others go on for a while.
+    /// Sleeps, so that other processes can continue.
     pub(crate) fn pause(&self, duration: Duration) {
         on_disk!(self, pause(duration));
     }
 }
 
 impl File {
-    /// Reads until the buffer or the file ends; returns how much.
+    /// Reads until the buffer is full or the file ends; returns the number of bytes.
     pub(crate) fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut done = 0;
         while done < buf.len() {
@@ -136,17 +123,17 @@ impl File {
         Ok(done)
     }
 
-    /// Fills the buffer; `false` if the file ends before.
+    /// Fills the buffer; returns `false` if the file is too short.
     pub(crate) fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<bool> {
         Ok(self.read_at(buf, offset)? == buf.len())
     }
 
-    /// Fills the buffer without waiting for the disk; `false` if that cannot be done.
+    /// Fills the buffer without waiting for the disk; returns `false` if that is impossible.
     pub(crate) fn read_at_nowait(&self, buf: &mut [u8], offset: u64) -> bool {
         on_file!(self, read_at_nowait(buf, offset))
     }
 
-    /// Writes all of it, or fails with a part of it written.
+    /// Writes all bytes. May have written a part of them if it fails.
     pub(crate) fn write_at(&self, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
         while !bytes.is_empty() {
             match on_file!(self, write_at(bytes, offset)) {
@@ -167,12 +154,12 @@ impl File {
         on_file!(self, sync_data())
     }
 
-    /// Takes the exclusive lock if nobody has it.
+    /// Takes the exclusive lock; returns `false` if another file handle holds it.
     pub(crate) fn try_lock(&self) -> io::Result<bool> {
         on_file!(self, try_lock())
     }
 
-    /// Waits for the exclusive lock.
+    /// Takes the exclusive lock, waiting for it.
     pub(crate) fn lock(&self) -> io::Result<()> {
         loop {
             match on_file!(self, lock()) {
@@ -190,7 +177,7 @@ impl File {
         on_file!(self, len())
     }
 
-    /// Whether the file at `path`, which this was opened as, has been removed from its directory.
+    /// Returns whether the file, which was opened at `path`, has been removed from its directory.
     pub(crate) fn is_unlinked(&self, path: &Path) -> bool {
         on_file!(self, is_unlinked(path))
     }

@@ -1,106 +1,110 @@
-//! What can go wrong with a log, as a caller would act on it. A damaged record is none of it: that is a miss.
+//! Errors of a log.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Why an operation on a [`Log`](crate::Log) did not succeed.
+/// Error of an operation on a [`Log`](crate::Log). The operation had no effect. A damaged record is
+/// not an error but a miss.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The operating system refused. Reading on is safe; what was put before the last successful flush is kept.
+    /// A system call failed. The log can still be read, and everything flushed before remains
+    /// durable.
     #[error("cannot {operation} {}", path.display())]
     Io {
-        /// What was attempted, as a verb phrase: `append to`, `read`.
+        /// Attempted operation as a verb phrase: `append to`, `read`.
         operation: &'static str,
-        /// The file or directory it was attempted on.
+        /// Affected file or directory.
         path: PathBuf,
-        /// What the operating system said.
+        /// Error of the operating system.
         source: io::Error,
     },
     /// A segment was written by a later version of this crate. Upgrade, or use another directory.
-    #[error("{} has format version {found}, and this program reads up to {supported}", path.display())]
+    #[error("unsupported format version {found} in {}: expected at most {supported}", path.display())]
     NewerFormat {
-        /// The segment.
+        /// Path of the segment.
         path: PathBuf,
-        /// Its version.
+        /// Format version of the segment.
         found: u16,
-        /// The newest version that this crate reads.
+        /// Newest version that this crate reads.
         supported: u16,
     },
-    /// A key is longer than the log was opened for.
-    #[error("key of {len} bytes, where at most {max} are allowed")]
+    /// A key exceeds [`Options::key_bytes_max`](crate::Options::key_bytes_max).
+    #[error("invalid key of {len} bytes: expected at most {max}")]
     KeyTooLong {
-        /// Its length.
+        /// Length of the key in bytes.
         len: usize,
-        /// [`Options::key_bytes_max`](crate::Options::key_bytes_max).
+        /// Maximum length in bytes.
         max: u32,
     },
-    /// A value is larger than the log was opened for.
-    #[error("value of {len} bytes, where at most {max} are allowed")]
+    /// A value exceeds [`Options::value_bytes_max`](crate::Options::value_bytes_max).
+    #[error("invalid value of {len} bytes: expected at most {max}")]
     ValueTooLarge {
-        /// Its length.
+        /// Size of the value in bytes.
         len: usize,
-        /// [`Options::value_bytes_max`](crate::Options::value_bytes_max).
+        /// Maximum size in bytes.
         max: u32,
     },
-    /// The log has reached its disk budget, and compaction frees too little. Remove keys, or raise the budget.
-    #[error("log at {} is full: {needed} more bytes would exceed {max}", path.display())]
+    /// The log has reached its disk budget, and compaction frees too little. Remove keys, or raise
+    /// the budget.
+    #[error("log {} is full: {needed} more bytes exceed its limit of {max}", path.display())]
     Full {
         /// The log's directory.
         path: PathBuf,
-        /// Size of the record that did not fit.
+        /// Space needed for the record, in bytes.
         needed: u64,
-        /// [`Options::disk_bytes_max`](crate::Options::disk_bytes_max).
+        /// Value of [`Options::disk_bytes_max`](crate::Options::disk_bytes_max).
         max: u64,
     },
     /// The log was opened with [`Log::open_read_only`](crate::Log::open_read_only).
-    #[error("log at {} is open for reading only", path.display())]
+    #[error("cannot write to {}: the log is open for reading only", path.display())]
     ReadOnly {
         /// The log's directory.
         path: PathBuf,
     },
-    /// A batch takes more room than one write may. Split it.
-    #[error("batch of {len} bytes, where at most {max} are allowed")]
+    /// A batch exceeds the size of one write. Split it.
+    #[error("invalid batch of {len} bytes: expected at most {max}")]
     BatchTooLarge {
-        /// What its records take.
+        /// Size of the batch's records in bytes.
         len: u64,
-        /// The most that they may.
+        /// Maximum size in bytes.
         max: u64,
     },
-    /// The directory is a copy that was made while the log was written, and segments are missing or cut short in it. Copy it
-    /// again while nobody writes, or remove the copy's file `manifest` to read it as far as it goes.
-    #[error("{} is an incomplete copy of a log: {missing}", path.display())]
+    /// The directory is a copy made while the log was written, and it lacks segments or the ends of
+    /// segments. Copy it again while no process writes, or remove the file `manifest` from the copy
+    /// to read its contents.
+    #[error("incomplete copy of a log in {}: {missing}", path.display())]
     IncompleteCopy {
-        /// The directory.
+        /// The log's directory.
         path: PathBuf,
-        /// What is missing, as a phrase.
+        /// Missing data, as a clause.
         missing: String,
     },
-    /// An option has a value that cannot work.
-    #[error("option {option} is {value}, where {accepted} is accepted")]
+    /// An option has an invalid value.
+    #[error("invalid value {value} for {option}: expected {accepted}")]
     Option {
-        /// The field of [`Options`](crate::Options).
+        /// Field of [`Options`](crate::Options).
         option: &'static str,
-        /// What it was.
+        /// The invalid value.
         value: String,
-        /// What would do.
+        /// Accepted values.
         accepted: &'static str,
     },
 }
 
 impl Error {
-    /// Wraps an operating-system error with what was attempted; made for `map_err`.
+    /// Returns a function for `map_err` that adds the operation and the path to an I/O error.
     pub(crate) fn io<'a>(operation: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Self + 'a {
         move |source| Self::Io { operation, path: path.to_owned(), source }
     }
 
-    /// Whether a file is not there any more.
+    /// Returns whether the error says that a file is missing.
     fn is_gone(&self) -> bool {
         matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
     }
 }
 
-/// `None` where a file has been removed by another process in the meantime.
+/// Turns an error about a file that another process has removed into `None`.
 pub(crate) fn unless_gone<T>(result: Result<T, Error>) -> Result<Option<T>, Error> {
     match result {
         Ok(value) => Ok(Some(value)),

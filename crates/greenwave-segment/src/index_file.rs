@@ -1,8 +1,9 @@
-//! The index of a segment on the disk: what its records hold, up to a mark, so that opening reads this and not the records.
-//! Knows nothing of who wins.
+//! Index files: list the records of a segment up to a mark, so that opening a log reads them
+//! instead of the records.
 //!
-//! Beside `<id>.seg` may stand `<id>.idx`. It begins with 32 bytes as a segment does, with the magic `F5 47 57 49 44 58 0D 0A`, and goes on
-//! in blocks, each of which continues the one before (integers little-endian):
+//! The index file of `<id>.seg` is `<id>.idx`. It begins with the file header of `format.rs`, with
+//! the magic `F5 47 57 49 44 58 0D 0A`. Blocks follow, and each continues the one before
+//! (integers little-endian):
 //!
 //! | offset | bytes | field |
 //! | --- | --- | --- |
@@ -10,29 +11,30 @@
 //! | 4 | 4 | number of records |
 //! | 8 | 8 | offset in the segment of the first record |
 //! | 16 | 8 | the mark: offset just past the last record |
-//! | 24 | 8 | bytes of the body |
+//! | 24 | 8 | size of the body |
 //! | 32 | 8 | XXH3-64 of the body |
-//! | 40 | 8 | header checksum of the last record, as it stands in the segment |
+//! | 40 | 8 | header checksum of the last record, as in the segment |
 //! | 48 | 8 | XXH3-64 of bytes 0 to 48, with the segment's id as seed |
 //! | 56 | | body: the records in the order of the segment |
 //!
-//! A record in the body is 36 bytes, its key, and the key of its base with the tag, as they stand in the payload:
+//! A record in the body is 36 bytes, its key, and the key and tag of its base as in the payload:
 //!
 //! | offset | bytes | field |
 //! | --- | --- | --- |
-//! | 0 | 8 | stamp |
+//! | 0 | 8 | timestamp |
 //! | 8 | 8 | offset in the segment |
 //! | 16 | 4 | key length |
 //! | 20 | 4 | payload length as stored |
 //! | 24 | 4 | payload length when decompressed |
-//! | 28 | 4 | length of the base's key and tag, 0 for none |
+//! | 28 | 4 | length of the base's key and tag, 0 if the record is not a delta |
 //! | 32 | 1 | kind, as the flags of a record |
 //! | 33 | 1 | depth |
 //! | 34 | 1 | generation |
 //! | 35 | 1 | 1 if a tag follows the base's key |
 //!
-//! A block is written when what it covers is on the disk. Before the mark, therefore, a record that does not verify has been damaged;
-//! beyond it, it may be torn. The file is a shortcut: without it, or if anything about it does not fit, the segment is read instead.
+//! A block is written after the records that it covers are on the disk. A record before the mark
+//! that does not verify is therefore damaged; one beyond it may be torn. If the file is missing or
+//! does not match its segment, the segment is read instead.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -40,22 +42,22 @@ use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use crate::Error;
-use crate::disk::{Access, Disk, File};
-use crate::index::{Item, split_base};
+use crate::access::Access;
+use crate::disk::{Disk, File};
+use crate::entry::{RecordInfo, split_base};
+use crate::format::{SEGMENT_HEADER_BYTES, file_header, index_path, u32_at, u64_at};
 use crate::key::INLINE_BYTES_MAX;
 use crate::record::{self, Codec, HEADER_BYTES, Header, Kind};
-use crate::segment::{SEGMENT_HEADER_BYTES, Segment, file_header};
+use crate::segment::Segment;
 
-/// The end of an index file's name.
-pub(crate) const EXTENSION: &str = "idx";
 const FILE_MAGIC: [u8; 8] = [0xF5, b'G', b'W', b'I', b'D', b'X', b'\r', b'\n'];
 const BLOCK_MAGIC: [u8; 4] = [0xF5, b'G', b'W', b'B'];
 const BLOCK_HEADER_BYTES: usize = 56;
-const ITEM_BYTES: usize = 36;
+const RECORD_BYTES: usize = 36;
 
-/// Records that wait to be covered by a block.
+/// Records that the next block will cover.
 #[derive(Debug)]
-pub(crate) struct Pending {
+pub(crate) struct PendingBlock {
     from: u64,
     to: u64,
     count: u32,
@@ -63,16 +65,16 @@ pub(crate) struct Pending {
     body: Vec<u8>,
 }
 
-impl Pending {
-    /// Nothing yet, from a place in the segment on.
+impl PendingBlock {
+    /// Creates an empty list of records that begins at `from` in the segment.
     pub(crate) fn new(from: u64) -> Self {
         Self { from, to: from, count: 0, last_checksum: 0, body: Vec::new() }
     }
 
-    /// Takes note of a record that was just written at `offset`, with its header as it stands there.
+    /// Adds a record that was just written at `offset`.
     pub(crate) fn push(&mut self, offset: u64, header: &Header, key: &[u8], base: &[u8], checksum: u64) {
         let len = |bytes: &[u8]| u32::try_from(bytes.len()).expect("keys are at most 64 KiB long");
-        self.body.extend(header.stamp.to_le_bytes());
+        self.body.extend(header.timestamp.to_le_bytes());
         self.body.extend(offset.to_le_bytes());
         for number in [len(key), header.stored_len, header.raw_len, len(base)] {
             self.body.extend(number.to_le_bytes());
@@ -90,19 +92,20 @@ impl Pending {
         self.last_checksum = checksum;
     }
 
-    /// Records waiting.
+    /// Returns the number of records.
     pub(crate) fn count(&self) -> u32 {
         self.count
     }
 
-    /// Bytes of the segment that they take.
+    /// Returns the size of the records in the segment, in bytes.
     pub(crate) fn covers_bytes(&self) -> u64 {
         self.to - self.from
     }
 
-    /// Appends the block to the segment's index file; returns the bytes written. They need not reach the disk.
+    /// Appends the block to the segment's index file, without syncing it; returns the bytes
+    /// written.
     pub(crate) fn append_to(&self, disk: &Disk, segment: &Segment) -> Result<u64, Error> {
-        let path = path_of(&segment.path);
+        let path = index_path(&segment.path);
         let io = |e| Error::io("append to", &path)(e);
         let file = disk.open(&path, Access::Create).map_err(io)?;
         let end = file.len().map_err(io)?;
@@ -112,7 +115,7 @@ impl Pending {
         }
         bytes.extend(self.block_header(segment.id));
         bytes.extend(&self.body);
-        // Only the segment's writer writes here, so the end is where it was.
+        // Only the segment's writer writes this file, so it still ends here.
         file.write_at(&bytes, end).map_err(io)?;
         Ok(bytes.len() as u64)
     }
@@ -132,41 +135,43 @@ impl Pending {
     }
 }
 
-/// An index file that is being read, block by block, as far as its blocks verify and continue each other.
+/// An index file being read, block by block, as long as blocks verify and continue each other.
 #[derive(Debug)]
 pub(crate) struct IndexFile {
     file: File,
     path: PathBuf,
     id: u64,
-    /// The offset in the segment up to which the blocks that fit it reach.
+    /// Offset in the segment just past the last block that matches it.
     pub(crate) mark: u64,
-    /// Where the next block continues.
+    /// Offset in the segment where the next block must begin.
     next: u64,
-    /// Whether every block so far fits the segment.
+    /// Whether every block read matches the segment.
     pub(crate) fits: bool,
-    /// Whether blocks that do not fit say what was lost. In a copy the file may just be newer than the segment.
+    /// Whether a block that does not match means that records were lost. In a copy, the index file
+    /// may be newer than the segment.
     pub(crate) trusted: bool,
-    /// Bytes of the file that good blocks take.
+    /// Size of the header and all blocks that verify, in bytes.
     good_len: u64,
-    /// Bytes of the file.
+    /// Size of the file in bytes.
     pub(crate) len: u64,
-    /// The body of the last block.
+    /// Body of the last block.
     body: Vec<u8>,
 }
 
 /// A block that verifies.
 #[derive(Debug)]
 pub(crate) struct BlockRead<'a> {
-    pub(crate) items: Items<'a>,
-    /// Whether the segment holds what the block says. If not, it was cut off, put back from an older copy, or lost, after
-    /// what the block covers had reached the disk: each of the records may be there or not.
+    pub(crate) records: BodyRecords<'a>,
+    /// Whether the segment contains the last record of the block. If not, the segment was
+    /// truncated, replaced by an older copy, or lost after the block's records had reached the
+    /// disk, and each of them may exist or not.
     pub(crate) fits: bool,
 }
 
 impl IndexFile {
-    /// Opens the index file of a segment. `None` if there is none, or it belongs to something else.
+    /// Opens the index file of a segment; `None` if it is missing or belongs to another segment.
     pub(crate) fn open(disk: &Disk, segment: &Segment) -> Result<Option<Self>, Error> {
-        let path = path_of(&segment.path);
+        let path = index_path(&segment.path);
         let open = disk.open(&path, Access::Read).and_then(|file| {
             let len = file.len()?;
             Ok((file, len))
@@ -180,7 +185,7 @@ impl IndexFile {
         match file.read_exact_at(&mut header, 0) {
             Ok(true) if header == file_header(FILE_MAGIC, segment.id) => {}
             Ok(_) => {
-                tracing::warn!(path = %path.display(), "an index file is not that of its segment, which is read instead");
+                tracing::warn!(path = %path.display(), "an index file belongs to another segment: reading the segment instead");
                 return Ok(None);
             }
             Err(e) => return Err(Error::io("read", &path)(e)),
@@ -201,7 +206,8 @@ impl IndexFile {
         }))
     }
 
-    /// The next block. `None` when there is no good one: it was torn, or is being written at this moment.
+    /// Reads the next block; `None` at the end or if it does not verify. It may be torn, or
+    /// another process may be writing it.
     pub(crate) fn next_block(
         &mut self,
         segment: &Segment,
@@ -224,9 +230,9 @@ impl IndexFile {
         if self.fits {
             self.mark = block.mark;
         } else {
-            tracing::warn!(path = %self.path.display(), offset = block.last, "an index file names records that its segment does not have");
+            tracing::warn!(path = %self.path.display(), offset = block.last, "an index file lists records that its segment lacks");
         }
-        Ok(Some(BlockRead { items: Items { bytes: &self.body }, fits: self.fits }))
+        Ok(Some(BlockRead { records: BodyRecords { bytes: &self.body }, fits: self.fits }))
     }
 
     fn read_block(&mut self) -> io::Result<Option<Block>> {
@@ -249,9 +255,10 @@ impl IndexFile {
         Ok(Block::check(&header, &self.body))
     }
 
-    /// Cuts off what is not good, so that blocks may follow. Only for whoever writes the segment.
-    pub(crate) fn mend(disk: &Disk, segment: &Segment, file: Option<&Self>) -> Result<(), Error> {
-        let path = path_of(&segment.path);
+    /// Truncates the file after the last block that verifies, so that blocks can be appended. Only
+    /// the segment's writer may call this.
+    pub(crate) fn truncate_torn(disk: &Disk, segment: &Segment, file: Option<&Self>) -> Result<(), Error> {
+        let path = index_path(&segment.path);
         let good_len = file.map_or(0, |file| file.good_len);
         if file.is_some_and(|file| file.len == good_len) {
             return Ok(());
@@ -263,85 +270,74 @@ impl IndexFile {
     }
 }
 
-/// What a block says besides its records.
+/// Header fields of a block.
 struct Block {
     mark: u64,
-    /// Offset of the last record, and the checksum that stands there.
+    /// Offset of the last record, and its header checksum.
     last: u64,
     last_checksum: u64,
 }
 
 impl Block {
-    /// A checksum only says that somebody meant it. Offsets are believed no further than they make sense.
+    /// Checks that offsets are plausible: a valid checksum does not prove that the body was written
+    /// by this crate.
     fn check(header: &[u8; BLOCK_HEADER_BYTES], body: &[u8]) -> Option<Self> {
         let (count, mark) = (u32_at(header, 4), u64_at(header, 16));
         let (mut seen, mut last, mut next) = (0, 0, u64_at(header, 8));
-        for (offset, item) in (Items { bytes: body }) {
-            if offset < next || item.record_len().checked_add(offset)? > mark {
+        for (offset, record) in (BodyRecords { bytes: body }) {
+            if offset < next || record.record_len().checked_add(offset)? > mark {
                 return None;
             }
-            (seen, last, next) = (seen + 1, offset, offset + item.record_len());
+            (seen, last, next) = (seen + 1, offset, offset + record.record_len());
         }
         let last_checksum = u64_at(header, 40);
         (seen == count && count > 0).then_some(Self { mark, last, last_checksum })
     }
 }
 
-/// Removes the index file of a segment that is gone. It does no harm if it stays.
-pub(crate) fn remove(disk: &Disk, segment: &Path) {
-    let path = path_of(segment);
-    match disk.remove(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            tracing::warn!(path = %path.display(), %error, "cannot remove an index file");
-        }
-        _ => {}
-    }
-}
-
-pub(crate) fn path_of(segment: &Path) -> PathBuf {
-    segment.with_extension(EXTENSION)
-}
-
-/// Reads a body. Ends early where it makes no sense.
+/// Iterates over the records in a body. Ends early at a malformed one.
 #[derive(Debug)]
-pub(crate) struct Items<'a> {
+pub(crate) struct BodyRecords<'a> {
     bytes: &'a [u8],
 }
 
-impl<'a> Iterator for Items<'a> {
-    type Item = (u64, Item<'a>);
+impl<'a> Iterator for BodyRecords<'a> {
+    type Item = (u64, RecordInfo<'a>);
 
     fn next(&mut self) -> Option<Self::Item> {
-        let (head, rest) = self.bytes.split_first_chunk::<ITEM_BYTES>()?;
-        let wide = rest.first_chunk();
+        let (head, rest) = self.bytes.split_first_chunk::<RECORD_BYTES>()?;
+        let padded = rest.first_chunk();
         let (key, rest) = rest.split_at_checked(u32_at(head, 16) as usize)?;
-        let wide = wide.filter(|_| key.len() <= INLINE_BYTES_MAX);
+        let padded = padded.filter(|_| key.len() <= INLINE_BYTES_MAX);
         let (base, rest) = rest.split_at_checked(u32_at(head, 28) as usize)?;
         let kind = Kind::from_flags(head[32])?;
         self.bytes = rest;
         let (stored_len, raw_len) = (u32_at(head, 20), u32_at(head, 24));
         let (base, base_tag) = split_base(base, head[35] == 1);
-        let item = Item {
+        let record = RecordInfo {
             kind,
             key,
-            wide,
+            padded,
             base,
             base_tag,
-            stamp: u64_at(head, 0),
+            timestamp: u64_at(head, 0),
             stored_len,
             raw_len,
             depth: head[33],
             generation: head[34],
             lost: false,
         };
-        Some((u64_at(head, 8), item))
+        Some((u64_at(head, 8), record))
     }
 }
 
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes(bytes[at..at + 4].try_into().expect("a range of four"))
-}
-
-fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("a range of eight"))
+/// Removes the index file of a removed segment. A failure is harmless.
+pub(crate) fn remove(disk: &Disk, segment: &Path) {
+    let path = index_path(segment);
+    match disk.remove(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!(path = %path.display(), %error, "cannot remove an index file");
+        }
+        _ => {}
+    }
 }

@@ -1,11 +1,12 @@
-//! A key as the index holds it: short ones in place, so that a million of them cost no allocation. Knows nothing of records.
+//! Keys in the index. Short ones are stored inline, so that a million of them need no allocations.
 
 use std::fmt;
 
-/// Longest key held in place. With its length it fills 40 bytes, which the usual key, a hash and a byte before it, fits well.
+/// Longest key stored inline, in bytes. The enum then takes 40 bytes, which suits the usual key: a
+/// hash and a prefix byte.
 pub(crate) const INLINE_BYTES_MAX: usize = 38;
 
-/// A key. What stands in place beyond its length means nothing.
+/// A key. Bytes of an inline key beyond its length are arbitrary.
 #[derive(Clone)]
 pub(crate) enum Key {
     Inline { len: u8, bytes: [u8; INLINE_BYTES_MAX] },
@@ -15,9 +16,10 @@ pub(crate) enum Key {
 const _: () = assert!(size_of::<Key>() == 40);
 
 impl Key {
-    /// A short key from where more bytes follow it. Copying them too, always as many, takes a few nanoseconds; copying just the key takes
-    /// eighty where the result is moved right after, since the processor then waits for all earlier writes to be done.
-    pub(crate) fn with_what_follows(len: u8, bytes: &[u8; INLINE_BYTES_MAX]) -> Self {
+    /// Creates a short key from a slice that extends beyond it. Copying a constant number of bytes
+    /// takes a few nanoseconds. Copying exactly the key takes eighty if the result is moved at
+    /// once, since the processor then waits for earlier stores.
+    pub(crate) fn from_padded(len: u8, bytes: &[u8; INLINE_BYTES_MAX]) -> Self {
         assert!(usize::from(len) <= INLINE_BYTES_MAX);
         Self::Inline { len, bytes: *bytes }
     }

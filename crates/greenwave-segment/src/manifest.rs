@@ -1,33 +1,33 @@
-//! The list of a log's segments, by which a copy of the directory that was made while processes wrote is recognised.
+//! The manifest: lists a log's segments, so that a copy of the directory made while processes wrote
+//! is checked for completeness.
 //!
-//! The file `manifest` in the log's directory begins with 32 bytes (integers little-endian):
-//!
-//! | offset | bytes | field |
-//! | --- | --- | --- |
-//! | 0 | 8 | magic `F5 47 57 4D 41 4E 0D 0A` |
-//! | 8 | 2 | format version, 1 |
-//! | 10 | 6 | zero |
-//! | 16 | 8 | identity of the directory: XXH3-64 of its device and inode numbers |
-//! | 24 | 8 | XXH3-64 of bytes 0 to 24 |
-//!
-//! and goes on in entries of 24 bytes, of which the last one of each segment counts:
+//! The file `manifest` in the log's directory begins with the file header of `format.rs`, with the
+//! magic `F5 47 57 4D 41 4E 0D 0A` and the identity of the directory: the XXH3-64 of its device and
+//! inode numbers. Entries of 24 bytes follow (integers little-endian). The last entry of each
+//! segment counts:
 //!
 //! | offset | bytes | field |
 //! | --- | --- | --- |
 //! | 0 | 8 | segment id |
-//! | 8 | 8 | bytes that the segment has at least; 0 if nothing in it was flushed; all ones once it was removed |
+//! | 8 | 8 | minimum size of the segment; 0 if nothing in it was flushed; all ones once it is removed |
 //! | 16 | 8 | XXH3-64 of bytes 0 to 16, with the offset of the entry as seed |
 //!
-//! A segment is entered before its first record is acknowledged, again before its first flush returns, and whenever compaction relies on what it
-//! has: before a segment is removed, the manifest says so, and how long those are that hold what was worth keeping. So whatever was
-//! flushed before somebody began to copy the directory is either in the copy, or the copy's manifest names a segment that the copy
-//! lacks or has cut short. A directory with another identity is a copy (or was restored, or moved to another file system): it is
-//! compared with its manifest, refused if something is missing, and else entered under its new identity.
+//! A segment is recorded before its first record is acknowledged and again before its first flush
+//! returns. Before a compactor removes a segment, it records the removal and the synced sizes of
+//! the segments that may contain the copies. Everything flushed before a copy was begun is
+//! therefore in the copy, or the copy's manifest names a segment that the copy lacks or contains
+//! only in part.
 //!
-//! An entry of segment 0 says that a log was opened for writing (1) or closed (2). Only a copy that was begun while one was open is
-//! refused: in any other, what is missing was damaged or removed later, and the rest can be read.
+//! A directory with another identity is a copy, or was restored or moved to another file system. It
+//! is compared with its manifest. If something is missing, opening it fails; otherwise it gets a
+//! manifest with its own identity.
 //!
-//! The file is written under its lock (`flock` on Unix) and is not synced. It is never needed to read a log.
+//! An entry with segment id 0 records that a log was opened for writing (1) or closed (2). Only a
+//! copy begun while a log was open is refused. In any other copy, missing data was damaged or
+//! removed later, and the rest can be read.
+//!
+//! The file is written under its lock (`flock` on Unix) and is not synced. Reading a log does not
+//! require it.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -35,26 +35,27 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use crate::access::Access;
 use crate::descriptors::Descriptors;
-use crate::disk::{Access, Disk, File};
-use crate::segment::{SEGMENT_HEADER_BYTES, file_header};
+use crate::disk::{Disk, File};
+use crate::format::{SEGMENT_HEADER_BYTES, file_header};
 
 const MAGIC: [u8; 8] = [0xF5, b'G', b'W', b'M', b'A', b'N', b'\r', b'\n'];
 const ENTRY_BYTES: u64 = 24;
-/// What an entry says of a segment that was removed.
+/// Size in the entry of a removed segment.
 pub(crate) const REMOVED: u64 = u64::MAX;
-/// The segment id of entries about logs that were opened and closed.
-pub(crate) const USE: u64 = 0;
+/// Segment id of entries about logs that were opened and closed.
+pub(crate) const USAGE: u64 = 0;
 /// A log was opened for writing.
 pub(crate) const OPENED: u64 = 1;
-/// It was closed.
+/// A log was closed.
 pub(crate) const CLOSED: u64 = 2;
-/// The file is written anew when it has so many entries, and more than half of them say nothing any more.
+/// The file is rewritten when it has this many entries and more than half of them are obsolete.
 const ENTRIES_MAX: u64 = 4096;
 
-/// The file, opened when it is first needed.
+/// The manifest file, opened on first use.
 #[derive(Debug)]
 pub(crate) struct Manifest {
     disk: Disk,
@@ -64,14 +65,14 @@ pub(crate) struct Manifest {
     file: Mutex<Option<File>>,
 }
 
-/// What a manifest says.
+/// Contents of a manifest.
 #[derive(Debug, Default)]
-pub(crate) struct Listed {
-    /// Whether this is not the directory that the manifest was written for.
+pub(crate) struct ManifestContents {
+    /// Whether the manifest was written for another directory.
     pub(crate) is_copy: bool,
-    /// The segments that were not removed, with the bytes that each has at least.
+    /// Minimum sizes of the segments that were not removed, by id.
     pub(crate) segments: BTreeMap<u64, u64>,
-    /// Logs that are open for writing, or whose processes died.
+    /// Number of logs that are open for writing or whose processes died.
     pub(crate) users: u64,
     entries: u64,
 }
@@ -82,8 +83,8 @@ impl Manifest {
         Self { disk, descriptors, dir: dir.to_owned(), path, file: Mutex::default() }
     }
 
-    /// Reads the manifest; `None` if there is none or it is damaged.
-    pub(crate) fn read(&self) -> io::Result<Option<Listed>> {
+    /// Reads the manifest; `None` if it is missing or damaged.
+    pub(crate) fn read(&self) -> io::Result<Option<ManifestContents>> {
         match self.descriptors.open(&self.disk, &self.path, Access::Read) {
             Ok(file) => self.listed(&file),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -91,14 +92,15 @@ impl Manifest {
         }
     }
 
-    /// Enters segments. Only a copy of the directory suffers if that fails, so it is no failure of the write that it belongs to.
-    pub(crate) fn enter(&self, entries: &[(u64, u64)]) {
-        if let Err(error) = self.try_enter(entries) {
-            tracing::warn!(path = %self.path.display(), %error, "a copy of the directory may lack something unnoticed");
+    /// Appends entries. A failure only affects copies of the directory, so it does not fail the
+    /// write that it belongs to.
+    pub(crate) fn record(&self, entries: &[(u64, u64)]) {
+        if let Err(error) = self.try_record(entries) {
+            tracing::warn!(path = %self.path.display(), %error, "cannot write the manifest: an incomplete copy of the directory may not be detected");
         }
     }
 
-    fn try_enter(&self, entries: &[(u64, u64)]) -> io::Result<()> {
+    fn try_record(&self, entries: &[(u64, u64)]) -> io::Result<()> {
         let mut slot = self.file.lock();
         let file = match slot.take() {
             Some(file) if !file.is_unlinked(&self.path) => file,
@@ -111,7 +113,7 @@ impl Manifest {
         written
     }
 
-    /// Appends entries. The lock is held.
+    /// Appends entries, or rewrites the file. The caller holds the lock.
     fn append(&self, file: &File, entries: &[(u64, u64)]) -> io::Result<()> {
         let listed = self.listed(file)?.filter(|listed| !listed.is_copy);
         let live = listed.as_ref().map_or(0, |listed| listed.segments.len() as u64);
@@ -123,26 +125,26 @@ impl Manifest {
             other => {
                 let other = other.unwrap_or_default();
                 let mut segments = other.segments;
-                for (id, len) in entries.iter().filter(|(id, _)| *id != USE) {
+                for (id, len) in entries.iter().filter(|(id, _)| *id != USAGE) {
                     segments.insert(*id, *len);
                 }
-                let users = std::iter::repeat_n((USE, OPENED), usize::try_from(other.users).unwrap_or(0));
+                let users = std::iter::repeat_n((USAGE, OPENED), usize::try_from(other.users).unwrap_or(0));
                 let uses: Vec<_> =
-                    users.chain(entries.iter().copied().filter(|(id, _)| *id == USE)).collect();
-                self.write_anew(file, &segments, &uses)
+                    users.chain(entries.iter().copied().filter(|(id, _)| *id == USAGE)).collect();
+                self.rewrite(file, &segments, &uses)
             }
         }
     }
 
-    /// Enters the directory under its present identity, with these segments.
+    /// Rewrites the manifest with the directory's present identity and these segments.
     pub(crate) fn adopt(&self, segments: &BTreeMap<u64, u64>) -> io::Result<()> {
         let file = self.descriptors.open(&self.disk, &self.path, Access::Create)?;
         file.lock()?;
-        self.write_anew(&file, segments, &[])
+        self.rewrite(&file, segments, &[])
     }
 
-    /// A manifest that is cut short in between is one that says less.
-    fn write_anew(&self, file: &File, segments: &BTreeMap<u64, u64>, uses: &[(u64, u64)]) -> io::Result<()> {
+    /// Rewrites the file in place. A crash in between leaves a manifest that lists less.
+    fn rewrite(&self, file: &File, segments: &BTreeMap<u64, u64>, uses: &[(u64, u64)]) -> io::Result<()> {
         let segments = segments.iter().map(|(id, len)| (*id, *len)).filter(|(_, len)| *len != REMOVED);
         let mut bytes = file_header(MAGIC, self.identity()?).to_vec();
         bytes.extend(encode(SEGMENT_HEADER_BYTES, segments.chain(uses.iter().copied())));
@@ -154,7 +156,7 @@ impl Manifest {
         self.disk.identity(&self.dir)
     }
 
-    fn listed(&self, file: &File) -> io::Result<Option<Listed>> {
+    fn listed(&self, file: &File) -> io::Result<Option<ManifestContents>> {
         let len = usize::try_from(file.len()?).map_err(io::Error::other)?;
         let mut bytes = vec![0; len];
         let read = file.read_at(&mut bytes, 0)?;
@@ -166,7 +168,8 @@ impl Manifest {
         if *header != file_header(MAGIC, identity) {
             return Ok(None);
         }
-        let mut listed = Listed { is_copy: identity != self.identity()?, ..Listed::default() };
+        let mut listed =
+            ManifestContents { is_copy: identity != self.identity()?, ..ManifestContents::default() };
         for entry in rest.chunks_exact(ENTRY_BYTES as usize) {
             let at = SEGMENT_HEADER_BYTES + listed.entries * ENTRY_BYTES;
             let [id, len, check] =
@@ -175,7 +178,7 @@ impl Manifest {
                 break;
             }
             listed.entries += 1;
-            if id == USE {
+            if id == USAGE {
                 listed.users = if len == OPENED { listed.users + 1 } else { listed.users.saturating_sub(1) };
             } else if len == REMOVED {
                 listed.segments.remove(&id);
@@ -200,12 +203,4 @@ fn encode(mut at: u64, entries: impl Iterator<Item = (u64, u64)>) -> Vec<u8> {
         at += ENTRY_BYTES;
     }
     bytes
-}
-
-/// The identity of a directory with these device and inode numbers.
-pub(crate) fn identity_of(device: u64, inode: u64) -> u64 {
-    let mut bytes = [0; 16];
-    bytes[..8].copy_from_slice(&device.to_le_bytes());
-    bytes[8..].copy_from_slice(&inode.to_le_bytes());
-    xxh3_64(&bytes)
 }

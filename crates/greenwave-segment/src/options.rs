@@ -1,33 +1,41 @@
-//! How a log is opened. Knows nothing of files.
+//! Options of a log.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::Error;
-use crate::segment::SEGMENT_HEADER_BYTES;
+use crate::format::{KEY_BYTES_MAX, SEGMENT_HEADER_BYTES};
 
-/// How a [`Log`](crate::Log) is opened. Processes that share a directory may differ in all of it.
+/// Options for opening a [`Log`](crate::Log). Processes that share a directory may use different
+/// ones.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Size at which a segment is sealed and the next one begun, in bytes; 4 KiB or more, default 64 MiB. A record larger than this
-    /// gets a segment of its own. With a disk budget, at most a quarter of it is used.
+    /// Size at which a segment is sealed and the next one started, in bytes; at least 4 KiB,
+    /// default 64 MiB. A larger record gets its own segment. With a disk budget, at most a quarter
+    /// of the budget is used.
     pub segment_bytes_max: u64,
-    /// What is tried on each value; it is stored raw when that gains under 10 %. Default: zstd level 1.
+    /// Compression of values. A value that shrinks by less than 10 % is stored raw. Default: zstd
+    /// level 1.
     pub compression: Compression,
-    /// Most bytes that all segments together may occupy, counting every process's; `None` is no limit, the default.
+    /// Maximum size of all segments together, of every process, in bytes; at least 16 KiB. Default:
+    /// `None`, no limit.
     pub disk_bytes_max: Option<u64>,
-    /// What happens at that limit. Default: [`WhenFull::Refuse`].
+    /// Behaviour when that size is reached. Default: [`WhenFull::Refuse`].
     pub when_full: WhenFull,
-    /// How many differences at most have to be undone to read a value that was put with [`Log::put_like`](crate::Log::put_like): 0 to
-    /// 200, default 16. 0 stores none, and none are stored where the oldest are dropped.
+    /// Maximum number of deltas to apply when reading a value that was stored with
+    /// [`Log::put_delta`](crate::Log::put_delta); 0 to 200, default 16. With 0, and with
+    /// [`WhenFull::DropOldest`], no deltas are stored.
     pub chain_depth_max: u8,
-    /// Longest key in bytes, at most (and by default) 65 536.
+    /// Maximum length of a key in bytes; 1 to 65 536, which is the default.
     pub key_bytes_max: u32,
-    /// Largest value in bytes before compression, default 1 GiB. Also caps what a read will allocate.
+    /// Maximum size of a value before compression in bytes; default 1 GiB. Reads allocate no more
+    /// than this.
     pub value_bytes_max: u32,
-    /// Segments that are open at once, 1 or more, default 256. Others are opened again when they are read. The segment being
-    /// written, and what is open only while it is listed, read on opening, or locked, come on top: at most 6 more.
+    /// Maximum number of segments that are open at once; at least 1, default 256. Closed ones are
+    /// reopened when they are read. Up to 6 more files are open for the segment being written, and
+    /// while files are listed, read on opening, or locked.
     pub open_files_max: u32,
-    /// Nanoseconds since the Unix epoch. Orders writes of different processes; may step back, since stamps never do.
+    /// Returns the time in nanoseconds since the Unix epoch, which orders the writes of different
+    /// processes. It may step back; timestamps of records never do.
     pub clock: fn() -> u64,
 }
 
@@ -47,58 +55,56 @@ impl Default for Options {
     }
 }
 
-/// Longest key that the format allows.
-pub(crate) const KEY_BYTES_MAX: u32 = 1 << 16;
-
-/// How values are compressed.
+/// Compression of values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Compression {
-    /// Not at all.
+    /// No compression.
     None,
-    /// Zstandard. Levels -7 to 22; 1 compresses about as fast as a disk takes the result.
+    /// Zstandard. Level 1 compresses about as fast as a disk stores the result.
     Zstd {
-        /// The level.
+        /// Compression level, -7 to 22.
         level: i32,
     },
 }
 
-/// What a put does when the disk budget is used up.
+/// Behaviour of a put when the disk budget is used up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WhenFull {
-    /// Compacts, and if that frees too little fails with [`Error::Full`]. For data that must not vanish.
+    /// Compact, and fail with [`Error::Full`] if that frees too little. For data that must not
+    /// vanish.
     Refuse,
-    /// Drops whole segments, those with the oldest records first. For caches.
+    /// Drop whole segments, those with the oldest records first. For caches.
     DropOldest,
 }
 
 impl Options {
-    /// Checks each value, and resolves those that depend on each other.
+    /// Validates the options and resolves dependencies between them.
     pub(crate) fn checked(mut self) -> Result<Self, Error> {
         let refuse = |option, value: String, accepted| Err(Error::Option { option, value, accepted });
         if self.segment_bytes_max < 4096 {
-            return refuse("segment_bytes_max", self.segment_bytes_max.to_string(), "4096 or more");
+            return refuse("segment_bytes_max", self.segment_bytes_max.to_string(), "at least 4096");
         }
         if self.key_bytes_max == 0 || self.key_bytes_max > KEY_BYTES_MAX {
-            return refuse("key_bytes_max", self.key_bytes_max.to_string(), "1 to 65536");
+            return refuse("key_bytes_max", self.key_bytes_max.to_string(), "a number from 1 to 65536");
         }
         if let Compression::Zstd { level } = self.compression
             && !(-7..=22).contains(&level)
         {
-            return refuse("compression level", level.to_string(), "-7 to 22");
+            return refuse("compression.level", level.to_string(), "a number from -7 to 22");
         }
         if self.chain_depth_max > 200 {
-            return refuse("chain_depth_max", self.chain_depth_max.to_string(), "0 to 200");
+            return refuse("chain_depth_max", self.chain_depth_max.to_string(), "a number from 0 to 200");
         }
         if self.open_files_max == 0 {
-            return refuse("open_files_max", "0".into(), "1 or more");
+            return refuse("open_files_max", "0".into(), "at least 1");
         }
         if self.when_full == WhenFull::DropOldest {
-            // What is dropped is dropped by age, whatever depends on it.
+            // Segments are dropped by age, even if deltas elsewhere depend on them.
             self.chain_depth_max = 0;
         }
         if let Some(max) = self.disk_bytes_max {
             if max < 16_384 {
-                return refuse("disk_bytes_max", max.to_string(), "16384 or more");
+                return refuse("disk_bytes_max", max.to_string(), "at least 16384");
             }
             self.segment_bytes_max = self.segment_bytes_max.min(max / 4);
         }

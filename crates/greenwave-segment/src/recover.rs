@@ -1,242 +1,298 @@
-//! Reads a segment from some offset on and reports each good record. Decides what is torn and what is merely damaged; changes nothing.
+//! Recovers a log when it is opened: reads all segments, takes over those whose writers died, and
+//! checks copies.
 
-use xxhash_rust::xxh3::Xxh3Default;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::Error;
-use crate::index::Item;
-use crate::key::Key;
-use crate::options::KEY_BYTES_MAX;
-use crate::record::{self, HEADER_BYTES, Header, Kind, MAGIC};
-use crate::segment::{SEGMENT_HEADER_BYTES, Segment};
+use crate::append::Appender;
+use crate::entry::{Location, SlotId};
+use crate::error::unless_gone;
+use crate::format::{self, SEGMENT_HEADER_BYTES};
+use crate::index::SegmentSlot;
+use crate::index_file::PendingBlock;
+use crate::inner::Inner;
+use crate::read::Reader;
+use crate::refresh::{NewlyIndexed, Refresher, SegmentRole, blank};
+use crate::scan::{self, ScannedRecord};
+use crate::segment::{self, Segment};
+use crate::writer::ActiveSegment;
 
-/// Bytes read at once.
-const WINDOW_BYTES: u64 = 256 << 10;
+/// Size of a typical record in an index file, whose key is a hash and a prefix byte. Used to
+/// estimate the number of records.
+const TYPICAL_RECORD_BYTES: usize = 72;
 
-/// What a scan believes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Payloads {
-    /// Everything reached the disk before the seal was written: headers and keys are checked, payloads when they are read. A
-    /// record whose payload does not verify is damaged, and still the newest of its key.
-    Trust,
-    /// The end of an unsealed segment. After a power cut a header may have reached the disk without its payload, and a living
-    /// writer may be in the middle of a write: a record counts once its payload verifies, a batch once all of it does.
-    Verify,
+/// A segment whose writer died and whose lock this log holds.
+struct AbandonedSegment {
+    slot: SlotId,
+    segment: Arc<Segment>,
+    end: u64,
+    /// Offset in the segment up to which its index file reaches.
+    mark: u64,
+    /// Records beyond the mark.
+    tail: Vec<ScannedRecord>,
+    /// Whether its index file matches it.
+    fits: bool,
+    /// Whether records may be appended to it.
+    can_append: bool,
 }
 
-/// A good record.
-#[derive(Debug)]
-pub(crate) struct Found {
-    pub(crate) offset: u64,
-    pub(crate) header: Header,
-    pub(crate) key: Key,
-    /// The key of the base and its tag, of a difference. They are part of the payload, so they may be wrong where that is not
-    /// checked.
-    pub(crate) base: Option<Key>,
-    /// The header's checksum.
-    pub(crate) checksum: u64,
+/// Recovers segments whose writers died.
+#[derive(Clone, Copy)]
+pub(crate) struct Recovery<'a> {
+    inner: &'a Inner,
+    refresher: Refresher<'a>,
+    reader: Reader<'a>,
+    appender: Appender<'a>,
 }
 
-impl Found {
-    pub(crate) fn item(&self) -> Item<'_> {
-        Item::new(&self.header, self.key.as_slice(), self.base())
+impl<'a> Recovery<'a> {
+    pub(crate) fn new(inner: &'a Inner) -> Self {
+        Self {
+            inner,
+            refresher: Refresher::new(inner),
+            reader: Reader::new(inner),
+            appender: Appender::new(inner),
+        }
     }
 
-    pub(crate) fn base(&self) -> &[u8] {
-        self.base.as_ref().map_or(&[], Key::as_slice)
-    }
-}
-
-/// What a scan saw.
-#[derive(Debug)]
-pub(crate) struct Scan {
-    /// Just past the last good record. What lies beyond is torn, or not written yet.
-    pub(crate) end: u64,
-    /// Whether the file ends in a seal: it will never grow.
-    pub(crate) sealed: bool,
-    /// Damaged stretches between good records.
-    pub(crate) damaged: u64,
-    /// Offsets of records that do not count although their headers verify: whoever takes the segment over blanks them, so that
-    /// no later reader counts them.
-    pub(crate) refused: Vec<u64>,
-}
-
-/// Scans `segment` from the record at `from` to `len`, the file's length.
-///
-/// After a bad record the search goes on at the next magic whose header verifies, so one flipped bit costs one record.
-pub(crate) fn scan(
-    segment: &Segment,
-    from: u64,
-    len: u64,
-    payloads: Payloads,
-    mut on_record: impl FnMut(Found),
-) -> Result<Scan, Error> {
-    let mut window = Window { segment, len, start: 0, bytes: Vec::new() };
-    let mut scan = Scan { end: from, sealed: false, damaged: 0, refused: Vec::new() };
-    let mut at = from;
-    let mut in_damage = false;
-    // Records of a batch whose last one has not been met yet.
-    let mut batch: Vec<Found> = Vec::new();
-    while at < len {
-        let Some(found) = window.record(at)? else {
-            in_damage = true;
-            scan.refused.extend(batch.drain(..).map(|found| found.offset));
-            at = window.next_magic(at + 1)?;
-            continue;
+    /// Compares a copy of the directory with its manifest; fails if the copy is incomplete.
+    pub(crate) fn check_copy(&self) -> Result<(), Error> {
+        let io = |e| Error::io("read the manifest in", &self.inner.dir)(e);
+        let Some(listed) = self.inner.manifest.read().map_err(io)?.filter(|listed| listed.is_copy) else {
+            return Ok(());
         };
-        let next = at + found.header.record_len();
-        let header = found.header;
-        let torn = payloads == Payloads::Verify
-            && header.kind != Kind::Seal
-            && (!window.payload_ok(&found)? || header.follows && batch.is_empty());
-        if !header.follows {
-            scan.refused.extend(batch.drain(..).map(|found| found.offset));
+        if listed.users == 0 {
+            // No log was open when the copy was made, so missing data was damaged, and index files
+            // are right.
+            return Ok(());
         }
-        if torn {
-            in_damage = true;
-            scan.refused.extend(batch.drain(..).map(|found| found.offset));
-            scan.refused.push(at);
-        } else if header.kind == Kind::Seal {
-            scan.refused.extend(batch.drain(..).map(|found| found.offset));
-            scan.damaged += u64::from(std::mem::take(&mut in_damage));
-            scan.sealed = next == len;
-            scan.end = next;
-        } else if payloads == Payloads::Verify && header.continues {
-            batch.push(found);
-        } else {
-            scan.damaged += u64::from(std::mem::take(&mut in_damage));
-            scan.end = next;
-            batch.drain(..).for_each(&mut on_record);
-            on_record(found);
+        let mut sizes = BTreeMap::new();
+        for id in segment::list(&self.inner.disk, &self.inner.dir)?.segments {
+            let status = self.inner.disk.status(&format::segment_path(&self.inner.dir, id)).map_err(io)?;
+            sizes.insert(id, status.len);
         }
-        at = next;
-    }
-    scan.refused.extend(batch.drain(..).map(|found| found.offset));
-    Ok(scan)
-}
-
-/// A part of a segment, as a thorough look sees it.
-#[derive(Debug)]
-pub(crate) enum Part {
-    /// Everything about it verifies.
-    Record,
-    /// Its header and key verify, and its payload does not.
-    Damaged(Found),
-    /// Bytes up to the given offset are no record.
-    Unknown(u64),
-}
-
-/// Looks at all of a segment, and reports each part with its offset.
-pub(crate) fn inspect(segment: &Segment, len: u64, mut on_part: impl FnMut(u64, Part)) -> Result<(), Error> {
-    let mut window = Window { segment, len, start: 0, bytes: Vec::new() };
-    let mut at = SEGMENT_HEADER_BYTES.min(len);
-    while at < len {
-        let Some(found) = window.record(at)? else {
-            let mut next = window.next_magic(at + 1)?;
-            while next < len && window.record(next)?.is_none() {
-                next = window.next_magic(next + 1)?;
+        let incomplete = |missing| Err(Error::IncompleteCopy { path: self.inner.dir.clone(), missing });
+        for (id, min_len) in listed.segments.iter().filter(|(_, min_len)| **min_len > 0) {
+            match sizes.get(id) {
+                None => return incomplete(format!("segment {id:016x} is missing")),
+                Some(len) if len < min_len => {
+                    return incomplete(format!(
+                        "segment {id:016x} has {len} bytes: expected at least {min_len}"
+                    ));
+                }
+                Some(_) => {}
             }
-            on_part(at, Part::Unknown(next));
-            at = next;
-            continue;
+        }
+        self.inner.is_copy.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Reads all segments, and takes over those whose writers died.
+    pub(crate) fn recover(&self) -> Result<(), Error> {
+        let expected = segment::index_files_bytes(&self.inner.disk, &self.inner.dir)? / TYPICAL_RECORD_BYTES;
+        self.inner.index.write().reserve(expected);
+        let mut abandoned = Vec::new();
+        let mut unverified = Vec::new();
+        for id in self.refresher.list_changes()?.new {
+            let Some((segment, len)) = self.refresher.open_segment(id)? else { continue };
+            let Some(sealed) = unless_gone(scan::is_sealed(&segment, len))? else { continue };
+            if self.inner.read_only || !segment.writable || sealed || !segment.try_lock() {
+                if len >= SEGMENT_HEADER_BYTES
+                    && let Some(added) =
+                        unless_gone(self.refresher.index_segment(segment, len, SegmentRole::Reader))?
+                {
+                    unverified.extend(added.tail.into_iter().map(|found| (added.slot, found)));
+                }
+                continue;
+            }
+            if segment.is_unlinked() {
+                segment.unlock();
+                continue;
+            }
+            abandoned.extend(self.take_over(segment, &mut unverified)?);
+        }
+        // The records of a segment that vanished meanwhile are in another one.
+        self.refresher.refresh()?;
+        for (slot, found) in unverified {
+            self.verify_base(slot, &found)?;
+        }
+        for segment in &mut abandoned {
+            self.verify_tail(segment)?;
+        }
+        self.resume_or_seal(abandoned);
+        self.adopt_copy();
+        Ok(())
+    }
+
+    /// Seals segments whose writers died, so that they can be compacted or dropped; returns how
+    /// many.
+    pub(crate) fn seal_abandoned(&self, wanted: impl Fn(&SegmentSlot) -> bool) -> Result<u64, Error> {
+        let candidates: Vec<_> = {
+            let index = self.inner.index.read();
+            let open = index.slots().filter(|(_, slot)| !slot.own && !slot.sealed && wanted(slot));
+            open.map(|(id, slot)| (id, slot.segment.clone())).collect()
         };
-        let next = at + found.header.record_len();
-        let good = found.header.kind == Kind::Seal || window.payload_ok(&found)?;
-        on_part(at, if good { Part::Record } else { Part::Damaged(found) });
-        at = next;
+        let mut sealed = 0;
+        for (id, segment) in candidates {
+            if !segment.writable || !segment.try_lock() {
+                continue;
+            }
+            let fit = !segment.is_unlinked() && segment.check_header()?;
+            if !fit || !self.refresher.read_appended(id, SegmentRole::Writer, |_| ())? {
+                segment.unlock();
+                continue;
+            }
+            let end = self.inner.index.read().try_slot(id).map(|slot| (slot.end, slot.sealed));
+            match end {
+                Some((end, false)) => {
+                    if let Err(error) = segment.truncate(end) {
+                        segment.unlock();
+                        return Err(error);
+                    }
+                    let active = ActiveSegment {
+                        slot: id,
+                        segment: segment.clone(),
+                        end,
+                        pending: PendingBlock::new(end),
+                        listed: false,
+                    };
+                    self.appender.seal(&active)?;
+                    sealed += 1;
+                }
+                _ => segment.unlock(),
+            }
+        }
+        Ok(sealed)
     }
-    Ok(())
-}
 
-/// Whether the record that an index file names stands at `offset` with a header and a key that verify.
-pub(crate) fn is_record(segment: &Segment, len: u64, offset: u64, item: &Item<'_>) -> Result<bool, Error> {
-    let mut window = Window { segment, len, start: 0, bytes: Vec::new() };
-    if offset >= len {
-        return Ok(false);
+    /// Writes a manifest with the copy's own identity. From then on its index files are trusted.
+    fn adopt_copy(&self) {
+        if self.inner.read_only || !self.inner.is_copy.load(Ordering::Relaxed) {
+            return;
+        }
+        let segments = self.inner.index.read().slots().map(|(_, slot)| (slot.segment.id, slot.end)).collect();
+        match self.inner.manifest.adopt(&segments) {
+            Ok(()) => self.inner.is_copy.store(false, Ordering::Relaxed),
+            Err(error) => tracing::warn!(%error, "cannot write the manifest of a copied log"),
+        }
     }
-    Ok(window.record(offset)?.is_some_and(|found| {
-        found.key.as_slice() == item.key && found.header.stamp == item.stamp && found.header.kind == item.kind
-    }))
-}
 
-/// Whether a file of this length ends in a seal, by reading its end only.
-pub(crate) fn is_sealed(segment: &Segment, len: u64) -> Result<bool, Error> {
-    let Some(at) = len.checked_sub(HEADER_BYTES as u64) else { return Ok(false) };
-    let mut window = Window { segment, len, start: 0, bytes: Vec::new() };
-    Ok(window.record(at)?.is_some_and(|found| found.header.kind == Kind::Seal))
-}
-
-/// The part of the file last read.
-struct Window<'a> {
-    segment: &'a Segment,
-    len: u64,
-    start: u64,
-    bytes: Vec<u8>,
-}
-
-impl Window<'_> {
-    /// The record at `at`, if one is there in full and its header and key verify.
-    fn record(&mut self, at: u64) -> Result<Option<Found>, Error> {
-        let Some(bytes) = self.read(at, HEADER_BYTES as u64)? else { return Ok(None) };
-        let bytes: [u8; HEADER_BYTES] = bytes.try_into().expect("as many as asked for");
-        let Some(header) = Header::decode(&bytes) else { return Ok(None) };
-        if header.key_len > KEY_BYTES_MAX || self.len - at < header.record_len() {
+    /// Recovers a segment whose lock this log holds. Returns `None`, and unlocks it, if it cannot
+    /// be appended to.
+    ///
+    /// Reading needs none of this, so if the disk refuses a write, a later process takes over the
+    /// segment.
+    fn take_over(
+        &self,
+        segment: Segment,
+        unverified: &mut Vec<(SlotId, ScannedRecord)>,
+    ) -> Result<Option<AbandonedSegment>, Error> {
+        let mut len = segment.len()?;
+        if len < SEGMENT_HEADER_BYTES {
+            if !segment.is_unfinished()? || segment.write_header().is_err() {
+                segment.unlock();
+                return Ok(None);
+            }
+            len = SEGMENT_HEADER_BYTES;
+        }
+        let header_ok = segment.check_header()?;
+        let NewlyIndexed { slot, mark, tail } =
+            self.refresher.index_segment(segment, len, SegmentRole::Writer)?;
+        let (segment, end, sealed, fits) = {
+            let index = self.inner.index.read();
+            let SegmentSlot { segment, end, sealed, fits, .. } = index.slot(slot);
+            (segment.clone(), *end, *sealed, *fits)
+        };
+        if sealed || !header_ok {
+            unverified.extend(tail.into_iter().map(|found| (slot, found)));
+            segment.unlock();
             return Ok(None);
         }
-        let seed = record::place_seed(self.segment.id, at);
-        let key = self.read(at + HEADER_BYTES as u64, u64::from(header.key_len))?;
-        let Some(key) = key.filter(|key| record::verified(&bytes, seed, key)) else { return Ok(None) };
-        let key = key.into();
-        let base = match header.base_and_tag_len() as u64 {
-            0 => None,
-            len if len > u64::from(header.stored_len) => None,
-            len => self.read(at + HEADER_BYTES as u64 + u64::from(header.key_len), len)?.map(Key::from),
-        };
-        Ok(Some(Found { offset: at, header, key, base, checksum: record::checksum_of(&bytes) }))
-    }
-
-    fn payload_ok(&mut self, found: &Found) -> Result<bool, Error> {
-        let mut at = found.offset + HEADER_BYTES as u64 + u64::from(found.header.key_len);
-        let end = found.offset + found.header.record_len();
-        let mut hasher = Xxh3Default::new();
-        while at < end {
-            let step = (end - at).min(WINDOW_BYTES);
-            let Some(bytes) = self.read(at, step)? else { return Ok(false) };
-            hasher.update(bytes);
-            at += step;
-        }
-        Ok(hasher.digest() == found.header.payload_hash)
-    }
-
-    /// The first offset from `at` on that has the magic, or the file's end.
-    fn next_magic(&mut self, mut at: u64) -> Result<u64, Error> {
-        let magic_len = MAGIC.len() as u64;
-        while at + magic_len <= self.len {
-            let step = (self.len - at).min(WINDOW_BYTES);
-            let Some(bytes) = self.read(at, step)? else { break };
-            if let Some(found) = bytes.windows(MAGIC.len()).position(|w| w == MAGIC) {
-                return Ok(at + found as u64);
+        if end < len {
+            tracing::warn!(path = %segment.path.display(), offset = end, bytes = len - end, "cutting off a torn tail");
+            if segment.truncate(end).is_err() {
+                unverified.extend(tail.into_iter().map(|found| (slot, found)));
+                segment.unlock();
+                return Ok(None);
             }
-            // The magic may straddle two windows.
-            at += step - (magic_len - 1);
+            self.inner.counters.torn_bytes.add(len - end);
+            if let Some(slot) = self.inner.index.write().try_slot_mut(slot) {
+                slot.len = end;
+            }
         }
-        Ok(self.len)
+        // An index file that reaches beyond the end is the only trace of lost records. New records
+        // there would hide it.
+        let can_append = fits && end < self.inner.options.segment_bytes_max;
+        Ok(Some(AbandonedSegment { slot, segment, end, mark, tail, fits, can_append }))
     }
 
-    /// Bytes `at .. at + n`, or `None` if the file ends before.
-    fn read(&mut self, at: u64, n: u64) -> Result<Option<&[u8]>, Error> {
-        let end = at.saturating_add(n);
-        if end > self.len {
-            return Ok(None);
+    /// Discards records in the tail that a power cut has made unreadable.
+    fn verify_tail(&self, abandoned: &mut AbandonedSegment) -> Result<(), Error> {
+        let mut refused = Vec::new();
+        for found in &abandoned.tail {
+            if !self.verify_base(abandoned.slot, found)? {
+                refused.push(found.offset);
+            }
         }
-        if at < self.start || end > self.start + self.bytes.len() as u64 {
-            let want = n.max(WINDOW_BYTES).min(self.len - at);
-            self.bytes.resize(usize::try_from(want).expect("a window fits memory"), 0);
-            let read =
-                self.segment.read_at(&mut self.bytes, at).map_err(Error::io("read", &self.segment.path))?;
-            self.bytes.truncate(read);
-            self.start = at;
+        blank(&abandoned.segment, abandoned.end, &refused);
+        abandoned.tail.retain(|found| !refused.contains(&found.offset));
+        Ok(())
+    }
+
+    /// Returns whether a record that may never have been flushed can be read. A power cut may have
+    /// preserved a delta but not its base. Such a record does not count, and the older record of
+    /// the key is restored.
+    fn verify_base(&self, slot: SlotId, found: &ScannedRecord) -> Result<bool, Error> {
+        let (key, location) = (found.key.as_slice(), Location { slot, offset: found.offset });
+        if found.header.depth() == 0
+            || !self.inner.is_current(key, location)
+            || self.reader.is_readable(key)?
+        {
+            return Ok(true);
         }
-        let from = usize::try_from(at - self.start).expect("inside the window");
-        Ok(self.bytes.get(from..from + usize::try_from(n).expect("inside the window")))
+        let others = self.refresher.find_records(&[], |_, other| other == key)?;
+        let mut index = self.inner.index.write();
+        index.forget(key);
+        for (slot, found) in others {
+            let other = Location { slot, offset: found.offset };
+            if other != location && index.try_slot(slot).is_some() {
+                index.apply(other, &found.info());
+            }
+        }
+        Ok(false)
+    }
+
+    /// Continues the fullest segment, which will be sealed soonest. Seals full ones, and releases
+    /// the others to other processes.
+    fn resume_or_seal(&self, abandoned: Vec<AbandonedSegment>) {
+        let fullest = abandoned.iter().filter(|segment| segment.can_append).max_by_key(|segment| segment.end);
+        let fullest = fullest.map(|segment| segment.slot);
+        for AbandonedSegment { slot, segment, end, mark, tail, fits, can_append } in abandoned {
+            // An index file that does not match is evidence of a loss, so nothing is appended to
+            // it.
+            let mut pending = PendingBlock::new(if fits { mark } else { end });
+            for found in tail.iter().filter(|_| fits) {
+                pending.push(found.offset, &found.header, found.key.as_slice(), found.base(), found.checksum);
+            }
+            let active = ActiveSegment { slot, segment, end, pending, listed: false };
+            if fullest == Some(slot) {
+                let mut writer = self.inner.writer.lock();
+                if let Some(slot) = self.inner.index.write().try_slot_mut(slot) {
+                    slot.own = true;
+                }
+                writer.active = Some(active);
+                // The writer may have died before the segment's directory entry and last records
+                // reached the disk.
+                writer.dir_dirty = true;
+                writer.appended += 1;
+            } else if can_append {
+                active.segment.unlock();
+            } else if let Err(error) = self.inner.sync_dir().and_then(|()| self.appender.seal(&active)) {
+                tracing::warn!(%error, "cannot seal a segment of a dead process");
+                active.segment.unlock();
+            }
+        }
     }
 }

@@ -1,16 +1,7 @@
-//! One segment file: its name, its header, positioned reads and writes, and the lock that makes a process its only writer.
+//! A segment file: positioned reads and writes, its header, and the lock of its only writer.
 //!
-//! A segment is named by its id, 16 hexadecimal digits and `.seg`, and begins with 32 bytes (integers little-endian):
-//!
-//! | offset | bytes | field |
-//! | --- | --- | --- |
-//! | 0 | 8 | magic `F5 47 57 53 45 47 0D 0A` |
-//! | 8 | 2 | format version, 1 |
-//! | 10 | 6 | zero |
-//! | 16 | 8 | segment id, random |
-//! | 24 | 8 | XXH3-64 of bytes 0 to 24 |
-//!
-//! Every version keeps these 32 bytes as they are, so that a reader of any age can tell a newer segment from a damaged one.
+//! A segment is named by its random id, 16 hexadecimal digits and `.seg`, and begins with the file
+//! header of `format.rs`, with the magic `F5 47 57 53 45 47 0D 0A`.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,29 +10,30 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::Error;
+use crate::access::Access;
 use crate::descriptors::{Descriptors, Handle};
-use crate::disk::{Access, Disk, File};
-use crate::index_file;
+use crate::disk::{Disk, File};
+use crate::format::{
+    INDEX_EXTENSION, SEGMENT_EXTENSION, SEGMENT_HEADER_BYTES, VERSION, file_header, parse_name, segment_path,
+};
 
-/// Bytes before the first record.
-pub(crate) const SEGMENT_HEADER_BYTES: u64 = 32;
 const MAGIC: [u8; 8] = [0xF5, b'G', b'W', b'S', b'E', b'G', b'\r', b'\n'];
-const VERSION: u16 = 1;
-const EXTENSION: &str = "seg";
 
-/// A segment. Reads need no lock and no position, so threads share it.
+/// A segment. Threads share it, since reads use no file position.
 #[derive(Debug)]
 pub(crate) struct Segment {
     pub(crate) id: u64,
     pub(crate) path: PathBuf,
-    /// Whether this handle may write, which the lock alone does not say.
+    /// Whether the file is open for writing, which is necessary but not sufficient for appending:
+    /// see [`try_lock`](Self::try_lock).
     pub(crate) writable: bool,
     disk: Disk,
     handle: Handle,
 }
 
 impl Segment {
-    /// Opens an existing segment; `None` when it vanished in the meantime, which compaction in another process may cause.
+    /// Opens an existing segment; `None` if it is missing, since another process may have compacted
+    /// it.
     pub(crate) fn open(
         disk: &Disk,
         descriptors: &Arc<Descriptors>,
@@ -73,9 +65,10 @@ impl Segment {
         }
     }
 
-    /// Makes a new segment, locked by us, with its header written. One whose header cannot be written is removed again.
+    /// Creates a segment, locks it and writes its header. Removes the segment if the header cannot
+    /// be written.
     pub(crate) fn create(disk: &Disk, descriptors: &Arc<Descriptors>, dir: &Path) -> Result<Self, Error> {
-        // Two loops' worth of chance: the name is random, and a reader may briefly hold the lock of a file this young.
+        // A few attempts suffice: ids are random, and only a reader briefly locks a file this new.
         for _ in 0..16_u32 {
             let id = disk.random();
             let path = segment_path(dir, id);
@@ -87,13 +80,14 @@ impl Segment {
             let handle = descriptors.admit(file);
             let segment = Self { id, path, writable: true, disk: disk.clone(), handle };
             if !segment.try_lock() {
-                // Someone adopted it between our two calls. It is theirs now.
+                // Another process took it over between the two calls.
                 continue;
             }
-            // Or even filled, sealed and unlocked it, or removed it.
+            // The other process may also have filled, sealed and unlocked it, or removed it.
             if !segment.is_unlinked() && segment.len()? == 0 {
                 if let Err(error) = segment.write_header() {
-                    // Others would find an empty file there; on a full disk this also gives back its inode.
+                    // Other processes would find an empty file. On a full disk, removing it also
+                    // frees its inode.
                     let _ = disk.remove(&segment.path);
                     segment.unlock();
                     return Err(error);
@@ -105,8 +99,8 @@ impl Segment {
         Err(Error::io("lock a new segment in", dir)(io::ErrorKind::WouldBlock.into()))
     }
 
-    /// A segment whose file is gone, and every read of which fails.
-    pub(crate) fn gone(disk: &Disk, descriptors: &Arc<Descriptors>, dir: &Path, id: u64) -> Self {
+    /// Represents a segment whose file is missing. Every read fails.
+    pub(crate) fn missing(disk: &Disk, descriptors: &Arc<Descriptors>, dir: &Path, id: u64) -> Self {
         let (path, disk) = (segment_path(dir, id), disk.clone());
         Self { id, path, writable: false, disk, handle: descriptors.closed() }
     }
@@ -115,13 +109,14 @@ impl Segment {
         self.handle.file(&self.disk, &self.path, self.writable)
     }
 
-    /// Takes the writer's lock if nobody has it. It ends with this process at the latest.
+    /// Takes the writer's lock; returns `false` if another process holds it. The system releases it
+    /// when the process ends.
     pub(crate) fn try_lock(&self) -> bool {
         self.handle.pin(true);
         let locked = match self.file().and_then(|file| file.try_lock()) {
             Ok(locked) => locked,
             Err(error) => {
-                tracing::warn!(path = %self.path.display(), %error, "cannot lock a segment: reading it only");
+                tracing::warn!(path = %self.path.display(), %error, "cannot lock a segment, so it is only read");
                 false
             }
         };
@@ -129,7 +124,7 @@ impl Segment {
         locked
     }
 
-    /// Gives the writer's lock back.
+    /// Releases the writer's lock.
     pub(crate) fn unlock(&self) {
         if let Err(error) = self.file().and_then(|file| file.unlock()) {
             tracing::warn!(path = %self.path.display(), %error, "cannot unlock a segment");
@@ -137,16 +132,17 @@ impl Segment {
         self.handle.pin(false);
     }
 
-    /// Whether the file has been removed from its directory.
+    /// Returns whether the file has been removed from its directory.
     pub(crate) fn is_unlinked(&self) -> bool {
         self.file().map_or(true, |file| file.is_unlinked(&self.path))
     }
 
     pub(crate) fn write_header(&self) -> Result<(), Error> {
-        self.write_at(&file_header(MAGIC, self.id), 0).map_err(Error::io("begin", &self.path))
+        self.write_at(&file_header(MAGIC, self.id), 0).map_err(Error::io("write the header of", &self.path))
     }
 
-    /// Whether the header is whole. A damaged one is survivable, since the name holds the id as well; a newer one is an error.
+    /// Returns whether the header verifies. A damaged one is tolerated, since the id is also in the
+    /// name. A newer format version is an error.
     pub(crate) fn check_header(&self) -> Result<bool, Error> {
         let mut header = [0; SEGMENT_HEADER_BYTES as usize];
         let read = self.read_at(&mut header, 0).map_err(Error::io("read", &self.path))?;
@@ -161,7 +157,8 @@ impl Segment {
         Ok(header[16..24] == self.id.to_le_bytes())
     }
 
-    /// Whether the file is what an interrupted creation leaves: empty, or the beginning of our header.
+    /// Returns whether creation of the file was interrupted: it is empty, or a prefix of the
+    /// header.
     pub(crate) fn is_unfinished(&self) -> Result<bool, Error> {
         let mut header = [0; SEGMENT_HEADER_BYTES as usize];
         let read = self.read_at(&mut header, 0).map_err(Error::io("read", &self.path))?;
@@ -169,7 +166,7 @@ impl Segment {
     }
 
     pub(crate) fn len(&self) -> Result<u64, Error> {
-        self.file().and_then(|file| file.len()).map_err(Error::io("measure", &self.path))
+        self.file().and_then(|file| file.len()).map_err(Error::io("read the size of", &self.path))
     }
 
     pub(crate) fn truncate(&self, len: u64) -> Result<(), Error> {
@@ -180,13 +177,13 @@ impl Segment {
         self.file().and_then(|file| file.sync_data()).map_err(Error::io("sync", &self.path))
     }
 
-    /// Reads until the buffer or the file ends; returns how much. [`io::ErrorKind::NotFound`] if the segment had to be opened
-    /// again and is gone.
+    /// Reads until the buffer is full or the file ends; returns the number of bytes. Fails with
+    /// [`io::ErrorKind::NotFound`] if the file was closed and has been removed.
     pub(crate) fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         self.file()?.read_at(buf, offset)
     }
 
-    /// Fills the buffer without waiting for the disk; `false` if that cannot be done.
+    /// Fills the buffer without waiting for the disk; returns `false` if that is impossible.
     pub(crate) fn read_at_nowait(&self, buf: &mut [u8], offset: u64) -> bool {
         self.file().is_ok_and(|file| file.read_at_nowait(buf, offset))
     }
@@ -196,27 +193,18 @@ impl Segment {
     }
 }
 
-/// The first bytes of a file of ours.
-pub(crate) fn file_header(magic: [u8; 8], id: u64) -> [u8; SEGMENT_HEADER_BYTES as usize] {
-    let mut header = [0; SEGMENT_HEADER_BYTES as usize];
-    header[0..8].copy_from_slice(&magic);
-    header[8..10].copy_from_slice(&VERSION.to_le_bytes());
-    header[16..24].copy_from_slice(&id.to_le_bytes());
-    let checksum = xxh3_64(&header[..24]);
-    header[24..32].copy_from_slice(&checksum.to_le_bytes());
-    header
-}
-
-/// What a directory holds of a log.
+/// Files of a log in a directory.
 #[derive(Debug, Default)]
 pub(crate) struct Listing {
     /// Ids of the segments, ascending.
     pub(crate) segments: Vec<u64>,
-    /// Ids of index files without a segment, ascending: the segment was lost, or its removal is under way.
+    /// Ids of index files without a segment, ascending. The segment was lost, or its removal is in
+    /// progress.
     pub(crate) orphans: Vec<u64>,
 }
 
-/// Lists a directory. Files with other names, and whatever is no regular file, are not ours and are left alone.
+/// Lists the segments and index files in a directory. Ignores files with other names and everything
+/// that is not a regular file.
 pub(crate) fn list(disk: &Disk, dir: &Path) -> Result<Listing, Error> {
     let names = disk.names(dir).map_err(Error::io("list", dir))?;
     let with = |extension| {
@@ -224,51 +212,34 @@ pub(crate) fn list(disk: &Disk, dir: &Path) -> Result<Listing, Error> {
         ids.sort_unstable();
         ids
     };
-    let segments = with(EXTENSION);
-    let mut orphans = with(index_file::EXTENSION);
-    // Both may have been made while the directory was listed, and only the second be in the list.
+    let segments = with(SEGMENT_EXTENSION);
+    let mut orphans = with(INDEX_EXTENSION);
+    // Both files may have been created while the directory was listed, with only the second in the
+    // list.
     orphans.retain(|id| segments.binary_search(id).is_err() && disk.status(&segment_path(dir, *id)).is_err());
     Ok(Listing { segments, orphans })
 }
 
-/// What [`Log::standing`](crate::Log::standing) says: each segment's id, its length, when it was modified, and which file it is and when that
-/// was changed in any way, where the system tells.
-pub(crate) fn standing(disk: &Disk, dir: &Path) -> Result<Vec<u8>, Error> {
+/// Implements [`Log::fingerprint`](crate::Log::fingerprint): concatenates the id, size,
+/// modification time and identity of each segment.
+pub(crate) fn fingerprint(disk: &Disk, dir: &Path) -> Result<Vec<u8>, Error> {
     let ids = list(disk, dir)?.segments;
-    let mut standing = Vec::with_capacity(ids.len() * 96);
+    let mut fingerprint = Vec::with_capacity(ids.len() * 96);
     for id in ids {
         let path = segment_path(dir, id);
-        let status = disk.status(&path).map_err(Error::io("look at", &path))?;
-        standing.extend(id.to_le_bytes());
-        standing.extend(status.len.to_le_bytes());
-        standing.extend(status.modified.to_le_bytes());
-        status.identity.iter().for_each(|number| standing.extend(number.to_le_bytes()));
+        let status = disk.status(&path).map_err(Error::io("read the status of", &path))?;
+        fingerprint.extend(id.to_le_bytes());
+        fingerprint.extend(status.len.to_le_bytes());
+        fingerprint.extend(status.modified.to_le_bytes());
+        status.identity.iter().for_each(|number| fingerprint.extend(number.to_le_bytes()));
     }
-    Ok(standing)
+    Ok(fingerprint)
 }
 
-/// Bytes of all index files together.
+/// Returns the size of all index files together, in bytes.
 pub(crate) fn index_files_bytes(disk: &Disk, dir: &Path) -> Result<usize, Error> {
     let names = disk.names(dir).map_err(Error::io("list", dir))?;
-    let lens = names.iter().filter(|name| parse_name(name, index_file::EXTENSION).is_some());
+    let lens = names.iter().filter(|name| parse_name(name, INDEX_EXTENSION).is_some());
     let lens = lens.map(|name| disk.status(&dir.join(name)).map_or(0, |status| status.len));
     Ok(usize::try_from(lens.sum::<u64>()).unwrap_or(0))
-}
-
-pub(crate) fn segment_path(dir: &Path, id: u64) -> PathBuf {
-    dir.join(format!("{id:016x}.{EXTENSION}"))
-}
-
-/// Whether a regular file of this name belongs to a log.
-pub(crate) fn is_name_of_ours(name: &str) -> bool {
-    let extensions = [EXTENSION, index_file::EXTENSION];
-    matches!(name, "clock" | "fence" | "compactor" | "manifest")
-        || crate::hold::is_holder(name)
-        || extensions.iter().any(|it| parse_name(name, it).is_some())
-}
-
-fn parse_name(name: &str, extension: &str) -> Option<u64> {
-    let id = name.strip_suffix(extension)?.strip_suffix('.')?;
-    let well_formed = id.len() == 16 && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-    well_formed.then(|| u64::from_str_radix(id, 16).ok())?
 }

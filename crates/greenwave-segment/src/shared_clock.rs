@@ -1,13 +1,18 @@
-//! Keeps stamps of processes in the order in which their writes were acknowledged, also where their clocks are apart.
+//! The shared clock: orders the timestamps of processes by acknowledgement, even if their clocks
+//! differ.
 //!
-//! The file `clock` in the log's directory holds two places of 16 bytes: a stamp (little-endian), and the XXH3-64 of its bytes. The
-//! later of the two that verify counts, and the other one is written next, so that a process that dies in the middle of a write
-//! takes nothing away. Whoever takes a stamp that is at least [`STEP_NANOS`] later than the one in the file writes it there first, so no acknowledged stamp is later than
-//! the file's by more than that. A writer whose clock is behind the file's stamp therefore takes one that is later by that much. Where all
-//! clocks agree that never happens, and the file is read for each write and written about a thousand times a second at most.
+//! The file `clock` in the log's directory has two slots of 16 bytes: a timestamp (little-endian)
+//! and the XXH3-64 of its bytes. The later of the two that verify counts. The other one is written
+//! next, so that a process that dies during a write loses nothing.
 //!
-//! The file is written under its lock (`flock` on Unix), need not reach the disk, and means nothing after a restart of the machine:
-//! opening a log reads every stamp.
+//! A process that takes a timestamp at least [`STEP_NANOS`] later than the one in the file writes
+//! it to the file first. No acknowledged timestamp is therefore later than the file's by more than
+//! that. A writer whose clock is behind the file's timestamp takes one that is later by that much.
+//! If all clocks agree, this never happens: the file is read for each write, and written at most
+//! about a thousand times a second.
+//!
+//! The file is written under its lock (`flock` on Unix) and not synced. It may be lost when the
+//! machine restarts, since opening a log reads every timestamp.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,14 +21,15 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::access::Access;
 use crate::descriptors::Descriptors;
-use crate::disk::{Access, Disk, File};
+use crate::disk::{Disk, File};
 
-/// Clocks that are apart by less are not told apart, in nanoseconds: 1 ms.
+/// Clocks that differ by less are treated as equal, in nanoseconds: 1 ms.
 const STEP_NANOS: u64 = 1_000_000;
-const PLACE_BYTES: usize = 16;
+const SLOT_BYTES: usize = 16;
 
-/// The file, opened when it is first needed.
+/// The clock file, opened on first use.
 #[derive(Debug)]
 pub(crate) struct SharedClock {
     disk: Disk,
@@ -42,16 +48,17 @@ impl SharedClock {
         }
     }
 
-    /// A stamp that is `wanted` or later, and later than every stamp that was acknowledged to any process before. `now` is what the
-    /// clock says, and `wanted` no less. Where the file cannot be read or written, the stamp is as good as the clocks are.
-    pub(crate) fn stamp(&self, now: u64, wanted: u64) -> u64 {
-        self.try_stamp(now, wanted).unwrap_or_else(|error| {
-            tracing::debug!(path = %self.path.display(), %error, "stamps are ordered by the clocks alone");
+    /// Returns a timestamp that is at least `wanted`, and later than every timestamp acknowledged
+    /// to any process before. `now` is the time of the clock, at most `wanted`. If the file cannot
+    /// be read or written, returns `wanted`, and timestamps are only as ordered as the clocks.
+    pub(crate) fn timestamp(&self, now: u64, wanted: u64) -> u64 {
+        self.try_timestamp(now, wanted).unwrap_or_else(|error| {
+            tracing::debug!(path = %self.path.display(), %error, "timestamps are ordered by the clocks alone");
             wanted
         })
     }
 
-    fn try_stamp(&self, now: u64, wanted: u64) -> io::Result<u64> {
+    fn try_timestamp(&self, now: u64, wanted: u64) -> io::Result<u64> {
         let mut file = self.file.lock();
         if file.is_none() {
             *file = Some(self.descriptors.open(&self.disk, &self.path, Access::Create)?);
@@ -64,43 +71,43 @@ impl SharedClock {
             return Ok(wanted);
         }
         file.lock()?;
-        let stamp = publish(file, now, wanted);
+        let timestamp = publish(file, now, wanted);
         file.unlock()?;
-        stamp
+        timestamp
     }
 }
 
-/// Chooses a stamp and writes it. The lock is held.
+/// Chooses a timestamp and writes it to the file. The caller holds the lock.
 fn publish(file: &File, now: u64, wanted: u64) -> io::Result<u64> {
-    let (latest, next) = places(file)?;
+    let (latest, next) = slots(file)?;
     let latest = latest.unwrap_or(0);
-    let stamp = if now < latest { wanted.max(latest.saturating_add(STEP_NANOS)) } else { wanted };
-    if stamp >= latest.saturating_add(STEP_NANOS) {
-        let mut bytes = [0; PLACE_BYTES];
-        bytes[..8].copy_from_slice(&stamp.to_le_bytes());
+    let timestamp = if now < latest { wanted.max(latest.saturating_add(STEP_NANOS)) } else { wanted };
+    if timestamp >= latest.saturating_add(STEP_NANOS) {
+        let mut bytes = [0; SLOT_BYTES];
+        bytes[..8].copy_from_slice(&timestamp.to_le_bytes());
         let check = xxh3_64(&bytes[..8]);
         bytes[8..].copy_from_slice(&check.to_le_bytes());
         file.write_at(&bytes, next)?;
     }
-    Ok(stamp)
+    Ok(timestamp)
 }
 
-/// The latest stamp in the file; `None` if there is none yet.
+/// Returns the latest timestamp in the file; `None` if it has none.
 fn read(file: &File) -> io::Result<Option<u64>> {
-    Ok(places(file)?.0)
+    Ok(slots(file)?.0)
 }
 
-/// The latest stamp, and where the next one goes.
-fn places(file: &File) -> io::Result<(Option<u64>, u64)> {
-    let mut bytes = [0; PLACE_BYTES * 2];
+/// Returns the latest timestamp, and the offset of the slot to write next.
+fn slots(file: &File) -> io::Result<(Option<u64>, u64)> {
+    let mut bytes = [0; SLOT_BYTES * 2];
     let len = file.read_at(&mut bytes, 0)?;
-    let stamp = |place: usize| {
-        let place = bytes[..len].get(place..place + PLACE_BYTES)?;
-        let [stamp, check] =
-            [0, 8].map(|at| u64::from_le_bytes(place[at..at + 8].try_into().expect("eight bytes")));
-        (check == xxh3_64(&place[..8])).then_some(stamp)
+    let timestamp = |offset: usize| {
+        let offset = bytes[..len].get(offset..offset + SLOT_BYTES)?;
+        let [timestamp, check] =
+            [0, 8].map(|at| u64::from_le_bytes(offset[at..at + 8].try_into().expect("eight bytes")));
+        (check == xxh3_64(&offset[..8])).then_some(timestamp)
     };
-    let (first, second) = (stamp(0), stamp(PLACE_BYTES));
-    let next = if first > second { PLACE_BYTES as u64 } else { 0 };
+    let (first, second) = (timestamp(0), timestamp(SLOT_BYTES));
+    let next = if first > second { SLOT_BYTES as u64 } else { 0 };
     Ok((first.max(second), next))
 }

@@ -1,9 +1,11 @@
-//! A machine in memory on which logs run: a file system that loses what was not synced, processes that are interleaved at every
-//! file operation, and faults. For tests of this crate and of what stands on it (feature `simulation`).
+//! A simulated machine for testing logs: a file system in memory that loses unsynced data,
+//! processes that are interleaved at every file operation, and faults (feature `simulation`).
 //!
-//! Everything is deterministic: the same seed and the same decisions give the same run. A [`Machine`] has one disk. A
-//! [`Process`] is a view of it that [`Log::open_simulated`](crate::Log::open_simulated) takes. A [`Schedule`] runs one piece of
-//! code a process, each as a coroutine that stops before every file operation, and its caller decides which goes on.
+//! Everything is deterministic: the same seed and the same decisions result in the same run. A
+//! [`Machine`] has one disk. A [`Process`] accesses it; pass one to
+//! [`Log::open_simulated`](crate::Log::open_simulated). A [`Schedule`] runs the code of each
+//! process as a coroutine that stops before every file operation, and its caller decides which one
+//! continues.
 //!
 //! ```
 //! use greenwave_segment::simulation::{Machine, Schedule, clock};
@@ -36,71 +38,71 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::disk::{Access, File, Status};
-use disk::State;
+use crate::access::{Access, FileStatus};
+use disk::SimulatedDisk;
 use schedule::wait;
 pub use schedule::{Schedule, clock, pause};
 
-/// A simulated machine. Clones share it.
+/// A simulated machine. Clones share its state.
 #[derive(Clone)]
 pub struct Machine {
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<SimulatedDisk>>,
 }
 
-/// One process of a machine. Clones are the same process.
+/// A process of a simulated machine. Clones are the same process.
 #[derive(Clone)]
 pub struct Process {
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<SimulatedDisk>>,
     id: usize,
 }
 
-/// An open file of a process. Dropping it closes it.
+/// An open file of a process. Dropping it closes the file.
 pub(crate) struct SimulatedFile {
     process: Process,
     description: u64,
     inode: usize,
 }
 
-/// What goes wrong. Each chance is out of a thousand calls.
+/// Injected faults. Probabilities are per thousand calls.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Faults {
-    /// Reads, writes and locks that are interrupted by a signal.
+    /// Probability that a read, write or lock is interrupted by a signal.
     pub interrupted: u16,
-    /// Reads and writes that do a part only.
+    /// Probability that a read or write transfers only a part.
     pub short: u16,
-    /// Syncs that fail.
+    /// Probability that a sync fails.
     pub sync: u16,
-    /// Bytes that all files together may have; 0 is no limit.
+    /// Capacity of the disk in bytes; 0 is unlimited.
     pub capacity: u64,
-    /// Files that a process may have open; 0 is no limit.
+    /// Maximum number of open files per process; 0 is unlimited.
     pub open_files: usize,
 }
 
-/// How much of what was not synced a power cut leaves.
+/// Share of the unsynced data that survives a power cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unsynced {
     /// All of it.
-    Kept,
+    All,
     /// None of it.
-    Lost,
-    /// Each write on its own chance, some of them torn.
+    None,
+    /// A random part of it. Writes may be torn.
     Some,
 }
 
-/// For what a process waits.
+/// Event that a stopped process waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Wait {
-    /// Its turn.
+pub(crate) enum WaitingFor {
+    /// The scheduler's decision.
     Turn,
-    /// A file's lock.
+    /// The release of a file's lock.
     Lock(usize),
 }
 
 impl Machine {
-    /// A machine with an empty disk. The clock of this thread begins anew.
+    /// Creates a machine with an empty disk. Resets the clock of this thread.
     pub fn new(seed: u64) -> Self {
         schedule::reset_clock();
-        Self { state: Arc::new(Mutex::new(State::new(seed))) }
+        Self { state: Arc::new(Mutex::new(SimulatedDisk::new(seed))) }
     }
 
     /// Starts a process.
@@ -109,75 +111,76 @@ impl Machine {
         Process { state: self.state.clone(), id }
     }
 
-    /// Sets what goes wrong from now on.
+    /// Sets the faults to inject from now on.
     pub fn set_faults(&self, faults: Faults) {
         self.state.lock().faults = faults;
     }
 
-    /// Ends all processes and loses what was not synced.
+    /// Ends all processes and loses unsynced data.
     pub fn cut_power(&self, unsynced: Unsynced) {
         self.state.lock().cut_power(unsynced);
     }
 
-    /// A machine of its own with the same disk, and no processes.
+    /// Creates another machine with the same disk and no processes.
     pub fn fork(&self) -> Self {
         Self { state: Arc::new(Mutex::new(self.state.lock().fork())) }
     }
 
-    /// A hash of all that the disk holds, synced and not, and of what each process has seen of it: equal for two machines whose
-    /// processes, running deterministic code, will behave alike from here on.
+    /// Returns a hash of everything on the disk, synced or not, and of everything that each process
+    /// has read from it. Processes that run deterministic code on two machines with the same hash
+    /// will behave the same.
     pub fn digest(&self) -> u64 {
         self.state.lock().digest(true)
     }
 
-    /// A hash of all that the disk holds, synced and not.
+    /// Returns a hash of everything on the disk, synced or not.
     pub fn disk_digest(&self) -> u64 {
         self.state.lock().digest(false)
     }
 
-    /// Gives the machine's disk another identity, as that of a copy has.
+    /// Sets the identity of the disk. A copy of a disk has another identity.
     pub fn set_identity(&self, identity: u64) {
         self.state.lock().identity = identity;
     }
 
-    /// File operations so far.
+    /// Returns the number of file operations.
     pub fn operations(&self) -> u64 {
         self.state.lock().operations
     }
 
-    /// The paths of all files.
+    /// Returns the paths of all files.
     pub fn files(&self) -> Vec<std::path::PathBuf> {
         self.state.lock().names.keys().cloned().collect()
     }
 
-    /// A file's content.
+    /// Returns the contents of a file.
     pub fn read(&self, path: &Path) -> Option<Vec<u8>> {
         self.state.lock().content(path)
     }
 
-    /// Replaces a file's content, as somebody else would; `None` removes the file.
+    /// Replaces the contents of a file as another program would; `None` removes the file.
     pub fn overwrite(&self, path: &Path, content: Option<&[u8]>) {
         self.state.lock().overwrite(path, content);
     }
 
-    /// Keeps a line for each file operation from now on, for [`trace`](Self::trace).
+    /// Starts recording file operations for [`trace`](Self::trace).
     pub fn record(&self) {
         self.state.lock().trace = Some(Vec::new());
     }
 
-    /// The recorded lines: process, operation, file.
+    /// Returns the recorded operations, one line each: process, operation, file.
     pub fn trace(&self) -> Vec<String> {
         self.state.lock().trace.clone().unwrap_or_default()
     }
 }
 
 impl Process {
-    /// Ends the process as SIGKILL does: its locks are released, and what it wrote stays in the page cache.
+    /// Ends the process like SIGKILL: releases its locks, and leaves its writes in the page cache.
     pub fn kill(&self) {
         self.state.lock().kill(self.id);
     }
 
-    /// Sets how far the process's clock is ahead of the machine's, in nanoseconds.
+    /// Sets how far the clock of the process is ahead of the machine's, in nanoseconds.
     pub fn set_clock_ahead(&self, nanos: i64) {
         self.state.lock().set_clock_ahead(self.id, nanos);
     }
@@ -186,17 +189,17 @@ impl Process {
         self.state.lock().clock_ahead(self.id)
     }
 
-    /// Waits for the turn to do one file operation, then does it. A process that was killed does nothing.
+    /// Waits for the scheduler, then performs one file operation. Fails in a killed process.
     fn operation<T>(
         &self,
         name: &str,
         path: &Path,
-        work: impl FnOnce(&mut State, usize) -> io::Result<T>,
+        work: impl FnOnce(&mut SimulatedDisk, usize) -> io::Result<T>,
     ) -> io::Result<T> {
         if !self.state.lock().is_alive(self.id) {
             return Err(io::Error::other("the process was killed"));
         }
-        wait(Wait::Turn);
+        wait(WaitingFor::Turn);
         let mut state = self.state.lock();
         if !state.is_alive(self.id) {
             return Err(io::Error::other("the process was killed"));
@@ -208,9 +211,9 @@ impl Process {
         result
     }
 
-    pub(crate) fn open(&self, path: &Path, access: Access) -> io::Result<File> {
+    pub(crate) fn open(&self, path: &Path, access: Access) -> io::Result<SimulatedFile> {
         let (description, inode) = self.operation("open", path, |state, id| state.open(id, path, access))?;
-        Ok(File::Simulated(SimulatedFile { process: self.clone(), description, inode }))
+        Ok(SimulatedFile { process: self.clone(), description, inode })
     }
 
     pub(crate) fn names(&self, dir: &Path) -> io::Result<Vec<String>> {
@@ -225,7 +228,7 @@ impl Process {
         Ok(self.state.lock().identity)
     }
 
-    pub(crate) fn status(&self, path: &Path) -> io::Result<Status> {
+    pub(crate) fn status(&self, path: &Path) -> io::Result<FileStatus> {
         self.operation("stat", path, |state, id| state.status(id, path))
     }
 
@@ -247,7 +250,7 @@ impl Process {
 
     pub(crate) fn pause(&self, _: Duration) {
         if self.state.lock().is_alive(self.id) {
-            wait(Wait::Turn);
+            wait(WaitingFor::Turn);
         }
     }
 }
@@ -256,7 +259,7 @@ impl SimulatedFile {
     fn operation<T>(
         &self,
         name: &str,
-        work: impl FnOnce(&mut State, usize) -> io::Result<T>,
+        work: impl FnOnce(&mut SimulatedDisk, usize) -> io::Result<T>,
     ) -> io::Result<T> {
         let path = Path::new("");
         self.process.operation(name, path, |state, id| {
@@ -292,7 +295,7 @@ impl SimulatedFile {
 
     pub(crate) fn lock(&self) -> io::Result<()> {
         while !self.operation("lock", |state, id| Ok(state.try_lock(id, self.inode, self.description)))? {
-            wait(Wait::Lock(self.inode));
+            wait(WaitingFor::Lock(self.inode));
         }
         Ok(())
     }

@@ -1,40 +1,42 @@
-//! Counters of a log, and the snapshot that a caller sees. Knows nothing of files.
+//! Statistics of a log.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What a log holds and has done. A snapshot: figures of different fields may be a moment apart.
+/// Contents and activity of a log. Values of different fields may be read at slightly different
+/// times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Stats {
     /// Keys with a value.
     pub entries: u64,
-    /// Keys remembered as removed, until compaction has seen the last of their values go.
+    /// Removed keys whose older records have not all been compacted away.
     pub tombstones: u64,
-    /// Of the values, those stored as differences from others.
-    pub differences: u64,
-    /// Segments, those of other processes included.
+    /// Values stored as deltas.
+    pub deltas: u64,
+    /// Segments of all processes.
     pub segments: u64,
-    /// Bytes that the segments and their index files occupy.
+    /// Size of all segments and their index files, in bytes.
     pub disk_bytes: u64,
-    /// Of these, bytes of the index files.
+    /// Size of the index files, in bytes.
     pub index_bytes: u64,
-    /// Of these, bytes of records that compaction would keep.
+    /// Size of the records that compaction would copy, in bytes.
     pub live_bytes: u64,
-    /// Bytes of all current values as stored.
+    /// Size of all current values as stored, in bytes.
     pub stored_bytes: u64,
-    /// Bytes of all current values decompressed.
+    /// Size of all current values decompressed, in bytes.
     pub raw_bytes: u64,
-    /// Bytes appended since the log was opened, compaction's included.
+    /// Bytes appended since the log was opened, by compaction too.
     pub written_bytes: u64,
     /// Records copied by compaction since the log was opened.
     pub copied_records: u64,
-    /// Values stored anew, since they were differences from something that was removed, or far from it, since the log was opened.
+    /// Deltas rewritten since the log was opened, because their base was removed or replaced or
+    /// their chain was long.
     pub rebased_records: u64,
-    /// Values dropped to stay within the disk budget since the log was opened.
+    /// Values dropped since the log was opened, to stay within the disk budget.
     pub dropped_entries: u64,
-    /// Records that did not verify, met by a read or stepped over on opening. Each was a miss.
+    /// Records that did not verify, found by a read or while opening. Each was a miss.
     pub bad_records: u64,
-    /// Bytes of torn tails cut off on opening.
+    /// Bytes of torn tails cut off while opening.
     pub torn_bytes: u64,
 }
 
@@ -46,11 +48,13 @@ pub(crate) struct Counters {
     pub(crate) dropped_entries: Counter,
     pub(crate) bad_records: Counter,
     pub(crate) torn_bytes: Counter,
-    /// Not reported: how often something of others was taken in.
-    pub(crate) taken_in: Counter,
+    /// Number of times the log read changes of other processes; see
+    /// [`Log::revision`](crate::Log::revision).
+    pub(crate) refreshes: Counter,
 }
 
-/// A count that orders nothing by itself; `taken_in` changes under the index's lock.
+/// A relaxed counter, which orders no other memory accesses. `refreshes` changes under the index
+/// lock.
 #[derive(Debug, Default)]
 pub(crate) struct Counter(AtomicU64);
 

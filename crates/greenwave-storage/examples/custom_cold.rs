@@ -1,4 +1,5 @@
-//! A cold tier of your own: one file per key, named by the key's hash. It blocks the thread, which a real one must not.
+//! Implements a cold tier with one file per key, named by the key's hash. It blocks the calling
+//! thread, which a production tier must not do.
 //!
 //! `cargo run -p greenwave-storage --features conformance --example custom_cold`
 #![expect(clippy::print_stdout, reason = "an example shows what it does")]
@@ -9,9 +10,12 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use greenwave_storage::{BlobId, BoxError, Cold, ColdEntry, ColdStats, Options, Shared, Store};
+use greenwave_storage::{
+    BlobId, BoxError, ColdEntry, ColdTier, ColdTierStats, SharedColdTier, Store, StoreOptions,
+};
 
-/// Each file holds the key's length in four bytes, the key, and the value.
+/// A directory of files. Each file holds the length of the key in four bytes, the key, and the
+/// value.
 #[derive(Debug)]
 struct LooseFiles(PathBuf);
 
@@ -32,7 +36,7 @@ impl LooseFiles {
     }
 
     fn write(&self, key: &[u8], value: &[u8]) -> io::Result<()> {
-        // Written apart and renamed, so that no reader sees half a value.
+        // Written to a temporary file and renamed, so that readers never see a partial value.
         let mut file = tempfile::NamedTempFile::new_in(&self.0)?;
         file.write_all(&u32::try_from(key.len()).map_err(io::Error::other)?.to_le_bytes())?;
         file.write_all(key)?;
@@ -49,7 +53,7 @@ impl LooseFiles {
 }
 
 #[async_trait]
-impl Cold for LooseFiles {
+impl ColdTier for LooseFiles {
     async fn get(&self, key: &[u8]) -> Result<Option<Bytes>, BoxError> {
         Ok(self.read(self.path(key))?.map(|(_, value)| value))
     }
@@ -67,7 +71,7 @@ impl Cold for LooseFiles {
         None
     }
 
-    fn shared(&self) -> Option<&dyn Shared> {
+    fn shared(&self) -> Option<&dyn SharedColdTier> {
         None
     }
 
@@ -96,15 +100,15 @@ impl Cold for LooseFiles {
         self.flush().await
     }
 
-    fn stats(&self) -> ColdStats {
-        ColdStats { codec: "none".to_owned(), ..ColdStats::default() }
+    fn stats(&self) -> ColdTierStats {
+        ColdTierStats { codec: "none".to_owned(), ..ColdTierStats::default() }
     }
 }
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
     let dir = tempfile::tempdir()?;
-    let store = Store::open(Options::default(), Arc::new(LooseFiles(dir.path().into())))?;
+    let store = Store::open(StoreOptions::default(), Arc::new(LooseFiles(dir.path().into())))?;
     let id = store.put("greeting", "hello, wave".into()).await?;
     store.close().await?;
     println!("{id} is in one of {} files", std::fs::read_dir(dir.path())?.count());
@@ -113,16 +117,16 @@ async fn main() -> Result<(), BoxError> {
 
 #[cfg(test)]
 mod tests {
-    //! What the tier promises.
+    //! Runs the conformance tests on the tier.
     use super::*;
 
-    struct Place(tempfile::TempDir);
+    struct Directory(tempfile::TempDir);
 
-    impl greenwave_storage::conformance::Harness for Place {
-        async fn open(&self) -> Arc<dyn Cold> {
+    impl greenwave_storage::conformance::ColdTierFixture for Directory {
+        async fn open(&self) -> Arc<dyn ColdTier> {
             Arc::new(LooseFiles(self.0.path().into()))
         }
     }
 
-    greenwave_storage::cold_conformance!(Place(tempfile::tempdir().unwrap()));
+    greenwave_storage::cold_conformance!(Directory(tempfile::tempdir().unwrap()));
 }

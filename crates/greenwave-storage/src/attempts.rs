@@ -1,98 +1,102 @@
-//! The attempts at a feature: what was tried, how it went, what changed in between. Knows nothing of agents or tests.
+//! Records the attempts at a feature: their files, their outcome, and the changes between them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::sync::Mutex as Turn;
+use tokio::sync::Mutex as AsyncMutex;
 
 use crate::diff::{Diff, FileDiff};
-use crate::manifest::{Reader, Writer, in_order};
+use crate::record_codec::{RecordReader, RecordWriter, sorted_files};
 use crate::{BlobId, Error, Store};
 
 const KIND: [u8; 4] = *b"GWA\x01";
 const EXPECTED: &str = "an attempt of version 1";
 
-/// How an attempt ended.
+/// Outcome of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// It did what it should.
+pub enum AttemptOutcome {
+    /// The attempt passed its tests.
     Passed,
-    /// It did not.
+    /// The attempt failed its tests.
     Failed,
-    /// It came to nothing that could be judged: no answer, or none that was usable.
+    /// The attempt produced nothing that could be tested, such as no usable answer.
     Aborted,
 }
 
-/// An attempt to be recorded.
+/// An attempt to record.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Draft {
-    /// The files by path, with their contents.
+pub struct NewAttempt {
+    /// Contents of the files by path.
     pub files: BTreeMap<String, Bytes>,
-    /// How it ended.
-    pub outcome: Outcome,
-    /// Whatever should be known of it: the failure text, say.
+    /// Outcome of the attempt.
+    pub outcome: AttemptOutcome,
+    /// Free text, such as the failure message.
     pub note: String,
 }
 
 /// A recorded attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attempt {
-    /// What was attempted.
+    /// Name of the feature.
     pub feature: String,
-    /// Which attempt at it, from 1.
+    /// Number of the attempt at this feature, from 1.
     pub number: u32,
-    /// The files by path.
+    /// Blob ids of the files by path.
     pub files: BTreeMap<String, BlobId>,
-    /// How it ended.
-    pub outcome: Outcome,
-    /// Whatever should be known of it.
+    /// Outcome of the attempt.
+    pub outcome: AttemptOutcome,
+    /// Free text.
     pub note: String,
 }
 
-/// All attempts at a feature at a glance.
+/// Summary of all attempts at a feature.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Summary {
-    /// What was attempted.
+pub struct AttemptSummary {
+    /// Name of the feature.
     pub feature: String,
-    /// How many attempts there are.
+    /// Number of attempts.
     pub attempts: u32,
-    /// The last one that passed.
+    /// Number of the last attempt that passed.
     pub passed: Option<u32>,
-    /// Paths that any of them touched.
+    /// Paths of all files in any attempt.
     pub paths: BTreeSet<String>,
-    /// Different file contents among all of them: what they cost, since equal contents are held once.
+    /// Number of distinct file contents in all attempts. Equal contents are stored once.
     pub blobs: usize,
 }
 
-/// Records attempts in a [`Store`], under names that begin with a namespace. Clones share the same numbering.
+/// Records attempts in a [`Store`], under names that begin with a namespace. Clones share the
+/// numbering.
 #[derive(Debug, Clone)]
 pub struct Attempts {
     store: Store,
     namespace: String,
-    /// The last number of each feature, as far as known. Two attempts at once must not get the same one.
-    numbering: Arc<Turn<HashMap<String, u32>>>,
+    /// Last number of each feature, cached. The lock keeps concurrent attempts from getting the
+    /// same number.
+    numbering: Arc<AsyncMutex<HashMap<String, u32>>>,
 }
 
 impl Attempts {
-    /// Attempts kept under `namespace`, which one `Attempts` and its clones have for themselves.
+    /// Creates a view of the attempts under `namespace`, which must be used only by this value and
+    /// its clones.
     pub fn new(store: Store, namespace: &str) -> Self {
         Self { store, namespace: escape(namespace), numbering: Arc::default() }
     }
 
-    /// Records an attempt under the feature's next number. Durable after the store's next flush.
+    /// Records an attempt under the feature's next number. It is durable after the store's next
+    /// flush.
     ///
     /// # Errors
     ///
-    /// Those of [`Store::put`].
-    pub async fn record(&self, feature: &str, draft: Draft) -> Result<Attempt, Error> {
-        let Draft { files, outcome, note } = draft;
-        let before = self.last(feature).await?;
+    /// Returns the errors of [`Store::put`].
+    pub async fn record(&self, feature: &str, attempt: NewAttempt) -> Result<Attempt, Error> {
+        let NewAttempt { files, outcome, note } = attempt;
+        let before = self.latest(feature).await?;
         let mut ids = BTreeMap::new();
         for (path, contents) in files {
-            let like = before.as_ref().and_then(|attempt| attempt.files.get(&path));
-            let id = match like {
-                Some(like) => self.store.put_blob_like(contents, like).await?,
+            let base = before.as_ref().and_then(|attempt| attempt.files.get(&path));
+            let id = match base {
+                Some(base) => self.store.put_blob_with_base(contents, base).await?,
                 None => self.store.put_blob(contents).await?,
             };
             ids.insert(path, id);
@@ -100,37 +104,38 @@ impl Attempts {
         let mut numbering = self.numbering.lock().await;
         let last = match numbering.get(feature) {
             Some(last) => *last,
-            None => self.numbers(feature).await?.last().copied().unwrap_or(0),
+            None => self.attempt_numbers(feature).await?.last().copied().unwrap_or(0),
         };
         let number = last + 1;
         let attempt = Attempt { feature: feature.to_owned(), number, files: ids, outcome, note };
         let record = attempt.encode().into();
-        let like = self.store.resolve(&self.name(feature, last)).await?;
-        let needs = attempt.files.values().copied().collect();
-        self.store.put_named(&self.name(feature, number), record, like, Some(needs)).await?;
+        let base = self.store.resolve(&self.name(feature, last)).await?;
+        let requires = attempt.files.values().copied().collect();
+        self.store.put_named(&self.name(feature, number), record, base, Some(requires)).await?;
         numbering.insert(feature.to_owned(), number);
         Ok(attempt)
     }
 
-    /// The attempt before the next one. One that cannot be read is none: it is only what the next one is probably similar to.
-    async fn last(&self, feature: &str) -> Result<Option<Attempt>, Error> {
-        let known = self.numbering.lock().await.get(feature).copied();
-        let last = match known {
+    /// Returns the latest attempt. An unreadable one is treated as missing, because it only serves
+    /// as a delta base.
+    async fn latest(&self, feature: &str) -> Result<Option<Attempt>, Error> {
+        let recorded = self.numbering.lock().await.get(feature).copied();
+        let last = match recorded {
             Some(last) => Some(last),
-            None => self.numbers(feature).await?.last().copied(),
+            None => self.attempt_numbers(feature).await?.last().copied(),
         };
         let Some(last) = last else { return Ok(None) };
         match self.get(feature, last).await {
-            Err(Error::Record { .. } | Error::Missing { .. }) => Ok(None),
+            Err(Error::InvalidRecord { .. } | Error::Missing { .. }) => Ok(None),
             other => other,
         }
     }
 
-    /// The features that were attempted, sorted.
+    /// Returns the features that have attempts, sorted.
     ///
     /// # Errors
     ///
-    /// [`Error::Cold`].
+    /// Returns [`Error::ColdTier`] if the cold tier cannot be read.
     pub async fn features(&self) -> Result<Vec<String>, Error> {
         let prefix = format!("{}/", self.namespace);
         let names = self.store.list(&prefix).await?;
@@ -139,42 +144,42 @@ impl Attempts {
         Ok(features.collect::<BTreeSet<_>>().into_iter().collect())
     }
 
-    /// The attempts at a feature, in order.
+    /// Returns the attempts at a feature, in order.
     ///
     /// # Errors
     ///
-    /// [`Error::Cold`], [`Error::Record`], [`Error::Missing`].
+    /// Returns [`Error::ColdTier`], [`Error::InvalidRecord`] or [`Error::Missing`].
     pub async fn list(&self, feature: &str) -> Result<Vec<Attempt>, Error> {
         let mut attempts = Vec::new();
-        for number in self.numbers(feature).await? {
+        for number in self.attempt_numbers(feature).await? {
             attempts.extend(self.get(feature, number).await?);
         }
         Ok(attempts)
     }
 
-    /// One attempt at a feature.
+    /// Returns one attempt at a feature.
     ///
     /// # Errors
     ///
-    /// [`Error::Cold`], [`Error::Record`], [`Error::Missing`].
+    /// Returns [`Error::ColdTier`], [`Error::InvalidRecord`] or [`Error::Missing`].
     pub async fn get(&self, feature: &str, number: u32) -> Result<Option<Attempt>, Error> {
         let name = self.name(feature, number);
         let Some(id) = self.store.resolve(&name).await? else { return Ok(None) };
         let missing = || Error::Missing { what: name.clone(), blob: id };
         let bytes = self.store.get_blob(&id).await?.ok_or_else(missing)?;
-        Attempt::decode(&bytes).map(Some).ok_or(Error::Record { name, expected: EXPECTED })
+        Attempt::decode(&bytes).map(Some).ok_or(Error::InvalidRecord { name, expected: EXPECTED })
     }
 
-    /// All attempts at a feature at a glance.
+    /// Returns a summary of all attempts at a feature.
     ///
     /// # Errors
     ///
-    /// Those of [`list`](Self::list).
-    pub async fn summary(&self, feature: &str) -> Result<Summary, Error> {
+    /// Returns the errors of [`list`](Self::list).
+    pub async fn summary(&self, feature: &str) -> Result<AttemptSummary, Error> {
         let attempts = self.list(feature).await?;
-        let passed = attempts.iter().rev().find(|attempt| attempt.outcome == Outcome::Passed);
+        let passed = attempts.iter().rev().find(|attempt| attempt.outcome == AttemptOutcome::Passed);
         let blobs: HashSet<BlobId> = attempts.iter().flat_map(|a| a.files.values()).copied().collect();
-        Ok(Summary {
+        Ok(AttemptSummary {
             feature: feature.to_owned(),
             attempts: u32::try_from(attempts.len()).expect("numbers are 32 bits"),
             passed: passed.map(|attempt| attempt.number),
@@ -183,11 +188,12 @@ impl Attempts {
         })
     }
 
-    /// What changed between two attempts at a feature, as unified text differences. A number without attempt counts as one without files.
+    /// Returns the changes between two attempts at a feature, as unified diffs. An attempt that
+    /// does not exist is treated as one without files.
     ///
     /// # Errors
     ///
-    /// Those of [`list`](Self::list).
+    /// Returns the errors of [`list`](Self::list).
     pub async fn diff(&self, feature: &str, from: u32, to: u32) -> Result<Diff, Error> {
         let old = self.get(feature, from).await?.map(|attempt| attempt.files).unwrap_or_default();
         let new = self.get(feature, to).await?.map(|attempt| attempt.files).unwrap_or_default();
@@ -201,27 +207,30 @@ impl Attempts {
         Ok(Diff { files })
     }
 
-    /// The files of the last attempt that passed.
+    /// Returns the files of the last attempt that passed.
     ///
     /// # Errors
     ///
-    /// Those of [`list`](Self::list).
-    pub async fn final_code(&self, feature: &str) -> Result<Option<BTreeMap<String, Bytes>>, Error> {
-        let mut numbers = self.numbers(feature).await?;
+    /// Returns the errors of [`list`](Self::list).
+    pub async fn latest_passing_files(
+        &self,
+        feature: &str,
+    ) -> Result<Option<BTreeMap<String, Bytes>>, Error> {
+        let mut numbers = self.attempt_numbers(feature).await?;
         while let Some(number) = numbers.pop() {
             let Some(attempt) = self.get(feature, number).await? else { continue };
-            if attempt.outcome == Outcome::Passed {
+            if attempt.outcome == AttemptOutcome::Passed {
                 return self.files(&attempt).await.map(Some);
             }
         }
         Ok(None)
     }
 
-    /// The files of an attempt with their contents.
+    /// Returns the files of an attempt with their contents.
     ///
     /// # Errors
     ///
-    /// [`Error::Cold`], [`Error::Missing`].
+    /// Returns [`Error::ColdTier`] or [`Error::Missing`].
     pub async fn files(&self, attempt: &Attempt) -> Result<BTreeMap<String, Bytes>, Error> {
         let ids: Vec<BlobId> = attempt.files.values().copied().collect();
         let contents = self.store.get_many(&ids).await?;
@@ -231,11 +240,11 @@ impl Attempts {
             .collect()
     }
 
-    /// Everything that a [`Store::sweep`] has to keep for these attempts.
+    /// Returns the contents that a [`Store::sweep`] must keep for these attempts.
     ///
     /// # Errors
     ///
-    /// Those of [`list`](Self::list).
+    /// Returns the errors of [`list`](Self::list).
     pub async fn blobs(&self) -> Result<HashSet<BlobId>, Error> {
         let mut blobs = HashSet::new();
         for feature in self.features().await? {
@@ -249,13 +258,13 @@ impl Attempts {
         self.store.get_blob(id).await?.ok_or_else(|| missing(path, *id)).map(Some)
     }
 
-    async fn numbers(&self, feature: &str) -> Result<Vec<u32>, Error> {
+    async fn attempt_numbers(&self, feature: &str) -> Result<Vec<u32>, Error> {
         let prefix = format!("{}/{}/", self.namespace, escape(feature));
         let names = self.store.list(&prefix).await?;
         Ok(names.iter().filter_map(|name| name[prefix.len()..].parse().ok()).collect())
     }
 
-    /// Zeroes in front, so that names sort as numbers do.
+    /// Pads the number with zeros, so that names sort in numeric order.
     fn name(&self, feature: &str, number: u32) -> String {
         format!("{}/{}/{number:010}", self.namespace, escape(feature))
     }
@@ -263,11 +272,11 @@ impl Attempts {
 
 impl Attempt {
     fn encode(&self) -> Vec<u8> {
-        let mut record = Writer::new(KIND);
+        let mut record = RecordWriter::new(KIND);
         let outcome = match self.outcome {
-            Outcome::Passed => 0,
-            Outcome::Failed => 1,
-            Outcome::Aborted => 2,
+            AttemptOutcome::Passed => 0,
+            AttemptOutcome::Failed => 1,
+            AttemptOutcome::Aborted => 2,
         };
         record.text(&self.feature).number(self.number).number(outcome).text(&self.note).len(self.files.len());
         for (path, id) in &self.files {
@@ -277,17 +286,17 @@ impl Attempt {
     }
 
     fn decode(bytes: &[u8]) -> Option<Self> {
-        let mut record = Reader::new(bytes, KIND)?;
+        let mut record = RecordReader::new(bytes, KIND)?;
         let (feature, number) = (record.text()?, record.number()?);
         let outcome = match record.number()? {
-            0 => Outcome::Passed,
-            1 => Outcome::Failed,
-            2 => Outcome::Aborted,
+            0 => AttemptOutcome::Passed,
+            1 => AttemptOutcome::Failed,
+            2 => AttemptOutcome::Aborted,
             _ => return None,
         };
         let note = record.text()?;
         let files = (0..record.number()?).map(|_| Some((record.text()?, record.blob()?)));
-        let files = in_order(files.collect::<Option<_>>()?)?;
+        let files = sorted_files(files.collect::<Option<_>>()?)?;
         record.finish()?;
         Some(Self { feature, number, files, outcome, note })
     }
@@ -297,7 +306,7 @@ fn missing(path: &str, blob: BlobId) -> Error {
     Error::Missing { what: path.to_owned(), blob }
 }
 
-/// Keeps a slash inside a feature's name from reaching into another's.
+/// Escapes slashes, so that the name of one feature cannot reach into another's.
 fn escape(text: &str) -> String {
     text.replace('%', "%25").replace('/', "%2F")
 }
@@ -306,7 +315,7 @@ fn unescape(text: &str) -> String {
     text.replace("%2F", "/").replace("%25", "%")
 }
 
-/// Reads any bytes as a record: what is read is written as the same bytes.
+/// Decodes arbitrary bytes as a record, and checks that encoding the result yields the same bytes.
 #[cfg(feature = "conformance")]
 pub(crate) fn check_record(record: &[u8]) {
     if let Some(read) = Attempt::decode(record) {

@@ -1,24 +1,25 @@
-//! The identity of contents. Knows nothing of where they are.
+//! Content-addressed ids.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// Identifies contents by their BLAKE3 hash: equal contents, equal id. Shown as 64 hexadecimal digits.
+/// Id of contents: their BLAKE3 hash, so equal contents have equal ids. Displayed as 64 hexadecimal
+/// digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BlobId([u8; 32]);
 
 impl BlobId {
-    /// The id of these contents.
+    /// Returns the id of the contents.
     pub fn of(contents: &[u8]) -> Self {
         Self(*blake3::hash(contents).as_bytes())
     }
 
-    /// The id with this hash.
+    /// Creates an id from a hash.
     pub const fn from_bytes(hash: [u8; 32]) -> Self {
         Self(hash)
     }
 
-    /// The hash.
+    /// Returns the bytes of the hash.
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
@@ -36,7 +37,7 @@ impl fmt::Debug for BlobId {
     }
 }
 
-/// The text is not 64 hexadecimal digits.
+/// Error for a text that is not 64 hexadecimal digits.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("blob id {0:?} is not 64 hexadecimal digits")]
 pub struct ParseBlobIdError(String);

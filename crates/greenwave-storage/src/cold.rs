@@ -1,4 +1,4 @@
-//! Where contents go that do not fit in memory. The open seam of this crate: implement [`Cold`] to keep them elsewhere.
+//! The `ColdTier` trait, which stores contents that do not fit in memory, and its implementations.
 
 mod memory;
 #[cfg(feature = "object")]
@@ -11,136 +11,147 @@ use std::fmt::Debug;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-pub use memory::MemoryCold;
+pub use memory::MemoryColdTier;
 #[cfg(feature = "object")]
-pub use object::{ObjectCold, ObjectOptions};
+pub use object::{ObjectColdTier, ObjectOptions};
 #[cfg(feature = "segment")]
-pub use segment::{SegmentCold, SegmentOptions};
+pub use segment::{SegmentColdTier, SegmentOptions};
 
-use crate::{BoxError, ColdStats};
+use crate::{BoxError, ColdTierStats};
 
-/// A key and its value, on the way into a cold tier.
+/// A key and value to be written to a cold tier.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ColdEntry {
     /// The key.
     pub key: Bytes,
-    /// Its value.
+    /// The value.
     pub value: Bytes,
-    /// A key whose value is probably similar, such as an earlier version's, if it is there at all. A tier may store the difference, and
-    /// may ignore this.
-    pub like: Option<Bytes>,
+    /// Key of a value that this one probably resembles, such as an earlier version. The key may not
+    /// exist. A tier may store the value as a delta, or ignore the hint.
+    pub base: Option<Bytes>,
 }
 
 impl From<(Bytes, Bytes)> for ColdEntry {
     fn from((key, value): (Bytes, Bytes)) -> Self {
-        Self { key, value, like: None }
+        Self { key, value, base: None }
     }
 }
 
 /// A map from keys to bytes that is slower and larger than memory.
 ///
-/// Keys are up to 4097 arbitrary bytes, values of any length up to [`value_bytes_max`](Self::value_bytes_max). A store calls it from
-/// many tasks at once. One store uses a place at a time, unless the tier is [`Shared`].
+/// Keys are up to 4097 arbitrary bytes. Values have any length up to
+/// [`value_bytes_max`](Self::value_bytes_max). A store calls from many tasks at once. Only one
+/// store at a time uses a location, unless the tier implements [`SharedColdTier`].
 ///
 /// # Contract
 ///
-/// - *Visibility.* What a call that returned `Ok` wrote is seen by every call that starts later.
-/// - *Durability.* What was written before a [`flush`](Self::flush) that returned `Ok` survives a crash and is there when the same
-///   place is opened again. Nothing is promised before that.
-/// - *Order.* Within one [`put_many`](Self::put_many) entries may become durable in any order. The store flushes contents before it
-///   writes the names that lead to them.
-/// - *Truth.* A value that is damaged is absent (`Ok(None)`), not an error and never returned. The store checks hashes once more.
-/// - *Independence.* A value stays what it is when the one that it was put as [`like`](ColdEntry::like) is removed.
-/// - *Cancellation.* A call whose future is dropped has happened in full, in part (some of the entries) or not at all, and never leaves
-///   a half-written value visible.
-/// - *Retries.* Every call may be repeated. Keys of contents are only ever given the same value again.
-/// - *Errors.* An error says that the call may have had no effect. The store keeps what it could not write in memory, tries the
-///   entries of a failed call one by one, and leaves out those that fail alone until its next call.
-/// - *Limit.* A value of up to [`value_bytes_max`](Self::value_bytes_max) bytes is not refused for its length.
-/// - *Drop.* Dropping without [`close`](Self::close) loses at most what was not flushed.
-/// - *Blocking.* No call blocks the thread for longer than a memory access would; what may wait goes to a blocking pool.
+/// - *Visibility.* After a write returns `Ok`, every call that starts later sees it.
+/// - *Durability.* Everything written before a [`flush`](Self::flush) that returned `Ok` survives a
+///   crash, and exists when the location is opened again. Without a flush nothing is guaranteed.
+/// - *Order.* The entries of a [`put_many`](Self::put_many) may become durable in any order. The
+///   store flushes contents before it writes the names that refer to them.
+/// - *Truth.* A corrupt value is absent (`Ok(None)`). It is neither an error nor returned. The
+///   store verifies hashes as well.
+/// - *Independence.* Removing the [`base`](ColdEntry::base) of a value does not affect the value.
+/// - *Cancellation.* A call whose future is dropped took effect fully, for some of its entries, or
+///   not at all. Partially written values are never visible.
+/// - *Retries.* Every call may be repeated. Keys of contents always get the same value.
+/// - *Errors.* After an error the call may have had no effect. The store keeps unwritten entries in
+///   memory, tries the entries of a failed call one by one, and skips those that fail on their own
+///   until its next call.
+/// - *Limit.* A value of up to [`value_bytes_max`](Self::value_bytes_max) bytes is not rejected for
+///   its length.
+/// - *Drop.* Dropping without [`close`](Self::close) loses at most unflushed writes.
+/// - *Blocking.* No call blocks the thread for longer than a memory access. Longer work runs on a
+///   blocking pool.
 ///
-/// The suite `conformance` (feature of the same name) tests what of this can be tested from outside.
+/// The module `conformance` (feature `conformance`) tests as much of this as can be tested from
+/// outside.
 #[async_trait]
-pub trait Cold: Debug + Send + Sync + 'static {
-    /// The value of `key`.
+pub trait ColdTier: Debug + Send + Sync + 'static {
+    /// Returns the value of `key`.
     async fn get(&self, key: &[u8]) -> Result<Option<Bytes>, BoxError>;
 
-    /// The values of `keys`, in their order.
+    /// Returns the values of `keys`, in order.
     async fn get_many(&self, keys: Vec<Bytes>) -> Result<Vec<Option<Bytes>>, BoxError>;
 
-    /// Whether each of `keys` has a value, as far as that is cheaper to find out than to write it again; else `false`.
+    /// Returns whether each of `keys` has a value. May return `false` for an existing key if
+    /// checking would cost more than writing again.
     async fn contains_many(&self, keys: Vec<Bytes>) -> Result<Vec<bool>, BoxError>;
 
-    /// Largest value that it takes, in bytes; `None` if it takes what fits in memory. Always the same answer. The store refuses larger
-    /// contents when they are put.
+    /// Returns the maximum size of a value in bytes, or `None` without a limit. Always returns the
+    /// same result. The store rejects larger contents when they are put.
     fn value_bytes_max(&self) -> Option<u64>;
 
-    /// The same place as one that several stores may use at once, or `None`.
-    fn shared(&self) -> Option<&dyn Shared>;
+    /// Returns the tier as a [`SharedColdTier`], or `None` if its location cannot be shared.
+    fn shared(&self) -> Option<&dyn SharedColdTier>;
 
     /// Sets each key to its value, in order.
     async fn put_many(&self, entries: Vec<ColdEntry>) -> Result<(), BoxError>;
 
-    /// Removes the keys that are there.
+    /// Removes the given keys, if they exist.
     async fn remove_many(&self, keys: Vec<Bytes>) -> Result<(), BoxError>;
 
-    /// The keys that begin with `prefix`, in any order.
+    /// Returns the keys that begin with `prefix`, in any order.
     async fn list(&self, prefix: &[u8]) -> Result<Vec<Bytes>, BoxError>;
 
-    /// Returns when everything written before is durable.
+    /// Makes everything written earlier durable.
     async fn flush(&self) -> Result<(), BoxError>;
 
-    /// Flushes and tidies up. No other call follows.
+    /// Flushes and releases resources. No other call follows.
     async fn close(&self) -> Result<(), BoxError>;
 
-    /// What it holds.
-    fn stats(&self) -> ColdStats;
+    /// Returns a snapshot of the tier's size.
+    fn stats(&self) -> ColdTierStats;
 }
 
-/// A [`Cold`] tier whose place several stores may use at once, in one process or in several.
+/// A [`ColdTier`] whose location several stores can use at once, in one process or in several.
 ///
 /// # Contract
 ///
-/// - *Visibility* among stores. What another store's call that returned `Ok` wrote is seen after the next [`refresh`](Self::refresh).
-///   It may be seen before.
-/// - *Atomicity.* A [`write`](Self::write) counts as a whole or not at all, after a crash and after a power cut too, except that
-///   contents of one that has no effect may stay.
-/// - *Order.* The puts and removals of a [`write`](Self::write) become durable no earlier than its contents.
-/// - *Conditions* are compared with the newest values of all stores. Between the comparison and the changes there is no other write
-///   of any store that has conditions.
-/// - Everything else is as for [`Cold`].
+/// - *Visibility* between stores. After a write of another store returns `Ok`, it is visible after
+///   the next [`refresh`](Self::refresh). It may become visible earlier.
+/// - *Atomicity.* A [`write`](Self::write) takes effect as a whole or not at all, even after a
+///   crash or power failure. Only its contents may remain if it had no effect.
+/// - *Order.* The puts and removals of a [`write`](Self::write) do not become durable before its
+///   contents.
+/// - *Conditions* are compared with the newest values of all stores. No conditional write of
+///   another store happens between the comparison and the changes.
+/// - Everything else is as for [`ColdTier`].
 #[async_trait]
-pub trait Shared: Cold {
-    /// Takes in what other stores wrote, and returns a number that changes whenever that was done, by this call or another.
+pub trait SharedColdTier: ColdTier {
+    /// Picks up the changes of other stores. Returns a generation that changes whenever this call
+    /// or another picked up changes.
     async fn refresh(&self) -> Result<u64, BoxError>;
 
-    /// Like [`flush`](Cold::flush), and also makes durable what other stores wrote, as far as it has been taken in.
+    /// Like [`flush`](ColdTier::flush), but also makes the changes of other stores durable that
+    /// have been picked up.
     async fn flush_shared(&self) -> Result<(), BoxError>;
 
-    /// Writes if all conditions hold; returns whether they did.
+    /// Performs the changes if all conditions hold, and returns whether they did.
     async fn write(&self, write: SharedWrite) -> Result<bool, BoxError>;
 
-    /// A number that no store has on this place, now or later, as far as chance allows; another one in each call.
-    fn new_number(&self) -> u64;
+    /// Returns an id that no store on this location has used or will use, with high probability.
+    /// Each call returns a different one.
+    fn new_store_id(&self) -> u64;
 
-    /// Lets all see from now on that the store with this number is open: until what it returns is dropped, or the process ends in
-    /// whatever way.
-    async fn hold(&self, number: u64) -> Result<Box<dyn Send + Sync>, BoxError>;
+    /// Marks the store with this id as open for all stores of the location, until the returned
+    /// guard is dropped or the process ends.
+    async fn mark_open(&self, store_id: u64) -> Result<Box<dyn Send + Sync>, BoxError>;
 
-    /// Whether there is such a [`hold`](Self::hold).
-    async fn is_held(&self, number: u64) -> Result<bool, BoxError>;
+    /// Returns whether the store with this id is [marked as open](Self::mark_open).
+    async fn is_open(&self, store_id: u64) -> Result<bool, BoxError>;
 }
 
-/// Changes that [`Shared::write`] makes together.
+/// Changes that [`SharedColdTier::write`] makes atomically.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SharedWrite {
-    /// Keys with the values that they have to have, or `None` for those that must have none.
+    /// Keys with their required values. `None` means that the key must not exist.
     pub conditions: Vec<(Bytes, Option<Bytes>)>,
-    /// Contents, which the puts may be about.
+    /// Contents, which the puts may refer to.
     pub contents: Vec<ColdEntry>,
-    /// Keys to be set to these values.
+    /// Keys with their new values.
     pub puts: Vec<(Bytes, Bytes)>,
-    /// Keys to be removed.
+    /// Keys to remove.
     pub removals: Vec<Bytes>,
 }

@@ -1,68 +1,71 @@
-//! The promises of [`Cold`] as tests, for every tier to pass. Knows nothing of any particular tier.
+//! Tests of the contract of [`ColdTier`], for every implementation to pass.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::{Cold, ColdEntry};
+use crate::{ColdEntry, ColdTier};
 
-/// A place for the tier under test: empty when made, gone when dropped.
-pub trait Harness {
-    /// Opens the tier at this place. Called again after the tier was closed, it opens what is there.
-    fn open(&self) -> impl Future<Output = Arc<dyn Cold>>;
+/// Location for the tier under test. It is empty when created, and deleted on drop.
+pub trait ColdTierFixture {
+    /// Opens the tier at this location. A second call, after the tier was closed, opens the
+    /// existing data.
+    fn open(&self) -> impl Future<Output = Arc<dyn ColdTier>>;
 }
 
-/// Emits one `#[test]` per promise, for the [`Harness`] that the expression makes.
+/// Generates one `#[test]` per promise, for the [`ColdTierFixture`] that the expression creates.
 ///
 /// ```ignore
 /// mod my_tier {
-///     greenwave_storage::cold_conformance!(MyHarness::new());
+///     greenwave_storage::cold_conformance!(MyFixture::new());
 /// }
 /// ```
 #[macro_export]
 macro_rules! cold_conformance {
-    ($harness:expr) => {
-        $crate::cold_conformance!(@each $harness;
-            what_is_put_is_there, the_last_put_wins, removal_removes_and_may_be_repeated, many_keep_their_order, list_finds_by_prefix,
-            any_bytes_are_keys_and_values, empty_calls_do_nothing, flushed_survives_reopening, what_it_was_like_may_go, tasks_may_share_it, stats_name_the_codec);
+    ($fixture:expr) => {
+        $crate::cold_conformance!(@each $fixture;
+            get_returns_what_was_put, last_put_wins, remove_is_idempotent, get_many_preserves_order,
+            list_filters_by_prefix, keys_and_values_are_arbitrary_bytes, empty_calls_have_no_effect,
+            flushed_entries_survive_reopening, values_outlive_their_delta_base, tasks_can_share_a_tier,
+            stats_name_the_codec);
     };
-    (@each $harness:expr; $($promise:ident),*) => {
+    (@each $fixture:expr; $($promise:ident),*) => {
         $(#[test]
         fn $promise() {
-            $crate::conformance::run($crate::conformance::$promise(&$harness));
+            $crate::conformance::run($crate::conformance::$promise(&$fixture));
         })*
     };
 }
 
-/// Reads any bytes as each of the records that stores write, of attempts, snapshots and pins: nothing panics, and what is read is written
-/// as the same bytes. For fuzzing.
+/// Decodes arbitrary bytes as each kind of record that stores write: attempts, snapshots and pins.
+/// Used for fuzzing.
 ///
 /// # Panics
 ///
-/// When it is not.
-pub fn stored_record(record: &[u8]) {
+/// Panics if a decoded record does not encode to the same bytes.
+pub fn check_stored_record(record: &[u8]) {
     crate::attempts::check_record(record);
     crate::snapshot::check_record(record);
-    crate::sharing::check_pin(record);
+    crate::store::check_pin(record);
 }
 
-/// Runs a promise on a runtime of its own.
+/// Runs a test of a promise on a new runtime.
 ///
 /// # Panics
 ///
-/// When the promise is broken.
+/// Panics if the promise is broken.
 pub fn run(promise: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.expect("a runtime can be made").block_on(promise);
+    runtime.expect("the runtime starts").block_on(promise);
 }
 
-async fn put(cold: &Arc<dyn Cold>, key: &str, value: &str) {
+async fn put(cold: &Arc<dyn ColdTier>, key: &str, value: &str) {
     let entry = (Bytes::copy_from_slice(key.as_bytes()), Bytes::copy_from_slice(value.as_bytes()));
     cold.put_many(vec![entry.into()]).await.expect("put succeeds");
 }
 
-async fn get(cold: &Arc<dyn Cold>, key: &str) -> Option<Bytes> {
+async fn get(cold: &Arc<dyn ColdTier>, key: &str) -> Option<Bytes> {
     cold.get(key.as_bytes()).await.expect("get succeeds")
 }
 
@@ -70,18 +73,18 @@ fn keys(keys: &[&'static str]) -> Vec<Bytes> {
     keys.iter().map(|key| Bytes::from_static(key.as_bytes())).collect()
 }
 
-/// Visibility.
-pub async fn what_is_put_is_there(harness: &impl Harness) {
-    let cold = harness.open().await;
-    assert_eq!(get(&cold, "key").await, None, "a new place is empty");
+/// Tests visibility.
+pub async fn get_returns_what_was_put(fixture: &impl ColdTierFixture) {
+    let cold = fixture.open().await;
+    assert_eq!(get(&cold, "key").await, None, "a new location is empty");
     put(&cold, "key", "value").await;
     assert_eq!(get(&cold, "key").await.as_deref(), Some(&b"value"[..]));
     assert_eq!(get(&cold, "ke").await, None, "a prefix is not the key");
 }
 
-/// Visibility, of a key set twice, also within one call.
-pub async fn the_last_put_wins(harness: &impl Harness) {
-    let cold = harness.open().await;
+/// Tests that a later put of a key replaces an earlier one, also within one call.
+pub async fn last_put_wins(fixture: &impl ColdTierFixture) {
+    let cold = fixture.open().await;
     put(&cold, "key", "one").await;
     put(&cold, "key", "two").await;
     assert_eq!(get(&cold, "key").await.as_deref(), Some(&b"two"[..]));
@@ -90,33 +93,33 @@ pub async fn the_last_put_wins(harness: &impl Harness) {
     assert_eq!(get(&cold, "key").await.as_deref(), Some(&b"four"[..]));
 }
 
-/// Removal.
-pub async fn removal_removes_and_may_be_repeated(harness: &impl Harness) {
-    let cold = harness.open().await;
+/// Tests that a key can be removed repeatedly and put again.
+pub async fn remove_is_idempotent(fixture: &impl ColdTierFixture) {
+    let cold = fixture.open().await;
     put(&cold, "key", "value").await;
     for _ in 0..2 {
-        cold.remove_many(keys(&["key", "never there"])).await.expect("removal succeeds");
+        cold.remove_many(keys(&["key", "missing"])).await.expect("removal succeeds");
         assert_eq!(get(&cold, "key").await, None);
     }
     put(&cold, "key", "again").await;
     assert_eq!(get(&cold, "key").await.as_deref(), Some(&b"again"[..]));
 }
 
-/// The answers of `get_many` and `contains_many` stand in the order of their keys.
-pub async fn many_keep_their_order(harness: &impl Harness) {
-    let cold = harness.open().await;
+/// Tests that `get_many` and `contains_many` return results in the order of their keys.
+pub async fn get_many_preserves_order(fixture: &impl ColdTierFixture) {
+    let cold = fixture.open().await;
     put(&cold, "a", "1").await;
     put(&cold, "b", "2").await;
     let found = cold.get_many(keys(&["b", "none", "a", "b"])).await.expect("get succeeds");
     assert_eq!(found, [Some("2".into()), None, Some("1".into()), Some("2".into())]);
     let contained = cold.contains_many(keys(&["b", "none"])).await.expect("contains succeeds");
     assert_eq!(contained.len(), 2);
-    assert!(!contained[1], "what is not there is not contained");
+    assert!(!contained[1], "a missing key is not contained");
 }
 
-/// Listing.
-pub async fn list_finds_by_prefix(harness: &impl Harness) {
-    let cold = harness.open().await;
+/// Tests listing.
+pub async fn list_filters_by_prefix(fixture: &impl ColdTierFixture) {
+    let cold = fixture.open().await;
     for key in ["a", "b/1", "b/2", "b/3", "c"] {
         put(&cold, key, "").await;
     }
@@ -127,9 +130,9 @@ pub async fn list_finds_by_prefix(harness: &impl Harness) {
     assert!(cold.list(b"d").await.expect("list succeeds").is_empty());
 }
 
-/// Keys and values are bytes, not text; keys up to 4097 of them.
-pub async fn any_bytes_are_keys_and_values(harness: &impl Harness) {
-    let cold = harness.open().await;
+/// Tests keys and values that are not text, and keys of up to 4097 bytes.
+pub async fn keys_and_values_are_arbitrary_bytes(fixture: &impl ColdTierFixture) {
+    let cold = fixture.open().await;
     let all = Bytes::from_iter(0..=255_u8);
     let long = Bytes::from(vec![0xFF; 4097]);
     let large = Bytes::from(vec![7; 3 << 20]);
@@ -140,9 +143,9 @@ pub async fn any_bytes_are_keys_and_values(harness: &impl Harness) {
     }
 }
 
-/// Calls about nothing.
-pub async fn empty_calls_do_nothing(harness: &impl Harness) {
-    let cold = harness.open().await;
+/// Tests calls without entries.
+pub async fn empty_calls_have_no_effect(fixture: &impl ColdTierFixture) {
+    let cold = fixture.open().await;
     cold.put_many(Vec::new()).await.expect("put succeeds");
     cold.remove_many(Vec::new()).await.expect("removal succeeds");
     assert!(cold.get_many(Vec::new()).await.expect("get succeeds").is_empty());
@@ -150,29 +153,29 @@ pub async fn empty_calls_do_nothing(harness: &impl Harness) {
     assert!(cold.list(b"").await.expect("list succeeds").is_empty());
 }
 
-/// Durability, as far as closing and opening show it.
-pub async fn flushed_survives_reopening(harness: &impl Harness) {
-    let cold = harness.open().await;
-    put(&cold, "kept", "value").await;
+/// Tests durability across closing and reopening.
+pub async fn flushed_entries_survive_reopening(fixture: &impl ColdTierFixture) {
+    let cold = fixture.open().await;
+    put(&cold, "flushed", "value").await;
     put(&cold, "removed", "value").await;
     cold.remove_many(keys(&["removed"])).await.expect("removal succeeds");
     cold.flush().await.expect("flush succeeds");
     cold.close().await.expect("close succeeds");
     drop(cold);
-    let cold = harness.open().await;
-    assert_eq!(get(&cold, "kept").await.as_deref(), Some(&b"value"[..]));
+    let cold = fixture.open().await;
+    assert_eq!(get(&cold, "flushed").await.as_deref(), Some(&b"value"[..]));
     assert_eq!(get(&cold, "removed").await, None);
 }
 
-/// Independence.
-pub async fn what_it_was_like_may_go(harness: &impl Harness) {
-    let cold = harness.open().await;
+/// Tests that values do not depend on their delta base.
+pub async fn values_outlive_their_delta_base(fixture: &impl ColdTierFixture) {
+    let cold = fixture.open().await;
     let version = |n: u8| Bytes::from_iter((0..4000_u32).map(|i| (i % 251) as u8).chain(0..n));
     let key = |n: u8| Bytes::from(format!("version {n}"));
     for n in 0..6_u8 {
-        // The first is like something that was never there.
-        let like = Some(key(n.wrapping_sub(1)));
-        cold.put_many(vec![ColdEntry { key: key(n), value: version(n), like }]).await.expect("put succeeds");
+        // The first value has a base that does not exist.
+        let base = Some(key(n.wrapping_sub(1)));
+        cold.put_many(vec![ColdEntry { key: key(n), value: version(n), base }]).await.expect("put succeeds");
     }
     cold.remove_many(vec![key(0), key(3)]).await.expect("removal succeeds");
     put(&cold, "version 1", "something else").await;
@@ -183,9 +186,9 @@ pub async fn what_it_was_like_may_go(harness: &impl Harness) {
     assert_eq!(cold.get(&key(3)).await.expect("get succeeds"), None);
 }
 
-/// Concurrency.
-pub async fn tasks_may_share_it(harness: &impl Harness) {
-    let cold = harness.open().await;
+/// Tests concurrent use by many tasks.
+pub async fn tasks_can_share_a_tier(fixture: &impl ColdTierFixture) {
+    let cold = fixture.open().await;
     let tasks: Vec<_> = (0..16)
         .map(|task| {
             let cold = cold.clone();
@@ -204,11 +207,11 @@ pub async fn tasks_may_share_it(harness: &impl Harness) {
     assert_eq!(cold.list(b"").await.expect("list succeeds").len(), 128);
 }
 
-/// Figures.
-pub async fn stats_name_the_codec(harness: &impl Harness) {
-    let cold = harness.open().await;
+/// Tests the statistics.
+pub async fn stats_name_the_codec(fixture: &impl ColdTierFixture) {
+    let cold = fixture.open().await;
     put(&cold, "key", "value").await;
     let stats = cold.stats();
-    assert!(!stats.codec.is_empty(), "no compression is called `none`");
+    assert!(!stats.codec.is_empty(), "the codec without compression is `none`");
     assert!(stats.entries.is_none_or(|entries| entries == 1), "{stats:?}");
 }

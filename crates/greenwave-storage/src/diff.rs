@@ -1,45 +1,46 @@
-//! Differences between two states of files, as text. Knows nothing of where the contents come from.
+//! Unified diffs between two sets of files.
 
 use std::fmt;
 
-/// Texts longer than this are only said to differ: the time for a difference grows with length times changes.
+/// Maximum size of a text. Longer ones are only reported as different, because the time for a diff
+/// grows with length times changes.
 const TEXT_BYTES_MAX: usize = 1 << 20;
 
-/// What differs between two states; displayed as one patch in unified format.
+/// Differences between two sets of files. Displayed as one patch in unified format.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Diff {
-    /// The files that differ, sorted by path.
+    /// Changed files, sorted by path.
     pub files: Vec<FileDiff>,
 }
 
-/// How one file differs.
+/// Difference of one file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileDiff {
-    /// Its path.
+    /// Path of the file.
     pub path: String,
-    /// In what way.
-    pub change: Change,
-    /// The difference in unified format; `None` if either side is no UTF-8 text or is longer than 1 MiB.
+    /// Kind of change.
+    pub change: ChangeKind,
+    /// Unified diff. `None` if either side is not UTF-8 text or is longer than 1 MiB.
     pub patch: Option<String>,
 }
 
-/// What happened to a file.
+/// Kind of change of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Change {
-    /// It is new.
+pub enum ChangeKind {
+    /// The file was added.
     Added,
-    /// It is gone.
+    /// The file was removed.
     Removed,
-    /// Its contents are others.
+    /// The contents changed.
     Modified,
 }
 
 impl FileDiff {
     pub(crate) fn new(path: &str, old: Option<&[u8]>, new: Option<&[u8]>) -> Self {
         let change = match (old, new) {
-            (None, _) => Change::Added,
-            (_, None) => Change::Removed,
-            _ => Change::Modified,
+            (None, _) => ChangeKind::Added,
+            (_, None) => ChangeKind::Removed,
+            _ => ChangeKind::Modified,
         };
         let text = |side: Option<&[u8]>| {
             let bytes = side.unwrap_or_default();
@@ -50,11 +51,13 @@ impl FileDiff {
     }
 }
 
-fn patch(path: &str, change: Change, old: &str, new: &str) -> String {
+fn patch(path: &str, change: ChangeKind, old: &str, new: &str) -> String {
     let side =
         |side: &str, absent| if change == absent { "/dev/null".to_owned() } else { format!("{side}/{path}") };
     let mut options = diffy::DiffOptions::new();
-    options.set_original_filename(side("a", Change::Added)).set_modified_filename(side("b", Change::Removed));
+    options
+        .set_original_filename(side("a", ChangeKind::Added))
+        .set_modified_filename(side("b", ChangeKind::Removed));
     options.create_patch(old, new).to_string()
 }
 

@@ -1,71 +1,72 @@
-//! What can go wrong with a store, as a caller would act on it.
+//! Errors of stores and cold tiers.
 
 use crate::BlobId;
 
-/// What a cold tier's own failure looks like from here.
+/// Error type of a cold tier.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Why an operation on a [`Store`](crate::Store) did not succeed.
+/// Error of an operation on a [`Store`](crate::Store).
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The cold tier failed. What was put stays readable in memory; trying again may succeed.
-    #[error("cold tier failed to {operation}")]
-    Cold {
-        /// What was attempted: `write 12 blobs`.
+    /// The cold tier failed. Contents that were put stay readable in memory, and a retry may
+    /// succeed.
+    #[error("cannot {operation}")]
+    ColdTier {
+        /// Operation that was attempted, such as `write 12 blobs`.
         operation: String,
-        /// What it said.
+        /// Error returned by the cold tier.
         source: BoxError,
     },
-    /// A name is empty or longer than the limit.
-    #[error("name of {len} bytes, where 1 to {max} are allowed")]
-    Name {
-        /// Its length in bytes of UTF-8.
+    /// A name is empty or too long.
+    #[error("invalid length {len} for name: expected 1 to {max} bytes")]
+    InvalidName {
+        /// Length of the name in bytes of UTF-8.
         len: usize,
-        /// The limit.
+        /// Maximum length in bytes.
         max: usize,
     },
-    /// Contents are larger than the cold tier takes. Nothing was put.
-    #[error("contents of {len} bytes, where at most {max} are allowed")]
+    /// Contents exceed the size limit of the cold tier. Nothing was stored.
+    #[error("invalid length {len} for contents: expected at most {max} bytes")]
     TooLarge {
-        /// Their length in bytes.
+        /// Length of the contents in bytes.
         len: u64,
-        /// The limit.
+        /// Maximum length in bytes.
         max: u64,
     },
-    /// A record refers to contents that are gone or damaged.
-    #[error("contents {blob} of {what} are missing")]
+    /// A record refers to contents that are missing or corrupt.
+    #[error("missing contents {blob} of {what}")]
     Missing {
-        /// What was read: a name, or a path in an attempt or snapshot.
+        /// Item that was read: a name, or a path in an attempt or snapshot.
         what: String,
-        /// The contents.
+        /// Id of the contents.
         blob: BlobId,
     },
-    /// A stored record of attempts or of a snapshot is not one, or was written by a later version.
-    #[error("{name} does not hold {expected}")]
-    Record {
-        /// The name it is stored under.
+    /// A stored attempt or snapshot cannot be decoded. A later version may have written it.
+    #[error("invalid record {name}: expected {expected}")]
+    InvalidRecord {
+        /// Name of the record.
         name: String,
-        /// What was expected there: `an attempt of version 1`.
+        /// Expected content, such as `an attempt of version 1`.
         expected: &'static str,
     },
-    /// An option has a value that cannot work.
-    #[error("option {option} is {value}, where {accepted} is accepted")]
-    Option {
-        /// The field of [`Options`](crate::Options).
+    /// An option has an invalid value.
+    #[error("invalid value {value} for {option}: expected {expected}")]
+    InvalidOption {
+        /// Field of the options.
         option: &'static str,
-        /// What it was.
+        /// The invalid value.
         value: String,
-        /// What would do.
-        accepted: &'static str,
+        /// Description of the valid values.
+        expected: &'static str,
     },
-    /// The operation was cut off because the runtime is shutting down.
+    /// The operation was cancelled because the runtime is shutting down.
     #[error("runtime is shutting down")]
     Shutdown,
 }
 
 impl Error {
     pub(crate) fn cold(operation: impl Into<String>) -> impl FnOnce(BoxError) -> Self {
-        move |source| Self::Cold { operation: operation.into(), source }
+        move |source| Self::ColdTier { operation: operation.into(), source }
     }
 }

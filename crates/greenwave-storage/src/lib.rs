@@ -1,20 +1,24 @@
-//! A hybrid store: contents by hash and by name, in memory while hot, compressed on disk when cold, and the caller need not know which.
+//! A hybrid blob store: contents addressed by hash and by name, in memory while hot and compressed
+//! on disk when cold.
 //!
-//! A [`Store`] holds contents under their [`BlobId`], equal contents once, and lets names lead to them. It keeps to a budget of memory and
-//! moves what is over to a [`Cold`] tier: [`SegmentCold`], a crash-safe log in a directory, an object store, or one of your own. On top,
-//! [`Attempts`] records every attempt at a feature, and [`Snapshot`] saves a whole state of files.
+//! A [`Store`] stores contents under their [`BlobId`], deduplicated, and maps names to them. It
+//! stays within a memory budget by moving contents to a [`ColdTier`]: [`SegmentColdTier`] (a
+//! crash-safe log in a directory), an object store, or an implementation of yours. On top of it,
+//! [`Attempts`] records every attempt at a feature, and [`Snapshot`] saves the state of a set of
+//! files.
 //!
 //! ```
 //! use std::sync::Arc;
-//! use greenwave_storage::{Options, SegmentCold, SegmentOptions, Store};
+//! use greenwave_storage::{SegmentColdTier, SegmentOptions, Store, StoreOptions};
 //!
 //! # tokio::runtime::Runtime::new().unwrap().block_on(async {
 //! # let dir = tempfile::tempdir().unwrap();
-//! let cold = SegmentCold::open(dir.path().join("store"), SegmentOptions::default())?;
-//! let store = Store::open(Options { memory_bytes_max: 10 << 20, ..Options::default() }, Arc::new(cold))?;
+//! let cold = SegmentColdTier::open(dir.path().join("store"), SegmentOptions::default())?;
+//! let options = StoreOptions { memory_bytes_max: 10 << 20, ..StoreOptions::default() };
+//! let store = Store::open(options, Arc::new(cold))?;
 //!
 //! let id = store.put("src/lib.rs", "pub fn wave() {}".into()).await?;
-//! store.put("src/copy.rs", "pub fn wave() {}".into()).await?; // held once
+//! store.put("src/copy.rs", "pub fn wave() {}".into()).await?; // stored once
 //! assert_eq!(store.get("src/copy.rs").await?, store.get_blob(&id).await?);
 //!
 //! store.flush().await?; // durable from here on
@@ -23,23 +27,27 @@
 //! # }).unwrap();
 //! ```
 //!
-//! Calls want a tokio runtime: what may wait for a disk, and hashing of large contents, goes to its blocking pool.
+//! Calls require a tokio runtime, because disk accesses and the hashing of large contents run on
+//! its blocking pool.
 //!
 //! # Features
 //!
-//! | feature | default | gives | costs |
+//! | feature | default | provides | cost |
 //! | --- | --- | --- | --- |
-//! | `segment` | yes | [`SegmentCold`] | compiles libzstd |
-//! | `object` | no | `ObjectCold`: one object a key, in a local folder or in memory | the crate `object_store`, and libzstd |
-//! | `object-s3`, `object-gcs`, `object-azure` | no | the same in these services | an HTTP client with TLS: a minute of compiling |
-//! | `simulation` | no | `SegmentCold::open_simulated`, for tests on the simulated machine of greenwave-segment | the crate `corosensei` |
-//! | `conformance` | no | the module `conformance`: the tests that a cold tier has to pass | nothing else |
+//! | `segment` | yes | [`SegmentColdTier`] | compiles libzstd |
+//! | `object` | no | `ObjectColdTier`: one object per key, in a local directory or in memory | the crate `object_store`, and libzstd |
+//! | `object-s3`, `object-gcs`, `object-azure` | no | `ObjectColdTier` on these services | an HTTP client with TLS: a minute of compiling |
+//! | `simulation` | no | `SegmentColdTier::open_simulated`, for tests on the simulated machine of greenwave-segment | the crate `corosensei` |
+//! | `conformance` | no | the module `conformance`: tests that every cold tier must pass | none |
 //!
 //! # Errors
 //!
-//! An [`Error`] says what was attempted. What the cold tier would refuse for its size is refused by the put. When the cold tier fails, nothing
-//! is lost: contents stay in memory, readable, the others are written, and the next call tries again; memory may then exceed its budget.
-//! Where a disk budget is used up, removals and a [`Store::sweep`] always make room again. Damaged contents are absent, counted in [`Stats::bad_blobs`], and never returned.
+//! An [`Error`] names the operation that failed. A put rejects contents that exceed the size limit
+//! of the cold tier. If the cold tier fails, nothing is lost: contents that it rejects stay
+//! readable in memory, the others are written, and the next call tries again. Memory may exceed its
+//! budget meanwhile. When a disk budget is used up, removals and a [`Store::sweep`] can still free
+//! space. Corrupt contents are never returned; they count as missing and in
+//! [`StoreStats::corrupt_blobs`].
 
 mod attempts;
 mod blob;
@@ -48,29 +56,28 @@ mod cold;
 pub mod conformance;
 mod diff;
 mod error;
-mod manifest;
 mod memory;
 mod options;
 mod reclaim;
-mod sharing;
+mod record_codec;
 #[cfg(feature = "segment")]
 mod sketch;
 mod snapshot;
 mod stats;
 mod store;
 
-pub use attempts::{Attempt, Attempts, Draft, Outcome, Summary};
+pub use attempts::{Attempt, AttemptOutcome, AttemptSummary, Attempts, NewAttempt};
 pub use blob::{BlobId, ParseBlobIdError};
-pub use cold::{Cold, ColdEntry, MemoryCold, Shared, SharedWrite};
+pub use cold::{ColdEntry, ColdTier, MemoryColdTier, SharedColdTier, SharedWrite};
 #[cfg(feature = "object")]
-pub use cold::{ObjectCold, ObjectOptions};
+pub use cold::{ObjectColdTier, ObjectOptions};
 #[cfg(feature = "segment")]
-pub use cold::{SegmentCold, SegmentOptions};
-pub use diff::{Change, Diff, FileDiff};
+pub use cold::{SegmentColdTier, SegmentOptions};
+pub use diff::{ChangeKind, Diff, FileDiff};
 pub use error::{BoxError, Error};
 #[cfg(feature = "segment")]
 pub use greenwave_segment::Compression;
-pub use options::Options;
+pub use options::StoreOptions;
 pub use snapshot::{Snapshot, SnapshotFile};
-pub use stats::{ColdStats, Stats};
+pub use stats::{ColdTierStats, StoreStats};
 pub use store::{NAME_BYTES_MAX, Store};

@@ -1,4 +1,5 @@
-//! The memory tier: what is in memory, what it weighs, what is to move out. Decides only; writing is the store's.
+//! The memory tier: contents and names in memory, their cost, and the choice of what to spill. The
+//! store does the writing.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::num::NonZeroUsize;
@@ -7,77 +8,80 @@ use std::sync::Arc;
 use bytes::Bytes;
 use lru::LruCache;
 
-use crate::{BlobId, Options};
+use crate::{BlobId, StoreOptions};
 
-/// What a blob occupies besides its contents: the list's node (128), its slot in a hash table that just doubled (39), the shared count of
-/// [`Bytes`] (24), and three allocations' headers and rounding (49).
+/// Memory of a blob in addition to its contents: the list node (128), its slot in a hash table that
+/// has just doubled (39), the reference count of [`Bytes`] (24), and the headers and rounding of
+/// three allocations (49).
 const BLOB_OVERHEAD_BYTES: u64 = 240;
-/// Likewise for a name: node (72), slot (39), the name's reference counts (16), two allocations (33).
+/// Memory of a name in addition to its text: node (72), slot (39), reference counts (16), two
+/// allocations (33).
 const NAME_OVERHEAD_BYTES: u64 = 160;
-/// Names may take one part in this many.
+/// Names may use one part in this many of the budget.
 const NAMES_SHARE: u64 = 4;
-/// Cold contents whose reads are counted.
+/// Number of cold blobs whose reads are counted.
 const COUNTED_MAX: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
 
-/// What contents are probably similar to.
+/// Contents that new contents probably resemble.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Like {
-    /// Nothing known.
-    Nothing,
-    /// These contents.
+pub(crate) enum DeltaBase {
+    /// No candidate.
+    None,
+    /// The contents with this id.
     Blob(BlobId),
-    /// Whatever the cold tier has under this name.
+    /// The contents that the cold tier has under this name.
     Name(Arc<str>),
 }
 
 /// Contents in memory.
 #[derive(Debug)]
-struct Resident {
+struct CachedBlob {
     bytes: Bytes,
-    like: Like,
-    /// Not in the cold tier yet.
+    base: DeltaBase,
+    /// Whether the cold tier lacks the contents.
     dirty: bool,
-    /// The cold tier failed to take it by itself.
-    refused: bool,
+    /// Whether the cold tier failed to store the contents on their own.
+    rejected: bool,
 }
 
-/// What a name leads to.
+/// The contents that a name refers to.
 #[derive(Debug, Clone)]
-struct Named {
-    /// `None` when removed.
+struct NameEntry {
+    /// `None` if the name was removed.
     blob: Option<BlobId>,
-    /// Other contents that the cold tier has to have first, as long as it has not been told of the name.
-    needs: Needs,
-    /// The cold tier has not been told.
+    /// Contents that must be stored before this name is written.
+    requires: RequiredBlobs,
+    /// Whether the cold tier lacks this change.
     dirty: bool,
 }
 
-/// Contents that are worth nothing without others: those others.
-pub(crate) type Needs = Option<Arc<[BlobId]>>;
+/// Contents that a record refers to, and without which it is useless.
+pub(crate) type RequiredBlobs = Option<Arc<[BlobId]>>;
 
-/// A name and what it is to lead to, or nothing when it is to be removed.
+/// A change of a name. `None` removes it.
 #[derive(Debug, Clone)]
 pub(crate) struct NameChange {
     pub(crate) name: Arc<str>,
     pub(crate) blob: Option<BlobId>,
-    pub(crate) needs: Needs,
+    pub(crate) requires: RequiredBlobs,
 }
 
-/// Names that go to the cold tier at once.
+/// Maximum number of names in a batch.
 const BATCH_NAMES_MAX: usize = 4096;
 
-/// What the cold tier has to be told at once: contents, and what is about these or about others that it has.
+/// Changes to write to the cold tier together: contents, and names that refer to these or to
+/// contents already stored.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Batch {
-    pub(crate) blobs: Vec<(BlobId, Bytes, Like)>,
+    pub(crate) blobs: Vec<(BlobId, Bytes, DeltaBase)>,
     pub(crate) names: Vec<NameChange>,
     /// Contents that were put without a name.
     pub(crate) unnamed: Vec<BlobId>,
-    /// Whether nothing is left to be told after this.
+    /// Whether this is the last batch to write.
     pub(crate) last: bool,
 }
 
-/// What failed to be written, and is left out until the next call.
+/// Entries that could not be written, skipped until the next call.
 #[derive(Debug, Default)]
 pub(crate) struct Skipped {
     pub(crate) blobs: HashSet<BlobId>,
@@ -89,18 +93,21 @@ impl Batch {
         self.blobs.is_empty() && self.names.is_empty() && self.unnamed.is_empty()
     }
 
-    /// Whether it has nothing but names to be removed.
+    /// Returns whether the batch only removes names.
     pub(crate) fn only_removes(&self) -> bool {
         self.blobs.is_empty()
             && self.unnamed.is_empty()
             && self.names.iter().all(|change| change.blob.is_none())
     }
 
-    /// The contents that this is about without having them.
-    pub(crate) fn relied_on(&self) -> BTreeSet<BlobId> {
+    /// Returns the ids that the batch refers to without containing the contents.
+    pub(crate) fn external_references(&self) -> BTreeSet<BlobId> {
         let named = self.names.iter().filter_map(|change| change.blob);
-        let needed =
-            self.names.iter().filter_map(|change| change.needs.as_ref()).flat_map(|needs| needs.iter());
+        let needed = self
+            .names
+            .iter()
+            .filter_map(|change| change.requires.as_ref())
+            .flat_map(|requires| requires.iter());
         let mut ids: BTreeSet<BlobId> =
             named.chain(needed.copied()).chain(self.unnamed.iter().copied()).collect();
         let blobs: HashSet<&BlobId> = self.blobs.iter().map(|(id, ..)| id).collect();
@@ -108,7 +115,8 @@ impl Batch {
         ids
     }
 
-    /// The same as several: what frees room first, then each part by itself, contents before what is about them.
+    /// Splits the batch into parts that can be written on their own: removals first, then contents,
+    /// then the names that refer to them.
     pub(crate) fn split(self) -> Vec<Self> {
         let (removed, named): (Vec<_>, Vec<_>) =
             self.names.into_iter().partition(|change| change.blob.is_none());
@@ -124,9 +132,9 @@ impl Batch {
         parts
     }
 
-    /// The blobs' places, with what others are similar to before these.
-    pub(crate) fn in_order(&self) -> Vec<usize> {
-        let places: HashMap<BlobId, usize> = self.blobs.iter().map(|(id, ..)| *id).zip(0..).collect();
+    /// Returns the indices of the blobs, with each delta base before the blobs that use it.
+    pub(crate) fn base_first_order(&self) -> Vec<usize> {
+        let indices: HashMap<BlobId, usize> = self.blobs.iter().map(|(id, ..)| *id).zip(0..).collect();
         let mut done = vec![false; self.blobs.len()];
         let mut order = Vec::with_capacity(self.blobs.len());
         for start in 0..self.blobs.len() {
@@ -135,8 +143,8 @@ impl Batch {
             while let Some(at) = next.filter(|at| !std::mem::replace(&mut done[*at], true)) {
                 path.push(at);
                 next = match &self.blobs[at].2 {
-                    Like::Blob(id) => places.get(id).copied(),
-                    Like::Nothing | Like::Name(_) => None,
+                    DeltaBase::Blob(id) => indices.get(id).copied(),
+                    DeltaBase::None | DeltaBase::Name(_) => None,
                 };
             }
             order.extend(path.into_iter().rev());
@@ -145,21 +153,21 @@ impl Batch {
     }
 }
 
-/// Everything in memory, least recently used last.
+/// Contents and names in memory, in order of use.
 #[derive(Debug)]
-pub(crate) struct Memory {
-    blobs: LruCache<BlobId, Resident>,
-    names: LruCache<Arc<str>, Named>,
-    /// How often cold contents were read lately.
+pub(crate) struct MemoryTier {
+    blobs: LruCache<BlobId, CachedBlob>,
+    names: LruCache<Arc<str>, NameEntry>,
+    /// Recent read counts of cold blobs.
     reads: LruCache<BlobId, u32>,
-    /// Contents that the cold tier does not have.
+    /// Number of blobs that the cold tier lacks.
     dirty_blobs: u64,
-    /// Contents put without a name, which the cold tier has not been told.
+    /// Contents put without a name that the cold tier has not recorded yet.
     unnamed: BTreeSet<BlobId>,
-    /// What the cold tier called its state when the clean names were read.
+    /// Generation of the cold tier in which the clean names were read.
     generation: u64,
     pub(crate) used_bytes: u64,
-    /// Of these, names.
+    /// Part of `used_bytes` that names use.
     names_bytes: u64,
     pub(crate) peak_bytes: u64,
     pub(crate) spilling: bool,
@@ -170,8 +178,8 @@ pub(crate) struct Memory {
     promote_after: u32,
 }
 
-impl Memory {
-    pub(crate) fn new(options: &Options) -> Self {
+impl MemoryTier {
+    pub(crate) fn new(options: &StoreOptions) -> Self {
         Self {
             blobs: LruCache::unbounded(),
             names: LruCache::unbounded(),
@@ -191,41 +199,42 @@ impl Memory {
         }
     }
 
-    /// Takes contents that the cold tier may not have.
-    pub(crate) fn put_blob(&mut self, id: BlobId, bytes: Bytes, like: Like) {
-        self.hold(id, bytes, Some(like));
+    /// Stores contents that the cold tier may lack.
+    pub(crate) fn put_blob(&mut self, id: BlobId, bytes: Bytes, base: DeltaBase) {
+        self.insert_blob(id, bytes, Some(base));
     }
 
-    /// Takes note that contents are to stay though no name leads to them.
+    /// Records contents that must be preserved without a name.
     pub(crate) fn put_unnamed(&mut self, id: BlobId) {
         self.unnamed.insert(id);
     }
 
-    /// Forgets of the contents put without a name those that need not stay.
-    pub(crate) fn retain_unnamed(&mut self, kept: &HashSet<BlobId>) {
-        self.unnamed.retain(|id| kept.contains(id));
+    /// Forgets unnamed contents that are not in `retained`.
+    pub(crate) fn retain_unnamed(&mut self, retained: &HashSet<BlobId>) {
+        self.unnamed.retain(|id| retained.contains(id));
     }
 
-    /// Whether the cold tier lacks these contents, as far as this store can tell.
+    /// Returns whether the cold tier lacks these contents, as far as this store can tell.
     pub(crate) fn is_dirty(&self, id: &BlobId) -> bool {
-        self.blobs.peek(id).is_some_and(|resident| resident.dirty)
+        self.blobs.peek(id).is_some_and(|blob| blob.dirty)
     }
 
-    /// The contents, if they are here. They are no more recent for it.
+    /// Returns contents in memory without counting as a use.
     pub(crate) fn peek(&self, id: &BlobId) -> Option<Bytes> {
-        self.blobs.peek(id).map(|resident| resident.bytes.clone())
+        self.blobs.peek(id).map(|blob| blob.bytes.clone())
     }
 
-    /// Drops contents that the cold tier does not have and nobody wants.
-    pub(crate) fn drop_dirty(&mut self, wanted: &HashSet<BlobId>) -> Vec<BlobId> {
-        let dirty = self.blobs.iter().filter(|(_, resident)| resident.dirty);
-        let unwanted: Vec<BlobId> = dirty.map(|(id, _)| *id).filter(|id| !wanted.contains(id)).collect();
-        unwanted.iter().for_each(|id| self.remove_blob(id));
-        unwanted
+    /// Drops unreferenced contents that the cold tier lacks, and returns their ids.
+    pub(crate) fn drop_dirty(&mut self, referenced: &HashSet<BlobId>) -> Vec<BlobId> {
+        let dirty = self.blobs.iter().filter(|(_, blob)| blob.dirty);
+        let unreferenced: Vec<BlobId> =
+            dirty.map(|(id, _)| *id).filter(|id| !referenced.contains(id)).collect();
+        unreferenced.iter().for_each(|id| self.remove_blob(id));
+        unreferenced
     }
 
-    /// Forgets names as the cold tier had them, if its state is another one by now.
-    pub(crate) fn see_generation(&mut self, generation: u64) {
+    /// Drops clean names if the generation of the cold tier has changed.
+    pub(crate) fn set_generation(&mut self, generation: u64) {
         if std::mem::replace(&mut self.generation, generation) == generation {
             return;
         }
@@ -238,93 +247,102 @@ impl Memory {
         }
     }
 
-    /// Takes a name as the cold tier had it in that state.
+    /// Stores a name as it was read from the cold tier in `generation`.
     pub(crate) fn read_name(&mut self, name: &str, blob: BlobId, generation: u64) {
         if self.generation == generation {
             self.put_name(name, Some(blob), false);
         }
     }
 
-    /// What a name leads to that the cold tier has not been told.
+    /// Returns the unwritten change of a name.
     pub(crate) fn dirty_name(&mut self, name: &str) -> Option<Option<BlobId>> {
         self.names.get(name).filter(|named| named.dirty).map(|named| named.blob)
     }
 
-    /// What new contents of a name are probably similar to: its old ones.
-    pub(crate) fn like_name(&mut self, name: &str, new: &BlobId) -> Like {
+    /// Returns the probable delta base of new contents of a name: its previous contents.
+    pub(crate) fn base_of_name(&mut self, name: &str, new: &BlobId) -> DeltaBase {
         match self.name(name) {
-            Some(Some(old)) if old != *new => Like::Blob(old),
-            Some(_) => Like::Nothing,
-            None => Like::Name(name.into()),
+            Some(Some(old)) if old != *new => DeltaBase::Blob(old),
+            Some(_) => DeltaBase::None,
+            None => DeltaBase::Name(name.into()),
         }
     }
 
-    /// The contents, if they are here; they are recent from now on.
+    /// Returns contents in memory, and counts as a use.
     pub(crate) fn blob(&mut self, id: &BlobId) -> Option<Bytes> {
-        self.blobs.get(id).map(|resident| resident.bytes.clone())
+        self.blobs.get(id).map(|blob| blob.bytes.clone())
     }
 
-    /// Counts a read of cold contents, and takes them in once it is the `promote_after`th.
+    /// Counts a read of cold contents. Stores them in memory at the `promote_after`th read.
     pub(crate) fn read_cold(&mut self, id: BlobId, bytes: &Bytes) {
         let reads = self.reads.get_or_insert_mut(id, || 0);
         *reads += 1;
         if *reads >= self.promote_after && blob_cost(bytes) <= self.low_bytes {
             self.reads.pop(&id);
-            self.hold(id, bytes.clone(), None);
+            self.insert_blob(id, bytes.clone(), None);
             self.promoted += 1;
         }
     }
 
-    /// Forgets contents, dirty or not.
+    /// Drops contents, even if the cold tier lacks them.
     pub(crate) fn remove_blob(&mut self, id: &BlobId) {
         self.reads.pop(id);
-        if let Some(resident) = self.blobs.pop(id) {
-            self.dirty_blobs -= u64::from(resident.dirty);
-            self.release(blob_cost(&resident.bytes));
+        if let Some(blob) = self.blobs.pop(id) {
+            self.dirty_blobs -= u64::from(blob.dirty);
+            self.release(blob_cost(&blob.bytes));
         }
     }
 
-    /// Leads a name to contents, or with `None` to nothing. `dirty` unless the cold tier said so itself.
+    /// Points a name at contents, or removes it with `None`. `dirty` is false for names read from
+    /// the cold tier.
     pub(crate) fn put_name(&mut self, name: &str, blob: Option<BlobId>, dirty: bool) {
-        self.put_needing(name, blob, None, dirty);
+        self.put_name_requiring(name, blob, None, dirty);
     }
 
-    /// Likewise, for contents that are worth nothing without others.
-    pub(crate) fn put_needing(&mut self, name: &str, blob: Option<BlobId>, needs: Needs, dirty: bool) {
+    /// Like [`put_name`](Self::put_name), for contents that require others.
+    pub(crate) fn put_name_requiring(
+        &mut self,
+        name: &str,
+        blob: Option<BlobId>,
+        requires: RequiredBlobs,
+        dirty: bool,
+    ) {
         if let Some(named) = self.names.get_mut(name) {
-            *named = Named { blob, needs, dirty };
+            *named = NameEntry { blob, requires, dirty };
         } else {
-            self.names.put(name.into(), Named { blob, needs, dirty });
+            self.names.put(name.into(), NameEntry { blob, requires, dirty });
             self.names_bytes += name_cost(name);
-            self.take(name_cost(name));
+            self.charge(name_cost(name));
         }
     }
 
-    /// What a name leads to: `None` if only the cold tier knows.
+    /// Returns the contents that a name refers to, or `None` if the name is not in memory.
     pub(crate) fn name(&mut self, name: &str) -> Option<Option<BlobId>> {
         self.names.get(name).map(|named| named.blob)
     }
 
-    /// The names here that the cold tier has not heard of: present ones and removed ones.
+    /// Returns the unwritten changes of names with this prefix, and whether each name exists.
     pub(crate) fn dirty_names(&self, prefix: &str) -> Vec<(Arc<str>, bool)> {
         let dirty = self.names.iter().filter(|(name, named)| named.dirty && name.starts_with(prefix));
         dirty.map(|(name, named)| (name.clone(), named.blob.is_some())).collect()
     }
 
-    /// The blobs that names lead to by what the cold tier has not been told.
-    pub(crate) fn named_blobs(&self) -> impl Iterator<Item = BlobId> {
+    /// Returns the blobs that unwritten names refer to.
+    pub(crate) fn dirty_references(&self) -> impl Iterator<Item = BlobId> {
         self.names.iter().filter(|(_, named)| named.dirty).filter_map(|(_, named)| named.blob)
     }
 
-    /// Whether contents have to move out.
-    pub(crate) fn is_over(&self) -> bool {
+    /// Returns whether contents must be spilled.
+    pub(crate) fn exceeds_threshold(&self) -> bool {
         self.used_bytes > self.high_bytes
     }
 
-    /// Drops what the cold tier has, oldest first, down to the low mark. Returns what must be written first if that is not enough.
-    pub(crate) fn make_room(&mut self, batch_bytes_max: u64, skipped: &Skipped) -> Batch {
+    /// Drops contents that the cold tier has, the oldest first, down to the low mark. If that is
+    /// not enough, returns a batch to write first.
+    pub(crate) fn free_space(&mut self, batch_bytes_max: u64, skipped: &Skipped) -> Batch {
         self.spilling = true;
-        // Names may take a share only: there can be so many that no contents would be left.
+        // Names are limited to a share, because a large number of them would leave no room for
+        // contents.
         let share = self.low_bytes / NAMES_SHARE;
         self.drop_clean_names(|memory| memory.names_bytes > share);
         if self.names_bytes > share {
@@ -335,10 +353,10 @@ impl Memory {
         }
         let mut passed_over = 0;
         while self.used_bytes > self.low_bytes
-            && let Some((id, resident)) = self.blobs.peek_lru()
+            && let Some((id, blob)) = self.blobs.peek_lru()
         {
             let id = *id;
-            if !resident.dirty {
+            if !blob.dirty {
                 self.remove_blob(&id);
                 self.spilled += 1;
             } else if skipped.blobs.contains(&id) && passed_over < skipped.blobs.len() {
@@ -360,31 +378,32 @@ impl Memory {
 
     fn drop_clean_names(&mut self, needed: impl Fn(&Self) -> bool) {
         while needed(self) && self.names.peek_lru().is_some_and(|(_, named)| !named.dirty) {
-            let (name, _) = self.names.pop_lru().expect("just seen");
+            let (name, _) = self.names.pop_lru().expect("the peek found an entry");
             self.names_bytes -= name_cost(&name);
             self.release(name_cost(&name));
         }
     }
 
-    /// What the cold tier does not have, the oldest first, about as much as asked for: contents, and with the last of them what is
-    /// about them. Contents that were refused come at the very end, so that no number of them keeps others from being written.
+    /// Returns a batch of about `batch_bytes_max` bytes that the cold tier lacks, the oldest first.
+    /// The last batch of contents also has the names that refer to them. Rejected contents come
+    /// last, so that they never block others.
     pub(crate) fn dirty(&self, batch_bytes_max: u64, skipped: &Skipped) -> Batch {
         let mut batch = Batch::default();
         let (mut bytes, mut is_full) = (0, false);
-        let mut refused = Vec::new();
+        let mut rejected = Vec::new();
         let mut left = self.dirty_blobs;
-        for (id, resident) in self.blobs.iter().rev().filter(|(_, resident)| resident.dirty) {
+        for (id, blob) in self.blobs.iter().rev().filter(|(_, blob)| blob.dirty) {
             if left == 0 || is_full {
                 break;
             }
             left -= 1;
-            let blob = || (*id, resident.bytes.clone(), resident.like.clone());
+            let entry = || (*id, blob.bytes.clone(), blob.base.clone());
             if skipped.blobs.contains(id) {
-            } else if resident.refused {
-                refused.push(blob());
+            } else if blob.rejected {
+                rejected.push(entry());
             } else {
-                batch.blobs.push(blob());
-                bytes += blob_cost(&resident.bytes);
+                batch.blobs.push(entry());
+                bytes += blob_cost(&blob.bytes);
                 is_full = bytes >= batch_bytes_max;
             }
         }
@@ -395,16 +414,16 @@ impl Memory {
         }
         self.add_names(&mut batch, &ids, skipped);
         if batch.is_empty() {
-            batch.blobs = refused;
+            batch.blobs = rejected;
         }
         batch
     }
 
-    /// Adds to the last contents what is about these and others that the cold tier has.
+    /// Adds the names and unnamed ids whose contents are stored or part of the batch.
     fn add_names(&self, batch: &mut Batch, ids: &HashSet<BlobId>, skipped: &Skipped) {
-        let told = |id: &BlobId| ids.contains(id) || !self.is_dirty(id) && !skipped.blobs.contains(id);
-        // First, since contents without a name may be what the contents of a name need.
-        let mut unnamed = self.unnamed.iter().filter(|id| told(id) && !ids.contains(id)).copied();
+        let stored = |id: &BlobId| ids.contains(id) || !self.is_dirty(id) && !skipped.blobs.contains(id);
+        // Unnamed contents first, because records may require them.
+        let mut unnamed = self.unnamed.iter().filter(|id| stored(id) && !ids.contains(id)).copied();
         batch.unnamed.extend(unnamed.by_ref().take(BATCH_NAMES_MAX));
         if unnamed.next().is_some() {
             return;
@@ -412,39 +431,40 @@ impl Memory {
         let names = self.names.iter().rev().filter(|(_, named)| named.dirty);
         let mut names = names
             .filter(|(name, named)| {
-                let needs_told = named.needs.as_ref().is_none_or(|needs| needs.iter().all(told));
-                named.blob.is_none_or(|id| told(&id)) && needs_told && !skipped.names.contains(*name)
+                let requires_stored =
+                    named.requires.as_ref().is_none_or(|requires| requires.iter().all(stored));
+                named.blob.is_none_or(|id| stored(&id)) && requires_stored && !skipped.names.contains(*name)
             })
             .map(|(name, named)| NameChange {
                 name: name.clone(),
                 blob: named.blob,
-                needs: named.needs.clone(),
+                requires: named.requires.clone(),
             });
         batch.names = names.by_ref().take(BATCH_NAMES_MAX).collect();
         batch.last = names.next().is_none();
     }
 
-    /// The cold tier failed to take these by themselves.
-    pub(crate) fn refused(&mut self, batch: &Batch) {
+    /// Marks contents that the cold tier rejected on their own.
+    pub(crate) fn rejected(&mut self, batch: &Batch) {
         for (id, ..) in &batch.blobs {
-            if let Some(resident) = self.blobs.peek_mut(id) {
-                resident.refused = true;
+            if let Some(blob) = self.blobs.peek_mut(id) {
+                blob.rejected = true;
             }
         }
     }
 
-    /// The cold tier has these now.
+    /// Marks the changes in a batch as written.
     pub(crate) fn written(&mut self, batch: &Batch) {
         for (id, ..) in &batch.blobs {
-            if let Some(resident) = self.blobs.peek_mut(id) {
-                self.dirty_blobs -= u64::from(std::mem::take(&mut resident.dirty));
-                resident.like = Like::Nothing;
+            if let Some(blob) = self.blobs.peek_mut(id) {
+                self.dirty_blobs -= u64::from(std::mem::take(&mut blob.dirty));
+                blob.base = DeltaBase::None;
             }
         }
         for NameChange { name, blob, .. } in &batch.names {
-            // A name may have moved on while it was written.
+            // The name may have changed again while it was written.
             if let Some(named) = self.names.peek_mut(name).filter(|named| named.blob == *blob) {
-                (named.dirty, named.needs) = (false, None);
+                (named.dirty, named.requires) = (false, None);
             }
         }
         for id in &batch.unnamed {
@@ -452,30 +472,30 @@ impl Memory {
         }
     }
 
-    /// Contents here, names here, and contents that only we have.
+    /// Returns the numbers of blobs, names and unwritten blobs in memory.
     pub(crate) fn counts(&self) -> (u64, u64, u64) {
         (self.blobs.len() as u64, self.names.len() as u64, self.dirty_blobs)
     }
 
-    /// With `like`, contents that the cold tier may not have.
-    fn hold(&mut self, id: BlobId, bytes: Bytes, like: Option<Like>) {
+    /// Inserts contents. With a `base`, the cold tier may lack them.
+    fn insert_blob(&mut self, id: BlobId, bytes: Bytes, base: Option<DeltaBase>) {
         let cost = blob_cost(&bytes);
         if self.blobs.get(&id).is_none() {
-            let dirty = like.is_some();
+            let dirty = base.is_some();
             self.blobs
-                .put(id, Resident { bytes, like: like.unwrap_or(Like::Nothing), dirty, refused: false });
+                .put(id, CachedBlob { bytes, base: base.unwrap_or(DeltaBase::None), dirty, rejected: false });
             self.dirty_blobs += u64::from(dirty);
-            self.take(cost);
+            self.charge(cost);
         }
     }
 
-    fn take(&mut self, bytes: u64) {
+    fn charge(&mut self, bytes: u64) {
         self.used_bytes += bytes;
         self.peak_bytes = self.peak_bytes.max(self.used_bytes);
     }
 
     fn release(&mut self, bytes: u64) {
-        self.used_bytes = self.used_bytes.checked_sub(bytes).expect("what is released was taken");
+        self.used_bytes = self.used_bytes.checked_sub(bytes).expect("released bytes were charged before");
         if self.used_bytes < self.high_bytes / 2 {
             self.spilling = false;
         }

@@ -1,32 +1,34 @@
-//! Finds contents that resemble others, by a few numbers drawn from them. Knows nothing of where they are kept.
+//! Finds similar contents by comparing small sketches of them.
 //!
-//! The method is Odess (Zou and others, "Odess: Speeding up Resemblance Detection for Redundancy Elimination by Fast Content-Defined
-//! Sampling", ICDE 2021): a gear hash rolls over the bytes; where its upper bits say so, it is put through several linear functions, of each
-//! of which the greatest result is kept. Contents that share most of their bytes share most of these *features*. Groups of features
-//! make a *super-feature*, and two contents are taken for similar when one of these is equal.
+//! The method is Odess (Zou et al., "Odess: Speeding up Resemblance Detection for Redundancy
+//! Elimination by Fast Content-Defined Sampling", ICDE 2021). A gear hash rolls over the bytes. At
+//! positions sampled by its upper bits, several linear functions are applied to it, and the maximum
+//! of each is a *feature*. Contents that share most of their bytes share most features. Groups of
+//! features form *super-features*, and two contents are considered similar if one of these is
+//! equal.
 
 use std::num::NonZeroUsize;
 
 use bytes::Bytes;
 use lru::LruCache;
 
-/// Super-features of contents.
+/// Number of super-features.
 const GROUPS: usize = 3;
-/// Features in each: more make a match less likely and more telling.
+/// Number of features per super-feature. With more, matches become rarer and more reliable.
 const GROUP_SIZE: usize = 4;
-/// One position in this many is looked at.
-const SAMPLED: u32 = 32;
-/// Shorter contents have too few such positions.
+/// One position in this many is sampled.
+const SAMPLE_INTERVAL: u32 = 32;
+/// Minimum size of contents. Shorter ones have too few sampled positions.
 pub(crate) const SKETCHED_BYTES_MIN: usize = 1 << 10;
-/// Longer ones take long, and resemble others in parts only.
+/// Maximum size of contents. Longer ones take long, and tend to resemble others only in parts.
 const SKETCHED_BYTES_MAX: usize = 4 << 20;
 
-/// What contents have in common with similar ones.
+/// The super-features of contents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Sketch([u64; GROUPS]);
 
 impl Sketch {
-    /// The sketch of contents; `None` if they are too short or too long for one.
+    /// Returns the sketch of contents, or `None` if they are too short or too long.
     pub(crate) fn of(contents: &[u8]) -> Option<Self> {
         if !(SKETCHED_BYTES_MIN..=SKETCHED_BYTES_MAX).contains(&contents.len()) {
             return None;
@@ -35,8 +37,9 @@ impl Sketch {
         let mut gear = 0_u64;
         for byte in contents {
             gear = (gear << 1).wrapping_add(GEAR[usize::from(*byte)]);
-            // The upper bits depend on the last 64 bytes, the lower ones on fewer.
-            if gear >> (64 - SAMPLED.ilog2()) == 0 {
+            // Tests the upper bits, which depend on the last 64 bytes; the lower ones depend on
+            // fewer.
+            if gear >> (64 - SAMPLE_INTERVAL.ilog2()) == 0 {
                 for (feature, (factor, addend)) in features.iter_mut().zip(LINEAR) {
                     *feature = (*feature).max(gear.wrapping_mul(factor).wrapping_add(addend));
                 }
@@ -44,31 +47,31 @@ impl Sketch {
         }
         let mut groups = [0; GROUPS];
         for (group, features) in groups.iter_mut().zip(features.chunks_exact(GROUP_SIZE)) {
-            *group = features.iter().fold(0, |all, feature| mixed(all ^ *feature));
+            *group = features.iter().fold(0, |all, feature| mix(all ^ *feature));
         }
-        // Without a sampled position all would look alike.
+        // Without a sampled position, all contents would have the same sketch.
         (features[0] != 0).then_some(Self(groups))
     }
 }
 
-/// Which key had which sketch lately.
+/// Index of recent keys by their sketches.
 #[derive(Debug)]
-pub(crate) struct Sketches {
+pub(crate) struct SketchIndex {
     groups: [LruCache<u64, Bytes>; GROUPS],
 }
 
-impl Sketches {
-    /// Remembers this many at most, at about 400 bytes each.
+impl SketchIndex {
+    /// Creates an index of at most `max` keys, at about 400 bytes each.
     pub(crate) fn new(max: NonZeroUsize) -> Self {
         Self { groups: std::array::from_fn(|_| LruCache::new(max)) }
     }
 
-    /// A key with a similar sketch.
+    /// Returns a key with a similar sketch.
     pub(crate) fn find(&mut self, sketch: &Sketch) -> Option<Bytes> {
         self.groups.iter_mut().zip(sketch.0).find_map(|(group, feature)| group.get(&feature).cloned())
     }
 
-    /// Remembers a key by its sketch.
+    /// Adds a key with its sketch.
     pub(crate) fn insert(&mut self, sketch: &Sketch, key: &Bytes) {
         for (group, feature) in self.groups.iter_mut().zip(sketch.0) {
             group.put(feature, key.clone());
@@ -76,12 +79,13 @@ impl Sketches {
     }
 }
 
-/// Random numbers, the same in every build: the output of splitmix64 (<https://prng.di.unimi.it/splitmix64.c>).
+/// Returns a pseudo-random number, the same in every build: the output of splitmix64
+/// (<https://prng.di.unimi.it/splitmix64.c>).
 const fn random(seed: u64) -> u64 {
-    mixed(seed.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15))
+    mix(seed.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15))
 }
 
-const fn mixed(z: u64) -> u64 {
+const fn mix(z: u64) -> u64 {
     let z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     z ^ (z >> 31)
@@ -97,7 +101,7 @@ const GEAR: [u64; 256] = {
     table
 };
 
-/// Factors, which have to be odd, and addends.
+/// Factors, which must be odd, and addends.
 const LINEAR: [(u64, u64); GROUPS * GROUP_SIZE] = {
     let mut table = [(0, 0); GROUPS * GROUP_SIZE];
     let mut i = 0;
@@ -119,8 +123,8 @@ mod tests {
     }
 
     #[test]
-    fn what_was_changed_a_little_is_found_and_what_is_different_is_not() {
-        let mut sketches = Sketches::new(NonZeroUsize::new(100).unwrap());
+    fn slightly_changed_contents_are_found_and_different_ones_are_not() {
+        let mut sketches = SketchIndex::new(NonZeroUsize::new(100).unwrap());
         for seed in 0..20 {
             sketches.insert(&Sketch::of(&text(seed)).unwrap(), &Bytes::from(vec![seed as u8]));
         }
@@ -140,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_short_has_no_sketch() {
+    fn short_contents_have_no_sketch() {
         assert_eq!(Sketch::of(&text(1)[..1000]), None);
     }
 }

@@ -1,50 +1,51 @@
-//! What a store reports of itself. Snapshots, not live values.
+//! Statistics of a store, as snapshots.
 
-/// What a [`Store`](crate::Store) holds and has done since it was opened.
+/// Size of a [`Store`](crate::Store), and its counters since it was opened.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
-pub struct Stats {
-    /// Bytes of contents and names in memory, bookkeeping included.
+pub struct StoreStats {
+    /// Memory used by contents and names in bytes, including overhead.
     pub memory_bytes_used: u64,
-    /// The most that was ever used.
+    /// Maximum of `memory_bytes_used`.
     pub memory_bytes_peak: u64,
-    /// The budget.
+    /// Memory budget in bytes.
     pub memory_bytes_max: u64,
-    /// Whether contents do not all fit in memory: on from the first spill, off when use falls below half of the threshold.
+    /// Whether the contents exceed memory. Set by the first spill, and cleared when memory use
+    /// falls below half of the threshold.
     pub spillover_active: bool,
-    /// Contents in memory.
+    /// Number of blobs in memory.
     pub hot_blobs: u64,
-    /// Names in memory.
+    /// Number of names in memory.
     pub hot_names: u64,
-    /// Contents in memory that the cold tier does not have yet.
+    /// Number of blobs in memory that the cold tier does not have yet.
     pub dirty_blobs: u64,
-    /// Reads answered from memory.
+    /// Reads served from memory.
     pub hot_hits: u64,
-    /// Reads answered from the cold tier.
+    /// Reads served from the cold tier.
     pub cold_hits: u64,
-    /// Reads of what nobody has.
+    /// Reads of contents that do not exist.
     pub misses: u64,
-    /// Contents moved out of memory.
+    /// Blobs moved out of memory.
     pub spilled_blobs: u64,
-    /// Contents moved back in.
+    /// Blobs moved into memory.
     pub promoted_blobs: u64,
-    /// Contents from the cold tier that did not match their hash. Each was a miss.
-    pub bad_blobs: u64,
-    /// What the cold tier says of itself.
-    pub cold: ColdStats,
+    /// Blobs read from the cold tier that did not match their hash. Each counts as missing.
+    pub corrupt_blobs: u64,
+    /// Statistics of the cold tier.
+    pub cold: ColdTierStats,
 }
 
-/// What a cold tier holds.
+/// Size of a cold tier.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct ColdStats {
-    /// Keys it has: contents, names and records. `None` if it cannot count them cheaply.
+pub struct ColdTierStats {
+    /// Number of keys: contents, names and records. `None` if counting would be expensive.
     pub entries: Option<u64>,
-    /// Their values' bytes as stored, after compression.
+    /// Size of the values as stored, after compression.
     pub stored_bytes: Option<u64>,
-    /// Their values' bytes as given.
+    /// Size of the values before compression.
     pub raw_bytes: Option<u64>,
-    /// Bytes it occupies, garbage included.
+    /// Disk usage, including garbage.
     pub disk_bytes: Option<u64>,
-    /// How values are compressed: `none`, `zstd 6`.
+    /// Compression of values, such as `none` or `zstd 6`.
     pub codec: String,
 }

@@ -1,4 +1,6 @@
-//! The store: names and contents, in memory or in the cold tier, wherever they are at the moment.
+//! The store: reads and writes names and contents in memory and in the cold tier.
+
+mod sharing;
 
 use std::collections::{BTreeSet, HashSet};
 use std::fmt;
@@ -7,63 +9,73 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use parking_lot::Mutex;
-use tokio::sync::Mutex as Turn;
+use tokio::sync::Mutex as AsyncMutex;
 
-use crate::cold::{Cold, ColdEntry, Shared};
-use crate::memory::{Batch, Like, Memory, Needs, Skipped};
+use self::sharing::Sharing;
+use crate::cold::{ColdEntry, ColdTier, SharedColdTier};
+use crate::memory::{Batch, DeltaBase, MemoryTier, RequiredBlobs, Skipped};
 use crate::reclaim::reclaim;
-use crate::sharing::Sharing;
-use crate::{BlobId, Error, Options, Stats};
+use crate::{BlobId, Error, StoreOptions, StoreStats};
 
-/// Longest name in bytes of UTF-8.
+#[cfg(feature = "conformance")]
+pub(crate) use self::sharing::check_pin;
+
+/// Maximum length of a name in bytes of UTF-8.
 pub const NAME_BYTES_MAX: usize = 4096;
-/// About this much goes to the cold tier at once.
+/// Approximate size of a batch of writes to the cold tier.
 const BATCH_BYTES_MAX: u64 = 4 << 20;
-/// Contents up to this size are copied on the way in; a slice could otherwise keep a much larger buffer alive, uncounted.
+/// Contents up to this size are copied by a put. A slice could otherwise keep a much larger buffer
+/// alive without being charged for it.
 const COPIED_BYTES_MAX: usize = 1 << 20;
-/// Contents from this size on are hashed off the async threads: at some 3 GB/s this takes 0.1 ms.
-const HASHED_APART_BYTES_MIN: usize = 256 << 10;
+/// Contents from this size on are hashed on the blocking pool. At about 3 GB/s this takes 0.1 ms.
+const HASH_BLOCKING_BYTES_MIN: usize = 256 << 10;
 
-/// When so many entries in a row fail that were tried one by one, the cold tier as a whole is taken to fail: by a flush, and by a put,
-/// which tries again with the next one.
+/// Number of consecutive failures, with entries tried one by one, after which the whole cold tier
+/// is considered to have failed. A put gives up sooner than a flush, because the next put tries
+/// again.
 const FLUSH_FAILURES_MAX: usize = 32;
 const PUT_FAILURES_MAX: usize = 4;
-/// How often a name is looked up again when its contents go at the same moment.
+/// Number of times to resolve a name again if its contents are swept meanwhile.
 const TRIES_MAX: usize = 4;
-/// Names whose values are read at once.
+/// Number of names whose values are read at once.
 const NAMES_READ_MAX: usize = 1024;
 
-/// Contents by hash and by name. Clones share the same store.
+/// A store of contents by hash and by name. Clones share the same store.
 ///
-/// What was put is readable from the moment `put` returns, durable from the moment a later [`flush`](Self::flush) returns, and lost
-/// when the last clone is dropped before that. Every call may be cancelled by dropping its future.
+/// Contents are readable once `put` returns, and durable once a later [`flush`](Self::flush)
+/// returns. If the last clone is dropped before that, they may be lost. Every call may be cancelled
+/// by dropping its future.
 ///
 /// # Several stores on one directory
 ///
-/// Where the cold tier is [`Shared`](crate::Shared), as [`SegmentCold`](crate::SegmentCold) is, several stores may use its place at once,
+/// If the cold tier implements [`SharedColdTier`](crate::SharedColdTier), as
+/// [`SegmentColdTier`](crate::SegmentColdTier) does, several stores can use its location at once,
 /// in one process or in several.
 ///
-/// - What a store put, linked or removed shows in the others once it was written, at the latest when its [`flush`](Self::flush)
-///   returned: their next call sees it. A store may write at any time before, to stay within its memory.
-/// - Of changes of one name by several stores, the one that was written last counts, and a store writes each name's last change only.
-///   A change that began after another store's flush returned counts over what that flush wrote.
-/// - A name that is durable leads to contents that are durable, after a power cut too, except where [`link`](Self::link) led it to
-///   contents that were not there.
-/// - A [`sweep`](Self::sweep) removes nothing that a name leads to, nor what another store has put without a name, as long as that store
-///   is open and its process lives. Other contents that no name leads to may go at any moment.
+/// - A change by one store becomes visible to the next call of every other store once it has been
+///   written, at the latest when [`flush`](Self::flush) returns. A store may write earlier, to stay
+///   within its memory budget.
+/// - If several stores change one name, the last write wins, and each store writes only its last
+///   change. A change that began after another store's flush returned takes precedence over the
+///   changes in that flush.
+/// - A durable name refers to durable contents, even after a power failure, unless
+///   [`link`](Self::link) pointed it at contents that did not exist.
+/// - A [`sweep`](Self::sweep) removes neither contents that a name refers to, nor contents that
+///   another open store of a living process has put without a name. All other contents may be
+///   removed at any time.
 ///
-/// Where it is not shared, one store at a time uses the place.
+/// Otherwise, only one store at a time may use the location.
 #[derive(Clone)]
 pub struct Store {
-    inner: Arc<Inner>,
+    state: Arc<StoreState>,
 }
 
-struct Inner {
-    options: Options,
-    memory: Mutex<Memory>,
-    cold: Arc<dyn Cold>,
-    /// One task moves contents out at a time. The others wait, which is what keeps memory bounded.
-    spill: Turn<()>,
+struct StoreState {
+    options: StoreOptions,
+    memory: Mutex<MemoryTier>,
+    cold: Arc<dyn ColdTier>,
+    /// Held by the task that spills or sweeps. Other writers wait for it, which bounds memory.
+    spill_lock: AsyncMutex<()>,
     sharing: Sharing,
     counters: Counters,
 }
@@ -73,129 +85,139 @@ struct Counters {
     hot_hits: AtomicU64,
     cold_hits: AtomicU64,
     misses: AtomicU64,
-    bad_blobs: AtomicU64,
+    corrupt_blobs: AtomicU64,
 }
 
-/// The kinds of keys in the cold tier, besides those of `sharing.rs`.
+/// First byte of the keys in the cold tier. `sharing.rs` defines further ones.
 pub(crate) const BLOB: u8 = b'b';
 const NAME: u8 = b'n';
 
 impl Store {
-    /// Opens a store above a cold tier, which holds what earlier stores put there.
+    /// Opens a store on a cold tier, with the contents that earlier stores put there.
     ///
     /// # Errors
     ///
-    /// [`Error::Option`].
-    pub fn open(options: Options, cold: Arc<dyn Cold>) -> Result<Self, Error> {
+    /// Returns [`Error::InvalidOption`] if an option is out of range.
+    pub fn open(options: StoreOptions, cold: Arc<dyn ColdTier>) -> Result<Self, Error> {
         options.check()?;
-        let memory = Mutex::new(Memory::new(&options));
-        let sharing = Sharing::new(cold.shared().map_or(0, Shared::new_number));
-        let inner =
-            Inner { options, memory, cold, spill: Turn::new(()), sharing, counters: Counters::default() };
-        Ok(Self { inner: Arc::new(inner) })
+        let memory = Mutex::new(MemoryTier::new(&options));
+        let sharing = Sharing::new(cold.shared().map_or(0, SharedColdTier::new_store_id));
+        let state = StoreState {
+            options,
+            memory,
+            cold,
+            spill_lock: AsyncMutex::new(()),
+            sharing,
+            counters: Counters::default(),
+        };
+        Ok(Self { state: Arc::new(state) })
     }
 
-    /// Puts contents under a name, in place of what the name led to before.
+    /// Stores contents under a name, replacing its previous contents.
     ///
     /// # Errors
     ///
-    /// [`Error::Name`]. [`Error::TooLarge`], and nothing has changed. [`Error::Cold`] when memory is full and the cold tier does not take
-    /// these contents: they are readable all the same, and the next flush tries again.
+    /// Returns [`Error::InvalidName`] or [`Error::TooLarge`], without any effect. Returns
+    /// [`Error::ColdTier`] if memory is full and the cold tier rejects these contents. They stay
+    /// readable, and the next flush tries again.
     pub async fn put(&self, name: &str, contents: Bytes) -> Result<BlobId, Error> {
         self.put_named(name, contents, None, None).await
     }
 
-    /// Like [`put`](Self::put), for contents that probably resemble those of `like`: the cold tier may store the difference. Contents
-    /// that take the place of others under the same name are taken for similar to these without being told.
+    /// Like [`put`](Self::put), for contents that resemble those of `base`: the cold tier may store
+    /// them as a delta. The previous contents of the same name are used as the base automatically.
     ///
     /// # Errors
     ///
-    /// Those of [`put`](Self::put).
-    pub async fn put_like(&self, name: &str, contents: Bytes, like: &BlobId) -> Result<BlobId, Error> {
-        self.put_named(name, contents, Some(*like), None).await
+    /// Returns the same errors as [`put`](Self::put).
+    pub async fn put_with_base(&self, name: &str, contents: Bytes, base: &BlobId) -> Result<BlobId, Error> {
+        self.put_named(name, contents, Some(*base), None).await
     }
 
-    /// Puts contents that are worth nothing without others: the name is written when those are.
+    /// Stores contents under a name that is written only once the contents in `requires` are.
     pub(crate) async fn put_named(
         &self,
         name: &str,
         contents: Bytes,
-        like: Option<BlobId>,
-        needs: Needs,
+        base: Option<BlobId>,
+        requires: RequiredBlobs,
     ) -> Result<BlobId, Error> {
         check_name(name)?;
         self.check_size(&contents)?;
         let (id, contents) = identify(contents).await?;
         {
-            let mut memory = self.inner.memory.lock();
-            let like = like.map_or_else(|| memory.like_name(name, &id), Like::Blob);
-            memory.put_blob(id, contents, like);
-            memory.put_needing(name, Some(id), needs, true);
+            let mut memory = self.state.memory.lock();
+            let base = base.map_or_else(|| memory.base_of_name(name, &id), DeltaBase::Blob);
+            memory.put_blob(id, contents, base);
+            memory.put_name_requiring(name, Some(id), requires, true);
         }
-        self.make_room_for(&id).await?;
+        self.spill_for(&id).await?;
         Ok(id)
     }
 
-    /// Puts contents without a name. They stay until a [`sweep`](Self::sweep) finds them unwanted: one of this store, or of another
-    /// store on the same place after this one was closed or dropped.
+    /// Stores contents without a name. They stay until a [`sweep`](Self::sweep) finds them
+    /// unreferenced: a sweep of this store, or of another store on the same location after this
+    /// store was closed or dropped.
     ///
     /// # Errors
     ///
-    /// [`Error::TooLarge`] or [`Error::Cold`], as for [`put`](Self::put).
+    /// Returns [`Error::TooLarge`] or [`Error::ColdTier`], as [`put`](Self::put) does.
     pub async fn put_blob(&self, contents: Bytes) -> Result<BlobId, Error> {
-        self.put_unnamed(contents, Like::Nothing).await
+        self.put_unnamed(contents, DeltaBase::None).await
     }
 
-    /// Like [`put_blob`](Self::put_blob), for contents that probably resemble those of `like`: the cold tier may store the difference.
+    /// Like [`put_blob`](Self::put_blob), for contents that resemble those of `base`: the cold tier
+    /// may store them as a delta.
     ///
     /// # Errors
     ///
-    /// Those of [`put_blob`](Self::put_blob).
-    pub async fn put_blob_like(&self, contents: Bytes, like: &BlobId) -> Result<BlobId, Error> {
-        self.put_unnamed(contents, Like::Blob(*like)).await
+    /// Returns the same errors as [`put_blob`](Self::put_blob).
+    pub async fn put_blob_with_base(&self, contents: Bytes, base: &BlobId) -> Result<BlobId, Error> {
+        self.put_unnamed(contents, DeltaBase::Blob(*base)).await
     }
 
-    async fn put_unnamed(&self, contents: Bytes, like: Like) -> Result<BlobId, Error> {
+    async fn put_unnamed(&self, contents: Bytes, base: DeltaBase) -> Result<BlobId, Error> {
         self.check_size(&contents)?;
         let (id, contents) = identify(contents).await?;
         {
-            let mut memory = self.inner.memory.lock();
-            memory.put_blob(id, contents, like);
-            if self.inner.cold.shared().is_some() {
+            let mut memory = self.state.memory.lock();
+            memory.put_blob(id, contents, base);
+            if self.state.cold.shared().is_some() {
                 memory.put_unnamed(id);
             }
         }
-        self.make_room_for(&id).await?;
+        self.spill_for(&id).await?;
         Ok(id)
     }
 
-    /// Leads a name to contents that were put before. They are not looked for: what no name leads to, another store may have swept.
+    /// Points a name at contents that were stored earlier. Does not check that they exist: contents
+    /// without a name may have been swept by another store.
     ///
     /// # Errors
     ///
-    /// [`Error::Name`], or [`Error::Cold`] as for [`put`](Self::put).
+    /// Returns [`Error::InvalidName`], or [`Error::ColdTier`] as [`put`](Self::put) does.
     pub async fn link(&self, name: &str, id: BlobId) -> Result<(), Error> {
         check_name(name)?;
-        self.inner.memory.lock().put_name(name, Some(id), true);
-        self.make_room().await
+        self.state.memory.lock().put_name(name, Some(id), true);
+        self.spill().await
     }
 
-    /// The contents under a name. `None` also when they were damaged, which is counted.
+    /// Returns the contents of a name. Returns `None` also for corrupt contents, which are counted.
     ///
     /// # Errors
     ///
-    /// [`Error::Cold`].
+    /// Returns [`Error::ColdTier`] if the cold tier cannot be read.
     pub async fn get(&self, name: &str) -> Result<Option<Bytes>, Error> {
         let mut resolved = self.resolve(name).await?;
         for _ in 0..TRIES_MAX {
             let Some(id) = resolved else {
-                count(&self.inner.counters.misses);
+                count(&self.state.counters.misses);
                 return Ok(None);
             };
             if let Some(contents) = self.get_blob(&id).await? {
                 return Ok(Some(contents));
             }
-            // Another store may have led the name elsewhere, and swept.
+            // Another store may have changed the name and swept the old contents.
             resolved = self.resolve(name).await?;
             if resolved == Some(id) {
                 break;
@@ -204,73 +226,75 @@ impl Store {
         Ok(None)
     }
 
-    /// The id of the contents under a name.
+    /// Returns the id of a name's contents.
     ///
     /// # Errors
     ///
-    /// [`Error::Cold`].
+    /// Returns [`Error::ColdTier`] if the cold tier cannot be read.
     pub async fn resolve(&self, name: &str) -> Result<Option<BlobId>, Error> {
-        if let Some(told) = self.inner.memory.lock().dirty_name(name) {
-            return Ok(told);
+        if let Some(blob) = self.state.memory.lock().dirty_name(name) {
+            return Ok(blob);
         }
         let generation = self.refresh().await?;
-        if let Some(told) = self.inner.memory.lock().name(name) {
-            return Ok(told);
+        if let Some(blob) = self.state.memory.lock().name(name) {
+            return Ok(blob);
         }
         let key = name_key(name);
-        let value = self.inner.cold.get(&key).await.map_err(Error::cold(format!("read name {name:?}")))?;
+        let value = self.state.cold.get(&key).await.map_err(Error::cold(format!("read name {name:?}")))?;
         let Some(id) = value.as_ref().and_then(id_of) else {
             return Ok(None);
         };
         {
-            // Whoever named it in the meantime knows better than the cold tier.
-            let mut memory = self.inner.memory.lock();
-            if let Some(told) = memory.name(name) {
-                return Ok(told);
+            // A name in memory is newer than the value just read.
+            let mut memory = self.state.memory.lock();
+            if let Some(blob) = memory.name(name) {
+                return Ok(blob);
             }
             memory.read_name(name, id, generation);
         }
-        self.make_room_or_warn().await;
+        self.spill_or_warn().await;
         Ok(Some(id))
     }
 
-    /// Takes in what other stores wrote, if there can be any.
+    /// Picks up the changes of other stores, if the cold tier is shared.
     async fn refresh(&self) -> Result<u64, Error> {
-        let Some(shared) = self.inner.cold.shared() else { return Ok(0) };
-        let generation = shared.refresh().await.map_err(Error::cold("look for changes by others"))?;
-        self.inner.memory.lock().see_generation(generation);
+        let Some(shared) = self.state.cold.shared() else { return Ok(0) };
+        let generation = shared.refresh().await.map_err(Error::cold("read the changes of other stores"))?;
+        self.state.memory.lock().set_generation(generation);
         Ok(generation)
     }
 
-    /// The contents with this id. `None` also when they were damaged, which is counted.
+    /// Returns the contents with this id. Returns `None` also for corrupt contents, which are
+    /// counted.
     ///
     /// # Errors
     ///
-    /// [`Error::Cold`].
+    /// Returns [`Error::ColdTier`] if the cold tier cannot be read.
     pub async fn get_blob(&self, id: &BlobId) -> Result<Option<Bytes>, Error> {
-        if let Some(bytes) = self.hot(id) {
+        if let Some(bytes) = self.get_from_memory(id) {
             return Ok(Some(bytes));
         }
         let read = || async {
-            self.inner.cold.get(&blob_key(id)).await.map_err(Error::cold(format!("read blob {id}")))
+            self.state.cold.get(&blob_key(id)).await.map_err(Error::cold(format!("read blob {id}")))
         };
         let mut found = read().await?;
-        if found.is_none() && self.inner.cold.shared().is_some() {
+        if found.is_none() && self.state.cold.shared().is_some() {
             self.refresh().await?;
             found = read().await?;
         }
-        let checked = self.checked(id, found).await?;
-        self.make_room_or_warn().await;
-        Ok(checked)
+        let verified = self.verify(id, found).await?;
+        self.spill_or_warn().await;
+        Ok(verified)
     }
 
-    /// The contents with these ids, in their order; the cold ones in one request.
+    /// Returns the contents with these ids, in the order of `ids`. Reads the cold ones in a single
+    /// request.
     ///
     /// # Errors
     ///
-    /// [`Error::Cold`].
+    /// Returns [`Error::ColdTier`] if the cold tier cannot be read.
     pub async fn get_many(&self, ids: &[BlobId]) -> Result<Vec<Option<Bytes>>, Error> {
-        let mut contents: Vec<_> = ids.iter().map(|id| self.hot(id)).collect();
+        let mut contents: Vec<_> = ids.iter().map(|id| self.get_from_memory(id)).collect();
         let cold: Vec<usize> = (0..ids.len()).filter(|&i| contents[i].is_none()).collect();
         if cold.is_empty() {
             return Ok(contents);
@@ -278,44 +302,45 @@ impl Store {
         let keys: Vec<Bytes> = cold.iter().map(|&i| blob_key(&ids[i])).collect();
         let read = |keys: Vec<Bytes>| async {
             let operation = format!("read {} blobs", cold.len());
-            self.inner.cold.get_many(keys).await.map_err(Error::cold(operation))
+            self.state.cold.get_many(keys).await.map_err(Error::cold(operation))
         };
         let mut found = read(keys.clone()).await?;
-        if found.contains(&None) && self.inner.cold.shared().is_some() {
+        if found.contains(&None) && self.state.cold.shared().is_some() {
             self.refresh().await?;
             found = read(keys).await?;
         }
         for (i, found) in cold.into_iter().zip(found) {
-            contents[i] = self.checked(&ids[i], found).await?;
+            contents[i] = self.verify(&ids[i], found).await?;
         }
-        self.make_room_or_warn().await;
+        self.spill_or_warn().await;
         Ok(contents)
     }
 
-    /// Forgets a name; says whether it led anywhere. Its contents stay until [`sweep`](Self::sweep), since others may lead to them.
+    /// Removes a name and returns whether it existed. Its contents stay until a
+    /// [`sweep`](Self::sweep), because other names may refer to them.
     ///
     /// # Errors
     ///
-    /// [`Error::Cold`].
+    /// Returns [`Error::ColdTier`] if the cold tier cannot be read.
     pub async fn remove(&self, name: &str) -> Result<bool, Error> {
         let existed = self.resolve(name).await?.is_some();
         if existed {
-            self.inner.memory.lock().put_name(name, None, true);
+            self.state.memory.lock().put_name(name, None, true);
         }
         Ok(existed)
     }
 
-    /// The names that begin with `prefix`, sorted.
+    /// Returns the names that begin with `prefix`, sorted.
     ///
     /// # Errors
     ///
-    /// [`Error::Cold`].
+    /// Returns [`Error::ColdTier`] if the cold tier cannot be read.
     pub async fn list(&self, prefix: &str) -> Result<Vec<String>, Error> {
         self.refresh().await?;
-        // Memory first: a name that is written out meanwhile is then seen at least once.
-        let dirty = self.inner.memory.lock().dirty_names(prefix);
-        let operation = format!("list names beginning {prefix:?}");
-        let keys = self.inner.cold.list(&name_key(prefix)).await.map_err(Error::cold(operation))?;
+        // Memory first, so that a name that is written meanwhile is seen at least once.
+        let dirty = self.state.memory.lock().dirty_names(prefix);
+        let operation = format!("list names starting with {prefix:?}");
+        let keys = self.state.cold.list(&name_key(prefix)).await.map_err(Error::cold(operation))?;
         let cold = keys.iter().filter_map(|key| String::from_utf8(key[1..].to_vec()).ok());
         let mut names: BTreeSet<String> = cold.collect();
         for (name, present) in dirty {
@@ -328,121 +353,127 @@ impl Store {
         Ok(names.into_iter().collect())
     }
 
-    /// Removes all contents that no name leads to and that are not in `keep`; returns how many. Nothing may be put through this store
-    /// meanwhile. What other stores do meanwhile is safe from it; they may keep it from removing everything.
+    /// Removes all contents that no name refers to and that are not in `keep`, and returns their
+    /// number. Nothing may be put through this store meanwhile. Other stores may write, and their
+    /// changes are safe, but they may prevent the sweep from removing everything.
     ///
-    /// A full cold tier does not keep it from making room: what cannot be written before is written after. Where other stores record
-    /// what needs contents without a name, as [`Attempts`](crate::Attempts) do, `keep` is out of date as soon as it is made: see
+    /// A full cold tier does not prevent the sweep from freeing space: writes that fail before it
+    /// are repeated after it. If other stores record references to unnamed contents, as
+    /// [`Attempts`](crate::Attempts) do, `keep` is outdated as soon as it is computed; use
     /// [`sweep_with`](Self::sweep_with).
     ///
     /// # Errors
     ///
-    /// [`Error::Cold`]. When it says that something cannot be written, what is unwanted has been removed all the same.
+    /// Returns [`Error::ColdTier`] if the cold tier fails. If only writes failed, the unreferenced
+    /// contents have been removed anyway.
     pub async fn sweep(&self, keep: &HashSet<BlobId>) -> Result<u64, Error> {
         self.sweep_with(|| std::future::ready(Ok(keep.clone()))).await
     }
 
-    /// Like [`sweep`](Self::sweep), with what to keep as it is once the sweep has begun. `keep` may read from this store, is called
-    /// several times when other stores write meanwhile, and its last answer counts.
+    /// Like [`sweep`](Self::sweep), but computes the contents to keep after the sweep has started.
     ///
-    /// [`Attempts::blobs`](crate::Attempts::blobs) and [`Snapshot::blobs`](crate::Snapshot::blobs) say what these need.
+    /// `keep` may read from this store. It is called again whenever other stores write during the
+    /// sweep, and the last result counts. [`Attempts::blobs`](crate::Attempts::blobs) and
+    /// [`Snapshot::blobs`](crate::Snapshot::blobs) return the contents that they refer to.
     ///
     /// # Errors
     ///
-    /// Those of [`sweep`](Self::sweep) and of `keep`.
+    /// Returns the errors of [`sweep`](Self::sweep) and of `keep`.
     pub async fn sweep_with<F>(&self, keep: impl Fn() -> F + Send + Sync) -> Result<u64, Error>
     where
         F: Future<Output = Result<HashSet<BlobId>, Error>> + Send,
     {
-        let _turn = self.inner.spill.lock().await;
+        let _guard = self.state.spill_lock.lock().await;
         self.refresh().await?;
-        let kept = keep().await?;
+        let retained = keep().await?;
         let mut dropped = Vec::new();
-        self.inner.memory.lock().retain_unnamed(&kept);
-        if self.inner.memory.lock().counts().2 > 0 {
-            // Not written, only to be removed.
-            let wanted = self.wanted(&kept).await?;
-            dropped = self.inner.memory.lock().drop_dirty(&wanted);
+        self.state.memory.lock().retain_unnamed(&retained);
+        if self.state.memory.lock().counts().2 > 0 {
+            // Dropped here, rather than written and then removed.
+            let referenced = self.referenced(&retained).await?;
+            dropped = self.state.memory.lock().drop_dirty(&referenced);
         }
         let written = self.write_dirty().await;
-        let removed = match self.inner.cold.shared() {
+        let removed = match self.state.cold.shared() {
             Some(shared) => self.sweep_shared(shared, &keep).await?,
-            None => self.sweep_alone(&keep().await?).await?,
+            None => self.sweep_exclusive(&keep().await?).await?,
         };
         if written.is_err() {
             self.write_dirty().await?;
         }
-        let only_here = dropped.iter().filter(|id| !removed.contains(*id)).count();
-        Ok((removed.len() + only_here) as u64)
+        let dropped_unwritten = dropped.iter().filter(|id| !removed.contains(*id)).count();
+        Ok((removed.len() + dropped_unwritten) as u64)
     }
 
-    async fn sweep_alone(&self, keep: &HashSet<BlobId>) -> Result<HashSet<BlobId>, Error> {
-        // A power cut must not take contents and leave the name that led to them.
-        self.inner.cold.flush().await.map_err(Error::cold("flush"))?;
-        let unwanted = self.unwanted(keep).await?;
-        unwanted.iter().for_each(|id| self.inner.memory.lock().remove_blob(id));
-        let keys = unwanted.iter().map(blob_key).collect();
-        let operation = format!("remove {} blobs", unwanted.len());
-        self.inner.cold.remove_many(keys).await.map_err(Error::cold(operation))?;
-        Ok(unwanted.into_iter().collect())
+    async fn sweep_exclusive(&self, keep: &HashSet<BlobId>) -> Result<HashSet<BlobId>, Error> {
+        // A power failure must not remove contents while the removal of their name is not yet
+        // durable.
+        self.state.cold.flush().await.map_err(Error::cold("flush"))?;
+        let unreferenced = self.unreferenced(keep).await?;
+        unreferenced.iter().for_each(|id| self.state.memory.lock().remove_blob(id));
+        let keys = unreferenced.iter().map(blob_key).collect();
+        let operation = format!("remove {} blobs", unreferenced.len());
+        self.state.cold.remove_many(keys).await.map_err(Error::cold(operation))?;
+        Ok(unreferenced.into_iter().collect())
     }
 
-    /// What the cold tier has and nobody wants.
-    pub(crate) async fn unwanted(&self, keep: &HashSet<BlobId>) -> Result<Vec<BlobId>, Error> {
-        let wanted = self.wanted(keep).await?;
-        let keys = self.inner.cold.list(&[BLOB]).await.map_err(Error::cold("list blobs"))?;
+    /// Returns the contents in the cold tier that are not referenced.
+    pub(crate) async fn unreferenced(&self, keep: &HashSet<BlobId>) -> Result<Vec<BlobId>, Error> {
+        let referenced = self.referenced(keep).await?;
+        let keys = self.state.cold.list(&[BLOB]).await.map_err(Error::cold("list blobs"))?;
         let ids = keys.iter().filter_map(|key| id_of(&key.slice(1..)));
-        Ok(ids.filter(|id| !wanted.contains(id)).collect())
+        Ok(ids.filter(|id| !referenced.contains(id)).collect())
     }
 
-    /// What names lead to, here and in the cold tier, and what is to stay without a name.
-    async fn wanted(&self, keep: &HashSet<BlobId>) -> Result<HashSet<BlobId>, Error> {
-        let mut wanted: HashSet<BlobId> = self.inner.memory.lock().named_blobs().collect();
-        wanted.extend(keep);
-        let names = self.inner.cold.list(&[NAME]).await.map_err(Error::cold("list names"))?;
+    /// Returns the contents that names refer to, in memory and in the cold tier, and those in
+    /// `keep`.
+    async fn referenced(&self, keep: &HashSet<BlobId>) -> Result<HashSet<BlobId>, Error> {
+        let mut referenced: HashSet<BlobId> = self.state.memory.lock().dirty_references().collect();
+        referenced.extend(keep);
+        let names = self.state.cold.list(&[NAME]).await.map_err(Error::cold("list names"))?;
         for keys in names.chunks(NAMES_READ_MAX) {
-            let read = self.inner.cold.get_many(keys.to_vec()).await;
+            let read = self.state.cold.get_many(keys.to_vec()).await;
             let values = read.map_err(Error::cold(format!("read {} names", keys.len())))?;
-            wanted.extend(values.iter().flatten().filter_map(id_of));
+            referenced.extend(values.iter().flatten().filter_map(id_of));
         }
-        Ok(wanted)
+        Ok(referenced)
     }
 
-    /// Returns when everything put, linked and removed before is durable. What the cold tier refuses is left out and stays in memory:
-    /// the rest is durable even so, and the error is about the first that was refused.
+    /// Makes everything put, linked and removed earlier durable. If the cold tier rejects an entry,
+    /// the entry stays in memory, everything else becomes durable, and the first error is returned.
     ///
     /// # Errors
     ///
-    /// [`Error::Cold`].
+    /// Returns [`Error::ColdTier`] if the cold tier fails or rejects an entry.
     pub async fn flush(&self) -> Result<(), Error> {
-        let turn = self.inner.spill.lock().await;
+        let guard = self.state.spill_lock.lock().await;
         let written = self.write_dirty().await;
-        drop(turn);
-        self.inner.cold.flush().await.map_err(Error::cold("flush"))?;
+        drop(guard);
+        self.state.cold.flush().await.map_err(Error::cold("flush"))?;
         written
     }
 
-    /// Flushes, and closes the cold tier. No other call follows, from any clone.
+    /// Flushes, and closes the cold tier. No other call may follow, from any clone.
     ///
     /// # Errors
     ///
-    /// [`Error::Cold`].
+    /// Returns [`Error::ColdTier`] if the cold tier fails.
     pub async fn close(&self) -> Result<(), Error> {
         let flushed = self.flush().await;
-        if let Some(shared) = self.inner.cold.shared() {
-            self.leave(shared).await?;
+        if let Some(shared) = self.state.cold.shared() {
+            self.remove_pins(shared).await?;
         }
-        self.inner.cold.close().await.map_err(Error::cold("close"))?;
+        self.state.cold.close().await.map_err(Error::cold("close"))?;
         flushed
     }
 
-    /// What the store holds and has done. Looks at every blob in memory.
-    pub fn stats(&self) -> Stats {
-        let Inner { memory, counters, options, cold, .. } = &*self.inner;
+    /// Returns a snapshot of the store's size and counters.
+    pub fn stats(&self) -> StoreStats {
+        let StoreState { memory, counters, options, cold, .. } = &*self.state;
         let memory = memory.lock();
         let (hot_blobs, hot_names, dirty_blobs) = memory.counts();
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        Stats {
+        StoreStats {
             memory_bytes_used: memory.used_bytes,
             memory_bytes_peak: memory.peak_bytes,
             memory_bytes_max: options.memory_bytes_max,
@@ -455,156 +486,160 @@ impl Store {
             misses: read(&counters.misses),
             spilled_blobs: memory.spilled,
             promoted_blobs: memory.promoted,
-            bad_blobs: read(&counters.bad_blobs),
+            corrupt_blobs: read(&counters.corrupt_blobs),
             cold: cold.stats(),
         }
     }
 
-    fn hot(&self, id: &BlobId) -> Option<Bytes> {
-        let bytes = self.inner.memory.lock().blob(id)?;
-        count(&self.inner.counters.hot_hits);
+    fn get_from_memory(&self, id: &BlobId) -> Option<Bytes> {
+        let bytes = self.state.memory.lock().blob(id)?;
+        count(&self.state.counters.hot_hits);
         Some(bytes)
     }
 
-    /// Contents from the cold tier, if they are what their id says.
-    async fn checked(&self, id: &BlobId, found: Option<Bytes>) -> Result<Option<Bytes>, Error> {
+    /// Returns contents read from the cold tier if they match their id.
+    async fn verify(&self, id: &BlobId, found: Option<Bytes>) -> Result<Option<Bytes>, Error> {
         let Some(bytes) = found else {
-            count(&self.inner.counters.misses);
+            count(&self.state.counters.misses);
             return Ok(None);
         };
         if hash(&bytes).await? != *id {
-            count(&self.inner.counters.bad_blobs);
-            tracing::warn!(blob = %id, "contents from the cold tier do not match their hash: taken as missing");
-            // So that putting them again writes them again.
-            let removed = self.inner.cold.remove_many(vec![blob_key(id)]).await;
-            removed.map_err(Error::cold(format!("remove damaged blob {id}")))?;
+            count(&self.state.counters.corrupt_blobs);
+            tracing::warn!(blob = %id, "contents do not match their hash: treated as missing");
+            // Removed, so that putting the contents again writes them again.
+            let removed = self.state.cold.remove_many(vec![blob_key(id)]).await;
+            removed.map_err(Error::cold(format!("remove corrupt blob {id}")))?;
             return Ok(None);
         }
-        count(&self.inner.counters.cold_hits);
-        self.inner.memory.lock().read_cold(*id, &bytes);
+        count(&self.state.counters.cold_hits);
+        self.state.memory.lock().read_cold(*id, &bytes);
         Ok(Some(bytes))
     }
 
-    /// Refuses at once what the cold tier would refuse later.
+    /// Rejects contents that the cold tier would reject later.
     fn check_size(&self, contents: &Bytes) -> Result<(), Error> {
         let len = contents.len() as u64;
-        match self.inner.cold.value_bytes_max() {
+        match self.state.cold.value_bytes_max() {
             Some(max) if len > max => Err(Error::TooLarge { len, max }),
             _ => Ok(()),
         }
     }
 
-    /// Moves contents out while memory is over its threshold. That others do not go is no failure for these.
-    async fn make_room_for(&self, id: &BlobId) -> Result<(), Error> {
-        match self.make_room().await {
-            Err(error) if self.inner.memory.lock().is_dirty(id) => Err(error),
+    /// Spills if memory use exceeds its threshold. Only fails if the contents `id` cannot be
+    /// written; problems with other contents are logged.
+    async fn spill_for(&self, id: &BlobId) -> Result<(), Error> {
+        match self.spill().await {
+            Err(error) if self.state.memory.lock().is_dirty(id) => Err(error),
             Err(error) => {
-                tracing::warn!(%error, "memory stays over its threshold");
+                tracing::warn!(%error, "memory use stays over its threshold");
                 Ok(())
             }
             Ok(()) => Ok(()),
         }
     }
 
-    /// Moves contents out while memory is over its threshold.
-    async fn make_room(&self) -> Result<(), Error> {
-        if !self.inner.memory.lock().is_over() {
+    /// Moves contents to the cold tier while memory use exceeds its threshold.
+    async fn spill(&self) -> Result<(), Error> {
+        if !self.state.memory.lock().exceeds_threshold() {
             return Ok(());
         }
-        let _turn = self.inner.spill.lock().await;
-        if !self.inner.memory.lock().is_over() {
+        let _guard = self.state.spill_lock.lock().await;
+        if !self.state.memory.lock().exceeds_threshold() {
             return Ok(());
         }
-        self.write_while(PUT_FAILURES_MAX, |memory, skipped| memory.make_room(BATCH_BYTES_MAX, skipped))
+        self.write_while(PUT_FAILURES_MAX, |memory, skipped| memory.free_space(BATCH_BYTES_MAX, skipped))
             .await?;
-        if self.inner.options.reclaim {
-            // Takes milliseconds, and its result is waited for: the next put could otherwise outrun it.
+        if self.state.options.reclaim {
+            // Takes milliseconds. Waiting for it keeps the next put from outrunning it.
             tokio::task::spawn_blocking(reclaim).await.map_err(|_| Error::Shutdown)?;
         }
         Ok(())
     }
 
-    /// Writes all that the cold tier has not been told.
+    /// Writes everything that the cold tier does not have yet.
     async fn write_dirty(&self) -> Result<(), Error> {
         self.write_while(FLUSH_FAILURES_MAX, |memory, skipped| memory.dirty(BATCH_BYTES_MAX, skipped)).await
     }
 
-    /// Writes one batch after another while there is one. What fails alone is left out; the first failure is returned at the end.
+    /// Writes batches until there are no more. Skips entries that fail on their own, and returns
+    /// the first failure at the end.
     async fn write_while(
         &self,
         failures_max: usize,
-        next: impl Fn(&mut Memory, &Skipped) -> Batch,
+        next: impl Fn(&mut MemoryTier, &Skipped) -> Batch,
     ) -> Result<(), Error> {
         let mut skipped = Skipped::default();
         let mut failure = None;
         loop {
-            let batch = next(&mut self.inner.memory.lock(), &skipped);
+            let batch = next(&mut self.state.memory.lock(), &skipped);
             if batch.is_empty() {
                 break;
             }
             let Err(error) = self.write(&batch).await else { continue };
             failure.get_or_insert(error);
-            if !self.write_each(failures_max, batch, &mut skipped).await {
+            if !self.write_separately(failures_max, batch, &mut skipped).await {
                 break;
             }
         }
         failure.map_or(Ok(()), Err)
     }
 
-    /// Writes what is in a batch by itself, each. `false` if nothing goes any more.
-    async fn write_each(&self, failures_max: usize, batch: Batch, skipped: &mut Skipped) -> bool {
-        let mut in_row = 0;
+    /// Writes the parts of a batch separately. Returns false if the cold tier seems to have failed
+    /// as a whole.
+    async fn write_separately(&self, failures_max: usize, batch: Batch, skipped: &mut Skipped) -> bool {
+        let mut failures_in_row = 0;
         for part in batch.split() {
             let lacks = |id: &BlobId| skipped.blobs.contains(id);
-            if part.relied_on().iter().any(lacks) {
+            if part.external_references().iter().any(lacks) {
                 continue;
             }
             match self.write(&part).await {
-                Ok(()) => in_row = 0,
+                Ok(()) => failures_in_row = 0,
                 Err(error) => {
-                    tracing::debug!(%error, "left out");
-                    in_row += 1;
-                    self.inner.memory.lock().refused(&part);
+                    tracing::debug!(%error, "skipped an entry that the cold tier rejects");
+                    failures_in_row += 1;
+                    self.state.memory.lock().rejected(&part);
                     skipped.blobs.extend(part.blobs.iter().map(|(id, ..)| *id));
                     skipped.blobs.extend(part.unnamed.iter().copied());
                     skipped.names.extend(part.names.into_iter().map(|change| change.name));
                 }
             }
-            if in_row >= failures_max {
+            if failures_in_row >= failures_max {
                 return false;
             }
         }
         true
     }
 
-    /// For reads, which have their answer already. Whoever has the turn makes room, or sweeps and reads.
-    async fn make_room_or_warn(&self) {
-        if self.inner.spill.try_lock().is_ok()
-            && let Err(error) = self.make_room().await
+    /// Spills on behalf of a read, which already has its result. Does nothing if another task
+    /// spills or sweeps.
+    async fn spill_or_warn(&self) {
+        if self.state.spill_lock.try_lock().is_ok()
+            && let Err(error) = self.spill().await
         {
-            tracing::warn!(%error, "memory stays over its threshold");
+            tracing::warn!(%error, "memory use stays over its threshold");
         }
     }
 
     async fn write(&self, batch: &Batch) -> Result<(), Error> {
-        match self.inner.cold.shared() {
+        match self.state.cold.shared() {
             Some(shared) => self.write_shared(shared, batch).await?,
-            None => self.write_alone(batch).await?,
+            None => self.write_exclusive(batch).await?,
         }
-        self.inner.memory.lock().written(batch);
+        self.state.memory.lock().written(batch);
         Ok(())
     }
 
-    async fn write_alone(&self, batch: &Batch) -> Result<(), Error> {
-        let cold = &self.inner.cold;
-        let contents = self.contents_of(batch).await?;
+    async fn write_exclusive(&self, batch: &Batch) -> Result<(), Error> {
+        let cold = &self.state.cold;
+        let contents = self.missing_contents(batch).await?;
         if !contents.is_empty() {
             let operation = format!("write {} blobs", contents.len());
             cold.put_many(contents).await.map_err(Error::cold(operation))?;
         }
-        let (names, removed) = changes(batch);
+        let (names, removed) = name_changes(batch);
         if !names.is_empty() {
-            // A power cut must not keep a name and lose what it leads to.
+            // A power failure must not preserve a name and lose its contents.
             cold.flush().await.map_err(Error::cold("flush"))?;
             let operation = format!("write {} names", names.len());
             let names = names.into_iter().map(ColdEntry::from).collect();
@@ -617,38 +652,40 @@ impl Store {
         Ok(())
     }
 
-    /// The contents of a batch that the cold tier lacks: the same may have been put, spilled and put again.
-    pub(crate) async fn contents_of(&self, batch: &Batch) -> Result<Vec<ColdEntry>, Error> {
+    /// Returns the contents of a batch that the cold tier lacks. It has contents that were put,
+    /// spilled and put again.
+    pub(crate) async fn missing_contents(&self, batch: &Batch) -> Result<Vec<ColdEntry>, Error> {
         if batch.blobs.is_empty() {
             return Ok(Vec::new());
         }
         let keys = batch.blobs.iter().map(|(id, ..)| blob_key(id)).collect();
-        let there = self.inner.cold.contains_many(keys).await.map_err(Error::cold("look for blobs"))?;
+        let present =
+            self.state.cold.contains_many(keys).await.map_err(Error::cold("check for existing blobs"))?;
         let mut entries = Vec::new();
-        for at in batch.in_order().into_iter().filter(|at| !there[*at]) {
-            let (id, bytes, like) = &batch.blobs[at];
-            let like = self.like_key(like).await?;
-            entries.push(ColdEntry { key: blob_key(id), value: bytes.clone(), like });
+        for at in batch.base_first_order().into_iter().filter(|at| !present[*at]) {
+            let (id, bytes, base) = &batch.blobs[at];
+            let base = self.base_key(base).await?;
+            entries.push(ColdEntry { key: blob_key(id), value: bytes.clone(), base });
         }
         Ok(entries)
     }
 
-    pub(crate) fn memory(&self) -> &Mutex<Memory> {
-        &self.inner.memory
+    pub(crate) fn memory(&self) -> &Mutex<MemoryTier> {
+        &self.state.memory
     }
 
     pub(crate) fn sharing(&self) -> &Sharing {
-        &self.inner.sharing
+        &self.state.sharing
     }
 
-    /// The key of contents in the cold tier that others are probably similar to.
-    async fn like_key(&self, like: &Like) -> Result<Option<Bytes>, Error> {
-        match like {
-            Like::Nothing => Ok(None),
-            Like::Blob(id) => Ok(Some(blob_key(id))),
-            Like::Name(name) => {
+    /// Returns the key of the probable delta base in the cold tier.
+    async fn base_key(&self, base: &DeltaBase) -> Result<Option<Bytes>, Error> {
+        match base {
+            DeltaBase::None => Ok(None),
+            DeltaBase::Blob(id) => Ok(Some(blob_key(id))),
+            DeltaBase::Name(name) => {
                 let key = name_key(name);
-                let read = self.inner.cold.get(&key).await;
+                let read = self.state.cold.get(&key).await;
                 let old = read.map_err(Error::cold(format!("read name {name:?}")))?;
                 Ok(old.filter(|id| id.len() == 32).map(|id| key_of(BLOB, &id)))
             }
@@ -658,11 +695,11 @@ impl Store {
 
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Store").field("cold", &self.inner.cold).finish_non_exhaustive()
+        f.debug_struct("Store").field("cold", &self.state.cold).finish_non_exhaustive()
     }
 }
 
-/// Contents as they are held, and their id.
+/// Returns the id of the contents, and the contents as they will be stored in memory.
 async fn identify(contents: Bytes) -> Result<(BlobId, Bytes), Error> {
     let copied = contents.len() <= COPIED_BYTES_MAX;
     let contents = if copied { Bytes::copy_from_slice(&contents) } else { contents };
@@ -670,7 +707,7 @@ async fn identify(contents: Bytes) -> Result<(BlobId, Bytes), Error> {
 }
 
 async fn hash(contents: &Bytes) -> Result<BlobId, Error> {
-    if contents.len() < HASHED_APART_BYTES_MIN {
+    if contents.len() < HASH_BLOCKING_BYTES_MIN {
         return Ok(BlobId::of(contents));
     }
     let contents = contents.clone();
@@ -680,12 +717,12 @@ async fn hash(contents: &Bytes) -> Result<BlobId, Error> {
 fn check_name(name: &str) -> Result<(), Error> {
     match name.len() {
         1..=NAME_BYTES_MAX => Ok(()),
-        len => Err(Error::Name { len, max: NAME_BYTES_MAX }),
+        len => Err(Error::InvalidName { len, max: NAME_BYTES_MAX }),
     }
 }
 
-/// Names of a batch with what they are to lead to, and those to be removed.
-pub(crate) fn changes(batch: &Batch) -> (Vec<(Bytes, Bytes)>, Vec<Bytes>) {
+/// Splits the name changes of a batch into keys with their new values, and keys to remove.
+pub(crate) fn name_changes(batch: &Batch) -> (Vec<(Bytes, Bytes)>, Vec<Bytes>) {
     let (mut named, mut removed) = (Vec::new(), Vec::new());
     for change in &batch.names {
         let key = name_key(&change.name);
@@ -697,7 +734,7 @@ pub(crate) fn changes(batch: &Batch) -> (Vec<(Bytes, Bytes)>, Vec<Bytes>) {
     (named, removed)
 }
 
-/// The id in a value of the cold tier, or in a key behind its kind.
+/// Decodes an id from a value in the cold tier, or from a key without its first byte.
 pub(crate) fn id_of(value: &Bytes) -> Option<BlobId> {
     Some(BlobId::from_bytes(value.as_ref().try_into().ok()?))
 }
@@ -718,6 +755,6 @@ pub(crate) fn key_of(kind: u8, rest: &[u8]) -> Bytes {
 }
 
 fn count(counter: &AtomicU64) {
-    // A figure for people; nothing is ordered by it.
+    // Relaxed: statistics order nothing.
     counter.fetch_add(1, Ordering::Relaxed);
 }

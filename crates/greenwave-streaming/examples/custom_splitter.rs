@@ -1,32 +1,32 @@
-//! A splitter of one's own: records with a length of four bytes in front, big end first. Run its conformance suite with
-//! `cargo test -p greenwave-streaming --example custom_splitter --features conformance`.
+//! A custom splitter: frames with a four-byte big-endian length prefix. Run its conformance suite
+//! with `cargo test -p greenwave-streaming --example custom_splitter --features conformance`.
 
-use greenwave_streaming::{Cut, Cuts, Fault, Kind, Splitter, Splitting};
+use greenwave_streaming::{BufferedSplitter, Cut, Cuts, SplitError, Splitter, UnitKind};
 
-/// The kind of our units, of those that the crate leaves to others.
-const FRAME: Kind = Kind::Other(1);
+/// A custom unit kind.
+const FRAME: UnitKind = UnitKind::Other(1);
 const HEADER_BYTES: usize = 4;
 
-/// Cuts a stream into frames with their length in front.
+/// Splits a stream into length-prefixed frames.
 #[derive(Debug)]
 struct Framed {
     unit_bytes_max: usize,
 }
 
 impl Framed {
-    /// The length of the frame at `start`, once its header is there.
-    fn length(&self, window: &[u8], start: usize) -> Result<Option<usize>, Fault> {
+    /// Returns the length of the frame at `start` once its header is complete.
+    fn length(&self, window: &[u8], start: usize) -> Result<Option<usize>, SplitError> {
         let Some(header) = window[start..].first_chunk::<HEADER_BYTES>() else { return Ok(None) };
         let length = u32::from_be_bytes(*header) as usize;
         if length > self.unit_bytes_max {
-            return Err(Fault::too_long(start, self.unit_bytes_max));
+            return Err(SplitError::too_long(start, self.unit_bytes_max));
         }
         Ok(Some(length))
     }
 }
 
 impl Splitter for Framed {
-    fn scan(&mut self, window: &[u8], _fresh: usize, out: &mut Cuts) -> Result<usize, Fault> {
+    fn scan(&mut self, window: &[u8], _fresh: usize, out: &mut Cuts) -> Result<usize, SplitError> {
         let mut start = 0;
         while let Some(length) = self.length(window, start)? {
             let body = start + HEADER_BYTES..start + HEADER_BYTES + length;
@@ -39,7 +39,7 @@ impl Splitter for Framed {
         Ok(start)
     }
 
-    fn finish(&mut self, window: &[u8], out: &mut Cuts) -> Result<(), Fault> {
+    fn finish(&mut self, window: &[u8], out: &mut Cuts) -> Result<(), SplitError> {
         if !window.is_empty() {
             out.push(Cut::new(FRAME, HEADER_BYTES.min(window.len())..window.len()).incomplete());
         }
@@ -48,7 +48,7 @@ impl Splitter for Framed {
 }
 
 fn main() -> Result<(), greenwave_streaming::Error> {
-    let mut splitting = Splitting::new(Framed { unit_bytes_max: 1024 });
+    let mut splitting = BufferedSplitter::new(Framed { unit_bytes_max: 1024 });
     for chunk in [b"\0\0".as_slice(), b"\0\x05hel", b"lo\0\0\0\x05world"] {
         let batch = splitting.feed(bytes::Bytes::from_static(chunk))?;
         assert_eq!(batch.map_or(0, |batch| batch.len()), if chunk.starts_with(b"lo") { 2 } else { 0 });

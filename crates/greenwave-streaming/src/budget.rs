@@ -1,63 +1,66 @@
-//! How many bytes may be alive at once. Knows nothing of streams: who asks for room decides what to stop.
+//! Limits the bytes that batches keep alive.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-/// A limit on the bytes of batches that are alive; while it is reached, sources are not read.
+/// A limit on the total size of live batches. Sources are not read while it is exhausted.
 ///
-/// Cloning shares it. [`share`](Self::share) makes a smaller one inside it: one budget for the process, one in it per stream.
-/// Admission is by "is there any room left", as nobody knows the size of a chunk before it is read; a budget is therefore overdrawn by
-/// one chunk per stream at most. Whoever keeps every batch of a stream alive while asking for more waits for itself: keep
-/// [`Unit::bytes`](crate::Unit::bytes), which are not charged, and let the batches go.
+/// Clones share the budget. [`share`](Self::share) creates a smaller budget inside it, for example
+/// one per stream inside one for the process. A stream reads whenever any room is left, because the
+/// size of a chunk is unknown before it is read, so each stream can exceed the budget by one chunk.
+/// A task that holds all batches of a stream while requesting more from it waits forever: keep
+/// [`Unit::bytes`](crate::Unit::bytes), which are not charged, and drop the batches.
 #[derive(Debug, Clone)]
-pub struct Budget(Arc<Node>);
+pub struct Budget(Arc<BudgetNode>);
 
 #[derive(Debug)]
-struct Node {
+struct BudgetNode {
     bytes_max: usize,
     parent: Option<Budget>,
-    state: Mutex<State>,
+    state: Mutex<BudgetState>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct BudgetState {
     used: usize,
     peak: usize,
     waiting: Vec<Waker>,
 }
 
 impl Budget {
-    /// A budget of its own. Zero is taken as one: a budget that admits nothing would stop every stream for good.
+    /// Creates a budget of `bytes_max` bytes. Zero is treated as one, because an empty budget would
+    /// block every stream.
     #[must_use]
     pub fn new(bytes_max: usize) -> Self {
         Self::with_parent(bytes_max, None)
     }
 
-    /// A budget inside this one: what is charged to it is charged to both.
+    /// Creates a budget of `bytes_max` bytes inside this one. Bytes are charged to both.
     #[must_use]
     pub fn share(&self, bytes_max: usize) -> Self {
         Self::with_parent(bytes_max, Some(self.clone()))
     }
 
-    /// The limit in bytes.
+    /// Returns the limit in bytes.
     #[must_use]
     pub fn bytes_max(&self) -> usize {
         self.0.bytes_max
     }
 
-    /// Bytes alive now.
+    /// Returns the number of bytes charged now.
     #[must_use]
     pub fn used(&self) -> usize {
         self.0.lock().used
     }
 
-    /// The most bytes that were ever alive at once.
+    /// Returns the highest number of bytes that were charged at once.
     #[must_use]
     pub fn peak(&self) -> usize {
         self.0.lock().peak
     }
 
-    /// Ready when this budget and those around it have room; else the task is woken when bytes are given back.
+    /// Returns `Ready` if this budget and all enclosing budgets have room. Otherwise the task is
+    /// woken when bytes are released.
     pub(crate) fn poll_room(&self, cx: &Context<'_>) -> Poll<()> {
         for node in self.chain() {
             let mut state = node.lock();
@@ -71,7 +74,7 @@ impl Budget {
         Poll::Ready(())
     }
 
-    /// Takes `bytes`, room or not, until the charge is released.
+    /// Charges `bytes` bytes, even beyond the limit, until the charge is released.
     pub(crate) fn charge(&self, bytes: usize) -> Charge {
         for node in self.chain() {
             let mut state = node.lock();
@@ -82,23 +85,23 @@ impl Budget {
     }
 
     fn with_parent(bytes_max: usize, parent: Option<Self>) -> Self {
-        Self(Arc::new(Node { bytes_max: bytes_max.max(1), parent, state: Mutex::default() }))
+        Self(Arc::new(BudgetNode { bytes_max: bytes_max.max(1), parent, state: Mutex::default() }))
     }
 
-    fn chain(&self) -> impl Iterator<Item = &Node> {
+    fn chain(&self) -> impl Iterator<Item = &BudgetNode> {
         std::iter::successors(Some(&*self.0), |node| node.parent.as_ref().map(|parent| &*parent.0))
     }
 }
 
-impl Node {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // No code of others runs under this lock, so that a poisoned one still holds true counts.
+impl BudgetNode {
+    fn lock(&self) -> MutexGuard<'_, BudgetState> {
+        // No foreign code runs under this lock, so the counts are valid even if it is poisoned.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn release(&self, bytes: usize) {
         let mut state = self.lock();
-        assert!(state.used >= bytes, "a budget gives back what was taken from it");
+        assert!(state.used >= bytes, "released bytes were charged before");
         state.used -= bytes;
         if state.used >= self.bytes_max {
             return;
@@ -109,7 +112,7 @@ impl Node {
     }
 }
 
-/// Bytes taken from a budget until they are [released](Self::release).
+/// Bytes charged to a budget until they are [released](Self::release).
 #[derive(Debug)]
 pub(crate) struct Charge {
     budget: Budget,
@@ -117,7 +120,7 @@ pub(crate) struct Charge {
 }
 
 impl Charge {
-    /// Gives the bytes back; once.
+    /// Releases the bytes. Must be called once.
     pub(crate) fn release(&self) {
         for node in self.budget.chain() {
             node.release(self.bytes);

@@ -1,4 +1,4 @@
-//! The suites that every splitter and every source passes, for authors of them. Knows nothing of any of them.
+//! Conformance suites for implementations of [`Splitter`] and [`Source`].
 //!
 //! ```
 //! # #[cfg(test)]
@@ -19,23 +19,26 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_core::Stream;
 
+use crate::buffered::BufferedSplitter;
 use crate::error::{BoxError, Error};
-use crate::resume::{Delivery, Opened, Position, Refusal, Resume, ResumeOptions, ResumeStats, Source};
+use crate::layout::UnitKind;
+use crate::resume::{Delivery, OpenError, Opened, Position, Resume, ResumeOptions, ResumeStats, Source};
 use crate::splitter::Splitter;
-use crate::splitting::Splitting;
-use crate::unit::{Kind, Unit, UnitBatch};
+use crate::unit::{Unit, UnitBatch};
 use greenwave_retry::Retry;
 
-/// Reads any bytes as a record of the journal: nothing panics, and what is read is written as the same bytes. For fuzzing.
+/// Decodes arbitrary bytes as a journal record and checks that encoding the result yields the same
+/// bytes. For fuzzing.
 ///
 /// # Panics
-/// When it is not.
+/// If the bytes differ.
 #[cfg(feature = "journal")]
-pub fn journal_record(record: &[u8]) {
+pub fn check_journal_record(record: &[u8]) {
     crate::journal::check_record(record);
 }
 
-/// Emits one `#[test]` per promise of [`Splitter`], for a closure that makes the splitter and inputs that exercise it.
+/// Emits one `#[test]` per promise of [`Splitter`]. Takes a closure that creates the splitter and
+/// an array of inputs.
 #[macro_export]
 macro_rules! splitter_conformance {
     ($make:expr, $inputs:expr $(,)?) => {
@@ -56,44 +59,47 @@ macro_rules! splitter_conformance {
         #[test]
         fn units_are_numbered_without_gaps() {
             for input in $inputs {
-                $crate::conformance::numbered($make, input.as_ref());
+                $crate::conformance::sequence_numbers_have_no_gaps($make, input.as_ref());
             }
         }
 
         #[test]
         fn an_empty_stream_has_no_units() {
-            $crate::conformance::empty($make);
+            $crate::conformance::empty_stream_has_no_units($make);
         }
     };
 }
 
-/// Emits one `#[tokio::test]` per promise of [`Source`], for an expression that makes a source whose answer is always the same, a closure
-/// that makes the splitter for it, and one that tells the last unit. The tests need tokio's `macros`, `rt` and `test-util`.
+/// Emits one `#[tokio::test]` per promise of [`Source`]. Takes an expression for a source that
+/// always returns the same response, a closure that creates its splitter, and a closure that
+/// recognizes the last unit. The tests need tokio's `macros`, `rt` and `test-util`.
 #[macro_export]
 macro_rules! source_conformance {
     ($make:expr, $splitter:expr, $is_last:expr $(,)?) => {
         #[tokio::test(start_paused = true)]
-        async fn an_answer_ends_with_its_last_unit() {
-            $crate::conformance::answer_ends(std::sync::Arc::new($make), $splitter, $is_last).await;
+        async fn a_response_ends_with_its_last_unit() {
+            $crate::conformance::response_completes(std::sync::Arc::new($make), $splitter, $is_last).await;
         }
 
         #[tokio::test(start_paused = true)]
-        async fn a_broken_answer_goes_on() {
-            $crate::conformance::answer_goes_on(|| std::sync::Arc::new($make), $splitter, $is_last).await;
+        async fn a_broken_response_resumes() {
+            $crate::conformance::broken_response_resumes(|| std::sync::Arc::new($make), $splitter, $is_last)
+                .await;
         }
 
         #[tokio::test(start_paused = true)]
-        async fn an_attempt_may_be_given_up() {
-            $crate::conformance::attempts_are_given_up(std::sync::Arc::new($make), $splitter, $is_last).await;
+        async fn an_attempt_can_be_cancelled() {
+            $crate::conformance::attempts_can_be_cancelled(std::sync::Arc::new($make), $splitter, $is_last)
+                .await;
         }
     };
 }
 
-/// Everything that can be seen of a unit, to compare.
+/// A copy of all public properties of a unit, for comparisons.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Seen {
+pub struct UnitRecord {
     /// [`Unit::kind`].
-    pub kind: Kind,
+    pub kind: UnitKind,
     /// [`Unit::bytes`].
     pub bytes: Bytes,
     /// [`Unit::path`].
@@ -110,7 +116,7 @@ pub struct Seen {
     pub continued: bool,
 }
 
-impl From<Unit<'_>> for Seen {
+impl From<Unit<'_>> for UnitRecord {
     fn from(unit: Unit<'_>) -> Self {
         Self {
             kind: unit.kind(),
@@ -125,27 +131,28 @@ impl From<Unit<'_>> for Seen {
     }
 }
 
-/// The units of `chunks` and the error that ended them, if one did.
+/// Returns the units of `chunks` and the error that ended them, if any.
 pub fn units<'a>(
     splitter: impl Splitter,
     chunks: impl IntoIterator<Item = &'a [u8]>,
-) -> (Vec<Seen>, Option<Error>) {
-    let mut splitting = Splitting::new(splitter);
+) -> (Vec<UnitRecord>, Option<Error>) {
+    let mut splitter = BufferedSplitter::new(splitter);
     let mut seen = Vec::new();
     for chunk in chunks {
-        match splitting.feed(Bytes::copy_from_slice(chunk)) {
-            Ok(batch) => seen.extend(batch.iter().flat_map(|batch| batch.iter().map(Seen::from))),
+        match splitter.feed(Bytes::copy_from_slice(chunk)) {
+            Ok(batch) => seen.extend(batch.iter().flat_map(|batch| batch.iter().map(UnitRecord::from))),
             Err(error) => return (seen, Some(error)),
         }
     }
-    match splitting.finish() {
-        Ok(batch) => seen.extend(batch.iter().flat_map(|batch| batch.iter().map(Seen::from))),
+    match splitter.finish() {
+        Ok(batch) => seen.extend(batch.iter().flat_map(|batch| batch.iter().map(UnitRecord::from))),
         Err(error) => return (seen, Some(error)),
     }
-    (seen, splitting.take_failure())
+    (seen, splitter.take_failure())
 }
 
-/// Promise: the units, and the error, depend on the bytes alone. Tries bytes one by one, every cut in two, and 32 random chunkings.
+/// Promise: the units and the error depend only on the bytes. Tests single bytes, every split into
+/// two chunks, and 32 random chunkings.
 pub fn any_chunking<S: Splitter>(make: impl Fn() -> S, input: &[u8]) {
     let expected = units(make(), [input]);
     let check = |sizes: &mut dyn FnMut() -> usize, what: &str| {
@@ -168,7 +175,7 @@ pub fn any_chunking<S: Splitter>(make: impl Fn() -> S, input: &[u8]) {
     }
 }
 
-/// Promise: the units of well-formed UTF-8 are well-formed UTF-8.
+/// Promise: the units of valid UTF-8 are valid UTF-8.
 pub fn characters_stay_whole<S: Splitter>(make: impl Fn() -> S, input: &[u8]) {
     if std::str::from_utf8(input).is_err() {
         return;
@@ -182,27 +189,27 @@ pub fn characters_stay_whole<S: Splitter>(make: impl Fn() -> S, input: &[u8]) {
     }
 }
 
-/// Promise: sequence numbers have no gap, across batches.
-pub fn numbered<S: Splitter>(make: impl Fn() -> S, input: &[u8]) {
-    let mut splitting = Splitting::new(make()).starting_at(7);
+/// Promise: sequence numbers have no gaps, within and across batches.
+pub fn sequence_numbers_have_no_gaps<S: Splitter>(make: impl Fn() -> S, input: &[u8]) {
+    let mut splitter = BufferedSplitter::new(make()).starting_at(7);
     let mut expected = 7;
     for chunk in chunked(input, &mut || 3) {
-        let Ok(batch) = splitting.feed(Bytes::copy_from_slice(chunk)) else { return };
+        let Ok(batch) = splitter.feed(Bytes::copy_from_slice(chunk)) else { return };
         for unit in batch.iter().flat_map(UnitBatch::iter) {
             assert_eq!(unit.sequence(), expected);
             expected += 1;
         }
     }
-    assert_eq!(splitting.next_sequence(), expected);
+    assert_eq!(splitter.next_sequence(), expected);
 }
 
-/// Promise: a stream without bytes has no units and no error.
-pub fn empty<S: Splitter>(make: impl Fn() -> S) {
+/// Promise: an empty stream has no units and no error.
+pub fn empty_stream_has_no_units<S: Splitter>(make: impl Fn() -> S) {
     let (seen, error) = units(make(), []);
     assert!(seen.is_empty() && error.is_none(), "{seen:?} {error:?}");
 }
 
-/// `input` in chunks of the sizes that `sizes` gives.
+/// Divides `input` into chunks of the sizes that `sizes` returns.
 pub fn chunked<'a>(input: &'a [u8], sizes: &mut dyn FnMut() -> usize) -> Vec<&'a [u8]> {
     let mut rest = input;
     let mut chunks = Vec::new();
@@ -214,7 +221,7 @@ pub fn chunked<'a>(input: &'a [u8], sizes: &mut dyn FnMut() -> usize) -> Vec<&'a
     chunks
 }
 
-/// SplitMix64: a seed is enough, and no dependency.
+/// SplitMix64, which needs only a seed and no dependency.
 fn next_random(state: &mut u64) -> u64 {
     *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
     let mut mixed = *state;
@@ -223,7 +230,7 @@ fn next_random(state: &mut u64) -> u64 {
     mixed ^ (mixed >> 31)
 }
 
-/// A source that breaks once, after so many bytes of its first attempt that has as many.
+/// A source that breaks once, after a number of bytes of the first attempt that is long enough.
 #[derive(Debug)]
 pub struct BreaksOnce {
     source: Arc<dyn Source>,
@@ -232,12 +239,12 @@ pub struct BreaksOnce {
 }
 
 impl BreaksOnce {
-    /// Breaks `source` after `bytes`.
+    /// Creates a source that breaks after `bytes` bytes of `source`.
     pub fn new(source: Arc<dyn Source>, bytes: usize) -> Self {
         Self { source, bytes, has_broken: Arc::default() }
     }
 
-    /// Whether it has come to that.
+    /// Returns whether the source has broken.
     pub fn has_broken(&self) -> bool {
         self.has_broken.load(Ordering::Relaxed)
     }
@@ -245,16 +252,16 @@ impl BreaksOnce {
 
 #[async_trait]
 impl Source for BreaksOnce {
-    async fn open(&self, at: &Position) -> Result<Opened, Refusal> {
-        let Opened { chunks, seam } = self.source.open(at).await?;
+    async fn open(&self, at: &Position) -> Result<Opened, OpenError> {
+        let Opened { chunks, strategy } = self.source.open(at).await?;
         if self.has_broken() {
-            return Ok(Opened { chunks, seam });
+            return Ok(Opened { chunks, strategy });
         }
-        Ok(Opened::new(broken_after(chunks, self.bytes, self.has_broken.clone()), seam))
+        Ok(Opened::new(broken_after(chunks, self.bytes, self.has_broken.clone()), strategy))
     }
 }
 
-/// The first `left` bytes of `chunks`, and then an error.
+/// Returns the first `left` bytes of `chunks`, then an error.
 fn broken_after(
     mut chunks: crate::resume::Chunks,
     mut left: usize,
@@ -278,7 +285,7 @@ fn broken_after(
     })
 }
 
-/// A stream from a closure.
+/// Creates a stream from a closure.
 fn stream_of<T, F>(poll: F) -> impl Stream<Item = T> + Send
 where
     F: FnMut(&mut std::task::Context<'_>) -> Poll<Option<T>> + Send + Unpin,
@@ -296,28 +303,34 @@ where
     PollFn(poll)
 }
 
-/// What a reader has of an answer in the end: its units, and what was counted. A notice that they are void empties them.
+/// Reads a response to its end and returns its valid units, the counters and the error, if any.
 ///
 /// # Panics
-/// If numbers have a gap or come twice.
-pub async fn read<S: Splitter>(mut answer: Resume<S>) -> (Vec<Seen>, ResumeStats, Option<Error>) {
-    let mut units: Vec<Seen> = Vec::new();
-    while let Some(delivery) = answer.next().await {
+/// If sequence numbers have gaps or duplicates.
+pub async fn read_response<S: Splitter>(
+    mut response: Resume<S>,
+) -> (Vec<UnitRecord>, ResumeStats, Option<Error>) {
+    let mut units: Vec<UnitRecord> = Vec::new();
+    while let Some(delivery) = response.next().await {
         match delivery {
             Ok(Delivery::Units { batch, .. }) => {
                 for unit in batch.iter() {
-                    assert_eq!(unit.sequence(), units.len() as u64, "numbers have no gap and come once");
+                    assert_eq!(
+                        unit.sequence(),
+                        units.len() as u64,
+                        "sequence numbers have no gaps and no duplicates"
+                    );
                     units.push(unit.into());
                 }
             }
             Ok(Delivery::Superseded { .. }) => units.clear(),
-            Err(error) => return (units, answer.stats(), Some(error)),
+            Err(error) => return (units, response.stats(), Some(error)),
         }
     }
-    (units, answer.stats(), None)
+    (units, response.stats(), None)
 }
 
-fn answer<S: Splitter>(
+fn response<S: Splitter>(
     source: Arc<dyn Source>,
     splitter: impl Fn(&Position) -> S + Send + 'static,
     is_last: impl Fn(&Unit<'_>) -> bool + Send + Sync + 'static,
@@ -327,27 +340,28 @@ fn answer<S: Splitter>(
         .with_options(ResumeOptions { retry, ..ResumeOptions::default() })
 }
 
-/// Promise: from its start, the answer comes to its last unit.
-pub async fn answer_ends<S: Splitter>(
+/// Promise: a response read from its start reaches its last unit.
+pub async fn response_completes<S: Splitter>(
     source: Arc<dyn Source>,
     splitter: impl Fn(&Position) -> S + Send + 'static,
     is_last: impl Fn(&Unit<'_>) -> bool + Send + Sync + 'static,
 ) {
-    let (units, stats, error) = read(answer(source, splitter, is_last)).await;
+    let (units, stats, error) = read_response(response(source, splitter, is_last)).await;
     assert!(error.is_none() && !units.is_empty(), "{error:?} after {} units", units.len());
-    assert_eq!((stats.opened, stats.superseded), (1, 0), "it ends at the first attempt");
+    assert_eq!((stats.opened, stats.superseded), (1, 0), "the first attempt reaches the end");
 }
 
-/// Promise: broken after any byte, the answer is in the end the same.
-pub async fn answer_goes_on<S: Splitter>(
+/// Promise: a response that breaks after any byte yields the same units.
+pub async fn broken_response_resumes<S: Splitter>(
     make: impl Fn() -> Arc<dyn Source>,
     splitter: impl Fn(&Position) -> S + Clone + Send + 'static,
     is_last: impl Fn(&Unit<'_>) -> bool + Clone + Send + Sync + 'static,
 ) {
-    let (whole, ..) = read(answer(make(), splitter.clone(), is_last.clone())).await;
+    let (whole, ..) = read_response(response(make(), splitter.clone(), is_last.clone())).await;
     for bytes in 0.. {
         let source = Arc::new(BreaksOnce::new(make(), bytes));
-        let (units, _, error) = read(answer(source.clone(), splitter.clone(), is_last.clone())).await;
+        let (units, _, error) =
+            read_response(response(source.clone(), splitter.clone(), is_last.clone())).await;
         assert!(error.is_none(), "{error:?} after {bytes} bytes");
         assert_eq!(units, whole, "broken after {bytes} bytes");
         if !source.has_broken() {
@@ -356,16 +370,16 @@ pub async fn answer_goes_on<S: Splitter>(
     }
 }
 
-/// Promise: dropping an attempt, before or after it was opened, does no harm to the next one.
-pub async fn attempts_are_given_up<S: Splitter>(
+/// Promise: dropping an attempt, before or after it was opened, does not affect the next one.
+pub async fn attempts_can_be_cancelled<S: Splitter>(
     source: Arc<dyn Source>,
     splitter: impl Fn(&Position) -> S + Clone + Send + 'static,
     is_last: impl Fn(&Unit<'_>) -> bool + Clone + Send + Sync + 'static,
 ) {
     drop(source.open(&Position::default()));
     drop(source.open(&Position::default()).await);
-    let mut given_up = answer(source.clone(), splitter.clone(), is_last.clone());
+    let mut given_up = response(source.clone(), splitter.clone(), is_last.clone());
     let _first = given_up.next().await;
     drop(given_up);
-    answer_ends(source, splitter, is_last).await;
+    response_completes(source, splitter, is_last).await;
 }

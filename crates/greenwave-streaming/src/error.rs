@@ -1,36 +1,37 @@
-//! What can go wrong with a stream. Knows nothing of how the bytes are read.
+//! Defines the crate's errors.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// An error of a source, of any type.
+/// An error of any type, as returned by sources.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
 
-/// Why a stream failed. Nothing follows an error; `Display` leaves the source of the error to `source()`.
+/// An error of a stream, which ends the stream. `Display` omits the cause, which `source()`
+/// returns.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The source broke. Worth another attempt.
+    /// The source broke. Transient.
     #[error("source broke after {received} bytes")]
     Source {
         /// Bytes that had arrived.
         received: u64,
-        /// What the source said.
+        /// The source's error.
         #[source]
         source: BoxError,
     },
-    /// The source ended, but the unit that was to be its last never came. Worth another attempt.
+    /// The source ended before the unit that should have been its last. Transient.
     #[error("source ended after {received} bytes without its terminal unit")]
     Truncated {
         /// Bytes that had arrived.
         received: u64,
     },
-    /// The source was too slow. Worth another attempt.
-    #[error("{limit} limit of {after:?} passed after {received} bytes")]
+    /// The source was too slow. Transient.
+    #[error("{limit} limit of {after:?} exceeded after {received} bytes")]
     Timeout {
-        /// Which limit.
-        limit: Limit,
-        /// Its value.
+        /// The limit that was exceeded.
+        limit: TimeoutKind,
+        /// The value of the limit.
         after: Duration,
         /// Bytes that had arrived.
         received: u64,
@@ -41,61 +42,61 @@ pub enum Error {
         /// The limit.
         bytes_max: u64,
     },
-    /// One unit is longer than its cap, and the splitter was told not to split it.
+    /// A unit is longer than its cap, which does not allow splitting.
     #[error("unit at byte {offset} is longer than {bytes_max} bytes")]
     UnitTooLong {
-        /// Where the unit starts in the stream.
+        /// Offset of the unit in the stream.
         offset: u64,
         /// The cap.
         bytes_max: usize,
     },
-    /// One unit is nested deeper than its cap.
+    /// A unit is nested deeper than its cap.
     #[error("value at byte {offset} is nested deeper than {depth_max} levels")]
     TooDeep {
-        /// Where the level that is one too many opens.
+        /// Offset in the stream of the level that exceeds the cap.
         offset: u64,
         /// The cap.
         depth_max: usize,
     },
-    /// The source broke as often as it may. The source of this error is that of the last attempt.
+    /// All attempts failed. The cause is the error of the last attempt.
     #[error("gave up after {attempts} attempts")]
-    GaveUp {
-        /// Attempts in all.
+    RetriesExhausted {
+        /// Number of attempts made.
         attempts: u32,
-        /// What went wrong with the last one.
+        /// The error of the last attempt.
         #[source]
         source: Box<Self>,
     },
-    /// The source does not want to be asked again.
-    #[error("source refused")]
-    Refused {
-        /// What it said.
+    /// The source cannot be opened, and a retry would fail too.
+    #[error("cannot open the source")]
+    Open {
+        /// The source's error.
         #[source]
         source: BoxError,
     },
-    /// The journal could not be read or written. Units that it could not record were not handed on.
-    #[error("could not {operation} the journal in {}", dir.display())]
+    /// The journal cannot be read or written. Units that could not be recorded were not delivered.
+    #[error("cannot {operation} the journal in {}", dir.display())]
     Journal {
-        /// What was tried.
+        /// The operation that failed, as a verb phrase.
         operation: &'static str,
-        /// Where.
+        /// The directory of the journal.
         dir: PathBuf,
-        /// What is wrong.
+        /// The cause.
         #[source]
         source: BoxError,
     },
-    /// The bytes cannot be cut into units.
+    /// The bytes are not of the expected form.
     #[error("malformed at byte {offset}: expected {expected}")]
     Malformed {
-        /// Where, in the stream.
+        /// Offset in the stream.
         offset: u64,
-        /// What could have stood there.
+        /// Description of the expected bytes.
         expected: &'static str,
     },
 }
 
 impl Error {
-    /// Whether the fault lies with the source, so that another attempt may succeed.
+    /// Returns whether another attempt may succeed.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Source { .. } | Self::Truncated { .. } | Self::Timeout { .. })
@@ -105,16 +106,16 @@ impl Error {
 /// The time limits of [`Limits`](crate::Limits).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Limit {
-    /// From the first poll to the first byte.
+pub enum TimeoutKind {
+    /// Time from the first poll to the first byte.
     FirstByte,
-    /// From one chunk to the next, while the source is being waited for.
+    /// Time between chunks, counted only while waiting for the source.
     Idle,
-    /// From the first poll to the end.
+    /// Time from the first poll to the end.
     Total,
 }
 
-impl std::fmt::Display for Limit {
+impl std::fmt::Display for TimeoutKind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::FirstByte => "first-byte",

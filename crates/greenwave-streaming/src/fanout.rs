@@ -1,4 +1,4 @@
-//! One publisher side, many subscribers, each with its own policy for the moment when it is slow. Knows nothing of what is published.
+//! Broadcasts values to many subscribers, each with its own policy.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -9,19 +9,21 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use futures_core::Stream;
 
-/// Hands every value to every subscriber, be it a task that asks for the next one or a [callback](Subscription::for_each). Cloning makes another publisher; when the last one is gone, subscribers get what is queued
-/// and then the end.
+/// Broadcasts every value to every subscriber, which is a task that requests values or a
+/// [callback](Subscription::for_each). Clones are further publishers. When the last one is dropped,
+/// subscribers receive the queued values and then the end.
 ///
-/// A value reaches all subscribers at once or, while one that asked for [`Policy::Wait`] is full, none of them: the order is the same
-/// for all, and a publisher that is cancelled while it waits has published nothing. Subscribers with other policies never delay anyone.
+/// A value reaches all subscribers at once. While a subscriber with [`SubscriberPolicy::Wait`] is
+/// full, it reaches none, so the order is the same for all, and a publisher that is cancelled while
+/// waiting has published nothing. Subscribers with other policies never delay a publisher.
 ///
 /// ```
-/// use greenwave_streaming::{Fanout, Policy};
+/// use greenwave_streaming::{Fanout, SubscriberPolicy};
 ///
 /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
 /// let fanout = Fanout::new();
-/// let mut all = fanout.subscribe(Policy::Wait { queue_max: 8 });
-/// let mut newest = fanout.subscribe(Policy::Newest);
+/// let mut all = fanout.subscribe(SubscriberPolicy::Wait { queue_max: 8 });
+/// let mut newest = fanout.subscribe(SubscriberPolicy::Newest);
 /// fanout.publish(1).await;
 /// fanout.publish(2).await;
 /// drop(fanout);
@@ -33,34 +35,35 @@ pub struct Fanout<T> {
     publishers: Arc<Publishers<T>>,
 }
 
-/// What happens when a subscriber does not keep up.
+/// The behavior for a subscriber that does not keep up.
 #[non_exhaustive]
-pub enum Policy<T> {
-    /// The publisher waits while `queue_max` values are queued. Nothing is lost.
+pub enum SubscriberPolicy<T> {
+    /// The publisher waits while `queue_max` values are queued. No value is lost.
     Wait {
         /// Values, at least 1.
         queue_max: usize,
     },
-    /// The oldest of `queue_max` queued values makes room.
+    /// The oldest queued value is dropped when `queue_max` values are queued.
     DropOldest {
         /// Values, at least 1.
         queue_max: usize,
     },
-    /// Only the newest value is kept.
+    /// Only the newest value is queued.
     Newest,
-    /// While `queue_max` values are queued, new ones are merged into the last. A merge that panics ends this subscription and no other.
+    /// New values are merged into the last one while `queue_max` values are queued. A merge that
+    /// panics ends this subscription and no other.
     Coalesce {
         /// Values, at least 1.
         queue_max: usize,
-        /// Merges the newer value into the older one. Must not call the fanout.
+        /// Merges the newer value into the older one. It must not call the fanout.
         merge: Merge<T>,
     },
 }
 
 type Merge<T> = Arc<dyn Fn(&mut T, T) + Send + Sync>;
 
-impl<T> Policy<T> {
-    /// [`Policy::Coalesce`] with `merge`.
+impl<T> SubscriberPolicy<T> {
+    /// Returns [`SubscriberPolicy::Coalesce`] with `merge`.
     #[must_use]
     pub fn coalesce(queue_max: usize, merge: impl Fn(&mut T, T) + Send + Sync + 'static) -> Self {
         Self::Coalesce { queue_max, merge: Arc::new(merge) }
@@ -76,7 +79,7 @@ impl<T> Policy<T> {
     }
 }
 
-impl<T> fmt::Debug for Policy<T> {
+impl<T> fmt::Debug for SubscriberPolicy<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = match self {
             Self::Wait { .. } => "Wait",
@@ -88,59 +91,62 @@ impl<T> fmt::Debug for Policy<T> {
     }
 }
 
-/// Counters of one subscriber.
+/// Counters of a subscriber.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SubscriptionStats {
-    /// Values published since it subscribed.
+    /// Values published since the subscription.
     pub published: u64,
-    /// Values it received.
+    /// Values received.
     pub received: u64,
     /// Values dropped to make room.
     pub dropped: u64,
-    /// Values merged into one that was queued.
+    /// Values merged into a queued one.
     pub merged: u64,
-    /// How often a publisher found it full and had to wait.
+    /// Times that a publisher had to wait for this subscriber.
     pub waits: u64,
     /// Values queued now.
     pub queued: usize,
-    /// The most values that were queued at once.
+    /// Highest number of values queued at once.
     pub queued_peak: usize,
 }
 
-/// A subscriber that waits is full; the value comes back.
+/// The error of [`Fanout::try_publish`] if a waiting subscriber is full. Returns the value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a subscriber is full")]
 pub struct Full<T>(pub T);
 
 impl<T> Fanout<T> {
-    /// Without subscribers, values are dropped.
+    /// Creates a fanout without subscribers. Values are dropped until one subscribes.
     #[must_use]
     pub fn new() -> Self {
-        Self { publishers: Arc::new(Publishers { shared: Arc::new(Shared { state: Mutex::default() }) }) }
+        Self {
+            publishers: Arc::new(Publishers { shared: Arc::new(SharedQueues { state: Mutex::default() }) }),
+        }
     }
 
     /// Subscribes to the values published from now on.
     #[must_use]
-    pub fn subscribe(&self, policy: Policy<T>) -> Subscription<T> {
+    pub fn subscribe(&self, policy: SubscriberPolicy<T>) -> Subscription<T> {
         let shared = self.publishers.shared.clone();
         let mut state = shared.lock();
         let id = state.next_id;
         state.next_id += 1;
-        state.slots.insert(id, Slot::new(policy));
+        state.queues.insert(id, SubscriberQueue::new(policy));
         drop(state);
         Subscription { shared, id }
     }
 
-    /// How many subscribers there are.
+    /// Returns the number of subscribers.
     #[must_use]
     pub fn subscribers(&self) -> usize {
-        self.publishers.shared.lock().slots.len()
+        self.publishers.shared.lock().queues.len()
     }
 }
 
 impl<T: Clone> Fanout<T> {
-    /// Publishes `value`, waiting for subscribers that asked for it. Values of one task arrive in their order.
+    /// Publishes `value`. Waits while a subscriber with [`SubscriberPolicy::Wait`] is full. Values
+    /// of one task arrive in order.
     pub async fn publish(&self, value: T) {
         let mut value = Some(value);
         let mut waited = false;
@@ -148,10 +154,11 @@ impl<T: Clone> Fanout<T> {
             .await;
     }
 
-    /// Publishes `value` at once or not at all.
+    /// Publishes `value` without waiting.
     ///
     /// # Errors
-    /// If a subscriber that asked for [`Policy::Wait`] is full. Nobody got the value.
+    /// Returns the value if a subscriber with [`SubscriberPolicy::Wait`] is full. No subscriber
+    /// received it.
     pub fn try_publish(&self, value: T) -> Result<(), Full<T>> {
         let mut value = Some(value);
         let _published = self.publishers.shared.poll_publish(&mut value, None);
@@ -177,120 +184,132 @@ impl<T> fmt::Debug for Fanout<T> {
     }
 }
 
-/// Receives what is published, as a [`Stream`] or with [`next`](Self::next). Dropping it unsubscribes.
+/// Receives published values, as a [`Stream`] or with [`next`](Self::next). Dropping it
+/// unsubscribes.
 pub struct Subscription<T> {
-    shared: Arc<Shared<T>>,
+    shared: Arc<SharedQueues<T>>,
     id: u64,
 }
 
 impl<T> Subscription<T> {
-    /// The next value; `None` when the publishers are gone and the queue is empty. May be cancelled without losing a value.
+    /// Returns the next value, or `None` when all publishers are dropped and the queue is empty.
+    /// Cancel safe: no value is lost.
     pub async fn next(&mut self) -> Option<T> {
         std::future::poll_fn(|cx| self.shared.poll_next(self.id, cx)).await
     }
 
-    /// The next value if one is queued.
+    /// Returns the next value if one is queued.
     pub fn try_next(&mut self) -> Option<T> {
         self.shared.pop(self.id).0
     }
 
-    /// Calls `callback` with each value until the publishers are gone: a future to be spawned, so that a slow callback delays nobody
-    /// but a publisher that its policy lets wait. A callback that panics ends its own subscription and nothing else.
+    /// Calls `callback` with each value until all publishers are dropped. Spawn the future, so that
+    /// a slow callback delays only publishers that wait for it. A callback that panics ends its own
+    /// subscription and no other.
     ///
-    /// Dropping the future unsubscribes. What is counted can be read meanwhile by [`counters`](Self::counters).
+    /// Dropping the future unsubscribes. Use [`counters`](Self::counters) to read statistics
+    /// meanwhile.
     ///
     /// # Errors
     /// If the callback has panicked.
-    pub async fn for_each(mut self, mut callback: impl FnMut(T)) -> Result<SubscriptionStats, Panicked> {
+    pub async fn for_each(mut self, mut callback: impl FnMut(T)) -> Result<SubscriptionStats, CallbackPanic> {
         while let Some(value) = self.next().await {
             self.call(&mut callback, value)?;
         }
         Ok(self.stats())
     }
 
-    /// As [`for_each`](Self::for_each), on the thread that calls it: for callbacks that block, on a thread of their own.
+    /// Calls `callback` on the current thread, for callbacks that block. Otherwise like
+    /// [`for_each`](Self::for_each).
     ///
     /// # Errors
     /// If the callback has panicked.
-    pub fn for_each_blocking(mut self, mut callback: impl FnMut(T)) -> Result<SubscriptionStats, Panicked> {
+    pub fn for_each_blocking(
+        mut self,
+        mut callback: impl FnMut(T),
+    ) -> Result<SubscriptionStats, CallbackPanic> {
         while let Some(value) = self.next_blocking() {
             self.call(&mut callback, value)?;
         }
         Ok(self.stats())
     }
 
-    /// Waits for the next value without a runtime; `None` as in [`next`](Self::next).
+    /// Blocks the thread until the next value. Returns `None` like [`next`](Self::next). Needs no
+    /// runtime.
     pub fn next_blocking(&mut self) -> Option<T> {
         let waker = Waker::from(Arc::new(Unparker(std::thread::current())));
         let context = Context::from_waker(&waker);
         loop {
             match self.shared.poll_next(self.id, &context) {
                 Poll::Ready(value) => return value,
-                // May return without cause; a value that came in between has left its mark, so that it returns at once.
+                // `park` may return spuriously. A value that arrived in between has left a token,
+                // so `park` returns at once.
                 Poll::Pending => std::thread::park(),
             }
         }
     }
 
-    /// Reads what this subscription counts, from anywhere and after its end.
+    /// Returns a handle to the counters that can be used anywhere, also after the subscription has
+    /// ended.
     #[must_use]
-    pub fn counters(&self) -> Counters<T> {
-        Counters { shared: self.shared.clone(), id: self.id, last: Mutex::new(self.stats()) }
+    pub fn counters(&self) -> SubscriptionCounters<T> {
+        SubscriptionCounters { shared: self.shared.clone(), id: self.id, last: Mutex::new(self.stats()) }
     }
 
-    fn call(&self, callback: &mut impl FnMut(T), value: T) -> Result<(), Panicked> {
+    fn call(&self, callback: &mut impl FnMut(T), value: T) -> Result<(), CallbackPanic> {
         std::panic::catch_unwind(AssertUnwindSafe(|| callback(value))).map_err(|panic| {
             let message = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
             let message = message.or_else(|| panic.downcast_ref::<String>().cloned());
-            Panicked { message: message.unwrap_or_default(), stats: self.stats() }
+            CallbackPanic { message: message.unwrap_or_default(), stats: self.stats() }
         })
     }
 
-    /// What it has counted so far.
+    /// Returns the counters.
     #[must_use]
     pub fn stats(&self) -> SubscriptionStats {
         let state = self.shared.lock();
-        state.slots.get(&self.id).map_or_else(SubscriptionStats::default, Slot::snapshot)
+        state.queues.get(&self.id).map_or_else(SubscriptionStats::default, SubscriberQueue::snapshot)
     }
 }
 
-/// A callback has panicked; its subscription is over.
+/// The error of a callback that panicked, which ended its subscription.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a subscriber panicked after {} values: {message}", stats.received)]
-pub struct Panicked {
-    /// What the panic said, where that was text.
+pub struct CallbackPanic {
+    /// The panic message, or an empty string if the payload was not text.
     pub message: String,
-    /// What was counted until then.
+    /// The counters at the time of the panic.
     pub stats: SubscriptionStats,
 }
 
-/// Reads what a [`Subscription`] counts.
-pub struct Counters<T> {
-    shared: Arc<Shared<T>>,
+/// A handle to the counters of a [`Subscription`].
+pub struct SubscriptionCounters<T> {
+    shared: Arc<SharedQueues<T>>,
     id: u64,
-    /// What was read last, which is what there is when the subscription is gone.
+    /// The last counters read, returned once the subscription has ended.
     last: Mutex<SubscriptionStats>,
 }
 
-impl<T> Counters<T> {
-    /// What was counted so far; after the end of the subscription, what was counted when this was last asked for.
+impl<T> SubscriptionCounters<T> {
+    /// Returns the counters. After the end of the subscription, returns the counters of the last
+    /// call.
     #[must_use]
     pub fn stats(&self) -> SubscriptionStats {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(slot) = self.shared.lock().slots.get(&self.id) {
-            *last = slot.snapshot();
+        if let Some(queue) = self.shared.lock().queues.get(&self.id) {
+            *last = queue.snapshot();
         }
         *last
     }
 }
 
-impl<T> fmt::Debug for Counters<T> {
+impl<T> fmt::Debug for SubscriptionCounters<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Counters").field("id", &self.id).field("stats", &self.stats()).finish()
+        f.debug_struct("SubscriptionCounters").field("id", &self.id).field("stats", &self.stats()).finish()
     }
 }
 
-/// Wakes a thread that waits for a value.
+/// Wakes a thread that is blocked in `next_blocking`.
 struct Unparker(std::thread::Thread);
 
 impl Wake for Unparker {
@@ -310,12 +329,12 @@ impl<T> Stream for Subscription<T> {
 impl<T> Drop for Subscription<T> {
     fn drop(&mut self) {
         let mut state = self.shared.lock();
-        // The queued values are dropped after the lock: their `drop` may be anyone's code.
-        let slot = state.slots.remove(&self.id);
+        // The queued values are dropped after the lock is released: their `drop` may run any code.
+        let queue = state.queues.remove(&self.id);
         let publishers = std::mem::take(&mut state.publishers);
         drop(state);
         publishers.into_iter().for_each(Waker::wake);
-        drop(slot);
+        drop(queue);
     }
 }
 
@@ -325,64 +344,64 @@ impl<T> fmt::Debug for Subscription<T> {
     }
 }
 
-/// Shared by the publishers; closes when the last one goes.
+/// Closes the fanout when the last publisher is dropped.
 struct Publishers<T> {
-    shared: Arc<Shared<T>>,
+    shared: Arc<SharedQueues<T>>,
 }
 
 impl<T> Drop for Publishers<T> {
     fn drop(&mut self) {
         let mut state = self.shared.lock();
         state.is_closed = true;
-        let wakers: Vec<Waker> = state.slots.values_mut().filter_map(|slot| slot.waker.take()).collect();
+        let wakers: Vec<Waker> = state.queues.values_mut().filter_map(|queue| queue.waker.take()).collect();
         drop(state);
         wakers.into_iter().for_each(Waker::wake);
     }
 }
 
-struct Shared<T> {
-    state: Mutex<State<T>>,
+struct SharedQueues<T> {
+    state: Mutex<Queues<T>>,
 }
 
-struct State<T> {
+struct Queues<T> {
     /// In the order of subscription.
-    slots: BTreeMap<u64, Slot<T>>,
+    queues: BTreeMap<u64, SubscriberQueue<T>>,
     next_id: u64,
-    /// Publishers that wait for room.
+    /// Publishers waiting for room.
     publishers: Vec<Waker>,
     is_closed: bool,
 }
 
-impl<T> Default for State<T> {
+impl<T> Default for Queues<T> {
     fn default() -> Self {
-        Self { slots: BTreeMap::new(), next_id: 0, publishers: Vec::new(), is_closed: false }
+        Self { queues: BTreeMap::new(), next_id: 0, publishers: Vec::new(), is_closed: false }
     }
 }
 
-struct Slot<T> {
-    policy: Policy<T>,
-    queue: VecDeque<T>,
+struct SubscriberQueue<T> {
+    policy: SubscriberPolicy<T>,
+    values: VecDeque<T>,
     waker: Option<Waker>,
     stats: SubscriptionStats,
-    /// Its merge has panicked: it gets what is queued, and then the end.
+    /// Its merge has panicked. It receives the queued values and then the end.
     is_broken: bool,
 }
 
-impl<T> Shared<T> {
-    fn lock(&self) -> MutexGuard<'_, State<T>> {
-        // A `clone` that panicked has left every queue whole.
+impl<T> SharedQueues<T> {
+    fn lock(&self) -> MutexGuard<'_, Queues<T>> {
+        // A panic in a value's `clone` leaves every queue consistent.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a value off the queue; the flag tells whether more can come.
+    /// Pops a value from the queue. The flag is set if more values may follow.
     fn pop(&self, id: u64) -> (Option<T>, bool) {
         let mut state = self.lock();
         let is_closed = state.is_closed;
-        let Some(slot) = state.slots.get_mut(&id) else { return (None, false) };
-        let was_full = slot.queue.len() >= slot.policy.queue_max();
-        let value = slot.queue.pop_front();
-        slot.stats.received += u64::from(value.is_some());
-        let may_come = !is_closed && !slot.is_broken;
+        let Some(queue) = state.queues.get_mut(&id) else { return (None, false) };
+        let was_full = queue.values.len() >= queue.policy.queue_max();
+        let value = queue.values.pop_front();
+        queue.stats.received += u64::from(value.is_some());
+        let may_come = !is_closed && !queue.is_broken;
         let publishers = if was_full { std::mem::take(&mut state.publishers) } else { Vec::new() };
         drop(state);
         publishers.into_iter().for_each(Waker::wake);
@@ -393,10 +412,10 @@ impl<T> Shared<T> {
         if let (Some(value), _) = self.pop(id) {
             return Poll::Ready(Some(value));
         }
-        if let Some(slot) = self.lock().slots.get_mut(&id) {
-            slot.waker = Some(cx.waker().clone());
+        if let Some(queue) = self.lock().queues.get_mut(&id) {
+            queue.waker = Some(cx.waker().clone());
         }
-        // Again, for a value that came before the waker was in place.
+        // Checks again for a value that arrived before the waker was registered.
         match self.pop(id) {
             (None, true) => Poll::Pending,
             (value, _) => Poll::Ready(value),
@@ -404,18 +423,18 @@ impl<T> Shared<T> {
     }
 }
 
-impl<T: Clone> Shared<T> {
-    /// Publishes `value` unless a subscriber has to be waited for.
+impl<T: Clone> SharedQueues<T> {
+    /// Publishes `value` unless a subscriber must be waited for.
     fn poll_publish(
         &self,
         value: &mut Option<T>,
         waiting: Option<(&mut Context<'_>, &mut bool)>,
     ) -> Poll<()> {
-        // Dropped after the lock: their `drop` may be anyone's code.
+        // Dropped after the lock is released: their `drop` may run any code.
         let mut evicted = Vec::new();
         let mut wakers = Vec::new();
         let mut state = self.lock();
-        if state.slots.values().any(Slot::must_wait) {
+        if state.queues.values().any(SubscriberQueue::must_wait) {
             if let Some((cx, waited)) = waiting {
                 state.count_wait(waited);
                 if !state.publishers.iter().any(|waker| waker.will_wake(cx.waker())) {
@@ -425,9 +444,9 @@ impl<T: Clone> Shared<T> {
             return Poll::Pending;
         }
         let Some(value) = value.take() else { return Poll::Ready(()) };
-        for slot in state.slots.values_mut() {
-            evicted.extend(slot.offer(value.clone()));
-            wakers.extend(slot.waker.take());
+        for queue in state.queues.values_mut() {
+            evicted.extend(queue.offer(value.clone()));
+            wakers.extend(queue.waker.take());
         }
         drop(state);
         wakers.into_iter().for_each(Waker::wake);
@@ -435,53 +454,53 @@ impl<T: Clone> Shared<T> {
     }
 }
 
-impl<T> State<T> {
+impl<T> Queues<T> {
     fn count_wait(&mut self, waited: &mut bool) {
         if std::mem::replace(waited, true) {
             return;
         }
-        for slot in self.slots.values_mut().filter(|slot| slot.must_wait()) {
-            slot.stats.waits += 1;
+        for queue in self.queues.values_mut().filter(|queue| queue.must_wait()) {
+            queue.stats.waits += 1;
         }
     }
 }
 
-impl<T> Slot<T> {
-    fn new(policy: Policy<T>) -> Self {
+impl<T> SubscriberQueue<T> {
+    fn new(policy: SubscriberPolicy<T>) -> Self {
         let stats = SubscriptionStats::default();
-        Self { policy, queue: VecDeque::new(), waker: None, stats, is_broken: false }
+        Self { policy, values: VecDeque::new(), waker: None, stats, is_broken: false }
     }
 
     fn must_wait(&self) -> bool {
-        matches!(self.policy, Policy::Wait { .. }) && self.queue.len() >= self.policy.queue_max()
+        matches!(self.policy, SubscriberPolicy::Wait { .. }) && self.values.len() >= self.policy.queue_max()
     }
 
-    /// Queues `value`, making room as the policy says; returns what had to go.
+    /// Queues `value` and makes room according to the policy; returns the value that was dropped.
     fn offer(&mut self, value: T) -> Option<T> {
         if self.is_broken {
             return Some(value);
         }
         self.stats.published += 1;
-        let is_full = self.queue.len() >= self.policy.queue_max();
-        let evicted = match (&self.policy, self.queue.back_mut()) {
-            (Policy::Coalesce { merge, .. }, Some(last)) if is_full => {
+        let is_full = self.values.len() >= self.policy.queue_max();
+        let evicted = match (&self.policy, self.values.back_mut()) {
+            (SubscriberPolicy::Coalesce { merge, .. }, Some(last)) if is_full => {
                 let merged = std::panic::catch_unwind(AssertUnwindSafe(|| merge(last, value)));
                 self.stats.merged += 1;
                 self.is_broken = merged.is_err();
                 return None;
             }
-            (Policy::DropOldest { .. } | Policy::Newest, _) if is_full => {
+            (SubscriberPolicy::DropOldest { .. } | SubscriberPolicy::Newest, _) if is_full => {
                 self.stats.dropped += 1;
-                self.queue.pop_front()
+                self.values.pop_front()
             }
             _ => None,
         };
-        self.queue.push_back(value);
-        self.stats.queued_peak = self.stats.queued_peak.max(self.queue.len());
+        self.values.push_back(value);
+        self.stats.queued_peak = self.stats.queued_peak.max(self.values.len());
         evicted
     }
 
     fn snapshot(&self) -> SubscriptionStats {
-        SubscriptionStats { queued: self.queue.len(), ..self.stats }
+        SubscriptionStats { queued: self.values.len(), ..self.stats }
     }
 }

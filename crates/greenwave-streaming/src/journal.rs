@@ -1,18 +1,20 @@
-//! What was handed on of each answer, in a folder, so that a process that is killed can go on. Unaware of sources and readers, and without a
-//! format of files of its own: it is a greenwave-segment log. `docs/journal-format.md` of the repository describes the records to the byte.
+//! Records delivered units in a directory, so that a killed process can resume its responses. The
+//! files are a greenwave-segment log; `docs/formats/journal.md` in the repository specifies the
+//! records.
 
 use std::path::{Path, PathBuf};
 
 use bytes::{Buf, BufMut, Bytes};
 use greenwave_segment::{Batch, Log, Options};
 
+use crate::cut::{Cut, Cuts};
 use crate::error::Error;
-use crate::splitter::{Cut, Cuts};
-use crate::unit::{Kind, Unit, UnitBatch};
+use crate::layout::UnitKind;
+use crate::unit::{Unit, UnitBatch};
 
 const TURN: &[u8] = b"turn/";
 const UNITS: &[u8] = b"units/";
-/// The version of the records, which is their first byte.
+/// Version of the records, which is their first byte.
 const VERSION: u8 = 1;
 
 const COMPLETE: u8 = 1;
@@ -20,23 +22,26 @@ const CONTINUED: u8 = 2;
 const HAS_LABEL: u8 = 4;
 const HAS_NOTE: u8 = 8;
 
-/// Records of answers in a directory, which threads and processes may share, as long as each answer has one reader at a time: one that
-/// takes an answer over sees all that the one before recorded.
+/// A journal of responses in a directory. Threads and processes may share it, as long as each
+/// response has one reader at a time. A reader that takes over a response sees everything that the
+/// previous one recorded.
 ///
-/// A record survives the end of the process, SIGKILL included, from when it was written on, which is before its units are handed on. It
-/// survives a power cut after [`flush`](Self::flush); of what was recorded later, a power cut leaves a beginning. Writing goes to the system's cache and takes microseconds; it is done in place.
+/// A record survives the end of the process, including SIGKILL, as soon as it is written, which
+/// happens before its units are delivered. It survives a power cut after [`flush`](Self::flush); of
+/// later records, a prefix survives. Records are written to the system's page cache on the calling
+/// thread, which takes microseconds.
 #[derive(Debug)]
 pub struct Journal {
     log: Log,
     dir: PathBuf,
 }
 
-/// The recorded batches of an answer, to be read one by one.
+/// An iterator over the recorded batches of a response.
 #[derive(Debug)]
 pub(crate) struct Replay {
     attempt: u32,
     keys: std::vec::IntoIter<Vec<u8>>,
-    /// The number of the next unit.
+    /// Number of the next unit.
     sequence: u64,
 }
 
@@ -47,16 +52,16 @@ impl Replay {
 }
 
 impl Journal {
-    /// Opens the journal in a folder, which is made if need be.
+    /// Opens the journal in `dir`, which is created if it does not exist.
     ///
     /// # Errors
-    /// [`Error::Journal`], as for every call here.
+    /// [`Error::Journal`].
     pub fn open(dir: impl AsRef<Path>) -> Result<Self, Error> {
         let dir = dir.as_ref();
         Self::on(Log::open(dir, Options::default()), dir)
     }
 
-    /// Like [`open`](Self::open), for a process of a simulated machine.
+    /// Opens a journal for a process of a simulated machine. Otherwise like [`open`](Self::open).
     ///
     /// # Errors
     /// [`Error::Journal`].
@@ -78,20 +83,20 @@ impl Journal {
         }
     }
 
-    /// Forgets an answer, whose units nobody will ask for again.
+    /// Removes a response whose units are no longer needed.
     ///
     /// # Errors
-    /// [`Error::Journal`]; the answer is then still there.
-    pub fn forget(&self, turn: u64) -> Result<(), Error> {
-        self.see_others()?;
-        let void = self.log.keys_with_prefix(&[UNITS, &turn.to_be_bytes()].concat());
-        let batch = void.iter().fold(Batch::new(), |batch, key| batch.remove(key));
+    /// [`Error::Journal`]; the response is still recorded then.
+    pub fn remove(&self, turn: u64) -> Result<(), Error> {
+        self.refresh()?;
+        let superseded = self.log.keys_with_prefix(&[UNITS, &turn.to_be_bytes()].concat());
+        let batch = superseded.iter().fold(Batch::new(), |batch, key| batch.remove(key));
         let batch = batch.remove(&[TURN, &turn.to_be_bytes()].concat());
         self.log.write(&batch).map(drop).map_err(self.failed("remove from"))
     }
 
-    /// Makes what was recorded so far survive a power cut; of answers that were taken over from a process that was killed, also what
-    /// that one recorded.
+    /// Makes all records so far survive a power cut, including those of a killed process whose
+    /// responses were taken over.
     ///
     /// # Errors
     /// [`Error::Journal`].
@@ -100,7 +105,7 @@ impl Journal {
     }
 
     pub(crate) fn replay(&self, turn: u64) -> Result<Replay, Error> {
-        self.see_others()?;
+        self.refresh()?;
         let attempt =
             match self.log.get(&[TURN, &turn.to_be_bytes()].concat()).map_err(self.failed("read"))? {
                 Some(record) => attempt_of(&record).ok_or_else(|| self.unreadable())?,
@@ -111,15 +116,16 @@ impl Journal {
         Ok(Replay { attempt, keys: keys.into_iter(), sequence: 0 })
     }
 
-    /// The next recorded batch.
+    /// Returns the next recorded batch.
     pub(crate) fn next(&self, replay: &mut Replay) -> Result<Option<UnitBatch>, Error> {
         let Some(key) = replay.keys.next() else { return Ok(None) };
         let first_seq = key.last_chunk().map(|bytes| u64::from_be_bytes(*bytes));
         if first_seq != Some(replay.sequence) {
-            // A power cut took what was recorded before. What is behind the gap would be in the way of what comes now.
-            let behind: Vec<Vec<u8>> = std::iter::once(key).chain(replay.keys.by_ref()).collect();
-            let behind: Vec<&[u8]> = behind.iter().map(Vec::as_slice).collect();
-            self.log.remove_many(&behind).map_err(self.failed("remove from"))?;
+            // A power cut lost an earlier record. The records after the gap would collide with new
+            // ones.
+            let after_gap: Vec<Vec<u8>> = std::iter::once(key).chain(replay.keys.by_ref()).collect();
+            let after_gap: Vec<&[u8]> = after_gap.iter().map(Vec::as_slice).collect();
+            self.log.remove_many(&after_gap).map_err(self.failed("remove from"))?;
             return Ok(None);
         }
         let record = self.log.get(&key).map_err(self.failed("read"))?;
@@ -134,17 +140,17 @@ impl Journal {
         self.log.put(&key, &encode(batch)).map_err(self.failed("append to"))
     }
 
-    /// From here on, the units of `turn` are those of `attempt`.
+    /// Starts a new attempt and removes the units of the previous one.
     pub(crate) fn supersede(&self, turn: u64, attempt: u32) -> Result<(), Error> {
         let record = [&[VERSION][..], &attempt.to_le_bytes()].concat();
-        let void = self.log.keys_with_prefix(&[UNITS, &turn.to_be_bytes()].concat());
-        // Together: units of the attempt before must not be gone as long as it counts.
+        let superseded = self.log.keys_with_prefix(&[UNITS, &turn.to_be_bytes()].concat());
+        // In one batch: the units of the previous attempt must exist as long as it is current.
         let batch = Batch::new().put(&[TURN, &turn.to_be_bytes()].concat(), &record);
-        let batch = void.iter().fold(batch, |batch, key| batch.remove(key));
+        let batch = superseded.iter().fold(batch, |batch, key| batch.remove(key));
         self.log.write(&batch).map(drop).map_err(self.failed("append to"))
     }
 
-    fn see_others(&self) -> Result<(), Error> {
+    fn refresh(&self) -> Result<(), Error> {
         self.log.refresh_if_stale().map(drop).map_err(self.failed("read"))
     }
 
@@ -195,43 +201,43 @@ fn encode_unit(unit: &Unit<'_>, out: &mut Vec<u8>) {
     }
 }
 
-/// A kind as one byte, and the number of a kind from outside.
-fn code_of(kind: Kind) -> (u8, u16) {
+/// Returns the code of a kind, and the number of [`UnitKind::Other`].
+fn code_of(kind: UnitKind) -> (u8, u16) {
     match kind {
-        Kind::Line => (0, 0),
-        Kind::Record => (1, 0),
-        Kind::Code => (2, 0),
-        Kind::File => (3, 0),
-        Kind::Json => (4, 0),
-        Kind::Event => (5, 0),
-        Kind::Paragraph => (6, 0),
-        Kind::Sentence => (7, 0),
-        Kind::Edit => (8, 0),
-        Kind::Diff => (9, 0),
-        Kind::Refused => (10, 0),
-        Kind::Other(number) => (255, number),
+        UnitKind::Line => (0, 0),
+        UnitKind::Record => (1, 0),
+        UnitKind::Code => (2, 0),
+        UnitKind::File => (3, 0),
+        UnitKind::Json => (4, 0),
+        UnitKind::Event => (5, 0),
+        UnitKind::Paragraph => (6, 0),
+        UnitKind::Sentence => (7, 0),
+        UnitKind::Edit => (8, 0),
+        UnitKind::Diff => (9, 0),
+        UnitKind::Ambiguous => (10, 0),
+        UnitKind::Other(number) => (255, number),
     }
 }
 
-fn kind_of(code: u8, other: u16) -> Option<Kind> {
+fn kind_of(code: u8, other: u16) -> Option<UnitKind> {
     Some(match code {
-        0 => Kind::Line,
-        1 => Kind::Record,
-        2 => Kind::Code,
-        3 => Kind::File,
-        4 => Kind::Json,
-        5 => Kind::Event,
-        6 => Kind::Paragraph,
-        7 => Kind::Sentence,
-        8 => Kind::Edit,
-        9 => Kind::Diff,
-        10 => Kind::Refused,
-        255 => Kind::Other(other),
+        0 => UnitKind::Line,
+        1 => UnitKind::Record,
+        2 => UnitKind::Code,
+        3 => UnitKind::File,
+        4 => UnitKind::Json,
+        5 => UnitKind::Event,
+        6 => UnitKind::Paragraph,
+        7 => UnitKind::Sentence,
+        8 => UnitKind::Edit,
+        9 => UnitKind::Diff,
+        10 => UnitKind::Ambiguous,
+        255 => UnitKind::Other(other),
         _ => return None,
     })
 }
 
-/// The batch of a record; `None` if it is damaged or of another version.
+/// Decodes a record. Returns `None` if it is damaged or of another version.
 fn decode(mut record: Bytes, first_seq: u64) -> Option<UnitBatch> {
     let whole = record.clone();
     (record.try_get_u8().ok()? == VERSION).then_some(())?;
@@ -268,7 +274,7 @@ fn decode_unit(whole: &Bytes, record: &mut Bytes) -> Option<Cut> {
     Some(if flags & COMPLETE != 0 { cut } else { cut.incomplete() })
 }
 
-/// Reads any bytes as a record: what is read is written as the same bytes.
+/// Decodes arbitrary bytes and checks that encoding the result yields the same bytes.
 #[cfg(feature = "conformance")]
 pub(crate) fn check_record(record: &[u8]) {
     if let Some(batch) = decode(Bytes::copy_from_slice(record), 0) {

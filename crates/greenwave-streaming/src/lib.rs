@@ -1,11 +1,14 @@
-//! Complete units of a byte stream (lines, sentences, code blocks, files, JSON values, server-sent events), handed on the moment they
-//! complete, bounded in memory and never dropped.
+//! Splits a byte stream into complete units (lines, sentences, code blocks, files, JSON values,
+//! server-sent events) and yields each unit as soon as it is complete. Memory is bounded and no
+//! unit is dropped.
 //!
-//! A [`Splitter`] is a state machine that looks at every byte once, however the bytes were chunked. [`Pull`] drives one over any
-//! [`Stream`](futures_core::Stream) of chunks, under a byte [`Budget`] and time [`Limits`], and yields [`UnitBatch`]es: units that
-//! share one block of memory and are sliced lazily. [`Splitting`] is the same without async. [`Resume`] goes on when the source breaks.
-//! [`Fanout`] hands values to many subscribers, tasks or callbacks, each with its own [`Policy`] for the moment when it is slow.
-//! [`PartialJson`] shows a value that is not finished.
+//! A [`Splitter`] is a state machine that scans every byte once and finds the same units however
+//! the bytes were chunked. [`Pull`] drives one over any [`Stream`](futures_core::Stream) of chunks,
+//! under a byte [`Budget`] and time [`Limits`], and yields [`UnitBatch`]es: units that share one
+//! block of memory and are sliced lazily. [`BufferedSplitter`] does the same without async.
+//! [`Resume`] reopens the source when it breaks and continues. [`Fanout`] broadcasts values to many
+//! subscribers, each with a [`SubscriberPolicy`] that applies when the subscriber is slow.
+//! [`PartialJson`] turns an unfinished JSON value into a valid one.
 //!
 //! ```
 //! use bytes::Bytes;
@@ -13,7 +16,7 @@
 //! use greenwave_streaming::{Files, Pull};
 //!
 //! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
-//! // An answer as it arrives from an agent, cut anywhere.
+//! // A response as it arrives from an agent, in arbitrary chunks.
 //! let chunks = ["Here:\n``", "`rust src/li", "b.rs\nfn main", "() {}\n```\nDone."];
 //! let source = stream::iter(chunks.map(|text| Ok::<_, std::io::Error>(Bytes::from(text))));
 //!
@@ -35,72 +38,84 @@
 //! | splitter | unit |
 //! | --- | --- |
 //! | [`Lines`] | a line ended by LF, CRLF or CR |
-//! | [`Delimited`] | what stands between two delimiters of any length |
-//! | [`Paragraphs`] | lines of text between blank ones |
-//! | [`Sentences`] | a sentence by the rules of Unicode |
-//! | [`Fences`] | a fenced code block of CommonMark, also in quotes and lists |
-//! | [`Files`] | a whole file inside an agent's answer; an edit, a diff and any other block as such |
+//! | [`Delimited`] | the bytes between two delimiters of any length |
+//! | [`Paragraphs`] | lines of text between blank lines |
+//! | [`Sentences`] | a sentence according to Unicode (UAX #29) |
+//! | [`Fences`] | a fenced CommonMark code block, also inside quotes and lists |
+//! | [`Files`] | a whole file in an agent's response, an edit, a diff or another code block |
 //! | [`Json`] | a JSON value; concatenated or newline-delimited |
-//! | [`Sse`] | a server-sent event of the HTML standard |
+//! | [`Sse`] | a server-sent event (HTML standard) |
 //!
 //! # Memory
 //!
-//! A stream holds at most one chunk, one unfinished unit (its cap is an argument of every splitter) and the batches that are still
-//! alive somewhere. Only the last are charged to the [`Budget`], so that streams can never wait for each other's unfinished units.
+//! A stream holds at most one chunk, one unfinished unit (every splitter takes a cap) and the
+//! batches that are still alive. Only the batches are charged to the [`Budget`], so two streams
+//! never wait for each other's unfinished units.
 //!
 //! # Features
 //!
-//! | feature | default | what it adds | cost |
+//! | feature | default | adds | cost |
 //! | --- | --- | --- | --- |
-//! | `conformance` | no | the test suites that every splitter and every source passes, for authors of them | none |
-//! | `journal` | no | answers that go on in a new process: `Journal`, `Resume::with_journal` | greenwave-segment, which compiles libzstd |
-//! | `simulation` | no | `Journal::open_simulated`, for tests on the simulated machine of greenwave-segment | the crate `corosensei` |
+//! | `conformance` | no | conformance suites for `Splitter` and `Source` | none |
+//! | `journal` | no | `Journal`: resume in a new process | greenwave-segment, with libzstd |
+//! | `simulation` | no | `Journal::open_simulated`, for tests | the crate `corosensei` |
 //!
 //! # Errors
 //!
-//! A stream that yields an [`Error`] yields nothing after it. Units that completed before the error were handed on; the unfinished
-//! one was not: a broken source never looks like a short answer. [`Error::Source`], [`Error::Timeout`] and [`Error::Truncated`] are
-//! worth another attempt, which [`Resume`] makes by itself; when it has made enough, it says so with [`Error::GaveUp`].
-//! [`Error::Journal`] says which folder is to blame. The others say that the bytes themselves are beyond a limit or not of the expected form.
+//! A stream that yields an [`Error`] yields nothing after it. Units that completed before the error
+//! have been yielded; the unfinished unit has not, so a broken source is never mistaken for a short
+//! response. [`Error::Source`], [`Error::Timeout`] and [`Error::Truncated`] are transient:
+//! [`Resume`] retries them and reports [`Error::RetriesExhausted`] when it gives up.
+//! [`Error::Journal`] names the journal's directory. All other errors mean that the bytes exceed a
+//! limit or are malformed.
 //!
 //! # Resuming
 //!
-//! [`Resume`] reads an answer over as many attempts as it takes: from a [`Source`] that can be opened again, behind a cursor, at the next
-//! unit, with units that overlap, or anew. Units are numbered `(turn, attempt, sequence)`, and each is handed on once. With the
-//! feature `journal` that holds over the end of the process, too. An end without the protocol's last unit is a failure, never a
-//! short answer.
+//! [`Resume`] reads one response over as many attempts as it takes. It reopens a [`Source`] after a
+//! cursor, at the next unit, with overlapping units, or from the start ([`ResumeStrategy`]). Units
+//! are numbered `(turn, attempt, sequence)` and each is delivered once. With the feature `journal`,
+//! this also holds across processes. A source that ends without the protocol's last unit has
+//! failed.
 
 mod budget;
-mod carry;
+mod buffered;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+mod cut;
 mod error;
 mod fanout;
 #[cfg(feature = "journal")]
 mod journal;
+mod layout;
+mod line_prefix;
 mod partial_json;
+mod partial_unit;
 mod pull;
 mod resume;
 mod splitter;
-mod splitting;
 mod stats;
 mod unit;
 
 pub use budget::Budget;
-pub use error::{BoxError, Error, Limit};
-pub use fanout::{Counters, Fanout, Full, Panicked, Policy, Subscription, SubscriptionStats};
+pub use buffered::{BufferedSplitter, CHUNK_BYTES_MAX};
+pub use cut::{Cut, Cuts};
+pub use error::{BoxError, Error, TimeoutKind};
+pub use fanout::{
+    CallbackPanic, Fanout, Full, SubscriberPolicy, Subscription, SubscriptionCounters, SubscriptionStats,
+};
 pub use greenwave_retry::{Retry, RetryBudget};
 #[cfg(feature = "journal")]
 pub use journal::Journal;
+pub use layout::UnitKind;
 pub use partial_json::PartialJson;
 pub use pull::{Limits, Pull};
 pub use resume::{
-    Chunks, Delivery, Number, Opened, Position, Refusal, Resume, ResumeOptions, ResumeStats, Seam, Source,
+    Chunks, Delivery, OpenError, Opened, Position, Resume, ResumeOptions, ResumeStats, ResumeStrategy,
+    Source, UnitId,
 };
 pub use splitter::{
-    Cap, Cut, Cuts, Delimited, Fault, Fences, Files, Json, Lines, Overflow, Paragraphs, Sentences, Splitter,
-    Sse, UNIT_BYTES_MAX,
+    Cap, Delimited, Fences, Files, Json, Lines, Overflow, Paragraphs, Sentences, SplitError, Splitter, Sse,
+    UNIT_BYTES_MAX,
 };
-pub use splitting::{CHUNK_BYTES_MAX, Splitting};
-pub use stats::Stats;
-pub use unit::{Kind, OwnedUnit, Unit, UnitBatch};
+pub use stats::StreamStats;
+pub use unit::{OwnedUnit, Unit, UnitBatch};

@@ -1,4 +1,4 @@
-//! A stream of chunks as a stream of batches, under a budget and time limits. Knows nothing of how units are found.
+//! Turns a stream of chunks into a stream of batches, under a budget and time limits.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -9,57 +9,59 @@ use futures_core::Stream;
 use tokio::time::{Instant, Sleep};
 
 use crate::budget::Budget;
-use crate::error::{BoxError, Error, Limit};
+use crate::buffered::{BufferedSplitter, CHUNK_BYTES_MAX};
+use crate::error::{BoxError, Error, TimeoutKind};
 use crate::splitter::Splitter;
-use crate::splitting::{CHUNK_BYTES_MAX, Splitting};
-use crate::stats::Stats;
+use crate::stats::StreamStats;
 use crate::unit::{Unit, UnitBatch};
 
-/// After this many chunks without a unit, other tasks have their turn.
+/// Number of chunks without a unit after which the task yields to others.
 const CHUNKS_PER_POLL_MAX: usize = 64;
 
-/// The limits of one stream. All are off by default.
+/// The limits of a stream. All are off by default.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Limits {
-    /// The longest the whole stream may be, in bytes.
+    /// Maximum length of the stream, in bytes.
     pub stream_bytes_max: Option<u64>,
-    /// From the first poll to the first byte; `idle` where this is off.
+    /// Maximum time from the first poll to the first byte; defaults to `idle`.
     pub first_byte: Option<Duration>,
-    /// From one chunk to the next, while the source is being waited for.
+    /// Maximum time between chunks, counted only while waiting for the source.
     pub idle: Option<Duration>,
-    /// From the first poll to the end.
+    /// Maximum time from the first poll to the end.
     pub total: Option<Duration>,
 }
 
-/// Reads a stream of chunks through a [`Splitter`] and yields the units in batches, as each chunk completes them.
+/// Reads a stream of chunks through a [`Splitter`] and yields batches of units as chunks complete
+/// them.
 ///
-/// The source is read only when it is asked for the next batch and the [`Budget`] has room. Its items may be any error; its `None` is
-/// taken as a good end, unless a [terminal unit](Self::ends_with) was to come. Units of the same chunk share a batch; nothing is held back.
+/// The source is polled only when the next batch is requested and the [`Budget`] has room. Its
+/// items may contain any error. Its end is a success unless a [terminal unit](Self::ends_with) is
+/// missing. Units completed by the same chunk share a batch, and no complete unit is held back.
 ///
-/// Dropping it drops the source. [`next`](Self::next) may be cancelled at any time without losing a unit. Time limits need a tokio
-/// runtime with its timer; without limits any executor does.
+/// Dropping `Pull` drops the source. [`next`](Self::next) is cancel safe: no unit is lost. Time
+/// limits need a tokio runtime with its timer; without them any executor works.
 pub struct Pull<St, S> {
-    /// Gone once the stream is over.
+    /// `None` once the stream has ended.
     source: Option<Pin<Box<St>>>,
-    splitting: Splitting<S>,
-    /// What is left of a chunk that was too long to be fed at once.
+    splitter: BufferedSplitter<S>,
+    /// The rest of a chunk that was too long to be fed at once.
     rest: Bytes,
     budget: Option<Budget>,
     limits: Limits,
     terminal: Option<Terminal>,
-    /// When something was first waited for.
+    /// Time of the first wait.
     started: Option<Instant>,
-    quiet: Alarm,
-    total: Alarm,
-    /// The budget is being waited for.
+    idle_timer: LazyTimer,
+    total_timer: LazyTimer,
+    /// The stream is waiting for the budget.
     is_waiting: bool,
-    stats: Stats,
+    stats: StreamStats,
 }
 
-/// Tells the unit that is to be the last, and whether it has come.
+/// Detects the terminal unit and records whether it was seen.
 struct Terminal {
     is_last: Box<dyn FnMut(&Unit<'_>) -> bool + Send + Sync>,
-    seen: bool,
+    is_seen: bool,
 }
 
 impl<St, S, E> Pull<St, S>
@@ -68,88 +70,89 @@ where
     S: Splitter,
     E: Into<BoxError>,
 {
-    /// Reads `source` through `splitter`, without limits.
+    /// Creates a stream that reads `source` through `splitter`, without limits.
     #[must_use]
     pub fn new(source: St, splitter: S) -> Self {
         Self {
             source: Some(Box::pin(source)),
-            splitting: Splitting::new(splitter),
+            splitter: BufferedSplitter::new(splitter),
             rest: Bytes::new(),
             budget: None,
             limits: Limits::default(),
             terminal: None,
             started: None,
-            quiet: Alarm::default(),
-            total: Alarm::default(),
+            idle_timer: LazyTimer::default(),
+            total_timer: LazyTimer::default(),
             is_waiting: false,
-            stats: Stats::default(),
+            stats: StreamStats::default(),
         }
     }
 
-    /// Charges the batches that are alive to `budget`, and does not read while it is full.
+    /// Charges live batches to `budget`, and does not read while it is exhausted.
     #[must_use]
     pub fn with_budget(mut self, budget: Budget) -> Self {
         self.set_budget(budget);
         self
     }
 
-    /// From the next chunk on.
+    /// Applies from the next chunk on.
     pub(crate) fn set_budget(&mut self, budget: Budget) {
-        self.splitting.set_budget(budget.clone());
+        self.splitter.set_budget(budget.clone());
         self.budget = Some(budget);
     }
 
-    /// Fails when a limit is passed.
+    /// Sets limits. The stream fails when one is exceeded.
     #[must_use]
     pub fn with_limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self
     }
 
-    /// Numbers the first unit `sequence`: that of the unit after the last one of an earlier attempt.
+    /// Sets the sequence number of the first unit, to continue the numbers of an earlier attempt.
     #[must_use]
     pub fn starting_at(mut self, sequence: u64) -> Self {
-        self.splitting = self.splitting.starting_at(sequence);
+        self.splitter = self.splitter.starting_at(sequence);
         self
     }
 
-    /// Expects a last unit, as protocols have that say when they are done. The stream ends with the batch that holds it; if the source
-    /// ends without it, that is [`Error::Truncated`].
+    /// Expects a terminal unit, for protocols that have one. The stream ends with the batch that
+    /// contains it. If the source ends without it, the stream fails with [`Error::Truncated`].
     #[must_use]
     pub fn ends_with(mut self, is_last: impl FnMut(&Unit<'_>) -> bool + Send + Sync + 'static) -> Self {
-        self.terminal = Some(Terminal { is_last: Box::new(is_last), seen: false });
+        self.terminal = Some(Terminal { is_last: Box::new(is_last), is_seen: false });
         self
     }
 
-    /// The next batch; `None` at the end and after an error.
+    /// Returns the next batch, or `None` at the end and after an error.
     pub async fn next(&mut self) -> Option<Result<UnitBatch, Error>> {
         std::future::poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await
     }
 
-    /// What it has counted so far.
+    /// Returns the counters.
     #[must_use]
-    pub fn stats(&self) -> Stats {
-        Stats { overflows: self.splitting.overflows(), ..self.stats }
+    pub fn stats(&self) -> StreamStats {
+        StreamStats { overflows: self.splitter.overflows(), ..self.stats }
     }
 
-    /// The splitter, for what it knows beyond its units.
+    /// Returns the splitter, for state that it exposes besides units.
     #[must_use]
     pub fn splitter(&self) -> &S {
-        self.splitting.splitter()
+        self.splitter.splitter()
     }
 
-    /// The sequence number that the next unit will have.
+    /// Returns the sequence number of the next unit.
     #[must_use]
     pub fn next_sequence(&self) -> u64 {
-        self.splitting.next_sequence()
+        self.splitter.next_sequence()
     }
 
-    /// The next batch. It is made where it is returned: each move of one costs as much as looking at a short chunk.
+    /// Polls for the next batch. Batches are built in the return position, because moving one costs
+    /// as much as scanning a short chunk.
     #[inline]
     fn poll_batch(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<UnitBatch, Error>>> {
         for _ in 0..CHUNKS_PER_POLL_MAX {
-            if self.splitting.has_failed() {
-                return Poll::Ready(self.splitting.take_failure().map(|error| self.failed(error)));
+            if self.splitter.has_failed() {
+                return Poll::Ready(self.splitter.take_failure().map(|error| self.failed(error)));
             }
             if self.source.is_none() {
                 return Poll::Ready(None);
@@ -168,28 +171,31 @@ where
                     return Poll::Ready(Some(self.failed(error)));
                 }
                 match &polled {
-                    // A chunk that is copied anyway is not moved first: that costs as much as looking at a short one.
-                    Poll::Ready(Some(Ok(chunk))) if self.is_copied(chunk) => self.splitting.scan_carry(chunk),
+                    // A chunk that is going to be copied is passed by reference: moving it costs as
+                    // much as scanning a short one.
+                    Poll::Ready(Some(Ok(chunk))) if self.is_copied(chunk) => {
+                        self.splitter.scan_partial(chunk)
+                    }
                     _ => match polled {
                         Poll::Ready(Some(Ok(chunk))) => self.scan(chunk),
                         Poll::Ready(Some(Err(source))) => {
                             return Poll::Ready(Some(self.broken(source.into())));
                         }
                         Poll::Ready(None) => return Poll::Ready(self.end()),
-                        Poll::Pending => return self.poll_quiet(cx),
+                        Poll::Pending => return self.poll_idle(cx),
                     },
                 }
             } else {
                 let chunk = std::mem::take(&mut self.rest);
                 self.scan(chunk)
             };
-            let units = self.splitting.units_found();
+            let units = self.splitter.units_found();
             if units > 0 {
                 self.count_units(units);
                 if self.terminal.is_some() {
-                    return Poll::Ready(Some(Ok(self.look_at_batch(block))));
+                    return Poll::Ready(Some(Ok(self.check_terminal(block))));
                 }
-                return Poll::Ready(Some(Ok(self.splitting.take_batch(block))));
+                return Poll::Ready(Some(Ok(self.splitter.take_batch(block))));
             }
         }
         cx.waker().wake_by_ref();
@@ -198,19 +204,20 @@ where
 
     #[inline]
     fn is_copied(&self, chunk: &Bytes) -> bool {
-        self.splitting.is_carrying() && chunk.len() <= CHUNK_BYTES_MAX
+        self.splitter.has_partial() && chunk.len() <= CHUNK_BYTES_MAX
     }
 
-    /// Looks at as much of a chunk as can be fed; the rest is for later.
+    /// Scans as much of a chunk as can be fed at once and stores the rest.
     #[inline]
     fn scan(&mut self, mut chunk: Bytes) -> Bytes {
         if chunk.len() > CHUNK_BYTES_MAX {
             self.rest = chunk.split_off(CHUNK_BYTES_MAX);
         }
-        self.splitting.scan(chunk)
+        self.splitter.scan(chunk)
     }
 
-    /// Ready when the budget has room for another chunk, and the time for the whole is not up.
+    /// Returns `Ready` if the budget has room for another chunk. Fails if the total time has
+    /// elapsed.
     #[inline]
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, Error> {
         self.poll_total(cx)?;
@@ -224,7 +231,7 @@ where
     #[inline]
     fn count(&mut self, bytes: usize) -> Result<(), Error> {
         if bytes > 0 {
-            self.quiet.disarm();
+            self.idle_timer.disarm();
             self.stats.chunks += 1;
             self.stats.bytes += bytes as u64;
         }
@@ -238,15 +245,15 @@ where
         self.failed(Error::Source { received: self.stats.bytes, source })
     }
 
-    /// The source has nothing yet: fails if that has lasted too long.
-    fn poll_quiet<T>(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<T, Error>>> {
+    /// Handles a pending source: fails if it has been silent for too long.
+    fn poll_idle<T>(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<T, Error>>> {
         let Limits { first_byte, idle, .. } = self.limits;
         let (limit, after) = match first_byte {
-            Some(after) if self.stats.bytes == 0 => (Limit::FirstByte, Some(after)),
-            _ => (Limit::Idle, idle),
+            Some(after) if self.stats.bytes == 0 => (TimeoutKind::FirstByte, Some(after)),
+            _ => (TimeoutKind::Idle, idle),
         };
         let Some(after) = after else { return Poll::Pending };
-        self.quiet.poll(after, cx).map(|()| {
+        self.idle_timer.poll(after, cx).map(|()| {
             let error = self.timeout(limit, after);
             Some(self.failed(error))
         })
@@ -254,25 +261,28 @@ where
 
     fn poll_total(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
         match self.limits.total {
-            Some(after) if self.total.poll(after, cx).is_ready() => Err(self.timeout(Limit::Total, after)),
+            Some(after) if self.total_timer.poll(after, cx).is_ready() => {
+                Err(self.timeout(TimeoutKind::Total, after))
+            }
             _ => Ok(()),
         }
     }
 
-    fn timeout(&self, limit: Limit, after: Duration) -> Error {
+    fn timeout(&self, limit: TimeoutKind, after: Duration) -> Error {
         Error::Timeout { limit, after, received: self.stats.bytes }
     }
 
-    /// The source has ended well: the last batch, or the error that it is no good end.
+    /// Handles the end of the source: returns the last batch, or an error if the terminal unit is
+    /// missing.
     fn end(&mut self) -> Option<Result<UnitBatch, Error>> {
         self.source = None;
-        let batch = match self.splitting.finish() {
+        let batch = match self.splitter.finish() {
             Ok(batch) => batch,
             Err(error) => return Some(self.failed(error)),
         };
         if let Some(terminal) = &mut self.terminal {
-            batch.iter().for_each(|batch| terminal.look_at(batch));
-            if !terminal.seen {
+            batch.iter().for_each(|batch| terminal.check(batch));
+            if !terminal.is_seen {
                 let error = Error::Truncated { received: self.stats.bytes };
                 return Some(self.failed(error));
             }
@@ -281,7 +291,7 @@ where
         batch.map(Ok)
     }
 
-    /// Nothing follows an error.
+    /// Ends the stream with `error`.
     #[cold]
     fn failed<T>(&mut self, error: Error) -> Result<T, Error> {
         tracing::debug!(%error, bytes = self.stats.bytes, "stream failed");
@@ -298,12 +308,12 @@ where
         self.stats.units += units as u64;
     }
 
-    /// The batch, in which the unit may be that is the last.
-    fn look_at_batch(&mut self, block: Bytes) -> UnitBatch {
-        let batch = self.splitting.take_batch(block);
+    /// Returns the batch and ends the stream if it contains the terminal unit.
+    fn check_terminal(&mut self, block: Bytes) -> UnitBatch {
+        let batch = self.splitter.take_batch(block);
         if let Some(terminal) = &mut self.terminal {
-            terminal.look_at(&batch);
-            if terminal.seen {
+            terminal.check(&batch);
+            if terminal.is_seen {
                 self.source = None;
             }
         }
@@ -323,20 +333,20 @@ where
         let this = self.get_mut();
         let polled = this.poll_batch(cx);
         if polled.is_pending() && this.started.is_none() {
-            // A source that has a unit at once costs no look at the clock.
+            // A source whose unit is available at once does not cost a clock read.
             this.started = Some(Instant::now());
         }
         polled
     }
 }
 
-// The source is boxed, and nothing else is pinned.
+// The source is boxed, and no other field is pinned.
 impl<St, S> Unpin for Pull<St, S> {}
 
 impl<St, S: std::fmt::Debug> std::fmt::Debug for Pull<St, S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Pull")
-            .field("splitting", &self.splitting)
+            .field("splitter", &self.splitter)
             .field("limits", &self.limits)
             .field("is_over", &self.source.is_none())
             .field("stats", &self.stats)
@@ -345,19 +355,20 @@ impl<St, S: std::fmt::Debug> std::fmt::Debug for Pull<St, S> {
 }
 
 impl Terminal {
-    fn look_at(&mut self, batch: &UnitBatch) {
-        self.seen = self.seen || batch.iter().any(|unit| (self.is_last)(&unit));
+    fn check(&mut self, batch: &UnitBatch) {
+        self.is_seen = self.is_seen || batch.iter().any(|unit| (self.is_last)(&unit));
     }
 }
 
-/// A timer that is set only while something is waited for, so that a source that always has a chunk costs no timer.
+/// A timer that is armed only while waiting, so that a source that always has a chunk does not pay
+/// for one.
 #[derive(Debug, Default)]
-struct Alarm {
+struct LazyTimer {
     sleep: Option<Pin<Box<Sleep>>>,
     is_armed: bool,
 }
 
-impl Alarm {
+impl LazyTimer {
     fn poll(&mut self, after: Duration, cx: &mut Context<'_>) -> Poll<()> {
         let sleep = match &mut self.sleep {
             None => self.sleep.insert(Box::pin(tokio::time::sleep(after))),

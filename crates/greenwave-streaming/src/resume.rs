@@ -1,9 +1,8 @@
-//! An answer that goes on when its source breaks, each unit handed on once. Unaware of protocols: what can be opened again is a
-//! [`Source`].
+//! Reads a response that resumes when its source breaks, and delivers each unit once.
 
-mod joint;
 mod retries;
 mod source;
+mod splice;
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -24,28 +23,29 @@ use crate::pull::{Limits, Pull};
 use crate::splitter::Splitter;
 use crate::unit::{Unit, UnitBatch};
 use greenwave_retry::Retry;
-use joint::{Join, Joint, Trace};
-use retries::Count;
-pub use source::{Chunks, Opened, Position, Refusal, Seam, Source};
+use retries::AttemptCount;
+pub use source::{Chunks, OpenError, Opened, Position, ResumeStrategy, Source};
+use splice::{Splice, SpliceResult, UnitTrace};
 
-/// How an answer is read and resumed.
+/// Options for [`Resume`].
 #[derive(Debug, Clone)]
 pub struct ResumeOptions {
-    /// How often, and when, to try again. Attempts that bring nothing new count; a unit that is handed on
-    /// begins the count and the deadline anew.
+    /// Retry policy. Only attempts without a new unit count; each delivered unit resets the count
+    /// and the deadline.
     pub retry: Retry,
-    /// Attempts in all, whatever they bring; 0 counts as 1.
+    /// Maximum number of attempts in total, even if each delivers units; 0 counts as 1.
     pub attempts_total_max: u32,
-    /// The limits of each attempt.
+    /// Limits of each attempt.
     pub limits: Limits,
-    /// Shared with other streams; nothing is read while it is full.
+    /// Memory budget, shared with other streams. The source is not read while it is exhausted.
     pub budget: Option<Budget>,
-    /// How many of the last units are remembered, to tell at a seam what comes again. Each costs a copy of its content.
+    /// Number of recent units retained to detect repeated units. Each costs a copy of its content.
     pub overlap_units_max: usize,
 }
 
 impl Default for ResumeOptions {
-    /// 5 attempts that bring nothing new, 100 in all, else the defaults of [`Retry`] and [`Limits`]; no budget, 16 units.
+    /// 5 attempts without a new unit, 100 in total, otherwise the defaults of [`Retry`] and
+    /// [`Limits`]; no budget, 16 retained units.
     fn default() -> Self {
         Self {
             retry: Retry { attempts_max: 5, ..Retry::default() },
@@ -57,50 +57,53 @@ impl Default for ResumeOptions {
     }
 }
 
-/// What a reader gets.
+/// An item of [`Resume`].
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Delivery {
-    /// The next units. Their [sequence](Unit::sequence) has no gap and no number twice within an attempt.
+    /// The next units. Within an attempt, their [sequence](Unit::sequence) numbers have no gaps and
+    /// no duplicates.
     Units {
-        /// Which attempt they belong to: attempts that went on where the one before broke off count as the same.
+        /// Number of the attempt. Attempts that resume where the previous one broke count as the
+        /// same.
         attempt: u32,
         /// The units.
         batch: UnitBatch,
     },
-    /// The source could not go on, and begins anew: all units so far are void. Those of `attempt` begin with sequence 0.
+    /// The source could not resume and restarts: all earlier units are invalid. The units of
+    /// `attempt` start at sequence 0.
     Superseded {
         /// The number of the new attempt.
         attempt: u32,
     },
 }
 
-/// Which unit, of all that a reader of answers gets; ordered as they are handed on.
+/// Identifies a delivered unit; ordered by delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Number {
-    /// Which answer.
+pub struct UnitId {
+    /// Number of the response.
     pub turn: u64,
-    /// How often the answer was begun anew before.
+    /// Number of restarts before this unit.
     pub attempt: u32,
-    /// Which unit of the attempt, from 0.
+    /// Number of the unit in the attempt, from 0.
     pub sequence: u64,
 }
 
-/// Counters of one answer.
+/// Counters of a response.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ResumeStats {
-    /// How often the source was opened or asked to.
+    /// Calls to [`Source::open`].
     pub opened: u32,
-    /// How often an attempt went on where the one before broke off.
+    /// Attempts that resumed where the previous one broke.
     pub resumed: u32,
-    /// How often the answer was begun anew.
+    /// Restarts of the response.
     pub superseded: u32,
-    /// Units that came again at a seam and were left out.
+    /// Units that a source repeated, which were skipped.
     pub repeated: u64,
-    /// Units handed on from a journal.
+    /// Units delivered from a journal.
     pub replayed: u64,
-    /// Units handed on, those from a journal included.
+    /// Units delivered, including those from a journal.
     pub units: u64,
 }
 
@@ -108,17 +111,21 @@ type IsLast = Arc<dyn Fn(&Unit<'_>) -> bool + Send + Sync>;
 type CursorOf = Box<dyn Fn(&Unit<'_>) -> Option<Bytes> + Send + Sync>;
 type RetryHint<S> = fn(&S) -> Option<Duration>;
 
-/// Reads an answer through a [`Splitter`], over as many attempts as it takes, and hands each unit on once.
+/// Reads a response through a [`Splitter`], over as many attempts as needed, and delivers each unit
+/// once.
 ///
-/// An answer is over when the unit has come that its protocol says is the last. When the source breaks, is too slow, or ends before that,
-/// it is opened again after a delay, and goes on as its [`Seam`] says: behind a cursor, at the next unit, or with units that overlap
-/// and are told by their contents. Where that is not certain, the answer begins anew, and a [`Delivery::Superseded`] says so. The unfinished
-/// unit of a broken attempt is not handed on.
+/// A response ends with the unit that its protocol defines as the last. When the source breaks, is
+/// too slow, or ends before that unit, it is reopened after a delay, and resumes according to its
+/// [`ResumeStrategy`]: after a cursor, at the next unit, or with overlapping units that are
+/// recognized by their contents. If the match is not certain, the response restarts, and a
+/// [`Delivery::Superseded`] reports it. The unfinished unit of a broken attempt is never delivered.
 ///
-/// With a journal (feature `journal`), units are recorded before they are handed on, and a new process goes on where the old one was
-/// killed. What "once" means then: the reader says by [`after`](Self::after) which unit it has, as kept with what it did with it.
+/// With a journal (feature `journal`), units are recorded before they are delivered, and a new
+/// process resumes where the old one was killed. For exactly-once processing, store the [`UnitId`]
+/// of the last processed unit together with its effects and pass it to [`after`](Self::after).
 ///
-/// It is a [`Stream`]; [`next`](Self::next) may be cancelled without losing anything. It needs a tokio runtime with its timer.
+/// `Resume` is a [`Stream`]; [`next`](Self::next) is cancel safe. It needs a tokio runtime with its
+/// timer.
 pub struct Resume<S> {
     source: Arc<dyn Source>,
     splitter: Box<dyn FnMut(&Position) -> S + Send>,
@@ -126,19 +133,19 @@ pub struct Resume<S> {
     is_last: IsLast,
     cursor_of: CursorOf,
     retry_hint: Option<RetryHint<S>>,
-    /// The last delay that the source has asked for.
-    asked_delay: Option<Duration>,
-    attempts: Count,
+    /// The last delay that the source requested.
+    requested_delay: Option<Duration>,
+    attempts: AttemptCount,
     progress: Progress,
     ready: VecDeque<Delivery>,
-    state: State<S>,
-    after: Option<Number>,
+    state: ResumeState<S>,
+    after: Option<UnitId>,
     #[cfg(feature = "journal")]
     journal: Option<Arc<Journal>>,
     stats: ResumeStats,
 }
 
-/// How far the answer has come.
+/// The progress of a response.
 #[derive(Debug, Default)]
 struct Progress {
     turn: u64,
@@ -146,30 +153,33 @@ struct Progress {
     sequence: u64,
     cursor: Option<Bytes>,
     since_cursor: usize,
-    tail: VecDeque<Trace>,
+    tail: VecDeque<UnitTrace>,
     is_done: bool,
 }
 
-/// `Start -> (Replaying) -> Opening -> Reading -> Over`, and from `Opening` and `Reading` by way of `Waiting` back to `Opening`.
-enum State<S> {
+/// The phases of reading: `Start -> (Replaying) -> Opening -> Reading -> Over`, and from `Opening`
+/// and `Reading` through `Waiting` back to `Opening`.
+enum ResumeState<S> {
     Start,
-    /// Handing on what an earlier process has recorded.
+    /// Delivering units that an earlier process recorded.
     #[cfg(feature = "journal")]
     Replaying(Replay),
-    Opening(Pin<Box<dyn Future<Output = Result<Opened, Refusal>> + Send>>),
+    Opening(Pin<Box<dyn Future<Output = Result<Opened, OpenError>> + Send>>),
     Reading {
         pull: Box<Pull<Chunks, S>>,
-        joint: Joint,
+        splice: Splice,
     },
     Waiting(Pin<Box<Sleep>>),
     Over,
 }
 
 impl<S: Splitter> Resume<S> {
-    /// Reads answer number `turn` of `source`, each attempt through a splitter of its own. `is_last` tells the unit that ends the answer.
+    /// Reads response number `turn` of `source`. `splitter` creates a splitter for each attempt.
+    /// `is_last` recognizes the unit that ends the response.
     ///
-    /// Cursors are the [ids](Unit::id) of events, where they are; [`with_cursor`](Self::with_cursor) says otherwise. A splitter for
-    /// events starts with the id that the last one had: `|at| Sse::default().after(at.cursor.as_deref().unwrap_or_default())`.
+    /// Cursors default to the [ids](Unit::id) of events; see [`with_cursor`](Self::with_cursor).
+    /// Start an event splitter with the last id: `|at|
+    /// Sse::default().after(at.cursor.as_deref().unwrap_or_default())`.
     pub fn new(
         source: Arc<dyn Source>,
         turn: u64,
@@ -180,15 +190,15 @@ impl<S: Splitter> Resume<S> {
         Self {
             source,
             splitter: Box::new(splitter),
-            attempts: Count::new(options.retry.clone(), options.attempts_total_max),
+            attempts: AttemptCount::new(options.retry.clone(), options.attempts_total_max),
             options,
             is_last: Arc::new(is_last),
             cursor_of: Box::new(|unit| unit.id().map(|id| Bytes::copy_from_slice(id.as_bytes()))),
             retry_hint: None,
-            asked_delay: None,
+            requested_delay: None,
             progress: Progress { turn, ..Progress::default() },
             ready: VecDeque::new(),
-            state: State::Start,
+            state: ResumeState::Start,
             after: None,
             #[cfg(feature = "journal")]
             journal: None,
@@ -196,16 +206,16 @@ impl<S: Splitter> Resume<S> {
         }
     }
 
-    /// With other options than the defaults.
+    /// Sets the options.
     #[must_use]
     pub fn with_options(mut self, options: ResumeOptions) -> Self {
-        self.attempts = Count::new(options.retry.clone(), options.attempts_total_max);
+        self.attempts = AttemptCount::new(options.retry.clone(), options.attempts_total_max);
         self.options = options;
         self
     }
 
-    /// Takes the cursor of a unit from `cursor_of`: what the source wants to hear to go on behind that unit. A unit that gives the same
-    /// as the one before has none of its own.
+    /// Sets the function that returns a unit's cursor: the value with which the source resumes
+    /// after that unit. A unit with the same cursor as its predecessor counts as having none.
     #[must_use]
     pub fn with_cursor(
         mut self,
@@ -215,22 +225,23 @@ impl<S: Splitter> Resume<S> {
         self
     }
 
-    /// Waits at least as long as the stream has asked for, which the splitter knows: `|sse: &Sse| sse.retry()`.
+    /// Waits at least as long as the stream requested, according to the splitter: `|sse: &Sse|
+    /// sse.retry()`.
     #[must_use]
     pub fn with_retry_hint(mut self, hint: fn(&S) -> Option<Duration>) -> Self {
         self.retry_hint = Some(hint);
         self
     }
 
-    /// Goes on behind a unit that the reader has already. Without a journal, only the numbers of the same attempt can be kept to, by
-    /// a source that repeats its answer.
+    /// Resumes after a unit that the reader has processed. Without a journal, this requires a
+    /// source that repeats the same response.
     #[must_use]
-    pub fn after(mut self, number: Number) -> Self {
+    pub fn after(mut self, number: UnitId) -> Self {
         self.after = Some(number);
         self
     }
 
-    /// Records units before they are handed on, and begins with what is recorded.
+    /// Records units before they are delivered, and starts with the recorded ones.
     #[cfg(feature = "journal")]
     #[must_use]
     pub fn with_journal(mut self, journal: Arc<Journal>) -> Self {
@@ -238,43 +249,43 @@ impl<S: Splitter> Resume<S> {
         self
     }
 
-    /// The next units or notice; `None` at the end and after an error.
+    /// Returns the next delivery, or `None` at the end and after an error.
     pub async fn next(&mut self) -> Option<Result<Delivery, Error>> {
         std::future::poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await
     }
 
-    /// What it has counted so far.
+    /// Returns the counters.
     #[must_use]
     pub fn stats(&self) -> ResumeStats {
         self.stats
     }
 
-    /// The number that the next unit will have if the answer does not begin anew.
+    /// Returns the id of the next unit, unless the response restarts.
     #[must_use]
-    pub fn next_number(&self) -> Number {
+    pub fn next_id(&self) -> UnitId {
         let Progress { turn, attempt, sequence, .. } = self.progress;
-        Number { turn, attempt, sequence }
+        UnitId { turn, attempt, sequence }
     }
 
     fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         match &mut self.state {
-            State::Start => self.start()?,
+            ResumeState::Start => self.start()?,
             #[cfg(feature = "journal")]
-            State::Replaying(_) => self.replay()?,
-            State::Opening(opening) => {
+            ResumeState::Replaying(_) => self.replay()?,
+            ResumeState::Opening(opening) => {
                 let opened = ready!(opening.as_mut().poll(cx));
                 self.opened(opened)?;
             }
-            State::Reading { pull, .. } => match ready!(Pin::new(&mut **pull).poll_next(cx)) {
-                Some(Ok(batch)) => self.join(batch)?,
+            ResumeState::Reading { pull, .. } => match ready!(Pin::new(&mut **pull).poll_next(cx)) {
+                Some(Ok(batch)) => self.splice_batch(batch)?,
                 Some(Err(error)) => self.broken(error)?,
                 None => self.ended()?,
             },
-            State::Waiting(sleep) => {
+            ResumeState::Waiting(sleep) => {
                 ready!(sleep.as_mut().poll(cx));
                 self.open();
             }
-            State::Over => {}
+            ResumeState::Over => {}
         }
         Poll::Ready(Ok(()))
     }
@@ -284,7 +295,7 @@ impl<S: Splitter> Resume<S> {
         if let Some(journal) = &self.journal {
             let replay = journal.replay(self.progress.turn)?;
             self.progress.attempt = replay.attempt();
-            self.state = State::Replaying(replay);
+            self.state = ResumeState::Replaying(replay);
             let is_void = self.after.is_some_and(|after| after.attempt != self.progress.attempt);
             if is_void {
                 self.after = None;
@@ -297,17 +308,17 @@ impl<S: Splitter> Resume<S> {
         Ok(())
     }
 
-    /// Hands on one recorded batch.
+    /// Delivers one recorded batch.
     #[cfg(feature = "journal")]
     fn replay(&mut self) -> Result<(), Error> {
-        let (State::Replaying(replay), Some(journal)) = (&mut self.state, &self.journal) else {
+        let (ResumeState::Replaying(replay), Some(journal)) = (&mut self.state, &self.journal) else {
             return Ok(());
         };
         match journal.next(replay)? {
             Some(batch) => {
                 self.stats.replayed += self.advance(batch);
             }
-            None if self.progress.is_done => self.state = State::Over,
+            None if self.progress.is_done => self.state = ResumeState::Over,
             None => self.open(),
         }
         Ok(())
@@ -317,68 +328,72 @@ impl<S: Splitter> Resume<S> {
         self.attempts.begin();
         self.stats.opened += 1;
         let (source, at) = (self.source.clone(), self.progress.position());
-        self.state = State::Opening(Box::pin(async move { source.open(&at).await }));
+        self.state = ResumeState::Opening(Box::pin(async move { source.open(&at).await }));
     }
 
-    fn opened(&mut self, opened: Result<Opened, Refusal>) -> Result<(), Error> {
-        let Opened { chunks, seam } = match opened {
+    fn opened(&mut self, opened: Result<Opened, OpenError>) -> Result<(), Error> {
+        let Opened { chunks, strategy } = match opened {
             Ok(opened) => opened,
-            Err(Refusal::Never(source)) => return Err(Error::Refused { source }),
-            Err(Refusal::Again(source)) => return self.broken(Error::Source { received: 0, source }),
+            Err(OpenError::Permanent(source)) => return Err(Error::Open { source }),
+            Err(OpenError::Transient(source)) => return self.broken(Error::Source { received: 0, source }),
         };
         let is_start = self.progress.sequence == 0;
-        if seam == Seam::Start && !is_start {
+        if strategy == ResumeStrategy::Start && !is_start {
             self.supersede()?;
         }
-        let joint = if is_start { Some(Joint::Joined) } else { self.progress.joint(seam) };
-        let Some(joint) = joint else { return self.begin_anew() };
-        self.stats.resumed += u32::from(!is_start && seam != Seam::Start);
+        let splice = if is_start { Some(Splice::Aligned) } else { self.progress.splice(strategy) };
+        let Some(splice) = splice else { return self.restart() };
+        self.stats.resumed += u32::from(!is_start && strategy != ResumeStrategy::Start);
         let splitter = (self.splitter)(&self.progress.position());
         let mut pull = Pull::new(chunks, splitter).with_limits(self.options.limits).ends_with({
             let is_last = self.is_last.clone();
             move |unit| is_last(unit)
         });
-        if let (Some(budget), false) = (&self.options.budget, joint.holds()) {
+        if let (Some(budget), false) = (&self.options.budget, splice.holds()) {
             pull.set_budget(budget.clone());
         }
-        self.state = State::Reading { pull: Box::new(pull), joint };
+        self.state = ResumeState::Reading { pull: Box::new(pull), splice };
         Ok(())
     }
 
-    fn join(&mut self, batch: UnitBatch) -> Result<(), Error> {
-        let State::Reading { joint, .. } = &mut self.state else { return Ok(()) };
-        let join = joint.join(batch);
-        self.joined(join)
+    fn splice_batch(&mut self, batch: UnitBatch) -> Result<(), Error> {
+        let ResumeState::Reading { splice, .. } = &mut self.state else { return Ok(()) };
+        let result = splice.push(batch);
+        self.spliced(result)
     }
 
-    fn joined(&mut self, join: Join) -> Result<(), Error> {
-        match join {
-            Join::Hold => Ok(()),
-            Join::Misfit => self.begin_anew(),
-            Join::Deliver { batches, repeated } => {
+    fn spliced(&mut self, result: SpliceResult) -> Result<(), Error> {
+        match result {
+            SpliceResult::Hold => Ok(()),
+            SpliceResult::Mismatch => self.restart(),
+            SpliceResult::Deliver { batches, repeated } => {
                 self.stats.repeated += repeated as u64;
-                // What a seam holds is not charged: it would wait for itself. Its number of units is limited.
-                if let (State::Reading { pull, .. }, Some(budget)) = (&mut self.state, &self.options.budget) {
+                // Batches held while splicing are not charged, because they would wait for
+                // themselves. Their number of units is limited.
+                if let (ResumeState::Reading { pull, .. }, Some(budget)) =
+                    (&mut self.state, &self.options.budget)
+                {
                     pull.set_budget(budget.clone());
                 }
-                batches.into_iter().try_for_each(|batch| self.hand_on(batch))
+                batches.into_iter().try_for_each(|batch| self.deliver(batch))
             }
         }
     }
 
-    /// Numbers new units, records them, and only then hands them on.
-    fn hand_on(&mut self, batch: UnitBatch) -> Result<(), Error> {
+    /// Numbers and records new units, then delivers them.
+    fn deliver(&mut self, batch: UnitBatch) -> Result<(), Error> {
         let batch = batch.renumbered(self.progress.sequence);
         #[cfg(feature = "journal")]
         if let Some(journal) = &self.journal {
             journal.append(self.progress.turn, self.progress.attempt, &batch)?;
         }
-        self.attempts.succeed();
+        self.attempts.record_progress();
         self.advance(batch);
         Ok(())
     }
 
-    /// Counts units as handed on, and hands those on that the reader does not have. Returns how many.
+    /// Advances the progress and delivers the units that the reader does not have; returns their
+    /// number.
     fn advance(&mut self, batch: UnitBatch) -> u64 {
         for unit in batch.iter() {
             self.progress.advance(&unit, (self.cursor_of)(&unit), self.options.overlap_units_max);
@@ -400,33 +415,33 @@ impl<S: Splitter> Resume<S> {
         if !error.is_transient() {
             return Err(error);
         }
-        if let (State::Reading { pull, .. }, Some(hint)) = (&self.state, self.retry_hint) {
-            self.asked_delay = hint(pull.splitter()).or(self.asked_delay);
+        if let (ResumeState::Reading { pull, .. }, Some(hint)) = (&self.state, self.retry_hint) {
+            self.requested_delay = hint(pull.splitter()).or(self.requested_delay);
         }
-        let Some(delay) = self.attempts.next_delay(self.asked_delay) else {
-            return Err(Error::GaveUp { attempts: self.attempts.total, source: Box::new(error) });
+        let Some(delay) = self.attempts.next_delay(self.requested_delay) else {
+            return Err(Error::RetriesExhausted { attempts: self.attempts.total, source: Box::new(error) });
         };
-        tracing::debug!(%error, ?delay, sequence = self.progress.sequence, "stream broke, and is opened again");
-        self.state = State::Waiting(Box::pin(tokio::time::sleep(delay)));
+        tracing::debug!(%error, ?delay, sequence = self.progress.sequence, "stream broke, reopening");
+        self.state = ResumeState::Waiting(Box::pin(tokio::time::sleep(delay)));
         Ok(())
     }
 
     fn ended(&mut self) -> Result<(), Error> {
-        let State::Reading { joint, .. } = &mut self.state else { return Ok(()) };
-        let join = joint.end();
-        let is_misfit = matches!(join, Join::Misfit);
-        self.joined(join)?;
-        if !is_misfit {
-            self.state = State::Over;
+        let ResumeState::Reading { splice, .. } = &mut self.state else { return Ok(()) };
+        let result = splice.end();
+        let is_mismatch = matches!(result, SpliceResult::Mismatch);
+        self.spliced(result)?;
+        if !is_mismatch {
+            self.state = ResumeState::Over;
         }
         Ok(())
     }
 
-    /// The attempt does not fit what was handed on: nothing but the whole answer will do.
-    fn begin_anew(&mut self) -> Result<(), Error> {
+    /// Restarts because the attempt does not match the delivered units.
+    fn restart(&mut self) -> Result<(), Error> {
         self.supersede()?;
-        let misfit = "what came again is not what was there before";
-        self.broken(Error::Source { received: 0, source: misfit.into() })
+        let mismatch = "the source repeated different units than those delivered";
+        self.broken(Error::Source { received: 0, source: mismatch.into() })
     }
 
     fn supersede(&mut self) -> Result<(), Error> {
@@ -452,12 +467,12 @@ impl<S: Splitter> Stream for Resume<S> {
             if let Some(delivery) = this.ready.pop_front() {
                 return Poll::Ready(Some(Ok(delivery)));
             }
-            if matches!(this.state, State::Over) {
+            if matches!(this.state, ResumeState::Over) {
                 return Poll::Ready(None);
             }
             if let Err(error) = ready!(this.poll_step(cx)) {
-                this.state = State::Over;
-                // A notice that stands behind the error would never be read.
+                this.state = ResumeState::Over;
+                // Deliveries after the error would never be read.
                 this.ready.clear();
                 return Poll::Ready(Some(Err(error)));
             }
@@ -465,7 +480,7 @@ impl<S: Splitter> Stream for Resume<S> {
     }
 }
 
-// What is pinned is boxed.
+// Pinned fields are boxed.
 impl<S> Unpin for Resume<S> {}
 
 impl<S> fmt::Debug for Resume<S> {
@@ -489,10 +504,10 @@ impl Progress {
         }
     }
 
-    fn joint(&self, seam: Seam) -> Option<Joint> {
-        match seam {
-            Seam::Cursor if self.cursor.is_none() => None,
-            _ => Joint::new(seam, &self.tail, self.since_cursor),
+    fn splice(&self, strategy: ResumeStrategy) -> Option<Splice> {
+        match strategy {
+            ResumeStrategy::Cursor if self.cursor.is_none() => None,
+            _ => Splice::new(strategy, &self.tail, self.since_cursor),
         }
     }
 
@@ -505,7 +520,7 @@ impl Progress {
         }
         if tail_max > 0 {
             self.tail.drain(..(self.tail.len() + 1).saturating_sub(tail_max));
-            self.tail.push_back(Trace::of(unit));
+            self.tail.push_back(UnitTrace::of(unit));
         }
     }
 }

@@ -1,23 +1,24 @@
-//! What a stream has counted. A plain snapshot.
+//! Defines the counters of a stream.
 
 use std::time::Duration;
 
-/// Counters of one stream since its start.
+/// Counters of a stream since its start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Stats {
+pub struct StreamStats {
     /// Bytes read from the source.
     pub bytes: u64,
-    /// Chunks read from the source, empty ones left out.
+    /// Non-empty chunks read from the source.
     pub chunks: u64,
-    /// Units handed on.
+    /// Units yielded.
     pub units: u64,
-    /// Batches handed on.
+    /// Batches yielded.
     pub batches: u64,
-    /// From the first wait, for the source or for room, to the first unit; zero if it came without one.
+    /// Time from the first wait, for the source or the budget, to the first unit; zero if the unit
+    /// was available without waiting.
     pub first_unit: Option<Duration>,
-    /// How often reading stopped because the budget was full.
+    /// Times that reading stopped because the budget was full.
     pub waits: u64,
-    /// How often a unit was split at its cap.
+    /// Times that a unit was split at its cap.
     pub overflows: u64,
 }

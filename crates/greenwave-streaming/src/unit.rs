@@ -1,4 +1,4 @@
-//! Units and the batches they leave in. Knows nothing of how they were found.
+//! Provides access to units and to the batches that hold them.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,66 +10,39 @@ use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use bytes::Bytes;
 
 use crate::budget::{Budget, Charge};
-use crate::splitter::{Cuts, Prefix, first_word, language_of_file};
+use crate::cut::Cuts;
+use crate::layout::{Detail, Label, Span, UnitKind};
+use crate::splitter::info::{first_word, language_of_file};
 
-/// What a unit is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-#[non_exhaustive]
-pub enum Kind {
-    /// A line, without its end.
-    #[default]
-    Line,
-    /// What stands between two delimiters.
-    Record,
-    /// Lines of text between blank ones.
-    Paragraph,
-    /// A sentence of text.
-    Sentence,
-    /// A code block, without its fences.
-    Code,
-    /// A whole file of an answer, with its path.
-    File,
-    /// A JSON value.
-    Json,
-    /// The data of a server-sent event.
-    Event,
-    /// A change to a part of a file: a search/replace block, or code in which comments stand for what was left out.
-    Edit,
-    /// A unified diff, or a patch in another format of its own.
-    Diff,
-    /// A file of which nobody can say where it ends, since it holds fences as long as its own.
-    Refused,
-    /// A kind of a splitter from outside.
-    Other(u16),
-}
-
-/// Units that became complete together, sharing one block of memory. Cloning shares it.
+/// A non-empty batch of units that were completed by the same chunk and share one block of memory.
+/// Clones share the block.
 ///
-/// While a clone is alive, the block is charged to the [`Budget`] of its stream.
+/// The block is charged to the stream's [`Budget`] until the last clone is dropped.
 #[derive(Clone)]
 pub struct UnitBatch {
     block: Bytes,
     first_seq: u64,
     index: Index,
-    text: Checked,
+    text: Utf8Check,
 }
 
-/// Whether a block is UTF-8, once anyone has asked.
+/// Caches whether a block is valid UTF-8.
 #[derive(Default)]
-struct Checked(AtomicU8);
+struct Utf8Check(AtomicU8);
 
-impl Checked {
+impl Utf8Check {
     const UNKNOWN: u8 = 0;
     const VALID: u8 = 1;
     const INVALID: u8 = 2;
 
-    /// Whether `block`, which is always the same, is UTF-8.
+    /// Returns whether `block` is UTF-8. Every call must pass the same block.
     #[inline]
     fn is_text(&self, block: &[u8]) -> bool {
-        // Relaxed: the block was there before the flag, and who finds no answer looks for itself.
+        // Relaxed: the flag depends on nothing but the block. A thread that misses another's result
+        // computes it again.
         match self.0.load(Ordering::Relaxed) {
             Self::UNKNOWN => self.check(block),
-            known => known == Self::VALID,
+            state => state == Self::VALID,
         }
     }
 
@@ -80,79 +53,82 @@ impl Checked {
     }
 }
 
-impl Clone for Checked {
+impl Clone for Utf8Check {
     fn clone(&self) -> Self {
         Self(AtomicU8::new(self.0.load(Ordering::Relaxed)))
     }
 }
 
-/// How many units a batch holds without an index of its own. A chunk of 1400 bytes has no more events of a chat than that.
-const FEW: usize = 5;
+/// Maximum number of units that a batch stores inline. A 1400-byte network chunk of a chat rarely
+/// has more events.
+const INLINE_UNITS_MAX: usize = 5;
 
-/// Where the units of a batch lie.
+/// The spans and details of a batch's units.
 #[derive(Clone)]
 enum Index {
-    /// A few units of which nothing but the kind is known, as in most batches of a stream from a network: nothing is shared.
-    Few {
-        kind: Kind,
+    /// Up to `INLINE_UNITS_MAX` plain units of one kind, without an allocation. Most batches from a
+    /// network are of this form.
+    Inline {
+        kind: UnitKind,
         len: u8,
-        spans: [Span; FEW],
+        spans: [Span; INLINE_UNITS_MAX],
     },
-    /// One unit with all that is known of it, but for a label that stands in an earlier block.
-    One(Span, Detail),
-    Many(Shared),
+    /// One unit with its detail, whose labels are all in the block.
+    Single(Span, Detail),
+    Shared(SharedIndex),
 }
 
-/// The index of a batch in memory that its stream uses again once all clones of the batch are gone.
-struct Shared(Arc<Slot>);
+/// A handle to an index whose memory the stream reuses once all clones of the batch are dropped.
+struct SharedIndex(Arc<IndexSlot>);
 
-/// See [`Slots`].
-struct Slot {
+/// The contents of a shared index, recycled by [`IndexPool`].
+struct IndexSlot {
     cuts: Cuts,
     charge: Option<Charge>,
-    /// Handles of batches, as opposed to the stream's own; counted only where there is a charge, which the last one gives back.
+    /// Number of handles held by batches, excluding the stream's own. Maintained only if there is a
+    /// charge, which the last handle releases.
     users: AtomicUsize,
-    /// The batch that this is a part of, for its charge.
+    /// The batch that this one is part of, which holds the charge.
     _whole: Option<Box<UnitBatch>>,
 }
 
 impl UnitBatch {
-    /// How many units it holds; at least one.
+    /// Returns the number of units, which is at least one.
     #[must_use]
     #[expect(clippy::len_without_is_empty, reason = "a batch is never empty")]
     pub fn len(&self) -> usize {
         match &self.index {
-            Index::Few { len, .. } => usize::from(*len),
-            Index::One(..) => 1,
-            Index::Many(shared) => shared.0.cuts.len(),
+            Index::Inline { len, .. } => usize::from(*len),
+            Index::Single(..) => 1,
+            Index::Shared(shared) => shared.0.cuts.len(),
         }
     }
 
-    /// The sequence number of its first unit; the others follow without a gap.
+    /// Returns the sequence number of the first unit. The others follow without gaps.
     #[must_use]
     pub fn first_sequence(&self) -> u64 {
         self.first_seq
     }
 
-    /// The bytes that the units lie in, with whatever stands between them.
+    /// Returns the block that contains the units and the bytes between them.
     #[must_use]
     pub fn block(&self) -> &Bytes {
         &self.block
     }
 
-    /// The unit at `index`, counted from 0.
+    /// Returns the unit at `index`, counted from 0.
     #[must_use]
     pub fn get(&self, index: usize) -> Option<Unit<'_>> {
         (index < self.len()).then_some(Unit { batch: self, index })
     }
 
-    /// The same units with other numbers.
+    /// Renumbers the units, starting at `first_seq`.
     pub(crate) fn renumbered(mut self, first_seq: u64) -> Self {
         self.first_seq = first_seq;
         self
     }
 
-    /// Without its first `units`, of which there are fewer than it has.
+    /// Removes the first `units` units; `units` must be less than the batch's length.
     pub(crate) fn without_first(self, units: usize) -> Self {
         if units == 0 {
             return self;
@@ -162,73 +138,78 @@ impl UnitBatch {
             cuts.push_detailed(self.detail(index), &self.span(index));
         }
         cuts.carry(Bytes::copy_from_slice(self.carried()));
-        if let Index::Many(shared) = &self.index {
+        if let Index::Shared(shared) = &self.index {
             cuts.replaced.clone_from(&shared.0.cuts.replaced);
         }
         let (block, first_seq) = (self.block.clone(), self.first_seq + units as u64);
         Self::with_index(block, cuts, first_seq, Some(Box::new(self)))
     }
 
-    /// Units that were recorded, and lie in the record.
+    /// Creates a batch from a journal record, which is its block.
     #[cfg(feature = "journal")]
     pub(crate) fn recorded(block: Bytes, cuts: Cuts, first_seq: u64) -> Self {
         Self::with_index(block, cuts, first_seq, None)
     }
 
     fn with_index(block: Bytes, cuts: Cuts, first_seq: u64, whole: Option<Box<Self>>) -> Self {
-        let slot = Slot { cuts, charge: None, users: AtomicUsize::new(1), _whole: whole };
-        Self { block, first_seq, index: Index::Many(Shared(Arc::new(slot))), text: Checked::default() }
+        let slot = IndexSlot { cuts, charge: None, users: AtomicUsize::new(1), _whole: whole };
+        Self {
+            block,
+            first_seq,
+            index: Index::Shared(SharedIndex(Arc::new(slot))),
+            text: Utf8Check::default(),
+        }
     }
 
     fn span(&self, index: usize) -> Range<usize> {
         match &self.index {
-            Index::Few { spans, .. } => spans[index].range(),
-            Index::One(span, _) => span.range(),
-            Index::Many(shared) => shared.0.cuts.spans[index].range(),
+            Index::Inline { spans, .. } => spans[index].range(),
+            Index::Single(span, _) => span.range(),
+            Index::Shared(shared) => shared.0.cuts.spans[index].range(),
         }
     }
 
     fn detail(&self, index: usize) -> Detail {
         match &self.index {
-            Index::Few { kind, .. } => Detail::plain(*kind),
-            Index::One(_, detail) => *detail,
-            Index::Many(shared) => shared.0.cuts.detail(index),
+            Index::Inline { kind, .. } => Detail::plain(*kind),
+            Index::Single(_, detail) => *detail,
+            Index::Shared(shared) => shared.0.cuts.detail(index),
         }
     }
 
     fn replaced(&self, range: Range<u32>) -> &[u8] {
         match &self.index {
-            Index::Few { .. } | Index::One(..) => &[],
-            Index::Many(shared) => &shared.0.cuts.replaced[range.start as usize..range.end as usize],
+            Index::Inline { .. } | Index::Single(..) => &[],
+            Index::Shared(shared) => &shared.0.cuts.replaced[range.start as usize..range.end as usize],
         }
     }
 
     fn carried(&self) -> &[u8] {
         match &self.index {
-            Index::Few { .. } | Index::One(..) => &[],
-            Index::Many(shared) => &shared.0.cuts.carried,
+            Index::Inline { .. } | Index::Single(..) => &[],
+            Index::Shared(shared) => &shared.0.cuts.carried,
         }
     }
 
-    /// The units in order.
+    /// Iterates over the units in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Unit<'_>> + DoubleEndedIterator {
         (0..self.len()).map(|index| Unit { batch: self, index })
     }
 
-    /// The units in order, each keeping the batch alive.
+    /// Iterates over the units in order; each keeps the batch alive.
     pub fn into_units(self) -> impl ExactSizeIterator<Item = OwnedUnit> {
         (0..self.len()).map(move |index| OwnedUnit { batch: self.clone(), index })
     }
 }
 
-/// The stream's side of the batches: makes them, and uses the memory of the last one's index again if nobody has it any more.
+/// Creates the batches of one stream and reuses the index of the last batch once it is dropped.
 #[derive(Default)]
-pub(crate) struct Slots {
-    last: Option<Arc<Slot>>,
+pub(crate) struct IndexPool {
+    last: Option<Arc<IndexSlot>>,
 }
 
-impl Slots {
-    /// A batch of the units in `cuts`, which is left empty.
+impl IndexPool {
+    /// Creates a batch of the units in `cuts`, which is empty afterwards.
     #[inline]
     pub(crate) fn batch(
         &mut self,
@@ -238,68 +219,70 @@ impl Slots {
         budget: Option<&Budget>,
     ) -> UnitBatch {
         if budget.is_none()
-            && let Some(spans) = few(cuts)
+            && let Some(spans) = inline_spans(cuts)
         {
             let (kind, len) = (cuts.plain, cuts.spans.len() as u8);
             cuts.clear();
-            let index = Index::Few { kind, len, spans };
-            return UnitBatch { block, first_seq, index, text: Checked::default() };
+            let index = Index::Inline { kind, len, spans };
+            return UnitBatch { block, first_seq, index, text: Utf8Check::default() };
         }
         let index = match (&cuts.spans[..], &cuts.details[..]) {
-            ([span], [detail]) if budget.is_none() && cuts.has_no_labels() => Index::One(*span, *detail),
-            _ => Index::Many(self.shared(cuts, budget.map(|budget| budget.charge(block.len())))),
+            ([span], [detail]) if budget.is_none() && cuts.has_no_labels() => Index::Single(*span, *detail),
+            _ => Index::Shared(self.shared(cuts, budget.map(|budget| budget.charge(block.len())))),
         };
         cuts.clear();
-        UnitBatch { block, first_seq, index, text: Checked::default() }
+        UnitBatch { block, first_seq, index, text: Utf8Check::default() }
     }
 
-    fn shared(&mut self, cuts: &mut Cuts, charge: Option<Charge>) -> Shared {
+    fn shared(&mut self, cuts: &mut Cuts, charge: Option<Charge>) -> SharedIndex {
         let free = self.last.as_mut().and_then(Arc::get_mut);
         let Some(slot) = free else {
             let users = AtomicUsize::new(1);
-            let slot = Slot { cuts: std::mem::take(cuts), charge, users, _whole: None };
-            return Shared(self.last.insert(Arc::new(slot)).clone());
+            let slot = IndexSlot { cuts: std::mem::take(cuts), charge, users, _whole: None };
+            return SharedIndex(self.last.insert(Arc::new(slot)).clone());
         };
         std::mem::swap(&mut slot.cuts, cuts);
         (slot.charge, slot.users) = (charge, AtomicUsize::new(1));
-        Shared(self.last.as_ref().expect("it was free").clone())
+        SharedIndex(self.last.as_ref().expect("it was free").clone())
     }
 }
 
-/// The places of so few units, if they are and nothing is known of them but their kind.
+/// Returns the spans if there are at most `INLINE_UNITS_MAX` units and all of them are plain.
 #[inline]
-fn few(cuts: &Cuts) -> Option<[Span; FEW]> {
-    let none = Span { start: 0, end: 0 };
+fn inline_spans(cuts: &Cuts) -> Option<[Span; INLINE_UNITS_MAX]> {
+    let unused = Span { start: 0, end: 0 };
     match cuts.spans[..] {
         _ if !cuts.details.is_empty() => None,
-        [a] => Some([a, none, none, none, none]),
-        [a, b] => Some([a, b, none, none, none]),
-        [a, b, c] => Some([a, b, c, none, none]),
-        [a, b, c, d] => Some([a, b, c, d, none]),
+        [a] => Some([a, unused, unused, unused, unused]),
+        [a, b] => Some([a, b, unused, unused, unused]),
+        [a, b, c] => Some([a, b, c, unused, unused]),
+        [a, b, c, d] => Some([a, b, c, d, unused]),
         [a, b, c, d, e] => Some([a, b, c, d, e]),
         _ => None,
     }
 }
 
-impl fmt::Debug for Slots {
+impl fmt::Debug for IndexPool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Slots").field("has_one", &self.last.is_some()).finish()
+        f.debug_struct("IndexPool").field("has_one", &self.last.is_some()).finish()
     }
 }
 
-impl Clone for Shared {
+impl Clone for SharedIndex {
     fn clone(&self) -> Self {
         if self.0.charge.is_some() {
-            // Whoever clones has a handle, so that the count is not zero and nothing has to be seen by others yet.
+            // Relaxed: the caller owns a handle, so the count is not zero, and nothing needs to
+            // become visible yet.
             self.0.users.fetch_add(1, Ordering::Relaxed);
         }
         Self(self.0.clone())
     }
 }
 
-impl Drop for Shared {
+impl Drop for SharedIndex {
     fn drop(&mut self) {
-        // The stream's own handle lives on, and does not count. AcqRel: the last one sees all that the others did.
+        // The stream's own handle is not counted. AcqRel: the last user sees the writes of all
+        // others.
         if let Some(charge) = &self.0.charge
             && self.0.users.fetch_sub(1, Ordering::AcqRel) == 1
         {
@@ -314,7 +297,7 @@ impl fmt::Debug for UnitBatch {
     }
 }
 
-/// One unit of a batch, borrowed.
+/// A unit of a batch, borrowed.
 #[derive(Clone, Copy)]
 pub struct Unit<'a> {
     batch: &'a UnitBatch,
@@ -322,32 +305,34 @@ pub struct Unit<'a> {
 }
 
 impl<'a> Unit<'a> {
-    /// What it is.
+    /// Returns the unit's kind.
     #[must_use]
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> UnitKind {
         self.detail().kind
     }
 
-    /// Its number in the stream, counted from 0 unless [`Pull::starting_at`](crate::Pull::starting_at) said otherwise.
+    /// Returns the unit's number in the stream, counted from 0 or from
+    /// [`Pull::starting_at`](crate::Pull::starting_at).
     #[must_use]
     pub fn sequence(&self) -> u64 {
         self.batch.first_seq.saturating_add(self.index as u64)
     }
 
-    /// Whether its end was seen. A unit that the end of the stream or its cap cut off is not complete.
+    /// Returns whether the unit's end was seen. A unit that was cut off by the end of the stream or
+    /// by its cap is incomplete.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.detail().complete
     }
 
-    /// Whether it goes on where the unit before it was split at the cap.
+    /// Returns whether the unit continues one that was split at the cap.
     #[must_use]
     pub fn is_continued(&self) -> bool {
         self.detail().continued
     }
 
-    /// Its content: a slice of the block without a copy, unless the content is not contiguous there (a code block with an indented
-    /// fence, an event with several `data` lines), which is put together on each call.
+    /// Returns the content as a slice of the block. It is assembled on each call if it is not
+    /// contiguous: a code block with an indented fence, or an event with several `data` lines.
     #[must_use]
     pub fn bytes(&self) -> Bytes {
         match self.content() {
@@ -356,7 +341,7 @@ impl<'a> Unit<'a> {
         }
     }
 
-    /// Its content, borrowed where it is contiguous.
+    /// Returns the content, borrowed if it is contiguous in the block.
     #[must_use]
     #[inline]
     pub fn content(&self) -> Cow<'a, [u8]> {
@@ -364,10 +349,10 @@ impl<'a> Unit<'a> {
         self.detail().form.apply(raw)
     }
 
-    /// Its content as text.
+    /// Returns the content as text.
     ///
     /// # Errors
-    /// If the content is not UTF-8. The stream itself never cuts a character.
+    /// If the content is not UTF-8. Splitters never cut inside a character.
     pub fn text(&self) -> Result<Cow<'a, str>, Utf8Error> {
         Ok(match self.content() {
             Cow::Borrowed(slice) => Cow::Borrowed(self.checked(slice)?),
@@ -375,69 +360,79 @@ impl<'a> Unit<'a> {
         })
     }
 
-    /// A slice of the block as text. The block is checked as a whole, and once, which takes half the time where units are short.
+    /// Returns a slice of the block as text. The whole block is validated once, which takes half
+    /// the time if units are short.
     #[inline]
     fn checked(&self, slice: &'a [u8]) -> Result<&'a str, Utf8Error> {
         let block = self.batch.block();
         let end = self.batch.span(self.index).end;
         let starts = |byte: Option<&u8>| byte.is_none_or(|byte| byte & 0xC0 != 0x80);
         if starts(slice.first()) && starts(block.get(end)) && self.batch.text.is_text(block) {
-            // SAFETY: the block is UTF-8, and the slice of it begins and ends where characters do.
+            // SAFETY: the block is valid UTF-8, and the slice starts and ends at character
+            // boundaries.
             return Ok(unsafe { std::str::from_utf8_unchecked(slice) });
         }
         std::str::from_utf8(slice)
     }
 
-    /// Of a file: its path exactly as the answer gives it, so possibly absolute or with `..` in it.
+    /// Returns the path of a [`File`](UnitKind::File), exactly as the response gives it: it may be
+    /// absolute or contain `..`.
     #[must_use]
     pub fn path(&self) -> Option<&'a str> {
-        (self.kind() == Kind::File).then(|| self.text_of(self.detail().first)).flatten()
+        (self.kind() == UnitKind::File).then(|| self.text_of(self.detail().first)).flatten()
     }
 
-    /// Of an edit, a diff or a refused file: the path of the file that it is about, where the answer names one, exactly as it does.
+    /// Returns the path of the file that an edit, a diff or an ambiguous file is about, exactly as
+    /// the response gives it; `None` if it names none.
     #[must_use]
     pub fn edited_path(&self) -> Option<&'a str> {
-        let is_about = matches!(self.kind(), Kind::Edit | Kind::Diff | Kind::Refused);
+        let is_about = matches!(self.kind(), UnitKind::Edit | UnitKind::Diff | UnitKind::Ambiguous);
         is_about.then(|| self.text_of(self.detail().first)).flatten()
     }
 
-    /// Of a code block or file: the language that its info string names.
+    /// Returns the language that the info string of a code block or file names.
     #[must_use]
     pub fn language(&self) -> Option<&'a str> {
         match self.kind() {
-            Kind::Code => self.info().and_then(first_word),
-            Kind::File | Kind::Edit | Kind::Diff | Kind::Refused => self.info().and_then(language_of_file),
+            UnitKind::Code => self.info().and_then(first_word),
+            UnitKind::File | UnitKind::Edit | UnitKind::Diff | UnitKind::Ambiguous => {
+                self.info().and_then(language_of_file)
+            }
             _ => None,
         }
     }
 
-    /// Of a code block or file: its info string, trimmed; escapes are left as they are.
+    /// Returns the info string of a code block or file, trimmed. Escapes are not resolved.
     #[must_use]
     pub fn info(&self) -> Option<&'a str> {
-        let has_fence =
-            matches!(self.kind(), Kind::Code | Kind::File | Kind::Edit | Kind::Diff | Kind::Refused);
+        let has_fence = matches!(
+            self.kind(),
+            UnitKind::Code | UnitKind::File | UnitKind::Edit | UnitKind::Diff | UnitKind::Ambiguous
+        );
         has_fence.then(|| self.text_of(self.detail().second)).flatten()
     }
 
-    /// Of an event: its type; `message` where it named none, and with U+FFFD for what is not UTF-8, as the standard has it.
+    /// Returns the type of an event: `message` if it names none. Bytes that are not UTF-8 are
+    /// replaced by U+FFFD, as the standard requires.
     #[must_use]
     pub fn event(&self) -> Option<&'a str> {
-        (self.kind() == Kind::Event).then(|| self.text_of(self.detail().first).unwrap_or("message"))
+        (self.kind() == UnitKind::Event).then(|| self.text_of(self.detail().first).unwrap_or("message"))
     }
 
-    /// Of an event: the last event id of the stream at that point, where any event so far gave one; with U+FFFD for what is not UTF-8.
+    /// Returns the stream's last event id at this event, if any event so far had one. Bytes that
+    /// are not UTF-8 are replaced by U+FFFD.
     #[must_use]
     pub fn id(&self) -> Option<&'a str> {
-        (self.kind() == Kind::Event).then(|| self.text_of(self.detail().second)).flatten()
+        (self.kind() == UnitKind::Event).then(|| self.text_of(self.detail().second)).flatten()
     }
 
-    /// The same unit, keeping its batch alive.
+    /// Returns an owned handle that keeps the batch alive.
     #[must_use]
     pub fn to_owned_unit(&self) -> OwnedUnit {
         OwnedUnit { batch: self.batch.clone(), index: self.index }
     }
 
-    /// Path or type, and info string or id, whichever its kind has.
+    /// Returns the path or type, and the info string or id, depending on the kind.
     #[cfg(feature = "journal")]
     pub(crate) fn labels(&self) -> (Option<&'a str>, Option<&'a str>) {
         let detail = self.detail();
@@ -476,7 +471,7 @@ impl fmt::Debug for Unit<'_> {
     }
 }
 
-/// One unit that keeps its batch alive, and with it the batch's share of the [`Budget`].
+/// A unit that keeps its batch alive, and with it the batch's charge to the [`Budget`].
 #[derive(Clone)]
 pub struct OwnedUnit {
     batch: UnitBatch,
@@ -484,7 +479,7 @@ pub struct OwnedUnit {
 }
 
 impl OwnedUnit {
-    /// The unit itself.
+    /// Returns the unit.
     #[must_use]
     pub fn get(&self) -> Unit<'_> {
         Unit { batch: &self.batch, index: self.index }
@@ -495,142 +490,4 @@ impl fmt::Debug for OwnedUnit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.get().fmt(f)
     }
-}
-
-/// A range of a block, in half the memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Span {
-    start: u32,
-    end: u32,
-}
-
-const _: () = assert!(size_of::<Span>() == 8, "a line costs eight bytes");
-
-impl Span {
-    pub(crate) fn new(range: &Range<usize>) -> Self {
-        let narrow = |offset: usize| u32::try_from(offset).expect("a window is shorter than 4 GiB");
-        Self { start: narrow(range.start), end: narrow(range.end) }
-    }
-
-    pub(crate) fn range(self) -> Range<usize> {
-        self.start as usize..self.end as usize
-    }
-}
-
-/// Where a label of a unit stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Label(Span);
-
-impl Label {
-    pub(crate) const NONE: Self = Self(Span { start: u32::MAX, end: u32::MAX });
-    pub(crate) const CARRIED: Self = Self(Span { start: u32::MAX, end: 0 });
-
-    pub(crate) fn new(range: Option<Range<usize>>) -> Self {
-        range.map_or(Self::NONE, |range| Self(Span::new(&range)))
-    }
-
-    /// One that stands in [`Cuts::replaced`]; it is not empty, and its ends are swapped to tell it from others.
-    pub(crate) fn replaced(range: &Range<usize>) -> Self {
-        debug_assert!(!range.is_empty(), "a label that was decoded has a character at least");
-        let Span { start, end } = Span::new(range);
-        Self(Span { start: end, end: start })
-    }
-}
-
-/// Whatever is known of a unit beyond its span.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Detail {
-    pub(crate) kind: Kind,
-    pub(crate) form: Form,
-    pub(crate) complete: bool,
-    pub(crate) continued: bool,
-    /// Path of a file, or type of an event.
-    pub(crate) first: Label,
-    /// Info string of a code block, or id of an event.
-    pub(crate) second: Label,
-}
-
-impl Detail {
-    pub(crate) const fn plain(kind: Kind) -> Self {
-        Self {
-            kind,
-            form: Form::Plain,
-            complete: true,
-            continued: false,
-            first: Label::NONE,
-            second: Label::NONE,
-        }
-    }
-}
-
-/// How the content of a unit lies in the block.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Form {
-    /// As it is.
-    Plain,
-    /// With what stands in front of its content to be taken from each line; the first line may have lost it already.
-    Framed { prefix: Prefix, at_line_start: bool },
-    /// As the value of a first `data` line, then whole lines of which the `data` values count.
-    DataLines,
-}
-
-impl Form {
-    #[inline]
-    fn apply(self, raw: &[u8]) -> Cow<'_, [u8]> {
-        match self {
-            Self::Plain => Cow::Borrowed(raw),
-            Self::Framed { prefix, at_line_start } => {
-                Cow::Owned(without_prefixes(raw, prefix, at_line_start))
-            }
-            Self::DataLines => Cow::Owned(join_data_lines(raw)),
-        }
-    }
-}
-
-/// Takes off each line what stands in front of its content.
-fn without_prefixes(raw: &[u8], prefix: Prefix, mut at_line_start: bool) -> Vec<u8> {
-    let mut out = Vec::with_capacity(raw.len());
-    for line in raw.split_inclusive(|&byte| byte == b'\n') {
-        // A lone CR ends a line too, but not the one that a CRLF begins with.
-        for part in split_after_lone_cr(line) {
-            if at_line_start {
-                prefix.strip(part, &mut out);
-            } else {
-                out.extend_from_slice(part);
-            }
-            at_line_start = true;
-        }
-    }
-    out
-}
-
-fn split_after_lone_cr(line: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let body = line.strip_suffix(b"\r\n").map_or(line.len(), <[u8]>::len);
-    let mut rest = Some(line);
-    std::iter::from_fn(move || {
-        let now = rest.take().filter(|now| !now.is_empty())?;
-        let start = line.len() - now.len();
-        let cr = line[start..body.max(start)].iter().position(|&byte| byte == b'\r');
-        let (part, left) = now.split_at(cr.map_or(now.len(), |cr| cr + 1));
-        rest = Some(left);
-        Some(part)
-    })
-}
-
-fn join_data_lines(raw: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(raw.len());
-    // CRLF gives an empty line between CR and LF, which is no `data` line and so does no harm.
-    let mut lines = raw.split(|&byte| byte == b'\n' || byte == b'\r');
-    out.extend_from_slice(lines.next().unwrap_or_default());
-    for line in lines {
-        let Some(rest) = line.strip_prefix(b"data") else { continue };
-        let value = match rest {
-            [] => rest,
-            [b':', b' ', value @ ..] | [b':', value @ ..] => value,
-            _ => continue,
-        };
-        out.push(b'\n');
-        out.extend_from_slice(value);
-    }
-    out
 }

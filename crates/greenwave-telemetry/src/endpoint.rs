@@ -1,4 +1,4 @@
-//! Serves snapshots over HTTP. Knows nothing of what the figures mean.
+//! Serves metrics over HTTP.
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -10,61 +10,62 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-use crate::{Error, Snapshot};
+use crate::{Error, MetricsSnapshot};
 
-/// Where snapshots come from: any `Fn() -> Snapshot`.
+/// A source of metrics, such as any `Fn() -> MetricsSnapshot`.
 ///
 /// # Contract
-/// Called once for each request, on a tokio worker: it must not block, and may be called from several
-/// threads at once.
-pub trait Source: Send + Sync + 'static {
-    /// The figures at this moment.
-    fn snapshot(&self) -> Snapshot;
+/// `snapshot` is called once per request on a tokio worker thread. It must not block, and may be
+/// called from several threads at once.
+pub trait MetricsSource: Send + Sync + 'static {
+    /// Returns the current metrics.
+    fn snapshot(&self) -> MetricsSnapshot;
 }
 
-impl<F: Fn() -> Snapshot + Send + Sync + 'static> Source for F {
-    fn snapshot(&self) -> Snapshot {
+impl<F: Fn() -> MetricsSnapshot + Send + Sync + 'static> MetricsSource for F {
+    fn snapshot(&self) -> MetricsSnapshot {
         self()
     }
 }
 
-/// A bound address that nothing is served on yet.
+/// A bound address that does not serve requests yet.
 #[derive(Debug)]
-pub struct Endpoint {
+pub struct MetricsEndpoint {
     listener: TcpListener,
     address: SocketAddr,
 }
 
-/// A served endpoint. Dropping it stops it.
+/// A running metrics server. Dropping it stops the server.
 #[derive(Debug)]
-pub struct Serving {
+pub struct MetricsServer {
     task: JoinHandle<()>,
     address: SocketAddr,
 }
 
-impl Endpoint {
-    /// Binds an address; with port 0 a free port is chosen.
+impl MetricsEndpoint {
+    /// Binds an address. Port 0 selects a free port.
     ///
     /// # Errors
-    /// [`Error::PortTaken`] when another program listens there, [`Error::Bind`] otherwise.
+    /// [`Error::AddressInUse`] if another program listens on the address, [`Error::Bind`]
+    /// otherwise.
     pub async fn bind(address: SocketAddr) -> Result<Self, Error> {
         let bound = async {
             let listener = TcpListener::bind(address).await?;
             Ok(Self { address: listener.local_addr()?, listener })
         };
         bound.await.map_err(|source: std::io::Error| match source.kind() {
-            ErrorKind::AddrInUse => Error::PortTaken { address },
+            ErrorKind::AddrInUse => Error::AddressInUse { address },
             _ => Error::Bind { address, source },
         })
     }
 
-    /// The address that was bound, with the port that was chosen.
+    /// Returns the bound address, including the selected port.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Serves the source's snapshots at `GET /metrics` until the returned value is dropped.
-    pub fn serve(self, source: impl Source) -> Serving {
+    /// Serves the source's metrics at `GET /metrics` until the returned value is dropped.
+    pub fn serve(self, source: impl MetricsSource) -> MetricsServer {
         let source = Arc::new(source);
         let metrics = move || {
             let json = source.snapshot().to_json() + "\n";
@@ -72,26 +73,26 @@ impl Endpoint {
                 ([(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")], json)
             }
         };
-        let nothing_else = || async { (StatusCode::NOT_FOUND, "the figures are at /metrics\n") };
-        let router = Router::new().route("/metrics", get(metrics)).fallback(nothing_else);
+        let not_found = || async { (StatusCode::NOT_FOUND, "not found, see /metrics\n") };
+        let router = Router::new().route("/metrics", get(metrics)).fallback(not_found);
         let address = self.address;
         let task = tokio::spawn(async move {
             if let Err(error) = axum::serve(self.listener, router).await {
-                tracing::warn!(%error, %address, "the metrics endpoint has stopped");
+                tracing::warn!(%error, %address, "metrics endpoint stopped");
             }
         });
-        Serving { task, address }
+        MetricsServer { task, address }
     }
 }
 
-impl Serving {
-    /// The address that is served.
+impl MetricsServer {
+    /// Returns the address of the server.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 }
 
-impl Drop for Serving {
+impl Drop for MetricsServer {
     fn drop(&mut self) {
         self.task.abort();
     }

@@ -1,23 +1,23 @@
-//! What can go wrong on the way to an endpoint.
+//! Defines the errors of binding an endpoint.
 
 use std::net::SocketAddr;
 
-/// Everything this crate refuses.
+/// An error of binding a metrics endpoint.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// Another program listens there already.
+    /// Another program listens on the address.
     #[error("cannot serve metrics on {address}: the port is taken")]
-    PortTaken {
-        /// Where it was to be served.
+    AddressInUse {
+        /// The address to serve on.
         address: SocketAddr,
     },
-    /// The address could not be bound for another reason.
+    /// The address cannot be bound for another reason.
     #[error("cannot serve metrics on {address}")]
     Bind {
-        /// Where it was to be served.
+        /// The address to serve on.
         address: SocketAddr,
-        /// Why not.
+        /// The cause.
         source: std::io::Error,
     },
 }

@@ -1,31 +1,32 @@
-//! Live figures of a run: a [`Snapshot`], its JSON, and an [`Endpoint`] that serves it at `/metrics`.
+//! Serves live metrics of a run as JSON: a [`MetricsEndpoint`] answers `GET /metrics` with a
+//! [`MetricsSnapshot`].
 //!
-//! Whoever runs something implements [`Source`]; the endpoint asks it anew at every request, so what
-//! is served is never older than the request.
+//! Implement [`MetricsSource`], or pass a closure. It is called on every request, so the metrics
+//! are never older than the request.
 //!
 //! ```
-//! use greenwave_telemetry::{Endpoint, Snapshot};
+//! use greenwave_telemetry::{MetricsEndpoint, MetricsSnapshot};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), greenwave_telemetry::Error> {
-//! let endpoint = Endpoint::bind("127.0.0.1:0".parse().expect("a socket address")).await?;
+//! let endpoint = MetricsEndpoint::bind("127.0.0.1:0".parse().expect("a socket address")).await?;
 //! let address = endpoint.address();
-//! let serving = endpoint.serve(Snapshot::default);
+//! let server = endpoint.serve(MetricsSnapshot::default);
 //! println!("curl http://{address}/metrics");
-//! drop(serving); // stops it
+//! drop(server); // stops the server
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! There are no features. An error means that the address could not be bound; once bound, requests
-//! cannot make the endpoint fail.
+//! The crate has no features. An [`Error`] means that the address could not be bound. A bound
+//! endpoint does not fail on requests.
 
 mod endpoint;
 mod error;
 mod memory;
 mod snapshot;
 
-pub use endpoint::{Endpoint, Serving, Source};
+pub use endpoint::{MetricsEndpoint, MetricsServer, MetricsSource};
 pub use error::Error;
-pub use memory::resident;
-pub use snapshot::{CacheFigures, MemoryFigures, ParallelFigures, Snapshot};
+pub use memory::memory_usage;
+pub use snapshot::{CacheMetrics, MemoryMetrics, MetricsSnapshot, ParallelMetrics};

@@ -1,13 +1,14 @@
-//! How much memory this process has resident. Knows nothing of what is in it.
+//! Measures the resident memory of this process.
 
-use crate::MemoryFigures;
+use crate::MemoryMetrics;
 
-/// Resident memory now and at its peak, from `/proc/self/status`; zeros where there is no such file.
-pub fn resident(spillover_active: bool) -> MemoryFigures {
+/// Returns the current and peak resident memory, read from `/proc/self/status`. Returns zeros on
+/// systems without that file.
+pub fn memory_usage(spillover_active: bool) -> MemoryMetrics {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let (used_mb, peak_mb) = (megabytes(&status, "VmRSS:"), megabytes(&status, "VmHWM:"));
-    // The kernel updates the two at different moments.
-    MemoryFigures { used_mb, peak_mb: peak_mb.max(used_mb), spillover_active }
+    // The kernel updates the two values at different times.
+    MemoryMetrics { used_mb, peak_mb: peak_mb.max(used_mb), spillover_active }
 }
 
 fn megabytes(status: &str, field: &str) -> u64 {

@@ -1,78 +1,78 @@
-//! The figures at one moment, in the shape they are served in. Knows nothing of where they come from.
+//! Defines the metrics and their JSON form.
 
 use serde::Serialize;
 
-/// Figures at one moment. Its JSON has these three objects, and `extra`'s entries beside them.
+/// The metrics at one moment. The JSON object has these three objects and the entries of `extra`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
-pub struct Snapshot {
-    /// Results found instead of computed.
-    pub cache: CacheFigures,
-    /// Work at the same time.
-    pub parallel: ParallelFigures,
+pub struct MetricsSnapshot {
+    /// Cache lookups.
+    pub cache: CacheMetrics,
+    /// Parallel work.
+    pub parallel: ParallelMetrics,
     /// Memory of this process.
-    pub memory: MemoryFigures,
-    /// Whatever else is worth telling.
+    pub memory: MemoryMetrics,
+    /// Additional entries of the JSON object.
     #[serde(flatten)]
     pub extra: serde_json::Map<String, serde_json::Value>,
 }
 
-/// Results found instead of computed.
+/// Cache lookups.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
-pub struct CacheFigures {
-    /// Hits in percent of all look-ups; 0 before the first.
+pub struct CacheMetrics {
+    /// Cache hits in percent of all lookups; 0 before the first lookup.
     pub hit_rate: f64,
-    /// Look-ups that found a result.
+    /// Number of cache hits.
     pub total_hits: u64,
-    /// Look-ups that did not.
+    /// Number of cache misses.
     pub total_misses: u64,
 }
 
-/// Work at the same time.
+/// Parallel work.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
-pub struct ParallelFigures {
-    /// Workers busy now.
+pub struct ParallelMetrics {
+    /// Number of busy workers.
     pub active_workers: u64,
-    /// Stages that could run if a worker or another resource were free.
+    /// Number of stages that are ready but wait for a worker or another resource.
     pub queue_depth: u64,
-    /// Workers' busy time in percent of workers times wall time.
+    /// Busy time of all workers, in percent of workers times wall time.
     pub efficiency: f64,
 }
 
 /// Memory of this process, in units of 10⁶ bytes, rounded up.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
-pub struct MemoryFigures {
-    /// Resident now.
+pub struct MemoryMetrics {
+    /// Resident memory now.
     pub used_mb: u64,
-    /// Most ever resident.
+    /// Peak resident memory.
     pub peak_mb: u64,
-    /// Whether cold data has been moved to disk to stay within the budget.
+    /// Whether cold data was moved to disk to stay within the memory budget.
     pub spillover_active: bool,
 }
 
-impl Snapshot {
-    /// The figures as one JSON object.
+impl MetricsSnapshot {
+    /// Returns the metrics as a JSON object.
     pub fn to_json(&self) -> String {
         serde_json::to_string_pretty(self).expect("maps with text keys and plain numbers always serialise")
     }
 }
 
-impl CacheFigures {
-    /// The figures for so many hits and misses.
-    pub fn of(total_hits: u64, total_misses: u64) -> Self {
+impl CacheMetrics {
+    /// Creates the metrics and computes the hit rate.
+    pub fn new(total_hits: u64, total_misses: u64) -> Self {
         let all = total_hits + total_misses;
         let hit_rate = if all == 0 { 0.0 } else { percent(total_hits as f64 / all as f64) };
         Self { hit_rate, total_hits, total_misses }
     }
 }
 
-impl ParallelFigures {
-    /// The figures, with the efficiency given as a share from 0 to 1.
-    pub fn of(active_workers: u64, queue_depth: u64, efficiency: f64) -> Self {
+impl ParallelMetrics {
+    /// Creates the metrics; `efficiency` is a fraction from 0 to 1.
+    pub fn new(active_workers: u64, queue_depth: u64, efficiency: f64) -> Self {
         Self { active_workers, queue_depth, efficiency: percent(efficiency) }
     }
 }
 
-/// A share as percent with one decimal.
+/// Converts a fraction to percent with one decimal.
 fn percent(share: f64) -> f64 {
     (share * 1000.0).round() / 10.0
 }

@@ -32,16 +32,12 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
-    /// A pattern of the test's inputs is none.
-    #[error("test `{test}`: `{pattern}` is not a valid glob pattern")]
-    InvalidPattern {
-        /// The test's name.
-        test: String,
-        /// The pattern.
-        pattern: String,
-        /// What is wrong with it.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
+    /// The state of the input files could not be determined.
+    #[error(transparent)]
+    Inputs(#[from] greenwave_inputs::Error),
+    /// Tracing or confinement is not available, or its files could not be opened.
+    #[error(transparent)]
+    Sandbox(#[from] greenwave_sandbox::Error),
     /// The tests of a project could not be found out.
     #[error("cannot find out the tests of {runner} in {}: {problem}", folder.display())]
     Discover {
@@ -73,14 +69,6 @@ pub enum Error {
         owner: u32,
         /// Who wants to use it.
         me: u32,
-    },
-    /// This system cannot do it.
-    #[error("{what} is not possible here: {reason}")]
-    Unavailable {
-        /// What was wanted.
-        what: &'static str,
-        /// Why not.
-        reason: String,
     },
     /// Tests have to be traced, and cannot be.
     #[error("tests cannot be traced: {reason}")]

@@ -28,61 +28,31 @@
 //! There are no features. An [`Error`] means that a test could not be run at all; a test that fails, hangs or
 //! runs nothing is an [`Outcome`]. Unix only, for now.
 
-mod answer;
-mod batch;
-mod cargo;
-mod count;
-mod discovery;
-mod environment;
 mod error;
-mod examination;
-mod facts;
-mod fingerprint;
-mod functions;
-mod group;
-mod history;
-mod index;
-mod isolation;
-mod key;
-mod listing;
-mod node;
-mod outcome;
-mod products;
-mod project;
-mod reads;
+mod harness;
 mod report;
+mod results;
 mod run;
-mod runner;
-mod select;
-mod stamp;
-mod state;
-mod strict;
-mod suite;
 mod test;
-mod tool;
-mod trace;
-mod tree;
-mod world;
 
-pub use greenwave_scheduler::{Jobserver, Rules, Stopper};
+pub use greenwave_inputs::{Entry, EntryKind, InputSpec, Manifest, check_pattern};
+pub use greenwave_process::Jobserver;
+pub use greenwave_sandbox::{Trace, TraceMode, TraceStatus, Tracer};
+pub use greenwave_scheduler::{OrderRules, Stopper};
 
-pub use answer::{Answer, Terms};
-pub use count::Count;
-pub use discovery::{Discovery, Note, discover};
-pub use environment::Environment;
 pub use error::Error;
-pub use facts::Difference;
-pub use fingerprint::{Entry, EntryKind, Manifest};
-pub use history::{Statistics, TestStatistics};
-pub use key::SCHEMA;
-pub use outcome::{Ending, Outcome, Source, Status, Stored};
+pub use harness::discovery::{Discovery, Note, discover};
+pub use harness::test_count::Count;
 pub use report::{
     CaseReport, CaseStatus, Line, RunReport, Tally, TestReport, Verdict, github_summary, junit,
 };
-pub use runner::{Options, RESULTS_VARIABLE, Runner};
-pub use select::check_pattern;
-pub use state::STATE_DIRECTORY;
-pub use strict::{Allowed, Strict};
-pub use suite::{Audit, Event, Explanation, Suite, SuiteOptions, SuiteReport};
+pub use results::dependencies::Difference;
+pub use results::history::{Statistics, TestStatistics};
+pub use results::key::SCHEMA;
+pub use results::outcome::{Ending, Outcome, Source, Status, Stored};
+pub use results::state::STATE_DIRECTORY;
+pub use results::up_to_date::{Answer, Terms};
+pub use run::environment::Environment;
+pub use run::runner::{Options, RESULTS_VARIABLE, Runner};
+pub use run::suite::{Audit, Event, Explanation, Suite, SuiteOptions, SuiteReport};
 pub use test::{Harness, Test};
-pub use trace::{Access, Objects, PATHS_MAX, Reads, TraceMode, TraceStatus, Tracer, Tracing};

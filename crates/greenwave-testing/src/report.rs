@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
-use crate::suite::SuiteReport;
+use crate::run::suite::SuiteReport;
 use crate::{Count, Error, Harness, Outcome, Source, Status, Stored, Test, TraceStatus};
 
 pub use github::github_summary;
@@ -199,7 +199,7 @@ fn cases(test: &Test, outcome: &Outcome) -> Vec<CaseReport> {
         let status = if passed { CaseStatus::Passed } else { CaseStatus::Failed };
         CaseReport { name, status, duration: None, output: None }
     };
-    crate::cargo::cases(&plain(&outcome.output)).into_iter().map(case).collect()
+    crate::harness::cargo::cases(&plain(&outcome.output)).into_iter().map(case).collect()
 }
 
 /// An error with everything behind it.

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::Error;
+use greenwave_inputs::{InputSpec, Selection};
 use serde::{Deserialize, Serialize};
 
 /// A test: a command that ends with success or not.
@@ -92,6 +94,20 @@ pub enum Harness {
 }
 
 impl Test {
+    /// Returns the files that are inputs and outputs of the test.
+    pub(crate) fn input_spec(&self) -> InputSpec {
+        InputSpec {
+            inputs: self.inputs.clone(),
+            directories: self.folders.clone(),
+            outputs: self.outputs.clone(),
+        }
+    }
+
+    /// Compiles the patterns of the test.
+    pub(crate) fn selection(&self) -> Result<Selection, Error> {
+        Ok(Selection::of(&self.input_spec()).map_err(|error| error.of_test(&self.name))?)
+    }
+
     /// The longest that a test runs where nothing else is said.
     pub const TIME_MAX: Duration = Duration::from_secs(600);
 

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use greenwave_agents::{Agent, AgentPool, CommandAgent, PoolLimits, Script, Scripted};
+use greenwave_agents::{Agent, AgentPool, AgentPoolOptions, CommandAgent, Script, ScriptedAgent};
 use greenwave_cache::{DiskBackend, DiskOptions, FileLeases, MemoryBackend, Tier, Tiered, TieredOptions};
-use greenwave_pooling::{BatchConfig, Batcher};
-use greenwave_storage::{Options, SegmentCold, SegmentOptions, Store};
+use greenwave_pooling::{BatchOptions, Batcher};
+use greenwave_storage::{SegmentColdTier, SegmentOptions, Store, StoreOptions};
 use greenwave_testing::SCHEMA;
 
 use crate::error::Error;
@@ -25,7 +25,7 @@ pub(crate) fn agents(plan: &Plan, settings: &Settings) -> Result<BTreeMap<String
             AgentSpec::Scripted { script, pace } => {
                 let script = Script::read(script);
                 let script = script.map_err(|source| Error::Agent { agent: name.clone(), source })?;
-                Arc::new(Scripted::new(script, *pace))
+                Arc::new(ScriptedAgent::new(script, *pace))
             }
             AgentSpec::Command { command, time_max } => {
                 Arc::new(CommandAgent::new(command.clone(), time_max.unwrap_or(settings.agent.time_limit)))
@@ -38,7 +38,7 @@ pub(crate) fn agents(plan: &Plan, settings: &Settings) -> Result<BTreeMap<String
 
 /// The pool of sessions with one agent.
 pub(crate) fn sessions(name: &str, agent: Arc<dyn Agent>, settings: &Settings) -> AgentPool {
-    let limits = PoolLimits {
+    let limits = AgentPoolOptions {
         size: settings.pool.size,
         min: settings.pool.min,
         idle_timeout: settings.pool.idle_timeout,
@@ -55,8 +55,8 @@ pub(crate) fn store(settings: &Settings, folder: &Path) -> Result<Store, Error> 
         },
         ..SegmentOptions::default()
     };
-    let cold = SegmentCold::open(folder, cold).map_err(Error::store("open"))?;
-    let options = Options {
+    let cold = SegmentColdTier::open(folder, cold).map_err(Error::store("open"))?;
+    let options = StoreOptions {
         memory_bytes_max: settings.storage.memory_limit,
         spillover_threshold: settings.storage.spillover_threshold,
         promote_after: settings.storage.promote_after,
@@ -94,7 +94,7 @@ pub(crate) struct Flusher(Batcher<(), Result<(), String>>);
 impl Flusher {
     pub(crate) fn new(store: Store) -> Self {
         // One at a time: a second flush would only wait for the same disk.
-        let config = BatchConfig { in_flight_max: 1, ..BatchConfig::default() };
+        let config = BatchOptions { in_flight_max: 1, ..BatchOptions::default() };
         Self(Batcher::new(config, move |requests: Vec<()>| {
             let store = store.clone();
             async move {

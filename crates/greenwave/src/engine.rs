@@ -9,11 +9,12 @@ use std::sync::Arc;
 
 use greenwave_agents::AgentPool;
 use greenwave_scheduler::{
-    Durations, Executor, Graph, Journal, Limits, Needs, Outcome, Progress, Resources, Stats, Stopper, TaskId,
+    Durations, Executor, Graph, Journal, Limits, Needs, Progress, Resources, ScheduleStats, Stopper, TaskId,
+    TaskOutcome,
 };
 use greenwave_storage::{Attempts, Store};
-use greenwave_streaming::{Budget, Fanout, Policy, Subscription};
-use greenwave_telemetry::{CacheFigures, ParallelFigures, Snapshot};
+use greenwave_streaming::{Budget, Fanout, SubscriberPolicy, Subscription};
+use greenwave_telemetry::{CacheMetrics, MetricsSnapshot, ParallelMetrics};
 use greenwave_testing::{Environment, Manifest, Runner, STATE_DIRECTORY};
 use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, RwLock};
@@ -159,11 +160,11 @@ impl Engine {
 
     /// Everything that happens from now on. A subscriber that does not read holds the run up, so that no event is lost.
     pub fn events(&self) -> Subscription<Event> {
-        self.shared.events.subscribe(Policy::Wait { queue_max: EVENTS_QUEUED_MAX })
+        self.shared.events.subscribe(SubscriberPolicy::Wait { queue_max: EVENTS_QUEUED_MAX })
     }
 
     /// The live figures of the run, for an endpoint.
-    pub fn metrics(&self) -> impl Fn() -> Snapshot + Send + Sync + use<> {
+    pub fn metrics(&self) -> impl Fn() -> MetricsSnapshot + Send + Sync + use<> {
         let (stats, shared) = (self.executor.stats_reader(), Arc::clone(&self.shared));
         move || snapshot(&stats(), &shared)
     }
@@ -200,7 +201,11 @@ impl Engine {
         Ok(self.shared.report(started, &stats).await)
     }
 
-    async fn execute(&self, durations: &Durations, done: &[TaskId]) -> Result<(Vec<Ended>, Stats), Error> {
+    async fn execute(
+        &self,
+        durations: &Durations,
+        done: &[TaskId],
+    ) -> Result<(Vec<Ended>, ScheduleStats), Error> {
         let shared = &self.shared;
         let untold = Mutex::new(Vec::new());
         let observe = |progress| {
@@ -221,7 +226,7 @@ impl Engine {
             shared.emit(event).await;
         }
         let ended = report.outcomes.into_iter().map(|outcome| match outcome {
-            Outcome::Failed(failure) => Some(failure_of(failure)),
+            TaskOutcome::Failed(failure) => Some(failure_of(failure)),
             _ => None,
         });
         Ok((ended.collect(), report.stats))
@@ -241,8 +246,8 @@ impl Drop for Engine {
 /// Why a feature failed, if it did.
 type Ended = Option<Failure>;
 
-fn failure_of(failure: greenwave_scheduler::Failure<Failure>) -> Failure {
-    use greenwave_scheduler::Failure as F;
+fn failure_of(failure: greenwave_scheduler::TaskFailure<Failure>) -> Failure {
+    use greenwave_scheduler::TaskFailure as F;
     match failure {
         F::Task(failure) => failure,
         F::Panicked(text) => Failure::Defect(text),
@@ -449,14 +454,14 @@ impl Shared {
             }
         }
         self.steps.pass("store durations").await;
-        self.journal.keep_durations(&durations)?;
+        self.journal.record_durations(&durations)?;
         self.trunk.lock().await.workspace.take().map(Workspace::remove).unwrap_or_default();
         self.steps.pass("flush at the end").await;
         self.runner.flush().await;
         self.store.flush().await.map_err(Error::store("flush"))
     }
 
-    async fn report(&self, started: Instant, stats: &Stats) -> Report {
+    async fn report(&self, started: Instant, stats: &ScheduleStats) -> Report {
         let mut features = Vec::new();
         for (feature, state) in self.plan.features.iter().zip(&self.features) {
             let mut state = state.lock().await;
@@ -471,7 +476,7 @@ impl Shared {
             one_after_another: stats.busy,
             efficiency: stats.efficiency(WORKERS),
             workers_peak: stats.pool(WORKERS).map_or(0, |pool| pool.peak),
-            memory_peak_mb: greenwave_telemetry::resident(false).peak_mb,
+            memory_peak_mb: greenwave_telemetry::memory_usage(false).peak_mb,
             storage_peak_bytes: storage.memory_bytes_peak,
             storage_spilled: storage.spilled_blobs,
             storage_stored_bytes: storage.cold.stored_bytes.unwrap_or(0),
@@ -485,7 +490,8 @@ impl Shared {
 
 /// The files of a project, with their contents in the store.
 async fn capture(project: &Path, store: &Store) -> Result<Tree, Error> {
-    let manifest = Manifest::of_project(project).map_err(|source| Error::Project { source })?;
+    let manifest =
+        Manifest::of_project(project).map_err(|source| Error::Project { source: source.into() })?;
     let mut tree = Tree::new();
     for (path, entry) in manifest.files() {
         let Some(name) = path.to_str() else {
@@ -571,7 +577,7 @@ fn put_away(state_dir: &Path, folder: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-fn snapshot(stats: &Stats, shared: &Shared) -> Snapshot {
+fn snapshot(stats: &ScheduleStats, shared: &Shared) -> MetricsSnapshot {
     let cache = shared.runner.stats();
     let workers = stats.pool(WORKERS).map_or(0, |pool| u64::from(pool.used));
     let storage = shared.store.stats();
@@ -591,10 +597,10 @@ fn snapshot(stats: &Stats, shared: &Shared) -> Snapshot {
             "spilled": storage.spilled_blobs,
         },
     });
-    Snapshot {
-        cache: CacheFigures::of(cache.hits, cache.misses),
-        parallel: ParallelFigures::of(workers, stats.ready as u64, stats.efficiency(WORKERS)),
-        memory: greenwave_telemetry::resident(storage.spillover_active),
+    MetricsSnapshot {
+        cache: CacheMetrics::new(cache.hits, cache.misses),
+        parallel: ParallelMetrics::new(workers, stats.ready as u64, stats.efficiency(WORKERS)),
+        memory: greenwave_telemetry::memory_usage(storage.spillover_active),
         extra: extra.as_object().cloned().unwrap_or_default(),
     }
 }

@@ -73,7 +73,7 @@ pub use event::Event;
 pub use feature::{Course, Happening, Phase};
 pub use greenwave_agents::Error as AgentError;
 pub use greenwave_scheduler::{Graph, Stopper};
-pub use greenwave_telemetry::{Endpoint, Error as TelemetryError, Serving};
+pub use greenwave_telemetry::{Error as TelemetryError, MetricsEndpoint, MetricsServer};
 pub use greenwave_testing::{Environment, Error as TestError, STATE_DIRECTORY, Test, check_pattern};
 pub use plan::{AgentSpec, Feature, Place, Plan, PlanError, nearest};
 pub use profile::{

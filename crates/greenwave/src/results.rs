@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use greenwave_cache::{
-    Access, BoxError, DiskBackend, DiskOptions, FileLeases, Key, MemcachedBackend, RedisBackend,
-    RemoteOptions, Tier, Tiered, TieredOptions, Writes,
+    AccessMode, BoxError, DiskBackend, DiskOptions, FileLeases, Key, MemcachedBackend, RedisBackend,
+    RemoteOptions, Tier, Tiered, TieredOptions, WriteMode,
 };
 use greenwave_testing::SCHEMA;
 
@@ -94,7 +94,7 @@ impl Results {
 
     /// A hash of what a folder holds, without opening it: another as soon as anything comes or goes. `None` if there is no such folder.
     pub fn standing(folder: &Path) -> Option<[u8; 32]> {
-        DiskBackend::standing(folder).ok()
+        DiskBackend::fingerprint(folder).ok()
     }
 
     /// A secret of a folder of results, which whoever may read these may know and nobody else: what it seals was made by somebody who could as well
@@ -202,6 +202,6 @@ fn remote(settings: &TestingSettings) -> Result<Option<Tier>, ResultsError> {
         }
         None => Tier::new("redis", Arc::new(RedisBackend::new(address, options).map_err(failed)?)),
     };
-    let access = if settings.remote_write { Access::ReadWrite } else { Access::ReadOnly };
-    Ok(Some(Tier { access, writes: Writes::Back { queued_max: QUEUED_MAX }, ..tier }))
+    let access = if settings.remote_write { AccessMode::ReadWrite } else { AccessMode::ReadOnly };
+    Ok(Some(Tier { access, writes: WriteMode::Back { queued_max: QUEUED_MAX }, ..tier }))
 }

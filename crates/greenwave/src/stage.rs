@@ -8,8 +8,8 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use greenwave_agents::Request;
 use greenwave_scheduler::Step;
-use greenwave_storage::{Draft, Outcome as AttemptOutcome};
-use greenwave_streaming::{Cap, Error as StreamError, Files, Kind, Limits, Pull, Unit};
+use greenwave_storage::{AttemptOutcome, NewAttempt};
+use greenwave_streaming::{Cap, Error as StreamError, Files, Limits, Pull, Unit, UnitKind};
 use greenwave_testing::{Outcome, Status, Test};
 use tokio::time::{Instant, timeout};
 
@@ -285,9 +285,9 @@ impl Shared {
         };
         // Waiting for a session does not count: others may have long answers on theirs.
         let (time_max, asked) = (self.time_limit(spec), Instant::now());
-        let answer = match timeout(time_max, session.ask(&request)).await {
+        let answer = match timeout(time_max, session.send(&request)).await {
             Ok(Ok(answer)) => answer,
-            Ok(Err(error)) if error.is_lasting() => return Err(Failure::Agent(error)),
+            Ok(Err(error)) if error.is_permanent() => return Err(Failure::Agent(error)),
             Ok(Err(error)) => return self.aborted(spec, chain(&error)).await,
             Err(_) => {
                 let problem = format!("the answer had not begun after {time_max:?} (agent.time_limit)");
@@ -315,7 +315,7 @@ impl Shared {
                 }
             };
             for unit in batch.iter() {
-                if unit.kind() != Kind::File {
+                if unit.kind() != UnitKind::File {
                     partial.extend(partial_problem(&unit).filter(|_| partial.len() < PARTIAL_MAX));
                     continue;
                 }
@@ -375,7 +375,7 @@ impl Shared {
     /// An answer that cannot be tested.
     async fn aborted(&self, feature: &Feature, reason: String) -> Result<Ended, Failure> {
         let draft =
-            Draft { files: Default::default(), outcome: AttemptOutcome::Aborted, note: reason.clone() };
+            NewAttempt { files: Default::default(), outcome: AttemptOutcome::Aborted, note: reason.clone() };
         self.attempts.record(&feature.id, draft).await.map_err(Error::store("write to"))?;
         Ok(Ended::refused(reason))
     }
@@ -414,7 +414,7 @@ impl Shared {
         }
         self.steps.pass("record an attempt").await;
         let recorded =
-            self.attempts.record(&self.plan.features[feature].id, Draft { files, outcome, note }).await;
+            self.attempts.record(&self.plan.features[feature].id, NewAttempt { files, outcome, note }).await;
         recorded.map_err(Error::store("write to"))?;
         self.flusher.flush().await
     }
@@ -462,14 +462,14 @@ fn answer_problem(error: &StreamError, time_max: Duration) -> String {
 /// What is wrong with a part of an answer that is about a file and is not the whole of it.
 fn partial_problem(unit: &Unit<'_>) -> Option<String> {
     let path = unit.edited_path().map(str::to_owned).or_else(|| match unit.kind() {
-        Kind::Diff => path_in_diff(&String::from_utf8_lossy(&unit.content())),
+        UnitKind::Diff => path_in_diff(&String::from_utf8_lossy(&unit.content())),
         _ => None,
     });
     let path = path.map_or("a file".to_owned(), |path| format!("`{path}`"));
     Some(match unit.kind() {
-        Kind::Edit => format!("{path} is given in part only; answer with the whole file"),
-        Kind::Diff => format!("{path} is given as a diff; answer with the whole file"),
-        Kind::Refused => format!(
+        UnitKind::Edit => format!("{path} is given in part only; answer with the whole file"),
+        UnitKind::Diff => format!("{path} is given as a diff; answer with the whole file"),
+        UnitKind::Ambiguous => format!(
             "{path} holds fences as long as the one around it, so its end is unclear; answer with a longer \
              fence around the whole file"
         ),

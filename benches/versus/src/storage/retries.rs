@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use greenwave_storage::{Attempts, Compression, Draft, Options, Outcome, SegmentCold, SegmentOptions, Store};
+use greenwave_storage::{
+    AttemptOutcome, Attempts, Compression, NewAttempt, SegmentColdTier, SegmentOptions, Store, StoreOptions,
+};
 
 use super::corpus::{Work, sources};
 use super::process::{Usage, folder_bytes};
@@ -106,10 +108,10 @@ impl Retries {
             other => panic!("there is no profile {other:?}"),
         };
         let memory_bytes_max = megabytes * 1_000_000;
-        let options = Options { memory_bytes_max, spillover_threshold, promote_after: 3, reclaim };
+        let options = StoreOptions { memory_bytes_max, spillover_threshold, promote_after: 3, reclaim };
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("tokio starts");
         let cold = SegmentOptions { compression, ..SegmentOptions::default() };
-        let cold = SegmentCold::open(folder, cold).expect("the cold tier opens");
+        let cold = SegmentColdTier::open(folder, cold).expect("the cold tier opens");
         let store =
             runtime.block_on(async { Store::open(options, Arc::new(cold)) }).expect("the store opens");
         let attempts = Attempts::new(store.clone(), "attempts");
@@ -118,7 +120,8 @@ impl Retries {
         self.each(|feature, files| {
             raw_bytes += bytes_of(&files);
             last.clone_from(&files);
-            let draft = Draft { files, outcome: Outcome::Failed, note: "4 of 5 tests failed".to_owned() };
+            let draft =
+                NewAttempt { files, outcome: AttemptOutcome::Failed, note: "4 of 5 tests failed".to_owned() };
             runtime.block_on(attempts.record(&feature.to_string(), draft)).expect("an attempt is recorded");
         });
         runtime.block_on(store.close()).expect("the store closes");

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use greenwave_segment::Log;
-use greenwave_storage::{BlobId, Options, SegmentCold, SegmentOptions, Store};
+use greenwave_storage::{BlobId, SegmentColdTier, SegmentOptions, Store, StoreOptions};
 use redb::{ReadableDatabase, TableDefinition};
 use tokio::runtime::Runtime;
 use zstd::bulk::{Compressor, Decompressor};
@@ -111,8 +111,9 @@ impl Hybrid {
     fn open(folder: &Path, files: &[Vec<u8>]) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("tokio starts");
         let options = SegmentOptions { find_similar: false, ..SegmentOptions::default() };
-        let cold = SegmentCold::open(folder, options).expect("the cold tier opens");
-        let options = Options { memory_bytes_max: 10 << 20, promote_after: 1000, ..Options::default() };
+        let cold = SegmentColdTier::open(folder, options).expect("the cold tier opens");
+        let options =
+            StoreOptions { memory_bytes_max: 10 << 20, promote_after: 1000, ..StoreOptions::default() };
         let store =
             runtime.block_on(async { Store::open(options, Arc::new(cold)) }).expect("the store opens");
         Self { runtime, store, ids: files.iter().map(|file| BlobId::of(file)).collect() }

@@ -7,7 +7,9 @@ use std::task::{Context, Poll, Waker};
 use bytes::BytesMut;
 use eventsource_stream::Eventsource;
 use futures_util::{Stream, StreamExt, stream};
-use greenwave_streaming::{Files, Json, Lines, PartialJson, Pull, Splitter, Splitting, Sse, UnitBatch};
+use greenwave_streaming::{
+    BufferedSplitter, Files, Json, Lines, PartialJson, Pull, Splitter, Sse, UnitBatch,
+};
 use jiter::{JsonValueScratch, PartialMode};
 use tokio_util::codec::{Decoder, LinesCodec};
 
@@ -86,7 +88,7 @@ fn decoded(chunks: Chunks, length: fn(&str) -> usize) -> Run {
 
 /// All units, in the form without async.
 fn split<S: Splitter>(chunks: &Chunks, splitter: S, sum: impl Fn(&UnitBatch) -> usize) -> usize {
-    let mut splitting = Splitting::new(splitter);
+    let mut splitting = BufferedSplitter::new(splitter);
     let mut total = 0;
     for chunk in chunks.iter() {
         if let Some(batch) = splitting.feed(chunk).expect("the input is well-formed") {

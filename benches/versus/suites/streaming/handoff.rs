@@ -6,7 +6,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use futures_util::stream;
 use greenwave_benches::Row;
-use greenwave_streaming::{Fanout, Policy, Pull, Sse, UnitBatch};
+use greenwave_streaming::{Fanout, Pull, Sse, SubscriberPolicy, UnitBatch};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::inputs::{self, Chunks};
@@ -64,7 +64,7 @@ async fn reading(chunks: Chunks) -> usize {
 
 async fn through_fanout(chunks: Chunks) -> usize {
     let fanout = Fanout::new();
-    let mut subscription = fanout.subscribe(Policy::Wait { queue_max: QUEUE_MAX });
+    let mut subscription = fanout.subscribe(SubscriberPolicy::Wait { queue_max: QUEUE_MAX });
     let reader = tokio::spawn(async move {
         let mut found = 0;
         while let Some(batch) = subscription.next().await {

@@ -1,4 +1,4 @@
-//! Programs as agents: real ones, ended for real.
+//! Tests agents that are real programs.
 
 use std::time::Duration;
 
@@ -9,12 +9,12 @@ fn shell(script: &str, time_max: Duration) -> CommandAgent {
     CommandAgent::new(["sh", "-c", script].map(str::to_owned).to_vec(), time_max)
 }
 
-const PLENTY: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_secs(60);
 
-// A conforming program cannot tell the features apart, since only the prompt reaches it: one for each promise.
+// The program receives only the prompt, so `Switch` selects a program by feature.
 agent_conformance!(whole, Switch);
 
-/// `whole` is answered by a program that echoes, `broken` by one that fails half-way.
+/// Answers `whole` with a program that echoes, and `broken` with one that fails halfway.
 #[derive(Debug)]
 struct Switch;
 
@@ -29,7 +29,7 @@ impl Agent for Switch {
     }
 
     fn fingerprint(&self) -> [u8; 32] {
-        shell("cat", PLENTY).fingerprint()
+        shell("cat", LONG).fingerprint()
     }
 }
 
@@ -38,9 +38,9 @@ struct SwitchSession;
 
 #[async_trait::async_trait]
 impl greenwave_agents::Session for SwitchSession {
-    async fn ask(&mut self, request: &Request) -> Result<greenwave_agents::Answer, Error> {
+    async fn send(&mut self, request: &Request) -> Result<greenwave_agents::ResponseStream, Error> {
         let script = if request.feature == "whole" { "cat" } else { "echo half; exit 3" };
-        shell(script, PLENTY).connect().await?.ask(request).await
+        shell(script, LONG).connect().await?.send(request).await
     }
 
     fn is_open(&self) -> bool {
@@ -48,9 +48,9 @@ impl greenwave_agents::Session for SwitchSession {
     }
 }
 
-async fn ask(agent: &CommandAgent, prompt: &str) -> Result<Vec<u8>, Error> {
+async fn send(agent: &CommandAgent, prompt: &str) -> Result<Vec<u8>, Error> {
     let request = Request { feature: "f".into(), attempt: 1, prompt: prompt.into(), directory: ".".into() };
-    let mut text = agent.connect().await?.ask(&request).await?.into_text();
+    let mut text = agent.connect().await?.send(&request).await?.into_text();
     let mut whole = Vec::new();
     while let Some(chunk) = text.next().await {
         whole.extend_from_slice(&chunk?);
@@ -59,36 +59,36 @@ async fn ask(agent: &CommandAgent, prompt: &str) -> Result<Vec<u8>, Error> {
 }
 
 #[tokio::test]
-async fn large_prompts_and_answers_do_not_block_each_other() {
+async fn large_prompts_and_responses_do_not_deadlock() {
     let prompt = "0123456789abcdef".repeat(64 * 1024);
-    let answer = ask(&shell("cat", PLENTY), &prompt).await.unwrap();
-    assert!(answer == prompt.as_bytes());
-    assert_eq!(ask(&shell("echo unread", PLENTY), &prompt).await.unwrap(), b"unread\n");
+    let response = send(&shell("cat", LONG), &prompt).await.unwrap();
+    assert!(response == prompt.as_bytes());
+    assert_eq!(send(&shell("echo unread", LONG), &prompt).await.unwrap(), b"unread\n");
 }
 
 #[tokio::test]
-async fn failures_carry_status_and_last_words() {
-    let error = ask(&shell("echo half; echo 'no credit left' >&2; exit 3", PLENTY), "").await.unwrap_err();
+async fn failures_carry_status_and_standard_error() {
+    let error = send(&shell("echo half; echo 'no credit left' >&2; exit 3", LONG), "").await.unwrap_err();
     assert_eq!(
         error.to_string(),
-        "agent command `sh` ended with exit status: 3; its last words: no credit left"
+        "agent command `sh` ended with exit status: 3; standard error: no credit left"
     );
-    let error = ask(&CommandAgent::new(vec!["no-such-agent".to_owned()], PLENTY), "").await.unwrap_err();
+    let error = send(&CommandAgent::new(vec!["no-such-agent".to_owned()], LONG), "").await.unwrap_err();
     assert_eq!(error.to_string(), "cannot start agent command `no-such-agent` in .");
-    assert!(error.is_lasting());
+    assert!(error.is_permanent());
 }
 
 #[tokio::test]
-async fn an_answer_that_never_ends_is_killed_with_all_its_processes() {
-    // The grandchild holds the pipe: only when it is dead as well has the other end seen the end.
+async fn a_timed_out_program_is_killed_with_its_descendants() {
+    // The grandchild holds the pipe, so the reader sees the end only after the grandchild is dead.
     let fifo = tempfile::tempdir().unwrap();
     let path = fifo.path().join("alive");
     assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
     let script = format!("(sleep 1000 > '{0}') & sleep 1000", path.display());
-    let asking = tokio::spawn(async move { ask(&shell(&script, Duration::from_millis(300)), "").await });
-    // Opening waits for the grandchild, reading for its end.
+    let sending = tokio::spawn(async move { send(&shell(&script, Duration::from_millis(300)), "").await });
+    // Opening waits for the grandchild to start, reading for its death.
     let held = tokio::task::spawn_blocking(move || std::fs::read(path));
-    let error = asking.await.unwrap().unwrap_err();
+    let error = sending.await.unwrap().unwrap_err();
     assert_eq!(error.to_string(), "agent command `sh` did not end within 300ms and was killed");
     let end =
         tokio::time::timeout(Duration::from_secs(20), held).await.expect("the grandchild is still alive");

@@ -1,6 +1,6 @@
-//! Tests of greenwave-agents through its public face.
+//! Tests of greenwave-agents through its public API.
 
-#![expect(clippy::unwrap_used, reason = "a helper of tests is a test")]
+#![expect(clippy::unwrap_used, reason = "test helpers may unwrap")]
 
 mod command;
 mod script;

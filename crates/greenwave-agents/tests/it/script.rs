@@ -1,9 +1,9 @@
-//! Scripts and their replay.
+//! Tests scripts and their replay.
 
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use greenwave_agents::{Agent, Error, Request, Script, Scripted, agent_conformance};
+use greenwave_agents::{Agent, Error, Request, Script, ScriptedAgent, agent_conformance};
 use tokio::time::Instant;
 
 const SCRIPT: &str = r#"{"greenwave_script": 1}
@@ -18,15 +18,15 @@ const SCRIPT: &str = r#"{"greenwave_script": 1}
 {"end": true}
 "#;
 
-fn agent(pace: f64) -> Scripted {
-    Scripted::new(Script::parse("test.jsonl", SCRIPT).unwrap(), pace)
+fn agent(pace: f64) -> ScriptedAgent {
+    ScriptedAgent::new(Script::parse("test.jsonl", SCRIPT).unwrap(), pace)
 }
 
 agent_conformance!(conformance, agent(0.0));
 
-async fn ask(feature: &str, attempt: u32, prompt: &str) -> Result<Vec<u8>, Error> {
+async fn send(feature: &str, attempt: u32, prompt: &str) -> Result<Vec<u8>, Error> {
     let request = Request { feature: feature.into(), attempt, prompt: prompt.into(), directory: ".".into() };
-    let mut text = agent(2.0).connect().await?.ask(&request).await?.into_text();
+    let mut text = agent(2.0).connect().await?.send(&request).await?.into_text();
     let mut whole = Vec::new();
     while let Some(chunk) = text.next().await {
         whole.extend_from_slice(&chunk?);
@@ -35,50 +35,56 @@ async fn ask(feature: &str, attempt: u32, prompt: &str) -> Result<Vec<u8>, Error
 }
 
 #[tokio::test(start_paused = true)]
-async fn delays_are_kept_and_scaled() {
+async fn recorded_delays_are_scaled() {
     let started = Instant::now();
-    assert_eq!(ask("whole", 1, "").await.unwrap(), b"one two");
+    assert_eq!(send("whole", 1, "").await.unwrap(), b"one two");
     assert_eq!(started.elapsed(), Duration::from_millis(300));
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_not_recorded_is_told_with_what_is() {
+async fn missing_recordings_name_the_nearest() {
     let message =
-        async |feature, attempt, prompt| ask(feature, attempt, prompt).await.unwrap_err().to_string();
+        async |feature, attempt, prompt| send(feature, attempt, prompt).await.unwrap_err().to_string();
     assert_eq!(
         message("hole", 1, "").await,
-        "script test.jsonl has no answer for feature `hole`, attempt 1; the nearest recorded feature is `whole`"
+        "script test.jsonl has no response for feature `hole`, attempt 1; the nearest recorded feature is `whole`"
     );
     assert_eq!(
         message("whole", 2, "").await,
-        "script test.jsonl has no answer for feature `whole`, attempt 2; its last recorded attempt is 1"
+        "script test.jsonl has no response for feature `whole`, attempt 2; its last recorded attempt is 1"
     );
     assert_eq!(
         message("fussy", 2, "again, please").await,
-        "script test.jsonl: the answer for feature `fussy`, attempt 2, was recorded for a prompt with \
-         \"test `x` failed\" in it, and this prompt has none"
+        "cannot replay feature `fussy`, attempt 2, of script test.jsonl: the prompt does not contain \
+         \"test `x` failed\""
     );
-    assert_eq!(message("broken", 1, "").await, "the answer broke off after 5 bytes without an end");
-    assert!(ask("fussy", 2, "so: test `x` failed.").await.unwrap().is_empty());
+    assert_eq!(message("broken", 1, "").await, "the response broke off after 5 bytes");
+    assert!(send("fussy", 2, "so: test `x` failed.").await.unwrap().is_empty());
 }
 
 #[test]
-fn mistakes_in_scripts_are_told_with_their_line() {
-    let message = |text: &str| Script::parse("s", text).unwrap_err().to_string();
-    assert_eq!(message(""), r#"script s, line 1: should be {"greenwave_script": 1}"#);
-    let newer = "script s, line 1: is of format version 9, and this program reads version 1";
+fn invalid_scripts_name_their_line() {
+    let message = |text: &str| {
+        let error = Script::parse("s", text).unwrap_err();
+        format!("{error}: {}", std::error::Error::source(&error).unwrap())
+    };
+    let header = r#"cannot parse script s, line 1: invalid header: expected {"greenwave_script": 1}"#;
+    assert_eq!(message(""), header);
+    let newer = "cannot parse script s, line 1: unsupported format version 9: expected 1";
     assert_eq!(message(r#"{"greenwave_script": 9}"#), newer);
     let with = |line: &str| message(&format!("{{\"greenwave_script\": 1}}\n\n{line}"));
-    assert!(with("{").starts_with("script s, line 3: EOF"));
-    assert!(with(r#"{"text": "x"}"#).contains("line 3: is none of an answer's beginning"));
-    assert!(with(r#"{"after_ms": 1, "text": "x"}"#).contains("line 3: should begin an answer"));
+    assert!(with("{").starts_with("cannot parse script s, line 3: EOF"));
+    assert!(with(r#"{"text": "x"}"#).contains("line 3: invalid line: expected the start of a response (`"));
+    let stray = r#"line 3: invalid line: expected the start of a response, {"feature""#;
+    assert!(with(r#"{"after_ms": 1, "text": "x"}"#).contains(stray));
     assert!(with(r#"{"txt": "x"}"#).contains("unknown field `txt`"));
     let twice = r#"{"feature": "a", "attempt": 1}"#;
-    assert!(with(&format!("{twice}\n{twice}")).contains("line 4: answers the same feature and attempt"));
+    let duplicate = "line 4: duplicate response for feature `a`, attempt 1";
+    assert!(with(&format!("{twice}\n{twice}")).contains(duplicate));
 }
 
 #[test]
-fn a_missing_script_is_named() {
+fn a_missing_script_names_its_path() {
     let error = Script::read("no/such/script.jsonl".as_ref()).unwrap_err();
-    assert_eq!(error.to_string(), "cannot read the script no/such/script.jsonl");
+    assert_eq!(error.to_string(), "cannot read script no/such/script.jsonl");
 }

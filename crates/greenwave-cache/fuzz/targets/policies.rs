@@ -1,9 +1,12 @@
-//! Any sequence of calls on small caches with each policy: limits hold, values are right, and nothing panics.
+//! Runs arbitrary calls on small caches with each policy: limits hold, values are right, and
+//! nothing panics.
 #![no_main]
 
 use std::collections::HashMap;
 
-use greenwave_cache::{Adaptive, Cache, CostAware, EntryOptions, Lru, Options, Policy, S3Fifo, Seeded};
+use greenwave_cache::{
+    Adaptive, Cache, CacheOptions, CostAware, EntryOptions, Lru, Policy, S3Fifo, SeededHasher,
+};
 use libfuzzer_sys::fuzz_target;
 
 const WEIGHT_MAX: u64 = 40;
@@ -16,14 +19,14 @@ fuzz_target!(|input: &[u8]| {
 });
 
 fn run<P: Policy>(input: &[u8]) {
-    let options = Options {
+    let options = CacheOptions {
         entries_max: 8,
         weight_max: Some(WEIGHT_MAX),
         weigher: Some(std::sync::Arc::new(|_: &u8, value: &u8| u64::from(*value % 50))),
         shards: Some(1),
-        ..Options::default()
+        ..CacheOptions::default()
     };
-    let cache: Cache<u8, u8, P, Seeded> = Cache::with(options).expect("the options are valid");
+    let cache: Cache<u8, u8, P, SeededHasher> = Cache::with(options).expect("the options are valid");
     let mut newest: HashMap<u8, u8> = HashMap::new();
     for step in input.chunks_exact(3) {
         let (key, value) = (step[1] % 24, step[2]);

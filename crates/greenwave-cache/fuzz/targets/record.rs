@@ -1,4 +1,5 @@
-//! Any bytes as a record: whatever verifies is what would be written for it, and nothing panics.
+//! Decodes arbitrary bytes as a record: a record that verifies encodes to the same bytes, and
+//! nothing panics.
 #![no_main]
 
 use bytes::Bytes;
@@ -7,8 +8,8 @@ use libfuzzer_sys::fuzz_target;
 
 const SCHEMA: u32 = 1;
 
-// The first byte says what becomes of the rest, because no fuzzer guesses a checksum: 0 is a record as it is, any other is the body of a
-// record, which gets the end that makes it verify.
+// The first byte selects the meaning of the rest, because a fuzzer cannot guess a checksum: 0 is a
+// complete record, anything else a body that is completed with a valid checksum.
 fuzz_target!(|input: &[u8]| {
     let Some((how, bytes)) = input.split_first() else { return };
     let (key, secret) = (Key::from_bytes([7; 32]), Secret::new(b"fuzz"));
@@ -18,10 +19,10 @@ fuzz_target!(|input: &[u8]| {
         assert_eq!(record.encode(&key), bytes);
         assert_eq!(Record::unseal(&key, &record.seal(&key, &secret), SCHEMA, &secret), Ok(record));
     }
-    assert!(Record::unseal(&key, &bytes, SCHEMA, &secret).is_err(), "nobody guesses a seal");
+    assert!(Record::unseal(&key, &bytes, SCHEMA, &secret).is_err(), "a guessed seal must not verify");
 });
 
-/// The body with the checksum that belongs to it.
+/// Returns the body with its checksum.
 fn completed(key: &Key, body: &[u8]) -> Vec<u8> {
     let hash = blake3::Hasher::new().update(body).update(key.as_bytes()).finalize();
     [body, &hash.as_bytes()[..16]].concat()

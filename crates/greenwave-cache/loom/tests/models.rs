@@ -1,8 +1,9 @@
-//! Every interleaving of a few threads, by loom: one computation for all who ask, whatever becomes of it, and shards that are handed over
-//! while others read. The code is the cache's own; only its locks are loom's. Run by `cargo xtask loom`.
+//! Loom models that run every interleaving of a few threads through the cache: concurrent
+//! computations of one key, and shards that change while others read them. The code is the cache's
+//! own; only its locks are replaced by loom's. Run by `cargo xtask loom`.
 //!
-//! tokio's lock, which passes a computation on, counts as one step here: tokio has models of its own. So do atomics of single bytes and
-//! counts, which order nothing.
+//! The tokio lock that passes on a computation counts as a single step, since tokio has models of
+//! its own. So do byte-sized atomics and counters, which order nothing.
 
 #![cfg(all(greenwave_loom, test))]
 
@@ -13,26 +14,26 @@ use loom::sync::Arc;
 use loom::sync::atomic::AtomicU8;
 use loom::thread;
 
-use greenwave_cache::{Cache, EntryOptions, Hashing, Lru, Options};
+use greenwave_cache::{Cache, CacheOptions, EntryOptions, KeyHasher, Lru};
 
 type Modelled = Cache<u8, u8, Lru, Constant>;
 
-/// The same bits for every key and in every execution: a model has to be able to repeat itself.
+/// Maps each key to the same bits in every execution, because a model must be repeatable.
 #[derive(Default)]
 struct Constant;
 
-impl Hashing<u8> for Constant {
-    fn bits(&self, key: &u8) -> u64 {
+impl KeyHasher<u8> for Constant {
+    fn hash_key(&self, key: &u8) -> u64 {
         u64::from(*key) << 32
     }
 }
 
 fn cache(entries_max: usize) -> Arc<Modelled> {
-    Arc::new(Cache::with(Options { entries_max, shards: Some(1), ..Options::default() }).unwrap())
+    Arc::new(Cache::with(CacheOptions { entries_max, shards: Some(1), ..CacheOptions::default() }).unwrap())
 }
 
 #[test]
-fn two_who_ask_share_one_computation() {
+fn concurrent_callers_share_one_computation() {
     loom::model(|| {
         let (cache, runs) = (cache(2), Arc::new(AtomicUsize::new(0)));
         let ask = |cache: Arc<Modelled>, runs: Arc<AtomicUsize>| {
@@ -53,7 +54,7 @@ fn two_who_ask_share_one_computation() {
 }
 
 #[test]
-fn an_error_passes_the_computation_on() {
+fn after_an_error_the_next_caller_computes() {
     loom::model(|| {
         let cache = cache(2);
         let failing = {
@@ -64,7 +65,7 @@ fn an_error_passes_the_computation_on() {
         };
         let usual = EntryOptions::default();
         let computed = block_on(cache.get_or_compute_retrying(1, &usual, async || Ok::<_, ()>(7)));
-        // Whoever came first, the error is kept by nobody but, at most, the one whose it is.
+        // In either order, only the caller whose computation failed can get the error.
         assert_eq!(computed, Ok(7));
         let failed = failing.join().unwrap();
         assert!(failed.is_err() || failed == Ok(7));
@@ -73,7 +74,7 @@ fn an_error_passes_the_computation_on() {
 }
 
 #[test]
-fn an_error_goes_to_those_who_waited_and_no_further() {
+fn only_waiters_receive_the_error() {
     loom::model(|| {
         let (cache, runs) = (cache(2), Arc::new(AtomicUsize::new(0)));
         let fail = |cache: &Modelled, runs: &AtomicUsize| {
@@ -95,7 +96,7 @@ fn an_error_goes_to_those_who_waited_and_no_further() {
 }
 
 #[test]
-fn a_computation_that_is_dropped_passes_on() {
+fn after_a_drop_the_next_caller_computes() {
     loom::model(|| {
         let cache = cache(2);
         let dropped = {
@@ -115,8 +116,9 @@ fn a_computation_that_is_dropped_passes_on() {
     });
 }
 
-/// What was true when a computation began may not be so any more when it ends: after the change was announced, nobody is told of before.
-fn nothing_of_before_is_kept(announce: fn(&Modelled)) {
+/// Tests that a computation which started before a change does not put its outdated value into the
+/// cache. `announce` changes or removes the key.
+fn check_no_outdated_value(announce: fn(&Modelled)) {
     loom::model(move || {
         let (cache, truth) = (cache(2), Arc::new(AtomicU8::new(7)));
         let computing = {
@@ -129,27 +131,27 @@ fn nothing_of_before_is_kept(announce: fn(&Modelled)) {
         announce(&cache);
         let computed = computing.join().unwrap();
         assert!(matches!(computed, Ok(7 | 9)));
-        assert!(cache.get(&1).is_none_or(|kept| kept == 9), "the past came back");
+        assert!(cache.get(&1).is_none_or(|value| value == 9), "the cached value is outdated");
     });
 }
 
 #[test]
-fn what_is_put_meanwhile_is_not_overwritten() {
-    nothing_of_before_is_kept(|cache| cache.insert(1, 9));
+fn a_computation_does_not_overwrite_an_insertion() {
+    check_no_outdated_value(|cache| cache.insert(1, 9));
 }
 
 #[test]
-fn what_is_removed_meanwhile_does_not_come_back() {
-    nothing_of_before_is_kept(|cache| _ = cache.remove(&1));
+fn a_computation_does_not_undo_a_removal() {
+    check_no_outdated_value(|cache| _ = cache.remove(&1));
 }
 
 #[test]
-fn what_is_invalidated_meanwhile_does_not_come_back() {
-    nothing_of_before_is_kept(|cache| _ = cache.invalidate_all());
+fn a_computation_does_not_undo_an_invalidation() {
+    check_no_outdated_value(|cache| _ = cache.invalidate_all());
 }
 
 #[test]
-fn an_invalidation_leaves_nothing_of_before() {
+fn lookups_after_an_invalidation_miss() {
     loom::model(|| {
         let cache = cache(2);
         cache.insert_with(1, 1, &EntryOptions { tags: &["old"], ..EntryOptions::default() });
@@ -165,7 +167,7 @@ fn an_invalidation_leaves_nothing_of_before() {
 }
 
 #[test]
-fn a_reader_sees_a_shard_before_or_after_an_eviction() {
+fn readers_see_an_eviction_completely_or_not_at_all() {
     loom::model(|| {
         let cache = cache(1);
         cache.insert(1, 1);
@@ -180,10 +182,10 @@ fn a_reader_sees_a_shard_before_or_after_an_eviction() {
     });
 }
 
-/// A computation may begin while an insertion is under way, too, which then has to wait for others' computations to be looked at. Three threads
-/// have too many interleavings for all of them: those in which none is interrupted more than three times.
+/// A computation can also start while an insertion is in progress. Three threads have too many
+/// interleavings to try all, so the model is limited to three preemptions.
 #[test]
-fn what_begins_while_something_is_put_does_not_overwrite_it() {
+fn a_computation_that_starts_during_an_insertion_does_not_overwrite_it() {
     let mut model = loom::model::Builder::new();
     model.preemption_bound = Some(3);
     model.check(|| {

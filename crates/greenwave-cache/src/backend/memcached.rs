@@ -1,4 +1,4 @@
-//! Results on a memcached server.
+//! A backend on a memcached server.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -10,50 +10,52 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::remote::{Failure, Guard, RemoteOptions};
+use super::remote::{CallFailure, CircuitBreaker, RemoteOptions};
 use super::{Backend, Capabilities};
 use crate::{BoxError, Error, Key};
 
-/// What memcached takes by default is 1 MiB, its own header and the key included.
+/// Default maximum of memcached, 1 MiB, less room for its header and the key.
 const VALUE_BYTES_MAX: u64 = (1 << 20) - 1024;
-/// Connections that are kept for the next callers.
+/// Maximum number of idle connections.
 const IDLE_MAX: usize = 8;
-/// A longer time would be read as a date.
+/// Longest time to live. The server would read a larger number as a date.
 const TTL_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
-/// Keys in one request.
+/// Maximum number of keys per request.
 const KEYS_MAX: usize = 256;
 
-/// Keeps results on a memcached server, over a few connections. It connects when it is called.
+/// Stores results on a memcached server, over a few connections that are opened on demand.
 ///
-/// Lives are counted in whole seconds, rounded up, and 30 days at most. It does not list its keys, and takes nothing larger than 1 MiB.
-/// A server that cannot be reached or does not answer costs one [time limit](RemoteOptions::time_max), and then nothing for a while.
+/// Times to live are rounded up to whole seconds, and limited to 30 days. The backend cannot list
+/// its keys, and values are limited to 1 MiB. An unreachable server costs one
+/// [timeout](RemoteOptions::timeout), after which calls fail immediately for some time.
 #[derive(Clone)]
 pub struct MemcachedBackend {
-    link: Arc<Link>,
+    link: Arc<MemcachedLink>,
 }
 
-struct Link {
+struct MemcachedLink {
     address: String,
     idle: Mutex<Vec<Client>>,
-    guard: Guard,
+    breaker: CircuitBreaker,
     options: RemoteOptions,
 }
 
 impl MemcachedBackend {
-    /// Uses the server at an address, as in `localhost:11211` or `unix:///run/memcached.sock`. Does not connect yet.
+    /// Creates a backend for the server at an address such as `localhost:11211` or
+    /// `unix:///run/memcached.sock`. Does not connect yet.
     ///
     /// # Errors
     ///
-    /// [`Error::Option`].
+    /// Returns [`Error::InvalidOption`] if an option is out of range.
     pub fn new(address: &str, options: RemoteOptions) -> Result<Self, Error> {
         options.check()?;
         let address = if address.contains("://") { address.to_owned() } else { format!("tcp://{address}") };
-        let guard = Guard::new(format!("memcached server {address}"), &options);
-        Ok(Self { link: Arc::new(Link { address, idle: Mutex::default(), guard, options }) })
+        let breaker = CircuitBreaker::new(format!("memcached server {address}"), &options);
+        Ok(Self { link: Arc::new(MemcachedLink { address, idle: Mutex::default(), breaker, options }) })
     }
 
-    /// Does the work on a connection of its own for the time.
-    async fn ask<T>(
+    /// Runs `work` on a connection that no other call uses meanwhile.
+    async fn request<T>(
         &self,
         operation: &'static str,
         work: impl AsyncFnOnce(&mut Client) -> Result<T, ClientError>,
@@ -66,34 +68,34 @@ impl MemcachedBackend {
                 None => Client::new(&link.address).await.map_err(failure)?,
             };
             let result = work(&mut client).await;
-            // One that broke off in the middle closed itself.
+            // A connection that broke in the middle of a request has closed itself.
             if !client.is_closed() && link.idle.lock().len() < IDLE_MAX {
                 link.idle.lock().push(client);
             }
             result.map_err(failure)
         };
-        let result = link.guard.call(operation, work).await;
+        let result = link.breaker.call(operation, work).await;
         if result.is_err() {
-            // What went wrong with one connection has most likely happened to all.
+            // The problem of one connection most likely affects all of them.
             link.idle.lock().clear();
         }
         result
     }
 
-    /// Refuses what the server would cut off.
+    /// Rejects a value that the server would truncate, and removes the old value.
     async fn refuse(&self, key: &Key, bytes: usize) -> Result<(), BoxError> {
         self.remove(key).await?;
-        Err(format!("{bytes} bytes are more than {VALUE_BYTES_MAX}").into())
+        Err(format!("value of {bytes} bytes exceeds the limit of {VALUE_BYTES_MAX}").into())
     }
 }
 
-fn failure(error: ClientError) -> Failure {
+fn failure(error: ClientError) -> CallFailure {
     let said =
         matches!(&error, ClientError::Protocol(Status::Error(ErrorKind::Client(_) | ErrorKind::Server(_))));
-    if said { Failure::Refused(error.into()) } else { Failure::Lost(error.into()) }
+    if said { CallFailure::Rejected(error.into()) } else { CallFailure::Disconnected(error.into()) }
 }
 
-/// What the server counts in.
+/// Converts to the whole seconds that the server expects, rounded up.
 fn seconds(ttl: Duration) -> i64 {
     let ttl = ttl.min(TTL_MAX);
     i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX) + i64::from(ttl.subsec_nanos() > 0)
@@ -113,10 +115,10 @@ impl Backend for MemcachedBackend {
                 Err(ClientError::Protocol(Status::NotFound)) => Ok(Vec::new()),
                 other => other,
             };
-            let values = self.ask("get", get).await?;
+            let values = self.request("get", get).await?;
             found.extend(values.into_iter().filter_map(|value| Some((value.key, value.data?.into()))));
         }
-        // By name and not by order: those that are missing are left out, and a name may be asked for twice.
+        // Matched by name: the server omits missing keys, and a key may be requested twice.
         Ok(names.iter().map(|name| found.get(name.as_bytes()).cloned()).collect())
     }
 
@@ -129,7 +131,7 @@ impl Backend for MemcachedBackend {
             return self.remove(key).await;
         }
         let (name, ttl) = (self.link.options.key(key), ttl.map(seconds));
-        self.ask("put", async |client| client.set(&name, &value[..], ttl, None).await).await
+        self.request("put", async |client| client.set(&name, &value[..], ttl, None).await).await
     }
 
     async fn remove(&self, key: &Key) -> Result<(), BoxError> {
@@ -138,11 +140,11 @@ impl Backend for MemcachedBackend {
             Err(ClientError::Protocol(Status::NotFound)) => Ok(()),
             other => other,
         };
-        self.ask("remove", delete).await
+        self.request("remove", delete).await
     }
 
     async fn list(&self) -> Result<Vec<Key>, BoxError> {
-        Err("memcached does not list its keys".into())
+        Err("memcached cannot list keys".into())
     }
 
     async fn flush(&self) -> Result<(), BoxError> {
@@ -162,10 +164,10 @@ impl Backend for MemcachedBackend {
 
 impl fmt::Debug for MemcachedBackend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Link { address, guard, .. } = &*self.link;
+        let MemcachedLink { address, breaker, .. } = &*self.link;
         f.debug_struct("MemcachedBackend")
             .field("address", address)
-            .field("guard", guard)
+            .field("breaker", breaker)
             .finish_non_exhaustive()
     }
 }

@@ -1,4 +1,4 @@
-//! Results in memory, within a budget of bytes.
+//! A backend in memory, within a budget of bytes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,59 +7,65 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::{Backend, Capabilities};
-use crate::{Adaptive, BoxError, Cache, EntryOptions, Error, Identity, Key, Options, Stats, Warm};
+use crate::{
+    Adaptive, BoxError, Cache, CacheOptions, CacheStats, EntryOptions, Error, IdentityHasher, Key, WarmEntry,
+};
 
-/// What an entry occupies besides its bytes: slot (88), table, links and sketch (40), the shared count of [`Bytes`], allocations' headers.
+/// Memory of an entry in addition to its bytes: slot (88), table, links and sketch (40), the
+/// reference count of [`Bytes`], and allocator headers.
 const OVERHEAD_BYTES: u64 = 192;
 
-/// Of a smaller part the policy would see too little.
-const PART_BYTES_MIN: u64 = 16 << 20;
-/// As many threads as this hardly wait for each other.
-const PARTS_MAX: u64 = 32;
+/// Minimum size of a shard. In a smaller one the policy would see too little of the whole.
+const SHARD_BYTES_MIN: u64 = 16 << 20;
+/// Number of shards with which threads hardly contend.
+const SHARDS_MAX: u64 = 32;
 
-/// Keeps results in memory, those read last the longest.
+/// Stores results in memory, and evicts with the [`Adaptive`] policy.
 #[derive(Debug)]
 pub struct MemoryBackend {
-    cache: Cache<Key, Bytes, Adaptive, Identity>,
+    cache: Cache<Key, Bytes, Adaptive, IdentityHasher>,
     value_bytes_max: u64,
 }
 
 impl MemoryBackend {
-    /// At most so many entries, and so many bytes, bookkeeping included.
+    /// Creates a backend for at most `entries_max` entries and `bytes_max` bytes, including
+    /// overhead.
     ///
     /// # Errors
     ///
-    /// [`Error::Option`].
+    /// Returns [`Error::InvalidOption`] if a value is out of range.
     pub fn new(entries_max: usize, bytes_max: u64) -> Result<Self, Error> {
         let weigher = |_: &Key, value: &Bytes| value.len() as u64 + OVERHEAD_BYTES;
-        let parts = (bytes_max / PART_BYTES_MIN).clamp(1, PARTS_MAX);
-        // Rounded down to a power of two, so that the cache does not round up.
-        let parts = 1 << parts.ilog2();
-        let options = Options {
+        let shards = (bytes_max / SHARD_BYTES_MIN).clamp(1, SHARDS_MAX);
+        // Rounded down to a power of two, because the cache would round up.
+        let shards = 1 << shards.ilog2();
+        let options = CacheOptions {
             entries_max,
             weight_max: Some(bytes_max),
             weigher: Some(Arc::new(weigher)),
-            shards: Some(usize::try_from(parts).expect("at most PARTS_MAX")),
-            ..Options::default()
+            shards: Some(usize::try_from(shards).expect("at most SHARDS_MAX")),
+            ..CacheOptions::default()
         };
         let value_bytes_max = bytes_max.saturating_sub(OVERHEAD_BYTES);
         Ok(Self { cache: Cache::with(options)?, value_bytes_max })
     }
 
-    /// The at most so many keys that would be kept longest, the best last, each with how often it was read lately.
+    /// Returns up to `entries_max` keys that would be evicted last, the most valuable last, each
+    /// with its recent access count.
     pub fn heat(&self, entries_max: usize) -> Vec<(Key, u8)> {
         self.cache.hottest(entries_max).into_iter().map(|warm| (warm.key, warm.heat)).collect()
     }
 
-    /// Puts many entries in at once, as hot as they say; returns how many. What is there already stays.
-    pub fn warm(&self, entries: Vec<Warm<Key, Bytes>>) -> usize {
+    /// Inserts many entries with their access counts, and returns their number. Keys that are
+    /// already cached keep their value.
+    pub fn warm(&self, entries: Vec<WarmEntry<Key, Bytes>>) -> usize {
         let count = entries.len();
         self.cache.warm(entries);
         count
     }
 
-    /// What it holds and has done. The weight is in bytes.
-    pub fn stats(&self) -> Stats {
+    /// Returns a snapshot of the statistics. Weights are in bytes.
+    pub fn stats(&self) -> CacheStats {
         self.cache.stats()
     }
 }
@@ -75,7 +81,8 @@ impl Backend for MemoryBackend {
     }
 
     async fn put(&self, key: &Key, value: Bytes, ttl: Option<Duration>) -> Result<(), BoxError> {
-        // A copy: the bytes may be a small part of a large buffer, which would be kept whole and weighed as the part.
+        // Copied, because the bytes may be a small slice of a large buffer, which would stay
+        // allocated but be weighed as the slice.
         let value = Bytes::copy_from_slice(&value);
         self.cache.insert_with(*key, value, &EntryOptions { ttl, ..EntryOptions::default() });
         Ok(())

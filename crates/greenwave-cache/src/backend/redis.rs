@@ -1,4 +1,4 @@
-//! Results on a Redis server, or what speaks its protocol, and leases there.
+//! A backend and leases on a Redis server, or one that speaks its protocol.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -10,76 +10,84 @@ use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, Cmd, ErrorKind, FromRedisValue, RedisError};
 use tokio::sync::Mutex;
 
-use super::remote::{Failure, Guard, RemoteOptions};
+use super::remote::{CallFailure, CircuitBreaker, RemoteOptions};
 use super::{Backend, Capabilities};
 use crate::lease::{Lease, Leases};
 use crate::{BoxError, Error, Key};
 
-/// What Redis takes by default, in bytes.
+/// Maximum size of a value that Redis accepts by default, in bytes.
 const VALUE_BYTES_MAX: u64 = 512 << 20;
-/// Keys that one step of a listing looks at.
+/// Number of keys that one step of a listing scans.
 const SCAN_COUNT: usize = 1000;
-/// How long to wait before asking for a lease again; doubled each time up to the maximum.
+/// Interval between attempts to acquire a lease. It doubles after each attempt, up to the maximum.
 const POLL_MIN: Duration = Duration::from_millis(5);
 const POLL_MAX: Duration = Duration::from_millis(250);
-/// Times that a lease is renewed within its own time: one that fails is no loss yet.
+/// Number of renewals within the time to live of a lease, so that one of them may fail.
 const RENEWALS: u32 = 3;
 
-/// Gives a lease back only if it is still ours.
+/// Deletes or extends a lease only if it still has this holder's token.
 const RELEASE: &str =
     "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) else return 0 end";
 const RENEW: &str = "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('pexpire', KEYS[1], ARGV[2]) else return 0 end";
 
-/// Keeps results on a Redis server, over one connection for all callers, their calls pipelined. It connects when it is first called, and
-/// again when that is needed.
+/// Stores results on a Redis server, over one connection on which the calls of all callers are
+/// pipelined. The connection is opened on first use, and reopened when necessary.
 ///
-/// A server that cannot be reached or does not answer costs one [time limit](RemoteOptions::time_max); after that, calls fail at once with
-/// [`Error::Unavailable`] until it is worth a try. Not durable: when a server writes to disk is its own business.
+/// An unreachable server costs one [timeout](RemoteOptions::timeout). After that, calls fail
+/// immediately with [`Error::Unavailable`] until the next attempt is due. The backend is not
+/// durable, because the server decides when it writes to disk.
 #[derive(Debug, Clone)]
 pub struct RedisBackend {
-    link: Arc<Link>,
+    link: Arc<RedisLink>,
 }
 
 #[derive(Debug)]
-struct Link {
+struct RedisLink {
     client: Client,
     connection: Mutex<Option<MultiplexedConnection>>,
-    guard: Guard,
+    breaker: CircuitBreaker,
     options: RemoteOptions,
 }
 
 impl RedisBackend {
-    /// Uses the server at a URL, as in `redis://localhost:6379/0`. Does not connect yet.
+    /// Creates a backend for the server at a URL such as `redis://localhost:6379/0`. Does not
+    /// connect yet.
     ///
     /// # Errors
     ///
-    /// [`Error::Option`], [`Error::Backend`] if the URL is none.
+    /// Returns [`Error::InvalidOption`] if an option is out of range, and [`Error::Backend`] if the
+    /// URL is invalid.
     pub fn new(url: &str, options: RemoteOptions) -> Result<Self, Error> {
         options.check()?;
-        // Without the URL, which may hold a password.
+        // The message omits the URL, which may contain a password.
         let client =
-            Client::open(url).map_err(|e| Error::backend("read the URL of a Redis server")(e.into()))?;
+            Client::open(url).map_err(|e| Error::backend("parse the URL of the Redis server")(e.into()))?;
         let server = client.get_connection_info().addr().to_string();
-        let guard = Guard::new(format!("Redis server {server}"), &options);
-        Ok(Self { link: Arc::new(Link { client, connection: Mutex::new(None), guard, options }) })
+        let breaker = CircuitBreaker::new(format!("Redis server {server}"), &options);
+        Ok(Self { link: Arc::new(RedisLink { client, connection: Mutex::new(None), breaker, options }) })
     }
 
-    /// Leases on this server that are free at the latest this long after their holder died.
+    /// Returns leases on this server. A lease whose holder died expires after at most `ttl`.
     pub fn leases(&self, ttl: Duration) -> RedisLeases {
         RedisLeases { link: self.link.clone(), ttl: ttl.max(Duration::from_millis(u64::from(RENEWALS))) }
     }
 }
 
-impl Link {
-    /// Asks, and understands the answer.
-    async fn ask<T: FromRedisValue>(&self, operation: &'static str, command: &Cmd) -> Result<T, BoxError> {
+impl RedisLink {
+    /// Sends a command and converts the response.
+    async fn request<T: FromRedisValue>(
+        &self,
+        operation: &'static str,
+        command: &Cmd,
+    ) -> Result<T, BoxError> {
         let work = async {
             let mut connection = self.connection().await?;
             command.query_async(&mut connection).await
         };
-        let result = self.guard.call(operation, async { work.await.map_err(failure) }).await;
+        let result = self.breaker.call(operation, async { work.await.map_err(failure) }).await;
         if result.as_ref().is_err_and(|error| !is_refusal(error.as_ref())) {
-            // A connection that is lost, or whose next answer may be to this question, is of no use to the next caller.
+            // Drops a connection that is broken, or that may still deliver the response to this
+            // request.
             self.connection.lock().await.take();
         }
         result
@@ -90,7 +98,7 @@ impl Link {
         if let Some(connection) = &*connection {
             return Ok(connection.clone());
         }
-        // Time is the guard's business.
+        // The circuit breaker enforces the timeout.
         let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
         let fresh = self.client.get_multiplexed_async_connection_with_config(&config).await?;
         Ok(connection.insert(fresh).clone())
@@ -103,11 +111,15 @@ impl Link {
     }
 }
 
-fn failure(error: RedisError) -> Failure {
-    if is_answer(&error) { Failure::Refused(error.into()) } else { Failure::Lost(error.into()) }
+fn failure(error: RedisError) -> CallFailure {
+    if is_answer(&error) {
+        CallFailure::Rejected(error.into())
+    } else {
+        CallFailure::Disconnected(error.into())
+    }
 }
 
-/// Whether the server itself said so.
+/// Whether the error is a response of the server.
 fn is_answer(error: &RedisError) -> bool {
     matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension)
 }
@@ -120,7 +132,7 @@ fn is_refusal(error: &(dyn std::error::Error + 'static)) -> bool {
 #[async_trait]
 impl Backend for RedisBackend {
     async fn get(&self, key: &Key) -> Result<Option<Bytes>, BoxError> {
-        self.link.ask("get", &self.link.command("GET", key)).await
+        self.link.request("get", &self.link.command("GET", key)).await
     }
 
     async fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<Bytes>>, BoxError> {
@@ -129,9 +141,9 @@ impl Backend for RedisBackend {
         }
         let mut command = redis::cmd("MGET");
         keys.iter().for_each(|key| _ = command.arg(self.link.options.key(key)));
-        let values: Vec<Option<Bytes>> = self.link.ask("get many", &command).await?;
+        let values: Vec<Option<Bytes>> = self.link.request("get many", &command).await?;
         if values.len() != keys.len() {
-            return Err(format!("{} values came for {} keys", values.len(), keys.len()).into());
+            return Err(format!("server returned {} values for {} keys", values.len(), keys.len()).into());
         }
         Ok(values)
     }
@@ -146,24 +158,24 @@ impl Backend for RedisBackend {
         if let Some(ttl) = ttl {
             command.arg("PX").arg(millis(ttl));
         }
-        self.link.ask("put", &command).await
+        self.link.request("put", &command).await
     }
 
     async fn remove(&self, key: &Key) -> Result<(), BoxError> {
-        self.link.ask("remove", &self.link.command("DEL", key)).await
+        self.link.request("remove", &self.link.command("DEL", key)).await
     }
 
     async fn list(&self) -> Result<Vec<Key>, BoxError> {
         let prefix = &self.link.options.prefix;
-        // Characters that mean something in a pattern stand for themselves.
+        // Escaped, because the prefix may contain pattern characters.
         let pattern: String = prefix.chars().flat_map(|c| ['\\', c]).chain(['*']).collect();
-        // A key may be seen twice while the server moves its table.
+        // A set, because the server may return a key twice while it resizes its table.
         let mut keys = std::collections::BTreeSet::new();
         let mut cursor = 0_u64;
         loop {
             let mut command = redis::cmd("SCAN");
             command.arg(cursor).arg("MATCH").arg(&pattern).arg("COUNT").arg(SCAN_COUNT);
-            let (next, found): (u64, Vec<String>) = self.link.ask("list", &command).await?;
+            let (next, found): (u64, Vec<String>) = self.link.request("list", &command).await?;
             keys.extend(
                 found.iter().filter_map(|key| key.strip_prefix(prefix.as_str())?.parse::<Key>().ok()),
             );
@@ -188,52 +200,55 @@ impl Backend for RedisBackend {
     }
 }
 
-/// Leases for processes of any machine, as keys on a Redis server: `SET NX PX`, renewed while held, deleted only by who set it. One
-/// server, no quorum: if it forgets, two processes may compute the same result, which costs time and nothing else.
+/// Leases for processes on any machine, as keys on a Redis server: `SET NX PX`, renewed while held,
+/// and deleted only by their holder.
 ///
-/// The lease of a process that ended is free when its time is over.
+/// It uses one server and no quorum. If the server loses a lease, two processes may compute the
+/// same result, which only costs time. The lease of a process that ended expires at the end of its
+/// time to live.
 #[derive(Debug, Clone)]
 pub struct RedisLeases {
-    link: Arc<Link>,
+    link: Arc<RedisLink>,
     ttl: Duration,
 }
 
 #[async_trait]
 impl Leases for RedisLeases {
     async fn acquire(&self, key: &Key) -> Result<Lease, BoxError> {
-        // Made first: if this future is dropped while the server answers, what it may hold is given back.
-        let claim = Claim::new(self, key);
-        let mut pause = POLL_MIN;
-        while !claim.try_take().await? {
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(POLL_MAX);
+        // Created before the request: if this future is dropped during the request, the drop of the
+        // claim releases the lease.
+        let claim = LeaseClaim::new(self, key);
+        let mut retry_in = POLL_MIN;
+        while !claim.try_acquire().await? {
+            tokio::time::sleep(retry_in).await;
+            retry_in = (retry_in * 2).min(POLL_MAX);
         }
-        Ok(Lease::new(claim.keep_alive()))
+        Ok(Lease::new(claim.renew_until_dropped()))
     }
 }
 
-/// A key on the server with a value that nobody else writes.
+/// A key on the server with a random token as its value.
 #[derive(Debug)]
-struct Claim {
-    link: Arc<Link>,
+struct LeaseClaim {
+    link: Arc<RedisLink>,
     name: String,
     token: String,
     ttl: Duration,
 }
 
-impl Claim {
+impl LeaseClaim {
     fn new(leases: &RedisLeases, key: &Key) -> Self {
         let name = format!("{}:lease", leases.link.options.key(key));
-        // Two seeds from the system's source of randomness.
+        // Each hasher has a random seed from the system.
         let half = || RandomState::new().hash_one(&name);
         let token = format!("{:016x}{:016x}", half(), half());
         Self { link: leases.link.clone(), token, ttl: leases.ttl, name }
     }
 
-    async fn try_take(&self) -> Result<bool, BoxError> {
+    async fn try_acquire(&self) -> Result<bool, BoxError> {
         let mut command = redis::cmd("SET");
         command.arg(&self.name).arg(&self.token).arg("NX").arg("PX").arg(millis(self.ttl));
-        let taken: Option<String> = self.link.ask("take a lease", &command).await?;
+        let taken: Option<String> = self.link.request("acquire a lease", &command).await?;
         Ok(taken.is_some())
     }
 
@@ -243,50 +258,53 @@ impl Claim {
         command
     }
 
-    /// Renews it until it is dropped.
-    fn keep_alive(self) -> Kept {
+    /// Renews the lease until the result is dropped.
+    fn renew_until_dropped(self) -> RenewedClaim {
         let claim = Arc::new(self);
-        let kept = claim.clone();
+        let renewed_claim = claim.clone();
         let renewing = tokio::spawn(async move {
             loop {
-                tokio::time::sleep(kept.ttl / RENEWALS).await;
-                let mut command = kept.script(RENEW);
-                let renewed = kept.link.ask::<i64>("renew a lease", command.arg(millis(kept.ttl))).await;
+                tokio::time::sleep(renewed_claim.ttl / RENEWALS).await;
+                let mut command = renewed_claim.script(RENEW);
+                let renewed = renewed_claim
+                    .link
+                    .request::<i64>("renew a lease", command.arg(millis(renewed_claim.ttl)))
+                    .await;
                 if let Err(error) = renewed {
-                    tracing::warn!(%error, "a lease was not renewed: another process may compute the same");
+                    tracing::warn!(%error, "cannot renew lease: another process may compute the same result");
                 }
             }
         });
-        Kept { renewing, _claim: claim }
+        RenewedClaim { renewing, _claim: claim }
     }
 }
 
-impl Drop for Claim {
+impl Drop for LeaseClaim {
     fn drop(&mut self) {
-        // Without a runtime nobody can be told. It is free when its time is over.
+        // Without a runtime the lease cannot be deleted. It expires at the end of its time to live.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let (link, command) = (self.link.clone(), self.script(RELEASE));
         runtime.spawn(async move {
-            let released = link.ask::<i64>("give a lease back", &command).await;
-            released.inspect_err(|error| tracing::debug!(%error, "a lease will end by itself"))
+            let released = link.request::<i64>("release a lease", &command).await;
+            released.inspect_err(|error| tracing::debug!(%error, "cannot release lease: it will expire"))
         });
     }
 }
 
-/// A claim, and the task that renews it.
-struct Kept {
+/// A claim and the task that renews it.
+struct RenewedClaim {
     renewing: tokio::task::JoinHandle<()>,
-    _claim: Arc<Claim>,
+    _claim: Arc<LeaseClaim>,
 }
 
-impl Drop for Kept {
+impl Drop for RenewedClaim {
     fn drop(&mut self) {
         self.renewing.abort();
     }
 }
 
-/// At least one: zero is an error to the server. So is an end beyond 64 bits, signed, of milliseconds
-/// since 1970, which is why nothing lives longer than 8900 years.
+/// Converts to milliseconds within the range that the server accepts. It rejects zero, and expiry
+/// times beyond a signed 64-bit timestamp in milliseconds, hence the limit of 8900 years.
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).clamp(1, 1 << 48)
 }
@@ -296,7 +314,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_life_of_any_length_is_one_that_the_server_takes() {
+    fn any_duration_is_clamped_to_the_range_of_the_server() {
         assert_eq!(millis(Duration::ZERO), 1);
         assert_eq!(millis(Duration::from_nanos(1)), 1);
         assert_eq!(millis(Duration::from_secs(7)), 7000);

@@ -1,5 +1,4 @@
-//! What stands between callers and a server: keys as the server sees them, a time limit for every call, and after a failure a pause in which
-//! the server is left alone. Knows no protocol.
+//! Options and the circuit breaker shared by all backends on a server.
 
 use std::fmt;
 use std::time::Duration;
@@ -10,29 +9,32 @@ use tokio::time::Instant;
 
 use crate::{BoxError, Error, Key};
 
-/// Longest prefix of keys: memcached takes 250 bytes, of which the key itself needs 64.
+/// Maximum length of the key prefix. memcached allows 250 bytes, of which the key needs 64.
 const PREFIX_BYTES_MAX: usize = 128;
 
-/// A pause that nobody sees the end of.
-const FOR_GOOD: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
+/// Replaces delays that would overflow the clock.
+const DELAY_CLAMP: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
 
-/// How a server is used.
+/// Configuration of a backend on a server.
 #[derive(Debug, Clone)]
 pub struct RemoteOptions {
-    /// Stands before every key, so that several users share a server: at most 128 printable ASCII characters, no space. Default `greenwave:`.
+    /// Prefix of every key, so that several applications can share a server. At most 128 printable
+    /// ASCII characters, without spaces. Default: `greenwave:`.
     pub prefix: String,
-    /// How long an entry lives that is put without a time of its own. Default 30 days. `None` is for as long as the server likes.
+    /// Time to live of entries that are put without one. `None` means that the server decides.
+    /// Default: 30 days.
     pub ttl: Option<Duration>,
-    /// How long a call may take, connecting included. Default 250 ms.
-    pub time_max: Duration,
-    /// The upper bound of the pause in which the server is not asked after its first failure; twice as
-    /// much after each further one. The pause is uniform between zero and the bound, so that processes
-    /// that lost the server at the same time do not come back at the same time. More than 0, at most
-    /// `pause_max`. Default 100 ms.
-    pub pause_min: Duration,
-    /// The upper bound of all pauses. Default 30 s.
-    pub pause_max: Duration,
-    /// Makes the pauses repeatable. Default: none, and the pauses of two backends differ.
+    /// Maximum duration of a call, including connecting. Default: 250 ms.
+    pub timeout: Duration,
+    /// Upper limit of the delay after the first failure, during which calls are skipped. It doubles
+    /// with each further failure. The delay is random, between zero and the limit, so that clients
+    /// that lost the server together do not reconnect together. More than zero, at most
+    /// `backoff_max`. Default: 100 ms.
+    pub backoff_min: Duration,
+    /// Upper limit of all delays. Default: 30 s.
+    pub backoff_max: Duration,
+    /// Seed of the random delays, to make them repeatable. Default: `None`, a different seed for
+    /// each backend.
     pub seed: Option<u64>,
 }
 
@@ -41,9 +43,9 @@ impl Default for RemoteOptions {
         Self {
             prefix: "greenwave:".to_owned(),
             ttl: Some(Duration::from_secs(30 * 24 * 3600)),
-            time_max: Duration::from_millis(250),
-            pause_min: Duration::from_millis(100),
-            pause_max: Duration::from_secs(30),
+            timeout: Duration::from_millis(250),
+            backoff_min: Duration::from_millis(100),
+            backoff_max: Duration::from_secs(30),
             seed: None,
         }
     }
@@ -51,16 +53,20 @@ impl Default for RemoteOptions {
 
 impl RemoteOptions {
     pub(super) fn check(&self) -> Result<(), Error> {
-        let refuse = |option, value: String, accepted| Err(Error::Option { option, value, accepted });
+        let refuse = |option, value: String, expected| Err(Error::InvalidOption { option, value, expected });
         if self.prefix.len() > PREFIX_BYTES_MAX || !self.prefix.bytes().all(|byte| byte.is_ascii_graphic()) {
-            let accepted = "at most 128 printable ASCII characters, no space";
-            return refuse("prefix", format!("{:?}", self.prefix), accepted);
+            let expected = "at most 128 printable ASCII characters, no space";
+            return refuse("prefix", format!("{:?}", self.prefix), expected);
         }
-        if self.time_max.is_zero() {
-            return refuse("time_max", "0".to_owned(), "more than 0");
+        if self.timeout.is_zero() {
+            return refuse("timeout", "0".to_owned(), "more than 0");
         }
-        if self.pause_min.is_zero() || self.pause_min > self.pause_max {
-            return refuse("pause_min", format!("{:?}", self.pause_min), "more than 0, at most pause_max");
+        if self.backoff_min.is_zero() || self.backoff_min > self.backoff_max {
+            return refuse(
+                "backoff_min",
+                format!("{:?}", self.backoff_min),
+                "more than 0, at most backoff_max",
+            );
         }
         Ok(())
     }
@@ -70,123 +76,129 @@ impl RemoteOptions {
     }
 }
 
-/// Why a call did not give an answer.
+/// Reason why a call failed.
 #[derive(Debug)]
-pub(super) enum Failure {
-    /// The server answered, but not with what was wanted. It is well, and may be asked again.
-    Refused(BoxError),
-    /// It cannot be talked to, or makes no sense.
-    Lost(BoxError),
+pub(super) enum CallFailure {
+    /// The server responded with an error. The connection works and can be used again.
+    Rejected(BoxError),
+    /// The connection failed, or the response made no sense.
+    Disconnected(BoxError),
 }
 
-/// A server's health, and what follows from it for the next call.
-pub(super) struct Guard {
+/// Skips calls to a server that has failed recently.
+pub(super) struct CircuitBreaker {
     server: String,
-    time_max: Duration,
-    pauses: Retry,
-    health: Mutex<Health>,
+    timeout: Duration,
+    delays: Retry,
+    state: Mutex<BreakerState>,
 }
 
 #[derive(Debug)]
-enum Health {
-    /// Calls go through.
-    Up,
-    /// It failed. Until then no call goes through; after that one does, to see.
-    Down { until: Instant, is_probed: bool, pauses: Delays },
+enum BreakerState {
+    /// Calls are let through.
+    Closed,
+    /// The server failed. Calls are rejected until the time `until`, after which a single probe is
+    /// let through.
+    Open { until: Instant, is_probed: bool, delays: Delays },
 }
 
-impl Guard {
+impl CircuitBreaker {
     pub(super) fn new(server: String, options: &RemoteOptions) -> Self {
-        let pauses = Retry {
+        let delays = Retry {
             attempts_max: usize::MAX,
-            delay_min: options.pause_min,
-            delay_max: options.pause_max,
+            delay_min: options.backoff_min,
+            delay_max: options.backoff_max,
             seed: options.seed,
             ..Retry::default()
         };
-        Self { server, time_max: options.time_max, pauses, health: Mutex::new(Health::Up) }
+        Self { server, timeout: options.timeout, delays, state: Mutex::new(BreakerState::Closed) }
     }
 
-    /// Does the work within the time limit, if the server is not being left alone.
+    /// Runs `work` within the timeout, unless the breaker is open.
     pub(super) async fn call<T>(
         &self,
         operation: &'static str,
-        work: impl Future<Output = Result<T, Failure>>,
+        work: impl Future<Output = Result<T, CallFailure>>,
     ) -> Result<T, BoxError> {
         let probe = self.admit(Instant::now())?;
-        let result = tokio::time::timeout(self.time_max, work).await;
+        let result = tokio::time::timeout(self.timeout, work).await;
         drop(probe);
         let error = match result {
             Ok(Ok(answer)) => {
-                self.recover();
+                self.on_success();
                 return Ok(answer);
             }
-            Ok(Err(Failure::Refused(error))) => {
-                self.recover();
+            Ok(Err(CallFailure::Rejected(error))) => {
+                self.on_success();
                 error
             }
-            Ok(Err(Failure::Lost(error))) => {
-                self.suffer(Instant::now());
+            Ok(Err(CallFailure::Disconnected(error))) => {
+                self.on_failure(Instant::now());
                 error
             }
             Err(elapsed) => {
-                self.suffer(Instant::now());
+                self.on_failure(Instant::now());
                 elapsed.into()
             }
         };
         Err(Error::backend(format!("{operation} at {}", self.server))(error).into())
     }
 
-    /// Lets a call through, or says how long the server is left alone.
+    /// Lets a call through, or returns an error with the time until the next attempt.
     fn admit(&self, now: Instant) -> Result<Option<Probe<'_>>, Error> {
-        match &mut *self.health.lock() {
-            Health::Up => Ok(None),
-            Health::Down { until, is_probed: is_probed @ false, .. } if now >= *until => {
+        match &mut *self.state.lock() {
+            BreakerState::Closed => Ok(None),
+            BreakerState::Open { until, is_probed: is_probed @ false, .. } if now >= *until => {
                 *is_probed = true;
                 Ok(Some(Probe(self)))
             }
-            Health::Down { until, .. } => {
-                let pause = until.saturating_duration_since(now);
-                Err(Error::Unavailable { server: self.server.clone(), pause })
+            BreakerState::Open { until, .. } => {
+                let retry_in = until.saturating_duration_since(now);
+                Err(Error::Unavailable { server: self.server.clone(), retry_in })
             }
         }
     }
 
-    fn recover(&self) {
-        *self.health.lock() = Health::Up;
+    fn on_success(&self) {
+        *self.state.lock() = BreakerState::Closed;
     }
 
-    fn suffer(&self, now: Instant) {
-        let mut health = self.health.lock();
-        let mut pauses = match std::mem::replace(&mut *health, Health::Up) {
-            Health::Up => self.pauses.delays(),
-            // Others that were under way when it went down fail too: that is still the same failure.
-            Health::Down { until, is_probed, pauses } if now < until => {
-                *health = Health::Down { until, is_probed, pauses };
+    fn on_failure(&self, now: Instant) {
+        let mut state = self.state.lock();
+        let mut delays = match std::mem::replace(&mut *state, BreakerState::Closed) {
+            BreakerState::Closed => self.delays.delays(),
+            // Calls that were in flight when the server failed belong to the same failure.
+            BreakerState::Open { until, is_probed, delays } if now < until => {
+                *state = BreakerState::Open { until, is_probed, delays };
                 return;
             }
-            Health::Down { pauses, .. } => pauses,
+            BreakerState::Open { delays, .. } => delays,
         };
-        // After usize::MAX failures there is no further delay.
-        let pause = pauses.next().unwrap_or(self.pauses.delay_max);
-        // A clock cannot tell times that are too far ahead: for good is 30 years, like for tokio.
-        let until = now.checked_add(pause).unwrap_or_else(|| now + FOR_GOOD);
-        *health = Health::Down { until, is_probed: false, pauses };
+        // The iterator ends only after `usize::MAX` failures.
+        let retry_in = delays.next().unwrap_or(self.delays.delay_max);
+        // The clock cannot represent times that are too far ahead. 30 years is the limit that tokio
+        // uses.
+        let until = now.checked_add(retry_in).unwrap_or_else(|| now + DELAY_CLAMP);
+        *state = BreakerState::Open { until, is_probed: false, delays };
     }
 }
 
-impl fmt::Debug for Guard {
+impl fmt::Debug for CircuitBreaker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Guard").field("server", &self.server).field("health", &*self.health.lock()).finish()
+        f.debug_struct("CircuitBreaker")
+            .field("server", &self.server)
+            .field("state", &*self.state.lock())
+            .finish()
     }
 }
 
-/// The one call that looks whether a server is well again. If it is dropped before it knows, the next one looks.
-struct Probe<'a>(&'a Guard);
+/// The single call that tests whether the server has recovered. If it is dropped before it
+/// completes, the next call becomes the probe.
+struct Probe<'a>(&'a CircuitBreaker);
 
 impl Drop for Probe<'_> {
     fn drop(&mut self) {
-        if let Health::Down { is_probed, .. } = &mut *self.0.health.lock() {
+        if let BreakerState::Open { is_probed, .. } = &mut *self.0.state.lock() {
             *is_probed = false;
         }
     }
@@ -198,34 +210,35 @@ mod tests {
 
     use super::*;
 
-    fn guard() -> Guard {
+    fn breaker() -> CircuitBreaker {
         let second = Duration::from_secs(1);
         let seed = Some(7);
         let options =
-            RemoteOptions { pause_min: second, pause_max: 60 * second, seed, ..RemoteOptions::default() };
-        Guard::new("nowhere".to_owned(), &options)
+            RemoteOptions { backoff_min: second, backoff_max: 60 * second, seed, ..RemoteOptions::default() };
+        CircuitBreaker::new("nowhere".to_owned(), &options)
     }
 
-    /// The pauses after so many failures in a row.
-    async fn pauses(guard: &Guard, failures: usize) -> Vec<Duration> {
-        let mut pauses = Vec::new();
+    /// Returns the delays after consecutive failures.
+    async fn delays(breaker: &CircuitBreaker, failures: usize) -> Vec<Duration> {
+        let mut delays = Vec::new();
         for _ in 0..failures {
-            let lost = guard.call("get", ready(Err::<(), _>(Failure::Lost("gone".into())))).await;
-            assert!(!is_left_alone(lost));
-            let Err(Error::Unavailable { pause, .. }) = guard.admit(Instant::now()).map(drop) else {
-                panic!("it is left alone")
+            let lost =
+                breaker.call("get", ready(Err::<(), _>(CallFailure::Disconnected("gone".into())))).await;
+            assert!(!is_unavailable(lost));
+            let Err(Error::Unavailable { retry_in, .. }) = breaker.admit(Instant::now()).map(drop) else {
+                panic!("the breaker is open")
             };
-            pauses.push(pause);
-            tokio::time::advance(pause).await;
+            delays.push(retry_in);
+            tokio::time::advance(retry_in).await;
         }
-        pauses
+        delays
     }
 
     #[tokio::test(start_paused = true)]
-    async fn two_backends_do_not_come_back_together() {
+    async fn backends_with_different_seeds_have_different_delays() {
         let of = async |seed| {
             let options = RemoteOptions { seed, ..RemoteOptions::default() };
-            pauses(&Guard::new("nowhere".to_owned(), &options), 20).await
+            delays(&CircuitBreaker::new("nowhere".to_owned(), &options), 20).await
         };
         assert_ne!(of(None).await, of(None).await);
         assert_ne!(of(Some(1)).await, of(Some(2)).await);
@@ -233,85 +246,85 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_pause_of_any_length_has_an_end_that_can_be_told() {
-        let (pause_min, pause_max) = (Duration::MAX, Duration::MAX);
-        let options = RemoteOptions { pause_min, pause_max, seed: Some(7), ..RemoteOptions::default() };
+    async fn delays_beyond_the_clock_are_clamped() {
+        let (backoff_min, backoff_max) = (Duration::MAX, Duration::MAX);
+        let options = RemoteOptions { backoff_min, backoff_max, seed: Some(7), ..RemoteOptions::default() };
         assert!(options.check().is_ok());
-        let guard = Guard::new("nowhere".to_owned(), &options);
-        let lost = guard.call("get", ready(Err::<(), _>(Failure::Lost("gone".into())))).await;
-        assert!(!is_left_alone(lost) && is_left_alone(guard.call("get", ready(Ok(()))).await));
+        let breaker = CircuitBreaker::new("nowhere".to_owned(), &options);
+        let lost = breaker.call("get", ready(Err::<(), _>(CallFailure::Disconnected("gone".into())))).await;
+        assert!(!is_unavailable(lost) && is_unavailable(breaker.call("get", ready(Ok(()))).await));
     }
 
-    fn is_left_alone<T: fmt::Debug>(result: Result<T, BoxError>) -> bool {
+    fn is_unavailable<T: fmt::Debug>(result: Result<T, BoxError>) -> bool {
         matches!(result.unwrap_err().downcast_ref(), Some(Error::Unavailable { .. }))
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_server_that_hangs_costs_one_time_limit() {
-        let (guard, begun) = (guard(), Instant::now());
-        let hanging = || guard.call("get", pending::<Result<(), Failure>>());
-        assert!(!is_left_alone(hanging().await));
-        assert_eq!(begun.elapsed(), guard.time_max);
+    async fn a_hanging_server_costs_one_timeout() {
+        let (breaker, started) = (breaker(), Instant::now());
+        let hanging = || breaker.call("get", pending::<Result<(), CallFailure>>());
+        assert!(!is_unavailable(hanging().await));
+        assert_eq!(started.elapsed(), breaker.timeout);
         for _ in 0..1000 {
-            assert!(is_left_alone(hanging().await));
+            assert!(is_unavailable(hanging().await));
         }
-        assert_eq!(begun.elapsed(), guard.time_max, "and then nothing");
+        assert_eq!(started.elapsed(), breaker.timeout, "later calls take no time");
     }
 
     #[tokio::test(start_paused = true)]
     async fn pauses_grow_until_the_server_is_well() {
-        let guard = guard();
-        let lost = || guard.call("get", ready(Err::<(), _>(Failure::Lost("gone".into()))));
-        let well = || guard.call("get", ready(Ok(())));
-        let pauses = pauses(&guard, 20).await;
-        for (exponent, pause) in (0..).zip(&pauses) {
-            assert!(*pause <= Duration::from_secs(60.min(1 << exponent)), "{pauses:?}");
+        let breaker = breaker();
+        let lost = || breaker.call("get", ready(Err::<(), _>(CallFailure::Disconnected("gone".into()))));
+        let well = || breaker.call("get", ready(Ok(())));
+        let delays = delays(&breaker, 20).await;
+        for (exponent, retry_in) in (0..).zip(&delays) {
+            assert!(*retry_in <= Duration::from_secs(60.min(1 << exponent)), "{delays:?}");
         }
-        assert!(pauses.iter().max() > Some(&Duration::from_secs(30)), "{pauses:?}");
+        assert!(delays.iter().max() > Some(&Duration::from_secs(30)), "{delays:?}");
         assert!(well().await.is_ok() && well().await.is_ok());
-        assert!(!is_left_alone(lost().await));
+        assert!(!is_unavailable(lost().await));
         tokio::time::advance(Duration::from_secs(2)).await;
-        assert!(well().await.is_ok(), "pauses begin anew");
+        assert!(well().await.is_ok(), "delays start over");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_call_looks_and_the_rest_do_without() {
-        let guard = guard();
-        let _ = guard.call("get", ready(Err::<(), _>(Failure::Lost("gone".into())))).await;
+    async fn one_probe_is_let_through_at_a_time() {
+        let breaker = breaker();
+        let _ = breaker.call("get", ready(Err::<(), _>(CallFailure::Disconnected("gone".into())))).await;
         tokio::time::advance(Duration::from_secs(5)).await;
         {
-            let mut looking = Box::pin(guard.call("get", pending::<Result<(), Failure>>()));
-            assert!(futures_poll_once(looking.as_mut()).await);
-            assert!(is_left_alone(guard.call("get", ready(Ok(()))).await));
+            let mut probing = Box::pin(breaker.call("get", pending::<Result<(), CallFailure>>()));
+            assert!(is_pending_after_poll(probing.as_mut()).await);
+            assert!(is_unavailable(breaker.call("get", ready(Ok(()))).await));
         }
-        assert!(guard.call("get", ready(Ok(()))).await.is_ok(), "the look was dropped: another may look");
+        assert!(breaker.call("get", ready(Ok(()))).await.is_ok(), "the dropped probe is replaced");
     }
 
-    /// Whether the future is not done yet.
-    async fn futures_poll_once<F: Future>(mut future: std::pin::Pin<&mut F>) -> bool {
+    /// Polls the future once and returns whether it is pending.
+    async fn is_pending_after_poll<F: Future>(mut future: std::pin::Pin<&mut F>) -> bool {
         std::future::poll_fn(|context| std::task::Poll::Ready(future.as_mut().poll(context).is_pending()))
             .await
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_refusal_is_an_answer() {
-        let guard = guard();
-        let refused = || guard.call("put", ready(Err::<(), _>(Failure::Refused("too large".into()))));
-        assert!(!is_left_alone(refused().await));
-        assert!(!is_left_alone(refused().await));
+    async fn a_rejected_call_does_not_open_the_breaker() {
+        let breaker = breaker();
+        let refused = || breaker.call("put", ready(Err::<(), _>(CallFailure::Rejected("too large".into()))));
+        assert!(!is_unavailable(refused().await));
+        assert!(!is_unavailable(refused().await));
     }
 
     #[test]
-    fn options_that_cannot_work_are_refused() {
+    fn invalid_options_are_rejected() {
         let refused = |options: RemoteOptions| match options.check() {
-            Err(Error::Option { option, .. }) => option,
+            Err(Error::InvalidOption { option, .. }) => option,
             other => panic!("{other:?}"),
         };
         let usual = RemoteOptions::default;
         assert!(usual().check().is_ok());
         assert_eq!(refused(RemoteOptions { prefix: "a b".to_owned(), ..usual() }), "prefix");
         assert_eq!(refused(RemoteOptions { prefix: "x".repeat(129), ..usual() }), "prefix");
-        assert_eq!(refused(RemoteOptions { time_max: Duration::ZERO, ..usual() }), "time_max");
-        assert_eq!(refused(RemoteOptions { pause_min: Duration::from_secs(31), ..usual() }), "pause_min");
+        assert_eq!(refused(RemoteOptions { timeout: Duration::ZERO, ..usual() }), "timeout");
+        assert_eq!(refused(RemoteOptions { backoff_min: Duration::from_secs(31), ..usual() }), "backoff_min");
     }
 }

@@ -1,4 +1,4 @@
-//! The policy that finds out by itself whether recency or frequency serves better, and changes its mind when that changes.
+//! A policy that balances recency and frequency, and adapts the balance to the accesses.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
@@ -8,39 +8,41 @@ use super::simulation::{NARROW, Simulation};
 use super::{Candidate, Policy};
 use crate::sync::Mutex;
 
-/// A window for what is new and a main region that only lets in what is asked for more often, the window's size chosen all the time by
-/// small simulations of a sample of the keys. The default.
+/// Admits new entries to a window, and moves them to the main region only if they are accessed more
+/// often than its next victim. Small simulations on a sample of the keys continuously choose the
+/// size of the window. This is the default policy.
 ///
-/// A hit is one relaxed load and at most one relaxed store; one key in many also goes to the simulation, unless another thread is just
-/// there. Memory beside the entries: 21 bytes for each, and about 60 KB for the simulations of a cache.
+/// A hit is one relaxed load and at most one relaxed store. A small share of the keys also goes to
+/// the simulation, unless another thread is using it. Uses 21 bytes of memory per entry, and about
+/// 60 KB per cache for the simulations.
 #[derive(Debug)]
 pub struct Adaptive {
     regions: Regions,
-    tuning: Arc<Tuning>,
-    /// How many of the tuning's halvings were done here.
+    tuning: Arc<SharedTuning>,
+    /// Number of the shared halvings that this shard has applied.
     halvings: u32,
-    /// Entries that the tuning was told this shard has.
-    told: usize,
+    /// Number of entries that this shard has reported.
+    reported_entries: usize,
 }
 
-/// What all shards of a cache go by.
+/// Parameters shared by all shards of a cache.
 #[derive(Debug)]
-struct Tuning {
-    /// Keys whose hash has none of these bits are sampled.
+struct SharedTuning {
+    /// Keys whose hash has none of these bits set are sampled.
     sample_mask: u64,
     simulation: Mutex<Simulation>,
-    /// The window's share, as the bits of an `f32`.
+    /// Share of the window, as the bits of an `f32`.
     share: AtomicU32,
-    /// How often counts are to be halved, in all.
+    /// Total number of times that counts should have been halved.
     halvings: AtomicU32,
-    /// Entries of the shards that are full.
+    /// Number of entries in all full shards.
     entries: AtomicUsize,
 }
 
-impl Tuning {
+impl SharedTuning {
     fn new(entries: usize) -> Self {
         let simulation = Simulation::new(entries);
-        // Other bits than those that choose the shard or the place in a table.
+        // Uses other bits than those that choose the shard or the position in a table.
         let sample_mask = (simulation.rate() - 1) << 16;
         let share = AtomicU32::new(NARROW.to_bits());
         Self {
@@ -56,19 +58,19 @@ impl Tuning {
         hash & self.sample_mask == 0
     }
 
-    /// Tells the simulation of a read. Nobody waits for it: a sample that is lost is no harm.
+    /// Feeds an access to the simulation. Does not wait for its lock: losing a sample is harmless.
     #[cold]
     fn read(&self, hash: u64) {
         let Some(mut simulation) = self.simulation.try_lock() else { return };
-        let verdict = simulation.read(hash);
-        // All relaxed, and pair with nothing: a shard that hears of it a little later is as good.
-        if let Some(share) = verdict.share {
+        let decision = simulation.read(hash);
+        // Relaxed, and pairs with nothing: a shard may learn of the change a little later.
+        if let Some(share) = decision.share {
             self.share.store(share.to_bits(), Ordering::Relaxed);
         }
-        if verdict.halvings > 0 {
-            self.halvings.fetch_add(verdict.halvings, Ordering::Relaxed);
+        if decision.halvings > 0 {
+            self.halvings.fetch_add(decision.halvings, Ordering::Relaxed);
             let entries = self.entries.load(Ordering::Relaxed);
-            // With a limit of weight the number of entries shows only when it is reached.
+            // With a weight limit, the number of entries is only known once the limit is reached.
             if entries > 0 {
                 simulation.resize(entries);
             }
@@ -77,8 +79,8 @@ impl Tuning {
 }
 
 impl Adaptive {
-    /// Does what the simulations found best since this shard was written to last.
-    fn follow(&mut self) {
+    /// Applies the parameters that the simulations have chosen since the last call.
+    fn apply_tuning(&mut self) {
         self.regions.set_share(f32::from_bits(self.tuning.share.load(Ordering::Relaxed)));
         let halvings = self.tuning.halvings.load(Ordering::Relaxed);
         let due = halvings.wrapping_sub(std::mem::replace(&mut self.halvings, halvings));
@@ -87,12 +89,13 @@ impl Adaptive {
         }
     }
 
-    /// Keeps the sum over all full shards up to date.
-    fn tell_entries(&mut self) {
+    /// Updates the total number of entries in all full shards.
+    fn report_entries(&mut self) {
         let entries = self.regions.len();
-        if entries.abs_diff(self.told) * 16 > entries {
-            // The difference may be negative: the sum wraps as the shards' numbers do, and comes out right.
-            let change = entries.wrapping_sub(std::mem::replace(&mut self.told, entries));
+        if entries.abs_diff(self.reported_entries) * 16 > entries {
+            // The difference may be negative. The sum wraps like the shards' numbers, so it stays
+            // correct.
+            let change = entries.wrapping_sub(std::mem::replace(&mut self.reported_entries, entries));
             self.tuning.entries.fetch_add(change, Ordering::Relaxed);
         }
     }
@@ -100,8 +103,13 @@ impl Adaptive {
 
 impl Policy for Adaptive {
     fn shards(capacities: &[usize]) -> Vec<Self> {
-        let tuning = Arc::new(Tuning::new(capacities.iter().sum()));
-        let shard = |_| Self { regions: Regions::new(NARROW), tuning: tuning.clone(), halvings: 0, told: 0 };
+        let tuning = Arc::new(SharedTuning::new(capacities.iter().sum()));
+        let shard = |_| Self {
+            regions: Regions::new(NARROW),
+            tuning: tuning.clone(),
+            halvings: 0,
+            reported_entries: 0,
+        };
         capacities.iter().map(shard).collect()
     }
 
@@ -126,8 +134,8 @@ impl Policy for Adaptive {
     }
 
     fn victim(&mut self) -> Option<u32> {
-        self.follow();
-        self.tell_entries();
+        self.apply_tuning();
+        self.report_entries();
         self.regions.victim()
     }
 

@@ -1,4 +1,4 @@
-//! The policy that keeps what saves the most time for the room it takes.
+//! A policy that maximizes the time saved per unit of weight.
 
 use std::cmp::Ordering as Order;
 use std::collections::BinaryHeap;
@@ -6,44 +6,50 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use super::{Candidate, Policy};
 
-/// Hits that are counted. More would keep what was popular long ago.
+/// Maximum hit count. Higher counts would retain entries that were popular long ago.
 const HITS_MAX: u8 = 63;
-/// Stale entries that the heap may hold beside as many as there are slots in use.
+/// Number of stale ranks that the heap may hold in addition to one per used slot.
 const STALE_MAX: usize = 64;
 
-/// Evicts what saves least: hits times cost by weight, and what was not read for long sinks. For results whose cost and weight differ widely,
-/// when time matters more than the share of hits. Needs [`cost`](crate::EntryOptions::cost), which
-/// [`get_or_compute`](crate::Cache::get_or_compute) measures by itself, and a [`weigher`](crate::Options::weigher) for weights; entries
-/// without either count as one microsecond or one unit.
+/// Evicts the entry with the lowest value, which is hits times cost divided by weight. The value of
+/// an entry that is not accessed falls in relation to the others.
 ///
-/// GreedyDual-Size-Frequency (Cherkasova, HP Labs report 98-69R1), the heap mended when an entry comes up instead of at every hit: a hit is
-/// one relaxed store, a victim takes logarithmic time and one step for each that was hit since it was looked at last.
+/// Use it when costs and weights vary widely and time saved matters more than the hit rate. It
+/// needs a [`cost`](crate::EntryOptions::cost), which
+/// [`get_or_compute`](crate::Cache::get_or_compute) measures, and a
+/// [`weigher`](crate::CacheOptions::weigher). Without them, an entry counts as one microsecond and
+/// one unit.
+///
+/// Implements GreedyDual-Size-Frequency (Cherkasova, HP Labs report 98-69R1), but updates the heap
+/// when an entry comes up for eviction instead of at every hit. A hit is one relaxed store. An
+/// eviction takes logarithmic time per entry that it examines, and examines each entry that was hit
+/// since the last time.
 #[derive(Debug, Default)]
 pub struct CostAware {
-    slots: Vec<Slot>,
+    slots: Vec<CostSlot>,
     heap: BinaryHeap<Rank>,
     in_use: usize,
-    /// Rises to the worth of whatever is evicted: what comes later starts above what was left behind.
-    floor: f64,
+    /// Value of the last evicted entry. New entries start from it, so that old values lose weight.
+    inflation: f64,
 }
 
 #[derive(Debug, Default)]
-struct Slot {
-    /// Cost by weight.
+struct CostSlot {
+    /// Cost divided by weight.
     density: f64,
     hits: AtomicU8,
-    /// Goes up whenever the slot's place in the heap is no longer true.
+    /// Incremented when the slot's rank in the heap becomes stale.
     version: u32,
     is_used: bool,
 }
 
-impl Slot {
+impl CostSlot {
     fn worth(&self) -> f64 {
         (1.0 + f64::from(self.hits.load(Ordering::Relaxed))) * self.density
     }
 }
 
-/// A slot's place in the heap, as it was when it was entered.
+/// Rank of a slot in the heap at the time it was pushed.
 #[derive(Debug, Clone, Copy)]
 struct Rank {
     worth: f64,
@@ -52,7 +58,7 @@ struct Rank {
     version: u32,
 }
 
-/// The least worth is the greatest, since the heap gives out the greatest.
+/// Reversed, because the heap pops the greatest element and the least value must go first.
 impl Ord for Rank {
     fn cmp(&self, other: &Self) -> Order {
         other.worth.total_cmp(&self.worth).then(other.slot.cmp(&self.slot))
@@ -74,21 +80,26 @@ impl PartialEq for Rank {
 impl Eq for Rank {}
 
 impl CostAware {
-    fn enter(&mut self, number: u32) {
+    fn push_rank(&mut self, number: u32) {
         let slot = &self.slots[number as usize];
         let hits = slot.hits.load(Ordering::Relaxed);
-        self.heap.push(Rank { worth: self.floor + slot.worth(), hits, slot: number, version: slot.version });
+        self.heap.push(Rank {
+            worth: self.inflation + slot.worth(),
+            hits,
+            slot: number,
+            version: slot.version,
+        });
     }
 
-    fn leave(&mut self, number: u32) {
+    fn release(&mut self, number: u32) {
         let slot = &mut self.slots[number as usize];
         slot.version = slot.version.wrapping_add(1);
         slot.is_used = false;
         self.in_use -= 1;
     }
 
-    /// Throws out what is stale when it is more than what is not.
-    fn tidy(&mut self) {
+    /// Removes stale ranks once they outnumber the others.
+    fn drop_stale_ranks(&mut self) {
         if self.heap.len() > 2 * self.in_use + STALE_MAX {
             let slots = &self.slots;
             self.heap.retain(|rank| slots[rank.slot as usize].version == rank.version);
@@ -102,7 +113,7 @@ impl Policy for CostAware {
     }
 
     fn hit(&self, slot: u32) {
-        // Pairs with nothing: two hits at once may count as one.
+        // Relaxed, and pairs with nothing: two concurrent hits may count as one.
         let hits = &self.slots[slot as usize].hits;
         let seen = hits.load(Ordering::Relaxed);
         if seen < HITS_MAX {
@@ -113,19 +124,19 @@ impl Policy for CostAware {
     fn insert(&mut self, number: u32, candidate: Candidate) {
         let index = number as usize;
         if index >= self.slots.len() {
-            self.slots.resize_with(index + 1, Slot::default);
+            self.slots.resize_with(index + 1, CostSlot::default);
         }
         let slot = &mut self.slots[index];
         slot.density = candidate.cost_us.max(1) as f64 / candidate.weight.max(1) as f64;
         *slot.hits.get_mut() = candidate.heat.min(HITS_MAX);
         slot.is_used = true;
         self.in_use += 1;
-        self.enter(number);
-        self.tidy();
+        self.push_rank(number);
+        self.drop_stale_ranks();
     }
 
     fn remove(&mut self, slot: u32) {
-        self.leave(slot);
+        self.release(slot);
     }
 
     fn victim(&mut self) -> Option<u32> {
@@ -136,23 +147,24 @@ impl Policy for CostAware {
                 continue;
             }
             if *slot.hits.get_mut() > rank.hits {
-                // It was read since: it goes where it belongs now. Nobody can read meanwhile, so it is met again at most once. A count that
-                // is at its end could not show the next read.
+                // The slot was hit since its rank was pushed, so its rank is updated. Hits cannot
+                // happen during this call, so each slot is updated at most once. A count at the
+                // maximum is halved, because it could not show the next hit.
                 if *slot.hits.get_mut() == HITS_MAX {
                     *slot.hits.get_mut() /= 2;
                 }
-                self.enter(rank.slot);
+                self.push_rank(rank.slot);
                 continue;
             }
-            self.floor = rank.worth;
-            self.leave(rank.slot);
+            self.inflation = rank.worth;
+            self.release(rank.slot);
             return Some(rank.slot);
         }
     }
 
     fn ranking(&self) -> Vec<(u32, u8)> {
         let used = (0..).zip(&self.slots).filter(|(_, slot)| slot.is_used);
-        let mut ranking: Vec<(u32, &Slot)> = used.collect();
+        let mut ranking: Vec<(u32, &CostSlot)> = used.collect();
         ranking.sort_by(|(_, a), (_, b)| a.worth().total_cmp(&b.worth()));
         ranking.into_iter().map(|(number, slot)| (number, slot.hits.load(Ordering::Relaxed))).collect()
     }

@@ -1,4 +1,4 @@
-//! Least recently used, on the crate `lru`.
+//! Least recently used, based on the crate `lru`.
 
 use std::hash::{BuildHasherDefault, Hasher};
 
@@ -7,8 +7,9 @@ use lru::LruCache;
 use super::{Candidate, Policy};
 use crate::sync::Mutex;
 
-/// Evicts what was not read for longest. Exact while hits come one at a time; of hits at the same instant in the same shard some may go
-/// unnoticed, since waiting to reorder a list would cost more than it wins.
+/// Evicts the least recently used entry. The order is exact if hits come one at a time. Concurrent
+/// hits in one shard may be lost, because waiting to reorder the list would cost more than it
+/// gains.
 #[derive(Debug)]
 pub struct Lru {
     order: Mutex<LruCache<u32, (), BuildHasherDefault<SlotHasher>>>,
@@ -16,7 +17,7 @@ pub struct Lru {
 
 impl Policy for Lru {
     fn shards(capacities: &[usize]) -> Vec<Self> {
-        // The shard counts entries; the list only orders them.
+        // The list is unbounded because the shard enforces the limit.
         let empty = || LruCache::unbounded_with_hasher(BuildHasherDefault::default());
         capacities.iter().map(|_| Self { order: Mutex::new(empty()) }).collect()
     }
@@ -44,7 +45,7 @@ impl Policy for Lru {
     }
 }
 
-/// Spreads small numbers over the bits that a table looks at.
+/// Spreads small numbers over the bits that the hash table uses.
 #[derive(Debug, Default)]
 struct SlotHasher(u64);
 

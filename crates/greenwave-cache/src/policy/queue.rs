@@ -1,37 +1,39 @@
-//! Queues of slots, linked through one table that they share. Knows nothing of why a slot stands in one.
+//! Queues of slots, as doubly linked lists in one shared table.
 
-/// No neighbour.
+/// Marks the end of a queue.
 const NONE: u32 = u32::MAX;
 
-/// A slot's neighbours in its queue, and beside them, because whoever needs the one needs the other, what stands for its key.
+/// Neighbours of a slot in its queue. The key's hash is stored with them because both are used
+/// together.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Link {
+pub(super) struct QueueLink {
     newer: u32,
     older: u32,
     pub(super) hash: u64,
 }
 
-impl Link {
-    /// Of a slot that stands in no queue.
-    pub(super) const ALONE: Self = Self { newer: NONE, older: NONE, hash: 0 };
+impl QueueLink {
+    /// Link of a slot that is in no queue.
+    pub(super) const UNLINKED: Self = Self { newer: NONE, older: NONE, hash: 0 };
 }
 
-/// Slots in the order in which they came. Every call takes the table of links that all queues of a policy share.
+/// Slots in order of insertion. Every call takes the table of links, which all queues of a policy
+/// share.
 #[derive(Debug)]
-pub(super) struct Queue {
+pub(super) struct SlotQueue {
     newest: u32,
     oldest: u32,
     len: usize,
 }
 
-impl Queue {
+impl SlotQueue {
     pub(super) const EMPTY: Self = Self { newest: NONE, oldest: NONE, len: 0 };
 
     pub(super) fn len(&self) -> usize {
         self.len
     }
 
-    pub(super) fn push(&mut self, links: &mut [Link], slot: u32) {
+    pub(super) fn push(&mut self, links: &mut [QueueLink], slot: u32) {
         let older = std::mem::replace(&mut self.newest, slot);
         let link = &mut links[slot as usize];
         (link.newer, link.older) = (NONE, older);
@@ -42,8 +44,8 @@ impl Queue {
         self.len += 1;
     }
 
-    pub(super) fn unlink(&mut self, links: &mut [Link], slot: u32) {
-        let Link { newer, older, .. } = links[slot as usize];
+    pub(super) fn unlink(&mut self, links: &mut [QueueLink], slot: u32) {
+        let QueueLink { newer, older, .. } = links[slot as usize];
         match newer {
             NONE => self.newest = older,
             newer => links[newer as usize].older = older,
@@ -55,21 +57,21 @@ impl Queue {
         self.len -= 1;
     }
 
-    /// The oldest.
+    /// Returns the oldest slot.
     pub(super) fn peek(&self) -> Option<u32> {
         (self.oldest != NONE).then_some(self.oldest)
     }
 
-    /// Takes the oldest out.
-    pub(super) fn pop(&mut self, links: &mut [Link]) -> Option<u32> {
+    /// Removes and returns the oldest slot.
+    pub(super) fn pop(&mut self, links: &mut [QueueLink]) -> Option<u32> {
         let slot = self.peek()?;
         self.unlink(links, slot);
         Some(slot)
     }
 
-    /// All slots, the oldest first.
-    pub(super) fn iter<'a>(&self, links: &'a [Link]) -> impl Iterator<Item = u32> + use<'a> {
-        let known = |slot: u32| (slot != NONE).then_some(slot);
-        std::iter::successors(known(self.oldest), move |slot| known(links[*slot as usize].newer))
+    /// Iterates over all slots, the oldest first.
+    pub(super) fn iter<'a>(&self, links: &'a [QueueLink]) -> impl Iterator<Item = u32> + use<'a> {
+        let slot_or_end = |slot: u32| (slot != NONE).then_some(slot);
+        std::iter::successors(slot_or_end(self.oldest), move |slot| slot_or_end(links[*slot as usize].newer))
     }
 }

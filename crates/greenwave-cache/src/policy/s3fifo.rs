@@ -1,51 +1,54 @@
-//! S3-FIFO: three queues, of which two hold entries. After Yang et al., "FIFO queues are all you need for cache eviction", SOSP 2023.
+//! S3-FIFO: two queues of entries and one of evicted keys (Yang et al., "FIFO queues are all you
+//! need for cache eviction", SOSP 2023).
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use super::queue::{Link, Queue};
+use super::queue::{QueueLink, SlotQueue};
 use super::{Candidate, Policy};
 
-/// Hits that are remembered.
+/// Maximum hit count.
 const HITS_MAX: u8 = 3;
-/// The small queue gets one part in this many.
+/// The small queue holds one part in this many of all entries.
 const SMALL_SHARE: usize = 10;
 
-/// Lets entries prove themselves in a small queue before they get into the main one, and remembers the keys of those that did not. A hit is
-/// one relaxed store; scans pass through the small queue without disturbing the rest.
+/// Admits entries to a small queue, moves those that are accessed again to the main queue, and
+/// records the keys of the others. A hit is one relaxed store. Scans pass through the small queue
+/// without affecting the main one.
 #[derive(Debug)]
 pub struct S3Fifo {
-    slots: Vec<Slot>,
-    links: Vec<Link>,
-    small: Queue,
-    main: Queue,
+    slots: Vec<FifoSlot>,
+    links: Vec<QueueLink>,
+    small: SlotQueue,
+    main: SlotQueue,
     small_max: usize,
     ghosts: Ghosts,
 }
 
 #[derive(Debug)]
-struct Slot {
+struct FifoSlot {
     hits: AtomicU8,
     in_small: bool,
 }
 
-/// Keys that were evicted from the small queue lately.
+/// Hashes of keys that were evicted from the small queue recently.
 #[derive(Debug)]
 struct Ghosts {
     order: VecDeque<u64>,
-    known: HashSet<u64>,
+    hashes: HashSet<u64>,
     max: usize,
 }
 
 impl Ghosts {
-    fn remember(&mut self, hash: u64) {
-        if self.known.insert(hash) {
+    fn insert(&mut self, hash: u64) {
+        if self.hashes.insert(hash) {
             self.order.push_back(hash);
         }
-        // Those that came back left the set but not the order; they only make the memory a little shorter.
+        // Hashes of keys that came back are removed from the set but not from the order. They only
+        // shorten it a little.
         while self.order.len() > self.max {
             let oldest = self.order.pop_front().expect("longer than the maximum");
-            self.known.remove(&oldest);
+            self.hashes.remove(&oldest);
         }
     }
 }
@@ -57,10 +60,10 @@ impl S3Fifo {
         Self {
             slots: Vec::new(),
             links: Vec::new(),
-            small: Queue::EMPTY,
-            main: Queue::EMPTY,
+            small: SlotQueue::EMPTY,
+            main: SlotQueue::EMPTY,
             small_max,
-            ghosts: Ghosts { order: VecDeque::new(), known: HashSet::new(), max },
+            ghosts: Ghosts { order: VecDeque::new(), hashes: HashSet::new(), max },
         }
     }
 }
@@ -71,7 +74,7 @@ impl Policy for S3Fifo {
     }
 
     fn hit(&self, slot: u32) {
-        // Pairs with nothing: two hits at once may count as one.
+        // Relaxed, and pairs with nothing: two concurrent hits may count as one.
         let hits = &self.slots[slot as usize].hits;
         let seen = hits.load(Ordering::Relaxed);
         if seen < HITS_MAX {
@@ -82,13 +85,13 @@ impl Policy for S3Fifo {
     fn insert(&mut self, slot: u32, candidate: Candidate) {
         let (index, hash) = (slot as usize, candidate.hash);
         if index >= self.links.len() {
-            self.links.resize(index + 1, Link::ALONE);
-            let empty = || Slot { hits: AtomicU8::new(0), in_small: false };
+            self.links.resize(index + 1, QueueLink::UNLINKED);
+            let empty = || FifoSlot { hits: AtomicU8::new(0), in_small: false };
             self.slots.resize_with(index + 1, empty);
         }
-        let in_small = !self.ghosts.known.remove(&hash);
+        let in_small = !self.ghosts.hashes.remove(&hash);
         let hits = AtomicU8::new(candidate.heat.min(HITS_MAX));
-        self.slots[index] = Slot { hits, in_small };
+        self.slots[index] = FifoSlot { hits, in_small };
         self.links[index].hash = hash;
         let queue = if in_small { &mut self.small } else { &mut self.main };
         queue.push(&mut self.links, slot);
@@ -105,7 +108,7 @@ impl Policy for S3Fifo {
                 let number = self.small.pop(&mut self.links)?;
                 let slot = &mut self.slots[number as usize];
                 if *slot.hits.get_mut() < 2 {
-                    self.ghosts.remember(self.links[number as usize].hash);
+                    self.ghosts.insert(self.links[number as usize].hash);
                     return Some(number);
                 }
                 *slot.hits.get_mut() = 0;
@@ -117,7 +120,7 @@ impl Policy for S3Fifo {
                 if *hits == 0 {
                     return Some(number);
                 }
-                // Each turn takes a hit away, so this ends.
+                // Terminates because each step uses up a hit.
                 *hits -= 1;
                 self.main.push(&mut self.links, number);
             }

@@ -1,58 +1,63 @@
-//! Small caches of a sample of the keys, which find out what would be best for the large one. Knows nothing of what that one holds.
+//! Simulates small caches on a sample of the keys, to find the best parameters for the real cache.
 
 use hashbrown::HashTable;
 
 use super::regions::Regions;
 
-/// The windows that are tried: next to nothing (frequency decides), and next to everything (recency decides). What lies between them never
-/// did better than the better of the two by more than the noise of a sample; see the page of results for the traces.
+/// Shares of the window that are simulated: almost nothing, where frequency decides, and almost
+/// everything, where recency decides. In measurements no share between them beat the better of the
+/// two by more than the noise of a sample.
 pub(super) const NARROW: f32 = 0.01;
 pub(super) const WIDE: f32 = 0.99;
 
-/// A cache is simulated at the smallest scale, a power of two, at which it still has as many entries as this.
+/// A cache is simulated at the smallest scale, a power of two, that leaves this many entries.
 const ENTRIES_MIN: usize = 1024;
-/// How many simulated capacities' worth of reads make the past count for half.
+/// Number of accesses, in simulated capacities, after which past hits count half.
 const HALF_LIFE: f64 = 0.5;
-/// Reads between two decisions, as a part of the simulated capacity.
+/// Decisions per simulated capacity of accesses.
 const DECISIONS: usize = 8;
-/// Fewer reads than this decide nothing.
+/// Minimum number of accesses between two decisions.
 const READS_MIN: usize = 16;
-/// By how many standard deviations of a coin's throws the other window has to be better. Less makes it flutter.
+/// Minimum advantage of the other window, in standard deviations of a fair coin. A lower value
+/// makes the choice oscillate.
 const MARGIN: f64 = 0.5;
-/// The same for the one that forgets.
-const MARGIN_FORGET: f64 = 1.5;
-/// Reads, in capacities, after which counts are halved.
+/// Minimum advantage of the fast-aging cache, in the same unit.
+const MARGIN_FAST: f64 = 1.5;
+/// Number of accesses, in capacities, after which counts are halved.
 const AGE: usize = 10;
-/// The same for the one that forgets.
-const AGE_FORGET: usize = 1;
-/// What is popular is forgotten so far when the one that forgets does better: 15 becomes 1.
-const FORGET_HALVINGS: u32 = 3;
-/// Decisions after that until it may happen again.
-const FORGET_PAUSE: u32 = 16;
+/// Like [`AGE`], in the fast-aging cache.
+const AGE_FAST: usize = 1;
+/// Number of halvings when the fast-aging cache performs better: a count of 15 becomes 1.
+const DISCARD_HALVINGS: u32 = 3;
+/// Number of decisions before counts can be discarded again.
+const DISCARD_PAUSE: u32 = 16;
 
-/// What the cache should do now.
+/// Parameter changes for the real cache.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub(super) struct Verdict {
-    /// The window's share from now on.
+pub(super) struct TuningDecision {
+    /// New share of the window.
     pub(super) share: Option<f32>,
-    /// How often to halve all counts.
+    /// Number of times to halve all counts.
     pub(super) halvings: u32,
 }
 
-/// Mini-simulation (Waldspurger et al., "Cache modeling and optimization using miniature simulations", USENIX ATC 2017): of every `rate` keys
-/// one is followed, in caches smaller by the same factor.
+/// Mini-simulation (Waldspurger et al., "Cache modeling and optimization using miniature
+/// simulations", USENIX ATC 2017): follows one of every `rate` keys, in caches that are smaller by
+/// the same factor.
 ///
-/// Two of them try the windows. A third has the narrow window and forgets fast; when it does better than the one that does not, what was
-/// popular belongs to a past that is over, and everybody forgets.
+/// Two caches simulate the two windows. A third has the narrow window and ages its counts fast. If
+/// it performs better than the first, past popularity has become irrelevant, and all counts are
+/// discarded.
 #[derive(Debug)]
 pub(super) struct Simulation {
-    narrow: Shadow,
-    wide: Shadow,
-    forgetful: Shadow,
+    narrow: ShadowCache,
+    wide: ShadowCache,
+    fast_aging: ShadowCache,
     rate: u64,
     is_wide: bool,
-    /// Reads since the last decision, since counts were halved last, and in all, of which the past counts for less.
-    fresh: usize,
+    /// Number of accesses since the last decision, since counts were halved last, and in total,
+    /// with past accesses counting less.
+    reads_since_decision: usize,
     since_aged: usize,
     reads: f64,
     pause: u32,
@@ -62,42 +67,43 @@ impl Simulation {
     pub(super) fn new(entries: usize) -> Self {
         let rate = (entries / ENTRIES_MIN).max(1);
         let rate = 1 << rate.ilog2();
-        let shadow = |share| Shadow::new(share, entries / rate);
+        let shadow = |share| ShadowCache::new(share, entries / rate);
         Self {
             narrow: shadow(NARROW),
             wide: shadow(WIDE),
-            forgetful: shadow(NARROW),
+            fast_aging: shadow(NARROW),
             rate: rate as u64,
             is_wide: false,
-            fresh: 0,
+            reads_since_decision: 0,
             since_aged: 0,
             reads: 0.0,
             pause: 0,
         }
     }
 
-    /// One in so many keys is to be told; a power of two.
+    /// Returns the sampling rate, a power of two: one of this many keys should be fed to the
+    /// simulation.
     pub(super) fn rate(&self) -> u64 {
         self.rate
     }
 
-    /// Follows a cache whose number of entries is limited otherwise than was said.
+    /// Adjusts the simulation to a new maximum number of entries of the real cache.
     pub(super) fn resize(&mut self, entries: usize) {
         let entries = entries / self.rate as usize;
         self.shadows().into_iter().for_each(|shadow| shadow.resize(entries));
     }
 
-    /// Reads one of the sampled keys.
-    pub(super) fn read(&mut self, hash: u64) -> Verdict {
+    /// Simulates an access to one of the sampled keys.
+    pub(super) fn read(&mut self, hash: u64) -> TuningDecision {
         self.shadows().into_iter().for_each(|shadow| shadow.read(hash));
         self.reads += 1.0;
-        self.fresh += 1;
-        if self.fresh < (self.capacity() / DECISIONS).max(READS_MIN) {
-            return Verdict::default();
+        self.reads_since_decision += 1;
+        if self.reads_since_decision < (self.capacity() / DECISIONS).max(READS_MIN) {
+            return TuningDecision::default();
         }
-        let mut halvings = self.forget();
+        let mut halvings = self.discard_history();
         let share = self.choose();
-        self.since_aged += self.fresh;
+        self.since_aged += self.reads_since_decision;
         if self.since_aged >= AGE * self.capacity() {
             self.since_aged = 0;
             halvings += 1;
@@ -105,16 +111,16 @@ impl Simulation {
         for shadow in [&mut self.narrow, &mut self.wide] {
             shadow.regions.age(halvings);
         }
-        self.fade();
-        Verdict { share, halvings }
+        self.decay();
+        TuningDecision { share, halvings }
     }
 
     fn capacity(&self) -> usize {
         self.narrow.capacity
     }
 
-    fn shadows(&mut self) -> [&mut Shadow; 3] {
-        [&mut self.narrow, &mut self.wide, &mut self.forgetful]
+    fn shadows(&mut self) -> [&mut ShadowCache; 3] {
+        [&mut self.narrow, &mut self.wide, &mut self.fast_aging]
     }
 
     fn choose(&mut self) -> Option<f32> {
@@ -126,32 +132,33 @@ impl Simulation {
         Some(if self.is_wide { WIDE } else { NARROW })
     }
 
-    fn forget(&mut self) -> u32 {
+    fn discard_history(&mut self) -> u32 {
         self.pause = self.pause.saturating_sub(1);
-        if self.pause > 0 || self.forgetful.hits <= self.narrow.hits + MARGIN_FORGET * self.reads.sqrt() {
+        if self.pause > 0 || self.fast_aging.hits <= self.narrow.hits + MARGIN_FAST * self.reads.sqrt() {
             return 0;
         }
-        self.pause = FORGET_PAUSE;
-        FORGET_HALVINGS
+        self.pause = DISCARD_PAUSE;
+        DISCARD_HALVINGS
     }
 
-    /// Makes the past count for less.
-    fn fade(&mut self) {
-        let keep = 0.5_f64.powf(self.fresh as f64 / (self.capacity() as f64 * HALF_LIFE));
-        let (fresh, age) = (std::mem::take(&mut self.fresh), AGE_FORGET * self.capacity());
-        self.reads *= keep;
-        self.shadows().into_iter().for_each(|shadow| shadow.hits *= keep);
-        self.forgetful.since_aged += fresh;
-        if self.forgetful.since_aged >= age {
-            self.forgetful.since_aged = 0;
-            self.forgetful.regions.age(1);
+    /// Reduces the weight of past accesses.
+    fn decay(&mut self) {
+        let factor = 0.5_f64.powf(self.reads_since_decision as f64 / (self.capacity() as f64 * HALF_LIFE));
+        let (reads_since_decision, age) =
+            (std::mem::take(&mut self.reads_since_decision), AGE_FAST * self.capacity());
+        self.reads *= factor;
+        self.shadows().into_iter().for_each(|shadow| shadow.hits *= factor);
+        self.fast_aging.since_aged += reads_since_decision;
+        if self.fast_aging.since_aged >= age {
+            self.fast_aging.since_aged = 0;
+            self.fast_aging.regions.age(1);
         }
     }
 }
 
-/// A cache of hashes alone.
+/// A cache that stores hashes only.
 #[derive(Debug)]
-struct Shadow {
+struct ShadowCache {
     table: HashTable<u32>,
     regions: Regions,
     free: Vec<u32>,
@@ -160,7 +167,7 @@ struct Shadow {
     since_aged: usize,
 }
 
-impl Shadow {
+impl ShadowCache {
     fn new(share: f32, capacity: usize) -> Self {
         Self {
             table: HashTable::new(),

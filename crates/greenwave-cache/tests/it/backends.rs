@@ -1,8 +1,8 @@
-//! Every backend of this crate keeps the contract.
+//! Runs the conformance tests on the crate's backends, and tests their limits.
 
 use std::sync::Arc;
 
-use greenwave_cache::conformance::Harness;
+use greenwave_cache::conformance::BackendFixture;
 use greenwave_cache::{Backend, DiskBackend, DiskOptions, Key, KeyBuilder, MemoryBackend};
 
 fn key(number: u64) -> Key {
@@ -14,7 +14,7 @@ mod memory {
 
     struct Memory(Arc<MemoryBackend>);
 
-    impl Harness for Memory {
+    impl BackendFixture for Memory {
         async fn open(&self) -> Arc<dyn Backend> {
             self.0.clone()
         }
@@ -23,7 +23,7 @@ mod memory {
     greenwave_cache::backend_conformance!(Memory(Arc::new(MemoryBackend::new(1000, 1 << 20).unwrap())));
 
     #[tokio::test]
-    async fn it_keeps_to_its_bytes() {
+    async fn the_size_limit_holds() {
         let backend = MemoryBackend::new(1000, 100_000).unwrap();
         for number in 0..200 {
             backend.put(&key(number), vec![0; 1000].into(), None).await.unwrap();
@@ -38,7 +38,7 @@ mod disk {
 
     struct Disk(tempfile::TempDir);
 
-    impl Harness for Disk {
+    impl BackendFixture for Disk {
         async fn open(&self) -> Arc<dyn Backend> {
             Arc::new(DiskBackend::open(self.0.path(), DiskOptions::default()).unwrap())
         }
@@ -47,7 +47,7 @@ mod disk {
     greenwave_cache::backend_conformance!(Disk(tempfile::tempdir().unwrap()));
 
     #[tokio::test]
-    async fn two_on_one_directory_see_each_other() {
+    async fn backends_on_one_directory_see_each_others_changes() {
         let dir = tempfile::tempdir().unwrap();
         let one = DiskBackend::open(dir.path(), DiskOptions::default()).unwrap();
         let two = DiskBackend::open(dir.path(), DiskOptions::default()).unwrap();
@@ -60,7 +60,7 @@ mod disk {
     }
 
     #[tokio::test]
-    async fn it_keeps_to_its_bytes_and_forgets_the_oldest() {
+    async fn the_size_limit_holds_and_old_entries_go_first() {
         let dir = tempfile::tempdir().unwrap();
         let options = DiskOptions { disk_bytes_max: Some(100_000), compress: false };
         let backend = DiskBackend::open(dir.path(), options).unwrap();

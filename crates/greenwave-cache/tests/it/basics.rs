@@ -1,13 +1,15 @@
-//! Getting, putting, removing, tags, weight, figures.
+//! Tests of lookups, insertions, removals, tags, limits and listeners.
 
 use std::sync::{Arc, Mutex};
 
-use greenwave_cache::{Cache, Cause, EntryOptions, Error, Identity, Key, KeyBuilder, Lru, Options};
+use greenwave_cache::{
+    Cache, CacheOptions, EntryOptions, Error, IdentityHasher, Key, KeyBuilder, Lru, RemovalCause,
+};
 
 use crate::small;
 
 #[test]
-fn what_is_put_is_there_until_removed() {
+fn inserted_values_are_found_until_removed() {
     let cache = small(10);
     assert_eq!(cache.get(&1), None);
     cache.insert(1, "one");
@@ -24,7 +26,7 @@ fn what_is_put_is_there_until_removed() {
 }
 
 #[test]
-fn figures_add_up() {
+fn stats_count_every_operation() {
     let cache = small(2);
     for key in 0..5 {
         cache.insert(key, ());
@@ -39,11 +41,11 @@ fn figures_add_up() {
 }
 
 #[test]
-fn the_limit_of_entries_holds_however_they_are_sharded() {
+fn the_entry_limit_holds_for_any_number_of_shards() {
     for (entries_max, shards) in
         [(0, None), (1, None), (50, None), (50, Some(8)), (7, Some(16)), (3000, None)]
     {
-        let cache = Cache::new(Options { entries_max, shards, ..Options::default() }).unwrap();
+        let cache = Cache::new(CacheOptions { entries_max, shards, ..CacheOptions::default() }).unwrap();
         for key in 0..10_000_u64 {
             cache.insert(key, key);
             assert!(cache.len() <= entries_max);
@@ -55,11 +57,11 @@ fn the_limit_of_entries_holds_however_they_are_sharded() {
 }
 
 #[test]
-fn the_limit_of_weight_holds() {
-    let options = Options {
+fn the_weight_limit_holds() {
+    let options = CacheOptions {
         weight_max: Some(100),
         weigher: Some(Arc::new(|_: &u64, value: &Vec<u8>| value.len() as u64)),
-        ..Options::default()
+        ..CacheOptions::default()
     };
     let cache = Cache::new(options).unwrap();
     for key in 0..50 {
@@ -69,11 +71,11 @@ fn the_limit_of_weight_holds() {
     assert_eq!(cache.get(&49).map(|value| value.len()), Some(49));
     cache.insert(1000, vec![0; 101]);
     assert_eq!(cache.get(&1000), None);
-    assert_eq!(cache.get(&49).map(|value| value.len()), Some(49), "what never fits pushes nothing out");
+    assert_eq!(cache.get(&49).map(|value| value.len()), Some(49), "an entry that never fits evicts nothing");
 }
 
 #[test]
-fn a_tag_takes_out_what_it_marks() {
+fn invalidating_a_tag_removes_its_entries() {
     let cache = small(100);
     for key in 0..20 {
         let file = format!("file {}", key % 4);
@@ -83,22 +85,22 @@ fn a_tag_takes_out_what_it_marks() {
     cache.insert(100, 100);
     assert_eq!(cache.invalidate_tag("file 1"), 5);
     assert_eq!((cache.get(&1), cache.get(&2)), (None, Some(2)));
-    cache.insert(2, 2); // without tags now
+    cache.insert(2, 2); // the new value has no tags
     assert_eq!(cache.invalidate_tag("all"), 14);
     assert_eq!(cache.invalidate_tag("all"), 0);
     assert_eq!(cache.len(), 2);
 }
 
 #[test]
-fn the_listener_hears_of_every_entry_that_leaves() {
-    let heard = Arc::new(Mutex::new(Vec::new()));
-    let note = heard.clone();
-    let options = Options {
+fn the_listener_is_called_for_every_removed_entry() {
+    let removed = Arc::new(Mutex::new(Vec::new()));
+    let listener_list = removed.clone();
+    let options = CacheOptions {
         entries_max: 2,
         listener: Some(Arc::new(move |key: &u64, value: &char, cause| {
-            note.lock().unwrap().push((*key, *value, cause));
+            listener_list.lock().unwrap().push((*key, *value, cause));
         })),
-        ..Options::default()
+        ..CacheOptions::default()
     };
     let cache: Cache<u64, char, Lru> = Cache::with(options).unwrap();
     for (key, value) in [(1, 'a'), (1, 'b'), (2, 'c'), (3, 'd')] {
@@ -106,20 +108,21 @@ fn the_listener_hears_of_every_entry_that_leaves() {
     }
     cache.remove(&2);
     cache.invalidate_all();
-    use Cause::{Evicted, Removed, Replaced};
+    use RemovalCause::{Evicted, Removed, Replaced};
     let expected = [(1, 'a', Replaced), (1, 'b', Evicted), (2, 'c', Removed), (3, 'd', Removed)];
-    assert_eq!(*heard.lock().unwrap(), expected);
+    assert_eq!(*removed.lock().unwrap(), expected);
 }
 
 #[test]
-fn a_listener_may_use_the_cache() {
+fn a_listener_can_use_the_cache() {
     let (sender, receiver) = std::sync::mpsc::channel::<Arc<Cache<u64, u64>>>();
     let receiver = Mutex::new(receiver);
     let listener = move |key: &u64, _: &u64, _| {
         let cache = receiver.lock().unwrap().recv().unwrap();
         assert_eq!(cache.get(key), None);
     };
-    let options = Options { entries_max: 1, listener: Some(Arc::new(listener)), ..Options::default() };
+    let options =
+        CacheOptions { entries_max: 1, listener: Some(Arc::new(listener)), ..CacheOptions::default() };
     let cache = Arc::new(Cache::new(options).unwrap());
     cache.insert(1, 1);
     sender.send(cache.clone()).unwrap();
@@ -127,8 +130,8 @@ fn a_listener_may_use_the_cache() {
 }
 
 #[test]
-fn hashed_keys_need_no_second_hash() {
-    let cache: Cache<Key, u64, Lru, Identity> = Cache::with(Options::default()).unwrap();
+fn keys_can_be_their_own_hash() {
+    let cache: Cache<Key, u64, Lru, IdentityHasher> = Cache::with(CacheOptions::default()).unwrap();
     let key = |number| KeyBuilder::new("test", 1).number(number).finish();
     for number in 0..5_000 {
         cache.insert(key(number), number);
@@ -137,19 +140,20 @@ fn hashed_keys_need_no_second_hash() {
 }
 
 #[test]
-fn options_that_cannot_work_are_refused() {
-    let refused = |options: Options<u64, u64>| match Cache::new(options) {
-        Err(Error::Option { option, .. }) => option,
+fn invalid_options_are_rejected() {
+    let rejected = |options: CacheOptions<u64, u64>| match Cache::new(options) {
+        Err(Error::InvalidOption { option, .. }) => option,
         other => panic!("{other:?}"),
     };
-    assert_eq!(refused(Options { weight_max: Some(1), ..Options::default() }), "weigher");
-    assert_eq!(refused(Options { shards: Some(0), ..Options::default() }), "shards");
-    assert_eq!(refused(Options { entries_max: usize::MAX, ..Options::default() }), "entries_max");
+    assert_eq!(rejected(CacheOptions { weight_max: Some(1), ..CacheOptions::default() }), "weigher");
+    assert_eq!(rejected(CacheOptions { shards: Some(0), ..CacheOptions::default() }), "shards");
+    assert_eq!(rejected(CacheOptions { entries_max: usize::MAX, ..CacheOptions::default() }), "entries_max");
 }
 
 #[test]
-fn threads_share_a_cache() {
-    let cache = Cache::new(Options { entries_max: 2_000, shards: Some(4), ..Options::default() }).unwrap();
+fn threads_can_share_a_cache() {
+    let cache =
+        Cache::new(CacheOptions { entries_max: 2_000, shards: Some(4), ..CacheOptions::default() }).unwrap();
     std::thread::scope(|scope| {
         for thread in 0..4_u64 {
             let cache = &cache;

@@ -1,5 +1,5 @@
-//! Two real processes that write to one directory and are killed with SIGKILL at any point: what was flushed is there, and whatever is
-//! there is right.
+//! Crash tests: two processes write to one directory and are killed with SIGKILL at arbitrary
+//! points. Flushed records must survive, and every record found must be correct.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -9,20 +9,21 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use greenwave_cache::{
-    DiskBackend, DiskOptions, Key, KeyBuilder, Record, Tier, Tiered, TieredOptions, Writes,
+    DiskBackend, DiskOptions, Key, KeyBuilder, Record, Tier, Tiered, TieredOptions, WriteMode,
 };
 
-/// Names the directory to the child, which is this same test binary, and which of two it is.
+/// Environment variables that pass the directory and the child's number to a child process, which
+/// runs this test binary.
 const CHILD_DIR: &str = "GREENWAVE_CACHE_CRASH_DIR";
 const CHILD_NUMBER: &str = "GREENWAVE_CACHE_CRASH_CHILD";
-/// More rounds, for the long run.
+/// Environment variable that sets the number of rounds, for long runs.
 const ROUNDS: &str = "GREENWAVE_CACHE_CRASH_ROUNDS";
 
 fn key(child: u64, number: u64) -> Key {
     KeyBuilder::new("crash", 1).number(child).number(number).finish()
 }
 
-/// Different for every key, and of many lengths.
+/// Returns a record that differs for every key and varies in length.
 fn record(child: u64, number: u64) -> Record {
     let seed = key(child, number);
     let payload: Vec<u8> =
@@ -38,15 +39,15 @@ fn record(child: u64, number: u64) -> Record {
 
 fn open(dir: &Path) -> Tiered {
     let disk = DiskBackend::open(dir, DiskOptions { disk_bytes_max: None, compress: true }).unwrap();
-    let back = Writes::Back { queued_max: 64 };
+    let back = WriteMode::Back { queued_max: 64 };
     let tier = Tier { writes: back, ..Tier::new("disk", Arc::new(disk)) };
     Tiered::new(vec![tier], TieredOptions::new(1))
 }
 
-/// Not a test of its own: puts until it is killed, and reports what is flushed. The records go through a queue, so that a kill finds some
-/// of them on the way.
+/// Runs in a child process: stores records until killed, and reports flushed ones. The records go
+/// through a queue, so that a kill finds some of them unwritten.
 #[test]
-#[ignore = "the child of the test below"]
+#[ignore = "runs as a child process of the next test"]
 fn child() {
     let (Ok(dir), Ok(child)) = (std::env::var(CHILD_DIR), std::env::var(CHILD_NUMBER)) else { return };
     let (child, runtime) = (child.parse().unwrap(), tokio::runtime::Runtime::new().unwrap());
@@ -79,19 +80,19 @@ fn spawn(dir: &Path, number: u64) -> Child {
         .unwrap()
 }
 
-/// The last number that a child reports before it has reported so many times.
+/// Returns the last number among the first `reports` reports of a child.
 fn last_report(child: &mut Child, reports: usize) -> Option<u64> {
     let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
     lines.filter_map(|line| line.strip_prefix("flushed ")?.parse().ok()).take(reports).last()
 }
 
 #[tokio::test]
-async fn nothing_flushed_is_lost_to_sigkill_and_nothing_is_wrong() {
+async fn flushed_records_survive_sigkill_and_all_records_are_correct() {
     let rounds: u64 = std::env::var(ROUNDS).ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(6);
     let mut dir = tempfile::tempdir().unwrap();
     let mut flushed = [None::<u64>; 2];
     for round in 0..rounds {
-        // Now and then a new directory, since every round reads all of it.
+        // Changes the directory now and then, because every round reads all of it.
         if round % 20 == 19 {
             (dir, flushed) = (tempfile::tempdir().unwrap(), [None; 2]);
         }
@@ -115,11 +116,11 @@ async fn nothing_flushed_is_lost_to_sigkill_and_nothing_is_wrong() {
                 assert!(found.is_none_or(|found| found == record(child, number)), "round {round}: wrong");
             }
         }
-        assert_eq!(tiered.quarantined(), [], "round {round}: a record was half written");
+        assert_eq!(tiered.quarantined(), [], "round {round}: a record was partially written");
     }
 }
 
-/// A small store, closed; the names of its files, and what is in them.
+/// Creates and closes a small store. Returns its files and their contents.
 async fn small_store(dir: &Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
     let tiered = open(dir);
     for number in 1..4 {
@@ -135,9 +136,10 @@ async fn small_store(dir: &Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
         .collect()
 }
 
-/// Whatever was done to the files, a record is right or missing.
-async fn is_right_or_missing(dir: &Path, what: &str) -> usize {
-    // A store that cannot be opened at all is an error, and no wrong value.
+/// Asserts that every record in a damaged store is either correct or missing. Returns the number of
+/// missing records.
+async fn check_correct_or_missing(dir: &Path, what: &str) -> usize {
+    // Failing to open the store is acceptable, because it returns no wrong value.
     let Ok(disk) = DiskBackend::open(dir, DiskOptions::default()) else { return 0 };
     let tiered = Tiered::new(vec![Tier::new("disk", Arc::new(disk))], TieredOptions::new(1));
     let mut there = 0;
@@ -166,43 +168,45 @@ fn damaged(
 }
 
 #[tokio::test]
-async fn a_bit_flipped_in_any_byte_makes_no_wrong_value() {
+async fn a_flipped_bit_never_yields_a_wrong_record() {
     let dir = tempfile::tempdir().unwrap();
     let files = small_store(dir.path()).await;
     let (mut lost, mut tried) = (0, 0);
     for (file, (path, bytes)) in files.iter().enumerate() {
         for at in 0..bytes.len() {
             let dir = damaged(&files, |bytes| bytes[at] ^= 1 << (at % 8), file);
-            lost += 3 - is_right_or_missing(dir.path(), &format!("byte {at} of {}", path.display())).await;
+            lost +=
+                3 - check_correct_or_missing(dir.path(), &format!("byte {at} of {}", path.display())).await;
             tried += 1;
         }
     }
-    assert!(tried > 300 && lost > tried / 3, "{lost} lost of {tried}: the damage is real");
+    assert!(tried > 300 && lost > tried / 3, "only {lost} of {tried} records were lost");
 }
 
 #[tokio::test]
-async fn a_store_cut_at_any_byte_makes_no_wrong_value() {
+async fn a_truncated_file_never_yields_a_wrong_record() {
     let dir = tempfile::tempdir().unwrap();
     let files = small_store(dir.path()).await;
     let mut lost = 0;
     for (file, (path, bytes)) in files.iter().enumerate() {
         for at in 0..bytes.len() {
             let dir = damaged(&files, |bytes| bytes.truncate(at), file);
-            lost += 3 - is_right_or_missing(dir.path(), &format!("{} cut at {at}", path.display())).await;
+            lost +=
+                3 - check_correct_or_missing(dir.path(), &format!("{} cut at {at}", path.display())).await;
         }
     }
-    assert!(lost > 0, "the damage is real");
+    assert!(lost > 0, "no record was lost");
 }
 
-/// As much as a process may write to one file, from here on; more is an error, as on a full disk.
+/// Limits the size of files written from now on. Exceeding it is an error, as on a full disk.
 fn limit_file_size(bytes: u64) {
     let limit = rustix::process::Rlimit { current: Some(bytes), maximum: None };
     rustix::process::setrlimit(rustix::process::Resource::Fsize, limit).unwrap();
 }
 
-/// Not a test of its own: puts until the disk is full, in a process whose limits are its own.
+/// Runs in a child process with its own limits: stores records until the disk is full.
 #[test]
-#[ignore = "the child of the test below"]
+#[ignore = "runs as a child process of the next test"]
 fn full_child() {
     let Ok(dir) = std::env::var(CHILD_DIR) else { return };
     let runtime = tokio::runtime::Runtime::new().unwrap();
@@ -214,7 +218,7 @@ fn full_child() {
             Tiered::new(vec![Tier::new("memory", memory), Tier::new("disk", disk)], TieredOptions::new(1));
         limit_file_size(64 << 10);
         for number in 0..200 {
-            // Nobody is failed, and what was put is there.
+            // Puts do not fail, and the record is found in the memory tier.
             tiered.put(&key(9, number), &record(9, number)).await.unwrap();
             assert_eq!(tiered.get(&key(9, number)).await, Some(record(9, number)));
         }
@@ -224,10 +228,10 @@ fn full_child() {
 }
 
 #[tokio::test]
-async fn a_full_disk_fails_nobody_and_keeps_what_it_has() {
+async fn a_full_disk_fails_no_put_and_preserves_stored_records() {
     let dir = tempfile::tempdir().unwrap();
     let child = Command::new("sh")
-        // A write beyond the limit is to be an error, not the end.
+        // Ignores SIGXFSZ, so that a write beyond the limit fails instead of killing the process.
         .args(["-c", "trap '' XFSZ; exec \"$0\" --exact crash::full_child --ignored --nocapture"])
         .arg(std::env::current_exe().unwrap())
         .env(CHILD_DIR, dir.path())
@@ -236,7 +240,7 @@ async fn a_full_disk_fails_nobody_and_keeps_what_it_has() {
     let output = String::from_utf8_lossy(&child.stdout);
     assert!(child.status.success(), "{output}{}", String::from_utf8_lossy(&child.stderr));
     let errors: u64 = output.lines().find_map(|line| line.strip_prefix("errors ")?.parse().ok()).unwrap();
-    assert!(errors > 0, "the disk was full");
+    assert!(errors > 0, "the disk never filled up");
     let tiered = open(dir.path());
     let mut there = 0;
     for number in 0..200 {
@@ -244,5 +248,5 @@ async fn a_full_disk_fails_nobody_and_keeps_what_it_has() {
         there += usize::from(found.is_some());
         assert!(found.is_none_or(|payload| payload == record(9, number).payload), "{number} is wrong");
     }
-    assert!(there > 10, "{there} were put before the disk was full");
+    assert!(there > 10, "only {there} records were stored before the disk was full");
 }

@@ -1,15 +1,15 @@
-//! Lives that end, in paused time.
+//! Tests of expiry, in paused time.
 
 use std::time::Duration;
 
-use greenwave_cache::{Cache, EntryOptions, Options};
+use greenwave_cache::{Cache, CacheOptions, EntryOptions};
 use tokio::time::advance;
 
 const SECOND: Duration = Duration::from_secs(1);
 
 #[tokio::test(start_paused = true)]
-async fn an_entry_lives_for_its_time() {
-    let cache = Cache::new(Options { ttl: Some(10 * SECOND), ..Options::default() }).unwrap();
+async fn an_entry_expires_after_its_ttl() {
+    let cache = Cache::new(CacheOptions { ttl: Some(10 * SECOND), ..CacheOptions::default() }).unwrap();
     cache.insert(1, "default");
     cache.insert_with(2, "longer", &EntryOptions { ttl: Some(20 * SECOND), ..EntryOptions::default() });
     advance(9 * SECOND).await;
@@ -24,8 +24,8 @@ async fn an_entry_lives_for_its_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn reading_keeps_an_idle_entry_alive_but_not_beyond_its_time() {
-    let options = Options { tti: Some(3 * SECOND), ttl: Some(10 * SECOND), ..Options::default() };
+async fn accesses_extend_the_idle_time_but_not_the_ttl() {
+    let options = CacheOptions { tti: Some(3 * SECOND), ttl: Some(10 * SECOND), ..CacheOptions::default() };
     let cache = Cache::new(options).unwrap();
     cache.insert("read", ());
     cache.insert("idle", ());
@@ -39,8 +39,8 @@ async fn reading_keeps_an_idle_entry_alive_but_not_beyond_its_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_life_without_limit_may_stand_beside_limited_ones() {
-    let cache = Cache::new(Options::default()).unwrap();
+async fn entries_with_and_without_ttl_can_be_mixed() {
+    let cache = Cache::new(CacheOptions::default()).unwrap();
     cache.insert(1, ());
     advance(5 * SECOND).await;
     cache.insert_with(2, (), &EntryOptions { ttl: Some(SECOND), ..EntryOptions::default() });
@@ -51,8 +51,8 @@ async fn a_life_without_limit_may_stand_beside_limited_ones() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn replacing_begins_a_new_life() {
-    let cache = Cache::new(Options { ttl: Some(10 * SECOND), ..Options::default() }).unwrap();
+async fn replacing_an_entry_restarts_its_ttl() {
+    let cache = Cache::new(CacheOptions { ttl: Some(10 * SECOND), ..CacheOptions::default() }).unwrap();
     cache.insert(1, 'a');
     advance(9 * SECOND).await;
     cache.insert(1, 'b');

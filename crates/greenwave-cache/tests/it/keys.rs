@@ -1,11 +1,11 @@
-//! Keys: different fields, different keys.
+//! Tests of keys: different fields produce different keys.
 
 use std::collections::HashSet;
 
 use greenwave_cache::{HashAlgorithm, Key, KeyBuilder};
 
 #[test]
-fn no_two_lists_of_fields_make_the_same_key() {
+fn different_fields_produce_different_keys() {
     let key = |domain, schema, fill: &dyn Fn(&mut KeyBuilder)| {
         let mut key = KeyBuilder::new(domain, schema);
         fill(&mut key);
@@ -54,7 +54,7 @@ fn no_two_lists_of_fields_make_the_same_key() {
 }
 
 #[test]
-fn a_key_is_the_same_on_every_machine() {
+fn keys_do_not_depend_on_the_machine() {
     let key = KeyBuilder::new("golden", 1).text("cargo test").number(7).count(0).bytes(b"\0").finish();
     let fields: [&[u8]; 18] = [
         b"t",
@@ -81,7 +81,7 @@ fn a_key_is_the_same_on_every_machine() {
 }
 
 #[test]
-fn a_key_is_read_back_from_its_text() {
+fn keys_parse_from_their_text() {
     let key = KeyBuilder::new("text", 1).finish();
     assert_eq!(key.to_string().parse(), Ok(key));
     assert_eq!(Key::from_bytes(*key.as_bytes()), key);
@@ -90,9 +90,9 @@ fn a_key_is_read_back_from_its_text() {
 }
 
 #[test]
-fn sha256_is_what_the_standard_says() {
+fn sha256_keys_match_sha256sum() {
     let builder = |algorithm| KeyBuilder::with_algorithm(algorithm, "golden", 1).finish();
-    // sha256sum of: t, 6 in eight bytes, `golden`, n, 8 in eight bytes, 1 in eight bytes.
+    // sha256sum of the bytes: t, 6 in eight bytes, `golden`, n, 8 in eight bytes, 1 in eight bytes.
     let expected = "d01542faa6e3150d9ea2d64ab10fb01dcd4d100f60bdf927106fe7c3db3d3f5c";
     assert_eq!(builder(HashAlgorithm::Sha256).to_string(), expected);
     assert_eq!(builder(HashAlgorithm::Blake3), KeyBuilder::new("golden", 1).finish());

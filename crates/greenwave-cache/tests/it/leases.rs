@@ -1,4 +1,5 @@
-//! Leases: one at a time, free after death, and one computation for several "processes", which are several sets of everything here.
+//! Tests of leases. Several processes are simulated by opening the backend and the leases several
+//! times.
 
 use std::convert::Infallible;
 use std::path::Path;
@@ -9,7 +10,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use greenwave_cache::{
-    BoxError, DiskBackend, DiskOptions, FileLeases, Keep, Key, KeyBuilder, Lease, Leases, Record, Tier,
+    BoxError, DiskBackend, DiskOptions, FileLeases, Key, KeyBuilder, Lease, Leases, Persist, Record, Tier,
     Tiered, TieredOptions,
 };
 
@@ -21,7 +22,7 @@ fn record() -> Record {
     Record { schema: 1, created_ms: 0, cost: Duration::ZERO, tags: vec![], payload: "computed".into() }
 }
 
-/// What each process would open for itself.
+/// Opens the backend and leases as a separate process would.
 fn process(dir: &Path) -> Tiered {
     let backend = Arc::new(DiskBackend::open(dir.join("results"), DiskOptions::default()).unwrap());
     let tier = Tier::new("disk", backend);
@@ -30,12 +31,12 @@ fn process(dir: &Path) -> Tiered {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_holds_a_key_at_a_time() {
+async fn a_lease_has_one_holder_at_a_time() {
     let dir = tempfile::tempdir().unwrap();
     let (one, two) = (FileLeases::open(dir.path()).unwrap(), FileLeases::open(dir.path()).unwrap());
     let held = one.acquire(&key(1)).await.unwrap();
     let other = two.acquire(&key(2)).await.unwrap();
-    // A process excludes itself as well.
+    // A second acquisition by the same holder waits too.
     for leases in [&one, &two] {
         let waiting = tokio::time::timeout(Duration::from_secs(1), leases.acquire(&key(1))).await;
         assert!(waiting.is_err());
@@ -45,11 +46,11 @@ async fn one_holds_a_key_at_a_time() {
     drop((held, other));
     let left: Vec<u64> =
         std::fs::read_dir(dir.path()).unwrap().map(|it| it.unwrap().metadata().unwrap().len()).collect();
-    assert!(left.is_empty() || left == [0], "something is left behind: {left:?}");
+    assert!(left.is_empty() || left == [0], "files remain: {left:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn several_processes_compute_once() {
+async fn concurrent_processes_compute_once() {
     let dir = tempfile::tempdir().unwrap();
     let runs = Arc::new(AtomicUsize::new(0));
     let task = |_| {
@@ -58,7 +59,7 @@ async fn several_processes_compute_once() {
             let compute = || async {
                 runs.fetch_add(1, Ordering::Relaxed);
                 tokio::time::sleep(Duration::from_millis(50)).await;
-                Ok::<_, Infallible>((record(), Keep::Stored))
+                Ok::<_, Infallible>((record(), Persist::Yes))
             };
             let key = key(1);
             let (one, two) =
@@ -74,9 +75,9 @@ async fn several_processes_compute_once() {
 }
 
 #[tokio::test]
-async fn what_is_written_later_is_there_before_the_lease_is_given_up() {
+async fn queued_writes_finish_before_the_lease_is_released() {
     let dir = tempfile::tempdir().unwrap();
-    let writes = greenwave_cache::Writes::Back { queued_max: 8 };
+    let writes = greenwave_cache::WriteMode::Back { queued_max: 8 };
     let process = || {
         let backend =
             Arc::new(DiskBackend::open(dir.path().join("results"), DiskOptions::default()).unwrap());
@@ -85,31 +86,31 @@ async fn what_is_written_later_is_there_before_the_lease_is_given_up() {
         Tiered::new(vec![tier], TieredOptions { leases: Some(leases), ..TieredOptions::new(1) })
     };
     let (one, two) = (process(), process());
-    let computed = one.get_or_compute(&key(1), async || Ok::<_, Infallible>((record(), Keep::Stored))).await;
+    let computed = one.get_or_compute(&key(1), async || Ok::<_, Infallible>((record(), Persist::Yes))).await;
     assert_eq!(computed, Ok(record()));
     assert_eq!(two.get(&key(1)).await, Some(record()));
 }
 
 #[tokio::test]
-async fn what_is_only_shared_is_not_stored() {
+async fn unpersisted_records_are_not_stored() {
     let dir = tempfile::tempdir().unwrap();
     let tiered = process(dir.path());
-    let shared = tiered.get_or_compute(&key(1), async || Ok::<_, Infallible>((record(), Keep::Shared))).await;
+    let shared = tiered.get_or_compute(&key(1), async || Ok::<_, Infallible>((record(), Persist::No))).await;
     assert_eq!(shared, Ok(record()));
     assert_eq!(tiered.get(&key(1)).await, None);
     let failed = tiered.get_or_compute(&key(1), async || Err("fails")).await;
     assert_eq!(failed, Err(Arc::new("fails")));
 }
 
-/// Never gives a lease, one way or the other.
+/// Leases that are never granted.
 #[derive(Debug)]
-enum Useless {
+enum Unavailable {
     Failing,
     Hanging,
 }
 
 #[async_trait]
-impl Leases for Useless {
+impl Leases for Unavailable {
     async fn acquire(&self, _: &Key) -> Result<Lease, BoxError> {
         match self {
             Self::Failing => Err("gone".into()),
@@ -119,23 +120,24 @@ impl Leases for Useless {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_a_lease_the_computation_goes_ahead() {
-    for leases in [Useless::Failing, Useless::Hanging] {
+async fn the_computation_runs_without_a_lease_if_none_is_granted() {
+    for leases in [Unavailable::Failing, Unavailable::Hanging] {
         let options = TieredOptions { leases: Some(Arc::new(leases)), ..TieredOptions::new(1) };
         let tiered = Tiered::new(vec![], options);
         let computed =
-            tiered.get_or_compute(&key(1), async || Ok::<_, Infallible>((record(), Keep::Stored))).await;
+            tiered.get_or_compute(&key(1), async || Ok::<_, Infallible>((record(), Persist::Yes))).await;
         assert_eq!(computed, Ok(record()));
         assert_eq!(tiered.stats().lease_failures, 1);
     }
 }
 
-/// Names the directory to the child, which is this same test binary.
+/// Environment variable that passes the directory to the child process, which runs this test
+/// binary.
 const CHILD_DIR: &str = "GREENWAVE_CACHE_LEASE_DIR";
 
-/// Not a test of its own: takes the lease, says so, and keeps it until it is killed.
+/// Runs in a child process: acquires the lease, reports it, and holds it until killed.
 #[test]
-#[ignore = "the child of the test below"]
+#[ignore = "runs as a child process of the next test"]
 fn child() {
     let Ok(dir) = std::env::var(CHILD_DIR) else { return };
     let runtime = tokio::runtime::Runtime::new().unwrap();
@@ -147,7 +149,7 @@ fn child() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_lease_of_a_killed_process_is_free() {
+async fn the_lease_of_a_killed_process_is_released() {
     let dir = tempfile::tempdir().unwrap();
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "leases::child", "--ignored", "--nocapture"])
@@ -158,13 +160,13 @@ async fn the_lease_of_a_killed_process_is_free() {
         .unwrap();
     let output = std::io::BufReader::new(child.stdout.take().unwrap());
     let held = std::io::BufRead::lines(output).map_while(Result::ok).any(|line| line == "held");
-    assert!(held, "the child takes the lease");
+    assert!(held, "the child acquires the lease");
     let leases = FileLeases::open(dir.path()).unwrap();
     let key = key(1);
     let mut waiting = Box::pin(leases.acquire(&key));
     tokio::select! {
         biased;
-        _ = &mut waiting => panic!("the child holds it"),
+        _ = &mut waiting => panic!("the child still holds the lease"),
         () = async { for _ in 0..100 { tokio::task::yield_now().await } } => {}
     }
     child.kill().unwrap();
@@ -173,7 +175,7 @@ async fn the_lease_of_a_killed_process_is_free() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_two_hold_a_key_however_they_come_and_go() {
+async fn contending_holders_exclude_each_other() {
     let dir = tempfile::tempdir().unwrap();
     let holders = Arc::new(AtomicUsize::new(0));
     let task = |_| {

@@ -1,32 +1,33 @@
-//! One computation per missing key, whatever becomes of those who compute.
+//! Tests of `get_or_compute`: one computation per missing key, with errors, panics, drops and
+//! invalidations.
 
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use greenwave_cache::{Cache, EntryOptions, Lru, Options};
+use greenwave_cache::{Cache, CacheOptions, EntryOptions, Lru};
 use tokio::sync::oneshot;
 use tokio::task::yield_now;
 
 use crate::small;
 
-/// Lets every other task run until it waits.
+/// Lets all other tasks run until they wait.
 async fn settle() {
     for _ in 0..20 {
         yield_now().await;
     }
 }
 
-/// The error of a computation.
+/// Error of a computation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Failed;
 
-type Asking<E> = (oneshot::Sender<u64>, tokio::task::JoinHandle<Result<u64, E>>);
+type Caller<E> = (oneshot::Sender<u64>, tokio::task::JoinHandle<Result<u64, E>>);
 
-/// A task that asks for key 1 and computes what the sender says; dropping the sender is an error of
-/// the computation, which those who wait share.
-fn ask(cache: &Arc<Cache<u64, u64, Lru>>, runs: &Arc<AtomicUsize>) -> Asking<Arc<Failed>> {
+/// Spawns a task that asks for key 1 and computes the value sent through the sender. Dropping the
+/// sender fails the computation with an error that waiters share.
+fn ask(cache: &Arc<Cache<u64, u64, Lru>>, runs: &Arc<AtomicUsize>) -> Caller<Arc<Failed>> {
     let (sender, receiver) = oneshot::channel();
     let (cache, runs) = (cache.clone(), runs.clone());
     let task = tokio::spawn(async move {
@@ -39,8 +40,8 @@ fn ask(cache: &Arc<Cache<u64, u64, Lru>>, runs: &Arc<AtomicUsize>) -> Asking<Arc
     (sender, task)
 }
 
-/// The same, but those who wait for a computation that fails compute themselves.
-fn ask_retrying(cache: &Arc<Cache<u64, u64, Lru>>, runs: &Arc<AtomicUsize>) -> Asking<Failed> {
+/// Like [`ask`], but waiters compute themselves after an error.
+fn ask_retrying(cache: &Arc<Cache<u64, u64, Lru>>, runs: &Arc<AtomicUsize>) -> Caller<Failed> {
     let (sender, receiver) = oneshot::channel();
     let (cache, runs) = (cache.clone(), runs.clone());
     let task = tokio::spawn(async move {
@@ -58,29 +59,29 @@ fn fresh() -> (Arc<Cache<u64, u64, Lru>>, Arc<AtomicUsize>) {
 }
 
 #[tokio::test]
-async fn many_who_ask_share_one_computation() {
+async fn concurrent_callers_share_one_computation() {
     let (cache, runs) = fresh();
-    let mut asking: Vec<_> = (0..50).map(|_| ask(&cache, &runs)).collect();
+    let mut callers: Vec<_> = (0..50).map(|_| ask(&cache, &runs)).collect();
     settle().await;
     assert_eq!(runs.load(Ordering::Relaxed), 1);
-    let (sender, first) = asking.remove(0);
+    let (sender, first) = callers.remove(0);
     sender.send(7).unwrap();
     assert_eq!(first.await.unwrap(), Ok(7));
-    for (_, task) in asking {
+    for (_, task) in callers {
         assert_eq!(task.await.unwrap(), Ok(7));
     }
     assert_eq!((runs.load(Ordering::Relaxed), cache.get(&1)), (1, Some(7)));
 }
 
 #[tokio::test]
-async fn everyone_who_waits_gets_the_error_of_the_one_computation() {
+async fn all_waiters_get_the_error_of_the_computation() {
     let (cache, runs) = fresh();
-    let mut asking: Vec<_> = (0..20).map(|_| ask(&cache, &runs)).collect();
+    let mut callers: Vec<_> = (0..20).map(|_| ask(&cache, &runs)).collect();
     settle().await;
-    let (sender, first) = asking.remove(0);
+    let (sender, first) = callers.remove(0);
     drop(sender);
     let error = first.await.unwrap().unwrap_err();
-    for (_sender, waiting) in asking {
+    for (_sender, waiting) in callers {
         assert!(Arc::ptr_eq(&waiting.await.unwrap().unwrap_err(), &error));
     }
     assert_eq!((runs.load(Ordering::Relaxed), cache.get(&1)), (1, None));
@@ -90,11 +91,11 @@ async fn everyone_who_waits_gets_the_error_of_the_one_computation() {
 }
 
 #[tokio::test]
-async fn who_asks_after_a_failure_does_not_get_its_error() {
+async fn callers_after_a_failure_do_not_get_its_error() {
     let (cache, runs) = fresh();
     let (first_sender, first) = ask(&cache, &runs);
     settle().await;
-    // It waits for the first, computes itself, and thereby holds the flight open.
+    // Waits for the first computation, then computes, and so leaves the shared computation pending.
     let (retry_sender, retrying) = ask_retrying(&cache, &runs);
     settle().await;
     drop(first_sender);
@@ -110,7 +111,7 @@ async fn who_asks_after_a_failure_does_not_get_its_error() {
 }
 
 #[tokio::test]
-async fn an_error_of_another_type_is_not_shared() {
+async fn errors_of_different_types_are_not_shared() {
     let (cache, runs) = fresh();
     let (sender, first) = ask(&cache, &runs);
     settle().await;
@@ -125,33 +126,33 @@ async fn an_error_of_another_type_is_not_shared() {
 }
 
 #[tokio::test]
-async fn who_waits_for_a_value_hits_and_who_waits_for_an_error_misses() {
+async fn waiters_count_as_hits_for_a_value_and_misses_for_an_error() {
     let (cache, runs) = fresh();
-    let mut asking: Vec<_> = (0..50).map(|_| ask(&cache, &runs)).collect();
+    let mut callers: Vec<_> = (0..50).map(|_| ask(&cache, &runs)).collect();
     settle().await;
-    let dropped = asking.pop().unwrap();
+    let dropped = callers.pop().unwrap();
     dropped.1.abort();
-    let (sender, first) = asking.remove(0);
+    let (sender, first) = callers.remove(0);
     sender.send(7).unwrap();
     assert_eq!(first.await.unwrap(), Ok(7));
-    for (_sender, waiting) in asking {
+    for (_sender, waiting) in callers {
         assert_eq!(waiting.await.unwrap(), Ok(7));
     }
     let stats = cache.stats();
     assert_eq!((stats.hits, stats.misses, stats.saved), (48, 1, Duration::ZERO));
 
     let (cache, runs) = fresh();
-    let mut asking: Vec<_> = (0..20).map(|_| ask(&cache, &runs)).collect();
+    let mut callers: Vec<_> = (0..20).map(|_| ask(&cache, &runs)).collect();
     settle().await;
-    drop(asking.remove(0).0);
-    for (_sender, waiting) in asking {
+    drop(callers.remove(0).0);
+    for (_sender, waiting) in callers {
         assert!(waiting.await.unwrap().is_err());
     }
     assert_eq!((cache.stats().hits, cache.stats().misses), (0, 20));
 }
 
 #[tokio::test]
-async fn without_shared_errors_the_next_tries() {
+async fn without_shared_errors_the_next_waiter_computes() {
     let (cache, runs) = fresh();
     let (first_sender, first) = ask_retrying(&cache, &runs);
     settle().await;
@@ -166,9 +167,9 @@ async fn without_shared_errors_the_next_tries() {
 }
 
 #[tokio::test]
-async fn a_dropped_computation_passes_to_the_next() {
+async fn after_a_drop_the_next_waiter_computes() {
     let (cache, runs) = fresh();
-    let (_kept_open, first) = ask(&cache, &runs);
+    let (_open, first) = ask(&cache, &runs);
     settle().await;
     let (second_sender, second) = ask(&cache, &runs);
     settle().await;
@@ -180,7 +181,7 @@ async fn a_dropped_computation_passes_to_the_next() {
 }
 
 #[tokio::test]
-async fn a_panic_passes_to_the_next_and_stays_with_its_caller() {
+async fn after_a_panic_the_next_waiter_computes() {
     let (cache, runs) = fresh();
     let (go, wait) = oneshot::channel::<()>();
     let panicking = tokio::spawn({
@@ -188,7 +189,7 @@ async fn a_panic_passes_to_the_next_and_stays_with_its_caller() {
         async move {
             let compute = || async move {
                 wait.await.unwrap();
-                panic!("computing fails");
+                panic!("the computation panics");
             };
             cache.get_or_compute::<Infallible, _, _>(1, compute).await
         }
@@ -203,7 +204,7 @@ async fn a_panic_passes_to_the_next_and_stays_with_its_caller() {
 }
 
 #[tokio::test]
-async fn what_was_invalidated_while_it_was_computed_is_not_kept() {
+async fn a_computation_invalidated_meanwhile_is_not_cached() {
     type Change = fn(&Cache<u64, u64, Lru>);
     let changes: [(Change, Option<u64>); 4] = [
         (|cache| _ = cache.invalidate_all(), None),
@@ -225,7 +226,7 @@ async fn what_was_invalidated_while_it_was_computed_is_not_kept() {
 }
 
 #[tokio::test]
-async fn who_asks_after_an_invalidation_computes_anew() {
+async fn callers_after_an_invalidation_compute_again() {
     let (cache, runs) = fresh();
     let (old_sender, old) = ask(&cache, &runs);
     settle().await;
@@ -243,14 +244,14 @@ async fn who_asks_after_an_invalidation_computes_anew() {
 #[tokio::test]
 async fn different_keys_do_not_wait_for_each_other() {
     let (cache, runs) = fresh();
-    let (_kept_open, _first) = ask(&cache, &runs);
+    let (_open, _first) = ask(&cache, &runs);
     settle().await;
     let other = cache.get_or_compute(2, async || Ok::<_, Infallible>(2)).await;
     assert_eq!(other, Ok(2));
 }
 
 #[tokio::test]
-async fn a_value_that_is_not_kept_still_reaches_everyone() {
+async fn a_value_that_is_not_cached_still_reaches_all_waiters() {
     let cache = Arc::new(small(0));
     let runs = Arc::new(AtomicUsize::new(0));
     let (sender, first) = ask(&cache, &runs);
@@ -263,7 +264,7 @@ async fn a_value_that_is_not_kept_still_reaches_everyone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn no_two_compute_at_once_under_real_threads() {
+async fn computations_of_a_key_never_overlap_on_several_threads() {
     let cache: Arc<Cache<u64, u64, Lru>> = Arc::new(small(4));
     let computing: Arc<Vec<AtomicUsize>> = Arc::new((0..8).map(|_| AtomicUsize::new(0)).collect());
     let tasks: Vec<_> = (0..16)
@@ -291,8 +292,8 @@ async fn no_two_compute_at_once_under_real_threads() {
 }
 
 #[tokio::test]
-async fn a_computation_that_fails_leaves_nothing_behind() {
-    let cache: Cache<Arc<str>, u64> = Cache::new(Options::default()).unwrap();
+async fn failed_computations_free_their_memory() {
+    let cache: Cache<Arc<str>, u64> = Cache::new(CacheOptions::default()).unwrap();
     let key: Arc<str> = "key".into();
     for _ in 0..3 {
         let failing = || async { cache.get_or_compute(key.clone(), async || Err::<u64, _>(Failed)).await };

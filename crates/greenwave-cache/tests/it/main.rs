@@ -1,27 +1,27 @@
-//! The cache through its public interface, and the backends through their contract.
-#![expect(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
+//! Tests of the cache and its backends through the public interface.
+#![expect(clippy::unwrap_used, reason = "test helpers may panic")]
 
 mod backends;
 mod basics;
 mod crash;
 mod expiry;
-mod figures;
 mod keys;
 mod leases;
 mod load;
 mod model;
-mod numbers;
+mod option_ranges;
 mod panics;
 mod policies;
 mod records;
 mod remote;
 mod servers;
+mod stats;
 mod tiered;
 mod weight;
 
-use greenwave_cache::{Cache, Lru, Options};
+use greenwave_cache::{Cache, CacheOptions, Lru};
 
-/// A cache of so many entries, in one shard, where order is exact.
+/// Creates a cache with a single shard, where the eviction order is exact.
 fn small<V>(entries_max: usize) -> Cache<u64, V, Lru> {
-    Cache::with(Options { entries_max, ..Options::default() }).unwrap()
+    Cache::with(CacheOptions { entries_max, ..CacheOptions::default() }).unwrap()
 }

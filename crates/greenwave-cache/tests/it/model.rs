@@ -1,6 +1,6 @@
-//! The cache against a list in order of use: any sequence of operations.
+//! Property tests against a list in order of use.
 
-use greenwave_cache::{Adaptive, Cache, CostAware, EntryOptions, Options, Policy, S3Fifo, Seeded};
+use greenwave_cache::{Adaptive, Cache, CacheOptions, CostAware, EntryOptions, Policy, S3Fifo, SeededHasher};
 use proptest::prelude::*;
 
 use crate::small;
@@ -26,7 +26,7 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// Least recently used first.
+/// Entries, the least recently used first.
 #[derive(Default)]
 struct Model(Vec<(u64, u64, Vec<u8>)>);
 
@@ -54,7 +54,7 @@ impl Model {
 
 proptest! {
     #[test]
-    fn lru_agrees_with_a_list(ops in proptest::collection::vec(op(), 0..200)) {
+    fn lru_matches_the_model(ops in proptest::collection::vec(op(), 0..200)) {
         let cache = small(ENTRIES_MAX);
         let mut model = Model::default();
         for op in ops {
@@ -79,16 +79,16 @@ proptest! {
     }
 
     #[test]
-    fn no_policy_gives_a_wrong_value(ops in proptest::collection::vec(op(), 0..200)) {
-        agrees_on_values::<Adaptive>(&ops)?;
-        agrees_on_values::<CostAware>(&ops)?;
-        agrees_on_values::<S3Fifo>(&ops)?;
+    fn every_policy_returns_correct_values(ops in proptest::collection::vec(op(), 0..200)) {
+        check_values::<Adaptive>(&ops)?;
+        check_values::<CostAware>(&ops)?;
+        check_values::<S3Fifo>(&ops)?;
     }
 }
 
-fn agrees_on_values<P: Policy>(ops: &[Op]) -> Result<(), TestCaseError> {
-    let options = Options { entries_max: ENTRIES_MAX, ..Options::default() };
-    let cache: Cache<u64, u64, P, Seeded> = Cache::with(options).unwrap();
+fn check_values<P: Policy>(ops: &[Op]) -> Result<(), TestCaseError> {
+    let options = CacheOptions { entries_max: ENTRIES_MAX, ..CacheOptions::default() };
+    let cache: Cache<u64, u64, P, SeededHasher> = Cache::with(options).unwrap();
     let mut newest = std::collections::HashMap::new();
     for op in ops {
         match op {

@@ -1,4 +1,5 @@
-//! Callbacks that panic: the call fails by name or goes on without them, and the state stays sound.
+//! Tests of callbacks that panic: calls fail with a named error or continue without the callback,
+//! and state stays consistent.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,8 +8,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use greenwave_cache::{
-    Backend, BoxError, Cache, Capabilities, Error, Keep, Key, KeyBuilder, Lease, Leases, Listener, Lru,
-    MemoryBackend, OnFailure, Options, Record, Tier, Tiered, TieredOptions, Warm, Writes,
+    Backend, BoxError, Cache, CacheOptions, Capabilities, Error, Key, KeyBuilder, Lease, Leases, Lru,
+    MemoryBackend, OnFailure, Persist, Record, RemovalListener, Tier, Tiered, TieredOptions, WarmEntry,
+    WriteMode,
 };
 
 fn key(number: u64) -> Key {
@@ -16,43 +18,43 @@ fn key(number: u64) -> Key {
 }
 
 fn record() -> Record {
-    Record { schema: 1, created_ms: 0, cost: Duration::ZERO, tags: vec![], payload: "kept".into() }
+    Record { schema: 1, created_ms: 0, cost: Duration::ZERO, tags: vec![], payload: "value".into() }
 }
 
 #[test]
-fn a_listener_that_panics_fails_no_call() {
-    let listener: Listener<u64, u64> = Arc::new(|_, _, _| panic!("listener"));
+fn a_panicking_listener_fails_no_call() {
+    let listener: RemovalListener<u64, u64> = Arc::new(|_, _, _| panic!("listener"));
     let listener = Some(listener);
     let cache: Cache<u64, u64, Lru> =
-        Cache::with(Options { entries_max: 2, listener, ..Options::default() }).unwrap();
+        Cache::with(CacheOptions { entries_max: 2, listener, ..CacheOptions::default() }).unwrap();
     for key in 0..5 {
         cache.insert(key, key);
     }
     cache.insert(4, 40);
     assert_eq!((cache.len(), cache.get(&4), cache.remove(&4)), (2, Some(40), Some(40)));
-    cache.warm((10..20).map(|key| Warm { key, value: key, heat: 0 }));
+    cache.warm((10..20).map(|key| WarmEntry { key, value: key, heat: 0 }));
     assert_eq!((cache.len(), cache.invalidate_all(), cache.len()), (2, 2, 0));
 }
 
 #[tokio::test]
-async fn what_a_weigher_panics_over_is_not_cached() {
+async fn an_entry_whose_weigher_panics_is_not_cached() {
     let weigh = |_: &u64, value: &u64| if *value == 13 { panic!("weigher") } else { 1 };
     for weight_max in [Some(100), None] {
-        let options = Options { weight_max, weigher: Some(Arc::new(weigh)), ..Options::default() };
+        let options = CacheOptions { weight_max, weigher: Some(Arc::new(weigh)), ..CacheOptions::default() };
         let cache = Cache::new(options).unwrap();
         cache.insert(1, 1);
         cache.insert(1, 13);
-        assert_eq!(cache.get(&1), None, "not the old value either: it was replaced");
+        assert_eq!(cache.get(&1), None, "the old value is gone too, because it was replaced");
         let computed = cache.get_or_compute(2, async || Ok::<u64, ()>(13)).await;
         assert_eq!((computed, cache.get(&2)), (Ok(13), None));
-        cache.warm([Warm { key: 3, value: 13, heat: 0 }]);
+        cache.warm([WarmEntry { key: 3, value: 13, heat: 0 }]);
         cache.insert(2, 2);
         let stats = cache.stats();
         assert_eq!((cache.keys(), stats.entries, stats.weight), (vec![2], 1, 1));
     }
 }
 
-/// Panics in every call.
+/// A backend that panics in every call.
 #[derive(Debug)]
 struct Panicking;
 
@@ -92,14 +94,14 @@ impl Backend for Panicking {
 }
 
 #[tokio::test]
-async fn a_backend_that_panics_is_a_tier_that_failed() {
-    for writes in [Writes::Through, Writes::Back { queued_max: 10 }] {
+async fn a_panicking_backend_counts_as_a_failed_tier() {
+    for writes in [WriteMode::Through, WriteMode::Back { queued_max: 10 }] {
         let broken =
             Tier { writes, on_failure: OnFailure::Report, ..Tier::new("broken", Arc::new(Panicking)) };
         let memory = Tier::new("memory", Arc::new(MemoryBackend::new(10, 1 << 20).unwrap()));
         let tiered = Tiered::new(vec![broken, memory], TieredOptions::new(1));
         let put = tiered.put(&key(1), &record()).await;
-        if writes == Writes::Through {
+        if writes == WriteMode::Through {
             let Err(Error::Backend { source, .. }) = put else { panic!("{put:?}") };
             let panicked: &Error = source.downcast_ref().unwrap();
             assert_eq!(panicked.to_string(), "backend panicked: put");
@@ -126,7 +128,7 @@ impl Leases for NoLeases {
 }
 
 #[tokio::test]
-async fn leases_and_clocks_that_panic_are_done_without() {
+async fn panicking_leases_and_clocks_are_ignored() {
     let options = TieredOptions {
         leases: Some(Arc::new(NoLeases)),
         clock: || panic!("no clock"),
@@ -135,22 +137,22 @@ async fn leases_and_clocks_that_panic_are_done_without() {
     };
     let memory = Tier::new("memory", Arc::new(MemoryBackend::new(10, 1 << 20).unwrap()));
     let tiered = Tiered::new(vec![memory], options);
-    let computed = tiered.get_or_compute(&key(1), async || Ok::<_, ()>((record(), Keep::Stored))).await;
+    let computed = tiered.get_or_compute(&key(1), async || Ok::<_, ()>((record(), Persist::Yes))).await;
     assert_eq!(computed, Ok(record()));
     assert_eq!(tiered.get(&key(1)).await, Some(record()));
     assert_eq!(tiered.stats().lease_failures, 1);
 }
 
 #[tokio::test]
-async fn a_computation_that_panics_leaves_the_key_to_the_next() {
-    let cache: Arc<Cache<u64, u64>> = Arc::new(Cache::new(Options::default()).unwrap());
+async fn after_a_panic_the_key_can_be_computed_again() {
+    let cache: Arc<Cache<u64, u64>> = Arc::new(Cache::new(CacheOptions::default()).unwrap());
     let panicked = Arc::new(AtomicBool::new(false));
     let task = tokio::spawn({
         let (cache, panicked) = (cache.clone(), panicked.clone());
         async move {
             let compute = || -> std::future::Ready<Result<u64, ()>> {
                 panicked.store(true, Ordering::Relaxed);
-                panic!("before there is a future")
+                panic!("before the future is created")
             };
             cache.get_or_compute(1, compute).await
         }

@@ -1,13 +1,13 @@
-//! Policies: exact order for LRU, resistance to scans, what cost and change do, and the contract for all.
+//! Tests of the eviction policies, and their conformance.
 
 use greenwave_cache::{
-    Adaptive, Cache, Candidate, CostAware, EntryOptions, Lru, Options, Policy, S3Fifo, Seeded,
+    Adaptive, Cache, CacheOptions, Candidate, CostAware, EntryOptions, Lru, Policy, S3Fifo, SeededHasher,
 };
 
 use crate::small;
 
 #[test]
-fn lru_evicts_what_was_not_read_for_longest() {
+fn lru_evicts_the_least_recently_used_entry() {
     let cache = small(3);
     for key in 1..=3 {
         cache.insert(key, ());
@@ -21,8 +21,8 @@ fn lru_evicts_what_was_not_read_for_longest() {
     assert_eq!(keys, [3, 4, 5]);
 }
 
-/// A policy for one shard.
-fn alone<P: Policy>(capacity: usize) -> P {
+/// Creates a policy for a single shard.
+fn single_shard<P: Policy>(capacity: usize) -> P {
     P::shards(&[capacity]).pop().unwrap()
 }
 
@@ -31,10 +31,10 @@ fn hashed(hash: u64) -> Candidate {
 }
 
 #[test]
-fn what_is_popular_stays_through_a_scan() {
+fn popular_entries_survive_a_scan() {
     fn survivors<P: Policy>() -> usize {
-        let options = Options { entries_max: 100, ..Options::default() };
-        let cache: Cache<u64, (), P, Seeded> = Cache::with(options).unwrap();
+        let options = CacheOptions { entries_max: 100, ..CacheOptions::default() };
+        let cache: Cache<u64, (), P, SeededHasher> = Cache::with(options).unwrap();
         for key in 0..50 {
             cache.insert(key, ());
         }
@@ -50,10 +50,10 @@ fn what_is_popular_stays_through_a_scan() {
 }
 
 #[test]
-fn adaptive_holds_on_to_a_loop_and_follows_a_drift() {
+fn adaptive_suits_both_loops_and_drifting_working_sets() {
     fn hits<P: Policy>(keys: impl Iterator<Item = u64>) -> usize {
-        let options = Options { entries_max: 1000, shards: Some(1), ..Options::default() };
-        let cache: Cache<u64, (), P, Seeded> = Cache::with(options).unwrap();
+        let options = CacheOptions { entries_max: 1000, shards: Some(1), ..CacheOptions::default() };
+        let cache: Cache<u64, (), P, SeededHasher> = Cache::with(options).unwrap();
         keys.filter(|key| {
             cache.get(key).is_some() || {
                 cache.insert(*key, ());
@@ -62,55 +62,56 @@ fn adaptive_holds_on_to_a_loop_and_follows_a_drift() {
         })
         .count()
     }
-    // Of a loop a quarter larger than the cache, LRU has always just lost what comes next.
-    let in_circles = || (0..20_000).map(|step| step % 1250);
-    assert_eq!(hits::<Lru>(in_circles()), 0);
-    assert!(hits::<Adaptive>(in_circles()) > 12_000, "{}", hits::<Adaptive>(in_circles()));
-    // What moves on for ever is new all the time: frequency is of no use.
-    let onward = || (0..40_000_u64).flat_map(|step| [step, step.saturating_sub(step * 7919 % 900)]);
-    let (adaptive, lru) = (hits::<Adaptive>(onward()), hits::<Lru>(onward()));
+    // In a loop a quarter larger than the cache, LRU has always just evicted the next key.
+    let looping = || (0..20_000).map(|step| step % 1250);
+    assert_eq!(hits::<Lru>(looping()), 0);
+    assert!(hits::<Adaptive>(looping()) > 12_000, "{}", hits::<Adaptive>(looping()));
+    // In a drifting working set most accesses are to new keys, and frequency is useless.
+    let drifting = || (0..40_000_u64).flat_map(|step| [step, step.saturating_sub(step * 7919 % 900)]);
+    let (adaptive, lru) = (hits::<Adaptive>(drifting()), hits::<Lru>(drifting()));
     assert!(adaptive * 100 > lru * 95, "{adaptive} of {lru}");
 }
 
 #[test]
-fn cost_aware_keeps_what_saves_most() {
-    let options = Options { entries_max: 10, shards: Some(1), ..Options::default() };
-    let cache: Cache<u64, (), CostAware, Seeded> = Cache::with(options).unwrap();
+fn cost_aware_retains_expensive_entries() {
+    let options = CacheOptions { entries_max: 10, shards: Some(1), ..CacheOptions::default() };
+    let cache: Cache<u64, (), CostAware, SeededHasher> = Cache::with(options).unwrap();
     let cost = |key: u64| std::time::Duration::from_millis(if key < 5 { 60_000 } else { 10 });
     for key in 0..100 {
         cache.insert_with(key, (), &EntryOptions { cost: Some(cost(key)), ..EntryOptions::default() });
     }
-    assert!((0..5).all(|key| cache.get(&key).is_some()), "what took a minute is still there");
+    assert!((0..5).all(|key| cache.get(&key).is_some()), "entries that took a minute are still cached");
     assert_eq!(cache.stats().saved, std::time::Duration::from_secs(5 * 60));
     for key in 100..100_000 {
         cache.insert_with(key, (), &EntryOptions { cost: Some(cost(key)), ..EntryOptions::default() });
     }
-    assert!(!(0..5).any(|key| cache.contains(&key)), "but not for ever, unread");
+    assert!(!(0..5).any(|key| cache.contains(&key)), "unread entries are evicted eventually");
 }
 
 #[test]
-fn cost_aware_goes_by_weight_as_well() {
-    let options = Options {
+fn cost_aware_considers_weight() {
+    let options = CacheOptions {
         weight_max: Some(1000),
         weigher: Some(std::sync::Arc::new(|_: &u64, weight: &u64| *weight)),
         shards: Some(1),
-        ..Options::default()
+        ..CacheOptions::default()
     };
-    let cache: Cache<u64, u64, CostAware, Seeded> = Cache::with(options).unwrap();
+    let cache: Cache<u64, u64, CostAware, SeededHasher> = Cache::with(options).unwrap();
     let second = EntryOptions { cost: Some(std::time::Duration::from_secs(1)), ..EntryOptions::default() };
     cache.insert_with(1, 500, &second);
     (2..100).for_each(|key| cache.insert_with(key, 10, &second));
-    assert!(!cache.contains(&1), "fifty others save as much each in the same room");
+    assert!(!cache.contains(&1), "fifty entries of the same total weight save more");
     assert!(cache.len() > 90);
 }
 
 #[test]
-fn s3_fifo_welcomes_back_what_it_let_go_too_early() {
-    let mut policy: S3Fifo = alone(10);
+fn s3_fifo_admits_returning_keys_to_the_main_queue() {
+    let mut policy: S3Fifo = single_shard(10);
     (0..10).for_each(|slot| policy.insert(slot, hashed(u64::from(slot))));
     let victim = policy.victim().unwrap();
     policy.insert(victim, hashed(u64::from(victim)));
-    // Everything else goes first: it never left the small queue, while this one is in the main queue now.
+    // The returning key is in the main queue, so all others, still in the small queue, are evicted
+    // first.
     let order: Vec<u32> = std::iter::from_fn(|| policy.victim()).collect();
     assert_eq!(order.len(), 10);
     assert!(order.iter().position(|slot| *slot == victim) >= Some(8), "{order:?}");

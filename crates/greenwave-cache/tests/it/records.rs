@@ -1,9 +1,9 @@
-//! Records: what was encoded comes back, anything else does not.
+//! Tests of the record format: encoded records decode, and anything else is rejected.
 
 use std::time::Duration;
 
 use bytes::Bytes;
-use greenwave_cache::{BadRecord, Error, Format, Key, KeyBuilder, Record, Secret};
+use greenwave_cache::{Error, Key, KeyBuilder, PayloadFormat, Record, RecordError, Secret};
 use proptest::prelude::*;
 
 fn key(number: u64) -> Key {
@@ -21,11 +21,11 @@ fn record() -> Record {
 }
 
 #[test]
-fn damage_at_any_bit_or_length_is_noticed() {
+fn flipped_bits_and_truncation_are_detected() {
     let stored = record().encode(&key(1));
     assert_eq!(Record::decode(&key(1), &stored, 3), Ok(record()));
     for at in 0..stored.len() {
-        assert_eq!(Record::decode(&key(1), &stored.slice(..at), 3), Err(BadRecord::Damaged));
+        assert_eq!(Record::decode(&key(1), &stored.slice(..at), 3), Err(RecordError::Corrupt));
         for bit in 0..8 {
             let mut damaged = stored.to_vec();
             damaged[at] ^= 1 << bit;
@@ -35,34 +35,34 @@ fn damage_at_any_bit_or_length_is_noticed() {
 }
 
 #[test]
-fn a_record_belongs_to_its_key_and_schema() {
+fn records_verify_only_with_their_key_and_schema() {
     let stored = record().encode(&key(1));
-    assert_eq!(Record::decode(&key(2), &stored, 3), Err(BadRecord::Damaged));
-    assert_eq!(Record::decode(&key(1), &stored, 4), Err(BadRecord::Schema { found: 3, wanted: 4 }));
+    assert_eq!(Record::decode(&key(2), &stored, 3), Err(RecordError::Corrupt));
+    assert_eq!(Record::decode(&key(1), &stored, 4), Err(RecordError::Schema { found: 3, expected: 4 }));
 }
 
 #[test]
-fn what_has_to_be_zero_is_zero() {
+fn nonzero_reserved_bytes_are_rejected() {
     let stored = record().encode(&key(1));
     for at in 5..8 {
         let mut body = stored[..stored.len() - 16].to_vec();
         body[at] = 2;
         let checksum = blake3::hash(&[&body[..], key(1).as_bytes()].concat());
         let stored = [&body, &checksum.as_bytes()[..16]].concat();
-        assert_eq!(Record::decode(&key(1), &stored.into(), 3), Err(BadRecord::Damaged), "byte {at}");
+        assert_eq!(Record::decode(&key(1), &stored.into(), 3), Err(RecordError::Corrupt), "byte {at}");
     }
 }
 
 #[test]
-fn a_seal_is_made_and_checked_with_the_secret() {
+fn seals_verify_only_with_the_secret() {
     let (secret, other) = (Secret::new(b"a secret"), Secret::new(b"another"));
     let sealed = record().seal(&key(1), &secret);
     assert_eq!(Record::unseal(&key(1), &sealed, 3, &secret), Ok(record()));
-    assert_eq!(Record::unseal(&key(1), &sealed, 3, &other), Err(BadRecord::Damaged));
-    assert_eq!(Record::unseal(&key(2), &sealed, 3, &secret), Err(BadRecord::Damaged));
-    assert_eq!(Record::decode(&key(1), &sealed, 3), Err(BadRecord::Untrusted { sealed: true }));
+    assert_eq!(Record::unseal(&key(1), &sealed, 3, &other), Err(RecordError::Corrupt));
+    assert_eq!(Record::unseal(&key(2), &sealed, 3, &secret), Err(RecordError::Corrupt));
+    assert_eq!(Record::decode(&key(1), &sealed, 3), Err(RecordError::Untrusted { sealed: true }));
     let open = record().encode(&key(1));
-    assert_eq!(Record::unseal(&key(1), &open, 3, &secret), Err(BadRecord::Untrusted { sealed: false }));
+    assert_eq!(Record::unseal(&key(1), &open, 3, &secret), Err(RecordError::Untrusted { sealed: false }));
     assert_eq!(format!("{secret:?}"), "Secret");
     for at in 0..sealed.len() {
         assert!(Record::unseal(&key(1), &sealed.slice(..at), 3, &secret).is_err(), "{at} bytes");
@@ -75,7 +75,7 @@ fn a_seal_is_made_and_checked_with_the_secret() {
 }
 
 #[test]
-fn the_layout_does_not_change_unnoticed() {
+fn the_layout_is_fixed() {
     let stored = record().encode(&key(1));
     let fields: [&[u8]; 10] = [
         b"\xF5GWC\x01\0\0\0",
@@ -101,10 +101,10 @@ fn the_layout_does_not_change_unnoticed() {
 }
 
 #[test]
-fn values_are_payloads() {
+fn values_survive_a_round_trip_in_each_format() {
     let value =
         (vec![Some(1_u8), None], "text".to_owned(), std::collections::BTreeMap::from([(7_u32, true)]));
-    for format in [Format::Json, Format::MessagePack] {
+    for format in [PayloadFormat::Json, PayloadFormat::MessagePack] {
         let payload = format.encode(&value).unwrap();
         assert_eq!(
             format
@@ -115,13 +115,16 @@ fn values_are_payloads() {
         let error = format.decode::<u8>(&payload[..payload.len() - 1]).unwrap_err();
         assert!(matches!(error, Error::Format { operation: "read", .. }), "{error}");
     }
-    let unspeakable = std::collections::BTreeMap::from([(vec![1_u8], 1)]);
-    assert!(Format::Json.encode(&unspeakable).is_err() && Format::MessagePack.encode(&unspeakable).is_ok());
+    let unsupported = std::collections::BTreeMap::from([(vec![1_u8], 1)]);
+    assert!(
+        PayloadFormat::Json.encode(&unsupported).is_err()
+            && PayloadFormat::MessagePack.encode(&unsupported).is_ok()
+    );
 }
 
 proptest! {
     #[test]
-    fn what_is_encoded_comes_back(
+    fn records_survive_a_round_trip(
         schema: u32, created_ms: u64, cost in 0..u64::MAX / 1000,
         tags in proptest::collection::vec(".{0,20}", 0..4), payload in proptest::collection::vec(any::<u8>(), 0..300),
     ) {
@@ -130,7 +133,7 @@ proptest! {
     }
 
     #[test]
-    fn rubbish_is_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-        prop_assert_eq!(Record::decode(&key(1), &bytes.into(), 1), Err(BadRecord::Damaged));
+    fn arbitrary_bytes_are_rejected(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        prop_assert_eq!(Record::decode(&key(1), &bytes.into(), 1), Err(RecordError::Corrupt));
     }
 }

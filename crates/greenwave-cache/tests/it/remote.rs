@@ -1,4 +1,5 @@
-//! Redis and memcached: the contract, on real servers; and servers that die, hang, or talk rubbish.
+//! Tests of the Redis and memcached backends, on real servers and on servers that die, hang or send
+//! garbage.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -6,13 +7,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use greenwave_cache::conformance::{self, Harness};
+use greenwave_cache::conformance::{self, BackendFixture};
 use greenwave_cache::{
-    Backend, Error, Keep, Key, KeyBuilder, Leases, MemcachedBackend, MemoryBackend, Record, RedisBackend,
+    Backend, Error, Key, KeyBuilder, Leases, MemcachedBackend, MemoryBackend, Persist, Record, RedisBackend,
     RemoteOptions, Tier, Tiered, TieredOptions,
 };
 
-use crate::servers::{Server, false_server, impatient, patient};
+use crate::servers::{Server, fake_server, impatient, patient};
 
 fn key(number: u64) -> Key {
     KeyBuilder::new("remote", 1).number(number).finish()
@@ -22,25 +23,26 @@ fn record() -> Record {
     Record { schema: 1, created_ms: 0, cost: Duration::ZERO, tags: vec![], payload: "computed".into() }
 }
 
-/// Runs every promise of the contract, or says that it was skipped.
+/// Generates a test per promise of the contract. Tests are skipped with a note if the server is not
+/// installed.
 macro_rules! conformance_on {
     ($server:expr, $open:expr; $($promise:ident),*) => {
         $(#[test]
         fn $promise() {
-            struct Place(Server);
-            impl Harness for Place {
+            struct ServerFixture(Server);
+            impl BackendFixture for ServerFixture {
                 async fn open(&self) -> Arc<dyn Backend> {
                     $open(&self.0)
                 }
             }
             let Some(server) = $server else { return };
-            conformance::run(conformance::$promise(&Place(server)));
+            conformance::run(conformance::$promise(&ServerFixture(server)));
         })*
     };
     ($server:expr, $open:expr) => {
-        conformance_on!($server, $open; what_is_put_is_there, the_last_put_wins, removal_removes_and_may_be_repeated,
-            many_keep_their_order, values_are_any_bytes, list_lists_if_it_can, lives_end_if_they_can,
-            flushed_survives_if_it_can, tasks_may_share_it);
+        conformance_on!($server, $open; get_returns_what_was_put, last_put_wins, remove_is_idempotent,
+            get_many_preserves_order, values_are_arbitrary_bytes, list_returns_all_keys_if_supported, entries_expire_if_supported,
+            flushed_entries_survive_reopening_if_durable, tasks_can_share_a_backend);
     };
 }
 
@@ -64,8 +66,8 @@ fn memcached(server: &Server, prefix: &str) -> MemcachedBackend {
     MemcachedBackend::new(&server.address(), patient(prefix)).unwrap()
 }
 
-/// Does the same to both kinds of server, those that are here.
-async fn each_of_two(check: impl AsyncFn(Arc<dyn Backend>, Arc<dyn Backend>)) {
+/// Runs a check with two backends on a server of each installed kind.
+async fn with_two_backends(check: impl AsyncFn(Arc<dyn Backend>, Arc<dyn Backend>)) {
     if let Some(server) = Server::redis() {
         check(Arc::new(redis(&server, "a*[1]")), Arc::new(redis(&server, "b"))).await;
     }
@@ -75,8 +77,8 @@ async fn each_of_two(check: impl AsyncFn(Arc<dyn Backend>, Arc<dyn Backend>)) {
 }
 
 #[tokio::test]
-async fn prefixes_keep_users_of_a_server_apart() {
-    each_of_two(async |one, two| {
+async fn prefixes_separate_the_users_of_a_server() {
+    with_two_backends(async |one, two| {
         one.put(&key(1), "one".into(), None).await.unwrap();
         two.put(&key(1), "two".into(), None).await.unwrap();
         assert_eq!(one.get(&key(1)).await.unwrap().unwrap(), "one");
@@ -90,8 +92,8 @@ async fn prefixes_keep_users_of_a_server_apart() {
 }
 
 #[tokio::test]
-async fn many_keys_take_few_round_trips() {
-    each_of_two(async |one, _| {
+async fn many_keys_can_be_read_in_one_call() {
+    with_two_backends(async |one, _| {
         let keys: Vec<Key> = (0..1000).map(key).collect();
         for (number, key) in keys.iter().enumerate().filter(|(number, _)| number % 3 == 0) {
             one.put(key, number.to_string().into(), None).await.unwrap();
@@ -106,7 +108,7 @@ async fn many_keys_take_few_round_trips() {
 }
 
 #[tokio::test]
-async fn what_memcached_does_not_take_is_refused_and_what_was_there_is_gone() {
+async fn an_oversized_value_is_rejected_and_the_old_value_removed() {
     let Some(server) = Server::memcached() else { return };
     let backend = memcached(&server, "");
     let limit = backend.capabilities().value_bytes_max.unwrap();
@@ -118,7 +120,7 @@ async fn what_memcached_does_not_take_is_refused_and_what_was_there_is_gone() {
 }
 
 #[tokio::test]
-async fn a_wrong_kind_of_value_is_an_error_and_the_server_is_well() {
+async fn a_value_of_the_wrong_type_is_an_error_but_not_an_outage() {
     let Some(server) = Server::redis() else { return };
     let (backend, client) = (redis(&server, ""), ::redis::Client::open(server.redis_url()).unwrap());
     let mut connection = client.get_multiplexed_async_connection().await.unwrap();
@@ -127,24 +129,24 @@ async fn a_wrong_kind_of_value_is_an_error_and_the_server_is_well() {
     assert_eq!(pushed, 1);
     for _ in 0..3 {
         let error = backend.get(&key(1)).await.unwrap_err();
-        assert!(!is_left_alone(&error), "{error}");
+        assert!(!is_unavailable(&error), "{error}");
     }
     assert_eq!(backend.get(&key(2)).await.unwrap(), None);
 }
 
-fn is_left_alone(error: &greenwave_cache::BoxError) -> bool {
+fn is_unavailable(error: &greenwave_cache::BoxError) -> bool {
     matches!(error.downcast_ref(), Some(Error::Unavailable { .. }))
 }
 
-/// Tiers of memory, and a server that is not well.
+/// Creates a memory tier in front of a failing server.
 fn tiered(server: Arc<dyn Backend>) -> Tiered {
     let memory = Arc::new(MemoryBackend::new(100, 1 << 20).unwrap());
     let tiers = vec![Tier::new("memory", memory), Tier::new("server", server)];
     Tiered::new(tiers, TieredOptions::new(1))
 }
 
-/// Nothing of what it does fails its caller, and what it says is right.
-async fn goes_on_without(server: Arc<dyn Backend>) {
+/// Asserts that the failures of a server affect no caller and appear in the statistics.
+async fn check_works_without(server: Arc<dyn Backend>) {
     let tiered = tiered(server);
     for number in 0..50 {
         assert_eq!(tiered.get(&key(number)).await, None);
@@ -157,35 +159,40 @@ async fn goes_on_without(server: Arc<dyn Backend>) {
 }
 
 #[tokio::test]
-async fn nobody_listens() {
+async fn an_unreachable_server_is_skipped() {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let slow = || RemoteOptions { pause_min: Duration::from_secs(30), ..patient("") };
-    goes_on_without(Arc::new(RedisBackend::new(&format!("redis://127.0.0.1:{port}"), slow()).unwrap())).await;
-    goes_on_without(Arc::new(MemcachedBackend::new(&format!("127.0.0.1:{port}"), slow()).unwrap())).await;
-}
-
-#[tokio::test]
-async fn a_server_that_hangs_is_waited_for_once() {
-    let port = false_server(b"");
-    let options = || RemoteOptions { pause_min: Duration::from_secs(30), ..impatient() };
-    goes_on_without(Arc::new(RedisBackend::new(&format!("redis://127.0.0.1:{port}"), options()).unwrap()))
+    let slow = || RemoteOptions { backoff_min: Duration::from_secs(30), ..patient("") };
+    check_works_without(Arc::new(RedisBackend::new(&format!("redis://127.0.0.1:{port}"), slow()).unwrap()))
         .await;
-    goes_on_without(Arc::new(MemcachedBackend::new(&format!("127.0.0.1:{port}"), options()).unwrap())).await;
+    check_works_without(Arc::new(MemcachedBackend::new(&format!("127.0.0.1:{port}"), slow()).unwrap())).await;
 }
 
 #[tokio::test]
-async fn rubbish_is_never_a_value() {
-    // Nonsense; the right form with the wrong kind of answer; a value that is no record; for memcached one of another key.
+async fn a_hanging_server_is_skipped_after_one_timeout() {
+    let port = fake_server(b"");
+    let options = || RemoteOptions { backoff_min: Duration::from_secs(30), ..impatient() };
+    check_works_without(Arc::new(
+        RedisBackend::new(&format!("redis://127.0.0.1:{port}"), options()).unwrap(),
+    ))
+    .await;
+    check_works_without(Arc::new(MemcachedBackend::new(&format!("127.0.0.1:{port}"), options()).unwrap()))
+        .await;
+}
+
+#[tokio::test]
+async fn garbage_is_never_a_value() {
+    // Garbage; valid syntax of the wrong type; a value that is not a record; for memcached, a value
+    // of another key.
     let answers: [&'static [u8]; 6] = [
-        b"\0\xFF\xFErubbish\r\n\r\n",
+        b"\0\xFF\xFEgarbage\r\n\r\n",
         b"+OK\r\n+OK\r\n+OK\r\n",
-        b"$7\r\nrubbish\r\n$7\r\nrubbish\r\n",
+        b"$7\r\ngarbage\r\n$7\r\ngarbage\r\n",
         b"*2\r\n$1\r\na\r\n$1\r\nb\r\n",
-        b"VALUE other 0 7\r\nrubbish\r\nEND\r\n",
+        b"VALUE other 0 7\r\ngarbage\r\nEND\r\n",
         b"STORED\r\n",
     ];
     for answer in answers {
-        let port = false_server(answer);
+        let port = fake_server(answer);
         let redis = RedisBackend::new(&format!("redis://127.0.0.1:{port}"), impatient()).unwrap();
         let memcached = MemcachedBackend::new(&format!("127.0.0.1:{port}"), impatient()).unwrap();
         for server in [Arc::new(redis) as Arc<dyn Backend>, Arc::new(memcached)] {
@@ -199,9 +206,9 @@ async fn rubbish_is_never_a_value() {
 }
 
 #[tokio::test]
-async fn a_server_that_dies_is_missed_and_found_again() {
+async fn a_killed_server_counts_as_errors() {
     let Some(mut server) = Server::redis() else { return };
-    let options = RemoteOptions { pause_min: Duration::from_millis(1), ..patient("") };
+    let options = RemoteOptions { backoff_min: Duration::from_millis(1), ..patient("") };
     let tiered = tiered(Arc::new(RedisBackend::new(&server.redis_url(), options).unwrap()));
     tiered.put(&key(1), &record()).await.unwrap();
     assert_eq!(tiered.stats().tiers[1].errors, 0);
@@ -213,26 +220,26 @@ async fn a_server_that_dies_is_missed_and_found_again() {
 }
 
 #[tokio::test]
-async fn a_server_that_freezes_costs_one_time_limit() {
+async fn a_frozen_server_costs_one_timeout() {
     let Some(server) = Server::redis() else { return };
-    let time_max = Duration::from_millis(200);
-    let options = RemoteOptions { time_max, pause_min: Duration::from_secs(30), ..RemoteOptions::default() };
+    let timeout = Duration::from_millis(200);
+    let options = RemoteOptions { timeout, backoff_min: Duration::from_secs(30), ..RemoteOptions::default() };
     let backend = RedisBackend::new(&server.redis_url(), options).unwrap();
-    // On a busy machine even a server that is well may take longer than that.
+    // On a busy machine even a healthy server may exceed the timeout.
     if backend.put(&key(1), "value".into(), None).await.is_err() {
         return;
     }
     server.freeze();
-    let begun = Instant::now();
-    assert!(!is_left_alone(&backend.get(&key(1)).await.unwrap_err()));
-    assert!(begun.elapsed() >= time_max);
+    let started = Instant::now();
+    assert!(!is_unavailable(&backend.get(&key(1)).await.unwrap_err()));
+    assert!(started.elapsed() >= timeout);
     for _ in 0..1000 {
-        assert!(is_left_alone(&backend.get(&key(1)).await.unwrap_err()));
+        assert!(is_unavailable(&backend.get(&key(1)).await.unwrap_err()));
     }
 }
 
 #[tokio::test]
-async fn one_holds_a_lease_of_redis_at_a_time() {
+async fn a_redis_lease_has_one_holder_at_a_time() {
     let Some(server) = Server::redis() else { return };
     let leases = |ttl| redis(&server, "").leases(ttl);
     let minute = Duration::from_secs(60);
@@ -245,12 +252,12 @@ async fn one_holds_a_lease_of_redis_at_a_time() {
     drop(held);
     let held = waiting.await.unwrap();
     drop((held, other));
-    // Given back in the background: it is free well before its minute is over.
+    // Released in the background, long before it would expire.
     leases(minute).acquire(&key(1)).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_lease_is_renewed_while_it_is_held() {
+async fn a_held_lease_is_renewed() {
     let Some(server) = Server::redis() else { return };
     let short = Duration::from_millis(300);
     let held = redis(&server, "").leases(short).acquire(&key(1)).await.unwrap();
@@ -262,13 +269,13 @@ async fn a_lease_is_renewed_while_it_is_held() {
 }
 
 #[test]
-fn the_lease_of_a_holder_that_died_is_free_in_time() {
+fn the_lease_of_a_dead_holder_expires() {
     let Some(server) = Server::redis() else { return };
     let short = Duration::from_millis(300);
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let holder = runtime();
     let held = holder.block_on(async { redis(&server, "").leases(short).acquire(&key(1)).await.unwrap() });
-    // With its runtime, all that would renew it or give it back is gone.
+    // Dropping the runtime stops the tasks that would renew or release the lease.
     drop(holder);
     std::mem::forget(held);
     runtime().block_on(async {
@@ -277,7 +284,7 @@ fn the_lease_of_a_holder_that_died_is_free_in_time() {
 }
 
 #[tokio::test]
-async fn several_machines_compute_once() {
+async fn concurrent_machines_compute_once() {
     let Some(server) = Server::redis() else { return };
     let runs = Arc::new(AtomicUsize::new(0));
     let task = |_| {
@@ -290,7 +297,7 @@ async fn several_machines_compute_once() {
             let compute = || async {
                 runs.fetch_add(1, Ordering::Relaxed);
                 tokio::task::yield_now().await;
-                Ok::<_, Infallible>((record(), Keep::Stored))
+                Ok::<_, Infallible>((record(), Persist::Yes))
             };
             assert_eq!(tiered.get_or_compute(&key(1), compute).await, Ok(record()));
         })

@@ -1,4 +1,5 @@
-//! Real servers, started for a test on a free port of the loopback and killed with it; and false ones, which hang or talk rubbish.
+//! Starts real Redis and memcached servers on free loopback ports, and fake servers that hang or
+//! send garbage.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -7,12 +8,12 @@ use std::time::{Duration, Instant};
 
 use greenwave_cache::RemoteOptions;
 
-/// Makes a missing server a failure.
+/// Environment variable that turns a missing server into a failure.
 const REQUIRE: &str = "GREENWAVE_REQUIRE_SERVICES";
-/// How long a server may take to answer for the first time.
+/// Maximum time until a server accepts connections.
 const START_MAX: Duration = Duration::from_secs(20);
 
-/// A server of our own.
+/// A server process, killed on drop.
 pub(crate) struct Server {
     child: Child,
     pub(crate) port: u16,
@@ -20,7 +21,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// A Redis server that answers, or `None` if there is none on this machine and none is required.
+    /// Starts a Redis server. Returns `None` if it is not installed and not required.
     pub(crate) fn redis() -> Option<Self> {
         Self::start("redis-server", |port, dir| {
             let mut command = Command::new("redis-server");
@@ -30,7 +31,7 @@ impl Server {
         })
     }
 
-    /// The same with memcached.
+    /// Starts a memcached server. Returns `None` if it is not installed and not required.
     pub(crate) fn memcached() -> Option<Self> {
         Self::start("memcached", |port, _| {
             let mut command = Command::new("memcached");
@@ -40,7 +41,7 @@ impl Server {
     }
 
     fn start(name: &str, command: impl Fn(u16, &std::path::Path) -> Command) -> Option<Self> {
-        // Another process may take the port between our look and the server's.
+        // Retries, because another process may take the port before the server does.
         for _ in 0..5 {
             let (port, dir) = (free_port(), tempfile::tempdir().unwrap());
             let mut command = command(port, dir.path());
@@ -48,24 +49,26 @@ impl Server {
                 Ok(child) => child,
                 Err(error) => {
                     assert!(std::env::var_os(REQUIRE).is_none(), "{name} is required: {error}");
-                    // Past what the harness keeps to itself: a skip is to be seen.
-                    let note = format!("skipped: there is no {name} here ({error})\n");
+                    // Written to stderr directly, because the test runner captures `eprintln!` and
+                    // the note must be seen.
+                    let note = format!("skipped: {name} is not installed ({error})\n");
                     std::io::stderr().write_all(note.as_bytes()).unwrap();
                     return None;
                 }
             };
             let mut server = Self { child, port, _dir: dir };
-            if server.answers() {
+            if server.wait_until_ready() {
                 return Some(server);
             }
         }
-        panic!("{name} does not start");
+        panic!("cannot start {name}");
     }
 
-    /// Waits until the port is open, which no server tells in another way.
-    fn answers(&mut self) -> bool {
-        let begun = Instant::now();
-        while begun.elapsed() < START_MAX && self.child.try_wait().unwrap().is_none() {
+    /// Waits until the port accepts connections. Returns false if the server exits or takes too
+    /// long.
+    fn wait_until_ready(&mut self) -> bool {
+        let started = Instant::now();
+        while started.elapsed() < START_MAX && self.child.try_wait().unwrap().is_none() {
             if TcpStream::connect(("127.0.0.1", self.port)).is_ok() {
                 return true;
             }
@@ -82,13 +85,13 @@ impl Server {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// With SIGKILL, as a machine that loses power would end it.
+    /// Kills the server with SIGKILL, as a power failure would.
     pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
-    /// Stops it from answering without closing its connections.
+    /// Stops the server from responding without closing its connections.
     pub(crate) fn freeze(&self) {
         let status = Command::new("kill").args(["-STOP", &self.child.id().to_string()]).status();
         assert!(status.unwrap().success());
@@ -106,18 +109,18 @@ fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-/// Options whose time limit is long enough for a busy machine.
+/// Returns options with a timeout that is long enough on a busy machine.
 pub(crate) fn patient(prefix: &str) -> RemoteOptions {
-    RemoteOptions { prefix: prefix.to_owned(), time_max: Duration::from_secs(20), ..RemoteOptions::default() }
+    RemoteOptions { prefix: prefix.to_owned(), timeout: Duration::from_secs(20), ..RemoteOptions::default() }
 }
 
-/// Options for a server that is known not to answer.
+/// Returns options for a server that will not respond.
 pub(crate) fn impatient() -> RemoteOptions {
-    RemoteOptions { time_max: Duration::from_millis(50), ..RemoteOptions::default() }
+    RemoteOptions { timeout: Duration::from_millis(50), ..RemoteOptions::default() }
 }
 
-/// Listens for ever, and to everything that comes says this.
-pub(crate) fn false_server(answer: &'static [u8]) -> u16 {
+/// Starts a server that responds to everything with `answer`. Returns its port.
+pub(crate) fn fake_server(answer: &'static [u8]) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     std::thread::spawn(move || {

@@ -1,4 +1,4 @@
-//! Tiers: order, back-fill, age, damage, and backends that fail.
+//! Tests of tiers: order, backfills, age, damage, and failing backends.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,8 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use greenwave_cache::{
-    Access, Backend, BadRecord, BoxError, Capabilities, Key, KeyBuilder, MemoryBackend, OnFailure, Predictor,
-    Record, Secret, Tier, Tiered, TieredOptions, Trail, Writes,
+    AccessMode, Backend, BoxError, Capabilities, Key, KeyBuilder, MemoryBackend, OnFailure, Predictor,
+    Record, RecordError, Secret, Tier, Tiered, TieredOptions, Trail, WriteMode,
 };
 
 fn key(number: u64) -> Key {
@@ -27,13 +27,13 @@ fn tier(name: &str, backend: Arc<dyn Backend>) -> Tier {
     Tier::new(name, backend)
 }
 
-/// Always the same instant, so that age depends on nothing else.
+/// Options with a fixed clock, so that age depends only on the records.
 fn options() -> TieredOptions {
     TieredOptions { clock: || 10_000, ..TieredOptions::new(1) }
 }
 
 #[tokio::test]
-async fn a_hit_fills_the_tiers_before() {
+async fn a_hit_fills_the_faster_tiers() {
     let (fast, slow) = (memory(), memory());
     slow.put(&key(1), record("found").encode(&key(1)), None).await.unwrap();
     let tiered = Tiered::new(vec![tier("fast", fast.clone()), tier("slow", slow)], options());
@@ -52,7 +52,7 @@ async fn a_hit_fills_the_tiers_before() {
 #[tokio::test]
 async fn a_read_only_tier_is_never_written_to() {
     let (first, shared) = (memory(), memory());
-    let read_only = Tier { access: Access::ReadOnly, ..tier("shared", shared.clone()) };
+    let read_only = Tier { access: AccessMode::ReadOnly, ..tier("shared", shared.clone()) };
     let tiered = Tiered::new(vec![read_only, tier("own", first.clone())], options());
     tiered.put(&key(1), &record("mine")).await.unwrap();
     assert!(tiered.get(&key(1)).await.is_some());
@@ -62,9 +62,9 @@ async fn a_read_only_tier_is_never_written_to() {
 }
 
 #[tokio::test]
-async fn what_does_not_verify_is_passed_over_and_forgotten() {
+async fn invalid_records_are_skipped_and_removed() {
     let (fast, slow) = (memory(), memory());
-    fast.put(&key(1), "rubbish".into(), None).await.unwrap();
+    fast.put(&key(1), "garbage".into(), None).await.unwrap();
     slow.put(&key(1), record("good").encode(&key(1)), None).await.unwrap();
     fast.put(&key(2), record("stray").encode(&key(1)), None).await.unwrap();
     let other_schema = Record { schema: 2, ..record("new") };
@@ -73,12 +73,12 @@ async fn what_does_not_verify_is_passed_over_and_forgotten() {
     assert_eq!(tiered.get(&key(1)).await, Some(record("good")));
     assert_eq!(tiered.get(&key(2)).await, None);
     assert_eq!(tiered.get(&key(3)).await, None);
-    assert_eq!(tiered.stats().tiers[0].bad_records, 3);
-    assert_eq!(fast.list().await.unwrap(), [key(1)], "and the good one took the bad one's place");
+    assert_eq!(tiered.stats().tiers[0].invalid_records, 3);
+    assert_eq!(fast.list().await.unwrap(), [key(1)], "the valid record replaced the invalid one");
 }
 
 #[tokio::test]
-async fn a_record_grows_too_old() {
+async fn records_older_than_the_maximum_are_misses() {
     static NOW: AtomicU64 = AtomicU64::new(0);
     let options = TieredOptions {
         age_max: Some(Duration::from_secs(5)),
@@ -93,7 +93,7 @@ async fn a_record_grows_too_old() {
     assert_eq!(tiered.get(&key(1)).await, None);
 }
 
-/// Fails always.
+/// A backend that always fails.
 #[derive(Debug)]
 struct Dead;
 
@@ -126,10 +126,10 @@ impl Backend for Dead {
 }
 
 #[tokio::test]
-async fn a_tier_that_fails_fails_no_caller() {
+async fn a_failing_tier_fails_no_caller() {
     let tiered = Tiered::new(vec![tier("dead", Arc::new(Dead)), tier("memory", memory())], options());
-    tiered.put(&key(1), &record("kept")).await.unwrap();
-    assert_eq!(tiered.get(&key(1)).await, Some(record("kept")));
+    tiered.put(&key(1), &record("value")).await.unwrap();
+    assert_eq!(tiered.get(&key(1)).await, Some(record("value")));
     assert_eq!(tiered.get(&key(2)).await, None);
     tiered.remove(&key(1)).await;
     assert!(!tiered.flush().await);
@@ -140,23 +140,23 @@ async fn a_tier_that_fails_fails_no_caller() {
 }
 
 #[tokio::test]
-async fn no_tiers_is_a_cache_that_is_off() {
+async fn a_cache_without_tiers_always_misses() {
     let tiered = Tiered::new(vec![], options());
     tiered.put(&key(1), &record("lost")).await.unwrap();
     assert_eq!(tiered.get(&key(1)).await, None);
     assert!(tiered.flush().await && tiered.close().await);
 }
 
-/// A backend whose writes wait for leave to go on.
+/// A backend whose puts wait for a permit.
 #[derive(Debug)]
 struct Slow {
     memory: Arc<MemoryBackend>,
-    leave: tokio::sync::Semaphore,
+    permits: tokio::sync::Semaphore,
 }
 
 impl Slow {
     fn new() -> Arc<Self> {
-        Arc::new(Self { memory: memory(), leave: tokio::sync::Semaphore::new(0) })
+        Arc::new(Self { memory: memory(), permits: tokio::sync::Semaphore::new(0) })
     }
 }
 
@@ -169,7 +169,7 @@ impl Backend for Slow {
         self.memory.get_many(keys).await
     }
     async fn put(&self, key: &Key, value: Bytes, ttl: Option<Duration>) -> Result<(), BoxError> {
-        self.leave.acquire().await?.forget();
+        self.permits.acquire().await?.forget();
         self.memory.put(key, value, ttl).await
     }
     async fn remove(&self, key: &Key) -> Result<(), BoxError> {
@@ -190,18 +190,18 @@ impl Backend for Slow {
 }
 
 #[tokio::test]
-async fn writing_back_keeps_nobody_waiting_and_keeps_its_order() {
+async fn queued_writes_return_at_once_and_stay_in_order() {
     let slow = Slow::new();
-    let back = Tier { writes: Writes::Back { queued_max: 2 }, ..tier("slow", slow.clone()) };
+    let back = Tier { writes: WriteMode::Back { queued_max: 2 }, ..tier("slow", slow.clone()) };
     let tiered = Tiered::new(vec![tier("fast", memory()), back], options());
     tiered.put(&key(1), &record("one")).await.unwrap();
     tiered.put(&key(2), &record("two")).await.unwrap();
     tiered.put(&key(1), &record("uno")).await.unwrap();
     tiered.put(&key(9), &record("ignored")).await.unwrap();
     let dropped = tiered.stats().tiers[1].dropped;
-    assert!((1..=2).contains(&dropped), "{dropped} found no place");
+    assert!((1..=2).contains(&dropped), "{dropped} were dropped");
     assert_eq!(slow.memory.stats().entries, 0);
-    slow.leave.add_permits(10);
+    slow.permits.add_permits(10);
     tiered.remove(&key(2)).await;
     assert!(tiered.flush().await);
     assert_eq!(slow.memory.get(&key(2)).await.unwrap(), None, "the removal came after the put");
@@ -210,48 +210,48 @@ async fn writing_back_keeps_nobody_waiting_and_keeps_its_order() {
 }
 
 #[tokio::test]
-async fn who_asks_for_it_hears_of_writes_that_failed() {
+async fn failed_writes_are_reported_if_requested() {
     let report = |backend| Tier { on_failure: OnFailure::Report, ..tier("reported", backend) };
     let tiered = Tiered::new(vec![report(Arc::new(Dead)), tier("memory", memory())], options());
-    let error = tiered.put(&key(1), &record("kept")).await.unwrap_err();
-    assert_eq!(error.to_string(), "cannot put into the tier reported");
-    assert_eq!(tiered.get(&key(1)).await, Some(record("kept")), "by the tiers that did not fail");
+    let error = tiered.put(&key(1), &record("value")).await.unwrap_err();
+    assert_eq!(error.to_string(), "cannot write to tier reported");
+    assert_eq!(tiered.get(&key(1)).await, Some(record("value")), "from the tier that did not fail");
     let slow = Slow::new();
-    let back = Tier { writes: Writes::Back { queued_max: 1 }, ..report(slow) };
+    let back = Tier { writes: WriteMode::Back { queued_max: 1 }, ..report(slow) };
     let tiered = Tiered::new(vec![back], options());
     let mut refused = 0;
     for _ in 0..3 {
-        refused += usize::from(tiered.put(&key(1), &record("kept")).await.is_err());
+        refused += usize::from(tiered.put(&key(1), &record("value")).await.is_err());
     }
     assert!((1..=2).contains(&refused), "{refused}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_tier_that_takes_too_long_has_failed() {
+async fn a_call_that_exceeds_the_timeout_fails() {
     let second = Duration::from_secs(1);
-    let limited = Tier { time_max: Some(second), ..tier("slow", Slow::new()) };
+    let limited = Tier { timeout: Some(second), ..tier("slow", Slow::new()) };
     let tiered = Tiered::new(vec![limited, tier("memory", memory())], options());
-    let begun = tokio::time::Instant::now();
-    tiered.put(&key(1), &record("kept")).await.unwrap();
-    assert_eq!(begun.elapsed(), second);
+    let started = tokio::time::Instant::now();
+    tiered.put(&key(1), &record("value")).await.unwrap();
+    assert_eq!(started.elapsed(), second);
     assert_eq!(tiered.stats().tiers[0].errors, 1);
-    assert_eq!(tiered.get(&key(1)).await, Some(record("kept")));
+    assert_eq!(tiered.get(&key(1)).await, Some(record("value")));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_tier_keeps_for_as_long_as_it_may() {
+async fn a_tier_drops_records_after_its_maximum_ttl() {
     let fast = memory();
     let limited = Tier { ttl_max: Some(Duration::from_secs(5)), ..tier("fast", fast.clone()) };
     let tiered = Tiered::new(vec![limited, tier("slow", memory())], options());
-    tiered.put(&key(1), &record("kept")).await.unwrap();
+    tiered.put(&key(1), &record("value")).await.unwrap();
     tokio::time::advance(Duration::from_secs(6)).await;
     assert_eq!(fast.get(&key(1)).await.unwrap(), None);
-    assert_eq!(tiered.get(&key(1)).await, Some(record("kept")));
+    assert_eq!(tiered.get(&key(1)).await, Some(record("value")));
     assert_eq!(tiered.stats().tiers[0].backfills, 1);
 }
 
 #[tokio::test]
-async fn what_is_too_large_for_a_tier_is_no_error_of_its() {
+async fn an_oversized_record_is_dropped_without_an_error() {
     let small = Arc::new(MemoryBackend::new(10, 1000).unwrap());
     let tiered = Tiered::new(vec![tier("small", small.clone()), tier("large", memory())], options());
     let large = Record { payload: vec![7; 5000].into(), ..record("") };
@@ -262,13 +262,14 @@ async fn what_is_too_large_for_a_tier_is_no_error_of_its() {
 }
 
 #[tokio::test]
-async fn a_shared_tier_cannot_feed_a_wrong_pass() {
+async fn forged_records_in_a_shared_tier_are_rejected() {
     let shared = memory();
     let sealed = TieredOptions { secret: Some(Secret::new(b"ours")), ..options() };
     let tiered = Tiered::new(vec![tier("shared", shared.clone())], sealed.clone());
     tiered.put(&key(1), &record("passed")).await.unwrap();
     assert_eq!(tiered.get(&key(1)).await, Some(record("passed")));
-    // Whoever writes to the server: a record without a seal, one with a seal of his own, one of ours under another key.
+    // Writes by an attacker: a record without a seal, one with another seal, and one of our records
+    // under another key.
     shared.put(&key(2), record("forged").encode(&key(2)), None).await.unwrap();
     shared.put(&key(3), record("forged").seal(&key(3), &Secret::new(b"his")), None).await.unwrap();
     let ours = shared.get(&key(1)).await.unwrap().unwrap();
@@ -278,35 +279,38 @@ async fn a_shared_tier_cannot_feed_a_wrong_pass() {
     }
     let reasons: Vec<_> = tiered.quarantined().into_iter().map(|bad| (bad.key, bad.reason)).collect();
     let expected = [
-        (key(2), BadRecord::Untrusted { sealed: false }),
-        (key(3), BadRecord::Damaged),
-        (key(4), BadRecord::Damaged),
+        (key(2), RecordError::Untrusted { sealed: false }),
+        (key(3), RecordError::Corrupt),
+        (key(4), RecordError::Corrupt),
     ];
     assert_eq!(reasons, expected);
-    assert_eq!(shared.list().await.unwrap(), [key(1)], "and they are gone");
+    assert_eq!(shared.list().await.unwrap(), [key(1)], "invalid records are removed");
 }
 
 #[tokio::test]
-async fn what_does_not_verify_in_a_read_only_tier_is_read_once() {
+async fn invalid_records_of_a_read_only_tier_are_read_once() {
     let shared = memory();
-    shared.put(&key(1), "rubbish".into(), None).await.unwrap();
-    let read_only = Tier { access: Access::ReadOnly, ..tier("shared", shared.clone()) };
+    shared.put(&key(1), "garbage".into(), None).await.unwrap();
+    let read_only = Tier { access: AccessMode::ReadOnly, ..tier("shared", shared.clone()) };
     let tiered = Tiered::new(vec![read_only], options());
     for _ in 0..3 {
         assert_eq!(tiered.get(&key(1)).await, None);
     }
     assert_eq!(tiered.get_many(&[key(1)]).await, [None]);
     let stats = tiered.stats();
-    assert_eq!((stats.tiers[0].bad_records, stats.tiers[0].misses, tiered.quarantined().len()), (1, 4, 1));
-    assert_eq!(tiered.quarantined()[0].bytes, "rubbish");
+    assert_eq!(
+        (stats.tiers[0].invalid_records, stats.tiers[0].misses, tiered.quarantined().len()),
+        (1, 4, 1)
+    );
+    assert_eq!(tiered.quarantined()[0].bytes, "garbage");
 }
 
 #[tokio::test]
-async fn many_are_read_at_once_from_wherever_they_are() {
+async fn get_many_reads_each_record_from_the_tier_that_has_it() {
     let (fast, slow) = (memory(), memory());
     fast.put(&key(1), record("fast").encode(&key(1)), None).await.unwrap();
     slow.put(&key(2), record("slow").encode(&key(2)), None).await.unwrap();
-    slow.put(&key(3), "rubbish".into(), None).await.unwrap();
+    slow.put(&key(3), "garbage".into(), None).await.unwrap();
     let tiered = Tiered::new(vec![tier("fast", fast.clone()), tier("slow", slow)], options());
     let found = tiered.get_many(&[key(3), key(2), key(1), key(4)]).await;
     assert_eq!(found, [None, Some(record("slow")), Some(record("fast")), None]);
@@ -316,7 +320,7 @@ async fn many_are_read_at_once_from_wherever_they_are() {
 }
 
 #[tokio::test]
-async fn clearing_forgets_everything_that_can_be_listed() {
+async fn clear_removes_all_listed_records() {
     let (one, two) = (memory(), memory());
     let tiered = Tiered::new(vec![tier("one", one.clone()), tier("two", two.clone())], options());
     for number in 0..5 {
@@ -327,7 +331,7 @@ async fn clearing_forgets_everything_that_can_be_listed() {
 }
 
 #[tokio::test]
-async fn a_restart_finds_what_was_hot_as_hot_as_it_was() {
+async fn hot_records_are_restored_with_their_heat() {
     let durable = memory();
     let open = |memory: &Arc<MemoryBackend>| {
         let tiers = vec![tier("memory", memory.clone()), tier("durable", durable.clone())];
@@ -336,7 +340,7 @@ async fn a_restart_finds_what_was_hot_as_hot_as_it_was() {
     let before = memory();
     let tiered = open(&before);
     for number in 0..20 {
-        tiered.put(&key(number), &record("kept")).await.unwrap();
+        tiered.put(&key(number), &record("value")).await.unwrap();
     }
     for number in [3, 5, 7, 3, 5, 7] {
         tiered.get(&key(number)).await.unwrap();
@@ -358,13 +362,13 @@ async fn a_restart_finds_what_was_hot_as_hot_as_it_was() {
         "{heat:?} {warmed:?}"
     );
     let slow_before = restarted.stats().tiers[1].hits;
-    assert_eq!(restarted.get(&key(5)).await, Some(record("kept")));
+    assert_eq!(restarted.get(&key(5)).await, Some(record("value")));
     assert_eq!(restarted.stats().tiers[1].hits, slow_before, "from memory");
     assert_eq!(Tiered::new(vec![], options()).warm(&memory()).await, 0);
 }
 
 #[tokio::test]
-async fn what_will_be_asked_for_is_fetched_before() {
+async fn predicted_records_are_prefetched() {
     let slow = memory();
     for number in 0..50 {
         slow.put(&key(number), record("slow").encode(&key(number)), None).await.unwrap();
@@ -376,13 +380,13 @@ async fn what_will_be_asked_for_is_fetched_before() {
     let mut trail = Trail::default();
     for round in 0..4 {
         for number in 0..50 {
-            assert_eq!(tiered.get_on(&mut trail, &key(number)).await, Some(record("slow")));
-            // On one thread, what was started now comes to its end before the next is asked for.
+            assert_eq!(tiered.get_with_trail(&mut trail, &key(number)).await, Some(record("slow")));
+            // With a single thread, yielding lets the prefetch finish before the next read.
             for _ in 0..20 {
                 tokio::task::yield_now().await;
             }
         }
-        // As if the fast tier held little.
+        // Emptied, as if the fast tier had evicted everything.
         if round < 3 {
             for number in 0..50 {
                 fast.remove(&key(number)).await.unwrap();
@@ -390,8 +394,8 @@ async fn what_will_be_asked_for_is_fetched_before() {
         }
     }
     let stats = tiered.stats();
-    // In the first two rounds there was nothing to foretell from.
+    // Nothing can be predicted in the first two rounds.
     assert!(stats.prefetched >= 60 && stats.prefetch_hits >= 60, "{stats:?}");
-    assert!(stats.prefetched - stats.prefetch_hits <= 8, "hardly anything is wasted: {stats:?}");
+    assert!(stats.prefetched - stats.prefetch_hits <= 8, "too many prefetches were wasted: {stats:?}");
     assert!(stats.tiers[0].hits >= 60, "{stats:?}");
 }

@@ -1,25 +1,27 @@
-//! A limit of weight: what fits does not depend on shards or processors, and the limit holds.
+//! Tests of the weight limit, which does not depend on the number of shards.
 
 use std::sync::Arc;
 
 use proptest::prelude::*;
 
 use greenwave_cache::{
-    Adaptive, Backend, Cache, CostAware, KeyBuilder, Lru, MemoryBackend, Options, Policy, S3Fifo, Seeded,
+    Adaptive, Backend, Cache, CacheOptions, CostAware, KeyBuilder, Lru, MemoryBackend, Policy, S3Fifo,
+    SeededHasher,
 };
 
 const MIB: u64 = 1 << 20;
 
-/// A cache whose values are their weights.
-fn weighed<P: Policy>(weight_max: u64, shards: Option<usize>) -> Cache<u64, u64, P, Seeded> {
+/// Creates a cache in which the weight of an entry is its value.
+fn value_weighed<P: Policy>(weight_max: u64, shards: Option<usize>) -> Cache<u64, u64, P, SeededHasher> {
     let weigher = Some(Arc::new(|_: &u64, weight: &u64| *weight) as _);
-    Cache::with(Options { weight_max: Some(weight_max), weigher, shards, ..Options::default() }).unwrap()
+    Cache::with(CacheOptions { weight_max: Some(weight_max), weigher, shards, ..CacheOptions::default() })
+        .unwrap()
 }
 
 #[test]
-fn what_the_budget_allows_fits_into_any_number_of_shards() {
+fn entries_within_the_limit_fit_into_any_number_of_shards() {
     fn check<P: Policy>(shards: Option<usize>) {
-        let cache = weighed::<P>(64 * MIB, shards);
+        let cache = value_weighed::<P>(64 * MIB, shards);
         for weight in [13 * MIB, 33 * MIB, 64 * MIB] {
             cache.insert(weight, weight);
             assert_eq!(cache.get(&weight), Some(weight), "{shards:?}");
@@ -37,8 +39,8 @@ fn what_the_budget_allows_fits_into_any_number_of_shards() {
 }
 
 #[test]
-fn a_heavy_entry_that_is_read_survives_many_light_ones() {
-    let cache = weighed::<Lru>(64 * MIB, Some(16));
+fn a_heavy_entry_that_is_accessed_survives_many_light_ones() {
+    let cache = value_weighed::<Lru>(64 * MIB, Some(16));
     cache.insert(0, 20 * MIB);
     for key in 1..20_000 {
         cache.insert(key, MIB / 64);
@@ -49,30 +51,30 @@ fn a_heavy_entry_that_is_read_survives_many_light_ones() {
     for key in 20_000..40_000 {
         cache.insert(key, MIB / 64);
     }
-    assert_eq!(cache.get(&0), None, "unread, it goes like the others");
+    assert_eq!(cache.get(&0), None, "without accesses it is evicted");
 }
 
 #[test]
-fn a_heavy_entry_takes_room_from_all_shards_alike() {
-    let cache = weighed::<Lru>(1000, Some(8));
+fn a_heavy_entry_evicts_from_all_shards_evenly() {
+    let cache = value_weighed::<Lru>(1000, Some(8));
     (0..5000).for_each(|key| cache.insert(key, 1));
     cache.insert(5000, 500);
-    // Each of the last entries would be gone if one shard had made room alone.
+    // If one shard had made all the room, the last entries of that shard would be gone.
     let survivors = (4700..5000).filter(|key| cache.contains(key)).count();
     assert!(survivors > 250, "{survivors} of the newest 300");
     assert_eq!(cache.stats().weight, 1000);
 }
 
 #[test]
-fn sharing_a_budget_costs_no_hits() {
+fn a_shared_limit_costs_no_hits() {
     fn hits<P: Policy>(shards: usize) -> usize {
-        let cache = weighed::<P>(20_000, Some(shards));
+        let cache = value_weighed::<P>(20_000, Some(shards));
         let mut chance = 88_172_645_463_325_252_u64;
         let mut key = || {
             chance ^= chance << 13;
             chance ^= chance >> 7;
             chance ^= chance << 17;
-            // A few keys are asked for often, most of them rarely.
+            // A few keys are accessed often, most of them rarely.
             let fraction = (chance >> 11) as f64 / (1_u64 << 53) as f64;
             (fraction.powi(4) * 20_000.0) as u64
         };
@@ -96,8 +98,8 @@ fn sharing_a_budget_costs_no_hits() {
 }
 
 #[test]
-fn threads_share_a_budget() {
-    let cache = weighed::<Adaptive>(1000, Some(8));
+fn the_limit_holds_with_concurrent_threads() {
+    let cache = value_weighed::<Adaptive>(1000, Some(8));
     std::thread::scope(|scope| {
         for thread in 0..4_u64 {
             let cache = &cache;
@@ -118,13 +120,13 @@ fn threads_share_a_budget() {
     assert_eq!(cache.iter().map(|(_, weight)| weight).sum::<u64>(), stats.weight);
     cache.invalidate_all();
     cache.insert(0, 1000);
-    assert_eq!(cache.get(&0), Some(1000), "nothing is left of the weight of what is gone");
+    assert_eq!(cache.get(&0), Some(1000), "evicted entries leave no weight behind");
 }
 
 #[test]
-fn weights_beyond_32_bits_count_in_full() {
+fn weights_beyond_32_bits_are_exact() {
     let large = 5 << 32;
-    let cache = weighed::<Lru>(3 * large, Some(4));
+    let cache = value_weighed::<Lru>(3 * large, Some(4));
     (0..4).for_each(|key| cache.insert(key, large));
     assert_eq!((cache.len(), cache.stats().weight), (3, 3 * large));
     cache.insert(9, 3 * large + 1);
@@ -132,7 +134,7 @@ fn weights_beyond_32_bits_count_in_full() {
 }
 
 #[tokio::test]
-async fn a_memory_tier_takes_values_up_to_its_budget() {
+async fn a_memory_backend_accepts_values_up_to_its_limit() {
     let memory = MemoryBackend::new(1000, 64 << 20).unwrap();
     let key = KeyBuilder::new("heavy", 1).finish();
     memory.put(&key, vec![7; 40 << 20].into(), None).await.unwrap();
@@ -142,16 +144,16 @@ async fn a_memory_tier_takes_values_up_to_its_budget() {
 
 proptest! {
     #[test]
-    fn the_budget_holds_after_every_call(steps in proptest::collection::vec((0..24_u64, 0..120_u64, 0..8_u8), 0..200)) {
-        holds::<Adaptive>(&steps)?;
-        holds::<CostAware>(&steps)?;
-        holds::<S3Fifo>(&steps)?;
-        holds::<Lru>(&steps)?;
+    fn the_limit_holds_after_every_call(steps in proptest::collection::vec((0..24_u64, 0..120_u64, 0..8_u8), 0..200)) {
+        check_limit::<Adaptive>(&steps)?;
+        check_limit::<CostAware>(&steps)?;
+        check_limit::<S3Fifo>(&steps)?;
+        check_limit::<Lru>(&steps)?;
     }
 }
 
-fn holds<P: Policy>(steps: &[(u64, u64, u8)]) -> Result<(), TestCaseError> {
-    let cache = weighed::<P>(100, Some(4));
+fn check_limit<P: Policy>(steps: &[(u64, u64, u8)]) -> Result<(), TestCaseError> {
+    let cache = value_weighed::<P>(100, Some(4));
     for &(key, weight, step) in steps {
         match step {
             0 => _ = cache.remove(&key),

@@ -1,6 +1,7 @@
-//! Disk backends on a simulated machine: several processes interleaved at every file operation, crashes, full disks and budgets. A
-//! value may vanish at any time; it is never another key's, nor older than one that had replaced or removed it.
-#![expect(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
+//! Simulation tests of disk backends: several processes interleaved at every file operation, with
+//! crashes, full disks and size limits. A value may disappear at any time, but is never that of
+//! another key, and never older than a value that replaced or removed it.
+#![expect(clippy::unwrap_used, reason = "test helpers may panic")]
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -12,14 +13,16 @@ use bytes::Bytes;
 use greenwave_cache::{Backend, BoxError, DiskBackend, DiskOptions, Key};
 use greenwave_segment::simulation::{Faults, Machine, Process, Schedule, Unsynced};
 
-/// How many seeds the random test runs, and from which on, for the long run: `COUNT` or `COUNT@FIRST`.
+/// Environment variable with the number of seeds to run and, optionally, the first one: `COUNT` or
+/// `COUNT@FIRST`.
 const SEEDS: &str = "GREENWAVE_SIMULATION_SEEDS";
 const DIR: &str = "/cache";
 const KEYS: u8 = 6;
-/// More steps than any script needs: a run that takes more is stuck.
+/// Step limit. A run that exceeds it is stuck.
 const STEPS_MAX: u64 = 400_000;
 
-/// A random number generator whose every draw is determined by its seed (SplitMix64, Steele, Lea and Flood 2014).
+/// A random number generator that is fully determined by its seed (SplitMix64, Steele, Lea and
+/// Flood 2014).
 #[derive(Debug, Clone)]
 struct Random(u64);
 
@@ -57,7 +60,7 @@ enum Op {
 enum Crash {
     None,
     Kill { process: u8, step: u32 },
-    Power { step: u32, kept: u8 },
+    Power { step: u32, retained: u8 },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,7 +73,7 @@ struct Round {
 struct Script {
     seed: u64,
     compress: bool,
-    /// In KiB; 0 is none.
+    /// Disk limit in KiB; 0 means no limit.
     disk_kib_max: u16,
     capacity_kib: u16,
     switch_percent: u8,
@@ -107,7 +110,7 @@ impl Round {
             3..6 => {
                 Crash::Kill { process: r.below(processes.len() as u64) as u8, step: r.below(steps) as u32 }
             }
-            _ => Crash::Power { step: r.below(steps) as u32, kept: r.below(6) as u8 },
+            _ => Crash::Power { step: r.below(steps) as u32, retained: r.below(6) as u8 },
         };
         Self { processes, crash }
     }
@@ -129,22 +132,22 @@ impl Op {
     }
 }
 
-/// One change of one key.
+/// A change of one key.
 #[derive(Debug, Clone)]
-struct Change {
+struct KeyChange {
     value: Option<Bytes>,
     handle: usize,
     began: u64,
-    /// When its caller was told, or its process ended without.
+    /// Time at which the call returned or its process ended.
     ended: Option<u64>,
-    /// Whether it counts for all who read later.
+    /// Whether all later readers must see the change.
     counts: bool,
     flushed: bool,
 }
 
 #[derive(Debug, Default)]
-struct Court {
-    changes: BTreeMap<u8, Vec<Change>>,
+struct Oracle {
+    changes: BTreeMap<u8, Vec<KeyChange>>,
     events: u64,
     handles: usize,
     values: u64,
@@ -153,7 +156,7 @@ struct Court {
     hits: u64,
 }
 
-impl Court {
+impl Oracle {
     fn event(&mut self) -> u64 {
         self.events += 1;
         self.events
@@ -162,7 +165,7 @@ impl Court {
     fn begin(&mut self, key: u8, value: Option<Bytes>, handle: usize) -> usize {
         let began = self.event();
         let changes = self.changes.entry(key).or_default();
-        changes.push(Change { value, handle, began, ended: None, counts: false, flushed: false });
+        changes.push(KeyChange { value, handle, began, ended: None, counts: false, flushed: false });
         changes.len() - 1
     }
 
@@ -178,7 +181,7 @@ impl Court {
         }
     }
 
-    /// No process runs any more. What was not flushed may be gone, if the power was cut.
+    /// Ends all processes. After a power cut, unflushed changes may be lost.
     fn all_ended(&mut self, cut: bool) {
         let now = self.event();
         for change in self.changes.values_mut().flatten() {
@@ -193,8 +196,8 @@ impl Court {
         let Some(got) = got else { return };
         let none = Vec::new();
         let changes = self.changes.get(&key).unwrap_or(&none);
-        let over = |change: &Change| {
-            let newer = |other: &&Change| {
+        let over = |change: &KeyChange| {
+            let newer = |other: &&KeyChange| {
                 other.counts
                     && other.ended.is_some_and(|ended| ended <= began)
                     && change.ended.is_some_and(|ended| ended < other.began)
@@ -209,22 +212,22 @@ impl Court {
         }
     }
 
-    /// After a power cut, what shows is all that there is.
+    /// Records the state after a power cut: only the visible value remains possible.
     fn settle(&mut self, key: u8, got: Option<Bytes>) {
         let now = self.event();
         let change =
-            Change { value: got, handle: 0, began: now, ended: Some(now), counts: true, flushed: true };
+            KeyChange { value: got, handle: 0, began: now, ended: Some(now), counts: true, flushed: true };
         self.changes.insert(key, vec![change]);
     }
 }
 
-type Shared = Rc<RefCell<Court>>;
+type Shared = Rc<RefCell<Oracle>>;
 
-/// Drives a future that waits for nothing but the simulated disk, which it does in place.
+/// Runs a future that waits for the simulated disk only, which never blocks.
 fn block_on<T>(future: impl Future<Output = T>) -> T {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(value) => value,
-        Poll::Pending => panic!("a call waits for another one"),
+        Poll::Pending => panic!("a call waits for another call"),
     }
 }
 
@@ -237,11 +240,11 @@ fn key_of(number: u8) -> Key {
     Key::from_bytes([number; 32])
 }
 
-fn process(machine: &Process, script: &Script, ops: &[Op], court: &Shared) {
+fn process(machine: &Process, script: &Script, ops: &[Op], oracle: &Shared) {
     let handle = || {
-        let mut court = court.borrow_mut();
-        court.handles += 1;
-        court.handles
+        let mut oracle = oracle.borrow_mut();
+        oracle.handles += 1;
+        oracle.handles
     };
     let mut number = handle();
     let Ok(mut backend) = open(machine, script) else { return };
@@ -255,13 +258,13 @@ fn process(machine: &Process, script: &Script, ops: &[Op], court: &Shared) {
             };
             continue;
         }
-        if let Err(error) = perform(number, &backend, *op, court) {
-            refused(&error, court);
+        if let Err(error) = perform(number, &backend, *op, oracle) {
+            refused(&error, oracle);
         }
     }
 }
 
-fn refused(error: &BoxError, court: &Shared) {
+fn refused(error: &BoxError, oracle: &Shared) {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
@@ -270,66 +273,67 @@ fn refused(error: &BoxError, court: &Shared) {
     }
     let fair = ["no storage space", "is full", "was killed", "an earlier sync failed", "against it"];
     if !fair.iter().any(|fair| text.contains(fair)) {
-        court.borrow_mut().wrong.get_or_insert(format!("failed: {text}"));
+        oracle.borrow_mut().wrong.get_or_insert(format!("failed: {text}"));
     }
 }
 
-fn perform(handle: usize, backend: &DiskBackend, op: Op, court: &Shared) -> Result<(), BoxError> {
+fn perform(handle: usize, backend: &DiskBackend, op: Op, oracle: &Shared) -> Result<(), BoxError> {
     match op {
         Op::Put { key, len } => {
             let (value, number) = {
-                let mut court = court.borrow_mut();
-                court.values += 1;
-                let mut bytes = court.values.to_le_bytes().to_vec();
-                let mut random = Random(court.values);
+                let mut oracle = oracle.borrow_mut();
+                oracle.values += 1;
+                let mut bytes = oracle.values.to_le_bytes().to_vec();
+                let mut random = Random(oracle.values);
                 bytes.extend(std::iter::repeat_with(|| random.next() as u8).take(len.into()));
                 let value = Bytes::from(bytes);
-                (value.clone(), court.begin(key, Some(value), handle))
+                (value.clone(), oracle.begin(key, Some(value), handle))
             };
             let result = block_on(backend.put(&key_of(key), value, None));
-            court.borrow_mut().end(key, number, result.is_ok());
+            oracle.borrow_mut().end(key, number, result.is_ok());
             result?;
         }
         Op::Remove { key } => {
-            let number = court.borrow_mut().begin(key, None, handle);
+            let number = oracle.borrow_mut().begin(key, None, handle);
             let result = block_on(backend.remove(&key_of(key)));
-            court.borrow_mut().end(key, number, result.is_ok());
+            oracle.borrow_mut().end(key, number, result.is_ok());
             result?;
         }
         Op::Get { key } => {
-            let began = court.borrow_mut().event();
+            let began = oracle.borrow_mut().event();
             let got = block_on(backend.get(&key_of(key)))?;
-            court.borrow_mut().check(key, got.as_ref(), began);
+            oracle.borrow_mut().check(key, got.as_ref(), began);
         }
         Op::GetMany => {
-            let began = court.borrow_mut().event();
+            let began = oracle.borrow_mut().event();
             let keys: Vec<Key> = (0..KEYS).map(key_of).collect();
             let got = block_on(backend.get_many(&keys))?;
-            (0..KEYS).zip(got).for_each(|(key, got)| court.borrow_mut().check(key, got.as_ref(), began));
+            (0..KEYS).zip(got).for_each(|(key, got)| oracle.borrow_mut().check(key, got.as_ref(), began));
         }
         Op::List => {
-            let began = court.borrow_mut().event();
+            let began = oracle.borrow_mut().event();
             for key in block_on(backend.list())? {
                 let got = block_on(backend.get(&key))?;
-                court.borrow_mut().check(key.as_bytes()[0], got.as_ref(), began);
+                oracle.borrow_mut().check(key.as_bytes()[0], got.as_ref(), began);
             }
         }
         Op::Flush => {
-            let began = court.borrow_mut().event();
+            let began = oracle.borrow_mut().event();
             block_on(backend.flush())?;
-            court.borrow_mut().flushed(handle, began);
+            oracle.borrow_mut().flushed(handle, began);
         }
         Op::Close => {
-            let began = court.borrow_mut().event();
+            let began = oracle.borrow_mut().event();
             block_on(backend.close())?;
-            court.borrow_mut().flushed(handle, began);
+            oracle.borrow_mut().flushed(handle, began);
         }
         Op::Reopen => {}
     }
     Ok(())
 }
 
-/// Answers and hits of a run, or what went wrong, a panic included.
+/// Runs a script. Returns the numbers of reads and hits, or a description of the failure, including
+/// a panic.
 fn run(script: &Script) -> Result<(u64, u64), String> {
     std::panic::catch_unwind(|| run_unguarded(script)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
@@ -339,39 +343,39 @@ fn run(script: &Script) -> Result<(u64, u64), String> {
 }
 
 fn run_unguarded(script: &Script) -> Result<(u64, u64), String> {
-    let court: Shared = Rc::default();
+    let oracle: Shared = Rc::default();
     let machine = Machine::new(script.seed);
     let mut random = Random(script.seed);
     for round in &script.rounds {
-        let cut = run_round(script, round, &machine, &mut random, &court)?;
+        let cut = run_round(script, round, &machine, &mut random, &oracle)?;
         machine.set_faults(Faults::default());
-        court.borrow_mut().all_ended(cut);
-        let began = court.borrow_mut().event();
+        oracle.borrow_mut().all_ended(cut);
+        let began = oracle.borrow_mut().event();
         let process = machine.process();
         let backend = open(&process, script).map_err(|error| format!("cannot be opened: {error:?}"))?;
         for key in 0..KEYS {
             let got =
                 block_on(backend.get(&key_of(key))).map_err(|error| format!("cannot be read: {error:?}"))?;
-            court.borrow_mut().check(key, got.as_ref(), began);
+            oracle.borrow_mut().check(key, got.as_ref(), began);
             if cut {
-                court.borrow_mut().settle(key, got);
+                oracle.borrow_mut().settle(key, got);
             }
         }
         drop(backend);
         process.kill();
-        court.borrow_mut().wrong.take().map_or(Ok(()), Err)?;
+        oracle.borrow_mut().wrong.take().map_or(Ok(()), Err)?;
     }
-    let court = court.borrow();
-    Ok((court.answers, court.hits))
+    let oracle = oracle.borrow();
+    Ok((oracle.answers, oracle.hits))
 }
 
-/// Returns whether the power was cut.
+/// Runs one round. Returns whether the power was cut.
 fn run_round(
     script: &Script,
     round: &Round,
     machine: &Machine,
     random: &mut Random,
-    court: &Shared,
+    oracle: &Shared,
 ) -> Result<bool, String> {
     let capacity = u64::from(script.capacity_kib) << 10;
     machine.set_faults(Faults { short: script.short_per_mille, capacity, ..Faults::default() });
@@ -379,21 +383,21 @@ fn run_round(
     for (who, ops) in round.processes.iter().enumerate() {
         let one = machine.process();
         one.set_clock_ahead(script.skew_micros * 1000 * who as i64);
-        let (script, ops, court) = (script.clone(), ops.clone(), court.clone());
-        schedule.spawn(&one.clone(), move || process(&one, &script, &ops, &court));
+        let (script, ops, oracle) = (script.clone(), ops.clone(), oracle.clone());
+        schedule.spawn(&one.clone(), move || process(&one, &script, &ops, &oracle));
     }
     let (mut current, mut step) = (0, 0_u64);
     while let Some(runnable) = schedule.runnable() {
         match round.crash {
             Crash::Kill { process, step: at } if u64::from(at) == step => schedule.kill(process.into()),
-            Crash::Power { step: at, kept } if u64::from(at) == step => {
-                machine.cut_power(match kept {
-                    0 => Unsynced::Kept,
-                    1 => Unsynced::Lost,
+            Crash::Power { step: at, retained } if u64::from(at) == step => {
+                machine.cut_power(match retained {
+                    0 => Unsynced::All,
+                    1 => Unsynced::None,
                     _ => Unsynced::Some,
                 });
                 drop(schedule);
-                return court.borrow_mut().wrong.take().map_or(Ok(true), Err);
+                return oracle.borrow_mut().wrong.take().map_or(Ok(true), Err);
             }
             _ => {}
         }
@@ -405,7 +409,7 @@ fn run_round(
         }
         schedule.step(current);
         step += 1;
-        court.borrow_mut().wrong.take().map_or(Ok(()), Err)?;
+        oracle.borrow_mut().wrong.take().map_or(Ok(()), Err)?;
         if step > STEPS_MAX {
             return Err("it does not end".into());
         }
@@ -413,7 +417,7 @@ fn run_round(
     Ok(false)
 }
 
-/// Removes rounds, processes and operations without which a script fails too.
+/// Removes rounds, processes and operations that are not needed for a script to fail.
 fn shrink(mut script: Script) -> Script {
     loop {
         let mut candidates = Vec::new();
@@ -437,7 +441,7 @@ fn shrink(mut script: Script) -> Script {
 }
 
 #[test]
-fn values_never_are_older_than_what_replaced_them() {
+fn values_are_never_older_than_their_replacements() {
     let text = std::env::var(SEEDS).unwrap_or_else(|_| "200".into());
     let (count, first) = text.split_once('@').unwrap_or((&text, "0"));
     let (count, first): (u64, u64) = (count.parse().unwrap(), first.parse().unwrap());

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
-use greenwave::{AgentSpec, Endpoint, Engine, Environment, Serving, Stopper};
+use greenwave::{AgentSpec, Engine, Environment, MetricsEndpoint, MetricsServer, Stopper};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
@@ -29,7 +29,7 @@ pub(super) async fn run(path: &Path, args: &RunArgs) -> Result<ExitCode, CliErro
     let settings = config.settings;
     let metrics = settings.metrics.clone();
     let endpoint = match metrics.enabled {
-        true => Some(Endpoint::bind(SocketAddr::new(metrics.address, metrics.port)).await?),
+        true => Some(MetricsEndpoint::bind(SocketAddr::new(metrics.address, metrics.port)).await?),
         false => None,
     };
     let environment = Environment::new(std::env::vars_os());
@@ -37,7 +37,7 @@ pub(super) async fn run(path: &Path, args: &RunArgs) -> Result<ExitCode, CliErro
         Engine::open(file.plan.clone(), settings, environment).map_err(|error| locate(&file, error))?;
     let serving = endpoint.map(|endpoint| endpoint.serve(engine.metrics()));
     let mut progress = Progress::new(args.format, &file.plan);
-    progress.profile(config.profile, serving.as_ref().map(Serving::address));
+    progress.profile(config.profile, serving.as_ref().map(MetricsServer::address));
     watch(engine, progress, path).await
 }
 

@@ -132,7 +132,7 @@ fn answers_without_files() {
 fn answers_that_break_off() {
     let reason = "file `wanted.txt` is not closed by the end of the answer";
     check("printf '```text wanted.txt\\nhalf'", reason);
-    let reason = "agent command `sh` ended with exit status: 3; its last words: out of tokens";
+    let reason = "agent command `sh` ended with exit status: 3; standard error: out of tokens";
     check("answer wanted.txt x; echo out of tokens >&2; exit 3", reason);
     check("kill -9 $$", "agent command `sh` ended with signal: 9 (SIGKILL)");
 }

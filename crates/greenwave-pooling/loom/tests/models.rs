@@ -1,7 +1,9 @@
-//! Every interleaving of a few threads, by loom: a connection that is handed over, a waiter that goes away meanwhile, and a pool that
-//! closes. The code is the pool's own; only the lock that all is decided under is loom's. Run by `cargo xtask loom`.
+//! Models of the pool's hand-offs, in which loom tries every interleaving of a few threads: a
+//! connection changes hands, a waiter is dropped, the pool closes. The code is the pool's; only its
+//! mutex is replaced by loom's. Run by `cargo xtask loom`.
 //!
-//! Nothing connects here: the pool starts with its connections, and a model without a runtime tells a waiter that a connect was given up.
+//! Nothing connects: pools start with existing connections, and a connect without a runtime fails
+//! its waiter with `ConnectAborted`.
 
 #![cfg(all(greenwave_loom, test))]
 
@@ -14,7 +16,7 @@ use loom::future::block_on;
 use loom::sync::Arc;
 use loom::thread;
 
-use greenwave_pooling::{Error, Manager, Pool, PoolConfig, async_trait};
+use greenwave_pooling::{Error, Manager, Pool, PoolOptions, async_trait};
 
 #[derive(Debug)]
 struct Numbers;
@@ -37,22 +39,22 @@ impl Manager for Numbers {
     }
 }
 
-fn pool(size: usize) -> Arc<Pool<Numbers>> {
-    let config = PoolConfig {
-        min: 0,
-        size,
+fn pool(size_max: usize) -> Arc<Pool<Numbers>> {
+    let options = PoolOptions {
+        size_min: 0,
+        size_max,
         idle_timeout: None,
         max_lifetime: None,
         checkout_timeout: None,
         connect_timeout: None,
         check_after: None,
-        ..PoolConfig::default()
+        ..PoolOptions::default()
     };
-    Arc::new(Pool::stocked(Numbers, config, 1..=size as u32))
+    Arc::new(Pool::with_connections(Numbers, options, 1..=size_max as u32))
 }
 
-/// Polls once, and goes away.
-fn glance(pool: &Pool<Numbers>) {
+/// Polls a checkout once and drops it.
+fn poll_once(pool: &Pool<Numbers>) {
     block_on(async {
         let mut get = pin!(pool.get());
         std::future::poll_fn(|cx| Poll::Ready(get.as_mut().poll(cx).is_ready())).await;
@@ -65,7 +67,7 @@ fn assert_whole(pool: &Pool<Numbers>, size: usize) {
 }
 
 #[test]
-fn a_connection_serves_one_at_a_time_and_everybody() {
+fn a_connection_serves_every_caller_one_at_a_time() {
     loom::model(|| {
         let (pool, lent) = (pool(1), Arc::new(AtomicUsize::new(0)));
         let borrow = |pool: &Pool<Numbers>, lent: &AtomicUsize| {
@@ -87,13 +89,13 @@ fn a_connection_serves_one_at_a_time_and_everybody() {
 }
 
 #[test]
-fn who_goes_away_takes_nothing_along_and_the_next_is_served() {
+fn a_cancelled_waiter_leaks_nothing_and_the_next_is_served() {
     loom::model(|| {
         let pool = pool(1);
         let lease = block_on(pool.get()).unwrap();
         let gone = {
             let pool = pool.clone();
-            thread::spawn(move || glance(&pool))
+            thread::spawn(move || poll_once(&pool))
         };
         let served = {
             let pool = pool.clone();
@@ -107,7 +109,7 @@ fn who_goes_away_takes_nothing_along_and_the_next_is_served() {
 }
 
 #[test]
-fn closing_answers_who_waits_and_ends_when_all_are_back() {
+fn closing_fails_waiters_and_ends_when_all_are_returned() {
     loom::model(|| {
         let pool = pool(1);
         let lease = block_on(pool.get()).unwrap();
@@ -130,7 +132,7 @@ fn closing_answers_who_waits_and_ends_when_all_are_back() {
 }
 
 #[test]
-fn a_broken_connection_leaves_nobody_waiting() {
+fn a_broken_connection_leaves_no_waiter_behind() {
     loom::model(|| {
         let pool = pool(1);
         let mut lease = block_on(pool.get()).unwrap();
@@ -140,7 +142,7 @@ fn a_broken_connection_leaves_nobody_waiting() {
         };
         *lease = 0;
         drop(lease);
-        assert!(matches!(waiting.join().unwrap(), Err(Error::ConnectLost)));
+        assert!(matches!(waiting.join().unwrap(), Err(Error::ConnectAborted)));
         assert_whole(&pool, 0);
     });
 }

@@ -1,5 +1,5 @@
-//! What a client makes of a response: conditions (RFC 9110, section 13) and ranges (section 14) of
-//! its request, met from what is stored.
+//! Evaluates the conditions (RFC 9110, section 13) and ranges (section 14) of a request against a
+//! stored response.
 
 use bytes::Bytes;
 use http::header::{
@@ -12,9 +12,9 @@ use super::date;
 use super::directives::split_list;
 use super::policy::opaque_tag;
 
-/// The response to a request with these fields, where `response` is what it selects: as it is, 304
-/// where the client has it already, or the part that it asked for. `None` where only the origin
-/// server can tell.
+/// Returns the response to a request with the given fields: `response` itself, a 304 if the client
+/// has it already, or the requested range of it. Returns `None` if only the origin server can
+/// answer.
 pub(super) fn apply(
     request: &HeaderMap,
     response: Response<Bytes>,
@@ -33,8 +33,9 @@ pub(super) fn apply(
     }
 }
 
-/// `If-None-Match` counts before `If-Modified-Since` (RFC 9110, section 13.2.2). Without
-/// `Last-Modified` the date of the response stands for it (RFC 9111, section 4.3.2).
+/// Returns true if the client's conditions match. `If-None-Match` takes precedence over
+/// `If-Modified-Since` (RFC 9110, section 13.2.2). Without `Last-Modified`, the `Date` of the
+/// response is used (RFC 9111, section 4.3.2).
 fn is_unchanged(request: &HeaderMap, response: &HeaderMap, now: std::time::SystemTime) -> bool {
     if request.contains_key(IF_NONE_MATCH) {
         let tag = response.get(ETAG).map(|tag| opaque_tag(tag.as_bytes()));
@@ -57,8 +58,8 @@ fn not_modified(response: Response<Bytes>) -> Response<Bytes> {
     Response::from_parts(parts, Bytes::new())
 }
 
-/// Whether `If-Range`, where there is one, names this response; a weak tag does not name the bytes
-/// of any.
+/// Returns true if `If-Range` is absent or identifies this response. Weak entity tags never match,
+/// because they do not identify bytes.
 fn is_in_range_of(request: &HeaderMap, response: &HeaderMap) -> bool {
     let Some(wanted) = request.get(IF_RANGE) else { return true };
     let is_weak = wanted.as_bytes().starts_with(b"W/");
@@ -66,7 +67,8 @@ fn is_in_range_of(request: &HeaderMap, response: &HeaderMap) -> bool {
     !is_weak && (has(ETAG) || has(LAST_MODIFIED))
 }
 
-/// The one range of bytes asked for. Several, or another unit, are for the origin server.
+/// Returns the requested range of bytes. Returns `None`, which leaves the request to the origin
+/// server, for several ranges or another unit.
 fn partial(range: &HeaderValue, response: Response<Bytes>) -> Option<Response<Bytes>> {
     let length = response.body().len() as u64;
     let (unit, spec) = range.to_str().ok()?.split_once('=')?;
@@ -84,12 +86,12 @@ fn partial(range: &HeaderValue, response: Response<Bytes>) -> Option<Response<By
     parts.headers.remove(CONTENT_LENGTH);
     let (status, content_range, body) = if first < end {
         let content_range = format!("bytes {first}-{}/{length}", end - 1);
-        // Both lie within the body.
+        // Both ends are within the body.
         (StatusCode::PARTIAL_CONTENT, content_range, body.slice(first as usize..end as usize))
     } else if first >= length {
         (StatusCode::RANGE_NOT_SATISFIABLE, format!("bytes */{length}"), Bytes::new())
     } else {
-        // The last byte lies before the first one: malformed.
+        // The last byte is before the first one, so the range is malformed.
         return None;
     };
     parts.status = status;

@@ -1,4 +1,5 @@
-//! Dates of HTTP (RFC 9110, section 5.6.7): the three forms are read, the preferred one is written.
+//! Parses HTTP dates in all three formats (RFC 9110, section 5.6.7) and formats them in the
+//! preferred one.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -6,15 +7,15 @@ const MONTHS: [&str; 12] =
     ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
 const DAYS: [&str; 7] = ["sunday", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday"];
 
-/// Seconds of a day.
+/// Seconds per day.
 const DAY: u64 = 86_400;
 
-/// The time that `text` names in one of the three forms, in any case; `None` where it is in none of
-/// them, or before 1970.
+/// Parses a date in any of the three formats, ignoring case. Returns `None` for other text and for
+/// dates before 1970.
 ///
-/// The day of the week is not compared with the date: senders get it wrong, and the rest says
-/// everything. `now` decides the century of a year of two digits: one that seems to be more than 50
-/// years in the future is in the past.
+/// The day of the week is not checked against the date, since some senders get it wrong. `now`
+/// determines the century of a two-digit year: a date more than 50 years in the future is taken to
+/// be in the past.
 pub(super) fn parse(text: &str, now: SystemTime) -> Option<SystemTime> {
     let text = text.trim_matches([' ', '\t']).to_ascii_lowercase();
     if let Some((day, rest)) = text.split_once(", ") {
@@ -27,7 +28,7 @@ pub(super) fn parse(text: &str, now: SystemTime) -> Option<SystemTime> {
     DAYS.iter().any(|name| name[..3] == *day).then(|| asctime(rest)).flatten()
 }
 
-/// The time in the preferred form; `None` before 1970 and after 9999.
+/// Formats a time in the preferred format. Returns `None` before 1970 and after 9999.
 pub(super) fn format(time: SystemTime) -> Option<String> {
     let seconds = time.duration_since(UNIX_EPOCH).ok()?.as_secs();
     let (days, second) = (seconds / DAY, seconds % DAY);
@@ -36,20 +37,20 @@ pub(super) fn format(time: SystemTime) -> Option<String> {
         return None;
     }
     let title = |name: &str| format!("{}{}", name[..1].to_ascii_uppercase(), &name[1..3]);
-    // The first of January 1970 was a Thursday.
+    // January 1, 1970 was a Thursday.
     let weekday = title(DAYS[((days + 4) % 7) as usize]);
     let month = title(MONTHS[month as usize - 1]);
     let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
     Some(format!("{weekday}, {day:02} {month} {year:04} {hour:02}:{minute:02}:{second:02} GMT"))
 }
 
-/// `06 nov 1994 08:49:37 gmt`.
+/// Parses `06 nov 1994 08:49:37 gmt`.
 fn imf_fixdate(text: &str) -> Option<SystemTime> {
     let [day, month, year, time, "gmt"] = fields(text)? else { return None };
     at(digits(year, 4)?, month, digits(day, 2)?, time)
 }
 
-/// `06-nov-94 08:49:37 gmt`.
+/// Parses `06-nov-94 08:49:37 gmt`.
 fn rfc850(text: &str, now: SystemTime) -> Option<SystemTime> {
     let [date, time, "gmt"] = fields(text)? else { return None };
     let mut parts = date.split('-');
@@ -63,7 +64,7 @@ fn rfc850(text: &str, now: SystemTime) -> Option<SystemTime> {
     at(year, month, digits(day, 2)?, time)
 }
 
-/// `nov  6 08:49:37 1994`; a day of one digit has a space for the other.
+/// Parses `nov  6 08:49:37 1994`. A day below 10 is padded with a space.
 fn asctime(text: &str) -> Option<SystemTime> {
     let (month, rest) = text.split_at_checked(4)?;
     let (day, rest) = rest.split_at_checked(2)?;
@@ -72,7 +73,7 @@ fn asctime(text: &str) -> Option<SystemTime> {
     at(digits(year, 4)?, month.strip_suffix(' ')?, day, time)
 }
 
-/// Exactly so many fields with one space between them.
+/// Splits text into exactly `N` fields separated by single spaces.
 fn fields<const N: usize>(text: &str) -> Option<[&str; N]> {
     let mut fields = [""; N];
     let mut rest = text.split(' ');
@@ -82,7 +83,7 @@ fn fields<const N: usize>(text: &str) -> Option<[&str; N]> {
     rest.next().is_none().then_some(fields)
 }
 
-/// Exactly so many digits.
+/// Parses exactly `count` digits.
 fn digits(text: &str, count: usize) -> Option<u64> {
     (text.len() == count && text.bytes().all(|byte| byte.is_ascii_digit())).then(|| text.parse().ok())?
 }
@@ -112,8 +113,8 @@ fn days_of_month(year: u64, month: u64) -> u64 {
     }
 }
 
-/// Days from the first of January 1970, for years from then on; "days_from_civil" of
-/// <https://howardhinnant.github.io/date_algorithms.html>, whose years begin in March.
+/// Returns the days since January 1, 1970, for years from 1970 on. This is `days_from_civil` of
+/// <https://howardhinnant.github.io/date_algorithms.html>, which counts years from March.
 fn days_since_1970(year: u64, month: u64, day: u64) -> u64 {
     let year = if month <= 2 { year - 1 } else { year };
     let (era, of_era) = (year / 400, year % 400);
@@ -121,7 +122,7 @@ fn days_since_1970(year: u64, month: u64, day: u64) -> u64 {
     era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + day_of_year - 719_468
 }
 
-/// The reverse: year, month and day.
+/// Converts days since 1970 to year, month and day.
 fn civil(days: u64) -> (u64, u64, u64) {
     let days = days + 719_468;
     let (era, of_era) = (days / 146_097, days % 146_097);

@@ -1,5 +1,5 @@
-//! What RFC 9111 says of one response: whether it may be stored, for whom, for how long, and with
-//! which fields. Pure functions of headers and times.
+//! Computes from headers and times whether a response may be stored, for how long it is fresh, and
+//! with which fields it is served (RFC 9111).
 
 use std::time::{Duration, SystemTime};
 
@@ -13,11 +13,11 @@ use http::{Request, StatusCode, response};
 use super::date;
 use super::directives::{Directives, seconds, split_list};
 
-/// The longest time for which a response without a lifetime is taken to be fresh.
+/// Upper limit of the lifetime of a response that does not state one.
 const HEURISTIC_MAX: Duration = Duration::from_secs(7 * 86_400);
 
-/// Fields that speak of the connection, or of a proxy on it (RFC 9111, section 3.1).
-const OF_CONNECTIONS: [&str; 9] = [
+/// Fields that describe the connection or a proxy on it (RFC 9111, section 3.1).
+const CONNECTION_FIELDS: [&str; 9] = [
     "connection",
     "keep-alive",
     "proxy-authenticate",
@@ -29,49 +29,49 @@ const OF_CONNECTIONS: [&str; 9] = [
     "upgrade",
 ];
 
-/// Fields of requests whose value is a list, so that white space around its commas means nothing.
+/// Request fields whose values are lists, in which white space around commas is insignificant.
 const LISTS: [&str; 6] =
     ["accept", "accept-charset", "accept-encoding", "accept-language", "cache-control", "te"];
 
-/// What decides about a stored response.
+/// The properties of a stored response that decide how it may be used.
 #[derive(Debug, Clone)]
 pub(super) struct Policy {
     status: StatusCode,
-    /// As they are handed out, except for `Age`.
+    /// The header as served, without `Age`.
     headers: HeaderMap,
     directives: Directives,
     is_shared: bool,
-    /// What the request had in the fields that `Vary` names.
+    /// Values of the request fields that `Vary` names.
     selecting: Vec<(HeaderName, Option<String>)>,
     received: SystemTime,
-    /// Its age when it was received (RFC 9111, section 4.2.3).
+    /// Age at the time of arrival (RFC 9111, section 4.2.3).
     age: Duration,
     lifetime: Duration,
 }
 
-/// What a request says of the responses that it takes (RFC 9111, section 5.2.1).
+/// The cache directives of a request (RFC 9111, section 5.2.1).
 #[derive(Debug)]
-pub(super) struct Wishes {
+pub(super) struct RequestDirectives {
     directives: Directives,
     no_cache: bool,
 }
 
-/// Whether a stored response answers a request.
+/// The result of matching a stored response against a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Match {
-    /// It does, as it is.
+pub(super) enum PolicyMatch {
+    /// May be served as it is.
     Fresh,
-    /// It does once the origin server has confirmed it.
+    /// May be served after revalidation.
     Stale,
-    /// It is another variant.
+    /// Belongs to another variant.
     Other,
 }
 
-impl Wishes {
+impl RequestDirectives {
     pub(super) fn of(headers: &HeaderMap) -> Self {
         let directives = Directives::of(headers);
-        let is_old = !headers.contains_key(CACHE_CONTROL);
-        let no_cache = directives.has("no-cache") || is_old && says_no_cache(headers);
+        let is_http_1_0 = !headers.contains_key(CACHE_CONTROL);
+        let no_cache = directives.has("no-cache") || is_http_1_0 && has_pragma_no_cache(headers);
         Self { directives, no_cache }
     }
 
@@ -79,15 +79,15 @@ impl Wishes {
         self.directives.has("only-if-cached")
     }
 
-    /// Whether it wants a response younger than its lifetime would allow.
-    fn is_particular(&self) -> bool {
+    /// Returns true if the request restricts the age of the response beyond its lifetime.
+    fn restricts_age(&self) -> bool {
         self.no_cache || self.directives.has("max-age") || self.directives.has("min-fresh")
     }
 }
 
 impl Policy {
-    /// The policy of a response that was asked for at `asked` and came at `received`; `None` if it
-    /// may not be stored, or if storing it would be of no use.
+    /// Computes the policy of a response that was requested at `asked` and arrived at `received`.
+    /// Returns `None` if the response may not be stored, or if storing it would be useless.
     pub(super) fn new<B>(
         request: &Request<B>,
         response: &response::Parts,
@@ -121,71 +121,83 @@ impl Policy {
         if !policy.headers.contains_key(DATE)
             && let Some(date) = date::format(received).and_then(|text| HeaderValue::try_from(text).ok())
         {
-            // RFC 9110, section 6.6.1: who stores it says when it came.
+            // RFC 9110, section 6.6.1: a recipient that stores the response adds the date of
+            // arrival.
             policy.headers.insert(DATE, date);
         }
         policy.is_useful().then_some(policy)
     }
 
-    /// Whether the response answers the request.
-    pub(super) fn answers(&self, headers: &HeaderMap, wishes: &Wishes, now: SystemTime) -> Match {
+    /// Matches the response against a request.
+    pub(super) fn matches(
+        &self,
+        headers: &HeaderMap,
+        request: &RequestDirectives,
+        now: SystemTime,
+    ) -> PolicyMatch {
         if !self.is_selected_by(headers) {
-            Match::Other
-        } else if self.is_fresh(wishes, now) {
-            Match::Fresh
+            PolicyMatch::Other
+        } else if self.is_fresh(request, now) {
+            PolicyMatch::Fresh
         } else {
-            Match::Stale
+            PolicyMatch::Stale
         }
     }
 
-    /// Whether the request has in all fields that `Vary` names what the stored one had (RFC 9111,
-    /// section 4.1).
+    /// Returns true if the request has the same values as the original request in all fields that
+    /// `Vary` names (RFC 9111, section 4.1).
     pub(super) fn is_selected_by(&self, headers: &HeaderMap) -> bool {
         self.selecting.iter().all(|(name, value)| normalized(headers, name) == *value)
     }
 
-    /// How old the response is (RFC 9111, section 4.2.3).
+    /// Returns the age of the response (RFC 9111, section 4.2.3).
     pub(super) fn age(&self, now: SystemTime) -> Duration {
         self.age.saturating_add(since(now, self.received))
     }
 
-    /// For how long it has been stale.
+    /// Returns the time since the response became stale.
     pub(super) fn stale_for(&self, now: SystemTime) -> Duration {
         self.age(now).saturating_sub(self.lifetime)
     }
 
-    /// Whether `directive`, of RFC 5861, allows a response so long stale, and the request has
-    /// nothing against that.
-    pub(super) fn may_serve_stale(&self, directive: &str, wishes: &Wishes, now: SystemTime) -> bool {
+    /// Returns true if `directive` (of RFC 5861) allows the stale response to be served and the
+    /// request does not object.
+    pub(super) fn may_serve_stale(
+        &self,
+        directive: &str,
+        request: &RequestDirectives,
+        now: SystemTime,
+    ) -> bool {
         let window = self.directives.seconds(directive).unwrap_or_default();
-        !wishes.is_particular() && !self.forbids_stale() && self.stale_for(now) < window
+        !request.restricts_age() && !self.forbids_stale() && self.stale_for(now) < window
     }
 
-    /// The status and the fields of a response that is handed out now.
+    /// Returns the status and header of the response as served at `now`.
     pub(super) fn head(&self, now: SystemTime) -> (StatusCode, HeaderMap) {
         let mut headers = self.headers.clone();
         headers.insert(AGE, HeaderValue::from(self.age(now).as_secs()));
         (self.status, headers)
     }
 
-    /// The fields of a request that asks whether the response is still good, in place of the
-    /// conditions of the client.
+    /// Returns the header of a revalidation request, in which validators of the stored response
+    /// replace the client's conditions. Returns `None` if the response has no validators.
     pub(super) fn conditions(&self, request: &HeaderMap) -> Option<HeaderMap> {
         let mut headers = request.clone();
         headers.remove(IF_NONE_MATCH);
         headers.remove(IF_MODIFIED_SINCE);
         let pairs = [(ETAG, IF_NONE_MATCH), (LAST_MODIFIED, IF_MODIFIED_SINCE)];
-        let known: Vec<_> =
+        let validators: Vec<_> =
             pairs.into_iter().filter_map(|(from, to)| Some((to, self.headers.get(from)?.clone()))).collect();
-        if known.is_empty() {
+        if validators.is_empty() {
             return None;
         }
-        headers.extend(known.into_iter().map(|(name, value)| (Some(name), value)));
+        headers.extend(validators.into_iter().map(|(name, value)| (Some(name), value)));
         Some(headers)
     }
 
-    /// The head that the stored response has after a 304; `None` if that speaks of another response
-    /// (RFC 9111, section 4.3.4). One without validators speaks of what it was asked about.
+    /// Returns the header of the stored response after a 304, or `None` if the 304 identifies
+    /// another response (RFC 9111, section 4.3.4). A 304 without validators refers to the stored
+    /// response.
     pub(super) fn updated(&self, not_modified: &response::Parts) -> Option<response::Parts> {
         let differs = |name: HeaderName| {
             not_modified.headers.get(&name).is_some_and(|new| {
@@ -198,12 +210,12 @@ impl Policy {
             return None;
         }
         let mut headers = self.headers.clone();
-        // How old it is now is for the new response to say.
+        // The age now follows from the `Date` of the 304.
         headers.remove(DATE);
-        let of_the_body = [CONTENT_LENGTH, CONTENT_ENCODING, CONTENT_RANGE];
-        let is_left_alone =
-            |name: &HeaderName| of_the_body.contains(name) || OF_CONNECTIONS.contains(&name.as_str());
-        for name in not_modified.headers.keys().filter(|name| !is_left_alone(name)) {
+        let body_fields = [CONTENT_LENGTH, CONTENT_ENCODING, CONTENT_RANGE];
+        let is_unchanged =
+            |name: &HeaderName| body_fields.contains(name) || CONNECTION_FIELDS.contains(&name.as_str());
+        for name in not_modified.headers.keys().filter(|name| !is_unchanged(name)) {
             headers.remove(name);
             for value in not_modified.headers.get_all(name) {
                 headers.append(name, value.clone());
@@ -214,7 +226,7 @@ impl Policy {
         Some(parts)
     }
 
-    /// RFC 9111, section 3.
+    /// Returns true if the response may be stored (RFC 9111, section 3).
     fn may_store(&self, is_authorized: bool, has_lifetime: bool) -> bool {
         let says = |name: &str| self.directives.has(name);
         let no_store = if says("must-understand") { !is_understood(self.status) } else { says("no-store") };
@@ -229,7 +241,7 @@ impl Policy {
         is_complete && !no_store && is_for_me && is_cacheable
     }
 
-    /// Whether anything can become of it but another request without conditions.
+    /// Returns true if the stored response could ever avoid or shorten a request.
     fn is_useful(&self) -> bool {
         let lasts = self.age < self.lifetime && !self.directives.has_bare("no-cache");
         let is_validated = self.headers.contains_key(ETAG) || self.headers.contains_key(LAST_MODIFIED);
@@ -237,32 +249,32 @@ impl Policy {
         lasts || is_validated || may_be_stale.into_iter().any(|name| self.directives.has(name))
     }
 
-    fn is_fresh(&self, wishes: &Wishes, now: SystemTime) -> bool {
-        if wishes.no_cache || self.is_always_asked_about() {
+    fn is_fresh(&self, request: &RequestDirectives, now: SystemTime) -> bool {
+        if request.no_cache || self.is_always_asked_about() {
             return false;
         }
         let age = self.age(now);
-        let age_max = wishes.directives.seconds("max-age");
+        let age_max = request.directives.seconds("max-age");
         if age_max.is_some_and(|max| max.is_zero() || age > max) {
             return false;
         }
-        let spare = wishes.directives.seconds("min-fresh").unwrap_or_default();
+        let spare = request.directives.seconds("min-fresh").unwrap_or_default();
         if age.saturating_add(spare) < self.lifetime {
             return true;
         }
-        let patience = match wishes.directives.seconds("max-stale") {
-            Some(_) if wishes.directives.is_unlimited("max-stale") => Some(Duration::MAX),
+        let patience = match request.directives.seconds("max-stale") {
+            Some(_) if request.directives.is_unlimited("max-stale") => Some(Duration::MAX),
             seconds => seconds,
         };
         !self.forbids_stale() && spare.is_zero() && patience.is_some_and(|most| self.stale_for(now) <= most)
     }
 
     fn is_always_asked_about(&self) -> bool {
-        let is_old = !self.headers.contains_key(CACHE_CONTROL);
-        self.directives.has_bare("no-cache") || is_old && says_no_cache(&self.headers)
+        let is_http_1_0 = !self.headers.contains_key(CACHE_CONTROL);
+        self.directives.has_bare("no-cache") || is_http_1_0 && has_pragma_no_cache(&self.headers)
     }
 
-    /// RFC 9111, section 4.2.4.
+    /// Returns true if the response must not be served stale (RFC 9111, section 4.2.4).
     fn forbids_stale(&self) -> bool {
         let says = |name: &str| self.directives.has(name);
         self.is_always_asked_about()
@@ -270,28 +282,28 @@ impl Policy {
             || self.is_shared && (says("proxy-revalidate") || says("s-maxage"))
     }
 
-    /// RFC 9111, section 4.2.1, without the heuristic. `Expires` is ignored beside directives for
-    /// caches like this one.
+    /// Returns the stated lifetime (RFC 9111, section 4.2.1). Directives that target caches like
+    /// this one take precedence over `Expires`.
     fn explicit_lifetime(&self, is_targeted: bool) -> Option<Duration> {
         let shared = self.is_shared.then(|| self.directives.seconds("s-maxage")).flatten();
         let seconds = shared.or_else(|| self.directives.seconds("max-age"));
         if seconds.is_some() || is_targeted || !self.headers.contains_key(EXPIRES) {
             return seconds;
         }
-        // One that is no date, or several that differ, are in the past.
+        // An invalid date, or several different ones, count as a date in the past.
         let expires = self.date_of(&EXPIRES);
         Some(expires.map_or(Duration::ZERO, |expires| since(expires, self.date())))
     }
 
-    /// A tenth of the time since it was modified (RFC 9111, section 4.2.2).
+    /// Returns a tenth of the time since the last modification (RFC 9111, section 4.2.2).
     fn heuristic_lifetime(&self) -> Duration {
         let may_guess = is_heuristically_cacheable(self.status) || self.directives.has("public");
         let modified = self.date_of(&LAST_MODIFIED).filter(|_| may_guess);
         modified.map_or(Duration::ZERO, |modified| (since(self.date(), modified) / 10).min(HEURISTIC_MAX))
     }
 
-    /// RFC 9111, section 4.2.3. Of several ages the first counts, and one that is no number does
-    /// not (section 5.1).
+    /// Computes the age at arrival (RFC 9111, section 4.2.3). Of several `Age` values the first one
+    /// counts; an invalid one is ignored (section 5.1).
     fn initial_age(&self, asked: SystemTime) -> Duration {
         let lines = self.headers.get(AGE).and_then(|line| line.to_str().ok());
         let said = lines.and_then(|line| split_list(line).next()).and_then(seconds).unwrap_or(0);
@@ -303,7 +315,7 @@ impl Policy {
         self.date_of(&DATE).unwrap_or(self.received)
     }
 
-    /// The one date of a field.
+    /// Returns the date in a field that has exactly one value.
     fn date_of(&self, name: &HeaderName) -> Option<SystemTime> {
         let mut lines = self.headers.get_all(name).iter();
         let first = lines.next()?;
@@ -312,7 +324,7 @@ impl Policy {
     }
 }
 
-/// An entity tag without the mark of weakness; other values as they are.
+/// Returns an entity tag without its weakness prefix; other values unchanged.
 pub(super) fn opaque_tag(tag: &[u8]) -> &[u8] {
     tag.strip_prefix(b"W/").unwrap_or(tag)
 }
@@ -321,32 +333,33 @@ fn since(now: SystemTime, before: SystemTime) -> Duration {
     now.duration_since(before).unwrap_or_default()
 }
 
-/// RFC 9111, section 5.4.
-fn says_no_cache(headers: &HeaderMap) -> bool {
+/// Returns true if `Pragma` contains `no-cache` (RFC 9111, section 5.4).
+fn has_pragma_no_cache(headers: &HeaderMap) -> bool {
     let lines = headers.get_all(PRAGMA).iter().filter_map(|line| line.to_str().ok());
     lines.flat_map(split_list).any(|part| part.eq_ignore_ascii_case("no-cache"))
 }
 
-/// The fields that may be stored: without those of the connection, and without those that
-/// directives name (RFC 9111, sections 3.1, 5.2.2.4 and 5.2.2.7).
+/// Returns the fields that may be stored: all except fields of the connection and fields excluded
+/// by directives (RFC 9111, sections 3.1, 5.2.2.4 and 5.2.2.7).
 fn storable_fields(headers: &HeaderMap, directives: &Directives, is_shared: bool) -> HeaderMap {
     let mut stored = headers.clone();
     let lines = headers.get_all(CONNECTION).iter().filter_map(|line| line.to_str().ok());
     let named = lines.flat_map(split_list);
     let listed = directives.fields("no-cache");
     let private = directives.fields("private").filter(|_| is_shared);
-    for name in OF_CONNECTIONS.into_iter().chain(named).chain(listed).chain(private) {
+    for name in CONNECTION_FIELDS.into_iter().chain(named).chain(listed).chain(private) {
         stored.remove(name.to_ascii_lowercase().as_str());
     }
     stored
 }
 
-/// The fields that `Vary` names with their values in the request; `None` where it names all.
+/// Returns the fields that `Vary` names with their values in the request, or `None` for `Vary: *`.
 fn selecting(response: &HeaderMap, request: &HeaderMap) -> Option<Vec<(HeaderName, Option<String>)>> {
     let mut selecting = Vec::new();
     for line in response.get_all(VARY) {
         for name in line.to_str().ok()?.split(',').map(str::trim).filter(|name| !name.is_empty()) {
-            // `*` is a name by its letters; whatever is none cannot be compared either.
+            // `*` is a valid field name by its grammar, so it is excluded here. Invalid names match
+            // nothing.
             let name = HeaderName::from_bytes(name.as_bytes()).ok().filter(|name| name.as_str() != "*")?;
             let value = normalized(request, &name);
             selecting.push((name, value));
@@ -355,8 +368,8 @@ fn selecting(response: &HeaderMap, request: &HeaderMap) -> Option<Vec<(HeaderNam
     Some(selecting)
 }
 
-/// A field of a request in one line, without differences that mean nothing: how many lines it had,
-/// white space around it, and in lists around commas; the case of languages.
+/// Returns a request field as one line without insignificant differences: the number of lines,
+/// white space around the value and around commas of lists, and the case of languages.
 fn normalized(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
     let lines: Vec<_> = headers
         .get_all(name)
@@ -374,12 +387,12 @@ fn normalized(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
     Some(if name == "accept-language" { text.to_ascii_lowercase() } else { text })
 }
 
-/// Statuses whose meaning RFC 9110 gives, and this cache keeps to.
+/// Returns true for statuses that RFC 9110 defines, which this cache implements.
 fn is_understood(status: StatusCode) -> bool {
     status.canonical_reason().is_some()
 }
 
-/// RFC 9110, section 15.1; but not 206, as parts are not stored.
+/// RFC 9110, section 15.1, except for 206, since partial responses are not stored.
 fn is_heuristically_cacheable(status: StatusCode) -> bool {
     matches!(status.as_u16(), 200 | 203 | 204 | 300 | 301 | 308 | 404 | 405 | 410 | 414 | 501)
 }

@@ -1,4 +1,4 @@
-//! Where responses are stored. Knows nothing of whether they may be.
+//! The storage interface of the HTTP cache, and an implementation in memory.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt::Debug;
@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 
 use super::policy::Policy;
 
-/// A stored response, with what decides about it.
+/// A stored response and the policy derived from its header.
 #[derive(Debug, Clone)]
 pub struct StoredResponse {
     pub(super) id: u64,
@@ -24,17 +24,17 @@ static NEXT_ID: AtomicU64 = AtomicU64::new(0);
 
 impl StoredResponse {
     pub(super) fn new(policy: Policy, body: Bytes) -> Self {
-        // Ids differ; nothing else hangs on their order.
+        // Ids only need to be unique, so no ordering is needed.
         Self { id: NEXT_ID.fetch_add(1, Ordering::Relaxed), policy, body }
     }
 
-    /// Bytes of the body.
+    /// Returns the size of the body in bytes.
     #[must_use]
     pub fn body_bytes(&self) -> usize {
         self.body.len()
     }
 
-    /// The response as it is handed out now, with its age.
+    /// Returns the response as served at `now`, with its age.
     pub(super) fn response(&self, now: SystemTime) -> Response<Bytes> {
         let (status, headers) = self.policy.head(now);
         let mut response = Response::new(self.body.clone());
@@ -43,64 +43,66 @@ impl StoredResponse {
     }
 }
 
-/// Stores responses by key: all variants of an address together.
+/// Stores responses by key. All variants of a URL are stored together.
 ///
 /// # Contract
 ///
-/// - What was put is what is got, or nothing: a store may forget at any time, and has to if it is
-///   bounded.
-/// - Calls come concurrently. Of two puts of one key either may be the last.
-/// - No call fails: a store that cannot be reached stores nothing.
-/// - Each call may be cancelled; a key then has its old variants or its new ones, or none.
+/// - `get` returns the variants of the last `put`, or nothing. A store may drop entries at any
+///   time; a bounded store must.
+/// - Calls are concurrent. After two concurrent puts of a key, either may win.
+/// - Calls do not fail. A store that cannot be reached stores nothing.
+/// - Each call may be cancelled. The key then has its old variants, its new variants, or none.
 #[async_trait]
 pub trait HttpStore: Debug + Send + Sync + 'static {
-    /// The variants of a key.
+    /// Returns the variants of a key.
     async fn get(&self, key: &str) -> Vec<StoredResponse>;
 
-    /// Replaces the variants of a key; none of them is as [`remove`](Self::remove).
+    /// Replaces the variants of a key. An empty list is equivalent to [`remove`](Self::remove).
     async fn put(&self, key: &str, variants: Vec<StoredResponse>);
 
-    /// Forgets a key.
+    /// Removes a key.
     async fn remove(&self, key: &str);
 }
 
-/// In memory, up to so many keys and bytes; what was put longest ago is forgotten first.
+/// A store in memory, bounded by number of keys and bytes. It evicts the entry that was put longest
+/// ago.
 #[derive(Debug)]
 pub struct MemoryHttpStore {
     keys_max: usize,
     bytes_max: usize,
-    stored: Mutex<Stored>,
+    stored: Mutex<StoredKeys>,
 }
 
 #[derive(Debug, Default)]
-struct Stored {
+struct StoredKeys {
     variants: HashMap<String, Vec<StoredResponse>>,
-    /// The one put last is at the back.
+    /// Keys in the order in which they were put, the newest at the back.
     order: VecDeque<String>,
     bytes: usize,
 }
 
 impl MemoryHttpStore {
-    /// Stores up to so many keys, and so many bytes of bodies; nothing where either is zero.
+    /// Creates a store for at most `keys_max` keys and `bytes_max` bytes of bodies. It stores
+    /// nothing if either is zero.
     #[must_use]
     pub fn new(keys_max: usize, bytes_max: usize) -> Self {
         Self { keys_max, bytes_max, stored: Mutex::default() }
     }
 
-    /// How many keys are stored.
+    /// Returns the number of stored keys.
     #[must_use]
     pub fn len(&self) -> usize {
         self.stored.lock().variants.len()
     }
 
-    /// Whether none is stored.
+    /// Returns true if the store is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
-impl Stored {
+impl StoredKeys {
     fn remove(&mut self, key: &str) {
         if let Some(variants) = self.variants.remove(key) {
             self.bytes -= variants.iter().map(StoredResponse::body_bytes).sum::<usize>();

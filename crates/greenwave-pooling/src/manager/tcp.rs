@@ -1,4 +1,4 @@
-//! TCP connections.
+//! A manager of TCP connections.
 
 use std::io;
 
@@ -7,22 +7,23 @@ use tokio::net::TcpStream;
 
 use crate::manager::Manager;
 
-/// Connects to one address, without delaying small writes (`TCP_NODELAY`).
+/// Connects to one TCP address, with `TCP_NODELAY`.
 ///
-/// A connection with bytes that nobody has read is broken: they belong to an answer that its asker left behind.
+/// A connection with unread bytes counts as broken: they belong to a response that a previous user
+/// did not read.
 #[derive(Debug, Clone)]
 pub struct Tcp {
     address: String,
 }
 
 impl Tcp {
-    /// Connects to `address`: host and port. A host name is resolved on each connect.
+    /// Creates a manager for `address`, a host and port. Host names are resolved on each connect.
     #[must_use]
     pub fn new(address: impl Into<String>) -> Self {
         Self { address: address.into() }
     }
 
-    /// What it connects to.
+    /// Returns the address.
     #[must_use]
     pub fn address(&self) -> &str {
         &self.address
@@ -41,25 +42,25 @@ impl Manager for Tcp {
     }
 
     async fn check(&self, stream: &mut TcpStream) -> io::Result<()> {
-        quiet(stream)
+        check_idle(stream)
     }
 
     fn is_broken(&self, stream: &mut TcpStream) -> bool {
-        quiet(stream).is_err()
+        check_idle(stream).is_err()
     }
 }
 
-/// Nothing is known against the connection: neither its end nor bytes that were not asked for.
-fn quiet(stream: &TcpStream) -> io::Result<()> {
-    silent(stream.try_read(&mut [0]))
+/// Fails if the peer has closed the connection or if there are unread bytes.
+fn check_idle(stream: &TcpStream) -> io::Result<()> {
+    check_idle_read(stream.try_read(&mut [0]))
 }
 
-/// What a read of one byte without waiting says of the connection.
-pub(super) fn silent(read: io::Result<usize>) -> io::Result<()> {
+/// Interprets a non-blocking read of one byte from an idle connection.
+pub(super) fn check_idle_read(read: io::Result<usize>) -> io::Result<()> {
     match read {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
         Err(error) => Err(error),
         Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
-        Ok(_) => Err(io::Error::new(io::ErrorKind::InvalidData, "bytes that nobody asked for")),
+        Ok(_) => Err(io::Error::new(io::ErrorKind::InvalidData, "unexpected bytes on an idle connection")),
     }
 }

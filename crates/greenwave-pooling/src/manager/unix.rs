@@ -1,4 +1,4 @@
-//! Connections to sockets in the file system.
+//! A manager of Unix domain socket connections.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -6,25 +6,26 @@ use std::path::{Path, PathBuf};
 use async_trait::async_trait;
 use tokio::net::UnixStream;
 
-use super::tcp::silent;
+use super::tcp::check_idle_read;
 use crate::manager::Manager;
 
-/// Connects to one socket in the file system.
+/// Connects to one Unix domain socket.
 ///
-/// A connection with bytes that nobody has read is broken: they belong to an answer that its asker left behind.
+/// A connection with unread bytes counts as broken: they belong to a response that a previous user
+/// did not read.
 #[derive(Debug, Clone)]
 pub struct Unix {
     path: PathBuf,
 }
 
 impl Unix {
-    /// Connects to the socket at `path`.
+    /// Creates a manager for the socket at `path`.
     #[must_use]
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self { path: path.into() }
     }
 
-    /// What it connects to.
+    /// Returns the path.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
@@ -41,10 +42,10 @@ impl Manager for Unix {
     }
 
     async fn check(&self, stream: &mut UnixStream) -> io::Result<()> {
-        silent(stream.try_read(&mut [0]))
+        check_idle_read(stream.try_read(&mut [0]))
     }
 
     fn is_broken(&self, stream: &mut UnixStream) -> bool {
-        silent(stream.try_read(&mut [0])).is_err()
+        check_idle_read(stream.try_read(&mut [0])).is_err()
     }
 }

@@ -1,54 +1,54 @@
-//! What happens in a pool, for whoever wants to know. Knows nothing of who that is.
+//! Events of a pool.
 
 use std::time::Duration;
 
 use crate::error::Error;
 
-/// Why a connection was closed.
+/// The reason why a connection was closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CloseReason {
-    /// It came back broken.
+    /// The connection was broken when it was returned.
     Broken,
-    /// Its check failed, took too long, or was given up.
-    Unfit,
-    /// Its borrower discarded it.
+    /// The check failed, timed out, or was cancelled.
+    CheckFailed,
+    /// The user discarded the connection.
     Discarded,
-    /// Nobody used it for too long.
+    /// The connection was idle for too long.
     Idle,
-    /// Its life was over.
+    /// The connection reached its maximum lifetime.
     Expired,
     /// The pool was closed.
     PoolClosed,
 }
 
-/// Something that happened. None of these is part of a check-out that is served at once.
+/// An event of a pool. A checkout that is served at once causes no event.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum PoolEvent<'a> {
-    /// A connection was made.
+    /// A connection was established.
     Connected {
-        /// How long that took.
+        /// Duration of the connect.
         took: Duration,
     },
-    /// A connection could not be made.
+    /// A connect failed.
     ConnectFailed {
-        /// Why.
+        /// The error.
         error: &'a Error,
     },
     /// A connection was closed.
     Closed {
-        /// Why.
+        /// The reason.
         reason: CloseReason,
     },
     /// A caller was served after a wait.
     Waited {
-        /// How long it waited.
+        /// Duration of the wait.
         waited: Duration,
     },
     /// A caller was not served in time.
     TimedOut {
-        /// How long it waited.
+        /// Duration of the wait.
         waited: Duration,
     },
 }

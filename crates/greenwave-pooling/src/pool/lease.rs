@@ -1,76 +1,77 @@
-//! A connection that is lent. Knows how to give itself back, and nothing of when.
+//! A lent connection, which returns itself to its pool.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Shared;
-use super::core::Slot;
+use super::PoolInner;
+use super::core::Pooled;
 use super::event::CloseReason;
 use crate::callback::{FAR, finish};
 use crate::manager::Manager;
 
-type Held<M> = Box<Slot<Arc<Shared<M>>, <M as Manager>::Connection>>;
+type PooledBox<M> = Box<Pooled<Arc<PoolInner<M>>, <M as Manager>::Connection>>;
 
 const HELD: &str = "a lease holds its connection until it is taken apart";
 
-/// A connection of a [`Pool`](super::Pool), given back on drop, at once and without waiting.
+/// A connection lent by a [`Pool`](super::Pool). Returned on drop, without waiting.
 pub struct Lease<M: Manager> {
-    /// Gone only while the lease is being taken apart. The way back is in it, so that a check-out counts no references.
-    slot: Option<Held<M>>,
+    /// `None` only after the lease was taken apart. The reference to the pool is stored with the
+    /// connection, so that a checkout clones no reference.
+    pooled: Option<PooledBox<M>>,
 }
 
 impl<M: Manager> Lease<M> {
     #[inline]
-    pub(super) fn new(slot: Held<M>) -> Self {
-        Self { slot: Some(slot) }
+    pub(super) fn new(pooled: PooledBox<M>) -> Self {
+        Self { pooled: Some(pooled) }
     }
 
-    /// Closes the connection instead of giving it back: it is in a state that nobody should meet.
+    /// Closes the connection instead of returning it, because it is in an unusable state.
     pub fn discard(self) {
         self.close(CloseReason::Discarded);
     }
 
-    /// How long ago it was connected.
+    /// Returns the time since the connection was established.
     #[must_use]
     pub fn age(&self) -> Duration {
-        self.slot().created.elapsed()
+        self.pooled().created.elapsed()
     }
 
-    /// How often it was lent before.
+    /// Returns the number of earlier checkouts of the connection.
     #[must_use]
     pub fn uses(&self) -> u64 {
-        self.slot().uses.saturating_sub(1)
+        self.pooled().uses.saturating_sub(1)
     }
 
-    /// Checks it. One that fails, takes too long, or whose check is cancelled, is closed.
+    /// Checks the connection. Closes it if the check fails, times out, or is cancelled.
     pub(super) async fn check(self) -> Option<Self> {
-        let mut suspect = Suspect(Some(self));
-        let slot = suspect.0.as_mut().and_then(|lease| lease.slot.as_mut()).expect(HELD);
-        let limit = slot.home.config.connect_timeout.unwrap_or(FAR);
+        let mut due_for_check = LeaseUnderCheck(Some(self));
+        let pooled = due_for_check.0.as_mut().and_then(|lease| lease.pooled.as_mut()).expect(HELD);
+        let limit = pooled.pool.options.connect_timeout.unwrap_or(FAR);
         let checked = tokio::time::timeout(
             limit.min(FAR),
-            finish("check", slot.home.manager.check(&mut slot.connection)),
+            finish("check", pooled.pool.manager.check(&mut pooled.connection)),
         );
         if !matches!(checked.await, Ok(Ok(Ok(())))) {
             return None;
         }
-        slot.idle_since = None;
-        suspect.0.take()
+        pooled.idle_since = None;
+        due_for_check.0.take()
     }
 
-    pub(super) fn slot(&self) -> &Slot<Arc<Shared<M>>, M::Connection> {
-        self.slot.as_ref().expect(HELD)
+    pub(super) fn pooled(&self) -> &Pooled<Arc<PoolInner<M>>, M::Connection> {
+        self.pooled.as_ref().expect(HELD)
     }
 
-    pub(super) fn into_slot(mut self) -> Held<M> {
-        self.slot.take().expect(HELD)
+    pub(super) fn into_pooled(mut self) -> PooledBox<M> {
+        self.pooled.take().expect(HELD)
     }
 
     fn close(mut self, reason: CloseReason) {
-        if let Some(slot) = self.slot.take() {
-            Shared::discard(slot, reason);
+        if let Some(pooled) = self.pooled.take() {
+            PoolInner::discard(pooled, reason);
         }
     }
 }
@@ -80,40 +81,40 @@ impl<M: Manager> Deref for Lease<M> {
 
     #[inline]
     fn deref(&self) -> &M::Connection {
-        &self.slot().connection
+        &self.pooled().connection
     }
 }
 
 impl<M: Manager> DerefMut for Lease<M> {
     #[inline]
     fn deref_mut(&mut self) -> &mut M::Connection {
-        &mut self.slot.as_mut().expect(HELD).connection
+        &mut self.pooled.as_mut().expect(HELD).connection
     }
 }
 
 impl<M: Manager> Drop for Lease<M> {
     #[inline]
     fn drop(&mut self) {
-        if let Some(slot) = self.slot.take() {
-            Shared::give_back(slot);
+        if let Some(pooled) = self.pooled.take() {
+            PoolInner::return_connection(pooled);
         }
     }
 }
 
 impl<M: Manager> fmt::Debug for Lease<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let created = self.slot.as_ref().map(|slot| slot.created);
+        let created = self.pooled.as_ref().map(|pooled| pooled.created);
         f.debug_struct("Lease").field("created", &created).finish_non_exhaustive()
     }
 }
 
-/// A lease whose connection may not work: closed on drop.
-struct Suspect<M: Manager>(Option<Lease<M>>);
+/// A lease under check. The connection is closed on drop.
+struct LeaseUnderCheck<M: Manager>(Option<Lease<M>>);
 
-impl<M: Manager> Drop for Suspect<M> {
+impl<M: Manager> Drop for LeaseUnderCheck<M> {
     fn drop(&mut self) {
         if let Some(lease) = self.0.take() {
-            lease.close(CloseReason::Unfit);
+            lease.close(CloseReason::CheckFailed);
         }
     }
 }

@@ -1,9 +1,9 @@
-//! One call for many callers.
+//! Tests of `Batcher`.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use greenwave_pooling::{BatchConfig, Batcher, Error};
+use greenwave_pooling::{BatchOptions, Batcher, Error};
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -11,12 +11,12 @@ const SECOND: Duration = Duration::from_secs(1);
 
 type Batches = Arc<Mutex<Vec<Vec<usize>>>>;
 
-/// Doubles numbers, a second a batch, and remembers the batches; weighed by their value.
-fn doubling(config: BatchConfig) -> (Batcher<usize, usize>, Batches) {
+/// Doubles numbers, taking a second per batch, and records the batches. A number weighs its value.
+fn doubling(options: BatchOptions) -> (Batcher<usize, usize>, Batches) {
     let batches = Batches::default();
     let seen = batches.clone();
-    let batcher = Batcher::weighed(
-        config,
+    let batcher = Batcher::with_weigher(
+        options,
         |number| *number,
         move |numbers| {
             seen.lock().push(numbers.clone());
@@ -29,7 +29,7 @@ fn doubling(config: BatchConfig) -> (Batcher<usize, usize>, Batches) {
     (batcher, batches)
 }
 
-/// Submits all at once, in their order; returns when all are answered.
+/// Submits all numbers at once, in order, and waits for all responses.
 async fn submit_all(batcher: &Batcher<usize, usize>, numbers: impl IntoIterator<Item = usize>) {
     let mut tasks = Vec::new();
     for number in numbers {
@@ -38,17 +38,17 @@ async fn submit_all(batcher: &Batcher<usize, usize>, numbers: impl IntoIterator<
     }
     for task in tasks {
         let (number, answer) = task.await.unwrap();
-        assert_eq!(answer.unwrap(), number * 2, "each caller gets its own answer");
+        assert_eq!(answer.unwrap(), number * 2, "each caller gets its own response");
     }
 }
 
-fn config() -> BatchConfig {
-    BatchConfig { items_max: 4, in_flight_max: 1, delay_max: 10 * SECOND, ..BatchConfig::default() }
+fn options() -> BatchOptions {
+    BatchOptions { items_max: 4, in_flight_max: 1, delay_max: 10 * SECOND, ..BatchOptions::default() }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lone_caller_waits_for_nobody() {
-    let (batcher, batches) = doubling(config());
+async fn a_lone_request_is_handled_at_once() {
+    let (batcher, batches) = doubling(options());
     let started = Instant::now();
     assert_eq!(batcher.submit(1).await.unwrap(), 2);
     assert_eq!(started.elapsed(), SECOND);
@@ -56,8 +56,8 @@ async fn a_lone_caller_waits_for_nobody() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn by_count() {
-    let (batcher, batches) = doubling(config());
+async fn batches_are_limited_by_count() {
+    let (batcher, batches) = doubling(options());
     submit_all(&batcher, 0..10).await;
     assert_eq!(*batches.lock(), [vec![0, 1, 2, 3], vec![4, 5, 6, 7], vec![8, 9]]);
     let stats = batcher.stats();
@@ -65,17 +65,17 @@ async fn by_count() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn by_bytes() {
-    let (batcher, batches) = doubling(BatchConfig { bytes_max: 10, ..config() });
+async fn batches_are_limited_by_bytes() {
+    let (batcher, batches) = doubling(BatchOptions { bytes_max: 10, ..options() });
     submit_all(&batcher, [4, 5, 6, 20, 1, 2]).await;
     assert_eq!(*batches.lock(), [vec![4, 5], vec![6], vec![20], vec![1, 2]]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn by_time() {
-    let config =
-        BatchConfig { items_max: 100, in_flight_max: 2, delay_max: SECOND / 4, ..BatchConfig::default() };
-    let (batcher, batches) = doubling(config);
+async fn batches_are_limited_by_time() {
+    let options =
+        BatchOptions { items_max: 100, in_flight_max: 2, delay_max: SECOND / 4, ..BatchOptions::default() };
+    let (batcher, batches) = doubling(options);
     let first = tokio::spawn({
         let batcher = batcher.clone();
         async move { batcher.submit(1).await }
@@ -83,14 +83,14 @@ async fn by_time() {
     sleep(SECOND / 10).await;
     let started = Instant::now();
     submit_all(&batcher, [2, 3]).await;
-    assert_eq!(started.elapsed(), SECOND + SECOND / 4, "they waited for others as long as they may");
+    assert_eq!(started.elapsed(), SECOND + SECOND / 4, "the batch waited for the maximum delay");
     assert_eq!(*batches.lock(), [vec![1], vec![2, 3]]);
     first.await.unwrap().unwrap();
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_goes_away_is_left_out() {
-    let (batcher, batches) = doubling(config());
+async fn a_cancelled_request_is_left_out_of_its_batch() {
+    let (batcher, batches) = doubling(options());
     let first = tokio::spawn({
         let batcher = batcher.clone();
         async move { batcher.submit(1).await }
@@ -103,26 +103,26 @@ async fn who_goes_away_is_left_out() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_queue_is_bounded_and_everybody_is_served() {
-    let (batcher, batches) = doubling(BatchConfig { queue_max: 2, ..config() });
+async fn the_queue_is_bounded_and_all_requests_are_handled() {
+    let (batcher, batches) = doubling(BatchOptions { queue_max: 2, ..options() });
     submit_all(&batcher, 0..50).await;
     assert!(batches.lock().iter().all(|batch| batch.len() <= 4));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_bad_handler_fails_its_batch_only() {
-    let batcher = Batcher::new(BatchConfig::default(), async |numbers: Vec<usize>| {
-        assert!(numbers[0] != 13, "a bad handler");
+async fn a_faulty_handler_fails_only_its_batch() {
+    let batcher = Batcher::new(BatchOptions::default(), async |numbers: Vec<usize>| {
+        assert!(numbers[0] != 13, "the handler returned the wrong number of responses");
         vec![0; if numbers[0] == 7 { 3 } else { numbers.len() }]
     });
     assert!(matches!(batcher.submit(13).await, Err(Error::Panicked { .. })));
-    assert!(matches!(batcher.submit(7).await, Err(Error::BatchAnswers { expected: 1, found: 3 })));
+    assert!(matches!(batcher.submit(7).await, Err(Error::BatchResponseCount { expected: 1, returned: 3 })));
     assert!(matches!(batcher.submit(1).await, Ok(0)));
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_queued_is_handled_after_the_last_handle_is_gone() {
-    let (batcher, batches) = doubling(config());
+async fn queued_requests_are_handled_after_the_last_clone_is_dropped() {
+    let (batcher, batches) = doubling(options());
     let mut submits: Vec<_> = (0..6)
         .map(|number| {
             Box::pin({
@@ -142,12 +142,12 @@ async fn what_is_queued_is_handled_after_the_last_handle_is_gone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failed_batch_is_halved_until_the_culprits_are_found() {
+async fn a_failed_batch_is_halved_until_the_faulty_requests_are_found() {
     let handled = Arc::new(Mutex::new(Vec::new()));
     let seen = handled.clone();
-    let config = BatchConfig { items_max: 64, in_flight_max: 1, ..BatchConfig::default() };
-    let batcher = Batcher::<u32, Result<u32, String>>::splitting(
-        config,
+    let options = BatchOptions { items_max: 64, in_flight_max: 1, ..BatchOptions::default() };
+    let batcher = Batcher::<u32, Result<u32, String>>::bisecting(
+        options,
         |_| 0,
         move |numbers: Vec<u32>| {
             seen.lock().push(numbers.len());

@@ -1,13 +1,13 @@
-//! Code of the caller that panics, and connections that are of no use: each fails the call that it was
-//! made for, with an error that says so, and nothing else.
+//! Panics in user code, and unusable connections. Each fails the call during which it occurs, with
+//! a specific error, and nothing else.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use greenwave_pooling::{
-    BatchConfig, Batcher, Error, Frame, Framing, Manager, Multiplexed, MultiplexedConfig, Objects, Pool,
-    PoolConfig, async_trait,
+    BatchOptions, Batcher, Error, Frame, Framing, Manager, Multiplexed, MultiplexedOptions, ObjectPool, Pool,
+    PoolOptions, async_trait,
 };
 
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
@@ -20,21 +20,21 @@ enum Fault {
     CheckPanics,
 }
 
-/// A manager with one fault, until it is mended.
+/// A manager with one fault, until `is_healthy` is set.
 #[derive(Debug)]
 struct Faulty {
     fault: Fault,
-    is_mended: AtomicBool,
+    is_healthy: AtomicBool,
     connects: AtomicUsize,
 }
 
 impl Faulty {
     fn new(fault: Fault) -> Self {
-        Self { fault, is_mended: AtomicBool::new(false), connects: AtomicUsize::new(0) }
+        Self { fault, is_healthy: AtomicBool::new(false), connects: AtomicUsize::new(0) }
     }
 
     fn has(&self, fault: Fault) -> bool {
-        self.fault == fault && !self.is_mended.load(Ordering::Relaxed)
+        self.fault == fault && !self.is_healthy.load(Ordering::Relaxed)
     }
 }
 
@@ -60,8 +60,8 @@ impl Manager for Faulty {
     }
 }
 
-fn config() -> PoolConfig {
-    PoolConfig { min: 0, size: 2, ..PoolConfig::default() }
+fn options() -> PoolOptions {
+    PoolOptions { size_min: 0, size_max: 2, ..PoolOptions::default() }
 }
 
 fn connects(pool: &Pool<Faulty>) -> usize {
@@ -69,29 +69,29 @@ fn connects(pool: &Pool<Faulty>) -> usize {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_manager_that_fails_fails_each_call_once_and_serves_when_it_is_mended() {
+async fn a_faulty_manager_fails_each_call_once_until_it_recovers() {
     for (fault, expected) in [
         (Fault::ConnectPanics, "`connect` panicked: boom"),
-        (Fault::ConnectFails, "could not connect"),
-        (Fault::IsBroken, "the new connection was broken at once"),
+        (Fault::ConnectFails, "cannot connect"),
+        (Fault::IsBroken, "the new connection was broken immediately"),
         (Fault::IsBrokenPanics, "`is_broken` panicked: boom"),
     ] {
-        let pool = Pool::new(Faulty::new(fault), config());
+        let pool = Pool::new(Faulty::new(fault), options());
         for calls in 1..4 {
             assert_eq!(pool.get().await.unwrap_err().to_string(), expected);
-            assert_eq!(connects(&pool), calls, "one connect for one call");
+            assert_eq!(connects(&pool), calls, "one connect per call");
         }
         let all = tokio::join!(pool.get(), pool.get(), pool.get());
         assert!(all.0.is_err() && all.1.is_err() && all.2.is_err());
         assert_eq!((connects(&pool), pool.stats().size), (6, 0), "{fault:?}");
-        pool.manager().is_mended.store(true, Ordering::Relaxed);
+        pool.manager().is_healthy.store(true, Ordering::Relaxed);
         assert!(pool.get().await.is_ok(), "{fault:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_check_that_panics_closes_the_connection_and_the_caller_gets_another() {
-    let pool = Pool::new(Faulty::new(Fault::CheckPanics), config());
+async fn a_panicking_check_closes_the_connection_and_the_caller_gets_another() {
+    let pool = Pool::new(Faulty::new(Fault::CheckPanics), options());
     assert_eq!(*pool.get().await.unwrap(), 0);
     tokio::time::sleep(Duration::from_secs(10)).await;
     assert_eq!(*pool.get().await.unwrap(), 1);
@@ -99,20 +99,21 @@ async fn a_check_that_panics_closes_the_connection_and_the_caller_gets_another()
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_that_cannot_be_asked_on_its_way_back_is_closed() {
-    let pool = Pool::new(Faulty::new(Fault::IsBrokenPanics), config());
-    pool.manager().is_mended.store(true, Ordering::Relaxed);
+async fn a_connection_whose_return_panics_is_closed() {
+    let pool = Pool::new(Faulty::new(Fault::IsBrokenPanics), options());
+    pool.manager().is_healthy.store(true, Ordering::Relaxed);
     let lease = pool.get().await.unwrap();
-    pool.manager().is_mended.store(false, Ordering::Relaxed);
+    pool.manager().is_healthy.store(false, Ordering::Relaxed);
     drop(lease);
     assert_eq!((pool.stats().discarded, pool.stats().size), (1, 0));
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_minimum_is_kept_up_with_growing_delays_while_connects_fail() {
-    let every = PoolConfig { min: 3, size: 4, idle_timeout: Some(Duration::from_millis(40)), ..config() };
+async fn restoring_the_minimum_backs_off_while_connects_fail() {
+    let every =
+        PoolOptions { size_min: 3, size_max: 4, idle_timeout: Some(Duration::from_millis(40)), ..options() };
     for fault in [Fault::ConnectFails, Fault::IsBroken, Fault::ConnectPanics, Fault::IsBrokenPanics] {
-        let pool = Pool::new(Faulty::new(fault), PoolConfig { seed: Some(1), ..every.clone() });
+        let pool = Pool::new(Faulty::new(fault), PoolOptions { seed: Some(1), ..every.clone() });
         assert!(pool.get().await.is_err());
         tokio::time::sleep(Duration::from_secs(1)).await;
         let first = connects(&pool);
@@ -120,16 +121,16 @@ async fn the_minimum_is_kept_up_with_growing_delays_while_connects_fail() {
         tokio::time::sleep(Duration::from_secs(600)).await;
         let in_ten_minutes = connects(&pool) - first;
         assert!((60..=360).contains(&in_ten_minutes), "{in_ten_minutes}");
-        // Nobody who asks is made to wait for that.
-        pool.manager().is_mended.store(true, Ordering::Relaxed);
+        // No caller waits for the background connects.
+        pool.manager().is_healthy.store(true, Ordering::Relaxed);
         pool.warm_up().await.unwrap();
         assert_eq!(pool.stats().idle, 3);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_observer_that_panics_does_not_take_the_pool_with_it() {
-    let pool = Pool::observed(Faulty::new(Fault::None), config(), |_| panic!("boom"));
+async fn a_panicking_observer_does_not_break_the_pool() {
+    let pool = Pool::with_observer(Faulty::new(Fault::None), options(), |_| panic!("boom"));
     for _ in 0..3 {
         pool.get().await.unwrap().discard();
     }
@@ -137,17 +138,17 @@ async fn an_observer_that_panics_does_not_take_the_pool_with_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_batch_that_panics_anywhere_fails_alone() {
-    let before = Batcher::new(BatchConfig::default(), |numbers: Vec<u32>| {
+async fn a_panic_in_a_handler_fails_only_its_batch() {
+    let before = Batcher::new(BatchOptions::default(), |numbers: Vec<u32>| {
         assert!(numbers[0] != 1, "boom");
         async move { numbers }
     });
-    let inside = Batcher::new(BatchConfig::default(), async |numbers: Vec<u32>| {
+    let inside = Batcher::new(BatchOptions::default(), async |numbers: Vec<u32>| {
         assert!(numbers[0] != 1, "boom");
         numbers
     });
-    let splitting: Batcher<u32, Result<u32, String>> = Batcher::splitting(
-        BatchConfig::default(),
+    let splitting: Batcher<u32, Result<u32, String>> = Batcher::bisecting(
+        BatchOptions::default(),
         |_| 1,
         |numbers: Vec<u32>| {
             assert!(numbers[0] != 1, "boom");
@@ -163,31 +164,31 @@ async fn a_batch_that_panics_anywhere_fails_alone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_question_that_cannot_be_weighed_fails_alone() {
+async fn a_panicking_weigher_fails_only_its_request() {
     let weigh = |number: &u32| {
         assert!(*number != 1, "boom");
         1
     };
-    let batcher = Batcher::weighed(BatchConfig::default(), weigh, async |numbers: Vec<u32>| numbers);
+    let batcher = Batcher::with_weigher(BatchOptions::default(), weigh, async |numbers: Vec<u32>| numbers);
     let (bad, good) = tokio::join!(batcher.submit(1), batcher.submit(2));
     assert_eq!(bad.unwrap_err().to_string(), "`weigh` panicked: boom");
     assert_eq!((good.unwrap(), batcher.submit(3).await.unwrap()), (2, 3));
 }
 
 #[test]
-fn an_object_that_cannot_be_reset_is_dropped() {
-    let objects = Objects::new(2, || 1, |_: &mut i32| panic!("boom"));
+fn an_object_whose_reset_panics_is_dropped() {
+    let objects = ObjectPool::new(2, || 1, |_: &mut i32| panic!("boom"));
     drop(objects.get());
-    assert_eq!((objects.stats().kept, objects.stats().dropped), (0, 1));
+    assert_eq!((objects.stats().idle, objects.stats().dropped), (0, 1));
 }
 
-/// Lines of one byte, of which some make it panic.
+/// A framing of single bytes. Some bytes make it panic.
 #[derive(Debug, Clone)]
 struct Bytes;
 
 impl Framing for Bytes {
     type Request = u8;
-    type Answer = u8;
+    type Response = u8;
 
     fn encode(&mut self, _: u64, request: u8, bytes: &mut Vec<u8>) -> std::io::Result<()> {
         assert!(request != 1, "boom");
@@ -196,23 +197,23 @@ impl Framing for Bytes {
     }
 
     fn decode(&mut self, bytes: &[u8]) -> std::io::Result<Option<Frame<u8>>> {
-        let Some(&answer) = bytes.first() else { return Ok(None) };
-        assert!(answer != 2, "boom");
-        Ok(Some(Frame { bytes: 1, id: None, answer }))
+        let Some(&response) = bytes.first() else { return Ok(None) };
+        assert!(response != 2, "boom");
+        Ok(Some(Frame { bytes: 1, id: None, response }))
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_framing_that_panics_breaks_its_connection() {
+async fn a_panicking_framing_breaks_its_connection() {
     for (bad, expected) in [(1, "`encode` panicked: boom"), (2, "`decode` panicked: boom")] {
         let (ours, mut theirs) = tokio::io::duplex(64);
         tokio::spawn(async move {
             let (mut read, mut write) = tokio::io::split(&mut theirs);
             let _ = tokio::io::copy(&mut read, &mut write).await;
         });
-        let line = Multiplexed::new(ours, Bytes, MultiplexedConfig::default());
+        let line = Multiplexed::new(ours, Bytes, MultiplexedOptions::default());
         assert_eq!(line.request(7).await.unwrap(), 7);
-        let Err(Error::Broken { source }) = line.request(bad).await else { panic!("it breaks") };
+        let Err(Error::ConnectionLost { source }) = line.request(bad).await else { panic!("it breaks") };
         assert_eq!(source.to_string(), expected);
         assert!(line.is_broken() && Arc::strong_count(&source) >= 1);
     }

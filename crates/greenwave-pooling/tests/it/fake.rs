@@ -1,15 +1,15 @@
-//! A manager whose connections are numbers, with faults on demand and a count of those alive.
+//! A manager of numbered fake connections that counts the live ones and fails on demand.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use greenwave_pooling::{Manager, Pool, PoolConfig, async_trait};
+use greenwave_pooling::{Manager, Pool, PoolOptions, async_trait};
 use parking_lot::Mutex;
 use tokio::time::sleep;
 
-/// What a connect does.
+/// The behaviour of a connect.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Connect {
     Succeeds(Duration),
@@ -29,7 +29,7 @@ pub(crate) struct Counts {
     pub(crate) checks: AtomicUsize,
 }
 
-/// Connects as scripted, and then at once.
+/// Connects as scripted, and immediately after the script ends.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Fake {
     pub(crate) script: Arc<Mutex<VecDeque<Connect>>>,
@@ -47,12 +47,12 @@ impl Fake {
         self.counts.alive.load(Ordering::SeqCst)
     }
 
-    pub(crate) fn pool(&self, config: PoolConfig) -> Pool<Self> {
-        Pool::new(self.clone(), config)
+    pub(crate) fn pool(&self, options: PoolOptions) -> Pool<Self> {
+        Pool::new(self.clone(), options)
     }
 }
 
-/// Alive from the start of its connect to its drop.
+/// Counts as alive from the start of its connect to its drop.
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) is_broken: bool,

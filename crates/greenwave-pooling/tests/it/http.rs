@@ -1,4 +1,5 @@
-//! Stored responses: cases written from RFC 9111, RFC 9110, RFC 5861 and RFC 9213, each with its section; and nginx.
+//! Tests of `HttpCache`: cases from RFC 9111, RFC 9110, RFC 5861 and RFC 9213, each with its
+//! section, and nginx as an origin server.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -12,40 +13,40 @@ use crate::servers::Server;
 
 type Headers = &'static [(&'static str, &'static str)];
 
-/// What becomes of the second request.
+/// The expected handling of the second request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Then {
-    /// Answered from the cache.
+enum Expected {
+    /// Served from the cache.
     Cached,
-    /// Asked with a condition.
-    Asked,
-    /// Fetched as if nothing were stored.
+    /// Revalidated.
+    Revalidated,
+    /// Fetched without conditions.
     Fetched,
-    /// Answered with 504.
-    Refused,
+    /// Answered with status 504.
+    GatewayTimeout,
 }
 
 struct Case {
     section: &'static str,
-    what: &'static str,
+    name: &'static str,
     is_shared: bool,
     first: Headers,
     response: Headers,
     /// Seconds between the two requests.
     later: u64,
     second: Headers,
-    then: Then,
+    then: Expected,
 }
 
 const CASE: Case = Case {
     section: "",
-    what: "",
+    name: "",
     is_shared: false,
     first: &[],
     response: &[],
     later: 0,
     second: &[],
-    then: Then::Cached,
+    then: Expected::Cached,
 };
 
 const DAY: u64 = 86_400;
@@ -54,107 +55,107 @@ const TAGGED: Headers = &[("cache-control", "max-age=60"), ("etag", "\"a\"")];
 
 #[rustfmt::skip]
 const CASES: &[Case] = &[
-    Case { section: "9111 3", what: "no-store in the response", response: &[("cache-control", "no-store, max-age=60")], then: Then::Fetched, ..CASE },
-    Case { section: "9111 5.2.1.5", what: "no-store in the request", first: &[("cache-control", "no-store")], response: FRESH, then: Then::Fetched, ..CASE },
-    Case { section: "9111 4.2.1", what: "max-age not yet over", response: FRESH, later: 59, ..CASE },
-    Case { section: "9111 4.2.1", what: "max-age over, no validator", response: FRESH, later: 61, then: Then::Fetched, ..CASE },
-    Case { section: "9111 4.3.1", what: "max-age over, entity tag", response: TAGGED, later: 61, then: Then::Asked, ..CASE },
-    Case { section: "9111 4.3.1", what: "max-age over, last modified", response: &[("cache-control", "max-age=60"), ("last-modified", "Thu, 01 Jan 1970 00:00:00 GMT")], later: 61, then: Then::Asked, ..CASE },
-    Case { section: "9111 5.3", what: "Expires not yet over", response: &[("date", "Mon, 12 Jan 1970 13:46:40 GMT"), ("expires", "Mon, 12 Jan 1970 13:47:40 GMT")], later: 30, ..CASE },
-    Case { section: "9111 5.3", what: "Expires over", response: &[("date", "Mon, 12 Jan 1970 13:46:40 GMT"), ("expires", "Mon, 12 Jan 1970 13:47:40 GMT")], later: 90, then: Then::Fetched, ..CASE },
-    Case { section: "9111 5.3", what: "an invalid Expires is past", response: &[("expires", "0")], then: Then::Fetched, ..CASE },
-    Case { section: "9111 5.2.2.1", what: "max-age overrides Expires", response: &[("cache-control", "max-age=60"), ("expires", "0")], later: 30, ..CASE },
-    Case { section: "9111 4.2.3", what: "Age counts", response: &[("cache-control", "max-age=60"), ("age", "50")], later: 15, then: Then::Fetched, ..CASE },
-    Case { section: "9111 4.2.2", what: "a tenth of the time since it was modified", response: &[("date", "Mon, 12 Jan 1970 13:46:40 GMT"), ("last-modified", "Fri, 02 Jan 1970 13:46:40 GMT")], later: DAY / 2, ..CASE },
-    Case { section: "9111 4.2.2", what: "and no longer", response: &[("date", "Mon, 12 Jan 1970 13:46:40 GMT"), ("last-modified", "Fri, 02 Jan 1970 13:46:40 GMT")], later: DAY + 9, then: Then::Asked, ..CASE },
-    Case { section: "9111 5.2.2.4", what: "no-cache is always asked about", response: &[("cache-control", "no-cache, max-age=60"), ("etag", "\"a\"")], then: Then::Asked, ..CASE },
-    Case { section: "9111 5.2.1.4", what: "no-cache in the request", response: TAGGED, second: &[("cache-control", "no-cache")], then: Then::Asked, ..CASE },
-    Case { section: "9111 5.4", what: "Pragma: no-cache in the request", response: TAGGED, second: &[("pragma", "no-cache")], then: Then::Asked, ..CASE },
-    Case { section: "9111 5.2.1.1", what: "max-age in the request", response: TAGGED, later: 20, second: &[("cache-control", "max-age=10")], then: Then::Asked, ..CASE },
-    Case { section: "9111 5.2.1.3", what: "min-fresh in the request", response: TAGGED, later: 50, second: &[("cache-control", "min-fresh=20")], then: Then::Asked, ..CASE },
-    Case { section: "9111 5.2.1.2", what: "max-stale in the request", response: TAGGED, later: 70, second: &[("cache-control", "max-stale=30")], ..CASE },
-    Case { section: "9111 5.2.1.2", what: "more than max-stale", response: TAGGED, later: 100, second: &[("cache-control", "max-stale=30")], then: Then::Asked, ..CASE },
-    Case { section: "9111 5.2.2.2", what: "must-revalidate against max-stale", response: &[("cache-control", "max-age=60, must-revalidate"), ("etag", "\"a\"")], later: 70, second: &[("cache-control", "max-stale=30")], then: Then::Asked, ..CASE },
-    Case { section: "9111 5.2.1.7", what: "only-if-cached, kept", response: FRESH, second: &[("cache-control", "only-if-cached")], ..CASE },
-    Case { section: "9111 5.2.1.7", what: "only-if-cached, stale", response: FRESH, later: 61, second: &[("cache-control", "only-if-cached")], then: Then::Refused, ..CASE },
-    Case { section: "9111 5.2.2.7", what: "private, own cache", response: &[("cache-control", "private, max-age=60")], ..CASE },
-    Case { section: "9111 5.2.2.7", what: "private, shared cache", is_shared: true, response: &[("cache-control", "private, max-age=60")], then: Then::Fetched, ..CASE },
-    Case { section: "9111 5.2.2.10", what: "s-maxage, shared cache", is_shared: true, response: &[("cache-control", "max-age=1, s-maxage=60")], later: 30, ..CASE },
-    Case { section: "9111 5.2.2.10", what: "s-maxage, own cache", response: &[("cache-control", "max-age=1, s-maxage=60")], later: 30, then: Then::Fetched, ..CASE },
-    Case { section: "9111 3.5", what: "Authorization, shared cache", is_shared: true, first: &[("authorization", "x")], response: FRESH, second: &[("authorization", "x")], then: Then::Fetched, ..CASE },
-    Case { section: "9111 3.5", what: "Authorization, public", is_shared: true, first: &[("authorization", "x")], response: &[("cache-control", "public, max-age=60")], second: &[("authorization", "x")], ..CASE },
-    Case { section: "9111 4.1", what: "Vary, the same", first: &[("accept", "a")], response: &[("cache-control", "max-age=60"), ("vary", "accept")], second: &[("accept", "a")], ..CASE },
-    Case { section: "9111 4.1", what: "Vary, another", first: &[("accept", "a")], response: &[("cache-control", "max-age=60"), ("vary", "accept")], second: &[("accept", "b")], then: Then::Fetched, ..CASE },
-    Case { section: "9111 4.1", what: "Vary, missing", first: &[("accept", "a")], response: &[("cache-control", "max-age=60"), ("vary", "accept")], then: Then::Fetched, ..CASE },
-    Case { section: "9111 4.1", what: "Vary: *", response: &[("cache-control", "max-age=60"), ("vary", "*")], then: Then::Fetched, ..CASE },
-    Case { section: "5861 3", what: "stale-while-revalidate", response: &[("cache-control", "max-age=60, stale-while-revalidate=30"), ("etag", "\"a\"")], later: 80, then: Then::Cached, ..CASE },
-    Case { section: "5861 3", what: "stale for longer", response: &[("cache-control", "max-age=60, stale-while-revalidate=30"), ("etag", "\"a\"")], later: 91, then: Then::Asked, ..CASE },
-    Case { section: "9111 5.2.2.2", what: "must-revalidate against stale-while-revalidate", response: &[("cache-control", "max-age=60, must-revalidate, stale-while-revalidate=30"), ("etag", "\"a\"")], later: 70, then: Then::Asked, ..CASE },
+    Case { section: "9111 3", name: "no-store in the response", response: &[("cache-control", "no-store, max-age=60")], then: Expected::Fetched, ..CASE },
+    Case { section: "9111 5.2.1.5", name: "no-store in the request", first: &[("cache-control", "no-store")], response: FRESH, then: Expected::Fetched, ..CASE },
+    Case { section: "9111 4.2.1", name: "fresh by max-age", response: FRESH, later: 59, ..CASE },
+    Case { section: "9111 4.2.1", name: "stale by max-age, no validator", response: FRESH, later: 61, then: Expected::Fetched, ..CASE },
+    Case { section: "9111 4.3.1", name: "stale by max-age, entity tag", response: TAGGED, later: 61, then: Expected::Revalidated, ..CASE },
+    Case { section: "9111 4.3.1", name: "stale by max-age, last modified", response: &[("cache-control", "max-age=60"), ("last-modified", "Thu, 01 Jan 1970 00:00:00 GMT")], later: 61, then: Expected::Revalidated, ..CASE },
+    Case { section: "9111 5.3", name: "fresh by Expires", response: &[("date", "Mon, 12 Jan 1970 13:46:40 GMT"), ("expires", "Mon, 12 Jan 1970 13:47:40 GMT")], later: 30, ..CASE },
+    Case { section: "9111 5.3", name: "stale by Expires", response: &[("date", "Mon, 12 Jan 1970 13:46:40 GMT"), ("expires", "Mon, 12 Jan 1970 13:47:40 GMT")], later: 90, then: Expected::Fetched, ..CASE },
+    Case { section: "9111 5.3", name: "an invalid Expires is in the past", response: &[("expires", "0")], then: Expected::Fetched, ..CASE },
+    Case { section: "9111 5.2.2.1", name: "max-age overrides Expires", response: &[("cache-control", "max-age=60"), ("expires", "0")], later: 30, ..CASE },
+    Case { section: "9111 4.2.3", name: "Age counts", response: &[("cache-control", "max-age=60"), ("age", "50")], later: 15, then: Expected::Fetched, ..CASE },
+    Case { section: "9111 4.2.2", name: "a tenth of the time since the modification", response: &[("date", "Mon, 12 Jan 1970 13:46:40 GMT"), ("last-modified", "Fri, 02 Jan 1970 13:46:40 GMT")], later: DAY / 2, ..CASE },
+    Case { section: "9111 4.2.2", name: "stale after that time", response: &[("date", "Mon, 12 Jan 1970 13:46:40 GMT"), ("last-modified", "Fri, 02 Jan 1970 13:46:40 GMT")], later: DAY + 9, then: Expected::Revalidated, ..CASE },
+    Case { section: "9111 5.2.2.4", name: "no-cache is always revalidated", response: &[("cache-control", "no-cache, max-age=60"), ("etag", "\"a\"")], then: Expected::Revalidated, ..CASE },
+    Case { section: "9111 5.2.1.4", name: "no-cache in the request", response: TAGGED, second: &[("cache-control", "no-cache")], then: Expected::Revalidated, ..CASE },
+    Case { section: "9111 5.4", name: "Pragma: no-cache in the request", response: TAGGED, second: &[("pragma", "no-cache")], then: Expected::Revalidated, ..CASE },
+    Case { section: "9111 5.2.1.1", name: "max-age in the request", response: TAGGED, later: 20, second: &[("cache-control", "max-age=10")], then: Expected::Revalidated, ..CASE },
+    Case { section: "9111 5.2.1.3", name: "min-fresh in the request", response: TAGGED, later: 50, second: &[("cache-control", "min-fresh=20")], then: Expected::Revalidated, ..CASE },
+    Case { section: "9111 5.2.1.2", name: "max-stale in the request", response: TAGGED, later: 70, second: &[("cache-control", "max-stale=30")], ..CASE },
+    Case { section: "9111 5.2.1.2", name: "staler than max-stale", response: TAGGED, later: 100, second: &[("cache-control", "max-stale=30")], then: Expected::Revalidated, ..CASE },
+    Case { section: "9111 5.2.2.2", name: "must-revalidate against max-stale", response: &[("cache-control", "max-age=60, must-revalidate"), ("etag", "\"a\"")], later: 70, second: &[("cache-control", "max-stale=30")], then: Expected::Revalidated, ..CASE },
+    Case { section: "9111 5.2.1.7", name: "only-if-cached, fresh", response: FRESH, second: &[("cache-control", "only-if-cached")], ..CASE },
+    Case { section: "9111 5.2.1.7", name: "only-if-cached, stale", response: FRESH, later: 61, second: &[("cache-control", "only-if-cached")], then: Expected::GatewayTimeout, ..CASE },
+    Case { section: "9111 5.2.2.7", name: "private, private cache", response: &[("cache-control", "private, max-age=60")], ..CASE },
+    Case { section: "9111 5.2.2.7", name: "private, shared cache", is_shared: true, response: &[("cache-control", "private, max-age=60")], then: Expected::Fetched, ..CASE },
+    Case { section: "9111 5.2.2.10", name: "s-maxage, shared cache", is_shared: true, response: &[("cache-control", "max-age=1, s-maxage=60")], later: 30, ..CASE },
+    Case { section: "9111 5.2.2.10", name: "s-maxage, private cache", response: &[("cache-control", "max-age=1, s-maxage=60")], later: 30, then: Expected::Fetched, ..CASE },
+    Case { section: "9111 3.5", name: "Authorization, shared cache", is_shared: true, first: &[("authorization", "x")], response: FRESH, second: &[("authorization", "x")], then: Expected::Fetched, ..CASE },
+    Case { section: "9111 3.5", name: "Authorization, public", is_shared: true, first: &[("authorization", "x")], response: &[("cache-control", "public, max-age=60")], second: &[("authorization", "x")], ..CASE },
+    Case { section: "9111 4.1", name: "Vary, same value", first: &[("accept", "a")], response: &[("cache-control", "max-age=60"), ("vary", "accept")], second: &[("accept", "a")], ..CASE },
+    Case { section: "9111 4.1", name: "Vary, other value", first: &[("accept", "a")], response: &[("cache-control", "max-age=60"), ("vary", "accept")], second: &[("accept", "b")], then: Expected::Fetched, ..CASE },
+    Case { section: "9111 4.1", name: "Vary, missing value", first: &[("accept", "a")], response: &[("cache-control", "max-age=60"), ("vary", "accept")], then: Expected::Fetched, ..CASE },
+    Case { section: "9111 4.1", name: "Vary: *", response: &[("cache-control", "max-age=60"), ("vary", "*")], then: Expected::Fetched, ..CASE },
+    Case { section: "5861 3", name: "stale-while-revalidate", response: &[("cache-control", "max-age=60, stale-while-revalidate=30"), ("etag", "\"a\"")], later: 80, then: Expected::Cached, ..CASE },
+    Case { section: "5861 3", name: "stale for longer", response: &[("cache-control", "max-age=60, stale-while-revalidate=30"), ("etag", "\"a\"")], later: 91, then: Expected::Revalidated, ..CASE },
+    Case { section: "9111 5.2.2.2", name: "must-revalidate against stale-while-revalidate", response: &[("cache-control", "max-age=60, must-revalidate, stale-while-revalidate=30"), ("etag", "\"a\"")], later: 70, then: Expected::Revalidated, ..CASE },
 
     // Directives and lifetimes, in the forms that servers send.
-    Case { section: "9111 5.2", what: "directives in any case", response: &[("cache-control", "MaX-aGe=60")], later: 59, ..CASE },
-    Case { section: "9111 5.2", what: "no-cache in any case", response: &[("cache-control", "max-age=60, No-CaChE"), ("etag", "\"a\"")], then: Then::Asked, ..CASE },
-    Case { section: "9111 5.2", what: "no-store in any case", response: &[("cache-control", "max-age=60, nO-sToRe")], then: Then::Fetched, ..CASE },
-    Case { section: "9111 5.2", what: "private in any case", is_shared: true, response: &[("cache-control", "max-age=60, PRIVATE")], then: Then::Fetched, ..CASE },
-    Case { section: "9111 5.2", what: "no-cache of a request in any case", response: TAGGED, second: &[("cache-control", "NO-CACHE")], then: Then::Asked, ..CASE },
-    Case { section: "9111 5.2", what: "two lines", response: &[("cache-control", "foo"), ("cache-control", "max-age=60")], ..CASE },
-    Case { section: "9111 5.2", what: "max-age inside of a quoted value", response: &[("cache-control", "x=\"max-age=60\", max-age=1")], later: 30, then: Then::Fetched, ..CASE },
-    Case { section: "9111 1.2.2", what: "a lifetime beyond 32 bits", response: &[("cache-control", "max-age=99999999999")], later: DAY, ..CASE },
-    Case { section: "9111 4.2.1", what: "a lifetime that is no number", response: &[("cache-control", "max-age='60'"), ("expires", "Mon, 12 Jan 1970 14:47:40 GMT")], then: Then::Fetched, ..CASE },
-    Case { section: "9111 4.2.1", what: "a negative lifetime", response: &[("cache-control", "max-age=-60")], then: Then::Fetched, ..CASE },
-    Case { section: "9111 4.2.1", what: "two lifetimes that differ", response: &[("cache-control", "max-age=60, max-age=1800")], then: Then::Fetched, ..CASE },
-    Case { section: "9111 5.2.2.3", what: "must-understand, a status that is understood", response: &[("cache-control", "max-age=60, no-store, must-understand")], ..CASE },
-    Case { section: "9111 5.2.2.4", what: "no-cache of one field", response: &[("cache-control", "max-age=60, no-cache=\"x-a\""), ("x-a", "1")], ..CASE },
-    Case { section: "9111 5.2.2.7", what: "private of one field, shared cache", is_shared: true, response: &[("cache-control", "max-age=60, private=\"x-a\""), ("x-a", "1")], ..CASE },
-    Case { section: "9111 5.2.2.8", what: "proxy-revalidate against max-stale", is_shared: true, response: &[("cache-control", "max-age=60, proxy-revalidate"), ("etag", "\"a\"")], later: 70, second: &[("cache-control", "max-stale")], then: Then::Asked, ..CASE },
-    Case { section: "9111 5.2.2.10", what: "s-maxage against max-stale", is_shared: true, response: &[("cache-control", "s-maxage=60"), ("etag", "\"a\"")], later: 70, second: &[("cache-control", "max-stale")], then: Then::Asked, ..CASE },
-    Case { section: "9111 5.2.1.2", what: "max-stale without a limit", response: TAGGED, later: DAY, second: &[("cache-control", "max-stale")], ..CASE },
-    Case { section: "9111 5.2.1.1", what: "max-age=0 in the request", response: TAGGED, second: &[("cache-control", "max-age=0")], then: Then::Asked, ..CASE },
+    Case { section: "9111 5.2", name: "directives in any case", response: &[("cache-control", "MaX-aGe=60")], later: 59, ..CASE },
+    Case { section: "9111 5.2", name: "no-cache in any case", response: &[("cache-control", "max-age=60, No-CaChE"), ("etag", "\"a\"")], then: Expected::Revalidated, ..CASE },
+    Case { section: "9111 5.2", name: "no-store in any case", response: &[("cache-control", "max-age=60, nO-sToRe")], then: Expected::Fetched, ..CASE },
+    Case { section: "9111 5.2", name: "private in any case", is_shared: true, response: &[("cache-control", "max-age=60, PRIVATE")], then: Expected::Fetched, ..CASE },
+    Case { section: "9111 5.2", name: "no-cache of a request in any case", response: TAGGED, second: &[("cache-control", "NO-CACHE")], then: Expected::Revalidated, ..CASE },
+    Case { section: "9111 5.2", name: "two lines", response: &[("cache-control", "foo"), ("cache-control", "max-age=60")], ..CASE },
+    Case { section: "9111 5.2", name: "max-age inside a quoted value", response: &[("cache-control", "x=\"max-age=60\", max-age=1")], later: 30, then: Expected::Fetched, ..CASE },
+    Case { section: "9111 1.2.2", name: "a lifetime beyond 32 bits", response: &[("cache-control", "max-age=99999999999")], later: DAY, ..CASE },
+    Case { section: "9111 4.2.1", name: "a lifetime that is not a number", response: &[("cache-control", "max-age='60'"), ("expires", "Mon, 12 Jan 1970 14:47:40 GMT")], then: Expected::Fetched, ..CASE },
+    Case { section: "9111 4.2.1", name: "a negative lifetime", response: &[("cache-control", "max-age=-60")], then: Expected::Fetched, ..CASE },
+    Case { section: "9111 4.2.1", name: "two different lifetimes", response: &[("cache-control", "max-age=60, max-age=1800")], then: Expected::Fetched, ..CASE },
+    Case { section: "9111 5.2.2.3", name: "must-understand, a known status", response: &[("cache-control", "max-age=60, no-store, must-understand")], ..CASE },
+    Case { section: "9111 5.2.2.4", name: "no-cache of one field", response: &[("cache-control", "max-age=60, no-cache=\"x-a\""), ("x-a", "1")], ..CASE },
+    Case { section: "9111 5.2.2.7", name: "private of one field, shared cache", is_shared: true, response: &[("cache-control", "max-age=60, private=\"x-a\""), ("x-a", "1")], ..CASE },
+    Case { section: "9111 5.2.2.8", name: "proxy-revalidate against max-stale", is_shared: true, response: &[("cache-control", "max-age=60, proxy-revalidate"), ("etag", "\"a\"")], later: 70, second: &[("cache-control", "max-stale")], then: Expected::Revalidated, ..CASE },
+    Case { section: "9111 5.2.2.10", name: "s-maxage against max-stale", is_shared: true, response: &[("cache-control", "s-maxage=60"), ("etag", "\"a\"")], later: 70, second: &[("cache-control", "max-stale")], then: Expected::Revalidated, ..CASE },
+    Case { section: "9111 5.2.1.2", name: "max-stale without a limit", response: TAGGED, later: DAY, second: &[("cache-control", "max-stale")], ..CASE },
+    Case { section: "9111 5.2.1.1", name: "max-age=0 in the request", response: TAGGED, second: &[("cache-control", "max-age=0")], then: Expected::Revalidated, ..CASE },
     // Ages and dates.
-    Case { section: "9111 5.1", what: "an age that is no number", response: &[("cache-control", "max-age=60"), ("age", "old")], ..CASE },
-    Case { section: "9111 5.1", what: "a negative age", response: &[("cache-control", "max-age=60"), ("age", "-70")], ..CASE },
-    Case { section: "9111 5.1", what: "an age with a fraction", response: &[("cache-control", "max-age=60"), ("age", "70.0")], ..CASE },
-    Case { section: "9111 5.1", what: "an age beyond 32 bits", response: &[("cache-control", "max-age=60"), ("age", "99999999999")], then: Then::Fetched, ..CASE },
-    Case { section: "9111 5.1", what: "of a list of ages the first", response: &[("cache-control", "max-age=60"), ("age", "70, 0")], then: Then::Fetched, ..CASE },
-    Case { section: "9111 5.1", what: "of a list of ages not the second", response: &[("cache-control", "max-age=60"), ("age", "0, 70")], ..CASE },
-    Case { section: "9111 5.1", what: "of two lines of ages the first", response: &[("cache-control", "max-age=60"), ("age", "70"), ("age", "0")], then: Then::Fetched, ..CASE },
-    Case { section: "9111 4.2.3", what: "a Date long ago", response: &[("cache-control", "max-age=60"), ("date", "Mon, 12 Jan 1970 13:40:00 GMT")], then: Then::Fetched, ..CASE },
-    Case { section: "9110 5.6.7", what: "Expires in the form of RFC 850", response: &[("date", "Mon, 12 Jan 1970 13:46:40 GMT"), ("expires", "Monday, 12-Jan-70 13:47:40 GMT")], later: 30, ..CASE },
-    Case { section: "9110 5.6.7", what: "Expires in the form of asctime", response: &[("date", "Mon, 12 Jan 1970 13:46:40 GMT"), ("expires", "Mon Jan 12 13:47:40 1970")], later: 30, ..CASE },
-    Case { section: "9110 5.6.7", what: "Expires in any case", response: &[("expires", "MON, 12 jan 1970 13:47:40 gmt")], later: 30, ..CASE },
-    Case { section: "9110 5.6.7", what: "Expires with two spaces", response: &[("expires", "Mon, 12  Jan  1970 13:47:40 GMT")], then: Then::Fetched, ..CASE },
-    Case { section: "9110 5.6.7", what: "Expires in another zone", response: &[("expires", "Mon, 12 Jan 1970 13:47:40 UTC")], then: Then::Fetched, ..CASE },
-    Case { section: "9111 5.3", what: "two lines of Expires that differ", response: &[("expires", "Mon, 12 Jan 1970 13:47:40 GMT"), ("expires", "Mon, 12 Jan 1970 13:57:40 GMT")], then: Then::Fetched, ..CASE },
-    Case { section: "9111 5.3", what: "the same Expires twice", response: &[("expires", "Mon, 12 Jan 1970 13:47:40 GMT"), ("expires", "Mon, 12 Jan 1970 13:47:40 GMT")], ..CASE },
-    Case { section: "9111 5.3", what: "Expires beside a Date that is none", response: &[("date", "foo"), ("expires", "Mon, 12 Jan 1970 13:47:40 GMT")], later: 30, ..CASE },
-    Case { section: "9111 5.3", what: "Expires and Date of a clock that is fast", response: &[("date", "Mon, 12 Jan 1970 14:00:00 GMT"), ("expires", "Mon, 12 Jan 1970 13:59:00 GMT")], then: Then::Fetched, ..CASE },
-    Case { section: "9111 4.2.2", what: "a week at most", response: &[("date", "Mon, 12 Jan 1970 13:46:40 GMT"), ("last-modified", "Thu, 01 Jan 1970 00:00:00 GMT")], later: 2 * DAY, then: Then::Asked, ..CASE },
-    // Directives for content delivery networks, in place of the others.
-    Case { section: "9213 2", what: "CDN-Cache-Control", is_shared: true, response: &[("cdn-cache-control", "max-age=60")], later: 59, ..CASE },
-    Case { section: "9213 2", what: "CDN-Cache-Control, own cache", response: &[("cdn-cache-control", "max-age=60")], later: 1, then: Then::Fetched, ..CASE },
-    Case { section: "9213 2", what: "CDN-Cache-Control before no-store and Expires", is_shared: true, response: &[("cache-control", "no-store"), ("expires", "0"), ("cdn-cache-control", "max-age=60")], later: 59, ..CASE },
-    Case { section: "9213 2", what: "CDN-Cache-Control shorter than max-age", is_shared: true, response: &[("cache-control", "max-age=600"), ("cdn-cache-control", "max-age=6")], later: 30, then: Then::Fetched, ..CASE },
-    Case { section: "9213 2", what: "CDN-Cache-Control: no-store", is_shared: true, response: &[("cache-control", "max-age=60"), ("cdn-cache-control", "no-store")], then: Then::Fetched, ..CASE },
-    Case { section: "9213 2", what: "CDN-Cache-Control: no-cache", is_shared: true, response: &[("cache-control", "max-age=60"), ("cdn-cache-control", "no-cache"), ("etag", "\"a\"")], then: Then::Asked, ..CASE },
-    Case { section: "9213 2", what: "CDN-Cache-Control: private", is_shared: true, response: &[("cache-control", "max-age=60"), ("cdn-cache-control", "private")], then: Then::Fetched, ..CASE },
-    Case { section: "9213 2.1", what: "a malformed CDN-Cache-Control is ignored", is_shared: true, response: &[("cache-control", "max-age=60"), ("cdn-cache-control", "max-age=1, &&&")], later: 30, ..CASE },
-    Case { section: "9213 2.1", what: "a CDN-Cache-Control of another type is ignored", is_shared: true, response: &[("cache-control", "no-store"), ("cdn-cache-control", "max-age=\"60\"")], then: Then::Fetched, ..CASE },
+    Case { section: "9111 5.1", name: "an age that is not a number", response: &[("cache-control", "max-age=60"), ("age", "old")], ..CASE },
+    Case { section: "9111 5.1", name: "a negative age", response: &[("cache-control", "max-age=60"), ("age", "-70")], ..CASE },
+    Case { section: "9111 5.1", name: "an age with a fraction", response: &[("cache-control", "max-age=60"), ("age", "70.0")], ..CASE },
+    Case { section: "9111 5.1", name: "an age beyond 32 bits", response: &[("cache-control", "max-age=60"), ("age", "99999999999")], then: Expected::Fetched, ..CASE },
+    Case { section: "9111 5.1", name: "the first age of a list counts", response: &[("cache-control", "max-age=60"), ("age", "70, 0")], then: Expected::Fetched, ..CASE },
+    Case { section: "9111 5.1", name: "the second age of a list does not count", response: &[("cache-control", "max-age=60"), ("age", "0, 70")], ..CASE },
+    Case { section: "9111 5.1", name: "the first of two age lines counts", response: &[("cache-control", "max-age=60"), ("age", "70"), ("age", "0")], then: Expected::Fetched, ..CASE },
+    Case { section: "9111 4.2.3", name: "an old Date", response: &[("cache-control", "max-age=60"), ("date", "Mon, 12 Jan 1970 13:40:00 GMT")], then: Expected::Fetched, ..CASE },
+    Case { section: "9110 5.6.7", name: "Expires in RFC 850 format", response: &[("date", "Mon, 12 Jan 1970 13:46:40 GMT"), ("expires", "Monday, 12-Jan-70 13:47:40 GMT")], later: 30, ..CASE },
+    Case { section: "9110 5.6.7", name: "Expires in asctime format", response: &[("date", "Mon, 12 Jan 1970 13:46:40 GMT"), ("expires", "Mon Jan 12 13:47:40 1970")], later: 30, ..CASE },
+    Case { section: "9110 5.6.7", name: "Expires in any case", response: &[("expires", "MON, 12 jan 1970 13:47:40 gmt")], later: 30, ..CASE },
+    Case { section: "9110 5.6.7", name: "Expires with two spaces", response: &[("expires", "Mon, 12  Jan  1970 13:47:40 GMT")], then: Expected::Fetched, ..CASE },
+    Case { section: "9110 5.6.7", name: "Expires in another zone", response: &[("expires", "Mon, 12 Jan 1970 13:47:40 UTC")], then: Expected::Fetched, ..CASE },
+    Case { section: "9111 5.3", name: "two different Expires lines", response: &[("expires", "Mon, 12 Jan 1970 13:47:40 GMT"), ("expires", "Mon, 12 Jan 1970 13:57:40 GMT")], then: Expected::Fetched, ..CASE },
+    Case { section: "9111 5.3", name: "two equal Expires lines", response: &[("expires", "Mon, 12 Jan 1970 13:47:40 GMT"), ("expires", "Mon, 12 Jan 1970 13:47:40 GMT")], ..CASE },
+    Case { section: "9111 5.3", name: "Expires with an invalid Date", response: &[("date", "foo"), ("expires", "Mon, 12 Jan 1970 13:47:40 GMT")], later: 30, ..CASE },
+    Case { section: "9111 5.3", name: "Expires and Date from a fast clock", response: &[("date", "Mon, 12 Jan 1970 14:00:00 GMT"), ("expires", "Mon, 12 Jan 1970 13:59:00 GMT")], then: Expected::Fetched, ..CASE },
+    Case { section: "9111 4.2.2", name: "a week at most", response: &[("date", "Mon, 12 Jan 1970 13:46:40 GMT"), ("last-modified", "Thu, 01 Jan 1970 00:00:00 GMT")], later: 2 * DAY, then: Expected::Revalidated, ..CASE },
+    // Directives for content delivery networks, which replace the others.
+    Case { section: "9213 2", name: "CDN-Cache-Control", is_shared: true, response: &[("cdn-cache-control", "max-age=60")], later: 59, ..CASE },
+    Case { section: "9213 2", name: "CDN-Cache-Control, private cache", response: &[("cdn-cache-control", "max-age=60")], later: 1, then: Expected::Fetched, ..CASE },
+    Case { section: "9213 2", name: "CDN-Cache-Control before no-store and Expires", is_shared: true, response: &[("cache-control", "no-store"), ("expires", "0"), ("cdn-cache-control", "max-age=60")], later: 59, ..CASE },
+    Case { section: "9213 2", name: "CDN-Cache-Control shorter than max-age", is_shared: true, response: &[("cache-control", "max-age=600"), ("cdn-cache-control", "max-age=6")], later: 30, then: Expected::Fetched, ..CASE },
+    Case { section: "9213 2", name: "CDN-Cache-Control: no-store", is_shared: true, response: &[("cache-control", "max-age=60"), ("cdn-cache-control", "no-store")], then: Expected::Fetched, ..CASE },
+    Case { section: "9213 2", name: "CDN-Cache-Control: no-cache", is_shared: true, response: &[("cache-control", "max-age=60"), ("cdn-cache-control", "no-cache"), ("etag", "\"a\"")], then: Expected::Revalidated, ..CASE },
+    Case { section: "9213 2", name: "CDN-Cache-Control: private", is_shared: true, response: &[("cache-control", "max-age=60"), ("cdn-cache-control", "private")], then: Expected::Fetched, ..CASE },
+    Case { section: "9213 2.1", name: "a malformed CDN-Cache-Control is ignored", is_shared: true, response: &[("cache-control", "max-age=60"), ("cdn-cache-control", "max-age=1, &&&")], later: 30, ..CASE },
+    Case { section: "9213 2.1", name: "a CDN-Cache-Control of another type is ignored", is_shared: true, response: &[("cache-control", "no-store"), ("cdn-cache-control", "max-age=\"60\"")], then: Expected::Fetched, ..CASE },
     // Variants.
-    Case { section: "9111 4.1", what: "one line or two", first: &[("foo", "1, 2")], response: &[("cache-control", "max-age=60"), ("vary", "foo")], second: &[("foo", "1"), ("foo", "2")], ..CASE },
-    Case { section: "9111 4.1", what: "white space in a list", first: &[("accept", "a,b")], response: &[("cache-control", "max-age=60"), ("vary", "Accept")], second: &[("accept", "a ,  b")], ..CASE },
-    Case { section: "9111 4.1", what: "the case of languages", first: &[("accept-language", "en, de")], response: &[("cache-control", "max-age=60"), ("vary", "accept-language")], second: &[("accept-language", "eN, De")], ..CASE },
-    Case { section: "9111 4.1", what: "the case of another field", first: &[("foo", "a")], response: &[("cache-control", "max-age=60"), ("vary", "foo")], second: &[("foo", "A")], then: Then::Fetched, ..CASE },
-    Case { section: "9111 4.1", what: "Vary with * in a list", response: &[("cache-control", "max-age=60"), ("vary", "foo, *")], then: Then::Fetched, ..CASE },
-    Case { section: "9111 4.1", what: "Vary with * in a second line", response: &[("cache-control", "max-age=60"), ("vary", ""), ("vary", "*")], then: Then::Fetched, ..CASE },
+    Case { section: "9111 4.1", name: "one line or two", first: &[("foo", "1, 2")], response: &[("cache-control", "max-age=60"), ("vary", "foo")], second: &[("foo", "1"), ("foo", "2")], ..CASE },
+    Case { section: "9111 4.1", name: "white space in a list", first: &[("accept", "a,b")], response: &[("cache-control", "max-age=60"), ("vary", "Accept")], second: &[("accept", "a ,  b")], ..CASE },
+    Case { section: "9111 4.1", name: "the case of languages", first: &[("accept-language", "en, de")], response: &[("cache-control", "max-age=60"), ("vary", "accept-language")], second: &[("accept-language", "eN, De")], ..CASE },
+    Case { section: "9111 4.1", name: "the case of another field", first: &[("foo", "a")], response: &[("cache-control", "max-age=60"), ("vary", "foo")], second: &[("foo", "A")], then: Expected::Fetched, ..CASE },
+    Case { section: "9111 4.1", name: "Vary with * in a list", response: &[("cache-control", "max-age=60"), ("vary", "foo, *")], then: Expected::Fetched, ..CASE },
+    Case { section: "9111 4.1", name: "Vary with * in a second line", response: &[("cache-control", "max-age=60"), ("vary", ""), ("vary", "*")], then: Expected::Fetched, ..CASE },
 ];
 
-/// The other side: what it answers, and what it was asked.
+/// The origin server: its responses, and the requests that it received.
 #[derive(Clone)]
 struct Origin {
     now: Arc<Mutex<SystemTime>>,
     headers: Arc<Mutex<Headers>>,
     status: Arc<Mutex<u16>>,
-    asked: Arc<Mutex<Vec<Request<Bytes>>>>,
+    requests: Arc<Mutex<Vec<Request<Bytes>>>>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -167,7 +168,7 @@ impl Origin {
             now: Arc::new(Mutex::new(UNIX_EPOCH + Duration::from_secs(1_000_000))),
             headers: Arc::new(Mutex::new(headers)),
             status: Arc::new(Mutex::new(200)),
-            asked: Arc::default(),
+            requests: Arc::default(),
         }
     }
 
@@ -204,9 +205,9 @@ impl Origin {
         let is_conditional =
             ["if-none-match", "if-modified-since"].iter().any(|name| request.headers().contains_key(*name));
         let count = {
-            let mut asked = self.asked.lock();
-            asked.push(request);
-            asked.len()
+            let mut requests = self.requests.lock();
+            requests.push(request);
+            requests.len()
         };
         let status = *self.status.lock();
         if status == 0 {
@@ -231,30 +232,32 @@ async fn cases_of_the_rfcs() {
         assert_eq!(first.body(), "answer 1");
         origin.pass(case.later);
         let second = origin.get(&cache, case.second).await.unwrap();
-        let asked = origin.asked.lock();
-        let is_conditional = asked.last().is_some_and(|asked| {
-            asked.headers().contains_key("if-none-match") || asked.headers().contains_key("if-modified-since")
+        let requests = origin.requests.lock();
+        let is_conditional = requests.last().is_some_and(|requests| {
+            requests.headers().contains_key("if-none-match")
+                || requests.headers().contains_key("if-modified-since")
         });
-        let then = match (second.status().as_u16(), asked.len(), is_conditional) {
-            (504, 1, _) => Then::Refused,
-            (200, 1, _) => Then::Cached,
-            (200, 2, true) => Then::Asked,
-            (200, 2, false) => Then::Fetched,
-            other => panic!("RFC {}, {}: {other:?}", case.section, case.what),
+        let then = match (second.status().as_u16(), requests.len(), is_conditional) {
+            (504, 1, _) => Expected::GatewayTimeout,
+            (200, 1, _) => Expected::Cached,
+            (200, 2, true) => Expected::Revalidated,
+            (200, 2, false) => Expected::Fetched,
+            other => panic!("RFC {}, {}: {other:?}", case.section, case.name),
         };
-        assert_eq!(then, case.then, "RFC {}, {}", case.section, case.what);
+        assert_eq!(then, case.then, "RFC {}, {}", case.section, case.name);
         let body = match then {
-            Then::Cached | Then::Asked => "answer 1",
-            Then::Fetched => "answer 2",
-            Then::Refused => "",
+            Expected::Cached | Expected::Revalidated => "answer 1",
+            Expected::Fetched => "answer 2",
+            Expected::GatewayTimeout => "",
         };
-        assert_eq!(second.body(), body, "RFC {}, {}", case.section, case.what);
+        assert_eq!(second.body(), body, "RFC {}, {}", case.section, case.name);
     }
 }
 
-/// RFC 9111, sections 4.2.4 and 5.1: fields are handed out as they came, without those of the connection.
+/// RFC 9111, sections 4.2.4 and 5.1: fields are served as received, except fields of the
+/// connection.
 #[tokio::test]
-async fn stored_fields_stay_as_they_are() {
+async fn stored_fields_are_served_unchanged() {
     let date = "Mon, 12 Jan 1970 13:46:30 GMT";
     let origin = Origin::new(&[
         ("cache-control", "max-age=600, no-cache=\"x-listed\""),
@@ -273,7 +276,7 @@ async fn stored_fields_stay_as_they_are() {
     origin.pass(42);
     let response = origin.get(&cache, &[]).await.unwrap();
     let headers = response.headers();
-    // It was ten seconds old by its date, which is more than it says.
+    // Its date makes it ten seconds old, which is more than its `Age`.
     let one =
         |name: &str| headers.get_all(name).iter().map(|value| value.to_str().unwrap()).collect::<Vec<_>>();
     assert_eq!((one("date"), one("age")), (vec![date], vec!["52"]));
@@ -285,7 +288,7 @@ async fn stored_fields_stay_as_they_are() {
 
 /// RFC 9110, section 6.6.1.
 #[tokio::test]
-async fn a_response_without_a_date_gets_that_of_its_arrival() {
+async fn a_response_without_a_date_gets_the_date_of_arrival() {
     let origin = Origin::new(FRESH);
     let cache = origin.cache(false);
     origin.get(&cache, &[]).await.unwrap();
@@ -294,9 +297,10 @@ async fn a_response_without_a_date_gets_that_of_its_arrival() {
     assert_eq!(response.headers()["date"], "Mon, 12 Jan 1970 13:46:40 GMT");
 }
 
-/// RFC 9111, section 4.3.4: the fields of a 304 replace stored ones, but for those that speak of the body.
+/// RFC 9111, section 4.3.4: fields of a 304 replace stored ones, except fields that describe the
+/// body.
 #[tokio::test]
-async fn a_304_updates_what_is_stored() {
+async fn a_304_updates_the_stored_response() {
     for validator in ["etag", "last-modified"] {
         let value = if validator == "etag" { "\"a\"" } else { "Thu, 01 Jan 1970 00:00:00 GMT" };
         let origin = Origin::new(&[]);
@@ -324,26 +328,27 @@ async fn a_304_updates_what_is_stored() {
             );
             origin.pass(500);
         }
-        assert_eq!(origin.asked.lock().len(), 2, "{validator}: it is fresh for ten minutes more");
+        assert_eq!(origin.requests.lock().len(), 2, "{validator}: it is fresh for ten minutes more");
     }
 }
 
-/// RFC 9111, section 4.3.4: one that names another response is none of the stored one.
+/// RFC 9111, section 4.3.4: a 304 that identifies another response does not apply to the stored
+/// one.
 #[tokio::test]
-async fn a_304_of_another_response_is_not_taken() {
+async fn a_304_for_another_response_is_rejected() {
     let origin = Origin::new(TAGGED);
     let cache = origin.cache(false);
     origin.get(&cache, &[]).await.unwrap();
     origin.pass(70);
     *origin.headers.lock() = &[("cache-control", "max-age=60"), ("etag", "\"b\"")];
     assert_eq!(origin.get(&cache, &[]).await.unwrap().body(), "answer 3");
-    let asked = origin.asked.lock();
-    assert!(!asked[2].headers().contains_key("if-none-match"), "the second time without conditions");
+    let requests = origin.requests.lock();
+    assert!(!requests[2].headers().contains_key("if-none-match"), "the second request has no conditions");
 }
 
 /// RFC 9111, section 4.3.2, and RFC 9110, section 13.
 #[tokio::test]
-async fn conditions_of_clients_are_met_from_the_cache() {
+async fn client_conditions_are_evaluated_by_the_cache() {
     let stored: Headers = &[
         ("cache-control", "max-age=60"),
         ("etag", "W/\"a\""),
@@ -365,7 +370,7 @@ async fn conditions_of_clients_are_met_from_the_cache() {
         (&[("if-modified-since", "yesterday")], 200),
     ];
     for (conditions, status) in cases {
-        // Fresh, and stale with an origin that finds it good.
+        // Once fresh, and once stale with an origin that confirms it.
         for later in [10, 70] {
             let origin = Origin::new(stored);
             let cache = origin.cache(false);
@@ -376,12 +381,12 @@ async fn conditions_of_clients_are_met_from_the_cache() {
             assert_eq!(response.body().is_empty(), *status == 304);
             assert_eq!(response.headers()["etag"], "W/\"a\"");
             assert_eq!(response.headers().contains_key("content-type"), *status == 200);
-            let asked = origin.asked.lock();
-            assert_eq!(asked.len(), 1 + usize::from(later > 60));
-            assert!(asked[1..].iter().all(|asked| asked.headers()["if-none-match"] == "W/\"a\""));
+            let requests = origin.requests.lock();
+            assert_eq!(requests.len(), 1 + usize::from(later > 60));
+            assert!(requests[1..].iter().all(|requests| requests.headers()["if-none-match"] == "W/\"a\""));
         }
     }
-    // With nothing stored they are the origin's, and its answer is not stored.
+    // With an empty cache, conditions go to the origin, whose response is not stored.
     let origin = Origin::new(stored);
     let cache = origin.cache(false);
     let response = origin.get(&cache, &[("if-none-match", "\"a\"")]).await.unwrap();
@@ -391,8 +396,8 @@ async fn conditions_of_clients_are_met_from_the_cache() {
 
 /// RFC 9110, section 14, and RFC 9111, section 3.3.
 #[tokio::test]
-async fn ranges_are_met_from_the_cache() {
-    /// The status, the body and `Content-Range`.
+async fn ranges_are_served_from_the_cache() {
+    /// Status, body and `Content-Range`.
     type Part = (u16, &'static str, Option<&'static str>);
     let whole: Part = (200, "answer 1", None);
     let cases: &[(Headers, Part)] = &[
@@ -407,7 +412,7 @@ async fn ranges_are_met_from_the_cache() {
         (&[("range", "bytes=0-1"), ("if-range", "\"b\"")], whole),
         (&[("range", "bytes=0-1"), ("if-range", "W/\"a\"")], whole),
         (&[("range", "bytes=0-1"), ("if-none-match", "\"a\"")], (304, "", None)),
-        // For the origin, which knows nothing of ranges here.
+        // Left to the origin, which ignores ranges in this test.
         (&[("range", "bytes=0-1,3-4")], (200, "answer 2", None)),
         (&[("range", "lines=0-1")], (200, "answer 2", None)),
         (&[("range", "bytes=4-2")], (200, "answer 2", None)),
@@ -422,13 +427,13 @@ async fn ranges_are_met_from_the_cache() {
         let body = String::from_utf8(response.body().to_vec()).unwrap();
         let range = response.headers().get("content-range").map(|range| range.to_str().unwrap());
         assert_eq!((response.status().as_u16(), body.as_str(), range), *expected, "{headers:?}");
-        assert_eq!(origin.get(&cache, &[]).await.unwrap().body(), "answer 1", "what is stored stays");
+        assert_eq!(origin.get(&cache, &[]).await.unwrap().body(), "answer 1", "the stored response stays");
     }
 }
 
-/// RFC 9111, section 3: a lifetime makes any final response a stored one, without one only some.
+/// RFC 9111, section 3: with a lifetime any final response is stored, otherwise only some statuses.
 #[tokio::test]
-async fn statuses() {
+async fn statuses_decide_whether_a_response_is_stored() {
     let modified: Headers =
         &[("date", "Mon, 12 Jan 1970 13:46:40 GMT"), ("last-modified", "Fri, 02 Jan 1970 13:46:40 GMT")];
     let public: Headers = &[
@@ -452,7 +457,7 @@ async fn statuses() {
             for _ in 0..2 {
                 assert_eq!(origin.get(&cache, &[]).await.unwrap().status().as_u16(), status);
             }
-            assert_eq!(origin.asked.lock().len() == 1, is_cached, "{status} {headers:?}");
+            assert_eq!(origin.requests.lock().len() == 1, is_cached, "{status} {headers:?}");
         }
     }
     for status in [206, 304] {
@@ -461,13 +466,13 @@ async fn statuses() {
         *origin.status.lock() = status;
         origin.get(&cache, &[]).await.unwrap();
         origin.get(&cache, &[]).await.unwrap();
-        assert_eq!(origin.asked.lock().len(), 2, "{status} is not stored");
+        assert_eq!(origin.requests.lock().len(), 2, "{status} is not stored");
     }
 }
 
-/// Every option with zero, one and the largest value: a meaning, never a panic or a wait.
+/// Tries every option with zero, one and its maximum. None may panic or block.
 #[tokio::test]
-async fn options_at_their_ends() {
+async fn extreme_options_do_no_harm() {
     let vary: Headers = &[("cache-control", "max-age=60"), ("vary", "foo")];
     for variants_max in [0, 1, usize::MAX] {
         for body_bytes_max in [0, 1, usize::MAX] {
@@ -484,7 +489,7 @@ async fn options_at_their_ends() {
                         let headers: Headers = vec![("foo", foo)].leak();
                         origin.get(&cache, headers).await.unwrap();
                     }
-                    // "answer 1" has eight bytes.
+                    // The body "answer 1" has eight bytes.
                     let is_stored = body_bytes_max > 1 && bytes_max > 1 && keys_max > 0;
                     let expected = match (is_stored, variants_max) {
                         (false, _) => 4,
@@ -492,7 +497,7 @@ async fn options_at_their_ends() {
                         (true, _) => 2,
                     };
                     assert_eq!(
-                        origin.asked.lock().len(),
+                        origin.requests.lock().len(),
                         expected,
                         "{options:?}, {keys_max} keys, {bytes_max} bytes"
                     );
@@ -503,9 +508,9 @@ async fn options_at_their_ends() {
     }
 }
 
-/// Times that no clock should show do no harm either.
+/// Implausible times must do no harm.
 #[tokio::test]
-async fn clocks_at_their_ends() {
+async fn extreme_clocks_do_no_harm() {
     let ends = [
         UNIX_EPOCH - Duration::from_secs(1 << 40),
         UNIX_EPOCH,
@@ -538,7 +543,7 @@ async fn clocks_at_their_ends() {
 
 /// RFC 9111, section 5.1.
 #[tokio::test]
-async fn a_cached_response_says_how_old_it_is() {
+async fn a_cached_response_has_an_age() {
     let origin = Origin::new(FRESH);
     let cache = origin.cache(false);
     origin.get(&cache, &[]).await.unwrap();
@@ -548,21 +553,21 @@ async fn a_cached_response_says_how_old_it_is() {
 
 /// RFC 9111, section 4.3.4.
 #[tokio::test]
-async fn what_was_found_good_is_fresh_again() {
+async fn a_revalidated_response_is_fresh_again() {
     let origin = Origin::new(TAGGED);
     let cache = origin.cache(false);
     origin.get(&cache, &[]).await.unwrap();
     origin.pass(70);
     origin.get(&cache, &[]).await.unwrap();
-    assert_eq!(origin.asked.lock()[1].headers()["if-none-match"], "\"a\"");
+    assert_eq!(origin.requests.lock()[1].headers()["if-none-match"], "\"a\"");
     origin.pass(50);
     assert_eq!(origin.get(&cache, &[]).await.unwrap().body(), "answer 1");
-    assert_eq!(origin.asked.lock().len(), 2);
+    assert_eq!(origin.requests.lock().len(), 2);
 }
 
 /// RFC 5861, section 4; RFC 9111, section 4.2.4.
 #[tokio::test]
-async fn what_is_stale_stands_in_for_errors_where_it_may() {
+async fn a_stale_response_replaces_errors_if_allowed() {
     let may: Headers = &[("cache-control", "max-age=60, stale-if-error=600"), ("etag", "\"a\"")];
     let must_not: Headers =
         &[("cache-control", "max-age=60, must-revalidate, stale-if-error=600"), ("etag", "\"a\"")];
@@ -578,14 +583,14 @@ async fn what_is_stale_stands_in_for_errors_where_it_may() {
             let second = origin.get(&cache, &[]).await;
             let is_first = second.as_ref().is_ok_and(|second| second.body() == "answer 1");
             assert_eq!(is_first, is_served, "{headers:?}, {later} s, status {status}: {second:?}");
-            assert_eq!(origin.asked.lock().len(), 2, "it was asked all the same");
+            assert_eq!(origin.requests.lock().len(), 2, "the origin was asked anyway");
         }
     }
 }
 
 /// RFC 5861, section 3.
 #[tokio::test]
-async fn what_is_stale_is_refreshed_in_the_background() {
+async fn a_stale_response_is_refreshed_in_the_background() {
     let origin =
         Origin::new(&[("cache-control", "max-age=60, stale-while-revalidate=600"), ("etag", "\"a\"")]);
     let cache = origin.cache(false);
@@ -597,7 +602,7 @@ async fn what_is_stale_is_refreshed_in_the_background() {
     for _ in 0..10 {
         tokio::task::yield_now().await;
     }
-    assert_eq!(origin.asked.lock().len(), 2, "one request for all");
+    assert_eq!(origin.requests.lock().len(), 2, "one request serves all callers");
     assert!(
         !origin.get(&cache, &[]).await.unwrap().headers().contains_key("age")
             || origin.get(&cache, &[]).await.unwrap().headers()["age"] == "0"
@@ -606,7 +611,7 @@ async fn what_is_stale_is_refreshed_in_the_background() {
 
 /// RFC 9111, section 4.4.
 #[tokio::test]
-async fn what_may_have_changed_is_forgotten() {
+async fn unsafe_methods_invalidate_stored_responses() {
     for (method, status, is_forgotten) in [
         ("POST", 200, true),
         ("DELETE", 204, true),
@@ -626,7 +631,7 @@ async fn what_may_have_changed_is_forgotten() {
 }
 
 #[tokio::test]
-async fn one_request_for_all_who_miss_and_none_waits_where_nothing_is_kept() {
+async fn concurrent_misses_make_one_request_unless_the_response_is_not_storable() {
     let origin = Origin::new(FRESH);
     let cache = origin.cache(false);
     let gets: Vec<_> = (0..20)
@@ -638,7 +643,7 @@ async fn one_request_for_all_who_miss_and_none_waits_where_nothing_is_kept() {
     for get in gets {
         assert_eq!(get.await.unwrap(), "answer 1");
     }
-    assert_eq!(origin.asked.lock().len(), 1);
+    assert_eq!(origin.requests.lock().len(), 1);
 
     let origin = Origin::new(&[("cache-control", "no-store")]);
     let cache = origin.cache(false);
@@ -650,11 +655,11 @@ async fn one_request_for_all_who_miss_and_none_waits_where_nothing_is_kept() {
         tokio::spawn(async move { cache.send(request, hanging).await })
     };
     tokio::task::yield_now().await;
-    assert!(origin.get(&cache, &[]).await.is_ok(), "one that hangs holds nobody up");
+    assert!(origin.get(&cache, &[]).await.is_ok(), "a request that hangs does not delay others");
     hung.abort();
 }
 
-/// One request on a connection of its own; the status, and a response with the headers of interest.
+/// Sends one request on a new connection. Returns the status and the headers of interest.
 async fn fetch(port: u16, request: Request<Bytes>) -> std::io::Result<Response<Bytes>> {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await?;
@@ -677,7 +682,7 @@ async fn fetch(port: u16, request: Request<Bytes>) -> std::io::Result<Response<B
 }
 
 #[tokio::test]
-async fn nginx_answers_conditions_and_changes_are_seen() {
+async fn nginx_confirms_responses_and_changes_are_detected() {
     let Some(nginx) = Server::nginx() else { return };
     let file = nginx.dir().join("www/page");
     std::fs::write(&file, "first").unwrap();
@@ -706,5 +711,9 @@ async fn nginx_answers_conditions_and_changes_are_seen() {
     std::fs::write(&file, "changed").unwrap();
     assert_eq!(get().await.body(), "changed");
     assert_eq!(get().await.body(), "changed");
-    assert_eq!(*statuses.lock(), [200, 304, 200, 304], "no-cache: asked each time, sent when it changed");
+    assert_eq!(
+        *statuses.lock(),
+        [200, 304, 200, 304],
+        "no-cache: revalidated each time, resent after a change"
+    );
 }

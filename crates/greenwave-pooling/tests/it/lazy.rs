@@ -1,4 +1,4 @@
-//! Values that are loaded once.
+//! Tests of `Lazy` and `LazyMap`.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -7,7 +7,7 @@ use greenwave_pooling::{Lazy, LazyMap};
 use tokio::time::{sleep, timeout};
 
 #[tokio::test]
-async fn errors_are_not_kept() {
+async fn errors_are_not_cached() {
     let loads = AtomicU32::new(0);
     let lazy = Lazy::new(async || match loads.fetch_add(1, Ordering::SeqCst) {
         0 => Err("not yet"),
@@ -20,7 +20,7 @@ async fn errors_are_not_kept() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_key_is_loaded_once_and_nothing_is_left_of_a_failure() {
+async fn each_key_is_loaded_once_and_a_failure_leaves_nothing() {
     let map = LazyMap::new();
     let loads = AtomicU32::new(0);
     let load = async || {

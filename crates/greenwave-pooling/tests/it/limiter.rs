@@ -1,4 +1,4 @@
-//! Permits.
+//! Tests of `Limiter`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep, timeout};
 const SECOND: Duration = Duration::from_secs(1);
 
 #[tokio::test(start_paused = true)]
-async fn permits_go_to_who_came_first() {
+async fn permits_are_granted_in_order() {
     let limiter = Limiter::new(Limit::Fixed(1));
     let held = limiter.acquire().await;
     let served = Arc::new(Mutex::new(Vec::new()));
@@ -25,9 +25,9 @@ async fn permits_go_to_who_came_first() {
         yield_now().await;
     }
     assert!(timeout(SECOND, limiter.acquire()).await.is_err());
-    assert_eq!(limiter.stats().waiting, 10, "who went away does not wait");
+    assert_eq!(limiter.stats().waiting, 10, "the cancelled caller left the queue");
     drop(held);
-    assert!(limiter.try_acquire().is_none(), "nobody overtakes");
+    assert!(limiter.try_acquire().is_none(), "callers are served in order");
     for task in tasks {
         task.await.unwrap();
     }
@@ -36,7 +36,7 @@ async fn permits_go_to_who_came_first() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_permit_granted_to_one_who_went_away_comes_back() {
+async fn a_permit_granted_to_a_cancelled_waiter_is_returned() {
     let limiter = Limiter::new(Limit::Fixed(1));
     let held = limiter.acquire().await;
     let mut gone = Box::pin(limiter.acquire());
@@ -47,9 +47,9 @@ async fn a_permit_granted_to_one_who_went_away_comes_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_learns_what_is_borne() {
-    // The other side bears 8 at once.
-    let limiter = Limiter::new(Limit::Learned { min: 1, max: 100, initial: 1 });
+async fn an_adaptive_limit_converges_to_the_capacity() {
+    // The server handles 8 calls at once.
+    let limiter = Limiter::new(Limit::Adaptive { min: 1, max: 100, initial: 1 });
     let mut seen = Vec::new();
     for _ in 0..200 {
         let mut permits = Vec::new();
@@ -69,8 +69,8 @@ async fn it_learns_what_is_borne() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn many_signals_of_one_overload_count_once() {
-    let limiter = Limiter::new(Limit::Learned { min: 2, max: 64, initial: 64 });
+async fn concurrent_signals_of_overload_count_once() {
+    let limiter = Limiter::new(Limit::Adaptive { min: 2, max: 64, initial: 64 });
     let permits: Vec<_> = std::iter::from_fn(|| limiter.try_acquire()).collect();
     permits.into_iter().for_each(|permit| permit.overloaded(None));
     assert_eq!((limiter.stats().limit, limiter.stats().overloads), (32, 64));
@@ -81,7 +81,7 @@ async fn many_signals_of_one_overload_count_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_is_lent_while_the_other_side_wants_to_be_left_alone() {
+async fn no_permits_are_granted_during_a_pause() {
     let limiter = Limiter::new(Limit::Fixed(2));
     let started = Instant::now();
     let other = limiter.acquire().await;

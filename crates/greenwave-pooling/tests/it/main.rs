@@ -1,11 +1,10 @@
-//! Everything through the public API.
+//! Tests of the public API.
 
 #![expect(clippy::unwrap_used, reason = "a helper of tests is a test")]
 
 mod batch;
-mod breaker;
-mod bucket;
 mod callbacks;
+mod circuit_breaker;
 mod fake;
 mod hedge;
 #[cfg(feature = "http")]
@@ -17,12 +16,13 @@ mod limiter;
 mod model;
 mod multiplexed;
 mod numbers;
-mod objects;
+mod object_pool;
 mod pool;
 #[cfg(unix)]
 mod process;
 mod servers;
 mod soak;
 mod tcp;
+mod token_bucket;
 #[cfg(unix)]
 mod unix;

@@ -1,16 +1,17 @@
-//! The pool under random check-outs, holds, drops, discards, cancellations, breakages and failing, slow and hanging connects.
+//! Random use of a pool: checkouts, holds, drops, discards, cancellations, broken connections, and
+//! connects that fail, are slow or hang.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use greenwave_pooling::{Error, PoolConfig};
+use greenwave_pooling::{Error, PoolOptions};
 use proptest::prelude::*;
 use tokio::time::{sleep, timeout};
 
 use crate::fake::{Connect, Fake};
 
-/// What a task does with its turn.
+/// One step of a task.
 #[derive(Debug, Clone, Copy)]
 enum Step {
     Hold {
@@ -18,7 +19,7 @@ enum Step {
     },
     Break,
     Discard,
-    /// Goes away if not served in time; zero is at once after the first poll.
+    /// Cancels if not served in time. Zero cancels after the first poll.
     Cancel {
         millis: u64,
     },
@@ -62,7 +63,7 @@ async fn act(fake: &Fake, pool: &greenwave_pooling::Pool<Fake>, size: usize, ste
             return;
         }
     };
-    assert!(lent.fetch_add(1, Ordering::SeqCst) < size, "more lent than there may be");
+    assert!(lent.fetch_add(1, Ordering::SeqCst) < size, "more connections lent than allowed");
     assert!(!lease.is_broken, "a broken connection was lent");
     match step {
         Step::Hold { millis } | Step::Pause { millis } => sleep(Duration::from_millis(millis)).await,
@@ -81,10 +82,10 @@ async fn act(fake: &Fake, pool: &greenwave_pooling::Pool<Fake>, size: usize, ste
     assert!(fake.counts.alive_peak.load(Ordering::SeqCst) <= size);
 }
 
-async fn run(config: PoolConfig, script: Vec<Connect>, tasks: Vec<Vec<Step>>) {
+async fn run(options: PoolOptions, script: Vec<Connect>, tasks: Vec<Vec<Step>>) {
     let fake = Fake::scripted(script);
-    let size = config.size;
-    let pool = fake.pool(config);
+    let size = options.size_max;
+    let pool = fake.pool(options);
     let lent = Arc::new(AtomicUsize::new(0));
     let running: Vec<_> = tasks
         .into_iter()
@@ -98,7 +99,7 @@ async fn run(config: PoolConfig, script: Vec<Connect>, tasks: Vec<Vec<Step>>) {
         })
         .collect();
     for task in running {
-        task.await.expect("a task found a promise broken");
+        task.await.expect("a task failed");
     }
     let stats = pool.stats();
     assert_eq!((stats.in_use, stats.waiting), (0, 0), "{stats:?}");
@@ -112,16 +113,16 @@ async fn run(config: PoolConfig, script: Vec<Connect>, tasks: Vec<Vec<Step>>) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
-    fn never_above_the_maximum_nobody_starves_everybody_finishes(
-        min in 0_usize..3,
-        size in 1_usize..5,
+    fn random_use_keeps_the_size_limit_and_starves_no_caller(
+        size_min in 0_usize..3,
+        size_max in 1_usize..5,
         seed in any::<u64>(),
         script in connects(),
         tasks in prop::collection::vec(steps(), 1..24),
     ) {
-        let config = PoolConfig {
-            min,
-            size,
+        let options = PoolOptions {
+            size_min,
+            size_max,
             idle_timeout: Some(Duration::from_millis(400)),
             max_lifetime: Some(Duration::from_millis(900)),
             lifetime_jitter: 0.5,
@@ -132,22 +133,22 @@ proptest! {
             seed: Some(seed),
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
-        runtime.expect("a runtime can be made").block_on(run(config, script, tasks));
+        runtime.expect("a runtime can be made").block_on(run(options, script, tasks));
     }
 }
 
-/// The same hand-offs with real threads.
+/// Uses real threads.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn many_tasks_on_few_connections() {
     let fake = Fake::default();
-    let pool = fake.pool(PoolConfig { min: 0, size: 8, ..PoolConfig::default() });
+    let pool = fake.pool(PoolOptions { size_min: 0, size_max: 8, ..PoolOptions::default() });
     let tasks: Vec<_> = (0..64)
         .map(|task| {
             let pool = pool.clone();
             tokio::spawn(async move {
                 for i in 0..200 {
                     if (task + i) % 7 == 0 {
-                        // Goes away while it waits, or while the connection is on its way to it.
+                        // Cancels while waiting, or while a connection is being handed over.
                         let mut get = std::pin::pin!(pool.get());
                         let _polled = std::future::poll_fn(|cx| {
                             std::task::Poll::Ready(get.as_mut().poll(cx).is_ready())

@@ -1,13 +1,13 @@
-//! Many requests on one connection.
+//! Tests of `Multiplexed` and `Balanced`.
 
 use std::time::Duration;
 
-use greenwave_pooling::{Balanced, Error, LengthFraming, LineFraming, Multiplexed, MultiplexedConfig};
+use greenwave_pooling::{Balanced, Error, LengthFraming, LineFraming, Multiplexed, MultiplexedOptions};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, DuplexStream};
 use tokio::time::timeout;
 
-fn config(in_flight_max: usize) -> MultiplexedConfig {
-    MultiplexedConfig { in_flight_max, ..MultiplexedConfig::default() }
+fn options(in_flight_max: usize) -> MultiplexedOptions {
+    MultiplexedOptions { in_flight_max, ..MultiplexedOptions::default() }
 }
 
 /// Reads one frame: id and content.
@@ -34,10 +34,10 @@ fn spawn_request(
 }
 
 #[tokio::test(start_paused = true)]
-async fn answers_find_their_askers_in_any_order() {
+async fn responses_reach_their_callers_in_any_order() {
     let (near, mut far) = tokio::io::duplex(1 << 16);
-    let line = Multiplexed::new(near, LengthFraming, config(16));
-    let asked: Vec<_> = (0..8).map(|content| spawn_request(&line, content)).collect();
+    let line = Multiplexed::new(near, LengthFraming, options(16));
+    let pending: Vec<_> = (0..8).map(|content| spawn_request(&line, content)).collect();
     let mut frames = Vec::new();
     for _ in 0..8 {
         frames.push(read_frame(&mut far).await);
@@ -46,16 +46,16 @@ async fn answers_find_their_askers_in_any_order() {
     for (id, content) in frames.into_iter().rev() {
         answer(&mut far, id, &[content[0], 100 + content[0]]).await;
     }
-    for (content, asked) in (0..8).zip(asked) {
-        assert_eq!(asked.await.unwrap().unwrap(), [content, 100 + content]);
+    for (content, pending) in (0..8).zip(pending) {
+        assert_eq!(pending.await.unwrap().unwrap(), [content, 100 + content]);
     }
     assert_eq!(line.in_flight(), 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_broken_connection_fails_exactly_what_it_carried() {
+async fn a_broken_connection_fails_the_requests_it_carries() {
     let (near, mut far) = tokio::io::duplex(1 << 16);
-    let line = Multiplexed::new(near, LengthFraming, config(4));
+    let line = Multiplexed::new(near, LengthFraming, options(4));
     let answered = spawn_request(&line, 1);
     let (id, _) = read_frame(&mut far).await;
     answer(&mut far, id, b"in time").await;
@@ -67,17 +67,17 @@ async fn a_broken_connection_fails_exactly_what_it_carried() {
     }
     drop(far);
     for carried in carried {
-        assert!(matches!(carried.await.unwrap(), Err(Error::Broken { .. })));
+        assert!(matches!(carried.await.unwrap(), Err(Error::ConnectionLost { .. })));
     }
     assert!(line.is_broken());
-    assert!(matches!(line.request(vec![4]).await, Err(Error::Broken { .. })));
-    assert_eq!(line.in_flight(), 0, "no place is lost");
+    assert!(matches!(line.request(vec![4]).await, Err(Error::ConnectionLost { .. })));
+    assert_eq!(line.in_flight(), 0, "no capacity is lost");
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_goes_away_keeps_its_place_until_the_answer_and_disturbs_nobody() {
+async fn a_cancelled_request_stays_in_flight_until_its_response() {
     let (near, mut far) = tokio::io::duplex(1 << 16);
-    let line = Multiplexed::new(near, LengthFraming, config(1));
+    let line = Multiplexed::new(near, LengthFraming, options(1));
     assert!(timeout(Duration::from_secs(1), line.request(vec![1])).await.is_err());
     let (gone, _) = read_frame(&mut far).await;
     let next = spawn_request(&line, 2);
@@ -90,55 +90,55 @@ async fn who_goes_away_keeps_its_place_until_the_answer_and_disturbs_nobody() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn lines_are_answered_in_their_order() {
+async fn lines_are_answered_in_order() {
     let (near, far) = tokio::io::duplex(1 << 16);
-    let line = Multiplexed::new(near, LineFraming::default(), config(100));
+    let line = Multiplexed::new(near, LineFraming::default(), options(100));
     tokio::spawn(async move {
         let (reader, mut writer) = tokio::io::split(far);
         let mut lines = BufReader::new(reader).lines();
         while let Some(line) = lines.next_line().await.unwrap() {
-            // In pieces, as a network would.
-            for byte in format!("you said {line}\r\n").bytes() {
+            // Byte by byte, as a network may deliver it.
+            for byte in format!("echo {line}\r\n").bytes() {
                 writer.write_all(&[byte]).await.unwrap();
             }
         }
     });
     let refused = line.request("two\nlines".to_owned()).await;
-    assert!(matches!(refused, Err(Error::Request { .. })), "it would be two requests");
-    let asked: Vec<_> = (0..50)
+    assert!(matches!(refused, Err(Error::InvalidRequest { .. })), "the request would be two lines");
+    let pending: Vec<_> = (0..50)
         .map(|i| {
             let line = line.clone();
             tokio::spawn(async move { line.request(format!("{i}!")).await })
         })
         .collect();
-    for (i, asked) in asked.into_iter().enumerate() {
-        assert_eq!(asked.await.unwrap().unwrap(), format!("you said {i}!"));
+    for (i, pending) in pending.into_iter().enumerate() {
+        assert_eq!(pending.await.unwrap().unwrap(), format!("echo {i}!"));
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn rubbish_and_frames_without_end_break_it() {
+async fn malformed_and_endless_frames_break_the_connection() {
     let (near, mut far) = tokio::io::duplex(1 << 16);
-    let limits = MultiplexedConfig { frame_bytes_max: 100, ..config(1) };
+    let limits = MultiplexedOptions { frame_bytes_max: 100, ..options(1) };
     let line = Multiplexed::new(near, LengthFraming, limits);
-    let asked = spawn_request(&line, 1);
+    let pending = spawn_request(&line, 1);
     read_frame(&mut far).await;
     far.write_all(&[255; 200]).await.unwrap();
-    assert!(matches!(asked.await.unwrap(), Err(Error::Broken { .. })));
+    assert!(matches!(pending.await.unwrap(), Err(Error::ConnectionLost { .. })));
 
     let (near, mut far) = tokio::io::duplex(1 << 16);
-    let line = Multiplexed::new(near, LineFraming::default(), config(1));
-    far.write_all(b"nobody asked\n").await.unwrap();
+    let line = Multiplexed::new(near, LineFraming::default(), options(1));
+    far.write_all(b"unexpected\n").await.unwrap();
     while !line.is_broken() {
         tokio::task::yield_now().await;
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_one_of_two_with_fewer_in_flight_is_taken_and_broken_ones_are_passed_over() {
+async fn the_balancer_prefers_fewer_in_flight_and_skips_broken_connections() {
     let (near, mut far) = tokio::io::duplex(1 << 16);
     let (other_near, other_far) = tokio::io::duplex(1 << 16);
-    let lines = [near, other_near].map(|near| Multiplexed::new(near, LengthFraming, config(8)));
+    let lines = [near, other_near].map(|near| Multiplexed::new(near, LengthFraming, options(8)));
     let balanced = Balanced::new(lines.clone(), Some(1));
     let _held = spawn_request(&lines[0], 1);
     read_frame(&mut far).await;
@@ -159,22 +159,23 @@ async fn the_one_of_two_with_fewer_in_flight_is_taken_and_broken_ones_are_passed
 
 #[cfg(feature = "json-rpc")]
 #[tokio::test(start_paused = true)]
-async fn json_rpc_answers_come_by_id_and_notifications_are_left_aside() {
+async fn json_rpc_matches_responses_by_id_and_ignores_notifications() {
     use greenwave_pooling::JsonRpcFraming;
     use serde_json::{Value, json};
 
     let (near, far) = tokio::io::duplex(1 << 16);
-    let line = Multiplexed::new(near, JsonRpcFraming::default(), config(8));
+    let line = Multiplexed::new(near, JsonRpcFraming::default(), options(8));
     tokio::spawn(async move {
         let (reader, mut writer) = tokio::io::split(far);
         let mut lines = BufReader::new(reader).lines();
-        let mut asked = Vec::new();
+        let mut pending = Vec::new();
         while let Some(line) = lines.next_line().await.unwrap() {
-            asked.push(serde_json::from_str::<Value>(&line).unwrap());
-            if asked.len() == 2 {
+            pending.push(serde_json::from_str::<Value>(&line).unwrap());
+            if pending.len() == 2 {
                 writer.write_all(b"{\"jsonrpc\":\"2.0\",\"method\":\"progress\"}\n").await.unwrap();
-                for asked in asked.drain(..).rev() {
-                    let answer = json!({ "jsonrpc": "2.0", "id": asked["id"], "result": asked["params"] });
+                for pending in pending.drain(..).rev() {
+                    let answer =
+                        json!({ "jsonrpc": "2.0", "id": pending["id"], "result": pending["params"] });
                     writer.write_all(format!("{answer}\n").as_bytes()).await.unwrap();
                 }
             }

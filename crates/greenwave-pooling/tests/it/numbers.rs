@@ -1,11 +1,11 @@
-//! Every option at its extremes: each number has a meaning, and none panics, hangs or wraps. In paused
-//! time, so that what waits for ever fails.
+//! Extreme values of every option. None may panic, hang or overflow. The tests use paused time, so
+//! a wait without end fails.
 
 use std::time::Duration;
 
 use greenwave_pooling::{
-    BatchConfig, Batcher, Breaker, BreakerConfig, Buckets, Cooldowns, Endpoints, Error, Hedge, Limit,
-    Limiter, Manager, Objects, Pool, PoolConfig, Rate, RetryBudget, async_trait,
+    BatchOptions, Batcher, CircuitBreaker, CircuitBreakerOptions, Cooldowns, Endpoints, Error, Hedge, Limit,
+    Limiter, Manager, ObjectPool, Pool, PoolOptions, Rate, RetryBudget, TokenBuckets, async_trait,
 };
 use tokio::time::timeout;
 
@@ -13,7 +13,7 @@ const DURATIONS: [Duration; 4] =
     [Duration::ZERO, Duration::from_nanos(1), Duration::from_secs(1), Duration::MAX];
 const COUNTS: [usize; 3] = [0, 1, usize::MAX];
 const FRACTIONS: [f64; 7] = [f64::NAN, f64::NEG_INFINITY, -1.0, 0.0, 0.5, 1.0, f64::INFINITY];
-/// Ends all waits but those that are for ever.
+/// Longer than any wait that ends.
 const YEARS: Duration = Duration::from_secs(3 * 365 * 24 * 3600);
 
 #[derive(Debug)]
@@ -37,17 +37,17 @@ impl Manager for Units {
     }
 }
 
-/// Lends twice, with a pause in between.
-async fn check_pool(config: PoolConfig) {
-    let shown = format!("{config:?}");
-    let pool = Pool::new(Units, config.clone());
+/// Checks out a connection twice, with a pause in between.
+async fn check_pool(options: PoolOptions) {
+    let shown = format!("{options:?}");
+    let pool = Pool::new(Units, options.clone());
     for _ in 0..2 {
         match pool.get().await {
             Ok(lease) => drop(lease),
-            // No time at all is no time to connect.
-            Err(Error::Timeout { .. }) => assert!(config.checkout_timeout < Some(Duration::from_secs(1))),
+            // A limit of zero leaves no time to connect.
+            Err(Error::Timeout { .. }) => assert!(options.checkout_timeout < Some(Duration::from_secs(1))),
             Err(Error::ConnectTimeout { .. }) => {
-                assert!(config.connect_timeout < Some(Duration::from_secs(1)), "{shown}");
+                assert!(options.connect_timeout < Some(Duration::from_secs(1)), "{shown}");
             }
             Err(other) => panic!("{other}: {shown}"),
         }
@@ -59,31 +59,31 @@ async fn check_pool(config: PoolConfig) {
 
 #[tokio::test(start_paused = true)]
 async fn pools_of_any_size_and_limit() {
-    let plain = PoolConfig { min: 0, ..PoolConfig::default() };
-    for min in COUNTS {
-        for size in [0, 1, 100] {
-            check_pool(PoolConfig { min, size, ..plain.clone() }).await;
+    let plain = PoolOptions { size_min: 0, ..PoolOptions::default() };
+    for size_min in COUNTS {
+        for size_max in [0, 1, 100] {
+            check_pool(PoolOptions { size_min, size_max, ..plain.clone() }).await;
         }
     }
-    check_pool(PoolConfig { size: usize::MAX, ..plain.clone() }).await;
+    check_pool(PoolOptions { size_max: usize::MAX, ..plain.clone() }).await;
     for limit in DURATIONS.map(Some).into_iter().chain([None]) {
-        check_pool(PoolConfig { idle_timeout: limit, min: 1, ..plain.clone() }).await;
-        check_pool(PoolConfig { checkout_timeout: limit, ..plain.clone() }).await;
-        check_pool(PoolConfig { connect_timeout: limit, ..plain.clone() }).await;
-        check_pool(PoolConfig { check_after: limit, ..plain.clone() }).await;
-        check_pool(PoolConfig { check_idle_every: limit, ..plain.clone() }).await;
+        check_pool(PoolOptions { idle_timeout: limit, size_min: 1, ..plain.clone() }).await;
+        check_pool(PoolOptions { checkout_timeout: limit, ..plain.clone() }).await;
+        check_pool(PoolOptions { connect_timeout: limit, ..plain.clone() }).await;
+        check_pool(PoolOptions { check_after: limit, ..plain.clone() }).await;
+        check_pool(PoolOptions { check_idle_every: limit, ..plain.clone() }).await;
         for lifetime_jitter in FRACTIONS {
-            check_pool(PoolConfig { max_lifetime: limit, lifetime_jitter, ..plain.clone() }).await;
+            check_pool(PoolOptions { max_lifetime: limit, lifetime_jitter, ..plain.clone() }).await;
         }
     }
     for seed in [None, Some(0), Some(u64::MAX)] {
-        check_pool(PoolConfig { seed, ..plain.clone() }).await;
+        check_pool(PoolOptions { seed, ..plain.clone() }).await;
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_minimum_of_any_number_is_at_most_the_size() {
-    let pool = Pool::new(Units, PoolConfig { min: usize::MAX, size: 5, ..PoolConfig::default() });
+async fn a_minimum_above_the_maximum_counts_as_the_maximum() {
+    let pool = Pool::new(Units, PoolOptions { size_min: usize::MAX, size_max: 5, ..PoolOptions::default() });
     pool.warm_up().await.unwrap();
     assert_eq!(pool.stats().idle, 5);
 }
@@ -93,15 +93,15 @@ async fn batches_of_any_size_and_delay() {
     for delay_max in DURATIONS {
         for number in COUNTS {
             for other in COUNTS {
-                let config = BatchConfig {
+                let options = BatchOptions {
                     items_max: number,
                     bytes_max: other,
                     delay_max,
                     queue_max: number,
                     in_flight_max: other,
                 };
-                let batcher = Batcher::weighed(
-                    config,
+                let batcher = Batcher::with_weigher(
+                    options,
                     |weight| *weight,
                     async |weights: Vec<usize>| {
                         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -111,26 +111,26 @@ async fn batches_of_any_size_and_delay() {
                 let all = [1, usize::MAX, 0].map(|weight| batcher.submit(weight));
                 let [a, b, c] = all;
                 let (a, b, c) = timeout(YEARS, async { tokio::join!(a, b, c) }).await.unwrap();
-                assert_eq!([a.unwrap(), b.unwrap(), c.unwrap()], [1, usize::MAX, 0], "{config:?}");
+                assert_eq!([a.unwrap(), b.unwrap(), c.unwrap()], [1, usize::MAX, 0], "{options:?}");
             }
         }
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn breakers_of_any_kind_open_and_close_again() {
+async fn circuit_breakers_with_any_options_open_and_close() {
     for cooldown in DURATIONS {
         for failure_rate_max in FRACTIONS.map(Some).into_iter().chain([None]) {
             for number in [0, 1, u32::MAX] {
                 for probes in [0, 1, u32::MAX] {
-                    let config = BreakerConfig {
+                    let options = CircuitBreakerOptions {
                         failures_max: number,
                         failure_rate_max,
                         window: number,
                         cooldown,
                         probes,
                     };
-                    let breaker = Breaker::new(config);
+                    let breaker = CircuitBreaker::new(options);
                     for _ in 0..200 {
                         if let Ok(trial) = breaker.admit() {
                             trial.failed();
@@ -138,25 +138,25 @@ async fn breakers_of_any_kind_open_and_close_again() {
                     }
                     let is_open = !breaker.is_closed();
                     let has_limit = number < u32::MAX || failure_rate_max.is_some_and(|rate| rate <= 1.0);
-                    assert_eq!(is_open, has_limit, "{config:?}");
+                    assert_eq!(is_open, has_limit, "{options:?}");
                     tokio::time::sleep(YEARS).await;
                     breaker.admit().unwrap().succeeded();
-                    assert_eq!(breaker.is_closed(), !is_open || probes < 2, "{config:?}");
-                    let endpoints = Endpoints::new(number as usize, config);
-                    assert!(endpoints.closed() == endpoints.closed().clamp(1, 1 << 16));
+                    assert_eq!(breaker.is_closed(), !is_open || probes < 2, "{options:?}");
+                    let endpoints = Endpoints::new(number as usize, options);
+                    assert!(endpoints.closed_count() == endpoints.closed_count().clamp(1, 1 << 16));
                 }
             }
         }
     }
-    assert_eq!(Endpoints::new(usize::MAX, BreakerConfig::default()).closed(), 1 << 16);
+    assert_eq!(Endpoints::new(usize::MAX, CircuitBreakerOptions::default()).closed_count(), 1 << 16);
 }
 
 #[tokio::test(start_paused = true)]
-async fn buckets_of_any_rate_give_what_is_asked_for_some_day() {
+async fn buckets_of_any_rate_serve_every_request_eventually() {
     for period in DURATIONS {
         for units in [0, 1, u64::MAX] {
             for wanted in [0, 1, u64::MAX] {
-                let buckets = Buckets::new([Rate { units, period }]);
+                let buckets = TokenBuckets::new([Rate { units, period }]);
                 timeout(YEARS, buckets.take([wanted])).await.expect("there are as many at first");
                 buckets.correct([wanted], [0]);
                 buckets.correct([0], [u64::MAX]);
@@ -173,11 +173,11 @@ async fn buckets_of_any_rate_give_what_is_asked_for_some_day() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn limits_of_any_bounds() {
+async fn limiters_with_any_bounds() {
     for min in COUNTS {
         for max in COUNTS {
             for initial in COUNTS {
-                let limiter = Limiter::new(Limit::Learned { min, max, initial });
+                let limiter = Limiter::new(Limit::Adaptive { min, max, initial });
                 let limit = limiter.stats().limit;
                 assert!((1..=max.max(1)).contains(&limit), "{min} {max} {initial}: {limit}");
                 limiter.acquire().await.overloaded(None);
@@ -187,7 +187,7 @@ async fn limits_of_any_bounds() {
         }
         assert_eq!(Limiter::new(Limit::Fixed(min)).stats().limit, min.max(1));
     }
-    assert_eq!(Limiter::new(Limit::Learned { min: 9, max: 3, initial: 5 }).stats().limit, 3);
+    assert_eq!(Limiter::new(Limit::Adaptive { min: 9, max: 3, initial: 5 }).stats().limit, 3);
 }
 
 #[tokio::test(start_paused = true)]
@@ -202,10 +202,10 @@ async fn pauses_of_any_length_end() {
             drop(timeout(YEARS, limiter.acquire()).await.expect("it ends"));
             for hosts_max in COUNTS {
                 let hosts = Cooldowns::new(hosts_max).with_pause_max(pause_max);
-                hosts.cool("a", pause);
-                assert_eq!(hosts.left("a").is_zero(), expected.is_zero());
+                hosts.start("a", pause);
+                assert_eq!(hosts.remaining("a").is_zero(), expected.is_zero());
                 tokio::time::sleep(YEARS).await;
-                assert!(hosts.left("a").is_zero());
+                assert!(hosts.remaining("a").is_zero());
             }
         }
     }
@@ -215,7 +215,7 @@ async fn pauses_of_any_length_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn hedges_of_any_delay() {
+async fn hedges_with_any_delay() {
     for after in DURATIONS {
         for fraction in FRACTIONS {
             for tokens_max in [0, 1, u32::MAX] {
@@ -231,12 +231,12 @@ async fn hedges_of_any_delay() {
 }
 
 #[test]
-fn objects_of_any_number() {
+fn object_pools_of_any_size() {
     for shards in COUNTS {
-        for kept_max in COUNTS {
-            let objects = Objects::sharded(shards, kept_max, || 1, |_| true);
+        for idle_max in COUNTS {
+            let objects = ObjectPool::sharded(shards, idle_max, || 1, |_| true);
             drop(objects.get());
-            assert!(objects.stats().kept <= kept_max);
+            assert!(objects.stats().idle <= idle_max);
         }
     }
 }

@@ -1,10 +1,10 @@
-//! The promises of the pool, one by one, in paused time.
+//! Tests of the promises of `Pool`, in paused time.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use greenwave_pooling::{Error, PoolConfig};
+use greenwave_pooling::{Error, PoolOptions};
 use parking_lot::Mutex;
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, timeout};
@@ -13,13 +13,13 @@ use crate::fake::{Connect, Fake};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// So many connections at most, none unless asked for.
-fn up_to(size: usize) -> PoolConfig {
-    PoolConfig { min: 0, size, ..PoolConfig::default() }
+/// Options with at most `size_max` connections and no minimum.
+fn up_to(size_max: usize) -> PoolOptions {
+    PoolOptions { size_min: 0, size_max, ..PoolOptions::default() }
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_connection_used_last_is_lent_first() {
+async fn the_most_recently_used_connection_is_lent_first() {
     let pool = Fake::default().pool(up_to(3));
     let leases = [pool.get().await.unwrap(), pool.get().await.unwrap()];
     assert_eq!(pool.stats().in_use, 2);
@@ -35,7 +35,7 @@ async fn the_connection_used_last_is_lent_first() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn first_come_first_served_and_nobody_barges() {
+async fn callers_are_served_in_order_without_barging() {
     let pool = Fake::default().pool(up_to(1));
     let lease = pool.get().await.unwrap();
     let served = Arc::new(Mutex::new(Vec::new()));
@@ -52,7 +52,7 @@ async fn first_come_first_served_and_nobody_barges() {
     }
     assert_eq!(pool.stats().waiting, 20);
     drop(lease);
-    assert!(pool.try_get().is_none(), "it is promised to the first in line");
+    assert!(pool.try_get().is_none(), "the connection is reserved for the first in line");
     let last = pool.get().await.unwrap();
     served.lock().push(99);
     drop(last);
@@ -63,20 +63,20 @@ async fn first_come_first_served_and_nobody_barges() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_waiter_that_goes_away_loses_nothing() {
+async fn a_cancelled_waiter_leaks_nothing() {
     let pool = Fake::default().pool(up_to(1));
     let lease = pool.get().await.unwrap();
     let mut gone = Box::pin(pool.get());
     assert!(timeout(SECOND, &mut gone).await.is_err());
     assert_eq!(pool.stats().waiting, 1);
-    // The connection is granted to it, and it goes away before it has looked.
+    // The connection is granted to the waiter, which is dropped before it collects the connection.
     drop(lease);
     drop(gone);
     assert_eq!((pool.stats().idle, pool.stats().waiting), (1, 0));
 
     let lease = pool.get().await.unwrap();
     drop(timeout(SECOND, pool.get()).await);
-    assert_eq!(pool.stats().waiting, 0, "who went away does not wait");
+    assert_eq!(pool.stats().waiting, 0, "the cancelled caller left the queue");
     drop(lease);
     assert!(pool.get().await.is_ok());
     assert_eq!(pool.stats().created, 1);
@@ -98,11 +98,11 @@ async fn a_returned_connection_serves_before_a_new_one() {
     assert_eq!(waiting.await.unwrap().unwrap(), 1);
     assert_eq!(started.elapsed(), SECOND);
     sleep(10 * SECOND).await;
-    assert_eq!((pool.stats().idle, pool.stats().connecting), (2, 0), "the new one is kept for later");
+    assert_eq!((pool.stats().idle, pool.stats().connecting), (2, 0), "the new connection is idle");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_caller_that_goes_away_wastes_no_connect() {
+async fn a_cancelled_caller_wastes_no_connect() {
     let pool = Fake::scripted([Connect::Succeeds(5 * SECOND)]).pool(up_to(1));
     assert!(timeout(SECOND, pool.get()).await.is_err());
     sleep(5 * SECOND).await;
@@ -110,10 +110,10 @@ async fn a_caller_that_goes_away_wastes_no_connect() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failed_connect_fails_one_caller_and_the_next_has_its_turn() {
+async fn a_failed_connect_fails_one_caller_and_serves_the_next() {
     let fake =
         Fake::scripted([Connect::Fails(SECOND), Connect::Panics, Connect::Hangs, Connect::Succeeds(SECOND)]);
-    let pool = fake.pool(PoolConfig { connect_timeout: Some(2 * SECOND), ..up_to(1) });
+    let pool = fake.pool(PoolOptions { connect_timeout: Some(2 * SECOND), ..up_to(1) });
     let callers: Vec<_> = (0..4)
         .map(|_| {
             let pool = pool.clone();
@@ -132,8 +132,8 @@ async fn a_failed_connect_fails_one_caller_and_the_next_has_its_turn() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn waiting_has_a_limit() {
-    let pool = Fake::default().pool(PoolConfig { checkout_timeout: Some(3 * SECOND), ..up_to(1) });
+async fn checkout_times_out() {
+    let pool = Fake::default().pool(PoolOptions { checkout_timeout: Some(3 * SECOND), ..up_to(1) });
     let _lease = pool.get().await.unwrap();
     let started = Instant::now();
     let error = pool.get().await.unwrap_err();
@@ -158,17 +158,17 @@ async fn broken_and_discarded_connections_are_replaced() {
     });
     yield_now().await;
     lease.discard();
-    assert_eq!(waiting.await.unwrap().unwrap(), 0, "another is made for the one who waits");
+    assert_eq!(waiting.await.unwrap().unwrap(), 0, "another connect serves the waiting caller");
     assert_eq!(pool.stats().discarded, 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_is_checked_after_it_was_idle() {
+async fn an_idle_connection_is_checked_before_use() {
     let fake = Fake::default();
-    let pool = fake.pool(PoolConfig { check_after: Some(SECOND), ..up_to(1) });
+    let pool = fake.pool(PoolOptions { check_after: Some(SECOND), ..up_to(1) });
     drop(pool.get().await.unwrap());
     drop(pool.get().await.unwrap());
-    assert_eq!(fake.counts.checks.load(Ordering::SeqCst), 0, "it was used a moment ago");
+    assert_eq!(fake.counts.checks.load(Ordering::SeqCst), 0, "a recently used connection needs no check");
     sleep(2 * SECOND).await;
     drop(pool.get().await.unwrap());
     assert_eq!(fake.counts.checks.load(Ordering::SeqCst), 1);
@@ -176,19 +176,24 @@ async fn a_connection_is_checked_after_it_was_idle() {
     sleep(2 * SECOND).await;
     fake.checks_fail.store(true, Ordering::SeqCst);
     drop(pool.get().await.unwrap());
-    assert_eq!((pool.stats().created, pool.stats().discarded), (2, 1), "what failed its check is replaced");
+    assert_eq!(
+        (pool.stats().created, pool.stats().discarded),
+        (2, 1),
+        "a connection that failed its check is replaced"
+    );
 
     sleep(2 * SECOND).await;
     fake.checks_hang.store(true, Ordering::SeqCst);
     assert!(timeout(SECOND, pool.get()).await.is_err());
-    assert_eq!(pool.stats().size, 0, "what was being checked is closed");
+    assert_eq!(pool.stats().size, 0, "a connection under check is closed");
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_sweep_closes_the_oldest_down_to_the_minimum() {
-    let config = PoolConfig { min: 1, size: 4, idle_timeout: Some(10 * SECOND), ..PoolConfig::default() };
+    let options =
+        PoolOptions { size_min: 1, size_max: 4, idle_timeout: Some(10 * SECOND), ..PoolOptions::default() };
     let fake = Fake::default();
-    let pool = fake.pool(config);
+    let pool = fake.pool(options);
     let leases = [pool.get().await.unwrap(), pool.get().await.unwrap(), pool.get().await.unwrap()];
     drop(leases);
     assert_eq!(pool.stats().idle, 3);
@@ -197,25 +202,25 @@ async fn the_sweep_closes_the_oldest_down_to_the_minimum() {
     sleep(5 * SECOND).await;
     assert_eq!((pool.stats().idle, fake.alive()), (1, 1));
     sleep(60 * SECOND).await;
-    assert_eq!((pool.stats().idle, pool.stats().created), (1, 3), "the minimum stays");
+    assert_eq!((pool.stats().idle, pool.stats().created), (1, 3), "the minimum is preserved");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_life_ends_even_below_the_minimum_and_is_replaced() {
-    let config = PoolConfig {
-        min: 2,
-        size: 2,
+async fn an_expired_connection_is_replaced_even_below_the_minimum() {
+    let options = PoolOptions {
+        size_min: 2,
+        size_max: 2,
         max_lifetime: Some(100 * SECOND),
         lifetime_jitter: 0.5,
         idle_timeout: None,
-        ..PoolConfig::default()
+        ..PoolOptions::default()
     };
     let fake = Fake::default();
-    let pool = fake.pool(config);
+    let pool = fake.pool(options);
     pool.warm_up().await.unwrap();
     assert_eq!(pool.stats().idle, 2);
     sleep(49 * SECOND).await;
-    assert_eq!(pool.stats().created, 2, "no life is shortened by more than the jitter");
+    assert_eq!(pool.stats().created, 2, "no lifetime is shortened by more than the jitter");
     sleep(85 * SECOND).await;
     let stats = pool.stats();
     assert_eq!(stats.size, 2);
@@ -224,8 +229,8 @@ async fn a_life_ends_even_below_the_minimum_and_is_replaced() {
 
 #[tokio::test(start_paused = true)]
 async fn an_expired_connection_is_not_lent() {
-    let config = PoolConfig { max_lifetime: Some(10 * SECOND), lifetime_jitter: 0.0, ..up_to(1) };
-    let pool = Fake::default().pool(config);
+    let options = PoolOptions { max_lifetime: Some(10 * SECOND), lifetime_jitter: 0.0, ..up_to(1) };
+    let pool = Fake::default().pool(options);
     let lease = pool.get().await.unwrap();
     sleep(11 * SECOND).await;
     drop(lease);
@@ -233,13 +238,13 @@ async fn an_expired_connection_is_not_lent() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn warm_up_fills_to_the_minimum_or_says_why_not() {
-    let config = PoolConfig { min: 2, size: 4, ..PoolConfig::default() };
+async fn warm_up_fills_to_the_minimum_or_fails() {
+    let options = PoolOptions { size_min: 2, size_max: 4, ..PoolOptions::default() };
     let pool =
-        Fake::scripted([Connect::Succeeds(SECOND), Connect::Succeeds(2 * SECOND)]).pool(config.clone());
+        Fake::scripted([Connect::Succeeds(SECOND), Connect::Succeeds(2 * SECOND)]).pool(options.clone());
     pool.warm_up().await.unwrap();
     assert_eq!(pool.stats().idle, 2);
-    let pool = Fake::scripted([Connect::Succeeds(SECOND), Connect::Fails(2 * SECOND)]).pool(config);
+    let pool = Fake::scripted([Connect::Succeeds(SECOND), Connect::Fails(2 * SECOND)]).pool(options);
     assert!(matches!(pool.warm_up().await, Err(Error::Connect { .. })));
     pool.warm_up().await.unwrap();
 }
@@ -289,13 +294,13 @@ async fn closing_while_connecting_waits_for_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_dropped_pool_closes_what_is_idle_and_then_what_comes_back() {
+async fn a_dropped_pool_closes_idle_and_then_returned_connections() {
     let fake = Fake::default();
     let pool = fake.pool(up_to(2));
     let (lent, idle) = (pool.get().await.unwrap(), pool.get().await.unwrap());
     drop(idle);
     drop(pool);
-    assert_eq!(fake.alive(), 1, "what is idle is closed, what is lent is not");
+    assert_eq!(fake.alive(), 1, "idle connections are closed, lent ones are not");
     drop(lent);
     assert_eq!(fake.alive(), 0);
 }
@@ -312,12 +317,12 @@ fn a_lease_may_be_dropped_outside_any_runtime() {
 }
 
 #[test]
-fn a_runtime_that_goes_away_fails_the_callers_that_are_left() {
+fn shutting_down_a_runtime_fails_its_callers() {
     let pool = Fake::scripted([Connect::Hangs]).pool(up_to(1));
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let first = runtime();
     assert!(first.block_on(async { timeout(Duration::from_millis(1), pool.get()).await }).is_err());
     drop(first);
-    assert_eq!(pool.stats().size, 0, "the place is free again");
+    assert_eq!(pool.stats().size, 0, "the capacity is free again");
     assert!(runtime().block_on(pool.get()).is_ok());
 }

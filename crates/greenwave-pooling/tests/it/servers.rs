@@ -1,5 +1,5 @@
-//! Real servers, started for a test on a free port of the loopback and killed with it; and pools of connections to them, across a kill and
-//! a restart.
+//! Real servers on free loopback ports, and pools of connections to them that survive a kill and a
+//! restart of the server.
 
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
@@ -7,18 +7,18 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use greenwave_pooling::{Error, Manager, Pool, PoolConfig, Tcp, async_trait};
+use greenwave_pooling::{Error, Manager, Pool, PoolOptions, Tcp, async_trait};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-/// Makes a missing server a failure.
+/// Turns a missing server program into a failure.
 const REQUIRE: &str = "GREENWAVE_REQUIRE_SERVICES";
-/// How long a server may take to answer for the first time.
+/// Time limit for the start of a server.
 const START_MAX: Duration = Duration::from_secs(20);
 
-/// Makes the command for a port and a folder.
+/// Builds the command of a server from its port and directory.
 type Start = Box<dyn Fn(u16, &Path) -> Command + Send>;
 
-/// A server of our own.
+/// A server process of a test, killed on drop.
 pub(crate) struct Server {
     make: Start,
     child: Child,
@@ -27,7 +27,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// A Redis server that answers, or `None` if there is none on this machine and none is required.
+    /// Starts Redis. Returns `None` if the program is missing and not required.
     pub(crate) fn redis() -> Option<Self> {
         Self::start(
             "redis-server",
@@ -41,7 +41,7 @@ impl Server {
         )
     }
 
-    /// nginx, which serves the folder `www` and has everything asked about each time.
+    /// Starts nginx, which serves the directory `www` and requires revalidation of every response.
     #[cfg_attr(not(feature = "http"), expect(dead_code, reason = "for tests of that feature"))]
     pub(crate) fn nginx() -> Option<Self> {
         let prepare = |dir: &Path| {
@@ -55,23 +55,23 @@ impl Server {
                 .iter()
                 .map(|name| format!("{name}_temp_path {at}/{name};\n"))
                 .collect();
-            let config = format!(
+            let options = format!(
                 "daemon off; master_process off; {user} pid {at}/pid; error_log {at}/errors;
                 events {{}}
                 http {{ access_log off; {temp}
                 server {{ listen 127.0.0.1:{port}; root {at}/www; add_header Cache-Control no-cache; }} }}"
             );
-            std::fs::write(dir.join("conf"), config).unwrap();
+            std::fs::write(dir.join("conf"), options).unwrap();
             let mut command = Command::new(program("nginx"));
             command.arg("-p").arg(dir).arg("-e").arg(dir.join("errors")).arg("-c").arg(dir.join("conf"));
             command
         })
     }
 
-    /// PostgreSQL, which trusts everybody on the loopback.
+    /// Starts PostgreSQL without passwords on the loopback.
     pub(crate) fn postgres() -> Option<Self> {
         let prepare = |dir: &Path| {
-            // It refuses to be run by root.
+            // PostgreSQL refuses to run as root.
             if is_root() {
                 assert!(Command::new("chown").arg("nobody").arg(dir).status().unwrap().success());
             }
@@ -101,11 +101,12 @@ impl Server {
     ) -> Option<Self> {
         if !program(name).is_file() {
             assert!(std::env::var_os(REQUIRE).is_none(), "{name} is required");
-            // Past what the harness keeps to itself: a skip is to be seen.
-            std::io::stderr().write_all(format!("skipped: there is no {name} here\n").as_bytes()).unwrap();
+            // Written to standard error directly, because the test harness captures the usual
+            // output and a skipped test must be visible.
+            std::io::stderr().write_all(format!("skipped: {name} is not installed\n").as_bytes()).unwrap();
             return None;
         }
-        // Another process may take the port between our look and the server's.
+        // Another process may take the port before the server does.
         for _ in 0..5 {
             let (port, dir) = (free_port(), tempfile::tempdir().unwrap());
             assert!(prepare(dir.path()), "{name} can be prepared");
@@ -118,7 +119,7 @@ impl Server {
         panic!("{name} does not start");
     }
 
-    /// Waits until the port is open, which no server tells in another way.
+    /// Waits until the port accepts connections: servers have no other common sign of readiness.
     fn answers(&mut self) -> bool {
         let begun = Instant::now();
         while begun.elapsed() < START_MAX && self.child.try_wait().unwrap().is_none() {
@@ -139,15 +140,15 @@ impl Server {
         self.dir.path()
     }
 
-    /// With SIGKILL, as a machine that loses power would end it.
+    /// Kills the server with SIGKILL, as a power failure would.
     pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
-    /// The same server again, on the same port.
+    /// Starts the server again on the same port.
     pub(crate) fn restart(&mut self) {
-        // What a killed server leaves of itself keeps another from starting for a moment.
+        // Remains of a killed server can block the next start for a moment.
         for _ in 0..50 {
             self.child = quiet((self.make)(self.port, self.dir.path()));
             if self.answers() {
@@ -182,14 +183,15 @@ fn as_nobody(program: &Path) -> Command {
     command
 }
 
-/// Where a program is: in the path, or where Debian puts PostgreSQL's and root's.
+/// Locates a program in the path or in the directories where Debian installs PostgreSQL and system
+/// programs.
 fn program(name: &str) -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let mut places: Vec<_> = std::env::split_paths(&path).collect();
-    places.push("/usr/sbin".into());
+    let mut directories: Vec<_> = std::env::split_paths(&path).collect();
+    directories.push("/usr/sbin".into());
     let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
-    places.extend(versions.map(|version| version.path().join("bin")));
-    let found = places.iter().map(|place| place.join(name)).find(|at| at.is_file());
+    directories.extend(versions.map(|version| version.path().join("bin")));
+    let found = directories.iter().map(|directory| directory.join(name)).find(|at| at.is_file());
     found.unwrap_or_else(|| name.into())
 }
 
@@ -197,25 +199,29 @@ fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-fn four() -> PoolConfig {
-    PoolConfig { min: 0, size: 4, ..PoolConfig::default() }
+fn four() -> PoolOptions {
+    PoolOptions { size_min: 0, size_max: 4, ..PoolOptions::default() }
 }
 
-/// Sixteen tasks that each ask a few times, and again if they fail; how many failures there were.
-async fn ask_all<M, Fut>(pool: &Pool<M>, ask: impl Fn(Pool<M>) -> Fut + Clone + Send + 'static) -> usize
+/// Runs sixteen tasks that each send several requests and retry failed ones. Returns the number of
+/// failures.
+async fn request_all<M, Fut>(
+    pool: &Pool<M>,
+    request: impl Fn(Pool<M>) -> Fut + Clone + Send + 'static,
+) -> usize
 where
     M: Manager,
     Fut: Future<Output = Result<(), Error>> + Send,
 {
     let tasks: Vec<_> = (0..16)
         .map(|_| {
-            let (pool, ask) = (pool.clone(), ask.clone());
+            let (pool, request) = (pool.clone(), request.clone());
             tokio::spawn(async move {
                 let mut failures = 0;
                 for _ in 0..20 {
-                    while ask(pool.clone()).await.is_err() {
+                    while request(pool.clone()).await.is_err() {
                         failures += 1;
-                        assert!(failures < 10_000, "it never comes back");
+                        assert!(failures < 10_000, "the server does not restart");
                     }
                 }
                 failures
@@ -230,17 +236,17 @@ where
 }
 
 fn lost(source: std::io::Error) -> Error {
-    Error::Request { source }
+    Error::InvalidRequest { source }
 }
 
 async fn ping(pool: Pool<Tcp>) -> Result<(), Error> {
     let mut lease = pool.get().await?;
     let mut answer = [0; 7];
-    let asked = async {
+    let pending = async {
         lease.write_all(b"PING\r\n").await?;
         lease.read_exact(&mut answer).await
     };
-    match asked.await {
+    match pending.await {
         Ok(_) => {
             assert_eq!(&answer, b"+PONG\r\n");
             Ok(())
@@ -253,26 +259,26 @@ async fn ping(pool: Pool<Tcp>) -> Result<(), Error> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn redis_is_killed_and_comes_back() {
+async fn a_pool_recovers_after_redis_is_killed() {
     let Some(mut redis) = Server::redis() else { return };
     let pool = Pool::new(Tcp::new(redis.address()), four());
-    assert_eq!(ask_all(&pool, ping).await, 0);
+    assert_eq!(request_all(&pool, ping).await, 0);
     let before = pool.stats().created;
     assert!(before <= 4);
     let held = pool.get().await.unwrap();
     redis.kill();
-    assert!(ping(pool.clone()).await.is_err(), "there is nobody");
+    assert!(ping(pool.clone()).await.is_err(), "no server listens");
     held.readable().await.unwrap();
     drop(held);
     redis.restart();
-    ask_all(&pool, ping).await;
+    request_all(&pool, ping).await;
     let stats = pool.stats();
     assert!(stats.created > before && stats.size <= 4 && stats.in_use == 0, "{stats:?}");
     pool.close().await;
     assert_eq!(pool.stats().size, 0);
 }
 
-/// Connections to PostgreSQL, by hand: the start-up message and simple queries of its protocol, version 3.0
+/// Connections to PostgreSQL that implement the start-up message and simple queries of protocol 3.0
 /// (<https://www.postgresql.org/docs/current/protocol.html>).
 #[derive(Debug)]
 struct Postgres(Tcp);
@@ -287,7 +293,7 @@ impl Postgres {
         Self::until_ready(stream).await
     }
 
-    /// The kinds of the messages up to the one that says it is ready.
+    /// Returns the types of the messages up to `ReadyForQuery`.
     async fn until_ready(stream: &mut tokio::net::TcpStream) -> std::io::Result<Vec<u8>> {
         let mut kinds = Vec::new();
         while kinds.last() != Some(&b'Z') {
@@ -332,7 +338,7 @@ async fn select(pool: Pool<Postgres>) -> Result<(), Error> {
     let mut lease = pool.get().await?;
     match Postgres::query(&mut lease, "SELECT 1").await {
         Ok(kinds) => {
-            assert_eq!(kinds, b"TDCZ", "a description, a row, its end, ready");
+            assert_eq!(kinds, b"TDCZ", "row description, data row, command complete, ready");
             Ok(())
         }
         Err(error) => {
@@ -343,19 +349,19 @@ async fn select(pool: Pool<Postgres>) -> Result<(), Error> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn postgres_is_killed_and_comes_back() {
+async fn a_pool_recovers_after_postgres_is_killed() {
     let Some(mut postgres) = Server::postgres() else { return };
     let pool = Pool::new(Postgres(Tcp::new(postgres.address())), four());
-    // It listens before it lets anybody in.
-    ask_all(&pool, select).await;
-    assert_eq!(ask_all(&pool, select).await, 0);
+    // The server accepts connections before it accepts queries.
+    request_all(&pool, select).await;
+    assert_eq!(request_all(&pool, select).await, 0);
     let before = pool.stats().created;
     let held = pool.get().await.unwrap();
     postgres.kill();
     held.readable().await.unwrap();
     drop(held);
     postgres.restart();
-    ask_all(&pool, select).await;
+    request_all(&pool, select).await;
     let stats = pool.stats();
     assert!(stats.created > before && stats.size <= 4 && stats.in_use == 0, "{stats:?}");
     pool.close().await;

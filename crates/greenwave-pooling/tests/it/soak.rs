@@ -1,16 +1,16 @@
-//! 64 tasks on 8 connections under random faults, with real threads. `GREENWAVE_POOL_CHECKOUTS` says how many check-outs; a million is the
-//! long run.
+//! 64 tasks on 8 connections with random faults, on real threads. `GREENWAVE_POOL_CHECKOUTS` sets
+//! the number of checkouts; a long run uses a million.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use greenwave_pooling::{Manager, Pool, PoolConfig, async_trait};
+use greenwave_pooling::{Manager, Pool, PoolOptions, async_trait};
 
 const TASKS: u64 = 64;
 const SIZE: usize = 8;
 
-/// Numbers that look random.
+/// Returns a pseudorandom number.
 fn mix(seed: u64, step: u64) -> u64 {
     let mut mixed = seed.wrapping_add(step.wrapping_mul(0x9E37_79B9_7F4A_7C15));
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -78,22 +78,25 @@ impl Manager for Faulty {
     }
 }
 
-/// One task: how many check-outs it made.
+/// Runs one task and returns the number of its checkouts.
 async fn work(pool: Pool<Faulty>, seed: u64, times: u64, lent: Arc<AtomicUsize>) -> u64 {
     let (mut made, mut step) = (0, 0);
     while made < times {
         step += 1;
         let chance = mix(seed, step);
         if chance.is_multiple_of(32) {
-            // Goes away while it waits, or while a connection is on its way to it.
+            // Cancels while waiting, or while a connection is being handed over.
             let mut get = std::pin::pin!(pool.get());
             std::future::poll_fn(|cx| std::task::Poll::Ready(get.as_mut().poll(cx).is_ready())).await;
             continue;
         }
         let Ok(mut lease) = pool.get().await else { continue };
         made += 1;
-        assert!(lent.fetch_add(1, Ordering::SeqCst) < SIZE, "more lent than there may be; seed {seed}");
-        assert!(!lease.is_broken, "a broken one was lent; seed {seed}");
+        assert!(
+            lent.fetch_add(1, Ordering::SeqCst) < SIZE,
+            "more connections lent than allowed; seed {seed}"
+        );
+        assert!(!lease.is_broken, "a broken connection was lent; seed {seed}");
         if chance.is_multiple_of(3) {
             tokio::task::yield_now().await;
         }
@@ -112,16 +115,16 @@ async fn work(pool: Pool<Faulty>, seed: u64, times: u64, lent: Arc<AtomicUsize>)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn never_above_the_maximum_nothing_leaked_everybody_finishes() {
+async fn a_soak_keeps_the_size_limit_and_leaks_nothing() {
     let checkouts = std::env::var("GREENWAVE_POOL_CHECKOUTS");
     let checkouts: u64 = checkouts.map_or(20_000, |value| value.parse().unwrap());
     let seed = std::collections::hash_map::RandomState::new();
     let seed = std::hash::BuildHasher::hash_one(&seed, 0);
     println!("seed {seed}");
     let counts = Arc::new(Counts::default());
-    let config = PoolConfig {
-        min: 2,
-        size: SIZE,
+    let options = PoolOptions {
+        size_min: 2,
+        size_max: SIZE,
         idle_timeout: Some(Duration::from_millis(40)),
         max_lifetime: Some(Duration::from_millis(200)),
         lifetime_jitter: 0.5,
@@ -131,14 +134,14 @@ async fn never_above_the_maximum_nothing_leaked_everybody_finishes() {
         check_idle_every: Some(Duration::from_millis(20)),
         seed: Some(seed),
     };
-    let pool = Pool::new(Faulty { seed, counts: counts.clone() }, config);
+    let pool = Pool::new(Faulty { seed, counts: counts.clone() }, options);
     let lent = Arc::new(AtomicUsize::new(0));
     let times = checkouts.div_ceil(TASKS);
     let tasks: Vec<_> = (0..TASKS)
         .map(|task| tokio::spawn(work(pool.clone(), mix(seed, task), times, lent.clone())))
         .collect();
     for task in tasks {
-        assert_eq!(task.await.expect("a task found a promise broken"), times, "seed {seed}");
+        assert_eq!(task.await.expect("a task failed"), times, "seed {seed}");
     }
     pool.close().await;
     let stats = pool.stats();

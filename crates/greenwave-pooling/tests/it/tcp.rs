@@ -1,11 +1,11 @@
-//! TCP connections on the loopback.
+//! Tests of `Tcp` on the loopback.
 
 use std::net::TcpListener;
 
-use greenwave_pooling::{Error, Pool, PoolConfig, Tcp, manager_conformance};
+use greenwave_pooling::{Error, Pool, PoolOptions, Tcp, manager_conformance};
 use tokio::io::AsyncWriteExt;
 
-/// An address that is listened on for as long as the test runs; nobody need accept.
+/// Returns an address that accepts connections until the end of the test.
 fn listening() -> String {
     let listener: &'static TcpListener = Box::leak(Box::new(TcpListener::bind("127.0.0.1:0").unwrap()));
     listener.local_addr().unwrap().to_string()
@@ -13,12 +13,12 @@ fn listening() -> String {
 
 manager_conformance!(Tcp::new(listening()));
 
-fn one() -> PoolConfig {
-    PoolConfig { min: 0, size: 1, ..PoolConfig::default() }
+fn one() -> PoolOptions {
+    PoolOptions { size_min: 0, size_max: 1, ..PoolOptions::default() }
 }
 
 #[tokio::test]
-async fn a_connection_that_was_hung_up_or_left_half_read_is_not_lent_again() {
+async fn a_closed_or_half_read_connection_is_not_reused() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let pool = Pool::new(Tcp::new(listener.local_addr().unwrap().to_string()), one());
 
@@ -41,7 +41,7 @@ async fn a_connection_that_was_hung_up_or_left_half_read_is_not_lent_again() {
 }
 
 #[tokio::test]
-async fn a_refused_connect_is_an_error_with_its_cause() {
+async fn a_refused_connect_reports_its_cause() {
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let pool = Pool::new(Tcp::new(free.to_string()), one());
     let error = pool.get().await.unwrap_err();

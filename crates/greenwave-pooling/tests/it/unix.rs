@@ -1,9 +1,9 @@
-//! Sockets in the file system.
+//! Tests of `Unix`.
 
-use greenwave_pooling::{Pool, PoolConfig, Unix, manager_conformance};
+use greenwave_pooling::{Pool, PoolOptions, Unix, manager_conformance};
 use tokio::io::AsyncWriteExt;
 
-/// A socket that is listened on for as long as the test runs; nobody need accept.
+/// Returns a socket that accepts connections until the end of the test.
 fn listening() -> std::path::PathBuf {
     let dir = tempfile::tempdir().unwrap().keep();
     let path = dir.join("socket");
@@ -14,11 +14,11 @@ fn listening() -> std::path::PathBuf {
 manager_conformance!(Unix::new(listening()));
 
 #[tokio::test]
-async fn what_was_left_half_read_is_not_lent_again() {
+async fn a_half_read_connection_is_not_reused() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("socket");
     let listener = tokio::net::UnixListener::bind(&path).unwrap();
-    let pool = Pool::new(Unix::new(path), PoolConfig { min: 0, size: 1, ..PoolConfig::default() });
+    let pool = Pool::new(Unix::new(path), PoolOptions { size_min: 0, size_max: 1, ..PoolOptions::default() });
     let lease = pool.get().await.unwrap();
     let (mut peer, _) = listener.accept().await.unwrap();
     drop(lease);

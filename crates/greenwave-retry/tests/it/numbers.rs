@@ -1,14 +1,14 @@
-//! Every option at its extremes: each has a meaning, and none panics, hangs or wraps.
+//! Tests every option at its extremes. None panics, hangs or overflows.
 
 use std::time::Duration;
 
-use greenwave_retry::{Reason, Retry, RetryBudget, Verdict};
+use greenwave_retry::{Retry, RetryBudget, Retryability, StopReason};
 
 const DURATIONS: [Duration; 4] =
     [Duration::ZERO, Duration::from_nanos(1), Duration::from_secs(1), Duration::MAX];
 
 #[test]
-fn every_option_has_a_meaning_at_its_extremes() {
+fn options_accept_extreme_values() {
     let deadlines = DURATIONS.map(Some).into_iter().chain([None]);
     for deadline in deadlines {
         for (delay_min, delay_max) in pairs() {
@@ -36,19 +36,21 @@ fn pairs() -> impl Iterator<Item = (Duration, Duration)> {
     DURATIONS.into_iter().flat_map(|min| DURATIONS.map(|max| (min, max)))
 }
 
-/// A hundred failures: no delay is longer than the limits allow, and there are as many as allowed.
+/// Records a hundred failures and checks that delays and attempts stay within the limits.
 fn check(retry: &Retry) {
-    for asked in DURATIONS {
+    for requested in DURATIONS {
         for elapsed in [Duration::ZERO, Duration::MAX] {
             let mut attempts = retry.attempts();
-            let next = |_: usize| attempts.next_delay(Verdict::After(asked), elapsed);
+            let next = |_: usize| attempts.next_delay(Retryability::After(requested), elapsed);
             let delays: Vec<_> = (0..100).map(next).collect();
-            let limit = retry.delay_max.max(asked.min(retry.asked_max));
+            let limit = retry.delay_max.max(requested.min(retry.asked_max));
             for (number, delay) in delays.iter().enumerate() {
                 match delay {
                     Ok(delay) => assert!(*delay <= limit && number + 1 < retry.attempts_max, "{retry:?}"),
-                    Err(Reason::Attempts) => assert!(number + 1 >= retry.attempts_max, "{retry:?}"),
-                    Err(reason) => assert_eq!((*reason, retry.deadline.is_some()), (Reason::Deadline, true)),
+                    Err(StopReason::Attempts) => assert!(number + 1 >= retry.attempts_max, "{retry:?}"),
+                    Err(reason) => {
+                        assert_eq!((*reason, retry.deadline.is_some()), (StopReason::Deadline, true));
+                    }
                 }
             }
         }
@@ -57,7 +59,7 @@ fn check(retry: &Retry) {
 }
 
 #[test]
-fn a_budget_of_any_fraction_allows_what_it_says() {
+fn budgets_accept_any_fraction() {
     for (fraction, tokens_max, allowed) in [
         (f64::NAN, 1, 1),
         (-1.0, 1, 1),

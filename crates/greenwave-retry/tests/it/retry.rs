@@ -1,8 +1,8 @@
-//! Delays, reasons to give up, the budget and `Retry-After`.
+//! Tests delays, stop reasons, the budget and `Retry-After`.
 
 use std::time::Duration;
 
-use greenwave_retry::{Reason, Retry, RetryBudget, Verdict};
+use greenwave_retry::{Retry, RetryBudget, Retryability, StopReason};
 use tokio::time::Instant;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -11,24 +11,24 @@ fn plain() -> Retry {
     Retry { attempts_max: 5, delay_min: SECOND, delay_max: 4 * SECOND, ..Retry::default() }
 }
 
-async fn fail(retry: &Retry, verdict: Verdict) -> (usize, Reason) {
-    let outcome = retry.run(|_: &&str| verdict, async |_| Err::<(), _>("no")).await;
-    let gave_up = outcome.unwrap_err();
-    (gave_up.attempts, gave_up.reason)
+async fn fail(retry: &Retry, retryability: Retryability) -> (usize, StopReason) {
+    let outcome = retry.run(|_: &&str| retryability, async |_| Err::<(), _>("no")).await;
+    let error = outcome.unwrap_err();
+    (error.attempts, error.reason)
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_gives_up_for_a_reason() {
-    assert_eq!(fail(&plain(), Verdict::Transient).await, (5, Reason::Attempts));
-    assert_eq!(fail(&plain(), Verdict::Permanent).await, (1, Reason::Permanent));
+async fn stop_reasons_are_reported() {
+    assert_eq!(fail(&plain(), Retryability::Transient).await, (5, StopReason::Attempts));
+    assert_eq!(fail(&plain(), Retryability::Permanent).await, (1, StopReason::Permanent));
     let hurried = Retry { deadline: Some(3 * SECOND), ..plain() };
-    assert_eq!(fail(&hurried, Verdict::After(2 * SECOND)).await, (2, Reason::Deadline));
+    assert_eq!(fail(&hurried, Retryability::After(2 * SECOND)).await, (2, StopReason::Deadline));
     let none = Retry { attempts_max: 0, ..plain() };
-    assert_eq!(fail(&none, Verdict::Transient).await, (1, Reason::Attempts));
+    assert_eq!(fail(&none, Retryability::Transient).await, (1, StopReason::Attempts));
 }
 
 #[test]
-fn delays_grow_and_are_spread_from_zero() {
+fn delays_grow_and_have_full_jitter() {
     let bounds = [1, 2, 4, 4].map(Duration::from_secs);
     let mut sums = [Duration::ZERO; 4];
     for seed in 0..1000 {
@@ -55,33 +55,33 @@ fn delays_grow_and_are_spread_from_zero() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_waits_as_long_as_it_was_asked_to() {
+async fn a_requested_delay_is_respected() {
     let started = Instant::now();
     let retry = Retry { attempts_max: 2, ..plain() };
-    fail(&retry, Verdict::After(60 * SECOND)).await;
+    fail(&retry, Retryability::After(60 * SECOND)).await;
     assert_eq!(started.elapsed(), 60 * SECOND);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_budget_keeps_retries_to_a_fraction_of_the_calls() {
+async fn a_budget_limits_retries_to_a_fraction_of_calls() {
     let budget = RetryBudget::new(0.2, 3);
     let retry = Retry { budget: Some(budget), ..plain() };
-    assert_eq!(fail(&retry, Verdict::Transient).await, (4, Reason::Budget), "the burst");
+    assert_eq!(fail(&retry, Retryability::Transient).await, (4, StopReason::Budget), "the burst");
     let mut attempts = 0;
     for _ in 0..100 {
-        attempts += fail(&retry, Verdict::Transient).await.0;
+        attempts += fail(&retry, Retryability::Transient).await.0;
     }
     assert!((115..=121).contains(&attempts), "{attempts}");
 }
 
-/// Whether it can be spawned is known at compile time only.
+/// Checked at compile time only.
 #[tokio::test(start_paused = true)]
-async fn it_can_be_spawned() {
+async fn a_run_can_be_spawned() {
     let spawned = tokio::spawn(async {
         let mut calls = 0;
         let retry = plain();
         let run = retry.run(
-            |_: &String| Verdict::Transient,
+            |_: &String| Retryability::Transient,
             |attempt| {
                 calls += 1;
                 async move { if attempt < 3 { Err("no".to_owned()) } else { Ok(attempt) } }
@@ -93,46 +93,51 @@ async fn it_can_be_spawned() {
 }
 
 #[test]
-fn retry_after_is_read_as_seconds_and_as_a_date() {
+fn retry_after_accepts_seconds_and_dates() {
     let now = std::time::UNIX_EPOCH + Duration::from_secs(784_111_777);
-    let read = |value| Verdict::retry_after(value, now);
-    assert_eq!(read("120"), Verdict::After(120 * SECOND));
-    assert_eq!(read(" 0 "), Verdict::After(Duration::ZERO));
-    assert_eq!(read("Sun, 06 Nov 1994 08:50:07 GMT"), Verdict::After(30 * SECOND), "IMF-fixdate");
-    assert_eq!(read("Sunday, 06-Nov-94 08:50:07 GMT"), Verdict::After(30 * SECOND), "RFC 850");
-    assert_eq!(read("Sun Nov  6 08:50:07 1994"), Verdict::After(30 * SECOND), "asctime");
-    assert_eq!(read("Sun, 06 Nov 1994 08:00:00 GMT"), Verdict::After(Duration::ZERO), "it is past");
-    for neither in ["", "soon", "-1", "1.5", "9 9"] {
-        assert_eq!(read(neither), Verdict::Transient, "{neither}");
+    let read = |value| Retryability::retry_after(value, now);
+    assert_eq!(read("120"), Retryability::After(120 * SECOND));
+    assert_eq!(read(" 0 "), Retryability::After(Duration::ZERO));
+    assert_eq!(read("Sun, 06 Nov 1994 08:50:07 GMT"), Retryability::After(30 * SECOND), "IMF-fixdate");
+    assert_eq!(read("Sunday, 06-Nov-94 08:50:07 GMT"), Retryability::After(30 * SECOND), "RFC 850");
+    assert_eq!(read("Sun Nov  6 08:50:07 1994"), Retryability::After(30 * SECOND), "asctime");
+    assert_eq!(read("Sun, 06 Nov 1994 08:00:00 GMT"), Retryability::After(Duration::ZERO), "a past date");
+    for invalid in ["", "soon", "-1", "1.5", "9 9"] {
+        assert_eq!(read(invalid), Retryability::Transient, "{invalid}");
     }
-    assert!(matches!(read("99999999999999999999999999"), Verdict::After(_)));
+    assert!(matches!(read("99999999999999999999999999"), Retryability::After(_)));
 }
 
 #[test]
-fn without_a_seed_no_two_calls_have_the_same_delays() {
+fn delays_differ_without_a_seed() {
     let delays = || plain().delays().collect::<Vec<_>>();
     let all: std::collections::HashSet<_> = (0..100).map(|_| delays()).collect();
     assert_eq!(all.len(), 100);
 }
 
 #[tokio::test(start_paused = true)]
-async fn nobody_is_made_to_wait_for_a_century() {
+async fn requested_delays_are_limited() {
     let retry = Retry { attempts_max: 2, ..plain() };
-    for asked in [Verdict::retry_after("3000000000", std::time::UNIX_EPOCH), Verdict::After(Duration::MAX)] {
+    for requested in
+        [Retryability::retry_after("3000000000", std::time::UNIX_EPOCH), Retryability::After(Duration::MAX)]
+    {
         let started = Instant::now();
-        assert_eq!(fail(&retry, asked).await, (2, Reason::Attempts));
+        assert_eq!(fail(&retry, requested).await, (2, StopReason::Attempts));
         assert_eq!(started.elapsed(), retry.asked_max);
     }
 }
 
 #[test]
-fn refused_retries_take_nothing_from_the_budget() {
+fn refused_retries_take_no_tokens() {
     let budget = RetryBudget::new(0.0, 1);
     let retry = Retry { budget: Some(budget), deadline: Some(SECOND), ..plain() };
-    let late = retry.attempts().next_delay(Verdict::Transient, 2 * SECOND);
-    assert_eq!(late, Err(Reason::Deadline));
-    assert_eq!(retry.attempts().next_delay(Verdict::Permanent, Duration::ZERO), Err(Reason::Permanent));
+    let late = retry.attempts().next_delay(Retryability::Transient, 2 * SECOND);
+    assert_eq!(late, Err(StopReason::Deadline));
+    assert_eq!(
+        retry.attempts().next_delay(Retryability::Permanent, Duration::ZERO),
+        Err(StopReason::Permanent)
+    );
     let quick = Retry { delay_min: Duration::ZERO, ..retry };
-    assert_eq!(quick.attempts().next_delay(Verdict::Transient, Duration::ZERO), Ok(Duration::ZERO));
-    assert_eq!(quick.attempts().next_delay(Verdict::Transient, Duration::ZERO), Err(Reason::Budget));
+    assert_eq!(quick.attempts().next_delay(Retryability::Transient, Duration::ZERO), Ok(Duration::ZERO));
+    assert_eq!(quick.attempts().next_delay(Retryability::Transient, Duration::ZERO), Err(StopReason::Budget));
 }

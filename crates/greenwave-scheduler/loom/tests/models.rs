@@ -1,54 +1,55 @@
-//! Every interleaving of a few threads, by loom: tasks that are added to a run while it takes them in, waits for them, or ends. The queue is the
-//! scheduler's own; only its lock and its waker are loom's. Run by `cargo xtask loom`.
+//! Models of a run that receives added tasks, waits for them, or ends, in which loom tries every
+//! interleaving of a few threads. The queue is the scheduler's; only its lock and waker are
+//! replaced by loom's. Run by `cargo xtask loom`.
 //!
-//! The answers go through tokio's channel for one value, which counts as one step here: tokio has models of its own. What else the executor
-//! hands over goes through tokio's task sets and watches.
+//! Replies use tokio's oneshot channel, which counts as one step here: tokio has its own models.
+//! Likewise, the executor's other hand-offs use tokio's `JoinSet` and `watch`.
 
 #![cfg(all(greenwave_loom, test))]
 
 use loom::future::block_on;
 use loom::thread;
 
-use greenwave_scheduler::{Adder, Error, NewTask, Step};
+use greenwave_scheduler::{Error, NewTask, Step, TaskSender};
 
-async fn add(adder: &Adder<(), ()>) -> Result<usize, Error> {
+async fn add(sender: &TaskSender<(), ()>) -> Result<usize, Error> {
     let stage = |_| async { Step::Done(()) };
-    adder.add(NewTask::default(), stage).await.map(|task| task.index())
+    sender.add(NewTask::default(), stage).await.map(|task| task.index())
 }
 
 #[test]
-fn a_run_that_waits_hears_of_a_task() {
+fn a_waiting_run_receives_a_task() {
     loom::model(|| {
-        let (adder, mut added) = Adder::new();
-        let adding = thread::spawn(move || block_on(add(&adder)).unwrap());
-        block_on(added.accept(7));
+        let (sender, mut receiver) = TaskSender::channel();
+        let adding = thread::spawn(move || block_on(add(&sender)).unwrap());
+        block_on(receiver.accept(7));
         assert_eq!(adding.join().unwrap(), 7);
     });
 }
 
 #[test]
-fn what_comes_as_the_run_ends_is_refused_and_nobody_waits_for_ever() {
+fn a_task_sent_at_the_end_of_a_run_is_refused() {
     loom::model(|| {
-        let (adder, added) = Adder::new();
-        let adding = thread::spawn(move || block_on(add(&adder)));
-        drop(added);
+        let (sender, receiver) = TaskSender::channel();
+        let adding = thread::spawn(move || block_on(add(&sender)));
+        drop(receiver);
         assert!(matches!(adding.join().unwrap(), Err(Error::Ended { .. })));
     });
 }
 
-/// Three threads have too many interleavings for all of them: those in which none is interrupted more than twice.
+/// Three threads have too many interleavings, so each thread is preempted at most twice.
 #[test]
-fn of_two_tasks_each_is_taken_or_refused() {
+fn two_concurrent_tasks_are_each_accepted_or_refused() {
     let mut model = loom::model::Builder::new();
     model.preemption_bound = Some(2);
     model.check(|| {
-        let (adder, mut added) = Adder::new();
-        let others = adder.clone();
-        let first = thread::spawn(move || block_on(add(&adder)).is_ok());
+        let (sender, mut receiver) = TaskSender::channel();
+        let others = sender.clone();
+        let first = thread::spawn(move || block_on(add(&sender)).is_ok());
         let second = thread::spawn(move || block_on(add(&others)).is_ok());
-        // The run takes one and ends.
-        block_on(added.accept(0));
-        drop(added);
+        // The run accepts one task and ends.
+        block_on(receiver.accept(0));
+        drop(receiver);
         assert!(first.join().unwrap() != second.join().unwrap());
     });
 }

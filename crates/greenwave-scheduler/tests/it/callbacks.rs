@@ -1,12 +1,12 @@
-//! Closures of the caller that panic: each fails the task it was called for, or the call that it was
-//! handed to, and nothing else.
+//! Panics in closures of the caller. Each fails the task or call that the closure ran for, and
+//! nothing else.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use greenwave_scheduler::{
-    Adder, Error, Executor, Failure, Follow, Graph, GraphBuilder, Job, Limits, Needs, NewTask, Outcome,
-    Report, Resources, Stage, Step, TaskId, Workers,
+    Error, Executor, Graph, GraphBuilder, Job, Limits, LoadOptions, Needs, NewTask, Resources, RunReport,
+    Stage, Step, TaskFailure, TaskId, TaskOutcome, TaskSender, Workers,
 };
 
 fn graph(tasks: usize) -> Graph<()> {
@@ -21,8 +21,9 @@ fn executor() -> Executor {
     Executor::new(Limits { resources: Resources::new([("workers", 2)]), ..Limits::default() })
 }
 
-fn check(report: &Report<u32, String>) {
-    let [Outcome::Done(0), Outcome::Failed(Failure::Panicked(text)), Outcome::Done(2)] = &report.outcomes[..]
+fn check(report: &RunReport<u32, String>) {
+    let [TaskOutcome::Done(0), TaskOutcome::Failed(TaskFailure::Panicked(text)), TaskOutcome::Done(2)] =
+        &report.outcomes[..]
     else {
         panic!("{:?}", report.outcomes)
     };
@@ -31,7 +32,7 @@ fn check(report: &Report<u32, String>) {
 }
 
 #[tokio::test]
-async fn a_panic_before_the_future_of_a_stage_fails_its_task() {
+async fn a_panic_while_creating_a_stage_fails_its_task() {
     let stage = |stage: Stage| {
         let number = stage.task.index() as u32;
         assert!(number != 1, "boom");
@@ -52,37 +53,39 @@ async fn a_panic_in_a_time_limit_fails_its_task() {
 }
 
 #[tokio::test]
-async fn a_panic_before_the_future_of_an_added_stage_fails_its_task() {
-    let (adder, added) = Adder::<u32, String>::new();
+async fn a_panic_while_creating_an_added_stage_fails_its_task() {
+    let (sender, receiver) = TaskSender::<u32, String>::channel();
     let stage = move |stage: Stage| {
-        let adder = adder.clone();
+        let sender = sender.clone();
         async move {
             let new = NewTask { id: "new".into(), ..NewTask::default() };
-            adder.add(new, |_| -> std::future::Ready<Step<u32, String>> { panic!("boom") }).await.unwrap();
+            sender.add(new, |_| -> std::future::Ready<Step<u32, String>> { panic!("boom") }).await.unwrap();
             Step::Done(stage.task.index() as u32)
         }
     };
-    let report = executor().run_job(&graph(1), Job::new().added(added), stage).await.unwrap();
-    assert!(matches!(report.outcomes[0], Outcome::Done(0)));
-    assert!(matches!(&report.outcomes[1], Outcome::Failed(Failure::Panicked(text)) if text == "boom"));
+    let report = executor().run_job(&graph(1), Job::new().new_tasks(receiver), stage).await.unwrap();
+    assert!(matches!(report.outcomes[0], TaskOutcome::Done(0)));
+    assert!(
+        matches!(&report.outcomes[1], TaskOutcome::Failed(TaskFailure::Panicked(text)) if text == "boom")
+    );
 }
 
 #[tokio::test]
-async fn an_observer_that_panics_is_told_no_more_and_the_run_goes_on() {
-    let mut told = 0;
+async fn a_panicking_observer_is_not_called_again_and_the_run_continues() {
+    let mut observed = 0;
     let observe = |_| {
-        told += 1;
-        assert!(told < 2, "enough");
+        observed += 1;
+        assert!(observed < 2, "enough");
     };
     let stage = |_: Stage| async { Step::<u32, String>::Done(1) };
     let report = executor().run_job(&graph(5), Job::new().observe(observe), stage).await.unwrap();
     assert_eq!(report.stats.done, 5);
     assert_eq!(report.observer_panic.as_deref(), Some("enough"));
-    assert_eq!(told, 2);
+    assert_eq!(observed, 2);
 }
 
 #[tokio::test]
-async fn a_panic_before_the_run_is_an_error_that_names_closure_and_task() {
+async fn a_panic_before_the_run_is_an_error_with_closure_and_task() {
     let stage = |_: Stage| async { Step::<u32, String>::Done(1) };
     let needs = |task: TaskId| {
         assert!(task.index() < 1, "boom");
@@ -99,10 +102,11 @@ async fn a_panic_before_the_run_is_an_error_that_names_closure_and_task() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_sampler_that_panics_leaves_the_workers_as_they_are() {
+async fn a_panicking_sampler_does_not_change_the_workers() {
     let mut executor = executor();
     let sampler = Arc::new(|| panic!("boom"));
-    executor.workers = Workers { follow: Some(Follow { min: 1, every: Duration::from_millis(10), sampler }) };
+    executor.workers =
+        Workers { follow: Some(LoadOptions { min: 1, every: Duration::from_millis(10), sampler }) };
     let stage = |_: Stage| async {
         tokio::time::sleep(Duration::from_millis(25)).await;
         Step::<u32, String>::Done(1)
@@ -122,32 +126,36 @@ async fn errors_of_later_stages_name_the_task() {
         }
     };
     let report = executor().run_job(&graph(2), Job::new(), stage).await.unwrap();
-    let Outcome::Failed(Failure::Unschedulable(error)) = &report.outcomes[1] else { panic!("{report:?}") };
-    assert_eq!(error.to_string(), "task `t1` needs 3 of resource `workers`, of which there are 2");
+    let TaskOutcome::Failed(TaskFailure::Unschedulable(error)) = &report.outcomes[1] else {
+        panic!("{report:?}")
+    };
+    assert_eq!(error.to_string(), "task `t1` needs 3 of resource `workers`, whose limit is 2");
 
-    let (adder, added) = Adder::<u32, String>::new();
+    let (sender, receiver) = TaskSender::<u32, String>::channel();
     let add = move |_: Stage| {
-        let adder = adder.clone();
+        let sender = sender.clone();
         async move {
             let new = NewTask { id: "new".into(), ..NewTask::default() };
-            adder.add(new, |_| async { Step::Next(Needs::nothing().of("gpu", 1)) }).await.unwrap();
+            sender.add(new, |_| async { Step::Next(Needs::nothing().of("gpu", 1)) }).await.unwrap();
             Step::Done(1)
         }
     };
-    let report = executor().run_job(&graph(1), Job::new().added(added), add).await.unwrap();
-    let Outcome::Failed(Failure::Unschedulable(error)) = &report.outcomes[1] else { panic!("{report:?}") };
-    assert_eq!(error.to_string(), "task `new` needs 1 of resource `gpu`, of which there are 0");
+    let report = executor().run_job(&graph(1), Job::new().new_tasks(receiver), add).await.unwrap();
+    let TaskOutcome::Failed(TaskFailure::Unschedulable(error)) = &report.outcomes[1] else {
+        panic!("{report:?}")
+    };
+    assert_eq!(error.to_string(), "task `new` needs 1 of resource `gpu`, whose limit is 0");
 }
 
 #[tokio::test]
-async fn a_name_that_is_taken_is_refused() {
-    let (adder, added) = Adder::<u32, String>::new();
+async fn duplicate_names_are_refused() {
+    let (sender, receiver) = TaskSender::<u32, String>::channel();
     let stage = move |_: Stage| {
-        let adder = adder.clone();
+        let sender = sender.clone();
         async move {
             let add = |id: &str| {
                 let new = NewTask { id: id.to_owned(), ..NewTask::default() };
-                adder.add(new, |_| async { Step::<u32, String>::Done(2) })
+                sender.add(new, |_| async { Step::<u32, String>::Done(2) })
             };
             assert!(matches!(add("t0").await, Err(Error::DuplicateTask { id }) if id == "t0"));
             assert_eq!(add("new").await.unwrap().index(), 1);
@@ -155,21 +163,21 @@ async fn a_name_that_is_taken_is_refused() {
             Step::Done(1)
         }
     };
-    let report = executor().run_job(&graph(1), Job::new().added(added), stage).await.unwrap();
-    assert!(matches!(report.outcomes[..], [Outcome::Done(1), Outcome::Done(2)]), "{report:?}");
+    let report = executor().run_job(&graph(1), Job::new().new_tasks(receiver), stage).await.unwrap();
+    assert!(matches!(report.outcomes[..], [TaskOutcome::Done(1), TaskOutcome::Done(2)]), "{report:?}");
 }
 
 #[tokio::test]
-async fn an_executor_that_was_stopped_can_run_again() {
+async fn a_stopped_executor_can_run_again() {
     let executor = executor();
     let stopper = executor.stopper();
     let stage = |_: Stage| async { Step::<u32, String>::Done(1) };
     stopper.stop();
     let report = executor.run_job(&graph(2), Job::new(), stage).await.unwrap();
-    assert!(matches!(report.outcomes[..], [Outcome::Stopped, Outcome::Stopped]));
+    assert!(matches!(report.outcomes[..], [TaskOutcome::Stopped, TaskOutcome::Stopped]));
     assert!(stopper.is_stopped());
     stopper.reset();
     assert!(!stopper.is_stopped());
     let report = executor.run_job(&graph(2), Job::new(), stage).await.unwrap();
-    assert!(matches!(report.outcomes[..], [Outcome::Done(1), Outcome::Done(1)]));
+    assert!(matches!(report.outcomes[..], [TaskOutcome::Done(1), TaskOutcome::Done(1)]));
 }

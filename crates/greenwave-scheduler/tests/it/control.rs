@@ -1,4 +1,5 @@
-//! Retries, pauses, added tasks, progress as a stream, load: what a run can be told while it runs. In paused time.
+//! Control of a run in progress: retries, pauses, added tasks, progress streams, load. In paused
+//! time.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -6,8 +7,9 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use greenwave_scheduler::{
-    Adder, Error, Executor, Failure, Follow, Graph, GraphBuilder, Job, Limits, Needs, NewTask, Outcome,
-    Progress, Report, Resources, Retry, Sample, Stage, Step, TaskId, Workers, progress,
+    Error, Executor, Graph, GraphBuilder, Job, Limits, LoadOptions, LoadSample, Needs, NewTask, Progress,
+    Resources, Retry, RunReport, Stage, Step, TaskFailure, TaskId, TaskOutcome, TaskSender, Workers,
+    progress,
 };
 use tokio::time::{Instant, sleep};
 
@@ -33,7 +35,7 @@ async fn second() -> Step<u32, String> {
 }
 
 #[tokio::test]
-async fn a_run_can_be_a_task_of_the_runtime() {
+async fn a_run_can_be_spawned() {
     let graph: &'static Graph<()> = Box::leak(Box::new(graph(10)));
     let executor = executor(2);
     let run = async move { executor.run_job(graph, job(), |_| async { Step::<(), ()>::Done(()) }).await };
@@ -41,7 +43,7 @@ async fn a_run_can_be_a_task_of_the_runtime() {
 }
 
 #[test]
-fn a_run_that_needs_no_timer_wants_none() {
+fn a_run_without_delays_needs_no_timer() {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let graph = graph(2);
     let executor = executor(1);
@@ -71,19 +73,21 @@ async fn stages_of_an_inline_run_may_borrow_and_need_not_be_send() {
         .await
         .unwrap();
     assert_eq!((sum.get(), report.stats.done, report.stats.pool("workers").unwrap().peak), (4950, 99, 3));
-    assert!(matches!(&report.outcomes[7], Outcome::Failed(Failure::Panicked(text)) if text == "inside"));
+    assert!(
+        matches!(&report.outcomes[7], TaskOutcome::Failed(TaskFailure::Panicked(text)) if text == "inside")
+    );
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_may_pass_is_tried_again_after_growing_delays() {
+async fn failed_stages_are_retried_after_growing_delays() {
     let graph = graph(2);
     let mut executor = executor(1);
     executor.retry = Retry { delay_min: Duration::from_secs(1), seed: Some(1), ..Retry::default() };
     let tries = AtomicU32::new(0);
-    let told = Mutex::new(Vec::new());
-    let observe = |progress| told.lock().unwrap().push(progress);
+    let observed = Mutex::new(Vec::new());
+    let observe = |progress| observed.lock().unwrap().push(progress);
     let begun = Instant::now();
-    let report: Report<(), String> = executor
+    let report: RunReport<(), String> = executor
         .run_inline(&graph, job().observe(observe), |stage| {
             let tries = &tries;
             async move {
@@ -91,19 +95,19 @@ async fn what_may_pass_is_tried_again_after_growing_delays() {
                     return Step::Done(());
                 }
                 assert_eq!(stage.retry, tries.fetch_add(1, Ordering::Relaxed));
-                if stage.retry < 2 { Step::Again("not yet".to_owned()) } else { Step::Done(()) }
+                if stage.retry < 2 { Step::Retry("not yet".to_owned()) } else { Step::Done(()) }
             }
         })
         .await
         .unwrap();
-    assert!(matches!(report.outcomes[..], [Outcome::Done(()), Outcome::Done(())]));
+    assert!(matches!(report.outcomes[..], [TaskOutcome::Done(()), TaskOutcome::Done(())]));
     assert_eq!(report.stats.retries, 2);
-    // Up to one second, then up to two; the other task did not wait for that.
-    let delays: Vec<_> = told
+    // At most one second, then at most two. The other task did not wait for the retries.
+    let delays: Vec<_> = observed
         .lock()
         .unwrap()
         .iter()
-        .filter_map(|told| match told {
+        .filter_map(|observed| match observed {
             Progress::Retrying(stage, delay) => Some((stage.retry, delay.as_secs_f64())),
             _ => None,
         })
@@ -118,28 +122,28 @@ async fn what_may_pass_is_tried_again_after_growing_delays() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn retries_are_used_up_and_panics_have_none_unless_asked_for() {
+async fn retries_are_limited_and_panics_are_retried_only_on_request() {
     let graph = graph(2);
     for (also_panics, expected) in [(false, [3, 1]), (true, [3, 3])] {
         let mut executor = executor(2);
         executor.retry = Retry { attempts_max: 3, ..Retry::default() };
         executor.retry_panics = also_panics;
         let tries = [AtomicU32::new(0), AtomicU32::new(0)];
-        let report: Report<(), &str> = executor
+        let report: RunReport<(), &str> = executor
             .run_inline(&graph, job(), |stage| {
                 tries[stage.task.index()].fetch_add(1, Ordering::Relaxed);
-                async move { if stage.task.index() == 0 { Step::Again("no") } else { panic!("never") } }
+                async move { if stage.task.index() == 0 { Step::Retry("no") } else { panic!("never") } }
             })
             .await
             .unwrap();
         assert_eq!(tries.map(AtomicU32::into_inner), expected);
-        assert!(matches!(report.outcomes[0], Outcome::Failed(Failure::Task("no"))));
-        assert!(matches!(report.outcomes[1], Outcome::Failed(Failure::Panicked(_))));
+        assert!(matches!(report.outcomes[0], TaskOutcome::Failed(TaskFailure::Task("no"))));
+        assert!(matches!(report.outcomes[1], TaskOutcome::Failed(TaskFailure::Panicked(_))));
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pause_lets_run_what_runs_and_starts_nothing() {
+async fn a_pause_lets_running_stages_finish_and_starts_no_others() {
     let graph = graph(3);
     let executor = executor(1);
     let pauser = executor.pauser();
@@ -162,7 +166,7 @@ async fn a_pause_lets_run_what_runs_and_starts_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_paused_run_can_be_stopped_and_one_that_was_paused_before_waits() {
+async fn a_paused_run_can_be_stopped_and_a_run_started_while_paused_waits() {
     let graph = graph(2);
     let executor = executor(2);
     executor.pauser().pause();
@@ -172,22 +176,22 @@ async fn a_paused_run_can_be_stopped_and_one_that_was_paused_before_waits() {
     };
     let (report, ()) = tokio::join!(executor.run_job(&graph, job(), |_| second()), stop);
     let report = report.unwrap();
-    assert!(matches!(report.outcomes[..], [Outcome::Stopped, Outcome::Stopped]));
+    assert!(matches!(report.outcomes[..], [TaskOutcome::Stopped, TaskOutcome::Stopped]));
     assert_eq!(report.stats.started, 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn tasks_add_tasks_that_others_then_wait_for() {
+async fn tasks_can_add_dependencies_of_waiting_tasks() {
     let mut graph = GraphBuilder::new();
     graph.task("plan", ()).task("end", ()).depends_on("end", "plan");
     let graph = graph.build().unwrap();
     let (plan, end) = (graph.find("plan").unwrap(), graph.find("end").unwrap());
-    let (adder, added) = Adder::<u32, String>::new();
+    let (sender, receiver) = TaskSender::<u32, String>::channel();
     let order = Arc::new(Mutex::new(Vec::new()));
     let seen = order.clone();
     let report = executor(2)
-        .run_job(&graph, job().added(added), move |stage| {
-            let (adder, order) = (adder.clone(), seen.clone());
+        .run_job(&graph, job().new_tasks(receiver), move |stage| {
+            let (sender, order) = (sender.clone(), seen.clone());
             async move {
                 if stage.task == plan {
                     let mut steps = Vec::new();
@@ -197,7 +201,7 @@ async fn tasks_add_tasks_that_others_then_wait_for() {
                         let task =
                             NewTask { id: format!("step {step}"), needs, after, before: vec![end], rank: 1 };
                         let seen = order.clone();
-                        let id = adder.add(task, move |stage: Stage| {
+                        let id = sender.add(task, move |stage: Stage| {
                             let seen = seen.clone();
                             async move {
                                 seen.lock().unwrap().push(stage.task);
@@ -216,22 +220,22 @@ async fn tasks_add_tasks_that_others_then_wait_for() {
     let order = order.lock().unwrap().clone();
     assert_eq!(order.last(), Some(&end), "{order:?}");
     assert_eq!((order.len(), report.outcomes.len(), report.stats.done), (5, 5, 5));
-    // The steps follow each other, the first beside what added it; then comes the end.
+    // The steps run one after another, the first beside the task that added it, and then the end.
     assert_eq!(report.stats.wall, Duration::from_secs(4));
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_cannot_be_added_says_why() {
+async fn invalid_additions_are_refused_with_a_reason() {
     let mut graph = GraphBuilder::new();
     graph.task("a", ()).task("b", ()).task("c", ()).depends_on("b", "a").depends_on("c", "b");
     let graph = graph.build().unwrap();
     let [a, b, c] = ["a", "b", "c"].map(|id| graph.find(id).unwrap());
-    let (adder, added) = Adder::<u32, String>::new();
+    let (sender, receiver) = TaskSender::<u32, String>::channel();
     let errors = Arc::new(Mutex::new(Vec::new()));
-    let (told, mine) = (errors.clone(), adder.clone());
+    let (observed, mine) = (errors.clone(), sender.clone());
     let report = executor(1)
-        .run_job(&graph, job().added(added), move |stage| {
-            let (adder, told) = (mine.clone(), told.clone());
+        .run_job(&graph, job().new_tasks(receiver), move |stage| {
+            let (sender, observed) = (mine.clone(), observed.clone());
             async move {
                 if stage.task == a {
                     let new = |id: &str, after: &[TaskId], before: &[TaskId], gpus| NewTask {
@@ -242,8 +246,8 @@ async fn what_cannot_be_added_says_why() {
                         rank: 0,
                     };
                     for task in [new("x", &[c], &[b], 0), new("y", &[], &[a], 0), new("z", &[], &[], 1)] {
-                        let error = adder.add(task, |_| second()).await.unwrap_err();
-                        told.lock().unwrap().push(error.to_string());
+                        let error = sender.add(task, |_| second()).await.unwrap_err();
+                        observed.lock().unwrap().push(error.to_string());
                     }
                 }
                 Step::Done(1)
@@ -253,50 +257,51 @@ async fn what_cannot_be_added_says_why() {
         .unwrap();
     assert_eq!(report.stats.done, 3);
     let errors = errors.lock().unwrap().clone();
-    assert_eq!(errors[0], "task `x` shall go before a task that it depends on");
-    assert_eq!(errors[1], "task `y` shall go before a task that may have started already");
-    assert_eq!(errors[2], "task `z` needs 1 of resource `gpus`, of which there are 0");
-    let late = adder.add(NewTask { id: "late".to_owned(), ..NewTask::default() }, |_| second()).await;
+    assert_eq!(errors[0], "task `x` would be a dependency of a task that it depends on");
+    assert_eq!(errors[1], "task `y` would be a dependency of a task that may have started");
+    assert_eq!(errors[2], "task `z` needs 1 of resource `gpus`, whose limit is 0");
+    let late = sender.add(NewTask { id: "late".to_owned(), ..NewTask::default() }, |_| second()).await;
     assert!(matches!(late, Err(Error::Ended { id }) if id == "late"));
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_added_behind_a_failure_is_skipped() {
+async fn a_task_added_after_a_failed_dependency_is_skipped() {
     let graph = graph(1);
     let failing = graph.find("0").unwrap();
-    let (adder, added) = Adder::<u32, String>::new();
+    let (sender, receiver) = TaskSender::<u32, String>::channel();
     let report = executor(2)
-        .run_job(&graph, job().added(added), move |_| {
-            let adder = adder.clone();
+        .run_job(&graph, job().new_tasks(receiver), move |_| {
+            let sender = sender.clone();
             async move {
                 let task = NewTask { id: "after".to_owned(), after: vec![failing], ..NewTask::default() };
-                adder.add(task, |_| second()).await.unwrap();
+                sender.add(task, |_| second()).await.unwrap();
                 Step::Failed("no".to_owned())
             }
         })
         .await
         .unwrap();
-    assert!(matches!(report.outcomes[1], Outcome::Skipped(task) if task == failing));
+    assert!(matches!(report.outcomes[1], TaskOutcome::Skipped(task) if task == failing));
 }
 
 #[tokio::test(start_paused = true)]
-async fn progress_is_a_stream_too() {
+async fn progress_can_be_read_as_a_stream() {
     let graph = graph(2);
     let (observe, stream) = progress();
     let report = executor(1).run_job(&graph, job().observe(observe), |_| second()).await.unwrap();
     assert_eq!(report.stats.done, 2);
     let [first, second] = [0, 1].map(TaskId::from_index);
     let started = |task| Progress::Started(Stage { task, number: 0, retry: 0 });
-    let told: Vec<_> = stream.collect().await;
-    assert_eq!(told, [started(first), Progress::Done(first), started(second), Progress::Done(second)]);
+    let observed: Vec<_> = stream.collect().await;
+    assert_eq!(observed, [started(first), Progress::Done(first), started(second), Progress::Done(second)]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_task_has_its_own_time_limit() {
+async fn time_limits_can_differ_by_task() {
     let graph = graph(3);
     let limit = |task: TaskId| (task.index() == 1).then_some(Duration::from_millis(300));
     let report = executor(3).run_job(&graph, job().time_max(limit), |_| second()).await.unwrap();
-    let [Outcome::Done(_), Outcome::Failed(Failure::TimedOut(after)), Outcome::Done(_)] = report.outcomes[..]
+    let [TaskOutcome::Done(_), TaskOutcome::Failed(TaskFailure::TimedOut(after)), TaskOutcome::Done(_)] =
+        report.outcomes[..]
     else {
         panic!("{:?}", report.outcomes)
     };
@@ -304,14 +309,14 @@ async fn each_task_has_its_own_time_limit() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn workers_follow_the_load_and_agents_do_not() {
+async fn the_load_limits_workers_and_no_other_pool() {
     // Under load from the third second on.
     let begun = Instant::now();
     let sampler = move || {
         let cpu_pressure = if begun.elapsed() > Duration::from_secs(3) { 0.9 } else { 0.0 };
-        Sample { cpu_pressure, ..Sample::default() }
+        LoadSample { cpu_pressure, ..LoadSample::default() }
     };
-    let follow = Follow { sampler: Arc::new(sampler), ..Follow::default() };
+    let follow = LoadOptions { sampler: Arc::new(sampler), ..LoadOptions::default() };
     let resources = Resources::new([("workers", 64), ("agents", 8)]);
     let mut executor = Executor::new(Limits { resources, ..Limits::default() });
     executor.workers = Workers { follow: Some(follow) };
@@ -336,40 +341,43 @@ async fn workers_follow_the_load_and_agents_do_not() {
         during.map(|(_, workers, _)| *workers).max().unwrap()
     };
     let processors = std::thread::available_parallelism().unwrap().get() as u32;
-    assert!(peak(0, 400) <= processors, "it begins with as many as there are processors");
-    assert!(peak(2000, 3000) > processors, "and takes more while it is calm");
-    assert_eq!(peak(8000, 60_000), 1, "and fewer under load");
+    assert!(peak(0, 400) <= processors, "starts with one worker per processor");
+    assert!(peak(2000, 3000) > processors, "grows without load");
+    assert_eq!(peak(8000, 60_000), 1, "shrinks under load");
     assert_eq!(report.stats.pool("agents").unwrap().peak, 8);
     assert!(report.stats.lost.worker > Duration::from_secs(60), "{:?}", report.stats.lost);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_needs_more_workers_than_are_admitted_runs_alone() {
-    // One worker is all that the load ever leaves.
-    let sampler = || Sample { cpu_pressure: 0.9, ..Sample::default() };
-    let follow = Follow { sampler: Arc::new(sampler), ..Follow::default() };
+async fn a_stage_that_needs_more_than_the_admitted_workers_runs_alone() {
+    // The load never permits more than one worker.
+    let sampler = || LoadSample { cpu_pressure: 0.9, ..LoadSample::default() };
+    let follow = LoadOptions { sampler: Arc::new(sampler), ..LoadOptions::default() };
     let mut executor = executor(4);
     executor.workers = Workers { follow: Some(follow) };
     let graph = graph(6);
     let needs = |task: TaskId| Needs::nothing().of("workers", if task.index() < 2 { 4 } else { 1 });
     let run = executor.run_job(&graph, Job::new().needs(needs), |_| second());
-    let report = tokio::time::timeout(Duration::from_secs(600), run).await.expect("it ends").unwrap();
+    let report = tokio::time::timeout(Duration::from_secs(600), run).await.expect("the run ends").unwrap();
     assert_eq!(report.stats.done, 6);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_task_of_another_run_is_refused_by_name() {
+async fn a_task_of_another_run_is_refused() {
     let graph = graph(1);
-    let (adder, added) = Adder::<u32, String>::new();
+    let (sender, receiver) = TaskSender::<u32, String>::channel();
     let elsewhere = TaskId::from_index(99);
     let report = executor(1)
-        .run_job(&graph, job().added(added), move |_| {
-            let adder = adder.clone();
+        .run_job(&graph, job().new_tasks(receiver), move |_| {
+            let sender = sender.clone();
             async move {
                 for (after, before) in [(vec![elsewhere], vec![]), (vec![], vec![elsewhere])] {
                     let task = NewTask { id: "x".to_owned(), after, before, ..NewTask::default() };
-                    let error = adder.add(task, |_| second()).await.unwrap_err();
-                    assert_eq!(error.to_string(), "task `x` names task number 99, which is not in this run");
+                    let error = sender.add(task, |_| second()).await.unwrap_err();
+                    assert_eq!(
+                        error.to_string(),
+                        "task `x` refers to task number 99, which is not in this run"
+                    );
                 }
                 Step::Done(1)
             }

@@ -1,14 +1,15 @@
-//! The dispatcher alone, in virtual time, against what must hold of every schedule.
+//! The dispatcher in virtual time, checked against the invariants of every schedule.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use greenwave_scheduler::{
-    Action, Dispatcher, Event, Graph, GraphBuilder, Limits, Needs, OnFailure, Resources, State, TaskId,
+    Action, DispatchEvent, Dispatcher, Graph, GraphBuilder, Limits, Needs, OnFailure, Resources, TaskId,
+    TaskState,
 };
 use proptest::prelude::*;
 
-/// A random graph with stages, durations, needs and failures, all small.
+/// A small random graph with stages, durations, needs and failures.
 #[derive(Debug, Clone)]
 struct Case {
     tasks: Vec<Vec<(u64, u32, u32)>>,
@@ -51,7 +52,8 @@ impl Case {
         Needs::nothing().of("workers", workers).of("gpu", gpus)
     }
 
-    /// Runs the case in virtual time, checking every invariant on the way; the order of starts is returned.
+    /// Runs the case in virtual time and checks the invariants after each event. Returns the order
+    /// of starts.
     fn simulate(&self) -> Vec<(u64, TaskId)> {
         let graph = self.graph();
         let resources = Resources::new([("workers", self.workers), ("gpu", self.gpus)]);
@@ -61,12 +63,12 @@ impl Case {
         let mut running: BTreeMap<(u64, TaskId), usize> = BTreeMap::new();
         let mut next_stage = vec![0; graph.len()];
         let (mut starts, mut actions, mut now) = (Vec::new(), Vec::new(), 0);
-        dispatcher.handle(Duration::ZERO, Event::Begin, &mut actions).unwrap();
+        dispatcher.handle(Duration::ZERO, DispatchEvent::Begin, &mut actions).unwrap();
         loop {
             for action in actions.drain(..) {
                 let Action::Start(task) = action else { continue };
                 for &dependency in graph.dependencies(task) {
-                    assert_eq!(dispatcher.state(dependency), State::Done);
+                    assert_eq!(dispatcher.state(dependency), TaskState::Done);
                 }
                 let stage = next_stage[task.index()];
                 next_stage[task.index()] += 1;
@@ -78,12 +80,12 @@ impl Case {
             now = at;
             let needs;
             let event = if self.fails[task.index()] {
-                Event::Failed(task)
+                DispatchEvent::Failed(task)
             } else if stage + 1 < self.tasks[task.index()].len() {
                 needs = self.needs(task, stage + 1);
-                Event::Next(task, &needs)
+                DispatchEvent::Next(task, &needs)
             } else {
-                Event::Done(task)
+                DispatchEvent::Done(task)
             };
             dispatcher.handle(Duration::from_secs(now), event, &mut actions).unwrap();
         }
@@ -103,12 +105,13 @@ impl Case {
     fn check_all_settled(&self, graph: &Graph<()>, dispatcher: &Dispatcher) {
         assert!(dispatcher.is_finished());
         for task in graph.tasks() {
-            let bad = |id: &TaskId| matches!(dispatcher.state(*id), State::Failed | State::Skipped(_));
+            let bad =
+                |id: &TaskId| matches!(dispatcher.state(*id), TaskState::Failed | TaskState::Skipped(_));
             match dispatcher.state(task) {
-                State::Done => assert!(!self.fails[task.index()]),
-                State::Failed => assert!(self.fails[task.index()]),
-                State::Skipped(because) => {
-                    assert_eq!(dispatcher.state(because), State::Failed);
+                TaskState::Done => assert!(!self.fails[task.index()]),
+                TaskState::Failed => assert!(self.fails[task.index()]),
+                TaskState::Skipped(because) => {
+                    assert_eq!(dispatcher.state(because), TaskState::Failed);
                     assert!(graph.dependencies(task).iter().any(bad));
                 }
                 other => panic!("{task:?} was left {other:?}"),
@@ -120,7 +123,7 @@ impl Case {
 
 proptest! {
     #[test]
-    fn every_schedule_is_sound_complete_and_repeatable(case in cases()) {
+    fn every_schedule_is_valid_complete_and_repeatable(case in cases()) {
         prop_assert_eq!(case.simulate(), case.simulate());
     }
 }
@@ -136,14 +139,14 @@ fn a_wide_task_is_not_starved_by_narrow_ones() {
     let limits =
         Limits { resources: Resources::new([("workers", 2)]), overtakes_max: 3, ..Limits::default() };
     let needs = |task| Needs::nothing().of("workers", *graph.payload(task));
-    // One worker is always busy with a narrow task when the other falls free.
+    // Whenever one worker becomes free, the other is busy with a narrow task.
     let mut ranks = vec![1; 101];
     ranks[0] = 5;
     (ranks[1], ranks[2]) = (9, 9);
     let mut dispatcher = Dispatcher::new(&graph, limits, &ranks, needs).unwrap();
     let mut actions = Vec::new();
     let mut running = Vec::new();
-    dispatcher.handle(Duration::ZERO, Event::Begin, &mut actions).unwrap();
+    dispatcher.handle(Duration::ZERO, DispatchEvent::Begin, &mut actions).unwrap();
     for step in 1.. {
         running.extend(actions.drain(..).filter_map(|action| match action {
             Action::Start(task) => Some(task),
@@ -154,12 +157,12 @@ fn a_wide_task_is_not_starved_by_narrow_ones() {
             return;
         }
         let ended = running.remove(0);
-        dispatcher.handle(Duration::from_secs(step), Event::Done(ended), &mut actions).unwrap();
+        dispatcher.handle(Duration::from_secs(step), DispatchEvent::Done(ended), &mut actions).unwrap();
     }
 }
 
 #[test]
-fn stop_at_first_lets_running_tasks_end_and_starts_no_other() {
+fn stop_at_first_lets_running_tasks_finish_and_starts_no_others() {
     let mut graph = GraphBuilder::new();
     graph.task("a", ()).task("b", ()).task("c", ());
     let graph = graph.build().unwrap();
@@ -168,24 +171,24 @@ fn stop_at_first_lets_running_tasks_end_and_starts_no_other() {
     let mut dispatcher = Dispatcher::new(&graph, limits, &[], |_| Needs::nothing().of("workers", 1)).unwrap();
     let mut actions = Vec::new();
     let [a, b, c] = ["a", "b", "c"].map(|id| graph.find(id).unwrap());
-    dispatcher.handle(Duration::ZERO, Event::Begin, &mut actions).unwrap();
+    dispatcher.handle(Duration::ZERO, DispatchEvent::Begin, &mut actions).unwrap();
     assert_eq!(actions, [Action::Start(a), Action::Start(b)]);
     actions.clear();
-    dispatcher.handle(Duration::ZERO, Event::Failed(a), &mut actions).unwrap();
+    dispatcher.handle(Duration::ZERO, DispatchEvent::Failed(a), &mut actions).unwrap();
     assert!(actions.is_empty() && !dispatcher.is_finished());
-    dispatcher.handle(Duration::ZERO, Event::Done(b), &mut actions).unwrap();
+    dispatcher.handle(Duration::ZERO, DispatchEvent::Done(b), &mut actions).unwrap();
     assert!(actions.is_empty() && dispatcher.is_finished());
-    assert!(matches!(dispatcher.state(c), State::Ready(_)));
+    assert!(matches!(dispatcher.state(c), TaskState::Ready(_)));
 }
 
 #[test]
-fn a_need_that_can_never_be_met_is_refused_by_name() {
+fn needs_beyond_the_limits_are_refused() {
     let mut graph = GraphBuilder::new();
     graph.task("render", ());
     let graph = graph.build().unwrap();
     let limits = Limits { resources: Resources::new([("gpu", 1)]), ..Limits::default() };
     let refused = Dispatcher::new(&graph, limits, &[], |_| Needs::nothing().of("gpu", 2)).unwrap_err();
-    insta::assert_snapshot!(refused, @"task `render` needs 2 of resource `gpu`, of which there are 1");
+    insta::assert_snapshot!(refused, @"task `render` needs 2 of resource `gpu`, whose limit is 1");
 }
 
 #[test]
@@ -195,7 +198,7 @@ fn a_million_tasks_are_dispatched_in_virtual_time() {
     for task in 0..TASKS {
         graph.task(task.to_string(), ());
     }
-    // Each waits for up to two of those before it, by a rule that looks random.
+    // Each task depends on up to two earlier ones, chosen by a hash.
     for task in 1..TASKS {
         for salt in 0..task % 3 {
             let before = task - 1 - (task * 7919 + salt * 104_729) % task.min(1000);
@@ -213,7 +216,7 @@ fn a_million_tasks_are_dispatched_in_virtual_time() {
     let mut dispatcher = Dispatcher::new(&graph, limits, &ranks, needs).unwrap();
     let mut running = std::collections::BinaryHeap::new();
     let (mut actions, mut now) = (Vec::new(), 0);
-    dispatcher.handle(Duration::ZERO, Event::Begin, &mut actions).unwrap();
+    dispatcher.handle(Duration::ZERO, DispatchEvent::Begin, &mut actions).unwrap();
     loop {
         for action in actions.drain(..) {
             let Action::Start(task) = action else { panic!("nothing fails") };
@@ -221,16 +224,17 @@ fn a_million_tasks_are_dispatched_in_virtual_time() {
         }
         let Some(std::cmp::Reverse((end, task))) = running.pop() else { break };
         now = end;
-        dispatcher.handle(Duration::from_secs(now), Event::Done(task), &mut actions).unwrap();
+        dispatcher.handle(Duration::from_secs(now), DispatchEvent::Done(task), &mut actions).unwrap();
     }
     let stats = dispatcher.stats();
     assert_eq!((stats.done, stats.pool("workers").unwrap().peak), (TASKS, 64));
     assert!(stats.efficiency("workers") > 0.95, "{stats:?}");
     let idle = stats.wall * 64 - stats.pool("workers").unwrap().busy;
-    assert_eq!(stats.lost.total(), idle, "every second that was lost has a cause");
+    assert_eq!(stats.lost.total(), idle, "all lost time has a cause");
 }
 
-/// Runs a graph of `first`, `wide` behind it, and two tasks of many stages, two tasks in flight at most.
+/// Runs a graph of `first`, `wide` after it, and two tasks with many stages, with at most two tasks
+/// in progress.
 fn order_of_starts(overtakes_max: u32) -> Vec<TaskId> {
     let mut graph = GraphBuilder::new();
     graph.task("wide", 2).task("first", 1).task("a", 1).task("b", 1).depends_on("wide", "first");
@@ -242,7 +246,7 @@ fn order_of_starts(overtakes_max: u32) -> Vec<TaskId> {
     let (mut starts, mut actions) = (Vec::new(), Vec::new());
     let mut running = BTreeMap::new();
     let mut stages = [0; 4];
-    dispatcher.handle(Duration::ZERO, Event::Begin, &mut actions).unwrap();
+    dispatcher.handle(Duration::ZERO, DispatchEvent::Begin, &mut actions).unwrap();
     loop {
         for action in actions.drain(..) {
             let Action::Start(task) = action else { panic!("nothing fails") };
@@ -254,7 +258,7 @@ fn order_of_starts(overtakes_max: u32) -> Vec<TaskId> {
         stages[task.index()] += 1;
         let one = Needs::nothing().of("workers", 1);
         let has_more = task.index() >= 2 && stages[task.index()] <= 40;
-        let event = if has_more { Event::Next(task, &one) } else { Event::Done(task) };
+        let event = if has_more { DispatchEvent::Next(task, &one) } else { DispatchEvent::Done(task) };
         dispatcher.handle(Duration::from_millis(now), event, &mut actions).unwrap();
     }
     assert!(dispatcher.is_finished(), "{overtakes_max}: nothing runs: {:?}", dispatcher.stats());
@@ -263,7 +267,7 @@ fn order_of_starts(overtakes_max: u32) -> Vec<TaskId> {
 }
 
 #[test]
-fn a_task_that_may_not_begin_reserves_nothing_that_begun_tasks_need_to_end() {
+fn a_task_without_a_slot_reserves_nothing_that_tasks_in_progress_need() {
     for overtakes_max in [0, 1, 16, u32::MAX] {
         order_of_starts(overtakes_max);
     }

@@ -1,11 +1,11 @@
-//! The executor, in paused time.
+//! The executor in paused time.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use greenwave_scheduler::{
-    Durations, Executor, Failure, Graph, GraphBuilder, Limits, Needs, OnFailure, Outcome, Progress, Report,
-    Resources, Stage, Step,
+    Durations, Executor, Graph, GraphBuilder, Limits, Needs, OnFailure, Progress, Resources, RunReport,
+    Stage, Step, TaskFailure, TaskOutcome,
 };
 use tokio::time::sleep;
 
@@ -24,7 +24,7 @@ fn executor(workers: u32) -> Executor {
     Executor::new(Limits { resources: Resources::new([("workers", workers)]), ..Limits::default() })
 }
 
-async fn run<F>(executor: &Executor, graph: &Graph<()>, stage: impl Fn(Stage) -> F) -> Report<(), String>
+async fn run<F>(executor: &Executor, graph: &Graph<()>, stage: impl Fn(Stage) -> F) -> RunReport<(), String>
 where
     F: Future<Output = Step<(), String>> + Send + 'static,
 {
@@ -33,8 +33,9 @@ where
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_barrier_between_levels() {
-    // c waits for a only, so it runs while b still does: 10 s in all, where levels would take 15 s.
+async fn tasks_start_without_a_barrier_between_levels() {
+    // `c` depends on `a` only, so it runs while `b` still runs: 10 s in total. With levels it would
+    // take 15 s.
     let graph = graph(&[("a", &[]), ("b", &[]), ("c", &["a"])]);
     let seconds = [5, 10, 5];
     let report = run(&executor(2), &graph, |stage| async move {
@@ -48,8 +49,8 @@ async fn no_barrier_between_levels() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stage_gives_back_what_the_one_before_held() {
-    // One worker, two tasks that need it for 1 s and then wait 10 s without it.
+async fn resources_are_released_between_stages() {
+    // One worker, and two tasks that need it for 1 s and then wait 10 s without it.
     let graph = graph(&[("a", &[]), ("b", &[])]);
     let report = run(&executor(1), &graph, |stage| async move {
         match stage.number {
@@ -69,7 +70,7 @@ async fn a_stage_gives_back_what_the_one_before_held() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn failures_panics_and_time_limits_end_their_task_only() {
+async fn failures_panics_and_time_limits_affect_only_their_task() {
     let graph =
         graph(&[("panics", &[]), ("hangs", &[]), ("fails", &[]), ("after", &["fails"]), ("fine", &[])]);
     let mut executor = executor(8);
@@ -84,15 +85,15 @@ async fn failures_panics_and_time_limits_end_their_task_only() {
     })
     .await;
     let [panics, hangs, fails, after, fine] = &report.outcomes[..] else { panic!("five tasks") };
-    assert!(matches!(panics, Outcome::Failed(Failure::Panicked(text)) if text == "number 0"));
-    assert!(matches!(hangs, Outcome::Failed(Failure::TimedOut(limit)) if limit.as_secs() == 60));
-    assert!(matches!(fails, Outcome::Failed(Failure::Task(text)) if text == "no"));
-    assert!(matches!(after, Outcome::Skipped(task) if task.index() == 2));
-    assert!(matches!(fine, Outcome::Done(())));
+    assert!(matches!(panics, TaskOutcome::Failed(TaskFailure::Panicked(text)) if text == "number 0"));
+    assert!(matches!(hangs, TaskOutcome::Failed(TaskFailure::TimedOut(limit)) if limit.as_secs() == 60));
+    assert!(matches!(fails, TaskOutcome::Failed(TaskFailure::Task(text)) if text == "no"));
+    assert!(matches!(after, TaskOutcome::Skipped(task) if task.index() == 2));
+    assert!(matches!(fine, TaskOutcome::Done(())));
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_an_earlier_run_finished_is_not_run_again() {
+async fn finished_tasks_of_an_earlier_run_are_not_repeated() {
     let graph = graph(&[("a", &[]), ("b", &["a"]), ("c", &["b"])]);
     let ran = Arc::new(Mutex::new(Vec::new()));
     let done = [graph.find("a").unwrap(), graph.find("b").unwrap()];
@@ -106,14 +107,14 @@ async fn what_an_earlier_run_finished_is_not_run_again() {
     let report =
         Executor::default().run(&graph, |_| Durations::DEFAULT, &done, needs, stage, observe).await.unwrap();
     assert_eq!(*ran.lock().unwrap(), [2]);
-    assert!(matches!(report.outcomes[1], Outcome::AlreadyDone));
+    assert!(matches!(report.outcomes[1], TaskOutcome::AlreadyDone));
     let c = graph.find("c").unwrap();
     assert_eq!(seen, [Progress::Started(Stage { task: c, number: 0, retry: 0 }), Progress::Done(c)]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_longest_chain_goes_first() {
-    // `long` was added last but has the most work behind it.
+    // `long` was added last but has the longest chain after it.
     let graph = graph(&[("x", &[]), ("y", &[]), ("long", &[]), ("end", &["long"])]);
     let report = run(&executor(2), &graph, |_| async {
         sleep(Duration::from_secs(1)).await;
@@ -162,11 +163,14 @@ async fn stopping_waits_until_every_stage_is_gone() {
     let (report, ()) = tokio::join!(running, stop);
     assert_eq!(Arc::strong_count(&alive), 1);
     let [ends, hangs, waits] = &report.outcomes[..] else { panic!("three tasks") };
-    assert!(matches!((ends, hangs, waits), (Outcome::Done(()), Outcome::Stopped, Outcome::Stopped)));
+    assert!(matches!(
+        (ends, hangs, waits),
+        (TaskOutcome::Done(()), TaskOutcome::Stopped, TaskOutcome::Stopped)
+    ));
 }
 
 #[test]
-fn durations_learn_and_withstand_outliers() {
+fn estimates_learn_and_withstand_outliers() {
     let mut durations = Durations::default();
     assert_eq!(durations.estimate("feature:x"), Durations::DEFAULT);
     for seconds in [2, 4, 100] {
@@ -180,7 +184,7 @@ fn durations_learn_and_withstand_outliers() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_run_that_stops_at_the_first_failure_ends_with_work_left() {
+async fn stop_at_first_leaves_remaining_tasks_stopped() {
     let graph = graph(&[("fails", &[]), ("runs", &[]), ("left", &[]), ("too", &[])]);
     let mut executor = executor(2);
     executor.limits.on_failure = OnFailure::StopAtFirst;
@@ -191,8 +195,8 @@ async fn a_run_that_stops_at_the_first_failure_ends_with_work_left() {
         sleep(Duration::from_secs(1)).await;
         Step::Done(())
     });
-    let report = tokio::time::timeout(Duration::from_secs(60), run).await.expect("it ends");
+    let report = tokio::time::timeout(Duration::from_secs(60), run).await.expect("the run ends");
     let [fails, runs, left, too] = &report.outcomes[..] else { panic!("four tasks") };
-    assert!(matches!((fails, runs), (Outcome::Failed(_), Outcome::Done(()))));
-    assert!(matches!((left, too), (Outcome::Stopped, Outcome::Stopped)));
+    assert!(matches!((fails, runs), (TaskOutcome::Failed(_), TaskOutcome::Done(()))));
+    assert!(matches!((left, too), (TaskOutcome::Stopped, TaskOutcome::Stopped)));
 }

@@ -1,4 +1,5 @@
-//! Child processes under the executor that end badly, never end, or leave others behind; and tasks that are added as the run ends.
+//! Child processes that fail, never exit or leave descendants behind, and tasks added at the end of
+//! a run.
 
 use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
@@ -7,8 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use greenwave_scheduler::{
-    Adder, Error, Executor, Failure, Graph, GraphBuilder, Job, Limits, NewTask, Outcome, ProcessGroup,
-    Report, Stage, Step,
+    Error, Executor, Graph, GraphBuilder, Job, Limits, NewTask, RunReport, Stage, Step, TaskFailure,
+    TaskOutcome, TaskSender,
 };
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::Command;
@@ -24,19 +25,19 @@ fn graph(tasks: usize) -> Graph<()> {
 
 type Pipe = BufReader<tokio::process::ChildStdout>;
 
-/// Runs each script as a task; their pipes are handed out once they have said a line.
+/// Runs each script as a task, and passes on its pipe after its first line of output.
 async fn run(
     executor: &Executor,
     scripts: &'static [&'static str],
     pipes: mpsc::UnboundedSender<Pipe>,
-) -> Report<(), String> {
+) -> RunReport<(), String> {
     let stage = move |stage: Stage| {
         let pipes = pipes.clone();
         async move {
             let mut command = Command::new("sh");
             command.arg("-c").arg(scripts[stage.task.index()]).stdout(Stdio::piped());
-            let mut group = ProcessGroup::spawn(&mut command).unwrap();
-            let mut pipe = BufReader::new(group.leader().unwrap().stdout.take().unwrap());
+            let mut group = greenwave_process::Child::spawn(&mut command).unwrap();
+            let mut pipe = BufReader::new(group.take_stdout().unwrap());
             pipe.read_line(&mut String::new()).await.unwrap();
             pipes.send(pipe).unwrap();
             let status = group.wait().await.unwrap();
@@ -50,7 +51,7 @@ async fn run(
     executor.run_job(&graph(scripts.len()), Job::new(), stage).await.unwrap()
 }
 
-/// The pipes end when every process is gone that holds them.
+/// Waits for the end of the pipes, which end when all processes that hold them are gone.
 async fn all_end(mut pipes: mpsc::UnboundedReceiver<Pipe>, count: usize) {
     for _ in 0..count {
         let mut pipe = pipes.recv().await.unwrap();
@@ -63,27 +64,35 @@ async fn all_end(mut pipes: mpsc::UnboundedReceiver<Pipe>, count: usize) {
 const FOREVER: &str = "sleep 1000 & echo ready; trap '' TERM; while :; do wait; done";
 
 #[tokio::test]
-async fn a_child_that_ends_by_a_signal_fails_its_task_only() {
+async fn a_child_killed_by_a_signal_fails_only_its_task() {
     let (sender, pipes) = mpsc::unbounded_channel();
     let report = run(&Executor::default(), &["echo; kill -9 $$", "echo; sleep 1000 & exit 0"], sender).await;
-    assert!(matches!(&report.outcomes[0], Outcome::Failed(Failure::Task(text)) if text == "signal 9"));
-    assert!(matches!(report.outcomes[1], Outcome::Done(())));
+    assert!(
+        matches!(&report.outcomes[0], TaskOutcome::Failed(TaskFailure::Task(text)) if text == "signal 9")
+    );
+    assert!(matches!(report.outcomes[1], TaskOutcome::Done(())));
     all_end(pipes, 2).await;
 }
 
 #[tokio::test]
-async fn a_time_limit_reaches_children_that_ignore_requests_and_their_children() {
+async fn a_time_limit_kills_stubborn_children_and_their_descendants() {
     let mut executor = Executor::new(Limits::default());
     executor.stage_time_max = Some(Duration::from_millis(300));
     let (sender, pipes) = mpsc::unbounded_channel();
     let report = run(&executor, &[FOREVER, "echo; exit 3"], sender).await;
-    assert!(matches!(report.outcomes[0], Outcome::Failed(Failure::TimedOut(_))), "{:?}", report.outcomes);
-    assert!(matches!(&report.outcomes[1], Outcome::Failed(Failure::Task(text)) if text == "exit status: 3"));
+    assert!(
+        matches!(report.outcomes[0], TaskOutcome::Failed(TaskFailure::TimedOut(_))),
+        "{:?}",
+        report.outcomes
+    );
+    assert!(
+        matches!(&report.outcomes[1], TaskOutcome::Failed(TaskFailure::Task(text)) if text == "exit status: 3")
+    );
     all_end(pipes, 2).await;
 }
 
 #[tokio::test]
-async fn stopping_reaches_children_and_their_children() {
+async fn stopping_kills_children_and_their_descendants() {
     let executor = Executor::default();
     let stopper = executor.stopper();
     let (sender, mut pipes) = mpsc::unbounded_channel();
@@ -93,21 +102,21 @@ async fn stopping_reaches_children_and_their_children() {
         ready
     };
     let (report, ready) = tokio::join!(run(&executor, &[FOREVER, FOREVER], sender), stop);
-    assert!(report.outcomes.iter().all(|outcome| matches!(outcome, Outcome::Stopped)));
+    assert!(report.outcomes.iter().all(|outcome| matches!(outcome, TaskOutcome::Stopped)));
     let (again, pipes) = mpsc::unbounded_channel();
     ready.into_iter().for_each(|pipe| again.send(pipe).unwrap());
     all_end(pipes, 2).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn what_is_added_as_the_run_ends_is_run_or_refused() {
+async fn a_task_added_at_the_end_of_a_run_is_run_or_refused() {
     let graph: &'static Graph<()> = Box::leak(Box::new(graph(4)));
     for _ in 0..200 {
-        let (adder, added) = Adder::<(), String>::new();
+        let (sender, receiver) = TaskSender::<(), String>::channel();
         let ran = Arc::new(AtomicUsize::new(0));
         let outside: Vec<_> = (0..4)
             .map(|task| {
-                let (adder, ran) = (adder.clone(), ran.clone());
+                let (sender, ran) = (sender.clone(), ran.clone());
                 tokio::spawn(async move {
                     let mut accepted = 0;
                     for number in 0.. {
@@ -117,12 +126,12 @@ async fn what_is_added_as_the_run_ends_is_run_or_refused() {
                             ran.fetch_add(1, Ordering::Relaxed);
                             async { Step::Done(()) }
                         };
-                        match adder.add(task, stage).await {
+                        match sender.add(task, stage).await {
                             Ok(_) => accepted += 1,
                             Err(Error::Ended { .. }) => return accepted,
                             Err(error) => panic!("{error}"),
                         }
-                        // Some of each length, so that runs end at different points of this.
+                        // Several delays of each length, so that runs end at different points.
                         if number > 20 {
                             return accepted;
                         }
@@ -133,7 +142,10 @@ async fn what_is_added_as_the_run_ends_is_run_or_refused() {
             .collect();
         let run = async move {
             let executor = Executor::default();
-            executor.run_job(graph, Job::new().added(added), |_| async { Step::Done(()) }).await.unwrap()
+            executor
+                .run_job(graph, Job::new().new_tasks(receiver), |_| async { Step::Done(()) })
+                .await
+                .unwrap()
         };
         let report = tokio::spawn(run).await.unwrap();
         let mut accepted = 0;
@@ -141,6 +153,6 @@ async fn what_is_added_as_the_run_ends_is_run_or_refused() {
             accepted += task.await.unwrap();
         }
         assert_eq!((report.outcomes.len(), ran.load(Ordering::Relaxed)), (4 + accepted, accepted));
-        assert!(report.outcomes.iter().all(|outcome| matches!(outcome, Outcome::Done(()))));
+        assert!(report.outcomes.iter().all(|outcome| matches!(outcome, TaskOutcome::Done(()))));
     }
 }

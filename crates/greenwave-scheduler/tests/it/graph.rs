@@ -1,4 +1,4 @@
-//! Graphs: what is refused and with which words, orders, paths, pictures.
+//! Graphs: errors and their messages, orders, paths, diagrams.
 
 use std::time::Duration;
 
@@ -22,12 +22,12 @@ fn names(graph: &Graph<()>, tasks: &[TaskId]) -> String {
 }
 
 #[test]
-fn mistakes_are_named() {
+fn invalid_graphs_are_refused_with_a_reason() {
     let message = |tasks, edges: &[_]| build(tasks, edges).map(|_| ()).unwrap_err().to_string();
     assert_snapshot!(message("a b a", &[]), @"task `a` is defined twice");
     assert_snapshot!(message("a b", &[("a", "c")]), @"task `a` depends on `c`, which is not in the graph");
     assert_snapshot!(message("a", &[("a", "a")]), @"dependency cycle: a -> a");
-    // The long way round exists too; the shortest cycle is told.
+    // There is a longer cycle too. The shortest one is reported.
     let edges = [("a", "b"), ("b", "c"), ("c", "d"), ("d", "a"), ("c", "b"), ("e", "a")];
     assert_snapshot!(message("a b c d e", &edges), @"dependency cycle: b -> c -> b");
 }
@@ -43,7 +43,7 @@ fn levels_and_critical_path() {
 }
 
 #[test]
-fn pictures_escape_their_labels() {
+fn diagrams_escape_labels() {
     let graph = build("a b", &[("b", "a")]).unwrap();
     assert_snapshot!(graph.to_mermaid(|task| format!("<{}> \"x\"", graph.id(task))), @r#"
     flowchart LR
@@ -63,9 +63,9 @@ fn pictures_escape_their_labels() {
 }
 
 proptest! {
-    /// Kahn's order exists exactly when building succeeds, and every reported cycle is one.
+    /// `build` succeeds exactly if a topological order exists, and every reported cycle is a cycle.
     #[test]
-    fn cycles_are_real(tasks in 1usize..12, edges in proptest::collection::vec((0usize..12, 0usize..12), 0..30)) {
+    fn reported_cycles_exist(tasks in 1usize..12, edges in proptest::collection::vec((0usize..12, 0usize..12), 0..30)) {
         let mut graph = GraphBuilder::new();
         for at in 0..tasks {
             graph.task(at.to_string(), ());

@@ -5,9 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use greenwave_scheduler::{
-    Executor, Graph, GraphBuilder, Job, Jobserver, Limits, Needs, ProcessGroup, Resources, Spawn, Step,
-};
+use greenwave_process::{Child, Jobserver, Spawn};
+use greenwave_scheduler::{Executor, Graph, GraphBuilder, Job, Limits, Needs, Resources, Step};
 use tokio::process::Command;
 
 fn graph(tasks: usize) -> Graph<()> {
@@ -68,7 +67,7 @@ async fn makes_inside_tasks_stay_within_the_budget() {
             make.arg("all").current_dir(&folder).stdout(Stdio::null()).stderr(Stdio::piped());
             offered.offer(&mut make);
             async move {
-                let mut make = ProcessGroup::spawn(&mut make).unwrap();
+                let mut make = Child::spawn(&mut make).unwrap();
                 let status = make.wait().await.unwrap();
                 if status.success() { Step::Done(()) } else { Step::Failed(status.to_string()) }
             }
@@ -93,7 +92,8 @@ fn child() {
     if std::env::var_os("MAKELEVEL").is_none() {
         return;
     }
-    // SAFETY: the descriptors were inherited, so they were open under these numbers before this process opened any.
+    // SAFETY: the descriptors were inherited, so they were open under these numbers before this
+    // process opened any.
     let jobserver = unsafe { Jobserver::inherited() }.expect("make offers one");
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let executor = executor(8, &jobserver);
@@ -178,7 +178,7 @@ async fn a_spawned_program_finds_it() {
     let mut spawn = Spawn::new(std::env::current_exe().unwrap());
     spawn.args(["--exact", "jobserver::child", "--ignored"]).env("MAKELEVEL", "1").env("PEAK", &peak);
     jobserver.offer_to(&mut spawn);
-    let status = ProcessGroup::start(spawn).unwrap().wait().await.unwrap();
+    let status = Child::start(spawn).unwrap().wait().await.unwrap();
     assert!(status.success(), "{status}");
     let peak: u32 = std::fs::read_to_string(peak).unwrap().parse().unwrap();
     assert!((2..=3).contains(&peak), "{peak} at once with 3 tokens");

@@ -1,11 +1,11 @@
-//! The journal: what was recorded is there after reopening.
+//! Tests of the journal.
 
 use std::time::Duration;
 
 use greenwave_scheduler::{Durations, Journal};
 
 #[test]
-fn finished_tasks_and_durations_outlive_the_process() {
+fn finished_tasks_and_durations_survive_reopening() {
     let dir = tempfile::tempdir().unwrap();
     let journal = Journal::open(dir.path()).unwrap();
     journal.record("lexer", b"one").unwrap();
@@ -14,7 +14,7 @@ fn finished_tasks_and_durations_outlive_the_process() {
     journal.forget("parser").unwrap();
     let mut durations = Durations::default();
     durations.observe("feature:lexer", Duration::from_secs(7));
-    journal.keep_durations(&durations).unwrap();
+    journal.record_durations(&durations).unwrap();
     drop(journal);
 
     let journal = Journal::open(dir.path()).unwrap();
@@ -25,7 +25,7 @@ fn finished_tasks_and_durations_outlive_the_process() {
 }
 
 #[test]
-fn each_sees_what_the_other_recorded() {
+fn concurrent_journals_see_each_others_records() {
     let dir = tempfile::tempdir().unwrap();
     let (one, two) = (Journal::open(dir.path()).unwrap(), Journal::open(dir.path()).unwrap());
     one.record("lexer", b"one").unwrap();

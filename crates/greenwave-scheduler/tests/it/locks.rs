@@ -1,9 +1,11 @@
-//! Locks: shared by many or held by one, taken together with everything else.
+//! Tests of shared and exclusive locks.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
-use greenwave_scheduler::{Action, Dispatcher, Event, GraphBuilder, Limits, Needs, Resources, State, TaskId};
+use greenwave_scheduler::{
+    Action, DispatchEvent, Dispatcher, GraphBuilder, Limits, Needs, Resources, TaskId, TaskState,
+};
 use proptest::prelude::*;
 
 #[derive(Debug, Clone, Copy)]
@@ -28,7 +30,7 @@ fn needs((a, b, units): (Hold, Hold, u32)) -> Needs {
 
 proptest! {
     #[test]
-    fn nobody_holds_what_another_holds_alone(tasks in proptest::collection::vec((hold(), hold(), 0..3_u32), 1..40), picks in any::<u64>()) {
+    fn an_exclusive_lock_has_one_holder(tasks in proptest::collection::vec((hold(), hold(), 0..3_u32), 1..40), picks in any::<u64>()) {
         let mut graph = GraphBuilder::new();
         for at in 0..tasks.len() {
         graph.task(at.to_string(), ());
@@ -39,13 +41,13 @@ proptest! {
         let mut dispatcher = Dispatcher::new(&graph, limits, &ranks, |task| needs(tasks[task.index()])).unwrap();
         let (mut actions, mut running, mut done) = (Vec::new(), Vec::new(), 0);
         let mut overtaken: HashMap<TaskId, u32> = HashMap::new();
-        dispatcher.handle(Duration::ZERO, Event::Begin, &mut actions).unwrap();
+        dispatcher.handle(Duration::ZERO, DispatchEvent::Begin, &mut actions).unwrap();
         let mut picks = picks;
         loop {
             for action in actions.drain(..) {
                 let Action::Start(task) = action else { continue };
                 running.push(task);
-                for other in graph.tasks().filter(|other| matches!(dispatcher.state(*other), State::Ready(_))) {
+                for other in graph.tasks().filter(|other| matches!(dispatcher.state(*other), TaskState::Ready(_))) {
                     *overtaken.entry(other).or_default() += u32::from(ranks[other.index()] > ranks[task.index()]);
                 }
             }
@@ -63,14 +65,14 @@ proptest! {
             picks = picks.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             let ended = running.swap_remove((picks >> 33) as usize % running.len());
             done += 1;
-            dispatcher.handle(Duration::from_secs(done), Event::Done(ended), &mut actions).unwrap();
+            dispatcher.handle(Duration::from_secs(done), DispatchEvent::Done(ended), &mut actions).unwrap();
         }
         prop_assert_eq!(done, tasks.len() as u64, "all ran, so nothing hung");
     }
 }
 
 #[test]
-fn an_exclusive_holder_is_not_starved_by_shared_ones() {
+fn an_exclusive_lock_is_not_starved_by_shared_holders() {
     let mut graph = GraphBuilder::new();
     graph.task("alone", ());
     for at in 0..100 {
@@ -87,7 +89,7 @@ fn an_exclusive_holder_is_not_starved_by_shared_ones() {
     };
     let mut dispatcher = Dispatcher::new(&graph, limits, &ranks, needs).unwrap();
     let (mut actions, mut running) = (Vec::new(), std::collections::VecDeque::new());
-    dispatcher.handle(Duration::ZERO, Event::Begin, &mut actions).unwrap();
+    dispatcher.handle(Duration::ZERO, DispatchEvent::Begin, &mut actions).unwrap();
     for step in 1..10 {
         running.extend(actions.drain(..).map(|action| match action {
             Action::Start(task) => task,
@@ -98,7 +100,7 @@ fn an_exclusive_holder_is_not_starved_by_shared_ones() {
             return;
         }
         let ended = running.pop_front().unwrap();
-        dispatcher.handle(Duration::from_secs(step), Event::Done(ended), &mut actions).unwrap();
+        dispatcher.handle(Duration::from_secs(step), DispatchEvent::Done(ended), &mut actions).unwrap();
     }
     panic!("it never started");
 }

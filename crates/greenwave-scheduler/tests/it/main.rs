@@ -1,4 +1,4 @@
-//! Tests of greenwave-scheduler through its public face.
+//! Tests of the public API.
 
 #![expect(clippy::unwrap_used, reason = "a helper of tests is a test")]
 
@@ -15,7 +15,6 @@ mod journal;
 mod locks;
 mod numbers;
 mod order;
-mod process;
 mod random;
 #[cfg(feature = "journal")]
 mod resume;

@@ -1,12 +1,13 @@
-//! Every option at its extremes: each has a meaning, or is refused with the range that is accepted. A
-//! run that would not end fails the test, since time is paused and nothing is left to wait for.
+//! Extreme values of every option: each works, or is refused with the accepted range. The tests use
+//! paused time, so a run that does not end fails.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use greenwave_scheduler::{
-    Dispatcher, Durations, Error, Event, Executor, Follow, Graph, GraphBuilder, History, Job, Limits, Needs,
-    Outcome, Priority, Report, Resources, Retry, Rules, Sample, Stage, Step, TaskId, Workers,
+    DispatchEvent, Dispatcher, Durations, Error, Executor, Graph, GraphBuilder, Job, Limits, LoadOptions,
+    LoadSample, Needs, OrderRules, Priority, Resources, Retry, RunReport, Stage, Step, TaskHistory, TaskId,
+    TaskOutcome, Workers,
 };
 
 const DURATIONS: [Duration; 4] =
@@ -28,24 +29,24 @@ fn job<'a>() -> Job<'a, u32, String> {
     Job::new().needs(|_| Needs::nothing().of("workers", 1))
 }
 
-/// Each stage waits a little and is tried again once.
-async fn run(executor: &Executor, job: Job<'_, u32, String>) -> Result<Report<u32, String>, Error> {
+/// Runs stages that wait briefly and are each retried once.
+async fn run(executor: &Executor, job: Job<'_, u32, String>) -> Result<RunReport<u32, String>, Error> {
     let stage = |stage: Stage| async move {
         tokio::time::sleep(Duration::from_millis(10)).await;
-        if stage.retry == 0 { Step::Again("again".to_owned()) } else { Step::Done(stage.retry) }
+        if stage.retry == 0 { Step::Retry("again".to_owned()) } else { Step::Done(stage.retry) }
     };
     let graph = chain();
     let run = executor.run_job(&graph, job, stage);
-    // Longer than any time in here, except those that are for ever.
-    tokio::time::timeout(Duration::from_secs(1_000_000), run).await.expect("it ends")
+    // Longer than any delay that ends.
+    tokio::time::timeout(Duration::from_secs(1_000_000), run).await.expect("the run ends")
 }
 
-fn is_done(report: &Report<u32, String>) -> bool {
-    report.outcomes.iter().all(|outcome| matches!(outcome, Outcome::Done(1)))
+fn is_done(report: &RunReport<u32, String>) -> bool {
+    report.outcomes.iter().all(|outcome| matches!(outcome, TaskOutcome::Done(1)))
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_tasks_at_all_are_refused_and_all_other_limits_have_a_meaning() {
+async fn a_limit_of_zero_tasks_is_refused_and_other_limits_work() {
     for tasks_max in [0, 1, usize::MAX] {
         for overtakes_max in COUNTS {
             let executor = Executor::new(Limits { tasks_max, overtakes_max, ..limits() });
@@ -102,7 +103,7 @@ async fn delays_and_time_limits_of_any_length() {
         for attempts_max in [0, 1, 2, usize::MAX] {
             let mut executor = Executor::new(limits());
             executor.retry = Retry { attempts_max, delay_min: length, delay_max: length, ..Retry::default() };
-            // A delay of up to half a billion years is no reason to fail, but to stop some day.
+            // A delay of half a billion years must not panic, and the run can still be stopped.
             let stopper = executor.stopper();
             let stop = async {
                 tokio::time::sleep(Duration::from_secs(10)).await;
@@ -111,7 +112,7 @@ async fn delays_and_time_limits_of_any_length() {
             let (report, ()) = tokio::join!(run(&executor, job()), stop);
             let report = report.unwrap();
             match attempts_max {
-                0 | 1 => assert!(matches!(report.outcomes[0], Outcome::Failed(_))),
+                0 | 1 => assert!(matches!(report.outcomes[0], TaskOutcome::Failed(_))),
                 _ => assert!(is_done(&report) || length >= Duration::from_secs(1), "{length:?}"),
             }
         }
@@ -125,13 +126,14 @@ async fn delays_and_time_limits_of_any_length() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn load_of_any_kind() {
+async fn load_samples_of_any_value() {
     let figures = [0.0, -1.0, 1.0, f64::NAN, f64::INFINITY, f64::MIN];
     for min in COUNTS {
         for every in DURATIONS {
             for figure in figures {
-                let sample = Sample { cpu_pressure: figure, memory_pressure: figure, memory_used: figure };
-                let follow = Follow { min, every, sampler: Arc::new(move || sample) };
+                let sample =
+                    LoadSample { cpu_pressure: figure, memory_pressure: figure, memory_used: figure };
+                let follow = LoadOptions { min, every, sampler: Arc::new(move || sample) };
                 let mut executor = Executor::new(limits());
                 executor.workers = Workers { follow: Some(follow) };
                 assert!(is_done(&run(&executor, job()).await.unwrap()));
@@ -141,16 +143,17 @@ async fn load_of_any_kind() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn orders_of_any_history() {
+async fn orders_from_any_history() {
     for duration in DURATIONS {
         for number in [0.0, -1.0, f64::NAN, f64::INFINITY, f64::MAX] {
             for workers in COUNTS {
                 for tail_permille in [None, Some(0), Some(u32::MAX)] {
-                    let rules = Rules { tail_permille, ..Rules::default() };
-                    let history = History { runs: number, failures: number, ..History::unknown(duration) };
+                    let rules = OrderRules { tail_permille, ..OrderRules::default() };
+                    let history =
+                        TaskHistory { runs: number, failures: number, ..TaskHistory::unknown(duration) };
                     let mut other = history;
                     other.observe(true);
-                    // More than there are tasks, and fewer.
+                    // More histories than tasks, and fewer.
                     for histories in [vec![history; 5], vec![other], vec![]] {
                         let (ranks, order) = rules.order(&histories, workers);
                         let job = job().order(ranks, order);
@@ -163,41 +166,35 @@ async fn orders_of_any_history() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn tasks_of_another_graph_are_refused_by_number() {
+async fn unknown_done_tasks_are_refused() {
     let executor = Executor::new(limits());
     let refused = run(&executor, job().already_done(&[TaskId::from_index(7)])).await.unwrap_err();
-    assert_eq!(refused.to_string(), "task number 7 was given as already done, and the graph has 3 tasks");
+    assert_eq!(refused.to_string(), "task number 7 is marked as already done, but the graph has 3 tasks");
 }
 
 #[test]
-fn the_dispatcher_takes_any_time_and_any_task() {
+fn the_dispatcher_accepts_any_time_and_any_task() {
     let needs = |_| Needs::nothing().of("workers", 2);
     for (first, second) in DURATIONS.into_iter().flat_map(|first| DURATIONS.map(|second| (first, second))) {
         let mut dispatcher = Dispatcher::new(&chain(), limits(), &[u64::MAX], needs).unwrap();
         let mut actions = Vec::new();
         let [a, other] = [0, 100].map(TaskId::from_index);
         dispatcher.already_done(other);
-        dispatcher.handle(first, Event::Begin, &mut actions).unwrap();
-        dispatcher.handle(second, Event::Admit("workers", u32::MAX), &mut actions).unwrap();
-        dispatcher.handle(second, Event::Admit("workers", 0), &mut actions).unwrap();
-        dispatcher.handle(second, Event::Admit("none", 0), &mut actions).unwrap();
-        for event in [Event::Done(other), Event::Failed(other), Event::Retry(other, first)] {
+        dispatcher.handle(first, DispatchEvent::Begin, &mut actions).unwrap();
+        dispatcher.handle(second, DispatchEvent::Admit("workers", u32::MAX), &mut actions).unwrap();
+        dispatcher.handle(second, DispatchEvent::Admit("workers", 0), &mut actions).unwrap();
+        dispatcher.handle(second, DispatchEvent::Admit("none", 0), &mut actions).unwrap();
+        for event in
+            [DispatchEvent::Done(other), DispatchEvent::Failed(other), DispatchEvent::Retry(other, first)]
+        {
             dispatcher.handle(second, event, &mut actions).unwrap();
         }
-        dispatcher.handle(Duration::MAX, Event::Retry(a, second), &mut actions).unwrap();
+        dispatcher.handle(Duration::MAX, DispatchEvent::Retry(a, second), &mut actions).unwrap();
         assert_eq!(dispatcher.wakes_at(), Some(Duration::MAX));
-        dispatcher.handle(Duration::MAX, Event::Tick, &mut actions).unwrap();
-        dispatcher.handle(Duration::ZERO, Event::Done(a), &mut actions).unwrap();
+        dispatcher.handle(Duration::MAX, DispatchEvent::Tick, &mut actions).unwrap();
+        dispatcher.handle(Duration::ZERO, DispatchEvent::Done(a), &mut actions).unwrap();
         let stats = dispatcher.stats();
         assert_eq!((stats.done, stats.running, stats.wall), (1, 1, Duration::MAX), "{first:?} {second:?}");
         assert!(stats.lost.total() <= Duration::MAX && stats.efficiency("workers").is_finite());
     }
-}
-
-#[cfg(feature = "jobserver")]
-#[test]
-fn jobservers_of_any_size() {
-    use greenwave_scheduler::Jobserver;
-    assert!(Jobserver::new(0).is_ok() && Jobserver::new(1).is_ok());
-    assert!(matches!(Jobserver::new(u32::MAX), Err(Error::Jobserver { .. })));
 }

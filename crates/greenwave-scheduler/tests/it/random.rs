@@ -1,26 +1,27 @@
-//! Random graphs of up to 3,000 tasks in virtual time: none is stuck, and nobody waits longer than
-//! [`Limits::overtakes_max`] allows.
+//! Random graphs of up to 3,000 tasks in virtual time. None deadlocks, and no stage waits longer
+//! than [`Limits::overtakes_max`] allows.
 //!
-//! Once a stage has been overtaken as often as allowed, it starts at the latest when the stages that
-//! hold something of what it needs have ended, and those of higher rank that started meanwhile. The
-//! simulation computes that time for every such stage and compares it with when it started.
+//! A stage that was overtaken as often as allowed starts, at the latest, when all current holders
+//! of its resources have ended, and stages of higher rank that started meanwhile. The simulation
+//! computes this time for every such stage and compares it with the actual start.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::time::Duration;
 
 use greenwave_scheduler::{
-    Action, Addition, Dispatcher, Event, GraphBuilder, Limits, Needs, OnFailure, Resources, State, TaskId,
+    Action, Addition, DispatchEvent, Dispatcher, GraphBuilder, Limits, Needs, OnFailure, Resources, TaskId,
+    TaskState,
 };
 
-/// Repeats one graph.
+/// Set to repeat the graph of a seed.
 const SEED: &str = "GREENWAVE_SEED";
 const POOLS: [(&str, u32); 3] = [("workers", 8), ("gpu", 2), ("memory", 100)];
 
-/// SplitMix64.
-struct Chance(u64);
+/// The SplitMix64 generator.
+struct SplitMix64(u64);
 
-impl Chance {
+impl SplitMix64 {
     fn below(&mut self, limit: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut mixed = self.0;
@@ -34,11 +35,11 @@ impl Chance {
     }
 }
 
-/// What a stage holds, as units of the pools and of the lock.
+/// Resources that a stage holds, as units of the pools and of the lock.
 type Held = [u32; 4];
 
 struct Simulation {
-    chance: Chance,
+    rng: SplitMix64,
     dispatcher: Dispatcher,
     limits: Limits,
     needs: Vec<Held>,
@@ -46,27 +47,27 @@ struct Simulation {
     begun: Vec<bool>,
     stages_left: Vec<u32>,
     fails: Vec<bool>,
-    /// What ends when.
+    /// Ends of running stages.
     running: BinaryHeap<Reverse<(u64, TaskId)>>,
     ends: BTreeMap<TaskId, u64>,
-    /// How often a stage that is ready was overtaken by one that took something of what it needs.
+    /// Number of times that a ready stage was overtaken by one that took a resource it needs.
     passed: HashMap<TaskId, u32>,
-    /// By when a stage that was overtaken too often has to start, in seconds.
-    owed: HashMap<TaskId, u64>,
+    /// Latest permitted start of stages that were overtaken too often, in seconds.
+    deadlines: HashMap<TaskId, u64>,
     now: u64,
     actions: Vec<Action>,
     longest: Longest,
 }
 
-/// The greatest of all graphs.
+/// Maxima over all graphs.
 #[derive(Debug, Default, Clone, Copy)]
 struct Longest {
     overtaken: u32,
     owed_seconds: u64,
 }
 
-fn held(chance: &mut Chance) -> Held {
-    match chance.below(10) {
+fn held(rng: &mut SplitMix64) -> Held {
+    match rng.below(10) {
         0 => [8, 0, 0, 0],
         1 => [2, 1, 10, 0],
         2 => [1, 2, 0, 0],
@@ -89,40 +90,40 @@ fn needs(held: Held) -> Needs {
 
 impl Simulation {
     fn new(seed: u64) -> Self {
-        let mut chance = Chance(seed);
-        let size = [10, 100, 400, 3000][chance.below(4) as usize];
-        let tasks = 1 + chance.below(size) as usize;
+        let mut rng = SplitMix64(seed);
+        let size = [10, 100, 400, 3000][rng.below(4) as usize];
+        let tasks = 1 + rng.below(size) as usize;
         let mut graph = GraphBuilder::new();
         for at in 0..tasks {
             graph.task(at.to_string(), ());
         }
-        let edges = chance.below(3);
+        let edges = rng.below(3);
         for at in 1..tasks as u64 {
-            for _ in 0..chance.below(edges + 1) {
-                let before = at - 1 - chance.below(at.min(50));
+            for _ in 0..rng.below(edges + 1) {
+                let before = at - 1 - rng.below(at.min(50));
                 graph.depends_on(at.to_string(), before.to_string());
             }
         }
         let graph = graph.build().unwrap();
         let limits = Limits {
             resources: Resources::new(POOLS),
-            tasks_max: [1, 2, 5, 20, usize::MAX][chance.below(5) as usize],
-            overtakes_max: [0, 1, 16, 16, 100][chance.below(5) as usize],
+            tasks_max: [1, 2, 5, 20, usize::MAX][rng.below(5) as usize],
+            overtakes_max: [0, 1, 16, 16, 100][rng.below(5) as usize],
             on_failure: OnFailure::KeepGoing,
         };
-        let ranks: Vec<u64> = match chance.below(3) {
+        let ranks: Vec<u64> = match rng.below(3) {
             0 => vec![0; tasks],
-            1 => (0..tasks).map(|_| chance.below(10)).collect(),
+            1 => (0..tasks).map(|_| rng.below(10)).collect(),
             _ => graph.upward_ranks(|_| Duration::from_secs(1)).iter().map(Duration::as_secs).collect(),
         };
-        let all: Vec<Held> = (0..tasks).map(|_| held(&mut chance)).collect();
+        let all: Vec<Held> = (0..tasks).map(|_| held(&mut rng)).collect();
         let dispatcher =
             Dispatcher::new(&graph, limits.clone(), &ranks, |task| needs(all[task.index()])).unwrap();
         Self {
-            stages_left: (0..tasks).map(|_| [0, 0, 1, 5, 40][chance.below(5) as usize]).collect(),
-            fails: (0..tasks).map(|_| chance.is(2)).collect(),
+            stages_left: (0..tasks).map(|_| [0, 0, 1, 5, 40][rng.below(5) as usize]).collect(),
+            fails: (0..tasks).map(|_| rng.is(2)).collect(),
             begun: vec![false; tasks],
-            chance,
+            rng,
             dispatcher,
             limits,
             needs: all,
@@ -130,28 +131,28 @@ impl Simulation {
             running: BinaryHeap::new(),
             ends: BTreeMap::new(),
             passed: HashMap::new(),
-            owed: HashMap::new(),
+            deadlines: HashMap::new(),
             now: 0,
             actions: Vec::new(),
             longest: Longest::default(),
         }
     }
 
-    fn handle(&mut self, event: Event<'_>) {
+    fn handle(&mut self, event: DispatchEvent<'_>) {
         let now = Duration::from_secs(self.now);
         self.dispatcher.handle(now, event, &mut self.actions).unwrap();
-        self.take_note();
+        self.apply_actions();
     }
 
     fn run(mut self) -> Longest {
-        self.handle(Event::Begin);
+        self.handle(DispatchEvent::Begin);
         loop {
             let wakes_at = self.dispatcher.wakes_at().map(|at| at.as_secs());
             let ends_at = self.running.peek().map(|Reverse((end, _))| *end);
             match (wakes_at, ends_at) {
                 (Some(wakes), end) if end.is_none_or(|end| wakes <= end) => {
                     self.now = wakes;
-                    self.handle(Event::Tick);
+                    self.handle(DispatchEvent::Tick);
                 }
                 (_, Some(end)) => {
                     self.now = end;
@@ -163,7 +164,7 @@ impl Simulation {
         let stats = self.dispatcher.stats();
         assert!(self.dispatcher.is_finished(), "stuck: {stats:?}");
         assert_eq!(stats.finished(), stats.tasks, "{stats:?}");
-        assert!(self.owed.is_empty());
+        assert!(self.deadlines.is_empty());
         self.longest
     }
 
@@ -171,32 +172,32 @@ impl Simulation {
         let Some(Reverse((_, task))) = self.running.pop() else { return };
         self.ends.remove(&task);
         let at = task.index();
-        match self.chance.below(200) {
-            0 => self.handle(Event::Admit("workers", 1 + (self.now % 8) as u32)),
-            1 => self.handle(Event::Admit("workers", 8)),
+        match self.rng.below(200) {
+            0 => self.handle(DispatchEvent::Admit("workers", 1 + (self.now % 8) as u32)),
+            1 => self.handle(DispatchEvent::Admit("workers", 8)),
             2 if self.needs.len() < 3000 => self.add(),
-            3 => self.handle(Event::Pause),
+            3 => self.handle(DispatchEvent::Pause),
             _ => {}
         }
-        if self.chance.is(3) {
-            self.handle(Event::Retry(task, Duration::from_secs(5)));
+        if self.rng.is(3) {
+            self.handle(DispatchEvent::Retry(task, Duration::from_secs(5)));
         } else if self.fails[at] {
-            self.handle(Event::Failed(task));
+            self.handle(DispatchEvent::Failed(task));
         } else if self.stages_left[at] > 0 {
             self.stages_left[at] -= 1;
-            self.needs[at] = held(&mut self.chance);
+            self.needs[at] = held(&mut self.rng);
             let next = needs(self.needs[at]);
-            self.handle(Event::Next(task, &next));
+            self.handle(DispatchEvent::Next(task, &next));
         } else {
-            self.handle(Event::Done(task));
+            self.handle(DispatchEvent::Done(task));
         }
-        self.handle(Event::Resume);
+        self.handle(DispatchEvent::Resume);
     }
 
     fn add(&mut self) {
-        let held = held(&mut self.chance);
-        let rank = self.chance.below(10);
-        let after = [TaskId::from_index(self.chance.below(self.needs.len() as u64) as usize)];
+        let held = held(&mut self.rng);
+        let rank = self.rng.below(10);
+        let after = [TaskId::from_index(self.rng.below(self.needs.len() as u64) as usize)];
         let addition = Addition { id: "added", rank, needs: &needs(held), after: &after, before: &[] };
         let now = Duration::from_secs(self.now);
         self.needs.push(held);
@@ -205,7 +206,7 @@ impl Simulation {
         self.stages_left.push(1);
         self.fails.push(false);
         self.dispatcher.add(now, addition, &mut self.actions).unwrap();
-        self.take_note();
+        self.apply_actions();
     }
 
     fn is_above(&self, task: TaskId, other: TaskId) -> bool {
@@ -218,8 +219,8 @@ impl Simulation {
         a.iter().zip(b).any(|(a, b)| *a > 0 && b > 0)
     }
 
-    /// Performs what was decided, and compares it with the bound.
-    fn take_note(&mut self) {
+    /// Performs the dispatcher's decisions and compares them with the bound.
+    fn apply_actions(&mut self) {
         let heads = self.heads();
         let start = |action: Action| match action {
             Action::Start(task) => Some(task),
@@ -229,29 +230,30 @@ impl Simulation {
         self.count_passed(&heads, &starts);
         for task in starts {
             self.begun[task.index()] = true;
-            let end = self.now + 1 + self.chance.below(20);
+            let end = self.now + 1 + self.rng.below(20);
             self.running.push(Reverse((end, task)));
             self.ends.insert(task, end);
-            if let Some(latest) = self.owed.remove(&task) {
-                assert!(self.now <= latest, "{task:?} starts at {} and was owed by {latest}", self.now);
+            if let Some(latest) = self.deadlines.remove(&task) {
+                assert!(self.now <= latest, "{task:?} starts at {} but was due by {latest}", self.now);
             }
-            // Those of higher rank may go before.
-            let mut owed = std::mem::take(&mut self.owed);
-            for (_, latest) in owed.iter_mut().filter(|(owed, _)| self.is_above(task, **owed)) {
+            // Stages of higher rank may go first.
+            let mut deadlines = std::mem::take(&mut self.deadlines);
+            for (_, latest) in deadlines.iter_mut().filter(|(deadlines, _)| self.is_above(task, **deadlines))
+            {
                 *latest = (*latest).max(end);
             }
-            self.owed = owed;
+            self.deadlines = deadlines;
         }
         self.find_owed();
         self.check_limits();
     }
 
-    /// The first of all ready stages that need the same.
+    /// Returns the first of all ready stages with the same needs.
     fn heads(&self) -> HashMap<(Held, bool), TaskId> {
         let mut heads = HashMap::new();
         for at in 0..self.needs.len() {
             let task = TaskId::from_index(at);
-            if matches!(self.dispatcher.state(task), State::Ready(_)) {
+            if matches!(self.dispatcher.state(task), TaskState::Ready(_)) {
                 let head = heads.entry((self.needs[at], self.begun[at])).or_insert(task);
                 if self.is_above(task, *head) {
                     *head = task;
@@ -261,20 +263,20 @@ impl Simulation {
         heads
     }
 
-    /// Counts overtaking by itself, whatever the dispatcher says of it.
+    /// Counts overtaking independently of the dispatcher.
     fn count_passed(&mut self, heads: &HashMap<(Held, bool), TaskId>, starts: &[TaskId]) {
-        self.passed.retain(|task, _| matches!(self.dispatcher.state(*task), State::Ready(_)));
+        self.passed.retain(|task, _| matches!(self.dispatcher.state(*task), TaskState::Ready(_)));
         let class = |task: TaskId| (self.needs[task.index()], self.begun[task.index()]);
         let not_begun = |task: &&TaskId| !self.begun[task.index()];
         let in_flight = self.dispatcher.stats().in_flight;
         for &head in heads.values() {
             let before =
                 heads.values().filter(not_begun).filter(|other| self.is_above(**other, head)).count();
-            // Tasks that have a place under `tasks_max` do not overtake those that wait for one.
-            let has_place =
+            // Tasks in progress do not overtake tasks that wait for a slot under `tasks_max`.
+            let has_slot =
                 self.begun[head.index()] || in_flight.saturating_add(before) < self.limits.tasks_max;
             let was_behind = starts.iter().any(|start| class(*start) == class(head));
-            if !has_place || was_behind {
+            if !has_slot || was_behind {
                 continue;
             }
             let takes = |start: &&TaskId| self.is_above(head, **start) && self.meets(**start, head);
@@ -286,31 +288,33 @@ impl Simulation {
         }
     }
 
-    /// Which stages were overtaken as often as is allowed, are the first of their class, and have a place.
+    /// Finds the stages that were overtaken as often as allowed, are first in their class, and have
+    /// a slot.
     fn find_owed(&mut self) {
-        let has_places = self.dispatcher.stats().in_flight < self.limits.tasks_max;
+        let has_slots = self.dispatcher.stats().in_flight < self.limits.tasks_max;
         let heads = self.heads();
         for &task in heads.values() {
             let overtaken = self.dispatcher.overtaken(task);
             let is_owed = overtaken >= self.limits.overtakes_max;
-            if is_owed && (has_places || self.begun[task.index()]) && !self.owed.contains_key(&task) {
+            if is_owed && (has_slots || self.begun[task.index()]) && !self.deadlines.contains_key(&task) {
                 let holders = self.ends.iter().filter(|(holder, _)| self.meets(**holder, task));
                 let latest = holders.map(|(_, end)| *end).max().unwrap_or(self.now);
                 self.longest.owed_seconds = self.longest.owed_seconds.max(latest - self.now);
-                self.owed.insert(task, latest);
+                self.deadlines.insert(task, latest);
             }
         }
-        // Without a place, or behind another of its class, it is not owed any more.
+        // Without a slot, or behind another stage of its class, a stage has no claim.
         let begun = &self.begun;
-        let mut owed = std::mem::take(&mut self.owed);
-        owed.retain(|task, _| (has_places || begun[task.index()]) && heads.values().any(|head| head == task));
-        // What is left to one of higher rank is not left to them.
-        let all: Vec<(TaskId, u64)> = owed.iter().map(|(task, latest)| (*task, *latest)).collect();
-        for (task, latest) in &mut owed {
+        let mut deadlines = std::mem::take(&mut self.deadlines);
+        deadlines
+            .retain(|task, _| (has_slots || begun[task.index()]) && heads.values().any(|head| head == task));
+        // Resources reserved for a stage of higher rank are not available to these.
+        let all: Vec<(TaskId, u64)> = deadlines.iter().map(|(task, latest)| (*task, *latest)).collect();
+        for (task, latest) in &mut deadlines {
             let above = all.iter().filter(|(other, _)| self.is_above(*other, *task));
             *latest = above.map(|(_, latest)| *latest).fold(*latest, u64::max);
         }
-        self.owed = owed;
+        self.deadlines = deadlines;
     }
 
     fn check_limits(&self) {
@@ -328,7 +332,7 @@ impl Simulation {
 }
 
 #[test]
-fn no_random_graph_is_stuck_and_nobody_waits_longer_than_the_bound() {
+fn random_graphs_never_deadlock_and_respect_the_overtaking_bound() {
     let given = std::env::var(SEED).ok().and_then(|seed| seed.parse().ok());
     let graphs = std::env::var("GREENWAVE_GRAPHS").ok().and_then(|graphs| graphs.parse().ok());
     let first: u64 =

@@ -1,4 +1,5 @@
-//! A real run killed with SIGKILL at any point and begun again: what was finished is not run again, what was not is.
+//! Kills a real run with SIGKILL at many points and restarts it. Finished tasks are not repeated,
+//! and all others run.
 
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Write};
@@ -8,9 +9,9 @@ use std::sync::Arc;
 
 use greenwave_scheduler::{Executor, Graph, GraphBuilder, Job, Journal, Limits, Needs, Resources, Step};
 
-/// Names the journal's folder to the child, which is this same test binary.
+/// Passes the journal's directory to the child process, which is this test binary.
 const DIR: &str = "GREENWAVE_SCHEDULER_RESUME_DIR";
-/// More rounds, for the long run.
+/// Number of rounds, for long runs.
 const ROUNDS: &str = "GREENWAVE_CRASH_ROUNDS";
 const TASKS: usize = 40;
 
@@ -26,7 +27,7 @@ fn graph() -> Graph<()> {
     graph.build().unwrap()
 }
 
-/// Not a test of its own: says what it runs and what is recorded, until it is done or killed.
+/// The child process: prints the tasks that it runs and records, until it finishes or is killed.
 #[test]
 #[ignore = "the child of the test below"]
 fn child() {
@@ -56,12 +57,12 @@ fn child() {
 }
 
 #[test]
-fn a_killed_run_goes_on_where_it_was() {
+fn a_killed_run_resumes_from_its_journal() {
     let rounds = std::env::var(ROUNDS).map_or(6, |number| number.parse::<u64>().unwrap());
     for round in 0..rounds {
         let dir = tempfile::tempdir().unwrap();
         let mut recorded: HashSet<usize> = HashSet::new();
-        // Each life is a little longer than the one before, so that the last one ends by itself.
+        // Each process lives a little longer than the one before, so that the last one finishes.
         for life in 0.. {
             let mut child = Command::new(std::env::current_exe().unwrap())
                 .args(["--exact", "resume::child", "--ignored", "--nocapture"])
@@ -74,7 +75,7 @@ fn a_killed_run_goes_on_where_it_was() {
             let lives_on = (round * 7 + life * 13) % 23;
             let mut all = None;
             let mut said = HashSet::new();
-            let mut heed = |line: String| {
+            let mut handle_line = |line: String| {
                 let number = |prefix| line.strip_prefix(prefix)?.parse::<usize>().ok();
                 if let Some(task) = number("runs ") {
                     assert!(
@@ -86,21 +87,24 @@ fn a_killed_run_goes_on_where_it_was() {
                 all = all.or(number("all "));
             };
             for line in lines.by_ref().take(lives_on as usize * 2) {
-                heed(line);
+                handle_line(line);
             }
             child.kill().unwrap();
-            // What it said before it died counts too.
-            lines.for_each(&mut heed);
+            // Output from before the kill counts too.
+            lines.for_each(&mut handle_line);
             let status = child.wait().unwrap();
-            assert!(status.success() || status.signal() == Some(9), "the run failed by itself: {status}");
+            assert!(
+                status.success() || status.signal() == Some(9),
+                "the run failed without a kill: {status}"
+            );
             recorded.extend(said);
             if let Some(all) = all {
                 assert_eq!(all, TASKS);
                 break;
             }
-            assert!(life < 1000, "it never ends");
+            assert!(life < 1000, "it has not ended");
         }
         let finished = Journal::open(dir.path()).unwrap().finished().unwrap();
-        assert_eq!(finished.len(), TASKS, "none was skipped that was not finished");
+        assert_eq!(finished.len(), TASKS, "only finished tasks are skipped");
     }
 }

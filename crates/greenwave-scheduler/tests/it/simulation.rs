@@ -1,5 +1,6 @@
-//! The journal on a simulated machine: several processes interleaved at every file operation, kills, power cuts, full disks. What was
-//! recorded or forgotten when the call returned is so for everyone who looks later.
+//! The journal on a simulated machine, where several processes interleave at every file operation,
+//! with kills, power cuts and full disks. A record or removal is visible to all processes once the
+//! call has returned.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -12,7 +13,7 @@ use greenwave_segment::simulation::{Faults, Machine, Process, Schedule, Unsynced
 const DIR: &str = "/journal";
 const TASKS: u64 = 4;
 
-/// A random number generator whose every draw is determined by its seed (SplitMix64, Steele, Lea and Flood 2014).
+/// A deterministic random number generator (SplitMix64; Steele, Lea and Flood, 2014).
 #[derive(Debug, Clone)]
 struct Random(u64);
 
@@ -30,9 +31,9 @@ impl Random {
 struct Change {
     payload: Option<u64>,
     began: u64,
-    /// When the call returned or its process ended.
+    /// The time at which the call returned or its process ended.
     ended: Option<u64>,
-    /// Whether it returned `Ok`.
+    /// Set if the call returned `Ok`.
     counts: bool,
 }
 
@@ -129,7 +130,7 @@ fn run(seed: u64) -> Result<u64, String> {
             court.borrow_mut().wrong.take().map_or(Ok(()), Err)?;
         }
         if cut == 0 {
-            machine.cut_power([Unsynced::Kept, Unsynced::Lost, Unsynced::Some][random.below(3) as usize]);
+            machine.cut_power([Unsynced::All, Unsynced::None, Unsynced::Some][random.below(3) as usize]);
         }
         drop(schedule);
         machine.set_faults(Faults::default());
@@ -144,7 +145,7 @@ fn run(seed: u64) -> Result<u64, String> {
         let finished = journal.finished().map_err(|error| format!("{error:?}"))?;
         guard.check(&finished, began);
         if cut == 0 {
-            // What shows after a power cut is all that there is.
+            // Only what survived the power cut counts.
             guard.tasks.clear();
             for (task, payload) in finished {
                 let payload = Some(u64::from_le_bytes(payload[..8].try_into().unwrap()));
@@ -161,7 +162,7 @@ fn run(seed: u64) -> Result<u64, String> {
 }
 
 #[test]
-fn what_was_recorded_is_so_for_everyone() {
+fn records_are_visible_to_all_processes_after_the_call() {
     let text = std::env::var("GREENWAVE_SIMULATION_SEEDS").unwrap_or_else(|_| "300".into());
     let (count, first) = text.split_once('@').unwrap_or((&text, "0"));
     let (count, first): (u64, u64) = (count.parse().unwrap(), first.parse().unwrap());

@@ -1,16 +1,18 @@
-//! Every state that the dispatcher can reach, for all small graphs, against what must hold in each.
+//! Explores every state that the dispatcher can reach for all small graphs, and checks invariants
+//! in each.
 //!
 //! A run is a path through states: a stage ends in one of four ways, a delay passes, the run is
-//! paused or stopped, the machine admits another number of workers, a task is added. All of these
-//! are tried in every state, by a depth-first search over states that are packed exactly into 128
-//! bits. Tasks are numbered by priority: a state says nothing of tasks that have ended, and the same
-//! state is reached from many graphs and explored once.
+//! paused or stopped, the number of admitted workers changes, or a task is added. A depth-first
+//! search tries all of these in every state. States are packed exactly into 128 bits. Tasks are
+//! numbered by priority and states omit tasks that have ended, so different graphs share states,
+//! and each state is explored once.
 //!
-//! In each state: nothing is over its limit; what can start has started, or is left to a task above
-//! it that was overtaken too often; while nothing runs, all has ended or a delay has to pass. At each
-//! start: all dependencies are done, and nobody above is overtaken more often than is allowed. From
-//! the last two follows that nobody waits for ever while others come and go: each that comes is
-//! either above, or counts, or takes nothing that the waiting one needs.
+//! Invariants of each state: no limit is exceeded; every stage that can start has started, unless
+//! its resources are reserved for a task of higher rank that was overtaken too often; if no stage
+//! runs, all tasks have ended or a delay is pending. Invariants of each start: all dependencies are
+//! done, and no task of higher rank is overtaken more often than allowed. The latter two imply that
+//! no task waits without end while others come and go: each new task has a higher rank, counts as
+//! overtaking, or takes nothing that the waiting task needs.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -19,15 +21,16 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use greenwave_scheduler::{
-    Action, Addition, Dispatcher, Event, GraphBuilder, Limits, Needs, OnFailure, Resources, State, TaskId,
+    Action, Addition, DispatchEvent, Dispatcher, GraphBuilder, Limits, Needs, OnFailure, Resources, TaskId,
+    TaskState,
 };
 
-/// Initial tasks and one that is added.
+/// Maximum number of tasks: initial ones and one that is added.
 const TASKS_MAX: usize = 6;
 /// Units of the pool `workers`.
 const WORKERS: u32 = 2;
 
-/// What a stage may need.
+/// The needs of a stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Kind {
     workers: u32,
@@ -56,16 +59,16 @@ impl Kind {
         needs
     }
 
-    /// Whether both take of one pool or lock.
-    fn meets(self, other: Self) -> bool {
+    /// Returns true if both use a common pool or lock.
+    fn shares_resource(self, other: Self) -> bool {
         let has_lock = |kind: Self| kind.is_shared || kind.is_exclusive;
         (self.workers > 0 && other.workers > 0) || (has_lock(self) && has_lock(other))
     }
 }
 
-/// What may happen beside stages that end.
+/// Events that may occur besides the end of stages.
 #[derive(Debug, Clone, Copy, Default)]
-struct Happenings {
+struct EventSet {
     retries: bool,
     pauses: bool,
     changing_workers: bool,
@@ -73,27 +76,27 @@ struct Happenings {
     stops: bool,
 }
 
-/// What is the same in all states of one search.
+/// Properties that all states of one search share.
 #[derive(Debug, Clone)]
-struct Setting {
+struct SearchSetting {
     tasks_max: usize,
     overtakes_max: u32,
     on_failure: OnFailure,
-    happenings: Happenings,
-    /// Which of [`KINDS`] there are.
+    events: EventSet,
+    /// Number of [`KINDS`] in use.
     kinds: u8,
-    /// What second stages need, by task; all kinds where it is not said.
+    /// Needs of second stages by task; any kind if not set.
     second: Option<[u8; TASKS_MAX]>,
 }
 
-/// A task as the search sees it.
+/// A task as seen by the search.
 #[derive(Debug, Clone, Copy, Default)]
 struct Task {
     rank: u64,
     kind: u8,
     stage: u8,
     is_begun: bool,
-    /// Bits of the tasks that it waits for.
+    /// Bit set of the tasks that it depends on.
     after: u8,
 }
 
@@ -113,13 +116,13 @@ enum Step {
     Add { rank: u64, kind: u8, after: u8, before: u8 },
 }
 
-/// How a state was reached.
-struct Trail {
+/// The path to a state.
+struct StatePath {
     step: Step,
-    before: Option<Rc<Trail>>,
+    before: Option<Rc<StatePath>>,
 }
 
-impl fmt::Display for Trail {
+impl fmt::Display for StatePath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(before) = &self.before {
             before.fmt(f)?;
@@ -136,10 +139,10 @@ struct Node {
     has_added: bool,
     is_paused: bool,
     is_stopped: bool,
-    trail: Option<Rc<Trail>>,
+    trail: Option<Rc<StatePath>>,
 }
 
-/// Hashes keys that are numbers already.
+/// A hasher for keys that are uniformly distributed numbers.
 #[derive(Default)]
 struct KeyHasher(u64);
 
@@ -149,7 +152,7 @@ impl Hasher for KeyHasher {
     }
 
     fn write(&mut self, _: &[u8]) {
-        unreachable!("keys are numbers of 128 bits");
+        unreachable!("keys have 128 bits");
     }
 
     fn write_u128(&mut self, key: u128) {
@@ -161,13 +164,14 @@ impl Hasher for KeyHasher {
 type Seen = HashSet<u128, BuildHasherDefault<KeyHasher>>;
 
 impl Node {
-    /// The state before the first event. `after` has the bits of the tasks that each waits for.
-    fn new(setting: &Setting, kinds: &[u8], after: &[u8]) -> Self {
+    /// Creates the state before the first event. `after` holds the bit set of each task's
+    /// dependencies.
+    fn new(setting: &SearchSetting, kinds: &[u8], after: &[u8]) -> Self {
         let mut graph = GraphBuilder::new();
         let mut tasks = [Task::default(); TASKS_MAX];
         for (at, kind) in kinds.iter().enumerate() {
             graph.task(at.to_string(), ());
-            // Even, so that there is room for one between any two.
+            // Even, to leave room for a rank between any two.
             let rank = 2 * (kinds.len() - at) as u64;
             tasks[at] = Task { rank, kind: *kind, after: after[at], ..Task::default() };
         }
@@ -190,16 +194,16 @@ impl Node {
         Self { dispatcher, tasks, len, has_added: false, is_paused: false, is_stopped: false, trail }
     }
 
-    fn state(&self, at: usize) -> State {
+    fn state(&self, at: usize) -> TaskState {
         self.dispatcher.state(TaskId::from_index(at))
     }
 
     fn is_settled(&self, at: usize) -> bool {
-        matches!(self.state(at), State::Done | State::Failed | State::Skipped(_))
+        matches!(self.state(at), TaskState::Done | TaskState::Failed | TaskState::Skipped(_))
     }
 
     fn is_ready(&self, at: usize) -> bool {
-        matches!(self.state(at), State::Ready(_))
+        matches!(self.state(at), TaskState::Ready(_))
     }
 
     fn kind(&self, at: usize) -> Kind {
@@ -214,20 +218,21 @@ impl Node {
         self.count(|this, at| this.tasks[at].is_begun && !this.is_settled(at))
     }
 
-    /// Whether a task goes before another.
+    /// Returns true if a task has priority over another.
     fn is_above(&self, at: usize, other: usize) -> bool {
         let key = |at: usize| (self.tasks[at].rank, std::cmp::Reverse(at));
         key(at) > key(other)
     }
 
-    /// All that the future depends on, of tasks that have not ended, in the order of priority.
-    fn key(&self, setting: &Setting) -> u128 {
+    /// Packs all properties that affect the future: those of tasks that have not ended, in order of
+    /// priority.
+    fn key(&self, setting: &SearchSetting) -> u128 {
         let mut order: Vec<usize> = (0..self.len).filter(|at| !self.is_settled(*at)).collect();
         order.sort_by(|a, b| {
             if self.is_above(*a, *b) { std::cmp::Ordering::Less } else { std::cmp::Ordering::Greater }
         });
         let admitted = self.dispatcher.stats().pool("workers").unwrap().admitted;
-        let has_failed = self.count(|this, at| matches!(this.state(at), State::Failed)) > 0;
+        let has_failed = self.count(|this, at| matches!(this.state(at), TaskState::Failed)) > 0;
         let mut key = u128::from(admitted);
         for flag in [self.has_added, self.is_paused, self.is_stopped, has_failed] {
             key = key << 1 | u128::from(flag);
@@ -236,19 +241,19 @@ impl Node {
         for at in &order {
             let task = self.tasks[*at];
             let (tag, delay) = match self.state(*at) {
-                State::Waiting(_) => (0, 0),
-                State::Ready(_) => (1, 0),
-                State::Running(_) => (2, 0),
-                State::Delayed(until) => (3, (until - wall).as_secs()),
-                _ => unreachable!("only tasks that have not ended are packed"),
+                TaskState::Waiting(_) => (0, 0),
+                TaskState::Ready(_) => (1, 0),
+                TaskState::Running(_) => (2, 0),
+                TaskState::Delayed(until) => (3, (until - wall).as_secs()),
+                _ => unreachable!("keys contain only tasks that have not ended"),
             };
-            // Beyond the limit a task cannot be more overdue, and without a limit it never is.
+            // Beyond the limit, more overtaking makes no difference; without a limit it never does.
             let overtaken = match setting.overtakes_max {
                 u32::MAX => 0,
                 max => self.dispatcher.overtaken(TaskId::from_index(*at)).min(max),
             };
-            let place = |before: usize| order.iter().position(|other| *other == before);
-            let after = bits_of(task.after).filter_map(place).fold(0, |bits, before| bits | 1_u128 << before);
+            let slot = |before: usize| order.iter().position(|other| *other == before);
+            let after = bits_of(task.after).filter_map(slot).fold(0, |bits, before| bits | 1_u128 << before);
             for (bits, value) in [
                 (2, tag),
                 (1, u128::from(delay)),
@@ -262,14 +267,14 @@ impl Node {
                 key = key << bits | value;
             }
         }
-        // Tells apart keys of different lengths.
+        // Distinguishes keys of different lengths.
         key << 3 | order.len() as u128
     }
 
-    /// Everything that may happen next.
-    fn steps(&self, setting: &Setting, steps: &mut Vec<Step>) {
-        let Happenings { retries, pauses, changing_workers, added_tasks, stops } = setting.happenings;
-        for at in (0..self.len).filter(|at| matches!(self.state(*at), State::Running(_))) {
+    /// Appends all possible next steps.
+    fn steps(&self, setting: &SearchSetting, steps: &mut Vec<Step>) {
+        let EventSet { retries, pauses, changing_workers, added_tasks, stops } = setting.events;
+        for at in (0..self.len).filter(|at| matches!(self.state(*at), TaskState::Running(_))) {
             steps.extend([Step::Done(at), Step::Failed(at)]);
             if self.tasks[at].stage == 0 {
                 match setting.second {
@@ -302,16 +307,17 @@ impl Node {
         }
     }
 
-    /// One more task: of any kind, above, between or below the others, after and before any one.
-    fn additions(&self, setting: &Setting, steps: &mut Vec<Step>) {
+    /// Appends the steps that add a task: of any kind, at any rank, before and after any task.
+    fn additions(&self, setting: &SearchSetting, steps: &mut Vec<Step>) {
         let top = 2 * self.len as u64 + 1;
         let is_open = |at: &usize| !self.is_settled(*at);
         let one_of = |at: usize| 1_u8 << at;
-        let failed = (0..self.len).find(|at| matches!(self.state(*at), State::Failed));
+        let failed = (0..self.len).find(|at| matches!(self.state(*at), TaskState::Failed));
         let afters = (0..self.len).filter(is_open).chain(failed).map(one_of);
         for after in std::iter::once(0).chain(afters) {
-            let waits =
-                |at: &usize| matches!(self.state(*at), State::Waiting(_)) && self.goes_after(*at, after);
+            let waits = |at: &usize| {
+                matches!(self.state(*at), TaskState::Waiting(_)) && self.may_depend_on(*at, after)
+            };
             for before in std::iter::once(0).chain((0..self.len).filter(waits).map(one_of)) {
                 for rank in [top, (top / 2) | 1, 1] {
                     steps.extend((0..setting.kinds).map(|kind| Step::Add { rank, kind, after, before }));
@@ -320,60 +326,60 @@ impl Node {
         }
     }
 
-    /// Whether a task may be made to wait for what itself waits for others.
-    fn goes_after(&self, later: usize, others: u8) -> bool {
+    /// Returns true if a task may be made to depend on a task that has dependencies itself.
+    fn may_depend_on(&self, later: usize, others: u8) -> bool {
         bits_of(others).all(|other| other != later && !self.reaches(later, other))
     }
 
-    /// Whether a task waits for another, directly or not.
+    /// Returns true if a task depends on another, directly or indirectly.
     fn reaches(&self, from: usize, to: usize) -> bool {
         bits_of(self.tasks[to].after).any(|before| before == from || self.reaches(from, before))
     }
 
-    /// The state after a step.
-    fn after(&self, setting: &Setting, step: Step) -> Result<Self, String> {
+    /// Computes the state after a step.
+    fn after(&self, setting: &SearchSetting, step: Step) -> Result<Self, String> {
         let mut next = self.clone();
-        next.trail = Some(Rc::new(Trail { step, before: self.trail.clone() }));
+        next.trail = Some(Rc::new(StatePath { step, before: self.trail.clone() }));
         let mut actions = Vec::new();
         let mut now = self.dispatcher.stats().wall;
         let needs;
         let id = TaskId::from_index;
         let event = match step {
-            Step::Begin => Event::Begin,
+            Step::Begin => DispatchEvent::Begin,
             Step::Next(at, kind) => {
                 next.tasks[at].kind = kind;
                 next.tasks[at].stage = 1;
                 needs = KINDS[usize::from(kind)].needs();
-                Event::Next(id(at), &needs)
+                DispatchEvent::Next(id(at), &needs)
             }
-            Step::Done(at) => Event::Done(id(at)),
-            Step::Failed(at) => Event::Failed(id(at)),
-            Step::Retry(at) => Event::Retry(id(at), Duration::from_secs(1)),
+            Step::Done(at) => DispatchEvent::Done(id(at)),
+            Step::Failed(at) => DispatchEvent::Failed(id(at)),
+            Step::Retry(at) => DispatchEvent::Retry(id(at), Duration::from_secs(1)),
             Step::Tick => {
                 now = self.dispatcher.wakes_at().expect("a tick is due");
-                Event::Tick
+                DispatchEvent::Tick
             }
             Step::Pause => {
                 next.is_paused = true;
-                Event::Pause
+                DispatchEvent::Pause
             }
             Step::Resume => {
                 next.is_paused = false;
-                Event::Resume
+                DispatchEvent::Resume
             }
             Step::Stop => {
                 next.is_stopped = true;
-                Event::Stop
+                DispatchEvent::Stop
             }
-            Step::Admit(units) => Event::Admit("workers", units),
+            Step::Admit(units) => DispatchEvent::Admit("workers", units),
             Step::Add { rank, kind, after, before } => {
                 next.add(now, (rank, kind, after, before), &mut actions)?;
-                return next.taking(setting, self, &actions);
+                return next.apply_actions(setting, self, &actions);
             }
         };
         next.dispatcher.handle(now, event, &mut actions).map_err(|error| error.to_string())?;
         next.is_stopped |= matches!(step, Step::Failed(_)) && setting.on_failure == OnFailure::StopAtFirst;
-        next.taking(setting, self, &actions)
+        next.apply_actions(setting, self, &actions)
     }
 
     fn add(
@@ -395,8 +401,13 @@ impl Node {
         Ok(())
     }
 
-    /// Takes note of what has started, and checks all that must hold now.
-    fn taking(mut self, setting: &Setting, before: &Self, actions: &[Action]) -> Result<Self, String> {
+    /// Applies the dispatcher's decisions and checks the invariants.
+    fn apply_actions(
+        mut self,
+        setting: &SearchSetting,
+        before: &Self,
+        actions: &[Action],
+    ) -> Result<Self, String> {
         let start = |action: &Action| match action {
             Action::Start(task) => Some(task.index()),
             Action::Skip(..) => None,
@@ -415,37 +426,38 @@ impl Node {
 
     fn check_figures(&self) -> Result<(), String> {
         let stats = self.dispatcher.stats();
-        let is = |of: fn(State) -> bool| self.count(|this, at| of(this.state(at)));
+        let is = |of: fn(TaskState) -> bool| self.count(|this, at| of(this.state(at)));
         let counts = [
-            (stats.waiting, is(|state| matches!(state, State::Waiting(_)))),
-            (stats.ready, is(|state| matches!(state, State::Ready(_)))),
-            (stats.running, is(|state| matches!(state, State::Running(_)))),
-            (stats.delayed, is(|state| matches!(state, State::Delayed(_)))),
-            (stats.done, is(|state| state == State::Done)),
-            (stats.failed, is(|state| state == State::Failed)),
-            (stats.skipped, is(|state| matches!(state, State::Skipped(_)))),
+            (stats.waiting, is(|state| matches!(state, TaskState::Waiting(_)))),
+            (stats.ready, is(|state| matches!(state, TaskState::Ready(_)))),
+            (stats.running, is(|state| matches!(state, TaskState::Running(_)))),
+            (stats.delayed, is(|state| matches!(state, TaskState::Delayed(_)))),
+            (stats.done, is(|state| state == TaskState::Done)),
+            (stats.failed, is(|state| state == TaskState::Failed)),
+            (stats.skipped, is(|state| matches!(state, TaskState::Skipped(_)))),
             (stats.in_flight, self.in_flight()),
             (stats.pool("workers").unwrap().used as usize, self.used() as usize),
         ];
-        let is_right = counts.iter().all(|(told, counted)| told == counted);
-        is_right.then_some(()).ok_or_else(|| format!("figures are wrong (told, counted): {counts:?}"))
+        let is_right = counts.iter().all(|(reported, counted)| reported == counted);
+        is_right.then_some(()).ok_or_else(|| format!("wrong statistics (reported, counted): {counts:?}"))
     }
 
     fn running(&self) -> impl Iterator<Item = usize> + '_ {
-        (0..self.len).filter(|at| matches!(self.state(*at), State::Running(_)))
+        (0..self.len).filter(|at| matches!(self.state(*at), TaskState::Running(_)))
     }
 
-    /// Workers in use.
+    /// Returns the number of workers in use.
     fn used(&self) -> u32 {
         self.running().map(|at| self.kind(at).workers).sum()
     }
 
-    fn check_limits(&self, setting: &Setting, starts: &[usize]) -> Result<(), String> {
+    fn check_limits(&self, setting: &SearchSetting, starts: &[usize]) -> Result<(), String> {
         let used = self.used();
         if used > WORKERS {
             return Err(format!("{used} workers are used of {WORKERS}"));
         }
-        // What exceeds what is admitted may have started before; or it is alone, since it never could else.
+        // Stages may exceed the admitted number if they started before a reduction, or if a stage
+        // runs alone because it could never fit.
         let admitted = self.dispatcher.stats().pool("workers").unwrap().admitted;
         let has_taken = starts.iter().any(|at| self.kind(*at).workers > 0);
         let holders = self.running().filter(|at| self.kind(*at).workers > 0).count();
@@ -455,7 +467,7 @@ impl Node {
         let exclusive = self.running().filter(|at| self.kind(*at).is_exclusive).count();
         let shared = self.running().filter(|at| self.kind(*at).is_shared).count();
         if exclusive > 1 || (exclusive == 1 && shared > 0) {
-            return Err(format!("the lock is held by {exclusive} alone and by {shared} together"));
+            return Err(format!("the lock has {exclusive} exclusive and {shared} shared holders"));
         }
         if self.in_flight() > setting.tasks_max {
             return Err(format!("{} tasks are in flight", self.in_flight()));
@@ -466,26 +478,26 @@ impl Node {
     fn check_dependencies(&self, starts: &[usize]) -> Result<(), String> {
         for at in 0..self.len {
             let has_bad = bits_of(self.tasks[at].after)
-                .any(|before| matches!(self.state(before), State::Failed | State::Skipped(_)));
-            if has_bad != matches!(self.state(at), State::Skipped(_)) {
+                .any(|before| matches!(self.state(before), TaskState::Failed | TaskState::Skipped(_)));
+            if has_bad != matches!(self.state(at), TaskState::Skipped(_)) {
                 return Err(format!("task {at} is {:?} with failed dependencies: {has_bad}", self.state(at)));
             }
-            let are_done = bits_of(self.tasks[at].after).all(|before| self.state(before) == State::Done);
+            let are_done = bits_of(self.tasks[at].after).all(|before| self.state(before) == TaskState::Done);
             if starts.contains(&at) && !are_done {
                 return Err(format!("task {at} starts before its dependencies are done"));
             }
-            if are_done && matches!(self.state(at), State::Waiting(_)) {
+            if are_done && matches!(self.state(at), TaskState::Waiting(_)) {
                 return Err(format!("task {at} waits for nothing"));
             }
         }
         Ok(())
     }
 
-    fn has_place(&self, setting: &Setting, at: usize) -> bool {
+    fn has_slot(&self, setting: &SearchSetting, at: usize) -> bool {
         self.tasks[at].is_begun || self.in_flight() < setting.tasks_max
     }
 
-    fn fits(&self, setting: &Setting, at: usize) -> bool {
+    fn fits(&self, setting: &SearchSetting, at: usize) -> bool {
         let kind = self.kind(at);
         let admitted = self.dispatcher.stats().pool("workers").unwrap().admitted;
         let has_workers = kind.workers == 0 || self.used() == 0 || self.used() + kind.workers <= admitted;
@@ -494,14 +506,14 @@ impl Node {
             (kind.is_exclusive && (other.is_shared || other.is_exclusive))
                 || (kind.is_shared && other.is_exclusive)
         });
-        has_workers && has_lock && self.has_place(setting, at)
+        has_workers && has_lock && self.has_slot(setting, at)
     }
 
-    fn is_owed(&self, setting: &Setting, at: usize) -> bool {
+    fn is_owed(&self, setting: &SearchSetting, at: usize) -> bool {
         self.dispatcher.overtaken(TaskId::from_index(at)) >= setting.overtakes_max
     }
 
-    fn check_progress(&self, setting: &Setting) -> Result<(), String> {
+    fn check_progress(&self, setting: &SearchSetting) -> Result<(), String> {
         let ready = || (0..self.len).filter(|at| self.is_ready(*at));
         if self.is_stopped || self.is_paused {
             return Ok(());
@@ -515,33 +527,40 @@ impl Node {
         if self.running().next().is_some() {
             return Ok(());
         }
-        if self.count(|this, at| matches!(this.state(at), State::Delayed(_))) > 0 {
-            // They hold places, and nothing else.
-            return match ready().find(|at| self.has_place(setting, *at)) {
-                Some(at) => Err(format!("nothing runs, and task {at} has a place and does not start")),
+        if self.count(|this, at| matches!(this.state(at), TaskState::Delayed(_))) > 0 {
+            // Tasks in progress hold slots, and nothing else.
+            return match ready().find(|at| self.has_slot(setting, *at)) {
+                Some(at) => Err(format!("no stage runs, and task {at} has a slot but does not start")),
                 None => Ok(()),
             };
         }
         match (0..self.len).find(|at| !self.is_settled(*at)) {
-            Some(at) => Err(format!("stuck: nothing runs, and task {at} is {:?}", self.state(at))),
-            None if !self.dispatcher.is_finished() => Err("all has ended, and the run has not".to_owned()),
+            Some(at) => Err(format!("deadlock: no stage runs, and task {at} is {:?}", self.state(at))),
+            None if !self.dispatcher.is_finished() => {
+                Err("all tasks have ended, but the run has not".to_owned())
+            }
             None => Ok(()),
         }
     }
 
-    /// Goes through the starts of one step, with the state as it was when the first of them was made.
-    fn check_overtaking(&self, setting: &Setting, before: &Self, starts: &[usize]) -> Result<(), String> {
+    /// Checks the starts of one step in order, based on the state at the time of the first one.
+    fn check_overtaking(
+        &self,
+        setting: &SearchSetting,
+        before: &Self,
+        starts: &[usize],
+    ) -> Result<(), String> {
         for waiting in (0..self.len).filter(|at| self.is_ready(*at)) {
             self.check_overtaken(setting, before, starts, waiting)?;
         }
         Ok(())
     }
 
-    /// Checks that no start took something from a task that was overtaken too often, and that those
-    /// before it were counted.
+    /// Checks that no start took a resource from a task that was overtaken too often, and that
+    /// earlier overtakes were counted.
     fn check_overtaken(
         &self,
-        setting: &Setting,
+        setting: &SearchSetting,
         before: &Self,
         starts: &[usize],
         waiting: usize,
@@ -555,29 +574,30 @@ impl Node {
         let id = TaskId::from_index(waiting);
         let mut overtaken = if was_ready { before.dispatcher.overtaken(id) } else { 0 };
         let open = |at: usize| self.tasks[at].is_begun && !self.is_settled(at);
-        // Without what has just begun, of which the flags do not say so yet.
+        // Excludes tasks that have just begun, which the flags do not show yet.
         let mut in_flight = (0..self.len).filter(|at| open(*at)).count();
         for (number, &start) in starts.iter().enumerate() {
             let begins = !self.tasks[start].is_begun;
             let was_in_flight = in_flight;
             in_flight += usize::from(begins);
-            // While one of the same class was before it, it was not the one to be overtaken.
+            // While another task of the same class was ahead of it, that task was the one
+            // overtaken.
             if self.is_above(start, waiting) || starts[number..].iter().any(|other| is_behind(*other)) {
                 continue;
             }
-            let has_place = self.tasks[waiting].is_begun || was_in_flight < setting.tasks_max;
-            // Places are left to those above first.
-            let yields_place = !self.tasks[waiting].is_begun
+            let has_slot = self.tasks[waiting].is_begun || was_in_flight < setting.tasks_max;
+            // Slots go to tasks of higher rank first.
+            let yields_slot = !self.tasks[waiting].is_begun
                 && (0..self.len).any(|other| {
                     self.is_ready(other)
                         && !self.tasks[other].is_begun
                         && self.is_above(other, waiting)
                         && self.is_owed(setting, other)
                 });
-            if !has_place || yields_place {
+            if !has_slot || yields_slot {
                 continue;
             }
-            let takes_pool = self.kind(start).meets(self.kind(waiting));
+            let takes_pool = self.kind(start).shares_resource(self.kind(waiting));
             let takes_last_place = begins && !self.tasks[waiting].is_begun && in_flight >= setting.tasks_max;
             if overtaken >= setting.overtakes_max && (takes_pool || takes_last_place) {
                 return Err(format!(
@@ -600,8 +620,8 @@ fn bits_of(bits: u8) -> impl Iterator<Item = usize> {
     (0..8).filter(move |at| bits & 1 << at != 0)
 }
 
-/// Explores all states that can be reached from those given and were not seen yet.
-fn explore(setting: &Setting, roots: impl Iterator<Item = Node>, seen: &mut Seen) {
+/// Explores all states that are reachable from `roots` and not in `seen`.
+fn explore(setting: &SearchSetting, roots: impl Iterator<Item = Node>, seen: &mut Seen) {
     let mut open = Vec::new();
     let mut steps = Vec::new();
     for root in roots {
@@ -615,7 +635,7 @@ fn explore(setting: &Setting, roots: impl Iterator<Item = Node>, seen: &mut Seen
     }
 }
 
-fn visit(setting: &Setting, node: &Node, step: Step, seen: &mut Seen, open: &mut Vec<Node>) {
+fn visit(setting: &SearchSetting, node: &Node, step: Step, seen: &mut Seen, open: &mut Vec<Node>) {
     match node.after(setting, step) {
         Ok(next) if seen.insert(next.key(setting)) => open.push(next),
         Ok(_) => {}
@@ -626,7 +646,7 @@ fn visit(setting: &Setting, node: &Node, step: Step, seen: &mut Seen, open: &mut
     }
 }
 
-/// All graphs of so many tasks: for each the bits of the tasks that it waits for.
+/// Returns all graphs with a number of tasks, as bit sets of dependencies.
 fn graphs(tasks: usize) -> Vec<Vec<u8>> {
     let all = (0..1_u64 << (tasks * tasks)).map(|bits| {
         (0..tasks).map(|at| (bits >> (at * tasks)) as u8 & ((1 << tasks) - 1)).collect::<Vec<u8>>()
@@ -644,23 +664,23 @@ fn is_acyclic(graph: &[u8]) -> bool {
     true
 }
 
-/// All ways to give so many tasks one of so many kinds.
+/// Returns all assignments of `kinds` kinds to a number of tasks.
 fn all_kinds(tasks: usize, kinds: u8) -> impl Iterator<Item = Vec<u8>> {
     let kinds = u64::from(kinds);
     (0..kinds.pow(tasks as u32))
         .map(move |number| (0..tasks).map(|at| (number / kinds.pow(at as u32) % kinds) as u8).collect())
 }
 
-/// The full product for graphs of so many tasks. Returns the number of states.
-fn explore_all(tasks: usize, kinds: u8, happenings: Happenings, overtakes: &[u32]) -> usize {
+/// Explores the full product for all graphs with a number of tasks. Returns the number of states.
+fn explore_all(tasks: usize, kinds: u8, events: EventSet, overtakes: &[u32]) -> usize {
     let mut states = 0;
     let graphs = graphs(tasks);
-    let places = tasks + usize::from(happenings.added_tasks);
-    for tasks_max in (1..places).chain([usize::MAX]) {
+    let slots = tasks + usize::from(events.added_tasks);
+    for tasks_max in (1..slots).chain([usize::MAX]) {
         for &overtakes_max in overtakes {
             for on_failure in [OnFailure::KeepGoing, OnFailure::StopAtFirst] {
                 let setting =
-                    Setting { tasks_max, overtakes_max, on_failure, happenings, kinds, second: None };
+                    SearchSetting { tasks_max, overtakes_max, on_failure, events, kinds, second: None };
                 let roots = graphs.iter().flat_map(|graph| {
                     all_kinds(tasks, kinds).map(|kinds| Node::new(&setting, &kinds, graph))
                 });
@@ -673,48 +693,48 @@ fn explore_all(tasks: usize, kinds: u8, happenings: Happenings, overtakes: &[u32
     states
 }
 
-/// How many kinds of needs a long run takes: what `GREENWAVE_SCHEDULER_KINDS` says.
+/// Returns the number of kinds for a long run, from `GREENWAVE_SCHEDULER_KINDS`.
 fn long_kinds() -> Option<u8> {
     let asked = std::env::var("GREENWAVE_SCHEDULER_KINDS").ok()?.parse::<u8>().ok()?;
     Some(asked.clamp(1, KINDS.len() as u8))
 }
 
-const NOTHING: Happenings =
-    Happenings { retries: false, pauses: false, changing_workers: false, added_tasks: false, stops: false };
-const ALL: Happenings =
-    Happenings { retries: true, pauses: true, changing_workers: true, added_tasks: true, stops: true };
+const NOTHING: EventSet =
+    EventSet { retries: false, pauses: false, changing_workers: false, added_tasks: false, stops: false };
+const ALL: EventSet =
+    EventSet { retries: true, pauses: true, changing_workers: true, added_tasks: true, stops: true };
 
-/// Tasks, kinds of needs in `cargo test` and at most in a long run, and what happens beside ends of
-/// stages. With an added task there are four tasks, and a hundred times as many states.
-const SEARCHES: [(usize, u8, u8, Happenings); 9] = [
+/// Number of tasks, kinds of needs in `cargo test`, kinds of needs in a long run, and events. A
+/// task that is added to three others multiplies the number of states by a hundred.
+const SEARCHES: [(usize, u8, u8, EventSet); 9] = [
     (1, 6, 6, ALL),
-    (2, 6, 6, Happenings { added_tasks: false, ..ALL }),
-    (2, 4, 6, Happenings { added_tasks: true, ..NOTHING }),
+    (2, 6, 6, EventSet { added_tasks: false, ..ALL }),
+    (2, 4, 6, EventSet { added_tasks: true, ..NOTHING }),
     (2, 1, 6, ALL),
     (3, 5, 6, NOTHING),
-    (3, 3, 6, Happenings { retries: true, ..NOTHING }),
-    (3, 1, 6, Happenings { added_tasks: false, ..ALL }),
-    (3, 0, 4, Happenings { added_tasks: true, ..NOTHING }),
+    (3, 3, 6, EventSet { retries: true, ..NOTHING }),
+    (3, 1, 6, EventSet { added_tasks: false, ..ALL }),
+    (3, 0, 4, EventSet { added_tasks: true, ..NOTHING }),
     (3, 0, 2, ALL),
 ];
 
 #[test]
 fn no_state_of_up_to_three_tasks_is_stuck_or_over_a_limit_or_unfair() {
     let mut all = 0;
-    for (tasks, usual, most, happenings) in SEARCHES {
+    for (tasks, usual, most, events) in SEARCHES {
         let kinds = long_kinds().map_or(usual, |kinds| kinds.clamp(usual, most));
         if kinds == 0 {
             continue;
         }
-        let states = explore_all(tasks, kinds, happenings, &[0, 1, 2]);
-        println!("{tasks} tasks, {kinds} kinds of needs: {states} states ({happenings:?})");
+        let states = explore_all(tasks, kinds, events, &[0, 1, 2]);
+        println!("{tasks} tasks, {kinds} kinds of needs: {states} states ({events:?})");
         all += states;
     }
     println!("{all} states");
     assert!(all > 500_000, "{all} states: the search ended early");
 }
 
-/// All graphs of so many tasks, one of each shape.
+/// Returns one graph of each isomorphism class.
 fn shapes(tasks: usize) -> Vec<Vec<u8>> {
     let pairs: Vec<(usize, usize)> =
         (0..tasks).flat_map(|later| (0..later).map(move |at| (at, later))).collect();
@@ -733,7 +753,7 @@ fn shapes(tasks: usize) -> Vec<Vec<u8>> {
     shapes
 }
 
-/// A graph with task `at` renamed to `order[at]`.
+/// Returns a graph in which task `at` is renamed to `order[at]`.
 fn relabelled(graph: &[u8], order: &[usize]) -> Vec<u8> {
     let mut other = vec![0; graph.len()];
     for (at, after) in graph.iter().enumerate() {
@@ -753,8 +773,8 @@ fn permutations(tasks: usize) -> Vec<Vec<usize>> {
     })
 }
 
-/// Rows of levels, one level for each factor, in which every two levels of two factors meet (after
-/// Cohen, Dalal, Fredman, Patton, "The AETG System", 1997).
+/// Returns rows with a level for each factor, such that all pairs of levels of two factors occur
+/// (after Cohen, Dalal, Fredman, Patton, "The AETG System", 1997).
 fn pairwise(levels: &[usize]) -> Vec<Vec<usize>> {
     let mut open = std::collections::BTreeSet::new();
     for (other, count) in levels.iter().enumerate() {
@@ -769,12 +789,13 @@ fn pairwise(levels: &[usize]) -> Vec<Vec<usize>> {
         for factor in 0..levels.len() {
             if row[factor].is_none() {
                 let gain = |level: usize| {
-                    let meets = |(at, chosen): (usize, &Option<usize>)| {
+                    let shares_resource = |(at, chosen): (usize, &Option<usize>)| {
                         chosen.is_some_and(|chosen| open.contains(&pair((at, chosen), (factor, level))))
                     };
-                    row.iter().enumerate().filter(|other| meets(*other)).count()
+                    row.iter().enumerate().filter(|other| shares_resource(*other)).count()
                 };
-                // Of equals another one in each row, so that levels that have met all others vary.
+                // Ties are broken differently in each row, so that levels whose pairs are covered
+                // vary.
                 let start = rows.len() % levels[factor];
                 let turned = (0..levels[factor]).map(|level| (level + start) % levels[factor]);
                 row[factor] = turned.max_by_key(|level| gain(*level));
@@ -796,7 +817,7 @@ fn pair((at, a): (usize, usize), (other, b): (usize, usize)) -> (usize, usize, u
 }
 
 #[test]
-fn every_two_levels_of_two_factors_meet() {
+fn pairwise_rows_cover_all_pairs_of_levels() {
     let levels = [3, 2, 5, 4];
     let rows = pairwise(&levels);
     for other in 0..levels.len() {
@@ -810,12 +831,11 @@ fn every_two_levels_of_two_factors_meet() {
     assert_eq!([1, 2, 3, 4].map(|tasks| graphs(tasks).len()), [1, 3, 25, 543], "OEIS A003024");
 }
 
-/// Every shape of graph of so many tasks, with every two values of two attributes together. Of the
-/// rows for each shape only one in `every` is taken, another one for each shape. Returns the number
-/// of states.
+/// Explores every graph shape with all pairs of attribute values. Of the rows for each shape, one
+/// in `every` is used, a different one for each shape. Returns the number of states.
 fn explore_shapes(tasks: usize, kinds: u8, every: usize) -> usize {
     let orders = permutations(tasks);
-    // Of the 120 orders of five tasks, some that are spread over all.
+    // A spread of 24 of the 120 orders of five tasks.
     let orders: Vec<_> = orders.iter().step_by(orders.len().div_ceil(24)).collect();
     let tasks_max = [1, 2, tasks - 1, usize::MAX];
     let mut levels = vec![usize::from(kinds); 2 * tasks];
@@ -830,23 +850,23 @@ fn explore_shapes(tasks: usize, kinds: u8, every: usize) -> usize {
             let (first, rest) = kinds.split_at(tasks);
             let mut second = [0; TASKS_MAX];
             second[..tasks].copy_from_slice(&rest[..tasks]);
-            let [order, places, overtakes_max, failure, flags @ ..] = &row[2 * tasks..] else {
-                unreachable!("a row has a level for each factor");
+            let [order, slots, overtakes_max, failure, flags @ ..] = &row[2 * tasks..] else {
+                unreachable!("each row has a level for each factor");
             };
             let is = |flag: usize| flags[flag] == 1;
-            let setting = Setting {
-                tasks_max: tasks_max[*places],
+            let setting = SearchSetting {
+                tasks_max: tasks_max[*slots],
                 overtakes_max: *overtakes_max as u32,
                 on_failure: [OnFailure::KeepGoing, OnFailure::StopAtFirst][*failure],
-                happenings: Happenings {
+                events: EventSet {
                     retries: is(0),
                     pauses: is(1),
                     changing_workers: is(2),
                     stops: is(3),
-                    // One more task makes a hundred times as many states.
+                    // An added task multiplies the number of states by a hundred.
                     added_tasks: is(4) && tasks < 5 && every == 1,
                 },
-                // Of an added task.
+                // Kinds of an added task.
                 kinds: 1,
                 second: Some(second),
             };
@@ -861,7 +881,7 @@ fn explore_shapes(tasks: usize, kinds: u8, every: usize) -> usize {
 
 #[test]
 fn no_state_of_four_or_five_tasks_is_stuck_or_over_a_limit_or_unfair() {
-    // In `cargo test` as many as take a few seconds.
+    // Limited to a few seconds in `cargo test`.
     for (tasks, kinds, every) in [(4, 4, 8), (5, 4, 1000)] {
         let (kinds, every) = long_kinds().map_or((kinds, every), |kinds| (kinds, 1));
         let states = explore_shapes(tasks, kinds, every);

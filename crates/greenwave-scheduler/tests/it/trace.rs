@@ -1,14 +1,14 @@
-//! Traces: what they say of a run, as JSON.
+//! Tests of `ChromeTrace`.
 
 use std::time::Duration;
 
-use greenwave_scheduler::{Progress, Stage, TaskId, Trace};
+use greenwave_scheduler::{ChromeTrace, Progress, Stage, TaskId};
 
 #[test]
-fn stages_stand_in_as_many_rows_as_run_at_once() {
+fn concurrent_stages_use_separate_rows() {
     let [a, b, c] = [0, 1, 2].map(TaskId::from_index);
     let stage = |task, number| Stage { task, number, retry: 0 };
-    let mut trace = Trace::new();
+    let mut trace = ChromeTrace::new();
     let mut at = |ms: u64, progress| trace.observe_at(Duration::from_millis(ms), progress);
     at(0, Progress::Started(stage(a, 0)));
     at(1, Progress::Started(stage(b, 0)));

@@ -1,5 +1,6 @@
-//! A log's directory with any change to any of its files: opening, reading, checking, compacting and writing neither panic nor
-//! return a value that nobody put. Half of the inputs have their checksums made right again, so that what a header says is reached.
+//! Fuzz target: arbitrary changes of the files of a log. Opening, reading, checking, compacting and
+//! writing must not panic, nor return a value that was never put. In half of the inputs the
+//! checksums are corrected, so that invalid header fields are reached.
 #![no_main]
 
 use std::path::{Path, PathBuf};
@@ -28,7 +29,7 @@ fn value(key: u8, version: u8) -> Vec<u8> {
     value
 }
 
-/// The files of a log with all kinds of records.
+/// Returns the files of a log with all kinds of records.
 fn image() -> &'static [(PathBuf, Vec<u8>)] {
     static IMAGE: OnceLock<Vec<(PathBuf, Vec<u8>)>> = OnceLock::new();
     IMAGE.get_or_init(|| {
@@ -37,7 +38,7 @@ fn image() -> &'static [(PathBuf, Vec<u8>)] {
             let process = machine.process();
             let log = Log::open_simulated(&process, "/log", options()).expect("an empty directory");
             for key in 0..KEYS {
-                log.put_like(&[key], &value(key, version), &[key.wrapping_sub(1)]).expect("room");
+                log.put_delta(&[key], &value(key, version), &[key.wrapping_sub(1)]).expect("room");
             }
             log.remove(&[0]).expect("room");
             log.flush().expect("a disk");
@@ -84,7 +85,7 @@ fn examine(log: &Log, forged: bool) {
             && !forged
         {
             let put = key.len() == 1 && got.len() == 600 && got[..] == value(key[0], got[1])[..];
-            assert!(put || got.as_ref() == b"new", "a value that nobody put");
+            assert!(put || got.as_ref() == b"new", "a value that was never put");
         }
     }
     drop(log.check());
@@ -95,7 +96,7 @@ fn examine(log: &Log, forged: bool) {
     drop(log.flush());
 }
 
-/// Makes the checksums of a segment's headers, or an index file's blocks, right for what stands there.
+/// Corrects the checksums of a segment's record headers, or of an index file's blocks.
 fn reseal(path: &Path, bytes: &mut [u8]) {
     let name = path.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
     let Ok(id) = u64::from_str_radix(name, 16) else { return };

@@ -1,4 +1,4 @@
-//! The operating system's side of the seam.
+//! File operations of the operating system.
 
 use std::fs::OpenOptions;
 use std::hash::{BuildHasher, RandomState};
@@ -6,9 +6,10 @@ use std::io;
 use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
-use super::{Access, File, Status};
+use crate::access::{Access, FileStatus};
+use crate::format::directory_identity;
 
-pub(super) fn open(path: &Path, access: Access) -> io::Result<File> {
+pub(super) fn open(path: &Path, access: Access) -> io::Result<std::fs::File> {
     let mut options = OpenOptions::new();
     options.read(true);
     match access {
@@ -17,14 +18,14 @@ pub(super) fn open(path: &Path, access: Access) -> io::Result<File> {
         Access::Create => options.write(true).create(true).truncate(false),
         Access::CreateNew => options.write(true).create_new(true),
     };
-    options.open(path).map(File::Os)
+    options.open(path)
 }
 
 pub(super) fn names(dir: &Path) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in std::fs::read_dir(dir)? {
         let entry = entry?;
-        // An entry that vanishes between the two calls is no file any more.
+        // A file that vanishes between the two calls is skipped.
         if entry.file_type().is_ok_and(|kind| kind.is_file()) {
             names.extend(entry.file_name().into_string());
         }
@@ -46,7 +47,7 @@ pub(super) fn all_names(dir: &Path) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-pub(super) fn status(path: &Path) -> io::Result<Status> {
+pub(super) fn status(path: &Path) -> io::Result<FileStatus> {
     let metadata = path.metadata()?;
     let modified = metadata.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
     #[cfg(unix)]
@@ -56,7 +57,7 @@ pub(super) fn status(path: &Path) -> io::Result<Status> {
     };
     #[cfg(not(unix))]
     let identity = [0; 4];
-    Ok(Status { len: metadata.len(), modified, identity })
+    Ok(FileStatus { len: metadata.len(), modified, identity })
 }
 
 pub(super) fn identity(dir: &Path) -> io::Result<u64> {
@@ -64,13 +65,13 @@ pub(super) fn identity(dir: &Path) -> io::Result<u64> {
     {
         use std::os::unix::fs::MetadataExt;
         let metadata = dir.metadata()?;
-        Ok(crate::manifest::identity_of(metadata.dev(), metadata.ino()))
+        Ok(directory_identity(metadata.dev(), metadata.ino()))
     }
-    // No directory is known to be a copy.
+    // Without inode numbers, copies of a directory cannot be recognised.
     #[cfg(not(unix))]
     {
         let _ = dir;
-        Ok(crate::manifest::identity_of(0, 0))
+        Ok(directory_identity(0, 0))
     }
 }
 
@@ -93,7 +94,7 @@ pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
     std::fs::File::open(dir)?.sync_all()
 }
 
-/// `RandomState` is seeded by the operating system.
+/// Uses the seed of `RandomState`, which the operating system provides.
 pub(super) fn random() -> u64 {
     RandomState::new().hash_one((std::process::id(), std::time::SystemTime::now()))
 }
@@ -103,7 +104,7 @@ pub(super) fn pause(duration: Duration) {
 }
 
 pub(super) mod file {
-    //! Calls on an open file, each one system call.
+    //! Operations on an open file, each one system call.
 
     use std::fs::{File, TryLockError};
     use std::io;
@@ -134,11 +135,12 @@ pub(super) mod file {
         use rustix::io::{ReadWriteFlags, preadv2};
         let len = buf.len();
         let bufs = &mut [io::IoSliceMut::new(buf)];
-        // A short count may be the end of the file or of what is cached. The slow path tells these apart.
+        // A short read means the end of the file or of its cached part. The blocking read
+        // distinguishes them.
         preadv2(file, bufs, offset, ReadWriteFlags::NOWAIT).is_ok_and(|read| read == len)
     }
 
-    /// Elsewhere nothing says whether a read would wait.
+    /// No other system reports whether a read would wait.
     #[cfg(not(target_os = "linux"))]
     pub(in crate::disk) fn read_at_nowait(_: &File, _: &mut [u8], _: u64) -> bool {
         false

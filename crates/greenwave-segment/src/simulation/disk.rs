@@ -1,4 +1,4 @@
-//! The file system of a simulated machine: what is in its page cache, what has reached its disk, and who holds which lock.
+//! The file system of a simulated machine: page cache, durable contents and locks.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::{Xxh3Default, xxh3_64};
 
 use super::{Faults, Unsynced};
-use crate::disk::{Access, Status};
+use crate::access::{Access, FileStatus};
 
-/// The unit that a disk writes whole.
+/// Size that a disk writes atomically, in bytes.
 const SECTOR_BYTES: usize = 512;
 
-/// A change of a file that has not reached the disk.
+/// A change of a file that has not been synced.
 #[derive(Debug, Clone, Hash)]
 enum Change {
     Write(usize, Vec<u8>),
@@ -21,9 +21,9 @@ enum Change {
 
 #[derive(Debug, Clone, Default)]
 struct Inode {
-    /// What readers see.
+    /// Contents as readers see them.
     data: Vec<u8>,
-    /// What has reached the disk for sure.
+    /// Contents that have been synced.
     durable: Vec<u8>,
     pending: Vec<Change>,
     links: u32,
@@ -32,23 +32,23 @@ struct Inode {
 }
 
 #[derive(Debug, Clone)]
-struct ProcessState {
+struct SimulatedProcess {
     alive: bool,
     open_files: usize,
     random: u64,
     ahead: i64,
-    /// A hash of all that the process has learnt from the disk.
+    /// Hash of everything that the process has read from the disk.
     seen: u64,
 }
 
-/// A machine's disk and processes.
+/// Disk and processes of a machine.
 #[derive(Debug)]
-pub(super) struct State {
+pub(super) struct SimulatedDisk {
     inodes: Vec<Inode>,
     pub(super) names: BTreeMap<PathBuf, usize>,
     durable_names: BTreeMap<PathBuf, usize>,
     pending_names: Vec<(PathBuf, Option<usize>)>,
-    processes: Vec<ProcessState>,
+    processes: Vec<SimulatedProcess>,
     descriptions: u64,
     /// Paths by inode, for the trace.
     paths: HashMap<usize, PathBuf>,
@@ -60,7 +60,7 @@ pub(super) struct State {
     noted: Option<usize>,
 }
 
-impl State {
+impl SimulatedDisk {
     pub(super) fn new(seed: u64) -> Self {
         Self {
             inodes: Vec::new(),
@@ -87,8 +87,12 @@ impl State {
             names: self.names.clone(),
             durable_names: self.durable_names.clone(),
             pending_names: self.pending_names.clone(),
-            // Numbers of processes go on, so that new ones draw other numbers than those before.
-            processes: self.processes.iter().map(|p| ProcessState { alive: false, ..p.clone() }).collect(),
+            // New processes get new numbers, and so other random numbers.
+            processes: self
+                .processes
+                .iter()
+                .map(|p| SimulatedProcess { alive: false, ..p.clone() })
+                .collect(),
             descriptions: self.descriptions,
             paths: self.paths.clone(),
             random: self.random,
@@ -103,7 +107,7 @@ impl State {
     pub(super) fn start_process(&mut self) -> usize {
         let number = self.processes.len();
         let random = xxh3_64(&(number as u64).to_le_bytes());
-        self.processes.push(ProcessState { alive: true, open_files: 0, random, ahead: 0, seen: 0 });
+        self.processes.push(SimulatedProcess { alive: true, open_files: 0, random, ahead: 0, seen: 0 });
         number
     }
 
@@ -119,7 +123,8 @@ impl State {
         self.processes[id].ahead
     }
 
-    /// Depends on the process and on how often it asked, not on what others do in between.
+    /// Returns a random number that depends on the process and the number of its calls, not on
+    /// other processes.
     pub(super) fn random_of(&mut self, id: usize) -> u64 {
         let random = &mut self.processes[id].random;
         *random = next_random(*random);
@@ -154,7 +159,7 @@ impl State {
         }
         let mut names = std::mem::take(&mut self.durable_names);
         for (path, inode) in std::mem::take(&mut self.pending_names) {
-            if unsynced == Unsynced::Kept || unsynced == Unsynced::Some && self.chance(500) {
+            if unsynced == Unsynced::All || unsynced == Unsynced::Some && self.chance(500) {
                 match inode {
                     Some(inode) => drop(names.insert(path, inode)),
                     None => drop(names.remove(&path)),
@@ -166,8 +171,8 @@ impl State {
             let mut data = std::mem::take(&mut inode.durable);
             for change in inode.pending {
                 match unsynced {
-                    Unsynced::Kept => apply(&mut data, &change),
-                    Unsynced::Lost => {}
+                    Unsynced::All => apply(&mut data, &change),
+                    Unsynced::None => {}
                     Unsynced::Some => self.apply_some(&mut data, change),
                 }
             }
@@ -179,14 +184,14 @@ impl State {
         self.durable_names = names;
     }
 
-    /// Applies a change, or not, or of a write some sectors only.
+    /// Applies a change, ignores it, or applies some sectors of a write.
     fn apply_some(&mut self, data: &mut Vec<u8>, change: Change) {
         match self.below(4) {
             0 => {}
             1 | 2 => apply(data, &change),
             _ => {
                 let Change::Write(offset, bytes) = change else { return };
-                // The length may have reached the disk without the bytes.
+                // The new length may have reached the disk without the bytes.
                 if self.chance(500) {
                     let len = data.len().max(offset + bytes.len());
                     data.resize(len, 0);
@@ -205,8 +210,8 @@ impl State {
     }
 
     fn used(&self) -> u64 {
-        let there = self.inodes.iter().filter(|inode| inode.links > 0 || inode.open > 0);
-        there.map(|inode| inode.data.len() as u64).sum()
+        let existing = self.inodes.iter().filter(|inode| inode.links > 0 || inode.open > 0);
+        existing.map(|inode| inode.data.len() as u64).sum()
     }
 
     pub(super) fn open(&mut self, id: usize, path: &Path, access: Access) -> io::Result<(u64, usize)> {
@@ -247,19 +252,19 @@ impl State {
     }
 
     pub(super) fn list(&mut self, id: usize, dir: &Path) -> io::Result<Vec<String>> {
-        let there = self.names.keys().filter(|path| path.parent() == Some(dir));
+        let existing = self.names.keys().filter(|path| path.parent() == Some(dir));
         let names: Vec<String> =
-            there.filter_map(|path| Some(path.file_name()?.to_str()?.to_owned())).collect();
+            existing.filter_map(|path| Some(path.file_name()?.to_str()?.to_owned())).collect();
         names.iter().for_each(|name| self.learn(id, name.as_bytes()));
         Ok(names)
     }
 
-    pub(super) fn status(&mut self, id: usize, path: &Path) -> io::Result<Status> {
+    pub(super) fn status(&mut self, id: usize, path: &Path) -> io::Result<FileStatus> {
         let inode = self.names.get(path).copied();
         let len = inode.map(|inode| self.inodes[inode].data.len() as u64);
         self.learn(id, &len.unwrap_or(u64::MAX).to_le_bytes());
         let (Some(inode), Some(len)) = (inode, len) else { return Err(io::ErrorKind::NotFound.into()) };
-        Ok(Status { len, modified: 0, identity: [0, inode as i128, 0, 0] })
+        Ok(FileStatus { len, modified: 0, identity: [0, inode as i128, 0, 0] })
     }
 
     pub(super) fn remove(&mut self, path: &Path) -> io::Result<()> {
@@ -400,7 +405,7 @@ impl State {
         *seen = xxhash_rust::xxh3::xxh3_64_with_seed(what, *seen);
     }
 
-    /// Takes note of an operation: for the trace, and of its end for the process's history.
+    /// Records an operation in the trace, and its outcome in the hash of the process.
     pub(super) fn note(&mut self, id: usize, name: &str, path: &Path, outcome: Option<io::ErrorKind>) {
         let outcome_byte = outcome.map_or(0, |kind| 1 + kind as u8);
         self.learn(id, &[outcome_byte]);
@@ -413,7 +418,7 @@ impl State {
         }
     }
 
-    /// Takes note of which file the operation under way is about.
+    /// Records the file of the current operation.
     pub(super) fn note_file(&mut self, inode: usize) {
         self.noted = Some(inode);
     }
@@ -473,7 +478,7 @@ fn apply(data: &mut Vec<u8>, change: &Change) {
     }
 }
 
-/// The process that a description of a file belongs to.
+/// Returns the process that a file description belongs to.
 fn owner(description: u64) -> usize {
     (description & 0xFFFF) as usize
 }

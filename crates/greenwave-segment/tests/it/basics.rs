@@ -1,11 +1,11 @@
-//! What each call does.
+//! Tests of the individual calls.
 
 use greenwave_segment::{Compression, Error, Log, Nowait, Options};
 
 use crate::{fresh, noise, small};
 
 #[test]
-fn a_value_comes_back_before_and_after_reopening() {
+fn a_value_is_read_before_and_after_reopening() {
     let (_dir, log) = fresh(Options::default());
     for (key, value) in [(&b"a"[..], vec![]), (b"", b"empty key".to_vec()), (b"b", vec![7; 100_000])] {
         log.put(key, &value).unwrap();
@@ -22,23 +22,23 @@ fn a_value_comes_back_before_and_after_reopening() {
 fn removal_and_overwriting_survive_reopening() {
     let (_dir, log) = fresh(small());
     for round in 0..50_u64 {
-        log.put(b"kept", &round.to_le_bytes()).unwrap();
-        log.put(b"gone", &noise(round, 300)).unwrap();
+        log.put(b"counter", &round.to_le_bytes()).unwrap();
+        log.put(b"removed", &noise(round, 300)).unwrap();
     }
-    assert!(log.remove(b"gone").unwrap());
-    assert!(!log.remove(b"gone").unwrap());
+    assert!(log.remove(b"removed").unwrap());
+    assert!(!log.remove(b"removed").unwrap());
     assert!(!log.remove(b"never").unwrap());
     assert!(log.stats().segments > 2);
     let dir = log.dir().to_owned();
     drop(log);
     let again = Log::open(dir, small()).unwrap();
-    assert_eq!(again.get(b"gone").unwrap(), None);
-    assert_eq!(again.get(b"kept").unwrap().unwrap(), 49_u64.to_le_bytes().to_vec());
+    assert_eq!(again.get(b"removed").unwrap(), None);
+    assert_eq!(again.get(b"counter").unwrap().unwrap(), 49_u64.to_le_bytes().to_vec());
     assert_eq!(again.stats().entries, 1);
 }
 
 #[test]
-fn keys_are_listed_by_prefix_in_order() {
+fn keys_with_prefix_are_sorted() {
     let (_dir, log) = fresh(Options::default());
     for key in ["b/2", "a/1", "b/1", "b/3", "c"] {
         log.put(key.as_bytes(), b"").unwrap();
@@ -49,7 +49,7 @@ fn keys_are_listed_by_prefix_in_order() {
 }
 
 #[test]
-fn compression_is_kept_only_when_it_gains() {
+fn values_that_do_not_shrink_are_stored_raw() {
     let (_dir, log) = fresh(Options::default());
     log.put(b"text", &b"green wave ".repeat(1000)).unwrap();
     let text = log.stats();
@@ -66,18 +66,18 @@ fn compression_is_kept_only_when_it_gains() {
 }
 
 #[test]
-fn a_read_from_the_page_cache_need_not_wait() {
+fn a_value_in_the_page_cache_is_read_without_blocking() {
     let (_dir, log) = fresh(Options::default());
     log.put(b"key", b"value").unwrap();
     let expected = Nowait::Ready(Some("value".into()));
     let answer = log.get_nowait(b"key");
-    // A file system may decline, tmpfs of old kernels for one.
+    // The file system may not support it, such as tmpfs on old kernels.
     assert!(answer == expected || answer == Nowait::WouldBlock);
     assert_eq!(log.get_nowait(b"other"), Nowait::Ready(None));
 }
 
 #[test]
-fn limits_are_errors_that_name_both_sides() {
+fn errors_name_the_value_and_the_limit() {
     let (_dir, log) = fresh(Options { key_bytes_max: 4, value_bytes_max: 8, ..Options::default() });
     let error = log.put(b"12345", b"").unwrap_err();
     assert!(matches!(error, Error::KeyTooLong { len: 5, max: 4 }), "{error}");
@@ -85,11 +85,11 @@ fn limits_are_errors_that_name_both_sides() {
     assert!(matches!(error, Error::ValueTooLarge { len: 9, max: 8 }), "{error}");
     let options = Options { compression: Compression::Zstd { level: 99 }, ..Options::default() };
     let error = Log::open(log.dir(), options).unwrap_err();
-    assert_eq!(error.to_string(), "option compression level is 99, where -7 to 22 is accepted");
+    assert_eq!(error.to_string(), "invalid value 99 for compression.level: expected a number from -7 to 22");
 }
 
 #[test]
-fn a_value_larger_than_a_segment_gets_its_own() {
+fn a_value_larger_than_a_segment_gets_its_own_segment() {
     let (_dir, log) = fresh(small());
     let large = noise(3, 50_000);
     log.put(b"before", b"x").unwrap();
@@ -134,7 +134,7 @@ fn a_clock_that_steps_back_does_not_lose_writes() {
 }
 
 #[test]
-fn a_dictionary_makes_small_values_smaller_and_is_found_again() {
+fn a_dictionary_shrinks_small_values_and_survives_reopening() {
     let (_dir, log) = fresh(small());
     let value = |n: u64| {
         format!(
@@ -166,7 +166,7 @@ fn a_dictionary_makes_small_values_smaller_and_is_found_again() {
 }
 
 #[test]
-fn a_dictionary_needs_something_to_learn_from() {
+fn a_dictionary_needs_enough_values() {
     let (_dir, log) = fresh(Options::default());
     log.put(b"one", &noise(1, 100)).unwrap();
     assert!(!log.train_dictionary(4096).unwrap());

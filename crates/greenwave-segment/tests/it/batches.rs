@@ -1,4 +1,4 @@
-//! Batches and compare-and-swap, among threads and processes.
+//! Tests of batches and compare-and-swap, among threads and processes.
 
 use std::process::Command;
 
@@ -7,7 +7,7 @@ use greenwave_segment::{Batch, Log, Options};
 use crate::{fresh, noise, small};
 
 #[test]
-fn a_batch_counts_as_a_whole() {
+fn a_batch_makes_all_its_changes() {
     let (_dir, log) = fresh(small());
     log.put(b"old", b"value").unwrap();
     let batch = Batch::new().put(b"one", b"1").put(b"two", b"2").remove(b"old").put(b"one", b"again");
@@ -21,7 +21,7 @@ fn a_batch_counts_as_a_whole() {
 }
 
 #[test]
-fn a_condition_that_does_not_hold_changes_nothing() {
+fn a_failed_condition_changes_nothing() {
     let (_dir, log) = fresh(small());
     log.put(b"key", b"value").unwrap();
     let batch = |expected| Batch::new().expect(b"key", expected).put(b"key", b"new").put(b"other", b"new");
@@ -36,13 +36,13 @@ fn a_condition_that_does_not_hold_changes_nothing() {
     assert!(log.compare_and_swap(b"key", Some(b"new"), None).unwrap());
     assert!(log.compare_and_swap(b"key", None, Some(b"first")).unwrap());
     assert!(!log.compare_and_swap(b"key", None, Some(b"second")).unwrap());
-    // Conditions alone ask a question.
+    // A batch may consist of conditions only.
     assert!(log.write(&Batch::new().expect(b"key", Some(b"first"))).unwrap());
     assert!(!log.write(&Batch::new().expect(b"key", None)).unwrap());
 }
 
 #[test]
-fn a_batch_that_is_torn_at_any_byte_counts_not_at_all() {
+fn a_batch_torn_at_any_byte_is_ignored() {
     let dir = tempfile::tempdir().unwrap();
     let log = Log::open(dir.path(), Options::default()).unwrap();
     for key in 0..3_u8 {
@@ -73,7 +73,7 @@ fn a_batch_that_is_torn_at_any_byte_counts_not_at_all() {
 }
 
 #[test]
-fn threads_count_together() {
+fn threads_increment_a_counter() {
     let (_dir, log) = fresh(Options::default());
     std::thread::scope(|scope| {
         for _ in 0..4 {
@@ -83,7 +83,7 @@ fn threads_count_together() {
     assert_eq!(log.get(b"counter").unwrap().unwrap(), 400_u64.to_le_bytes()[..]);
 }
 
-/// Adds one, so many times, whatever others add meanwhile.
+/// Increments the counter `times` times, despite concurrent increments.
 fn add(log: &Log, times: u64) {
     for _ in 0..times {
         loop {
@@ -96,7 +96,7 @@ fn add(log: &Log, times: u64) {
     }
 }
 
-/// Names the directory to the child, which is this same test binary.
+/// Environment variable with the directory for the child process, which runs this test binary.
 const CHILD_DIR: &str = "GREENWAVE_SEGMENT_COUNT_DIR";
 
 #[test]
@@ -107,7 +107,7 @@ fn child() {
 }
 
 #[test]
-fn processes_count_together() {
+fn processes_increment_a_counter() {
     let (_dir, log) = fresh(small());
     let children: Vec<_> = (0..3)
         .map(|_| {

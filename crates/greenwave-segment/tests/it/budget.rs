@@ -1,11 +1,11 @@
-//! Compaction and the disk budget.
+//! Tests of compaction and the disk budget.
 
 use greenwave_segment::{Compression, Error, Log, Options, WhenFull};
 
 use crate::{fresh, noise, small};
 
 #[test]
-fn compaction_frees_what_is_dead_and_keeps_the_rest() {
+fn compaction_frees_dead_records() {
     let (_dir, log) = fresh(small());
     log.put(b"first", &noise(9, 500)).unwrap();
     for round in 0..100 {
@@ -49,7 +49,7 @@ fn a_removed_key_stays_removed_through_compactions() {
 }
 
 #[test]
-fn a_full_log_refuses_and_frees_itself_after_removals() {
+fn a_full_log_refuses_puts_until_keys_are_removed() {
     let options =
         Options { disk_bytes_max: Some(32 << 10), compression: Compression::None, ..Options::default() };
     let (_dir, log) = fresh(options);
@@ -71,7 +71,7 @@ fn a_full_log_refuses_and_frees_itself_after_removals() {
 }
 
 #[test]
-fn a_bounded_cache_drops_the_oldest_and_brings_nothing_back() {
+fn a_log_that_drops_the_oldest_stays_within_its_budget() {
     let bounded = || Options {
         disk_bytes_max: Some(64 << 10),
         when_full: WhenFull::DropOldest,
@@ -102,7 +102,7 @@ fn a_bounded_cache_drops_the_oldest_and_brings_nothing_back() {
 }
 
 #[test]
-fn readers_follow_a_compaction_in_another_process() {
+fn readers_follow_a_compaction_by_another_log() {
     let (_dir, writer) = fresh(small());
     for round in 0..60 {
         writer.put(format!("key {}", round % 3).as_bytes(), &noise(round, 500)).unwrap();
@@ -121,7 +121,7 @@ fn readers_follow_a_compaction_in_another_process() {
 }
 
 #[test]
-fn dropping_a_value_does_not_bring_an_older_one_back() {
+fn dropping_a_value_hides_older_ones() {
     let bounded = || Options {
         disk_bytes_max: Some(64 << 10),
         when_full: WhenFull::DropOldest,
@@ -129,7 +129,7 @@ fn dropping_a_value_does_not_bring_an_older_one_back() {
         ..Options::default()
     };
     let (_dir, log) = fresh(bounded());
-    // The older value stands in a segment that cannot be dropped, since its writer lives.
+    // The older value is in a segment that cannot be dropped, since its writer is alive.
     let other = Log::open(log.dir(), bounded()).unwrap();
     other.put(b"key", b"older").unwrap();
     log.refresh().unwrap();

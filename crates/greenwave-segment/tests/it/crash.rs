@@ -1,4 +1,5 @@
-//! A real process killed with SIGKILL while it writes: whatever it reported as flushed is there, and whatever is there is right.
+//! Kills a writing process with SIGKILL: everything that it reported as flushed must exist, and
+//! every value must be correct.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
@@ -7,24 +8,25 @@ use greenwave_segment::{Log, Options};
 
 use crate::{noise, rounds, small};
 
-/// Names the directory to the child, which is this same test binary.
+/// Environment variable with the directory for the child process, which runs this test binary.
 const CHILD_DIR: &str = "GREENWAVE_SEGMENT_CRASH_DIR";
-/// More rounds, for the long run.
+/// Environment variable with the number of rounds, for long runs.
 const ROUNDS: &str = "GREENWAVE_CRASH_ROUNDS";
 
-/// Every seventh is unlike the others; those after it are almost like it.
+/// Returns a value that differs from the ones before if `number` is a multiple of seven, and is
+/// similar to the previous one otherwise.
 fn value(number: u64) -> Vec<u8> {
     let mut value = noise(number / 7, 300 + (number / 7 % 700) as usize);
     value.extend((0..number % 7).flat_map(|change| noise(number + change, 5)));
     value
 }
 
-/// How many numbers there are; they have no gaps.
+/// Returns how many numbers the log contains; they have no gaps.
 fn numbers(log: &Log) -> u64 {
     log.keys_with_prefix(b"").iter().filter(|key| key.len() == 8).count() as u64
 }
 
-/// Not a test of its own: writes until it is killed, and reports each flushed number.
+/// The child process: writes until it is killed, and reports each flushed number.
 #[test]
 #[ignore = "the child of the test below"]
 fn child() {
@@ -33,29 +35,29 @@ fn child() {
     let start = numbers(&log);
     let mut out = std::io::stdout();
     for number in start.. {
-        log.put_like(&number.to_le_bytes(), &value(number), &number.wrapping_sub(1).to_le_bytes()).unwrap();
+        log.put_delta(&number.to_le_bytes(), &value(number), &number.wrapping_sub(1).to_le_bytes()).unwrap();
         if number % 7 == 0 {
             log.flush().unwrap();
             writeln!(out, "\nflushed {number}").unwrap();
             out.flush().unwrap();
         }
         if number % 61 == 0 {
-            // What others are differences from, for a while.
-            log.put_like(b"again", &value(number), &number.to_le_bytes()).unwrap();
-            log.put_like(b"like again", &value(number + 1), b"again").unwrap();
-            log.remove(b"again").unwrap();
+            // For a while, other values are deltas from this one.
+            log.put_delta(b"base", &value(number), &number.to_le_bytes()).unwrap();
+            log.put_delta(b"delta", &value(number + 1), b"base").unwrap();
+            log.remove(b"base").unwrap();
             log.compact().unwrap();
         }
     }
 }
 
 #[test]
-fn nothing_flushed_is_lost_to_sigkill() {
+fn sigkill_loses_nothing_flushed() {
     let rounds = rounds(ROUNDS, 12);
     let mut dir = tempfile::tempdir().unwrap();
     let mut flushed = None;
     for round in 0..u64::from(rounds) {
-        // Now and then a new log, since every round reads all of it.
+        // A new log from time to time, since every round reads the whole log.
         if round % 20 == 19 {
             (dir, flushed) = (tempfile::tempdir().unwrap(), None);
         }
@@ -66,7 +68,7 @@ fn nothing_flushed_is_lost_to_sigkill() {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        // The kill comes after some reports, at whatever point the child has reached by then.
+        // The kill comes after some reports, at an arbitrary point of the child.
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let reports =
             lines.map_while(Result::ok).filter_map(|line| line.strip_prefix("flushed ")?.parse().ok());

@@ -1,4 +1,5 @@
-//! Truncation and flipped bits at every byte, newer formats, foreign files: a miss, an older value, or a clear error, never a wrong byte.
+//! Tests of damage: truncation and flipped bits at every byte, newer formats, foreign files. The
+//! result is a miss, an older value or a clear error, never a wrong byte.
 
 use std::path::{Path, PathBuf};
 
@@ -13,7 +14,7 @@ fn value(record: u64) -> Vec<u8> {
     noise(record, 20 + record as usize)
 }
 
-/// A small segment, and its image.
+/// Creates a small segment; returns its path and contents.
 fn segment() -> (TempDir, PathBuf, Vec<u8>) {
     let dir = tempfile::tempdir().unwrap();
     let log = Log::open(dir.path(), Options::default()).unwrap();
@@ -26,7 +27,7 @@ fn segment() -> (TempDir, PathBuf, Vec<u8>) {
     (dir, path, image)
 }
 
-/// The only segment.
+/// Returns the path of the only segment.
 fn only_file(dir: &Path) -> PathBuf {
     let files = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
     let mut segments = files.filter(|path| path.extension().is_some_and(|it| it == "seg"));
@@ -35,7 +36,7 @@ fn only_file(dir: &Path) -> PathBuf {
     file
 }
 
-/// How many records are still right; the others must be missing.
+/// Returns how many records are still correct; the others must be missing.
 fn survivors(dir: &Path) -> u64 {
     let log = Log::open(dir, Options::default()).unwrap();
     let survives = |record: &u64| match log.get(&record.to_le_bytes()).unwrap() {
@@ -54,7 +55,7 @@ fn survivors(dir: &Path) -> u64 {
 }
 
 #[test]
-fn truncation_at_every_byte_costs_the_tail_only() {
+fn truncation_at_any_byte_loses_only_the_tail() {
     let (dir, path, image) = segment();
     let mut at_most = 0;
     for len in 0..image.len() {
@@ -67,7 +68,7 @@ fn truncation_at_every_byte_costs_the_tail_only() {
 }
 
 #[test]
-fn a_flipped_bit_at_any_byte_costs_one_record_at_most() {
+fn a_flipped_bit_at_any_byte_loses_at_most_one_record() {
     let (dir, path, image) = segment();
     for at in 0..image.len() {
         let mut damaged = image.clone();
@@ -82,7 +83,7 @@ fn a_flipped_bit_at_any_byte_costs_one_record_at_most() {
 }
 
 #[test]
-fn damage_after_opening_is_a_miss_and_counted() {
+fn damage_after_opening_is_a_counted_miss() {
     let (dir, path, image) = segment();
     let log = Log::open(dir.path(), Options::default()).unwrap();
     let mut damaged = image;
@@ -95,7 +96,7 @@ fn damage_after_opening_is_a_miss_and_counted() {
 }
 
 #[test]
-fn a_newer_format_is_named() {
+fn a_newer_format_is_an_error() {
     let (dir, path, mut image) = segment();
     image[8] = 2;
     let checksum = xxhash_rust::xxh3::xxh3_64(&image[..24]);
@@ -106,7 +107,7 @@ fn a_newer_format_is_named() {
 }
 
 #[test]
-fn a_segment_stored_as_a_value_is_not_taken_for_records() {
+fn a_segment_stored_as_a_value_yields_no_records() {
     let (_inner, _, image) = segment();
     let outer = tempfile::tempdir().unwrap();
     let options = || Options { compression: Compression::None, ..Options::default() };
@@ -122,7 +123,7 @@ fn a_segment_stored_as_a_value_is_not_taken_for_records() {
 }
 
 #[test]
-fn other_files_are_left_alone() {
+fn foreign_files_are_left_alone() {
     let (dir, _, _) = segment();
     for name in ["notes.txt", "0123.seg", "0123456789abcdeF.seg", ".seg"] {
         std::fs::write(dir.path().join(name), "mine").unwrap();
@@ -143,7 +144,7 @@ fn a_read_only_directory_can_be_read() {
     chmod(dir.path(), 0o500);
     let log = Log::open(dir.path(), Options::default()).unwrap();
     assert_eq!(log.get(&1_u64.to_le_bytes()).unwrap().unwrap(), value(1));
-    // Root may write anywhere, so only others see the refusal.
+    // Root can write anywhere, so only other users see the refusal.
     if std::fs::write(dir.path().join("probe"), "").is_err() {
         assert!(matches!(log.put(b"key", b"value"), Err(Error::Io { operation: "create", .. })));
     }
@@ -159,7 +160,8 @@ fn a_torn_overwrite_leaves_the_older_value() {
     let flushed_len = std::fs::metadata(only_file(dir.path())).unwrap().len();
     log.put(b"key", b"newer, and not").unwrap();
     drop(log);
-    // What a power cut may leave: the file has its new length and the header its bytes, but the payload does not.
+    // A power cut may leave the file with its new length and the bytes of the header, but not of
+    // the payload.
     let path = only_file(dir.path());
     let mut image = std::fs::read(&path).unwrap();
     let payload_at = image.len() - 14;

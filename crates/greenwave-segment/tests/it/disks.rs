@@ -1,4 +1,5 @@
-//! Disks that are full or read-only: real ones, small file systems in memory that a child process mounts for itself alone.
+//! Tests on full and read-only disks: file systems in memory that a child process mounts in its own
+//! mount namespace.
 
 use std::path::Path;
 use std::process::Command;
@@ -7,10 +8,10 @@ use greenwave_segment::{Compression, Error, Log, Options};
 
 use crate::{noise, skipped};
 
-/// Names the mount point to the child, which is this same test binary.
+/// Environment variable with the mount point for the child process, which runs this test binary.
 const DIR: &str = "GREENWAVE_DISK_DIR";
 
-/// Runs a test of this file, which is no test of its own, as a process with a disk of `size`.
+/// Runs an ignored test of this file as a process with a disk of `size`.
 fn with_disk(child: &str, size: &str) {
     let dir = tempfile::tempdir().unwrap();
     let script =
@@ -24,8 +25,8 @@ fn with_disk(child: &str, size: &str) {
     let mounted = output.as_ref().is_ok_and(|output| output.stdout.starts_with(b"mounted"));
     if !mounted {
         let required = std::env::var_os("GREENWAVE_REQUIRE_SERVICES").is_some();
-        assert!(!required, "no disk could be mounted: {output:?}");
-        return skipped("this system lets nobody mount a disk for a process alone");
+        assert!(!required, "cannot mount a disk: {output:?}");
+        return skipped("this system does not permit mounting in a user namespace");
     }
     let output = output.unwrap();
     let printed = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
@@ -36,14 +37,14 @@ fn raw() -> Options {
     Options { compression: Compression::None, segment_bytes_max: 64 << 10, ..Options::default() }
 }
 
-fn all_there(log: &Log, count: u64) {
+fn check_all(log: &Log, count: u64) {
     for number in 0..count {
         assert_eq!(log.get(&number.to_le_bytes()).unwrap().unwrap(), noise(number, 1000), "{number}");
     }
 }
 
 #[test]
-fn a_full_disk_loses_nothing_that_was_flushed_and_says_which_file() {
+fn a_full_disk_loses_nothing_flushed() {
     with_disk("disks::on_a_full_disk", "512k");
 }
 
@@ -67,27 +68,28 @@ fn on_a_full_disk() {
     assert_eq!(source.kind(), std::io::ErrorKind::StorageFull);
     assert!(path.starts_with(&dir), "{error}");
     assert!(flushed > 300, "{flushed}");
-    // What failed left nothing half-written, and everything before it can be read, here and by whoever opens the log.
-    all_there(&log, put);
+    // The failed put left nothing behind. Everything before it can be read, by this log and by one
+    // opened later.
+    check_all(&log, put);
     assert_eq!(log.get(&put.to_le_bytes()).unwrap(), None);
     drop(log);
     let log = Log::open(&dir, raw()).unwrap();
-    all_there(&log, flushed);
+    check_all(&log, flushed);
     assert_eq!(log.stats().bad_records, 0);
-    // Once there is room again, it goes on: index files are the only thing here that may go.
+    // Removing the index files frees space, and the log continues.
     drop(log);
     let files = std::fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().path());
     let index_files = files.filter(|path| path.extension().is_some_and(|it| it == "idx"));
     index_files.for_each(|path| std::fs::remove_file(path).unwrap());
     let log = Log::open(&dir, raw()).unwrap();
-    all_there(&log, flushed);
+    check_all(&log, flushed);
     log.put(b"more", b"fits").unwrap();
     log.flush().unwrap();
     assert_eq!(Log::open(&dir, raw()).unwrap().get(b"more").unwrap().unwrap(), "fits");
 }
 
 #[test]
-fn a_read_only_disk_can_be_read_and_says_so() {
+fn a_read_only_disk_can_be_read() {
     with_disk("disks::on_a_read_only_disk", "1m");
 }
 
@@ -104,16 +106,16 @@ fn on_a_read_only_disk() {
     drop(log);
     assert!(Command::new("mount").args(["-o", "remount,ro"]).arg(&mounted).status().unwrap().success());
     let log = Log::open(&dir, raw()).unwrap();
-    all_there(&log, 100);
+    check_all(&log, 100);
     let error = log.put(b"key", b"value").unwrap_err();
     let Error::Io { operation: "create", path, source } = &error else { panic!("{error}") };
     assert_eq!(source.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
     assert!(path.starts_with(&dir), "{error}");
-    all_there(&log, 100);
+    check_all(&log, 100);
 }
 
 #[test]
-fn a_full_disk_leaves_a_log_that_can_be_opened() {
+fn a_log_on_a_full_disk_can_be_opened() {
     with_disk("disks::on_a_disk_without_room_for_a_segment", "64k");
 }
 
@@ -129,29 +131,29 @@ fn on_a_disk_without_room_for_a_segment() {
         put += 1;
         drop(log.flush());
     }
-    // Whatever is left, a file of somebody else's takes.
+    // Another file takes the remaining space.
     let mut filler = std::fs::File::create(mounted.join("filler")).unwrap();
     while std::io::Write::write_all(&mut filler, &[1; 512]).is_ok() {}
     for _ in 0..20 {
         assert!(log.put(b"more", &noise(0, 3000)).is_err());
     }
-    all_there(&log, put);
+    check_all(&log, put);
     drop(log);
     for read_only in [false, true, false] {
         let log =
             if read_only { Log::open_read_only(&dir, small()) } else { Log::open(&dir, small()) }.unwrap();
-        all_there(&log, put);
+        check_all(&log, put);
     }
-    // An empty segment is all that a power cut may have left of one that could not be begun.
+    // After a power cut, a segment that was just created may be empty.
     std::fs::write(dir.join("00000000000000aa.seg"), "").unwrap();
     let log = Log::open(&dir, small()).unwrap();
-    all_there(&log, put);
+    check_all(&log, put);
     drop(filler);
     std::fs::remove_file(mounted.join("filler")).unwrap();
     log.put(b"more", b"fits").unwrap();
     log.flush().unwrap();
     drop(log);
     let log = Log::open(&dir, small()).unwrap();
-    all_there(&log, put);
+    check_all(&log, put);
     assert_eq!(log.get(b"more").unwrap().unwrap(), "fits");
 }

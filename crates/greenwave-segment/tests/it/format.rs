@@ -1,10 +1,11 @@
-//! Format version 1, byte by byte: built here by hand from `docs/storage-format.md`, so that neither changes unnoticed.
+//! Compares format version 1 with a segment built by hand from `docs/formats/storage.md`, so that
+//! neither changes unnoticed.
 
 use greenwave_segment::{Compression, Log, Options};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 const ID: u64 = 0x0123_4567_89AB_CDEF;
-const STAMP: u64 = 1_700_000_000_000_000_000;
+const TIMESTAMP: u64 = 1_700_000_000_000_000_000;
 
 struct Image(Vec<u8>);
 
@@ -16,11 +17,12 @@ impl Image {
         Self(bytes)
     }
 
-    /// Codec, flags, stamp, key, payload as stored, its length when decompressed, and what stands for its hash.
+    /// Appends a record with these fields: codec and flags, timestamp, key, payload as stored, its
+    /// length when decompressed, and its hash.
     fn record(
         mut self,
         (codec, flags): (u8, u8),
-        stamp: u64,
+        timestamp: u64,
         key: &[u8],
         stored: &[u8],
         raw_len: u32,
@@ -28,7 +30,7 @@ impl Image {
     ) -> Self {
         let offset = self.0.len();
         let mut header = vec![0xF5, b'G', b'W', b'R', 1, codec, flags, 0];
-        header.extend(stamp.to_le_bytes());
+        header.extend(timestamp.to_le_bytes());
         for len in [key.len() as u32, stored.len() as u32, raw_len, 0] {
             header.extend(len.to_le_bytes());
         }
@@ -42,32 +44,32 @@ impl Image {
         self
     }
 
-    fn value(self, stamp: u64, key: &[u8], value: &[u8]) -> Self {
-        self.record((0, 0), stamp, key, value, value.len() as u32, xxh3_64(value))
+    fn value(self, timestamp: u64, key: &[u8], value: &[u8]) -> Self {
+        self.record((0, 0), timestamp, key, value, value.len() as u32, xxh3_64(value))
     }
 
-    fn tombstone(self, stamp: u64, key: &[u8]) -> Self {
-        self.record((0, 1), stamp, key, b"", 0, xxh3_64(b""))
+    fn tombstone(self, timestamp: u64, key: &[u8]) -> Self {
+        self.record((0, 1), timestamp, key, b"", 0, xxh3_64(b""))
     }
 }
 
 fn options() -> Options {
-    Options { clock: || STAMP, compression: Compression::None, ..Options::default() }
+    Options { clock: || TIMESTAMP, compression: Compression::None, ..Options::default() }
 }
 
 #[test]
-fn an_image_made_by_hand_is_read() {
+fn a_segment_built_by_hand_is_read() {
     let dir = tempfile::tempdir().unwrap();
     let text = b"green wave ".repeat(100);
     let compressed = zstd::bulk::compress(&text, 3).unwrap();
     let image = Image::new()
-        .value(STAMP, b"key", b"value")
-        .value(STAMP + 1, b"gone", b"value")
-        .tombstone(STAMP + 2, b"gone")
-        .value(STAMP + 3, b"key", b"older, though it stands later")
-        .value(STAMP + 9, b"key", b"newest")
-        .value(STAMP + 4, b"key", b"older too")
-        .record((1, 0), STAMP + 5, b"text", &compressed, 1100, xxh3_64(&compressed))
+        .value(TIMESTAMP, b"key", b"value")
+        .value(TIMESTAMP + 1, b"gone", b"value")
+        .tombstone(TIMESTAMP + 2, b"gone")
+        .value(TIMESTAMP + 3, b"key", b"older, at a later offset")
+        .value(TIMESTAMP + 9, b"key", b"newest")
+        .value(TIMESTAMP + 4, b"key", b"older too")
+        .record((1, 0), TIMESTAMP + 5, b"text", &compressed, 1100, xxh3_64(&compressed))
         .record((0, 2), 0, b"", b"", 0, 0);
     let path = dir.path().join(format!("{ID:016x}.seg"));
     std::fs::write(&path, &image.0).unwrap();
@@ -82,27 +84,28 @@ fn an_image_made_by_hand_is_read() {
 }
 
 #[test]
-fn what_is_written_is_that_image() {
+fn written_bytes_match_a_segment_built_by_hand() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join(format!("{ID:016x}.seg"));
-    // An empty file is what a process leaves that died between making a segment and beginning it.
+    // A process that dies right after creating a segment leaves an empty file.
     std::fs::write(&path, "").unwrap();
     let log = Log::open(dir.path(), options()).unwrap();
     log.put(b"key", b"value").unwrap();
     log.put(b"other", b"").unwrap();
     log.remove(b"key").unwrap();
     let image = Image::new()
-        .value(STAMP, b"key", b"value")
-        .value(STAMP + 1, b"other", b"")
-        .tombstone(STAMP + 2, b"key");
+        .value(TIMESTAMP, b"key", b"value")
+        .value(TIMESTAMP + 1, b"other", b"")
+        .tombstone(TIMESTAMP + 2, b"key");
     assert_eq!(std::fs::read(path).unwrap(), image.0);
 }
 
 #[test]
-fn an_unknown_codec_is_a_miss_and_survives() {
+fn a_record_with_an_unknown_codec_is_a_miss_and_survives() {
     let dir = tempfile::tempdir().unwrap();
-    let image =
-        Image::new().record((9, 0), STAMP, b"key", b"?", 1, xxh3_64(b"?")).value(STAMP, b"other", b"value");
+    let image = Image::new()
+        .record((9, 0), TIMESTAMP, b"key", b"?", 1, xxh3_64(b"?"))
+        .value(TIMESTAMP, b"other", b"value");
     std::fs::write(dir.path().join(format!("{ID:016x}.seg")), &image.0).unwrap();
     let log = Log::open(dir.path(), options()).unwrap();
     assert_eq!(log.get(b"key").unwrap(), None);
@@ -112,25 +115,26 @@ fn an_unknown_codec_is_a_miss_and_survives() {
 }
 
 #[test]
-fn a_length_that_lies_is_not_believed() {
+fn a_wrong_decompressed_length_is_a_miss() {
     let dir = tempfile::tempdir().unwrap();
     let compressed = zstd::bulk::compress(&[0; 100_000], 3).unwrap();
-    let lie =
-        |raw_len| Image::new().record((1, 0), STAMP, b"key", &compressed, raw_len, xxh3_64(&compressed));
+    let segment =
+        |raw_len| Image::new().record((1, 0), TIMESTAMP, b"key", &compressed, raw_len, xxh3_64(&compressed));
     for raw_len in [0, 10, 99_999, 100_001, u32::MAX] {
-        std::fs::write(dir.path().join(format!("{ID:016x}.seg")), lie(raw_len).0).unwrap();
+        std::fs::write(dir.path().join(format!("{ID:016x}.seg")), segment(raw_len).0).unwrap();
         let log = Log::open(dir.path(), options()).unwrap();
         assert_eq!(log.get(b"key").unwrap(), None, "claiming {raw_len}");
     }
 }
 
 #[test]
-fn of_equal_stamps_the_tombstone_counts_in_any_order() {
+fn a_tombstone_wins_over_a_value_with_the_same_timestamp() {
     for tombstone_first in [true, false] {
         let dir = tempfile::tempdir().unwrap();
-        let image = match tombstone_first {
-            true => Image::new().tombstone(STAMP, b"key").value(STAMP, b"key", b"value"),
-            false => Image::new().value(STAMP, b"key", b"value").tombstone(STAMP, b"key"),
+        let image = if tombstone_first {
+            Image::new().tombstone(TIMESTAMP, b"key").value(TIMESTAMP, b"key", b"value")
+        } else {
+            Image::new().value(TIMESTAMP, b"key", b"value").tombstone(TIMESTAMP, b"key")
         };
         std::fs::write(dir.path().join(format!("{ID:016x}.seg")), &image.0).unwrap();
         assert!(!Log::open(dir.path(), options()).unwrap().contains(b"key"));

@@ -1,5 +1,5 @@
-//! Files of format version 1 as they were first written, which every later version has to read: all codecs and kinds of records, sealed
-//! segments with their index files, and one that is not sealed.
+//! Reads files that the first release of format version 1 has written, as every later version must:
+//! all codecs and kinds of records, sealed segments with their index files, and an unsealed one.
 
 use std::path::{Path, PathBuf};
 
@@ -19,17 +19,17 @@ fn text() -> Vec<u8> {
     b"green wave ".repeat(100)
 }
 
-/// A text with a little changed, `n` times.
+/// Returns a text with `n` changes.
 fn version(n: u64) -> Vec<u8> {
     let mut text = noise(1, 1000);
     (0..n).for_each(|at| text[at as usize * 100] ^= 1);
     text
 }
 
-/// Not a test: writes the files anew. Only for a new version of the format, into a new folder.
+/// Writes the golden files. Only for a new format version, into a new directory.
 #[test]
-#[ignore = "makes the golden files"]
-fn make() {
+#[ignore = "writes the golden files"]
+fn write_golden_files() {
     let dir = golden();
     std::fs::create_dir_all(&dir).unwrap();
     let log = Log::open(&dir, Options { segment_bytes_max: 8192, ..Options::default() }).unwrap();
@@ -43,7 +43,7 @@ fn make() {
     log.put(b"raw", &noise(7, 500)).unwrap();
     log.put("text \u{1F7E2}".as_bytes(), &text()).unwrap();
     for n in 0..4 {
-        log.put_like(
+        log.put_delta(
             format!("version {n}").as_bytes(),
             &version(n),
             format!("version {}", n.max(1) - 1).as_bytes(),
@@ -53,7 +53,7 @@ fn make() {
     log.put(b"long key ".repeat(20).as_slice(), b"").unwrap();
     log.remove(&3_u64.to_le_bytes()).unwrap();
     log.flush().unwrap();
-    assert!(log.stats().segments > 1 && log.stats().differences == 3, "{:?}", log.stats());
+    assert!(log.stats().segments > 1 && log.stats().deltas == 3, "{:?}", log.stats());
 }
 
 #[test]
@@ -78,5 +78,5 @@ fn files_of_version_1_are_read() {
     }
     assert_eq!(log.get(&b"long key ".repeat(20)).unwrap().unwrap(), "");
     let stats = log.stats();
-    assert_eq!((stats.entries, stats.tombstones, stats.differences, stats.bad_records), (86, 1, 3, 0));
+    assert_eq!((stats.entries, stats.tombstones, stats.deltas, stats.bad_records), (86, 1, 3, 0));
 }

@@ -1,4 +1,5 @@
-//! Index files: opening reads them instead of the records, and they may be missing, torn, stale or foreign without harm.
+//! Tests of index files: opening reads them instead of the records. They may be missing, torn,
+//! stale or foreign.
 
 use std::path::{Path, PathBuf};
 
@@ -34,8 +35,8 @@ fn file(dir: &Path, extension: &str) -> PathBuf {
     files.into_iter().find(|path| path.extension().is_some_and(|it| it == extension)).unwrap()
 }
 
-/// A log with one segment and its index file, and the images of both.
-fn filled() -> (tempfile::TempDir, [(PathBuf, Vec<u8>); 2]) {
+/// Creates a log with one segment and its index file; returns the paths and contents of both.
+fn filled_log() -> (tempfile::TempDir, [(PathBuf, Vec<u8>); 2]) {
     let dir = tempfile::tempdir().unwrap();
     fill(dir.path(), 0, ENTRIES);
     let images = ["seg", "idx"].map(|extension| {
@@ -47,15 +48,15 @@ fn filled() -> (tempfile::TempDir, [(PathBuf, Vec<u8>); 2]) {
 }
 
 #[test]
-fn what_the_index_file_covers_is_not_read_from_the_segment() {
-    let (dir, [(segment, image), (index, _)]) = filled();
-    // Damage that reading the segment would find.
+fn opening_does_not_read_records_covered_by_the_index_file() {
+    let (dir, [(segment, image), (index, _)]) = filled_log();
+    // Reading the segment would find this damage.
     let mut damaged = image;
     damaged[60..1000].fill(0);
     std::fs::write(&segment, &damaged).unwrap();
     let log = Log::open(dir.path(), Options::default()).unwrap();
     assert_eq!(log.stats().entries, ENTRIES - 1);
-    assert_eq!(log.stats().bad_records, 0, "what is damaged before the mark is found when it is read");
+    assert_eq!(log.stats().bad_records, 0, "damage before the mark is found by reads");
     assert_eq!(log.get(&1_u64.to_le_bytes()).unwrap(), None);
     drop(log);
     std::fs::remove_file(index).unwrap();
@@ -64,8 +65,8 @@ fn what_the_index_file_covers_is_not_read_from_the_segment() {
 }
 
 #[test]
-fn without_its_index_file_a_segment_is_read_and_gets_a_new_one() {
-    let (dir, [_, (index, image)]) = filled();
+fn a_missing_index_file_is_written_again() {
+    let (dir, [_, (index, image)]) = filled_log();
     std::fs::remove_file(&index).unwrap();
     check(dir.path(), ENTRIES, ENTRIES / 2);
     let log = Log::open(dir.path(), Options::default()).unwrap();
@@ -77,8 +78,8 @@ fn without_its_index_file_a_segment_is_read_and_gets_a_new_one() {
 }
 
 #[test]
-fn a_torn_or_damaged_index_file_costs_time_only() {
-    let (dir, [_, (index, image)]) = filled();
+fn a_damaged_index_file_loses_nothing() {
+    let (dir, [_, (index, image)]) = filled_log();
     let damage = (0..image.len()).step_by(5003).chain((0..100).step_by(3)).flat_map(|at| {
         let mut flipped = image.clone();
         flipped[at] ^= 1 << (at % 8);
@@ -95,24 +96,24 @@ fn a_torn_or_damaged_index_file_costs_time_only() {
 }
 
 #[test]
-fn an_index_file_of_another_log_is_not_believed() {
-    let (dir, [_, (index, _)]) = filled();
-    let (_other, [_, (_, foreign)]) = filled();
+fn an_index_file_of_another_log_is_ignored() {
+    let (dir, [_, (index, _)]) = filled_log();
+    let (_other, [_, (_, foreign)]) = filled_log();
     std::fs::write(&index, foreign).unwrap();
     check(dir.path(), ENTRIES, ENTRIES / 2);
 }
 
 #[test]
-fn an_older_or_newer_index_file_of_the_same_segment_is_believed_as_far_as_it_is_right() {
-    let (dir, [(segment, older_segment), (index, older_index)]) = filled();
+fn an_older_or_newer_index_file_is_used_as_far_as_it_matches() {
+    let (dir, [(segment, older_segment), (index, older_index)]) = filled_log();
     fill(dir.path(), ENTRIES, 2 * ENTRIES);
     let newer_index = std::fs::read(&index).unwrap();
-    // The index file was put back.
+    // The index file is restored from a backup.
     std::fs::write(&index, &older_index).unwrap();
     let log = Log::open(dir.path(), Options::default()).unwrap();
     assert_eq!(log.stats().entries, 2 * ENTRIES - 2);
     drop(log);
-    // The segment was, and went on otherwise than the index file says.
+    // The segment is restored too, and continues with other records than the index file lists.
     std::fs::write(&segment, &older_segment).unwrap();
     std::fs::write(&index, &older_index).unwrap();
     {
@@ -130,7 +131,7 @@ fn an_older_or_newer_index_file_of_the_same_segment_is_believed_as_far_as_it_is_
 }
 
 #[test]
-fn index_files_go_with_their_segments() {
+fn compaction_removes_index_files() {
     let dir = tempfile::tempdir().unwrap();
     let log = Log::open(dir.path(), small()).unwrap();
     for round in 0..200 {
@@ -142,7 +143,7 @@ fn index_files_go_with_their_segments() {
         files.filter(|path| path.extension().is_some_and(|it| it == extension)).count()
     };
     assert!(count("idx") <= count("seg") && count("seg") < 5, "{} and {}", count("idx"), count("seg"));
-    // One whose segment is gone already.
+    // An index file whose segment was removed.
     std::fs::write(dir.path().join("00000000deadbeef.idx"), "").unwrap();
     drop(log);
     Log::open(dir.path(), small()).unwrap();

@@ -1,5 +1,6 @@
-//! Records that are damaged, cut off or gone: the key is absent rather than older, before and after compaction and reopening, as
-//! long as the record itself, an index file or the manifest still names it; and `check` says what is wrong.
+//! Tests of records that are damaged, cut off or missing. Their keys have no value instead of an
+//! older one, before and after compaction and reopening, as long as the record, an index file or
+//! the manifest names them. `check` reports the damage.
 
 use std::path::{Path, PathBuf};
 
@@ -16,8 +17,9 @@ fn key(number: u64) -> [u8; 8] {
     number.to_be_bytes()
 }
 
-/// A log in which twenty keys have an older value in the first sealed segments and a newer one in others; with its files.
-fn twice() -> (TempDir, PathBuf) {
+/// Creates a log in which twenty keys have an older value in the first sealed segments and a newer
+/// one in later ones.
+fn log_with_two_versions() -> (TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("log");
     for round in 0..2_u64 {
@@ -25,7 +27,7 @@ fn twice() -> (TempDir, PathBuf) {
         for number in 0..20 {
             log.put(&key(number), &noise(round * 100 + number, 700)).unwrap();
         }
-        // So that the last segment is sealed, and has an index file.
+        // Fills the last segment, so that it is sealed and has an index file.
         for number in 0..6 {
             log.put(&[round as u8, number], &noise(number.into(), 700)).unwrap();
         }
@@ -42,24 +44,24 @@ fn files(dir: &Path, extension: &str) -> Vec<PathBuf> {
     files
 }
 
-/// The segments that hold newer values, with the place of each in them.
-fn newer(dir: &Path) -> Vec<(PathBuf, u64, usize)> {
-    let mut places = Vec::new();
+/// Returns the segment, number and offset of each newer value.
+fn newer_values(dir: &Path) -> Vec<(PathBuf, u64, usize)> {
+    let mut offsets = Vec::new();
     for path in files(dir, "seg") {
         let bytes = std::fs::read(&path).unwrap();
         for number in 0..20 {
             let value = noise(100 + number, 700);
             if let Some(at) = bytes.windows(value.len()).position(|window| window == value) {
-                places.push((path.clone(), number, at));
+                offsets.push((path.clone(), number, at));
             }
         }
     }
-    assert_eq!(places.len(), 20);
-    places
+    assert_eq!(offsets.len(), 20);
+    offsets
 }
 
-/// No key shows its older value; returns how many show their newer one.
-fn none_is_older(log: &Log, when: &str) -> usize {
+/// Checks that no key shows its older value; returns how many show their newer one.
+fn count_newer(log: &Log, when: &str) -> usize {
     let shown = (0..20).filter(|number| match log.get(&key(*number)).unwrap() {
         None => false,
         Some(value) => {
@@ -71,92 +73,93 @@ fn none_is_older(log: &Log, when: &str) -> usize {
 }
 
 /// Opens, compacts and reopens a damaged log.
-fn examine(dir: &Path, expected: usize) {
+fn check_damaged(dir: &Path, expected: usize) {
     let log = Log::open(dir, raw()).unwrap();
-    assert_eq!(none_is_older(&log, "at first"), expected);
-    assert_eq!(none_is_older(&log, "when read again"), expected);
-    assert!(!log.check().unwrap().is_sound());
+    assert_eq!(count_newer(&log, "at first"), expected);
+    assert_eq!(count_newer(&log, "when read again"), expected);
+    assert!(!log.check().unwrap().is_intact());
     drop(log);
     for round in 0..3 {
         let log = Log::open(dir, raw()).unwrap();
         log.compact().unwrap();
-        assert_eq!(none_is_older(&log, "after compaction"), expected, "round {round}");
-        // Something to compact next time.
+        assert_eq!(count_newer(&log, "after compaction"), expected, "round {round}");
+        // Fills segments for the next compaction.
         (0..12).for_each(|number| log.put(b"filler", &noise(number, 900)).unwrap());
     }
     let log = Log::open(dir, raw()).unwrap();
-    assert_eq!(none_is_older(&log, "at the end"), expected);
+    assert_eq!(count_newer(&log, "at the end"), expected);
 }
 
 #[test]
-fn a_damaged_value_does_not_bring_the_older_one_back() {
-    let (_dir, path) = twice();
-    for (file, _, at) in newer(&path).into_iter().step_by(3) {
+fn a_damaged_value_hides_the_older_one() {
+    let (_dir, path) = log_with_two_versions();
+    for (file, _, at) in newer_values(&path).into_iter().step_by(3) {
         let mut bytes = std::fs::read(&file).unwrap();
         bytes[at + 300] ^= 1;
         std::fs::write(&file, &bytes).unwrap();
     }
-    examine(&path, 13);
+    check_damaged(&path, 13);
 }
 
 #[test]
-fn a_damaged_header_does_not_bring_the_older_value_back() {
-    let (_dir, path) = twice();
-    for (file, _, at) in newer(&path).into_iter().step_by(3) {
+fn a_damaged_header_hides_the_older_value() {
+    let (_dir, path) = log_with_two_versions();
+    for (file, _, at) in newer_values(&path).into_iter().step_by(3) {
         let mut bytes = std::fs::read(&file).unwrap();
-        // The stamp, so that the record is no record any more.
+        // Damages the timestamp and so the header checksum.
         bytes[at - 8 - 48 + 9] ^= 1;
         std::fs::write(&file, &bytes).unwrap();
     }
-    examine(&path, 13);
+    check_damaged(&path, 13);
 }
 
 #[test]
-fn a_segment_that_is_cut_does_not_bring_older_values_back() {
-    let (_dir, path) = twice();
-    let (file, _, at) = newer(&path).swap_remove(10);
+fn a_truncated_segment_hides_older_values() {
+    let (_dir, path) = log_with_two_versions();
+    let (file, _, at) = newer_values(&path).swap_remove(10);
     let len = std::fs::metadata(&file).unwrap().len();
-    let gone = newer(&path).iter().filter(|(other, _, place)| *other == file && *place >= at).count();
+    let lost =
+        newer_values(&path).iter().filter(|(other, _, offset)| *other == file && *offset >= at).count();
     std::fs::File::options().write(true).open(&file).unwrap().set_len(at as u64 - 50).unwrap();
     assert!(len > at as u64);
-    examine(&path, 20 - gone);
+    check_damaged(&path, 20 - lost);
 }
 
 #[test]
-fn a_segment_that_is_gone_does_not_bring_older_values_back() {
-    let (_dir, path) = twice();
-    let places = newer(&path);
-    let gone = places.iter().filter(|(file, ..)| *file == places[5].0).count();
-    std::fs::remove_file(&places[5].0).unwrap();
-    examine(&path, 20 - gone);
+fn a_missing_segment_hides_older_values() {
+    let (_dir, path) = log_with_two_versions();
+    let offsets = newer_values(&path);
+    let lost = offsets.iter().filter(|(file, ..)| *file == offsets[5].0).count();
+    std::fs::remove_file(&offsets[5].0).unwrap();
+    check_damaged(&path, 20 - lost);
 }
 
 #[test]
-fn what_is_wrong_is_said_with_file_and_place() {
-    let (_dir, path) = twice();
+fn check_reports_file_and_offset() {
+    let (_dir, path) = log_with_two_versions();
     let log = Log::open(&path, raw()).unwrap();
-    let checked = log.check().unwrap();
-    assert_eq!((checked.is_sound(), checked.problems.len()), (true, 0), "{:?}", checked.problems);
-    assert_eq!(checked.values, log.stats().entries);
-    let (file, number, at) = newer(&path).swap_remove(0);
+    let report = log.check().unwrap();
+    assert_eq!((report.is_intact(), report.problems.len()), (true, 0), "{:?}", report.problems);
+    assert_eq!(report.values, log.stats().entries);
+    let (file, number, at) = newer_values(&path).swap_remove(0);
     let mut bytes = std::fs::read(&file).unwrap();
     bytes[at] ^= 1;
     std::fs::write(&file, &bytes).unwrap();
     std::fs::create_dir(path.join("00000000000000ff.seg")).unwrap();
     std::fs::write(path.join("notes.txt"), "mine").unwrap();
-    let checked = Log::open_read_only(&path, raw()).unwrap().check().unwrap();
-    let damaged = checked.problems.iter().find(|problem| problem.path == file).unwrap();
+    let report = Log::open_read_only(&path, raw()).unwrap().check().unwrap();
+    let damaged = report.problems.iter().find(|problem| problem.path == file).unwrap();
     assert_eq!(damaged.offset, Some(at as u64 - 8 - 48));
     assert_eq!(damaged.kind, ProblemKind::DamagedRecord { key: key(number).to_vec() });
-    assert!(damaged.to_string().contains("is damaged") && !checked.is_sound());
-    assert_eq!(checked.problems.iter().filter(|problem| problem.kind == ProblemKind::Stray).count(), 2);
+    assert!(damaged.to_string().contains("is damaged") && !report.is_intact());
+    assert_eq!(report.problems.iter().filter(|problem| problem.kind == ProblemKind::Stray).count(), 2);
 }
 
 #[test]
-fn strangers_with_the_name_of_a_segment_are_left_alone() {
-    let (_dir, path) = twice();
+fn foreign_files_named_like_segments_are_left_alone() {
+    let (_dir, path) = log_with_two_versions();
     std::fs::create_dir(path.join("00000000000000f0.seg")).unwrap();
-    std::fs::write(path.join("00000000000000f1.seg"), "somebody's notes").unwrap();
+    std::fs::write(path.join("00000000000000f1.seg"), "foreign notes").unwrap();
     std::fs::write(path.join("00000000000000f2.seg"), noise(3, 5000)).unwrap();
     #[cfg(unix)]
     {
@@ -166,17 +169,17 @@ fn strangers_with_the_name_of_a_segment_are_left_alone() {
     }
     for _ in 0..2 {
         let log = Log::open(&path, raw()).unwrap();
-        assert_eq!(none_is_older(&log, "beside strangers"), 20);
+        assert_eq!(count_newer(&log, "with foreign files"), 20);
         log.put(b"key", b"value").unwrap();
         log.compact().unwrap();
     }
-    assert_eq!(std::fs::read(path.join("00000000000000f1.seg")).unwrap(), b"somebody's notes");
+    assert_eq!(std::fs::read(path.join("00000000000000f1.seg")).unwrap(), b"foreign notes");
     assert_eq!(std::fs::read(path.join("00000000000000f2.seg")).unwrap(), noise(3, 5000));
 }
 
 #[test]
-fn reading_changes_nothing_and_needs_nothing() {
-    let (_dir, path) = twice();
+fn a_read_only_log_changes_nothing() {
+    let (_dir, path) = log_with_two_versions();
     let before: Vec<_> = files(&path, "seg").into_iter().map(|file| std::fs::read(file).unwrap()).collect();
     let names = || {
         let names = std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().file_name());
@@ -184,7 +187,7 @@ fn reading_changes_nothing_and_needs_nothing() {
     };
     let (named, writer) = (names(), Log::open(&path, raw()).unwrap());
     let log = Log::open_read_only(&path, raw()).unwrap();
-    assert_eq!(none_is_older(&log, "read only"), 20);
+    assert_eq!(count_newer(&log, "read only"), 20);
     assert!(matches!(log.put(b"key", b"value"), Err(Error::ReadOnly { .. })));
     assert!(matches!(log.remove(&key(0)), Err(Error::ReadOnly { .. })));
     assert!(matches!(log.compact(), Err(Error::ReadOnly { .. })));
@@ -199,7 +202,7 @@ fn reading_changes_nothing_and_needs_nothing() {
 }
 
 #[test]
-fn open_files_are_bounded() {
+fn open_files_are_limited() {
     let dir = tempfile::tempdir().unwrap();
     let open = || Log::open(dir.path(), Options { open_files_max: 8, ..raw() }).unwrap();
     let log = open();
@@ -220,21 +223,21 @@ fn open_files_are_bounded() {
         let open = std::fs::read_dir("/proc/self/fd")
             .unwrap()
             .filter_map(|fd| std::fs::read_link(fd.ok()?.path()).ok());
-        let ours = open.filter(|target| target.starts_with(&prefix)).count();
-        assert!(ours <= 8 + 8 + 1 + 3 * 6, "{ours}");
+        let own = open.filter(|target| target.starts_with(&prefix)).count();
+        assert!(own <= 8 + 8 + 1 + 3 * 6, "{own}");
     }
 }
 
 #[test]
-fn a_copy_that_lacks_a_segment_is_refused() {
-    let (dir, path) = twice();
+fn a_copy_without_a_segment_is_refused() {
+    let (dir, path) = log_with_two_versions();
     let writer = Log::open(&path, raw()).unwrap();
     writer.put(b"key", b"value").unwrap();
-    let copy = |skipped: usize| {
-        let to = dir.path().join(format!("copy {skipped}"));
+    let copy = |omitted: usize| {
+        let to = dir.path().join(format!("copy {omitted}"));
         std::fs::create_dir(&to).unwrap();
         for (number, file) in files(&path, "seg").iter().chain(&files(&path, "idx")).enumerate() {
-            if number != skipped {
+            if number != omitted {
                 std::fs::copy(file, to.join(file.file_name().unwrap())).unwrap();
             }
         }
@@ -246,21 +249,21 @@ fn a_copy_that_lacks_a_segment_is_refused() {
         matches!(error, Error::IncompleteCopy { .. }) && error.to_string().contains("is missing"),
         "{error}"
     );
-    // As far as it goes, when that is asked for.
+    // Without its manifest, the copy can be read as far as it goes.
     std::fs::remove_file(dir.path().join("copy 0/manifest")).unwrap();
     Log::open(dir.path().join("copy 0"), raw()).unwrap();
-    // Without an index file it is slower, and whole.
+    // A copy without an index file is complete, but slower to open.
     let log = Log::open(copy(files(&path, "seg").len()), raw()).unwrap();
-    assert_eq!(none_is_older(&log, "in the copy"), 20);
+    assert_eq!(count_newer(&log, "in the copy"), 20);
     drop(log);
-    // And from then on a log of its own.
-    let whole = copy(usize::MAX);
-    let log = Log::open(&whole, raw()).unwrap();
+    // A complete copy is an independent log.
+    let complete = copy(usize::MAX);
+    let log = Log::open(&complete, raw()).unwrap();
     for number in 0..20 {
         log.remove(&key(number)).unwrap();
     }
     log.compact().unwrap();
     drop(log);
-    assert_eq!(none_is_older(&Log::open(&whole, raw()).unwrap(), "removed"), 0);
-    assert_eq!(none_is_older(&Log::open(&path, raw()).unwrap(), "in the original"), 20);
+    assert_eq!(count_newer(&Log::open(&complete, raw()).unwrap(), "removed"), 0);
+    assert_eq!(count_newer(&Log::open(&path, raw()).unwrap(), "in the original"), 20);
 }

@@ -1,12 +1,12 @@
-//! The log through its public interface: behaviour, damage, sharing, crashes.
-#![expect(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
+//! Tests of the public interface: behaviour, damage, sharing, crashes.
+#![expect(clippy::unwrap_used, reason = "test helpers may panic")]
 
 mod basics;
 mod batches;
 mod budget;
 mod crash;
 mod damage;
-mod differences;
+mod deltas;
 mod disks;
 mod format;
 mod golden;
@@ -18,24 +18,25 @@ mod sharing;
 use greenwave_segment::{Log, Options};
 use tempfile::TempDir;
 
-/// A log in a directory that ends with the test.
+/// Creates a log in a temporary directory.
 fn fresh(options: Options) -> (TempDir, Log) {
     let dir = tempfile::tempdir().unwrap();
     let log = Log::open(dir.path().join("log"), options).unwrap();
     (dir, log)
 }
 
-/// Segments small enough to see several.
+/// Returns options for segments small enough that a test fills several.
 fn small() -> Options {
     Options { segment_bytes_max: 4096, ..Options::default() }
 }
 
-/// How often a randomised test repeats itself: what the long run's variable says, or a number for every day.
+/// Returns the number of rounds of a randomised test: `variable` if it is set, as by long runs, or
+/// `usual`.
 fn rounds(variable: &str, usual: u32) -> u32 {
     std::env::var(variable).map_or(usual, |number| number.parse().expect("a number of rounds"))
 }
 
-/// Bytes that do not compress, the same for the same seed.
+/// Returns bytes that do not compress and are determined by the seed.
 fn noise(seed: u64, len: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     let step = || {

@@ -1,4 +1,5 @@
-//! The log against a map: any sequence of operations by two handles, with reopening and compaction in between.
+//! Compares the log with a map, under arbitrary operations of two handles, with reopening and
+//! compaction in between.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +8,7 @@ use proptest::prelude::*;
 
 use crate::{noise, rounds, small};
 
-/// More cases, for the long run.
+/// Environment variable with the number of cases, for long runs.
 const CASES: &str = "GREENWAVE_MODEL_CASES";
 
 #[derive(Debug, Clone)]
@@ -17,11 +18,11 @@ enum Op {
         key: u8,
         len: usize,
     },
-    /// Almost the value of another key.
-    PutLike {
+    /// Puts a value similar to that of another key.
+    PutDelta {
         by: usize,
         key: u8,
-        like: u8,
+        base: u8,
     },
     Remove {
         by: usize,
@@ -42,7 +43,7 @@ fn op() -> impl Strategy<Value = Op> {
     let (by, key) = (0..2_usize, 0..8_u8);
     prop_oneof![
         6 => (by.clone(), key.clone(), 0..1500_usize).prop_map(|(by, key, len)| Op::Put { by, key, len }),
-        4 => (by.clone(), key.clone(), key.clone()).prop_map(|(by, key, like)| Op::PutLike { by, key, like }),
+        4 => (by.clone(), key.clone(), key.clone()).prop_map(|(by, key, base)| Op::PutDelta { by, key, base }),
         2 => (by.clone(), key).prop_map(|(by, key)| Op::Remove { by, key }),
         1 => by.clone().prop_map(|by| Op::Flush { by }),
         1 => by.clone().prop_map(|by| Op::Compact { by }),
@@ -60,9 +61,9 @@ proptest! {
         let mut logs = [open(), open()];
         let mut model = BTreeMap::new();
         for (step, op) in ops.into_iter().enumerate() {
-            let (Op::Put { by, .. } | Op::PutLike { by, .. } | Op::Remove { by, .. } | Op::Flush { by } | Op::Compact { by } | Op::Reopen { by }) = op;
+            let (Op::Put { by, .. } | Op::PutDelta { by, .. } | Op::Remove { by, .. } | Op::Flush { by } | Op::Compact { by } | Op::Reopen { by }) = op;
             let log = logs[by].as_ref().unwrap();
-            // A put need not know what others did. A removal removes what it knows of.
+            // A put is correct without a refresh. A removal only removes values in the index.
             if matches!(op, Op::Remove { .. }) {
                 log.refresh().unwrap();
             }
@@ -71,10 +72,10 @@ proptest! {
                     log.put(&[key], &noise(step as u64, len)).unwrap();
                     model.insert(vec![key], noise(step as u64, len));
                 }
-                Op::PutLike { key, like, .. } => {
-                    let mut value = model.get(&vec![like]).cloned().unwrap_or_default();
+                Op::PutDelta { key, base, .. } => {
+                    let mut value = model.get(&vec![base]).cloned().unwrap_or_default();
                     value.extend(noise(step as u64, 9));
-                    log.put_like(&[key], &value, &[like]).unwrap();
+                    log.put_delta(&[key], &value, &[base]).unwrap();
                     model.insert(vec![key], value);
                 }
                 Op::Remove { key, .. } => {

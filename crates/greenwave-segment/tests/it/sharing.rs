@@ -1,4 +1,4 @@
-//! Several logs on one directory, which is what several processes are.
+//! Tests of several logs on one directory, which behave like several processes.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use greenwave_segment::{Log, Options};
 use crate::{fresh, noise, small};
 
 #[test]
-fn each_sees_the_others_after_a_refresh() {
+fn a_refresh_shows_writes_of_other_logs() {
     let (_dir, one) = fresh(small());
     let two = Log::open(one.dir(), small()).unwrap();
     for round in 0..20_u64 {
@@ -38,7 +38,7 @@ fn the_last_writer_wins_everywhere() {
 }
 
 #[test]
-fn a_segment_left_behind_is_written_on() {
+fn an_abandoned_segment_is_continued() {
     let (_dir, log) = fresh(Options::default());
     let dir = log.dir().to_owned();
     log.put(b"0", b"zero").unwrap();
@@ -76,82 +76,82 @@ fn threads_share_one_log() {
 }
 
 #[test]
-fn what_stands_there_is_another_thing_after_every_put_and_removal() {
+fn the_fingerprint_changes_with_every_put_and_removal() {
     let (_dir, one) = fresh(small());
-    let standing = || Log::standing(one.dir()).unwrap();
-    let mut seen = vec![standing()];
-    assert!(seen[0].is_empty(), "there is no segment yet");
+    let fingerprint = || Log::fingerprint(one.dir()).unwrap();
+    let mut fingerprints = vec![fingerprint()];
+    assert!(fingerprints[0].is_empty(), "there is no segment yet");
     for round in 0..40_u64 {
         one.put(&round.to_le_bytes(), &noise(round, 300)).unwrap();
-        seen.push(standing());
+        fingerprints.push(fingerprint());
         if round % 3 == 0 {
             one.remove(&round.to_le_bytes()).unwrap();
-            seen.push(standing());
+            fingerprints.push(fingerprint());
         }
     }
     one.compact().unwrap();
-    // A second log that only looks changes nothing, and neither do reads.
-    let before = standing();
+    // Opening a second log, reading and refreshing change nothing.
+    let before = fingerprint();
     let two = Log::open(one.dir(), small()).unwrap();
     for round in 0..40_u64 {
         assert_eq!(two.get(&round.to_le_bytes()).unwrap().is_some(), round % 3 != 0);
     }
     two.refresh().unwrap();
-    assert_eq!(standing(), before);
+    assert_eq!(fingerprint(), before);
     two.put(b"key", b"of the other").unwrap();
-    seen.extend([before, standing()]);
-    let mut apart = seen.clone();
-    apart.sort_unstable();
-    apart.dedup();
-    assert_eq!(apart.len(), seen.len());
+    fingerprints.extend([before, fingerprint()]);
+    let mut distinct = fingerprints.clone();
+    distinct.sort_unstable();
+    distinct.dedup();
+    assert_eq!(distinct.len(), fingerprints.len());
 }
 
 #[test]
-fn there_is_nothing_to_say_of_a_directory_that_is_not_there() {
+fn a_missing_directory_has_no_fingerprint() {
     let (dir, _one) = fresh(small());
-    assert!(Log::standing(dir.path().join("other")).is_err());
+    assert!(Log::fingerprint(dir.path().join("other")).is_err());
 }
 
 #[test]
-fn a_log_is_fresh_until_another_has_done_something() {
+fn a_log_is_up_to_date_until_another_changes_something() {
     let (_dir, one) = fresh(Options::default());
     let two = Log::open(one.dir(), Options::default()).unwrap();
-    assert!(one.is_fresh() && two.is_fresh());
+    assert!(one.is_up_to_date() && two.is_up_to_date());
     one.put(b"key", b"value").unwrap();
-    assert!(one.is_fresh(), "one's own are no news");
-    assert!(!two.is_fresh());
+    assert!(one.is_up_to_date(), "its own changes do not count");
+    assert!(!two.is_up_to_date());
     two.refresh().unwrap();
-    assert!(two.is_fresh());
-    // In a segment that is known by now.
+    assert!(two.is_up_to_date());
+    // In a segment that is in the index.
     one.put(b"other", b"value").unwrap();
-    assert!(!two.is_fresh());
+    assert!(!two.is_up_to_date());
     two.refresh().unwrap();
     one.remove(b"key").unwrap();
-    assert!(!two.is_fresh());
+    assert!(!two.is_up_to_date());
     two.refresh().unwrap();
-    assert!(two.is_fresh() && two.get(b"key").unwrap().is_none());
+    assert!(two.is_up_to_date() && two.get(b"key").unwrap().is_none());
 }
 
 #[test]
-fn a_refresh_says_whether_there_was_anything() {
+fn a_refresh_returns_whether_anything_changed() {
     let (_dir, one) = fresh(small());
     let two = Log::open(one.dir(), small()).unwrap();
     assert!(!two.refresh_if_stale().unwrap());
     for round in 0..30_u64 {
         one.put(&round.to_le_bytes(), &noise(round, 900)).unwrap();
-        let before = two.generation();
+        let before = two.revision();
         assert!(two.refresh_if_stale().unwrap());
-        assert_ne!(two.generation(), before);
+        assert_ne!(two.revision(), before);
         assert_eq!(two.get(&round.to_le_bytes()).unwrap().unwrap(), noise(round, 900));
         two.put(b"own", &noise(round, 10)).unwrap();
-        let before = two.generation();
+        let before = two.revision();
         assert!(!two.refresh_if_stale().unwrap());
-        assert_eq!(two.generation(), before);
+        assert_eq!(two.revision(), before);
     }
 }
 
 #[test]
-fn a_hold_lasts_as_long_as_it_lives() {
+fn a_hold_lasts_until_it_is_dropped() {
     let (_dir, one) = fresh(small());
     let two = Log::open(one.dir(), small()).unwrap();
     assert!(!two.is_held(7).unwrap());

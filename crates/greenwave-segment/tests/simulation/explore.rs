@@ -1,8 +1,9 @@
-//! All schedules of two processes with few preemptions, and a crash at each step of each.
+//! Explores all schedules of two processes with few preemptions, and a crash after each step.
 //!
-//! A schedule is followed again from the beginning for each place where another process could have gone on (stateless search,
-//! preemptions bounded as by Musuvathi and Qadeer, PLDI 2007). Two places are the same when the disk is, and each process has learnt the same
-//! from it: the code is deterministic, so it goes on alike, and one of them is enough.
+//! Each schedule is run from the beginning up to a step at which another process can continue
+//! (stateless search with bounded preemptions, Musuvathi and Qadeer, PLDI 2007). Two states are
+//! equal if the disks are equal and each process has read the same from its disk: since the code is
+//! deterministic, only one of them is explored.
 
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -12,13 +13,13 @@ use greenwave_segment::Log;
 use greenwave_segment::simulation::{Machine, Schedule, Unsynced};
 
 use crate::model::View;
-use crate::run::{Court, key_of, options, process};
-use crate::script::{Op, Setting};
+use crate::run::{Recorder, key_of, options, process};
+use crate::script::{LogSettings, Op};
 
-/// Preemptions at most, for the long run.
+/// Environment variable with the maximum number of preemptions, for long runs.
 const PREEMPTIONS: &str = "GREENWAVE_SIMULATION_PREEMPTIONS";
 
-const SETTING: Setting = Setting {
+const SETTINGS: LogSettings = LogSettings {
     compressed: false,
     chain_depth_max: 0,
     disk_kib_max: 0,
@@ -30,7 +31,7 @@ const fn put(key: u8) -> Op {
     Op::Put { key, len: 700 }
 }
 
-/// What the processes do, each three operations.
+/// Pairs of programs to interleave.
 const PROGRAMS: [([Op; 3], [Op; 3]); 8] = [
     ([put(0), Op::Compact, Op::Refresh], [put(1), Op::Compact, Op::Refresh]),
     ([Op::Remove { key: 0 }, Op::Compact, Op::Flush], [put(0), Op::Compact, Op::Flush]),
@@ -49,19 +50,19 @@ const PROGRAMS: [([Op; 3], [Op; 3]); 8] = [
 ];
 
 #[derive(Debug, Default)]
-struct Counts {
+struct ExploreCounts {
     schedules: u64,
     states: u64,
     crashes: u64,
 }
 
-/// What goes on from a place: the disk and what each process has learnt from it, how far each is, which one runs, and the
-/// preemptions so far.
-type State = (u64, [usize; 2], usize, u32);
+/// State of a schedule: hash of the disk and of what each process has read, steps of each process,
+/// running process, number of preemptions.
+type ScheduleState = (u64, [usize; 2], usize, u32);
 
-/// Where a schedule leaves the rule that a process goes on as long as it can.
+/// Beginning of a schedule that deviates from running each process as long as possible.
 #[derive(Debug, Clone)]
-struct Prefix {
+struct SchedulePrefix {
     choices: Vec<usize>,
     preemptions: u32,
 }
@@ -79,7 +80,7 @@ fn all_schedules_with_few_preemptions_lose_nothing() {
                     programs.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
                 {
                     let counts = explore([first, second], bound);
-                    crate::say(&format!(
+                    crate::print_line(&format!(
                         "{first:?} beside {second:?}: at most {bound} preemptions: {counts:?}"
                     ));
                 }
@@ -88,34 +89,34 @@ fn all_schedules_with_few_preemptions_lose_nothing() {
     });
 }
 
-fn explore(programs: [&[Op; 3]; 2], bound: u32) -> Counts {
-    let mut counts = Counts::default();
-    let mut seen: HashSet<State> = HashSet::new();
+fn explore(programs: [&[Op; 3]; 2], bound: u32) -> ExploreCounts {
+    let mut counts = ExploreCounts::default();
+    let mut seen: HashSet<ScheduleState> = HashSet::new();
     let mut crashed: HashSet<u64> = HashSet::new();
-    let mut open = vec![Prefix { choices: Vec::new(), preemptions: 0 }];
+    let mut open = vec![SchedulePrefix { choices: Vec::new(), preemptions: 0 }];
     while let Some(prefix) = open.pop() {
         counts.schedules += 1;
-        follow(programs, &prefix, bound, &mut seen, &mut crashed, &mut open, &mut counts);
+        run_schedule(programs, &prefix, bound, &mut seen, &mut crashed, &mut open, &mut counts);
     }
     counts
 }
 
-/// Follows one schedule to a state that was seen before, or to its end.
-fn follow(
+/// Runs a schedule up to a state explored before, or to its end.
+fn run_schedule(
     programs: [&[Op; 3]; 2],
-    prefix: &Prefix,
+    prefix: &SchedulePrefix,
     bound: u32,
-    seen: &mut HashSet<State>,
+    seen: &mut HashSet<ScheduleState>,
     crashed: &mut HashSet<u64>,
-    open: &mut Vec<Prefix>,
-    counts: &mut Counts,
+    open: &mut Vec<SchedulePrefix>,
+    counts: &mut ExploreCounts,
 ) {
-    let (machine, court) = prepared();
+    let (machine, recorder) = prepared_log();
     let mut schedule = Schedule::new();
     for (who, ops) in programs.iter().enumerate() {
         let one = machine.process();
-        let (ops, court) = (ops.to_vec(), court.clone());
-        schedule.spawn(&one.clone(), move || process(who, &one, SETTING, &ops, &court));
+        let (ops, recorder) = (ops.to_vec(), recorder.clone());
+        schedule.spawn(&one.clone(), move || process(who, &one, SETTINGS, &ops, &recorder));
     }
     let mut choices: Vec<usize> = Vec::new();
     let (mut current, mut steps) = (0, [0; 2]);
@@ -134,10 +135,10 @@ fn follow(
                     let preemptions = prefix.preemptions + u32::from(can_go_on);
                     if preemptions <= bound {
                         let choices = choices.iter().copied().chain([*other]).collect();
-                        open.push(Prefix { choices, preemptions });
+                        open.push(SchedulePrefix { choices, preemptions });
                     }
                 }
-                crash(&machine, &court, crashed, counts);
+                check_crash(&machine, &recorder, crashed, counts);
                 usual
             }
         };
@@ -145,51 +146,57 @@ fn follow(
         choices.push(choice);
         steps[choice] += 1;
         schedule.step(choice);
-        if let Some(wrong) = court.borrow_mut().wrong.take() {
-            panic!("{programs:?}, schedule {choices:?}: {wrong}");
+        if let Some(violation) = recorder.borrow_mut().violation.take() {
+            panic!("{programs:?}, schedule {choices:?}: {violation}");
         }
     }
-    crash(&machine, &court, crashed, counts);
+    check_crash(&machine, &recorder, crashed, counts);
 }
 
-/// A log whose first segments are mostly dead, with some values that live in them.
-fn prepared() -> (Machine, Rc<RefCell<Court>>) {
+/// Creates a log whose first segments are mostly dead but contain some live values.
+fn prepared_log() -> (Machine, Rc<RefCell<Recorder>>) {
     let machine = Machine::new(1);
-    let court: Rc<RefCell<Court>> = Rc::default();
+    let recorder: Rc<RefCell<Recorder>> = Rc::default();
     let one = machine.process();
     let ops: Vec<Op> = [0, 1, 9, 9, 9, 2, 9, 9, 9, 9, 9].into_iter().map(put).chain([Op::Flush]).collect();
-    process(9, &one, SETTING, &ops, &court);
+    process(9, &one, SETTINGS, &ops, &recorder);
     one.kill();
-    let wrong = court.borrow_mut().wrong.take();
-    assert_eq!(wrong, None);
-    (machine, court)
+    let violation = recorder.borrow_mut().violation.take();
+    assert_eq!(violation, None);
+    (machine, recorder)
 }
 
-/// What there would be after a crash here: of the processes, or of the machine with all, none or a part of what was not synced.
-fn crash(machine: &Machine, court: &Rc<RefCell<Court>>, crashed: &mut HashSet<u64>, counts: &mut Counts) {
-    if !crashed.insert(machine.disk_digest() ^ court.borrow().model.digest()) {
+/// Checks the log after a crash in the current state: of the processes, or of the machine with a
+/// part of the unsynced data or none.
+fn check_crash(
+    machine: &Machine,
+    recorder: &Rc<RefCell<Recorder>>,
+    crashed: &mut HashSet<u64>,
+    counts: &mut ExploreCounts,
+) {
+    if !crashed.insert(machine.disk_digest() ^ recorder.borrow().model.digest()) {
         return;
     }
-    for unsynced in [None, Some(Unsynced::Lost), Some(Unsynced::Some), Some(Unsynced::Some)] {
+    for unsynced in [None, Some(Unsynced::None), Some(Unsynced::Some), Some(Unsynced::Some)] {
         counts.crashes += 1;
         let after = machine.fork();
-        let mut model = court.borrow().model.clone();
+        let mut model = recorder.borrow().model.clone();
         if let Some(unsynced) = unsynced {
             after.cut_power(unsynced);
-            model.lost_power();
+            model.record_crash();
         }
         let mut view = View::default();
-        model.see(&mut view);
+        model.require_acknowledged(&mut view);
         let one = after.process();
-        let log = Log::open_simulated(&one, "/log", options(&SETTING)).unwrap();
+        let log = Log::open_simulated(&one, "/log", options(&SETTINGS)).unwrap();
         for compacted in [false, true] {
             if compacted {
                 log.compact().unwrap();
             }
             for key in (0..10).map(key_of) {
                 let got = log.get(&key).unwrap();
-                if let Err(wrong) = model.check(&view, &key, got.as_deref()) {
-                    panic!("after a crash ({unsynced:?}), compacted {compacted}: {wrong}");
+                if let Err(violation) = model.check(&view, &key, got.as_deref()) {
+                    panic!("after a crash ({unsynced:?}), compacted {compacted}: {violation}");
                 }
             }
         }

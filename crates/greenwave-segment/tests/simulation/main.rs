@@ -1,17 +1,18 @@
-//! The log on a simulated machine: processes interleaved at every file operation, crashes, full disks, against a model of what
-//! was acknowledged and flushed.
-#![expect(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
+//! Runs logs on a simulated machine, with processes interleaved at every file operation, crashes
+//! and full disks, and compares them with a model of acknowledged and flushed changes.
+#![expect(clippy::unwrap_used, reason = "test helpers may panic")]
 
 mod copies;
 mod explore;
 mod model;
-mod others;
+mod processes;
 mod run;
 mod script;
 
 use script::Script;
 
-/// How many seeds the random test runs, and from which on, for the long run: `COUNT` or `COUNT@FIRST`.
+/// Environment variable with the number of seeds, and optionally the first one: `COUNT` or
+/// `COUNT@FIRST`.
 const SEEDS: &str = "GREENWAVE_SIMULATION_SEEDS";
 
 fn seeds() -> std::ops::Range<u64> {
@@ -21,7 +22,7 @@ fn seeds() -> std::ops::Range<u64> {
     first..first + count
 }
 
-/// Random processes, operations, faults and crashes. A failure is shrunk and printed as a script.
+/// Runs random processes with faults and crashes. Shrinks and prints the script of a failure.
 #[test]
 fn random_schedules_lose_nothing() {
     let seeds = seeds();
@@ -36,7 +37,7 @@ fn random_schedules_lose_nothing() {
                         let script = Script::random(seed);
                         match run::run(&script) {
                             Ok(done) => total.add(&done),
-                            Err(why) => return Err((seed, why)),
+                            Err(violation) => return Err((seed, violation)),
                         }
                     }
                     Ok(total)
@@ -51,19 +52,19 @@ fn random_schedules_lose_nothing() {
                 Err(found) => failed.push(found),
             }
         }
-        say(&format!("{} schedules of seeds {seeds:?}: {total:?}", seeds.end - seeds.start));
+        print_line(&format!("{} schedules of seeds {seeds:?}: {total:?}", seeds.end - seeds.start));
         failed
     });
-    if let Some((seed, why)) = failed.into_iter().min() {
-        let (shrunk, then) = run::shrink(Script::random(seed), &why);
+    if let Some((seed, violation)) = failed.into_iter().min() {
+        let (shrunk, then) = run::shrink(Script::random(seed), &violation);
         run::TRACED.set(true);
         drop(run::run(&shrunk));
-        panic!("seed {seed}: {why}\n\nshrunk to: {then}\n{shrunk}\n");
+        panic!("seed {seed}: {violation}\n\nshrunk to: {then}\n{shrunk}\n");
     }
 }
 
-/// For the long run's record, and for whoever looks into a failure.
-#[expect(clippy::print_stdout, reason = "shown only where a test fails or output is asked for")]
-fn say(what: &str) {
+/// Prints a line for the record of long runs and for debugging.
+#[expect(clippy::print_stdout, reason = "captured unless a test fails or --nocapture is given")]
+fn print_line(what: &str) {
     println!("{what}");
 }

@@ -1,56 +1,58 @@
-//! What a log may answer: a history of every change, with the stamp it got and whether it was acknowledged and flushed.
+//! Model of a log: the history of all changes with their timestamps and outcomes, which determines
+//! the permitted results of a read.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 pub(crate) type Key = Vec<u8>;
 
-/// How a change ended, as far as its caller can know.
+/// Outcome of a change, as far as its caller can know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ended {
-    /// Under way. It may show or not.
-    Not,
-    /// The caller was told so. It counts.
+pub(crate) enum Outcome {
+    /// In progress or interrupted. It may be visible or not.
+    Pending,
+    /// Acknowledged to the caller. It counts.
     Acknowledged,
-    /// The caller was told that it had no effect.
+    /// Reported to the caller as failed. It must not be visible.
     Failed,
 }
 
-/// One change of one key.
+/// A change of a key.
 #[derive(Debug, Clone)]
 pub(crate) struct Change {
     pub(crate) value: Option<Vec<u8>>,
-    pub(crate) ended: Ended,
-    /// Known once it is acknowledged.
-    pub(crate) stamp: u64,
+    pub(crate) outcome: Outcome,
+    /// Timestamp, once acknowledged.
+    pub(crate) timestamp: u64,
     pub(crate) process: usize,
     pub(crate) flushed: bool,
     pub(crate) batch: Option<u64>,
-    /// When it began and when it was acknowledged, in events of the model.
+    /// Start and acknowledgement, as event numbers of the model.
     pub(crate) began: u64,
     pub(crate) acknowledged: u64,
 }
 
-/// What one open log must have seen.
+/// Changes that an open log must show.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct View {
-    /// The newest stamp of each key that it must show, or something newer.
-    floors: HashMap<Key, u64>,
+    /// Earliest permitted timestamp by key.
+    timestamps_min: HashMap<Key, u64>,
 }
 
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Model {
     pub(crate) changes: BTreeMap<Key, Vec<Change>>,
-    /// Whether values may vanish.
+    /// Whether values may be dropped.
     pub(crate) may_drop: bool,
-    /// Whether clocks are apart by so little that nobody notices, or the file that tells may not be had.
+    /// Whether the order of writes is not guaranteed: clocks differ by less than the shared clock
+    /// resolves, or its file may be unavailable.
     pub(crate) clocks_are_close: bool,
     pub(crate) out_of_order: Option<String>,
     events: u64,
     batches: u64,
-    /// Values that an acknowledged increment has replaced.
+    /// Values that acknowledged increments have replaced.
     replaced: HashSet<(Key, Option<Vec<u8>>)>,
-    /// Whether an increment may have been lost or made without being acknowledged.
-    increments_blurred: bool,
+    /// Whether an increment may have been lost, or made without being acknowledged.
+    increments_uncertain: bool,
 }
 
 impl Model {
@@ -64,18 +66,18 @@ impl Model {
         self.batches
     }
 
-    /// A hash of what has been acknowledged and flushed.
+    /// Returns a hash of all acknowledged and flushed changes.
     pub(crate) fn digest(&self) -> u64 {
         use std::hash::{DefaultHasher, Hash, Hasher};
         let mut hasher = DefaultHasher::new();
         for (key, changes) in &self.changes {
             key.hash(&mut hasher);
-            changes.iter().for_each(|c| (c.ended as u8, c.flushed, c.stamp).hash(&mut hasher));
+            changes.iter().for_each(|c| (c.outcome as u8, c.flushed, c.timestamp).hash(&mut hasher));
         }
         hasher.finish()
     }
 
-    /// Takes note of a change that begins; returns its number.
+    /// Records the start of a change; returns its number.
     pub(crate) fn begin(
         &mut self,
         key: &[u8],
@@ -87,8 +89,8 @@ impl Model {
         let changes = self.changes.entry(key.to_vec()).or_default();
         changes.push(Change {
             value: value.map(<[u8]>::to_vec),
-            ended: Ended::Not,
-            stamp: 0,
+            outcome: Outcome::Pending,
+            timestamp: 0,
             process,
             flushed: false,
             batch,
@@ -98,112 +100,119 @@ impl Model {
         changes.len() - 1
     }
 
-    pub(crate) fn acknowledge(&mut self, key: &[u8], number: usize, stamp: u64) {
+    pub(crate) fn acknowledge(&mut self, key: &[u8], number: usize, timestamp: u64) {
         let acknowledged = self.event();
-        self.check_order(key, number, stamp);
+        self.check_order(key, number, timestamp);
         let change = &mut self.changes.get_mut(key).unwrap()[number];
-        (change.ended, change.stamp, change.acknowledged) = (Ended::Acknowledged, stamp, acknowledged);
+        (change.outcome, change.timestamp, change.acknowledged) =
+            (Outcome::Acknowledged, timestamp, acknowledged);
     }
 
-    /// A change has a later stamp than every change of its key that was acknowledged before it began, whatever the clocks say.
-    fn check_order(&mut self, key: &[u8], number: usize, stamp: u64) {
+    /// Checks that a change has a later timestamp than every change of its key acknowledged before
+    /// it began.
+    fn check_order(&mut self, key: &[u8], number: usize, timestamp: u64) {
         let changes = &self.changes[key];
         let began = changes[number].began;
-        let earlier =
-            changes.iter().filter(|other| other.ended == Ended::Acknowledged && other.acknowledged < began);
-        if let Some(other) = earlier.max_by_key(|other| other.stamp)
-            && other.stamp >= stamp
+        let earlier = changes
+            .iter()
+            .filter(|other| other.outcome == Outcome::Acknowledged && other.acknowledged < began);
+        if let Some(other) = earlier.max_by_key(|other| other.timestamp)
+            && other.timestamp >= timestamp
             && !self.clocks_are_close
         {
             let key = String::from_utf8_lossy(key);
-            self.out_of_order =
-                Some(format!("{key} got stamp {stamp}, after {} had been acknowledged", other.stamp));
+            self.out_of_order = Some(format!(
+                "{key} got timestamp {timestamp}, after {} had been acknowledged",
+                other.timestamp
+            ));
         }
     }
 
     pub(crate) fn fail(&mut self, key: &[u8], number: usize) {
-        self.changes.get_mut(key).unwrap()[number].ended = Ended::Failed;
+        self.changes.get_mut(key).unwrap()[number].outcome = Outcome::Failed;
     }
 
-    /// A flush began after these had been acknowledged, and has succeeded.
+    /// Records a successful flush that began after the given event.
     pub(crate) fn flushed(&mut self, process: usize, began: u64) {
         for change in self.changes.values_mut().flatten() {
-            let covered = change.process == process && change.ended == Ended::Acknowledged;
+            let covered = change.process == process && change.outcome == Outcome::Acknowledged;
             change.flushed |= covered && change.acknowledged < began;
         }
     }
 
-    /// What a log that opens or refreshes now must show afterwards.
-    pub(crate) fn see(&self, view: &mut View) {
+    /// Requires a log that opens or refreshes now to show every acknowledged change.
+    pub(crate) fn require_acknowledged(&self, view: &mut View) {
         for (key, changes) in &self.changes {
             if let Some(newest) = newest_acknowledged(changes) {
-                let floor = view.floors.entry(key.clone()).or_default();
-                *floor = (*floor).max(newest.stamp);
+                let timestamp_min = view.timestamps_min.entry(key.clone()).or_default();
+                *timestamp_min = (*timestamp_min).max(newest.timestamp);
             }
         }
     }
 
-    /// A log shows its own changes at once.
-    pub(crate) fn own(&self, view: &mut View, key: &[u8], stamp: u64) {
-        let floor = view.floors.entry(key.to_vec()).or_default();
-        *floor = (*floor).max(stamp);
+    /// Requires a log to show its own change.
+    pub(crate) fn require_own(&self, view: &mut View, key: &[u8], timestamp: u64) {
+        let timestamp_min = view.timestamps_min.entry(key.to_vec()).or_default();
+        *timestamp_min = (*timestamp_min).max(timestamp);
     }
 
-    /// Whether a log with this view may give this answer.
+    /// Checks the result of a read by a log with this view.
     pub(crate) fn check(&self, view: &View, key: &[u8], got: Option<&[u8]>) -> Result<(), String> {
-        let floor = view.floors.get(key).copied().unwrap_or(0);
-        if got.is_none() && (self.may_drop || floor == 0) {
+        let timestamp_min = view.timestamps_min.get(key).copied().unwrap_or(0);
+        if got.is_none() && (self.may_drop || timestamp_min == 0) {
             return Ok(());
         }
         let none = Vec::new();
         let changes = self.changes.get(key).unwrap_or(&none);
-        let allowed = |change: &Change| match change.ended {
-            Ended::Failed => false,
-            Ended::Not => true,
-            // A removal is forgotten by compaction once nothing older is left. A change with an older stamp that was under way
-            // meanwhile then shows.
-            Ended::Acknowledged => change.stamp >= floor || self.follows_a_removal(changes, change, floor),
+        let allowed = |change: &Change| match change.outcome {
+            Outcome::Failed => false,
+            Outcome::Pending => true,
+            // Compaction forgets a tombstone once no older record exists. An older change that was
+            // in progress meanwhile may then become visible.
+            Outcome::Acknowledged => {
+                change.timestamp >= timestamp_min || self.follows_a_removal(changes, change, timestamp_min)
+            }
         };
         if changes.iter().any(|change| change.value.as_deref() == got && allowed(change)) {
             return Ok(());
         }
         Err(format!(
-            "{} is {}, where stamp {floor} or later was expected: {}",
+            "{} is {}, where timestamp {timestamp_min} or later was expected: {}",
             String::from_utf8_lossy(key),
             shown(got),
             listed(changes)
         ))
     }
 
-    fn follows_a_removal(&self, changes: &[Change], change: &Change, floor: u64) -> bool {
+    fn follows_a_removal(&self, changes: &[Change], change: &Change, timestamp_min: u64) -> bool {
         changes.iter().any(|newest| {
-            newest.stamp == floor
+            newest.timestamp == timestamp_min
                 && newest.value.is_none()
-                && newest.ended == Ended::Acknowledged
+                && newest.outcome == Outcome::Acknowledged
                 && newest.began < change.acknowledged
         })
     }
 
-    /// A process was killed, or the power cut. What was under way may come out either way.
-    pub(crate) fn lost_power(&mut self) {
+    /// Records a kill or a power cut. Changes in progress may be visible or not.
+    pub(crate) fn record_crash(&mut self) {
         for changes in self.changes.values_mut() {
             for change in changes.iter_mut() {
-                if change.ended == Ended::Acknowledged && !change.flushed {
-                    // It may be gone, and it may be there.
-                    change.ended = Ended::Not;
+                if change.outcome == Outcome::Acknowledged && !change.flushed {
+                    // The change may be lost or not.
+                    change.outcome = Outcome::Pending;
                 }
             }
         }
-        self.increments_blurred = true;
+        self.increments_uncertain = true;
     }
 
-    pub(crate) fn blur_increments(&mut self) {
-        self.increments_blurred = true;
+    pub(crate) fn mark_increments_uncertain(&mut self) {
+        self.increments_uncertain = true;
     }
 
-    /// After all processes have ended and one that opened the log anew has answered: what it says is true from now on, and on the
-    /// disk if that is where it was read from.
-    pub(crate) fn settle(
+    /// Records the values of a log opened after all processes have ended. They remain visible from
+    /// now on, and are durable if they were read after a power cut.
+    pub(crate) fn record_values(
         &mut self,
         answers: &BTreeMap<Key, Option<Vec<u8>>>,
         durable: bool,
@@ -212,48 +221,51 @@ impl Model {
         for (key, answer) in answers {
             let now = self.event();
             let changes = self.changes.entry(key.clone()).or_default();
-            let flushed = changes.iter().filter(|change| change.flushed).map(|change| change.stamp).max();
+            let flushed = changes.iter().filter(|change| change.flushed).map(|change| change.timestamp).max();
             if answer.is_none() && durable {
-                // Nothing of it has reached the disk, or its removal has, which compaction may have forgotten since. Whatever
-                // shows again is wrong.
+                // Either no change reached the disk, or the removal did and compaction may have
+                // forgotten it since. No older value may reappear.
                 changes.clear();
                 continue;
             }
-            let shows = |change: &&mut Change| change.value == *answer && change.ended != Ended::Failed;
-            let Some(shown) = changes.iter_mut().filter(shows).max_by_key(|change| change.stamp) else {
+            let shows = |change: &&mut Change| change.value == *answer && change.outcome != Outcome::Failed;
+            let Some(shown) = changes.iter_mut().filter(shows).max_by_key(|change| change.timestamp) else {
                 match answer {
-                    // It has never had a value, or all of it was dropped.
+                    // The key never had a value, or its values were dropped.
                     None => continue,
                     Some(_) => {
-                        return Err(format!("{} has a value that nobody put", String::from_utf8_lossy(key)));
+                        return Err(format!(
+                            "{} has a value that was never put",
+                            String::from_utf8_lossy(key)
+                        ));
                     }
                 }
             };
-            let known = shown.stamp > 0;
-            if !known {
-                // Later than what had been flushed; how much later nobody was told.
-                shown.stamp = flushed.unwrap_or(0) + 1;
+            let has_timestamp = shown.timestamp > 0;
+            if !has_timestamp {
+                // Later than the flushed changes. The exact timestamp is unknown.
+                shown.timestamp = flushed.unwrap_or(0) + 1;
             }
-            (shown.ended, shown.acknowledged) = (Ended::Acknowledged, now);
+            (shown.outcome, shown.acknowledged) = (Outcome::Acknowledged, now);
             shown.flushed |= durable;
-            // What is newer and does not show was lost with the power, and must not come back.
-            let stamp = shown.stamp;
-            let gone = |change: &Change| known && change.stamp > stamp;
-            changes.retain(|change| change.ended != Ended::Failed && !gone(change));
+            // Newer changes were lost in the power cut, and must not reappear.
+            let timestamp = shown.timestamp;
+            let gone = |change: &Change| has_timestamp && change.timestamp > timestamp;
+            changes.retain(|change| change.outcome != Outcome::Failed && !gone(change));
             for change in changes.iter_mut() {
                 change.batch = None;
-                if change.stamp > stamp {
-                    // Older than what shows, whose stamp nobody was told.
-                    change.ended = Ended::Not;
+                if change.timestamp > timestamp {
+                    // Older than the visible change, whose exact timestamp is unknown.
+                    change.outcome = Outcome::Pending;
                 }
             }
         }
         self.replaced.clear();
-        self.increments_blurred = false;
+        self.increments_uncertain = false;
         Ok(())
     }
 
-    /// All of a batch shows, or none of it.
+    /// Checks that all changes of a batch are visible or none.
     fn check_batches(&self, answers: &BTreeMap<Key, Option<Vec<u8>>>) -> Result<(), String> {
         let mut batches: BTreeMap<u64, Vec<(&Key, &Change)>> = BTreeMap::new();
         for (key, changes) in &self.changes {
@@ -270,16 +282,16 @@ impl Model {
                 let answer = answers.get(*key).cloned().flatten();
                 let older = self.changes[*key].iter().find(|other| {
                     other.value == answer
-                        && other.ended == Ended::Acknowledged
+                        && other.outcome == Outcome::Acknowledged
                         && other.acknowledged < present.began
-                        && other.stamp < present.stamp.max(1)
+                        && other.timestamp < present.timestamp.max(1)
                 });
                 if !shows(key, change) && (older.is_some() || answer.is_none()) && !self.may_drop {
-                    // Something newer may have removed it.
+                    // A newer change may have removed it.
                     let removed_later = answer.is_none()
                         && self.changes[*key].iter().any(|other| {
                             other.value.is_none()
-                                && (other.ended == Ended::Not || other.stamp >= change.stamp)
+                                && (other.outcome == Outcome::Pending || other.timestamp >= change.timestamp)
                         });
                     if !removed_later {
                         return Err(format!(
@@ -294,9 +306,9 @@ impl Model {
         Ok(())
     }
 
-    /// An increment has replaced `old`, which no other may have replaced.
+    /// Records an increment, which must be the only one to replace `old`.
     pub(crate) fn incremented(&mut self, key: &[u8], old: Option<Vec<u8>>) -> Result<(), String> {
-        if !self.replaced.insert((key.to_vec(), old)) && !self.increments_blurred && !self.may_drop {
+        if !self.replaced.insert((key.to_vec(), old)) && !self.increments_uncertain && !self.may_drop {
             return Err(format!(
                 "two increments of {} have replaced the same value",
                 String::from_utf8_lossy(key)
@@ -307,8 +319,8 @@ impl Model {
 }
 
 fn newest_acknowledged(changes: &[Change]) -> Option<&Change> {
-    let acknowledged = changes.iter().filter(|change| change.ended == Ended::Acknowledged);
-    acknowledged.max_by_key(|change| change.stamp)
+    let acknowledged = changes.iter().filter(|change| change.outcome == Outcome::Acknowledged);
+    acknowledged.max_by_key(|change| change.timestamp)
 }
 
 fn shown(value: Option<&[u8]>) -> String {
@@ -325,11 +337,11 @@ fn listed(changes: &[Change]) -> String {
         .take(6)
         .map(|c| {
             format!(
-                "\n    {} by {} stamp {} {:?}{}",
+                "\n    {} by {} timestamp {} {:?}{}",
                 shown(c.value.as_deref()),
                 c.process,
-                c.stamp,
-                c.ended,
+                c.timestamp,
+                c.outcome,
                 if c.flushed { ", flushed" } else { "" }
             )
         })

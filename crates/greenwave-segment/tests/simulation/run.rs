@@ -1,4 +1,4 @@
-//! Runs a script on a simulated machine, checks every answer, and shrinks scripts that fail.
+//! Runs a script on a simulated machine, checks every result, and shrinks failing scripts.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -8,11 +8,11 @@ use greenwave_segment::simulation::{Faults, Machine, Process, Schedule, Unsynced
 use greenwave_segment::{Batch, Compression, Error, Log, Options, WhenFull};
 
 use crate::model::{Key, Model, View};
-use crate::script::{Crash, Op, Random, Round, Script, Setting};
+use crate::script::{Crash, LogSettings, Op, Random, Round, Script};
 
 const DIR: &str = "/log";
 const SEGMENT_BYTES_MAX: u64 = 4096;
-/// More steps than any script needs: a run that takes more is stuck.
+/// Maximum number of steps; a run that takes more is stuck.
 const STEPS_MAX: u64 = 400_000;
 
 #[derive(Debug, Default, Clone, Copy)]
@@ -23,7 +23,7 @@ pub(crate) struct Totals {
     pub(crate) crashes: u64,
     pub(crate) failed_operations: u64,
     pub(crate) compacted_segments: u64,
-    pub(crate) differences: u64,
+    pub(crate) deltas: u64,
 }
 
 impl Totals {
@@ -34,23 +34,23 @@ impl Totals {
         self.crashes += other.crashes;
         self.failed_operations += other.failed_operations;
         self.compacted_segments += other.compacted_segments;
-        self.differences += other.differences;
+        self.deltas += other.deltas;
     }
 }
 
-/// What all processes of a run share with their judge.
+/// Model and results of a run, which its processes share.
 #[derive(Debug, Default)]
-pub(crate) struct Court {
+pub(crate) struct Recorder {
     pub(crate) model: Model,
-    pub(crate) wrong: Option<String>,
+    pub(crate) violation: Option<String>,
     pub(crate) totals: Totals,
     values: u64,
     handles: usize,
 }
 
-impl Court {
-    fn accuse(&mut self, who: usize, what: &str) {
-        self.wrong.get_or_insert_with(|| format!("process {who}: {what}"));
+impl Recorder {
+    fn report(&mut self, who: usize, what: &str) {
+        self.violation.get_or_insert_with(|| format!("process {who}: {what}"));
     }
 
     fn handle(&mut self) -> usize {
@@ -58,7 +58,8 @@ impl Court {
         self.handles
     }
 
-    /// A value that nobody else puts: its number, then bytes that do not compress but are the same in every third value.
+    /// Returns a unique value: its number, and bytes that do not compress but are equal in every
+    /// third value.
     fn value(&mut self, len: u16) -> Vec<u8> {
         self.values += 1;
         let mut value = self.values.to_le_bytes().to_vec();
@@ -68,16 +69,16 @@ impl Court {
     }
 }
 
-type Shared = Rc<RefCell<Court>>;
+type SharedRecorder = Rc<RefCell<Recorder>>;
 
-pub(crate) fn options(setting: &Setting) -> Options {
+pub(crate) fn options(settings: &LogSettings) -> Options {
     Options {
         segment_bytes_max: SEGMENT_BYTES_MAX,
-        compression: if setting.compressed { Compression::Zstd { level: 1 } } else { Compression::None },
-        chain_depth_max: setting.chain_depth_max,
-        disk_bytes_max: (setting.disk_kib_max > 0).then(|| u64::from(setting.disk_kib_max) << 10),
-        when_full: if setting.drop_oldest { WhenFull::DropOldest } else { WhenFull::Refuse },
-        open_files_max: setting.open_files_max,
+        compression: if settings.compressed { Compression::Zstd { level: 1 } } else { Compression::None },
+        chain_depth_max: settings.chain_depth_max,
+        disk_bytes_max: (settings.disk_kib_max > 0).then(|| u64::from(settings.disk_kib_max) << 10),
+        when_full: if settings.drop_oldest { WhenFull::DropOldest } else { WhenFull::Refuse },
+        open_files_max: settings.open_files_max,
         clock,
         ..Options::default()
     }
@@ -91,39 +92,45 @@ fn counter_of(number: u8) -> Key {
     format!("counter{number}").into_bytes()
 }
 
-/// One process: opens the log, does its operations, and reports each to the court.
-pub(crate) fn process(who: usize, machine: &Process, setting: Setting, ops: &[Op], court: &Shared) {
-    let open = || Log::open_simulated(machine, DIR, options(&setting));
+/// Runs a process: opens the log, performs the operations, and records each.
+pub(crate) fn process(
+    who: usize,
+    machine: &Process,
+    settings: LogSettings,
+    ops: &[Op],
+    recorder: &SharedRecorder,
+) {
+    let open = || Log::open_simulated(machine, DIR, options(&settings));
     let mut view = View::default();
-    court.borrow().model.see(&mut view);
+    recorder.borrow().model.require_acknowledged(&mut view);
     let mut log = match open() {
         Ok(log) => log,
-        Err(error) => return refused(who, &error, court),
+        Err(error) => return check_failure(who, &error, recorder),
     };
-    // A flush is about what was put through the same handle.
-    let mut handle = court.borrow_mut().handle();
+    // A flush covers the puts through the same handle.
+    let mut handle = recorder.borrow_mut().handle();
     for op in ops {
-        court.borrow_mut().totals.operations += 1;
+        recorder.borrow_mut().totals.operations += 1;
         if *op == Op::Reopen {
             drop(log);
-            handle = court.borrow_mut().handle();
+            handle = recorder.borrow_mut().handle();
             view = View::default();
-            court.borrow().model.see(&mut view);
+            recorder.borrow().model.require_acknowledged(&mut view);
             log = match open() {
                 Ok(log) => log,
-                Err(error) => return refused(who, &error, court),
+                Err(error) => return check_failure(who, &error, recorder),
             };
             continue;
         }
-        perform(handle, &log, &mut view, *op, court);
+        perform(handle, &log, &mut view, *op, recorder);
     }
 }
 
-/// An operation failed. Only some failures are the disk's.
-fn refused(who: usize, error: &Error, court: &Shared) {
-    let mut court = court.borrow_mut();
-    court.totals.failed_operations += 1;
-    let fair = match error {
+/// Records a failed operation. Only failures caused by the disk are permitted.
+fn check_failure(who: usize, error: &Error, recorder: &SharedRecorder) {
+    let mut recorder = recorder.borrow_mut();
+    recorder.totals.failed_operations += 1;
+    let permitted = match error {
         Error::Full { .. } => true,
         Error::Io { source, .. } => {
             source.kind() == std::io::ErrorKind::StorageFull
@@ -133,119 +140,132 @@ fn refused(who: usize, error: &Error, court: &Shared) {
         }
         _ => false,
     };
-    if !fair {
-        court.accuse(who, &format!("failed: {error}: {:?}", std::error::Error::source(error)));
+    if !permitted {
+        recorder.report(who, &format!("failed: {error}: {:?}", std::error::Error::source(error)));
     }
 }
 
-fn perform(who: usize, log: &Log, view: &mut View, op: Op, court: &Shared) {
-    let put = |key: &[u8], len: u16, view: &mut View, work: &dyn Fn(&[u8]) -> Result<(), Error>| {
-        let value = court.borrow_mut().value(len);
-        let number = court.borrow_mut().model.begin(key, Some(&value), who, None);
-        match work(&value) {
-            Ok(()) => {
-                let mut court = court.borrow_mut();
-                court.totals.differences += u64::from(log.stats().differences > 0);
-                court.model.acknowledge(key, number, log.last_stamp());
-                court.model.own(view, key, log.last_stamp());
-            }
-            Err(error) => {
-                court.borrow_mut().model.fail(key, number);
-                refused(who, &error, court);
-            }
-        }
-    };
+fn perform(who: usize, log: &Log, view: &mut View, op: Op, recorder: &SharedRecorder) {
     match op {
-        Op::Put { key, len } => {
-            let key = key_of(key);
-            put(&key, len, view, &|value| log.put(&key, value));
-        }
-        Op::PutLike { key, len, like } => {
-            let (key, like) = (key_of(key), key_of(like));
-            put(&key, len, view, &|value| log.put_like(&key, value, &like));
-        }
-        Op::Remove { key } => {
-            let key = key_of(key);
-            let number = court.borrow_mut().model.begin(&key, None, who, None);
-            match log.remove(&key) {
-                Ok(true) => {
-                    let mut court = court.borrow_mut();
-                    court.model.acknowledge(&key, number, log.last_stamp());
-                    court.model.own(view, &key, log.last_stamp());
-                }
-                Ok(false) => {
-                    let mut court = court.borrow_mut();
-                    court.model.fail(&key, number);
-                    if let Err(wrong) = court.model.check(view, &key, None) {
-                        court.accuse(who, &wrong);
-                    }
-                }
-                Err(error) => {
-                    court.borrow_mut().model.fail(&key, number);
-                    refused(who, &error, court);
-                }
-            }
-        }
-        Op::Batch { first, count, len } => write_batch(who, log, view, (first, count, len), court),
-        Op::Increment { counter } => increment(who, log, view, &counter_of(counter), court),
-        Op::Get { key } => get(who, log, view, &key_of(key), court),
+        Op::Put { key, len } => put(who, log, view, (key, len, None), recorder),
+        Op::PutDelta { key, len, base } => put(who, log, view, (key, len, Some(base)), recorder),
+        Op::Remove { key } => remove(who, log, view, &key_of(key), recorder),
+        Op::Batch { first, count, len } => write_batch(who, log, view, (first, count, len), recorder),
+        Op::Increment { counter } => increment(who, log, view, &counter_of(counter), recorder),
+        Op::Get { key } => get(who, log, view, &key_of(key), recorder),
         Op::Flush => {
-            let began = court.borrow_mut().model.event();
+            let began = recorder.borrow_mut().model.event();
             match log.flush() {
-                Ok(()) => court.borrow_mut().model.flushed(who, began),
-                Err(error) => refused(who, &error, court),
+                Ok(()) => recorder.borrow_mut().model.flushed(who, began),
+                Err(error) => check_failure(who, &error, recorder),
             }
         }
         Op::Refresh => {
-            let mut seen = view.clone();
-            court.borrow().model.see(&mut seen);
+            let mut required = view.clone();
+            recorder.borrow().model.require_acknowledged(&mut required);
             match log.refresh() {
-                Ok(()) => *view = seen,
-                Err(error) => refused(who, &error, court),
+                Ok(()) => *view = required,
+                Err(error) => check_failure(who, &error, recorder),
             }
             for key in 0..24 {
-                get(who, log, view, &key_of(key), court);
+                get(who, log, view, &key_of(key), recorder);
             }
         }
         Op::Compact => match log.compact() {
-            Ok(done) => court.borrow_mut().totals.compacted_segments += done.segments,
-            Err(error) => refused(who, &error, court),
+            Ok(done) => recorder.borrow_mut().totals.compacted_segments += done.segments,
+            Err(error) => check_failure(who, &error, recorder),
         },
         Op::Reopen => {}
     }
 }
 
-fn get(who: usize, log: &Log, view: &View, key: &[u8], court: &Shared) {
-    match log.get(key) {
-        Ok(got) => {
-            let mut court = court.borrow_mut();
-            court.totals.answers += 1;
-            if let Err(wrong) = court.model.check(view, key, got.as_deref()) {
-                court.accuse(who, &wrong);
-            }
+fn put(
+    who: usize,
+    log: &Log,
+    view: &mut View,
+    (key, len, base): (u8, u16, Option<u8>),
+    recorder: &SharedRecorder,
+) {
+    let key = key_of(key);
+    let value = recorder.borrow_mut().value(len);
+    let number = recorder.borrow_mut().model.begin(&key, Some(&value), who, None);
+    let result = match base {
+        Some(base) => log.put_delta(&key, &value, &key_of(base)),
+        None => log.put(&key, &value),
+    };
+    match result {
+        Ok(()) => {
+            let mut recorder = recorder.borrow_mut();
+            recorder.totals.deltas += u64::from(log.stats().deltas > 0);
+            recorder.model.acknowledge(&key, number, log.last_timestamp());
+            recorder.model.require_own(view, &key, log.last_timestamp());
         }
-        Err(error) => refused(who, &error, court),
+        Err(error) => {
+            recorder.borrow_mut().model.fail(&key, number);
+            check_failure(who, &error, recorder);
+        }
     }
 }
 
-fn write_batch(who: usize, log: &Log, view: &mut View, (first, count, len): (u8, u8, u16), court: &Shared) {
+fn remove(who: usize, log: &Log, view: &mut View, key: &[u8], recorder: &SharedRecorder) {
+    let number = recorder.borrow_mut().model.begin(key, None, who, None);
+    match log.remove(key) {
+        Ok(true) => {
+            let mut recorder = recorder.borrow_mut();
+            recorder.model.acknowledge(key, number, log.last_timestamp());
+            recorder.model.require_own(view, key, log.last_timestamp());
+        }
+        Ok(false) => {
+            let mut recorder = recorder.borrow_mut();
+            recorder.model.fail(key, number);
+            if let Err(violation) = recorder.model.check(view, key, None) {
+                recorder.report(who, &violation);
+            }
+        }
+        Err(error) => {
+            recorder.borrow_mut().model.fail(key, number);
+            check_failure(who, &error, recorder);
+        }
+    }
+}
+
+fn get(who: usize, log: &Log, view: &View, key: &[u8], recorder: &SharedRecorder) {
+    match log.get(key) {
+        Ok(got) => {
+            let mut recorder = recorder.borrow_mut();
+            recorder.totals.answers += 1;
+            if let Err(violation) = recorder.model.check(view, key, got.as_deref()) {
+                recorder.report(who, &violation);
+            }
+        }
+        Err(error) => check_failure(who, &error, recorder),
+    }
+}
+
+fn write_batch(
+    who: usize,
+    log: &Log,
+    view: &mut View,
+    (first, count, len): (u8, u8, u16),
+    recorder: &SharedRecorder,
+) {
     let keys: Vec<Key> = (first..first.saturating_add(count)).map(key_of).collect();
     let (mut batch, mut numbers) = (Batch::new(), Vec::new());
     {
-        let mut court = court.borrow_mut();
-        let id = court.model.new_batch();
+        let mut recorder = recorder.borrow_mut();
+        let id = recorder.model.new_batch();
         for key in &keys {
-            let value = court.value(len);
+            let value = recorder.value(len);
             batch = batch.put(key, &value);
-            numbers.push(court.model.begin(key, Some(&value), who, Some(id)));
+            numbers.push(recorder.model.begin(key, Some(&value), who, Some(id)));
         }
     }
     let written = log.write(&batch);
-    let mut guard = court.borrow_mut();
+    let mut guard = recorder.borrow_mut();
     for (key, number) in keys.iter().zip(numbers) {
         if matches!(written, Ok(true)) {
-            guard.model.acknowledge(key, number, log.last_stamp());
-            guard.model.own(view, key, log.last_stamp());
+            guard.model.acknowledge(key, number, log.last_timestamp());
+            guard.model.require_own(view, key, log.last_timestamp());
         } else {
             guard.model.fail(key, number);
         }
@@ -253,39 +273,39 @@ fn write_batch(who: usize, log: &Log, view: &mut View, (first, count, len): (u8,
     drop(guard);
     match written {
         Ok(true) => {}
-        Ok(false) => court.borrow_mut().accuse(who, "a batch without conditions was refused"),
-        Err(error) => refused(who, &error, court),
+        Ok(false) => recorder.borrow_mut().report(who, "a batch without conditions was not written"),
+        Err(error) => check_failure(who, &error, recorder),
     }
 }
 
-/// Reads a counter and replaces what was read, once.
-fn increment(who: usize, log: &Log, view: &mut View, key: &[u8], court: &Shared) {
+/// Reads a counter and replaces the value that was read.
+fn increment(who: usize, log: &Log, view: &mut View, key: &[u8], recorder: &SharedRecorder) {
     let old = match log.get(key) {
         Ok(old) => old.map(|old| old.to_vec()),
-        Err(error) => return refused(who, &error, court),
+        Err(error) => return check_failure(who, &error, recorder),
     };
-    let value = court.borrow_mut().value(10);
-    let number = court.borrow_mut().model.begin(key, Some(&value), who, None);
+    let value = recorder.borrow_mut().value(10);
+    let number = recorder.borrow_mut().model.begin(key, Some(&value), who, None);
     let swapped = log.compare_and_swap(key, old.as_deref(), Some(&value));
-    let mut guard = court.borrow_mut();
+    let mut guard = recorder.borrow_mut();
     match swapped {
         Ok(true) => {
-            guard.model.acknowledge(key, number, log.last_stamp());
-            guard.model.own(view, key, log.last_stamp());
-            if let Err(wrong) = guard.model.incremented(key, old) {
-                guard.accuse(who, &wrong);
+            guard.model.acknowledge(key, number, log.last_timestamp());
+            guard.model.require_own(view, key, log.last_timestamp());
+            if let Err(violation) = guard.model.incremented(key, old) {
+                guard.report(who, &violation);
             }
         }
         Ok(false) => guard.model.fail(key, number),
         Err(error) => {
             guard.model.fail(key, number);
             drop(guard);
-            refused(who, &error, court);
+            check_failure(who, &error, recorder);
         }
     }
 }
 
-/// Runs a script; says what went wrong, a panic included.
+/// Runs a script; returns the violation or panic, if any.
 pub(crate) fn run(script: &Script) -> Result<Totals, String> {
     std::panic::catch_unwind(|| run_unguarded(script)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
@@ -295,10 +315,10 @@ pub(crate) fn run(script: &Script) -> Result<Totals, String> {
 }
 
 fn run_unguarded(script: &Script) -> Result<Totals, String> {
-    let court: Shared = Rc::default();
-    court.borrow_mut().model.may_drop = script.setting.drop_oldest;
+    let recorder: SharedRecorder = Rc::default();
+    recorder.borrow_mut().model.may_drop = script.settings.drop_oldest;
     let unordered = script.open_files > 0 || script.capacity_kib > 0;
-    court.borrow_mut().model.clocks_are_close = unordered || (1..1000).contains(&script.skew_micros.abs());
+    recorder.borrow_mut().model.clocks_are_close = unordered || (1..1000).contains(&script.skew_micros.abs());
     let machine = Machine::new(script.seed);
     if TRACED.get() {
         machine.record();
@@ -306,27 +326,27 @@ fn run_unguarded(script: &Script) -> Result<Totals, String> {
     let traced = Traced(&machine);
     let mut random = Random(script.seed);
     for round in &script.rounds {
-        let cut = run_round(script, round, &machine, &mut random, &court)?;
+        let cut = run_round(script, round, &machine, &mut random, &recorder)?;
         check_budget(script, round, &machine)?;
-        judge(script, &machine, &court, cut)?;
+        check_reopened(script, &machine, &recorder, cut)?;
     }
-    let totals = court.borrow().totals;
+    let totals = recorder.borrow().totals;
     drop(traced);
     Ok(totals)
 }
 
 thread_local! {
-    /// Whether runs on this thread print every file operation when they end.
+    /// Whether runs on this thread print their file operations.
     pub(crate) static TRACED: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
 }
 
-/// Prints the trace of a machine when it is dropped.
+/// Prints the trace of a machine when dropped.
 struct Traced<'a>(&'a Machine);
 
 impl Drop for Traced<'_> {
     fn drop(&mut self) {
         if TRACED.get() {
-            crate::say(&self.0.trace().join("\n"));
+            crate::print_line(&self.0.trace().join("\n"));
         }
     }
 }
@@ -341,9 +361,10 @@ fn faults(script: &Script) -> Faults {
     }
 }
 
-/// Together, processes exceed the budget by their unfinished segments at most, and by what one of them was just copying.
+/// Checks that processes together exceed the budget by at most their unsealed segments, and the
+/// segment that one of them was copying.
 fn check_budget(script: &Script, round: &Round, machine: &Machine) -> Result<(), String> {
-    let budget = u64::from(script.setting.disk_kib_max) << 10;
+    let budget = u64::from(script.settings.disk_kib_max) << 10;
     if budget == 0 || script.capacity_kib > 0 {
         return Ok(());
     }
@@ -357,21 +378,21 @@ fn check_budget(script: &Script, round: &Round, machine: &Machine) -> Result<(),
     Ok(())
 }
 
-/// Returns whether the power was cut.
+/// Runs the processes of a round; returns whether the power was cut.
 fn run_round(
     script: &Script,
     round: &Round,
     machine: &Machine,
     random: &mut Random,
-    court: &Shared,
+    recorder: &SharedRecorder,
 ) -> Result<bool, String> {
     machine.set_faults(faults(script));
     let mut schedule = Schedule::new();
     for (who, ops) in round.processes.iter().enumerate() {
         let process_of = machine.process();
         process_of.set_clock_ahead(script.skew_micros * 1000 * who as i64);
-        let (setting, ops, court) = (script.setting, ops.clone(), court.clone());
-        schedule.spawn(&process_of.clone(), move || process(who, &process_of, setting, &ops, &court));
+        let (settings, ops, recorder) = (script.settings, ops.clone(), recorder.clone());
+        schedule.spawn(&process_of.clone(), move || process(who, &process_of, settings, &ops, &recorder));
     }
     let mut current = 0;
     let mut step = 0_u64;
@@ -379,18 +400,18 @@ fn run_round(
         match round.crash {
             Crash::Kill { process, step: at } if u64::from(at) == step => {
                 schedule.kill(process.into());
-                court.borrow_mut().model.blur_increments();
-                court.borrow_mut().totals.crashes += 1;
+                recorder.borrow_mut().model.mark_increments_uncertain();
+                recorder.borrow_mut().totals.crashes += 1;
             }
-            Crash::Power { step: at, kept } if u64::from(at) == step => {
-                machine.cut_power(unsynced(kept));
+            Crash::Power { step: at, unsynced } if u64::from(at) == step => {
+                machine.cut_power(unsynced_of(unsynced));
                 drop(schedule);
-                let mut court = court.borrow_mut();
-                court.totals.crashes += 1;
-                if kept > 0 {
-                    court.model.lost_power();
+                let mut recorder = recorder.borrow_mut();
+                recorder.totals.crashes += 1;
+                if unsynced > 0 {
+                    recorder.model.record_crash();
                 }
-                return court.wrong.take().map_or(Ok(true), Err);
+                return recorder.violation.take().map_or(Ok(true), Err);
             }
             _ => {}
         }
@@ -402,10 +423,10 @@ fn run_round(
         }
         schedule.step(current);
         step += 1;
-        court.borrow_mut().totals.steps += 1;
-        let wrong = court.borrow_mut().wrong.take();
-        if let Some(wrong) = wrong.or_else(|| court.borrow_mut().model.out_of_order.take()) {
-            return Err(wrong);
+        recorder.borrow_mut().totals.steps += 1;
+        let violation = recorder.borrow_mut().violation.take();
+        if let Some(violation) = violation.or_else(|| recorder.borrow_mut().model.out_of_order.take()) {
+            return Err(violation);
         }
         if step > STEPS_MAX {
             return Err("it does not end".into());
@@ -414,24 +435,29 @@ fn run_round(
     Ok(false)
 }
 
-fn unsynced(kept: u8) -> Unsynced {
-    match kept {
-        0 => Unsynced::Kept,
-        1 => Unsynced::Lost,
+fn unsynced_of(unsynced: u8) -> Unsynced {
+    match unsynced {
+        0 => Unsynced::All,
+        1 => Unsynced::None,
         _ => Unsynced::Some,
     }
 }
 
-/// Opens the log anew, three times, with a compaction in between, on a disk without faults: each time the answers must be
-/// right, and the same.
-pub(crate) fn judge(script: &Script, machine: &Machine, court: &Shared, durable: bool) -> Result<(), String> {
+/// Opens the log several times on a disk without faults, with compaction in between. The values
+/// must be correct, and the same each time.
+pub(crate) fn check_reopened(
+    script: &Script,
+    machine: &Machine,
+    recorder: &SharedRecorder,
+    durable: bool,
+) -> Result<(), String> {
     machine.set_faults(Faults::default());
     let mut view = View::default();
-    court.borrow().model.see(&mut view);
+    recorder.borrow().model.require_acknowledged(&mut view);
     let mut first: Option<BTreeMap<Key, Option<Vec<u8>>>> = None;
     for compacted in [false, false, true, true] {
         let process = machine.process();
-        let log = Log::open_simulated(&process, DIR, options(&script.setting))
+        let log = Log::open_simulated(&process, DIR, options(&script.settings))
             .map_err(|error| format!("cannot be opened afterwards: {error}"))?;
         if compacted {
             log.compact().map_err(|error| format!("cannot be compacted afterwards: {error}"))?;
@@ -439,8 +465,8 @@ pub(crate) fn judge(script: &Script, machine: &Machine, court: &Shared, durable:
         let mut answers = BTreeMap::new();
         for key in (0..30).map(key_of).chain((0..2).map(counter_of)) {
             let got = log.get(&key).map_err(|error| format!("cannot be read afterwards: {error}"))?;
-            court.borrow().model.check(&view, &key, got.as_deref()).map_err(|wrong| {
-                format!("afterwards{}: {wrong}", if compacted { ", compacted" } else { "" })
+            recorder.borrow().model.check(&view, &key, got.as_deref()).map_err(|violation| {
+                format!("afterwards{}: {violation}", if compacted { ", compacted" } else { "" })
             })?;
             answers.insert(key, got.map(|got| got.to_vec()));
         }
@@ -458,16 +484,17 @@ pub(crate) fn judge(script: &Script, machine: &Machine, court: &Shared, durable:
         process.kill();
     }
     let answers = first.unwrap();
-    court.borrow_mut().model.settle(&answers, durable)
+    recorder.borrow_mut().model.record_values(&answers, durable)
 }
 
-/// Removes what a failing script does not need to fail in the same way.
-pub(crate) fn shrink(mut script: Script, why: &str) -> (Script, String) {
-    let kind = |why: &str| why.chars().filter(char::is_ascii_alphabetic).take(12).collect::<String>();
-    let (wanted, last) = (kind(why), RefCell::new(why.to_owned()));
+/// Removes parts of a failing script as long as it fails in the same way.
+pub(crate) fn shrink(mut script: Script, violation: &str) -> (Script, String) {
+    let kind =
+        |violation: &str| violation.chars().filter(char::is_ascii_alphabetic).take(12).collect::<String>();
+    let (wanted, last) = (kind(violation), RefCell::new(violation.to_owned()));
     let fails = |script: &Script| match run(script) {
-        Err(why) if kind(&why) == wanted => {
-            *last.borrow_mut() = why;
+        Err(violation) if kind(&violation) == wanted => {
+            *last.borrow_mut() = violation;
             true
         }
         _ => false,
@@ -521,8 +548,8 @@ fn smaller(script: &Script) -> Vec<Script> {
     push(&|s| s.capacity_kib = 0);
     push(&|s| s.open_files = 0);
     push(&|s| s.skew_micros = 0);
-    push(&|s| s.setting.compressed = false);
-    push(&|s| s.setting.chain_depth_max = 0);
-    push(&|s| s.setting.open_files_max = 256);
+    push(&|s| s.settings.compressed = false);
+    push(&|s| s.settings.chain_depth_max = 0);
+    push(&|s| s.settings.open_files_max = 256);
     all
 }

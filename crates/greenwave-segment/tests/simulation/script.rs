@@ -1,8 +1,8 @@
-//! What the processes of a run do, and what goes wrong meanwhile: a value that can be made at random, shrunk and printed.
+//! Scripts: operations of processes, and faults. A script is created at random, shrunk and printed.
 
 use std::fmt;
 
-/// A random number generator whose every draw is determined by its seed (SplitMix64, Steele, Lea and Flood 2014).
+/// Random number generator (SplitMix64, Steele, Lea and Flood 2014).
 #[derive(Debug, Clone)]
 pub(crate) struct Random(pub(crate) u64);
 
@@ -24,11 +24,11 @@ impl Random {
     }
 }
 
-/// One operation of a process.
+/// An operation of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Op {
     Put { key: u8, len: u16 },
-    PutLike { key: u8, len: u16, like: u8 },
+    PutDelta { key: u8, len: u16, base: u8 },
     Remove { key: u8 },
     Batch { first: u8, count: u8, len: u16 },
     Increment { counter: u8 },
@@ -39,49 +39,50 @@ pub(crate) enum Op {
     Reopen,
 }
 
-/// How a log is opened.
+/// Options of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Setting {
+pub(crate) struct LogSettings {
     pub(crate) compressed: bool,
     pub(crate) chain_depth_max: u8,
-    /// In KiB; 0 is none.
+    /// Disk budget in KiB; 0 is unlimited.
     pub(crate) disk_kib_max: u16,
     pub(crate) drop_oldest: bool,
     pub(crate) open_files_max: u32,
 }
 
-/// What happens to the machine after so many steps of a round.
+/// Crash in a round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Crash {
-    /// The processes run to their ends.
+    /// All processes finish.
     None,
-    /// One process is killed; the others go on.
+    /// A process is killed; the others continue.
     Kill { process: u8, step: u32 },
-    /// All processes end, and what was not synced is kept, lost, or kept in part.
-    Power { step: u32, kept: u8 },
+    /// All processes end, and unsynced data is preserved completely (0), not at all (1), or in
+    /// part.
+    Power { step: u32, unsynced: u8 },
 }
 
-/// Some processes that run beside each other.
+/// Processes that run concurrently.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Round {
     pub(crate) processes: Vec<Vec<Op>>,
     pub(crate) crash: Crash,
 }
 
-/// A whole run.
+/// A run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Script {
-    /// Draws interleavings, faults and what a power cut leaves.
+    /// Seed of the interleavings, the faults and the effects of power cuts.
     pub(crate) seed: u64,
-    pub(crate) setting: Setting,
-    /// How likely another process goes on after a step, in percent.
+    pub(crate) settings: LogSettings,
+    /// Probability of a switch to another process after a step, in percent.
     pub(crate) switch_percent: u8,
     pub(crate) short_per_mille: u16,
     pub(crate) interrupted_per_mille: u16,
-    /// Of the disk, in KiB; 0 is no limit.
+    /// Capacity of the disk in KiB; 0 is unlimited.
     pub(crate) capacity_kib: u16,
     pub(crate) open_files: u8,
-    /// How far the clocks of processes are apart, in microseconds times their number; negative too.
+    /// Difference of the clocks of successive processes in microseconds; may be negative.
     pub(crate) skew_micros: i64,
     pub(crate) rounds: Vec<Round>,
 }
@@ -92,7 +93,7 @@ impl Script {
         let r = &mut random;
         let drop_oldest = r.chance(20);
         let budget = drop_oldest || r.chance(10);
-        let setting = Setting {
+        let settings = LogSettings {
             compressed: r.chance(50),
             chain_depth_max: if r.chance(30) { 0 } else { 1 + r.below(3) as u8 },
             disk_kib_max: if budget { 20 + r.below(40) as u16 } else { 0 },
@@ -104,7 +105,7 @@ impl Script {
         let rounds = (0..rounds).map(|_| Round::random(r, keys)).collect();
         Self {
             seed: r.next(),
-            setting,
+            settings,
             switch_percent: [5, 20, 50, 90][r.below(4) as usize],
             short_per_mille: if r.chance(25) { 100 } else { 0 },
             interrupted_per_mille: if r.chance(15) { 50 } else { 0 },
@@ -137,7 +138,7 @@ impl Round {
         let crash = match r.below(10) {
             0..3 => Crash::None,
             3..6 => Crash::Kill { process: r.below(processes) as u8, step: r.below(steps) as u32 },
-            _ => Crash::Power { step: r.below(steps) as u32, kept: r.below(6) as u8 },
+            _ => Crash::Power { step: r.below(steps) as u32, unsynced: r.below(6) as u8 },
         };
         Self { processes: all, crash }
     }
@@ -149,7 +150,7 @@ impl Op {
         let len = [20, 200, 700, 1500][r.below(4) as usize] + r.below(30) as u16;
         match r.below(100) {
             0..34 => Self::Put { key, len },
-            34..46 => Self::PutLike { key, len, like: r.below(keys) as u8 },
+            34..46 => Self::PutDelta { key, len, base: r.below(keys) as u8 },
             46..54 => Self::Remove { key },
             54..59 => Self::Batch { first: key, count: 2 + r.below(3) as u8, len: len.min(300) },
             59..63 => Self::Increment { counter: r.below(2) as u8 },

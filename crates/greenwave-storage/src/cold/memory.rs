@@ -1,4 +1,4 @@
-//! A cold tier that is not cold: a map in memory, without a limit. For tests, and for stores that need not outlive their process.
+//! A cold tier in memory, for tests and for stores that do not outlive their process.
 
 use std::collections::BTreeMap;
 
@@ -6,24 +6,24 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::RwLock;
 
-use super::{Cold, ColdEntry, Shared};
-use crate::{BoxError, ColdStats};
+use super::{ColdEntry, ColdTier, SharedColdTier};
+use crate::{BoxError, ColdTierStats};
 
-/// Keeps everything in memory, uncompressed and without a limit.
+/// A map in memory, uncompressed and without a limit.
 #[derive(Debug, Default)]
-pub struct MemoryCold {
+pub struct MemoryColdTier {
     entries: RwLock<BTreeMap<Bytes, Bytes>>,
 }
 
-impl MemoryCold {
-    /// An empty one.
+impl MemoryColdTier {
+    /// Creates an empty tier.
     pub fn new() -> Self {
         Self::default()
     }
 }
 
 #[async_trait]
-impl Cold for MemoryCold {
+impl ColdTier for MemoryColdTier {
     async fn get(&self, key: &[u8]) -> Result<Option<Bytes>, BoxError> {
         Ok(self.entries.read().get(key).cloned())
     }
@@ -42,7 +42,7 @@ impl Cold for MemoryCold {
         None
     }
 
-    fn shared(&self) -> Option<&dyn Shared> {
+    fn shared(&self) -> Option<&dyn SharedColdTier> {
         None
     }
 
@@ -71,10 +71,10 @@ impl Cold for MemoryCold {
         Ok(())
     }
 
-    fn stats(&self) -> ColdStats {
+    fn stats(&self) -> ColdTierStats {
         let entries = self.entries.read();
         let bytes = entries.values().map(|value| value.len() as u64).sum();
-        ColdStats {
+        ColdTierStats {
             entries: Some(entries.len() as u64),
             stored_bytes: Some(bytes),
             raw_bytes: Some(bytes),

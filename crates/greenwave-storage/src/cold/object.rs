@@ -1,9 +1,12 @@
-//! A cold tier in an object store: S3 and what speaks its language, Google Cloud Storage, Azure Blob Storage, a local folder. One object a
-//! key. Knows nothing of any provider: that is `object_store`'s.
+//! A cold tier in an object store: S3 and compatible services, Google Cloud Storage, Azure Blob
+//! Storage, or a local directory. Each key is one object; the crate `object_store` handles the
+//! services.
 //!
-//! A key's object is named by the hexadecimal digits of the key's first 400 bytes, or another number that is chosen, two, two and then up to
-//! 128 to a level; of longer keys `/h` and the first half of the BLAKE3 hash of the whole key follow. A `z` ends the name, so that none is the
-//! folder of another. The object is, integers little-endian:
+//! The name of an object is the hexadecimal digits of the key's first 400 bytes (or another
+//! configured number), split into path levels of two, two, and then up to 128 digits. For longer
+//! keys, `/h` and the first half of the BLAKE3 hash of the whole key follow. A `z` ends the name,
+//! so that no name is the directory of another. The object consists of these fields, with
+//! little-endian integers:
 //!
 //! | offset | bytes | field |
 //! | --- | --- | --- |
@@ -27,35 +30,37 @@ use parking_lot::Mutex;
 use url::Url;
 use zstd::bulk::{Compressor, Decompressor};
 
-use super::{Cold, ColdEntry, Shared};
-use crate::{BoxError, ColdStats, Error};
+use super::{ColdEntry, ColdTier, SharedColdTier};
+use crate::{BoxError, ColdTierStats, Error};
 
 const MAGIC: [u8; 4] = *b"GWO\x01";
 const HEADER_BYTES: usize = 32;
-/// Digits of a hash in a name: 128 bits, which nobody brings to collide.
+/// Number of digits of the hash in a name: 128 bits, enough to prevent collisions.
 const HASH_DIGITS: usize = 32;
-/// Digits to a level: file systems take names of 255 bytes.
+/// Maximum number of digits per path level. File systems limit names to 255 bytes.
 const LEVEL_DIGITS_MAX: usize = 128;
 const RAW: u8 = 0;
 const ZSTD: u8 = 1;
-/// Values from this size on take more than some 50 us to compress.
-const APART_BYTES_MIN: usize = 16 << 10;
-/// Values shorter than this are not worth a try.
+/// Values from this size on take more than about 50 us to compress.
+const BLOCKING_BYTES_MIN: usize = 16 << 10;
+/// Shorter values are not compressed.
 const COMPRESSED_BYTES_MIN: usize = 64;
 
-/// How an [`ObjectCold`] keeps contents.
+/// Configuration of an [`ObjectColdTier`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ObjectOptions {
-    /// The level of zstd that is tried on each value, -7 to 22, which is stored raw when that gains under 10 %. `None` for no compression.
-    /// Default 3: requests cost more than processors do.
+    /// Level of zstd compression, -7 to 22. A value is stored raw if compression saves less than 10
+    /// %. `None` disables compression. Default: 3, because requests cost more than processor time.
     pub zstd_level: Option<i32>,
-    /// Requests under way at once for one call; 1 or more, default 16.
+    /// Maximum number of concurrent requests per call, 1 or more. Default: 16.
     pub requests_max: usize,
-    /// Bytes of a key that its object's name holds, two digits each, 1 to 400; the rest of a longer one is in the object, which listing then
-    /// has to read. Default 400, since the services take names of 1024 bytes; some servers that speak S3's language take fewer. Always the
-    /// same for one place.
+    /// Number of key bytes in an object's name, two digits each, 1 to 400. The rest of a longer key
+    /// is in the object, which listing then has to read. Always use the same value for a location.
+    /// Default: 400, because services allow names of 1024 bytes; some S3-compatible servers allow
+    /// fewer.
     pub named_bytes_max: usize,
-    /// Largest value in bytes, default 1 GiB. A larger one is refused, and one that is found is missing.
+    /// Maximum size of a value in bytes. Larger values are rejected on writing, and missing on
+    /// reading. Default: 1 GiB.
     pub value_bytes_max: u32,
 }
 
@@ -65,46 +70,51 @@ impl Default for ObjectOptions {
     }
 }
 
-/// Keeps contents in an object store, on the crate `object_store`.
+/// A cold tier in an object store, based on the crate `object_store`.
 ///
-/// Retries and time limits are those of that crate's clients, set as the service's settings are. Values are not stored as differences: every
-/// read would be several requests. What a call wrote is durable when the service says so, which is when the call returns; a local folder is
-/// not synced, so it survives the end of the process and not a power cut.
+/// Retries and timeouts are those of that crate's clients, and are configured through the service's
+/// settings. Values are not stored as deltas, because every read would take several requests. A
+/// write is durable when the service confirms it, which is when the call returns. In a local
+/// directory files are not synced, so they survive the end of the process but not a power failure.
 #[derive(Debug, Clone)]
-pub struct ObjectCold {
-    inner: Arc<Inner>,
+pub struct ObjectColdTier {
+    state: Arc<ObjectTierState>,
 }
 
 #[derive(Debug)]
-struct Inner {
+struct ObjectTierState {
     store: Box<dyn ObjectStore>,
-    /// What all objects' names begin with.
+    /// Prefix of all object names.
     root: Path,
     options: ObjectOptions,
-    contexts: Arc<Contexts>,
+    contexts: Arc<ZstdContexts>,
 }
 
-/// Contexts that are used again.
+/// Reusable compression contexts.
 #[derive(Default)]
-struct Contexts {
+struct ZstdContexts {
     compressors: Mutex<Vec<Compressor<'static>>>,
     decompressors: Mutex<Vec<Decompressor<'static>>>,
 }
 
-impl std::fmt::Debug for Contexts {
+impl std::fmt::Debug for ZstdContexts {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Contexts").finish_non_exhaustive()
+        f.debug_struct("ZstdContexts").finish_non_exhaustive()
     }
 }
 
-impl ObjectCold {
-    /// Opens the place that a URL names: `s3://bucket/folder`, `gs://bucket/folder`, `az://container/folder`, `file:///folder`,
-    /// `memory:///`. Settings are those of `object_store`, `aws_access_key_id` and `aws_endpoint` say, as its builders' documentation lists
-    /// them; unknown ones are ignored by it. Nothing is read from the environment, and nothing asked of the service yet.
+impl ObjectColdTier {
+    /// Opens the location given by a URL: `s3://bucket/dir`, `gs://bucket/dir`,
+    /// `az://container/dir`, `file:///dir` or `memory:///`.
+    ///
+    /// `settings` are the configuration keys of the builders in `object_store`, such as
+    /// `aws_access_key_id` and `aws_endpoint`; unknown keys are ignored. Neither reads the
+    /// environment nor contacts the service.
     ///
     /// # Errors
     ///
-    /// [`Error::Option`]; [`Error::Cold`] if the URL is none, or a feature of this crate is missing for it.
+    /// Returns [`Error::InvalidOption`] if an option is out of range, and [`Error::ColdTier`] if
+    /// the URL is invalid or needs a feature of this crate that is not enabled.
     pub fn open<K: AsRef<str>, V: Into<String>>(
         url: &str,
         settings: impl IntoIterator<Item = (K, V)>,
@@ -115,7 +125,7 @@ impl ObjectCold {
         let parsed = Url::parse(url).map_err(|error| failed(error.into()))?;
         let (store, root) = parse_url_opts(&parsed, settings).map_err(|error| failed(error.into()))?;
         let contexts = Arc::default();
-        Ok(Self { inner: Arc::new(Inner { store, root, options, contexts }) })
+        Ok(Self { state: Arc::new(ObjectTierState { store, root, options, contexts }) })
     }
 }
 
@@ -124,44 +134,44 @@ impl ObjectOptions {
         if let Some(level) = self.zstd_level
             && !(-7..=22).contains(&level)
         {
-            return Err(Error::Option {
+            return Err(Error::InvalidOption {
                 option: "zstd_level",
                 value: level.to_string(),
-                accepted: "-7 to 22",
+                expected: "-7 to 22",
             });
         }
         if self.requests_max == 0 {
-            return Err(Error::Option {
+            return Err(Error::InvalidOption {
                 option: "requests_max",
                 value: "0".to_owned(),
-                accepted: "1 or more",
+                expected: "1 or more",
             });
         }
         Ok(())
     }
 }
 
-impl Inner {
+impl ObjectTierState {
     fn path(&self, key: &[u8]) -> Path {
-        let name = name(key, self.options.named_bytes_max);
+        let name = object_name(key, self.options.named_bytes_max);
         name.split('/').fold(self.root.clone(), Path::join)
     }
 
     async fn get(&self, key: &[u8]) -> Result<Option<Bytes>, BoxError> {
         match self.store.get(&self.path(key)).await {
-            Ok(found) => self.decoded(key, found.bytes().await?).await,
+            Ok(found) => self.decode(key, found.bytes().await?).await,
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// The value in an object, if that is whole and this key's.
-    async fn decoded(&self, key: &[u8], object: Bytes) -> Result<Option<Bytes>, BoxError> {
+    /// Decodes the value in an object, if the object is intact and belongs to this key.
+    async fn decode(&self, key: &[u8], object: Bytes) -> Result<Option<Bytes>, BoxError> {
         let (key, contexts) = (key.to_vec(), self.contexts.clone());
         let value_bytes_max = self.options.value_bytes_max;
-        apart(object.len(), move || {
+        run_blocking_if_large(object.len(), move || {
             let (codec, raw_len, payload) =
-                opened(&key, &object).filter(|(_, len, _)| *len <= value_bytes_max)?;
+                decode_object(&key, &object).filter(|(_, len, _)| *len <= value_bytes_max)?;
             match codec {
                 RAW => Some(payload).filter(|payload| payload.len() == raw_len as usize),
                 ZSTD => contexts.decompress(&payload, raw_len as usize),
@@ -176,15 +186,16 @@ impl Inner {
         let ObjectOptions { zstd_level, value_bytes_max, .. } = self.options;
         if value.len() > value_bytes_max as usize {
             return Err(
-                format!("a value of {} bytes, where {value_bytes_max} are allowed", value.len()).into()
+                format!("value of {} bytes exceeds the limit of {value_bytes_max}", value.len()).into()
             );
         }
         let (path, contexts) = (self.path(&key), self.contexts.clone());
-        let object =
-            apart(value.len(), move || match zstd_level.and_then(|level| contexts.compress(level, &value)) {
-                Some(packed) => sealed(ZSTD, &key, value.len(), &packed),
-                None => sealed(RAW, &key, value.len(), &value),
-            });
+        let object = run_blocking_if_large(value.len(), move || {
+            match zstd_level.and_then(|level| contexts.compress(level, &value)) {
+                Some(packed) => encode_object(ZSTD, &key, value.len(), &packed),
+                None => encode_object(RAW, &key, value.len(), &value),
+            }
+        });
         self.store.put(&path, object.await?.into()).await?;
         Ok(())
     }
@@ -204,7 +215,8 @@ impl Inner {
         }
     }
 
-    /// The key of an object: in its name, or if that is too long in the object itself. `None` if it is none of ours.
+    /// Returns the key of an object, from its name or, for a long key, from the object itself.
+    /// Returns `None` if the object was not written by this tier.
     async fn key_of(&self, path: &Path) -> Result<Option<Bytes>, BoxError> {
         let name: String = path
             .prefix_match(&self.root)
@@ -225,8 +237,8 @@ impl Inner {
         Ok(key.filter(|key| self.path(key) == *path).map(Bytes::copy_from_slice))
     }
 
-    /// Has requests under way, several at once, with the results in their order.
-    async fn each<R: Send>(
+    /// Runs requests concurrently, up to the configured number, and returns the results in order.
+    async fn run_all<R: Send>(
         &self,
         requests: Vec<impl Future<Output = Result<R, BoxError>> + Send>,
     ) -> Result<Vec<R>, BoxError> {
@@ -234,8 +246,8 @@ impl Inner {
     }
 }
 
-impl Contexts {
-    /// The value compressed, if that gains a tenth.
+impl ZstdContexts {
+    /// Returns the compressed value if compression saves at least a tenth.
     fn compress(&self, level: i32, value: &[u8]) -> Option<Vec<u8>> {
         if value.len() < COMPRESSED_BYTES_MIN {
             return None;
@@ -258,19 +270,19 @@ impl Contexts {
     }
 }
 
-/// Does what takes long for large values off the async threads.
-async fn apart<T: Send + 'static>(
+/// Runs work on the blocking pool if it handles a large value.
+async fn run_blocking_if_large<T: Send + 'static>(
     bytes: usize,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, BoxError> {
-    if bytes < APART_BYTES_MIN {
+    if bytes < BLOCKING_BYTES_MIN {
         return Ok(work());
     }
     Ok(tokio::task::spawn_blocking(work).await.map_err(|_| Error::Shutdown)?)
 }
 
-/// An object's bytes.
-fn sealed(codec: u8, key: &[u8], raw_len: usize, payload: &[u8]) -> Bytes {
+/// Encodes an object.
+fn encode_object(codec: u8, key: &[u8], raw_len: usize, payload: &[u8]) -> Bytes {
     let number = |len: usize| u32::try_from(len).expect("checked against the limits").to_le_bytes();
     let mut object = Vec::with_capacity(HEADER_BYTES + key.len() + payload.len());
     object.extend_from_slice(&MAGIC);
@@ -284,14 +296,15 @@ fn sealed(codec: u8, key: &[u8], raw_len: usize, payload: &[u8]) -> Bytes {
     object.into()
 }
 
-/// Codec, length and payload in an object, if it is whole and this key's.
-fn opened(key: &[u8], object: &Bytes) -> Option<(u8, u32, Bytes)> {
+/// Returns the codec, value length and payload of an object, if it is intact and belongs to this
+/// key.
+fn decode_object(key: &[u8], object: &Bytes) -> Option<(u8, u32, Bytes)> {
     let (head, rest) = object.split_at_checked(HEADER_BYTES)?;
     let payload = rest.strip_prefix(key)?;
     let len = |at: usize| Some(u32::from_le_bytes(head.get(at..at + 4)?.try_into().ok()?));
-    let whole =
+    let is_intact =
         head[..4] == MAGIC && len(8)? as usize == key.len() && head[16..] == hash(&head[..16], key, payload);
-    whole.then_some((head[4], len(12)?, object.slice_ref(payload)))
+    is_intact.then_some((head[4], len(12)?, object.slice_ref(payload)))
 }
 
 fn hash(head: &[u8], key: &[u8], payload: &[u8]) -> [u8; 16] {
@@ -299,9 +312,9 @@ fn hash(head: &[u8], key: &[u8], payload: &[u8]) -> [u8; 16] {
     *hash.as_bytes().first_chunk().expect("a hash is 32 bytes long")
 }
 
-/// An object's name.
-fn name(key: &[u8], named_bytes_max: usize) -> String {
-    let mut name = levels(key.get(..named_bytes_max).unwrap_or(key));
+/// Returns the name of a key's object.
+fn object_name(key: &[u8], named_bytes_max: usize) -> String {
+    let mut name = path_levels(key.get(..named_bytes_max).unwrap_or(key));
     if key.len() > named_bytes_max {
         name.extend(["/h", &blake3::hash(key).to_hex()[..HASH_DIGITS]]);
     }
@@ -309,8 +322,8 @@ fn name(key: &[u8], named_bytes_max: usize) -> String {
     name
 }
 
-/// Digits in levels, none of which is empty but the only one of an empty key.
-fn levels(key: &[u8]) -> String {
+/// Splits the digits of a key into path levels. Levels are not empty, except for an empty key.
+fn path_levels(key: &[u8]) -> String {
     let digits: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
     let (kind, rest) = digits.split_at(digits.len().min(2));
     let (spread, rest) = rest.split_at(rest.len().min(2));
@@ -325,12 +338,12 @@ fn levels(key: &[u8]) -> String {
     levels
 }
 
-/// The folder that holds the objects of all keys with a prefix, and of some others.
-fn folder(root: &Path, prefix: &[u8], named_bytes_max: usize) -> Path {
-    let levels = levels(prefix.get(..named_bytes_max).unwrap_or(prefix));
-    // Only levels that longer keys fill in the same way: the last one may go on.
-    let whole = levels.rsplit_once('/').map_or("", |(whole, _)| whole);
-    whole.split('/').filter(|level| !level.is_empty()).fold(root.clone(), Path::join)
+/// Returns the directory of all objects whose keys have a prefix. It may contain other objects.
+fn prefix_dir(root: &Path, prefix: &[u8], named_bytes_max: usize) -> Path {
+    let levels = path_levels(prefix.get(..named_bytes_max).unwrap_or(prefix));
+    // Uses complete levels only. In longer keys, the last level can continue.
+    let complete = levels.rsplit_once('/').map_or("", |(complete, _)| complete);
+    complete.split('/').filter(|level| !level.is_empty()).fold(root.clone(), Path::join)
 }
 
 fn unhex(name: &str) -> Option<Bytes> {
@@ -341,8 +354,9 @@ fn unhex(name: &str) -> Option<Bytes> {
     rest.is_empty().then(|| pairs.iter().map(byte).collect())?
 }
 
-/// Runs of entries whose keys are of one kind (their first byte), of entries with the same key the last only: each may be written in any order.
-fn runs(entries: Vec<ColdEntry>) -> Vec<Vec<ColdEntry>> {
+/// Splits entries into runs of keys of one kind (by their first byte), with only the last entry per
+/// key. The entries of a run may be written in any order.
+fn split_into_runs(entries: Vec<ColdEntry>) -> Vec<Vec<ColdEntry>> {
     let mut runs: Vec<Vec<ColdEntry>> = Vec::new();
     for entry in entries {
         match runs.last_mut() {
@@ -357,50 +371,50 @@ fn runs(entries: Vec<ColdEntry>) -> Vec<Vec<ColdEntry>> {
 }
 
 #[async_trait]
-impl Cold for ObjectCold {
+impl ColdTier for ObjectColdTier {
     async fn get(&self, key: &[u8]) -> Result<Option<Bytes>, BoxError> {
-        self.inner.get(key).await
+        self.state.get(key).await
     }
 
     async fn get_many(&self, keys: Vec<Bytes>) -> Result<Vec<Option<Bytes>>, BoxError> {
-        self.inner.each(keys.iter().map(|key| self.inner.get(key)).collect()).await
+        self.state.run_all(keys.iter().map(|key| self.state.get(key)).collect()).await
     }
 
     async fn contains_many(&self, keys: Vec<Bytes>) -> Result<Vec<bool>, BoxError> {
-        self.inner.each(keys.iter().map(|key| self.inner.contains(key)).collect()).await
+        self.state.run_all(keys.iter().map(|key| self.state.contains(key)).collect()).await
     }
 
     fn value_bytes_max(&self) -> Option<u64> {
-        Some(self.inner.options.value_bytes_max.into())
+        Some(self.state.options.value_bytes_max.into())
     }
 
-    fn shared(&self) -> Option<&dyn Shared> {
+    fn shared(&self) -> Option<&dyn SharedColdTier> {
         None
     }
 
     async fn put_many(&self, entries: Vec<ColdEntry>) -> Result<(), BoxError> {
-        // What leads to others, the names, is written when these are there.
-        for run in runs(entries) {
-            self.inner.each(run.iter().map(|entry| self.inner.put(entry)).collect()).await?;
+        // Writes names after the contents that they refer to.
+        for run in split_into_runs(entries) {
+            self.state.run_all(run.iter().map(|entry| self.state.put(entry)).collect()).await?;
         }
         Ok(())
     }
 
     async fn remove_many(&self, keys: Vec<Bytes>) -> Result<(), BoxError> {
-        self.inner.each(keys.iter().map(|key| self.inner.remove(key)).collect()).await?;
+        self.state.run_all(keys.iter().map(|key| self.state.remove(key)).collect()).await?;
         Ok(())
     }
 
     async fn list(&self, prefix: &[u8]) -> Result<Vec<Bytes>, BoxError> {
-        let folder = folder(&self.inner.root, prefix, self.inner.options.named_bytes_max);
-        let listed = self.inner.store.list((!folder.as_ref().is_empty()).then_some(&folder));
+        let dir = prefix_dir(&self.state.root, prefix, self.state.options.named_bytes_max);
+        let listed = self.state.store.list((!dir.as_ref().is_empty()).then_some(&dir));
         let paths: Vec<Path> = listed.map_ok(|found| found.location).try_collect().await?;
-        let keys = self.inner.each(paths.iter().map(|path| self.inner.key_of(path)).collect()).await?;
+        let keys = self.state.run_all(paths.iter().map(|path| self.state.key_of(path)).collect()).await?;
         Ok(keys.into_iter().flatten().filter(|key| key.starts_with(prefix)).collect())
     }
 
     async fn flush(&self) -> Result<(), BoxError> {
-        // The service had it when it answered.
+        // The service confirms a write only once it is durable.
         Ok(())
     }
 
@@ -408,8 +422,8 @@ impl Cold for ObjectCold {
         Ok(())
     }
 
-    fn stats(&self) -> ColdStats {
-        let codec = self.inner.options.zstd_level.map_or("none".to_owned(), |level| format!("zstd {level}"));
-        ColdStats { codec, ..ColdStats::default() }
+    fn stats(&self) -> ColdTierStats {
+        let codec = self.state.options.zstd_level.map_or("none".to_owned(), |level| format!("zstd {level}"));
+        ColdTierStats { codec, ..ColdTierStats::default() }
     }
 }

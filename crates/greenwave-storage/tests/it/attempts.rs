@@ -1,27 +1,30 @@
-//! Attempts: numbering, summary, differences, final code.
+//! Tests of attempts: numbering, summaries, diffs and the latest passing files.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use greenwave_storage::{Attempts, Change, Draft, Error, Outcome, Snapshot, Store};
+use greenwave_storage::{AttemptOutcome, Attempts, ChangeKind, Error, NewAttempt, Snapshot, Store};
 
 use crate::{on_disk, small};
 
-fn draft(outcome: Outcome, files: &[(&str, &'static str)]) -> Draft {
+fn new_attempt(outcome: AttemptOutcome, files: &[(&str, &'static str)]) -> NewAttempt {
     let files = files.iter().map(|(path, text)| ((*path).to_owned(), Bytes::from_static(text.as_bytes())));
-    Draft { files: files.collect(), outcome, note: format!("{outcome:?}") }
+    NewAttempt { files: files.collect(), outcome, note: format!("{outcome:?}") }
 }
 
 async fn three_attempts(store: &Store) -> Attempts {
     let attempts = Attempts::new(store.clone(), "attempts");
     let drafts = [
-        draft(Outcome::Failed, &[("src/lib.rs", "fn one() {}\n"), ("notes.md", "hm\n")]),
-        draft(Outcome::Passed, &[("src/lib.rs", "fn one() {}\nfn two() {}\n"), ("src/new.rs", "//! New.\n")]),
-        draft(Outcome::Aborted, &[]),
+        new_attempt(AttemptOutcome::Failed, &[("src/lib.rs", "fn one() {}\n"), ("notes.md", "hm\n")]),
+        new_attempt(
+            AttemptOutcome::Passed,
+            &[("src/lib.rs", "fn one() {}\nfn two() {}\n"), ("src/new.rs", "//! New.\n")],
+        ),
+        new_attempt(AttemptOutcome::Aborted, &[]),
     ];
-    for draft in drafts {
-        attempts.record("calc/parse", draft).await.unwrap();
+    for attempt in drafts {
+        attempts.record("calc/parse", attempt).await.unwrap();
     }
     attempts
 }
@@ -40,27 +43,30 @@ async fn attempts_are_numbered_and_survive_reopening() {
     assert_eq!(attempts.list("calc").await.unwrap(), []);
     assert_eq!(attempts.features().await.unwrap(), ["calc/parse"]);
     assert_eq!(attempts.get("calc/parse", 4).await.unwrap(), None);
-    let next = attempts.record("calc/parse", draft(Outcome::Failed, &[])).await.unwrap();
+    let next = attempts.record("calc/parse", new_attempt(AttemptOutcome::Failed, &[])).await.unwrap();
     assert_eq!(next.number, 4);
 }
 
 #[tokio::test]
-async fn features_with_odd_names_stay_apart() {
+async fn features_with_unusual_names_stay_separate() {
     let attempts = Attempts::new(small(Arc::default()), "a/b");
     for feature in ["x", "x/1", "x%2F1", "%", "日本"] {
-        assert_eq!(attempts.record(feature, draft(Outcome::Failed, &[])).await.unwrap().number, 1);
+        assert_eq!(
+            attempts.record(feature, new_attempt(AttemptOutcome::Failed, &[])).await.unwrap().number,
+            1
+        );
     }
     assert_eq!(attempts.features().await.unwrap(), ["%", "x", "x%2F1", "x/1", "日本"]);
 }
 
 #[tokio::test]
-async fn the_summary_counts_and_the_final_code_is_the_last_that_passed() {
+async fn the_summary_counts_attempts_and_the_latest_passing_files_are_found() {
     let attempts = three_attempts(&small(Arc::default())).await;
     let summary = attempts.summary("calc/parse").await.unwrap();
     assert_eq!((summary.attempts, summary.passed, summary.paths.len(), summary.blobs), (3, Some(2), 3, 4));
-    let code = attempts.final_code("calc/parse").await.unwrap().unwrap();
+    let code = attempts.latest_passing_files("calc/parse").await.unwrap().unwrap();
     assert_eq!(code.keys().collect::<Vec<_>>(), ["src/lib.rs", "src/new.rs"]);
-    assert_eq!(attempts.final_code("other").await.unwrap(), None::<BTreeMap<_, _>>);
+    assert_eq!(attempts.latest_passing_files("other").await.unwrap(), None::<BTreeMap<_, _>>);
 }
 
 #[tokio::test]
@@ -68,8 +74,11 @@ async fn any_two_attempts_can_be_compared() {
     let attempts = three_attempts(&small(Arc::default())).await;
     let diff = attempts.diff("calc/parse", 1, 2).await.unwrap();
     let changes: Vec<_> = diff.files.iter().map(|file| (file.path.as_str(), file.change)).collect();
-    let expected =
-        [("notes.md", Change::Removed), ("src/lib.rs", Change::Modified), ("src/new.rs", Change::Added)];
+    let expected = [
+        ("notes.md", ChangeKind::Removed),
+        ("src/lib.rs", ChangeKind::Modified),
+        ("src/new.rs", ChangeKind::Added),
+    ];
     assert_eq!(changes, expected);
     let text = "--- a/notes.md\n+++ /dev/null\n@@ -1 +0,0 @@\n-hm\n\
         --- a/src/lib.rs\n+++ b/src/lib.rs\n@@ -1 +1,2 @@\n fn one() {}\n+fn two() {}\n\
@@ -79,10 +88,10 @@ async fn any_two_attempts_can_be_compared() {
 }
 
 #[tokio::test]
-async fn what_is_no_text_is_only_said_to_differ() {
+async fn binary_files_are_only_reported_as_different() {
     let attempts = Attempts::new(small(Arc::default()), "attempts");
-    attempts.record("f", draft(Outcome::Failed, &[("a.bin", "text")])).await.unwrap();
-    let mut binary = draft(Outcome::Failed, &[]);
+    attempts.record("f", new_attempt(AttemptOutcome::Failed, &[("a.bin", "text")])).await.unwrap();
+    let mut binary = new_attempt(AttemptOutcome::Failed, &[]);
     binary.files.insert("a.bin".to_owned(), Bytes::from_static(b"\xFF\xFE"));
     attempts.record("f", binary).await.unwrap();
     assert_eq!(attempts.diff("f", 1, 2).await.unwrap().to_string(), "Files a/a.bin and b/a.bin differ\n");
@@ -94,23 +103,26 @@ async fn a_sweep_can_keep_the_attempts() {
     let attempts = three_attempts(&store).await;
     let keep = attempts.blobs().await.unwrap();
     assert_eq!(store.sweep(&keep).await.unwrap(), 0);
-    assert!(attempts.final_code("calc/parse").await.unwrap().is_some());
+    assert!(attempts.latest_passing_files("calc/parse").await.unwrap().is_some());
     assert_eq!(store.sweep(&HashSet::new()).await.unwrap(), 4);
-    let error = attempts.final_code("calc/parse").await.unwrap_err();
+    let error = attempts.latest_passing_files("calc/parse").await.unwrap_err();
     assert!(matches!(error, Error::Missing { .. }), "{error}");
 }
 
 #[tokio::test]
-async fn what_is_no_attempt_is_an_error_with_its_name() {
+async fn an_invalid_record_is_an_error_with_its_name() {
     let store = small(Arc::default());
     let attempts = three_attempts(&store).await;
-    store.put("attempts/calc%2Fparse/0000000002", "rubbish".into()).await.unwrap();
+    store.put("attempts/calc%2Fparse/0000000002", "garbage".into()).await.unwrap();
     let error = attempts.list("calc/parse").await.unwrap_err();
-    assert_eq!(error.to_string(), "attempts/calc%2Fparse/0000000002 does not hold an attempt of version 1");
+    assert_eq!(
+        error.to_string(),
+        "invalid record attempts/calc%2Fparse/0000000002: expected an attempt of version 1"
+    );
 }
 
 #[tokio::test]
-async fn records_are_as_the_page_on_the_format_has_them() {
+async fn records_match_the_documented_format() {
     let store = small(Arc::default());
     three_attempts(&store).await;
     let text = |text: &str| [&u32::try_from(text.len()).unwrap().to_le_bytes()[..], text.as_bytes()].concat();

@@ -1,5 +1,5 @@
-//! Two real processes on one store, killed with SIGKILL while they write: whatever they reported as flushed is there, and whatever is there
-//! is right.
+//! Crash tests: two processes write to one store and are killed with SIGKILL. Everything they
+//! reported as flushed must survive, and everything found must be correct.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -8,27 +8,29 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use greenwave_storage::{
-    Attempts, BlobId, Draft, Error, Options, Outcome, SegmentCold, SegmentOptions, Store,
+    AttemptOutcome, Attempts, BlobId, Error, NewAttempt, SegmentColdTier, SegmentOptions, Store, StoreOptions,
 };
 
 use crate::{contents, rounds};
 
-/// Name the directory and the writer to the child, which is this same test binary.
+/// Environment variables that pass the directory and the writer's number to a child process, which
+/// runs this test binary.
 const DIR: &str = "GREENWAVE_STORAGE_CRASH_DIR";
 const WRITER: &str = "GREENWAVE_STORAGE_CRASH_WRITER";
-/// More rounds, for the long run.
+/// Environment variable that sets the number of rounds, for long runs.
 const ROUNDS: &str = "GREENWAVE_CRASH_ROUNDS";
-/// Names that each writer goes through again and again.
+/// Number of names that each writer writes in turn.
 const NAMES: u64 = 5;
 
-/// Small enough to spill, rotate and compact all the time.
+/// Opens a store small enough to spill, rotate and compact constantly.
 fn open(dir: &Path) -> Store {
     let options = SegmentOptions { segment_bytes_max: 32 << 10, ..SegmentOptions::default() };
-    let memory = Options { memory_bytes_max: 64 << 10, ..Options::default() };
-    Store::open(memory, Arc::new(SegmentCold::open(dir, options).unwrap())).unwrap()
+    let memory = StoreOptions { memory_bytes_max: 64 << 10, ..StoreOptions::default() };
+    Store::open(memory, Arc::new(SegmentColdTier::open(dir, options).unwrap())).unwrap()
 }
 
-/// Every tenth is unlike the others; those after it are almost like it.
+/// Returns the contents of a version. Every tenth version is new, and the following nine differ
+/// from it slightly.
 fn version(writer: u64, number: u64) -> Bytes {
     let mut bytes =
         contents((writer << 32) | (number / 10), 1000 + (number / 10 % 7) as usize * 900).to_vec();
@@ -40,9 +42,9 @@ fn number_of(bytes: &[u8]) -> u64 {
     u64::from_le_bytes(*bytes.last_chunk().unwrap())
 }
 
-/// Not a test of its own: writes until it is killed, and reports what is flushed.
+/// Runs in a child process: writes until killed, and reports flushes.
 #[test]
-#[ignore = "the child of the test below"]
+#[ignore = "runs as a child process of the next test"]
 fn child() {
     let (Ok(dir), Ok(writer)) = (std::env::var(DIR), std::env::var(WRITER)) else { return };
     let writer: u64 = writer.parse().unwrap();
@@ -61,7 +63,7 @@ fn child() {
             store.put(&format!("{writer}/{}", number % NAMES), version(writer, number)).await.unwrap();
             if number % 4 == 0 {
                 let files = [("lib.rs".to_owned(), version(writer, number))].into();
-                let draft = Draft { files, outcome: Outcome::Failed, note: number.to_string() };
+                let draft = NewAttempt { files, outcome: AttemptOutcome::Failed, note: number.to_string() };
                 attempt = attempts.record("feature", draft).await.unwrap().number;
             }
             if number % 3 == 0 {
@@ -84,14 +86,14 @@ fn spawn(dir: &Path, writer: u64) -> Child {
         .unwrap()
 }
 
-/// What a writer says is flushed: all up to a number, and all attempts up to another.
+/// Flushed state as reported by a writer: all versions and all attempts up to these numbers.
 #[derive(Debug, Clone, Copy)]
 struct Flushed {
     number: u64,
     attempt: u32,
 }
 
-/// What a writer has said after so many reports.
+/// Returns the last state among the first `reports` reports of a writer.
 fn reported(child: &mut Child, reports: u64) -> Option<Flushed> {
     let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
     let flushed = lines.filter_map(|line| {
@@ -102,12 +104,12 @@ fn reported(child: &mut Child, reports: u64) -> Option<Flushed> {
 }
 
 #[test]
-fn nothing_flushed_is_lost_to_sigkill_and_nothing_wrong_is_found() {
+fn flushed_contents_survive_sigkill_and_all_contents_are_correct() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let mut dir = tempfile::tempdir().unwrap();
     let mut last = [None; 2];
     for round in 0..u64::from(rounds(ROUNDS, 8)) {
-        // Now and then a new store, since every round reads all of it.
+        // Changes the store now and then, because every round reads all of it.
         if round % 20 == 19 {
             (dir, last) = (tempfile::tempdir().unwrap(), [None; 2]);
         }
@@ -129,7 +131,7 @@ async fn check(dir: &Path, last: [Option<Flushed>; 2], round: u64) {
     for (writer, last) in (0..).zip(last) {
         let Flushed { number: last, attempt: last_attempt } = last.expect("each reports at least once");
         for name in 0..NAMES {
-            // The newest number of this name that was flushed.
+            // The newest flushed number of this name.
             let at_least = (last.saturating_sub(NAMES - 1)..=last).find(|number| number % NAMES == name);
             let Some(found) = store.get(&format!("{writer}/{name}")).await.unwrap() else {
                 assert_eq!(at_least, None, "{writer}/{name} in round {round}");
@@ -141,7 +143,7 @@ async fn check(dir: &Path, last: [Option<Flushed>; 2], round: u64) {
         }
         let attempts = Attempts::new(store.clone(), &format!("attempts {writer}"));
         let recorded = attempts.list("feature").await.unwrap();
-        // Without a gap, since each is written before the next.
+        // Without gaps, because each attempt is written before the next.
         assert!(recorded.iter().map(|attempt| attempt.number).eq(1..=recorded.len() as u32));
         assert!(recorded.len() as u32 >= last_attempt, "{} attempts of {last_attempt}", recorded.len());
         for attempt in recorded {
@@ -157,5 +159,5 @@ async fn check(dir: &Path, last: [Option<Flushed>; 2], round: u64) {
             }
         }
     }
-    assert_eq!(store.stats().bad_blobs, 0);
+    assert_eq!(store.stats().corrupt_blobs, 0);
 }

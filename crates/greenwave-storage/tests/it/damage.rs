@@ -1,16 +1,17 @@
-//! A small store with every byte of its files flipped, and cut off at every byte: contents are right or missing, and it goes on.
+//! Damage tests: flips every byte of a small store and truncates it at every byte. Contents must be
+//! correct or missing, and the store must continue to work.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use greenwave_storage::{Options, SegmentCold, SegmentOptions, Store};
+use greenwave_storage::{SegmentColdTier, SegmentOptions, Store, StoreOptions};
 
 use crate::contents;
 
 fn open(dir: &Path) -> Store {
-    let cold = SegmentCold::open(dir, SegmentOptions::default()).unwrap();
-    Store::open(Options::default(), Arc::new(cold)).unwrap()
+    let cold = SegmentColdTier::open(dir, SegmentOptions::default()).unwrap();
+    Store::open(StoreOptions::default(), Arc::new(cold)).unwrap()
 }
 
 fn file(number: u64) -> Bytes {
@@ -21,7 +22,7 @@ fn file(number: u64) -> Bytes {
 
 const FILES: u64 = 6;
 
-/// Puts files, some of which are versions of others.
+/// Fills a store with files, including several versions of the same file.
 async fn fill(dir: &Path) {
     let store = open(dir);
     for number in 0..FILES {
@@ -31,7 +32,8 @@ async fn fill(dir: &Path) {
     store.close().await.unwrap();
 }
 
-/// How many files are right; the others must be missing. Then the store must take them again.
+/// Returns the number of correct files, and asserts that the others are missing. Then puts them
+/// again.
 async fn survivors(dir: &Path) -> u64 {
     let store = open(dir);
     let mut count = 0;
@@ -52,7 +54,7 @@ async fn survivors(dir: &Path) -> u64 {
 }
 
 #[tokio::test]
-async fn damage_at_any_byte_is_a_miss_and_is_mended_by_putting_again() {
+async fn damaged_contents_are_missing_until_put_again() {
     let whole = tempfile::tempdir().unwrap();
     fill(whole.path()).await;
     let images: Vec<_> = std::fs::read_dir(whole.path())

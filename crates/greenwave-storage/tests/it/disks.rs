@@ -1,19 +1,22 @@
-//! A store on a disk that is full: a real one, a small file system in memory that a child process mounts for itself alone.
+//! Tests of a store on a full disk: a small in-memory file system that a child process mounts in a
+//! private namespace.
 
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
-use greenwave_storage::{Error, Options, SegmentCold, SegmentOptions, Store};
+use greenwave_storage::{Error, SegmentColdTier, SegmentOptions, Store, StoreOptions};
 
 use crate::{contents, skipped};
 
-/// Names the mount point to the child, which is this same test binary.
+/// Environment variable that passes the mount point to the child process, which runs this test
+/// binary.
 const DIR: &str = "GREENWAVE_DISK_DIR";
 
 fn open(dir: &Path) -> Store {
-    let cold = SegmentCold::open(dir, SegmentOptions::default()).unwrap();
-    Store::open(Options { memory_bytes_max: 64 << 10, ..Options::default() }, Arc::new(cold)).unwrap()
+    let cold = SegmentColdTier::open(dir, SegmentOptions::default()).unwrap();
+    Store::open(StoreOptions { memory_bytes_max: 64 << 10, ..StoreOptions::default() }, Arc::new(cold))
+        .unwrap()
 }
 
 fn message(error: &Error) -> String {
@@ -27,7 +30,7 @@ fn message(error: &Error) -> String {
 }
 
 #[test]
-fn a_full_disk_loses_nothing_and_is_named() {
+fn a_full_disk_loses_nothing_and_the_error_names_it() {
     let dir = tempfile::tempdir().unwrap();
     let script = format!("mount -t tmpfs -o size=1m tmpfs \"${DIR}\" && echo mounted && exec \"$0\" \"$@\"");
     let output = Command::new("unshare")
@@ -39,7 +42,7 @@ fn a_full_disk_loses_nothing_and_is_named() {
     if !output.as_ref().is_ok_and(|output| output.stdout.starts_with(b"mounted")) {
         let required = std::env::var_os("GREENWAVE_REQUIRE_SERVICES").is_some();
         assert!(!required, "no disk could be mounted: {output:?}");
-        return skipped("this system lets nobody mount a disk for a process alone");
+        return skipped("this system does not allow mounting a file system in a private namespace");
     }
     let output = output.unwrap();
     let printed = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
@@ -47,11 +50,11 @@ fn a_full_disk_loses_nothing_and_is_named() {
 }
 
 #[tokio::test]
-#[ignore = "the child of the test above"]
+#[ignore = "runs as a child process of the previous test"]
 async fn on_a_full_disk() {
     let Some(mounted) = std::env::var_os(DIR) else { return };
     let dir = Path::new(&mounted).join("store");
-    // What else is on the disk, and will go.
+    // A file that takes up space and is removed later.
     let other = Path::new(&mounted).join("other");
     std::fs::write(&other, vec![1; 256 << 10]).unwrap();
     let store = open(&dir);
@@ -67,7 +70,7 @@ async fn on_a_full_disk() {
     assert!(said.contains(dir.to_str().unwrap()) && said.contains("No space left"), "{said}");
     let mut refused = 0;
     for _ in 0..40 {
-        // Memory takes what the disk does not.
+        // Contents that do not fit on the disk stay in memory.
         refused += u32::from(store.put(&put.to_string(), contents(put, 2000)).await.is_err());
         put += 1;
     }

@@ -1,4 +1,4 @@
-//! What a cold tier refuses, and disks that are used up: nothing of it keeps a store from going on.
+//! Tests of size limits and disk budgets: rejected contents do not stop a store.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -6,22 +6,22 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use greenwave_storage::{
-    Attempts, BlobId, BoxError, Cold, ColdEntry, ColdStats, Draft, Error, MemoryCold, Options, Outcome,
-    SegmentCold, SegmentOptions, Shared, Store,
+    AttemptOutcome, Attempts, BlobId, BoxError, ColdEntry, ColdTier, ColdTierStats, Error, MemoryColdTier,
+    NewAttempt, SegmentColdTier, SegmentOptions, SharedColdTier, Store, StoreOptions,
 };
 
 use crate::{contents, on_disk, small_options};
 
-/// Says one limit, and has another.
+/// A tier that reports one limit and enforces another.
 #[derive(Debug, Default)]
 struct Limited {
-    cold: MemoryCold,
+    cold: MemoryColdTier,
     said_bytes_max: Option<u64>,
     bytes_max: usize,
 }
 
 #[async_trait]
-impl Cold for Limited {
+impl ColdTier for Limited {
     async fn get(&self, key: &[u8]) -> Result<Option<Bytes>, BoxError> {
         self.cold.get(key).await
     }
@@ -34,7 +34,7 @@ impl Cold for Limited {
     fn value_bytes_max(&self) -> Option<u64> {
         self.said_bytes_max
     }
-    fn shared(&self) -> Option<&dyn Shared> {
+    fn shared(&self) -> Option<&dyn SharedColdTier> {
         None
     }
     async fn put_many(&self, entries: Vec<ColdEntry>) -> Result<(), BoxError> {
@@ -58,22 +58,22 @@ impl Cold for Limited {
     async fn close(&self) -> Result<(), BoxError> {
         Ok(())
     }
-    fn stats(&self) -> ColdStats {
+    fn stats(&self) -> ColdTierStats {
         self.cold.stats()
     }
 }
 
 #[tokio::test]
-async fn what_the_cold_tier_would_refuse_is_refused_at_once() {
+async fn oversized_contents_are_rejected_by_the_put() {
     let cold = Arc::new(Limited { said_bytes_max: Some(100), bytes_max: 100, ..Limited::default() });
     let store = Store::open(small_options(), cold.clone()).unwrap();
     store.put("name", contents(1, 100)).await.unwrap();
-    let like = store.resolve("name").await.unwrap().unwrap();
+    let base = store.resolve("name").await.unwrap().unwrap();
     for refused in [
         store.put("name", contents(2, 101)).await,
-        store.put_like("name", contents(2, 101), &like).await,
+        store.put_with_base("name", contents(2, 101), &base).await,
         store.put_blob(contents(2, 101)).await,
-        store.put_blob_like(contents(2, 101), &like).await,
+        store.put_blob_with_base(contents(2, 101), &base).await,
     ] {
         assert!(matches!(refused, Err(Error::TooLarge { len: 101, max: 100 })), "{refused:?}");
     }
@@ -84,8 +84,8 @@ async fn what_the_cold_tier_would_refuse_is_refused_at_once() {
 }
 
 #[tokio::test]
-#[ignore = "takes 2 GiB of memory: part of the long run"]
-async fn more_than_a_gibibyte_is_refused() {
+#[ignore = "uses 2 GiB of memory: for long runs"]
+async fn contents_over_a_gibibyte_are_rejected() {
     let dir = tempfile::tempdir().unwrap();
     let store = on_disk(dir.path());
     store.put("before", contents(1, 10)).await.unwrap();
@@ -98,14 +98,14 @@ async fn more_than_a_gibibyte_is_refused() {
 }
 
 #[test]
-fn a_segment_tier_says_its_limit() {
+fn a_segment_tier_reports_its_limit() {
     let dir = tempfile::tempdir().unwrap();
-    let cold = SegmentCold::open(dir.path(), SegmentOptions::default()).unwrap();
+    let cold = SegmentColdTier::open(dir.path(), SegmentOptions::default()).unwrap();
     assert_eq!(cold.value_bytes_max(), Some(1 << 30));
 }
 
 #[tokio::test]
-async fn a_flush_leaves_out_what_is_refused_all_the_same() {
+async fn a_flush_skips_entries_that_the_tier_rejects() {
     let cold = Arc::new(Limited { said_bytes_max: None, bytes_max: 500, ..Limited::default() });
     let store = Store::open(small_options(), cold.clone()).unwrap();
     for number in 0..40_u64 {
@@ -119,10 +119,13 @@ async fn a_flush_leaves_out_what_is_refused_all_the_same() {
     assert!(std::error::Error::source(&error).unwrap().to_string().contains("501 bytes"), "{error:?}");
     let attempts = Attempts::new(store.clone(), "attempts");
     let files = [("file".to_owned(), contents(60, 501))].into();
-    attempts.record("f", Draft { files, outcome: Outcome::Passed, note: String::new() }).await.unwrap();
+    attempts
+        .record("f", NewAttempt { files, outcome: AttemptOutcome::Passed, note: String::new() })
+        .await
+        .unwrap();
     store.remove("gone").await.unwrap();
     assert!(store.flush().await.is_err());
-    // Memory overflows, and what is put then is not to blame.
+    // Memory overflows because of earlier contents, so later puts succeed.
     for number in 100..300 {
         store.put("overflow", contents(number, 450)).await.unwrap();
     }
@@ -137,7 +140,7 @@ async fn a_flush_leaves_out_what_is_refused_all_the_same() {
     assert_eq!(other.get("overflow").await.unwrap(), Some(contents(299, 450)));
     assert_eq!(other.get("small 32").await.unwrap(), Some(contents(32, 400)));
 
-    // Removals end it.
+    // Removing names frees the rejected contents.
     for name in store.list("").await.unwrap() {
         store.remove(&name).await.unwrap();
     }
@@ -148,11 +151,12 @@ async fn a_flush_leaves_out_what_is_refused_all_the_same() {
 
 fn budget(dir: &std::path::Path, disk_bytes_max: u64) -> Store {
     let options = SegmentOptions { disk_bytes_max: Some(disk_bytes_max), ..SegmentOptions::default() };
-    let cold = SegmentCold::open(dir, options).unwrap();
-    Store::open(Options { memory_bytes_max: 64 << 10, ..Options::default() }, Arc::new(cold)).unwrap()
+    let cold = SegmentColdTier::open(dir, options).unwrap();
+    Store::open(StoreOptions { memory_bytes_max: 64 << 10, ..StoreOptions::default() }, Arc::new(cold))
+        .unwrap()
 }
 
-/// Puts until that fails; returns how many there are.
+/// Puts contents until a put fails. Returns the number of puts.
 async fn fill(store: &Store, len: usize) -> u64 {
     let mut put = 0;
     while store.put(&format!("name {put}"), contents(put, len)).await.is_ok() && put < 1000 {
@@ -162,7 +166,7 @@ async fn fill(store: &Store, len: usize) -> u64 {
 }
 
 #[tokio::test]
-async fn a_used_up_budget_is_freed_by_removals() {
+async fn removals_free_an_exhausted_budget() {
     for (disk_bytes_max, len) in [(1 << 20, 50_000), (256 << 10, 3000), (64 << 10, 20_000), (64 << 10, 500)] {
         for reopened in [false, true] {
             let dir = tempfile::tempdir().unwrap();
@@ -177,11 +181,11 @@ async fn a_used_up_budget_is_freed_by_removals() {
             for name in store.list("").await.unwrap().iter().skip(1) {
                 assert!(store.remove(name).await.unwrap());
             }
-            let kept = store.list("").await.unwrap();
+            let names = store.list("").await.unwrap();
             assert!(store.sweep(&HashSet::new()).await.unwrap() > 0);
             store.flush().await.unwrap();
-            assert_eq!(store.list("").await.unwrap(), kept);
-            for name in &kept {
+            assert_eq!(store.list("").await.unwrap(), names);
+            for name in &names {
                 assert!(store.get(name).await.unwrap().is_some());
             }
             let again = fill(&store, len).await;

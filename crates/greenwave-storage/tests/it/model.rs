@@ -1,24 +1,25 @@
-//! The store against a map: any sequence of operations under any budget, with spills, promotions, compaction, crashes and reopening.
+//! Property tests against a map: arbitrary operations under arbitrary budgets, with spills,
+//! promotions, compaction, crashes and reopening.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use greenwave_storage::{BlobId, Options, SegmentCold, SegmentOptions, Store};
+use greenwave_storage::{BlobId, SegmentColdTier, SegmentOptions, Store, StoreOptions};
 use proptest::prelude::*;
 
 use crate::{contents, rounds};
 
-/// More cases, for the long run.
+/// Environment variable that sets the number of cases, for long runs.
 const CASES: &str = "GREENWAVE_MODEL_CASES";
 const NAMES: u8 = 12;
 
 #[derive(Debug, Clone)]
 enum Op {
     Put(u8, usize),
-    /// A version of what another name leads to.
-    PutLike(u8, u8),
+    /// Put a version of the contents of another name.
+    PutWithBase(u8, u8),
     Remove(u8),
     Get(u8),
     GetAll,
@@ -26,7 +27,7 @@ enum Op {
     Flush,
     Compact,
     Reopen,
-    /// What was not flushed may be lost.
+    /// Reopen after losing unflushed changes.
     Crash,
 }
 
@@ -35,14 +36,14 @@ struct Budget {
     memory_kib: u64,
     threshold: f64,
     promote_after: u32,
-    differences_max: u8,
+    delta_chain_max: u8,
 }
 
 fn op() -> impl Strategy<Value = Op> {
     let name = || 0..NAMES;
     prop_oneof![
         6 => (name(), 0..12_000_usize).prop_map(|(name, len)| Op::Put(name, len)),
-        4 => (name(), name()).prop_map(|(name, like)| Op::PutLike(name, like)),
+        4 => (name(), name()).prop_map(|(name, base)| Op::PutWithBase(name, base)),
         2 => name().prop_map(Op::Remove),
         4 => name().prop_map(Op::Get),
         1 => Just(Op::GetAll),
@@ -56,11 +57,11 @@ fn op() -> impl Strategy<Value = Op> {
 
 fn budget() -> impl Strategy<Value = Budget> {
     (64..200_u64, 0.3..=1.0, 1..4_u32, prop_oneof![Just(0_u8), Just(2), Just(16)]).prop_map(
-        |(memory_kib, threshold, promote_after, differences_max)| Budget {
+        |(memory_kib, threshold, promote_after, delta_chain_max)| Budget {
             memory_kib,
             threshold,
             promote_after,
-            differences_max,
+            delta_chain_max,
         },
     )
 }
@@ -69,22 +70,22 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: rounds(CASES, 48), ..ProptestConfig::default() })]
 
     #[test]
-    fn agrees_with_a_map(budget in budget(), ops in proptest::collection::vec(op(), 1..80)) {
+    fn matches_the_model(budget in budget(), ops in proptest::collection::vec(op(), 1..80)) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(check(&budget, ops))?;
     }
 }
 
-fn open(dir: &Path, budget: &Budget) -> (Store, SegmentCold) {
-    let differences_max = budget.differences_max;
+fn open(dir: &Path, budget: &Budget) -> (Store, SegmentColdTier) {
+    let delta_chain_max = budget.delta_chain_max;
     let options =
-        SegmentOptions { segment_bytes_max: 16 << 10, differences_max, ..SegmentOptions::default() };
-    let cold = SegmentCold::open(dir, options).unwrap();
-    let options = Options {
+        SegmentOptions { segment_bytes_max: 16 << 10, delta_chain_max, ..SegmentOptions::default() };
+    let cold = SegmentColdTier::open(dir, options).unwrap();
+    let options = StoreOptions {
         memory_bytes_max: budget.memory_kib << 10,
         spillover_threshold: budget.threshold,
         promote_after: budget.promote_after,
-        ..Options::default()
+        ..StoreOptions::default()
     };
     (Store::open(options, Arc::new(cold.clone())).unwrap(), cold)
 }
@@ -95,26 +96,27 @@ async fn check(budget: &Budget, ops: Vec<Op>) -> Result<(), TestCaseError> {
     let dir = tempfile::tempdir().unwrap();
     let (mut store, mut cold) = open(dir.path(), budget);
     let mut model = Names::new();
-    // What each name may lead to after a crash: what it did at the last flush, and anything since.
+    // States that each name may have after a crash: the state at the last flush, and every state
+    // since.
     let mut possible: BTreeMap<String, Vec<Option<Bytes>>> = BTreeMap::new();
     for (step, op) in ops.into_iter().enumerate() {
         match op {
-            Op::Put(..) | Op::PutLike(..) => {
+            Op::Put(..) | Op::PutWithBase(..) => {
                 let (name, contents) = match op {
-                    Op::PutLike(name, like) => (name, changed(model.get(&like.to_string()), step)),
+                    Op::PutWithBase(name, base) => (name, changed(model.get(&base.to_string()), step)),
                     Op::Put(name, len) => (name, contents(step as u64, len)),
-                    _ => unreachable!("only these two come here"),
+                    _ => unreachable!("the arm matches puts only"),
                 };
                 let name = name.to_string();
                 let id = store.put(&name, contents.clone()).await.unwrap();
                 prop_assert_eq!(id, BlobId::of(&contents));
-                remember(&mut possible, &model, &name, Some(contents.clone()));
+                record_possible(&mut possible, &model, &name, Some(contents.clone()));
                 model.insert(name, contents);
             }
             Op::Remove(name) => {
                 let name = name.to_string();
                 let removed = store.remove(&name).await.unwrap();
-                remember(&mut possible, &model, &name, None);
+                record_possible(&mut possible, &model, &name, None);
                 prop_assert_eq!(removed, model.remove(&name).is_some());
             }
             Op::Get(name) => {
@@ -148,23 +150,28 @@ async fn check(budget: &Budget, ops: Vec<Op>) -> Result<(), TestCaseError> {
         let stats = store.stats();
         prop_assert!(stats.memory_bytes_used <= stats.memory_bytes_max, "{:?}", stats);
     }
-    for (name, value) in &model {
+    check_all(&store, &model).await
+}
+
+/// Asserts that every name has the contents of the model.
+async fn check_all(store: &Store, model: &Names) -> Result<(), TestCaseError> {
+    for (name, value) in model {
         let found = store.get(name).await.unwrap();
         prop_assert_eq!(found.as_ref(), Some(value));
     }
-    prop_assert_eq!(store.stats().bad_blobs, 0);
+    prop_assert_eq!(store.stats().corrupt_blobs, 0);
     Ok(())
 }
 
-/// Contents with a little changed.
-fn changed(like: Option<&Bytes>, step: usize) -> Bytes {
-    let mut bytes = like.map(|bytes| bytes.to_vec()).unwrap_or_default();
+/// Returns slightly changed contents.
+fn changed(base: Option<&Bytes>, step: usize) -> Bytes {
+    let mut bytes = base.map(|bytes| bytes.to_vec()).unwrap_or_default();
     let at = bytes.len() / 3;
     bytes.splice(at..at, step.to_le_bytes());
     bytes.into()
 }
 
-fn remember(
+fn record_possible(
     possible: &mut BTreeMap<String, Vec<Option<Bytes>>>,
     model: &Names,
     name: &str,
@@ -174,7 +181,7 @@ fn remember(
     values.push(new);
 }
 
-/// What is there after a crash, all of which has to be possible.
+/// Reads the state after a crash, and asserts that it is possible.
 async fn after_crash(
     store: &Store,
     model: &Names,

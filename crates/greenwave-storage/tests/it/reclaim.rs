@@ -1,13 +1,15 @@
-//! Memory that spilling frees leaves the process, if that is wanted: seen in a real process's resident size.
+//! Tests that memory freed by a spill is returned to the operating system, by the resident size of
+//! a child process.
 
 use std::process::Command;
 use std::sync::Arc;
 
-use greenwave_storage::{Options, SegmentCold, SegmentOptions, Store};
+use greenwave_storage::{SegmentColdTier, SegmentOptions, Store, StoreOptions};
 
 use crate::contents;
 
-/// Tells the child, which is this same test binary, whether to reclaim.
+/// Environment variable that tells the child process, which runs this test binary, whether to
+/// reclaim.
 const RECLAIM: &str = "GREENWAVE_STORAGE_RECLAIM";
 const MEMORY: u64 = 32 << 20;
 
@@ -17,14 +19,15 @@ fn resident_bytes() -> u64 {
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
 }
 
-/// Not a test of its own: fills memory with small contents, which then have to go for a large one.
+/// Runs in a child process: fills memory with small contents, which large contents then displace.
 #[tokio::test]
-#[ignore = "the child of the test below"]
+#[ignore = "runs as a child process of the next test"]
 async fn child() {
     let Ok(reclaim) = std::env::var(RECLAIM) else { return };
     let dir = tempfile::tempdir().unwrap();
-    let cold = SegmentCold::open(dir.path(), SegmentOptions::default()).unwrap();
-    let options = Options { memory_bytes_max: MEMORY, reclaim: reclaim == "true", ..Options::default() };
+    let cold = SegmentColdTier::open(dir.path(), SegmentOptions::default()).unwrap();
+    let options =
+        StoreOptions { memory_bytes_max: MEMORY, reclaim: reclaim == "true", ..StoreOptions::default() };
     let store = Store::open(options, Arc::new(cold)).unwrap();
     for number in 0..MEMORY / 5000 {
         store.put_blob(contents(number, 4000)).await.unwrap();
@@ -47,8 +50,14 @@ fn resident_of_child(reclaim: bool) -> u64 {
 }
 
 #[test]
-fn what_spilling_frees_leaves_the_process() {
-    let (kept, left) = (resident_of_child(false), resident_of_child(true));
-    assert!(left < MEMORY + (16 << 20), "{left} bytes are resident with a budget of {MEMORY}");
-    assert!(left + (16 << 20) < kept, "{left} bytes are resident, and {kept} without reclaiming");
+fn memory_freed_by_a_spill_is_returned() {
+    let (without_reclaim, with_reclaim) = (resident_of_child(false), resident_of_child(true));
+    assert!(
+        with_reclaim < MEMORY + (16 << 20),
+        "{with_reclaim} bytes are resident with a budget of {MEMORY}"
+    );
+    assert!(
+        with_reclaim + (16 << 20) < without_reclaim,
+        "{with_reclaim} bytes are resident with reclaiming, {without_reclaim} without"
+    );
 }

@@ -1,14 +1,16 @@
-//! Several stores on one directory, which is what several processes are.
+//! Tests of several stores on one directory, as opened by several processes.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use greenwave_storage::{Attempts, BlobId, Draft, Outcome, SegmentCold, SegmentOptions, Store};
+use greenwave_storage::{
+    AttemptOutcome, Attempts, BlobId, NewAttempt, SegmentColdTier, SegmentOptions, Store,
+};
 
 use crate::{contents, on_disk, small_options};
 
 #[tokio::test]
-async fn each_sees_what_the_other_flushed() {
+async fn stores_see_each_others_flushed_changes() {
     let dir = tempfile::tempdir().unwrap();
     let (one, two) = (on_disk(dir.path()), on_disk(dir.path()));
     assert_eq!(two.get("name").await.unwrap(), None);
@@ -33,10 +35,10 @@ async fn each_sees_what_the_other_flushed() {
 }
 
 #[tokio::test]
-async fn a_sweep_spares_what_others_put_and_name() {
+async fn a_sweep_preserves_contents_of_other_stores() {
     let dir = tempfile::tempdir().unwrap();
     let (one, two) = (on_disk(dir.path()), on_disk(dir.path()));
-    // Named before it is written, not named, only linked again, and more than memory holds.
+    // Contents that are named before being written, unnamed, linked again, and larger than memory.
     one.put("first", contents(1, 300)).await.unwrap();
     let unnamed = one.put_blob(contents(2, 300)).await.unwrap();
     for number in 10..60 {
@@ -51,14 +53,15 @@ async fn a_sweep_spares_what_others_put_and_name() {
             assert_eq!(two.get(&format!("{number}")).await.unwrap(), Some(contents(number, 3000)));
         }
     }
-    // The same contents again, which the first store has in memory and the second has swept meanwhile.
+    // Puts the same contents again. They are in the first store's memory, and the second store has
+    // swept them.
     one.remove("first").await.unwrap();
     one.flush().await.unwrap();
     assert_eq!(two.sweep(&HashSet::new()).await.unwrap(), 1);
     one.put("again", contents(1, 300)).await.unwrap();
     one.flush().await.unwrap();
     assert_eq!(two.get("again").await.unwrap(), Some(contents(1, 300)));
-    // Once a store is gone, its contents without a name go.
+    // Once a store is closed, its unnamed contents can be swept.
     one.close().await.unwrap();
     drop(one);
     assert_eq!(two.sweep(&HashSet::new()).await.unwrap(), 1);
@@ -67,9 +70,9 @@ async fn a_sweep_spares_what_others_put_and_name() {
 }
 
 #[tokio::test]
-async fn stores_on_one_tier_tell_each_other_apart() {
+async fn stores_on_one_tier_have_different_ids() {
     let dir = tempfile::tempdir().unwrap();
-    let cold = Arc::new(SegmentCold::open(dir.path(), SegmentOptions::default()).unwrap());
+    let cold = Arc::new(SegmentColdTier::open(dir.path(), SegmentOptions::default()).unwrap());
     let open = || Store::open(small_options(), cold.clone()).unwrap();
     let (one, two) = (open(), open());
     let unnamed = one.put_blob(contents(1, 300)).await.unwrap();
@@ -83,13 +86,13 @@ async fn stores_on_one_tier_tell_each_other_apart() {
 }
 
 #[tokio::test]
-async fn what_is_to_stay_may_be_asked_of_the_store_that_sweeps() {
+async fn the_keep_function_can_read_the_sweeping_store() {
     let dir = tempfile::tempdir().unwrap();
     let (one, two) = (on_disk(dir.path()), on_disk(dir.path()));
     let attempts = Attempts::new(one.clone(), "attempts");
     for number in 0..30 {
         let files = [("file".to_owned(), contents(number, 3000))].into();
-        let draft = Draft { files, outcome: Outcome::Passed, note: String::new() };
+        let draft = NewAttempt { files, outcome: AttemptOutcome::Passed, note: String::new() };
         attempts.record("feature", draft).await.unwrap();
     }
     one.close().await.unwrap();

@@ -1,18 +1,19 @@
-//! Many, large, and oddly named.
+//! Tests with many files, large files and unusual names.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use greenwave_storage::{Options, SegmentCold, SegmentOptions, Store};
+use greenwave_storage::{SegmentColdTier, SegmentOptions, Store, StoreOptions};
 
 use crate::{contents, on_disk, rounds};
 
-/// Size of the large file, in MiB. The long run's is 1 GiB.
+/// Size of the large file in MiB. Long runs use 1 GiB.
 const LARGE_MIB: &str = "GREENWAVE_LARGE_MIB";
 
 fn open(dir: &std::path::Path) -> Store {
-    let cold = SegmentCold::open(dir, SegmentOptions::default()).unwrap();
-    Store::open(Options { memory_bytes_max: 1 << 20, ..Options::default() }, Arc::new(cold)).unwrap()
+    let cold = SegmentColdTier::open(dir, SegmentOptions::default()).unwrap();
+    Store::open(StoreOptions { memory_bytes_max: 1 << 20, ..StoreOptions::default() }, Arc::new(cold))
+        .unwrap()
 }
 
 #[tokio::test]
@@ -37,13 +38,13 @@ async fn a_hundred_thousand_tiny_files_fit() {
 }
 
 #[tokio::test]
-async fn a_large_file_comes_back_whole() {
+async fn a_large_file_survives_a_round_trip() {
     let len = rounds(LARGE_MIB, 8) as usize * (1 << 20);
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
     let large = contents(1, len);
     let id = store.put("large", large.clone()).await.unwrap();
-    // One more version of it, which is not stored as a difference if both are too large for that.
+    // Another version, which is not stored as a delta if both are too large.
     let other = contents(2, len);
     store.put("large", other.clone()).await.unwrap();
     store.close().await.unwrap();
@@ -56,11 +57,12 @@ async fn a_large_file_comes_back_whole() {
 }
 
 #[tokio::test]
-async fn names_are_any_text_and_do_not_collide() {
+async fn arbitrary_names_do_not_collide() {
     let around = tempfile::tempdir().unwrap();
     let dir = around.path().join("store");
     let store = on_disk(&dir);
-    // Two spellings of the same letter, directions, joiners, controls, what looks like a path and what looks like a key of ours.
+    // Two encodings of one letter, direction marks, joiners, control characters, and names that
+    // resemble paths or internal keys.
     let mut names: Vec<String> = [
         "é",
         "e\u{301}",

@@ -1,4 +1,4 @@
-//! Snapshots: saved, loaded, compared.
+//! Tests of snapshots: saving, loading and comparing.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use greenwave_storage::{Error, Snapshot};
 use crate::{contents, on_disk, small};
 
 #[tokio::test]
-async fn a_state_comes_back_whole() {
+async fn a_snapshot_survives_a_round_trip() {
     let dir = tempfile::tempdir().unwrap();
     let store = on_disk(dir.path());
     let mut snapshot = Snapshot::default();
@@ -29,10 +29,10 @@ async fn a_state_comes_back_whole() {
 }
 
 #[tokio::test]
-async fn changes_are_seen_both_ways() {
+async fn changes_are_found_in_both_directions() {
     let store = small(Arc::default());
     let mut old = Snapshot::default();
-    for path in ["kept", "changed", "removed", "mode"] {
+    for path in ["unchanged", "changed", "removed", "mode"] {
         old.add(&store, path, 0o644, "text".into()).await.unwrap();
     }
     let mut new = old.clone();
@@ -46,11 +46,11 @@ async fn changes_are_seen_both_ways() {
 }
 
 #[tokio::test]
-async fn rubbish_and_gaps_are_errors() {
+async fn invalid_records_and_missing_contents_are_errors() {
     let store = small(Arc::default());
-    store.put("rubbish", "GWS\u{1}\u{9}".into()).await.unwrap();
-    let error = Snapshot::load(&store, "rubbish").await.unwrap_err();
-    assert_eq!(error.to_string(), "rubbish does not hold a snapshot of version 1");
+    store.put("garbage", "GWS\u{1}\u{9}".into()).await.unwrap();
+    let error = Snapshot::load(&store, "garbage").await.unwrap_err();
+    assert_eq!(error.to_string(), "invalid record garbage: expected a snapshot of version 1");
 
     let mut snapshot = Snapshot::default();
     snapshot.add(&store, "file", 0, "text".into()).await.unwrap();
@@ -60,15 +60,15 @@ async fn rubbish_and_gaps_are_errors() {
 }
 
 #[test]
-fn any_bytes_are_a_record_or_none() {
+fn arbitrary_bytes_decode_to_a_record_or_nothing() {
     for kind in [b"GWA\x01", b"GWS\x01"] {
         for number in 0..2000 {
             let rest = contents(number, (number % 90) as usize);
-            // Small numbers, so that lengths are lengths of something.
+            // Small numbers, so that length fields are plausible.
             let rest: Vec<u8> = rest.iter().map(|byte| if byte % 4 == 0 { byte % 9 } else { 0 }).collect();
-            greenwave_storage::conformance::stored_record(&[kind, &rest[..]].concat());
+            greenwave_storage::conformance::check_stored_record(&[kind, &rest[..]].concat());
         }
     }
     let twice = [&b"GWS\x01\x02\0\0\0"[..], &[&b"\x01\0\0\0a"[..], &[0; 36]].concat().repeat(2)].concat();
-    greenwave_storage::conformance::stored_record(&twice);
+    greenwave_storage::conformance::check_stored_record(&twice);
 }

@@ -1,4 +1,4 @@
-//! Names, contents, budget, and a cold tier that fails.
+//! Tests of names, contents, the memory budget, and failing cold tiers.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -7,13 +7,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use async_trait::async_trait;
 use bytes::Bytes;
 use greenwave_storage::{
-    BlobId, BoxError, Cold, ColdEntry, ColdStats, Error, MemoryCold, NAME_BYTES_MAX, Options, Shared, Store,
+    BlobId, BoxError, ColdEntry, ColdTier, ColdTierStats, Error, MemoryColdTier, NAME_BYTES_MAX,
+    SharedColdTier, Store, StoreOptions,
 };
 
 use crate::{contents, on_disk, small, small_options};
 
 #[tokio::test]
-async fn equal_contents_are_held_once() {
+async fn equal_contents_are_stored_once() {
     let store = small(Arc::default());
     let one = store.put("one", contents(1, 1000)).await.unwrap();
     let used = store.stats().memory_bytes_used;
@@ -25,7 +26,7 @@ async fn equal_contents_are_held_once() {
 }
 
 #[tokio::test]
-async fn names_survive_reopening_and_lead_on() {
+async fn names_survive_reopening() {
     let dir = tempfile::tempdir().unwrap();
     let store = on_disk(dir.path());
     let id = store.put("päth/ünïcode 🚦", contents(1, 500)).await.unwrap();
@@ -45,7 +46,7 @@ async fn names_survive_reopening_and_lead_on() {
 }
 
 #[tokio::test]
-async fn memory_keeps_to_its_budget_and_everything_stays_readable() {
+async fn memory_stays_within_its_budget_and_everything_is_readable() {
     let dir = tempfile::tempdir().unwrap();
     let store = on_disk(dir.path());
     let mut ids = Vec::new();
@@ -56,7 +57,7 @@ async fn memory_keeps_to_its_budget_and_everything_stays_readable() {
     }
     let stats = store.stats();
     assert!(stats.spillover_active && stats.spilled_blobs > 200, "{stats:?}");
-    // What one put brings: contents, name, and the bookkeeping of both.
+    // Overhead of one put: the contents, the name, and the bookkeeping of both.
     assert!(stats.memory_bytes_peak <= stats.memory_bytes_max + 1500, "{stats:?}");
     for number in 0..300 {
         assert_eq!(store.get(&format!("name {number}")).await.unwrap().unwrap(), contents(number, 1000));
@@ -67,7 +68,7 @@ async fn memory_keeps_to_its_budget_and_everything_stays_readable() {
 }
 
 #[tokio::test]
-async fn many_names_keep_to_their_share() {
+async fn names_stay_within_their_share_of_memory() {
     let store = small(Arc::default());
     store.put("hot", contents(1, 30_000)).await.unwrap();
     for number in 0..2_000 {
@@ -82,8 +83,8 @@ async fn many_names_keep_to_their_share() {
 }
 
 #[tokio::test]
-async fn a_scan_does_not_turn_the_tiers_over() {
-    let cold = Arc::new(MemoryCold::new());
+async fn a_scan_does_not_replace_the_contents_of_memory() {
+    let cold = Arc::new(MemoryColdTier::new());
     let filler = small(cold.clone());
     let mut ids = Vec::new();
     for number in 0..200 {
@@ -106,7 +107,7 @@ async fn a_scan_does_not_turn_the_tiers_over() {
 }
 
 #[tokio::test]
-async fn spillover_ends_when_contents_go() {
+async fn spillover_ends_when_contents_are_removed() {
     let store = small(Arc::default());
     for number in 0..100 {
         store.put("same name", contents(number, 1000)).await.unwrap();
@@ -118,7 +119,7 @@ async fn spillover_ends_when_contents_go() {
 }
 
 #[tokio::test]
-async fn a_sweep_keeps_what_is_named_or_wanted() {
+async fn a_sweep_preserves_named_and_kept_contents() {
     let store = small(Arc::default());
     let named = store.put("name", contents(1, 10)).await.unwrap();
     let wanted = store.put_blob(contents(2, 10)).await.unwrap();
@@ -130,47 +131,50 @@ async fn a_sweep_keeps_what_is_named_or_wanted() {
 }
 
 #[tokio::test]
-async fn bad_names_and_options_are_refused() {
+async fn invalid_names_and_options_are_rejected() {
     let store = small(Arc::default());
     for name in ["", &"x".repeat(NAME_BYTES_MAX + 1)] {
         let error = store.put(name, Bytes::new()).await.unwrap_err();
-        assert!(matches!(error, Error::Name { max: NAME_BYTES_MAX, .. }), "{error}");
+        assert!(matches!(error, Error::InvalidName { max: NAME_BYTES_MAX, .. }), "{error}");
     }
-    let refused = |options| Store::open(options, Arc::new(MemoryCold::new())).unwrap_err().to_string();
+    let refused = |options| Store::open(options, Arc::new(MemoryColdTier::new())).unwrap_err().to_string();
     for threshold in [0.0, -1.0, 1.1, f64::NAN] {
-        let message = refused(Options { spillover_threshold: threshold, ..Options::default() });
+        let message = refused(StoreOptions { spillover_threshold: threshold, ..StoreOptions::default() });
         assert!(message.contains("spillover_threshold") && message.contains("up to 1"), "{message}");
     }
-    assert!(refused(Options { promote_after: 0, ..Options::default() }).contains("promote_after"));
-    assert!(refused(Options { memory_bytes_max: 10, ..Options::default() }).contains("memory_bytes_max"));
+    assert!(refused(StoreOptions { promote_after: 0, ..StoreOptions::default() }).contains("promote_after"));
+    assert!(
+        refused(StoreOptions { memory_bytes_max: 10, ..StoreOptions::default() })
+            .contains("memory_bytes_max")
+    );
 }
 
 #[tokio::test]
-async fn reclaiming_changes_no_answer() {
-    let cold = Arc::new(MemoryCold::new());
-    let store = Store::open(Options { reclaim: true, ..small_options() }, cold).unwrap();
+async fn reclaiming_does_not_change_results() {
+    let cold = Arc::new(MemoryColdTier::new());
+    let store = Store::open(StoreOptions { reclaim: true, ..small_options() }, cold).unwrap();
     for number in 0..200 {
         store.put(&number.to_string(), contents(number, 1000)).await.unwrap();
     }
     assert_eq!(store.get("0").await.unwrap().unwrap(), contents(0, 1000));
 }
 
-/// Fails when told to, and lies when told to.
+/// A cold tier that fails or returns wrong values on request.
 #[derive(Debug, Default)]
-struct Troubled {
-    cold: MemoryCold,
+struct Faulty {
+    cold: MemoryColdTier,
     failing: AtomicBool,
     lying: AtomicBool,
 }
 
-impl Troubled {
+impl Faulty {
     fn check(&self) -> Result<(), BoxError> {
         if self.failing.load(Ordering::Relaxed) { Err("no space left".into()) } else { Ok(()) }
     }
 }
 
 #[async_trait]
-impl Cold for Troubled {
+impl ColdTier for Faulty {
     async fn get(&self, key: &[u8]) -> Result<Option<Bytes>, BoxError> {
         self.check()?;
         let value = self.cold.get(key).await?;
@@ -187,7 +191,7 @@ impl Cold for Troubled {
     fn value_bytes_max(&self) -> Option<u64> {
         None
     }
-    fn shared(&self) -> Option<&dyn Shared> {
+    fn shared(&self) -> Option<&dyn SharedColdTier> {
         None
     }
     async fn put_many(&self, entries: Vec<ColdEntry>) -> Result<(), BoxError> {
@@ -207,14 +211,14 @@ impl Cold for Troubled {
     async fn close(&self) -> Result<(), BoxError> {
         self.check()
     }
-    fn stats(&self) -> ColdStats {
+    fn stats(&self) -> ColdTierStats {
         self.cold.stats()
     }
 }
 
 #[tokio::test]
 async fn a_failing_cold_tier_loses_nothing() {
-    let cold = Arc::new(Troubled::default());
+    let cold = Arc::new(Faulty::default());
     let store = Store::open(small_options(), cold.clone()).unwrap();
     cold.failing.store(true, Ordering::Relaxed);
     let mut failures = 0;
@@ -223,7 +227,7 @@ async fn a_failing_cold_tier_loses_nothing() {
     }
     assert!(failures > 10);
     let error = store.flush().await.unwrap_err();
-    assert!(matches!(error, Error::Cold { .. }), "{error}");
+    assert!(matches!(error, Error::ColdTier { .. }), "{error}");
     for number in 0..100 {
         assert_eq!(store.get(&number.to_string()).await.unwrap().unwrap(), contents(number, 1000));
     }
@@ -234,14 +238,14 @@ async fn a_failing_cold_tier_loses_nothing() {
 
 #[tokio::test]
 async fn contents_that_do_not_match_their_hash_are_missing_until_put_again() {
-    let cold = Arc::new(Troubled::default());
+    let cold = Arc::new(Faulty::default());
     let writer = Store::open(small_options(), cold.clone()).unwrap();
     let id = writer.put("name", contents(1, 100)).await.unwrap();
     writer.close().await.unwrap();
     let store = Store::open(small_options(), cold.clone()).unwrap();
     cold.lying.store(true, Ordering::Relaxed);
     assert_eq!(store.get("name").await.unwrap(), None);
-    assert_eq!(store.stats().bad_blobs, 1);
+    assert_eq!(store.stats().corrupt_blobs, 1);
     cold.lying.store(false, Ordering::Relaxed);
     store.put_blob(contents(1, 100)).await.unwrap();
     store.close().await.unwrap();
@@ -250,7 +254,7 @@ async fn contents_that_do_not_match_their_hash_are_missing_until_put_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn tasks_share_a_store() {
+async fn tasks_can_share_a_store() {
     let dir = tempfile::tempdir().unwrap();
     let store = on_disk(dir.path());
     let tasks: Vec<_> = (0..8_u64)
@@ -272,16 +276,16 @@ async fn tasks_share_a_store() {
     assert!(store.stats().memory_bytes_used <= store.stats().memory_bytes_max);
 }
 
-/// Holds each write back until it is let through.
+/// A cold tier whose writes wait for a permit.
 #[derive(Debug)]
 struct Gated {
-    cold: MemoryCold,
+    cold: MemoryColdTier,
     arrived: tokio::sync::Semaphore,
     open: tokio::sync::Semaphore,
 }
 
 #[async_trait]
-impl Cold for Gated {
+impl ColdTier for Gated {
     async fn get(&self, key: &[u8]) -> Result<Option<Bytes>, BoxError> {
         self.cold.get(key).await
     }
@@ -294,7 +298,7 @@ impl Cold for Gated {
     fn value_bytes_max(&self) -> Option<u64> {
         None
     }
-    fn shared(&self) -> Option<&dyn Shared> {
+    fn shared(&self) -> Option<&dyn SharedColdTier> {
         None
     }
     async fn put_many(&self, entries: Vec<ColdEntry>) -> Result<(), BoxError> {
@@ -314,22 +318,22 @@ impl Cold for Gated {
     async fn close(&self) -> Result<(), BoxError> {
         Ok(())
     }
-    fn stats(&self) -> ColdStats {
+    fn stats(&self) -> ColdTierStats {
         self.cold.stats()
     }
 }
 
 #[tokio::test]
-async fn what_is_put_while_a_flush_is_under_way_is_not_forgotten() {
+async fn changes_made_during_a_flush_are_not_lost() {
     let closed = || tokio::sync::Semaphore::new(0);
-    let cold = Arc::new(Gated { cold: MemoryCold::new(), arrived: closed(), open: closed() });
+    let cold = Arc::new(Gated { cold: MemoryColdTier::new(), arrived: closed(), open: closed() });
     let store = Store::open(small_options(), cold.clone()).unwrap();
     store.put("name", contents(1, 100)).await.unwrap();
     let flush = tokio::spawn({
         let store = store.clone();
         async move { store.flush().await }
     });
-    // The contents, then the name: it moves on while it is being written.
+    // The first permit lets the contents through. The name then changes while it is written.
     cold.arrived.acquire().await.unwrap().forget();
     cold.open.add_permits(1);
     cold.arrived.acquire().await.unwrap().forget();
@@ -344,9 +348,9 @@ async fn what_is_put_while_a_flush_is_under_way_is_not_forgotten() {
 }
 
 #[tokio::test]
-async fn a_put_that_is_dropped_while_it_waits_leaves_everything_in_order() {
+async fn a_put_dropped_while_waiting_leaves_a_consistent_state() {
     let closed = || tokio::sync::Semaphore::new(0);
-    let cold = Arc::new(Gated { cold: MemoryCold::new(), arrived: closed(), open: closed() });
+    let cold = Arc::new(Gated { cold: MemoryColdTier::new(), arrived: closed(), open: closed() });
     let store = Store::open(small_options(), cold.clone()).unwrap();
     let filler = tokio::spawn({
         let store = store.clone();

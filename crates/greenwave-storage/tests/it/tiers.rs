@@ -1,17 +1,17 @@
-//! Every tier of this crate keeps the contract.
+//! Runs the conformance tests on the crate's cold tiers.
 
 use std::sync::Arc;
 
-use greenwave_storage::conformance::Harness;
-use greenwave_storage::{Cold, MemoryCold, SegmentCold, SegmentOptions};
+use greenwave_storage::conformance::ColdTierFixture;
+use greenwave_storage::{ColdTier, MemoryColdTier, SegmentColdTier, SegmentOptions};
 
 mod memory {
     use super::*;
 
-    struct Memory(Arc<MemoryCold>);
+    struct Memory(Arc<MemoryColdTier>);
 
-    impl Harness for Memory {
-        async fn open(&self) -> Arc<dyn Cold> {
+    impl ColdTierFixture for Memory {
+        async fn open(&self) -> Arc<dyn ColdTier> {
             self.0.clone()
         }
     }
@@ -24,9 +24,9 @@ mod segment {
 
     struct Segment(tempfile::TempDir);
 
-    impl Harness for Segment {
-        async fn open(&self) -> Arc<dyn Cold> {
-            Arc::new(SegmentCold::open(self.0.path(), SegmentOptions::default()).unwrap())
+    impl ColdTierFixture for Segment {
+        async fn open(&self) -> Arc<dyn ColdTier> {
+            Arc::new(SegmentColdTier::open(self.0.path(), SegmentOptions::default()).unwrap())
         }
     }
 

@@ -1,30 +1,31 @@
-//! The object tier in memory, in a local folder, and on a real S3-compatible server on the loopback.
-#![expect(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
+//! Tests of the object tier in memory, in a local directory, and on a real S3-compatible server on
+//! the loopback interface.
+#![expect(clippy::unwrap_used, reason = "test helpers may panic")]
 
 mod server;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use greenwave_storage::conformance::Harness;
-use greenwave_storage::{Cold, Error, ObjectCold, ObjectOptions, Options, Store};
+use greenwave_storage::conformance::ColdTierFixture;
+use greenwave_storage::{ColdTier, Error, ObjectColdTier, ObjectOptions, Store, StoreOptions};
 use server::Server;
 
 const NONE: [(&str, &str); 0] = [];
 
-mod folder {
+mod directory {
     use super::*;
 
-    struct Folder(tempfile::TempDir);
+    struct Directory(tempfile::TempDir);
 
-    impl Harness for Folder {
-        async fn open(&self) -> Arc<dyn Cold> {
+    impl ColdTierFixture for Directory {
+        async fn open(&self) -> Arc<dyn ColdTier> {
             let url = format!("file://{}", self.0.path().display());
-            Arc::new(ObjectCold::open(&url, NONE, ObjectOptions::default()).unwrap())
+            Arc::new(ObjectColdTier::open(&url, NONE, ObjectOptions::default()).unwrap())
         }
     }
 
-    greenwave_storage::cold_conformance!(Folder(tempfile::tempdir().unwrap()));
+    greenwave_storage::cold_conformance!(Directory(tempfile::tempdir().unwrap()));
 }
 
 mod s3 {
@@ -32,12 +33,12 @@ mod s3 {
 
     struct S3(Option<Server>);
 
-    impl Harness for S3 {
-        async fn open(&self) -> Arc<dyn Cold> {
+    impl ColdTierFixture for S3 {
+        async fn open(&self) -> Arc<dyn ColdTier> {
             match &self.0 {
-                Some(server) => Arc::new(server.open("some/folder", ObjectOptions::default())),
-                // Skipped, which `Server::start` has said: any tier will do.
-                None => Arc::new(greenwave_storage::MemoryCold::new()),
+                Some(server) => Arc::new(server.open("some/dir", ObjectOptions::default())),
+                // The test is skipped, as `Server::start` has reported, so any tier will do.
+                None => Arc::new(greenwave_storage::MemoryColdTier::new()),
             }
         }
     }
@@ -51,16 +52,17 @@ fn contents(number: u64, len: usize) -> Bytes {
     bytes.into()
 }
 
-fn store(cold: ObjectCold) -> Store {
-    Store::open(Options { memory_bytes_max: 64 << 10, ..Options::default() }, Arc::new(cold)).unwrap()
+fn store(cold: ObjectColdTier) -> Store {
+    Store::open(StoreOptions { memory_bytes_max: 64 << 10, ..StoreOptions::default() }, Arc::new(cold))
+        .unwrap()
 }
 
 #[tokio::test]
-async fn a_store_spills_to_a_server_and_finds_everything_again() {
+async fn a_store_spills_to_a_server_and_reads_everything_back() {
     let Some(server) = Server::start() else { return };
     let open = || store(server.open("store", ObjectOptions::default()));
     let first = open();
-    // Names of any length and kind: the longest do not fit an object's name.
+    // Names of any length and kind. The longest do not fit into an object's name.
     let name = |number: u64| match number % 3 {
         0 => format!("src/{number}/日本.rs"),
         1 => format!("{}/{number}", "long".repeat(500)),
@@ -86,13 +88,13 @@ async fn a_store_spills_to_a_server_and_finds_everything_again() {
 }
 
 #[tokio::test]
-async fn what_is_compressed_takes_less_room_and_damage_is_a_miss() {
+async fn compressed_values_are_smaller_and_damaged_ones_are_missing() {
     let Some(server) = Server::start() else { return };
     let text = Bytes::from("green wave ".repeat(1000));
     for (zstd_level, share) in [(Some(3), 10), (None, 1)] {
         let cold = server.open("one", ObjectOptions { zstd_level, ..ObjectOptions::default() });
         cold.put_many(vec![(Bytes::from_static(b"bkey"), text.clone()).into()]).await.unwrap();
-        let file = server.folder.path().join("bucket/one/62/6b/6579z");
+        let file = server.dir.path().join("bucket/one/62/6b/6579z");
         let object = std::fs::read(&file).unwrap();
         assert!(object.len() <= text.len() / share + 40, "{}", object.len());
         assert_eq!(cold.get(b"bkey").await.unwrap(), Some(text.clone()));
@@ -108,7 +110,7 @@ async fn what_is_compressed_takes_less_room_and_damage_is_a_miss() {
 }
 
 #[tokio::test]
-async fn a_server_that_dies_loses_nothing_and_is_named() {
+async fn a_failing_server_loses_nothing_and_the_error_names_it() {
     let Some(mut server) = Server::start() else { return };
     let store = store(server.open("store", ObjectOptions::default()));
     for number in 0..10 {
@@ -119,37 +121,38 @@ async fn a_server_that_dies_loses_nothing_and_is_named() {
     for number in 10..20 {
         store.put(&number.to_string(), contents(number, 2000)).await.unwrap();
     }
-    // Its client tries again for a while before it gives up, which would be long for a test.
+    // Shortens the client's retries, which would take long in a test.
     let mut flush = std::pin::pin!(store.flush());
     assert!(futures_util::poll!(&mut flush).is_pending());
     server.restart();
     flush.await.unwrap();
     let again =
-        Store::open(Options::default(), Arc::new(server.open("store", ObjectOptions::default()))).unwrap();
+        Store::open(StoreOptions::default(), Arc::new(server.open("store", ObjectOptions::default())))
+            .unwrap();
     for number in 0..20 {
         assert_eq!(again.get(&number.to_string()).await.unwrap(), Some(contents(number, 2000)));
     }
 }
 
 #[tokio::test]
-async fn a_wrong_secret_is_an_error_and_not_a_miss() {
+async fn a_wrong_secret_is_an_error_rather_than_a_miss() {
     let Some(server) = Server::start() else { return };
     let cold = server.open_with("store", ObjectOptions::default(), "wrong");
     let error = cold.get(b"bkey").await.unwrap_err();
     assert!(error.to_string().to_lowercase().contains("403"), "{error}");
     let error = store(cold).get("name").await.unwrap_err();
-    assert!(matches!(error, Error::Cold { .. }), "{error}");
+    assert!(matches!(error, Error::ColdTier { .. }), "{error}");
 }
 
 #[test]
-fn what_cannot_be_opened_says_why() {
-    let open = |url: &str, options| ObjectCold::open(url, NONE, options).unwrap_err();
+fn open_errors_name_the_cause() {
+    let open = |url: &str, options| ObjectColdTier::open(url, NONE, options).unwrap_err();
     for url in ["bucket", "ftp://host/x", "s3://"] {
         let error = open(url, ObjectOptions::default());
-        assert_eq!(error.to_string(), format!("cold tier failed to open {url}"));
+        assert_eq!(error.to_string(), format!("cannot open {url}"));
     }
     let level = ObjectOptions { zstd_level: Some(23), ..ObjectOptions::default() };
-    assert_eq!(open("memory:///", level).to_string(), "option zstd_level is 23, where -7 to 22 is accepted");
+    assert_eq!(open("memory:///", level).to_string(), "invalid value 23 for zstd_level: expected -7 to 22");
     let none = ObjectOptions { requests_max: 0, ..ObjectOptions::default() };
-    assert_eq!(open("memory:///", none).to_string(), "option requests_max is 0, where 1 or more is accepted");
+    assert_eq!(open("memory:///", none).to_string(), "invalid value 0 for requests_max: expected 1 or more");
 }

@@ -1,27 +1,27 @@
-//! A real S3-compatible server in a process of its own, on a free port of the loopback.
+//! Starts a real S3-compatible server in a child process, on a free loopback port.
 
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use greenwave_storage::{ObjectCold, ObjectOptions};
+use greenwave_storage::{ObjectColdTier, ObjectOptions};
 
 const PROGRAM: &str = "s3s-fs";
 const BUCKET: &str = "bucket";
-/// Ports that are free now may not be in a moment.
+/// Number of attempts, because a free port may be taken before the server binds it.
 const TRIES: usize = 5;
 
-/// The server, ended with the test, and the folder that it keeps its objects in.
+/// A server process with its data directory, ended on drop.
 #[derive(Debug)]
 pub(crate) struct Server {
     process: Child,
-    pub(crate) folder: tempfile::TempDir,
+    pub(crate) dir: tempfile::TempDir,
     port: u16,
 }
 
 impl Server {
-    /// Starts one. `None`, with a word about it, if the program is not there and nobody insists on it.
+    /// Starts a server. Returns `None` with a note if it is not installed and not required.
     pub(crate) fn start() -> Option<Self> {
         if Command::new(PROGRAM).arg("--version").output().is_err() {
             let required = std::env::var_os("GREENWAVE_REQUIRE_SERVICES").is_some();
@@ -32,21 +32,21 @@ impl Server {
             skipped();
             return None;
         }
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::create_dir(folder.path().join(BUCKET)).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join(BUCKET)).unwrap();
         let (process, port) = (0..TRIES).find_map(|_| {
             let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-            Some((spawn(folder.path(), port)?, port))
+            Some((spawn(dir.path(), port)?, port))
         })?;
-        Some(Self { process, folder, port })
+        Some(Self { process, dir, port })
     }
 
-    /// A tier in a folder of its bucket.
-    pub(crate) fn open(&self, folder: &str, options: ObjectOptions) -> ObjectCold {
-        self.open_with(folder, options, "secret")
+    /// Opens a tier in a directory of the server's bucket.
+    pub(crate) fn open(&self, dir: &str, options: ObjectOptions) -> ObjectColdTier {
+        self.open_with(dir, options, "secret")
     }
 
-    pub(crate) fn open_with(&self, folder: &str, options: ObjectOptions, secret: &str) -> ObjectCold {
+    pub(crate) fn open_with(&self, dir: &str, options: ObjectOptions, secret: &str) -> ObjectColdTier {
         let endpoint = format!("http://127.0.0.1:{}", self.port);
         let settings = [
             ("aws_endpoint", endpoint.as_str()),
@@ -55,9 +55,10 @@ impl Server {
             ("aws_region", "us-east-1"),
             ("aws_allow_http", "true"),
         ];
-        // It keeps a file beside each object that is named after the whole of the object's name.
+        // The server stores a metadata file beside each object, named after the object's whole
+        // name, which limits the length.
         let options = ObjectOptions { named_bytes_max: 40, ..options };
-        ObjectCold::open(&format!("s3://{BUCKET}/{folder}"), settings, options).unwrap()
+        ObjectColdTier::open(&format!("s3://{BUCKET}/{dir}"), settings, options).unwrap()
     }
 
     pub(crate) fn kill(&mut self) {
@@ -65,9 +66,9 @@ impl Server {
         self.process.wait().unwrap();
     }
 
-    /// Starts it again where it was.
+    /// Starts the server again on the same port.
     pub(crate) fn restart(&mut self) {
-        self.process = spawn(self.folder.path(), self.port).unwrap();
+        self.process = spawn(self.dir.path(), self.port).unwrap();
     }
 }
 
@@ -82,21 +83,16 @@ fn skipped() {
     eprintln!("skipped: `{PROGRAM}` is not there");
 }
 
-/// Returns when the server listens; `None` if it ended instead.
-fn spawn(folder: &Path, port: u16) -> Option<Child> {
+/// Starts a server and waits until it listens. Returns `None` if it exits instead.
+fn spawn(dir: &Path, port: u16) -> Option<Child> {
     let port = port.to_string();
     let args = ["--host", "127.0.0.1", "--port", &port, "--access-key", "key", "--secret-key", "secret"];
     let mut command = Command::new(PROGRAM);
-    command
-        .args(args)
-        .arg(folder)
-        .env("RUST_LOG", "s3s_fs=info")
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null());
+    command.args(args).arg(dir).env("RUST_LOG", "s3s_fs=info").stdout(Stdio::piped()).stderr(Stdio::null());
     let mut process = command.spawn().unwrap();
     let mut lines = BufReader::new(process.stdout.take().unwrap()).lines().map_while(Result::ok);
     let listens = lines.any(|line| line.contains("server is running"));
-    // What it says further has to go somewhere.
+    // Drains the rest of the output.
     std::thread::spawn(move || lines.for_each(drop));
     if listens {
         return Some(process);

@@ -1,6 +1,6 @@
-//! Stores on a simulated machine: several in several processes, interleaved at every file operation, with crashes, full disks and
-//! budgets, against a model of what each name may lead to.
-#![expect(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
+//! Simulation tests: several stores in several processes, interleaved at every file operation, with
+//! crashes, full disks and budgets, checked against a model of the possible states of each name.
+#![expect(clippy::unwrap_used, reason = "test helpers may panic")]
 #![expect(clippy::print_stdout, reason = "the long run's figures, and the trace of a failure")]
 
 mod model;
@@ -9,7 +9,8 @@ mod script;
 
 use script::Script;
 
-/// How many seeds the random test runs, and from which on, for the long run: `COUNT` or `COUNT@FIRST`.
+/// Environment variable with the number of seeds to run and, optionally, the first one: `COUNT` or
+/// `COUNT@FIRST`.
 const SEEDS: &str = "GREENWAVE_SIMULATION_SEEDS";
 
 fn seeds() -> std::ops::Range<u64> {
@@ -19,9 +20,9 @@ fn seeds() -> std::ops::Range<u64> {
     first..first + count
 }
 
-/// Random stores, operations, faults and crashes. A failure is shrunk and printed as a script.
+/// Runs random operations, faults and crashes. A failing script is shrunk and printed.
 #[test]
-fn stores_in_several_processes_lose_nothing() {
+fn stores_in_several_processes_lose_no_data() {
     let seeds = seeds();
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
     let failed = std::thread::scope(|scope| {

@@ -1,27 +1,28 @@
-//! What a name may lead to: a history of its changes, with when each was made, was written at the latest, and counts for sure.
+//! A model of the contents that each name may have: the history of its changes, with the times at
+//! which each was made, written and guaranteed to be visible.
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-/// A moment: the number of an event of the run.
+/// Time, as the number of an event of the run.
 pub(crate) type Event = u64;
-/// One opening of a store.
+/// Identifies an opened store.
 pub(crate) type Handle = usize;
 
-/// One change of one name.
+/// A change of a name.
 #[derive(Debug, Clone)]
-struct Change {
+struct NameChange {
     contents: Option<Bytes>,
-    /// It may lead to contents that are gone.
+    /// Whether the contents may be missing.
     may_dangle: bool,
     handle: Handle,
     began: Event,
-    /// When its caller was told that it counts for this store.
+    /// Time at which the call returned, after which this store must see the change.
     made: Event,
-    /// When it was written at the latest, or it never was.
+    /// Latest time at which the change may have been written, or `None` if it was never written.
     latest: Option<Event>,
-    /// Since when it counts for all.
+    /// Time from which all stores must see the change.
     flushed: Option<Event>,
 }
 
@@ -36,7 +37,7 @@ struct Unnamed {
 
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Model {
-    names: BTreeMap<String, Vec<Change>>,
+    names: BTreeMap<String, Vec<NameChange>>,
     unnamed: Vec<Unnamed>,
     events: Event,
     handles: Handle,
@@ -53,19 +54,19 @@ impl Model {
         self.handles
     }
 
-    /// A store is about to change a name. It may be written from now on.
+    /// Starts a change of a name. It may be written from now on.
     pub(crate) fn begin(&mut self, handle: Handle, name: &str, contents: Option<Bytes>, may_dangle: bool) {
         let began = self.event();
         let changes = self.names.entry(name.to_owned()).or_default();
-        // What the same store has not written by now, it never will.
+        // Earlier unwritten changes of the same store will never be written.
         for earlier in changes.iter_mut().filter(|change| change.handle == handle) {
             earlier.latest.get_or_insert(began);
         }
         let made = Event::MAX;
-        changes.push(Change { contents, may_dangle, handle, began, made, latest: None, flushed: None });
+        changes.push(NameChange { contents, may_dangle, handle, began, made, latest: None, flushed: None });
     }
 
-    /// The change that a store began last counts for it.
+    /// Records that the last change of a store has returned.
     pub(crate) fn made(&mut self, handle: Handle, name: &str) {
         let now = self.event();
         let mut changes = self.names.get_mut(name).into_iter().flatten().rev();
@@ -74,7 +75,7 @@ impl Model {
         }
     }
 
-    /// A flush that began then has succeeded.
+    /// Records the success of a flush that began at `began`.
     pub(crate) fn flushed(&mut self, handle: Handle, began: Event) {
         let now = self.event();
         for change in self.names.values_mut().flatten() {
@@ -87,7 +88,7 @@ impl Model {
         }
     }
 
-    /// A store has ended in whatever way: it writes no more.
+    /// Records that a store has ended, normally or not, and writes no more.
     pub(crate) fn ended(&mut self, handle: Handle) {
         let now = self.event();
         for change in self.names.values_mut().flatten().filter(|change| change.handle == handle) {
@@ -107,23 +108,24 @@ impl Model {
         self.unnamed.push(Unnamed { handle, contents, made, flushed: false });
     }
 
-    /// What a store has put without a name may go from now on.
+    /// Records that the unnamed contents of a store may be removed from now on.
     pub(crate) fn swept(&mut self, handle: Handle) {
         self.unnamed.retain(|unnamed| unnamed.handle != handle);
     }
 
-    /// Contents that a store has to find without a name: its own, and what others have flushed.
+    /// Returns the unnamed contents that a store must find: its own, and flushed ones of other
+    /// stores.
     pub(crate) fn unnamed(&self, reader: Handle) -> Vec<Bytes> {
         let seen = self.unnamed.iter().filter(|unnamed| unnamed.handle == reader || unnamed.flushed);
         seen.map(|unnamed| unnamed.contents.clone()).collect()
     }
 
-    /// Whether contents are still to be found without a name.
+    /// Returns whether contents must still be found without a name.
     pub(crate) fn is_wanted(&self, contents: &Bytes) -> bool {
         self.unnamed.iter().any(|unnamed| unnamed.contents == contents)
     }
 
-    /// Whether a store that began to read then may find this under a name.
+    /// Returns whether a reader that started at `began` may find these contents under a name.
     pub(crate) fn check(
         &self,
         reader: Handle,
@@ -133,14 +135,15 @@ impl Model {
     ) -> Result<(), String> {
         let none = Vec::new();
         let changes = self.names.get(name).unwrap_or(&none);
-        // When a change surely counts for the reader.
-        let counts = |change: &Change| {
+        // Returns the time from which the reader must see a change.
+        let counts = |change: &NameChange| {
             change.flushed.is_some_and(|at| at <= began) || change.handle == reader && change.made <= began
         };
         let over = |latest: Option<Event>| {
             latest.is_some_and(|latest| changes.iter().any(|other| counts(other) && latest < other.began))
         };
-        let fits = |change: &Change| change.contents.as_ref() == got || change.may_dangle && got.is_none();
+        let fits =
+            |change: &NameChange| change.contents.as_ref() == got || change.may_dangle && got.is_none();
         if changes.iter().any(|change| fits(change) && !over(change.latest))
             || got.is_none() && !over(Some(0))
         {
@@ -151,15 +154,15 @@ impl Model {
         Err(format!("{name} leads to {}, read from {began} on by {reader}: {}", text(got), listed.concat()))
     }
 
-    /// What names lead to after a power cut is all that there is from then on.
+    /// Records the state after a power failure, which is the only possible one from then on.
     pub(crate) fn settle(&mut self, answers: &BTreeMap<String, Option<Bytes>>) {
         let now = self.event();
         for (name, contents) in answers {
-            // A name that leads to contents that are gone leads to them again when they are put again.
+            // If a name refers to missing contents, putting these again restores the name.
             if self.names.get(name).is_some_and(|changes| changes.iter().any(|change| change.may_dangle)) {
                 continue;
             }
-            let change = Change {
+            let change = NameChange {
                 contents: contents.clone(),
                 may_dangle: false,
                 handle: 0,
@@ -180,8 +183,8 @@ fn text(contents: Option<&Bytes>) -> String {
     })
 }
 
-fn shown(change: &Change) -> String {
-    let Change { handle, began, made, latest, flushed, .. } = change;
+fn shown(change: &NameChange) -> String {
+    let NameChange { handle, began, made, latest, flushed, .. } = change;
     let contents = text(change.contents.as_ref());
     format!("{contents} by {handle}: began {began}, made {made}, latest {latest:?}, flushed {flushed:?}")
 }

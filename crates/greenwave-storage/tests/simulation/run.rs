@@ -1,4 +1,4 @@
-//! Runs a script on a simulated machine, checks every answer, and shrinks scripts that fail.
+//! Runs a script on a simulated machine, checks every result, and shrinks failing scripts.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashSet};
@@ -10,14 +10,15 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use greenwave_segment::simulation::{Faults, Machine, Process, Schedule, Unsynced};
 use greenwave_storage::{
-    Attempts, BlobId, Compression, Draft, Error, Options, Outcome, SegmentCold, SegmentOptions, Store,
+    AttemptOutcome, Attempts, BlobId, Compression, Error, NewAttempt, SegmentColdTier, SegmentOptions, Store,
+    StoreOptions,
 };
 
 use crate::model::{Handle, Model};
 use crate::script::{Contents, Crash, Op, Random, Round, Script, Setting};
 
 const DIR: &str = "/store";
-/// More steps than any script needs: a run that takes more is stuck.
+/// Step limit. A run that exceeds it is stuck.
 const STEPS_MAX: u64 = 400_000;
 
 #[derive(Debug, Default, Clone, Copy)]
@@ -43,29 +44,30 @@ impl Totals {
     }
 }
 
-/// What all processes of a run share with their judge.
+/// State shared by all processes of a run with the checks.
 #[derive(Debug, Default)]
-struct Court {
+struct Oracle {
     model: Model,
     wrong: Option<String>,
     totals: Totals,
     contents: u64,
-    /// Which opening of a store each process is at.
+    /// Handle of the store that each process has open.
     handles: BTreeMap<usize, Handle>,
 }
 
-impl Court {
+impl Oracle {
     fn open(&mut self, who: usize) -> Handle {
         let handle = self.model.handle();
         self.handles.insert(who, handle);
         handle
     }
 
-    fn accuse(&mut self, what: String) {
+    fn report_failure(&mut self, what: String) {
         self.wrong.get_or_insert(what);
     }
 
-    /// A number, then bytes that do not compress but are the same in every third.
+    /// Returns contents: a number, followed by incompressible bytes that are the same in every
+    /// third.
     fn contents(&mut self, contents: Contents, large: bool) -> Bytes {
         let (number, len) = match contents {
             Contents::New { len } => {
@@ -81,9 +83,9 @@ impl Court {
     }
 }
 
-type Shared = Rc<RefCell<Court>>;
+type SharedOracle = Rc<RefCell<Oracle>>;
 
-/// Drives a future that waits for nothing but the simulated disk, which it does in place.
+/// Runs a future that waits for the simulated disk only, which never blocks.
 fn block_on<T>(future: impl Future<Output = T>) -> T {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(value) => value,
@@ -96,66 +98,66 @@ fn open(process: &Process, setting: &Setting) -> Result<Store, Error> {
         compression: if setting.compressed { Compression::Zstd { level: 1 } } else { Compression::None },
         disk_bytes_max: (setting.disk_kib_max > 0).then(|| u64::from(setting.disk_kib_max) << 10),
         segment_bytes_max: u64::from(setting.segment_kib_max) << 10,
-        differences_max: 2,
+        delta_chain_max: 2,
         find_similar: setting.find_similar,
         ..SegmentOptions::default()
     };
-    let cold = SegmentCold::open_simulated(process, DIR, options)?;
-    Store::open(Options { memory_bytes_max: 64 << 10, ..Options::default() }, Arc::new(cold))
+    let cold = SegmentColdTier::open_simulated(process, DIR, options)?;
+    Store::open(StoreOptions { memory_bytes_max: 64 << 10, ..StoreOptions::default() }, Arc::new(cold))
 }
 
 fn name_of(number: u8) -> String {
     format!("name{number}")
 }
 
-/// One process: opens the store, does its operations, and reports each to the court.
-fn process(who: usize, machine: &Process, setting: Setting, ops: &[Op], court: &Shared) {
-    let mut handle = court.borrow_mut().open(who);
+/// Runs a process: opens the store, performs its operations, and reports each to the oracle.
+fn process(who: usize, machine: &Process, setting: Setting, ops: &[Op], oracle: &SharedOracle) {
+    let mut handle = oracle.borrow_mut().open(who);
     let mut store = match open(machine, &setting) {
         Ok(store) => store,
-        Err(error) => return refused(&error, court),
+        Err(error) => return refused(&error, oracle),
     };
     for op in ops {
-        court.borrow_mut().totals.operations += 1;
+        oracle.borrow_mut().totals.operations += 1;
         if matches!(op, Op::Close | Op::Reopen) {
             if *op == Op::Close {
-                close(handle, &store, court);
+                close(handle, &store, oracle);
             }
             drop(store);
-            court.borrow_mut().model.ended(handle);
-            handle = court.borrow_mut().open(who);
+            oracle.borrow_mut().model.ended(handle);
+            handle = oracle.borrow_mut().open(who);
             store = match open(machine, &setting) {
                 Ok(store) => store,
-                Err(error) => return refused(&error, court),
+                Err(error) => return refused(&error, oracle),
             };
             continue;
         }
-        perform(who, handle, &store, *op, setting, court);
+        perform(who, handle, &store, *op, setting, oracle);
     }
     drop(store);
-    court.borrow_mut().model.ended(handle);
+    oracle.borrow_mut().model.ended(handle);
 }
 
-fn close(handle: Handle, store: &Store, court: &Shared) {
-    let began = court.borrow_mut().model.event();
+fn close(handle: Handle, store: &Store, oracle: &SharedOracle) {
+    let began = oracle.borrow_mut().model.event();
     match block_on(store.close()) {
-        Ok(()) => court.borrow_mut().model.flushed(handle, began),
-        Err(error) => refused(&error, court),
+        Ok(()) => oracle.borrow_mut().model.flushed(handle, began),
+        Err(error) => refused(&error, oracle),
     }
 }
 
-/// An operation failed. Only some failures are the disk's.
-fn refused(error: &Error, court: &Shared) {
-    let mut court = court.borrow_mut();
-    court.totals.failed_operations += 1;
+/// Checks that a failed operation has an acceptable cause.
+fn refused(error: &Error, oracle: &SharedOracle) {
+    let mut oracle = oracle.borrow_mut();
+    oracle.totals.failed_operations += 1;
     let mut text = error.to_string();
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
         text = format!("{text}: {cause}");
         source = cause.source();
     }
-    // A disk without room, a budget that is used up, a process that was killed meanwhile.
-    // A full disk may also keep the end of a segment from being written, after which a log is to be opened anew.
+    // Acceptable are a full disk, an exhausted budget, and a killed process. A full disk can also
+    // prevent the end of a segment from being written, after which the log must be opened again.
     let fair = [
         "no storage space",
         "is full",
@@ -165,150 +167,155 @@ fn refused(error: &Error, court: &Shared) {
         "an earlier sync failed",
     ];
     if !fair.iter().any(|fair| text.contains(fair)) {
-        court.accuse(format!("failed: {text}"));
+        oracle.report_failure(format!("failed: {text}"));
     }
 }
 
-fn perform(who: usize, handle: Handle, store: &Store, op: Op, setting: Setting, court: &Shared) {
-    let event = || court.borrow_mut().model.event();
+fn perform(who: usize, handle: Handle, store: &Store, op: Op, setting: Setting, oracle: &SharedOracle) {
+    let event = || oracle.borrow_mut().model.event();
     let large = setting.disk_kib_max == 0;
     match op {
         Op::Put { name, contents } => {
-            let contents = court.borrow_mut().contents(contents, large);
-            change(handle, &name_of(name), Some(&contents), false, court, || {
+            let contents = oracle.borrow_mut().contents(contents, large);
+            change(handle, &name_of(name), Some(&contents), false, oracle, || {
                 block_on(store.put(&name_of(name), contents.clone())).map(drop)
             });
         }
-        Op::PutLike { name, contents, like } => {
-            let contents = court.borrow_mut().contents(contents, large);
-            let Some(like) = found(block_on(store.resolve(&name_of(like))), court).flatten() else { return };
-            change(handle, &name_of(name), Some(&contents), false, court, || {
-                block_on(store.put_like(&name_of(name), contents.clone(), &like)).map(drop)
+        Op::PutWithBase { name, contents, base } => {
+            let contents = oracle.borrow_mut().contents(contents, large);
+            let Some(base) = found(block_on(store.resolve(&name_of(base))), oracle).flatten() else { return };
+            change(handle, &name_of(name), Some(&contents), false, oracle, || {
+                block_on(store.put_with_base(&name_of(name), contents.clone(), &base)).map(drop)
             });
         }
-        // Contents without a name stay as long as their store, which a budget has no room for.
+        // Unnamed contents stay as long as their store is open, which an exhausted budget does not
+        // allow for.
         Op::PutUnnamed { contents } if setting.disk_kib_max == 0 => {
-            let contents = court.borrow_mut().contents(contents, large);
+            let contents = oracle.borrow_mut().contents(contents, large);
             if let Err(error) = block_on(store.put_blob(contents.clone())) {
-                refused(&error, court);
+                refused(&error, oracle);
             }
-            court.borrow_mut().model.put_unnamed(handle, contents);
+            oracle.borrow_mut().model.put_unnamed(handle, contents);
         }
         Op::PutUnnamed { .. } => {}
         Op::Link { name, to } => {
-            let Some(to) = found(block_on(store.get(&name_of(to))), court).flatten() else { return };
-            change(handle, &name_of(name), Some(&to), true, court, || {
+            let Some(to) = found(block_on(store.get(&name_of(to))), oracle).flatten() else { return };
+            change(handle, &name_of(name), Some(&to), true, oracle, || {
                 block_on(store.link(&name_of(name), BlobId::of(&to)))
             });
         }
-        Op::Remove { name } => remove(handle, store, &name_of(name), court),
-        Op::Get { name } => get(handle, store, &name_of(name), court),
-        Op::GetUnnamed => {
-            let wanted = court.borrow().model.unnamed(handle);
-            for contents in wanted {
-                let Some(got) = found(block_on(store.get_blob(&BlobId::of(&contents))), court) else {
-                    continue;
-                };
-                let mut court = court.borrow_mut();
-                court.totals.answers += 1;
-                if got.as_ref() != Some(&contents) && court.model.is_wanted(&contents) {
-                    court.accuse(format!(
-                        "contents {:?} without a name are gone",
-                        contents.first_chunk::<8>()
-                    ));
-                }
-            }
-        }
-        Op::List => {
-            let began = event();
-            let Some(names) = found(block_on(store.list("name")), court) else { return };
-            for name in (0..6).map(name_of).filter(|name| !names.contains(name)) {
-                let mut court = court.borrow_mut();
-                if let Err(wrong) = court.model.check(handle, &name, None, began) {
-                    court.accuse(format!("not listed: {wrong}"));
-                }
-            }
-        }
+        Op::Remove { name } => remove(handle, store, &name_of(name), oracle),
+        Op::Get { name } => get(handle, store, &name_of(name), oracle),
+        Op::GetUnnamed => get_unnamed(handle, store, oracle),
+        Op::List => list(handle, store, oracle),
         Op::Record { feature, contents } => {
-            let contents = court.borrow_mut().contents(contents, large);
-            record(who, feature, store, &contents, court);
+            let contents = oracle.borrow_mut().contents(contents, large);
+            record(who, feature, store, &contents, oracle);
         }
         Op::Sweep => {
-            court.borrow_mut().model.swept(handle);
+            oracle.borrow_mut().model.swept(handle);
             match block_on(store.sweep_with(|| recorded(store))) {
-                Ok(removed) => court.borrow_mut().totals.swept += removed,
-                Err(error) => refused(&error, court),
+                Ok(removed) => oracle.borrow_mut().totals.swept += removed,
+                Err(error) => refused(&error, oracle),
             }
         }
         Op::Flush => {
             let began = event();
             match block_on(store.flush()) {
-                Ok(()) => court.borrow_mut().model.flushed(handle, began),
-                Err(error) => refused(&error, court),
+                Ok(()) => oracle.borrow_mut().model.flushed(handle, began),
+                Err(error) => refused(&error, oracle),
             }
         }
         Op::Compact | Op::Close | Op::Reopen => {}
     }
 }
 
-fn found<T>(result: Result<T, Error>, court: &Shared) -> Option<T> {
-    result.inspect_err(|error| refused(error, court)).ok()
+/// Checks that the contents put without a name are found.
+fn get_unnamed(handle: Handle, store: &Store, oracle: &SharedOracle) {
+    let expected = oracle.borrow().model.unnamed(handle);
+    for contents in expected {
+        let Some(got) = found(block_on(store.get_blob(&BlobId::of(&contents))), oracle) else {
+            continue;
+        };
+        let mut oracle = oracle.borrow_mut();
+        oracle.totals.answers += 1;
+        if got.as_ref() != Some(&contents) && oracle.model.is_wanted(&contents) {
+            oracle.report_failure(format!("unnamed contents {:?} are missing", contents.first_chunk::<8>()));
+        }
+    }
 }
 
-/// What could not be written stays readable: a put that fails for that reason counts all the same.
+/// Checks that every name that is missing from a listing may be missing.
+fn list(handle: Handle, store: &Store, oracle: &SharedOracle) {
+    let began = oracle.borrow_mut().model.event();
+    let Some(names) = found(block_on(store.list("name")), oracle) else { return };
+    for name in (0..6).map(name_of).filter(|name| !names.contains(name)) {
+        let mut oracle = oracle.borrow_mut();
+        if let Err(wrong) = oracle.model.check(handle, &name, None, began) {
+            oracle.report_failure(format!("not listed: {wrong}"));
+        }
+    }
+}
+
+fn found<T>(result: Result<T, Error>, oracle: &SharedOracle) -> Option<T> {
+    result.inspect_err(|error| refused(error, oracle)).ok()
+}
+
+/// Changes a name. Contents that cannot be written stay readable, so a put that fails for that
+/// reason counts as made.
 fn change(
     handle: Handle,
     name: &str,
     contents: Option<&Bytes>,
     may_dangle: bool,
-    court: &Shared,
+    oracle: &SharedOracle,
     work: impl FnOnce() -> Result<(), Error>,
 ) {
-    court.borrow_mut().model.begin(handle, name, contents.cloned(), may_dangle);
+    oracle.borrow_mut().model.begin(handle, name, contents.cloned(), may_dangle);
     if let Err(error) = work() {
-        refused(&error, court);
+        refused(&error, oracle);
     }
-    court.borrow_mut().model.made(handle, name);
+    oracle.borrow_mut().model.made(handle, name);
 }
 
-fn remove(handle: Handle, store: &Store, name: &str, court: &Shared) {
-    let began = court.borrow_mut().model.event();
-    let Some(existed) = found(block_on(store.remove(name)), court) else { return };
-    let mut court = court.borrow_mut();
+fn remove(handle: Handle, store: &Store, name: &str, oracle: &SharedOracle) {
+    let began = oracle.borrow_mut().model.event();
+    let Some(existed) = found(block_on(store.remove(name)), oracle) else { return };
+    let mut oracle = oracle.borrow_mut();
     if existed {
-        // Nothing is written by a removal itself.
-        court.model.begin(handle, name, None, false);
-        court.model.made(handle, name);
-    } else if let Err(wrong) = court.model.check(handle, name, None, began) {
-        court.accuse(format!("not removed: {wrong}"));
+        // A removal does not write anything itself.
+        oracle.model.begin(handle, name, None, false);
+        oracle.model.made(handle, name);
+    } else if let Err(wrong) = oracle.model.check(handle, name, None, began) {
+        oracle.report_failure(format!("not removed: {wrong}"));
     }
 }
 
-fn get(handle: Handle, store: &Store, name: &str, court: &Shared) {
-    let began = court.borrow_mut().model.event();
-    let Some(got) = found(block_on(store.get(name)), court) else { return };
-    let mut court = court.borrow_mut();
-    court.totals.answers += 1;
-    if let Err(wrong) = court.model.check(handle, name, got.as_ref(), began) {
-        court.accuse(wrong);
+fn get(handle: Handle, store: &Store, name: &str, oracle: &SharedOracle) {
+    let began = oracle.borrow_mut().model.event();
+    let Some(got) = found(block_on(store.get(name)), oracle) else { return };
+    let mut oracle = oracle.borrow_mut();
+    oracle.totals.answers += 1;
+    if let Err(wrong) = oracle.model.check(handle, name, got.as_ref(), began) {
+        oracle.report_failure(wrong);
     }
 }
 
-/// Records an attempt in a namespace of this process's own, and reads it again.
-fn record(who: usize, feature: u8, store: &Store, contents: &Bytes, court: &Shared) {
+/// Records an attempt in this process's namespace, and reads it back.
+fn record(who: usize, feature: u8, store: &Store, contents: &Bytes, oracle: &SharedOracle) {
     let attempts = Attempts::new(store.clone(), &who.to_string());
     let feature = format!("feature{feature}");
     let files = BTreeMap::from([("file".to_owned(), contents.clone())]);
-    let draft = Draft { files, outcome: Outcome::Passed, note: String::new() };
-    let Some(recorded) = found(block_on(attempts.record(&feature, draft)), court) else { return };
+    let draft = NewAttempt { files, outcome: AttemptOutcome::Passed, note: String::new() };
+    let Some(recorded) = found(block_on(attempts.record(&feature, draft)), oracle) else { return };
     match block_on(attempts.get(&feature, recorded.number)) {
         Ok(Some(read)) if read == recorded => {}
-        Ok(other) => court.borrow_mut().accuse(format!("recorded {recorded:?}, read {other:?}")),
-        Err(error) => refused(&error, court),
+        Ok(other) => oracle.borrow_mut().report_failure(format!("recorded {recorded:?}, read {other:?}")),
+        Err(error) => refused(&error, oracle),
     }
 }
 
-/// Runs a script; says what went wrong, a panic included.
+/// Runs a script. Returns a description of the failure, including a panic.
 pub(crate) fn run(script: &Script) -> Result<Totals, String> {
     std::panic::catch_unwind(|| run_unguarded(script)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
@@ -318,7 +325,7 @@ pub(crate) fn run(script: &Script) -> Result<Totals, String> {
 }
 
 fn run_unguarded(script: &Script) -> Result<Totals, String> {
-    let court: Shared = Rc::default();
+    let oracle: SharedOracle = Rc::default();
     let machine = Machine::new(script.seed);
     if TRACED.get() {
         machine.record();
@@ -326,22 +333,22 @@ fn run_unguarded(script: &Script) -> Result<Totals, String> {
     let traced = Traced(&machine);
     let mut random = Random(script.seed);
     for round in &script.rounds {
-        let cut = run_round(script, round, &machine, &mut random, &court)?;
-        court.borrow_mut().model.all_ended();
-        judge(script, &machine, &court, cut)?;
+        let cut = run_round(script, round, &machine, &mut random, &oracle)?;
+        oracle.borrow_mut().model.all_ended();
+        judge(script, &machine, &oracle, cut)?;
     }
-    free(script, &machine, &court)?;
-    let totals = court.borrow().totals;
+    free(script, &machine, &oracle)?;
+    let totals = oracle.borrow().totals;
     drop(traced);
     Ok(totals)
 }
 
 thread_local! {
-    /// Whether runs on this thread print every file operation when they end.
+    /// Whether runs on this thread print every file operation at the end.
     pub(crate) static TRACED: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
 }
 
-/// Prints the trace of a machine when it is dropped.
+/// Prints the trace of a machine on drop.
 struct Traced<'a>(&'a Machine);
 
 impl Drop for Traced<'_> {
@@ -352,13 +359,13 @@ impl Drop for Traced<'_> {
     }
 }
 
-/// Returns whether the power was cut.
+/// Runs one round. Returns whether the power was cut.
 fn run_round(
     script: &Script,
     round: &Round,
     machine: &Machine,
     random: &mut Random,
-    court: &Shared,
+    oracle: &SharedOracle,
 ) -> Result<bool, String> {
     machine.set_faults(Faults {
         interrupted: script.interrupted_per_mille,
@@ -370,8 +377,8 @@ fn run_round(
     for (who, ops) in round.processes.iter().enumerate() {
         let process_of = machine.process();
         process_of.set_clock_ahead(script.skew_micros * 1000 * who as i64);
-        let (setting, ops, court) = (script.setting, ops.clone(), court.clone());
-        schedule.spawn(&process_of.clone(), move || process(who, &process_of, setting, &ops, &court));
+        let (setting, ops, oracle) = (script.setting, ops.clone(), oracle.clone());
+        schedule.spawn(&process_of.clone(), move || process(who, &process_of, setting, &ops, &oracle));
     }
     let mut current = 0;
     let mut step = 0_u64;
@@ -379,18 +386,18 @@ fn run_round(
         match round.crash {
             Crash::Kill { process, step: at } if u64::from(at) == step => {
                 schedule.kill(process.into());
-                let mut court = court.borrow_mut();
-                court.totals.crashes += 1;
-                if let Some(handle) = court.handles.get(&process.into()).copied() {
-                    court.model.ended(handle);
+                let mut oracle = oracle.borrow_mut();
+                oracle.totals.crashes += 1;
+                if let Some(handle) = oracle.handles.get(&process.into()).copied() {
+                    oracle.model.ended(handle);
                 }
             }
-            Crash::Power { step: at, kept } if u64::from(at) == step => {
-                machine.cut_power(unsynced(kept));
+            Crash::Power { step: at, retained } if u64::from(at) == step => {
+                machine.cut_power(unsynced(retained));
                 drop(schedule);
-                let mut court = court.borrow_mut();
-                court.totals.crashes += 1;
-                return court.wrong.take().map_or(Ok(true), Err);
+                let mut oracle = oracle.borrow_mut();
+                oracle.totals.crashes += 1;
+                return oracle.wrong.take().map_or(Ok(true), Err);
             }
             _ => {}
         }
@@ -402,8 +409,8 @@ fn run_round(
         }
         schedule.step(current);
         step += 1;
-        court.borrow_mut().totals.steps += 1;
-        if let Some(wrong) = court.borrow_mut().wrong.take() {
+        oracle.borrow_mut().totals.steps += 1;
+        if let Some(wrong) = oracle.borrow_mut().wrong.take() {
             return Err(wrong);
         }
         if step > STEPS_MAX {
@@ -413,19 +420,19 @@ fn run_round(
     Ok(false)
 }
 
-fn unsynced(kept: u8) -> Unsynced {
-    match kept {
-        0 => Unsynced::Kept,
-        1 => Unsynced::Lost,
+fn unsynced(retained: u8) -> Unsynced {
+    match retained {
+        0 => Unsynced::All,
+        1 => Unsynced::None,
         _ => Unsynced::Some,
     }
 }
 
-/// Opens a store on a disk without faults: each name leads to what it may, before and after a sweep.
-fn judge(script: &Script, machine: &Machine, court: &Shared, cut: bool) -> Result<(), String> {
+/// Opens a store on a disk without faults, and checks each name before and after a sweep.
+fn judge(script: &Script, machine: &Machine, oracle: &SharedOracle, cut: bool) -> Result<(), String> {
     machine.set_faults(Faults::default());
-    let reader = court.borrow_mut().model.handle();
-    let began = court.borrow_mut().model.event();
+    let reader = oracle.borrow_mut().model.handle();
+    let began = oracle.borrow_mut().model.event();
     let mut first: Option<BTreeMap<String, Option<Bytes>>> = None;
     for swept in [false, true] {
         let process = machine.process();
@@ -437,7 +444,7 @@ fn judge(script: &Script, machine: &Machine, court: &Shared, cut: bool) -> Resul
         let mut answers = BTreeMap::new();
         for name in (0..6).map(name_of) {
             let got = block_on(store.get(&name)).map_err(afterwards)?;
-            let checked = court.borrow().model.check(reader, &name, got.as_ref(), began);
+            let checked = oracle.borrow().model.check(reader, &name, got.as_ref(), began);
             checked.map_err(|wrong| format!("afterwards, swept {swept}: {wrong}"))?;
             answers.insert(name, got);
         }
@@ -450,12 +457,12 @@ fn judge(script: &Script, machine: &Machine, court: &Shared, cut: bool) -> Resul
         process.kill();
     }
     if cut {
-        court.borrow_mut().model.settle(&first.unwrap_or_default());
+        oracle.borrow_mut().model.settle(&first.unwrap_or_default());
     }
     Ok(())
 }
 
-/// What the attempts of all processes need.
+/// Returns the contents that the attempts of all processes refer to.
 async fn recorded(store: &Store) -> Result<HashSet<BlobId>, Error> {
     let mut blobs = HashSet::new();
     for who in 0..3 {
@@ -464,7 +471,7 @@ async fn recorded(store: &Store) -> Result<HashSet<BlobId>, Error> {
     Ok(blobs)
 }
 
-/// A recorded attempt has its files.
+/// Checks that every recorded attempt has its files.
 fn attempts_are_whole(store: &Store) -> Result<(), String> {
     for who in 0..3 {
         let attempts = Attempts::new(store.clone(), &who.to_string());
@@ -478,8 +485,8 @@ fn attempts_are_whole(store: &Store) -> Result<(), String> {
     Ok(())
 }
 
-/// Whatever happened, removals make room again.
-fn free(script: &Script, machine: &Machine, court: &Shared) -> Result<(), String> {
+/// Checks that removals free space in any state.
+fn free(script: &Script, machine: &Machine, oracle: &SharedOracle) -> Result<(), String> {
     let process = machine.process();
     let failed = |error: Error| format!("cannot be freed: {error:?}");
     let store = open(&process, &script.setting).map_err(failed)?;
@@ -493,11 +500,11 @@ fn free(script: &Script, machine: &Machine, court: &Shared) -> Result<(), String
         block_on(store.put("new", contents)).map_err(failed)?;
         block_on(store.flush()).map_err(failed)?;
     }
-    court.borrow_mut().totals.freed += freed;
+    oracle.borrow_mut().totals.freed += freed;
     Ok(())
 }
 
-/// Removes what a failing script does not need to fail in the same way.
+/// Removes parts of a failing script that are not needed for the same failure.
 pub(crate) fn shrink(mut script: Script, why: &str) -> (Script, String) {
     let kind = |why: &str| why.chars().filter(char::is_ascii_alphabetic).take(12).collect::<String>();
     let (wanted, last) = (kind(why), RefCell::new(why.to_owned()));

@@ -1,8 +1,10 @@
-//! What the stores of a run do, and what goes wrong meanwhile: a value that can be made at random, shrunk and printed.
+//! Scripts for simulations: the operations of stores and the faults of the machine, which can be
+//! generated, shrunk and printed.
 
 use std::fmt;
 
-/// A random number generator whose every draw is determined by its seed (SplitMix64, Steele, Lea and Flood 2014).
+/// A random number generator that is fully determined by its seed (SplitMix64, Steele, Lea and
+/// Flood 2014).
 #[derive(Debug, Clone)]
 pub(crate) struct Random(pub(crate) u64);
 
@@ -24,20 +26,20 @@ impl Random {
     }
 }
 
-/// Contents to be put.
+/// Contents to put.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Contents {
-    /// Some that nobody else puts.
+    /// Contents that no other operation puts.
     New { len: u16 },
-    /// One of a few that all put.
+    /// Contents from a small set that all stores put.
     Common(u8),
 }
 
-/// One operation of a store.
+/// An operation of a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Op {
     Put { name: u8, contents: Contents },
-    PutLike { name: u8, contents: Contents, like: u8 },
+    PutWithBase { name: u8, contents: Contents, base: u8 },
     PutUnnamed { contents: Contents },
     Link { name: u8, to: u8 },
     Remove { name: u8 },
@@ -52,47 +54,47 @@ pub(crate) enum Op {
     Reopen,
 }
 
-/// How stores are opened.
+/// Options of the stores.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Setting {
     pub(crate) compressed: bool,
     pub(crate) find_similar: bool,
-    /// In KiB; 0 is none.
+    /// Limit in KiB; 0 means no limit.
     pub(crate) disk_kib_max: u16,
     pub(crate) segment_kib_max: u8,
 }
 
-/// What happens to the machine after so many steps of a round.
+/// Fault that happens after a number of steps of a round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Crash {
-    /// The processes run to their ends.
+    /// No fault: the processes run to completion.
     None,
-    /// One process is killed; the others go on.
+    /// One process is killed, and the others continue.
     Kill { process: u8, step: u32 },
-    /// All processes end, and what was not synced is kept, lost, or kept in part.
-    Power { step: u32, kept: u8 },
+    /// All processes end, and unsynced data is preserved, lost, or partially preserved.
+    Power { step: u32, retained: u8 },
 }
 
-/// Some processes that run beside each other.
+/// Processes that run concurrently.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Round {
     pub(crate) processes: Vec<Vec<Op>>,
     pub(crate) crash: Crash,
 }
 
-/// A whole run.
+/// A complete run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Script {
-    /// Draws interleavings, faults and what a power cut leaves.
+    /// Seed of interleavings, faults and the effects of power failures.
     pub(crate) seed: u64,
     pub(crate) setting: Setting,
-    /// How likely another process goes on after a step, in percent.
+    /// Probability in percent that another process continues after a step.
     pub(crate) switch_percent: u8,
     pub(crate) short_per_mille: u16,
     pub(crate) interrupted_per_mille: u16,
-    /// Of the disk, in KiB; 0 is no limit.
+    /// Size of the disk in KiB; 0 means no limit.
     pub(crate) capacity_kib: u16,
-    /// How far the clocks of processes are apart, in microseconds times their number; negative too.
+    /// Clock skew between processes in microseconds, multiplied by their number. May be negative.
     pub(crate) skew_micros: i64,
     pub(crate) rounds: Vec<Round>,
 }
@@ -108,7 +110,7 @@ impl Script {
             segment_kib_max: [4, 16, 64][r.below(3) as usize],
         };
         let names = [2, 6][r.below(2) as usize];
-        // So much that memory overflows.
+        // Large enough for memory to overflow.
         let large = r.chance(25);
         let rounds = 1 + r.below(3);
         let rounds = (0..rounds).map(|_| Round::random(r, names, large)).collect();
@@ -145,7 +147,7 @@ impl Round {
         let crash = match r.below(10) {
             0..3 => Crash::None,
             3..6 => Crash::Kill { process: r.below(processes) as u8, step: r.below(steps) as u32 },
-            _ => Crash::Power { step: r.below(steps) as u32, kept: r.below(6) as u8 },
+            _ => Crash::Power { step: r.below(steps) as u32, retained: r.below(6) as u8 },
         };
         Self { processes: all, crash }
     }
@@ -162,7 +164,7 @@ impl Op {
         };
         match r.below(100) {
             0..24 => Self::Put { name, contents },
-            24..30 => Self::PutLike { name, contents, like: r.below(names) as u8 },
+            24..30 => Self::PutWithBase { name, contents, base: r.below(names) as u8 },
             30..36 => Self::PutUnnamed { contents },
             36..40 => Self::Link { name, to: r.below(names) as u8 },
             40..48 => Self::Remove { name },

@@ -1,4 +1,4 @@
-//! Any chunking of any bytes gives the same units, for every splitter. Unaware of what the right units are.
+//! Checks that every splitter finds the same units in any bytes, however they are chunked.
 #![no_main]
 
 use greenwave_streaming::conformance::{characters_stay_whole, chunked, units};
@@ -7,7 +7,7 @@ use greenwave_streaming::{
 };
 use libfuzzer_sys::fuzz_target;
 
-/// The first bytes choose the splitter, its cap and the sizes of chunks.
+/// The first bytes select the splitter, its cap and the chunk sizes.
 fuzz_target!(|data: &[u8]| {
     let Some((&[which, cap, ref sizes @ ..], text)) = data.split_first_chunk::<6>() else { return };
     let cap = 4 + usize::from(cap >> 1);

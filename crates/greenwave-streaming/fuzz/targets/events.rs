@@ -1,4 +1,4 @@
-//! Server-sent events against the model that reads them as the standard is written. Unaware of caps.
+//! Compares server-sent events with a model that follows the text of the standard.
 #![no_main]
 
 use greenwave_streaming::Sse;
@@ -8,10 +8,10 @@ use libfuzzer_sys::fuzz_target;
 #[path = "../../tests/it/sse/standard.rs"]
 mod standard;
 
-/// The first byte chooses the size of chunks.
+/// The first byte selects the chunk size.
 fuzz_target!(|data: &[u8]| {
     let Some((size, text)) = data.split_first() else { return };
-    // Labels that are not UTF-8 are not shown as text.
+    // The model does not decode labels that are not UTF-8.
     let Ok(text) = std::str::from_utf8(text) else { return };
     let (found, error) = units(Sse::default(), chunked(text.as_bytes(), &mut || usize::from(*size)));
     assert!(error.is_none());

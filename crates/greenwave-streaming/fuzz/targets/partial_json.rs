@@ -1,11 +1,11 @@
-//! An unfinished value is valid whenever it is shown, only grows, and does not depend on chunks. Unaware of what it says.
+//! Checks that an unfinished value is always valid and does not depend on chunks.
 #![no_main]
 
 use greenwave_streaming::PartialJson;
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 
-/// Less deep than `serde_json` goes.
+/// Below the depth limit of `serde_json`.
 const DEPTH_MAX: usize = 100;
 
 fuzz_target!(|data: &[u8]| {
@@ -17,7 +17,7 @@ fuzz_target!(|data: &[u8]| {
         last = partial.push(std::slice::from_ref(byte));
         if let Some(text) = partial.text() {
             let parsed = serde_json::from_str::<Value>(text);
-            // The grammar has numbers that no `f64` holds.
+            // The grammar accepts numbers beyond the range of `f64`.
             let is_valid = parsed.as_ref().is_ok() || parsed.is_err_and(|error| error.to_string().contains("out of range"));
             assert!(is_valid, "{text:?}");
         }

@@ -1,4 +1,4 @@
-//! Records against the page on their format, byte by byte. Unaware of answers.
+//! Compares journal records with the format page, byte by byte.
 
 mod simulation;
 
@@ -6,28 +6,28 @@ use bytes::Bytes;
 use greenwave_segment::{Log, Options};
 
 use super::{Journal, decode, encode};
-use crate::conformance::Seen;
+use crate::buffered::BufferedSplitter;
+use crate::conformance::UnitRecord;
 use crate::splitter::{Files, Sse};
-use crate::splitting::Splitting;
 use crate::unit::UnitBatch;
 
-/// The record of two events as `docs/journal-format.md` lays it out: the first with an id, the second of a type and with the id that
-/// it has from the first.
+/// The record of two events from `docs/formats/journal.md`: the first has an id, the second has a
+/// type and inherits the id.
 const EVENTS: &[u8] = b"\x01\x02\0\0\0\
     \x09\x05\0\0\x01\0\0\x007\x01\0\0\0a\
     \x0d\x05\0\0\x04\0\0\0note\x01\0\0\x007\x02\0\0\0bc";
 
 fn events() -> UnitBatch {
-    let mut splitting = Splitting::new(Sse::default());
-    splitting.feed("id:7\ndata:a\n\nevent:note\ndata:bc\n\n".into()).unwrap().unwrap()
+    let mut splitter = BufferedSplitter::new(Sse::default());
+    splitter.feed("id:7\ndata:a\n\nevent:note\ndata:bc\n\n".into()).unwrap().unwrap()
 }
 
-fn seen(batch: &UnitBatch) -> Vec<Seen> {
-    batch.iter().map(Seen::from).collect()
+fn seen(batch: &UnitBatch) -> Vec<UnitRecord> {
+    batch.iter().map(UnitRecord::from).collect()
 }
 
 #[test]
-fn a_record_is_as_the_page_says() {
+fn a_record_matches_the_format_page() {
     assert_eq!(encode(&events()).escape_ascii().to_string(), EVENTS.escape_ascii().to_string());
     let batch = decode(Bytes::from_static(EVENTS), 5).unwrap();
     assert_eq!(seen(&batch), seen(&events()));
@@ -35,7 +35,7 @@ fn a_record_is_as_the_page_says() {
 }
 
 #[test]
-fn keys_are_as_the_page_says() {
+fn keys_match_the_format_page() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path().join("journal");
     let journal = Journal::open(&dir).unwrap();
@@ -52,33 +52,33 @@ fn keys_are_as_the_page_says() {
 }
 
 #[test]
-fn what_is_no_record_is_no_batch() {
+fn damaged_records_are_rejected() {
     for end in 0..EVENTS.len() {
         assert!(decode(Bytes::from_static(&EVENTS[..end]), 0).is_none(), "cut at {end}");
     }
     let newer = [&[2], &EVENTS[1..]].concat();
-    assert!(decode(newer.into(), 0).is_none(), "a newer version is not guessed at");
+    assert!(decode(newer.into(), 0).is_none(), "newer versions are rejected");
     let longer = [EVENTS, b"\0"].concat();
     assert!(decode(longer.into(), 0).is_none());
 }
 
 #[test]
-fn files_come_back_as_they_were() {
-    let mut splitting = Splitting::new(Files::default());
+fn files_survive_a_round_trip() {
+    let mut splitter = BufferedSplitter::new(Files::default());
     let text = "  ```rust src/lib.rs\n  a\n  ```\n\n```\nb\n```\n";
-    let batch = splitting.feed(text.into()).unwrap().unwrap();
+    let batch = splitter.feed(text.into()).unwrap().unwrap();
     assert_eq!(seen(&decode(encode(&batch).into(), 0).unwrap()), seen(&batch));
 }
 
 #[test]
-fn any_bytes_are_a_record_or_none() {
-    crate::conformance::journal_record(EVENTS);
+fn any_bytes_can_be_decoded() {
+    crate::conformance::check_journal_record(EVENTS);
     for end in 0..EVENTS.len() {
-        crate::conformance::journal_record(&EVENTS[..end]);
+        crate::conformance::check_journal_record(&EVENTS[..end]);
         for byte in 0..=255 {
             let mut changed = EVENTS.to_vec();
             changed[end] = byte;
-            crate::conformance::journal_record(&changed);
+            crate::conformance::check_journal_record(&changed);
         }
     }
 }

@@ -1,8 +1,8 @@
-//! The grammar of numbers (RFC 8259, section 6), character by character. Unaware of what surrounds them.
+//! Recognizes JSON numbers (RFC 8259, section 6) character by character.
 
-/// After which part of a number.
+/// The part of a number that was read last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Number {
+pub(super) enum NumberState {
     Minus,
     Zero,
     Integer,
@@ -13,7 +13,7 @@ pub(super) enum Number {
     ExponentDigits,
 }
 
-impl Number {
+impl NumberState {
     pub(super) fn begin(byte: u8) -> Option<Self> {
         match byte {
             b'-' => Some(Self::Minus),
@@ -23,7 +23,7 @@ impl Number {
         }
     }
 
-    /// After one more character; `None` if it is no part of the number.
+    /// Returns the state after one more character, or `None` if the number ends before it.
     pub(super) fn next(self, byte: u8) -> Option<Self> {
         match (self, byte) {
             (Self::Minus, _) => Self::begin(byte).filter(|next| *next != Self::Minus),
@@ -39,7 +39,7 @@ impl Number {
         }
     }
 
-    /// Whether what was seen is a number.
+    /// Returns whether the characters read so far are a complete number.
     pub(super) fn is_valid(self) -> bool {
         matches!(self, Self::Zero | Self::Integer | Self::Fraction | Self::ExponentDigits)
     }

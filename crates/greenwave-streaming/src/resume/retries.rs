@@ -1,43 +1,43 @@
-//! How often a broken answer is asked for again, and after how long. Unaware of answers.
+//! Counts the attempts of a response and decides the delay before the next one.
 
 use std::time::Duration;
 
-use greenwave_retry::{Attempts, Retry, Verdict};
+use greenwave_retry::{Attempts, Retry, Retryability};
 use tokio::time::Instant;
 
-/// The count of attempts of one answer.
+/// The attempts of one response.
 #[derive(Debug)]
-pub(super) struct Count {
+pub(super) struct AttemptCount {
     retry: Retry,
     total_max: u32,
     pub(super) total: u32,
-    /// Attempts that have brought nothing new, with when the first of them began.
-    in_vain: Option<(Attempts, Instant)>,
+    /// Attempts without a new unit, with the start time of the first.
+    fruitless: Option<(Attempts, Instant)>,
 }
 
-impl Count {
+impl AttemptCount {
     pub(super) fn new(retry: Retry, total_max: u32) -> Self {
-        Self { retry, total_max, total: 0, in_vain: None }
+        Self { retry, total_max, total: 0, fruitless: None }
     }
 
     pub(super) fn begin(&mut self) {
         self.total = self.total.saturating_add(1);
-        self.in_vain.get_or_insert_with(|| (self.retry.attempts(), Instant::now()));
+        self.fruitless.get_or_insert_with(|| (self.retry.attempts(), Instant::now()));
     }
 
-    /// Something new has come.
-    pub(super) fn succeed(&mut self) {
-        self.in_vain = None;
+    /// Records that a new unit was delivered.
+    pub(super) fn record_progress(&mut self) {
+        self.fruitless = None;
     }
 
-    /// How long to wait before the next attempt; `None` if there is to be none. The source may ask for longer.
-    pub(super) fn next_delay(&mut self, asked: Option<Duration>) -> Option<Duration> {
+    /// Returns the delay before the next attempt, at least `requested`, or `None` to give up.
+    pub(super) fn next_delay(&mut self, requested: Option<Duration>) -> Option<Duration> {
         if self.total >= self.total_max {
             return None;
         }
-        let verdict = asked.map_or(Verdict::Transient, Verdict::After);
+        let retryability = requested.map_or(Retryability::Transient, Retryability::After);
         let new = || (self.retry.attempts(), Instant::now());
-        let (attempts, since) = self.in_vain.get_or_insert_with(new);
-        attempts.next_delay(verdict, since.elapsed()).ok()
+        let (attempts, since) = self.fruitless.get_or_insert_with(new);
+        attempts.next_delay(retryability, since.elapsed()).ok()
     }
 }

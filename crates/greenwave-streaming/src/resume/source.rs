@@ -1,4 +1,4 @@
-//! What can be opened again when it breaks: the seam between a source and what reads it. Unaware of units and of when to try again.
+//! Defines the `Source` trait: a response that can be reopened when it breaks.
 
 use std::fmt::Debug;
 use std::pin::Pin;
@@ -9,99 +9,107 @@ use futures_core::Stream;
 
 use crate::error::BoxError;
 
-/// The bytes of an answer as they come in.
+/// The bytes of a response as they arrive.
 pub type Chunks = Pin<Box<dyn Stream<Item = Result<Bytes, BoxError>> + Send>>;
 
-/// Something that answers, and can be asked again when the answer breaks off.
+/// A source of responses that can be reopened when a response breaks off.
 ///
 /// # Contract
 ///
-/// - `open` asks for the answer from `at` on, or from its start where the source can do no better; [`Opened::seam`] says what it got.
-///   [`Position::is_start`] asks for the start; then the chunks begin with the first unit, whatever the seam says.
-/// - The chunks are those of one answer: an error or an early end breaks it off, and nothing may be made up to hide that.
-/// - Dropping the future of `open`, or the chunks, gives up that attempt and what it holds.
-/// - `open` may be called any number of times, after each other. [`Refusal::Never`] is for what would fail again, and for what must not
-///   be repeated because it has had an effect.
-/// - Which way a source goes on may differ from call to call, as when a server keeps an answer for some minutes.
+/// - `open` requests the response from `at` on, or from its start if the source cannot resume;
+///   [`Opened::strategy`] reports the result. If [`Position::is_start`] holds, the chunks must
+///   begin with the first unit, for any strategy.
+/// - The chunks are those of one response. An error or an early end breaks it off; a source must
+///   not invent bytes to hide that.
+/// - Dropping the future of `open`, or the chunks, cancels the attempt and releases its resources.
+/// - `open` may be called any number of times, sequentially. Return [`OpenError::Permanent`] if a
+///   retry would fail as well, or must not happen because the request had an effect.
+/// - The strategy may differ from call to call, for example if a server caches a response for some
+///   minutes.
 ///
-/// The suite in `conformance` (feature) checks this; `examples/custom_source.rs` is a source to start from.
+/// The suite in `conformance` (feature) checks this. `examples/custom_source.rs` is a template.
 #[async_trait]
 pub trait Source: Debug + Send + Sync + 'static {
-    /// Asks for the answer from `at` on.
-    async fn open(&self, at: &Position) -> Result<Opened, Refusal>;
+    /// Requests the response from `at` on.
+    async fn open(&self, at: &Position) -> Result<Opened, OpenError>;
 }
 
-/// How far an answer has been handed on.
+/// The position in a response up to which units were delivered.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Position {
-    /// Which answer, as its reader numbers them.
+    /// Number of the response, assigned by the reader.
     pub turn: u64,
-    /// How often the answer was begun anew before.
+    /// Number of restarts before this position.
     pub attempt: u32,
-    /// How many units were handed on; the next one has this number.
+    /// Number of units delivered, which is the number of the next unit.
     pub sequence: u64,
-    /// What the last unit that has a cursor gave: an event id, say.
+    /// Cursor of the last unit that has one, for example an event id.
     pub cursor: Option<Bytes>,
-    /// The contents of the last units, oldest first, as many as [`ResumeOptions::overlap_units_max`](crate::ResumeOptions) says.
+    /// Contents of the last units, oldest first, up to
+    /// [`ResumeOptions::overlap_units_max`](crate::ResumeOptions).
     pub tail: Vec<Bytes>,
 }
 
 impl Position {
-    /// Whether nothing was handed on yet.
+    /// Returns whether no unit was delivered yet.
     #[must_use]
     pub fn is_start(&self) -> bool {
         self.sequence == 0
     }
 }
 
-/// An answer that has begun, or goes on.
+/// A response that has started or resumed.
 #[non_exhaustive]
 pub struct Opened {
-    /// Its bytes.
+    /// The bytes of the response.
     pub chunks: Chunks,
-    /// Where they begin.
-    pub seam: Seam,
+    /// The position at which the bytes begin.
+    pub strategy: ResumeStrategy,
 }
 
 impl Opened {
-    /// An answer whose bytes begin at `seam`.
-    pub fn new(chunks: impl Stream<Item = Result<Bytes, BoxError>> + Send + 'static, seam: Seam) -> Self {
-        Self { chunks: Box::pin(chunks), seam }
+    /// Creates a response whose bytes begin at the position given by `strategy`.
+    pub fn new(
+        chunks: impl Stream<Item = Result<Bytes, BoxError>> + Send + 'static,
+        strategy: ResumeStrategy,
+    ) -> Self {
+        Self { chunks: Box::pin(chunks), strategy }
     }
 }
 
 impl Debug for Opened {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Opened").field("seam", &self.seam).finish_non_exhaustive()
+        f.debug_struct("Opened").field("strategy", &self.strategy).finish_non_exhaustive()
     }
 }
 
-/// Where the bytes of a new attempt begin.
+/// The position at which the bytes of a new attempt begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Seam {
-    /// With the first unit of the answer. What was handed on before is superseded.
+pub enum ResumeStrategy {
+    /// At the first unit of the response. The units delivered before are superseded.
     Start,
-    /// With the unit that has the number [`Position::sequence`].
+    /// At the unit with the number [`Position::sequence`].
     Next,
-    /// With the unit behind the one that gave [`Position::cursor`]. Units that have come since without a cursor of their own come again; if they
-    /// come otherwise, the answer is begun anew.
+    /// After the unit that has the cursor [`Position::cursor`]. Later units without a cursor are
+    /// repeated. If they differ from those delivered, the response restarts.
     Cursor,
-    /// Somewhere at or before the next unit: up to `units_max` of the last units may come again, whole. They are told by their contents; if
-    /// it is not certain how many did, the answer is begun anew.
+    /// At or before the next unit: up to `units_max` of the last units may be repeated, whole. They
+    /// are recognized by their contents. If the number of repeated units is ambiguous, the response
+    /// restarts.
     Overlap {
-        /// Units, at most as many as [`Position::tail`] has.
+        /// Maximum number of repeated units, at most the length of [`Position::tail`].
         units_max: usize,
     },
 }
 
-/// Why a source was not opened.
+/// An error of [`Source::open`].
 #[derive(Debug)]
 #[non_exhaustive]
-pub enum Refusal {
+pub enum OpenError {
     /// Another attempt may succeed.
-    Again(BoxError),
-    /// Another attempt would fail as well, or must not be made.
-    Never(BoxError),
+    Transient(BoxError),
+    /// Another attempt would fail too, or must not be made.
+    Permanent(BoxError),
 }

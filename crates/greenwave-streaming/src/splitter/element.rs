@@ -1,12 +1,12 @@
-//! Files in elements: the XML forms in which tools ask for whole files, and search/replace blocks
-//! and patches outside of fences. Pure functions of one line of an answer.
+//! Recognizes files in XML-like elements, and search/replace blocks and patches outside fences,
+//! line by line.
 
 use std::ops::Range;
 
 use super::info::is_elision;
 use super::path::{Trust, is_path};
 
-/// Elements with the path in an attribute, in lower case, and the type that they have to have.
+/// Elements with the path in an attribute, in lower case, with the required value of `type`.
 const WITH_ATTRIBUTE: [(&str, Option<&str>); 17] = [
     ("boltaction", Some("file")),
     ("plandexblock", None),
@@ -27,8 +27,8 @@ const WITH_ATTRIBUTE: [(&str, Option<&str>); 17] = [
     ("codeblock", None),
 ];
 
-/// Elements that stand for a fence, below a line that names the file: aider takes them where the
-/// file has fences.
+/// Elements that replace a fence below a line that names the file. aider uses them for files that
+/// contain fences.
 const FENCES: [&str; 6] = ["source", "sourcecode", "code", "codeblock", "pre", "plandexblock"];
 
 /// Attributes that hold a path.
@@ -38,7 +38,7 @@ const ATTRIBUTES: [&str; 6] = ["filepath", "file_path", "path", "filename", "nam
 const PATHS: [&str; 8] =
     ["path", "file_path", "filepath", "filename", "file_name", "name", "source", "target_file"];
 
-/// Elements that hold the content of the file whose path an element before has named.
+/// Elements that contain a file whose path was given by an earlier element.
 const CONTENTS: [&str; 9] = [
     "content",
     "contents",
@@ -51,25 +51,25 @@ const CONTENTS: [&str; 9] = [
     "source",
 ];
 
-/// What a line of an answer outside of fences opens or says.
+/// The tag found in a line outside fences.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Tag {
-    /// An element with a path, or one with content; ranges of the line.
+    /// An element with a path or with content. Ranges are relative to the line.
     Opens { path: Option<Range<usize>>, name: Range<usize>, body: usize },
-    /// The path for an element that is to come.
+    /// The path for a later element.
     Path(Range<usize>),
 }
 
-/// The name and the length of a tag that stands for a fence, if the line is one.
+/// Returns the name and the length of a tag that replaces a fence.
 pub(super) fn tag_as_fence(line: &str) -> Option<(Range<usize>, usize)> {
     let tag = line.trim().strip_prefix('<')?.strip_suffix('>')?;
     let name = tag.split(char::is_whitespace).next()?;
     let is_plain = name == tag || name.eq_ignore_ascii_case("plandexblock");
-    let is_fence = is_plain && FENCES.iter().any(|known| name.eq_ignore_ascii_case(known));
+    let is_fence = is_plain && FENCES.iter().any(|listed| name.eq_ignore_ascii_case(listed));
     is_fence.then(|| (range_in(line, name), line.len()))
 }
 
-/// The tags of one line, as far as they are about files.
+/// Finds a tag about files in a line.
 pub(super) fn tag(line: &str, has_path: bool) -> Option<Tag> {
     let mut at = line.len() - line.trim_start().len();
     let mut path = None;
@@ -85,7 +85,7 @@ pub(super) fn tag(line: &str, has_path: bool) -> Option<Tag> {
         let lower = name.to_ascii_lowercase();
         let body = at + end + 1;
         let name_range = at + 1..at + 1 + name_length;
-        if let Some((_, kind)) = WITH_ATTRIBUTE.iter().find(|(known, _)| *known == lower)
+        if let Some((_, kind)) = WITH_ATTRIBUTE.iter().find(|(listed, _)| *listed == lower)
             && let Some(value) =
                 attribute(inside, &ATTRIBUTES).filter(|value| is_path(value, Trust::Labelled))
             && kind.is_none_or(|kind| attribute(inside, &["type"]) == Some(kind))
@@ -113,7 +113,7 @@ pub(super) fn tag(line: &str, has_path: bool) -> Option<Tag> {
     path.map(Tag::Path)
 }
 
-/// Where the `>` of a tag at the start of a text is.
+/// Returns the offset of the `>` that ends the tag at the start of the text.
 fn tag_end(text: &str) -> Option<usize> {
     let mut quote = None;
     text.char_indices().find_map(|(at, c)| {
@@ -128,20 +128,20 @@ fn tag_end(text: &str) -> Option<usize> {
     })
 }
 
-/// The value of the first of these attributes.
+/// Returns the value of the first of the given attributes.
 fn attribute<'a>(tag: &'a str, names: &[&str]) -> Option<&'a str> {
     let mut rest = tag;
     let mut found: Option<(usize, &str)> = None;
-    while let Some((before, behind)) = rest.split_once('=') {
+    while let Some((before, after)) = rest.split_once('=') {
         let name =
             before.trim_end().rsplit(char::is_whitespace).next().unwrap_or_default().to_ascii_lowercase();
-        let behind = behind.trim_start();
-        let quote = behind.chars().next().filter(|c| ['"', '\''].contains(c));
+        let after = after.trim_start();
+        let quote = after.chars().next().filter(|c| ['"', '\''].contains(c));
         let (value, left) = match quote {
-            Some(quote) => behind[1..].split_once(quote)?,
-            None => behind.split_at(behind.find(char::is_whitespace).unwrap_or(behind.len())),
+            Some(quote) => after[1..].split_once(quote)?,
+            None => after.split_at(after.find(char::is_whitespace).unwrap_or(after.len())),
         };
-        let rank = names.iter().position(|known| *known == name);
+        let rank = names.iter().position(|listed| *listed == name);
         if let Some(rank) = rank
             && found.is_none_or(|(best, _)| rank < best)
         {
@@ -152,7 +152,7 @@ fn attribute<'a>(tag: &'a str, names: &[&str]) -> Option<&'a str> {
     found.map(|(_, value)| value)
 }
 
-/// The first line of a search/replace block.
+/// Returns whether a line opens a search/replace block.
 pub(super) fn opens_edit(line: &str) -> bool {
     let line = line.trim_end();
     let marks = |mark: char| line.chars().take_while(|c| *c == mark).count();
@@ -161,7 +161,7 @@ pub(super) fn opens_edit(line: &str) -> bool {
     is_marked('<', "SEARCH") || is_marked('-', "SEARCH") || is_marked('<', "ORIGINAL")
 }
 
-/// The last line of a search/replace block.
+/// Returns whether a line closes a search/replace block.
 pub(super) fn closes_edit(line: &str) -> bool {
     let line = line.trim_end();
     ['>', '+'].iter().any(|mark| {
@@ -170,8 +170,8 @@ pub(super) fn closes_edit(line: &str) -> bool {
     })
 }
 
-/// The first line of a patch, and whether lines of `+`, `-` and blanks make it up, or it has an end
-/// of its own.
+/// Returns whether a line opens a patch: `Some(true)` for a unified diff, whose lines start with
+/// `+`, `-` or a blank, and `Some(false)` for a patch with an end marker.
 pub(super) fn opens_patch(line: &str) -> Option<bool> {
     if line.trim_end() == "*** Begin Patch" {
         return Some(false);
@@ -180,8 +180,8 @@ pub(super) fn opens_patch(line: &str) -> Option<bool> {
         .then_some(true)
 }
 
-/// Whether a line goes on with a unified diff.
-pub(super) fn is_of_diff(line: &str) -> bool {
+/// Returns whether a line continues a unified diff.
+pub(super) fn continues_diff(line: &str) -> bool {
     const HEADS: [&str; 13] = [
         "diff ",
         "index ",
@@ -200,7 +200,7 @@ pub(super) fn is_of_diff(line: &str) -> bool {
     line.starts_with(['+', '-', ' ']) || HEADS.iter().any(|head| line.starts_with(head))
 }
 
-/// What the content of a block is, where it is not simply code.
+/// The form of a block's content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Shape {
     Edit,
@@ -208,7 +208,7 @@ pub(super) enum Shape {
     Plain,
 }
 
-/// What a block with this content is.
+/// Returns the form of a block's content.
 pub(super) fn shape(language: &str, content: &str) -> Shape {
     let language = language.to_ascii_lowercase();
     if ["diff", "patch", "udiff", "gitdiff", "git-diff"].contains(&language.as_str()) && !has_edit(content) {
@@ -229,8 +229,8 @@ pub(super) fn shape(language: &str, content: &str) -> Shape {
     if is_diff { Shape::Diff } else { Shape::Plain }
 }
 
-/// Whether the content has marks of a search/replace block or of a conflict at the beginnings of
-/// lines, in order.
+/// Returns whether the content has the markers of a search/replace block or of a conflict at line
+/// starts, in order.
 fn has_edit(content: &str) -> bool {
     if memchr::memmem::find(content.as_bytes(), b"=====").is_none() {
         return false;
@@ -241,7 +241,7 @@ fn has_edit(content: &str) -> bool {
     lines.any(opens) && lines.any(|line| line.starts_with("=====")) && lines.any(closes)
 }
 
-/// Where `part`, which is a slice of `whole`, stands in it.
+/// Returns the range of `part`, a slice of `whole`, in `whole`.
 fn range_in(whole: &str, part: &str) -> Range<usize> {
     let start = part.as_ptr().addr() - whole.as_ptr().addr();
     debug_assert!(start + part.len() <= whole.len(), "the part lies in the whole");

@@ -1,101 +1,103 @@
-//! Fenced code blocks of CommonMark (<https://spec.commonmark.org/0.31.2/#fenced-code-blocks>), and
-//! the files an answer holds in them.
+//! Splits a response into fenced code blocks of CommonMark
+//! (<https://spec.commonmark.org/0.31.2/#fenced-code-blocks>), and into the files that they
+//! contain.
 
 use std::ops::Range;
 
+use crate::cut::{Cut, Cuts};
+use crate::layout::{Form, UnitKind};
+use crate::line_prefix::LinePrefix;
 use crate::splitter::element::{self, Shape, Tag};
-use crate::splitter::ends::find_end;
 use crate::splitter::info::{self, Named, language_of_file};
+use crate::splitter::line_ends::find_end;
 use crate::splitter::path::{fits, is_markdown};
-use crate::splitter::structure::{Line, Opening, Structure, fence};
-use crate::splitter::{Cap, Cut, Cuts, Fault, Prefix, Splitter};
-use crate::unit::{Form, Kind};
+use crate::splitter::structure::{LineRole, Opening, Structure, fence};
+use crate::splitter::{Cap, SplitError, Splitter};
 
-/// A line outside code blocks that is longer than this many bytes neither opens a block nor names a
-/// file.
+/// Maximum length, in bytes, of a line outside code blocks that can open a block or name a file.
 const LINE_BYTES_MAX: usize = 4096;
 
-/// How much may follow a fence that closes a file of Markdown, unless it opens a block in it,
-/// before it is taken to have closed it.
+/// Number of bytes after a fence inside a Markdown file, without another fence, after which the
+/// fence is considered to have closed the file.
 const DOUBT_BYTES_MAX: usize = 16 << 10;
 
-/// How many lines may stand between an element with a path and the one with the content.
+/// Maximum number of lines between an element with a path and the element with the content.
 const ELEMENT_LINES_MAX: usize = 4;
 
-/// Fenced code blocks: `` ``` `` or `~~~`, closed by at least as many of the same; up to three
-/// spaces of indentation, taken from the lines of the block as well; an info string. What stands
-/// outside blocks is passed over.
+/// Splits text into fenced code blocks: `` ``` `` or `~~~`, closed by at least as many of the same
+/// characters, with an optional info string. A fence may be indented by up to three spaces, which
+/// are removed from the block's lines too. Text outside blocks is skipped.
 ///
-/// The unit is the content, each line with its end. A block that the end of the stream leaves open
-/// is [incomplete](crate::Unit::is_complete); CommonMark closes it there.
+/// The unit is the content, including line endings. A block that is still open at the end of the
+/// stream is [incomplete](crate::Unit::is_complete), although CommonMark closes it there.
 ///
-/// Fences are found where CommonMark finds them: also in block quotes and list items, whose marks
-/// and indentation are taken off the content, and whose end closes a block; not in blocks of HTML.
-/// In more than eight quotes and lists around each other, with a quote among them, they are not
-/// found.
+/// Fences are recognized as in CommonMark. Inside block quotes and list items, the quote markers
+/// and indentation are removed from the content, and the end of the container closes the block.
+/// Fences inside HTML blocks are ignored, and so are fences inside more than eight nested
+/// containers with a quote among them.
 #[derive(Debug)]
 pub struct Fences(Scanner);
 
-/// The files in an agent's answer, and what is none: [`Kind::File`], [`Kind::Edit`],
-/// [`Kind::Diff`], [`Kind::Refused`], [`Kind::Code`].
+/// Splits an agent's response into files and other code blocks: [`UnitKind::File`],
+/// [`UnitKind::Edit`], [`UnitKind::Diff`], [`UnitKind::Ambiguous`] and [`UnitKind::Code`].
 ///
-/// A wrong file is worse than a missing one, so a block is a file only where its path is certain.
-/// The path is given [exactly as the answer has it](crate::Unit::path); confining it to a directory
-/// is for the caller.
+/// A wrong file is worse than a missing one, so a block is a file only if its path is certain. The
+/// path is returned [exactly as written](crate::Unit::path); the caller must confine it to a
+/// directory.
 ///
-/// # What names a file
+/// # File names
 ///
 /// - **The info string**: `rust src/lib.rs`, `rust:src/lib.rs`, `src/lib.rs`, `rust
 ///   path=src/lib.rs` (also `file`, `filename`, `filepath`, `title` and `name`, with quotes or
 ///   without), `rust // src/lib.rs`. The path is an attribute, or among the first two words.
-/// - **The line above**, if it consists of the path; a blank line may stand between. A heading,
-///   bold or code, a list item, numbers and emoji in front, a label (`File:`, `Path:`, `Create
-///   file:`, `Step 2: Create`), rules around it (`=== src/lib.rs ===`), tags (`<summary>`), a
-///   comment, a remark in brackets or behind a dash. Below a heading, a bold line or a label there
-///   may be one line of text.
+/// - **The line above**, if it consists of the path. A blank line may follow it. It may be a
+///   heading, bold, code or a list item; it may have numbers or emoji in front, a label (`File:`,
+///   `Path:`, `Create file:`, `Step 2: Create`), rules around it (`=== src/lib.rs ===`), tags
+///   (`<summary>`), comment markers, or a remark in brackets or after a dash. One line of text may
+///   follow a heading, a bold line or a label.
 /// - **The first line of the block**, if it is a comment that consists of the path, as in `//
-///   src/lib.rs` or `# filepath: app.py`; or the second one behind `#!`, `<?php` or a document
-///   type. The comment stays a part of the content, except in JSON, which has none.
+///   src/lib.rs` or `# filepath: app.py`; or the second line after `#!`, `<?php` or a document
+///   type. The comment remains part of the content, except in JSON, which has no comments.
 /// - **An element** with the path in an attribute (`<boltAction type="file" filePath="…">`,
-///   `<PlandexBlock path="…">`, `<file path="…">`), behind an element with the path
-///   (`<path>…</path>`, then `<content>`), or in place of a fence below a line with it
-///   (`<source>`). Its content is the file, up to the closing tag; a fence inside that encloses it
-///   is taken off.
+///   `<PlandexBlock path="…">`, `<file path="…">`), after an element with the path
+///   (`<path>…</path>`, then `<content>`), or used as a fence below a line with the path
+///   (`<source>`). The file is the content up to the closing tag; a fence that encloses the content
+///   is removed.
 ///
-/// # What is a path
+/// # Recognized paths
 ///
-/// A name with an extension that files have, or one that is known without (`Makefile`,
-/// `.gitignore`, `Dockerfile.dev`); in a directory, any extension that begins with a letter. Behind
-/// a label or attribute other names are paths too. Blanks and brackets may be in it
-/// (`app/(shop)/[id]/page.tsx`), blanks only where it is quoted or marked as code. Media types
-/// (`text/plain`), alternatives (`Input/Output`), products (`Node.js`), versions, domains,
-/// attributes (`os.path`, `console.log`) and URLs are none.
+/// A name with a common file extension, or a common name without one (`Makefile`, `.gitignore`,
+/// `Dockerfile.dev`). After a directory, any extension that begins with a letter. After a label or
+/// in an attribute, other names too. A path may contain brackets (`app/(shop)/[id]/page.tsx`), and
+/// also blanks if it is quoted or marked as code. Media types (`text/plain`), alternatives
+/// (`Input/Output`), products (`Node.js`), versions, domains, attributes (`os.path`, `console.log`)
+/// and URLs are not paths.
 ///
-/// # What names none
+/// # Excluded names
 ///
-/// A sentence that mentions a path, since a part of the file often follows. A line of text that
-/// speaks of a part, a change, a run or an example. A block in another language than the file, such
-/// as the command below a script's name. Lines of a file (`12:15:src/lib.rs`), search/replace
-/// blocks, conflicts, and code with comments for what was left out (`// ... existing code ...`) are
-/// an [`Kind::Edit`]; unified diffs and patches a [`Kind::Diff`]: both also outside of fences, and
-/// with [`edited_path`](crate::Unit::edited_path).
+/// A sentence that mentions a path, because a part of the file often follows. A line of text about
+/// a part, a change, a run or an example. A block in another language than the file, such as the
+/// command below a script's name. Line ranges of a file (`12:15:src/lib.rs`), search/replace
+/// blocks, conflicts, and code with comments for omitted lines (`// ... existing code ...`) are an
+/// [`UnitKind::Edit`]; unified diffs and patches are a [`UnitKind::Diff`]. Both are also recognized
+/// outside fences, and have an [`edited_path`](crate::Unit::edited_path).
 ///
 /// # Fences inside files
 ///
-/// A fence with an info string, as long as that around a file, opens a block inside the file: the
-/// fences are paired. Where a bare fence may either close a file of Markdown or open a block in it,
-/// what follows decides: a blank line, the end, or a fence with an info string say that the file
-/// was closed; two fences in a row, that it was not until the second. Otherwise, and where a file
-/// that holds such fences is never closed, it is a [`Kind::Refused`]. A longer fence around the
-/// file has no such question.
+/// A fence with an info string, as long as the one around the file, opens a block inside the file:
+/// the fences are paired. A bare fence can either close a Markdown file or open a block in it. The
+/// text after it decides. After a blank line, the end of the stream or a fence with an info string,
+/// the file was closed. After two fences in a row, the second one closed it. Otherwise, and if a
+/// file with such fences is never closed, it is a [`UnitKind::Ambiguous`]. Agents can avoid this
+/// with a longer fence around the file.
 ///
-/// Block quotes and lists are as in [`Fences`], except that content may be indented less than its
-/// list item, and HTML is plain text. A block without a path is a [`Kind::Code`].
+/// Block quotes and lists work as in [`Fences`], except that content may be indented less than its
+/// list item, and HTML is plain text. A block without a path is a [`UnitKind::Code`].
 #[derive(Debug)]
 pub struct Files(Scanner);
 
 impl Fences {
-    /// Blocks up to `cap`.
+    /// Creates a splitter for blocks of up to `cap`.
     #[must_use]
     pub fn new(cap: Cap) -> Self {
         Self(Scanner::new(cap, false))
@@ -103,7 +105,7 @@ impl Fences {
 }
 
 impl Files {
-    /// Files up to `cap`.
+    /// Creates a splitter for files of up to `cap`.
     #[must_use]
     pub fn new(cap: Cap) -> Self {
         Self(Scanner::new(cap, true))
@@ -111,142 +113,141 @@ impl Files {
 }
 
 impl Default for Fences {
-    /// Blocks up to 16 MiB.
+    /// Up to 16 MiB per block; a longer block is an error.
     fn default() -> Self {
         Self::new(Cap::error(16 << 20))
     }
 }
 
 impl Default for Files {
-    /// Files up to 16 MiB.
+    /// Up to 16 MiB per file; a longer file is an error.
     fn default() -> Self {
         Self::new(Cap::error(16 << 20))
     }
 }
 
 impl Splitter for Fences {
-    fn scan(&mut self, window: &[u8], fresh: usize, out: &mut Cuts) -> Result<usize, Fault> {
+    fn scan(&mut self, window: &[u8], fresh: usize, out: &mut Cuts) -> Result<usize, SplitError> {
         self.0.scan(window, fresh, out)
     }
 
-    fn finish(&mut self, window: &[u8], out: &mut Cuts) -> Result<(), Fault> {
+    fn finish(&mut self, window: &[u8], out: &mut Cuts) -> Result<(), SplitError> {
         self.0.finish(window, out)
     }
 }
 
 impl Splitter for Files {
-    fn scan(&mut self, window: &[u8], fresh: usize, out: &mut Cuts) -> Result<usize, Fault> {
+    fn scan(&mut self, window: &[u8], fresh: usize, out: &mut Cuts) -> Result<usize, SplitError> {
         self.0.scan(window, fresh, out)
     }
 
-    fn finish(&mut self, window: &[u8], out: &mut Cuts) -> Result<(), Fault> {
+    fn finish(&mut self, window: &[u8], out: &mut Cuts) -> Result<(), SplitError> {
         self.0.finish(window, out)
     }
 }
 
-/// The machine behind both. All offsets are offsets of the window.
+/// The state machine behind [`Fences`] and [`Files`]. All offsets are relative to the window.
 #[derive(Debug)]
 struct Scanner {
     cap: Cap,
-    state: State,
+    state: FenceState,
     structure: Structure,
-    /// Where the current line starts; before the window, taken as its start, when the line was
-    /// split.
+    /// Start of the current line; 0 if it starts before the window because the line was split.
     line: usize,
-    /// Bytes of the current line that lie before the window.
+    /// Bytes of the current line before the window.
     line_before: usize,
-    /// Up to where line ends have been looked for.
+    /// End of the part of the window that was searched for line endings.
     next: usize,
-    /// What may name a file, if files are looked for.
+    /// Candidates for file names; `None` for [`Fences`].
     names: Option<Names>,
 }
 
-/// `Prose -> Skipping -> Prose`, `Prose -> Block -> Prose`.
+/// The position in a response: `Prose -> Skipping -> Prose`, `Prose -> Block -> Prose`.
 #[derive(Debug)]
-enum State {
+enum FenceState {
     /// Outside blocks.
     Prose,
-    /// Outside blocks, in a line that can mean nothing any more.
+    /// Outside blocks, in a line that is too long to be relevant.
     Skipping,
-    /// Inside a block, which is boxed since it is taken out and put back with each line.
+    /// Inside a block, which is boxed because it is moved out and back for each line.
     Block(Box<Block>),
 }
 
-/// What was said outside of blocks.
+/// The names found outside blocks.
 #[derive(Debug, Default)]
 struct Names {
     heading: Option<Heading>,
-    /// The path that an element has named for another, and how many lines have followed.
+    /// The path given by an element for a later element, and the number of lines since.
     element: Option<(Range<usize>, usize)>,
-    held: Option<Held>,
+    held: Option<HeldFile>,
 }
 
-/// A line that names the file of the block that follows it.
+/// A line that names the file in the block after it.
 #[derive(Debug, Clone)]
 struct Heading {
     path: Range<usize>,
     is_strong: bool,
-    /// Whether a line of text has followed it.
+    /// Whether a line of text followed it.
     has_text: bool,
-    /// Whether a blank line has followed it. A second one ends its meaning.
+    /// Whether a blank line followed it. A second one invalidates the heading.
     is_blank: bool,
 }
 
-/// A file of Markdown that a fence has closed, unless it opens a block inside.
+/// A Markdown file that was closed by a fence, unless that fence opens a block inside it.
 #[derive(Debug)]
-struct Held {
+struct HeldFile {
     block: Box<Block>,
-    /// Where its content ends.
+    /// End of the content.
     end: usize,
     structure: Structure,
-    /// Lines that have followed.
+    /// Number of lines since.
     lines: usize,
 }
 
 #[derive(Debug, Clone)]
 struct Block {
-    /// Decided when the first of it is handed on.
-    kind: Option<Kind>,
-    /// It is an edit, whatever is in it.
+    /// Decided when the first piece is reported.
+    kind: Option<UnitKind>,
+    /// It is an edit, regardless of its content.
     is_part: bool,
     close: Close,
     marker: u8,
     width: usize,
-    prefix: Prefix,
-    /// Where the content that was not handed on yet starts.
+    prefix: LinePrefix,
+    /// Start of the content that was not reported yet.
     body: usize,
     info: Option<Range<usize>>,
     path: Option<Range<usize>>,
-    /// A piece of it was handed on already, and the labels with it.
+    /// A piece with the labels was reported already.
     continued: bool,
     body_at_line_start: bool,
-    /// Fences inside may be its own.
+    /// Fences inside may belong to the content.
     nests: bool,
     may_be_markdown: bool,
-    /// Its lines should be indented as its list item asks for.
+    /// Its lines should be indented like its list item.
     in_list: bool,
-    /// The widths of fences that are open inside.
+    /// The widths of the open fences inside.
     inner: Vec<usize>,
     has_inner: bool,
     is_ambiguous: bool,
-    /// Where the line starts behind the fence that made it ambiguous.
+    /// Start of the line after the fence that made it ambiguous.
     reopened: Option<usize>,
 }
 
-/// What closes a block.
+/// The line that closes a block.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Close {
     Fence,
-    /// This tag. Until its first line is seen, a fence may open around the content.
+    /// A closing tag. Until the first line of content, a fence may open around it.
     Tag {
         tag: Vec<u8>,
         is_new: bool,
     },
-    /// The last mark of a search/replace block.
+    /// The last marker of a search/replace block.
     Edit,
     /// `*** End Patch`.
     Patch,
-    /// The first line that is not of a unified diff.
+    /// The first line that is not part of a unified diff.
     Diff,
 }
 
@@ -254,7 +255,7 @@ impl Scanner {
     fn new(cap: Cap, files: bool) -> Self {
         Self {
             cap,
-            state: State::Prose,
+            state: FenceState::Prose,
             structure: if files { Structure::lenient() } else { Structure::strict() },
             line: 0,
             line_before: 0,
@@ -263,16 +264,15 @@ impl Scanner {
         }
     }
 
-    fn scan(&mut self, window: &[u8], fresh: usize, out: &mut Cuts) -> Result<usize, Fault> {
-        debug_assert!(self.next == fresh || self.next + 1 == fresh, "all but a last CR was looked at");
+    fn scan(&mut self, window: &[u8], fresh: usize, out: &mut Cuts) -> Result<usize, SplitError> {
+        debug_assert!(self.next == fresh || self.next + 1 == fresh, "all bytes but a last CR were scanned");
         while let Some(end) = find_end(window, self.next) {
             let after = match (window[end], window.get(end + 1)) {
                 (b'\n', _) => end + 1,
                 (_, Some(b'\n')) => end + 2,
                 (_, Some(_)) => end + 1,
                 (_, None) => {
-                    // Whether this CR ends the line alone or with an LF, only the next byte can
-                    // tell.
+                    // The next byte decides whether this CR is part of a CRLF.
                     self.next = end;
                     return self.partial(window, out);
                 }
@@ -283,14 +283,14 @@ impl Scanner {
         self.partial(window, out)
     }
 
-    fn finish(&mut self, window: &[u8], out: &mut Cuts) -> Result<(), Fault> {
+    fn finish(&mut self, window: &[u8], out: &mut Cuts) -> Result<(), SplitError> {
         if self.next < window.len() {
             self.line_end(window, self.next, window.len(), out)?;
         } else if self.line < window.len() {
             self.line_end(window, window.len(), window.len(), out)?;
         }
         self.close_held(window, out);
-        if let State::Block(mut block) = std::mem::replace(&mut self.state, State::Prose) {
+        if let FenceState::Block(mut block) = std::mem::replace(&mut self.state, FenceState::Prose) {
             let is_over = block.close == Close::Diff;
             block.is_ambiguous |= block.has_inner;
             let cut = block.cut(window, window.len(), self.names.is_some());
@@ -299,13 +299,19 @@ impl Scanner {
         Ok(())
     }
 
-    /// A line is complete: its content ends at `end`, the next one starts at `after`.
-    fn line_end(&mut self, window: &[u8], end: usize, after: usize, out: &mut Cuts) -> Result<(), Fault> {
+    /// Handles a complete line whose content ends at `end`; the next line starts at `after`.
+    fn line_end(
+        &mut self,
+        window: &[u8],
+        end: usize,
+        after: usize,
+        out: &mut Cuts,
+    ) -> Result<(), SplitError> {
         let line = self.line..end;
-        match std::mem::replace(&mut self.state, State::Prose) {
-            State::Skipping => {}
-            State::Prose => self.prose_line(window, line, after, out),
-            State::Block(block) => self.block_line(block, window, line, after, out)?,
+        match std::mem::replace(&mut self.state, FenceState::Prose) {
+            FenceState::Skipping => {}
+            FenceState::Prose => self.prose_line(window, line, after, out),
+            FenceState::Block(block) => self.block_line(block, window, line, after, out)?,
         }
         self.line = after;
         self.line_before = 0;
@@ -319,71 +325,78 @@ impl Scanner {
             return;
         }
         let (_, what) = self.structure.line(&window[line.clone()]);
-        self.seen(what, window, line, after, out);
+        self.classified_line(what, window, line, after, out);
     }
 
-    /// A line outside blocks that means nothing, by its beginning.
+    /// Handles an oversized line outside blocks by its beginning.
     fn long_prose_line(&mut self, window: &[u8], line: &Range<usize>, out: &mut Cuts) {
         self.close_held(window, out);
-        self.forget();
+        self.clear_names();
         self.structure.long_line(&window[line.start..line.start + LINE_BYTES_MAX]);
     }
 
-    /// A line outside blocks, of which the structure says what it is.
-    fn seen(&mut self, what: Line, window: &[u8], line: Range<usize>, after: usize, out: &mut Cuts) {
-        if self.is_of_held(&what, &line, after) {
+    /// Handles a line outside blocks after the structure has classified it.
+    fn classified_line(
+        &mut self,
+        what: LineRole,
+        window: &[u8],
+        line: Range<usize>,
+        after: usize,
+        out: &mut Cuts,
+    ) {
+        if self.reopens_held(&what, &line, after) {
             return;
         }
         if let Some(names) = &mut self.names {
             names.element = names.element.take().filter(|(_, lines)| *lines < ELEMENT_LINES_MAX);
             names.element.iter_mut().for_each(|(_, lines)| *lines += 1);
         }
-        let is_settled = self.names.as_ref().and_then(|names| names.held.as_ref()).is_some_and(|held| {
+        let is_closed = self.names.as_ref().and_then(|names| names.held.as_ref()).is_some_and(|held| {
             let first = held.lines == 0;
-            matches!(what, Line::Opens(_))
-                || first && what == Line::Blank
+            matches!(what, LineRole::Opens(_))
+                || first && what == LineRole::Blank
                 || after - held.end > DOUBT_BYTES_MAX
         });
-        if is_settled {
+        if is_closed {
             self.close_held(window, out);
         }
         if let Some(held) = self.names.as_mut().and_then(|names| names.held.as_mut()) {
             held.lines += 1;
         }
         match what {
-            Line::Opens(open) => {
-                self.state = State::Block(Box::new(self.block(window, line.start, &open, after)));
+            LineRole::Opens(open) => {
+                self.state = FenceState::Block(Box::new(self.block(window, line.start, &open, after)));
             }
-            Line::Text(start) if self.names.is_some() => {
+            LineRole::Text(start) if self.names.is_some() => {
                 self.text(window, line.start + start..line.end, after, out);
             }
-            Line::Blank => {
+            LineRole::Blank => {
                 if let Some(names) = &mut self.names {
                     names.heading = names.heading.take().filter(|heading| !heading.is_blank);
                     names.heading.iter_mut().for_each(|heading| heading.is_blank = true);
                 }
             }
-            Line::Text(_) | Line::Content | Line::Closes => {}
+            LineRole::Text(_) | LineRole::Content | LineRole::Closes => {}
         }
     }
 
-    /// Whether a bare fence has shown that the one before has opened a block inside a file, or may
-    /// have: then the file goes on.
-    fn is_of_held(&mut self, what: &Line, line: &Range<usize>, after: usize) -> bool {
-        let Line::Opens(open) = what else { return false };
+    /// Returns whether a bare fence shows that the previous one may have opened a block inside the
+    /// held file. The file then continues.
+    fn reopens_held(&mut self, what: &LineRole, line: &Range<usize>, after: usize) -> bool {
+        let LineRole::Opens(open) = what else { return false };
         let Some(names) = &mut self.names else { return false };
-        let is_bare = |held: &mut Held| {
+        let is_bare = |held: &mut HeldFile| {
             open.info.is_empty() && open.marker == held.block.marker && open.width >= held.block.width
         };
         let Some(held) = names.held.take_if(is_bare) else { return false };
-        debug_assert!(held.end <= line.start, "what follows a file stands behind it");
+        debug_assert!(held.end <= line.start, "a line after a file starts after its end");
         let mut block = held.block;
         block.is_ambiguous = true;
         block.reopened = Some(after);
         self.structure = held.structure;
         self.structure.reopen(block.marker, block.width);
         (names.heading, names.element) = (None, None);
-        self.state = State::Block(block);
+        self.state = FenceState::Block(block);
         true
     }
 
@@ -393,70 +406,75 @@ impl Scanner {
         }
     }
 
-    /// A line of text outside blocks, where files are looked for.
+    /// Handles a line of text outside blocks when splitting into files.
     fn text(&mut self, window: &[u8], range: Range<usize>, after: usize, out: &mut Cuts) {
-        let Some(names) = &mut self.names else { return };
         let Ok(text) = std::str::from_utf8(&window[range.clone()]) else {
-            (names.heading, names.element) = (None, None);
+            self.clear_names();
             return;
         };
+        if self.tag_line(window, text, &range, after, out) || self.opens_change(window, text, &range, out) {
+            return;
+        }
+        if let Some(names) = &mut self.names {
+            names.heading = next_heading(text, range.start, names.heading.take());
+        }
+    }
+
+    /// Handles a line with a tag about a file; returns whether it has one.
+    fn tag_line(
+        &mut self,
+        window: &[u8],
+        text: &str,
+        range: &Range<usize>,
+        after: usize,
+        out: &mut Cuts,
+    ) -> bool {
+        let Some(names) = &mut self.names else { return false };
         let in_window = |part: Range<usize>| range.start + part.start..range.start + part.end;
-        match element::tag(text, names.element.is_some()) {
+        let (path, name, body) = match element::tag(text, names.element.is_some()) {
             Some(Tag::Opens { path, name, body }) => {
-                let path = path.map(in_window).or(names.element.take().map(|(path, _)| path));
-                let tag = [b"</", &window[in_window(name)], b">"].concat();
-                self.close_held(window, out);
-                self.element(path, tag, window, range.start + body..range.end, after, out);
-                return;
+                (path.map(in_window).or(names.element.take().map(|(path, _)| path)), name, body)
             }
             Some(Tag::Path(path)) => {
                 let path = in_window(path);
                 names.element = Some((path.clone(), 0));
                 names.heading = Some(Heading { path, is_strong: true, has_text: false, is_blank: false });
-                return;
+                return true;
             }
-            None => {}
-        }
-        if let Some((name, body)) = element::tag_as_fence(text)
-            && let Some(heading) = names.heading.take()
-        {
-            let tag = [b"</", &window[in_window(name)], b">"].concat();
-            self.close_held(window, out);
-            self.element(Some(heading.path), tag, window, range.start + body..range.end, after, out);
-            return;
-        }
-        let close = if element::opens_edit(text) {
-            Some(Close::Edit)
-        } else {
-            element::opens_patch(text).map(|is_diff| if is_diff { Close::Diff } else { Close::Patch })
-        };
-        if let Some(close) = close {
-            let path = names.heading.take().map(|heading| heading.path);
-            names.element = None;
-            self.close_held(window, out);
-            let kind = if close == Close::Edit { Kind::Edit } else { Kind::Diff };
-            self.state =
-                State::Block(Box::new(Block { kind: Some(kind), path, ..Block::new(close, range.start) }));
-            return;
-        }
-        names.heading = match (info::path_of_heading(text), names.heading.take()) {
-            (Some(found), _) => Some(Heading {
-                path: in_window(found.path),
-                is_strong: found.is_strong,
-                has_text: false,
-                is_blank: false,
-            }),
-            (None, Some(heading)) if is_ornament(text) => Some(Heading { is_blank: false, ..heading }),
-            (None, Some(heading))
-                if heading.is_strong && !heading.has_text && !info::is_partial_line(text) =>
-            {
-                Some(Heading { has_text: true, is_blank: false, ..heading })
+            None => {
+                let Some((name, body)) = element::tag_as_fence(text) else { return false };
+                let Some(heading) = names.heading.take() else { return false };
+                (Some(heading.path), name, body)
             }
-            (None, _) => None,
         };
+        let tag = [b"</", &window[in_window(name)], b">"].concat();
+        self.close_held(window, out);
+        self.element(path, tag, window, range.start + body..range.end, after, out);
+        true
     }
 
-    /// An element with the content of a file, which begins at `rest`.
+    /// Handles a line that opens a search/replace block or a patch; returns whether it does.
+    fn opens_change(&mut self, window: &[u8], text: &str, range: &Range<usize>, out: &mut Cuts) -> bool {
+        let close = if element::opens_edit(text) {
+            Close::Edit
+        } else {
+            match element::opens_patch(text) {
+                Some(true) => Close::Diff,
+                Some(false) => Close::Patch,
+                None => return false,
+            }
+        };
+        let heading = self.names.as_mut().and_then(|names| names.heading.take());
+        self.clear_names();
+        self.close_held(window, out);
+        let kind = if close == Close::Edit { UnitKind::Edit } else { UnitKind::Diff };
+        let path = heading.map(|heading| heading.path);
+        self.state =
+            FenceState::Block(Box::new(Block { kind: Some(kind), path, ..Block::new(close, range.start) }));
+        true
+    }
+
+    /// Opens an element with the content of a file, which begins at `rest`.
     fn element(
         &mut self,
         path: Option<Range<usize>>,
@@ -466,7 +484,7 @@ impl Scanner {
         after: usize,
         out: &mut Cuts,
     ) {
-        self.forget();
+        self.clear_names();
         self.structure = Structure::lenient();
         let is_inline = !window[rest.clone()].trim_ascii().is_empty();
         let body = if is_inline { rest.start } else { after };
@@ -476,11 +494,11 @@ impl Scanner {
             return;
         }
         block.close = Close::Tag { tag, is_new: !is_inline };
-        self.state = State::Block(Box::new(block));
+        self.state = FenceState::Block(Box::new(block));
     }
 
-    /// What was said before a block is not said of the next one.
-    fn forget(&mut self) {
+    /// Discards the names that precede a block, so that they do not apply to the next one.
+    fn clear_names(&mut self) {
         if let Some(names) = &mut self.names {
             (names.heading, names.element) = (None, None);
         }
@@ -528,7 +546,7 @@ impl Scanner {
         line: Range<usize>,
         after: usize,
         out: &mut Cuts,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), SplitError> {
         let is_short = self.line_before + line.len() <= self.cap.bytes_max();
         let is_files = self.names.is_some();
         let text = &window[line.clone()];
@@ -556,35 +574,45 @@ impl Scanner {
                 self.prose_line(window, line, after, out);
             }
             return Ok(());
-        } else if let Close::Tag { is_new, .. } = &mut block.close
-            && *is_new
-            && !text.trim_ascii().is_empty()
-        {
-            *is_new = false;
-            let is_markdown = block
-                .path
-                .as_ref()
-                .is_some_and(|path| std::str::from_utf8(&window[path.clone()]).is_ok_and(is_markdown));
-            // A fence around the content; Markdown may begin with one of its own.
-            if is_short
-                && line.len() <= LINE_BYTES_MAX
-                && !is_markdown
-                && let (_, Line::Opens(open)) = self.structure.line(text)
-            {
-                let path = block.path.take();
-                let mut inside = self.block(window, line.start, &open, after);
-                (inside.path, inside.nests, inside.is_part) = (path, true, false);
-                self.state = State::Block(Box::new(inside));
-                return Ok(());
-            }
+        } else if self.opens_inside_tag(&mut block, window, &line, after) {
+            return Ok(());
         }
         block.enforce(self.cap, window, line, is_files, out)?;
-        self.state = State::Block(block);
+        self.state = FenceState::Block(block);
         Ok(())
     }
 
-    /// Whether a line is the last one of a block that no fence closes, or, of a diff, the first one
-    /// behind it.
+    /// Handles the first line of content after a tag; returns whether it is a fence around the
+    /// content.
+    fn opens_inside_tag(
+        &mut self,
+        block: &mut Block,
+        window: &[u8],
+        line: &Range<usize>,
+        after: usize,
+    ) -> bool {
+        let text = &window[line.clone()];
+        let Close::Tag { is_new, .. } = &mut block.close else { return false };
+        if !*is_new || text.trim_ascii().is_empty() {
+            return false;
+        }
+        *is_new = false;
+        let is_short = self.line_before + line.len() <= self.cap.bytes_max();
+        let path = block.path.as_ref().and_then(|path| std::str::from_utf8(&window[path.clone()]).ok());
+        // A Markdown file may start with a fence that belongs to it.
+        if !is_short || line.len() > LINE_BYTES_MAX || path.is_some_and(is_markdown) {
+            return false;
+        }
+        let (_, LineRole::Opens(open)) = self.structure.line(text) else { return false };
+        let path = block.path.take();
+        let mut inside = self.block(window, line.start, &open, after);
+        (inside.path, inside.nests, inside.is_part) = (path, true, false);
+        self.state = FenceState::Block(Box::new(inside));
+        true
+    }
+
+    /// Returns whether a line is the last one of a block without fences, or the first one after a
+    /// diff.
     fn is_last(&self, block: &mut Block, text: &[u8]) -> bool {
         let as_text = |test: fn(&str) -> bool| std::str::from_utf8(text).is_ok_and(test);
         match &block.close {
@@ -592,11 +620,11 @@ impl Scanner {
             Close::Tag { tag, .. } => memchr::memmem::find(text, tag).is_some(),
             Close::Edit => as_text(element::closes_edit),
             Close::Patch => text.trim_ascii_end() == b"*** End Patch",
-            Close::Diff => !as_text(element::is_of_diff),
+            Close::Diff => !as_text(element::continues_diff),
         }
     }
 
-    /// A line inside a fenced block that is not too long to be a fence.
+    /// Handles a line inside a fenced block that is short enough to be a fence.
     fn fence_line(
         &mut self,
         mut block: Box<Block>,
@@ -604,19 +632,18 @@ impl Scanner {
         line: Range<usize>,
         after: usize,
         out: &mut Cuts,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), SplitError> {
         let is_files = self.names.is_some();
         let text = &window[line.clone()];
         let (has_ended, what) = self.structure.line(text);
         if has_ended {
             out.push(block.ended(window, line.start, is_files));
-            self.seen(what, window, line, after, out);
+            self.classified_line(what, window, line, after, out);
             return Ok(());
         }
-        if what == Line::Closes {
+        if what == LineRole::Closes {
             if block.reopened.take() == Some(line.start) {
-                // Else the fence before this one would have opened a block without content, behind
-                // the file.
+                // Otherwise the previous fence would have opened an empty block after the file.
                 block.is_ambiguous = false;
             }
             if let Some(&inner) = block.inner.last() {
@@ -628,7 +655,7 @@ impl Scanner {
             } else if block.may_be_markdown && !block.continued {
                 let structure = self.structure.clone();
                 if let Some(names) = &mut self.names {
-                    names.held = Some(Held { block, end: line.start, structure, lines: 0 });
+                    names.held = Some(HeldFile { block, end: line.start, structure, lines: 0 });
                 }
                 return Ok(());
             } else {
@@ -639,24 +666,24 @@ impl Scanner {
             block.look_for_inner(text);
         }
         block.enforce(self.cap, window, line, is_files, out)?;
-        self.state = State::Block(block);
+        self.state = FenceState::Block(block);
         Ok(())
     }
 
-    /// The window has ended inside a line that was looked at up to `next`. Returns how much of the
-    /// window is done with.
-    fn partial(&mut self, window: &[u8], out: &mut Cuts) -> Result<usize, Fault> {
+    /// Handles the end of the window inside a line that was scanned up to `next`. Returns how many
+    /// bytes to release.
+    fn partial(&mut self, window: &[u8], out: &mut Cuts) -> Result<usize, SplitError> {
         let line = self.line..self.next;
         let is_files = self.names.is_some();
         match &mut self.state {
-            State::Skipping => {}
-            State::Prose => {
+            FenceState::Skipping => {}
+            FenceState::Prose => {
                 if line.len() > LINE_BYTES_MAX {
-                    self.state = State::Skipping;
+                    self.state = FenceState::Skipping;
                     self.long_prose_line(window, &line, out);
                 }
             }
-            State::Block(block) => {
+            FenceState::Block(block) => {
                 let cap = self.cap.bytes_max();
                 if self.line_before + line.len() > cap {
                     let is_out = block.close == Close::Fence
@@ -666,7 +693,7 @@ impl Scanner {
                         block.enforce(self.cap, window, line, is_files, out)?;
                     } else if line.len() > LINE_BYTES_MAX {
                         out.push(block.ended(window, line.start, is_files));
-                        self.state = State::Skipping;
+                        self.state = FenceState::Skipping;
                         self.long_prose_line(window, &line, out);
                     }
                 }
@@ -675,39 +702,39 @@ impl Scanner {
         Ok(self.release())
     }
 
-    /// Lets go of what is not needed any more, and moves all offsets by as much.
+    /// Releases the bytes that are no longer needed and shifts all offsets.
     fn release(&mut self) -> usize {
-        let mut keep = match &self.state {
-            State::Skipping => self.next,
-            State::Prose => self.line,
-            State::Block(block) => block.keep(),
+        let mut released = match &self.state {
+            FenceState::Skipping => self.next,
+            FenceState::Prose => self.line,
+            FenceState::Block(block) => block.needed_from(),
         };
         if let Some(names) = &self.names
-            && keep > 0
+            && released > 0
         {
             let heading = names.heading.iter().map(|heading| heading.path.start);
             let element = names.element.iter().map(|(path, _)| path.start);
-            let held = names.held.iter().map(|held| held.block.keep());
-            keep = heading.chain(element).chain(held).fold(keep, usize::min);
+            let held = names.held.iter().map(|held| held.block.needed_from());
+            released = heading.chain(element).chain(held).fold(released, usize::min);
         }
-        if keep == 0 {
+        if released == 0 {
             return 0;
         }
-        self.next -= keep;
-        self.line_before += keep.saturating_sub(self.line);
-        self.line = self.line.saturating_sub(keep);
+        self.next -= released;
+        self.line_before += released.saturating_sub(self.line);
+        self.line = self.line.saturating_sub(released);
         if let Some(names) = &mut self.names {
-            names.heading.iter_mut().for_each(|heading| shift(&mut heading.path, keep));
-            names.element.iter_mut().for_each(|(path, _)| shift(path, keep));
+            names.heading.iter_mut().for_each(|heading| shift(&mut heading.path, released));
+            names.element.iter_mut().for_each(|(path, _)| shift(path, released));
             if let Some(held) = &mut names.held {
-                held.end -= keep;
-                held.block.shift(keep);
+                held.end -= released;
+                held.block.shift(released);
             }
         }
-        if let State::Block(block) = &mut self.state {
-            block.shift(keep);
+        if let FenceState::Block(block) = &mut self.state {
+            block.shift(released);
         }
-        keep
+        released
     }
 }
 
@@ -719,7 +746,7 @@ impl Block {
             close,
             marker: 0,
             width: 0,
-            prefix: Prefix::default(),
+            prefix: LinePrefix::default(),
             body,
             info: None,
             path: None,
@@ -735,12 +762,12 @@ impl Block {
         }
     }
 
-    /// What it is, once its content, or the first piece of it, is known.
+    /// Decides the kind and path from the content or its first piece.
     fn decide(&mut self, window: &[u8], end: usize, is_files: bool) {
         if self.kind.is_some() {
             return;
         }
-        self.kind = Some(Kind::Code);
+        self.kind = Some(UnitKind::Code);
         if self.in_list {
             self.prefix.limit_to(&window[self.body..end]);
         }
@@ -751,18 +778,18 @@ impl Block {
         let language = self.info.clone().map(text).and_then(language_of_file).unwrap_or_default();
         let content = text(self.body..end);
         match element::shape(language, content) {
-            Shape::Edit => self.kind = Some(Kind::Edit),
-            Shape::Diff => self.kind = Some(Kind::Diff),
-            Shape::Plain if self.is_part => self.kind = Some(Kind::Edit),
+            Shape::Edit => self.kind = Some(UnitKind::Edit),
+            Shape::Diff => self.kind = Some(UnitKind::Diff),
+            Shape::Plain if self.is_part => self.kind = Some(UnitKind::Edit),
             Shape::Plain => {
                 let named =
                     path_in(content, language).map(|path| self.body + path.start..self.body + path.end);
-                let said = self.path.clone().map(text);
-                // A heading may give the name only, and the comment the directory as well.
+                let named_before = self.path.clone().map(text);
+                // A heading may give only the file name, and the comment the directory as well.
                 let is_longer = |path: &Range<usize>| {
-                    said.is_none_or(|said| {
+                    named_before.is_none_or(|named_before| {
                         text(path.clone())
-                            .strip_suffix(said)
+                            .strip_suffix(named_before)
                             .is_some_and(|directory| directory.ends_with('/'))
                     })
                 };
@@ -776,7 +803,7 @@ impl Block {
                     self.path = Some(path);
                 }
                 if self.path.is_some() {
-                    self.kind = Some(if self.is_ambiguous { Kind::Refused } else { Kind::File });
+                    self.kind = Some(if self.is_ambiguous { UnitKind::Ambiguous } else { UnitKind::File });
                 }
             }
         }
@@ -790,22 +817,22 @@ impl Block {
         } else {
             Form::Framed { prefix: decided.prefix, at_line_start: self.body_at_line_start }
         };
-        let kind = decided.kind.unwrap_or(Kind::Code);
+        let kind = decided.kind.unwrap_or(UnitKind::Code);
         Cut::new(kind, decided.body..end)
-            .with_path(if kind == Kind::Code { None } else { decided.path })
+            .with_path(if kind == UnitKind::Code { None } else { decided.path })
             .with_info(decided.info)
             .with_form(form)
             .continued(self.continued)
     }
 
-    /// The quote or the list around it has ended, and CommonMark says that the block has as well; a
-    /// file should have had its fence.
+    /// Ends the block because the quote or list around it has ended. This is the end according to
+    /// CommonMark; a file should have had a closing fence.
     fn ended(&self, window: &[u8], end: usize, is_files: bool) -> Cut {
         let cut = self.cut(window, end, is_files);
         if is_files { cut.incomplete() } else { cut }
     }
 
-    /// A fence that opens a block inside this one.
+    /// Detects a fence that opens a block inside this one.
     fn look_for_inner(&mut self, line: &[u8]) {
         let indent = line.iter().take_while(|byte| **byte == b' ').count();
         let least = self.inner.last().copied().unwrap_or(self.width);
@@ -821,8 +848,8 @@ impl Block {
         }
     }
 
-    /// Cuts what is beyond the cap: at the start of `line` if that is enough, so that indentation
-    /// and closing fences stay whole.
+    /// Splits off what exceeds the cap: at the start of `line` if possible, so that indentation and
+    /// closing fences are not split.
     fn enforce(
         &mut self,
         cap: Cap,
@@ -830,7 +857,7 @@ impl Block {
         line: Range<usize>,
         is_files: bool,
         out: &mut Cuts,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), SplitError> {
         while line.end - self.body > cap.bytes_max() {
             let end = cap.cut(window, &(self.body..line.end), out)?;
             let end = if line.start > self.body { line.start } else { end };
@@ -839,7 +866,8 @@ impl Block {
             self.body = end;
             self.body_at_line_start = end == line.start;
             self.continued = true;
-            // They left with the first piece; kept, they would hold the whole block in the window.
+            // The first piece carries the labels. Retaining them would keep the whole block in the
+            // window.
             (self.info, self.path) = (None, None);
         }
         Ok(())
@@ -851,14 +879,14 @@ impl Block {
         [&mut self.info, &mut self.path].into_iter().flatten().for_each(|range| shift(range, by));
     }
 
-    /// Where the part of the window starts that is still needed.
-    fn keep(&self) -> usize {
+    /// Returns the start of the part of the window that is still needed.
+    fn needed_from(&self) -> usize {
         let labels = [&self.path, &self.info].into_iter().flatten().map(|range| range.start);
         labels.fold(self.body, usize::min)
     }
 }
 
-/// The path that a comment in the first lines of a block names.
+/// Returns the path that a comment in the first lines of a block names.
 fn path_in(content: &str, language: &str) -> Option<Range<usize>> {
     let first = content.lines().next()?;
     let lower = first.to_ascii_lowercase();
@@ -868,7 +896,24 @@ fn path_in(content: &str, language: &str) -> Option<Range<usize>> {
     Some(start + path.start..start + path.end)
 }
 
-/// Whether a line only adorns the heading above it: an underline, a rule, a closing tag.
+/// Returns the heading after a line of text that starts at `start`.
+fn next_heading(text: &str, start: usize, heading: Option<Heading>) -> Option<Heading> {
+    match (info::path_of_heading(text), heading) {
+        (Some(found), _) => Some(Heading {
+            path: start + found.path.start..start + found.path.end,
+            is_strong: found.is_strong,
+            has_text: false,
+            is_blank: false,
+        }),
+        (None, Some(heading)) if is_ornament(text) => Some(Heading { is_blank: false, ..heading }),
+        (None, Some(heading)) if heading.is_strong && !heading.has_text && !info::is_partial_line(text) => {
+            Some(Heading { has_text: true, is_blank: false, ..heading })
+        }
+        (None, _) => None,
+    }
+}
+
+/// Returns whether a line only decorates the heading above it: an underline, a rule, a closing tag.
 fn is_ornament(text: &str) -> bool {
     let text = text.trim();
     let is_rule =

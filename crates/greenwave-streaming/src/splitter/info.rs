@@ -1,12 +1,12 @@
-//! What an info string, a line above a fence or a first line of code says: a language, a path. Pure
-//! functions of one line of text.
+//! Extracts the language and path from an info string, a line above a fence or a first line of
+//! code.
 
 use std::ops::Range;
 
 use super::path::{Trust, fits, is_path};
 
-/// Attributes whose value is a path. `title` and `name` are often prose, so their value must look
-/// like one.
+/// Attributes whose value is a path. `title` and `name` often contain prose, so their value must
+/// also look like a path.
 const PATH_KEYS: [(&str, Trust); 9] = [
     ("path", Trust::Attribute),
     ("file", Trust::Attribute),
@@ -19,7 +19,7 @@ const PATH_KEYS: [(&str, Trust); 9] = [
     ("name", Trust::Quoted),
 ];
 
-/// Words that name what follows them a file.
+/// Labels that are followed by a path.
 const LABELS: [&str; 13] = [
     "file",
     "filename",
@@ -36,13 +36,13 @@ const LABELS: [&str; 13] = [
     "updated file",
 ];
 
-/// Words in front of a path that say that all of the file follows.
+/// Verbs before a path that announce the whole file.
 const VERBS: [&str; 8] = ["create", "creating", "created", "write", "writing", "new", "add", "adding"];
 
 /// Words between such a verb and the path.
 const FILLERS: [&str; 9] = ["a", "an", "the", "new", "file", "called", "named", "full", "complete"];
 
-/// Words of a remark that say that only a part of a file follows.
+/// Words of a remark that announce only a part of a file.
 const PARTIAL: [&str; 22] = [
     "append",
     "before",
@@ -68,7 +68,7 @@ const PARTIAL: [&str; 22] = [
     "usage",
 ];
 
-/// Such words of a line of text between a heading and its block, beside those.
+/// Further words that announce a part, in a line of text between a heading and its block.
 const PARTIAL_IN_LINES: [&str; 24] = [
     "add",
     "adding",
@@ -96,12 +96,13 @@ const PARTIAL_IN_LINES: [&str; 24] = [
     "within",
 ];
 
-/// The language of a code block: the first word of its info string.
+/// Returns the language of a code block, which is the first word of its info string.
 pub(crate) fn first_word(info: &str) -> Option<&str> {
     info.split_ascii_whitespace().next()
 }
 
-/// The language of a file: the first word of its info string, unless that is the path or names it.
+/// Returns the language of a file: the first word of its info string, unless that is or names the
+/// path.
 pub(crate) fn language_of_file(info: &str) -> Option<&str> {
     let word = first_word(info)?;
     if attribute(word).is_some() {
@@ -115,18 +116,18 @@ pub(crate) fn language_of_file(info: &str) -> Option<&str> {
     .filter(|language| !language.is_empty())
 }
 
-/// What an info string says of the file of its block.
+/// The file that an info string names.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Named {
     /// Nothing.
     No,
     /// Its path.
     Path(Range<usize>),
-    /// That only some lines of it follow.
+    /// The path of a file, only some lines of which follow.
     Part(Range<usize>),
 }
 
-/// The path that an info string names: among its first two words, or as an attribute.
+/// Finds the path in an info string: among its first two words, or in an attribute.
 pub(super) fn path_of_info(info: &str) -> Named {
     let mut before = Trust::Word;
     let mut found = None;
@@ -152,7 +153,7 @@ pub(super) fn path_of_info(info: &str) -> Named {
                 None => {}
             }
             let label = word.trim_end_matches(':').trim_start_matches(['/', '#', '{']);
-            let is_label = label.is_empty() || LABELS.iter().any(|known| label.eq_ignore_ascii_case(known));
+            let is_label = label.is_empty() || LABELS.iter().any(|listed| label.eq_ignore_ascii_case(listed));
             before = if is_label { Trust::Labelled } else { Trust::Word };
         }
     }
@@ -163,17 +164,17 @@ pub(super) fn path_of_info(info: &str) -> Named {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct HeadingPath {
     pub(super) path: Range<usize>,
-    /// It is a heading, bold, or labelled: one line of text may stand between it and the fence.
+    /// It is a heading, bold, or labelled. One line of text may follow before the fence.
     pub(super) is_strong: bool,
 }
 
-/// The path that the line above a fence consists of, with its ornaments: marks of headings and
-/// lists, numbers, emoji, labels, tags, remarks.
+/// Finds the path in the line above a fence. The line may also contain heading and list markers,
+/// numbers, emoji, labels, tags and remarks.
 pub(super) fn path_of_heading(line: &str) -> Option<HeadingPath> {
     let mut text = line.trim();
     let mut is_strong = text.starts_with('#');
     let mut trust = Trust::Word;
-    // Ornaments come in any order.
+    // Decorations come in any order.
     loop {
         let before = text;
         text = without_tags(text);
@@ -185,7 +186,7 @@ pub(super) fn path_of_heading(line: &str) -> Option<HeadingPath> {
         if let Some(inner) = text.strip_prefix("<!--").and_then(|rest| rest.strip_suffix("-->")) {
             text = inner.trim();
         }
-        // `__init__.py` is no bold text.
+        // `__init__.py` is not bold text.
         let underlined = text.strip_prefix("__").filter(|rest| rest.trim_end_matches(':').ends_with("__"));
         if let Some(inner) = text.strip_prefix("**").or(underlined) {
             is_strong = true;
@@ -205,7 +206,7 @@ pub(super) fn path_of_heading(line: &str) -> Option<HeadingPath> {
     (is_whole && is_path(path, trust)).then(|| HeadingPath { path: range_in(line, path), is_strong })
 }
 
-/// The path that a comment at the start of a block consists of.
+/// Finds the path in a comment at the start of a block.
 pub(super) fn path_of_comment(line: &str, language: &str) -> Option<Range<usize>> {
     const MARKS: [(&str, &str); 15] = [
         ("<!--", "-->"),
@@ -227,7 +228,7 @@ pub(super) fn path_of_comment(line: &str, language: &str) -> Option<Range<usize>
     let text = line.trim();
     let (open, close) = MARKS.into_iter().find(|(open, _)| text.starts_with(open))?;
     let inner = text.strip_prefix(open)?.strip_suffix(close)?.trim_start_matches([';', '/', '!', '#']);
-    // A heading of Markdown is no comment.
+    // A Markdown heading is not a comment.
     if open == "#" && super::path::is_markdown(language) {
         return None;
     }
@@ -243,13 +244,13 @@ pub(super) fn path_of_comment(line: &str, language: &str) -> Option<Range<usize>
     (is_whole && is_path(path, trust) && fits(language, path)).then(|| range_in(line, path))
 }
 
-/// Whether a line of text between a heading and its block says that the block is a part of the
-/// file, or another thing.
+/// Returns whether a line of text between a heading and its block announces a part of the file, or
+/// something else.
 pub(super) fn is_partial_line(text: &str) -> bool {
     is_partial(text) || words_of(text).any(|word| PARTIAL_IN_LINES.contains(&word.as_str()))
 }
 
-/// Whether a remark says so.
+/// Returns whether a remark announces a part of a file.
 fn is_partial(text: &str) -> bool {
     let mut was_line = false;
     words_of(text).any(|word| {
@@ -264,14 +265,14 @@ fn words_of(text: &str) -> impl Iterator<Item = String> {
     text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).map(str::to_ascii_lowercase)
 }
 
-/// Whether a line of code stands for others that were left out, as in `// ... existing code ...`.
+/// Returns whether a line of code replaces omitted lines, as in `// ... existing code ...`.
 pub(super) fn is_elision(line: &str) -> bool {
     let line = line.trim();
     let Some(dots) = line.find("...").or_else(|| line.find('…')) else { return false };
     let is_comment =
         ["//", "#", "/*", "<!--", "--", "{/*", ";", "%", "..."].iter().any(|mark| line.starts_with(mark));
     let words = line.to_ascii_lowercase();
-    let says = [
+    let phrases = [
         "existing",
         "rest of",
         "remaining",
@@ -282,10 +283,10 @@ pub(super) fn is_elision(line: &str) -> bool {
         "previous code",
         "keep",
     ];
-    is_comment && dots < 40 && says.iter().any(|said| words.contains(said))
+    is_comment && dots < 40 && phrases.iter().any(|phrase| words.contains(phrase))
 }
 
-/// The path of a word of an info string, and whether lines of it are meant.
+/// Finds the path in a word of an info string, and whether the word names a range of lines.
 fn path_of_word(word: &str, trust: Trust) -> Option<(&str, bool)> {
     let word = bare(word);
     if is_path(word, trust.max(Trust::Quoted)) {
@@ -306,7 +307,7 @@ fn path_of_word(word: &str, trust: Trust) -> Option<(&str, bool)> {
         return Some((path, true));
     }
     let (first, second) = word.split_once(':')?;
-    let is_label = LABELS.iter().any(|known| first.eq_ignore_ascii_case(known));
+    let is_label = LABELS.iter().any(|listed| first.eq_ignore_ascii_case(listed));
     if is_path(second, if is_label { Trust::Labelled } else { Trust::Quoted }) && !second.contains(' ') {
         return Some((second, false));
     }
@@ -325,7 +326,7 @@ fn is_span_of_lines(word: &str) -> bool {
     !word.is_empty() && word.split('-').all(is_number) && (word.contains('-') || word.starts_with(['L', 'l']))
 }
 
-/// A word without brackets, braces and marks of code around it.
+/// Removes brackets, braces and code markers around a word.
 fn bare(word: &str) -> &str {
     let word = word.trim_matches(['`', '"', '\'', ',']);
     let inner = |open, close| word.strip_prefix(open).and_then(|rest: &str| rest.strip_suffix(close));
@@ -335,16 +336,16 @@ fn bare(word: &str) -> &str {
     inner.filter(|inner| !inner.contains(['[', ']'])).unwrap_or(word)
 }
 
-/// The value of `path=…` and the like, without its quotes, and how far the key alone makes it a
-/// path.
+/// Returns the value of `path=…` and similar attributes, without quotes, and the trust that the key
+/// implies.
 fn attribute(word: &str) -> Option<(&str, Trust)> {
     let (key, value) = word.trim_matches(['{', '}', ',']).split_once('=')?;
     let key = key.trim_start_matches(['{', '.']);
-    let (_, trust) = PATH_KEYS.into_iter().find(|(known, _)| key.eq_ignore_ascii_case(known))?;
+    let (_, trust) = PATH_KEYS.into_iter().find(|(listed, _)| key.eq_ignore_ascii_case(listed))?;
     Some((value.trim_matches(['"', '\'']), trust))
 }
 
-/// Words between blanks, where a quoted value may hold blanks.
+/// Splits at white space outside quotes.
 fn words(info: &str) -> impl Iterator<Item = &str> {
     let mut rest = info.trim();
     std::iter::from_fn(move || {
@@ -378,8 +379,8 @@ fn without_list_marker(text: &str) -> &str {
             }
             // `File 2 of 3:`, `File 2/3:`.
             let of = digits.trim_start().strip_prefix("of ").or_else(|| digits.strip_prefix('/'));
-            let behind = of.map_or(digits, |of| of.trim_start_matches(|c: char| c.is_ascii_digit()));
-            return behind.trim_start_matches([':', '.', ')', '-', '–', '—', ' ']);
+            let rest = of.map_or(digits, |of| of.trim_start_matches(|c: char| c.is_ascii_digit()));
+            return rest.trim_start_matches([':', '.', ')', '-', '–', '—', ' ']);
         }
     }
     for mark in ["[ ] ", "[x] ", "[X] ", "- ", "+ ", "* ", "• ", "– ", "— ", "> "] {
@@ -401,15 +402,15 @@ fn without_list_marker(text: &str) -> &str {
     if is_numbered && marked.starts_with([' ', '\u{fe0f}', '\u{20e3}']) { marked.trim_start() } else { text }
 }
 
-/// Without emoji, arrows and other symbols in front; letters, digits and ASCII stay.
+/// Removes leading emoji, arrows and other symbols that are neither letters, digits nor ASCII.
 fn without_symbols(text: &str) -> &str {
-    // A line of a tree is no heading.
+    // A line of a directory tree is not a heading.
     let is_drawing = |c: char| ('\u{2500}'..='\u{257f}').contains(&c);
     let is_symbol = |c: char| !c.is_ascii() && !c.is_alphanumeric() && !is_drawing(c);
     text.trim_start_matches(is_symbol).trim_start()
 }
 
-/// Without `=== … ===`, `--- … ---` and the like around it.
+/// Removes `=== … ===`, `--- … ---` and similar rules around the text.
 fn without_rules(text: &str) -> &str {
     for mark in ['=', '-', '*', '~', '_', '+', '─', '═', '━'] {
         let rest = text.trim_start_matches(mark);
@@ -421,7 +422,7 @@ fn without_rules(text: &str) -> &str {
     text
 }
 
-/// Without tags of HTML around it, as in `<summary><b>src/lib.rs</b></summary>`.
+/// Removes HTML tags around the text, as in `<summary><b>src/lib.rs</b></summary>`.
 fn without_tags(mut text: &str) -> &str {
     const TAGS: [&str; 12] = ["summary", "b", "strong", "code", "h1", "h2", "h3", "h4", "h5", "p", "i", "em"];
     while let Some((tag, rest)) = text.strip_prefix('<').and_then(|rest| rest.split_once('>')) {
@@ -436,21 +437,21 @@ fn without_tags(mut text: &str) -> &str {
     text
 }
 
-/// What follows a label or a verb that says that a file follows.
+/// Returns the text after a label or verb that announces a file.
 fn without_label(text: &str) -> Option<&str> {
     if let Some((label, rest)) = text.split_once(':') {
-        // Marks of bold and code may stand on either side of the colon.
+        // Bold and code markers may be on either side of the colon.
         let label = label.trim_matches(['*', '_', '`', ' ']);
         let label = label.strip_prefix("Create ").or_else(|| label.strip_prefix("New ")).unwrap_or(label);
-        let is_label = LABELS.iter().any(|known| label.eq_ignore_ascii_case(known))
-            || VERBS.iter().any(|known| label.eq_ignore_ascii_case(known));
+        let is_label = LABELS.iter().any(|listed| label.eq_ignore_ascii_case(listed))
+            || VERBS.iter().any(|listed| label.eq_ignore_ascii_case(listed));
         if is_label {
             return Some(rest.trim_start_matches(['*', '_']).trim_start());
         }
     }
     let mut words = text.split_ascii_whitespace();
     let first = words.next()?;
-    let is_verb = VERBS.iter().any(|known| first.eq_ignore_ascii_case(known));
+    let is_verb = VERBS.iter().any(|listed| first.eq_ignore_ascii_case(listed));
     let is_file = first.eq_ignore_ascii_case("file") || first.eq_ignore_ascii_case("filename");
     if !is_verb && !is_file {
         return None;
@@ -458,23 +459,24 @@ fn without_label(text: &str) -> Option<&str> {
     let mut rest = text[first.len()..].trim_start();
     if is_verb {
         while let Some(word) = rest.split_ascii_whitespace().next()
-            && FILLERS.iter().any(|known| word.trim_end_matches(':').eq_ignore_ascii_case(known))
+            && FILLERS.iter().any(|listed| word.trim_end_matches(':').eq_ignore_ascii_case(listed))
         {
             rest = rest[word.len()..].trim_start();
         }
     }
-    // `Add main.rs` is a heading, `Add main` is not: without a colon the word itself has to be a
+    // `Add main.rs` is a heading, `Add main` is not: without a colon, the word itself must be a
     // path.
     let (path, ..) = first_term(rest)?;
     is_path(path, Trust::Word).then_some(rest)
 }
 
-/// The first thing of a text, what follows it, and whether it was marked as code, quoted or a link.
+/// Splits a text into its first term and the rest, and returns whether the term was marked as code,
+/// quoted or a link.
 fn first_term(text: &str) -> Option<(&str, &str, bool)> {
     let pairs =
         [("`", "`"), ("**`", "`**"), ("\"", "\""), ("'", "'"), ("**", "**"), ("__", "__"), ("*", "*")];
     for (open, close) in pairs.into_iter().rev() {
-        // The longest mark first.
+        // The longest marker first.
         if open == "*" && text.starts_with("**")
             || open == "__" && !text.trim_end_matches(':').ends_with("__")
         {
@@ -493,7 +495,7 @@ fn first_term(text: &str) -> Option<(&str, &str, bool)> {
         }
     }
     if let Some((inner, rest)) = text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        // A link, or brackets around the path; `[id].tsx` is a name.
+        // A link, or brackets around the path. `[id].tsx` is a name.
         let target = rest.strip_prefix('(').and_then(|rest| rest.split_once(')'));
         if let Some((_, rest)) = target {
             return Some((inner.trim_matches('`'), rest, true));
@@ -509,7 +511,7 @@ fn first_term(text: &str) -> Option<(&str, &str, bool)> {
     (!word.is_empty()).then_some((trimmed, rest, false))
 }
 
-/// Whether what follows a path says something of it, rather than making it a part of a sentence.
+/// Returns whether the text after a path is a remark on it rather than the rest of a sentence.
 fn is_remark(text: &str, is_marked: bool) -> bool {
     let text = text.trim_matches(['*', '_', '`']).trim();
     let text = text.strip_suffix([':', '.']).unwrap_or(text).trim_matches(['*', '_']).trim();
@@ -525,10 +527,10 @@ fn is_remark(text: &str, is_marked: bool) -> bool {
     is_bracketed || is_dashed || is_colon || is_emoji
 }
 
-/// Where `part`, which is a slice of `whole`, stands in it.
+/// Returns the range of `part`, a slice of `whole`, in `whole`.
 fn range_in(whole: &str, part: &str) -> Range<usize> {
     let start = part.as_ptr().addr() - whole.as_ptr().addr();
-    debug_assert!(start + part.len() <= whole.len(), "the part lies in the whole");
+    debug_assert!(start + part.len() <= whole.len(), "`part` is a slice of `whole`");
     start..start + part.len()
 }
 

@@ -1,32 +1,32 @@
-//! JSON values, concatenated or newline-delimited. Finds where they end; what stands inside is for
-//! a parser to judge.
+//! Splits a stream into JSON values, concatenated or newline-delimited, without validating them.
 
-use crate::splitter::{Cap, Cut, Cuts, Fault, Splitter};
-use crate::unit::Kind;
+use crate::cut::{Cut, Cuts};
+use crate::layout::UnitKind;
+use crate::splitter::{Cap, SplitError, Splitter};
 
-/// Cuts a stream into JSON values (RFC 8259), with or without white space between them.
+/// Splits a stream into JSON values (RFC 8259), with or without white space between them.
 ///
-/// Brackets must match and be nested within the depth cap. Beyond that a value is not validated:
-/// `[1,,]` is one value, which a parser will refuse. A number or literal ends where white space, a
-/// bracket, a quote, a comma or a colon follows, or the stream ends. A value that the end of the
-/// stream cuts off is [incomplete](crate::Unit::is_complete). A value is never split: beyond
-/// `unit_bytes_max` is an error.
+/// Brackets must match and be nested within the depth cap. Values are not validated further:
+/// `[1,,]` is one value, which a parser will reject. A number or literal ends before white space, a
+/// bracket, a quote, a comma, a colon or the end of the stream. A value that is cut off by the end
+/// of the stream is [incomplete](crate::Unit::is_complete). A value is never split: more than
+/// `unit_bytes_max` bytes is an error.
 #[derive(Debug)]
 pub struct Json {
     unit_bytes_max: usize,
     depth_max: usize,
-    state: State,
-    /// The closing brackets that are due, innermost last.
-    due: Vec<u8>,
+    state: JsonScan,
+    /// The expected closing brackets, innermost last.
+    closing: Vec<u8>,
 }
 
-/// Where in a value the scanner stands. `Idle -> Scalar -> Idle`, `Idle <-> String`, `Idle ->
-/// Nested <-> String`, `Nested -> Idle`.
+/// The position of the scanner. `Idle -> Scalar -> Idle`, `Idle <-> String`, `Idle -> Nested <->
+/// String`, `Nested -> Idle`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum JsonScan {
     /// Between values.
     Idle,
-    /// In a number or literal that is a value of its own.
+    /// In a top-level number or literal.
     Scalar,
     /// Inside brackets, outside strings.
     Nested,
@@ -37,124 +37,132 @@ enum State {
 }
 
 impl Default for Json {
-    /// Values up to 16 MiB and 127 levels, which is as deep as `serde_json` goes.
+    /// Up to 16 MiB and 127 levels, the depth limit of `serde_json`.
     fn default() -> Self {
         Self::new(16 << 20, 127)
     }
 }
 
 impl Json {
-    /// Values up to `unit_bytes_max` bytes, taken as by [`Cap::error`], nested in up to `depth_max`
-    /// levels; with zero, only scalars.
+    /// Creates a splitter for values of up to `unit_bytes_max` bytes, clamped as in [`Cap::error`],
+    /// and up to `depth_max` levels. With a depth of zero, only scalars are accepted.
     #[must_use]
     pub fn new(unit_bytes_max: usize, depth_max: usize) -> Self {
         let unit_bytes_max = Cap::error(unit_bytes_max).bytes_max();
-        Self { unit_bytes_max, depth_max, state: State::Idle, due: Vec::new() }
+        Self { unit_bytes_max, depth_max, state: JsonScan::Idle, closing: Vec::new() }
     }
 
-    fn check(&self, start: usize, end: usize) -> Result<(), Fault> {
+    fn check(&self, start: usize, end: usize) -> Result<(), SplitError> {
         if end - start > self.unit_bytes_max {
-            return Err(Fault::too_long(start, self.unit_bytes_max));
+            return Err(SplitError::too_long(start, self.unit_bytes_max));
         }
         Ok(())
     }
 
-    fn emit(&mut self, start: usize, end: usize, out: &mut Cuts) -> Result<usize, Fault> {
-        debug_assert!(self.due.is_empty(), "a value ends outside brackets");
+    fn emit(&mut self, start: usize, end: usize, out: &mut Cuts) -> Result<usize, SplitError> {
+        debug_assert!(self.closing.is_empty(), "a value ends outside brackets");
         self.check(start, end)?;
-        self.state = State::Idle;
-        out.push(Cut::new(Kind::Json, start..end));
+        self.state = JsonScan::Idle;
+        out.push(Cut::new(UnitKind::Json, start..end));
         Ok(end)
     }
 
-    fn open(&mut self, start: usize, at: usize, closing: u8) -> Result<(), Fault> {
-        if self.due.len() >= self.depth_max {
-            // The length comes first, whichever of the two a chunk's end shows first.
+    fn open(&mut self, start: usize, at: usize, closing: u8) -> Result<(), SplitError> {
+        if self.closing.len() >= self.depth_max {
+            // Checks the length first, so that the error does not depend on chunk boundaries.
             self.check(start, at)?;
-            return Err(Fault::too_deep(at, self.depth_max));
+            return Err(SplitError::too_deep(at, self.depth_max));
         }
-        self.due.push(closing);
-        self.state = State::Nested;
+        self.closing.push(closing);
+        self.state = JsonScan::Nested;
         Ok(())
+    }
+
+    /// Processes the byte at `at` inside brackets but outside strings. Returns the start of the
+    /// open value, or the end of the value that the byte completes.
+    #[inline]
+    fn nested(&mut self, byte: u8, start: usize, at: usize, out: &mut Cuts) -> Result<usize, SplitError> {
+        match byte {
+            b'"' => self.state = JsonScan::String,
+            b'{' => self.open(start, at, b'}')?,
+            b'[' => self.open(start, at, b']')?,
+            b'}' | b']' => {
+                if self.closing.pop() != Some(byte) {
+                    self.check(start, at)?;
+                    return Err(SplitError::malformed(at, "the matching bracket"));
+                }
+                if self.closing.is_empty() {
+                    return self.emit(start, at + 1, out);
+                }
+            }
+            _ => {}
+        }
+        Ok(start)
     }
 }
 
 impl Splitter for Json {
-    fn scan(&mut self, window: &[u8], fresh: usize, out: &mut Cuts) -> Result<usize, Fault> {
+    fn scan(&mut self, window: &[u8], fresh: usize, out: &mut Cuts) -> Result<usize, SplitError> {
         let mut start = 0;
         let mut at = fresh;
         while at < window.len() {
             let byte = window[at];
             match self.state {
-                State::Idle => {
+                JsonScan::Idle => {
                     start = at;
                     match byte {
                         b' ' | b'\t' | b'\n' | b'\r' => start = at + 1,
                         b'{' => self.open(start, at, b'}')?,
                         b'[' => self.open(start, at, b']')?,
-                        b'"' => self.state = State::String,
-                        b'}' | b']' | b',' | b':' => return Err(Fault::malformed(at, "a JSON value")),
-                        _ => self.state = State::Scalar,
+                        b'"' => self.state = JsonScan::String,
+                        b'}' | b']' | b',' | b':' => return Err(SplitError::malformed(at, "a JSON value")),
+                        _ => self.state = JsonScan::Scalar,
                     }
                     at += 1;
                 }
-                State::Scalar => match window[at..].iter().position(|byte| ends_scalar(*byte)) {
+                JsonScan::Scalar => match window[at..].iter().position(|byte| ends_scalar(*byte)) {
                     None => at = window.len(),
                     Some(i) => {
                         at += i;
                         start = self.emit(start, at, out)?;
                     }
                 },
-                State::Nested => {
-                    match byte {
-                        b'"' => self.state = State::String,
-                        b'{' => self.open(start, at, b'}')?,
-                        b'[' => self.open(start, at, b']')?,
-                        b'}' | b']' => {
-                            if self.due.pop() != Some(byte) {
-                                self.check(start, at)?;
-                                return Err(Fault::malformed(at, "the bracket that matches"));
-                            }
-                            if self.due.is_empty() {
-                                start = self.emit(start, at + 1, out)?;
-                            }
-                        }
-                        _ => {}
-                    }
+                JsonScan::Nested => {
+                    start = self.nested(byte, start, at, out)?;
                     at += 1;
                 }
-                State::String => match memchr::memchr2(b'"', b'\\', &window[at..]) {
+                JsonScan::String => match memchr::memchr2(b'"', b'\\', &window[at..]) {
                     None => at = window.len(),
                     Some(i) => {
                         at += i + 1;
                         if window[at - 1] == b'\\' {
-                            self.state = State::Escape;
-                        } else if self.due.is_empty() {
+                            self.state = JsonScan::Escape;
+                        } else if self.closing.is_empty() {
                             start = self.emit(start, at, out)?;
                         } else {
-                            self.state = State::Nested;
+                            self.state = JsonScan::Nested;
                         }
                     }
                 },
-                State::Escape => {
-                    self.state = State::String;
+                JsonScan::Escape => {
+                    self.state = JsonScan::String;
                     at += 1;
                 }
             }
         }
-        if self.state == State::Idle {
+        if self.state == JsonScan::Idle {
             return Ok(window.len());
         }
         self.check(start, window.len())?;
         Ok(start)
     }
 
-    fn finish(&mut self, window: &[u8], out: &mut Cuts) -> Result<(), Fault> {
+    fn finish(&mut self, window: &[u8], out: &mut Cuts) -> Result<(), SplitError> {
         match self.state {
-            State::Idle => debug_assert!(window.is_empty(), "nothing is kept between values"),
-            State::Scalar => out.push(Cut::new(Kind::Json, 0..window.len())),
-            State::Nested | State::String | State::Escape => {
-                out.push(Cut::new(Kind::Json, 0..window.len()).incomplete());
+            JsonScan::Idle => debug_assert!(window.is_empty(), "no bytes are buffered between values"),
+            JsonScan::Scalar => out.push(Cut::new(UnitKind::Json, 0..window.len())),
+            JsonScan::Nested | JsonScan::String | JsonScan::Escape => {
+                out.push(Cut::new(UnitKind::Json, 0..window.len()).incomplete());
             }
         }
         Ok(())

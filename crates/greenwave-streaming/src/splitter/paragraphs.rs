@@ -1,41 +1,43 @@
-//! Paragraphs of plain text: lines between blank ones. Unaware of what the lines hold.
+//! Splits plain text into paragraphs: lines between blank lines.
 
 use std::ops::Range;
 
-use crate::splitter::ends::find_end;
-use crate::splitter::{Cap, Cut, Cuts, Fault, Splitter};
-use crate::unit::Kind;
+use crate::cut::{Cut, Cuts};
+use crate::layout::UnitKind;
+use crate::splitter::line_ends::find_end;
+use crate::splitter::{Cap, SplitError, Splitter};
 
-/// Cuts at blank lines, which have nothing but spaces and tabs. Line ends are LF, CRLF and CR.
+/// Splits at blank lines, which contain only spaces and tabs. Lines end with LF, CRLF or CR.
 ///
-/// A paragraph begins with its first character that is not blank, and leaves when the blank line behind it is complete, without the end of
-/// its last line; line ends inside it stay. The last one of a stream that does not end with a blank line is
-/// [incomplete](crate::Unit::is_complete). The cap counts the blanks behind a line too; of a paragraph that they bring to it, the last
-/// piece is empty.
+/// A paragraph starts with its first character that is not white space, and is reported when the
+/// blank line after it is complete. It excludes the ending of its last line and includes those of
+/// other lines. The last paragraph of a stream that does not end with a blank line is
+/// [incomplete](crate::Unit::is_complete). The cap also counts trailing white space; if white space
+/// exceeds it, the last piece is empty.
 #[derive(Debug, Default)]
 pub struct Paragraphs {
     cap: Cap,
-    /// The window starts with a paragraph; else it is empty.
+    /// The window starts with a paragraph. Otherwise the window is empty.
     is_inside: bool,
-    /// Where the current line starts, or what is left of it after a cut.
+    /// Start of the current line, or of its rest after a split.
     line: usize,
-    /// What was cut off the current line was not blank.
+    /// The part split off the current line was not blank.
     line_has_text: bool,
-    /// Where line ends are looked for next.
+    /// Offset from which to search for line endings.
     next: usize,
-    /// Where the last line that is not blank ends.
+    /// End of the last line that is not blank.
     end: usize,
     continued: bool,
 }
 
 impl Paragraphs {
-    /// Paragraphs up to `cap`.
+    /// Creates a splitter for paragraphs of up to `cap`.
     #[must_use]
     pub fn new(cap: Cap) -> Self {
         Self { cap, ..Self::default() }
     }
 
-    /// Goes to the paragraph that begins at or after `from`, if one does.
+    /// Moves to the paragraph that starts at or after `from`, if there is one.
     fn begin(&mut self, window: &[u8], from: usize) -> Option<usize> {
         let is_text = |byte: &u8| !matches!(byte, b' ' | b'\t' | b'\n' | b'\r');
         let start = from + window[from..].iter().position(is_text)?;
@@ -45,7 +47,7 @@ impl Paragraphs {
         Some(start)
     }
 
-    /// The line from `self.line` to `end` is complete. Returns whether it ends the paragraph.
+    /// Completes the line from `self.line` to `end`. Returns whether it ends the paragraph.
     fn line_end(&mut self, window: &[u8], end: usize, after: usize) -> bool {
         let is_blank = !self.line_has_text && is_blank(&window[self.line..end]);
         if !is_blank {
@@ -55,11 +57,11 @@ impl Paragraphs {
         is_blank
     }
 
-    /// Cuts what lies before `end` to the cap; returns where the rest starts.
-    fn enforce(&mut self, window: &[u8], body: Range<usize>, out: &mut Cuts) -> Result<usize, Fault> {
+    /// Splits `body` at the cap; returns the start of the rest.
+    fn enforce(&mut self, window: &[u8], body: Range<usize>, out: &mut Cuts) -> Result<usize, SplitError> {
         let continued = &mut self.continued;
         let start = self.cap.enforce(window, body, out, |piece| {
-            Cut::new(Kind::Paragraph, piece).incomplete().continued(std::mem::replace(continued, true))
+            Cut::new(UnitKind::Paragraph, piece).incomplete().continued(std::mem::replace(continued, true))
         })?;
         if start > self.line {
             self.line_has_text |= !is_blank(&window[self.line..start]);
@@ -70,7 +72,8 @@ impl Paragraphs {
         Ok(start)
     }
 
-    /// The end of the next line and where the one after it starts; the end alone where a CR may be followed by an LF.
+    /// Returns the end of the next line and the start of the line after it. The start is `None` if
+    /// the line is unfinished or ends with a CR that an LF may follow.
     fn next_line(&self, window: &[u8]) -> (usize, Option<usize>) {
         let Some(end) = find_end(window, self.next) else { return (window.len(), None) };
         let after = match (window[end], window.get(end + 1)) {
@@ -84,12 +87,12 @@ impl Paragraphs {
     fn emit(&mut self, start: usize, out: &mut Cuts) {
         self.is_inside = false;
         let continued = std::mem::take(&mut self.continued);
-        out.push(Cut::new(Kind::Paragraph, start..self.end).continued(continued));
+        out.push(Cut::new(UnitKind::Paragraph, start..self.end).continued(continued));
     }
 }
 
 impl Splitter for Paragraphs {
-    fn scan(&mut self, window: &[u8], _fresh: usize, out: &mut Cuts) -> Result<usize, Fault> {
+    fn scan(&mut self, window: &[u8], _fresh: usize, out: &mut Cuts) -> Result<usize, SplitError> {
         let mut start = 0;
         loop {
             if !self.is_inside {
@@ -118,12 +121,12 @@ impl Splitter for Paragraphs {
         Ok(start)
     }
 
-    fn finish(&mut self, window: &[u8], out: &mut Cuts) -> Result<(), Fault> {
+    fn finish(&mut self, window: &[u8], out: &mut Cuts) -> Result<(), SplitError> {
         if self.is_inside {
-            // What is left is one line at most, with a CR behind it or not.
+            // The rest is at most one line, possibly with a CR.
             let has_end = self.next < window.len();
             let is_blank = self.line_end(window, self.next, window.len());
-            let cut = Cut::new(Kind::Paragraph, 0..self.end).continued(self.continued);
+            let cut = Cut::new(UnitKind::Paragraph, 0..self.end).continued(self.continued);
             out.push(if is_blank && has_end { cut } else { cut.incomplete() });
         }
         Ok(())

@@ -1,21 +1,21 @@
-//! What is a path of a file, and what only has the form of one: a media type, a product, a version,
-//! a domain, an attribute of an object. Pure functions of one word.
+//! Distinguishes file paths from words that only resemble one: media types, products, versions,
+//! domains, attributes of objects.
 
-/// How much besides the word itself says that it is a path.
+/// The evidence, besides the word itself, that the word is a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Trust {
-    /// It stands where paths often stand: the word has to have an extension that files have.
+    /// It is in a place where paths are common. The word must have a common file extension.
     Word,
-    /// It is marked as code or quoted: it may hold blanks.
+    /// It is marked as code or quoted. It may contain blanks.
     Quoted,
-    /// It follows `File:` or the like: an extension or a directory is enough.
+    /// It follows `File:` or a similar label. An extension or a directory is enough.
     Labelled,
-    /// It is the value of `path=` or the like: whatever may be a path is one.
+    /// It is the value of `path=` or a similar attribute. Any possible path is accepted.
     Attribute,
 }
 
-/// Common file names without an extension, in this spelling: in another, `makefile`
-/// and `dockerfile` are languages.
+/// Common file names without an extension, in this case only: `makefile` and `dockerfile` are
+/// languages.
 const BARE_NAMES: [&str; 34] = [
     "Appfile",
     "AUTHORS",
@@ -53,7 +53,7 @@ const BARE_NAMES: [&str; 34] = [
     "VERSION",
 ];
 
-/// Hidden files without an extension that do not end as [`HIDDEN_ENDS`] do.
+/// Hidden files without an extension that are not matched by [`HIDDEN_SUFFIXES`].
 const HIDDEN_NAMES: [&str; 12] = [
     ".bash_profile",
     ".clang-format",
@@ -69,9 +69,9 @@ const HIDDEN_NAMES: [&str; 12] = [
     ".python-version",
 ];
 
-const HIDDEN_ENDS: [&str; 2] = ["rc", "ignore"];
+const HIDDEN_SUFFIXES: [&str; 2] = ["rc", "ignore"];
 
-/// Extensions of files that agents write, in lower case and in order.
+/// Extensions of files that agents write, in lower case, sorted.
 const EXTENSIONS: [&str; 151] = [
     "adoc",
     "ahk",
@@ -226,7 +226,7 @@ const EXTENSIONS: [&str; 151] = [
     "zig",
 ];
 
-/// Extensions that count where there is a directory too: without one, `process.env` and
+/// Extensions that are accepted only after a directory: without one, `process.env` and
 /// `console.log` are attributes.
 const EXTENSIONS_IN_DIRECTORIES: [&str; 30] = [
     "bak",
@@ -261,7 +261,7 @@ const EXTENSIONS_IN_DIRECTORIES: [&str; 30] = [
     "zsh",
 ];
 
-/// Common files with such extensions, by their whole name.
+/// Common file names with such extensions.
 const WHOLE_NAMES: [&str; 15] = [
     "app.config",
     "application.properties",
@@ -280,10 +280,10 @@ const WHOLE_NAMES: [&str; 15] = [
     "yarn.lock",
 ];
 
-/// Variables whose methods are called as some extensions.
+/// Variables with methods named like extensions.
 const VARIABLES: [&str; 10] = ["c", "ctx", "r", "req", "request", "res", "resp", "response", "self", "this"];
 
-/// Products that end in `.js`, in lower case: `Node.js` is none of a project's files.
+/// Products that end in `.js`, in lower case. `Node.js` is not a file.
 const PRODUCTS: [&str; 42] = [
     "alpine",
     "angular",
@@ -329,22 +329,22 @@ const PRODUCTS: [&str; 42] = [
     "vue",
 ];
 
-/// Those of them that are written in lower case as well, and that nobody calls a file.
+/// Products that are also written in lower case and are unlikely to be file names.
 const PRODUCTS_IN_LOWER_CASE: [&str; 8] = ["d3", "deno", "next", "node", "nuxt", "p5", "three", "vue"];
 
 /// The first parts of media types (RFC 6838).
-const MEDIA: [&str; 9] =
+const MEDIA_TYPES: [&str; 9] =
     ["application", "audio", "font", "image", "message", "model", "multipart", "text", "video"];
 
 /// Directories whose files often have no extension.
-const DIRECTORIES_OF_PROGRAMS: [&str; 8] =
+const PROGRAM_DIRECTORIES: [&str; 8] =
     [".git-hooks", ".husky", "bin", "githooks", "hooks", "libexec", "sbin", "scripts"];
 
-/// Ends of domains that are no extensions.
-const DOMAINS: [&str; 14] =
+/// Top-level domains that are not file extensions.
+const TOP_LEVEL_DOMAINS: [&str; 14] =
     ["ai", "app", "co", "com", "dev", "edu", "gov", "info", "io", "land", "net", "org", "uk", "us"];
 
-/// Whether the text is the path of a file.
+/// Returns whether the text is the path of a file.
 pub(super) fn is_path(text: &str, trust: Trust) -> bool {
     let is_foreign = |c: char| c.is_control() || "`*<>|\"';,=?!".contains(c);
     let is_blank = |c: char| c.is_whitespace();
@@ -355,7 +355,7 @@ pub(super) fn is_path(text: &str, trust: Trust) -> bool {
     if has_blanks && (trust < Trust::Quoted || text.trim() != text) {
         return false;
     }
-    // A drive of Windows is the only thing that has a colon.
+    // Only a Windows drive may contain a colon.
     let drive = text.get(1..3).is_some_and(|colon| [":\\", ":/"].contains(&colon));
     let after_drive = if drive { &text[2..] } else { text };
     if after_drive.contains(':') || text.contains("//") || !has_balanced_brackets(text) {
@@ -371,15 +371,16 @@ pub(super) fn is_path(text: &str, trust: Trust) -> bool {
     if is_domain(first) && !first.starts_with('.') {
         return false;
     }
-    let is_media = MEDIA.contains(&first) && directory.len() == first.len() + 1 && trust < Trust::Attribute;
+    let is_media =
+        MEDIA_TYPES.contains(&first) && directory.len() == first.len() + 1 && trust < Trust::Attribute;
     let is_rooted = directory.starts_with(['/', '.', '~']) || drive;
     is_named_in_directory(name, is_media)
         || !is_media
-            && (is_rooted || trust >= Trust::Labelled || is_of_programs(directory))
+            && (is_rooted || trust >= Trust::Labelled || is_program_directory(directory))
             && is_plain_name(name)
 }
 
-/// Whether files have this name in whatever directory.
+/// Returns whether this is a file name in any directory.
 fn is_file_name(name: &str, trust: Trust) -> bool {
     if is_well_known(name) {
         return true;
@@ -388,25 +389,26 @@ fn is_file_name(name: &str, trust: Trust) -> bool {
         return trust == Trust::Attribute && is_plain_name(name);
     };
     let extension_lower = extension.to_ascii_lowercase();
-    if stem.is_empty() || is_version(stem) && !is_known(&extension_lower) {
+    if stem.is_empty() || is_version(stem) && !is_common_extension(&extension_lower) {
         return false;
     }
-    // `a.b.c` is no source of C.
+    // `a.b.c` is not a C source file.
     let is_call =
         VARIABLES.contains(&stem) && ["csv", "html", "json", "xml"].contains(&extension_lower.as_str());
     let is_attribute = (extension.len() == 1 && stem.contains('.') || is_call) && trust < Trust::Labelled;
-    if is_known(&extension_lower) && !is_attribute {
+    if is_common_extension(&extension_lower) && !is_attribute {
         return trust >= Trust::Labelled || !is_product(name, stem, &extension_lower);
     }
-    // No attribute has a hyphen; a selector of CSS has, and `fits` checks the language.
+    // An attribute never contains a hyphen. A CSS selector may, and `fits` checks the language.
     if extension.contains('-') && trust == Trust::Quoted {
         return is_plain_extension(extension) && is_plain_name(name) && !stem.contains('.');
     }
-    let is_extension = is_plain_extension(extension) && !DOMAINS.contains(&extension_lower.as_str());
+    let is_extension =
+        is_plain_extension(extension) && !TOP_LEVEL_DOMAINS.contains(&extension_lower.as_str());
     trust >= Trust::Labelled && is_extension && is_plain_name(name)
 }
 
-/// The same in a directory, where an extension may be any.
+/// Returns whether this is a file name after a directory, where any extension is accepted.
 fn is_named_in_directory(name: &str, is_media: bool) -> bool {
     if is_well_known(name) {
         return true;
@@ -416,7 +418,7 @@ fn is_named_in_directory(name: &str, is_media: bool) -> bool {
     if stem.is_empty() {
         return false;
     }
-    is_known(&lower)
+    is_common_extension(&lower)
         || EXTENSIONS_IN_DIRECTORIES.contains(&lower.as_str())
         || !is_media && is_plain_extension(extension) && !is_version(stem)
 }
@@ -433,18 +435,20 @@ fn is_well_known(name: &str) -> bool {
 fn is_hidden(name: &str) -> bool {
     let Some(rest) = name.strip_prefix('.') else { return false };
     let is_word = rest.bytes().all(|c| c.is_ascii_alphanumeric() || b"._-".contains(&c));
-    let known = HIDDEN_NAMES.contains(&name) || name.starts_with(".env.");
-    let ends = rest.len() > 3 && HIDDEN_ENDS.iter().any(|end| rest.ends_with(end));
-    let has_extension =
-        rest.rsplit_once('.').is_some_and(|(stem, extension)| !stem.is_empty() && is_known(extension));
-    is_word && rest.starts_with(|c: char| c.is_ascii_lowercase()) && (known || ends || has_extension)
+    let is_listed = HIDDEN_NAMES.contains(&name) || name.starts_with(".env.");
+    let ends = rest.len() > 3 && HIDDEN_SUFFIXES.iter().any(|end| rest.ends_with(end));
+    let has_extension = rest
+        .rsplit_once('.')
+        .is_some_and(|(stem, extension)| !stem.is_empty() && is_common_extension(extension));
+    is_word && rest.starts_with(|c: char| c.is_ascii_lowercase()) && (is_listed || ends || has_extension)
 }
 
-fn is_known(extension: &str) -> bool {
+fn is_common_extension(extension: &str) -> bool {
     EXTENSIONS.binary_search(&extension).is_ok()
 }
 
-/// Letters, digits and a few marks, not all of them digits.
+/// Returns whether the name consists of letters, digits and some punctuation, with at least one
+/// letter.
 fn is_plain_name(name: &str) -> bool {
     name.starts_with(|c: char| c.is_alphanumeric() || c == '_' || c == '.')
         && name.chars().all(|c| c.is_alphanumeric() || "._-+@".contains(c))
@@ -472,16 +476,16 @@ fn is_product(name: &str, stem: &str, extension: &str) -> bool {
     is_script || ["ASP.NET", "docs.rs", "crates.rs"].contains(&name)
 }
 
-fn is_of_programs(directory: &str) -> bool {
+fn is_program_directory(directory: &str) -> bool {
     let last = directory.trim_end_matches(['/', '\\']).rsplit(['/', '\\']).next();
-    last.is_some_and(|last| DIRECTORIES_OF_PROGRAMS.contains(&last))
+    last.is_some_and(|last| PROGRAM_DIRECTORIES.contains(&last))
 }
 
 fn is_domain(part: &str) -> bool {
-    part.rsplit_once('.').is_some_and(|(stem, end)| !stem.is_empty() && DOMAINS.contains(&end))
+    part.rsplit_once('.').is_some_and(|(stem, end)| !stem.is_empty() && TOP_LEVEL_DOMAINS.contains(&end))
 }
 
-/// `Read the docs.md` is a file where it is quoted; `and then main.rs` is not.
+/// `Read the docs.md` is a file if it is quoted; `and then main.rs` is not.
 fn has_blanks_before_name(name: &str) -> bool {
     name.split_whitespace().count() > 4
 }
@@ -498,12 +502,12 @@ fn has_balanced_brackets(text: &str) -> bool {
             _ => {}
         }
     }
-    // Brackets hold something: `route()` is a call.
+    // Brackets must not be empty: `route()` is a call.
     open.is_empty() && !["()", "[]", "{}"].iter().any(|pair| text.contains(pair))
 }
 
-/// Languages that show commands, or what they print.
-const COMMANDS: [&str; 15] = [
+/// Languages of commands or of their output.
+const COMMAND_LANGUAGES: [&str; 15] = [
     "bash",
     "sh",
     "shell",
@@ -521,9 +525,9 @@ const COMMANDS: [&str; 15] = [
     "ps1",
 ];
 
-/// Families of languages with the extensions of their files; a block in one of them is no file of
-/// another.
-const FAMILIES: [(&[&str], &[&str]); 14] = [
+/// Families of languages with their file extensions. A block in one of these languages is not a
+/// file of another family.
+const LANGUAGE_FAMILIES: [(&[&str], &[&str]); 14] = [
     (&["python", "py", "python3"], &["py", "pyi", "pyx", "ipynb"]),
     (&["rust", "rs"], &["rs"]),
     (&["go", "golang"], &["go", "mod", "sum"]),
@@ -552,43 +556,45 @@ const FAMILIES: [(&[&str], &[&str]); 14] = [
     (&["css", "scss", "sass", "less"], &["css", "scss", "sass", "less", "styl"]),
 ];
 
-/// Whether a block in this language may be the file: the line above often names what commands or
-/// data below are about.
+/// Returns whether a block in `language` may be the file `path`. The line above a block often names
+/// the file that commands or data in the block are about.
 pub(super) fn fits(language: &str, path: &str) -> bool {
     let language = language.to_ascii_lowercase();
     let name = path.rsplit(['/', '\\']).next().unwrap_or(path);
     let extension =
         name.rsplit_once('.').map(|(_, extension)| extension.to_ascii_lowercase()).unwrap_or_default();
-    let is_selector = extension.contains('-') && STYLED.contains(&language.as_str());
-    if NO_FILE.contains(&language.as_str()) || is_selector {
+    let is_selector = extension.contains('-') && SELECTOR_LANGUAGES.contains(&language.as_str());
+    if OUTPUT_LANGUAGES.contains(&language.as_str()) || is_selector {
         return false;
     }
-    let has_family = || FAMILIES.iter().any(|(_, extensions)| extensions.contains(&extension.as_str()));
-    if COMMANDS.contains(&language.as_str()) {
+    let has_family =
+        || LANGUAGE_FAMILIES.iter().any(|(_, extensions)| extensions.contains(&extension.as_str()));
+    if COMMAND_LANGUAGES.contains(&language.as_str()) {
         let others = ["toml", "html", "xml", "txt", "dart", "php", "lua", "ex", "exs", "hs", "tf"];
         return !has_family() && !others.contains(&extension.as_str());
     }
-    match FAMILIES.iter().find(|(names, _)| names.contains(&language.as_str())) {
+    match LANGUAGE_FAMILIES.iter().find(|(names, _)| names.contains(&language.as_str())) {
         Some((_, extensions)) => extensions.contains(&extension.as_str()) || !has_family(),
         None => true,
     }
 }
 
-/// Languages in which `button.is-large` selects what it is about.
-const STYLED: [&str; 10] =
+/// Languages in which `button.is-large` is a selector.
+const SELECTOR_LANGUAGES: [&str; 10] =
     ["css", "html", "javascript", "js", "jsx", "less", "sass", "scss", "svelte", "vue"];
 
-/// Languages of what is shown rather than saved.
-const NO_FILE: [&str; 8] =
+/// Languages of output, which is not saved to a file.
+const OUTPUT_LANGUAGES: [&str; 8] =
     ["console", "output", "shell-session", "shellsession", "terminal", "traceback", "stdout", "log"];
 
-/// Whether fences in the file are likely to be its own.
+/// Returns whether the language or file is Markdown, in which fences are likely part of the
+/// content.
 pub(super) fn is_markdown(word: &str) -> bool {
     let extension = word.rsplit('.').next().unwrap_or(word);
-    ["md", "mdx", "markdown", "rmd"].iter().any(|known| extension.eq_ignore_ascii_case(known))
+    ["md", "mdx", "markdown", "rmd"].iter().any(|listed| extension.eq_ignore_ascii_case(listed))
 }
 
-const _: () = assert!(is_sorted(&EXTENSIONS), "extensions are looked up by halving");
+const _: () = assert!(is_sorted(&EXTENSIONS), "extensions are found by binary search");
 
 const fn is_sorted(words: &[&str]) -> bool {
     let mut at = 1;

@@ -1,4 +1,4 @@
-//! Server-sent events, as the HTML standard parses them
+//! Splits an event stream into server-sent events, as the HTML standard defines
 //! (<https://html.spec.whatwg.org/multipage/server-sent-events.html>).
 
 use std::ops::Range;
@@ -6,65 +6,66 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::splitter::ends::find_end;
-use crate::splitter::{Cap, Cut, Cuts, Fault, Splitter};
-use crate::unit::{Form, Kind, Label};
+use crate::cut::{Cut, Cuts};
+use crate::layout::{Form, Label, UnitKind};
+use crate::splitter::line_ends::find_end;
+use crate::splitter::{Cap, SplitError, Splitter};
 
 const BOM: &[u8] = b"\xEF\xBB\xBF";
 
-/// The length of the longest field name, `event` or `retry`.
+/// Length of the longest field name, `event` or `retry`.
 const NAME_BYTES_MAX: usize = 5;
 
-/// Cuts an event stream into its events; the unit is the event's data, with
+/// Splits an event stream into events. The unit is the event's data, with
 /// [`event`](crate::Unit::event) and [`id`](crate::Unit::id).
 ///
-/// Byte order mark, all three line ends, comments, empty data, ids with NUL and unknown fields are
-/// treated as the standard says; an event that the end of the stream cuts off is discarded, as it
-/// says. In types and ids, what is not UTF-8 becomes U+FFFD, as it says; in data such bytes stay as
-/// they are: decode the unit with replacement to get the standard's text. An event is never split:
-/// more than `unit_bytes_max` bytes of lines is an error.
+/// The byte order mark, all three line endings, comments, empty data, ids with NUL and unknown
+/// fields are handled as the standard requires. An event that is cut off by the end of the stream
+/// is discarded. In types and ids, bytes that are not UTF-8 are replaced by U+FFFD. In data they
+/// are preserved: decode the unit with replacement to get the standard's text. An event is never
+/// split: more than `unit_bytes_max` bytes of lines is an error.
 #[derive(Debug)]
 pub struct Sse {
     unit_bytes_max: usize,
-    /// Nothing has been scanned yet: a byte order mark may stand here.
+    /// No byte was scanned yet, so a byte order mark may follow.
     at_start: bool,
     after_cr: bool,
-    /// Where in the window the unfinished line starts.
+    /// Start of the unfinished line in the window.
     line: usize,
-    event: Event,
-    /// The last event id, where it stands before the window.
+    event: PendingEvent,
+    /// The last event id, if it is before the window.
     last_id: Vec<u8>,
-    /// The same for units that have it from there; made when one needs it.
+    /// `last_id` as a shared buffer, created when a unit needs it.
     shared_id: Option<Bytes>,
     retry: Option<Duration>,
 }
 
-/// The event that is being read. Ranges of the window.
+/// The event that is being read. All ranges are relative to the window.
 #[derive(Debug, Default)]
-struct Event {
+struct PendingEvent {
     data: Option<Range<usize>>,
     data_lines: usize,
     name: Option<Range<usize>>,
     id: Option<Range<usize>>,
 }
 
-/// The last event id, where it stands in the window.
+/// The last event id, if it is in the window.
 #[derive(Debug)]
-struct Id {
+struct WindowId {
     range: Range<usize>,
     label: Label,
 }
 
 impl Default for Sse {
-    /// Events up to 16 MiB.
+    /// Events of up to 16 MiB.
     fn default() -> Self {
         Self::new(16 << 20)
     }
 }
 
 impl Sse {
-    /// Events up to `unit_bytes_max` bytes, counted over all their lines and taken as by
-    /// [`Cap::error`].
+    /// Creates a splitter for events of up to `unit_bytes_max` bytes, summed over all lines of an
+    /// event and clamped as in [`Cap::error`].
     #[must_use]
     pub fn new(unit_bytes_max: usize) -> Self {
         Self {
@@ -72,41 +73,40 @@ impl Sse {
             at_start: true,
             after_cr: false,
             line: 0,
-            event: Event::default(),
+            event: PendingEvent::default(),
             last_id: Vec::new(),
             shared_id: None,
             retry: None,
         }
     }
 
-    /// Goes on after a break: events without an id have `last_event_id`, as in the stream before.
+    /// Continues a broken stream: events without an id have `last_event_id`.
     #[must_use]
     pub fn after(mut self, last_event_id: &[u8]) -> Self {
         self.last_id = String::from_utf8_lossy(last_event_id).into_owned().into_bytes();
         self
     }
 
-    /// The last event id, which is UTF-8: what to send as `Last-Event-ID` when the stream is opened
-    /// again.
+    /// Returns the last event id, which is UTF-8. Send it as `Last-Event-ID` to reopen the stream.
     #[must_use]
     pub fn last_event_id(&self) -> &[u8] {
         &self.last_id
     }
 
-    /// How long to wait before the stream is opened again, where the stream has said so.
+    /// Returns the reconnection delay that the stream requested, if any.
     #[must_use]
     pub fn retry(&self) -> Option<Duration> {
         self.retry
     }
 
-    fn check(&self, start: usize, end: usize) -> Result<(), Fault> {
+    fn check(&self, start: usize, end: usize) -> Result<(), SplitError> {
         if end.saturating_sub(start) > self.unit_bytes_max {
-            return Err(Fault::too_long(start, self.unit_bytes_max));
+            return Err(SplitError::too_long(start, self.unit_bytes_max));
         }
         Ok(())
     }
 
-    /// Takes in one line that is not empty. Most are `data: …`.
+    /// Processes a non-empty line. Most are `data: …`.
     #[inline]
     fn line(&mut self, window: &[u8], line: Range<usize>) {
         if let Some(value) = window[line.clone()].strip_prefix(b"data:") {
@@ -119,7 +119,7 @@ impl Sse {
 
     fn field(&mut self, window: &[u8], line: Range<usize>) {
         let text = &window[line.clone()];
-        // The names that mean anything are short.
+        // All defined field names are short.
         let colon = text.iter().take(NAME_BYTES_MAX + 1).position(|byte| *byte == b':');
         let name = &text[..colon.unwrap_or(text.len())];
         let value = colon.map_or(line.end, |colon| {
@@ -136,22 +136,21 @@ impl Sse {
         }
     }
 
-    /// The event has ended; reports it if it has data. `id` becomes the last event id of this
-    /// window.
+    /// Ends the event and reports it if it has data. `id` becomes the last event id of this window.
     #[inline]
-    fn dispatch(&mut self, window: &[u8], id: &mut Option<Id>, out: &mut Cuts) {
+    fn dispatch(&mut self, window: &[u8], id: &mut Option<WindowId>, out: &mut Cuts) {
         let event = std::mem::take(&mut self.event);
         if let Some(range) = event.id {
-            *id = Some(Id { label: out.label(window, range.clone()), range });
+            *id = Some(WindowId { label: out.label(window, range.clone()), range });
         }
         let Some(data) = event.data else { return };
         let form = if event.data_lines > 1 { Form::DataLines } else { Form::Plain };
         let name = event.name.map_or(Label::NONE, |name| out.label(window, name));
-        self.report(Cut::new(Kind::Event, data).with_form(form), name, id.as_ref(), out);
+        self.report(Cut::new(UnitKind::Event, data).with_form(form), name, id.as_ref(), out);
     }
 
     #[inline]
-    fn report(&mut self, cut: Cut, name: Label, id: Option<&Id>, out: &mut Cuts) {
+    fn report(&mut self, cut: Cut, name: Label, id: Option<&WindowId>, out: &mut Cuts) {
         let label = match id {
             Some(id) => id.label,
             None if self.last_id.is_empty() => Label::NONE,
@@ -164,8 +163,8 @@ impl Sse {
         out.push(cut.with_labels(name, label));
     }
 
-    /// The data of the line that ends at `end`, if it is an event of its own: one line of data, and
-    /// a blank one. Most events are.
+    /// Returns the data of the line that ends at `end` if it is a complete event: one line of data
+    /// and a blank line. Most events are.
     #[inline]
     fn whole_event(&self, window: &[u8], line: usize, end: usize) -> Option<Range<usize>> {
         if !self.event.is_empty() || window[end..].first_chunk() != Some(b"\n\n") {
@@ -176,7 +175,7 @@ impl Sse {
         Some(line + b"data:".len() + space..end)
     }
 
-    /// Steps over a byte order mark; `None` while it may still be one.
+    /// Skips a byte order mark. Returns `None` while the window may still be the start of one.
     #[cold]
     fn start(&mut self, window: &[u8]) -> Option<usize> {
         if window.len() < BOM.len() && BOM.starts_with(window) {
@@ -186,7 +185,7 @@ impl Sse {
         Some(if window.starts_with(BOM) { BOM.len() } else { 0 })
     }
 
-    /// Where the line after the end at `end` starts.
+    /// Returns the start of the line after the line ending at `end`.
     #[inline]
     fn line_after(&mut self, window: &[u8], end: usize) -> usize {
         if window[end] == b'\n' {
@@ -202,16 +201,16 @@ impl Sse {
         }
     }
 
-    /// Looks at all lines that end at or after `fresh`; where the first of them does may be known.
+    /// Processes all lines that end at or after `fresh`. `first` is the end of the first of them,
+    /// if it was found already.
     fn lines(
         &mut self,
         window: &[u8],
         fresh: usize,
         mut first: Option<usize>,
         out: &mut Cuts,
-    ) -> Result<usize, Fault> {
-        // Where the event starts of which something must be kept, and from where on line ends are
-        // looked for.
+    ) -> Result<usize, SplitError> {
+        // The start of the open event, and the offset from which to search for line endings.
         let (mut start, mut from) = (0, fresh);
         if self.at_start {
             let Some(skipped) = self.start(window) else { return Ok(0) };
@@ -226,7 +225,7 @@ impl Sse {
             }
         }
         let mut line = self.line;
-        let mut id: Option<Id> = None;
+        let mut id: Option<WindowId> = None;
         while let Some(end) = first.take().or_else(|| next_end(window, line, from)) {
             if end == line {
                 self.dispatch(window, &mut id, out);
@@ -235,9 +234,9 @@ impl Sse {
                 self.check(start, end)?;
                 if let Some(data) = self.whole_event(window, line, end) {
                     if id.is_none() && self.last_id.is_empty() {
-                        out.push_plain(Kind::Event, &data);
+                        out.push_plain(UnitKind::Event, &data);
                     } else {
-                        self.report(Cut::new(Kind::Event, data), Label::NONE, id.as_ref(), out);
+                        self.report(Cut::new(UnitKind::Event, data), Label::NONE, id.as_ref(), out);
                     }
                     line = end + 2;
                 } else {
@@ -266,7 +265,7 @@ impl Sse {
     }
 }
 
-impl Event {
+impl PendingEvent {
     fn is_empty(&self) -> bool {
         self.data.is_none() && self.name.is_none() && self.id.is_none()
     }
@@ -285,25 +284,24 @@ impl Event {
 }
 
 impl Splitter for Sse {
-    fn scan(&mut self, window: &[u8], fresh: usize, out: &mut Cuts) -> Result<usize, Fault> {
+    fn scan(&mut self, window: &[u8], fresh: usize, out: &mut Cuts) -> Result<usize, SplitError> {
         let is_inside_line = self.line < fresh && !self.at_start && !self.after_cr;
         if !is_inside_line {
             return self.lines(window, fresh, None, out);
         }
         match find_end(window, fresh) {
-            // Most short chunks end no line. The window starts with the event or the line that they
-            // go on with.
+            // Most short chunks do not end a line. The window starts with the open event or line.
             None => self.check(0, window.len()).map(|()| 0),
             first => self.lines(window, fresh, first, out),
         }
     }
 
-    fn finish(&mut self, _window: &[u8], _out: &mut Cuts) -> Result<(), Fault> {
+    fn finish(&mut self, _window: &[u8], _out: &mut Cuts) -> Result<(), SplitError> {
         Ok(())
     }
 }
 
-/// The next end of a line. That of a blank one is seen without a search.
+/// Returns the next line ending. The end of a blank line is found without a search.
 #[inline]
 fn next_end(window: &[u8], line: usize, from: usize) -> Option<usize> {
     match window.get(line) {
@@ -312,7 +310,7 @@ fn next_end(window: &[u8], line: usize, from: usize) -> Option<usize> {
     }
 }
 
-/// Only ASCII digits count; a number beyond 64 bits is no time to wait for and is ignored.
+/// Parses ASCII digits. A number beyond 64 bits is ignored.
 fn milliseconds(digits: &[u8]) -> Option<Duration> {
     if !digits.iter().all(u8::is_ascii_digit) {
         return None;

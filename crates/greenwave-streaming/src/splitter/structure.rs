@@ -1,30 +1,28 @@
-//! Where fences stand in a document: the block structure of CommonMark
-//! (<https://spec.commonmark.org/0.31.2/>), line by line, as far as it decides which lines are
-//! fences and which are content. Unaware of windows, chunks and files.
+//! Tracks the block structure of CommonMark (<https://spec.commonmark.org/0.31.2/>) line by line,
+//! as far as needed to distinguish fences from content.
 
 use std::ops::Range;
 
-/// Block quotes and list items of one line.
-pub(super) const CONTAINERS_MAX: usize = 8;
+use crate::line_prefix::{CONTAINERS_MAX, LineCursor, LinePrefix, QUOTE, is_blank};
 
-/// Quotes and list items that stand around a line, and the leaf that the line may go on with.
+/// The quotes and list items around a line, and the leaf block that the line may continue.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Structure {
     containers: Vec<Container>,
     leaf: Leaf,
-    /// Blocks of HTML hide fences.
+    /// HTML blocks hide fences.
     has_html: bool,
-    /// Content of a fence inside a list may be indented less than the list asks for.
+    /// The content of a fence inside a list may be indented less than its list item.
     is_lenient: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Container {
     Quote,
-    /// A list item whose content starts so many columns to the right.
+    /// A list item whose content is indented by `columns` columns.
     Item {
         columns: usize,
-        /// Only its marker was seen.
+        /// Only its marker was read.
         is_empty: bool,
     },
 }
@@ -41,7 +39,7 @@ enum Leaf {
     Html(HtmlEnd),
 }
 
-/// What ends a block of HTML.
+/// The end of an HTML block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum HtmlEnd {
     Blank,
@@ -49,11 +47,11 @@ enum HtmlEnd {
     Text(&'static [u8]),
 }
 
-/// What a line is.
+/// The role of a line.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Line {
+pub(super) enum LineRole {
     Blank,
-    /// Text that starts here, behind markers of quotes and lists.
+    /// Text that starts at this offset, after markers of quotes and lists.
     Text(usize),
     Opens(Opening),
     Content,
@@ -66,21 +64,10 @@ pub(super) struct Opening {
     pub(super) marker: u8,
     pub(super) width: usize,
     pub(super) info: Range<usize>,
-    pub(super) prefix: Prefix,
-    /// In a list item, and in nothing else.
+    pub(super) prefix: LinePrefix,
+    /// All its containers are list items, and there is at least one.
     pub(super) in_list: bool,
 }
-
-/// What is taken off the front of each line of content: a step for each container, and the
-/// indentation of the fence.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Prefix {
-    steps: [u8; CONTAINERS_MAX],
-    columns: u8,
-}
-
-/// A step that is a mark of a quote; others are columns.
-const QUOTE: u8 = u8::MAX;
 
 impl Structure {
     pub(super) fn strict() -> Self {
@@ -91,13 +78,13 @@ impl Structure {
         Self { is_lenient: true, ..Self::default() }
     }
 
-    /// Takes in a line without its end; whether an open fence has ended before it, since its quote
-    /// or list has.
-    pub(super) fn line(&mut self, text: &[u8]) -> (bool, Line) {
+    /// Processes a line without its line ending. The flag is set if an open fence has ended before
+    /// the line, because its quote or list has.
+    pub(super) fn line(&mut self, text: &[u8]) -> (bool, LineRole) {
         if let (Leaf::Fence { marker, width }, true) = (self.leaf, self.containers.is_empty()) {
-            return (false, self.fence_line(Cursor::new(text), marker, width));
+            return (false, self.fence_line(LineCursor::new(text), marker, width));
         }
-        let mut at = Cursor::new(text);
+        let mut at = LineCursor::new(text);
         let matched = self.matching(&mut at);
         let is_all = matched == self.containers.len();
         let mut has_ended = false;
@@ -107,53 +94,53 @@ impl Structure {
                 if end.is_met_by(at.rest()) {
                     self.leaf = Leaf::None;
                 }
-                return (false, if at.is_blank() { Line::Blank } else { Line::Text(at.at) });
+                return (false, if at.is_blank() { LineRole::Blank } else { LineRole::Text(at.at) });
             }
             Leaf::Fence { .. } => {
                 has_ended = true;
-                self.leave(matched);
+                self.close_unmatched(matched);
             }
-            Leaf::Html(_) => self.leave(matched),
+            Leaf::Html(_) => self.close_unmatched(matched),
             Leaf::None | Leaf::Paragraph => {}
         }
         (has_ended, self.outside(at, matched))
     }
 
-    /// A line that is longer than what may be a fence, by its beginning.
+    /// Processes an oversized line by its beginning.
     pub(super) fn long_line(&mut self, beginning: &[u8]) -> bool {
         let before = self.leaf;
         let (has_ended, line) = self.line(beginning);
         match line {
-            Line::Opens(_) => self.leaf = Leaf::Paragraph,
-            Line::Closes => self.leaf = before,
+            LineRole::Opens(_) => self.leaf = Leaf::Paragraph,
+            LineRole::Closes => self.leaf = before,
             _ => {}
         }
         has_ended
     }
 
-    /// Whether a line of the window belongs to the open fence, whatever is in it.
+    /// Returns whether a line belongs to the open fence, regardless of its content.
     pub(super) fn has_line(&self, beginning: &[u8]) -> bool {
-        self.matching_count(&mut Cursor::new(beginning)) == self.containers.len()
+        self.matching_count(&mut LineCursor::new(beginning)) == self.containers.len()
     }
 
-    /// The fence that a line has closed is open after all.
+    /// Reopens the fence that the last line closed.
     pub(super) fn reopen(&mut self, marker: u8, width: usize) {
         self.leaf = Leaf::Fence { marker, width };
     }
 
-    fn fence_line(&mut self, at: Cursor<'_>, marker: u8, width: usize) -> Line {
+    fn fence_line(&mut self, at: LineCursor<'_>, marker: u8, width: usize) -> LineRole {
         // CommonMark: at least as many markers as the opening fence, indented by at most three
-        // spaces, and nothing but blanks behind.
+        // spaces, followed only by white space.
         let rest = at.rest_trimmed();
         let run = rest.iter().take_while(|byte| **byte == marker).count();
         if run >= width && rest[run..].iter().all(is_blank) && at.indent() <= 3 {
             self.leaf = Leaf::None;
-            return Line::Closes;
+            return LineRole::Closes;
         }
-        Line::Content
+        LineRole::Content
     }
 
-    fn matching(&mut self, at: &mut Cursor<'_>) -> usize {
+    fn matching(&mut self, at: &mut LineCursor<'_>) -> usize {
         let matched = self.matching_count(at);
         if !at.is_blank() {
             for container in &mut self.containers[..matched] {
@@ -165,10 +152,10 @@ impl Structure {
         matched
     }
 
-    /// How many of the containers go on in the line.
-    fn matching_count(&self, at: &mut Cursor<'_>) -> usize {
+    /// Returns how many of the containers continue in the line.
+    fn matching_count(&self, at: &mut LineCursor<'_>) -> usize {
         let is_lenient = self.is_lenient && matches!(self.leaf, Leaf::Fence { .. });
-        let mut goes_on = |container: &Container| match *container {
+        let mut continues = |container: &Container| match *container {
             Container::Quote => at.take_quote(),
             Container::Item { columns, is_empty } => {
                 if at.is_blank() {
@@ -183,60 +170,51 @@ impl Structure {
             }
         };
         let mut matched = 0;
-        while self.containers.get(matched).is_some_and(&mut goes_on) {
+        while self.containers.get(matched).is_some_and(&mut continues) {
             matched += 1;
         }
         matched
     }
 
-    fn outside(&mut self, mut at: Cursor<'_>, mut matched: usize) -> Line {
+    fn outside(&mut self, mut at: LineCursor<'_>, mut matched: usize) -> LineRole {
         let mut is_all = matched == self.containers.len();
         loop {
             if at.is_blank() {
-                self.leave(matched);
-                return Line::Blank;
+                self.close_unmatched(matched);
+                return LineRole::Blank;
             }
             let indent = at.indent();
             let is_paragraph = self.leaf == Leaf::Paragraph;
             if indent >= 4 {
                 if !is_paragraph {
-                    self.leave(matched);
+                    self.close_unmatched(matched);
                 }
-                return Line::Text(at.at);
+                return LineRole::Text(at.at);
             }
             let rest = at.rest_trimmed();
             if rest[0] == b'>' {
-                self.leave(matched);
+                self.close_unmatched(matched);
                 at.take_quote();
                 self.containers.push(Container::Quote);
             } else if is_heading(rest) {
-                self.leave(matched);
-                return Line::Text(at.at + at.spaces());
-            } else if let Some((marker, width, info)) = fence(rest) {
-                self.leave(matched);
-                let start = at.at + at.spaces();
-                let info = start + info.start..start + info.end;
-                let Some(prefix) = self.prefix(indent) else {
-                    // So deep that its content cannot be separated from its frame.
-                    self.leaf = Leaf::Paragraph;
-                    return Line::Text(start);
-                };
-                self.leaf = Leaf::Fence { marker, width };
-                let in_list = !self.containers.is_empty() && !self.containers.contains(&Container::Quote);
-                return Line::Opens(Opening { marker, width, info, prefix, in_list });
+                self.close_unmatched(matched);
+                return LineRole::Text(at.at + at.spaces());
+            } else if let Some(fence) = fence(rest) {
+                self.close_unmatched(matched);
+                return self.open_fence(fence, indent, at.at + at.spaces());
             } else if let Some(end) = html(rest, is_paragraph).filter(|_| self.has_html) {
-                self.leave(matched);
+                self.close_unmatched(matched);
                 let is_over = end != HtmlEnd::Blank && end.is_met_by(rest);
                 self.leaf = if is_over { Leaf::None } else { Leaf::Html(end) };
-                return Line::Text(at.at);
+                return LineRole::Text(at.at);
             } else if is_paragraph && is_all && is_underline(rest) {
                 self.leaf = Leaf::None;
-                return Line::Text(at.at);
+                return LineRole::Text(at.at);
             } else if is_rule(rest) {
-                self.leave(matched);
-                return Line::Text(at.at);
+                self.close_unmatched(matched);
+                return LineRole::Text(at.at);
             } else if let Some((width, is_empty)) = list_marker(rest, is_paragraph && is_all) {
-                self.leave(matched);
+                self.close_unmatched(matched);
                 at.take_columns(indent);
                 let columns = indent + at.take_marker(width);
                 self.containers.push(Container::Item { columns, is_empty });
@@ -246,24 +224,38 @@ impl Structure {
             matched = self.containers.len();
             is_all = true;
         }
-        // A paragraph goes on without the marks of its containers.
+        // A paragraph continues without the markers of its containers.
         if is_all || self.leaf != Leaf::Paragraph {
-            self.leave(matched);
+            self.close_unmatched(matched);
             self.leaf = Leaf::Paragraph;
         }
-        Line::Text(at.at + at.spaces())
+        LineRole::Text(at.at + at.spaces())
     }
 
-    /// Closes the containers that did not go on, and the leaf.
-    fn leave(&mut self, matched: usize) {
+    /// Opens a fence that starts at `start` in its line.
+    fn open_fence(&mut self, fence: (u8, usize, Range<usize>), indent: usize, start: usize) -> LineRole {
+        let (marker, width, info) = fence;
+        let Some(prefix) = self.prefix(indent) else {
+            // Nested too deeply to remove the prefix from the content.
+            self.leaf = Leaf::Paragraph;
+            return LineRole::Text(start);
+        };
+        self.leaf = Leaf::Fence { marker, width };
+        let in_list = !self.containers.is_empty() && !self.containers.contains(&Container::Quote);
+        let info = start + info.start..start + info.end;
+        LineRole::Opens(Opening { marker, width, info, prefix, in_list })
+    }
+
+    /// Closes the containers that did not continue, and the leaf.
+    fn close_unmatched(&mut self, matched: usize) {
         self.containers.truncate(matched);
         self.leaf = Leaf::None;
     }
 
-    fn prefix(&self, indent: usize) -> Option<Prefix> {
-        let mut prefix = Prefix { columns: u8::try_from(indent).ok()?, ..Prefix::default() };
+    fn prefix(&self, indent: usize) -> Option<LinePrefix> {
+        let mut prefix = LinePrefix { columns: u8::try_from(indent).ok()?, ..LinePrefix::default() };
         if self.containers.iter().all(|container| *container != Container::Quote) {
-            // The same for each line, whatever stands between.
+            // The number of columns is the same for every line.
             let columns = self.containers.iter().map(|container| container.columns()).sum::<usize>();
             prefix.columns = u8::try_from(columns + indent).ok()?;
             return Some(prefix);
@@ -292,122 +284,6 @@ impl Container {
     }
 }
 
-impl Prefix {
-    pub(crate) fn is_empty(self) -> bool {
-        self == Self::default()
-    }
-
-    /// Takes no more than what all lines have in front of their content, where some have less than
-    /// their list asks for.
-    pub(super) fn limit_to(&mut self, content: &[u8]) {
-        let lines = content.split(|byte| matches!(byte, b'\n' | b'\r')).map(Cursor::new);
-        let least = lines.filter(|line| !line.is_blank()).map(|line| line.indent()).min();
-        let least = least.and_then(|least| u8::try_from(least).ok()).unwrap_or(u8::MAX);
-        self.columns = self.columns.min(least);
-    }
-
-    /// The line without what stands in front of its content; a tab that is cut in two leaves its
-    /// rest as spaces (CommonMark 2.2).
-    pub(crate) fn strip(self, line: &[u8], out: &mut Vec<u8>) {
-        let mut at = Cursor::new(line);
-        for step in self.steps.into_iter().take_while(|step| *step != 0) {
-            if step == QUOTE {
-                at.take_quote();
-            } else {
-                at.take_columns(usize::from(step).min(at.indent()));
-            }
-        }
-        at.take_columns(usize::from(self.columns).min(at.indent()));
-        out.resize(out.len() + at.owed, b' ');
-        out.extend_from_slice(at.rest());
-    }
-}
-
-/// A place in a line, with its column: tabs reach to the next multiple of four.
-#[derive(Debug, Clone, Copy)]
-struct Cursor<'a> {
-    text: &'a [u8],
-    at: usize,
-    column: usize,
-    /// Columns of a tab before `at` that were not taken.
-    owed: usize,
-}
-
-impl<'a> Cursor<'a> {
-    fn new(text: &'a [u8]) -> Self {
-        Self { text, at: 0, column: 0, owed: 0 }
-    }
-
-    fn rest(&self) -> &'a [u8] {
-        &self.text[self.at..]
-    }
-
-    fn rest_trimmed(&self) -> &'a [u8] {
-        &self.text[self.at + self.spaces()..]
-    }
-
-    /// Bytes of white space from here on.
-    fn spaces(&self) -> usize {
-        self.rest().iter().take_while(|byte| is_blank(byte)).count()
-    }
-
-    /// Columns of white space from here on.
-    fn indent(&self) -> usize {
-        let mut column = self.column + self.owed;
-        for byte in self.rest() {
-            match byte {
-                b' ' => column += 1,
-                b'\t' => column += 4 - column % 4,
-                _ => break,
-            }
-        }
-        column - self.column
-    }
-
-    fn is_blank(&self) -> bool {
-        self.rest().iter().all(|byte| matches!(byte, b' ' | b'\t' | b'\r' | b'\n'))
-    }
-
-    /// Steps over up to so many columns of white space.
-    fn take_columns(&mut self, mut columns: usize) {
-        let owed = self.owed.min(columns);
-        (self.owed, self.column, columns) = (self.owed - owed, self.column + owed, columns - owed);
-        while columns > 0 {
-            let width = match self.text.get(self.at) {
-                Some(b' ') => 1,
-                Some(b'\t') => 4 - self.column % 4,
-                _ => return,
-            };
-            self.at += 1;
-            let taken = width.min(columns);
-            (self.column, self.owed, columns) = (self.column + taken, width - taken, columns - taken);
-        }
-    }
-
-    /// The mark of a quote, with the space that belongs to it.
-    fn take_quote(&mut self) -> bool {
-        let indent = self.indent();
-        if indent > 3 || self.rest_trimmed().first() != Some(&b'>') {
-            return false;
-        }
-        self.take_columns(indent);
-        self.at += 1;
-        self.column += 1;
-        self.take_columns(1);
-        true
-    }
-
-    /// A list marker of so many bytes and the space behind it; returns the columns of both.
-    fn take_marker(&mut self, width: usize) -> usize {
-        self.at += width;
-        self.column += width;
-        let spaces = self.indent();
-        let taken = if self.is_blank() || spaces > 4 { 1 } else { spaces };
-        self.take_columns(taken);
-        width + taken
-    }
-}
-
 impl HtmlEnd {
     fn is_met_by(self, line: &[u8]) -> bool {
         let has = |end: &[u8]| line.windows(end.len()).any(|bytes| bytes.eq_ignore_ascii_case(end));
@@ -419,29 +295,25 @@ impl HtmlEnd {
     }
 }
 
-fn is_blank(byte: &u8) -> bool {
-    matches!(byte, b' ' | b'\t')
-}
-
 /// `# …` to `###### …`.
 fn is_heading(text: &[u8]) -> bool {
     let marks = text.iter().take_while(|byte| **byte == b'#').count();
     (1..=6).contains(&marks) && text.get(marks).is_none_or(is_blank)
 }
 
-/// Marker, width and info string of an opening fence.
+/// Parses the marker, width and info string of an opening fence.
 pub(super) fn fence(text: &[u8]) -> Option<(u8, usize, Range<usize>)> {
     let marker = *text.first().filter(|byte| matches!(byte, b'`' | b'~'))?;
     let width = text.iter().take_while(|byte| **byte == marker).count();
-    let behind = &text[width..];
-    let lead = behind.len() - behind.trim_ascii_start().len();
-    let info = behind.trim_ascii();
+    let after = &text[width..];
+    let lead = after.len() - after.trim_ascii_start().len();
+    let info = after.trim_ascii();
     let is_fence = width >= 3 && !(marker == b'`' && info.contains(&b'`'));
     let start = if info.is_empty() { width } else { width + lead };
     is_fence.then_some((marker, width, start..start + info.len()))
 }
 
-/// The line below a paragraph that makes it a heading.
+/// Returns whether a line below a paragraph makes it a heading.
 fn is_underline(text: &[u8]) -> bool {
     let text = text.trim_ascii_end();
     text.iter().all(|byte| *byte == b'=') || text.iter().all(|byte| *byte == b'-')
@@ -456,8 +328,8 @@ fn is_rule(text: &[u8]) -> bool {
         && text.iter().all(|byte| *byte == mark || is_blank(byte))
 }
 
-/// The width of a list marker, and whether nothing follows it. Only some items may interrupt a
-/// paragraph.
+/// Returns the width of a list marker, and whether the rest of the line is empty. Only some items
+/// may interrupt a paragraph.
 fn list_marker(text: &[u8], interrupts: bool) -> Option<(usize, bool)> {
     let digits = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
     let width = match (digits, text.get(digits)) {
@@ -465,14 +337,14 @@ fn list_marker(text: &[u8], interrupts: bool) -> Option<(usize, bool)> {
         (1..=9, Some(b'.' | b')')) => digits + 1,
         _ => return None,
     };
-    let behind = &text[width..];
-    let is_empty = behind.iter().all(is_blank);
+    let after = &text[width..];
+    let is_empty = after.iter().all(is_blank);
     let starts_at_one = digits == 0 || &text[..digits] == b"1";
-    let is_marker = is_empty || is_blank(&behind[0]);
+    let is_marker = is_empty || is_blank(&after[0]);
     (is_marker && !(interrupts && (is_empty || !starts_at_one))).then_some((width, is_empty))
 }
 
-/// Whether a block of HTML starts here (CommonMark 4.6), and what ends it.
+/// Returns the end of the HTML block that starts here (CommonMark 4.6), if one does.
 fn html(text: &[u8], interrupts: bool) -> Option<HtmlEnd> {
     let inside = text.strip_prefix(b"<")?;
     if inside.starts_with(b"!--") {
@@ -490,23 +362,23 @@ fn html(text: &[u8], interrupts: bool) -> Option<HtmlEnd> {
     let is_closing = inside.first() == Some(&b'/');
     let named = &inside[usize::from(is_closing)..];
     let length = named.iter().take_while(|byte| byte.is_ascii_alphanumeric() || **byte == b'-').count();
-    let (name, behind) = named.split_at(length);
+    let (name, after) = named.split_at(length);
     let name =
         std::str::from_utf8(name).ok().filter(|name| name.starts_with(|c: char| c.is_ascii_alphabetic()))?;
     let name = name.to_ascii_lowercase();
-    let ends = behind.is_empty() || matches!(behind[0], b' ' | b'\t' | b'>');
+    let ends = after.is_empty() || matches!(after[0], b' ' | b'\t' | b'>');
     let is_raw = ["script", "pre", "style", "textarea"].contains(&name.as_str());
     if is_raw && ends && !is_closing {
         return Some(HtmlEnd::RawTag);
     }
-    if HTML_BLOCKS.contains(&name.as_str()) && (ends || behind.starts_with(b"/>")) {
+    if HTML_BLOCKS.contains(&name.as_str()) && (ends || after.starts_with(b"/>")) {
         return Some(HtmlEnd::Blank);
     }
-    let is_alone = tag_end(behind, is_closing).is_some_and(|rest| rest.iter().all(is_blank));
+    let is_alone = tag_end(after, is_closing).is_some_and(|rest| rest.iter().all(is_blank));
     (is_alone && !is_raw && !interrupts).then_some(HtmlEnd::Blank)
 }
 
-/// What follows a tag whose attributes start here (CommonMark 6.6).
+/// Returns the text after a tag whose attributes start here (CommonMark 6.6).
 fn tag_end(mut text: &[u8], is_closing: bool) -> Option<&[u8]> {
     loop {
         let trimmed = text.trim_ascii_start();

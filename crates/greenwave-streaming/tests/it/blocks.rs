@@ -1,7 +1,7 @@
-//! Fenced code blocks, by the examples of CommonMark 0.31.2, and files inside answers.
+//! Tests fenced code blocks with the examples of CommonMark 0.31.2, and files in responses.
 
 use greenwave_streaming::conformance::units;
-use greenwave_streaming::{Cap, Error, Fences, Files, Kind};
+use greenwave_streaming::{Cap, Error, Fences, Files, UnitKind};
 
 use crate::{marked, texts};
 
@@ -15,7 +15,7 @@ fn check(input: &str, expected: &[(&str, &str)]) {
     assert_eq!(found, expected, "{input:?}");
 }
 
-/// The number is that of the example in the specification.
+/// Comments give the number of the example in the specification.
 #[test]
 fn commonmark_examples() {
     check("```\n<\n >\n```\n", &[("", "<\n >\n")]); // 119
@@ -52,7 +52,7 @@ fn commonmark_examples() {
 }
 
 #[test]
-fn other_line_ends_and_tabs() {
+fn other_line_endings_and_tabs() {
     check("```rust\r\na\r\n```\r\n", &[("rust", "a\r\n")]);
     check("```\ra\r```\r", &[("", "a\r")]);
     check("  ```\n\ta\n \tb\n  ```", &[("", "  a\n  b\n")]);
@@ -63,7 +63,7 @@ fn other_line_ends_and_tabs() {
 }
 
 #[test]
-fn long_prose_is_passed_over() {
+fn long_prose_is_skipped() {
     let prose = "x".repeat(1 << 20);
     check(&format!("{prose}\n```\na\n```\n{prose}"), &[("", "a\n")]);
 }
@@ -86,7 +86,7 @@ fn check_files(input: &str, expected: &[(&str, Option<&str>, &str)]) {
     let found: Vec<_> = found
         .iter()
         .map(|unit| {
-            assert_eq!(unit.path.is_some(), unit.kind == Kind::File);
+            assert_eq!(unit.path.is_some(), unit.kind == UnitKind::File);
             (unit.path.clone().unwrap_or_default(), unit.info.clone(), marked(unit))
         })
         .collect();
@@ -115,7 +115,7 @@ fn files_by_the_line_above() {
 }
 
 #[test]
-fn blocks_that_are_no_files() {
+fn blocks_without_a_path_are_code() {
     check_files("### src/lib.rs\n\n\n```rust\na\n```\n", &[("", Some("rust"), "a\n")]);
     check_files("### src/lib.rs\nAdd this at the end:\n```rust\na\n```\n", &[("", Some("rust"), "a\n")]);
     check_files("src/lib.rs\ntext\n```rust\na\n```\n", &[("", Some("rust"), "a\n")]);
@@ -130,7 +130,7 @@ fn an_unclosed_file_is_incomplete() {
 }
 
 #[test]
-fn a_file_that_holds_fences_needs_longer_ones() {
+fn a_longer_fence_can_enclose_fences() {
     check_files(
         "````markdown README.md\n```\ncode\n```\n````\n",
         &[("README.md", Some("markdown README.md"), "```\ncode\n```\n")],

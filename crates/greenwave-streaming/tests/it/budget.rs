@@ -1,4 +1,4 @@
-//! Backpressure by bytes.
+//! Tests back-pressure by byte budgets.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures_util::{FutureExt, Stream, StreamExt, stream};
 use greenwave_streaming::{Budget, Error, Lines, Pull};
 
-/// Ten-byte lines, with a count of how many were read.
+/// Returns ten-byte lines and counts the lines read.
 fn ten_byte_lines(read: Arc<AtomicUsize>) -> impl Stream<Item = Result<Bytes, Error>> {
     stream::iter(0..100).map(move |i| {
         read.fetch_add(1, Ordering::Relaxed);

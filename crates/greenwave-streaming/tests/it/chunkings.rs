@@ -1,4 +1,4 @@
-//! The conformance suite over every splitter, and any chunking of any input as a property.
+//! Runs the conformance suite on every splitter, and tests random chunkings of random inputs.
 
 use greenwave_streaming::conformance::{chunked, units};
 use greenwave_streaming::{
@@ -6,8 +6,8 @@ use greenwave_streaming::{
 };
 use proptest::prelude::*;
 
-/// An answer with all that the splitters look for, in all line ends.
-const ANSWER: &str = "Sure, here it is.\r\n\n### `src/lib.rs`\n\n```rust\nfn main() {\r\n    \"äö€😀\"\n}\n```\n\n  ~~~ toml Cargo.toml\n  \
+/// A response with every construct that the splitters recognize and all line endings.
+const RESPONSE: &str = "Sure, here it is.\r\n\n### `src/lib.rs`\n\n```rust\nfn main() {\r\n    \"äö€😀\"\n}\n```\n\n  ~~~ toml Cargo.toml\n  \
     a = 1\n\tb\n  ~~~\n**notes.md**\r```\rend\r```\r{\"a\":[1,\"}\"]} 12\n\ndata: {}\nid: 1\n\ndata: a\ndata: b\n\n````x.rs\nopen";
 
 const EVENTS: &str =
@@ -24,7 +24,7 @@ macro_rules! suites {
     ($($name:ident: $make:expr, [$($input:expr),* $(,)?];)*) => {
         $(mod $name {
             use super::*;
-            splitter_conformance! { $make, [ANSWER.as_bytes(), EVENTS.as_bytes(), b"\xff\n\x80\x80\x80\x80\x80", $($input.as_bytes()),*] }
+            splitter_conformance! { $make, [RESPONSE.as_bytes(), EVENTS.as_bytes(), b"\xff\n\x80\x80\x80\x80\x80", $($input.as_bytes()),*] }
         })*
     };
 }
@@ -55,7 +55,7 @@ suites! {
     sse_capped: || Sse::new(12), ["data:abc\r\n\r\ndata:abcdefghi\n\n"];
 }
 
-/// Text in which fences, brackets, fields and line ends are frequent.
+/// Generates text with frequent fences, brackets, fields and line endings.
 fn pieces() -> impl Strategy<Value = String> {
     let piece = prop_oneof![
         Just("```"),

@@ -1,13 +1,13 @@
-//! Fenced code blocks of whole documents, against pulldown-cmark: quotes, lists, HTML, tabs and
-//! paragraphs around them.
+//! Compares the fenced code blocks of whole documents with pulldown-cmark: inside quotes, lists and
+//! HTML, with tabs and paragraphs around them.
 
 use greenwave_streaming::conformance::units;
-use greenwave_streaming::{Fences, Kind};
+use greenwave_streaming::{Fences, UnitKind};
 use proptest::prelude::*;
 use pulldown_cmark::{CodeBlockKind, Event, Parser, Tag, TagEnd};
 
-/// Info strings and contents, as the reference has them. The last line end of a block that the
-/// document leaves open is not compared.
+/// Returns the info strings and contents found by the reference. The last line ending of an
+/// unclosed block is not compared.
 fn reference(document: &str) -> Vec<(String, String)> {
     let mut found = Vec::new();
     let mut open: Option<(String, String)> = None;
@@ -30,7 +30,7 @@ fn found(document: &str) -> Vec<(String, String)> {
     let text = |bytes: &[u8]| without_end(&String::from_utf8_lossy(bytes));
     seen.iter()
         .map(|unit| {
-            assert_eq!(unit.kind, Kind::Code);
+            assert_eq!(unit.kind, UnitKind::Code);
             (unit.info.clone().unwrap_or_default(), text(&unit.bytes))
         })
         .collect()
@@ -47,9 +47,9 @@ fn check(document: &str, expected: &[(&str, &str)]) {
     assert_eq!(reference(document), expected, "the reference of {document:?}");
 }
 
-/// The number is that of the example in the specification, 0.31.2.
+/// Comments give the number of the example in the specification, 0.31.2.
 #[test]
-fn blocks_in_lists_and_quotes() {
+fn blocks_in_files_in_lists_and_quotes() {
     check("> ```\n> aaa\n\nbbb\n", &[("", "aaa")]); // 128
     check("> ```\naaa\n```\n", &[("", ""), ("", "")]); // 237
     check("1.  foo\n\n    ```\n    bar\n    ```\n\n    baz\n\n    > bam\n", &[("", "bar")]); // 263
@@ -69,7 +69,7 @@ fn blocks_in_lists_and_quotes() {
     check("text\n<custom>\n```\na\n```\n", &[("", "a")]);
 }
 
-/// Lines that open, close and hide fences.
+/// Generates lines that open, close and hide fences.
 fn lines() -> impl Strategy<Value = String> {
     let piece = prop_oneof![
         6 => prop::sample::select(vec!["```", "~~~", "````", "```rust", "~~~ a b", "``` x"]),
@@ -79,8 +79,8 @@ fn lines() -> impl Strategy<Value = String> {
         1 => prop::sample::select(vec!["<div>", "</div>", "<pre>", "x</pre>", "<x>", "<!-- y", "-->", "<?z", "?>", "<b> c"]),
         1 => prop::sample::select(vec!["é", "|", "x y", "`a`", "\u{a0}"]),
     ];
-    // The reference does not take a tab behind a closing fence, which the specification allows, and
-    // takes `\t>` behind `>` for a quote, where it is indented code.
+    // The reference rejects a tab after a closing fence, which the specification allows, and treats
+    // `\t>` after `>` as a quote, although it is indented code.
     prop::collection::vec(piece, 0..5)
         .prop_map(|pieces| pieces.concat().replace("\t>", "\t").trim_end_matches([' ', '\t']).to_owned())
 }
@@ -89,7 +89,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn documents_as_the_reference_reads_them(lines in prop::collection::vec(lines(), 0..12)) {
+    fn documents_match_the_reference(lines in prop::collection::vec(lines(), 0..12)) {
         let document = lines.join("\n") + "\n";
         prop_assert_eq!(found(&document), reference(&document), "{:?}", document);
     }

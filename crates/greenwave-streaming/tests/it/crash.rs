@@ -1,4 +1,5 @@
-//! A real process killed with SIGKILL while it reads an answer: the next one goes on, and in the end has done everything once.
+//! Kills a real process with SIGKILL while it reads a response, and checks that its successor
+//! resumes and every unit is processed once.
 
 use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader, Write};
@@ -10,21 +11,21 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream;
 use greenwave_streaming::{
-    BoxError, Delivery, Journal, Number, Opened, Position, Refusal, Resume, ResumeOptions, Retry, Seam,
-    Source, Sse, Unit,
+    BoxError, Delivery, Journal, OpenError, Opened, Position, Resume, ResumeOptions, ResumeStrategy, Retry,
+    Source, Sse, Unit, UnitId,
 };
 
-/// Names the directory to the child, which is this same test binary.
+/// Passes the directory to the child, which is this test binary.
 const CHILD_DIR: &str = "GREENWAVE_STREAMING_CRASH_DIR";
-/// Tells the child how many units the answer has.
+/// Passes the number of units of the response to the child.
 const CHILD_UNITS: &str = "GREENWAVE_STREAMING_CRASH_UNITS";
-/// More rounds, for the long run.
+/// Number of rounds, for long runs.
 const ROUNDS: &str = "GREENWAVE_STREAMING_CRASH_ROUNDS";
-/// What the reader has done, one line a unit.
+/// The log of processed units, one line each.
 const DONE: &str = "done";
 const JOURNAL: &str = "journal";
 
-/// Events of which every fourth has an id, over connections that break now and then.
+/// Events over connections that sometimes break. Every fourth event has an id.
 #[derive(Debug)]
 struct Events {
     units: u64,
@@ -41,10 +42,10 @@ fn number(cursor: &[u8]) -> u64 {
 
 #[async_trait]
 impl Source for Events {
-    async fn open(&self, at: &Position) -> Result<Opened, Refusal> {
+    async fn open(&self, at: &Position) -> Result<Opened, OpenError> {
         let cursor = at.cursor.as_ref().map(|cursor| number(cursor));
         let from = cursor.map_or(0, |cursor| cursor + 1);
-        // Each connection lasts for some hundred units.
+        // Each connection lasts for a few hundred units.
         let to = self.units.min(from + 150 + from * 7 % 100);
         let mut text: String = (from..to).map(event).collect();
         if to == self.units {
@@ -52,7 +53,7 @@ impl Source for Events {
         }
         let chunks: Vec<Result<Bytes, BoxError>> =
             text.as_bytes().chunks(300).map(|chunk| Ok(Bytes::copy_from_slice(chunk))).collect();
-        Ok(Opened::new(stream::iter(chunks), Seam::Cursor))
+        Ok(Opened::new(stream::iter(chunks), ResumeStrategy::Cursor))
     }
 }
 
@@ -64,14 +65,14 @@ fn is_done(unit: &Unit<'_>) -> bool {
     *unit.content() == b"[DONE]"[..]
 }
 
-/// What the reader has done: whole lines. A torn one, which the kill has cut off, was not done.
+/// Returns the processed units. A line torn by the kill does not count.
 fn done(dir: &Path) -> Vec<String> {
     let text = std::fs::read_to_string(dir.join(DONE)).unwrap_or_default();
     let whole = text.rfind('\n').map_or("", |end| &text[..end]);
     whole.lines().map(str::to_owned).collect()
 }
 
-/// Not a test of its own: reads the answer until it is killed, and reports.
+/// The child process: reads the response until it is killed, and reports.
 #[test]
 #[ignore = "the child of the test below"]
 fn child() {
@@ -87,16 +88,18 @@ fn child() {
         let retry =
             Retry { delay_min: std::time::Duration::from_micros(1), ..ResumeOptions::default().retry };
         let options = ResumeOptions { retry, attempts_total_max: u32::MAX, ..ResumeOptions::default() };
-        let mut answer = Resume::new(Arc::new(Events { units }), 1, sse, is_done)
+        let mut response = Resume::new(Arc::new(Events { units }), 1, sse, is_done)
             .with_options(options)
             .with_journal(Arc::new(Journal::open(dir.join(JOURNAL)).unwrap()));
         if !had.is_empty() {
-            answer = answer.after(Number { turn: 1, attempt: 0, sequence: had.len() as u64 - 1 });
+            response = response.after(UnitId { turn: 1, attempt: 0, sequence: had.len() as u64 - 1 });
         }
-        while let Some(delivery) = answer.next().await {
-            let Delivery::Units { batch, .. } = delivery.unwrap() else { panic!("nothing is superseded") };
+        while let Some(delivery) = response.next().await {
+            let Delivery::Units { batch, .. } = delivery.unwrap() else {
+                panic!("the response does not restart")
+            };
             for unit in batch.iter() {
-                // What is done with a unit, and that it is done, are one.
+                // Processing a unit and recording that fact are one write.
                 file.write_all(format!("{} {}\n", unit.sequence(), unit.text().unwrap()).as_bytes()).unwrap();
             }
             println!("\nreached {}", batch.iter().last().unwrap().sequence());
@@ -106,7 +109,7 @@ fn child() {
 }
 
 #[test]
-fn every_unit_is_handed_on_once_in_spite_of_sigkill() {
+fn every_unit_is_processed_once_despite_sigkill() {
     let rounds = std::env::var(ROUNDS).ok().and_then(|n| n.parse().ok()).unwrap_or(10_u64);
     let units = rounds * 400;
     let dir = tempfile::tempdir().unwrap();
@@ -120,7 +123,7 @@ fn every_unit_is_handed_on_once_in_spite_of_sigkill() {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        // The kill comes after some reports, at whatever point the child has reached by then.
+        // The kill follows some reports, wherever the child is by then.
         let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
         let reports = lines.filter(|line| line.starts_with("reached ") || line.starts_with("finished "));
         let mut reports = reports.take(1 + (round * 41 % 160) as usize);

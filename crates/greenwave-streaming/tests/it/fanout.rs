@@ -1,12 +1,12 @@
-//! Many subscribers.
+//! Tests fanout with several subscribers.
 
 use futures_util::{FutureExt, StreamExt};
-use greenwave_streaming::{Fanout, Full, Policy};
+use greenwave_streaming::{Fanout, Full, SubscriberPolicy};
 
 #[tokio::test]
-async fn who_waits_gets_everything() {
+async fn waiting_subscribers_receive_every_value() {
     let fanout = Fanout::new();
-    let all = fanout.subscribe(Policy::Wait { queue_max: 2 });
+    let all = fanout.subscribe(SubscriberPolicy::Wait { queue_max: 2 });
     let publisher = tokio::spawn({
         let fanout = fanout.clone();
         async move {
@@ -20,7 +20,7 @@ async fn who_waits_gets_everything() {
     publisher.await.unwrap();
 }
 
-/// Compares a stream of even numbers below `end` with what it should be.
+/// Returns whether the stream yields the even numbers below `end`.
 trait EqBy {
     async fn eq_by(self, end: i32) -> bool;
 }
@@ -32,11 +32,11 @@ impl<S: futures_util::Stream<Item = i32>> EqBy for S {
 }
 
 #[tokio::test]
-async fn each_has_its_own_policy_and_counters() {
+async fn subscribers_have_their_own_policies_and_counters() {
     let fanout = Fanout::new();
-    let mut oldest = fanout.subscribe(Policy::DropOldest { queue_max: 2 });
-    let mut newest = fanout.subscribe(Policy::Newest);
-    let mut sums = fanout.subscribe(Policy::coalesce(2, |last, value| *last += value));
+    let mut oldest = fanout.subscribe(SubscriberPolicy::DropOldest { queue_max: 2 });
+    let mut newest = fanout.subscribe(SubscriberPolicy::Newest);
+    let mut sums = fanout.subscribe(SubscriberPolicy::coalesce(2, |last, value| *last += value));
     for i in 1..=5 {
         fanout.publish(i).await;
     }
@@ -49,14 +49,18 @@ async fn each_has_its_own_policy_and_counters() {
 }
 
 #[test]
-fn a_full_subscriber_holds_a_value_back_from_all() {
+fn a_full_waiting_subscriber_blocks_publication() {
     let fanout = Fanout::new();
-    let mut slow = fanout.subscribe(Policy::Wait { queue_max: 1 });
-    let mut quick = fanout.subscribe(Policy::Newest);
+    let mut slow = fanout.subscribe(SubscriberPolicy::Wait { queue_max: 1 });
+    let mut quick = fanout.subscribe(SubscriberPolicy::Newest);
     assert_eq!(fanout.try_publish(1), Ok(()));
     assert_eq!(fanout.try_publish(2), Err(Full(2)));
     assert!(fanout.publish(2).now_or_never().is_none());
-    assert_eq!((quick.try_next(), quick.try_next()), (Some(1), None), "nobody got what was not published");
+    assert_eq!(
+        (quick.try_next(), quick.try_next()),
+        (Some(1), None),
+        "no subscriber received the unpublished value"
+    );
     assert_eq!(slow.stats().waits, 1);
     assert_eq!(slow.try_next(), Some(1));
     assert!(fanout.publish(3).now_or_never().is_some());
@@ -64,9 +68,9 @@ fn a_full_subscriber_holds_a_value_back_from_all() {
 }
 
 #[tokio::test]
-async fn a_subscriber_that_goes_frees_the_publisher() {
+async fn dropping_a_subscriber_unblocks_the_publisher() {
     let fanout = Fanout::new();
-    let slow = fanout.subscribe(Policy::Wait { queue_max: 1 });
+    let slow = fanout.subscribe(SubscriberPolicy::Wait { queue_max: 1 });
     fanout.publish(1).await;
     let waiting = tokio::spawn({
         let fanout = fanout.clone();
@@ -82,8 +86,8 @@ async fn a_subscriber_that_goes_frees_the_publisher() {
 #[tokio::test]
 async fn a_merge_that_panics_ends_its_subscription_only() {
     let fanout = Fanout::new();
-    let mut broken = fanout.subscribe(Policy::coalesce(1, |_: &mut i32, _| panic!("a bad merge")));
-    let mut fine = fanout.subscribe(Policy::Wait { queue_max: 9 });
+    let mut broken = fanout.subscribe(SubscriberPolicy::coalesce(1, |_: &mut i32, _| panic!("a bad merge")));
+    let mut fine = fanout.subscribe(SubscriberPolicy::Wait { queue_max: 9 });
     for i in 0..3 {
         fanout.publish(i).await;
     }
@@ -92,9 +96,9 @@ async fn a_merge_that_panics_ends_its_subscription_only() {
 }
 
 #[tokio::test]
-async fn the_end_comes_after_what_is_queued() {
+async fn the_end_follows_the_queued_values() {
     let fanout = Fanout::new();
-    let mut subscription = fanout.subscribe(Policy::Wait { queue_max: 4 });
+    let mut subscription = fanout.subscribe(SubscriberPolicy::Wait { queue_max: 4 });
     let end = tokio::spawn(async move {
         let mut values = Vec::new();
         while let Some(value) = subscription.next().await {
@@ -110,9 +114,12 @@ async fn the_end_comes_after_what_is_queued() {
 }
 
 #[tokio::test]
-async fn callbacks_have_policies_and_counters_of_their_own() {
+async fn callbacks_have_their_own_policies_and_counters() {
     let fanout = Fanout::new();
-    let (all, newest) = (fanout.subscribe(Policy::Wait { queue_max: 2 }), fanout.subscribe(Policy::Newest));
+    let (all, newest) = (
+        fanout.subscribe(SubscriberPolicy::Wait { queue_max: 2 }),
+        fanout.subscribe(SubscriberPolicy::Newest),
+    );
     let counters = newest.counters();
     let (sender, received) = std::sync::mpsc::channel();
     let sums = tokio::spawn(all.for_each(move |value: i32| sender.send(value).unwrap()));
@@ -131,10 +138,10 @@ async fn callbacks_have_policies_and_counters_of_their_own() {
 }
 
 #[tokio::test]
-async fn a_callback_that_panics_harms_no_other() {
+async fn a_panicking_callback_does_not_affect_others() {
     let fanout = Fanout::new();
-    let broken = fanout.subscribe(Policy::Wait { queue_max: 1 });
-    let mut fine = fanout.subscribe(Policy::Wait { queue_max: 9 });
+    let broken = fanout.subscribe(SubscriberPolicy::Wait { queue_max: 1 });
+    let mut fine = fanout.subscribe(SubscriberPolicy::Wait { queue_max: 9 });
     let broken = tokio::spawn(broken.for_each(|value| assert!(value < 2, "{value} is too much")));
     for i in 0..5 {
         fanout.publish(i).await;
@@ -149,9 +156,9 @@ async fn a_callback_that_panics_harms_no_other() {
 }
 
 #[test]
-fn callbacks_that_block_have_a_thread_of_their_own() {
+fn blocking_callbacks_run_on_their_own_thread() {
     let fanout = Fanout::new();
-    let subscription = fanout.subscribe(Policy::Wait { queue_max: 1 });
+    let subscription = fanout.subscribe(SubscriberPolicy::Wait { queue_max: 1 });
     let thread = std::thread::spawn(move || {
         let mut sum = 0;
         subscription.for_each_blocking(|value: u64| sum += value).map(|stats| (sum, stats.received))

@@ -1,4 +1,4 @@
-//! JSON values, with `serde_json` as the reference.
+//! Compares JSON values with `serde_json`.
 
 use greenwave_streaming::conformance::units;
 use greenwave_streaming::{Error, Json};
@@ -15,7 +15,7 @@ fn check(input: &str, expected: &[&str]) {
 }
 
 #[test]
-fn values_end_where_they_end() {
+fn values_end_at_their_last_byte() {
     check("{}[] \"a\"1 2\ttrue\r\nnull", &["{}", "[]", "\"a\"", "1", "2", "true", "null"]);
     check(r#"{"a":"}\"]","b":[{}]}"#, &[r#"{"a":"}\"]","b":[{}]}"#]);
     check(r#""\\""x""#, &[r#""\\""#, r#""x""#]);
@@ -65,7 +65,7 @@ fn values() -> impl Strategy<Value = Value> {
 
 proptest! {
     #[test]
-    fn values_are_those_of_serde(values in prop::collection::vec((values(), any::<bool>()), 0..6)) {
+    fn values_match_serde(values in prop::collection::vec((values(), any::<bool>()), 0..6)) {
         let mut text = String::new();
         for (value, pretty) in &values {
             let written = if *pretty { serde_json::to_string_pretty(value) } else { serde_json::to_string(value) };
@@ -80,7 +80,7 @@ proptest! {
         prop_assert_eq!(parsed, expected);
     }
 
-    /// Whatever the bytes are: as long as serde finds values, they are ours.
+    /// For any bytes, the splitter finds the same values as serde up to serde's first error.
     #[test]
     fn garbage_agrees_with_serde_up_to_its_first_error(text in "[\\[\\]{}\",:1tn \\\\a-]{0,24}") {
         let expected: Vec<Value> =
@@ -91,9 +91,10 @@ proptest! {
     }
 }
 
-/// What passes at the default depth, `serde_json` reads; what it refuses as too deep does not pass.
+/// Values within the default depth are accepted by `serde_json`, and deeper ones are rejected by
+/// both.
 #[test]
-fn the_default_depth_is_that_of_serde_json() {
+fn the_default_depth_matches_serde_json() {
     for depth in [1, 126, 127, 128, 129] {
         for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
             let inner = if open == "[" { "" } else { "1" };

@@ -1,12 +1,12 @@
-//! Everything through the public API.
+//! Tests of greenwave-streaming through its public API.
 
-mod answers;
 mod blocks;
 mod budget;
 mod chunkings;
 mod commonmark;
 mod crash;
 mod fanout;
+mod files;
 mod json;
 mod lines;
 mod options;
@@ -17,17 +17,18 @@ mod soak;
 mod sse;
 mod text;
 
-use greenwave_streaming::conformance::{Seen, units};
+use greenwave_streaming::conformance::{UnitRecord, units};
 use greenwave_streaming::{Error, Splitter};
 
-/// The units of `input` as text, each with `…` behind it if incomplete and in front if continued.
+/// Returns the units of `input` as text: with a trailing `…` if incomplete, and a leading one if
+/// continued.
 fn texts(splitter: impl Splitter, input: &[u8]) -> (Vec<String>, Option<Error>) {
     let (seen, error) = units(splitter, [input]);
     (seen.iter().map(marked).collect(), error)
 }
 
-fn marked(unit: &Seen) -> String {
+fn marked(unit: &UnitRecord) -> String {
     let before = if unit.continued { "…" } else { "" };
-    let behind = if unit.complete { "" } else { "…" };
-    format!("{before}{}{behind}", String::from_utf8_lossy(&unit.bytes))
+    let after = if unit.complete { "" } else { "…" };
+    format!("{before}{}{after}", String::from_utf8_lossy(&unit.bytes))
 }

@@ -1,5 +1,4 @@
-//! Every public option with zero, one and the largest value: a meaning, or an error that names it;
-//! never a panic, never a wait without end.
+//! Tests every public option with zero, one and the largest value. None panics or waits forever.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,9 +7,9 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use greenwave_streaming::conformance::units;
 use greenwave_streaming::{
-    BoxError, Budget, Cap, Delimited, Error, Fanout, Fences, Files, Json, Limits, Lines, Opened, Overflow,
-    Paragraphs, PartialJson, Policy, Position, Pull, Refusal, Resume, ResumeOptions, Seam, Sentences, Source,
-    Splitter, Splitting, Sse, UNIT_BYTES_MAX,
+    BoxError, Budget, BufferedSplitter, Cap, Delimited, Error, Fanout, Fences, Files, Json, Limits, Lines,
+    OpenError, Opened, Overflow, Paragraphs, PartialJson, Position, Pull, Resume, ResumeOptions,
+    ResumeStrategy, Sentences, Source, Splitter, Sse, SubscriberPolicy, UNIT_BYTES_MAX,
 };
 
 const SIZES: [usize; 5] = [0, 1, 4, UNIT_BYTES_MAX, usize::MAX];
@@ -18,7 +17,7 @@ const SIZES: [usize; 5] = [0, 1, 4, UNIT_BYTES_MAX, usize::MAX];
 const INPUT: &[u8] = b"# a.md\n```md\nab\n```bash\nc\n```\n```\n\n[[1],2] \"a\" 3\ndata: x\n\nOne two. Three.\n- ```\n  y\n  ```\n";
 
 #[test]
-fn caps_are_taken_into_their_range() {
+fn caps_are_clamped() {
     for (bytes_max, taken) in SIZES.into_iter().zip([4, 4, 4, UNIT_BYTES_MAX, UNIT_BYTES_MAX]) {
         assert_eq!(Cap::error(bytes_max).bytes_max(), taken);
         assert_eq!(
@@ -28,9 +27,9 @@ fn caps_are_taken_into_their_range() {
     }
 }
 
-/// Whether the splitter took all of the input; a limit is the only other end.
+/// Returns whether the splitter accepted the whole input. The only permitted error is a limit.
 #[track_caller]
-fn is_taken(splitter: impl Splitter, what: &str) -> bool {
+fn is_accepted(splitter: impl Splitter, what: &str) -> bool {
     let (_, error) = units(splitter, INPUT.chunks(3));
     let is_limit = |error: &Error| {
         matches!(error, Error::UnitTooLong { .. } | Error::TooDeep { .. } | Error::Malformed { .. })
@@ -40,7 +39,7 @@ fn is_taken(splitter: impl Splitter, what: &str) -> bool {
 }
 
 #[test]
-fn splitters() {
+fn splitters_accept_extreme_limits() {
     for bytes_max in SIZES {
         let large = bytes_max >= UNIT_BYTES_MAX;
         for cap in [Cap::error(bytes_max), Cap::split(bytes_max)] {
@@ -52,13 +51,13 @@ fn splitters() {
                 (Box::new(Fences::new(cap)), "fences"),
                 (Box::new(Files::new(cap)), "files"),
                 (Box::new(Delimited::new(b"\n", cap)), "delimited"),
-                (Box::new(Delimited::new(b"", cap)), "delimited by nothing"),
+                (Box::new(Delimited::new(b"", cap)), "empty delimiter"),
             ];
             for (splitter, what) in all {
-                assert_eq!(is_taken(splitter, what), is_any, "{what}, {cap:?}");
+                assert_eq!(is_accepted(splitter, what), is_any, "{what}, {cap:?}");
             }
         }
-        is_taken(Sse::new(bytes_max), "events");
+        is_accepted(Sse::new(bytes_max), "events");
         for depth_max in SIZES {
             let (found, error) = units(Json::new(bytes_max, depth_max), [&b"[[1],2] 3 "[..]]);
             let is_deep = matches!(error, Some(Error::TooDeep { depth_max: max, .. }) if max == depth_max);
@@ -76,9 +75,9 @@ fn splitters() {
 }
 
 #[test]
-fn sequence_numbers() {
+fn sequence_numbers_accept_extreme_values() {
     for first in [0, 1, u64::MAX - 1, u64::MAX] {
-        let mut splitting = Splitting::new(Lines::default()).starting_at(first);
+        let mut splitting = BufferedSplitter::new(Lines::default()).starting_at(first);
         let batch = splitting.feed("a\nb\nc\n".into()).unwrap().unwrap();
         let found: Vec<_> = batch.iter().map(|unit| unit.sequence()).collect();
         let expected: Vec<_> = (0..3).map(|i| first.saturating_add(i)).collect();
@@ -91,14 +90,14 @@ fn chunks() -> impl futures_util::Stream<Item = Result<Bytes, BoxError>> + Send 
 }
 
 #[tokio::test(start_paused = true)]
-async fn limits_and_budgets() {
+async fn limits_and_budgets_accept_extreme_values() {
     let times = [None, Some(Duration::ZERO), Some(Duration::from_nanos(1)), Some(Duration::MAX)];
     for stream_bytes_max in [None, Some(0), Some(1), Some(u64::MAX)] {
         for first_byte in times {
             for idle in times {
                 for total in times {
                     let limits = Limits { stream_bytes_max, first_byte, idle, total };
-                    // The second chunk comes after a second.
+                    // The second chunk arrives after one second.
                     let slow = chunks().then(|chunk| async {
                         tokio::time::sleep(Duration::from_secs(1)).await;
                         chunk
@@ -136,18 +135,18 @@ async fn limits_and_budgets() {
 }
 
 #[tokio::test]
-async fn queues() {
+async fn queues_accept_extreme_sizes() {
     for queue_max in [0, 1, usize::MAX] {
-        let policies: [Policy<u32>; 4] = [
-            Policy::Wait { queue_max },
-            Policy::DropOldest { queue_max },
-            Policy::coalesce(queue_max, |last, value| *last += value),
-            Policy::Newest,
+        let policies: [SubscriberPolicy<u32>; 4] = [
+            SubscriberPolicy::Wait { queue_max },
+            SubscriberPolicy::DropOldest { queue_max },
+            SubscriberPolicy::coalesce(queue_max, |last, value| *last += value),
+            SubscriberPolicy::Newest,
         ];
         for policy in policies {
             let fanout = Fanout::new();
             let mut values = fanout.subscribe(policy);
-            // Zero is as one.
+            // Zero counts as one.
             fanout.publish(1).await;
             assert_eq!(values.try_next(), Some(1), "{queue_max}");
             drop(fanout);
@@ -156,27 +155,27 @@ async fn queues() {
     }
 }
 
-/// Breaks off once, behind its first chunk; the next attempt may repeat this many units.
+/// A source that breaks once, after its first chunk. The next attempt may repeat this many units.
 #[derive(Debug)]
 struct Overlapping(usize);
 
 #[async_trait::async_trait]
 impl Source for Overlapping {
-    async fn open(&self, at: &Position) -> Result<Opened, Refusal> {
+    async fn open(&self, at: &Position) -> Result<Opened, OpenError> {
         if at.sequence == 0 {
-            return Ok(Opened::new(chunks().take(1), Seam::Start));
+            return Ok(Opened::new(chunks().take(1), ResumeStrategy::Start));
         }
-        Ok(Opened::new(chunks(), Seam::Overlap { units_max: self.0 }))
+        Ok(Opened::new(chunks(), ResumeStrategy::Overlap { units_max: self.0 }))
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn units_that_are_remembered() {
+async fn overlaps_accept_extreme_sizes() {
     for (overlap_units_max, units_max) in
         [0, 1, usize::MAX].into_iter().flat_map(|a| [0, 1, usize::MAX].map(|b| (a, b)))
     {
         let options = ResumeOptions { overlap_units_max, ..ResumeOptions::default() };
-        let mut answer = Resume::new(
+        let mut response = Resume::new(
             Arc::new(Overlapping(units_max)),
             0,
             |_: &Position| Lines::default(),
@@ -184,7 +183,7 @@ async fn units_that_are_remembered() {
         )
         .with_options(options);
         let mut deliveries = 0;
-        while let Some(delivery) = answer.next().await {
+        while let Some(delivery) = response.next().await {
             delivery.unwrap();
             deliveries += 1;
         }

@@ -1,4 +1,4 @@
-//! Reading from a source: order, ends, errors, limits.
+//! Tests reading from a source: order, ends, errors and limits.
 
 use std::convert::Infallible;
 use std::io;
@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
-use greenwave_streaming::{Error, Json, Limit, Limits, Lines, Pull, Sse};
+use greenwave_streaming::{Error, Json, Limits, Lines, Pull, Sse, TimeoutKind};
 use tokio::time::{Instant, sleep};
 
 fn chunks(chunks: &[&'static str]) -> impl Stream<Item = Result<Bytes, Infallible>> + use<> {
     stream::iter(chunks.to_vec()).map(|chunk| Ok(Bytes::from_static(chunk.as_bytes())))
 }
 
-/// Chunks, each after so many seconds; then nothing for ever.
+/// Returns chunks, each after a number of seconds, and then stays pending.
 fn slow(chunks: &[(u64, &'static str)]) -> impl Stream<Item = Result<Bytes, Infallible>> + use<> {
     let timed = stream::iter(chunks.to_vec()).then(async |(seconds, chunk)| {
         sleep(Duration::from_secs(seconds)).await;
@@ -22,7 +22,7 @@ fn slow(chunks: &[(u64, &'static str)]) -> impl Stream<Item = Result<Bytes, Infa
     timed.chain(stream::pending())
 }
 
-/// The text of all units, and the error at the end.
+/// Returns the text of all units and the final error, if any.
 async fn drain<St, S, E>(mut pull: Pull<St, S>) -> (Vec<String>, Option<Error>)
 where
     St: Stream<Item = Result<Bytes, E>>,
@@ -36,17 +36,17 @@ where
                 texts.extend(batch.iter().map(|unit| String::from_utf8_lossy(&unit.bytes()).into_owned()));
             }
             Err(error) => {
-                assert!(pull.next().await.is_none(), "nothing follows an error");
+                assert!(pull.next().await.is_none(), "no item follows an error");
                 return (texts, Some(error));
             }
         }
     }
-    assert!(pull.next().await.is_none(), "nothing follows the end");
+    assert!(pull.next().await.is_none(), "no item follows the end");
     (texts, None)
 }
 
 #[tokio::test]
-async fn units_come_with_the_chunk_that_completes_them() {
+async fn units_arrive_with_the_chunk_that_completes_them() {
     let mut pull = Pull::new(chunks(&["a\nb", "", "\nc\n", "d"]), Lines::default()).starting_at(5);
     let first = pull.next().await.unwrap().unwrap();
     assert_eq!((first.len(), first.first_sequence()), (1, 5));
@@ -57,7 +57,7 @@ async fn units_come_with_the_chunk_that_completes_them() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_counts() {
+async fn stats_count_bytes_chunks_and_units() {
     let source = slow(&[(2, "a"), (3, "b\nc\n")]);
     let mut pull = Pull::new(source, Lines::default());
     pull.next().await.unwrap().unwrap();
@@ -67,7 +67,7 @@ async fn it_counts() {
 }
 
 #[tokio::test]
-async fn a_broken_source_is_no_short_answer() {
+async fn a_broken_source_is_an_error() {
     let broken = stream::iter([Ok(Bytes::from_static(b"a\nunfinished")), Err(io::Error::other("gone"))]);
     let (texts, error) = drain(Pull::new(broken, Lines::default())).await;
     assert_eq!(texts, ["a"]);
@@ -134,13 +134,13 @@ async fn an_endless_unit_neither_grows_nor_starves_others() {
 }
 
 #[track_caller]
-fn assert_timeout(error: Option<&Error>, expected: Limit, started: Instant, seconds: u64) {
+fn assert_timeout(error: Option<&Error>, expected: TimeoutKind, started: Instant, seconds: u64) {
     assert!(matches!(error, Some(Error::Timeout { limit, .. }) if *limit == expected), "{error:?}");
     assert_eq!(started.elapsed().as_secs(), seconds);
 }
 
 #[tokio::test(start_paused = true)]
-async fn time_limits() {
+async fn time_limits_fail_the_stream() {
     let seconds = Duration::from_secs;
     let limits = Limits {
         first_byte: Some(seconds(10)),
@@ -151,18 +151,18 @@ async fn time_limits() {
 
     let started = Instant::now();
     let (_, error) = drain(Pull::new(slow(&[]), Lines::default()).with_limits(limits)).await;
-    assert_timeout(error.as_ref(), Limit::FirstByte, started, 10);
+    assert_timeout(error.as_ref(), TimeoutKind::FirstByte, started, 10);
 
     let started = Instant::now();
     let source = slow(&[(9, "a\n"), (2, "b\n"), (2, "c"), (4, "d")]);
     let (texts, error) = drain(Pull::new(source, Lines::default()).with_limits(limits)).await;
     assert_eq!(texts, ["a", "b"]);
-    assert_timeout(error.as_ref(), Limit::Idle, started, 9 + 2 + 2 + 3);
+    assert_timeout(error.as_ref(), TimeoutKind::Idle, started, 9 + 2 + 2 + 3);
 
     let started = Instant::now();
     let source = slow(&[(2, "x\n"); 100]);
     let (_, error) = drain(Pull::new(source, Lines::default()).with_limits(limits)).await;
-    assert_timeout(error.as_ref(), Limit::Total, started, 20);
+    assert_timeout(error.as_ref(), TimeoutKind::Total, started, 20);
 }
 
 #[tokio::test(start_paused = true)]

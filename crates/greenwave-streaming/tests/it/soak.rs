@@ -1,4 +1,5 @@
-//! A long stream through a slow subscriber, in a process of its own whose memory is watched.
+//! Runs a long stream through a slow subscriber in a separate process, and checks that its memory
+//! stays constant.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -6,33 +7,33 @@ use std::process::Command;
 
 use bytes::Bytes;
 use futures_util::stream;
-use greenwave_streaming::{Budget, Fanout, Policy, Pull, Sse};
+use greenwave_streaming::{Budget, Fanout, Pull, Sse, SubscriberPolicy};
 
-/// Bytes of the stream, for the long run.
+/// Length of the stream in bytes, for long runs.
 const BYTES: &str = "GREENWAVE_SOAK_BYTES";
-/// Tells the child that it is one.
+/// Marks the child process.
 const IS_CHILD: &str = "GREENWAVE_SOAK_CHILD";
-/// What may be alive at once.
+/// Budget in bytes.
 const BUDGET_BYTES: usize = 1 << 20;
-/// A chunk is at most this long.
+/// Maximum length of a chunk in bytes.
 const CHUNK_BYTES_MAX: usize = 64 << 10;
-/// Batches that the subscriber keeps for a while.
+/// Number of batches that the subscriber holds.
 const HELD_MAX: usize = 8;
-/// What memory may grow by after the first tenth, in KiB.
+/// Permitted growth of memory after the first tenth of the stream, in KiB.
 const GROWTH_KIB_MAX: u64 = 4 << 10;
 
 fn bytes() -> u64 {
     std::env::var(BYTES).ok().and_then(|bytes| bytes.parse().ok()).unwrap_or(40_000_000)
 }
 
-/// The most memory that this process had, in KiB.
+/// Returns the peak memory of this process, in KiB.
 fn peak_kib() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").expect("this is Linux");
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("the kernel keeps count");
     line.trim().trim_end_matches(" kB").parse().expect("a number")
 }
 
-/// Events of many sizes with their number in front, over and over, in chunks of any size.
+/// Returns numbered events of many sizes, in chunks of random sizes.
 fn chunks() -> impl Iterator<Item = Bytes> {
     let mut number = 0_u64;
     let mut text = String::new();
@@ -49,7 +50,7 @@ fn chunks() -> impl Iterator<Item = Bytes> {
     })
 }
 
-/// Not a test of its own: the stream, its subscriber, and the memory of both.
+/// The child process: runs the stream and its subscriber and measures memory.
 #[test]
 #[ignore = "the child of the test below"]
 fn child() {
@@ -62,7 +63,7 @@ fn child() {
         let source = stream::iter(chunks().map(Ok::<_, Infallible>));
         let mut pull = Pull::new(source, Sse::default()).with_budget(budget.clone());
         let fanout = Fanout::new();
-        let mut slow = fanout.subscribe(Policy::Wait { queue_max: 4 });
+        let mut slow = fanout.subscribe(SubscriberPolicy::Wait { queue_max: 4 });
         let reader = tokio::spawn(async move {
             let (mut held, mut expected) = (VecDeque::new(), 0);
             while let Some(batch) = slow.next().await {
@@ -97,7 +98,7 @@ fn child() {
             "overdrawn by a chunk: {}",
             budget.peak()
         );
-        // The kernel's count lags a little, and may even fall.
+        // The kernel's counter lags and may even decrease.
         let growth = peak_kib().saturating_sub(early.unwrap());
         assert!(growth <= GROWTH_KIB_MAX, "memory has grown by {growth} KiB");
         println!("\nsoaked {} bytes, peak {} KiB", stats.bytes, peak_kib());
@@ -106,7 +107,7 @@ fn child() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn memory_stays_constant_however_long_the_stream() {
+fn memory_stays_constant_for_long_streams() {
     let output = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "soak::child", "--ignored", "--nocapture"])
         .env(IS_CHILD, "1")

@@ -1,4 +1,4 @@
-//! Server-sent events, case by case from the text of the HTML standard, 9.2.5 and 9.2.6.
+//! Tests server-sent events against the text of the HTML standard, 9.2.5 and 9.2.6.
 
 mod standard;
 
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use greenwave_streaming::conformance::units;
-use greenwave_streaming::{Error, Splitting, Sse, UnitBatch};
+use greenwave_streaming::{BufferedSplitter, Error, Sse, UnitBatch};
 use proptest::prelude::*;
 
 /// Events as `type|id|data`.
@@ -25,7 +25,7 @@ fn check(input: &str, expected: &[&str]) {
 }
 
 #[test]
-fn examples_of_the_standard() {
+fn standard_examples() {
     check("data: YHOO\ndata: +2\ndata: 10\n\n", &["message||YHOO\n+2\n10"]);
     check(
         ": test stream\n\ndata: first event\nid: 1\n\ndata:second event\nid\n\ndata:  third event\n\n",
@@ -37,7 +37,7 @@ fn examples_of_the_standard() {
 }
 
 #[test]
-fn line_ends_and_byte_order_mark() {
+fn line_endings_and_byte_order_mark() {
     check("data:a\r\rdata:b\n\ndata:c\r\n\r\n", &["message||a", "message||b", "message||c"]);
     check("data:a\r\ndata:b\rdata:c\n\n", &["message||a\nb\nc"]);
     check("\u{feff}data:a\n\n", &["message||a"]);
@@ -45,7 +45,7 @@ fn line_ends_and_byte_order_mark() {
     check("\u{feff}", &[]);
 }
 
-/// As "UTF-8 decode" of the Encoding standard does it.
+/// Like "UTF-8 decode" of the Encoding standard.
 #[test]
 fn types_and_ids_that_are_not_utf_8_are_decoded_with_replacement() {
     let input = b"id: a\xFFb\ndata: 1\n\ndata: 2\n\nevent: a\xFFb\ndata: 3\n\nid: \xE2\x82\nevent: \xC3\xA9\ndata: 4\n\nid\ndata: 5\n\n";
@@ -57,11 +57,11 @@ fn types_and_ids_that_are_not_utf_8_are_decoded_with_replacement() {
         "message||5",
     ];
     for size in 1..=input.len() {
-        let mut splitting = Splitting::new(Sse::default());
+        let mut splitting = BufferedSplitter::new(Sse::default());
         let mut found = Vec::new();
         for chunk in input.chunks(size) {
             let batch = splitting.feed(Bytes::copy_from_slice(chunk)).unwrap();
-            // Clones and units that outlive the batch have them too.
+            // Clones and units that outlive the batch have the labels too.
             let units = batch.clone().into_iter().flat_map(UnitBatch::into_units);
             found.extend(units.map(|unit| {
                 let unit = unit.get();
@@ -70,7 +70,7 @@ fn types_and_ids_that_are_not_utf_8_are_decoded_with_replacement() {
         }
         assert_eq!(found, expected, "chunks of {size}");
     }
-    let mut splitting = Splitting::new(Sse::default());
+    let mut splitting = BufferedSplitter::new(Sse::default());
     splitting.feed_slice(&input[..20]).unwrap();
     assert_eq!(splitting.splitter().last_event_id(), "a\u{fffd}b".as_bytes());
     assert_eq!(Sse::default().after(b"\xFF").last_event_id(), "\u{fffd}".as_bytes());
@@ -93,7 +93,7 @@ fn fields() {
 }
 
 #[test]
-fn ids_last() {
+fn ids_persist() {
     check("id:1\ndata:a\n\ndata:b\n\n", &["message|1|a", "message|1|b"]);
     check("id:1\n\ndata:b\n\n", &["message|1|b"]);
     check("id:1\ndata:a\n\nid:x\u{0}\ndata:b\n\n", &["message|1|a", "message|1|b"]);
@@ -101,7 +101,7 @@ fn ids_last() {
 }
 
 #[test]
-fn an_event_cut_off_is_discarded() {
+fn an_unfinished_event_is_discarded() {
     check("data:a\n\ndata:b\n", &["message||a"]);
     check("data:a", &[]);
 }
@@ -117,15 +117,15 @@ fn retry_is_digits_only() {
         ("retry:5\nretry:x\n", Some(5)),
         ("retry:99999999999999999999\n", None),
     ] {
-        let mut splitting = Splitting::new(Sse::default());
+        let mut splitting = BufferedSplitter::new(Sse::default());
         splitting.feed(Bytes::from_static(input.as_bytes())).unwrap();
         assert_eq!(splitting.splitter().retry(), expected.map(Duration::from_millis), "{input:?}");
     }
 }
 
 #[test]
-fn the_last_id_is_known_for_a_new_attempt() {
-    let mut splitting = Splitting::new(Sse::default());
+fn the_last_id_is_available_for_a_new_attempt() {
+    let mut splitting = BufferedSplitter::new(Sse::default());
     splitting.feed("id:1\ndata:a\n\nid:2\ndata".into()).unwrap();
     assert_eq!(splitting.splitter().last_event_id(), b"1", "an event that is not complete does not count");
     splitting.feed("\n\n".into()).unwrap();
@@ -133,8 +133,8 @@ fn the_last_id_is_known_for_a_new_attempt() {
 }
 
 #[test]
-fn an_event_leaves_at_its_blank_line() {
-    let mut splitting = Splitting::new(Sse::default());
+fn an_event_is_reported_at_its_blank_line() {
+    let mut splitting = BufferedSplitter::new(Sse::default());
     assert!(splitting.feed("data:a\r\n".into()).unwrap().is_none());
     assert!(splitting.feed("\r".into()).unwrap().is_some());
     assert!(splitting.feed("\ndata:b\n".into()).unwrap().is_none());
@@ -142,39 +142,41 @@ fn an_event_leaves_at_its_blank_line() {
 }
 
 #[test]
-fn a_long_event_is_an_error() {
+fn an_oversized_event_is_an_error() {
     let (found, error) = units(Sse::new(8), [b"data:abc\n\ndata:a\ndata:b\n\n".as_slice()]);
     assert_eq!(found.len(), 1);
     assert!(matches!(error, Some(Error::UnitTooLong { offset: 10, bytes_max: 8 })), "{error:?}");
 }
 
 #[test]
-fn a_new_stream_goes_on_with_the_id_of_the_old_one() {
+fn a_new_stream_continues_with_the_old_id() {
     let (found, _) = units(Sse::default().after(b"7"), [b"data:a\n\nid:8\ndata:b\n\n".as_slice()]);
     let ids: Vec<_> = found.iter().map(|unit| unit.id.as_deref()).collect();
     assert_eq!(ids, [Some("7"), Some("8")]);
 }
 
 #[test]
-fn more_cases_from_the_text_of_the_standard() {
+fn standard_details() {
     // "If the line starts with a U+003A COLON character (:): Ignore the line."
     check(
         "data:1\r:\0\n:\r\ndata:2\n:xxxxxxxx\rdata:3\n:data:fail\r:x\ndata:4\n\n",
         &["message||1\n2\n3\n4"],
     );
-    // "If value starts with a U+0020 SPACE character, remove it from value." One, and no tab.
+    // "If value starts with a U+0020 SPACE character, remove it from value." Only one, and no tab.
     check("data:\ttest\rdata: \ndata:test\n\n", &["message||\ttest\n\ntest"]);
-    // "Otherwise, the string is not empty but does not contain a colon: use the whole line as the field name."
+    // "Otherwise, the string is not empty but does not contain a colon: use the whole line as the
+    // field name."
     check("data:test\ndata\ndata:test\n\n", &["message||test\n\ntest"]);
-    // Field names are compared as they are.
+    // Field names are case-sensitive.
     check(
         "data:\0\ndata:  2\rData:1\ndata\0:2\ndata:1\r\0data:4\nda-ta:3\rdata_5\ndata:3\rdata:\r\n data:32\ndata:4\n\n",
         &["message||\0\n 2\n1\n3\n\n4"],
     );
-    // "Set the event type buffer to field value": the last one counts, an empty one is none.
+    // "Set the event type buffer to field value": the last one counts, and an empty one counts as
+    // none.
     check("event:a\nevent: \ndata:x\n\n", &["message||x"]);
     check("event: a b\ndata:x\n\ndata:y\n\n", &["a b||x", "message||y"]);
-    // An event without data changes the last event id all the same.
+    // An event without data changes the last event id too.
     check("id:1\n\nid\ndata:x\n\n", &["message||x"]);
     check("data:x\nid:\u{fffd}\n\n", &["message|\u{fffd}|x"]);
     // An event of a megabyte.
@@ -184,7 +186,7 @@ fn more_cases_from_the_text_of_the_standard() {
 
 proptest! {
     #[test]
-    fn events_are_those_of_the_standard(pieces in prop::collection::vec(prop::sample::select(vec![
+    fn events_match_the_standard(pieces in prop::collection::vec(prop::sample::select(vec![
         "data", "data:", "data: ", "data:  x", "event:", "event:e", "id:", "id:1", "id: 2", "id:\0", "id", "retry:1", ":", ": c", "x", "y:z",
         "\n", "\n", "\r", "\r\n", "\n\n", "\u{feff}", " ", "\0",
     ]), 0..40)) {

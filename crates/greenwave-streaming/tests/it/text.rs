@@ -1,4 +1,4 @@
-//! Paragraphs, and sentences with `unicode-segmentation` as the reference.
+//! Tests paragraphs, and compares sentences with `unicode-segmentation`.
 
 use greenwave_streaming::conformance::units;
 use greenwave_streaming::{Cap, Error, Paragraphs, Sentences};
@@ -32,7 +32,7 @@ fn paragraphs_end_at_blank_lines() {
 }
 
 #[test]
-fn long_paragraphs_are_split_or_errors() {
+fn oversized_paragraphs_are_split_or_errors() {
     let (found, _) = texts(Paragraphs::new(Cap::split(4)), b"abcdef\n\ng\n\n");
     assert_eq!(found, ["abcd…", "…ef", "g"]);
     let (found, _) = texts(Paragraphs::new(Cap::split(4)), b"ab\n    \nc");
@@ -54,7 +54,7 @@ fn sentences_end_at_terminators() {
 }
 
 #[test]
-fn full_stops_that_end_nothing() {
+fn full_stops_inside_sentences() {
     check_sentences(
         "Version 3.14 of e.g. the U.S. code. Yes",
         &["Version 3.14 of e.g. the U.S. code.", "Yes…"],
@@ -69,7 +69,7 @@ fn long_sentences_are_split() {
     assert_eq!(found, ["abcd…", "…ef.", "Ün…", "…ü."]);
 }
 
-/// Text in which all rules meet.
+/// Generates text in which all rules apply.
 fn prose() -> impl Strategy<Value = String> {
     let piece = prop::sample::select(vec![
         "a", "b", "A", "B", "ß", "あ", "1", ".", ".", "!", "?", "。", " ", " ", "\n", "\r\n", "\"", "(", ")",
@@ -80,7 +80,7 @@ fn prose() -> impl Strategy<Value = String> {
 
 proptest! {
     #[test]
-    fn sentences_are_those_of_the_reference(text in prose()) {
+    fn sentences_match_the_reference(text in prose()) {
         let blank = |c: char| c.is_whitespace();
         let expected: Vec<&str> =
             text.split_sentence_bounds().map(|sentence| sentence.trim_matches(blank)).filter(|it| !it.is_empty()).collect();
@@ -90,9 +90,9 @@ proptest! {
         prop_assert_eq!(found, expected, "{:?}", text);
     }
 
-    /// The naive way: all lines, and what stands between blank ones.
+    /// Compares with a naive reader that groups the lines between blank lines.
     #[test]
-    fn paragraphs_are_those_of_a_naive_reader(text in "[ab \\t\\n\\r]{0,40}") {
+    fn paragraphs_match_a_naive_reader(text in "[ab \\t\\n\\r]{0,40}") {
         let text = text.replace("\r\n", "\n").replace('\r', "\n");
         let mut expected: Vec<String> = Vec::new();
         let mut is_open = false;

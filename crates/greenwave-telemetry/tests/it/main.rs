@@ -1,10 +1,12 @@
-//! Tests of greenwave-telemetry through its public face, over real sockets of the loopback.
+//! Tests of greenwave-telemetry through its public API, over loopback sockets.
 
-#![expect(clippy::unwrap_used, reason = "a helper of tests is a test")]
+#![expect(clippy::unwrap_used, reason = "test helpers may unwrap")]
 
 use std::net::SocketAddr;
 
-use greenwave_telemetry::{CacheFigures, Endpoint, Error, ParallelFigures, Snapshot, resident};
+use greenwave_telemetry::{
+    CacheMetrics, Error, MetricsEndpoint, MetricsSnapshot, ParallelMetrics, memory_usage,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -16,22 +18,22 @@ async fn get(address: SocketAddr, path: &str) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
-    answer
+    let mut response = String::new();
+    stream.read_to_string(&mut response).await.unwrap();
+    response
 }
 
 #[tokio::test]
-async fn the_keys_are_those_that_were_promised() {
-    let source = || Snapshot {
-        cache: CacheFigures::of(15_234, 2_156),
-        parallel: ParallelFigures::of(4, 12, 0.725),
-        memory: resident(false),
+async fn json_keys_are_stable() {
+    let source = || MetricsSnapshot {
+        cache: CacheMetrics::new(15_234, 2_156),
+        parallel: ParallelMetrics::new(4, 12, 0.725),
+        memory: memory_usage(false),
         extra: serde_json::Map::from_iter([("run".to_owned(), "calc".into())]),
     };
-    let serving = Endpoint::bind(any_port()).await.unwrap().serve(source);
-    let answer = get(serving.address(), "/metrics").await;
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let server = MetricsEndpoint::bind(any_port()).await.unwrap().serve(source);
+    let response = get(server.address(), "/metrics").await;
+    let (head, body) = response.split_once("\r\n\r\n").unwrap();
     assert!(head.starts_with("HTTP/1.1 200") && head.contains("application/json"), "{head}");
     let json: serde_json::Value = serde_json::from_str(body).unwrap();
     let keys = |at: &str| json[at].as_object().unwrap().keys().cloned().collect::<Vec<_>>();
@@ -43,21 +45,21 @@ async fn the_keys_are_those_that_were_promised() {
         (Some(87.6), Some(72.5))
     );
     assert_eq!(json["run"], "calc");
-    assert!(get(serving.address(), "/").await.starts_with("HTTP/1.1 404"));
+    assert!(get(server.address(), "/").await.starts_with("HTTP/1.1 404"));
 }
 
 #[tokio::test]
-async fn a_taken_port_is_named() {
-    let first = Endpoint::bind(any_port()).await.unwrap();
-    let error = Endpoint::bind(first.address()).await.unwrap_err();
-    assert!(matches!(error, Error::PortTaken { address } if address == first.address()), "{error}");
+async fn an_address_in_use_is_reported() {
+    let first = MetricsEndpoint::bind(any_port()).await.unwrap();
+    let error = MetricsEndpoint::bind(first.address()).await.unwrap_err();
+    assert!(matches!(error, Error::AddressInUse { address } if address == first.address()), "{error}");
 }
 
 #[tokio::test]
-async fn dropping_stops_serving() {
-    let serving = Endpoint::bind(any_port()).await.unwrap().serve(Snapshot::default);
-    let address = serving.address();
-    drop(serving);
+async fn dropping_the_server_stops_it() {
+    let server = MetricsEndpoint::bind(any_port()).await.unwrap().serve(MetricsSnapshot::default);
+    let address = server.address();
+    drop(server);
     while TcpStream::connect(address).await.is_ok() {
         tokio::task::yield_now().await;
     }
@@ -65,7 +67,7 @@ async fn dropping_stops_serving() {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn memory_is_that_of_this_process() {
-    let figures = resident(true);
-    assert!(figures.used_mb > 0 && figures.peak_mb >= figures.used_mb && figures.spillover_active);
+fn memory_usage_is_measured() {
+    let metrics = memory_usage(true);
+    assert!(metrics.used_mb > 0 && metrics.peak_mb >= metrics.used_mb && metrics.spillover_active);
 }

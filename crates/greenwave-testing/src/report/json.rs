@@ -1,4 +1,4 @@
-//! A run as lines of JSON, for programs. The format is written down in `docs/test-report.md`. Knows nothing of where lines go.
+//! A run as lines of JSON, for programs. The format is written down in `docs/reports.md`. Knows nothing of where lines go.
 
 use std::borrow::Cow;
 use std::fmt;

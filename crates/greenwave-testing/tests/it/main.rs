@@ -4,10 +4,9 @@
 
 mod discover;
 mod edits;
+mod need;
 mod objects;
 mod report;
-mod strict;
-mod trace;
 
 use std::fs;
 use std::path::Path;
@@ -168,7 +167,10 @@ async fn what_cannot_run_says_why() {
     );
     assert_eq!(message(&Test::new("t", [""; 0])).await, "test `t` has an empty command");
     let bad = Test { inputs: vec!["a[".to_owned()], ..shell("true") };
-    assert_eq!(message(&bad).await, "test `test`: `a[` is not a valid glob pattern");
+    assert_eq!(
+        message(&bad).await,
+        "invalid pattern `a[` of test `test`: expected a glob in the syntax of .gitignore"
+    );
 }
 
 #[test]

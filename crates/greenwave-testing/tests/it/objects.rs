@@ -11,7 +11,7 @@ use greenwave_cache::{MemoryBackend, Tier, Tiered, TieredOptions};
 use greenwave_testing::{Environment, Options, Runner, SCHEMA, Source, Stored, Test, TraceMode, TraceStatus};
 use tempfile::TempDir;
 
-use crate::trace::{compile, is_there};
+use crate::need::{compile, is_there};
 
 /// Does what its words say, one after another: `shm`, `sem` and `msg` find or make an object with the key that is named first, `private-…` make one
 /// without; `remove` removes the last one, `use` uses it, `wait` waits for a file that is named next.

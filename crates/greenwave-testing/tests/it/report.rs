@@ -11,7 +11,7 @@ use greenwave_testing::{
     github_summary, junit,
 };
 
-use crate::trace::is_there;
+use crate::need::is_there;
 
 fn test(name: &str, verdict: Verdict, ms: u64) -> TestReport {
     let attempts = u32::from(matches!(verdict, Verdict::Result(_)));

@@ -1,4 +1,4 @@
-//! Dates in the three forms of HTTP, and what is none.
+//! Tests of HTTP dates.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -8,11 +8,11 @@ fn at(seconds: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(seconds)
 }
 
-/// The year is 2026.
+/// In the year 2026.
 const NOW: u64 = 1_780_000_000;
 
 #[test]
-fn the_three_forms_in_any_case() {
+fn all_three_formats_are_parsed_in_any_case() {
     for text in [
         "Sun, 06 Nov 1994 08:49:37 GMT",
         "SUN, 06 nov 1994 08:49:37 gMt",
@@ -27,7 +27,7 @@ fn the_three_forms_in_any_case() {
 }
 
 #[test]
-fn what_is_no_date() {
+fn invalid_dates_are_rejected() {
     for text in [
         "",
         "0",
@@ -59,9 +59,9 @@ fn what_is_no_date() {
     }
 }
 
-/// RFC 9110: more than 50 years in the future is the past.
+/// RFC 9110: a date that seems more than 50 years in the future is in the past.
 #[test]
-fn years_of_two_digits() {
+fn two_digit_years_are_resolved() {
     let year = |text: &str| {
         let time = parse(text, at(NOW)).expect("a date");
         civil(time.duration_since(UNIX_EPOCH).expect("after 1970").as_secs() / 86_400).0
@@ -72,7 +72,7 @@ fn years_of_two_digits() {
 }
 
 #[test]
-fn every_day_of_eight_centuries_there_and_back() {
+fn every_day_of_eight_centuries_round_trips() {
     for days in 0..8 * 36_525 {
         let (year, month, day) = civil(days);
         assert_eq!(days_since_1970(year, month, day), days);

@@ -1,4 +1,4 @@
-//! Directives in any case, quoted, doubled, malformed.
+//! Tests of cache directives: in any case, quoted, repeated, malformed.
 
 use std::time::Duration;
 
@@ -34,9 +34,9 @@ fn lifetimes() {
     check_seconds(&[""], None);
 }
 
-/// RFC 9111, section 4.2.1: what is not understood is stale.
+/// RFC 9111, section 4.2.1: an unintelligible lifetime makes a response stale.
 #[test]
-fn lifetimes_that_cannot_be_understood_are_zero() {
+fn invalid_lifetimes_are_zero() {
     for value in ["-60", "'60'", "60.0", "60a", "a60", "", " 60", "1e3", "\"\"", "\u{b2}"] {
         check_seconds(&[&format!("max-age={value}")], Some(0));
     }
@@ -47,7 +47,7 @@ fn lifetimes_that_cannot_be_understood_are_zero() {
 }
 
 #[test]
-fn directives_without_values_and_with_lists_of_fields() {
+fn directives_without_values_and_with_field_lists() {
     let of = |line: &str| Directives::of(&headers("cache-control", &[line]));
     for line in
         ["no-cache", "No-CaChE", "max-age=9,no-cache", ",, no-cache ,", "no-cache=\"\"", "no-cache=\"a b\""]
@@ -64,7 +64,7 @@ fn directives_without_values_and_with_lists_of_fields() {
 
 /// RFC 9213, section 2.1: a malformed field is ignored as a whole.
 #[test]
-fn directives_for_content_delivery_networks() {
+fn cdn_directives() {
     let of = |line: &str| Directives::of_cdn(&headers("cdn-cache-control", &[line]));
     let seconds = |line: &str| of(line).and_then(|directives| directives.seconds("max-age"));
     assert_eq!(seconds("max-age=60"), Some(Duration::from_secs(60)));

@@ -1,4 +1,4 @@
-//! Paths and languages in info strings and headings. Unaware of fences.
+//! Tests paths and languages in info strings, headings and comments.
 
 use super::{
     Named, is_elision, is_partial_line, language_of_file, path_of_comment, path_of_heading, path_of_info,
@@ -68,7 +68,7 @@ fn info_strings_without_a_file() {
     ] {
         check(info, None, None);
     }
-    // A citation of lines of a file is no file.
+    // A range of lines of a file is not a file.
     check("12:15:src/lib.rs", None, None);
     check("rust https://example.com/a.rs", None, None);
     check("text ..", None, None);

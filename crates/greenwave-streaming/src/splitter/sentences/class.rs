@@ -1,6 +1,6 @@
-//! Characters and what they are to the rules on sentences (UAX #29, table 4). Unaware of the rules.
+//! Classifies characters for sentence boundaries (UAX #29, table 4).
 
-/// The classes that the rules tell apart; `Extend` stands for `Format` as well.
+/// The classes that the rules distinguish. `Extend` includes `Format`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Class {
     ParaSep,
@@ -17,8 +17,9 @@ pub(super) enum Class {
     Other,
 }
 
-/// The class and length of the character at `at`; `None` at the end, and where the window ends inside a character that may go on. What
-/// is no character counts as one byte of `Other`.
+/// Returns the class and length of the character at `at`. Returns `None` at the end of the window,
+/// and if the window ends inside a character that may continue. An invalid byte is one byte of
+/// `Other`.
 #[inline]
 pub(super) fn next_char(window: &[u8], at: usize, is_last: bool) -> Option<(Class, usize)> {
     let first = *window.get(at)?;

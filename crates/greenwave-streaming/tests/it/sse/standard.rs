@@ -1,7 +1,6 @@
-//! Event streams read the way the HTML standard says it (9.2.6), the whole text at once. Unaware of chunks; the model that the splitter is
-//! compared with.
+//! A model that parses a whole event stream as the HTML standard describes (9.2.6).
 
-/// Type, last event id and data of each event.
+/// Returns the type, last event id and data of each event.
 pub(crate) fn events(stream: &[u8]) -> Vec<(Vec<u8>, Vec<u8>, Vec<u8>)> {
     // "Streams must be decoded using the UTF-8 decode algorithm", which strips one byte order mark.
     let stream = stream.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(stream);
@@ -12,7 +11,8 @@ pub(crate) fn events(stream: &[u8]) -> Vec<(Vec<u8>, Vec<u8>, Vec<u8>)> {
         if line.is_empty() {
             last_id.clone_from(&id);
             if has_data {
-                // "If the data buffer's last character is a U+000A LINE FEED (LF) character, then remove the last character."
+                // "If the data buffer's last character is a U+000A LINE FEED (LF) character, then
+                // remove the last character."
                 data.pop();
                 let name = if name.is_empty() { b"message".to_vec() } else { name.clone() };
                 found.push((name, last_id.clone(), data.clone()));
@@ -37,7 +37,8 @@ pub(crate) fn events(stream: &[u8]) -> Vec<(Vec<u8>, Vec<u8>, Vec<u8>)> {
     found
 }
 
-/// Lines that have an end: LF, CRLF or CR. What follows the last one is no event any more.
+/// Returns the lines that end with LF, CRLF or CR. The rest after the last line ending is not part
+/// of an event.
 fn lines(stream: &[u8]) -> Vec<&[u8]> {
     let (mut found, mut start, mut at) = (Vec::new(), 0, 0);
     while at < stream.len() {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use greenwave_agents::{Agent, Answer as Stream, Error as AgentError, Event, Request, Session};
+use greenwave_agents::{Agent, AgentEvent, Error as AgentError, Request, ResponseStream, Session};
 use greenwave_cache::TieredStats;
 use greenwave_testing::{Ending, Error as TestError, Outcome, Source, Status, Stored, Test};
 use parking_lot::Mutex;
@@ -380,7 +380,7 @@ impl Agent for Author {
 
 #[async_trait]
 impl Session for Author {
-    async fn ask(&mut self, request: &Request) -> Result<Stream, AgentError> {
+    async fn send(&mut self, request: &Request) -> Result<ResponseStream, AgentError> {
         let (world, feature) = (Arc::clone(&self.world), self.feature);
         let script = &world.script.features[feature];
         let answer = model::answer(script, request.attempt);
@@ -403,10 +403,10 @@ impl Session for Author {
         let middle = (0..=text.len() / 2).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
         let (first, last) = (text[..middle].to_owned(), text[middle..].to_owned());
         let while_ms = script.answer_ms / 2 + 1;
-        let first = stream::iter([Ok(Event::Text(first.into()))]);
+        let first = stream::iter([Ok(AgentEvent::Text(first.into()))]);
         let last = stream::once(async move {
             sleep(Duration::from_millis(while_ms)).await;
-            Ok(Event::Text(last.into()))
+            Ok(AgentEvent::Text(last.into()))
         });
         let end = stream::once(async move {
             let _guard = guard;
@@ -414,10 +414,10 @@ impl Session for Author {
                 Answer::StreamPanics => panic!("the answer panics"),
                 Answer::StreamHangs => std::future::pending().await,
                 Answer::BreaksOff | Answer::BreaksOffLate => Err(AgentError::BrokeOff { bytes: 1 }),
-                _ => Ok(Event::End),
+                _ => Ok(AgentEvent::End),
             }
         });
-        Ok(Stream::new(first.chain(last).chain(end)))
+        Ok(ResponseStream::new(first.chain(last).chain(end)))
     }
 
     fn is_open(&self) -> bool {

@@ -1,0 +1,291 @@
+//! Starts a child that shares the memory of its parent until it executes its program.
+//!
+//! # Why this is sound
+//! With `CLONE_VFORK` the calling thread is suspended until the child has executed its program or
+//! exited, so all that the child reads through [`Child`] outlives the child's use of it, and nothing
+//! else writes to it meanwhile. Other threads keep running in the same memory, hence:
+//!
+//! - **Locks and allocation**: another thread may be inside `malloc`. The child makes system calls only
+//!   and neither allocates nor panics; every pointer that it needs is prepared before.
+//! - **Signals**: all signals are blocked before the clone, and the child resets every handler before it
+//!   unblocks them. No handler of the parent runs in the child.
+//! - **Stack**: the child has a stack of its own that is freed after it is gone.
+//! - **errno and thread-local state**: the child shares the thread-local storage of the suspended
+//!   thread and writes to `errno` only, which the parent reads only if the clone itself failed.
+//! - **Cancellation**: the function is synchronous, so no future can be dropped between the clone and
+//!   the registration of the pidfd.
+
+use std::ffi::{CString, OsString, c_char, c_int, c_void};
+use std::fs::File;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+use std::ptr;
+use std::sync::OnceLock;
+
+use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, kill_process, pidfd_open, waitpid};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use super::{Setup, Spawn};
+
+/// Size of the child's stack, which holds a few frames of functions that make system calls.
+const STACK_BYTES: usize = 64 * 1024;
+/// The interpreter of executable files without a `#!` line, as in `execvp`.
+const SHELL: &std::ffi::CStr = c"/bin/sh";
+
+/// A started child that is reaped through its pidfd.
+#[derive(Debug)]
+pub(crate) struct Spawned {
+    pid: Pid,
+    /// The pidfd, readable once the child has exited.
+    ended: AsyncFd<OwnedFd>,
+    /// Set once the child was waited for.
+    status: Option<ExitStatus>,
+}
+
+impl Spawned {
+    pub(super) fn start(mut spawn: Spawn) -> io::Result<Self> {
+        let null = null()?;
+        let program = c_string(spawn.program.into_os_string())?;
+        let arguments = spawn.arguments.into_iter().map(c_string).collect::<io::Result<Vec<CString>>>()?;
+        let variables = spawn.variables.into_iter().map(|(name, value)| {
+            let mut variable = name;
+            variable.push("=");
+            variable.push(value);
+            c_string(variable)
+        });
+        let variables = variables.collect::<io::Result<Vec<CString>>>()?;
+        let directory = spawn.directory.map(|directory| c_string(directory.into_os_string())).transpose()?;
+        let rest = || arguments.iter().map(|argument| argument.as_ptr()).chain([ptr::null()]);
+        let mut child = Child {
+            program: program.as_ptr(),
+            words: [program.as_ptr()].into_iter().chain(rest()).collect(),
+            shell_words: [SHELL.as_ptr(), program.as_ptr()].into_iter().chain(rest()).collect(),
+            variables: variables.iter().map(|it| it.as_ptr()).chain([ptr::null()]).collect(),
+            directory: directory.as_ref().map_or(ptr::null(), |it| it.as_ptr()),
+            streams: [
+                null,
+                spawn.stdout.as_ref().map_or(libc::STDOUT_FILENO, AsRawFd::as_raw_fd),
+                spawn.stderr.as_ref().map_or(libc::STDERR_FILENO, AsRawFd::as_raw_fd),
+            ],
+            setups: &mut spawn.setups,
+            error: 0,
+        };
+        let pid = child.start()?;
+        let spawned = pidfd_open(pid, PidfdFlags::NONBLOCK)
+            .map_err(io::Error::from)
+            // SAFETY: the pidfd is owned by the `AsyncFd` and stays open as long as it is registered.
+            .and_then(|ended| Ok(unsafe { AsyncFd::register_with_interest(ended, Interest::READABLE)? }));
+        match spawned {
+            Ok(ended) => Ok(Self { pid, ended, status: None }),
+            Err(error) => {
+                // Without a pidfd nobody would reap the child.
+                let _ = kill_process(pid, Signal::KILL);
+                let _ = waitpid(Some(pid), WaitOptions::empty());
+                Err(error)
+            }
+        }
+    }
+
+    /// Returns the process id, or `None` once the child was waited for.
+    pub(crate) fn id(&self) -> Option<Pid> {
+        self.status.is_none().then_some(self.pid)
+    }
+
+    /// Waits for the child to exit. Cancel safe.
+    pub(crate) async fn wait(&mut self) -> io::Result<ExitStatus> {
+        loop {
+            if let Some(status) = self.try_wait()? {
+                return Ok(status);
+            }
+            let mut ready = self.ended.readable().await?;
+            ready.clear_ready();
+        }
+    }
+
+    pub(crate) fn try_wait(&mut self) -> io::Result<Option<ExitStatus>> {
+        if self.status.is_none() {
+            let ended = waitpid(Some(self.pid), WaitOptions::NOHANG)?;
+            self.status = ended.map(|(_, status)| ExitStatus::from_raw(status.as_raw()));
+        }
+        Ok(self.status)
+    }
+}
+
+impl Drop for Spawned {
+    /// Reaps the child from a thread if it was not waited for; it would stay a zombie otherwise.
+    fn drop(&mut self) {
+        if matches!(self.try_wait(), Ok(None)) {
+            let pid = self.pid;
+            let _ = std::thread::Builder::new()
+                .name("greenwave-reap".to_owned())
+                .spawn(move || waitpid(Some(pid), WaitOptions::empty()));
+        }
+    }
+}
+
+/// Returns a descriptor of `/dev/null`, which is opened once per process.
+fn null() -> io::Result<RawFd> {
+    static NULL: OnceLock<File> = OnceLock::new();
+    if NULL.get().is_none() {
+        let _ = NULL.set(File::open("/dev/null")?);
+    }
+    Ok(NULL.get().map_or(libc::STDIN_FILENO, AsRawFd::as_raw_fd))
+}
+
+fn c_string(text: OsString) -> io::Result<CString> {
+    let failed = |_| {
+        io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "invalid argument: expected no zero byte in a program, argument or variable",
+        )
+    };
+    CString::new(text.into_vec()).map_err(failed)
+}
+
+/// Everything that the child reads, prepared by the parent.
+struct Child<'a> {
+    program: *const c_char,
+    words: Vec<*const c_char>,
+    shell_words: Vec<*const c_char>,
+    variables: Vec<*const c_char>,
+    directory: *const c_char,
+    /// Descriptors of the parent that become the child's first three.
+    streams: [RawFd; 3],
+    setups: &'a mut Vec<Setup>,
+    /// The `errno` of a failure in the child; 0 if there was none.
+    error: c_int,
+}
+
+impl Child<'_> {
+    fn start(&mut self) -> io::Result<Pid> {
+        let mut stack = Vec::<MaybeUninit<u128>>::with_capacity(STACK_BYTES / size_of::<u128>());
+        let top = stack.spare_capacity_mut().as_mut_ptr_range().end;
+        let all = signals(libc::sigfillset);
+        let mut before = MaybeUninit::uninit();
+        // A handler that runs in the child before the handlers are reset would act on the parent's
+        // memory.
+        // SAFETY: the first set is initialised and the second is only written to.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, before.as_mut_ptr()) };
+        let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+        // SAFETY: the stack is aligned, large enough and outlives the child's use of it, as does all
+        // that `self` points to: this thread is suspended until the child has executed its program
+        // or exited.
+        let pid = unsafe { libc::clone(run, top.cast(), flags, ptr::from_mut(self).cast()) };
+        let error = io::Error::last_os_error();
+        // SAFETY: `before` was initialised by the call above.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), ptr::null_mut()) };
+        let Some(pid) = Pid::from_raw(pid).filter(|_| pid > 0) else { return Err(error) };
+        // SAFETY: the field is valid memory; the child, which wrote to it, is gone or has executed
+        // its program.
+        match unsafe { ptr::read_volatile(&raw const self.error) } {
+            0 => Ok(pid),
+            error => {
+                let _ = waitpid(Some(pid), WaitOptions::empty());
+                Err(io::Error::from_raw_os_error(error))
+            }
+        }
+    }
+
+    /// Runs in the child. Returns only if the program cannot be executed.
+    fn prepare_and_run(&mut self) -> io::Result<()> {
+        for signal in 1..libc::SIGRTMAX() {
+            default_handler(signal);
+        }
+        // SAFETY: both arguments are numbers.
+        check(unsafe { libc::setpgid(0, 0) })?;
+        self.redirect()?;
+        if !self.directory.is_null() {
+            // SAFETY: the path is a C string prepared by the parent.
+            check(unsafe { libc::chdir(self.directory) })?;
+        }
+        for setup in self.setups.iter_mut() {
+            setup()?;
+        }
+        let none = signals(libc::sigemptyset);
+        // SAFETY: the set is initialised.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const none, ptr::null_mut()) };
+        // SAFETY: C strings in arrays that end with a null pointer.
+        unsafe { libc::execve(self.program, self.words.as_ptr(), self.variables.as_ptr()) };
+        let error = io::Error::last_os_error();
+        if error.raw_os_error() == Some(libc::ENOEXEC) {
+            // SAFETY: C strings in arrays that end with a null pointer.
+            unsafe {
+                libc::execve(SHELL.as_ptr(), self.shell_words.as_ptr(), self.variables.as_ptr());
+            }
+        }
+        Err(error)
+    }
+
+    /// Makes the streams the first three descriptors. A stream whose number is that of another
+    /// target is duplicated first.
+    fn redirect(&self) -> io::Result<()> {
+        let mut streams = self.streams;
+        for (at, stream) in streams.iter_mut().enumerate() {
+            if (0..3).contains(stream) && *stream as usize != at {
+                // SAFETY: all arguments are numbers.
+                *stream = check(unsafe { libc::fcntl(*stream, libc::F_DUPFD_CLOEXEC, 3) })?;
+            }
+        }
+        for (at, stream) in streams.into_iter().enumerate() {
+            let at = at as RawFd;
+            let result = if stream == at {
+                // SAFETY: all arguments are numbers.
+                unsafe { libc::fcntl(at, libc::F_SETFD, 0) }
+            } else {
+                // SAFETY: both arguments are numbers.
+                unsafe { libc::dup2(stream, at) }
+            };
+            check(result)?;
+        }
+        Ok(())
+    }
+}
+
+extern "C" fn run(child: *mut c_void) -> c_int {
+    // SAFETY: `start` passes a `Child` and is suspended until this process no longer uses it.
+    let child = unsafe { &mut *child.cast::<Child<'_>>() };
+    if let Err(error) = child.prepare_and_run() {
+        // SAFETY: the field is valid memory of the suspended parent.
+        unsafe {
+            ptr::write_volatile(&raw mut child.error, error.raw_os_error().unwrap_or(libc::EINVAL));
+        }
+    }
+    // SAFETY: `_exit` takes a number and does not return.
+    unsafe { libc::_exit(127) }
+}
+
+/// Resets a signal that has a handler, and `SIGPIPE`, which the Rust runtime ignores, to the default
+/// action. Other ignored signals stay ignored, as `exec` specifies.
+fn default_handler(signal: c_int) {
+    let mut action = MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: `sigaction` is valid when zeroed; the call initialises it before it is read.
+    unsafe {
+        if libc::sigaction(signal, ptr::null(), action.as_mut_ptr()) != 0 {
+            return;
+        }
+        let mut action = action.assume_init();
+        let is_ignored = action.sa_sigaction == libc::SIG_IGN && signal != libc::SIGPIPE;
+        if action.sa_sigaction != libc::SIG_DFL && !is_ignored {
+            action.sa_sigaction = libc::SIG_DFL;
+            libc::sigaction(signal, &raw const action, ptr::null_mut());
+        }
+    }
+}
+
+fn signals(fill: unsafe extern "C" fn(*mut libc::sigset_t) -> c_int) -> libc::sigset_t {
+    let mut set = MaybeUninit::zeroed();
+    // SAFETY: a zeroed set is valid, and `fill` initialises it.
+    unsafe {
+        fill(set.as_mut_ptr());
+        set.assume_init()
+    }
+}
+
+fn check(result: c_int) -> io::Result<c_int> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}

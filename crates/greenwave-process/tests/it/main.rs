@@ -1,0 +1,7 @@
+//! Tests of greenwave-process through its public interface.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests count as tests")]
+
+mod child;
+mod numbers;
+mod spawn;

@@ -1,0 +1,4 @@
+//! Tests of greenwave-sandbox on real processes.
+
+mod landlock;
+mod trace;

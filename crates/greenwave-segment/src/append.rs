@@ -1,0 +1,323 @@
+//! Appends records to the active segment, flushes them, and seals full segments.
+
+use std::sync::Arc;
+
+use crate::Error;
+use crate::codec::Frame;
+use crate::entry::{Location, RecordInfo, SlotId};
+use crate::error::unless_gone;
+use crate::format::SEGMENT_HEADER_BYTES;
+use crate::index::SegmentSlot;
+use crate::index_file::PendingBlock;
+use crate::inner::{Inner, TIMESTAMP_RESIDUES};
+use crate::manifest;
+use crate::record::{self, HEADER_BYTES, Header, Kind};
+use crate::refresh::Refresher;
+use crate::segment::Segment;
+use crate::writer::{ActiveSegment, FlushWork, Writer};
+
+/// Space that a record takes in the index file in addition to its key, in bytes.
+const INDEX_SHARE_BYTES: u64 = 128;
+
+/// Appends records to the active segment and flushes them.
+#[derive(Clone, Copy)]
+pub(crate) struct Appender<'a> {
+    inner: &'a Inner,
+    refresher: Refresher<'a>,
+}
+
+impl<'a> Appender<'a> {
+    pub(crate) fn new(inner: &'a Inner) -> Self {
+        Self { inner, refresher: Refresher::new(inner) }
+    }
+
+    /// Returns once everything put and removed before is on the disk; see
+    /// [`Log::flush`](crate::Log::flush).
+    pub(crate) fn flush(&self) -> Result<(), Error> {
+        let target = self.inner.writer.lock().appended;
+        let mut synced = self.inner.synced.lock();
+        if synced.failed {
+            return Err(Error::io("sync", &self.inner.dir)(std::io::Error::other("an earlier sync failed")));
+        }
+        if synced.appended >= target && self.inner.writer.lock().retired.is_empty() {
+            return Ok(());
+        }
+        let due = self.inner.writer.lock().due();
+        let appended = due.appended;
+        let result = self.sync_due(due);
+        match &result {
+            Ok(()) => synced.appended = appended,
+            Err(_) => synced.failed = true,
+        }
+        result
+    }
+
+    /// Flushes if `overdue`. A failure is not reported to the put that triggered the flush: every
+    /// later flush reports it.
+    pub(crate) fn flush_if(&self, overdue: bool) {
+        if overdue && let Err(error) = self.flush() {
+            tracing::warn!(%error, "cannot flush pending records");
+        }
+    }
+
+    /// Flushes, and also syncs what other processes wrote; see
+    /// [`Log::flush_shared`](crate::Log::flush_shared).
+    pub(crate) fn flush_shared(&self) -> Result<(), Error> {
+        let others: Vec<Arc<Segment>> = {
+            let index = self.inner.index.read();
+            let open = index.slots().filter(|(_, slot)| !slot.own && !slot.sealed && !slot.orphan);
+            open.map(|(_, slot)| slot.segment.clone()).collect()
+        };
+        if !others.is_empty() {
+            self.inner.sync_dir()?;
+        }
+        for segment in others {
+            // The compactor that removed a segment has copied its records and synced the copies
+            // first.
+            unless_gone(segment.sync())?;
+        }
+        self.flush()
+    }
+
+    fn sync_due(&self, due: FlushWork) -> Result<(), Error> {
+        // The directory comes first: an index file whose segment has no directory entry means that
+        // flushed records were lost.
+        if due.dir_dirty {
+            self.inner.sync_dir()?;
+        }
+        for retired in due.retired {
+            self.seal(&retired)?;
+        }
+        if let Some((_, segment, _)) = &due.active {
+            segment.sync()?;
+        }
+        if let Some((slot, ..)) = &due.active
+            && let Some(slot) = self.inner.index.write().try_slot_mut(*slot)
+        {
+            slot.synced = slot.synced.max(due.end);
+        }
+        if let Some(first) = due.first {
+            self.inner.manifest.record(&[first]);
+        }
+        if let Some((slot, segment, Some(pending))) = due.active {
+            self.write_index_block(slot, &segment, &pending);
+        }
+        Ok(())
+    }
+
+    /// Seals a full segment. Its records are on the disk before the seal is written.
+    pub(crate) fn seal(&self, retired: &ActiveSegment) -> Result<(), Error> {
+        let ActiveSegment { slot, segment, end, pending, .. } = retired;
+        segment.sync()?;
+        self.inner.manifest.record(&[(segment.id, *end)]);
+        self.write_index_block(*slot, segment, pending);
+        let mut seal = Header::empty(Kind::Seal, &[]);
+        seal.payload_hash = 0;
+        let bytes = seal.encode(record::location_seed(segment.id, *end), &[]);
+        segment.write_at(&bytes, *end).map_err(Error::io("seal", &segment.path))?;
+        segment.unlock();
+        self.inner.counters.written_bytes.add(bytes.len() as u64);
+        if let Some(slot) = self.inner.index.write().try_slot_mut(*slot) {
+            slot.sealed = true;
+            slot.len = end + bytes.len() as u64;
+            slot.end = slot.len;
+        }
+        Ok(())
+    }
+
+    /// Seals the active segment if it contains a record.
+    pub(crate) fn seal_active(&self) -> Result<bool, Error> {
+        let mut writer = self.inner.writer.lock();
+        let has_records = writer.active.as_ref().is_some_and(|active| active.end > SEGMENT_HEADER_BYTES);
+        if has_records {
+            writer.retire();
+        }
+        drop(writer);
+        if has_records {
+            self.flush()?;
+        }
+        Ok(has_records)
+    }
+
+    /// Adds a block for synced records to the segment's index file. A failure only makes the next
+    /// open slower: each block names the offset where it begins, so a gap is detected.
+    fn write_index_block(&self, slot: SlotId, segment: &Segment, pending: &PendingBlock) {
+        if pending.count() == 0 {
+            return;
+        }
+        match pending.append_to(&self.inner.disk, segment) {
+            Ok(written) => {
+                self.inner.counters.written_bytes.add(written);
+                if let Some(slot) = self.inner.index.write().try_slot_mut(slot) {
+                    slot.index_len += written;
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot append to an index file: opening the log will read the segment");
+            }
+        }
+    }
+
+    /// Syncs the unsealed segments of other processes as far as the index has read them, and the
+    /// directory. Compaction calls this before it removes records that only those segments
+    /// supersede.
+    pub(crate) fn sync_others(&self) -> Result<(), Error> {
+        let unsynced: Vec<_> = {
+            let index = self.inner.index.read();
+            let open = index.slots().filter(|(_, slot)| !slot.own && !slot.sealed && slot.synced < slot.end);
+            open.map(|(id, slot)| (id, slot.segment.clone(), slot.end)).collect()
+        };
+        for (id, segment, end) in unsynced {
+            segment.sync()?;
+            if let Some(slot) = self.inner.index.write().try_slot_mut(id) {
+                slot.synced = end;
+            }
+        }
+        self.inner.sync_dir()
+    }
+
+    /// Appends a record that is not a value (a dictionary), within the disk budget.
+    pub(crate) fn append(&self, frame: &mut Frame) -> Result<(), Error> {
+        self.fits(frame.bytes.len() as u64)?;
+        let mut writer = self.inner.writer.lock();
+        frame.header.timestamp = self.next_timestamp(&mut writer);
+        self.append_unbudgeted(&mut writer, frame)
+    }
+
+    /// Appends a record whose timestamp is set, and adds it to the index.
+    pub(crate) fn append_unbudgeted(&self, writer: &mut Writer, frame: &mut Frame) -> Result<(), Error> {
+        let location = self.append_unindexed(writer, frame)?;
+        self.inner.index.write().apply(location, &RecordInfo::new(&frame.header, frame.key(), frame.base()));
+        Ok(())
+    }
+
+    /// Writes a record to the active segment or to a new one. Updates the sizes in the index but
+    /// not the entry of the key.
+    pub(crate) fn append_unindexed(&self, writer: &mut Writer, frame: &mut Frame) -> Result<Location, Error> {
+        let len = frame.bytes.len() as u64;
+        self.make_room(writer, len)?;
+        let active = writer.active.as_mut().expect("make_room leaves one");
+        let location = Location { slot: active.slot, offset: active.end };
+        frame.write_header(record::location_seed(active.segment.id, active.end));
+        if let Err(e) = active.segment.write_at(&frame.bytes, active.end) {
+            // Recovery would skip half a record; truncating it also frees its space.
+            let _ = active.segment.truncate(active.end);
+            return Err(Error::io("append to", &active.segment.path)(e));
+        }
+        active.pending.push(active.end, &frame.header, frame.key(), frame.base(), frame.checksum());
+        active.end += len;
+        writer.appended += 1;
+        self.inner.counters.written_bytes.add(len);
+        if let Some(slot) = self.inner.index.write().try_slot_mut(location.slot) {
+            (slot.end, slot.len) = (active.end, active.end);
+        }
+        Ok(location)
+    }
+
+    /// Appends the records of a batch, whose timestamps are set, and adds them to the index.
+    pub(crate) fn append_batch(&self, writer: &mut Writer, frames: &mut [Frame]) -> Result<(), Error> {
+        let len = frames.iter().map(|frame| frame.bytes.len() as u64).sum();
+        self.make_room(writer, len)?;
+        let active = writer.active.as_mut().expect("make_room leaves one");
+        let start = active.end;
+        let mut bytes = Vec::with_capacity(usize::try_from(len).expect("checked against BATCH_BYTES_MAX"));
+        let last = frames.len().saturating_sub(1);
+        for (number, frame) in frames.iter_mut().enumerate() {
+            (frame.header.follows, frame.header.continues) = (number > 0, number < last);
+            frame.write_header(record::location_seed(active.segment.id, start + bytes.len() as u64));
+            bytes.extend_from_slice(&frame.bytes);
+        }
+        if let Err(e) = active.segment.write_at(&bytes, start) {
+            let _ = active.segment.truncate(start);
+            return Err(Error::io("append to", &active.segment.path)(e));
+        }
+        let mut index = self.inner.index.write();
+        for frame in &*frames {
+            let location = Location { slot: active.slot, offset: active.end };
+            active.pending.push(active.end, &frame.header, frame.key(), frame.base(), frame.checksum());
+            active.end += frame.bytes.len() as u64;
+            writer.appended += 1;
+            index.apply(location, &RecordInfo::new(&frame.header, frame.key(), frame.base()));
+        }
+        if let Some(slot) = index.try_slot_mut(active.slot) {
+            (slot.end, slot.len) = (active.end, active.end);
+        }
+        self.inner.counters.written_bytes.add(len);
+        Ok(())
+    }
+
+    /// Returns [`Error::Full`] if a record does not fit the disk budget.
+    pub(crate) fn fits(&self, record_len: u64) -> Result<(), Error> {
+        let Some(max) = self.inner.options.disk_bytes_max else { return Ok(()) };
+        // The record may start a new segment, seal the old one and add to an index file.
+        let needed = record_len + SEGMENT_HEADER_BYTES * 2 + HEADER_BYTES as u64 + INDEX_SHARE_BYTES;
+        if self.inner.index.read().disk_bytes() + needed <= max {
+            return Ok(());
+        }
+        Err(Error::Full { path: self.inner.dir.clone(), needed, max })
+    }
+
+    /// With a disk budget, refreshes before a new segment is started, so that all processes
+    /// together exceed the budget by at most their unsealed segments.
+    pub(crate) fn refresh_before_roll(&self, len: u64) -> Result<(), Error> {
+        let rolls = |active: &ActiveSegment| !self.has_room(active, len);
+        let refresh = self.inner.options.disk_bytes_max.is_some()
+            && self.inner.writer.lock().active.as_ref().is_none_or(rolls);
+        if refresh { self.refresher.refresh() } else { Ok(()) }
+    }
+
+    /// Records in the manifest that the log is open for writing. A copy made meanwhile is compared
+    /// with the manifest.
+    pub(crate) fn mark_in_use(&self, writer: &mut Writer) {
+        if !std::mem::replace(&mut writer.in_use, true) {
+            self.inner.manifest.record(&[(manifest::USAGE, manifest::OPENED)]);
+        }
+    }
+
+    fn has_room(&self, active: &ActiveSegment, len: u64) -> bool {
+        let room = self.inner.options.segment_bytes_max.saturating_sub(HEADER_BYTES as u64);
+        active.end.saturating_add(len) <= room || active.end == SEGMENT_HEADER_BYTES
+    }
+
+    fn make_room(&self, writer: &mut Writer, len: u64) -> Result<(), Error> {
+        self.mark_in_use(writer);
+        if writer.active.as_ref().is_some_and(|active| self.has_room(active, len)) {
+            return Ok(());
+        }
+        let created = Segment::create(&self.inner.disk, &self.inner.descriptors, &self.inner.dir)?;
+        self.inner.manifest.record(&[(created.id, 0)]);
+        let mut slot = SegmentSlot::new(created, SEGMENT_HEADER_BYTES);
+        slot.own = true;
+        writer.retire();
+        writer.dir_dirty = true;
+        let segment = slot.segment.clone();
+        let slot = self.inner.index.write().add(slot);
+        let pending = PendingBlock::new(SEGMENT_HEADER_BYTES);
+        writer.active =
+            Some(ActiveSegment { slot, segment, end: SEGMENT_HEADER_BYTES, pending, listed: false });
+        Ok(())
+    }
+
+    /// Returns a timestamp later than all that this log has seen and all that were acknowledged to
+    /// other processes, whatever the clock says.
+    ///
+    /// Where the clock is behind, two processes that have seen the same records must not choose the
+    /// same timestamp. Each therefore uses timestamps with its own residue once other writers
+    /// exist.
+    pub(crate) fn next_timestamp(&self, writer: &mut Writer) -> u64 {
+        let index = self.inner.index.read();
+        let seen = writer.timestamp.max(index.timestamp_max);
+        let now = (self.inner.options.clock)();
+        let own = if now > seen {
+            now
+        } else if index.slots().all(|(_, slot)| slot.own) {
+            seen.saturating_add(1)
+        } else {
+            let next = seen - seen % TIMESTAMP_RESIDUES + self.inner.timestamp_residue;
+            if next > seen { next } else { next.saturating_add(TIMESTAMP_RESIDUES) }
+        };
+        drop(index);
+        writer.timestamp = self.inner.shared_clock.timestamp(now, own);
+        writer.timestamp
+    }
+}

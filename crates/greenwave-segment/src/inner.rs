@@ -1,0 +1,174 @@
+//! The shared parts of an open log, from which its operations borrow.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use parking_lot::{Mutex, RwLock};
+
+use crate::access::FileStatus;
+use crate::codec::Codec;
+use crate::compaction_lock::CompactionLock;
+use crate::descriptors::Descriptors;
+use crate::disk::Disk;
+use crate::entry::Location;
+use crate::index::Index;
+use crate::manifest::{self, Manifest};
+use crate::rewrite_lock::RewriteLock;
+use crate::segment::Segment;
+use crate::shared_clock::SharedClock;
+use crate::stats::Counters;
+use crate::writer::{SyncProgress, Writer};
+use crate::{Error, Options, Stats};
+
+/// Number of residues by which writers avoid equal timestamps when the clock is behind.
+pub(crate) const TIMESTAMP_RESIDUES: u64 = 1 << 12;
+
+/// The shared parts of an open log.
+pub(crate) struct Inner {
+    pub(crate) dir: PathBuf,
+    pub(crate) disk: Disk,
+    pub(crate) descriptors: Arc<Descriptors>,
+    pub(crate) options: Options,
+    pub(crate) read_only: bool,
+    /// Residue of this log's timestamps that are not taken from the clock, modulo
+    /// [`TIMESTAMP_RESIDUES`]; random.
+    pub(crate) timestamp_residue: u64,
+    pub(crate) codec: Codec,
+    pub(crate) index: RwLock<Index>,
+    pub(crate) writer: Mutex<Writer>,
+    /// Held while compacting or dropping segments.
+    pub(crate) compacting: Mutex<()>,
+    /// Held while comparing the directory with the index.
+    pub(crate) refreshing: Mutex<()>,
+    /// Status of the directory before the last listing that found no changes. `None` if its
+    /// timestamp is racy: too recent to prove that nothing changes later.
+    pub(crate) listed: Mutex<Option<FileStatus>>,
+    /// Lets one process at a time compact or drop segments.
+    pub(crate) compaction_lock: CompactionLock,
+    /// Held while writing a delta or a conditional batch, and while announcing the removal of
+    /// segments.
+    pub(crate) rewrite_lock: RewriteLock,
+    pub(crate) shared_clock: SharedClock,
+    /// List of segments, with which a copy of the directory is checked.
+    pub(crate) manifest: Manifest,
+    /// Whether the directory is a copy that does not have its own manifest yet.
+    pub(crate) is_copy: AtomicBool,
+    pub(crate) synced: Mutex<SyncProgress>,
+    pub(crate) counters: Counters,
+}
+
+impl Inner {
+    pub(crate) fn new(disk: Disk, dir: &Path, options: Options, read_only: bool) -> Result<Self, Error> {
+        let options = options.checked()?;
+        let dir = std::path::absolute(dir).map_err(Error::io("resolve", dir))?;
+        let descriptors = Descriptors::new(options.open_files_max);
+        Ok(Self {
+            codec: Codec::new(options.compression),
+            compaction_lock: CompactionLock::new(&disk, &descriptors, &dir),
+            rewrite_lock: RewriteLock::new(&disk, &descriptors, &dir),
+            shared_clock: SharedClock::new(&disk, &descriptors, &dir),
+            manifest: Manifest::new(&disk, &descriptors, &dir),
+            is_copy: AtomicBool::new(false),
+            descriptors,
+            index: RwLock::new(Index::new(disk.random())),
+            timestamp_residue: disk.random() % TIMESTAMP_RESIDUES,
+            dir,
+            disk,
+            options,
+            read_only,
+            writer: Mutex::default(),
+            compacting: Mutex::default(),
+            refreshing: Mutex::default(),
+            listed: Mutex::default(),
+            synced: Mutex::default(),
+            counters: Counters::default(),
+        })
+    }
+
+    /// Returns whether `key` has a value, without reading it.
+    pub(crate) fn contains(&self, key: &[u8]) -> bool {
+        self.index.read().get(key).is_some_and(|entry| !entry.tombstone)
+    }
+
+    /// Returns the keys that begin with `prefix`, sorted. Takes time linear in the number of all
+    /// keys.
+    pub(crate) fn keys_with_prefix(&self, prefix: &[u8]) -> Vec<Vec<u8>> {
+        let index = self.index.read();
+        let live = index.entries().filter(|entry| !entry.tombstone);
+        let keys = live.map(|entry| entry.key.as_slice()).filter(|key| key.starts_with(prefix));
+        let mut keys: Vec<_> = keys.map(<[u8]>::to_vec).collect();
+        drop(index);
+        keys.sort_unstable();
+        keys
+    }
+
+    pub(crate) fn is_current(&self, key: &[u8], location: Location) -> bool {
+        self.index.read().get(key).is_some_and(|entry| entry.location() == location)
+    }
+
+    /// Removes an entry from the index, unless the key has changed.
+    pub(crate) fn forget_at(&self, key: &[u8], location: Location) {
+        let mut index = self.index.write();
+        if index.get(key).is_some_and(|entry| entry.location() == location) {
+            index.forget(key);
+        }
+    }
+
+    /// Counts and logs a record that does not verify.
+    pub(crate) fn report_bad(&self, segment: &Segment, offset: u64, reason: &str) {
+        self.counters.bad_records.add(1);
+        tracing::warn!(path = %segment.path.display(), offset, reason, "a record does not verify and is treated as missing");
+    }
+
+    /// Makes creations and removals of files durable.
+    pub(crate) fn sync_dir(&self) -> Result<(), Error> {
+        self.disk.sync_dir(&self.dir).map_err(Error::io("sync", &self.dir))
+    }
+
+    pub(crate) fn check_writable(&self) -> Result<(), Error> {
+        if self.read_only { Err(Error::ReadOnly { path: self.dir.clone() }) } else { Ok(()) }
+    }
+
+    pub(crate) fn check_size(&self, key: &[u8], value: &[u8]) -> Result<(), Error> {
+        let Options { key_bytes_max, value_bytes_max, .. } = self.options;
+        if key.len() > key_bytes_max as usize {
+            return Err(Error::KeyTooLong { len: key.len(), max: key_bytes_max });
+        }
+        if value.len() > value_bytes_max as usize {
+            return Err(Error::ValueTooLarge { len: value.len(), max: value_bytes_max });
+        }
+        Ok(())
+    }
+
+    /// Returns statistics of the log.
+    pub(crate) fn stats(&self) -> Stats {
+        let index = self.index.read();
+        let counters = &self.counters;
+        Stats {
+            entries: index.totals.entries,
+            tombstones: index.totals.tombstones,
+            deltas: index.totals.deltas,
+            segments: index.slots().count() as u64,
+            disk_bytes: index.disk_bytes(),
+            index_bytes: index.slots().map(|(_, slot)| slot.index_len).sum(),
+            live_bytes: index.slots().map(|(_, slot)| slot.live_bytes).sum(),
+            stored_bytes: index.totals.stored_bytes,
+            raw_bytes: index.totals.raw_bytes,
+            written_bytes: counters.written_bytes.get(),
+            copied_records: counters.copied_records.get(),
+            rebased_records: counters.rebased_records.get(),
+            dropped_entries: counters.dropped_entries.get(),
+            bad_records: counters.bad_records.get(),
+            torn_bytes: counters.torn_bytes.get(),
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if self.writer.get_mut().in_use {
+            self.manifest.record(&[(manifest::USAGE, manifest::CLOSED)]);
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! Results of tests: keys, records, stored state, and the up-to-date check.
+
+pub(crate) mod dependencies;
+pub(crate) mod history;
+pub(crate) mod key;
+pub(crate) mod outcome;
+pub(crate) mod record;
+pub(crate) mod state;
+pub(crate) mod up_to_date;

@@ -1,0 +1,102 @@
+//! What stands under a key: a result, or what to look at for the next key. Knows nothing of how either came about.
+//!
+//! The payload of a record. A result: `R`, one line of JSON, and the output. What to look at: `L`, and the paths as [`DiscoveredDeps`] writes them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use greenwave_cache::{Key, Record};
+use serde::{Deserialize, Serialize};
+
+use crate::Count;
+use crate::results::key::SCHEMA;
+use crate::results::outcome::{Outcome, Source, Status};
+use crate::run::process::Ran;
+use greenwave_inputs::DiscoveredDeps;
+use greenwave_inputs::now_ms;
+
+/// What stands under a key.
+#[derive(Debug, Clone)]
+pub(crate) enum Node {
+    Result(Kept),
+    AccessKind(Arc<DiscoveredDeps>),
+}
+
+/// A result as it is kept.
+#[derive(Debug, Clone)]
+pub(crate) struct Kept {
+    status: Status,
+    count: Option<Count>,
+    output: Bytes,
+    duration: Duration,
+    age: Duration,
+}
+
+/// The first line of a stored result.
+#[derive(Serialize, Deserialize)]
+struct Summary {
+    status: Status,
+    count: Option<(u32, u32)>,
+}
+
+const RESULT: u8 = b'R';
+const LOOK: u8 = b'L';
+
+impl Kept {
+    pub(crate) fn outcome(self, key: &Key) -> Outcome {
+        Outcome {
+            status: self.status,
+            count: self.count,
+            output: self.output,
+            duration: self.duration,
+            source: Source::Known(self.age),
+            key: *key.as_bytes(),
+            attempts: 0,
+            undeclared: Vec::new(),
+        }
+    }
+}
+
+/// A result as a record.
+pub(crate) fn result(ran: &Ran) -> Record {
+    let summary = Summary { status: ran.status, count: ran.count.map(|count| (count.passed, count.failed)) };
+    let mut payload = vec![RESULT];
+    payload.extend(serde_json::to_vec(&summary).expect("a status and two numbers always serialise"));
+    payload.push(b'\n');
+    payload.extend_from_slice(&ran.output);
+    record(ran.duration, payload)
+}
+
+/// What to look at, as a record.
+pub(crate) fn look(set: &DiscoveredDeps) -> Record {
+    let mut payload = vec![LOOK];
+    payload.extend(set.encode());
+    record(Duration::ZERO, payload)
+}
+
+fn record(cost: Duration, payload: Vec<u8>) -> Record {
+    Record { schema: SCHEMA, created_ms: now_ms(), cost, tags: vec![], payload: payload.into() }
+}
+
+impl Node {
+    /// `None` if it is none of ours.
+    pub(crate) fn decode(record: &Record) -> Option<Self> {
+        let (kind, rest) = record.payload.split_first()?;
+        match *kind {
+            LOOK => Some(Node::AccessKind(Arc::new(DiscoveredDeps::decode(rest)?))),
+            RESULT => {
+                let end = rest.iter().position(|byte| *byte == b'\n')?;
+                let summary: Summary = serde_json::from_slice(&rest[..end]).ok()?;
+                Some(Node::Result(Kept {
+                    status: summary.status,
+                    count: summary.count.map(|(passed, failed)| Count { passed, failed }),
+                    output: record.payload.slice(end + 2..),
+                    duration: record.cost,
+                    age: Duration::from_millis(now_ms().saturating_sub(record.created_ms)),
+                }))
+            }
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,311 @@
+//! Runs one test's command and captures what it prints. Knows nothing of keys, caches or verdicts' use.
+
+use std::collections::HashSet;
+use std::ffi::OsString;
+use std::io::{self, PipeWriter};
+use std::os::fd::OwnedFd;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use greenwave_process::{Child, Spawn};
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::net::unix::pipe;
+use tokio::time::Instant;
+
+use crate::results::outcome::{Ending, Status};
+use crate::run::runner::Options;
+use crate::test::Harness;
+use crate::{Count, Error, Test};
+use greenwave_inputs::AccessKind;
+use greenwave_inputs::now;
+use greenwave_sandbox::{ReadRules, Trace, TraceStatus, Tracer};
+
+/// Most bytes that are kept of an output: its beginning and its end.
+const OUTPUT_BYTES_MAX: usize = 256 * 1024;
+/// The end of the line that stands where something is left out.
+pub(crate) const LEFT_OUT: &str = "bytes left out …]";
+/// How long a test that ran out of time may take to end when asked to.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// How long what a test started may go on after it has ended, before it counts as left behind.
+const LEAK: Duration = Duration::from_millis(200);
+
+/// What to run, where, and with which variables.
+#[derive(Debug)]
+pub(crate) struct Job<'a> {
+    pub(crate) test: &'a Test,
+    pub(crate) program: PathBuf,
+    pub(crate) arguments: Vec<OsString>,
+    pub(crate) directory: PathBuf,
+    pub(crate) variables: Vec<(OsString, OsString)>,
+    /// A directory of the test's own.
+    pub(crate) own: &'a Path,
+}
+
+/// What running a command gave.
+#[derive(Debug, Clone)]
+pub(crate) struct Ran {
+    pub(crate) status: Status,
+    pub(crate) count: Option<Count>,
+    pub(crate) output: Bytes,
+    pub(crate) duration: Duration,
+    /// When it began, in nanoseconds since the Unix epoch.
+    pub(crate) began: i64,
+    /// Whether the clock was set while it ran.
+    pub(crate) clock_was_set: bool,
+    /// Whether it left processes behind, which were then killed.
+    pub(crate) left_behind: bool,
+    /// What it was seen to look at.
+    pub(crate) seen: Arc<Seen>,
+}
+
+/// What a command was seen to look at.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Seen {
+    /// Absolute paths, without those that it made itself.
+    pub(crate) looks: Vec<(PathBuf, AccessKind)>,
+    /// Those that it wrote to.
+    pub(crate) written: HashSet<PathBuf>,
+    /// Those at which something was when it looked.
+    pub(crate) there: HashSet<PathBuf>,
+    /// A kernel object that it left behind.
+    pub(crate) left: Option<String>,
+    /// A kernel object that it used and that was there before.
+    pub(crate) used: Option<String>,
+    /// Why that may not be all.
+    pub(crate) blind: Option<String>,
+}
+
+/// Runs the command with exactly these variables and no input.
+///
+/// Whatever it starts is killed when it ends, when its time is up, and when the future is dropped.
+pub(crate) async fn run(job: &Job<'_>, options: &Options, strict: Option<&ReadRules>) -> Result<Ran, Error> {
+    let test = job.test;
+    let failed = |source| Error::Start {
+        test: test.name.clone(),
+        program: test.command[0].clone(),
+        directory: job.directory.clone(),
+        source,
+    };
+    let (output, stdout, stderr) = one_pipe().map_err(failed)?;
+    let mut command = Spawn::new(&job.program);
+    command.args(&job.arguments).current_dir(&job.directory).stdout(stdout).stderr(stderr);
+    for (name, value) in &job.variables {
+        command.env(name, value);
+    }
+    if let Some(jobserver) = &options.jobserver {
+        jobserver.offer_to(&mut command);
+    }
+    if let Some(strict) = strict {
+        strict.attach(&mut command)?;
+    }
+    let tracing = if TraceStatus::of(options.trace) == TraceStatus::Traced {
+        Some(Tracer::default().attach(&mut command)?)
+    } else {
+        None
+    };
+    let (started, began) = (Instant::now(), now());
+    let group = Child::start(command);
+    let ended = attend(group.map_err(failed)?, output, test.time_max).await.map_err(failed)?;
+    let (duration, by_clock) = (started.elapsed(), now().saturating_sub(began));
+    let seen = match tracing {
+        Some(tracing) => Seen::of(&tracing.finished().await, job.own),
+        None => Seen::default(),
+    };
+    let count = Count::find(&ended.output);
+    let status = match ended.status {
+        None => Status::TimedOut(test.time_max),
+        Some(status) if has_all_left_out(test, status, &ended.output) => Status::Passed,
+        // A program of a package's tests may have none, which is not the same as a filter that matches none.
+        Some(status) => {
+            let counts = !matches!(test.harness, Harness::Cargo { .. }) || test.function().is_some();
+            verdict(status, count.filter(|_| counts))
+        }
+    };
+    let clock_was_set = by_clock.abs_diff(nanos(duration)) > nanos(CLOCK_DRIFT).unsigned_abs();
+    Ok(Ran {
+        status,
+        count,
+        output: ended.output.into(),
+        duration,
+        began,
+        clock_was_set,
+        left_behind: ended.left_behind,
+        seen: Arc::new(seen),
+    })
+}
+
+impl Seen {
+    fn of(reads: &Trace, own: &Path) -> Self {
+        let looks = reads.inputs(&[]).flat_map(|(path, access)| {
+            let looked = access.read || access.looked || access.made;
+            let content = looked.then(|| (path.to_owned(), AccessKind::Content));
+            let names = access.listed.then(|| (path.to_owned(), AccessKind::Names));
+            content.into_iter().chain(names)
+        });
+        let absent = reads.objects.absent.iter().map(|path| (path.clone(), AccessKind::Content));
+        let (left, used) = shared_memory(reads, own);
+        let written = reads.paths.iter().filter(|(_, access)| access.written || access.made);
+        Self {
+            looks: looks.chain(absent).collect(),
+            written: written.map(|(path, _)| path.clone()).collect(),
+            there: reads.there.clone(),
+            left: reads.objects.left.clone().or(left),
+            used: reads.objects.foreign.clone().or(used),
+            blind: reads.incomplete.clone(),
+        }
+    }
+}
+
+/// Where shared memory and semaphores of POSIX are, and message queues if they are mounted (`shm_overview(7)`, `mq_overview(7)`).
+const SHARED: [&str; 2] = ["/dev/shm", "/dev/mqueue"];
+
+/// POSIX's shared objects, which are files, and of which a map changes the content and no time: one that was left behind, and one that was read and
+/// was there before.
+fn shared_memory(reads: &Trace, own: &Path) -> (Option<String>, Option<String>) {
+    let is_shared = |path: &Path| {
+        let is_in = SHARED.iter().any(|folder| path.parent() == Some(Path::new(folder)));
+        is_in && !path.starts_with(own) && !own.starts_with(path) && !path.is_dir()
+    };
+    let (mut left, mut used) = (None, None);
+    for (path, access) in reads.paths.iter().filter(|(path, _)| is_shared(path)) {
+        if (access.written || access.made) && path.symlink_metadata().is_ok() {
+            left.get_or_insert_with(|| path.display().to_string());
+        }
+        if access.read && !access.own && reads.there.contains(path) {
+            used.get_or_insert_with(|| format!("{}, which was there before", path.display()));
+        }
+    }
+    (left, used)
+}
+
+/// How far the system's clock may be from the one that cannot be set, over a test.
+const CLOCK_DRIFT: Duration = Duration::from_millis(50);
+
+fn nanos(duration: Duration) -> i64 {
+    i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
+}
+
+/// One pipe for both streams, so that their order is kept.
+fn one_pipe() -> io::Result<(pipe::Receiver, PipeWriter, PipeWriter)> {
+    let (reader, writer) = io::pipe()?;
+    let other = writer.try_clone()?;
+    let reader = pipe::Receiver::from_owned_fd(OwnedFd::from(reader))?;
+    Ok((reader, writer, other))
+}
+
+/// How a command ended.
+struct Ended {
+    /// `None` if its time was up.
+    status: Option<ExitStatus>,
+    output: Vec<u8>,
+    left_behind: bool,
+}
+
+/// Trace the output until the command has ended, or its time is up.
+async fn attend(mut group: Child, output: pipe::Receiver, time_max: Duration) -> io::Result<Ended> {
+    let mut capture = Capture::default();
+    let ended = tokio::time::timeout(time_max, async {
+        // Together: the pipe ends only when the leader is waited for and the rest of its group killed.
+        let (ended, read) = tokio::join!(group.wait_for_group(LEAK), capture.read(output));
+        read.and(ended)
+    });
+    let (status, left_behind) = match ended.await {
+        Ok(ended) => {
+            let (status, left_behind) = ended?;
+            (Some(status), left_behind)
+        }
+        Err(_) => {
+            group.stop(GRACE).await?;
+            (None, false)
+        }
+    };
+    Ok(Ended { status, output: capture.finish(), left_behind })
+}
+
+/// Whether pytest found tests and its settings leave all of them out (`addopts = "-m 'not slow'"`): in a run of the whole project, that is no
+/// failure of the file. A command that says itself what to leave out is asked for more than nothing.
+fn has_all_left_out(test: &Test, status: ExitStatus, output: &[u8]) -> bool {
+    /// `NO_TESTS_COLLECTED` (<https://docs.pytest.org/en/stable/reference/exit-codes.html>).
+    const NOTHING_RAN: i32 = 5;
+    let summary = || {
+        let end =
+            String::from_utf8_lossy(&output[output.len().saturating_sub(SUMMARY_BYTES_MAX)..]).into_owned();
+        end.lines()
+            .rev()
+            .find(|line| !line.trim().is_empty())
+            .is_some_and(|line| line.contains(" deselected"))
+    };
+    test.harness == Harness::Pytest
+        && status.code() == Some(NOTHING_RAN)
+        && !says_what_to_leave_out(test)
+        && summary()
+}
+
+/// Whether a command of pytest says so itself.
+pub(crate) fn says_what_to_leave_out(test: &Test) -> bool {
+    let selects = |word: &String| ["-k", "-m", "--deselect"].iter().any(|flag| word.starts_with(flag));
+    test.command.iter().skip_while(|word| *word != "pytest").any(selects)
+}
+
+/// No last line of pytest's is longer.
+const SUMMARY_BYTES_MAX: usize = 1024;
+
+fn verdict(status: ExitStatus, count: Option<Count>) -> Status {
+    match (status.code(), status.signal()) {
+        (Some(0), _) if count.is_some_and(|count| count.total() == 0) => Status::NoTests,
+        (Some(0), _) => Status::Passed,
+        (Some(code), _) => Status::Failed(Ending::Code(code)),
+        (None, signal) => Status::Failed(Ending::Signal(signal.unwrap_or(0))),
+    }
+}
+
+/// The beginning and the end of a stream of any length.
+#[derive(Debug, Default)]
+struct Capture {
+    head: Vec<u8>,
+    tail: Vec<u8>,
+    left_out: u64,
+}
+
+impl Capture {
+    const HALF: usize = OUTPUT_BYTES_MAX / 2;
+
+    async fn read(&mut self, mut stream: impl AsyncRead + Unpin) -> io::Result<()> {
+        let mut block = vec![0; 16 * 1024];
+        loop {
+            match stream.read(&mut block).await? {
+                0 => return Ok(()),
+                count => self.take(&block[..count]),
+            }
+        }
+    }
+
+    fn take(&mut self, bytes: &[u8]) {
+        let room = Self::HALF - self.head.len();
+        let (first, rest) = bytes.split_at(room.min(bytes.len()));
+        self.head.extend_from_slice(first);
+        self.tail.extend_from_slice(rest);
+        // In large steps, so that each byte is moved about once.
+        if self.tail.len() >= 2 * Self::HALF {
+            let excess = self.tail.len() - Self::HALF;
+            self.tail.drain(..excess);
+            self.left_out += excess as u64;
+        }
+    }
+
+    fn finish(mut self) -> Vec<u8> {
+        let excess = self.tail.len().saturating_sub(Self::HALF);
+        self.tail.drain(..excess);
+        self.left_out += excess as u64;
+        if self.left_out > 0 {
+            self.head.extend_from_slice(format!("\n[… {} {LEFT_OUT}\n", self.left_out).as_bytes());
+        }
+        self.head.append(&mut self.tail);
+        self.head
+    }
+}
