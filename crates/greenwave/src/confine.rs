@@ -8,17 +8,17 @@ const RESERVED: [&str; 4] = [".git", ".hg", ".jj", ".greenwave"];
 /// Why a path is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("file `{}` {problem}", path.escape_debug())]
-pub struct Refusal {
+pub struct PathError {
     /// The path as the agent gave it.
     pub path: String,
     /// What is wrong with it.
-    pub problem: Problem,
+    pub problem: PathProblem,
 }
 
 /// What can be wrong with a path.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum Problem {
+pub enum PathProblem {
     /// It begins at the root.
     #[error("is absolute; a path relative to the project is wanted")]
     Absolute,
@@ -42,9 +42,9 @@ pub enum Problem {
 /// The plain form of a relative path (`a/b`), if it stays inside the folder it is relative to.
 ///
 /// # Errors
-/// A [`Refusal`] that names the path.
-pub(crate) fn plain(path: &str) -> Result<String, Refusal> {
-    let refuse = |problem| Err(Refusal { path: path.to_owned(), problem });
+/// A [`PathError`] that names the path.
+pub(crate) fn plain(path: &str) -> Result<String, PathError> {
+    let refuse = |problem| Err(PathError { path: path.to_owned(), problem });
     let mut parts = Vec::new();
     for component in Path::new(path).components() {
         match component {
@@ -52,17 +52,17 @@ pub(crate) fn plain(path: &str) -> Result<String, Refusal> {
             Component::Normal(part) => {
                 parts.push(part.to_str().expect("a part of a text at its separators is text"));
             }
-            Component::ParentDir => return refuse(Problem::Upwards),
-            Component::RootDir | Component::Prefix(_) => return refuse(Problem::Absolute),
+            Component::ParentDir => return refuse(PathProblem::Upwards),
+            Component::RootDir | Component::Prefix(_) => return refuse(PathProblem::Absolute),
         }
     }
     if parts.is_empty() || path.ends_with('/') || path.contains(char::is_control) {
-        return refuse(Problem::NoName);
+        return refuse(PathProblem::NoName);
     }
     // File systems that ignore case lead `.GIT` to `.git`.
     if let Some(part) = parts.iter().find(|part| RESERVED.iter().any(|name| part.eq_ignore_ascii_case(name)))
     {
-        return refuse(Problem::Reserved((*part).to_owned()));
+        return refuse(PathProblem::Reserved((*part).to_owned()));
     }
     Ok(parts.join("/"))
 }
@@ -73,9 +73,9 @@ pub(crate) fn plain(path: &str) -> Result<String, Refusal> {
 /// copy, in which nothing runs while answers are written.
 ///
 /// # Errors
-/// A [`Refusal`] that names the path and the link.
-pub(crate) fn inside(root: &Path, path: &str) -> Result<String, Refusal> {
-    let refuse = |problem| Err(Refusal { path: path.to_owned(), problem });
+/// A [`PathError`] that names the path and the link.
+pub(crate) fn inside(root: &Path, path: &str) -> Result<String, PathError> {
+    let refuse = |problem| Err(PathError { path: path.to_owned(), problem });
     let mut at = root.to_owned();
     let mut parts = Path::new(path).components().peekable();
     while let Some(part) = parts.next() {
@@ -84,14 +84,14 @@ pub(crate) fn inside(root: &Path, path: &str) -> Result<String, Refusal> {
         let Ok(metadata) = at.symlink_metadata() else { continue };
         let is_last = parts.peek().is_none();
         if metadata.is_symlink() && !stays_inside(root, &at) {
-            return refuse(Problem::LeadsOutside(shown()));
+            return refuse(PathProblem::LeadsOutside(shown()));
         }
         let is_folder = at.is_dir();
         if is_last == is_folder || (is_last && metadata.is_symlink()) {
-            return refuse(Problem::InTheWay(shown()));
+            return refuse(PathProblem::InTheWay(shown()));
         }
     }
-    resolved(root, &at).map_or_else(|| refuse(Problem::NoName), |at| plain(&at))
+    resolved(root, &at).map_or_else(|| refuse(PathProblem::NoName), |at| plain(&at))
 }
 
 /// The path relative to the root with its links followed as far as it exists.
@@ -130,7 +130,7 @@ fn stays_inside_by_name(root: &Path, link: &Path) -> bool {
 mod tests {
     use super::*;
 
-    fn problem(path: &str) -> Problem {
+    fn problem(path: &str) -> PathProblem {
         plain(path).unwrap_err().problem
     }
 
@@ -138,14 +138,14 @@ mod tests {
     fn only_plain_paths_inside_pass() {
         assert_eq!(plain("./src//lib.rs").as_deref(), Ok("src/lib.rs"));
         assert_eq!(plain("ünï/code.rs").as_deref(), Ok("ünï/code.rs"));
-        assert_eq!(problem("/etc/passwd"), Problem::Absolute);
-        assert_eq!(problem("src/../../x"), Problem::Upwards);
-        assert_eq!(problem("../x"), Problem::Upwards);
-        assert_eq!(problem(""), Problem::NoName);
-        assert_eq!(problem("."), Problem::NoName);
-        assert_eq!(problem("src/"), Problem::NoName);
-        assert_eq!(problem("a\nb"), Problem::NoName);
-        assert_eq!(problem("x/.Git/hooks/pre-commit"), Problem::Reserved(".Git".to_owned()));
+        assert_eq!(problem("/etc/passwd"), PathProblem::Absolute);
+        assert_eq!(problem("src/../../x"), PathProblem::Upwards);
+        assert_eq!(problem("../x"), PathProblem::Upwards);
+        assert_eq!(problem(""), PathProblem::NoName);
+        assert_eq!(problem("."), PathProblem::NoName);
+        assert_eq!(problem("src/"), PathProblem::NoName);
+        assert_eq!(problem("a\nb"), PathProblem::NoName);
+        assert_eq!(problem("x/.Git/hooks/pre-commit"), PathProblem::Reserved(".Git".to_owned()));
     }
 
     #[test]
@@ -162,9 +162,9 @@ mod tests {
         assert_eq!(inside(root, "src/new/lib.rs").as_deref(), Ok("src/new/lib.rs"));
         assert_eq!(inside(root, "alias/lib.rs").as_deref(), Ok("src/lib.rs"));
         assert_eq!(inside(root, "file").as_deref(), Ok("file"));
-        assert_eq!(problem("out/x"), Problem::LeadsOutside("out".to_owned()));
-        assert_eq!(problem("dangling"), Problem::LeadsOutside("dangling".to_owned()));
-        assert_eq!(problem("src"), Problem::InTheWay("src".to_owned()));
-        assert_eq!(problem("file/x"), Problem::InTheWay("file".to_owned()));
+        assert_eq!(problem("out/x"), PathProblem::LeadsOutside("out".to_owned()));
+        assert_eq!(problem("dangling"), PathProblem::LeadsOutside("dangling".to_owned()));
+        assert_eq!(problem("src"), PathProblem::InTheWay("src".to_owned()));
+        assert_eq!(problem("file/x"), PathProblem::InTheWay("file".to_owned()));
     }
 }

@@ -20,9 +20,9 @@ use tokio::sync::{Mutex as AsyncMutex, RwLock};
 use tokio::time::Instant;
 
 use crate::adapters::{self, Flusher};
-use crate::error::{Error, Failure, chain};
+use crate::error::{Error, FeatureError, chain};
 use crate::event::Event;
-use crate::feature::{Course, Happening, Phase};
+use crate::feature::{FeaturePolicy, Phase, PhaseEvent};
 use crate::merge::Trunk;
 use crate::parts::{Steps, Tests};
 use crate::plan::Plan;
@@ -190,7 +190,7 @@ impl Engine {
             shared.prepare().await?;
         } else if shared.work().exists() {
             // Copies of a run that was interrupted after its last merge.
-            put_away(&shared.state_dir, &shared.work())?;
+            set_aside_stale(&shared.state_dir, &shared.work())?;
         }
         let durations = shared.journal.durations()?;
         let (outcomes, stats) = self.execute(&durations, &done).await?;
@@ -239,15 +239,15 @@ impl Drop for Engine {
 }
 
 /// Why a feature failed, if it did.
-type Ended = Option<Failure>;
+type Ended = Option<FeatureError>;
 
-fn failure_of(failure: greenwave_scheduler::Failure<Failure>) -> Failure {
+fn failure_of(failure: greenwave_scheduler::Failure<FeatureError>) -> FeatureError {
     use greenwave_scheduler::Failure as F;
     match failure {
         F::Task(failure) => failure,
-        F::Panicked(text) => Failure::Defect(text),
-        F::TimedOut(limit) => Failure::TimedOut(limit),
-        F::Unschedulable(error) => Failure::Run(error.into()),
+        F::Panicked(text) => FeatureError::Internal(text),
+        F::TimedOut(limit) => FeatureError::TimedOut(limit),
+        F::Unschedulable(error) => FeatureError::Run(error.into()),
     }
 }
 
@@ -256,15 +256,15 @@ impl Shared {
         self.events.publish(event).await;
     }
 
-    pub(crate) fn course(&self, feature: usize) -> Course {
+    pub(crate) fn course(&self, feature: usize) -> FeaturePolicy {
         let feature = &self.plan.features[feature];
-        Course { attempts_max: feature.attempts_max, review: feature.review.is_some() }
+        FeaturePolicy { attempts_max: feature.attempts_max, review: feature.review.is_some() }
     }
 
     /// What a feature holds in a phase.
     pub(crate) fn needs(&self, feature: usize, phase: Phase) -> Needs {
         match phase {
-            Phase::Asking(_) => Needs::nothing().of(AGENTS, 1),
+            Phase::Prompting(_) => Needs::nothing().of(AGENTS, 1),
             Phase::Merging(_) => Plan::needs(&self.plan.features[feature]).of(WORKERS, 1).of(MERGE, 1),
             _ => Plan::needs(&self.plan.features[feature]).of(WORKERS, 1),
         }
@@ -380,11 +380,11 @@ impl Shared {
         let mut state = self.features[feature].lock().await;
         let attempts = state.kept.as_ref().map_or(0, |record| record.attempts);
         state.phase = Some(Phase::Green(attempts));
-        state.report.kept = true;
+        state.report.up_to_date = true;
         drop(state);
         self.green.lock().insert(feature, Vec::new());
         let id = &self.plan.features[feature].id;
-        self.emit(Event::Kept { feature: id.clone() }).await;
+        self.emit(Event::UpToDate { feature: id.clone() }).await;
         TaskId::from_index(feature)
     }
 
@@ -395,7 +395,7 @@ impl Shared {
         self.steps.pass("clear the work").await;
         self.start.lock().clone_from(&tree);
         let work = self.work();
-        put_away(&self.state_dir, &work)?;
+        set_aside_stale(&self.state_dir, &work)?;
         let greens = self.green.lock().keys().copied().collect();
         let workspace = Workspace::new(work.join(".merge"), Arc::clone(&self.project.in_flight))?;
         *self.trunk.lock().await = Trunk { tree, greens, workspace: Some(workspace) };
@@ -413,7 +413,7 @@ impl Shared {
         // Nobody holds it: it was never begun.
         if let Ok(mut state) = self.features[feature].try_lock() {
             let phase = state.phase.unwrap_or(Phase::Waiting);
-            state.phase = Some(phase.after(Happening::AncestorFailed, self.course(feature)));
+            state.phase = Some(phase.after(PhaseEvent::AncestorFailed, self.course(feature)));
             state.report.reason = Some(format!("depends on `{because}`, which failed"));
         }
         let event = Event::Skipped { feature: id.clone(), because: because.clone() };
@@ -421,7 +421,7 @@ impl Shared {
     }
 
     /// Notes that a feature failed, and tells it.
-    pub(crate) async fn failed(&self, feature: usize, state: &mut FeatureState, failure: &Failure) {
+    pub(crate) async fn failed(&self, feature: usize, state: &mut FeatureState, failure: &FeatureError) {
         let (id, reason) = (self.plan.features[feature].id.clone(), chain(failure));
         state.phase = Some(Phase::Failed);
         state.report.reason = Some(reason.clone());
@@ -438,7 +438,7 @@ impl Shared {
         for (feature, failure) in (0..).zip(ended) {
             let mut state = self.features[feature].lock().await;
             let id = graph.id(TaskId::from_index(feature));
-            if !state.report.kept && state.phase.is_some_and(|phase| matches!(phase, Phase::Green(_))) {
+            if !state.report.up_to_date && state.phase.is_some_and(|phase| matches!(phase, Phase::Green(_))) {
                 durations.observe(&duration_key(id), state.report.busy);
             }
             // What failed by itself has been told; what its code did not survive has not.
@@ -461,14 +461,14 @@ impl Shared {
         for (feature, state) in self.plan.features.iter().zip(&self.features) {
             let mut state = state.lock().await;
             state.report.feature.clone_from(&feature.id);
-            state.report.phase = state.phase.unwrap_or(Phase::Waiting).light();
+            state.report.phase = state.phase.unwrap_or(Phase::Waiting).label();
             features.push(state.report.clone());
         }
         let storage = self.store.stats();
         let counted = self.counters.lock().clone();
         let totals = Totals {
             wall: started.elapsed(),
-            one_after_another: stats.busy,
+            sequential: stats.busy,
             efficiency: stats.efficiency(WORKERS),
             workers_peak: stats.pool(WORKERS).map_or(0, |pool| pool.peak),
             memory_peak_mb: greenwave_telemetry::resident(false).peak_mb,
@@ -553,7 +553,7 @@ const LOCK_TRY_AFTER: std::time::Duration = std::time::Duration::from_millis(25)
 
 /// Takes away what an earlier run has left in a folder. What that run had started may still be at work in there
 /// if it was killed, so the folder is moved aside first, and removed as far as that is possible.
-fn put_away(state_dir: &Path, folder: &Path) -> Result<(), Error> {
+fn set_aside_stale(state_dir: &Path, folder: &Path) -> Result<(), Error> {
     const ASIDE: &str = "old-";
     let aside = tempfile::Builder::new().prefix(ASIDE).tempdir_in(state_dir);
     let aside = aside.map_err(Error::io("make a folder in", state_dir))?.keep();
@@ -582,7 +582,7 @@ fn snapshot(stats: &Stats, shared: &Shared) -> Snapshot {
             "green": stats.done,
             "failed": stats.failed,
             "skipped": stats.skipped,
-            "questions_in_flight": stats.pool(AGENTS).map_or(0, |pool| pool.used),
+            "requests_in_flight": stats.pool(AGENTS).map_or(0, |pool| pool.used),
         },
         "storage": {
             "memory_bytes": storage.memory_bytes_used,

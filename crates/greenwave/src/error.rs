@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::confine::Refusal;
+use crate::confine::PathError;
 use crate::plan::PlanError;
 
 type Source = Box<dyn std::error::Error + Send + Sync>;
 
-/// What keeps a run from being begun or carried on. The failure of a feature is a [`Failure`] in the
+/// What keeps a run from being begun or carried on. The failure of a feature is a [`FeatureError`] in the
 /// [`Report`](crate::Report) instead, and leaves the others alone.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -42,10 +42,10 @@ pub enum Error {
     },
     /// A file that an agent named may not be written.
     #[error(transparent)]
-    Refused(#[from] Refusal),
+    Refused(#[from] PathError),
     /// A file of the project was changed by others while a merge was about to write it.
     #[error("`{path}` was changed in the project during the run")]
-    ChangedMeanwhile {
+    ConcurrentEdit {
         /// The file's path.
         path: String,
     },
@@ -73,7 +73,7 @@ pub enum Error {
     },
     /// A content that was stored is not there any more.
     #[error("content {id} is missing from the store or damaged there")]
-    LostBlob {
+    MissingBlob {
         /// The content's hash.
         id: String,
     },
@@ -96,10 +96,10 @@ impl Error {
 /// Why a feature failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum Failure {
+pub enum FeatureError {
     /// Its tests passed before there was any code: they prove nothing.
     #[error("its tests pass before anything was written, so they would prove nothing: {}", tests.join(", "))]
-    PassedAtOnce {
+    AlreadyPassing {
         /// The tests' names.
         tests: Vec<String>,
     },
@@ -117,7 +117,7 @@ pub enum Failure {
     Agent(#[source] greenwave_agents::Error),
     /// All attempts are used up.
     #[error("not done after {attempts} {}; the last one: {reason}", if *attempts == 1 { "attempt" } else { "attempts" })]
-    Attempts {
+    AttemptsExhausted {
         /// How many there were.
         attempts: u32,
         /// What was wrong with the last.
@@ -125,7 +125,7 @@ pub enum Failure {
     },
     /// A file of the project is not what it was when the run began, or what the run had made of it.
     #[error("`{path}` was changed in the project during the run; nothing of this feature was written there")]
-    ChangedOutside {
+    ModifiedByUser {
         /// The file's path.
         path: String,
     },
@@ -134,7 +134,7 @@ pub enum Failure {
         "`{path}` is in the project already, as a file that is ignored there or that somebody has just made, and is \
          not overwritten; nothing of this feature was written"
     )]
-    AlreadyThere {
+    FileExists {
         /// The file's path.
         path: String,
     },
@@ -143,7 +143,7 @@ pub enum Failure {
     Run(#[from] Error),
     /// The code that works on it panicked: a defect of Greenwave.
     #[error("an internal defect: {0}")]
-    Defect(String),
+    Internal(String),
     /// A phase of it took longer than any may.
     #[error("it took longer than {0:?}")]
     TimedOut(Duration),

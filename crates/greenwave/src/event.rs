@@ -21,7 +21,7 @@ pub enum Event {
         agent_kinds: Vec<String>,
     },
     /// A feature is green from an earlier run, and its tests' results are known for the files as they are.
-    Kept {
+    UpToDate {
         /// The feature.
         feature: String,
     },

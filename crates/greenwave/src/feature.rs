@@ -12,7 +12,7 @@ pub enum Phase {
     /// Its tests are run before there is any code, and must fail.
     Red,
     /// The agent is asked, for the so-manieth time.
-    Asking(u32),
+    Prompting(u32),
     /// The tests are run on the agent's answer.
     Testing(u32),
     /// The review has its say.
@@ -29,13 +29,13 @@ pub enum Phase {
 
 /// What happened to a feature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Happening {
+pub enum PhaseEvent {
     /// Its turn has come.
     Begun,
     /// Its turn has come, and it was green in an earlier run.
-    FoundGreen,
+    Resumed,
     /// The tests failed before there was any code, as they should.
-    SeenToFail,
+    TestsFailed,
     /// The agent has answered with files.
     Answered,
     /// The tests pass, the review approves, or the merge holds: the next thing may be done.
@@ -43,15 +43,13 @@ pub enum Happening {
     /// The tests fail, the review refuses, the merge does not hold, or the answer is unusable: the agent
     /// may be told, and asked again.
     Refused,
-    /// Nothing that asking again could cure.
-    Broken,
     /// A feature that it depends on failed.
     AncestorFailed,
 }
 
 /// What a feature is configured to go through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Course {
+pub struct FeaturePolicy {
     /// How often the agent is asked, at the most.
     pub attempts_max: u32,
     /// Whether there is a review.
@@ -61,24 +59,23 @@ pub struct Course {
 impl Phase {
     /// The phase after something happened. What cannot happen in a phase changes nothing.
     #[must_use]
-    pub fn after(self, happening: Happening, course: Course) -> Phase {
-        use {Happening as H, Phase as P};
+    pub fn after(self, happening: PhaseEvent, course: FeaturePolicy) -> Phase {
+        use {Phase as P, PhaseEvent as H};
         match (self, happening) {
             (P::Green(_) | P::Failed | P::Skipped, _) => self,
             (P::Waiting, H::Begun) => P::Red,
-            (P::Waiting, H::FoundGreen) => P::Checking,
+            (P::Waiting, H::Resumed) => P::Checking,
             (P::Checking, H::Passed) => P::Green(0),
             (P::Checking, H::Refused) => P::Red,
             (P::Waiting, H::AncestorFailed) => P::Skipped,
-            (P::Red, H::SeenToFail) => P::Asking(1),
-            (P::Asking(attempt), H::Answered) => P::Testing(attempt),
+            (P::Red, H::TestsFailed) => P::Prompting(1),
+            (P::Prompting(attempt), H::Answered) => P::Testing(attempt),
             (P::Testing(attempt), H::Passed) if course.review => P::Reviewing(attempt),
             (P::Testing(attempt) | P::Reviewing(attempt), H::Passed) => P::Merging(attempt),
             (P::Merging(attempt), H::Passed) => P::Green(attempt),
-            (P::Asking(n) | P::Testing(n) | P::Reviewing(n) | P::Merging(n), H::Refused) => {
-                if n < course.attempts_max { P::Asking(n + 1) } else { P::Failed }
+            (P::Prompting(n) | P::Testing(n) | P::Reviewing(n) | P::Merging(n), H::Refused) => {
+                if n < course.attempts_max { P::Prompting(n + 1) } else { P::Failed }
             }
-            (_, H::Broken) => P::Failed,
             _ => self,
         }
     }
@@ -86,7 +83,7 @@ impl Phase {
     /// How often the agent has been asked, this time included.
     pub fn attempt(self) -> u32 {
         match self {
-            Phase::Asking(n)
+            Phase::Prompting(n)
             | Phase::Testing(n)
             | Phase::Reviewing(n)
             | Phase::Merging(n)
@@ -96,12 +93,12 @@ impl Phase {
     }
 
     /// The light that a feature in this phase shows: the phase's name for people.
-    pub fn light(self) -> &'static str {
+    pub fn label(self) -> &'static str {
         match self {
             Phase::Waiting => "waiting",
             Phase::Checking => "checking",
             Phase::Red => "red",
-            Phase::Asking(_) | Phase::Testing(_) => "yellow",
+            Phase::Prompting(_) | Phase::Testing(_) => "yellow",
             Phase::Reviewing(_) => "review",
             Phase::Merging(_) => "merging",
             Phase::Green(_) => "green",
@@ -113,6 +110,6 @@ impl Phase {
 
 impl fmt::Display for Phase {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(self.light())
+        formatter.write_str(self.label())
     }
 }

@@ -44,7 +44,7 @@
 //! ```
 //!
 //! There are no features (of the crate). An [`Error`] keeps a run as a whole from being begun or carried on; a
-//! [`Failure`] is why one feature failed, and leaves those that do not depend on it alone.
+//! [`FeatureError`] is why one feature failed, and leaves those that do not depend on it alone.
 
 mod adapters;
 mod confine;
@@ -66,19 +66,19 @@ mod tests;
 mod tree;
 mod workspace;
 
-pub use confine::{Problem, Refusal};
+pub use confine::{PathError, PathProblem};
 pub use engine::Engine;
-pub use error::{Error, Failure, chain};
+pub use error::{Error, FeatureError, chain};
 pub use event::Event;
-pub use feature::{Course, Happening, Phase};
+pub use feature::{FeaturePolicy, Phase, PhaseEvent};
 pub use greenwave_agents::Error as AgentError;
 pub use greenwave_scheduler::{Graph, Stopper};
 pub use greenwave_telemetry::{Endpoint, Error as TelemetryError, Serving};
 pub use greenwave_testing::{Environment, Error as TestError, STATE_DIRECTORY, Test, check_pattern};
-pub use plan::{AgentSpec, Feature, Place, Plan, PlanError, nearest};
+pub use plan::{AgentSpec, Feature, Plan, PlanError, PlanLocation, nearest};
 pub use profile::{
     AgentSettings, CacheSettings, Compression, MemorySettings, MetricsSettings, ParallelSettings,
     PoolSettings, Settings, StorageSettings, TestingSettings,
 };
 pub use report::{FeatureReport, Report, Totals};
-pub use results::{Results, ResultsError};
+pub use results::{ResultStore, ResultStoreError, ResultStoreStats};

@@ -4,9 +4,9 @@
 use std::collections::BTreeSet;
 
 use crate::engine::{FeatureState, Shared};
-use crate::error::{Error, Failure};
+use crate::error::{Error, FeatureError};
 use crate::event::Event;
-use crate::feature::Happening;
+use crate::feature::PhaseEvent;
 use crate::record::Record;
 use crate::stage::{Ended, no_workspace};
 use crate::tree::{self, Change, Conflict, Tree};
@@ -24,7 +24,11 @@ pub(crate) struct Trunk {
 }
 
 impl Shared {
-    pub(crate) async fn merge(&self, feature: usize, state: &mut FeatureState) -> Result<Ended, Failure> {
+    pub(crate) async fn merge(
+        &self,
+        feature: usize,
+        state: &mut FeatureState,
+    ) -> Result<Ended, FeatureError> {
         let own_tree = state.workspace.as_ref().ok_or_else(no_workspace)?.tree();
         let own = tree::changes(&state.base, own_tree);
         let mut trunk = self.trunk.lock().await;
@@ -35,7 +39,7 @@ impl Shared {
         };
         let mut candidate = trunk.tree.clone();
         tree::apply(&mut candidate, &joined);
-        if let Some(refused) = self.try_out(feature, state, &mut trunk, &candidate).await? {
+        if let Some(refused) = self.verify_candidate(feature, state, &mut trunk, &candidate).await? {
             // The next attempt begins with what is in the project, the feature's own files on top.
             state.base.clone_from(&trunk.tree);
             let workspace = state.workspace.as_mut().ok_or_else(no_workspace)?;
@@ -47,18 +51,18 @@ impl Shared {
         trunk.tree = candidate;
         trunk.greens.insert(feature);
         self.green.lock().insert(feature, own);
-        Ok(Ended::Well(Happening::Passed))
+        Ok(Ended::Completed(PhaseEvent::Passed))
     }
 
     /// Runs the tests of this feature and of every green one on the candidate. Results for those that read
     /// nothing of what has changed are known.
-    async fn try_out(
+    async fn verify_candidate(
         &self,
         feature: usize,
         state: &mut FeatureState,
         trunk: &mut Trunk,
         candidate: &Tree,
-    ) -> Result<Option<Ended>, Failure> {
+    ) -> Result<Option<Ended>, FeatureError> {
         let workspace = trunk.workspace.as_mut().ok_or_else(no_workspace)?;
         workspace.become_tree(candidate, &self.store).await?;
         let (root, mut retested, mut cached) = (workspace.root().to_owned(), 0, 0);
@@ -82,7 +86,12 @@ impl Shared {
 
     /// Writes the changes into the project. First what is about to be written is recorded, so that a run that
     /// is killed half-way is finished by the next.
-    async fn publish(&self, feature: usize, state: &FeatureState, joined: &[Change]) -> Result<(), Failure> {
+    async fn publish(
+        &self,
+        feature: usize,
+        state: &FeatureState,
+        joined: &[Change],
+    ) -> Result<(), FeatureError> {
         for change in joined {
             let now = workspace::state_of(&self.plan.project, &change.path)?;
             if now != change.before {
@@ -106,7 +115,7 @@ impl Shared {
         if let Err(error) = written {
             self.journal.forget(id).map_err(Error::from)?;
             let changed = match &error {
-                Error::ChangedMeanwhile { path } => joined.iter().find(|change| change.path == *path),
+                Error::ConcurrentEdit { path } => joined.iter().find(|change| change.path == *path),
                 _ => None,
             };
             return Err(changed.map_or_else(|| error.into(), changed_outside));
@@ -126,7 +135,7 @@ impl Shared {
         trunk: &Tree,
         own: &[Change],
         conflict: &Conflict,
-    ) -> Result<Ended, Failure> {
+    ) -> Result<Ended, FeatureError> {
         let untouched = |change: &&Change| {
             trunk.get(&change.path) == change.before.as_ref() && !tree::clashes(trunk, &change.path)
         };
@@ -145,10 +154,10 @@ impl Shared {
 }
 
 /// Why a merge fails of which a file is not what the run believes it to be.
-fn changed_outside(change: &Change) -> Failure {
+fn changed_outside(change: &Change) -> FeatureError {
     let path = change.path.clone();
     match change.before {
-        None => Failure::AlreadyThere { path },
-        Some(_) => Failure::ChangedOutside { path },
+        None => FeatureError::FileExists { path },
+        Some(_) => FeatureError::ModifiedByUser { path },
     }
 }

@@ -70,7 +70,7 @@ pub struct Feature {
     pub review: Option<Test>,
 }
 
-/// What is wrong with a plan. [`PlanError::place`] says where.
+/// What is wrong with a plan. [`PlanError::location`] says where.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PlanError {
@@ -166,7 +166,7 @@ pub enum PlanError {
 
 /// Which part of a plan an error is about, for those who know where that part stands in a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place<'a> {
+pub enum PlanLocation<'a> {
     /// The plan as a whole.
     Plan,
     /// The project's folder.
@@ -190,16 +190,16 @@ pub enum Place<'a> {
 
 impl PlanError {
     /// The part of the plan in question.
-    pub fn place(&self) -> Place<'_> {
-        let feature = |id, field, value| Place::Feature { id, field, value, occurrence: 0 };
+    pub fn location(&self) -> PlanLocation<'_> {
+        let feature = |id, field, value| PlanLocation::Feature { id, field, value, occurrence: 0 };
         match self {
-            PlanError::Empty => Place::Plan,
-            PlanError::InvalidResource { resource } => Place::Resource(resource),
+            PlanError::Empty => PlanLocation::Plan,
+            PlanError::InvalidResource { resource } => PlanLocation::Resource(resource),
             PlanError::LongId { id } => feature(id, "id", None),
-            PlanError::Project { .. } => Place::Project,
-            PlanError::InvalidAgent { agent, .. } => Place::Agent(agent),
+            PlanError::Project { .. } => PlanLocation::Project,
+            PlanError::InvalidAgent { agent, .. } => PlanLocation::Agent(agent),
             PlanError::DuplicateFeature { id } => {
-                Place::Feature { id, field: "id", value: None, occurrence: 1 }
+                PlanLocation::Feature { id, field: "id", value: None, occurrence: 1 }
             }
             PlanError::InvalidId { id } => feature(id, "id", None),
             PlanError::Unknown { feature: id, what: "dependency", name, .. } => {
@@ -210,7 +210,7 @@ impl PlanError {
             PlanError::Cycle { path } => match &path[..] {
                 [first, .., last] => feature(last, "depends_on", Some(first)),
                 [only] => feature(only, "depends_on", Some(only)),
-                [] => Place::Plan,
+                [] => PlanLocation::Plan,
             },
             PlanError::ResourceTooSmall { feature: id, .. } => feature(id, "resources", None),
             PlanError::Incomplete { feature: id, field, .. } => feature(id, field, None),

@@ -23,7 +23,7 @@ pub struct FeatureReport {
     /// Its last phase.
     pub phase: &'static str,
     /// Whether it was green already, by an earlier run.
-    pub kept: bool,
+    pub up_to_date: bool,
     /// How often the agent was asked for it, by the run that made it green.
     pub attempts: u32,
     /// Tests that passed at the end, where runners counted them.
@@ -47,16 +47,16 @@ pub struct Totals {
     pub wall: Duration,
     /// The sum of all the work: what one stage after another would have taken.
     #[serde(serialize_with = "seconds")]
-    pub one_after_another: Duration,
+    pub sequential: Duration,
     /// Questions that agents were asked.
-    pub questions: u32,
+    pub requests: u32,
     /// Test commands that were run.
     pub tests_run: u32,
     /// Test commands whose result was known.
     pub tests_cached: u32,
     /// The time that the tests with known results had taken when they were run.
     #[serde(serialize_with = "seconds")]
-    pub tests_saved: Duration,
+    pub time_saved: Duration,
     /// Busy time of the workers over what they could have done, from 0 to 1.
     pub efficiency: f64,
     /// Most workers that were busy at once.

@@ -21,7 +21,7 @@ const QUEUED_MAX: usize = 1024;
 
 /// The results of tests.
 #[derive(Debug)]
-pub struct Results {
+pub struct ResultStore {
     folder: PathBuf,
     disk: DiskBackend,
     cache: Tiered,
@@ -30,10 +30,10 @@ pub struct Results {
 /// Why results cannot be kept.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum ResultsError {
+pub enum ResultStoreError {
     /// The folder of results cannot be opened.
     #[error("cannot open the test results in {}", path.display())]
-    Folder {
+    Open {
         /// The folder.
         path: PathBuf,
         /// Why not.
@@ -47,9 +47,9 @@ pub enum ResultsError {
         /// Why not.
         source: BoxError,
     },
-    /// Results cannot be looked through.
+    /// ResultStore cannot be looked through.
     #[error("cannot {operation} the test results in {}", path.display())]
-    Look {
+    Access {
         /// What was attempted.
         operation: &'static str,
         /// The folder.
@@ -61,7 +61,7 @@ pub enum ResultsError {
 
 /// What a folder of results holds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct ResultsStats {
+pub struct ResultStoreStats {
     /// Entries: results, and what has to be looked at to find one.
     pub entries: usize,
     /// Entries that do not verify.
@@ -70,13 +70,13 @@ pub struct ResultsStats {
     pub disk_bytes: u64,
 }
 
-impl Results {
+impl ResultStore {
     /// Opens a folder, which is made with mode 0700 if it is missing, and a server if the settings name one. A server that is down is none.
     ///
     /// # Errors
-    /// [`ResultsError`].
-    pub fn open(folder: &Path, settings: &TestingSettings) -> Result<Self, ResultsError> {
-        let failed = |source: BoxError| ResultsError::Folder { path: folder.to_owned(), source };
+    /// [`ResultStoreError`].
+    pub fn open(folder: &Path, settings: &TestingSettings) -> Result<Self, ResultStoreError> {
+        let failed = |source: BoxError| ResultStoreError::Open { path: folder.to_owned(), source };
         let options = DiskOptions { disk_bytes_max: Some(settings.disk_limit), ..DiskOptions::default() };
         let disk = DiskBackend::open(folder, options).map_err(|error| failed(error.into()))?;
         let leases = FileLeases::open(folder.join("leases")).map_err(|error| failed(error.into()))?;
@@ -93,7 +93,7 @@ impl Results {
     }
 
     /// A hash of what a folder holds, without opening it: another as soon as anything comes or goes. `None` if there is no such folder.
-    pub fn standing(folder: &Path) -> Option<[u8; 32]> {
+    pub fn fingerprint(folder: &Path) -> Option<[u8; 32]> {
         DiskBackend::standing(folder).ok()
     }
 
@@ -104,7 +104,7 @@ impl Results {
     }
 
     /// The same; it is made if there is none. `None` if that is not possible.
-    pub fn make_secret(folder: &Path) -> Option<[u8; 32]> {
+    pub fn secret_or_create(folder: &Path) -> Option<[u8; 32]> {
         if let Some(secret) = Self::secret(folder) {
             return Some(secret);
         }
@@ -118,12 +118,12 @@ impl Results {
     }
 
     /// Where ports are noted that tests have been given, beside the results in a folder, whether these can be opened or not.
-    pub fn ports_in(folder: &Path) -> PathBuf {
+    pub fn ports_path(folder: &Path) -> PathBuf {
         folder.join("ports")
     }
 
     /// Where projects share what they know of files that belong to none of them.
-    pub fn files(&self) -> PathBuf {
+    pub fn files_path(&self) -> PathBuf {
         self.folder.join("files")
     }
 
@@ -135,8 +135,8 @@ impl Results {
     /// Reads every entry of the folder and checks it. What does not verify is removed.
     ///
     /// # Errors
-    /// [`ResultsError::Look`] if the entries cannot be listed.
-    pub async fn verify(&self) -> Result<ResultsStats, ResultsError> {
+    /// [`ResultStoreError::Access`] if the entries cannot be listed.
+    pub async fn verify(&self) -> Result<ResultStoreStats, ResultStoreError> {
         let keys = self.keys("list").await?;
         let mut found = 0;
         // In pieces, so that not all of them are in memory at once.
@@ -144,23 +144,23 @@ impl Results {
             found += self.cache.get_many(keys).await.into_iter().flatten().count();
         }
         let damaged = self.cache.quarantined().len();
-        Ok(ResultsStats { entries: found, damaged, disk_bytes: self.disk.stats().disk_bytes })
+        Ok(ResultStoreStats { entries: found, damaged, disk_bytes: self.disk.stats().disk_bytes })
     }
 
     /// How much there is.
     ///
     /// # Errors
-    /// [`ResultsError::Look`] if the entries cannot be listed.
-    pub async fn stats(&self) -> Result<ResultsStats, ResultsError> {
+    /// [`ResultStoreError::Access`] if the entries cannot be listed.
+    pub async fn stats(&self) -> Result<ResultStoreStats, ResultStoreError> {
         let entries = self.keys("list").await?.len();
-        Ok(ResultsStats { entries, damaged: 0, disk_bytes: self.disk.stats().disk_bytes })
+        Ok(ResultStoreStats { entries, damaged: 0, disk_bytes: self.disk.stats().disk_bytes })
     }
 
     /// Forgets everything in the folder; returns how many entries that were. A server forgets in time.
     ///
     /// # Errors
-    /// [`ResultsError::Look`] if they cannot be removed.
-    pub async fn clear(&self) -> Result<usize, ResultsError> {
+    /// [`ResultStoreError::Access`] if they cannot be removed.
+    pub async fn clear(&self) -> Result<usize, ResultStoreError> {
         use greenwave_cache::Backend;
         let keys = self.keys("list").await?;
         for key in &keys {
@@ -170,23 +170,23 @@ impl Results {
         Ok(keys.len())
     }
 
-    async fn keys(&self, operation: &'static str) -> Result<Vec<Key>, ResultsError> {
+    async fn keys(&self, operation: &'static str) -> Result<Vec<Key>, ResultStoreError> {
         use greenwave_cache::Backend;
         self.disk.list().await.map_err(self.failed(operation))
     }
 
-    fn failed(&self, operation: &'static str) -> impl Fn(BoxError) -> ResultsError + use<> {
+    fn failed(&self, operation: &'static str) -> impl Fn(BoxError) -> ResultStoreError + use<> {
         let path = self.folder.clone();
-        move |source| ResultsError::Look { operation, path: path.clone(), source }
+        move |source| ResultStoreError::Access { operation, path: path.clone(), source }
     }
 }
 
-fn remote(settings: &TestingSettings) -> Result<Option<Tier>, ResultsError> {
+fn remote(settings: &TestingSettings) -> Result<Option<Tier>, ResultStoreError> {
     let address = settings.remote.as_str();
     if address.is_empty() {
         return Ok(None);
     }
-    let failed = |error: greenwave_cache::Error| ResultsError::Remote {
+    let failed = |error: greenwave_cache::Error| ResultStoreError::Remote {
         address: address.to_owned(),
         source: error.into(),
     };

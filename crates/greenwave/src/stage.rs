@@ -14,9 +14,9 @@ use greenwave_testing::{Outcome, Status, Test};
 use tokio::time::{Instant, timeout};
 
 use crate::engine::{FeatureState, Shared};
-use crate::error::{Error, Failure, chain};
+use crate::error::{Error, FeatureError, chain};
 use crate::event::Event;
-use crate::feature::{Happening, Phase};
+use crate::feature::{Phase, PhaseEvent};
 use crate::plan::{AgentSpec, Feature};
 use crate::prompt;
 use crate::tree::{self, Tree};
@@ -28,7 +28,7 @@ const PARTIAL_MAX: usize = 5;
 /// What a phase came to, when nothing went wrong that ends the feature.
 pub(crate) enum Ended {
     /// What it should have.
-    Well(Happening),
+    Completed(PhaseEvent),
     /// An attempt came to nothing; why in a line, and what the agent is told.
     Refused { reason: String, feedback: String },
 }
@@ -42,14 +42,14 @@ impl Ended {
 
 impl Shared {
     /// Performs the next phase of a feature, and says what comes after it.
-    pub(crate) async fn stage(&self, feature: usize) -> Step<(), Failure> {
+    pub(crate) async fn stage(&self, feature: usize) -> Step<(), FeatureError> {
         let mut state = self.features[feature].lock().await;
         let started = Instant::now();
         self.steps.pass("begin a stage").await;
         // Agents and test runners are code of others: a panic there fails this feature, whose copy is
         // removed and whose watchers hear of it like after any other failure.
         let performed = AssertUnwindSafe(self.perform(feature, &mut state)).catch_unwind().await;
-        let result = performed.unwrap_or_else(|panic| Err(Failure::Defect(panic_text(&*panic))));
+        let result = performed.unwrap_or_else(|panic| Err(FeatureError::Internal(panic_text(&*panic))));
         self.steps.pass("end a stage").await;
         state.report.busy += started.elapsed();
         match result {
@@ -62,31 +62,36 @@ impl Shared {
         }
     }
 
-    async fn perform(&self, feature: usize, state: &mut FeatureState) -> Result<Ended, Failure> {
+    async fn perform(&self, feature: usize, state: &mut FeatureState) -> Result<Ended, FeatureError> {
         match state.phase.unwrap_or(Phase::Waiting) {
             Phase::Waiting if state.kept.is_some() => {
-                self.enter(feature, state, Happening::FoundGreen).await;
+                self.enter(feature, state, PhaseEvent::Resumed).await;
                 self.check_kept(feature, state).await
             }
             Phase::Waiting => {
-                self.enter(feature, state, Happening::Begun).await;
-                self.see_red(feature, state).await
+                self.enter(feature, state, PhaseEvent::Begun).await;
+                self.confirm_failing(feature, state).await
             }
-            Phase::Red => self.see_red(feature, state).await,
-            Phase::Asking(attempt) => self.ask(feature, state, attempt).await,
+            Phase::Red => self.confirm_failing(feature, state).await,
+            Phase::Prompting(attempt) => self.ask(feature, state, attempt).await,
             Phase::Testing(attempt) => self.test(feature, state, attempt).await,
             Phase::Reviewing(attempt) => self.review(feature, state, attempt).await,
             Phase::Merging(_) => self.merge(feature, state).await,
             Phase::Checking | Phase::Green(_) | Phase::Failed | Phase::Skipped => {
-                Err(Failure::Defect(format!("a stage was started in phase {:?}", state.phase)))
+                Err(FeatureError::Internal(format!("a stage was started in phase {:?}", state.phase)))
             }
         }
     }
 
-    async fn move_on(&self, feature: usize, state: &mut FeatureState, ended: Ended) -> Step<(), Failure> {
+    async fn move_on(
+        &self,
+        feature: usize,
+        state: &mut FeatureState,
+        ended: Ended,
+    ) -> Step<(), FeatureError> {
         let before = state.phase.unwrap_or(Phase::Waiting);
         match ended {
-            Ended::Well(happening) => self.enter(feature, state, happening).await,
+            Ended::Completed(happening) => self.enter(feature, state, happening).await,
             Ended::Refused { reason, feedback } => {
                 if before.attempt() > 0 {
                     let id = self.plan.features[feature].id.clone();
@@ -94,9 +99,9 @@ impl Shared {
                     self.emit(Event::Refused { feature: id, attempt, reason }).await;
                 }
                 state.feedback = feedback;
-                self.enter(feature, state, Happening::Refused).await;
+                self.enter(feature, state, PhaseEvent::Refused).await;
                 if state.phase == Some(Phase::Failed) {
-                    let failure = Failure::Attempts { attempts: before.attempt(), reason };
+                    let failure = FeatureError::AttemptsExhausted { attempts: before.attempt(), reason };
                     self.failed(feature, state, &failure).await;
                     self.leave(state);
                     return Step::Failed(failure);
@@ -112,14 +117,14 @@ impl Shared {
         }
     }
 
-    async fn enter(&self, feature: usize, state: &mut FeatureState, happening: Happening) {
+    async fn enter(&self, feature: usize, state: &mut FeatureState, happening: PhaseEvent) {
         let before = state.phase.unwrap_or(Phase::Waiting);
         let phase = before.after(happening, self.course(feature));
         state.phase = Some(phase);
         state.report.attempts = state.report.attempts.max(phase.attempt());
-        if (before.light(), before.attempt()) != (phase.light(), phase.attempt()) && phase != Phase::Failed {
+        if (before.label(), before.attempt()) != (phase.label(), phase.attempt()) && phase != Phase::Failed {
             let feature = self.plan.features[feature].id.clone();
-            self.emit(Event::Phase { feature, phase: phase.light(), attempt: phase.attempt() }).await;
+            self.emit(Event::Phase { feature, phase: phase.label(), attempt: phase.attempt() }).await;
         }
     }
 
@@ -130,7 +135,7 @@ impl Shared {
     }
 
     /// A feature that was green before: its tests say whether it still is.
-    async fn check_kept(&self, feature: usize, state: &mut FeatureState) -> Result<Ended, Failure> {
+    async fn check_kept(&self, feature: usize, state: &mut FeatureState) -> Result<Ended, FeatureError> {
         let tree = self.trunk.lock().await.tree.clone();
         self.open_workspace(feature, state, tree).await?;
         let failed = self.run_tests(feature, state, "checking").await?;
@@ -143,22 +148,22 @@ impl Shared {
         self.green.lock().insert(feature, Vec::new());
         self.trunk.lock().await.greens.insert(feature);
         state.report.attempts = record.attempts;
-        state.report.kept = true;
-        Ok(Ended::Well(Happening::Passed))
+        state.report.up_to_date = true;
+        Ok(Ended::Completed(PhaseEvent::Passed))
     }
 
-    async fn see_red(&self, feature: usize, state: &mut FeatureState) -> Result<Ended, Failure> {
+    async fn confirm_failing(&self, feature: usize, state: &mut FeatureState) -> Result<Ended, FeatureError> {
         let base = self.base_of(feature).await?;
         self.open_workspace(feature, state, base).await?;
         match self.run_tests(feature, state, "red").await? {
             None => {
                 let tests = self.plan.features[feature].tests.iter().map(|test| test.name.clone()).collect();
-                Err(Failure::PassedAtOnce { tests })
+                Err(FeatureError::AlreadyPassing { tests })
             }
-            Some((test, outcome)) if outcome.status == Status::NoTests => Err(Failure::NoTests { test }),
+            Some((test, outcome)) if outcome.status == Status::NoTests => Err(FeatureError::NoTests { test }),
             Some((_, outcome)) => {
                 state.feedback = String::from_utf8_lossy(&outcome.output).into_owned();
-                Ok(Ended::Well(Happening::SeenToFail))
+                Ok(Ended::Completed(PhaseEvent::TestsFailed))
             }
         }
     }
@@ -202,7 +207,7 @@ impl Shared {
         feature: usize,
         state: &mut FeatureState,
         phase: &'static str,
-    ) -> Result<Option<(String, Outcome)>, Failure> {
+    ) -> Result<Option<(String, Outcome)>, FeatureError> {
         let workspace = state.workspace.as_ref().ok_or_else(no_workspace)?;
         let root = workspace.root().to_owned();
         let mut passed = None;
@@ -224,7 +229,7 @@ impl Shared {
         test: &Test,
         root: &std::path::Path,
         phase: &'static str,
-    ) -> Result<Outcome, Failure> {
+    ) -> Result<Outcome, FeatureError> {
         self.steps.pass("run a test").await;
         let outcome = self.runner.run(root, test).await?;
         self.tell(feature, test, &outcome, phase).await;
@@ -247,7 +252,7 @@ impl Shared {
             let mut counters = self.counters.lock();
             if outcome.was_known() {
                 counters.tests_cached += 1;
-                counters.tests_saved += outcome.duration;
+                counters.time_saved += outcome.duration;
             } else {
                 counters.tests_run += 1;
             }
@@ -265,7 +270,12 @@ impl Shared {
         self.emit(event).await;
     }
 
-    async fn ask(&self, feature: usize, state: &mut FeatureState, attempt: u32) -> Result<Ended, Failure> {
+    async fn ask(
+        &self,
+        feature: usize,
+        state: &mut FeatureState,
+        attempt: u32,
+    ) -> Result<Ended, FeatureError> {
         let spec = &self.plan.features[feature];
         let workspace = state.workspace.as_mut().ok_or_else(no_workspace)?;
         let request = Request {
@@ -276,9 +286,9 @@ impl Shared {
         };
         self.steps.pass("ask").await;
         let Some(pool) = self.agents.get(&spec.agent) else {
-            return Err(Failure::Defect(format!("agent `{}` was not made ready", spec.agent)));
+            return Err(FeatureError::Internal(format!("agent `{}` was not made ready", spec.agent)));
         };
-        self.counters.lock().questions += 1;
+        self.counters.lock().requests += 1;
         let mut session = match pool.session().await {
             Ok(session) => session,
             Err(error) => return self.aborted(spec, chain(&error)).await,
@@ -287,7 +297,7 @@ impl Shared {
         let (time_max, asked) = (self.time_limit(spec), Instant::now());
         let answer = match timeout(time_max, session.ask(&request)).await {
             Ok(Ok(answer)) => answer,
-            Ok(Err(error)) if error.is_lasting() => return Err(Failure::Agent(error)),
+            Ok(Err(error)) if error.is_lasting() => return Err(FeatureError::Agent(error)),
             Ok(Err(error)) => return self.aborted(spec, chain(&error)).await,
             Err(_) => {
                 let problem = format!("the answer had not begun after {time_max:?} (agent.time_limit)");
@@ -335,7 +345,7 @@ impl Shared {
             return self.aborted(spec, problem).await;
         }
         state.partial = partial;
-        Ok(Ended::Well(Happening::Answered))
+        Ok(Ended::Completed(PhaseEvent::Answered))
     }
 
     fn time_limit(&self, feature: &Feature) -> Duration {
@@ -352,7 +362,7 @@ impl Shared {
         attempt: u32,
         workspace: &mut Workspace,
         unit: &Unit<'_>,
-    ) -> Result<Result<(), String>, Failure> {
+    ) -> Result<Result<(), String>, FeatureError> {
         let path = unit.path().unwrap_or_default();
         if !unit.is_complete() {
             return Ok(Err(format!("file `{path}` is not closed by the end of the answer")));
@@ -373,19 +383,24 @@ impl Shared {
     }
 
     /// An answer that cannot be tested.
-    async fn aborted(&self, feature: &Feature, reason: String) -> Result<Ended, Failure> {
+    async fn aborted(&self, feature: &Feature, reason: String) -> Result<Ended, FeatureError> {
         let draft =
             Draft { files: Default::default(), outcome: AttemptOutcome::Aborted, note: reason.clone() };
         self.attempts.record(&feature.id, draft).await.map_err(Error::store("write to"))?;
         Ok(Ended::refused(reason))
     }
 
-    async fn test(&self, feature: usize, state: &mut FeatureState, attempt: u32) -> Result<Ended, Failure> {
+    async fn test(
+        &self,
+        feature: usize,
+        state: &mut FeatureState,
+        attempt: u32,
+    ) -> Result<Ended, FeatureError> {
         let failed = self.run_tests(feature, state, "yellow").await?;
         let note = failed.as_ref().map(|(_, outcome)| String::from_utf8_lossy(&outcome.output).into_owned());
         let outcome = if failed.is_none() { AttemptOutcome::Passed } else { AttemptOutcome::Failed };
         self.record_attempt(feature, state, outcome, note.clone().unwrap_or_default()).await?;
-        let Some((test, outcome)) = failed else { return Ok(Ended::Well(Happening::Passed)) };
+        let Some((test, outcome)) = failed else { return Ok(Ended::Completed(PhaseEvent::Passed)) };
         let counted = outcome.count.filter(|count| count.total() > 0);
         let counted = counted.map(|count| format!(" ({} of {} tests)", count.failed, count.total()));
         let reason = format!("test `{test}` {}{}", outcome.status, counted.unwrap_or_default());
@@ -424,14 +439,14 @@ impl Shared {
         feature: usize,
         state: &mut FeatureState,
         _attempt: u32,
-    ) -> Result<Ended, Failure> {
+    ) -> Result<Ended, FeatureError> {
         let Some(review) = &self.plan.features[feature].review else {
-            return Ok(Ended::Well(Happening::Passed));
+            return Ok(Ended::Completed(PhaseEvent::Passed));
         };
         let root = state.workspace.as_ref().ok_or_else(no_workspace)?.root().to_owned();
         let outcome = self.run_test(feature, state, review, &root, "review").await?;
         if outcome.status == Status::Passed || outcome.status == Status::NoTests {
-            return Ok(Ended::Well(Happening::Passed));
+            return Ok(Ended::Completed(PhaseEvent::Passed));
         }
         let reason = format!("the review `{}` {}", review.name, outcome.status);
         let feedback = format!("{reason}\n\n{}", String::from_utf8_lossy(&outcome.output));
@@ -439,8 +454,8 @@ impl Shared {
     }
 }
 
-pub(crate) fn no_workspace() -> Failure {
-    Failure::Defect("a feature was worked on without a copy of the project".to_owned())
+pub(crate) fn no_workspace() -> FeatureError {
+    FeatureError::Internal("a feature was worked on without a copy of the project".to_owned())
 }
 
 /// What is wrong with an answer, with its cause where the stream only carried it.

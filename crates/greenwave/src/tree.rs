@@ -113,7 +113,7 @@ pub(crate) async fn content(store: &Store, id: &BlobId) -> Result<Bytes, Error> 
         .get_blob(id)
         .await
         .map_err(|error| Error::Store { operation: "read from", source: error.into() })?;
-    found.ok_or_else(|| Error::LostBlob { id: id.to_string() })
+    found.ok_or_else(|| Error::MissingBlob { id: id.to_string() })
 }
 
 async fn join_file(

@@ -185,7 +185,7 @@ pub(crate) fn read(path: &Path, kind: EntryKind) -> io::Result<Bytes> {
 /// killed at.
 ///
 /// # Errors
-/// [`Error::Io`], [`Error::Store`], or [`Error::ChangedMeanwhile`] in the project.
+/// [`Error::Io`], [`Error::Store`], or [`Error::ConcurrentEdit`] in the project.
 pub(crate) async fn perform(place: &Place, changes: &[Change], store: &Store) -> Result<(), Error> {
     let mut batch = Vec::new();
     let mut bytes = 0;
@@ -227,7 +227,7 @@ fn write_one(place: &Place, change: &Change, content: Option<&(EntryKind, Bytes)
             return Ok(());
         }
         if now != change.before {
-            return Err(Error::ChangedMeanwhile { path: change.path.clone() });
+            return Err(Error::ConcurrentEdit { path: change.path.clone() });
         }
     }
     match content {

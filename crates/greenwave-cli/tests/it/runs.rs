@@ -168,7 +168,7 @@ fn a_plan_may_grow() {
     folder.write("plan.toml", sketch::plan(&[plain("one"), plain("two").after("one")]));
     let report = Report::of(&folder.run_plan().with_code(0));
     assert_eq!((report.questions(), report.phases()), (1, vec![("one", "green"), ("two", "green")]));
-    assert_eq!(report.feature("one")["kept"], true);
+    assert_eq!(report.feature("one")["up_to_date"], true);
 }
 
 /// What was green and is broken now is noticed and made anew.
@@ -190,7 +190,7 @@ fn without_the_cache_green_features_are_tested_and_not_asked() {
     let args = ["run", "plan.toml", "--no-metrics", "--format", "json", "--no-cache"];
     let report = Report::of(&folder.greenwave(args).run().with_code(0));
     assert_eq!((report.questions(), report.total("tests_run"), report.total("tests_cached")), (0, 2, 0));
-    assert_eq!(report.feature("two")["kept"], true);
+    assert_eq!(report.feature("two")["up_to_date"], true);
 }
 
 /// The user goes on with what was made: as long as the tests pass, it is green.

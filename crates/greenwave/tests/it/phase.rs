@@ -1,27 +1,26 @@
 //! What a feature can go through, whatever happens to it.
 
-use greenwave::{Course, Happening, Phase};
+use greenwave::{FeaturePolicy, Phase, PhaseEvent};
 use proptest::prelude::*;
 
-const HAPPENINGS: [Happening; 8] = [
-    Happening::Begun,
-    Happening::FoundGreen,
-    Happening::SeenToFail,
-    Happening::Answered,
-    Happening::Passed,
-    Happening::Refused,
-    Happening::Broken,
-    Happening::AncestorFailed,
+const HAPPENINGS: [PhaseEvent; 7] = [
+    PhaseEvent::Begun,
+    PhaseEvent::Resumed,
+    PhaseEvent::TestsFailed,
+    PhaseEvent::Answered,
+    PhaseEvent::Passed,
+    PhaseEvent::Refused,
+    PhaseEvent::AncestorFailed,
 ];
 
-fn happenings() -> impl Strategy<Value = Vec<Happening>> {
+fn happenings() -> impl Strategy<Value = Vec<PhaseEvent>> {
     // What moves a feature on is more likely, or hardly any would come far.
     let forward = prop_oneof![
-        Just(Happening::Begun),
-        Just(Happening::SeenToFail),
-        Just(Happening::Answered),
-        Just(Happening::Passed),
-        Just(Happening::Refused),
+        Just(PhaseEvent::Begun),
+        Just(PhaseEvent::TestsFailed),
+        Just(PhaseEvent::Answered),
+        Just(PhaseEvent::Passed),
+        Just(PhaseEvent::Refused),
     ];
     proptest::collection::vec(
         prop_oneof![4 => forward, 1 => proptest::sample::select(&HAPPENINGS[..])],
@@ -29,12 +28,12 @@ fn happenings() -> impl Strategy<Value = Vec<Happening>> {
     )
 }
 
-fn course() -> impl Strategy<Value = Course> {
-    (1..5u32, any::<bool>()).prop_map(|(attempts_max, review)| Course { attempts_max, review })
+fn course() -> impl Strategy<Value = FeaturePolicy> {
+    (1..5u32, any::<bool>()).prop_map(|(attempts_max, review)| FeaturePolicy { attempts_max, review })
 }
 
 /// The phases that a feature goes through from the beginning, each once where it stays.
-fn path(happenings: &[Happening], course: Course) -> Vec<Phase> {
+fn path(happenings: &[PhaseEvent], course: FeaturePolicy) -> Vec<Phase> {
     let mut path = vec![Phase::Waiting];
     for happening in happenings {
         path.push(path[path.len() - 1].after(*happening, course));
@@ -64,7 +63,7 @@ proptest! {
         for (before, after) in path.iter().zip(&path[1..]) {
             prop_assert!(after.attempt() <= course.attempts_max, "{:?}", path);
             let is_next = after.attempt() == before.attempt() + 1;
-            let asks = matches!(after, Phase::Asking(_));
+            let asks = matches!(after, Phase::Prompting(_));
             // A new attempt begins with asking, and a feature keeps its attempt until it ends badly.
             let ends = matches!(after, Phase::Failed | Phase::Skipped);
             prop_assert!(ends || (asks && is_next) || (!asks && after.attempt() == before.attempt()), "{:?}", path);
@@ -80,7 +79,7 @@ proptest! {
             return Ok(());
         }
         let at = |phase: Phase| path.iter().position(|other| *other == phase);
-        let way = [Phase::Red, Phase::Asking(attempt), Phase::Testing(attempt), Phase::Merging(attempt)];
+        let way = [Phase::Red, Phase::Prompting(attempt), Phase::Testing(attempt), Phase::Merging(attempt)];
         let places: Vec<_> = way.into_iter().map(at).collect();
         prop_assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{:?}", path);
         let reviewed = at(Phase::Reviewing(attempt)).is_some();
@@ -95,24 +94,22 @@ proptest! {
         if now == Phase::Skipped {
             prop_assert_eq!(&path[..], &[Phase::Waiting, Phase::Skipped]);
         }
-        let broken = now.after(Happening::Broken, course);
-        prop_assert_eq!(broken, if is_last(now) { now } else { Phase::Failed });
-        prop_assert_eq!(now.after(Happening::AncestorFailed, course) == Phase::Skipped, matches!(now, Phase::Waiting | Phase::Skipped));
+        prop_assert_eq!(now.after(PhaseEvent::AncestorFailed, course) == Phase::Skipped, matches!(now, Phase::Waiting | Phase::Skipped));
     }
 }
 
 /// So that the properties above are not about nothing.
 #[test]
 fn the_usual_way() {
-    use Happening as H;
-    let course = Course { attempts_max: 2, review: true };
+    use PhaseEvent as H;
+    let course = FeaturePolicy { attempts_max: 2, review: true };
     let happenings =
-        [H::Begun, H::SeenToFail, H::Answered, H::Refused, H::Answered, H::Passed, H::Passed, H::Passed];
+        [H::Begun, H::TestsFailed, H::Answered, H::Refused, H::Answered, H::Passed, H::Passed, H::Passed];
     let lights: Vec<_> = path(&happenings, course).into_iter().map(|phase| phase.to_string()).collect();
     assert_eq!(
         lights,
         ["waiting", "red", "yellow", "yellow", "yellow", "yellow", "review", "merging", "green"]
     );
-    let failed = path(&[H::Begun, H::SeenToFail, H::Refused, H::Answered, H::Refused], course);
+    let failed = path(&[H::Begun, H::TestsFailed, H::Refused, H::Answered, H::Refused], course);
     assert_eq!(failed.last(), Some(&Phase::Failed));
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use greenwave::{AgentSpec, Feature, Place, Plan, PlanError, Test};
+use greenwave::{AgentSpec, Feature, Plan, PlanError, PlanLocation, Test};
 use proptest::prelude::*;
 
 fn feature(id: &str, depends_on: Vec<String>, agent: &str) -> Feature {
@@ -122,7 +122,7 @@ proptest! {
         }
         // The place of an error is one that the plan has.
         if let Err(error) = &result
-            && let Place::Feature { id, field, value, occurrence } = error.place()
+            && let PlanLocation::Feature { id, field, value, occurrence } = error.location()
         {
             let feature = plan.features.iter().filter(|feature| feature.id == id).nth(occurrence);
             prop_assert!(feature.is_some(), "{id} {occurrence}");

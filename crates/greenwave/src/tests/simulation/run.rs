@@ -228,7 +228,7 @@ pub(super) fn stop_during_a_write(script: &Script) -> Result<(), String> {
 /// Notes an event; `ends` are the last words on each feature.
 fn see(world: &World, ends: &mut BTreeMap<String, &'static str>, event: &Event) {
     let (feature, end) = match event {
-        Event::Kept { feature } | Event::Phase { feature, phase: "green", .. } => (feature, "green"),
+        Event::UpToDate { feature } | Event::Phase { feature, phase: "green", .. } => (feature, "green"),
         Event::Failed { feature, .. } => (feature, "failed"),
         Event::Skipped { feature, .. } => (feature, "skipped"),
         Event::Phase { feature, .. } | Event::Tests { feature, .. } | Event::Refused { feature, .. } => {
@@ -355,7 +355,7 @@ fn check_again(script: &Script, before: &Report, now: &Report) -> Result<(), Str
     let expected = model::ends(script);
     for ((before, now), end) in before.features.iter().zip(&now.features).zip(expected) {
         let stays = before.phase == now.phase || (end == End::Any && before.phase != "green");
-        if !stays || (before.phase == "green" && !now.kept) {
+        if !stays || (before.phase == "green" && !now.up_to_date) {
             return Err(format!(
                 "{} was {}, and is {} in the next run",
                 now.feature, before.phase, now.phase
