@@ -1,48 +1,50 @@
-//! Keeps files that agents name inside a folder. Knows nothing of agents, and trusts no path.
+//! Confines paths that agents name to a directory.
 
 use std::path::{Component, Path, PathBuf};
 
-/// Folders that no agent writes to: what stands there is run or believed by others.
+/// Directories that agents must not write to, because other programs run or trust their content.
 const RESERVED: [&str; 4] = [".git", ".hg", ".jj", ".greenwave"];
 
-/// Why a path is refused.
+/// A path that an agent may not write.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("file `{}` {problem}", path.escape_debug())]
+#[error("invalid path `{}`: {problem}", path.escape_debug())]
 pub struct PathError {
-    /// The path as the agent gave it.
+    /// Path as the agent wrote it.
     pub path: String,
-    /// What is wrong with it.
+    /// The reason.
     pub problem: PathProblem,
 }
 
-/// What can be wrong with a path.
+/// Reason why a path is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PathProblem {
-    /// It begins at the root.
-    #[error("is absolute; a path relative to the project is wanted")]
+    /// The path is absolute.
+    #[error("expected a path relative to the project")]
     Absolute,
-    /// It has `..` in it.
-    #[error("has `..` in it; a path inside the project is wanted")]
+    /// The path contains `..`.
+    #[error("expected a path without `..`")]
     Upwards,
-    /// It has no name, or characters that no file name should have.
-    #[error("is no usable file name")]
+    /// The path has no file name, or contains control characters.
+    #[error("expected a file name without control characters")]
     NoName,
-    /// It is in a folder that belongs to version control or to Greenwave.
-    #[error("is in `{0}`, where agents may not write")]
+    /// The path is in a directory that belongs to version control or to Greenwave.
+    #[error("agents may not write to `{0}`")]
     Reserved(String),
-    /// A symbolic link on the way leads out of the project.
-    #[error("would be written through the symbolic link `{0}`, which leads out of the project")]
+    /// A symbolic link on the path leads out of the project.
+    #[error("the symbolic link `{0}` leads out of the project")]
     LeadsOutside(String),
-    /// There is a folder of that name, or a file where a folder would be.
-    #[error("cannot be written where `{0}` is")]
+    /// A directory has that name, or a file exists where the path needs a directory.
+    #[error("`{0}` is in the way")]
     InTheWay(String),
 }
 
-/// The plain form of a relative path (`a/b`), if it stays inside the folder it is relative to.
+/// Returns the normalised form (`a/b`) of a relative path that stays inside its directory.
+///
+/// Does not access the file system: [`inside`] checks symbolic links.
 ///
 /// # Errors
-/// A [`PathError`] that names the path.
+/// [`PathError`].
 pub(crate) fn plain(path: &str) -> Result<String, PathError> {
     let refuse = |problem| Err(PathError { path: path.to_owned(), problem });
     let mut parts = Vec::new();
@@ -50,7 +52,7 @@ pub(crate) fn plain(path: &str) -> Result<String, PathError> {
         match component {
             Component::CurDir => {}
             Component::Normal(part) => {
-                parts.push(part.to_str().expect("a part of a text at its separators is text"));
+                parts.push(part.to_str().expect("a UTF-8 path is split at separators into UTF-8"));
             }
             Component::ParentDir => return refuse(PathProblem::Upwards),
             Component::RootDir | Component::Prefix(_) => return refuse(PathProblem::Absolute),
@@ -59,7 +61,7 @@ pub(crate) fn plain(path: &str) -> Result<String, PathError> {
     if parts.is_empty() || path.ends_with('/') || path.contains(char::is_control) {
         return refuse(PathProblem::NoName);
     }
-    // File systems that ignore case lead `.GIT` to `.git`.
+    // On a file system that ignores case, `.GIT` names `.git`.
     if let Some(part) = parts.iter().find(|part| RESERVED.iter().any(|name| part.eq_ignore_ascii_case(name)))
     {
         return refuse(PathProblem::Reserved((*part).to_owned()));
@@ -67,13 +69,13 @@ pub(crate) fn plain(path: &str) -> Result<String, PathError> {
     Ok(parts.join("/"))
 }
 
-/// The plain path that a plain path below a folder leads to, after following the symbolic links on the way.
+/// Resolves the symbolic links of a normalised path below a directory.
 ///
-/// The check is sound as long as nobody else changes the folder meanwhile; the folder is a feature's own
-/// copy, in which nothing runs while answers are written.
+/// The check assumes that nobody else changes the directory at the same time. It is a feature's working
+/// copy, in which no program runs while answers are written.
 ///
 /// # Errors
-/// A [`PathError`] that names the path and the link.
+/// [`PathError`] with the path and the link.
 pub(crate) fn inside(root: &Path, path: &str) -> Result<String, PathError> {
     let refuse = |problem| Err(PathError { path: path.to_owned(), problem });
     let mut at = root.to_owned();
@@ -86,24 +88,24 @@ pub(crate) fn inside(root: &Path, path: &str) -> Result<String, PathError> {
         if metadata.is_symlink() && !stays_inside(root, &at) {
             return refuse(PathProblem::LeadsOutside(shown()));
         }
-        let is_folder = at.is_dir();
-        if is_last == is_folder || (is_last && metadata.is_symlink()) {
+        let is_directory = at.is_dir();
+        if is_last == is_directory || (is_last && metadata.is_symlink()) {
             return refuse(PathProblem::InTheWay(shown()));
         }
     }
     resolved(root, &at).map_or_else(|| refuse(PathProblem::NoName), |at| plain(&at))
 }
 
-/// The path relative to the root with its links followed as far as it exists.
+/// Returns the path relative to the root. Resolves symbolic links in the part that exists.
 fn resolved(root: &Path, path: &Path) -> Option<String> {
-    let existing = path.ancestors().skip(1).find(|folder| folder.exists())?;
+    let existing = path.ancestors().skip(1).find(|parent| parent.exists())?;
     let behind = path.strip_prefix(existing).ok()?;
     let whole: PathBuf = existing.canonicalize().ok()?.join(behind);
     whole.strip_prefix(root.canonicalize().ok()?).ok()?.to_str().map(str::to_owned)
 }
 
 fn stays_inside(root: &Path, link: &Path) -> bool {
-    // In the project itself a link that climbs out of it leads elsewhere than in a copy, which lies deeper.
+    // Working copies are deeper than the project, so `..` that climbs out leads elsewhere in a copy.
     if !stays_inside_by_name(root, link) {
         return false;
     }
@@ -113,8 +115,8 @@ fn stays_inside(root: &Path, link: &Path) -> bool {
 
 fn stays_inside_by_name(root: &Path, link: &Path) -> bool {
     let Ok(target) = link.read_link() else { return false };
-    let Ok(place) = link.strip_prefix(root) else { return false };
-    let mut depth = place.components().count() - 1;
+    let Ok(link) = link.strip_prefix(root) else { return false };
+    let mut depth = link.components().count() - 1;
     for part in target.components() {
         match part {
             Component::CurDir => {}
@@ -135,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn only_plain_paths_inside_pass() {
+    fn only_relative_paths_inside_are_accepted() {
         assert_eq!(plain("./src//lib.rs").as_deref(), Ok("src/lib.rs"));
         assert_eq!(plain("ünï/code.rs").as_deref(), Ok("ünï/code.rs"));
         assert_eq!(problem("/etc/passwd"), PathProblem::Absolute);
@@ -149,10 +151,10 @@ mod tests {
     }
 
     #[test]
-    fn links_that_lead_outside_are_found() {
+    fn links_that_lead_outside_are_refused() {
         let outside = tempfile::tempdir().unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        let root = folder.path();
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path();
         std::fs::create_dir(root.join("src")).unwrap();
         std::fs::write(root.join("file"), "").unwrap();
         std::os::unix::fs::symlink(outside.path(), root.join("out")).unwrap();

@@ -4,7 +4,7 @@ use greenwave::{FeaturePolicy, Phase, PhaseEvent};
 use proptest::prelude::*;
 
 const HAPPENINGS: [PhaseEvent; 7] = [
-    PhaseEvent::Begun,
+    PhaseEvent::Started,
     PhaseEvent::Resumed,
     PhaseEvent::TestsFailed,
     PhaseEvent::Answered,
@@ -16,7 +16,7 @@ const HAPPENINGS: [PhaseEvent; 7] = [
 fn happenings() -> impl Strategy<Value = Vec<PhaseEvent>> {
     // What moves a feature on is more likely, or hardly any would come far.
     let forward = prop_oneof![
-        Just(PhaseEvent::Begun),
+        Just(PhaseEvent::Started),
         Just(PhaseEvent::TestsFailed),
         Just(PhaseEvent::Answered),
         Just(PhaseEvent::Passed),
@@ -104,12 +104,12 @@ fn the_usual_way() {
     use PhaseEvent as H;
     let course = FeaturePolicy { attempts_max: 2, review: true };
     let happenings =
-        [H::Begun, H::TestsFailed, H::Answered, H::Refused, H::Answered, H::Passed, H::Passed, H::Passed];
+        [H::Started, H::TestsFailed, H::Answered, H::Refused, H::Answered, H::Passed, H::Passed, H::Passed];
     let lights: Vec<_> = path(&happenings, course).into_iter().map(|phase| phase.to_string()).collect();
     assert_eq!(
         lights,
         ["waiting", "red", "yellow", "yellow", "yellow", "yellow", "review", "merging", "green"]
     );
-    let failed = path(&[H::Begun, H::TestsFailed, H::Refused, H::Answered, H::Refused], course);
+    let failed = path(&[H::Started, H::TestsFailed, H::Refused, H::Answered, H::Refused], course);
     assert_eq!(failed.last(), Some(&Phase::Failed));
 }

@@ -88,7 +88,7 @@ proptest! {
                 prop_assert!(!plan.features.is_empty() && names_are_right && !cycle);
                 for (at, feature) in plan.features.iter().enumerate() {
                     let task = graph.find(&feature.id).unwrap();
-                    prop_assert_eq!(*graph.payload(task), at);
+                    prop_assert_eq!(graph.payload(task).index(), at);
                     let mut before: Vec<_> = graph.dependencies(task).iter().map(|task| graph.id(*task)).collect();
                     let mut wanted: Vec<_> = feature.depends_on.iter().map(String::as_str).collect();
                     before.sort_unstable();
@@ -145,17 +145,14 @@ fn check(change: impl FnOnce(&mut Plan), expected: &str) {
 fn what_a_feature_cannot_do_without() {
     check(
         |plan| plan.features[0].tests.clear(),
-        "feature `one` has no tests, so nothing could show that it is done",
+        "feature `one` has no tests: expected at least one, which shows that the feature is done",
     );
-    check(|plan| plan.features[0].attempts_max = 0, "feature `one` has 0 attempts; it needs at least 1");
+    check(|plan| plan.features[0].attempts_max = 0, "feature `one` has 0 attempts: expected at least 1");
     check(|plan| plan.features[0].prompt = " \n".to_owned(), "feature `one` has an empty prompt");
     check(|plan| plan.features[0].tests[0].command.clear(), "feature `one` has a test with an empty command");
     check(|plan| plan.features.clear(), "the plan has no features");
-    check(
-        |plan| plan.project = "no/such/folder".into(),
-        "the project's folder no/such/folder does not exist",
-    );
-    check(|plan| plan.project = "Cargo.toml".into(), "the project's folder Cargo.toml is no folder");
+    check(|plan| plan.project = "no/such/folder".into(), "project directory no/such/folder does not exist");
+    check(|plan| plan.project = "Cargo.toml".into(), "project directory Cargo.toml is not a directory");
 }
 
 #[test]
@@ -164,11 +161,8 @@ fn resources_have_to_be_there_and_suffice() {
         let wanted = [(name.to_owned(), units)].into();
         move |plan: &mut Plan| plan.features[0].resources = wanted
     };
-    check(
-        wants("databse", 1),
-        "feature `one` names resource `databse`, which the plan does not have; did you mean `database`?",
-    );
-    check(wants("database", 3), "feature `one` needs 3 of resource `database`, of which the plan has 2");
+    check(wants("databse", 1), "unknown resource `databse` in feature `one`; did you mean `database`?");
+    check(wants("database", 3), "feature `one` needs 3 of resource `database`, but the plan has 2");
     let mut enough = plan(vec![feature("one", vec![], "coder")]);
     wants("database", 2)(&mut enough);
     assert!(enough.graph().is_ok());

@@ -13,7 +13,7 @@ use super::model::{self, End};
 use super::script::{Interruption, Script};
 use super::world::{ANSWER_MAX, Author, Results, TEST_MAX, UNITS, World, is_done};
 use crate::engine::Engine;
-use crate::parts::Steps;
+use crate::steps::Steps;
 use crate::{AgentSpec, Event, Feature, Plan, Report, Settings, adapters};
 
 /// What scripts have gone through, so that a run of the simulation shows what it has covered.
@@ -128,7 +128,7 @@ fn open(world: &Arc<World>) -> Result<Engine, crate::Error> {
         (name.clone(), adapters::sessions(&name, Arc::new(author(at)), &settings))
     };
     let agents: BTreeMap<_, _> = (0..plan.features.len()).map(pool).collect();
-    let steps = Steps::watched_by(Arc::clone(world) as _);
+    let steps = Steps::observed_by(Arc::clone(world) as _);
     Engine::assemble(plan, settings, agents, steps, |_, _| Ok(Arc::new(Results(Arc::clone(world)))))
 }
 

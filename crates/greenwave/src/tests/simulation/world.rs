@@ -19,7 +19,8 @@ use tokio::time::sleep;
 use super::model;
 use super::script::{Answer, Connect, Interruption, Red, Script};
 use crate::engine::Engine;
-use crate::parts::{Tests, Watch};
+use crate::steps::StepObserver;
+use crate::test_runner::TestRunner;
 
 /// How long a test may run.
 pub(super) const TEST_MAX: Duration = Duration::from_secs(20);
@@ -97,7 +98,7 @@ impl Drop for HeldUnits<'_> {
     }
 }
 
-impl Watch for World {
+impl StepObserver for World {
     fn step(&self, name: &'static str) -> bool {
         let mut seen = self.seen.lock();
         if seen.dead {
@@ -302,7 +303,7 @@ fn number(name: &str) -> usize {
 pub(super) struct Results(pub(super) Arc<World>);
 
 #[async_trait]
-impl Tests for Results {
+impl TestRunner for Results {
     async fn run(&self, root: &Path, test: &Test) -> Result<Outcome, TestError> {
         let world = &*self.0;
         let feature = number(&test.name);
@@ -337,7 +338,7 @@ impl Tests for Results {
         Ok(outcome)
     }
 
-    async fn known(&self, root: &Path, test: &Test) -> Result<Option<Outcome>, TestError> {
+    async fn cached(&self, root: &Path, test: &Test) -> Result<Option<Outcome>, TestError> {
         let key = (test.name.clone(), self.0.reads(number(&test.name), root));
         Ok(self.0.seen.lock().results.get(&key).cloned())
     }

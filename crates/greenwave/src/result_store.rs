@@ -1,5 +1,5 @@
-//! Where the results of a project's own tests are kept: a folder that all work trees of a user share, and a server that a team shares. Knows nothing
-//! of tests.
+//! The store of test results: a directory that all worktrees of a user share, and optionally a server
+//! that a team shares.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -12,74 +12,77 @@ use greenwave_cache::{
 };
 use greenwave_testing::SCHEMA;
 
-use crate::profile::TestingSettings;
+use crate::settings::TestingSettings;
 
-/// The file of a folder's secret, 32 bytes.
+/// Name of the file that holds the secret of a store, 32 bytes.
 const SECRET: &str = "secret";
-/// Writes to a server that may wait.
+/// Maximum number of queued writes to the server.
 const QUEUED_MAX: usize = 1024;
 
-/// The results of tests.
+/// A store of test results, on disk and optionally on a server.
 #[derive(Debug)]
 pub struct ResultStore {
-    folder: PathBuf,
+    directory: PathBuf,
     disk: DiskBackend,
     cache: Tiered,
 }
 
-/// Why results cannot be kept.
+/// Error of a [`ResultStore`].
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ResultStoreError {
-    /// The folder of results cannot be opened.
+    /// The directory of the store cannot be opened.
     #[error("cannot open the test results in {}", path.display())]
     Open {
-        /// The folder.
+        /// Directory of the store.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         source: BoxError,
     },
-    /// The server's address is none.
+    /// The server's address is invalid.
     #[error("cannot use {address} for test results")]
     Remote {
-        /// The address.
+        /// Address of the server.
         address: String,
-        /// Why not.
+        /// The cause.
         source: BoxError,
     },
-    /// ResultStore cannot be looked through.
+    /// The entries of the store cannot be listed or removed.
     #[error("cannot {operation} the test results in {}", path.display())]
     Access {
-        /// What was attempted.
+        /// The operation, as a verb.
         operation: &'static str,
-        /// The folder.
+        /// Directory of the store.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         source: BoxError,
     },
 }
 
-/// What a folder of results holds.
+/// Size of a store of test results.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ResultStoreStats {
-    /// Entries: results, and what has to be looked at to find one.
+    /// Number of entries: results, and the lists of dependencies that lead to them.
     pub entries: usize,
-    /// Entries that do not verify.
+    /// Number of corrupt entries.
     pub damaged: usize,
-    /// Bytes on disk.
+    /// Size on disk, in bytes.
     pub disk_bytes: u64,
 }
 
 impl ResultStore {
-    /// Opens a folder, which is made with mode 0700 if it is missing, and a server if the settings name one. A server that is down is none.
+    /// Opens the store in a directory, and the server that the settings name.
+    ///
+    /// Creates a missing directory with mode 0700. A server that is down is not an error: lookups on it
+    /// miss.
     ///
     /// # Errors
-    /// [`ResultStoreError`].
-    pub fn open(folder: &Path, settings: &TestingSettings) -> Result<Self, ResultStoreError> {
-        let failed = |source: BoxError| ResultStoreError::Open { path: folder.to_owned(), source };
+    /// [`ResultStoreError::Open`] or [`ResultStoreError::Remote`].
+    pub fn open(directory: &Path, settings: &TestingSettings) -> Result<Self, ResultStoreError> {
+        let failed = |source: BoxError| ResultStoreError::Open { path: directory.to_owned(), source };
         let options = DiskOptions { disk_bytes_max: Some(settings.disk_limit), ..DiskOptions::default() };
-        let disk = DiskBackend::open(folder, options).map_err(|error| failed(error.into()))?;
-        let leases = FileLeases::open(folder.join("leases")).map_err(|error| failed(error.into()))?;
+        let disk = DiskBackend::open(directory, options).map_err(|error| failed(error.into()))?;
+        let leases = FileLeases::open(directory.join("leases")).map_err(|error| failed(error.into()))?;
         let mut tiers = vec![Tier::new("disk", Arc::new(disk.clone()))];
         if let Some(tier) = remote(settings)? {
             tiers.push(tier);
@@ -89,65 +92,70 @@ impl ResultStore {
             leases: Some(Arc::new(leases)),
             ..TieredOptions::new(SCHEMA)
         };
-        Ok(Self { folder: folder.to_owned(), disk, cache: Tiered::new(tiers, options) })
+        Ok(Self { directory: directory.to_owned(), disk, cache: Tiered::new(tiers, options) })
     }
 
-    /// A hash of what a folder holds, without opening it: another as soon as anything comes or goes. `None` if there is no such folder.
-    pub fn fingerprint(folder: &Path) -> Option<[u8; 32]> {
-        DiskBackend::standing(folder).ok()
+    /// Returns a hash of the store's content, which changes with every insertion and removal.
+    ///
+    /// Does not open the store. Returns `None` if the directory does not exist.
+    pub fn fingerprint(directory: &Path) -> Option<[u8; 32]> {
+        DiskBackend::standing(directory).ok()
     }
 
-    /// A secret of a folder of results, which whoever may read these may know and nobody else: what it seals was made by somebody who could as well
-    /// have put results there. `None` if there is none yet.
-    pub fn secret(folder: &Path) -> Option<[u8; 32]> {
-        std::fs::read(folder.join(SECRET)).ok()?.try_into().ok()
+    /// Returns the secret of a store. Returns `None` if the store has no secret yet.
+    ///
+    /// Only users who can read the results can read the secret. A record that is sealed with it was
+    /// made by a user who could have stored results as well.
+    pub fn secret(directory: &Path) -> Option<[u8; 32]> {
+        std::fs::read(directory.join(SECRET)).ok()?.try_into().ok()
     }
 
-    /// The same; it is made if there is none. `None` if that is not possible.
-    pub fn secret_or_create(folder: &Path) -> Option<[u8; 32]> {
-        if let Some(secret) = Self::secret(folder) {
+    /// Returns the secret of a store, and creates a missing one. Returns `None` if that fails.
+    pub fn secret_or_create(directory: &Path) -> Option<[u8; 32]> {
+        if let Some(secret) = Self::secret(directory) {
             return Some(secret);
         }
         let mut secret = [0; 32];
         File::open("/dev/urandom").and_then(|mut random| random.read_exact(&mut secret)).ok()?;
-        // Readable to its owner alone, and never seen in part. Of two that make one at once, the one that came first counts.
-        let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(folder).ok()?;
+        // The file is private to its owner and appears as a whole. If two processes create a secret at
+        // once, the first one wins.
+        let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(directory).ok()?;
         file.write_all(&secret).ok()?;
-        let _ = file.persist_noclobber(folder.join(SECRET));
-        Self::secret(folder)
+        let _ = file.persist_noclobber(directory.join(SECRET));
+        Self::secret(directory)
     }
 
-    /// Where ports are noted that tests have been given, beside the results in a folder, whether these can be opened or not.
-    pub fn ports_path(folder: &Path) -> PathBuf {
-        folder.join("ports")
+    /// Returns the file that records the ports assigned to tests. Does not open the store.
+    pub fn ports_path(directory: &Path) -> PathBuf {
+        directory.join("ports")
     }
 
-    /// Where projects share what they know of files that belong to none of them.
+    /// Returns the file in which projects share the hashes of files outside of all projects.
     pub fn files_path(&self) -> PathBuf {
-        self.folder.join("files")
+        self.directory.join("files")
     }
 
-    /// The cache, to be used by a runner.
+    /// Returns the cache, for a test runner.
     pub fn into_cache(self) -> Tiered {
         self.cache
     }
 
-    /// Reads every entry of the folder and checks it. What does not verify is removed.
+    /// Reads and verifies every entry on disk. Removes corrupt entries.
     ///
     /// # Errors
     /// [`ResultStoreError::Access`] if the entries cannot be listed.
     pub async fn verify(&self) -> Result<ResultStoreStats, ResultStoreError> {
         let keys = self.keys("list").await?;
-        let mut found = 0;
-        // In pieces, so that not all of them are in memory at once.
+        let mut entries = 0;
+        // In chunks, so that not all entries are in memory at once.
         for keys in keys.chunks(64) {
-            found += self.cache.get_many(keys).await.into_iter().flatten().count();
+            entries += self.cache.get_many(keys).await.into_iter().flatten().count();
         }
         let damaged = self.cache.quarantined().len();
-        Ok(ResultStoreStats { entries: found, damaged, disk_bytes: self.disk.stats().disk_bytes })
+        Ok(ResultStoreStats { entries, damaged, disk_bytes: self.disk.stats().disk_bytes })
     }
 
-    /// How much there is.
+    /// Returns the size of the store. Does not verify entries.
     ///
     /// # Errors
     /// [`ResultStoreError::Access`] if the entries cannot be listed.
@@ -156,10 +164,10 @@ impl ResultStore {
         Ok(ResultStoreStats { entries, damaged: 0, disk_bytes: self.disk.stats().disk_bytes })
     }
 
-    /// Forgets everything in the folder; returns how many entries that were. A server forgets in time.
+    /// Removes all entries on disk, and returns their number. Entries on the server expire there.
     ///
     /// # Errors
-    /// [`ResultStoreError::Access`] if they cannot be removed.
+    /// [`ResultStoreError::Access`] if the entries cannot be listed or removed.
     pub async fn clear(&self) -> Result<usize, ResultStoreError> {
         use greenwave_cache::Backend;
         let keys = self.keys("list").await?;
@@ -176,7 +184,7 @@ impl ResultStore {
     }
 
     fn failed(&self, operation: &'static str) -> impl Fn(BoxError) -> ResultStoreError + use<> {
-        let path = self.folder.clone();
+        let path = self.directory.clone();
         move |source| ResultStoreError::Access { operation, path: path.clone(), source }
     }
 }
