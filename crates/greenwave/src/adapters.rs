@@ -14,7 +14,8 @@ use crate::error::Error;
 use crate::plan::{AgentSpec, Plan};
 use crate::settings::{Compression, Settings};
 
-/// Mean size of a result, in bytes. The memory limit of the cache is this times the number of entries.
+/// Mean size of a result, in bytes. The memory limit of the cache is this times the number of
+/// entries.
 const RESULT_BYTES_MEAN: u64 = 16 * 1024;
 
 /// Builds the agents of a plan, each with its pool of sessions.

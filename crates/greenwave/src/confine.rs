@@ -71,8 +71,8 @@ pub(crate) fn plain(path: &str) -> Result<String, PathError> {
 
 /// Resolves the symbolic links of a normalised path below a directory.
 ///
-/// The check assumes that nobody else changes the directory at the same time. It is a feature's working
-/// copy, in which no program runs while answers are written.
+/// The check assumes that nobody else changes the directory at the same time. The directory is a
+/// feature's workspace, in which no program runs while answers are written.
 ///
 /// # Errors
 /// [`PathError`] with the path and the link.
@@ -105,7 +105,7 @@ fn resolved(root: &Path, path: &Path) -> Option<String> {
 }
 
 fn stays_inside(root: &Path, link: &Path) -> bool {
-    // Working copies are deeper than the project, so `..` that climbs out leads elsewhere in a copy.
+    // A workspace is deeper than the project, so a link that climbs out leads elsewhere from there.
     if !stays_inside_by_name(root, link) {
         return false;
     }

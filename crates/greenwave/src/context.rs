@@ -20,7 +20,8 @@ use crate::steps::Steps;
 use crate::test_runner::TestRunner;
 use crate::workspace::Destination;
 
-/// The shared parts of a run. Has accessors only: the work is done by `FeatureRun` and `MergeQueue`.
+/// The shared parts of a run. Has accessors only: the work is done by `FeatureRun` and
+/// `MergeQueue`.
 #[derive(Debug)]
 pub(crate) struct RunContext {
     pub(crate) plan: Plan,
@@ -63,7 +64,7 @@ impl RunContext {
         &self.plan.features[id.index()]
     }
 
-    /// Returns what a feature has to go through.
+    /// Returns the policy of a feature.
     pub(crate) fn policy(&self, id: FeatureId) -> FeaturePolicy {
         let feature = self.feature(id);
         FeaturePolicy { attempts_max: feature.attempts_max, review: feature.review.is_some() }
@@ -79,7 +80,7 @@ impl RunContext {
         &self.definitions[id.index()]
     }
 
-    /// Returns the directory that holds the working copies of this run.
+    /// Returns the directory that holds the workspaces of this run.
     pub(crate) fn work_dir(&self) -> PathBuf {
         self.state_dir.join("work")
     }

@@ -1,4 +1,5 @@
-//! Opens what a plan needs, hands its features to the scheduler, and reports the result.
+//! The engine: opens the parts of a run, hands the features to the scheduler, and reports the
+//! result.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -60,13 +61,13 @@ struct Run {
 }
 
 impl Engine {
-    /// Checks a plan and opens everything that it needs. `environment` holds the variables that tests
-    /// may read.
+    /// Checks a plan and opens its agents, store, journal and cache. `environment` holds the
+    /// variables that tests may read.
     ///
     /// # Errors
-    /// Returns [`Error::Plan`] for an invalid plan, [`Error::Agent`] for an agent that cannot be set
-    /// up, [`Error::Busy`] if another run uses the project, and otherwise the reason why the project's
-    /// state cannot be opened.
+    /// Returns [`Error::Plan`] for an invalid plan, [`Error::Agent`] for an agent that cannot be
+    /// set up, [`Error::Busy`] if another run uses the project, and otherwise the reason why the
+    /// project's state cannot be opened.
     pub fn open(plan: Plan, settings: Settings, environment: Environment) -> Result<Self, Error> {
         plan.graph()?;
         let agents = adapters::agents(&plan, &settings)?;
@@ -76,8 +77,8 @@ impl Engine {
         })
     }
 
-    /// Assembles an engine from its parts. `tests` makes the test runner, given the settings and the
-    /// state directory of the project.
+    /// Assembles an engine from its parts. `tests` makes the test runner, given the settings and
+    /// the state directory of the project.
     pub(crate) fn assemble(
         plan: Plan,
         settings: Settings,
@@ -131,8 +132,8 @@ impl Engine {
 
     /// Returns a handle that stops the run.
     ///
-    /// A stopped run kills its programs and waits for them. [`run`](Engine::run) then returns with the
-    /// features that are green by then.
+    /// A stopped run kills its programs and waits for them. [`run`](Engine::run) then returns with
+    /// the features that are green by then.
     pub fn stopper(&self) -> Stopper {
         self.executor.stopper()
     }
@@ -140,7 +141,8 @@ impl Engine {
     /// Runs the plan until every feature is green, failed or skipped, or until the run is
     /// [stopped](Engine::stopper). A later run continues from there.
     ///
-    /// Dropping the future stops the run as well, without waiting: its programs are killed soon after.
+    /// Dropping the future stops the run as well, without waiting: its programs are killed soon
+    /// after.
     ///
     /// # Errors
     /// Fails only if the run as a whole cannot continue. Failed features are in the report.
@@ -171,7 +173,7 @@ impl Engine {
             state_dir::set_aside_stale(&ctx.state_dir, &ctx.work_dir())?;
             tree
         } else {
-            // A run that was interrupted after its last merge leaves working copies behind.
+            // A run that was interrupted after its last merge leaves workspaces behind.
             if ctx.work_dir().exists() {
                 state_dir::set_aside_stale(&ctx.state_dir, &ctx.work_dir())?;
             }
@@ -219,7 +221,7 @@ impl Engine {
         Ok((errors.collect(), report.stats))
     }
 
-    /// Reports failures that features could not report themselves, and stores what later runs need.
+    /// Reports failures that features could not report themselves, and stores data for later runs.
     async fn close(
         &self,
         mut durations: Durations,
@@ -247,8 +249,8 @@ impl Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        // The context outlives the engine in `metrics`, but the lock must not. Writes in flight hold
-        // the lock until they end.
+        // The context outlives the engine in `metrics`, but the lock must not. Writes in flight
+        // hold the lock until they end.
         if let Ok(mut lock) = self.ctx.project.in_flight.try_write() {
             lock.take();
         }

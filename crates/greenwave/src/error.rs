@@ -10,8 +10,8 @@ type Source = Box<dyn std::error::Error + Send + Sync>;
 
 /// Error that keeps a run from starting or continuing.
 ///
-/// The error of one feature is a [`FeatureError`]. It ends that feature only, and its text is in the
-/// [`Report`](crate::Report).
+/// The error of one feature is a [`FeatureError`]. It ends that feature only, and its text is in
+/// the [`Report`](crate::Report).
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {

@@ -46,12 +46,12 @@ impl FeatureRun {
         resources::needs(ctx.feature(id), Phase::Red)
     }
 
-    /// Runs the next stage, and returns what the scheduler does next with the feature.
+    /// Runs the next stage, and returns the scheduler's next step for the feature.
     pub(crate) async fn run_stage(&mut self) -> Step<(), FeatureError> {
         let started = Instant::now();
         self.ctx.steps.pass("begin a stage").await;
         // Agents and test runners are foreign code. A panic there fails this feature like any other
-        // error: its working copy is removed and its failure is reported.
+        // error: its workspace is removed and its failure is reported.
         let performed = AssertUnwindSafe(self.perform()).catch_unwind().await;
         let result = performed.unwrap_or_else(|panic| Err(FeatureError::Internal(panic_text(&*panic))));
         self.ctx.steps.pass("end a stage").await;
@@ -155,8 +155,8 @@ impl FeatureRun {
         Step::Next(self.needs(phase))
     }
 
-    /// Moves to the phase that follows `event`, reports it, and removes the working copy of a feature
-    /// that ends: what matters of it is in the store.
+    /// Moves to the phase that follows `event`, reports it, and removes the workspace of a feature
+    /// that ends. Its results are in the store by then.
     async fn enter(&mut self, event: PhaseEvent) -> Phase {
         let before = self.state.phase();
         let phase = before.after(event, self.ctx.policy(self.id));

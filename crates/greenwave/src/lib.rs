@@ -1,11 +1,13 @@
 //! Runs plans of features through coding agents: red, yellow, green, many features at once.
 //!
-//! For each feature, the engine checks that the feature's tests fail (red), has an agent write the code
-//! (yellow), and merges it into the project once the tests pass (green). Independent features run in
-//! parallel. A later run continues where an interrupted one stopped, and finished work is never repeated.
+//! For each feature, the engine checks that the feature's tests fail (red), has an agent write the
+//! code (yellow), and merges it into the project once the tests pass (green). Independent features
+//! run in parallel. A later run continues where an interrupted one stopped, and finished work is
+//! never repeated.
 //!
-//! A [`Plan`] names a project, agents and [`Feature`]s. [`Engine::open`] checks the plan and opens what it
-//! needs under [`Settings`]. [`Engine::run`] publishes [`Event`]s while it works, and returns a [`Report`].
+//! A [`Plan`] names a project, agents and [`Feature`]s. [`Engine::open`] checks the plan and opens
+//! its parts under [`Settings`]. [`Engine::run`] publishes [`Event`]s while it works, and returns a
+//! [`Report`].
 //!
 //! ```
 //! use greenwave::{AgentSpec, Engine, Environment, Feature, Plan, Settings, Test};
@@ -43,14 +45,15 @@
 //! # }
 //! ```
 //!
-//! The work is done by the crates below this one, each useful alone: `greenwave-scheduler` decides what
-//! runs when, `greenwave-testing` runs tests and caches their results, `greenwave-storage` stores files and
-//! attempts, `greenwave-streaming` splits answers into files, and `greenwave-pooling` lends agent sessions.
+//! The work is done by the crates below this one, each useful alone: `greenwave-scheduler` decides
+//! what runs when, `greenwave-testing` runs tests and caches their results, `greenwave-storage`
+//! stores files and attempts, `greenwave-streaming` splits answers into files, and
+//! `greenwave-pooling` lends agent sessions.
 //!
 //! # Errors
 //!
-//! An [`Error`] keeps the whole run from starting or continuing. A [`FeatureError`] ends one feature and
-//! those that depend on it.
+//! An [`Error`] keeps the whole run from starting or continuing. A [`FeatureError`] ends one
+//! feature; the features that depend on it are skipped.
 //!
 //! The crate has no Cargo features.
 

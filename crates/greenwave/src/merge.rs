@@ -21,7 +21,7 @@ use crate::test_results::run_test;
 use crate::tree::{self, Change, Conflict, Tree};
 use crate::workspace::{self, Workspace};
 
-/// The queue of merges, and what they have made of the project.
+/// A queue of merges, with the current state of the project.
 #[derive(Debug)]
 pub(crate) struct MergeQueue {
     ctx: Arc<RunContext>,
@@ -39,7 +39,7 @@ struct Trunk {
     tree: Tree,
     /// Features that are part of the tree.
     green: BTreeSet<FeatureId>,
-    /// Working copy in which merges are tested. The first merge creates it.
+    /// Workspace in which merges are tested. The first merge creates it.
     workspace: Option<Workspace>,
 }
 
@@ -51,7 +51,8 @@ struct Verified {
 }
 
 impl MergeQueue {
-    /// Creates a queue for a project whose files are `start`, which include those of the `green` features.
+    /// Creates a queue for a project whose files are `start`, which include those of the `green`
+    /// features.
     pub(crate) fn new(ctx: Arc<RunContext>, start: Tree, green: BTreeSet<FeatureId>) -> Self {
         let changes = green.iter().map(|&id| (id, Vec::new())).collect();
         let trunk = Trunk { tree: start.clone(), green, workspace: None };
@@ -126,15 +127,15 @@ impl MergeQueue {
         Ok(StageResult::Completed(PhaseEvent::Passed))
     }
 
-    /// Removes the working copy of the queue.
+    /// Removes the workspace of the queue.
     pub(crate) async fn close(&self) {
         if let Some(workspace) = self.trunk.lock().await.workspace.take() {
             workspace.remove();
         }
     }
 
-    /// Runs the tests of the feature and of every green feature on the candidate. Tests whose inputs
-    /// are unchanged have cached results. The inner error refuses the attempt.
+    /// Runs the tests of the feature and of every green feature on the candidate. Tests whose
+    /// inputs are unchanged have cached results. The inner error refuses the attempt.
     async fn verify_candidate(
         &self,
         id: FeatureId,
@@ -176,8 +177,8 @@ impl MergeQueue {
         }
     }
 
-    /// Writes the changes into the project. Records them first, so that the next run finishes a merge
-    /// that was interrupted.
+    /// Writes the changes into the project. Records them first, so that the next run finishes a
+    /// merge that was interrupted.
     async fn write(
         &self,
         id: FeatureId,
@@ -248,7 +249,7 @@ impl MergeQueue {
     }
 }
 
-/// Returns the error of a merge whose file in the project differs from what the run expects.
+/// Returns the error for a file of a merge that the user has changed in the project.
 fn changed_by_user(change: &Change) -> FeatureError {
     let path = change.path.clone();
     match change.before {

@@ -4,8 +4,8 @@ use std::fmt;
 
 /// Phase of a feature.
 ///
-/// [`Phase::after`] holds all rules for moving between phases. It is a pure function, so that the rules
-/// can be tested alone.
+/// [`Phase::after`] holds all rules for moving between phases. It is a pure function, so that the
+/// rules can be tested alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
     /// Waiting for dependencies or for resources.
@@ -43,8 +43,8 @@ pub enum PhaseEvent {
     Answered,
     /// The tests passed, the review approved, or the merge succeeded.
     Passed,
-    /// The attempt is refused: the answer is unusable, a test failed, the review disapproved, or the
-    /// merge has a conflict. Another attempt may follow.
+    /// The attempt is refused: the answer is unusable, a test failed, the review disapproved, or
+    /// the merge has a conflict. Another attempt may follow.
     Refused,
     /// A feature that this one depends on failed.
     AncestorFailed,
@@ -60,7 +60,8 @@ pub struct FeaturePolicy {
 }
 
 impl Phase {
-    /// Returns the phase that follows `event`. An event that cannot happen in a phase has no effect.
+    /// Returns the phase that follows `event`. An event that cannot happen in a phase has no
+    /// effect.
     #[must_use]
     pub fn after(self, event: PhaseEvent, policy: FeaturePolicy) -> Phase {
         use {Phase as P, PhaseEvent as E};

@@ -42,7 +42,8 @@ pub enum AgentSpec {
         /// Factor for the recorded delays, from 0 to 1,000,000.
         pace: f64,
     },
-    /// A program that reads the prompt from standard input and writes its answer to standard output.
+    /// A program that reads the prompt from standard input and writes its answer to standard
+    /// output.
     Command {
         /// The program and its arguments.
         command: Vec<String>,
@@ -70,7 +71,7 @@ pub struct Feature {
     pub attempts_max: u32,
     /// Number of units of each resource that the tests hold while they run, by name.
     pub resources: BTreeMap<String, u32>,
-    /// Command that must succeed before the merge. Runs in the feature's working copy.
+    /// Command that must succeed before the merge. Runs in the feature's workspace.
     pub review: Option<Test>,
 }
 
@@ -346,7 +347,8 @@ fn stays_inside(directory: &std::path::Path) -> bool {
     directory.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir))
 }
 
-/// Returns the candidate that is most similar to an unknown name, if one is similar enough to suggest.
+/// Returns the candidate that is most similar to an unknown name, if one is similar enough to
+/// suggest.
 pub fn nearest(name: &str, candidates: &mut dyn Iterator<Item = &str>) -> Option<String> {
     let similarity = |other: &str| strsim::jaro_winkler(name, other);
     let best = candidates.max_by(|a, b| similarity(a).total_cmp(&similarity(b)))?;

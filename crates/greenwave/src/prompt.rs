@@ -2,8 +2,8 @@
 
 use crate::plan::Feature;
 
-/// Maximum size of the feedback in a prompt, in bytes. Its end is used, where test runners print their
-/// summary.
+/// Maximum size of the feedback in a prompt, in bytes. Its end is used, where test runners print
+/// their summary.
 const FEEDBACK_BYTES_MAX: usize = 8 * 1024;
 
 /// Composes the prompt for an attempt, from 1.

@@ -45,7 +45,8 @@ pub struct Totals {
     /// Wall-clock time. Serialised in seconds.
     #[serde(serialize_with = "seconds")]
     pub wall: Duration,
-    /// Sum of the times of all stages: the run's duration without parallelism. Serialised in seconds.
+    /// Sum of the times of all stages: the run's duration without parallelism. Serialised in
+    /// seconds.
     #[serde(serialize_with = "seconds")]
     pub sequential: Duration,
     /// Number of requests to agents.

@@ -1,4 +1,4 @@
-//! Scheduler resources: what a run has in total, and what each phase of a feature holds.
+//! Scheduler resources: the limits of a run, and the needs of each phase.
 
 use greenwave_scheduler::{Limits, Needs, Resources};
 

@@ -1,5 +1,5 @@
-//! The store of test results: a directory that all worktrees of a user share, and optionally a server
-//! that a team shares.
+//! The store of test results: a directory that all worktrees of a user share, and optionally a
+//! server that a team shares.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -73,8 +73,8 @@ pub struct ResultStoreStats {
 impl ResultStore {
     /// Opens the store in a directory, and the server that the settings name.
     ///
-    /// Creates a missing directory with mode 0700. A server that is down is not an error: lookups on it
-    /// miss.
+    /// Creates a missing directory with mode 0700. A server that is down is not an error: lookups
+    /// on it miss.
     ///
     /// # Errors
     /// [`ResultStoreError::Open`] or [`ResultStoreError::Remote`].
@@ -117,8 +117,8 @@ impl ResultStore {
         }
         let mut secret = [0; 32];
         File::open("/dev/urandom").and_then(|mut random| random.read_exact(&mut secret)).ok()?;
-        // The file is private to its owner and appears as a whole. If two processes create a secret at
-        // once, the first one wins.
+        // The file is private to its owner and appears as a whole. If two processes create a secret
+        // at once, the first one wins.
         let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(directory).ok()?;
         file.write_all(&secret).ok()?;
         let _ = file.persist_noclobber(directory.join(SECRET));

@@ -13,7 +13,7 @@ use crate::state::FeatureState;
 use crate::test_results::report_cached;
 use crate::workspace;
 
-/// What earlier runs left of a feature.
+/// State and report with which a feature starts.
 #[derive(Debug)]
 pub(crate) struct Resumed {
     pub(crate) state: FeatureState,
@@ -78,8 +78,8 @@ fn dependencies_first(ctx: &RunContext) -> Vec<FeatureId> {
 /// Finishes a merge that was interrupted. Returns `false` if that is impossible and the files that
 /// the merge had written are reverted.
 ///
-/// A file that the user has changed since is left as it is. If all other files are written, the merge
-/// counts as finished before that change, and the tests decide.
+/// A file that the user has changed since is left as it is. If all other files are written, the
+/// merge counts as finished before that change, and the tests decide.
 async fn finish_merge(ctx: &RunContext, feature: &str, record: &GreenRecord) -> Result<bool, Error> {
     if record.written {
         return Ok(true);

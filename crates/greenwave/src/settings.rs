@@ -30,18 +30,18 @@ pub struct Settings {
 /// Settings for a project's tests (`greenwave test`).
 #[derive(Debug, Clone, PartialEq)]
 pub struct TestingSettings {
-    /// Age at which a result expires. Keys cover every known dependency; this bounds the effect of an
-    /// unknown one.
+    /// Age at which a result expires. Keys cover every known dependency; this bounds the effect of
+    /// an unknown one.
     pub ttl: Duration,
     /// Maximum size of the results on disk, in bytes. The oldest are evicted first.
     pub disk_limit: u64,
-    /// Address of a server that shares results, `redis://host:6379` or `memcached://host:11211`. Empty
-    /// for no server.
+    /// Address of a server that shares results, `redis://host:6379` or `memcached://host:11211`.
+    /// Empty for no server.
     pub remote: String,
     /// Whether results are written to the server as well as read.
     pub remote_write: bool,
-    /// Whether tests are traced to discover dependencies beyond the declared inputs, and what happens
-    /// where tracing is unavailable.
+    /// Whether tests are traced to discover dependencies beyond the declared inputs, and what
+    /// happens where tracing is unavailable.
     pub trace: TraceMode,
     /// Whether fewer tests run at once while other programs load the machine.
     pub follow_load: bool,

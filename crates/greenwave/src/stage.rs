@@ -110,7 +110,7 @@ impl Stage<'_> {
         self.ctx.feature(self.id)
     }
 
-    /// Runs the feature's tests in its working copy, and returns the first that does not pass.
+    /// Runs the feature's tests in its workspace, and returns the first that does not pass.
     async fn run_tests(&mut self, phase: &'static str) -> Result<Option<(String, Outcome)>, FeatureError> {
         let ctx = self.ctx;
         let mut passed = None;

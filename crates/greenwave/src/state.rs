@@ -19,13 +19,13 @@ pub(crate) enum FeatureState {
     Ended(Phase),
 }
 
-/// A feature that is worked on: its phase, its working copy, and what the next stage needs.
+/// A started feature: its phase, its workspace, and the input of its next stage.
 #[derive(Debug)]
 pub(crate) struct ActiveFeature {
     pub(crate) phase: Phase,
-    /// Working copy of the project.
+    /// Private copy of the project.
     pub(crate) workspace: Workspace,
-    /// Files that the working copy started from.
+    /// Files that the workspace started from.
     pub(crate) base: Tree,
     /// Why the last attempt was refused, for the next prompt.
     pub(crate) feedback: String,
@@ -38,7 +38,8 @@ pub(crate) struct ActiveFeature {
 pub(crate) enum StageResult {
     /// The stage completed.
     Completed(PhaseEvent),
-    /// The attempt is refused. `reason` is one line for the user, `feedback` goes into the next prompt.
+    /// The attempt is refused. `reason` is one line for the user, `feedback` goes into the next
+    /// prompt.
     Refused { reason: String, feedback: String },
 }
 
@@ -51,7 +52,7 @@ impl FeatureState {
         }
     }
 
-    /// Ends the feature in a final phase, and returns the working copy for removal.
+    /// Ends the feature in a final phase, and returns the workspace for removal.
     pub(crate) fn end(&mut self, phase: Phase) -> Option<Workspace> {
         match std::mem::replace(self, FeatureState::Ended(phase)) {
             FeatureState::Active(active) => Some(active.workspace),
@@ -65,7 +66,7 @@ impl ActiveFeature {
         Self { phase, workspace, base: Tree::new(), feedback: String::new(), partial: Vec::new() }
     }
 
-    /// Resets the working copy to `tree`, which becomes the base of the next attempt.
+    /// Resets the workspace to `tree`, which becomes the base of the next attempt.
     pub(crate) async fn reset_to(&mut self, tree: Tree, store: &Store) -> Result<(), Error> {
         self.workspace.check_out(&tree, store).await?;
         self.base = tree;

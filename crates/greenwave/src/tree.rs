@@ -23,7 +23,7 @@ pub(crate) struct File {
     pub(crate) blob: BlobId,
 }
 
-/// A change of one file. `None` stands for a file that does not exist.
+/// A change of one file. `None` means that the file does not exist.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Change {
     /// Path of the file.
@@ -58,12 +58,12 @@ pub(crate) struct Conflict {
 
 /// Joins changes into a tree. Returns the changes to make in the tree.
 ///
-/// A file that changed on both sides is merged by lines, as `diff3` does (Khanna, Kunal and Pierce, "A
-/// Formal Investigation of Diff3", 2007).
+/// A file that changed on both sides is merged by lines, as `diff3` does (Khanna, Kunal and Pierce,
+/// "A Formal Investigation of Diff3", 2007).
 ///
 /// # Errors
-/// [`Error::Store`] or [`Error::MissingBlob`] if a content cannot be read. The inner error is the first
-/// [`Conflict`].
+/// [`Error::Store`] or [`Error::MissingBlob`] if a content cannot be read. The inner error is the
+/// first [`Conflict`].
 pub(crate) async fn join(
     tree: &Tree,
     changes: &[Change],

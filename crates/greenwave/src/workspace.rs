@@ -1,4 +1,4 @@
-//! Working copies: directories that hold the files of a tree, and the changes made in them.
+//! Workspaces: private copies of the project. Writes changes into them and into the project.
 
 use std::fs;
 use std::io::{self, Write};
@@ -54,7 +54,7 @@ impl Workspace {
     /// # Errors
     /// [`Error::Io`].
     pub(crate) fn new(root: PathBuf, in_flight: InFlight) -> Result<Self, Error> {
-        // Steps do not matter here: the next run clears what a killed run leaves in a workspace.
+        // Steps do not matter here: the next run clears the workspaces of a killed run.
         let destination = Destination { root, in_flight, steps: Steps::default(), is_project: false };
         let mut workspace = Self { destination, tree: Tree::new(), is_inconsistent: false };
         workspace.clear()?;
@@ -87,8 +87,8 @@ impl Workspace {
     /// Changes the workspace to another tree. Touches only files that differ.
     ///
     /// # Errors
-    /// [`Error::Io`] or [`Error::Store`]. The workspace is then inconsistent until the next successful
-    /// check-out, which starts from an empty directory.
+    /// [`Error::Io`] or [`Error::Store`]. The workspace is then inconsistent until the next
+    /// successful check-out, which starts from an empty directory.
     pub(crate) async fn check_out(&mut self, tree: &Tree, store: &Store) -> Result<(), Error> {
         if self.is_inconsistent {
             self.clear()?;
@@ -119,7 +119,7 @@ impl Workspace {
     /// Removes the directory.
     pub(crate) fn remove(self) {
         if let Err(error) = fs::remove_dir_all(self.root()) {
-            tracing::warn!(%error, directory = %self.root().display(), "cannot remove a working copy");
+            tracing::warn!(%error, directory = %self.root().display(), "cannot remove a workspace");
         }
     }
 }
@@ -266,7 +266,8 @@ fn write_one(
     }
 }
 
-/// Writes a temporary file and renames it, so that a reader finds the whole old or the whole new file.
+/// Writes a temporary file and renames it, so that a reader finds the whole old or the whole new
+/// file.
 fn put(path: &Path, kind: EntryKind, content: &[u8]) -> io::Result<()> {
     let parent = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(parent)?;
@@ -290,7 +291,7 @@ fn put(path: &Path, kind: EntryKind, content: &[u8]) -> io::Result<()> {
 }
 
 /// Returns the permissions for a file that replaces another: those of the old file, with only the
-/// executable bits adapted to `kind`. Returns `None` if there is no file to replace.
+/// executable bits adapted to `kind`. Returns `None` without a file to replace.
 fn replaced_mode(path: &Path, kind: EntryKind) -> Option<u32> {
     let mode = path.symlink_metadata().ok().filter(fs::Metadata::is_file)?.permissions().mode() & 0o777;
     let is_executable = mode & 0o100 != 0;

@@ -205,7 +205,7 @@ fn files_of_refused_answers_are_not_kept() {
 
 #[test]
 fn agents_are_told_why_they_were_refused() {
-    let script = "if grep -q 'has `..` in it'; then answer good.txt x; else answer ../bad.txt x; fi";
+    let script = "if grep -q 'a path without `..`'; then answer good.txt x; else answer ../bad.txt x; fi";
     let feature = Sketch::new("one", script, "test -f good.txt").attempts(2);
     let folder = Folder::with_project().with("plan.toml", sketch::plan(&[feature]));
     assert_eq!(Report::of(&folder.run_plan().with_code(0)).questions(), 2);

@@ -322,7 +322,7 @@ fn names_that_are_no_text_are_left_out() {
         let program = folder.plan();
         let finished = if readable {
             let finished = program.run();
-            assert!(finished.stderr.contains("its name is not UTF-8"), "{}", finished.stderr);
+            assert!(finished.stderr.contains("name is not UTF-8"), "{}", finished.stderr);
             finished
         } else {
             program.stderr(File::options().write(true).open("/dev/full").unwrap()).run()

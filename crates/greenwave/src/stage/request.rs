@@ -1,4 +1,4 @@
-//! Sends a request to an agent and writes the files of its answer into the working copy.
+//! Sends a request to an agent and writes the files of its answer into the workspace.
 
 use std::time::Duration;
 
@@ -42,7 +42,7 @@ impl From<Error> for Unusable {
 impl Stage<'_> {
     /// Requests an answer and takes its files.
     ///
-    /// An answer that breaks off or holds an invalid file leaves the working copy as it was before,
+    /// An answer that breaks off or holds an invalid file leaves the workspace as it was before,
     /// and refuses the attempt.
     pub(super) async fn request(&mut self, attempt: u32) -> Result<StageResult, FeatureError> {
         let before = self.active.workspace.tree().clone();
@@ -73,7 +73,8 @@ impl Stage<'_> {
         };
         ctx.totals.lock().requests += 1;
         let mut session = pool.session().await.map_err(|error| Unusable::Answer(chain(&error)))?;
-        // The time limit does not include the wait for a session, which other answers may hold long.
+        // The time limit does not include the wait for a session, which other answers may hold
+        // long.
         let (time_max, started) = (self.time_limit(), Instant::now());
         let answer = match timeout(time_max, session.ask(&request)).await {
             Ok(Ok(answer)) => answer,
