@@ -24,19 +24,19 @@ pub enum PathProblem {
     Absolute,
     /// The path contains `..`.
     #[error("expected a path without `..`")]
-    Upwards,
+    ParentDirectory,
     /// The path has no file name, or contains control characters.
     #[error("expected a file name without control characters")]
-    NoName,
+    NoFileName,
     /// The path is in a directory that belongs to version control or to Greenwave.
     #[error("agents may not write to `{0}`")]
     Reserved(String),
     /// A symbolic link on the path leads out of the project.
     #[error("the symbolic link `{0}` leads out of the project")]
-    LeadsOutside(String),
+    LinkOutside(String),
     /// A directory has that name, or a file exists where the path needs a directory.
     #[error("`{0}` is in the way")]
-    InTheWay(String),
+    Obstructed(String),
 }
 
 /// Returns the normalised form (`a/b`) of a relative path that stays inside its directory.
@@ -54,12 +54,12 @@ pub(crate) fn plain(path: &str) -> Result<String, PathError> {
             Component::Normal(part) => {
                 parts.push(part.to_str().expect("a UTF-8 path is split at separators into UTF-8"));
             }
-            Component::ParentDir => return refuse(PathProblem::Upwards),
+            Component::ParentDir => return refuse(PathProblem::ParentDirectory),
             Component::RootDir | Component::Prefix(_) => return refuse(PathProblem::Absolute),
         }
     }
     if parts.is_empty() || path.ends_with('/') || path.contains(char::is_control) {
-        return refuse(PathProblem::NoName);
+        return refuse(PathProblem::NoFileName);
     }
     // On a file system that ignores case, `.GIT` names `.git`.
     if let Some(part) = parts.iter().find(|part| RESERVED.iter().any(|name| part.eq_ignore_ascii_case(name)))
@@ -86,14 +86,14 @@ pub(crate) fn inside(root: &Path, path: &str) -> Result<String, PathError> {
         let Ok(metadata) = at.symlink_metadata() else { continue };
         let is_last = parts.peek().is_none();
         if metadata.is_symlink() && !stays_inside(root, &at) {
-            return refuse(PathProblem::LeadsOutside(shown()));
+            return refuse(PathProblem::LinkOutside(shown()));
         }
         let is_directory = at.is_dir();
         if is_last == is_directory || (is_last && metadata.is_symlink()) {
-            return refuse(PathProblem::InTheWay(shown()));
+            return refuse(PathProblem::Obstructed(shown()));
         }
     }
-    resolved(root, &at).map_or_else(|| refuse(PathProblem::NoName), |at| plain(&at))
+    resolved(root, &at).map_or_else(|| refuse(PathProblem::NoFileName), |at| plain(&at))
 }
 
 /// Returns the path relative to the root. Resolves symbolic links in the part that exists.
@@ -141,12 +141,12 @@ mod tests {
         assert_eq!(plain("./src//lib.rs").as_deref(), Ok("src/lib.rs"));
         assert_eq!(plain("ünï/code.rs").as_deref(), Ok("ünï/code.rs"));
         assert_eq!(problem("/etc/passwd"), PathProblem::Absolute);
-        assert_eq!(problem("src/../../x"), PathProblem::Upwards);
-        assert_eq!(problem("../x"), PathProblem::Upwards);
-        assert_eq!(problem(""), PathProblem::NoName);
-        assert_eq!(problem("."), PathProblem::NoName);
-        assert_eq!(problem("src/"), PathProblem::NoName);
-        assert_eq!(problem("a\nb"), PathProblem::NoName);
+        assert_eq!(problem("src/../../x"), PathProblem::ParentDirectory);
+        assert_eq!(problem("../x"), PathProblem::ParentDirectory);
+        assert_eq!(problem(""), PathProblem::NoFileName);
+        assert_eq!(problem("."), PathProblem::NoFileName);
+        assert_eq!(problem("src/"), PathProblem::NoFileName);
+        assert_eq!(problem("a\nb"), PathProblem::NoFileName);
         assert_eq!(problem("x/.Git/hooks/pre-commit"), PathProblem::Reserved(".Git".to_owned()));
     }
 
@@ -164,9 +164,9 @@ mod tests {
         assert_eq!(inside(root, "src/new/lib.rs").as_deref(), Ok("src/new/lib.rs"));
         assert_eq!(inside(root, "alias/lib.rs").as_deref(), Ok("src/lib.rs"));
         assert_eq!(inside(root, "file").as_deref(), Ok("file"));
-        assert_eq!(problem("out/x"), PathProblem::LeadsOutside("out".to_owned()));
-        assert_eq!(problem("dangling"), PathProblem::LeadsOutside("dangling".to_owned()));
-        assert_eq!(problem("src"), PathProblem::InTheWay("src".to_owned()));
-        assert_eq!(problem("file/x"), PathProblem::InTheWay("file".to_owned()));
+        assert_eq!(problem("out/x"), PathProblem::LinkOutside("out".to_owned()));
+        assert_eq!(problem("dangling"), PathProblem::LinkOutside("dangling".to_owned()));
+        assert_eq!(problem("src"), PathProblem::Obstructed("src".to_owned()));
+        assert_eq!(problem("file/x"), PathProblem::Obstructed("file".to_owned()));
     }
 }

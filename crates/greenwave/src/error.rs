@@ -44,7 +44,7 @@ pub enum Error {
     },
     /// An agent named a file that it may not write.
     #[error(transparent)]
-    Refused(#[from] PathError),
+    InvalidPath(#[from] PathError),
     /// A file of the project changed while a merge was about to write it.
     #[error("`{path}` was changed in the project during the run")]
     ConcurrentEdit {

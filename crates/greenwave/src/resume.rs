@@ -84,7 +84,7 @@ async fn finish_merge(ctx: &RunContext, feature: &str, record: &GreenRecord) -> 
     if record.written {
         return Ok(true);
     }
-    ctx.steps.pass("look at an interrupted merge").await;
+    ctx.steps.pass("inspect an interrupted merge").await;
     let (mut missing, mut changed) = (Vec::new(), None);
     for change in &record.merged {
         let now = workspace::file_at(&ctx.plan.project, &change.path)?;

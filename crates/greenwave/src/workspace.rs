@@ -105,7 +105,7 @@ impl Workspace {
     /// with symbolic links resolved.
     ///
     /// # Errors
-    /// [`Error::Refused`] with the path, [`Error::Io`], or [`Error::Store`].
+    /// [`Error::InvalidPath`] with the path, [`Error::Io`], or [`Error::Store`].
     pub(crate) async fn write(&mut self, path: &str, content: Bytes, store: &Store) -> Result<String, Error> {
         let path = confine::inside(self.root(), &confine::plain(path)?)?;
         let target = self.root().join(&path);

@@ -66,7 +66,7 @@ impl Stage<'_> {
             prompt: prompt::compose(feature, attempt, &self.active.feedback),
             directory: self.active.workspace.root().to_owned(),
         };
-        ctx.steps.pass("ask").await;
+        ctx.steps.pass("request").await;
         let agent = &feature.agent;
         let Some(pool) = ctx.agents.get(agent) else {
             return Err(FeatureError::Internal(format!("agent `{agent}` is not set up")).into());
@@ -145,7 +145,7 @@ impl Stage<'_> {
                 self.ctx.emit(Event::File { feature, attempt, path, bytes }).await;
                 Ok(())
             }
-            Err(Error::Refused(error)) => Err(Unusable::Answer(error.to_string())),
+            Err(Error::InvalidPath(error)) => Err(Unusable::Answer(error.to_string())),
             Err(error) => Err(error.into()),
         }
     }
