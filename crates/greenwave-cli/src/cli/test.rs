@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Once};
 use std::time::{Duration, Instant, SystemTime};
 
-use greenwave::{Environment, Results, Test};
+use greenwave::{Environment, ResultStore, Test};
 use greenwave_testing::{
     Discovery, Jobserver, Options, RESULTS_VARIABLE, RunReport, Suite, SuiteOptions, TraceMode, TraceStatus,
     github_summary, junit,
@@ -138,7 +138,7 @@ pub(super) async fn warm(args: &TestArgs) -> Result<ExitCode, CliError> {
     let config = Config::load(&project, &args.overrides()?)?;
     if config.settings.cache.enabled {
         // Without a place for them there is nothing that could be fetched.
-        drop(Results::open(&results_folder(&config)?, &config.settings.testing)?);
+        drop(ResultStore::open(&results_folder(&config)?, &config.settings.testing)?);
     }
     let Loaded { suite, .. } = load(&project, args).await?;
     let wanted = wanted(suite.tests(), &args.filters)?;
@@ -315,9 +315,9 @@ fn open(
         // A run without is as good as one with, but for what its tests start.
         jobserver: OUTER_JOBSERVER.get().cloned().or_else(|| Jobserver::new(workers).ok()),
         // With and without a cache, tests see the same.
-        ports: folder.as_deref().map(Results::ports_in),
+        ports: folder.as_deref().map(ResultStore::ports_path),
         results: folder,
-        files: results.as_ref().map(Results::files),
+        files: results.as_ref().map(ResultStore::files_path),
     };
     let options = SuiteOptions {
         workers,
@@ -328,15 +328,15 @@ fn open(
         audit_seed: u64::from(std::process::id()),
         ..SuiteOptions::default()
     };
-    let cache = results.map(Results::into_cache);
+    let cache = results.map(ResultStore::into_cache);
     Ok(Suite::open(project, tests, environment, cache, runner, options)?)
 }
 
 /// The kept results; none where they cannot be opened, which is told once: tests can be run without.
-fn open_results(config: &Config) -> Option<Results> {
+fn open_results(config: &Config) -> Option<ResultStore> {
     static TOLD: Once = Once::new();
     let opened = results_folder(config)
-        .and_then(|folder| Results::open(&folder, &config.settings.testing).map_err(CliError::Results));
+        .and_then(|folder| ResultStore::open(&folder, &config.settings.testing).map_err(CliError::Results));
     let without = "no result is known in this run, and none is kept";
     opened.inspect_err(|error| TOLD.call_once(|| output::warn(error, without))).ok()
 }
