@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 
 use crate::run::suite::SuiteReport;
-use crate::{Count, Error, Harness, Outcome, Source, Status, Stored, Test, TraceStatus};
+use crate::{CacheDecision, Count, Error, Harness, Outcome, Source, Status, Test, TestId, TraceStatus};
 
 pub use github::github_summary;
 pub use json::Line;
@@ -96,10 +96,10 @@ pub enum CaseStatus {
 
 impl RunReport {
     /// The report of a suite's run that began at this time, about the tests in these places.
-    pub fn new(started: SystemTime, tests: &[Test], suite: &SuiteReport, places: &[usize]) -> Self {
-        let report = |at: &usize| TestReport::new(&tests[*at], suite.results[*at].as_ref());
+    pub fn new(started: SystemTime, tests: &[Test], suite: &SuiteReport, ids: &[TestId]) -> Self {
+        let report = |id: &TestId| TestReport::new(&tests[id.index()], suite.results[id.index()].as_ref());
         let (wall, saved, tracing) = (suite.wall, suite.saved, suite.tracing.clone());
-        Self { started, wall, saved, tracing, tests: places.iter().map(report).collect() }
+        Self { started, wall, saved, tracing, tests: ids.iter().map(report).collect() }
     }
 
     /// How many tests there are of each kind.
@@ -152,7 +152,7 @@ impl TestReport {
         };
         let outcome = result.and_then(|result| result.as_ref().ok());
         let (age, stored) = match outcome.map(|outcome| &outcome.source) {
-            Some(Source::Known(age)) => (Some(*age), None),
+            Some(Source::Cached(age)) => (Some(*age), None),
             Some(Source::Ran(stored)) => (None, Some(stored)),
             None => (None, None),
         };
@@ -164,7 +164,7 @@ impl TestReport {
             output: outcome.map_or_else(Bytes::new, |outcome| outcome.output.clone()),
             count: outcome.and_then(|outcome| outcome.count),
             attempts: outcome.map_or(0, |outcome| outcome.attempts),
-            not_kept: stored.and_then(Stored::reason),
+            not_kept: stored.and_then(CacheDecision::reason),
             cases: outcome.map(|outcome| cases(test, outcome)).unwrap_or_default(),
             explanation: None,
         }

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 
 use super::{CaseStatus, RunReport, TestReport, Verdict};
-use crate::{Ending, Status};
+use crate::{ExitReason, Status};
 
 /// Version of the format. Readers pass over keys they do not know; what a key means never changes within a version.
 const VERSION: u32 = 1;
@@ -166,8 +166,8 @@ impl fmt::Display for Line<'_> {
 fn status(verdict: &Verdict) -> (&'static str, Option<i32>, Option<i32>) {
     match verdict {
         Verdict::Result(Status::Passed) => ("passed", None, None),
-        Verdict::Result(Status::Failed(Ending::Code(code))) => ("failed", Some(*code), None),
-        Verdict::Result(Status::Failed(Ending::Signal(signal))) => ("failed", None, Some(*signal)),
+        Verdict::Result(Status::Failed(ExitReason::Code(code))) => ("failed", Some(*code), None),
+        Verdict::Result(Status::Failed(ExitReason::Signal(signal))) => ("failed", None, Some(*signal)),
         Verdict::Result(Status::TimedOut(_)) => ("timed_out", None, None),
         Verdict::Result(Status::NoTests) => ("no_tests", None, None),
         Verdict::Error(_) => ("error", None, None),

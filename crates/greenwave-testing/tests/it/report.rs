@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use greenwave_testing::{
-    CaseReport, CaseStatus, Count, Ending, Line, RunReport, Status, TestReport, TraceStatus, Verdict,
+    CaseReport, CaseStatus, Count, ExitReason, Line, RunReport, Status, TestReport, TraceStatus, Verdict,
     github_summary, junit,
 };
 
@@ -64,7 +64,7 @@ fn mixed() -> RunReport {
             CaseReport { name: "e".to_owned(), status: CaseStatus::Skipped, duration: None, output: None },
         ],
         explanation: Some("src/<a>.rs changed".to_owned()),
-        ..test("tests/|odd| <name> `*_\u{1}\n", Verdict::Result(Status::Failed(Ending::Code(1))), 1234)
+        ..test("tests/|odd| <name> `*_\u{1}\n", Verdict::Result(Status::Failed(ExitReason::Code(1))), 1234)
     };
     let flaky = TestReport {
         attempts: 3,
