@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use console::{Style, measure_text_width, strip_ansi_codes, style};
 use greenwave_testing::{
-    Answer, Audit, Event, Line, Outcome, RunReport, Source, Status, Stored, SuiteReport, Test, TestReport,
-    TraceStatus, Verdict,
+    Answer, Audit, Event, JsonLine, Outcome, RunReport, Source, Status, Stored, SuiteReport, Test,
+    TestReport, TestResult, TraceStatus,
 };
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
@@ -103,7 +103,7 @@ impl TestView {
     fn looked_up(&self, known: usize, running: usize) {
         match &self.view {
             View::Json => {
-                output::line(&Line::started(std::time::SystemTime::now(), known + running).to_string());
+                output::line(&JsonLine::started(std::time::SystemTime::now(), known + running).to_string());
             }
             View::Terminal(bar) => bar.set_length(running as u64),
             View::Plain => {}
@@ -232,15 +232,15 @@ impl TestView {
     fn line(&self, at: usize, result: Option<&Result<Outcome, greenwave_testing::Error>>) {
         if let View::Json = self.view {
             let report = TestReport::new(&self.tests[at], result);
-            output::line(&Line::test(&report).to_string());
+            output::line(&JsonLine::test(&report).to_string());
         }
     }
 
     fn broken(&self, at: usize, error: &greenwave_testing::Error) {
         if let View::Json = self.view {
-            let verdict = Verdict::Error(greenwave::chain(error));
-            let report = TestReport { verdict, ..TestReport::new(&self.tests[at], None) };
-            output::line(&Line::test(&report).to_string());
+            let result = TestResult::Error(greenwave::chain(error));
+            let report = TestReport { result, ..TestReport::new(&self.tests[at], None) };
+            output::line(&JsonLine::test(&report).to_string());
         }
     }
 
@@ -251,7 +251,7 @@ impl TestView {
         }
         let totals = Totals::of(report, run.tests.len());
         if let View::Json = self.view {
-            output::line(&Line::finished(run).to_string());
+            output::line(&JsonLine::finished(run).to_string());
             return;
         }
         for (at, pattern) in &report.unmatched {

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::harness::cargo;
 use crate::harness::functions::{IGNORED, LIST, by_line};
-use crate::report::plain;
+use crate::plain_text::plain;
 use crate::results::outcome::{Ending, Status};
 use crate::run::process::Ran;
 use crate::run::runner::{Prepared, Runner};
