@@ -20,7 +20,7 @@
 //!
 //! let runner = Runner::new(Environment::new(std::env::vars_os()), None);
 //! let outcome = runner.run(project.path(), &test).await?;
-//! assert!(outcome.passed() && !outcome.was_known());
+//! assert!(outcome.passed() && !outcome.is_cached());
 //! # Ok(())
 //! # }
 //! ```
@@ -50,10 +50,11 @@ pub use report::{
 pub use results::dependencies::Difference;
 pub use results::history::{Statistics, TestStatistics};
 pub use results::key::SCHEMA;
-pub use results::outcome::{Ending, Outcome, Source, Status, Stored};
+pub use results::outcome::{CacheDecision, ExitReason, Outcome, Source, Status};
 pub use results::state::STATE_DIRECTORY;
-pub use results::up_to_date::{Answer, Terms};
+pub use results::up_to_date::{RecordKey, UpToDateRecord};
 pub use run::environment::Environment;
-pub use run::runner::{Options, RESULTS_VARIABLE, Runner};
-pub use run::suite::{Audit, Event, Explanation, Suite, SuiteOptions, SuiteReport};
+pub use run::runner::{RESULTS_VARIABLE, Runner, RunnerOptions};
+pub use run::suite::{Audit, Explanation, Suite, SuiteEvent, SuiteOptions, SuiteReport};
+pub use run::test_id::TestId;
 pub use test::{Harness, Test};

@@ -15,7 +15,7 @@ use bytes::Bytes;
 
 use crate::plain_text::plain;
 use crate::run::suite::SuiteReport;
-use crate::{Error, Harness, Outcome, Source, Status, Stored, Test, TestCount, TraceStatus};
+use crate::{CacheDecision, Error, Harness, Outcome, Source, Status, Test, TestCount, TestId, TraceStatus};
 
 pub use github::github_summary;
 pub use json::JsonLine;
@@ -112,11 +112,11 @@ pub struct RunStats {
 }
 
 impl RunReport {
-    /// Creates the report of a suite's run that began at `started`, limited to the tests at `indices`.
-    pub fn new(started: SystemTime, tests: &[Test], suite: &SuiteReport, indices: &[usize]) -> Self {
-        let report = |at: &usize| TestReport::new(&tests[*at], suite.results[*at].as_ref());
+    /// Creates the report of a suite's run that began at `started`, limited to the tests `ids`.
+    pub fn new(started: SystemTime, tests: &[Test], suite: &SuiteReport, ids: &[TestId]) -> Self {
+        let report = |id: &TestId| TestReport::new(&tests[id.index()], suite.results[id.index()].as_ref());
         let (wall, saved, tracing) = (suite.wall, suite.saved, suite.tracing.clone());
-        Self { started, wall, saved, tracing, tests: indices.iter().map(report).collect() }
+        Self { started, wall, saved, tracing, tests: ids.iter().map(report).collect() }
     }
 
     /// Counts the tests by result.
@@ -148,7 +148,7 @@ impl TestReport {
     pub fn new(test: &Test, result: Option<&Result<Outcome, Error>>) -> Self {
         let outcome = result.and_then(|result| result.as_ref().ok());
         let (age, stored) = match outcome.map(|outcome| &outcome.source) {
-            Some(Source::Known(age)) => (Some(*age), None),
+            Some(Source::Cached(age)) => (Some(*age), None),
             Some(Source::Ran(stored)) => (None, Some(stored)),
             None => (None, None),
         };
@@ -164,7 +164,7 @@ impl TestReport {
             output: outcome.map_or_else(Bytes::new, |outcome| outcome.output.clone()),
             count: outcome.and_then(|outcome| outcome.count),
             attempts: outcome.map_or(0, |outcome| outcome.attempts),
-            not_cached: stored.and_then(Stored::reason),
+            not_cached: stored.and_then(CacheDecision::reason),
             cases: outcome.map(|outcome| cases(test, outcome)).unwrap_or_default(),
         }
     }

@@ -65,7 +65,7 @@ impl Shared {
         for other in std::iter::once(feature).chain(trunk.greens.iter().copied()) {
             for test in &self.plan.features[other].tests {
                 let outcome = self.run_test(feature, state, test, &root, "merging").await?;
-                *(if outcome.was_known() { &mut cached } else { &mut retested }) += 1;
+                *(if outcome.is_cached() { &mut cached } else { &mut retested }) += 1;
                 if outcome.passed() {
                     continue;
                 }

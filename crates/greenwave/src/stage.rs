@@ -229,7 +229,7 @@ impl Shared {
         let outcome = self.runner.run(root, test).await?;
         self.tell(feature, test, &outcome, phase).await;
         let counted =
-            if outcome.was_known() { &mut state.report.tests_cached } else { &mut state.report.tests_run };
+            if outcome.is_cached() { &mut state.report.tests_cached } else { &mut state.report.tests_run };
         *counted += 1;
         Ok(outcome)
     }
@@ -245,7 +245,7 @@ impl Shared {
     async fn tell(&self, feature: usize, test: &Test, outcome: &Outcome, phase: &'static str) {
         {
             let mut counters = self.counters.lock();
-            if outcome.was_known() {
+            if outcome.is_cached() {
                 counters.tests_cached += 1;
                 counters.tests_saved += outcome.duration;
             } else {
@@ -259,7 +259,7 @@ impl Shared {
             status: outcome.status.to_string(),
             passed: outcome.count.map(|count| count.passed),
             failed: outcome.count.map(|count| count.failed),
-            cached: outcome.was_known(),
+            cached: outcome.is_cached(),
             seconds: (outcome.duration.as_secs_f64() * 1000.0).round() / 1000.0,
         };
         self.emit(event).await;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use greenwave::{Environment, Results};
-use greenwave_testing::{Answer, Suite, SuiteReport, Terms};
+use greenwave_testing::{RecordKey, Suite, SuiteReport, UpToDateRecord};
 
 use super::test::usual_results_folder;
 use super::{CliError, Format, Show, TestArgs};
@@ -59,11 +59,11 @@ impl Asked {
     }
 
     /// What was the answer before, if it is still.
-    pub(super) async fn recall(&self) -> Option<Answer> {
+    pub(super) async fn recall(&self) -> Option<UpToDateRecord> {
         let secret = Results::secret(&self.results)?;
         let text = std::fs::read(self.project.join(FILE)).ok()?;
         let terms = self.terms(&text, secret);
-        Answer::recall(&self.project, &Environment::new(std::env::vars_os()), &terms).await
+        UpToDateRecord::check(&self.project, &Environment::new(std::env::vars_os()), &terms).await
     }
 
     /// Remembers the answer, if it is that everything is known and passes.
@@ -73,13 +73,13 @@ impl Asked {
             return;
         }
         if let Some(secret) = Results::make_secret(&self.results) {
-            suite.keep_answer(report, &self.terms(rules.text.as_bytes(), secret), rules.ttl);
+            suite.record_up_to_date(report, &self.terms(rules.text.as_bytes(), secret), rules.ttl);
         }
     }
 
-    fn terms(&self, text: &[u8], secret: [u8; 32]) -> Terms {
+    fn terms(&self, text: &[u8], secret: [u8; 32]) -> RecordKey {
         let parts = [text].into_iter().chain(self.parts.iter().map(Vec::as_slice));
-        Terms { question: Answer::question(parts), kept: self.kept, secret }
+        RecordKey { question: UpToDateRecord::question(parts), results: self.kept, secret }
     }
 }
 

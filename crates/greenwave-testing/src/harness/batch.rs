@@ -13,7 +13,7 @@ use std::time::Duration;
 use quick_xml::Reader;
 use quick_xml::events::{BytesStart, Event};
 
-use crate::results::outcome::{Ending, Status};
+use crate::results::outcome::{ExitReason, Status};
 use crate::test::Harness;
 use crate::{Environment, Error, Test, TestCount};
 
@@ -136,7 +136,7 @@ pub(crate) const PYTHON_PATH: &str = "PYTHONPATH";
 /// Whether pytest has run what it collected, whatever came of it: 1 if some failed, 5 if there was nothing to run
 /// (<https://docs.pytest.org/en/stable/reference/exit-codes.html>).
 pub(crate) fn has_run(status: Status) -> bool {
-    matches!(status, Status::Passed | Status::NoTests | Status::Failed(Ending::Code(1 | 5)))
+    matches!(status, Status::Passed | Status::NoTests | Status::Failed(ExitReason::Code(1 | 5)))
 }
 
 /// The files all of whose tests were left out, as a process's own folder says.

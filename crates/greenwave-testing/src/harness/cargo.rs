@@ -14,7 +14,7 @@ use tokio::process::Command;
 
 use crate::harness::problem::Problem;
 use crate::run::isolation::{cargo_home, tool_homes};
-use crate::run::workspace::Launch;
+use crate::run::workspace::LaunchSpec;
 use crate::test::Harness;
 use crate::{Environment, Error, Test, harness::products::Products};
 use greenwave_inputs::AccessKind;
@@ -420,9 +420,9 @@ impl Build {
     }
 
     /// How to start a unit's program, if it was built.
-    pub(crate) fn launch(&self, package: &str, kind: &str, target: &str) -> Option<Launch> {
+    pub(crate) fn launch(&self, package: &str, kind: &str, target: &str) -> Option<LaunchSpec> {
         let built = self.programs.get(&(package.to_owned(), kind.to_owned(), target.to_owned()))?;
-        Some(Launch {
+        Some(LaunchSpec {
             program: built.program.clone(),
             arguments: vec!["--color".into(), "always".into()],
             directory: built.directory.clone(),

@@ -17,7 +17,7 @@ pub use found::{Discovery, DiscoveryNote};
 use imports::Imports;
 
 use crate::harness::cargo;
-use crate::results::state::StateFolder;
+use crate::results::state::StateDirectory;
 use crate::run::toolchain::resolve;
 use crate::run::workspace::blocking;
 use crate::test::Harness;
@@ -71,7 +71,7 @@ struct Looked {
 /// [`Error::Discover`] with what is wrong in the project's files, or why the runner that knows cannot be asked.
 pub async fn discover(project: &Path, environment: &Environment) -> Result<Discovery, Error> {
     let root = project.canonicalize().map_err(Error::io("find", project))?;
-    let state = StateFolder::open(&root)?;
+    let state = StateDirectory::open(&root)?;
     let file = state.file(REMEMBERED);
     let (at, path) = (root.clone(), environment.get("PATH").map(ToOwned::to_owned));
     let looked = blocking(move || look(&at, path.as_deref())).await?;

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 
 use super::{CaseReport, CaseStatus, RunReport, TestReport, TestResult};
-use crate::{Ending, Status};
+use crate::{ExitReason, Status};
 
 /// Version of the format. Readers ignore keys that they do not recognise; within a version, no key changes
 /// its meaning.
@@ -170,8 +170,8 @@ fn case(case: &CaseReport) -> JsonCase<'_> {
 fn status(result: &TestResult) -> (&'static str, Option<i32>, Option<i32>) {
     match result {
         TestResult::Finished(Status::Passed) => ("passed", None, None),
-        TestResult::Finished(Status::Failed(Ending::Code(code))) => ("failed", Some(*code), None),
-        TestResult::Finished(Status::Failed(Ending::Signal(signal))) => ("failed", None, Some(*signal)),
+        TestResult::Finished(Status::Failed(ExitReason::Code(code))) => ("failed", Some(*code), None),
+        TestResult::Finished(Status::Failed(ExitReason::Signal(signal))) => ("failed", None, Some(*signal)),
         TestResult::Finished(Status::TimedOut(_)) => ("timed_out", None, None),
         TestResult::Finished(Status::NoTests) => ("no_tests", None, None),
         TestResult::Error(_) => ("error", None, None),

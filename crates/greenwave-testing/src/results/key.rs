@@ -17,9 +17,9 @@ pub const SCHEMA: u32 = 4;
 /// How closely tests are watched. Results of one kind are none of another: what was not seen cannot have been checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub(crate) enum Mode {
+pub(crate) enum KeyMode {
     /// Not at all.
-    Blind = 0,
+    Untraced = 0,
     /// What they look at is seen.
     Traced = 1,
     /// They are kept from reading what they have not declared.
@@ -30,7 +30,7 @@ pub(crate) enum Mode {
 
 /// The key over what is known before a test runs.
 pub(crate) fn first(
-    mode: Mode,
+    mode: KeyMode,
     test: &Test,
     environment: &[(&str, &OsStr)],
     tools: &[[u8; 32]],

@@ -17,9 +17,9 @@ pub(crate) const IGNORE: &str = ".gitignore";
 
 /// `.greenwave/tests` of a project.
 #[derive(Debug, Clone)]
-pub(crate) struct StateFolder(PathBuf);
+pub(crate) struct StateDirectory(PathBuf);
 
-impl StateFolder {
+impl StateDirectory {
     /// Makes it where it is missing, readable to its user alone.
     ///
     /// # Errors

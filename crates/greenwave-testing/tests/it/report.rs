@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use greenwave_testing::{
-    CaseReport, CaseStatus, Ending, JsonLine, RunReport, Status, TestCount, TestReport, TestResult,
+    CaseReport, CaseStatus, ExitReason, JsonLine, RunReport, Status, TestCount, TestReport, TestResult,
     TraceStatus, github_summary, junit,
 };
 
@@ -63,7 +63,7 @@ fn mixed() -> RunReport {
             },
             CaseReport { name: "e".to_owned(), status: CaseStatus::Skipped, duration: None, output: None },
         ],
-        ..test("tests/|odd| <name> `*_\u{1}\n", TestResult::Finished(Status::Failed(Ending::Code(1))), 1234)
+        ..test("tests/|odd| <name> `*_\u{1}\n", TestResult::Finished(Status::Failed(ExitReason::Code(1))), 1234)
     };
     let flaky = TestReport {
         attempts: 3,
