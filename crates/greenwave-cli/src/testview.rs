@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use console::{Style, measure_text_width, strip_ansi_codes, style};
 use greenwave_testing::{
-    Audit, CacheDecision, Line, Outcome, RunReport, Source, Status, SuiteEvent, SuiteReport, Test, TestId,
-    TestReport, TraceStatus, UpToDateRecord, Verdict,
+    Audit, CacheDecision, JsonLine, Outcome, RunReport, Source, Status, SuiteEvent, SuiteReport, Test,
+    TestId, TestReport, TestResult, TraceStatus, UpToDateRecord,
 };
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
@@ -104,7 +104,7 @@ impl TestView {
     fn looked_up(&self, known: usize, running: usize) {
         match &self.view {
             View::Json => {
-                output::line(&Line::started(std::time::SystemTime::now(), known + running).to_string());
+                output::line(&JsonLine::started(std::time::SystemTime::now(), known + running).to_string());
             }
             View::Terminal(bar) => bar.set_length(running as u64),
             View::Plain => {}
@@ -234,15 +234,15 @@ impl TestView {
     fn line(&self, at: TestId, result: Option<&Result<Outcome, greenwave_testing::Error>>) {
         if let View::Json = self.view {
             let report = TestReport::new(&self.tests[at.index()], result);
-            output::line(&Line::test(&report).to_string());
+            output::line(&JsonLine::test(&report).to_string());
         }
     }
 
     fn broken(&self, at: TestId, error: &greenwave_testing::Error) {
         if let View::Json = self.view {
-            let verdict = Verdict::Error(greenwave::chain(error));
-            let report = TestReport { verdict, ..TestReport::new(&self.tests[at.index()], None) };
-            output::line(&Line::test(&report).to_string());
+            let result = TestResult::Error(greenwave::chain(error));
+            let report = TestReport { result, ..TestReport::new(&self.tests[at.index()], None) };
+            output::line(&JsonLine::test(&report).to_string());
         }
     }
 
@@ -253,7 +253,7 @@ impl TestView {
         }
         let totals = Totals::of(report, run.tests.len());
         if let View::Json = self.view {
-            output::line(&Line::finished(run).to_string());
+            output::line(&JsonLine::finished(run).to_string());
             return;
         }
         for (at, pattern) in &report.unmatched {

@@ -30,6 +30,7 @@
 
 mod error;
 mod harness;
+mod plain_text;
 mod report;
 mod results;
 mod run;
@@ -41,10 +42,10 @@ pub use greenwave_sandbox::{Trace, TraceMode, TraceStatus, Tracer};
 pub use greenwave_scheduler::{OrderRules, Stopper};
 
 pub use error::Error;
-pub use harness::discovery::{Discovery, Note, discover};
-pub use harness::test_count::Count;
+pub use harness::discovery::{Discovery, DiscoveryNote, discover};
+pub use harness::test_count::TestCount;
 pub use report::{
-    CaseReport, CaseStatus, Line, RunReport, Tally, TestReport, Verdict, github_summary, junit,
+    CaseReport, CaseStatus, JsonLine, RunReport, RunStats, TestReport, TestResult, github_summary, junit,
 };
 pub use results::dependencies::Difference;
 pub use results::history::{Statistics, TestStatistics};

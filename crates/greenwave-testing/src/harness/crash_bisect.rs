@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::harness::cargo;
 use crate::harness::functions::{IGNORED, LIST, by_line};
-use crate::report::plain;
+use crate::plain_text::plain;
 use crate::results::outcome::{ExitReason, Status};
 use crate::run::process::ProcessResult;
 use crate::run::runner::{Prepared, Runner};

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-pub use found::{Discovery, Note};
+pub use found::{Discovery, DiscoveryNote};
 
 use imports::Imports;
 
@@ -133,7 +133,7 @@ async fn find(root: &Path, files: Vec<PathBuf>, environment: &Environment) -> Re
     let mut found = Discovery::default();
     for folder in outermost(&files, "Cargo.toml") {
         if resolve("cargo", root, environment.get("PATH")).is_none() {
-            found.notes.push(Note::NoRunner { program: "cargo".to_owned(), tests: 1 });
+            found.notes.push(DiscoveryNote::MissingProgram { program: "cargo".to_owned(), tests: 1 });
             break;
         }
         found.tests.extend(cargo::discover(root, folder, environment).await?);

@@ -68,7 +68,7 @@ pub(crate) fn first(
 /// The key under which stands that a test reads more than it declares, whatever its inputs are: another declaration is another test.
 pub(crate) fn reads_more(test: &Test) -> Key {
     let mut key = KeyBuilder::new("greenwave test, reads more than it declares", SCHEMA);
-    let folders = test.folders.iter().map(|folder| folder.as_os_str().as_encoded_bytes());
+    let folders = test.directories.iter().map(|folder| folder.as_os_str().as_encoded_bytes());
     let directory = test.directory.as_os_str().as_encoded_bytes();
     let texts = |texts: &'_ [String]| -> Vec<Vec<u8>> {
         texts.iter().map(|text| text.clone().into_bytes()).collect()

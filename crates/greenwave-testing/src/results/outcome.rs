@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::Count;
+use crate::TestCount;
 
 /// What came of a test, whether it ran now or its result was known.
 #[derive(Debug, Clone)]
@@ -15,7 +15,7 @@ pub struct Outcome {
     /// The verdict.
     pub status: Status,
     /// The runner's own count, where its output has one.
-    pub count: Option<Count>,
+    pub count: Option<TestCount>,
     /// Standard output and error as they came, in one; the middle left out if it was very long.
     pub output: Bytes,
     /// How long it ran: now, or back then if the result was known.

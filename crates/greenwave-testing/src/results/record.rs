@@ -9,7 +9,7 @@ use bytes::Bytes;
 use greenwave_cache::{Key, Record};
 use serde::{Deserialize, Serialize};
 
-use crate::Count;
+use crate::TestCount;
 use crate::results::key::SCHEMA;
 use crate::results::outcome::{Outcome, Source, Status};
 use crate::run::process::ProcessResult;
@@ -27,7 +27,7 @@ pub(crate) enum StoredRecord {
 #[derive(Debug, Clone)]
 pub(crate) struct StoredResult {
     status: Status,
-    count: Option<Count>,
+    count: Option<TestCount>,
     output: Bytes,
     duration: Duration,
     age: Duration,
@@ -90,7 +90,7 @@ impl StoredRecord {
                 let summary: Summary = serde_json::from_slice(&rest[..end]).ok()?;
                 Some(StoredRecord::Result(StoredResult {
                     status: summary.status,
-                    count: summary.count.map(|(passed, failed)| Count { passed, failed }),
+                    count: summary.count.map(|(passed, failed)| TestCount { passed, failed }),
                     output: record.payload.slice(end + 2..),
                     duration: record.cost,
                     age: Duration::from_millis(now_ms().saturating_sub(record.created_ms)),

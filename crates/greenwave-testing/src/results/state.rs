@@ -33,9 +33,9 @@ impl StateDirectory {
             .create(&folder)
             .map_err(Error::io("make", &folder))?;
         let owner = fs::symlink_metadata(&folder).map_err(Error::io("look at", &folder))?.uid();
-        let me = rustix::process::geteuid().as_raw();
-        if owner != me {
-            return Err(Error::ForeignState { path: folder, owner, me });
+        let user = rustix::process::geteuid().as_raw();
+        if owner != user {
+            return Err(Error::ForeignState { path: folder, owner, user });
         }
         let ignore = state.join(IGNORE);
         if !ignore.exists() {

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use crate::results::outcome::{ExitReason, Status};
 use crate::run::runner::RunnerOptions;
 use crate::test::Harness;
-use crate::{Count, Error, Test};
+use crate::{Error, Test, TestCount};
 use greenwave_inputs::AccessKind;
 use greenwave_inputs::now;
 use greenwave_sandbox::{ReadRules, Trace, TraceStatus, Tracer};
@@ -50,7 +50,7 @@ pub(crate) struct Job<'a> {
 #[derive(Debug, Clone)]
 pub(crate) struct ProcessResult {
     pub(crate) status: Status,
-    pub(crate) count: Option<Count>,
+    pub(crate) count: Option<TestCount>,
     pub(crate) output: Bytes,
     pub(crate) duration: Duration,
     /// When it began, in nanoseconds since the Unix epoch.
@@ -120,7 +120,7 @@ pub(crate) async fn run(
         Some(tracing) => Seen::of(&tracing.finished().await, job.own),
         None => Seen::default(),
     };
-    let count = Count::find(&ended.output);
+    let count = TestCount::find(&ended.output);
     let status = match ended.status {
         None => Status::TimedOut(test.time_max),
         Some(status) if has_all_left_out(test, status, &ended.output) => Status::Passed,
@@ -259,7 +259,7 @@ pub(crate) fn says_what_to_leave_out(test: &Test) -> bool {
 /// No last line of pytest's is longer.
 const SUMMARY_BYTES_MAX: usize = 1024;
 
-fn verdict(status: ExitStatus, count: Option<Count>) -> Status {
+fn verdict(status: ExitStatus, count: Option<TestCount>) -> Status {
     match (status.code(), status.signal()) {
         (Some(0), _) if count.is_some_and(|count| count.total() == 0) => Status::NoTests,
         (Some(0), _) => Status::Passed,

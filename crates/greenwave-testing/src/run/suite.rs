@@ -441,11 +441,12 @@ impl Suite {
                     missing.iter().partition(|at| shared.tests[**at].built_in() == Some(folder));
                 missing = others;
                 let broken: Vec<usize> = broken;
+                let source: Arc<dyn std::error::Error + Send + Sync> = Arc::new(error);
                 for at in broken {
-                    let error = Error::Discover {
-                        runner: "cargo",
-                        folder: folder.to_owned(),
-                        problem: error.to_string(),
+                    let error = Error::Build {
+                        harness: "cargo",
+                        directory: folder.to_owned(),
+                        source: Arc::clone(&source),
                     };
                     observe(SuiteEvent::Broken(TestId::new(at), &error));
                     report.results[at] = Some(Err(error));

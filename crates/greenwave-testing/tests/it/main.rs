@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use greenwave_cache::{MemoryBackend, Tier, Tiered, TieredOptions};
 use greenwave_testing::{
-    CacheDecision, Count, Environment, Error, ExitReason, Manifest, Outcome, Runner, SCHEMA, Source, Status,
-    Test,
+    CacheDecision, Environment, Error, ExitReason, Manifest, Outcome, Runner, SCHEMA, Source, Status, Test,
+    TestCount,
 };
 use tempfile::TempDir;
 
@@ -196,8 +196,8 @@ fn the_default_inputs_are_all_but_what_is_derived_or_ignored() {
 #[test]
 fn runners_own_counts_are_found() {
     let check = |output: &str, expected: Option<(u32, u32)>| {
-        let expected = expected.map(|(passed, failed)| Count { passed, failed });
-        assert_eq!(Count::find(output.as_bytes()), expected, "{output}");
+        let expected = expected.map(|(passed, failed)| TestCount { passed, failed });
+        assert_eq!(TestCount::find(output.as_bytes()), expected, "{output}");
     };
     let rust = "running 2 tests\ntest result: ok. 2 passed; 0 failed; 1 ignored\n";
     check(rust, Some((2, 0)));
