@@ -104,13 +104,13 @@ fn folder() -> tempfile::TempDir {
 fn demo(program: &Path, folder: &tempfile::TempDir, flags: &[&str]) -> Run {
     let folder = folder.path().to_str().expect("the temporary folder's name is text");
     let run = Run::of(program, &[&["demo", "--dir", folder], flags].concat());
-    assert_eq!(run.number("questions"), 11.0, "every answer is asked for");
+    assert_eq!(run.number("requests"), 11.0, "every answer is asked for");
     run
 }
 
 fn again(program: &Path, plan: &Path) -> Run {
     let run = Run::of(program, &["run", plan.to_str().expect("the temporary folder's name is text")]);
-    assert_eq!((run.number("questions"), run.number("tests_run")), (0.0, 0.0), "everything is known");
+    assert_eq!((run.number("requests"), run.number("tests_run")), (0.0, 0.0), "everything is known");
     run
 }
 

@@ -383,7 +383,7 @@ pub(crate) enum CliError {
     #[error(transparent)]
     Test(#[from] greenwave_testing::Error),
     #[error(transparent)]
-    Results(#[from] greenwave::ResultsError),
+    Results(#[from] greenwave::ResultStoreError),
     #[error("no tests were found")]
     NoTests,
     #[error("stopped while single tests were listed")]
@@ -429,7 +429,7 @@ impl CliError {
                     .to_owned(),
             ),
             CliError::NoCacheFolder => Some("`--set cache.directory=FOLDER` names one, `--no-cache` does without".to_owned()),
-            CliError::Results(greenwave::ResultsError::Folder { .. }) => {
+            CliError::Results(greenwave::ResultStoreError::Open { .. }) => {
                 Some("`--set cache.directory=FOLDER` names another, `--no-cache` does without".to_owned())
             }
             CliError::Report { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
-use greenwave::{AgentSpec, Feature, Place, Plan, PlanError, Test, check_pattern};
+use greenwave::{AgentSpec, Feature, Plan, PlanError, PlanLocation, Test, check_pattern};
 
 use crate::diagnostic::{Diagnostic, Document};
 use crate::reader::{DURATION, Placed, Table};
@@ -79,12 +79,12 @@ impl PlanFile {
 
     /// A mistake in the plan, at its place in the file.
     pub(crate) fn locate(&self, error: &PlanError) -> Diagnostic {
-        let at = match error.place() {
-            Place::Plan => 0..0,
-            Place::Project => self.project.clone(),
-            Place::Resource(name) => self.resources.get(name).cloned().unwrap_or(0..0),
-            Place::Agent(name) => self.agents.get(name).cloned().unwrap_or(0..0),
-            Place::Feature { id, field, value, occurrence } => {
+        let at = match error.location() {
+            PlanLocation::Plan => 0..0,
+            PlanLocation::Project => self.project.clone(),
+            PlanLocation::Resource(name) => self.resources.get(name).cloned().unwrap_or(0..0),
+            PlanLocation::Agent(name) => self.agents.get(name).cloned().unwrap_or(0..0),
+            PlanLocation::Feature { id, field, value, occurrence } => {
                 self.feature_place(id, field, value, occurrence)
             }
         };

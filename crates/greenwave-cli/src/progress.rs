@@ -119,7 +119,7 @@ impl Progress {
                 self.phases.insert(feature.clone(), phase);
                 self.green += usize::from(*phase == "green");
             }
-            Event::Kept { .. } => self.green += 1,
+            Event::UpToDate { .. } => self.green += 1,
             Event::Failed { feature, .. } => drop(self.phases.insert(feature.clone(), "failed")),
             _ => {}
         }
@@ -152,7 +152,7 @@ impl Progress {
         };
         match event {
             Event::Started { .. } => String::new(),
-            Event::Kept { feature } => line(feature, "green", "as an earlier run left it".to_owned()),
+            Event::UpToDate { feature } => line(feature, "green", "as an earlier run left it".to_owned()),
             Event::Phase { feature, phase: "yellow", attempt } => {
                 line(feature, "yellow", format!("attempt {attempt}"))
             }
@@ -274,7 +274,7 @@ fn summary(report: &Report) -> Vec<String> {
             first.push_str(&format!(", {} {phase}", count(phase)));
         }
     }
-    let alone = totals.one_after_another.as_secs_f64();
+    let alone = totals.sequential.as_secs_f64();
     let mut lines = vec![first + "."];
     if alone > wall {
         let (saved, times) = (alone - wall, alone / wall);
@@ -285,9 +285,9 @@ fn summary(report: &Report) -> Vec<String> {
     }
     let saved = match totals.tests_cached {
         0 => String::new(),
-        _ => format!(" (saved {})", seconds(totals.tests_saved.as_secs_f64())),
+        _ => format!(" (saved {})", seconds(totals.time_saved.as_secs_f64())),
     };
-    let questions = match totals.questions {
+    let questions = match totals.requests {
         0 => "No agent was asked".to_owned(),
         asked => format!(
             "Agents were asked {}",

@@ -68,9 +68,9 @@ fn test(document: &Document, mut table: Table<'_>) -> Result<Test, Diagnostic> {
     }
     let inputs = patterns(document, &mut table, "inputs")?;
     let outputs = patterns(document, &mut table, "outputs")?;
-    let mut folders = Vec::new();
+    let mut directories = Vec::new();
     for folder in table.texts("folders")?.map(|list| list.value).unwrap_or_default() {
-        folders.push(folder_inside(document, "folders", &folder)?);
+        directories.push(folder_inside(document, "folders", &folder)?);
     }
     let directory = match table.text("directory")? {
         Some(folder) => folder_inside(document, "directory", &folder)?,
@@ -80,7 +80,7 @@ fn test(document: &Document, mut table: Table<'_>) -> Result<Test, Diagnostic> {
     let test = Test {
         directory,
         inputs,
-        folders,
+        directories,
         outputs,
         env: env.into_iter().map(|name| name.value).collect(),
         set: table.texts_by_name("set")?,

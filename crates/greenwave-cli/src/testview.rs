@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use console::{Style, measure_text_width, strip_ansi_codes, style};
 use greenwave_testing::{
-    Answer, Audit, Event, Line, Outcome, RunReport, Source, Status, Stored, SuiteReport, Test, TestReport,
-    TraceStatus, Verdict,
+    Audit, CacheDecision, JsonLine, Outcome, RunReport, Source, Status, SuiteEvent, SuiteReport, Test,
+    TestId, TestReport, TestResult, TraceStatus, UpToDateRecord,
 };
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
@@ -30,7 +30,7 @@ pub(crate) struct TestView {
     tests: Vec<Test>,
     names: Vec<String>,
     width: usize,
-    running: BTreeSet<usize>,
+    running: BTreeSet<TestId>,
     verbose: bool,
 }
 
@@ -52,10 +52,10 @@ impl TestView {
         Self { view, show, tests: tests.to_vec(), names, width, running: BTreeSet::new(), verbose }
     }
 
-    pub(crate) fn event(&mut self, event: &Event<'_>) {
+    pub(crate) fn event(&mut self, event: &SuiteEvent<'_>) {
         match event {
-            Event::LookedUp { known, running } => self.looked_up(*known, *running),
-            Event::Building(folder) => {
+            SuiteEvent::LookedUp { cached, running } => self.looked_up(*cached, *running),
+            SuiteEvent::Building(folder) => {
                 let folder =
                     if folder.as_os_str().is_empty() { ".".to_owned() } else { folder.display().to_string() };
                 match &self.view {
@@ -63,39 +63,40 @@ impl TestView {
                     View::Json | View::Plain => {}
                 }
             }
-            Event::Started(at) => {
+            SuiteEvent::Started(at) => {
                 self.running.insert(*at);
             }
-            Event::Known(at, outcome) => {
+            SuiteEvent::Cached(at, outcome) => {
                 self.line(*at, Some(&Ok((*outcome).clone())));
                 if self.verbose || self.show == Show::All || !outcome.passed() {
                     self.verdict(*at, outcome);
                 }
             }
-            Event::Ran(at, outcome) => {
+            SuiteEvent::Ran(at, outcome) => {
                 self.running.remove(at);
                 self.line(*at, Some(&Ok((*outcome).clone())));
                 self.verdict(*at, outcome);
                 self.advance();
             }
-            Event::Same(at, other, outcome) => {
+            SuiteEvent::Deduplicated(at, other, outcome) => {
                 self.running.remove(at);
                 self.line(*at, Some(&Ok((*outcome).clone())));
                 self.same(*at, *other, outcome);
                 self.advance();
             }
-            Event::Broken(at, error) => {
+            SuiteEvent::Broken(at, error) => {
                 self.running.remove(at);
                 let causes = greenwave::chain(*error);
                 self.broken(*at, error);
                 self.say(&format!("  {}  {}", Style::new().red().bold().apply_to("broken "), causes));
                 self.advance();
             }
-            Event::AuditFailed(at, audit) => self.audit_failed(*at, audit),
+            SuiteEvent::AuditFailed(at, audit) => self.audit_failed(*at, audit),
             _ => {}
         }
         if let View::Terminal(bar) = &self.view {
-            let names: Vec<&str> = self.running.iter().take(4).map(|at| self.names[*at].as_str()).collect();
+            let names: Vec<&str> =
+                self.running.iter().take(4).map(|at| self.names[at.index()].as_str()).collect();
             bar.set_message(names.join(" "));
         }
     }
@@ -103,7 +104,7 @@ impl TestView {
     fn looked_up(&self, known: usize, running: usize) {
         match &self.view {
             View::Json => {
-                output::line(&Line::started(std::time::SystemTime::now(), known + running).to_string());
+                output::line(&JsonLine::started(std::time::SystemTime::now(), known + running).to_string());
             }
             View::Terminal(bar) => bar.set_length(running as u64),
             View::Plain => {}
@@ -114,17 +115,18 @@ impl TestView {
         }
     }
 
-    fn audit_failed(&self, at: usize, audit: &Audit) {
-        let (known, now) = (&audit.known, &audit.now);
+    fn audit_failed(&self, at: TestId, audit: &Audit) {
+        let (known, now) = (&audit.cached, &audit.actual);
         if let View::Json = self.view {
-            let (name, known, now) = (&self.tests[at].name, known.status.to_string(), now.status.to_string());
+            let (name, known, now) =
+                (&self.tests[at.index()].name, known.status.to_string(), now.status.to_string());
             let event = json!({"event": "audit_failed", "name": name, "known": known, "now": now});
             return output::line(&event.to_string());
         }
         self.say(&format!(
             "  {}  {}: it {} when its result was kept {}, and it {} now, although nothing that is known to matter has changed",
             Style::new().red().bold().apply_to("audit  "),
-            self.names[at],
+            self.names[at.index()],
             known.status,
             age(known).map_or_else(String::new, |age| format!("{} ago", lasted(age))),
             now.status,
@@ -139,17 +141,17 @@ impl TestView {
     }
 
     /// A test's line, and its output where that is wanted.
-    fn verdict(&self, at: usize, outcome: &Outcome) {
+    fn verdict(&self, at: TestId, outcome: &Outcome) {
         if let View::Json = self.view {
             return;
         }
         let (word, colour) = match outcome.status {
             Status::Passed if outcome.is_flaky() => ("flaky  ", Style::new().yellow().bold()),
-            Status::Passed if outcome.was_known() => ("known  ", Style::new().green().dim()),
+            Status::Passed if outcome.is_cached() => ("known  ", Style::new().green().dim()),
             Status::Passed => ("pass   ", Style::new().green()),
             _ => ("FAIL   ", Style::new().red().bold()),
         };
-        let name = &self.names[at];
+        let name = &self.names[at.index()];
         let padding = " ".repeat(self.width.saturating_sub(measure_text_width(name)));
         let mut line =
             format!("  {}  {name}{padding}  {:>8}", colour.apply_to(word), lasted(outcome.duration));
@@ -175,24 +177,24 @@ impl TestView {
     }
 
     /// The line of a test that did not run, since another had the same to do.
-    fn same(&self, at: usize, other: usize, outcome: &Outcome) {
+    fn same(&self, at: TestId, other: TestId, outcome: &Outcome) {
         let (word, colour) = match outcome.passed() {
             true => ("pass   ", Style::new().green()),
             false => ("FAIL   ", Style::new().red().bold()),
         };
-        let name = &self.names[at];
+        let name = &self.names[at.index()];
         let padding = " ".repeat(self.width.saturating_sub(measure_text_width(name)));
         let word = colour.apply_to(word);
         self.say(&format!(
             "  {word}  {name}{padding}      same  as {}, which has just run",
-            self.names[other]
+            self.names[other.index()]
         ));
     }
 
     fn remarks(&self, outcome: &Outcome) {
         let remark = |text: String| self.say(&format!("           {}", Style::new().yellow().apply_to(text)));
         if let Source::Ran(stored) = &outcome.source
-            && !matches!(stored, Stored::Flaky | Stored::TracedByOuter)
+            && !matches!(stored, CacheDecision::Flaky | CacheDecision::TracedByOuter)
             && let Some(reason) = stored.reason()
         {
             remark(format!("not kept: {reason}"));
@@ -229,18 +231,18 @@ impl TestView {
         }
     }
 
-    fn line(&self, at: usize, result: Option<&Result<Outcome, greenwave_testing::Error>>) {
+    fn line(&self, at: TestId, result: Option<&Result<Outcome, greenwave_testing::Error>>) {
         if let View::Json = self.view {
-            let report = TestReport::new(&self.tests[at], result);
-            output::line(&Line::test(&report).to_string());
+            let report = TestReport::new(&self.tests[at.index()], result);
+            output::line(&JsonLine::test(&report).to_string());
         }
     }
 
-    fn broken(&self, at: usize, error: &greenwave_testing::Error) {
+    fn broken(&self, at: TestId, error: &greenwave_testing::Error) {
         if let View::Json = self.view {
-            let verdict = Verdict::Error(greenwave::chain(error));
-            let report = TestReport { verdict, ..TestReport::new(&self.tests[at], None) };
-            output::line(&Line::test(&report).to_string());
+            let result = TestResult::Error(greenwave::chain(error));
+            let report = TestReport { result, ..TestReport::new(&self.tests[at.index()], None) };
+            output::line(&JsonLine::test(&report).to_string());
         }
     }
 
@@ -251,7 +253,7 @@ impl TestView {
         }
         let totals = Totals::of(report, run.tests.len());
         if let View::Json = self.view {
-            output::line(&Line::finished(run).to_string());
+            output::line(&JsonLine::finished(run).to_string());
             return;
         }
         for (at, pattern) in &report.unmatched {
@@ -259,7 +261,7 @@ impl TestView {
                 "{}: `{}` of test {} matches no file",
                 Style::new().yellow().bold().apply_to("note"),
                 printable(pattern),
-                self.names[*at]
+                self.names[at.index()]
             ));
         }
         let slowest = self.slowest(report);
@@ -273,7 +275,7 @@ impl TestView {
 
     fn slowest(&self, report: &SuiteReport) -> Vec<String> {
         let ran = |result: &Option<Result<Outcome, _>>| match result {
-            Some(Ok(outcome)) if !outcome.was_known() => Some(outcome.duration),
+            Some(Ok(outcome)) if !outcome.is_cached() => Some(outcome.duration),
             _ => None,
         };
         let all = report.results.iter().enumerate();
@@ -334,14 +336,14 @@ pub(crate) struct Totals {
 
 impl Totals {
     pub(crate) fn of(report: &SuiteReport, wanted: usize) -> Self {
-        let same = report.same.len();
+        let same = report.deduplicated.len();
         let mut totals = Self { wanted, passed: 0, failed: 0, known: 0, same, flaky: 0, broken: 0 };
         for result in report.results.iter().flatten() {
             match result {
                 Ok(outcome) => {
                     totals.passed += usize::from(outcome.passed());
                     totals.failed += usize::from(!outcome.passed());
-                    totals.known += usize::from(outcome.was_known());
+                    totals.known += usize::from(outcome.is_cached());
                     totals.flaky += usize::from(outcome.is_flaky());
                 }
                 Err(_) => totals.broken += 1,
@@ -358,7 +360,7 @@ impl Totals {
     }
 
     /// What is told if so many tests are known to pass and nothing ran.
-    pub(crate) fn all_known(answer: &Answer, wall: Duration) -> String {
+    pub(crate) fn all_known(answer: &UpToDateRecord, wall: Duration) -> String {
         let tests = answer.tests;
         let totals =
             Self { wanted: tests, passed: tests, failed: 0, known: tests, same: 0, flaky: 0, broken: 0 };
@@ -368,7 +370,7 @@ impl Totals {
             audits_failed: Vec::new(),
             wall,
             saved: answer.saved,
-            same: Vec::new(),
+            deduplicated: Vec::new(),
             lower_bound: Duration::ZERO,
             looked_up: wall,
             tracing: TraceStatus::Off,
@@ -410,7 +412,7 @@ impl Totals {
 
 fn age(outcome: &Outcome) -> Option<Duration> {
     match outcome.source {
-        Source::Known(age) => Some(age),
+        Source::Cached(age) => Some(age),
         Source::Ran(_) => None,
     }
 }

@@ -14,8 +14,6 @@ use greenwave_retry::Retry;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-#[cfg(feature = "jobserver")]
-use greenwave_process::Jobserver;
 use crate::control::{AddRequest, AddedStage, BoxedStage, Pauser, RunControl, Stopper};
 use crate::dispatcher::{Action, Addition, DispatchEvent, Dispatcher, Limits, TaskState};
 use crate::job::Job;
@@ -26,6 +24,8 @@ use crate::stats::ScheduleStats;
 use crate::task::{Progress, Stage, Step, TaskFailure, TaskOutcome};
 use crate::workers::{Admission, Workers};
 use crate::{Error, Graph, Needs, TaskId};
+#[cfg(feature = "jobserver")]
+use greenwave_process::Jobserver;
 
 /// The results of all tasks, and statistics.
 #[derive(Debug)]

@@ -1,4 +1,4 @@
-//! The joints between the crates below: each of our settings and needs in the words of the crate that serves it.
+//! Adapters that build the parts of a run from the settings, with the crates that provide them.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,12 +12,13 @@ use greenwave_testing::SCHEMA;
 
 use crate::error::Error;
 use crate::plan::{AgentSpec, Plan};
-use crate::profile::{Compression, Settings};
+use crate::settings::{Compression, Settings};
 
-/// Most bytes of one result, times the entries, are what results may take up in memory.
+/// Mean size of a result, in bytes. The memory limit of the cache is this times the number of
+/// entries.
 const RESULT_BYTES_MEAN: u64 = 16 * 1024;
 
-/// A plan's agents, each with its pool of sessions.
+/// Builds the agents of a plan, each with its pool of sessions.
 pub(crate) fn agents(plan: &Plan, settings: &Settings) -> Result<BTreeMap<String, AgentPool>, Error> {
     let mut agents = BTreeMap::new();
     for (name, spec) in &plan.agents {
@@ -36,7 +37,7 @@ pub(crate) fn agents(plan: &Plan, settings: &Settings) -> Result<BTreeMap<String
     Ok(agents)
 }
 
-/// The pool of sessions with one agent.
+/// Builds the pool of sessions with one agent.
 pub(crate) fn sessions(name: &str, agent: Arc<dyn Agent>, settings: &Settings) -> AgentPool {
     let limits = AgentPoolOptions {
         size: settings.pool.size,
@@ -46,8 +47,8 @@ pub(crate) fn sessions(name: &str, agent: Arc<dyn Agent>, settings: &Settings) -
     AgentPool::new(name, agent, limits)
 }
 
-/// The store of files and attempts, cold contents in a folder.
-pub(crate) fn store(settings: &Settings, folder: &Path) -> Result<Store, Error> {
+/// Opens the store of files and attempts, with its cold tier in a directory.
+pub(crate) fn store(settings: &Settings, directory: &Path) -> Result<Store, Error> {
     let cold = SegmentOptions {
         compression: match settings.storage.compression {
             Compression::Off => greenwave_segment::Compression::None,
@@ -55,7 +56,7 @@ pub(crate) fn store(settings: &Settings, folder: &Path) -> Result<Store, Error> 
         },
         ..SegmentOptions::default()
     };
-    let cold = SegmentColdTier::open(folder, cold).map_err(Error::store("open"))?;
+    let cold = SegmentColdTier::open(directory, cold).map_err(Error::store("open"))?;
     let options = StoreOptions {
         memory_bytes_max: settings.storage.memory_limit,
         spillover_threshold: settings.storage.spillover_threshold,
@@ -65,20 +66,20 @@ pub(crate) fn store(settings: &Settings, folder: &Path) -> Result<Store, Error> 
     Store::open(options, Arc::new(cold)).map_err(Error::store("open"))
 }
 
-/// The cache of test results: memory over disk, or nothing at all.
+/// Opens the cache of test results: memory over disk. Returns `None` if the cache is disabled.
 pub(crate) fn cache(settings: &Settings, state_dir: &Path) -> Result<Option<Tiered>, Error> {
     if !settings.cache.enabled {
         return Ok(None);
     }
-    let folder = settings.cache.directory.clone().unwrap_or_else(|| state_dir.join("results"));
+    let directory = settings.cache.directory.clone().unwrap_or_else(|| state_dir.join("results"));
     let failed =
-        |source: greenwave_cache::Error| Error::Cache { path: folder.clone(), source: source.into() };
+        |source: greenwave_cache::Error| Error::Cache { path: directory.clone(), source: source.into() };
     let bytes_max = RESULT_BYTES_MEAN * settings.cache.entries as u64;
     let memory = MemoryBackend::new(settings.cache.entries, bytes_max).map_err(failed)?;
-    let disk = DiskBackend::open(&folder, DiskOptions::default()).map_err(failed)?;
+    let disk = DiskBackend::open(&directory, DiskOptions::default()).map_err(failed)?;
     let tier = |name: &str, backend| Tier::new(name, backend);
     let tiers = vec![tier("memory", Arc::new(memory)), tier("disk", Arc::new(disk))];
-    let leases = FileLeases::open(folder.join("leases")).map_err(failed)?;
+    let leases = FileLeases::open(directory.join("leases")).map_err(failed)?;
     let options = TieredOptions {
         age_max: Some(settings.cache.ttl),
         leases: Some(Arc::new(leases)),
@@ -87,13 +88,13 @@ pub(crate) fn cache(settings: &Settings, state_dir: &Path) -> Result<Option<Tier
     Ok(Some(Tiered::new(tiers, options)))
 }
 
-/// Makes what was stored durable, once for all features that want it at the same time.
+/// Flushes the store, once for all features that request it at the same time.
 #[derive(Debug, Clone)]
 pub(crate) struct Flusher(Batcher<(), Result<(), String>>);
 
 impl Flusher {
     pub(crate) fn new(store: Store) -> Self {
-        // One at a time: a second flush would only wait for the same disk.
+        // A second concurrent flush would only wait for the same disk.
         let config = BatchOptions { in_flight_max: 1, ..BatchOptions::default() };
         Self(Batcher::new(config, move |requests: Vec<()>| {
             let store = store.clone();

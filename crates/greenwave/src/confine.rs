@@ -1,81 +1,83 @@
-//! Keeps files that agents name inside a folder. Knows nothing of agents, and trusts no path.
+//! Confines paths that agents name to a directory.
 
 use std::path::{Component, Path, PathBuf};
 
-/// Folders that no agent writes to: what stands there is run or believed by others.
+/// Directories that agents must not write to, because other programs run or trust their content.
 const RESERVED: [&str; 4] = [".git", ".hg", ".jj", ".greenwave"];
 
-/// Why a path is refused.
+/// A path that an agent may not write.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("file `{}` {problem}", path.escape_debug())]
-pub struct Refusal {
-    /// The path as the agent gave it.
+#[error("invalid path `{}`: {problem}", path.escape_debug())]
+pub struct PathError {
+    /// Path as the agent wrote it.
     pub path: String,
-    /// What is wrong with it.
-    pub problem: Problem,
+    /// The reason.
+    pub problem: PathProblem,
 }
 
-/// What can be wrong with a path.
+/// Reason why a path is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum Problem {
-    /// It begins at the root.
-    #[error("is absolute; a path relative to the project is wanted")]
+pub enum PathProblem {
+    /// The path is absolute.
+    #[error("expected a path relative to the project")]
     Absolute,
-    /// It has `..` in it.
-    #[error("has `..` in it; a path inside the project is wanted")]
-    Upwards,
-    /// It has no name, or characters that no file name should have.
-    #[error("is no usable file name")]
-    NoName,
-    /// It is in a folder that belongs to version control or to Greenwave.
-    #[error("is in `{0}`, where agents may not write")]
+    /// The path contains `..`.
+    #[error("expected a path without `..`")]
+    ParentDirectory,
+    /// The path has no file name, or contains control characters.
+    #[error("expected a file name without control characters")]
+    NoFileName,
+    /// The path is in a directory that belongs to version control or to Greenwave.
+    #[error("agents may not write to `{0}`")]
     Reserved(String),
-    /// A symbolic link on the way leads out of the project.
-    #[error("would be written through the symbolic link `{0}`, which leads out of the project")]
-    LeadsOutside(String),
-    /// There is a folder of that name, or a file where a folder would be.
-    #[error("cannot be written where `{0}` is")]
-    InTheWay(String),
+    /// A symbolic link on the path leads out of the project.
+    #[error("the symbolic link `{0}` leads out of the project")]
+    LinkOutside(String),
+    /// A directory has that name, or a file exists where the path needs a directory.
+    #[error("`{0}` is in the way")]
+    Obstructed(String),
 }
 
-/// The plain form of a relative path (`a/b`), if it stays inside the folder it is relative to.
+/// Returns the normalised form (`a/b`) of a relative path that stays inside its directory.
+///
+/// Does not access the file system: [`inside`] checks symbolic links.
 ///
 /// # Errors
-/// A [`Refusal`] that names the path.
-pub(crate) fn plain(path: &str) -> Result<String, Refusal> {
-    let refuse = |problem| Err(Refusal { path: path.to_owned(), problem });
+/// [`PathError`].
+pub(crate) fn plain(path: &str) -> Result<String, PathError> {
+    let refuse = |problem| Err(PathError { path: path.to_owned(), problem });
     let mut parts = Vec::new();
     for component in Path::new(path).components() {
         match component {
             Component::CurDir => {}
             Component::Normal(part) => {
-                parts.push(part.to_str().expect("a part of a text at its separators is text"));
+                parts.push(part.to_str().expect("a UTF-8 path is split at separators into UTF-8"));
             }
-            Component::ParentDir => return refuse(Problem::Upwards),
-            Component::RootDir | Component::Prefix(_) => return refuse(Problem::Absolute),
+            Component::ParentDir => return refuse(PathProblem::ParentDirectory),
+            Component::RootDir | Component::Prefix(_) => return refuse(PathProblem::Absolute),
         }
     }
     if parts.is_empty() || path.ends_with('/') || path.contains(char::is_control) {
-        return refuse(Problem::NoName);
+        return refuse(PathProblem::NoFileName);
     }
-    // File systems that ignore case lead `.GIT` to `.git`.
+    // On a file system that ignores case, `.GIT` names `.git`.
     if let Some(part) = parts.iter().find(|part| RESERVED.iter().any(|name| part.eq_ignore_ascii_case(name)))
     {
-        return refuse(Problem::Reserved((*part).to_owned()));
+        return refuse(PathProblem::Reserved((*part).to_owned()));
     }
     Ok(parts.join("/"))
 }
 
-/// The plain path that a plain path below a folder leads to, after following the symbolic links on the way.
+/// Resolves the symbolic links of a normalised path below a directory.
 ///
-/// The check is sound as long as nobody else changes the folder meanwhile; the folder is a feature's own
-/// copy, in which nothing runs while answers are written.
+/// The check assumes that nobody else changes the directory at the same time. The directory is a
+/// feature's workspace, in which no program runs while answers are written.
 ///
 /// # Errors
-/// A [`Refusal`] that names the path and the link.
-pub(crate) fn inside(root: &Path, path: &str) -> Result<String, Refusal> {
-    let refuse = |problem| Err(Refusal { path: path.to_owned(), problem });
+/// [`PathError`] with the path and the link.
+pub(crate) fn inside(root: &Path, path: &str) -> Result<String, PathError> {
+    let refuse = |problem| Err(PathError { path: path.to_owned(), problem });
     let mut at = root.to_owned();
     let mut parts = Path::new(path).components().peekable();
     while let Some(part) = parts.next() {
@@ -84,26 +86,26 @@ pub(crate) fn inside(root: &Path, path: &str) -> Result<String, Refusal> {
         let Ok(metadata) = at.symlink_metadata() else { continue };
         let is_last = parts.peek().is_none();
         if metadata.is_symlink() && !stays_inside(root, &at) {
-            return refuse(Problem::LeadsOutside(shown()));
+            return refuse(PathProblem::LinkOutside(shown()));
         }
-        let is_folder = at.is_dir();
-        if is_last == is_folder || (is_last && metadata.is_symlink()) {
-            return refuse(Problem::InTheWay(shown()));
+        let is_directory = at.is_dir();
+        if is_last == is_directory || (is_last && metadata.is_symlink()) {
+            return refuse(PathProblem::Obstructed(shown()));
         }
     }
-    resolved(root, &at).map_or_else(|| refuse(Problem::NoName), |at| plain(&at))
+    resolved(root, &at).map_or_else(|| refuse(PathProblem::NoFileName), |at| plain(&at))
 }
 
-/// The path relative to the root with its links followed as far as it exists.
+/// Returns the path relative to the root. Resolves symbolic links in the part that exists.
 fn resolved(root: &Path, path: &Path) -> Option<String> {
-    let existing = path.ancestors().skip(1).find(|folder| folder.exists())?;
+    let existing = path.ancestors().skip(1).find(|parent| parent.exists())?;
     let behind = path.strip_prefix(existing).ok()?;
     let whole: PathBuf = existing.canonicalize().ok()?.join(behind);
     whole.strip_prefix(root.canonicalize().ok()?).ok()?.to_str().map(str::to_owned)
 }
 
 fn stays_inside(root: &Path, link: &Path) -> bool {
-    // In the project itself a link that climbs out of it leads elsewhere than in a copy, which lies deeper.
+    // A workspace is deeper than the project, so a link that climbs out leads elsewhere from there.
     if !stays_inside_by_name(root, link) {
         return false;
     }
@@ -113,8 +115,8 @@ fn stays_inside(root: &Path, link: &Path) -> bool {
 
 fn stays_inside_by_name(root: &Path, link: &Path) -> bool {
     let Ok(target) = link.read_link() else { return false };
-    let Ok(place) = link.strip_prefix(root) else { return false };
-    let mut depth = place.components().count() - 1;
+    let Ok(link) = link.strip_prefix(root) else { return false };
+    let mut depth = link.components().count() - 1;
     for part in target.components() {
         match part {
             Component::CurDir => {}
@@ -130,29 +132,29 @@ fn stays_inside_by_name(root: &Path, link: &Path) -> bool {
 mod tests {
     use super::*;
 
-    fn problem(path: &str) -> Problem {
+    fn problem(path: &str) -> PathProblem {
         plain(path).unwrap_err().problem
     }
 
     #[test]
-    fn only_plain_paths_inside_pass() {
+    fn only_relative_paths_inside_are_accepted() {
         assert_eq!(plain("./src//lib.rs").as_deref(), Ok("src/lib.rs"));
         assert_eq!(plain("ünï/code.rs").as_deref(), Ok("ünï/code.rs"));
-        assert_eq!(problem("/etc/passwd"), Problem::Absolute);
-        assert_eq!(problem("src/../../x"), Problem::Upwards);
-        assert_eq!(problem("../x"), Problem::Upwards);
-        assert_eq!(problem(""), Problem::NoName);
-        assert_eq!(problem("."), Problem::NoName);
-        assert_eq!(problem("src/"), Problem::NoName);
-        assert_eq!(problem("a\nb"), Problem::NoName);
-        assert_eq!(problem("x/.Git/hooks/pre-commit"), Problem::Reserved(".Git".to_owned()));
+        assert_eq!(problem("/etc/passwd"), PathProblem::Absolute);
+        assert_eq!(problem("src/../../x"), PathProblem::ParentDirectory);
+        assert_eq!(problem("../x"), PathProblem::ParentDirectory);
+        assert_eq!(problem(""), PathProblem::NoFileName);
+        assert_eq!(problem("."), PathProblem::NoFileName);
+        assert_eq!(problem("src/"), PathProblem::NoFileName);
+        assert_eq!(problem("a\nb"), PathProblem::NoFileName);
+        assert_eq!(problem("x/.Git/hooks/pre-commit"), PathProblem::Reserved(".Git".to_owned()));
     }
 
     #[test]
-    fn links_that_lead_outside_are_found() {
+    fn links_that_lead_outside_are_refused() {
         let outside = tempfile::tempdir().unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        let root = folder.path();
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path();
         std::fs::create_dir(root.join("src")).unwrap();
         std::fs::write(root.join("file"), "").unwrap();
         std::os::unix::fs::symlink(outside.path(), root.join("out")).unwrap();
@@ -162,9 +164,9 @@ mod tests {
         assert_eq!(inside(root, "src/new/lib.rs").as_deref(), Ok("src/new/lib.rs"));
         assert_eq!(inside(root, "alias/lib.rs").as_deref(), Ok("src/lib.rs"));
         assert_eq!(inside(root, "file").as_deref(), Ok("file"));
-        assert_eq!(problem("out/x"), Problem::LeadsOutside("out".to_owned()));
-        assert_eq!(problem("dangling"), Problem::LeadsOutside("dangling".to_owned()));
-        assert_eq!(problem("src"), Problem::InTheWay("src".to_owned()));
-        assert_eq!(problem("file/x"), Problem::InTheWay("file".to_owned()));
+        assert_eq!(problem("out/x"), PathProblem::LinkOutside("out".to_owned()));
+        assert_eq!(problem("dangling"), PathProblem::LinkOutside("dangling".to_owned()));
+        assert_eq!(problem("src"), PathProblem::Obstructed("src".to_owned()));
+        assert_eq!(problem("file/x"), PathProblem::Obstructed("file".to_owned()));
     }
 }

@@ -1,80 +1,82 @@
-//! What can go wrong with a run as a whole, and with one feature of it.
+//! Errors of a run as a whole, and of one feature.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::confine::Refusal;
+use crate::confine::PathError;
 use crate::plan::PlanError;
 
 type Source = Box<dyn std::error::Error + Send + Sync>;
 
-/// What keeps a run from being begun or carried on. The failure of a feature is a [`Failure`] in the
-/// [`Report`](crate::Report) instead, and leaves the others alone.
+/// Error that keeps a run from starting or continuing.
+///
+/// The error of one feature is a [`FeatureError`]. It ends that feature only, and its text is in
+/// the [`Report`](crate::Report).
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The plan is not sound.
+    /// The plan is invalid.
     #[error(transparent)]
     Plan(#[from] PlanError),
-    /// An agent of the plan cannot be made ready.
-    #[error("agent `{agent}` cannot be made ready")]
+    /// An agent of the plan cannot be set up.
+    #[error("cannot set up agent `{agent}`")]
     Agent {
-        /// The agent's name in the plan.
+        /// Name of the agent in the plan.
         agent: String,
-        /// Why.
+        /// The cause.
         source: greenwave_agents::Error,
     },
-    /// Another run is at work in the same project.
-    #[error("another run is at work in {}", project.display())]
+    /// Another run uses the same project.
+    #[error("another run is using {}", project.display())]
     Busy {
-        /// The project's folder.
+        /// Directory of the project.
         project: PathBuf,
     },
-    /// A file or folder could not be read or written.
+    /// A file or directory cannot be read or written.
     #[error("cannot {operation} {}", path.display())]
     Io {
-        /// What was attempted.
+        /// The operation, as a verb.
         operation: &'static str,
-        /// With what.
+        /// The file or directory.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         source: std::io::Error,
     },
-    /// A file that an agent named may not be written.
+    /// An agent named a file that it may not write.
     #[error(transparent)]
-    Refused(#[from] Refusal),
-    /// A file of the project was changed by others while a merge was about to write it.
+    InvalidPath(#[from] PathError),
+    /// A file of the project changed while a merge was about to write it.
     #[error("`{path}` was changed in the project during the run")]
-    ChangedMeanwhile {
-        /// The file's path.
+    ConcurrentEdit {
+        /// Path of the file, relative to the project.
         path: String,
     },
-    /// The project's files could not be read.
+    /// The files of the project cannot be read.
     #[error("cannot read the project's files")]
     Project {
-        /// Why.
+        /// The cause.
         source: greenwave_testing::Error,
     },
-    /// The store that holds files and attempts failed.
+    /// The store of files and attempts failed.
     #[error("cannot {operation} the store")]
     Store {
-        /// What was attempted.
+        /// The operation, as a verb.
         operation: &'static str,
-        /// Why not.
+        /// The cause.
         source: Source,
     },
-    /// The cache of test results could not be opened.
+    /// The cache of test results cannot be opened.
     #[error("cannot open the cache of test results in {}", path.display())]
     Cache {
-        /// Its folder.
+        /// Directory of the cache.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         source: Source,
     },
-    /// A content that was stored is not there any more.
-    #[error("content {id} is missing from the store or damaged there")]
-    LostBlob {
-        /// The content's hash.
+    /// A blob that was stored cannot be read back.
+    #[error("blob {id} is missing from the store or corrupt")]
+    MissingBlob {
+        /// Hash of the blob's content.
         id: String,
     },
     /// The scheduler refused the plan's graph, or its journal failed.
@@ -93,74 +95,89 @@ impl Error {
     }
 }
 
-/// Why a feature failed.
+/// Error that ends one feature.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum Failure {
-    /// Its tests passed before there was any code: they prove nothing.
-    #[error("its tests pass before anything was written, so they would prove nothing: {}", tests.join(", "))]
-    PassedAtOnce {
-        /// The tests' names.
+pub enum FeatureError {
+    /// The tests pass before any code is written.
+    #[error("tests pass before anything is written, so they prove nothing: {}", tests.join(", "))]
+    AlreadyPassing {
+        /// Names of the tests.
         tests: Vec<String>,
     },
-    /// A test found nothing to run.
-    #[error("test `{test}` ends with success but runs no test at all, so it would prove nothing")]
+    /// A test command succeeds and runs no tests.
+    #[error("test `{test}` succeeds but runs no tests, so it proves nothing")]
     NoTests {
-        /// The test's name.
+        /// Name of the test.
         test: String,
     },
-    /// A test could not be run.
+    /// A test cannot be run.
     #[error(transparent)]
     Test(#[from] greenwave_testing::Error),
-    /// The agent cannot be asked.
-    #[error("the agent cannot be asked")]
+    /// The agent failed in a way that another attempt would not cure.
+    #[error("cannot send the request to the agent")]
     Agent(#[source] greenwave_agents::Error),
-    /// All attempts are used up.
-    #[error("not done after {attempts} {}; the last one: {reason}", if *attempts == 1 { "attempt" } else { "attempts" })]
-    Attempts {
-        /// How many there were.
+    /// The last attempt was refused.
+    #[error("failed after {attempts} {}: {reason}", if *attempts == 1 { "attempt" } else { "attempts" })]
+    AttemptsExhausted {
+        /// Number of attempts.
         attempts: u32,
-        /// What was wrong with the last.
+        /// Why the last attempt was refused.
         reason: String,
     },
-    /// A file of the project is not what it was when the run began, or what the run had made of it.
-    #[error("`{path}` was changed in the project during the run; nothing of this feature was written there")]
-    ChangedOutside {
-        /// The file's path.
+    /// A file that the feature changes was changed in the project during the run.
+    #[error("`{path}` was changed in the project during the run; no file of this feature was written")]
+    ModifiedByUser {
+        /// Path of the file, relative to the project.
         path: String,
     },
-    /// A file that the feature makes is in the project already, though not among those that the run goes by.
+    /// A file that the feature creates exists in the project, ignored by version control or new.
     #[error(
-        "`{path}` is in the project already, as a file that is ignored there or that somebody has just made, and is \
-         not overwritten; nothing of this feature was written"
+        "`{path}` already exists in the project (ignored or newly created) and is not overwritten; no file \
+         of this feature was written"
     )]
-    AlreadyThere {
-        /// The file's path.
+    FileExists {
+        /// Path of the file, relative to the project.
         path: String,
     },
-    /// Something of the run as a whole failed while the feature was being worked on.
+    /// Something that the whole run needs failed while the feature was worked on.
     #[error(transparent)]
     Run(#[from] Error),
-    /// The code that works on it panicked: a defect of Greenwave.
-    #[error("an internal defect: {0}")]
-    Defect(String),
-    /// A phase of it took longer than any may.
-    #[error("it took longer than {0:?}")]
+    /// Greenwave, an agent or a test runner panicked. This is a bug.
+    #[error("internal error: {0}")]
+    Internal(String),
+    /// A stage took longer than its limit.
+    #[error("took longer than {0:?}")]
     TimedOut(Duration),
 }
 
-/// An error and what caused it, in one line.
+/// Returns an error and its chain of causes in one line, separated by `: `.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
-    let mut at = error.source();
-    while let Some(cause) = at {
-        let cause_text = cause.to_string();
-        // A transparent variant repeats its cause.
-        if !text.ends_with(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        at = cause.source();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chain_names_each_cause_once() {
+        let io = || std::io::Error::other("disk full");
+        let write = Error::io("write", "a.txt")(io());
+        assert_eq!(chain(&write), "cannot write a.txt: disk full");
+        // A transparent variant forwards `source` too, so it does not repeat its cause.
+        assert_eq!(chain(&FeatureError::from(write)), "cannot write a.txt: disk full");
+        // A cause is shown even if the text before it happens to end with the same words.
+        let same = Error::Store { operation: "read disk full", source: io().into() };
+        assert_eq!(chain(&same), "cannot read disk full the store: disk full");
+        let same = FeatureError::Agent(greenwave_agents::Error::BrokeOff { bytes: 0 });
+        assert!(chain(&same).starts_with("cannot send the request to the agent: "));
+    }
 }

@@ -1,101 +1,103 @@
-//! What a run tells those who watch it. Knows nothing of how it is shown.
+//! Events that a run publishes while it works.
 
 use serde::Serialize;
 
-/// A change worth seeing, the moment it happens.
+/// Event of a run, published when it happens.
+///
+/// Serialises as an object with the event's name in the key `event`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Event {
-    /// The run begins.
+    /// The run started.
     Started {
-        /// The plan's name.
+        /// Name of the plan.
         plan: String,
-        /// Features of the plan.
+        /// Number of features in the plan.
         features: usize,
-        /// Tests that may run at once.
+        /// Maximum number of tests that run at once.
         workers: u32,
-        /// Questions that may be with agents at once.
+        /// Maximum number of agent requests in flight.
         agents: u32,
-        /// Kinds of the plan's agents (`scripted`, `command`).
+        /// Kinds of the plan's agents (`scripted`, `command`), sorted.
         agent_kinds: Vec<String>,
     },
-    /// A feature is green from an earlier run, and its tests' results are known for the files as they are.
-    Kept {
-        /// The feature.
+    /// A feature is up to date: an earlier run made it green, and its tests have cached passes.
+    UpToDate {
+        /// Id of the feature.
         feature: String,
     },
-    /// A feature has moved on.
+    /// A feature moved to another phase or attempt.
     Phase {
-        /// The feature.
+        /// Id of the feature.
         feature: String,
-        /// Its phase now: red, yellow, review, merging, green, failed.
+        /// Label of the phase: checking, red, yellow, review, merging or green.
         phase: &'static str,
-        /// How often the agent has been asked, this time included; 0 before.
+        /// Number of the attempt, from 1; 0 before the first.
         attempt: u32,
     },
     /// A file of an answer is complete.
     File {
-        /// The feature.
+        /// Id of the feature.
         feature: String,
-        /// Which attempt it belongs to.
+        /// Number of the attempt, from 1.
         attempt: u32,
-        /// The file's path in the project.
+        /// Path of the file, relative to the project.
         path: String,
-        /// Its length in bytes.
+        /// Size of the file, in bytes.
         bytes: usize,
     },
     /// A test has a result.
     Tests {
-        /// The feature whose test it is.
+        /// Id of the feature that needs the result.
         feature: String,
-        /// The test's name.
+        /// Name of the test.
         test: String,
-        /// Where the result counts: red, yellow, review, merging.
+        /// Label of the phase that needs the result: checking, red, yellow, review or merging.
         phase: &'static str,
-        /// `passed`, or how it failed.
+        /// `passed`, or how the test failed.
         status: String,
-        /// Tests that passed, where the runner counted them.
+        /// Number of tests that passed, if the runner counts them.
         passed: Option<u32>,
-        /// Tests that failed, where the runner counted them.
+        /// Number of tests that failed, if the runner counts them.
         failed: Option<u32>,
-        /// Whether the result was known and the test was not run.
+        /// Whether the result was cached.
         cached: bool,
-        /// How long it took, now or when it was run.
+        /// Duration of the test when it ran, in seconds.
         seconds: f64,
     },
-    /// An attempt came to nothing, and this is why. Another may follow.
+    /// An attempt was refused. Another may follow.
     Refused {
-        /// The feature.
+        /// Id of the feature.
         feature: String,
-        /// Which attempt.
+        /// Number of the attempt, from 1.
         attempt: u32,
-        /// Why.
+        /// Why it was refused.
         reason: String,
     },
-    /// A feature's files are in the project.
+    /// The files of a feature were merged into the project.
     Merged {
-        /// The feature.
+        /// Id of the feature.
         feature: String,
-        /// Files it changed.
+        /// Number of changed files.
         files: usize,
-        /// Test results, its own and other features', that had to be made anew for the merge.
+        /// Number of tests, of this and of other green features, that ran for the merge.
         retested: usize,
-        /// Test results that were known.
+        /// Number of such tests whose result was cached.
         cached: usize,
     },
     /// A feature failed.
     Failed {
-        /// The feature.
+        /// Id of the feature.
         feature: String,
-        /// Why.
+        /// Why it failed.
         reason: String,
     },
-    /// A feature was never begun.
+    /// A feature was never started.
     Skipped {
-        /// The feature.
+        /// Id of the feature.
         feature: String,
-        /// The failed feature that it depends on.
+        /// Id of the failed feature that it depends on.
         because: String,
     },
 }

@@ -1,11 +1,13 @@
-//! Plans of features through coding agents: red (the tests fail), yellow (an agent writes), green (the tests
-//! pass and the files are in the project), many at once.
+//! Runs plans of features through coding agents: red, yellow, green, many features at once.
 //!
-//! A [`Plan`] names a project, agents and [`Feature`]s. An [`Engine`] opens what the plan needs under
-//! [`Settings`] and runs it; while it runs it tells [`Event`]s and live figures, and in the end a [`Report`].
-//! The work itself is done by the crates below: the scheduler decides what runs when, the cache holds test
-//! results, the store holds files and attempts, the streaming toolkit cuts answers into files, and the pools
-//! lend sessions with agents. This crate only joins them.
+//! For each feature, the engine checks that the feature's tests fail (red), has an agent write the
+//! code (yellow), and merges it into the project once the tests pass (green). Independent features
+//! run in parallel. A later run continues where an interrupted one stopped, and finished work is
+//! never repeated.
+//!
+//! A [`Plan`] names a project, agents and [`Feature`]s. [`Engine::open`] checks the plan and opens
+//! its parts under [`Settings`]. [`Engine::run`] publishes [`Event`]s while it works, and returns a
+//! [`Report`].
 //!
 //! ```
 //! use greenwave::{AgentSpec, Engine, Environment, Feature, Plan, Settings, Test};
@@ -43,42 +45,60 @@
 //! # }
 //! ```
 //!
-//! There are no features (of the crate). An [`Error`] keeps a run as a whole from being begun or carried on; a
-//! [`Failure`] is why one feature failed, and leaves those that do not depend on it alone.
+//! The work is done by the crates below this one, each useful alone: `greenwave-scheduler` decides
+//! what runs when, `greenwave-testing` runs tests and caches their results, `greenwave-storage`
+//! stores files and attempts, `greenwave-streaming` splits answers into files, and
+//! `greenwave-pooling` lends agent sessions.
+//!
+//! # Errors
+//!
+//! An [`Error`] keeps the whole run from starting or continuing. A [`FeatureError`] ends one
+//! feature; the features that depend on it are skipped.
+//!
+//! The crate has no Cargo features.
 
 mod adapters;
 mod confine;
+mod context;
 mod engine;
 mod error;
 mod event;
-mod feature;
+mod feature_run;
+mod green_record;
 mod merge;
-mod parts;
+mod metrics;
+mod phase;
 mod plan;
-mod profile;
 mod prompt;
-mod record;
 mod report;
-mod results;
+mod resources;
+mod result_store;
+mod resume;
+mod settings;
 mod stage;
+mod state;
+mod state_dir;
+mod steps;
+mod test_results;
+mod test_runner;
 #[cfg(test)]
 mod tests;
 mod tree;
 mod workspace;
 
-pub use confine::{Problem, Refusal};
+pub use confine::{PathError, PathProblem};
 pub use engine::Engine;
-pub use error::{Error, Failure, chain};
+pub use error::{Error, FeatureError, chain};
 pub use event::Event;
-pub use feature::{Course, Happening, Phase};
 pub use greenwave_agents::Error as AgentError;
 pub use greenwave_scheduler::{Graph, Stopper};
 pub use greenwave_telemetry::{Error as TelemetryError, MetricsEndpoint, MetricsServer};
 pub use greenwave_testing::{Environment, Error as TestError, STATE_DIRECTORY, Test, check_pattern};
-pub use plan::{AgentSpec, Feature, Place, Plan, PlanError, nearest};
-pub use profile::{
+pub use phase::{FeaturePolicy, Phase, PhaseEvent};
+pub use plan::{AgentSpec, Feature, FeatureId, Plan, PlanError, PlanLocation, nearest};
+pub use report::{FeatureReport, Report, Totals};
+pub use result_store::{ResultStore, ResultStoreError, ResultStoreStats};
+pub use settings::{
     AgentSettings, CacheSettings, Compression, MemorySettings, MetricsSettings, ParallelSettings,
     PoolSettings, Settings, StorageSettings, TestingSettings,
 };
-pub use report::{FeatureReport, Report, Totals};
-pub use results::{Results, ResultsError};

@@ -1,154 +1,259 @@
-//! Brings a green feature into the project: joined with what others have made, tested with it, written so
-//! that a kill at any moment leaves nothing half done. One at a time.
+//! Merges green features into the project, one at a time.
+//!
+//! A merge joins the feature's changes with the changes of other features, tests the result, and
+//! writes it so that a kill at any moment leaves nothing half done.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use crate::engine::{FeatureState, Shared};
-use crate::error::{Error, Failure};
+use parking_lot::Mutex;
+use tokio::sync::Mutex as AsyncMutex;
+
+use crate::context::RunContext;
+use crate::error::{Error, FeatureError};
 use crate::event::Event;
-use crate::feature::Happening;
-use crate::record::Record;
-use crate::stage::{Ended, no_workspace};
+use crate::green_record::GreenRecord;
+use crate::phase::PhaseEvent;
+use crate::plan::FeatureId;
+use crate::report::FeatureReport;
+use crate::state::{ActiveFeature, StageResult};
+use crate::test_results::run_test;
 use crate::tree::{self, Change, Conflict, Tree};
 use crate::workspace::{self, Workspace};
 
-/// The project as the run has made it.
-#[derive(Debug, Default)]
-pub(crate) struct Trunk {
-    /// Its files.
-    pub(crate) tree: Tree,
-    /// Features that are in it.
-    pub(crate) greens: BTreeSet<usize>,
-    /// A folder in which merges are tried before they reach the project.
-    pub(crate) workspace: Option<Workspace>,
+/// A queue of merges, with the current state of the project.
+#[derive(Debug)]
+pub(crate) struct MergeQueue {
+    ctx: Arc<RunContext>,
+    /// The project at the start of the run.
+    start: Tree,
+    /// Changes of each green feature. Empty for features that an earlier run made green, whose
+    /// changes are part of `start`.
+    changes: Mutex<BTreeMap<FeatureId, Vec<Change>>>,
+    trunk: AsyncMutex<Trunk>,
 }
 
-impl Shared {
-    pub(crate) async fn merge(&self, feature: usize, state: &mut FeatureState) -> Result<Ended, Failure> {
-        let own_tree = state.workspace.as_ref().ok_or_else(no_workspace)?.tree();
-        let own = tree::changes(&state.base, own_tree);
+/// The project as the run has made it.
+#[derive(Debug)]
+struct Trunk {
+    tree: Tree,
+    /// Features that are part of the tree.
+    green: BTreeSet<FeatureId>,
+    /// Workspace in which merges are tested. The first merge creates it.
+    workspace: Option<Workspace>,
+}
+
+/// Counts of the test results that a merge needed.
+#[derive(Debug, Clone, Copy, Default)]
+struct Verified {
+    retested: usize,
+    cached: usize,
+}
+
+impl MergeQueue {
+    /// Creates a queue for a project whose files are `start`, which include those of the `green`
+    /// features.
+    pub(crate) fn new(ctx: Arc<RunContext>, start: Tree, green: BTreeSet<FeatureId>) -> Self {
+        let changes = green.iter().map(|&id| (id, Vec::new())).collect();
+        let trunk = Trunk { tree: start.clone(), green, workspace: None };
+        Self { ctx, start, changes: Mutex::new(changes), trunk: AsyncMutex::new(trunk) }
+    }
+
+    /// Returns the current files of the project. Waits for the merge in progress.
+    pub(crate) async fn tree(&self) -> Tree {
+        self.trunk.lock().await.tree.clone()
+    }
+
+    /// Returns the files that a feature starts from: the project at the start of the run plus the
+    /// changes of the features that it depends on.
+    ///
+    /// Changes of other features are left out even if they are merged already, so that the agent's
+    /// prompt and the keys of the test results do not depend on timing.
+    pub(crate) async fn base_of(&self, id: FeatureId) -> Result<Tree, Error> {
+        let mut base = self.start.clone();
+        for ancestor in self.ctx.ancestors(id) {
+            let changes = self.changes.lock().get(ancestor).cloned().unwrap_or_default();
+            match tree::join(&base, &changes, &self.ctx.store).await? {
+                Ok(changes) => tree::apply(&mut base, &changes),
+                // The merges joined them in another order.
+                Err(_) => return Ok(self.tree().await),
+            }
+        }
+        Ok(base)
+    }
+
+    /// Adds a feature whose files are in the project since an earlier run.
+    pub(crate) async fn add_resumed(&self, id: FeatureId) {
+        self.changes.lock().insert(id, Vec::new());
+        self.trunk.lock().await.green.insert(id);
+    }
+
+    /// Merges a feature into the project. Waits for the merge in progress.
+    ///
+    /// # Errors
+    /// Fails if the project was changed by others, or if something cannot be read or written. Then
+    /// no file of the feature is in the project. A conflict or a failing test refuses the attempt
+    /// instead.
+    pub(crate) async fn merge(
+        &self,
+        id: FeatureId,
+        active: &mut ActiveFeature,
+        report: &mut FeatureReport,
+    ) -> Result<StageResult, FeatureError> {
+        let store = &self.ctx.store;
+        let own = tree::changes(&active.base, active.workspace.tree());
         let mut trunk = self.trunk.lock().await;
-        self.steps.pass("join").await;
-        let joined = match tree::join(&trunk.tree, &own, &self.store).await? {
+        self.ctx.steps.pass("join").await;
+        let joined = match tree::join(&trunk.tree, &own, store).await? {
             Ok(joined) => joined,
-            Err(conflict) => return self.start_over(state, &trunk.tree, &own, &conflict).await,
+            Err(conflict) => return self.refuse_conflict(active, &trunk.tree, &own, &conflict).await,
         };
         let mut candidate = trunk.tree.clone();
         tree::apply(&mut candidate, &joined);
-        if let Some(refused) = self.try_out(feature, state, &mut trunk, &candidate).await? {
-            // The next attempt begins with what is in the project, the feature's own files on top.
-            state.base.clone_from(&trunk.tree);
-            let workspace = state.workspace.as_mut().ok_or_else(no_workspace)?;
-            workspace.become_tree(&candidate, &self.store).await?;
-            return Ok(refused);
-        }
-        self.publish(feature, state, &joined).await?;
-        self.steps.pass("become green").await;
+        let verified = match self.verify_candidate(id, report, &mut trunk, &candidate).await? {
+            Ok(verified) => verified,
+            Err(refused) => {
+                // The next attempt starts from the project, with the feature's files on top.
+                active.base.clone_from(&trunk.tree);
+                active.workspace.check_out(&candidate, store).await?;
+                return Ok(refused);
+            }
+        };
+        self.write(id, report.attempts, &joined, verified).await?;
+        self.ctx.steps.pass("become green").await;
         trunk.tree = candidate;
-        trunk.greens.insert(feature);
-        self.green.lock().insert(feature, own);
-        Ok(Ended::Well(Happening::Passed))
+        trunk.green.insert(id);
+        self.changes.lock().insert(id, own);
+        Ok(StageResult::Completed(PhaseEvent::Passed))
     }
 
-    /// Runs the tests of this feature and of every green one on the candidate. Results for those that read
-    /// nothing of what has changed are known.
-    async fn try_out(
+    /// Removes the workspace of the queue.
+    pub(crate) async fn close(&self) {
+        if let Some(workspace) = self.trunk.lock().await.workspace.take() {
+            workspace.remove();
+        }
+    }
+
+    /// Runs the tests of the feature and of every green feature on the candidate. Tests whose
+    /// inputs are unchanged have cached results. The inner error refuses the attempt.
+    async fn verify_candidate(
         &self,
-        feature: usize,
-        state: &mut FeatureState,
+        id: FeatureId,
+        report: &mut FeatureReport,
         trunk: &mut Trunk,
         candidate: &Tree,
-    ) -> Result<Option<Ended>, Failure> {
-        let workspace = trunk.workspace.as_mut().ok_or_else(no_workspace)?;
-        workspace.become_tree(candidate, &self.store).await?;
-        let (root, mut retested, mut cached) = (workspace.root().to_owned(), 0, 0);
-        for other in std::iter::once(feature).chain(trunk.greens.iter().copied()) {
-            for test in &self.plan.features[other].tests {
-                let outcome = self.run_test(feature, state, test, &root, "merging").await?;
-                *(if outcome.was_known() { &mut cached } else { &mut retested }) += 1;
+    ) -> Result<Result<Verified, StageResult>, FeatureError> {
+        let workspace = self.workspace(&mut trunk.workspace)?;
+        workspace.check_out(candidate, &self.ctx.store).await?;
+        let mut verified = Verified::default();
+        for owner in std::iter::once(id).chain(trunk.green.iter().copied()) {
+            let owner = self.ctx.feature(owner);
+            for test in &owner.tests {
+                let outcome = run_test(&self.ctx, id, report, test, workspace.root(), "merging").await?;
+                if outcome.is_cached() {
+                    verified.cached += 1;
+                } else {
+                    verified.retested += 1;
+                }
                 if outcome.passed() {
                     continue;
                 }
-                let whose = &self.plan.features[other].id;
-                let reason =
-                    format!("joined with the project, test `{}` of `{whose}` {}", test.name, outcome.status);
+                let (test, owner) = (&test.name, &owner.id);
+                let reason = format!("after merging, test `{test}` of `{owner}` {}", outcome.status);
                 let feedback = format!("{reason}\n\n{}", String::from_utf8_lossy(&outcome.output));
-                return Ok(Some(Ended::Refused { reason, feedback }));
+                return Ok(Err(StageResult::Refused { reason, feedback }));
             }
         }
-        state.merged = (retested, cached);
-        Ok(None)
+        Ok(Ok(verified))
     }
 
-    /// Writes the changes into the project. First what is about to be written is recorded, so that a run that
-    /// is killed half-way is finished by the next.
-    async fn publish(&self, feature: usize, state: &FeatureState, joined: &[Change]) -> Result<(), Failure> {
-        for change in joined {
-            let now = workspace::state_of(&self.plan.project, &change.path)?;
-            if now != change.before {
-                return Err(changed_outside(change));
+    fn workspace<'a>(&self, workspace: &'a mut Option<Workspace>) -> Result<&'a mut Workspace, Error> {
+        match workspace {
+            Some(workspace) => Ok(workspace),
+            none => {
+                let root = self.ctx.work_dir().join(".merge");
+                Ok(none.insert(Workspace::new(root, Arc::clone(&self.ctx.project.in_flight))?))
             }
         }
-        self.steps.pass("flush before a merge").await;
-        self.flusher.flush().await?;
-        self.steps.pass("record a merge").await;
-        let id = &self.plan.features[feature].id;
-        let record = Record {
-            spec: self.specs[feature].clone(),
-            attempts: state.report.attempts,
+    }
+
+    /// Writes the changes into the project. Records them first, so that the next run finishes a
+    /// merge that was interrupted.
+    async fn write(
+        &self,
+        id: FeatureId,
+        attempts: u32,
+        joined: &[Change],
+        verified: Verified,
+    ) -> Result<(), FeatureError> {
+        let ctx = &self.ctx;
+        for change in joined {
+            if workspace::file_at(&ctx.plan.project, &change.path)? != change.before {
+                return Err(changed_by_user(change));
+            }
+        }
+        ctx.steps.pass("flush before a merge").await;
+        ctx.flusher.flush().await?;
+        ctx.steps.pass("record a merge").await;
+        let feature = &ctx.feature(id).id;
+        let record = GreenRecord {
+            definition: ctx.definition(id).to_owned(),
+            attempts,
             merged: joined.to_vec(),
             written: false,
         };
-        self.journal.record(id, &record.encode()).map_err(Error::from)?;
-        self.steps.pass("write a merge").await;
-        let written = workspace::perform_all(&self.project, joined, &self.store).await;
-        self.steps.pass("record a merge as written").await;
+        ctx.journal.record(feature, &record.encode()).map_err(Error::from)?;
+        ctx.steps.pass("write a merge").await;
+        let written = workspace::apply_or_revert(&ctx.project, joined, &ctx.store).await;
+        ctx.steps.pass("record a merge as written").await;
         if let Err(error) = written {
-            self.journal.forget(id).map_err(Error::from)?;
+            ctx.journal.forget(feature).map_err(Error::from)?;
             let changed = match &error {
-                Error::ChangedMeanwhile { path } => joined.iter().find(|change| change.path == *path),
+                Error::ConcurrentEdit { path } => joined.iter().find(|change| change.path == *path),
                 _ => None,
             };
-            return Err(changed.map_or_else(|| error.into(), changed_outside));
+            return Err(changed.map_or_else(|| error.into(), changed_by_user));
         }
-        self.journal.record(id, &Record { written: true, ..record }.encode()).map_err(Error::from)?;
-        self.steps.pass("publish a merge").await;
-        let (retested, cached) = state.merged;
-        self.emit(Event::Merged { feature: id.clone(), files: joined.len(), retested, cached }).await;
+        let record = GreenRecord { written: true, ..record };
+        ctx.journal.record(feature, &record.encode()).map_err(Error::from)?;
+        ctx.steps.pass("publish a merge").await;
+        let Verified { retested, cached } = verified;
+        ctx.emit(Event::Merged { feature: feature.clone(), files: joined.len(), retested, cached }).await;
         Ok(())
     }
 
-    /// A file has been changed by others in a way that cannot be joined: the agent is shown both, and begins
-    /// with the project as it is now and those of its files that nobody else has touched.
-    async fn start_over(
+    /// Refuses an attempt whose changes conflict with the project.
+    ///
+    /// The next prompt shows both sides. The next attempt starts from the project, with the
+    /// feature's files that nobody else has changed on top.
+    async fn refuse_conflict(
         &self,
-        state: &mut FeatureState,
+        active: &mut ActiveFeature,
         trunk: &Tree,
         own: &[Change],
         conflict: &Conflict,
-    ) -> Result<Ended, Failure> {
-        let untouched = |change: &&Change| {
+    ) -> Result<StageResult, FeatureError> {
+        let is_undisputed = |change: &&Change| {
             trunk.get(&change.path) == change.before.as_ref() && !tree::clashes(trunk, &change.path)
         };
-        let kept: Vec<Change> = own.iter().filter(untouched).cloned().collect();
+        let undisputed: Vec<Change> = own.iter().filter(is_undisputed).cloned().collect();
         let mut next = trunk.clone();
-        tree::apply(&mut next, &kept);
-        let workspace = state.workspace.as_mut().ok_or_else(no_workspace)?;
-        workspace.become_tree(&next, &self.store).await?;
-        state.base.clone_from(trunk);
+        tree::apply(&mut next, &undisputed);
+        active.workspace.check_out(&next, &self.ctx.store).await?;
+        active.base.clone_from(trunk);
         let reason = format!("`{}` was changed by another feature in the same place", conflict.path);
         let marked = conflict.marked.as_deref().unwrap_or("Its changes cannot be shown as text.");
         let feedback =
             format!("{reason}. Answer with the file as it should be after both changes.\n\n{marked}");
-        Ok(Ended::Refused { reason, feedback })
+        Ok(StageResult::Refused { reason, feedback })
     }
 }
 
-/// Why a merge fails of which a file is not what the run believes it to be.
-fn changed_outside(change: &Change) -> Failure {
+/// Returns the error for a file of a merge that the user has changed in the project.
+fn changed_by_user(change: &Change) -> FeatureError {
     let path = change.path.clone();
     match change.before {
-        None => Failure::AlreadyThere { path },
-        Some(_) => Failure::ChangedOutside { path },
+        None => FeatureError::FileExists { path },
+        Some(_) => FeatureError::ModifiedByUser { path },
     }
 }

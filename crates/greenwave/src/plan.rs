@@ -1,205 +1,220 @@
-//! What a plan is, and what makes it a sound one. Knows nothing of files it may come from, nor of running it.
+//! Plans: a project, agents and features, and the checks that a plan must pass.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use greenwave_scheduler::{Graph, GraphBuilder, Needs};
+use greenwave_scheduler::{Graph, GraphBuilder};
 use greenwave_testing::Test;
 
-/// Longest id of a feature, which is the name of a folder.
+/// Maximum length of a feature's id, in bytes. The id names a directory.
 const ID_BYTES_MAX: usize = 100;
-/// Slowest pace of a scripted agent.
+/// Maximum pace of a scripted agent.
 const PACE_MAX: f64 = 1e6;
 
-/// A project, agents, and the features they shall build.
+/// A project, agents, and the features that the agents build.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Plan {
-    /// What the plan is called in output.
+    /// Name of the plan in output.
     pub name: String,
-    /// The project's folder.
+    /// Directory of the project.
     pub project: PathBuf,
-    /// Agents by name.
+    /// Agents, by name.
     pub agents: BTreeMap<String, AgentSpec>,
-    /// Resources that features' tests need beside a worker, with how many units there are of each.
+    /// Number of units of each resource that tests can hold in addition to a worker, by name.
     pub resources: BTreeMap<String, u32>,
-    /// The features, in the order of the plan.
+    /// Features, in the order of the plan.
     pub features: Vec<Feature>,
 }
 
-/// How an agent is to be reached.
+/// Position of a feature in [`Plan::features`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FeatureId(usize);
+
+/// Configuration of an agent.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum AgentSpec {
-    /// Recorded answers, replayed.
+    /// An agent that replays recorded answers.
     Scripted {
-        /// The script's file.
+        /// File of the script.
         script: PathBuf,
-        /// What the recorded delays are multiplied by.
+        /// Factor for the recorded delays, from 0 to 1,000,000.
         pace: f64,
     },
-    /// A program that reads the prompt on its standard input and writes its answer to its standard output.
+    /// A program that reads the prompt from standard input and writes its answer to standard
+    /// output.
     Command {
         /// The program and its arguments.
         command: Vec<String>,
-        /// How long one answer may take; `None` for the profile's limit.
+        /// Maximum duration of one answer. `None` for the limit of the settings.
         time_max: Option<Duration>,
     },
 }
 
-/// A feature: tests that fail, and what an agent is told so that they pass.
+/// A feature: tests that fail, and a prompt for the agent that makes them pass.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Feature {
-    /// What other features call it.
+    /// Id of the feature, unique in the plan.
     pub id: String,
-    /// What it is called in output.
+    /// Title of the feature in output and in the prompt.
     pub title: String,
-    /// Features that must be green before this one begins.
+    /// Ids of features that must be green before this one starts.
     pub depends_on: Vec<String>,
-    /// What the agent is told.
+    /// Prompt for the agent.
     pub prompt: String,
-    /// The agent's name.
+    /// Name of the agent.
     pub agent: String,
-    /// What must fail before and pass after.
+    /// Tests that must fail before the feature is written and pass after.
     pub tests: Vec<Test>,
-    /// How often the agent is asked, at the most.
+    /// Maximum number of attempts, at least 1.
     pub attempts_max: u32,
-    /// Units of the plan's resources that its tests hold while they run.
+    /// Number of units of each resource that the tests hold while they run, by name.
     pub resources: BTreeMap<String, u32>,
-    /// A command that has the last word before the merge, run in the feature's copy of the project.
+    /// Command that must succeed before the merge. Runs in the feature's workspace.
     pub review: Option<Test>,
 }
 
-/// What is wrong with a plan. [`PlanError::place`] says where.
+/// Error in a plan. [`PlanError::location`] returns the part of the plan that it is about.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PlanError {
-    /// There is nothing to do.
+    /// The plan has no features.
     #[error("the plan has no features")]
     Empty,
-    /// Two features have one id.
+    /// Two features have the same id.
     #[error("feature `{id}` is defined twice")]
     DuplicateFeature {
-        /// The id.
+        /// Id of the feature.
         id: String,
     },
-    /// A feature's id is too long for the name of a folder.
-    #[error("`{id}` is no feature id: it is longer than {ID_BYTES_MAX} letters")]
+    /// A feature's id is too long for the name of a directory.
+    #[error("invalid value `{id}` for `id`: expected at most {ID_BYTES_MAX} bytes")]
     LongId {
-        /// The id.
+        /// Id of the feature.
         id: String,
     },
-    /// A feature's id cannot be the name of a folder.
+    /// A feature's id cannot be the name of a directory.
     #[error(
-        "`{id}` is no feature id: letters, digits, `-`, `_` and `.` make one, beginning with a letter or digit"
+        "invalid value `{id}` for `id`: expected letters, digits, `-`, `_` and `.`, starting with a letter or \
+         digit"
     )]
     InvalidId {
-        /// The id.
+        /// Id of the feature.
         id: String,
     },
-    /// A feature names a dependency, an agent or a resource that the plan does not have.
-    #[error(
-        "feature `{feature}` names {what} `{name}`, which the plan does not have{}",
-        did_you_mean(nearest)
-    )]
+    /// A feature names a dependency, an agent or a resource that the plan does not define.
+    #[error("unknown {what} `{name}` in feature `{feature}`{}", did_you_mean(nearest))]
     Unknown {
-        /// The feature.
+        /// Id of the feature.
         feature: String,
-        /// `dependency`, `agent` or `resource`.
+        /// Kind of the name: `dependency`, `agent` or `resource`.
         what: &'static str,
-        /// The name that nothing has.
+        /// The unknown name.
         name: String,
-        /// The name that comes nearest.
+        /// The most similar defined name, if one is similar.
         nearest: Option<String>,
     },
-    /// Features wait for each other in a circle.
-    #[error("features depend on each other in a circle: {}", circle(path))]
+    /// Features depend on each other in a cycle.
+    #[error("features depend on each other in a cycle: {}", cycle(path))]
     Cycle {
-        /// The ids along the circle.
+        /// Ids along the cycle. Each feature depends on the next one, the last on the first.
         path: Vec<String>,
     },
-    /// A resource's name is reserved.
-    #[error("`{resource}` is no name for a resource: it must not be empty or have a colon in it")]
+    /// A resource's name is empty or reserved.
+    #[error("invalid value `{resource}` for `resources`: expected a non-empty name without a colon")]
     InvalidResource {
-        /// The name.
+        /// Name of the resource.
         resource: String,
     },
-    /// A feature needs more of a resource than there is.
-    #[error("feature `{feature}` needs {wanted} of resource `{resource}`, of which the plan has {limit}")]
+    /// A feature needs more units of a resource than the plan has.
+    #[error("feature `{feature}` needs {wanted} of resource `{resource}`, but the plan has {limit}")]
     ResourceTooSmall {
-        /// The feature.
+        /// Id of the feature.
         feature: String,
-        /// The resource.
+        /// Name of the resource.
         resource: String,
-        /// Units it needs.
+        /// Number of units that the feature needs.
         wanted: u32,
-        /// Units there are.
+        /// Number of units that the plan has.
         limit: u32,
     },
-    /// A feature lacks something that it cannot do without.
+    /// A field of a feature is missing or invalid.
     #[error("feature `{feature}` {problem}")]
     Incomplete {
-        /// The feature.
+        /// Id of the feature.
         feature: String,
-        /// The field in question.
+        /// Name of the field.
         field: &'static str,
-        /// What is wrong with it.
+        /// The problem, as the rest of a sentence about its subject.
         problem: &'static str,
     },
-    /// An agent lacks something that it cannot do without.
+    /// The configuration of an agent is invalid.
     #[error("agent `{agent}` {problem}")]
     InvalidAgent {
-        /// The agent.
+        /// Name of the agent.
         agent: String,
-        /// What is wrong with it.
+        /// The problem, as the rest of a sentence about its subject.
         problem: &'static str,
     },
-    /// The project's folder is not there.
-    #[error("the project's folder {} {problem}", path.display())]
+    /// The project's directory does not exist.
+    #[error("project directory {} {problem}", path.display())]
     Project {
-        /// The folder.
+        /// Directory of the project.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem, as the rest of a sentence about its subject.
         problem: &'static str,
     },
 }
 
-/// Which part of a plan an error is about, for those who know where that part stands in a file.
+/// Part of a plan. A parser of plan files translates it into a position in the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place<'a> {
+pub enum PlanLocation<'a> {
     /// The plan as a whole.
     Plan,
-    /// The project's folder.
+    /// The project's directory.
     Project,
-    /// A resource.
+    /// A resource, by name.
     Resource(&'a str),
-    /// An agent.
+    /// An agent, by name.
     Agent(&'a str),
-    /// A feature's field; where a value is given, that one of the field's values.
+    /// A field of a feature, or one value of the field.
     Feature {
-        /// The feature's id.
+        /// Id of the feature.
         id: &'a str,
-        /// The field's name.
+        /// Name of the field.
         field: &'static str,
-        /// The value within the field.
+        /// The value, if the field has several.
         value: Option<&'a str>,
-        /// Which feature of that id, from 0.
+        /// Index of the feature among those with this id, from 0.
         occurrence: usize,
     },
 }
 
+impl FeatureId {
+    /// Returns the id of the feature at `index`, from 0.
+    pub const fn from_index(index: usize) -> Self {
+        Self(index)
+    }
+
+    /// Returns the feature's index in [`Plan::features`].
+    pub const fn index(self) -> usize {
+        self.0
+    }
+}
+
 impl PlanError {
-    /// The part of the plan in question.
-    pub fn place(&self) -> Place<'_> {
-        let feature = |id, field, value| Place::Feature { id, field, value, occurrence: 0 };
+    /// Returns the part of the plan that the error is about.
+    pub fn location(&self) -> PlanLocation<'_> {
+        let feature = |id, field, value| PlanLocation::Feature { id, field, value, occurrence: 0 };
         match self {
-            PlanError::Empty => Place::Plan,
-            PlanError::InvalidResource { resource } => Place::Resource(resource),
+            PlanError::Empty => PlanLocation::Plan,
+            PlanError::InvalidResource { resource } => PlanLocation::Resource(resource),
             PlanError::LongId { id } => feature(id, "id", None),
-            PlanError::Project { .. } => Place::Project,
-            PlanError::InvalidAgent { agent, .. } => Place::Agent(agent),
+            PlanError::Project { .. } => PlanLocation::Project,
+            PlanError::InvalidAgent { agent, .. } => PlanLocation::Agent(agent),
             PlanError::DuplicateFeature { id } => {
-                Place::Feature { id, field: "id", value: None, occurrence: 1 }
+                PlanLocation::Feature { id, field: "id", value: None, occurrence: 1 }
             }
             PlanError::InvalidId { id } => feature(id, "id", None),
             PlanError::Unknown { feature: id, what: "dependency", name, .. } => {
@@ -210,7 +225,7 @@ impl PlanError {
             PlanError::Cycle { path } => match &path[..] {
                 [first, .., last] => feature(last, "depends_on", Some(first)),
                 [only] => feature(only, "depends_on", Some(only)),
-                [] => Place::Plan,
+                [] => PlanLocation::Plan,
             },
             PlanError::ResourceTooSmall { feature: id, .. } => feature(id, "resources", None),
             PlanError::Incomplete { feature: id, field, .. } => feature(id, field, None),
@@ -219,11 +234,11 @@ impl PlanError {
 }
 
 impl Plan {
-    /// Checks the plan and gives its graph: a node a feature, with its position in `features`.
+    /// Checks the plan and returns its graph, with a node for each feature.
     ///
     /// # Errors
-    /// The first [`PlanError`] in the order of the plan; a cycle, which has no such place, last.
-    pub fn graph(&self) -> Result<Graph<usize>, PlanError> {
+    /// Returns the first [`PlanError`] in the order of the plan. A cycle is found last.
+    pub fn graph(&self) -> Result<Graph<FeatureId>, PlanError> {
         if self.features.is_empty() {
             return Err(PlanError::Empty);
         }
@@ -235,7 +250,7 @@ impl Plan {
         self.features.iter().try_for_each(|feature| self.check_feature(feature))?;
         let mut graph = GraphBuilder::new();
         for (at, feature) in self.features.iter().enumerate() {
-            graph.task(&feature.id, at);
+            graph.task(&feature.id, FeatureId(at));
             feature.depends_on.iter().for_each(|dependency| {
                 graph.depends_on(&feature.id, dependency);
             });
@@ -243,22 +258,17 @@ impl Plan {
         graph.build().map_err(|error| match error {
             greenwave_scheduler::Error::Cycle { path } => PlanError::Cycle { path },
             greenwave_scheduler::Error::DuplicateTask { id } => PlanError::DuplicateFeature { id },
-            // Unknown names were found above, with the nearest known one.
+            // Unknown names were found above, with the most similar name.
             _ => PlanError::Empty,
         })
-    }
-
-    /// What a feature's tests hold while they run, beside a worker.
-    pub(crate) fn needs(feature: &Feature) -> Needs {
-        feature.resources.iter().fold(Needs::nothing(), |needs, (name, units)| needs.of(name, *units))
     }
 
     fn check_project(&self) -> Result<(), PlanError> {
         let problem = match self.project.metadata() {
             Ok(metadata) if metadata.is_dir() => return Ok(()),
-            Ok(_) => "is no folder",
+            Ok(_) => "is not a directory",
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => "does not exist",
-            Err(_) => "cannot be looked at",
+            Err(_) => "cannot be read",
         };
         Err(PlanError::Project { path: self.project.clone(), problem })
     }
@@ -269,18 +279,18 @@ impl Plan {
         }
         let ids = || self.features.iter().map(|other| other.id.as_str());
         let mut characters = feature.id.chars();
-        let begins_well = characters.next().is_some_and(|first| first.is_ascii_alphanumeric());
-        if !begins_well || !characters.all(|other| other.is_ascii_alphanumeric() || "-_.".contains(other)) {
+        let starts_well = characters.next().is_some_and(|first| first.is_ascii_alphanumeric());
+        if !starts_well || !characters.all(|other| other.is_ascii_alphanumeric() || "-_.".contains(other)) {
             return Err(PlanError::InvalidId { id: feature.id.clone() });
         }
         if ids().filter(|id| *id == feature.id).count() > 1 {
             return Err(PlanError::DuplicateFeature { id: feature.id.clone() });
         }
-        let unknown = |what, name: &str, known: &mut dyn Iterator<Item = &str>| PlanError::Unknown {
+        let unknown = |what, name: &str, defined: &mut dyn Iterator<Item = &str>| PlanError::Unknown {
             feature: feature.id.clone(),
             what,
             name: name.to_owned(),
-            nearest: nearest(name, known),
+            nearest: nearest(name, defined),
         };
         if let Some(name) = feature.depends_on.iter().find(|name| !ids().any(|id| id == *name)) {
             return Err(unknown("dependency", name, &mut ids()));
@@ -304,7 +314,7 @@ impl Plan {
 fn check_agent(name: &str, agent: &AgentSpec) -> Result<(), PlanError> {
     let problem = match agent {
         AgentSpec::Scripted { pace, .. } if !(0.0..=PACE_MAX).contains(pace) => {
-            "has a pace that is not from 0 to 1000000"
+            "has an invalid pace: expected 0 to 1000000"
         }
         AgentSpec::Command { command, .. } if command.is_empty() => "has an empty command",
         _ => return Ok(()),
@@ -314,15 +324,15 @@ fn check_agent(name: &str, agent: &AgentSpec) -> Result<(), PlanError> {
 
 fn check_contents(feature: &Feature) -> Result<(), PlanError> {
     let (field, problem) = if feature.tests.is_empty() {
-        ("tests", "has no tests, so nothing could show that it is done")
+        ("tests", "has no tests: expected at least one, which shows that the feature is done")
     } else if feature.attempts_max == 0 {
-        ("attempts", "has 0 attempts; it needs at least 1")
+        ("attempts", "has 0 attempts: expected at least 1")
     } else if feature.tests.iter().any(|test| test.command.is_empty()) {
         ("tests", "has a test with an empty command")
     } else if feature.review.iter().any(|review| review.command.is_empty()) {
         ("review", "has a review with an empty command")
     } else if feature.tests.iter().chain(&feature.review).any(|test| !stays_inside(&test.directory)) {
-        ("tests", "has a test whose folder is not inside the project")
+        ("tests", "has a test whose directory is outside the project")
     } else if feature.prompt.trim().is_empty() {
         ("prompt", "has an empty prompt")
     } else {
@@ -331,23 +341,24 @@ fn check_contents(feature: &Feature) -> Result<(), PlanError> {
     Err(PlanError::Incomplete { feature: feature.id.clone(), field, problem })
 }
 
-/// Whether a folder that tests run in is inside the project, going by its path.
+/// Returns whether a test's directory is inside the project. Does not resolve symbolic links.
 fn stays_inside(directory: &std::path::Path) -> bool {
     use std::path::Component;
     directory.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir))
 }
 
-/// The known name that is most like one that is not known, if any is much like it.
-pub fn nearest(name: &str, known: &mut dyn Iterator<Item = &str>) -> Option<String> {
-    let likeness = |other: &str| strsim::jaro_winkler(name, other);
-    let best = known.max_by(|a, b| likeness(a).total_cmp(&likeness(b)))?;
-    (likeness(best) > 0.75).then(|| best.to_owned())
+/// Returns the candidate that is most similar to an unknown name, if one is similar enough to
+/// suggest.
+pub fn nearest(name: &str, candidates: &mut dyn Iterator<Item = &str>) -> Option<String> {
+    let similarity = |other: &str| strsim::jaro_winkler(name, other);
+    let best = candidates.max_by(|a, b| similarity(a).total_cmp(&similarity(b)))?;
+    (similarity(best) > 0.75).then(|| best.to_owned())
 }
 
 fn did_you_mean(nearest: &Option<String>) -> String {
     nearest.as_ref().map(|name| format!("; did you mean `{name}`?")).unwrap_or_default()
 }
 
-fn circle(path: &[String]) -> String {
+fn cycle(path: &[String]) -> String {
     path.iter().chain(path.first()).map(String::as_str).collect::<Vec<_>>().join(" -> ")
 }

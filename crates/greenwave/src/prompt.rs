@@ -1,12 +1,15 @@
-//! What an agent is told. Knows nothing of agents, and adds only what an answer must look like.
+//! Composes the prompt of an attempt.
 
 use crate::plan::Feature;
 
-/// Most bytes of a failure's text that are handed on: its end, where runners say what matters.
+/// Maximum size of the feedback in a prompt, in bytes. Its end is used, where test runners print
+/// their summary.
 const FEEDBACK_BYTES_MAX: usize = 8 * 1024;
 
-/// The prompt for an attempt at a feature, given what went wrong before: for the first attempt how the
-/// tests fail without any code, for later ones why the last was refused.
+/// Composes the prompt for an attempt, from 1.
+///
+/// `feedback` is the output of the failing tests for the first attempt, and the reason why the last
+/// attempt was refused for later ones.
 pub(crate) fn compose(feature: &Feature, attempt: u32, feedback: &str) -> String {
     let before = if attempt == 1 {
         "Before anything is written, the tests fail like this:".to_owned()
@@ -25,7 +28,7 @@ pub(crate) fn compose(feature: &Feature, attempt: u32, feedback: &str) -> String
 fn end_of(text: &str) -> &str {
     let from = text.len().saturating_sub(FEEDBACK_BYTES_MAX);
     let from = (from..text.len()).find(|&at| text.is_char_boundary(at)).unwrap_or(text.len());
-    // From the start of a line, if there is one.
+    // Starts at a whole line, if there is one.
     let line = text[from..].find('\n').filter(|_| from > 0).map_or(0, |at| at + 1);
     &text[from + line..]
 }
@@ -35,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn long_texts_keep_their_end_in_whole_lines() {
+    fn long_feedback_is_cut_to_whole_lines_at_its_end() {
         let text = "ä".repeat(FEEDBACK_BYTES_MAX) + "\nlast line";
         assert_eq!(end_of(&text), "last line");
         assert_eq!(end_of("short"), "short");

@@ -1,82 +1,83 @@
-//! What became of a run. Knows nothing of how it is shown.
+//! The report of a finished run.
 
 use std::time::Duration;
 
 use serde::Serialize;
 
-/// What became of a plan.
+/// Report of a run.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
-    /// The plan's name.
+    /// Name of the plan.
     pub plan: String,
-    /// The features in the order of the plan.
+    /// Reports of the features, in the order of the plan.
     pub features: Vec<FeatureReport>,
-    /// The figures of the whole run.
+    /// Figures of the whole run.
     pub totals: Totals,
 }
 
-/// What became of a feature.
+/// Report of a feature.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct FeatureReport {
-    /// The feature.
+    /// Id of the feature.
     pub feature: String,
-    /// Its last phase.
+    /// Label of its last phase.
     pub phase: &'static str,
-    /// Whether it was green already, by an earlier run.
-    pub kept: bool,
-    /// How often the agent was asked for it, by the run that made it green.
+    /// Whether an earlier run made it green and its tests still pass.
+    pub up_to_date: bool,
+    /// Number of attempts, by the run that made it green.
     pub attempts: u32,
-    /// Tests that passed at the end, where runners counted them.
+    /// Number of tests that passed at the end, if runners count them.
     pub tests: Option<u32>,
-    /// Test commands that were run for it in this run.
+    /// Number of test commands that ran for it in this run.
     pub tests_run: u32,
-    /// Test commands whose result was known.
+    /// Number of test commands whose result was cached.
     pub tests_cached: u32,
-    /// Time spent working on it, waiting left out.
+    /// Time spent on it, without waiting. Serialised in seconds.
     #[serde(serialize_with = "seconds")]
     pub busy: Duration,
     /// Why it failed or was skipped.
     pub reason: Option<String>,
 }
 
-/// The figures of a run.
+/// Figures of a run.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Totals {
-    /// From the start to the end.
+    /// Wall-clock time. Serialised in seconds.
     #[serde(serialize_with = "seconds")]
     pub wall: Duration,
-    /// The sum of all the work: what one stage after another would have taken.
+    /// Sum of the times of all stages: the run's duration without parallelism. Serialised in
+    /// seconds.
     #[serde(serialize_with = "seconds")]
-    pub one_after_another: Duration,
-    /// Questions that agents were asked.
-    pub questions: u32,
-    /// Test commands that were run.
+    pub sequential: Duration,
+    /// Number of requests to agents.
+    pub requests: u32,
+    /// Number of test commands that ran.
     pub tests_run: u32,
-    /// Test commands whose result was known.
+    /// Number of test commands whose result was cached.
     pub tests_cached: u32,
-    /// The time that the tests with known results had taken when they were run.
+    /// Time that the cached tests took when they ran. Serialised in seconds.
     #[serde(serialize_with = "seconds")]
-    pub tests_saved: Duration,
-    /// Busy time of the workers over what they could have done, from 0 to 1.
+    pub time_saved: Duration,
+    /// Share of the workers' time that was busy, from 0 to 1.
     pub efficiency: f64,
-    /// Most workers that were busy at once.
+    /// Maximum number of workers that were busy at once.
     pub workers_peak: u32,
-    /// Most memory that was resident, in units of 10⁶ bytes.
+    /// Peak of resident memory, in units of 10⁶ bytes.
     pub memory_peak_mb: u64,
-    /// Bytes of contents in memory, at most.
+    /// Peak size of stored contents in memory, in bytes.
     pub storage_peak_bytes: u64,
-    /// Contents that were moved from memory to disk.
+    /// Number of contents that were moved from memory to disk.
     pub storage_spilled: u64,
-    /// How contents on disk are compressed.
+    /// Compression of contents on disk.
     pub storage_codec: String,
-    /// Bytes that contents on disk occupy.
+    /// Size of contents on disk, in bytes.
     pub storage_stored_bytes: u64,
-    /// Bytes of the same contents before compression.
+    /// Size of the same contents before compression, in bytes.
     pub storage_raw_bytes: u64,
 }
 
 impl Report {
-    /// Whether every feature is green.
+    /// Returns whether every feature is green.
     pub fn all_green(&self) -> bool {
         self.features.iter().all(|feature| feature.phase == "green")
     }

@@ -1,3 +1,3 @@
-//! Tests that need private items: the engine run as a whole, with agents and tests that are values.
+//! Tests of private items: whole runs of the engine with simulated agents and tests.
 
 mod simulation;

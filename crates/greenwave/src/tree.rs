@@ -1,5 +1,4 @@
-//! The files of a project at one moment, by content, and how two changes of them are joined. Knows nothing
-//! of folders on disk or of what the files are for.
+//! Trees of files by content, and three-way merges of changes to them.
 
 use std::collections::BTreeMap;
 
@@ -8,34 +7,34 @@ use greenwave_storage::{BlobId, Store};
 use greenwave_testing::EntryKind;
 use serde::{Deserialize, Serialize};
 
-use crate::Error;
+use crate::error::Error;
 
-/// Files by plain relative path (`src/lib.rs`).
+/// Files of a project at one moment, by normalised relative path (`src/lib.rs`).
 pub(crate) type Tree = BTreeMap<String, File>;
 
-/// One file: what it is and what is in it.
+/// A file: its kind and its content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct File {
-    /// Whether it is executable, or a symbolic link.
+    /// Plain file, executable file or symbolic link.
     #[serde(with = "kind_as_number")]
     pub(crate) kind: EntryKind,
-    /// Its content, or a link's target.
+    /// Hash of the content, or of a link's target.
     #[serde(with = "id_as_text")]
     pub(crate) blob: BlobId,
 }
 
-/// What became of one file. `None` is a file that is not there.
+/// A change of one file. `None` means that the file does not exist.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Change {
-    /// The file's path.
+    /// Path of the file.
     pub(crate) path: String,
-    /// What it was.
+    /// State before the change.
     pub(crate) before: Option<File>,
-    /// What it is.
+    /// State after the change.
     pub(crate) after: Option<File>,
 }
 
-/// The changes that lead from one tree to another, by path.
+/// Returns the changes that lead from one tree to another, sorted by path.
 pub(crate) fn changes(before: &Tree, after: &Tree) -> Vec<Change> {
     let mut paths: Vec<&String> = before.keys().chain(after.keys()).collect();
     paths.sort_unstable();
@@ -48,20 +47,23 @@ pub(crate) fn changes(before: &Tree, after: &Tree) -> Vec<Change> {
     paths.into_iter().map(change).filter(|change| change.before != change.after).collect()
 }
 
-/// A file that two sides changed in ways that cannot be joined.
+/// A file that two sides changed in a way that cannot be merged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Conflict {
-    /// The file's path.
+    /// Path of the file.
     pub(crate) path: String,
-    /// The file with both sides marked, where it is text.
+    /// Content with conflict markers, if the file is text.
     pub(crate) marked: Option<String>,
 }
 
-/// Joins changes into a tree, and says what each of them came to there. Where a file has changed on both
-/// sides, lines are joined as `diff3` does.
+/// Joins changes into a tree. Returns the changes to make in the tree.
+///
+/// A file that changed on both sides is merged by lines, as `diff3` does (Khanna, Kunal and Pierce,
+/// "A Formal Investigation of Diff3", 2007).
 ///
 /// # Errors
-/// [`Error::Store`] if a content is not to be had; inside, the first [`Conflict`].
+/// [`Error::Store`] or [`Error::MissingBlob`] if a content cannot be read. The inner error is the
+/// first [`Conflict`].
 pub(crate) async fn join(
     tree: &Tree,
     changes: &[Change],
@@ -89,15 +91,15 @@ pub(crate) async fn join(
     Ok(Ok(joined))
 }
 
-/// Whether a file cannot be in a tree because a file is where it needs a folder, or the other way round.
+/// Returns whether a path needs a directory where the tree has a file, or the other way round.
 pub(crate) fn clashes(tree: &Tree, path: &str) -> bool {
     let mut above = path.match_indices('/').map(|(at, _)| &path[..at]);
     let below = format!("{path}/");
-    above.any(|folder| tree.contains_key(folder))
+    above.any(|parent| tree.contains_key(parent))
         || tree.range(below.clone()..).next().is_some_and(|(first, _)| first.starts_with(&below))
 }
 
-/// Performs changes on a tree.
+/// Applies changes to a tree.
 pub(crate) fn apply(tree: &mut Tree, changes: &[Change]) {
     for change in changes {
         match change.after {
@@ -107,13 +109,10 @@ pub(crate) fn apply(tree: &mut Tree, changes: &[Change]) {
     }
 }
 
-/// A blob's content.
+/// Returns the content of a blob.
 pub(crate) async fn content(store: &Store, id: &BlobId) -> Result<Bytes, Error> {
-    let found = store
-        .get_blob(id)
-        .await
-        .map_err(|error| Error::Store { operation: "read from", source: error.into() })?;
-    found.ok_or_else(|| Error::LostBlob { id: id.to_string() })
+    let found = store.get_blob(id).await.map_err(Error::store("read from"))?;
+    found.ok_or_else(|| Error::MissingBlob { id: id.to_string() })
 }
 
 async fn join_file(
@@ -138,8 +137,7 @@ async fn join_file(
     };
     match diffy::merge(base, ours, theirs) {
         Ok(text) => {
-            let put = store.put_blob(Bytes::from(text)).await;
-            let blob = put.map_err(|error| Error::Store { operation: "write to", source: error.into() })?;
+            let blob = store.put_blob(Bytes::from(text)).await.map_err(Error::store("write to"))?;
             let kind = if before.kind == now.kind { after.kind } else { now.kind };
             Ok(Ok(File { kind, blob }))
         }
@@ -156,7 +154,8 @@ mod kind_as_number {
 
     pub(super) fn deserialize<'de, D: serde::Deserializer<'de>>(input: D) -> Result<EntryKind, D::Error> {
         let number = u8::deserialize(input)?;
-        EntryKind::from_number(number).ok_or_else(|| serde::de::Error::custom("no kind of file"))
+        EntryKind::from_number(number)
+            .ok_or_else(|| serde::de::Error::custom(format_args!("invalid kind of file {number}")))
     }
 }
 

@@ -1,4 +1,4 @@
-//! A folder that is kept equal to a tree. Knows nothing of features, agents or tests.
+//! Workspaces: private copies of the project. Writes changes into them and into the project.
 
 use std::fs;
 use std::io::{self, Write};
@@ -9,153 +9,180 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use greenwave_storage::{BlobId, Store};
-use greenwave_testing::EntryKind;
+use greenwave_testing::{EntryKind, Manifest};
 use tokio::sync::RwLock;
 
-use crate::parts::Steps;
+use crate::confine;
+use crate::error::Error;
+use crate::steps::Steps;
 use crate::tree::{self, Change, File, Tree};
-use crate::{Error, confine};
 
-/// Most bytes of file contents that are held at once while a folder is brought up to date.
+/// Maximum size of file contents in memory while changes are written, in bytes.
 const BATCH_BYTES_MAX: usize = 8 << 20;
 
-/// What files are called while they are written, before they get their names.
-const BESIDE: &str = ".greenwave-tmp-";
+/// Prefix of temporary files, which are renamed to their final names.
+const TEMPORARY_PREFIX: &str = ".greenwave-tmp-";
 
-/// Held by writes in flight, which go on in a thread of their own when the stage that wanted them is
-/// aborted; holds the lock of the project's state, so that no other run begins before they have ended.
+/// Read-locked by writes in flight. A write continues in its own thread when its stage is aborted.
+///
+/// Holds the lock of the project's state, so that no other run starts before all writes have ended.
 pub(crate) type InFlight = Arc<RwLock<Option<fs::File>>>;
 
-/// A directory in which changes are performed.
+/// A directory in which changes are written.
 #[derive(Debug, Clone)]
-pub(crate) struct Place {
+pub(crate) struct Destination {
     pub(crate) root: PathBuf,
     pub(crate) in_flight: InFlight,
     pub(crate) steps: Steps,
-    /// Whether others write there at any moment. A file is then compared with what it was before
-    /// immediately before it is written: it may have changed while the merge was made durable.
+    /// Whether this is the project, where the user may write at any moment. Each file is then
+    /// compared with its expected state immediately before it is written.
     pub(crate) is_project: bool,
 }
 
-/// A folder of our own, equal to a tree but for what programs that ran in it have left there.
+/// A private directory that holds the files of a tree, plus files that programs have left there.
 #[derive(Debug)]
 pub(crate) struct Workspace {
-    place: Place,
+    destination: Destination,
     tree: Tree,
-    /// Bringing it up to date has failed half-way, so that nobody knows what is in it.
-    is_unsure: bool,
+    /// Whether a check-out failed half-way, so that the directory's content is undefined.
+    is_inconsistent: bool,
 }
 
 impl Workspace {
-    /// An empty folder. Whatever an earlier run left there is removed.
+    /// Creates an empty workspace. Removes files of an earlier run from the directory.
     ///
     /// # Errors
     /// [`Error::Io`].
     pub(crate) fn new(root: PathBuf, in_flight: InFlight) -> Result<Self, Error> {
-        // What a killed run leaves half done in here is cleared by the next one: no step of it matters.
-        let place = Place { root, in_flight, steps: Steps::default(), is_project: false };
-        let mut workspace = Self { place, tree: Tree::new(), is_unsure: false };
+        // Steps do not matter here: the next run clears the workspaces of a killed run.
+        let destination = Destination { root, in_flight, steps: Steps::default(), is_project: false };
+        let mut workspace = Self { destination, tree: Tree::new(), is_inconsistent: false };
         workspace.clear()?;
         Ok(workspace)
     }
 
     fn clear(&mut self) -> Result<(), Error> {
-        let root = &self.place.root;
+        let root = &self.destination.root;
         match fs::remove_dir_all(root) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(Error::io("clear", root)(error));
             }
-            _ => fs::create_dir_all(root).map_err(Error::io("make", root))?,
+            _ => fs::create_dir_all(root).map_err(Error::io("create", root))?,
         }
         self.tree.clear();
-        self.is_unsure = false;
+        self.is_inconsistent = false;
         Ok(())
     }
 
-    /// The folder.
+    /// Returns the directory.
     pub(crate) fn root(&self) -> &Path {
-        &self.place.root
+        &self.destination.root
     }
 
-    /// What is in it.
+    /// Returns the files of the workspace.
     pub(crate) fn tree(&self) -> &Tree {
         &self.tree
     }
 
-    /// Brings the folder from its tree to another, touching only what differs.
+    /// Changes the workspace to another tree. Touches only files that differ.
     ///
     /// # Errors
-    /// [`Error::Io`] or [`Error::Store`]; the folder is then something between the two, and this call may be repeated.
-    pub(crate) async fn become_tree(&mut self, tree: &Tree, store: &Store) -> Result<(), Error> {
-        if self.is_unsure {
+    /// [`Error::Io`] or [`Error::Store`]. The workspace is then inconsistent until the next
+    /// successful check-out, which starts from an empty directory.
+    pub(crate) async fn check_out(&mut self, tree: &Tree, store: &Store) -> Result<(), Error> {
+        if self.is_inconsistent {
             self.clear()?;
         }
         let changes = tree::changes(&self.tree, tree);
-        self.is_unsure = true;
-        perform(&self.place, &changes, store).await?;
-        self.is_unsure = false;
+        self.is_inconsistent = true;
+        apply(&self.destination, &changes, store).await?;
+        self.is_inconsistent = false;
         self.tree.clone_from(tree);
         Ok(())
     }
 
-    /// Writes a file that somebody named, if its path stays inside.
+    /// Writes a file that an agent named, if the path stays inside the workspace. Returns its path
+    /// with symbolic links resolved.
     ///
     /// # Errors
-    /// [`Error::Refused`] with the path, [`Error::Io`], or [`Error::Store`].
+    /// [`Error::InvalidPath`] with the path, [`Error::Io`], or [`Error::Store`].
     pub(crate) async fn write(&mut self, path: &str, content: Bytes, store: &Store) -> Result<String, Error> {
         let path = confine::inside(self.root(), &confine::plain(path)?)?;
         let target = self.root().join(&path);
         let kind = self.tree.get(&path).map_or(EntryKind::Plain, |file| file.kind);
         put(&target, kind, &content).map_err(Error::io("write", &target))?;
-        let stored = store.put_blob(content).await;
-        let blob = stored.map_err(|error| Error::Store { operation: "write to", source: error.into() })?;
+        let blob = store.put_blob(content).await.map_err(Error::store("write to"))?;
         self.tree.insert(path.clone(), File { kind, blob });
         Ok(path)
     }
 
-    /// Removes the folder.
+    /// Removes the directory.
     pub(crate) fn remove(self) {
         if let Err(error) = fs::remove_dir_all(self.root()) {
-            tracing::warn!(%error, folder = %self.root().display(), "could not remove a workspace");
+            tracing::warn!(%error, directory = %self.root().display(), "cannot remove a workspace");
         }
     }
 }
 
-/// Performs changes in a folder, all of them or none: what was changed before one failed is undone.
-pub(crate) async fn perform_all(place: &Place, changes: &[Change], store: &Store) -> Result<(), Error> {
-    let Err(error) = perform(place, changes, store).await else { return Ok(()) };
-    undo(place, changes, store).await;
+/// Reads the files of a project into the store, and returns their tree.
+///
+/// Leaves out files that the project's ignore files name, and files whose names are not UTF-8.
+pub(crate) async fn capture(project: &Path, store: &Store) -> Result<Tree, Error> {
+    let manifest =
+        Manifest::of_project(project).map_err(|source| Error::Project { source: source.into() })?;
+    let mut tree = Tree::new();
+    for (path, entry) in manifest.files() {
+        let Some(name) = path.to_str() else {
+            tracing::warn!(path = %path.display(), "skipped a file whose name is not UTF-8");
+            continue;
+        };
+        let content = read(&project.join(path), entry.kind).map_err(Error::io("read", project.join(path)))?;
+        let blob = store.put_blob(content).await.map_err(Error::store("write to"))?;
+        tree.insert(name.to_owned(), File { kind: entry.kind, blob });
+    }
+    Ok(tree)
+}
+
+/// Writes all changes or none: if one fails, reverts those before it.
+pub(crate) async fn apply_or_revert(
+    destination: &Destination,
+    changes: &[Change],
+    store: &Store,
+) -> Result<(), Error> {
+    let Err(error) = apply(destination, changes, store).await else { return Ok(()) };
+    revert(destination, changes, store).await;
     Err(error)
 }
 
-/// Undoes changes as far as they were made. What cannot be undone is warned of.
-pub(crate) async fn undo(place: &Place, changes: &[Change], store: &Store) {
+/// Reverts those changes that were made. Logs a warning for each file that cannot be reverted.
+pub(crate) async fn revert(destination: &Destination, changes: &[Change], store: &Store) {
     for change in changes {
-        let undone = Change { path: change.path.clone(), before: change.after, after: change.before };
-        if state_of(&place.root, &change.path).is_ok_and(|now| now == change.after && now != change.before)
-            && let Err(error) = perform(place, &[undone], store).await
-        {
-            tracing::warn!(%error, path = change.path, "a file of a merge that failed could not be put back");
+        let inverse = Change { path: change.path.clone(), before: change.after, after: change.before };
+        let was_made = file_at(&destination.root, &change.path)
+            .is_ok_and(|now| now == change.after && now != change.before);
+        if was_made && let Err(error) = apply(destination, &[inverse], store).await {
+            tracing::warn!(%error, path = change.path, "cannot revert a file of a failed merge");
         }
     }
 }
 
-/// Removes what a process that was killed has left half written beside these files.
-pub(crate) fn sweep(root: &Path, changes: &[Change]) {
+/// Removes temporary files that a killed process has left beside the changed files.
+pub(crate) fn remove_temporary_files(root: &Path, changes: &[Change]) {
     for change in changes {
         let path = root.join(&change.path);
-        let entries =
-            path.parent().and_then(|folder| fs::read_dir(folder).ok()).into_iter().flatten().flatten();
-        for left in
-            entries.filter(|entry| entry.file_name().as_encoded_bytes().starts_with(BESIDE.as_bytes()))
-        {
-            let _ = fs::remove_file(left.path());
+        let entries = path.parent().and_then(|parent| fs::read_dir(parent).ok());
+        let entries = entries.into_iter().flatten().flatten();
+        let is_temporary = |entry: &fs::DirEntry| {
+            entry.file_name().as_encoded_bytes().starts_with(TEMPORARY_PREFIX.as_bytes())
+        };
+        for entry in entries.filter(is_temporary) {
+            let _ = fs::remove_file(entry.path());
         }
     }
 }
 
-/// What a file in a folder is at this moment; `None` where there is none, or something that is no file.
-pub(crate) fn state_of(root: &Path, path: &str) -> Result<Option<File>, Error> {
+/// Returns the current state of a file. Returns `None` if it does not exist or is not a file.
+pub(crate) fn file_at(root: &Path, path: &str) -> Result<Option<File>, Error> {
     let path = root.join(path);
     let kind = match path.symlink_metadata() {
         Ok(metadata) if metadata.is_symlink() => EntryKind::Link,
@@ -167,31 +194,30 @@ pub(crate) fn state_of(root: &Path, path: &str) -> Result<Option<File>, Error> {
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
             return Ok(None);
         }
-        Err(error) => return Err(Error::io("look at", &path)(error)),
+        Err(error) => return Err(Error::io("read", &path)(error)),
     };
     let content = read(&path, kind).map_err(Error::io("read", &path))?;
     Ok(Some(File { kind, blob: BlobId::of(&content) }))
 }
 
-/// A file's content, or a link's target.
-pub(crate) fn read(path: &Path, kind: EntryKind) -> io::Result<Bytes> {
+/// Returns a file's content, or a link's target.
+fn read(path: &Path, kind: EntryKind) -> io::Result<Bytes> {
     match kind {
         EntryKind::Link => Ok(Bytes::copy_from_slice(fs::read_link(path)?.as_os_str().as_bytes())),
         _ => fs::read(path).map(Bytes::from),
     }
 }
 
-/// Performs changes in a directory, each file at once or not at all, whatever moment the process is
-/// killed at.
+/// Writes changes into a directory. A kill at any moment leaves each file either old or new.
 ///
 /// # Errors
-/// [`Error::Io`], [`Error::Store`], or [`Error::ChangedMeanwhile`] in the project.
-pub(crate) async fn perform(place: &Place, changes: &[Change], store: &Store) -> Result<(), Error> {
+/// [`Error::Io`], [`Error::Store`], or [`Error::ConcurrentEdit`] in the project.
+pub(crate) async fn apply(destination: &Destination, changes: &[Change], store: &Store) -> Result<(), Error> {
     let mut batch = Vec::new();
     let mut bytes = 0;
-    // What goes makes room for what comes: a file can become a folder.
-    let (gone, come): (Vec<_>, Vec<_>) = changes.iter().partition(|change| change.after.is_none());
-    for change in gone.into_iter().chain(come) {
+    // Removals come first, because a file can make room for a directory.
+    let (removed, written): (Vec<_>, Vec<_>) = changes.iter().partition(|change| change.after.is_none());
+    for change in removed.into_iter().chain(written) {
         let content = match change.after {
             Some(file) => Some((file.kind, tree::content(store, &file.blob).await?)),
             None => None,
@@ -199,83 +225,92 @@ pub(crate) async fn perform(place: &Place, changes: &[Change], store: &Store) ->
         bytes += content.as_ref().map_or(0, |(_, content)| content.len());
         batch.push((change.clone(), content));
         if bytes >= BATCH_BYTES_MAX {
-            write_all(place, std::mem::take(&mut batch)).await?;
+            write_batch(destination, std::mem::take(&mut batch)).await?;
             bytes = 0;
         }
     }
-    write_all(place, batch).await
+    write_batch(destination, batch).await
 }
 
-type Planned = (Change, Option<(EntryKind, Bytes)>);
+/// A change with the content that it writes.
+type PlannedChange = (Change, Option<(EntryKind, Bytes)>);
 
-async fn write_all(place: &Place, batch: Vec<Planned>) -> Result<(), Error> {
-    let place = place.clone();
-    let in_flight = Arc::clone(&place.in_flight).read_owned().await;
+async fn write_batch(destination: &Destination, batch: Vec<PlannedChange>) -> Result<(), Error> {
+    let destination = destination.clone();
+    let in_flight = Arc::clone(&destination.in_flight).read_owned().await;
     let written = tokio::task::spawn_blocking(move || {
         let _in_flight = in_flight;
-        batch.iter().try_for_each(|(change, content)| write_one(&place, change, content.as_ref()))
+        batch.iter().try_for_each(|(change, content)| write_one(&destination, change, content.as_ref()))
     });
     written.await.expect("writing files does not panic and is not cancelled")
 }
 
-fn write_one(place: &Place, change: &Change, content: Option<&(EntryKind, Bytes)>) -> Result<(), Error> {
-    let path = place.root.join(&change.path);
-    place.steps.pass_blocking("write a file").map_err(Error::io("write", &path))?;
-    if place.is_project {
-        let now = state_of(&place.root, &change.path)?;
+fn write_one(
+    destination: &Destination,
+    change: &Change,
+    content: Option<&(EntryKind, Bytes)>,
+) -> Result<(), Error> {
+    let path = destination.root.join(&change.path);
+    destination.steps.pass_blocking("write a file").map_err(Error::io("write", &path))?;
+    if destination.is_project {
+        let now = file_at(&destination.root, &change.path)?;
         if now == change.after {
             return Ok(());
         }
         if now != change.before {
-            return Err(Error::ChangedMeanwhile { path: change.path.clone() });
+            return Err(Error::ConcurrentEdit { path: change.path.clone() });
         }
     }
     match content {
         Some((kind, content)) => put(&path, *kind, content).map_err(Error::io("write", &path)),
-        None => remove(&place.root, &path).map_err(Error::io("remove", &path)),
+        None => remove(&destination.root, &path).map_err(Error::io("remove", &path)),
     }
 }
 
-/// Writes beside and renames, so that a reader finds the old file or the new one and never half of either.
+/// Writes a temporary file and renames it, so that a reader finds the whole old or the whole new
+/// file.
 fn put(path: &Path, kind: EntryKind, content: &[u8]) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(folder)?;
+    let parent = path.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(parent)?;
     if kind == EntryKind::Link {
         let target = Path::new(std::ffi::OsStr::from_bytes(content));
-        let beside = tempfile::Builder::new().prefix(BESIDE).make_in(folder, |path| symlink(target, path))?;
-        return beside.into_temp_path().persist(path).map_err(|error| error.error);
+        let temporary = tempfile::Builder::new()
+            .prefix(TEMPORARY_PREFIX)
+            .make_in(parent, |path| symlink(target, path))?;
+        return temporary.into_temp_path().persist(path).map_err(|error| error.error);
     }
     let mode = if kind == EntryKind::Executable { 0o777 } else { 0o666 };
     let permissions = fs::Permissions::from_mode(mode);
-    let mut beside = tempfile::Builder::new().prefix(BESIDE).permissions(permissions).tempfile_in(folder)?;
-    beside.write_all(content)?;
-    if let Some(mode) = known_mode(path, kind) {
-        beside.as_file().set_permissions(fs::Permissions::from_mode(mode))?;
+    let mut temporary =
+        tempfile::Builder::new().prefix(TEMPORARY_PREFIX).permissions(permissions).tempfile_in(parent)?;
+    temporary.write_all(content)?;
+    if let Some(mode) = replaced_mode(path, kind) {
+        temporary.as_file().set_permissions(fs::Permissions::from_mode(mode))?;
     }
-    beside.persist(path).map_err(|error| error.error)?;
+    temporary.persist(path).map_err(|error| error.error)?;
     Ok(())
 }
 
-/// The permissions of the file that is replaced, if there is one: who may read it is up to whoever made it. Only
-/// whether it may be executed is ours to change.
-fn known_mode(path: &Path, kind: EntryKind) -> Option<u32> {
-    let known = path.symlink_metadata().ok().filter(fs::Metadata::is_file)?.permissions().mode() & 0o777;
-    let is_executable = known & 0o100 != 0;
+/// Returns the permissions for a file that replaces another: those of the old file, with only the
+/// executable bits adapted to `kind`. Returns `None` without a file to replace.
+fn replaced_mode(path: &Path, kind: EntryKind) -> Option<u32> {
+    let mode = path.symlink_metadata().ok().filter(fs::Metadata::is_file)?.permissions().mode() & 0o777;
+    let is_executable = mode & 0o100 != 0;
     match kind {
-        EntryKind::Executable if !is_executable => Some(known | (known & 0o444) >> 2),
-        EntryKind::Plain if is_executable => Some(known & !0o111),
-        _ => Some(known),
+        EntryKind::Executable if !is_executable => Some(mode | (mode & 0o444) >> 2),
+        EntryKind::Plain if is_executable => Some(mode & !0o111),
+        _ => Some(mode),
     }
 }
 
-/// Removes a file, and the folders that are empty without it.
+/// Removes a file, and the directories that are empty without it.
 fn remove(root: &Path, path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let folders = path.ancestors().skip(1).take_while(|folder| *folder != root);
-    // The first that is not empty is where it ends.
-    let _ = folders.map(fs::remove_dir).find(Result::is_err);
+    let parents = path.ancestors().skip(1).take_while(|parent| *parent != root);
+    // Stops at the first directory that is not empty.
+    let _ = parents.map(fs::remove_dir).find(Result::is_err);
     Ok(())
 }

@@ -6,8 +6,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use greenwave::{Environment, Results};
-use greenwave_testing::{Answer, Suite, SuiteReport, Terms};
+use greenwave::{Environment, ResultStore};
+use greenwave_testing::{RecordKey, Suite, SuiteReport, UpToDateRecord};
 
 use super::test::usual_results_folder;
 use super::{CliError, Format, Show, TestArgs};
@@ -51,7 +51,9 @@ impl Asked {
         }
         // What there is not, is told where it is needed.
         let Ok(results) = usual_results_folder() else { return Ok(None) };
-        let (Some(program), Some(kept)) = (program(), Results::standing(&results)) else { return Ok(None) };
+        let (Some(program), Some(kept)) = (program(), ResultStore::fingerprint(&results)) else {
+            return Ok(None);
+        };
         let flags = [u8::from(args.strict), u8::from(args.keep_failures)];
         let mut parts = vec![program, flags.to_vec(), results.as_os_str().as_bytes().to_vec()];
         parts.extend(settings(&args.overrides()?).into_iter().map(String::into_bytes));
@@ -59,27 +61,27 @@ impl Asked {
     }
 
     /// What was the answer before, if it is still.
-    pub(super) async fn recall(&self) -> Option<Answer> {
-        let secret = Results::secret(&self.results)?;
+    pub(super) async fn recall(&self) -> Option<UpToDateRecord> {
+        let secret = ResultStore::secret(&self.results)?;
         let text = std::fs::read(self.project.join(FILE)).ok()?;
         let terms = self.terms(&text, secret);
-        Answer::recall(&self.project, &Environment::new(std::env::vars_os()), &terms).await
+        UpToDateRecord::check(&self.project, &Environment::new(std::env::vars_os()), &terms).await
     }
 
     /// Remembers the answer, if it is that everything is known and passes.
     pub(super) fn keep(&self, suite: &Suite, report: &SuiteReport, rules: &Rules) {
         // What others have kept or removed meanwhile may have been seen or not.
-        if Results::standing(&self.results) != Some(self.kept) {
+        if ResultStore::fingerprint(&self.results) != Some(self.kept) {
             return;
         }
-        if let Some(secret) = Results::make_secret(&self.results) {
-            suite.keep_answer(report, &self.terms(rules.text.as_bytes(), secret), rules.ttl);
+        if let Some(secret) = ResultStore::secret_or_create(&self.results) {
+            suite.record_up_to_date(report, &self.terms(rules.text.as_bytes(), secret), rules.ttl);
         }
     }
 
-    fn terms(&self, text: &[u8], secret: [u8; 32]) -> Terms {
+    fn terms(&self, text: &[u8], secret: [u8; 32]) -> RecordKey {
         let parts = [text].into_iter().chain(self.parts.iter().map(Vec::as_slice));
-        Terms { question: Answer::question(parts), kept: self.kept, secret }
+        RecordKey { question: UpToDateRecord::question(parts), results: self.kept, secret }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use greenwave::Results;
+use greenwave::ResultStore;
 
 use super::test::results_folder;
 use super::{CacheCommand, CliError};
@@ -19,7 +19,7 @@ pub(super) async fn cache(command: &CacheCommand) -> Result<ExitCode, CliError> 
     };
     let config = args.config()?;
     let folder = results_folder(&config)?;
-    let results = Results::open(&folder, &config.settings.testing)?;
+    let results = ResultStore::open(&folder, &config.settings.testing)?;
     let mega = |bytes: u64| format!("{:.1} MB", bytes as f64 / 1e6);
     match command {
         CacheCommand::Clear(_) => {

@@ -10,7 +10,7 @@ pub(super) fn graph(path: &Path, format: GraphFormat) -> Result<ExitCode, CliErr
     let file = read_plan(path)?;
     let graph = file.plan.graph().map_err(|error| located(&file, &error))?;
     let label = |task| {
-        let feature = &file.plan.features[*graph.payload(task)];
+        let feature = &file.plan.features[graph.payload(task).index()];
         if feature.title == feature.id {
             feature.id.clone()
         } else {

@@ -9,10 +9,10 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Once};
 use std::time::{Duration, Instant, SystemTime};
 
-use greenwave::{Environment, Results, Test};
+use greenwave::{Environment, ResultStore, Test};
 use greenwave_testing::{
-    Discovery, Jobserver, Options, RESULTS_VARIABLE, RunReport, Suite, SuiteOptions, TraceMode, TraceStatus,
-    github_summary, junit,
+    Discovery, Jobserver, RESULTS_VARIABLE, RunReport, RunnerOptions, Suite, SuiteOptions, TestId, TraceMode,
+    TraceStatus, github_summary, junit,
 };
 use parking_lot::Mutex;
 use rustix::fs::{Access, access};
@@ -53,7 +53,7 @@ pub(super) async fn test(args: &TestArgs) -> Result<ExitCode, CliError> {
     let mut wanted = wanted(suite.tests(), &args.filters)?;
     if let Some(commit) = &args.affected {
         let changed = changed_since(&project, commit).await?;
-        let touched = suite.reading(&changed)?;
+        let touched = suite.tests_reading(&changed)?;
         wanted.retain(|at| touched.contains(at));
         if wanted.is_empty() {
             output::answer(&format!(
@@ -117,10 +117,10 @@ async fn find(
     if listings.is_empty() {
         return Ok(found);
     }
-    let all: Vec<usize> = (0..listings.len()).collect();
     let resources = BTreeMap::new();
     // One that cannot be listed keeps no other from it.
     let suite = open(project, listings.clone(), resources, environment.clone(), config, args, false)?;
+    let all: Vec<TestId> = suite.ids().collect();
     let stopped_by = Arc::new(AtomicU8::new(0));
     let signals = stop_on_signals(suite.stopper(), Arc::clone(&stopped_by))?;
     let report = suite.run(&all, |_| {}).await?;
@@ -138,12 +138,12 @@ pub(super) async fn warm(args: &TestArgs) -> Result<ExitCode, CliError> {
     let config = Config::load(&project, &args.overrides()?)?;
     if config.settings.cache.enabled {
         // Without a place for them there is nothing that could be fetched.
-        drop(Results::open(&results_folder(&config)?, &config.settings.testing)?);
+        drop(ResultStore::open(&results_folder(&config)?, &config.settings.testing)?);
     }
     let Loaded { suite, .. } = load(&project, args).await?;
     let wanted = wanted(suite.tests(), &args.filters)?;
-    let known = suite.known().await?;
-    let count = wanted.iter().filter(|at| matches!(known[**at], Ok(Some(_)))).count();
+    let known = suite.cached_results().await?;
+    let count = wanted.iter().filter(|at| matches!(known[at.index()], Ok(Some(_)))).count();
     output::answer(&format!("{count} of {} known, and at hand", plural(wanted.len(), "result")))?;
     Ok(ExitCode::SUCCESS)
 }
@@ -214,8 +214,9 @@ async fn watch(project: &Path, args: &TestArgs) -> Result<ExitCode, CliError> {
         match load(project, args).await {
             Ok(Loaded { suite, .. }) => {
                 let keys = suite.keys().await?;
-                let changed = |at: &usize| seen.get(&suite.tests()[*at].name) != Some(&keys[*at]);
-                let touched: Vec<usize> = match wanted(suite.tests(), &args.filters) {
+                let changed =
+                    |at: &TestId| seen.get(&suite.tests()[at.index()].name) != Some(&keys[at.index()]);
+                let touched: Vec<TestId> = match wanted(suite.tests(), &args.filters) {
                     Ok(wanted) => wanted.into_iter().filter(changed).collect(),
                     Err(error) => {
                         output::complain(&error);
@@ -308,16 +309,16 @@ fn open(
         true => SuiteOptions::default().workers,
         false => settings.parallel.workers,
     };
-    let runner = Options {
+    let runner = RunnerOptions {
         trace: settings.testing.trace,
         strict: args.strict,
-        keep_failures: args.keep_failures,
+        cache_failures: args.keep_failures,
         // A run without is as good as one with, but for what its tests start.
         jobserver: OUTER_JOBSERVER.get().cloned().or_else(|| Jobserver::new(workers).ok()),
         // With and without a cache, tests see the same.
-        ports: folder.as_deref().map(Results::ports_in),
+        ports: folder.as_deref().map(ResultStore::ports_path),
         results: folder,
-        files: results.as_ref().map(Results::files),
+        files: results.as_ref().map(ResultStore::files_path),
     };
     let options = SuiteOptions {
         workers,
@@ -328,27 +329,27 @@ fn open(
         audit_seed: u64::from(std::process::id()),
         ..SuiteOptions::default()
     };
-    let cache = results.map(Results::into_cache);
+    let cache = results.map(ResultStore::into_cache);
     Ok(Suite::open(project, tests, environment, cache, runner, options)?)
 }
 
 /// The kept results; none where they cannot be opened, which is told once: tests can be run without.
-fn open_results(config: &Config) -> Option<Results> {
+fn open_results(config: &Config) -> Option<ResultStore> {
     static TOLD: Once = Once::new();
     let opened = results_folder(config)
-        .and_then(|folder| Results::open(&folder, &config.settings.testing).map_err(CliError::Results));
+        .and_then(|folder| ResultStore::open(&folder, &config.settings.testing).map_err(CliError::Results));
     let without = "no result is known in this run, and none is kept";
     opened.inspect_err(|error| TOLD.call_once(|| output::warn(error, without))).ok()
 }
 
 /// The places of tests whose names contain one of these.
-fn wanted(tests: &[Test], filters: &[String]) -> Result<Vec<usize>, CliError> {
+fn wanted(tests: &[Test], filters: &[String]) -> Result<Vec<TestId>, CliError> {
     if tests.is_empty() {
         return Err(CliError::NoTests);
     }
     let matches =
         |test: &Test| filters.is_empty() || filters.iter().any(|filter| test.name.contains(filter.as_str()));
-    let wanted: Vec<usize> = (0..tests.len()).filter(|at| matches(&tests[*at])).collect();
+    let wanted: Vec<TestId> = (0..tests.len()).filter(|at| matches(&tests[*at])).map(TestId::new).collect();
     if wanted.is_empty() {
         let names = tests.iter().take(8).map(|test| format!("`{}`", printable(&test.name)));
         let more = if tests.len() > 8 { ", ..." } else { "" };
@@ -360,7 +361,7 @@ fn wanted(tests: &[Test], filters: &[String]) -> Result<Vec<usize>, CliError> {
 
 async fn run(
     suite: &Arc<Suite>,
-    wanted: &[usize],
+    wanted: &[TestId],
     args: &TestArgs,
     remember: Option<(&Asked, &Rules)>,
 ) -> Result<ExitCode, CliError> {
@@ -438,31 +439,31 @@ fn write_reports(args: &TestArgs, run: &RunReport) -> Result<(), CliError> {
     Ok(())
 }
 
-async fn dry_run(suite: &Suite, wanted: &[usize]) -> Result<ExitCode, CliError> {
-    let known = suite.known().await?;
+async fn dry_run(suite: &Suite, wanted: &[TestId]) -> Result<ExitCode, CliError> {
+    let known = suite.cached_results().await?;
     let mut lines = Vec::new();
     for at in wanted {
-        let name = printable(&suite.tests()[*at].name);
-        lines.push(match &known[*at] {
+        let name = printable(&suite.tests()[at.index()].name);
+        lines.push(match &known[at.index()] {
             Ok(Some(outcome)) => format!("  known    {name}  (took {})", lasted(outcome.duration)),
             Ok(None) => format!("  to run   {name}"),
             Err(error) => format!("  broken   {}", greenwave::chain(error)),
         });
     }
-    let count = wanted.iter().filter(|at| matches!(known[**at], Ok(Some(_)))).count();
+    let count = wanted.iter().filter(|at| matches!(known[at.index()], Ok(Some(_)))).count();
     lines.push(format!("{}: {count} known, {} to run", plural(wanted.len(), "test"), wanted.len() - count));
     output::answer(&lines.join("\n"))?;
     Ok(ExitCode::SUCCESS)
 }
 
 async fn explain(suite: &Suite, name: &str) -> Result<ExitCode, CliError> {
-    let at = suite.tests().iter().position(|test| test.name == name);
+    let at = suite.tests().iter().position(|test| test.name == name).map(TestId::new);
     let at = match at {
         Some(at) => at,
         None => match wanted(suite.tests(), &[name.to_owned()])?.as_slice() {
             [at] => *at,
             several => {
-                let names = several.iter().take(8).map(|at| format!("`{}`", suite.tests()[*at].name));
+                let names = several.iter().take(8).map(|at| format!("`{}`", suite.tests()[at.index()].name));
                 return Err(CliError::SeveralTests {
                     name: name.to_owned(),
                     names: names.collect::<Vec<_>>().join(", "),
@@ -471,19 +472,19 @@ async fn explain(suite: &Suite, name: &str) -> Result<ExitCode, CliError> {
         },
     };
     let explained = suite.explain(at).await?;
-    let mut lines = vec![match &explained.known {
+    let mut lines = vec![match &explained.cached {
         Some(outcome) => format!(
             "{}: known; it {} in {}",
-            suite.tests()[at].name,
+            suite.tests()[at.index()].name,
             outcome.status,
             lasted(outcome.duration)
         ),
-        None => format!("{}: not known, to be run", suite.tests()[at].name),
+        None => format!("{}: not known, to be run", suite.tests()[at.index()].name),
     }];
     lines.push(format!(
         "  {}, and {} that it was seen to look at",
         plural(explained.inputs, "input file"),
-        plural(explained.looks.len(), "path")
+        plural(explained.discovered.len(), "path")
     ));
     match &explained.last {
         None => lines.push("  it has not run in this folder yet".to_owned()),
@@ -492,7 +493,7 @@ async fn explain(suite: &Suite, name: &str) -> Result<ExitCode, CliError> {
             lines.extend(not_kept.as_ref().map(|reason| format!("  that result was not kept: {reason}")));
         }
     }
-    if let (None, Some(age)) = (&explained.known, explained.kept) {
+    if let (None, Some(age)) = (&explained.cached, explained.stored) {
         lines.push(match explained.differences.as_slice() {
             [] => format!("  since its result was kept {} ago, nothing that it depends on has changed; it was forgotten", lasted(age)),
             differences => {

@@ -49,7 +49,7 @@ fn changes_in_the_same_place_are_told() {
         report.refusals(second),
         [
             "`list.txt` was changed by another feature in the same place",
-            &format!("joined with the project, test `{first}` of `{first}` failed with exit code 1")
+            &format!("after merging, test `{first}` of `{first}` failed with exit code 1")
         ]
     );
     assert_eq!(folder.read("project/list.txt"), LIST.replace("one", &format!("one {first}")));
@@ -77,7 +77,7 @@ fn a_merge_that_breaks_another_feature_is_refused() {
     let report = run(&folder, &[strict, other], 0);
     assert_eq!(
         report.refusals("other"),
-        ["joined with the project, test `strict` of `strict` failed with exit code 1"]
+        ["after merging, test `strict` of `strict` failed with exit code 1"]
     );
     assert_eq!(folder.read("project/other.txt"), "good\n");
 }
@@ -123,7 +123,7 @@ fn what_the_user_changes_meanwhile_is_not_overwritten() {
     let report = run(&folder, &[feature, Sketch::new("two", "answer two.txt x", "test -f two.txt")], 1);
     assert_eq!(
         report.reason("one"),
-        "`list.txt` was changed in the project during the run; nothing of this feature was written there"
+        "`list.txt` was changed in the project during the run; no file of this feature was written"
     );
     let files = folder.files("project");
     assert_eq!(files["list.txt"], "mine\n");
@@ -179,7 +179,7 @@ fn a_second_run_in_the_same_project_is_refused() {
     running.read_until(r#""phase":"yellow""#);
     let second = folder.run_plan().with_code(2);
     insta::assert_snapshot!(second.stderr, @r"
-    error: another run is at work in ./project
+    error: another run is using ./project
     hint: wait for it to end, or give this run a project folder of its own
     ");
     folder.write("go", "");

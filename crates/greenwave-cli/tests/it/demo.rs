@@ -81,7 +81,7 @@ fn every_feature_becomes_green() {
     let phases: Vec<_> =
         features.iter().map(|f| (f["feature"].as_str().unwrap(), f["phase"].as_str().unwrap())).collect();
     assert_eq!(phases, FEATURES.map(|feature| (feature, "green")));
-    assert!(features.iter().all(|feature| feature["reason"].is_null() && feature["kept"] == false));
+    assert!(features.iter().all(|feature| feature["reason"].is_null() && feature["up_to_date"] == false));
     let attempts: BTreeMap<_, _> =
         features.iter().map(|f| (f["feature"].as_str().unwrap(), f["attempts"].as_u64().unwrap())).collect();
     let twice: Vec<_> = attempts.iter().filter(|(_, attempts)| **attempts != 1).collect();

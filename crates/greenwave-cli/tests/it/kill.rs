@@ -80,7 +80,7 @@ fn a_demo_that_is_killed_goes_on() {
     let events = seen.finish(start());
     let features = events.last().unwrap()["features"].as_array().unwrap();
     assert_eq!(features.iter().filter(|feature| feature["phase"] == "green").count(), FEATURES.len());
-    let kept = features.iter().filter(|feature| feature["kept"] == true);
+    let kept = features.iter().filter(|feature| feature["up_to_date"] == true);
     assert!(kept.count() >= seen.green.len(), "{:?}", seen.green);
     same(&folder.files("demo/project"), &demo().files);
 }

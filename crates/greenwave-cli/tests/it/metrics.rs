@@ -53,7 +53,7 @@ fn figures_are_live() {
 
     until("an agent is asked and a test runs", || {
         let now = figures(address);
-        now["run"]["questions_in_flight"] == 1 && now["parallel"]["active_workers"] == 1
+        now["run"]["requests_in_flight"] == 1 && now["parallel"]["active_workers"] == 1
     });
     let busy = figures(address);
     assert_eq!(keys(&busy["cache"]), ["hit_rate", "total_hits", "total_misses"]);

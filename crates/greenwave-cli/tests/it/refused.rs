@@ -27,7 +27,7 @@ fn check(script: &str, reason: &str) -> Report {
 fn check_in(folder: &Folder, bad: Sketch, reason: &str) -> Report {
     let report = run(folder, bad);
     assert_eq!(report.refusals("bad"), [reason]);
-    assert_eq!(report.reason("bad"), format!("not done after 1 attempt; the last one: {reason}"));
+    assert_eq!(report.reason("bad"), format!("failed after 1 attempt: {reason}"));
     report
 }
 
@@ -58,18 +58,15 @@ fn run(folder: &Folder, bad: Sketch) -> Report {
 
 #[test]
 fn files_outside_the_project() {
-    check(
-        "answer ../wanted.txt x",
-        "file `../wanted.txt` has `..` in it; a path inside the project is wanted",
-    );
+    check("answer ../wanted.txt x", "invalid path `../wanted.txt`: expected a path without `..`");
     check(
         "answer src/../../outside/new.txt x",
-        "file `src/../../outside/new.txt` has `..` in it; a path inside the project is wanted",
+        "invalid path `src/../../outside/new.txt`: expected a path without `..`",
     );
     let outside = "/greenwave-test-that-must-not-be-written.txt";
     check(
         &format!("answer {outside} x"),
-        &format!("file `{outside}` is absolute; a path relative to the project is wanted"),
+        &format!("invalid path `{outside}`: expected a path relative to the project"),
     );
     assert!(!fs::exists(outside).unwrap());
 }
@@ -77,13 +74,11 @@ fn files_outside_the_project() {
 #[test]
 fn files_behind_links_that_lead_outside() {
     for link in ["out", "absolute"] {
-        let reason = format!(
-            "file `{link}/new.txt` would be written through the symbolic link `{link}`, which leads out of the project"
-        );
+        let reason =
+            format!("invalid path `{link}/new.txt`: the symbolic link `{link}` leads out of the project");
         check(&format!("answer {link}/new.txt x"), &reason);
     }
-    let reason =
-        "file `out` would be written through the symbolic link `out`, which leads out of the project";
+    let reason = "invalid path `out`: the symbolic link `out` leads out of the project";
     check("answer out x", reason);
 }
 
@@ -94,7 +89,7 @@ fn files_behind_links_that_lead_outside_of_the_project_alone() {
     let folder = Folder::with_project().with("bad/secret.txt", "secret\n");
     // In the copy, which is named after the feature, the link leads to the copy itself.
     symlink("../bad", folder.path("project/link")).unwrap();
-    let reason = "file `link/new.txt` would be written through the symbolic link `link`, which leads out of the project";
+    let reason = "invalid path `link/new.txt`: the symbolic link `link` leads out of the project";
     check_in(&folder, Sketch::new("bad", "answer link/new.txt x", "test -f link/new.txt"), reason);
 }
 
@@ -102,35 +97,32 @@ fn files_behind_links_that_lead_outside_of_the_project_alone() {
 fn files_that_belong_to_others() {
     for path in [".git/hooks/pre-commit", "src/.GIT/config", ".greenwave/journal", ".jj/x"] {
         let folder = path.split('/').find(|part| part.starts_with('.')).unwrap();
-        let reason = format!("file `{path}` is in `{folder}`, where agents may not write");
+        let reason = format!("invalid path `{path}`: agents may not write to `{folder}`");
         check(&format!("answer {path} x"), &reason);
     }
 }
 
 #[test]
 fn names_that_are_none() {
-    check("answer src x", "file `src` cannot be written where `src` is");
-    check("answer keep.txt/x.txt x", "file `keep.txt/x.txt` cannot be written where `keep.txt` is");
+    check("answer src x", "invalid path `src`: `src` is in the way");
+    check("answer keep.txt/x.txt x", "invalid path `keep.txt/x.txt`: `keep.txt` is in the way");
     // These name no file, so the block that follows is none.
-    check("answer src/ x", "the answer of 26 bytes has no file in it");
-    check("answer . x", "the answer of 23 bytes has no file in it");
+    check("answer src/ x", "the answer (26 bytes) contains no file");
+    check("answer . x", "the answer (23 bytes) contains no file");
 }
 
 #[test]
 fn answers_without_files() {
-    check("true", "the answer of 0 bytes has no file in it");
-    check("cat > /dev/null", "the answer of 0 bytes has no file in it");
-    check("echo I would rather not.", "the answer of 20 bytes has no file in it");
-    check(
-        "printf '\\377\\376\\000\\200garbage\\n\\033[31m```\\n'",
-        "the answer of 21 bytes has no file in it",
-    );
-    check("yes garbage | head -c 300000", "the answer of 300000 bytes has no file in it");
+    check("true", "the answer (0 bytes) contains no file");
+    check("cat > /dev/null", "the answer (0 bytes) contains no file");
+    check("echo I would rather not.", "the answer (20 bytes) contains no file");
+    check("printf '\\377\\376\\000\\200garbage\\n\\033[31m```\\n'", "the answer (21 bytes) contains no file");
+    check("yes garbage | head -c 300000", "the answer (300000 bytes) contains no file");
 }
 
 #[test]
 fn answers_that_break_off() {
-    let reason = "file `wanted.txt` is not closed by the end of the answer";
+    let reason = "file `wanted.txt` is cut off by the end of the answer";
     check("printf '```text wanted.txt\\nhalf'", reason);
     let reason = "agent command `sh` ended with exit status: 3; standard error: out of tokens";
     check("answer wanted.txt x; echo out of tokens >&2; exit 3", reason);
@@ -145,7 +137,7 @@ fn answers_that_never_end() {
         // Two limits of the same length: which of them is told is chance, and so is how much had come by then.
         let refusals = report.refusals("bad");
         let reasons = [
-            "the answer had not ended after 300ms",
+            "the answer did not end within 300ms",
             "agent command `sh` did not end within 300ms and was killed",
         ];
         assert!(reasons.iter().any(|reason| refusals[0].starts_with(reason)), "{refusals:?}");
@@ -194,7 +186,7 @@ fn agents_that_do_not_start() {
     assert_eq!(report.phases(), [("bad", "failed"), ("apart", "green")]);
     assert_eq!(
         report.reason("bad"),
-        "the agent cannot be asked: cannot start agent command `no-such-agent` in ./project/.greenwave/work/bad: \
+        "cannot send the request to the agent: cannot start agent command `no-such-agent` in ./project/.greenwave/work/bad: \
          No such file or directory (os error 2)"
     );
 }
@@ -213,7 +205,7 @@ fn files_of_refused_answers_are_not_kept() {
 
 #[test]
 fn agents_are_told_why_they_were_refused() {
-    let script = "if grep -q 'has `..` in it'; then answer good.txt x; else answer ../bad.txt x; fi";
+    let script = "if grep -q 'a path without `..`'; then answer good.txt x; else answer ../bad.txt x; fi";
     let feature = Sketch::new("one", script, "test -f good.txt").attempts(2);
     let folder = Folder::with_project().with("plan.toml", sketch::plan(&[feature]));
     assert_eq!(Report::of(&folder.run_plan().with_code(0)).questions(), 2);

@@ -110,7 +110,7 @@ impl Report {
     }
 
     pub(crate) fn questions(&self) -> u64 {
-        self.total("questions")
+        self.total("requests")
     }
 
     pub(crate) fn total(&self, name: &str) -> u64 {

@@ -118,7 +118,7 @@ fn a_stopped_run_goes_on() {
     folder.write("go", "");
     let report = Report::of(&folder.run_plan().with_code(0));
     assert_eq!(report.phases(), [("first", "green"), ("second", "green")]);
-    assert_eq!((report.feature("first")["kept"].clone(), report.questions()), (true.into(), 1));
+    assert_eq!((report.feature("first")["up_to_date"].clone(), report.questions()), (true.into(), 1));
 }
 
 /// A reader that does not read any more, as a pager does, holds the run up but not the wish to end it.

@@ -1,15 +1,17 @@
-//! The engine against a model, in virtual time: agents and tests that are values, runs that are
-//! stopped, dropped and killed at every step.
+//! Simulates runs of the engine in virtual time and checks them against a model.
+//!
+//! Agents and tests are values. Runs are stopped, dropped and killed at every step.
 
 mod model;
 mod run;
 mod script;
 mod world;
 
-use run::Totals;
+use run::Coverage;
 use script::{Answer, Connect, FeatureScript, Interruption, Red, Script};
 
-/// How many seeds the random test runs, and from which on: `COUNT` or `COUNT@FIRST`.
+/// Variable with the seeds of the random test: `COUNT` or `COUNT@FIRST`. Makes the other tests
+/// exhaustive.
 const SEEDS: &str = "GREENWAVE_ENGINE_SEEDS";
 
 fn seeds() -> std::ops::Range<u64> {
@@ -19,20 +21,20 @@ fn seeds() -> std::ops::Range<u64> {
     first..first + count
 }
 
-/// Runs scripts on all processors; the first that fails, with its place in the row.
-fn all(scripts: &(dyn Fn(usize) -> Script + Sync), count: usize) -> Result<Totals, (usize, String)> {
+/// Runs scripts on all processors. Fails with the index and error of the first that breaks a rule.
+fn run_all(scripts: &(dyn Fn(usize) -> Script + Sync), count: usize) -> Result<Coverage, (usize, String)> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let part = |from: usize| {
-        let mut totals = Totals::default();
-        for at in (from..count).step_by(threads) {
-            totals.add(&run::run(&scripts(at)).map_err(|why| (at, why))?);
+        let mut coverage = Coverage::default();
+        for index in (from..count).step_by(threads) {
+            coverage.add(&run::run(&scripts(index)).map_err(|why| (index, why))?);
         }
-        Ok(totals)
+        Ok(coverage)
     };
     std::thread::scope(|scope| {
         let part = &part;
         let parts: Vec<_> = (0..threads).map(|from| scope.spawn(move || part(from))).collect();
-        let mut sum = Totals::default();
+        let mut sum = Coverage::default();
         let ended: Vec<_> = parts.into_iter().map(|part| part.join().unwrap()).collect();
         for part in ended {
             sum.add(&part?);
@@ -41,21 +43,21 @@ fn all(scripts: &(dyn Fn(usize) -> Script + Sync), count: usize) -> Result<Total
     })
 }
 
-/// For the record of a long run, and for whoever looks into a failure.
-fn say(what: &str) {
-    println!("{what}");
+/// Prints the coverage of a run, which `--nocapture` shows.
+fn print(text: &str) {
+    println!("{text}");
 }
 
 #[test]
-fn random_plans_end_as_the_model_says() {
+fn random_plans_end_as_the_model_predicts() {
     let seeds = seeds();
     let count = usize::try_from(seeds.end - seeds.start).unwrap();
-    match all(&|at| Script::random(seeds.start + at as u64), count) {
-        Ok(totals) => say(&format!("seeds {seeds:?}: {totals:?}")),
-        Err((at, why)) => {
-            let seed = seeds.start + at as u64;
-            let (script, then) = run::shrink(Script::random(seed), why.clone());
-            panic!("seed {seed}: {why}\n\nshrunk to: {then}\n{script}");
+    match run_all(&|index| Script::random(seeds.start + index as u64), count) {
+        Ok(coverage) => print(&format!("seeds {seeds:?}: {coverage:?}")),
+        Err((index, why)) => {
+            let seed = seeds.start + index as u64;
+            let (script, shrunk_why) = run::shrink(Script::random(seed), why.clone());
+            panic!("seed {seed}: {why}\n\nshrunk to: {shrunk_why}\n{script}");
         }
     }
 }
@@ -65,7 +67,7 @@ fn feature(answers: &[Answer]) -> FeatureScript {
         depends_on: vec![],
         attempts_max: 4,
         answers: answers.to_vec(),
-        connect: Connect::Well,
+        connect: Connect::Opens,
         red: Red::Fails,
         review: false,
         units: 0,
@@ -85,23 +87,23 @@ fn script(features: Vec<FeatureScript>) -> Script {
     }
 }
 
-/// Whether a long run was asked for.
+/// Returns whether the tests are exhaustive.
 fn is_long() -> bool {
     std::env::var_os(SEEDS).is_some()
 }
 
-/// Runs all of these scripts, and prints the first that fails.
-fn each(scripts: &[Script]) {
-    match all(&|at| scripts[at].clone(), scripts.len()) {
-        Ok(totals) => say(&format!("{totals:?}")),
-        Err((at, why)) => {
-            let (script, then) = run::shrink(scripts[at].clone(), why.clone());
-            panic!("{why}\n{}\nshrunk to: {then}\n{script}", scripts[at]);
+/// Checks all scripts. Panics with the first that breaks a rule, shrunk.
+fn check(scripts: &[Script]) {
+    match run_all(&|index| scripts[index].clone(), scripts.len()) {
+        Ok(coverage) => print(&format!("{coverage:?}")),
+        Err((index, why)) => {
+            let (script, shrunk_why) = run::shrink(scripts[index].clone(), why.clone());
+            panic!("{why}\n{}\nshrunk to: {shrunk_why}\n{script}", scripts[index]);
         }
     }
 }
 
-/// Steps of a script that nothing interrupts, those of the run that finds all of it done included.
+/// Counts the steps of a script without interruptions, including those of the run that resumes it.
 fn steps(script: &Script) -> usize {
     run::run(script).unwrap_or_else(|why| panic!("{why}\n{script}")).steps
 }
@@ -113,10 +115,10 @@ fn one_feature_is_interrupted_at_every_step() {
     let at = |kind, step| Script { interruptions: vec![(kind, step)], ..script.clone() };
     let steps = 0..steps(&script);
     let scripts = steps.flat_map(|step| Interruption::ALL.map(|kind| at(kind, step)));
-    each(&scripts.collect::<Vec<_>>());
+    check(&scripts.collect::<Vec<_>>());
 }
 
-/// Each way to interrupt a run at every fifth step; in a long run at every step.
+/// Interrupts a run at every fifth step, or at every step in an exhaustive run.
 #[test]
 fn three_features_are_interrupted_at_every_step() {
     let dependant = FeatureScript { depends_on: vec![0], ..feature(&[Answer::Good]) };
@@ -128,10 +130,10 @@ fn three_features_are_interrupted_at_every_step() {
         let due = (0..kinds.len()).filter(move |kind| (step + kind) % every == 0);
         due.map(move |kind| at(kinds[kind], step))
     });
-    each(&scripts.collect::<Vec<_>>());
+    check(&scripts.collect::<Vec<_>>());
 }
 
-/// A run is killed, and the next one, which has to finish what was half done, is interrupted as well.
+/// Kills a run during its merge, and interrupts the next run, which finishes the merge.
 #[test]
 fn a_resumed_run_is_interrupted_again() {
     let script = script(vec![feature(&[Answer::Shared])]);
@@ -149,13 +151,13 @@ fn a_resumed_run_is_interrupted_again() {
     };
     let pairs = (from..steps).flat_map(|first| (0..second_max).map(move |second| (first, second)));
     let scripts = pairs.flat_map(|(first, second)| kinds.iter().map(move |&kind| at(first, kind, second)));
-    each(&scripts.collect::<Vec<_>>());
+    check(&scripts.collect::<Vec<_>>());
 }
 
-/// All plans of one feature with one answer, and of two, of which the second depends on the first or
-/// does not, with every pair of answers in a long run.
+/// Covers all plans of one feature with one answer, and of two features with and without a
+/// dependency. An exhaustive run covers every pair of answers.
 #[test]
-fn all_small_plans_end_as_the_model_says() {
+fn all_small_plans_end_as_the_model_predicts() {
     let usual = |answer: Answer| answer == Answer::Good || answer == Answer::Shared;
     let mut scripts = Vec::new();
     for first in Answer::ALL {
@@ -172,13 +174,13 @@ fn all_small_plans_end_as_the_model_says() {
             }
         }
     }
-    each(&scripts);
+    check(&scripts);
 }
 
-/// What agents and test runners do badly ends their feature at once or costs it an attempt, and leaves
-/// neither copies behind nor others waiting.
+/// A panic or a hang ends its feature or costs it an attempt. It leaves no workspace behind and
+/// does not block other features.
 #[test]
-fn panics_and_hangs_stay_with_their_feature() {
+fn panics_and_hangs_affect_only_their_feature() {
     let bad = [
         Answer::CallPanics,
         Answer::StreamPanics,
@@ -189,28 +191,27 @@ fn panics_and_hangs_stay_with_their_feature() {
     ];
     let dependant = || FeatureScript { depends_on: vec![0], ..feature(&[Answer::Good]) };
     let of = |bad| script(vec![feature(&[bad]), dependant(), feature(&[Answer::Good])]);
-    each(&bad.map(of));
+    check(&bad.map(of));
     let red = |red| script(vec![FeatureScript { red, ..feature(&[Answer::Good]) }, dependant()]);
-    each(&[Red::Panics, Red::Hangs, Red::Passes, Red::RunsNothing, Red::Broken].map(red));
+    check(&[Red::Panics, Red::Hangs, Red::Passes, Red::RunsNothing, Red::Broken].map(red));
 }
 
-/// The next prompt names the file that an answer gave in part, and says how to give it.
 #[test]
-fn answers_with_parts_of_files_are_named_in_the_next_prompt() {
+fn the_next_prompt_names_incomplete_files_of_an_answer() {
     let of = |answer| script(vec![feature(&[answer, Answer::Good])]);
-    each(&[Answer::Edit, Answer::Diff, Answer::Nested].map(of));
+    check(&[Answer::Edit, Answer::Diff, Answer::Nested].map(of));
 }
 
-/// A write goes on in a thread of its own when its stage is aborted: the run waits for it.
+/// An aborted stage leaves its write to another thread, and the run waits for it.
 #[test]
-fn a_stopped_run_returns_after_its_writes() {
+fn a_stopped_run_waits_for_its_writes() {
     run::stop_during_a_write(&script(vec![feature(&[Answer::Good])])).unwrap();
 }
 
-/// A session that cannot be opened costs an attempt, as a question does that is refused.
+/// A session that cannot be opened costs an attempt, like a refused request.
 #[test]
-fn a_connection_that_fails_costs_an_attempt() {
+fn a_failed_connection_costs_an_attempt() {
     for connect in [Connect::FailsOnce, Connect::Fails, Connect::Panics, Connect::Hangs] {
-        each(&[script(vec![FeatureScript { connect, ..feature(&[Answer::Good]) }])]);
+        check(&[script(vec![FeatureScript { connect, ..feature(&[Answer::Good]) }])]);
     }
 }

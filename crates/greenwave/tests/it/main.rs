@@ -1,4 +1,4 @@
-//! Tests of greenwave through its public face.
+//! Tests of the public API.
 
 #![expect(clippy::unwrap_used, reason = "a helper of tests is a test")]
 

@@ -1,118 +1,107 @@
-//! What a feature can go through, whatever happens to it.
+//! Properties of the phase rules under random sequences of events.
 
-use greenwave::{Course, Happening, Phase};
+use greenwave::{FeaturePolicy, Phase, PhaseEvent};
 use proptest::prelude::*;
 
-const HAPPENINGS: [Happening; 8] = [
-    Happening::Begun,
-    Happening::FoundGreen,
-    Happening::SeenToFail,
-    Happening::Answered,
-    Happening::Passed,
-    Happening::Refused,
-    Happening::Broken,
-    Happening::AncestorFailed,
+const EVENTS: [PhaseEvent; 7] = [
+    PhaseEvent::Started,
+    PhaseEvent::Resumed,
+    PhaseEvent::TestsFailed,
+    PhaseEvent::Answered,
+    PhaseEvent::Passed,
+    PhaseEvent::Refused,
+    PhaseEvent::AncestorFailed,
 ];
 
-fn happenings() -> impl Strategy<Value = Vec<Happening>> {
-    // What moves a feature on is more likely, or hardly any would come far.
+fn events() -> impl Strategy<Value = Vec<PhaseEvent>> {
+    // Events that move a feature forward are more likely. Otherwise few sequences would get far.
     let forward = prop_oneof![
-        Just(Happening::Begun),
-        Just(Happening::SeenToFail),
-        Just(Happening::Answered),
-        Just(Happening::Passed),
-        Just(Happening::Refused),
+        Just(PhaseEvent::Started),
+        Just(PhaseEvent::TestsFailed),
+        Just(PhaseEvent::Answered),
+        Just(PhaseEvent::Passed),
+        Just(PhaseEvent::Refused),
     ];
-    proptest::collection::vec(
-        prop_oneof![4 => forward, 1 => proptest::sample::select(&HAPPENINGS[..])],
-        0..40,
-    )
+    proptest::collection::vec(prop_oneof![4 => forward, 1 => proptest::sample::select(&EVENTS[..])], 0..40)
 }
 
-fn course() -> impl Strategy<Value = Course> {
-    (1..5u32, any::<bool>()).prop_map(|(attempts_max, review)| Course { attempts_max, review })
+fn policy() -> impl Strategy<Value = FeaturePolicy> {
+    (1..5u32, any::<bool>()).prop_map(|(attempts_max, review)| FeaturePolicy { attempts_max, review })
 }
 
-/// The phases that a feature goes through from the beginning, each once where it stays.
-fn path(happenings: &[Happening], course: Course) -> Vec<Phase> {
+/// Returns the phases of a feature from the start, without repetitions.
+fn path(events: &[PhaseEvent], policy: FeaturePolicy) -> Vec<Phase> {
     let mut path = vec![Phase::Waiting];
-    for happening in happenings {
-        path.push(path[path.len() - 1].after(*happening, course));
+    for event in events {
+        path.push(path[path.len() - 1].after(*event, policy));
     }
     path.dedup();
     path
-}
-
-fn is_last(phase: Phase) -> bool {
-    matches!(phase, Phase::Green(_) | Phase::Failed | Phase::Skipped)
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
-    fn nothing_leads_out_of_an_end(happenings in happenings(), course in course()) {
-        let path = path(&happenings, course);
-        if let Some(end) = path.iter().position(|phase| is_last(*phase)) {
+    fn no_event_leads_out_of_a_final_phase(events in events(), policy in policy()) {
+        let path = path(&events, policy);
+        if let Some(end) = path.iter().position(|phase| phase.is_final()) {
             prop_assert_eq!(end, path.len() - 1, "{:?}", path);
         }
     }
 
     #[test]
-    fn attempts_are_counted_and_bounded(happenings in happenings(), course in course()) {
-        let path = path(&happenings, course);
+    fn attempts_are_counted_and_bounded(events in events(), policy in policy()) {
+        let path = path(&events, policy);
         for (before, after) in path.iter().zip(&path[1..]) {
-            prop_assert!(after.attempt() <= course.attempts_max, "{:?}", path);
+            prop_assert!(after.attempt() <= policy.attempts_max, "{:?}", path);
             let is_next = after.attempt() == before.attempt() + 1;
-            let asks = matches!(after, Phase::Asking(_));
-            // A new attempt begins with asking, and a feature keeps its attempt until it ends badly.
+            let prompts = matches!(after, Phase::Prompting(_));
+            // A new attempt starts with a prompt. A feature keeps its attempt until it fails.
             let ends = matches!(after, Phase::Failed | Phase::Skipped);
-            prop_assert!(ends || (asks && is_next) || (!asks && after.attempt() == before.attempt()), "{:?}", path);
+            prop_assert!(ends || (prompts && is_next) || (!prompts && after.attempt() == before.attempt()), "{:?}", path);
         }
     }
 
     #[test]
-    fn green_only_by_way_of_red_and_its_tests(happenings in happenings(), course in course()) {
-        let path = path(&happenings, course);
+    fn a_green_feature_was_red_and_passed_its_tests(events in events(), policy in policy()) {
+        let path = path(&events, policy);
         let Some(Phase::Green(attempt)) = path.last().copied() else { return Ok(()) };
         if attempt == 0 {
             prop_assert_eq!(&path[..], &[Phase::Waiting, Phase::Checking, Phase::Green(0)]);
             return Ok(());
         }
         let at = |phase: Phase| path.iter().position(|other| *other == phase);
-        let way = [Phase::Red, Phase::Asking(attempt), Phase::Testing(attempt), Phase::Merging(attempt)];
-        let places: Vec<_> = way.into_iter().map(at).collect();
-        prop_assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{:?}", path);
+        let required = [Phase::Red, Phase::Prompting(attempt), Phase::Testing(attempt), Phase::Merging(attempt)];
+        let order: Vec<_> = required.into_iter().map(at).collect();
+        prop_assert!(order.iter().all(Option::is_some) && order.is_sorted(), "{:?}", path);
         let reviewed = at(Phase::Reviewing(attempt)).is_some();
-        prop_assert_eq!(reviewed, course.review, "{:?}", path);
+        prop_assert_eq!(reviewed, policy.review, "{:?}", path);
     }
 
-    /// Skipped is only what was never begun, and what is broken fails wherever it is.
     #[test]
-    fn bad_ends(happenings in happenings(), course in course()) {
-        let path = path(&happenings, course);
+    fn only_waiting_features_are_skipped(events in events(), policy in policy()) {
+        let path = path(&events, policy);
         let now = path[path.len() - 1];
         if now == Phase::Skipped {
             prop_assert_eq!(&path[..], &[Phase::Waiting, Phase::Skipped]);
         }
-        let broken = now.after(Happening::Broken, course);
-        prop_assert_eq!(broken, if is_last(now) { now } else { Phase::Failed });
-        prop_assert_eq!(now.after(Happening::AncestorFailed, course) == Phase::Skipped, matches!(now, Phase::Waiting | Phase::Skipped));
+        prop_assert_eq!(now.after(PhaseEvent::AncestorFailed, policy) == Phase::Skipped, matches!(now, Phase::Waiting | Phase::Skipped));
     }
 }
 
-/// So that the properties above are not about nothing.
+/// Shows that the properties above hold for more than trivial sequences.
 #[test]
-fn the_usual_way() {
-    use Happening as H;
-    let course = Course { attempts_max: 2, review: true };
-    let happenings =
-        [H::Begun, H::SeenToFail, H::Answered, H::Refused, H::Answered, H::Passed, H::Passed, H::Passed];
-    let lights: Vec<_> = path(&happenings, course).into_iter().map(|phase| phase.to_string()).collect();
+fn a_feature_passes_through_all_phases() {
+    use PhaseEvent as H;
+    let policy = FeaturePolicy { attempts_max: 2, review: true };
+    let events =
+        [H::Started, H::TestsFailed, H::Answered, H::Refused, H::Answered, H::Passed, H::Passed, H::Passed];
+    let labels: Vec<_> = path(&events, policy).into_iter().map(|phase| phase.to_string()).collect();
     assert_eq!(
-        lights,
+        labels,
         ["waiting", "red", "yellow", "yellow", "yellow", "yellow", "review", "merging", "green"]
     );
-    let failed = path(&[H::Begun, H::SeenToFail, H::Refused, H::Answered, H::Refused], course);
+    let failed = path(&[H::Started, H::TestsFailed, H::Refused, H::Answered, H::Refused], policy);
     assert_eq!(failed.last(), Some(&Phase::Failed));
 }

@@ -1,8 +1,8 @@
-//! Which plans are sound, against a naive model of it.
+//! Checks of plans, against a naive model.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use greenwave::{AgentSpec, Feature, Place, Plan, PlanError, Test};
+use greenwave::{AgentSpec, Feature, Plan, PlanError, PlanLocation, Test};
 use proptest::prelude::*;
 
 fn feature(id: &str, depends_on: Vec<String>, agent: &str) -> Feature {
@@ -30,8 +30,8 @@ fn plan(features: Vec<Feature>) -> Plan {
     }
 }
 
-/// Features by number, with what each depends on; now and then a name twice, and a dependency or an agent that
-/// there is not.
+/// Generates features with dependencies. Some ids are duplicates, and some dependencies and agents
+/// are undefined.
 fn features() -> impl Strategy<Value = Vec<Feature>> {
     let one = |count: usize| {
         let dependencies = proptest::collection::vec(0..count + 1, 0..3);
@@ -41,10 +41,10 @@ fn features() -> impl Strategy<Value = Vec<Feature>> {
     all.prop_map(|all| {
         let count = all.len();
         let named = |(number, (other, dependencies, agent)): (usize, (usize, Vec<usize>, i32))| {
-            // Mostly its own number; a number that is some other's gives a name twice.
+            // Mostly its own index. The index of another feature gives a duplicate id.
             let id = if other < count && other % 7 == 0 { other } else { number };
             let names = dependencies.into_iter().map(|other| {
-                // Mostly backwards, so that there are plans without cycles as well.
+                // Mostly backwards, so that some plans have no cycle.
                 let other = if other < count && agent % 3 > 0 { other % (number + 1) } else { other };
                 format!("f{other}")
             });
@@ -56,7 +56,8 @@ fn features() -> impl Strategy<Value = Vec<Feature>> {
     })
 }
 
-/// Whether some feature waits for itself: takes away, again and again, what waits for nothing that is left.
+/// Returns whether the features have a cycle. Repeatedly removes features without remaining
+/// dependencies.
 fn has_cycle(features: &[Feature]) -> bool {
     let mut left: Vec<&Feature> = features.iter().collect();
     loop {
@@ -73,7 +74,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
-    fn a_plan_is_sound_or_told_why_not(features in features()) {
+    fn a_plan_is_accepted_exactly_if_the_model_accepts_it(features in features()) {
         let ids: BTreeSet<_> = features.iter().map(|feature| feature.id.clone()).collect();
         let duplicate = ids.len() < features.len();
         let unknown = |name: &String| !ids.contains(name);
@@ -88,7 +89,7 @@ proptest! {
                 prop_assert!(!plan.features.is_empty() && names_are_right && !cycle);
                 for (at, feature) in plan.features.iter().enumerate() {
                     let task = graph.find(&feature.id).unwrap();
-                    prop_assert_eq!(*graph.payload(task), at);
+                    prop_assert_eq!(graph.payload(task).index(), at);
                     let mut before: Vec<_> = graph.dependencies(task).iter().map(|task| graph.id(*task)).collect();
                     let mut wanted: Vec<_> = feature.depends_on.iter().map(String::as_str).collect();
                     before.sort_unstable();
@@ -106,8 +107,8 @@ proptest! {
                 let feature = plan.features.iter().find(of).unwrap();
                 let named = if *what == "agent" { feature.agent == *name } else { feature.depends_on.contains(name) };
                 prop_assert!(named, "{what} {name}");
-                let known = |name: &str| if *what == "agent" { name == "coder" } else { ids.contains(name) };
-                prop_assert!(!known(name) && nearest.as_deref().is_none_or(known), "{name} {nearest:?}");
+                let is_defined = |name: &str| if *what == "agent" { name == "coder" } else { ids.contains(name) };
+                prop_assert!(!is_defined(name) && nearest.as_deref().is_none_or(is_defined), "{name} {nearest:?}");
             }
             Err(PlanError::Cycle { path }) => {
                 prop_assert!(cycle && !path.is_empty());
@@ -120,9 +121,9 @@ proptest! {
             }
             Err(other) => prop_assert!(false, "{other:?}"),
         }
-        // The place of an error is one that the plan has.
+        // The location of an error exists in the plan.
         if let Err(error) = &result
-            && let Place::Feature { id, field, value, occurrence } = error.place()
+            && let PlanLocation::Feature { id, field, value, occurrence } = error.location()
         {
             let feature = plan.features.iter().filter(|feature| feature.id == id).nth(occurrence);
             prop_assert!(feature.is_some(), "{id} {occurrence}");
@@ -133,7 +134,7 @@ proptest! {
     }
 }
 
-/// One feature that is changed, and what is said of it.
+/// Checks the error of a plan with one feature after a change.
 #[track_caller]
 fn check(change: impl FnOnce(&mut Plan), expected: &str) {
     let mut plan = plan(vec![feature("one", vec![], "coder")]);
@@ -142,40 +143,37 @@ fn check(change: impl FnOnce(&mut Plan), expected: &str) {
 }
 
 #[test]
-fn what_a_feature_cannot_do_without() {
+fn a_feature_needs_tests_attempts_and_a_prompt() {
     check(
         |plan| plan.features[0].tests.clear(),
-        "feature `one` has no tests, so nothing could show that it is done",
+        "feature `one` has no tests: expected at least one, which shows that the feature is done",
     );
-    check(|plan| plan.features[0].attempts_max = 0, "feature `one` has 0 attempts; it needs at least 1");
+    check(|plan| plan.features[0].attempts_max = 0, "feature `one` has 0 attempts: expected at least 1");
     check(|plan| plan.features[0].prompt = " \n".to_owned(), "feature `one` has an empty prompt");
     check(|plan| plan.features[0].tests[0].command.clear(), "feature `one` has a test with an empty command");
     check(|plan| plan.features.clear(), "the plan has no features");
     check(
-        |plan| plan.project = "no/such/folder".into(),
-        "the project's folder no/such/folder does not exist",
+        |plan| plan.project = "no/such/directory".into(),
+        "project directory no/such/directory does not exist",
     );
-    check(|plan| plan.project = "Cargo.toml".into(), "the project's folder Cargo.toml is no folder");
+    check(|plan| plan.project = "Cargo.toml".into(), "project directory Cargo.toml is not a directory");
 }
 
 #[test]
-fn resources_have_to_be_there_and_suffice() {
+fn a_feature_needs_defined_and_sufficient_resources() {
     let wants = |name: &str, units| {
         let wanted = [(name.to_owned(), units)].into();
         move |plan: &mut Plan| plan.features[0].resources = wanted
     };
-    check(
-        wants("databse", 1),
-        "feature `one` names resource `databse`, which the plan does not have; did you mean `database`?",
-    );
-    check(wants("database", 3), "feature `one` needs 3 of resource `database`, of which the plan has 2");
+    check(wants("databse", 1), "unknown resource `databse` in feature `one`; did you mean `database`?");
+    check(wants("database", 3), "feature `one` needs 3 of resource `database`, but the plan has 2");
     let mut enough = plan(vec![feature("one", vec![], "coder")]);
     wants("database", 2)(&mut enough);
     assert!(enough.graph().is_ok());
 }
 
 #[test]
-fn ids_are_names_of_folders() {
+fn an_id_is_a_valid_directory_name() {
     for id in ["", ".", "..", "-x", "_x", "a/b", "a b", "ä", "a\0", "a\n", ".merge"] {
         let plan = plan(vec![feature(id, vec![], "coder")]);
         assert!(matches!(plan.graph(), Err(PlanError::InvalidId { .. })), "{id:?}");

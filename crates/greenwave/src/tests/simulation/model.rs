@@ -1,19 +1,19 @@
-//! What has to become of a script's features, by its text alone.
+//! Predicts how the features of a script end.
 
 use super::script::{Answer, Connect, FeatureScript, Red, Script};
 
-/// How a feature has to end.
+/// Expected end of a feature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
     Green,
     Failed,
     Skipped,
-    /// Green, failed or skipped, as the order of merges has it.
+    /// Green, failed or skipped, depending on the order of merges.
     Any,
 }
 
 impl End {
-    /// Whether a phase of a report is this end.
+    /// Returns whether a report may have this phase.
     pub(super) fn allows(self, phase: &str) -> bool {
         match self {
             End::Green => phase == "green",
@@ -24,7 +24,7 @@ impl End {
     }
 }
 
-/// The end of each feature.
+/// Predicts the end of each feature.
 pub(super) fn ends(script: &Script) -> Vec<End> {
     let mut ends: Vec<End> = Vec::new();
     for (at, feature) in script.features.iter().enumerate() {
@@ -42,29 +42,29 @@ pub(super) fn ends(script: &Script) -> Vec<End> {
     ends
 }
 
-/// Whether one feature depends on another, directly or not.
+/// Returns whether one feature depends on another, directly or indirectly.
 pub(super) fn depends(script: &Script, feature: usize, other: usize) -> bool {
     script.features[feature].depends_on.iter().any(|&next| next == other || depends(script, next, other))
 }
 
-/// The answer to an attempt, from 1.
+/// Returns the answer to an attempt, from 1.
 pub(super) fn answer(feature: &FeatureScript, attempt: u32) -> Answer {
     feature.answers[(attempt as usize - 1).min(feature.answers.len() - 1)]
 }
 
-/// The end of a feature whose dependencies are green.
+/// Predicts the end of a feature whose dependencies are green.
 fn alone(script: &Script, at: usize) -> End {
     let feature = &script.features[at];
     if !matches!(feature.red, Red::Fails | Red::Hangs) {
         return End::Failed;
     }
     match feature.connect {
-        Connect::Well => {}
+        Connect::Opens => {}
         Connect::FailsOnce if feature.answers == [Answer::Good] && feature.attempts_max > 1 => {}
         Connect::FailsOnce => return End::Any,
         Connect::Fails | Connect::Panics | Connect::Hangs => return End::Failed,
     }
-    // What breaks the test of a feature that is merged earlier or later, as it happens.
+    // A feature that breaks the test of another one can be merged before or after it.
     let breaks =
         |other: usize, broken: usize| script.features[other].answers.contains(&Answer::Breaks(broken));
     let features = 0..script.features.len();
@@ -93,7 +93,7 @@ fn alone(script: &Script, at: usize) -> End {
             | Answer::RefusesForGood
             | Answer::CallPanics
             | Answer::StreamPanics => return End::Failed,
-            // The test that it breaks is that of a dependency, which is green.
+            // It breaks the test of a dependency, which is green.
             Answer::Breaks(_)
             | Answer::Unreviewed
             | Answer::Bad

@@ -1,4 +1,4 @@
-//! Runs a script, in virtual time, and checks it against the model.
+//! Runs scripts in virtual time and checks their reports, events and files against the model.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,14 +11,14 @@ use greenwave_testing::Test;
 
 use super::model::{self, End};
 use super::script::{Interruption, Script};
-use super::world::{ANSWER_MAX, Author, Results, TEST_MAX, UNITS, World, is_done};
+use super::world::{ANSWER_MAX, SimulatedAgent, SimulatedTests, TEST_MAX, UNITS, World, is_done};
 use crate::engine::Engine;
-use crate::parts::Steps;
+use crate::steps::Steps;
 use crate::{AgentSpec, Event, Feature, Plan, Report, Settings, adapters};
 
-/// What scripts have gone through, so that a run of the simulation shows what it has covered.
+/// Coverage of a simulation: the number of runs, steps and ends.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Totals {
+pub(super) struct Coverage {
     pub(super) scripts: usize,
     pub(super) runs: usize,
     pub(super) steps: usize,
@@ -28,8 +28,8 @@ pub(super) struct Totals {
     pub(super) skipped: usize,
 }
 
-impl Totals {
-    pub(super) fn add(&mut self, other: &Totals) {
+impl Coverage {
+    pub(super) fn add(&mut self, other: &Coverage) {
         self.scripts += other.scripts;
         self.runs += other.runs;
         self.steps += other.steps;
@@ -43,40 +43,41 @@ impl Totals {
 /// Runs a script to its end.
 ///
 /// # Errors
-/// What broke a rule.
-pub(super) fn run(script: &Script) -> Result<Totals, String> {
+/// Describes the rule that was broken.
+pub(super) fn run(script: &Script) -> Result<Coverage, String> {
     let directory = directory();
     let project = directory.path().join("project");
     fs::create_dir(&project).unwrap();
     fs::write(project.join("shared.txt"), "top\nbottom\n").unwrap();
     let world = Arc::new(World::new(script.clone(), project));
-    let mut totals = Totals { scripts: 1, ..Totals::default() };
+    let mut coverage = Coverage { scripts: 1, ..Coverage::default() };
     let mut last = None;
-    // After the runs that are interrupted one that goes to its end, and one that finds all of it done.
+    // The interrupted runs are followed by one that completes, and by one that finds all features
+    // done.
     for number in 0..script.interruptions.len() + 2 {
-        let ended = one(&world, number)?;
-        totals.runs += 1;
-        totals.steps += world.seen.lock().steps;
-        totals.interrupted += usize::from(ended.is_none());
-        check_rest(&world)?;
+        let ended = run_once(&world, number)?;
+        coverage.runs += 1;
+        coverage.steps += world.observed.lock().steps;
+        coverage.interrupted += usize::from(ended.is_none());
+        check_project(&world)?;
         if number > script.interruptions.len() {
             let report: &Report = last.as_ref().ok_or("the last run was interrupted")?;
-            let now = ended.as_ref().ok_or("a run was interrupted by nobody")?;
-            check_again(script, report, now)?;
+            let now = ended.as_ref().ok_or("a run was interrupted without an interruption")?;
+            check_resumed(script, report, now)?;
         }
         last = ended;
     }
     for feature in last.iter().flat_map(|report| &report.features) {
         match feature.phase {
-            "green" => totals.green += 1,
-            "failed" => totals.failed += 1,
-            _ => totals.skipped += 1,
+            "green" => coverage.green += 1,
+            "failed" => coverage.failed += 1,
+            _ => coverage.skipped += 1,
         }
     }
-    Ok(totals)
+    Ok(coverage)
 }
 
-/// In memory where the system has a place for that, since many small files are made durable.
+/// Creates a directory, in memory if possible, because runs sync many small files.
 fn directory() -> tempfile::TempDir {
     let memory = Path::new("/dev/shm");
     let made = if memory.is_dir() { tempfile::tempdir_in(memory).ok() } else { None };
@@ -122,25 +123,25 @@ fn settings(script: &Script) -> Settings {
 
 fn open(world: &Arc<World>) -> Result<Engine, crate::Error> {
     let (plan, settings) = (plan(world), settings(&world.script));
-    let author = |feature| Author { world: Arc::clone(world), feature };
+    let agent = |feature| SimulatedAgent { world: Arc::clone(world), feature };
     let pool = |at: usize| {
         let name = format!("a{at}");
-        (name.clone(), adapters::sessions(&name, Arc::new(author(at)), &settings))
+        (name.clone(), adapters::sessions(&name, Arc::new(agent(at)), &settings))
     };
     let agents: BTreeMap<_, _> = (0..plan.features.len()).map(pool).collect();
-    let steps = Steps::watched_by(Arc::clone(world) as _);
-    Engine::assemble(plan, settings, agents, steps, |_, _| Ok(Arc::new(Results(Arc::clone(world)))))
+    let steps = Steps::observed_by(Arc::clone(world) as _);
+    Engine::assemble(plan, settings, agents, steps, |_, _| Ok(Arc::new(SimulatedTests(Arc::clone(world)))))
 }
 
-/// What a run takes at the most, all its work done one after another.
+/// Returns an upper bound of the virtual time of a run: all its work in sequence.
 fn time_max(script: &Script) -> Duration {
     let count = script.features.len() as u32;
     let attempts: u32 = script.features.iter().map(|feature| feature.attempts_max + 1).sum();
     attempts * (ANSWER_MAX + (count + 4) * TEST_MAX) + Duration::from_secs(60)
 }
 
-/// One run; `None` if it was interrupted before its end.
-fn one(world: &Arc<World>, number: usize) -> Result<Option<Report>, String> {
+/// Runs the engine once. Returns `None` if the run was interrupted before its end.
+fn run_once(world: &Arc<World>, number: usize) -> Result<Option<Report>, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
     let runtime = runtime.unwrap();
     let result = runtime.block_on(async {
@@ -153,37 +154,38 @@ fn one(world: &Arc<World>, number: usize) -> Result<Option<Report>, String> {
         let report = loop {
             tokio::select! {
                 biased;
-                // First, so that what is noted of an event is noted before anything follows from it.
-                Some(event) = events.next() => see(world, &mut ends, &event),
+                // Events come first, so that an event is recorded before its consequences.
+                Some(event) = events.next() => record_event(world, &mut ends, &event),
                 () = world.killed.notified() => return Ok(None),
                 report = &mut run => break report,
             }
         };
         while let Some(event) = events.try_next() {
-            see(world, &mut ends, &event);
+            record_event(world, &mut ends, &event);
         }
         let report = report.map_err(|_| format!("run {number} does not end"))?;
         let report = report.map_err(|error| format!("run {number}: {}", crate::chain(&error)))?;
         let interruption = {
-            let seen = world.seen.lock();
-            seen.interruption.filter(|_| seen.interrupted).map(|(kind, _)| kind)
+            let observed = world.observed.lock();
+            observed.interruption.filter(|_| observed.interrupted).map(|(kind, _)| kind)
         };
         check_report(world, &report, &ends, interruption)?;
         Ok(interruption.is_none().then_some(report))
     });
-    // Waits for what blocks, as a process does that ends.
+    // Waits for blocking writes, like a process that exits.
     drop(runtime);
-    let wrong = std::mem::take(&mut world.seen.lock().wrong);
-    match wrong.is_empty() {
-        true => result.map_err(|error: String| format!("run {number}: {error}")),
-        false => Err(format!("run {number}: {}", wrong.join("; "))),
+    let violations = std::mem::take(&mut world.observed.lock().violations);
+    if violations.is_empty() {
+        result.map_err(|error: String| format!("run {number}: {error}"))
+    } else {
+        Err(format!("run {number}: {}", violations.join("; ")))
     }
 }
 
-/// Stops a run while it writes a merge into the project, and holds that write up.
+/// Stops a run while it writes a merge into the project, and delays that write.
 ///
 /// # Errors
-/// If the run goes on to its end before the write has ended.
+/// Fails if the run returns before the write has ended.
 pub(super) fn stop_during_a_write(script: &Script) -> Result<(), String> {
     let directory = directory();
     let project = directory.path().join("project");
@@ -193,13 +195,13 @@ pub(super) fn stop_during_a_write(script: &Script) -> Result<(), String> {
     let (release, gate) = std::sync::mpsc::channel();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
     runtime.unwrap().block_on(async {
-        // Gone before the runtime, which waits for the write.
+        // Dropped before the runtime, which waits for the write.
         let release = release;
         let engine = open(&world).map_err(|error| crate::chain(&error))?;
         world.begin(&engine, 0);
         *world.gate.lock() = Some(gate);
         let mut run = pin!(engine.run());
-        // From the stop on as many turns as an aborted stage could need.
+        // After the stop, more turns than an aborted stage could need.
         let turns = async {
             world.killed.notified().await;
             for _ in 0..1000 {
@@ -213,83 +215,84 @@ pub(super) fn stop_during_a_write(script: &Script) -> Result<(), String> {
             }
             () = turns => {}
         }
-        if world.seen.lock().closing {
-            return Err("the run goes on to its end while a file is written".to_owned());
+        if world.observed.lock().closing {
+            return Err("the run continues to its end while a file is written".to_owned());
         }
         release.send(()).map_err(|_| "nothing was written")?;
         run.await.map_err(|error| crate::chain(&error))?;
         match World::file(&world.project, "f0.txt") {
             Some(_) => Ok(()),
-            None => Err("the write that was under way is lost".to_owned()),
+            None => Err("the write in flight is lost".to_owned()),
         }
     })
 }
 
-/// Notes an event; `ends` are the last words on each feature.
-fn see(world: &World, ends: &mut BTreeMap<String, &'static str>, event: &Event) {
+/// Records an event. `ends` holds the final phase of each feature.
+fn record_event(world: &World, ends: &mut BTreeMap<String, &'static str>, event: &Event) {
     let (feature, end) = match event {
-        Event::Kept { feature } | Event::Phase { feature, phase: "green", .. } => (feature, "green"),
+        Event::UpToDate { feature } | Event::Phase { feature, phase: "green", .. } => (feature, "green"),
         Event::Failed { feature, .. } => (feature, "failed"),
         Event::Skipped { feature, .. } => (feature, "skipped"),
         Event::Phase { feature, .. } | Event::Tests { feature, .. } | Event::Refused { feature, .. } => {
             if ends.contains_key(feature) {
-                world.wrong(format!("{feature} has ended, and goes on: {event:?}"));
+                world.violation(format!("{feature} has ended, and continues: {event:?}"));
             }
             return;
         }
         _ => return,
     };
     if let Some(before) = ends.insert(feature.clone(), end) {
-        world.wrong(format!("{feature} ends twice: {before}, then {end}"));
+        world.violation(format!("{feature} ends twice: {before}, then {end}"));
     }
     let at: usize = feature[1..].parse().unwrap();
-    world.seen.lock().begun.remove(&at);
+    world.observed.lock().started.remove(&at);
     if end == "green" {
         match World::file(&world.project, &format!("f{at}.txt")) {
             Some(text) if is_done(&text) => {
-                note_green(world, at, &text);
-                world.seen.lock().firm.insert(at);
+                record_green(world, at, &text);
+                world.observed.lock().reported_green.insert(at);
             }
-            other => world.wrong(format!("{feature} is green, and the project has {other:?}")),
+            other => world.violation(format!("{feature} is green, and the project has {other:?}")),
         }
     }
 }
 
-/// What is in the project once stays there.
-fn note_green(world: &World, feature: usize, text: &str) {
-    let mut seen = world.seen.lock();
-    let before = seen.green.entry(feature).or_insert_with(|| text.to_owned()).clone();
+/// Records the merged file of a feature, which must never change afterwards.
+fn record_green(world: &World, feature: usize, text: &str) {
+    let mut observed = world.observed.lock();
+    let before = observed.green.entry(feature).or_insert_with(|| text.to_owned()).clone();
     if before != text {
-        seen.wrong.push(format!("f{feature} is merged twice: {before:?}, then {text:?}"));
+        observed.violations.push(format!("f{feature} is merged twice: {before:?}, then {text:?}"));
     }
 }
 
-/// Between two runs: what was merged is in the project, whole or about to be, and nothing else is.
-fn check_rest(world: &World) -> Result<(), String> {
+/// Checks the project between two runs: it holds the files of merged features and no others.
+fn check_project(world: &World) -> Result<(), String> {
     for feature in 0..world.script.features.len() {
         let text = World::file(&world.project, &format!("f{feature}.txt"));
-        let green = world.seen.lock().green.get(&feature).cloned();
+        let green = world.observed.lock().green.get(&feature).cloned();
         match text {
-            Some(text) if is_done(&text) => note_green(world, feature, &text),
+            Some(text) if is_done(&text) => record_green(world, feature, &text),
             Some(text) => return Err(format!("the project has {text:?} of f{feature}")),
             None if green.is_some() => return Err(format!("f{feature} is lost")),
             None => {}
         }
     }
     let shared = World::file(&world.project, "shared.txt").unwrap_or_default();
-    let edits = world.seen.lock().edits;
+    let edits = world.observed.lock().edits;
     if shared.lines().filter(|line| line.starts_with("user")).count() != edits {
         return Err(format!("the user has added {edits} lines, and the project has {shared:?}"));
     }
     let outside = world.project.parent().unwrap().join("outside.txt").exists();
-    let wrong = std::mem::take(&mut world.seen.lock().wrong);
-    match wrong.is_empty() && !outside {
-        true => Ok(()),
-        false => Err(format!("{}; outside: {outside}", wrong.join("; "))),
+    let violations = std::mem::take(&mut world.observed.lock().violations);
+    if violations.is_empty() && !outside {
+        Ok(())
+    } else {
+        Err(format!("{}; outside: {outside}", violations.join("; ")))
     }
 }
 
-/// A report against the model and the project.
+/// Checks a report against the model and the project.
 fn check_report(
     world: &World,
     report: &Report,
@@ -328,7 +331,7 @@ fn check_report(
             return Err(format!("{id} is {}, because of {:?}", feature.phase, feature.reason));
         }
         if feature.phase == "skipped" {
-            check_because(&world.script, at, &phases, feature.reason.as_deref().unwrap_or_default())?;
+            check_skip_reason(&world.script, at, &phases, feature.reason.as_deref().unwrap_or_default())?;
         }
     }
     let work = world.project.join(".greenwave/work");
@@ -336,13 +339,13 @@ fn check_report(
     let state = names(work.parent().unwrap()).filter(|name| name.as_encoded_bytes().starts_with(b"old-"));
     let left: Vec<_> = names(&work).chain(state).collect();
     if !is_stopped && !left.is_empty() {
-        return Err(format!("copies are left behind: {left:?}"));
+        return Err(format!("workspaces are left behind: {left:?}"));
     }
     Ok(())
 }
 
-/// A feature that was skipped names an ancestor that failed.
-fn check_because(script: &Script, feature: usize, phases: &[&str], reason: &str) -> Result<(), String> {
+/// Checks that a skipped feature names an ancestor that failed.
+fn check_skip_reason(script: &Script, feature: usize, phases: &[&str], reason: &str) -> Result<(), String> {
     let named = (0..feature).find(|other| reason.contains(&format!("`f{other}`")));
     match named {
         Some(other) if model::depends(script, feature, other) && phases[other] == "failed" => Ok(()),
@@ -350,12 +353,12 @@ fn check_because(script: &Script, feature: usize, phases: &[&str], reason: &str)
     }
 }
 
-/// A run after one that went to its end: what was green is green still, by itself.
-fn check_again(script: &Script, before: &Report, now: &Report) -> Result<(), String> {
+/// Checks a run after a complete one: green features are up to date.
+fn check_resumed(script: &Script, before: &Report, now: &Report) -> Result<(), String> {
     let expected = model::ends(script);
     for ((before, now), end) in before.features.iter().zip(&now.features).zip(expected) {
         let stays = before.phase == now.phase || (end == End::Any && before.phase != "green");
-        if !stays || (before.phase == "green" && !now.kept) {
+        if !stays || (before.phase == "green" && !now.up_to_date) {
             return Err(format!(
                 "{} was {}, and is {} in the next run",
                 now.feature, before.phase, now.phase
@@ -365,12 +368,12 @@ fn check_again(script: &Script, before: &Report, now: &Report) -> Result<(), Str
     Ok(())
 }
 
-/// The simplest script that still breaks a rule.
+/// Returns the simplest script that still breaks a rule, and the rule.
 pub(super) fn shrink(mut script: Script, mut why: String) -> (Script, String) {
-    while let Some((simpler, then)) =
+    while let Some((simpler, simpler_why)) =
         script.simpler().into_iter().find_map(|script| run(&script).err().map(|why| (script, why)))
     {
-        (script, why) = (simpler, then);
+        (script, why) = (simpler, simpler_why);
     }
     (script, why)
 }

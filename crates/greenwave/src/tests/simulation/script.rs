@@ -1,9 +1,9 @@
-//! What a plan, its agents and its tests do, and where its runs are interrupted: a value that can be
-//! drawn at random, shrunk and printed.
+//! Scripts: values that describe a plan, the behaviour of its agents and tests, and the
+//! interruptions of its runs. Scripts can be drawn at random, shrunk and printed.
 
 use std::fmt;
 
-/// A random number generator determined by its seed (SplitMix64, Steele, Lea and Flood 2014).
+/// A random number generator with a seed (SplitMix64, Steele, Lea and Flood 2014).
 #[derive(Debug, Clone)]
 pub(super) struct Random(pub(super) u64);
 
@@ -25,44 +25,45 @@ impl Random {
     }
 }
 
-/// What one answer of an agent comes to.
+/// An answer of an agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Answer {
     /// A file that passes the test.
     Good,
-    /// The same, and a line in a file that other features change in the same place.
+    /// A file that passes the test, and a line in a file that other features change in the same
+    /// place.
     Shared,
-    /// The same, and a file that breaks the test of another feature.
+    /// A file that passes the test, and a file that breaks the test of another feature.
     Breaks(usize),
     /// A file that fails the test.
     Bad,
-    /// A file that passes on its own and fails once joined with the project.
+    /// A file that passes alone and fails after merging.
     BadJoined,
     /// A file that the review refuses, if there is a review.
     Unreviewed,
-    /// A file with which the test hangs.
+    /// A file that makes the test hang.
     TestHangs,
-    /// A file with which the test runner panics.
+    /// A file that makes the test runner panic.
     TestPanics,
-    /// A file with which the test cannot be run.
+    /// A file that makes the test fail to start.
     TestBroken,
     /// Text without a file.
     Garbage,
-    /// Only a part of a file.
+    /// A search/replace block instead of a whole file.
     Edit,
     /// A unified diff.
     Diff,
-    /// A file with fences in it as long as its own.
+    /// A file that contains fences as long as the one around it.
     Nested,
     /// A file outside of the project.
     Outside,
-    /// A file, then the end of the stream without the end of the answer.
+    /// An unclosed file, then the end of the stream without the end of the answer.
     BreaksOff,
     /// A whole file, then the end of the stream without the end of the answer.
     BreaksOffLate,
-    /// A refusal that may pass, such as a rate limit.
+    /// A temporary refusal, such as a rate limit.
     Refuses,
-    /// A refusal that would come again.
+    /// A permanent refusal.
     RefusesForGood,
     /// The call panics.
     CallPanics,
@@ -101,18 +102,18 @@ impl Answer {
     ];
 }
 
-/// How sessions with a feature's agent are opened.
+/// Behaviour of a feature's agent when a session opens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Connect {
-    Well,
-    /// For the first question, as often as the pool tries.
+    Opens,
+    /// Fails for the first request, as often as the pool retries.
     FailsOnce,
     Fails,
     Panics,
     Hangs,
 }
 
-/// What a feature's test says before there is any code.
+/// Result of a feature's test before any code is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Red {
     Fails,
@@ -126,26 +127,26 @@ pub(super) enum Red {
 /// A feature, its agent and its test.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct FeatureScript {
-    /// Features with smaller numbers.
+    /// Indices of features, all smaller than its own.
     pub(super) depends_on: Vec<usize>,
     pub(super) attempts_max: u32,
-    /// By attempt; the last one is given again and again.
+    /// Answers by attempt. The last one repeats.
     pub(super) answers: Vec<Answer>,
     pub(super) connect: Connect,
     pub(super) red: Red,
     pub(super) review: bool,
-    /// Units of the one resource, of which there are two.
+    /// Units that the test holds of the only resource, which has two.
     pub(super) units: u32,
     pub(super) answer_ms: u64,
     pub(super) test_ms: u64,
 }
 
-/// How a run is interrupted.
+/// Kind of interruption of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Interruption {
-    /// Nothing has an effect from this step on, as after SIGKILL.
+    /// From this step on nothing has an effect, as after SIGKILL.
     Kill,
-    /// The run is asked to stop.
+    /// The run is stopped through its `Stopper`.
     Stop,
     /// The future of the run and its runtime are dropped.
     Drop,
@@ -160,16 +161,16 @@ impl Interruption {
         [Interruption::Kill, Interruption::Stop, Interruption::Drop, Interruption::Fault, Interruption::Edit];
 }
 
-/// A plan, and its runs.
+/// A plan and its runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Script {
     pub(super) workers: u32,
     pub(super) agents: u32,
     pub(super) features_max: u32,
     pub(super) features: Vec<FeatureScript>,
-    /// Runs that are interrupted, with the step, before the one that goes to its end.
+    /// Interruptions of the first runs, one for each, with the step at which they happen.
     pub(super) interruptions: Vec<(Interruption, usize)>,
-    /// Runs, by number, before which all test results are lost.
+    /// Numbers of the runs before which all cached test results are lost.
     pub(super) forgetful: Vec<usize>,
 }
 
@@ -194,14 +195,14 @@ impl Script {
         }
     }
 
-    /// Scripts that are a little simpler, the simplest first.
+    /// Returns scripts that are a little simpler, the simplest first.
     pub(super) fn simpler(&self) -> Vec<Script> {
-        let mut all = Vec::new();
+        let mut simpler = Vec::new();
         let mut with = |change: &dyn Fn(&mut Script)| {
             let mut script = self.clone();
             change(&mut script);
             if script != *self {
-                all.push(script);
+                simpler.push(script);
             }
         };
         for gone in 0..self.features.len() {
@@ -222,7 +223,7 @@ impl Script {
                     script.features[at].answers.remove(0);
                 }
             });
-            with(&|script| script.features[at].connect = Connect::Well);
+            with(&|script| script.features[at].connect = Connect::Opens);
             with(&|script| script.features[at].red = Red::Fails);
             with(&|script| script.features[at].review = false);
             with(&|script| script.features[at].units = 0);
@@ -234,7 +235,7 @@ impl Script {
             with(&|script| script.interruptions[at].1 = script.interruptions[at].1.saturating_sub(1));
         }
         with(&|script| (script.workers, script.agents, script.features_max) = (1, 1, 1));
-        all
+        simpler
     }
 
     fn remove(&mut self, gone: usize) {
@@ -262,8 +263,8 @@ fn feature(random: &mut Random, at: usize, count: usize) -> FeatureScript {
     depends_on.truncate(3);
     let mut answers: Vec<Answer> =
         (0..random.below(3)).map(|_| Answer::ALL[random.below(Answer::ALL.len())]).collect();
-    // What ends a feature at once is rarer than what costs it an attempt, and most features end well:
-    // else nothing would ever be merged.
+    // Fatal answers are rarer than answers that cost an attempt, and most features end green.
+    // Otherwise runs would hardly merge anything.
     let is_fatal = |answer: &Answer| {
         use Answer as A;
         matches!(answer, A::TestPanics | A::TestBroken | A::RefusesForGood | A::CallPanics | A::StreamPanics)
@@ -291,7 +292,7 @@ fn feature(random: &mut Random, at: usize, count: usize) -> FeatureScript {
             0 => Connect::Fails,
             1 => Connect::Hangs,
             2 => Connect::Panics,
-            _ => Connect::Well,
+            _ => Connect::Opens,
         },
         red: match rarely {
             3 => Red::Passes,

@@ -1,4 +1,4 @@
-//! Agents and tests that are values, and what is observed of them while a run uses them.
+//! Simulated agents and tests, and the record of how a run uses them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -9,9 +9,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use greenwave_agents::{Agent, AgentEvent, Error as AgentError, Request, ResponseStream, Session};
+use greenwave_agents::{Agent, AgentEvent, Error as AgentError, Request, ResponseStream as Stream, Session};
 use greenwave_cache::TieredStats;
-use greenwave_testing::{Ending, Error as TestError, Outcome, Source, Status, Stored, Test};
+use greenwave_testing::{CacheDecision, Error as TestError, ExitReason, Outcome, Source, Status, Test};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::sleep;
@@ -19,15 +19,16 @@ use tokio::time::sleep;
 use super::model;
 use super::script::{Answer, Connect, Interruption, Red, Script};
 use crate::engine::Engine;
-use crate::parts::{Tests, Watch};
+use crate::steps::StepObserver;
+use crate::test_runner::TestRunner;
 
-/// How long a test may run.
+/// Time limit of a test.
 pub(super) const TEST_MAX: Duration = Duration::from_secs(20);
-/// How long an answer may take.
+/// Time limit of an answer.
 pub(super) const ANSWER_MAX: Duration = Duration::from_secs(30);
-/// More steps than any script takes: a run that passes them goes round in circles.
+/// Upper bound of the steps of a run. A run that exceeds it loops.
 const STEPS_MAX: usize = 100_000;
-/// Units of the one resource.
+/// Units of the only resource.
 pub(super) const UNITS: u32 = 2;
 
 /// The step before a file of the project is written.
@@ -35,57 +36,57 @@ const WRITE: &str = "write a file";
 /// The first step after all stages have ended.
 const CLOSE: &str = "store durations";
 
-/// What all runs of a script share.
+/// State that all runs of a script share.
 #[derive(Debug)]
 pub(super) struct World {
     pub(super) script: Script,
     pub(super) project: PathBuf,
-    pub(super) seen: Mutex<Seen>,
+    pub(super) observed: Mutex<Observed>,
     pub(super) killed: Notify,
     stopper: Mutex<Option<crate::Stopper>>,
-    /// What a stop at a write waits for before the write goes on.
+    /// Delays the next write into the project until the sender sends or is dropped.
     pub(super) gate: Mutex<Option<std::sync::mpsc::Receiver<()>>>,
 }
 
-/// What was observed.
+/// Observations of the runs.
 #[derive(Debug, Default)]
-pub(super) struct Seen {
-    /// What broke a rule.
-    pub(super) wrong: Vec<String>,
-    /// Steps passed by this run.
+pub(super) struct Observed {
+    /// Descriptions of broken rules.
+    pub(super) violations: Vec<String>,
+    /// Number of steps that this run has passed.
     pub(super) steps: usize,
     pub(super) interruption: Option<(Interruption, usize)>,
     dead: bool,
-    /// All stages are gone, and the run is about to return.
+    /// Whether all stages have ended and the run is about to return.
     pub(super) closing: bool,
-    /// The interruption has happened.
+    /// Whether the interruption has happened.
     pub(super) interrupted: bool,
-    /// Features whose green light was seen, and not their files only.
-    pub(super) firm: BTreeSet<usize>,
-    /// Lines that the user has added to the shared file.
+    /// Features that an event reported as green.
+    pub(super) reported_green: BTreeSet<usize>,
+    /// Number of lines that the user has added to the shared file.
     pub(super) edits: usize,
-    /// The files of features that are green, by feature.
+    /// Merged file of each green feature.
     pub(super) green: BTreeMap<usize, String>,
-    /// Attempts asked for in this run, by feature.
-    pub(super) asked: BTreeMap<usize, u32>,
-    /// Features begun and not ended.
-    pub(super) begun: BTreeSet<usize>,
-    /// All answers so far, so that each is another.
-    tokens: u64,
-    /// Features whose agent a session was opened with in this run, or was to be.
+    /// Last attempt that was requested in this run, by feature.
+    pub(super) requested: BTreeMap<usize, u32>,
+    /// Features that are started and not ended.
+    pub(super) started: BTreeSet<usize>,
+    /// Number of answers, which makes each one unique.
+    answers: u64,
+    /// Features whose agent was connected to in this run.
     connected: BTreeSet<usize>,
-    asking: usize,
+    requesting: usize,
     testing: usize,
     units: u32,
     results: BTreeMap<(String, String), Outcome>,
 }
 
-/// Something that is counted while it lives.
-struct Held<'a>(&'a World, fn(&mut Seen) -> &mut usize);
+/// Counts something until it is dropped.
+struct Held<'a>(&'a World, fn(&mut Observed) -> &mut usize);
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
-        *(self.1)(&mut self.0.seen.lock()) -= 1;
+        *(self.1)(&mut self.0.observed.lock()) -= 1;
     }
 }
 
@@ -93,36 +94,36 @@ struct HeldUnits<'a>(&'a World, u32);
 
 impl Drop for HeldUnits<'_> {
     fn drop(&mut self) {
-        self.0.seen.lock().units -= self.1;
+        self.0.observed.lock().units -= self.1;
     }
 }
 
-impl Watch for World {
+impl StepObserver for World {
     fn step(&self, name: &'static str) -> bool {
-        let mut seen = self.seen.lock();
-        if seen.dead {
+        let mut observed = self.observed.lock();
+        if observed.dead {
             return false;
         }
-        seen.closing |= name == CLOSE;
-        let now = seen.steps;
-        seen.steps += 1;
-        assert!(now < STEPS_MAX, "the run goes round in circles");
+        observed.closing |= name == CLOSE;
+        let now = observed.steps;
+        observed.steps += 1;
+        assert!(now < STEPS_MAX, "the run loops");
         let gate = if name == WRITE { self.gate.lock().take() } else { None };
         if let Some(gate) = gate {
-            drop(seen);
+            drop(observed);
             if let Some(stopper) = &*self.stopper.lock() {
                 stopper.stop();
             }
             self.killed.notify_one();
-            // Ends with an error as soon as the other side is gone, so that no test hangs in here.
+            // A dropped sender ends the wait too, so that no test hangs here.
             let _ = gate.recv();
             return true;
         }
-        let Some((kind, at)) = seen.interruption.filter(|_| !seen.interrupted) else { return true };
+        let Some((kind, at)) = observed.interruption.filter(|_| !observed.interrupted) else { return true };
         if now < at || (kind == Interruption::Fault && name != WRITE) {
             return true;
         }
-        seen.interrupted = true;
+        observed.interrupted = true;
         match kind {
             Interruption::Stop => {
                 if let Some(stopper) = &*self.stopper.lock() {
@@ -131,23 +132,23 @@ impl Watch for World {
             }
             Interruption::Drop => self.killed.notify_one(),
             Interruption::Kill => {
-                seen.dead = true;
+                observed.dead = true;
                 self.killed.notify_one();
                 return false;
             }
             Interruption::Fault => {
-                // An interrupted merge that cannot be finished either is undone.
-                let firm = seen.firm.clone();
-                seen.green.retain(|feature, _| firm.contains(feature));
+                // An interrupted merge that cannot be finished is reverted.
+                let reported = observed.reported_green.clone();
+                observed.green.retain(|feature, _| reported.contains(feature));
                 return false;
             }
             Interruption::Edit => {
-                seen.edits += 1;
-                let firm = seen.firm.clone();
-                seen.green.retain(|feature, _| firm.contains(feature));
+                observed.edits += 1;
+                let reported = observed.reported_green.clone();
+                observed.green.retain(|feature, _| reported.contains(feature));
                 let path = self.project.join("shared.txt");
                 let text = fs::read_to_string(&path).unwrap();
-                fs::write(&path, format!("{text}user {}\n", seen.edits)).unwrap();
+                fs::write(&path, format!("{text}user {}\n", observed.edits)).unwrap();
             }
         }
         true
@@ -159,66 +160,67 @@ impl World {
         Self {
             script,
             project,
-            seen: Mutex::default(),
+            observed: Mutex::default(),
             killed: Notify::new(),
             stopper: Mutex::default(),
             gate: Mutex::default(),
         }
     }
 
-    /// Before each run.
+    /// Prepares the next run.
     pub(super) fn begin(&self, engine: &Engine, run: usize) {
         *self.stopper.lock() = Some(engine.stopper());
-        let mut seen = self.seen.lock();
-        seen.interruption = self.script.interruptions.get(run).copied();
-        (seen.steps, seen.dead, seen.interrupted) = (0, false, false);
-        seen.asked.clear();
-        seen.begun.clear();
-        seen.connected.clear();
+        let mut observed = self.observed.lock();
+        observed.interruption = self.script.interruptions.get(run).copied();
+        (observed.steps, observed.dead, observed.interrupted) = (0, false, false);
+        observed.requested.clear();
+        observed.started.clear();
+        observed.connected.clear();
         if self.script.forgetful.contains(&run) {
-            seen.results.clear();
+            observed.results.clear();
         }
     }
 
-    pub(super) fn wrong(&self, what: String) {
-        self.seen.lock().wrong.push(what);
+    pub(super) fn violation(&self, text: String) {
+        self.observed.lock().violations.push(text);
     }
 
-    /// A feature's file, or whatever stands there.
+    /// Reads a file of a directory. Returns `None` if it does not exist.
     pub(super) fn file(root: &Path, name: &str) -> Option<String> {
         fs::read_to_string(root.join(name)).ok()
     }
 
-    fn held(&self, count: fn(&mut Seen) -> &mut usize, max: u32, what: &str) -> Held<'_> {
-        let mut seen = self.seen.lock();
-        *count(&mut seen) += 1;
-        let now = *count(&mut seen);
+    fn held(&self, count: fn(&mut Observed) -> &mut usize, max: u32, name: &str) -> Held<'_> {
+        let mut observed = self.observed.lock();
+        *count(&mut observed) += 1;
+        let now = *count(&mut observed);
         if now > max as usize {
-            seen.wrong.push(format!("{now} {what} at once, of {max}"));
+            observed.violations.push(format!("{now} {name} at once, of {max}"));
         }
         Held(self, count)
     }
 
-    /// A feature is worked on: its dependencies are green, itself it is not, and not too many are begun.
-    fn works_on(&self, feature: usize, root: &Path) {
+    /// Checks a feature that does work: its dependencies are green, and not too many features are
+    /// started.
+    fn check_active(&self, feature: usize, root: &Path) {
         for &other in &self.script.features[feature].depends_on {
             let name = format!("f{other}.txt");
-            for (place, root) in [("project", self.project.as_path()), ("copy", root)] {
+            for (place, root) in [("project", self.project.as_path()), ("workspace", root)] {
                 if !Self::file(root, &name).is_some_and(|text| is_done(&text)) {
-                    self.wrong(format!("f{feature} is worked on, and f{other} is not in its {place}"));
+                    self.violation(format!("f{feature} is active, and f{other} is not in its {place}"));
                 }
             }
         }
-        let mut seen = self.seen.lock();
-        seen.begun.insert(feature);
-        if seen.begun.len() > self.script.features_max as usize {
-            let begun = seen.begun.clone();
-            seen.wrong.push(format!("{begun:?} are begun at once"));
+        let mut observed = self.observed.lock();
+        observed.started.insert(feature);
+        if observed.started.len() > self.script.features_max as usize {
+            let started = observed.started.clone();
+            observed.violations.push(format!("{started:?} are started at once"));
         }
     }
 
-    /// The parts of a copy that a feature's test reads.
-    fn reads(&self, feature: usize, root: &Path) -> String {
+    /// Returns the part of a workspace that a feature's test reads.
+    fn inputs(&self, feature: usize, root: &Path) -> String {
         let own = Self::file(root, &format!("f{feature}.txt"));
         let broken = Self::file(root, &format!("breaks-f{feature}.txt"));
         let shared = Self::file(root, "shared.txt").unwrap_or_default();
@@ -229,14 +231,14 @@ impl World {
         format!("{own:?} {broken:?} {shared:?} {joined:?}")
     }
 
-    async fn test(&self, feature: usize, root: &Path, test: &Test) -> Result<Outcome, TestError> {
+    async fn run_test(&self, feature: usize, root: &Path, test: &Test) -> Result<Outcome, TestError> {
         let script = &self.script.features[feature];
         let own = Self::file(root, &format!("f{feature}.txt"));
         let word = own.as_deref().map(|text| text.split_whitespace().next().unwrap_or_default().to_owned());
         let broken = || TestError::NoSuchProgram { test: test.name.clone(), program: "none".to_owned() };
         let status = match word.as_deref() {
             None => match script.red {
-                Red::Fails => Status::Failed(Ending::Code(1)),
+                Red::Fails => Status::Failed(ExitReason::Code(1)),
                 Red::Passes => Status::Passed,
                 Red::RunsNothing => Status::NoTests,
                 Red::Panics => panic!("the test runner panics"),
@@ -246,32 +248,32 @@ impl World {
             Some("hangs") => Status::TimedOut(TEST_MAX),
             Some("panics") => panic!("the test runner panics"),
             Some("broken") => return Err(broken()),
-            Some("unreviewed") if test.name.starts_with("review") => Status::Failed(Ending::Code(3)),
-            Some("joined") if root.ends_with(".merge") => Status::Failed(Ending::Code(2)),
-            // A merge has lost the line that this answer wrote into the shared file.
-            Some("good") if lacks_line(feature, root) => Status::Failed(Ending::Code(4)),
+            Some("unreviewed") if test.name.starts_with("review") => Status::Failed(ExitReason::Code(3)),
+            Some("joined") if root.ends_with(".merge") => Status::Failed(ExitReason::Code(2)),
+            // A merge has lost the line of this answer in the shared file.
+            Some("good") if lacks_line(feature, root) => Status::Failed(ExitReason::Code(4)),
             Some("good" | "unreviewed" | "joined") => {
                 let is_broken =
                     Self::file(root, &format!("breaks-f{feature}.txt")).is_some_and(|text| text == "yes\n");
-                if is_broken { Status::Failed(Ending::Signal(6)) } else { Status::Passed }
+                if is_broken { Status::Failed(ExitReason::Signal(6)) } else { Status::Passed }
             }
-            _ => Status::Failed(Ending::Code(1)),
+            _ => Status::Failed(ExitReason::Code(1)),
         };
-        let before = self.reads(feature, root);
+        let before = self.inputs(feature, root);
         let took = match status {
             Status::TimedOut(max) => max,
             _ => Duration::from_millis(script.test_ms),
         };
         sleep(took).await;
-        if self.reads(feature, root) != before {
-            self.wrong(format!("{} changed while the test of f{feature} ran", root.display()));
+        if self.inputs(feature, root) != before {
+            self.violation(format!("{} changed while the test of f{feature} ran", root.display()));
         }
         Ok(Outcome {
             status,
             count: None,
             output: Bytes::from_static(b"output of the test"),
             duration: took,
-            source: Source::Ran(Stored::Yes),
+            source: Source::Ran(CacheDecision::Stored),
             key: [0; 32],
             attempts: 1,
             undeclared: Vec::new(),
@@ -279,7 +281,7 @@ impl World {
     }
 }
 
-/// Whether a feature's file says that there is a line of it in the shared file, and there is none.
+/// Returns whether a feature's line is missing in the shared file although its file claims it.
 fn lacks_line(feature: usize, root: &Path) -> bool {
     let own = World::file(root, &format!("f{feature}.txt")).unwrap_or_default();
     let shared = World::file(root, "shared.txt").unwrap_or_default();
@@ -287,48 +289,48 @@ fn lacks_line(feature: usize, root: &Path) -> bool {
     line.is_some_and(|line| !shared.lines().any(|other| other == line))
 }
 
-/// Whether the text of a feature's file is one that passes, wherever it is.
+/// Returns whether the text of a feature's file passes its test in the project.
 pub(super) fn is_done(text: &str) -> bool {
     text.starts_with("good") || text.starts_with("unreviewed")
 }
 
-/// The number of the feature that a test or an agent is called after.
+/// Returns the index of the feature in the name of a test or of an agent.
 fn number(name: &str) -> usize {
     name.trim_start_matches(|c: char| !c.is_ascii_digit()).parse().unwrap()
 }
 
-/// The tests of a world.
+/// The test runner of a world.
 #[derive(Debug)]
-pub(super) struct Results(pub(super) Arc<World>);
+pub(super) struct SimulatedTests(pub(super) Arc<World>);
 
 #[async_trait]
-impl Tests for Results {
+impl TestRunner for SimulatedTests {
     async fn run(&self, root: &Path, test: &Test) -> Result<Outcome, TestError> {
         let world = &*self.0;
         let feature = number(&test.name);
-        let key = (test.name.clone(), world.reads(feature, root));
-        let worker = world.held(|seen| &mut seen.testing, world.script.workers, "tests");
+        let key = (test.name.clone(), world.inputs(feature, root));
+        let worker = world.held(|observed| &mut observed.testing, world.script.workers, "tests");
         let owner = root.file_name().and_then(|name| name.to_str()).filter(|name| name.starts_with('f'));
         let _units = owner.map(|owner| {
             let worked_on = number(owner);
-            world.works_on(worked_on, root);
+            world.check_active(worked_on, root);
             let units = world.script.features[worked_on].units;
-            let mut seen = world.seen.lock();
-            seen.units += units;
-            if seen.units > UNITS {
-                let now = seen.units;
-                seen.wrong.push(format!("{now} units of the resource are held"));
+            let mut observed = world.observed.lock();
+            observed.units += units;
+            if observed.units > UNITS {
+                let now = observed.units;
+                observed.violations.push(format!("{now} units of the resource are held"));
             }
             HeldUnits(world, units)
         });
-        let known = world.seen.lock().results.get(&key).cloned();
-        let outcome = match known {
-            Some(known) => known,
+        let cached = world.observed.lock().results.get(&key).cloned();
+        let outcome = match cached {
+            Some(cached) => cached,
             None => {
-                let outcome = world.test(feature, root, test).await?;
+                let outcome = world.run_test(feature, root, test).await?;
                 if outcome.passed() {
-                    let known = Outcome { source: Source::Known(Duration::ZERO), ..outcome.clone() };
-                    world.seen.lock().results.insert(key, known);
+                    let cached = Outcome { source: Source::Cached(Duration::ZERO), ..outcome.clone() };
+                    world.observed.lock().results.insert(key, cached);
                 }
                 outcome
             }
@@ -337,9 +339,9 @@ impl Tests for Results {
         Ok(outcome)
     }
 
-    async fn known(&self, root: &Path, test: &Test) -> Result<Option<Outcome>, TestError> {
-        let key = (test.name.clone(), self.0.reads(number(&test.name), root));
-        Ok(self.0.seen.lock().results.get(&key).cloned())
+    async fn cached(&self, root: &Path, test: &Test) -> Result<Option<Outcome>, TestError> {
+        let key = (test.name.clone(), self.0.inputs(number(&test.name), root));
+        Ok(self.0.observed.lock().results.get(&key).cloned())
     }
 
     fn stats(&self) -> TieredStats {
@@ -351,17 +353,17 @@ impl Tests for Results {
 
 /// The agent of one feature.
 #[derive(Debug, Clone)]
-pub(super) struct Author {
+pub(super) struct SimulatedAgent {
     pub(super) world: Arc<World>,
     pub(super) feature: usize,
 }
 
 #[async_trait]
-impl Agent for Author {
+impl Agent for SimulatedAgent {
     async fn connect(&self) -> Result<Box<dyn Session>, AgentError> {
-        let is_first = self.world.seen.lock().connected.insert(self.feature);
+        let is_first = self.world.observed.lock().connected.insert(self.feature);
         match self.world.script.features[self.feature].connect {
-            Connect::Well => Ok(Box::new(self.clone())),
+            Connect::Opens => Ok(Box::new(self.clone())),
             Connect::FailsOnce if !is_first => Ok(Box::new(self.clone())),
             Connect::FailsOnce | Connect::Fails => Err(AgentError::BrokeOff { bytes: 0 }),
             Connect::Panics => panic!("the agent's connect panics"),
@@ -379,13 +381,13 @@ impl Agent for Author {
 }
 
 #[async_trait]
-impl Session for Author {
-    async fn send(&mut self, request: &Request) -> Result<ResponseStream, AgentError> {
+impl Session for SimulatedAgent {
+    async fn send(&mut self, request: &Request) -> Result<Stream, AgentError> {
         let (world, feature) = (Arc::clone(&self.world), self.feature);
         let script = &world.script.features[feature];
         let answer = model::answer(script, request.attempt);
-        let token = self.note(request);
-        let guard = Guard::new(Arc::clone(&world));
+        let token = self.check_request(request);
+        let guard = RequestGuard::new(Arc::clone(&world));
         sleep(Duration::from_millis(script.answer_ms)).await;
         match answer {
             Answer::Refuses => return Err(AgentError::BrokeOff { bytes: 0 }),
@@ -399,13 +401,13 @@ impl Session for Author {
             _ => {}
         }
         let text = text(&world.script, feature, answer, token, &request.directory);
-        // In two pieces, with a while between them.
+        // In two chunks, with a pause between them.
         let middle = (0..=text.len() / 2).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
         let (first, last) = (text[..middle].to_owned(), text[middle..].to_owned());
-        let while_ms = script.answer_ms / 2 + 1;
+        let pause_ms = script.answer_ms / 2 + 1;
         let first = stream::iter([Ok(AgentEvent::Text(first.into()))]);
         let last = stream::once(async move {
-            sleep(Duration::from_millis(while_ms)).await;
+            sleep(Duration::from_millis(pause_ms)).await;
             Ok(AgentEvent::Text(last.into()))
         });
         let end = stream::once(async move {
@@ -417,7 +419,7 @@ impl Session for Author {
                 _ => Ok(AgentEvent::End),
             }
         });
-        Ok(ResponseStream::new(first.chain(last).chain(end)))
+        Ok(Stream::new(first.chain(last).chain(end)))
     }
 
     fn is_open(&self) -> bool {
@@ -425,54 +427,55 @@ impl Session for Author {
     }
 }
 
-/// Counts a question until it is answered.
-struct Guard(Arc<World>);
+/// Counts a request until its answer has ended.
+struct RequestGuard(Arc<World>);
 
-impl Guard {
+impl RequestGuard {
     fn new(world: Arc<World>) -> Self {
-        std::mem::forget(world.held(|seen| &mut seen.asking, world.script.agents, "questions"));
+        std::mem::forget(world.held(|observed| &mut observed.requesting, world.script.agents, "requests"));
         Self(world)
     }
 }
 
-impl Drop for Guard {
+impl Drop for RequestGuard {
     fn drop(&mut self) {
-        self.0.seen.lock().asking -= 1;
+        self.0.observed.lock().requesting -= 1;
     }
 }
 
-impl Author {
-    /// Checks a question against what came before, and gives its answer a number.
-    fn note(&self, request: &Request) -> u64 {
+impl SimulatedAgent {
+    /// Checks a request against the earlier ones, and returns a unique number for its answer.
+    fn check_request(&self, request: &Request) -> u64 {
         let feature = self.feature;
-        self.world.works_on(feature, &request.directory);
+        self.world.check_active(feature, &request.directory);
         let attempts_max = self.world.script.features[feature].attempts_max;
-        let mut seen = self.world.seen.lock();
-        let before = seen.asked.insert(feature, request.attempt).unwrap_or(0);
-        // A connection that fails is an attempt that the agent never hears of.
+        let mut observed = self.world.observed.lock();
+        let before = observed.requested.insert(feature, request.attempt).unwrap_or(0);
+        // A failed connection is an attempt that does not reach the agent.
         let fails_once = self.world.script.features[feature].connect == Connect::FailsOnce;
         let failed = u32::from(fails_once && before == 0);
         if request.attempt != before + 1 + failed || request.attempt > attempts_max {
-            seen.wrong
+            observed
+                .violations
                 .push(format!("f{feature}: attempt {} after {before} of {attempts_max}", request.attempt));
         }
         let script = &self.world.script.features[feature];
-        let told = match request.attempt {
+        let expected = match request.attempt {
             1 => None,
             attempt => expected_words(model::answer(script, attempt - 1)),
         };
-        if let Some(words) = told.filter(|words| !request.prompt.contains(words)) {
-            seen.wrong.push(format!("f{feature}: the prompt lacks {words:?}: {}", request.prompt));
+        if let Some(words) = expected.filter(|words| !request.prompt.contains(words)) {
+            observed.violations.push(format!("f{feature}: the prompt lacks {words:?}: {}", request.prompt));
         }
-        if seen.green.contains_key(&feature) {
-            seen.wrong.push(format!("f{feature} is green, and its agent is asked again"));
+        if observed.green.contains_key(&feature) {
+            observed.violations.push(format!("f{feature} is green, and its agent gets another request"));
         }
-        seen.tokens += 1;
-        seen.tokens
+        observed.answers += 1;
+        observed.answers
     }
 }
 
-/// What the next prompt says of an answer that gives a file in part.
+/// Returns the words of the next prompt about an answer with an incomplete file.
 fn expected_words(answer: Answer) -> Option<&'static str> {
     match answer {
         Answer::Edit => Some("txt` is given in part only; answer with the whole file"),
@@ -482,7 +485,7 @@ fn expected_words(answer: Answer) -> Option<&'static str> {
     }
 }
 
-/// The text of an answer.
+/// Returns the text of an answer.
 fn text(script: &Script, feature: usize, answer: Answer, token: u64, directory: &Path) -> String {
     let word = match answer {
         Answer::Bad => "bad",
@@ -527,7 +530,7 @@ fn text(script: &Script, feature: usize, answer: Answer, token: u64, directory: 
         }
         _ => {}
     }
-    // Whatever it has broken it mends as soon as it does not break it.
+    // An answer repairs the tests that other answers of the feature break.
     for other in script.features[feature].answers.iter().filter_map(|answer| match answer {
         Answer::Breaks(other) => Some(*other),
         _ => None,

@@ -1,4 +1,4 @@
-//! How a run is to be carried out: limits, sizes, times. Knows nothing of files or variables that values may come from.
+//! Settings of a run: limits, sizes and times.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
@@ -6,127 +6,130 @@ use std::time::Duration;
 
 use greenwave_testing::TraceMode;
 
-/// Everything that can be set. The default is the `development` profile.
+/// Settings of a run. The default is the `development` profile.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
-    /// Results of tests.
+    /// Cache of test results.
     pub cache: CacheSettings,
-    /// Work at the same time.
+    /// Limits of parallel work.
     pub parallel: ParallelSettings,
-    /// Files and attempts.
+    /// Store of files and attempts.
     pub storage: StorageSettings,
     /// Memory of the process.
     pub memory: MemorySettings,
-    /// Sessions with agents.
+    /// Pools of agent sessions.
     pub pool: PoolSettings,
-    /// What agents may do.
+    /// Limits of an agent's answer.
     pub agent: AgentSettings,
-    /// The endpoint with live figures.
+    /// Metrics endpoint.
     pub metrics: MetricsSettings,
-    /// A project's own tests (`greenwave test`).
+    /// Tests of a project (`greenwave test`).
     pub testing: TestingSettings,
 }
 
-/// A project's own tests.
+/// Settings for a project's tests (`greenwave test`).
 #[derive(Debug, Clone, PartialEq)]
 pub struct TestingSettings {
-    /// How long a result is believed. Results depend on everything that is known to change them, so this is about what is not.
+    /// Age at which a result expires. Keys cover every known dependency; this bounds the effect of
+    /// an unknown one.
     pub ttl: Duration,
-    /// Most bytes of results on disk; the oldest go first.
+    /// Maximum size of the results on disk, in bytes. The oldest are evicted first.
     pub disk_limit: u64,
-    /// Address of a server that results are shared by, `redis://host:6379` or `memcached://host:11211`; empty for none.
+    /// Address of a server that shares results, `redis://host:6379` or `memcached://host:11211`.
+    /// Empty for no server.
     pub remote: String,
-    /// Whether results are written to that server, or only read.
+    /// Whether results are written to the server as well as read.
     pub remote_write: bool,
-    /// Whether it is found out what tests look at beside their declared inputs, and what is done where that cannot be.
+    /// Whether tests are traced to discover dependencies beyond the declared inputs, and what
+    /// happens where tracing is unavailable.
     pub trace: TraceMode,
-    /// Whether fewer tests run at once while the machine is busy with other things.
+    /// Whether fewer tests run at once while other programs load the machine.
     pub follow_load: bool,
-    /// The share of known results that are made again and compared, from 0 to 1.
+    /// Share of cached results that are verified by running the test again, from 0 to 1.
     pub audit: f64,
 }
 
-/// Results of tests.
+/// Settings of the cache of test results.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CacheSettings {
-    /// Whether results are kept and looked up.
+    /// Whether results are stored and looked up.
     pub enabled: bool,
-    /// Most results in memory.
+    /// Maximum number of results in memory.
     pub entries: usize,
-    /// How long a result is believed.
+    /// Age at which a result expires.
     pub ttl: Duration,
-    /// Where results are kept on disk; `None` for the project's own `.greenwave` folder.
+    /// Directory of the results on disk. `None` for the project's `.greenwave` directory.
     pub directory: Option<PathBuf>,
 }
 
-/// Work at the same time.
+/// Limits of parallel work.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ParallelSettings {
-    /// Tests that run at once.
+    /// Maximum number of tests that run at once.
     pub workers: u32,
-    /// Questions that are with agents at once.
+    /// Maximum number of agent requests in flight.
     pub agents: u32,
-    /// Features begun and not yet finished at once.
+    /// Maximum number of features that are started and not ended.
     pub features: u32,
 }
 
-/// Files and attempts.
+/// Settings of the store of files and attempts.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StorageSettings {
-    /// Bytes that contents may take up in memory.
+    /// Maximum size of contents in memory, in bytes.
     pub memory_limit: u64,
-    /// How contents are compressed on disk.
+    /// Compression of contents on disk.
     pub compression: Compression,
-    /// The share of the limit at which contents begin to move to disk; above 0, up to 1.
+    /// Share of `memory_limit` at which contents spill to disk, above 0 and up to 1.
     pub spillover_threshold: f64,
-    /// How often a content on disk must be read to come back into memory.
+    /// Number of reads after which a spilled content is promoted to memory.
     pub promote_after: u32,
 }
 
-/// How contents are compressed.
+/// Compression of contents on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Compression {
-    /// Not at all.
+    /// No compression.
     Off,
-    /// With zstd at this level, from 1 to 19.
+    /// zstd at a level from 1 to 19.
     Zstd(i32),
 }
 
-/// Memory of the process.
+/// Settings for the memory of the process.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MemorySettings {
-    /// Whether freed memory is given back to the system at once.
+    /// Whether freed memory is returned to the system at once.
     pub reclaim: bool,
 }
 
-/// Sessions with agents.
+/// Settings of the pools of agent sessions.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PoolSettings {
-    /// Most sessions with one agent.
+    /// Maximum number of sessions with one agent.
     pub size: usize,
-    /// Sessions with one agent that are kept even when idle.
+    /// Number of sessions with one agent that stay open when idle.
     pub min: usize,
-    /// How long a session above the minimum stays idle before it is closed.
+    /// Idle time after which a session above the minimum is closed.
     pub idle_timeout: Duration,
 }
 
-/// What agents may do.
+/// Limits of an agent's answer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AgentSettings {
-    /// How long one answer may take.
+    /// Maximum duration of one answer.
     pub time_limit: Duration,
-    /// Most bytes of one answer.
+    /// Maximum size of one answer, in bytes.
     pub answer_limit: u64,
 }
 
-/// The endpoint with live figures.
+/// Settings of the metrics endpoint.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MetricsSettings {
-    /// Whether there is one.
+    /// Whether the endpoint is served.
     pub enabled: bool,
-    /// The address it is bound to.
+    /// Address that the endpoint binds to.
     pub address: IpAddr,
-    /// Its port; 0 for any that is free.
+    /// Port that the endpoint binds to; 0 for any free port.
     pub port: u16,
 }
 

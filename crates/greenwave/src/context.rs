@@ -1,0 +1,87 @@
+//! The parts that all stages of a run share.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use greenwave_agents::AgentPool;
+use greenwave_scheduler::Journal;
+use greenwave_storage::{Attempts, Store};
+use greenwave_streaming::{Budget, Fanout};
+use parking_lot::Mutex;
+
+use crate::adapters::Flusher;
+use crate::event::Event;
+use crate::phase::FeaturePolicy;
+use crate::plan::{Feature, FeatureId, Plan};
+use crate::report::Totals;
+use crate::settings::Settings;
+use crate::steps::Steps;
+use crate::test_runner::TestRunner;
+use crate::workspace::Destination;
+
+/// The shared parts of a run. Has accessors only: the work is done by `FeatureRun` and
+/// `MergeQueue`.
+#[derive(Debug)]
+pub(crate) struct RunContext {
+    pub(crate) plan: Plan,
+    pub(crate) settings: Settings,
+    /// Directory of the project's state, `.greenwave`.
+    pub(crate) state_dir: PathBuf,
+    pub(crate) store: Store,
+    pub(crate) flusher: Flusher,
+    pub(crate) attempts: Attempts,
+    pub(crate) journal: Journal,
+    pub(crate) tests: Arc<dyn TestRunner>,
+    pub(crate) steps: Steps,
+    /// The project's directory, where merges are written.
+    pub(crate) project: Destination,
+    /// Pools of agent sessions, by the agent's name in the plan.
+    pub(crate) agents: BTreeMap<String, AgentPool>,
+    /// Limits the bytes of all answers that are in memory at once.
+    pub(crate) answers: Budget,
+    pub(crate) events: Fanout<Event>,
+    pub(crate) totals: Mutex<Totals>,
+    /// Direct and indirect dependencies of each feature, in dependency order.
+    pub(crate) ancestors: Vec<Vec<FeatureId>>,
+    /// Hash of each feature's definition, see [`definition`](crate::green_record::definition).
+    pub(crate) definitions: Vec<String>,
+}
+
+impl RunContext {
+    /// Publishes an event, and waits while a subscriber's queue is full.
+    pub(crate) async fn emit(&self, event: Event) {
+        self.events.publish(event).await;
+    }
+
+    /// Returns the ids of all features, in the order of the plan.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = FeatureId> + use<> {
+        (0..self.plan.features.len()).map(FeatureId::from_index)
+    }
+
+    /// Returns a feature of the plan.
+    pub(crate) fn feature(&self, id: FeatureId) -> &Feature {
+        &self.plan.features[id.index()]
+    }
+
+    /// Returns the policy of a feature.
+    pub(crate) fn policy(&self, id: FeatureId) -> FeaturePolicy {
+        let feature = self.feature(id);
+        FeaturePolicy { attempts_max: feature.attempts_max, review: feature.review.is_some() }
+    }
+
+    /// Returns the direct and indirect dependencies of a feature, in dependency order.
+    pub(crate) fn ancestors(&self, id: FeatureId) -> &[FeatureId] {
+        &self.ancestors[id.index()]
+    }
+
+    /// Returns the hash of a feature's definition.
+    pub(crate) fn definition(&self, id: FeatureId) -> &str {
+        &self.definitions[id.index()]
+    }
+
+    /// Returns the directory that holds the workspaces of this run.
+    pub(crate) fn work_dir(&self) -> PathBuf {
+        self.state_dir.join("work")
+    }
+}

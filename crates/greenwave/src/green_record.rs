@@ -1,0 +1,42 @@
+//! Records of green features, stored as JSON in the scheduler's journal.
+
+use serde::{Deserialize, Serialize};
+
+use crate::plan::Feature;
+use crate::tree::Change;
+
+/// A feature whose files were merged into the project, or were about to be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct GreenRecord {
+    /// Hash of the feature's [`definition`]. A record with another hash does not count.
+    #[serde(rename = "spec")]
+    pub(crate) definition: String,
+    /// Number of attempts until the feature was green.
+    pub(crate) attempts: u32,
+    /// Changes that the merge makes in the project.
+    pub(crate) merged: Vec<Change>,
+    /// Whether all changes are written. If not, the run was interrupted and the next one finishes
+    /// the merge.
+    pub(crate) written: bool,
+}
+
+impl GreenRecord {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("strings, numbers and lists always serialise")
+    }
+
+    /// Decodes a record. An unreadable record counts as missing, so that its feature runs again.
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        serde_json::from_slice(bytes).ok()
+    }
+}
+
+/// Returns the hash of what identifies a feature across runs: its id and its tests.
+///
+/// A new prompt, title or agent does not change whether the tests pass, so it does not count. New
+/// tests make a new feature, whose tests must fail first.
+pub(crate) fn definition(feature: &Feature) -> String {
+    let tests: Vec<_> = feature.tests.iter().map(|test| (&test.command, &test.directory)).collect();
+    let text = serde_json::to_vec(&(&feature.id, tests)).unwrap_or_default();
+    blake3::hash(&text).to_hex().to_string()
+}

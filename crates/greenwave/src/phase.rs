@@ -1,0 +1,123 @@
+//! The phases of a feature, and the rules that move it between them.
+
+use std::fmt;
+
+/// Phase of a feature.
+///
+/// [`Phase::after`] holds all rules for moving between phases. It is a pure function, so that the
+/// rules can be tested alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Waiting for dependencies or for resources.
+    Waiting,
+    /// Running the tests of a feature that an earlier run made green, because their inputs changed.
+    Checking,
+    /// Running the tests before any code is written. They must fail.
+    Red,
+    /// The agent is working on attempt `n`.
+    Prompting(u32),
+    /// Running the tests on the answer of attempt `n`.
+    Testing(u32),
+    /// Running the review command on the answer of attempt `n`.
+    Reviewing(u32),
+    /// Merging the answer of attempt `n` into the project.
+    Merging(u32),
+    /// Merged into the project, after `n` attempts.
+    Green(u32),
+    /// Ended without being merged.
+    Failed,
+    /// Never started, because a feature that it depends on failed.
+    Skipped,
+}
+
+/// Event that can move a feature to another phase.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PhaseEvent {
+    /// The feature starts.
+    Started,
+    /// The feature starts, and an earlier run made it green.
+    Resumed,
+    /// The tests failed before any code was written, as they must.
+    TestsFailed,
+    /// The agent answered with files.
+    Answered,
+    /// The tests passed, the review approved, or the merge succeeded.
+    Passed,
+    /// The attempt is refused: the answer is unusable, a test failed, the review disapproved, or
+    /// the merge has a conflict. Another attempt may follow.
+    Refused,
+    /// A feature that this one depends on failed.
+    AncestorFailed,
+}
+
+/// Policy of a feature: how many attempts it has, and whether it is reviewed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FeaturePolicy {
+    /// Maximum number of attempts, at least 1.
+    pub attempts_max: u32,
+    /// Whether a review follows the tests.
+    pub review: bool,
+}
+
+impl Phase {
+    /// Returns the phase that follows `event`. An event that cannot happen in a phase has no
+    /// effect.
+    #[must_use]
+    pub fn after(self, event: PhaseEvent, policy: FeaturePolicy) -> Phase {
+        use {Phase as P, PhaseEvent as E};
+        match (self, event) {
+            (P::Waiting, E::Started) => P::Red,
+            (P::Waiting, E::Resumed) => P::Checking,
+            (P::Waiting, E::AncestorFailed) => P::Skipped,
+            (P::Checking, E::Passed) => P::Green(0),
+            (P::Checking, E::Refused) => P::Red,
+            (P::Red, E::TestsFailed) => P::Prompting(1),
+            (P::Prompting(n), E::Answered) => P::Testing(n),
+            (P::Testing(n), E::Passed) if policy.review => P::Reviewing(n),
+            (P::Testing(n) | P::Reviewing(n), E::Passed) => P::Merging(n),
+            (P::Merging(n), E::Passed) => P::Green(n),
+            (P::Prompting(n) | P::Testing(n) | P::Reviewing(n) | P::Merging(n), E::Refused) => {
+                if n < policy.attempts_max { P::Prompting(n + 1) } else { P::Failed }
+            }
+            _ => self,
+        }
+    }
+
+    /// Returns the number of the current attempt, from 1. Returns 0 in phases that have no attempt.
+    pub fn attempt(self) -> u32 {
+        match self {
+            Phase::Prompting(n)
+            | Phase::Testing(n)
+            | Phase::Reviewing(n)
+            | Phase::Merging(n)
+            | Phase::Green(n) => n,
+            Phase::Waiting | Phase::Checking | Phase::Red | Phase::Failed | Phase::Skipped => 0,
+        }
+    }
+
+    /// Returns whether no event leads out of the phase.
+    pub fn is_final(self) -> bool {
+        matches!(self, Phase::Green(_) | Phase::Failed | Phase::Skipped)
+    }
+
+    /// Returns the phase's name in output: its colour, where it has one.
+    pub fn label(self) -> &'static str {
+        match self {
+            Phase::Waiting => "waiting",
+            Phase::Checking => "checking",
+            Phase::Red => "red",
+            Phase::Prompting(_) | Phase::Testing(_) => "yellow",
+            Phase::Reviewing(_) => "review",
+            Phase::Merging(_) => "merging",
+            Phase::Green(_) => "green",
+            Phase::Failed => "failed",
+            Phase::Skipped => "skipped",
+        }
+    }
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.label())
+    }
+}

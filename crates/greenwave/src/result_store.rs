@@ -1,0 +1,215 @@
+//! The store of test results: a directory that all worktrees of a user share, and optionally a
+//! server that a team shares.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use greenwave_cache::{
+    AccessMode, BoxError, DiskBackend, DiskOptions, FileLeases, Key, MemcachedBackend, RedisBackend,
+    RemoteOptions, Tier, Tiered, TieredOptions, WriteMode,
+};
+use greenwave_testing::SCHEMA;
+
+use crate::settings::TestingSettings;
+
+/// Name of the file that holds the secret of a store, 32 bytes.
+const SECRET: &str = "secret";
+/// Maximum number of queued writes to the server.
+const QUEUED_MAX: usize = 1024;
+
+/// A store of test results, on disk and optionally on a server.
+#[derive(Debug)]
+pub struct ResultStore {
+    directory: PathBuf,
+    disk: DiskBackend,
+    cache: Tiered,
+}
+
+/// Error of a [`ResultStore`].
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ResultStoreError {
+    /// The directory of the store cannot be opened.
+    #[error("cannot open the test results in {}", path.display())]
+    Open {
+        /// Directory of the store.
+        path: PathBuf,
+        /// The cause.
+        source: BoxError,
+    },
+    /// The server's address is invalid.
+    #[error("cannot use {address} for test results")]
+    Remote {
+        /// Address of the server.
+        address: String,
+        /// The cause.
+        source: BoxError,
+    },
+    /// The entries of the store cannot be listed or removed.
+    #[error("cannot {operation} the test results in {}", path.display())]
+    AccessMode {
+        /// The operation, as a verb.
+        operation: &'static str,
+        /// Directory of the store.
+        path: PathBuf,
+        /// The cause.
+        source: BoxError,
+    },
+}
+
+/// Size of a store of test results.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ResultStoreStats {
+    /// Number of entries: results, and the lists of dependencies that lead to them.
+    pub entries: usize,
+    /// Number of corrupt entries.
+    pub damaged: usize,
+    /// Size on disk, in bytes.
+    pub disk_bytes: u64,
+}
+
+impl ResultStore {
+    /// Opens the store in a directory, and the server that the settings name.
+    ///
+    /// Creates a missing directory with mode 0700. A server that is down is not an error: lookups
+    /// on it miss.
+    ///
+    /// # Errors
+    /// [`ResultStoreError::Open`] or [`ResultStoreError::Remote`].
+    pub fn open(directory: &Path, settings: &TestingSettings) -> Result<Self, ResultStoreError> {
+        let failed = |source: BoxError| ResultStoreError::Open { path: directory.to_owned(), source };
+        let options = DiskOptions { disk_bytes_max: Some(settings.disk_limit), ..DiskOptions::default() };
+        let disk = DiskBackend::open(directory, options).map_err(|error| failed(error.into()))?;
+        let leases = FileLeases::open(directory.join("leases")).map_err(|error| failed(error.into()))?;
+        let mut tiers = vec![Tier::new("disk", Arc::new(disk.clone()))];
+        if let Some(tier) = remote(settings)? {
+            tiers.push(tier);
+        }
+        let options = TieredOptions {
+            age_max: Some(settings.ttl),
+            leases: Some(Arc::new(leases)),
+            ..TieredOptions::new(SCHEMA)
+        };
+        Ok(Self { directory: directory.to_owned(), disk, cache: Tiered::new(tiers, options) })
+    }
+
+    /// Returns a hash of the store's content, which changes with every insertion and removal.
+    ///
+    /// Does not open the store. Returns `None` if the directory does not exist.
+    pub fn fingerprint(directory: &Path) -> Option<[u8; 32]> {
+        DiskBackend::fingerprint(directory).ok()
+    }
+
+    /// Returns the secret of a store. Returns `None` if the store has no secret yet.
+    ///
+    /// Only users who can read the results can read the secret. A record that is sealed with it was
+    /// made by a user who could have stored results as well.
+    pub fn secret(directory: &Path) -> Option<[u8; 32]> {
+        std::fs::read(directory.join(SECRET)).ok()?.try_into().ok()
+    }
+
+    /// Returns the secret of a store, and creates a missing one. Returns `None` if that fails.
+    pub fn secret_or_create(directory: &Path) -> Option<[u8; 32]> {
+        if let Some(secret) = Self::secret(directory) {
+            return Some(secret);
+        }
+        let mut secret = [0; 32];
+        File::open("/dev/urandom").and_then(|mut random| random.read_exact(&mut secret)).ok()?;
+        // The file is private to its owner and appears as a whole. If two processes create a secret
+        // at once, the first one wins.
+        let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(directory).ok()?;
+        file.write_all(&secret).ok()?;
+        let _ = file.persist_noclobber(directory.join(SECRET));
+        Self::secret(directory)
+    }
+
+    /// Returns the file that records the ports assigned to tests. Does not open the store.
+    pub fn ports_path(directory: &Path) -> PathBuf {
+        directory.join("ports")
+    }
+
+    /// Returns the file in which projects share the hashes of files outside of all projects.
+    pub fn files_path(&self) -> PathBuf {
+        self.directory.join("files")
+    }
+
+    /// Returns the cache, for a test runner.
+    pub fn into_cache(self) -> Tiered {
+        self.cache
+    }
+
+    /// Reads and verifies every entry on disk. Removes corrupt entries.
+    ///
+    /// # Errors
+    /// [`ResultStoreError::AccessMode`] if the entries cannot be listed.
+    pub async fn verify(&self) -> Result<ResultStoreStats, ResultStoreError> {
+        let keys = self.keys("list").await?;
+        let mut entries = 0;
+        // In chunks, so that not all entries are in memory at once.
+        for keys in keys.chunks(64) {
+            entries += self.cache.get_many(keys).await.into_iter().flatten().count();
+        }
+        let damaged = self.cache.quarantined().len();
+        Ok(ResultStoreStats { entries, damaged, disk_bytes: self.disk.stats().disk_bytes })
+    }
+
+    /// Returns the size of the store. Does not verify entries.
+    ///
+    /// # Errors
+    /// [`ResultStoreError::AccessMode`] if the entries cannot be listed.
+    pub async fn stats(&self) -> Result<ResultStoreStats, ResultStoreError> {
+        let entries = self.keys("list").await?.len();
+        Ok(ResultStoreStats { entries, damaged: 0, disk_bytes: self.disk.stats().disk_bytes })
+    }
+
+    /// Removes all entries on disk, and returns their number. Entries on the server expire there.
+    ///
+    /// # Errors
+    /// [`ResultStoreError::AccessMode`] if the entries cannot be listed or removed.
+    pub async fn clear(&self) -> Result<usize, ResultStoreError> {
+        use greenwave_cache::Backend;
+        let keys = self.keys("list").await?;
+        for key in &keys {
+            self.disk.remove(key).await.map_err(self.failed("clear"))?;
+        }
+        self.disk.close().await.map_err(self.failed("clear"))?;
+        Ok(keys.len())
+    }
+
+    async fn keys(&self, operation: &'static str) -> Result<Vec<Key>, ResultStoreError> {
+        use greenwave_cache::Backend;
+        self.disk.list().await.map_err(self.failed(operation))
+    }
+
+    fn failed(&self, operation: &'static str) -> impl Fn(BoxError) -> ResultStoreError + use<> {
+        let path = self.directory.clone();
+        move |source| ResultStoreError::AccessMode { operation, path: path.clone(), source }
+    }
+}
+
+fn remote(settings: &TestingSettings) -> Result<Option<Tier>, ResultStoreError> {
+    let address = settings.remote.as_str();
+    if address.is_empty() {
+        return Ok(None);
+    }
+    let failed = |error: greenwave_cache::Error| ResultStoreError::Remote {
+        address: address.to_owned(),
+        source: error.into(),
+    };
+    let options = RemoteOptions {
+        prefix: "greenwave-tests:".to_owned(),
+        ttl: Some(settings.ttl),
+        ..RemoteOptions::default()
+    };
+    let tier = match address.strip_prefix("memcached://") {
+        Some(server) => {
+            let backend = MemcachedBackend::new(server.trim_end_matches('/'), options).map_err(failed)?;
+            Tier::new("memcached", Arc::new(backend))
+        }
+        None => Tier::new("redis", Arc::new(RedisBackend::new(address, options).map_err(failed)?)),
+    };
+    let access = if settings.remote_write { AccessMode::ReadWrite } else { AccessMode::ReadOnly };
+    Ok(Some(Tier { access, writes: WriteMode::Back { queued_max: QUEUED_MAX }, ..tier }))
+}

@@ -1,0 +1,126 @@
+//! Finds features that earlier runs made green, and finishes merges that were interrupted.
+
+use std::collections::BTreeMap;
+
+use crate::context::RunContext;
+use crate::error::{Error, chain};
+use crate::event::Event;
+use crate::green_record::GreenRecord;
+use crate::phase::Phase;
+use crate::plan::FeatureId;
+use crate::report::FeatureReport;
+use crate::state::FeatureState;
+use crate::test_results::report_cached;
+use crate::workspace;
+
+/// State and report with which a feature starts.
+#[derive(Debug)]
+pub(crate) struct Resumed {
+    pub(crate) state: FeatureState,
+    pub(crate) report: FeatureReport,
+}
+
+impl Default for Resumed {
+    fn default() -> Self {
+        Self { state: FeatureState::Waiting { record: None }, report: FeatureReport::default() }
+    }
+}
+
+/// Determines the state in which each feature starts, in the order of the plan.
+///
+/// A feature is up to date if its merge is in the project, its tests have cached passes for the
+/// files as they are, and all its dependencies are up to date. A feature with a record that is not
+/// up to date starts with its tests instead of its agent.
+///
+/// # Errors
+/// Fails if the journal or the project cannot be read or written.
+pub(crate) async fn resume(ctx: &RunContext) -> Result<Vec<Resumed>, Error> {
+    let records = ctx.journal.finished()?;
+    let mut features: BTreeMap<FeatureId, Resumed> = ctx.ids().map(|id| (id, Resumed::default())).collect();
+    let is_up_to_date = |feature: &Resumed| matches!(feature.state, FeatureState::Ended(Phase::Green(_)));
+    for id in dependencies_first(ctx) {
+        let name = &ctx.feature(id).id;
+        let Some(record) = records.get(name).and_then(|bytes| GreenRecord::decode(bytes)) else { continue };
+        if !finish_merge(ctx, name, &record).await? {
+            ctx.steps.pass("forget an interrupted merge").await;
+            ctx.journal.forget(name)?;
+            continue;
+        }
+        // The record stays in the journal: the user may revert the change of the tests.
+        if record.definition != ctx.definition(id) {
+            continue;
+        }
+        let mut report = FeatureReport::default();
+        let ancestors_are_up_to_date = ctx.ancestors(id).iter().all(|other| is_up_to_date(&features[other]));
+        let state = if ancestors_are_up_to_date && tests_are_cached(ctx, id, &mut report).await {
+            report.attempts = record.attempts;
+            report.up_to_date = true;
+            FeatureState::Ended(Phase::Green(record.attempts))
+        } else {
+            FeatureState::Waiting { record: Some(record) }
+        };
+        features.insert(id, Resumed { state, report });
+    }
+    let features: Vec<Resumed> = features.into_values().collect();
+    for (id, _) in ctx.ids().zip(&features).filter(|(_, feature)| is_up_to_date(feature)) {
+        ctx.emit(Event::UpToDate { feature: ctx.feature(id).id.clone() }).await;
+    }
+    Ok(features)
+}
+
+/// Returns all features, each after its dependencies.
+fn dependencies_first(ctx: &RunContext) -> Vec<FeatureId> {
+    let mut order: Vec<FeatureId> = ctx.ids().collect();
+    order.sort_by_key(|&id| ctx.ancestors(id).len());
+    order
+}
+
+/// Finishes a merge that was interrupted. Returns `false` if that is impossible and the files that
+/// the merge had written are reverted.
+///
+/// A file that the user has changed since is left as it is. If all other files are written, the
+/// merge counts as finished before that change, and the tests decide.
+async fn finish_merge(ctx: &RunContext, feature: &str, record: &GreenRecord) -> Result<bool, Error> {
+    if record.written {
+        return Ok(true);
+    }
+    ctx.steps.pass("inspect an interrupted merge").await;
+    let (mut missing, mut changed) = (Vec::new(), None);
+    for change in &record.merged {
+        let now = workspace::file_at(&ctx.plan.project, &change.path)?;
+        if now == change.before && now != change.after {
+            missing.push(change.clone());
+        } else if now != change.after {
+            changed = Some(change.path.as_str());
+        }
+    }
+    workspace::remove_temporary_files(&ctx.plan.project, &record.merged);
+    if let Some(path) = changed {
+        tracing::warn!(feature, path, "a file was changed since its merge was interrupted");
+        if !missing.is_empty() {
+            workspace::revert(&ctx.project, &record.merged, &ctx.store).await;
+            return Ok(false);
+        }
+    }
+    let written = workspace::apply(&ctx.project, &missing, &ctx.store).await;
+    ctx.steps.pass("finish an interrupted merge").await;
+    if let Err(error) = written {
+        tracing::warn!(feature, error = chain(&error), "cannot finish an interrupted merge; reverting it");
+        workspace::revert(&ctx.project, &record.merged, &ctx.store).await;
+        return Ok(false);
+    }
+    ctx.journal.record(feature, &GreenRecord { written: true, ..record.clone() }.encode())?;
+    Ok(true)
+}
+
+/// Returns whether all tests of a feature have cached passes for the project's files.
+async fn tests_are_cached(ctx: &RunContext, id: FeatureId, report: &mut FeatureReport) -> bool {
+    for test in &ctx.feature(id).tests {
+        match ctx.tests.cached(&ctx.plan.project, test).await {
+            Ok(Some(outcome)) if outcome.passed() => report_cached(ctx, id, report, test, &outcome).await,
+            // An error is reported when the test runs.
+            _ => return false,
+        }
+    }
+    true
+}

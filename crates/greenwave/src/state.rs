@@ -1,0 +1,83 @@
+//! The state of one feature during a run.
+
+use greenwave_storage::Store;
+
+use crate::error::Error;
+use crate::green_record::GreenRecord;
+use crate::phase::{Phase, PhaseEvent};
+use crate::tree::Tree;
+use crate::workspace::Workspace;
+
+/// State of a feature.
+#[derive(Debug)]
+pub(crate) enum FeatureState {
+    /// Not started. `record` is set if an earlier run made the feature green.
+    Waiting { record: Option<GreenRecord> },
+    /// Started and not ended.
+    Active(Box<ActiveFeature>),
+    /// Green, failed or skipped.
+    Ended(Phase),
+}
+
+/// A started feature: its phase, its workspace, and the input of its next stage.
+#[derive(Debug)]
+pub(crate) struct ActiveFeature {
+    pub(crate) phase: Phase,
+    /// Private copy of the project.
+    pub(crate) workspace: Workspace,
+    /// Files that the workspace started from.
+    pub(crate) base: Tree,
+    /// Why the last attempt was refused, for the next prompt.
+    pub(crate) feedback: String,
+    /// Incomplete files in the last answer, one message each.
+    pub(crate) partial: Vec<String>,
+}
+
+/// Result of a stage that does not end the feature with an error.
+#[derive(Debug)]
+pub(crate) enum StageResult {
+    /// The stage completed.
+    Completed(PhaseEvent),
+    /// The attempt is refused. `reason` is one line for the user, `feedback` goes into the next
+    /// prompt.
+    Refused { reason: String, feedback: String },
+}
+
+impl FeatureState {
+    pub(crate) fn phase(&self) -> Phase {
+        match self {
+            FeatureState::Waiting { .. } => Phase::Waiting,
+            FeatureState::Active(active) => active.phase,
+            FeatureState::Ended(phase) => *phase,
+        }
+    }
+
+    /// Ends the feature in a final phase, and returns the workspace for removal.
+    pub(crate) fn end(&mut self, phase: Phase) -> Option<Workspace> {
+        match std::mem::replace(self, FeatureState::Ended(phase)) {
+            FeatureState::Active(active) => Some(active.workspace),
+            FeatureState::Waiting { .. } | FeatureState::Ended(_) => None,
+        }
+    }
+}
+
+impl ActiveFeature {
+    pub(crate) fn new(phase: Phase, workspace: Workspace) -> Self {
+        Self { phase, workspace, base: Tree::new(), feedback: String::new(), partial: Vec::new() }
+    }
+
+    /// Resets the workspace to `tree`, which becomes the base of the next attempt.
+    pub(crate) async fn reset_to(&mut self, tree: Tree, store: &Store) -> Result<(), Error> {
+        self.workspace.check_out(&tree, store).await?;
+        self.base = tree;
+        Ok(())
+    }
+}
+
+impl StageResult {
+    /// Refuses an attempt whose reason is all the feedback that there is.
+    pub(crate) fn refused(reason: impl Into<String>) -> Self {
+        let reason = reason.into();
+        StageResult::Refused { feedback: reason.clone(), reason }
+    }
+}

@@ -1,0 +1,74 @@
+//! Runs the tests of a feature, counts their results and publishes them.
+
+use std::path::Path;
+
+use greenwave_testing::{Outcome, Test};
+
+use crate::context::RunContext;
+use crate::error::FeatureError;
+use crate::event::Event;
+use crate::plan::FeatureId;
+use crate::report::FeatureReport;
+
+/// Runs a test for a feature in `root`, or takes its cached result, and reports the result.
+///
+/// `phase` is the label under which the result is reported.
+pub(crate) async fn run_test(
+    ctx: &RunContext,
+    id: FeatureId,
+    report: &mut FeatureReport,
+    test: &Test,
+    root: &Path,
+    phase: &'static str,
+) -> Result<Outcome, FeatureError> {
+    ctx.steps.pass("run a test").await;
+    let outcome = ctx.tests.run(root, test).await?;
+    publish(ctx, id, test, &outcome, phase).await;
+    if outcome.is_cached() {
+        report.tests_cached += 1;
+    } else {
+        report.tests_run += 1;
+    }
+    Ok(outcome)
+}
+
+/// Reports a cached result that an earlier run left for an up-to-date feature.
+pub(crate) async fn report_cached(
+    ctx: &RunContext,
+    id: FeatureId,
+    report: &mut FeatureReport,
+    test: &Test,
+    outcome: &Outcome,
+) {
+    publish(ctx, id, test, outcome, "checking").await;
+    report.tests_cached += 1;
+    report.tests = add_counts(report.tests, outcome.count.map(|count| count.passed));
+}
+
+/// Adds the tests that one command counted to a sum. Stays `None` while no command has counted.
+pub(crate) fn add_counts(sum: Option<u32>, count: Option<u32>) -> Option<u32> {
+    count.map(|count| sum.unwrap_or(0) + count).or(sum)
+}
+
+async fn publish(ctx: &RunContext, id: FeatureId, test: &Test, outcome: &Outcome, phase: &'static str) {
+    {
+        let mut totals = ctx.totals.lock();
+        if outcome.is_cached() {
+            totals.tests_cached += 1;
+            totals.time_saved += outcome.duration;
+        } else {
+            totals.tests_run += 1;
+        }
+    }
+    let event = Event::Tests {
+        feature: ctx.feature(id).id.clone(),
+        test: test.name.clone(),
+        phase,
+        status: outcome.status.to_string(),
+        passed: outcome.count.map(|count| count.passed),
+        failed: outcome.count.map(|count| count.failed),
+        cached: outcome.is_cached(),
+        seconds: (outcome.duration.as_secs_f64() * 1000.0).round() / 1000.0,
+    };
+    ctx.emit(event).await;
+}

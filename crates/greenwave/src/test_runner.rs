@@ -1,0 +1,45 @@
+//! The source of test results.
+
+use std::fmt::Debug;
+use std::path::Path;
+
+use async_trait::async_trait;
+use greenwave_cache::TieredStats;
+use greenwave_testing::{Error, Outcome, Runner, Test};
+
+/// Runs tests and looks up cached results.
+///
+/// [`Runner`] implements it; the simulation replaces it by results that it computes.
+#[async_trait]
+pub(crate) trait TestRunner: Debug + Send + Sync + 'static {
+    /// Returns the result of a test in a directory, cached or from running it.
+    async fn run(&self, root: &Path, test: &Test) -> Result<Outcome, Error>;
+
+    /// Returns the cached result of a test in a directory. Never runs the test.
+    async fn cached(&self, root: &Path, test: &Test) -> Result<Option<Outcome>, Error>;
+
+    /// Returns the figures of the cache.
+    fn stats(&self) -> TieredStats;
+
+    /// Makes stored results durable.
+    async fn flush(&self);
+}
+
+#[async_trait]
+impl TestRunner for Runner {
+    async fn run(&self, root: &Path, test: &Test) -> Result<Outcome, Error> {
+        Runner::run(self, root, test).await
+    }
+
+    async fn cached(&self, root: &Path, test: &Test) -> Result<Option<Outcome>, Error> {
+        Runner::cached_result(self, root, test).await
+    }
+
+    fn stats(&self) -> TieredStats {
+        Runner::stats(self)
+    }
+
+    async fn flush(&self) {
+        Runner::flush(self).await;
+    }
+}
