@@ -113,6 +113,12 @@ impl Server {
         false
     }
 
+    /// Returns the port on the loopback.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Returns `127.0.0.1:PORT`.
     #[must_use]
     pub fn address(&self) -> String {

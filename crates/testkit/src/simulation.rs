@@ -28,8 +28,8 @@ pub type Outcome<T> = Result<T, (u64, String)>;
 /// Runs a simulation with each seed, on all processors.
 ///
 /// # Errors
-/// Returns the lowest seed that a worker found to fail, with its violation. Each worker stops at its
-/// first failure.
+/// Returns the lowest seed that a worker found to fail, with its violation. Each worker stops at
+/// its first failure.
 pub fn run_all<T>(seeds: &Range<u64>, run: impl Fn(u64) -> Result<T, String> + Sync) -> Outcome<T>
 where
     T: Default + AddAssign + Send,
@@ -97,7 +97,8 @@ pub fn shrink<S: Clone + PartialEq>(
     (script, last)
 }
 
-/// Returns the ranges of a list to try to remove: halves first, then quarters, down to single items.
+/// Returns the ranges of a list to try to remove: halves first, then quarters, down to single
+/// items.
 #[must_use]
 pub fn removable_ranges(len: usize) -> Vec<Range<usize>> {
     let sizes = std::iter::successors(Some(len.div_ceil(2)), |size| Some(size / 2));
