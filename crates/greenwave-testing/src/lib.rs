@@ -42,8 +42,11 @@ pub use greenwave_sandbox::{Trace, TraceMode, TraceStatus, Tracer};
 pub use greenwave_scheduler::{OrderRules, Stopper};
 
 pub use error::Error;
-pub use harness::discovery::{Discovery, DiscoveryNote, discover};
-pub use harness::test_count::TestCount;
+pub use harness::{
+    Batch, BatchCommand, BatchResult, BuildOutput, BuildRequest, CommandHarness, Crash, Discovery,
+    DiscoveryInputs, DiscoveryNote, FinishedProcess, Harness, Harnesses, LaunchSpec, Listing, ListingContext,
+    Project, Rerun, Summary, SummaryVerdict, TestCount, discover,
+};
 pub use report::{
     CaseReport, CaseStatus, JsonLine, RunReport, RunStats, TestReport, TestResult, github_summary, junit,
 };
@@ -57,4 +60,4 @@ pub use run::environment::Environment;
 pub use run::runner::{RESULTS_VARIABLE, Runner, RunnerOptions};
 pub use run::suite::{Audit, Explanation, Suite, SuiteEvent, SuiteOptions, SuiteReport};
 pub use run::test_id::TestId;
-pub use test::{Harness, Test};
+pub use test::{HarnessName, Test};

@@ -15,7 +15,7 @@ use bytes::Bytes;
 
 use crate::plain_text::plain;
 use crate::run::suite::SuiteReport;
-use crate::{CacheDecision, Error, Harness, Outcome, Source, Status, Test, TestCount, TestId, TraceStatus};
+use crate::{CacheDecision, Error, Harnesses, Outcome, Source, Status, Test, TestCount, TestId, TraceStatus};
 
 pub use github::github_summary;
 pub use json::JsonLine;
@@ -113,8 +113,17 @@ pub struct RunStats {
 
 impl RunReport {
     /// Creates the report of a suite's run that began at `started`, limited to the tests `ids`.
-    pub fn new(started: SystemTime, tests: &[Test], suite: &SuiteReport, ids: &[TestId]) -> Self {
-        let report = |id: &TestId| TestReport::new(&tests[id.index()], suite.results[id.index()].as_ref());
+    pub fn new(
+        started: SystemTime,
+        tests: &[Test],
+        suite: &SuiteReport,
+        ids: &[TestId],
+        harnesses: &Harnesses,
+    ) -> Self {
+        let report = |id: &TestId| {
+            let result = suite.results[id.index()].as_ref();
+            TestReport::new(&tests[id.index()], result, harnesses)
+        };
         let (wall, saved, tracing) = (suite.wall, suite.saved, suite.tracing.clone());
         Self { started, wall, saved, tracing, tests: ids.iter().map(report).collect() }
     }
@@ -145,7 +154,8 @@ impl RunStats {
 
 impl TestReport {
     /// Creates the report of one test; a `result` of `None` means that it was not run.
-    pub fn new(test: &Test, result: Option<&Result<Outcome, Error>>) -> Self {
+    pub fn new(test: &Test, result: Option<&Result<Outcome, Error>>, harnesses: &Harnesses) -> Self {
+        let harness = harnesses.get(&test.harness);
         let outcome = result.and_then(|result| result.as_ref().ok());
         let (age, stored) = match outcome.map(|outcome| &outcome.source) {
             Some(Source::Cached(age)) => (Some(*age), None),
@@ -165,7 +175,7 @@ impl TestReport {
             count: outcome.and_then(|outcome| outcome.count),
             attempts: outcome.map_or(0, |outcome| outcome.attempts),
             not_cached: stored.and_then(CacheDecision::reason),
-            cases: outcome.map(|outcome| cases(test, outcome)).unwrap_or_default(),
+            cases: outcome.map(|outcome| harness.parse_cases(&plain(&outcome.output))).unwrap_or_default(),
         }
     }
 
@@ -187,18 +197,6 @@ impl TestReport {
             TestResult::Error(error) => Some(format!("could not be run: {error}")),
         }
     }
-}
-
-/// Returns the single tests that a command printed results of.
-fn cases(test: &Test, outcome: &Outcome) -> Vec<CaseReport> {
-    if !matches!(test.harness, Harness::Cargo { .. }) {
-        return Vec::new();
-    }
-    let case = |(name, passed)| {
-        let status = if passed { CaseStatus::Passed } else { CaseStatus::Failed };
-        CaseReport { name, status, duration: None, output: None }
-    };
-    crate::harness::cargo::cases(&plain(&outcome.output)).into_iter().map(case).collect()
 }
 
 /// Returns an error's message followed by those of its causes.

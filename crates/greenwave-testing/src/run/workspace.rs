@@ -1,37 +1,19 @@
 //! Where a test's inputs are, and their state at some moment. Knows nothing of commands or results.
 
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
 
-use crate::harness::products::Products;
+use crate::harness::LaunchSpec;
 use crate::results::dependencies::DependencyRecord;
 use crate::run::process::ProcessResult;
 use crate::run::runner::Prepared;
 use crate::{Error, Manifest, Runner, Test};
 use greenwave_inputs::InputSnapshot;
+use greenwave_inputs::PathStates;
 use greenwave_inputs::StatCache;
-use greenwave_inputs::{AccessKind, PathStates};
-
-/// A program that stands for a test's command.
-#[derive(Debug, Clone)]
-pub(crate) struct LaunchSpec {
-    pub(crate) program: PathBuf,
-    pub(crate) arguments: Vec<OsString>,
-    pub(crate) directory: PathBuf,
-    pub(crate) variables: Vec<(OsString, OsString)>,
-    /// What was looked at to make it, beside the test's inputs.
-    pub(crate) looks: Vec<(PathBuf, AccessKind)>,
-    /// When making it began, in nanoseconds since the Unix epoch.
-    pub(crate) since: i64,
-    /// Where what was made is.
-    pub(crate) products: Option<Products>,
-    /// A file that changed while it was made, so that nobody knows which state of it went in.
-    pub(crate) changing: Option<PathBuf>,
-}
 
 /// A project that tests run in.
 #[async_trait]
@@ -45,9 +27,10 @@ pub(crate) trait Workspace: Send + Sync {
     /// A state that was taken after this call began.
     async fn after(&self, test: &Test) -> Result<InputSnapshot, Error>;
 
-    /// What to start in place of the test's command, where that is another program that has to be made first.
-    async fn launch(&self, _runner: &Runner, _test: &Test) -> Result<Option<LaunchSpec>, Error> {
-        Ok(None)
+    /// Returns the process to start for a test.
+    async fn launch(&self, runner: &Runner, test: &Test) -> Result<LaunchSpec, Error> {
+        let command = runner.launch_plain(self.project(), test)?;
+        Ok(runner.harness(test).launch(test, None, command))
     }
 
     /// Whether cargo has brought everything up to date that it builds in the workspace in this folder.

@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use greenwave_testing::{Discovery, Environment, Error, Test};
+use greenwave_testing::{Discovery, Environment, Error, Harnesses, ListingContext, Test};
 use tempfile::TempDir;
 
 /// A project whose `PATH` has all the programs.
@@ -38,7 +38,17 @@ impl Project {
 
     fn try_find(&self) -> Result<Discovery, Error> {
         let environment = self.programs(&["go", "npm", "pnpm", "yarn", "python3"]);
-        Discovery::find(self.folder.path(), &self.files, &environment)
+        self.find_with(&environment)
+    }
+
+    fn find_with(&self, environment: &Environment) -> Result<Discovery, Error> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(self.discover(environment))
+    }
+
+    async fn discover(&self, environment: &Environment) -> Result<Discovery, Error> {
+        let project = greenwave_testing::Project::new(self.folder.path(), self.files.clone(), environment);
+        Harnesses::builtin().discover(&project).await
     }
 
     fn find(&self) -> Discovery {
@@ -129,7 +139,7 @@ fn a_python_test_depends_on_its_project_and_on_those_it_names() {
     // Nothing says what it belongs to: all files count.
     assert_eq!(of(&found, "py:top/test_f.py").directories, paths(&[]));
     let notes: Vec<String> = found.notes.iter().map(ToString::to_string).collect();
-    let outside = "c/requirements.txt depends on ../../outside, which is outside the project: changes there are not seen without tracing";
+    let outside = "c/requirements.txt depends on ../../outside, which is outside the project: changes there are not noticed without tracing";
     assert_eq!(notes, [outside]);
 }
 
@@ -224,7 +234,7 @@ fn test_scripts_of_npm_are_found() {
     let [note] = found.notes.as_slice() else { panic!("{:?}", found.notes) };
     assert_eq!(
         note.to_string(),
-        "package.json is left out: `npm test --workspaces` runs the tests of other packages, which are here by themselves"
+        "package.json is left out: `npm test --workspaces` runs the tests of packages that are listed themselves"
     );
 }
 
@@ -252,7 +262,7 @@ fn the_package_manager_is_told_by_its_files() {
 }
 
 #[test]
-fn broken_manifests_are_named() {
+fn invalid_manifests_are_reported() {
     let check = |path: &str, text: &str, expected: &str| {
         assert_eq!(Project::new(&[(path, text), ("sub/test_a.py", "")]).problem(), expected);
     };
@@ -272,7 +282,7 @@ fn broken_manifests_are_named() {
 }
 
 #[test]
-fn runners_that_are_not_there_are_told() {
+fn missing_programs_are_noted() {
     let project = Project::new(&[
         ("go.mod", "module m"),
         ("a/a_test.go", ""),
@@ -280,7 +290,7 @@ fn runners_that_are_not_there_are_told() {
         ("package.json", r#"{"scripts":{"test":"x"}}"#),
         ("test_a.py", ""),
     ]);
-    let found = Discovery::find(project.folder.path(), &project.files, &project.programs(&[])).unwrap();
+    let found = project.find_with(&project.programs(&[])).unwrap();
     let notes: Vec<String> = found.notes.iter().map(ToString::to_string).collect();
     assert_eq!(found.tests.len(), 4);
     assert_eq!(
@@ -296,7 +306,7 @@ fn runners_that_are_not_there_are_told() {
 }
 
 #[test]
-fn the_text_of_a_file_has_every_test() {
+fn the_text_of_a_configuration_has_every_test() {
     let odd = Test {
         directory: "a \"b\"".into(),
         inputs: vec!["src/**".to_owned(), "back\\slash".to_owned()],
@@ -328,7 +338,7 @@ fn the_text_of_a_file_has_every_test() {
 }
 
 #[tokio::test]
-async fn files_are_split_into_what_pytest_finds_in_them() {
+async fn pytest_files_are_split_into_collected_tests() {
     use std::os::unix::fs::PermissionsExt;
     let project = Project::new(&[
         ("setup.py", ""),
@@ -344,8 +354,9 @@ async fn files_are_split_into_what_pytest_finds_in_them() {
         fs::set_permissions(program, fs::Permissions::from_mode(0o755)).unwrap();
     };
     let split = async || {
-        let mut found = Discovery::find(project.folder.path(), &project.files, &environment).unwrap();
-        found.split_pytest(project.folder.path(), &environment).await.map(|()| found)
+        let mut found = project.discover(&environment).await.unwrap();
+        let context = ListingContext::new(project.folder.path(), &environment);
+        found.split(&Harnesses::builtin(), &context).await.map(|()| found)
     };
     pytest(
         "echo \"$@\" > asked; echo 't/test_a.py::test_x'; echo 't/test_a.py::C::test_y[a b]'; echo; echo '2 tests collected in 0.1s'",

@@ -7,8 +7,8 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use greenwave_testing::{
-    CaseReport, CaseStatus, ExitReason, JsonLine, RunReport, Status, TestCount, TestReport, TestResult,
-    TraceStatus, github_summary, junit,
+    CaseReport, CaseStatus, ExitReason, Harnesses, JsonLine, RunReport, Status, TestCount, TestReport,
+    TestResult, TraceStatus, github_summary, junit,
 };
 
 use crate::need::is_there;
@@ -20,7 +20,7 @@ fn test(name: &str, result: TestResult, ms: u64) -> TestReport {
         result,
         duration,
         attempts,
-        ..TestReport::new(&greenwave_testing::Test::new(name, ["true"]), None)
+        ..TestReport::new(&greenwave_testing::Test::new(name, ["true"]), None, &Harnesses::builtin())
     }
 }
 

@@ -10,7 +10,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::harness::cargo::dep_info;
+use super::dep_info::dep_info;
 use greenwave_inputs::AccessKind;
 
 /// The layout of cargo's directories, as one test sees it.
