@@ -28,6 +28,8 @@
 //! There are no features. An [`Error`] means that a test could not be run at all; a test that fails, hangs or
 //! runs nothing is an [`Outcome`]. Unix only, for now.
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod error;
 mod harness;
 mod plain_text;

@@ -324,6 +324,7 @@ fn open(
         ports: folder.as_deref().map(Results::ports_in),
         results: folder,
         files: results.as_ref().map(Results::files),
+        harnesses: Harnesses::builtin(),
     };
     let options = SuiteOptions {
         workers,
