@@ -4,20 +4,23 @@
 //! collected in [`Harnesses`].
 
 pub(crate) mod batch;
-mod build;
+pub(crate) mod batch_plan;
+pub(crate) mod build;
 pub(crate) mod cargo;
 mod command;
 pub(crate) mod crash;
+mod discover;
 pub(crate) mod discovery;
 mod go;
 mod init_file;
-mod launch;
+pub(crate) mod launch;
 mod listing;
 mod npm;
 mod problem;
 pub(crate) mod project;
 mod pytest;
-mod registry;
+pub(crate) mod registry;
+mod split;
 pub(crate) mod summary;
 
 use std::fmt::Debug;
@@ -25,18 +28,19 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::{CaseReport, Error, Test};
+use crate::{Error, Test};
 
 pub use batch::{Batch, BatchCommand, BatchResult};
 pub use build::{BuildOutput, BuildRequest};
 pub use command::CommandHarness;
 pub use crash::{Crash, FinishedProcess, Rerun};
-pub use discovery::{Discovery, DiscoveryInputs, DiscoveryNote, discover};
+pub use discover::discover;
+pub use discovery::{Discovery, DiscoveryInputs, DiscoveryNote};
 pub use launch::LaunchSpec;
 pub use listing::{Listing, ListingContext};
 pub use project::Project;
 pub use registry::Harnesses;
-pub use summary::{Summary, SummaryVerdict, TestCount};
+pub use summary::{CaseReport, CaseStatus, Summary, SummaryVerdict, TestCount};
 
 /// A tool that runs tests: it finds them in a project, and reads what they print.
 ///

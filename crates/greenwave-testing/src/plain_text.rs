@@ -1,5 +1,8 @@
 //! Converts captured output to plain text.
 
+/// End of the line that replaces the omitted middle of a long output.
+pub(crate) const LEFT_OUT: &str = "bytes left out …]";
+
 /// Returns an output as text without escape sequences and control characters.
 ///
 /// Bytes that are not UTF-8 are replaced by U+FFFD. A lone carriage return becomes a line break, so that

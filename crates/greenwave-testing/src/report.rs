@@ -15,7 +15,10 @@ use bytes::Bytes;
 
 use crate::plain_text::plain;
 use crate::run::suite::SuiteReport;
-use crate::{CacheDecision, Error, Harnesses, Outcome, Source, Status, Test, TestCount, TestId, TraceStatus};
+use crate::{
+    CacheDecision, CaseReport, Error, Harnesses, Outcome, Source, Status, Test, TestCount, TestId,
+    TraceStatus,
+};
 
 pub use github::github_summary;
 pub use json::JsonLine;
@@ -68,30 +71,6 @@ pub enum TestResult {
     Error(String),
     /// The run ended before the test started.
     NotRun,
-}
-
-/// The result of a single test inside a command.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CaseReport {
-    /// Name of the single test, as its harness prints it.
-    pub name: String,
-    /// Result of the single test.
-    pub status: CaseStatus,
-    /// Duration, if the harness reports one.
-    pub duration: Option<Duration>,
-    /// Output of this single test, if it can be separated from the rest.
-    pub output: Option<Bytes>,
-}
-
-/// The result of a single test inside a command.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CaseStatus {
-    /// The test passed.
-    Passed,
-    /// The test failed.
-    Failed,
-    /// The harness skipped the test.
-    Skipped,
 }
 
 /// Numbers of tests in a run. `passed`, `failed`, `errors` and `not_run` add up to all of them.

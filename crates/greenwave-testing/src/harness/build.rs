@@ -30,7 +30,8 @@ pub trait BuildOutput: Debug + Send + Sync + 'static {
     /// Cached results that depend on an incomplete build are not reused.
     fn is_complete(&self) -> bool;
 
-    /// Returns the directories that the build tool writes to, as absolute paths without symbolic links.
+    /// Returns the directories that the build tool writes to, as absolute paths without symbolic
+    /// links.
     fn output_directories(&self) -> &[PathBuf];
 
     /// Discards programs that the build tool reused although their sources may have changed.

@@ -143,8 +143,8 @@ const COMMON: [&str; 7] = [
     "clippy.toml",
 ];
 
-/// Returns the tests of the cargo workspace in a directory: one for each test program, and one for the
-/// documentation of each library.
+/// Returns the tests of the cargo workspace in a directory: one for each test program, and one for
+/// the documentation of each library.
 ///
 /// # Errors
 /// [`Error::Discover`] with the messages of cargo.

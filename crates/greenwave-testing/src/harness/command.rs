@@ -1,4 +1,4 @@
-//! The harness of commands about which nothing is known but their exit code.
+//! The harness of plain commands, whose exit code is the only result.
 
 use std::sync::Arc;
 

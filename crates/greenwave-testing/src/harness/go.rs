@@ -17,7 +17,7 @@ use super::launch::LaunchSpec;
 use super::listing::{Listing, ListingContext};
 use super::project::{Project, closure, pattern, within};
 use super::summary::{Summary, TestCount};
-use crate::run::workspace::blocking;
+use crate::run::blocking::blocking;
 use crate::{CaseReport, Error, HarnessName, Test};
 use imports::Imports;
 

@@ -46,17 +46,18 @@ impl LaunchSpec {
         self
     }
 
-    /// Adds environment variables, which the test sees beside those that it declares.
+    /// Adds environment variables, in addition to the variables that the test declares.
     #[must_use]
     pub fn variables(mut self, variables: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
         self.variables.extend(variables);
         self
     }
 
-    /// Adds files that the program was built from, as absolute paths, in a build that began at `since`
-    /// (nanoseconds since the Unix epoch).
+    /// Adds files that the program was built from, as absolute paths, in a build that began at
+    /// `since` (nanoseconds since the Unix epoch).
     ///
-    /// The result of the test depends on them, and is not stored if one of them changed after `since`.
+    /// The result of the test depends on them, and is not stored if one of them changed after
+    /// `since`.
     #[must_use]
     pub fn built_from(mut self, sources: impl IntoIterator<Item = PathBuf>, since: i64) -> Self {
         self.looks.extend(sources.into_iter().map(|path| (path, AccessKind::Content)));

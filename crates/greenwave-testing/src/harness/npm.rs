@@ -19,7 +19,7 @@ use super::listing::{Listing, ListingContext};
 use super::problem::Problem;
 use super::project::{Project, closure, pattern, within};
 use super::summary::{Summary, TestCount};
-use crate::run::workspace::blocking;
+use crate::run::blocking::blocking;
 use crate::{CaseReport, Error, HarnessName, Test};
 
 const HARNESS: &str = "npm";
@@ -217,7 +217,8 @@ fn test(
     let path = if directory.as_os_str().is_empty() { ".".into() } else { directory.to_string_lossy() };
     let name = package.name.as_deref().unwrap_or(&path);
     let directories = closure(directory, dependencies);
-    // Files beside the workspace's manifest configure all packages: lock files, compilers, test runners.
+    // Files beside the workspace's manifest configure all packages: lock files, compilers, test
+    // runners.
     let shared = root.filter(|_| !directories.is_empty()).into_iter().flat_map(|root| {
         project.files().iter().filter(move |file| file.parent() == Some(root)).map(|file| pattern(file))
     });
@@ -274,7 +275,8 @@ fn workspaces<'a>(
     Ok(found)
 }
 
-/// Returns the root of the workspace that a package belongs to. A root belongs to its own workspace.
+/// Returns the root of the workspace that a package belongs to. A root belongs to its own
+/// workspace.
 fn root_of<'a>(workspaces: &[Workspace<'a>], directory: &Path) -> Option<&'a Path> {
     let has = |workspace: &&Workspace<'_>| {
         let Ok(inside) = directory.strip_prefix(workspace.root) else { return false };
@@ -285,8 +287,8 @@ fn root_of<'a>(workspaces: &[Workspace<'a>], directory: &Path) -> Option<&'a Pat
     workspaces.iter().find(has).map(|workspace| workspace.root)
 }
 
-/// Returns the list `packages` of a `pnpm-workspace.yaml`: a block of `- "glob"` lines, or a list in
-/// brackets. Other keys of the file are ignored.
+/// Returns the list `packages` of a `pnpm-workspace.yaml`: a block of `- "glob"` lines, or a list
+/// in brackets. Other keys of the file are ignored.
 fn pnpm_packages(text: &str) -> Vec<String> {
     let plain = |item: &str| {
         let item = item.trim();

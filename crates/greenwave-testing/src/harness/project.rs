@@ -26,8 +26,8 @@ struct Inner {
 impl Project {
     /// Creates a view of the project at `root`, an absolute path.
     ///
-    /// `files` are the paths of the project's files that it does not ignore, relative to `root`. Tests are
-    /// discovered in their order.
+    /// `files` are the paths of the project's files that it does not ignore, relative to `root`.
+    /// Tests are discovered in their order.
     pub fn new(root: &Path, files: Vec<PathBuf>, environment: &Environment) -> Self {
         let names = files.iter().cloned().collect();
         Self {
@@ -120,7 +120,8 @@ pub(crate) fn within(directory: &Path, path: &str) -> Option<PathBuf> {
     Some(reached)
 }
 
-/// Returns `start` and all directories that it depends on; empty if one of them is the whole project.
+/// Returns `start` and all directories that it depends on; empty if one of them is the whole
+/// project.
 pub(crate) fn closure(start: &Path, dependencies: &BTreeMap<PathBuf, Vec<PathBuf>>) -> Vec<PathBuf> {
     let mut reached = vec![start.to_owned()];
     let mut at = 0;

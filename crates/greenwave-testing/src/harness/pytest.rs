@@ -22,7 +22,7 @@ use super::listing::{Listing, ListingContext};
 use super::problem::Problem;
 use super::project::{Project, closure, within};
 use super::summary::{Summary, SummaryVerdict, TestCount};
-use crate::run::workspace::blocking;
+use crate::run::blocking::blocking;
 use crate::{CaseReport, Error, HarnessName, Test};
 use batch::PytestBatch;
 
@@ -32,8 +32,8 @@ const HARNESS: &str = "pytest";
 const PYTHON_FILES: [&str; 2] = ["test_*.py", "*_test.py"];
 const NO_RECURSE: [&str; 9] =
     ["*.egg", ".*", "_darcs", "build", "CVS", "dist", "node_modules", "venv", "{arch}"];
-/// Files with pytest's settings, in order of precedence: name, section, and whether the file counts without
-/// the section.
+/// Files with pytest's settings, in order of precedence: name, section, and whether the file counts
+/// without the section.
 const SETTINGS: [(&str, &str, bool); 7] = [
     ("pytest.toml", "pytest", true),
     (".pytest.toml", "pytest", true),
@@ -140,15 +140,16 @@ impl Harness for PytestHarness {
     }
 }
 
-/// Exit code if nothing was collected or everything was deselected
+/// Exit code of a run that collected no test, or deselected all of them
 /// (<https://docs.pytest.org/en/stable/reference/exit-codes.html>).
 const NO_TESTS_COLLECTED: i32 = 5;
 /// Upper bound of the length of pytest's last line, in bytes.
 const SUMMARY_BYTES_MAX: usize = 1024;
 
-/// Returns whether the project's settings deselect all tests of a file (`addopts = "-m 'not slow'"`).
+/// Returns whether the project's settings deselect all tests of a file (`addopts = "-m 'not
+/// slow'"`).
 ///
-/// That is not a failure of the file. A command that deselects tests itself must run at least one.
+/// This is not a failure of the file. A command that deselects tests itself must run at least one.
 fn all_deselected(test: &Test, exit_code: Option<i32>, output: &[u8]) -> bool {
     if exit_code != Some(NO_TESTS_COLLECTED) || deselects(test) {
         return false;
@@ -233,7 +234,8 @@ fn test(
     }
 }
 
-/// Returns the interpreter of the nearest virtual environment, relative to the directory, or `python3`.
+/// Returns the interpreter of the nearest virtual environment, relative to the directory, or
+/// `python3`.
 fn python(project: &Project, directory: &Path) -> String {
     let mut up = String::new();
     for above in directory.ancestors() {
@@ -355,7 +357,8 @@ impl Settings {
         self.test_paths.is_empty() || self.test_paths.iter().any(asks)
     }
 
-    /// Returns whether `norecursedirs` excludes a file. A directory that `testpaths` names is never excluded.
+    /// Returns whether `norecursedirs` excludes a file. A directory that `testpaths` names is never
+    /// excluded.
     fn is_excluded(&self, inside: &Path) -> bool {
         let mut directories: Vec<&Path> = inside.ancestors().skip(1).collect();
         directories.retain(|directory| {

@@ -31,7 +31,8 @@ impl Harnesses {
         Self { list, fallback: Arc::new(CommandHarness) }
     }
 
-    /// Adds a harness that takes precedence over those added before, and replaces one of the same name.
+    /// Adds a harness that takes precedence over those added before, and replaces one of the same
+    /// name.
     #[must_use]
     pub fn with(mut self, harness: Arc<dyn Harness>) -> Self {
         self.list.retain(|other| other.name() != harness.name());
@@ -44,7 +45,7 @@ impl Harnesses {
         self.list.iter()
     }
 
-    /// Returns the harness of this name; the one of plain commands if there is none.
+    /// Returns the harness of this name, or the harness of plain commands if no other has the name.
     pub fn get(&self, name: &HarnessName) -> &dyn Harness {
         let named = self.list.iter().find(|harness| harness.name() == name.as_str());
         &**named.unwrap_or(&self.fallback)

@@ -1,7 +1,9 @@
-//! Reads the numbers of passed and failed tests from what harnesses print.
+//! The results that harnesses print, and the summaries that several of them share.
 
 use std::sync::LazyLock;
+use std::time::Duration;
 
+use bytes::Bytes;
 use regex_lite::Regex;
 
 /// Numbers of tests, as a harness counted them.
@@ -18,21 +20,46 @@ pub struct TestCount {
 pub struct Summary {
     /// Numbers of tests; `None` if the output has no summary.
     pub count: Option<TestCount>,
-    /// How the exit code is to be read.
+    /// Interpretation of the exit code.
     pub verdict: SummaryVerdict,
 }
 
-/// How the exit code of a process is read, in view of its summary.
+/// The interpretation of a process's exit code, in view of its summary.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SummaryVerdict {
     /// Exit code 0 is a pass, any other a failure.
     #[default]
     ByExitCode,
-    /// Like `ByExitCode`, but no test ran: exit code 0 is [`Status::NoTests`](crate::Status::NoTests).
+    /// Like `ByExitCode`, but no test ran: exit code 0 is
+    /// [`Status::NoTests`](crate::Status::NoTests).
     NoTests,
-    /// The process passed whatever its exit code.
+    /// Every exit code is a pass.
     Passed,
+}
+
+/// The result of a single test inside a command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CaseReport {
+    /// Name of the single test, as its harness prints it.
+    pub name: String,
+    /// Result of the single test.
+    pub status: CaseStatus,
+    /// Duration, if the harness reports one.
+    pub duration: Option<Duration>,
+    /// Output of this single test, if it can be separated from the rest.
+    pub output: Option<Bytes>,
+}
+
+/// The result of a single test inside a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CaseStatus {
+    /// The test passed.
+    Passed,
+    /// The test failed.
+    Failed,
+    /// The harness skipped the test.
+    Skipped,
 }
 
 impl Summary {
@@ -47,8 +74,8 @@ impl Summary {
 impl TestCount {
     /// Returns the sum of all summaries in an output; `None` if it has none.
     ///
-    /// Recognizes the summaries of the Rust test harness, cargo-nextest and pytest, and what Go prints for
-    /// packages without tests.
+    /// Recognizes the summaries of the Rust test harness, cargo-nextest and pytest, and what Go
+    /// prints for packages without tests.
     pub fn find(output: &[u8]) -> Option<Self> {
         let text = String::from_utf8_lossy(output);
         let mut sum = None;
@@ -68,7 +95,8 @@ impl TestCount {
     }
 }
 
-/// Escape sequences of terminals (ECMA-48 control sequences), which harnesses put around their figures.
+/// Escape sequences of terminals (ECMA-48 control sequences), which harnesses put around their
+/// figures.
 static STYLE: LazyLock<Regex> = LazyLock::new(|| regex(r"\x1b\[[0-9;]*[A-Za-z]"));
 static SUMMARY: LazyLock<Regex> = LazyLock::new(|| {
     // `test result: ok. 3 passed; 0 failed; …`, `Summary [ 0.1s] 4 tests run: 3 passed, 1 failed`,

@@ -4,9 +4,10 @@ use std::time::SystemTime;
 
 use quick_junit::{NonSuccessKind, Property, Report, TestCase, TestCaseStatus, TestSuite};
 
-use super::{CaseReport, CaseStatus, RunReport, TestReport, TestResult};
+use super::{RunReport, TestReport, TestResult};
 use crate::TraceStatus;
 use crate::plain_text::{one_line, plain};
+use crate::{CaseReport, CaseStatus};
 
 /// Returns an XML document with one suite per test. A suite has one case per single test that its harness
 /// reports, or one case for the whole command.

@@ -16,7 +16,8 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::unix::pipe;
 use tokio::time::Instant;
 
-use crate::harness::{Summary, SummaryVerdict};
+use crate::harness::summary::{Summary, SummaryVerdict};
+use crate::plain_text::LEFT_OUT;
 use crate::results::outcome::{ExitReason, Status};
 use crate::run::runner::RunnerOptions;
 use crate::{Error, Test, TestCount};
@@ -26,8 +27,6 @@ use greenwave_sandbox::{ReadRules, Trace, TraceStatus, Tracer};
 
 /// Most bytes that are kept of an output: its beginning and its end.
 const OUTPUT_BYTES_MAX: usize = 256 * 1024;
-/// The end of the line that stands where something is left out.
-pub(crate) const LEFT_OUT: &str = "bytes left out …]";
 /// How long a test that ran out of time may take to end when asked to.
 const GRACE: Duration = Duration::from_millis(500);
 

@@ -18,11 +18,12 @@ use crate::results::key::{self, KeyMode, SCHEMA};
 use crate::results::outcome::{CacheDecision, Outcome, Source, Status};
 use crate::results::record::{self, StoredRecord};
 use crate::results::state::{IGNORE, TESTS};
+use crate::run::blocking::blocking;
 use crate::run::environment::Environment;
 use crate::run::isolation::{self, Isolation, IsolationPool, cargo_home, go_caches};
 use crate::run::process::{self as run, Job, ProcessResult};
 use crate::run::toolchain::{PROBED, Tools, resolve};
-use crate::run::workspace::{DirectoryWorkspace, Workspace, blocking};
+use crate::run::workspace::{DirectoryWorkspace, Workspace};
 use crate::{Error, Manifest, STATE_DIRECTORY, Test};
 use greenwave_inputs::Selection;
 use greenwave_inputs::StatCache;
@@ -1002,7 +1003,7 @@ fn without_products(
     looks: Vec<(PathBuf, AccessKind)>,
     written: &HashSet<PathBuf>,
 ) -> (Vec<(PathBuf, AccessKind)>, Option<PathBuf>) {
-    let mut seen = products::Seen::new(products, &looks, written);
+    let mut seen = products::Accesses::new(products, &looks, written);
     let parts: Vec<Option<Part>> =
         looks.iter().map(|(path, look)| products.part(path, *look, &mut seen)).collect();
     let built = parts.iter().position(|part| *part == Some(Part::Built)).map(|at| looks[at].0.clone());

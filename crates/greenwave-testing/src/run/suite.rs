@@ -18,17 +18,18 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::harness::batch;
+use crate::harness::batch_plan;
 use crate::harness::{BuildOutput, BuildRequest, Crash, FinishedProcess, Harnesses, LaunchSpec, Rerun};
 use crate::results::dependencies::{DependencyLog, DependencyRecord, Difference};
 use crate::results::history::Statistics;
 use crate::results::outcome::{CacheDecision, Outcome, Source, Status};
 use crate::results::state::StateDirectory;
 use crate::results::up_to_date::{LookupInputs, RecordKey, UpToDateRecord};
+use crate::run::blocking::blocking;
 use crate::run::process::ProcessResult;
 use crate::run::runner::{AttemptResult, BUILDS, KeyChain, Lookup, Prepared, Runner, RunnerOptions};
 use crate::run::test_id::TestId;
-use crate::run::workspace::{Workspace, blocking};
+use crate::run::workspace::Workspace;
 use crate::{Environment, Error, Manifest, Test, TraceMode, TraceStatus};
 use greenwave_inputs::AccessKind;
 use greenwave_inputs::DirCache;
@@ -473,7 +474,7 @@ impl Suite {
             missing.iter().partition(|at| again.contains_key(at) || self.is_doubted(**at));
         let together: Vec<(usize, &Test)> = together.iter().map(|at| (*at, &shared.tests[*at])).collect();
         let mut batches =
-            batch::plan(&shared.runner.options().harnesses, &together, duration, self.options.workers);
+            batch_plan::plan(&shared.runner.options().harnesses, &together, duration, self.options.workers);
         batches.extend(alone.into_iter().map(|at| vec![at]));
         let mut graph = GraphBuilder::new();
         for batch in batches {

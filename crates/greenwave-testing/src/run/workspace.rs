@@ -6,8 +6,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 
-use crate::harness::LaunchSpec;
+use crate::harness::launch::LaunchSpec;
 use crate::results::dependencies::DependencyRecord;
+use crate::run::blocking::blocking;
 use crate::run::process::ProcessResult;
 use crate::run::runner::Prepared;
 use crate::{Error, Manifest, Runner, Test};
@@ -98,13 +99,5 @@ impl Workspace for DirectoryWorkspace {
 
     async fn after(&self, test: &Test) -> Result<InputSnapshot, Error> {
         self.read(test).await
-    }
-}
-
-/// Runs what waits for a disk where waiting is allowed.
-pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
 }

@@ -7,9 +7,8 @@ use serde::Deserialize;
 
 use super::target::{CargoTarget, NEXTEST, only, with_arguments};
 use crate::harness::listing::{Listing, ListingContext};
-use crate::plain_text::plain;
+use crate::plain_text::{LEFT_OUT, plain};
 use crate::results::outcome::Outcome;
-use crate::run::process::LEFT_OUT;
 use crate::run::toolchain::resolve;
 use crate::{Environment, Test};
 

@@ -14,7 +14,7 @@ pub(super) struct CargoTarget {
     pub(super) package: String,
     /// `lib`, `bin`, `test`, `example`, `bench`, or `doc` for the documentation of a library.
     pub(super) kind: String,
-    /// Name of the target; empty for `lib` and `doc`, of which a package has one.
+    /// Name of the target; empty for `lib` and `doc`, since a package has one library.
     pub(super) name: String,
 }
 

@@ -1,6 +1,6 @@
 //! Reads from `go list` which directories each Go package is built from.
 //!
-//! Tracing discovers what the `go` tool or a test reads beyond that.
+//! Tracing discovers the other files that the `go` tool or a test reads.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
