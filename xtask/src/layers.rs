@@ -78,8 +78,7 @@ const SERVICE_CLIENTS: &[&str] = &["object_store"];
 const FACE: &[&str] = &["clap", "toml", "toml_edit", "indicatif", "console"];
 
 /// The one crate below the program that reads what other tools' manifests say, and where: its own settings it is handed as values.
-const READS_MANIFESTS: (&str, &str) =
-    ("greenwave-testing", "crates/greenwave-testing/src/harness/");
+const READS_MANIFESTS: (&str, &str) = ("greenwave-testing", "crates/greenwave-testing/src/harness/");
 /// What their languages are read with.
 const MANIFESTS: &[&str] = &["toml"];
 

@@ -48,7 +48,8 @@ pub struct Fixture {
     pub count: (u32, u32),
 }
 
-/// Emits one `#[tokio::test]` per promise of [`Harness`], for an expression that makes a [`Fixture`].
+/// Emits one `#[tokio::test]` per promise of [`Harness`], for an expression that makes a
+/// [`Fixture`].
 ///
 /// The tests need tokio's features `macros` and `rt`.
 #[macro_export]
@@ -129,8 +130,8 @@ pub fn command_is_recognized(fixture: &Fixture) {
     }
 }
 
-/// Two discoveries are equal, have tests of this harness only, with unique names, and directories inside the
-/// project.
+/// Two discoveries are equal, have tests of this harness only, with unique names, and directories
+/// inside the project.
 ///
 /// # Panics
 /// If one of them does not.
@@ -183,7 +184,8 @@ pub async fn invalid_manifests_do_not_panic(fixture: &Fixture) {
     }
 }
 
-/// `list` returns one listing per test if it succeeds, and listing commands have names of their own.
+/// `list` returns one listing per test if it succeeds, and listing commands have names of their
+/// own.
 ///
 /// Runs without programs on the PATH.
 ///
@@ -206,8 +208,8 @@ pub async fn every_test_has_one_listing(fixture: &Fixture) {
     assert_eq!(none.len(), 0);
 }
 
-/// A launch without a build output starts the command's program, and a harness whose tests need no build has
-/// no build output.
+/// A launch without a build output starts the command's program, and a harness whose tests need no
+/// build has no build output.
 ///
 /// # Panics
 /// If it starts another one, or has one.
@@ -250,8 +252,8 @@ pub fn summaries_are_parsed(fixture: &Fixture) {
     }
 }
 
-/// A batch command names the last word of each test's command, and a process that wrote no report has no
-/// results.
+/// A batch command names the last word of each test's command, and a process that wrote no report
+/// has no results.
 ///
 /// # Panics
 /// If a word is missing, or there is a result.

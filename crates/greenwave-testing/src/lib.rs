@@ -1,13 +1,16 @@
-//! Runs the tests of a project, and caches their results by the content of everything they depend on.
+//! Runs the tests of a project, and caches their results by the content of everything they depend
+//! on.
 //!
-//! A [`Test`] is a command with its input files, variables and working directory. A [`Runner`] hashes all of
-//! them into a key, and either returns the cached result or runs the command; the [`Outcome`] says which.
-//! With tracing, the files that the test reads beside its inputs become part of the key, too. Results are
-//! stored in a [`Tiered`](greenwave_cache::Tiered) cache: in memory, on disk, or on a server.
+//! A [`Test`] is a command with its input files, variables and working directory. A [`Runner`]
+//! hashes all of them into a key, and either returns the cached result or runs the command; the
+//! [`Outcome`] says which. With tracing, the files that the test reads beside its inputs become
+//! part of the key, too. Results are stored in a [`Tiered`](greenwave_cache::Tiered) cache: in
+//! memory, on disk, or on a server.
 //!
-//! A [`Suite`] looks up many tests of one project at once, and runs the others in an order that finds
-//! failures early. [`discover`] finds the tests of a project with the [`Harnesses`] of cargo, pytest, Go and
-//! npm, or with a [`Harness`] of your own. A [`RunReport`] renders the results for people and machines.
+//! A [`Suite`] looks up many tests of one project at once, and runs the others in an order that
+//! finds failures early. [`discover`] finds the tests of a project with the [`Harnesses`] of cargo,
+//! pytest, Go and npm, or with a [`Harness`] of your own. A [`RunReport`] renders the results for
+//! people and machines.
 //!
 //! ```
 //! use greenwave_testing::{Environment, Runner, Test};
@@ -31,8 +34,8 @@
 //!
 //! # Errors
 //!
-//! An [`Error`] means that a test could not be run at all. A test that fails, exceeds its time limit or runs
-//! no test is an [`Outcome`].
+//! An [`Error`] means that a test could not be run at all. A test that fails, exceeds its time
+//! limit or runs no test is an [`Outcome`].
 //!
 //! # Platforms
 //!

@@ -1,7 +1,7 @@
 //! The results of one run, in the form that reports are rendered from.
 //!
-//! [`junit`] renders them for build servers, [`JsonLine`] for programs, and [`github_summary`] for the page
-//! of a run on GitHub. Nothing in here writes a file.
+//! [`junit`] renders them for build servers, [`JsonLine`] for programs, and [`github_summary`] for
+//! the page of a run on GitHub. Nothing in here writes a file.
 
 mod github;
 mod json;

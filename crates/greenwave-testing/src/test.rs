@@ -19,23 +19,25 @@ pub struct Test {
     pub command: Vec<String>,
     /// Working directory, relative to the project.
     pub directory: PathBuf,
-    /// Patterns of the files that the test reads, relative to the project, in the syntax of `.gitignore`
-    /// (`src/**`, `!src/generated.rs`). They match files that the project ignores, too.
+    /// Patterns of the files that the test reads, relative to the project, in the syntax of
+    /// `.gitignore` (`src/**`, `!src/generated.rs`). They match files that the project ignores,
+    /// too.
     pub inputs: Vec<String>,
-    /// Directories, relative to the project, whose files are inputs unless the project ignores them. Without
-    /// `inputs` and `directories`, all files of the project are inputs.
+    /// Directories, relative to the project, whose files are inputs unless the project ignores
+    /// them. Without `inputs` and `directories`, all files of the project are inputs.
     pub directories: Vec<PathBuf>,
-    /// Patterns of the files that the test writes inside the project. They are never inputs, so writing them
-    /// does not prevent the result from being stored.
+    /// Patterns of the files that the test writes inside the project. They are never inputs, so
+    /// writing them does not prevent the result from being stored.
     pub outputs: Vec<String>,
-    /// Environment variables that the test sees beside [`Environment::BASE`](crate::Environment::BASE).
+    /// Environment variables that the test sees beside
+    /// [`Environment::BASE`](crate::Environment::BASE).
     pub env: Vec<String>,
     /// Variables with fixed values.
     pub set: BTreeMap<String, String>,
     /// Time limit, after which the test is killed.
     pub time_max: Duration,
-    /// Number of further attempts after a failure. A test that passes only then is flaky, and its result is
-    /// not stored.
+    /// Number of further attempts after a failure. A test that passes only then is flaky, and its
+    /// result is not stored.
     pub retries: u32,
     /// Named resources that the test holds while it runs, with the amount of each.
     pub needs: BTreeMap<String, u32>,
@@ -83,8 +85,8 @@ impl Test {
     /// Default time limit.
     pub const TIME_MAX: Duration = Duration::from_secs(600);
 
-    /// Creates a test of the whole project: all files are inputs, and [`TIME_MAX`](Self::TIME_MAX) is the time
-    /// limit.
+    /// Creates a test of the whole project: all files are inputs, and [`TIME_MAX`](Self::TIME_MAX)
+    /// is the time limit.
     pub fn new<S: Into<String>>(name: impl Into<String>, command: impl IntoIterator<Item = S>) -> Self {
         Self {
             name: name.into(),

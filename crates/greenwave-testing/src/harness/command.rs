@@ -62,7 +62,7 @@ impl Harness for CommandHarness {
     }
 
     fn parse_summary(&self, _test: &Test, _exit_code: Option<i32>, output: &[u8]) -> Summary {
-        // The command may run any harness, so all known summaries count.
+        // The command may run any harness, so every recognized summary counts.
         Summary::of_count(TestCount::find(output))
     }
 

@@ -1,4 +1,5 @@
-//! Discovers the tests of a project, and stores the result until something that it depends on changes.
+//! Discovers the tests of a project, and stores the result until something that it depends on
+//! changes.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;

@@ -15,7 +15,7 @@ pub struct LaunchSpec {
     pub(crate) directory: PathBuf,
     pub(crate) variables: Vec<(OsString, OsString)>,
     /// Dependencies of the program itself, beside the test's inputs.
-    pub(crate) looks: Vec<(PathBuf, AccessKind)>,
+    pub(crate) dependencies: Vec<(PathBuf, AccessKind)>,
     /// Start of the build that produced the program, in nanoseconds since the Unix epoch.
     pub(crate) since: i64,
     /// Directories that the program was built into.
@@ -32,7 +32,7 @@ impl LaunchSpec {
             arguments: Vec::new(),
             directory: directory.into(),
             variables: Vec::new(),
-            looks: Vec::new(),
+            dependencies: Vec::new(),
             since: i64::MAX,
             products: None,
             changing: None,
@@ -60,7 +60,7 @@ impl LaunchSpec {
     /// `since`.
     #[must_use]
     pub fn built_from(mut self, sources: impl IntoIterator<Item = PathBuf>, since: i64) -> Self {
-        self.looks.extend(sources.into_iter().map(|path| (path, AccessKind::Content)));
+        self.dependencies.extend(sources.into_iter().map(|path| (path, AccessKind::Content)));
         self.since = self.since.min(since);
         self
     }

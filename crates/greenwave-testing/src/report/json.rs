@@ -10,8 +10,8 @@ use super::{RunReport, TestReport, TestResult};
 use crate::{CaseReport, CaseStatus};
 use crate::{ExitReason, Status};
 
-/// Version of the format. Readers ignore keys that they do not recognise; within a version, no key changes
-/// its meaning.
+/// Version of the format. Readers ignore keys that they do not recognise; within a version, no key
+/// changes its meaning.
 const VERSION: u32 = 1;
 
 /// One line of the report. `Display` writes the JSON without a line break.

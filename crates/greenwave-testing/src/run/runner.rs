@@ -572,7 +572,7 @@ impl Runner {
                     self.own_looks(workspace.project(), &ran, &isolation, products);
                 let reads_more = self.reads_more(workspace.project(), test, prepared, &looks, products)?;
                 self.take_back(isolation, &ran);
-                looks.extend(launch.looks);
+                looks.extend(launch.dependencies);
                 let (since, changing) = (launch.since.min(ran.began), launch.changing);
                 let built = launch.products.map(|products| products.roots).unwrap_or_default();
                 let (looks, judged) = (Arc::new(looks), Arc::default());

@@ -1,4 +1,4 @@
-//! Which tests are found in projects of pytest, Go and npm. Nothing of theirs is run.
+//! Discovers the tests of pytest, Go and npm without running them.
 
 #![expect(clippy::unwrap_used, reason = "a helper of tests is a test")]
 
@@ -8,32 +8,32 @@ use std::path::{Path, PathBuf};
 use greenwave_testing::{Discovery, Environment, Error, Harnesses, ListingContext, Test};
 use tempfile::TempDir;
 
-/// A project whose `PATH` has all the programs.
+/// A project, and a directory with programs for its `PATH`.
 struct Project {
-    folder: TempDir,
+    directory: TempDir,
     files: Vec<PathBuf>,
 }
 
 impl Project {
     fn new(files: &[(&str, &str)]) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         for (path, text) in files {
-            let path = folder.path().join(path);
+            let path = directory.path().join(path);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, text).unwrap();
         }
-        Self { folder, files: files.iter().map(|(path, _)| PathBuf::from(path)).collect() }
+        Self { directory, files: files.iter().map(|(path, _)| PathBuf::from(path)).collect() }
     }
 
     fn programs(&self, names: &[&str]) -> Environment {
         use std::os::unix::fs::PermissionsExt;
-        let folder = self.folder.path().join(".programs");
-        fs::create_dir_all(&folder).unwrap();
+        let directory = self.directory.path().join(".programs");
+        fs::create_dir_all(&directory).unwrap();
         for name in names {
-            fs::write(folder.join(name), "").unwrap();
-            fs::set_permissions(folder.join(name), fs::Permissions::from_mode(0o755)).unwrap();
+            fs::write(directory.join(name), "").unwrap();
+            fs::set_permissions(directory.join(name), fs::Permissions::from_mode(0o755)).unwrap();
         }
-        Environment::new([("PATH".into(), folder.into())])
+        Environment::new([("PATH".into(), directory.into())])
     }
 
     fn try_find(&self) -> Result<Discovery, Error> {
@@ -47,7 +47,7 @@ impl Project {
     }
 
     async fn discover(&self, environment: &Environment) -> Result<Discovery, Error> {
-        let project = greenwave_testing::Project::new(self.folder.path(), self.files.clone(), environment);
+        let project = greenwave_testing::Project::new(self.directory.path(), self.files.clone(), environment);
         Harnesses::builtin().discover(&project).await
     }
 
@@ -62,7 +62,7 @@ impl Project {
     }
 
     fn problem(&self) -> String {
-        let root = self.folder.path().display().to_string();
+        let root = self.directory.path().display().to_string();
         chain(&self.try_find().unwrap_err()).replace(&root, "ROOT")
     }
 }
@@ -82,7 +82,7 @@ fn paths(paths: &[&str]) -> Vec<PathBuf> {
 }
 
 #[test]
-fn files_that_pytest_would_collect_are_found() {
+fn files_that_pytest_collects_are_discovered() {
     let usual =
         [("tests/test_a.py", ""), ("tests/b_test.py", ""), ("tests/helper.py", ""), ("build/test_c.py", "")];
     Project::new(&usual).check(&["py:tests/test_a.py", "py:tests/b_test.py"]);
@@ -109,7 +109,7 @@ fn files_that_pytest_would_collect_are_found() {
 }
 
 #[test]
-fn a_python_test_depends_on_its_project_and_on_those_it_names() {
+fn a_python_test_depends_on_its_project_and_local_dependencies() {
     let project = Project::new(&[
         (
             "a/pyproject.toml",
@@ -136,7 +136,7 @@ fn a_python_test_depends_on_its_project_and_on_those_it_names() {
     assert_eq!(a.command, ["python3", "-m", "pytest", "-p", "no:cacheprovider", "-q", "tests/test_a.py"]);
     assert_eq!((a.directory.as_path(), a.set["PYTHONDONTWRITEBYTECODE"].as_str()), (Path::new("a"), "1"));
     assert_eq!(of(&found, "py:e/test_e.py").directories, paths(&["e"]));
-    // Nothing says what it belongs to: all files count.
+    // No manifest says which project it belongs to, so all files are inputs.
     assert_eq!(of(&found, "py:top/test_f.py").directories, paths(&[]));
     let notes: Vec<String> = found.notes.iter().map(ToString::to_string).collect();
     let outside = "c/requirements.txt depends on ../../outside, which is outside the project: changes there are not noticed without tracing";
@@ -148,7 +148,7 @@ fn the_nearest_virtual_environment_is_used() {
     let project =
         Project::new(&[("a/setup.py", ""), ("a/test_a.py", ""), ("b/setup.py", ""), ("b/test_b.py", "")]);
     for path in [".venv/bin/python", "b/venv/bin/python"] {
-        let path = project.folder.path().join(path);
+        let path = project.directory.path().join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, "").unwrap();
     }
@@ -158,7 +158,7 @@ fn the_nearest_virtual_environment_is_used() {
 }
 
 #[test]
-fn packages_of_go_are_found() {
+fn go_packages_are_discovered() {
     let project = Project::new(&[
         ("go.work", "go 1.24\nuse ./app // this\nuse (\n\t./lib\n\t\"./tools\"\n)\n"),
         ("app/go.mod", "module example.com/app\nreplace example.com/y => ../y\n"),
@@ -198,7 +198,7 @@ fn packages_of_go_are_found() {
 }
 
 #[test]
-fn test_scripts_of_npm_are_found() {
+fn npm_test_scripts_are_discovered() {
     let project = Project::new(&[
         (
             "package.json",
@@ -239,7 +239,7 @@ fn test_scripts_of_npm_are_found() {
 }
 
 #[test]
-fn the_package_manager_is_told_by_its_files() {
+fn the_nearest_lock_file_selects_the_package_manager() {
     let script = r#"{"scripts":{"test":"node --test"}}"#;
     let command = |files: &[(&str, &str)]| {
         let mut all = files.to_vec();
@@ -277,7 +277,7 @@ fn invalid_manifests_are_reported() {
         "cannot discover the pytest tests in ROOT/sub: cannot parse `pyproject.toml` at line 2, column 8: string values must be quoted, expected literal string",
     );
     let project = Project::new(&[("pytest.ini", ""), ("test_a.py", "")]);
-    fs::write(project.folder.path().join("pytest.ini"), b"[pytest]\nx = \xff\n").unwrap();
+    fs::write(project.directory.path().join("pytest.ini"), b"[pytest]\nx = \xff\n").unwrap();
     assert_eq!(project.problem(), "cannot discover the pytest tests in ROOT: `pytest.ini` is not UTF-8");
 }
 
@@ -349,13 +349,13 @@ async fn pytest_files_are_split_into_collected_tests() {
     ]);
     let environment = project.programs(&["go", "python3"]);
     let pytest = |script: &str| {
-        let program = project.folder.path().join(".programs/python3");
+        let program = project.directory.path().join(".programs/python3");
         fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
         fs::set_permissions(program, fs::Permissions::from_mode(0o755)).unwrap();
     };
     let split = async || {
         let mut found = project.discover(&environment).await.unwrap();
-        let context = ListingContext::new(project.folder.path(), &environment);
+        let context = ListingContext::new(project.directory.path(), &environment);
         found.split(&Harnesses::builtin(), &context).await.map(|()| found)
     };
     pytest(
@@ -366,7 +366,7 @@ async fn pytest_files_are_split_into_collected_tests() {
     assert_eq!(names, ["py:t/test_a.py::test_x", "py:t/test_a.py::C::test_y[a b]", "py:t/test_b.py", "go:."]);
     assert_eq!(found.tests[1].command.last().unwrap(), "t/test_a.py::C::test_y[a b]");
     assert_eq!(found.tests[1].command[..6], found.tests[2].command[..6]);
-    let asked = fs::read_to_string(project.folder.path().join("asked")).unwrap();
+    let asked = fs::read_to_string(project.directory.path().join("asked")).unwrap();
     assert_eq!(
         asked,
         "-m pytest -p no:cacheprovider --collect-only -q --rootdir=. t/test_a.py t/test_b.py\n"

@@ -33,12 +33,13 @@ pub(super) struct Build {
     depends_on: HashMap<String, Vec<String>>,
     variables: HashMap<String, Vec<(OsString, OsString)>>,
     settings: Vec<PathBuf>,
-    /// Sources of path dependencies outside the workspace. Cargo does not say which packages use them, so
-    /// every package depends on all of them.
+    /// Sources of path dependencies outside the workspace. Cargo does not say which packages use
+    /// them, so every package depends on all of them.
     outside: BTreeSet<PathBuf>,
     /// The directories that cargo builds into, without symbolic links.
     roots: Vec<PathBuf>,
-    /// Files that the build produced, by package; those of packages outside the workspace by the empty name.
+    /// Files that the build produced, by package; those of packages outside the workspace by the
+    /// empty name.
     artifacts: HashMap<String, Vec<PathBuf>>,
     /// The workspace's directory, relative to the project.
     workspace: PathBuf,
@@ -103,7 +104,8 @@ const BUILD: [&str; 7] = [
 ];
 
 impl Build {
-    /// Builds the programs of all tests of the workspace in a directory. What cannot be built is missing.
+    /// Builds the programs of all tests of the workspace in a directory. What cannot be built is
+    /// missing.
     ///
     /// # Errors
     /// [`Error::Discover`] if cargo cannot be run at all.
@@ -112,7 +114,8 @@ impl Build {
         let BuildRequest { project, directory, environment } = *request;
         let at = project.join(directory);
         let mut command = cargo(&at, environment, BUILD);
-        // The tests that a compiler error prevents from being built run cargo again, and show its messages.
+        // The tests that a compiler error prevents from being built run cargo again, and show its
+        // messages.
         command.stderr(Stdio::null());
         let (metadata, output, library) =
             tokio::join!(metadata(&at, environment), Child::output(&mut command), library(environment));
@@ -163,8 +166,8 @@ impl Build {
         reached
     }
 
-    /// Returns how a test of this package sees cargo's directories. `runs_cargo` says that the test's command
-    /// is cargo itself.
+    /// Returns how a test of this package sees cargo's directories. `runs_cargo` says that the
+    /// test's command is cargo itself.
     fn products(&self, package: &str, runs_cargo: bool) -> Products {
         let owners = self.reached(package).into_iter().chain([""]);
         let own = owners.filter_map(|name| self.artifacts.get(name)).flatten();
@@ -190,11 +193,12 @@ impl BuildOutput for Build {
                 .arguments(["--color".into(), "always".into()])
                 .arguments(program_arguments(test).iter().map(OsString::from))
                 .variables(self.variables.get(package).cloned().unwrap_or_default()),
-            // Cargo explains why the program was not built. Documentation is run by cargo in any case.
+            // Cargo explains why the program was not built. Documentation is run by cargo in any
+            // case.
             None => command.variables(self.target_variable.clone()),
         };
         LaunchSpec {
-            looks: self.dependencies(package),
+            dependencies: self.dependencies(package),
             since: self.began,
             products: Some(self.products(package, !is_built)),
             ..launch
@@ -359,7 +363,8 @@ impl<'m> MessageReader<'m> {
 /// Prefix of the package ids of path dependencies
 /// (<https://doc.rust-lang.org/cargo/reference/pkgid-spec.html>).
 const PATH_SCHEME: &str = "path+file:";
-/// Returns the directory of a path dependency; `None` for other packages, which lock files identify by hash.
+/// Returns the directory of a path dependency; `None` for other packages, which lock files identify
+/// by hash.
 fn directory_of(package_id: &str) -> Option<PathBuf> {
     let (_, path) = package_id.split_once(PATH_SCHEME)?;
     let path = path.split(['#', ')', '?']).next()?.trim_start_matches("//");
@@ -374,8 +379,8 @@ fn directory_of(package_id: &str) -> Option<PathBuf> {
     Some(PathBuf::from(OsString::from_vec(bytes)))
 }
 
-/// Returns whether a source changed after a file was built from it although its modification time is older.
-/// Cargo compares modification times only
+/// Returns whether a source changed after a file was built from it although its modification time
+/// is older. Cargo compares modification times only
 /// (<https://doc.rust-lang.org/nightly/nightly-rustc/cargo/core/compiler/fingerprint/>).
 fn is_younger(source: &Path, made: &Path) -> bool {
     let stamp = |path: &Path| fs::metadata(path).ok().map(|metadata| Stamp::of(&metadata));

@@ -1,7 +1,8 @@
-//! Finds the test that ends a whole test program, by running each of its tests in a process of its own.
+//! Finds the test that ends a whole test program, by running each of its tests in a process of its
+//! own.
 //!
-//! A program that crashes prints nothing about the tests that it had not reached, and rarely which test
-//! crashed.
+//! A program that crashes prints nothing about the tests that it had not reached, and rarely which
+//! test crashed.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -30,11 +31,11 @@ struct Suspects {
 /// Least time to run a test in.
 const TIME_MIN: Duration = Duration::from_millis(50);
 
-/// Returns the verdict of each test of a crashed program when run alone; `None` if the program did not crash,
-/// or cannot list its tests.
+/// Returns the verdict of each test of a crashed program when run alone; `None` if the program did
+/// not crash, or cannot list its tests.
 ///
-/// Takes no longer than the test's own time limit: each test gets half of the remaining time. Tests whose
-/// verdicts the program had not printed run first.
+/// Takes no longer than the test's own time limit: each test gets half of the remaining time. Tests
+/// whose verdicts the program had not printed run first.
 pub(super) async fn explain(crash: &Crash<'_>) -> Option<String> {
     let output = plain(&crash.process.output);
     let is_program = CargoTarget::is_whole_program(crash.test);
@@ -87,8 +88,8 @@ fn has_died(ran: &FinishedProcess) -> bool {
     }
 }
 
-/// Returns whether a program uses the Rust test harness and started its tests. Other programs may not be able
-/// to list them.
+/// Returns whether a program uses the Rust test harness and started its tests. Other programs may
+/// not be able to list them.
 fn has_begun(output: &str) -> bool {
     let is_start = |line: &str| {
         let number = line.strip_prefix("running ").and_then(|rest| rest.split_once(" test"));

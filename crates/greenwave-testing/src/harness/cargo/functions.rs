@@ -1,4 +1,5 @@
-//! Lists the functions in cargo's test programs, with cargo-nextest or with the programs themselves.
+//! Lists the functions in cargo's test programs, with cargo-nextest or with the programs
+//! themselves.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -47,7 +48,8 @@ struct FilterMatch {
 
 /// Returns the commands that list the functions of a test program.
 ///
-/// Uses cargo-nextest if it is on the PATH. The commands of documentation and of other listings are empty.
+/// Uses cargo-nextest if it is on the PATH. The commands of documentation and of other listings are
+/// empty.
 pub(super) fn listing_commands(test: &Test, environment: &Environment) -> Vec<Test> {
     if !CargoTarget::is_whole_program(test) {
         return Vec::new();
@@ -119,7 +121,8 @@ fn complete(outcome: &Outcome) -> Result<String, String> {
     Ok(text)
 }
 
-/// Returns the functions in the output of cargo-nextest, which is a line of JSON among messages of cargo.
+/// Returns the functions in the output of cargo-nextest, which is a line of JSON among messages of
+/// cargo.
 fn parse_nextest(output: &str) -> Option<BTreeSet<String>> {
     let listed: Listed = output.lines().find_map(|line| serde_json::from_str(line).ok())?;
     let functions = listed.rust_suites.into_values().flat_map(|program| program.testcases);

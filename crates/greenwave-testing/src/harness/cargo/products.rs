@@ -71,10 +71,10 @@ pub(crate) struct Accesses<'s> {
 impl<'s> Accesses<'s> {
     pub(crate) fn new(
         products: &Products,
-        looks: &'s [(PathBuf, AccessKind)],
+        accesses: &'s [(PathBuf, AccessKind)],
         written: &'s HashSet<PathBuf>,
     ) -> Self {
-        let accessed = looks.iter().map(|(path, _)| path.as_path()).collect();
+        let accessed = accesses.iter().map(|(path, _)| path.as_path()).collect();
         let mut seen = Self { written, accessed, nested: HashMap::new(), maintained: HashSet::new() };
         for path in written {
             if let Some(root) = products.root(path)
@@ -91,8 +91,8 @@ impl<'s> Accesses<'s> {
     fn nested(&mut self, root: &Path, path: &Path) -> Option<PathBuf> {
         let directory =
             path.parent().filter(|directory| directory.starts_with(root) && *directory != root)?;
-        if let Some(known) = self.nested.get(directory) {
-            return known.clone();
+        if let Some(found) = self.nested.get(directory) {
+            return found.clone();
         }
         let is_target = directory.join(RUSTC_INFO).is_file();
         let found = if is_target { Some(directory.to_owned()) } else { self.nested(root, directory) };
@@ -119,7 +119,7 @@ impl Products {
     }
 
     /// Classifies a path; `None` if it is outside of cargo's directories.
-    pub(crate) fn part(&self, path: &Path, look: AccessKind, seen: &mut Accesses<'_>) -> Option<Part> {
+    pub(crate) fn part(&self, path: &Path, kind: AccessKind, seen: &mut Accesses<'_>) -> Option<Part> {
         let root = self.root(path)?;
         let below = path.strip_prefix(root).ok()?;
         let names: Vec<&OsStr> = below.iter().collect();
@@ -139,7 +139,7 @@ impl Products {
                     || (names.len() == at + 2 && LAYOUT.iter().any(|it| names[at + 1] == *it))
             }
         };
-        if look == AccessKind::Content && is_layout && path.is_dir() {
+        if kind == AccessKind::Content && is_layout && path.is_dir() {
             return Some(Part::Internal);
         }
         if is_of_hardware(&names, profile) && !path.exists() {
@@ -229,8 +229,8 @@ mod tests {
         };
         let written: HashSet<PathBuf> = written.iter().map(|path| root.join(path)).collect();
         let path = if path.starts_with('/') { PathBuf::from(path) } else { root.join(path) };
-        let looks = [(path.clone(), AccessKind::Content)];
-        let mut seen = Accesses::new(&products, &looks, &written);
+        let accesses = [(path.clone(), AccessKind::Content)];
+        let mut seen = Accesses::new(&products, &accesses, &written);
         assert_eq!(products.part(&path, AccessKind::Content, &mut seen), expected, "{}", path.display());
     }
 

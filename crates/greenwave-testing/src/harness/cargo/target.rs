@@ -35,7 +35,8 @@ impl CargoTarget {
         Some(Self { package: (*package).to_owned(), kind: kind.to_owned(), name: name.to_owned() })
     }
 
-    /// Returns whether a test runs a whole target with `cargo test`, not one function and not a listing.
+    /// Returns whether a test runs a whole target with `cargo test`, not one function and not a
+    /// listing.
     pub(super) fn is_whole_program(test: &Test) -> bool {
         let is_program = Self::of(test).is_some_and(|target| target.kind != "doc");
         is_program && program_arguments(test).is_empty() && !is_nextest(test)

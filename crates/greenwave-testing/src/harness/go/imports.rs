@@ -19,7 +19,8 @@ use crate::{Environment, Test};
 
 /// The command that lists packages, as messages name it.
 const LIST: &str = "go list";
-/// Time limit of `go list`, which reads the head of every file of the module and of its dependencies.
+/// Time limit of `go list`, which reads the head of every file of the module and of its
+/// dependencies.
 const TIME_MAX: Duration = Duration::from_secs(60);
 
 /// Files that every package of a module is built with.
@@ -29,7 +30,8 @@ const COMMON: [&str; 4] = ["go.mod", "go.sum", "go.work", "go.work.sum"];
 #[derive(Debug, Default)]
 pub(super) struct Imports {
     directories: Vec<PathBuf>,
-    /// For each package, the indices of the directories that its tests are built from, including its own.
+    /// For each package, the indices of the directories that its tests are built from, including
+    /// its own.
     of: BTreeMap<usize, Vec<usize>>,
     /// Files in subdirectories that are embedded into a package.
     embedded: BTreeMap<usize, Vec<PathBuf>>,
@@ -52,7 +54,8 @@ struct Package {
 }
 
 impl Imports {
-    /// Lists the packages of all modules that these tests belong to. A module that cannot be listed is skipped.
+    /// Lists the packages of all modules that these tests belong to. A module that cannot be listed
+    /// is skipped.
     pub(super) async fn list(project: &Path, tests: &[Test], environment: &Environment) -> Self {
         let modules: BTreeSet<&Path> = tests.iter().map(|test| test.directory.as_path()).collect();
         let mut imports = Self::default();
@@ -77,7 +80,8 @@ impl Imports {
             let names = tests.deps.iter().map(String::as_str).chain([name]);
             let needed: Option<Vec<&Package>> = names.map(|name| by_path.get(name).copied()).collect();
             let Some(needed) = needed else { continue };
-            // C sources can be anywhere, and are not read again while Go's build cache has the result.
+            // C sources can be anywhere, and are not read again while Go's build cache has the
+            // result.
             if tests.incomplete
                 || needed.iter().any(|it| !it.standard && (it.incomplete || !it.cgo_files.is_empty()))
             {
@@ -108,7 +112,8 @@ impl Imports {
         }
     }
 
-    /// Replaces the module that a test depends on by the packages that it is built from, if they are listed.
+    /// Replaces the module that a test depends on by the packages that it is built from, if they
+    /// are listed.
     pub(super) fn narrow(&self, tests: &mut [Test], files: &[PathBuf]) {
         if self.of.is_empty() {
             return;
@@ -192,8 +197,8 @@ impl<'f> Sources<'f> {
         Self { by_directory, above, common }
     }
 
-    /// Returns the paths that belong to a package: its directory, if it contains no other package; otherwise
-    /// the files in its directory, the files embedded into it, and `testdata`.
+    /// Returns the paths that belong to a package: its directory, if it contains no other package;
+    /// otherwise the files in its directory, the files embedded into it, and `testdata`.
     fn own(&self, directory: &Path, embedded: Option<&Vec<PathBuf>>) -> Vec<PathBuf> {
         let next = self.above.range::<Path, _>((Bound::Excluded(directory), Bound::Unbounded)).next();
         let has_packages = next.is_some_and(|next| next.starts_with(directory));

@@ -18,8 +18,8 @@ use crate::{Environment, Error, Test, TestCount};
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PytestBatch;
 
-/// A pytest plugin that writes the names of files whose tests are all deselected, which the report omits. It
-/// removes itself from the variables that tests see.
+/// A pytest plugin that writes the names of files whose tests are all deselected, which the report
+/// omits. It removes itself from the variables that tests see.
 const PLUGIN: &str = r#"import os, sys
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -68,7 +68,8 @@ impl Batch for PytestBatch {
         let report = std::fs::read(directory.join(REPORT)).unwrap_or_default();
         let mut results = parse(&report).unwrap_or_default();
         let is_finished = has_finished(status) && tests.first().is_some_and(|test| !super::deselects(test));
-        // Files that cannot be imported are in neither list, and prevent pytest from running any file.
+        // Files that cannot be imported are in neither list, and prevent pytest from running any
+        // file.
         let deselected = if is_finished { deselected(directory) } else { BTreeSet::new() };
         for file in deselected {
             results.entry(file).or_insert_with(FileResult::deselected);
@@ -104,8 +105,8 @@ fn arguments(first: &Test, tests: &[&Test], directory: &Path) -> Vec<OsString> {
     arguments
 }
 
-/// Returns whether pytest ran everything it collected: exit code 1 if tests failed, 5 if there were none
-/// (<https://docs.pytest.org/en/stable/reference/exit-codes.html>).
+/// Returns whether pytest ran everything it collected: exit code 1 if tests failed, 5 if there were
+/// none (<https://docs.pytest.org/en/stable/reference/exit-codes.html>).
 fn has_finished(status: Status) -> bool {
     matches!(status, Status::Passed | Status::NoTests | Status::Failed(ExitReason::Code(1 | 5)))
 }

@@ -22,8 +22,8 @@ const OUTPUT_LINES_MAX: usize = 15;
 
 /// Lists the single tests of each file, with one process per directory and interpreter.
 ///
-/// The name of a single test is that of its file, `::`, and the rest of pytest's node id. A file without
-/// tests stays whole.
+/// The name of a single test is that of its file, `::`, and the rest of pytest's node id. A file
+/// without tests stays whole.
 ///
 /// # Errors
 /// [`Error::Discover`] if pytest is missing, does not end in two minutes, or cannot import a file.
@@ -59,7 +59,8 @@ fn split(test: &Test, ids: &[String]) -> Vec<Test> {
     ids.iter().filter(inside).map(single).collect()
 }
 
-/// Returns pytest's node ids of the tests in these files, which share a directory and an interpreter.
+/// Returns pytest's node ids of the tests in these files, which share a directory and an
+/// interpreter.
 async fn collect(
     directory: &Path,
     program: &str,
@@ -70,7 +71,8 @@ async fn collect(
     let found = resolve(program, directory, environment.get("PATH"))
         .ok_or_else(|| failed(Problem::NoSuchProgram { program: program.to_owned() }))?;
     let mut command = Command::new(found);
-    // Node ids are relative to the root directory, which pytest may choose above the working directory.
+    // Node ids are relative to the root directory, which pytest may choose above the working
+    // directory.
     command.args(["-m", "pytest", "-p", "no:cacheprovider", "--collect-only", "-q", "--rootdir=."]);
     command.args(tests.iter().filter_map(|test| test.command.last()));
     command.current_dir(directory).env_clear().envs(environment.visible(&[]));

@@ -1,8 +1,10 @@
-//! Reads INI files of Python tools: sections of `key = value`, whose values continue on indented lines.
+//! Reads INI files of Python tools: sections of `key = value`, whose values continue on indented
+//! lines.
 
 /// Returns the value of a key in a section, without indentation; `None` if the key is missing.
 ///
-/// Reads the subset of `iniconfig` and `configparser` that lists need. The last of equal keys counts.
+/// Reads the subset of `iniconfig` and `configparser` that lists need. The last of equal keys
+/// counts.
 pub(super) fn value(text: &str, section: &str, key: &str) -> Option<String> {
     let mut found: Option<String> = None;
     let (mut is_inside, mut is_wanted) = (false, false);
