@@ -103,6 +103,8 @@ pub trait Harness: Debug + Send + Sync + 'static {
     async fn list(&self, tests: &[&Test], context: &ListingContext<'_>) -> Result<Vec<Listing>, Error>;
 
     /// Returns whether the programs in a test's directory must be built before it is launched.
+    ///
+    /// All tests in one directory that need a build must have the same harness.
     fn needs_build(&self, test: &Test) -> bool;
 
     /// Builds the programs of all tests in a directory; `None` if the harness builds nothing.

@@ -381,3 +381,30 @@ async fn pytest_files_are_split_into_collected_tests() {
         "{problem}"
     );
 }
+
+#[tokio::test]
+async fn a_discovery_is_reused_until_a_manifest_or_the_list_of_files_changes() {
+    let project = Project::new(&[("pytest.ini", "[pytest]\n"), ("test_a.py", "")]);
+    let environment = project.programs(&["python3"]);
+    let root = project.directory.path();
+    let names = async || -> Vec<String> {
+        let found = greenwave_testing::discover(root, &Harnesses::builtin(), &environment).await.unwrap();
+        found.tests.into_iter().map(|test| test.name).collect()
+    };
+    // Marks the stored discovery, so that a reused one differs from a new one.
+    let mark = || {
+        let file = root.join(greenwave_testing::STATE_DIRECTORY).join("tests/found.json");
+        let text = fs::read_to_string(&file).unwrap();
+        fs::write(file, text.replace("py:test_a.py", "stored")).unwrap();
+    };
+    assert_eq!(names().await, ["py:test_a.py"]);
+    mark();
+    assert_eq!(names().await, ["stored"]);
+    fs::write(root.join("test_a.py"), "changed = True").unwrap();
+    assert_eq!(names().await, ["stored"]);
+    fs::write(root.join("pytest.ini"), "[pytest]\npython_files = test_*.py\n").unwrap();
+    assert_eq!(names().await, ["py:test_a.py"]);
+    mark();
+    fs::write(root.join("test_b.py"), "").unwrap();
+    assert_eq!(names().await, ["py:test_a.py", "py:test_b.py"]);
+}
