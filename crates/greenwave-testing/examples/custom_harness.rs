@@ -91,6 +91,7 @@ async fn main() -> Result<(), Error> {
 #[cfg(test)]
 greenwave_testing::harness_conformance!(greenwave_testing::conformance::Fixture {
     harness: Arc::new(Vitest),
+    environment: Environment::new([]),
     files: vec![("src/a.test.ts", "")],
     command: vec!["npx", "vitest", "run", "src/a.test.ts"],
     output: " Test Files  1 failed (1)\n      Tests  1 failed | 3 passed (4)\n",

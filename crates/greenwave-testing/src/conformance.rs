@@ -5,11 +5,12 @@
 //! mod plain_commands {
 //!     use std::sync::Arc;
 //!
-//!     use greenwave_testing::CommandHarness;
+//!     use greenwave_testing::{CommandHarness, Environment};
 //!     use greenwave_testing::conformance::Fixture;
 //!
 //!     greenwave_testing::harness_conformance!(Fixture {
 //!         harness: Arc::new(CommandHarness),
+//!         environment: Environment::new(std::env::vars_os()),
 //!         files: vec![],
 //!         command: vec!["make", "check"],
 //!         output: "3 passed in 0.01s\n",
@@ -38,6 +39,8 @@ use crate::{
 pub struct Fixture {
     /// The harness under test.
     pub harness: Arc<dyn Harness>,
+    /// Variables that `discover` sees, such as `PATH`.
+    pub environment: Environment,
     /// Paths and texts of a small project with tests; empty if the harness discovers none.
     pub files: Vec<(&'static str, &'static str)>,
     /// A command of the harness, as a user would configure it.
@@ -136,7 +139,7 @@ pub fn command_is_recognized(fixture: &Fixture) {
 /// # Panics
 /// If one of them does not.
 pub async fn discovery_is_deterministic(fixture: &Fixture) {
-    let (root, project) = project(&fixture.files);
+    let (root, project) = project(&fixture.files, &fixture.environment);
     let found = discover(fixture, &project).await;
     assert_eq!(found, discover(fixture, &project).await, "two discoveries of {root:?} differ");
     assert_eq!(found.tests.is_empty(), fixture.files.is_empty(), "unexpected tests: {:?}", found.tests);
@@ -160,7 +163,7 @@ pub async fn discovery_is_deterministic(fixture: &Fixture) {
 /// # Panics
 /// If it has any.
 pub async fn empty_project_has_no_tests(fixture: &Fixture) {
-    let (_root, project) = project(&[]);
+    let (_root, project) = project(&[], &fixture.environment);
     assert_eq!(discover(fixture, &project).await, Discovery::default());
 }
 
@@ -175,7 +178,7 @@ pub async fn invalid_manifests_do_not_panic(fixture: &Fixture) {
         if !manifests.iter().any(is_manifest) {
             continue;
         }
-        let (root, project) = project(&fixture.files);
+        let (root, project) = project(&fixture.files, &fixture.environment);
         let half = text.as_bytes().get(..text.len() / 2).unwrap_or_default();
         for invalid in [b"".as_slice(), half, b"{[\"\xff\x00", b"[[[[((((", "\u{feff}\u{0}".as_bytes()] {
             std::fs::write(root.path().join(path), invalid).expect("the project is writable");
@@ -192,7 +195,7 @@ pub async fn invalid_manifests_do_not_panic(fixture: &Fixture) {
 /// # Panics
 /// If the numbers differ, or a name is taken.
 pub async fn every_test_has_one_listing(fixture: &Fixture) {
-    let (root, project) = project(&fixture.files);
+    let (root, project) = project(&fixture.files, &fixture.environment);
     let found = discover(fixture, &project).await;
     let environment = Environment::new([("PATH".into(), OsString::new())]);
     let context = ListingContext::new(root.path(), &environment);
@@ -214,7 +217,7 @@ pub async fn every_test_has_one_listing(fixture: &Fixture) {
 /// # Panics
 /// If it starts another one, or has one.
 pub async fn launch_without_build_runs_the_command(fixture: &Fixture) {
-    let (root, _project) = project(&fixture.files);
+    let (root, _project) = project(&fixture.files, &fixture.environment);
     let test = configured(fixture);
     let command = LaunchSpec::new("/bin/program", root.path()).arguments(["argument".into()]);
     let launch = fixture.harness.launch(&test, None, command.clone());
@@ -314,8 +317,8 @@ fn odd_commands(command: &[String]) -> impl Iterator<Item = Vec<String>> + '_ {
     prefixes.chain(odd)
 }
 
-/// Creates a project in a temporary directory, with the variables of this process.
-fn project(files: &[(&str, &str)]) -> (TempDir, Project) {
+/// Creates a project in a temporary directory.
+fn project(files: &[(&str, &str)], environment: &Environment) -> (TempDir, Project) {
     let root = tempfile::tempdir().expect("a temporary directory can be created");
     for (path, text) in files {
         let path = root.path().join(path);
@@ -324,9 +327,8 @@ fn project(files: &[(&str, &str)]) -> (TempDir, Project) {
         std::fs::write(path, text).expect("the project is writable");
     }
     let paths = files.iter().map(|(path, _)| PathBuf::from(path)).collect();
-    let environment = Environment::new(std::env::vars_os());
     let canonical = root.path().canonicalize().expect("the project exists");
-    let project = Project::new(&canonical, paths, &environment);
+    let project = Project::new(&canonical, paths, environment);
     (root, project)
 }
 

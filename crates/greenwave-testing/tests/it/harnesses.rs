@@ -3,18 +3,23 @@
 use std::sync::Arc;
 
 use greenwave_testing::conformance::Fixture;
-use greenwave_testing::{CommandHarness, Harness, Harnesses, harness_conformance};
+use greenwave_testing::{CommandHarness, Environment, Harness, Harnesses, harness_conformance};
 
 #[expect(clippy::unwrap_used, reason = "a helper of tests is a test")]
 fn builtin(name: &str) -> Arc<dyn Harness> {
     Arc::clone(Harnesses::builtin().iter().find(|harness| harness.name() == name).unwrap())
 }
 
+fn environment() -> Environment {
+    Environment::new(std::env::vars_os())
+}
+
 mod cargo {
-    use super::{Fixture, builtin, harness_conformance};
+    use super::{Fixture, builtin, environment, harness_conformance};
 
     harness_conformance!(Fixture {
         harness: builtin("cargo"),
+        environment: environment(),
         files: vec![
             ("Cargo.toml", "[package]\nname = \"a\"\nversion = \"0.1.0\"\nedition = \"2024\"\n"),
             ("src/lib.rs", "#[test] fn passes() {}\n"),
@@ -27,10 +32,11 @@ mod cargo {
 }
 
 mod pytest {
-    use super::{Fixture, builtin, harness_conformance};
+    use super::{Fixture, builtin, environment, harness_conformance};
 
     harness_conformance!(Fixture {
         harness: builtin("pytest"),
+        environment: environment(),
         files: vec![
             (
                 "pyproject.toml",
@@ -47,10 +53,11 @@ mod pytest {
 }
 
 mod go {
-    use super::{Fixture, builtin, harness_conformance};
+    use super::{Fixture, builtin, environment, harness_conformance};
 
     harness_conformance!(Fixture {
         harness: builtin("go"),
+        environment: environment(),
         files: vec![
             ("go.mod", "module a\n\nreplace b => ./b\n"),
             ("go.work", "use (\n\t.\n\t./b\n)\n"),
@@ -64,10 +71,11 @@ mod go {
 }
 
 mod npm {
-    use super::{Fixture, builtin, harness_conformance};
+    use super::{Fixture, builtin, environment, harness_conformance};
 
     harness_conformance!(Fixture {
         harness: builtin("npm"),
+        environment: environment(),
         files: vec![
             (
                 "package.json",
@@ -82,10 +90,11 @@ mod npm {
 }
 
 mod command {
-    use super::{Arc, CommandHarness, Fixture, harness_conformance};
+    use super::{Arc, CommandHarness, Fixture, environment, harness_conformance};
 
     harness_conformance!(Fixture {
         harness: Arc::new(CommandHarness),
+        environment: environment(),
         files: vec![],
         command: vec!["make", "check"],
         output: "test result: ok. 2 passed; 0 failed\n3 passed in 0.01s\n",
