@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use console::{Style, measure_text_width, strip_ansi_codes, style};
 use greenwave_testing::{
-    Audit, CacheDecision, JsonLine, Outcome, RunReport, Source, Status, SuiteEvent, SuiteReport, Test,
-    TestId, TestReport, TestResult, TraceStatus, UpToDateRecord,
+    Audit, CacheDecision, Harnesses, JsonLine, Outcome, RunReport, Source, Status, Suite, SuiteEvent,
+    SuiteReport, Test, TestId, TestReport, TestResult, TraceStatus, UpToDateRecord,
 };
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
@@ -28,6 +28,7 @@ pub(crate) struct TestView {
     view: View,
     show: Show,
     tests: Vec<Test>,
+    harnesses: Harnesses,
     names: Vec<String>,
     width: usize,
     running: BTreeSet<TestId>,
@@ -41,15 +42,25 @@ enum View {
 }
 
 impl TestView {
-    pub(crate) fn new(format: Format, show: Show, verbose: bool, tests: &[Test]) -> Self {
+    pub(crate) fn new(format: Format, show: Show, verbose: bool, suite: &Suite) -> Self {
         let view = match format {
             Format::Json => View::Json,
             Format::Human if std::io::stdout().is_terminal() => View::Terminal(bar()),
             Format::Human => View::Plain,
         };
+        let tests = suite.tests();
         let names: Vec<String> = tests.iter().map(|test| printable(&test.name)).collect();
         let width = names.iter().map(|name| measure_text_width(name)).max().unwrap_or(0).min(50);
-        Self { view, show, tests: tests.to_vec(), names, width, running: BTreeSet::new(), verbose }
+        Self {
+            view,
+            show,
+            tests: tests.to_vec(),
+            harnesses: suite.harnesses().clone(),
+            names,
+            width,
+            running: BTreeSet::new(),
+            verbose,
+        }
     }
 
     pub(crate) fn event(&mut self, event: &SuiteEvent<'_>) {
@@ -233,7 +244,7 @@ impl TestView {
 
     fn line(&self, at: TestId, result: Option<&Result<Outcome, greenwave_testing::Error>>) {
         if let View::Json = self.view {
-            let report = TestReport::new(&self.tests[at.index()], result);
+            let report = TestReport::new(&self.tests[at.index()], result, &self.harnesses);
             output::line(&JsonLine::test(&report).to_string());
         }
     }
@@ -241,7 +252,8 @@ impl TestView {
     fn broken(&self, at: TestId, error: &greenwave_testing::Error) {
         if let View::Json = self.view {
             let result = TestResult::Error(greenwave::chain(error));
-            let report = TestReport { result, ..TestReport::new(&self.tests[at.index()], None) };
+            let report =
+                TestReport { result, ..TestReport::new(&self.tests[at.index()], None, &self.harnesses) };
             output::line(&JsonLine::test(&report).to_string());
         }
     }

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use greenwave::{Environment, ResultStore, Test};
 use greenwave_testing::{
-    Discovery, Jobserver, RESULTS_VARIABLE, RunReport, RunnerOptions, Suite, SuiteOptions, TestId, TraceMode,
-    TraceStatus, github_summary, junit,
+    Discovery, Harnesses, Jobserver, ListingContext, RESULTS_VARIABLE, RunReport, RunnerOptions, Suite,
+    SuiteOptions, TestId, TraceMode, TraceStatus, github_summary, junit,
 };
 use parking_lot::Mutex;
 use rustix::fs::{Access, access};
@@ -108,13 +108,15 @@ async fn find(
     config: &Config,
     args: &TestArgs,
 ) -> Result<Discovery, CliError> {
-    let mut found = greenwave_testing::discover(project, environment).await?;
+    let harnesses = Harnesses::builtin();
+    let mut found = greenwave_testing::discover(project, &harnesses, environment).await?;
     if !args.per_test {
         return Ok(found);
     }
-    found.split_pytest(project, environment).await?;
-    let listings = found.cargo_listings(environment);
+    let context = ListingContext::new(project, environment);
+    let listings = found.listing_commands(&harnesses, &context);
     if listings.is_empty() {
+        found.split(&harnesses, &context).await?;
         return Ok(found);
     }
     let resources = BTreeMap::new();
@@ -126,9 +128,12 @@ async fn find(
     let report = suite.run(&all, |_| {}).await?;
     signals.abort();
     match stopped_by.load(Ordering::Relaxed) {
-        0 => found.split_cargo(&listings, &report),
+        0 => {}
         code => return Err(CliError::Stopped { code }),
     }
+    let outcomes = report.results.iter().map(|result| result.as_ref().and_then(|it| it.as_ref().ok()));
+    let context = context.with(listings.iter().zip(outcomes));
+    found.split(&harnesses, &context).await?;
     Ok(found)
 }
 
@@ -319,6 +324,7 @@ fn open(
         ports: folder.as_deref().map(ResultStore::ports_path),
         results: folder,
         files: results.as_ref().map(ResultStore::files_path),
+        harnesses: Harnesses::builtin(),
     };
     let options = SuiteOptions {
         workers,
@@ -365,7 +371,7 @@ async fn run(
     args: &TestArgs,
     remember: Option<(&Asked, &Rules)>,
 ) -> Result<ExitCode, CliError> {
-    let view = Arc::new(Mutex::new(TestView::new(args.format, args.output, args.verbose, suite.tests())));
+    let view = Arc::new(Mutex::new(TestView::new(args.format, args.output, args.verbose, &suite)));
     let started = SystemTime::now();
     let stopped_by = Arc::new(AtomicU8::new(0));
     let signals = stop_on_signals(suite.stopper(), Arc::clone(&stopped_by))?;
@@ -380,7 +386,7 @@ async fn run(
         view.stopped();
         return Ok(ExitCode::from(code));
     }
-    let run = RunReport::new(started, suite.tests(), &report, wanted);
+    let run = RunReport::new(started, suite.tests(), &report, wanted, suite.harnesses());
     view.finish(&report, &run);
     write_reports(args, &run)?;
     if let Some((asked, rules)) = remember {

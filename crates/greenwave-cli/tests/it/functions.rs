@@ -229,7 +229,9 @@ fn a_program_that_dies_tells_which_test_it_was() {
     let end = output.lines().next_back().unwrap();
     let either = ["`leaves`, `m::dies`", "`m::dies`, `leaves`"];
     assert!(
-        either.iter().any(|names| end == format!("Alone as well, the program is ended by {names}.")),
+        either
+            .iter()
+            .any(|names| end == format!("These tests end the program even when run alone: {names}.")),
         "{output}"
     );
 }
@@ -242,7 +244,10 @@ fn a_program_that_dies_only_as_a_whole_is_told_as_well() {
     let (event, found) = one(&package(tests, "60s"), 1);
     assert_eq!(found, cases(&[("a", true), ("b", true)]), "by themselves");
     assert_eq!(event["status"], "failed");
-    assert!(event["output"].as_str().unwrap().contains("None of the 2 ends the program alone"), "{event}");
+    assert!(
+        event["output"].as_str().unwrap().contains("None of the 2 tests ends the program when run alone"),
+        "{event}"
+    );
 }
 
 /// Compiles before, so that only tests take time.
@@ -264,7 +269,9 @@ fn a_program_that_hangs_is_examined_for_as_long_as_it_may_take() {
     let output = event["output"].as_str().unwrap();
     assert!(output.contains("The program did not end within 2s and was killed."), "{output}");
     assert!(
-        output.ends_with("Alone as well, `hangs` did not end in half of the time that was left.\n"),
+        output.ends_with(
+            "These tests did not end in half of the remaining time, even when run alone: `hangs`.\n"
+        ),
         "{output}"
     );
     assert!(took < Duration::from_secs(20), "twice the limit, and what surrounds it: {took:?}");
@@ -278,8 +285,8 @@ fn tests_that_nobody_has_time_for_are_told() {
     let (event, found) = one(&folder, 1);
     let output = event["output"].as_str().unwrap();
     let end = output.lines().next_back().unwrap();
-    let untried = end.strip_prefix("Not tried any more, since that had taken as long as the test may (1s): ");
-    let untried: usize = untried.unwrap().strip_suffix(" of 10.").unwrap().parse().unwrap();
+    let untried = end.strip_prefix("The time limit (1s) left no time for ");
+    let untried: usize = untried.unwrap().strip_suffix(" of 10 tests.").unwrap().parse().unwrap();
     assert!((1..10).contains(&untried) && found.len() == 10 - untried, "{output}");
     assert!(found.values().all(|passed| !passed));
 }

@@ -5,25 +5,25 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use greenwave_cache::{Key, KeyBuilder, Persist, Record, Tiered, TieredStats};
 use greenwave_process::Jobserver;
 use parking_lot::Mutex;
 
-use crate::harness::batch::Share;
-use crate::harness::products::{self, Part, Products, RUSTC_INFO};
+use crate::harness::cargo::products::{self, Part, Products, RUSTC_INFO};
+use crate::harness::{BatchCommand, BatchResult, Harness, Harnesses, LaunchSpec};
 use crate::results::dependencies::DependencyRecord;
 use crate::results::key::{self, KeyMode, SCHEMA};
 use crate::results::outcome::{CacheDecision, Outcome, Source, Status};
 use crate::results::record::{self, StoredRecord};
 use crate::results::state::{IGNORE, TESTS};
+use crate::run::blocking::blocking;
 use crate::run::environment::Environment;
 use crate::run::isolation::{self, Isolation, IsolationPool, cargo_home, go_caches};
 use crate::run::process::{self as run, Job, ProcessResult};
 use crate::run::toolchain::{PROBED, Tools, resolve};
-use crate::run::workspace::{DirectoryWorkspace, LaunchSpec, Workspace, blocking};
+use crate::run::workspace::{DirectoryWorkspace, Workspace};
 use crate::{Error, Manifest, STATE_DIRECTORY, Test};
 use greenwave_inputs::Selection;
 use greenwave_inputs::StatCache;
@@ -52,6 +52,8 @@ pub struct RunnerOptions {
     pub results: Option<PathBuf>,
     /// The file in which the projects of a user share what they know of files outside, by their stamps. Without, each project reads them all for itself.
     pub files: Option<PathBuf>,
+    /// The harnesses that launch tests and read their output.
+    pub harnesses: Harnesses,
 }
 
 /// Runs tests, and keeps the results of those that passed.
@@ -108,9 +110,6 @@ pub(crate) struct KeyChain {
 
 /// More steps than this are put together into one.
 const STEPS_MAX: usize = 8;
-
-/// What a program is told: its arguments, and variables beside those of its test.
-pub(crate) type Told = (Vec<OsString>, Vec<(OsString, OsString)>);
 
 /// Inputs that are looked through at once.
 const QUICK_FILES_MAX: usize = 100;
@@ -420,23 +419,19 @@ impl Runner {
         self.run_uncached(workspace, test, &prepared).await
     }
 
+    /// Returns the harness of a test.
+    pub(crate) fn harness(&self, test: &Test) -> &dyn Harness {
+        self.options.harnesses.get(&test.harness)
+    }
+
     /// How to start a test as its command says.
     pub(crate) fn launch_plain(&self, project: &Path, test: &Test) -> Result<LaunchSpec, Error> {
         let word = test.command.first().ok_or_else(|| Error::EmptyCommand { test: test.name.clone() })?;
         let directory = project.join(&test.directory);
         let missing = || Error::NoSuchProgram { test: test.name.clone(), program: word.clone() };
         let program = resolve(word, &directory, self.environment.get("PATH")).ok_or_else(missing)?;
-        let arguments = test.command[1..].iter().map(OsString::from).collect();
-        Ok(LaunchSpec {
-            program,
-            arguments,
-            directory,
-            variables: Vec::new(),
-            looks: Vec::new(),
-            since: i64::MAX,
-            products: None,
-            changing: None,
-        })
+        let arguments = test.command[1..].iter().map(OsString::from);
+        Ok(LaunchSpec::new(program, directory).arguments(arguments))
     }
 
     async fn run_uncached(
@@ -567,23 +562,19 @@ impl Runner {
         let launch = workspace.launch(self, test).await?;
         for attempt in 1.. {
             let isolation = self.folders.lend(self.options.ports.as_deref())?;
-            let mut ran = self.run_once(workspace, test, prepared, launch.as_ref(), &isolation).await?;
+            let mut ran = self.run_once(workspace, test, prepared, &launch, &isolation).await?;
             if ran.status == Status::Passed || attempt > test.retries {
                 if let Some(more) = workspace.examine(self, test, prepared, &ran).await {
                     ran.output = [ran.output.as_ref(), more.as_bytes()].concat().into();
                 }
-                let products = launch.as_ref().and_then(|launch| launch.products.as_ref());
+                let products = launch.products.as_ref();
                 let OwnLooks { mut looks, unbuilt } =
                     self.own_looks(workspace.project(), &ran, &isolation, products);
                 let reads_more = self.reads_more(workspace.project(), test, prepared, &looks, products)?;
                 self.take_back(isolation, &ran);
-                let (mut since, mut changing) = (ran.began, None);
-                let mut built = Vec::new();
-                if let Some(launch) = launch {
-                    looks.extend(launch.looks);
-                    (since, changing) = (launch.since.min(since), launch.changing);
-                    built = launch.products.map(|products| products.roots).unwrap_or_default();
-                }
+                looks.extend(launch.dependencies);
+                let (since, changing) = (launch.since.min(ran.began), launch.changing);
+                let built = launch.products.map(|products| products.roots).unwrap_or_default();
                 let (looks, judged) = (Arc::new(looks), Arc::default());
                 return Ok(AttemptResult {
                     ran,
@@ -617,7 +608,7 @@ impl Runner {
         launch: &LaunchSpec,
     ) -> Result<ProcessResult, Error> {
         let isolation = self.folders.lend(self.options.ports.as_deref())?;
-        let ran = self.run_once(workspace, test, prepared, Some(launch), &isolation).await?;
+        let ran = self.run_once(workspace, test, prepared, launch, &isolation).await?;
         self.take_back(isolation, &ran);
         Ok(ran)
     }
@@ -627,7 +618,7 @@ impl Runner {
         workspace: &dyn Workspace,
         test: &Test,
         prepared: &Prepared<'_>,
-        launch: Option<&LaunchSpec>,
+        launch: &LaunchSpec,
         isolation: &Isolation,
     ) -> Result<ProcessResult, Error> {
         let os = |(name, value): &(&str, &OsStr)| (OsString::from(name), value.to_os_string());
@@ -636,17 +627,13 @@ impl Runner {
         variables.extend(
             self.options.results.iter().map(|folder| (RESULTS_VARIABLE.into(), folder.clone().into())),
         );
-        variables.extend(launch.iter().flat_map(|launch| launch.variables.iter().cloned()));
+        variables.extend(launch.variables.iter().cloned());
         variables.extend(test.set.iter().map(|(name, value)| (name.into(), value.into())));
         let job = Job {
             test,
-            program: launch.map_or(&prepared.program, |launch| &launch.program).clone(),
-            arguments: match launch {
-                Some(launch) => launch.arguments.clone(),
-                None => test.command[1..].iter().map(OsString::from).collect(),
-            },
-            directory: launch
-                .map_or_else(|| workspace.project().join(&test.directory), |it| it.directory.clone()),
+            program: launch.program.clone(),
+            arguments: launch.arguments.clone(),
+            directory: launch.directory.clone(),
             variables,
             own: isolation.folder(),
         };
@@ -663,16 +650,12 @@ impl Runner {
         project: &Path,
         test: &Test,
         prepared: &Prepared<'_>,
-        launch: Option<&LaunchSpec>,
+        launch: &LaunchSpec,
     ) -> Result<ReadRules, Error> {
         let selection = test.selection()?;
         let mut inputs: Vec<PathBuf> =
             prepared.moment.inputs.files().map(|(path, _)| path.to_owned()).collect();
-        inputs.extend(
-            launch.iter().flat_map(|launch| {
-                launch.products.iter().flat_map(|products| products.roots.iter().cloned())
-            }),
-        );
+        inputs.extend(launch.products.iter().flat_map(|products| products.roots.iter().cloned()));
         inputs.push(prepared.program.clone());
         let outputs = selection.output_roots().map(|path| project.join(path)).filter(|path| path.exists());
         Ok(ReadRules::new(&AllowedReads { project: project.to_owned(), inputs, outputs: outputs.collect() })?)
@@ -684,12 +667,17 @@ impl Runner {
         workspace: &dyn Workspace,
         test: &Test,
         prepared: &Prepared<'_>,
-        told: impl FnOnce(&Path) -> Result<Told, Error>,
+        prepare: impl FnOnce(&Path) -> Result<BatchCommand, Error>,
     ) -> Result<(AttemptResult, Isolation), Error> {
         let isolation = self.folders.lend(self.options.ports.as_deref())?;
-        let (arguments, variables) = told(isolation.folder())?;
+        let BatchCommand { arguments, variables } = prepare(isolation.folder())?;
+        let mut test = test.clone();
+        for (name, _) in &variables {
+            test.set.retain(|own, _| OsStr::new(own) != name);
+        }
+        let test = &test;
         let launch = LaunchSpec { arguments, variables, ..self.launch_plain(workspace.project(), test)? };
-        let ran = self.run_once(workspace, test, prepared, Some(&launch), &isolation).await?;
+        let ran = self.run_once(workspace, test, prepared, &launch, &isolation).await?;
         let OwnLooks { looks, unbuilt } = self.own_looks(workspace.project(), &ran, &isolation, None);
         let since = ran.began;
         let reads_more = self.reads_more(workspace.project(), test, prepared, &looks, None)?;
@@ -1015,7 +1003,7 @@ fn without_products(
     looks: Vec<(PathBuf, AccessKind)>,
     written: &HashSet<PathBuf>,
 ) -> (Vec<(PathBuf, AccessKind)>, Option<PathBuf>) {
-    let mut seen = products::Seen::new(products, &looks, written);
+    let mut seen = products::Accesses::new(products, &looks, written);
     let parts: Vec<Option<Part>> =
         looks.iter().map(|(path, look)| products.part(path, *look, &mut seen)).collect();
     let built = parts.iter().position(|part| *part == Some(Part::Built)).map(|at| looks[at].0.clone());
@@ -1220,12 +1208,12 @@ fn failure(key: &Key) -> Key {
 
 impl AttemptResult {
     /// The part of one test in what several gave together. What they looked at is everybody's.
-    pub(crate) fn share(&self, share: &Share) -> Self {
+    pub(crate) fn share(&self, share: BatchResult) -> Self {
         let ran = ProcessResult {
             status: Status::Passed,
-            count: Some(share.count()),
-            output: share.output().into(),
-            duration: Duration::try_from_secs_f64(share.seconds).unwrap_or_default(),
+            count: Some(share.count),
+            output: share.output.into(),
+            duration: share.duration,
             ..self.ran.clone()
         };
         Self { ran, ..self.clone() }

@@ -2,7 +2,6 @@
 //! found, or of how results are shown.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,20 +18,18 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::harness::batch;
-use crate::harness::cargo::Build;
-use crate::harness::crash_bisect::Examination;
-use crate::harness::functions;
+use crate::harness::batch_plan;
+use crate::harness::{BuildOutput, BuildRequest, Crash, FinishedProcess, Harnesses, LaunchSpec, Rerun};
 use crate::results::dependencies::{DependencyLog, DependencyRecord, Difference};
 use crate::results::history::Statistics;
 use crate::results::outcome::{CacheDecision, Outcome, Source, Status};
 use crate::results::state::StateDirectory;
 use crate::results::up_to_date::{LookupInputs, RecordKey, UpToDateRecord};
-use crate::run::process::{self as run, ProcessResult};
+use crate::run::blocking::blocking;
+use crate::run::process::ProcessResult;
 use crate::run::runner::{AttemptResult, BUILDS, KeyChain, Lookup, Prepared, Runner, RunnerOptions};
 use crate::run::test_id::TestId;
-use crate::run::workspace::{LaunchSpec, Workspace, blocking};
-use crate::test::Harness;
+use crate::run::workspace::Workspace;
 use crate::{Environment, Error, Manifest, Test, TraceMode, TraceStatus};
 use greenwave_inputs::AccessKind;
 use greenwave_inputs::DirCache;
@@ -115,7 +112,7 @@ struct Shared {
 /// Programs, and the state of the project that they were built from.
 #[derive(Debug, Clone)]
 struct Built {
-    build: Arc<Build>,
+    build: Arc<dyn BuildOutput>,
     snapshot: Arc<Snapshot>,
     /// A file that changed each time while they were built.
     changing: Option<PathBuf>,
@@ -305,6 +302,11 @@ impl Suite {
         (0..self.shared.tests.len()).map(TestId::new)
     }
 
+    /// Returns the harnesses of the tests.
+    pub fn harnesses(&self) -> &Harnesses {
+        &self.shared.runner.options().harnesses
+    }
+
     /// A handle that stops a run.
     pub fn stopper(&self) -> Stopper {
         self.executor.stopper()
@@ -424,7 +426,8 @@ impl Suite {
         let shared = &self.shared;
         *shared.notes.lock() = DependencyLog::load(&self.state.file(NOTES));
         let mut missing = missing.to_vec();
-        let folders: BTreeSet<&Path> = missing.iter().filter_map(|at| shared.tests[*at].built_in()).collect();
+        let folders: BTreeSet<&Path> =
+            missing.iter().filter_map(|at| shared.built_in(&shared.tests[*at])).collect();
         for folder in folders {
             if shared.builds.lock().contains_key(folder) {
                 continue;
@@ -438,13 +441,13 @@ impl Suite {
             };
             if let Err(error) = built {
                 let (broken, others) =
-                    missing.iter().partition(|at| shared.tests[**at].built_in() == Some(folder));
+                    missing.iter().partition(|at| shared.built_in(&shared.tests[**at]) == Some(folder));
                 missing = others;
                 let broken: Vec<usize> = broken;
                 let source: Arc<dyn std::error::Error + Send + Sync> = Arc::new(error);
                 for at in broken {
                     let error = Error::Build {
-                        harness: "cargo",
+                        harness: shared.runner.harness(&shared.tests[at]).name(),
                         directory: folder.to_owned(),
                         source: Arc::clone(&source),
                     };
@@ -469,7 +472,9 @@ impl Suite {
         // What is made again is to be compared with a run alone.
         let (alone, together): (Vec<usize>, Vec<usize>) =
             missing.iter().partition(|at| again.contains_key(at) || self.is_doubted(**at));
-        let mut batches = batch::batches(&shared.tests, &together, duration, self.options.workers);
+        let together: Vec<(usize, &Test)> = together.iter().map(|at| (*at, &shared.tests[*at])).collect();
+        let mut batches =
+            batch_plan::plan(&shared.runner.options().harnesses, &together, duration, self.options.workers);
         batches.extend(alone.into_iter().map(|at| vec![at]));
         let mut graph = GraphBuilder::new();
         for batch in batches {
@@ -699,7 +704,8 @@ impl Suite {
         }
         // Nobody may remember an answer that is right only after a build.
         *shared.basis.lock() = None;
-        let folders: BTreeSet<&Path> = hanging.iter().filter_map(|at| shared.tests[*at].built_in()).collect();
+        let folders: BTreeSet<&Path> =
+            hanging.iter().filter_map(|at| shared.built_in(&shared.tests[*at])).collect();
         for folder in folders {
             if !shared.builds.lock().contains_key(folder) {
                 // What cannot be built is no reason to stop: the tests that need it run.
@@ -710,9 +716,9 @@ impl Suite {
         for (at, found) in &found {
             let (true, Ok(Lookup::Hit(_, chain))) = (hanging.contains(at), found) else { continue };
             let builds = shared.builds.lock();
-            let built = shared.tests[*at].built_in().and_then(|folder| builds.get(folder));
-            if !built.is_some_and(|built| built.build.is_complete) {
-                let roots = built.map(|built| built.build.roots()).unwrap_or_default();
+            let built = shared.built_in(&shared.tests[*at]).and_then(|folder| builds.get(folder));
+            if !built.is_some_and(|built| built.build.is_complete()) {
+                let roots = built.map(|built| built.build.output_directories()).unwrap_or_default();
                 doubted.insert(*at, chain.built_path(shared.project.root(), roots).unwrap_or_default());
             }
         }
@@ -936,7 +942,8 @@ impl Workspace for ProjectWorkspace {
             return Ok(moment.clone());
         }
         // A program's inputs are those that it was built from, whatever has become of them since.
-        let built = test.built_in().and_then(|folder| self.shared.builds.lock().get(folder).cloned());
+        let built =
+            self.shared.built_in(test).and_then(|folder| self.shared.builds.lock().get(folder).cloned());
         let snapshot = match built {
             Some(built) => built.snapshot,
             None => self.shared.project.newest().await?,
@@ -949,29 +956,16 @@ impl Workspace for ProjectWorkspace {
         Ok(self.shared.project.moment(&later, &test.name).await?)
     }
 
-    async fn launch(&self, runner: &Runner, test: &Test) -> Result<Option<LaunchSpec>, Error> {
-        let Harness::Cargo { package, kind, target } = &test.harness else { return Ok(None) };
+    async fn launch(&self, runner: &Runner, test: &Test) -> Result<LaunchSpec, Error> {
+        let command = runner.launch_plain(self.project(), test)?;
         let built = self.shared.builds.lock().get(&test.directory).cloned();
-        let Some(Built { build, changing, .. }) = built else { return Ok(None) };
-        let program = build.launch(package, kind, target).filter(|_| !functions::is_for_nextest(test));
-        if let Some(mut launch) = program {
-            launch.arguments.extend(test.program_arguments().iter().map(OsString::from));
-            return Ok(Some(LaunchSpec { changing, ..launch }));
-        }
-        // What was not built says why when cargo is asked for it alone, and documentation is run by cargo anyway.
-        let launch = runner.launch_plain(self.project(), test)?;
-        Ok(Some(LaunchSpec {
-            looks: build.looks(package),
-            since: build.began,
-            variables: build.variables_for_cargo(),
-            products: Some(build.products(package, true)),
-            changing,
-            ..launch
-        }))
+        let output = built.as_ref().map(|built| &*built.build);
+        let launch = runner.harness(test).launch(test, output, command);
+        Ok(LaunchSpec { changing: built.and_then(|built| built.changing), ..launch })
     }
 
     fn is_built(&self, folder: &Path) -> bool {
-        self.shared.builds.lock().get(folder).is_some_and(|built| built.build.is_complete)
+        self.shared.builds.lock().get(folder).is_some_and(|built| built.build.is_complete())
     }
 
     async fn examine(
@@ -981,10 +975,9 @@ impl Workspace for ProjectWorkspace {
         prepared: &Prepared<'_>,
         ran: &ProcessResult,
     ) -> Option<String> {
-        let Harness::Cargo { package, kind, target } = &test.harness else { return None };
-        let built = self.shared.builds.lock().get(&test.directory).cloned()?;
-        let launch = built.build.launch(package, kind, target)?;
-        Examination { runner, workspace: self, test, prepared, launch }.of(ran).await
+        let rerun = ProjectRerun { runner, workspace: self, prepared };
+        let process = FinishedProcess { status: ran.status, count: ran.count, output: ran.output.clone() };
+        runner.harness(test).explain_crash(&Crash { test, process: &process, rerun: &rerun }).await
     }
 
     fn wants_dependencies(&self) -> bool {
@@ -1001,6 +994,22 @@ impl Workspace for ProjectWorkspace {
             // Nobody listens to one that is not run by the scheduler.
             let _ = ended.send(());
         }
+    }
+}
+
+/// Runs variations of a test in its project, with the environment that it had.
+struct ProjectRerun<'a> {
+    runner: &'a Runner,
+    workspace: &'a ProjectWorkspace,
+    prepared: &'a Prepared<'a>,
+}
+
+#[async_trait]
+impl Rerun for ProjectRerun<'_> {
+    async fn rerun(&self, test: &Test) -> Result<FinishedProcess, Error> {
+        let launch = self.workspace.launch(self.runner, test).await?;
+        let ran = self.runner.run_program(self.workspace, test, self.prepared, &launch).await?;
+        Ok(FinishedProcess { status: ran.status, count: ran.count, output: ran.output })
     }
 }
 
@@ -1052,31 +1061,19 @@ impl Shared {
         }
         let tests: Vec<&Test> = missing.iter().map(|(at, ..)| &self.tests[*at]).collect();
         let all: Duration = tests.iter().map(|test| test.time_max).sum();
-        let mut first = Test { time_max: all, ..tests[0].clone() };
-        // Told with what is put before it.
-        first.set.remove(batch::PYTHON_PATH);
+        let first = Test { time_max: all, ..tests[0].clone() };
+        let Some(batch) = self.runner.harness(&first).batch(&first) else { return Ok(Vec::new()) };
         let (_, prepared, _) = &missing[0];
-        let told = |folder: &Path| {
-            let path = batch::prepare(tests[0], folder, self.runner.environment())?;
-            Ok((batch::arguments(&tests, folder), vec![path]))
-        };
-        let (attempt_result, isolation) = self.runner.run_together(workspace, &first, prepared, told).await?;
-        let report = std::fs::read(isolation.folder().join(batch::REPORT)).unwrap_or_default();
-        let mut shares = batch::shares(&report).unwrap_or_default();
-        // Files that could not be collected are in neither, and keep pytest from running any.
-        if batch::has_run(attempt_result.ran.status) && !run::says_what_to_leave_out(tests[0]) {
-            for file in batch::left_out(isolation.folder()) {
-                shares.entry(file).or_insert_with(batch::Share::left_out);
-            }
-        }
+        let prepare = |directory: &Path| batch.prepare(&tests, directory, self.runner.environment());
+        let (attempt_result, isolation) =
+            self.runner.run_together(workspace, &first, prepared, prepare).await?;
+        let results = batch.results(&tests, attempt_result.ran.status, isolation.folder());
         drop(isolation);
         // At once, since all of them wait for the same look at the project.
         let mut settling = Vec::new();
-        for (at, prepared, chain) in missing {
-            let share = self.tests[at].command.last().and_then(|file| shares.get(file));
-            if let Some(share) = share.filter(|share| share.is_pass() || **share == batch::Share::left_out())
-            {
-                settling.push(self.commit(workspace, at, prepared, chain, attempt_result.share(share)));
+        for ((at, prepared, chain), result) in missing.into_iter().zip(results) {
+            if let Some(result) = result {
+                settling.push(self.commit(workspace, at, prepared, chain, attempt_result.share(result)));
             }
         }
         Ok(join_all(settling).await)
@@ -1094,12 +1091,21 @@ impl Shared {
         (at, self.runner.commit_batched(workspace, test, &prepared, &chain, attempt_result).await)
     }
 
+    /// Returns the directory that must be built before a test runs.
+    fn built_in<'t>(&self, test: &'t Test) -> Option<&'t Path> {
+        self.runner.harness(test).needs_build(test).then_some(test.directory.as_path())
+    }
+
     /// Builds the programs of a folder's tests from a state of the project that did not change meanwhile, if that can be had.
     async fn build(&self, folder: &Path) -> Result<(), Error> {
-        let tests: Vec<&Test> = self.tests.iter().filter(|test| test.built_in() == Some(folder)).collect();
+        let tests: Vec<&Test> =
+            self.tests.iter().filter(|test| self.built_in(test) == Some(folder)).collect();
+        let Some(harness) = tests.first().map(|test| self.runner.harness(test)) else { return Ok(()) };
+        let environment = self.runner.environment();
+        let request = BuildRequest { project: self.project.root(), directory: folder, environment };
         let mut before = self.project.look(Instant::now()).await?;
         for attempt in 1.. {
-            let build = Build::run(self.project.root(), folder, self.runner.environment()).await?;
+            let Some(build) = harness.build(&request).await? else { return Ok(()) };
             let after = self.project.look(Instant::now()).await?;
             let mut changing = None;
             for test in &tests {
@@ -1109,12 +1115,10 @@ impl Shared {
                 );
                 changing = changing.or(then.inputs.first_touched(&now.inputs).map(Path::to_owned));
             }
-            // What cargo takes for fresh by its times, and may not be, is built anew.
-            let doubtful = if attempt < BUILDS_MAX { build.doubtful() } else { None };
-            if let Some(packages) = doubtful {
-                build.forget(self.project.root(), folder, self.runner.environment(), packages).await?;
-            } else if changing.is_none() || attempt == BUILDS_MAX {
-                let built = Built { build: Arc::new(build), snapshot: after, changing };
+            let is_last = attempt == BUILDS_MAX;
+            let is_stale = !is_last && build.discard_stale(&request).await?;
+            if !is_stale && (changing.is_none() || is_last) {
+                let built = Built { build, snapshot: after, changing };
                 self.builds.lock().insert(folder.to_owned(), built);
                 break;
             }
