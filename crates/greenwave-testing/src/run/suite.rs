@@ -118,7 +118,7 @@ struct Shared {
 struct Built {
     build: Arc<Build>,
     snapshot: Arc<Snapshot>,
-    /// An input that changed during each of [`BUILDS_MAX`] builds.
+    /// An input that was still changing during the last of [`BUILDS_MAX`] builds.
     changing: Option<PathBuf>,
 }
 
@@ -179,7 +179,7 @@ pub enum SuiteEvent<'a> {
     Deduplicated(TestId, TestId, &'a Outcome),
     /// A test could not be run.
     Broken(TestId, &'a Error),
-    /// The new result of an audited test differs from the cached one.
+    /// An audited test ended with another status than the cached one.
     AuditFailed(TestId, &'a Audit),
 }
 
@@ -214,8 +214,8 @@ pub struct SuiteReport {
     pub looked_up: Duration,
     /// Whether the tests were traced.
     pub tracing: TraceStatus,
-    /// Input patterns that match no file, with the tests that declare them. Only tests without a
-    /// cached result are included.
+    /// Input patterns that match no file, with the tests that declare them. Covers only tests
+    /// that had to run.
     pub unmatched: Vec<(TestId, String)>,
 }
 
