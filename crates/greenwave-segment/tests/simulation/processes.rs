@@ -1,7 +1,9 @@
 //! Tests with fixed steps of two simulated processes.
 
-use greenwave_segment::Log;
-use greenwave_segment::simulation::{Machine, Unsynced};
+use std::collections::HashSet;
+
+use greenwave_segment::simulation::{Machine, Process, Unsynced};
+use greenwave_segment::{Error, Log, Options};
 
 use crate::run::options;
 use crate::script::LogSettings;
@@ -55,4 +57,88 @@ fn a_kill_releases_holds() {
     assert!(other.is_held(7).unwrap());
     one.kill();
     assert!(!other.is_held(7).unwrap());
+}
+
+const UNCOMPRESSED: LogSettings = LogSettings {
+    compressed: false,
+    chain_depth_max: 0,
+    disk_kib_max: 0,
+    drop_oldest: false,
+    open_files_max: 256,
+};
+
+/// Opens the log with a clock that always shows the same time.
+fn open_with_stopped_clock(process: &Process) -> Log {
+    open_with_clock(process, || 1 << 60)
+}
+
+fn open_with_clock(process: &Process, clock: fn() -> u64) -> Log {
+    Log::open_simulated(process, "/log", Options { clock, ..options(&UNCOMPRESSED) }).unwrap()
+}
+
+#[test]
+fn logs_never_choose_equal_timestamps() {
+    let machine = Machine::new(1);
+    let processes: Vec<Process> = (0..6).map(|_| machine.process()).collect();
+    let logs: Vec<Log> = processes.iter().map(open_with_stopped_clock).collect();
+    let mut timestamps = HashSet::new();
+    let mut write = |log: &Log| {
+        log.put(b"key", b"value").unwrap();
+        assert!(timestamps.insert(log.last_timestamp()));
+    };
+    for _ in 0..3 {
+        logs[..4].iter().for_each(&mut write);
+    }
+    // The last two take the numbers of the first two.
+    processes[..2].iter().for_each(Process::kill);
+    for _ in 0..5 {
+        logs[2..].iter().for_each(&mut write);
+    }
+}
+
+#[test]
+fn compaction_never_changes_the_winner_of_simultaneous_writes() {
+    for removes_first in [false, true] {
+        let machine = Machine::new(1);
+        let (one, two) = (machine.process(), machine.process());
+        // The first log's second record and the second log's first record are due at the same time.
+        let (first, second) = (open_with_stopped_clock(&one), open_with_clock(&two, || (1 << 60) + 1));
+        first.put(b"key", b"old").unwrap();
+        if removes_first {
+            first.remove(b"key").unwrap();
+        } else {
+            first.put(b"key", b"of the first").unwrap();
+        }
+        second.put(b"key", &[2; 500]).unwrap();
+        // The first log's segment will be compacted, and the second log's will not.
+        for number in 0..3 {
+            first.put(b"replaced", &[number; 900]).unwrap();
+            second.put(&[number], &[number; 900]).unwrap();
+        }
+        drop((first, second));
+        let mut values = Vec::new();
+        for _ in 0..4 {
+            let process = machine.process();
+            let log = open_with_stopped_clock(&process);
+            values.push(log.get(b"key").unwrap());
+            log.compact().unwrap();
+            values.push(log.get(b"key").unwrap());
+        }
+        values.dedup();
+        assert_eq!(values.len(), 1, "{values:?}");
+    }
+}
+
+#[test]
+fn too_many_writers_are_refused() {
+    let machine = Machine::new(1);
+    let process = machine.process();
+    let mut logs: Vec<Log> = (0..257).map(|_| open_with_stopped_clock(&process)).collect();
+    let last = logs.pop().unwrap();
+    logs.iter().for_each(|log| log.put(b"key", b"value").unwrap());
+    let error = last.put(b"key", b"last").unwrap_err();
+    assert!(matches!(error, Error::Io { source, .. } if source.kind() == std::io::ErrorKind::WouldBlock));
+    logs.pop();
+    last.put(b"key", b"last").unwrap();
+    assert_eq!(last.get(b"key").unwrap().unwrap(), "last");
 }
