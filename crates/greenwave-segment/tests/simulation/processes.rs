@@ -142,3 +142,48 @@ fn too_many_writers_are_refused() {
     last.put(b"key", b"last").unwrap();
     assert_eq!(last.get(b"key").unwrap().unwrap(), "last");
 }
+
+#[test]
+fn the_head_of_a_failed_write_does_not_hide_later_records() {
+    let machine = Machine::new(1);
+    let segment = |machine: &Machine| {
+        let path = machine.files().into_iter().find(|path| path.extension().is_some_and(|it| it == "seg"));
+        let path = path.unwrap();
+        let bytes = machine.read(&path).unwrap();
+        (path, bytes)
+    };
+    let open = |machine: &Machine| open_with_stopped_clock(&machine.process());
+    let log = open(&machine);
+    log.put(b"key1", b"old").unwrap();
+    let start = segment(&machine).1.len();
+    drop(log);
+    // A disk is full after the head of a value. The log truncates the file, and appends a tombstone
+    // of the same size and another value. A power cut preserves only the first and the last write.
+    let failed = machine.fork();
+    open(&failed).put(b"key1", &[1; 1500]).unwrap();
+    let head = &segment(&failed).1[start..start + 52];
+    let log = open(&machine);
+    log.remove(b"key1").unwrap();
+    log.put(b"key2", b"value").unwrap();
+    drop(log);
+    machine.cut_power(Unsynced::All);
+    let (path, mut bytes) = segment(&machine);
+    bytes[start..start + 52].copy_from_slice(head);
+    machine.overwrite(&path, Some(&bytes));
+    let values = |log: &Log| ["key1", "key2", "key3"].map(|key| log.get(key.as_bytes()).unwrap());
+    let log = open(&machine);
+    // The file grows beyond the end of the failed record.
+    log.put(b"key3", &[3; 1600]).unwrap();
+    log.flush().unwrap();
+    let written = values(&log);
+    assert!(written.iter().all(Option::is_some));
+    machine.cut_power(Unsynced::None);
+    for _ in 0..2 {
+        assert_eq!(values(&open(&machine)), written);
+    }
+    // Readers of a file whose failed record was not blanked find the records in it as well.
+    let (path, mut bytes) = segment(&machine);
+    bytes[start..start + 52].copy_from_slice(head);
+    machine.overwrite(&path, Some(&bytes));
+    assert_eq!(values(&open(&machine)), written);
+}
