@@ -1,12 +1,14 @@
 //! Tests with fixed steps of two simulated processes.
 
+use std::cell::RefCell;
 use std::collections::HashSet;
+use std::rc::Rc;
 
-use greenwave_segment::simulation::{Machine, Process, Unsynced};
+use greenwave_segment::simulation::{Machine, Process, Schedule, Unsynced};
 use greenwave_segment::{Error, Log, Options};
 
 use crate::run::options;
-use crate::script::LogSettings;
+use crate::script::{LogSettings, Random};
 
 #[test]
 fn a_shared_flush_covers_writes_of_other_processes() {
@@ -186,4 +188,81 @@ fn the_head_of_a_failed_write_does_not_hide_later_records() {
     bytes[start..start + 52].copy_from_slice(head);
     machine.overwrite(&path, Some(&bytes));
     assert_eq!(values(&open(&machine)), written);
+}
+
+#[test]
+fn a_log_can_be_opened_while_the_base_of_a_stranded_delta_is_removed() {
+    let deltas = LogSettings { compressed: true, chain_depth_max: 2, open_files_max: 1, ..UNCOMPRESSED };
+    let noise = |seed: u64, len| {
+        let mut random = Random(seed);
+        std::iter::repeat_with(|| random.next() as u8).take(len).collect::<Vec<u8>>()
+    };
+    let mut steps_before = 0;
+    loop {
+        let machine = Machine::new(1);
+        let open = |process: &Process| Log::open_simulated(process, "/log", options(&deltas)).unwrap();
+        let (one, two, three) = (machine.process(), machine.process(), machine.process());
+        let writer = open(&one);
+        writer.put(b"base", &noise(1, 1200)).unwrap();
+        (2..5).for_each(|seed| writer.put(b"replaced", &noise(seed, 900)).unwrap());
+        writer.flush().unwrap();
+        // The compactor has written before, so its next put does not refresh.
+        let compactor = Box::new(open(&two));
+        compactor.put(b"other", b"value").unwrap();
+        writer.put_delta(b"delta", &noise(1, 1199), b"base").unwrap();
+        assert_eq!(writer.stats().deltas, 1);
+        compactor.put(b"base", &noise(5, 900)).unwrap();
+        // One process opens the log; after some of its steps another one compacts it.
+        let value: Rc<RefCell<Option<Vec<u8>>>> = Rc::default();
+        let found = value.clone();
+        let mut schedule = Schedule::new();
+        schedule.spawn(&three.clone(), move || {
+            let log = Log::open_simulated(&three, "/log", options(&deltas)).unwrap();
+            *found.borrow_mut() = log.get(b"delta").unwrap().map(|value| value.to_vec());
+        });
+        schedule.spawn(&two, move || assert!(compactor.compact().unwrap().segments > 0));
+        let mut steps = 0;
+        while steps < steps_before && !schedule.step(0) {
+            steps += 1;
+        }
+        let finished = schedule.has_finished(0);
+        while !schedule.step(1) {}
+        while !schedule.step(0) {}
+        assert_eq!(value.take(), Some(noise(1, 1199)), "after {steps_before} steps");
+        if finished {
+            assert!(steps_before > 20);
+            break;
+        }
+        steps_before += 1;
+    }
+}
+
+#[test]
+fn a_dictionary_is_found_after_another_process_has_moved_it() {
+    let settings = LogSettings { compressed: true, open_files_max: 1, ..UNCOMPRESSED };
+    let machine = Machine::new(1);
+    let (one, two) = (machine.process(), machine.process());
+    let open = |process: &Process| Log::open_simulated(process, "/log", options(&settings)).unwrap();
+    let (writer, reader) = (open(&one), open(&two));
+    let value =
+        |number: u32| format!("{{\"name\": \"test {number}\", \"result\": \"passed\", \"attempts\": 1}}");
+    let fill = || {
+        let mut random = Random(1);
+        for number in 0..100_usize {
+            writer.put(b"replaced", &random.next().to_le_bytes().repeat(1 + number % 20)).unwrap();
+        }
+    };
+    fill();
+    (0..100).for_each(|number: u32| writer.put(&number.to_le_bytes(), value(number).as_bytes()).unwrap());
+    assert!(writer.train_dictionary(1024).unwrap());
+    fill();
+    (0..100).for_each(|number: u32| writer.put(&number.to_le_bytes(), b"replaced").unwrap());
+    fill();
+    writer.put(b"key", value(7).repeat(4).as_bytes()).unwrap();
+    writer.flush().unwrap();
+    // The reader has not needed the dictionary yet.
+    reader.refresh().unwrap();
+    assert!(writer.compact().unwrap().segments > 1);
+    assert_eq!(reader.get(b"key").unwrap().unwrap(), value(7).repeat(4));
+    assert_eq!(reader.stats().bad_records, 0);
 }
