@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::Error;
 
 /// Writes a file so that readers see the old one or the new one, never a part.
-pub fn replace(file: &Path, bytes: &[u8]) -> Result<(), Error> {
+pub fn replace_file(file: &Path, bytes: &[u8]) -> Result<(), Error> {
     let folder = file.parent().unwrap_or(Path::new("."));
     let written = tempfile::Builder::new().prefix(".new-").tempfile_in(folder).and_then(|mut new| {
         new.write_all(bytes)?;
@@ -36,22 +36,6 @@ impl<'a> Reader<'a> {
 }
 
 /// The order of paths in manifests.
-pub fn bytes(path: &Path) -> &[u8] {
+pub fn path_bytes(path: &Path) -> &[u8] {
     path.as_os_str().as_bytes()
-}
-
-/// The beginning of a hash, in hexadecimal digits.
-pub fn short(hash: &[u8]) -> String {
-    let digit = |half: u8| char::from_digit(u32::from(half), 16).unwrap_or('0');
-    hash.iter().take(8).flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
-}
-
-/// The beginning of a path that is too long to be shown.
-pub fn shortened(path: &Path) -> String {
-    const SHOWN: usize = 60;
-    let text = path.display().to_string();
-    match text.char_indices().nth(SHOWN) {
-        Some((end, _)) => format!("{}...", &text[..end]),
-        None => text,
-    }
 }

@@ -2,7 +2,7 @@
 //! Knows nothing of what files are for.
 //!
 //! One file, replaced as a whole. Integers are little-endian: magic `F5 47 57 54`, version (4), a hash of what was looked for (32), number of
-//! folders (4), number of files that say what is ignored (4), number of files (4); then each folder and each of those that say what is ignored: its path
+//! directories (4), number of files that say what is ignored (4), number of files (4); then each folder and each of those that say what is ignored: its path
 //! and its stamp; each file: its path and flags (1: a link, 2: ignored). A path is its length (4) and its bytes; a stamp is as in the index of hashes. At
 //! the end the first 16 bytes of BLAKE3 over all before.
 
@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, openat, statat};
 
 use crate::Error;
-use crate::codec::{Reader, bytes, replace};
-use crate::stamp::{RACY, Stamp};
+use crate::codec::{Reader, path_bytes, replace_file};
+use crate::stamp::FileStamp;
 use crate::walk::{FoundFile, Listing, WalkRoots};
 
 const MAGIC: [u8; 4] = [0xF5, b'G', b'W', b'T'];
@@ -24,13 +24,22 @@ const CHECKSUM_BYTES: usize = 16;
 const THREADS_MAX: usize = 4;
 const FILES_A_THREAD: usize = 1000;
 
+/// Directories and ignore files of a project whose stamps can be trusted in later runs.
+#[derive(Debug, Clone)]
+pub struct DurableDirectories {
+    /// Directories that were listed, relative to the project, each with its stamp.
+    pub directories: Vec<(PathBuf, FileStamp)>,
+    /// Ignore files (`.gitignore`, `.ignore`) in them, each with the stamp of the file it resolves to.
+    pub ignore_files: Vec<(PathBuf, FileStamp)>,
+}
+
 /// A listing that can be checked.
 #[derive(Debug)]
 pub struct DirCache {
     wanted: [u8; 32],
-    folders: Vec<(PathBuf, Stamp)>,
+    directories: Vec<(PathBuf, FileStamp)>,
     /// Files that say what is ignored.
-    ignores: Vec<(PathBuf, Stamp)>,
+    ignore_files: Vec<(PathBuf, FileStamp)>,
     files: Vec<Known>,
     is_saved: bool,
     /// Whether it can be believed in later runs as well.
@@ -46,16 +55,16 @@ struct Known {
 
 impl DirCache {
     /// What was listed at a moment, unless a folder was so young then that it could change again without its stamp changing.
-    pub fn of(listing: &Listing, roots: &WalkRoots, at: i64) -> Option<Self> {
+    pub(crate) fn of(listing: &Listing, roots: &WalkRoots, at: i64) -> Option<Self> {
         // What cannot be looked at cannot be checked either.
-        if !listing.left_out.is_empty() {
+        if !listing.unexamined.is_empty() {
             return None;
         }
-        let stamps = || listing.folders.iter().chain(&listing.ignores).map(|(_, stamp)| stamp);
-        if !stamps().all(|stamp| stamp.rested_by_steps(at)) {
+        let stamps = || listing.directories.iter().chain(&listing.ignore_files).map(|(_, stamp)| stamp);
+        if !stamps().all(|stamp| !stamp.is_racy_within_run(at)) {
             return None;
         }
-        let lasts = stamps().all(|stamp| stamp.rested(RACY, at));
+        let lasts = stamps().all(|stamp| !stamp.is_racy(at));
         let known = |file: &FoundFile| Known {
             path: file.path.clone(),
             is_link: file.is_link,
@@ -63,23 +72,25 @@ impl DirCache {
         };
         Some(Self {
             wanted: hash(roots),
-            folders: listing.folders.clone(),
-            ignores: listing.ignores.clone(),
+            directories: listing.directories.clone(),
+            ignore_files: listing.ignore_files.clone(),
             files: listing.files.iter().map(known).collect(),
             is_saved: false,
             lasts,
         })
     }
 
-    /// The folders, and the files that say what is ignored, with their stamps, if these can be believed in later runs as well.
-    pub fn lasting(&self) -> Option<Listing> {
-        let lasting =
-            || Listing { folders: self.folders.clone(), ignores: self.ignores.clone(), ..Listing::default() };
+    /// The directories, and the files that say what is ignored, with their stamps, if these can be believed in later runs as well.
+    pub(crate) fn lasting(&self) -> Option<DurableDirectories> {
+        let lasting = || DurableDirectories {
+            directories: self.directories.clone(),
+            ignore_files: self.ignore_files.clone(),
+        };
         self.lasts.then(lasting)
     }
 
     /// The files with their stamps of now; `None` if anything says that there may be others.
-    pub fn check(&self, project: &Path, roots: &WalkRoots) -> Option<Vec<FoundFile>> {
+    pub(crate) fn check(&self, project: &Path, roots: &WalkRoots) -> Option<Vec<FoundFile>> {
         if self.wanted != hash(roots) {
             return None;
         }
@@ -87,17 +98,18 @@ impl DirCache {
             openat(CWD, project, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok()?;
         let stamp = |path: &Path| {
             let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-            statat(&folder, path, AtFlags::SYMLINK_NOFOLLOW).ok().map(|stat| Stamp::of_stat(&stat))
+            statat(&folder, path, AtFlags::SYMLINK_NOFOLLOW).ok().map(|stat| FileStamp::from_stat(&stat))
         };
-        let is_same = |(path, known): &(PathBuf, Stamp)| {
+        let is_same = |(path, known): &(PathBuf, FileStamp)| {
             let stat = statat(&folder, path, AtFlags::empty());
-            stat.is_ok_and(|stat| Stamp::of_stat(&stat) == *known)
+            stat.is_ok_and(|stat| FileStamp::from_stat(&stat) == *known)
         };
-        if !self.ignores.iter().all(is_same) {
+        if !self.ignore_files.iter().all(is_same) {
             return None;
         }
-        let folders =
-            |part: &[(PathBuf, Stamp)]| part.iter().all(|(path, known)| stamp(path).as_ref() == Some(known));
+        let directories = |part: &[(PathBuf, FileStamp)]| {
+            part.iter().all(|(path, known)| stamp(path).as_ref() == Some(known))
+        };
         let files = |part: &[Known]| -> Option<Vec<FoundFile>> {
             let found = |known: &Known| {
                 let stamp = stamp(&known.path)?;
@@ -113,9 +125,11 @@ impl DirCache {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = processors.min(THREADS_MAX).min(self.files.len() / FILES_A_THREAD).max(1);
         let share = |count: usize| count.div_ceil(threads).max(1);
-        let mut folder_parts = self.folders.chunks(share(self.folders.len()));
+        let mut folder_parts = self.directories.chunks(share(self.directories.len()));
         let mut file_parts = self.files.chunks(share(self.files.len()));
-        let work = |part: (&[(PathBuf, Stamp)], &[Known])| if folders(part.0) { files(part.1) } else { None };
+        let work = |part: (&[(PathBuf, FileStamp)], &[Known])| {
+            if directories(part.0) { files(part.1) } else { None }
+        };
         std::thread::scope(|scope| {
             let mut next =
                 || (folder_parts.next().unwrap_or_default(), file_parts.next().unwrap_or_default());
@@ -145,37 +159,37 @@ impl DirCache {
         let folder_count = u32::from_le_bytes(reader.array()?) as usize;
         let ignore_count = u32::from_le_bytes(reader.array()?) as usize;
         let file_count = u32::from_le_bytes(reader.array()?) as usize;
-        let (mut folders, mut ignores, mut files) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut directories, mut ignore_files, mut files) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..folder_count {
-            folders.push((path(&mut reader)?, Stamp::read(&mut reader)?));
+            directories.push((path(&mut reader)?, FileStamp::decode(&mut reader)?));
         }
         for _ in 0..ignore_count {
-            ignores.push((path(&mut reader)?, Stamp::read(&mut reader)?));
+            ignore_files.push((path(&mut reader)?, FileStamp::decode(&mut reader)?));
         }
         for _ in 0..file_count {
             let path = path(&mut reader)?;
             let [flags] = reader.array()?;
             files.push(Known { path, is_link: flags & LINK != 0, is_ignored: flags & IGNORED != 0 });
         }
-        Some(Self { wanted, folders, ignores, files, is_saved: true, lasts: true })
+        Some(Self { wanted, directories, ignore_files, files, is_saved: true, lasts: true })
     }
 
     /// # Errors
     /// [`Error::Io`] if the file cannot be written. The old one stays.
-    pub fn save(&mut self, file: &Path) -> Result<(), Error> {
+    pub(crate) fn save(&mut self, file: &Path) -> Result<(), Error> {
         if self.is_saved || !self.lasts {
             return Ok(());
         }
-        let mut out = Vec::with_capacity(64 * (self.folders.len() + self.files.len()) + 64);
+        let mut out = Vec::with_capacity(64 * (self.directories.len() + self.files.len()) + 64);
         out.extend_from_slice(&MAGIC);
         out.extend_from_slice(&VERSION.to_le_bytes());
         out.extend_from_slice(&self.wanted);
-        out.extend_from_slice(&(self.folders.len() as u32).to_le_bytes());
-        out.extend_from_slice(&(self.ignores.len() as u32).to_le_bytes());
+        out.extend_from_slice(&(self.directories.len() as u32).to_le_bytes());
+        out.extend_from_slice(&(self.ignore_files.len() as u32).to_le_bytes());
         out.extend_from_slice(&(self.files.len() as u32).to_le_bytes());
-        for (path, stamp) in self.folders.iter().chain(&self.ignores) {
+        for (path, stamp) in self.directories.iter().chain(&self.ignore_files) {
             put_path(&mut out, path);
-            stamp.write(&mut out);
+            stamp.encode(&mut out);
         }
         for known in &self.files {
             put_path(&mut out, &known.path);
@@ -184,7 +198,7 @@ impl DirCache {
         }
         let checksum = blake3::hash(&out);
         out.extend_from_slice(&checksum.as_bytes()[..CHECKSUM_BYTES]);
-        replace(file, &out)?;
+        replace_file(file, &out)?;
         self.is_saved = true;
         Ok(())
     }
@@ -199,8 +213,8 @@ fn path(reader: &mut Reader<'_>) -> Option<PathBuf> {
 }
 
 fn put_path(out: &mut Vec<u8>, path: &Path) {
-    out.extend_from_slice(&(bytes(path).len() as u32).to_le_bytes());
-    out.extend_from_slice(bytes(path));
+    out.extend_from_slice(&(path_bytes(path).len() as u32).to_le_bytes());
+    out.extend_from_slice(path_bytes(path));
 }
 
 fn hash(roots: &WalkRoots) -> [u8; 32] {
@@ -208,7 +222,7 @@ fn hash(roots: &WalkRoots) -> [u8; 32] {
     for roots in [&roots.all, &roots.patterns] {
         hasher.update(&(roots.len() as u64).to_le_bytes());
         for root in roots.iter() {
-            hasher.update(&(bytes(root).len() as u64).to_le_bytes()).update(bytes(root));
+            hasher.update(&(path_bytes(root).len() as u64).to_le_bytes()).update(path_bytes(root));
         }
     }
     *hasher.finalize().as_bytes()

@@ -49,7 +49,7 @@ impl Error {
 
     /// Names the test that an invalid pattern belongs to.
     #[must_use]
-    pub fn of_test(self, name: &str) -> Self {
+    pub fn for_test(self, name: &str) -> Self {
         match self {
             Error::InvalidPattern { pattern, source, .. } => {
                 Error::InvalidPattern { test: Some(name.to_owned()), pattern, source }

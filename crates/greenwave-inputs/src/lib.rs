@@ -7,7 +7,7 @@
 //! [`Snapshot`] of a project as often as needed, and [`PathStates`] reads the state of single paths, such
 //! as those that a trace of system calls has discovered.
 
-mod codec;
+pub mod codec;
 mod dir_cache;
 mod error;
 mod manifest;
@@ -16,15 +16,15 @@ mod selection;
 mod snapshot;
 mod stamp;
 mod stat_cache;
+pub mod text;
 mod walk;
 
-pub use codec::{Reader, bytes, replace, short, shortened};
-pub use dir_cache::DirCache;
+pub use dir_cache::{DirCache, DurableDirectories};
 pub use error::Error;
 pub use manifest::{Entry, EntryKind, Manifest, ManifestLine, hash_file};
 pub use observed::{AccessKind, DiscoveredDeps, ObjectExists, ObservedStates, PathState, PathStates};
-pub use selection::{InputSpec, Selection, check_pattern, is_on_the_way};
+pub use selection::{InputSpec, Selection, check_pattern};
 pub use snapshot::{InputSnapshot, ProjectFiles, Snapshot};
-pub use stamp::{RACY, Stamp, TICK, now, now_ms};
+pub use stamp::{CLOCK_TICK, FileStamp, now_ms, now_ns};
 pub use stat_cache::StatCache;
-pub use walk::{FoundFile, Listing, NEVER, WalkRoots, is_tagged_cache, list, list_below};
+pub use walk::{ALWAYS_EXCLUDED, FoundFile, is_cache_directory, list_files};

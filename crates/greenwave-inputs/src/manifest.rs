@@ -7,9 +7,9 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use crate::codec::bytes;
+use crate::codec::path_bytes;
 use crate::selection::{InputSpec, Selection};
-use crate::stamp::Stamp;
+use crate::stamp::FileStamp;
 use crate::{Error, walk};
 
 /// Input files by relative path, with what identifies each.
@@ -17,7 +17,7 @@ use crate::{Error, walk};
 pub struct Manifest {
     lines: Arc<[ManifestLine]>,
     /// The first that may be one of them, and cannot be looked at.
-    left_out: Option<Arc<Path>>,
+    unexamined: Option<Arc<Path>>,
     digest: Arc<OnceLock<[u8; 32]>>,
 }
 
@@ -26,7 +26,7 @@ pub struct Manifest {
 pub struct ManifestLine {
     pub path: PathBuf,
     pub entry: Entry,
-    pub stamp: Stamp,
+    pub stamp: FileStamp,
 }
 
 /// What identifies one input file.
@@ -43,17 +43,17 @@ pub struct Entry {
 #[repr(u8)]
 pub enum EntryKind {
     /// A regular file.
-    Plain = 0,
+    Regular = 0,
     /// A regular file that its owner may execute.
     Executable = 1,
     /// A symbolic link.
-    Link = 2,
+    Symlink = 2,
 }
 
 impl EntryKind {
     /// The kind with this number, as it stands in keys and records.
     pub fn from_number(number: u8) -> Option<Self> {
-        [EntryKind::Plain, EntryKind::Executable, EntryKind::Link]
+        [EntryKind::Regular, EntryKind::Executable, EntryKind::Symlink]
             .into_iter()
             .find(|kind| *kind as u8 == number)
     }
@@ -61,16 +61,16 @@ impl EntryKind {
 
 impl Manifest {
     /// Files that a selection has, of a listing that could not look at some.
-    pub fn new(mut lines: Vec<ManifestLine>, selection: &Selection, left_out: &[PathBuf]) -> Self {
-        lines.sort_by(|one, other| bytes(&one.path).cmp(bytes(&other.path)));
-        let left_out =
-            left_out.iter().find(|path| selection.may_have(path)).map(|path| path.as_path().into());
-        Self { lines: lines.into(), left_out, digest: Arc::default() }
+    pub fn new(mut lines: Vec<ManifestLine>, selection: &Selection, unexamined: &[PathBuf]) -> Self {
+        lines.sort_by(|one, other| path_bytes(&one.path).cmp(path_bytes(&other.path)));
+        let unexamined =
+            unexamined.iter().find(|path| selection.may_have(path)).map(|path| path.as_path().into());
+        Self { lines: lines.into(), unexamined, digest: Arc::default() }
     }
 
     /// Below which path there may be files that belong here and could not be looked at.
-    pub fn left_out(&self) -> Option<&Path> {
-        self.left_out.as_deref()
+    pub fn unexamined(&self) -> Option<&Path> {
+        self.unexamined.as_deref()
     }
 
     /// Reads the state of all files of a project that its ignore files do not name; there may be none.
@@ -84,7 +84,7 @@ impl Manifest {
     /// Reads the state of a test's inputs in a project's folder.
     ///
     /// Files that the project's ignore files name count only where a pattern names them. Version control's own
-    /// files and folders tagged as caches are left out always.
+    /// files and directories tagged as caches are left out always.
     ///
     /// There may be none: what a test reads may not have been written yet.
     ///
@@ -98,12 +98,12 @@ impl Manifest {
         let mut lines = Vec::new();
         let listing = walk::list(project, &[selection])?;
         for found in listing.files {
-            if selection.has(&found.path, found.is_ignored) {
+            if selection.includes(&found.path, found.is_ignored) {
                 let (entry, stamp) = Entry::read(&project.join(&found.path), found.is_link)?;
                 lines.push(ManifestLine { path: found.path, entry, stamp });
             }
         }
-        Ok(Self::new(lines, selection, &listing.left_out))
+        Ok(Self::new(lines, selection, &listing.unexamined))
     }
 
     /// The files in the order of their paths' bytes.
@@ -112,16 +112,22 @@ impl Manifest {
     }
 
     /// Whether it is this very one.
-    pub fn is_same(&self, other: &Self) -> bool {
+    pub fn ptr_eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.lines, &other.lines)
     }
 
-    pub fn lines(&self) -> &[ManifestLine] {
-        &self.lines
+    /// Returns the number of files.
+    pub fn len(&self) -> usize {
+        self.lines.len()
+    }
+
+    /// Returns whether there is no file.
+    pub fn is_empty(&self) -> bool {
+        self.lines.is_empty()
     }
 
     pub fn get(&self, path: &Path) -> Option<&ManifestLine> {
-        let at = self.lines.binary_search_by(|line| bytes(&line.path).cmp(bytes(path))).ok()?;
+        let at = self.lines.binary_search_by(|line| path_bytes(&line.path).cmp(path_bytes(path))).ok()?;
         Some(&self.lines[at])
     }
 
@@ -146,7 +152,7 @@ impl Manifest {
         let changed = self.lines.iter().find(|line| !other.get(&line.path).is_some_and(|it| same(line, it)));
         let added = other.lines.iter().find(|line| self.get(&line.path).is_none());
         let paths = changed.into_iter().chain(added).map(|line| line.path.as_path());
-        paths.min_by(|one, other| bytes(one).cmp(bytes(other)))
+        paths.min_by(|one, other| path_bytes(one).cmp(path_bytes(other)))
     }
 
     /// A hash of all of it.
@@ -155,12 +161,12 @@ impl Manifest {
             let mut hasher = blake3::Hasher::new();
             hasher.update(&(self.lines.len() as u64).to_le_bytes());
             for ManifestLine { path, entry, .. } in self.lines.iter() {
-                hasher.update(&(bytes(path).len() as u64).to_le_bytes()).update(bytes(path));
+                hasher.update(&(path_bytes(path).len() as u64).to_le_bytes()).update(path_bytes(path));
                 hasher.update(&[entry.kind as u8]).update(&entry.hash);
             }
             // What is known of a project without it is not known of one with it.
-            if let Some(path) = &self.left_out {
-                hasher.update(bytes(path));
+            if let Some(path) = &self.unexamined {
+                hasher.update(path_bytes(path));
             }
             *hasher.finalize().as_bytes()
         })
@@ -169,7 +175,7 @@ impl Manifest {
 
 impl PartialEq for Manifest {
     fn eq(&self, other: &Self) -> bool {
-        self.left_out == other.left_out && self.files().eq(other.files())
+        self.unexamined == other.unexamined && self.files().eq(other.files())
     }
 }
 
@@ -180,25 +186,29 @@ const READS_MAX: u32 = 4;
 
 impl Entry {
     /// Reads a file, or what a link says and leads to. The stamp belongs to what was read.
-    pub fn read(path: &Path, is_link: bool) -> Result<(Self, Stamp), Error> {
+    pub fn read(path: &Path, is_link: bool) -> Result<(Self, FileStamp), Error> {
         let failed = || Error::io("read", path);
         if is_link {
-            let stamp = Stamp::of(&fs::symlink_metadata(path).map_err(failed())?);
+            let stamp = FileStamp::from_metadata(&fs::symlink_metadata(path).map_err(failed())?);
             let target = fs::read_link(path).map_err(failed())?;
             let mut hasher = blake3::Hasher::new();
-            hasher.update(&(bytes(&target).len() as u64).to_le_bytes()).update(bytes(&target));
+            hasher.update(&(path_bytes(&target).len() as u64).to_le_bytes()).update(path_bytes(&target));
             // A link that leads nowhere, in a circle, or to a folder is known by its text alone.
-            if let Ok((entry, _)) = hash_file(path, 0) {
+            if let Ok((entry, _)) = hash_file(path) {
                 hasher.update(&[entry.kind as u8]).update(&entry.hash);
             }
-            return Ok((Self { kind: EntryKind::Link, hash: *hasher.finalize().as_bytes() }, stamp));
+            return Ok((Self { kind: EntryKind::Symlink, hash: *hasher.finalize().as_bytes() }, stamp));
         }
-        hash_file(path, libc::O_NOFOLLOW).map_err(failed())
+        hash_file_with(path, libc::O_NOFOLLOW).map_err(failed())
     }
 }
 
 /// Reads a regular file and what belongs to its content. Never waits for a pipe or a device.
-pub fn hash_file(path: &Path, flags: i32) -> io::Result<(Entry, Stamp)> {
+pub fn hash_file(path: &Path) -> io::Result<(Entry, FileStamp)> {
+    hash_file_with(path, 0)
+}
+
+fn hash_file_with(path: &Path, flags: i32) -> io::Result<(Entry, FileStamp)> {
     let mut buffer = Vec::new();
     for _ in 0..READS_MAX {
         let mut file = OpenOptions::new().read(true).custom_flags(flags | libc::O_NONBLOCK).open(path)?;
@@ -206,10 +216,10 @@ pub fn hash_file(path: &Path, flags: i32) -> io::Result<(Entry, Stamp)> {
         if !before.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
         }
-        let stamp = Stamp::of(&before);
+        let stamp = FileStamp::from_metadata(&before);
         let hash = hash(&mut file, stamp.size, &mut buffer)?;
-        if Stamp::of(&file.metadata()?) == stamp {
-            let kind = if stamp.mode & 0o100 != 0 { EntryKind::Executable } else { EntryKind::Plain };
+        if FileStamp::from_metadata(&file.metadata()?) == stamp {
+            let kind = if stamp.mode & 0o100 != 0 { EntryKind::Executable } else { EntryKind::Regular };
             return Ok((Entry { kind, hash }, stamp));
         }
     }

@@ -13,11 +13,12 @@ use std::time::UNIX_EPOCH;
 
 use parking_lot::Mutex;
 
-use crate::codec::{Reader, bytes, short};
+use crate::codec::{Reader, path_bytes};
 use crate::manifest::{Entry, Manifest, hash_file};
-use crate::stamp::{Stamp, TICK, now};
+use crate::stamp::{CLOCK_TICK, FileStamp, now_ns};
 use crate::stat_cache::StatCache;
-use crate::walk::{NEVER, is_tagged_cache};
+use crate::text::short_hash;
+use crate::walk::{ALWAYS_EXCLUDED, is_cache_directory};
 
 /// Paths that were observed, with a short description of what was there.
 pub type ObservedStates = BTreeMap<String, String>;
@@ -40,32 +41,33 @@ pub enum AccessKind {
 /// Paths with how each was looked at: relative to the project where they are inside it, absolute elsewhere. Sorted.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct DiscoveredDeps {
-    pub looks: Vec<(PathBuf, AccessKind)>,
+    pub accesses: Vec<(PathBuf, AccessKind)>,
 }
 
 impl DiscoveredDeps {
     pub fn new(looks: impl IntoIterator<Item = (PathBuf, AccessKind)>) -> Self {
         let mut looks: Vec<_> = looks.into_iter().collect();
-        looks.sort_unstable_by(|one, other| (bytes(&one.0), one.1).cmp(&(bytes(&other.0), other.1)));
+        looks
+            .sort_unstable_by(|one, other| (path_bytes(&one.0), one.1).cmp(&(path_bytes(&other.0), other.1)));
         looks.dedup();
-        Self { looks }
+        Self { accesses: looks }
     }
 
     pub fn is_empty(&self) -> bool {
-        self.looks.is_empty()
+        self.accesses.is_empty()
     }
 
     /// The workspaces that have to be built before the states of these paths are what they should be.
     pub fn builds(&self) -> impl Iterator<Item = &Path> {
-        self.looks.iter().filter(|(_, look)| *look == AccessKind::Build).map(|(path, _)| path.as_path())
+        self.accesses.iter().filter(|(_, look)| *look == AccessKind::Build).map(|(path, _)| path.as_path())
     }
 
     /// Each look: its number, the length of what the path has in common with the one before, the length of the rest, and the rest.
     pub fn encode(&self) -> Vec<u8> {
-        let mut encoded = Vec::with_capacity(self.looks.len() * 24);
+        let mut encoded = Vec::with_capacity(self.accesses.len() * 24);
         let mut last: &[u8] = b"";
-        for (path, look) in &self.looks {
-            let path = bytes(path);
+        for (path, look) in &self.accesses {
+            let path = path_bytes(path);
             let common = path.iter().zip(last).take_while(|(one, other)| one == other).count();
             encoded.push(*look as u8);
             encoded.extend_from_slice(&(common as u32).to_le_bytes());
@@ -96,7 +98,7 @@ impl DiscoveredDeps {
             last.extend_from_slice(reader.take(rest)?);
             looks.push((PathBuf::from(OsStr::from_bytes(&last)), look));
         }
-        Some(Self { looks })
+        Some(Self { accesses: looks })
     }
 }
 
@@ -152,7 +154,7 @@ pub struct PathStates {
     /// The same, by the addresses of several.
     told: Mutex<HashMap<Vec<usize>, Told>>,
     /// When each folder, or one above it, was put where it is.
-    folders: Mutex<HashMap<PathBuf, i64>>,
+    directories: Mutex<HashMap<PathBuf, i64>>,
     /// The newest of these times for the inputs with this digest, and which folder's it is.
     moves: Mutex<HashMap<[u8; 32], (i64, PathBuf)>>,
 }
@@ -166,7 +168,7 @@ impl PathStates {
             known: Mutex::default(),
             digests: Mutex::default(),
             told: Mutex::default(),
-            folders: Mutex::default(),
+            directories: Mutex::default(),
             moves: Mutex::default(),
         }
     }
@@ -178,7 +180,7 @@ impl PathStates {
             return *digest;
         }
         let mut hasher = blake3::Hasher::new();
-        for (path, look) in &set.looks {
+        for (path, look) in &set.accesses {
             self.state(path, *look).0.write(&mut hasher);
         }
         let digest = *hasher.finalize().as_bytes();
@@ -187,7 +189,7 @@ impl PathStates {
     }
 
     /// What is told of the paths of these sets, and a hash of that. FoundFile out once.
-    pub fn told(
+    pub fn describe(
         &self,
         sets: &[Arc<DiscoveredDeps>],
         tell: impl FnOnce(&[Arc<DiscoveredDeps>]) -> ObservedStates,
@@ -201,7 +203,7 @@ impl PathStates {
         for text in looks.iter().flat_map(|(path, state)| [path, state]) {
             hasher.update(&(text.len() as u64).to_le_bytes()).update(text.as_bytes());
         }
-        let hash = short(hasher.finalize().as_bytes());
+        let hash = short_hash(hasher.finalize().as_bytes());
         self.told.lock().insert(addresses, (sets.to_vec(), hash.clone(), Arc::clone(&looks)));
         (hash, looks)
     }
@@ -219,12 +221,12 @@ impl PathStates {
 
     /// The latest moment at which a folder that a path is in can have been moved there, or was made, in nanoseconds since the Unix epoch: until
     /// then, another may have been there, with other files that were as old.
-    pub fn came(&self, path: &Path) -> i64 {
-        let mut folders = self.folders.lock();
+    pub fn arrived(&self, path: &Path) -> i64 {
+        let mut directories = self.directories.lock();
         let (mut unknown, mut newest) = (Vec::new(), 0);
         let absolute = self.project.join(path);
         for folder in absolute.ancestors().skip(1) {
-            match folders.get(folder) {
+            match directories.get(folder) {
                 Some(known) => {
                     newest = *known;
                     break;
@@ -235,20 +237,20 @@ impl PathStates {
         for folder in unknown.into_iter().rev() {
             let own = fs::symlink_metadata(&folder).map_or(0, |it| came_at_the_latest(&it));
             newest = newest.max(own);
-            folders.insert(folder, newest);
+            directories.insert(folder, newest);
         }
         newest
     }
 
     /// A folder of these inputs that was put where it is at this moment or later.
-    pub fn moved(&self, inputs: &Manifest, since: i64) -> Option<PathBuf> {
+    pub fn moved_since(&self, inputs: &Manifest, since: i64) -> Option<PathBuf> {
         let find = || {
             let (mut newest, mut last) = ((0, PathBuf::new()), None);
             for (path, _) in inputs.files() {
                 let folder = path.parent();
                 if folder != last {
                     last = folder;
-                    let at = self.came(path);
+                    let at = self.arrived(path);
                     if at > newest.0 {
                         newest = (at, folder.unwrap_or(path).to_owned());
                     }
@@ -262,7 +264,7 @@ impl PathStates {
     }
 
     /// Whether the states of all these are known already.
-    pub fn has_all<'l>(
+    pub fn contains_all<'l>(
         &self,
         mut looks: impl Iterator<Item = &'l (PathBuf, AccessKind)>,
         project: &Path,
@@ -284,10 +286,12 @@ impl PathStates {
         let absolute = self.project.join(path);
         let (state, touched) = self.follow(&absolute, look);
         // Where a link leads to another place, what was read behind it is somewhere else.
-        match fs::symlink_metadata(&absolute).map(|link| (Stamp::of(&link), fs::read_link(&absolute))) {
+        match fs::symlink_metadata(&absolute)
+            .map(|link| (FileStamp::from_metadata(&link), fs::read_link(&absolute)))
+        {
             Ok((stamp, Ok(text))) => {
                 let mut hasher = blake3::Hasher::new();
-                hasher.update(&(bytes(&text).len() as u64).to_le_bytes()).update(bytes(&text));
+                hasher.update(&(path_bytes(&text).len() as u64).to_le_bytes()).update(path_bytes(&text));
                 state.write(&mut hasher);
                 let touched = touched.max(stamp.modified).max(stamp.changed);
                 (PathState::Link(*hasher.finalize().as_bytes()), touched)
@@ -302,7 +306,7 @@ impl PathStates {
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return (PathState::Closed, 0),
             Err(_) => return (PathState::Absent, 0),
         };
-        let stamp = Stamp::of(&metadata);
+        let stamp = FileStamp::from_metadata(&metadata);
         let touched = stamp.modified.max(stamp.changed);
         let state = match () {
             () if metadata.is_file() => self.file(absolute, &stamp),
@@ -322,14 +326,14 @@ impl PathStates {
         (state, touched)
     }
 
-    fn file(&self, path: &Path, stamp: &Stamp) -> PathState {
-        if let Some(entry) = self.index.lock().find(path, stamp) {
+    fn file(&self, path: &Path, stamp: &FileStamp) -> PathState {
+        if let Some(entry) = self.index.lock().lookup(path, stamp) {
             return PathState::File(entry);
         }
-        let at = now();
-        match hash_file(path, 0) {
+        let at = now_ns();
+        match hash_file(path) {
             Ok((entry, stamp)) => {
-                self.index.lock().put(path, stamp, entry, at);
+                self.index.lock().insert(path, stamp, entry, at);
                 PathState::File(entry)
             }
             Err(_) => PathState::Closed,
@@ -338,7 +342,7 @@ impl PathStates {
 }
 
 /// When a folder, a pipe or a socket was made, or moved or opened to others: then it was changed itself, and not what is in it.
-fn came(metadata: &fs::Metadata, stamp: &Stamp) -> i64 {
+fn came(metadata: &fs::Metadata, stamp: &FileStamp) -> i64 {
     let made = metadata.created().ok().and_then(|made| made.duration_since(UNIX_EPOCH).ok());
     let made = made.map(|since| i64::try_from(since.as_nanos()).unwrap_or(i64::MAX));
     let moved = if stamp.changed > stamp.modified { stamp.changed } else { 0 };
@@ -347,8 +351,8 @@ fn came(metadata: &fs::Metadata, stamp: &Stamp) -> i64 {
 
 /// The same with the kernel's tick, but not of a folder that was just made: what is in it is young itself.
 fn came_at_the_latest(folder: &fs::Metadata) -> i64 {
-    let stamp = Stamp::of(folder);
-    let tick = i64::try_from(TICK.as_nanos()).unwrap_or(0);
+    let stamp = FileStamp::from_metadata(folder);
+    let tick = i64::try_from(CLOCK_TICK.as_nanos()).unwrap_or(0);
     let came = came(folder, &stamp);
     if stamp.changed > stamp.modified { came.max(stamp.changed.saturating_add(tick)) } else { came }
 }
@@ -359,8 +363,8 @@ fn names(folder: &Path) -> Option<[u8; 32]> {
     for entry in fs::read_dir(folder).ok()? {
         let entry = entry.ok()?;
         let kind = entry.file_type().ok()?;
-        let is_left_out = NEVER.iter().any(|name| entry.file_name() == *name)
-            || (kind.is_dir() && is_tagged_cache(&entry.path()));
+        let is_left_out = ALWAYS_EXCLUDED.iter().any(|name| entry.file_name() == *name)
+            || (kind.is_dir() && is_cache_directory(&entry.path()));
         if !is_left_out {
             names.push((entry.file_name(), number(kind)));
         }

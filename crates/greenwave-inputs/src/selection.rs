@@ -1,4 +1,4 @@
-//! Which of a project's files a test's patterns and folders mean. Knows nothing of the files themselves.
+//! Which of a project's files a test's patterns and directories mean. Knows nothing of the files themselves.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -6,7 +6,7 @@ use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use ignore::overrides::OverrideBuilder;
 
 use crate::Error;
-use crate::codec::bytes;
+use crate::codec::path_bytes;
 
 /// The files that a test may read, and those that it writes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
@@ -20,7 +20,7 @@ pub struct InputSpec {
 #[derive(Debug, Clone)]
 pub struct Selection {
     everything: bool,
-    folders: Vec<PathBuf>,
+    directories: Vec<PathBuf>,
     inputs: Patterns,
     outputs: Patterns,
 }
@@ -28,7 +28,12 @@ pub struct Selection {
 impl Selection {
     /// All files that are not ignored.
     pub fn everything() -> Self {
-        Self { everything: true, folders: vec![], inputs: Patterns::default(), outputs: Patterns::default() }
+        Self {
+            everything: true,
+            directories: vec![],
+            inputs: Patterns::default(),
+            outputs: Patterns::default(),
+        }
     }
 
     pub fn of(spec: &InputSpec) -> Result<Self, Error> {
@@ -36,7 +41,7 @@ impl Selection {
             // Patterns that only exclude leave all the others.
             everything: spec.inputs.iter().all(|pattern| pattern.starts_with('!'))
                 && spec.directories.is_empty(),
-            folders: sorted(spec.directories.iter().map(|folder| normal(folder)).collect()),
+            directories: sorted(spec.directories.iter().map(|folder| normal(folder)).collect()),
             inputs: Patterns::new(&spec.inputs)?,
             outputs: Patterns::new(&spec.outputs)?,
         })
@@ -45,12 +50,12 @@ impl Selection {
     /// What one pattern matches.
     pub fn of_pattern(pattern: &str) -> Result<Self, Error> {
         let inputs = Patterns::new(&[pattern.to_owned()])?;
-        Ok(Self { everything: false, folders: vec![], inputs, outputs: Patterns::default() })
+        Ok(Self { everything: false, directories: vec![], inputs, outputs: Patterns::default() })
     }
 
     /// Whether the file at this relative path is one of them.
-    pub fn has(&self, path: &Path, is_ignored: bool) -> bool {
-        let plain = !is_ignored && (self.everything || is_below(path, &self.folders));
+    pub fn includes(&self, path: &Path, is_ignored: bool) -> bool {
+        let plain = !is_ignored && (self.everything || is_below(path, &self.directories));
         self.inputs.verdict(path).unwrap_or(plain) && !self.outputs.has(path)
     }
 
@@ -61,7 +66,7 @@ impl Selection {
     }
 
     /// Whether the test writes it.
-    pub fn writes(&self, path: &Path) -> bool {
+    pub fn is_output(&self, path: &Path) -> bool {
         self.outputs.has(path)
     }
 
@@ -74,7 +79,7 @@ impl Selection {
     pub fn roots(&self) -> Vec<&Path> {
         match self.everything {
             true => vec![Path::new("")],
-            false => self.folders.iter().map(PathBuf::as_path).chain(self.inputs.roots()).collect(),
+            false => self.directories.iter().map(PathBuf::as_path).chain(self.inputs.roots()).collect(),
         }
     }
 
@@ -197,19 +202,19 @@ pub fn check_pattern(pattern: &str) -> Result<(), String> {
 
 /// By their bytes.
 fn sorted(mut paths: Vec<PathBuf>) -> Vec<PathBuf> {
-    paths.sort_unstable_by(|one, other| bytes(one).cmp(bytes(other)));
+    paths.sort_unstable_by(|one, other| path_bytes(one).cmp(path_bytes(other)));
     paths
 }
 
 /// Whether a path is at or below one of these, which are sorted by their bytes.
 fn is_below(path: &Path, roots: &[PathBuf]) -> bool {
-    let is_root = |path: &Path| roots.binary_search_by(|root| bytes(root).cmp(bytes(path))).is_ok();
+    let is_root = |path: &Path| roots.binary_search_by(|root| path_bytes(root).cmp(path_bytes(path))).is_ok();
     !roots.is_empty() && path.ancestors().any(is_root)
 }
 
 /// Whether a path is at, above or below one of these, which are sorted by their bytes.
-pub fn is_on_the_way(path: &Path, roots: &[PathBuf]) -> bool {
-    let below = [bytes(path), b"/"].concat();
-    let next = roots.partition_point(|root| bytes(root) < below.as_slice());
-    is_below(path, roots) || roots.get(next).is_some_and(|root| bytes(root).starts_with(&below))
+pub(crate) fn is_on_the_way(path: &Path, roots: &[PathBuf]) -> bool {
+    let below = [path_bytes(path), b"/"].concat();
+    let next = roots.partition_point(|root| path_bytes(root) < below.as_slice());
+    is_below(path, roots) || roots.get(next).is_some_and(|root| path_bytes(root).starts_with(&below))
 }

@@ -13,14 +13,15 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::Error;
-use crate::codec::{bytes, shortened};
-use crate::dir_cache::DirCache;
+use crate::codec::path_bytes;
+use crate::dir_cache::{DirCache, DurableDirectories};
 use crate::manifest::{Entry, Manifest, ManifestLine};
 use crate::observed::{ObjectExists, PathStates};
 use crate::selection::{InputSpec, Selection};
-use crate::stamp::{Stamp, now};
+use crate::stamp::{FileStamp, now_ns};
 use crate::stat_cache::StatCache;
-use crate::walk::{self, FoundFile, Listing, WalkRoots};
+use crate::text::short_path;
+use crate::walk::{self, FoundFile, WalkRoots};
 
 /// Threads that hash the files that are not known yet.
 const THREADS_MAX: usize = 8;
@@ -66,11 +67,11 @@ pub struct InputSnapshot {
 pub struct Snapshot {
     began: Instant,
     took: Duration,
-    pub at: i64,
+    pub taken_at: i64,
     root: PathBuf,
     index: Arc<Mutex<StatCache>>,
     files: Vec<FoundFile>,
-    left_out: Vec<PathBuf>,
+    unexamined: Vec<PathBuf>,
     entries: Vec<OnceLock<Entry>>,
     /// By selection.
     manifests: Vec<OnceLock<Manifest>>,
@@ -96,7 +97,7 @@ impl ProjectFiles {
             let at = match known.get(&spec) {
                 Some(at) => *at,
                 None => {
-                    selections.push(Selection::of(&spec).map_err(|error| error.of_test(&test))?);
+                    selections.push(Selection::of(&spec).map_err(|error| error.for_test(&test))?);
                     known.insert(spec, selections.len() - 1);
                     selections.len() - 1
                 }
@@ -133,41 +134,41 @@ impl ProjectFiles {
     }
 
     /// What is known of files outside the project, as it is saved.
-    pub fn outside(&self) -> Vec<u8> {
+    pub fn encode_external(&self) -> Vec<u8> {
         self.index.lock().outside()
     }
 
-    /// The folders of the newest look and the files in them that say what is ignored, if their stamps can be believed in later runs.
-    pub fn lasting(&self) -> Option<Listing> {
+    /// The directories of the newest look and the files in them that say what is ignored, if their stamps can be believed in later runs.
+    pub fn durable_directories(&self) -> Option<DurableDirectories> {
         self.tree.lock().as_ref()?.lasting()
     }
 
     /// So many tests are about to run.
-    pub fn begin(&self, tests: usize) {
+    pub fn tests_started(&self, tests: usize) {
         self.running.send_replace(tests);
     }
 
     /// One of them has ended.
-    pub fn end(&self) {
+    pub fn test_ended(&self) {
         self.running.send_modify(|running| *running = running.saturating_sub(1));
     }
 
     /// How often the project was looked at.
-    pub fn looks(&self) -> usize {
+    pub fn snapshot_count(&self) -> usize {
         self.looks.load(Ordering::Relaxed)
     }
 
     /// The newest look at the project, which may be the first.
-    pub async fn newest(&self) -> Result<Arc<Snapshot>, Error> {
+    pub async fn latest(&self) -> Result<Arc<Snapshot>, Error> {
         let newest = self.newest.lock().clone();
         match newest {
             Some(newest) => Ok(newest),
-            None => self.look(Instant::now()).await,
+            None => self.snapshot_after(Instant::now()).await,
         }
     }
 
     /// A look that began after that moment.
-    pub async fn look(&self, after: Instant) -> Result<Arc<Snapshot>, Error> {
+    pub async fn snapshot_after(&self, after: Instant) -> Result<Arc<Snapshot>, Error> {
         let _turn = self.looking.lock().await;
         let newest = self.newest.lock().clone();
         if let Some(newest) = newest {
@@ -189,10 +190,10 @@ impl ProjectFiles {
             blocking(move || Snapshot::take(root, index, object_exists, &roots, &tree, selections)).await?,
         );
         if self.looks.fetch_add(1, Ordering::Relaxed) == 0 {
-            for path in &snapshot.left_out {
+            for path in &snapshot.unexamined {
                 tracing::warn!(
                     "{} is left out with all below: its path is too long to be looked at",
-                    shortened(path)
+                    short_path(path)
                 );
             }
         }
@@ -201,7 +202,7 @@ impl ProjectFiles {
     }
 
     /// A test's inputs in a snapshot.
-    pub async fn moment(&self, snapshot: &Arc<Snapshot>, test: &str) -> Result<InputSnapshot, Error> {
+    pub async fn input_snapshot(&self, snapshot: &Arc<Snapshot>, test: &str) -> Result<InputSnapshot, Error> {
         let moment = |inputs| InputSnapshot { inputs, states: Arc::clone(&snapshot.states) };
         let Some(at) = self.by_test.get(test).copied() else {
             return Err(Error::UnknownTest { test: test.to_owned() });
@@ -218,7 +219,7 @@ impl ProjectFiles {
     }
 
     /// The inputs of all these tests, hashed by several threads where they are not known. Blocks.
-    pub fn read_all(&self, snapshot: &Snapshot) -> Result<(), Error> {
+    pub fn hash_all(&self, snapshot: &Snapshot) -> Result<(), Error> {
         snapshot.hash(&self.selections)?;
         for (at, selection) in self.selections.iter().enumerate() {
             // What cannot be read is told by the tests that need it; the others can do without.
@@ -228,11 +229,11 @@ impl ProjectFiles {
     }
 
     /// The first of a test's patterns that no file matches.
-    pub fn unmatched<'t>(&self, snapshot: &Snapshot, patterns: &'t [String]) -> Option<&'t str> {
+    pub fn unmatched_pattern<'t>(&self, snapshot: &Snapshot, patterns: &'t [String]) -> Option<&'t str> {
         let matches = |pattern: &&String| match Selection::of_pattern(pattern) {
             Ok(selection) => snapshot.candidates(&selection).into_iter().any(|at| {
                 let file = &snapshot.files[at];
-                selection.has(&file.path, file.is_ignored)
+                selection.includes(&file.path, file.is_ignored)
             }),
             Err(_) => true,
         };
@@ -250,14 +251,14 @@ impl Snapshot {
         tree: &Mutex<Option<DirCache>>,
         selections: usize,
     ) -> Result<Self, Error> {
-        let (began, at) = (Instant::now(), now());
+        let (began, at) = (Instant::now(), now_ns());
         let mut tree = tree.lock();
-        let (files, left_out) = match tree.as_ref().and_then(|tree| tree.check(&root, roots)) {
+        let (files, unexamined) = match tree.as_ref().and_then(|tree| tree.check(&root, roots)) {
             Some(files) => (files, Vec::new()),
             None => {
                 let listing = walk::list_below(&root, roots)?;
                 *tree = DirCache::of(&listing, roots, at);
-                (listing.files, listing.left_out)
+                (listing.files, listing.unexamined)
             }
         };
         drop(tree);
@@ -271,11 +272,11 @@ impl Snapshot {
         Ok(Self {
             began,
             took: began.elapsed(),
-            at,
+            taken_at: at,
             root,
             index,
             files,
-            left_out,
+            unexamined,
             entries,
             manifests: (0..selections).map(|_| OnceLock::new()).collect(),
             states,
@@ -288,7 +289,7 @@ impl Snapshot {
         self.files.iter().zip(self.entries.iter().map(OnceLock::get))
     }
 
-    pub fn has_changed(&self) -> bool {
+    pub fn changed_while_read(&self) -> bool {
         self.has_changed.load(Ordering::Relaxed)
     }
 
@@ -299,12 +300,12 @@ impl Snapshot {
         let mut lines = Vec::new();
         for at in self.candidates(selection) {
             let file = &self.files[at];
-            if selection.has(&file.path, file.is_ignored) {
+            if selection.includes(&file.path, file.is_ignored) {
                 let (entry, stamp) = self.entry(at)?;
                 lines.push(ManifestLine { path: file.path.clone(), entry, stamp });
             }
         }
-        Ok(self.manifests[at].get_or_init(|| Manifest::new(lines, selection, &self.left_out)).clone())
+        Ok(self.manifests[at].get_or_init(|| Manifest::new(lines, selection, &self.unexamined)).clone())
     }
 
     /// The same, if it is done in less time than it takes to have another thread do it: nothing is read from a disk.
@@ -327,15 +328,15 @@ impl Snapshot {
         if root.as_os_str().is_empty() {
             return (0..self.files.len()).collect();
         }
-        let first = self.files.partition_point(|file| bytes(&file.path) < bytes(root));
+        let first = self.files.partition_point(|file| path_bytes(&file.path) < path_bytes(root));
         let itself = self.files.get(first).filter(|file| file.path == root).map(|_| first);
-        let inside = [bytes(root), b"/"].concat();
-        let start = self.files.partition_point(|file| bytes(&file.path) < inside.as_slice());
-        let length = self.files[start..].partition_point(|file| bytes(&file.path).starts_with(&inside));
+        let inside = [path_bytes(root), b"/"].concat();
+        let start = self.files.partition_point(|file| path_bytes(&file.path) < inside.as_slice());
+        let length = self.files[start..].partition_point(|file| path_bytes(&file.path).starts_with(&inside));
         itself.into_iter().chain(start..start + length).collect()
     }
 
-    fn entry(&self, at: usize) -> Result<(Entry, Stamp), Error> {
+    fn entry(&self, at: usize) -> Result<(Entry, FileStamp), Error> {
         let file = &self.files[at];
         if let Some(entry) = self.entries[at].get() {
             return Ok((*entry, file.stamp));
@@ -348,7 +349,7 @@ impl Snapshot {
             return Ok((entry, stamp));
         }
         if !file.is_link {
-            self.index.lock().put(&file.path, stamp, entry, self.at);
+            self.index.lock().insert(&file.path, stamp, entry, self.taken_at);
         }
         let _ = self.entries[at].set(entry);
         Ok((entry, stamp))
@@ -363,7 +364,7 @@ impl Snapshot {
         for selection in selections {
             let wanted = |at: &usize| {
                 let file = &self.files[*at];
-                self.entries[*at].get().is_none() && selection.has(&file.path, file.is_ignored)
+                self.entries[*at].get().is_none() && selection.includes(&file.path, file.is_ignored)
             };
             unknown.extend(self.candidates(selection).into_iter().filter(wanted));
         }

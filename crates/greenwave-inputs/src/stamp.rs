@@ -9,11 +9,11 @@ use crate::codec::Reader;
 
 /// How long a file must have rested before its stamp says anything: git's rule for "racy" entries
 /// (<https://git-scm.com/docs/racy-git>). Some file systems count in steps of two seconds (FAT), most in the kernel's ticks, a few milliseconds.
-pub const RACY: Duration = Duration::from_secs(2);
+const RACY_WINDOW: Duration = Duration::from_secs(2);
 
 /// A file that was touched so long before a test began, or later, may have been touched while it ran: file systems count time in the kernel's
 /// ticks, of up to ten milliseconds.
-pub const TICK: Duration = Duration::from_millis(20);
+pub const CLOCK_TICK: Duration = Duration::from_millis(20);
 
 /// Several of the kernel's ticks.
 const STEPS: Duration = Duration::from_millis(50);
@@ -21,7 +21,7 @@ const STEPS: Duration = Duration::from_millis(50);
 /// Device, inode, size, both times and mode: whatever changes a file changes one of these, unless it happens within the steps in which the
 /// file system counts time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stamp {
+pub struct FileStamp {
     pub device: u64,
     pub inode: u64,
     pub size: u64,
@@ -32,8 +32,8 @@ pub struct Stamp {
     pub mode: u32,
 }
 
-impl Stamp {
-    pub fn of(it: &Metadata) -> Self {
+impl FileStamp {
+    pub fn from_metadata(it: &Metadata) -> Self {
         let nanos = |seconds: i64, nanos: i64| seconds.saturating_mul(1_000_000_000).saturating_add(nanos);
         Self {
             device: it.dev(),
@@ -49,7 +49,7 @@ impl Stamp {
         all(target_os = "linux", target_pointer_width = "64"),
         expect(clippy::unnecessary_cast, reason = "on other systems these fields have other types")
     )]
-    pub fn of_stat(it: &rustix::fs::Stat) -> Self {
+    pub fn from_stat(it: &rustix::fs::Stat) -> Self {
         let nanos = |seconds: i64, nanos: i64| seconds.saturating_mul(1_000_000_000).saturating_add(nanos);
         Self {
             device: it.st_dev as u64,
@@ -69,14 +69,14 @@ impl Stamp {
     }
 
     /// Device, inode, size, modified and changed (8 bytes each), and mode (4).
-    pub fn write(&self, out: &mut Vec<u8>) {
+    pub fn encode(&self, out: &mut Vec<u8>) {
         for number in [self.device, self.inode, self.size, self.modified as u64, self.changed as u64] {
             out.extend_from_slice(&number.to_le_bytes());
         }
         out.extend_from_slice(&self.mode.to_le_bytes());
     }
 
-    pub fn read(reader: &mut Reader<'_>) -> Option<Self> {
+    pub fn decode(reader: &mut Reader<'_>) -> Option<Self> {
         Some(Self {
             device: reader.number()?,
             inode: reader.number()?,
@@ -93,27 +93,32 @@ impl Stamp {
         self.changed % HUNDREDTH != 0
     }
 
-    /// Whether the file had rested at that moment for longer than its file system's clock takes for a step, as far as can be told from this stamp. For what
-    /// is remembered within one run; what is to last wants [`RACY`].
-    pub fn rested_by_steps(&self, at: i64) -> bool {
-        self.rested(if self.is_fine() { STEPS } else { RACY }, at)
+    /// Returns whether the timestamps were too recent at `at` to prove within one run that the file is
+    /// unchanged.
+    pub(crate) fn is_racy_within_run(&self, at: i64) -> bool {
+        self.changed_within(if self.is_fine() { STEPS } else { RACY_WINDOW }, at)
     }
 
-    /// Whether the file had rested for so long at that moment: then whatever happens to it later gives it another stamp. A file from the
-    /// future has not.
-    pub fn rested(&self, before: Duration, at: i64) -> bool {
-        let before = i64::try_from(before.as_nanos()).unwrap_or(i64::MAX);
-        self.modified.max(self.changed) < at.saturating_sub(before)
+    /// Returns whether the file was changed so shortly before `at` that a later change could carry the
+    /// same timestamps (git's "racy" entries). A timestamp in the future is racy.
+    #[must_use]
+    pub fn is_racy(&self, at: i64) -> bool {
+        self.changed_within(RACY_WINDOW, at)
+    }
+
+    fn changed_within(&self, window: Duration, at: i64) -> bool {
+        let window = i64::try_from(window.as_nanos()).unwrap_or(i64::MAX);
+        self.modified.max(self.changed) >= at.saturating_sub(window)
     }
 }
 
 /// Nanoseconds since the Unix epoch, by the system's clock.
-pub fn now() -> i64 {
+pub fn now_ns() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }
 
 /// Milliseconds since the Unix epoch, by the system's clock.
 pub fn now_ms() -> u64 {
-    u64::try_from(now() / 1_000_000).unwrap_or(0)
+    u64::try_from(now_ns() / 1_000_000).unwrap_or(0)
 }

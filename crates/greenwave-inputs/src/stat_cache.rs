@@ -20,9 +20,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::Error;
-use crate::codec::{Reader, replace};
+use crate::codec::{Reader, replace_file};
 use crate::manifest::{Entry, EntryKind};
-use crate::stamp::{RACY, Stamp};
+use crate::stamp::FileStamp;
 
 const MAGIC: [u8; 4] = [0xF5, b'G', b'W', b'I'];
 const VERSION: u32 = 1;
@@ -35,7 +35,7 @@ const SHARED_MAX: usize = 100_000;
 /// Hashes by path and stamp.
 #[derive(Debug, Default)]
 pub struct StatCache {
-    entries: HashMap<PathBuf, (Stamp, Entry)>,
+    entries: HashMap<PathBuf, (FileStamp, Entry)>,
     is_changed: bool,
     /// What all projects of a user know of files by their absolute paths: tool chains are large, and each new work tree would read them anew.
     shared: Option<Shared>,
@@ -45,18 +45,18 @@ pub struct StatCache {
 #[derive(Debug)]
 struct Shared {
     file: PathBuf,
-    entries: Option<HashMap<PathBuf, (Stamp, Entry)>>,
+    entries: Option<HashMap<PathBuf, (FileStamp, Entry)>>,
     /// Paths that nobody knew.
     new: Vec<PathBuf>,
 }
 
 impl Shared {
-    fn read(file: &Path) -> HashMap<PathBuf, (Stamp, Entry)> {
+    fn read(file: &Path) -> HashMap<PathBuf, (FileStamp, Entry)> {
         fs::read(file).ok().and_then(|bytes| decode(&bytes)).unwrap_or_default()
     }
 
     /// Adds what is new to what others have saved meanwhile.
-    fn save(&mut self, known: &HashMap<PathBuf, (Stamp, Entry)>) -> Result<(), Error> {
+    fn save(&mut self, known: &HashMap<PathBuf, (FileStamp, Entry)>) -> Result<(), Error> {
         if self.new.is_empty() {
             return Ok(());
         }
@@ -66,7 +66,7 @@ impl Shared {
         }
         let new = self.new.iter().filter_map(|path| known.get_key_value(path));
         entries.extend(new.map(|(path, entry)| (path.clone(), *entry)));
-        replace(&self.file, &encode(&entries))?;
+        replace_file(&self.file, &encode(&entries))?;
         self.new.clear();
         Ok(())
     }
@@ -79,12 +79,12 @@ impl StatCache {
     }
 
     /// Knows as well what is in this file, which several projects share.
-    pub fn share(&mut self, file: &Path) {
+    pub fn share_with(&mut self, file: &Path) {
         self.shared = Some(Shared { file: file.to_owned(), entries: None, new: Vec::new() });
     }
 
     /// What identifies the file at an absolute path, if its stamp says that it is known here or to others.
-    pub fn find(&mut self, path: &Path, stamp: &Stamp) -> Option<Entry> {
+    pub fn lookup(&mut self, path: &Path, stamp: &FileStamp) -> Option<Entry> {
         if let Some(known) = self.get(path, stamp) {
             return Some(known);
         }
@@ -99,13 +99,13 @@ impl StatCache {
     }
 
     /// What identifies the file, if its stamp says that it is known.
-    pub fn get(&self, path: &Path, stamp: &Stamp) -> Option<Entry> {
+    pub fn get(&self, path: &Path, stamp: &FileStamp) -> Option<Entry> {
         self.entries.get(path).filter(|(known, _)| known == stamp).map(|(_, entry)| *entry)
     }
 
     /// Takes note of what was read at a moment, unless the file was so young then that it could change again without its stamp changing.
-    pub fn put(&mut self, path: &Path, stamp: Stamp, entry: Entry, at: i64) {
-        if stamp.rested(RACY, at) && (self.entries.len() < ENTRIES_MAX || self.entries.contains_key(path)) {
+    pub fn insert(&mut self, path: &Path, stamp: FileStamp, entry: Entry, at: i64) {
+        if !stamp.is_racy(at) && (self.entries.len() < ENTRIES_MAX || self.entries.contains_key(path)) {
             self.entries.insert(path.to_owned(), (stamp, entry));
             self.is_changed = true;
             if let Some(shared) = self.shared.as_mut().filter(|_| path.is_absolute()) {
@@ -133,7 +133,7 @@ impl StatCache {
         if !self.is_changed {
             return Ok(());
         }
-        replace(file, &encode(&self.entries))?;
+        replace_file(file, &encode(&self.entries))?;
         self.is_changed = false;
         match &mut self.shared {
             Some(shared) => shared.save(&self.entries),
@@ -142,7 +142,7 @@ impl StatCache {
     }
 }
 
-fn encode(entries: &HashMap<PathBuf, (Stamp, Entry)>) -> Vec<u8> {
+fn encode(entries: &HashMap<PathBuf, (FileStamp, Entry)>) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(12 + entries.len() * 128 + CHECKSUM_BYTES);
     bytes.extend_from_slice(&MAGIC);
     bytes.extend_from_slice(&VERSION.to_le_bytes());
@@ -151,7 +151,7 @@ fn encode(entries: &HashMap<PathBuf, (Stamp, Entry)>) -> Vec<u8> {
         let path = path.as_os_str().as_bytes();
         bytes.extend_from_slice(&(path.len() as u32).to_le_bytes());
         bytes.extend_from_slice(path);
-        stamp.write(&mut bytes);
+        stamp.encode(&mut bytes);
         bytes.push(entry.kind as u8);
         bytes.extend_from_slice(&entry.hash);
     }
@@ -160,7 +160,7 @@ fn encode(entries: &HashMap<PathBuf, (Stamp, Entry)>) -> Vec<u8> {
     bytes
 }
 
-fn decode(bytes: &[u8]) -> Option<HashMap<PathBuf, (Stamp, Entry)>> {
+fn decode(bytes: &[u8]) -> Option<HashMap<PathBuf, (FileStamp, Entry)>> {
     let (body, checksum) = bytes.split_at_checked(bytes.len().checked_sub(CHECKSUM_BYTES)?)?;
     if blake3::hash(body).as_bytes()[..CHECKSUM_BYTES] != *checksum {
         return None;
@@ -174,7 +174,7 @@ fn decode(bytes: &[u8]) -> Option<HashMap<PathBuf, (Stamp, Entry)>> {
     for _ in 0..count {
         let length = u32::from_le_bytes(reader.array()?) as usize;
         let path = PathBuf::from(OsStr::from_bytes(reader.take(length)?));
-        let stamp = Stamp::read(&mut reader)?;
+        let stamp = FileStamp::decode(&mut reader)?;
         let [kind] = reader.array()?;
         let entry = Entry { kind: EntryKind::from_number(kind)?, hash: reader.array()? };
         entries.insert(path, (stamp, entry));
@@ -188,12 +188,12 @@ mod tests {
 
     const FOREVER: i64 = i64::MAX;
 
-    fn stamp(size: u64) -> Stamp {
-        Stamp { device: 1, inode: 2, size, modified: 3, changed: 4, mode: 5 }
+    fn stamp(size: u64) -> FileStamp {
+        FileStamp { device: 1, inode: 2, size, modified: 3, changed: 4, mode: 5 }
     }
 
     fn entry(byte: u8) -> Entry {
-        Entry { kind: EntryKind::Plain, hash: [byte; 32] }
+        Entry { kind: EntryKind::Regular, hash: [byte; 32] }
     }
 
     #[test]
@@ -202,28 +202,28 @@ mod tests {
         let path = |name: &str| folder.path().join(name);
         let open = |name: &str| {
             let mut index = StatCache::load(&path(name));
-            index.share(&path("shared"));
+            index.share_with(&path("shared"));
             index
         };
         let (mut one, mut two) = (open("one"), open("two"));
-        one.put(Path::new("/tool"), stamp(1), entry(1), FOREVER);
-        one.put(Path::new("inside"), stamp(1), entry(2), FOREVER);
-        two.put(Path::new("/other"), stamp(1), entry(3), FOREVER);
+        one.insert(Path::new("/tool"), stamp(1), entry(1), FOREVER);
+        one.insert(Path::new("inside"), stamp(1), entry(2), FOREVER);
+        two.insert(Path::new("/other"), stamp(1), entry(3), FOREVER);
         one.save(&path("one")).expect("saved");
         two.save(&path("two")).expect("saved");
         let mut three = open("three");
-        assert_eq!(three.find(Path::new("/tool"), &stamp(1)), Some(entry(1)));
+        assert_eq!(three.lookup(Path::new("/tool"), &stamp(1)), Some(entry(1)));
         assert_eq!(
-            three.find(Path::new("/other"), &stamp(1)),
+            three.lookup(Path::new("/other"), &stamp(1)),
             Some(entry(3)),
             "neither has lost the other's"
         );
-        assert_eq!(three.find(Path::new("/tool"), &stamp(2)), None, "another file by now");
-        assert_eq!(three.find(Path::new("inside"), &stamp(1)), None, "a project's own are not shared");
+        assert_eq!(three.lookup(Path::new("/tool"), &stamp(2)), None, "another file by now");
+        assert_eq!(three.lookup(Path::new("inside"), &stamp(1)), None, "a project's own are not shared");
         // What was found there is known from now on, whatever becomes of it.
         three.save(&path("three")).expect("saved");
         fs::write(path("shared"), "damaged").expect("written");
-        assert_eq!(open("three").find(Path::new("/tool"), &stamp(1)), Some(entry(1)));
-        assert_eq!(open("four").find(Path::new("/tool"), &stamp(1)), None);
+        assert_eq!(open("three").lookup(Path::new("/tool"), &stamp(1)), Some(entry(1)));
+        assert_eq!(open("four").lookup(Path::new("/tool"), &stamp(1)), None);
     }
 }

@@ -9,13 +9,13 @@ use ignore::{DirEntry, ParallelVisitor, ParallelVisitorBuilder, WalkBuilder, Wal
 use parking_lot::Mutex;
 
 use crate::Error;
-use crate::codec::bytes;
+use crate::codec::path_bytes;
 use crate::selection::{Selection, is_on_the_way};
-use crate::stamp::Stamp;
+use crate::stamp::FileStamp;
 
 /// What version control and Greenwave itself keep beside a project: never a part of it. In a linked work
 /// tree `.git` is a file, with another content in each.
-pub const NEVER: [&str; 4] = [".git", ".hg", ".jj", ".greenwave"];
+pub const ALWAYS_EXCLUDED: [&str; 4] = [".git", ".hg", ".jj", ".greenwave"];
 
 /// How a folder says that everything in it can be made again, as cargo's target folder does
 /// (<https://bford.info/cachedir/>). Told by this and not by a name: `src/target/` may well be source.
@@ -29,34 +29,34 @@ const THREADS: usize = 2;
 pub struct FoundFile {
     /// Relative to the project's folder.
     pub path: PathBuf,
-    pub stamp: Stamp,
+    pub stamp: FileStamp,
     pub is_link: bool,
     /// Whether the project's ignore files name it.
     pub is_ignored: bool,
 }
 
-/// What there was to be found, and the folders that it was found in.
+/// What there was to be found, and the directories that it was found in.
 #[derive(Debug, Default)]
-pub struct Listing {
+pub(crate) struct Listing {
     /// In the order of the paths' bytes.
     pub files: Vec<FoundFile>,
-    pub folders: Vec<(PathBuf, Stamp)>,
+    pub directories: Vec<(PathBuf, FileStamp)>,
     /// What could not be looked at, since its path is longer than the system takes. Nobody knows what is in there.
-    pub left_out: Vec<PathBuf>,
+    pub unexamined: Vec<PathBuf>,
     /// The files in these that say what is ignored, of which they may themselves be, with the stamps of what they lead to if they are links.
-    pub ignores: Vec<(PathBuf, Stamp)>,
+    pub ignore_files: Vec<(PathBuf, FileStamp)>,
 }
 
 /// Below which paths is looked for files.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WalkRoots {
-    pub all: Arc<[PathBuf]>,
+pub(crate) struct WalkRoots {
+    pub(crate) all: Arc<[PathBuf]>,
     /// Those below which ignored files count as well.
-    pub patterns: Arc<[PathBuf]>,
+    pub(crate) patterns: Arc<[PathBuf]>,
 }
 
 impl WalkRoots {
-    pub fn of<'s>(selections: impl Iterator<Item = &'s Selection> + Clone) -> Self {
+    pub(crate) fn of<'s>(selections: impl Iterator<Item = &'s Selection> + Clone) -> Self {
         Self {
             all: outermost(selections.clone().flat_map(|selection| selection.roots())),
             patterns: outermost(selections.flat_map(Selection::pattern_roots)),
@@ -64,43 +64,50 @@ impl WalkRoots {
     }
 }
 
-/// Everything that one of these selections may have.
-pub fn list(project: &Path, selections: &[&Selection]) -> Result<Listing, Error> {
+/// Lists the files that at least one of these selections may include.
+pub fn list_files(project: &Path, selections: &[&Selection]) -> Result<Vec<FoundFile>, Error> {
+    Ok(list(project, selections)?.files)
+}
+
+pub(crate) fn list(project: &Path, selections: &[&Selection]) -> Result<Listing, Error> {
     list_below(project, &WalkRoots::of(selections.iter().copied()))
 }
 
 /// Everything below some paths, and at them.
-pub fn list_below(project: &Path, WalkRoots { all: roots, patterns }: &WalkRoots) -> Result<Listing, Error> {
+pub(crate) fn list_below(
+    project: &Path,
+    WalkRoots { all: roots, patterns }: &WalkRoots,
+) -> Result<Listing, Error> {
     if roots.is_empty() {
         return Ok(Listing::default());
     }
-    let Listing { files: mut found, mut folders, mut left_out, .. } = walk(project, roots, true)?;
-    let ignores = ignores(project, &folders);
-    if !patterns.is_empty() && !ignores.is_empty() {
+    let Listing { files: mut found, mut directories, mut unexamined, .. } = walk(project, roots, true)?;
+    let ignore_files = ignore_files(project, &directories);
+    if !patterns.is_empty() && !ignore_files.is_empty() {
         let all = walk(project, patterns, false)?;
-        folders.extend(all.folders);
-        left_out.extend(all.left_out);
-        left_out.sort_unstable();
-        left_out.dedup_by(|below, above| below.starts_with(above));
-        folders.sort_unstable_by(|one, other| bytes(&one.0).cmp(bytes(&other.0)));
-        folders.dedup_by(|one, other| one.0 == other.0);
+        directories.extend(all.directories);
+        unexamined.extend(all.unexamined);
+        unexamined.sort_unstable();
+        unexamined.dedup_by(|below, above| below.starts_with(above));
+        directories.sort_unstable_by(|one, other| path_bytes(&one.0).cmp(path_bytes(&other.0)));
+        directories.dedup_by(|one, other| one.0 == other.0);
         let ignored = all.files.into_iter().filter(|file| {
-            found.binary_search_by(|known| bytes(&known.path).cmp(bytes(&file.path))).is_err()
+            found.binary_search_by(|known| path_bytes(&known.path).cmp(path_bytes(&file.path))).is_err()
         });
         let ignored: Vec<FoundFile> = ignored.map(|file| FoundFile { is_ignored: true, ..file }).collect();
         found.extend(ignored);
         sort(&mut found);
     }
-    Ok(Listing { files: found, folders, ignores, left_out })
+    Ok(Listing { files: found, directories, ignore_files, unexamined })
 }
 
-/// The files that say what is ignored: in folders on the way as well, below which only some is looked for.
-fn ignores(project: &Path, folders: &[(PathBuf, Stamp)]) -> Vec<(PathBuf, Stamp)> {
+/// The files that say what is ignored: in directories on the way as well, below which only some is looked for.
+fn ignore_files(project: &Path, directories: &[(PathBuf, FileStamp)]) -> Vec<(PathBuf, FileStamp)> {
     const NAMES: [&str; 2] = [".gitignore", ".ignore"];
-    let paths = folders.iter().flat_map(|(folder, _)| NAMES.map(|name| folder.join(name)));
+    let paths = directories.iter().flat_map(|(folder, _)| NAMES.map(|name| folder.join(name)));
     let stamp = |path: PathBuf| {
         let metadata = std::fs::metadata(project.join(&path)).ok()?;
-        Some((path, Stamp::of(&metadata)))
+        Some((path, FileStamp::from_metadata(&metadata)))
     };
     paths.filter_map(stamp).collect()
 }
@@ -108,7 +115,7 @@ fn ignores(project: &Path, folders: &[(PathBuf, Stamp)]) -> Vec<(PathBuf, Stamp)
 /// Those that are not below another, sorted.
 fn outermost<'a>(roots: impl Iterator<Item = &'a Path>) -> Arc<[PathBuf]> {
     let mut sorted: Vec<&Path> = roots.collect();
-    sorted.sort_unstable_by(|one, other| bytes(one).cmp(bytes(other)));
+    sorted.sort_unstable_by(|one, other| path_bytes(one).cmp(path_bytes(other)));
     sorted.dedup();
     let mut kept: Vec<PathBuf> = Vec::with_capacity(sorted.len());
     for root in sorted {
@@ -116,7 +123,7 @@ fn outermost<'a>(roots: impl Iterator<Item = &'a Path>) -> Arc<[PathBuf]> {
         let is_below = root
             .ancestors()
             .skip(1)
-            .any(|above| kept.binary_search_by(|it| bytes(it).cmp(bytes(above))).is_ok());
+            .any(|above| kept.binary_search_by(|it| path_bytes(it).cmp(path_bytes(above))).is_ok());
         if !is_below {
             kept.push(root.to_owned());
         }
@@ -125,19 +132,20 @@ fn outermost<'a>(roots: impl Iterator<Item = &'a Path>) -> Arc<[PathBuf]> {
 }
 
 fn sort(found: &mut [FoundFile]) {
-    found.sort_unstable_by(|one, other| bytes(&one.path).cmp(bytes(&other.path)));
+    found.sort_unstable_by(|one, other| path_bytes(&one.path).cmp(path_bytes(&other.path)));
 }
 
 fn walk(project: &Path, roots: &Arc<[PathBuf]>, ignore: bool) -> Result<Listing, Error> {
     let whole = roots.iter().any(|root| root.as_os_str().is_empty());
     let (base, below) = (project.to_owned(), Arc::clone(roots));
     let wanted = move |entry: &DirEntry| {
-        if NEVER.iter().any(|name| entry.file_name() == *name) {
+        if ALWAYS_EXCLUDED.iter().any(|name| entry.file_name() == *name) {
             return false;
         }
         let relative = entry.path().strip_prefix(&base).unwrap_or(entry.path());
         let on_the_way = whole || relative.as_os_str().is_empty() || is_on_the_way(relative, &below);
-        on_the_way && !(entry.file_type().is_some_and(|kind| kind.is_dir()) && is_tagged_cache(entry.path()))
+        on_the_way
+            && !(entry.file_type().is_some_and(|kind| kind.is_dir()) && is_cache_directory(entry.path()))
     };
     let walk = WalkBuilder::new(project)
         .hidden(false)
@@ -154,9 +162,9 @@ fn walk(project: &Path, roots: &Arc<[PathBuf]>, ignore: bool) -> Result<Listing,
     walk.visit(&mut Collectors { project, collected: &collected });
     let mut listing = collected.into_inner()?;
     sort(&mut listing.files);
-    listing.left_out.sort_unstable();
+    listing.unexamined.sort_unstable();
     // What is left out is so with all below.
-    listing.left_out.dedup_by(|below, above| below.starts_with(above));
+    listing.unexamined.dedup_by(|below, above| below.starts_with(above));
     Ok(listing)
 }
 
@@ -216,9 +224,10 @@ impl Collector<'_> {
             }
             Err(source) => return Err(Error::io("look at", entry.path())(source)),
         };
-        let (path, stamp, is_link) = (relative.to_owned(), Stamp::of(&metadata), kind.is_symlink());
+        let (path, stamp, is_link) =
+            (relative.to_owned(), FileStamp::from_metadata(&metadata), kind.is_symlink());
         match kind.is_dir() {
-            true => self.found.folders.push((path, stamp)),
+            true => self.found.directories.push((path, stamp)),
             false => self.found.files.push(FoundFile { path, stamp, is_link, is_ignored: false }),
         }
         Ok(())
@@ -227,7 +236,7 @@ impl Collector<'_> {
 
 impl Collector<'_> {
     fn leave_out(&mut self, path: &Path) {
-        self.found.left_out.push(path.strip_prefix(self.project).unwrap_or(path).to_owned());
+        self.found.unexamined.push(path.strip_prefix(self.project).unwrap_or(path).to_owned());
     }
 }
 
@@ -235,13 +244,13 @@ impl Drop for Collector<'_> {
     fn drop(&mut self) {
         if let Ok(all) = &mut *self.collected.lock() {
             all.files.append(&mut self.found.files);
-            all.folders.append(&mut self.found.folders);
-            all.left_out.append(&mut self.found.left_out);
+            all.directories.append(&mut self.found.directories);
+            all.unexamined.append(&mut self.found.unexamined);
         }
     }
 }
 
-pub fn is_tagged_cache(folder: &Path) -> bool {
+pub fn is_cache_directory(folder: &Path) -> bool {
     let (name, signature) = CACHE_TAG;
     let mut start = vec![0; signature.len()];
     File::open(folder.join(name)).and_then(|mut tag| tag.read_exact(&mut start)).is_ok() && start == signature

@@ -52,7 +52,7 @@ async fn run(words: &[String], observe: bool) -> Result<(Duration, usize), Box<d
     let began = Instant::now();
     let tracing = if observe { Some(Tracer::default().attach(&mut command)?) } else { None };
     Child::spawn(&mut command)?.wait().await?;
-    let paths = tracing.map_or(0, |tracing| tracing.finish().paths.len());
+    let paths = tracing.map_or(0, |tracing| tracing.blocking_finish().paths.len());
     Ok((began.elapsed(), paths))
 }
 

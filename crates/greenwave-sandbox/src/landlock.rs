@@ -23,15 +23,14 @@ use linux as platform;
 
 const WHAT: &str = "keeping tests from reading undeclared files";
 
-/// What a command may read inside a project's folder.
+/// The files below a directory that a command may read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AllowedReads {
-    /// The project's folder, absolute.
-    pub project: PathBuf,
-    /// Files and folders that may be read, with everything below; absolute, or relative to the project. What is not there is passed over.
-    pub inputs: Vec<PathBuf>,
-    /// Folders in which the command may read what it has written: the same as an input here. They have to be there.
-    pub outputs: Vec<PathBuf>,
+    /// The directory inside which reading is restricted. Absolute.
+    pub directory: PathBuf,
+    /// Files and directories below it that may be read, directories with everything in them. Absolute, or
+    /// relative to `directory`. Paths that do not exist are skipped.
+    pub paths: Vec<PathBuf>,
 }
 
 /// Rules for commands, made once and put on any number of them.
@@ -53,10 +52,9 @@ impl ReadRules {
     /// [`Error::Unavailable`] as [`available`](Self::available), and [`Error::Io`] with what cannot be opened.
     pub fn new(allowed: &AllowedReads) -> Result<Self, Error> {
         Self::available()?;
-        let project = allowed.project.canonicalize().map_err(Error::io("find", &allowed.project))?;
-        let mut paths = beside(&project)?;
-        let inside = allowed.inputs.iter().chain(&allowed.outputs);
-        paths.extend(inside.map(|path| project.join(path)));
+        let directory = allowed.directory.canonicalize().map_err(Error::io("find", &allowed.directory))?;
+        let mut paths = beside(&directory)?;
+        paths.extend(allowed.paths.iter().map(|path| directory.join(path)));
         platform::Rules::new(&paths).map(Self)
     }
 

@@ -11,5 +11,5 @@ mod trace;
 pub use error::Error;
 pub use landlock::{AllowedReads, ReadRules};
 pub use trace::{
-    Access, Objects, PATHS_MAX, Trace, TraceMode, TraceSession, TraceStatus, Tracer, object_exists,
+    Access, KernelObjects, Trace, TraceMode, TraceSession, TraceStatus, Tracer, kernel_object_exists,
 };

@@ -41,11 +41,11 @@ mod tracee;
 use supervisor as platform;
 
 #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
-pub use object::object_exists;
+pub use object::kernel_object_exists;
 
 /// Without tracing, no path stands for a kernel object.
 #[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
-pub fn object_exists(_: &Path) -> Option<bool> {
+pub fn kernel_object_exists(_: &Path) -> Option<bool> {
     None
 }
 
@@ -90,7 +90,7 @@ impl TraceStatus {
     }
 
     /// In a word, for programs: `off`, `traced`, `traced_by_outer` or `unavailable`.
-    pub fn word(&self) -> &'static str {
+    pub fn as_str(&self) -> &'static str {
         match self {
             TraceStatus::Off => "off",
             TraceStatus::Traced => "traced",
@@ -109,7 +109,7 @@ impl TraceStatus {
 }
 
 /// Most paths that are noted of one command where nothing else is said; beyond, it counts as not seen.
-pub const PATHS_MAX: usize = 200_000;
+const PATHS_MAX: usize = 200_000;
 
 /// Puts commands under observation.
 #[derive(Debug, Clone, Copy)]
@@ -160,13 +160,13 @@ impl TraceSession {
     /// What was seen. Call it when the command and what it started have ended: it blocks until the last of them is gone, but no longer
     /// than half a second. What goes on after that makes the answer [incomplete](Trace::incomplete), and can go on for as long as this process
     /// lives: afterwards its calls that take a path fail.
-    pub fn finish(self) -> Trace {
-        self.0.finish()
+    pub fn blocking_finish(self) -> Trace {
+        self.0.blocking_finish()
     }
 
     /// The same for tasks, who wait without keeping a thread.
-    pub async fn finished(self) -> Trace {
-        self.0.finished().await
+    pub async fn finish(self) -> Trace {
+        self.0.finish().await
     }
 }
 
@@ -176,22 +176,22 @@ pub struct Trace {
     /// By absolute path. No component but the last is a symbolic link; links that were crossed are paths of their own.
     pub paths: BTreeMap<PathBuf, Access>,
     /// Those at which something was when they were first used, and before the command put something there.
-    pub there: HashSet<PathBuf>,
+    pub existing: HashSet<PathBuf>,
     /// What it did with kernel objects that are no files.
-    pub objects: Objects,
+    pub objects: KernelObjects,
     /// Why that may not be all: what the command did, as in "it mounts a file system". `None` if it is all.
     pub incomplete: Option<String>,
     /// Whether it connected to somebody, who may have read something for it. Its own parts talking to each other count as well.
-    pub talks: bool,
+    pub connected: bool,
 }
 
 /// What a command did with kernel objects that are no files: System V shared memory, semaphores and message queues, and message queues of POSIX.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Objects {
+pub struct KernelObjects {
     /// One that it used and that was there before, described.
     pub foreign: Option<String>,
     /// One that it has left behind, described.
-    pub left: Option<String>,
+    pub left_behind: Option<String>,
     /// Paths that stand for those that were not there when it asked for them.
     pub absent: BTreeSet<PathBuf>,
 }
@@ -202,18 +202,18 @@ pub struct Access {
     /// It was opened for reading, or executed, or was moved or linked to another name.
     pub read: bool,
     /// It was asked whether or what it is, or opening it had to fail, or it was crossed as a symbolic link.
-    pub looked: bool,
+    pub queried: bool,
     /// The names in it were read.
     pub listed: bool,
     /// It was opened for writing, made, or removed.
     pub written: bool,
     /// It was made where nothing was before, in a way that would have had another result had something been there.
-    pub made: bool,
+    pub created: bool,
     /// It was a symbolic link when it was first seen.
-    pub link: bool,
+    pub symlink: bool,
     /// Nothing the command did depends on what was there before: first of all it was overwritten, or it is below a folder that the
     /// command made. Not an input.
-    pub own: bool,
+    pub output_only: bool,
 }
 
 impl Trace {
@@ -226,8 +226,8 @@ impl Trace {
                 || omit.iter().any(|folder| path.starts_with(folder))
         };
         let counts = move |path: &Path, access: Access| {
-            let depends = access.read || access.looked || access.listed;
-            (access.made || (depends && !access.own)) && !is_left_out(path)
+            let depends = access.read || access.queried || access.listed;
+            (access.created || (depends && !access.output_only)) && !is_left_out(path)
         };
         let paths = self.paths.iter().map(|(path, access)| (path.as_path(), *access));
         paths.filter(move |(path, access)| counts(path, *access))
@@ -243,11 +243,11 @@ mod platform {
     pub(super) enum Supervisor {}
 
     impl Supervisor {
-        pub(super) fn finish(self) -> Trace {
+        pub(super) fn blocking_finish(self) -> Trace {
             match self {}
         }
 
-        pub(super) async fn finished(self) -> Trace {
+        pub(super) async fn finish(self) -> Trace {
             match self {}
         }
     }

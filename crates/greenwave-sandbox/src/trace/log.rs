@@ -79,7 +79,7 @@ impl Log {
     /// Notes that its content was replaced, in the same way whatever was there.
     pub(super) fn replace(&mut self, path: &Path) {
         let Some(noted) = self.noted(path) else { return };
-        noted.access.own |= noted.access == Access::default();
+        noted.access.output_only |= noted.access == Access::default();
         noted.access.written = true;
         noted.is_settled = true;
     }
@@ -88,8 +88,8 @@ impl Log {
     pub(super) fn make(&mut self, path: &Path, is_folder: bool) {
         if let Some(noted) = self.noted(path) {
             if !noted.is_settled {
-                noted.access.looked = true;
-                noted.access.made = true;
+                noted.access.queried = true;
+                noted.access.created = true;
             }
             noted.access.written = true;
             noted.is_settled = true;
@@ -101,7 +101,7 @@ impl Log {
 
     /// Notes that it was removed.
     pub(super) fn remove(&mut self, path: &Path) {
-        self.depend(path, |access| access.looked = true);
+        self.depend(path, |access| access.queried = true);
         if let Some(noted) = self.noted(path) {
             noted.access.written = true;
             noted.is_settled = true;
@@ -121,14 +121,20 @@ impl Log {
         let there = self.there();
         let paths = self.paths.into_iter().map(|(path, noted)| (path, noted.access)).collect();
         let objects = self.objects.finish();
-        Trace { paths, there, objects, incomplete: self.incomplete, talks: self.talks }
+        Trace { paths, existing: there, objects, incomplete: self.incomplete, connected: self.talks }
     }
 
     /// A copy as of now.
     pub(super) fn so_far(&self) -> Trace {
         let paths = self.paths.iter().map(|(path, noted)| (path.clone(), noted.access)).collect();
         let objects = self.objects.finish();
-        Trace { paths, there: self.there(), objects, incomplete: self.incomplete.clone(), talks: self.talks }
+        Trace {
+            paths,
+            existing: self.there(),
+            objects,
+            incomplete: self.incomplete.clone(),
+            connected: self.talks,
+        }
     }
 
     fn there(&self) -> HashSet<PathBuf> {
@@ -147,8 +153,11 @@ impl Log {
                 return None;
             }
             let own = self.is_made(path);
-            let noted =
-                Noted { access: Access { own, ..Access::default() }, is_settled: own, was_there: false };
+            let noted = Noted {
+                access: Access { output_only: own, ..Access::default() },
+                is_settled: own,
+                was_there: false,
+            };
             self.paths.insert(path.to_owned(), noted);
         }
         self.paths.get_mut(path)

@@ -142,7 +142,7 @@ fn queue_exists(name: &[u8]) -> Option<bool> {
 }
 
 /// Whether the object that a path stands for is there; `None` if the path stands for none.
-pub fn object_exists(path: &Path) -> Option<bool> {
+pub fn kernel_object_exists(path: &Path) -> Option<bool> {
     let named = Named::of_path(path)?;
     // No stored result depends on an object that exists, so this is the safe answer.
     Some(named.exists().unwrap_or(true))
@@ -207,7 +207,7 @@ impl Objects {
     }
 
     /// After the command: what it used that was not its own, what it has left behind, and paths that stand for what must not be there.
-    pub(super) fn finish(&self) -> super::Objects {
+    pub(super) fn finish(&self) -> super::KernelObjects {
         let left = self.absent.iter().find(|named| named.exists() != Some(false)).map(ToString::to_string);
         let left = left.or_else(|| {
             let before = self.before.as_ref()?;
@@ -221,6 +221,6 @@ impl Objects {
             Some(format!("{} without a key", kind.described()))
         });
         let absent = self.absent.iter().map(Named::path).collect();
-        super::Objects { foreign: self.foreign.clone(), left, absent }
+        super::KernelObjects { foreign: self.foreign.clone(), left_behind: left, absent }
     }
 }

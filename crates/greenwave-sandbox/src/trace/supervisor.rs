@@ -101,12 +101,12 @@ pub(super) struct Supervisor {
 }
 
 impl Supervisor {
-    pub(super) fn finish(mut self) -> Trace {
+    pub(super) fn blocking_finish(mut self) -> Trace {
         self.stop();
         self.answer.wait()
     }
 
-    pub(super) async fn finished(mut self) -> Trace {
+    pub(super) async fn finish(mut self) -> Trace {
         self.stop();
         self.answer.come().await
     }
@@ -521,7 +521,7 @@ impl Observer {
                 }
                 self.once(it, 1 << 32 | u64::from(follow), place, |observer, place| {
                     let found = observer.resolve(it, &place, follow);
-                    observer.log.depend(&found.path, |access| access.looked = true);
+                    observer.log.depend(&found.path, |access| access.queried = true);
                     found.found
                 });
             }
@@ -668,10 +668,10 @@ impl Observer {
     fn resolve(&mut self, it: &Tracee<'_>, place: &Place, follow: bool) -> Resolution {
         let found = self.resolver.resolve(it.thread, &place.path, follow);
         for link in &found.links {
-            self.log.depend(link, |access| (access.looked, access.link) = (true, true));
+            self.log.depend(link, |access| (access.queried, access.symlink) = (true, true));
         }
         if found.found == Found::Link {
-            self.log.depend(&found.path, |access| access.link = true);
+            self.log.depend(&found.path, |access| access.symlink = true);
         }
         if found.path.as_os_str().len() >= libc::PATH_MAX as usize {
             // We cannot even ask what is there.
@@ -685,7 +685,7 @@ impl Observer {
     }
 
     fn look(&mut self, path: &Path) {
-        self.log.depend(path, |access| access.looked = true);
+        self.log.depend(path, |access| access.queried = true);
     }
 
     fn make(&mut self, found: &Resolution, is_folder: bool) {
@@ -731,7 +731,7 @@ impl Observer {
                 }
                 self.log.depend(&found.path, |access| {
                     access.read |= reads;
-                    access.looked |= !reads;
+                    access.queried |= !reads;
                 });
                 if writes {
                     self.log.write(&found.path);

@@ -33,12 +33,11 @@ impl Project {
         std::os::unix::fs::symlink("../undeclared", root.join("declared/link")).unwrap();
         std::os::unix::fs::symlink("project", folder.path().join("way-in")).unwrap();
         let allowed = AllowedReads {
-            project: root,
-            inputs: vec!["declared".into(), "one".into(), "static-reader".into(), "absent".into()],
-            outputs: vec!["out".into()],
+            directory: root,
+            paths: ["declared", "one", "static-reader", "absent", "out"].map(Into::into).to_vec(),
         };
         // Programs are there before the rules are made.
-        let _ = static_reader(&allowed.project);
+        let _ = static_reader(&allowed.directory);
         let strict = ReadRules::new(&allowed).unwrap();
         Some(Self { folder, strict })
     }
@@ -117,7 +116,7 @@ async fn rules_and_observation_go_together() {
     let output = project.run(&mut command).await;
     drop(command);
     assert_eq!((output.stdout.as_slice(), output.status.success()), (&b"text\n"[..], false));
-    let reads = tracing.finish();
+    let reads = tracing.blocking_finish();
     let root = project.root().canonicalize().unwrap();
     let is_read = |path: &str| reads.paths.get(&root.join(Path::new(path))).is_some_and(|it| it.read);
     assert!(is_read("one") && is_read("undeclared"));
@@ -129,6 +128,6 @@ fn a_project_that_is_not_there_is_told() {
     if !is_there("Landlock", &ReadRules::available()) {
         return;
     }
-    let allowed = AllowedReads { project: "/no/such/project".into(), ..AllowedReads::default() };
+    let allowed = AllowedReads { directory: "/no/such/project".into(), ..AllowedReads::default() };
     assert_eq!(ReadRules::new(&allowed).unwrap_err().to_string(), "cannot find /no/such/project");
 }

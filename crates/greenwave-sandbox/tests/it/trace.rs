@@ -95,7 +95,7 @@ async fn observe(tracer: Tracer, command: &mut Command) -> Trace {
     let tracing = tracer.attach(command).unwrap();
     let mut group = Child::spawn(command).unwrap();
     group.wait().await.unwrap();
-    tracing.finish()
+    tracing.blocking_finish()
 }
 
 struct Seen<'a> {
@@ -121,12 +121,19 @@ impl Seen<'_> {
     }
 }
 
-const READ: Access =
-    Access { read: true, looked: false, listed: false, written: false, made: false, link: false, own: false };
-const LOOKED: Access = Access { read: false, looked: true, ..READ };
-const LINK: Access = Access { link: true, ..LOOKED };
-const OWN: Access = Access { read: false, written: true, own: true, ..READ };
-const MADE: Access = Access { written: true, made: true, ..LOOKED };
+const READ: Access = Access {
+    read: true,
+    queried: false,
+    listed: false,
+    written: false,
+    created: false,
+    symlink: false,
+    output_only: false,
+};
+const LOOKED: Access = Access { read: false, queried: true, ..READ };
+const LINK: Access = Access { symlink: true, ..LOOKED };
+const OWN: Access = Access { read: false, written: true, output_only: true, ..READ };
+const MADE: Access = Access { written: true, created: true, ..LOOKED };
 
 #[tokio::test]
 async fn files_are_seen_however_they_are_read() {
@@ -150,7 +157,7 @@ async fn files_are_seen_however_they_are_read() {
     assert!(read(Path::new("/bin/cat")) && read(Path::new("/bin/sh")));
     #[cfg(all(target_arch = "x86_64", target_env = "gnu"))]
     assert!(read(Path::new("/lib64/ld-linux-x86-64.so.2")));
-    assert!(!seen.reads.talks);
+    assert!(!seen.reads.connected);
 }
 
 #[tokio::test]
@@ -221,8 +228,8 @@ async fn what_a_command_writes_is_no_input() {
     seen.check("in", Access { written: true, ..READ });
     seen.check("log", Access { written: true, ..LOOKED });
     seen.check("new", MADE);
-    assert!(seen.of("new/a").own && seen.of("new/absent").own);
-    assert!(seen.of("tmp").own);
+    assert!(seen.of("new/a").output_only && seen.of("new/absent").output_only);
+    assert!(seen.of("tmp").output_only);
     // `mv` asks what is at the place first.
     assert!(!seen.of("placed").read);
     seen.check("removed", Access { written: true, ..LOOKED });
@@ -261,7 +268,7 @@ async fn names_of_any_kind_and_length_are_seen() {
     let seen = folder.run(Command::new("cat").arg(&odd).arg(&long).arg("").arg("y".repeat(300))).await;
     assert!(seen.reads.paths[&odd].read);
     assert_eq!(seen.reads.incomplete, None);
-    assert!(seen.of(&"y".repeat(300)).looked);
+    assert!(seen.of(&"y".repeat(300)).queried);
 }
 
 /// Calls that only a program makes: relative to an open folder, from a thread, with wrong addresses, on an open file itself.
@@ -371,9 +378,9 @@ async fn talking_is_told() {
     let script =
         "import socket\ntry: socket.socket(socket.AF_UNIX).connect('absent')\nexcept OSError: pass\n";
     let seen = folder.run(Command::new("python3").args(["-c", script])).await;
-    assert!(!seen.reads.talks && seen.of("absent").looked);
+    assert!(!seen.reads.connected && seen.of("absent").queried);
     let script = "import socket\ns = socket.socket(socket.AF_UNIX); s.bind('there'); s.listen()\nsocket.socket(socket.AF_UNIX).connect('there')";
-    assert!(folder.run(Command::new("python3").args(["-c", script])).await.reads.talks);
+    assert!(folder.run(Command::new("python3").args(["-c", script])).await.reads.connected);
 }
 
 #[tokio::test]
@@ -416,7 +423,7 @@ async fn a_command_that_is_killed_has_been_seen_so_far() {
     let mut byte = [0];
     tokio::io::AsyncReadExt::read_exact(&mut output, &mut byte).await.unwrap();
     group.stop(Duration::ZERO).await.unwrap();
-    let reads = tracing.finish();
+    let reads = tracing.blocking_finish();
     assert!(reads.paths[&folder.at("a")].read);
 }
 
@@ -445,12 +452,12 @@ async fn a_command_that_never_starts_is_no_reason_to_wait() {
     let mut command = Command::new("/no/such/program");
     let tracing = Tracer::default().attach(&mut command).unwrap();
     assert!(Child::spawn(&mut command).is_err());
-    let reads = tracing.finish();
-    assert!(reads.paths[Path::new("/no/such/program")].looked);
+    let reads = tracing.blocking_finish();
+    assert!(reads.paths[Path::new("/no/such/program")].queried);
 
     let mut command = Command::new("true");
     let tracing = Tracer::default().attach(&mut command).unwrap();
-    assert_eq!(tracing.finish().incomplete.as_deref(), Some("was not started"));
+    assert_eq!(tracing.blocking_finish().incomplete.as_deref(), Some("was not started"));
 }
 
 #[tokio::test]
@@ -463,7 +470,7 @@ async fn one_observation_is_for_one_start() {
     assert!(Child::spawn(&mut command).unwrap().wait().await.unwrap().success());
     let again = Child::spawn(&mut command).unwrap_err();
     assert_eq!(again.kind(), std::io::ErrorKind::BrokenPipe);
-    assert_eq!(tracing.finish().incomplete, None);
+    assert_eq!(tracing.blocking_finish().incomplete, None);
 }
 
 #[tokio::test]

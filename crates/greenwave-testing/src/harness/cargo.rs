@@ -17,7 +17,7 @@ use crate::run::workspace::Launch;
 use crate::test::Harness;
 use crate::{Environment, Error, Test, harness::products::Products};
 use greenwave_inputs::AccessKind;
-use greenwave_inputs::{Stamp, now};
+use greenwave_inputs::{FileStamp, now_ns};
 
 /// What `cargo metadata` says, as far as it is of use here
 /// (<https://doc.rust-lang.org/cargo/commands/cargo-metadata.html>).
@@ -251,7 +251,7 @@ impl Build {
     /// # Errors
     /// [`Error::Discover`] if cargo cannot be run at all.
     pub(crate) async fn run(project: &Path, folder: &Path, environment: &Environment) -> Result<Self, Error> {
-        let began = now();
+        let began = now_ns();
         let at = project.join(folder);
         let arguments = [
             "test",
@@ -501,7 +501,7 @@ const TARGET_VARIABLE: &str = "CARGO_TARGET_DIR";
 /// Whether a source was changed after a file was made of it, while the time of its content says otherwise: cargo goes by the latter alone
 /// (<https://doc.rust-lang.org/nightly/nightly-rustc/cargo/core/compiler/fingerprint/>).
 fn is_younger(source: &Path, made: &Path) -> bool {
-    let stamp = |path: &Path| fs::metadata(path).ok().map(|metadata| Stamp::of(&metadata));
+    let stamp = |path: &Path| fs::metadata(path).ok().map(|metadata| FileStamp::from_metadata(&metadata));
     let (Some(source), Some(made)) = (stamp(source), stamp(made)) else { return false };
     source.changed > made.modified && source.modified <= made.modified
 }

@@ -22,11 +22,11 @@ use crate::run::toolchain::resolve;
 use crate::run::workspace::blocking;
 use crate::test::Harness;
 use crate::{Environment, Error};
-use greenwave_inputs as listing;
 use greenwave_inputs::Selection;
-use greenwave_inputs::replace;
-use greenwave_inputs::{RACY, Stamp, now};
-use greenwave_inputs::{bytes, hash_file};
+use greenwave_inputs::codec;
+use greenwave_inputs::hash_file;
+use greenwave_inputs::list_files;
+use greenwave_inputs::{FileStamp, now_ns};
 
 /// Files whose content says which tests of cargo there are.
 const MANIFESTS: [&str; 5] = ["Cargo.toml", "config", "config.toml", "rust-toolchain", "rust-toolchain.toml"];
@@ -124,7 +124,7 @@ async fn imports(
 
 fn remember(file: &Path, what: &impl Serialize) {
     let bytes = serde_json::to_vec(what).unwrap_or_default();
-    if let Err(error) = replace(file, &bytes) {
+    if let Err(error) = codec::replace_file(file, &bytes) {
         tracing::warn!(%error, "which tests there are is not remembered");
     }
 }
@@ -169,20 +169,22 @@ fn is_code(path: &Path) -> bool {
 
 fn look(root: &Path, path: Option<&std::ffi::OsStr>) -> Result<Looked, Error> {
     let (mut hasher, mut code) = (blake3::Hasher::new(), Vec::new());
-    let (at, mut rests) = (now(), true);
+    let (at, mut rests) = (now_ns(), true);
     hasher.update(&VERSION.to_le_bytes());
     let mut files = Vec::new();
-    for found in listing::list(root, &[&Selection::everything()])?.files {
-        hasher.update(&(bytes(&found.path).len() as u64).to_le_bytes()).update(bytes(&found.path));
+    for found in list_files(root, &[&Selection::everything()])? {
+        hasher
+            .update(&(codec::path_bytes(&found.path).len() as u64).to_le_bytes())
+            .update(codec::path_bytes(&found.path));
         let name = found.path.file_name().unwrap_or_default();
         if MANIFESTS.iter().chain(&Discovery::MANIFESTS).any(|manifest| name == *manifest)
-            && let Ok((entry, _)) = hash_file(&root.join(&found.path), 0)
+            && let Ok((entry, _)) = hash_file(&root.join(&found.path))
         {
             hasher.update(&entry.hash);
         }
         if is_code(&found.path) {
-            found.stamp.write(&mut code);
-            rests &= found.stamp.rested(RACY, at);
+            found.stamp.encode(&mut code);
+            rests &= !found.stamp.is_racy(at);
         }
         files.push(found.path);
     }
@@ -191,9 +193,11 @@ fn look(root: &Path, path: Option<&std::ffi::OsStr>) -> Result<Looked, Error> {
         if program == "go"
             && let Ok(metadata) = std::fs::metadata(&place)
         {
-            Stamp::of(&metadata).write(&mut code);
+            FileStamp::from_metadata(&metadata).encode(&mut code);
         }
-        hasher.update(&(bytes(&place).len() as u64).to_le_bytes()).update(bytes(&place));
+        hasher
+            .update(&(codec::path_bytes(&place).len() as u64).to_le_bytes())
+            .update(codec::path_bytes(&place));
     }
     let key = hasher.finalize().to_hex().to_string();
     Ok(Looked { files, key, code: blake3::hash(&code), rests })

@@ -149,7 +149,7 @@ impl<'a> Line<'a> {
             not_run: tally.not_run,
             known: tally.known,
             flaky: tally.flaky,
-            tracing: run.tracing.word(),
+            tracing: run.tracing.as_str(),
             tracing_problem: run.tracing.reason(),
             wall_ms: ms(run.wall),
             saved_ms: ms(run.saved),

@@ -25,12 +25,12 @@ use crate::run::process::{self as run, Job, Ran};
 use crate::run::toolchain::{PROBED, Tools, resolve};
 use crate::run::workspace::{Folder, Launch, World, blocking};
 use crate::{Error, Manifest, STATE_DIRECTORY, Test};
+use greenwave_inputs::CLOCK_TICK;
 use greenwave_inputs::Selection;
 use greenwave_inputs::StatCache;
-use greenwave_inputs::TICK;
+use greenwave_inputs::{ALWAYS_EXCLUDED, is_cache_directory};
 use greenwave_inputs::{AccessKind, DiscoveredDeps, PathState, PathStates};
-use greenwave_inputs::{InputSnapshot, short, shortened};
-use greenwave_inputs::{NEVER, is_tagged_cache};
+use greenwave_inputs::{InputSnapshot, text};
 use greenwave_inputs::{ProjectFiles, Snapshot};
 use greenwave_sandbox::{AllowedReads, ReadRules, TraceMode, TraceStatus};
 
@@ -260,7 +260,7 @@ impl Runner {
                 Some(tool) => Ok(tool.clone()),
                 None => self.tool(project.root(), test).await,
             };
-            let moment = project.moment(snapshot, &test.name).await;
+            let moment = project.input_snapshot(snapshot, &test.name).await;
             all.push(tool.and_then(|tool| {
                 let prepared = self.prepared(test, moment?, tool.clone());
                 tools.insert(place, tool);
@@ -526,7 +526,7 @@ impl Runner {
             return Ok((outcome, node::look(&set), Persist::Yes));
         }
         // All steps in one, from the first key on.
-        let all = chain.looked.iter().chain([&set]).flat_map(|set| set.looks.iter().cloned());
+        let all = chain.looked.iter().chain([&set]).flat_map(|set| set.accesses.iter().cloned());
         let all = Arc::new(DiscoveredDeps::new(all));
         self.put(cache, &key::next(&chain.first, &judged.states.digest(&all)), &result).await;
         self.put(cache, &chain.first, &node::look(&all)).await;
@@ -666,8 +666,8 @@ impl Runner {
             }),
         );
         inputs.push(prepared.program.clone());
-        let outputs = selection.output_roots().map(|path| project.join(path)).filter(|path| path.exists());
-        Ok(ReadRules::new(&AllowedReads { project: project.to_owned(), inputs, outputs: outputs.collect() })?)
+        inputs.extend(selection.output_roots().map(|path| project.join(path)).filter(|path| path.exists()));
+        Ok(ReadRules::new(&AllowedReads { directory: project.to_owned(), paths: inputs })?)
     }
 
     /// Runs a command that stands for several tests like this one.
@@ -773,7 +773,7 @@ impl Runner {
             let is_declared = *look == AccessKind::Content
                 && (prepared.moment.inputs.get(relative).is_some() || path.is_dir());
             let is_of_linker = products.is_some_and(|products| products.is_of_linker(path));
-            let is_exempt = is_of_linker || is_of_system(path) || selection.writes(relative);
+            let is_exempt = is_of_linker || is_of_system(path) || selection.is_output(relative);
             *look != AccessKind::Build && !is_declared && !is_exempt
         };
         Ok(looks.iter().any(counts))
@@ -815,7 +815,7 @@ impl Runner {
         let of_result = match () {
             () if ran.status == Status::Passed && tried.attempts > 1 => Some(Stored::Flaky),
             () if ran.status != Status::Passed && !self.options.keep_failures => Some(Stored::NotAPass),
-            () if before.inputs.lines().is_empty() => Some(Stored::NoInputs),
+            () if before.inputs.is_empty() => Some(Stored::NoInputs),
             () if ran.left_behind => Some(Stored::LeftBehind),
             () if ran.seen.used.is_some() => ran.seen.used.clone().map(Stored::UsedObject),
             () if ran.seen.left.is_some() => ran.seen.left.clone().map(Stored::LeftObject),
@@ -908,26 +908,26 @@ impl Prepared<'_> {
             let of_suffix = |suffix: &str, look| path.strip_suffix(suffix).map(|name| (name, look));
             let found = of_suffix(NAMES, AccessKind::Names).or_else(|| of_suffix(BUILDS, AccessKind::Build));
             let (name, look) = found.unwrap_or((path.as_str(), AccessKind::Content));
-            (path.clone(), short(&self.moment.states.state(Path::new(name), look).0.digest()))
+            (path.clone(), text::short_hash(&self.moment.states.state(Path::new(name), look).0.digest()))
         };
         paths.map(state).collect()
     }
 
     /// What the test depends on, told one by one.
     pub(crate) fn facts(&self, test: &Test, looked: &[Arc<DiscoveredDeps>], states: &PathStates) -> Facts {
-        let hash = |text: &[u8]| short(blake3::hash(text).as_bytes());
+        let hash = |text: &[u8]| text::short_hash(blake3::hash(text).as_bytes());
         let seen =
             self.environment.iter().map(|(name, value)| ((*name).to_owned(), hash(value.as_encoded_bytes())));
         let set = test.set.iter().map(|(name, value)| (name.clone(), hash(value.as_bytes())));
-        let (looks, looked) = states.told(looked, |sets| {
-            let looks = sets.iter().flat_map(|set| &set.looks).map(|(path, look)| {
+        let (looks, looked) = states.describe(looked, |sets| {
+            let looks = sets.iter().flat_map(|set| &set.accesses).map(|(path, look)| {
                 let state = states.state(path, *look).0;
                 let suffix = match look {
                     AccessKind::Content => "",
                     AccessKind::Names => NAMES,
                     AccessKind::Build => BUILDS,
                 };
-                (format!("{}{suffix}", path.display()), short(&state.digest()))
+                (format!("{}{suffix}", path.display()), text::short_hash(&state.digest()))
             });
             looks.collect()
         });
@@ -935,8 +935,8 @@ impl Prepared<'_> {
             command: test.command.clone(),
             directory: test.directory.display().to_string(),
             variables: seen.chain(set).collect(),
-            tools: self.tools.iter().map(|tool| short(tool)).collect(),
-            inputs: short(self.moment.inputs.digest()),
+            tools: self.tools.iter().map(|tool| text::short_hash(tool)).collect(),
+            inputs: text::short_hash(self.moment.inputs.digest()),
             looks,
             looked,
             at: 0,
@@ -1009,7 +1009,7 @@ struct Judgement {
 impl Judgement {
     fn is_same(&self, other: &Self) -> bool {
         let same = |(one, other): (&Arc<DiscoveredDeps>, &Arc<DiscoveredDeps>)| Arc::ptr_eq(one, other);
-        self.inputs.is_same(&other.inputs)
+        self.inputs.ptr_eq(&other.inputs)
             && Arc::ptr_eq(&self.before, &other.before)
             && Arc::ptr_eq(&self.states, &other.states)
             && self.looked.len() == other.looked.len()
@@ -1039,7 +1039,7 @@ impl Chain {
 
     /// The first path that was looked at in one of these directories.
     pub(crate) fn built_path(&self, project: &Path, roots: &[PathBuf]) -> Option<PathBuf> {
-        let paths = self.looked.iter().flat_map(|set| &set.looks).map(|(path, _)| path);
+        let paths = self.looked.iter().flat_map(|set| &set.accesses).map(|(path, _)| path);
         let is_in = |path: &&PathBuf| roots.iter().any(|root| project.join(path).starts_with(root));
         paths.into_iter().find(is_in).cloned()
     }
@@ -1067,28 +1067,27 @@ async fn further(
 ) -> Further {
     let project = project.to_owned();
     let known: BTreeSet<(PathBuf, AccessKind)> =
-        chain.looked.iter().flat_map(|set| set.looks.iter().cloned()).collect();
+        chain.looked.iter().flat_map(|set| set.accesses.iter().cloned()).collect();
     let (chain, since, before) = (chain.clone(), tried.since, before.clone());
     let (built, began) = (tried.built.clone(), tried.ran.began);
     let (looks, seen) = (Arc::clone(&tried.looks), Arc::clone(&tried.ran.seen));
     // Mostly somebody else has looked at all of it since, and another thread would only cost time.
-    let is_quick =
-        after.inputs.lines().len() <= QUICK_FILES_MAX && after.states.has_all(looks.iter(), &project);
+    let is_quick = after.inputs.len() <= QUICK_FILES_MAX && after.states.contains_all(looks.iter(), &project);
     let judge = move || {
         let mut further = Vec::new();
         for (path, look) in looks.iter() {
             let path = path.strip_prefix(&project).unwrap_or(path);
             let declared = *look == AccessKind::Content && after.inputs.get(path).is_some();
-            if !declared && !selection.writes(path) && !known.contains(&(path.to_owned(), *look)) {
+            if !declared && !selection.is_output(path) && !known.contains(&(path.to_owned(), *look)) {
                 further.push((path.to_owned(), *look));
             }
         }
         let set = DiscoveredDeps::new(further);
-        let tick = i64::try_from(TICK.as_nanos()).unwrap_or(0);
-        if let Some(path) = after.states.moved(&after.inputs, since) {
+        let tick = i64::try_from(CLOCK_TICK.as_nanos()).unwrap_or(0);
+        if let Some(path) = after.states.moved_since(&after.inputs, since) {
             return Err(path);
         }
-        let all = chain.looked.iter().flat_map(|set| set.looks.iter()).chain(&set.looks);
+        let all = chain.looked.iter().flat_map(|set| set.accesses.iter()).chain(&set.accesses);
         for (path, look) in all {
             let (state, touched) = after.states.state(path, *look);
             // What is gone has no time of its own, nor has a file whose folder was another's meanwhile.
@@ -1097,13 +1096,13 @@ async fn further(
             // What the build has made is younger than its beginning.
             let is_built = built.iter().any(|root| absolute.starts_with(root));
             let since = if is_built { began } else { since };
-            if touched >= since.saturating_sub(tick) || is_gone || after.states.came(path) >= since {
+            if touched >= since.saturating_sub(tick) || is_gone || after.states.arrived(path) >= since {
                 return Err(path.clone());
             }
         }
         let changed = chain.looked.iter().find(|set| before.states.digest(set) != after.states.digest(set));
         match changed {
-            Some(set) => Err(set.looks[0].0.clone()),
+            Some(set) => Err(set.accesses[0].0.clone()),
             None => Ok(Arc::new(set)),
         }
     };
@@ -1118,8 +1117,8 @@ fn undeclared(project: &Path, selection: &Selection, moment: &InputSnapshot, tri
     for (path, _) in looks {
         let absolute = project.join(path);
         let Ok(path) = absolute.strip_prefix(project) else { continue };
-        let is_ours = NEVER.iter().any(|name| path.starts_with(name));
-        if !is_ours && absolute.is_file() && moment.inputs.get(path).is_none() && !selection.writes(path) {
+        let is_ours = ALWAYS_EXCLUDED.iter().any(|name| path.starts_with(name));
+        if !is_ours && absolute.is_file() && moment.inputs.get(path).is_none() && !selection.is_output(path) {
             paths.push(path.to_owned());
         }
     }
@@ -1128,7 +1127,7 @@ fn undeclared(project: &Path, selection: &Selection, moment: &InputSnapshot, tri
 
 /// Why nothing may be kept that depends on these inputs, if some of them could not be looked at.
 fn left_out(inputs: &Manifest) -> Option<Stored> {
-    let path = shortened(inputs.left_out()?);
+    let path = text::short_path(inputs.unexamined()?);
     Some(Stored::Unseen(format!("{path} may be an input, and its path is too long to be looked at")))
 }
 
@@ -1145,7 +1144,7 @@ impl Caches {
         let folder = path.parent()?;
         if !self.known.contains_key(folder) {
             let above = self.of(folder).map(Path::to_owned);
-            let cache = above.or_else(|| is_tagged_cache(folder).then(|| folder.to_owned()));
+            let cache = above.or_else(|| is_cache_directory(folder).then(|| folder.to_owned()));
             self.known.insert(folder.to_owned(), cache);
         }
         self.known.get(folder)?.as_deref()

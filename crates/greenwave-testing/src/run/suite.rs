@@ -260,7 +260,7 @@ impl Suite {
         };
         let mut index = StatCache::load(&state.file(INDEX));
         if let Some(files) = &runner.files {
-            index.share(files);
+            index.share_with(files);
         }
         let index = Arc::new(Mutex::new(index));
         let specs: Vec<_> = tests.iter().map(|test| (test.name.clone(), test.input_spec())).collect();
@@ -270,7 +270,7 @@ impl Suite {
                 Arc::clone(&index),
                 tree,
                 specs,
-                greenwave_sandbox::object_exists,
+                greenwave_sandbox::kernel_object_exists,
             )?,
             runner: Runner::with_index(environment, cache, runner, index),
             tests,
@@ -381,7 +381,7 @@ impl Suite {
         missing.extend(again.keys().copied());
         missing.sort_unstable();
         let unmatched = |at: &usize| {
-            let pattern = shared.project.unmatched(&snapshot, &shared.tests[*at].inputs);
+            let pattern = shared.project.unmatched_pattern(&snapshot, &shared.tests[*at].inputs);
             pattern.map(|pattern| (*at, pattern.to_owned()))
         };
         report.unmatched = missing.iter().filter_map(unmatched).collect();
@@ -499,9 +499,9 @@ impl Suite {
         let needs = |task| needs(&shared.tests[graph.payload(task)[0]]);
         let expected = |task: greenwave_scheduler::TaskId| histories[task.index()].duration;
         let job = Job::new().needs(needs).expected(expected).order(ranks, order).observe(told);
-        shared.project.begin(graph.len());
+        shared.project.tests_started(graph.len());
         let ended = self.executor.run_job(&graph, job, stage).await;
-        shared.project.begin(0);
+        shared.project.tests_started(0);
         // Whoever was not done when the run was stopped is given up.
         shared.running.lock().clear();
         // Their processes end with them, and nobody else would see to that once this program is gone.
@@ -558,7 +558,7 @@ impl Suite {
         let snapshot = self.look().await?;
         let test = &self.shared.tests[at];
         let notes = Notes::load(&self.state.file(NOTES));
-        let moment = self.shared.project.moment(&snapshot, &test.name).await?;
+        let moment = self.shared.project.input_snapshot(&snapshot, &test.name).await?;
         let world =
             InProject { shared: Arc::clone(&self.shared), moment: Some(moment), ended: Mutex::default() };
         let prepared = self.shared.runner.prepare(&world, test).await?;
@@ -583,10 +583,10 @@ impl Suite {
             last: last.map(|facts| (facts.age(), facts.status, facts.not_kept.clone())),
             kept: then.map(Facts::age),
             differences,
-            inputs: prepared.moment.inputs.lines().len(),
+            inputs: prepared.moment.inputs.len(),
             looks: looked
                 .iter()
-                .flat_map(|set| &set.looks)
+                .flat_map(|set| &set.accesses)
                 .filter(|(_, look)| *look != AccessKind::Build)
                 .map(|(path, _)| path.clone())
                 .collect(),
@@ -622,7 +622,7 @@ impl Suite {
         let mut places = Vec::new();
         for (at, test) in self.shared.tests.iter().enumerate() {
             let selection = test.selection()?;
-            if seen.contains(test.name.as_str()) || paths.iter().any(|path| selection.has(path, false)) {
+            if seen.contains(test.name.as_str()) || paths.iter().any(|path| selection.includes(path, false)) {
                 places.push(at);
             }
         }
@@ -641,13 +641,13 @@ impl Suite {
 
     /// How often the whole project was looked at.
     pub fn looks(&self) -> usize {
-        self.shared.project.looks()
+        self.shared.project.snapshot_count()
     }
 
     async fn look(&self) -> Result<Arc<Snapshot>, Error> {
-        let snapshot = self.shared.project.look(Instant::now()).await?;
+        let snapshot = self.shared.project.snapshot_after(Instant::now()).await?;
         let (shared, of) = (Arc::clone(&self.shared), Arc::clone(&snapshot));
-        blocking(move || shared.project.read_all(&of)).await?;
+        blocking(move || shared.project.hash_all(&of)).await?;
         Ok(snapshot)
     }
 
@@ -914,14 +914,14 @@ impl World for InProject {
         let built = test.built_in().and_then(|folder| self.shared.builds.lock().get(folder).cloned());
         let snapshot = match built {
             Some(built) => built.snapshot,
-            None => self.shared.project.newest().await?,
+            None => self.shared.project.latest().await?,
         };
-        Ok(self.shared.project.moment(&snapshot, &test.name).await?)
+        Ok(self.shared.project.input_snapshot(&snapshot, &test.name).await?)
     }
 
     async fn after(&self, test: &Test) -> Result<InputSnapshot, Error> {
-        let later = self.shared.project.look(Instant::now()).await?;
-        Ok(self.shared.project.moment(&later, &test.name).await?)
+        let later = self.shared.project.snapshot_after(Instant::now()).await?;
+        Ok(self.shared.project.input_snapshot(&later, &test.name).await?)
     }
 
     async fn launch(&self, runner: &Runner, test: &Test) -> Result<Option<Launch>, Error> {
@@ -972,7 +972,7 @@ impl World for InProject {
 
     fn ended(&self) {
         if let Some(ended) = self.ended.lock().take() {
-            self.shared.project.end();
+            self.shared.project.test_ended();
             // Nobody listens to one that is not run by the scheduler.
             let _ = ended.send(());
         }
@@ -1072,15 +1072,15 @@ impl Shared {
     /// Builds the programs of a folder's tests from a state of the project that did not change meanwhile, if that can be had.
     async fn build(&self, folder: &Path) -> Result<(), Error> {
         let tests: Vec<&Test> = self.tests.iter().filter(|test| test.built_in() == Some(folder)).collect();
-        let mut before = self.project.look(Instant::now()).await?;
+        let mut before = self.project.snapshot_after(Instant::now()).await?;
         for attempt in 1.. {
             let build = Build::run(self.project.root(), folder, self.runner.environment()).await?;
-            let after = self.project.look(Instant::now()).await?;
+            let after = self.project.snapshot_after(Instant::now()).await?;
             let mut changing = None;
             for test in &tests {
                 let (then, now) = (
-                    self.project.moment(&before, &test.name).await?,
-                    self.project.moment(&after, &test.name).await?,
+                    self.project.input_snapshot(&before, &test.name).await?,
+                    self.project.input_snapshot(&after, &test.name).await?,
                 );
                 changing = changing.or(then.inputs.first_touched(&now.inputs).map(Path::to_owned));
             }

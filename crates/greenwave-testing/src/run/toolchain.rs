@@ -11,12 +11,11 @@ use serde::{Deserialize, Serialize};
 use tokio::process::Command;
 
 use crate::run::isolation::tool_homes;
-use crate::run::workspace::blocking;
 use crate::{Environment, Error, Tracer};
 use greenwave_inputs::hash_file;
 use greenwave_inputs::{AccessKind, DiscoveredDeps, PathStates};
-use greenwave_inputs::{Stamp, now};
-use greenwave_inputs::{StatCache, replace};
+use greenwave_inputs::{FileStamp, now_ns};
+use greenwave_inputs::{StatCache, codec};
 
 /// What a program's results depend on, for programs that are a front of something else: a shim's own
 /// bytes do not change when the tool chain behind it does.
@@ -83,7 +82,7 @@ impl Tools {
     pub(crate) fn save(&self, file: &Path) -> Result<(), Error> {
         let mut remembered = self.remembered.lock();
         if remembered.is_changed {
-            replace(file, &serde_json::to_vec(&*remembered).unwrap_or_default())?;
+            codec::replace_file(file, &serde_json::to_vec(&*remembered).unwrap_or_default())?;
             remembered.is_changed = false;
         }
         Ok(())
@@ -106,13 +105,14 @@ impl Tools {
     }
 
     fn file(&self, program: &Path) -> Result<[u8; 32], Error> {
-        let stamp = Stamp::of(&std::fs::metadata(program).map_err(Error::io("look at", program))?);
-        if let Some(entry) = self.index.lock().find(program, &stamp) {
+        let stamp =
+            FileStamp::from_metadata(&std::fs::metadata(program).map_err(Error::io("look at", program))?);
+        if let Some(entry) = self.index.lock().lookup(program, &stamp) {
             return Ok(entry.hash);
         }
-        let at = now();
-        let (entry, stamp) = hash_file(program, 0).map_err(Error::io("read", program))?;
-        self.index.lock().put(program, stamp, entry, at);
+        let at = now_ns();
+        let (entry, stamp) = hash_file(program).map_err(Error::io("read", program))?;
+        self.index.lock().insert(program, stamp, entry, at);
         Ok(entry.hash)
     }
 
@@ -134,7 +134,7 @@ impl Tools {
         );
         let question = question.to_hex().to_string();
         let states =
-            PathStates::new(Path::new("/"), Arc::clone(&self.index), greenwave_sandbox::object_exists);
+            PathStates::new(Path::new("/"), Arc::clone(&self.index), greenwave_sandbox::kernel_object_exists);
         let known = self.remembered.lock().answers.get(&question).cloned();
         let answers: Arc<[u8]> = match known.filter(|answer| answer.is_good(&states)) {
             Some(answer) => answer.text.into(),
@@ -163,7 +163,7 @@ async fn ask(
     environment: &[(&str, &OsStr)],
     states: &PathStates,
 ) -> Answer {
-    let began = now();
+    let began = now_ns();
     let (mut text, mut looks, mut is_seen) = (Vec::new(), Vec::new(), true);
     for command in PROBES[probe].1 {
         let mut probe = Command::new(command[0]);
@@ -176,7 +176,7 @@ async fn ask(
         match tracing {
             None => is_seen = false,
             Some(tracing) => {
-                let reads = blocking(move || tracing.finish()).await;
+                let reads = tracing.finish().await;
                 is_seen &= reads.incomplete.is_none();
                 let inputs = reads.inputs(&[]).map(|(path, access)| (path.to_owned(), access.listed));
                 looks.extend(inputs);
