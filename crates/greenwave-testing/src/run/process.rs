@@ -177,7 +177,7 @@ fn shared_memory(reads: &Trace, own: &Path) -> (Option<String>, Option<String>) 
             left.get_or_insert_with(|| path.display().to_string());
         }
         if access.read && !access.output_only && reads.existing.contains(path) {
-            used.get_or_insert_with(|| format!("{}, which was there before", path.display()));
+            used.get_or_insert_with(|| format!("{}, which existed before", path.display()));
         }
     }
     (left, used)

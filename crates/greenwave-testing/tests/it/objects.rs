@@ -139,7 +139,7 @@ async fn what_is_left_behind_is_named_and_its_result_is_not_stored() {
         assert_eq!(stored.reason().unwrap(), format!("it left {described} behind"));
         // Now it is there before.
         let kind = words.split(' ').next().unwrap();
-        let used = Stored::UsedObject(format!("{described}, which was there before"));
+        let used = Stored::UsedObject(format!("{described}, which existed before"));
         assert_eq!(place.stored(&runner(), kind).await, used);
         place.act(&format!("{kind} remove"));
     }
@@ -177,7 +177,7 @@ async fn what_is_used_by_its_number_alone_was_there_before() {
     let id = Place::private_semaphores().into_iter().find(|id| !before.contains(id)).unwrap();
     let stored = place.stored(&runner(), &format!("id {id} use")).await;
     place.act(&format!("id {id} remove"));
-    let expected = format!("System V semaphores with the number {id}, which was there before");
+    let expected = format!("System V semaphores with the number {id}, which existed before");
     assert_eq!(stored, Stored::UsedObject(expected));
 }
 
