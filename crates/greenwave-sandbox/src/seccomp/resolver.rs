@@ -177,8 +177,7 @@ impl Walk {
         Target::Directory
     }
 
-    /// Follows a link in `/proc`. The kernel resolves these to open files, regardless of their text
-    /// says.
+    /// Follows a link in `/proc`. The kernel resolves these to open files, regardless of their text.
     fn follow_magic_link(&mut self) -> Target {
         match self.path.to_str().map(magic_link_target) {
             Some(Ok(Some(target))) => {

@@ -647,7 +647,7 @@ impl Suite {
     async fn look(&self) -> Result<Arc<Snapshot>, Error> {
         let snapshot = self.shared.project.snapshot_after(Instant::now()).await?;
         let (shared, of) = (Arc::clone(&self.shared), Arc::clone(&snapshot));
-        blocking(move || shared.project.hash_all(&of)).await?;
+        blocking(move || shared.project.hash_all(&of)).await;
         Ok(snapshot)
     }
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use greenwave_cache::{MemoryBackend, Tier, Tiered, TieredOptions};
 use greenwave_testing::{
-    Count, Ending, Environment, Error, Manifest, Outcome, Runner, SCHEMA, Source, Status, Stored, Test,
+    Count, Ending, Environment, Error, Outcome, Runner, SCHEMA, Source, Status, Stored, Test,
 };
 use tempfile::TempDir;
 
@@ -171,25 +171,6 @@ async fn what_cannot_run_says_why() {
         message(&bad).await,
         "invalid pattern `a[` of test `test`: expected a glob in the syntax of .gitignore"
     );
-}
-
-#[test]
-fn the_default_inputs_are_all_but_what_is_derived_or_ignored() {
-    let folder = project(&[
-        (".gitignore", "/built\n*.log\n"),
-        (".hidden", ""),
-        ("built/x", ""),
-        ("run.log", ""),
-        (".git/HEAD", ""),
-        ("src/target/mod.rs", ""),
-        ("target/debug/x", ""),
-        ("target/CACHEDIR.TAG", "Signature: 8a477f597d28d172789f06886806bc55\n"),
-        ("worktree/.git", "gitdir: elsewhere"),
-    ]);
-    std::os::unix::fs::symlink("nowhere", folder.path().join("link")).unwrap();
-    let manifest = Manifest::of_project(folder.path()).unwrap();
-    let found: Vec<_> = manifest.files().map(|(path, _)| path.to_str().unwrap().to_owned()).collect();
-    assert_eq!(found, [".gitignore", ".hidden", "link", "src/target/mod.rs"]);
 }
 
 #[test]
