@@ -1,5 +1,5 @@
-//! Building blocks of the files that hold cached state: a reader of byte strings, paths as bytes, and
-//! atomic replacement.
+//! Building blocks of the files that hold cached state: a reader of byte strings, paths as bytes,
+//! and atomic replacement.
 
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
@@ -9,8 +9,8 @@ use crate::Error;
 
 /// Replaces a file atomically: concurrent readers get the old content or the new one, never a part.
 ///
-/// The file is not synchronized to the disk. After a crash of the system it may be empty, so readers
-/// must verify a checksum.
+/// The file is not synchronized to the disk. After a crash of the system it may be empty, so
+/// readers must verify a checksum.
 ///
 /// # Errors
 /// [`Error::Io`] if the file cannot be written. The old content remains.
@@ -23,8 +23,8 @@ pub fn replace_file(file: &Path, bytes: &[u8]) -> Result<(), Error> {
     written.map(drop).map_err(Error::io("write", file))
 }
 
-/// Returns the bytes of a path. Comparing them defines the order of paths in this crate, which differs
-/// from the order of [`Path`] by components.
+/// Returns the bytes of a path. Comparing them defines the order of paths in this crate, which
+/// differs from the order of [`Path`] by components.
 pub fn path_bytes(path: &Path) -> &[u8] {
     path.as_os_str().as_bytes()
 }

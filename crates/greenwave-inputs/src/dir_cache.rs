@@ -1,11 +1,12 @@
-//! A cache of directory listings, so that unchanged directories are not listed again: a directory whose
-//! stamp is unchanged contains the same names.
+//! A cache of directory listings, so that unchanged directories are not listed again: a directory
+//! whose stamp is unchanged contains the same names.
 //!
-//! The cache is one file, replaced as a whole. Integers are little-endian: magic `F5 47 57 54`, version
-//! (4), a hash of the roots of the walk (32), number of directories (4), number of ignore files (4),
-//! number of files (4); then each directory and each ignore file: its path and its stamp; then each file:
-//! its path and flags (1: a link, 2: ignored). A path is its length (4) and its bytes; a stamp is as in
-//! the stat cache. The last 16 bytes are the first bytes of BLAKE3 over everything before.
+//! The cache is one file, replaced as a whole. Integers are little-endian: magic `F5 47 57 54`,
+//! version (4), a hash of the roots of the walk (32), number of directories (4), number of ignore
+//! files (4), number of files (4); then each directory and each ignore file: its path and its
+//! stamp; then each file: its path and flags (1: a link, 2: ignored). A path is its length (4) and
+//! its bytes; a stamp is as in the stat cache. The last 16 bytes are the first bytes of BLAKE3 over
+//! everything before.
 
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
@@ -53,8 +54,8 @@ struct CachedFile {
 pub struct DurableDirectories {
     /// The directories that were listed, relative to the project.
     pub directories: Vec<(PathBuf, FileStamp)>,
-    /// The ignore files (`.gitignore`, `.ignore`) in them, with the stamps of the files that they resolve
-    /// to.
+    /// The ignore files (`.gitignore`, `.ignore`) in them, with the stamps of the files that they
+    /// resolve to.
     pub ignore_files: Vec<(PathBuf, FileStamp)>,
 }
 
@@ -90,8 +91,8 @@ impl DirCache {
         Some(Self { roots_digest, directories, ignore_files, files, is_saved: true, is_durable: true })
     }
 
-    /// Creates a cache from a listing that was made at `at`. Returns `None` if a stamp was racy then, or
-    /// if paths could not be examined.
+    /// Creates a cache from a listing that was made at `at`. Returns `None` if a stamp was racy
+    /// then, or if paths could not be examined.
     pub(crate) fn of(listing: &Listing, roots: &WalkRoots, at: i64) -> Option<Self> {
         if !listing.unexamined.is_empty() {
             return None;
@@ -124,8 +125,8 @@ impl DirCache {
         self.is_durable.then(directories)
     }
 
-    /// Returns the files with their current stamps, or `None` if a file may have been created, removed or
-    /// replaced by a link since the listing.
+    /// Returns the files with their current stamps, or `None` if a file may have been created,
+    /// removed or replaced by a link since the listing.
     pub(crate) fn refresh(&self, project: &Path, roots: &WalkRoots) -> Option<Vec<FoundFile>> {
         if self.roots_digest != digest(roots) {
             return None;

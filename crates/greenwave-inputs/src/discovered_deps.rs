@@ -14,15 +14,15 @@ pub enum AccessKind {
     Content = 0,
     /// It read the names in the directory.
     Names = 1,
-    /// It read something that cargo builds in the workspace in this directory, which must be built before
-    /// other paths are compared. The path itself has no state.
+    /// It read something that cargo builds in the workspace in this directory, which must be built
+    /// before other paths are compared. The path itself has no state.
     Build = 2,
 }
 
 /// Paths with the kind of access to each.
 ///
-/// Paths inside the project are relative to it, all others are absolute. They are sorted by their bytes
-/// and then by kind, without duplicates.
+/// Paths inside the project are relative to it, all others are absolute. They are sorted by their
+/// bytes and then by kind, without duplicates.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct DiscoveredDeps {
     /// The accesses.
@@ -50,8 +50,9 @@ impl DiscoveredDeps {
         builds.map(|(path, _)| path.as_path())
     }
 
-    /// Encodes the accesses. Each is the number of its kind (1), the length of the prefix that its path
-    /// shares with the previous path (4), the length of the rest (4), and the rest, little-endian.
+    /// Encodes the accesses. Each is the number of its kind (1), the length of the prefix that its
+    /// path shares with the previous path (4), the length of the rest (4), and the rest,
+    /// little-endian.
     pub fn encode(&self) -> Vec<u8> {
         let mut encoded = Vec::with_capacity(self.accesses.len() * 24);
         let mut last: &[u8] = b"";

@@ -1,7 +1,8 @@
-//! The state of a project's files: which files there are, their contents, and whether one has changed.
+//! The state of a project's files: which files there are, their contents, and whether one has
+//! changed.
 //!
-//! A [`Manifest`] lists the files that an [`InputSpec`] selects, with a content hash of each. Its digest
-//! is a cache key of everything that the files determine.
+//! A [`Manifest`] lists the files that an [`InputSpec`] selects, with a content hash of each. Its
+//! digest is a cache key of everything that the files determine.
 //!
 //! ```
 //! use std::path::Path;
@@ -29,18 +30,18 @@
 //!
 //! # Repeated manifests
 //!
-//! [`ProjectFiles`] takes a [`Snapshot`] of a project as often as needed and avoids repeated work. A
-//! [`StatCache`] holds content hashes by size, inode and timestamps ([`FileStamp`]), so that unchanged
-//! files are not read. A [`DirCache`] holds the listing, so that unchanged directories are not listed.
-//! Both ignore racy timestamps, in the sense of git.
+//! [`ProjectFiles`] takes a [`Snapshot`] of a project as often as needed and avoids repeated work.
+//! A [`StatCache`] holds content hashes by size, inode and timestamps ([`FileStamp`]), so that
+//! unchanged files are not read. A [`DirCache`] holds the listing, so that unchanged directories
+//! are not listed. Both ignore racy timestamps, in the sense of git.
 //!
 //! [`PathStates`] reads the states of single paths inside and outside the project, such as the
 //! [`DiscoveredDeps`] that a trace of system calls has found.
 //!
 //! # Errors
 //!
-//! [`Error`] names the pattern, file or directory. Damaged cache files are not errors: they count as
-//! empty. Unix only.
+//! [`Error`] names the pattern, file or directory. Damaged cache files are not errors: they count
+//! as empty. Unix only.
 
 pub mod codec;
 mod dir_cache;

@@ -13,8 +13,8 @@ use crate::{Error, walk};
 
 /// The input files of a project, with a content hash of each.
 ///
-/// Two manifests are equal if they list the same paths with the same [entries](Entry). Timestamps do not
-/// matter. Cloning is cheap.
+/// Two manifests are equal if they list the same paths with the same [entries](Entry). Timestamps
+/// do not matter. Cloning is cheap.
 #[derive(Debug, Clone)]
 pub struct Manifest {
     lines: Arc<[ManifestLine]>,
@@ -38,8 +38,8 @@ pub struct ManifestLine {
 pub struct Entry {
     /// The kind of file.
     pub kind: EntryKind,
-    /// The BLAKE3 hash of the content. For a symbolic link: of the text of the link, and of the entry of
-    /// the file at its end, if it leads to one.
+    /// The BLAKE3 hash of the content. For a symbolic link: of the text of the link, and of the
+    /// entry of the file at its end, if it leads to one.
     pub hash: [u8; 32],
 }
 
@@ -67,8 +67,8 @@ impl EntryKind {
 impl Manifest {
     /// Reads all files of a project that its ignore files do not exclude.
     ///
-    /// Blocks while it lists and hashes the files. [`ProjectFiles`](crate::ProjectFiles) avoids most of
-    /// that work when manifests are taken repeatedly.
+    /// Blocks while it lists and hashes the files. [`ProjectFiles`](crate::ProjectFiles) avoids
+    /// most of that work when manifests are taken repeatedly.
     ///
     /// # Errors
     /// [`Error::Io`] with the file or directory that cannot be read.
@@ -76,10 +76,10 @@ impl Manifest {
         Self::collect(project, &Selection::everything())
     }
 
-    /// Reads the files of a project that a specification selects. There may be none.
+    /// Reads the files of a project that a specification selects. The result may be empty.
     ///
-    /// Ignored files are included only if a pattern matches them. The directories of version control and
-    /// directories tagged as caches are always excluded.
+    /// Ignored files are included only if a pattern matches them. The directories of version
+    /// control and directories tagged as caches are always excluded.
     ///
     /// # Errors
     /// [`Error::InvalidPattern`], or [`Error::Io`] with the file or directory that cannot be read.
@@ -99,8 +99,8 @@ impl Manifest {
         Ok(Self::new(lines, selection, &listing.unexamined))
     }
 
-    /// Creates a manifest of files that a selection includes. `unexamined` are the paths that the listing
-    /// could not examine.
+    /// Creates a manifest of files that a selection includes. `unexamined` are the paths that the
+    /// listing could not examine.
     pub(crate) fn new(mut lines: Vec<ManifestLine>, selection: &Selection, unexamined: &[PathBuf]) -> Self {
         lines.sort_by(|one, other| path_bytes(&one.path).cmp(path_bytes(&other.path)));
         let unexamined =
@@ -140,8 +140,8 @@ impl Manifest {
         Some(&self.lines[at])
     }
 
-    /// Returns the first file that was changed, created, removed or touched between two manifests. A file
-    /// that was changed and changed back is recognized by its stamp.
+    /// Returns the first file that was changed, created, removed or touched between two manifests.
+    /// A file that was changed and changed back is recognized by its stamp.
     pub fn first_touched<'a>(&'a self, later: &'a Self) -> Option<&'a Path> {
         if self.ptr_eq(later) {
             return None;
@@ -185,8 +185,8 @@ impl Eq for Manifest {}
 const READS_MAX: u32 = 4;
 
 impl Entry {
-    /// Reads a regular file, or a symbolic link and the file at its end. The stamp belongs to the content
-    /// that was read.
+    /// Reads a regular file, or a symbolic link and the file at its end. The stamp belongs to the
+    /// content that was read.
     ///
     /// # Errors
     /// [`Error::Io`] if the file cannot be read, is not a regular file, or keeps changing.
@@ -199,7 +199,8 @@ impl Entry {
         let target = fs::read_link(path).map_err(failed())?;
         let mut hasher = blake3::Hasher::new();
         hasher.update(&(path_bytes(&target).len() as u64).to_le_bytes()).update(path_bytes(&target));
-        // A dangling link, a circle of links or a link to a directory is identified by its text alone.
+        // A dangling link, a circle of links or a link to a directory is identified by its text
+        // alone.
         if let Ok((entry, _)) = hash_file(path) {
             hasher.update(&[entry.kind as u8]).update(&entry.hash);
         }

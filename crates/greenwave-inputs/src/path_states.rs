@@ -22,8 +22,8 @@ use crate::walk::{ALWAYS_EXCLUDED, is_cache_directory};
 /// Paths with a short description of the state of each, for reports.
 pub type ObservedStates = BTreeMap<String, String>;
 
-/// A function that returns whether the kernel object that a path represents exists, or `None` if the
-/// path is an ordinary one.
+/// A function that returns whether the kernel object that a path represents exists, or `None` if
+/// the path is an ordinary one.
 pub type ObjectExists = fn(&Path) -> Option<bool>;
 
 /// The state of a path.
@@ -65,8 +65,8 @@ impl PathState {
 
 /// The states of paths during a short time.
 ///
-/// Each state is read once, when it is first requested, and cached from then on. Create a new value to
-/// observe later changes. All methods may block on file access.
+/// Each state is read once, when it is first requested, and cached from then on. Create a new value
+/// to observe later changes. All methods may block on file access.
 #[derive(Debug)]
 pub struct PathStates {
     project: PathBuf,
@@ -89,8 +89,8 @@ type SetDigest = (Arc<DiscoveredDeps>, [u8; 32]);
 type Description = (Vec<Arc<DiscoveredDeps>>, String, Arc<ObservedStates>);
 
 impl PathStates {
-    /// Creates an empty cache of states. Relative paths start in the directory `project`, and content
-    /// hashes are looked up in and added to `stat_cache`.
+    /// Creates an empty cache of states. Relative paths start in the directory `project`, and
+    /// content hashes are looked up in and added to `stat_cache`.
     pub fn new(project: &Path, stat_cache: Arc<Mutex<StatCache>>, object_exists: ObjectExists) -> Self {
         Self {
             project: project.to_owned(),
@@ -104,8 +104,8 @@ impl PathStates {
         }
     }
 
-    /// Returns the state of a path, and the time at which it was last changed, in nanoseconds since the
-    /// Unix epoch (0 if unknown).
+    /// Returns the state of a path, and the time at which it was last changed, in nanoseconds since
+    /// the Unix epoch (0 if unknown).
     pub fn state(&self, path: &Path, kind: AccessKind) -> (PathState, i64) {
         let key = (path.to_owned(), kind);
         if let Some(cached) = self.states.lock().get(&key) {
@@ -131,8 +131,8 @@ impl PathStates {
         digest
     }
 
-    /// Returns a description of the states of some sets, and a short hash of it. `describe` is called
-    /// once for the same sets.
+    /// Returns a description of the states of some sets, and a short hash of it. `describe` is
+    /// called once for the same sets.
     pub fn describe(
         &self,
         sets: &[Arc<DiscoveredDeps>],
@@ -152,10 +152,11 @@ impl PathStates {
         (hash, states)
     }
 
-    /// Returns the latest time at which a directory above the path may have arrived at its place, by
-    /// creation or by a rename, in nanoseconds since the Unix epoch.
+    /// Returns the latest time at which a directory above the path may have arrived at its place,
+    /// by creation or by a rename, in nanoseconds since the Unix epoch.
     ///
-    /// Before that time another directory may have been in its place, with other files of the same age.
+    /// Before that time another directory may have been in its place, with other files of the same
+    /// age.
     pub fn arrived(&self, path: &Path) -> i64 {
         let mut arrivals = self.arrivals.lock();
         let (mut uncached, mut latest) = (Vec::new(), 0);
@@ -175,8 +176,8 @@ impl PathStates {
         latest
     }
 
-    /// Returns a directory of a manifest that arrived at its place at `since` or later, in nanoseconds
-    /// since the Unix epoch.
+    /// Returns a directory of a manifest that arrived at its place at `since` or later, in
+    /// nanoseconds since the Unix epoch.
     pub fn moved_since(&self, inputs: &Manifest, since: i64) -> Option<PathBuf> {
         let find = || {
             let (mut latest, mut last) = ((0, PathBuf::new()), None);
@@ -273,8 +274,8 @@ impl PathStates {
     }
 }
 
-/// Returns when a directory, pipe or socket was created, renamed or given other permissions, as opposed
-/// to a change of its content.
+/// Returns when a directory, pipe or socket was created, renamed or given other permissions, as
+/// opposed to a change of its content.
 fn arrival(metadata: &fs::Metadata, stamp: &FileStamp) -> i64 {
     let created = metadata.created().ok().and_then(|created| created.duration_since(UNIX_EPOCH).ok());
     let created = created.map(|since| i64::try_from(since.as_nanos()).unwrap_or(i64::MAX));
@@ -291,7 +292,7 @@ fn latest_arrival(directory: &fs::Metadata) -> i64 {
     if stamp.changed > stamp.modified { arrived.max(stamp.changed.saturating_add(tick)) } else { arrived }
 }
 
-/// Hashes the names and types in a directory, without those that are never part of a project.
+/// Hashes the names and types in a directory, except names that are never part of a project.
 fn hash_names(directory: &Path) -> Option<[u8; 32]> {
     let mut names = Vec::new();
     for entry in fs::read_dir(directory).ok()? {

@@ -20,8 +20,8 @@ use crate::stat_cache::StatCache;
 use crate::text::short_path;
 use crate::walk::WalkRoots;
 
-/// Minimum time between two snapshots, as a multiple of the duration of the last one: snapshots take at
-/// most this share of the time.
+/// Minimum time between two snapshots, as a multiple of the duration of the last one: snapshots
+/// take at most this share of the time.
 const SPACING: u32 = 40;
 /// Maximum of that minimum, unless a single snapshot takes longer.
 const SPACING_MAX: Duration = Duration::from_millis(500);
@@ -31,7 +31,8 @@ const SPACING_MAX: Duration = Duration::from_millis(500);
 pub struct ProjectFiles {
     source: SnapshotSource,
     selections: Arc<Vec<Selection>>,
-    /// Indices into `selections` by the name of the test. Tests with equal specifications share one.
+    /// Indices into `selections` by the name of the test. Tests with equal specifications share
+    /// one.
     by_test: HashMap<String, usize>,
     latest: Mutex<Option<Arc<Snapshot>>>,
     /// Held while a snapshot is taken, so that all callers that wait share the next one.
@@ -103,8 +104,9 @@ impl ProjectFiles {
 
     /// Returns a snapshot that began after the given time.
     ///
-    /// Concurrent callers share a snapshot. While tests run, snapshots take at most a fortieth of the
-    /// time: a call may wait for half a second, or for the duration of a snapshot if that is longer.
+    /// Concurrent callers share a snapshot. While tests run, snapshots take at most a fortieth of
+    /// the time: a call may wait for half a second, or for the duration of a snapshot if that is
+    /// longer.
     ///
     /// # Errors
     /// [`Error::Io`] with the directory that cannot be listed.
@@ -160,8 +162,8 @@ impl ProjectFiles {
 
     /// Hashes the inputs of all tests in a snapshot, by several threads if there are many. Blocks.
     ///
-    /// Files that cannot be read are skipped here. [`input_snapshot`](Self::input_snapshot) returns the
-    /// error to the tests that need them.
+    /// Files that cannot be read are skipped here. [`input_snapshot`](Self::input_snapshot) returns
+    /// the error to the tests that need them.
     pub fn hash_all(&self, snapshot: &Snapshot) {
         snapshot.hash(&self.selections);
         for (at, selection) in self.selections.iter().enumerate() {
@@ -169,7 +171,8 @@ impl ProjectFiles {
         }
     }
 
-    /// Returns the first pattern that includes no file in a snapshot. Excluding patterns do not count.
+    /// Returns the first pattern that includes no file in a snapshot. Excluding patterns do not
+    /// count.
     pub fn unmatched_pattern<'t>(&self, snapshot: &Snapshot, patterns: &'t [String]) -> Option<&'t str> {
         let matches = |pattern: &&String| match Selection::of_pattern(pattern) {
             Ok(selection) => snapshot.has_match(&selection),
@@ -207,8 +210,8 @@ impl ProjectFiles {
         self.source.stat_cache.lock().encode_external()
     }
 
-    /// Returns the directories and ignore files of the latest snapshot, if later runs can trust their
-    /// stamps.
+    /// Returns the directories and ignore files of the latest snapshot, if later runs can trust
+    /// their stamps.
     pub fn durable_directories(&self) -> Option<DurableDirectories> {
         self.source.dir_cache.lock().as_ref()?.durable_directories()
     }

@@ -11,8 +11,8 @@ use crate::codec::path_bytes;
 /// A specification of the files of a project that a test reads and writes.
 ///
 /// Patterns have the syntax of `.gitignore` and are relative to the project. The last pattern that
-/// matches a file decides; a pattern that begins with `!` excludes. If there are no directories, and no
-/// patterns except excluding ones, all files that are not ignored are selected.
+/// matches a file decides; a pattern that begins with `!` excludes. If there are no directories,
+/// and no patterns except excluding ones, all files that are not ignored are selected.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct InputSpec {
     /// Patterns of input files. They match ignored files too.
@@ -66,8 +66,8 @@ impl Selection {
         Ok(Self { everything: false, directories: vec![], inputs, outputs: Patterns::default() })
     }
 
-    /// Returns whether the file at a path relative to the project is selected. `is_ignored` says whether
-    /// an ignore file excludes it.
+    /// Returns whether the file at a path relative to the project is selected. `is_ignored` says
+    /// whether an ignore file excludes it.
     pub fn includes(&self, path: &Path, is_ignored: bool) -> bool {
         let by_default = !is_ignored && (self.everything || is_below(path, &self.directories));
         self.inputs.decide(path).unwrap_or(by_default) && !self.outputs.match_path(path)
@@ -90,8 +90,8 @@ impl Selection {
         self.outputs.roots().filter(|root| !root.as_os_str().is_empty())
     }
 
-    /// Returns files and directories that together contain all selected files. An empty path means the
-    /// project itself.
+    /// Returns files and directories that together contain all selected files. An empty path means
+    /// the project itself.
     pub(crate) fn roots(&self) -> Vec<&Path> {
         if self.everything {
             vec![Path::new("")]
@@ -100,8 +100,8 @@ impl Selection {
         }
     }
 
-    /// Returns files and directories that together contain all files that are selected even if they are
-    /// ignored.
+    /// Returns files and directories that together contain all files that are selected even if they
+    /// are ignored.
     pub(crate) fn pattern_roots(&self) -> impl Iterator<Item = &Path> {
         self.inputs.roots()
     }
@@ -130,8 +130,8 @@ pub fn check_pattern(pattern: &str) -> Result<(), String> {
     }
 }
 
-/// Returns whether a path is at, above or below one of `roots`, which are sorted by their bytes: whether
-/// a walk that searches below the roots must visit it.
+/// Returns whether a path is at, above or below one of `roots`, which are sorted by their bytes:
+/// whether a walk that searches below the roots must visit it.
 pub(crate) fn is_on_the_way(path: &Path, roots: &[PathBuf]) -> bool {
     let below = [path_bytes(path), b"/"].concat();
     let next = roots.partition_point(|root| path_bytes(root) < below.as_slice());
@@ -151,8 +151,8 @@ fn without_dots(path: &Path) -> PathBuf {
 /// Compiled patterns in the syntax of `.gitignore`.
 #[derive(Debug, Clone, Default)]
 struct Patterns {
-    /// The paths that the patterns match with everything below, if all have the form `a/b` or `a/b/**`.
-    /// Comparing paths is much cheaper than matching globs.
+    /// The paths that the patterns match with everything below, if all have the form `a/b` or
+    /// `a/b/**`. Comparing paths is much cheaper than matching globs.
     plain: Vec<PathBuf>,
     /// The compiled globs, if a pattern has another form.
     globs: Option<Gitignore>,
@@ -183,13 +183,15 @@ impl Patterns {
         })
     }
 
-    /// Returns whether the patterns include or exclude a path. Returns `None` if no pattern matches.
+    /// Returns whether the patterns include or exclude a path. Returns `None` if no pattern
+    /// matches.
     fn decide(&self, path: &Path) -> Option<bool> {
         let Some(globs) = &self.globs else {
             return self.plain.iter().any(|plain| path.starts_with(plain)).then_some(true);
         };
         let path = Path::new("/").join(path);
-        // A pattern that matches a directory applies to the files in it, unless another one matches them.
+        // A pattern that matches a directory applies to the files in it, unless another one matches
+        // them.
         let decision = |(depth, path): (usize, &Path)| match globs.matched(path, depth > 0) {
             ignore::Match::Ignore(_) => Some(true),
             ignore::Match::Whitelist(_) => Some(false),
@@ -211,8 +213,8 @@ impl Patterns {
 /// The characters with a special meaning in patterns.
 const SPECIAL: &[char] = &['*', '?', '[', ']', '{', '}', '\\', '!', '#'];
 
-/// Returns the path that a pattern matches, if it matches exactly that path and everything below it. A
-/// pattern without an inner slash matches in every directory and is therefore not plain.
+/// Returns the path that a pattern matches, if it matches exactly that path and everything below
+/// it. A pattern without an inner slash matches in every directory and is therefore not plain.
 fn plain(pattern: &str) -> Option<PathBuf> {
     let path = pattern.strip_suffix("/**").unwrap_or(pattern);
     let inside = path.strip_prefix('/').unwrap_or(path);

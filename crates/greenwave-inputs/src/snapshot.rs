@@ -22,8 +22,8 @@ use crate::walk::{self, FoundFile, WalkRoots};
 const THREADS_MAX: usize = 8;
 /// Number of files that are worth one more thread.
 const FILES_PER_THREAD: usize = 64;
-/// Maximum number of hashed files whose manifest is assembled without another thread. It takes some tens
-/// of microseconds.
+/// Maximum number of hashed files whose manifest is assembled without another thread. It takes some
+/// tens of microseconds.
 const QUICK_FILES_MAX: usize = 100;
 
 /// The state of a test's inputs in a [`Snapshot`].
@@ -37,8 +37,8 @@ pub struct InputSnapshot {
 
 /// The files of a project at one moment.
 ///
-/// Creating a snapshot lists the project. Files are hashed when a manifest needs them; one that changes
-/// in between is reported by [`changed_while_read`](Self::changed_while_read).
+/// Creating a snapshot lists the project. Files are hashed when a manifest needs them; one that
+/// changes in between is reported by [`changed_while_read`](Self::changed_while_read).
 #[derive(Debug)]
 pub struct Snapshot {
     pub(crate) began: Instant,
@@ -109,7 +109,7 @@ impl SnapshotSource {
 }
 
 impl Snapshot {
-    /// Returns all files, with the entries of those that were hashed.
+    /// Returns all files, each with its entry if it was hashed.
     pub fn files(&self) -> impl Iterator<Item = (&FoundFile, Option<&Entry>)> {
         self.files.iter().zip(self.entries.iter().map(OnceLock::get))
     }
@@ -140,8 +140,8 @@ impl Snapshot {
         Ok(self.manifests[at].get_or_init(|| Manifest::new(lines, selection, &self.unexamined)).clone())
     }
 
-    /// Returns the manifest if assembling it takes less time than handing it to another thread: there are
-    /// few files, and all of them are hashed.
+    /// Returns the manifest if assembling it takes less time than handing it to another thread:
+    /// there are few files, and all of them are hashed.
     pub(crate) fn quick_manifest(&self, at: usize, selection: &Selection) -> Option<Manifest> {
         let candidates = self.candidates(selection);
         let is_quick = candidates.len() <= QUICK_FILES_MAX
@@ -207,7 +207,8 @@ impl Snapshot {
         itself.into_iter().chain(start..start + length).collect()
     }
 
-    /// Returns the entry of a file with the stamp that belongs to it, hashing the file if necessary.
+    /// Returns the entry of a file with the stamp that belongs to it, hashing the file if
+    /// necessary.
     fn entry(&self, at: usize) -> Result<(Entry, FileStamp), Error> {
         let file = &self.files[at];
         if let Some(entry) = self.entries[at].get() {

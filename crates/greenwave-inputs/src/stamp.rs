@@ -8,21 +8,23 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use crate::codec::Reader;
 
 /// Time after a change during which a timestamp is racy, by git's rule
-/// (<https://git-scm.com/docs/racy-git>). FAT counts time in steps of two seconds, most file systems in
-/// ticks of the kernel.
+/// (<https://git-scm.com/docs/racy-git>). FAT counts time in steps of two seconds, most file
+/// systems in ticks of the kernel.
 const RACY_WINDOW: Duration = Duration::from_secs(2);
 
-/// Upper bound of the granularity of timestamps on file systems that use the kernel's ticks, which take
-/// up to 10 ms. A file that was changed this long before an event may have been changed after it.
+/// Upper bound of the granularity of timestamps on file systems that use the kernel's ticks, which
+/// take up to 10 ms. A file that was changed this long before an event may have been changed after
+/// it.
 pub const CLOCK_TICK: Duration = Duration::from_millis(20);
 
-/// Several ticks of the kernel: the racy window of a file system with fine timestamps, within one run.
+/// Several ticks of the kernel: the racy window of a file system with fine timestamps, within one
+/// run.
 const FINE_RACY_WINDOW: Duration = Duration::from_millis(50);
 
 /// The identity, size, timestamps and mode of a file, as in the index of git.
 ///
-/// Every change of a file changes its stamp, unless the change is so quick that the timestamps do not
-/// advance. [`is_racy`](Self::is_racy) recognizes that case.
+/// Every change of a file changes its stamp, unless the change is so quick that the timestamps do
+/// not advance. [`is_racy`](Self::is_racy) recognizes that case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FileStamp {
     /// The number of the device.
@@ -33,8 +35,8 @@ pub struct FileStamp {
     pub size: u64,
     /// The time of the last change of the content, in nanoseconds since the Unix epoch.
     pub modified: i64,
-    /// The time of the last change of content or metadata, in nanoseconds since the Unix epoch. Programs
-    /// cannot set it.
+    /// The time of the last change of content or metadata, in nanoseconds since the Unix epoch.
+    /// Programs cannot set it.
     pub changed: i64,
     /// The type and permissions.
     pub mode: u32,
@@ -97,21 +99,21 @@ impl FileStamp {
         })
     }
 
-    /// Returns whether the file was changed so shortly before `at` that a later change could carry the
-    /// same timestamps: within two seconds. A timestamp in the future is racy. `at` is in nanoseconds
-    /// since the Unix epoch.
+    /// Returns whether the file was changed so shortly before `at` that a later change could carry
+    /// the same timestamps: within two seconds. A timestamp in the future is racy. `at` is in
+    /// nanoseconds since the Unix epoch.
     pub fn is_racy(&self, at: i64) -> bool {
         self.changed_within(RACY_WINDOW, at)
     }
 
-    /// Returns whether the timestamps are racy, judging by the granularity that this stamp shows. Suits
-    /// caches that live as long as one run; durable ones need [`is_racy`](Self::is_racy).
+    /// Returns whether the timestamps are racy, judging by the granularity that this stamp shows.
+    /// Suits caches that live as long as one run; durable ones need [`is_racy`](Self::is_racy).
     pub(crate) fn is_racy_within_run(&self, at: i64) -> bool {
         self.changed_within(if self.is_fine() { FINE_RACY_WINDOW } else { RACY_WINDOW }, at)
     }
 
-    /// Returns whether the file system counts time in ticks of at most 10 ms. Coarser ones produce whole
-    /// seconds or hundredths.
+    /// Returns whether the file system counts time in ticks of at most 10 ms. Coarser ones produce
+    /// whole seconds or hundredths.
     fn is_fine(&self) -> bool {
         const HUNDREDTH: i64 = 10_000_000;
         self.changed % HUNDREDTH != 0

@@ -10,9 +10,9 @@
 //! | | each entry: length of its path (4), path, device (8), inode (8), size (8), modified (8), changed (8), mode (4), kind (1), hash (32) |
 //! | 16 | the first bytes of BLAKE3 over everything before |
 //!
-//! A damaged file, or one of another version, counts as empty. If two processes save at the same time,
-//! the entries of one are lost. That is harmless: each entry is verified against its file when it is
-//! used.
+//! A damaged file, or one of another version, counts as empty. If two processes save at the same
+//! time, the entries of one are lost. That is harmless: each entry is verified against its file
+//! when it is used.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -51,14 +51,14 @@ impl StatCache {
         Self { entries: load_entries(file), ..Self::default() }
     }
 
-    /// Shares entries of absolute paths with other projects of the user, through a file. Toolchains are
-    /// large, and each new worktree would hash them again.
+    /// Shares entries of absolute paths with other projects of the user, through a file. Toolchains
+    /// are large, and each new worktree would hash them again.
     pub fn share_with(&mut self, file: &Path) {
         self.shared = Some(SharedFile { file: file.to_owned(), entries: None, new: Vec::new() });
     }
 
-    /// Returns the entry of the file at an absolute path, if this cache or the shared file has it with
-    /// this stamp.
+    /// Returns the entry of the file at an absolute path, if this cache or the shared file has it
+    /// with this stamp.
     pub fn lookup(&mut self, path: &Path, stamp: &FileStamp) -> Option<Entry> {
         if let Some(entry) = self.get(path, stamp) {
             return Some(entry);
@@ -94,14 +94,14 @@ impl StatCache {
         encode(&external.map(|(path, cached)| (path.clone(), *cached)).collect())
     }
 
-    /// Decodes what [`ProjectFiles::encode_external`](crate::ProjectFiles::encode_external) has returned.
-    /// Returns `None` if it is damaged.
+    /// Decodes what [`ProjectFiles::encode_external`](crate::ProjectFiles::encode_external) has
+    /// returned. Returns `None` if it is damaged.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         Some(Self { entries: decode(bytes)?, ..Self::default() })
     }
 
-    /// Saves the cache, and the new entries of absolute paths to the shared file. Does nothing if the
-    /// cache is unchanged.
+    /// Saves the cache, and the new entries of absolute paths to the shared file. Does nothing if
+    /// the cache is unchanged.
     ///
     /// # Errors
     /// [`Error::Io`] if the file cannot be written. The old content remains.

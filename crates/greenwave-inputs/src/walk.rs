@@ -13,12 +13,12 @@ use crate::codec::path_bytes;
 use crate::selection::{Selection, is_on_the_way};
 use crate::stamp::FileStamp;
 
-/// Names of files and directories that are never part of a project: the data of version control and of
-/// Greenwave. In a linked worktree, `.git` is a file whose content differs between worktrees.
+/// Names of files and directories that are never part of a project: the data of version control and
+/// of Greenwave. In a linked worktree, `.git` is a file whose content differs between worktrees.
 pub const ALWAYS_EXCLUDED: [&str; 4] = [".git", ".hg", ".jj", ".greenwave"];
 
-/// The file that tags a directory as a cache (<https://bford.info/cachedir/>) and its first bytes. Build
-/// directories such as cargo's `target` have it.
+/// The file that tags a directory as a cache (<https://bford.info/cachedir/>) and its first bytes.
+/// Build directories such as cargo's `target` have it.
 const CACHE_TAG: (&str, &[u8]) = ("CACHEDIR.TAG", b"Signature: 8a477f597d28d172789f06886806bc55");
 
 /// Names of the files that exclude others.
@@ -42,9 +42,10 @@ pub struct FoundFile {
 
 /// Lists the files that at least one selection may include.
 ///
-/// Version control's data and [cache directories](is_cache_directory) are skipped. Recognizing build
-/// directories by their tag and not by their name matters: `src/target/` may be source code. The result
-/// is sorted by the bytes of the paths, and may contain files that no selection includes.
+/// Version control's data and [cache directories](is_cache_directory) are skipped. Recognizing
+/// build directories by their tag and not by their name matters: `src/target/` may be source code.
+/// The result is sorted by the bytes of the paths, and may contain files that no selection
+/// includes.
 ///
 /// # Errors
 /// [`Error::Io`] with the directory that cannot be listed.
@@ -67,8 +68,8 @@ pub(crate) struct Listing {
     pub(crate) files: Vec<FoundFile>,
     /// The directories that were listed.
     pub(crate) directories: Vec<(PathBuf, FileStamp)>,
-    /// Paths that could not be examined because they are longer than the kernel accepts, without those
-    /// below another of them.
+    /// Paths that could not be examined because they are longer than the kernel accepts, without
+    /// those below another of them.
     pub(crate) unexamined: Vec<PathBuf>,
     /// The ignore files in the directories, with the stamps of the files that they resolve to.
     pub(crate) ignore_files: Vec<(PathBuf, FileStamp)>,
@@ -113,7 +114,7 @@ pub(crate) fn list_below(
 }
 
 impl Listing {
-    /// Adds the files of a walk that did not respect ignore files. Those that are new are ignored files.
+    /// Adds the files of a walk that did not respect ignore files. The new ones are ignored files.
     fn add_ignored(&mut self, all: Listing) {
         self.directories.extend(all.directories);
         self.directories.sort_unstable_by(|one, other| path_bytes(&one.0).cmp(path_bytes(&other.0)));
@@ -162,7 +163,8 @@ fn outermost<'a>(roots: impl Iterator<Item = &'a Path>) -> Arc<[PathBuf]> {
     sorted.dedup();
     let mut outermost: Vec<PathBuf> = Vec::with_capacity(sorted.len());
     for root in sorted {
-        // An ancestor is somewhere before a path, not just before it: `a-b` is between `a` and `a/b`.
+        // An ancestor is somewhere before a path, not just before it: `a-b` is between `a` and
+        // `a/b`.
         let is_below = root
             .ancestors()
             .skip(1)
@@ -211,7 +213,8 @@ struct Collectors<'a> {
     collected: &'a Mutex<Result<Listing, Error>>,
 }
 
-/// The files that one thread finds. They are added to those of the other threads when it is dropped.
+/// The files that one thread finds. They are added to those of the other threads when it is
+/// dropped.
 struct Collector<'a> {
     project: &'a Path,
     collected: &'a Mutex<Result<Listing, Error>>,

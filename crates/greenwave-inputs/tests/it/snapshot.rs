@@ -1,4 +1,4 @@
-//! Snapshots: which tests see which changes, and what is cached.
+//! Snapshots: visibility of changes, and caching.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 

@@ -177,7 +177,8 @@ impl Walk {
         Target::Directory
     }
 
-    /// Follows a link in `/proc`. The kernel resolves these to open files, regardless of their text.
+    /// Follows a link in `/proc`. The kernel resolves these to open files, regardless of their
+    /// text.
     fn follow_magic_link(&mut self) -> Target {
         match self.path.to_str().map(magic_link_target) {
             Some(Ok(Some(target))) => {
