@@ -1,136 +1,67 @@
-//! Which files a project had when it was last listed, so that it need not be listed again: a folder whose stamp is the same has the same names in it.
-//! Knows nothing of what files are for.
+//! A cache of directory listings, so that unchanged directories are not listed again: a directory
+//! whose stamp is unchanged contains the same names.
 //!
-//! One file, replaced as a whole. Integers are little-endian: magic `F5 47 57 54`, version (4), a hash of what was looked for (32), number of
-//! folders (4), number of files that say what is ignored (4), number of files (4); then each folder and each of those that say what is ignored: its path
-//! and its stamp; each file: its path and flags (1: a link, 2: ignored). A path is its length (4) and its bytes; a stamp is as in the index of hashes. At
-//! the end the first 16 bytes of BLAKE3 over all before.
+//! The cache is one file, replaced as a whole. Integers are little-endian: magic `F5 47 57 54`,
+//! version (4), a hash of the roots of the walk (32), number of directories (4), number of ignore
+//! files (4), number of files (4); then each directory and each ignore file: its path and its
+//! stamp; then each file: its path and flags (1: a link, 2: ignored). A path is its length (4) and
+//! its bytes; a stamp is as in the stat cache. The last 16 bytes are the first bytes of BLAKE3 over
+//! everything before.
 
 use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, openat, statat};
 
 use crate::Error;
-use crate::codec::{Reader, bytes, replace};
-use crate::stamp::{RACY, Stamp};
+use crate::codec::{Reader, path_bytes, replace_file};
+use crate::stamp::FileStamp;
 use crate::walk::{FoundFile, Listing, WalkRoots};
 
 const MAGIC: [u8; 4] = [0xF5, b'G', b'W', b'T'];
 const VERSION: u32 = 2;
 const CHECKSUM_BYTES: usize = 16;
-/// Threads that look at a large project's files, and how many files are worth one more.
+const LINK: u8 = 1;
+const IGNORED: u8 = 2;
+/// Maximum number of threads that read the stamps of a large project.
 const THREADS_MAX: usize = 4;
-const FILES_A_THREAD: usize = 1000;
+/// Number of files that are worth one more thread.
+const FILES_PER_THREAD: usize = 1000;
 
-/// A listing that can be checked.
+/// The listing of a project at an earlier time.
 #[derive(Debug)]
 pub struct DirCache {
-    wanted: [u8; 32],
-    folders: Vec<(PathBuf, Stamp)>,
-    /// Files that say what is ignored.
-    ignores: Vec<(PathBuf, Stamp)>,
-    files: Vec<Known>,
+    roots_digest: [u8; 32],
+    directories: Vec<(PathBuf, FileStamp)>,
+    ignore_files: Vec<(PathBuf, FileStamp)>,
+    files: Vec<CachedFile>,
     is_saved: bool,
-    /// Whether it can be believed in later runs as well.
-    lasts: bool,
+    /// Whether later runs can trust the stamps.
+    is_durable: bool,
 }
 
 #[derive(Debug)]
-struct Known {
+struct CachedFile {
     path: PathBuf,
     is_link: bool,
     is_ignored: bool,
 }
 
+/// Directories and ignore files of a project whose stamps later runs can trust.
+#[derive(Debug, Clone)]
+pub struct DurableDirectories {
+    /// The directories that were listed, relative to the project.
+    pub directories: Vec<(PathBuf, FileStamp)>,
+    /// The ignore files (`.gitignore`, `.ignore`) in them, with the stamps of the files that they
+    /// resolve to.
+    pub ignore_files: Vec<(PathBuf, FileStamp)>,
+}
+
 impl DirCache {
-    /// What was listed at a moment, unless a folder was so young then that it could change again without its stamp changing.
-    pub fn of(listing: &Listing, roots: &WalkRoots, at: i64) -> Option<Self> {
-        // What cannot be looked at cannot be checked either.
-        if !listing.left_out.is_empty() {
-            return None;
-        }
-        let stamps = || listing.folders.iter().chain(&listing.ignores).map(|(_, stamp)| stamp);
-        if !stamps().all(|stamp| stamp.rested_by_steps(at)) {
-            return None;
-        }
-        let lasts = stamps().all(|stamp| stamp.rested(RACY, at));
-        let known = |file: &FoundFile| Known {
-            path: file.path.clone(),
-            is_link: file.is_link,
-            is_ignored: file.is_ignored,
-        };
-        Some(Self {
-            wanted: hash(roots),
-            folders: listing.folders.clone(),
-            ignores: listing.ignores.clone(),
-            files: listing.files.iter().map(known).collect(),
-            is_saved: false,
-            lasts,
-        })
-    }
-
-    /// The folders, and the files that say what is ignored, with their stamps, if these can be believed in later runs as well.
-    pub fn lasting(&self) -> Option<Listing> {
-        let lasting =
-            || Listing { folders: self.folders.clone(), ignores: self.ignores.clone(), ..Listing::default() };
-        self.lasts.then(lasting)
-    }
-
-    /// The files with their stamps of now; `None` if anything says that there may be others.
-    pub fn check(&self, project: &Path, roots: &WalkRoots) -> Option<Vec<FoundFile>> {
-        if self.wanted != hash(roots) {
-            return None;
-        }
-        let folder =
-            openat(CWD, project, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok()?;
-        let stamp = |path: &Path| {
-            let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-            statat(&folder, path, AtFlags::SYMLINK_NOFOLLOW).ok().map(|stat| Stamp::of_stat(&stat))
-        };
-        let is_same = |(path, known): &(PathBuf, Stamp)| {
-            let stat = statat(&folder, path, AtFlags::empty());
-            stat.is_ok_and(|stat| Stamp::of_stat(&stat) == *known)
-        };
-        if !self.ignores.iter().all(is_same) {
-            return None;
-        }
-        let folders =
-            |part: &[(PathBuf, Stamp)]| part.iter().all(|(path, known)| stamp(path).as_ref() == Some(known));
-        let files = |part: &[Known]| -> Option<Vec<FoundFile>> {
-            let found = |known: &Known| {
-                let stamp = stamp(&known.path)?;
-                (stamp.is_link() == known.is_link).then(|| FoundFile {
-                    path: known.path.clone(),
-                    stamp,
-                    is_link: known.is_link,
-                    is_ignored: known.is_ignored,
-                })
-            };
-            part.iter().map(found).collect()
-        };
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = processors.min(THREADS_MAX).min(self.files.len() / FILES_A_THREAD).max(1);
-        let share = |count: usize| count.div_ceil(threads).max(1);
-        let mut folder_parts = self.folders.chunks(share(self.folders.len()));
-        let mut file_parts = self.files.chunks(share(self.files.len()));
-        let work = |part: (&[(PathBuf, Stamp)], &[Known])| if folders(part.0) { files(part.1) } else { None };
-        std::thread::scope(|scope| {
-            let mut next =
-                || (folder_parts.next().unwrap_or_default(), file_parts.next().unwrap_or_default());
-            let mine = next();
-            let others: Vec<_> =
-                (1..threads).map(|_| next()).map(|part| scope.spawn(move || work(part))).collect();
-            let mut all = work(mine)?;
-            for other in others {
-                all.extend(other.join().ok().flatten()?);
-            }
-            Some(all)
-        })
-    }
-
-    /// What an earlier run saved.
+    /// Loads a cache that an earlier run has saved. Returns `None` if the file does not exist or is
+    /// damaged.
     pub fn load(file: &Path) -> Option<Self> {
         let bytes = std::fs::read(file).ok()?;
         let (body, checksum) = bytes.split_at_checked(bytes.len().checked_sub(CHECKSUM_BYTES)?)?;
@@ -141,57 +72,164 @@ impl DirCache {
         if reader.array()? != MAGIC || u32::from_le_bytes(reader.array()?) != VERSION {
             return None;
         }
-        let wanted = reader.array()?;
-        let folder_count = u32::from_le_bytes(reader.array()?) as usize;
-        let ignore_count = u32::from_le_bytes(reader.array()?) as usize;
+        let roots_digest = reader.array()?;
+        let directory_count = u32::from_le_bytes(reader.array()?) as usize;
+        let ignore_file_count = u32::from_le_bytes(reader.array()?) as usize;
         let file_count = u32::from_le_bytes(reader.array()?) as usize;
-        let (mut folders, mut ignores, mut files) = (Vec::new(), Vec::new(), Vec::new());
-        for _ in 0..folder_count {
-            folders.push((path(&mut reader)?, Stamp::read(&mut reader)?));
+        let (mut directories, mut ignore_files, mut files) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..directory_count {
+            directories.push((path(&mut reader)?, FileStamp::decode(&mut reader)?));
         }
-        for _ in 0..ignore_count {
-            ignores.push((path(&mut reader)?, Stamp::read(&mut reader)?));
+        for _ in 0..ignore_file_count {
+            ignore_files.push((path(&mut reader)?, FileStamp::decode(&mut reader)?));
         }
         for _ in 0..file_count {
             let path = path(&mut reader)?;
             let [flags] = reader.array()?;
-            files.push(Known { path, is_link: flags & LINK != 0, is_ignored: flags & IGNORED != 0 });
+            files.push(CachedFile { path, is_link: flags & LINK != 0, is_ignored: flags & IGNORED != 0 });
         }
-        Some(Self { wanted, folders, ignores, files, is_saved: true, lasts: true })
+        Some(Self { roots_digest, directories, ignore_files, files, is_saved: true, is_durable: true })
     }
 
+    /// Creates a cache from a listing that was made at `at`. Returns `None` if a stamp was racy
+    /// then, or if paths could not be examined.
+    pub(crate) fn of(listing: &Listing, roots: &WalkRoots, at: i64) -> Option<Self> {
+        if !listing.unexamined.is_empty() {
+            return None;
+        }
+        let mut stamps = listing.directories.iter().chain(&listing.ignore_files).map(|(_, stamp)| stamp);
+        if stamps.clone().any(|stamp| stamp.is_racy_within_run(at)) {
+            return None;
+        }
+        let cached = |file: &FoundFile| CachedFile {
+            path: file.path.clone(),
+            is_link: file.is_link,
+            is_ignored: file.is_ignored,
+        };
+        Some(Self {
+            roots_digest: digest(roots),
+            directories: listing.directories.clone(),
+            ignore_files: listing.ignore_files.clone(),
+            files: listing.files.iter().map(cached).collect(),
+            is_saved: false,
+            is_durable: !stamps.any(|stamp| stamp.is_racy(at)),
+        })
+    }
+
+    /// Returns the directories and ignore files if later runs can trust their stamps.
+    pub(crate) fn durable_directories(&self) -> Option<DurableDirectories> {
+        let directories = || DurableDirectories {
+            directories: self.directories.clone(),
+            ignore_files: self.ignore_files.clone(),
+        };
+        self.is_durable.then(directories)
+    }
+
+    /// Returns the files with their current stamps, or `None` if a file may have been created,
+    /// removed or replaced by a link since the listing.
+    pub(crate) fn refresh(&self, project: &Path, roots: &WalkRoots) -> Option<Vec<FoundFile>> {
+        if self.roots_digest != digest(roots) {
+            return None;
+        }
+        let project = Project::open(project)?;
+        let is_unchanged = |(path, cached): &(PathBuf, FileStamp)| {
+            project.stamp(path, AtFlags::empty()).as_ref() == Some(cached)
+        };
+        if !self.ignore_files.iter().all(is_unchanged) {
+            return None;
+        }
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = processors.min(THREADS_MAX).min(self.files.len() / FILES_PER_THREAD).max(1);
+        let share = |count: usize| count.div_ceil(threads).max(1);
+        let mut directories = self.directories.chunks(share(self.directories.len()));
+        let mut files = self.files.chunks(share(self.files.len()));
+        let project = &project;
+        std::thread::scope(|scope| {
+            let mut next = || (directories.next().unwrap_or_default(), files.next().unwrap_or_default());
+            let first = next();
+            let others: Vec<_> = (1..threads)
+                .map(|_| next())
+                .map(|(directories, files)| scope.spawn(move || project.refresh(directories, files)))
+                .collect();
+            let mut all = project.refresh(first.0, first.1)?;
+            for other in others {
+                all.extend(other.join().ok().flatten()?);
+            }
+            Some(all)
+        })
+    }
+
+    /// Saves the cache if it is new and durable.
+    ///
     /// # Errors
-    /// [`Error::Io`] if the file cannot be written. The old one stays.
-    pub fn save(&mut self, file: &Path) -> Result<(), Error> {
-        if self.is_saved || !self.lasts {
+    /// [`Error::Io`] if the file cannot be written. The old content remains.
+    pub(crate) fn save(&mut self, file: &Path) -> Result<(), Error> {
+        if self.is_saved || !self.is_durable {
             return Ok(());
         }
-        let mut out = Vec::with_capacity(64 * (self.folders.len() + self.files.len()) + 64);
+        let mut out = Vec::with_capacity(64 * (self.directories.len() + self.files.len()) + 64);
         out.extend_from_slice(&MAGIC);
         out.extend_from_slice(&VERSION.to_le_bytes());
-        out.extend_from_slice(&self.wanted);
-        out.extend_from_slice(&(self.folders.len() as u32).to_le_bytes());
-        out.extend_from_slice(&(self.ignores.len() as u32).to_le_bytes());
+        out.extend_from_slice(&self.roots_digest);
+        out.extend_from_slice(&(self.directories.len() as u32).to_le_bytes());
+        out.extend_from_slice(&(self.ignore_files.len() as u32).to_le_bytes());
         out.extend_from_slice(&(self.files.len() as u32).to_le_bytes());
-        for (path, stamp) in self.folders.iter().chain(&self.ignores) {
+        for (path, stamp) in self.directories.iter().chain(&self.ignore_files) {
             put_path(&mut out, path);
-            stamp.write(&mut out);
+            stamp.encode(&mut out);
         }
-        for known in &self.files {
-            put_path(&mut out, &known.path);
-            let flag = |is: bool, flag: u8| if is { flag } else { 0 };
-            out.push(flag(known.is_link, LINK) | flag(known.is_ignored, IGNORED));
+        for file in &self.files {
+            put_path(&mut out, &file.path);
+            let flag = |is_set: bool, flag: u8| if is_set { flag } else { 0 };
+            out.push(flag(file.is_link, LINK) | flag(file.is_ignored, IGNORED));
         }
         let checksum = blake3::hash(&out);
         out.extend_from_slice(&checksum.as_bytes()[..CHECKSUM_BYTES]);
-        replace(file, &out)?;
+        replace_file(file, &out)?;
         self.is_saved = true;
         Ok(())
     }
 }
 
-const LINK: u8 = 1;
-const IGNORED: u8 = 2;
+/// The mode in which the project is opened. On Linux it needs no permission to list the directory.
+#[cfg(target_os = "linux")]
+const ACCESS: OFlags = OFlags::PATH;
+#[cfg(not(target_os = "linux"))]
+const ACCESS: OFlags = OFlags::RDONLY;
+
+/// An open project directory, relative to which stamps are read.
+struct Project(OwnedFd);
+
+impl Project {
+    fn open(project: &Path) -> Option<Self> {
+        let flags = ACCESS | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        openat(CWD, project, flags, Mode::empty()).ok().map(Self)
+    }
+
+    fn stamp(&self, path: &Path, flags: AtFlags) -> Option<FileStamp> {
+        let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+        statat(&self.0, path, flags).ok().map(|stat| FileStamp::from_stat(&stat))
+    }
+
+    /// Returns the files with their current stamps, or `None` if a directory has changed, a file is
+    /// missing, or a file was replaced by a link or a link by a file.
+    fn refresh(&self, directories: &[(PathBuf, FileStamp)], files: &[CachedFile]) -> Option<Vec<FoundFile>> {
+        let stamp = |path: &Path| self.stamp(path, AtFlags::SYMLINK_NOFOLLOW);
+        if !directories.iter().all(|(path, cached)| stamp(path).as_ref() == Some(cached)) {
+            return None;
+        }
+        let found = |file: &CachedFile| {
+            let stamp = stamp(&file.path)?;
+            (stamp.is_link() == file.is_link).then(|| FoundFile {
+                path: file.path.clone(),
+                stamp,
+                is_link: file.is_link,
+                is_ignored: file.is_ignored,
+            })
+        };
+        files.iter().map(found).collect()
+    }
+}
 
 fn path(reader: &mut Reader<'_>) -> Option<PathBuf> {
     let length = u32::from_le_bytes(reader.array()?) as usize;
@@ -199,16 +237,16 @@ fn path(reader: &mut Reader<'_>) -> Option<PathBuf> {
 }
 
 fn put_path(out: &mut Vec<u8>, path: &Path) {
-    out.extend_from_slice(&(bytes(path).len() as u32).to_le_bytes());
-    out.extend_from_slice(bytes(path));
+    out.extend_from_slice(&(path_bytes(path).len() as u32).to_le_bytes());
+    out.extend_from_slice(path_bytes(path));
 }
 
-fn hash(roots: &WalkRoots) -> [u8; 32] {
+fn digest(roots: &WalkRoots) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();
     for roots in [&roots.all, &roots.patterns] {
         hasher.update(&(roots.len() as u64).to_le_bytes());
         for root in roots.iter() {
-            hasher.update(&(bytes(root).len() as u64).to_le_bytes()).update(bytes(root));
+            hasher.update(&(path_bytes(root).len() as u64).to_le_bytes()).update(path_bytes(root));
         }
     }
     *hasher.finalize().as_bytes()

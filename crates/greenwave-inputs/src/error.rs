@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-/// The state of input files could not be determined.
+/// Error of determining the state of input files.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -34,22 +34,10 @@ pub enum Error {
     },
 }
 
-fn of_test(test: &Option<String>) -> String {
-    test.as_ref().map(|test| format!(" of test `{test}`")).unwrap_or_default()
-}
-
 impl Error {
-    pub(crate) fn io(
-        operation: &'static str,
-        path: impl Into<PathBuf>,
-    ) -> impl FnOnce(std::io::Error) -> Self {
-        let path = path.into();
-        move |source| Error::Io { operation, path, source }
-    }
-
-    /// Names the test that an invalid pattern belongs to.
+    /// Names the test that an invalid pattern belongs to. Other errors are returned unchanged.
     #[must_use]
-    pub fn of_test(self, name: &str) -> Self {
+    pub fn for_test(self, name: &str) -> Self {
         match self {
             Error::InvalidPattern { pattern, source, .. } => {
                 Error::InvalidPattern { test: Some(name.to_owned()), pattern, source }
@@ -57,4 +45,16 @@ impl Error {
             other => other,
         }
     }
+
+    pub(crate) fn io(
+        operation: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Error::Io { operation, path, source }
+    }
+}
+
+fn of_test(test: &Option<String>) -> String {
+    test.as_ref().map(|test| format!(" of test `{test}`")).unwrap_or_default()
 }

@@ -1,5 +1,4 @@
-//! The state of files at one moment: what identifies each, and which of a project's files there are. Knows nothing of tests, commands or
-//! results.
+//! Manifests: the input files of a project at one moment, with a content hash of each.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
@@ -7,89 +6,83 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use crate::codec::bytes;
+use crate::codec::path_bytes;
 use crate::selection::{InputSpec, Selection};
-use crate::stamp::Stamp;
+use crate::stamp::FileStamp;
 use crate::{Error, walk};
 
-/// Input files by relative path, with what identifies each.
+/// The input files of a project, with a content hash of each.
+///
+/// Two manifests are equal if they list the same paths with the same [entries](Entry). Timestamps
+/// do not matter. Cloning is cheap.
 #[derive(Debug, Clone)]
 pub struct Manifest {
     lines: Arc<[ManifestLine]>,
-    /// The first that may be one of them, and cannot be looked at.
-    left_out: Option<Arc<Path>>,
+    unexamined: Option<Arc<Path>>,
     digest: Arc<OnceLock<[u8; 32]>>,
 }
 
 /// One file of a manifest.
 #[derive(Debug, Clone)]
 pub struct ManifestLine {
+    /// The path relative to the project.
     pub path: PathBuf,
+    /// The kind and content hash.
     pub entry: Entry,
-    pub stamp: Stamp,
+    /// The metadata at the time when the content was read.
+    pub stamp: FileStamp,
 }
 
-/// What identifies one input file.
+/// The kind and content hash of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Entry {
-    /// Whether it may be executed, or is a symbolic link.
+    /// The kind of file.
     pub kind: EntryKind,
-    /// BLAKE3 of its content. Of a symbolic link: of its target's text, and of the content of the file that it leads to, if it does.
+    /// The BLAKE3 hash of the content. For a symbolic link: of the text of the link, and of the
+    /// entry of the file at its end, if it leads to one.
     pub hash: [u8; 32],
 }
 
-/// The kinds of input files that are told apart.
+/// The kinds of input files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum EntryKind {
     /// A regular file.
-    Plain = 0,
+    Regular = 0,
     /// A regular file that its owner may execute.
     Executable = 1,
     /// A symbolic link.
-    Link = 2,
+    Symlink = 2,
 }
 
 impl EntryKind {
-    /// The kind with this number, as it stands in keys and records.
+    /// Returns the kind with a number (0 to 2), as stored in keys and records.
     pub fn from_number(number: u8) -> Option<Self> {
-        [EntryKind::Plain, EntryKind::Executable, EntryKind::Link]
+        [EntryKind::Regular, EntryKind::Executable, EntryKind::Symlink]
             .into_iter()
             .find(|kind| *kind as u8 == number)
     }
 }
 
 impl Manifest {
-    /// Files that a selection has, of a listing that could not look at some.
-    pub fn new(mut lines: Vec<ManifestLine>, selection: &Selection, left_out: &[PathBuf]) -> Self {
-        lines.sort_by(|one, other| bytes(&one.path).cmp(bytes(&other.path)));
-        let left_out =
-            left_out.iter().find(|path| selection.may_have(path)).map(|path| path.as_path().into());
-        Self { lines: lines.into(), left_out, digest: Arc::default() }
-    }
-
-    /// Below which path there may be files that belong here and could not be looked at.
-    pub fn left_out(&self) -> Option<&Path> {
-        self.left_out.as_deref()
-    }
-
-    /// Reads the state of all files of a project that its ignore files do not name; there may be none.
+    /// Reads all files of a project that its ignore files do not exclude.
+    ///
+    /// Blocks while it lists and hashes the files. [`ProjectFiles`](crate::ProjectFiles) avoids
+    /// most of that work when manifests are taken repeatedly.
     ///
     /// # Errors
-    /// [`Error::Io`] with the file that cannot be read.
+    /// [`Error::Io`] with the file or directory that cannot be read.
     pub fn of_project(project: &Path) -> Result<Self, Error> {
         Self::collect(project, &Selection::everything())
     }
 
-    /// Reads the state of a test's inputs in a project's folder.
+    /// Reads the files of a project that a specification selects. The result may be empty.
     ///
-    /// Files that the project's ignore files name count only where a pattern names them. Version control's own
-    /// files and folders tagged as caches are left out always.
-    ///
-    /// There may be none: what a test reads may not have been written yet.
+    /// Ignored files are included only if a pattern matches them. The directories of version
+    /// control and directories tagged as caches are always excluded.
     ///
     /// # Errors
-    /// [`Error::InvalidPattern`], or [`Error::Io`] with the file that cannot be read.
+    /// [`Error::InvalidPattern`], or [`Error::Io`] with the file or directory that cannot be read.
     pub fn read(project: &Path, spec: &InputSpec) -> Result<Self, Error> {
         Self::collect(project, &Selection::of(spec)?)
     }
@@ -98,69 +91,82 @@ impl Manifest {
         let mut lines = Vec::new();
         let listing = walk::list(project, &[selection])?;
         for found in listing.files {
-            if selection.has(&found.path, found.is_ignored) {
+            if selection.includes(&found.path, found.is_ignored) {
                 let (entry, stamp) = Entry::read(&project.join(&found.path), found.is_link)?;
                 lines.push(ManifestLine { path: found.path, entry, stamp });
             }
         }
-        Ok(Self::new(lines, selection, &listing.left_out))
+        Ok(Self::new(lines, selection, &listing.unexamined))
     }
 
-    /// The files in the order of their paths' bytes.
+    /// Creates a manifest of files that a selection includes. `unexamined` are the paths that the
+    /// listing could not examine.
+    pub(crate) fn new(mut lines: Vec<ManifestLine>, selection: &Selection, unexamined: &[PathBuf]) -> Self {
+        lines.sort_by(|one, other| path_bytes(&one.path).cmp(path_bytes(&other.path)));
+        let unexamined =
+            unexamined.iter().find(|path| selection.may_include(path)).map(|path| path.as_path().into());
+        Self { lines: lines.into(), unexamined, digest: Arc::default() }
+    }
+
+    /// Returns a path at or below which the selection may include files that could not be examined,
+    /// because their paths are longer than the kernel accepts.
+    pub fn unexamined(&self) -> Option<&Path> {
+        self.unexamined.as_deref()
+    }
+
+    /// Returns the files in the order of the bytes of their paths.
     pub fn files(&self) -> impl ExactSizeIterator<Item = (&Path, Entry)> {
         self.lines.iter().map(|line| (line.path.as_path(), line.entry))
     }
 
-    /// Whether it is this very one.
-    pub fn is_same(&self, other: &Self) -> bool {
+    /// Returns the number of files.
+    pub fn len(&self) -> usize {
+        self.lines.len()
+    }
+
+    /// Returns whether the manifest lists no file.
+    pub fn is_empty(&self) -> bool {
+        self.lines.is_empty()
+    }
+
+    /// Returns whether both are clones of one manifest.
+    pub fn ptr_eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.lines, &other.lines)
     }
 
-    pub fn lines(&self) -> &[ManifestLine] {
-        &self.lines
-    }
-
+    /// Returns the line of a path.
     pub fn get(&self, path: &Path) -> Option<&ManifestLine> {
-        let at = self.lines.binary_search_by(|line| bytes(&line.path).cmp(bytes(path))).ok()?;
+        let at = self.lines.binary_search_by(|line| path_bytes(&line.path).cmp(path_bytes(path))).ok()?;
         Some(&self.lines[at])
     }
 
-    /// The first file that is not the same in the other manifest, or is missing in one of them.
-    pub fn first_difference<'a>(&'a self, other: &'a Self) -> Option<&'a Path> {
-        self.differ_by(other, |one, other| one.entry == other.entry)
-    }
-
-    /// The first file that has been touched between the two: what was changed and changed back is found by its stamp.
+    /// Returns the first file that was changed, created, removed or touched between two manifests.
+    /// A file that was changed and changed back is recognized by its stamp.
     pub fn first_touched<'a>(&'a self, later: &'a Self) -> Option<&'a Path> {
-        self.differ_by(later, |one, other| one.entry == other.entry && one.stamp == other.stamp)
-    }
-
-    fn differ_by<'a>(
-        &'a self,
-        other: &'a Self,
-        same: impl Fn(&ManifestLine, &ManifestLine) -> bool,
-    ) -> Option<&'a Path> {
-        if Arc::ptr_eq(&self.lines, &other.lines) {
+        if self.ptr_eq(later) {
             return None;
         }
-        let changed = self.lines.iter().find(|line| !other.get(&line.path).is_some_and(|it| same(line, it)));
-        let added = other.lines.iter().find(|line| self.get(&line.path).is_none());
-        let paths = changed.into_iter().chain(added).map(|line| line.path.as_path());
-        paths.min_by(|one, other| bytes(one).cmp(bytes(other)))
+        let is_same =
+            |one: &ManifestLine, other: &ManifestLine| one.entry == other.entry && one.stamp == other.stamp;
+        let changed =
+            self.lines.iter().find(|line| !later.get(&line.path).is_some_and(|it| is_same(line, it)));
+        let created = later.lines.iter().find(|line| self.get(&line.path).is_none());
+        let paths = changed.into_iter().chain(created).map(|line| line.path.as_path());
+        paths.min_by(|one, other| path_bytes(one).cmp(path_bytes(other)))
     }
 
-    /// A hash of all of it.
+    /// Returns the BLAKE3 hash of all paths and entries. It is computed once.
     pub fn digest(&self) -> &[u8; 32] {
         self.digest.get_or_init(|| {
             let mut hasher = blake3::Hasher::new();
             hasher.update(&(self.lines.len() as u64).to_le_bytes());
             for ManifestLine { path, entry, .. } in self.lines.iter() {
-                hasher.update(&(bytes(path).len() as u64).to_le_bytes()).update(bytes(path));
+                hasher.update(&(path_bytes(path).len() as u64).to_le_bytes()).update(path_bytes(path));
                 hasher.update(&[entry.kind as u8]).update(&entry.hash);
             }
-            // What is known of a project without it is not known of one with it.
-            if let Some(path) = &self.left_out {
-                hasher.update(bytes(path));
+            // Results of a project with unexamined files must not be found in one without.
+            if let Some(path) = &self.unexamined {
+                hasher.update(path_bytes(path));
             }
             *hasher.finalize().as_bytes()
         })
@@ -169,58 +175,71 @@ impl Manifest {
 
 impl PartialEq for Manifest {
     fn eq(&self, other: &Self) -> bool {
-        self.left_out == other.left_out && self.files().eq(other.files())
+        self.unexamined == other.unexamined && self.files().eq(other.files())
     }
 }
 
 impl Eq for Manifest {}
 
-/// How often a file is read again that changes while it is read.
+/// Maximum number of attempts to read a file that changes while it is read.
 const READS_MAX: u32 = 4;
 
 impl Entry {
-    /// Reads a file, or what a link says and leads to. The stamp belongs to what was read.
-    pub fn read(path: &Path, is_link: bool) -> Result<(Self, Stamp), Error> {
+    /// Reads a regular file, or a symbolic link and the file at its end. The stamp belongs to the
+    /// content that was read.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the file cannot be read, is not a regular file, or keeps changing.
+    pub fn read(path: &Path, is_link: bool) -> Result<(Self, FileStamp), Error> {
         let failed = || Error::io("read", path);
-        if is_link {
-            let stamp = Stamp::of(&fs::symlink_metadata(path).map_err(failed())?);
-            let target = fs::read_link(path).map_err(failed())?;
-            let mut hasher = blake3::Hasher::new();
-            hasher.update(&(bytes(&target).len() as u64).to_le_bytes()).update(bytes(&target));
-            // A link that leads nowhere, in a circle, or to a folder is known by its text alone.
-            if let Ok((entry, _)) = hash_file(path, 0) {
-                hasher.update(&[entry.kind as u8]).update(&entry.hash);
-            }
-            return Ok((Self { kind: EntryKind::Link, hash: *hasher.finalize().as_bytes() }, stamp));
+        if !is_link {
+            return hash_regular_file(path, libc::O_NOFOLLOW).map_err(failed());
         }
-        hash_file(path, libc::O_NOFOLLOW).map_err(failed())
+        let stamp = FileStamp::from_metadata(&fs::symlink_metadata(path).map_err(failed())?);
+        let target = fs::read_link(path).map_err(failed())?;
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&(path_bytes(&target).len() as u64).to_le_bytes()).update(path_bytes(&target));
+        // A dangling link, a circle of links or a link to a directory is identified by its text
+        // alone.
+        if let Ok((entry, _)) = hash_file(path) {
+            hasher.update(&[entry.kind as u8]).update(&entry.hash);
+        }
+        Ok((Self { kind: EntryKind::Symlink, hash: *hasher.finalize().as_bytes() }, stamp))
     }
 }
 
-/// Reads a regular file and what belongs to its content. Never waits for a pipe or a device.
-pub fn hash_file(path: &Path, flags: i32) -> io::Result<(Entry, Stamp)> {
+/// Hashes a regular file, following symbolic links. Never waits for a pipe or a device.
+///
+/// # Errors
+/// The error of the operating system. Files that are not regular, and files that change during four
+/// attempts to read them, are errors as well.
+pub fn hash_file(path: &Path) -> io::Result<(Entry, FileStamp)> {
+    hash_regular_file(path, 0)
+}
+
+fn hash_regular_file(path: &Path, flags: i32) -> io::Result<(Entry, FileStamp)> {
     let mut buffer = Vec::new();
     for _ in 0..READS_MAX {
         let mut file = OpenOptions::new().read(true).custom_flags(flags | libc::O_NONBLOCK).open(path)?;
         let before = file.metadata()?;
         if !before.is_file() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
         }
-        let stamp = Stamp::of(&before);
-        let hash = hash(&mut file, stamp.size, &mut buffer)?;
-        if Stamp::of(&file.metadata()?) == stamp {
-            let kind = if stamp.mode & 0o100 != 0 { EntryKind::Executable } else { EntryKind::Plain };
+        let stamp = FileStamp::from_metadata(&before);
+        let hash = hash_content(&mut file, stamp.size, &mut buffer)?;
+        if FileStamp::from_metadata(&file.metadata()?) == stamp {
+            let kind = if stamp.mode & 0o100 != 0 { EntryKind::Executable } else { EntryKind::Regular };
             return Ok((Entry { kind, hash }, stamp));
         }
     }
-    Err(io::Error::new(io::ErrorKind::ResourceBusy, "it changes all the time"))
+    Err(io::Error::new(io::ErrorKind::ResourceBusy, "the file changes while it is read"))
 }
 
-fn hash(file: &mut File, size: u64, buffer: &mut Vec<u8>) -> io::Result<[u8; 32]> {
+/// Hashes the content of a file. Reads up to 1 MiB at once and the rest in small parts.
+fn hash_content(file: &mut File, size: u64, buffer: &mut Vec<u8>) -> io::Result<[u8; 32]> {
     const WHOLE_BYTES_MAX: u64 = 1 << 20;
     buffer.clear();
     buffer.reserve(usize::try_from(size.min(WHOLE_BYTES_MAX)).unwrap_or(0) + 1);
-    // A file that fits is read in one go; a large one is never held whole.
     file.by_ref().take(WHOLE_BYTES_MAX).read_to_end(buffer)?;
     let mut hasher = blake3::Hasher::new();
     hasher.update(buffer).update_reader(file)?;

@@ -1,4 +1,4 @@
-//! Which of a project's files a test's patterns and folders mean. Knows nothing of the files themselves.
+//! Decides which files of a project the patterns and directories of a specification select.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -6,95 +6,155 @@ use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use ignore::overrides::OverrideBuilder;
 
 use crate::Error;
-use crate::codec::bytes;
+use crate::codec::path_bytes;
 
-/// The files that a test may read, and those that it writes.
+/// A specification of the files of a project that a test reads and writes.
+///
+/// Patterns have the syntax of `.gitignore` and are relative to the project. The last pattern that
+/// matches a file decides; a pattern that begins with `!` excludes. If there are no directories,
+/// and no patterns except excluding ones, all files that are not ignored are selected.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct InputSpec {
+    /// Patterns of input files. They match ignored files too.
     pub inputs: Vec<String>,
+    /// Directories whose files are inputs unless they are ignored, relative to the project.
     pub directories: Vec<PathBuf>,
+    /// Patterns of files that the test writes. They are never inputs.
     pub outputs: Vec<String>,
 }
 
-/// A [`InputSpec`] made ready to be asked.
+/// A compiled [`InputSpec`].
 #[derive(Debug, Clone)]
 pub struct Selection {
     everything: bool,
-    folders: Vec<PathBuf>,
+    directories: Vec<PathBuf>,
     inputs: Patterns,
     outputs: Patterns,
 }
 
 impl Selection {
-    /// All files that are not ignored.
+    /// Selects all files that are not ignored.
     pub fn everything() -> Self {
-        Self { everything: true, folders: vec![], inputs: Patterns::default(), outputs: Patterns::default() }
+        Self {
+            everything: true,
+            directories: vec![],
+            inputs: Patterns::default(),
+            outputs: Patterns::default(),
+        }
     }
 
+    /// Compiles a specification.
+    ///
+    /// # Errors
+    /// [`Error::InvalidPattern`].
     pub fn of(spec: &InputSpec) -> Result<Self, Error> {
+        let has_only_exclusions = spec.inputs.iter().all(|pattern| pattern.starts_with('!'));
+        let mut directories: Vec<PathBuf> =
+            spec.directories.iter().map(|directory| without_dots(directory)).collect();
+        directories.sort_unstable_by(|one, other| path_bytes(one).cmp(path_bytes(other)));
         Ok(Self {
-            // Patterns that only exclude leave all the others.
-            everything: spec.inputs.iter().all(|pattern| pattern.starts_with('!'))
-                && spec.directories.is_empty(),
-            folders: sorted(spec.directories.iter().map(|folder| normal(folder)).collect()),
+            everything: has_only_exclusions && spec.directories.is_empty(),
+            directories,
             inputs: Patterns::new(&spec.inputs)?,
             outputs: Patterns::new(&spec.outputs)?,
         })
     }
 
-    /// What one pattern matches.
-    pub fn of_pattern(pattern: &str) -> Result<Self, Error> {
+    /// Compiles a single pattern.
+    pub(crate) fn of_pattern(pattern: &str) -> Result<Self, Error> {
         let inputs = Patterns::new(&[pattern.to_owned()])?;
-        Ok(Self { everything: false, folders: vec![], inputs, outputs: Patterns::default() })
+        Ok(Self { everything: false, directories: vec![], inputs, outputs: Patterns::default() })
     }
 
-    /// Whether the file at this relative path is one of them.
-    pub fn has(&self, path: &Path, is_ignored: bool) -> bool {
-        let plain = !is_ignored && (self.everything || is_below(path, &self.folders));
-        self.inputs.verdict(path).unwrap_or(plain) && !self.outputs.has(path)
+    /// Returns whether the file at a path relative to the project is selected. `is_ignored` says
+    /// whether an ignore file excludes it.
+    pub fn includes(&self, path: &Path, is_ignored: bool) -> bool {
+        let by_default = !is_ignored && (self.everything || is_below(path, &self.directories));
+        self.inputs.decide(path).unwrap_or(by_default) && !self.outputs.match_path(path)
     }
 
-    /// Whether files below a path that could not be looked at may be some of them.
-    pub fn may_have(&self, path: &Path) -> bool {
+    /// Returns whether files at or below a path that could not be examined may be selected.
+    pub(crate) fn may_include(&self, path: &Path) -> bool {
         let is_below = self.roots().into_iter().any(|root| path.starts_with(root));
-        is_below && self.inputs.verdict(path) != Some(false) && !self.outputs.has(path)
+        is_below && self.inputs.decide(path) != Some(false) && !self.outputs.match_path(path)
     }
 
-    /// Whether the test writes it.
-    pub fn writes(&self, path: &Path) -> bool {
-        self.outputs.has(path)
+    /// Returns whether a path matches the patterns of outputs.
+    pub fn is_output(&self, path: &Path) -> bool {
+        self.outputs.match_path(path)
     }
 
-    /// Folders and files below which everything lies that the test writes.
+    /// Returns files and directories that together contain all outputs, except patterns that match
+    /// anywhere in the project.
     pub fn output_roots(&self) -> impl Iterator<Item = &Path> {
         self.outputs.roots().filter(|root| !root.as_os_str().is_empty())
     }
 
-    /// Folders and files below which all of them lie. An empty path is the whole project.
-    pub fn roots(&self) -> Vec<&Path> {
-        match self.everything {
-            true => vec![Path::new("")],
-            false => self.folders.iter().map(PathBuf::as_path).chain(self.inputs.roots()).collect(),
+    /// Returns files and directories that together contain all selected files. An empty path means
+    /// the project itself.
+    pub(crate) fn roots(&self) -> Vec<&Path> {
+        if self.everything {
+            vec![Path::new("")]
+        } else {
+            self.directories.iter().map(PathBuf::as_path).chain(self.inputs.roots()).collect()
         }
     }
 
-    /// The same for those that count even if they are ignored.
-    pub fn pattern_roots(&self) -> impl Iterator<Item = &Path> {
+    /// Returns files and directories that together contain all files that are selected even if they
+    /// are ignored.
+    pub(crate) fn pattern_roots(&self) -> impl Iterator<Item = &Path> {
         self.inputs.roots()
     }
 }
 
-/// A relative path without its dots.
-fn normal(path: &Path) -> PathBuf {
+/// Checks the syntax of a pattern of an [`InputSpec`].
+///
+/// # Errors
+/// The mistake, as a lower-case fragment.
+pub fn check_pattern(pattern: &str) -> Result<(), String> {
+    let path = pattern.trim().trim_start_matches('!');
+    if path.trim_matches('/').is_empty() {
+        return Err("it matches no file; use `**` for every file of the project".to_owned());
+    }
+    if path.split('/').any(|part| part == "..") {
+        return Err("expected a path inside the project, without `..`".to_owned());
+    }
+    if plain(pattern).is_some() {
+        return Ok(());
+    }
+    let mut patterns = OverrideBuilder::new(".");
+    match patterns.add(pattern).and_then(|patterns| patterns.build()) {
+        Ok(_) => Ok(()),
+        Err(ignore::Error::Glob { err, .. }) => Err(err),
+        Err(other) => Err(other.to_string()),
+    }
+}
+
+/// Returns whether a path is at, above or below one of `roots`, which are sorted by their bytes:
+/// whether a walk that searches below the roots must visit it.
+pub(crate) fn is_on_the_way(path: &Path, roots: &[PathBuf]) -> bool {
+    let below = [path_bytes(path), b"/"].concat();
+    let next = roots.partition_point(|root| path_bytes(root) < below.as_slice());
+    is_below(path, roots) || roots.get(next).is_some_and(|root| path_bytes(root).starts_with(&below))
+}
+
+/// Returns whether a path is at or below one of `roots`, which are sorted by their bytes.
+fn is_below(path: &Path, roots: &[PathBuf]) -> bool {
+    let is_root = |path: &Path| roots.binary_search_by(|root| path_bytes(root).cmp(path_bytes(path))).is_ok();
+    !roots.is_empty() && path.ancestors().any(is_root)
+}
+
+fn without_dots(path: &Path) -> PathBuf {
     path.components().filter(|part| *part != Component::CurDir).collect()
 }
 
-/// Patterns in the syntax of `.gitignore`, where the last that matches decides.
+/// Compiled patterns in the syntax of `.gitignore`.
 #[derive(Debug, Clone, Default)]
 struct Patterns {
-    /// What all of them mean if they are of the plain kinds, `a/b` and `a/b/**`: everything at or below these.
+    /// The paths that the patterns match with everything below, if all have the form `a/b` or
+    /// `a/b/**`. Comparing paths is much cheaper than matching globs.
     plain: Vec<PathBuf>,
-    /// Otherwise, what the library makes of them.
+    /// The compiled globs, if a pattern has another form.
     globs: Option<Gitignore>,
     roots: Vec<PathBuf>,
 }
@@ -115,38 +175,46 @@ impl Patterns {
             globs.add_line(None, pattern).map_err(invalid(pattern))?;
         }
         let globs = globs.build().map_err(invalid(""))?;
-        let positive = patterns.iter().filter(|pattern| !pattern.starts_with('!'));
-        Ok(Self { plain: vec![], globs: Some(globs), roots: positive.map(|pattern| root(pattern)).collect() })
+        let including = patterns.iter().filter(|pattern| !pattern.starts_with('!'));
+        Ok(Self {
+            plain: vec![],
+            globs: Some(globs),
+            roots: including.map(|pattern| root(pattern)).collect(),
+        })
     }
 
-    /// Whether they include the path, or exclude it, or say nothing of it.
-    fn verdict(&self, path: &Path) -> Option<bool> {
+    /// Returns whether the patterns include or exclude a path. Returns `None` if no pattern
+    /// matches.
+    fn decide(&self, path: &Path) -> Option<bool> {
         let Some(globs) = &self.globs else {
             return self.plain.iter().any(|plain| path.starts_with(plain)).then_some(true);
         };
         let path = Path::new("/").join(path);
-        // What a pattern says of a folder holds for what is in it, unless another says otherwise of that.
-        let verdict = |(depth, path): (usize, &Path)| match globs.matched(path, depth > 0) {
+        // A pattern that matches a directory applies to the files in it, unless another one matches
+        // them.
+        let decision = |(depth, path): (usize, &Path)| match globs.matched(path, depth > 0) {
             ignore::Match::Ignore(_) => Some(true),
             ignore::Match::Whitelist(_) => Some(false),
             ignore::Match::None => None,
         };
-        path.ancestors().enumerate().find_map(verdict)
+        path.ancestors().enumerate().find_map(decision)
     }
 
-    fn has(&self, path: &Path) -> bool {
-        self.verdict(path) == Some(true)
+    fn match_path(&self, path: &Path) -> bool {
+        self.decide(path) == Some(true)
     }
 
+    /// Returns files and directories that together contain all paths that the patterns include.
     fn roots(&self) -> impl Iterator<Item = &Path> {
         self.roots.iter().map(PathBuf::as_path)
     }
 }
 
-/// Characters that make a pattern more than a path.
+/// The characters with a special meaning in patterns.
 const SPECIAL: &[char] = &['*', '?', '[', ']', '{', '}', '\\', '!', '#'];
 
-/// The path that a pattern means, if it means no more than that and what is below it. Without a slash inside, a pattern means any folder's.
+/// Returns the path that a pattern matches, if it matches exactly that path and everything below
+/// it. A pattern without an inner slash matches in every directory and is therefore not plain.
 fn plain(pattern: &str) -> Option<PathBuf> {
     let path = pattern.strip_suffix("/**").unwrap_or(pattern);
     let inside = path.strip_prefix('/').unwrap_or(path);
@@ -155,7 +223,7 @@ fn plain(pattern: &str) -> Option<PathBuf> {
     (is_anchored && is_path && inside.trim() == inside).then(|| PathBuf::from(inside))
 }
 
-/// The longest path that everything a pattern can match is at or below.
+/// Returns the longest path that contains everything that a pattern can match.
 fn root(pattern: &str) -> PathBuf {
     let inside = pattern.strip_prefix('/').unwrap_or(pattern);
     let end = inside.find(SPECIAL).unwrap_or(inside.len());
@@ -169,47 +237,47 @@ fn root(pattern: &str) -> PathBuf {
     }
 }
 
-/// Whether a text can be a pattern of a test's inputs; what is wrong with it otherwise.
-///
-/// # Errors
-/// The mistake in a few words.
-pub fn check_pattern(pattern: &str) -> Result<(), String> {
-    let path = pattern.trim().trim_start_matches('!');
-    if path.trim_matches('/').is_empty() {
-        return Err("it means no file; `**` means every file of the project".to_owned());
-    }
-    if path.split('/').any(|part| part == "..") {
-        return Err(
-            "a path inside the project is wanted, without `..`: what lies outside cannot be declared"
-                .to_owned(),
-        );
-    }
-    if plain(pattern).is_some() {
-        return Ok(());
-    }
-    let mut patterns = OverrideBuilder::new(".");
-    match patterns.add(pattern).and_then(|patterns| patterns.build()) {
-        Ok(_) => Ok(()),
-        Err(ignore::Error::Glob { err, .. }) => Err(err),
-        Err(other) => Err(other.to_string()),
-    }
-}
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
 
-/// By their bytes.
-fn sorted(mut paths: Vec<PathBuf>) -> Vec<PathBuf> {
-    paths.sort_unstable_by(|one, other| bytes(one).cmp(bytes(other)));
-    paths
-}
+    use super::{is_on_the_way, plain, root};
 
-/// Whether a path is at or below one of these, which are sorted by their bytes.
-fn is_below(path: &Path, roots: &[PathBuf]) -> bool {
-    let is_root = |path: &Path| roots.binary_search_by(|root| bytes(root).cmp(bytes(path))).is_ok();
-    !roots.is_empty() && path.ancestors().any(is_root)
-}
+    #[test]
+    fn roots_contain_everything_that_a_pattern_matches() {
+        for (pattern, expected_root, is_plain) in [
+            ("a/b", "a/b", true),
+            ("/a", "a", true),
+            ("a/b/**", "a/b", true),
+            ("a", "", false),
+            ("a/", "", false),
+            ("/a/", "a", false),
+            ("a/b/*.txt", "a/b", false),
+            ("a/b*/c", "a", false),
+            ("*.txt", "", false),
+            ("**/a/b", "", false),
+        ] {
+            assert_eq!(root(pattern), PathBuf::from(expected_root), "{pattern}");
+            assert_eq!(plain(pattern), is_plain.then(|| PathBuf::from(expected_root)), "{pattern}");
+        }
+    }
 
-/// Whether a path is at, above or below one of these, which are sorted by their bytes.
-pub fn is_on_the_way(path: &Path, roots: &[PathBuf]) -> bool {
-    let below = [bytes(path), b"/"].concat();
-    let next = roots.partition_point(|root| bytes(root) < below.as_slice());
-    is_below(path, roots) || roots.get(next).is_some_and(|root| bytes(root).starts_with(&below))
+    #[test]
+    fn walks_visit_paths_at_above_and_below_the_roots() {
+        // By bytes, `a-b` is between `a` and `a/b`.
+        let roots = ["a-b", "a/b", "c"].map(PathBuf::from);
+        for (path, expected) in [
+            ("a", true),
+            ("a/b", true),
+            ("a/b/c", true),
+            ("a-b/c", true),
+            ("a/c", false),
+            ("a-", false),
+            ("c/d", true),
+            ("d", false),
+        ] {
+            assert_eq!(is_on_the_way(Path::new(path), &roots), expected, "{path}");
+        }
+        assert!(!is_on_the_way(Path::new("a"), &[]));
+    }
 }

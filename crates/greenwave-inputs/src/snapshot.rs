@@ -1,321 +1,193 @@
-//! A project whose files are looked at again and again while its tests run: what has not changed is not read twice. Knows nothing of commands or
-//! results.
+//! A snapshot of the files of a project: its listing, and the content hashes that were needed.
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::Error;
-use crate::codec::{bytes, shortened};
+use crate::codec::path_bytes;
 use crate::dir_cache::DirCache;
 use crate::manifest::{Entry, Manifest, ManifestLine};
-use crate::observed::{ObjectExists, PathStates};
-use crate::selection::{InputSpec, Selection};
-use crate::stamp::{Stamp, now};
+use crate::path_states::{ObjectExists, PathStates};
+use crate::selection::Selection;
+use crate::stamp::{FileStamp, now_ns};
 use crate::stat_cache::StatCache;
-use crate::walk::{self, FoundFile, Listing, WalkRoots};
+use crate::walk::{self, FoundFile, WalkRoots};
 
-/// Threads that hash the files that are not known yet.
+/// Maximum number of threads that hash files.
 const THREADS_MAX: usize = 8;
-/// Files whose hashing is not worth a second thread.
-const FILES_A_THREAD: usize = 64;
-/// Files whose hashes are put together at once, some tens of microseconds.
+/// Number of files that are worth one more thread.
+const FILES_PER_THREAD: usize = 64;
+/// Maximum number of hashed files whose manifest is assembled without another thread. It takes some
+/// tens of microseconds.
 const QUICK_FILES_MAX: usize = 100;
-/// A look at the whole project costs at most this share of the time: one look waits for so many times what the last one took.
-const LOOKS_APART: u32 = 40;
-/// But nobody waits longer than this for a look, or than one takes.
-const APART_MAX: Duration = Duration::from_millis(500);
 
-/// A project's files, looked at as often as needed.
-#[derive(Debug)]
-pub struct ProjectFiles {
-    root: PathBuf,
-    index: Arc<Mutex<StatCache>>,
-    object_exists: ObjectExists,
-    selections: Arc<Vec<Selection>>,
-    /// Which of these each test has, by its name.
-    by_test: HashMap<String, usize>,
-    roots: WalkRoots,
-    tree: Arc<Mutex<Option<DirCache>>>,
-    /// The newest look.
-    newest: Mutex<Option<Arc<Snapshot>>>,
-    /// One look at a time, so that all who wait for one share the next.
-    looking: tokio::sync::Mutex<()>,
-    looks: AtomicUsize,
-    /// Tests that have not ended. While there are any, looks are kept apart.
-    running: watch::Sender<usize>,
-}
-
-/// The state of a test's inputs at some moment.
+/// The state of a test's inputs in a [`Snapshot`].
 #[derive(Debug, Clone)]
 pub struct InputSnapshot {
+    /// The declared inputs.
     pub inputs: Manifest,
-    /// Of whatever else it may look at.
+    /// The states of all other paths.
     pub states: Arc<PathStates>,
 }
 
-/// The files of a project at some moment.
+/// The files of a project at one moment.
+///
+/// Creating a snapshot lists the project. Files are hashed when a manifest needs them; one that
+/// changes in between is reported by [`changed_while_read`](Self::changed_while_read).
 #[derive(Debug)]
 pub struct Snapshot {
-    began: Instant,
-    took: Duration,
-    pub at: i64,
+    pub(crate) began: Instant,
+    pub(crate) took: Duration,
+    /// The time at which the listing began, in nanoseconds since the Unix epoch.
+    pub taken_at: i64,
     root: PathBuf,
-    index: Arc<Mutex<StatCache>>,
+    stat_cache: Arc<Mutex<StatCache>>,
     files: Vec<FoundFile>,
-    left_out: Vec<PathBuf>,
+    pub(crate) unexamined: Vec<PathBuf>,
+    /// The entries of `files`, as far as they are needed.
     entries: Vec<OnceLock<Entry>>,
     /// By selection.
     manifests: Vec<OnceLock<Manifest>>,
+    /// The states of paths outside the listing.
     pub states: Arc<PathStates>,
-    /// Whether a file was seen to change after it was listed.
-    has_changed: AtomicBool,
+    changed_while_read: AtomicBool,
 }
 
-impl ProjectFiles {
-    /// The project in a folder, for these tests.
-    ///
-    /// # Errors
-    /// [`Error::InvalidPattern`].
-    pub fn new(
-        root: &Path,
-        index: Arc<Mutex<StatCache>>,
-        tree: Option<DirCache>,
-        tests: impl IntoIterator<Item = (String, InputSpec)>,
-        object_exists: ObjectExists,
-    ) -> Result<Self, Error> {
-        let (mut selections, mut known, mut by_test) = (Vec::new(), HashMap::new(), HashMap::new());
-        for (test, spec) in tests {
-            let at = match known.get(&spec) {
-                Some(at) => *at,
-                None => {
-                    selections.push(Selection::of(&spec).map_err(|error| error.of_test(&test))?);
-                    known.insert(spec, selections.len() - 1);
-                    selections.len() - 1
-                }
-            };
-            by_test.insert(test, at);
-        }
-        let roots = WalkRoots::of(selections.iter());
-        Ok(Self {
-            root: root.to_owned(),
-            index,
-            object_exists,
-            selections: Arc::new(selections),
-            by_test,
-            roots,
-            tree: Arc::new(Mutex::new(tree)),
-            newest: Mutex::default(),
-            looking: tokio::sync::Mutex::default(),
-            looks: AtomicUsize::new(0),
-            running: watch::Sender::new(0),
+/// The parts of a project that all its snapshots share.
+#[derive(Debug, Clone)]
+pub(crate) struct SnapshotSource {
+    pub(crate) root: PathBuf,
+    pub(crate) stat_cache: Arc<Mutex<StatCache>>,
+    pub(crate) object_exists: ObjectExists,
+    pub(crate) roots: WalkRoots,
+    pub(crate) dir_cache: Arc<Mutex<Option<DirCache>>>,
+}
+
+impl SnapshotSource {
+    /// Takes a snapshot for a number of selections. Blocks.
+    pub(crate) fn take(&self, selections: usize) -> Result<Snapshot, Error> {
+        let (began, taken_at) = (Instant::now(), now_ns());
+        let (files, unexamined) = self.list(taken_at)?;
+        let entries: Vec<OnceLock<Entry>> = {
+            let stat_cache = self.stat_cache.lock();
+            // The hash of a link covers the file at its end, whose stamp is not the link's.
+            let cached =
+                |file: &FoundFile| (!file.is_link).then(|| stat_cache.get(&file.path, &file.stamp)).flatten();
+            files.iter().map(|file| cached(file).map_or_else(OnceLock::new, OnceLock::from)).collect()
+        };
+        let states = PathStates::new(&self.root, Arc::clone(&self.stat_cache), self.object_exists);
+        Ok(Snapshot {
+            began,
+            took: began.elapsed(),
+            taken_at,
+            root: self.root.clone(),
+            stat_cache: Arc::clone(&self.stat_cache),
+            files,
+            unexamined,
+            entries,
+            manifests: (0..selections).map(|_| OnceLock::new()).collect(),
+            states: Arc::new(states),
+            changed_while_read: AtomicBool::new(false),
         })
     }
 
-    pub fn root(&self) -> &Path {
-        &self.root
-    }
-
-    /// Saves what is known of files.
-    pub fn save(&self, index: &Path, tree: &Path) -> Result<(), Error> {
-        self.index.lock().save(index)?;
-        match self.tree.lock().as_mut() {
-            Some(known) => known.save(tree),
-            None => Ok(()),
+    /// Returns the files and the unexamined paths, from the directory cache if it is up to date.
+    fn list(&self, at: i64) -> Result<(Vec<FoundFile>, Vec<PathBuf>), Error> {
+        let mut dir_cache = self.dir_cache.lock();
+        if let Some(files) = dir_cache.as_ref().and_then(|cache| cache.refresh(&self.root, &self.roots)) {
+            return Ok((files, Vec::new()));
         }
-    }
-
-    /// What is known of files outside the project, as it is saved.
-    pub fn outside(&self) -> Vec<u8> {
-        self.index.lock().outside()
-    }
-
-    /// The folders of the newest look and the files in them that say what is ignored, if their stamps can be believed in later runs.
-    pub fn lasting(&self) -> Option<Listing> {
-        self.tree.lock().as_ref()?.lasting()
-    }
-
-    /// So many tests are about to run.
-    pub fn begin(&self, tests: usize) {
-        self.running.send_replace(tests);
-    }
-
-    /// One of them has ended.
-    pub fn end(&self) {
-        self.running.send_modify(|running| *running = running.saturating_sub(1));
-    }
-
-    /// How often the project was looked at.
-    pub fn looks(&self) -> usize {
-        self.looks.load(Ordering::Relaxed)
-    }
-
-    /// The newest look at the project, which may be the first.
-    pub async fn newest(&self) -> Result<Arc<Snapshot>, Error> {
-        let newest = self.newest.lock().clone();
-        match newest {
-            Some(newest) => Ok(newest),
-            None => self.look(Instant::now()).await,
-        }
-    }
-
-    /// A look that began after that moment.
-    pub async fn look(&self, after: Instant) -> Result<Arc<Snapshot>, Error> {
-        let _turn = self.looking.lock().await;
-        let newest = self.newest.lock().clone();
-        if let Some(newest) = newest {
-            if newest.began >= after {
-                return Ok(newest);
-            }
-            let apart = (newest.took * LOOKS_APART).min(APART_MAX.max(newest.took));
-            let mut running = self.running.subscribe();
-            tokio::select! {
-                () = tokio::time::sleep_until(newest.began + apart) => {}
-                // Nobody is held up by a look any more.
-                _ = running.wait_for(|running| *running == 0) => {}
-            }
-        }
-        let (root, index) = (self.root.clone(), Arc::clone(&self.index));
-        let object_exists = self.object_exists;
-        let (roots, tree, selections) = (self.roots.clone(), Arc::clone(&self.tree), self.selections.len());
-        let snapshot = Arc::new(
-            blocking(move || Snapshot::take(root, index, object_exists, &roots, &tree, selections)).await?,
-        );
-        if self.looks.fetch_add(1, Ordering::Relaxed) == 0 {
-            for path in &snapshot.left_out {
-                tracing::warn!(
-                    "{} is left out with all below: its path is too long to be looked at",
-                    shortened(path)
-                );
-            }
-        }
-        *self.newest.lock() = Some(Arc::clone(&snapshot));
-        Ok(snapshot)
-    }
-
-    /// A test's inputs in a snapshot.
-    pub async fn moment(&self, snapshot: &Arc<Snapshot>, test: &str) -> Result<InputSnapshot, Error> {
-        let moment = |inputs| InputSnapshot { inputs, states: Arc::clone(&snapshot.states) };
-        let Some(at) = self.by_test.get(test).copied() else {
-            return Err(Error::UnknownTest { test: test.to_owned() });
-        };
-        if let Some(known) = snapshot.manifests[at].get() {
-            return Ok(moment(known.clone()));
-        }
-        if let Some(known) = snapshot.quick_manifest(at, &self.selections[at]) {
-            return Ok(moment(known));
-        }
-        let (of, selections) = (Arc::clone(snapshot), Arc::clone(&self.selections));
-        let inputs = blocking(move || of.manifest(at, &selections[at])).await?;
-        Ok(moment(inputs))
-    }
-
-    /// The inputs of all these tests, hashed by several threads where they are not known. Blocks.
-    pub fn read_all(&self, snapshot: &Snapshot) -> Result<(), Error> {
-        snapshot.hash(&self.selections)?;
-        for (at, selection) in self.selections.iter().enumerate() {
-            // What cannot be read is told by the tests that need it; the others can do without.
-            let _ = snapshot.manifest(at, selection);
-        }
-        Ok(())
-    }
-
-    /// The first of a test's patterns that no file matches.
-    pub fn unmatched<'t>(&self, snapshot: &Snapshot, patterns: &'t [String]) -> Option<&'t str> {
-        let matches = |pattern: &&String| match Selection::of_pattern(pattern) {
-            Ok(selection) => snapshot.candidates(&selection).into_iter().any(|at| {
-                let file = &snapshot.files[at];
-                selection.has(&file.path, file.is_ignored)
-            }),
-            Err(_) => true,
-        };
-        let mut positive = patterns.iter().filter(|pattern| !pattern.starts_with('!'));
-        positive.find(|pattern| !matches(pattern)).map(String::as_str)
+        let listing = walk::list_below(&self.root, &self.roots)?;
+        *dir_cache = DirCache::of(&listing, &self.roots, at);
+        Ok((listing.files, listing.unexamined))
     }
 }
 
 impl Snapshot {
-    fn take(
-        root: PathBuf,
-        index: Arc<Mutex<StatCache>>,
-        object_exists: ObjectExists,
-        roots: &WalkRoots,
-        tree: &Mutex<Option<DirCache>>,
-        selections: usize,
-    ) -> Result<Self, Error> {
-        let (began, at) = (Instant::now(), now());
-        let mut tree = tree.lock();
-        let (files, left_out) = match tree.as_ref().and_then(|tree| tree.check(&root, roots)) {
-            Some(files) => (files, Vec::new()),
-            None => {
-                let listing = walk::list_below(&root, roots)?;
-                *tree = DirCache::of(&listing, roots, at);
-                (listing.files, listing.left_out)
-            }
-        };
-        drop(tree);
-        let entries: Vec<OnceLock<Entry>> = {
-            let index = index.lock();
-            let known =
-                |file: &FoundFile| (!file.is_link).then(|| index.get(&file.path, &file.stamp)).flatten();
-            files.iter().map(|file| known(file).map_or_else(OnceLock::new, OnceLock::from)).collect()
-        };
-        let states = Arc::new(PathStates::new(&root, Arc::clone(&index), object_exists));
-        Ok(Self {
-            began,
-            took: began.elapsed(),
-            at,
-            root,
-            index,
-            files,
-            left_out,
-            entries,
-            manifests: (0..selections).map(|_| OnceLock::new()).collect(),
-            states,
-            has_changed: AtomicBool::new(false),
-        })
-    }
-
-    /// All files, with what identifies those that were read.
+    /// Returns all files, each with its entry if it was hashed.
     pub fn files(&self) -> impl Iterator<Item = (&FoundFile, Option<&Entry>)> {
         self.files.iter().zip(self.entries.iter().map(OnceLock::get))
     }
 
-    pub fn has_changed(&self) -> bool {
-        self.has_changed.load(Ordering::Relaxed)
+    /// Returns whether a file was changed after it was listed and before it was hashed.
+    pub fn changed_while_read(&self) -> bool {
+        self.changed_while_read.load(Ordering::Relaxed)
     }
 
-    fn manifest(&self, at: usize, selection: &Selection) -> Result<Manifest, Error> {
-        if let Some(known) = self.manifests[at].get() {
-            return Ok(known.clone());
+    /// Returns the manifest of the selection with index `at`, if it was assembled before.
+    pub(crate) fn cached_manifest(&self, at: usize) -> Option<Manifest> {
+        self.manifests[at].get().cloned()
+    }
+
+    /// Returns the manifest of the selection with index `at`, hashing files if necessary.
+    pub(crate) fn manifest(&self, at: usize, selection: &Selection) -> Result<Manifest, Error> {
+        if let Some(cached) = self.cached_manifest(at) {
+            return Ok(cached);
         }
         let mut lines = Vec::new();
         for at in self.candidates(selection) {
             let file = &self.files[at];
-            if selection.has(&file.path, file.is_ignored) {
+            if selection.includes(&file.path, file.is_ignored) {
                 let (entry, stamp) = self.entry(at)?;
                 lines.push(ManifestLine { path: file.path.clone(), entry, stamp });
             }
         }
-        Ok(self.manifests[at].get_or_init(|| Manifest::new(lines, selection, &self.left_out)).clone())
+        Ok(self.manifests[at].get_or_init(|| Manifest::new(lines, selection, &self.unexamined)).clone())
     }
 
-    /// The same, if it is done in less time than it takes to have another thread do it: nothing is read from a disk.
-    fn quick_manifest(&self, at: usize, selection: &Selection) -> Option<Manifest> {
+    /// Returns the manifest if assembling it takes less time than handing it to another thread:
+    /// there are few files, and all of them are hashed.
+    pub(crate) fn quick_manifest(&self, at: usize, selection: &Selection) -> Option<Manifest> {
         let candidates = self.candidates(selection);
         let is_quick = candidates.len() <= QUICK_FILES_MAX
             && candidates.iter().all(|at| self.entries[*at].get().is_some());
         is_quick.then(|| self.manifest(at, selection).ok()).flatten()
     }
 
-    /// The files at or below a selection's roots.
+    /// Returns whether a selection includes a file.
+    pub(crate) fn has_match(&self, selection: &Selection) -> bool {
+        self.candidates(selection).into_iter().any(|at| {
+            let file = &self.files[at];
+            selection.includes(&file.path, file.is_ignored)
+        })
+    }
+
+    /// Hashes all files that a selection includes, by several threads if there are many. Files that
+    /// cannot be read are skipped; the manifests that need them return the error.
+    pub(crate) fn hash(&self, selections: &[Selection]) {
+        if self.entries.iter().all(|entry| entry.get().is_some()) {
+            return;
+        }
+        let mut unhashed: Vec<usize> = Vec::new();
+        for selection in selections {
+            let is_wanted = |at: &usize| {
+                let file = &self.files[*at];
+                self.entries[*at].get().is_none() && selection.includes(&file.path, file.is_ignored)
+            };
+            unhashed.extend(self.candidates(selection).into_iter().filter(is_wanted));
+        }
+        unhashed.sort_unstable();
+        unhashed.dedup();
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = processors.min(THREADS_MAX).min(unhashed.len() / FILES_PER_THREAD).max(1);
+        let next = AtomicUsize::new(0);
+        let work = || {
+            while let Some(at) = unhashed.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let _ = self.entry(*at);
+            }
+        };
+        std::thread::scope(|scope| {
+            (1..threads).for_each(|_| drop(scope.spawn(work)));
+            work();
+        });
+    }
+
+    /// Returns the indices of the files at or below the roots of a selection.
     fn candidates(&self, selection: &Selection) -> Vec<usize> {
         let mut at: Vec<usize> = selection.roots().into_iter().flat_map(|root| self.below(root)).collect();
         at.sort_unstable();
@@ -327,15 +199,17 @@ impl Snapshot {
         if root.as_os_str().is_empty() {
             return (0..self.files.len()).collect();
         }
-        let first = self.files.partition_point(|file| bytes(&file.path) < bytes(root));
+        let first = self.files.partition_point(|file| path_bytes(&file.path) < path_bytes(root));
         let itself = self.files.get(first).filter(|file| file.path == root).map(|_| first);
-        let inside = [bytes(root), b"/"].concat();
-        let start = self.files.partition_point(|file| bytes(&file.path) < inside.as_slice());
-        let length = self.files[start..].partition_point(|file| bytes(&file.path).starts_with(&inside));
+        let inside = [path_bytes(root), b"/"].concat();
+        let start = self.files.partition_point(|file| path_bytes(&file.path) < inside.as_slice());
+        let length = self.files[start..].partition_point(|file| path_bytes(&file.path).starts_with(&inside));
         itself.into_iter().chain(start..start + length).collect()
     }
 
-    fn entry(&self, at: usize) -> Result<(Entry, Stamp), Error> {
+    /// Returns the entry of a file with the stamp that belongs to it, hashing the file if
+    /// necessary.
+    fn entry(&self, at: usize) -> Result<(Entry, FileStamp), Error> {
         let file = &self.files[at];
         if let Some(entry) = self.entries[at].get() {
             return Ok((*entry, file.stamp));
@@ -343,59 +217,13 @@ impl Snapshot {
         let path = self.root.join(&file.path);
         let (entry, stamp) = Entry::read(&path, file.is_link)?;
         if stamp != file.stamp {
-            self.has_changed.store(true, Ordering::Relaxed);
-            // Changed since it was listed: the stamp that belongs to the content is the one that counts.
+            self.changed_while_read.store(true, Ordering::Relaxed);
             return Ok((entry, stamp));
         }
         if !file.is_link {
-            self.index.lock().put(&file.path, stamp, entry, self.at);
+            self.stat_cache.lock().insert(&file.path, stamp, entry, self.taken_at);
         }
         let _ = self.entries[at].set(entry);
         Ok((entry, stamp))
-    }
-
-    /// Hashes what is not known, by several threads if there is much of it.
-    fn hash(&self, selections: &[Selection]) -> Result<(), Error> {
-        if self.entries.iter().all(|entry| entry.get().is_some()) {
-            return Ok(());
-        }
-        let mut unknown: Vec<usize> = Vec::new();
-        for selection in selections {
-            let wanted = |at: &usize| {
-                let file = &self.files[*at];
-                self.entries[*at].get().is_none() && selection.has(&file.path, file.is_ignored)
-            };
-            unknown.extend(self.candidates(selection).into_iter().filter(wanted));
-        }
-        unknown.sort_unstable();
-        unknown.dedup();
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = processors.min(THREADS_MAX).min(unknown.len() / FILES_A_THREAD).max(1);
-        let next = AtomicUsize::new(0);
-        let work = || loop {
-            match unknown.get(next.fetch_add(1, Ordering::Relaxed)) {
-                None => return Ok(()),
-                // What cannot be read is told when it is needed.
-                Some(at) => drop(self.entry(*at)),
-            }
-        };
-        std::thread::scope(|scope| {
-            let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
-            let mine: Result<(), Error> = work();
-            for other in others {
-                if let Err(panic) = other.join() {
-                    std::panic::resume_unwind(panic);
-                }
-            }
-            mine
-        })
-    }
-}
-
-/// Runs blocking file access on a thread where blocking is allowed.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
 }

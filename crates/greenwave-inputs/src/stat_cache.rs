@@ -1,6 +1,6 @@
-//! The hashes of files by their stamps, kept between runs: what has not changed is not read again. Knows nothing of projects.
+//! A cache of content hashes by file stamp, so that unchanged files are not read again.
 //!
-//! One file, replaced as a whole. Integers are little-endian:
+//! The cache is one file, replaced as a whole. Integers are little-endian:
 //!
 //! | bytes | field |
 //! | --- | --- |
@@ -8,10 +8,11 @@
 //! | 4 | version, 1 |
 //! | 4 | number of entries |
 //! | | each entry: length of its path (4), path, device (8), inode (8), size (8), modified (8), changed (8), mode (4), kind (1), hash (32) |
-//! | 16 | the first bytes of BLAKE3 over all before |
+//! | 16 | the first bytes of BLAKE3 over everything before |
 //!
-//! What is damaged, or of another version, is as good as empty. Two processes that save at once keep what one of them knew: every entry stands for
-//! itself, and is checked against the file when it is used.
+//! A damaged file, or one of another version, counts as empty. If two processes save at the same
+//! time, the entries of one are lost. That is harmless: each entry is verified against its file
+//! when it is used.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -20,120 +21,95 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::Error;
-use crate::codec::{Reader, replace};
+use crate::codec::{Reader, path_bytes, replace_file};
 use crate::manifest::{Entry, EntryKind};
-use crate::stamp::{RACY, Stamp};
+use crate::stamp::FileStamp;
 
 const MAGIC: [u8; 4] = [0xF5, b'G', b'W', b'I'];
 const VERSION: u32 = 1;
 const CHECKSUM_BYTES: usize = 16;
-/// More files than that are not remembered.
+/// Maximum number of entries. Files beyond it are not cached.
 const ENTRIES_MAX: usize = 1 << 20;
-/// The same for what projects share, which then begins anew.
-const SHARED_MAX: usize = 100_000;
+/// Maximum number of entries in a shared file, which is emptied when it is full.
+const SHARED_ENTRIES_MAX: usize = 100_000;
 
-/// Hashes by path and stamp.
+type Entries = HashMap<PathBuf, (FileStamp, Entry)>;
+
+/// Content hashes by path and [`FileStamp`].
+///
+/// Paths are relative to a project, or absolute for files outside of it.
 #[derive(Debug, Default)]
 pub struct StatCache {
-    entries: HashMap<PathBuf, (Stamp, Entry)>,
+    entries: Entries,
     is_changed: bool,
-    /// What all projects of a user know of files by their absolute paths: tool chains are large, and each new work tree would read them anew.
-    shared: Option<Shared>,
-}
-
-/// Read only when a file is not known here.
-#[derive(Debug)]
-struct Shared {
-    file: PathBuf,
-    entries: Option<HashMap<PathBuf, (Stamp, Entry)>>,
-    /// Paths that nobody knew.
-    new: Vec<PathBuf>,
-}
-
-impl Shared {
-    fn read(file: &Path) -> HashMap<PathBuf, (Stamp, Entry)> {
-        fs::read(file).ok().and_then(|bytes| decode(&bytes)).unwrap_or_default()
-    }
-
-    /// Adds what is new to what others have saved meanwhile.
-    fn save(&mut self, known: &HashMap<PathBuf, (Stamp, Entry)>) -> Result<(), Error> {
-        if self.new.is_empty() {
-            return Ok(());
-        }
-        let mut entries = Self::read(&self.file);
-        if entries.len() + self.new.len() > SHARED_MAX {
-            entries.clear();
-        }
-        let new = self.new.iter().filter_map(|path| known.get_key_value(path));
-        entries.extend(new.map(|(path, entry)| (path.clone(), *entry)));
-        replace(&self.file, &encode(&entries))?;
-        self.new.clear();
-        Ok(())
-    }
+    shared: Option<SharedFile>,
 }
 
 impl StatCache {
-    /// What an earlier run saved; empty if there is nothing that verifies.
+    /// Loads a cache from a file. Returns an empty cache if the file does not exist or is damaged.
     pub fn load(file: &Path) -> Self {
-        Self { entries: Shared::read(file), ..Self::default() }
+        Self { entries: load_entries(file), ..Self::default() }
     }
 
-    /// Knows as well what is in this file, which several projects share.
-    pub fn share(&mut self, file: &Path) {
-        self.shared = Some(Shared { file: file.to_owned(), entries: None, new: Vec::new() });
+    /// Shares entries of absolute paths with other projects of the user, through a file. Toolchains
+    /// are large, and each new worktree would hash them again.
+    pub fn share_with(&mut self, file: &Path) {
+        self.shared = Some(SharedFile { file: file.to_owned(), entries: None, new: Vec::new() });
     }
 
-    /// What identifies the file at an absolute path, if its stamp says that it is known here or to others.
-    pub fn find(&mut self, path: &Path, stamp: &Stamp) -> Option<Entry> {
-        if let Some(known) = self.get(path, stamp) {
-            return Some(known);
+    /// Returns the entry of the file at an absolute path, if this cache or the shared file has it
+    /// with this stamp.
+    pub fn lookup(&mut self, path: &Path, stamp: &FileStamp) -> Option<Entry> {
+        if let Some(entry) = self.get(path, stamp) {
+            return Some(entry);
         }
-        let shared = self.shared.as_mut()?;
-        let file = &shared.file;
-        let entries = shared.entries.get_or_insert_with(|| Shared::read(file));
-        let (_, entry) = entries.get(path).filter(|(known, _)| known == stamp)?;
-        let entry = *entry;
+        let entry = self.shared.as_mut()?.lookup(path, stamp)?;
         self.entries.insert(path.to_owned(), (*stamp, entry));
         self.is_changed = true;
         Some(entry)
     }
 
-    /// What identifies the file, if its stamp says that it is known.
-    pub fn get(&self, path: &Path, stamp: &Stamp) -> Option<Entry> {
-        self.entries.get(path).filter(|(known, _)| known == stamp).map(|(_, entry)| *entry)
+    /// Returns the entry of a file, if this cache has it with this stamp.
+    pub(crate) fn get(&self, path: &Path, stamp: &FileStamp) -> Option<Entry> {
+        self.entries.get(path).filter(|(cached, _)| cached == stamp).map(|(_, entry)| *entry)
     }
 
-    /// Takes note of what was read at a moment, unless the file was so young then that it could change again without its stamp changing.
-    pub fn put(&mut self, path: &Path, stamp: Stamp, entry: Entry, at: i64) {
-        if stamp.rested(RACY, at) && (self.entries.len() < ENTRIES_MAX || self.entries.contains_key(path)) {
-            self.entries.insert(path.to_owned(), (stamp, entry));
-            self.is_changed = true;
-            if let Some(shared) = self.shared.as_mut().filter(|_| path.is_absolute()) {
-                shared.new.push(path.to_owned());
-            }
+    /// Inserts the entry of a file that was read at `at`, in nanoseconds since the Unix epoch. Does
+    /// nothing if the stamp is [racy](FileStamp::is_racy) or the cache is full.
+    pub fn insert(&mut self, path: &Path, stamp: FileStamp, entry: Entry, at: i64) {
+        let has_space = self.entries.len() < ENTRIES_MAX || self.entries.contains_key(path);
+        if stamp.is_racy(at) || !has_space {
+            return;
+        }
+        self.entries.insert(path.to_owned(), (stamp, entry));
+        self.is_changed = true;
+        if let Some(shared) = self.shared.as_mut().filter(|_| path.is_absolute()) {
+            shared.new.push(path.to_owned());
         }
     }
 
-    /// What is known of files outside the project, as it is saved.
-    pub fn outside(&self) -> Vec<u8> {
-        let outside = self.entries.iter().filter(|(path, _)| path.is_absolute());
-        encode(&outside.map(|(path, known)| (path.clone(), *known)).collect())
+    /// Encodes the entries of absolute paths, for [`decode`](Self::decode).
+    pub(crate) fn encode_external(&self) -> Vec<u8> {
+        let external = self.entries.iter().filter(|(path, _)| path.is_absolute());
+        encode(&external.map(|(path, cached)| (path.clone(), *cached)).collect())
     }
 
-    /// What was saved; `None` if it does not verify.
+    /// Decodes what [`ProjectFiles::encode_external`](crate::ProjectFiles::encode_external) has
+    /// returned. Returns `None` if it is damaged.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         Some(Self { entries: decode(bytes)?, ..Self::default() })
     }
 
-    /// Saves what has been learned, for the next run.
+    /// Saves the cache, and the new entries of absolute paths to the shared file. Does nothing if
+    /// the cache is unchanged.
     ///
     /// # Errors
-    /// [`Error::Io`] if the file cannot be written. The old one stays.
+    /// [`Error::Io`] if the file cannot be written. The old content remains.
     pub fn save(&mut self, file: &Path) -> Result<(), Error> {
         if !self.is_changed {
             return Ok(());
         }
-        replace(file, &encode(&self.entries))?;
+        replace_file(file, &encode(&self.entries))?;
         self.is_changed = false;
         match &mut self.shared {
             Some(shared) => shared.save(&self.entries),
@@ -142,16 +118,54 @@ impl StatCache {
     }
 }
 
-fn encode(entries: &HashMap<PathBuf, (Stamp, Entry)>) -> Vec<u8> {
+/// A file of entries that several projects use.
+#[derive(Debug)]
+struct SharedFile {
+    file: PathBuf,
+    /// Loaded by the first lookup that the cache itself cannot answer.
+    entries: Option<Entries>,
+    /// Paths that were inserted since the last save.
+    new: Vec<PathBuf>,
+}
+
+impl SharedFile {
+    fn lookup(&mut self, path: &Path, stamp: &FileStamp) -> Option<Entry> {
+        let file = &self.file;
+        let entries = self.entries.get_or_insert_with(|| load_entries(file));
+        entries.get(path).filter(|(cached, _)| cached == stamp).map(|(_, entry)| *entry)
+    }
+
+    /// Adds the new entries to the file, which other processes may have changed meanwhile.
+    fn save(&mut self, cached: &Entries) -> Result<(), Error> {
+        if self.new.is_empty() {
+            return Ok(());
+        }
+        let mut entries = load_entries(&self.file);
+        if entries.len() + self.new.len() > SHARED_ENTRIES_MAX {
+            entries.clear();
+        }
+        let new = self.new.iter().filter_map(|path| cached.get_key_value(path));
+        entries.extend(new.map(|(path, entry)| (path.clone(), *entry)));
+        replace_file(&self.file, &encode(&entries))?;
+        self.new.clear();
+        Ok(())
+    }
+}
+
+fn load_entries(file: &Path) -> Entries {
+    fs::read(file).ok().and_then(|bytes| decode(&bytes)).unwrap_or_default()
+}
+
+fn encode(entries: &Entries) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(12 + entries.len() * 128 + CHECKSUM_BYTES);
     bytes.extend_from_slice(&MAGIC);
     bytes.extend_from_slice(&VERSION.to_le_bytes());
     bytes.extend_from_slice(&(entries.len() as u32).to_le_bytes());
     for (path, (stamp, entry)) in entries {
-        let path = path.as_os_str().as_bytes();
+        let path = path_bytes(path);
         bytes.extend_from_slice(&(path.len() as u32).to_le_bytes());
         bytes.extend_from_slice(path);
-        stamp.write(&mut bytes);
+        stamp.encode(&mut bytes);
         bytes.push(entry.kind as u8);
         bytes.extend_from_slice(&entry.hash);
     }
@@ -160,7 +174,7 @@ fn encode(entries: &HashMap<PathBuf, (Stamp, Entry)>) -> Vec<u8> {
     bytes
 }
 
-fn decode(bytes: &[u8]) -> Option<HashMap<PathBuf, (Stamp, Entry)>> {
+fn decode(bytes: &[u8]) -> Option<Entries> {
     let (body, checksum) = bytes.split_at_checked(bytes.len().checked_sub(CHECKSUM_BYTES)?)?;
     if blake3::hash(body).as_bytes()[..CHECKSUM_BYTES] != *checksum {
         return None;
@@ -174,7 +188,7 @@ fn decode(bytes: &[u8]) -> Option<HashMap<PathBuf, (Stamp, Entry)>> {
     for _ in 0..count {
         let length = u32::from_le_bytes(reader.array()?) as usize;
         let path = PathBuf::from(OsStr::from_bytes(reader.take(length)?));
-        let stamp = Stamp::read(&mut reader)?;
+        let stamp = FileStamp::decode(&mut reader)?;
         let [kind] = reader.array()?;
         let entry = Entry { kind: EntryKind::from_number(kind)?, hash: reader.array()? };
         entries.insert(path, (stamp, entry));
@@ -186,44 +200,40 @@ fn decode(bytes: &[u8]) -> Option<HashMap<PathBuf, (Stamp, Entry)>> {
 mod tests {
     use super::*;
 
-    const FOREVER: i64 = i64::MAX;
+    const LATER: i64 = i64::MAX;
 
-    fn stamp(size: u64) -> Stamp {
-        Stamp { device: 1, inode: 2, size, modified: 3, changed: 4, mode: 5 }
+    fn stamp(size: u64) -> FileStamp {
+        FileStamp { device: 1, inode: 2, size, modified: 3, changed: 4, mode: 5 }
     }
 
     fn entry(byte: u8) -> Entry {
-        Entry { kind: EntryKind::Plain, hash: [byte; 32] }
+        Entry { kind: EntryKind::Regular, hash: [byte; 32] }
     }
 
     #[test]
-    fn projects_share_what_they_know_of_files_outside() {
-        let folder = tempfile::tempdir().expect("there is room");
-        let path = |name: &str| folder.path().join(name);
+    fn projects_share_entries_of_absolute_paths() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = |name: &str| directory.path().join(name);
         let open = |name: &str| {
-            let mut index = StatCache::load(&path(name));
-            index.share(&path("shared"));
-            index
+            let mut cache = StatCache::load(&path(name));
+            cache.share_with(&path("shared"));
+            cache
         };
         let (mut one, mut two) = (open("one"), open("two"));
-        one.put(Path::new("/tool"), stamp(1), entry(1), FOREVER);
-        one.put(Path::new("inside"), stamp(1), entry(2), FOREVER);
-        two.put(Path::new("/other"), stamp(1), entry(3), FOREVER);
+        one.insert(Path::new("/tool"), stamp(1), entry(1), LATER);
+        one.insert(Path::new("inside"), stamp(1), entry(2), LATER);
+        two.insert(Path::new("/other"), stamp(1), entry(3), LATER);
         one.save(&path("one")).expect("saved");
         two.save(&path("two")).expect("saved");
         let mut three = open("three");
-        assert_eq!(three.find(Path::new("/tool"), &stamp(1)), Some(entry(1)));
-        assert_eq!(
-            three.find(Path::new("/other"), &stamp(1)),
-            Some(entry(3)),
-            "neither has lost the other's"
-        );
-        assert_eq!(three.find(Path::new("/tool"), &stamp(2)), None, "another file by now");
-        assert_eq!(three.find(Path::new("inside"), &stamp(1)), None, "a project's own are not shared");
-        // What was found there is known from now on, whatever becomes of it.
+        assert_eq!(three.lookup(Path::new("/tool"), &stamp(1)), Some(entry(1)));
+        assert_eq!(three.lookup(Path::new("/other"), &stamp(1)), Some(entry(3)), "the second save merges");
+        assert_eq!(three.lookup(Path::new("/tool"), &stamp(2)), None, "the file has changed");
+        assert_eq!(three.lookup(Path::new("inside"), &stamp(1)), None, "relative paths are not shared");
+        // A shared entry becomes an entry of the cache itself.
         three.save(&path("three")).expect("saved");
         fs::write(path("shared"), "damaged").expect("written");
-        assert_eq!(open("three").find(Path::new("/tool"), &stamp(1)), Some(entry(1)));
-        assert_eq!(open("four").find(Path::new("/tool"), &stamp(1)), None);
+        assert_eq!(open("three").lookup(Path::new("/tool"), &stamp(1)), Some(entry(1)));
+        assert_eq!(open("four").lookup(Path::new("/tool"), &stamp(1)), None);
     }
 }

@@ -1,4 +1,4 @@
-//! Which files there are in a project's folder. Knows nothing of what they are for.
+//! Lists the files of a project.
 
 use std::fs::{File, FileType};
 use std::io::Read;
@@ -9,54 +9,83 @@ use ignore::{DirEntry, ParallelVisitor, ParallelVisitorBuilder, WalkBuilder, Wal
 use parking_lot::Mutex;
 
 use crate::Error;
-use crate::codec::bytes;
+use crate::codec::path_bytes;
 use crate::selection::{Selection, is_on_the_way};
-use crate::stamp::Stamp;
+use crate::stamp::FileStamp;
 
-/// What version control and Greenwave itself keep beside a project: never a part of it. In a linked work
-/// tree `.git` is a file, with another content in each.
-pub const NEVER: [&str; 4] = [".git", ".hg", ".jj", ".greenwave"];
+/// Names of files and directories that are never part of a project: the data of version control and
+/// of Greenwave. In a linked worktree, `.git` is a file whose content differs between worktrees.
+pub const ALWAYS_EXCLUDED: [&str; 4] = [".git", ".hg", ".jj", ".greenwave"];
 
-/// How a folder says that everything in it can be made again, as cargo's target folder does
-/// (<https://bford.info/cachedir/>). Told by this and not by a name: `src/target/` may well be source.
+/// The file that tags a directory as a cache (<https://bford.info/cachedir/>) and its first bytes.
+/// Build directories such as cargo's `target` have it.
 const CACHE_TAG: (&str, &[u8]) = ("CACHEDIR.TAG", b"Signature: 8a477f597d28d172789f06886806bc55");
 
-/// Threads that list a large project.
+/// Names of the files that exclude others.
+const IGNORE_FILES: [&str; 2] = [".gitignore", ".ignore"];
+
+/// Number of threads that list a project.
 const THREADS: usize = 2;
 
-/// A file or a link of a project.
+/// A file or symbolic link of a project.
 #[derive(Debug, Clone)]
 pub struct FoundFile {
-    /// Relative to the project's folder.
+    /// The path relative to the project.
     pub path: PathBuf,
-    pub stamp: Stamp,
+    /// The metadata of the file, or of the link itself.
+    pub stamp: FileStamp,
+    /// Whether this is a symbolic link.
     pub is_link: bool,
-    /// Whether the project's ignore files name it.
+    /// Whether an ignore file of the project excludes it.
     pub is_ignored: bool,
 }
 
-/// What there was to be found, and the folders that it was found in.
-#[derive(Debug, Default)]
-pub struct Listing {
-    /// In the order of the paths' bytes.
-    pub files: Vec<FoundFile>,
-    pub folders: Vec<(PathBuf, Stamp)>,
-    /// What could not be looked at, since its path is longer than the system takes. Nobody knows what is in there.
-    pub left_out: Vec<PathBuf>,
-    /// The files in these that say what is ignored, of which they may themselves be, with the stamps of what they lead to if they are links.
-    pub ignores: Vec<(PathBuf, Stamp)>,
+/// Lists the files that at least one selection may include.
+///
+/// Version control's data and [cache directories](is_cache_directory) are skipped. Recognizing
+/// build directories by their tag and not by their name matters: `src/target/` may be source code.
+/// The result is sorted by the bytes of the paths, and may contain files that no selection
+/// includes.
+///
+/// # Errors
+/// [`Error::Io`] with the directory that cannot be listed.
+pub fn list_files(project: &Path, selections: &[&Selection]) -> Result<Vec<FoundFile>, Error> {
+    Ok(list(project, selections)?.files)
 }
 
-/// Below which paths is looked for files.
+/// Returns whether a directory is tagged as a cache, so that its content can be recreated.
+pub fn is_cache_directory(directory: &Path) -> bool {
+    let (name, signature) = CACHE_TAG;
+    let mut start = vec![0; signature.len()];
+    let read = File::open(directory.join(name)).and_then(|mut tag| tag.read_exact(&mut start));
+    read.is_ok() && start == signature
+}
+
+/// The result of a walk.
+#[derive(Debug, Default)]
+pub(crate) struct Listing {
+    /// The files in the order of the bytes of their paths.
+    pub(crate) files: Vec<FoundFile>,
+    /// The directories that were listed.
+    pub(crate) directories: Vec<(PathBuf, FileStamp)>,
+    /// Paths that could not be examined because they are longer than the kernel accepts, without
+    /// those below another of them.
+    pub(crate) unexamined: Vec<PathBuf>,
+    /// The ignore files in the directories, with the stamps of the files that they resolve to.
+    pub(crate) ignore_files: Vec<(PathBuf, FileStamp)>,
+}
+
+/// The paths below which a walk searches.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WalkRoots {
-    pub all: Arc<[PathBuf]>,
-    /// Those below which ignored files count as well.
-    pub patterns: Arc<[PathBuf]>,
+pub(crate) struct WalkRoots {
+    /// All of them.
+    pub(crate) all: Arc<[PathBuf]>,
+    /// The ones below which ignored files are listed too.
+    pub(crate) patterns: Arc<[PathBuf]>,
 }
 
 impl WalkRoots {
-    pub fn of<'s>(selections: impl Iterator<Item = &'s Selection> + Clone) -> Self {
+    pub(crate) fn of<'s>(selections: impl Iterator<Item = &'s Selection> + Clone) -> Self {
         Self {
             all: outermost(selections.clone().flat_map(|selection| selection.roots())),
             patterns: outermost(selections.flat_map(Selection::pattern_roots)),
@@ -64,80 +93,101 @@ impl WalkRoots {
     }
 }
 
-/// Everything that one of these selections may have.
-pub fn list(project: &Path, selections: &[&Selection]) -> Result<Listing, Error> {
+pub(crate) fn list(project: &Path, selections: &[&Selection]) -> Result<Listing, Error> {
     list_below(project, &WalkRoots::of(selections.iter().copied()))
 }
 
-/// Everything below some paths, and at them.
-pub fn list_below(project: &Path, WalkRoots { all: roots, patterns }: &WalkRoots) -> Result<Listing, Error> {
+/// Lists everything at and below the roots.
+pub(crate) fn list_below(
+    project: &Path,
+    WalkRoots { all: roots, patterns }: &WalkRoots,
+) -> Result<Listing, Error> {
     if roots.is_empty() {
         return Ok(Listing::default());
     }
-    let Listing { files: mut found, mut folders, mut left_out, .. } = walk(project, roots, true)?;
-    let ignores = ignores(project, &folders);
-    if !patterns.is_empty() && !ignores.is_empty() {
-        let all = walk(project, patterns, false)?;
-        folders.extend(all.folders);
-        left_out.extend(all.left_out);
-        left_out.sort_unstable();
-        left_out.dedup_by(|below, above| below.starts_with(above));
-        folders.sort_unstable_by(|one, other| bytes(&one.0).cmp(bytes(&other.0)));
-        folders.dedup_by(|one, other| one.0 == other.0);
-        let ignored = all.files.into_iter().filter(|file| {
-            found.binary_search_by(|known| bytes(&known.path).cmp(bytes(&file.path))).is_err()
-        });
-        let ignored: Vec<FoundFile> = ignored.map(|file| FoundFile { is_ignored: true, ..file }).collect();
-        found.extend(ignored);
-        sort(&mut found);
+    let mut listing = walk(project, roots, true)?;
+    listing.ignore_files = ignore_files(project, &listing.directories);
+    if !patterns.is_empty() && !listing.ignore_files.is_empty() {
+        listing.add_ignored(walk(project, patterns, false)?);
     }
-    Ok(Listing { files: found, folders, ignores, left_out })
+    Ok(listing)
 }
 
-/// The files that say what is ignored: in folders on the way as well, below which only some is looked for.
-fn ignores(project: &Path, folders: &[(PathBuf, Stamp)]) -> Vec<(PathBuf, Stamp)> {
-    const NAMES: [&str; 2] = [".gitignore", ".ignore"];
-    let paths = folders.iter().flat_map(|(folder, _)| NAMES.map(|name| folder.join(name)));
+impl Listing {
+    /// Adds the files of a walk that did not respect ignore files. The new ones are ignored files.
+    fn add_ignored(&mut self, all: Listing) {
+        self.directories.extend(all.directories);
+        self.directories.sort_unstable_by(|one, other| path_bytes(&one.0).cmp(path_bytes(&other.0)));
+        self.directories.dedup_by(|one, other| one.0 == other.0);
+        self.unexamined.extend(all.unexamined);
+        self.sort_unexamined();
+        let found = &self.files;
+        let ignored = all.files.into_iter().filter(|file| {
+            found.binary_search_by(|other| path_bytes(&other.path).cmp(path_bytes(&file.path))).is_err()
+        });
+        let ignored: Vec<FoundFile> = ignored.map(|file| FoundFile { is_ignored: true, ..file }).collect();
+        self.files.extend(ignored);
+        self.sort_files();
+    }
+
+    fn sort_files(&mut self) {
+        self.files.sort_unstable_by(|one, other| path_bytes(&one.path).cmp(path_bytes(&other.path)));
+    }
+
+    fn sort_unexamined(&mut self) {
+        self.unexamined.sort_unstable();
+        self.unexamined.dedup_by(|below, above| below.starts_with(above));
+    }
+
+    fn append(&mut self, other: &mut Listing) {
+        self.files.append(&mut other.files);
+        self.directories.append(&mut other.directories);
+        self.unexamined.append(&mut other.unexamined);
+    }
+}
+
+/// Returns the ignore files in directories, which may themselves be ignored.
+fn ignore_files(project: &Path, directories: &[(PathBuf, FileStamp)]) -> Vec<(PathBuf, FileStamp)> {
+    let paths = directories.iter().flat_map(|(directory, _)| IGNORE_FILES.map(|name| directory.join(name)));
     let stamp = |path: PathBuf| {
         let metadata = std::fs::metadata(project.join(&path)).ok()?;
-        Some((path, Stamp::of(&metadata)))
+        Some((path, FileStamp::from_metadata(&metadata)))
     };
     paths.filter_map(stamp).collect()
 }
 
-/// Those that are not below another, sorted.
+/// Returns the roots that are not below another, sorted by their bytes.
 fn outermost<'a>(roots: impl Iterator<Item = &'a Path>) -> Arc<[PathBuf]> {
     let mut sorted: Vec<&Path> = roots.collect();
-    sorted.sort_unstable_by(|one, other| bytes(one).cmp(bytes(other)));
+    sorted.sort_unstable_by(|one, other| path_bytes(one).cmp(path_bytes(other)));
     sorted.dedup();
-    let mut kept: Vec<PathBuf> = Vec::with_capacity(sorted.len());
+    let mut outermost: Vec<PathBuf> = Vec::with_capacity(sorted.len());
     for root in sorted {
-        // By bytes, `a-b` comes between `a` and `a/b`: all that are above come before, but not always just before.
+        // An ancestor is somewhere before a path, not just before it: `a-b` is between `a` and
+        // `a/b`.
         let is_below = root
             .ancestors()
             .skip(1)
-            .any(|above| kept.binary_search_by(|it| bytes(it).cmp(bytes(above))).is_ok());
+            .any(|above| outermost.binary_search_by(|it| path_bytes(it).cmp(path_bytes(above))).is_ok());
         if !is_below {
-            kept.push(root.to_owned());
+            outermost.push(root.to_owned());
         }
     }
-    kept.into()
+    outermost.into()
 }
 
-fn sort(found: &mut [FoundFile]) {
-    found.sort_unstable_by(|one, other| bytes(&one.path).cmp(bytes(&other.path)));
-}
-
+/// Walks a project in parallel. `ignore` says whether ignore files are respected.
 fn walk(project: &Path, roots: &Arc<[PathBuf]>, ignore: bool) -> Result<Listing, Error> {
-    let whole = roots.iter().any(|root| root.as_os_str().is_empty());
+    let is_whole = roots.iter().any(|root| root.as_os_str().is_empty());
     let (base, below) = (project.to_owned(), Arc::clone(roots));
-    let wanted = move |entry: &DirEntry| {
-        if NEVER.iter().any(|name| entry.file_name() == *name) {
+    let is_wanted = move |entry: &DirEntry| {
+        if ALWAYS_EXCLUDED.iter().any(|name| entry.file_name() == *name) {
             return false;
         }
         let relative = entry.path().strip_prefix(&base).unwrap_or(entry.path());
-        let on_the_way = whole || relative.as_os_str().is_empty() || is_on_the_way(relative, &below);
-        on_the_way && !(entry.file_type().is_some_and(|kind| kind.is_dir()) && is_tagged_cache(entry.path()))
+        let on_the_way = is_whole || relative.as_os_str().is_empty() || is_on_the_way(relative, &below);
+        let is_directory = entry.file_type().is_some_and(|kind| kind.is_dir());
+        on_the_way && !(is_directory && is_cache_directory(entry.path()))
     };
     let walk = WalkBuilder::new(project)
         .hidden(false)
@@ -147,16 +197,14 @@ fn walk(project: &Path, roots: &Arc<[PathBuf]>, ignore: bool) -> Result<Listing,
         .require_git(false)
         .git_ignore(ignore)
         .ignore(ignore)
-        .filter_entry(wanted)
+        .filter_entry(is_wanted)
         .threads(THREADS)
         .build_parallel();
     let collected = Mutex::new(Ok(Listing::default()));
     walk.visit(&mut Collectors { project, collected: &collected });
     let mut listing = collected.into_inner()?;
-    sort(&mut listing.files);
-    listing.left_out.sort_unstable();
-    // What is left out is so with all below.
-    listing.left_out.dedup_by(|below, above| below.starts_with(above));
+    listing.sort_files();
+    listing.sort_unexamined();
     Ok(listing)
 }
 
@@ -165,7 +213,8 @@ struct Collectors<'a> {
     collected: &'a Mutex<Result<Listing, Error>>,
 }
 
-/// What one thread finds, put together with the others' in the end.
+/// The files that one thread finds. They are added to those of the other threads when it is
+/// dropped.
 struct Collector<'a> {
     project: &'a Path,
     collected: &'a Mutex<Result<Listing, Error>>,
@@ -181,17 +230,17 @@ impl<'a> ParallelVisitorBuilder<'a> for Collectors<'a> {
 
 impl ParallelVisitor for Collector<'_> {
     fn visit(&mut self, entry: Result<DirEntry, ignore::Error>) -> WalkState {
-        let taken = match entry {
-            Ok(entry) => self.take(&entry),
-            // A folder that is gone since it was listed.
-            Err(error) if is_gone(&error) && self.project.exists() => Ok(()),
+        let added = match entry {
+            Ok(entry) => self.add(&entry),
+            // A directory was removed after its parent was listed.
+            Err(error) if is_not_found(&error) && self.project.exists() => Ok(()),
             Err(error) if error.io_error().is_some_and(is_too_long) => {
-                self.leave_out(place(&error).unwrap_or(self.project));
+                self.add_unexamined(path_of(&error).unwrap_or(self.project));
                 Ok(())
             }
             Err(error) => Err(walk_error(self.project, error)),
         };
-        match taken {
+        match added {
             Ok(()) => WalkState::Continue,
             Err(error) => {
                 *self.collected.lock() = Err(error);
@@ -202,71 +251,63 @@ impl ParallelVisitor for Collector<'_> {
 }
 
 impl Collector<'_> {
-    fn take(&mut self, entry: &DirEntry) -> Result<(), Error> {
+    fn add(&mut self, entry: &DirEntry) -> Result<(), Error> {
         let is_wanted = |kind: &FileType| kind.is_file() || kind.is_symlink() || kind.is_dir();
         let Some(kind) = entry.file_type().filter(is_wanted) else { return Ok(()) };
-        let relative = entry.path().strip_prefix(self.project).unwrap_or(entry.path());
         let metadata = match std::fs::symlink_metadata(entry.path()) {
             Ok(metadata) => metadata,
-            // Gone since it was listed: as good as gone before.
+            // The file was removed after its directory was listed.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
             Err(error) if is_too_long(&error) => {
-                self.leave_out(entry.path());
+                self.add_unexamined(entry.path());
                 return Ok(());
             }
-            Err(source) => return Err(Error::io("look at", entry.path())(source)),
+            Err(source) => return Err(Error::io("read the metadata of", entry.path())(source)),
         };
-        let (path, stamp, is_link) = (relative.to_owned(), Stamp::of(&metadata), kind.is_symlink());
-        match kind.is_dir() {
-            true => self.found.folders.push((path, stamp)),
-            false => self.found.files.push(FoundFile { path, stamp, is_link, is_ignored: false }),
+        let path = entry.path().strip_prefix(self.project).unwrap_or(entry.path()).to_owned();
+        let stamp = FileStamp::from_metadata(&metadata);
+        if kind.is_dir() {
+            self.found.directories.push((path, stamp));
+        } else {
+            self.found.files.push(FoundFile { path, stamp, is_link: kind.is_symlink(), is_ignored: false });
         }
         Ok(())
     }
-}
 
-impl Collector<'_> {
-    fn leave_out(&mut self, path: &Path) {
-        self.found.left_out.push(path.strip_prefix(self.project).unwrap_or(path).to_owned());
+    fn add_unexamined(&mut self, path: &Path) {
+        self.found.unexamined.push(path.strip_prefix(self.project).unwrap_or(path).to_owned());
     }
 }
 
 impl Drop for Collector<'_> {
     fn drop(&mut self) {
         if let Ok(all) = &mut *self.collected.lock() {
-            all.files.append(&mut self.found.files);
-            all.folders.append(&mut self.found.folders);
-            all.left_out.append(&mut self.found.left_out);
+            all.append(&mut self.found);
         }
     }
 }
 
-pub fn is_tagged_cache(folder: &Path) -> bool {
-    let (name, signature) = CACHE_TAG;
-    let mut start = vec![0; signature.len()];
-    File::open(folder.join(name)).and_then(|mut tag| tag.read_exact(&mut start)).is_ok() && start == signature
-}
-
-/// Whether a path is longer than the system takes: it can be there all the same, made step by step.
+/// Returns whether a path is longer than the kernel accepts. Such a file exists if it was created
+/// relative to its directory.
 fn is_too_long(error: &std::io::Error) -> bool {
     error.raw_os_error() == Some(libc::ENAMETOOLONG)
 }
 
-fn is_gone(error: &ignore::Error) -> bool {
+fn is_not_found(error: &ignore::Error) -> bool {
     error.io_error().is_some_and(|error| error.kind() == std::io::ErrorKind::NotFound)
 }
 
 fn walk_error(project: &Path, error: ignore::Error) -> Error {
-    let path = place(&error).unwrap_or(project).to_owned();
+    let path = path_of(&error).unwrap_or(project).to_owned();
     let text = error.to_string();
     let source = error.into_io_error().unwrap_or_else(|| std::io::Error::other(text));
     Error::io("list the files of", path)(source)
 }
 
-fn place(error: &ignore::Error) -> Option<&Path> {
+fn path_of(error: &ignore::Error) -> Option<&Path> {
     match error {
         ignore::Error::WithPath { path, .. } => Some(path),
-        ignore::Error::WithDepth { err, .. } | ignore::Error::WithLineNumber { err, .. } => place(err),
+        ignore::Error::WithDepth { err, .. } | ignore::Error::WithLineNumber { err, .. } => path_of(err),
         _ => None,
     }
 }

@@ -41,6 +41,15 @@ pub trait BeforeExec {
     unsafe fn before_exec(&mut self, setup: impl FnMut() -> io::Result<()> + Send + Sync + 'static);
 }
 
+impl BeforeExec for std::process::Command {
+    unsafe fn before_exec(&mut self, setup: impl FnMut() -> io::Result<()> + Send + Sync + 'static) {
+        use std::os::unix::process::CommandExt;
+
+        // SAFETY: the caller upholds the contract of `BeforeExec`, which is that of `pre_exec`.
+        unsafe { self.pre_exec(setup) };
+    }
+}
+
 impl BeforeExec for Command {
     unsafe fn before_exec(&mut self, setup: impl FnMut() -> io::Result<()> + Send + Sync + 'static) {
         // SAFETY: the caller upholds the contract of `BeforeExec`, which is that of `pre_exec`.

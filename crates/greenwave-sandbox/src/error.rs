@@ -2,16 +2,16 @@
 
 use std::path::PathBuf;
 
-/// TraceSession or confinement could not be set up.
+/// Error of setting up a trace or read restrictions.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The kernel, the architecture or an outer sandbox does not allow it.
-    #[error("{what} is not available: {reason}")]
+    /// The kernel, the architecture or an outer sandbox does not provide the facility.
+    #[error("{facility} is not available: {reason}")]
     Unavailable {
-        /// The operation that was wanted.
-        what: &'static str,
-        /// The reason.
+        /// The facility: system-call tracing or Landlock.
+        facility: &'static str,
+        /// The reason, as a lower-case fragment.
         reason: String,
     },
     /// A file or directory could not be opened.
@@ -27,7 +27,6 @@ pub enum Error {
 }
 
 impl Error {
-    #[cfg(target_os = "linux")]
     pub(crate) fn io(
         operation: &'static str,
         path: impl Into<PathBuf>,

@@ -1,15 +1,63 @@
-//! What a command and its descendants read, and what they may read.
+//! Finds out which files a command reads, writes, lists and misses, and restricts which files it
+//! may read.
 //!
-//! A [`Tracer`] observes every path that a command and its descendants look up, read, list or write, by
-//! intercepting their system calls. [`ReadRules`] restrict what they may read inside a directory, by
-//! Landlock. Linux only; elsewhere both report that they are unavailable.
+//! A [`Tracer`] records every path that a command and all its descendants access, by intercepting
+//! their system calls with seccomp. It needs no privileges, no `ptrace` and no preloaded library,
+//! and it sees static programs too. [`ReadRules`] make the kernel refuse reads inside a directory
+//! that were not allowed, with Landlock.
+//!
+//! ```
+//! use std::process::Command;
+//!
+//! use greenwave_sandbox::Tracer;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # if Tracer::available().is_err() { return Ok(()) }
+//! let mut command = Command::new("sh");
+//! command.args(["-c", "cat /etc/passwd /no/such/file; echo x > /dev/null"]);
+//! let session = Tracer::default().attach(&mut command)?;
+//! command.output()?;
+//! let trace = session.blocking_finish();
+//! assert!(trace.read_paths().any(|path| path.ends_with("passwd")));
+//! assert!(trace.written_paths().any(|path| path.ends_with("null")));
+//! assert!(trace.missing_paths().any(|path| path.ends_with("no/such/file")));
+//! assert_eq!(trace.incomplete, None);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Limits
+//!
+//! - Accesses after the command changes the meaning of paths (mounts, `chroot`, namespaces), opens
+//!   files by handle, or runs programs of another architecture. [`Trace::incomplete`] then gives
+//!   the reason.
+//! - Reads through a file descriptor that the command inherited, and work that it asks another
+//!   process to do: see [`Trace::connected`].
+//! - Which part of a file was read. Accesses after `open` cost nothing and are not seen.
+//!
+//! A program that changes a path in memory between its inspection and its use can deceive the
+//! tracer. Traces are for builds and tests, not for hostile programs. `io_uring` is disabled in
+//! traced commands.
+//!
+//! # Platforms
+//!
+//! Tracing requires Linux 5.9 on `x86_64` or `aarch64`; read rules require Linux 5.19. Elsewhere,
+//! and where an outer sandbox forbids them, [`Tracer::available`] and [`ReadRules::available`]
+//! return the reason. A process that is traced cannot trace: the kernel allows one listener.
+//! [`TraceStatus`] recognizes that case.
 
 mod error;
 mod landlock;
+#[cfg_attr(
+    not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))),
+    path = "unsupported.rs"
+)]
+mod seccomp;
 mod trace;
+mod tracer;
 
 pub use error::Error;
 pub use landlock::{AllowedReads, ReadRules};
-pub use trace::{
-    Access, Objects, PATHS_MAX, Trace, TraceMode, TraceSession, TraceStatus, Tracer, object_exists,
-};
+pub use seccomp::kernel_object_exists;
+pub use trace::{Access, KernelObjects, Trace};
+pub use tracer::{TraceMode, TraceSession, TraceStatus, Tracer};

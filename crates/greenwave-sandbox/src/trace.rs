@@ -1,266 +1,123 @@
-//! What a command and everything it starts really reads, told by the kernel. Knows nothing of tests or keys.
-//!
-//! A filter on system calls (seccomp, <https://www.kernel.org/doc/html/latest/userspace-api/seccomp_filter.html>) stops every call that
-//! takes a path, and tells a thread of ours, which notes the path and lets the call go on. The filter is inherited by whatever the command
-//! starts, and cannot be taken off. Static programs, raw system calls and scripts of scripts are seen like everything else, which is why
-//! this was chosen over a preloaded library; and a call that is not about paths costs nothing, which is why it was chosen over `ptrace`.
-//!
-//! Calls that concern kernel objects which are no files (System V's, and POSIX message queues) are stopped as well: [`Objects`]. The kernel allows one
-//! listener, so whoever is traced cannot trace; [`TraceStatus`] says whether it is another of ours that does.
-//!
-//! What is not seen: what a call means once the command has changed what paths mean (mounts, another root), opened files by handle, or
-//! is made of another architecture's calls. Then [`Trace::incomplete`] says so, and nothing may be concluded from what is missing. A thread
-//! that changes a path in memory between our look at it and the kernel's deceives us: this is for tests, not for attackers.
+//! The result of tracing: every path that a command accessed, and how.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 
-use greenwave_process::BeforeExec;
+/// Directories of pseudo file systems, which hold the state of the kernel instead of files.
+const PSEUDO_FILE_SYSTEMS: [&str; 3] = ["/proc", "/sys", "/dev"];
+/// The directory below `/dev` that holds ordinary files.
+const SHARED_MEMORY: &str = "/dev/shm";
 
-use crate::Error;
-
-#[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
-mod call;
-#[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
-mod filter;
-#[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
-mod interpreter;
-#[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
-mod log;
-#[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
-mod object;
-#[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
-mod resolution;
-#[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
-mod supervisor;
-#[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
-mod tracee;
-
-#[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
-use supervisor as platform;
-
-#[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
-pub use object::object_exists;
-
-/// Without tracing, no path stands for a kernel object.
-#[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
-pub fn object_exists(_: &Path) -> Option<bool> {
-    None
-}
-
-/// Whether tests are to be traced.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum TraceMode {
-    /// They are not traced: results rest on what is declared.
-    #[default]
-    Off,
-    /// They are traced where that is possible. Where it is not, the run says so.
-    WhenPossible,
-    /// Where they cannot be traced, nothing runs.
-    Required,
-}
-
-/// Whether the tests of this process are traced.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TraceStatus {
-    /// Nobody wants that.
-    Off,
-    /// By this process.
-    Traced,
-    /// By another process of this library that traces this one and whatever it starts: it sees what tests read, and this one does not.
-    TracedByOuter,
-    /// They are not, although that is wanted, for this reason.
-    Unavailable(String),
-}
-
-impl TraceStatus {
-    /// What holds in this process. Found out once.
-    pub fn of(mode: TraceMode) -> Self {
-        static STATUS: OnceLock<TraceStatus> = OnceLock::new();
-        if mode == TraceMode::Off {
-            return TraceStatus::Off;
-        }
-        let find = || match platform::available() {
-            Ok(()) => TraceStatus::Traced,
-            Err(_) if platform::is_observed() => TraceStatus::TracedByOuter,
-            Err(reason) => TraceStatus::Unavailable(reason),
-        };
-        STATUS.get_or_init(find).clone()
-    }
-
-    /// In a word, for programs: `off`, `traced`, `traced_by_outer` or `unavailable`.
-    pub fn word(&self) -> &'static str {
-        match self {
-            TraceStatus::Off => "off",
-            TraceStatus::Traced => "traced",
-            TraceStatus::TracedByOuter => "traced_by_outer",
-            TraceStatus::Unavailable(_) => "unavailable",
-        }
-    }
-
-    /// Why tests are not traced although that is wanted.
-    pub fn reason(&self) -> Option<&str> {
-        match self {
-            TraceStatus::Unavailable(reason) => Some(reason),
-            _ => None,
-        }
-    }
-}
-
-/// Most paths that are noted of one command where nothing else is said; beyond, it counts as not seen.
-pub const PATHS_MAX: usize = 200_000;
-
-/// Puts commands under observation.
-#[derive(Debug, Clone, Copy)]
-pub struct Tracer {
-    /// Most paths that are noted of one command. Beyond, [`Trace::incomplete`] is set.
-    pub paths_max: usize,
-}
-
-impl Default for Tracer {
-    fn default() -> Self {
-        Self { paths_max: PATHS_MAX }
-    }
-}
-
-impl Tracer {
-    /// Whether commands can be observed here. Tried out once in the life of this process.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`] with the reason: another system than Linux 5.9 or later on `x86_64` or `aarch64`, no `/proc`, a sandbox that
-    /// forbids it, or this process being observed itself (the kernel allows one observer).
-    pub fn available() -> Result<(), Error> {
-        platform::available().map_err(|reason| Error::Unavailable { what: "seeing what tests read", reason })
-    }
-
-    /// Has a command observed from its start on. Spawn it next, then drop it, and call [`TraceSession::finish`] when it has ended.
-    ///
-    /// A program that gains rights by being started (set-user-id) does not gain them under observation, unless this process is privileged.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`] as [`available`](Self::available), or if there is no thread or descriptor left.
-    pub fn attach(self, command: &mut impl BeforeExec) -> Result<TraceSession, Error> {
-        Self::available()?;
-        let tracing = platform::attach(command, self.paths_max);
-        let failed = |error: std::io::Error| Error::Unavailable {
-            what: "seeing what tests read",
-            reason: error.to_string(),
-        };
-        Ok(TraceSession(tracing.map_err(failed)?))
-    }
-}
-
-/// A command under observation. When this is dropped, what is left of the command can go on, unobserved.
-#[derive(Debug)]
-#[must_use = "what was read is told by `finish`"]
-pub struct TraceSession(platform::Supervisor);
-
-impl TraceSession {
-    /// What was seen. Call it when the command and what it started have ended: it blocks until the last of them is gone, but no longer
-    /// than half a second. What goes on after that makes the answer [incomplete](Trace::incomplete), and can go on for as long as this process
-    /// lives: afterwards its calls that take a path fail.
-    pub fn finish(self) -> Trace {
-        self.0.finish()
-    }
-
-    /// The same for tasks, who wait without keeping a thread.
-    pub async fn finished(self) -> Trace {
-        self.0.finished().await
-    }
-}
-
-/// What a command and everything it started read.
+/// All file accesses of a command and of every process that it started.
+///
+/// Paths are absolute and free of symbolic links, except that their last component may be one. A
+/// symbolic link that was followed is recorded under its own path.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Trace {
-    /// By absolute path. No component but the last is a symbolic link; links that were crossed are paths of their own.
+    /// The accesses by path.
     pub paths: BTreeMap<PathBuf, Access>,
-    /// Those at which something was when they were first used, and before the command put something there.
-    pub there: HashSet<PathBuf>,
-    /// What it did with kernel objects that are no files.
-    pub objects: Objects,
-    /// Why that may not be all: what the command did, as in "it mounts a file system". `None` if it is all.
+    /// The paths that existed when the command first used them. A path that the command itself
+    /// created is not one of them.
+    pub existing: HashSet<PathBuf>,
+    /// Accesses to kernel objects that are not files.
+    pub objects: KernelObjects,
+    /// The reason why accesses may be missing from this trace, as in "mounts file systems". `None`
+    /// if the trace is complete. An incomplete trace proves nothing about paths that it does not
+    /// list.
     pub incomplete: Option<String>,
-    /// Whether it connected to somebody, who may have read something for it. Its own parts talking to each other count as well.
-    pub talks: bool,
+    /// Whether a process connected to a socket that exists or is not a path: the peer may have read
+    /// files on its behalf. Connections between processes of the command count as well.
+    pub connected: bool,
 }
 
-/// What a command did with kernel objects that are no files: System V shared memory, semaphores and message queues, and message queues of POSIX.
+/// Accesses to kernel objects that are not files: System V shared memory, semaphores and message
+/// queues, and POSIX message queues.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Objects {
-    /// One that it used and that was there before, described.
+pub struct KernelObjects {
+    /// Description of an object that the command used and that existed before.
     pub foreign: Option<String>,
-    /// One that it has left behind, described.
-    pub left: Option<String>,
-    /// Paths that stand for those that were not there when it asked for them.
+    /// Description of an object that the command created and did not remove.
+    pub left_behind: Option<String>,
+    /// Paths that represent objects that did not exist when the command asked for them. Pass them
+    /// to [`kernel_object_exists`](crate::kernel_object_exists) to find out whether they exist now.
     pub absent: BTreeSet<PathBuf>,
 }
 
-/// How a path was used. What was done to a path after the command itself had put something there is left out.
+/// The ways in which a path was accessed.
+///
+/// Once the command has created, overwritten or removed the file at a path, later accesses to it
+/// are accesses to the command's own output. They set `written` at most.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Access {
-    /// It was opened for reading, or executed, or was moved or linked to another name.
+    /// The file was opened for reading, executed, renamed or hard-linked.
     pub read: bool,
-    /// It was asked whether or what it is, or opening it had to fail, or it was crossed as a symbolic link.
-    pub looked: bool,
-    /// The names in it were read.
+    /// The command asked for its metadata or existence, followed it as a symbolic link, or could
+    /// not open it.
+    pub queried: bool,
+    /// The names in the directory were read.
     pub listed: bool,
-    /// It was opened for writing, made, or removed.
+    /// The file was opened for writing, created, changed or removed.
     pub written: bool,
-    /// It was made where nothing was before, in a way that would have had another result had something been there.
-    pub made: bool,
-    /// It was a symbolic link when it was first seen.
-    pub link: bool,
-    /// Nothing the command did depends on what was there before: first of all it was overwritten, or it is below a folder that the
-    /// command made. Not an input.
-    pub own: bool,
+    /// The file was created by a call that would have behaved differently if one had existed.
+    pub created: bool,
+    /// The path was a symbolic link when it was first accessed.
+    pub symlink: bool,
+    /// Nothing that the command did depends on the earlier state of the path: its first access
+    /// replaced the file, or the file is in a directory that the command created.
+    pub output_only: bool,
 }
 
 impl Trace {
-    /// Paths whose state before the command may have changed what it did. Left out are those in these folders (as resolved) and in `/proc`, `/sys` and
-    /// `/dev` (but for `/dev/shm`, where ordinary files are), and what the command [made itself](Access::own).
-    pub fn inputs<'a>(&'a self, omit: &'a [PathBuf]) -> impl Iterator<Item = (&'a Path, Access)> + 'a {
-        let system = ["/proc", "/sys", "/dev"].map(Path::new);
-        let is_left_out = move |path: &Path| {
-            (system.iter().any(|folder| path.starts_with(folder)) && !path.starts_with("/dev/shm"))
-                || omit.iter().any(|folder| path.starts_with(folder))
+    /// Returns the files that were read or executed, including programs, script interpreters and
+    /// dynamic linkers.
+    ///
+    /// Files that the command wrote itself before it read them are not included. A file that it had
+    /// no permission to read is.
+    pub fn read_paths(&self) -> impl Iterator<Item = &Path> {
+        self.paths_with(|access| access.read)
+    }
+
+    /// Returns the paths that were created, written, changed or removed.
+    pub fn written_paths(&self) -> impl Iterator<Item = &Path> {
+        self.paths_with(|access| access.written)
+    }
+
+    /// Returns the directories whose names were read.
+    pub fn listed_paths(&self) -> impl Iterator<Item = &Path> {
+        self.paths_with(|access| access.listed)
+    }
+
+    /// Returns the paths that the command looked up without finding anything, such as configuration
+    /// files that do not exist and directories of a search path that lack a program.
+    ///
+    /// Paths at which the command then created a file itself are not included.
+    pub fn missing_paths(&self) -> impl Iterator<Item = &Path> {
+        let missing = self.paths.iter().filter(|(path, access)| {
+            access.queried && !access.created && !self.existing.contains(path.as_path())
+        });
+        missing.map(|(path, _)| path.as_path())
+    }
+
+    /// Returns the paths whose earlier state may have influenced the command: everything that a
+    /// cached result of the command depends on.
+    ///
+    /// Excluded are the directories in `excluded` (absolute, without symbolic links), `/proc`,
+    /// `/sys`, `/dev` except for `/dev/shm`, and [output-only](Access::output_only) paths.
+    pub fn inputs<'a>(&'a self, excluded: &'a [PathBuf]) -> impl Iterator<Item = (&'a Path, Access)> + 'a {
+        let is_excluded = move |path: &Path| {
+            let is_pseudo = PSEUDO_FILE_SYSTEMS.iter().any(|root| path.starts_with(root));
+            (is_pseudo && !path.starts_with(SHARED_MEMORY))
+                || excluded.iter().any(|directory| path.starts_with(directory))
         };
-        let counts = move |path: &Path, access: Access| {
-            let depends = access.read || access.looked || access.listed;
-            (access.made || (depends && !access.own)) && !is_left_out(path)
+        let is_input = |access: Access| {
+            let depends = access.read || access.queried || access.listed;
+            access.created || (depends && !access.output_only)
         };
         let paths = self.paths.iter().map(|(path, access)| (path.as_path(), *access));
-        paths.filter(move |(path, access)| counts(path, *access))
-    }
-}
-
-#[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
-mod platform {
-    use super::{BeforeExec, Trace};
-
-    /// Never made.
-    #[derive(Debug)]
-    pub(super) enum Supervisor {}
-
-    impl Supervisor {
-        pub(super) fn finish(self) -> Trace {
-            match self {}
-        }
-
-        pub(super) async fn finished(self) -> Trace {
-            match self {}
-        }
+        paths.filter(move |(path, access)| is_input(*access) && !is_excluded(path))
     }
 
-    pub(super) fn available() -> Result<(), String> {
-        Err("it takes Linux on x86_64 or aarch64".to_owned())
-    }
-
-    pub(super) fn is_observed() -> bool {
-        false
-    }
-
-    pub(super) fn attach(_: &mut impl BeforeExec, _: usize) -> std::io::Result<Supervisor> {
-        Err(std::io::ErrorKind::Unsupported.into())
+    fn paths_with(&self, has: impl Fn(&Access) -> bool) -> impl Iterator<Item = &Path> {
+        self.paths.iter().filter(move |(_, access)| has(access)).map(|(path, _)| path.as_path())
     }
 }

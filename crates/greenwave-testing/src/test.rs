@@ -116,6 +116,6 @@ impl Test {
 
     /// Compiles the patterns of the test.
     pub(crate) fn selection(&self) -> Result<Selection, Error> {
-        Ok(Selection::of(&self.input_spec()).map_err(|error| error.of_test(&self.name))?)
+        Ok(Selection::of(&self.input_spec()).map_err(|error| error.for_test(&self.name))?)
     }
 }

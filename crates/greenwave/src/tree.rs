@@ -124,7 +124,7 @@ async fn join_file(
     let (Some(now), Some(before), Some(after)) = (now, change.before, change.after) else {
         return conflict(None);
     };
-    if [now, before, after].iter().any(|file| file.kind == EntryKind::Link) {
+    if [now, before, after].iter().any(|file| file.kind == EntryKind::Symlink) {
         return conflict(None);
     }
     let texts = [

@@ -109,7 +109,7 @@ impl Workspace {
     pub(crate) async fn write(&mut self, path: &str, content: Bytes, store: &Store) -> Result<String, Error> {
         let path = confine::inside(self.root(), &confine::plain(path)?)?;
         let target = self.root().join(&path);
-        let kind = self.tree.get(&path).map_or(EntryKind::Plain, |file| file.kind);
+        let kind = self.tree.get(&path).map_or(EntryKind::Regular, |file| file.kind);
         put(&target, kind, &content).map_err(Error::io("write", &target))?;
         let blob = store.put_blob(content).await.map_err(Error::store("write to"))?;
         self.tree.insert(path.clone(), File { kind, blob });
@@ -185,11 +185,11 @@ pub(crate) fn remove_temporary_files(root: &Path, changes: &[Change]) {
 pub(crate) fn file_at(root: &Path, path: &str) -> Result<Option<File>, Error> {
     let path = root.join(path);
     let kind = match path.symlink_metadata() {
-        Ok(metadata) if metadata.is_symlink() => EntryKind::Link,
+        Ok(metadata) if metadata.is_symlink() => EntryKind::Symlink,
         Ok(metadata) if metadata.is_file() && metadata.permissions().mode() & 0o100 != 0 => {
             EntryKind::Executable
         }
-        Ok(metadata) if metadata.is_file() => EntryKind::Plain,
+        Ok(metadata) if metadata.is_file() => EntryKind::Regular,
         Ok(_) => return Ok(None),
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
             return Ok(None);
@@ -203,7 +203,7 @@ pub(crate) fn file_at(root: &Path, path: &str) -> Result<Option<File>, Error> {
 /// Returns a file's content, or a link's target.
 fn read(path: &Path, kind: EntryKind) -> io::Result<Bytes> {
     match kind {
-        EntryKind::Link => Ok(Bytes::copy_from_slice(fs::read_link(path)?.as_os_str().as_bytes())),
+        EntryKind::Symlink => Ok(Bytes::copy_from_slice(fs::read_link(path)?.as_os_str().as_bytes())),
         _ => fs::read(path).map(Bytes::from),
     }
 }
@@ -272,7 +272,7 @@ fn write_one(
 fn put(path: &Path, kind: EntryKind, content: &[u8]) -> io::Result<()> {
     let parent = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(parent)?;
-    if kind == EntryKind::Link {
+    if kind == EntryKind::Symlink {
         let target = Path::new(std::ffi::OsStr::from_bytes(content));
         let temporary = tempfile::Builder::new()
             .prefix(TEMPORARY_PREFIX)
@@ -298,7 +298,7 @@ fn replaced_mode(path: &Path, kind: EntryKind) -> Option<u32> {
     let is_executable = mode & 0o100 != 0;
     match kind {
         EntryKind::Executable if !is_executable => Some(mode | (mode & 0o444) >> 2),
-        EntryKind::Plain if is_executable => Some(mode & !0o111),
+        EntryKind::Regular if is_executable => Some(mode & !0o111),
         _ => Some(mode),
     }
 }

@@ -440,7 +440,7 @@ fn what_is_deeper_than_a_path_can_be_long_is_left_out_and_keeps_results_that_may
     assert_eq!(run(&folder, "p"), all([false, true, true]));
     let told = greenwave(&folder, "p", []).run().with_code(0);
     assert!(
-        told.stderr.contains("WARN deep/ddd") && told.stderr.contains("is left out with all below"),
+        told.stderr.contains("WARN deep/ddd") && told.stderr.contains("is excluded with everything below"),
         "{}",
         told.stderr
     );

@@ -1,6 +1,6 @@
-//! What commands cannot read: real processes under real rules.
+//! Real commands under read rules.
 
-#![expect(clippy::unwrap_used, reason = "a helper of tests is a test")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 use std::fs;
 use std::path::Path;
@@ -10,46 +10,46 @@ use greenwave_sandbox::{AllowedReads, ReadRules, Tracer};
 use tempfile::TempDir;
 use tokio::process::Command;
 
-use crate::trace::{is_there, static_reader};
+use crate::support::{is_available, static_reader};
 
+/// A project directory with read rules, and files beside it.
 struct Project {
-    folder: TempDir,
-    strict: ReadRules,
+    outer: TempDir,
+    rules: ReadRules,
 }
 
 impl Project {
-    /// A project below a folder of its own, with something beside it; `None` where there are no rules.
+    /// Creates the files and the rules. Returns `None` if rules are unavailable.
     fn new() -> Option<Self> {
-        if !is_there("Landlock", &ReadRules::available()) {
+        if !is_available("Landlock", &ReadRules::available()) {
             return None;
         }
-        let folder = tempfile::tempdir().unwrap();
-        let root = folder.path().join("project");
+        let outer = tempfile::tempdir().unwrap();
+        let root = outer.path().join("project");
         for path in ["declared/in", "one", "undeclared", "deep/undeclared", "../beside/file"] {
             fs::create_dir_all(root.join(path).parent().unwrap()).unwrap();
             fs::write(root.join(path), "text\n").unwrap();
         }
         fs::create_dir(root.join("out")).unwrap();
         std::os::unix::fs::symlink("../undeclared", root.join("declared/link")).unwrap();
-        std::os::unix::fs::symlink("project", folder.path().join("way-in")).unwrap();
+        std::os::unix::fs::symlink("project", outer.path().join("way-in")).unwrap();
         let allowed = AllowedReads {
-            project: root,
-            inputs: vec!["declared".into(), "one".into(), "static-reader".into(), "absent".into()],
-            outputs: vec!["out".into()],
+            directory: root,
+            paths: ["declared", "one", "static-reader", "absent", "out"].map(Into::into).to_vec(),
         };
-        // Programs are there before the rules are made.
-        let _ = static_reader(&allowed.project);
-        let strict = ReadRules::new(&allowed).unwrap();
-        Some(Self { folder, strict })
+        // The rules cover files that exist when they are created.
+        let _ = static_reader(&allowed.directory);
+        let rules = ReadRules::new(&allowed).unwrap();
+        Some(Self { outer, rules })
     }
 
     fn root(&self) -> std::path::PathBuf {
-        self.folder.path().join("project")
+        self.outer.path().join("project")
     }
 
     async fn run(&self, command: &mut Command) -> Output {
         command.current_dir(self.root()).stdin(Stdio::null());
-        self.strict.attach(command).unwrap();
+        self.rules.attach(command).unwrap();
         command.output().await.unwrap()
     }
 
@@ -59,15 +59,15 @@ impl Project {
 }
 
 #[tokio::test]
-async fn only_what_is_declared_can_be_read() {
+async fn only_allowed_paths_can_be_read() {
     let Some(project) = Project::new() else { return };
     for script in [
         "cat declared/in one ../beside/file /etc/passwd",
         "cd declared && cat in",
-        // Asking is not reading.
+        // Metadata and names are not restricted.
         "test -f undeclared && ls deep",
         "echo x > out/new && cat out/new && mv out/new out/other && mkdir out/sub && mv out/other out/sub/",
-        // Writing is not reading.
+        // Writing is not restricted.
         "echo x > fresh && rm fresh",
     ] {
         assert!(project.shell(script).await, "{script}");
@@ -92,7 +92,7 @@ async fn only_what_is_declared_can_be_read() {
 }
 
 #[tokio::test]
-async fn a_static_program_is_held_as_well() {
+async fn static_programs_are_restricted() {
     let Some(project) = Project::new() else { return };
     let program = project.root().join("static-reader");
     if !program.exists() {
@@ -106,29 +106,29 @@ async fn a_static_program_is_held_as_well() {
 }
 
 #[tokio::test]
-async fn rules_and_observation_go_together() {
+async fn rules_and_tracing_can_be_combined() {
     let Some(project) = Project::new() else { return };
-    if !is_there("tracing", &Tracer::available()) {
+    if !is_available("tracing", &Tracer::available()) {
         return;
     }
     let mut command = Command::new("sh");
     command.args(["-c", "cat one; cat undeclared"]).stderr(Stdio::null());
-    let tracing = Tracer::default().attach(&mut command).unwrap();
+    let session = Tracer::default().attach(&mut command).unwrap();
     let output = project.run(&mut command).await;
     drop(command);
     assert_eq!((output.stdout.as_slice(), output.status.success()), (&b"text\n"[..], false));
-    let reads = tracing.finish();
+    let trace = session.blocking_finish();
     let root = project.root().canonicalize().unwrap();
-    let is_read = |path: &str| reads.paths.get(&root.join(Path::new(path))).is_some_and(|it| it.read);
+    let is_read = |path: &str| trace.paths.get(&root.join(Path::new(path))).is_some_and(|it| it.read);
     assert!(is_read("one") && is_read("undeclared"));
-    assert_eq!(reads.incomplete, None);
+    assert_eq!(trace.incomplete, None);
 }
 
 #[test]
-fn a_project_that_is_not_there_is_told() {
-    if !is_there("Landlock", &ReadRules::available()) {
+fn a_missing_directory_is_an_error() {
+    if !is_available("Landlock", &ReadRules::available()) {
         return;
     }
-    let allowed = AllowedReads { project: "/no/such/project".into(), ..AllowedReads::default() };
+    let allowed = AllowedReads { directory: "/no/such/project".into(), ..AllowedReads::default() };
     assert_eq!(ReadRules::new(&allowed).unwrap_err().to_string(), "cannot find /no/such/project");
 }

@@ -1,4 +1,5 @@
-//! Tests of greenwave-sandbox on real processes.
+//! Tests of greenwave-sandbox with real processes.
 
 mod landlock;
+mod support;
 mod trace;

@@ -8,7 +8,8 @@ use greenwave_segment::simulation::{Machine, Process, Schedule, Unsynced};
 use greenwave_segment::{Error, Log, Options};
 
 use crate::run::options;
-use crate::script::{LogSettings, Random};
+use crate::script::LogSettings;
+use greenwave_testkit::random::Random;
 
 #[test]
 fn a_shared_flush_covers_writes_of_other_processes() {

@@ -14,8 +14,7 @@ use crate::results::state::StateDirectory;
 use crate::run::blocking::blocking;
 use crate::run::toolchain::resolve;
 use crate::{Environment, Error};
-use greenwave_inputs as inputs;
-use greenwave_inputs::{RACY, Selection, Stamp, bytes, hash_file, now, replace};
+use greenwave_inputs::{FileStamp, Selection, codec, hash_file, list_files, now_ns};
 
 /// Version of the file of stored discoveries.
 const VERSION: u32 = 2;
@@ -112,33 +111,33 @@ impl Harnesses {
 
 fn store(file: &Path, stored: &Stored) {
     let bytes = serde_json::to_vec(stored).unwrap_or_default();
-    if let Err(error) = replace(file, &bytes) {
+    if let Err(error) = codec::replace_file(file, &bytes) {
         tracing::warn!(%error, "cannot store which tests were discovered");
     }
 }
 
 /// Lists the project's files and computes the keys of all harnesses.
 fn read_state(root: &Path, harnesses: &Harnesses, environment: &Environment) -> Result<State, Error> {
-    let found = inputs::list(root, &[&Selection::everything()])?.files;
+    let found = list_files(root, &[&Selection::everything()])?;
     let mut names = blake3::Hasher::new();
     names.update(&VERSION.to_le_bytes());
     for file in &found {
-        add(&mut names, bytes(&file.path));
+        add(&mut names, codec::path_bytes(&file.path));
     }
-    let at = now();
+    let at = now_ns();
     let keys = harnesses.iter().map(|harness| {
         let inputs = harness.discovery_inputs();
         let (mut hasher, mut stamps, mut is_racy) = (names.clone(), Vec::new(), false);
         for file in &found {
             let name = file.path.file_name().unwrap_or_default();
             if inputs.manifests.iter().any(|manifest| name == *manifest)
-                && let Ok((entry, _)) = hash_file(&root.join(&file.path), 0)
+                && let Ok((entry, _)) = hash_file(&root.join(&file.path))
             {
                 hasher.update(&entry.hash);
             }
             if (inputs.is_source)(&file.path) {
-                file.stamp.write(&mut stamps);
-                is_racy |= !file.stamp.rested(RACY, at);
+                file.stamp.encode(&mut stamps);
+                is_racy |= file.stamp.is_racy(at);
             }
         }
         add_programs(&mut hasher, root, &inputs, environment);
@@ -160,9 +159,9 @@ fn add_programs(
         let path = resolve(program, root, path).unwrap_or_default();
         let mut stamp = Vec::new();
         if let Ok(metadata) = std::fs::metadata(&path) {
-            Stamp::of(&metadata).write(&mut stamp);
+            FileStamp::from_metadata(&metadata).encode(&mut stamp);
         }
-        add(hasher, bytes(&path));
+        add(hasher, codec::path_bytes(&path));
         add(hasher, &stamp);
     }
     let variables: Vec<String> = inputs.variables.iter().map(|name| (*name).to_owned()).collect();

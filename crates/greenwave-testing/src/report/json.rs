@@ -140,7 +140,7 @@ impl<'a> JsonLine<'a> {
             not_run: stats.not_run,
             cached: stats.cached,
             flaky: stats.flaky,
-            tracing: run.tracing.word(),
+            tracing: run.tracing.as_str(),
             tracing_problem: run.tracing.reason(),
             wall_ms: ms(run.wall),
             saved_ms: ms(run.saved),

@@ -10,8 +10,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Manifest, Status};
-use greenwave_inputs::replace;
-use greenwave_inputs::{ObservedStates, short};
+use greenwave_inputs::codec;
+use greenwave_inputs::{ObservedStates, text};
 
 /// Most files of all tests together that are noted.
 const FILES_MAX: usize = 1_000_000;
@@ -124,7 +124,10 @@ impl DependencyLog {
     pub(crate) fn put(&mut self, test: &str, facts: DependencyRecord, inputs: &Manifest) {
         if !self.manifests.contains_key(&facts.inputs) {
             let of_file = |(path, entry): (&Path, crate::Entry)| {
-                (path.to_string_lossy().into_owned(), format!("{}{}", entry.kind as u8, short(&entry.hash)))
+                (
+                    path.to_string_lossy().into_owned(),
+                    format!("{}{}", entry.kind as u8, text::short_hash(&entry.hash)),
+                )
             };
             self.manifests.insert(facts.inputs.clone(), inputs.files().map(of_file).collect());
         }
@@ -168,7 +171,7 @@ impl DependencyLog {
                 .map(|(path, entry)| {
                     (
                         path.to_string_lossy().into_owned(),
-                        format!("{}{}", entry.kind as u8, short(&entry.hash)),
+                        format!("{}{}", entry.kind as u8, text::short_hash(&entry.hash)),
                     )
                 })
                 .collect();
@@ -202,7 +205,7 @@ impl DependencyLog {
                 used.contains(digest) && files <= FILES_MAX
             });
         }
-        replace(file, &serde_json::to_vec(&self).unwrap_or_default())?;
+        codec::replace_file(file, &serde_json::to_vec(&self).unwrap_or_default())?;
         self.is_changed = false;
         Ok(())
     }

@@ -9,7 +9,7 @@ use greenwave_scheduler::TaskHistory;
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Outcome};
-use greenwave_inputs::replace;
+use greenwave_inputs::codec;
 
 /// Most tests that are remembered.
 const TESTS_MAX: usize = 100_000;
@@ -88,7 +88,7 @@ impl Statistics {
 
     pub(crate) fn save(&mut self, file: &Path) -> Result<(), Error> {
         if self.is_changed {
-            replace(file, &serde_json::to_vec(&self).unwrap_or_default())?;
+            codec::replace_file(file, &serde_json::to_vec(&self).unwrap_or_default())?;
             self.is_changed = false;
         }
         Ok(())

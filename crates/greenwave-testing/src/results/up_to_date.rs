@@ -50,10 +50,10 @@ use crate::run::runner::{Lookup, Prepared, Runner, RunnerOptions, tool_place};
 use crate::run::suite::{SuiteReport, TOOLS};
 use crate::{Environment, Error, Test, TraceMode, TraceStatus};
 use greenwave_inputs::{DiscoveredDeps, PathStates};
-use greenwave_inputs::{Entry, EntryKind, bytes};
+use greenwave_inputs::{Entry, EntryKind};
+use greenwave_inputs::{FileStamp, now_ms};
 use greenwave_inputs::{ProjectFiles, Snapshot};
-use greenwave_inputs::{RACY, Stamp, now_ms};
-use greenwave_inputs::{Reader, StatCache, replace};
+use greenwave_inputs::{StatCache, codec};
 
 /// The file's name.
 const ANSWER: &str = "answer";
@@ -179,7 +179,7 @@ impl UpToDateRecord {
                 && about(&root, &runner, &held.declared) == held.about
                 && (held.ignores.is_empty() || is_same(folder.as_fd(), held.ignores, AtFlags::empty()))
                 && held.links.iter().all(|(path, entry)| is_link(&root.join(path), entry))
-                && PathStates::new(&root, index, greenwave_sandbox::object_exists).digest(&held.looks)
+                && PathStates::new(&root, index, greenwave_sandbox::kernel_object_exists).digest(&held.looks)
                     == held.states;
             if !is_same {
                 looking.differs.store(true, Ordering::Relaxed);
@@ -219,11 +219,13 @@ impl UpToDateRecord {
         let Some((saved, oldest)) = all_cached(report).filter(|_| basis.tests == tests.len()) else {
             return Ok(false);
         };
-        let Some(lasting) = project.lasting() else { return Ok(false) };
-        let Some((paths, links)) = rested_paths(&basis.snapshot, &lasting.folders) else { return Ok(false) };
+        let Some(lasting) = project.durable_directories() else { return Ok(false) };
+        let Some((paths, links)) = rested_paths(&basis.snapshot, &lasting.directories) else {
+            return Ok(false);
+        };
         let declared: BTreeSet<&String> = tests.iter().flat_map(|test| &test.env).collect();
         let declared: Vec<String> = declared.into_iter().cloned().collect();
-        let looks = DiscoveredDeps::new(basis.sets.iter().flat_map(|set| set.looks.iter().cloned()));
+        let looks = DiscoveredDeps::new(basis.sets.iter().flat_map(|set| set.accesses.iter().cloned()));
         let looks = Arc::new(looks);
         let states = basis.snapshot.states.digest(&looks);
         let options = runner.options();
@@ -249,20 +251,20 @@ impl UpToDateRecord {
         for (at, digest) in &basis.programs {
             let test = &tests[*at];
             out.text(tool_place(test).0.as_bytes());
-            out.text(bytes(&test.directory));
+            out.text(codec::path_bytes(&test.directory));
             out.names(&test.env);
             out.0.extend(digest);
         }
         out.text(&looks.encode());
         out.0.extend(states);
-        out.text(&project.outside());
+        out.text(&project.encode_external());
         out.count(links.len());
         for (path, entry) in links {
-            out.text(bytes(path));
+            out.text(codec::path_bytes(path));
             out.0.push(entry.kind as u8);
             out.0.extend(entry.hash);
         }
-        out.stamped(&lasting.ignores);
+        out.stamped(&lasting.ignore_files);
         let blocks = paths.chunks(BLOCK_PATHS);
         out.count(blocks.len());
         for block in blocks {
@@ -270,7 +272,7 @@ impl UpToDateRecord {
         }
         let seal = seal(&out.0, &key.secret);
         out.0.extend(seal.as_bytes());
-        replace(&project.root().join(STATE_DIRECTORY).join(TESTS).join(ANSWER), &out.0)?;
+        codec::replace_file(&project.root().join(STATE_DIRECTORY).join(TESTS).join(ANSWER), &out.0)?;
         Ok(true)
     }
 }
@@ -287,12 +289,12 @@ fn all_cached(report: &SuiteReport) -> Option<(Duration, Duration)> {
 }
 
 /// Folders and files with their stamps, and the links among the latter.
-type Paths<'s> = (Vec<(&'s Path, Stamp)>, Vec<(&'s Path, Entry)>);
+type Paths<'s> = (Vec<(&'s Path, FileStamp)>, Vec<(&'s Path, Entry)>);
 
 /// All folders and input files of a snapshot; `None` if one was touched so lately that it could change without its stamp changing, or while it was
 /// looked at.
-fn rested_paths<'s>(snapshot: &'s Snapshot, folders: &'s [(PathBuf, Stamp)]) -> Option<Paths<'s>> {
-    if snapshot.has_changed() {
+fn rested_paths<'s>(snapshot: &'s Snapshot, folders: &'s [(PathBuf, FileStamp)]) -> Option<Paths<'s>> {
+    if snapshot.changed_while_read() {
         return None;
     }
     let mut paths: Vec<_> = folders.iter().map(|(path, stamp)| (path.as_path(), *stamp)).collect();
@@ -302,7 +304,7 @@ fn rested_paths<'s>(snapshot: &'s Snapshot, folders: &'s [(PathBuf, Stamp)]) -> 
         if entry.is_none() {
             continue;
         }
-        if !file.stamp.rested(RACY, snapshot.at) {
+        if file.stamp.is_racy(snapshot.taken_at) {
             return None;
         }
         if let (true, Some(entry)) = (file.is_link, entry) {
@@ -311,8 +313,8 @@ fn rested_paths<'s>(snapshot: &'s Snapshot, folders: &'s [(PathBuf, Stamp)]) -> 
         paths.push((file.path.as_path(), file.stamp));
     }
     // Neighbours together: what leads to them is at hand then.
-    paths.sort_unstable_by(|one, other| bytes(one.0).cmp(bytes(other.0)));
-    let are_names = paths.iter().all(|(path, _)| !bytes(path).contains(&0));
+    paths.sort_unstable_by(|one, other| codec::path_bytes(one.0).cmp(codec::path_bytes(other.0)));
+    let are_names = paths.iter().all(|(path, _)| !codec::path_bytes(path).contains(&0));
     (are_names && paths.len() <= PATHS_MAX).then_some((paths, links))
 }
 
@@ -331,7 +333,7 @@ fn about(root: &Path, runner: &Runner, declared: &[String]) -> [u8; 32] {
     };
     part(env!("CARGO_PKG_VERSION").as_bytes());
     part(&SCHEMA.to_le_bytes());
-    part(bytes(root));
+    part(codec::path_bytes(root));
     part(&[runner.mode() as u8, u8::from(is_root)]);
     part(&mask.to_le_bytes());
     for (name, value) in runner.environment().visible(declared) {
@@ -381,7 +383,7 @@ struct Program {
 
 impl<'b> Held<'b> {
     fn read(body: &'b [u8]) -> Option<Self> {
-        let mut reader = Reader(body);
+        let mut reader = codec::Reader(body);
         if reader.array()? != MAGIC || u32::from_le_bytes(reader.array()?) != VERSION {
             return None;
         }
@@ -454,13 +456,13 @@ impl Looking {
 
 /// Whether all these have the stamps that they had.
 fn is_same(folder: BorrowedFd<'_>, stamped: &[u8], flags: AtFlags) -> bool {
-    let mut reader = Reader(stamped);
+    let mut reader = codec::Reader(stamped);
     let mut next = || {
         let path = CStr::from_bytes_until_nul(reader.0).ok()?;
         reader.take(path.to_bytes_with_nul().len())?;
-        let known = Stamp::read(&mut reader)?;
+        let known = FileStamp::decode(&mut reader)?;
         let stat = statat(folder, path, flags).ok()?;
-        (Stamp::of_stat(&stat) == known).then_some(reader.0.is_empty())
+        (FileStamp::from_stat(&stat) == known).then_some(reader.0.is_empty())
     };
     loop {
         match next() {
@@ -485,15 +487,15 @@ impl Out {
     }
 
     /// Paths and stamps.
-    fn stamped(&mut self, paths: &[(impl AsRef<Path>, Stamp)]) {
+    fn stamped(&mut self, paths: &[(impl AsRef<Path>, FileStamp)]) {
         let mut inside = Vec::with_capacity(96 * paths.len());
         for (path, stamp) in paths {
             let path = path.as_ref();
             // The project's own folder.
             let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-            inside.extend_from_slice(bytes(path));
+            inside.extend_from_slice(codec::path_bytes(path));
             inside.push(0);
-            stamp.write(&mut inside);
+            stamp.encode(&mut inside);
         }
         self.text(&inside);
     }
@@ -504,18 +506,18 @@ impl Out {
     }
 }
 
-fn text<'b>(reader: &mut Reader<'b>) -> Option<&'b [u8]> {
+fn text<'b>(reader: &mut codec::Reader<'b>) -> Option<&'b [u8]> {
     let length = u32::from_le_bytes(reader.array()?) as usize;
     reader.take(length)
 }
 
-fn names(reader: &mut Reader<'_>) -> Option<Vec<String>> {
+fn names(reader: &mut codec::Reader<'_>) -> Option<Vec<String>> {
     list(reader, |reader| String::from_utf8(text(reader)?.to_vec()).ok())
 }
 
 fn list<'b, T>(
-    reader: &mut Reader<'b>,
-    mut read: impl FnMut(&mut Reader<'b>) -> Option<T>,
+    reader: &mut codec::Reader<'b>,
+    mut read: impl FnMut(&mut codec::Reader<'b>) -> Option<T>,
 ) -> Option<Vec<T>> {
     let count = u32::from_le_bytes(reader.array()?);
     (0..count).map(|_| read(reader)).collect()

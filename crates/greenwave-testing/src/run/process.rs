@@ -22,7 +22,7 @@ use crate::results::outcome::{ExitReason, Status};
 use crate::run::runner::RunnerOptions;
 use crate::{Error, Test, TestCount};
 use greenwave_inputs::AccessKind;
-use greenwave_inputs::now;
+use greenwave_inputs::now_ns;
 use greenwave_sandbox::{ReadRules, Trace, TraceStatus, Tracer};
 
 /// Maximum number of captured bytes of an output: half from its start, half from its end.
@@ -112,12 +112,12 @@ pub(crate) async fn run(
     } else {
         None
     };
-    let (started, began) = (Instant::now(), now());
+    let (started, began) = (Instant::now(), now_ns());
     let group = Child::start(command);
     let ended = attend(group.map_err(failed)?, output, test.time_max).await.map_err(failed)?;
-    let (duration, by_clock) = (started.elapsed(), now().saturating_sub(began));
+    let (duration, by_clock) = (started.elapsed(), now_ns().saturating_sub(began));
     let seen = match tracing {
-        Some(tracing) => Seen::of(&tracing.finished().await, job.own),
+        Some(tracing) => Seen::of(&tracing.finish().await, job.own),
         None => Seen::default(),
     };
     let harness = options.harnesses.get(&test.harness);
@@ -143,19 +143,19 @@ pub(crate) async fn run(
 impl Seen {
     fn of(reads: &Trace, own: &Path) -> Self {
         let looks = reads.inputs(&[]).flat_map(|(path, access)| {
-            let looked = access.read || access.looked || access.made;
+            let looked = access.read || access.queried || access.created;
             let content = looked.then(|| (path.to_owned(), AccessKind::Content));
             let names = access.listed.then(|| (path.to_owned(), AccessKind::Names));
             content.into_iter().chain(names)
         });
         let absent = reads.objects.absent.iter().map(|path| (path.clone(), AccessKind::Content));
         let (left, used) = shared_memory(reads, own);
-        let written = reads.paths.iter().filter(|(_, access)| access.written || access.made);
+        let written = reads.paths.iter().filter(|(_, access)| access.written || access.created);
         Self {
             looks: looks.chain(absent).collect(),
             written: written.map(|(path, _)| path.clone()).collect(),
-            there: reads.there.clone(),
-            left: reads.objects.left.clone().or(left),
+            there: reads.existing.clone(),
+            left: reads.objects.left_behind.clone().or(left),
             used: reads.objects.foreign.clone().or(used),
             incomplete: reads.incomplete.clone(),
         }
@@ -176,10 +176,10 @@ fn shared_memory(reads: &Trace, own: &Path) -> (Option<String>, Option<String>) 
     };
     let (mut left, mut used) = (None, None);
     for (path, access) in reads.paths.iter().filter(|(path, _)| is_shared(path)) {
-        if (access.written || access.made) && path.symlink_metadata().is_ok() {
+        if (access.written || access.created) && path.symlink_metadata().is_ok() {
             left.get_or_insert_with(|| path.display().to_string());
         }
-        if access.read && !access.own && reads.there.contains(path) {
+        if access.read && !access.output_only && reads.existing.contains(path) {
             used.get_or_insert_with(|| format!("{}, which existed before", path.display()));
         }
     }

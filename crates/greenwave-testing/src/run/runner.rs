@@ -24,12 +24,12 @@ use crate::run::process::{self as run, Job, ProcessResult};
 use crate::run::toolchain::{PROBED, Tools, resolve};
 use crate::run::workspace::{DirectoryWorkspace, Workspace};
 use crate::{Error, Manifest, STATE_DIRECTORY, Test};
+use greenwave_inputs::CLOCK_TICK;
 use greenwave_inputs::Selection;
 use greenwave_inputs::StatCache;
-use greenwave_inputs::TICK;
+use greenwave_inputs::{ALWAYS_EXCLUDED, is_cache_directory};
 use greenwave_inputs::{AccessKind, DiscoveredDeps, PathState, PathStates};
-use greenwave_inputs::{InputSnapshot, short, shortened};
-use greenwave_inputs::{NEVER, is_tagged_cache};
+use greenwave_inputs::{InputSnapshot, text};
 use greenwave_inputs::{ProjectFiles, Snapshot};
 use greenwave_sandbox::{AllowedReads, ReadRules, TraceMode, TraceStatus};
 
@@ -267,7 +267,7 @@ impl Runner {
                 Some(tool) => Ok(tool.clone()),
                 None => self.tool(project.root(), test).await,
             };
-            let moment = project.moment(snapshot, &test.name).await;
+            let moment = project.input_snapshot(snapshot, &test.name).await;
             all.push(tool.and_then(|tool| {
                 let prepared = self.prepared(test, moment?, tool.clone());
                 tools.insert(command, tool);
@@ -532,7 +532,7 @@ impl Runner {
             return Ok((outcome, record::dependencies(&set), Persist::Yes));
         }
         // The chain is full: merge its steps into one after the first key.
-        let all = chain.looked.iter().chain([&set]).flat_map(|set| set.looks.iter().cloned());
+        let all = chain.looked.iter().chain([&set]).flat_map(|set| set.accesses.iter().cloned());
         let all = Arc::new(DiscoveredDeps::new(all));
         self.put(cache, &key::next(&chain.first, &judged.states.digest(&all)), &result).await;
         self.put(cache, &chain.first, &record::dependencies(&all)).await;
@@ -665,8 +665,8 @@ impl Runner {
             prepared.moment.inputs.files().map(|(path, _)| path.to_owned()).collect();
         inputs.extend(launch.products.iter().flat_map(|products| products.roots.iter().cloned()));
         inputs.push(prepared.program.clone());
-        let outputs = selection.output_roots().map(|path| project.join(path)).filter(|path| path.exists());
-        Ok(ReadRules::new(&AllowedReads { project: project.to_owned(), inputs, outputs: outputs.collect() })?)
+        inputs.extend(selection.output_roots().map(|path| project.join(path)).filter(|path| path.exists()));
+        Ok(ReadRules::new(&AllowedReads { directory: project.to_owned(), paths: inputs })?)
     }
 
     /// Runs one command in place of several tests. The closure receives the directory of the run.
@@ -791,7 +791,7 @@ impl Runner {
             let is_declared = *look == AccessKind::Content
                 && (prepared.moment.inputs.get(relative).is_some() || path.is_dir());
             let is_of_linker = products.is_some_and(|products| products.is_of_linker(path));
-            let is_exempt = is_of_linker || is_of_system(path) || selection.writes(relative);
+            let is_exempt = is_of_linker || is_of_system(path) || selection.is_output(relative);
             *look != AccessKind::Build && !is_declared && !is_exempt
         };
         Ok(looks.iter().any(counts))
@@ -836,7 +836,7 @@ impl Runner {
             () if ran.status != Status::Passed && !self.options.cache_failures => {
                 Some(CacheDecision::NotAPass)
             }
-            () if before.inputs.lines().is_empty() => Some(CacheDecision::NoInputs),
+            () if before.inputs.is_empty() => Some(CacheDecision::NoInputs),
             () if ran.left_behind => Some(CacheDecision::LeftProcesses),
             () if ran.seen.used.is_some() => ran.seen.used.clone().map(CacheDecision::UsedObject),
             () if ran.seen.left.is_some() => ran.seen.left.clone().map(CacheDecision::LeftObject),
@@ -942,7 +942,7 @@ impl Prepared<'_> {
             let of_suffix = |suffix: &str, look| path.strip_suffix(suffix).map(|name| (name, look));
             let found = of_suffix(NAMES, AccessKind::Names).or_else(|| of_suffix(BUILDS, AccessKind::Build));
             let (name, look) = found.unwrap_or((path.as_str(), AccessKind::Content));
-            (path.clone(), short(&self.moment.states.state(Path::new(name), look).0.digest()))
+            (path.clone(), text::short_hash(&self.moment.states.state(Path::new(name), look).0.digest()))
         };
         paths.map(state).collect()
     }
@@ -954,19 +954,19 @@ impl Prepared<'_> {
         looked: &[Arc<DiscoveredDeps>],
         states: &PathStates,
     ) -> DependencyRecord {
-        let hash = |text: &[u8]| short(blake3::hash(text).as_bytes());
+        let hash = |text: &[u8]| text::short_hash(blake3::hash(text).as_bytes());
         let seen =
             self.environment.iter().map(|(name, value)| ((*name).to_owned(), hash(value.as_encoded_bytes())));
         let set = test.set.iter().map(|(name, value)| (name.clone(), hash(value.as_bytes())));
-        let (looks, looked) = states.told(looked, |sets| {
-            let looks = sets.iter().flat_map(|set| &set.looks).map(|(path, look)| {
+        let (looks, looked) = states.describe(looked, |sets| {
+            let looks = sets.iter().flat_map(|set| &set.accesses).map(|(path, look)| {
                 let state = states.state(path, *look).0;
                 let suffix = match look {
                     AccessKind::Content => "",
                     AccessKind::Names => NAMES,
                     AccessKind::Build => BUILDS,
                 };
-                (format!("{}{suffix}", path.display()), short(&state.digest()))
+                (format!("{}{suffix}", path.display()), text::short_hash(&state.digest()))
             });
             looks.collect()
         });
@@ -974,8 +974,8 @@ impl Prepared<'_> {
             command: test.command.clone(),
             directory: test.directory.display().to_string(),
             variables: seen.chain(set).collect(),
-            tools: self.tools.iter().map(|tool| short(tool)).collect(),
-            inputs: short(self.moment.inputs.digest()),
+            tools: self.tools.iter().map(|tool| text::short_hash(tool)).collect(),
+            inputs: text::short_hash(self.moment.inputs.digest()),
             looks,
             looked,
             at: 0,
@@ -1049,7 +1049,7 @@ struct Judgement {
 impl Judgement {
     fn is_same(&self, other: &Self) -> bool {
         let same = |(one, other): (&Arc<DiscoveredDeps>, &Arc<DiscoveredDeps>)| Arc::ptr_eq(one, other);
-        self.inputs.is_same(&other.inputs)
+        self.inputs.ptr_eq(&other.inputs)
             && Arc::ptr_eq(&self.before, &other.before)
             && Arc::ptr_eq(&self.states, &other.states)
             && self.looked.len() == other.looked.len()
@@ -1080,7 +1080,7 @@ impl KeyChain {
 
     /// Returns the first dependency in one of these directories.
     pub(crate) fn built_path(&self, project: &Path, roots: &[PathBuf]) -> Option<PathBuf> {
-        let paths = self.looked.iter().flat_map(|set| &set.looks).map(|(path, _)| path);
+        let paths = self.looked.iter().flat_map(|set| &set.accesses).map(|(path, _)| path);
         let is_in = |path: &&PathBuf| roots.iter().any(|root| project.join(path).starts_with(root));
         paths.into_iter().find(is_in).cloned()
     }
@@ -1109,28 +1109,27 @@ async fn further(
 ) -> Further {
     let project = project.to_owned();
     let earlier: BTreeSet<(PathBuf, AccessKind)> =
-        chain.looked.iter().flat_map(|set| set.looks.iter().cloned()).collect();
+        chain.looked.iter().flat_map(|set| set.accesses.iter().cloned()).collect();
     let (chain, since, before) = (chain.clone(), attempt_result.since, before.clone());
     let (built, began) = (attempt_result.built.clone(), attempt_result.ran.began);
     let (looks, seen) = (Arc::clone(&attempt_result.looks), Arc::clone(&attempt_result.ran.seen));
     // The states have usually been read by now, and moving to another thread would only cost time.
-    let is_quick =
-        after.inputs.lines().len() <= QUICK_FILES_MAX && after.states.has_all(looks.iter(), &project);
+    let is_quick = after.inputs.len() <= QUICK_FILES_MAX && after.states.contains_all(looks.iter(), &project);
     let judge = move || {
         let mut further = Vec::new();
         for (path, look) in looks.iter() {
             let path = path.strip_prefix(&project).unwrap_or(path);
             let declared = *look == AccessKind::Content && after.inputs.get(path).is_some();
-            if !declared && !selection.writes(path) && !earlier.contains(&(path.to_owned(), *look)) {
+            if !declared && !selection.is_output(path) && !earlier.contains(&(path.to_owned(), *look)) {
                 further.push((path.to_owned(), *look));
             }
         }
         let set = DiscoveredDeps::new(further);
-        let tick = i64::try_from(TICK.as_nanos()).unwrap_or(0);
-        if let Some(path) = after.states.moved(&after.inputs, since) {
+        let tick = i64::try_from(CLOCK_TICK.as_nanos()).unwrap_or(0);
+        if let Some(path) = after.states.moved_since(&after.inputs, since) {
             return Err(path);
         }
-        let all = chain.looked.iter().flat_map(|set| set.looks.iter()).chain(&set.looks);
+        let all = chain.looked.iter().flat_map(|set| set.accesses.iter()).chain(&set.accesses);
         for (path, look) in all {
             let (state, touched) = after.states.state(path, *look);
             // A deleted file has no timestamp, and neither has a file in a directory that was
@@ -1141,13 +1140,13 @@ async fn further(
             // start.
             let is_built = built.iter().any(|root| absolute.starts_with(root));
             let since = if is_built { began } else { since };
-            if touched >= since.saturating_sub(tick) || is_gone || after.states.came(path) >= since {
+            if touched >= since.saturating_sub(tick) || is_gone || after.states.arrived(path) >= since {
                 return Err(path.clone());
             }
         }
         let changed = chain.looked.iter().find(|set| before.states.digest(set) != after.states.digest(set));
         match changed {
-            Some(set) => Err(set.looks[0].0.clone()),
+            Some(set) => Err(set.accesses[0].0.clone()),
             None => Ok(Arc::new(set)),
         }
     };
@@ -1168,8 +1167,8 @@ fn undeclared(
     for (path, _) in looks {
         let absolute = project.join(path);
         let Ok(path) = absolute.strip_prefix(project) else { continue };
-        let is_ours = NEVER.iter().any(|name| path.starts_with(name));
-        if !is_ours && absolute.is_file() && moment.inputs.get(path).is_none() && !selection.writes(path) {
+        let is_ours = ALWAYS_EXCLUDED.iter().any(|name| path.starts_with(name));
+        if !is_ours && absolute.is_file() && moment.inputs.get(path).is_none() && !selection.is_output(path) {
             paths.push(path.to_owned());
         }
     }
@@ -1178,7 +1177,7 @@ fn undeclared(
 
 /// Why nothing may be kept that depends on these inputs, if some of them could not be looked at.
 fn left_out(inputs: &Manifest) -> Option<CacheDecision> {
-    let path = shortened(inputs.left_out()?);
+    let path = text::short_path(inputs.unexamined()?);
     Some(CacheDecision::IncompleteTrace(format!(
         "{path} may be an input, and its path is too long to be looked at"
     )))
@@ -1197,7 +1196,7 @@ impl Caches {
         let directory = path.parent()?;
         if !self.outermost.contains_key(directory) {
             let above = self.of(directory).map(Path::to_owned);
-            let cache = above.or_else(|| is_tagged_cache(directory).then(|| directory.to_owned()));
+            let cache = above.or_else(|| is_cache_directory(directory).then(|| directory.to_owned()));
             self.outermost.insert(directory.to_owned(), cache);
         }
         self.outermost.get(directory)?.as_deref()

@@ -266,7 +266,7 @@ impl Suite {
         };
         let mut index = StatCache::load(&state.file(INDEX));
         if let Some(files) = &runner.files {
-            index.share(files);
+            index.share_with(files);
         }
         let index = Arc::new(Mutex::new(index));
         let specs: Vec<_> = tests.iter().map(|test| (test.name.clone(), test.input_spec())).collect();
@@ -276,7 +276,7 @@ impl Suite {
                 Arc::clone(&index),
                 tree,
                 specs,
-                greenwave_sandbox::object_exists,
+                greenwave_sandbox::kernel_object_exists,
             )?,
             runner: Runner::with_index(environment, cache, runner, index),
             tests,
@@ -401,7 +401,7 @@ impl Suite {
         missing.extend(again.keys().copied());
         missing.sort_unstable();
         let unmatched = |at: &usize| {
-            let pattern = shared.project.unmatched(&snapshot, &shared.tests[*at].inputs);
+            let pattern = shared.project.unmatched_pattern(&snapshot, &shared.tests[*at].inputs);
             pattern.map(|pattern| (TestId::new(*at), pattern.to_owned()))
         };
         report.unmatched = missing.iter().filter_map(unmatched).collect();
@@ -531,9 +531,9 @@ impl Suite {
         let needs = |task| needs(&shared.tests[graph.payload(task)[0]]);
         let expected = |task: greenwave_scheduler::TaskId| histories[task.index()].duration;
         let job = Job::new().needs(needs).expected(expected).order(ranks, order).observe(report_progress);
-        shared.project.begin(graph.len());
+        shared.project.tests_started(graph.len());
         let ended = self.executor.run_job(&graph, job, stage).await;
-        shared.project.begin(0);
+        shared.project.tests_started(0);
         // Abort the tests that were still unfinished when the run was stopped.
         shared.running.lock().clear();
         // Wait until their processes have been killed: nobody else kills them once this program
@@ -592,7 +592,7 @@ impl Suite {
         let snapshot = self.look().await?;
         let test = &self.shared.tests[at];
         let notes = DependencyLog::load(&self.state.file(NOTES));
-        let moment = self.shared.project.moment(&snapshot, &test.name).await?;
+        let moment = self.shared.project.input_snapshot(&snapshot, &test.name).await?;
         let workspace = ProjectWorkspace {
             shared: Arc::clone(&self.shared),
             moment: Some(moment),
@@ -620,10 +620,10 @@ impl Suite {
             last: last.map(|facts| (facts.age(), facts.status, facts.not_kept.clone())),
             stored: then.map(DependencyRecord::age),
             differences,
-            inputs: prepared.moment.inputs.lines().len(),
+            inputs: prepared.moment.inputs.len(),
             discovered: discovered
                 .iter()
-                .flat_map(|set| &set.looks)
+                .flat_map(|set| &set.accesses)
                 .filter(|(_, look)| *look != AccessKind::Build)
                 .map(|(path, _)| path.clone())
                 .collect(),
@@ -661,7 +661,7 @@ impl Suite {
         let mut readers = Vec::new();
         for (at, test) in self.shared.tests.iter().enumerate() {
             let selection = test.selection()?;
-            if seen.contains(test.name.as_str()) || paths.iter().any(|path| selection.has(path, false)) {
+            if seen.contains(test.name.as_str()) || paths.iter().any(|path| selection.includes(path, false)) {
                 readers.push(TestId::new(at));
             }
         }
@@ -680,13 +680,13 @@ impl Suite {
 
     /// Returns the number of times that the whole project was scanned.
     pub fn looks(&self) -> usize {
-        self.shared.project.looks()
+        self.shared.project.snapshot_count()
     }
 
     async fn look(&self) -> Result<Arc<Snapshot>, Error> {
-        let snapshot = self.shared.project.look(Instant::now()).await?;
+        let snapshot = self.shared.project.snapshot_after(Instant::now()).await?;
         let (shared, of) = (Arc::clone(&self.shared), Arc::clone(&snapshot));
-        blocking(move || shared.project.read_all(&of)).await?;
+        blocking(move || shared.project.hash_all(&of)).await;
         Ok(snapshot)
     }
 
@@ -964,14 +964,14 @@ impl Workspace for ProjectWorkspace {
             self.shared.built_in(test).and_then(|folder| self.shared.builds.lock().get(folder).cloned());
         let snapshot = match built {
             Some(built) => built.snapshot,
-            None => self.shared.project.newest().await?,
+            None => self.shared.project.latest().await?,
         };
-        Ok(self.shared.project.moment(&snapshot, &test.name).await?)
+        Ok(self.shared.project.input_snapshot(&snapshot, &test.name).await?)
     }
 
     async fn after(&self, test: &Test) -> Result<InputSnapshot, Error> {
-        let later = self.shared.project.look(Instant::now()).await?;
-        Ok(self.shared.project.moment(&later, &test.name).await?)
+        let later = self.shared.project.snapshot_after(Instant::now()).await?;
+        Ok(self.shared.project.input_snapshot(&later, &test.name).await?)
     }
 
     async fn launch(&self, runner: &Runner, test: &Test) -> Result<LaunchSpec, Error> {
@@ -1008,7 +1008,7 @@ impl Workspace for ProjectWorkspace {
 
     fn ended(&self) {
         if let Some(ended) = self.ended.lock().take() {
-            self.shared.project.end();
+            self.shared.project.test_ended();
             // Nobody receives this when the scheduler does not run the test.
             let _ = ended.send(());
         }
@@ -1121,15 +1121,15 @@ impl Shared {
         let Some(harness) = tests.first().map(|test| self.runner.harness(test)) else { return Ok(()) };
         let environment = self.runner.environment();
         let request = BuildRequest { project: self.project.root(), directory: folder, environment };
-        let mut before = self.project.look(Instant::now()).await?;
+        let mut before = self.project.snapshot_after(Instant::now()).await?;
         for attempt in 1.. {
             let Some(build) = harness.build(&request).await? else { return Ok(()) };
-            let after = self.project.look(Instant::now()).await?;
+            let after = self.project.snapshot_after(Instant::now()).await?;
             let mut changing = None;
             for test in &tests {
                 let (then, now) = (
-                    self.project.moment(&before, &test.name).await?,
-                    self.project.moment(&after, &test.name).await?,
+                    self.project.input_snapshot(&before, &test.name).await?,
+                    self.project.input_snapshot(&after, &test.name).await?,
                 );
                 changing = changing.or(then.inputs.first_touched(&now.inputs).map(Path::to_owned));
             }

@@ -10,13 +10,12 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::process::Command;
 
-use crate::run::blocking::blocking;
 use crate::run::isolation::tool_homes;
 use crate::{Environment, Error, Tracer};
 use greenwave_inputs::hash_file;
 use greenwave_inputs::{AccessKind, DiscoveredDeps, PathStates};
-use greenwave_inputs::{Stamp, now};
-use greenwave_inputs::{StatCache, replace};
+use greenwave_inputs::{FileStamp, now_ns};
+use greenwave_inputs::{StatCache, codec};
 
 /// Version commands of programs that may be shims. The bytes of a shim do not change when the toolchain
 /// behind it does.
@@ -85,7 +84,7 @@ impl Tools {
     pub(crate) fn save(&self, file: &Path) -> Result<(), Error> {
         let mut cached = self.cached.lock();
         if cached.is_changed {
-            replace(file, &serde_json::to_vec(&*cached).unwrap_or_default())?;
+            codec::replace_file(file, &serde_json::to_vec(&*cached).unwrap_or_default())?;
             cached.is_changed = false;
         }
         Ok(())
@@ -108,14 +107,15 @@ impl Tools {
     }
 
     fn file(&self, program: &Path) -> Result<[u8; 32], Error> {
-        let stamp =
-            Stamp::of(&std::fs::metadata(program).map_err(Error::io("read the metadata of", program))?);
-        if let Some(entry) = self.index.lock().find(program, &stamp) {
+        let stamp = FileStamp::from_metadata(
+            &std::fs::metadata(program).map_err(Error::io("read the metadata of", program))?,
+        );
+        if let Some(entry) = self.index.lock().lookup(program, &stamp) {
             return Ok(entry.hash);
         }
-        let at = now();
-        let (entry, stamp) = hash_file(program, 0).map_err(Error::io("read", program))?;
-        self.index.lock().put(program, stamp, entry, at);
+        let at = now_ns();
+        let (entry, stamp) = hash_file(program).map_err(Error::io("read", program))?;
+        self.index.lock().insert(program, stamp, entry, at);
         Ok(entry.hash)
     }
 
@@ -137,7 +137,7 @@ impl Tools {
         );
         let query = query.to_hex().to_string();
         let states =
-            PathStates::new(Path::new("/"), Arc::clone(&self.index), greenwave_sandbox::object_exists);
+            PathStates::new(Path::new("/"), Arc::clone(&self.index), greenwave_sandbox::kernel_object_exists);
         let cached = self.cached.lock().answers.get(&query).cloned();
         let answers: Arc<[u8]> = match cached.filter(|answer| answer.is_valid(&states)) {
             Some(answer) => answer.text.into(),
@@ -166,7 +166,7 @@ async fn probe_version(
     environment: &[(&str, &OsStr)],
     states: &PathStates,
 ) -> ToolVersion {
-    let began = now();
+    let began = now_ns();
     let (mut text, mut looks, mut is_seen) = (Vec::new(), Vec::new(), true);
     for command in PROBES[probe].1 {
         let mut probe = Command::new(command[0]);
@@ -179,7 +179,7 @@ async fn probe_version(
         match tracing {
             None => is_seen = false,
             Some(tracing) => {
-                let reads = blocking(move || tracing.finish()).await;
+                let reads = tracing.finish().await;
                 is_seen &= reads.incomplete.is_none();
                 let inputs = reads.inputs(&[]).map(|(path, access)| (path.to_owned(), access.listed));
                 looks.extend(inputs);

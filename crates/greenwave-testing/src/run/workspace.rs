@@ -79,10 +79,10 @@ impl DirectoryWorkspace {
         let states = Arc::new(PathStates::new(
             &self.project,
             Arc::clone(&self.index),
-            greenwave_sandbox::object_exists,
+            greenwave_sandbox::kernel_object_exists,
         ));
         let inputs = blocking(move || Manifest::read(&project, &spec)).await;
-        let inputs = inputs.map_err(|error| error.of_test(&test.name))?;
+        let inputs = inputs.map_err(|error| error.for_test(&test.name))?;
         Ok(InputSnapshot { inputs, states })
     }
 }

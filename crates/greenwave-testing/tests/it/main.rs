@@ -176,25 +176,6 @@ async fn what_cannot_run_says_why() {
 }
 
 #[test]
-fn the_default_inputs_are_all_but_what_is_derived_or_ignored() {
-    let folder = project(&[
-        (".gitignore", "/built\n*.log\n"),
-        (".hidden", ""),
-        ("built/x", ""),
-        ("run.log", ""),
-        (".git/HEAD", ""),
-        ("src/target/mod.rs", ""),
-        ("target/debug/x", ""),
-        ("target/CACHEDIR.TAG", "Signature: 8a477f597d28d172789f06886806bc55\n"),
-        ("worktree/.git", "gitdir: elsewhere"),
-    ]);
-    std::os::unix::fs::symlink("nowhere", folder.path().join("link")).unwrap();
-    let manifest = Manifest::of_project(folder.path()).unwrap();
-    let found: Vec<_> = manifest.files().map(|(path, _)| path.to_str().unwrap().to_owned()).collect();
-    assert_eq!(found, [".gitignore", ".hidden", "link", "src/target/mod.rs"]);
-}
-
-#[test]
 fn runners_own_counts_are_found() {
     let check = |output: &str, expected: Option<(u32, u32)>| {
         let expected = expected.map(|(passed, failed)| TestCount { passed, failed });

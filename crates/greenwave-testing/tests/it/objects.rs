@@ -73,7 +73,7 @@ impl Place {
         let folder = tempfile::tempdir().unwrap();
         let traced = match TraceStatus::of(TraceMode::WhenPossible) {
             TraceStatus::Traced => Ok(()),
-            other => Err(other.word()),
+            other => Err(other.as_str()),
         };
         if !is_there("tracing", &traced) {
             return None;

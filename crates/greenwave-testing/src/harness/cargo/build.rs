@@ -22,7 +22,7 @@ use crate::harness::build::{BuildOutput, BuildRequest};
 use crate::harness::launch::LaunchSpec;
 use crate::run::isolation::{cargo_home, tool_homes};
 use crate::{Environment, Error, Test};
-use greenwave_inputs::{AccessKind, Stamp, now};
+use greenwave_inputs::{AccessKind, FileStamp, now_ns};
 
 /// The output of one build.
 #[derive(Debug, Default)]
@@ -110,7 +110,7 @@ impl Build {
     /// # Errors
     /// [`Error::Discover`] if cargo cannot be run at all.
     pub(super) async fn run(request: &BuildRequest<'_>) -> Result<Self, Error> {
-        let began = now();
+        let began = now_ns();
         let BuildRequest { project, directory, environment } = *request;
         let at = project.join(directory);
         let mut command = cargo(&at, environment, BUILD);
@@ -383,7 +383,7 @@ fn directory_of(package_id: &str) -> Option<PathBuf> {
 /// is older. Cargo compares modification times only
 /// (<https://doc.rust-lang.org/nightly/nightly-rustc/cargo/core/compiler/fingerprint/>).
 fn is_younger(source: &Path, made: &Path) -> bool {
-    let stamp = |path: &Path| fs::metadata(path).ok().map(|metadata| Stamp::of(&metadata));
+    let stamp = |path: &Path| fs::metadata(path).ok().map(|metadata| FileStamp::from_metadata(&metadata));
     let (Some(source), Some(made)) = (stamp(source), stamp(made)) else { return false };
     source.changed > made.modified && source.modified <= made.modified
 }

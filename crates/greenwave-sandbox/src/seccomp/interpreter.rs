@@ -1,5 +1,5 @@
-//! What the kernel opens by itself when a program is started: a script's interpreter, a program's dynamic linker. Knows nothing of
-//! processes.
+//! Finds the files that the kernel opens by itself when it executes a program: the interpreter of a
+//! script and the dynamic linker of a binary.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -8,16 +8,17 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-/// As much of a script's first line as the kernel looks at (`BINPRM_BUF_SIZE`).
+/// Length of the part of a script's first line that the kernel reads (`BINPRM_BUF_SIZE`).
 const LINE_BYTES_MAX: usize = 256;
-/// Bytes of a 64-bit ELF header, and of one of its program headers (System V ABI, `elf(5)`).
+/// Sizes of a 64-bit ELF header and of one of its program headers (System V ABI, `elf(5)`).
 const HEADER_BYTES: usize = 64;
 const PROGRAM_HEADER_BYTES: usize = 56;
-/// Programs have about ten program headers.
+/// Maximum number of program headers that are read. Programs have about ten.
 const PROGRAM_HEADERS_MAX: u16 = 256;
 const PT_INTERP: u32 = 3;
 
-/// What a regular file says is needed to run it, as it stands there; `None` if nothing is. A script's may be a script again.
+/// Returns the interpreter or dynamic linker that a program names, exactly as it names it, or
+/// `None` if it needs none. The interpreter of a script may be a script again.
 pub(super) fn interpreter(program: &Path) -> io::Result<Option<PathBuf>> {
     let file = File::open(program)?;
     let mut start = [0; LINE_BYTES_MAX];
@@ -52,8 +53,8 @@ fn elf(file: &File, start: &[u8]) -> io::Result<Option<PathBuf>> {
     }
     for at in 0..u64::from(count.min(PROGRAM_HEADERS_MAX)) {
         let mut header = [0; PROGRAM_HEADER_BYTES];
-        let place = first.saturating_add(at * PROGRAM_HEADER_BYTES as u64);
-        if file.read_exact_at(&mut header, place).is_err() {
+        let offset = first.saturating_add(at * PROGRAM_HEADER_BYTES as u64);
+        if file.read_exact_at(&mut header, offset).is_err() {
             return Ok(None);
         }
         if header[..4] == PT_INTERP.to_le_bytes() {
@@ -71,7 +72,7 @@ fn path(text: &[u8]) -> PathBuf {
 }
 
 fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes were taken"))
+    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("the slice has eight bytes"))
 }
 
 fn u16_at(bytes: &[u8], at: usize) -> u16 {

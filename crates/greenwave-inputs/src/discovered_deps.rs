@@ -1,0 +1,94 @@
+//! Discovered dependencies: paths that a test was seen to access although they are not declared.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use crate::codec::{Reader, path_bytes};
+
+/// The ways in which a test depends on a path. The numbers are stored in records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum AccessKind {
+    /// It read the content, queried the metadata or existence, or followed a symbolic link.
+    Content = 0,
+    /// It read the names in the directory.
+    Names = 1,
+    /// It read something that cargo builds in the workspace in this directory, which must be built
+    /// before other paths are compared. The path itself has no state.
+    Build = 2,
+}
+
+/// Paths with the kind of access to each.
+///
+/// Paths inside the project are relative to it, all others are absolute. They are sorted by their
+/// bytes and then by kind, without duplicates.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct DiscoveredDeps {
+    /// The accesses.
+    pub accesses: Vec<(PathBuf, AccessKind)>,
+}
+
+impl DiscoveredDeps {
+    /// Sorts accesses and removes duplicates.
+    pub fn new(accesses: impl IntoIterator<Item = (PathBuf, AccessKind)>) -> Self {
+        let mut accesses: Vec<_> = accesses.into_iter().collect();
+        accesses
+            .sort_unstable_by(|one, other| (path_bytes(&one.0), one.1).cmp(&(path_bytes(&other.0), other.1)));
+        accesses.dedup();
+        Self { accesses }
+    }
+
+    /// Returns whether there are no dependencies.
+    pub fn is_empty(&self) -> bool {
+        self.accesses.is_empty()
+    }
+
+    /// Returns the workspaces that must be built before the states of these paths are compared.
+    pub fn builds(&self) -> impl Iterator<Item = &Path> {
+        let builds = self.accesses.iter().filter(|(_, kind)| *kind == AccessKind::Build);
+        builds.map(|(path, _)| path.as_path())
+    }
+
+    /// Encodes the accesses. Each is the number of its kind (1), the length of the prefix that its
+    /// path shares with the previous path (4), the length of the rest (4), and the rest,
+    /// little-endian.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut encoded = Vec::with_capacity(self.accesses.len() * 24);
+        let mut last: &[u8] = b"";
+        for (path, kind) in &self.accesses {
+            let path = path_bytes(path);
+            let shared = path.iter().zip(last).take_while(|(one, other)| one == other).count();
+            encoded.push(*kind as u8);
+            encoded.extend_from_slice(&(shared as u32).to_le_bytes());
+            encoded.extend_from_slice(&((path.len() - shared) as u32).to_le_bytes());
+            encoded.extend_from_slice(&path[shared..]);
+            last = path;
+        }
+        encoded
+    }
+
+    /// Decodes what [`encode`](Self::encode) has returned. Returns `None` if it is damaged.
+    pub fn decode(encoded: &[u8]) -> Option<Self> {
+        let mut reader = Reader(encoded);
+        let mut accesses = Vec::new();
+        let mut last: Vec<u8> = Vec::new();
+        while !reader.0.is_empty() {
+            let kind = match reader.array()? {
+                [0] => AccessKind::Content,
+                [1] => AccessKind::Names,
+                [2] => AccessKind::Build,
+                _ => return None,
+            };
+            let shared = u32::from_le_bytes(reader.array()?) as usize;
+            let rest = u32::from_le_bytes(reader.array()?) as usize;
+            if shared > last.len() {
+                return None;
+            }
+            last.truncate(shared);
+            last.extend_from_slice(reader.take(rest)?);
+            accesses.push((PathBuf::from(OsStr::from_bytes(&last)), kind));
+        }
+        Some(Self { accesses })
+    }
+}

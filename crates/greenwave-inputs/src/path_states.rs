@@ -1,0 +1,331 @@
+//! Reads and caches the states of single paths, such as discovered dependencies.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::UNIX_EPOCH;
+
+use parking_lot::Mutex;
+
+use crate::codec::path_bytes;
+use crate::discovered_deps::{AccessKind, DiscoveredDeps};
+use crate::manifest::{Entry, Manifest, hash_file};
+use crate::stamp::{CLOCK_TICK, FileStamp, now_ns};
+use crate::stat_cache::StatCache;
+use crate::text::short_hash;
+use crate::walk::{ALWAYS_EXCLUDED, is_cache_directory};
+
+/// Paths with a short description of the state of each, for reports.
+pub type ObservedStates = BTreeMap<String, String>;
+
+/// A function that returns whether the kernel object that a path represents exists, or `None` if
+/// the path is an ordinary one.
+pub type ObjectExists = fn(&Path) -> Option<bool>;
+
+/// The state of a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PathState {
+    /// Nothing exists at the path.
+    Absent,
+    /// A regular file.
+    File(Entry),
+    /// A directory, with a hash of its names if the access read them and zeros otherwise.
+    Directory([u8; 32]),
+    /// A file or directory that this process has no permission to read.
+    Unreadable,
+    /// A device, pipe, socket or kernel object. Its content is not an input.
+    Other,
+    /// A symbolic link, with a hash of its text and of the state of its target.
+    Symlink([u8; 32]),
+}
+
+impl PathState {
+    /// Returns the BLAKE3 hash of the state.
+    pub fn digest(&self) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new();
+        self.hash(&mut hasher);
+        *hasher.finalize().as_bytes()
+    }
+
+    fn hash(&self, hasher: &mut blake3::Hasher) {
+        match self {
+            PathState::Absent => hasher.update(&[0]),
+            PathState::File(entry) => hasher.update(&[1, entry.kind as u8]).update(&entry.hash),
+            PathState::Directory(names) => hasher.update(&[2]).update(names),
+            PathState::Unreadable => hasher.update(&[3]),
+            PathState::Other => hasher.update(&[4]),
+            PathState::Symlink(hash) => hasher.update(&[5]).update(hash),
+        };
+    }
+}
+
+/// The states of paths during a short time.
+///
+/// Each state is read once, when it is first requested, and cached from then on. Create a new value
+/// to observe later changes. All methods may block on file access.
+#[derive(Debug)]
+pub struct PathStates {
+    project: PathBuf,
+    stat_cache: Arc<Mutex<StatCache>>,
+    object_exists: ObjectExists,
+    states: Mutex<HashMap<(PathBuf, AccessKind), (PathState, i64)>>,
+    /// By the address of the set. Holding the set prevents the address from being reused.
+    digests: Mutex<HashMap<usize, SetDigest>>,
+    descriptions: Mutex<HashMap<Vec<usize>, Description>>,
+    /// The latest arrival of each directory or of one of its ancestors.
+    arrivals: Mutex<HashMap<PathBuf, i64>>,
+    /// The latest arrival of a directory of the manifest with this digest, and that directory.
+    latest_arrivals: Mutex<HashMap<[u8; 32], (i64, PathBuf)>>,
+}
+
+/// A set with the hash of its states.
+type SetDigest = (Arc<DiscoveredDeps>, [u8; 32]);
+
+/// Sets with their description and its hash.
+type Description = (Vec<Arc<DiscoveredDeps>>, String, Arc<ObservedStates>);
+
+impl PathStates {
+    /// Creates an empty cache of states. Relative paths start in the directory `project`, and
+    /// content hashes are looked up in and added to `stat_cache`.
+    pub fn new(project: &Path, stat_cache: Arc<Mutex<StatCache>>, object_exists: ObjectExists) -> Self {
+        Self {
+            project: project.to_owned(),
+            stat_cache,
+            object_exists,
+            states: Mutex::default(),
+            digests: Mutex::default(),
+            descriptions: Mutex::default(),
+            arrivals: Mutex::default(),
+            latest_arrivals: Mutex::default(),
+        }
+    }
+
+    /// Returns the state of a path, and the time at which it was last changed, in nanoseconds since
+    /// the Unix epoch (0 if unknown).
+    pub fn state(&self, path: &Path, kind: AccessKind) -> (PathState, i64) {
+        let key = (path.to_owned(), kind);
+        if let Some(cached) = self.states.lock().get(&key) {
+            return *cached;
+        }
+        let state = self.read(path, kind);
+        self.states.lock().insert(key, state);
+        state
+    }
+
+    /// Returns the BLAKE3 hash of the states of all paths of a set.
+    pub fn digest(&self, set: &Arc<DiscoveredDeps>) -> [u8; 32] {
+        let address = Arc::as_ptr(set) as usize;
+        if let Some((_, digest)) = self.digests.lock().get(&address) {
+            return *digest;
+        }
+        let mut hasher = blake3::Hasher::new();
+        for (path, kind) in &set.accesses {
+            self.state(path, *kind).0.hash(&mut hasher);
+        }
+        let digest = *hasher.finalize().as_bytes();
+        self.digests.lock().insert(address, (Arc::clone(set), digest));
+        digest
+    }
+
+    /// Returns a description of the states of some sets, and a short hash of it. `describe` is
+    /// called once for the same sets.
+    pub fn describe(
+        &self,
+        sets: &[Arc<DiscoveredDeps>],
+        describe: impl FnOnce(&[Arc<DiscoveredDeps>]) -> ObservedStates,
+    ) -> (String, Arc<ObservedStates>) {
+        let addresses: Vec<usize> = sets.iter().map(|set| Arc::as_ptr(set) as usize).collect();
+        if let Some((_, hash, states)) = self.descriptions.lock().get(&addresses) {
+            return (hash.clone(), Arc::clone(states));
+        }
+        let states = Arc::new(describe(sets));
+        let mut hasher = blake3::Hasher::new();
+        for text in states.iter().flat_map(|(path, state)| [path, state]) {
+            hasher.update(&(text.len() as u64).to_le_bytes()).update(text.as_bytes());
+        }
+        let hash = short_hash(hasher.finalize().as_bytes());
+        self.descriptions.lock().insert(addresses, (sets.to_vec(), hash.clone(), Arc::clone(&states)));
+        (hash, states)
+    }
+
+    /// Returns the latest time at which a directory above the path may have arrived at its place,
+    /// by creation or by a rename, in nanoseconds since the Unix epoch.
+    ///
+    /// Before that time another directory may have been in its place, with other files of the same
+    /// age.
+    pub fn arrived(&self, path: &Path) -> i64 {
+        let mut arrivals = self.arrivals.lock();
+        let (mut uncached, mut latest) = (Vec::new(), 0);
+        let absolute = self.project.join(path);
+        for directory in absolute.ancestors().skip(1) {
+            if let Some(cached) = arrivals.get(directory) {
+                latest = *cached;
+                break;
+            }
+            uncached.push(directory.to_owned());
+        }
+        for directory in uncached.into_iter().rev() {
+            let arrived = fs::symlink_metadata(&directory).map_or(0, |it| latest_arrival(&it));
+            latest = latest.max(arrived);
+            arrivals.insert(directory, latest);
+        }
+        latest
+    }
+
+    /// Returns a directory of a manifest that arrived at its place at `since` or later, in
+    /// nanoseconds since the Unix epoch.
+    pub fn moved_since(&self, inputs: &Manifest, since: i64) -> Option<PathBuf> {
+        let find = || {
+            let (mut latest, mut last) = ((0, PathBuf::new()), None);
+            for (path, _) in inputs.files() {
+                let directory = path.parent();
+                if directory != last {
+                    last = directory;
+                    let arrived = self.arrived(path);
+                    if arrived > latest.0 {
+                        latest = (arrived, directory.unwrap_or(path).to_owned());
+                    }
+                }
+            }
+            latest
+        };
+        let mut latest_arrivals = self.latest_arrivals.lock();
+        let (arrived, directory) = latest_arrivals.entry(*inputs.digest()).or_insert_with(find);
+        (*arrived >= since).then(|| directory.clone())
+    }
+
+    /// Returns whether the states of all these accesses are cached. Paths inside `project` may be
+    /// absolute.
+    pub fn contains_all<'l>(
+        &self,
+        mut accesses: impl Iterator<Item = &'l (PathBuf, AccessKind)>,
+        project: &Path,
+    ) -> bool {
+        let states = self.states.lock();
+        accesses.all(|(path, kind)| {
+            let path = path.strip_prefix(project).unwrap_or(path);
+            states.contains_key(&(path.to_owned(), *kind))
+        })
+    }
+
+    fn read(&self, path: &Path, kind: AccessKind) -> (PathState, i64) {
+        if kind == AccessKind::Build {
+            return (PathState::Directory([0; 32]), 0);
+        }
+        if let Some(exists) = (self.object_exists)(path) {
+            return (if exists { PathState::Other } else { PathState::Absent }, 0);
+        }
+        let absolute = self.project.join(path);
+        let (state, changed) = self.read_target(&absolute, kind);
+        // If the link leads elsewhere, its target is another file even if the content is the same.
+        match fs::symlink_metadata(&absolute).map(|link| (link, fs::read_link(&absolute))) {
+            Ok((link, Ok(text))) => {
+                let stamp = FileStamp::from_metadata(&link);
+                let mut hasher = blake3::Hasher::new();
+                hasher.update(&(path_bytes(&text).len() as u64).to_le_bytes()).update(path_bytes(&text));
+                state.hash(&mut hasher);
+                let changed = changed.max(stamp.modified).max(stamp.changed);
+                (PathState::Symlink(*hasher.finalize().as_bytes()), changed)
+            }
+            _ => (state, changed),
+        }
+    }
+
+    /// Reads the state of the file at a path, following symbolic links.
+    fn read_target(&self, absolute: &Path, kind: AccessKind) -> (PathState, i64) {
+        let metadata = match fs::metadata(absolute) {
+            Ok(metadata) => metadata,
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                return (PathState::Unreadable, 0);
+            }
+            Err(_) => return (PathState::Absent, 0),
+        };
+        let stamp = FileStamp::from_metadata(&metadata);
+        let changed = stamp.modified.max(stamp.changed);
+        if metadata.is_file() {
+            (self.read_file(absolute, &stamp), changed)
+        } else if !metadata.is_dir() {
+            // Writing to a pipe changes its timestamps. Only its arrival matters.
+            (PathState::Other, arrival(&metadata, &stamp))
+        } else if kind == AccessKind::Names {
+            (hash_names(absolute).map_or(PathState::Unreadable, PathState::Directory), changed)
+        } else {
+            // The access depends on the existence of the directory, and not on its names.
+            (PathState::Directory([0; 32]), arrival(&metadata, &stamp))
+        }
+    }
+
+    fn read_file(&self, path: &Path, stamp: &FileStamp) -> PathState {
+        if let Some(entry) = self.stat_cache.lock().lookup(path, stamp) {
+            return PathState::File(entry);
+        }
+        let at = now_ns();
+        match hash_file(path) {
+            Ok((entry, stamp)) => {
+                self.stat_cache.lock().insert(path, stamp, entry, at);
+                PathState::File(entry)
+            }
+            Err(_) => PathState::Unreadable,
+        }
+    }
+}
+
+/// Returns when a directory, pipe or socket was created, renamed or given other permissions, as
+/// opposed to a change of its content.
+fn arrival(metadata: &fs::Metadata, stamp: &FileStamp) -> i64 {
+    let created = metadata.created().ok().and_then(|created| created.duration_since(UNIX_EPOCH).ok());
+    let created = created.map(|since| i64::try_from(since.as_nanos()).unwrap_or(i64::MAX));
+    let moved = if stamp.changed > stamp.modified { stamp.changed } else { 0 };
+    created.map_or(stamp.changed, |created| created.max(moved))
+}
+
+/// Returns the [`arrival`] of a directory plus the granularity of timestamps if it was renamed. A
+/// directory that was just created needs no margin, because its files are as young.
+fn latest_arrival(directory: &fs::Metadata) -> i64 {
+    let stamp = FileStamp::from_metadata(directory);
+    let tick = i64::try_from(CLOCK_TICK.as_nanos()).unwrap_or(0);
+    let arrived = arrival(directory, &stamp);
+    if stamp.changed > stamp.modified { arrived.max(stamp.changed.saturating_add(tick)) } else { arrived }
+}
+
+/// Hashes the names and types in a directory, except names that are never part of a project.
+fn hash_names(directory: &Path) -> Option<[u8; 32]> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(directory).ok()? {
+        let entry = entry.ok()?;
+        let kind = entry.file_type().ok()?;
+        let is_excluded = ALWAYS_EXCLUDED.iter().any(|name| entry.file_name() == *name)
+            || (kind.is_dir() && is_cache_directory(&entry.path()));
+        if !is_excluded {
+            names.push((entry.file_name(), type_number(kind)));
+        }
+    }
+    names.sort();
+    let mut hasher = blake3::Hasher::new();
+    for (name, kind) in names {
+        let name = name.as_bytes();
+        hasher.update(&(name.len() as u64).to_le_bytes()).update(name).update(&[kind]);
+    }
+    Some(*hasher.finalize().as_bytes())
+}
+
+/// Numbers the file types, which a listing reports together with the names.
+fn type_number(kind: fs::FileType) -> u8 {
+    if kind.is_file() {
+        0
+    } else if kind.is_dir() {
+        1
+    } else if kind.is_symlink() {
+        2
+    } else if kind.is_socket() {
+        3
+    } else if kind.is_fifo() {
+        4
+    } else {
+        5
+    }
+}

@@ -1,0 +1,7 @@
+//! Tests of greenwave-inputs on real directories.
+
+mod manifest;
+mod path_states;
+mod selection;
+mod snapshot;
+mod support;

@@ -1,0 +1,94 @@
+//! States of single paths, and the encoding of discovered dependencies.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use greenwave_inputs::{AccessKind, DiscoveredDeps, PathState, PathStates, StatCache};
+use parking_lot::Mutex;
+
+use crate::support::Project;
+
+fn states(project: &Project) -> PathStates {
+    PathStates::new(project.root(), Arc::new(Mutex::new(StatCache::default())), |path| {
+        path.strip_prefix("/kernel").ok().map(|name| name == Path::new("exists"))
+    })
+}
+
+#[test]
+fn the_state_depends_on_the_kind_of_access() {
+    let project = Project::new(&[("file", "1"), ("directory/a", "")]);
+    symlink("file", project.at("link")).unwrap();
+    let read = |path: &str, kind| states(&project).state(Path::new(path), kind).0;
+    let digests = || {
+        [
+            read("directory", AccessKind::Content),
+            read("directory", AccessKind::Names),
+            read("link", AccessKind::Content),
+            read("absent", AccessKind::Content),
+        ]
+        .map(|state| state.digest())
+    };
+    assert!(matches!(read("file", AccessKind::Content), PathState::File(_)));
+    assert!(matches!(read("link", AccessKind::Content), PathState::Symlink(_)));
+    assert_eq!(read("absent", AccessKind::Content), PathState::Absent);
+    assert_eq!(read("/kernel/exists", AccessKind::Content), PathState::Other);
+    assert_eq!(read("/kernel/other", AccessKind::Content), PathState::Absent);
+    let before = digests();
+    project.write("directory/b", "");
+    project.write("file", "2");
+    let after = digests();
+    let changed: Vec<bool> = before.iter().zip(&after).map(|(before, after)| before != after).collect();
+    assert_eq!(changed, [false, true, true, false]);
+}
+
+#[test]
+fn states_are_read_once() {
+    let project = Project::new(&[("a", "1")]);
+    let set = Arc::new(DiscoveredDeps::new([(PathBuf::from("a"), AccessKind::Content)]));
+    let old = states(&project);
+    let digest = old.digest(&set);
+    assert!(old.contains_all([(project.at("a"), AccessKind::Content)].iter(), project.root()));
+    assert!(!old.contains_all([(project.at("a"), AccessKind::Names)].iter(), project.root()));
+    project.write("a", "2");
+    assert_eq!(old.digest(&set), digest);
+    assert_ne!(states(&project).digest(&set), digest);
+}
+
+#[test]
+fn a_renamed_directory_has_arrived() {
+    let project = Project::new(&[("old/a", "1")]);
+    fs::rename(project.at("old"), project.at("new")).unwrap();
+    let renamed = fs::metadata(project.at("new")).unwrap();
+    use std::os::unix::fs::MetadataExt;
+    let at = renamed.ctime() * 1_000_000_000 + renamed.ctime_nsec();
+    assert!(states(&project).arrived(Path::new("new/a")) >= at);
+    let manifest = greenwave_inputs::Manifest::of_project(project.root()).unwrap();
+    assert_eq!(states(&project).moved_since(&manifest, at), Some(PathBuf::from("new")));
+    assert_eq!(states(&project).moved_since(&manifest, i64::MAX), None);
+}
+
+#[test]
+fn dependencies_are_sorted_and_survive_encoding() {
+    let access = |path: &str, kind| (PathBuf::from(path), kind);
+    let deps = DiscoveredDeps::new([
+        access("src/b", AccessKind::Content),
+        access("src", AccessKind::Names),
+        access("src/a", AccessKind::Content),
+        access("src/a", AccessKind::Content),
+        access("/usr/lib", AccessKind::Content),
+        access(".", AccessKind::Build),
+    ]);
+    let paths: Vec<_> = deps.accesses.iter().map(|(path, _)| path.to_str().unwrap()).collect();
+    assert_eq!(paths, [".", "/usr/lib", "src", "src/a", "src/b"]);
+    assert_eq!(deps.builds().collect::<Vec<_>>(), [Path::new(".")]);
+    let encoded = deps.encode();
+    assert_eq!(DiscoveredDeps::decode(&encoded), Some(deps));
+    for end in 1..encoded.len() {
+        let part = DiscoveredDeps::decode(&encoded[..end]);
+        assert!(part.is_none_or(|part| part.encode() == encoded[..end]), "cut at {end}");
+    }
+    assert_eq!(DiscoveredDeps::decode(&[9, 0, 0, 0, 0, 0, 0, 0, 0]), None);
+    assert_eq!(DiscoveredDeps::decode(&[0, 5, 0, 0, 0, 0, 0, 0, 0]), None, "a prefix of nothing");
+}

@@ -1,0 +1,128 @@
+//! The seccomp filter that reports system calls, and its installation.
+
+use std::io;
+use std::os::fd::{FromRawFd, OwnedFd};
+
+use libc::{c_int, c_ulong, sock_filter, sock_fprog};
+
+use super::call;
+
+/// The architecture of this machine's system calls, as a filter sees it (`AUDIT_ARCH_…` of
+/// `linux/audit.h`).
+#[cfg(target_arch = "x86_64")]
+pub(super) const ARCHITECTURE: u32 = 0xc000_003e;
+#[cfg(target_arch = "aarch64")]
+pub(super) const ARCHITECTURE: u32 = 0xc000_00b7;
+
+/// The smallest call number of the x32 ABI, which shares its architecture with x86-64 but numbers
+/// its calls differently (`__X32_SYSCALL_BIT`). Native call numbers are smaller on all
+/// architectures.
+pub(super) const X32_CALLS: u32 = 0x4000_0000;
+
+/// A program for the kernel's classic BPF machine.
+#[derive(Debug, Clone)]
+pub(super) struct Filter(Vec<sock_filter>);
+
+impl Filter {
+    /// Reports the calls that take paths, and all calls of other architectures.
+    ///
+    /// `io_uring_setup` fails with `ENOSYS`, because a ring reads files without system calls.
+    /// Programs that use rings can do without: containers commonly deny them.
+    pub(super) fn reporting() -> Self {
+        let reported: Vec<u32> = call::numbers().map(|number| number as u32).collect();
+        let mut program = vec![
+            load(std::mem::offset_of!(libc::seccomp_data, arch)),
+            unless_equal(ARCHITECTURE, reported.len() + 4),
+            load(std::mem::offset_of!(libc::seccomp_data, nr)),
+            if_at_least(X32_CALLS, reported.len() + 2),
+            if_equal(libc::SYS_io_uring_setup as u32, reported.len() + 2),
+        ];
+        for (at, number) in reported.iter().enumerate() {
+            program.push(if_equal(*number, reported.len() - at));
+        }
+        program.push(finish(libc::SECCOMP_RET_ALLOW));
+        program.push(finish(libc::SECCOMP_RET_USER_NOTIF));
+        program.push(finish(libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32));
+        Self(program)
+    }
+
+    /// Reports no call.
+    pub(super) fn idle() -> Self {
+        Self(vec![finish(libc::SECCOMP_RET_ALLOW)])
+    }
+
+    /// Installs the filter on the calling thread and everything that it starts. It cannot be
+    /// removed.
+    ///
+    /// Returns the descriptor on which calls are reported. Does not allocate, so that it may be
+    /// called between `fork` and `exec`.
+    pub(super) fn install(&self) -> io::Result<OwnedFd> {
+        // With this flag, signals that do not kill wait until a call is answered. Without it, a
+        // program with a fast timer may restart a call forever, because the timer interrupts it
+        // before it is answered. Linux 5.19 introduced the flag.
+        match self.install_with(libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV) {
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => self.install_with(0),
+            result => result,
+        }
+    }
+
+    fn install_with(&self, flags: c_ulong) -> io::Result<OwnedFd> {
+        match self.seccomp(flags) {
+            // An unprivileged process may install filters only if it can never gain privileges.
+            Err(error) if error.raw_os_error() == Some(libc::EACCES) => {
+                rustix::thread::set_no_new_privs(true)?;
+                self.seccomp(flags)
+            }
+            result => result,
+        }
+    }
+
+    fn seccomp(&self, flags: c_ulong) -> io::Result<OwnedFd> {
+        let program = sock_fprog { len: self.0.len() as u16, filter: self.0.as_ptr().cast_mut() };
+        // SAFETY: `program` lives until the call returns and points to `len` instructions, which
+        // `self.0` owns. The kernel copies them and writes nothing, so the cast from `*const` is
+        // sound. `len` is exact: `reporting` builds fewer than 256 instructions, as its jumps
+        // require.
+        let listener = unsafe {
+            libc::syscall(
+                libc::SYS_seccomp,
+                libc::SECCOMP_SET_MODE_FILTER,
+                libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | flags,
+                &raw const program,
+            )
+        };
+        if listener < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: with `NEW_LISTENER`, the call returns a descriptor that it has just opened for
+        // this process, so nothing else owns it. Descriptors fit into a `c_int`.
+        Ok(unsafe { OwnedFd::from_raw_fd(listener as c_int) })
+    }
+}
+
+fn instruction(code: u32, constant: u32, if_true: usize, if_false: usize) -> sock_filter {
+    let offset = |count: usize| u8::try_from(count).expect("the program is shorter than the longest jump");
+    sock_filter { code: code as u16, jt: offset(if_true), jf: offset(if_false), k: constant }
+}
+
+/// Loads a word of `seccomp_data`.
+fn load(offset: usize) -> sock_filter {
+    instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset as u32, 0, 0)
+}
+
+/// Skips `skip` instructions if the loaded word equals `value`.
+fn if_equal(value: u32, skip: usize) -> sock_filter {
+    instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, value, skip, 0)
+}
+
+fn unless_equal(value: u32, skip: usize) -> sock_filter {
+    instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, value, 0, skip)
+}
+
+fn if_at_least(value: u32, skip: usize) -> sock_filter {
+    instruction(libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K, value, skip, 0)
+}
+
+fn finish(action: u32) -> sock_filter {
+    instruction(libc::BPF_RET | libc::BPF_K, action, 0, 0)
+}

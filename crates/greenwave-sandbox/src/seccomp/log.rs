@@ -1,0 +1,171 @@
+//! Accumulates the accesses of a command.
+
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+
+use super::ipc::{IpcCall, IpcLog};
+use crate::{Access, Trace};
+
+/// The recorded accesses.
+#[derive(Debug)]
+pub(super) struct AccessLog {
+    paths: HashMap<PathBuf, PathRecord>,
+    /// Directories that the command created. Everything in them is its own output.
+    created: HashSet<PathBuf>,
+    ipc: IpcLog,
+    incomplete: Option<String>,
+    connected: bool,
+    paths_max: usize,
+}
+
+#[derive(Debug, Default)]
+struct PathRecord {
+    access: Access,
+    /// The command has replaced or removed the file: later accesses depend on its own output only.
+    is_output: bool,
+    /// A file existed before that.
+    existed: bool,
+}
+
+impl AccessLog {
+    pub(super) fn new(paths_max: usize) -> Self {
+        Self {
+            paths: HashMap::new(),
+            created: HashSet::new(),
+            ipc: IpcLog::default(),
+            incomplete: None,
+            connected: false,
+            paths_max,
+        }
+    }
+
+    /// Marks the log as incomplete. The first reason is reported.
+    pub(super) fn incomplete(&mut self, reason: impl Into<String>) {
+        self.incomplete.get_or_insert_with(|| reason.into());
+    }
+
+    pub(super) fn is_incomplete(&self) -> bool {
+        self.incomplete.is_some()
+    }
+
+    /// Records a connection to a peer.
+    pub(super) fn connect(&mut self) {
+        self.connected = true;
+    }
+
+    /// Records the use of a kernel object. `read_name` reads the name of a queue from the caller.
+    pub(super) fn ipc(&mut self, call: IpcCall, read_name: impl FnOnce(u64) -> Option<Vec<u8>>) {
+        self.ipc.record(call, read_name);
+    }
+
+    /// Records an access that depends on the state of the path.
+    pub(super) fn depend(&mut self, path: &Path, set: impl FnOnce(&mut Access)) {
+        if let Some(record) = self.record(path)
+            && !record.is_output
+        {
+            set(&mut record.access);
+        }
+    }
+
+    /// Records that a file exists.
+    pub(super) fn exists(&mut self, path: &Path) {
+        if let Some(record) = self.record(path)
+            && !record.is_output
+        {
+            record.existed = true;
+        }
+    }
+
+    /// Records a write that leaves a part of the earlier content.
+    pub(super) fn write(&mut self, path: &Path) {
+        if let Some(record) = self.record(path) {
+            record.access.written = true;
+        }
+    }
+
+    /// Records that the content was replaced by a call that succeeds whether a file existed or not.
+    pub(super) fn replace(&mut self, path: &Path) {
+        let Some(record) = self.record(path) else { return };
+        record.access.output_only |= record.access == Access::default();
+        record.access.written = true;
+        record.is_output = true;
+    }
+
+    /// Records that a file was created at a path without one.
+    pub(super) fn create(&mut self, path: &Path, is_directory: bool) {
+        if let Some(record) = self.record(path) {
+            if !record.is_output {
+                record.access.queried = true;
+                record.access.created = true;
+            }
+            record.access.written = true;
+            record.is_output = true;
+        }
+        if is_directory {
+            self.created.insert(path.to_owned());
+        }
+    }
+
+    /// Records that a file was removed.
+    pub(super) fn remove(&mut self, path: &Path) {
+        self.depend(path, |access| access.queried = true);
+        if let Some(record) = self.record(path) {
+            record.access.written = true;
+            record.is_output = true;
+        }
+        self.created.remove(path);
+    }
+
+    /// Records that a directory was renamed.
+    pub(super) fn rename_directory(&mut self, from: &Path, to: &Path) {
+        if !self.is_in_created(from) {
+            self.incomplete("moves a directory that it did not create");
+        }
+        self.created.insert(to.to_owned());
+    }
+
+    pub(super) fn finish(self) -> Trace {
+        let existing = self.existing();
+        Trace {
+            paths: self.paths.into_iter().map(|(path, record)| (path, record.access)).collect(),
+            existing,
+            objects: self.ipc.finish(),
+            incomplete: self.incomplete,
+            connected: self.connected,
+        }
+    }
+
+    /// Returns a copy of the trace as of now.
+    pub(super) fn snapshot(&self) -> Trace {
+        Trace {
+            paths: self.paths.iter().map(|(path, record)| (path.clone(), record.access)).collect(),
+            existing: self.existing(),
+            objects: self.ipc.finish(),
+            incomplete: self.incomplete.clone(),
+            connected: self.connected,
+        }
+    }
+
+    fn existing(&self) -> HashSet<PathBuf> {
+        self.paths.iter().filter(|(_, record)| record.existed).map(|(path, _)| path.clone()).collect()
+    }
+
+    fn is_in_created(&self, path: &Path) -> bool {
+        !self.created.is_empty() && path.ancestors().any(|above| self.created.contains(above))
+    }
+
+    /// Returns the record of a path, or `None` if the log is full.
+    fn record(&mut self, path: &Path) -> Option<&mut PathRecord> {
+        if !self.paths.contains_key(path) {
+            if self.paths.len() >= self.paths_max {
+                self.incomplete(format!("uses more than {} paths", self.paths_max));
+                return None;
+            }
+            let output_only = self.is_in_created(path);
+            let access = Access { output_only, ..Access::default() };
+            let record = PathRecord { access, is_output: output_only, existed: false };
+            self.paths.insert(path.to_owned(), record);
+        }
+        self.paths.get_mut(path)
+    }
+}

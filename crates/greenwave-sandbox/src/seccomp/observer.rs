@@ -1,0 +1,480 @@
+//! Interprets system calls and records their accesses.
+
+use std::collections::HashSet;
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use libc::{c_int, seccomp_notif};
+
+use super::call::{Base, Call, NewNode, PathArgument, decode};
+use super::filter::{ARCHITECTURE, X32_CALLS};
+use super::interpreter::interpreter;
+use super::log::AccessLog;
+use super::nested::{ANSWER, QUESTION};
+use super::resolver::{Resolution, Resolver, Target};
+use super::tracee::Tracee;
+
+/// Maximum number of calls in the set of recorded calls. The set is cleared when it is full.
+const RECORDED_MAX: usize = 200_000;
+/// Maximum nesting of scripts whose interpreters are scripts, as in the kernel.
+const INTERPRETERS_MAX: usize = 5;
+
+/// The outcome of a reported call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Response {
+    /// The kernel executes the call.
+    Continue,
+    /// The call fails with this error.
+    Fail(c_int),
+}
+
+/// The interpreter of one command's calls.
+pub(super) struct Observer {
+    pub(super) log: AccessLog,
+    resolver: Resolver,
+    /// Calls that would be recorded in the same way again: an operation with the path before it is
+    /// resolved.
+    recorded: HashSet<(u64, RawPath)>,
+}
+
+/// An absolute path that may contain symbolic links.
+type RawPath = Vec<u8>;
+
+/// The operations of [`Observer::recorded`] beside opening, which is stored as its flags.
+const QUERY: u64 = 1 << 32;
+const EXECUTE: u64 = 2 << 32;
+
+/// The address of a socket.
+enum SocketAddress {
+    /// Unreadable or unspecified: the call fails or disconnects.
+    None,
+    /// Not a path.
+    Unnamed,
+    Path(RawPath),
+}
+
+/// The reasons why a call is not recorded.
+enum Skip {
+    /// The call accesses no file, or fails regardless of the files that exist.
+    NoAccess,
+    /// The caller's memory or its directories cannot be read.
+    Unreadable(io::Error),
+}
+
+impl From<io::Error> for Skip {
+    fn from(error: io::Error) -> Self {
+        Skip::Unreadable(error)
+    }
+}
+
+impl Observer {
+    pub(super) fn new(paths_max: usize) -> Self {
+        Self { log: AccessLog::new(paths_max), resolver: Resolver::default(), recorded: HashSet::new() }
+    }
+
+    /// Records a call, and decides its outcome.
+    pub(super) fn observe(&mut self, tracee: &Tracee<'_>, call: &seccomp_notif) -> Response {
+        // Nothing can be concluded from an incomplete log. Moreover, resolving a path might wait
+        // for a file system that the command itself provides, and so for this thread.
+        if self.log.is_incomplete() {
+            return Response::Continue;
+        }
+        let number = call.data.nr as u32;
+        if call.data.arch != ARCHITECTURE || number >= X32_CALLS {
+            self.log.incomplete("runs programs of another architecture");
+            return Response::Continue;
+        }
+        let Some(call) = decode(number.into(), &call.data.args) else { return Response::Continue };
+        match self.record(tracee, call) {
+            Ok(response) => response,
+            Err(Skip::Unreadable(error)) if tracee.is_waiting() => {
+                self.log.incomplete(format!("runs a program whose memory cannot be read ({error})"));
+                Response::Continue
+            }
+            Err(_) => Response::Continue,
+        }
+    }
+
+    fn record(&mut self, it: &Tracee<'_>, call: Call) -> Result<Response, Skip> {
+        match call {
+            Call::Query { path, follow } => return self.query(it, path, follow),
+            Call::Open { path, flags } => self.open(it, path, flags)?,
+            Call::OpenHow { path, how } => self.open_how(it, path, how)?,
+            Call::List { descriptor } => self.list(it, descriptor)?,
+            Call::Execute { path, follow } => self.execute(it, path, follow)?,
+            Call::Create { path, node } => self.create_node(it, path, node)?,
+            Call::Remove { path } => self.remove(it, path)?,
+            Call::Rename { from, to, flags } => self.rename(it, from, to, flags)?,
+            Call::Link { from, to, follow } => self.link(it, from, to, follow)?,
+            Call::Truncate { path, length } => self.truncate(it, path, length)?,
+            Call::ChangeMetadata { path, follow } => self.change_metadata(it, path, follow)?,
+            Call::Connect { address, length } => self.connect(it, address, length)?,
+            Call::Bind { address, length } => self.bind(it, address, length)?,
+            Call::Ipc(call) if it.is_waiting() => {
+                self.log.ipc(call, |name| it.path(name).ok().flatten());
+            }
+            Call::Ipc(_) => {}
+            Call::Untraceable(reason) => self.log.incomplete(reason),
+        }
+        Ok(Response::Continue)
+    }
+
+    fn query(&mut self, it: &Tracee<'_>, path: PathArgument, follow: bool) -> Result<Response, Skip> {
+        let path = raw_path(it, path)?;
+        if path == QUESTION.to_bytes() {
+            return Ok(Response::Fail(ANSWER));
+        }
+        self.once(it, QUERY | u64::from(follow), path, |observer, path| {
+            let resolved = observer.resolve(it, path, follow);
+            observer.depend_on_existence(&resolved);
+            resolved.target
+        });
+        Ok(Response::Continue)
+    }
+
+    fn open(&mut self, it: &Tracee<'_>, path: PathArgument, flags: c_int) -> Result<(), Skip> {
+        let path = raw_path(it, path)?;
+        self.once(it, u64::from(flags as u32), path, |observer, path| observer.open_path(it, path, flags));
+        Ok(())
+    }
+
+    fn open_how(&mut self, it: &Tracee<'_>, path: PathArgument, how: u64) -> Result<(), Skip> {
+        let [flags, _, resolve] = it.numbers(how)?.ok_or(Skip::NoAccess)?;
+        if resolve & libc::RESOLVE_IN_ROOT != 0 {
+            self.log.incomplete("opens files relative to another root directory");
+        }
+        self.open(it, path, flags as c_int)
+    }
+
+    fn open_path(&mut self, it: &Tracee<'_>, path: &[u8], flags: c_int) -> Target {
+        let has = |flag: c_int| flags & flag == flag;
+        let creates = has(libc::O_CREAT) && !has(libc::O_PATH);
+        let must_be_new = creates && has(libc::O_EXCL);
+        let resolved = self.resolve(it, path, !has(libc::O_NOFOLLOW) && !must_be_new);
+        let (reads, writes) = match flags & libc::O_ACCMODE {
+            libc::O_RDONLY => (true, false),
+            libc::O_WRONLY => (false, true),
+            _ => (true, true),
+        };
+        match resolved.target {
+            Target::Unnamed => {}
+            Target::Absent if creates && !must_be_new && has(libc::O_TRUNC) => {
+                self.log.replace(&resolved.path);
+            }
+            Target::Absent if creates => self.log.create(&resolved.path, false),
+            Target::File if !must_be_new && !has(libc::O_PATH) => {
+                if writes && has(libc::O_TRUNC) {
+                    self.log.replace(&resolved.path);
+                    return resolved.target;
+                }
+                self.log.depend(&resolved.path, |access| {
+                    access.read |= reads;
+                    access.queried |= !reads;
+                });
+                if writes {
+                    self.log.write(&resolved.path);
+                }
+            }
+            Target::Other if !has(libc::O_PATH) => {
+                self.log.depend(&resolved.path, |access| access.read |= reads);
+                if writes {
+                    self.log.write(&resolved.path);
+                }
+            }
+            _ => self.depend_on_existence(&resolved),
+        }
+        resolved.target
+    }
+
+    fn list(&mut self, it: &Tracee<'_>, descriptor: c_int) -> Result<(), Skip> {
+        let directory = it.base(Base::Descriptor(descriptor))?.ok_or(Skip::NoAccess)?;
+        if it.is_waiting() {
+            self.log.depend(&directory, |access| access.listed = true);
+        }
+        Ok(())
+    }
+
+    fn execute(&mut self, it: &Tracee<'_>, path: PathArgument, follow: bool) -> Result<(), Skip> {
+        let path = raw_path_or_base(it, path)?;
+        let directory = it.base(Base::WorkingDirectory)?;
+        self.once(it, EXECUTE | u64::from(follow), path, |observer, path| {
+            observer.execute_path(it, path, follow, directory.as_deref())
+        });
+        Ok(())
+    }
+
+    fn execute_path(
+        &mut self,
+        it: &Tracee<'_>,
+        path: &[u8],
+        follow: bool,
+        directory: Option<&Path>,
+    ) -> Target {
+        let mut resolved = self.resolve(it, path, follow);
+        for _ in 0..=INTERPRETERS_MAX {
+            if resolved.target != Target::File {
+                self.depend_on_existence(&resolved);
+                break;
+            }
+            self.log.depend(&resolved.path, |access| access.read = true);
+            // A program may be executable without being readable.
+            let Ok(Some(next)) = interpreter(&resolved.path) else { break };
+            let path = directory.unwrap_or(Path::new("/")).join(next);
+            resolved = self.resolve(it, &into_bytes(path), true);
+        }
+        resolved.target
+    }
+
+    fn create_node(&mut self, it: &Tracee<'_>, path: PathArgument, node: NewNode) -> Result<(), Skip> {
+        let path = waiting_path(it, path)?;
+        if node == NewNode::Symlink {
+            self.forget();
+        }
+        let resolved = self.resolve(it, &path, false);
+        self.create(&resolved, node == NewNode::Directory);
+        Ok(())
+    }
+
+    fn remove(&mut self, it: &Tracee<'_>, path: PathArgument) -> Result<(), Skip> {
+        let path = waiting_path(it, path)?;
+        let resolved = self.resolve(it, &path, false);
+        match resolved.target {
+            Target::Absent | Target::Unreachable => self.depend_on_existence(&resolved),
+            _ => self.log.remove(&resolved.path),
+        }
+        Ok(())
+    }
+
+    fn rename(
+        &mut self,
+        it: &Tracee<'_>,
+        from: PathArgument,
+        to: PathArgument,
+        flags: u32,
+    ) -> Result<(), Skip> {
+        let (from, to) = (waiting_path(it, from)?, waiting_path(it, to)?);
+        let (from, to) = (self.resolve(it, &from, false), self.resolve(it, &to, false));
+        self.forget();
+        if matches!(from.target, Target::Absent | Target::Unreachable) {
+            self.depend_on_existence(&from);
+        } else if flags & libc::RENAME_EXCHANGE != 0 {
+            self.exchange(&from, &to);
+        } else {
+            self.move_file(&from, &to, flags & libc::RENAME_NOREPLACE != 0);
+        }
+        Ok(())
+    }
+
+    fn exchange(&mut self, from: &Resolution, to: &Resolution) {
+        for path in [&from.path, &to.path] {
+            self.log.depend(path, |access| access.read = true);
+            self.log.write(path);
+        }
+        if [from.target, to.target].contains(&Target::Directory) {
+            self.log.incomplete("exchanges directories");
+        }
+    }
+
+    fn move_file(&mut self, from: &Resolution, to: &Resolution, must_be_new: bool) {
+        // Its content lives on under another name, and may stem from before the command.
+        self.log.depend(&from.path, |access| access.read = true);
+        if from.target == Target::Directory {
+            self.log.rename_directory(&from.path, &to.path);
+        }
+        self.log.remove(&from.path);
+        match to.target {
+            Target::Unreachable => self.depend_on_existence(to),
+            Target::Directory => {
+                self.depend_on_existence(to);
+                self.log.replace(&to.path);
+            }
+            _ if must_be_new => self.create(to, false),
+            _ => self.log.replace(&to.path),
+        }
+    }
+
+    fn link(
+        &mut self,
+        it: &Tracee<'_>,
+        from: PathArgument,
+        to: PathArgument,
+        follow: bool,
+    ) -> Result<(), Skip> {
+        let from = raw_path_or_base(it, from)?;
+        let to = waiting_path(it, to)?;
+        let from = self.resolve(it, &from, follow);
+        self.log.depend(&from.path, |access| access.read = true);
+        let to = self.resolve(it, &to, false);
+        self.create(&to, false);
+        Ok(())
+    }
+
+    fn truncate(&mut self, it: &Tracee<'_>, path: PathArgument, length: u64) -> Result<(), Skip> {
+        let path = waiting_path(it, path)?;
+        let resolved = self.resolve(it, &path, true);
+        match (resolved.target, length) {
+            (Target::File, 0) => self.log.replace(&resolved.path),
+            (Target::File, _) => {
+                self.log.depend(&resolved.path, |access| access.read = true);
+                self.log.write(&resolved.path);
+            }
+            _ => self.depend_on_existence(&resolved),
+        }
+        Ok(())
+    }
+
+    fn change_metadata(&mut self, it: &Tracee<'_>, path: PathArgument, follow: bool) -> Result<(), Skip> {
+        let path = waiting_path(it, path)?;
+        let resolved = self.resolve(it, &path, follow);
+        self.depend_on_existence(&resolved);
+        self.log.write(&resolved.path);
+        Ok(())
+    }
+
+    fn connect(&mut self, it: &Tracee<'_>, address: u64, length: u64) -> Result<(), Skip> {
+        match socket_address(it, address, length)? {
+            SocketAddress::None => {}
+            SocketAddress::Unnamed => self.log.connect(),
+            SocketAddress::Path(path) => {
+                let resolved = self.resolve(it, &path, true);
+                match resolved.target {
+                    Target::Absent | Target::Unreachable => self.depend_on_existence(&resolved),
+                    _ => self.log.connect(),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn bind(&mut self, it: &Tracee<'_>, address: u64, length: u64) -> Result<(), Skip> {
+        if let SocketAddress::Path(path) = socket_address(it, address, length)? {
+            let resolved = self.resolve(it, &path, false);
+            self.create(&resolved, false);
+        }
+        Ok(())
+    }
+
+    /// Records a call, unless the same one was recorded before or the caller was killed.
+    fn once(
+        &mut self,
+        it: &Tracee<'_>,
+        operation: u64,
+        path: RawPath,
+        record: impl FnOnce(&mut Self, &[u8]) -> Target,
+    ) {
+        // The meaning of `/proc/self` and `/dev/stdin` depends on the caller.
+        let depends_on_caller = path.starts_with(b"/proc") || path.starts_with(b"/dev");
+        let key = (operation, path);
+        if self.recorded.contains(&key) || !it.is_waiting() {
+            return;
+        }
+        if self.recorded.len() >= RECORDED_MAX {
+            self.recorded.clear();
+        }
+        let target = record(self, &key.1);
+        // A path that is absent now may exist at the next call.
+        if !depends_on_caller && matches!(target, Target::File | Target::Directory) {
+            self.recorded.insert(key);
+        }
+    }
+
+    /// Resolves a path, and records the symbolic links on the way.
+    fn resolve(&mut self, it: &Tracee<'_>, path: &[u8], follow: bool) -> Resolution {
+        let resolved = self.resolver.resolve(it.thread, path, follow);
+        for link in &resolved.links {
+            self.log.depend(link, |access| (access.queried, access.symlink) = (true, true));
+            self.log.exists(link);
+        }
+        if resolved.target == Target::Symlink {
+            self.log.depend(&resolved.path, |access| access.symlink = true);
+        }
+        if resolved.path.as_os_str().len() >= libc::PATH_MAX as usize {
+            // The state of such a path cannot be determined later.
+            self.log.incomplete("uses paths longer than the kernel accepts");
+        }
+        if resolved.target.exists() {
+            self.log.exists(&resolved.path);
+        }
+        resolved
+    }
+
+    /// Records that the existence of a path matters. A file without a path cannot be recorded.
+    fn depend_on_existence(&mut self, resolved: &Resolution) {
+        if resolved.target != Target::Unnamed {
+            self.log.depend(&resolved.path, |access| access.queried = true);
+        }
+    }
+
+    fn create(&mut self, resolved: &Resolution, is_directory: bool) {
+        match resolved.target {
+            Target::Absent => self.log.create(&resolved.path, is_directory),
+            // The call is going to fail.
+            _ => self.depend_on_existence(resolved),
+        }
+    }
+
+    /// Clears all caches about paths, because symbolic links may have been created or removed.
+    fn forget(&mut self) {
+        self.resolver.forget();
+        self.recorded.clear();
+    }
+}
+
+/// Reads the path that a call names, and makes it absolute.
+fn raw_path(it: &Tracee<'_>, argument: PathArgument) -> Result<RawPath, Skip> {
+    let text = it.path(argument.address)?.ok_or(Skip::NoAccess)?;
+    match text.first() {
+        None => Err(Skip::NoAccess),
+        Some(b'/') => Ok(text),
+        Some(_) => {
+            let mut path = into_bytes(it.base(argument.base)?.ok_or(Skip::NoAccess)?);
+            path.reserve(text.len() + 1);
+            path.push(b'/');
+            path.extend_from_slice(&text);
+            Ok(path)
+        }
+    }
+}
+
+/// Reads a path like [`raw_path`], and then makes sure that it is valid: that the caller still
+/// waits.
+fn waiting_path(it: &Tracee<'_>, argument: PathArgument) -> Result<RawPath, Skip> {
+    let path = raw_path(it, argument)?;
+    if it.is_waiting() { Ok(path) } else { Err(Skip::NoAccess) }
+}
+
+/// Reads a path like [`waiting_path`]. An empty path means the open file itself, if the call allows
+/// it.
+fn raw_path_or_base(it: &Tracee<'_>, argument: PathArgument) -> Result<RawPath, Skip> {
+    match waiting_path(it, argument) {
+        Err(Skip::NoAccess) if argument.may_be_empty => {
+            Ok(into_bytes(it.base(argument.base)?.ok_or(Skip::NoAccess)?))
+        }
+        path => path,
+    }
+}
+
+/// Reads the address of a socket.
+fn socket_address(it: &Tracee<'_>, address: u64, length: u64) -> Result<SocketAddress, Skip> {
+    let mut socket = [0_u8; size_of::<libc::sockaddr_un>()];
+    let length = usize::try_from(length).unwrap_or(0).min(socket.len());
+    if length < 2 || !it.read(address, &mut socket[..length])? || !it.is_waiting() {
+        return Ok(SocketAddress::None);
+    }
+    let (family, rest) = (c_int::from(u16::from_ne_bytes([socket[0], socket[1]])), &socket[2..length]);
+    if family == libc::AF_UNSPEC {
+        return Ok(SocketAddress::None);
+    }
+    if family != libc::AF_UNIX || rest.first().is_none_or(|byte| *byte == 0) {
+        return Ok(SocketAddress::Unnamed);
+    }
+    let path = rest.split(|byte| *byte == 0).next().unwrap_or_default();
+    let base = it.base(Base::WorkingDirectory)?.ok_or(Skip::NoAccess)?;
+    Ok(SocketAddress::Path(into_bytes(base.join(OsStr::from_bytes(path)))))
+}
+
+fn into_bytes(path: PathBuf) -> Vec<u8> {
+    path.into_os_string().into_vec()
+}
