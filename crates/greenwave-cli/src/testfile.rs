@@ -71,7 +71,7 @@ fn test(document: &Document, mut table: Table<'_>) -> Result<Test, Diagnostic> {
     let test = Test {
         directory: table.inner_dir("directory")?.unwrap_or_default(),
         inputs: table.patterns("inputs")?,
-        folders: table.inner_dirs("folders")?,
+        directories: table.inner_dirs("folders")?,
         outputs: table.patterns("outputs")?,
         env: table.plain_texts("env")?,
         set: table.texts_by_name("set")?,

@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime};
 
 use console::{Style, StyledObject, measure_text_width, style};
 use greenwave_testing::{
-    Audit, Error, Event as SuiteEvent, Line as JsonLine, Outcome, RunReport, Source, Status,
-    Stored as CacheDecision, SuiteReport, Test, TestReport, TraceStatus, Verdict,
+    Audit, CacheDecision, Error, JsonLine, Outcome, RunReport, Source, Status, SuiteEvent, SuiteReport, Test,
+    TestId, TestReport, TestResult, TraceStatus,
 };
 use serde_json::json;
 
@@ -41,7 +41,7 @@ pub(crate) struct TestView {
     names: Vec<String>,
     /// Width of the longest name, in terminal columns.
     width: usize,
-    running: BTreeSet<usize>,
+    running: BTreeSet<TestId>,
 }
 
 impl TestView {
@@ -56,7 +56,7 @@ impl TestView {
     /// Shows an event.
     pub(crate) fn event(&mut self, event: &SuiteEvent<'_>) {
         match event {
-            SuiteEvent::LookedUp { known, running } => self.looked_up(*known, *running),
+            SuiteEvent::LookedUp { cached, running } => self.looked_up(*cached, *running),
             SuiteEvent::Building(dir) => {
                 let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
                 return self.printer.message(format!("building {}", dir.display()));
@@ -64,7 +64,7 @@ impl TestView {
             SuiteEvent::Started(test) => {
                 self.running.insert(*test);
             }
-            SuiteEvent::Known(test, outcome) => {
+            SuiteEvent::Cached(test, outcome) => {
                 self.json(*test, outcome);
                 if self.verbose || self.show == Show::All || !outcome.passed() {
                     self.outcome(*test, outcome);
@@ -75,7 +75,7 @@ impl TestView {
                 self.outcome(*test, outcome);
                 self.ended(*test);
             }
-            SuiteEvent::Same(test, other, outcome) => {
+            SuiteEvent::Deduplicated(test, other, outcome) => {
                 self.json(*test, outcome);
                 self.deduplicated(*test, *other, outcome);
                 self.ended(*test);
@@ -88,7 +88,7 @@ impl TestView {
             _ => {}
         }
         let names: Vec<&str> =
-            self.running.iter().take(RUNNING_MAX).map(|test| self.names[*test].as_str()).collect();
+            self.running.iter().take(RUNNING_MAX).map(|test| self.names[test.index()].as_str()).collect();
         self.printer.message(names.join(" "));
     }
 
@@ -103,14 +103,14 @@ impl TestView {
         }
     }
 
-    fn json(&self, test: usize, outcome: &Outcome) {
+    fn json(&self, test: TestId, outcome: &Outcome) {
         self.printer.json(|| {
-            let report = TestReport::new(&self.tests[test], Some(&Ok(outcome.clone())));
+            let report = TestReport::new(&self.tests[test.index()], Some(&Ok(outcome.clone())));
             JsonLine::test(&report).to_string()
         });
     }
 
-    fn ended(&mut self, test: usize) {
+    fn ended(&mut self, test: TestId) {
         self.running.remove(&test);
         if let Some(bar) = self.printer.bar() {
             bar.inc(1);
@@ -118,14 +118,14 @@ impl TestView {
     }
 
     /// Shows the line of a test, remarks, and its output if the user wants it.
-    fn outcome(&self, test: usize, outcome: &Outcome) {
+    fn outcome(&self, test: TestId, outcome: &Outcome) {
         let word = match outcome.status {
             Status::Passed if outcome.is_flaky() => Style::new().yellow().bold().apply_to("flaky  "),
-            Status::Passed if outcome.was_known() => Style::new().green().dim().apply_to("cached "),
+            Status::Passed if outcome.is_cached() => Style::new().green().dim().apply_to("cached "),
             Status::Passed => Style::new().green().apply_to("pass   "),
             _ => Style::new().red().bold().apply_to("FAIL   "),
         };
-        let mut line = self.line(test, word, &duration(outcome.duration));
+        let mut line = self.line(test, &word, &duration(outcome.duration));
         if !outcome.passed() {
             line.push_str(&format!("  {}", outcome.status));
         }
@@ -149,17 +149,17 @@ impl TestView {
     }
 
     /// Shows the line of a test whose result is that of another test of this run.
-    fn deduplicated(&self, test: usize, other: usize, outcome: &Outcome) {
+    fn deduplicated(&self, test: TestId, other: TestId, outcome: &Outcome) {
         let word = if outcome.passed() {
             Style::new().green().apply_to("pass   ")
         } else {
             Style::new().red().bold().apply_to("FAIL   ")
         };
-        self.printer.line(&format!("{}  same as {}", self.line(test, word, "-"), self.names[other]));
+        self.printer.line(&format!("{}  same as {}", self.line(test, &word, "-"), self.names[other.index()]));
     }
 
-    fn line(&self, test: usize, word: StyledObject<&str>, time: &str) -> String {
-        let name = &self.names[test];
+    fn line(&self, test: TestId, word: &StyledObject<&str>, time: &str) -> String {
+        let name = &self.names[test.index()];
         let padding = " ".repeat(self.width.saturating_sub(measure_text_width(name)));
         format!("  {word}  {name}{padding}  {time:>8}")
     }
@@ -183,28 +183,30 @@ impl TestView {
     }
 
     /// Shows the line of a test that could not be run.
-    fn broken(&self, test: usize, error: &Error) {
+    fn broken(&self, test: TestId, error: &Error) {
         let reason = greenwave::chain(error);
         self.printer.json(|| {
-            let verdict = Verdict::Error(reason.clone());
-            let report = TestReport { verdict, ..TestReport::new(&self.tests[test], None) };
+            let result = TestResult::Error(reason.clone());
+            let report = TestReport { result, ..TestReport::new(&self.tests[test.index()], None) };
             JsonLine::test(&report).to_string()
         });
         let word = Style::new().red().bold().apply_to("broken ");
         self.printer.line(&format!("  {word}  {}", printable(&reason)));
     }
 
-    fn audit_failed(&self, test: usize, audit: &Audit) {
-        let (cached, actual) = (&audit.known, &audit.now);
+    fn audit_failed(&self, test: TestId, audit: &Audit) {
+        let (cached, actual) = (&audit.cached, &audit.actual);
         self.printer.json(|| {
             let (known, now) = (cached.status.to_string(), actual.status.to_string());
-            json!({"event": "audit_failed", "name": self.tests[test].name, "known": known, "now": now})
+            json!({"event": "audit_failed", "name": self.tests[test.index()].name, "known": known, "now": now})
         });
         let word = Style::new().red().bold().apply_to("audit  ");
         let age = age(cached).map_or_else(String::new, |age| format!(" ({} ago)", duration(age)));
         self.printer.line(&format!(
             "  {word}  {}: cached as {}{age} but now {}, with no tracked input changed",
-            self.names[test], cached.status, actual.status
+            self.names[test.index()],
+            cached.status,
+            actual.status
         ));
         for line in first_difference(&cached.output, &actual.output) {
             self.printer.line(&format!("{INDENT}{line}"));
@@ -220,7 +222,7 @@ impl TestView {
                 "{}: input pattern `{}` of test `{}` matches no file",
                 Style::new().yellow().bold().apply_to("note"),
                 printable(pattern),
-                self.names[*test]
+                self.names[test.index()]
             ));
         }
         let slowest = self.slowest(report);
@@ -236,18 +238,18 @@ impl TestView {
     /// Returns the lines of the slowest tests, unless so few ran that they are easy to find above.
     fn slowest(&self, report: &SuiteReport) -> Vec<String> {
         let ran = |result: &Option<Result<Outcome, _>>| match result {
-            Some(Ok(outcome)) if !outcome.was_known() => Some(outcome.duration),
+            Some(Ok(outcome)) if !outcome.is_cached() => Some(outcome.duration),
             _ => None,
         };
         let all = report.results.iter().enumerate();
-        let mut slow: Vec<(Duration, usize)> =
-            all.filter_map(|(test, result)| Some((ran(result)?, test))).collect();
+        let mut slow: Vec<(Duration, TestId)> =
+            all.filter_map(|(test, result)| Some((ran(result)?, TestId::new(test)))).collect();
         if slow.len() <= SLOWEST_MAX {
             return Vec::new();
         }
         slow.retain(|(took, _)| *took >= SLOW);
         slow.sort_unstable_by(|one, other| other.cmp(one));
-        let line = |(took, test)| self.line(test, Style::new().apply_to("       "), &duration(took));
+        let line = |(took, test)| self.line(test, &Style::new().apply_to("       "), &duration(took));
         slow.into_iter().take(SLOWEST_MAX).map(line).collect()
     }
 
@@ -309,14 +311,14 @@ pub(crate) struct Totals {
 impl Totals {
     /// Counts the results of a run of `selected` tests.
     pub(crate) fn of(report: &SuiteReport, selected: usize) -> Self {
-        let (saved, wall, deduplicated) = (report.saved, report.wall, report.same.len());
+        let (saved, wall, deduplicated) = (report.saved, report.wall, report.deduplicated.len());
         let mut totals = Self { selected, saved, wall, deduplicated, ..Self::default() };
         for result in report.results.iter().flatten() {
             match result {
                 Ok(outcome) => {
                     totals.passed += usize::from(outcome.passed());
                     totals.failed += usize::from(!outcome.passed());
-                    totals.cached += usize::from(outcome.was_known());
+                    totals.cached += usize::from(outcome.is_cached());
                     totals.flaky += usize::from(outcome.is_flaky());
                 }
                 Err(_) => totals.broken += 1,
@@ -372,7 +374,7 @@ impl fmt::Display for Totals {
 /// Returns the age of a cached result.
 fn age(outcome: &Outcome) -> Option<Duration> {
     match outcome.source {
-        Source::Known(age) => Some(age),
+        Source::Cached(age) => Some(age),
         Source::Ran(_) => None,
     }
 }

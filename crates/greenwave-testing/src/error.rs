@@ -1,35 +1,39 @@
-//! Why a test could not be run at all. A test that fails is no error: it is an outcome.
+//! Errors of running tests. A test that runs and fails is an [`Outcome`](crate::Outcome), not an error.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
-/// Everything that keeps a test from giving a verdict.
+/// A reason why a test could not be run.
+///
+/// `Display` writes one lower-case fragment without the cause, which [`source`](std::error::Error::source)
+/// returns.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The test has no command.
     #[error("test `{test}` has an empty command")]
     EmptyCommand {
-        /// The test's name.
+        /// Name of the test.
         test: String,
     },
-    /// The test's program is not to be found.
+    /// The test's program does not exist.
     #[error("test `{test}` runs `{program}`, which is neither on the PATH nor in the project")]
     NoSuchProgram {
-        /// The test's name.
+        /// Name of the test.
         test: String,
-        /// The program as configured.
+        /// Program as configured.
         program: String,
     },
-    /// The test's program is there, but did not start.
+    /// The test's program exists but did not start.
     #[error("cannot start `{program}` of test `{test}` in {}", directory.display())]
     Start {
-        /// The test's name.
+        /// Name of the test.
         test: String,
-        /// The program as configured.
+        /// Program as configured.
         program: String,
-        /// Where it was to run.
+        /// Working directory of the test.
         directory: PathBuf,
-        /// Why.
+        /// Cause.
         source: std::io::Error,
     },
     /// The state of the input files could not be determined.
@@ -38,63 +42,68 @@ pub enum Error {
     /// Tracing or confinement is not available, or its files could not be opened.
     #[error(transparent)]
     Sandbox(#[from] greenwave_sandbox::Error),
-    /// The tests of a project could not be found out.
-    #[error("cannot find out the tests of {runner} in {}: {problem}", folder.display())]
+    /// The tests of a project could not be discovered.
+    #[error("cannot discover the {harness} tests in {}", directory.display())]
     Discover {
-        /// Who knows them.
-        runner: &'static str,
-        /// Where.
-        folder: PathBuf,
-        /// What is wrong.
-        problem: String,
+        /// Name of the harness.
+        harness: &'static str,
+        /// Directory that was searched.
+        directory: PathBuf,
+        /// Cause.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The programs of tests could not be built.
+    #[error("cannot build the {harness} tests in {}", directory.display())]
+    Build {
+        /// Name of the harness.
+        harness: &'static str,
+        /// Directory that was built.
+        directory: PathBuf,
+        /// Cause, shared by all tests of the directory.
+        source: Arc<dyn std::error::Error + Send + Sync>,
     },
     /// Two tests have the same name.
-    #[error("there are two tests called `{test}`")]
+    #[error("duplicate test name `{test}`")]
     DuplicateName {
         /// The name.
         test: String,
     },
-    /// A test is none of the suite's.
-    #[error("there is no test called `{test}` in this suite")]
-    UnknownTest {
-        /// Its name.
-        test: String,
-    },
-    /// The folder of what is remembered belongs to somebody else.
-    #[error("{} belongs to user {owner}, and this is user {me}", path.display())]
+    /// The state directory belongs to another user.
+    #[error("{} belongs to user {owner}, not to user {user}", path.display())]
     ForeignState {
-        /// The folder.
+        /// The directory.
         path: PathBuf,
-        /// Its owner.
+        /// Its owner's user ID.
         owner: u32,
-        /// Who wants to use it.
-        me: u32,
+        /// User ID of this process.
+        user: u32,
     },
-    /// Tests have to be traced, and cannot be.
+    /// Tracing is required but not available.
     #[error("tests cannot be traced: {reason}")]
     NotTraced {
-        /// Why not.
+        /// Reason why not.
         reason: String,
     },
     /// The run was stopped.
     #[error("stopped")]
     Stopped,
     /// The tests cannot be run together.
-    #[error("these tests cannot be run together")]
+    #[error("cannot schedule the tests")]
     Schedule(#[from] greenwave_scheduler::Error),
-    /// A file or folder could not be read.
+    /// A file or directory could not be accessed.
     #[error("cannot {operation} {}", path.display())]
     Io {
-        /// What was attempted.
+        /// Operation that failed, as a verb: `read`, `write`.
         operation: &'static str,
-        /// With what.
+        /// Path of the file or directory.
         path: PathBuf,
-        /// Why not.
+        /// Cause.
         source: std::io::Error,
     },
 }
 
 impl Error {
+    /// Returns a function that adds the operation and the path to an I/O error.
     pub(crate) fn io(
         operation: &'static str,
         path: impl Into<PathBuf>,

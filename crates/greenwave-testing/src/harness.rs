@@ -5,5 +5,6 @@ pub(crate) mod cargo;
 pub(crate) mod crash_bisect;
 pub(crate) mod discovery;
 pub(crate) mod functions;
+pub(crate) mod problem;
 pub(crate) mod products;
 pub(crate) mod test_count;

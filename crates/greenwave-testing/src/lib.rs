@@ -20,7 +20,7 @@
 //!
 //! let runner = Runner::new(Environment::new(std::env::vars_os()), None);
 //! let outcome = runner.run(project.path(), &test).await?;
-//! assert!(outcome.passed() && !outcome.was_known());
+//! assert!(outcome.passed() && !outcome.is_cached());
 //! # Ok(())
 //! # }
 //! ```
@@ -30,6 +30,7 @@
 
 mod error;
 mod harness;
+mod plain_text;
 mod report;
 mod results;
 mod run;
@@ -41,18 +42,19 @@ pub use greenwave_sandbox::{Trace, TraceMode, TraceStatus, Tracer};
 pub use greenwave_scheduler::{OrderRules, Stopper};
 
 pub use error::Error;
-pub use harness::discovery::{Discovery, Note, discover};
-pub use harness::test_count::Count;
+pub use harness::discovery::{Discovery, DiscoveryNote, discover};
+pub use harness::test_count::TestCount;
 pub use report::{
-    CaseReport, CaseStatus, Line, RunReport, Tally, TestReport, Verdict, github_summary, junit,
+    CaseReport, CaseStatus, JsonLine, RunReport, RunStats, TestReport, TestResult, github_summary, junit,
 };
 pub use results::dependencies::Difference;
 pub use results::history::{Statistics, TestStatistics};
 pub use results::key::SCHEMA;
-pub use results::outcome::{Ending, Outcome, Source, Status, Stored};
+pub use results::outcome::{CacheDecision, ExitReason, Outcome, Source, Status};
 pub use results::state::STATE_DIRECTORY;
-pub use results::up_to_date::{Answer, Terms};
+pub use results::up_to_date::{RecordKey, UpToDateRecord};
 pub use run::environment::Environment;
-pub use run::runner::{Options, RESULTS_VARIABLE, Runner};
-pub use run::suite::{Audit, Event, Explanation, Suite, SuiteOptions, SuiteReport};
+pub use run::runner::{RESULTS_VARIABLE, Runner, RunnerOptions};
+pub use run::suite::{Audit, Explanation, Suite, SuiteEvent, SuiteOptions, SuiteReport};
+pub use run::test_id::TestId;
 pub use test::{Harness, Test};

@@ -1,6 +1,7 @@
-//! What came of a run, in the form that reports are made of. Knows nothing of how tests are run, and writes no files.
+//! The results of one run, in the form that reports are rendered from.
 //!
-//! [`junit`] is for build servers, [`Line`] for programs, [`github_summary`] for the page of a run on GitHub.
+//! [`junit`] renders them for build servers, [`JsonLine`] for programs, and [`github_summary`] for the page
+//! of a run on GitHub. Nothing in here writes a file.
 
 mod github;
 mod json;
@@ -12,185 +13,183 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
+use crate::plain_text::plain;
 use crate::run::suite::SuiteReport;
-use crate::{Count, Error, Harness, Outcome, Source, Status, Stored, Test, TraceStatus};
+use crate::{CacheDecision, Error, Harness, Outcome, Source, Status, Test, TestCount, TestId, TraceStatus};
 
 pub use github::github_summary;
-pub use json::Line;
+pub use json::JsonLine;
 pub use junit::junit;
 
-/// What came of one run.
+/// The results of one run.
 #[derive(Debug, Clone)]
 pub struct RunReport {
-    /// When it began.
+    /// Start of the run.
     pub started: SystemTime,
-    /// How long it took.
+    /// Duration of the run.
     pub wall: Duration,
-    /// How long the tests whose results were known would have run.
+    /// Time that the tests with a cached result would have taken.
     pub saved: Duration,
     /// Whether the tests were traced.
     pub tracing: TraceStatus,
-    /// Its tests, in the suite's order.
+    /// One report per test, in the suite's order.
     pub tests: Vec<TestReport>,
 }
 
-/// What came of one test.
+/// The result of one test.
 #[derive(Debug, Clone)]
 pub struct TestReport {
-    /// The test's name.
+    /// Name of the test.
     pub name: String,
-    /// What came of it.
-    pub verdict: Verdict,
-    /// How long it ran: now, or back then if the result was known.
+    /// Result of the test.
+    pub result: TestResult,
+    /// Duration of the test. For a cached result, the duration of the run that produced it.
     pub duration: Duration,
-    /// How old the result is, if it was known.
+    /// Age of the result, if it was cached.
     pub age: Option<Duration>,
-    /// What it printed: any bytes.
+    /// Captured standard output and error, as bytes of any encoding.
     pub output: Bytes,
-    /// Its runner's own count, where the output has one.
-    pub count: Option<Count>,
-    /// How often it was run now; 0 if the result was known.
+    /// Number of tests by the harness's own count, if the output has one.
+    pub count: Option<TestCount>,
+    /// Number of attempts in this run; 0 if the result was cached.
     pub attempts: u32,
-    /// Why a pass was not kept.
-    pub not_kept: Option<String>,
-    /// The single tests in it, where they can be told apart.
+    /// Reason why a pass was not stored.
+    pub not_cached: Option<String>,
+    /// Results of the single tests inside the command, if its harness reports them.
     pub cases: Vec<CaseReport>,
-    /// Why it ran, where somebody asked.
-    pub explanation: Option<String>,
 }
 
-/// What came of a test in one run.
+/// The result of a test in one run.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
-    /// It has a result.
-    Result(Status),
-    /// It could not be run, for this reason.
+pub enum TestResult {
+    /// The test ran, or its result was cached.
+    Finished(Status),
+    /// The test could not be run; the text is the error with its causes.
     Error(String),
-    /// It was not run, since the run ended before.
+    /// The run ended before the test started.
     NotRun,
 }
 
-/// What came of a single test inside a command.
+/// The result of a single test inside a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CaseReport {
-    /// Its name, as its runner has it.
+    /// Name of the single test, as its harness prints it.
     pub name: String,
-    /// What came of it.
+    /// Result of the single test.
     pub status: CaseStatus,
-    /// How long it ran, where its runner says so.
+    /// Duration, if the harness reports one.
     pub duration: Option<Duration>,
-    /// What it printed, where that can be told apart.
+    /// Output of this single test, if it can be separated from the rest.
     pub output: Option<Bytes>,
 }
 
-/// What came of a single test inside a command.
+/// The result of a single test inside a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CaseStatus {
-    /// It passed.
+    /// The test passed.
     Passed,
-    /// It failed.
+    /// The test failed.
     Failed,
-    /// It was passed over.
+    /// The harness skipped the test.
     Skipped,
 }
 
-impl RunReport {
-    /// The report of a suite's run that began at this time, about the tests in these places.
-    pub fn new(started: SystemTime, tests: &[Test], suite: &SuiteReport, places: &[usize]) -> Self {
-        let report = |at: &usize| TestReport::new(&tests[*at], suite.results[*at].as_ref());
-        let (wall, saved, tracing) = (suite.wall, suite.saved, suite.tracing.clone());
-        Self { started, wall, saved, tracing, tests: places.iter().map(report).collect() }
-    }
-
-    /// How many tests there are of each kind.
-    pub fn tally(&self) -> Tally {
-        let count = |is: fn(&TestReport) -> bool| self.tests.iter().filter(|test| is(test)).count();
-        Tally {
-            passed: count(TestReport::passed),
-            failed: count(
-                |test| matches!(&test.verdict, Verdict::Result(status) if *status != Status::Passed),
-            ),
-            errors: count(|test| matches!(test.verdict, Verdict::Error(_))),
-            not_run: count(|test| test.verdict == Verdict::NotRun),
-            known: count(|test| test.age.is_some()),
-            flaky: count(TestReport::is_flaky),
-        }
-    }
-}
-
-/// Numbers of tests. The first four add up to all of them.
+/// Numbers of tests in a run. `passed`, `failed`, `errors` and `not_run` add up to all of them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// They passed.
+pub struct RunStats {
+    /// Tests that passed.
     pub passed: usize,
-    /// They have a result, and it is no pass.
+    /// Tests that finished without passing.
     pub failed: usize,
-    /// They could not be run.
+    /// Tests that could not be run.
     pub errors: usize,
-    /// They were not run, since the run ended before.
+    /// Tests that did not start before the run ended.
     pub not_run: usize,
-    /// Of those that have a result: it was known.
-    pub known: usize,
-    /// Of those that passed: not at once.
+    /// Tests with a cached result; also counted as `passed` or `failed`.
+    pub cached: usize,
+    /// Tests that passed after more than one attempt; also counted as `passed`.
     pub flaky: usize,
 }
 
-impl Tally {
-    /// Whether everything passed. Nothing at all is not a pass.
+impl RunReport {
+    /// Creates the report of a suite's run that began at `started`, limited to the tests `ids`.
+    pub fn new(started: SystemTime, tests: &[Test], suite: &SuiteReport, ids: &[TestId]) -> Self {
+        let report = |id: &TestId| TestReport::new(&tests[id.index()], suite.results[id.index()].as_ref());
+        let (wall, saved, tracing) = (suite.wall, suite.saved, suite.tracing.clone());
+        Self { started, wall, saved, tracing, tests: ids.iter().map(report).collect() }
+    }
+
+    /// Counts the tests by result.
+    pub fn stats(&self) -> RunStats {
+        let mut stats = RunStats::default();
+        for test in &self.tests {
+            match &test.result {
+                TestResult::Finished(Status::Passed) => stats.passed += 1,
+                TestResult::Finished(_) => stats.failed += 1,
+                TestResult::Error(_) => stats.errors += 1,
+                TestResult::NotRun => stats.not_run += 1,
+            }
+            stats.cached += usize::from(test.age.is_some());
+            stats.flaky += usize::from(test.is_flaky());
+        }
+        stats
+    }
+}
+
+impl RunStats {
+    /// Returns whether all tests passed. A run without tests is not a success.
     pub fn is_success(&self) -> bool {
         self.passed > 0 && self.failed + self.errors + self.not_run == 0
     }
 }
 
 impl TestReport {
-    /// The report of one test's result; `None` if it was not run.
+    /// Creates the report of one test; a `result` of `None` means that it was not run.
     pub fn new(test: &Test, result: Option<&Result<Outcome, Error>>) -> Self {
-        let verdict = match result {
-            None => Verdict::NotRun,
-            Some(Ok(outcome)) => Verdict::Result(outcome.status),
-            Some(Err(error)) => Verdict::Error(chain(error)),
-        };
         let outcome = result.and_then(|result| result.as_ref().ok());
         let (age, stored) = match outcome.map(|outcome| &outcome.source) {
-            Some(Source::Known(age)) => (Some(*age), None),
+            Some(Source::Cached(age)) => (Some(*age), None),
             Some(Source::Ran(stored)) => (None, Some(stored)),
             None => (None, None),
         };
         Self {
             name: test.name.clone(),
-            verdict,
+            result: match result {
+                None => TestResult::NotRun,
+                Some(Ok(outcome)) => TestResult::Finished(outcome.status),
+                Some(Err(error)) => TestResult::Error(chain(error)),
+            },
             duration: outcome.map_or(Duration::ZERO, |outcome| outcome.duration),
             age,
             output: outcome.map_or_else(Bytes::new, |outcome| outcome.output.clone()),
             count: outcome.and_then(|outcome| outcome.count),
             attempts: outcome.map_or(0, |outcome| outcome.attempts),
-            not_kept: stored.and_then(Stored::reason),
+            not_cached: stored.and_then(CacheDecision::reason),
             cases: outcome.map(|outcome| cases(test, outcome)).unwrap_or_default(),
-            explanation: None,
         }
     }
 
-    /// Whether it passed.
+    /// Returns whether the test passed.
     pub fn passed(&self) -> bool {
-        self.verdict == Verdict::Result(Status::Passed)
+        self.result == TestResult::Finished(Status::Passed)
     }
 
-    /// Whether it passed only when it was tried again.
+    /// Returns whether the test passed after more than one attempt.
     pub fn is_flaky(&self) -> bool {
         self.passed() && self.attempts > 1
     }
 
-    /// What is wrong, in words; `None` if it passed or was not run.
+    /// Describes a failure or an error; `None` if the test passed or was not run.
     pub fn problem(&self) -> Option<String> {
-        match &self.verdict {
-            Verdict::Result(Status::Passed) | Verdict::NotRun => None,
-            Verdict::Result(status) => Some(status.to_string()),
-            Verdict::Error(error) => Some(format!("could not be run: {error}")),
+        match &self.result {
+            TestResult::Finished(Status::Passed) | TestResult::NotRun => None,
+            TestResult::Finished(status) => Some(status.to_string()),
+            TestResult::Error(error) => Some(format!("could not be run: {error}")),
         }
     }
 }
 
-/// The single tests in what a command printed, where its runner is known.
+/// Returns the single tests that a command printed results of.
 fn cases(test: &Test, outcome: &Outcome) -> Vec<CaseReport> {
     if !matches!(test.harness, Harness::Cargo { .. }) {
         return Vec::new();
@@ -202,7 +201,7 @@ fn cases(test: &Test, outcome: &Outcome) -> Vec<CaseReport> {
     crate::harness::cargo::cases(&plain(&outcome.output)).into_iter().map(case).collect()
 }
 
-/// An error with everything behind it.
+/// Returns an error's message followed by those of its causes.
 fn chain(error: &Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -211,42 +210,4 @@ fn chain(error: &Error) -> String {
         source = error.source();
     }
     text
-}
-
-/// An output as text without what only a terminal understands: escape sequences and control characters.
-pub(crate) fn plain(output: &[u8]) -> String {
-    let text = String::from_utf8_lossy(output);
-    let mut plain = String::with_capacity(text.len());
-    let mut rest = text.chars().peekable();
-    while let Some(character) = rest.next() {
-        match character {
-            '\x1b' => skip_escape(&mut rest),
-            '\n' | '\t' => plain.push(character),
-            // What a progress bar has written over, stays readable.
-            '\r' if rest.peek() != Some(&'\n') => plain.push('\n'),
-            other if other.is_control() || matches!(other, '\u{fffe}' | '\u{ffff}') => {}
-            other => plain.push(other),
-        }
-    }
-    plain
-}
-
-/// The same in one line, for names and reasons.
-fn one_line(text: &str) -> String {
-    plain(text.as_bytes()).trim_end().replace(['\n', '\t'], " ")
-}
-
-/// Skips the rest of an escape sequence (ECMA-48): a control sequence, a string up to its end, or one character.
-fn skip_escape(rest: &mut std::iter::Peekable<std::str::Chars<'_>>) {
-    match rest.next() {
-        Some('[') => while rest.next().is_some_and(|it| !('@'..='~').contains(&it)) {},
-        Some(']' | 'P' | '^' | '_' | 'X') => {
-            while let Some(character) = rest.next() {
-                if character == '\x07' || (character == '\x1b' && rest.next_if_eq(&'\\').is_some()) {
-                    return;
-                }
-            }
-        }
-        _ => {}
-    }
 }

@@ -5,5 +5,6 @@ pub(crate) mod isolation;
 pub(crate) mod process;
 pub(crate) mod runner;
 pub(crate) mod suite;
+pub(crate) mod test_id;
 pub(crate) mod toolchain;
 pub(crate) mod workspace;

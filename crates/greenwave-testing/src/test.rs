@@ -22,7 +22,7 @@ pub struct Test {
     pub inputs: Vec<String>,
     /// Folders, relative to the project's, of which it may read every file that the project does not ignore. With neither
     /// patterns nor folders, all files of the project count.
-    pub folders: Vec<PathBuf>,
+    pub directories: Vec<PathBuf>,
     /// Patterns of the files it writes inside the project. They are never inputs, so writing them costs it no stored result.
     pub outputs: Vec<String>,
     /// Environment variables it may see beside [`Environment::BASE`](crate::Environment::BASE).
@@ -98,7 +98,7 @@ impl Test {
     pub(crate) fn input_spec(&self) -> InputSpec {
         InputSpec {
             inputs: self.inputs.clone(),
-            directories: self.folders.clone(),
+            directories: self.directories.clone(),
             outputs: self.outputs.clone(),
         }
     }
@@ -146,7 +146,7 @@ impl Test {
             command: command.into_iter().map(Into::into).collect(),
             directory: PathBuf::new(),
             inputs: Vec::new(),
-            folders: Vec::new(),
+            directories: Vec::new(),
             outputs: Vec::new(),
             env: Vec::new(),
             set: BTreeMap::new(),

@@ -150,7 +150,7 @@ impl MergeQueue {
             let owner = self.ctx.feature(owner);
             for test in &owner.tests {
                 let outcome = run_test(&self.ctx, id, report, test, workspace.root(), "merging").await?;
-                if outcome.was_known() {
+                if outcome.is_cached() {
                     verified.cached += 1;
                 } else {
                     verified.retested += 1;

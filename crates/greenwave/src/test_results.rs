@@ -24,7 +24,7 @@ pub(crate) async fn run_test(
     ctx.steps.pass("run a test").await;
     let outcome = ctx.tests.run(root, test).await?;
     publish(ctx, id, test, &outcome, phase).await;
-    if outcome.was_known() {
+    if outcome.is_cached() {
         report.tests_cached += 1;
     } else {
         report.tests_run += 1;
@@ -53,7 +53,7 @@ pub(crate) fn add_counts(sum: Option<u32>, count: Option<u32>) -> Option<u32> {
 async fn publish(ctx: &RunContext, id: FeatureId, test: &Test, outcome: &Outcome, phase: &'static str) {
     {
         let mut totals = ctx.totals.lock();
-        if outcome.was_known() {
+        if outcome.is_cached() {
             totals.tests_cached += 1;
             totals.time_saved += outcome.duration;
         } else {
@@ -67,7 +67,7 @@ async fn publish(ctx: &RunContext, id: FeatureId, test: &Test, outcome: &Outcome
         status: outcome.status.to_string(),
         passed: outcome.count.map(|count| count.passed),
         failed: outcome.count.map(|count| count.failed),
-        cached: outcome.was_known(),
+        cached: outcome.is_cached(),
         seconds: (outcome.duration.as_secs_f64() * 1000.0).round() / 1000.0,
     };
     ctx.emit(event).await;

@@ -32,7 +32,7 @@ impl TestRunner for Runner {
     }
 
     async fn cached(&self, root: &Path, test: &Test) -> Result<Option<Outcome>, Error> {
-        Runner::known(self, root, test).await
+        Runner::cached_result(self, root, test).await
     }
 
     fn stats(&self) -> TieredStats {

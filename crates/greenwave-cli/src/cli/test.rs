@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use greenwave::{Environment, ResultStore};
-use greenwave_testing::{RunReport, Suite};
+use greenwave_testing::{RunReport, Suite, SuiteReport, TestId};
 use parking_lot::Mutex;
 
 use self::fast_path::FastPath;
@@ -60,7 +60,7 @@ pub(super) async fn test(args: &TestArgs) -> Result<Exit, CliError> {
     let mut selected = select(suite.tests(), &args.filters)?;
     if let Some(commit) = &args.affected {
         let changed = affected::changed_since(&project, commit).await?;
-        let affected = suite.reading(&changed)?;
+        let affected = suite.tests_reading(&changed)?;
         selected.retain(|test| affected.contains(test));
         if selected.is_empty() {
             let files = plural(changed.len(), "file");
@@ -89,8 +89,8 @@ pub(super) async fn warm(args: &TestArgs) -> Result<Exit, CliError> {
     }
     let Loaded { suite, .. } = suite::load(&project, args).await?;
     let selected = select(suite.tests(), &args.filters)?;
-    let cached = suite.known().await?;
-    let count = selected.iter().filter(|test| matches!(cached[**test], Ok(Some(_)))).count();
+    let cached = suite.cached_results().await?;
+    let count = selected.iter().filter(|test| matches!(cached[test.index()], Ok(Some(_)))).count();
     output::answer(&format!("{count} of {} cached locally", plural(selected.len(), "result")))?;
     Ok(Exit::SUCCESS)
 }
@@ -112,9 +112,9 @@ async fn init(project: &Path, args: &TestArgs) -> Result<Exit, CliError> {
 /// Runs tests and writes the reports. Returns no report if a signal stopped the run.
 async fn run(
     suite: &Arc<Suite>,
-    selected: &[usize],
+    selected: &[TestId],
     args: &TestArgs,
-) -> Result<(Exit, Option<greenwave_testing::SuiteReport>), CliError> {
+) -> Result<(Exit, Option<SuiteReport>), CliError> {
     let view = Arc::new(Mutex::new(TestView::new(args.format, args.output, args.verbose, suite.tests())));
     let started = SystemTime::now();
     let signals = StopOnSignal::start(suite.stopper())?;

@@ -401,7 +401,7 @@ fn the_folder_of_another_user_is_refused() {
     run(&folder, "p");
     std::os::unix::fs::chown(folder.path("p/.greenwave/tests"), Some(12_345), None).unwrap();
     let finished = greenwave(&folder, "p", []).run().with_code(2);
-    assert!(finished.stderr.contains("belongs to user 12345, and this is user 0"), "{}", finished.stderr);
+    assert!(finished.stderr.contains("belongs to user 12345, not to user 0"), "{}", finished.stderr);
 }
 
 /// Folders in each other until no path leads to the last: `deep` and so on.

@@ -13,9 +13,9 @@ use std::time::Duration;
 use quick_xml::Reader;
 use quick_xml::events::{BytesStart, Event};
 
-use crate::results::outcome::{Ending, Status};
+use crate::results::outcome::{ExitReason, Status};
 use crate::test::Harness;
-use crate::{Count, Environment, Error, Test};
+use crate::{Environment, Error, Test, TestCount};
 
 /// Tests that can share a process are those that are equal in all of this.
 #[derive(Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -82,7 +82,7 @@ fn kind(test: &Test) -> Option<Kind<'_>> {
         command,
         directory: &test.directory,
         inputs: &test.inputs,
-        folders: &test.folders,
+        folders: &test.directories,
         outputs: &test.outputs,
         env: &test.env,
         set: test.set.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect(),
@@ -136,7 +136,7 @@ pub(crate) const PYTHON_PATH: &str = "PYTHONPATH";
 /// Whether pytest has run what it collected, whatever came of it: 1 if some failed, 5 if there was nothing to run
 /// (<https://docs.pytest.org/en/stable/reference/exit-codes.html>).
 pub(crate) fn has_run(status: Status) -> bool {
-    matches!(status, Status::Passed | Status::NoTests | Status::Failed(Ending::Code(1 | 5)))
+    matches!(status, Status::Passed | Status::NoTests | Status::Failed(ExitReason::Code(1 | 5)))
 }
 
 /// The files all of whose tests were left out, as a process's own folder says.
@@ -180,8 +180,8 @@ impl Share {
         self.failed == 0 && self.passed > 0
     }
 
-    pub(crate) fn count(&self) -> Count {
-        Count { passed: self.passed, failed: self.failed }
+    pub(crate) fn count(&self) -> TestCount {
+        TestCount { passed: self.passed, failed: self.failed }
     }
 
     /// What is shown of it: the process's output is of all of them together.

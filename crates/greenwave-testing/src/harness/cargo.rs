@@ -12,8 +12,9 @@ use greenwave_process::Child;
 use serde::Deserialize;
 use tokio::process::Command;
 
+use crate::harness::problem::Problem;
 use crate::run::isolation::{cargo_home, tool_homes};
-use crate::run::workspace::Launch;
+use crate::run::workspace::LaunchSpec;
 use crate::test::Harness;
 use crate::{Environment, Error, Test, harness::products::Products};
 use greenwave_inputs::AccessKind;
@@ -100,7 +101,7 @@ pub(crate) async fn discover(
         let folders: Vec<PathBuf> = folders.into_iter().collect();
         tests.extend(units(package).map(|(name, kind, target, words)| Test {
             directory: folder.to_owned(),
-            folders: folders.clone(),
+            directories: folders.clone(),
             harness: Harness::Cargo { package: package.name.clone(), kind, target },
             ..Test::new(
                 name,
@@ -161,13 +162,21 @@ fn relative(project: &Path, folder: &Path) -> Option<PathBuf> {
 async fn metadata(folder: &Path, environment: &Environment) -> Result<Metadata, Error> {
     let arguments = ["metadata", "--format-version", "1", "--no-deps"];
     let mut command = cargo(folder, environment, arguments);
-    let failed = |problem: String| Error::Discover { runner: "cargo", folder: folder.to_owned(), problem };
-    let output = command.output().await.map_err(|error| failed(format!("cargo did not start: {error}")))?;
+    let failed = |problem: Problem| problem.discovering("cargo", folder);
+    let output = command.output().await.map_err(|source| failed(not_started(source)))?;
     if !output.status.success() {
-        return Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
+        return Err(failed(refused("cargo metadata", &output.stderr)));
     }
     serde_json::from_slice(&output.stdout)
-        .map_err(|error| failed(format!("what it prints is not understood: {error}")))
+        .map_err(|source| failed(Problem::Output { command: "cargo metadata", source }))
+}
+
+fn not_started(source: std::io::Error) -> Problem {
+    Problem::Start { program: "cargo".to_owned(), source }
+}
+
+fn refused(command: &'static str, stderr: &[u8]) -> Problem {
+    Problem::Failed { command, output: String::from_utf8_lossy(stderr).trim().to_owned() }
 }
 
 fn cargo<'a>(
@@ -263,11 +272,7 @@ impl Build {
             "always",
         ];
         let mut command = cargo(&at, environment, arguments);
-        let failed = |error: std::io::Error| Error::Discover {
-            runner: "cargo",
-            folder: at.clone(),
-            problem: format!("cargo did not start: {error}"),
-        };
+        let failed = |source: std::io::Error| not_started(source).discovering("cargo", &at);
         // What it says of mistakes is said again by the tests that these keep from being built.
         command.stderr(Stdio::null());
         let (metadata, output, library) =
@@ -407,18 +412,17 @@ impl Build {
         let mut command = cargo(&at, environment, ["clean"].into_iter().chain(names));
         command.stderr(Stdio::piped());
         let output = Child::output(&mut command).await;
-        let failed = |problem: String| Error::Discover { runner: "cargo", folder: at.clone(), problem };
         match output {
             Ok(output) if output.status.success() => Ok(()),
-            Ok(output) => Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned())),
-            Err(error) => Err(failed(format!("cargo did not start: {error}"))),
+            Ok(output) => Err(refused("cargo clean", &output.stderr).discovering("cargo", &at)),
+            Err(source) => Err(not_started(source).discovering("cargo", &at)),
         }
     }
 
     /// How to start a unit's program, if it was built.
-    pub(crate) fn launch(&self, package: &str, kind: &str, target: &str) -> Option<Launch> {
+    pub(crate) fn launch(&self, package: &str, kind: &str, target: &str) -> Option<LaunchSpec> {
         let built = self.programs.get(&(package.to_owned(), kind.to_owned(), target.to_owned()))?;
-        Some(Launch {
+        Some(LaunchSpec {
             program: built.program.clone(),
             arguments: vec!["--color".into(), "always".into()],
             directory: built.directory.clone(),

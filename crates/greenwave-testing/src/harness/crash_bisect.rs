@@ -11,21 +11,21 @@ use tokio::time::Instant;
 
 use crate::harness::cargo;
 use crate::harness::functions::{IGNORED, LIST, by_line};
-use crate::report::plain;
-use crate::results::outcome::{Ending, Status};
-use crate::run::process::Ran;
+use crate::plain_text::plain;
+use crate::results::outcome::{ExitReason, Status};
+use crate::run::process::ProcessResult;
 use crate::run::runner::{Prepared, Runner};
-use crate::run::workspace::{Launch, World};
+use crate::run::workspace::{LaunchSpec, Workspace};
 use crate::{Error, Test};
 
 /// A program that has ended, and what it takes to start it again.
 pub(crate) struct Examination<'a> {
     pub(crate) runner: &'a Runner,
-    pub(crate) world: &'a dyn World,
+    pub(crate) workspace: &'a dyn Workspace,
     pub(crate) test: &'a Test,
     pub(crate) prepared: &'a Prepared<'a>,
     /// How to start all of it.
-    pub(crate) launch: Launch,
+    pub(crate) launch: LaunchSpec,
 }
 
 /// What has come of the tests by themselves.
@@ -45,7 +45,7 @@ impl Examination<'_> {
     /// The verdict of each test by itself, as text; `None` if the program came to an end of its own, or does not say which tests it has.
     ///
     /// Takes as long as the test may take, at most: each that runs may have half of what is left. Those whose verdicts had not been told are first.
-    pub(crate) async fn of(&self, ran: &Ran) -> Option<String> {
+    pub(crate) async fn of(&self, ran: &ProcessResult) -> Option<String> {
         let output = plain(&ran.output);
         if self.test.function().is_some() || !has_died(ran) || !has_begun(&output) {
             return None;
@@ -89,18 +89,22 @@ impl Examination<'_> {
         (!names.is_empty()).then_some(names)
     }
 
-    async fn run(&self, test: &Test, arguments: impl Iterator<Item = OsString>) -> Result<Ran, Error> {
+    async fn run(
+        &self,
+        test: &Test,
+        arguments: impl Iterator<Item = OsString>,
+    ) -> Result<ProcessResult, Error> {
         let mut launch = self.launch.clone();
         launch.arguments.extend(arguments);
-        self.runner.run_program(self.world, test, self.prepared, &launch).await
+        self.runner.run_program(self.workspace, test, self.prepared, &launch).await
     }
 }
 
 /// Whether the program ended before it could say what came of its tests.
-fn has_died(ran: &Ran) -> bool {
+fn has_died(ran: &ProcessResult) -> bool {
     match ran.status {
-        Status::TimedOut(_) | Status::Failed(Ending::Signal(_)) => true,
-        Status::Failed(Ending::Code(_)) => ran.count.is_none(),
+        Status::TimedOut(_) | Status::Failed(ExitReason::Signal(_)) => true,
+        Status::Failed(ExitReason::Code(_)) => ran.count.is_none(),
         Status::Passed | Status::NoTests => false,
     }
 }
@@ -115,10 +119,10 @@ fn has_begun(output: &str) -> bool {
 }
 
 /// As the Rust test harness says it, so that it is read like that.
-fn verdict(ran: &Result<Ran, Error>) -> String {
+fn verdict(ran: &Result<ProcessResult, Error>) -> String {
     match ran {
-        Ok(Ran { status: Status::Passed, .. }) => "ok".to_owned(),
-        Ok(Ran { status: Status::NoTests, .. }) => {
+        Ok(ProcessResult { status: Status::Passed, .. }) => "ok".to_owned(),
+        Ok(ProcessResult { status: Status::NoTests, .. }) => {
             "not run: the program does not know it by this name".to_owned()
         }
         Ok(ran) => format!("FAILED ({})", ran.status),
@@ -127,9 +131,9 @@ fn verdict(ran: &Result<Ran, Error>) -> String {
 }
 
 impl Found {
-    fn add(&mut self, name: &str, ran: &Result<Ran, Error>) {
+    fn add(&mut self, name: &str, ran: &Result<ProcessResult, Error>) {
         match ran {
-            Ok(Ran { status: Status::TimedOut(_), .. }) => self.slow.push(format!("`{name}`")),
+            Ok(ProcessResult { status: Status::TimedOut(_), .. }) => self.slow.push(format!("`{name}`")),
             Ok(ran) if has_died(ran) => self.dead.push(format!("`{name}`")),
             _ => {}
         }

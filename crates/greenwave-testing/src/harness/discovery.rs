@@ -12,12 +12,12 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-pub use found::{Discovery, Note};
+pub use found::{Discovery, DiscoveryNote};
 
 use imports::Imports;
 
 use crate::harness::cargo;
-use crate::results::state::StateFolder;
+use crate::results::state::StateDirectory;
 use crate::run::toolchain::resolve;
 use crate::run::workspace::blocking;
 use crate::test::Harness;
@@ -71,7 +71,7 @@ struct Looked {
 /// [`Error::Discover`] with what is wrong in the project's files, or why the runner that knows cannot be asked.
 pub async fn discover(project: &Path, environment: &Environment) -> Result<Discovery, Error> {
     let root = project.canonicalize().map_err(Error::io("find", project))?;
-    let state = StateFolder::open(&root)?;
+    let state = StateDirectory::open(&root)?;
     let file = state.file(REMEMBERED);
     let (at, path) = (root.clone(), environment.get("PATH").map(ToOwned::to_owned));
     let looked = blocking(move || look(&at, path.as_deref())).await?;
@@ -133,7 +133,7 @@ async fn find(root: &Path, files: Vec<PathBuf>, environment: &Environment) -> Re
     let mut found = Discovery::default();
     for folder in outermost(&files, "Cargo.toml") {
         if resolve("cargo", root, environment.get("PATH")).is_none() {
-            found.notes.push(Note::NoRunner { program: "cargo".to_owned(), tests: 1 });
+            found.notes.push(DiscoveryNote::MissingProgram { program: "cargo".to_owned(), tests: 1 });
             break;
         }
         found.tests.extend(cargo::discover(root, folder, environment).await?);

@@ -8,8 +8,8 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use crate::harness::discovery::{Discovery, Note};
-use crate::report::plain;
+use crate::harness::discovery::{Discovery, DiscoveryNote};
+use crate::plain_text::plain;
 use crate::results::outcome::Outcome;
 use crate::run::process::LEFT_OUT;
 use crate::run::suite::SuiteReport;
@@ -87,7 +87,7 @@ impl Discovery {
                         .map(|name| Test { name: format!("{} {name}", test.name), ..test.only(name) }),
                 ),
                 Err(problem) => {
-                    self.notes.push(Note::Unlisted { test: test.name.clone(), problem });
+                    self.notes.push(DiscoveryNote::ListingFailed { test: test.name.clone(), problem });
                     self.tests.push(test);
                 }
             }

@@ -6,14 +6,14 @@ use regex_lite::Regex;
 
 /// So many tests, as the runner counted them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Count {
+pub struct TestCount {
     /// Tests that passed.
     pub passed: u32,
     /// Tests that failed.
     pub failed: u32,
 }
 
-impl Count {
+impl TestCount {
     /// The sum of all summaries in an output; `None` if it has none that is known: those of the Rust
     /// test harness, cargo-nextest, and pytest, and what Go says of packages without tests.
     pub fn find(output: &[u8]) -> Option<Self> {
@@ -21,7 +21,7 @@ impl Count {
         let mut sum = None;
         for line in text.lines() {
             if let Some(count) = summary(line) {
-                let sum: &mut Count = sum.get_or_insert_default();
+                let sum: &mut TestCount = sum.get_or_insert_default();
                 sum.passed += count.passed;
                 sum.failed += count.failed;
             }
@@ -51,15 +51,15 @@ fn regex(pattern: &str) -> Regex {
     Regex::new(pattern).expect("the pattern is a constant, and tests compile it")
 }
 
-fn summary(line: &str) -> Option<Count> {
+fn summary(line: &str) -> Option<TestCount> {
     let line = STYLE.replace_all(line, "");
     // Go says so of a package, and ends with success.
     if (line.starts_with("ok ") || line.starts_with("ok\t") || line.starts_with("?")) && NONE.is_match(&line)
     {
-        return Some(Count::default());
+        return Some(TestCount::default());
     }
     SUMMARY.find(&line)?;
-    let mut count = Count::default();
+    let mut count = TestCount::default();
     for figure in FIGURE.captures_iter(&line) {
         let number: u32 = figure[1].parse().ok()?;
         if &figure[2] == "passed" { count.passed += number } else { count.failed += number }

@@ -1,52 +1,55 @@
-//! A run as Markdown for the page of a run on GitHub (`$GITHUB_STEP_SUMMARY`). Knows nothing of where it goes.
+//! Renders a run as Markdown for its page on GitHub (`$GITHUB_STEP_SUMMARY`).
 
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::{RunReport, TestReport, one_line, plain};
+use super::{RunReport, TestReport};
+use crate::plain_text::{one_line, plain};
 
-/// GitHub refuses a step's summary of more than 1 MiB (<https://docs.github.com/actions/reference/workflows-and-actions/workflow-commands>).
+/// Size limit of the summary, in bytes. GitHub rejects more than 1 MiB
+/// (<https://docs.github.com/actions/reference/workflows-and-actions/workflow-commands>).
 const SUMMARY_BYTES_MAX: usize = 1000 * 1024;
-/// Most of an output that is shown: its end, where failures are told.
+/// Bytes of a failed test's output that are shown: the end, where most harnesses summarise failures.
 const OUTPUT_BYTES_MAX: usize = 16 * 1024;
 const SLOWEST_MAX: usize = 10;
-const NOT_KEPT_MAX: usize = 20;
+const NOT_CACHED_MAX: usize = 20;
 
-/// The summary of a run: failures first, with what they printed, then the slowest tests, and passes that were not kept.
+/// Returns the summary of a run: failures with the end of their output, then the slowest tests, then passes
+/// that were not stored.
 ///
-/// Names and outputs are shown as they are, whatever characters are in them. It stays below GitHub's limit of 1 MiB, by leaving out the
-/// last failures' outputs, and says so.
+/// Names and outputs are escaped, so that they appear literally. The summary stays below GitHub's limit of
+/// 1 MiB: failures that do not fit are replaced by their number.
 pub fn github_summary(run: &RunReport) -> String {
     let mut text = head(run);
     failures(run, &mut text);
     slowest(run, &mut text);
-    not_kept(run, &mut text);
+    not_cached(run, &mut text);
     text
 }
 
 fn head(run: &RunReport) -> String {
-    let tally = run.tally();
-    let sign = if tally.is_success() { "✅" } else { "❌" };
+    let stats = run.stats();
+    let sign = if stats.is_success() { "✅" } else { "❌" };
     let parts = [
-        (tally.failed, "failed"),
-        (tally.errors, "could not be run"),
-        (tally.not_run, "not run"),
-        (tally.flaky, "flaky"),
+        (stats.failed, "failed"),
+        (stats.errors, "could not be run"),
+        (stats.not_run, "not run"),
+        (stats.flaky, "flaky"),
     ];
-    let mut text = format!("## {sign} {} of {} passed", tally.passed, plural(run.tests.len(), "test"));
+    let mut text = format!("## {sign} {} of {} passed", stats.passed, plural(run.tests.len(), "test"));
     for (count, what) in parts.into_iter().filter(|(count, _)| *count > 0) {
         let _ = write!(text, ", {count} {what}");
     }
     let _ = write!(text, "\n\nIn {}.", time(run.wall));
-    if tally.known > 0 {
-        let known = plural(tally.known, "result");
-        let _ = write!(text, " {known} known already, which saved {} of running.", time(run.saved));
+    if stats.cached > 0 {
+        let cached = plural(stats.cached, "cached result");
+        let _ = write!(text, " {cached} saved {}.", time(run.saved));
     }
     text.push('\n');
     if let Some(reason) = run.tracing.reason() {
         let _ = writeln!(
             text,
-            "\n⚠️ Tests were not traced, so that results rest on declared inputs alone: {}",
+            "\n⚠️ Tests were not traced, results depend on declared inputs only: {}",
             cell(&one_line(reason))
         );
     }
@@ -70,17 +73,14 @@ fn failures(run: &RunReport, text: &mut String) {
             let _ = write!(block, " after {}", time(test.duration));
         }
         block.push_str("</summary>\n\n");
-        if let Some(explanation) = &test.explanation {
-            let _ = writeln!(block, "{}\n", cell(explanation));
-        }
         if !test.output.is_empty() {
             let _ = writeln!(block, "<pre>{}</pre>\n", html(&end(&plain(&test.output))));
         }
         block.push_str("</details>\n");
-        // With room for what follows.
+        // Leaves room for the two tables below.
         if text.len() + block.len() > SUMMARY_BYTES_MAX - 128 * 1024 {
             let left = plural(failed.len() - at, "failure");
-            let _ = writeln!(text, "\n{left} more, left out since GitHub takes no more text.");
+            let _ = writeln!(text, "\n{left} more, omitted because of GitHub's size limit.");
             return;
         }
         text.push_str(&block);
@@ -99,22 +99,22 @@ fn slowest(run: &RunReport, text: &mut String) {
     }
 }
 
-fn not_kept(run: &RunReport, text: &mut String) {
-    let not_kept: Vec<_> =
-        run.tests.iter().filter_map(|test| Some((test, test.not_kept.as_ref()?))).collect();
-    if not_kept.is_empty() {
+fn not_cached(run: &RunReport, text: &mut String) {
+    let not_cached: Vec<_> =
+        run.tests.iter().filter_map(|test| Some((test, test.not_cached.as_ref()?))).collect();
+    if not_cached.is_empty() {
         return;
     }
-    text.push_str("\n### Passed, and will run again\n\n| test | since |\n| --- | --- |\n");
-    for (test, reason) in not_kept.iter().take(NOT_KEPT_MAX) {
+    text.push_str("\n### Passed but not cached\n\n| test | reason |\n| --- | --- |\n");
+    for (test, reason) in not_cached.iter().take(NOT_CACHED_MAX) {
         let _ = writeln!(text, "| {} | {} |", cell(&test.name), cell(reason));
     }
-    if not_kept.len() > NOT_KEPT_MAX {
-        let _ = writeln!(text, "\nAnd {} more.", not_kept.len() - NOT_KEPT_MAX);
+    if not_cached.len() > NOT_CACHED_MAX {
+        let _ = writeln!(text, "\nAnd {} more.", not_cached.len() - NOT_CACHED_MAX);
     }
 }
 
-/// Text inside HTML, on which Markdown has no say.
+/// Escapes text for an HTML element.
 fn html(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {
@@ -128,7 +128,7 @@ fn html(text: &str) -> String {
     escaped
 }
 
-/// Text in a table's cell, where every sign of Markdown stands for itself. Long texts are cut.
+/// Escapes text for a cell of a Markdown table, and truncates it to 300 characters.
 fn cell(text: &str) -> String {
     const CHARACTERS_MAX: usize = 300;
     let mut escaped = String::with_capacity(text.len());
@@ -138,7 +138,7 @@ fn cell(text: &str) -> String {
             break;
         }
         match character {
-            // As entities: a backslash before a bar is not undone in code, and one before `<` not in HTML.
+            // Entities, since a backslash before `|` stays visible in code, and one before `<` in HTML.
             '|' | '<' | '>' | '&' | '`' | '*' | '_' | '[' | ']' | '~' | '\\' | '#' | '@' | '$' => {
                 let _ = write!(escaped, "&#{};", u32::from(character));
             }
@@ -148,7 +148,7 @@ fn cell(text: &str) -> String {
     escaped
 }
 
-/// The end of a text, from the beginning of a line on.
+/// Returns the end of a text, starting at a line break, with a note about the bytes omitted.
 fn end(text: &str) -> String {
     if text.len() <= OUTPUT_BYTES_MAX {
         return text.to_owned();
@@ -156,14 +156,14 @@ fn end(text: &str) -> String {
     let from = text.len() - OUTPUT_BYTES_MAX;
     let from = (from..).find(|at| text.is_char_boundary(*at)).unwrap_or(text.len());
     let from = text[from..].find('\n').map_or(from, |line| from + line + 1);
-    format!("[… {from} bytes left out …]\n{}", &text[from..])
+    format!("[… {from} bytes omitted …]\n{}", &text[from..])
 }
 
 fn plural(count: usize, what: &str) -> String {
     if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
 
-/// A time as people say it.
+/// Formats a duration with a unit that suits its length.
 fn time(time: Duration) -> String {
     let (seconds, ms) = (time.as_secs(), time.as_millis());
     match seconds {

@@ -1,4 +1,4 @@
-//! A run as lines of JSON, for programs. The format is written down in `docs/reports.md`. Knows nothing of where lines go.
+//! Renders a run as lines of JSON. The format is documented in `docs/reports.md`.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -6,59 +6,61 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
-use super::{CaseStatus, RunReport, TestReport, Verdict};
-use crate::{Ending, Status};
+use super::{CaseReport, CaseStatus, RunReport, TestReport, TestResult};
+use crate::{ExitReason, Status};
 
-/// Version of the format. Readers pass over keys they do not know; what a key means never changes within a version.
+/// Version of the format. Readers ignore keys that they do not recognise; within a version, no key changes
+/// its meaning.
 const VERSION: u32 = 1;
 
-/// One line. Its `Display` is the JSON, without the end of the line.
+/// One line of the report. `Display` writes the JSON without a line break.
 #[derive(Debug, Clone, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 #[non_exhaustive]
-pub enum Line<'a> {
-    /// The run begins.
+pub enum JsonLine<'a> {
+    /// The run has started.
     Started {
-        /// The format's version.
+        /// Version of the format.
         version: u32,
-        /// Milliseconds since the Unix epoch.
+        /// Start of the run, in milliseconds since the Unix epoch.
         time_ms: u64,
-        /// How many tests there are.
+        /// Number of tests.
         tests: usize,
     },
-    /// A test has its result.
-    Test(TestLine<'a>),
+    /// A test has a result.
+    Test(JsonTest<'a>),
     /// The run has ended.
     Finished {
-        /// Whether every test passed, and there was one.
+        /// Whether there was a test and all of them passed.
         success: bool,
         /// Tests that passed.
         passed: usize,
-        /// Tests with a result that is no pass.
+        /// Tests that finished without passing.
         failed: usize,
         /// Tests that could not be run.
         errors: usize,
-        /// Tests that were not run.
+        /// Tests that did not start before the run ended.
         not_run: usize,
-        /// Results that were known.
-        known: usize,
-        /// Passes that took more than one attempt.
+        /// Tests with a cached result.
+        #[serde(rename = "known")]
+        cached: usize,
+        /// Tests that passed after more than one attempt.
         flaky: usize,
         /// Whether tests were traced: `traced`, `traced_by_outer`, `off` or `unavailable`.
         tracing: &'static str,
-        /// Why they were not, if that was wanted.
+        /// Reason why tests could not be traced, if tracing was requested.
         #[serde(skip_serializing_if = "Option::is_none")]
         tracing_problem: Option<&'a str>,
-        /// How long the run took.
+        /// Duration of the run, in milliseconds.
         wall_ms: f64,
-        /// How long the tests whose results were known would have run.
+        /// Time that the tests with a cached result would have taken, in milliseconds.
         saved_ms: f64,
     },
 }
 
-/// What came of one test.
+/// The result of one test.
 #[derive(Debug, Clone, Serialize)]
-pub struct TestLine<'a> {
+pub struct JsonTest<'a> {
     name: &'a str,
     /// `passed`, `failed`, `timed_out`, `no_tests`, `error` or `not_run`.
     status: &'static str,
@@ -68,7 +70,8 @@ pub struct TestLine<'a> {
     signal: Option<i32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     problem: Option<String>,
-    known: bool,
+    #[serde(rename = "known")]
+    is_cached: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     age_ms: Option<f64>,
     duration_ms: f64,
@@ -78,17 +81,15 @@ pub struct TestLine<'a> {
     tests_passed: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     tests_failed: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    not_kept: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    explanation: Option<&'a str>,
+    #[serde(rename = "not_kept", skip_serializing_if = "Option::is_none")]
+    not_cached: Option<&'a str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    cases: Vec<CaseLine<'a>>,
+    cases: Vec<JsonCase<'a>>,
     output: Cow<'a, str>,
 }
 
 #[derive(Debug, Clone, Serialize)]
-struct CaseLine<'a> {
+struct JsonCase<'a> {
     name: &'a str,
     status: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -97,58 +98,47 @@ struct CaseLine<'a> {
     output: Option<Cow<'a, str>>,
 }
 
-impl<'a> Line<'a> {
-    /// The line of a run that begins.
+impl<'a> JsonLine<'a> {
+    /// Creates the first line, of a run with this number of tests.
     pub fn started(time: SystemTime, tests: usize) -> Self {
         let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
         let time_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
-        Line::Started { version: VERSION, time_ms, tests }
+        JsonLine::Started { version: VERSION, time_ms, tests }
     }
 
-    /// The line of a test.
+    /// Creates the line of a test.
     pub fn test(test: &'a TestReport) -> Self {
-        let (status, exit_code, signal) = status(&test.verdict);
-        let cases = test.cases.iter().map(|case| CaseLine {
-            name: &case.name,
-            status: match case.status {
-                CaseStatus::Passed => "passed",
-                CaseStatus::Failed => "failed",
-                CaseStatus::Skipped => "skipped",
-            },
-            duration_ms: case.duration.map(ms),
-            output: case.output.as_deref().map(String::from_utf8_lossy),
-        });
-        Line::Test(TestLine {
+        let (status, exit_code, signal) = status(&test.result);
+        JsonLine::Test(JsonTest {
             name: &test.name,
             status,
             exit_code,
             signal,
             problem: test.problem(),
-            known: test.age.is_some(),
+            is_cached: test.age.is_some(),
             age_ms: test.age.map(ms),
             duration_ms: ms(test.duration),
             attempts: test.attempts,
             flaky: test.is_flaky(),
             tests_passed: test.count.map(|count| count.passed),
             tests_failed: test.count.map(|count| count.failed),
-            not_kept: test.not_kept.as_deref(),
-            explanation: test.explanation.as_deref(),
-            cases: cases.collect(),
+            not_cached: test.not_cached.as_deref(),
+            cases: test.cases.iter().map(case).collect(),
             output: String::from_utf8_lossy(&test.output),
         })
     }
 
-    /// The line of a run that has ended.
-    pub fn finished(run: &RunReport) -> Line<'_> {
-        let tally = run.tally();
-        Line::Finished {
-            success: tally.is_success(),
-            passed: tally.passed,
-            failed: tally.failed,
-            errors: tally.errors,
-            not_run: tally.not_run,
-            known: tally.known,
-            flaky: tally.flaky,
+    /// Creates the last line, of a run that has ended.
+    pub fn finished(run: &RunReport) -> JsonLine<'_> {
+        let stats = run.stats();
+        JsonLine::Finished {
+            success: stats.is_success(),
+            passed: stats.passed,
+            failed: stats.failed,
+            errors: stats.errors,
+            not_run: stats.not_run,
+            cached: stats.cached,
+            flaky: stats.flaky,
             tracing: run.tracing.word(),
             tracing_problem: run.tracing.reason(),
             wall_ms: ms(run.wall),
@@ -157,25 +147,39 @@ impl<'a> Line<'a> {
     }
 }
 
-impl fmt::Display for Line<'_> {
+impl fmt::Display for JsonLine<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&serde_json::to_string(self).map_err(|_| fmt::Error)?)
     }
 }
 
-fn status(verdict: &Verdict) -> (&'static str, Option<i32>, Option<i32>) {
-    match verdict {
-        Verdict::Result(Status::Passed) => ("passed", None, None),
-        Verdict::Result(Status::Failed(Ending::Code(code))) => ("failed", Some(*code), None),
-        Verdict::Result(Status::Failed(Ending::Signal(signal))) => ("failed", None, Some(*signal)),
-        Verdict::Result(Status::TimedOut(_)) => ("timed_out", None, None),
-        Verdict::Result(Status::NoTests) => ("no_tests", None, None),
-        Verdict::Error(_) => ("error", None, None),
-        Verdict::NotRun => ("not_run", None, None),
+fn case(case: &CaseReport) -> JsonCase<'_> {
+    JsonCase {
+        name: &case.name,
+        status: match case.status {
+            CaseStatus::Passed => "passed",
+            CaseStatus::Failed => "failed",
+            CaseStatus::Skipped => "skipped",
+        },
+        duration_ms: case.duration.map(ms),
+        output: case.output.as_deref().map(String::from_utf8_lossy),
     }
 }
 
-/// Milliseconds, to the microsecond.
+/// Returns the status, the exit code and the signal of a result.
+fn status(result: &TestResult) -> (&'static str, Option<i32>, Option<i32>) {
+    match result {
+        TestResult::Finished(Status::Passed) => ("passed", None, None),
+        TestResult::Finished(Status::Failed(ExitReason::Code(code))) => ("failed", Some(*code), None),
+        TestResult::Finished(Status::Failed(ExitReason::Signal(signal))) => ("failed", None, Some(*signal)),
+        TestResult::Finished(Status::TimedOut(_)) => ("timed_out", None, None),
+        TestResult::Finished(Status::NoTests) => ("no_tests", None, None),
+        TestResult::Error(_) => ("error", None, None),
+        TestResult::NotRun => ("not_run", None, None),
+    }
+}
+
+/// Returns a duration in milliseconds, rounded down to the microsecond.
 fn ms(duration: Duration) -> f64 {
     duration.as_micros() as f64 / 1000.0
 }

@@ -1,17 +1,19 @@
-//! A run as JUnit XML, as build servers read it. Knows nothing of files.
+//! Renders a run as JUnit XML, the format that build servers read.
 
 use std::time::SystemTime;
 
 use quick_junit::{NonSuccessKind, Property, Report, TestCase, TestCaseStatus, TestSuite};
 
-use super::{CaseReport, CaseStatus, RunReport, TestReport, Verdict, one_line, plain};
+use super::{CaseReport, CaseStatus, RunReport, TestReport, TestResult};
 use crate::TraceStatus;
+use crate::plain_text::{one_line, plain};
 
-/// The text of an XML document with one suite for each test, and in it a case for each single test that is known, or one for all of it.
+/// Returns an XML document with one suite per test. A suite has one case per single test that its harness
+/// reports, or one case for the whole command.
 ///
-/// The format is the one that Jenkins, GitLab and others read. Results that were known have the property `greenwave.age_seconds`, those that
-/// took more than one attempt `greenwave.attempts`. Characters that XML cannot have are left out of outputs, as are colours; bytes that are
-/// not UTF-8 are replaced.
+/// Jenkins, GitLab and others read this format. A suite has the property `greenwave.age_seconds` if its
+/// result was cached, and `greenwave.attempts` if the test took more than one attempt. Outputs are written
+/// without escape sequences and without characters that XML forbids; bytes that are not UTF-8 are replaced.
 pub fn junit(run: &RunReport) -> String {
     let mut report = Report::new("greenwave");
     report.set_time(run.wall);
@@ -20,7 +22,7 @@ pub fn junit(run: &RunReport) -> String {
     }
     report
         .to_string()
-        .expect("writing to memory does not fail, and no text has a character that XML cannot have")
+        .expect("writing to memory does not fail, and `plain` removes the characters that XML forbids")
 }
 
 fn suite(started: SystemTime, tracing: &TraceStatus, test: &TestReport) -> TestSuite {
@@ -37,12 +39,12 @@ fn suite(started: SystemTime, tracing: &TraceStatus, test: &TestReport) -> TestS
     if let Some(reason) = tracing.reason() {
         suite.add_property(Property::new("greenwave.not_traced", one_line(reason)));
     }
-    if let Some(reason) = &test.not_kept {
+    if let Some(reason) = &test.not_cached {
         suite.add_property(Property::new("greenwave.not_kept", one_line(reason)));
     }
-    let is_told = test.cases.iter().any(|case| case.status == CaseStatus::Failed);
-    // A failure that none of the cases explains is one by itself: the command failed, or never came to its end.
-    if test.cases.is_empty() || (test.problem().is_some() && !is_told) {
+    let has_failed_case = test.cases.iter().any(|case| case.status == CaseStatus::Failed);
+    // A failure that no case explains gets its own case: the command failed, or did not finish.
+    if test.cases.is_empty() || (test.problem().is_some() && !has_failed_case) {
         let mut case = TestCase::new(name.as_str(), status(test));
         case.set_classname(name.as_str()).set_time(test.duration);
         suite.add_test_case(case);
@@ -56,15 +58,16 @@ fn suite(started: SystemTime, tracing: &TraceStatus, test: &TestReport) -> TestS
     suite
 }
 
+/// Returns the status of the case that represents the whole command.
 fn status(test: &TestReport) -> TestCaseStatus {
-    let kind = match test.verdict {
-        Verdict::NotRun => {
+    let kind = match test.result {
+        TestResult::NotRun => {
             let mut skipped = TestCaseStatus::skipped();
             skipped.set_message("the run ended before");
             return skipped;
         }
-        Verdict::Error(_) => NonSuccessKind::Error,
-        Verdict::Result(_) => NonSuccessKind::Failure,
+        TestResult::Error(_) => NonSuccessKind::Error,
+        TestResult::Finished(_) => NonSuccessKind::Failure,
     };
     let Some(problem) = test.problem() else { return TestCaseStatus::success() };
     let mut status = TestCaseStatus::non_success(kind);
@@ -72,6 +75,7 @@ fn status(test: &TestReport) -> TestCaseStatus {
     status
 }
 
+/// Converts the report of a single test.
 fn single(suite: &str, case: &CaseReport) -> TestCase {
     let status = match case.status {
         CaseStatus::Passed => TestCaseStatus::success(),

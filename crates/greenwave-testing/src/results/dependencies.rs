@@ -18,9 +18,9 @@ const FILES_MAX: usize = 1_000_000;
 
 /// What the last run of each test depended on.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Notes {
+pub(crate) struct DependencyLog {
     /// By name: the last run, and the last whose result was kept.
-    tests: BTreeMap<String, (Facts, Option<Facts>)>,
+    tests: BTreeMap<String, (DependencyRecord, Option<DependencyRecord>)>,
     /// The manifests of inputs, each once, by their hash.
     manifests: BTreeMap<String, BTreeMap<String, String>>,
     /// What tests were seen to look at, with its state, each once, by a hash of it: tests of a kind look at the same.
@@ -32,7 +32,7 @@ pub(crate) struct Notes {
 
 /// Everything that a test's key is made of, and what it was seen to look at. Values of variables are not kept, only their hashes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Facts {
+pub(crate) struct DependencyRecord {
     pub(crate) command: Vec<String>,
     pub(crate) directory: String,
     pub(crate) variables: BTreeMap<String, String>,
@@ -69,7 +69,7 @@ pub enum Difference {
     /// An input file that is gone.
     Removed(PathBuf),
     /// Something that it looked at beside its inputs.
-    Looked(PathBuf),
+    Discovered(PathBuf),
 }
 
 impl fmt::Display for Difference {
@@ -82,31 +82,31 @@ impl fmt::Display for Difference {
             Difference::Changed(path) => write!(out, "input {} was changed", path.display()),
             Difference::Added(path) => write!(out, "input {} is new", path.display()),
             Difference::Removed(path) => write!(out, "input {} is gone", path.display()),
-            Difference::Looked(path) => {
+            Difference::Discovered(path) => {
                 write!(out, "{}, which it looked at, is not as it was", path.display())
             }
         }
     }
 }
 
-impl Notes {
+impl DependencyLog {
     pub(crate) fn load(file: &Path) -> Self {
         let read = fs::read(file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
         read.unwrap_or_default()
     }
 
     /// The last run of a test.
-    pub(crate) fn last(&self, test: &str) -> Option<&Facts> {
+    pub(crate) fn last(&self, test: &str) -> Option<&DependencyRecord> {
         self.tests.get(test).map(|(last, _)| last)
     }
 
     /// The last run of a test whose result was kept.
-    pub(crate) fn last_kept(&self, test: &str) -> Option<&Facts> {
+    pub(crate) fn last_stored(&self, test: &str) -> Option<&DependencyRecord> {
         self.tests.get(test)?.1.as_ref()
     }
 
     /// The tests that have looked at one of these, as they last ran.
-    pub(crate) fn have_looked_at<'n>(
+    pub(crate) fn have_accessed<'n>(
         &'n self,
         is_one: impl Fn(&Path) -> bool + 'n,
     ) -> impl Iterator<Item = &'n str> {
@@ -117,11 +117,11 @@ impl Notes {
     }
 
     /// What a test looked at then.
-    pub(crate) fn looks_of(&self, facts: &Facts) -> impl Iterator<Item = (&String, &String)> {
+    pub(crate) fn looks_of(&self, facts: &DependencyRecord) -> impl Iterator<Item = (&String, &String)> {
         self.looks.get(&facts.looks).into_iter().flatten()
     }
 
-    pub(crate) fn put(&mut self, test: &str, facts: Facts, inputs: &Manifest) {
+    pub(crate) fn put(&mut self, test: &str, facts: DependencyRecord, inputs: &Manifest) {
         if !self.manifests.contains_key(&facts.inputs) {
             let of_file = |(path, entry): (&Path, crate::Entry)| {
                 (path.to_string_lossy().into_owned(), format!("{}{}", entry.kind as u8, short(&entry.hash)))
@@ -140,7 +140,12 @@ impl Notes {
     }
 
     /// What differs between what was noted and what is now.
-    pub(crate) fn differences(&self, then: &Facts, now: &Facts, inputs: &Manifest) -> Vec<Difference> {
+    pub(crate) fn differences(
+        &self,
+        then: &DependencyRecord,
+        now: &DependencyRecord,
+        inputs: &Manifest,
+    ) -> Vec<Difference> {
         let mut differences = Vec::new();
         let mut check = |differs: bool, difference: Difference| {
             if differs {
@@ -178,7 +183,7 @@ impl Notes {
             }
         }
         for (path, state) in self.looks_of(then) {
-            check(now.looked.get(path).is_some_and(|now| now != state), Difference::Looked(path.into()));
+            check(now.looked.get(path).is_some_and(|now| now != state), Difference::Discovered(path.into()));
         }
         differences
     }
@@ -203,7 +208,7 @@ impl Notes {
     }
 }
 
-impl Facts {
+impl DependencyRecord {
     fn is_kept(&self) -> bool {
         self.status == Status::Passed && self.not_kept.is_none()
     }

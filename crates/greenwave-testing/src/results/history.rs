@@ -58,7 +58,7 @@ impl Statistics {
 
     /// Takes note of a run that was one.
     pub(crate) fn observe(&mut self, test: &str, outcome: &Outcome) {
-        if outcome.was_known() || (self.tests.len() >= TESTS_MAX && !self.tests.contains_key(test)) {
+        if outcome.is_cached() || (self.tests.len() >= TESTS_MAX && !self.tests.contains_key(test)) {
             return;
         }
         self.is_changed = true;

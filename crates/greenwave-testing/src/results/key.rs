@@ -17,9 +17,9 @@ pub const SCHEMA: u32 = 4;
 /// How closely tests are watched. Results of one kind are none of another: what was not seen cannot have been checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub(crate) enum Mode {
+pub(crate) enum KeyMode {
     /// Not at all.
-    Blind = 0,
+    Untraced = 0,
     /// What they look at is seen.
     Traced = 1,
     /// They are kept from reading what they have not declared.
@@ -30,7 +30,7 @@ pub(crate) enum Mode {
 
 /// The key over what is known before a test runs.
 pub(crate) fn first(
-    mode: Mode,
+    mode: KeyMode,
     test: &Test,
     environment: &[(&str, &OsStr)],
     tools: &[[u8; 32]],
@@ -68,7 +68,7 @@ pub(crate) fn first(
 /// The key under which stands that a test reads more than it declares, whatever its inputs are: another declaration is another test.
 pub(crate) fn reads_more(test: &Test) -> Key {
     let mut key = KeyBuilder::new("greenwave test, reads more than it declares", SCHEMA);
-    let folders = test.folders.iter().map(|folder| folder.as_os_str().as_encoded_bytes());
+    let folders = test.directories.iter().map(|folder| folder.as_os_str().as_encoded_bytes());
     let directory = test.directory.as_os_str().as_encoded_bytes();
     let texts = |texts: &'_ [String]| -> Vec<Vec<u8>> {
         texts.iter().map(|text| text.clone().into_bytes()).collect()

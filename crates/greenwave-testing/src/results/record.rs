@@ -9,25 +9,25 @@ use bytes::Bytes;
 use greenwave_cache::{Key, Record};
 use serde::{Deserialize, Serialize};
 
-use crate::Count;
+use crate::TestCount;
 use crate::results::key::SCHEMA;
 use crate::results::outcome::{Outcome, Source, Status};
-use crate::run::process::Ran;
+use crate::run::process::ProcessResult;
 use greenwave_inputs::DiscoveredDeps;
 use greenwave_inputs::now_ms;
 
 /// What stands under a key.
 #[derive(Debug, Clone)]
-pub(crate) enum Node {
-    Result(Kept),
-    AccessKind(Arc<DiscoveredDeps>),
+pub(crate) enum StoredRecord {
+    Result(StoredResult),
+    Dependencies(Arc<DiscoveredDeps>),
 }
 
 /// A result as it is kept.
 #[derive(Debug, Clone)]
-pub(crate) struct Kept {
+pub(crate) struct StoredResult {
     status: Status,
-    count: Option<Count>,
+    count: Option<TestCount>,
     output: Bytes,
     duration: Duration,
     age: Duration,
@@ -41,16 +41,16 @@ struct Summary {
 }
 
 const RESULT: u8 = b'R';
-const LOOK: u8 = b'L';
+const DEPENDENCIES: u8 = b'L';
 
-impl Kept {
+impl StoredResult {
     pub(crate) fn outcome(self, key: &Key) -> Outcome {
         Outcome {
             status: self.status,
             count: self.count,
             output: self.output,
             duration: self.duration,
-            source: Source::Known(self.age),
+            source: Source::Cached(self.age),
             key: *key.as_bytes(),
             attempts: 0,
             undeclared: Vec::new(),
@@ -59,38 +59,38 @@ impl Kept {
 }
 
 /// A result as a record.
-pub(crate) fn result(ran: &Ran) -> Record {
+pub(crate) fn result(ran: &ProcessResult) -> Record {
     let summary = Summary { status: ran.status, count: ran.count.map(|count| (count.passed, count.failed)) };
     let mut payload = vec![RESULT];
     payload.extend(serde_json::to_vec(&summary).expect("a status and two numbers always serialise"));
     payload.push(b'\n');
     payload.extend_from_slice(&ran.output);
-    record(ran.duration, payload)
+    new(ran.duration, payload)
 }
 
 /// What to look at, as a record.
-pub(crate) fn look(set: &DiscoveredDeps) -> Record {
-    let mut payload = vec![LOOK];
+pub(crate) fn dependencies(set: &DiscoveredDeps) -> Record {
+    let mut payload = vec![DEPENDENCIES];
     payload.extend(set.encode());
-    record(Duration::ZERO, payload)
+    new(Duration::ZERO, payload)
 }
 
-fn record(cost: Duration, payload: Vec<u8>) -> Record {
+fn new(cost: Duration, payload: Vec<u8>) -> Record {
     Record { schema: SCHEMA, created_ms: now_ms(), cost, tags: vec![], payload: payload.into() }
 }
 
-impl Node {
+impl StoredRecord {
     /// `None` if it is none of ours.
     pub(crate) fn decode(record: &Record) -> Option<Self> {
         let (kind, rest) = record.payload.split_first()?;
         match *kind {
-            LOOK => Some(Node::AccessKind(Arc::new(DiscoveredDeps::decode(rest)?))),
+            DEPENDENCIES => Some(StoredRecord::Dependencies(Arc::new(DiscoveredDeps::decode(rest)?))),
             RESULT => {
                 let end = rest.iter().position(|byte| *byte == b'\n')?;
                 let summary: Summary = serde_json::from_slice(&rest[..end]).ok()?;
-                Some(Node::Result(Kept {
+                Some(StoredRecord::Result(StoredResult {
                     status: summary.status,
-                    count: summary.count.map(|(passed, failed)| Count { passed, failed }),
+                    count: summary.count.map(|(passed, failed)| TestCount { passed, failed }),
                     output: record.payload.slice(end + 2..),
                     duration: record.cost,
                     age: Duration::from_millis(now_ms().saturating_sub(record.created_ms)),

@@ -17,9 +17,9 @@ pub(crate) const IGNORE: &str = ".gitignore";
 
 /// `.greenwave/tests` of a project.
 #[derive(Debug, Clone)]
-pub(crate) struct StateFolder(PathBuf);
+pub(crate) struct StateDirectory(PathBuf);
 
-impl StateFolder {
+impl StateDirectory {
     /// Makes it where it is missing, readable to its user alone.
     ///
     /// # Errors
@@ -33,9 +33,9 @@ impl StateFolder {
             .create(&folder)
             .map_err(Error::io("make", &folder))?;
         let owner = fs::symlink_metadata(&folder).map_err(Error::io("look at", &folder))?.uid();
-        let me = rustix::process::geteuid().as_raw();
-        if owner != me {
-            return Err(Error::ForeignState { path: folder, owner, me });
+        let user = rustix::process::geteuid().as_raw();
+        if owner != user {
+            return Err(Error::ForeignState { path: folder, owner, user });
         }
         let ignore = state.join(IGNORE);
         if !ignore.exists() {

@@ -3,7 +3,7 @@
 //!
 //! What is compared is what finding them looks at, in the same way: the stamps of folders and input files (which had rested, so that the stamp stands
 //! for the content), the states of what tests were seen to look at, programs, variables, and whatever the caller says that its question hangs on. What
-//! the results themselves are does not stand here; the caller says whether those that are kept are still the same ([`Terms::kept`]).
+//! the results themselves are does not stand here; the caller says whether those that are kept are still the same ([`RecordKey::results`]).
 //!
 //! One file, replaced as a whole. Integers are little-endian; a *text* is its length (4) and its bytes:
 //!
@@ -11,7 +11,7 @@
 //! | --- | --- |
 //! | 4 | magic `F5 47 57 41` |
 //! | 4 | version, 1 |
-//! | 32 | BLAKE3 over the terms |
+//! | 32 | BLAKE3 over the key |
 //! | 32 | BLAKE3 over the project's path, how tests are watched, and the variables that they see |
 //! | 1 | 1: what tests look at was to be seen; 2: what they had not declared they could not read; 4: failures were kept |
 //! | 8 | until when, in milliseconds since the Unix epoch |
@@ -46,7 +46,7 @@ use rustix::fs::{AtFlags, CWD, Mode as FileMode, OFlags, openat, statat};
 use crate::results::key::{SCHEMA, inherited};
 use crate::results::outcome::Source;
 use crate::results::state::{STATE_DIRECTORY, TESTS};
-use crate::run::runner::{Found, Options, Prepared, Runner, tool_place};
+use crate::run::runner::{Lookup, Prepared, Runner, RunnerOptions, tool_place};
 use crate::run::suite::{SuiteReport, TOOLS};
 use crate::{Environment, Error, Test, TraceMode, TraceStatus};
 use greenwave_inputs::{DiscoveredDeps, PathStates};
@@ -59,12 +59,12 @@ use greenwave_inputs::{Reader, StatCache, replace};
 const ANSWER: &str = "answer";
 const MAGIC: [u8; 4] = [0xF5, b'G', b'W', b'A'];
 const VERSION: u32 = 1;
-/// Where the hash of the terms stands.
+/// Where the hash of the key stands.
 const TERMS: Range<usize> = 8..40;
 const SEAL_BYTES: usize = 32;
 const TRACE: u8 = 1;
 const STRICT: u8 = 2;
-const KEEP_FAILURES: u8 = 4;
+const CACHE_FAILURES: u8 = 4;
 /// Folders and files that a thread looks at before it asks for more.
 const BLOCK_PATHS: usize = 128;
 /// Threads that look at them.
@@ -74,18 +74,18 @@ const PATHS_MAX: usize = 1 << 20;
 
 /// What an answer hangs on that the caller knows of.
 #[derive(Debug, Clone, Copy)]
-pub struct Terms {
+pub struct RecordKey {
     /// A hash of everything that decides which tests there are and how they are looked up: what says so, settings, the program itself.
     pub question: [u8; 32],
     /// A hash of all results that are kept: another as soon as one comes or goes. It must have been the same before the tests were looked up, and after.
-    pub kept: [u8; 32],
+    pub results: [u8; 32],
     /// What answers are sealed with: known to nobody who could not put results where they are kept.
     pub secret: [u8; 32],
 }
 
 /// That so many tests, all there are, are known to pass.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
+pub struct UpToDateRecord {
     /// How many.
     pub tests: usize,
     /// How long they took when they ran.
@@ -96,7 +96,7 @@ pub struct Answer {
 
 /// What results were looked up by.
 #[derive(Debug)]
-pub(crate) struct Basis {
+pub(crate) struct LookupInputs {
     snapshot: Arc<Snapshot>,
     /// For each program the place of the first test that has it, and what identifies it.
     programs: Vec<(usize, [u8; 32])>,
@@ -104,21 +104,21 @@ pub(crate) struct Basis {
     tests: usize,
 }
 
-impl Basis {
+impl LookupInputs {
     /// `None` if not all of these are known.
     pub(crate) fn of(
         snapshot: &Arc<Snapshot>,
         wanted: &[usize],
         tests: &[Test],
         prepared: &[Result<Prepared<'_>, Error>],
-        found: &[Found],
+        found: &[Lookup],
     ) -> Option<Self> {
         let (mut programs, mut sets) = (HashMap::new(), HashMap::new());
         if found.len() != wanted.len() {
             return None;
         }
         for ((at, prepared), found) in wanted.iter().zip(prepared).zip(found) {
-            let (Ok(prepared), Found::Result(_, chain)) = (prepared, found) else { return None };
+            let (Ok(prepared), Lookup::Hit(_, chain)) = (prepared, found) else { return None };
             programs.entry(tool_place(&tests[*at])).or_insert_with(|| (*at, prepared.tool_digest()));
             for set in &chain.looked {
                 sets.entry(Arc::as_ptr(set)).or_insert_with(|| Arc::clone(set));
@@ -133,8 +133,8 @@ impl Basis {
     }
 }
 
-impl Answer {
-    /// A hash of what a question hangs on, for [`Terms::question`].
+impl UpToDateRecord {
+    /// A hash of what a question hangs on, for [`RecordKey::question`].
     pub fn question<'p>(parts: impl IntoIterator<Item = &'p [u8]>) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new();
         for part in parts {
@@ -144,29 +144,29 @@ impl Answer {
     }
 
     /// What was remembered of a project, if everything that it hangs on is as it was. Blocks for as long as it takes to look.
-    pub async fn recall(project: &Path, environment: &Environment, terms: &Terms) -> Option<Self> {
+    pub async fn check(project: &Path, environment: &Environment, key: &RecordKey) -> Option<Self> {
         let root = project.canonicalize().ok()?;
         let state = root.join(STATE_DIRECTORY).join(TESTS);
         let file = fs::read(state.join(ANSWER)).ok()?;
         // Whether it is worth being unsealed at all.
-        if file.get(TERMS)? != terms.digest() {
+        if file.get(TERMS)? != key.digest() {
             return None;
         }
-        let held = Held::read(unseal(&file, &terms.secret)?)?;
+        let held = Held::read(unseal(&file, &key.secret)?)?;
         let index = Arc::new(Mutex::new(StatCache::decode(held.outside)?));
         // What another user has there is refused, with a word on it, where results are looked up.
         if fs::symlink_metadata(&state).ok()?.uid() != rustix::process::geteuid().as_raw() {
             return None;
         }
-        let options = Options {
+        let options = RunnerOptions {
             trace: match held.flags & TRACE {
                 0 => TraceMode::Off,
                 // One that requires it would have had no answer without.
                 _ => TraceMode::WhenPossible,
             },
             strict: held.flags & STRICT != 0,
-            keep_failures: held.flags & KEEP_FAILURES != 0,
-            ..Options::default()
+            cache_failures: held.flags & CACHE_FAILURES != 0,
+            ..RunnerOptions::default()
         };
         let runner = Runner::with_index(environment.clone(), None, options, Arc::clone(&index));
         let folder =
@@ -207,16 +207,16 @@ impl Answer {
     ///
     /// # Errors
     /// [`Error::Io`] if the file cannot be written.
-    pub(crate) fn keep(
+    pub(crate) fn record(
         project: &ProjectFiles,
         tests: &[Test],
         runner: &Runner,
-        basis: &Basis,
+        basis: &LookupInputs,
         report: &SuiteReport,
-        terms: &Terms,
+        key: &RecordKey,
         age_max: Duration,
     ) -> Result<bool, Error> {
-        let Some((saved, oldest)) = all_known(report).filter(|_| basis.tests == tests.len()) else {
+        let Some((saved, oldest)) = all_cached(report).filter(|_| basis.tests == tests.len()) else {
             return Ok(false);
         };
         let Some(lasting) = project.lasting() else { return Ok(false) };
@@ -234,12 +234,12 @@ impl Answer {
         let mut out = Out(Vec::with_capacity(96 * paths.len() + (1 << 16)));
         out.0.extend(MAGIC);
         out.0.extend(VERSION.to_le_bytes());
-        out.0.extend(terms.digest());
+        out.0.extend(key.digest());
         out.0.extend(about(project.root(), runner, &declared));
         out.0.push(
             flag(options.trace != TraceMode::Off, TRACE)
                 | flag(options.strict, STRICT)
-                | flag(options.keep_failures, KEEP_FAILURES),
+                | flag(options.cache_failures, CACHE_FAILURES),
         );
         out.0.extend(until.to_le_bytes());
         out.0.extend((tests.len() as u64).to_le_bytes());
@@ -268,7 +268,7 @@ impl Answer {
         for block in blocks {
             out.stamped(block);
         }
-        let seal = seal(&out.0, &terms.secret);
+        let seal = seal(&out.0, &key.secret);
         out.0.extend(seal.as_bytes());
         replace(&project.root().join(STATE_DIRECTORY).join(TESTS).join(ANSWER), &out.0)?;
         Ok(true)
@@ -276,11 +276,11 @@ impl Answer {
 }
 
 /// How long all tests took and how old the oldest result is, if all are known and pass.
-fn all_known(report: &SuiteReport) -> Option<(Duration, Duration)> {
+fn all_cached(report: &SuiteReport) -> Option<(Duration, Duration)> {
     let mut oldest = Duration::ZERO;
     for result in &report.results {
         let outcome = result.as_ref()?.as_ref().ok().filter(|outcome| outcome.passed())?;
-        let Source::Known(age) = outcome.source else { return None };
+        let Source::Cached(age) = outcome.source else { return None };
         oldest = oldest.max(age);
     }
     (report.audited == 0).then_some((report.saved, oldest))
@@ -316,9 +316,9 @@ fn rested_paths<'s>(snapshot: &'s Snapshot, folders: &'s [(PathBuf, Stamp)]) -> 
     (are_names && paths.len() <= PATHS_MAX).then_some((paths, links))
 }
 
-impl Terms {
+impl RecordKey {
     fn digest(&self) -> [u8; 32] {
-        Answer::question([self.question.as_slice(), &self.kept])
+        UpToDateRecord::question([self.question.as_slice(), &self.results])
     }
 }
 

@@ -34,10 +34,10 @@ const PORT_VARIABLES: [&str; 2] = ["GREENWAVE_PORT_FIRST", "GREENWAVE_PORT_COUNT
 /// The folders in a test's own folder.
 const FOLDERS: [&str; 2] = ["home", "tmp"];
 
-/// Folders that tests have had and left as they were. Making and removing three for each test takes longer than a small test does: file systems
+/// IsolationPool that tests have had and left as they were. Making and removing three for each test takes longer than a small test does: file systems
 /// avoid the numbers of what was just removed, and look for others.
 #[derive(Debug, Default)]
-pub(crate) struct Folders {
+pub(crate) struct IsolationPool {
     free: Mutex<Vec<Isolation>>,
 }
 
@@ -55,7 +55,7 @@ pub(crate) struct Isolation {
     ports: Option<(u16, File)>,
 }
 
-impl Folders {
+impl IsolationPool {
     /// Empty folders, and ports that no other test of this user has, as long as there are any.
     pub(crate) fn lend(&self, ports: Option<&Path>) -> Result<Isolation, Error> {
         if let Some(free) = self.free.lock().pop() {

@@ -16,10 +16,10 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::unix::pipe;
 use tokio::time::Instant;
 
-use crate::results::outcome::{Ending, Status};
-use crate::run::runner::Options;
+use crate::results::outcome::{ExitReason, Status};
+use crate::run::runner::RunnerOptions;
 use crate::test::Harness;
-use crate::{Count, Error, Test};
+use crate::{Error, Test, TestCount};
 use greenwave_inputs::AccessKind;
 use greenwave_inputs::now;
 use greenwave_sandbox::{ReadRules, Trace, TraceStatus, Tracer};
@@ -48,9 +48,9 @@ pub(crate) struct Job<'a> {
 
 /// What running a command gave.
 #[derive(Debug, Clone)]
-pub(crate) struct Ran {
+pub(crate) struct ProcessResult {
     pub(crate) status: Status,
-    pub(crate) count: Option<Count>,
+    pub(crate) count: Option<TestCount>,
     pub(crate) output: Bytes,
     pub(crate) duration: Duration,
     /// When it began, in nanoseconds since the Unix epoch.
@@ -77,13 +77,17 @@ pub(crate) struct Seen {
     /// A kernel object that it used and that was there before.
     pub(crate) used: Option<String>,
     /// Why that may not be all.
-    pub(crate) blind: Option<String>,
+    pub(crate) incomplete: Option<String>,
 }
 
 /// Runs the command with exactly these variables and no input.
 ///
 /// Whatever it starts is killed when it ends, when its time is up, and when the future is dropped.
-pub(crate) async fn run(job: &Job<'_>, options: &Options, strict: Option<&ReadRules>) -> Result<Ran, Error> {
+pub(crate) async fn run(
+    job: &Job<'_>,
+    options: &RunnerOptions,
+    strict: Option<&ReadRules>,
+) -> Result<ProcessResult, Error> {
     let test = job.test;
     let failed = |source| Error::Start {
         test: test.name.clone(),
@@ -116,7 +120,7 @@ pub(crate) async fn run(job: &Job<'_>, options: &Options, strict: Option<&ReadRu
         Some(tracing) => Seen::of(&tracing.finished().await, job.own),
         None => Seen::default(),
     };
-    let count = Count::find(&ended.output);
+    let count = TestCount::find(&ended.output);
     let status = match ended.status {
         None => Status::TimedOut(test.time_max),
         Some(status) if has_all_left_out(test, status, &ended.output) => Status::Passed,
@@ -127,7 +131,7 @@ pub(crate) async fn run(job: &Job<'_>, options: &Options, strict: Option<&ReadRu
         }
     };
     let clock_was_set = by_clock.abs_diff(nanos(duration)) > nanos(CLOCK_DRIFT).unsigned_abs();
-    Ok(Ran {
+    Ok(ProcessResult {
         status,
         count,
         output: ended.output.into(),
@@ -156,7 +160,7 @@ impl Seen {
             there: reads.there.clone(),
             left: reads.objects.left.clone().or(left),
             used: reads.objects.foreign.clone().or(used),
-            blind: reads.incomplete.clone(),
+            incomplete: reads.incomplete.clone(),
         }
     }
 }
@@ -255,12 +259,12 @@ pub(crate) fn says_what_to_leave_out(test: &Test) -> bool {
 /// No last line of pytest's is longer.
 const SUMMARY_BYTES_MAX: usize = 1024;
 
-fn verdict(status: ExitStatus, count: Option<Count>) -> Status {
+fn verdict(status: ExitStatus, count: Option<TestCount>) -> Status {
     match (status.code(), status.signal()) {
         (Some(0), _) if count.is_some_and(|count| count.total() == 0) => Status::NoTests,
         (Some(0), _) => Status::Passed,
-        (Some(code), _) => Status::Failed(Ending::Code(code)),
-        (None, signal) => Status::Failed(Ending::Signal(signal.unwrap_or(0))),
+        (Some(code), _) => Status::Failed(ExitReason::Code(code)),
+        (None, signal) => Status::Failed(ExitReason::Signal(signal.unwrap_or(0))),
     }
 }
 

@@ -14,16 +14,16 @@ use parking_lot::Mutex;
 
 use crate::harness::batch::Share;
 use crate::harness::products::{self, Part, Products, RUSTC_INFO};
-use crate::results::dependencies::Facts;
-use crate::results::key::{self, Mode, SCHEMA};
-use crate::results::outcome::{Outcome, Source, Status, Stored};
-use crate::results::record::{self as node, Node};
+use crate::results::dependencies::DependencyRecord;
+use crate::results::key::{self, KeyMode, SCHEMA};
+use crate::results::outcome::{CacheDecision, Outcome, Source, Status};
+use crate::results::record::{self, StoredRecord};
 use crate::results::state::{IGNORE, TESTS};
 use crate::run::environment::Environment;
-use crate::run::isolation::{self, Folders, Isolation, cargo_home, go_caches};
-use crate::run::process::{self as run, Job, Ran};
+use crate::run::isolation::{self, Isolation, IsolationPool, cargo_home, go_caches};
+use crate::run::process::{self as run, Job, ProcessResult};
 use crate::run::toolchain::{PROBED, Tools, resolve};
-use crate::run::workspace::{Folder, Launch, World, blocking};
+use crate::run::workspace::{DirectoryWorkspace, LaunchSpec, Workspace, blocking};
 use crate::{Error, Manifest, STATE_DIRECTORY, Test};
 use greenwave_inputs::Selection;
 use greenwave_inputs::StatCache;
@@ -36,13 +36,13 @@ use greenwave_sandbox::{AllowedReads, ReadRules, TraceMode, TraceStatus};
 
 /// How tests are run.
 #[derive(Debug, Clone, Default)]
-pub struct Options {
+pub struct RunnerOptions {
     /// Whether what tests look at beside their declared inputs is found out, so that their results depend on it as well.
     pub trace: TraceMode,
     /// A test that reads a file of the project which is not among its inputs fails.
     pub strict: bool,
     /// Failures are kept like passes, and taken for known.
-    pub keep_failures: bool,
+    pub cache_failures: bool,
     /// Tokens that are shared with `make` and `cargo` inside tests.
     pub jobserver: Option<Jobserver>,
     /// Where the ports are noted that tests have been given. Without, they get none.
@@ -58,16 +58,16 @@ pub struct Options {
 ///
 /// A result is reused only if everything that could change it is the same: command and arguments, folder,
 /// every variable the test can see, the program and its tool chain, and path, mode and content of every
-/// input file; and, with [`Options::trace`], of whatever else it looked at. Nothing is kept when any of that changed while the test ran. Whoever
+/// input file; and, with [`RunnerOptions::trace`], of whatever else it looked at. Nothing is kept when any of that changed while the test ran. Whoever
 /// wants the same result at the same moment waits for the first to make it.
 #[derive(Debug)]
 pub struct Runner {
     environment: Environment,
     cache: Option<Tiered>,
-    options: Options,
+    options: RunnerOptions,
     tools: Tools,
     index: Arc<Mutex<StatCache>>,
-    folders: Folders,
+    folders: IsolationPool,
 }
 
 /// The variable by which a test learns where results are.
@@ -100,7 +100,7 @@ struct Tool {
 
 /// The keys that were followed from the first on.
 #[derive(Debug, Clone)]
-pub(crate) struct Chain {
+pub(crate) struct KeyChain {
     pub(crate) key: Key,
     first: Key,
     pub(crate) looked: Vec<Arc<DiscoveredDeps>>,
@@ -116,12 +116,12 @@ pub(crate) type Told = (Vec<OsString>, Vec<(OsString, OsString)>);
 const QUICK_FILES_MAX: usize = 100;
 
 /// How following keys ended.
-pub(crate) enum Found {
-    Result(Outcome, Chain),
+pub(crate) enum Lookup {
+    Hit(Outcome, KeyChain),
     /// Nothing stands under the last key.
-    Missing(Chain),
+    Miss(KeyChain),
     /// Something stands there that is none of ours.
-    Foreign,
+    Corrupt,
 }
 
 impl Runner {
@@ -129,11 +129,11 @@ impl Runner {
     ///
     /// The cache's options must name [`SCHEMA`], or nothing will ever be found in it.
     pub fn new(environment: Environment, cache: Option<Tiered>) -> Self {
-        Self::with(environment, cache, Options::default())
+        Self::with(environment, cache, RunnerOptions::default())
     }
 
     /// The same with options.
-    pub fn with(environment: Environment, cache: Option<Tiered>, options: Options) -> Self {
+    pub fn with(environment: Environment, cache: Option<Tiered>, options: RunnerOptions) -> Self {
         Self::with_index(environment, cache, options, Arc::default())
     }
 
@@ -141,10 +141,10 @@ impl Runner {
     pub(crate) fn with_index(
         environment: Environment,
         cache: Option<Tiered>,
-        options: Options,
+        options: RunnerOptions,
         index: Arc<Mutex<StatCache>>,
     ) -> Self {
-        let (tools, folders) = (Tools::new(Arc::clone(&index)), Folders::default());
+        let (tools, folders) = (Tools::new(Arc::clone(&index)), IsolationPool::default());
         Self { environment, cache, options, tools, index, folders }
     }
 
@@ -156,7 +156,7 @@ impl Runner {
         &self.environment
     }
 
-    pub(crate) fn options(&self) -> &Options {
+    pub(crate) fn options(&self) -> &RunnerOptions {
         &self.options
     }
 
@@ -165,33 +165,33 @@ impl Runner {
     /// # Errors
     /// If the test cannot be run. A test that fails is an outcome.
     pub async fn run(&self, project: &Path, test: &Test) -> Result<Outcome, Error> {
-        let world = self.folder(project)?;
-        if self.reading_more(&[test]).await == [true] {
-            let prepared = self.prepare(&world, test).await?;
-            return self.run_unkept(&world, test, &prepared).await;
+        let workspace = self.folder(project)?;
+        if self.have_undeclared_reads(&[test]).await == [true] {
+            let prepared = self.prepare(&workspace, test).await?;
+            return self.run_uncached(&workspace, test, &prepared).await;
         }
-        self.run_in(&world, test).await
+        self.run_in(&workspace, test).await
     }
 
     /// The result of a test in a project's folder, if it is known.
     ///
     /// # Errors
     /// If the test could not be run, were it to run now.
-    pub async fn known(&self, project: &Path, test: &Test) -> Result<Option<Outcome>, Error> {
+    pub async fn cached_result(&self, project: &Path, test: &Test) -> Result<Option<Outcome>, Error> {
         let prepared = self.prepare(&self.folder(project)?, test).await?;
-        match self.follow(&prepared).await {
+        match self.lookup(&prepared).await {
             // What has to be built first is found by a suite, which builds it.
-            Found::Result(_, chain) if chain.builds().next().is_some() => Ok(None),
-            Found::Result(..) if self.reading_more(&[test]).await == [true] => Ok(None),
-            Found::Result(outcome, _) => Ok(Some(outcome)),
-            Found::Missing(_) | Found::Foreign => Ok(None),
+            Lookup::Hit(_, chain) if chain.builds().next().is_some() => Ok(None),
+            Lookup::Hit(..) if self.have_undeclared_reads(&[test]).await == [true] => Ok(None),
+            Lookup::Hit(outcome, _) => Ok(Some(outcome)),
+            Lookup::Miss(_) | Lookup::Corrupt => Ok(None),
         }
     }
 
-    fn folder(&self, project: &Path) -> Result<Folder, Error> {
+    fn folder(&self, project: &Path) -> Result<DirectoryWorkspace, Error> {
         // What tests are seen to look at is told by its true name.
         let project = project.canonicalize().map_err(Error::io("find", project))?;
-        Ok(Folder::new(&project, Arc::clone(&self.index)))
+        Ok(DirectoryWorkspace::new(&project, Arc::clone(&self.index)))
     }
 
     /// What the cache of results has done; zeros without one.
@@ -211,37 +211,37 @@ impl Runner {
         }
     }
 
-    /// The result of a test in a world: known, or made now.
-    pub(crate) async fn run_in(&self, world: &dyn World, test: &Test) -> Result<Outcome, Error> {
-        self.run_from(world, test, None).await
+    /// The result of a test in a workspace: known, or made now.
+    pub(crate) async fn run_in(&self, workspace: &dyn Workspace, test: &Test) -> Result<Outcome, Error> {
+        self.run_from(workspace, test, None).await
     }
 
     /// The same, if it was looked up before, and so far followed in vain. Whoever has made the result since is found when it is to be made.
     pub(crate) async fn run_from(
         &self,
-        world: &dyn World,
+        workspace: &dyn Workspace,
         test: &Test,
-        missing: Option<Chain>,
+        missing: Option<KeyChain>,
     ) -> Result<Outcome, Error> {
-        let prepared = self.prepare(world, test).await?;
+        let prepared = self.prepare(workspace, test).await?;
         if let Some(chain) = missing.filter(|chain| chain.is_of(&prepared)) {
-            return self.make(world, test, &prepared, chain).await;
+            return self.make(workspace, test, &prepared, chain).await;
         }
-        match self.follow(&prepared).await {
-            Found::Result(outcome, chain) if chain.is_built(world) => Ok(outcome),
-            Found::Result(..) => self.run_unkept(world, test, &prepared).await,
-            Found::Missing(chain) => self.make(world, test, &prepared, chain).await,
-            Found::Foreign => self.run_unkept(world, test, &prepared).await,
+        match self.lookup(&prepared).await {
+            Lookup::Hit(outcome, chain) if chain.is_built(workspace) => Ok(outcome),
+            Lookup::Hit(..) => self.run_uncached(workspace, test, &prepared).await,
+            Lookup::Miss(chain) => self.make(workspace, test, &prepared, chain).await,
+            Lookup::Corrupt => self.run_uncached(workspace, test, &prepared).await,
         }
     }
 
     pub(crate) async fn prepare<'a>(
         &'a self,
-        world: &dyn World,
+        workspace: &dyn Workspace,
         test: &'a Test,
     ) -> Result<Prepared<'a>, Error> {
-        let moment = world.before(test);
-        let (moment, tool) = tokio::join!(moment, self.tool(world.project(), test));
+        let moment = workspace.before(test);
+        let (moment, tool) = tokio::join!(moment, self.tool(workspace.project(), test));
         Ok(self.prepared(test, moment?, tool?))
     }
 
@@ -297,25 +297,25 @@ impl Runner {
         TraceStatus::of(self.options.trace)
     }
 
-    pub(crate) fn mode(&self) -> Mode {
+    pub(crate) fn mode(&self) -> KeyMode {
         // A run inside another believes what traced runs have stored, and stores nothing itself.
         let traced = matches!(self.trace_status(), TraceStatus::Traced | TraceStatus::TracedByOuter);
         match (self.options.strict, traced) {
-            (false, false) => Mode::Blind,
-            (false, true) => Mode::Traced,
-            (true, false) => Mode::Strict,
-            (true, true) => Mode::StrictTraced,
+            (false, false) => KeyMode::Untraced,
+            (false, true) => KeyMode::Traced,
+            (true, false) => KeyMode::Strict,
+            (true, true) => KeyMode::StrictTraced,
         }
     }
 
     /// Follows the keys of many tests at once, with as few calls to the cache as it takes.
-    pub(crate) async fn follow_all(&self, prepared: &[&Prepared<'_>]) -> Vec<Found> {
-        let start = |it: &&Prepared<'_>| Chain { key: it.key, first: it.key, looked: Vec::new() };
-        let mut found: Vec<Option<Found>> = prepared.iter().map(|_| None).collect();
-        let mut going: Vec<(usize, Chain)> = prepared.iter().map(start).enumerate().collect();
+    pub(crate) async fn lookup_all(&self, prepared: &[&Prepared<'_>]) -> Vec<Lookup> {
+        let start = |it: &&Prepared<'_>| KeyChain { key: it.key, first: it.key, looked: Vec::new() };
+        let mut found: Vec<Option<Lookup>> = prepared.iter().map(|_| None).collect();
+        let mut going: Vec<(usize, KeyChain)> = prepared.iter().map(start).enumerate().collect();
         let mut sets: HashMap<Bytes, Arc<DiscoveredDeps>> = HashMap::new();
         let Some(cache) = &self.cache else {
-            return going.into_iter().map(|(_, chain)| Found::Missing(chain)).collect();
+            return going.into_iter().map(|(_, chain)| Lookup::Miss(chain)).collect();
         };
         for _ in 0..=STEPS_MAX {
             if going.is_empty() {
@@ -326,76 +326,76 @@ impl Runner {
             let mut next = Vec::new();
             for ((at, chain), record) in going.into_iter().zip(records) {
                 let Some(record) = record else {
-                    found[at] = Some(self.follow_failure(cache, chain).await);
+                    found[at] = Some(self.lookup_failure(cache, chain).await);
                     continue;
                 };
                 // The same set stands under many keys.
                 let node = match sets.get(&record.payload) {
-                    Some(set) => Some(Node::AccessKind(Arc::clone(set))),
-                    None => Node::decode(&record),
+                    Some(set) => Some(StoredRecord::Dependencies(Arc::clone(set))),
+                    None => StoredRecord::decode(&record),
                 };
                 match node {
-                    Some(Node::Result(kept)) => {
-                        found[at] = Some(Found::Result(kept.outcome(&chain.key), chain));
+                    Some(StoredRecord::Result(kept)) => {
+                        found[at] = Some(Lookup::Hit(kept.outcome(&chain.key), chain));
                     }
-                    Some(Node::AccessKind(set)) => {
+                    Some(StoredRecord::Dependencies(set)) => {
                         sets.entry(record.payload).or_insert_with(|| Arc::clone(&set));
                         next.push((at, chain.after(set, &prepared[at].moment.states)));
                     }
-                    None => found[at] = Some(Found::Foreign),
+                    None => found[at] = Some(Lookup::Corrupt),
                 }
             }
             going = next;
         }
         for (at, chain) in going {
-            found[at] = Some(Found::Missing(chain));
+            found[at] = Some(Lookup::Miss(chain));
         }
         found.into_iter().flatten().collect()
     }
 
     /// Follows the keys from the first to the result, as far as they are known.
-    pub(crate) async fn follow(&self, prepared: &Prepared<'_>) -> Found {
-        let mut chain = Chain { key: prepared.key, first: prepared.key, looked: Vec::new() };
-        let Some(cache) = &self.cache else { return Found::Missing(chain) };
+    pub(crate) async fn lookup(&self, prepared: &Prepared<'_>) -> Lookup {
+        let mut chain = KeyChain { key: prepared.key, first: prepared.key, looked: Vec::new() };
+        let Some(cache) = &self.cache else { return Lookup::Miss(chain) };
         // A cache that others write to could send us round for ever.
         for _ in 0..=STEPS_MAX {
             let Some(record) = cache.get(&chain.key).await else {
-                return self.follow_failure(cache, chain).await;
+                return self.lookup_failure(cache, chain).await;
             };
-            match Node::decode(&record) {
-                Some(Node::Result(kept)) => return Found::Result(kept.outcome(&chain.key), chain),
-                Some(Node::AccessKind(set)) => chain = chain.after(set, &prepared.moment.states),
-                None => return Found::Foreign,
+            match StoredRecord::decode(&record) {
+                Some(StoredRecord::Result(kept)) => return Lookup::Hit(kept.outcome(&chain.key), chain),
+                Some(StoredRecord::Dependencies(set)) => chain = chain.after(set, &prepared.moment.states),
+                None => return Lookup::Corrupt,
             }
         }
-        Found::Missing(chain)
+        Lookup::Miss(chain)
     }
 
     /// Failures stand beside passes, where only those look who want to know of them.
-    async fn follow_failure(&self, cache: &Tiered, chain: Chain) -> Found {
-        if self.options.keep_failures
+    async fn lookup_failure(&self, cache: &Tiered, chain: KeyChain) -> Lookup {
+        if self.options.cache_failures
             && let Some(record) = cache.get(&failure(&chain.key)).await
-            && let Some(Node::Result(kept)) = Node::decode(&record)
+            && let Some(StoredRecord::Result(kept)) = StoredRecord::decode(&record)
         {
-            return Found::Result(kept.outcome(&chain.key), chain);
+            return Lookup::Hit(kept.outcome(&chain.key), chain);
         }
-        Found::Missing(chain)
+        Lookup::Miss(chain)
     }
 
     /// Runs the test, unless somebody else is just doing that.
     pub(crate) async fn make(
         &self,
-        world: &dyn World,
+        workspace: &dyn Workspace,
         test: &Test,
         prepared: &Prepared<'_>,
-        mut chain: Chain,
+        mut chain: KeyChain,
     ) -> Result<Outcome, Error> {
-        let Some(cache) = &self.cache else { return self.run_unkept(world, test, prepared).await };
+        let Some(cache) = &self.cache else { return self.run_uncached(workspace, test, prepared).await };
         for _ in 0..=STEPS_MAX {
             let mut ran_here = None;
             let (here, at) = (&mut ran_here, &chain);
             let compute = move || async move {
-                let (outcome, record, keep) = self.compute(cache, world, test, prepared, at).await?;
+                let (outcome, record, keep) = self.compute(cache, workspace, test, prepared, at).await?;
                 *here = Some(outcome);
                 Ok::<_, Error>((record, keep))
             };
@@ -403,29 +403,31 @@ impl Runner {
             if let Some(outcome) = ran_here {
                 return Ok(outcome);
             }
-            match Node::decode(&record) {
-                Some(Node::Result(kept)) if chain.is_built(world) => return Ok(kept.outcome(&chain.key)),
-                Some(Node::AccessKind(set)) => chain = chain.after(set, &prepared.moment.states),
-                Some(Node::Result(_)) | None => break,
+            match StoredRecord::decode(&record) {
+                Some(StoredRecord::Result(kept)) if chain.is_built(workspace) => {
+                    return Ok(kept.outcome(&chain.key));
+                }
+                Some(StoredRecord::Dependencies(set)) => chain = chain.after(set, &prepared.moment.states),
+                Some(StoredRecord::Result(_)) | None => break,
             }
         }
-        self.run_unkept(world, test, prepared).await
+        self.run_uncached(workspace, test, prepared).await
     }
 
     /// Runs a test whose result is known, as if it were not, and keeps nothing.
-    pub(crate) async fn run_again(&self, world: &dyn World, test: &Test) -> Result<Outcome, Error> {
-        let prepared = self.prepare(world, test).await?;
-        self.run_unkept(world, test, &prepared).await
+    pub(crate) async fn run_again(&self, workspace: &dyn Workspace, test: &Test) -> Result<Outcome, Error> {
+        let prepared = self.prepare(workspace, test).await?;
+        self.run_uncached(workspace, test, &prepared).await
     }
 
     /// How to start a test as its command says.
-    pub(crate) fn launch_plain(&self, project: &Path, test: &Test) -> Result<Launch, Error> {
+    pub(crate) fn launch_plain(&self, project: &Path, test: &Test) -> Result<LaunchSpec, Error> {
         let word = test.command.first().ok_or_else(|| Error::EmptyCommand { test: test.name.clone() })?;
         let directory = project.join(&test.directory);
         let missing = || Error::NoSuchProgram { test: test.name.clone(), program: word.clone() };
         let program = resolve(word, &directory, self.environment.get("PATH")).ok_or_else(missing)?;
         let arguments = test.command[1..].iter().map(OsString::from).collect();
-        Ok(Launch {
+        Ok(LaunchSpec {
             program,
             arguments,
             directory,
@@ -437,106 +439,107 @@ impl Runner {
         })
     }
 
-    async fn run_unkept(
+    async fn run_uncached(
         &self,
-        world: &dyn World,
+        workspace: &dyn Workspace,
         test: &Test,
         prepared: &Prepared<'_>,
     ) -> Result<Outcome, Error> {
-        let tried = self.attempt(world, test, prepared).await?;
-        world.ended();
-        if world.wants_facts() {
+        let attempt_result = self.attempt(workspace, test, prepared).await?;
+        workspace.ended();
+        if workspace.wants_dependencies() {
             let facts = prepared.facts(test, &[], &prepared.moment.states);
-            world.learn(test, facts, &prepared.moment.inputs);
+            workspace.learn(test, facts, &prepared.moment.inputs);
         }
         let undeclared = match self.options.strict {
-            true => undeclared(world.project(), &test.selection()?, &prepared.moment, &tried),
+            true => undeclared(workspace.project(), &test.selection()?, &prepared.moment, &attempt_result),
             false => Vec::new(),
         };
-        Ok(tried.outcome(&prepared.key, Stored::NoCache, undeclared))
+        Ok(attempt_result.outcome(&prepared.key, CacheDecision::NoCache, undeclared))
     }
 
     /// Runs the test and says what is to stand under the chain's last key.
     async fn compute(
         &self,
         cache: &Tiered,
-        world: &dyn World,
+        workspace: &dyn Workspace,
         test: &Test,
         prepared: &Prepared<'_>,
-        chain: &Chain,
+        chain: &KeyChain,
     ) -> Result<(Outcome, Record, Persist), Error> {
-        let tried = self.attempt(world, test, prepared).await?;
-        world.ended();
-        self.settle(cache, world, test, prepared, chain, tried).await
+        let attempt_result = self.attempt(workspace, test, prepared).await?;
+        workspace.ended();
+        self.commit(cache, workspace, test, prepared, chain, attempt_result).await
     }
 
     /// What came of a test that was run together with others, kept like that of one that ran alone.
-    pub(crate) async fn settle_together(
+    pub(crate) async fn commit_batched(
         &self,
-        world: &dyn World,
+        workspace: &dyn Workspace,
         test: &Test,
         prepared: &Prepared<'_>,
-        chain: &Chain,
-        tried: Tried,
+        chain: &KeyChain,
+        attempt_result: AttemptResult,
     ) -> Result<Outcome, Error> {
         let Some(cache) = &self.cache else {
-            return Ok(tried.outcome(&prepared.key, Stored::NoCache, Vec::new()));
+            return Ok(attempt_result.outcome(&prepared.key, CacheDecision::NoCache, Vec::new()));
         };
-        let (outcome, record, keep) = self.settle(cache, world, test, prepared, chain, tried).await?;
+        let (outcome, record, keep) =
+            self.commit(cache, workspace, test, prepared, chain, attempt_result).await?;
         if keep == Persist::Yes {
             self.put(cache, &chain.key, &record).await;
         }
         Ok(outcome)
     }
 
-    async fn settle(
+    async fn commit(
         &self,
         cache: &Tiered,
-        world: &dyn World,
+        workspace: &dyn Workspace,
         test: &Test,
         prepared: &Prepared<'_>,
-        chain: &Chain,
-        tried: Tried,
+        chain: &KeyChain,
+        attempt_result: AttemptResult,
     ) -> Result<(Outcome, Record, Persist), Error> {
-        let result = node::result(&tried.ran);
-        if tried.reads_more {
-            self.note_reading_more(cache, test).await;
+        let result = record::result(&attempt_result.ran);
+        if attempt_result.reads_more {
+            self.store_undeclared_marker(cache, test).await;
         }
-        let judged = self.judge(world, test, prepared, &tried, chain).await?;
-        if world.wants_facts() {
+        let judged = self.judge(workspace, test, prepared, &attempt_result, chain).await?;
+        if workspace.wants_dependencies() {
             let looked: Vec<Arc<DiscoveredDeps>> =
                 chain.looked.iter().chain(&judged.further).cloned().collect();
-            world.learn(test, prepared.facts(test, &looked, &judged.states), &prepared.moment.inputs);
+            workspace.learn(test, prepared.facts(test, &looked, &judged.states), &prepared.moment.inputs);
         }
         let undeclared = judged.undeclared;
-        if judged.stored != Stored::Yes {
-            if let (Stored::NotAPass, Some(set)) = (&judged.stored, &judged.further) {
-                self.keep_failure(cache, chain, Arc::clone(set), &judged.states, &result).await;
+        if judged.stored != CacheDecision::Stored {
+            if let (CacheDecision::NotAPass, Some(set)) = (&judged.stored, &judged.further) {
+                self.store_failure(cache, chain, Arc::clone(set), &judged.states, &result).await;
             }
-            return Ok((tried.outcome(&chain.key, judged.stored, undeclared), result, Persist::No));
+            return Ok((attempt_result.outcome(&chain.key, judged.stored, undeclared), result, Persist::No));
         }
         let set = judged.further.unwrap_or_default();
-        let outcome = tried.outcome(&chain.key, Stored::Yes, undeclared);
+        let outcome = attempt_result.outcome(&chain.key, CacheDecision::Stored, undeclared);
         if set.is_empty() {
             return Ok((outcome, result, Persist::Yes));
         }
         if chain.looked.len() < STEPS_MAX {
             let last = key::next(&chain.key, &judged.states.digest(&set));
             self.put(cache, &last, &result).await;
-            return Ok((outcome, node::look(&set), Persist::Yes));
+            return Ok((outcome, record::dependencies(&set), Persist::Yes));
         }
         // All steps in one, from the first key on.
         let all = chain.looked.iter().chain([&set]).flat_map(|set| set.looks.iter().cloned());
         let all = Arc::new(DiscoveredDeps::new(all));
         self.put(cache, &key::next(&chain.first, &judged.states.digest(&all)), &result).await;
-        self.put(cache, &chain.first, &node::look(&all)).await;
+        self.put(cache, &chain.first, &record::dependencies(&all)).await;
         Ok((outcome, result, Persist::No))
     }
 
-    async fn keep_failure(
+    async fn store_failure(
         &self,
         cache: &Tiered,
-        chain: &Chain,
+        chain: &KeyChain,
         set: Arc<DiscoveredDeps>,
         states: &PathStates,
         result: &Record,
@@ -546,7 +549,7 @@ impl Runner {
         }
         let last = key::next(&chain.key, &states.digest(&set));
         self.put(cache, &failure(&last), result).await;
-        self.put(cache, &chain.key, &node::look(&set)).await;
+        self.put(cache, &chain.key, &record::dependencies(&set)).await;
     }
 
     /// A cache that cannot keep a result has said so itself.
@@ -554,20 +557,25 @@ impl Runner {
         let _ = cache.put(key, record).await;
     }
 
-    /// Runs the test until it passes, as often as it may be tried.
-    async fn attempt(&self, world: &dyn World, test: &Test, prepared: &Prepared<'_>) -> Result<Tried, Error> {
-        let launch = world.launch(self, test).await?;
+    /// Runs the test until it passes, as often as it may be attempt_result.
+    async fn attempt(
+        &self,
+        workspace: &dyn Workspace,
+        test: &Test,
+        prepared: &Prepared<'_>,
+    ) -> Result<AttemptResult, Error> {
+        let launch = workspace.launch(self, test).await?;
         for attempt in 1.. {
             let isolation = self.folders.lend(self.options.ports.as_deref())?;
-            let mut ran = self.run_once(world, test, prepared, launch.as_ref(), &isolation).await?;
+            let mut ran = self.run_once(workspace, test, prepared, launch.as_ref(), &isolation).await?;
             if ran.status == Status::Passed || attempt > test.retries {
-                if let Some(more) = world.examine(self, test, prepared, &ran).await {
+                if let Some(more) = workspace.examine(self, test, prepared, &ran).await {
                     ran.output = [ran.output.as_ref(), more.as_bytes()].concat().into();
                 }
                 let products = launch.as_ref().and_then(|launch| launch.products.as_ref());
                 let OwnLooks { mut looks, unbuilt } =
-                    self.own_looks(world.project(), &ran, &isolation, products);
-                let reads_more = self.reads_more(world.project(), test, prepared, &looks, products)?;
+                    self.own_looks(workspace.project(), &ran, &isolation, products);
+                let reads_more = self.reads_more(workspace.project(), test, prepared, &looks, products)?;
                 self.take_back(isolation, &ran);
                 let (mut since, mut changing) = (ran.began, None);
                 let mut built = Vec::new();
@@ -577,7 +585,7 @@ impl Runner {
                     built = launch.products.map(|products| products.roots).unwrap_or_default();
                 }
                 let (looks, judged) = (Arc::new(looks), Arc::default());
-                return Ok(Tried {
+                return Ok(AttemptResult {
                     ran,
                     attempts: attempt,
                     looks,
@@ -594,8 +602,8 @@ impl Runner {
     }
 
     /// Whoever is still running could put something into folders that another test has by then.
-    fn take_back(&self, isolation: Isolation, ran: &Ran) {
-        if ran.status == Status::Passed && !ran.left_behind && ran.seen.blind.is_none() {
+    fn take_back(&self, isolation: Isolation, ran: &ProcessResult) {
+        if ran.status == Status::Passed && !ran.left_behind && ran.seen.incomplete.is_none() {
             self.folders.take_back(isolation);
         }
     }
@@ -603,25 +611,25 @@ impl Runner {
     /// Runs a program once, whatever came of the test before.
     pub(crate) async fn run_program(
         &self,
-        world: &dyn World,
+        workspace: &dyn Workspace,
         test: &Test,
         prepared: &Prepared<'_>,
-        launch: &Launch,
-    ) -> Result<Ran, Error> {
+        launch: &LaunchSpec,
+    ) -> Result<ProcessResult, Error> {
         let isolation = self.folders.lend(self.options.ports.as_deref())?;
-        let ran = self.run_once(world, test, prepared, Some(launch), &isolation).await?;
+        let ran = self.run_once(workspace, test, prepared, Some(launch), &isolation).await?;
         self.take_back(isolation, &ran);
         Ok(ran)
     }
 
     async fn run_once(
         &self,
-        world: &dyn World,
+        workspace: &dyn Workspace,
         test: &Test,
         prepared: &Prepared<'_>,
-        launch: Option<&Launch>,
+        launch: Option<&LaunchSpec>,
         isolation: &Isolation,
-    ) -> Result<Ran, Error> {
+    ) -> Result<ProcessResult, Error> {
         let os = |(name, value): &(&str, &OsStr)| (OsString::from(name), value.to_os_string());
         let mut variables: Vec<(OsString, OsString)> = prepared.environment.iter().map(os).collect();
         variables.extend(isolation.variables(test, &self.environment));
@@ -638,12 +646,12 @@ impl Runner {
                 None => test.command[1..].iter().map(OsString::from).collect(),
             },
             directory: launch
-                .map_or_else(|| world.project().join(&test.directory), |it| it.directory.clone()),
+                .map_or_else(|| workspace.project().join(&test.directory), |it| it.directory.clone()),
             variables,
             own: isolation.folder(),
         };
         let strict = match self.options.strict {
-            true => Some(self.strict(world.project(), test, prepared, launch)?),
+            true => Some(self.strict(workspace.project(), test, prepared, launch)?),
             false => None,
         };
         run::run(&job, &self.options, strict.as_ref()).await
@@ -655,7 +663,7 @@ impl Runner {
         project: &Path,
         test: &Test,
         prepared: &Prepared<'_>,
-        launch: Option<&Launch>,
+        launch: Option<&LaunchSpec>,
     ) -> Result<ReadRules, Error> {
         let selection = test.selection()?;
         let mut inputs: Vec<PathBuf> =
@@ -673,22 +681,31 @@ impl Runner {
     /// Runs a command that stands for several tests like this one.
     pub(crate) async fn run_together(
         &self,
-        world: &dyn World,
+        workspace: &dyn Workspace,
         test: &Test,
         prepared: &Prepared<'_>,
         told: impl FnOnce(&Path) -> Result<Told, Error>,
-    ) -> Result<(Tried, Isolation), Error> {
+    ) -> Result<(AttemptResult, Isolation), Error> {
         let isolation = self.folders.lend(self.options.ports.as_deref())?;
         let (arguments, variables) = told(isolation.folder())?;
-        let launch = Launch { arguments, variables, ..self.launch_plain(world.project(), test)? };
-        let ran = self.run_once(world, test, prepared, Some(&launch), &isolation).await?;
-        let OwnLooks { looks, unbuilt } = self.own_looks(world.project(), &ran, &isolation, None);
+        let launch = LaunchSpec { arguments, variables, ..self.launch_plain(workspace.project(), test)? };
+        let ran = self.run_once(workspace, test, prepared, Some(&launch), &isolation).await?;
+        let OwnLooks { looks, unbuilt } = self.own_looks(workspace.project(), &ran, &isolation, None);
         let since = ran.began;
-        let reads_more = self.reads_more(world.project(), test, prepared, &looks, None)?;
+        let reads_more = self.reads_more(workspace.project(), test, prepared, &looks, None)?;
         let (looks, judged, built) = (Arc::new(looks), Arc::default(), Vec::new());
-        let tried =
-            Tried { ran, attempts: 1, looks, judged, since, changing: None, built, unbuilt, reads_more };
-        Ok((tried, isolation))
+        let attempt_result = AttemptResult {
+            ran,
+            attempts: 1,
+            looks,
+            judged,
+            since,
+            changing: None,
+            built,
+            unbuilt,
+            reads_more,
+        };
+        Ok((attempt_result, isolation))
     }
 
     /// Runs something once at a time, in all processes that share the cache, as far as that can be had.
@@ -698,8 +715,9 @@ impl Runner {
         work: impl FnOnce() -> F,
     ) -> Result<(), E> {
         let Some(cache) = &self.cache else { return work().await };
-        let nothing =
-            || async { work().await.map(|()| (node::look(&DiscoveredDeps::default()), Persist::No)) };
+        let nothing = || async {
+            work().await.map(|()| (record::dependencies(&DiscoveredDeps::default()), Persist::No))
+        };
         cache.get_or_compute_retrying(key, nothing).await.map(drop)
     }
 
@@ -707,7 +725,7 @@ impl Runner {
     fn own_looks(
         &self,
         project: &Path,
-        ran: &Ran,
+        ran: &ProcessResult,
         isolation: &Isolation,
         products: Option<&Products>,
     ) -> OwnLooks {
@@ -780,14 +798,14 @@ impl Runner {
     }
 
     /// Remembers that a test reads more than it declares.
-    async fn note_reading_more(&self, cache: &Tiered, test: &Test) {
-        self.put(cache, &key::reads_more(test), &node::look(&DiscoveredDeps::default())).await;
+    async fn store_undeclared_marker(&self, cache: &Tiered, test: &Test) {
+        self.put(cache, &key::reads_more(test), &record::dependencies(&DiscoveredDeps::default())).await;
     }
 
     /// Which of the tests are not traced now and were seen to read more than they declare when they were.
-    pub(crate) async fn reading_more(&self, tests: &[&Test]) -> Vec<bool> {
+    pub(crate) async fn have_undeclared_reads(&self, tests: &[&Test]) -> Vec<bool> {
         match (&self.cache, self.mode()) {
-            (Some(cache), Mode::Blind | Mode::Strict) => {
+            (Some(cache), KeyMode::Untraced | KeyMode::Strict) => {
                 let keys: Vec<Key> = tests.iter().map(|test| key::reads_more(test)).collect();
                 cache.get_many(&keys).await.iter().map(Option::is_some).collect()
             }
@@ -798,13 +816,13 @@ impl Runner {
     /// Whether a result may be kept for later, and what it depends on beside what was known before.
     async fn judge(
         &self,
-        world: &dyn World,
+        workspace: &dyn Workspace,
         test: &Test,
         prepared: &Prepared<'_>,
-        tried: &Tried,
-        chain: &Chain,
+        attempt_result: &AttemptResult,
+        chain: &KeyChain,
     ) -> Result<Judged, Error> {
-        let ran = &tried.ran;
+        let ran = &attempt_result.ran;
         let not = |stored, states: &Arc<PathStates>| Judged {
             stored,
             further: None,
@@ -813,37 +831,42 @@ impl Runner {
         };
         let before = &prepared.moment;
         let of_result = match () {
-            () if ran.status == Status::Passed && tried.attempts > 1 => Some(Stored::Flaky),
-            () if ran.status != Status::Passed && !self.options.keep_failures => Some(Stored::NotAPass),
-            () if before.inputs.lines().is_empty() => Some(Stored::NoInputs),
-            () if ran.left_behind => Some(Stored::LeftBehind),
-            () if ran.seen.used.is_some() => ran.seen.used.clone().map(Stored::UsedObject),
-            () if ran.seen.left.is_some() => ran.seen.left.clone().map(Stored::LeftObject),
-            () if self.trace_status() == TraceStatus::TracedByOuter => Some(Stored::TracedByOuter),
-            () if ran.clock_was_set => Some(Stored::ClockSet),
-            () => ran.seen.blind.clone().map(Stored::Unseen),
+            () if ran.status == Status::Passed && attempt_result.attempts > 1 => Some(CacheDecision::Flaky),
+            () if ran.status != Status::Passed && !self.options.cache_failures => {
+                Some(CacheDecision::NotAPass)
+            }
+            () if before.inputs.lines().is_empty() => Some(CacheDecision::NoInputs),
+            () if ran.left_behind => Some(CacheDecision::LeftProcesses),
+            () if ran.seen.used.is_some() => ran.seen.used.clone().map(CacheDecision::UsedObject),
+            () if ran.seen.left.is_some() => ran.seen.left.clone().map(CacheDecision::LeftObject),
+            () if self.trace_status() == TraceStatus::TracedByOuter => Some(CacheDecision::TracedByOuter),
+            () if ran.clock_was_set => Some(CacheDecision::ClockSet),
+            () => ran.seen.incomplete.clone().map(CacheDecision::IncompleteTrace),
         };
-        let of_result = of_result.or(tried.unbuilt.clone().map(Stored::NotBuilt));
-        let of_result = of_result.or(tried.changing.clone().map(Stored::InputChanged));
+        let of_result = of_result.or(attempt_result.unbuilt.clone().map(CacheDecision::NotBuilt));
+        let of_result = of_result.or(attempt_result.changing.clone().map(CacheDecision::InputChanged));
         let of_result = of_result.or(left_out(&before.inputs));
         if let Some(stored) = of_result {
             let mut judged = not(stored, &before.states);
             if self.options.strict {
-                judged.undeclared = undeclared(world.project(), &test.selection()?, before, tried);
+                judged.undeclared =
+                    undeclared(workspace.project(), &test.selection()?, before, attempt_result);
             }
             return Ok(judged);
         }
-        let after = match world.after(test).await {
+        let after = match workspace.after(test).await {
             Ok(after) => after,
             // Inputs that cannot be read any more have changed as well.
-            Err(_) => return Ok(not(Stored::InputChanged(world.project().to_owned()), &before.states)),
+            Err(_) => {
+                return Ok(not(CacheDecision::InputChanged(workspace.project().to_owned()), &before.states));
+            }
         };
         if let Some(stored) = left_out(&after.inputs) {
             return Ok(not(stored, &after.states));
         }
-        let wrote = |path: &Path| ran.seen.written.contains(&world.project().join(path));
+        let wrote = |path: &Path| ran.seen.written.contains(&workspace.project().join(path));
         if let Some(path) = before.inputs.first_touched(&after.inputs) {
-            let stored = if wrote(path) { Stored::WroteInput } else { Stored::InputChanged };
+            let stored = if wrote(path) { CacheDecision::ModifiedInput } else { CacheDecision::InputChanged };
             return Ok(not(stored(path.to_owned()), &after.states));
         }
         let selection = test.selection()?;
@@ -855,12 +878,13 @@ impl Runner {
             outputs: test.outputs.clone(),
         };
         let states = Arc::clone(&after.states);
-        let mut judged = tried.judged.lock().await;
+        let mut judged = attempt_result.judged.lock().await;
         let known = judged.as_ref().filter(|(known, _)| known.is_same(&judgement));
         let further = match known {
             Some((_, further)) => further.clone(),
             None => {
-                let further = further(world.project(), selection, before, after, tried, chain).await;
+                let further =
+                    further(workspace.project(), selection, before, after, attempt_result, chain).await;
                 *judged = Some((judgement, further.clone()));
                 further
             }
@@ -868,17 +892,25 @@ impl Runner {
         drop(judged);
         match further {
             Err(path) => {
-                let stored = if wrote(&path) { Stored::WroteInput } else { Stored::ReadChanged };
+                let stored = if wrote(&path) {
+                    CacheDecision::ModifiedInput
+                } else {
+                    CacheDecision::DependencyChanged
+                };
                 Ok(not(stored(path), &states))
             }
             Ok(set) => {
                 let declares = !test.inputs.is_empty() || self.options.strict;
                 let selection = test.selection()?;
                 let undeclared = match declares {
-                    true => undeclared(world.project(), &selection, &prepared.moment, tried),
+                    true => undeclared(workspace.project(), &selection, &prepared.moment, attempt_result),
                     false => Vec::new(),
                 };
-                let stored = if ran.status == Status::Passed { Stored::Yes } else { Stored::NotAPass };
+                let stored = if ran.status == Status::Passed {
+                    CacheDecision::Stored
+                } else {
+                    CacheDecision::NotAPass
+                };
                 Ok(Judged { stored, further: Some(set), undeclared, states })
             }
         }
@@ -914,7 +946,12 @@ impl Prepared<'_> {
     }
 
     /// What the test depends on, told one by one.
-    pub(crate) fn facts(&self, test: &Test, looked: &[Arc<DiscoveredDeps>], states: &PathStates) -> Facts {
+    pub(crate) fn facts(
+        &self,
+        test: &Test,
+        looked: &[Arc<DiscoveredDeps>],
+        states: &PathStates,
+    ) -> DependencyRecord {
         let hash = |text: &[u8]| short(blake3::hash(text).as_bytes());
         let seen =
             self.environment.iter().map(|(name, value)| ((*name).to_owned(), hash(value.as_encoded_bytes())));
@@ -931,7 +968,7 @@ impl Prepared<'_> {
             });
             looks.collect()
         });
-        Facts {
+        DependencyRecord {
             command: test.command.clone(),
             directory: test.directory.display().to_string(),
             variables: seen.chain(set).collect(),
@@ -948,8 +985,8 @@ impl Prepared<'_> {
 
 /// A test that was run until it passed, or often enough.
 #[derive(Clone)]
-pub(crate) struct Tried {
-    pub(crate) ran: Ran,
+pub(crate) struct AttemptResult {
+    pub(crate) ran: ProcessResult,
     attempts: u32,
     looks: Arc<Vec<(PathBuf, AccessKind)>>,
     /// Of tests that ran together, what the first was found to depend on, which is mostly what the others do.
@@ -1020,13 +1057,13 @@ impl Judgement {
 
 /// What may be done with a result.
 struct Judged {
-    stored: Stored,
+    stored: CacheDecision,
     further: Option<Arc<DiscoveredDeps>>,
     undeclared: Vec<PathBuf>,
     states: Arc<PathStates>,
 }
 
-impl Chain {
+impl KeyChain {
     /// Whether it still leads to what it did: nothing was looked at that may be another thing now.
     fn is_of(&self, prepared: &Prepared<'_>) -> bool {
         self.first == prepared.key && self.looked.is_empty()
@@ -1045,8 +1082,8 @@ impl Chain {
     }
 
     /// Whether that was done.
-    fn is_built(&self, world: &dyn World) -> bool {
-        self.builds().all(|folder| world.is_built(folder))
+    fn is_built(&self, workspace: &dyn Workspace) -> bool {
+        self.builds().all(|folder| workspace.is_built(folder))
     }
 
     fn after(mut self, set: Arc<DiscoveredDeps>, states: &PathStates) -> Self {
@@ -1062,15 +1099,15 @@ async fn further(
     selection: Selection,
     before: &InputSnapshot,
     after: InputSnapshot,
-    tried: &Tried,
-    chain: &Chain,
+    attempt_result: &AttemptResult,
+    chain: &KeyChain,
 ) -> Further {
     let project = project.to_owned();
     let known: BTreeSet<(PathBuf, AccessKind)> =
         chain.looked.iter().flat_map(|set| set.looks.iter().cloned()).collect();
-    let (chain, since, before) = (chain.clone(), tried.since, before.clone());
-    let (built, began) = (tried.built.clone(), tried.ran.began);
-    let (looks, seen) = (Arc::clone(&tried.looks), Arc::clone(&tried.ran.seen));
+    let (chain, since, before) = (chain.clone(), attempt_result.since, before.clone());
+    let (built, began) = (attempt_result.built.clone(), attempt_result.ran.began);
+    let (looks, seen) = (Arc::clone(&attempt_result.looks), Arc::clone(&attempt_result.ran.seen));
     // Mostly somebody else has looked at all of it since, and another thread would only cost time.
     let is_quick =
         after.inputs.lines().len() <= QUICK_FILES_MAX && after.states.has_all(looks.iter(), &project);
@@ -1111,10 +1148,16 @@ async fn further(
 }
 
 /// The project's files among what was looked at that are not among a test's inputs.
-fn undeclared(project: &Path, selection: &Selection, moment: &InputSnapshot, tried: &Tried) -> Vec<PathBuf> {
+fn undeclared(
+    project: &Path,
+    selection: &Selection,
+    moment: &InputSnapshot,
+    attempt_result: &AttemptResult,
+) -> Vec<PathBuf> {
     let mut paths: Vec<PathBuf> = Vec::new();
-    let is_built = |path: &Path| tried.built.iter().any(|root| path.starts_with(root));
-    let looks = tried.looks.iter().filter(|(path, look)| *look == AccessKind::Content && !is_built(path));
+    let is_built = |path: &Path| attempt_result.built.iter().any(|root| path.starts_with(root));
+    let looks =
+        attempt_result.looks.iter().filter(|(path, look)| *look == AccessKind::Content && !is_built(path));
     for (path, _) in looks {
         let absolute = project.join(path);
         let Ok(path) = absolute.strip_prefix(project) else { continue };
@@ -1127,12 +1170,14 @@ fn undeclared(project: &Path, selection: &Selection, moment: &InputSnapshot, tri
 }
 
 /// Why nothing may be kept that depends on these inputs, if some of them could not be looked at.
-fn left_out(inputs: &Manifest) -> Option<Stored> {
+fn left_out(inputs: &Manifest) -> Option<CacheDecision> {
     let path = shortened(inputs.left_out()?);
-    Some(Stored::Unseen(format!("{path} may be an input, and its path is too long to be looked at")))
+    Some(CacheDecision::IncompleteTrace(format!(
+        "{path} may be an input, and its path is too long to be looked at"
+    )))
 }
 
-/// Folders that are tagged as caches, each looked at once.
+/// IsolationPool that are tagged as caches, each looked at once.
 #[derive(Default)]
 struct Caches {
     /// The outermost that a folder is in, or is.
@@ -1173,10 +1218,10 @@ fn failure(key: &Key) -> Key {
     KeyBuilder::new("greenwave test, failed", SCHEMA).bytes(key.as_bytes()).finish()
 }
 
-impl Tried {
+impl AttemptResult {
     /// The part of one test in what several gave together. What they looked at is everybody's.
     pub(crate) fn share(&self, share: &Share) -> Self {
-        let ran = Ran {
+        let ran = ProcessResult {
             status: Status::Passed,
             count: Some(share.count()),
             output: share.output().into(),
@@ -1186,7 +1231,7 @@ impl Tried {
         Self { ran, ..self.clone() }
     }
 
-    fn outcome(self, key: &Key, stored: Stored, undeclared: Vec<PathBuf>) -> Outcome {
+    fn outcome(self, key: &Key, stored: CacheDecision, undeclared: Vec<PathBuf>) -> Outcome {
         Outcome {
             status: self.ran.status,
             count: self.ran.count,

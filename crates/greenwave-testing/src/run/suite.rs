@@ -23,14 +23,15 @@ use crate::harness::batch;
 use crate::harness::cargo::Build;
 use crate::harness::crash_bisect::Examination;
 use crate::harness::functions;
-use crate::results::dependencies::{Difference, Facts, Notes};
+use crate::results::dependencies::{DependencyLog, DependencyRecord, Difference};
 use crate::results::history::Statistics;
-use crate::results::outcome::{Outcome, Source, Status, Stored};
-use crate::results::state::StateFolder;
-use crate::results::up_to_date::{Answer, Basis, Terms};
-use crate::run::process::{self as run, Ran};
-use crate::run::runner::{BUILDS, Chain, Found, Options, Prepared, Runner, Tried};
-use crate::run::workspace::{Launch, World, blocking};
+use crate::results::outcome::{CacheDecision, Outcome, Source, Status};
+use crate::results::state::StateDirectory;
+use crate::results::up_to_date::{LookupInputs, RecordKey, UpToDateRecord};
+use crate::run::process::{self as run, ProcessResult};
+use crate::run::runner::{AttemptResult, BUILDS, KeyChain, Lookup, Prepared, Runner, RunnerOptions};
+use crate::run::test_id::TestId;
+use crate::run::workspace::{LaunchSpec, Workspace, blocking};
 use crate::test::Harness;
 use crate::{Environment, Error, Manifest, Test, TraceMode, TraceStatus};
 use greenwave_inputs::AccessKind;
@@ -84,7 +85,7 @@ impl Default for SuiteOptions {
 pub struct Suite {
     shared: Arc<Shared>,
     options: SuiteOptions,
-    state: StateFolder,
+    state: StateDirectory,
     executor: Executor,
 }
 
@@ -102,13 +103,13 @@ struct Shared {
     /// Tasks that may have a process.
     alive: watch::Sender<usize>,
     statistics: Mutex<Statistics>,
-    notes: Mutex<Notes>,
+    notes: Mutex<DependencyLog>,
     /// What tests that have run depend on, by their names.
-    learned: Mutex<HashMap<String, (Facts, Manifest)>>,
+    learned: Mutex<HashMap<String, (DependencyRecord, Manifest)>>,
     /// How far the tests were followed that are to run, by place.
-    missing: Mutex<HashMap<usize, Chain>>,
+    missing: Mutex<HashMap<usize, KeyChain>>,
     /// What results were last looked up by, if all were known.
-    basis: Mutex<Option<Basis>>,
+    basis: Mutex<Option<LookupInputs>>,
 }
 
 /// Programs, and the state of the project that they were built from.
@@ -155,37 +156,37 @@ const ENDING_TIME_MAX: Duration = Duration::from_secs(5);
 /// Something that happens in a run. The numbers are the tests' places.
 #[derive(Debug)]
 #[non_exhaustive]
-pub enum Event<'a> {
+pub enum SuiteEvent<'a> {
     /// What is known was looked up: so many results are, and so many tests have to run.
     LookedUp {
-        /// Results that are known.
-        known: usize,
+        /// Tests with a cached result.
+        cached: usize,
         /// Tests that are to run.
         running: usize,
     },
     /// The programs of the tests in this folder of the project are built.
     Building(&'a Path),
     /// A result was known.
-    Known(usize, &'a Outcome),
+    Cached(TestId, &'a Outcome),
     /// A test starts.
-    Started(usize),
+    Started(TestId),
     /// A test has run.
-    Ran(usize, &'a Outcome),
+    Ran(TestId, &'a Outcome),
     /// A test did not run, since the other one, of the same command and inputs, has just given its result.
-    Same(usize, usize, &'a Outcome),
+    Deduplicated(TestId, TestId, &'a Outcome),
     /// A test could not be run.
-    Broken(usize, &'a Error),
+    Broken(TestId, &'a Error),
     /// A known result was made again, and is another.
-    AuditFailed(usize, &'a Audit),
+    AuditFailed(TestId, &'a Audit),
 }
 
 /// A known result that was made again.
 #[derive(Debug)]
 pub struct Audit {
-    /// What was known.
-    pub known: Outcome,
-    /// What it is now.
-    pub now: Outcome,
+    /// The cached result.
+    pub cached: Outcome,
+    /// The result of running the test again.
+    pub actual: Outcome,
 }
 
 /// What became of the tests.
@@ -196,11 +197,11 @@ pub struct SuiteReport {
     /// Known results that were made again, by place, and were the same.
     pub audited: usize,
     /// Those that were not.
-    pub audits_failed: Vec<(usize, Audit)>,
+    pub audits_failed: Vec<(TestId, Audit)>,
     /// How long it all took.
     pub wall: Duration,
     /// Tests that did not run, since another of the same command and inputs has just given their result: their place, and the other's.
-    pub same: Vec<(usize, usize)>,
+    pub deduplicated: Vec<(TestId, TestId)>,
     /// How long the known results took to make back then.
     pub saved: Duration,
     /// No order could have been faster than this.
@@ -210,24 +211,24 @@ pub struct SuiteReport {
     /// Whether the tests were traced.
     pub tracing: TraceStatus,
     /// Patterns of tests that ran, by place, that match no file.
-    pub unmatched: Vec<(usize, String)>,
+    pub unmatched: Vec<(TestId, String)>,
 }
 
 /// Why a result is known, or not.
 #[derive(Debug)]
 pub struct Explanation {
-    /// The known result.
-    pub known: Option<Outcome>,
+    /// The cached result.
+    pub cached: Option<Outcome>,
     /// When it last ran here, how that ended, and why the result was not kept.
     pub last: Option<(Duration, Status, Option<String>)>,
     /// How long ago it ran here and its result was kept.
-    pub kept: Option<Duration>,
+    pub stored: Option<Duration>,
     /// What has changed since the run whose result was kept.
     pub differences: Vec<Difference>,
     /// Input files it declares or is given.
     pub inputs: usize,
     /// What else it was seen to look at.
-    pub looks: Vec<PathBuf>,
+    pub discovered: Vec<PathBuf>,
 }
 
 impl Suite {
@@ -240,7 +241,7 @@ impl Suite {
         tests: Vec<Test>,
         environment: Environment,
         cache: Option<Tiered>,
-        runner: Options,
+        runner: RunnerOptions,
         options: SuiteOptions,
     ) -> Result<Self, Error> {
         let root = project.canonicalize().map_err(Error::io("find", project))?;
@@ -252,7 +253,7 @@ impl Suite {
         if let Some(twice) = tests.iter().find(|test| !names.insert(test.name.as_str())) {
             return Err(Error::DuplicateName { test: twice.name.clone() });
         }
-        let state = StateFolder::open(&root)?;
+        let state = StateDirectory::open(&root)?;
         // Whoever traces this process sees the names in a directory only if they are read.
         let tree = match tracing {
             TraceStatus::TracedByOuter => None,
@@ -299,6 +300,11 @@ impl Suite {
         &self.shared.tests
     }
 
+    /// Returns the ids of all tests, in order.
+    pub fn ids(&self) -> impl Iterator<Item = TestId> {
+        (0..self.shared.tests.len()).map(TestId::new)
+    }
+
     /// A handle that stops a run.
     pub fn stopper(&self) -> Stopper {
         self.executor.stopper()
@@ -308,17 +314,17 @@ impl Suite {
     ///
     /// # Errors
     /// If the project cannot be looked at.
-    pub async fn known(&self) -> Result<Vec<Result<Option<Outcome>, Error>>, Error> {
+    pub async fn cached_results(&self) -> Result<Vec<Result<Option<Outcome>, Error>>, Error> {
         let snapshot = self.look().await?;
         let all: Vec<usize> = (0..self.shared.tests.len()).collect();
-        let looked_up = self.look_up(&snapshot, &all).await;
+        let looked_up = self.lookup(&snapshot, &all).await;
         self.remember();
         Ok(looked_up
             .into_iter()
             .map(|(_, found)| {
                 found.map(|found| match found {
-                    Found::Result(outcome, _) => Some(outcome),
-                    Found::Missing(_) | Found::Foreign => None,
+                    Lookup::Hit(outcome, _) => Some(outcome),
+                    Lookup::Miss(_) | Lookup::Corrupt => None,
                 })
             })
             .collect())
@@ -330,9 +336,11 @@ impl Suite {
     /// If the project cannot be looked at, or the tests need what there is not.
     pub async fn run(
         &self,
-        wanted: &[usize],
-        observe: impl Fn(Event<'_>) + Send + Sync,
+        wanted: &[TestId],
+        observe: impl Fn(SuiteEvent<'_>) + Send + Sync,
     ) -> Result<SuiteReport, Error> {
+        let wanted: Vec<usize> = wanted.iter().map(|test| test.index()).collect();
+        let wanted = wanted.as_slice();
         let started = Instant::now();
         let shared = &self.shared;
         shared.builds.lock().clear();
@@ -343,7 +351,7 @@ impl Suite {
             results: shared.tests.iter().map(|_| None).collect(),
             audited: 0,
             audits_failed: Vec::new(),
-            same: Vec::new(),
+            deduplicated: Vec::new(),
             wall: Duration::ZERO,
             saved: Duration::ZERO,
             lower_bound: Duration::ZERO,
@@ -352,28 +360,28 @@ impl Suite {
             unmatched: Vec::new(),
         };
         let (mut missing, mut audits) = (Vec::new(), Vec::new());
-        for (at, found) in self.look_up(&snapshot, wanted).await {
+        for (at, found) in self.lookup(&snapshot, wanted).await {
             match found {
-                Ok(Found::Result(outcome, _)) if self.is_audited(at, &outcome) => audits.push((at, outcome)),
-                Ok(Found::Result(outcome, _)) => report.results[at] = Some(Ok(outcome)),
-                Ok(Found::Missing(chain)) => {
+                Ok(Lookup::Hit(outcome, _)) if self.is_audited(at, &outcome) => audits.push((at, outcome)),
+                Ok(Lookup::Hit(outcome, _)) => report.results[at] = Some(Ok(outcome)),
+                Ok(Lookup::Miss(chain)) => {
                     shared.missing.lock().insert(at, chain);
                     missing.push(at);
                 }
-                Ok(Found::Foreign) => missing.push(at),
+                Ok(Lookup::Corrupt) => missing.push(at),
                 Err(error) => report.results[at] = Some(Err(error)),
             }
         }
         report.looked_up = started.elapsed();
-        let known = report.results.iter().filter(|result| matches!(result, Some(Ok(_)))).count();
-        observe(Event::LookedUp { known, running: missing.len() + audits.len() });
+        let cached = report.results.iter().filter(|result| matches!(result, Some(Ok(_)))).count();
+        observe(SuiteEvent::LookedUp { cached, running: missing.len() + audits.len() });
         for (at, result) in report.results.iter().enumerate() {
             match result {
                 Some(Ok(outcome)) => {
                     report.saved += outcome.duration;
-                    observe(Event::Known(at, outcome));
+                    observe(SuiteEvent::Cached(TestId::new(at), outcome));
                 }
-                Some(Err(error)) => observe(Event::Broken(at, error)),
+                Some(Err(error)) => observe(SuiteEvent::Broken(TestId::new(at), error)),
                 None => {}
             }
         }
@@ -382,7 +390,7 @@ impl Suite {
         missing.sort_unstable();
         let unmatched = |at: &usize| {
             let pattern = shared.project.unmatched(&snapshot, &shared.tests[*at].inputs);
-            pattern.map(|pattern| (*at, pattern.to_owned()))
+            pattern.map(|pattern| (TestId::new(*at), pattern.to_owned()))
         };
         report.unmatched = missing.iter().filter_map(unmatched).collect();
         if !missing.is_empty() {
@@ -394,12 +402,12 @@ impl Suite {
         Ok(report)
     }
 
-    /// Remembers what a run said, if all of the project's tests were known, for [`Answer::recall`]; says whether that is so. Results count for so
+    /// Remembers what a run said, if all of the project's tests were known, for [`UpToDateRecord::check`]; says whether that is so. Results count for so
     /// long after they were made.
-    pub fn keep_answer(&self, report: &SuiteReport, terms: &Terms, age_max: Duration) -> bool {
+    pub fn record_up_to_date(&self, report: &SuiteReport, terms: &RecordKey, age_max: Duration) -> bool {
         let Shared { project, tests, runner, basis, .. } = &*self.shared;
         let Some(basis) = &*basis.lock() else { return false };
-        let kept = Answer::keep(project, tests, runner, basis, report, terms, age_max);
+        let kept = UpToDateRecord::record(project, tests, runner, basis, report, terms, age_max);
         kept.unwrap_or_else(|error| {
             tracing::warn!(%error, "what was learned is not remembered");
             false
@@ -411,17 +419,17 @@ impl Suite {
         missing: &[usize],
         again: HashMap<usize, Outcome>,
         report: &mut SuiteReport,
-        observe: &(impl Fn(Event<'_>) + Send + Sync),
+        observe: &(impl Fn(SuiteEvent<'_>) + Send + Sync),
     ) -> Result<(), Error> {
         let shared = &self.shared;
-        *shared.notes.lock() = Notes::load(&self.state.file(NOTES));
+        *shared.notes.lock() = DependencyLog::load(&self.state.file(NOTES));
         let mut missing = missing.to_vec();
         let folders: BTreeSet<&Path> = missing.iter().filter_map(|at| shared.tests[*at].built_in()).collect();
         for folder in folders {
             if shared.builds.lock().contains_key(folder) {
                 continue;
             }
-            observe(Event::Building(folder));
+            observe(SuiteEvent::Building(folder));
             let stopper = self.executor.stopper();
             let built = tokio::select! {
                 built = shared.build(folder) => built,
@@ -433,13 +441,14 @@ impl Suite {
                     missing.iter().partition(|at| shared.tests[**at].built_in() == Some(folder));
                 missing = others;
                 let broken: Vec<usize> = broken;
+                let source: Arc<dyn std::error::Error + Send + Sync> = Arc::new(error);
                 for at in broken {
-                    let error = Error::Discover {
-                        runner: "cargo",
-                        folder: folder.to_owned(),
-                        problem: error.to_string(),
+                    let error = Error::Build {
+                        harness: "cargo",
+                        directory: folder.to_owned(),
+                        source: Arc::clone(&source),
                     };
-                    observe(Event::Broken(at, &error));
+                    observe(SuiteEvent::Broken(TestId::new(at), &error));
                     report.results[at] = Some(Err(error));
                 }
             }
@@ -449,7 +458,7 @@ impl Suite {
             let (statistics, notes) = (shared.statistics.lock(), shared.notes.lock());
             let expect = |at: &usize| {
                 let name = shared.tests[*at].name.as_str();
-                (*at, statistics.expect(name, notes.last_kept(name).is_some()))
+                (*at, statistics.expect(name, notes.last_stored(name).is_some()))
             };
             missing.iter().map(expect).collect()
         };
@@ -480,16 +489,23 @@ impl Suite {
         };
         let told = |progress: Progress| match progress {
             Progress::Started(stage) if stage.number == 0 => {
-                graph.payload(stage.task).iter().for_each(|at| observe(Event::Started(*at)));
+                graph
+                    .payload(stage.task)
+                    .iter()
+                    .for_each(|at| observe(SuiteEvent::Started(TestId::new(*at))));
             }
             Progress::Done(task) | Progress::Failed(task) => {
                 for at in graph.payload(task) {
                     match finished.lock().get(at) {
-                        Some(Ok(outcome)) => match alike.get(at).filter(|_| outcome.was_known()) {
-                            Some(other) => observe(Event::Same(*at, *other, outcome)),
-                            None => observe(Event::Ran(*at, outcome)),
+                        Some(Ok(outcome)) => match alike.get(at).filter(|_| outcome.is_cached()) {
+                            Some(other) => observe(SuiteEvent::Deduplicated(
+                                TestId::new(*at),
+                                TestId::new(*other),
+                                outcome,
+                            )),
+                            None => observe(SuiteEvent::Ran(TestId::new(*at), outcome)),
                         },
-                        Some(Err(error)) => observe(Event::Broken(*at, error)),
+                        Some(Err(error)) => observe(SuiteEvent::Broken(TestId::new(*at), error)),
                         None => {}
                     }
                 }
@@ -514,10 +530,10 @@ impl Suite {
         let finished = std::mem::take(&mut *finished.lock());
         for (at, result) in finished {
             if let Ok(outcome) = &result {
-                match alike.get(&at).filter(|_| outcome.was_known()) {
-                    Some(other) => report.same.push((at, *other)),
+                match alike.get(&at).filter(|_| outcome.is_cached()) {
+                    Some(other) => report.deduplicated.push((TestId::new(at), TestId::new(*other))),
                     // Another process has made it meanwhile.
-                    None if outcome.was_known() => report.saved += outcome.duration,
+                    None if outcome.is_cached() => report.saved += outcome.duration,
                     None => {}
                 }
                 shared.statistics.lock().observe(&shared.tests[at].name, outcome);
@@ -526,9 +542,9 @@ impl Suite {
             if let (Some(known), Ok(now)) = (again.remove(&at), &result) {
                 report.audited += 1;
                 if known.status != now.status {
-                    let audit = Audit { known, now: now.clone() };
-                    observe(Event::AuditFailed(at, &audit));
-                    report.audits_failed.push((at, audit));
+                    let audit = Audit { cached: known, actual: now.clone() };
+                    observe(SuiteEvent::AuditFailed(TestId::new(at), &audit));
+                    report.audits_failed.push((TestId::new(at), audit));
                 }
             }
             report.results[at] = Some(result);
@@ -551,24 +567,28 @@ impl Suite {
     ///
     /// # Errors
     /// If the project cannot be looked at, or the test could not be run.
-    pub async fn explain(&self, at: usize) -> Result<Explanation, Error> {
+    pub async fn explain(&self, test: TestId) -> Result<Explanation, Error> {
+        let at = test.index();
         let snapshot = self.look().await?;
         // With what has to be built for it.
-        let is_known = matches!(self.look_up(&snapshot, &[at]).await.pop(), Some((_, Ok(Found::Result(..)))));
+        let is_known = matches!(self.lookup(&snapshot, &[at]).await.pop(), Some((_, Ok(Lookup::Hit(..)))));
         let snapshot = self.look().await?;
         let test = &self.shared.tests[at];
-        let notes = Notes::load(&self.state.file(NOTES));
+        let notes = DependencyLog::load(&self.state.file(NOTES));
         let moment = self.shared.project.moment(&snapshot, &test.name).await?;
-        let world =
-            InProject { shared: Arc::clone(&self.shared), moment: Some(moment), ended: Mutex::default() };
-        let prepared = self.shared.runner.prepare(&world, test).await?;
-        let (known, chain) = match self.shared.runner.follow(&prepared).await {
-            Found::Result(outcome, chain) => (is_known.then_some(outcome), Some(chain)),
-            Found::Missing(chain) => (None, Some(chain)),
-            Found::Foreign => (None, None),
+        let workspace = ProjectWorkspace {
+            shared: Arc::clone(&self.shared),
+            moment: Some(moment),
+            ended: Mutex::default(),
+        };
+        let prepared = self.shared.runner.prepare(&workspace, test).await?;
+        let (known, chain) = match self.shared.runner.lookup(&prepared).await {
+            Lookup::Hit(outcome, chain) => (is_known.then_some(outcome), Some(chain)),
+            Lookup::Miss(chain) => (None, Some(chain)),
+            Lookup::Corrupt => (None, None),
         };
         let last = notes.last(&test.name);
-        let then = notes.last_kept(&test.name);
+        let then = notes.last_stored(&test.name);
         let looked = chain.map(|chain| chain.looked).unwrap_or_default();
         let mut now = prepared.facts(test, &looked, &prepared.moment.states);
         if let Some(then) = then {
@@ -581,16 +601,16 @@ impl Suite {
         };
         Ok(Explanation {
             last: last.map(|facts| (facts.age(), facts.status, facts.not_kept.clone())),
-            kept: then.map(Facts::age),
+            stored: then.map(DependencyRecord::age),
             differences,
             inputs: prepared.moment.inputs.lines().len(),
-            looks: looked
+            discovered: looked
                 .iter()
                 .flat_map(|set| &set.looks)
                 .filter(|(_, look)| *look != AccessKind::Build)
                 .map(|(path, _)| path.clone())
                 .collect(),
-            known,
+            cached: known,
         })
     }
 
@@ -602,28 +622,28 @@ impl Suite {
     pub async fn keys(&self) -> Result<Vec<Option<[u8; 32]>>, Error> {
         let snapshot = self.look().await?;
         let all: Vec<usize> = (0..self.shared.tests.len()).collect();
-        let key = |found: Result<Found, Error>| match found {
-            Ok(Found::Result(_, chain) | Found::Missing(chain)) => Some(*chain.key.as_bytes()),
-            Ok(Found::Foreign) | Err(_) => None,
+        let key = |found: Result<Lookup, Error>| match found {
+            Ok(Lookup::Hit(_, chain) | Lookup::Miss(chain)) => Some(*chain.key.as_bytes()),
+            Ok(Lookup::Corrupt) | Err(_) => None,
         };
-        Ok(self.look_up(&snapshot, &all).await.into_iter().map(|(_, found)| key(found)).collect())
+        Ok(self.lookup(&snapshot, &all).await.into_iter().map(|(_, found)| key(found)).collect())
     }
 
     /// The places of tests that may read one of these files of the project, whether it is there or not: that name it, or were seen to look at it.
     ///
     /// # Errors
     /// [`Error::InvalidPattern`].
-    pub fn reading(&self, paths: &[PathBuf]) -> Result<Vec<usize>, Error> {
-        let notes = Notes::load(&self.state.file(NOTES));
+    pub fn tests_reading(&self, paths: &[PathBuf]) -> Result<Vec<TestId>, Error> {
+        let notes = DependencyLog::load(&self.state.file(NOTES));
         let is_one = |path: &Path| paths.iter().any(|other| other == path);
         // What cargo builds may be made from any of these.
         let is_built = |path: &Path| !paths.is_empty() && path.to_string_lossy().ends_with(BUILDS);
-        let seen: HashSet<&str> = notes.have_looked_at(|path| is_one(path) || is_built(path)).collect();
+        let seen: HashSet<&str> = notes.have_accessed(|path| is_one(path) || is_built(path)).collect();
         let mut places = Vec::new();
         for (at, test) in self.shared.tests.iter().enumerate() {
             let selection = test.selection()?;
             if seen.contains(test.name.as_str()) || paths.iter().any(|path| selection.has(path, false)) {
-                places.push(at);
+                places.push(TestId::new(at));
             }
         }
         Ok(places)
@@ -652,23 +672,25 @@ impl Suite {
     }
 
     /// ObservedStates results up. What hangs on programs that cargo builds is looked up again after it has built them.
-    async fn look_up(
+    async fn lookup(
         &self,
         snapshot: &Arc<Snapshot>,
         wanted: &[usize],
-    ) -> Vec<(usize, Result<Found, Error>)> {
+    ) -> Vec<(usize, Result<Lookup, Error>)> {
         let shared = &self.shared;
-        let mut found = self.look_up_once(snapshot, wanted).await;
+        let mut found = self.lookup_once(snapshot, wanted).await;
         let tests: Vec<&Test> = wanted.iter().map(|at| &shared.tests[*at]).collect();
-        for ((at, found), reads_more) in found.iter_mut().zip(shared.runner.reading_more(&tests).await) {
+        for ((at, found), reads_more) in
+            found.iter_mut().zip(shared.runner.have_undeclared_reads(&tests).await)
+        {
             if reads_more && found.is_ok() {
-                *found = Ok(Found::Foreign);
+                *found = Ok(Lookup::Corrupt);
                 shared.unseen.lock().insert(*at);
                 *shared.basis.lock() = None;
             }
         }
-        let hangs_on_build = |(at, found): &(usize, Result<Found, Error>)| match found {
-            Ok(Found::Result(_, chain)) if chain.builds().next().is_some() => Some(*at),
+        let hangs_on_build = |(at, found): &(usize, Result<Lookup, Error>)| match found {
+            Ok(Lookup::Hit(_, chain)) if chain.builds().next().is_some() => Some(*at),
             _ => None,
         };
         let hanging: Vec<usize> = found.iter().filter_map(hangs_on_build).collect();
@@ -686,7 +708,7 @@ impl Suite {
         }
         let mut doubted: HashMap<usize, PathBuf> = HashMap::new();
         for (at, found) in &found {
-            let (true, Ok(Found::Result(_, chain))) = (hanging.contains(at), found) else { continue };
+            let (true, Ok(Lookup::Hit(_, chain))) = (hanging.contains(at), found) else { continue };
             let builds = shared.builds.lock();
             let built = shared.tests[*at].built_in().and_then(|folder| builds.get(folder));
             if !built.is_some_and(|built| built.build.is_complete) {
@@ -695,33 +717,33 @@ impl Suite {
             }
         }
         let good: Vec<usize> = hanging.into_iter().filter(|at| !doubted.contains_key(at)).collect();
-        let mut again: HashMap<usize, Result<Found, Error>> = match self.look().await {
-            Ok(later) => self.look_up_once(&later, &good).await.into_iter().collect(),
-            Err(_) => good.iter().map(|at| (*at, Ok(Found::Foreign))).collect(),
+        let mut again: HashMap<usize, Result<Lookup, Error>> = match self.look().await {
+            Ok(later) => self.lookup_once(&later, &good).await.into_iter().collect(),
+            Err(_) => good.iter().map(|at| (*at, Ok(Lookup::Corrupt))).collect(),
         };
         *shared.basis.lock() = None;
         for (at, found) in &mut found {
             if let Some(later) = again.remove(at) {
                 *found = later;
             } else if doubted.contains_key(at) {
-                *found = Ok(Found::Foreign);
+                *found = Ok(Lookup::Corrupt);
             }
         }
         shared.doubted.lock().extend(doubted);
         found
     }
 
-    async fn look_up_once(
+    async fn lookup_once(
         &self,
         snapshot: &Arc<Snapshot>,
         wanted: &[usize],
-    ) -> Vec<(usize, Result<Found, Error>)> {
+    ) -> Vec<(usize, Result<Lookup, Error>)> {
         let shared = &self.shared;
         let tests: Vec<&Test> = wanted.iter().map(|at| &shared.tests[*at]).collect();
         let prepared = shared.runner.prepare_all(&shared.project, snapshot, &tests).await;
         let good: Vec<&Prepared<'_>> = prepared.iter().flatten().collect();
-        let found = shared.runner.follow_all(&good).await;
-        *shared.basis.lock() = Basis::of(snapshot, wanted, &shared.tests, &prepared, &found);
+        let found = shared.runner.lookup_all(&good).await;
+        *shared.basis.lock() = LookupInputs::of(snapshot, wanted, &shared.tests, &prepared, &found);
         let mut found = found.into_iter();
         let mut all = Vec::with_capacity(wanted.len());
         for (at, prepared) in wanted.iter().zip(prepared) {
@@ -749,13 +771,14 @@ impl Suite {
         f64::from(number) < self.options.audit * f64::from(u32::MAX)
     }
 
-    /// Notes what a test that ran depends on.
+    /// DependencyLog what a test that ran depends on.
     fn note(&self, at: usize, outcome: &Outcome) {
         let Source::Ran(stored) = &outcome.source else { return };
         let shared = &self.shared;
         let name = &shared.tests[at].name;
         let Some((facts, inputs)) = shared.learned.lock().remove(name) else { return };
-        let facts = Facts { at: now_ms(), status: outcome.status, not_kept: stored.reason(), ..facts };
+        let facts =
+            DependencyRecord { at: now_ms(), status: outcome.status, not_kept: stored.reason(), ..facts };
         shared.notes.lock().put(name, facts, &inputs);
     }
 
@@ -870,8 +893,9 @@ fn done_with(done: Result<Results, tokio::task::JoinError>, finished: &Finished)
 type Results = Vec<(usize, Result<Outcome, Error>)>;
 
 async fn run(shared: Arc<Shared>, batch: Vec<usize>, is_audit: bool, ended: oneshot::Sender<()>) -> Results {
-    let world = InProject { shared: Arc::clone(&shared), moment: None, ended: Mutex::new(Some(ended)) };
-    let [at] = batch.as_slice() else { return shared.run_together(&world, &batch).await };
+    let workspace =
+        ProjectWorkspace { shared: Arc::clone(&shared), moment: None, ended: Mutex::new(Some(ended)) };
+    let [at] = batch.as_slice() else { return shared.run_together(&workspace, &batch).await };
     let test = &shared.tests[*at];
     let is_unseen = shared.unseen.lock().contains(at);
     let unbuilt = shared.doubted.lock().get(at).cloned();
@@ -879,12 +903,13 @@ async fn run(shared: Arc<Shared>, batch: Vec<usize>, is_audit: bool, ended: ones
     let result = match is_audit || is_doubted {
         false => {
             let missing = shared.missing.lock().remove(at);
-            shared.runner.run_from(&world, test, missing).await
+            shared.runner.run_from(&workspace, test, missing).await
         }
-        true => shared.runner.run_again(&world, test).await,
+        true => shared.runner.run_again(&workspace, test).await,
     };
     let result = result.map(|outcome| {
-        let reason = unbuilt.map(Stored::NotBuilt).or(is_unseen.then_some(Stored::ReadsMore));
+        let reason =
+            unbuilt.map(CacheDecision::NotBuilt).or(is_unseen.then_some(CacheDecision::UndeclaredReads));
         match reason.filter(|_| outcome.passed() && !is_audit) {
             Some(stored) => Outcome { source: Source::Ran(stored), ..outcome },
             None => outcome,
@@ -894,14 +919,14 @@ async fn run(shared: Arc<Shared>, batch: Vec<usize>, is_audit: bool, ended: ones
 }
 
 /// A test's project, as the scheduler's stage of this test sees it.
-struct InProject {
+struct ProjectWorkspace {
     shared: Arc<Shared>,
     moment: Option<InputSnapshot>,
     ended: Mutex<Option<oneshot::Sender<()>>>,
 }
 
 #[async_trait]
-impl World for InProject {
+impl Workspace for ProjectWorkspace {
     fn project(&self) -> &Path {
         self.shared.project.root()
     }
@@ -924,18 +949,18 @@ impl World for InProject {
         Ok(self.shared.project.moment(&later, &test.name).await?)
     }
 
-    async fn launch(&self, runner: &Runner, test: &Test) -> Result<Option<Launch>, Error> {
+    async fn launch(&self, runner: &Runner, test: &Test) -> Result<Option<LaunchSpec>, Error> {
         let Harness::Cargo { package, kind, target } = &test.harness else { return Ok(None) };
         let built = self.shared.builds.lock().get(&test.directory).cloned();
         let Some(Built { build, changing, .. }) = built else { return Ok(None) };
         let program = build.launch(package, kind, target).filter(|_| !functions::is_for_nextest(test));
         if let Some(mut launch) = program {
             launch.arguments.extend(test.program_arguments().iter().map(OsString::from));
-            return Ok(Some(Launch { changing, ..launch }));
+            return Ok(Some(LaunchSpec { changing, ..launch }));
         }
         // What was not built says why when cargo is asked for it alone, and documentation is run by cargo anyway.
         let launch = runner.launch_plain(self.project(), test)?;
-        Ok(Some(Launch {
+        Ok(Some(LaunchSpec {
             looks: build.looks(package),
             since: build.began,
             variables: build.variables_for_cargo(),
@@ -954,19 +979,19 @@ impl World for InProject {
         runner: &Runner,
         test: &Test,
         prepared: &Prepared<'_>,
-        ran: &Ran,
+        ran: &ProcessResult,
     ) -> Option<String> {
         let Harness::Cargo { package, kind, target } = &test.harness else { return None };
         let built = self.shared.builds.lock().get(&test.directory).cloned()?;
         let launch = built.build.launch(package, kind, target)?;
-        Examination { runner, world: self, test, prepared, launch }.of(ran).await
+        Examination { runner, workspace: self, test, prepared, launch }.of(ran).await
     }
 
-    fn wants_facts(&self) -> bool {
+    fn wants_dependencies(&self) -> bool {
         true
     }
 
-    fn learn(&self, test: &Test, facts: Facts, inputs: &Manifest) {
+    fn learn(&self, test: &Test, facts: DependencyRecord, inputs: &Manifest) {
         self.shared.learned.lock().insert(test.name.clone(), (facts, inputs.clone()));
     }
 
@@ -981,12 +1006,12 @@ impl World for InProject {
 
 impl Shared {
     /// Runs several tests in one process, and alone those of which that does not say that they pass.
-    async fn run_together(&self, world: &InProject, batch: &[usize]) -> Results {
+    async fn run_together(&self, workspace: &ProjectWorkspace, batch: &[usize]) -> Results {
         let mut results: Results = Vec::new();
         let mut hasher = blake3::Hasher::new();
         let mut keys = Vec::new();
         for at in batch {
-            match self.runner.prepare(world, &self.tests[*at]).await {
+            match self.runner.prepare(workspace, &self.tests[*at]).await {
                 Ok(prepared) => {
                     hasher.update(prepared.key.as_bytes());
                     keys.push(*at);
@@ -998,7 +1023,7 @@ impl Shared {
         let mut made = Vec::new();
         let (into, of) = (&mut made, &keys);
         let work = move || async move {
-            *into = self.run_batch(world, of).await?;
+            *into = self.run_batch(workspace, of).await?;
             Ok::<(), Error>(())
         };
         // That it did not work together says nothing of each alone.
@@ -1006,19 +1031,19 @@ impl Shared {
         results.append(&mut made);
         for at in keys {
             if !results.iter().any(|(known, _)| *known == at) {
-                results.push((at, self.runner.run_in(world, &self.tests[at]).await));
+                results.push((at, self.runner.run_in(workspace, &self.tests[at]).await));
             }
         }
-        world.ended();
+        workspace.ended();
         results
     }
 
     /// The results of those that pass together.
-    async fn run_batch(&self, world: &InProject, batch: &[usize]) -> Result<Results, Error> {
+    async fn run_batch(&self, workspace: &ProjectWorkspace, batch: &[usize]) -> Result<Results, Error> {
         let mut missing = Vec::new();
         for at in batch {
-            let prepared = self.runner.prepare(world, &self.tests[*at]).await?;
-            if let Found::Missing(chain) = self.runner.follow(&prepared).await {
+            let prepared = self.runner.prepare(workspace, &self.tests[*at]).await?;
+            if let Lookup::Miss(chain) = self.runner.lookup(&prepared).await {
                 missing.push((*at, prepared, chain));
             }
         }
@@ -1035,11 +1060,11 @@ impl Shared {
             let path = batch::prepare(tests[0], folder, self.runner.environment())?;
             Ok((batch::arguments(&tests, folder), vec![path]))
         };
-        let (tried, isolation) = self.runner.run_together(world, &first, prepared, told).await?;
+        let (attempt_result, isolation) = self.runner.run_together(workspace, &first, prepared, told).await?;
         let report = std::fs::read(isolation.folder().join(batch::REPORT)).unwrap_or_default();
         let mut shares = batch::shares(&report).unwrap_or_default();
         // Files that could not be collected are in neither, and keep pytest from running any.
-        if batch::has_run(tried.ran.status) && !run::says_what_to_leave_out(tests[0]) {
+        if batch::has_run(attempt_result.ran.status) && !run::says_what_to_leave_out(tests[0]) {
             for file in batch::left_out(isolation.folder()) {
                 shares.entry(file).or_insert_with(batch::Share::left_out);
             }
@@ -1051,22 +1076,22 @@ impl Shared {
             let share = self.tests[at].command.last().and_then(|file| shares.get(file));
             if let Some(share) = share.filter(|share| share.is_pass() || **share == batch::Share::left_out())
             {
-                settling.push(self.settle(world, at, prepared, chain, tried.share(share)));
+                settling.push(self.commit(workspace, at, prepared, chain, attempt_result.share(share)));
             }
         }
         Ok(join_all(settling).await)
     }
 
-    async fn settle(
+    async fn commit(
         &self,
-        world: &InProject,
+        workspace: &ProjectWorkspace,
         at: usize,
         prepared: Prepared<'_>,
-        chain: Chain,
-        tried: Tried,
+        chain: KeyChain,
+        attempt_result: AttemptResult,
     ) -> (usize, Result<Outcome, Error>) {
         let test = &self.tests[at];
-        (at, self.runner.settle_together(world, test, &prepared, &chain, tried).await)
+        (at, self.runner.commit_batched(workspace, test, &prepared, &chain, attempt_result).await)
     }
 
     /// Builds the programs of a folder's tests from a state of the project that did not change meanwhile, if that can be had.

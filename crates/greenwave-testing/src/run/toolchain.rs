@@ -42,27 +42,27 @@ pub(crate) const PROBED: [&str; 6] = ["cargo", "rustc", "python", "python3", "no
 pub(crate) struct Tools {
     index: Arc<Mutex<StatCache>>,
     versions: tokio::sync::Mutex<HashMap<VersionKey, Arc<[u8]>>>,
-    remembered: Mutex<Remembered>,
+    remembered: Mutex<VersionCache>,
 }
 
 /// What tools have answered in earlier runs, by a hash of the question.
 #[derive(Debug, Default, Serialize, Deserialize)]
-struct Remembered {
-    answers: BTreeMap<String, Answer>,
+struct VersionCache {
+    answers: BTreeMap<String, ToolVersion>,
     #[serde(skip)]
     is_changed: bool,
 }
 
 /// What a tool has answered, good for as long as everything that it looked at is as it was.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct Answer {
+struct ToolVersion {
     text: Vec<u8>,
     looks: Vec<(PathBuf, bool)>,
     states: String,
 }
 
 /// More answers are not remembered.
-const ANSWERS_MAX: usize = 64;
+const VERSIONS_MAX: usize = 64;
 
 /// The folder, if it chooses its own tool chain; the variables that are seen; the program's place in [`PROBES`].
 type VersionKey = (PathBuf, Vec<u8>, usize);
@@ -141,7 +141,7 @@ impl Tools {
             None => {
                 let answer = ask(probe, directory, all, environment, &states).await;
                 let mut remembered = self.remembered.lock();
-                if answer.states.is_empty() || remembered.answers.len() >= ANSWERS_MAX {
+                if answer.states.is_empty() || remembered.answers.len() >= VERSIONS_MAX {
                     remembered.answers.remove(&question);
                 } else {
                     remembered.answers.insert(question, answer.clone());
@@ -162,7 +162,7 @@ async fn ask(
     all: &Environment,
     environment: &[(&str, &OsStr)],
     states: &PathStates,
-) -> Answer {
+) -> ToolVersion {
     let began = now();
     let (mut text, mut looks, mut is_seen) = (Vec::new(), Vec::new(), true);
     for command in PROBES[probe].1 {
@@ -183,7 +183,7 @@ async fn ask(
             }
         }
     }
-    let mut answer = Answer { text, looks, states: String::new() };
+    let mut answer = ToolVersion { text, looks, states: String::new() };
     let touched = |(path, names): &(PathBuf, bool)| states.state(path, look(*names)).1;
     if is_seen && answer.looks.iter().all(|look| touched(look) < began) {
         answer.states = answer.digest(states);
@@ -195,7 +195,7 @@ fn look(names: bool) -> AccessKind {
     if names { AccessKind::Names } else { AccessKind::Content }
 }
 
-impl Answer {
+impl ToolVersion {
     fn is_good(&self, states: &PathStates) -> bool {
         !self.states.is_empty() && self.digest(states) == self.states
     }

@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 
 use crate::harness::products::Products;
-use crate::results::dependencies::Facts;
-use crate::run::process::Ran;
+use crate::results::dependencies::DependencyRecord;
+use crate::run::process::ProcessResult;
 use crate::run::runner::Prepared;
 use crate::{Error, Manifest, Runner, Test};
 use greenwave_inputs::InputSnapshot;
@@ -18,7 +18,7 @@ use greenwave_inputs::{AccessKind, PathStates};
 
 /// A program that stands for a test's command.
 #[derive(Debug, Clone)]
-pub(crate) struct Launch {
+pub(crate) struct LaunchSpec {
     pub(crate) program: PathBuf,
     pub(crate) arguments: Vec<OsString>,
     pub(crate) directory: PathBuf,
@@ -35,7 +35,7 @@ pub(crate) struct Launch {
 
 /// A project that tests run in.
 #[async_trait]
-pub(crate) trait World: Send + Sync {
+pub(crate) trait Workspace: Send + Sync {
     /// The project's folder.
     fn project(&self) -> &Path;
 
@@ -46,7 +46,7 @@ pub(crate) trait World: Send + Sync {
     async fn after(&self, test: &Test) -> Result<InputSnapshot, Error>;
 
     /// What to start in place of the test's command, where that is another program that has to be made first.
-    async fn launch(&self, _runner: &Runner, _test: &Test) -> Result<Option<Launch>, Error> {
+    async fn launch(&self, _runner: &Runner, _test: &Test) -> Result<Option<LaunchSpec>, Error> {
         Ok(None)
     }
 
@@ -61,18 +61,18 @@ pub(crate) trait World: Send + Sync {
         _runner: &Runner,
         _test: &Test,
         _prepared: &Prepared<'_>,
-        _ran: &Ran,
+        _ran: &ProcessResult,
     ) -> Option<String> {
         None
     }
 
     /// Whether it is told what tests that ran depend on.
-    fn wants_facts(&self) -> bool {
+    fn wants_dependencies(&self) -> bool {
         false
     }
 
     /// What a test that ran depends on. How it ended is not known yet.
-    fn learn(&self, _test: &Test, _facts: Facts, _inputs: &Manifest) {}
+    fn learn(&self, _test: &Test, _facts: DependencyRecord, _inputs: &Manifest) {}
 
     /// The test's process has ended; what is left to do keeps no worker busy.
     fn ended(&self) {}
@@ -80,12 +80,12 @@ pub(crate) trait World: Send + Sync {
 
 /// A folder of which nothing is remembered.
 #[derive(Debug)]
-pub(crate) struct Folder {
+pub(crate) struct DirectoryWorkspace {
     project: PathBuf,
     index: Arc<Mutex<StatCache>>,
 }
 
-impl Folder {
+impl DirectoryWorkspace {
     pub(crate) fn new(project: &Path, index: Arc<Mutex<StatCache>>) -> Self {
         Self { project: project.to_owned(), index }
     }
@@ -104,7 +104,7 @@ impl Folder {
 }
 
 #[async_trait]
-impl World for Folder {
+impl Workspace for DirectoryWorkspace {
     fn project(&self) -> &Path {
         &self.project
     }

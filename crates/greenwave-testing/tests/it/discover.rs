@@ -53,8 +53,14 @@ impl Project {
 
     fn problem(&self) -> String {
         let root = self.folder.path().display().to_string();
-        self.try_find().unwrap_err().to_string().replace(&root, "ROOT")
+        chain(&self.try_find().unwrap_err()).replace(&root, "ROOT")
     }
+}
+
+/// Returns an error's message followed by those of its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 fn of<'d>(found: &'d Discovery, name: &str) -> &'d Test {
@@ -116,12 +122,12 @@ fn a_python_test_depends_on_its_project_and_on_those_it_names() {
     ]);
     let found = project.find();
     let a = of(&found, "py:a/tests/test_a.py");
-    assert_eq!(a.folders, paths(&["a", "b", "c", "c/inner", "d"]));
+    assert_eq!(a.directories, paths(&["a", "b", "c", "c/inner", "d"]));
     assert_eq!(a.command, ["python3", "-m", "pytest", "-p", "no:cacheprovider", "-q", "tests/test_a.py"]);
     assert_eq!((a.directory.as_path(), a.set["PYTHONDONTWRITEBYTECODE"].as_str()), (Path::new("a"), "1"));
-    assert_eq!(of(&found, "py:e/test_e.py").folders, paths(&["e"]));
+    assert_eq!(of(&found, "py:e/test_e.py").directories, paths(&["e"]));
     // Nothing says what it belongs to: all files count.
-    assert_eq!(of(&found, "py:top/test_f.py").folders, paths(&[]));
+    assert_eq!(of(&found, "py:top/test_f.py").directories, paths(&[]));
     let notes: Vec<String> = found.notes.iter().map(ToString::to_string).collect();
     let outside = "c/requirements.txt depends on ../../outside, which is outside the project: changes there are not seen without tracing";
     assert_eq!(notes, [outside]);
@@ -170,14 +176,14 @@ fn packages_of_go_are_found() {
     let x = of(&found, "go:./app/pkg/x");
     assert_eq!(x.command, ["go", "test", "-count=1", "./pkg/x"]);
     assert_eq!(x.directory, Path::new("app"));
-    assert_eq!(x.folders, paths(&["app", "y", "lib", "tools"]));
+    assert_eq!(x.directories, paths(&["app", "y", "lib", "tools"]));
     assert_eq!(x.inputs, ["/go.work"]);
     assert_eq!(of(&found, "go:./app").command[3], ".");
-    assert_eq!(of(&found, "go:./alone/sub").folders, paths(&["alone"]));
+    assert_eq!(of(&found, "go:./alone/sub").directories, paths(&["alone"]));
     let [note] = found.notes.as_slice() else { panic!("{:?}", found.notes) };
     assert!(note.to_string().starts_with("lib/go.mod depends on ../../a, which is outside"));
     let whole = Project::new(&[("go.mod", "module m"), ("m_test.go", ""), ("p/p_test.go", "")]);
-    assert_eq!(of(&whole.find(), "go:.").folders, paths(&[]));
+    assert_eq!(of(&whole.find(), "go:.").directories, paths(&[]));
     whole.check(&["go:.", "go:./p"]);
 }
 
@@ -210,7 +216,7 @@ fn test_scripts_of_npm_are_found() {
         (web.command.as_slice(), web.directory.as_path()),
         (&["npm".into(), "test".into()][..], Path::new("packages/web"))
     );
-    assert_eq!(web.folders, paths(&["packages/web", "packages/ui", "tools/x", "packages/core"]));
+    assert_eq!(web.directories, paths(&["packages/web", "packages/ui", "tools/x", "packages/core"]));
     assert_eq!(web.inputs, ["/package.json", "/package-lock.json", "/tsconfig.json"]);
     assert!(web.outputs.contains(&"/packages/web/node_modules/.vite/".to_owned()));
     assert_eq!(of(&found, "npm:core test").outputs, ["/packages/core/coverage/"]);
@@ -241,7 +247,7 @@ fn the_package_manager_is_told_by_its_files() {
     for text in [workspace, "packages: [a, 'b/*']\n"] {
         let project = Project::new(&[("pnpm-workspace.yaml", text), root, a, b]);
         project.check(&["npm:a test", "npm:c test"]);
-        assert_eq!(of(&project.find(), "npm:c test").folders, paths(&["b/c", "b/d"]));
+        assert_eq!(of(&project.find(), "npm:c test").directories, paths(&["b/c", "b/d"]));
     }
 }
 
@@ -253,16 +259,16 @@ fn broken_manifests_are_named() {
     check(
         "sub/package.json",
         "{\n  \"scripts\": 1\n}",
-        "cannot find out the tests of npm in ROOT/sub: package.json: line 2, column 14: invalid type: integer `1`, expected a map",
+        "cannot discover the npm tests in ROOT/sub: cannot parse `package.json` at line 2, column 14: invalid type: integer `1`, expected a map",
     );
     check(
         "sub/pyproject.toml",
         "[project]\nname = \n",
-        "cannot find out the tests of pytest in ROOT/sub: pyproject.toml: line 2: string values must be quoted, expected literal string",
+        "cannot discover the pytest tests in ROOT/sub: cannot parse `pyproject.toml` at line 2, column 8: string values must be quoted, expected literal string",
     );
     let project = Project::new(&[("pytest.ini", ""), ("test_a.py", "")]);
     fs::write(project.folder.path().join("pytest.ini"), b"[pytest]\nx = \xff\n").unwrap();
-    assert_eq!(project.problem(), "cannot find out the tests of pytest in ROOT: pytest.ini: it is not UTF-8");
+    assert_eq!(project.problem(), "cannot discover the pytest tests in ROOT: `pytest.ini` is not UTF-8");
 }
 
 #[test]
@@ -294,7 +300,7 @@ fn the_text_of_a_file_has_every_test() {
     let odd = Test {
         directory: "a \"b\"".into(),
         inputs: vec!["src/**".to_owned(), "back\\slash".to_owned()],
-        folders: paths(&["ü/ö"]),
+        directories: paths(&["ü/ö"]),
         outputs: vec!["out/".to_owned()],
         env: vec!["TOKEN".to_owned()],
         set: [("A B".to_owned(), "line\nline".to_owned())].into(),
@@ -358,6 +364,9 @@ async fn files_are_split_into_what_pytest_finds_in_them() {
     pytest("echo 'no tests collected'; exit 5");
     assert_eq!(split().await.unwrap().tests.len(), 3);
     pytest("echo 'ERROR t/test_a.py - SyntaxError'; exit 2");
-    let problem = split().await.unwrap_err().to_string();
-    assert!(problem.ends_with("it cannot collect them:\nERROR t/test_a.py - SyntaxError"), "{problem}");
+    let problem = chain(&split().await.unwrap_err());
+    assert!(
+        problem.ends_with("`pytest --collect-only` failed: ERROR t/test_a.py - SyntaxError"),
+        "{problem}"
+    );
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use greenwave_cache::{MemoryBackend, Tier, Tiered, TieredOptions};
 use greenwave_testing::{
-    Environment, Options, Runner, SCHEMA, Suite, SuiteOptions, Test, TraceMode, TraceStatus,
+    Environment, Runner, RunnerOptions, SCHEMA, Suite, SuiteOptions, Test, TraceMode, TraceStatus,
 };
 
 /// How often something is edited; `cargo xtask long testing-edits` does it more often.
@@ -115,7 +115,7 @@ async fn no_edit_makes_a_verdict_stale() {
     for round in 0..rounds() {
         let tier = Tier::new("memory", Arc::clone(&backend) as Arc<dyn greenwave_cache::Backend>);
         let cache = Tiered::new(vec![tier], TieredOptions::new(SCHEMA));
-        let options = Options { trace: TraceMode::WhenPossible, ..Options::default() };
+        let options = RunnerOptions { trace: TraceMode::WhenPossible, ..RunnerOptions::default() };
         let mut tests = tests();
         if TraceStatus::of(options.trace) != TraceStatus::Traced {
             // Where nothing can be seen, everything has to be declared.
@@ -131,12 +131,12 @@ async fn no_edit_makes_a_verdict_stale() {
             SuiteOptions::default(),
         );
         let suite = suite.unwrap();
-        let places: Vec<usize> = (0..suite.tests().len()).collect();
-        let report = suite.run(&places, |_| {}).await.unwrap();
+        let ids: Vec<_> = suite.ids().collect();
+        let report = suite.run(&ids, |_| {}).await.unwrap();
         for (test, result) in suite.tests().iter().zip(&report.results) {
             let outcome = result.as_ref().unwrap().as_ref().unwrap();
             let really = truth.run(project, test).await.unwrap();
-            known += u64::from(outcome.was_known());
+            known += u64::from(outcome.is_cached());
             assert_eq!(
                 outcome.passed(),
                 really.passed(),

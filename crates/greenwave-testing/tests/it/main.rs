@@ -15,7 +15,8 @@ use std::time::Duration;
 
 use greenwave_cache::{MemoryBackend, Tier, Tiered, TieredOptions};
 use greenwave_testing::{
-    Count, Ending, Environment, Error, Manifest, Outcome, Runner, SCHEMA, Source, Status, Stored, Test,
+    CacheDecision, Environment, Error, ExitReason, Manifest, Outcome, Runner, SCHEMA, Source, Status, Test,
+    TestCount,
 };
 use tempfile::TempDir;
 
@@ -56,11 +57,11 @@ async fn a_pass_is_known_until_something_it_reads_changes() {
     let runner = runner(&[]);
     let test = Test { inputs: vec!["src/**".to_owned()], ..shell("cat src/a.txt; echo seen >&2") };
     let first = run(&runner, &folder, &test).await;
-    assert_eq!((first.source, first.output.as_ref()), (Source::Ran(Stored::Yes), &b"1seen\n"[..]));
+    assert_eq!((first.source, first.output.as_ref()), (Source::Ran(CacheDecision::Stored), &b"1seen\n"[..]));
 
     write(folder.path(), "notes.md", "no input");
     let second = run(&runner, &folder, &test).await;
-    assert!(second.was_known() && second.passed());
+    assert!(second.is_cached() && second.passed());
     assert_eq!((second.output, second.duration.as_micros()), (first.output, first.duration.as_micros()));
 
     let changes: [fn(&Path); 5] = [
@@ -72,11 +73,11 @@ async fn a_pass_is_known_until_something_it_reads_changes() {
     ];
     for (number, change) in changes.into_iter().enumerate() {
         change(folder.path());
-        assert!(!run(&runner, &folder, &test).await.was_known(), "change {number} was not seen");
+        assert!(!run(&runner, &folder, &test).await.is_cached(), "change {number} was not seen");
     }
     // Back to a state that was seen: known again, in any folder.
     let elsewhere = project(&[("src/a.txt", "1")]);
-    assert!(run(&runner, &elsewhere, &test).await.was_known());
+    assert!(run(&runner, &elsewhere, &test).await.is_cached());
 }
 
 fn make_executable(path: &Path) {
@@ -116,18 +117,18 @@ async fn only_clean_passes_are_kept() {
         let outcome = run(&runner, &folder, &shell(script)).await;
         (outcome.status, outcome.source)
     };
-    let not_kept = || Source::Ran(Stored::NotAPass);
-    assert_eq!(source("exit 3").await, (Status::Failed(Ending::Code(3)), not_kept()));
-    assert_eq!(source("kill -9 $$").await, (Status::Failed(Ending::Signal(9)), not_kept()));
+    let not_kept = || Source::Ran(CacheDecision::NotAPass);
+    assert_eq!(source("exit 3").await, (Status::Failed(ExitReason::Code(3)), not_kept()));
+    assert_eq!(source("kill -9 $$").await, (Status::Failed(ExitReason::Signal(9)), not_kept()));
     let nothing = "echo 'test result: ok. 0 passed; 0 failed; 0 ignored'";
     assert_eq!(source(nothing).await, (Status::NoTests, not_kept()));
     let none = Test { inputs: vec!["*.rs".to_owned()], ..shell("true") };
     for _ in 0..2 {
-        assert_eq!(run(&runner, &folder, &none).await.source, Source::Ran(Stored::NoInputs));
+        assert_eq!(run(&runner, &folder, &none).await.source, Source::Ran(CacheDecision::NoInputs));
     }
-    let changed = Source::Ran(Stored::InputChanged("a".into()));
+    let changed = Source::Ran(CacheDecision::InputChanged("a".into()));
     assert_eq!(source("echo x > a").await, (Status::Passed, changed));
-    assert!(!run(&runner, &folder, &shell("exit 3")).await.was_known());
+    assert!(!run(&runner, &folder, &shell("exit 3")).await.is_cached());
 }
 
 #[tokio::test]
@@ -195,8 +196,8 @@ fn the_default_inputs_are_all_but_what_is_derived_or_ignored() {
 #[test]
 fn runners_own_counts_are_found() {
     let check = |output: &str, expected: Option<(u32, u32)>| {
-        let expected = expected.map(|(passed, failed)| Count { passed, failed });
-        assert_eq!(Count::find(output.as_bytes()), expected, "{output}");
+        let expected = expected.map(|(passed, failed)| TestCount { passed, failed });
+        assert_eq!(TestCount::find(output.as_bytes()), expected, "{output}");
     };
     let rust = "running 2 tests\ntest result: ok. 2 passed; 0 failed; 1 ignored\n";
     check(rust, Some((2, 0)));

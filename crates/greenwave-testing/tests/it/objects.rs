@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use greenwave_cache::{MemoryBackend, Tier, Tiered, TieredOptions};
-use greenwave_testing::{Environment, Options, Runner, SCHEMA, Source, Stored, Test, TraceMode, TraceStatus};
+use greenwave_testing::{
+    CacheDecision, Environment, Runner, RunnerOptions, SCHEMA, Source, Test, TraceMode, TraceStatus,
+};
 use tempfile::TempDir;
 
 use crate::need::{compile, is_there};
@@ -100,7 +102,7 @@ impl Place {
         assert!(Command::new(self.path().join("object")).args(words).status().unwrap().success());
     }
 
-    async fn stored(&self, runner: &Runner, words: &str) -> Stored {
+    async fn stored(&self, runner: &Runner, words: &str) -> CacheDecision {
         let outcome = runner.run(self.path(), &self.test("t", words)).await.unwrap();
         assert!(outcome.passed(), "{}", String::from_utf8_lossy(&outcome.output));
         let Source::Ran(stored) = outcome.source else { panic!("{words} is cached") };
@@ -120,7 +122,7 @@ impl Place {
 fn runner() -> Runner {
     let tier = Tier::new("memory", Arc::new(MemoryBackend::new(100, 1 << 20).unwrap()));
     let path = ("PATH".into(), std::env::var_os("PATH").unwrap());
-    let options = Options { trace: TraceMode::WhenPossible, ..Options::default() };
+    let options = RunnerOptions { trace: TraceMode::WhenPossible, ..RunnerOptions::default() };
     let cache = Tiered::new(vec![tier], TieredOptions::new(SCHEMA));
     Runner::with(Environment::new([path]), Some(cache), options)
 }
@@ -135,11 +137,11 @@ async fn what_is_left_behind_is_named_and_its_result_is_not_stored() {
         let Some(place) = Place::new() else { return };
         let stored = place.stored(&runner(), words).await;
         let described = format!("{expected} with the key {:#x}", place.key);
-        assert_eq!(stored, Stored::LeftObject(described.clone()));
+        assert_eq!(stored, CacheDecision::LeftObject(described.clone()));
         assert_eq!(stored.reason().unwrap(), format!("it left {described} behind"));
         // Now it is there before.
         let kind = words.split(' ').next().unwrap();
-        let used = Stored::UsedObject(format!("{described}, which was there before"));
+        let used = CacheDecision::UsedObject(format!("{described}, which was there before"));
         assert_eq!(place.stored(&runner(), kind).await, used);
         place.act(&format!("{kind} remove"));
     }
@@ -152,8 +154,8 @@ async fn what_is_removed_again_is_no_reason() {
         ["shm use remove", "sem use remove", "msg use remove", "private-msg use remove", "private-shm remove"]
     {
         let runner = runner();
-        assert_eq!(place.stored(&runner, words).await, Stored::Yes, "{words}");
-        assert!(runner.run(place.path(), &place.test("t", words)).await.unwrap().was_known(), "{words}");
+        assert_eq!(place.stored(&runner, words).await, CacheDecision::Stored, "{words}");
+        assert!(runner.run(place.path(), &place.test("t", words)).await.unwrap().is_cached(), "{words}");
     }
 }
 
@@ -161,12 +163,12 @@ async fn what_is_removed_again_is_no_reason() {
 async fn a_result_hangs_on_a_key_that_nothing_had() {
     let Some(place) = Place::new() else { return };
     let (runner, words) = (runner(), "sem use remove");
-    assert_eq!(place.stored(&runner, words).await, Stored::Yes);
+    assert_eq!(place.stored(&runner, words).await, CacheDecision::Stored);
     place.act("sem");
-    let found = runner.known(place.path(), &place.test("t", words)).await.unwrap();
+    let found = runner.cached_result(place.path(), &place.test("t", words)).await.unwrap();
     assert!(found.is_none(), "there is one now");
     place.act("sem remove");
-    assert!(runner.known(place.path(), &place.test("t", words)).await.unwrap().is_some());
+    assert!(runner.cached_result(place.path(), &place.test("t", words)).await.unwrap().is_some());
 }
 
 #[tokio::test]
@@ -178,7 +180,7 @@ async fn what_is_used_by_its_number_alone_was_there_before() {
     let stored = place.stored(&runner(), &format!("id {id} use")).await;
     place.act(&format!("id {id} remove"));
     let expected = format!("System V semaphores with the number {id}, which was there before");
-    assert_eq!(stored, Stored::UsedObject(expected));
+    assert_eq!(stored, CacheDecision::UsedObject(expected));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -209,8 +211,9 @@ async fn of_tests_that_run_at_the_same_time_the_one_that_leaves_something_is_fou
         runners[2].run(bystander.path(), &three),
     );
     guilty.act("sem remove");
-    let left_behind =
-        |outcome: &greenwave_testing::Outcome| matches!(&outcome.source, Source::Ran(Stored::LeftObject(_)));
+    let left_behind = |outcome: &greenwave_testing::Outcome| {
+        matches!(&outcome.source, Source::Ran(CacheDecision::LeftObject(_)))
+    };
     let (one, two, three) = (one.unwrap(), two.unwrap(), three.unwrap());
     assert!(one.passed() && two.passed() && three.passed());
     assert!(left_behind(&two), "{:?}", two.source);

@@ -7,17 +7,17 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use greenwave_testing::{
-    CaseReport, CaseStatus, Count, Ending, Line, RunReport, Status, TestReport, TraceStatus, Verdict,
-    github_summary, junit,
+    CaseReport, CaseStatus, ExitReason, JsonLine, RunReport, Status, TestCount, TestReport, TestResult,
+    TraceStatus, github_summary, junit,
 };
 
 use crate::need::is_there;
 
-fn test(name: &str, verdict: Verdict, ms: u64) -> TestReport {
-    let attempts = u32::from(matches!(verdict, Verdict::Result(_)));
+fn test(name: &str, result: TestResult, ms: u64) -> TestReport {
+    let attempts = u32::from(matches!(result, TestResult::Finished(_)));
     let duration = Duration::from_millis(ms);
     TestReport {
-        verdict,
+        result,
         duration,
         attempts,
         ..TestReport::new(&greenwave_testing::Test::new(name, ["true"]), None)
@@ -25,7 +25,7 @@ fn test(name: &str, verdict: Verdict, ms: u64) -> TestReport {
 }
 
 fn passed(name: &str, ms: u64) -> TestReport {
-    test(name, Verdict::Result(Status::Passed), ms)
+    test(name, TestResult::Finished(Status::Passed), ms)
 }
 
 fn started() -> SystemTime {
@@ -47,7 +47,7 @@ fn mixed() -> RunReport {
     let known = TestReport { age: Some(Duration::from_secs(3600)), attempts: 0, ..passed("known", 75_000) };
     let failed = TestReport {
         output: b"\x1b[31mred\x1b[0m <b>&amp;</b>\r\n]]> \x00\x08\xff\xfe \xef\xbf\xbf end\n\n</pre>\x1b]0;title\x07".as_slice().into(),
-        count: Some(Count { passed: 2, failed: 1 }),
+        count: Some(TestCount { passed: 2, failed: 1 }),
         cases: vec![
             CaseReport {
                 name: "a::b".to_owned(),
@@ -63,36 +63,35 @@ fn mixed() -> RunReport {
             },
             CaseReport { name: "e".to_owned(), status: CaseStatus::Skipped, duration: None, output: None },
         ],
-        explanation: Some("src/<a>.rs changed".to_owned()),
-        ..test("tests/|odd| <name> `*_\u{1}\n", Verdict::Result(Status::Failed(Ending::Code(1))), 1234)
+        ..test("tests/|odd| <name> `*_\u{1}\n", TestResult::Finished(Status::Failed(ExitReason::Code(1))), 1234)
     };
     let flaky = TestReport {
         attempts: 3,
-        not_kept: Some("it passed only when it was tried again".to_owned()),
+        not_cached: Some("it passed only when it was tried again".to_owned()),
         ..passed("flaky", 20)
     };
     run(vec![
         known,
         failed,
         flaky,
-        test("slow", Verdict::Result(Status::TimedOut(Duration::from_secs(2))), 2000),
-        test("empty", Verdict::Result(Status::NoTests), 1),
-        test("broken", Verdict::Error("there is no `x`".to_owned()), 0),
-        test("late", Verdict::NotRun, 0),
+        test("slow", TestResult::Finished(Status::TimedOut(Duration::from_secs(2))), 2000),
+        test("empty", TestResult::Finished(Status::NoTests), 1),
+        test("broken", TestResult::Error("there is no `x`".to_owned()), 0),
+        test("late", TestResult::NotRun, 0),
     ])
 }
 
 #[test]
 fn lines_of_json_say_everything() {
     let run = mixed();
-    let mut lines = vec![Line::started(run.started, run.tests.len()).to_string()];
-    lines.extend(run.tests.iter().map(|test| Line::test(test).to_string()));
-    lines.push(Line::finished(&run).to_string());
+    let mut lines = vec![JsonLine::started(run.started, run.tests.len()).to_string()];
+    lines.extend(run.tests.iter().map(|test| JsonLine::test(test).to_string()));
+    lines.push(JsonLine::finished(&run).to_string());
     assert!(lines.iter().all(|line| !line.contains('\n')));
     insta::assert_snapshot!(lines.join("\n"), @r#"
     {"event":"started","version":1,"time_ms":1764000000123,"tests":7}
     {"event":"test","name":"known","status":"passed","known":true,"age_ms":3600000.0,"duration_ms":75000.0,"attempts":0,"flaky":false,"output":""}
-    {"event":"test","name":"tests/|odd| <name> `*_\u0001\n","status":"failed","exit_code":1,"problem":"failed with exit code 1","known":false,"duration_ms":1234.0,"attempts":1,"flaky":false,"tests_passed":2,"tests_failed":1,"explanation":"src/<a>.rs changed","cases":[{"name":"a::b","status":"passed","duration_ms":1.5},{"name":"c<d>","status":"failed","output":"why\u0007"},{"name":"e","status":"skipped"}],"output":"\u001b[31mred\u001b[0m <b>&amp;</b>\r\n]]> \u0000\b�� ￿ end\n\n</pre>\u001b]0;title\u0007"}
+    {"event":"test","name":"tests/|odd| <name> `*_\u0001\n","status":"failed","exit_code":1,"problem":"failed with exit code 1","known":false,"duration_ms":1234.0,"attempts":1,"flaky":false,"tests_passed":2,"tests_failed":1,"cases":[{"name":"a::b","status":"passed","duration_ms":1.5},{"name":"c<d>","status":"failed","output":"why\u0007"},{"name":"e","status":"skipped"}],"output":"\u001b[31mred\u001b[0m <b>&amp;</b>\r\n]]> \u0000\b�� ￿ end\n\n</pre>\u001b]0;title\u0007"}
     {"event":"test","name":"flaky","status":"passed","known":false,"duration_ms":20.0,"attempts":3,"flaky":true,"not_kept":"it passed only when it was tried again","output":""}
     {"event":"test","name":"slow","status":"timed_out","problem":"did not end within 2s and was killed","known":false,"duration_ms":2000.0,"attempts":1,"flaky":false,"output":""}
     {"event":"test","name":"empty","status":"no_tests","problem":"ran no test at all","known":false,"duration_ms":1.0,"attempts":1,"flaky":false,"output":""}
@@ -110,13 +109,11 @@ fn a_summary_shows_failures_first() {
     insta::assert_snapshot!(github_summary(&mixed()), @r#"
     ## ❌ 2 of 7 tests passed, 3 failed, 1 could not be run, 1 not run, 1 flaky
 
-    In 4.3 s. 1 result known already, which saved 1 min 15 s of running.
+    In 4.3 s. 1 cached result saved 1 min 15 s.
 
     ### Failures
 
     <details><summary><b>tests/|odd| &lt;name&gt; `*_</b> failed with exit code 1 after 1.2 s</summary>
-
-    src/&#60;a&#62;.rs changed
 
     <pre>red &lt;b&gt;&amp;amp;&lt;/b&gt;
     ]]&gt; ��  end
@@ -146,9 +143,9 @@ fn a_summary_shows_failures_first() {
     | flaky | 20 ms | 3 |
     | empty | 1 ms | 1 |
 
-    ### Passed, and will run again
+    ### Passed but not cached
 
-    | test | since |
+    | test | reason |
     | --- | --- |
     | flaky | it passed only when it was tried again |
     "#);
@@ -174,11 +171,11 @@ fn a_summary_shows_failures_first() {
 fn a_summary_stays_below_githubs_limit() {
     let failed = |at: usize| TestReport {
         output: format!("first\n{}last", "&".repeat(100_000)).into(),
-        ..test(&format!("test {at} {}", "x|".repeat(5000)), Verdict::Result(Status::NoTests), 1)
+        ..test(&format!("test {at} {}", "x|".repeat(5000)), TestResult::Finished(Status::NoTests), 1)
     };
     let text = github_summary(&run((0..300).map(failed).collect()));
     assert!(text.len() < 1 << 20, "{}", text.len());
-    assert!(text.contains("failures more, left out"));
+    assert!(text.contains("failures more, omitted"));
     assert!(text.contains("last</pre>") && !text.contains("first"));
 }
 
@@ -251,8 +248,8 @@ fn junit_is_valid_whatever_a_test_prints() {
         let text = String::from_utf8_lossy(&output).into_owned();
         TestReport {
             output: output.into(),
-            not_kept: Some(text.clone()),
-            ..test(&text, Verdict::Error(text.clone()), 1)
+            not_cached: Some(text.clone()),
+            ..test(&text, TestResult::Error(text.clone()), 1)
         }
     });
     validate(&junit(&run(tests.collect())));

@@ -14,22 +14,22 @@ const CHANGES_MAX: usize = 20;
 pub(super) async fn explain(suite: &Suite, name: &str) -> Result<Exit, CliError> {
     let test = select_one(suite.tests(), name)?;
     let explanation = suite.explain(test).await?;
-    let name = printable(&suite.tests()[test].name);
+    let name = printable(&suite.tests()[test.index()].name);
     output::answer(&lines(&name, &explanation).join("\n"))?;
     Ok(Exit::SUCCESS)
 }
 
 fn lines(name: &str, explanation: &Explanation) -> Vec<String> {
-    let mut lines = vec![match &explanation.known {
+    let mut lines = vec![match &explanation.cached {
         Some(outcome) => format!("{name}: cached, {} in {}", outcome.status, duration(outcome.duration)),
         None => format!("{name}: not cached, to run"),
     }];
-    lines.push(match explanation.looks.len() {
+    lines.push(match explanation.discovered.len() {
         0 => format!("  depends on {}", plural(explanation.inputs, "input file")),
-        looks => format!(
+        discovered => format!(
             "  depends on {} and {}",
             plural(explanation.inputs, "input file"),
-            plural(looks, "discovered path")
+            plural(discovered, "discovered path")
         ),
     });
     match &explanation.last {
@@ -39,7 +39,7 @@ fn lines(name: &str, explanation: &Explanation) -> Vec<String> {
             lines.extend(not_cached.as_ref().map(|reason| format!("  not cached: {reason}")));
         }
     }
-    if let (None, Some(age)) = (&explanation.known, explanation.kept) {
+    if let (None, Some(age)) = (&explanation.cached, explanation.stored) {
         let since = format!("since the result was stored {} ago", duration(age));
         if explanation.differences.is_empty() {
             lines.push(format!("  no change {since}; the result has expired or was removed"));

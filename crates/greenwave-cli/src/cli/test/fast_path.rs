@@ -9,9 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use greenwave::{Environment, ResultStore};
-use greenwave_testing::{
-    Answer as UpToDateRecord, Suite, SuiteReport, Terms as RecordKey, TraceMode, TraceStatus,
-};
+use greenwave_testing::{RecordKey, Suite, SuiteReport, TraceMode, TraceStatus, UpToDateRecord};
 
 use super::args::TestArgs;
 use crate::config::{Overrides, VARIABLE};
@@ -64,7 +62,7 @@ impl FastPath {
         let secret = ResultStore::secret(&self.results)?;
         let text = std::fs::read(self.project.join(SETTINGS_FILE)).ok()?;
         let key = self.key(&text, secret);
-        UpToDateRecord::recall(&self.project, &Environment::new(std::env::vars_os()), &key).await
+        UpToDateRecord::check(&self.project, &Environment::new(std::env::vars_os()), &key).await
     }
 
     /// Stores a record if all tests of the run had cached passes.
@@ -74,13 +72,13 @@ impl FastPath {
             return;
         }
         if let Some(secret) = ResultStore::secret_or_create(&self.results) {
-            suite.keep_answer(report, &self.key(recordable.text.as_bytes(), secret), recordable.ttl);
+            suite.record_up_to_date(report, &self.key(recordable.text.as_bytes(), secret), recordable.ttl);
         }
     }
 
     fn key(&self, text: &[u8], secret: [u8; 32]) -> RecordKey {
         let parts = [text].into_iter().chain(self.parts.iter().map(Vec::as_slice));
-        RecordKey { question: UpToDateRecord::question(parts), kept: self.fingerprint, secret }
+        RecordKey { question: UpToDateRecord::question(parts), results: self.fingerprint, secret }
     }
 }
 

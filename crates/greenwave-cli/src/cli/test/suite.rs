@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, Once};
 
 use greenwave::{Environment, ResultStore, Test};
-use greenwave_testing::{Discovery, Jobserver, Options as RunnerOptions, Suite, SuiteOptions};
+use greenwave_testing::{Discovery, Jobserver, RunnerOptions, Suite, SuiteOptions, TestId};
 
 use super::args::TestArgs;
 use super::fast_path::Recordable;
@@ -60,11 +60,11 @@ pub(super) async fn discover(
     if listings.is_empty() {
         return Ok(found);
     }
-    let all: Vec<usize> = (0..listings.len()).collect();
     let resources = BTreeMap::new();
     // A program that cannot be listed must not keep others from being listed, so no `--fail-fast`.
     let suite = open(project, listings.clone(), resources, environment.clone(), config, args, false)?;
     let signals = StopOnSignal::start(suite.stopper())?;
+    let all: Vec<TestId> = suite.ids().collect();
     let report = suite.run(&all, |_| {}).await?;
     if let Some(code) = signals.finish() {
         return Err(CliError::Stopped { code });
@@ -94,7 +94,7 @@ fn open(
     let runner = RunnerOptions {
         trace: settings.testing.trace,
         strict: args.strict,
-        keep_failures: args.keep_failures,
+        cache_failures: args.keep_failures,
         // Without a jobserver, `make` and `cargo` inside tests start more jobs than there are workers.
         jobserver: jobserver::outer().or_else(|| Jobserver::new(workers).ok()),
         // Tests see the same directories and ports with and without a cache.

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use greenwave_testing::Suite;
+use greenwave_testing::{Suite, TestId};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc::{Receiver, channel};
 
@@ -80,8 +80,9 @@ async fn run_affected(
     args: &TestArgs,
 ) -> Result<Option<Exit>, CliError> {
     let keys = suite.keys().await?;
-    let is_affected = |test: &usize| seen.get(&suite.tests()[*test].name) != Some(&keys[*test]);
-    let affected: Vec<usize> = match select(suite.tests(), &args.filters) {
+    let is_affected =
+        |test: &TestId| seen.get(&suite.tests()[test.index()].name) != Some(&keys[test.index()]);
+    let affected: Vec<TestId> = match select(suite.tests(), &args.filters) {
         Ok(selected) => selected.into_iter().filter(is_affected).collect(),
         Err(error) => {
             output::report(&error);

@@ -8,10 +8,13 @@ use std::time::Duration;
 use tokio::process::Command;
 
 use super::found::Discovery;
+use crate::harness::problem::Problem;
 use crate::test::Harness;
 use crate::{Environment, Error, Test};
 
 const RUNNER: &str = "pytest";
+/// The command that lists tests, as messages name it.
+const COLLECT: &str = "pytest --collect-only";
 /// Collecting imports every file, and what that imports.
 const TIME_MAX: Duration = Duration::from_secs(120);
 /// Most of what pytest says of a failure that is told.
@@ -63,11 +66,11 @@ fn split(test: &Test, ids: &[String]) -> Vec<Test> {
 
 /// What pytest calls the tests in these files, which have one folder and one program.
 async fn collect(directory: &Path, tests: &[&Test], environment: &Environment) -> Result<Vec<String>, Error> {
-    let wrong = |problem: String| Error::Discover { runner: RUNNER, folder: directory.to_owned(), problem };
+    let failed = |problem: Problem| problem.discovering(RUNNER, directory);
     let program = &tests[0].command[0];
     let path = environment.get("PATH");
     let found = crate::run::toolchain::resolve(program, directory, path)
-        .ok_or_else(|| wrong(format!("there is no `{program}`")))?;
+        .ok_or_else(|| failed(Problem::NoSuchProgram { program: program.clone() }))?;
     let mut command = Command::new(found);
     // Names are told from the root folder on, which is not always the one that it runs in.
     command.args(["-m", "pytest", "-p", "no:cacheprovider", "--collect-only", "-q", "--rootdir=."]);
@@ -75,8 +78,10 @@ async fn collect(directory: &Path, tests: &[&Test], environment: &Environment) -
     command.current_dir(directory).env_clear().envs(environment.visible(&[]));
     command.env("PYTHONDONTWRITEBYTECODE", "1").stdin(Stdio::null()).kill_on_drop(true);
     let output = match tokio::time::timeout(TIME_MAX, command.output()).await {
-        Err(_) => return Err(wrong(format!("collecting did not end within {} s", TIME_MAX.as_secs()))),
-        Ok(output) => output.map_err(|error| wrong(format!("cannot start `{program}`: {error}")))?,
+        Err(_) => {
+            return Err(failed(Problem::TimedOut { command: COLLECT, seconds: TIME_MAX.as_secs() }));
+        }
+        Ok(output) => output.map_err(|source| failed(Problem::Start { program: program.clone(), source }))?,
     };
     let text = String::from_utf8_lossy(&output.stdout);
     // 5: nothing was collected (https://docs.pytest.org/en/stable/reference/exit-codes.html).
@@ -84,7 +89,7 @@ async fn collect(directory: &Path, tests: &[&Test], environment: &Environment) -
         let said = format!("{text}{}", String::from_utf8_lossy(&output.stderr));
         let lines: Vec<&str> = said.lines().filter(|line| !line.trim().is_empty()).collect();
         let from = lines.len().saturating_sub(PROBLEM_LINES_MAX);
-        return Err(wrong(format!("it cannot collect them:\n{}", lines[from..].join("\n"))));
+        return Err(failed(Problem::Failed { command: COLLECT, output: lines[from..].join("\n") }));
     }
     Ok(text.lines().filter(|line| line.contains("::")).map(str::to_owned).collect())
 }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use toml::Value;
 
 use super::{go, npm, pytest};
+use crate::harness::problem::Problem;
 use crate::{Environment, Error, Test};
 
 /// The tests that were found in a project.
@@ -16,66 +17,66 @@ pub struct Discovery {
     /// In the order of tools and paths. No two have the same name.
     pub tests: Vec<Test>,
     /// What a person should be told.
-    pub notes: Vec<Note>,
+    pub notes: Vec<DiscoveryNote>,
 }
 
 /// Something that a person should be told of what was found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
-pub enum Note {
+pub enum DiscoveryNote {
     /// The program that these tests need is not there. They are in the list, and will not run.
-    NoRunner {
+    MissingProgram {
         /// The program.
         program: String,
         /// Tests that need it.
         tests: usize,
     },
     /// A script was left out, since all it does is to run those of other packages, which are in the list.
-    Umbrella {
+    WorkspaceScript {
         /// The package, relative to the project.
-        folder: PathBuf,
+        directory: PathBuf,
         /// Its script.
         script: String,
     },
     /// What single tests are in this one could not be found out, so that it stays one.
-    Unlisted {
+    ListingFailed {
         /// Its name.
         test: String,
         /// Why.
         problem: String,
     },
     /// A package depends on a folder outside the project, whose files cannot be among its inputs.
-    Outside {
+    OutsideDependency {
         /// The manifest that says so, relative to the project.
         manifest: PathBuf,
         /// The folder, as it is written there.
-        folder: String,
+        directory: String,
     },
 }
 
-impl fmt::Display for Note {
+impl fmt::Display for DiscoveryNote {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Note::NoRunner { program, tests: 1 } => {
+            DiscoveryNote::MissingProgram { program, tests: 1 } => {
                 write!(formatter, "`{program}` is not installed, and a test needs it")
             }
-            Note::NoRunner { program, tests } => {
+            DiscoveryNote::MissingProgram { program, tests } => {
                 write!(formatter, "`{program}` is not installed, and {tests} tests need it")
             }
-            Note::Umbrella { folder, script } => write!(
+            DiscoveryNote::WorkspaceScript { directory, script } => write!(
                 formatter,
                 "{} is left out: `{script}` runs the tests of other packages, which are here by themselves",
-                folder.join("package.json").display()
+                directory.join("package.json").display()
             ),
-            Note::Unlisted { test, problem } => {
+            DiscoveryNote::ListingFailed { test, problem } => {
                 write!(
                     formatter,
                     "the single tests of {test} cannot be listed, so that it runs as one: {problem}"
                 )
             }
-            Note::Outside { manifest, folder } => write!(
+            DiscoveryNote::OutsideDependency { manifest, directory } => write!(
                 formatter,
-                "{} depends on {folder}, which is outside the project: changes there are not seen without tracing",
+                "{} depends on {directory}, which is outside the project: changes there are not seen without tracing",
                 manifest.display()
             ),
         }
@@ -168,7 +169,7 @@ const HEAD: &str = "\
 fn table(test: &Test) -> String {
     let texts = |texts: &[String]| Value::from(texts.to_vec());
     let path = |path: &Path| path.to_string_lossy().into_owned();
-    let folders: Vec<String> = test.folders.iter().map(|folder| path(folder)).collect();
+    let folders: Vec<String> = test.directories.iter().map(|folder| path(folder)).collect();
     let mut keys = vec![("name", Value::from(test.name.as_str())), ("command", texts(&test.command))];
     if !test.directory.as_os_str().is_empty() {
         keys.push(("directory", Value::from(path(&test.directory))));
@@ -229,7 +230,8 @@ impl<'a> Files<'a> {
     pub(super) fn text(&self, runner: &'static str, path: &Path) -> Result<String, Error> {
         let bytes =
             std::fs::read(self.project.join(path)).map_err(Error::io("read", self.project.join(path)))?;
-        String::from_utf8(bytes).map_err(|_| wrong(runner, self, path, "it is not UTF-8"))
+        String::from_utf8(bytes)
+            .map_err(|_| wrong(runner, self, path, Problem::NotText { file: Problem::file(path) }))
     }
 
     /// Whether a program is on the path.
@@ -238,23 +240,17 @@ impl<'a> Files<'a> {
     }
 
     /// A note if there are tests and no program for them.
-    pub(super) fn missing(&self, program: &str, tests: usize) -> Option<Note> {
+    pub(super) fn missing(&self, program: &str, tests: usize) -> Option<DiscoveryNote> {
         let is_missing = tests > 0 && !self.has_program(program);
-        is_missing.then(|| Note::NoRunner { program: program.to_owned(), tests })
+        is_missing.then(|| DiscoveryNote::MissingProgram { program: program.to_owned(), tests })
     }
 }
 
 /// What is wrong in a manifest.
-pub(super) fn wrong(
-    runner: &'static str,
-    files: &Files<'_>,
-    manifest: &Path,
-    problem: impl fmt::Display,
-) -> Error {
+pub(super) fn wrong(runner: &'static str, files: &Files<'_>, manifest: &Path, problem: Problem) -> Error {
     let inside = manifest.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let folder = inside.map_or(files.project.to_owned(), |folder| files.project.join(folder));
-    let name = manifest.file_name().unwrap_or_default().to_string_lossy();
-    Error::Discover { runner, folder, problem: format!("{name}: {problem}") }
+    let directory = inside.map_or(files.project.to_owned(), |folder| files.project.join(folder));
+    problem.discovering(runner, &directory)
 }
 
 /// Trace a manifest in TOML.
@@ -266,8 +262,11 @@ pub(super) fn parse_toml(
     let text = files.text(runner, manifest)?;
     text.parse().map_err(|error: toml::de::Error| {
         let start = error.span().map_or(0, |span| span.start.min(text.len()));
-        let line = text.as_bytes()[..start].iter().filter(|byte| **byte == b'\n').count() + 1;
-        wrong(runner, files, manifest, format!("line {line}: {}", error.message()))
+        let before = &text.as_bytes()[..start];
+        let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+        let column = before.iter().rev().take_while(|byte| **byte != b'\n').count() + 1;
+        let (file, message) = (Problem::file(manifest), error.message().to_owned());
+        wrong(runner, files, manifest, Problem::Syntax { file, line, column, message })
     })
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use super::found::{Discovery, Files, Note, closure, pattern, within};
+use super::found::{Discovery, DiscoveryNote, Files, closure, pattern, within};
 use crate::test::Harness;
 use crate::{Error, Test};
 
@@ -58,7 +58,7 @@ fn test(
     let inputs = if folders.is_empty() { Vec::new() } else { workspace_files(files, module) };
     Test {
         directory: module.to_owned(),
-        folders,
+        directories: folders,
         inputs,
         env: VARIABLES.map(str::to_owned).to_vec(),
         harness: Harness::Go,
@@ -78,7 +78,7 @@ fn workspace_files(files: &Files<'_>, module: &Path) -> Vec<String> {
 fn dependencies(
     files: &Files<'_>,
     modules: &BTreeSet<&Path>,
-    notes: &mut Vec<Note>,
+    notes: &mut Vec<DiscoveryNote>,
 ) -> Result<BTreeMap<PathBuf, Vec<PathBuf>>, Error> {
     let mut dependencies: BTreeMap<PathBuf, Vec<PathBuf>> = BTreeMap::new();
     for module in modules {
@@ -101,13 +101,14 @@ fn local(
     files: &Files<'_>,
     manifest: &Path,
     folder: &Path,
-    notes: &mut Vec<Note>,
+    notes: &mut Vec<DiscoveryNote>,
 ) -> Result<Vec<PathBuf>, Error> {
     let mut found = Vec::new();
     for path in folders(&files.text("go", manifest)?) {
         match within(folder, &path) {
             Some(folder) => found.push(folder),
-            None => notes.push(Note::Outside { manifest: manifest.to_owned(), folder: path }),
+            None => notes
+                .push(DiscoveryNote::OutsideDependency { manifest: manifest.to_owned(), directory: path }),
         }
     }
     Ok(found)

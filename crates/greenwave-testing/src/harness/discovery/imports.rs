@@ -130,7 +130,7 @@ impl Imports {
             folders.sort_unstable();
             folders.dedup();
             if folders.iter().all(|folder| !folder.as_os_str().is_empty()) {
-                test.folders = folders;
+                test.directories = folders;
             }
         }
     }
@@ -238,14 +238,14 @@ mod tests {
         let mut imports = Imports::default();
         imports.add(Path::new("/p"), &packages);
         let test = |name: &str| Test {
-            folders: vec!["module".into()],
+            directories: vec!["module".into()],
             harness: Harness::Go,
             ..Test::new(name, ["go", "test", name])
         };
         let mut tests = [test("./a"), test("./b")];
         let files = ["go.mod", "a/a.go", "a/deep/x.go", "b/b.go"].map(PathBuf::from);
         imports.narrow(&mut tests, &files);
-        tests.into_iter().map(|test| (test.name, test.folders)).collect()
+        tests.into_iter().map(|test| (test.name, test.directories)).collect()
     }
 
     fn paths(paths: &[&str]) -> Vec<PathBuf> {

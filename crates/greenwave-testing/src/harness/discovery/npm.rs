@@ -7,7 +7,8 @@ use globset::{GlobBuilder, GlobMatcher};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::found::{Discovery, Files, Note, closure, pattern, within, wrong};
+use super::found::{Discovery, DiscoveryNote, Files, closure, pattern, within, wrong};
+use crate::harness::problem::Problem;
 use crate::test::Harness;
 use crate::{Error, Test};
 
@@ -81,7 +82,10 @@ pub(super) fn discover(files: &Files<'_>) -> Result<Discovery, Error> {
         let Some(script) = script(package) else { continue };
         let is_root = workspaces.iter().any(|it| it.root == *folder);
         if is_root && is_umbrella(script) && has_members(&packages, &workspaces, folder) {
-            found.notes.push(Note::Umbrella { folder: (*folder).to_owned(), script: script.to_owned() });
+            found.notes.push(DiscoveryNote::WorkspaceScript {
+                directory: (*folder).to_owned(),
+                script: script.to_owned(),
+            });
             continue;
         }
         found.tests.push(test(files, folder, package, script, &workspaces, &dependencies));
@@ -90,7 +94,7 @@ pub(super) fn discover(files: &Files<'_>) -> Result<Discovery, Error> {
     for test in &found.tests {
         *needed.entry(test.command[0].as_str()).or_default() += 1;
     }
-    let missing: Vec<Note> =
+    let missing: Vec<DiscoveryNote> =
         needed.iter().filter_map(|(program, count)| files.missing(program, *count)).collect();
     found.notes.extend(missing);
     Ok(found)
@@ -101,10 +105,11 @@ fn read(files: &Files<'_>, folder: &Path) -> Result<Package, Error> {
     let text = files.text(RUNNER, &manifest)?;
     // npm passes over a mark of byte order, too.
     serde_json::from_str(text.trim_start_matches('\u{feff}')).map_err(|error| {
-        let (line, column) = (error.line(), error.column());
-        let problem = error.to_string();
-        let problem = problem.split(" at line ").next().unwrap_or_default();
-        wrong(RUNNER, files, &manifest, format!("line {line}, column {column}: {problem}"))
+        let message = error.to_string();
+        let message = message.split(" at line ").next().unwrap_or_default().to_owned();
+        let (file, line, column) = (Problem::file(&manifest), error.line(), error.column());
+        let problem = Problem::Syntax { file, line, column, message };
+        wrong(RUNNER, files, &manifest, problem)
     })
 }
 
@@ -153,7 +158,7 @@ fn test(
     Test {
         directory: folder.to_owned(),
         inputs: shared.collect(),
-        folders,
+        directories: folders,
         outputs,
         env: vec!["NODE_OPTIONS".to_owned(), "NODE_ENV".to_owned()],
         set: BTreeMap::from([("CI".to_owned(), "true".to_owned())]),
@@ -184,7 +189,9 @@ fn workspaces<'a>(
             let is_out = text.starts_with('!');
             let plain = text.trim_start_matches('!').trim_start_matches("./").trim_end_matches('/');
             let glob = GlobBuilder::new(plain).literal_separator(true).build();
-            let glob = glob.map_err(|error| wrong(RUNNER, files, &folder.join("package.json"), error))?;
+            let manifest = folder.join("package.json");
+            let invalid = |source| Problem::Pattern { file: Problem::file(&manifest), source };
+            let glob = glob.map_err(|error| wrong(RUNNER, files, &manifest, invalid(error)))?;
             globs.push((glob.compile_matcher(), is_out));
         }
         found.push(Workspace { root: folder, globs });
@@ -224,7 +231,7 @@ fn pnpm_packages(text: &str) -> Vec<String> {
 /// Which packages' folders each package may be built from, beside its own.
 fn dependencies(
     packages: &BTreeMap<&Path, Package>,
-    notes: &mut Vec<Note>,
+    notes: &mut Vec<DiscoveryNote>,
 ) -> BTreeMap<PathBuf, Vec<PathBuf>> {
     let mut names: BTreeMap<&str, Vec<&Path>> = BTreeMap::new();
     for (folder, package) in packages {
@@ -250,8 +257,10 @@ fn dependencies(
             match path.map(|path| (path, within(folder, path))) {
                 None => {}
                 Some((_, Some(target))) => reached.push(target),
-                Some((path, None)) => notes
-                    .push(Note::Outside { manifest: folder.join("package.json"), folder: path.to_owned() }),
+                Some((path, None)) => notes.push(DiscoveryNote::OutsideDependency {
+                    manifest: folder.join("package.json"),
+                    directory: path.to_owned(),
+                }),
             }
         }
     }

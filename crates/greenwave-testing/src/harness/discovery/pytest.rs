@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use globset::{GlobBuilder, GlobMatcher};
 use toml::{Table, Value};
 
-use super::found::{Discovery, Files, Note, closure, parse_toml, within, wrong};
+use super::found::{Discovery, DiscoveryNote, Files, closure, parse_toml, within};
 use super::ini;
+use crate::harness::problem::Problem;
 use crate::test::Harness;
 use crate::{Error, Test};
 
@@ -106,7 +107,7 @@ fn test(
     }
     Test {
         directory: root.to_owned(),
-        folders,
+        directories: folders,
         outputs: [".pytest_cache/", "__pycache__/"].map(str::to_owned).to_vec(),
         set: BTreeMap::from([("PYTHONDONTWRITEBYTECODE".to_owned(), "1".to_owned())]),
         harness: Harness::Pytest,
@@ -203,7 +204,10 @@ impl Settings {
             let texts = given.unwrap_or_else(|| otherwise.iter().map(|it| (*it).to_owned()).collect());
             texts.iter().map(|text| Pattern::new(text)).collect::<Result<Vec<_>, _>>()
         };
-        let invalid = |error: globset::Error| wrong(RUNNER, files, folder, error);
+        let invalid = |source: globset::Error| {
+            let problem = Problem::Pattern { file: "pytest settings".to_owned(), source };
+            problem.discovering(RUNNER, &files.project.join(folder))
+        };
         Ok(Self {
             folder: folder.to_owned(),
             test_paths: test_paths.unwrap_or_default(),
@@ -268,7 +272,10 @@ fn suffixes(path: &Path) -> impl Iterator<Item = &Path> {
 }
 
 /// Which folders each Python project may import from, beside its own.
-fn dependencies(files: &Files<'_>, notes: &mut Vec<Note>) -> Result<BTreeMap<PathBuf, Vec<PathBuf>>, Error> {
+fn dependencies(
+    files: &Files<'_>,
+    notes: &mut Vec<DiscoveryNote>,
+) -> Result<BTreeMap<PathBuf, Vec<PathBuf>>, Error> {
     let mut tables = BTreeMap::new();
     let with_python = with_python(files);
     for folder in files.folders_with("pyproject.toml").filter(|folder| with_python.contains(folder)) {
@@ -281,7 +288,7 @@ fn dependencies(files: &Files<'_>, notes: &mut Vec<Note>) -> Result<BTreeMap<Pat
         let folder = manifest.parent().unwrap_or(Path::new(""));
         match within(folder, &path) {
             Some(target) => found.entry(folder.to_owned()).or_default().push(target),
-            None => notes.push(Note::Outside { manifest, folder: path }),
+            None => notes.push(DiscoveryNote::OutsideDependency { manifest, directory: path }),
         }
     };
     for (folder, table) in &tables {

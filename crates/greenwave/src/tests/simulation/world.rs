@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use greenwave_agents::{Agent, AgentEvent, Error as AgentError, Request, ResponseStream as Stream, Session};
 use greenwave_cache::TieredStats;
-use greenwave_testing::{Ending, Error as TestError, Outcome, Source, Status, Stored, Test};
+use greenwave_testing::{CacheDecision, Error as TestError, ExitReason, Outcome, Source, Status, Test};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::sleep;
@@ -238,7 +238,7 @@ impl World {
         let broken = || TestError::NoSuchProgram { test: test.name.clone(), program: "none".to_owned() };
         let status = match word.as_deref() {
             None => match script.red {
-                Red::Fails => Status::Failed(Ending::Code(1)),
+                Red::Fails => Status::Failed(ExitReason::Code(1)),
                 Red::Passes => Status::Passed,
                 Red::RunsNothing => Status::NoTests,
                 Red::Panics => panic!("the test runner panics"),
@@ -248,16 +248,16 @@ impl World {
             Some("hangs") => Status::TimedOut(TEST_MAX),
             Some("panics") => panic!("the test runner panics"),
             Some("broken") => return Err(broken()),
-            Some("unreviewed") if test.name.starts_with("review") => Status::Failed(Ending::Code(3)),
-            Some("joined") if root.ends_with(".merge") => Status::Failed(Ending::Code(2)),
+            Some("unreviewed") if test.name.starts_with("review") => Status::Failed(ExitReason::Code(3)),
+            Some("joined") if root.ends_with(".merge") => Status::Failed(ExitReason::Code(2)),
             // A merge has lost the line of this answer in the shared file.
-            Some("good") if lacks_line(feature, root) => Status::Failed(Ending::Code(4)),
+            Some("good") if lacks_line(feature, root) => Status::Failed(ExitReason::Code(4)),
             Some("good" | "unreviewed" | "joined") => {
                 let is_broken =
                     Self::file(root, &format!("breaks-f{feature}.txt")).is_some_and(|text| text == "yes\n");
-                if is_broken { Status::Failed(Ending::Signal(6)) } else { Status::Passed }
+                if is_broken { Status::Failed(ExitReason::Signal(6)) } else { Status::Passed }
             }
-            _ => Status::Failed(Ending::Code(1)),
+            _ => Status::Failed(ExitReason::Code(1)),
         };
         let before = self.inputs(feature, root);
         let took = match status {
@@ -273,7 +273,7 @@ impl World {
             count: None,
             output: Bytes::from_static(b"output of the test"),
             duration: took,
-            source: Source::Ran(Stored::Yes),
+            source: Source::Ran(CacheDecision::Stored),
             key: [0; 32],
             attempts: 1,
             undeclared: Vec::new(),
@@ -329,7 +329,7 @@ impl TestRunner for SimulatedTests {
             None => {
                 let outcome = world.run_test(feature, root, test).await?;
                 if outcome.passed() {
-                    let cached = Outcome { source: Source::Known(Duration::ZERO), ..outcome.clone() };
+                    let cached = Outcome { source: Source::Cached(Duration::ZERO), ..outcome.clone() };
                     world.observed.lock().results.insert(key, cached);
                 }
                 outcome
