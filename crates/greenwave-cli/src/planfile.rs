@@ -200,12 +200,13 @@ fn feature(mut table: Table<'_>) -> Result<(Feature, FeatureLocations), Diagnost
 fn test(mut table: Table<'_>, feature: &str, index: usize) -> Result<Test, Diagnostic> {
     let default_name = || if index == 0 { feature.to_owned() } else { format!("{feature}-{}", index + 1) };
     let name = table.text("name")?.map_or_else(default_name, |name| name.value);
+    let command = command(&mut table)?;
     let test = Test {
         directory: table.inner_dir("directory")?.unwrap_or_default(),
         inputs: table.patterns("inputs")?,
         env: table.plain_texts("env")?,
         time_max: table.time_limit("time_limit")?.unwrap_or(Test::TIME_MAX),
-        ..Test::new(name, command(&mut table)?)
+        ..Test::new(name, command)
     };
     table.finish()?;
     Ok(test)

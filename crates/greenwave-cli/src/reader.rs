@@ -187,9 +187,8 @@ impl<'a> Table<'a> {
         let patterns = self.texts(key)?.map(|list| list.value).unwrap_or_default();
         for pattern in &patterns {
             check_pattern(&pattern.value).map_err(|reason| {
-                let value = DeValue::String(pattern.value.as_str().into());
-                let expected = format!("a glob pattern ({reason})");
-                self.document.error(pattern.at.clone(), invalid_value(&value, key, &expected))
+                let message = format!("invalid value `{:?}` for `{key}`: {reason}", pattern.value);
+                self.document.error(pattern.at.clone(), message)
             })?;
         }
         Ok(patterns.into_iter().map(|pattern| pattern.value).collect())

@@ -1,14 +1,14 @@
-//! Small plans whose agents and tests are lines of shell, and what their runs report.
+//! Small plans whose agents and tests are lines of shell, and the reports of their runs.
 
 use serde_json::Value;
 
 use crate::program::Finished;
 
-/// What agents' scripts begin with: `answer PATH TEXT` prints a file as an answer should.
+/// Shell function for agents' scripts: `answer PATH TEXT` prints a file in the form of an answer.
 const ANSWER: &str = r#"answer() { printf '```text path="%s"\n%s\n```\n' "$1" "$2"; }"#;
 
-/// A feature with an agent of its own.
-pub(crate) struct Sketch {
+/// A feature with its own agent.
+pub(crate) struct ShellFeature {
     id: String,
     after: Vec<String>,
     script: String,
@@ -18,8 +18,8 @@ pub(crate) struct Sketch {
     lines: String,
 }
 
-impl Sketch {
-    /// A feature, what its agent does, and what its test does. The agent is asked once.
+impl ShellFeature {
+    /// Creates a feature with the scripts of its agent and its test. The agent has one attempt.
     pub(crate) fn new(id: &str, script: &str, test: &str) -> Self {
         let (id, script, test) = (id.to_owned(), script.to_owned(), test.to_owned());
         let (agent_lines, lines) = (String::new(), String::new());
@@ -36,13 +36,13 @@ impl Sketch {
         self
     }
 
-    /// Further lines of the agent's table.
+    /// Adds lines to the agent's table.
     pub(crate) fn agent(mut self, lines: &str) -> Self {
         self.agent_lines = lines.to_owned();
         self
     }
 
-    /// Further lines of the feature's table.
+    /// Adds lines to the feature's table.
     pub(crate) fn lines(mut self, lines: &str) -> Self {
         self.lines = lines.to_owned();
         self
@@ -59,13 +59,13 @@ impl Sketch {
     }
 }
 
-/// A plan of features, with the project beside it.
-pub(crate) fn plan(features: &[Sketch]) -> String {
-    let features: String = features.iter().map(Sketch::toml).collect();
+/// Returns a plan of these features for the project in `project`.
+pub(crate) fn plan(features: &[ShellFeature]) -> String {
+    let features: String = features.iter().map(ShellFeature::toml).collect();
     format!("project = \"project\"\n\n{features}")
 }
 
-/// What a run told in the end.
+/// The events of a run that ended.
 pub(crate) struct Report {
     events: Vec<Value>,
 }
@@ -74,20 +74,20 @@ impl Report {
     #[track_caller]
     pub(crate) fn of(finished: &Finished) -> Self {
         let events = finished.events();
-        let last = events.last().unwrap_or_else(|| panic!("nothing was told: {finished:?}"));
+        let last = events.last().unwrap_or_else(|| panic!("no output: {finished:?}"));
         assert_eq!(last["event"], "finished");
         Self { events }
     }
 
     fn last(&self) -> &Value {
-        self.events.last().expect("there is one: `of` has looked")
+        self.events.last().expect("`of` has checked that there is one")
     }
 
     fn features(&self) -> impl Iterator<Item = &Value> {
         self.last()["features"].as_array().into_iter().flatten()
     }
 
-    /// Features with their last phases, in the order of the plan.
+    /// Returns the features with their last phases, in the order of the plan.
     pub(crate) fn phases(&self) -> Vec<(&str, &str)> {
         self.features().map(|f| (text(&f["feature"]), text(&f["phase"]))).collect()
     }
@@ -97,19 +97,19 @@ impl Report {
         self.features().find(|feature| feature["feature"] == id).expect("the feature is in the report")
     }
 
-    /// Why a feature failed or was skipped.
+    /// Returns the reason why a feature failed or was skipped.
     #[track_caller]
     pub(crate) fn reason(&self, id: &str) -> &str {
         text(&self.feature(id)["reason"])
     }
 
-    /// Why attempts at a feature were refused.
-    pub(crate) fn refusals(&self, id: &str) -> Vec<&str> {
+    /// Returns the reasons why attempts at a feature were rejected.
+    pub(crate) fn rejections(&self, id: &str) -> Vec<&str> {
         let own = self.events.iter().filter(|event| event["event"] == "refused" && event["feature"] == id);
         own.map(|event| text(&event["reason"])).collect()
     }
 
-    pub(crate) fn questions(&self) -> u64 {
+    pub(crate) fn requests(&self) -> u64 {
         self.total("requests")
     }
 
@@ -119,5 +119,5 @@ impl Report {
 }
 
 fn text(value: &Value) -> &str {
-    value.as_str().unwrap_or_else(|| panic!("no text: {value}"))
+    value.as_str().unwrap_or_else(|| panic!("not a string: {value}"))
 }

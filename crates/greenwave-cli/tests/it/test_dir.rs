@@ -1,4 +1,4 @@
-//! A temporary folder with a plan and a project in it. Knows nothing of what plans mean.
+//! A temporary directory with files for one test.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,19 +8,19 @@ use tempfile::TempDir;
 
 use crate::program::{Finished, Program};
 
-/// A folder of the test's own, removed when it is dropped.
-pub(crate) struct Folder(TempDir);
+/// A temporary directory, removed when it is dropped.
+pub(crate) struct TestDir(TempDir);
 
-/// What stands in a folder: files by relative path with their content, links with `-> ` and their target.
+/// Files by relative path with their content. The content of a link is `-> ` and its target.
 pub(crate) type Files = BTreeMap<String, String>;
 
-impl Folder {
-    /// An empty folder.
+impl TestDir {
+    /// Creates an empty directory.
     pub(crate) fn empty() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
 
-    /// A folder with a project that has one file, `keep.txt`.
+    /// Creates a directory with a project that has one file, `keep.txt`.
     pub(crate) fn with_project() -> Self {
         Self::empty().with("project/keep.txt", "keep\n")
     }
@@ -44,12 +44,12 @@ impl Folder {
         self.0.path().join(path)
     }
 
-    /// The program, called in this folder.
+    /// Calls the program in this directory.
     pub(crate) fn greenwave<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Program {
         Program::new(args).within(self.0.path())
     }
 
-    /// Runs the plan `plan.toml`, told in JSON.
+    /// Runs the plan `plan.toml` with JSON output.
     pub(crate) fn run_plan(&self) -> Finished {
         self.plan().run()
     }
@@ -58,16 +58,16 @@ impl Folder {
         self.greenwave(["run", "plan.toml", "--no-metrics", "--format", "json"])
     }
 
-    /// The files below a folder, but for what greenwave and cargo keep for themselves.
-    pub(crate) fn files(&self, below: &str) -> Files {
+    /// Returns the files below a path, without the state of greenwave and the build output of cargo.
+    pub(crate) fn files(&self, path: &str) -> Files {
         let mut files = Files::new();
-        collect(&self.path(below), "", &mut files);
+        collect(&self.path(path), "", &mut files);
         files
     }
 }
 
-fn collect(folder: &Path, prefix: &str, files: &mut Files) {
-    for entry in fs::read_dir(folder).unwrap() {
+fn collect(dir: &Path, prefix: &str, files: &mut Files) {
+    for entry in fs::read_dir(dir).unwrap() {
         let entry = entry.unwrap();
         let (name, path) = (entry.file_name().to_string_lossy().into_owned(), entry.path());
         if [".greenwave", "target"].contains(&name.as_str()) {

@@ -1,4 +1,4 @@
-//! `greenwave test` on projects of every kind that it finds the tests of, beside the project's own runner; and on a server that a team shares.
+//! `greenwave test` on projects of each harness, compared with the harness itself, and with a shared server.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -8,36 +8,37 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 
-use crate::folder::Folder;
 use crate::program::{COMPILING_BOUND, Program, until};
-use crate::tested::verdicts;
+use crate::test_command::verdicts;
+use crate::test_dir::TestDir;
 
-/// What a run said of each single test, and how many units were known.
-fn cases(folder: &Folder, project: &str) -> (BTreeMap<String, bool>, usize, usize) {
+/// Runs the tests of a project. Returns whether each single test passed, the number of cached units, and the
+/// number of units.
+fn cases(dir: &TestDir, project: &str) -> (BTreeMap<String, bool>, usize, usize) {
     let program =
-        Program::new(["test", "--format", "json"]).within(&folder.path(project)).bound(COMPILING_BOUND);
-    let finished = program.variable("XDG_CACHE_HOME", folder.path("cache")).run();
-    let (mut cases, mut known, mut units) = (BTreeMap::new(), 0, 0);
+        Program::new(["test", "--format", "json"]).within(&dir.path(project)).bound(COMPILING_BOUND);
+    let finished = program.variable("XDG_CACHE_HOME", dir.path("cache")).run();
+    let (mut cases, mut cached, mut units) = (BTreeMap::new(), 0, 0);
     for line in finished.stdout.lines() {
         let line: Value = serde_json::from_str(line).unwrap();
         if line["event"] != "test" {
             continue;
         }
         units += 1;
-        known += usize::from(line["known"] == true);
+        cached += usize::from(line["known"] == true);
         for case in line["cases"].as_array().into_iter().flatten() {
             let name = format!("{} {}", line["name"].as_str().unwrap(), case["name"].as_str().unwrap());
             cases.insert(name, case["status"] == "passed");
         }
     }
     assert!(units > 0, "{}{}", finished.stdout, finished.stderr);
-    (cases, known, units)
+    (cases, cached, units)
 }
 
-/// What `cargo test` itself says of each test, by the target that it names before them.
-pub(crate) fn by_cargo(folder: &Folder, project: &str) -> BTreeMap<String, bool> {
+/// Returns whether each test passes under `cargo test`.
+pub(crate) fn by_cargo(dir: &TestDir, project: &str) -> BTreeMap<String, bool> {
     let mut cargo = Command::new("cargo");
-    cargo.args(["test", "--no-fail-fast"]).current_dir(folder.path(project));
+    cargo.args(["test", "--no-fail-fast"]).current_dir(dir.path(project));
     let finished = Program::of(cargo).bound(COMPILING_BOUND).run();
     let text = finished.stdout;
     let verdict = |line: &str| {
@@ -47,11 +48,12 @@ pub(crate) fn by_cargo(folder: &Folder, project: &str) -> BTreeMap<String, bool>
     text.lines().filter_map(verdict).collect()
 }
 
-pub(crate) fn workspace() -> Folder {
+/// Creates a cargo workspace of two packages with unit tests, integration tests and a doctest.
+pub(crate) fn workspace() -> TestDir {
     let package = |name: &str, more: &str| {
         format!("[package]\nname = \"{name}\"\nversion = \"0.1.0\"\nedition = \"2024\"\n{more}")
     };
-    Folder::empty()
+    TestDir::empty()
         .with("p/Cargo.toml", "[workspace]\nmembers = [\"a\", \"b\"]\nresolver = \"3\"\n")
         .with("p/.gitignore", "target\n")
         .with("p/a/Cargo.toml", package("a", ""))
@@ -75,10 +77,10 @@ pub(crate) fn workspace() -> Folder {
 }
 
 #[test]
-fn a_cargo_workspace_has_the_verdicts_that_cargo_gives() {
-    let folder = workspace();
-    let check = |known_expected: usize| {
-        let (cases, known, units) = cases(&folder, "p");
+fn a_cargo_workspace_has_the_results_of_cargo_test() {
+    let dir = workspace();
+    let check = |cached_expected: usize| {
+        let (cases, cached, units) = cases(&dir, "p");
         let mut ours: BTreeMap<String, bool> = BTreeMap::new();
         for (name, passed) in &cases {
             ours.insert(
@@ -89,36 +91,37 @@ fn a_cargo_workspace_has_the_verdicts_that_cargo_gives() {
                 *passed,
             );
         }
-        assert_eq!(ours, by_cargo(&folder, "p"));
-        assert_eq!((known, units), (known_expected, 4));
+        assert_eq!(ours, by_cargo(&dir, "p"));
+        assert_eq!((cached, units), (cached_expected, 4));
     };
     check(0);
     check(4);
-    // A file of one package: its tests, and nothing of the package that it depends on.
-    folder.write("p/b/fixture.txt", "y");
+    // A file of `b` affects the tests of `b`, not those of `a`.
+    dir.write("p/b/fixture.txt", "y");
     check(2);
-    folder.write("p/b/fixture.txt", "x");
+    dir.write("p/b/fixture.txt", "x");
     check(4);
-    // A file outside every package, compiled into one, that nobody has declared.
-    folder.write("p/data.txt", "2\n");
-    let (failing, known, _) = cases(&folder, "p");
-    assert_eq!((failing["a outside"], known), (false, 0));
+    // An undeclared file outside the packages that is compiled into `a`.
+    dir.write("p/data.txt", "2\n");
+    let (failing, cached, _) = cases(&dir, "p");
+    assert_eq!((failing["a outside"], cached), (false, 0));
 }
 
 #[test]
-fn a_source_whose_time_was_put_back_is_compiled_anew() {
-    let folder = workspace();
-    let (first, ..) = cases(&folder, "p");
+fn a_source_with_an_unchanged_timestamp_is_recompiled() {
+    let dir = workspace();
+    let (first, ..) = cases(&dir, "p");
     assert!(first.values().all(|passed| *passed), "{first:?}");
-    let path = folder.path("p/data.txt");
+    let path = dir.path("p/data.txt");
     let modified = std::fs::metadata(&path).unwrap().modified().unwrap();
-    folder.write("p/data.txt", "2\n");
+    dir.write("p/data.txt", "2\n");
     std::fs::File::options().write(true).open(&path).unwrap().set_modified(modified).unwrap();
-    let (second, ..) = cases(&folder, "p");
-    assert!(!second["a outside"], "cargo goes by times, and would have run the old program: {second:?}");
+    let (second, ..) = cases(&dir, "p");
+    assert!(!second["a outside"], "cargo compares timestamps and would run the old program: {second:?}");
 }
 
-/// A program of these that answers; a visible skip otherwise, or a failure where services are required.
+/// Returns the first of these programs that runs. Without one, prints that the test is skipped, or fails if
+/// services are required.
 pub(crate) fn program(candidates: &[&[&str]]) -> Option<String> {
     let answers = |words: &&&[&str]| {
         let mut command = Command::new(words[0]);
@@ -126,32 +129,32 @@ pub(crate) fn program(candidates: &[&[&str]]) -> Option<String> {
     };
     let found = candidates.iter().find(answers).map(|words| words[0].to_owned());
     if found.is_none() {
-        assert!(std::env::var_os("GREENWAVE_REQUIRE_SERVICES").is_none(), "{candidates:?}: none is there");
-        let _ = writeln!(std::io::stderr(), "skipped: {candidates:?}: none is there");
+        assert!(std::env::var_os("GREENWAVE_REQUIRE_SERVICES").is_none(), "{candidates:?}: not installed");
+        let _ = writeln!(std::io::stderr(), "skipped: {candidates:?}: not installed");
     }
     found
 }
 
-/// A Python that has pytest.
+/// Returns a Python that has pytest.
 fn python() -> Option<String> {
     let pytest = ["-m", "pytest", "--version"];
     let python = |name: &'static str| [name, pytest[0], pytest[1], pytest[2]];
     program(&[&python("python3"), &python("/usr/bin/python3")])
 }
 
-/// Has the project in `p` use it, whatever else is first on the path.
-fn use_pytest(folder: &Folder, python: &str) {
+/// Makes the project in `p` use this Python, whatever the path has.
+fn use_pytest(dir: &TestDir, python: &str) {
     let which = Command::new(python).args(["-c", "import sys; print(sys.executable)"]).output().unwrap();
-    std::fs::create_dir_all(folder.path("p/.venv/bin")).unwrap();
+    std::fs::create_dir_all(dir.path("p/.venv/bin")).unwrap();
     let target = String::from_utf8(which.stdout).unwrap();
-    std::os::unix::fs::symlink(target.trim(), folder.path("p/.venv/bin/python")).unwrap();
+    std::os::unix::fs::symlink(target.trim(), dir.path("p/.venv/bin/python")).unwrap();
 }
 
 #[test]
-fn a_pytest_file_that_is_left_out_shares_the_process_of_the_others() {
+fn deselected_pytest_files_share_the_process_of_the_others() {
     let Some(python) = python() else { return };
     let slow = "import pytest\n@pytest.mark.slow\ndef test_slow():\n    assert False\n";
-    let folder = Folder::empty()
+    let dir = TestDir::empty()
         .with("p/pytest.ini", "[pytest]\nmarkers = slow\naddopts = -m 'not slow'\n")
         .with("p/.gitignore", ".venv\n")
         .with("p/conftest.py", "def pytest_sessionstart():\n    open('../sessions', 'a').write('x')\n")
@@ -159,34 +162,34 @@ fn a_pytest_file_that_is_left_out_shares_the_process_of_the_others() {
         .with("p/test_b.py", slow)
         .with("p/test_c.py", slow.to_owned() + "def test_quick():\n    pass\n")
         .with("p/test_d.py", slow);
-    use_pytest(&folder, &python);
+    use_pytest(&dir, &python);
     let run = |code: i32| {
-        let program = Program::new(["test", "--format", "json", "--jobs", "1"]).within(&folder.path("p"));
-        verdicts(&program.variable("XDG_CACHE_HOME", folder.path("cache")).run().with_code(code))
+        let program = Program::new(["test", "--format", "json", "--jobs", "1"]).within(&dir.path("p"));
+        verdicts(&program.variable("XDG_CACHE_HOME", dir.path("cache")).run().with_code(code))
     };
     let expected =
-        |known: bool| ["a", "b", "c", "d"].map(|name| (format!("py:test_{name}.py"), true, known)).to_vec();
+        |cached: bool| ["a", "b", "c", "d"].map(|name| (format!("py:test_{name}.py"), true, cached)).to_vec();
     assert_eq!(run(0), expected(false));
-    assert_eq!(folder.read("sessions"), "x", "one for all");
-    std::fs::remove_file(folder.path("p/conftest.py")).unwrap();
-    // What was younger than that run is kept now at the latest.
-    until("all is known", || run(0) == expected(true));
-    // One that has no tests at all still fails, and so does one whose tests are asked for and fail.
-    folder.write("p/test_d.py", "");
+    assert_eq!(dir.read("sessions"), "x", "one process for all files");
+    std::fs::remove_file(dir.path("p/conftest.py")).unwrap();
+    // Files with racy timestamps are cached by a later run.
+    until("all is cached", || run(0) == expected(true));
+    // A file without tests fails, and so do selected tests that fail.
+    dir.write("p/test_d.py", "");
     assert_eq!(run(1).iter().filter(|(_, passed, _)| !passed).count(), 1);
-    folder.write("p/pytest.ini", "[pytest]\nmarkers = slow\n");
+    dir.write("p/pytest.ini", "[pytest]\nmarkers = slow\n");
     assert_eq!(run(1).iter().filter(|(_, passed, _)| !passed).count(), 3);
-    // One that cannot be collected keeps pytest from running the others beside it; alone they have what they had.
-    folder.write("p/pytest.ini", "[pytest]\nmarkers = slow\naddopts = -m 'not slow'\n");
-    folder.write("p/test_d.py", "import no_such_module\n");
+    // A file that cannot be collected stops pytest; the others pass when they run alone.
+    dir.write("p/pytest.ini", "[pytest]\nmarkers = slow\naddopts = -m 'not slow'\n");
+    dir.write("p/test_d.py", "import no_such_module\n");
     let found = run(1);
     assert_eq!(found.iter().map(|(_, passed, _)| *passed).collect::<Vec<_>>(), [true, true, true, false]);
 }
 
 #[test]
-fn a_pytest_package_shares_processes_and_isolates_failures() {
+fn pytest_files_share_a_process_and_failures_are_isolated() {
     let Some(python) = python() else { return };
-    let folder = Folder::empty()
+    let dir = TestDir::empty()
         .with("p/pyproject.toml", "[project]\nname = \"x\"\n")
         .with("p/.gitignore", ".venv\n")
         .with("p/pkg/__init__.py", "def f():\n    return 1\n")
@@ -194,44 +197,44 @@ fn a_pytest_package_shares_processes_and_isolates_failures() {
         .with("p/tests/test_b.py", "def test_two():\n    assert open('data.json').read() == '1'\n")
         .with("p/tests/test_c.py", "def test_three():\n    pass\n")
         .with("p/data.json", "1");
-    use_pytest(&folder, &python);
+    use_pytest(&dir, &python);
     let run = || {
-        let program = Program::new(["test", "--format", "json", "--jobs", "1"]).within(&folder.path("p"));
-        let finished = program.variable("XDG_CACHE_HOME", folder.path("cache")).run();
+        let program = Program::new(["test", "--format", "json", "--jobs", "1"]).within(&dir.path("p"));
+        let finished = program.variable("XDG_CACHE_HOME", dir.path("cache")).run();
         verdicts(&finished)
     };
-    let expected = |b: bool, known: bool| {
+    let expected = |b: bool, cached: bool| {
         [("a", true), ("b", b), ("c", true)]
-            .map(|(name, passed)| (format!("py:tests/test_{name}.py"), passed, known && passed))
+            .map(|(name, passed)| (format!("py:tests/test_{name}.py"), passed, cached && passed))
     };
     assert_eq!(run(), expected(true, false));
     assert_eq!(run(), expected(true, true));
-    folder.write("p/data.json", "2");
-    assert_eq!(run(), expected(false, false), "one of three fails, and the others pass beside it");
+    dir.write("p/data.json", "2");
+    assert_eq!(run(), expected(false, false), "one of three fails");
     assert_eq!(run(), expected(false, true));
 }
 
 #[test]
-fn an_npm_package_is_tested_by_its_script() {
+fn an_npm_package_runs_its_test_script() {
     let Some(_) = program(&[&["npm", "--version"]]) else { return };
-    let folder = Folder::empty()
+    let dir = TestDir::empty()
         .with("p/package.json", r#"{"name": "web", "scripts": {"test": "node check.js"}}"#)
         .with("p/check.js", "process.exit(require('fs').readFileSync('data.txt', 'utf8') === '1' ? 0 : 1)")
         .with("p/data.txt", "1");
     let run = || {
-        let program = Program::new(["test"]).within(&folder.path("p"));
-        program.variable("XDG_CACHE_HOME", folder.path("cache")).run()
+        let program = Program::new(["test"]).within(&dir.path("p"));
+        program.variable("XDG_CACHE_HOME", dir.path("cache")).run()
     };
-    assert!(run().with_code(0).stdout.contains("1 test: 1 passed;"));
-    assert!(run().with_code(0).stdout.contains("1 passed, all known"));
-    folder.write("p/data.txt", "2");
+    assert!(run().with_code(0).stdout.contains("1 test: 1 passed in "));
+    assert!(run().with_code(0).stdout.contains("1 passed, all cached"));
+    dir.write("p/data.txt", "2");
     run().with_code(1);
 }
 
 #[test]
-fn a_go_module_is_tested_package_by_package() {
+fn each_go_package_is_a_unit() {
     if Command::new("go").arg("version").output().is_err() {
-        let _ = writeln!(std::io::stderr(), "skipped: there is no go");
+        let _ = writeln!(std::io::stderr(), "skipped: go is not installed");
         return;
     }
     let package = |name: &str, check: &str| {
@@ -239,7 +242,7 @@ fn a_go_module_is_tested_package_by_package() {
             "package {name}\n\nimport (\n\t\"os\"\n\t\"testing\"\n)\n\nfunc TestIt(t *testing.T) {{\n\tb, _ := os.ReadFile(\"{check}\")\n\tif string(b) != \"1\" {{\n\t\tt.Fatal(string(b))\n\t}}\n}}\n"
         )
     };
-    let folder = Folder::empty()
+    let dir = TestDir::empty()
         .with("p/go.mod", "module example.org/x\n\ngo 1.19\n")
         .with("p/a/a_test.go", package("a", "in.txt"))
         .with("p/a/in.txt", "1")
@@ -247,30 +250,30 @@ fn a_go_module_is_tested_package_by_package() {
         .with("outside.txt", "1");
     let run = |code: i32| {
         let program =
-            Program::new(["test", "--format", "json"]).within(&folder.path("p")).bound(COMPILING_BOUND);
-        let finished = program.variable("XDG_CACHE_HOME", folder.path("cache")).run().with_code(code);
+            Program::new(["test", "--format", "json"]).within(&dir.path("p")).bound(COMPILING_BOUND);
+        let finished = program.variable("XDG_CACHE_HOME", dir.path("cache")).run().with_code(code);
         verdicts(&finished)
     };
-    let expected = |known: bool, b: bool| {
-        [("go:./a", true, known), ("go:./b", b, known && b)]
-            .map(|(name, passed, known)| (name.to_owned(), passed, known))
+    let expected = |cached: bool, b: bool| {
+        [("go:./a", true, cached), ("go:./b", b, cached && b)]
+            .map(|(name, passed, cached)| (name.to_owned(), passed, cached))
     };
     assert_eq!(run(0), expected(false, true));
-    // What was younger than the first run is kept now at the latest.
+    // Files with racy timestamps are cached by the second run.
     run(0);
     assert_eq!(run(0), expected(true, true));
-    // Outside the module, and nobody declared it.
-    folder.write("outside.txt", "2");
+    // An undeclared file outside the module.
+    dir.write("outside.txt", "2");
     assert_eq!(run(1), expected(true, false));
 }
 
-/// A module whose packages each are built from others, and the `go` that it is run by, which notes when it is asked for packages.
-struct Module {
-    folder: Folder,
+/// A module whose packages depend on each other, and a `go` that records calls of `go list`.
+struct GoModule {
+    dir: TestDir,
     path: std::ffi::OsString,
 }
 
-impl Module {
+impl GoModule {
     fn new(go: &Path) -> Self {
         let test = |package: &str, imports: &str, check: &str| {
             format!(
@@ -278,7 +281,7 @@ impl Module {
             )
         };
         let import = |name: &str| format!("\t\"example.org/x/{name}\"\n");
-        let folder = Folder::empty()
+        let dir = TestDir::empty()
             .with("bin/go", format!("#!/bin/sh\n[ \"$1\" = list ] && echo >> ../calls\nexec {} \"$@\"\n", go.display()))
             .with("calls", "")
             .with("p/go.mod", "module example.org/x\n\ngo 1.19\n")
@@ -293,97 +296,93 @@ impl Module {
             .with("p/c/static/x.txt", "x")
             .with("p/c/deep/deep.go", "package deep\n")
             .with("p/c/deep/deep_test.go", test("deep", "", "false"));
-        std::fs::set_permissions(folder.path("bin/go"), std::os::unix::fs::PermissionsExt::from_mode(0o755))
+        std::fs::set_permissions(dir.path("bin/go"), std::os::unix::fs::PermissionsExt::from_mode(0o755))
             .unwrap();
         let paths = std::env::var_os("PATH").unwrap();
         let path =
-            std::env::join_paths([folder.path("bin")].into_iter().chain(std::env::split_paths(&paths)))
-                .unwrap();
-        Self { folder, path }
+            std::env::join_paths([dir.path("bin")].into_iter().chain(std::env::split_paths(&paths))).unwrap();
+        Self { dir, path }
     }
 
     fn run(&self, args: &[&str]) -> crate::program::Finished {
         let program =
-            Program::new(["test", "--format", "json"].iter().chain(args)).within(&self.folder.path("p"));
+            Program::new(["test", "--format", "json"].iter().chain(args)).within(&self.dir.path("p"));
         program
-            .variable("XDG_CACHE_HOME", self.folder.path("cache"))
+            .variable("XDG_CACHE_HOME", self.dir.path("cache"))
             .variable("PATH", &self.path)
             .bound(COMPILING_BOUND)
             .run()
     }
 
-    /// The packages whose tests ran.
+    /// Runs the tests. Returns the packages whose tests ran.
     fn ran(&self) -> Vec<String> {
-        let ran = verdicts(&self.run(&[]).with_code(0)).into_iter().filter(|(_, _, known)| !known);
+        let ran = verdicts(&self.run(&[]).with_code(0)).into_iter().filter(|(_, _, cached)| !cached);
         ran.map(|(name, ..)| name.trim_start_matches("go:").to_owned()).collect()
     }
 
-    /// Runs until everything has rested and is known.
+    /// Runs until all results are cached.
     fn settle(&self) {
-        until("all is known", || self.ran().is_empty());
+        until("all is cached", || self.ran().is_empty());
     }
 }
 
 #[test]
-fn a_change_in_a_go_package_runs_those_that_are_built_from_it() {
+fn a_change_of_a_go_package_runs_its_dependants() {
     let Some(_) = program(&[&["go", "version"]]) else { return };
     let paths = std::env::var_os("PATH").unwrap();
     let go = std::env::split_paths(&paths).map(|it| it.join("go")).find(|it| it.is_file()).unwrap();
-    let module = Module::new(&go);
-    let folder = &module.folder;
+    let module = GoModule::new(&go);
+    let dir = &module.dir;
     assert_eq!(module.ran(), [".", "./a", "./b", "./c", "./c/deep"]);
     let check = |path: &str, text: &str, expected: &[&str]| {
         module.settle();
-        folder.write(path, text);
+        dir.write(path, text);
         assert_eq!(module.ran(), expected, "{path}");
     };
     check("p/a/a.go", "package a\n\nfunc A() int { return 2 - 1 }\n", &["./a", "./b"]);
     check("p/x.go", "package x\n\nfunc X() int { return 3 - 2 }\n", &["."]);
     check("p/c/deep/deep.go", "package deep\n\nvar Deep int\n", &["./c/deep"]);
-    // By an import of its tests alone, and in what is built into that.
+    // A file embedded in a package that only the tests of `b` import.
     check("p/c/static/x.txt", "xx", &["./b", "./c"]);
-    // Another import: from now on, what it leads to counts.
+    // A new import makes the imported package a dependency.
     let more = "package a\n\nimport \"example.org/x\"\n\nfunc A() int { return x.X() }\n";
     check("p/a/a.go", more, &["./a", "./b"]);
     check("p/x.go", "package x\n\nfunc X() int { return 4 - 3 }\n", &[".", "./a", "./b"]);
     check("p/c/testdata/new.txt", "", &["./b", "./c"]);
     check("p/go.mod", "module example.org/x\n\ngo 1.18\n", &[".", "./a", "./b", "./c", "./c/deep"]);
-    // What cannot be built is not narrowed down: a change anywhere may be its cure.
+    // A package that cannot be built depends on the whole module: any change may fix it.
     module.settle();
-    folder.write(
-        "p/a/a.go",
-        "package a\n\nimport \"example.org/x/none\"\n\nfunc A() int { return none.N() }\n",
-    );
+    dir.write("p/a/a.go", "package a\n\nimport \"example.org/x/none\"\n\nfunc A() int { return none.N() }\n");
     let failed = verdicts(&module.run(&[]).with_code(1));
     let failed: Vec<&str> =
         failed.iter().filter(|(_, passed, _)| !passed).map(|(name, ..)| name.as_str()).collect();
     assert_eq!(failed, ["go:./a", "go:./b"]);
-    folder.write("p/none/none.go", "package none\n\nfunc N() int { return 1 }\n");
-    // `go` reads the names in the folder of the package that it tests.
+    dir.write("p/none/none.go", "package none\n\nfunc N() int { return 1 }\n");
+    // `go` lists the directory of the package that it tests.
     assert_eq!(module.ran(), [".", "./a", "./b"]);
-    // Nobody is asked for what is remembered.
+    // The package list is cached: `go list` is not called.
     module.settle();
-    let calls = || folder.read("calls").len();
-    until("the answer is remembered", || {
+    let calls = || dir.read("calls").len();
+    until("the package list is cached", || {
         let before = calls();
         module.run(&[]).with_code(0);
         calls() == before
     });
 }
 
-/// A redis-server of the test's own, killed when it is dropped.
+/// A redis-server, killed when it is dropped.
 struct Redis {
     server: Child,
     port: u16,
 }
 
 impl Redis {
-    fn start(folder: &Folder) -> Option<Self> {
+    fn start(dir: &TestDir) -> Option<Self> {
         program(&[&["redis-server", "--version"]])?;
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let mut command = Command::new("redis-server");
         command.args(["--bind", "127.0.0.1", "--save", "", "--port"]).arg(port.to_string());
-        command.current_dir(folder.path("")).stdin(Stdio::null()).stdout(Stdio::null());
+        command.current_dir(dir.path("")).stdin(Stdio::null()).stdout(Stdio::null());
         let redis = Self { server: command.spawn().unwrap(), port };
         until("the server answers", || TcpStream::connect(("127.0.0.1", port)).is_ok());
         Some(redis)
@@ -398,22 +397,22 @@ impl Drop for Redis {
 }
 
 #[test]
-fn a_server_shares_results_and_may_die() {
+fn a_server_shares_results_and_may_fail() {
     let config = "[[test]]\nname = \"t\"\ncommand = \"cat in.txt\"\ninputs = [\"/in.txt\"]\n";
-    let folder = Folder::empty().with("p/greenwave.toml", config).with("p/in.txt", "1");
-    let Some(redis) = Redis::start(&folder) else { return };
+    let dir = TestDir::empty().with("p/greenwave.toml", config).with("p/in.txt", "1");
+    let Some(redis) = Redis::start(&dir) else { return };
     let address = format!("redis://127.0.0.1:{}", redis.port);
     let run = |cache: &str| {
-        let program = Program::new(["test", "--remote", &address]).within(&folder.path("p"));
-        program.variable("XDG_CACHE_HOME", folder.path(cache)).run().with_code(0).stdout
+        let program = Program::new(["test", "--remote", &address]).within(&dir.path("p"));
+        program.variable("XDG_CACHE_HOME", dir.path(cache)).run().with_code(0).stdout
     };
-    assert!(run("mine").contains("1 test: 1 passed;"));
-    assert!(run("yours").contains("all known"), "another cache, the same server");
-    let warm = Program::new(["cache", "warm", "--remote", &address]).within(&folder.path("p"));
-    let warm = warm.variable("XDG_CACHE_HOME", folder.path("third")).run().with_code(0);
-    assert_eq!(warm.stdout, "1 of 1 result known, and at hand\n");
+    assert!(run("first").contains("1 test: 1 passed in "));
+    assert!(run("second").contains("all cached"), "from the server");
+    let warm = Program::new(["cache", "warm", "--remote", &address]).within(&dir.path("p"));
+    let warm = warm.variable("XDG_CACHE_HOME", dir.path("third")).run().with_code(0);
+    assert_eq!(warm.stdout, "1 of 1 result cached locally\n");
     drop(redis);
-    assert!(run("third").contains("all known"), "it was fetched before");
-    assert!(run("yours").contains("all known"), "what came from the server was kept");
-    assert!(run("new").contains("1 test: 1 passed;"), "without the server it runs");
+    assert!(run("third").contains("all cached"), "fetched by `cache warm`");
+    assert!(run("second").contains("all cached"), "stored locally when it came from the server");
+    assert!(run("new").contains("1 test: 1 passed in "), "without the server the test runs");
 }
