@@ -48,8 +48,8 @@ fn test(dir: &TestDir, args: &[&str]) -> Finished {
 fn output(finished: &Finished) -> String {
     let is_test = |line: &&str| line.starts_with("  ") && !line.starts_with("   ");
     let mut lines: Vec<&str> = finished.stdout.lines().filter(|line| !line.is_empty()).collect();
-    let first = lines.iter().position(|line| is_test(line)).unwrap_or(lines.len());
-    let end = lines.iter().rposition(|line| is_test(line)).map_or(first, |last| last + 1);
+    let first = lines.iter().position(is_test).unwrap_or(lines.len());
+    let end = lines.iter().rposition(is_test).map_or(first, |last| last + 1);
     // A remark or an output belongs to the line of its test.
     let mut blocks: Vec<Vec<&str>> = Vec::new();
     for line in lines.drain(first..end) {

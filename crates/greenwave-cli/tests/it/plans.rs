@@ -60,7 +60,7 @@ fn errors_show_their_location() {
 
 #[test]
 fn graph_and_run_report_the_same_errors() {
-    for name in ["cycle", "unknown-key", "project-missing", "configuration"] {
+    for name in ["cycle", "unknown-key", "project-missing", "settings-file"] {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/plans/invalid/{name}.toml"));
         let dir = dir(&fs::read_to_string(path).unwrap());
         let [graph, run] = [["graph", "plan.toml"], ["run", "plan.toml"]]

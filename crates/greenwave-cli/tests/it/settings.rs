@@ -27,20 +27,20 @@ fn error_of(variables: &[(&str, &str)], flags: &[&str]) -> String {
 
 #[test]
 fn errors_in_files_show_their_location() {
-    check_all("configs/invalid", |name, text| {
+    check_all("settings/invalid", |name, text| {
         let dir = TestDir::with_project().with("project/greenwave.toml", text);
         let finished = show(&dir, &[], &[]);
-        snapshots::check_beside("configs/invalid", name, &finished.stderr);
+        snapshots::check_beside("settings/invalid", name, &finished.stderr);
         assert_eq!((finished.status.code(), finished.stdout.as_str()), (Some(2), ""), "{name}");
     });
 }
 
 #[test]
 fn valid_files_are_shown() {
-    check_all("configs/valid", |name, text| {
+    check_all("settings/valid", |name, text| {
         let dir = TestDir::with_project().with("project/greenwave.toml", text);
         let finished = show(&dir, &[], &[]).with_code(0);
-        snapshots::check_beside("configs/valid", name, &finished.stdout);
+        snapshots::check_beside("settings/valid", name, &finished.stdout);
     });
 }
 
