@@ -1,46 +1,48 @@
-//! Runs the benchmarks and has them write their pages into `benches/results/`. Knows nothing of what they measure:
-//! that, and how a page looks, stands in `benches/`.
+//! Runs the benchmark suites, which write their pages to `benches/results/`.
 
 use std::fs;
 use std::process::Command;
 
 use crate::Result;
-use crate::program::{cargo, root, watch};
+use crate::process::{cargo, root, run_visibly};
 
-/// Told to the suites by this variable: write pages, do not only print.
-const WRITE: &str = "BENCH_PAGES";
-/// Stands before the names of the suites beside rivals.
+/// Variable that makes a suite write its page in addition to printing it.
+const WRITE_PAGES: &str = "BENCH_PAGES";
+/// Prefix of the suites that compare with other programs and libraries.
 const VERSUS: &str = "versus-";
 
-/// Runs the suites, all or those named.
+/// Runs the named suites, or all of them.
 ///
 /// # Errors
-/// If there is no suite of a name, or one fails.
+/// If a name is unknown or a suite fails.
 pub(crate) fn bench(wanted: &[String]) -> Result<String> {
     let all = suites()?;
     if let Some(unknown) = wanted.iter().find(|name| !all.contains(name)) {
-        return Err(format!("there is no suite `{unknown}`; there are {}", all.join(", ")).into());
+        return Err(format!("unknown suite `{unknown}`: expected one of {}", all.join(", ")).into());
     }
     let chosen = if wanted.is_empty() { &all[..] } else { wanted };
     for suite in chosen {
-        watch(command(suite).env(WRITE, "1"))?;
+        run_visibly(command(suite).env(WRITE_PAGES, "1"))?;
     }
-    Ok(format!("bench: ran {}; the pages are in benches/results", chosen.join(", ")))
+    Ok(format!("bench: ran {}; see benches/results", chosen.join(", ")))
 }
 
-/// A suite beside rivals has a feature of its own, so that nobody compiles the rivals of another.
+/// Returns the command for a suite. Each comparison has its own feature, so that only its rivals
+/// are compiled.
 fn command(suite: &str) -> Command {
-    match suite.strip_prefix(VERSUS) {
-        Some(name) => cargo(["bench", "--package", "greenwave-versus", "--features", name, "--bench", name]),
-        None => cargo(["bench", "--package", "greenwave-benches", "--bench", suite]),
+    if let Some(name) = suite.strip_prefix(VERSUS) {
+        cargo(["bench", "--package", "greenwave-versus", "--features", name, "--bench", name])
+    } else {
+        cargo(["bench", "--package", "greenwave-benches", "--bench", suite])
     }
 }
 
-/// The suites' names: those of the files in `benches/suites`, and with a prefix those in `benches/versus/suites`.
+/// Returns the names of the suites: the files of `benches/suites`, and those of
+/// `benches/versus/suites` with a prefix.
 fn suites() -> Result<Vec<String>> {
     let mut names = Vec::new();
-    for (folder, prefix) in [("benches/suites", ""), ("benches/versus/suites", VERSUS)] {
-        let Ok(entries) = fs::read_dir(root().join(folder)) else { continue };
+    for (directory, prefix) in [("benches/suites", ""), ("benches/versus/suites", VERSUS)] {
+        let Ok(entries) = fs::read_dir(root().join(directory)) else { continue };
         for entry in entries {
             let path = entry?.path();
             let name = path.file_stem().and_then(|name| name.to_str());

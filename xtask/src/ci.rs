@@ -1,28 +1,54 @@
-//! Everything that has to hold before a commit, step by step, one line each. Knows nothing of how the steps work.
+//! Runs every check that a commit must pass, step by step.
 
 use std::io::Write;
 use std::process::Command;
 use std::time::Instant;
 
-use crate::program::{cargo, output_of, shown};
+use clap::ValueEnum;
+
+use crate::process::{cargo, output_of, shown};
 use crate::{Result, layers, loom, profiles, simulation, soundness, tidy};
 
-/// How a step is done.
-enum Step {
-    Cargo(&'static [&'static str]),
-    Ours(fn() -> Result<String>),
+/// A group of steps that CI runs on a separate machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Job {
+    /// Formatting, architecture, tidiness, lints, features
+    Lint,
+    /// Tests of the crates and of the tasks
+    Test,
+    /// Tests against real servers
+    Services,
+    /// Loom models, simulated machines, profiles
+    Models,
+    /// Attempts to make `greenwave test` report a stale pass
+    Soundness,
+    /// API documentation
+    Docs,
 }
 
-use Step::{Cargo, Ours};
+/// One check. `name` is the command of `cargo xtask` that repeats it, except for cargo's own steps.
+struct Step {
+    job: Job,
+    name: &'static str,
+    action: Action,
+}
 
-/// What is checked, cheap things first, each with the name under which `cargo xtask` has it, or a name for cargo's.
-const STEPS: &[(&str, Step)] = &[
-    ("format", Cargo(&["fmt", "--all", "--check"])),
-    ("layers", Ours(layers::layers)),
-    ("tidy", Ours(tidy::tidy)),
-    (
-        "clippy",
-        Cargo(&[
+enum Action {
+    Cargo(&'static [&'static str]),
+    Task(fn() -> Result<String>),
+}
+
+use Action::{Cargo, Task};
+
+/// The checks, cheap ones first.
+const STEPS: &[Step] = &[
+    Step { job: Job::Lint, name: "format", action: Cargo(&["fmt", "--all", "--check"]) },
+    Step { job: Job::Lint, name: "layers", action: Task(layers::layers) },
+    Step { job: Job::Lint, name: "tidy", action: Task(tidy::tidy) },
+    Step {
+        job: Job::Lint,
+        name: "clippy",
+        action: Cargo(&[
             "clippy",
             "--workspace",
             "--all-targets",
@@ -31,33 +57,42 @@ const STEPS: &[(&str, Step)] = &[
             "-D",
             "warnings",
         ]),
-    ),
-    (TEST, Cargo(&["test"])),
-    ("tools", Cargo(&["test", "--package", "xtask"])),
-    // What a plain `cargo test` does not build, since nobody should wait for an HTTP client who does not want one.
-    (
-        "object",
-        Cargo(&["test", "--package=greenwave-storage", "--features=object-s3,conformance", "--test=object"]),
-    ),
-    // Features only add: without them everything compiles as well. With all of them it just did.
-    (
-        "features",
-        Cargo(&[
+    },
+    Step { job: Job::Test, name: TEST, action: Cargo(&["test"]) },
+    Step { job: Job::Test, name: "tools", action: Cargo(&["test", "--package", "xtask"]) },
+    // `cargo test` does not build the HTTP client that this tier needs.
+    Step {
+        job: Job::Services,
+        name: "object",
+        action: Cargo(&[
+            "test",
+            "--package=greenwave-storage",
+            "--features=object-s3,conformance",
+            "--test=object",
+        ]),
+    },
+    // Features only add: each crate compiles without them.
+    Step {
+        job: Job::Lint,
+        name: "features",
+        action: Cargo(&[
             "check",
             "--no-default-features",
             "--package=greenwave-cache",
             "--package=greenwave-scheduler",
             "--package=greenwave-storage",
         ]),
-    ),
-    // Features only add: what uses a crate without a feature compiles as well beside what turns it on.
-    // The features of storage that bring an HTTP client are in the step `object`.
-    (
-        UNIFIED,
-        Cargo(&[
+    },
+    // Features only add: a crate that does not use a feature compiles beside one that enables it.
+    // The features of storage that need an HTTP client are in the step `object`.
+    Step {
+        job: Job::Lint,
+        name: ALL_FEATURES,
+        action: Cargo(&[
             "check",
             "--all-features",
             "--package=greenwave-segment",
+            "--package=greenwave-process",
             "--package=greenwave-retry",
             "--package=greenwave-cache",
             "--package=greenwave-scheduler",
@@ -69,59 +104,70 @@ const STEPS: &[(&str, Step)] = &[
             "--package=greenwave",
             "--package=greenwave-cli",
         ]),
-    ),
-    // And what needs a feature turns it on itself: nobody else does here.
-    ("agents", Cargo(&["check", "--package=greenwave-agents"])),
-    ("testing", Cargo(&["check", "--package=greenwave-testing"])),
-    ("loom", Ours(loom::loom)),
-    ("simulation", Ours(simulation::simulation)),
-    ("soundness", Ours(|| soundness::soundness(false))),
-    (DOC, Cargo(&["doc", "--workspace", "--no-deps"])),
-    ("profiles", Ours(profiles::profiles)),
+    },
+    // A crate enables the features that it needs itself, rather than relying on another member.
+    Step { job: Job::Lint, name: "agents", action: Cargo(&["check", "--package=greenwave-agents"]) },
+    Step { job: Job::Lint, name: "testing", action: Cargo(&["check", "--package=greenwave-testing"]) },
+    Step { job: Job::Models, name: "loom", action: Task(loom::loom) },
+    Step { job: Job::Models, name: "simulation", action: Task(simulation::simulation) },
+    Step { job: Job::Soundness, name: "soundness", action: Task(|| soundness::soundness(false)) },
+    Step { job: Job::Docs, name: DOC, action: Cargo(&["doc", "--workspace", "--no-deps"]) },
+    Step { job: Job::Models, name: "profiles", action: Task(profiles::profiles) },
 ];
 const TEST: &str = "test";
 const DOC: &str = "doc";
-const UNIFIED: &str = "unified";
+const ALL_FEATURES: &str = "unified";
 
-/// Runs the steps up to the first that fails. Without `test` the caller has run `cargo test` itself.
+/// Runs the steps of a job, or of all jobs, up to the first failure. `test` includes `cargo test`.
 ///
 /// # Errors
-/// What the failing step said, and the command to repeat it.
-pub(crate) fn ci(test: bool) -> Result<String> {
+/// Returns the output of the step that failed and the command that repeats it.
+pub(crate) fn ci(job: Option<Job>, test: bool) -> Result<String> {
     let started = Instant::now();
-    for (name, step) in STEPS.iter().filter(|(name, _)| test || *name != TEST) {
-        print!("{name:<10}");
+    let is_chosen = |step: &&Step| job.is_none_or(|job| job == step.job) && (test || step.name != TEST);
+    for step in STEPS.iter().filter(is_chosen) {
+        print!("{:<10}", step.name);
         std::io::stdout().flush()?;
-        let begun = Instant::now();
-        let result = match step {
-            Cargo(args) => output_of(&mut command(name, args)).map(|_| shown(&command(name, args))),
-            Ours(run) => run(),
-        };
-        let seconds = begun.elapsed().as_secs_f64();
+        let step_started = Instant::now();
+        let result = step.run();
+        let seconds = step_started.elapsed().as_secs_f64();
         match result {
             Ok(summary) => println!("{seconds:>7.1} s  {summary}"),
-            Err(problem) => {
+            Err(error) => {
                 println!("{seconds:>7.1} s  failed");
-                return Err(format!("{problem}\n\nto repeat this step: {}", repeat(name, step)).into());
+                return Err(format!("{error}\n\nto repeat this step: {}", step.repeat()).into());
             }
         }
     }
-    Ok(format!("{:<10}{:>7.1} s  everything holds", "ci", started.elapsed().as_secs_f64()))
+    Ok(format!("{:<10}{:>7.1} s  all checks passed", "ci", started.elapsed().as_secs_f64()))
 }
 
-fn command(name: &str, args: &[&str]) -> Command {
-    let mut command = cargo(args);
-    if name == DOC {
-        command.env("RUSTDOCFLAGS", "-D warnings");
+impl Step {
+    fn run(&self) -> Result<String> {
+        match self.action {
+            Cargo(args) => {
+                let mut command = self.command(args);
+                output_of(&mut command).map(|_| shown(&command))
+            }
+            Task(task) => task(),
+        }
     }
-    command
-}
 
-fn repeat(name: &str, step: &Step) -> String {
-    match step {
-        Cargo(args) if name == DOC => format!("RUSTDOCFLAGS='-D warnings' {}", shown(&cargo(*args))),
-        Cargo(args) => shown(&cargo(*args)),
-        Ours(_) => format!("cargo xtask {name}"),
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = cargo(args);
+        if self.name == DOC {
+            command.env("RUSTDOCFLAGS", "-D warnings");
+        }
+        command
+    }
+
+    /// Returns the command line that runs only this step.
+    fn repeat(&self) -> String {
+        match self.action {
+            Cargo(args) if self.name == DOC => format!("RUSTDOCFLAGS='-D warnings' {}", shown(&cargo(args))),
+            Cargo(args) => shown(&cargo(args)),
+            Task(_) => format!("cargo xtask {}", self.name),
+        }
     }
 }
 
@@ -131,25 +177,32 @@ mod tests {
 
     #[test]
     fn every_package_with_features_is_checked_with_all_of_them() {
-        let unified = STEPS.iter().find_map(|(name, step)| match step {
-            Cargo(args) if *name == UNIFIED => Some(*args),
+        let args = STEPS.iter().find_map(|step| match step.action {
+            Cargo(args) if step.name == ALL_FEATURES => Some(args),
             _ => None,
         });
-        let unified = unified.unwrap();
+        let args = args.unwrap();
         let mut with_features = 0;
-        for krate in std::fs::read_dir(crate::program::root().join("crates")).unwrap() {
-            let krate = krate.unwrap();
-            let name = krate.file_name().to_string_lossy().into_owned();
-            let manifest = std::fs::read_to_string(krate.path().join("Cargo.toml")).unwrap_or_default();
+        for entry in std::fs::read_dir(crate::process::root().join("crates")).unwrap() {
+            let entry = entry.unwrap();
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let manifest = std::fs::read_to_string(entry.path().join("Cargo.toml")).unwrap_or_default();
             if manifest.lines().any(|line| line == "[features]") {
                 with_features += 1;
                 let package = format!("--package={name}");
                 assert!(
-                    unified.contains(&package.as_str()) || name == "greenwave-storage",
-                    "{name} is not in the step `{UNIFIED}`",
+                    args.contains(&package.as_str()) || name == "greenwave-storage",
+                    "{name} is missing in the step `{ALL_FEATURES}`",
                 );
             }
         }
         assert!(with_features >= 8, "{with_features} packages with features");
+    }
+
+    #[test]
+    fn every_job_has_steps() {
+        for job in Job::value_variants() {
+            assert!(STEPS.iter().any(|step| step.job == *job), "{job:?}");
+        }
     }
 }

@@ -1,36 +1,44 @@
-//! Checks the layers of `docs/architecture.md`. Each rule is an absence: what a crate does not depend on, and what
-//! its code does not do. Knows nothing of what the crates are for.
+//! Checks the layers that `docs/architecture.md` describes. Each rule forbids something: a
+//! dependency, or an action in product code.
 
-use std::fmt::Write as _;
+mod circles;
+mod imports;
+
 use std::path::Path;
 
-use crate::Result;
-use crate::metadata::{Dependency, Kind, Metadata, Package};
-use crate::program::root;
-use crate::source::{code, files_below, has, is_test_or_example};
+use cargo_metadata::{Dependency, DependencyKind, Package};
 
-/// Every package, the layer it stands in, and those of ours that it may be built from.
-const LAYERS: [(&str, Layer, &[&str]); 18] = [
-    (LOG, Layer::Ground, &[]),
-    ("greenwave-process", Layer::Ground, &[]),
-    ("greenwave-inputs", Layer::Ground, &[]),
-    ("greenwave-sandbox", Layer::Library, &["greenwave-process"]),
-    ("greenwave-retry", Layer::Ground, &[]),
-    ("greenwave-cache", Layer::Library, &["greenwave-retry", "greenwave-segment"]),
-    ("greenwave-scheduler", Layer::Library, &[LOG, "greenwave-process", "greenwave-retry"]),
-    ("greenwave-storage", Layer::Library, &["greenwave-segment"]),
-    ("greenwave-streaming", Layer::Library, &[LOG, "greenwave-retry"]),
-    ("greenwave-pooling", Layer::Library, &[LOG, "greenwave-process", "greenwave-retry"]),
-    ("greenwave-agents", Layer::Service, &["greenwave-streaming", "greenwave-pooling", "greenwave-process"]),
+use crate::Result;
+use crate::process::root;
+use crate::source::{code, contains_word, files_below, has_extension, is_test_or_example};
+use crate::workspace::{Workspace, directory, enabled_by_default};
+
+/// Every package, its layer, and the workspace's packages that it may depend on.
+const LAYERS: [(&str, Layer, &[&str]); 19] = [
+    (SEGMENT, Layer::Foundation, &[]),
+    ("greenwave-process", Layer::Foundation, &[]),
+    ("greenwave-retry", Layer::Foundation, &[]),
+    ("greenwave-sandbox", Layer::System, &["greenwave-process"]),
+    ("greenwave-inputs", Layer::System, &[]),
+    ("greenwave-cache", Layer::Library, &["greenwave-retry", SEGMENT]),
+    ("greenwave-scheduler", Layer::Library, &[SEGMENT, "greenwave-retry", "greenwave-process"]),
+    ("greenwave-storage", Layer::Library, &[SEGMENT]),
+    ("greenwave-streaming", Layer::Library, &[SEGMENT, "greenwave-retry"]),
+    ("greenwave-pooling", Layer::Library, &[SEGMENT, "greenwave-retry", "greenwave-process"]),
+    (
+        "greenwave-agents",
+        Layer::Service,
+        &["greenwave-streaming", "greenwave-pooling", "greenwave-process", "greenwave-sandbox"],
+    ),
     (
         "greenwave-testing",
         Layer::Service,
         &[
             "greenwave-cache",
             "greenwave-scheduler",
-            "greenwave-process",
             "greenwave-inputs",
             "greenwave-sandbox",
+            "greenwave-process",
         ],
     ),
     ("greenwave-telemetry", Layer::Service, &[]),
@@ -38,7 +46,10 @@ const LAYERS: [(&str, Layer, &[&str]); 18] = [
         "greenwave",
         Layer::Engine,
         &[
-            "greenwave-segment",
+            SEGMENT,
+            "greenwave-process",
+            "greenwave-sandbox",
+            "greenwave-inputs",
             "greenwave-cache",
             "greenwave-scheduler",
             "greenwave-storage",
@@ -50,40 +61,53 @@ const LAYERS: [(&str, Layer, &[&str]); 18] = [
         ],
     ),
     ("greenwave-cli", Layer::Program, &["greenwave", "greenwave-testing"]),
+    (TESTKIT, Layer::Tool, &[]),
     ("greenwave-benches", Layer::Tool, ANYTHING),
     ("greenwave-versus", Layer::Tool, ANYTHING),
     ("xtask", Layer::Tool, &[]),
 ];
 
-/// What everything durable stands on.
-const LOG: &str = "greenwave-segment";
+/// The log that every durable structure is stored in.
+const SEGMENT: &str = "greenwave-segment";
+
+/// Servers, disks and other code that the tests of several crates share. A dev-dependency only.
+const TESTKIT: &str = "greenwave-testkit";
+
+/// Crates whose files may still form circles, until they are untangled.
+const CIRCLES_ALLOWED: &[&str] = &["greenwave-cli", "greenwave-testing"];
 
 /// No restriction.
 const ANYTHING: &[&str] = &["*"];
 
-/// Optional dependencies that may be on by default. All others are asked for by those who need them.
-const ON_BY_DEFAULT: [(&str, &str); 2] =
-    [("greenwave-cache", "greenwave-segment"), ("greenwave-storage", "greenwave-segment")];
+/// Packages that the workspace is committed to: each stays a direct dependency of some member.
+const CHOSEN: [&str; 10] =
+    ["tokio", "async-trait", "lru", "blake3", "zstd", "daggy", "bytes", "thiserror", "criterion", "insta"];
+
+/// Optional dependencies that default features may enable.
+const ON_BY_DEFAULT: [(&str, &str); 2] = [("greenwave-cache", SEGMENT), ("greenwave-storage", SEGMENT)];
 
 const HTTP_CLIENTS: &[&str] = &["reqwest", "ureq", "isahc", "attohttpc", "curl", "surf", "minreq", "awc"];
 const HTTP_SERVERS: &[&str] =
     &["axum", "hyper", "warp", "actix-web", "tiny_http", "rouille", "poem", "salvo", "rocket", "tide"];
-/// The one crate that serves HTTP.
+/// The only crate that serves HTTP.
 const SERVER: &str = "greenwave-telemetry";
 
-/// Clients of whole services, for a tier in one, behind a feature: what they speak inside is their own business.
+/// Clients of whole services, behind a feature each. The protocol that they use internally does not
+/// count.
 const SERVICE_CLIENTS: &[&str] = &["object_store"];
 
-/// What reads command lines and configuration files, and draws on terminals. For the program alone.
-const FACE: &[&str] = &["clap", "toml", "toml_edit", "indicatif", "console"];
+/// Command lines, configuration files and terminal drawing: for the program only.
+const USER_INTERFACE: &[&str] = &["clap", "toml", "toml_edit", "indicatif", "console"];
 
-/// The one crate below the program that reads what other tools' manifests say, and where: its own settings it is handed as values.
-const READS_MANIFESTS: (&str, &str) =
-    ("greenwave-testing", "crates/greenwave-testing/src/harness/discovery/");
-/// What their languages are read with.
-const MANIFESTS: &[&str] = &["toml"];
+/// The only crate below the program that parses manifests of other tools. Its own settings reach it
+/// as values.
+const MANIFEST_READER: &str = "greenwave-testing";
+/// The directory where it does so.
+const MANIFEST_READER_DIRECTORY: &str = "crates/greenwave-testing/src/harness/discovery/";
+/// Parsers of manifests.
+const MANIFEST_PARSERS: &[&str] = &["toml"];
 
-/// Clients of services, and other libraries that are large or move fast: only ever optional.
+/// Clients of services and other libraries that are large or change often. They must be optional.
 const HEAVY: &[&str] = &[
     "redis",
     "memcache",
@@ -103,8 +127,8 @@ const HEAVY: &[&str] = &[
     "opentelemetry",
 ];
 
-/// What code of layers 0 to 2 does not do.
-const NEVER: [(&str, &[&str]); 4] = [
+/// Actions that the code of layers 0 to 3 must not take, each with the calls that take them.
+const FORBIDDEN: [(&str, &[&str]); 4] = [
     ("prints", &["print!", "println!", "eprint!", "eprintln!", "dbg!", "io::stdout", "io::stderr"]),
     (
         "reads the environment",
@@ -124,83 +148,91 @@ const NEVER: [(&str, &[&str]); 4] = [
     ),
 ];
 
-/// Where a package stands, from the ground up.
+/// The layer of a package, from the bottom up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Layer {
-    /// 0: the log under everything durable, and when to try again.
-    Ground,
-    /// 1: libraries that are useful alone.
+    /// 0: the segment log, child processes, retry policies.
+    Foundation,
+    /// 1: what programs observe and which files they depend on.
+    System,
+    /// 2: libraries that are useful alone.
     Library,
-    /// 2: agents, tests, figures.
+    /// 3: agents, tests, telemetry.
     Service,
-    /// 3: what joins them.
+    /// 4: the engine that combines them.
     Engine,
-    /// 4: what people run.
+    /// 5: the program.
     Program,
-    /// Beside them all.
+    /// Outside the layers: tests, benchmarks and tasks.
     Tool,
 }
 
 /// Checks the workspace.
 ///
 /// # Errors
-/// Every rule that is broken, with where.
+/// Lists every violation with its place.
 pub(crate) fn layers() -> Result<String> {
-    let metadata = Metadata::of_workspace()?;
-    let mut broken = check(&metadata);
-    for package in metadata.members() {
-        if place(&package.name).is_some_and(|(layer, _)| layer <= Layer::Service) {
-            broken.extend(check_sources(&package.name, &package.folder)?);
+    let workspace = Workspace::load()?;
+    let mut violations = check_packages(&workspace);
+    let mut notes = Vec::new();
+    violations.extend(check_chosen(&workspace));
+    for package in workspace.members() {
+        check_circles(package, &mut violations, &mut notes)?;
+        if entry(&package.name).is_some_and(|(layer, _)| layer <= Layer::Service) {
+            violations.extend(check_sources(&package.name, directory(package))?);
         }
     }
-    if broken.is_empty() {
-        return Ok(format!("layers: {} packages keep to them", metadata.members().len()));
+    if violations.is_empty() {
+        notes.push(format!("layers: {} packages checked", workspace.members().len()));
+        return Ok(notes.join("\n"));
     }
-    let text = broken.iter().fold(String::new(), |mut text, line| {
-        let _ = write!(text, "\n  {line}");
-        text
-    });
-    Err(format!("the layers of docs/architecture.md are broken:{text}").into())
+    Err(format!("the layers of docs/architecture.md are violated:\n  {}", violations.join("\n  ")).into())
 }
 
-fn place(name: &str) -> Option<(Layer, &'static [&'static str])> {
-    LAYERS.into_iter().find(|(known, ..)| *known == name).map(|(_, layer, may_use)| (layer, may_use))
+fn entry(name: &str) -> Option<(Layer, &'static [&'static str])> {
+    LAYERS.into_iter().find(|(package, ..)| *package == name).map(|(_, layer, allowed)| (layer, allowed))
 }
 
-/// The rules on dependencies.
-fn check(metadata: &Metadata) -> Vec<String> {
-    let mut broken = Vec::new();
-    for package in metadata.members() {
-        let Some((layer, may_use)) = place(&package.name) else {
-            broken.push(format!("{} stands in no layer: give it one in xtask/src/layers.rs", package.name));
+/// Applies the rules about dependencies.
+fn check_packages(workspace: &Workspace) -> Vec<String> {
+    let mut violations = Vec::new();
+    for package in workspace.members() {
+        let Some((layer, allowed)) = entry(&package.name) else {
+            violations
+                .push(format!("{} has no layer: add it to LAYERS in xtask/src/layers.rs", package.name));
             continue;
         };
-        let dependencies = package.dependencies.iter().filter(|dependency| dependency.name != package.name);
-        broken.extend(dependencies.filter_map(|it| check_dependency(package, layer, may_use, it)));
-        broken.extend(package.on_by_default().filter_map(|it| check_default(package, it)));
-        broken.extend(check_ways(metadata, package, layer));
+        let dependencies = package.dependencies.iter().filter(|dependency| dependency.name != *package.name);
+        violations.extend(dependencies.filter_map(|it| check_dependency(package, layer, allowed, it)));
+        violations.extend(enabled_by_default(package).filter_map(|it| check_default(package, it)));
+        violations.extend(check_paths(workspace, package, layer));
     }
-    broken
+    violations
 }
 
-/// What one line of a manifest breaks. Tests may use what is above them, but for the tools.
-fn check_dependency(package: &Package, layer: Layer, may_use: &[&str], it: &Dependency) -> Option<String> {
-    let (who, whom) = (&package.name, &it.name);
-    let ours = place(whom);
-    if ours.is_some_and(|(other, _)| other == Layer::Tool) && layer != Layer::Tool {
-        return Some(format!("{who} depends on {whom}: nothing but tools depends on the tools"));
+/// Applies the rules about one dependency of a manifest. Dev-dependencies may point upward, but not
+/// to the tools.
+fn check_dependency(package: &Package, layer: Layer, allowed: &[&str], it: &Dependency) -> Option<String> {
+    let (from, to) = (&package.name, &it.name);
+    let is_dev = it.kind == DependencyKind::Development;
+    let target = entry(to);
+    if to == TESTKIT {
+        return (!is_dev).then(|| format!("{from} depends on {to}: it may be a dev-dependency only"));
     }
-    if it.kind == Kind::Dev {
+    if target.is_some_and(|(other, _)| other == Layer::Tool) && layer != Layer::Tool {
+        return Some(format!("{from} depends on {to}: only tools may depend on tools"));
+    }
+    if is_dev {
         return None;
     }
-    if ours.is_some() && may_use != ANYTHING && !may_use.contains(&whom.as_str()) {
-        return Some(format!("{who} depends on {whom}: of ours it may use {}", listed(may_use)));
+    if target.is_some() && allowed != ANYTHING && !allowed.contains(&to.as_str()) {
+        return Some(format!("{from} depends on {to}: of the workspace it may use {}", listed(allowed)));
     }
-    if whom == LOG && layer == Layer::Library && !it.is_optional {
-        return Some(format!("{who} depends on {whom} without a feature: what it keeps on disk is optional"));
+    if to == SEGMENT && layer == Layer::Library && !it.optional {
+        return Some(format!("{from} depends on {to} without a feature: persistence is optional"));
     }
-    if layer < Layer::Program && HEAVY.contains(&whom.as_str()) && !it.is_optional {
-        return Some(format!("{who} depends on {whom} without a feature: it is too heavy for everybody"));
+    if layer < Layer::Program && HEAVY.contains(&to.as_str()) && !it.optional {
+        return Some(format!("{from} depends on {to} without a feature: heavy dependencies are optional"));
     }
     None
 }
@@ -208,71 +240,101 @@ fn check_dependency(package: &Package, layer: Layer, may_use: &[&str], it: &Depe
 fn check_default(package: &Package, it: &Dependency) -> Option<String> {
     let pair = (package.name.as_str(), it.name.as_str());
     let is_allowed = ON_BY_DEFAULT.contains(&pair);
-    (!is_allowed).then(|| format!("{} switches the optional {} on by default", pair.0, pair.1))
+    (!is_allowed).then(|| format!("the default features of {} enable the optional {}", pair.0, pair.1))
 }
 
-/// What a package is built from, however far away.
-fn check_ways(metadata: &Metadata, package: &Package, layer: Layer) -> Vec<String> {
+/// Applies the rules about transitive dependencies.
+fn check_paths(workspace: &Workspace, package: &Package, layer: Layer) -> Vec<String> {
     let mut rules: Vec<(Vec<&str>, Vec<&str>, &str)> = Vec::new();
     if layer <= Layer::Library {
         rules.push((
             [HTTP_CLIENTS, HTTP_SERVERS].concat(),
             SERVICE_CLIENTS.to_vec(),
-            "no HTTP below layer 2",
+            "no HTTP below layer 3",
         ));
     } else if layer < Layer::Tool && package.name != SERVER {
-        // A client may be built from the same parts as a server.
-        let past = [HTTP_CLIENTS, SERVICE_CLIENTS, &[SERVER]].concat();
-        rules.push((HTTP_SERVERS.to_vec(), past, "only greenwave-telemetry serves HTTP"));
+        // HTTP clients are built from the same parts as servers.
+        let boundaries = [HTTP_CLIENTS, SERVICE_CLIENTS, &[SERVER]].concat();
+        rules.push((HTTP_SERVERS.to_vec(), boundaries, "only greenwave-telemetry serves HTTP"));
     }
     if layer < Layer::Program {
-        let reads = package.name == READS_MANIFESTS.0;
-        let face = FACE.iter().copied().filter(|name| !(reads && MANIFESTS.contains(name))).collect();
-        let past = if reads { vec![] } else { vec![READS_MANIFESTS.0] };
-        rules.push((face, past, "only greenwave-cli reads command lines and files, and draws"));
+        let reads_manifests = package.name == MANIFEST_READER;
+        let is_forbidden = |name: &&str| !(reads_manifests && MANIFEST_PARSERS.contains(name));
+        let forbidden = USER_INTERFACE.iter().copied().filter(is_forbidden).collect();
+        let boundaries = if reads_manifests { vec![] } else { vec![MANIFEST_READER] };
+        rules.push((forbidden, boundaries, "only greenwave-cli has a command line, settings and a terminal"));
     }
-    let broken = |(wanted, past, rule): &(Vec<&str>, Vec<&str>, &str)| {
-        let way = metadata.way_to(package, wanted, past)?;
-        Some(format!("{}: {rule}", way.join(" -> ")))
+    let violation = |(wanted, boundaries, rule): &(Vec<&str>, Vec<&str>, &str)| {
+        let path = workspace.path_to(package, wanted, boundaries)?;
+        Some(format!("{}: {rule}", path.join(" -> ")))
     };
-    rules.iter().filter_map(broken).collect()
+    rules.iter().filter_map(violation).collect()
 }
 
-/// The rules on code.
-fn check_sources(package: &str, folder: &Path) -> Result<Vec<String>> {
-    let mut broken = Vec::new();
-    for path in files_below(&folder.join("src"))? {
-        if path.extension().is_none_or(|extension| extension != "rs") || is_test_or_example(&path) {
+/// Checks that every chosen package is a direct dependency of some member.
+fn check_chosen(workspace: &Workspace) -> Vec<String> {
+    let members = workspace.members();
+    let is_used =
+        |name: &str| members.iter().any(|member| member.dependencies.iter().any(|it| it.name == name));
+    let unused = CHOSEN.into_iter().filter(|name| !is_used(name));
+    unused.map(|name| format!("no member of the workspace depends on {name} directly")).collect()
+}
+
+/// Applies the rules about product code to the files of a crate.
+fn check_sources(package: &str, crate_directory: &Path) -> Result<Vec<String>> {
+    let sources = crate_directory.join("src");
+    let mut violations = Vec::new();
+    for path in files_below(&sources)? {
+        if !has_extension(&path, "rs") || is_test_or_example(&path) {
             continue;
         }
-        let file = folder.join("src").join(&path);
+        let file = sources.join(&path);
         let shown = file.strip_prefix(root()).unwrap_or(&file).display().to_string();
-        broken.extend(check_code(package, &shown, &std::fs::read_to_string(&file)?));
+        violations.extend(check_code(package, &shown, &std::fs::read_to_string(&file)?));
     }
-    Ok(broken)
+    Ok(violations)
+}
+
+/// Reports the circles of files in a package: as violations, or as notes where they are still
+/// allowed.
+fn check_circles(package: &Package, violations: &mut Vec<String>, notes: &mut Vec<String>) -> Result<()> {
+    let found = circles::circles(directory(package))?;
+    let found = found.iter().map(|circle| format!("{}: circle of files: {circle}", package.name));
+    if !CIRCLES_ALLOWED.contains(&package.name.as_str()) {
+        violations.extend(found);
+        return Ok(());
+    }
+    let before = notes.len();
+    notes.extend(found);
+    if notes.len() == before {
+        let text = "no circle of files is left: remove it from CIRCLES_ALLOWED in xtask/src/layers.rs";
+        notes.push(format!("{}: {text}", package.name));
+    }
+    Ok(())
 }
 
 fn check_code(package: &str, file: &str, text: &str) -> Vec<String> {
-    let mut broken = fields_behind_features(file, text);
+    let mut violations = feature_gated_fields(file, text);
     for (number, line) in code(text) {
-        for (does, patterns) in NEVER {
-            let is_manifest = |pattern: &str| pattern == "toml::" && file.starts_with(READS_MANIFESTS.1);
-            if let Some(pattern) = patterns.iter().find(|pattern| has(line, pattern) && !is_manifest(pattern))
-            {
-                broken.push(format!(
-                    "{file}:{number}: `{pattern}`: {package} {does}, which layers 0 to 2 never do"
+        for (action, patterns) in FORBIDDEN {
+            let reads_manifest =
+                |pattern: &str| pattern == "toml::" && file.starts_with(MANIFEST_READER_DIRECTORY);
+            let is_violated = |pattern: &&&str| contains_word(line, pattern) && !reads_manifest(pattern);
+            if let Some(pattern) = patterns.iter().find(is_violated) {
+                violations.push(format!(
+                    "{file}:{number}: `{pattern}`: {package} {action}, which layers 0 to 3 must not do"
                 ));
             }
         }
     }
-    broken
+    violations
 }
 
-/// Public fields that only exist with a feature. Whoever writes out all fields of such a struct can no
-/// longer be compiled beside a package that turns the feature on: features only add.
-fn fields_behind_features(file: &str, text: &str) -> Vec<String> {
-    let mut is_behind = false;
-    let mut broken = Vec::new();
+/// Finds public fields that exist only with a feature. Code that names all fields of such a struct
+/// stops compiling when another package enables the feature, while features must only add.
+fn feature_gated_fields(file: &str, text: &str) -> Vec<String> {
+    let mut is_gated = false;
+    let mut violations = Vec::new();
     for (number, line) in code(text) {
         let line = line.trim();
         if line.is_empty() || (line.starts_with("#[") && !line.contains("feature")) {
@@ -280,12 +342,12 @@ fn fields_behind_features(file: &str, text: &str) -> Vec<String> {
         }
         let field = line.strip_prefix("pub ").and_then(|rest| rest.split_once(": "));
         let name = field.map(|(name, _)| name).filter(|name| !name.contains([' ', '(', '<']));
-        if let Some(name) = name.filter(|_| is_behind) {
-            broken.push(format!("{file}:{number}: the public field `{name}` only exists with a feature"));
+        if let Some(name) = name.filter(|_| is_gated) {
+            violations.push(format!("{file}:{number}: the public field `{name}` exists only with a feature"));
         }
-        is_behind = line.starts_with("#[cfg(") && line.contains("feature");
+        is_gated = line.starts_with("#[cfg(") && line.contains("feature");
     }
-    broken
+    violations
 }
 
 fn listed(names: &[&str]) -> String {

@@ -1,46 +1,39 @@
-//! The chores of this workspace. `flags.rs` is the command line, whole; each command has a file of its own.
-//! Depends on nothing of ours: what it checks must not be able to break it.
-#![expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "printing is what a command line program is for"
-)]
+//! Development tasks of this workspace: `cargo xtask COMMAND`.
+//!
+//! `cli.rs` is the whole command line; each command is a file. Must not depend on a crate of the
+//! workspace: the checks have to compile when the crates do not.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line program prints its result")]
 
 mod bench;
 mod ci;
-mod flags;
+mod cli;
+mod demo_script;
 mod fuzz;
 mod layers;
 mod long;
 mod loom;
-mod metadata;
+mod process;
 mod profiles;
-mod program;
-mod script;
 mod simulation;
 mod soundness;
 mod source;
 mod tidy;
+mod workspace;
 
 use std::process::ExitCode;
 
-use flags::Command;
+use clap::Parser;
+
+use cli::{Cli, Command};
 
 type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
 
 fn main() -> ExitCode {
-    let command = match flags::parse(std::env::args().skip(1)) {
-        Ok(command) => command,
-        Err(problem) => {
-            eprintln!("error: {problem}\n\n{}", flags::USAGE);
-            return ExitCode::from(2);
-        }
-    };
-    let result = match command {
-        Command::Help => Ok(flags::USAGE.trim_end().to_owned()),
-        Command::Ci { test } => ci::ci(test),
+    let result = match Cli::parse().command {
+        Command::Ci { job, no_test } => ci::ci(job, !no_test),
         Command::Layers => layers::layers(),
         Command::Tidy => tidy::tidy(),
+        Command::Words { directories, list } => tidy::words(&directories, list),
         Command::Profiles => profiles::profiles(),
         Command::Bench { suites } => bench::bench(&suites),
         Command::Long { runs, rounds } => long::long(&runs, rounds),
@@ -48,15 +41,15 @@ fn main() -> ExitCode {
         Command::Loom => loom::loom(),
         Command::Simulation => simulation::simulation(),
         Command::Soundness { against } => soundness::soundness(against),
-        Command::DemoScript { check } => script::demo_script(check),
+        Command::DemoScript { check } => demo_script::demo_script(check),
     };
     match result {
         Ok(summary) => {
             println!("{summary}");
             ExitCode::SUCCESS
         }
-        Err(problem) => {
-            eprintln!("error: {problem}");
+        Err(error) => {
+            eprintln!("error: {error}");
             ExitCode::FAILURE
         }
     }

@@ -1,5 +1,6 @@
-//! Holds every shipped profile to what it says: runs a fixed workload under it through the real program, and
-//! compares memory, workers, spilling and compression. Knows the program's output, and nothing of how it works.
+//! Checks that every shipped profile stays within its limits: runs a fixed workload under it
+//! through the real program and compares memory, workers, spilling and compression with the
+//! profile's settings.
 
 mod page;
 
@@ -12,37 +13,41 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::Result;
-use crate::program::{cargo, output_of, root};
+use crate::process::{cargo, output_of, root};
 
-/// Where the shipped profiles are.
+/// Directory of the shipped profiles.
 const PROFILES: &str = "crates/greenwave-cli/profiles";
 
-/// Features of the workload. None depends on another, so that as many tests run at once as may.
+/// Number of features in the workload. They are independent, so that as many tests run at once as
+/// the profile allows.
 const FEATURES: usize = 20;
-/// Files of each answer, and bytes of each file: 60 MB in all, more than two of the profiles hold in memory.
+/// Number of files in each answer, and bytes in each file: 60 MB in all, more than two of the
+/// profiles hold in memory.
 const FILES: usize = 6;
 const FILE_BYTES: usize = 500_000;
 const WORKLOAD_BYTES: u64 = (FEATURES * FILES * FILE_BYTES) as u64;
 
-/// What may be resident beside the contents that the store holds, in units of 10⁶ bytes. The unoptimised program took
-/// 14 with a plan of one small file, and 22 to 28 beside the limit with this workload and the two smaller profiles;
-/// the bound was set after that, with room for a busy machine. How the difference divides among answers on their way,
-/// batches on their way to disk and the allocator was not measured. It grows with `parallel.agents` and the size of
-/// files: with three times larger files up to 42 were seen.
+/// Resident memory that a run may use in addition to `storage.memory_limit`, in units of 10⁶ bytes.
+///
+/// Measured before the limit was set: 14 for a plan of one small file, and 22 to 28 above the limit
+/// for this workload under the two smaller profiles, with an unoptimised program. The rest is
+/// headroom for a busy machine. The share of answers in flight, batches being written and the
+/// allocator was not measured. The overhead grows with `parallel.agents` and the size of files: up
+/// to 42 with files three times larger.
 const OVERHEAD_MB: u64 = 40;
 
-/// What a profile says, as far as a run can show it.
+/// The limits that a profile sets, as far as a run can show them.
 #[derive(Debug, Clone, PartialEq)]
-struct Promise {
+struct ProfileLimits {
     profile: String,
     memory_bytes_max: u64,
     spillover_threshold: f64,
-    /// `none`, or `zstd` with its level.
+    /// Codec: `none`, or `zstd` with its level.
     codec: String,
     workers: u64,
 }
 
-/// What a run under a profile came to.
+/// The figures of a run under a profile.
 #[derive(Debug, Clone, PartialEq)]
 struct Figures {
     green: usize,
@@ -57,29 +62,29 @@ struct Figures {
 /// Runs the workload under every profile.
 ///
 /// # Errors
-/// The profile, the figure and the promise, for each that is broken.
+/// Lists each figure outside a limit with its profile, and each difference from the settings page.
 pub(crate) fn profiles() -> Result<String> {
     let program = build()?;
     let page = fs::read_to_string(root().join(page::PAGE))?;
-    let mut broken = Vec::new();
-    let mut told = Vec::new();
+    let mut violations = Vec::new();
+    let mut summary = Vec::new();
     for profile in shipped()? {
-        let folder = tempfile::Builder::new().prefix("greenwave-profiles-").tempdir()?;
-        let values = values(&program, folder.path(), &profile)?;
-        broken.extend(page::compare(&page, &profile, &values));
-        let promise = Promise::of(&profile, &values)?;
-        let plan = write_workload(folder.path())?;
+        let directory = tempfile::Builder::new().prefix("greenwave-profiles-").tempdir()?;
+        let values = values(&program, directory.path(), &profile)?;
+        violations.extend(page::compare(&page, &profile, &values));
+        let limits = ProfileLimits::of(&profile, &values)?;
+        let plan = write_workload(directory.path())?;
         let figures = figures(&program, &plan, &profile)?;
-        broken.extend(compare(&promise, &figures));
-        told.push(format!("{profile} {} of {} MB", figures.memory_peak_mb, limit_mb(&promise)));
+        violations.extend(compare(&limits, &figures));
+        summary.push(format!("{profile} {} of {} MB", figures.memory_peak_mb, limit_mb(&limits)));
     }
-    if broken.is_empty() {
-        return Ok(format!("profiles: {}", told.join(", ")));
+    if violations.is_empty() {
+        return Ok(format!("profiles: {}", summary.join(", ")));
     }
-    Err(format!("profiles break what they promise:\n  {}", broken.join("\n  ")).into())
+    Err(format!("profiles violate their limits:\n  {}", violations.join("\n  ")).into())
 }
 
-/// Builds the program as `cargo test` does, so that after it there is nothing left to build.
+/// Builds the program as `cargo test` does, so that the two share their build.
 fn build() -> Result<PathBuf> {
     let mut command = cargo(["test", "--no-run", "--message-format=json-render-diagnostics"]);
     let messages = output_of(&mut command)?;
@@ -91,7 +96,9 @@ fn build() -> Result<PathBuf> {
             let path = message["executable"].as_str().map(PathBuf::from);
             path.filter(|_| is_program && !is_tests)
         });
-    Ok(built.next().ok_or("`cargo test --no-run` built no program `greenwave`: an integration test of greenwave-cli makes it do so")?)
+    Ok(built.next().ok_or(
+        "`cargo test --no-run` built no program `greenwave`: greenwave-cli needs an integration test",
+    )?)
 }
 
 fn shipped() -> Result<Vec<String>> {
@@ -99,14 +106,14 @@ fn shipped() -> Result<Vec<String>> {
     for entry in fs::read_dir(root().join(PROFILES))? {
         let path = entry?.path();
         let name =
-            path.file_stem().and_then(|name| name.to_str()).ok_or("a profile whose name is no text")?;
+            path.file_stem().and_then(|name| name.to_str()).ok_or("the name of a profile is not UTF-8")?;
         names.push(name.to_owned());
     }
     names.sort();
-    if names.is_empty() { Err(format!("{PROFILES} has no profile in it").into()) } else { Ok(names) }
+    if names.is_empty() { Err(format!("{PROFILES} has no profiles").into()) } else { Ok(names) }
 }
 
-/// The program without settings of whoever runs us.
+/// Returns a command of the program that does not inherit settings from the environment.
 fn command(program: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(program);
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("GREENWAVE_"))
@@ -117,17 +124,17 @@ fn command(program: &Path, args: &[&str]) -> Command {
     command
 }
 
-/// Settings by key, as the program shows them, quotation marks left out.
+/// Settings by key, as the program prints them, without quotation marks.
 type Values = BTreeMap<String, String>;
 
-/// What the program says that a profile is, in a folder without any other setting.
-fn values(program: &Path, folder: &Path, profile: &str) -> Result<Values> {
-    let project = folder.to_str().ok_or("the temporary folder's name is no text")?;
+/// Asks the program for a profile's settings, in a directory without other settings.
+fn values(program: &Path, directory: &Path, profile: &str) -> Result<Values> {
+    let project = directory.to_str().ok_or("the name of the temporary directory is not UTF-8")?;
     let args = ["profile", "show", "--project", project, "--profile", profile];
     read_values(profile, &output_of(&mut command(program, &args))?)
 }
 
-/// Reads what `greenwave profile show` prints: `key = value  # origin`.
+/// Parses the output of `greenwave profile show`: lines of `key = value  # origin`.
 fn read_values(profile: &str, shown: &str) -> Result<Values> {
     let mut values = Values::new();
     for line in shown.lines().filter(|line| !line.starts_with('#')) {
@@ -135,17 +142,17 @@ fn read_values(profile: &str, shown: &str) -> Result<Values> {
         let (key, value) = assignment.split_once('=').ok_or_else(|| format!("`{line}` has no value"))?;
         let (key, origin) = (key.trim(), origin.trim());
         if origin != format!("profile {profile}") {
-            return Err(format!("profile {profile}: `{key}` is not its own, but of: {origin}").into());
+            return Err(format!("profile {profile}: `{key}` comes from {origin}").into());
         }
         values.insert(key.to_owned(), value.trim().trim_matches('"').to_owned());
     }
     Ok(values)
 }
 
-impl Promise {
+impl ProfileLimits {
     fn of(profile: &str, values: &Values) -> Result<Self> {
         let value =
-            |key: &str| values.get(key).ok_or_else(|| format!("profile {profile} says nothing of `{key}`"));
+            |key: &str| values.get(key).ok_or_else(|| format!("profile {profile} does not set `{key}`"));
         let compression = value("storage.compression")?;
         Ok(Self {
             profile: profile.to_owned(),
@@ -157,7 +164,7 @@ impl Promise {
     }
 }
 
-/// A size as a number of bytes, or with a decimal unit.
+/// Parses a size: a number of bytes, or a number with a decimal unit.
 fn bytes(text: &str) -> Result<u64> {
     let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
     let factor = match unit.trim() {
@@ -165,20 +172,21 @@ fn bytes(text: &str) -> Result<u64> {
         "kB" => 1_000,
         "MB" => 1_000_000,
         "GB" => 1_000_000_000,
-        other => return Err(format!("`{other}` is no unit of bytes known here").into()),
+        other => return Err(format!("invalid unit `{other}`: expected B, kB, MB or GB").into()),
     };
     Ok(number.parse::<u64>()? * factor)
 }
 
-/// Writes a plan whose agents are programs that print large files, and whose tests look for them.
-fn write_workload(folder: &Path) -> Result<PathBuf> {
-    fs::create_dir(folder.join("project"))?;
+/// Writes a plan whose agents are programs that print large files, and whose tests check that the
+/// files exist.
+fn write_workload(directory: &Path) -> Result<PathBuf> {
+    fs::create_dir(directory.join("project"))?;
     let mut plan = "name = \"profiles\"\nproject = \"project\"\n".to_owned();
     for feature in 0..FEATURES {
         let id = format!("f{feature:02}");
-        let answer = folder.join(format!("{id}.md"));
-        fs::write(&answer, make_answer(&id, feature as u64))?;
-        let answer = Value::from(answer.to_str().ok_or("the temporary folder's name is no text")?);
+        let answer = directory.join(format!("{id}.md"));
+        fs::write(&answer, generate_answer(&id, feature as u64))?;
+        let answer = Value::from(answer.to_str().ok_or("the name of the temporary directory is not UTF-8")?);
         let test = format!("test -f {id}/0.txt && test -f {id}/{}.txt", FILES - 1);
         write!(
             plan,
@@ -187,19 +195,21 @@ fn write_workload(folder: &Path) -> Result<PathBuf> {
              command = [\"sh\", \"-c\", \"{test}\"]\ninputs = [\"/{id}/**\"]\n"
         )?;
     }
-    let path = folder.join("plan.toml");
+    let path = directory.join("plan.toml");
     fs::write(&path, plan)?;
     Ok(path)
 }
 
-/// An answer whose files compress about as well as code does, and are like no other's.
-fn make_answer(id: &str, seed: u64) -> String {
+/// Generates an answer whose files compress about as well as source code and share nothing with
+/// other answers.
+fn generate_answer(id: &str, seed: u64) -> String {
     const WORDS: [&str; 16] = [
         "let ", "fn ", "match ", "self.", "Some(", ")?;\n", "    ", "{\n", "}\n", " => ", "&mut ", "impl ",
         "u64", "x", "(", ", ",
     ];
     let mut answer = String::with_capacity(FILES * (FILE_BYTES + 100));
-    // The generator of Knuth's MMIX; its upper bits choose words, and every eighth word is a number of its own.
+    // The generator of Knuth's MMIX. Its upper bits choose words; one word in sixteen is a random
+    // number.
     let mut state = seed;
     for file in 0..FILES {
         let _ = writeln!(answer, "```text {id}/{file}.txt");
@@ -216,9 +226,9 @@ fn make_answer(id: &str, seed: u64) -> String {
     answer
 }
 
-/// Runs the workload.
+/// Runs the workload under a profile.
 fn figures(program: &Path, plan: &Path, profile: &str) -> Result<Figures> {
-    let plan = plan.to_str().ok_or("the temporary folder's name is no text")?;
+    let plan = plan.to_str().ok_or("the name of the temporary directory is not UTF-8")?;
     let mut run =
         command(program, &["run", plan, "--profile", profile, "--format", "json", "--metrics-port", "0"]);
     let events = output_of(&mut run).map_err(|error| format!("profile {profile}: {error}"))?;
@@ -226,16 +236,16 @@ fn figures(program: &Path, plan: &Path, profile: &str) -> Result<Figures> {
 }
 
 impl Figures {
-    /// Reads the last event of a run.
+    /// Parses the last event of a run.
     fn read(events: &str) -> Result<Self> {
         let last = events.lines().last().unwrap_or_default();
         let event: Value = serde_json::from_str(last)?;
         if event["event"] != "finished" {
-            return Err(format!("the run ended with `{last}` instead of its report").into());
+            return Err(format!("the run ended with `{last}` instead of a report").into());
         }
         let totals = &event["totals"];
         let number =
-            |key: &str| totals[key].as_u64().ok_or_else(|| format!("the report has no `totals.{key}`"));
+            |key: &str| totals[key].as_u64().ok_or_else(|| format!("the report lacks `totals.{key}`"));
         let features = event["features"].as_array().into_iter().flatten();
         Ok(Self {
             green: features.filter(|feature| feature["phase"] == "green").count(),
@@ -249,55 +259,52 @@ impl Figures {
     }
 }
 
-fn limit_mb(promise: &Promise) -> u64 {
-    promise.memory_bytes_max / 1_000_000 + OVERHEAD_MB
+fn limit_mb(limits: &ProfileLimits) -> u64 {
+    limits.memory_bytes_max / 1_000_000 + OVERHEAD_MB
 }
 
-/// The promises that a run has broken.
-fn compare(promise: &Promise, figures: &Figures) -> Vec<String> {
-    let mut broken = Vec::new();
-    let mut hold = |holds: bool, figure: &str, promised: String| {
+/// Compares the figures of a run with the limits of its profile and returns the violations.
+fn compare(limits: &ProfileLimits, figures: &Figures) -> Vec<String> {
+    let mut violations = Vec::new();
+    let mut require = |holds: bool, figure: &str, expected: String| {
         if !holds {
-            broken.push(format!("{}: {figure}; promised: {promised}", promise.profile));
+            violations.push(format!("{}: {figure}; expected {expected}", limits.profile));
         }
     };
-    hold(figures.green == FEATURES, &format!("{} features green", figures.green), format!("all {FEATURES}"));
-    hold(
-        figures.memory_peak_mb > 0 && figures.memory_peak_mb <= limit_mb(promise),
+    let green = format!("{} features green", figures.green);
+    require(figures.green == FEATURES, &green, format!("all {FEATURES}"));
+    require(
+        figures.memory_peak_mb > 0 && figures.memory_peak_mb <= limit_mb(limits),
         &format!("{} MB resident at the peak", figures.memory_peak_mb),
-        format!(
-            "at most storage.memory_limit = {} bytes and {OVERHEAD_MB} MB beside it",
-            promise.memory_bytes_max
-        ),
+        format!("at most storage.memory_limit = {} bytes plus {OVERHEAD_MB} MB", limits.memory_bytes_max),
     );
-    let workers = promise.workers.min(FEATURES as u64);
-    hold(
-        figures.workers_peak == workers,
+    require(
+        figures.workers_peak == limits.workers.min(FEATURES as u64),
         &format!("{} tests at once", figures.workers_peak),
-        format!("parallel.workers = {}, and work for {FEATURES}", promise.workers),
+        format!("parallel.workers = {}, with {FEATURES} features ready", limits.workers),
     );
-    let threshold = (promise.memory_bytes_max as f64 * promise.spillover_threshold) as u64;
-    hold(
+    let threshold = (limits.memory_bytes_max as f64 * limits.spillover_threshold) as u64;
+    require(
         (figures.storage_spilled > 0) == (WORKLOAD_BYTES > threshold),
         &format!("{} contents moved to disk", figures.storage_spilled),
-        format!("some if {WORKLOAD_BYTES} bytes exceed the threshold of {threshold}, else none"),
+        format!("some if {WORKLOAD_BYTES} bytes exceed the threshold of {threshold}, else 0"),
     );
-    hold(
-        figures.storage_codec == promise.codec,
+    require(
+        figures.storage_codec == limits.codec,
         &format!("contents on disk are compressed with `{}`", figures.storage_codec),
-        format!("`{}`", promise.codec),
+        format!("`{}`", limits.codec),
     );
     let (stored, raw) = (figures.storage_stored_bytes, figures.storage_raw_bytes);
     let is_smaller = stored < raw / 10 * 8;
-    hold(
-        raw >= WORKLOAD_BYTES && is_smaller == (promise.codec != "none"),
+    require(
+        raw >= WORKLOAD_BYTES && is_smaller == (limits.codec != "none"),
         &format!("{stored} bytes on disk for {raw}"),
         format!(
-            "with `{}`, {WORKLOAD_BYTES} bytes or more, and less than 80 % of them only if compressed",
-            promise.codec
+            "{WORKLOAD_BYTES} bytes or more, stored in less than 80 % only if compressed: `{}`",
+            limits.codec
         ),
     );
-    broken
+    violations
 }
 
 #[cfg(test)]

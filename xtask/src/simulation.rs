@@ -1,19 +1,20 @@
-//! Runs the tests on simulated machines as often as CI has time for, in a release build.
+//! Runs the segment log's tests on simulated machines, in a release build, with as many rounds as
+//! CI has time for.
 
 use crate::Result;
-use crate::program::{cargo, output_of};
+use crate::process::{cargo, output_of};
 
-/// What the tests take from the environment, and how much of it.
+/// Variables that set the number of rounds.
 const SETTINGS: [(&str, &str); 3] = [
     ("GREENWAVE_SIMULATION_SEEDS", "100000"),
     ("GREENWAVE_SIMULATION_PREEMPTIONS", "2"),
     ("GREENWAVE_SIMULATION_COPIES", "5000"),
 ];
 
-/// Random schedules, all schedules with few preemptions, and copies, of the segment log.
+/// Runs random schedules, all schedules with few preemptions, and copies.
 ///
 /// # Errors
-/// What the failing test said: a seed, and the script that it was shrunk to.
+/// If a test fails; the message includes its seed and the shrunk script.
 pub(crate) fn simulation() -> Result<String> {
     let mut command =
         cargo(["test", "--release", "--package=greenwave-segment", "--test=simulation", "--", "--nocapture"]);
@@ -24,5 +25,5 @@ pub(crate) fn simulation() -> Result<String> {
         return Err(format!("the random schedules did not run:\n{printed}").into());
     }
     let [(_, seeds), (_, preemptions), (_, copies)] = SETTINGS;
-    Ok(format!("{seeds} schedules, all with {preemptions} preemptions, {copies} copies: nothing lost"))
+    Ok(format!("{seeds} schedules, all with {preemptions} preemptions, {copies} copies: no data lost"))
 }

@@ -1,30 +1,33 @@
-//! The files of this repository, and the lines of Rust that are product code. Knows nothing of what is allowed in them.
+//! Lists the repository's files and separates product code from comments and tests.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::Result;
 
-/// Folders that hold no file of ours: version control, and what can be made again.
-const NOT_OURS: [&str; 4] = [".git", "target", ".targets", ".greenwave"];
+/// Entries without source files: version control (a file in a worktree) and build output.
+const SKIPPED: [&str; 4] = [".git", "target", ".targets", ".greenwave"];
 
-/// The unpacked project of the demonstration is data: what it looks like is part of the show.
+/// The demonstration's project. Its files are data: the demonstration shows them as they are.
 pub(crate) const DEMO_PROJECT: &str = "crates/greenwave-cli/demo/project";
 
-/// All files below a folder, relative to it, in the order of their paths.
-pub(crate) fn files_below(folder: &Path) -> Result<Vec<PathBuf>> {
+/// Returns all files below a directory, relative to it and sorted by path.
+pub(crate) fn files_below(directory: &Path) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
-    let mut next = vec![PathBuf::new()];
-    while let Some(at) = next.pop() {
-        let listed = fs::read_dir(folder.join(&at))
-            .map_err(|error| format!("cannot list {}: {error}", at.display()))?;
-        for entry in listed {
+    let mut queue = vec![PathBuf::new()];
+    while let Some(at) = queue.pop() {
+        let entries = fs::read_dir(directory.join(&at))
+            .map_err(|error| format!("cannot list {}: {error}", directory.join(&at).display()))?;
+        for entry in entries {
             let entry = entry?;
             let path = at.join(entry.file_name());
-            if !entry.file_type()?.is_dir() {
+            if SKIPPED.iter().any(|name| entry.file_name() == *name) {
+                continue;
+            }
+            if entry.file_type()?.is_dir() {
+                queue.push(path);
+            } else {
                 files.push(path);
-            } else if !NOT_OURS.iter().any(|name| entry.file_name() == *name) {
-                next.push(path);
             }
         }
     }
@@ -32,17 +35,22 @@ pub(crate) fn files_below(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// Whether a file is of tests or examples, which may do what the product may not.
+/// Returns whether a file belongs to tests, examples or benchmarks, which may do what the product
+/// may not.
 pub(crate) fn is_test_or_example(path: &Path) -> bool {
-    let folder = |name: &str| path.iter().any(|part| part == name);
-    folder("tests")
-        || folder("examples")
-        || folder("suites")
+    path.iter().any(|part| part == "tests" || part == "examples" || part == "suites")
         || path.file_name().is_some_and(|name| name == "tests.rs")
 }
 
-/// The lines of a Rust file that are code, numbered from 1: comments are blanked, and a module of tests that ends
-/// the file is left out. Not a parser: a `//` inside a text ends its line too.
+/// Returns whether a path ends in `.EXTENSION`.
+pub(crate) fn has_extension(path: &Path, extension: &str) -> bool {
+    path.extension().is_some_and(|it| it == extension)
+}
+
+/// Returns the lines of a Rust file that are product code, numbered from 1. Comments are blanked,
+/// and a test module at the end of the file is left out.
+///
+/// This is not a parser: `//` inside a string literal ends the line too.
 pub(crate) fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let lines: Vec<&str> = text.lines().collect();
     let opens_tests = |pair: &[&str]| {
@@ -54,8 +62,9 @@ pub(crate) fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
         .map(|(number, line)| (number, line.split("//").next().unwrap_or("")))
 }
 
-/// Whether a line has a word, or a path of words, that is not part of a longer one.
-pub(crate) fn has(line: &str, pattern: &str) -> bool {
+/// Returns whether a line contains a word, or a path of words, that does not start inside a longer
+/// word.
+pub(crate) fn contains_word(line: &str, pattern: &str) -> bool {
     let is_word = |c: char| c.is_alphanumeric() || c == '_';
     line.match_indices(pattern).any(|(at, _)| !line[..at].ends_with(is_word))
 }
@@ -65,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn comments_and_tests_are_no_code() {
+    fn comments_and_tests_are_not_code() {
         let text =
             "//! Docs.\nfn f() {} // print\n#[cfg(test)]\nuse x;\n#[cfg(test)]\nmod tests {\n    print\n}\n";
         let lines: Vec<_> = code(text).map(|(number, line)| (number, line.trim())).collect();
@@ -73,10 +82,10 @@ mod tests {
     }
 
     #[test]
-    fn words_are_found_whole() {
-        assert!(has("    println!(\"x\")", "println!"));
-        assert!(!has("    eprintln!(\"x\")", "println!"));
-        assert!(has("std::env::var(name)", "env::var"));
-        assert!(!has("my_env::var(name)", "env::var"));
+    fn words_match_from_their_beginning() {
+        assert!(contains_word("    println!(\"x\")", "println!"));
+        assert!(!contains_word("    eprintln!(\"x\")", "println!"));
+        assert!(contains_word("std::env::var(name)", "env::var"));
+        assert!(!contains_word("my_env::var(name)", "env::var"));
     }
 }

@@ -243,7 +243,8 @@ where
     type Error = BoxError;
     type Future = BoxFuture<R>;
 
-    /// Is ready at any time: the call asks the circuit breaker and then waits for the inner service.
+    /// Is ready at any time: the call asks the circuit breaker and then waits for the inner
+    /// service.
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         Poll::Ready(Ok(()))
     }

@@ -13,7 +13,7 @@ use crate::segment::Segment;
 /// Bytes read at a time.
 const WINDOW_BYTES: u64 = 256 << 10;
 
-/// How closely a scan verifies records.
+/// The depth of a scan's verification of records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PayloadCheck {
     /// For sealed segments, whose records reached the disk before the seal: checks headers and

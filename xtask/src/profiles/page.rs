@@ -1,23 +1,25 @@
-//! Compares the table of settings in the documentation with what the program says. Knows nothing of running it.
+//! Compares the table of settings in the documentation with the values that the program prints.
 
 use super::{Values, bytes};
 
-/// The page with the table: a row for each key, and a column for each profile.
+/// The page with the table: a row for each key and a column for each profile.
 pub(super) const PAGE: &str = "docs/configuration.md";
 
-/// Where the page and a profile differ.
+/// Returns the differences between the page and a profile.
 pub(super) fn compare(page: &str, profile: &str, values: &Values) -> Vec<String> {
     let mut lines = page.lines();
     let column = lines.by_ref().find_map(|line| cells(line).iter().position(|cell| *cell == profile));
     let Some(column) = column else { return vec![format!("{PAGE} has no column for the profile {profile}")] };
     let rows: Vec<_> = lines.take_while(|line| line.starts_with('|')).map(cells).collect();
-    let mut broken = Vec::new();
+    let mut differences = Vec::new();
     for (key, value) in values {
         let row = rows.iter().find(|row| row.first().is_some_and(|cell| cell.trim_matches('`') == key));
         match row.map(|row| row.get(column).copied().unwrap_or_default()) {
-            None => broken.push(format!("{PAGE} says nothing of `{key}`")),
+            None => differences.push(format!("{PAGE} has no row for `{key}`")),
             Some(cell) if is_same(cell.trim_matches('`').trim_matches('"'), value) => {}
-            Some(cell) => broken.push(format!("{PAGE} has `{key}` = {cell} for {profile}; it is {value}")),
+            Some(cell) => {
+                differences.push(format!("{PAGE} has `{key}` = {cell} for {profile}: expected {value}"));
+            }
         }
     }
     let names_a_key = |row: &&Vec<&str>| row.first().is_some_and(|cell| cell.starts_with('`'));
@@ -26,13 +28,13 @@ pub(super) fn compare(page: &str, profile: &str, values: &Values) -> Vec<String>
         .filter(names_a_key)
         .map(|row| row[0].trim_matches('`'))
         .filter(|key| !values.contains_key(*key));
-    broken.extend(unknown.map(|key| format!("{PAGE} has a row for `{key}`, which is no setting")));
-    broken
+    differences.extend(unknown.map(|key| format!("{PAGE} has a row for the unknown setting `{key}`")));
+    differences
 }
 
-/// The page may write a size with its unit.
-fn is_same(told: &str, value: &str) -> bool {
-    told == value || bytes(told).ok().is_some_and(|told| bytes(value).ok() == Some(told))
+/// Compares a cell with a value. A cell may write a size with its unit.
+fn is_same(cell: &str, value: &str) -> bool {
+    cell == value || bytes(cell).ok().is_some_and(|size| bytes(value).ok() == Some(size))
 }
 
 fn cells(line: &str) -> Vec<&str> {
@@ -60,26 +62,26 @@ mod tests {
     }
 
     #[test]
-    fn differences_are_told() {
+    fn differences_are_reported() {
         let large = [("cache.entries", "10"), ("storage.memory_limit", "500000000"), ("cache.directory", "")];
         check("large", &large, &[]);
         check(
             "small",
             &large,
             &[
-                "docs/configuration.md has `cache.entries` = `5` for small; it is 10",
-                "docs/configuration.md has `storage.memory_limit` = `10 MB` for small; it is 500000000",
+                "docs/configuration.md has `cache.entries` = `5` for small: expected 10",
+                "docs/configuration.md has `storage.memory_limit` = `10 MB` for small: expected 500000000",
             ],
         );
         check(
             "large",
             &[large[0], large[1], large[2], ("new.key", "1")],
-            &["docs/configuration.md says nothing of `new.key`"],
+            &["docs/configuration.md has no row for `new.key`"],
         );
         check(
             "large",
             &large[..2],
-            &["docs/configuration.md has a row for `cache.directory`, which is no setting"],
+            &["docs/configuration.md has a row for the unknown setting `cache.directory`"],
         );
         check("huge", &large, &["docs/configuration.md has no column for the profile huge"]);
     }

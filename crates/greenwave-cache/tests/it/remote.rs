@@ -12,8 +12,9 @@ use greenwave_cache::{
     Backend, Error, Key, KeyBuilder, Leases, MemcachedBackend, MemoryBackend, Persist, Record, RedisBackend,
     RemoteOptions, Tier, Tiered, TieredOptions,
 };
+use greenwave_testkit::server::{Server, fake_server};
 
-use crate::servers::{Server, fake_server, impatient, patient};
+use crate::servers::{impatient, patient};
 
 fn key(number: u64) -> Key {
     KeyBuilder::new("remote", 1).number(number).finish()

@@ -12,6 +12,8 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use greenwave_cache::{Backend, BoxError, DiskBackend, DiskOptions, Key};
 use greenwave_segment::simulation::{Faults, Machine, Process, Schedule, Unsynced};
+use greenwave_testkit::random::Random;
+use greenwave_testkit::simulation;
 
 /// Environment variable with the number of seeds to run and, optionally, the first one: `COUNT` or
 /// `COUNT@FIRST`.
@@ -20,29 +22,6 @@ const DIR: &str = "/cache";
 const KEYS: u8 = 6;
 /// Step limit. A run that exceeds it is stuck.
 const STEPS_MAX: u64 = 400_000;
-
-/// A random number generator that is fully determined by its seed (SplitMix64, Steele, Lea and
-/// Flood 2014).
-#[derive(Debug, Clone)]
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound.max(1)
-    }
-
-    fn chance(&mut self, percent: u64) -> bool {
-        self.below(100) < percent
-    }
-}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Op {
@@ -84,11 +63,11 @@ struct Script {
 
 impl Script {
     fn random(seed: u64) -> Self {
-        let mut random = Random(seed);
+        let mut random = Random::new(seed);
         let r = &mut random;
         let rounds = 1 + r.below(3);
         Self {
-            seed: r.next(),
+            seed: r.next_u64(),
             compress: r.chance(50),
             disk_kib_max: if r.chance(50) { 17 + r.below(40) as u16 } else { 0 },
             capacity_kib: if r.chance(15) { 12 + r.below(40) as u16 } else { 0 },
@@ -284,8 +263,8 @@ fn perform(handle: usize, backend: &DiskBackend, op: Op, oracle: &Shared) -> Res
                 let mut oracle = oracle.borrow_mut();
                 oracle.values += 1;
                 let mut bytes = oracle.values.to_le_bytes().to_vec();
-                let mut random = Random(oracle.values);
-                bytes.extend(std::iter::repeat_with(|| random.next() as u8).take(len.into()));
+                let mut random = Random::new(oracle.values);
+                bytes.extend(std::iter::repeat_with(|| random.next_u64() as u8).take(len.into()));
                 let value = Bytes::from(bytes);
                 (value.clone(), oracle.begin(key, Some(value), handle))
             };
@@ -345,7 +324,7 @@ fn run(script: &Script) -> Result<(u64, u64), String> {
 fn run_unguarded(script: &Script) -> Result<(u64, u64), String> {
     let oracle: Shared = Rc::default();
     let machine = Machine::new(script.seed);
-    let mut random = Random(script.seed);
+    let mut random = Random::new(script.seed);
     for round in &script.rounds {
         let cut = run_round(script, round, &machine, &mut random, &oracle)?;
         machine.set_faults(Faults::default());
@@ -417,42 +396,36 @@ fn run_round(
     Ok(false)
 }
 
-/// Removes rounds, processes and operations that are not needed for a script to fail.
-fn shrink(mut script: Script) -> Script {
-    loop {
-        let mut candidates = Vec::new();
-        for round in 0..script.rounds.len() {
-            let mut less = script.clone();
-            less.rounds.remove(round);
-            candidates.push(less);
-            for process in 0..script.rounds[round].processes.len() {
-                for op in 0..script.rounds[round].processes[process].len() {
-                    let mut less = script.clone();
-                    less.rounds[round].processes[process].remove(op);
-                    candidates.push(less);
-                }
+/// Returns scripts with one round, or a range of operations, less.
+fn smaller(script: &Script) -> Vec<Script> {
+    let mut candidates = Vec::new();
+    for round in 0..script.rounds.len() {
+        let mut less = script.clone();
+        less.rounds.remove(round);
+        candidates.push(less);
+        for process in 0..script.rounds[round].processes.len() {
+            for range in simulation::removable_ranges(script.rounds[round].processes[process].len()) {
+                let mut less = script.clone();
+                less.rounds[round].processes[process].drain(range);
+                candidates.push(less);
             }
         }
-        match candidates.into_iter().find(|less| run(less).is_err()) {
-            Some(less) => script = less,
-            None => return script,
-        }
     }
+    candidates
 }
 
 #[test]
 fn values_are_never_older_than_their_replacements() {
-    let text = std::env::var(SEEDS).unwrap_or_else(|_| "200".into());
-    let (count, first) = text.split_once('@').unwrap_or((&text, "0"));
-    let (count, first): (u64, u64) = (count.parse().unwrap(), first.parse().unwrap());
+    let seeds = simulation::seeds(SEEDS, 200);
+    let (count, first) = (seeds.end - seeds.start, seeds.start);
     let (mut answers, mut hits) = (0, 0);
-    for seed in first..first + count {
+    for seed in seeds {
         match run(&Script::random(seed)) {
             Ok(done) => (answers, hits) = (answers + done.0, hits + done.1),
             Err(why) => {
-                let shrunk = shrink(Script::random(seed));
-                let then = run(&shrunk).err();
-                panic!("seed {seed}: {why}\n\nshrunk to {shrunk:#?}: {}", then.unwrap_or_default());
+                let run = |script: &Script| run(script).map(drop);
+                let (shrunk, then) = simulation::shrink(Script::random(seed), &why, run, smaller);
+                panic!("seed {seed}: {why}\n\nshrunk to {shrunk:#?}: {then}");
             }
         }
     }

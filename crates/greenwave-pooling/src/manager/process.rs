@@ -12,8 +12,8 @@ use crate::manager::Manager;
 
 /// Lends warm child processes that answer one request after another on their standard streams.
 ///
-/// Standard input and output are piped; standard error is as the command says. A child that has exited
-/// counts as broken.
+/// Standard input and output are piped; standard error is as the command says. A child that has
+/// exited counts as broken.
 pub struct Process {
     command: Box<dyn Fn() -> Command + Send + Sync>,
 }

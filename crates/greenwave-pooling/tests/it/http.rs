@@ -6,10 +6,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use greenwave_pooling::{HttpCache, HttpCacheOptions, MemoryHttpStore};
+use greenwave_testkit::server::Server;
 use http::{Request, Response};
 use parking_lot::Mutex;
-
-use crate::servers::Server;
 
 type Headers = &'static [(&'static str, &'static str)];
 
@@ -684,11 +683,11 @@ async fn fetch(port: u16, request: Request<Bytes>) -> std::io::Result<Response<B
 #[tokio::test]
 async fn nginx_confirms_responses_and_changes_are_detected() {
     let Some(nginx) = Server::nginx() else { return };
-    let file = nginx.dir().join("www/page");
+    let file = nginx.directory().join("www/page");
     std::fs::write(&file, "first").unwrap();
     let cache = HttpCache::new(Arc::new(MemoryHttpStore::new(10, 1 << 20)), HttpCacheOptions::default());
     let statuses = Arc::new(Mutex::new(Vec::new()));
-    let port = nginx.port;
+    let port = nginx.port();
     let get = || {
         let (cache, statuses) = (cache.clone(), statuses.clone());
         async move {

@@ -92,7 +92,8 @@ fn child() {
     if std::env::var_os("MAKELEVEL").is_none() {
         return;
     }
-    // SAFETY: the descriptors were inherited, so they were open under these numbers before this process opened any.
+    // SAFETY: the descriptors were inherited, so they were open under these numbers before this
+    // process opened any.
     let jobserver = unsafe { Jobserver::inherited() }.expect("make offers one");
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let executor = executor(8, &jobserver);

@@ -1,37 +1,12 @@
 //! Tests on full and read-only disks: file systems in memory that a child process mounts in its own
 //! mount namespace.
 
-use std::path::Path;
 use std::process::Command;
 
 use greenwave_segment::{Compression, Error, Log, Options};
+use greenwave_testkit::disk::{mounted, run_with_disk};
 
-use crate::{noise, skipped};
-
-/// Environment variable with the mount point for the child process, which runs this test binary.
-const DIR: &str = "GREENWAVE_DISK_DIR";
-
-/// Runs an ignored test of this file as a process with a disk of `size`.
-fn with_disk(child: &str, size: &str) {
-    let dir = tempfile::tempdir().unwrap();
-    let script =
-        format!("mount -t tmpfs -o size={size} tmpfs \"${DIR}\" && echo mounted && exec \"$0\" \"$@\"");
-    let output = Command::new("unshare")
-        .args(["--map-root-user", "--mount", "sh", "-c", &script])
-        .arg(std::env::current_exe().unwrap())
-        .args(["--exact", child, "--ignored", "--nocapture"])
-        .env(DIR, dir.path())
-        .output();
-    let mounted = output.as_ref().is_ok_and(|output| output.stdout.starts_with(b"mounted"));
-    if !mounted {
-        let required = std::env::var_os("GREENWAVE_REQUIRE_SERVICES").is_some();
-        assert!(!required, "cannot mount a disk: {output:?}");
-        return skipped("this system does not permit mounting in a user namespace");
-    }
-    let output = output.unwrap();
-    let printed = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-    assert!(output.status.success() && printed.contains("1 passed"), "{printed}");
-}
+use crate::noise;
 
 fn raw() -> Options {
     Options { compression: Compression::None, segment_bytes_max: 64 << 10, ..Options::default() }
@@ -45,14 +20,14 @@ fn check_all(log: &Log, count: u64) {
 
 #[test]
 fn a_full_disk_loses_nothing_flushed() {
-    with_disk("disks::on_a_full_disk", "512k");
+    run_with_disk("disks::on_a_full_disk", "512k");
 }
 
 #[test]
 #[ignore = "the child of the test above"]
 fn on_a_full_disk() {
-    let Some(dir) = std::env::var_os(DIR) else { return };
-    let dir = Path::new(&dir).join("log");
+    let Some(mounted) = mounted() else { return };
+    let dir = mounted.join("log");
     let log = Log::open(&dir, raw()).unwrap();
     let (mut put, mut flushed) = (0, 0);
     let error = loop {
@@ -90,14 +65,14 @@ fn on_a_full_disk() {
 
 #[test]
 fn a_read_only_disk_can_be_read() {
-    with_disk("disks::on_a_read_only_disk", "1m");
+    run_with_disk("disks::on_a_read_only_disk", "1m");
 }
 
 #[test]
 #[ignore = "the child of the test above"]
 fn on_a_read_only_disk() {
-    let Some(mounted) = std::env::var_os(DIR) else { return };
-    let dir = Path::new(&mounted).join("log");
+    let Some(mounted) = mounted() else { return };
+    let dir = mounted.join("log");
     let log = Log::open(&dir, raw()).unwrap();
     for number in 0..100 {
         log.put(&u64::to_le_bytes(number), &noise(number, 1000)).unwrap();
@@ -116,14 +91,14 @@ fn on_a_read_only_disk() {
 
 #[test]
 fn a_log_on_a_full_disk_can_be_opened() {
-    with_disk("disks::on_a_disk_without_room_for_a_segment", "64k");
+    run_with_disk("disks::on_a_disk_without_room_for_a_segment", "64k");
 }
 
 #[test]
 #[ignore = "the child of the test above"]
 fn on_a_disk_without_room_for_a_segment() {
-    let Some(mounted) = std::env::var_os(DIR) else { return };
-    let (mounted, dir) = (Path::new(&mounted), Path::new(&mounted).join("log"));
+    let Some(mounted) = mounted() else { return };
+    let dir = mounted.join("log");
     let small = || Options { segment_bytes_max: 4096, ..raw() };
     let log = Log::open(&dir, small()).unwrap();
     let mut put = 0;

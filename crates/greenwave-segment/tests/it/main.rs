@@ -47,8 +47,3 @@ fn noise(seed: u64, len: usize) -> Vec<u8> {
     };
     std::iter::repeat_with(step).take(len).collect()
 }
-
-#[expect(clippy::print_stderr, reason = "a test that was skipped says so")]
-fn skipped(why: &str) {
-    eprintln!("skipped: {why}");
-}

@@ -11,7 +11,9 @@ use greenwave_segment::{Error, Log};
 
 use crate::model::{Model, View};
 use crate::run::{Recorder, key_of, options, process};
-use crate::script::{Op, Random, Script};
+use greenwave_testkit::random::Random;
+
+use crate::script::{Op, Script};
 
 const COUNT: &str = "GREENWAVE_SIMULATION_COPIES";
 
@@ -38,7 +40,7 @@ struct CopiedFiles {
 }
 
 fn copy_once(seed: u64) -> Result<bool, String> {
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     let mut script = Script::random(seed);
     script.settings.drop_oldest = false;
     script.settings.disk_kib_max = 0;

@@ -8,7 +8,10 @@ use greenwave_segment::simulation::{Faults, Machine, Process, Schedule, Unsynced
 use greenwave_segment::{Batch, Compression, Error, Log, Options, WhenFull};
 
 use crate::model::{Key, Model, View};
-use crate::script::{Crash, LogSettings, Op, Random, Round, Script};
+use greenwave_testkit::random::Random;
+use greenwave_testkit::simulation;
+
+use crate::script::{Crash, LogSettings, Op, Round, Script};
 
 const DIR: &str = "/log";
 const SEGMENT_BYTES_MAX: u64 = 4096;
@@ -26,8 +29,8 @@ pub(crate) struct Totals {
     pub(crate) deltas: u64,
 }
 
-impl Totals {
-    pub(crate) fn add(&mut self, other: &Self) {
+impl std::ops::AddAssign for Totals {
+    fn add_assign(&mut self, other: Self) {
         self.steps += other.steps;
         self.operations += other.operations;
         self.answers += other.answers;
@@ -63,8 +66,8 @@ impl Recorder {
     fn value(&mut self, len: u16) -> Vec<u8> {
         self.values += 1;
         let mut value = self.values.to_le_bytes().to_vec();
-        let mut random = Random(self.values % 3);
-        value.extend(std::iter::repeat_with(|| random.next() as u8).take(len.into()));
+        let mut random = Random::new(self.values % 3);
+        value.extend(std::iter::repeat_with(|| random.next_u64() as u8).take(len.into()));
         value
     }
 }
@@ -324,7 +327,7 @@ fn run_unguarded(script: &Script) -> Result<Totals, String> {
         machine.record();
     }
     let traced = Traced(&machine);
-    let mut random = Random(script.seed);
+    let mut random = Random::new(script.seed);
     for round in &script.rounds {
         let cut = run_round(script, round, &machine, &mut random, &recorder)?;
         check_budget(script, round, &machine)?;
@@ -488,34 +491,8 @@ pub(crate) fn check_reopened(
 }
 
 /// Removes parts of a failing script as long as it fails in the same way.
-pub(crate) fn shrink(mut script: Script, violation: &str) -> (Script, String) {
-    let kind =
-        |violation: &str| violation.chars().filter(char::is_ascii_alphabetic).take(12).collect::<String>();
-    let (wanted, last) = (kind(violation), RefCell::new(violation.to_owned()));
-    let fails = |script: &Script| match run(script) {
-        Err(violation) if kind(&violation) == wanted => {
-            *last.borrow_mut() = violation;
-            true
-        }
-        _ => false,
-    };
-    let mut tries = 3000;
-    loop {
-        let before = script.clone();
-        for candidate in smaller(&script) {
-            tries -= 1;
-            if tries == 0 {
-                return (script, last.into_inner());
-            }
-            if candidate != script && fails(&candidate) {
-                script = candidate;
-                break;
-            }
-        }
-        if script == before {
-            return (script, last.into_inner());
-        }
-    }
+pub(crate) fn shrink(script: Script, violation: &str) -> (Script, String) {
+    simulation::shrink(script, violation, |script| run(script).map(drop), smaller)
 }
 
 fn smaller(script: &Script) -> Vec<Script> {
@@ -530,16 +507,8 @@ fn smaller(script: &Script) -> Vec<Script> {
         push(&|s| s.rounds[round].crash = Crash::None);
         for process in 0..script.rounds[round].processes.len() {
             push(&|s| drop(s.rounds[round].processes.remove(process)));
-            let len = script.rounds[round].processes[process].len();
-            let mut size = len.div_ceil(2);
-            while size > 0 {
-                for from in (0..len).step_by(size) {
-                    push(&|s| {
-                        let ops = &mut s.rounds[round].processes[process];
-                        ops.drain(from..(from + size).min(ops.len()));
-                    });
-                }
-                size /= 2;
+            for range in simulation::removable_ranges(script.rounds[round].processes[process].len()) {
+                push(&|s| drop(s.rounds[round].processes[process].drain(range.clone())));
             }
         }
     }

@@ -86,7 +86,7 @@ struct SegmentTierState {
     id_counter: AtomicU64,
 }
 
-/// How work that may wait for the disk is run.
+/// The place where work that may wait for the disk runs.
 #[derive(Debug)]
 enum BlockingMode {
     /// On tokio's blocking pool, limited by the semaphore.

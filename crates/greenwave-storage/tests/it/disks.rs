@@ -2,16 +2,12 @@
 //! private namespace.
 
 use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 
 use greenwave_storage::{Error, SegmentColdTier, SegmentOptions, Store, StoreOptions};
+use greenwave_testkit::disk::{mounted, run_with_disk};
 
-use crate::{contents, skipped};
-
-/// Environment variable that passes the mount point to the child process, which runs this test
-/// binary.
-const DIR: &str = "GREENWAVE_DISK_DIR";
+use crate::contents;
 
 fn open(dir: &Path) -> Store {
     let cold = SegmentColdTier::open(dir, SegmentOptions::default()).unwrap();
@@ -31,31 +27,16 @@ fn message(error: &Error) -> String {
 
 #[test]
 fn a_full_disk_loses_nothing_and_the_error_names_it() {
-    let dir = tempfile::tempdir().unwrap();
-    let script = format!("mount -t tmpfs -o size=1m tmpfs \"${DIR}\" && echo mounted && exec \"$0\" \"$@\"");
-    let output = Command::new("unshare")
-        .args(["--map-root-user", "--mount", "sh", "-c", &script])
-        .arg(std::env::current_exe().unwrap())
-        .args(["--exact", "disks::on_a_full_disk", "--ignored", "--nocapture"])
-        .env(DIR, dir.path())
-        .output();
-    if !output.as_ref().is_ok_and(|output| output.stdout.starts_with(b"mounted")) {
-        let required = std::env::var_os("GREENWAVE_REQUIRE_SERVICES").is_some();
-        assert!(!required, "no disk could be mounted: {output:?}");
-        return skipped("this system does not allow mounting a file system in a private namespace");
-    }
-    let output = output.unwrap();
-    let printed = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-    assert!(output.status.success() && printed.contains("1 passed"), "{printed}");
+    run_with_disk("disks::on_a_full_disk", "1m");
 }
 
 #[tokio::test]
 #[ignore = "runs as a child process of the previous test"]
 async fn on_a_full_disk() {
-    let Some(mounted) = std::env::var_os(DIR) else { return };
-    let dir = Path::new(&mounted).join("store");
+    let Some(mounted) = mounted() else { return };
+    let dir = mounted.join("store");
     // A file that takes up space and is removed later.
-    let other = Path::new(&mounted).join("other");
+    let other = mounted.join("other");
     std::fs::write(&other, vec![1; 256 << 10]).unwrap();
     let store = open(&dir);
     let mut put = 0;

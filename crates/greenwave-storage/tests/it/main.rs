@@ -47,8 +47,3 @@ fn contents(number: u64, len: usize) -> Bytes {
     reader.fill(&mut bytes);
     bytes.into()
 }
-
-#[expect(clippy::print_stderr, reason = "a test that was skipped says so")]
-fn skipped(why: &str) {
-    eprintln!("skipped: {why}");
-}

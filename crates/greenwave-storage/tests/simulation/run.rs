@@ -15,7 +15,10 @@ use greenwave_storage::{
 };
 
 use crate::model::{Handle, Model};
-use crate::script::{Contents, Crash, Op, Random, Round, Script, Setting};
+use greenwave_testkit::random::Random;
+use greenwave_testkit::simulation;
+
+use crate::script::{Contents, Crash, Op, Round, Script, Setting};
 
 const DIR: &str = "/store";
 /// Step limit. A run that exceeds it is stuck.
@@ -32,8 +35,8 @@ pub(crate) struct Totals {
     freed: u64,
 }
 
-impl Totals {
-    pub(crate) fn add(&mut self, other: &Self) {
+impl std::ops::AddAssign for Totals {
+    fn add_assign(&mut self, other: Self) {
         self.steps += other.steps;
         self.operations += other.operations;
         self.answers += other.answers;
@@ -77,8 +80,8 @@ impl Oracle {
             Contents::Common(number) => (1_000_000 + u64::from(number), if large { 9000 } else { 500 }),
         };
         let mut bytes = number.to_le_bytes().to_vec();
-        let mut random = Random(number % 3);
-        bytes.extend(std::iter::repeat_with(|| random.next() as u8).take(len.into()));
+        let mut random = Random::new(number % 3);
+        bytes.extend(std::iter::repeat_with(|| random.next_u64() as u8).take(len.into()));
         bytes.into()
     }
 }
@@ -331,7 +334,7 @@ fn run_unguarded(script: &Script) -> Result<Totals, String> {
         machine.record();
     }
     let traced = Traced(&machine);
-    let mut random = Random(script.seed);
+    let mut random = Random::new(script.seed);
     for round in &script.rounds {
         let cut = run_round(script, round, &machine, &mut random, &oracle)?;
         oracle.borrow_mut().model.all_ended();
@@ -504,34 +507,9 @@ fn free(script: &Script, machine: &Machine, oracle: &SharedOracle) -> Result<(),
     Ok(())
 }
 
-/// Removes parts of a failing script that are not needed for the same failure.
-pub(crate) fn shrink(mut script: Script, why: &str) -> (Script, String) {
-    let kind = |why: &str| why.chars().filter(char::is_ascii_alphabetic).take(12).collect::<String>();
-    let (wanted, last) = (kind(why), RefCell::new(why.to_owned()));
-    let fails = |script: &Script| match run(script) {
-        Err(why) if kind(&why) == wanted => {
-            *last.borrow_mut() = why;
-            true
-        }
-        _ => false,
-    };
-    let mut tries = 3000;
-    loop {
-        let before = script.clone();
-        for candidate in smaller(&script) {
-            tries -= 1;
-            if tries == 0 {
-                return (script, last.into_inner());
-            }
-            if candidate != script && fails(&candidate) {
-                script = candidate;
-                break;
-            }
-        }
-        if script == before {
-            return (script, last.into_inner());
-        }
-    }
+/// Removes parts of a failing script as long as it fails in the same way.
+pub(crate) fn shrink(script: Script, why: &str) -> (Script, String) {
+    simulation::shrink(script, why, |script| run(script).map(drop), smaller)
 }
 
 fn smaller(script: &Script) -> Vec<Script> {
@@ -546,16 +524,8 @@ fn smaller(script: &Script) -> Vec<Script> {
         push(&|s| s.rounds[round].crash = Crash::None);
         for process in 0..script.rounds[round].processes.len() {
             push(&|s| drop(s.rounds[round].processes.remove(process)));
-            let len = script.rounds[round].processes[process].len();
-            let mut size = len.div_ceil(2);
-            while size > 0 {
-                for from in (0..len).step_by(size) {
-                    push(&|s| {
-                        let ops = &mut s.rounds[round].processes[process];
-                        ops.drain(from..(from + size).min(ops.len()));
-                    });
-                }
-                size /= 2;
+            for range in simulation::removable_ranges(script.rounds[round].processes[process].len()) {
+                push(&|s| drop(s.rounds[round].processes[process].drain(range.clone())));
             }
         }
     }

@@ -3,28 +3,7 @@
 
 use std::fmt;
 
-/// A random number generator that is fully determined by its seed (SplitMix64, Steele, Lea and
-/// Flood 2014).
-#[derive(Debug, Clone)]
-pub(crate) struct Random(pub(crate) u64);
-
-impl Random {
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    pub(crate) fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound.max(1)
-    }
-
-    pub(crate) fn chance(&mut self, percent: u64) -> bool {
-        self.below(100) < percent
-    }
-}
+use greenwave_testkit::random::Random;
 
 /// Contents to put.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,7 +80,7 @@ pub(crate) struct Script {
 
 impl Script {
     pub(crate) fn random(seed: u64) -> Self {
-        let mut random = Random(seed);
+        let mut random = Random::new(seed);
         let r = &mut random;
         let setting = Setting {
             compressed: r.chance(50),
@@ -115,7 +94,7 @@ impl Script {
         let rounds = 1 + r.below(3);
         let rounds = (0..rounds).map(|_| Round::random(r, names, large)).collect();
         Self {
-            seed: r.next(),
+            seed: r.next_u64(),
             setting,
             switch_percent: [5, 20, 50, 90][r.below(4) as usize],
             short_per_mille: if r.chance(25) { 100 } else { 0 },

@@ -1,4 +1,4 @@
-//! What a test gets for itself: a temporary folder, a home, and a range of ports. Knows nothing of commands.
+//! Private resources of a test: a temporary directory, a home, and a range of ports.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, TryLockError};
@@ -11,13 +11,15 @@ use tempfile::TempDir;
 
 use crate::{Environment, Error, Test};
 
-/// The first port that is lent. Below are those of known services, and above [`PORT_END`] those that the system gives out itself.
+/// First port that is assigned. Well-known services use lower ports; the system assigns ports from
+/// [`PORT_END`] on.
 const PORT_FIRST: u16 = 20_000;
 const PORT_END: u16 = 32_000;
-/// Ports that a test gets.
+/// Number of ports per test.
 const PORTS_EACH: u16 = 16;
 
-/// Tool chains that live in the home folder unless a variable says otherwise: a test with a home of its own finds them all the same.
+/// Toolchain variables with their default locations below the home directory. They are set for tests,
+/// whose own home is empty.
 const HOMES: [(&str, &str); 7] = [
     ("CARGO_HOME", ".cargo"),
     ("RUSTUP_HOME", ".rustup"),
@@ -28,91 +30,95 @@ const HOMES: [(&str, &str); 7] = [
     ("PYTHONUSERBASE", ".local"),
 ];
 
-/// The variable by which a test learns its first port, and that with how many there are.
+/// Variables with the first port of a test and the number of its ports.
 const PORT_VARIABLES: [&str; 2] = ["GREENWAVE_PORT_FIRST", "GREENWAVE_PORT_COUNT"];
 
-/// The folders in a test's own folder.
-const FOLDERS: [&str; 2] = ["home", "tmp"];
+/// Subdirectories of the private directory of a test.
+const SUBDIRECTORIES: [&str; 2] = ["home", "tmp"];
 
-/// IsolationPool that tests have had and left as they were. Making and removing three for each test takes longer than a small test does: file systems
-/// avoid the numbers of what was just removed, and look for others.
+/// A pool of private directories that earlier tests left unchanged.
+///
+/// Creating and removing three directories per test takes longer than a small test, since file systems
+/// avoid inode numbers that were just freed.
 #[derive(Debug, Default)]
 pub(crate) struct IsolationPool {
     free: Mutex<Vec<Isolation>>,
 }
 
-/// A test's own folder, and what identifies it and those in it.
+/// A private directory with the identities of itself and its subdirectories.
 #[derive(Debug)]
-struct Own {
-    folder: TempDir,
+struct PrivateDir {
+    directory: TempDir,
     identities: [(u64, u64, u32); 3],
 }
 
-/// A test's own folders and ports. Dropping it removes the folders and gives the ports back.
+/// The private directory and ports of a test. Dropping it removes the directory and releases the ports.
 #[derive(Debug)]
 pub(crate) struct Isolation {
-    own: Own,
+    own: PrivateDir,
     ports: Option<(u16, File)>,
 }
 
 impl IsolationPool {
-    /// Empty folders, and ports that no other test of this user has, as long as there are any.
+    /// Returns an empty directory, and ports that no other test of this user has, if any are free.
     pub(crate) fn lend(&self, ports: Option<&Path>) -> Result<Isolation, Error> {
         if let Some(free) = self.free.lock().pop() {
             return Ok(free);
         }
-        let own = Own::new().map_err(Error::io("make a temporary folder in", std::env::temp_dir()))?;
+        let own =
+            PrivateDir::new().map_err(Error::io("create a temporary directory in", std::env::temp_dir()))?;
         Ok(Isolation { ports: ports.and_then(lend), own })
     }
 
-    /// Takes back what a test has had of which nothing is running any more. Unless it is just as it was, it is removed.
+    /// Returns the resources of a test whose processes are gone. A directory that the test changed is
+    /// removed.
     pub(crate) fn take_back(&self, isolation: Isolation) {
-        if isolation.own.is_as_it_was() {
+        if isolation.own.is_unchanged() {
             self.free.lock().push(isolation);
         }
     }
 
-    /// Removes those that nobody has.
+    /// Removes the directories in the pool.
     pub(crate) fn remove(&self) {
         self.free.lock().clear();
     }
 }
 
-impl Own {
+impl PrivateDir {
     fn new() -> io::Result<Self> {
-        let folder = tempfile::Builder::new().prefix("greenwave-test-").tempdir()?;
-        for name in FOLDERS {
-            fs::create_dir(folder.path().join(name))?;
+        let directory = tempfile::Builder::new().prefix("greenwave-test-").tempdir()?;
+        for name in SUBDIRECTORIES {
+            fs::create_dir(directory.path().join(name))?;
         }
-        let identities = identities(folder.path())?;
-        Ok(Self { folder, identities })
+        let identities = identities(directory.path())?;
+        Ok(Self { directory, identities })
     }
 
-    fn is_as_it_was(&self) -> bool {
-        let path = self.folder.path();
+    fn is_unchanged(&self) -> bool {
+        let path = self.directory.path();
         let names = |path: &Path| -> io::Result<usize> {
             fs::read_dir(path)?.try_fold(0, |count, entry| entry.map(|_| count + 1))
         };
         let is_empty = |name: &&str| names(&path.join(name)).is_ok_and(|count| count == 0);
         identities(path).is_ok_and(|now| now == self.identities)
-            && names(path).is_ok_and(|count| count == FOLDERS.len())
-            && FOLDERS.iter().all(is_empty)
+            && names(path).is_ok_and(|count| count == SUBDIRECTORIES.len())
+            && SUBDIRECTORIES.iter().all(is_empty)
     }
 }
 
-/// Of a folder and those in it: which they are, and who may do what with them.
-fn identities(folder: &Path) -> io::Result<[(u64, u64, u32); 3]> {
+/// Returns device, inode and mode of a directory and its subdirectories.
+fn identities(directory: &Path) -> io::Result<[(u64, u64, u32); 3]> {
     let of = |path: &Path| fs::symlink_metadata(path).map(|it| (it.dev(), it.ino(), it.mode()));
-    Ok([of(folder)?, of(&folder.join(FOLDERS[0]))?, of(&folder.join(FOLDERS[1]))?])
+    Ok([of(directory)?, of(&directory.join(SUBDIRECTORIES[0]))?, of(&directory.join(SUBDIRECTORIES[1]))?])
 }
 
 impl Isolation {
-    /// Everything in here is the test's own.
+    /// Returns the private directory.
     pub(crate) fn folder(&self) -> &Path {
-        self.own.folder.path()
+        self.own.directory.path()
     }
 
-    /// The variables that tell a test of it, beside those that it sees anyway.
+    /// Returns the variables that point a test to its resources.
     pub(crate) fn variables(&self, test: &Test, environment: &Environment) -> Vec<(OsString, OsString)> {
         let mut variables: Vec<(OsString, OsString)> =
             vec![("TMPDIR".into(), self.folder().join("tmp").into())];
@@ -129,22 +135,22 @@ impl Isolation {
     }
 }
 
-/// Where tool chains are that are told by no variable.
+/// Returns the toolchain variables that are not set and whose default location exists.
 pub(crate) fn tool_homes(environment: &Environment) -> impl Iterator<Item = (&'static str, PathBuf)> + '_ {
     let home = environment.get("HOME").map(Path::new);
-    HOMES.into_iter().filter_map(move |(name, folder)| {
-        let path = home?.join(folder);
+    HOMES.into_iter().filter_map(move |(name, directory)| {
+        let path = home?.join(directory);
         (environment.get(name).is_none() && path.is_dir()).then_some((name, path))
     })
 }
 
-/// Where cargo keeps what it has fetched.
+/// Returns the home of cargo, which holds downloaded packages.
 pub(crate) fn cargo_home(environment: &Environment) -> Option<PathBuf> {
-    let told = environment.get("CARGO_HOME").map(PathBuf::from);
-    told.or_else(|| Some(Path::new(environment.get(OsStr::new("HOME"))?).join(".cargo")))
+    let set = environment.get("CARGO_HOME").map(PathBuf::from);
+    set.or_else(|| Some(Path::new(environment.get(OsStr::new("HOME"))?).join(".cargo")))
 }
 
-/// Where Go keeps what it has fetched and compiled, each under a hash of what it was made from.
+/// Returns Go's module and build caches.
 pub(crate) fn go_caches(environment: &Environment) -> Vec<PathBuf> {
     let home = environment.get("HOME").map(Path::new);
     let compiled =
@@ -153,15 +159,16 @@ pub(crate) fn go_caches(environment: &Environment) -> Vec<PathBuf> {
     compiled.into_iter().chain(path.map(|path| path.join("pkg"))).collect()
 }
 
-/// A range of ports whose file nobody has locked. Files are not removed: whoever did could remove a lock that another has just taken.
-fn lend(folder: &Path) -> Option<(u16, File)> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).ok()?;
+/// Locks the file of a free range of ports. The files are never removed, because a process that removes
+/// one could remove a lock that another process has just taken.
+fn lend(directory: &Path) -> Option<(u16, File)> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).ok()?;
     for first in (PORT_FIRST..PORT_END).step_by(usize::from(PORTS_EACH)) {
         let file = File::options()
             .create(true)
             .truncate(false)
             .write(true)
-            .open(folder.join(first.to_string()))
+            .open(directory.join(first.to_string()))
             .ok()?;
         match file.try_lock() {
             Ok(()) => return Some((first, file)),

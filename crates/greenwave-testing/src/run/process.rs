@@ -1,4 +1,4 @@
-//! Runs one test's command and captures what it prints. Knows nothing of keys, caches or verdicts' use.
+//! Runs one test's command: captures its output, traces it, and derives its status.
 
 use std::collections::HashSet;
 use std::ffi::OsString;
@@ -24,17 +24,17 @@ use greenwave_inputs::AccessKind;
 use greenwave_inputs::now;
 use greenwave_sandbox::{ReadRules, Trace, TraceStatus, Tracer};
 
-/// Most bytes that are kept of an output: its beginning and its end.
+/// Maximum number of captured bytes of an output: half from its start, half from its end.
 const OUTPUT_BYTES_MAX: usize = 256 * 1024;
-/// The end of the line that stands where something is left out.
-pub(crate) const LEFT_OUT: &str = "bytes left out …]";
-/// How long a test that ran out of time may take to end when asked to.
+/// End of the line that replaces omitted output.
+pub(crate) const LEFT_OUT: &str = "bytes omitted …]";
+/// Time that a test gets to exit after `SIGTERM` when its time limit is exceeded.
 const GRACE: Duration = Duration::from_millis(500);
 
-/// How long what a test started may go on after it has ended, before it counts as left behind.
+/// Time that descendants of a test may outlive it before they count as left behind.
 const LEAK: Duration = Duration::from_millis(200);
 
-/// What to run, where, and with which variables.
+/// A command with its working directory and environment.
 #[derive(Debug)]
 pub(crate) struct Job<'a> {
     pub(crate) test: &'a Test,
@@ -42,47 +42,48 @@ pub(crate) struct Job<'a> {
     pub(crate) arguments: Vec<OsString>,
     pub(crate) directory: PathBuf,
     pub(crate) variables: Vec<(OsString, OsString)>,
-    /// A directory of the test's own.
+    /// The private directory of the test.
     pub(crate) own: &'a Path,
 }
 
-/// What running a command gave.
+/// The result of running a command.
 #[derive(Debug, Clone)]
 pub(crate) struct ProcessResult {
     pub(crate) status: Status,
     pub(crate) count: Option<TestCount>,
     pub(crate) output: Bytes,
     pub(crate) duration: Duration,
-    /// When it began, in nanoseconds since the Unix epoch.
+    /// Start time in nanoseconds since the Unix epoch.
     pub(crate) began: i64,
-    /// Whether the clock was set while it ran.
+    /// Whether the system clock was set while the command ran.
     pub(crate) clock_was_set: bool,
-    /// Whether it left processes behind, which were then killed.
+    /// Whether the command left processes behind, which were then killed.
     pub(crate) left_behind: bool,
-    /// What it was seen to look at.
+    /// The traced accesses.
     pub(crate) seen: Arc<Seen>,
 }
 
-/// What a command was seen to look at.
+/// The traced accesses of a command.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Seen {
-    /// Absolute paths, without those that it made itself.
+    /// Accesses by absolute path, without paths that the command created itself.
     pub(crate) looks: Vec<(PathBuf, AccessKind)>,
-    /// Those that it wrote to.
+    /// Paths that the command wrote to.
     pub(crate) written: HashSet<PathBuf>,
-    /// Those at which something was when it looked.
+    /// Paths that existed when the command accessed them.
     pub(crate) there: HashSet<PathBuf>,
-    /// A kernel object that it left behind.
+    /// A kernel object that the command left behind.
     pub(crate) left: Option<String>,
-    /// A kernel object that it used and that was there before.
+    /// A kernel object that the command used and that existed before.
     pub(crate) used: Option<String>,
-    /// Why that may not be all.
+    /// The reason why the trace may be incomplete.
     pub(crate) incomplete: Option<String>,
 }
 
-/// Runs the command with exactly these variables and no input.
+/// Runs the command with exactly these variables and an empty standard input.
 ///
-/// Whatever it starts is killed when it ends, when its time is up, and when the future is dropped.
+/// Its descendants are killed when it exits, when its time limit is exceeded, and when the future is
+/// dropped.
 pub(crate) async fn run(
     job: &Job<'_>,
     options: &RunnerOptions,
@@ -123,8 +124,8 @@ pub(crate) async fn run(
     let count = TestCount::find(&ended.output);
     let status = match ended.status {
         None => Status::TimedOut(test.time_max),
-        Some(status) if has_all_left_out(test, status, &ended.output) => Status::Passed,
-        // A program of a package's tests may have none, which is not the same as a filter that matches none.
+        Some(status) if has_all_deselected(test, status, &ended.output) => Status::Passed,
+        // A test program without tests is normal in cargo; a filter that matches nothing is not.
         Some(status) => {
             let counts = !matches!(test.harness, Harness::Cargo { .. }) || test.function().is_some();
             verdict(status, count.filter(|_| counts))
@@ -165,11 +166,13 @@ impl Seen {
     }
 }
 
-/// Where shared memory and semaphores of POSIX are, and message queues if they are mounted (`shm_overview(7)`, `mq_overview(7)`).
+/// Directories of POSIX shared memory and semaphores, and of message queues if they are mounted
+/// (`shm_overview(7)`, `mq_overview(7)`).
 const SHARED: [&str; 2] = ["/dev/shm", "/dev/mqueue"];
 
-/// POSIX's shared objects, which are files, and of which a map changes the content and no time: one that was left behind, and one that was read and
-/// was there before.
+/// Returns a POSIX shared object that was left behind, and one that was read and existed before.
+///
+/// These objects are files, but writes through a memory map do not change their timestamps.
 fn shared_memory(reads: &Trace, own: &Path) -> (Option<String>, Option<String>) {
     let is_shared = |path: &Path| {
         let is_in = SHARED.iter().any(|folder| path.parent() == Some(Path::new(folder)));
@@ -181,20 +184,20 @@ fn shared_memory(reads: &Trace, own: &Path) -> (Option<String>, Option<String>) 
             left.get_or_insert_with(|| path.display().to_string());
         }
         if access.read && !access.own && reads.there.contains(path) {
-            used.get_or_insert_with(|| format!("{}, which was there before", path.display()));
+            used.get_or_insert_with(|| format!("{}, which existed before", path.display()));
         }
     }
     (left, used)
 }
 
-/// How far the system's clock may be from the one that cannot be set, over a test.
+/// Maximum difference between the system clock and the monotonic clock over a test.
 const CLOCK_DRIFT: Duration = Duration::from_millis(50);
 
 fn nanos(duration: Duration) -> i64 {
     i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
 }
 
-/// One pipe for both streams, so that their order is kept.
+/// Creates one pipe for both streams, which preserves the order of their output.
 fn one_pipe() -> io::Result<(pipe::Receiver, PipeWriter, PipeWriter)> {
     let (reader, writer) = io::pipe()?;
     let other = writer.try_clone()?;
@@ -202,19 +205,20 @@ fn one_pipe() -> io::Result<(pipe::Receiver, PipeWriter, PipeWriter)> {
     Ok((reader, writer, other))
 }
 
-/// How a command ended.
+/// The end of a command.
 struct Ended {
-    /// `None` if its time was up.
+    /// `None` if the time limit was exceeded.
     status: Option<ExitStatus>,
     output: Vec<u8>,
     left_behind: bool,
 }
 
-/// Trace the output until the command has ended, or its time is up.
+/// Reads the output until the command has exited or its time limit is exceeded.
 async fn attend(mut group: Child, output: pipe::Receiver, time_max: Duration) -> io::Result<Ended> {
     let mut capture = Capture::default();
     let ended = tokio::time::timeout(time_max, async {
-        // Together: the pipe ends only when the leader is waited for and the rest of its group killed.
+        // Concurrently: the pipe ends only after the rest of the group is killed, which happens when
+        // the leader was waited for.
         let (ended, read) = tokio::join!(group.wait_for_group(LEAK), capture.read(output));
         read.and(ended)
     });
@@ -231,9 +235,10 @@ async fn attend(mut group: Child, output: pipe::Receiver, time_max: Duration) ->
     Ok(Ended { status, output: capture.finish(), left_behind })
 }
 
-/// Whether pytest found tests and its settings leave all of them out (`addopts = "-m 'not slow'"`): in a run of the whole project, that is no
-/// failure of the file. A command that says itself what to leave out is asked for more than nothing.
-fn has_all_left_out(test: &Test, status: ExitStatus, output: &[u8]) -> bool {
+/// Returns whether pytest found tests and its configuration deselected all of them
+/// (`addopts = "-m 'not slow'"`). In a run of the whole project this is not a failure of the file. It is
+/// one if the command itself deselects.
+fn has_all_deselected(test: &Test, status: ExitStatus, output: &[u8]) -> bool {
     /// `NO_TESTS_COLLECTED` (<https://docs.pytest.org/en/stable/reference/exit-codes.html>).
     const NOTHING_RAN: i32 = 5;
     let summary = || {
@@ -250,13 +255,13 @@ fn has_all_left_out(test: &Test, status: ExitStatus, output: &[u8]) -> bool {
         && summary()
 }
 
-/// Whether a command of pytest says so itself.
+/// Returns whether a pytest command deselects tests by its arguments.
 pub(crate) fn says_what_to_leave_out(test: &Test) -> bool {
     let selects = |word: &String| ["-k", "-m", "--deselect"].iter().any(|flag| word.starts_with(flag));
     test.command.iter().skip_while(|word| *word != "pytest").any(selects)
 }
 
-/// No last line of pytest's is longer.
+/// Upper limit on the length of the last line that pytest prints, in bytes.
 const SUMMARY_BYTES_MAX: usize = 1024;
 
 fn verdict(status: ExitStatus, count: Option<TestCount>) -> Status {
@@ -268,12 +273,12 @@ fn verdict(status: ExitStatus, count: Option<TestCount>) -> Status {
     }
 }
 
-/// The beginning and the end of a stream of any length.
+/// The start and the end of a stream of any length.
 #[derive(Debug, Default)]
 struct Capture {
     head: Vec<u8>,
     tail: Vec<u8>,
-    left_out: u64,
+    omitted: u64,
 }
 
 impl Capture {
@@ -294,20 +299,20 @@ impl Capture {
         let (first, rest) = bytes.split_at(room.min(bytes.len()));
         self.head.extend_from_slice(first);
         self.tail.extend_from_slice(rest);
-        // In large steps, so that each byte is moved about once.
+        // Draining in large steps moves each byte about once.
         if self.tail.len() >= 2 * Self::HALF {
             let excess = self.tail.len() - Self::HALF;
             self.tail.drain(..excess);
-            self.left_out += excess as u64;
+            self.omitted += excess as u64;
         }
     }
 
     fn finish(mut self) -> Vec<u8> {
         let excess = self.tail.len().saturating_sub(Self::HALF);
         self.tail.drain(..excess);
-        self.left_out += excess as u64;
-        if self.left_out > 0 {
-            self.head.extend_from_slice(format!("\n[… {} {LEFT_OUT}\n", self.left_out).as_bytes());
+        self.omitted += excess as u64;
+        if self.omitted > 0 {
+            self.head.extend_from_slice(format!("\n[… {} {LEFT_OUT}\n", self.omitted).as_bytes());
         }
         self.head.append(&mut self.tail);
         self.head

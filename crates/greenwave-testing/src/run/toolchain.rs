@@ -1,4 +1,4 @@
-//! Which program a command means, and what identifies it. Knows nothing of tests.
+//! Resolves the program of a command and computes its toolchain fingerprint.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
@@ -18,8 +18,8 @@ use greenwave_inputs::{AccessKind, DiscoveredDeps, PathStates};
 use greenwave_inputs::{Stamp, now};
 use greenwave_inputs::{StatCache, replace};
 
-/// What a program's results depend on, for programs that are a front of something else: a shim's own
-/// bytes do not change when the tool chain behind it does.
+/// Version commands of programs that may be shims. The bytes of a shim do not change when the toolchain
+/// behind it does.
 const PROBES: [(&str, &[&[&str]]); 6] = [
     ("cargo", &[&["cargo", "-V"], &["rustc", "-vV"]]),
     ("rustc", &[&["rustc", "-vV"]]),
@@ -29,23 +29,23 @@ const PROBES: [(&str, &[&[&str]]); 6] = [
     ("npm", &[&["node", "-v"], &["npm", "-v"]]),
 ];
 
-/// The same by name: what these are depends on the folder that they are started in.
+/// Names of the programs in [`PROBES`]. Their versions depend on the directory they are started in.
 pub(crate) const PROBED: [&str; 6] = ["cargo", "rustc", "python", "python3", "node", "npm"];
 
-/// Programs with what identifies them: the hash of the file, and for the front of a tool chain what it
-/// answers when asked for its version.
+/// Computes toolchain fingerprints: the hash of the program file, and for the shim of a toolchain the
+/// output of its version commands.
 ///
-/// A hash is remembered for as long as the file's inode, size and times stay the same; versions are
-/// asked for once in the life of this value, in each folder, since a folder can choose its tool chain, and are remembered for as long as nothing
-/// changes that the tool looked at to answer.
+/// Hashes are cached by inode, size and timestamps. Versions are determined once per value and
+/// directory, since a directory can select its own toolchain. They are cached across runs until a file
+/// changes that the version command accessed.
 #[derive(Debug)]
 pub(crate) struct Tools {
     index: Arc<Mutex<StatCache>>,
     versions: tokio::sync::Mutex<HashMap<VersionKey, Arc<[u8]>>>,
-    remembered: Mutex<VersionCache>,
+    cached: Mutex<VersionCache>,
 }
 
-/// What tools have answered in earlier runs, by a hash of the question.
+/// Versions from earlier runs, by a hash of the command, environment and directory.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct VersionCache {
     answers: BTreeMap<String, ToolVersion>,
@@ -53,7 +53,7 @@ struct VersionCache {
     is_changed: bool,
 }
 
-/// What a tool has answered, good for as long as everything that it looked at is as it was.
+/// The output of a version command, valid until one of its accesses has another result.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct ToolVersion {
     text: Vec<u8>,
@@ -61,35 +61,37 @@ struct ToolVersion {
     states: String,
 }
 
-/// More answers are not remembered.
+/// Maximum number of cached versions.
 const VERSIONS_MAX: usize = 64;
 
-/// The folder, if it chooses its own tool chain; the variables that are seen; the program's place in [`PROBES`].
+/// The directory, if it selects its own toolchain; the visible variables; the index in [`PROBES`].
 type VersionKey = (PathBuf, Vec<u8>, usize);
 
 impl Tools {
     pub(crate) fn new(index: Arc<Mutex<StatCache>>) -> Self {
-        Self { index, versions: tokio::sync::Mutex::default(), remembered: Mutex::default() }
+        Self { index, versions: tokio::sync::Mutex::default(), cached: Mutex::default() }
     }
 
-    /// Takes up what an earlier run saved.
+    /// Loads the versions that an earlier run has saved.
     pub(crate) fn load(&self, file: &Path) {
         let read = std::fs::read(file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        *self.remembered.lock() = read.unwrap_or_default();
+        *self.cached.lock() = read.unwrap_or_default();
     }
 
+    /// Saves the versions for later runs.
+    ///
     /// # Errors
-    /// [`Error::Io`] if the file cannot be written.
+    /// Fails if the file cannot be written.
     pub(crate) fn save(&self, file: &Path) -> Result<(), Error> {
-        let mut remembered = self.remembered.lock();
-        if remembered.is_changed {
-            replace(file, &serde_json::to_vec(&*remembered).unwrap_or_default())?;
-            remembered.is_changed = false;
+        let mut cached = self.cached.lock();
+        if cached.is_changed {
+            replace(file, &serde_json::to_vec(&*cached).unwrap_or_default())?;
+            cached.is_changed = false;
         }
         Ok(())
     }
 
-    /// Everything that identifies the program, to be put into a key.
+    /// Returns the hashes that identify the program in a key.
     pub(crate) async fn fingerprint(
         &self,
         program: &Path,
@@ -99,14 +101,15 @@ impl Tools {
     ) -> Result<Vec<[u8; 32]>, Error> {
         let mut parts = vec![self.file(program)?];
         let name = program.file_stem().unwrap_or_default();
-        if let Some(at) = PROBES.iter().position(|(known, _)| name == *known) {
+        if let Some(at) = PROBES.iter().position(|(shim, _)| name == *shim) {
             parts.push(*blake3::hash(&self.version(at, directory, all, environment).await).as_bytes());
         }
         Ok(parts)
     }
 
     fn file(&self, program: &Path) -> Result<[u8; 32], Error> {
-        let stamp = Stamp::of(&std::fs::metadata(program).map_err(Error::io("look at", program))?);
+        let stamp =
+            Stamp::of(&std::fs::metadata(program).map_err(Error::io("read the metadata of", program))?);
         if let Some(entry) = self.index.lock().find(program, &stamp) {
             return Ok(entry.hash);
         }
@@ -126,27 +129,27 @@ impl Tools {
         let toolchain = toolchain_file(directory);
         let key = (toolchain.map_or(PathBuf::new(), |_| directory.to_owned()), seen(environment), probe);
         let mut versions = self.versions.lock().await;
-        if let Some(known) = versions.get(&key) {
-            return Arc::clone(known);
+        if let Some(version) = versions.get(&key) {
+            return Arc::clone(version);
         }
-        let question = blake3::hash(
+        let query = blake3::hash(
             &[&seen(environment), directory.as_os_str().as_encoded_bytes(), &[probe as u8]].concat(),
         );
-        let question = question.to_hex().to_string();
+        let query = query.to_hex().to_string();
         let states =
             PathStates::new(Path::new("/"), Arc::clone(&self.index), greenwave_sandbox::object_exists);
-        let known = self.remembered.lock().answers.get(&question).cloned();
-        let answers: Arc<[u8]> = match known.filter(|answer| answer.is_good(&states)) {
+        let cached = self.cached.lock().answers.get(&query).cloned();
+        let answers: Arc<[u8]> = match cached.filter(|answer| answer.is_valid(&states)) {
             Some(answer) => answer.text.into(),
             None => {
-                let answer = ask(probe, directory, all, environment, &states).await;
-                let mut remembered = self.remembered.lock();
-                if answer.states.is_empty() || remembered.answers.len() >= VERSIONS_MAX {
-                    remembered.answers.remove(&question);
+                let answer = probe_version(probe, directory, all, environment, &states).await;
+                let mut cached = self.cached.lock();
+                if answer.states.is_empty() || cached.answers.len() >= VERSIONS_MAX {
+                    cached.answers.remove(&query);
                 } else {
-                    remembered.answers.insert(question, answer.clone());
+                    cached.answers.insert(query, answer.clone());
                 }
-                remembered.is_changed = true;
+                cached.is_changed = true;
                 answer.text.into()
             }
         };
@@ -155,8 +158,8 @@ impl Tools {
     }
 }
 
-/// Asks a tool, and watches what it looks at for its answer, where that can be seen.
-async fn ask(
+/// Runs the version commands of a program, traced where tracing is available.
+async fn probe_version(
     probe: usize,
     directory: &Path,
     all: &Environment,
@@ -170,7 +173,7 @@ async fn ask(
         probe.args(&command[1..]).current_dir(directory).env_clear().envs(environment.iter().copied());
         probe.envs(tool_homes(all));
         let tracing = Tracer::available().and_then(|()| Tracer::default().attach(&mut probe)).ok();
-        // A tool that does not answer is identified by that; the test itself will tell more.
+        // A tool that cannot be started has an empty version. The test itself reports the error.
         text.extend(probe.output().await.map(|output| output.stdout).unwrap_or_default());
         drop(probe);
         match tracing {
@@ -196,7 +199,7 @@ fn look(names: bool) -> AccessKind {
 }
 
 impl ToolVersion {
-    fn is_good(&self, states: &PathStates) -> bool {
+    fn is_valid(&self, states: &PathStates) -> bool {
         !self.states.is_empty() && self.digest(states) == self.states
     }
 
@@ -206,8 +209,8 @@ impl ToolVersion {
     }
 }
 
-/// The file that a command's first word means: as `execvp` finds it, with relative paths taken from the
-/// folder the command runs in.
+/// Returns the file that `execvp` would execute for the first word of a command. Relative paths are
+/// resolved from the command's working directory.
 pub(crate) fn resolve(program: &str, directory: &Path, path: Option<&OsStr>) -> Option<PathBuf> {
     let usable = |file: &PathBuf| {
         file.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
@@ -215,13 +218,13 @@ pub(crate) fn resolve(program: &str, directory: &Path, path: Option<&OsStr>) -> 
     if program.contains('/') {
         return Some(directory.join(program)).filter(usable);
     }
-    std::env::split_paths(path?).map(|folder| directory.join(folder).join(program)).find(usable)
+    std::env::split_paths(path?).map(|parent| directory.join(parent).join(program)).find(usable)
 }
 
-/// A folder's own choice of a Rust tool chain, looked for as rustup does.
+/// Returns the file that selects the Rust toolchain of a directory, searched as rustup does.
 fn toolchain_file(directory: &Path) -> Option<PathBuf> {
     let names = ["rust-toolchain.toml", "rust-toolchain"];
-    let mut candidates = directory.ancestors().flat_map(|folder| names.map(|name| folder.join(name)));
+    let mut candidates = directory.ancestors().flat_map(|parent| names.map(|name| parent.join(name)));
     candidates.find(|file| file.exists())
 }
 

@@ -1,4 +1,4 @@
-//! Where a test's inputs are, and their state at some moment. Knows nothing of commands or results.
+//! The project that tests run in, as the runner sees it.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -16,46 +16,46 @@ use greenwave_inputs::InputSnapshot;
 use greenwave_inputs::StatCache;
 use greenwave_inputs::{AccessKind, PathStates};
 
-/// A program that stands for a test's command.
+/// A program that is executed in place of a test's command.
 #[derive(Debug, Clone)]
 pub(crate) struct LaunchSpec {
     pub(crate) program: PathBuf,
     pub(crate) arguments: Vec<OsString>,
     pub(crate) directory: PathBuf,
     pub(crate) variables: Vec<(OsString, OsString)>,
-    /// What was looked at to make it, beside the test's inputs.
+    /// Dependencies of the program that are not inputs of the test.
     pub(crate) looks: Vec<(PathBuf, AccessKind)>,
-    /// When making it began, in nanoseconds since the Unix epoch.
+    /// Start of the build in nanoseconds since the Unix epoch.
     pub(crate) since: i64,
-    /// Where what was made is.
+    /// Locations of build products.
     pub(crate) products: Option<Products>,
-    /// A file that changed while it was made, so that nobody knows which state of it went in.
+    /// A source that changed during the build, so that the state that was compiled is unknown.
     pub(crate) changing: Option<PathBuf>,
 }
 
 /// A project that tests run in.
 #[async_trait]
 pub(crate) trait Workspace: Send + Sync {
-    /// The project's folder.
+    /// Returns the project directory.
     fn project(&self) -> &Path;
 
-    /// A state before now that nothing is known to have changed since.
+    /// Returns an earlier state of the inputs that has not been seen to change since.
     async fn before(&self, test: &Test) -> Result<InputSnapshot, Error>;
 
-    /// A state that was taken after this call began.
+    /// Returns a state of the inputs that was read after this call began.
     async fn after(&self, test: &Test) -> Result<InputSnapshot, Error>;
 
-    /// What to start in place of the test's command, where that is another program that has to be made first.
+    /// Builds the program to execute in place of the test's command, if the harness has one.
     async fn launch(&self, _runner: &Runner, _test: &Test) -> Result<Option<LaunchSpec>, Error> {
         Ok(None)
     }
 
-    /// Whether cargo has brought everything up to date that it builds in the workspace in this folder.
+    /// Returns whether cargo has built the workspace in this directory during this run.
     fn is_built(&self, _folder: &Path) -> bool {
         false
     }
 
-    /// What more is to be said of a test that has ended so, as text that follows its output. It still keeps its worker busy.
+    /// Returns diagnostics to append to the output of a test; runs while the worker slot is still held.
     async fn examine(
         &self,
         _runner: &Runner,
@@ -66,19 +66,19 @@ pub(crate) trait Workspace: Send + Sync {
         None
     }
 
-    /// Whether it is told what tests that ran depend on.
+    /// Returns whether [`learn`](Self::learn) uses dependency records.
     fn wants_dependencies(&self) -> bool {
         false
     }
 
-    /// What a test that ran depends on. How it ended is not known yet.
+    /// Receives the dependencies of a test that ran, before its verdict is decided.
     fn learn(&self, _test: &Test, _facts: DependencyRecord, _inputs: &Manifest) {}
 
-    /// The test's process has ended; what is left to do keeps no worker busy.
+    /// Called when the process of a test has exited. The remaining work holds no worker slot.
     fn ended(&self) {}
 }
 
-/// A folder of which nothing is remembered.
+/// A directory whose state is read anew for each test.
 #[derive(Debug)]
 pub(crate) struct DirectoryWorkspace {
     project: PathBuf,
@@ -118,7 +118,7 @@ impl Workspace for DirectoryWorkspace {
     }
 }
 
-/// Runs what waits for a disk where waiting is allowed.
+/// Runs blocking file access on a thread where blocking is allowed.
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,

@@ -149,7 +149,7 @@ async fn endless_output_keeps_its_beginning_and_end() {
         run(&runner(&[]), &folder, &shell("echo first; head -c 3000000 /dev/zero; echo last")).await;
     let text = String::from_utf8_lossy(&outcome.output);
     assert!(text.starts_with("first\n") && text.ends_with("last\n") && text.len() < 300_000);
-    assert!(text.contains("bytes left out"));
+    assert!(text.contains("bytes omitted"));
 }
 
 #[tokio::test]

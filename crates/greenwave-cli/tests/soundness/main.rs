@@ -1,0 +1,147 @@
+//! Tries to make `greenwave test` report a stale pass.
+//!
+//! Each probe (a file in `probes`) is a small project with one test. The test runs, something that
+//! it depends on changes, the test runs again, and then once more without a cache. A verdict that
+//! differs from the uncached one is stale. Probes whose change comes between runs are tried a
+//! second time after an up-to-date record was written.
+//!
+//! `GREENWAVE_SOUNDNESS_AGAINST=1` prints a table of all probes against all test runners that are
+//! installed instead.
+#![cfg(unix)]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a test program prints its results")]
+
+mod concurrent;
+mod directory;
+mod probe;
+mod steps;
+mod tools;
+mod trial;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
+
+use probe::Probe;
+use tools::Tool;
+use trial::{Outcome, can_follow_record, try_after_record, try_probe};
+
+type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
+
+/// Probes that run at the same time. Most of them wait for files to settle.
+const PARALLEL: usize = 8;
+/// Other tools need more of the machine.
+const PARALLEL_AGAINST: usize = 2;
+
+/// Probes that must be tried after an up-to-date record. The results of 47 are stored, of one only
+/// with libfaketime.
+const AFTER_RECORD_MIN: usize = 45;
+
+/// With this variable a probe that cannot be tried fails.
+const REQUIRE: &str = "GREENWAVE_REQUIRE_SERVICES";
+
+fn main() -> ExitCode {
+    let probes = match Probe::load_all() {
+        Ok(probes) => probes.into_iter().map(Arc::new).collect::<Vec<_>>(),
+        Err(error) => {
+            eprintln!("error: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    if std::env::var_os("GREENWAVE_SOUNDNESS_AGAINST").is_some() {
+        return print_table(&probes);
+    }
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads.get_or_insert(PARALLEL);
+    let after_record = Arc::new(AtomicUsize::new(0));
+    let trials = probes.iter().flat_map(|probe| trials(probe, &after_record));
+    let conclusion = libtest_mimic::run(&arguments, trials.collect());
+    let is_complete = arguments.filter.is_none() && arguments.skip.is_empty() && !arguments.list;
+    let count = after_record.load(Ordering::Relaxed);
+    if is_complete && count < AFTER_RECORD_MIN {
+        eprintln!("error: only {count} probes were tried after an up-to-date record");
+        return ExitCode::FAILURE;
+    }
+    conclusion.exit_code()
+}
+
+/// Returns the trials of a probe.
+fn trials(probe: &Arc<Probe>, after_record: &Arc<AtomicUsize>) -> Vec<Trial> {
+    let name = probe.name.clone();
+    let first = Arc::clone(probe);
+    let mut trials = vec![Trial::ignorable_test(name.clone(), move || check(&first))];
+    if can_follow_record(probe) {
+        let (probe, count) = (Arc::clone(probe), Arc::clone(after_record));
+        let name = format!("{name} (after an up-to-date record)");
+        trials.push(Trial::ignorable_test(name, move || check_after_record(&probe, &count)));
+    }
+    trials
+}
+
+fn check(probe: &Probe) -> Result<Completion, Failed> {
+    match try_probe(&Tool::Greenwave, probe)? {
+        Outcome::NotTried => not_tried(),
+        outcome => Ok(outcome.check(probe.expect).map(|()| Completion::Completed)?),
+    }
+}
+
+fn check_after_record(probe: &Probe, count: &AtomicUsize) -> Result<Completion, Failed> {
+    if !Tool::Greenwave.can_try(probe) {
+        return not_tried();
+    }
+    match try_after_record(probe)? {
+        None => Ok(Completion::ignored_with("the result is not stored")),
+        Some(Outcome::Stale) => Err(Outcome::Stale.to_string().into()),
+        Some(outcome) if probe.expect == probe::Expect::Cached && outcome != Outcome::Cached => {
+            Err(format!("expected a cached result, found: {outcome}").into())
+        }
+        Some(_) => {
+            count.fetch_add(1, Ordering::Relaxed);
+            Ok(Completion::Completed)
+        }
+    }
+}
+
+fn not_tried() -> Result<Completion, Failed> {
+    if std::env::var_os(REQUIRE).is_some() {
+        return Err("libfaketime is not installed".into());
+    }
+    Ok(Completion::ignored_with("libfaketime is not installed"))
+}
+
+/// Prints the outcome of each probe with each tool.
+fn print_table(probes: &[Arc<Probe>]) -> ExitCode {
+    let mut tools = vec![Tool::Greenwave];
+    tools.extend(Tool::others());
+    let names: Vec<_> = tools.iter().map(Tool::name).collect();
+    println!("| probe | {} |\n| --- |{}", names.join(" | "), " --- |".repeat(tools.len()));
+    let next = AtomicUsize::new(0);
+    let rows = Mutex::new(vec![String::new(); probes.len()]);
+    std::thread::scope(|scope| {
+        for _ in 0..PARALLEL_AGAINST {
+            scope.spawn(|| {
+                while let Some(probe) = probes.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let row = row(probe, &tools);
+                    let mut rows = rows.lock().unwrap_or_else(PoisonError::into_inner);
+                    let index = probes.iter().position(|other| Arc::ptr_eq(other, probe));
+                    rows[index.expect("the probe is from this list")] = row;
+                }
+            });
+        }
+    });
+    let rows = rows.into_inner().unwrap_or_else(PoisonError::into_inner);
+    rows.iter().for_each(|row| println!("{row}"));
+    ExitCode::SUCCESS
+}
+
+fn row(probe: &Probe, tools: &[Tool]) -> String {
+    let cells = tools.iter().map(|tool| match try_probe(tool, probe) {
+        Ok(outcome) => outcome.to_string(),
+        Err(error) => {
+            format!("failed: {}", error.to_string().lines().next().unwrap_or_default())
+        }
+    });
+    format!("| {} | {} |", probe.name, cells.collect::<Vec<_>>().join(" | "))
+}

@@ -1,0 +1,12 @@
+//! Code that the tests of several crates share: [servers](server), [disks](disk), seeded
+//! [random numbers](random), and [searches for a failing seed](simulation).
+//!
+//! A dev-dependency only. Must not depend on another crate of the workspace: the unit tests of that
+//! crate would see two versions of it.
+#![expect(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a failed step fails the test")]
+
+pub mod disk;
+pub mod random;
+pub mod server;
+pub mod service;
+pub mod simulation;

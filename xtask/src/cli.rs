@@ -1,0 +1,130 @@
+//! The command line of `cargo xtask`.
+
+use std::path::PathBuf;
+
+use clap::builder::RangedU64ValueParser;
+use clap::{Parser, Subcommand};
+
+use crate::ci::Job;
+
+/// Check, measure and stress this workspace
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// A development task.
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub(crate) enum Command {
+    /// Run every check that a commit must pass
+    Ci {
+        /// Part of the checks [default: all]
+        job: Option<Job>,
+        /// Skip `cargo test`, for a caller that has run it
+        #[arg(long)]
+        no_test: bool,
+    },
+    /// Check which crates and files may depend on which
+    Layers,
+    /// Check manifests, source files, pages and the top-level directory
+    Tidy,
+    /// Count home-made idioms per 1,000 comment words of each crate
+    Words {
+        /// Directories to read [default: each crate]
+        directories: Vec<PathBuf>,
+        /// List the idioms as well
+        #[arg(long, short = 'v')]
+        list: bool,
+    },
+    /// Run a fixed workload under each shipped profile and compare the figures with the profile's
+    /// limits
+    Profiles,
+    /// Run benchmarks and write their pages to benches/results/
+    Bench {
+        /// Suites to run [default: all]
+        suites: Vec<String>,
+    },
+    /// Run the randomised tests with many rounds, for minutes or hours
+    Long {
+        /// Runs to start [default: all]
+        runs: Vec<String>,
+        /// Number of rounds of each run [default: the run's own]
+        #[arg(long, value_parser = RangedU64ValueParser::<u64>::new().range(1..))]
+        rounds: Option<u64>,
+    },
+    /// Run fuzz targets
+    Fuzz {
+        /// Targets to run [default: all]
+        targets: Vec<String>,
+        /// Seconds to spend on each target
+        #[arg(long, default_value_t = 60, value_parser = RangedU64ValueParser::<u64>::new().range(1..))]
+        seconds: u64,
+    },
+    /// Explore all interleavings of a few threads in the loom models
+    Loom,
+    /// Run the segment log on simulated machines: random schedules, few preemptions, crashes
+    Simulation,
+    /// Try to make `greenwave test` report a stale pass
+    Soundness {
+        /// Try the other test runners that are installed as well
+        #[arg(long)]
+        against: bool,
+    },
+    /// Generate the demonstration's script from its answers
+    DemoScript {
+        /// Compare the script with the answers instead of writing it
+        #[arg(long)]
+        check: bool,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    #[expect(clippy::needless_pass_by_value, reason = "a literal at each call")]
+    fn check(line: &str, expected: Option<Command>) {
+        let args = std::iter::once("cargo xtask").chain(line.split_whitespace());
+        assert_eq!(Cli::try_parse_from(args).ok().map(|cli| cli.command), expected, "{line}");
+    }
+
+    #[test]
+    fn commands_and_their_flags_are_parsed() {
+        check("ci", Some(Command::Ci { job: None, no_test: false }));
+        check("ci --no-test", Some(Command::Ci { job: None, no_test: true }));
+        check("ci docs", Some(Command::Ci { job: Some(Job::Docs), no_test: false }));
+        check("words -v xtask", Some(Command::Words { directories: vec!["xtask".into()], list: true }));
+        check("bench", Some(Command::Bench { suites: vec![] }));
+        check(
+            "bench demo scheduler",
+            Some(Command::Bench { suites: vec!["demo".into(), "scheduler".into()] }),
+        );
+        check("long kills --rounds=7", Some(Command::Long { runs: vec!["kills".into()], rounds: Some(7) }));
+        check("fuzz", Some(Command::Fuzz { targets: vec![], seconds: 60 }));
+        check("demo-script --check", Some(Command::DemoScript { check: true }));
+    }
+
+    #[test]
+    fn invalid_arguments_are_rejected() {
+        for line in [
+            "",
+            "teddy",
+            "tidy --all",
+            "layers tidy",
+            "bench --quick demo",
+            "long --rounds=0",
+            "fuzz --seconds=soon",
+        ] {
+            check(line, None);
+        }
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        use clap::CommandFactory as _;
+        Cli::command().debug_assert();
+    }
+}
