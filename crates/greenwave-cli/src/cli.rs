@@ -14,8 +14,9 @@ use clap::{Parser, Subcommand};
 use crate::error::CliError;
 use crate::exit::Exit;
 
-/// Run a project's tests, skipping those with a cached result, and run coding agents on many features
-/// at once: tests fail (red), an agent writes the code (yellow), tests pass and it is merged (green).
+/// Run a project's tests, skipping those with a cached result, and run coding agents on many
+/// features at once: tests fail (red), an agent writes the code (yellow), tests pass and it is
+/// merged (green).
 #[derive(Debug, Parser)]
 #[command(name = "greenwave", version, max_term_width = 100)]
 pub(crate) struct Cli {

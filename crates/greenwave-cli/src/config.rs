@@ -1,5 +1,5 @@
-//! Collects settings from profiles, the settings file, environment variables and flags, in this order,
-//! with the source of each value.
+//! Collects settings from profiles, the settings file, environment variables and flags, in this
+//! order, with the source of each value.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -280,7 +280,7 @@ pub(crate) enum ValueError {
     /// No setting or profile has the name.
     #[error("unknown {what} `{name}`{suggestion}")]
     UnknownName { what: &'static str, name: String, suggestion: String },
-    /// The setting does not accept the value; the text describes what it accepts.
+    /// The setting does not accept the value; the text says which values it accepts.
     #[error("{0}")]
     Invalid(String),
     /// The value of a variable is not text.
@@ -299,7 +299,7 @@ impl From<Diagnostic> for ConfigError {
 pub(crate) struct Overrides {
     /// Value of the flag `--profile`.
     pub(crate) profile: Option<String>,
-    /// Environment variables, including those that are not settings.
+    /// All environment variables.
     pub(crate) variables: Vec<(String, String)>,
     /// Flags, each with its key and value.
     pub(crate) flags: Vec<(String, String, String)>,
@@ -491,8 +491,8 @@ fn sections() -> Vec<&'static str> {
     sections
 }
 
-/// Returns the end of a message about an unknown key: the key with the same name in another section, a
-/// key with a similar name, or all keys of the section.
+/// Returns the end of a message about an unknown key: the key with the same name in another
+/// section, a key with a similar name, or all keys of the section.
 fn key_suggestion(name: &str) -> String {
     let (section, last) = name.split_once('.').unwrap_or((name, ""));
     let elsewhere = KEYS.iter().find(|key| key.name.split_once('.').is_some_and(|(_, other)| other == last));
@@ -529,8 +529,8 @@ fn chosen_profile(
         return Ok((PROFILES[0].0, None));
     };
     let names = PROFILES.map(|(name, _)| name);
-    if let Some(known) = names.into_iter().find(|known| *known == name) {
-        return Ok((known, Some(origin)));
+    if let Some(profile) = names.into_iter().find(|profile| *profile == name) {
+        return Ok((profile, Some(origin)));
     }
     let suggestion = suggestion(&name, &names);
     let error = ValueError::UnknownName { what: "profile", name, suggestion };

@@ -115,7 +115,7 @@ impl CliError {
             CliError::Report { .. } => "name a file that can be written",
             CliError::SeveralTests { .. } => "give the full name of one of them",
             CliError::Output(_) => "free disk space, or redirect the output (`> FILE`)",
-            CliError::Exists { .. } => "choose another path",
+            CliError::Exists { .. } => "edit or remove the existing file",
             CliError::NotADemo { .. } => "choose an empty directory",
             _ => return None,
         })

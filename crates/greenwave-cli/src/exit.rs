@@ -2,7 +2,7 @@
 
 use std::any::Any;
 
-/// Exit code of a command that did what it was asked to do.
+/// Exit code of a command that succeeded.
 pub(crate) const SUCCESS: u8 = 0;
 /// Exit code of a run in which a feature did not become green or a test did not pass.
 pub(crate) const NOT_GREEN: u8 = 1;
@@ -18,7 +18,7 @@ pub(crate) struct Exit {
 }
 
 impl Exit {
-    /// A command that did what it was asked to do.
+    /// A command that succeeded.
     pub(crate) const SUCCESS: Self = Self { code: SUCCESS, _kept_alive: None };
 
     /// Returns the exit code of the program.

@@ -2,7 +2,7 @@
 
 use clap::ValueEnum;
 
-/// Format of what a command prints.
+/// Format of a command's output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
     /// Text: colors and a progress line on a terminal, plain lines in a pipe.

@@ -36,7 +36,7 @@ pub(crate) fn fail(error: &CliError) -> u8 {
 /// Prints an error with its causes and hint.
 pub(crate) fn report(error: &CliError) {
     let head = Style::new().for_stderr().red().bold().apply_to("error");
-    // If standard error cannot be written either, the exit code is all that is left.
+    // If standard error cannot be written, the exit code still reports the error.
     let _ = writeln!(std::io::stderr(), "{}", with_causes(&head.to_string(), error));
 }
 
@@ -77,7 +77,8 @@ pub(crate) fn final_code(code: u8) -> u8 {
     if code == SUCCESS { failed } else { code }
 }
 
-/// Prints the answer to a query, such as a graph or the settings. A reader may close the pipe early.
+/// Prints the answer to a query, such as a graph or the settings. A reader may close the pipe
+/// early.
 ///
 /// # Errors
 /// [`CliError::Output`] if the text cannot be written.

@@ -1,5 +1,5 @@
-//! Prints the progress of a run: above a progress line on a terminal, as plain lines in a pipe, or as
-//! JSON lines.
+//! Prints the progress of a run: above a progress line on a terminal, as plain lines in a pipe, or
+//! as JSON lines.
 
 use std::borrow::Cow;
 use std::io::IsTerminal;
@@ -25,8 +25,8 @@ pub(crate) enum Printer {
 }
 
 impl Printer {
-    /// Creates the printer for a format. `template` describes the progress line, in indicatif's syntax;
-    /// `length` is the number of steps, if it is known.
+    /// Creates the printer for a format. `template` describes the progress line, in indicatif's
+    /// syntax; `length` is the number of steps, if there is one.
     pub(crate) fn new(format: Format, template: &str, length: Option<u64>) -> Self {
         match format {
             Format::Json => Printer::Json,
@@ -57,7 +57,8 @@ impl Printer {
         }
     }
 
-    /// Prints the output of a program, unless the output is JSON. Its colors appear on a terminal only.
+    /// Prints the output of a program, unless the output is JSON. Its colors appear on a terminal
+    /// only.
     pub(crate) fn program_output(&self, text: &str) {
         match self {
             // `println` of the bar would cut long lines off.

@@ -174,7 +174,8 @@ fn color(word: &str) -> Style {
     }
 }
 
-/// Returns the lines of the closing table: one row per feature, followed by the reason if it failed.
+/// Returns the lines of the closing table: one row per feature, followed by the reason if it
+/// failed.
 fn table(report: &Report) -> Vec<String> {
     let head = ["feature", "phase", "attempts", "tests", "time", "cache"].map(str::to_owned);
     let rows: Vec<[String; 6]> = report.features.iter().map(row).collect();

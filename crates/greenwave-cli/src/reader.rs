@@ -21,8 +21,8 @@ pub(crate) const DURATION: &str = "a duration like \"90s\", \"5m\" or \"1h\", or
 pub(crate) const DURATION_ABOVE_ZERO: &str =
     "a duration above zero like \"90s\", \"5m\" or \"1h\", or a whole number of seconds";
 
-/// A table of a document. Keys are taken out of it one by one; [`finish`](Table::finish) rejects the
-/// remaining ones.
+/// A table of a document. Keys are taken out of it one by one; [`finish`](Table::finish) rejects
+/// the remaining ones.
 #[derive(Debug)]
 pub(crate) struct Table<'a> {
     document: &'a Document,
@@ -125,8 +125,8 @@ impl<'a> Table<'a> {
         self.text(key)?.ok_or_else(|| self.missing(key))
     }
 
-    /// Returns the error for a required key that does not exist. If a similar key exists, the error is
-    /// about that one, which is probably misspelled.
+    /// Returns the error for a required key that does not exist. If a similar key exists, the error
+    /// is about that one, which is probably misspelled.
     pub(crate) fn missing(&self, key: &str) -> Diagnostic {
         let similar = |other: &&String| nearest(other, &mut [key].into_iter()).is_some();
         if let Some((other, (at, _))) = self.entries.iter().find(|(other, _)| similar(other)) {
@@ -277,7 +277,8 @@ impl<'a> Table<'a> {
         }
     }
 
-    /// Takes all remaining keys, which must be tables. In messages each is called `kind` and its key.
+    /// Takes all remaining keys, which must be tables. In messages each is called `kind` and its
+    /// key.
     pub(crate) fn tables_by_name(
         mut self,
         kind: &str,
@@ -325,7 +326,7 @@ impl<'a> Table<'a> {
         Ok(counts)
     }
 
-    /// Rejects the remaining keys, none of which was asked for.
+    /// Rejects the remaining keys, which are unknown.
     pub(crate) fn finish(self) -> Result<(), Diagnostic> {
         let Some((key, (at, _))) = self.entries.iter().min_by_key(|(_, (at, _))| at.start) else {
             return Ok(());

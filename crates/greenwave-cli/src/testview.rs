@@ -36,6 +36,8 @@ pub(crate) struct TestView {
     printer: Printer,
     show: Show,
     verbose: bool,
+    /// Number of tests to run or look up.
+    selected: usize,
     tests: Vec<Test>,
     /// Printable names of the tests.
     names: Vec<String>,
@@ -45,12 +47,22 @@ pub(crate) struct TestView {
 }
 
 impl TestView {
-    /// Creates a view. If `verbose`, cached results have a line each.
-    pub(crate) fn new(format: Format, show: Show, verbose: bool, tests: &[Test]) -> Self {
+    /// Creates a view of a run of `selected` of these tests. If `verbose`, cached results have a
+    /// line each.
+    pub(crate) fn new(format: Format, show: Show, verbose: bool, tests: &[Test], selected: usize) -> Self {
         let names: Vec<String> = tests.iter().map(|test| printable(&test.name)).collect();
         let width = names.iter().map(|name| measure_text_width(name)).max().unwrap_or(0).min(NAME_WIDTH_MAX);
         let printer = Printer::new(format, TEMPLATE, None);
-        Self { printer, show, verbose, tests: tests.to_vec(), names, width, running: BTreeSet::new() }
+        Self {
+            printer,
+            show,
+            verbose,
+            selected,
+            tests: tests.to_vec(),
+            names,
+            width,
+            running: BTreeSet::new(),
+        }
     }
 
     /// Shows an event.
@@ -99,7 +111,7 @@ impl TestView {
         }
         if running > 0 {
             let cached = if cached > 0 { format!("{cached} cached, ") } else { String::new() };
-            self.printer.line(&format!("{}: {cached}{running} to run", plural(self.names.len(), "test")));
+            self.printer.line(&format!("{}: {cached}{running} to run", plural(self.selected, "test")));
         }
     }
 
@@ -197,8 +209,8 @@ impl TestView {
     fn audit_failed(&self, test: TestId, audit: &Audit) {
         let (cached, actual) = (&audit.cached, &audit.actual);
         self.printer.json(|| {
-            let (known, now) = (cached.status.to_string(), actual.status.to_string());
-            json!({"event": "audit_failed", "name": self.tests[test.index()].name, "known": known, "now": now})
+            let (cached, actual) = (cached.status.to_string(), actual.status.to_string());
+            json!({"event": "audit_failed", "name": self.tests[test.index()].name, "known": cached, "now": actual})
         });
         let word = Style::new().red().bold().apply_to("audit  ");
         let age = age(cached).map_or_else(String::new, |age| format!(" ({} ago)", duration(age)));
@@ -301,7 +313,8 @@ pub(crate) struct Totals {
     flaky: usize,
     /// Tests with a cached result. They also count as passed or failed.
     cached: usize,
-    /// Tests that share the result of another test of this run. They also count as passed or failed.
+    /// Tests that share the result of another test of this run. They also count as passed or
+    /// failed.
     deduplicated: usize,
     /// Time that the tests with a cached result would have taken.
     saved: Duration,

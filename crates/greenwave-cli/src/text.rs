@@ -7,8 +7,8 @@ pub(crate) fn plural(count: usize, noun: &str) -> String {
     if count == 1 { format!("{count} {noun}") } else { format!("{count} {noun}s") }
 }
 
-/// Returns a duration with the units that matter: `850 us`, `56 ms`, `19.6 s`, `4 min 10 s`, `3 h 5 min`,
-/// `12 days`.
+/// Returns a duration with the units that matter: `850 us`, `56 ms`, `19.6 s`, `4 min 10 s`, `3 h 5
+/// min`, `12 days`.
 pub(crate) fn duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
     match duration.as_secs_f64() {

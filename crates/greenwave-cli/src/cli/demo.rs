@@ -73,17 +73,18 @@ const fn first<const N: usize>(names: [&'static str; N]) -> &'static str {
     names[0]
 }
 
-/// Unpacks the demo, unless it is there already, and runs its plan.
+/// Unpacks the demo if necessary, and runs its plan.
 pub(super) async fn demo(args: &DemoArgs) -> Result<Exit, CliError> {
     let dir = match &args.dir {
         Some(dir) => dir.clone(),
         None => new_dir()?,
     };
-    unpack(&dir)?;
+    let is_new = unpack(&dir)?;
     let plan = dir.join(PLAN);
     let is_human = args.options.format == Format::Human;
     if is_human {
-        output::line(&format!("Demo unpacked to {}", dir.display()));
+        let what = if is_new { "Demo unpacked to" } else { "Continuing the demo in" };
+        output::line(&format!("{what} {}", dir.display()));
     }
     let exit = run(&plan, &args.options).await?;
     if is_human && exit.code() == SUCCESS {
@@ -100,25 +101,26 @@ fn new_dir() -> Result<PathBuf, CliError> {
     Ok(created.map_err(failed)?.keep())
 }
 
-/// Writes the files into an empty directory. Leaves the directory of an earlier demo as it is.
-fn unpack(dir: &Path) -> Result<(), CliError> {
+/// Writes the files into an empty directory. Returns `false`, and writes nothing, for the directory
+/// of an earlier demo.
+fn unpack(dir: &Path) -> Result<bool, CliError> {
     let io = |operation, path: &Path| {
         let path = path.to_owned();
         move |source| CliError::Io { operation, path, source }
     };
     if fs::read_to_string(dir.join(PLAN)).is_ok_and(|text| text == FILES[0].1) {
-        return Ok(());
+        return Ok(false);
     }
     fs::create_dir_all(dir).map_err(io("create", dir))?;
     if fs::read_dir(dir).map_err(io("read", dir))?.next().is_some() {
         return Err(CliError::NotADemo { path: dir.to_owned() });
     }
-    // The plan is written last: its presence means that all files are there.
+    // The plan is written last: its presence means that all files exist.
     for (path, text) in FILES.iter().rev() {
         let path = dir.join(path);
         let parent = path.parent().unwrap_or(dir);
         fs::create_dir_all(parent).map_err(io("create", parent))?;
         fs::write(&path, text).map_err(io("write", &path))?;
     }
-    Ok(())
+    Ok(true)
 }

@@ -41,7 +41,7 @@ pub(super) struct SettingsArgs {
     no_metrics: bool,
 }
 
-/// A flag that stands for a setting, if it was given: the flag, the key and the value.
+/// The flag, key and value of a setting that has its own flag, if that was given.
 pub(super) type Flag = Option<(String, String, String)>;
 
 /// Returns the setting of a flag with a value.

@@ -115,7 +115,8 @@ async fn run(
     selected: &[TestId],
     args: &TestArgs,
 ) -> Result<(Exit, Option<SuiteReport>), CliError> {
-    let view = Arc::new(Mutex::new(TestView::new(args.format, args.output, args.verbose, suite.tests())));
+    let view = TestView::new(args.format, args.output, args.verbose, suite.tests(), selected.len());
+    let view = Arc::new(Mutex::new(view));
     let started = SystemTime::now();
     let signals = StopOnSignal::start(suite.stopper())?;
     let (runner, tests, shown) = (Arc::clone(suite), selected.to_vec(), Arc::clone(&view));

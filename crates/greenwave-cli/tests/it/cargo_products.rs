@@ -1,5 +1,5 @@
-//! Tests of cargo packages that read build output of other packages, which is rebuilt before a cached result
-//! is used.
+//! Tests of cargo packages that read build output of other packages, which is rebuilt before a
+//! cached result is used.
 
 use crate::program::{COMPILING_BOUND, Finished, Program, until};
 use crate::test_command::verdicts;

@@ -26,12 +26,12 @@ impl Clocked {
         Self::of(TestDir::empty().with("p/greenwave.toml", config).with("p/in.txt", "1"))
     }
 
-    /// Creates the clock for a directory with a project `p`. Without libfaketime, prints that the test is
-    /// skipped, or fails if services are required.
+    /// Creates the clock for a directory with a project `p`. Without libfaketime, prints that the
+    /// test is skipped, or fails if services are required.
     pub(crate) fn of(dir: TestDir) -> Option<Self> {
-        let folders = fs::read_dir("/usr/lib").unwrap().map(|entry| entry.unwrap().path());
-        let folders = folders.chain(["/usr/lib", "/usr/local/lib"].map(PathBuf::from));
-        let mut libraries = folders.map(|dir| dir.join("faketime/libfaketimeMT.so.1"));
+        let dirs = fs::read_dir("/usr/lib").unwrap().map(|entry| entry.unwrap().path());
+        let dirs = dirs.chain(["/usr/lib", "/usr/local/lib"].map(PathBuf::from));
+        let mut libraries = dirs.map(|dir| dir.join("faketime/libfaketimeMT.so.1"));
         let Some(library) = libraries.find(|library| library.exists()) else {
             assert!(std::env::var_os("GREENWAVE_REQUIRE_SERVICES").is_none(), "libfaketime is not installed");
             let _ = writeln!(std::io::stderr(), "skipped: libfaketime is not installed");
@@ -148,7 +148,8 @@ fn an_edit_is_found_if_the_clock_is_set_between_runs() {
             let Some(clocked) = Clocked::new("grep -q 1 in.txt", inputs) else { return };
             clocked.set(first);
             let before = clocked.run(0);
-            // If the clock is ahead, the files are an hour old, and the second run records their timestamps.
+            // If the clock is ahead, the files are an hour old, and the second run records their
+            // timestamps.
             clocked.run(0);
             let path = clocked.dir.path("p/in.txt");
             let modified = fs::metadata(&path).unwrap().modified().unwrap();

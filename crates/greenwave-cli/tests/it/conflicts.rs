@@ -85,8 +85,8 @@ fn a_merge_that_breaks_another_feature_is_rejected() {
     assert_eq!(dir.read("project/other.txt"), "good\n");
 }
 
-/// One feature creates a file and another a directory of the same name. The second one fails, and later
-/// features are tested without its files.
+/// One feature creates a file and another a directory of the same name. The second one fails, and
+/// later features are tested without its files.
 #[test]
 fn a_file_and_a_directory_of_one_name_are_a_conflict() {
     let dir = TestDir::with_project();

@@ -1,4 +1,5 @@
-//! The demo, end to end, with compilers and tests. It runs once; each test checks one property of it.
+//! The demo, end to end, with compilers and tests. It runs once; each test checks one property of
+//! it.
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -188,8 +189,8 @@ fn the_second_run_is_answered_from_the_cache() {
     snapshots::check("second_run", &second.stdout);
 }
 
-/// The order of features differs between runs, and so do the tests of other features that a merge runs.
-/// The other lines of each feature are always the same.
+/// The order of features differs between runs, and so do the tests of other features that a merge
+/// runs. The other lines of each feature are always the same.
 #[test]
 fn the_first_run_prints_the_progress_of_each_feature() {
     let other = &demo().other;

@@ -1,6 +1,7 @@
 //! The up-to-date check of `greenwave test`: it answers for unchanged projects, and only for those.
 //!
-//! The clock of the program is ahead, so that timestamps of files that were just written are not racy.
+//! The clock of the program is ahead, so that timestamps of files that were just written are not
+//! racy.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};

@@ -1,4 +1,5 @@
-//! `greenwave test` on projects of each harness, compared with the harness itself, and with a shared server.
+//! `greenwave test` on projects of each harness, compared with the harness itself, and with a
+//! shared server.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -12,8 +13,8 @@ use crate::program::{COMPILING_BOUND, Program, until};
 use crate::test_command::verdicts;
 use crate::test_dir::TestDir;
 
-/// Runs the tests of a project. Returns whether each single test passed, the number of cached units, and the
-/// number of units.
+/// Runs the tests of a project. Returns whether each single test passed, the number of cached
+/// units, and the number of units.
 fn cases(dir: &TestDir, project: &str) -> (BTreeMap<String, bool>, usize, usize) {
     let program =
         Program::new(["test", "--format", "json"]).within(&dir.path(project)).bound(COMPILING_BOUND);
@@ -120,8 +121,8 @@ fn a_source_with_an_unchanged_timestamp_is_recompiled() {
     assert!(!second["a outside"], "cargo compares timestamps and would run the old program: {second:?}");
 }
 
-/// Returns the first of these programs that runs. Without one, prints that the test is skipped, or fails if
-/// services are required.
+/// Returns the first of these programs that runs. Without one, prints that the test is skipped, or
+/// fails if services are required.
 pub(crate) fn program(candidates: &[&[&str]]) -> Option<String> {
     let answers = |words: &&&[&str]| {
         let mut command = Command::new(words[0]);

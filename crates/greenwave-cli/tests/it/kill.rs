@@ -1,5 +1,5 @@
-//! Runs that are interrupted at random moments, by SIGKILL or SIGINT. The next run continues: green features
-//! are not repeated, and the final files are those of an uninterrupted run.
+//! Runs that are interrupted at random moments, by SIGKILL or SIGINT. The next run continues: green
+//! features are not repeated, and the final files are those of an uninterrupted run.
 
 use std::collections::BTreeSet;
 
@@ -86,8 +86,8 @@ fn a_killed_demo_can_be_continued() {
     assert_same(&dir.files("demo/project"), &demo().files);
 }
 
-/// Checks that two directories have the same files. Shows only the names of those that differ, since the
-/// contents are long.
+/// Checks that two directories have the same files. Shows only the names of the
+/// others, since contents are long.
 #[track_caller]
 fn assert_same(files: &Files, wanted: &Files) {
     let differs = |path: &&String| files.get(*path) != wanted.get(*path);
@@ -95,7 +95,8 @@ fn assert_same(files: &Files, wanted: &Files) {
     assert_eq!(different, BTreeSet::new());
 }
 
-/// Returns a plan without compilers: two chains of features that write large files and edit a common one.
+/// Returns a plan without compilers: two chains of features that write large files and edit a
+/// common one.
 fn small_plan() -> String {
     let mut plan = "project = \"project\"\n".to_owned();
     for feature in 0..8 {

@@ -1,4 +1,5 @@
-//! Single tests of cargo programs: as units with `--per-test`, and run one by one after a program crashed.
+//! Single tests of cargo programs: as units with `--per-test`, and run one by one after a program
+//! crashed.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -73,7 +74,7 @@ fn check_functions(dir: &TestDir, path: &str) {
     }
     let second = run(&[]).with_code(0);
     assert!(functions(&second).values().all(|verdict| *verdict == (true, true)), "{}", second.stdout);
-    // The list of functions is cached, so nothing is built. (Doctests depend on build output.)
+    // The list of functions is cached, so cargo builds nothing. (Doctests depend on build output.)
     std::fs::remove_dir_all(dir.path("p/target/debug")).unwrap();
     let again = run(&["b::", "unit"]).with_code(0);
     assert_eq!(functions(&again).len(), 6);

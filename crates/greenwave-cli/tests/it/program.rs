@@ -1,4 +1,5 @@
-//! Runs the built program with a time limit. A program that exceeds it is killed, and the test fails.
+//! Runs the built program with a time limit. A program that exceeds it is killed, and the test
+//! fails.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
@@ -19,11 +20,12 @@ const BOUND: Duration = Duration::from_secs(60);
 pub(crate) const COMPILING_BOUND: Duration = Duration::from_secs(240);
 /// Maximum time to wait for a condition that becomes true soon.
 const CONDITION_BOUND: Duration = Duration::from_secs(20);
-/// Pause between two checks of a condition, which leaves the CPUs to the processes that are waited for.
+/// Pause between two checks of a condition, which leaves the CPUs to the processes that are waited
+/// for.
 const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
-/// Variables that the program inherits: those that shells and toolchains need. Settings of greenwave and
-/// variables that cargo sets for tests are not among them.
+/// Variables that the program inherits, because shells and toolchains need them. Settings of
+/// greenwave and variables that cargo sets for tests are not among them.
 const INHERITED: [&str; 6] = ["PATH", "HOME", "TMPDIR", "CARGO_HOME", "RUSTUP_HOME", "RUSTUP_TOOLCHAIN"];
 
 /// A call of the program that has not started.
@@ -198,8 +200,8 @@ impl Running {
         Finished { status, stdout: text_of(&self.lines), stderr: text_of(&stderr) }
     }
 
-    /// Waits for the end of the program without reading its output: a process that it left behind may hold
-    /// the pipe open.
+    /// Waits for the end of the program without reading its output: a process that it left behind
+    /// may hold the pipe open.
     pub(crate) fn wait(&mut self) -> ExitStatus {
         let status = self.ended.recv_timeout(self.left()).unwrap_or_else(|_| self.timed_out());
         self.status = Some(status);
@@ -248,8 +250,8 @@ impl Finished {
     }
 }
 
-/// Waits until a condition holds, which another process brings about. Fails the test if that takes too
-/// long.
+/// Waits until a condition holds, which another process brings about. Fails the test if that takes
+/// too long.
 #[track_caller]
 pub(crate) fn until(condition: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + CONDITION_BOUND;

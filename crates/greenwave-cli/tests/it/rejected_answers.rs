@@ -1,5 +1,5 @@
-//! Answers that are rejected. Each fails its feature with a reason, skips the dependants, and changes neither
-//! other features, nor the project, nor files outside it.
+//! Answers that are rejected. Each fails its feature with a reason, skips the dependants, and
+//! changes neither other features, nor the project, nor files outside it.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -31,8 +31,8 @@ fn check_in(dir: &TestDir, bad: ShellFeature, reason: &str) -> Report {
     report
 }
 
-/// Runs a failing feature with a dependant, a dependant of that, and an independent feature. Only the
-/// independent one becomes green, and no other file is written.
+/// Runs a failing feature with a dependant, a dependant of that, and an independent feature. Only
+/// the independent one becomes green, and no other file is written.
 #[track_caller]
 fn run(dir: &TestDir, bad: ShellFeature) -> Report {
     let others = [
@@ -86,7 +86,8 @@ fn links_that_leave_the_project_are_rejected() {
     check("answer out x", reason);
 }
 
-/// A relative link may stay inside the working copy and leave the project, where the file is merged to.
+/// A relative link may stay inside the working copy and leave the project, where the file is merged
+/// to.
 #[test]
 fn links_that_leave_only_the_project_are_rejected() {
     let dir = TestDir::with_project().with("bad/secret.txt", "secret\n");
@@ -158,7 +159,8 @@ fn an_agent_may_leave_a_process_behind() {
     assert_eq!(Report::of(&dir.run_plan().with_code(0)).phases(), [("one", "green")]);
 }
 
-/// Answers of a gigabyte, as prose and as files with one or many lines, are not collected in memory.
+/// Answers of a gigabyte, as prose and as files with one or many lines, are not collected in
+/// memory.
 #[test]
 fn answers_above_the_limit_are_rejected() {
     let reason = "the answer is longer than 16000000 bytes (agent.answer_limit)";

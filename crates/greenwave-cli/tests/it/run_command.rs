@@ -18,7 +18,8 @@ fn dir(features: &[ShellFeature]) -> TestDir {
     TestDir::with_project().with("plan.toml", shell_plan::plan(features))
 }
 
-/// Runs a feature that fails before the first attempt, a dependant of it, and an independent feature.
+/// Runs a feature that fails before the first attempt, a dependant of it, and an independent
+/// feature.
 #[track_caller]
 fn check_red(test: &str, reason: &str) {
     let dir = dir(&[plain("bad"), plain("after").after("bad"), plain("apart")]);

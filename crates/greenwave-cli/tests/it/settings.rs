@@ -17,7 +17,7 @@ fn show(dir: &TestDir, variables: &[(&str, &str)], flags: &[&str]) -> Finished {
     variables.iter().fold(program, |program, (name, value)| program.variable(name, value)).run()
 }
 
-/// Returns the error for invalid variables and flags. Nothing is printed to standard output.
+/// Returns the error for invalid variables and flags. Standard output is empty.
 #[track_caller]
 fn error_of(variables: &[(&str, &str)], flags: &[&str]) -> String {
     let finished = show(&TestDir::with_project(), variables, flags).with_code(2);
@@ -64,8 +64,8 @@ fn each_profile_is_shown() {
     }
 }
 
-/// Flags override variables, which override the file, which overrides the profile; `--set` overrides
-/// other flags.
+/// Flags override variables, which override the file, which overrides the profile; `--set`
+/// overrides other flags.
 #[test]
 fn later_sources_override_earlier_ones() {
     let file = "profile = \"production\"\n[parallel]\nworkers = 3\nagents = 3\nfeatures = 3\n";

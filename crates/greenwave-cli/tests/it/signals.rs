@@ -52,7 +52,7 @@ impl Fifo {
         Self(open(&path, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty()).unwrap().into())
     }
 
-    /// Appends what was written. Returns whether a process still holds the other end open.
+    /// Appends the available text. Returns whether a process still holds the other end open.
     fn read(&mut self, text: &mut String) -> bool {
         let mut block = [0; 64];
         loop {

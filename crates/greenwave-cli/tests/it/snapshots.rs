@@ -1,14 +1,16 @@
 //! Snapshots of the program's output, with times, sizes and paths of one run replaced.
 
 /// Patterns of values that differ between runs or machines, with their replacements.
-const FILTERS: [(&str, &str); 7] = [
+const FILTERS: [(&str, &str); 8] = [
     (r"127\.0\.0\.1:\d+", "127.0.0.1:[PORT]"),
     (r"\((\d+\.\d s|\d+ ms)\)", "([TIME])"),
     (r" +\d+\.\d s\b", " [TIME]"),
     (r" +\d+ (ms|us)\b", " [TIME]"),
     (r"\d+\.\d of", "[SIZE] of"),
     (r"/tmp/[^/ \n]+/", "[TMP]/"),
-    (r"\d+ records", "[N] records"),
+    (r"\d+ records?", "[N] records"),
+    // An untraced run discovers no paths.
+    (r" and \d+ discovered paths?", ""),
 ];
 
 /// Like [`FILTERS`], for values that depend on the order in which features finish.

@@ -58,7 +58,8 @@ impl TestDir {
         self.greenwave(["run", "plan.toml", "--no-metrics", "--format", "json"])
     }
 
-    /// Returns the files below a path, without the state of greenwave and the build output of cargo.
+    /// Returns the files below a path, without the state of greenwave and the build output of
+    /// cargo.
     pub(crate) fn files(&self, path: &str) -> Files {
         let mut files = Files::new();
         collect(&self.path(path), "", &mut files);

@@ -1,4 +1,5 @@
-//! Runs that cannot trace their tests: inside another run, in sandboxes, and with `testing.trace = "required"`.
+//! Runs that cannot trace their tests: inside another run, in sandboxes, and with `testing.trace =
+//! "required"`.
 
 use std::fs;
 use std::path::PathBuf;
@@ -10,8 +11,8 @@ use crate::program::{Finished, Program, until};
 use crate::test_command::verdicts;
 use crate::test_dir::TestDir;
 
-/// A program that executes another one in a sandbox where it cannot trace. `deny` forbids filters; with
-/// `listen` another listener exists.
+/// A program that executes another one in a sandbox where it cannot trace. `deny` forbids filters;
+/// with `listen` another listener exists.
 const SANDBOX: &str = r#"
 #include <errno.h>
 #include <linux/filter.h>
@@ -297,8 +298,8 @@ fn a_test_has_the_same_environment_with_and_without_a_cache() {
     assert_eq!(with, seen(&["--no-cache", "--set", "cache.enabled=true"]));
 }
 
-/// Returns the output without values that differ between runs: the temporary directory, ports, processes,
-/// pipes and times.
+/// Returns the output without values that differ between runs: the temporary directory, ports,
+/// processes, pipes and times.
 fn normal(output: &str) -> String {
     let own = output.lines().find_map(|line| line.strip_prefix("TMPDIR=")).unwrap();
     let own = own.trim_end_matches("/tmp");

@@ -8,8 +8,8 @@ use tokio::process::Command;
 
 use crate::error::CliError;
 
-/// Returns the paths of files that have changed since a commit, and of files that git does not track
-/// and does not ignore.
+/// Returns the paths of files that have changed since a commit, and of files that git does not
+/// track and does not ignore.
 ///
 /// # Errors
 /// [`CliError::Git`] if git cannot be started, or does not know the commit.

@@ -13,8 +13,8 @@ pub(crate) struct TestArgs {
     /// Run only tests whose names contain one of these.
     #[arg(value_name = "NAME")]
     pub(super) filters: Vec<String>,
-    /// Project directory [default: the nearest directory with a greenwave.toml at or above the current
-    /// one, or else the current one].
+    /// Project directory [default: the nearest directory with a greenwave.toml at or above the
+    /// current one, or else the current one].
     #[arg(long, value_name = "DIR")]
     pub(super) project: Option<PathBuf>,
     /// Create a greenwave.toml with the discovered tests.
@@ -44,7 +44,8 @@ pub(crate) struct TestArgs {
     /// Cache failures as well as passes.
     #[arg(long)]
     pub(super) keep_failures: bool,
-    /// Rerun a sample of the tests with cached results and compare, such as 0.01 or 1% (testing.audit).
+    /// Rerun a sample of the tests with cached results and compare, such as 0.01 or 1%
+    /// (testing.audit).
     #[arg(long, value_name = "FRACTION")]
     audit: Option<String>,
     /// Share results through a server, such as redis://host:6379 or memcached://host:11211

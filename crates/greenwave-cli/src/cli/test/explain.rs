@@ -1,4 +1,5 @@
-//! `greenwave test --explain`: explains why the result of a test is cached, or what has changed.
+//! `greenwave test --explain`: explains why the result of a test is cached, or which changes made
+//! it miss.
 
 use greenwave_testing::{Explanation, Suite};
 

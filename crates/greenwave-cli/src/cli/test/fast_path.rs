@@ -1,4 +1,5 @@
-//! Answers `greenwave test` from an up-to-date record, without opening the results or reading tests.
+//! Answers `greenwave test` from an up-to-date record, without opening the results or reading
+//! tests.
 //!
 //! A record is stored when all tests of a project have cached passes. It holds everything that this
 //! depends on; the next run only checks that nothing of it has changed.
@@ -28,8 +29,8 @@ pub(super) struct FastPath {
     fingerprint: [u8; 32],
 }
 
-/// The settings that a record needs. They exist only for projects that declare their tests and store
-/// results in the default directory.
+/// The settings that a record needs. They exist only for projects that declare their tests and
+/// store results in the default directory.
 pub(super) struct Recordable {
     /// Text of the settings file.
     pub(super) text: String,
@@ -41,8 +42,8 @@ impl FastPath {
     /// Creates the check. Returns `None` if the call asks for more than the closing line, or if the
     /// results do not exist.
     pub(super) fn new(project: &Path, args: &TestArgs) -> Result<Option<Self>, CliError> {
-        // The check compares timestamps of directories. An outer run that traces this program would not
-        // see which names in them the result depends on.
+        // The check compares timestamps of directories. An outer run that traces this program would
+        // not see which names in them the result depends on.
         let is_traced = TraceStatus::of(TraceMode::WhenPossible) == TraceStatus::TracedByOuter;
         if is_traced || !is_plain(args) {
             return Ok(None);
@@ -82,7 +83,7 @@ impl FastPath {
     }
 }
 
-/// Returns whether the closing line is all that a call prints for an up-to-date project.
+/// Returns whether a call prints only the closing line for an up-to-date project.
 fn is_plain(args: &TestArgs) -> bool {
     args.filters.is_empty()
         && args.affected.is_none()

@@ -10,8 +10,8 @@ use rustix::fs::{Access, access};
 use super::args::TestArgs;
 use crate::error::CliError;
 
-/// Checks that the requested reports can be written, before anything runs. Neither creates nor changes
-/// a file.
+/// Checks that the requested reports can be written, before anything runs. Neither creates nor
+/// changes a file.
 ///
 /// # Errors
 /// [`CliError::Report`] if one cannot be written.
@@ -33,7 +33,8 @@ fn check_file(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Checks that a file could be created. Creating and removing it would count as a change of the project.
+/// Checks that a file could be created. Creating and removing it would count as a change of the
+/// project.
 fn check_new_file(path: &Path) -> io::Result<()> {
     // A dangling link is created at its target.
     let target = fs::read_link(path).ok().map(|target| path.parent().unwrap_or(Path::new("")).join(target));

@@ -19,7 +19,7 @@ use crate::signals::StopOnSignal;
 /// The tests of a project, ready to run.
 pub(super) struct Loaded {
     pub(super) suite: Arc<Suite>,
-    /// What an up-to-date record needs, if one may be stored for this project.
+    /// The settings for an up-to-date record, if one may be stored for this project.
     pub(super) recordable: Option<Recordable>,
 }
 
@@ -85,7 +85,8 @@ fn open(
     let settings = &config.settings;
     let results = if settings.cache.enabled { open_results(config) } else { None };
     let dir = results_dir(config).ok().and_then(|dir| std::path::absolute(dir).ok());
-    // The default profile is made for runs of plans. Tests use all CPUs unless somebody chose a number.
+    // The default profile is made for runs of plans. Tests use all CPUs unless somebody chose a
+    // number.
     let workers = if config.is_default("parallel.workers") {
         SuiteOptions::default().workers
     } else {
@@ -95,7 +96,8 @@ fn open(
         trace: settings.testing.trace,
         strict: args.strict,
         cache_failures: args.keep_failures,
-        // Without a jobserver, `make` and `cargo` inside tests start more jobs than there are workers.
+        // Without a jobserver, `make` and `cargo` inside tests start more jobs than there are
+        // workers.
         jobserver: jobserver::outer().or_else(|| Jobserver::new(workers).ok()),
         // Tests see the same directories and ports with and without a cache.
         ports: dir.as_deref().map(ResultStore::ports_path),

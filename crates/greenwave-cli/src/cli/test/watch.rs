@@ -57,7 +57,7 @@ pub(super) async fn watch(project: &Path, args: &TestArgs) -> Result<Exit, CliEr
     }
 }
 
-/// Watches a project. The channel holds at most one message, which stands for all changes since the
+/// Watches a project. The channel holds at most one message, which covers all changes since the
 /// last one was received.
 fn changes_of(project: &Path) -> Result<(RecommendedWatcher, Receiver<()>), CliError> {
     let failed = |source| CliError::Watch { path: project.to_owned(), source };
@@ -73,7 +73,7 @@ fn changes_of(project: &Path) -> Result<(RecommendedWatcher, Receiver<()>), CliE
     Ok((watcher, changes))
 }
 
-/// Runs the tests whose keys have changed. Returns `None` if there are none.
+/// Runs the tests whose keys have changed. Returns `None` without such tests.
 async fn run_affected(
     suite: &Arc<Suite>,
     seen: &mut Keys,
