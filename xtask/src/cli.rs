@@ -72,6 +72,8 @@ pub(crate) enum Command {
         #[arg(long)]
         against: bool,
     },
+    /// Draw the README's picture of a run of the demo
+    Picture,
     /// Generate the demonstration's script from its answers
     DemoScript {
         /// Compare the script with the answers instead of writing it

@@ -12,6 +12,7 @@ mod fuzz;
 mod layers;
 mod long;
 mod loom;
+mod picture;
 mod process;
 mod profiles;
 mod simulation;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         Command::Loom => loom::loom(),
         Command::Simulation => simulation::simulation(),
         Command::Soundness { against } => soundness::soundness(against),
+        Command::Picture => picture::picture(),
         Command::DemoScript { check } => demo_script::demo_script(check),
     };
     match result {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use greenwave::Test;
-use greenwave_testing::Harness;
+use greenwave_testing::Harnesses;
 
 use crate::diagnostic::{Diagnostic, Document};
 use crate::reader::{Located, Table};
@@ -79,7 +79,7 @@ fn test(document: &Document, mut table: Table<'_>) -> Result<Test, Diagnostic> {
         retries: table.count("retries", 0)?.map_or(0, |count| count.value),
         needs: needs(&mut table)?,
         parallel_safe: table.flag("parallel_safe")?.unwrap_or(true),
-        harness: Harness::of(&command.value),
+        harness: Harnesses::builtin().recognize(&command.value),
         ..Test::new(name.value, command.value)
     };
     table.finish()?;

@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use console::{Style, StyledObject, measure_text_width, style};
 use greenwave_testing::{
-    Audit, CacheDecision, Error, JsonLine, Outcome, RunReport, Source, Status, SuiteEvent, SuiteReport, Test,
-    TestId, TestReport, TestResult, TraceStatus,
+    Audit, CacheDecision, Error, JsonLine, Outcome, RunReport, Source, Status, Suite, SuiteEvent,
+    SuiteReport, TestId, TestReport, TestResult, TraceStatus,
 };
 use serde_json::json;
 
@@ -38,7 +39,7 @@ pub(crate) struct TestView {
     verbose: bool,
     /// Number of tests to run or look up.
     selected: usize,
-    tests: Vec<Test>,
+    suite: Arc<Suite>,
     /// Printable names of the tests.
     names: Vec<String>,
     /// Width of the longest name, in terminal columns.
@@ -47,18 +48,23 @@ pub(crate) struct TestView {
 }
 
 impl TestView {
-    /// Creates a view of a run of `selected` of these tests. If `verbose`, cached results have a
+    /// Creates a view of a run of `selected` tests of the suite. If `verbose`, cached results have a
     /// line each.
-    pub(crate) fn new(format: Format, show: Show, verbose: bool, tests: &[Test], selected: usize) -> Self {
-        let names: Vec<String> = tests.iter().map(|test| printable(&test.name)).collect();
+    pub(crate) fn new(
+        format: Format,
+        show: Show,
+        verbose: bool,
+        suite: &Arc<Suite>,
+        selected: usize,
+    ) -> Self {
+        let names: Vec<String> = suite.tests().iter().map(|test| printable(&test.name)).collect();
         let width = names.iter().map(|name| measure_text_width(name)).max().unwrap_or(0).min(NAME_WIDTH_MAX);
-        let printer = Printer::new(format, TEMPLATE, None);
         Self {
-            printer,
+            printer: Printer::new(format, TEMPLATE, None),
             show,
             verbose,
             selected,
-            tests: tests.to_vec(),
+            suite: Arc::clone(suite),
             names,
             width,
             running: BTreeSet::new(),
@@ -117,9 +123,13 @@ impl TestView {
 
     fn json(&self, test: TestId, outcome: &Outcome) {
         self.printer.json(|| {
-            let report = TestReport::new(&self.tests[test.index()], Some(&Ok(outcome.clone())));
+            let report = self.report(test, Some(&Ok(outcome.clone())));
             JsonLine::test(&report).to_string()
         });
+    }
+
+    fn report(&self, test: TestId, result: Option<&Result<Outcome, Error>>) -> TestReport {
+        TestReport::new(&self.suite.tests()[test.index()], result, self.suite.harnesses())
     }
 
     fn ended(&mut self, test: TestId) {
@@ -199,7 +209,7 @@ impl TestView {
         let reason = greenwave::chain(error);
         self.printer.json(|| {
             let result = TestResult::Error(reason.clone());
-            let report = TestReport { result, ..TestReport::new(&self.tests[test.index()], None) };
+            let report = TestReport { result, ..self.report(test, None) };
             JsonLine::test(&report).to_string()
         });
         let word = Style::new().red().bold().apply_to("broken ");
@@ -210,7 +220,7 @@ impl TestView {
         let (cached, actual) = (&audit.cached, &audit.actual);
         self.printer.json(|| {
             let (cached, actual) = (cached.status.to_string(), actual.status.to_string());
-            json!({"event": "audit_failed", "name": self.tests[test.index()].name, "known": cached, "now": actual})
+            json!({"event": "audit_failed", "name": self.suite.tests()[test.index()].name, "known": cached, "now": actual})
         });
         let word = Style::new().red().bold().apply_to("audit  ");
         let age = age(cached).map_or_else(String::new, |age| format!(" ({} ago)", duration(age)));

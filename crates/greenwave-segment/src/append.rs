@@ -9,12 +9,13 @@ use crate::error::unless_gone;
 use crate::format::SEGMENT_HEADER_BYTES;
 use crate::index::SegmentSlot;
 use crate::index_file::PendingBlock;
-use crate::inner::{Inner, TIMESTAMP_RESIDUES};
+use crate::inner::Inner;
 use crate::manifest;
 use crate::record::{self, HEADER_BYTES, Header, Kind};
 use crate::refresh::Refresher;
 use crate::segment::Segment;
 use crate::writer::{ActiveSegment, FlushWork, Writer};
+use crate::writer_number::WriterNumber;
 
 /// Space that a record takes in the index file in addition to its key, in bytes.
 const INDEX_SHARE_BYTES: u64 = 128;
@@ -29,6 +30,23 @@ pub(crate) struct Appender<'a> {
 impl<'a> Appender<'a> {
     pub(crate) fn new(inner: &'a Inner) -> Self {
         Self { inner, refresher: Refresher::new(inner) }
+    }
+
+    /// Takes a writer number before the first write. Fails if the log is open for reading only.
+    pub(crate) fn begin_writing(&self) -> Result<(), Error> {
+        self.inner.check_writable()?;
+        if self.inner.writer_number.get().is_some() {
+            return Ok(());
+        }
+        let _becoming_writer = self.inner.becoming_writer.lock();
+        if self.inner.writer_number.get().is_none() {
+            let number = WriterNumber::take(&self.inner.disk, &self.inner.descriptors, &self.inner.dir)?;
+            // Later timestamps than those of the number's last holder require that all its records
+            // have been read.
+            self.refresher.refresh()?;
+            self.inner.writer_number.get_or_init(|| number);
+        }
+        Ok(())
     }
 
     /// Returns once everything put and removed before is on the disk; see
@@ -178,6 +196,7 @@ impl<'a> Appender<'a> {
 
     /// Appends a record that is not a value (a dictionary), within the disk budget.
     pub(crate) fn append(&self, frame: &mut Frame) -> Result<(), Error> {
+        self.begin_writing()?;
         self.fits(frame.bytes.len() as u64)?;
         let mut writer = self.inner.writer.lock();
         frame.header.timestamp = self.next_timestamp(&mut writer);
@@ -299,25 +318,15 @@ impl<'a> Appender<'a> {
     }
 
     /// Returns a timestamp later than all that this log has seen and all that were acknowledged to
-    /// other processes, whatever the clock says.
+    /// other processes, whatever the clock says. No other log returns the same one.
     ///
-    /// Where the clock is behind, two processes that have seen the same records must not choose the
-    /// same timestamp. Each therefore uses timestamps with its own residue once other writers
-    /// exist.
+    /// The caller has called [`begin_writing`](Self::begin_writing).
     pub(crate) fn next_timestamp(&self, writer: &mut Writer) -> u64 {
-        let index = self.inner.index.read();
-        let seen = writer.timestamp.max(index.timestamp_max);
+        let number = self.inner.writer_number.get().expect("begin_writing comes before every write");
+        let seen = writer.timestamp.max(self.inner.index.read().timestamp_max);
         let now = (self.inner.options.clock)();
-        let own = if now > seen {
-            now
-        } else if index.slots().all(|(_, slot)| slot.own) {
-            seen.saturating_add(1)
-        } else {
-            let next = seen - seen % TIMESTAMP_RESIDUES + self.inner.timestamp_residue;
-            if next > seen { next } else { next.saturating_add(TIMESTAMP_RESIDUES) }
-        };
-        drop(index);
-        writer.timestamp = self.inner.shared_clock.timestamp(now, own);
+        let wanted = number.timestamp_from(now.max(seen.saturating_add(1)));
+        writer.timestamp = self.inner.shared_clock.timestamp(now, wanted, number);
         writer.timestamp
     }
 }

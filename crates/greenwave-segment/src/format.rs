@@ -28,6 +28,8 @@ pub(crate) const SEGMENT_EXTENSION: &str = "seg";
 pub(crate) const INDEX_EXTENSION: &str = "idx";
 /// Prefix of the names of liveness lock files; 16 hexadecimal digits follow.
 pub(crate) const HOLDER_PREFIX: &str = "holder-";
+/// Prefix of the names of the lock files of writer numbers; 2 hexadecimal digits follow.
+pub(crate) const WRITER_PREFIX: &str = "writer-";
 /// Longest key that the format allows, in bytes.
 pub(crate) const KEY_BYTES_MAX: u32 = 1 << 16;
 /// Decoding error for a codec of a later version. Such a record must survive compaction.
@@ -59,6 +61,11 @@ pub(crate) fn holder_path(dir: &Path, number: u64) -> PathBuf {
     dir.join(format!("{HOLDER_PREFIX}{number:016x}"))
 }
 
+/// Returns the path of the lock file of a writer number.
+pub(crate) fn writer_path(dir: &Path, number: u64) -> PathBuf {
+    dir.join(format!("{WRITER_PREFIX}{number:02x}"))
+}
+
 /// Returns the segment id in a file name, if the name is 16 lower-case hexadecimal digits and
 /// `extension`.
 pub(crate) fn parse_name(name: &str, extension: &str) -> Option<u64> {
@@ -69,11 +76,13 @@ pub(crate) fn parse_name(name: &str, extension: &str) -> Option<u64> {
 
 /// Returns whether a regular file of this name belongs to a log.
 pub(crate) fn is_log_file(name: &str) -> bool {
-    let is_holder = name
-        .strip_prefix(HOLDER_PREFIX)
-        .is_some_and(|digits| digits.len() == 16 && digits.bytes().all(|b| b.is_ascii_hexdigit()));
+    let is_lock = |prefix, len| {
+        name.strip_prefix(prefix)
+            .is_some_and(|digits: &str| digits.len() == len && digits.bytes().all(|b| b.is_ascii_hexdigit()))
+    };
     matches!(name, "clock" | "fence" | "compactor" | "manifest")
-        || is_holder
+        || is_lock(HOLDER_PREFIX, 16)
+        || is_lock(WRITER_PREFIX, 2)
         || [SEGMENT_EXTENSION, INDEX_EXTENSION].iter().any(|it| parse_name(name, it).is_some())
 }
 

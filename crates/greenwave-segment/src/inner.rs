@@ -1,8 +1,8 @@
 //! The shared parts of an open log, from which its operations borrow.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Mutex, RwLock};
 
@@ -19,10 +19,8 @@ use crate::segment::Segment;
 use crate::shared_clock::SharedClock;
 use crate::stats::Counters;
 use crate::writer::{SyncProgress, Writer};
+use crate::writer_number::WriterNumber;
 use crate::{Error, Options, Stats};
-
-/// Number of residues by which writers avoid equal timestamps when the clock is behind.
-pub(crate) const TIMESTAMP_RESIDUES: u64 = 1 << 12;
 
 /// The shared parts of an open log.
 pub(crate) struct Inner {
@@ -31,9 +29,10 @@ pub(crate) struct Inner {
     pub(crate) descriptors: Arc<Descriptors>,
     pub(crate) options: Options,
     pub(crate) read_only: bool,
-    /// Residue of this log's timestamps that are not taken from the clock, modulo
-    /// [`TIMESTAMP_RESIDUES`]; random.
-    pub(crate) timestamp_residue: u64,
+    /// Writer number of this log, taken before its first write.
+    pub(crate) writer_number: OnceLock<WriterNumber>,
+    /// Held while taking a writer number.
+    pub(crate) becoming_writer: Mutex<()>,
     pub(crate) codec: Codec,
     pub(crate) index: RwLock<Index>,
     pub(crate) writer: Mutex<Writer>,
@@ -72,7 +71,8 @@ impl Inner {
             is_copy: AtomicBool::new(false),
             descriptors,
             index: RwLock::new(Index::new(disk.random())),
-            timestamp_residue: disk.random() % TIMESTAMP_RESIDUES,
+            writer_number: OnceLock::new(),
+            becoming_writer: Mutex::default(),
             dir,
             disk,
             options,

@@ -41,9 +41,10 @@
 //!
 //! - After [`Log::flush`] returns, everything put before through this log survives a power cut.
 //!   Without a flush, it survives the end of the process.
-//! - Any number of processes may write, compact and drop values at the same time. If a write of a
-//!   key began after another one had returned, the later one wins, even if the clocks of the two
-//!   processes disagree. Clocks that differ by less than a millisecond are trusted.
+//! - Up to 256 logs, of any processes, may write, compact and drop values in a directory at the same
+//!   time. If a write of a key began after another one had returned, the later one wins, even if the
+//!   clocks of the two processes disagree. Clocks that differ by less than a millisecond are
+//!   trusted. No two writes have the same timestamp.
 //! - No read returns a wrong byte. A record that does not verify is a miss, counted in
 //!   [`Stats::bad_records`] and reported with a warning. Older values of its key stay hidden, as
 //!   long as the key of the damaged record can be recovered. [`Log::check`] reports all damage.
@@ -111,6 +112,7 @@ pub mod simulation;
 mod stats;
 mod write;
 mod writer;
+mod writer_number;
 
 pub use batch::Batch;
 pub use check::{CheckReport, Problem, ProblemKind};

@@ -1,7 +1,8 @@
 //! The public interface of a log. Each call is carried out by the file named after its topic.
 //!
-//! Locks are taken in this order: `compacting`, compaction lock, rewrite lock, `synced`,
-//! `refreshing`, `writer`, `index`. Values are compressed and read outside of the last two.
+//! Locks are taken in this order: `becoming_writer`, `compacting`, compaction lock, rewrite lock,
+//! `synced`, `refreshing`, `writer`, `index`. Values are compressed and read outside of the last
+//! two.
 
 use std::fmt;
 use std::path::Path;
@@ -92,7 +93,7 @@ impl Log {
     /// # Errors
     ///
     /// [`Error::KeyTooLong`], [`Error::ValueTooLarge`], [`Error::Full`], [`Error::ReadOnly`], or
-    /// [`Error::Io`]. The old value then stays.
+    /// [`Error::Io`], also if 256 other logs are writing to the directory. The old value then stays.
     pub fn put(&self, key: &[u8], value: &[u8]) -> Result<(), Error> {
         self.put_delta(key, value, &[])
     }

@@ -286,19 +286,25 @@ impl<'a> Reader<'a> {
         key: &[u8],
         record: &RecordRef,
     ) -> Result<Option<Frame>, Error> {
-        let mut bytes = record.buffer();
+        // If the segment was removed, its records were as well.
+        let bytes = read_bytes(segment, record)?.unwrap_or_default();
+        Ok(self.parse_frame(segment, key, record, bytes))
+    }
+
+    /// Verifies the bytes of a record; reports it and returns `None` if it is damaged.
+    fn parse_frame(
+        &self,
+        segment: &Segment,
+        key: &[u8],
+        record: &RecordRef,
+        bytes: Vec<u8>,
+    ) -> Option<Frame> {
         let offset = record.location.offset;
-        match segment.read_at(&mut bytes, offset) {
-            Ok(read) => bytes.truncate(read),
-            // The segment was removed, and its records with it.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => bytes.clear(),
-            Err(error) => return Err(Error::io("read", &segment.path)(error)),
-        }
         match parse_record(segment, offset, key, &bytes) {
-            Ok(header) => Ok(Some(Frame { header, bytes })),
+            Ok(header) => Some(Frame { header, bytes }),
             Err(reason) => {
                 self.inner.report_bad(segment, offset, reason);
-                Ok(None)
+                None
             }
         }
     }
@@ -320,22 +326,45 @@ impl<'a> Reader<'a> {
 
     /// Loads a dictionary; returns whether it exists.
     pub(crate) fn load_dictionary(&self, id: u32) -> Result<bool, Error> {
-        if self.inner.codec.has_dictionary(id) {
-            return Ok(true);
+        for _ in 0..TRIES_MAX {
+            if self.inner.codec.has_dictionary(id) {
+                return Ok(true);
+            }
+            let found = {
+                let index = self.inner.index.read();
+                let found = index.dictionaries.get(&id);
+                found.map(|(record, _)| (*record, index.slot(record.location.slot).segment.clone()))
+            };
+            let Some((record, segment)) = found else { return Ok(false) };
+            let Some(bytes) = read_bytes(&segment, &record)? else {
+                // Another process has copied the dictionary and removed the segment.
+                self.refresher.refresh()?;
+                continue;
+            };
+            let Some(frame) = self.parse_frame(&segment, &id.to_le_bytes(), &record, bytes) else {
+                return Ok(false);
+            };
+            let dictionary = frame.payload();
+            let right = dictionary_id(dictionary) == id;
+            if right {
+                self.inner.codec.add_dictionary(Bytes::copy_from_slice(dictionary));
+            }
+            return Ok(right);
         }
-        let found = {
-            let index = self.inner.index.read();
-            let found = index.dictionaries.get(&id);
-            found.map(|(record, _)| (*record, index.slot(record.location.slot).segment.clone()))
-        };
-        let Some((record, segment)) = found else { return Ok(false) };
-        let Some(frame) = self.read_frame(&segment, &id.to_le_bytes(), &record)? else { return Ok(false) };
-        let dictionary = frame.payload();
-        let right = dictionary_id(dictionary) == id;
-        if right {
-            self.inner.codec.add_dictionary(Bytes::copy_from_slice(dictionary));
+        Ok(false)
+    }
+}
+
+/// Reads the bytes of a record; `None` if the file was closed and another process has removed it.
+fn read_bytes(segment: &Segment, record: &RecordRef) -> Result<Option<Vec<u8>>, Error> {
+    let mut bytes = record.buffer();
+    match segment.read_at(&mut bytes, record.location.offset) {
+        Ok(read) => {
+            bytes.truncate(read);
+            Ok(Some(bytes))
         }
-        Ok(right)
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::io("read", &segment.path)(error)),
     }
 }
 

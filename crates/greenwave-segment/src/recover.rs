@@ -23,6 +23,9 @@ use crate::writer::ActiveSegment;
 /// estimate the number of records.
 const TYPICAL_RECORD_BYTES: usize = 72;
 
+/// Attempts at verifying the base of a delta while other processes remove segments.
+const TRIES_MAX: usize = 8;
+
 /// A segment whose writer died and whose lock this log holds.
 struct AbandonedSegment {
     slot: SlotId,
@@ -246,22 +249,31 @@ impl<'a> Recovery<'a> {
     /// the key is restored.
     fn verify_base(&self, slot: SlotId, found: &ScannedRecord) -> Result<bool, Error> {
         let (key, location) = (found.key.as_slice(), Location { slot, offset: found.offset });
-        if found.header.depth() == 0
-            || !self.inner.is_current(key, location)
-            || self.reader.is_readable(key)?
-        {
+        if found.header.depth() == 0 {
             return Ok(true);
         }
-        let others = self.refresher.find_records(&[], |_, other| other == key)?;
-        let mut index = self.inner.index.write();
-        index.forget(key);
-        for (slot, found) in others {
-            let other = Location { slot, offset: found.offset };
-            if other != location && index.try_slot(slot).is_some() {
-                index.apply(other, &found.info());
+        for _ in 0..TRIES_MAX {
+            if !self.inner.is_current(key, location) || self.reader.is_readable(key)? {
+                return Ok(true);
             }
+            let Some(others) = unless_gone(self.refresher.find_records(&[], |_, other| other == key))? else {
+                // Another process has removed a segment, possibly with the base. A refresh finds
+                // the copies that it has written before.
+                self.refresher.refresh()?;
+                continue;
+            };
+            let mut index = self.inner.index.write();
+            index.forget(key);
+            for (slot, found) in others {
+                let other = Location { slot, offset: found.offset };
+                if other != location && index.try_slot(slot).is_some() {
+                    index.apply(other, &found.info());
+                }
+            }
+            return Ok(false);
         }
-        Ok(false)
+        // Segments are removed faster than they can be read. A read of the key decides later.
+        Ok(true)
     }
 
     /// Continues the fullest segment, which will be sealed soonest. Seals full ones, and releases

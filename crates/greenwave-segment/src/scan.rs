@@ -95,11 +95,14 @@ pub(crate) fn scan(
         let Some(found) = window.record(at)? else {
             in_damage = true;
             scan.refused.extend(batch.drain(..).map(|found| found.offset));
+            if window.is_cut_off(at)? {
+                scan.refused.push(at);
+            }
             at = window.next_magic(at + 1)?;
             continue;
         };
-        let next = at + found.header.record_len();
         let header = found.header;
+        let mut next = at + header.record_len();
         let torn = payloads == PayloadCheck::Verify
             && header.kind != Kind::Seal
             && (!window.payload_ok(&found)? || header.follows && batch.is_empty());
@@ -110,6 +113,8 @@ pub(crate) fn scan(
             in_damage = true;
             scan.refused.extend(batch.drain(..).map(|found| found.offset));
             scan.refused.push(at);
+            // The header may remain from a failed write whose space other records have taken.
+            next = window.next_magic(at + 1)?;
         } else if header.kind == Kind::Seal {
             scan.refused.extend(batch.drain(..).map(|found| found.offset));
             scan.damaged += u64::from(std::mem::take(&mut in_damage));
@@ -192,22 +197,35 @@ struct Window<'a> {
 impl Window<'_> {
     /// Returns the record at `at` if it is complete and its header and key verify.
     fn record(&mut self, at: u64) -> Result<Option<ScannedRecord>, Error> {
-        let Some(bytes) = self.read(at, HEADER_BYTES as u64)? else { return Ok(None) };
-        let bytes: [u8; HEADER_BYTES] = bytes.try_into().expect("the length that was requested");
-        let Some(header) = Header::decode(&bytes) else { return Ok(None) };
-        if header.key_len > KEY_BYTES_MAX || self.len - at < header.record_len() {
+        let Some((bytes, header, key)) = self.head(at)? else { return Ok(None) };
+        if self.len - at < header.record_len() {
             return Ok(None);
         }
-        let seed = record::location_seed(self.segment.id, at);
-        let key = self.read(at + HEADER_BYTES as u64, u64::from(header.key_len))?;
-        let Some(key) = key.filter(|key| record::verified(&bytes, seed, key)) else { return Ok(None) };
-        let key = key.into();
         let base = match header.base_and_tag_len() as u64 {
             0 => None,
             len if len > u64::from(header.stored_len) => None,
             len => self.read(at + HEADER_BYTES as u64 + u64::from(header.key_len), len)?.map(Key::from),
         };
         Ok(Some(ScannedRecord { offset: at, header, key, base, checksum: record::checksum_of(&bytes) }))
+    }
+
+    /// Returns whether the header and key at `at` verify but the record reaches beyond the end of
+    /// the file. It would be complete once the file has grown.
+    fn is_cut_off(&mut self, at: u64) -> Result<bool, Error> {
+        Ok(self.head(at)?.is_some_and(|(_, header, _)| self.len - at < header.record_len()))
+    }
+
+    /// Returns the header at `at` and its key if they verify.
+    fn head(&mut self, at: u64) -> Result<Option<([u8; HEADER_BYTES], Header, Key)>, Error> {
+        let Some(bytes) = self.read(at, HEADER_BYTES as u64)? else { return Ok(None) };
+        let bytes: [u8; HEADER_BYTES] = bytes.try_into().expect("the length that was requested");
+        let Some(header) = Header::decode(&bytes).filter(|header| header.key_len <= KEY_BYTES_MAX) else {
+            return Ok(None);
+        };
+        let seed = record::location_seed(self.segment.id, at);
+        let key = self.read(at + HEADER_BYTES as u64, u64::from(header.key_len))?;
+        let key = key.filter(|key| record::verified(&bytes, seed, key));
+        Ok(key.map(|key| (bytes, header, key.into())))
     }
 
     fn payload_ok(&mut self, found: &ScannedRecord) -> Result<bool, Error> {

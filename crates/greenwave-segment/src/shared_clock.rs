@@ -7,7 +7,9 @@
 //!
 //! A process that takes a timestamp at least [`STEP_NANOS`] later than the one in the file writes
 //! it to the file first. No acknowledged timestamp is therefore later than the file's by more than
-//! that. A writer whose clock is behind the file's timestamp takes one that is later by that much.
+//! that. A writer whose clock is behind the file's timestamp by [`WRITERS_MAX`] nanoseconds or more
+//! takes one that is later than the file's by [`STEP_NANOS`]. A smaller difference comes from
+//! rounding, since a timestamp contains the number of its writer (see `writer_number.rs`).
 //! If all clocks agree, this never happens: the file is read for each write, and written at most
 //! about a thousand times a second.
 //!
@@ -24,6 +26,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::access::Access;
 use crate::descriptors::Descriptors;
 use crate::disk::{Disk, File};
+use crate::writer_number::{WRITERS_MAX, WriterNumber};
 
 /// Clocks that differ by less are treated as equal, in nanoseconds: 1 ms.
 const STEP_NANOS: u64 = 1_000_000;
@@ -48,40 +51,44 @@ impl SharedClock {
         }
     }
 
-    /// Returns a timestamp that is at least `wanted`, and later than every timestamp acknowledged
+    /// Returns a timestamp of `number` that is at least `wanted`, and later than every timestamp acknowledged
     /// to any process before. `now` is the time of the clock, at most `wanted`. If the file cannot
     /// be read or written, returns `wanted`, and timestamps are only as ordered as the clocks.
-    pub(crate) fn timestamp(&self, now: u64, wanted: u64) -> u64 {
-        self.try_timestamp(now, wanted).unwrap_or_else(|error| {
+    pub(crate) fn timestamp(&self, now: u64, wanted: u64, number: &WriterNumber) -> u64 {
+        self.try_timestamp(now, wanted, number).unwrap_or_else(|error| {
             tracing::debug!(path = %self.path.display(), %error, "timestamps are ordered by the clocks alone");
             wanted
         })
     }
 
-    fn try_timestamp(&self, now: u64, wanted: u64) -> io::Result<u64> {
+    fn try_timestamp(&self, now: u64, wanted: u64, number: &WriterNumber) -> io::Result<u64> {
         let mut file = self.file.lock();
         if file.is_none() {
             *file = Some(self.descriptors.open(&self.disk, &self.path, Access::Create)?);
         }
         let Some(file) = &*file else { return Ok(wanted) };
         if let Some(latest) = read(file)?
-            && latest <= now
+            && !is_behind(now, latest)
             && wanted < latest.saturating_add(STEP_NANOS)
         {
             return Ok(wanted);
         }
         file.lock()?;
-        let timestamp = publish(file, now, wanted);
+        let timestamp = publish(file, now, wanted, number);
         file.unlock()?;
         timestamp
     }
 }
 
 /// Chooses a timestamp and writes it to the file. The caller holds the lock.
-fn publish(file: &File, now: u64, wanted: u64) -> io::Result<u64> {
+fn publish(file: &File, now: u64, wanted: u64, number: &WriterNumber) -> io::Result<u64> {
     let (latest, next) = slots(file)?;
     let latest = latest.unwrap_or(0);
-    let timestamp = if now < latest { wanted.max(latest.saturating_add(STEP_NANOS)) } else { wanted };
+    let timestamp = if is_behind(now, latest) {
+        wanted.max(number.timestamp_from(latest.saturating_add(STEP_NANOS)))
+    } else {
+        wanted
+    };
     if timestamp >= latest.saturating_add(STEP_NANOS) {
         let mut bytes = [0; SLOT_BYTES];
         bytes[..8].copy_from_slice(&timestamp.to_le_bytes());
@@ -90,6 +97,11 @@ fn publish(file: &File, now: u64, wanted: u64) -> io::Result<u64> {
         file.write_at(&bytes, next)?;
     }
     Ok(timestamp)
+}
+
+/// Returns whether a clock is behind the file's timestamp by more than rounding explains.
+fn is_behind(now: u64, latest: u64) -> bool {
+    now.saturating_add(WRITERS_MAX) <= latest
 }
 
 /// Returns the latest timestamp in the file; `None` if it has none.

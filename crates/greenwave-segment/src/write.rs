@@ -66,7 +66,7 @@ impl<'a> Changes<'a> {
 
     /// Puts a value, if possible as a delta; see [`Log::put_delta`](crate::Log::put_delta).
     pub(crate) fn put_delta(&self, key: &[u8], value: &[u8], base: &[u8]) -> Result<(), Error> {
-        self.inner.check_writable()?;
+        self.appender.begin_writing()?;
         self.inner.check_size(key, value)?;
         let base = self.deltas.choose_base(key, base, value)?;
         let mut frame = self.deltas.encode(key, value, base.as_ref());
@@ -88,7 +88,7 @@ impl<'a> Changes<'a> {
 
     /// Removes keys; see [`Log::remove_many`](crate::Log::remove_many).
     pub(crate) fn remove_many(&self, keys: &[&[u8]]) -> Result<u64, Error> {
-        self.inner.check_writable()?;
+        self.appender.begin_writing()?;
         let among = key_set(keys);
         let mut present: Vec<(u8, &[u8])> =
             keys.iter().filter_map(|key| Some((self.reader.lookup(key)?.0.depth, *key))).collect();
@@ -106,7 +106,7 @@ impl<'a> Changes<'a> {
 
     /// Writes a batch; see [`Log::write`](crate::Log::write).
     pub(crate) fn write(&self, batch: &Batch) -> Result<bool, Error> {
-        self.inner.check_writable()?;
+        self.appender.begin_writing()?;
         for (key, value) in batch.changes.iter().chain(&batch.conditions) {
             self.inner.check_size(key, value.as_deref().unwrap_or_default())?;
         }

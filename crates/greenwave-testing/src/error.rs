@@ -1,12 +1,13 @@
-//! Errors of running tests. A test that runs and fails is an [`Outcome`](crate::Outcome), not an error.
+//! Errors of running tests. A test that runs and fails is an [`Outcome`](crate::Outcome), not an
+//! error.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 /// A reason why a test could not be run.
 ///
-/// `Display` writes one lower-case fragment without the cause, which [`source`](std::error::Error::source)
-/// returns.
+/// `Display` writes one lower-case fragment without the cause, which
+/// [`source`](std::error::Error::source) returns.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {

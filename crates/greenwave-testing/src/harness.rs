@@ -1,10 +1,141 @@
-//! Test runners of other tools: how their tests are found, built, started and counted.
+//! Test harnesses of other tools: how their tests are discovered, listed, built, launched and read.
+//!
+//! [`Harness`] is an open trait. The five implementations in this module and those of other crates
+//! are collected in [`Harnesses`].
 
 pub(crate) mod batch;
+pub(crate) mod batch_plan;
+pub(crate) mod build;
 pub(crate) mod cargo;
-pub(crate) mod crash_bisect;
+mod command;
+pub(crate) mod crash;
+mod discover;
 pub(crate) mod discovery;
-pub(crate) mod functions;
-pub(crate) mod problem;
-pub(crate) mod products;
-pub(crate) mod test_count;
+mod go;
+mod init_file;
+pub(crate) mod launch;
+mod listing;
+mod npm;
+mod problem;
+pub(crate) mod project;
+mod pytest;
+pub(crate) mod registry;
+mod split;
+pub(crate) mod summary;
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::{Error, Test};
+
+pub use batch::{Batch, BatchCommand, BatchResult};
+pub use build::{BuildOutput, BuildRequest};
+pub use command::CommandHarness;
+pub use crash::{Crash, FinishedProcess, Rerun};
+pub use discover::discover;
+pub use discovery::{Discovery, DiscoveryInputs, DiscoveryNote};
+pub use launch::LaunchSpec;
+pub use listing::{Listing, ListingContext};
+pub use project::Project;
+pub use registry::Harnesses;
+pub use summary::{CaseReport, CaseStatus, Summary, SummaryVerdict, TestCount};
+
+/// A tool that runs tests: it finds them in a project, and reads what they print.
+///
+/// A harness never decides whether a result is cached. It says which commands there are and how to
+/// read them; keys, tracing and verdicts are the same for all harnesses.
+///
+/// # Contract
+///
+/// - **Names.** [`name`](Self::name) is unique, never changes, and is the `harness` of every test
+///   that [`discover`](Self::discover) and [`list`](Self::list) return. No two tests that one call
+///   returns have the same name.
+/// - **Determinism.** [`discover`](Self::discover) depends on nothing but the names of the
+///   project's files and what [`discovery_inputs`](Self::discovery_inputs) declares, since its
+///   result is stored and reused for as long as these are unchanged. All other methods depend on
+///   their arguments only.
+/// - **Concurrency.** Every method may be called from several threads at the same time.
+/// - **Cancellation.** Dropping a future ends what it has started, including child processes.
+/// - **Blocking.** Async methods do not block the thread for longer than it takes to read a few
+///   manifests.
+/// - **Errors.** `Ok` means that the answer is complete. An `Err` of `discover` or `list` ends the
+///   run; an `Err` of [`build`](Self::build) fails the tests of that directory. All calls may be
+///   repeated.
+/// - **Input.** No method panics, whatever commands, manifests and outputs contain.
+///
+/// The macro `harness_conformance!` (feature `conformance`) tests what can be tested from outside.
+#[async_trait]
+pub trait Harness: Debug + Send + Sync + 'static {
+    /// Returns the name that tests refer to the harness by, in lower case.
+    fn name(&self) -> &'static str;
+
+    /// Returns whether a command that a user has configured runs tests of this harness.
+    ///
+    /// Must not match a command that the other methods do not understand.
+    fn recognizes(&self, command: &[String]) -> bool;
+
+    /// Returns what [`discover`](Self::discover) depends on beside the names of the project's
+    /// files.
+    fn discovery_inputs(&self) -> DiscoveryInputs;
+
+    /// Finds the tests of a project, ordered by path.
+    ///
+    /// # Errors
+    /// [`Error::Discover`] if a manifest is invalid, or a command that lists tests fails.
+    async fn discover(&self, project: &Project) -> Result<Discovery, Error>;
+
+    /// Returns commands whose output lists the single tests in `test`; none if `list` needs no
+    /// output.
+    ///
+    /// They run like tests, so their output is cached. Their names must differ from those of all
+    /// tests.
+    fn listing_commands(&self, test: &Test, context: &ListingContext<'_>) -> Vec<Test>;
+
+    /// Returns, for each of the tests, the single tests in it.
+    ///
+    /// The context has the outcomes of [`listing_commands`](Self::listing_commands).
+    ///
+    /// # Errors
+    /// [`Error::Discover`] if no test can be listed. A test that cannot be listed on its own is a
+    /// [`Listing::Failed`].
+    async fn list(&self, tests: &[&Test], context: &ListingContext<'_>) -> Result<Vec<Listing>, Error>;
+
+    /// Returns whether the programs in a test's directory must be built before it is launched.
+    ///
+    /// All tests in one directory that need a build must have the same harness.
+    fn needs_build(&self, test: &Test) -> bool;
+
+    /// Builds the programs of all tests in a directory; `None` if the harness builds nothing.
+    ///
+    /// Only called for directories of tests that [need a build](Self::needs_build). What cannot be
+    /// built is missing from the output: the tests that need it explain why when they are launched.
+    ///
+    /// # Errors
+    /// If the build tool cannot be run at all.
+    async fn build(&self, request: &BuildRequest<'_>) -> Result<Option<Arc<dyn BuildOutput>>, Error>;
+
+    /// Returns the process to start for a test, given the process that its command describes.
+    ///
+    /// Returns `command` unchanged unless a build output replaces it.
+    fn launch(&self, test: &Test, built: Option<&dyn BuildOutput>, command: LaunchSpec) -> LaunchSpec;
+
+    /// Returns how to run a test in one process with others; `None` if it runs alone.
+    fn batch(&self, test: &Test) -> Option<&dyn Batch>;
+
+    /// Reads the summary that a finished process printed. `exit_code` is `None` if a signal ended
+    /// it.
+    fn parse_summary(&self, test: &Test, exit_code: Option<i32>, output: &[u8]) -> Summary;
+
+    /// Reads the results of single tests from an output without escape sequences; empty if it has
+    /// none.
+    fn parse_cases(&self, output: &str) -> Vec<CaseReport>;
+
+    /// Returns text to append to the output of a test that failed; `None` if there is nothing to
+    /// add.
+    ///
+    /// Called after the last failed attempt and after a pass. May run parts of the test again,
+    /// within the test's time limit.
+    async fn explain_crash(&self, crash: &Crash<'_>) -> Option<String>;
+}

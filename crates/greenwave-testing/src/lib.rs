@@ -1,13 +1,16 @@
-//! Runs tests whose results are kept by content: a result that is known is not computed again, and one that
-//! might be stale is never taken for known.
+//! Runs the tests of a project, and caches their results by the content of everything they depend
+//! on.
 //!
-//! A [`Test`] is a command with everything its result may depend on: input files, variables, folder. A
-//! [`Runner`] takes the [`Manifest`] of its inputs, hashes all of it into a key, and either finds the result
-//! under it or runs the command; the [`Outcome`] says which. Results are kept in a
-//! [`Tiered`](greenwave_cache::Tiered) cache: in memory, on disk, or wherever its backends keep them.
+//! A [`Test`] is a command with its input files, variables and working directory. A [`Runner`]
+//! hashes all of them into a key, and either returns the cached result or runs the command; the
+//! [`Outcome`] says which. With tracing, the files that the test reads beside its inputs become
+//! part of the key, too. Results are stored in a [`Tiered`](greenwave_cache::Tiered) cache: in
+//! memory, on disk, or on a server.
 //!
-//! A [`Suite`] runs many tests of one project: what is known answers at once, the rest runs in a good order. [`discover`] finds them, a
-//! [`Tracer`] sees what they read, and a [`RunReport`] tells what came of them.
+//! A [`Suite`] looks up many tests of one project at once, and runs the others in an order that
+//! finds failures early. [`discover`] finds the tests of a project with the [`Harnesses`] of cargo,
+//! pytest, Go and npm, or with a [`Harness`] of your own. A [`RunReport`] renders the results for
+//! people and machines.
 //!
 //! ```
 //! use greenwave_testing::{Environment, Runner, Test};
@@ -25,9 +28,21 @@
 //! # }
 //! ```
 //!
-//! There are no features. An [`Error`] means that a test could not be run at all; a test that fails, hangs or
-//! runs nothing is an [`Outcome`]. Unix only, for now.
+//! | feature | what it adds | cost |
+//! | --- | --- | --- |
+//! | `conformance` | the test suite that every harness passes, for authors of harnesses | none |
+//!
+//! # Errors
+//!
+//! An [`Error`] means that a test could not be run at all. A test that fails, exceeds its time
+//! limit or runs no test is an [`Outcome`].
+//!
+//! # Platforms
+//!
+//! Unix only. Tracing needs Linux.
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod error;
 mod harness;
 mod plain_text;
@@ -42,11 +57,12 @@ pub use greenwave_sandbox::{Trace, TraceMode, TraceStatus, Tracer};
 pub use greenwave_scheduler::{OrderRules, Stopper};
 
 pub use error::Error;
-pub use harness::discovery::{Discovery, DiscoveryNote, discover};
-pub use harness::test_count::TestCount;
-pub use report::{
-    CaseReport, CaseStatus, JsonLine, RunReport, RunStats, TestReport, TestResult, github_summary, junit,
+pub use harness::{
+    Batch, BatchCommand, BatchResult, BuildOutput, BuildRequest, CaseReport, CaseStatus, CommandHarness,
+    Crash, Discovery, DiscoveryInputs, DiscoveryNote, FinishedProcess, Harness, Harnesses, LaunchSpec,
+    Listing, ListingContext, Project, Rerun, Summary, SummaryVerdict, TestCount, discover,
 };
+pub use report::{JsonLine, RunReport, RunStats, TestReport, TestResult, github_summary, junit};
 pub use results::dependencies::Difference;
 pub use results::history::{Statistics, TestStatistics};
 pub use results::key::SCHEMA;
@@ -57,4 +73,4 @@ pub use run::environment::Environment;
 pub use run::runner::{RESULTS_VARIABLE, Runner, RunnerOptions};
 pub use run::suite::{Audit, Explanation, Suite, SuiteEvent, SuiteOptions, SuiteReport};
 pub use run::test_id::TestId;
-pub use test::{Harness, Test};
+pub use test::{HarnessName, Test};

@@ -1,9 +1,12 @@
 //! Converts captured output to plain text.
 
+/// End of the line that replaces the omitted middle of a long output.
+pub(crate) const LEFT_OUT: &str = "bytes left out …]";
+
 /// Returns an output as text without escape sequences and control characters.
 ///
-/// Bytes that are not UTF-8 are replaced by U+FFFD. A lone carriage return becomes a line break, so that
-/// text that a progress bar has overwritten stays readable.
+/// Bytes that are not UTF-8 are replaced by U+FFFD. A lone carriage return becomes a line break, so
+/// that text that a progress bar has overwritten stays readable.
 pub(crate) fn plain(output: &[u8]) -> String {
     let text = String::from_utf8_lossy(output);
     let mut plain = String::with_capacity(text.len());
@@ -25,8 +28,8 @@ pub(crate) fn one_line(text: &str) -> String {
     plain(text.as_bytes()).trim_end().replace(['\n', '\t'], " ")
 }
 
-/// Skips the rest of an escape sequence (ECMA-48): a control sequence, a string with its terminator, or one
-/// character.
+/// Skips the rest of an escape sequence (ECMA-48): a control sequence, a string with its
+/// terminator, or one character.
 fn skip_escape(rest: &mut std::iter::Peekable<std::str::Chars<'_>>) {
     match rest.next() {
         Some('[') => while rest.next().is_some_and(|it| !('@'..='~').contains(&it)) {},

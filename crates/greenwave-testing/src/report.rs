@@ -1,7 +1,7 @@
 //! The results of one run, in the form that reports are rendered from.
 //!
-//! [`junit`] renders them for build servers, [`JsonLine`] for programs, and [`github_summary`] for the page
-//! of a run on GitHub. Nothing in here writes a file.
+//! [`junit`] renders them for build servers, [`JsonLine`] for programs, and [`github_summary`] for
+//! the page of a run on GitHub. Nothing in here writes a file.
 
 mod github;
 mod json;
@@ -15,7 +15,10 @@ use bytes::Bytes;
 
 use crate::plain_text::plain;
 use crate::run::suite::SuiteReport;
-use crate::{CacheDecision, Error, Harness, Outcome, Source, Status, Test, TestCount, TestId, TraceStatus};
+use crate::{
+    CacheDecision, CaseReport, Error, Harnesses, Outcome, Source, Status, Test, TestCount, TestId,
+    TraceStatus,
+};
 
 pub use github::github_summary;
 pub use json::JsonLine;
@@ -70,30 +73,6 @@ pub enum TestResult {
     NotRun,
 }
 
-/// The result of a single test inside a command.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CaseReport {
-    /// Name of the single test, as its harness prints it.
-    pub name: String,
-    /// Result of the single test.
-    pub status: CaseStatus,
-    /// Duration, if the harness reports one.
-    pub duration: Option<Duration>,
-    /// Output of this single test, if it can be separated from the rest.
-    pub output: Option<Bytes>,
-}
-
-/// The result of a single test inside a command.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CaseStatus {
-    /// The test passed.
-    Passed,
-    /// The test failed.
-    Failed,
-    /// The harness skipped the test.
-    Skipped,
-}
-
 /// Numbers of tests in a run. `passed`, `failed`, `errors` and `not_run` add up to all of them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RunStats {
@@ -113,8 +92,17 @@ pub struct RunStats {
 
 impl RunReport {
     /// Creates the report of a suite's run that began at `started`, limited to the tests `ids`.
-    pub fn new(started: SystemTime, tests: &[Test], suite: &SuiteReport, ids: &[TestId]) -> Self {
-        let report = |id: &TestId| TestReport::new(&tests[id.index()], suite.results[id.index()].as_ref());
+    pub fn new(
+        started: SystemTime,
+        tests: &[Test],
+        suite: &SuiteReport,
+        ids: &[TestId],
+        harnesses: &Harnesses,
+    ) -> Self {
+        let report = |id: &TestId| {
+            let result = suite.results[id.index()].as_ref();
+            TestReport::new(&tests[id.index()], result, harnesses)
+        };
         let (wall, saved, tracing) = (suite.wall, suite.saved, suite.tracing.clone());
         Self { started, wall, saved, tracing, tests: ids.iter().map(report).collect() }
     }
@@ -145,7 +133,8 @@ impl RunStats {
 
 impl TestReport {
     /// Creates the report of one test; a `result` of `None` means that it was not run.
-    pub fn new(test: &Test, result: Option<&Result<Outcome, Error>>) -> Self {
+    pub fn new(test: &Test, result: Option<&Result<Outcome, Error>>, harnesses: &Harnesses) -> Self {
+        let harness = harnesses.get(&test.harness);
         let outcome = result.and_then(|result| result.as_ref().ok());
         let (age, stored) = match outcome.map(|outcome| &outcome.source) {
             Some(Source::Cached(age)) => (Some(*age), None),
@@ -165,7 +154,7 @@ impl TestReport {
             count: outcome.and_then(|outcome| outcome.count),
             attempts: outcome.map_or(0, |outcome| outcome.attempts),
             not_cached: stored.and_then(CacheDecision::reason),
-            cases: outcome.map(|outcome| cases(test, outcome)).unwrap_or_default(),
+            cases: outcome.map(|outcome| harness.parse_cases(&plain(&outcome.output))).unwrap_or_default(),
         }
     }
 
@@ -187,18 +176,6 @@ impl TestReport {
             TestResult::Error(error) => Some(format!("could not be run: {error}")),
         }
     }
-}
-
-/// Returns the single tests that a command printed results of.
-fn cases(test: &Test, outcome: &Outcome) -> Vec<CaseReport> {
-    if !matches!(test.harness, Harness::Cargo { .. }) {
-        return Vec::new();
-    }
-    let case = |(name, passed)| {
-        let status = if passed { CaseStatus::Passed } else { CaseStatus::Failed };
-        CaseReport { name, status, duration: None, output: None }
-    };
-    crate::harness::cargo::cases(&plain(&outcome.output)).into_iter().map(case).collect()
 }
 
 /// Returns an error's message followed by those of its causes.

@@ -1,5 +1,6 @@
 //! Running tests: one test, a whole suite, and what each test gets for itself.
 
+pub(crate) mod blocking;
 pub(crate) mod environment;
 pub(crate) mod isolation;
 pub(crate) mod process;

@@ -1,145 +1,92 @@
-//! What a test is: a command, and everything its result may depend on. Knows nothing of running it.
+//! The description of a test: a command, and everything that its result may depend on.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::Error;
 use greenwave_inputs::{InputSpec, Selection};
 use serde::{Deserialize, Serialize};
 
-/// A test: a command that ends with success or not.
+/// A command whose exit code is the verdict of a test.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Test {
-    /// What it is called in output. Not part of its key: a renamed test keeps its results.
+    /// Name in output. Not part of the test's key, so a renamed test keeps its cached result.
     pub name: String,
-    /// The program and its arguments. Run without a shell.
+    /// Program and arguments, run without a shell.
     pub command: Vec<String>,
-    /// Where it runs, relative to the project's folder.
+    /// Working directory, relative to the project.
     pub directory: PathBuf,
-    /// Patterns of the files it reads, relative to the project's folder, in the syntax of `.gitignore`
-    /// (`src/**`, `!src/generated.rs`). They count even where the project ignores them.
+    /// Patterns of the files that the test reads, relative to the project, in the syntax of
+    /// `.gitignore` (`src/**`, `!src/generated.rs`). They match files that the project ignores,
+    /// too.
     pub inputs: Vec<String>,
-    /// Folders, relative to the project's, of which it may read every file that the project does not ignore. With neither
-    /// patterns nor folders, all files of the project count.
+    /// Directories, relative to the project, whose files are inputs unless the project ignores
+    /// them. Without `inputs` and `directories`, all files of the project are inputs.
     pub directories: Vec<PathBuf>,
-    /// Patterns of the files it writes inside the project. They are never inputs, so writing them costs it no stored result.
+    /// Patterns of the files that the test writes inside the project. They are never inputs, so
+    /// writing them does not prevent the result from being stored.
     pub outputs: Vec<String>,
-    /// Environment variables it may see beside [`Environment::BASE`](crate::Environment::BASE).
+    /// Environment variables that the test sees beside
+    /// [`Environment::BASE`](crate::Environment::BASE).
     pub env: Vec<String>,
-    /// Variables with the values that it sees in any case.
+    /// Variables with fixed values.
     pub set: BTreeMap<String, String>,
-    /// How long it may run before it is killed.
+    /// Time limit, after which the test is killed.
     pub time_max: Duration,
-    /// How often it is tried again after a failure. What passes only then is flaky: told, and never stored.
+    /// Number of further attempts after a failure. A test that passes only then is flaky, and its
+    /// result is not stored.
     pub retries: u32,
-    /// Named resources that it holds while it runs, and how much of each.
+    /// Named resources that the test holds while it runs, with the amount of each.
     pub needs: BTreeMap<String, u32>,
-    /// Whether others may run beside it.
+    /// Whether other tests may run at the same time.
     pub parallel_safe: bool,
-    /// Who runs the tests inside the command.
-    pub harness: Harness,
+    /// Name of the harness that runs the tests inside the command.
+    pub harness: HarnessName,
 }
 
-impl Harness {
-    /// What a command says of itself.
-    pub fn of(command: &[String]) -> Self {
-        let words: Vec<&str> = command.iter().map(String::as_str).collect();
-        // One function of a program is run by the program all the same.
-        let words = words
-            .strip_suffix(&["--", "--exact", words.last().copied().unwrap_or_default()])
-            .unwrap_or(&words);
-        let cargo = |package: &str, kind: &str, target: &str| Harness::Cargo {
-            package: package.to_owned(),
-            kind: kind.to_owned(),
-            target: target.to_owned(),
-        };
-        match words {
-            ["cargo", "test", "--package", package, "--lib"] => cargo(package, "lib", ""),
-            ["cargo", "test", "--package", package, "--doc"] => cargo(package, "doc", ""),
-            ["cargo", "test", "--package", package, "--test", target] => cargo(package, "test", target),
-            ["cargo", "test", "--package", package, "--bin", target] => cargo(package, "bin", target),
-            ["cargo", "test", "--package", package, "--example", target] => cargo(package, "example", target),
-            ["cargo", "test", "--package", package, "--bench", target] => cargo(package, "bench", target),
-            [_, "-m", "pytest", ..] | ["pytest", ..] => Harness::Pytest,
-            ["go", "test", ..] => Harness::Go,
-            ["npm", ..] => Harness::Npm,
-            _ => Harness::Command,
-        }
+/// The name of a [`Harness`](crate::Harness).
+///
+/// A name that no registered harness has stands for a plain command.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct HarnessName(Cow<'static, str>);
+
+impl HarnessName {
+    /// Name of the harness of plain commands.
+    pub const COMMAND: &str = "command";
+
+    /// Creates the name of a harness.
+    pub fn new(name: &'static str) -> Self {
+        Self(Cow::Borrowed(name))
+    }
+
+    /// Returns the name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
     }
 }
 
-/// What is known of a command that runs tests. It decides how single tests are told apart and run alone; it never changes a verdict.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub enum Harness {
-    /// Nothing: one command, one verdict.
-    #[default]
-    Command,
-    /// A target of a cargo package, whose program is built before; `command` is what cargo would be told.
-    Cargo {
-        /// The package's name.
-        package: String,
-        /// The kind of target: `lib`, `bin`, `test`, `example`, `bench`, or `doc` for a library's documentation.
-        kind: String,
-        /// The target's name.
-        target: String,
-    },
-    /// pytest, for one file or one test.
-    Pytest,
-    /// `go test` of one package.
-    Go,
-    /// A script of an npm package.
-    Npm,
+impl Default for HarnessName {
+    fn default() -> Self {
+        Self::new(Self::COMMAND)
+    }
+}
+
+impl fmt::Display for HarnessName {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.as_str())
+    }
 }
 
 impl Test {
-    /// Returns the files that are inputs and outputs of the test.
-    pub(crate) fn input_spec(&self) -> InputSpec {
-        InputSpec {
-            inputs: self.inputs.clone(),
-            directories: self.directories.clone(),
-            outputs: self.outputs.clone(),
-        }
-    }
-
-    /// Compiles the patterns of the test.
-    pub(crate) fn selection(&self) -> Result<Selection, Error> {
-        Ok(Selection::of(&self.input_spec()).map_err(|error| error.of_test(&self.name))?)
-    }
-
-    /// The longest that a test runs where nothing else is said.
+    /// Default time limit.
     pub const TIME_MAX: Duration = Duration::from_secs(600);
 
-    /// The folder whose programs have to be built before it can run.
-    pub(crate) fn built_in(&self) -> Option<&Path> {
-        matches!(self.harness, Harness::Cargo { .. }).then_some(self.directory.as_path())
-    }
-
-    /// The function that it is, if it is one of those in a cargo program.
-    pub(crate) fn function(&self) -> Option<&str> {
-        match self.program_arguments() {
-            [exact, name] if exact == "--exact" => Some(name),
-            _ => None,
-        }
-    }
-
-    /// What a cargo program is started with: what stands behind two dashes in what cargo would be told.
-    pub(crate) fn program_arguments(&self) -> &[String] {
-        if !matches!(self.harness, Harness::Cargo { .. }) {
-            return &[];
-        }
-        let dashes = self.command.iter().position(|word| word == "--");
-        dashes.map_or(&[], |at| &self.command[at + 1..])
-    }
-
-    /// A function of a cargo program, in place of all of it.
-    pub(crate) fn only(&self, function: &str) -> Self {
-        let words = ["--", "--exact", function].map(str::to_owned);
-        Self { command: self.command.iter().cloned().chain(words).collect(), ..self.clone() }
-    }
-
-    /// A test of the whole project: all files are inputs, and the usual time limit.
+    /// Creates a test of the whole project: all files are inputs, and [`TIME_MAX`](Self::TIME_MAX)
+    /// is the time limit.
     pub fn new<S: Into<String>>(name: impl Into<String>, command: impl IntoIterator<Item = S>) -> Self {
         Self {
             name: name.into(),
@@ -154,7 +101,21 @@ impl Test {
             retries: 0,
             needs: BTreeMap::new(),
             parallel_safe: true,
-            harness: Harness::Command,
+            harness: HarnessName::default(),
         }
+    }
+
+    /// Returns the files that are inputs and outputs of the test.
+    pub(crate) fn input_spec(&self) -> InputSpec {
+        InputSpec {
+            inputs: self.inputs.clone(),
+            directories: self.directories.clone(),
+            outputs: self.outputs.clone(),
+        }
+    }
+
+    /// Compiles the patterns of the test.
+    pub(crate) fn selection(&self) -> Result<Selection, Error> {
+        Ok(Selection::of(&self.input_spec()).map_err(|error| error.of_test(&self.name))?)
     }
 }

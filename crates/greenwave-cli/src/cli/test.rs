@@ -115,7 +115,7 @@ async fn run(
     selected: &[TestId],
     args: &TestArgs,
 ) -> Result<(Exit, Option<SuiteReport>), CliError> {
-    let view = TestView::new(args.format, args.output, args.verbose, suite.tests(), selected.len());
+    let view = TestView::new(args.format, args.output, args.verbose, suite, selected.len());
     let view = Arc::new(Mutex::new(view));
     let started = SystemTime::now();
     let signals = StopOnSignal::start(suite.stopper())?;
@@ -129,7 +129,7 @@ async fn run(
         view.stopped();
         return Ok((Exit::from(code), None));
     }
-    let run = RunReport::new(started, suite.tests(), &report, selected);
+    let run = RunReport::new(started, suite.tests(), &report, selected, suite.harnesses());
     let totals = Totals::of(&report, selected.len());
     view.finish(&report, &run, &totals);
     reports::write(args, &run)?;

@@ -231,7 +231,9 @@ fn after_a_crash_the_output_names_the_crashing_tests() {
     let end = output.lines().next_back().unwrap();
     let either = ["`leaves`, `m::dies`", "`m::dies`, `leaves`"];
     assert!(
-        either.iter().any(|names| end == format!("Alone as well, the program is ended by {names}.")),
+        either
+            .iter()
+            .any(|names| end == format!("These tests end the program even when run alone: {names}.")),
         "{output}"
     );
 }
@@ -244,7 +246,10 @@ fn a_crash_of_only_the_whole_program_is_reported() {
     let (event, found) = one(&package(tests, "60s"), 1);
     assert_eq!(found, cases(&[("a", true), ("b", true)]), "each alone");
     assert_eq!(event["status"], "failed");
-    assert!(event["output"].as_str().unwrap().contains("None of the 2 ends the program alone"), "{event}");
+    assert!(
+        event["output"].as_str().unwrap().contains("None of the 2 tests ends the program when run alone"),
+        "{event}"
+    );
 }
 
 /// Compiles the tests, so that the time limit covers only their run.
@@ -266,7 +271,9 @@ fn a_hanging_program_is_examined_within_its_time_limit() {
     let output = event["output"].as_str().unwrap();
     assert!(output.contains("The program did not end within 2s and was killed."), "{output}");
     assert!(
-        output.ends_with("Alone as well, `hangs` did not end in half of the time that was left.\n"),
+        output.ends_with(
+            "These tests did not end in half of the remaining time, even when run alone: `hangs`.\n"
+        ),
         "{output}"
     );
     assert!(took < Duration::from_secs(20), "more than twice the limit and overhead: {took:?}");
@@ -280,8 +287,8 @@ fn tests_that_were_not_tried_are_counted() {
     let (event, found) = one(&dir, 1);
     let output = event["output"].as_str().unwrap();
     let end = output.lines().next_back().unwrap();
-    let untried = end.strip_prefix("Not tried any more, since that had taken as long as the test may (1s): ");
-    let untried: usize = untried.unwrap().strip_suffix(" of 10.").unwrap().parse().unwrap();
+    let untried = end.strip_prefix("The time limit (1s) left no time for ");
+    let untried: usize = untried.unwrap().strip_suffix(" of 10 tests.").unwrap().parse().unwrap();
     assert!((1..10).contains(&untried) && found.len() == 10 - untried, "{output}");
     assert!(found.values().all(|passed| !passed));
 }

@@ -93,10 +93,12 @@ fn written_bytes_match_a_segment_built_by_hand() {
     log.put(b"key", b"value").unwrap();
     log.put(b"other", b"").unwrap();
     log.remove(b"key").unwrap();
+    // The only writer has number 0.
+    let first = TIMESTAMP.next_multiple_of(256);
     let image = Image::new()
-        .value(TIMESTAMP, b"key", b"value")
-        .value(TIMESTAMP + 1, b"other", b"")
-        .tombstone(TIMESTAMP + 2, b"key");
+        .value(first, b"key", b"value")
+        .value(first + 256, b"other", b"")
+        .tombstone(first + 512, b"key");
     assert_eq!(std::fs::read(path).unwrap(), image.0);
 }
 

@@ -221,7 +221,8 @@ impl Model {
         for (key, answer) in answers {
             let now = self.event();
             let changes = self.changes.entry(key.clone()).or_default();
-            let flushed = changes.iter().filter(|change| change.flushed).map(|change| change.timestamp).max();
+            // The visible change is at least as new, although its exact timestamp may be unknown.
+            let newest = newest_acknowledged(changes).map_or(0, |change| change.timestamp);
             if answer.is_none() && durable {
                 // Either no change reached the disk, or the removal did and compaction may have
                 // forgotten it since. No older value may reappear.
@@ -229,7 +230,11 @@ impl Model {
                 continue;
             }
             let shows = |change: &&mut Change| change.value == *answer && change.outcome != Outcome::Failed;
-            let Some(shown) = changes.iter_mut().filter(shows).max_by_key(|change| change.timestamp) else {
+            let order = |change: &&mut Change| match change.timestamp {
+                0 => (newest, false),
+                timestamp => (timestamp, true),
+            };
+            let Some(shown) = changes.iter_mut().filter(shows).max_by_key(order) else {
                 match answer {
                     // The key never had a value, or its values were dropped.
                     None => continue,
@@ -243,8 +248,7 @@ impl Model {
             };
             let has_timestamp = shown.timestamp > 0;
             if !has_timestamp {
-                // Later than the flushed changes. The exact timestamp is unknown.
-                shown.timestamp = flushed.unwrap_or(0) + 1;
+                shown.timestamp = newest + 1;
             }
             (shown.outcome, shown.acknowledged) = (Outcome::Acknowledged, now);
             shown.flushed |= durable;
@@ -347,4 +351,44 @@ fn listed(changes: &[Change]) -> String {
         })
         .collect();
     lines.concat()
+}
+
+#[test]
+fn a_value_under_an_unflushed_one_may_reappear_after_a_power_cut() {
+    for acknowledged in [false, true] {
+        let mut model = Model::default();
+        let (key, old, new) = (b"key".to_vec(), Some(b"old".to_vec()), Some(b"new".to_vec()));
+        let number = model.begin(&key, old.as_deref(), 0, None);
+        model.acknowledge(&key, number, 3000);
+        let number = model.begin(&key, new.as_deref(), 0, None);
+        if acknowledged {
+            model.acknowledge(&key, number, 4000);
+        }
+        for _ in 0..2 {
+            model.record_values(&BTreeMap::from([(key.clone(), new.clone())]), false).unwrap();
+        }
+        let check = |model: &Model, value: &Option<Vec<u8>>| {
+            let mut view = View::default();
+            model.require_acknowledged(&mut view);
+            model.check(&view, &key, value.as_deref())
+        };
+        check(&model, &new).unwrap();
+        check(&model, &old).unwrap_err();
+        model.record_crash();
+        check(&model, &old).unwrap();
+    }
+}
+
+#[test]
+fn an_unfinished_removal_is_not_mistaken_for_an_earlier_one() {
+    let mut model = Model::default();
+    let (key, value) = (b"key".to_vec(), Some(b"value".to_vec()));
+    let number = model.begin(&key, None, 0, None);
+    model.acknowledge(&key, number, 3000);
+    let number = model.begin(&key, value.as_deref(), 0, None);
+    model.acknowledge(&key, number, 4000);
+    model.begin(&key, None, 0, None);
+    model.record_values(&BTreeMap::from([(key.clone(), None)]), false).unwrap();
+    model.record_crash();
+    model.check(&View::default(), &key, value.as_deref()).unwrap();
 }

@@ -1,10 +1,14 @@
 //! Tests with fixed steps of two simulated processes.
 
-use greenwave_segment::Log;
-use greenwave_segment::simulation::{Machine, Unsynced};
+use std::cell::RefCell;
+use std::collections::HashSet;
+use std::rc::Rc;
+
+use greenwave_segment::simulation::{Machine, Process, Schedule, Unsynced};
+use greenwave_segment::{Error, Log, Options};
 
 use crate::run::options;
-use crate::script::LogSettings;
+use crate::script::{LogSettings, Random};
 
 #[test]
 fn a_shared_flush_covers_writes_of_other_processes() {
@@ -55,4 +59,210 @@ fn a_kill_releases_holds() {
     assert!(other.is_held(7).unwrap());
     one.kill();
     assert!(!other.is_held(7).unwrap());
+}
+
+const UNCOMPRESSED: LogSettings = LogSettings {
+    compressed: false,
+    chain_depth_max: 0,
+    disk_kib_max: 0,
+    drop_oldest: false,
+    open_files_max: 256,
+};
+
+/// Opens the log with a clock that always shows the same time.
+fn open_with_stopped_clock(process: &Process) -> Log {
+    open_with_clock(process, || 1 << 60)
+}
+
+fn open_with_clock(process: &Process, clock: fn() -> u64) -> Log {
+    Log::open_simulated(process, "/log", Options { clock, ..options(&UNCOMPRESSED) }).unwrap()
+}
+
+#[test]
+fn logs_never_choose_equal_timestamps() {
+    let machine = Machine::new(1);
+    let processes: Vec<Process> = (0..6).map(|_| machine.process()).collect();
+    let logs: Vec<Log> = processes.iter().map(open_with_stopped_clock).collect();
+    let mut timestamps = HashSet::new();
+    let mut write = |log: &Log| {
+        log.put(b"key", b"value").unwrap();
+        assert!(timestamps.insert(log.last_timestamp()));
+    };
+    for _ in 0..3 {
+        logs[..4].iter().for_each(&mut write);
+    }
+    // The last two take the numbers of the first two.
+    processes[..2].iter().for_each(Process::kill);
+    for _ in 0..5 {
+        logs[2..].iter().for_each(&mut write);
+    }
+}
+
+#[test]
+fn compaction_never_changes_the_winner_of_simultaneous_writes() {
+    for removes_first in [false, true] {
+        let machine = Machine::new(1);
+        let (one, two) = (machine.process(), machine.process());
+        // The first log's second record and the second log's first record are due at the same time.
+        let (first, second) = (open_with_stopped_clock(&one), open_with_clock(&two, || (1 << 60) + 1));
+        first.put(b"key", b"old").unwrap();
+        if removes_first {
+            first.remove(b"key").unwrap();
+        } else {
+            first.put(b"key", b"of the first").unwrap();
+        }
+        second.put(b"key", &[2; 500]).unwrap();
+        // The first log's segment will be compacted, and the second log's will not.
+        for number in 0..3 {
+            first.put(b"replaced", &[number; 900]).unwrap();
+            second.put(&[number], &[number; 900]).unwrap();
+        }
+        drop((first, second));
+        let mut values = Vec::new();
+        for _ in 0..4 {
+            let process = machine.process();
+            let log = open_with_stopped_clock(&process);
+            values.push(log.get(b"key").unwrap());
+            log.compact().unwrap();
+            values.push(log.get(b"key").unwrap());
+        }
+        values.dedup();
+        assert_eq!(values.len(), 1, "{values:?}");
+    }
+}
+
+#[test]
+fn too_many_writers_are_refused() {
+    let machine = Machine::new(1);
+    let process = machine.process();
+    let mut logs: Vec<Log> = (0..257).map(|_| open_with_stopped_clock(&process)).collect();
+    let last = logs.pop().unwrap();
+    logs.iter().for_each(|log| log.put(b"key", b"value").unwrap());
+    let error = last.put(b"key", b"last").unwrap_err();
+    assert!(matches!(error, Error::Io { source, .. } if source.kind() == std::io::ErrorKind::WouldBlock));
+    logs.pop();
+    last.put(b"key", b"last").unwrap();
+    assert_eq!(last.get(b"key").unwrap().unwrap(), "last");
+}
+
+#[test]
+fn the_head_of_a_failed_write_does_not_hide_later_records() {
+    let machine = Machine::new(1);
+    let segment = |machine: &Machine| {
+        let path = machine.files().into_iter().find(|path| path.extension().is_some_and(|it| it == "seg"));
+        let path = path.unwrap();
+        let bytes = machine.read(&path).unwrap();
+        (path, bytes)
+    };
+    let open = |machine: &Machine| open_with_stopped_clock(&machine.process());
+    let log = open(&machine);
+    log.put(b"key1", b"old").unwrap();
+    let start = segment(&machine).1.len();
+    drop(log);
+    // A disk is full after the head of a value. The log truncates the file, and appends a tombstone
+    // of the same size and another value. A power cut preserves only the first and the last write.
+    let failed = machine.fork();
+    open(&failed).put(b"key1", &[1; 1500]).unwrap();
+    let head = &segment(&failed).1[start..start + 52];
+    let log = open(&machine);
+    log.remove(b"key1").unwrap();
+    log.put(b"key2", b"value").unwrap();
+    drop(log);
+    machine.cut_power(Unsynced::All);
+    let (path, mut bytes) = segment(&machine);
+    bytes[start..start + 52].copy_from_slice(head);
+    machine.overwrite(&path, Some(&bytes));
+    let values = |log: &Log| ["key1", "key2", "key3"].map(|key| log.get(key.as_bytes()).unwrap());
+    let log = open(&machine);
+    // The file grows beyond the end of the failed record.
+    log.put(b"key3", &[3; 1600]).unwrap();
+    log.flush().unwrap();
+    let written = values(&log);
+    assert!(written.iter().all(Option::is_some));
+    machine.cut_power(Unsynced::None);
+    for _ in 0..2 {
+        assert_eq!(values(&open(&machine)), written);
+    }
+    // Readers of a file whose failed record was not blanked find the records in it as well.
+    let (path, mut bytes) = segment(&machine);
+    bytes[start..start + 52].copy_from_slice(head);
+    machine.overwrite(&path, Some(&bytes));
+    assert_eq!(values(&open(&machine)), written);
+}
+
+#[test]
+fn a_log_can_be_opened_while_the_base_of_a_stranded_delta_is_removed() {
+    let deltas = LogSettings { compressed: true, chain_depth_max: 2, open_files_max: 1, ..UNCOMPRESSED };
+    let noise = |seed: u64, len| {
+        let mut random = Random(seed);
+        std::iter::repeat_with(|| random.next() as u8).take(len).collect::<Vec<u8>>()
+    };
+    let mut steps_before = 0;
+    loop {
+        let machine = Machine::new(1);
+        let open = |process: &Process| Log::open_simulated(process, "/log", options(&deltas)).unwrap();
+        let (one, two, three) = (machine.process(), machine.process(), machine.process());
+        let writer = open(&one);
+        writer.put(b"base", &noise(1, 1200)).unwrap();
+        (2..5).for_each(|seed| writer.put(b"replaced", &noise(seed, 900)).unwrap());
+        writer.flush().unwrap();
+        // The compactor has written before, so its next put does not refresh.
+        let compactor = Box::new(open(&two));
+        compactor.put(b"other", b"value").unwrap();
+        writer.put_delta(b"delta", &noise(1, 1199), b"base").unwrap();
+        assert_eq!(writer.stats().deltas, 1);
+        compactor.put(b"base", &noise(5, 900)).unwrap();
+        // One process opens the log; after some of its steps another one compacts it.
+        let value: Rc<RefCell<Option<Vec<u8>>>> = Rc::default();
+        let found = value.clone();
+        let mut schedule = Schedule::new();
+        schedule.spawn(&three.clone(), move || {
+            let log = Log::open_simulated(&three, "/log", options(&deltas)).unwrap();
+            *found.borrow_mut() = log.get(b"delta").unwrap().map(|value| value.to_vec());
+        });
+        schedule.spawn(&two, move || assert!(compactor.compact().unwrap().segments > 0));
+        let mut steps = 0;
+        while steps < steps_before && !schedule.step(0) {
+            steps += 1;
+        }
+        let finished = schedule.has_finished(0);
+        while !schedule.step(1) {}
+        while !schedule.step(0) {}
+        assert_eq!(value.take(), Some(noise(1, 1199)), "after {steps_before} steps");
+        if finished {
+            assert!(steps_before > 20);
+            break;
+        }
+        steps_before += 1;
+    }
+}
+
+#[test]
+fn a_dictionary_is_found_after_another_process_has_moved_it() {
+    let settings = LogSettings { compressed: true, open_files_max: 1, ..UNCOMPRESSED };
+    let machine = Machine::new(1);
+    let (one, two) = (machine.process(), machine.process());
+    let open = |process: &Process| Log::open_simulated(process, "/log", options(&settings)).unwrap();
+    let (writer, reader) = (open(&one), open(&two));
+    let value =
+        |number: u32| format!("{{\"name\": \"test {number}\", \"result\": \"passed\", \"attempts\": 1}}");
+    let fill = || {
+        let mut random = Random(1);
+        for number in 0..100_usize {
+            writer.put(b"replaced", &random.next().to_le_bytes().repeat(1 + number % 20)).unwrap();
+        }
+    };
+    fill();
+    (0..100).for_each(|number: u32| writer.put(&number.to_le_bytes(), value(number).as_bytes()).unwrap());
+    assert!(writer.train_dictionary(1024).unwrap());
+    fill();
+    (0..100).for_each(|number: u32| writer.put(&number.to_le_bytes(), b"replaced").unwrap());
+    fill();
+    writer.put(b"key", value(7).repeat(4).as_bytes()).unwrap();
+    writer.flush().unwrap();
+    // The reader has not needed the dictionary yet.
+    reader.refresh().unwrap();
+    assert!(writer.compact().unwrap().segments > 1);
+    assert_eq!(reader.get(b"key").unwrap().unwrap(), value(7).repeat(4));
+    assert_eq!(reader.stats().bad_records, 0);
 }

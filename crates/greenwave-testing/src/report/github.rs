@@ -9,16 +9,17 @@ use crate::plain_text::{one_line, plain};
 /// Size limit of the summary, in bytes. GitHub rejects more than 1 MiB
 /// (<https://docs.github.com/actions/reference/workflows-and-actions/workflow-commands>).
 const SUMMARY_BYTES_MAX: usize = 1000 * 1024;
-/// Bytes of a failed test's output that are shown: the end, where most harnesses summarise failures.
+/// Bytes of a failed test's output that are shown: the end, where most harnesses summarise
+/// failures.
 const OUTPUT_BYTES_MAX: usize = 16 * 1024;
 const SLOWEST_MAX: usize = 10;
 const NOT_CACHED_MAX: usize = 20;
 
-/// Returns the summary of a run: failures with the end of their output, then the slowest tests, then passes
-/// that were not stored.
+/// Returns the summary of a run: failures with the end of their output, then the slowest tests,
+/// then passes that were not stored.
 ///
-/// Names and outputs are escaped, so that they appear literally. The summary stays below GitHub's limit of
-/// 1 MiB: failures that do not fit are replaced by their number.
+/// Names and outputs are escaped, so that they appear literally. The summary stays below GitHub's
+/// limit of 1 MiB: failures that do not fit are replaced by their number.
 pub fn github_summary(run: &RunReport) -> String {
     let mut text = head(run);
     failures(run, &mut text);
@@ -138,7 +139,8 @@ fn cell(text: &str) -> String {
             break;
         }
         match character {
-            // Entities, since a backslash before `|` stays visible in code, and one before `<` in HTML.
+            // Entities, since a backslash before `|` stays visible in code, and one before `<` in
+            // HTML.
             '|' | '<' | '>' | '&' | '`' | '*' | '_' | '[' | ']' | '~' | '\\' | '#' | '@' | '$' => {
                 let _ = write!(escaped, "&#{};", u32::from(character));
             }

@@ -6,11 +6,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
-use super::{CaseReport, CaseStatus, RunReport, TestReport, TestResult};
+use super::{RunReport, TestReport, TestResult};
+use crate::{CaseReport, CaseStatus};
 use crate::{ExitReason, Status};
 
-/// Version of the format. Readers ignore keys that they do not recognise; within a version, no key changes
-/// its meaning.
+/// Version of the format. Readers ignore keys that they do not recognise; within a version, no key
+/// changes its meaning.
 const VERSION: u32 = 1;
 
 /// One line of the report. `Display` writes the JSON without a line break.

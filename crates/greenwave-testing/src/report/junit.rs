@@ -4,16 +4,18 @@ use std::time::SystemTime;
 
 use quick_junit::{NonSuccessKind, Property, Report, TestCase, TestCaseStatus, TestSuite};
 
-use super::{CaseReport, CaseStatus, RunReport, TestReport, TestResult};
+use super::{RunReport, TestReport, TestResult};
 use crate::TraceStatus;
 use crate::plain_text::{one_line, plain};
+use crate::{CaseReport, CaseStatus};
 
-/// Returns an XML document with one suite per test. A suite has one case per single test that its harness
-/// reports, or one case for the whole command.
+/// Returns an XML document with one suite per test. A suite has one case per single test that its
+/// harness reports, or one case for the whole command.
 ///
-/// Jenkins, GitLab and others read this format. A suite has the property `greenwave.age_seconds` if its
-/// result was cached, and `greenwave.attempts` if the test took more than one attempt. Outputs are written
-/// without escape sequences and without characters that XML forbids; bytes that are not UTF-8 are replaced.
+/// Jenkins, GitLab and others read this format. A suite has the property `greenwave.age_seconds` if
+/// its result was cached, and `greenwave.attempts` if the test took more than one attempt. Outputs
+/// are written without escape sequences and without characters that XML forbids; bytes that are not
+/// UTF-8 are replaced.
 pub fn junit(run: &RunReport) -> String {
     let mut report = Report::new("greenwave");
     report.set_time(run.wall);

@@ -16,9 +16,10 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::unix::pipe;
 use tokio::time::Instant;
 
+use crate::harness::summary::{Summary, SummaryVerdict};
+use crate::plain_text::LEFT_OUT;
 use crate::results::outcome::{ExitReason, Status};
 use crate::run::runner::RunnerOptions;
-use crate::test::Harness;
 use crate::{Error, Test, TestCount};
 use greenwave_inputs::AccessKind;
 use greenwave_inputs::now;
@@ -26,8 +27,6 @@ use greenwave_sandbox::{ReadRules, Trace, TraceStatus, Tracer};
 
 /// Maximum number of captured bytes of an output: half from its start, half from its end.
 const OUTPUT_BYTES_MAX: usize = 256 * 1024;
-/// End of the line that replaces omitted output.
-pub(crate) const LEFT_OUT: &str = "bytes omitted …]";
 /// Time that a test gets to exit after `SIGTERM` when its time limit is exceeded.
 const GRACE: Duration = Duration::from_millis(500);
 
@@ -121,15 +120,12 @@ pub(crate) async fn run(
         Some(tracing) => Seen::of(&tracing.finished().await, job.own),
         None => Seen::default(),
     };
-    let count = TestCount::find(&ended.output);
+    let harness = options.harnesses.get(&test.harness);
+    let exit_code = ended.status.and_then(|status| status.code());
+    let Summary { count, verdict: summary } = harness.parse_summary(test, exit_code, &ended.output);
     let status = match ended.status {
         None => Status::TimedOut(test.time_max),
-        Some(status) if has_all_deselected(test, status, &ended.output) => Status::Passed,
-        // A test program without tests is normal in cargo; a filter that matches nothing is not.
-        Some(status) => {
-            let counts = !matches!(test.harness, Harness::Cargo { .. }) || test.function().is_some();
-            verdict(status, count.filter(|_| counts))
-        }
+        Some(status) => verdict(status, summary),
     };
     let clock_was_set = by_clock.abs_diff(nanos(duration)) > nanos(CLOCK_DRIFT).unsigned_abs();
     Ok(ProcessResult {
@@ -235,41 +231,13 @@ async fn attend(mut group: Child, output: pipe::Receiver, time_max: Duration) ->
     Ok(Ended { status, output: capture.finish(), left_behind })
 }
 
-/// Returns whether pytest found tests and its configuration deselected all of them
-/// (`addopts = "-m 'not slow'"`). In a run of the whole project this is not a failure of the file. It is
-/// one if the command itself deselects.
-fn has_all_deselected(test: &Test, status: ExitStatus, output: &[u8]) -> bool {
-    /// `NO_TESTS_COLLECTED` (<https://docs.pytest.org/en/stable/reference/exit-codes.html>).
-    const NOTHING_RAN: i32 = 5;
-    let summary = || {
-        let end =
-            String::from_utf8_lossy(&output[output.len().saturating_sub(SUMMARY_BYTES_MAX)..]).into_owned();
-        end.lines()
-            .rev()
-            .find(|line| !line.trim().is_empty())
-            .is_some_and(|line| line.contains(" deselected"))
-    };
-    test.harness == Harness::Pytest
-        && status.code() == Some(NOTHING_RAN)
-        && !says_what_to_leave_out(test)
-        && summary()
-}
-
-/// Returns whether a pytest command deselects tests by its arguments.
-pub(crate) fn says_what_to_leave_out(test: &Test) -> bool {
-    let selects = |word: &String| ["-k", "-m", "--deselect"].iter().any(|flag| word.starts_with(flag));
-    test.command.iter().skip_while(|word| *word != "pytest").any(selects)
-}
-
-/// Upper limit on the length of the last line that pytest prints, in bytes.
-const SUMMARY_BYTES_MAX: usize = 1024;
-
-fn verdict(status: ExitStatus, count: Option<TestCount>) -> Status {
-    match (status.code(), status.signal()) {
-        (Some(0), _) if count.is_some_and(|count| count.total() == 0) => Status::NoTests,
-        (Some(0), _) => Status::Passed,
+/// Returns the verdict of a process that ended by itself.
+fn verdict(status: ExitStatus, summary: SummaryVerdict) -> Status {
+    match (status.code(), summary) {
+        (_, SummaryVerdict::Passed) | (Some(0), SummaryVerdict::ByExitCode) => Status::Passed,
+        (Some(0), SummaryVerdict::NoTests) => Status::NoTests,
         (Some(code), _) => Status::Failed(ExitReason::Code(code)),
-        (None, signal) => Status::Failed(ExitReason::Signal(signal.unwrap_or(0))),
+        (None, _) => Status::Failed(ExitReason::Signal(status.signal().unwrap_or(0))),
     }
 }
 

@@ -1,29 +1,28 @@
-//! Runs tests whose results are not known, and knows the results of those that ran. Knows nothing of schedules, of how tests are found, or of
-//! features.
+//! Looks up the results of tests, runs the tests without one, and stores new results.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use greenwave_cache::{Key, KeyBuilder, Persist, Record, Tiered, TieredStats};
 use greenwave_process::Jobserver;
 use parking_lot::Mutex;
 
-use crate::harness::batch::Share;
-use crate::harness::products::{self, Part, Products, RUSTC_INFO};
+use crate::harness::cargo::products::{self, Part, Products, RUSTC_INFO};
+use crate::harness::{BatchCommand, BatchResult, Harness, Harnesses, LaunchSpec};
 use crate::results::dependencies::DependencyRecord;
 use crate::results::key::{self, KeyMode, SCHEMA};
 use crate::results::outcome::{CacheDecision, Outcome, Source, Status};
 use crate::results::record::{self, StoredRecord};
 use crate::results::state::{IGNORE, TESTS};
+use crate::run::blocking::blocking;
 use crate::run::environment::Environment;
 use crate::run::isolation::{self, Isolation, IsolationPool, cargo_home, go_caches};
 use crate::run::process::{self as run, Job, ProcessResult};
 use crate::run::toolchain::{PROBED, Tools, resolve};
-use crate::run::workspace::{DirectoryWorkspace, LaunchSpec, Workspace, blocking};
+use crate::run::workspace::{DirectoryWorkspace, Workspace};
 use crate::{Error, Manifest, STATE_DIRECTORY, Test};
 use greenwave_inputs::Selection;
 use greenwave_inputs::StatCache;
@@ -34,32 +33,40 @@ use greenwave_inputs::{NEVER, is_tagged_cache};
 use greenwave_inputs::{ProjectFiles, Snapshot};
 use greenwave_sandbox::{AllowedReads, ReadRules, TraceMode, TraceStatus};
 
-/// How tests are run.
+/// Options for running tests.
 #[derive(Debug, Clone, Default)]
 pub struct RunnerOptions {
-    /// Whether what tests look at beside their declared inputs is found out, so that their results depend on it as well.
+    /// Whether accesses of tests are traced, so that results also depend on discovered
+    /// dependencies.
     pub trace: TraceMode,
-    /// A test that reads a file of the project which is not among its inputs fails.
+    /// Whether a test fails when it reads a file of the project that is not one of its inputs.
     pub strict: bool,
-    /// Failures are kept like passes, and taken for known.
+    /// Whether failures are stored and cached like passes.
     pub cache_failures: bool,
-    /// Tokens that are shared with `make` and `cargo` inside tests.
+    /// Jobserver whose tokens are shared with `make` and `cargo` inside tests.
     pub jobserver: Option<Jobserver>,
-    /// Where the ports are noted that tests have been given. Without, they get none.
+    /// Directory of lock files for the ports assigned to tests. Without it, tests get no ports.
     pub ports: Option<PathBuf>,
-    /// The directory of results, which tests are told of in [`RESULTS_VARIABLE`]: so a run inside a test finds the same results. What is in there is
-    /// no dependency of a test.
+    /// Directory of results, passed to tests in [`RESULTS_VARIABLE`] so that a run inside a test
+    /// uses the same results. Paths in it are not dependencies of tests.
     pub results: Option<PathBuf>,
-    /// The file in which the projects of a user share what they know of files outside, by their stamps. Without, each project reads them all for itself.
+    /// File through which a user's projects share the hashes of files outside of them. Without it,
+    /// each project hashes these files itself.
     pub files: Option<PathBuf>,
+    /// The harnesses that launch tests and read their output.
+    pub harnesses: Harnesses,
 }
 
-/// Runs tests, and keeps the results of those that passed.
+/// Runs tests and stores their results. Failures are stored only with
+/// [`RunnerOptions::cache_failures`].
 ///
-/// A result is reused only if everything that could change it is the same: command and arguments, folder,
-/// every variable the test can see, the program and its tool chain, and path, mode and content of every
-/// input file; and, with [`RunnerOptions::trace`], of whatever else it looked at. Nothing is kept when any of that changed while the test ran. Whoever
-/// wants the same result at the same moment waits for the first to make it.
+/// A result is reused only if the following are unchanged: the command and its arguments, the
+/// working directory, all variables that the test can see, the program and its toolchain, and the
+/// path, mode and content of every input file. With [`RunnerOptions::trace`], discovered
+/// dependencies must be unchanged as well. A result is not stored if any of these changed while the
+/// test ran.
+///
+/// Concurrent requests for the same result run the test once.
 #[derive(Debug)]
 pub struct Runner {
     environment: Environment,
@@ -70,15 +77,15 @@ pub struct Runner {
     folders: IsolationPool,
 }
 
-/// The variable by which a test learns where results are.
+/// Environment variable that passes the results directory to tests.
 pub const RESULTS_VARIABLE: &str = "GREENWAVE_OUTER_RESULTS";
 
-/// What follows the path of a folder whose names were read, where it is told in words.
+/// Suffix in dependency records of a directory whose names were read.
 const NAMES: &str = " (its names)";
-/// What follows the path of a workspace that cargo has to build.
+/// Suffix in dependency records of a workspace that cargo must build.
 pub(crate) const BUILDS: &str = " (what cargo builds)";
 
-/// Everything about a test at one moment.
+/// A test with the state that its key is computed from.
 pub(crate) struct Prepared<'a> {
     program: PathBuf,
     tools: Vec<[u8; 32]>,
@@ -87,18 +94,19 @@ pub(crate) struct Prepared<'a> {
     pub(crate) key: Key,
 }
 
-/// Directories of the system's, which tests read without declaring them: libraries, programs, the linker's cache.
+/// System paths that tests may read without declaring them: libraries, programs and the linker's
+/// cache.
 const SYSTEM: [&str; 8] =
     ["/usr", "/lib", "/lib32", "/lib64", "/bin", "/sbin", "/etc/ld.so.cache", "/etc/ld.so.preload"];
 
-/// A program, and what identifies it.
+/// A program and the fingerprints that identify it.
 #[derive(Debug, Clone)]
 struct Tool {
     program: PathBuf,
     parts: Vec<[u8; 32]>,
 }
 
-/// The keys that were followed from the first on.
+/// The keys that a lookup has followed, with the dependencies found under them.
 #[derive(Debug, Clone)]
 pub(crate) struct KeyChain {
     pub(crate) key: Key,
@@ -106,38 +114,35 @@ pub(crate) struct KeyChain {
     pub(crate) looked: Vec<Arc<DiscoveredDeps>>,
 }
 
-/// More steps than this are put together into one.
+/// Maximum number of steps in a key chain. A longer chain is merged into one step.
 const STEPS_MAX: usize = 8;
 
-/// What a program is told: its arguments, and variables beside those of its test.
-pub(crate) type Told = (Vec<OsString>, Vec<(OsString, OsString)>);
-
-/// Inputs that are looked through at once.
+/// Maximum number of inputs for which dependencies are checked without a blocking thread.
 const QUICK_FILES_MAX: usize = 100;
 
-/// How following keys ended.
+/// The outcome of a lookup.
 pub(crate) enum Lookup {
     Hit(Outcome, KeyChain),
-    /// Nothing stands under the last key.
+    /// No record is stored under the last key.
     Miss(KeyChain),
-    /// Something stands there that is none of ours.
+    /// The result must not be used, for example because its record cannot be decoded.
     Corrupt,
 }
 
 impl Runner {
-    /// A runner for tests that may see these variables. Without a cache every test runs.
+    /// Creates a runner for tests that may see these variables. Without a cache, every test runs.
     ///
-    /// The cache's options must name [`SCHEMA`], or nothing will ever be found in it.
+    /// The options of the cache must name [`SCHEMA`]. Otherwise every lookup misses.
     pub fn new(environment: Environment, cache: Option<Tiered>) -> Self {
         Self::with(environment, cache, RunnerOptions::default())
     }
 
-    /// The same with options.
+    /// Creates a runner with options.
     pub fn with(environment: Environment, cache: Option<Tiered>, options: RunnerOptions) -> Self {
         Self::with_index(environment, cache, options, Arc::default())
     }
 
-    /// The same, knowing of files what an index says.
+    /// Creates a runner that takes the hashes of unchanged files from an index.
     pub(crate) fn with_index(
         environment: Environment,
         cache: Option<Tiered>,
@@ -160,12 +165,12 @@ impl Runner {
         &self.options
     }
 
-    /// The result of a test in a project's folder: known, or made now.
+    /// Returns the result of a test in a project directory: the cached one, or that of a new run.
     ///
     /// # Errors
-    /// If the test cannot be run. A test that fails is an outcome.
+    /// Returns an error if the test cannot be run. A failing test is an outcome, not an error.
     pub async fn run(&self, project: &Path, test: &Test) -> Result<Outcome, Error> {
-        let workspace = self.folder(project)?;
+        let workspace = self.directory_workspace(project)?;
         if self.have_undeclared_reads(&[test]).await == [true] {
             let prepared = self.prepare(&workspace, test).await?;
             return self.run_uncached(&workspace, test, &prepared).await;
@@ -173,14 +178,15 @@ impl Runner {
         self.run_in(&workspace, test).await
     }
 
-    /// The result of a test in a project's folder, if it is known.
+    /// Returns the cached result of a test in a project directory. Does not run the test.
     ///
     /// # Errors
-    /// If the test could not be run, were it to run now.
+    /// Returns an error if the test could not be run, for example because its program does not
+    /// exist.
     pub async fn cached_result(&self, project: &Path, test: &Test) -> Result<Option<Outcome>, Error> {
-        let prepared = self.prepare(&self.folder(project)?, test).await?;
+        let prepared = self.prepare(&self.directory_workspace(project)?, test).await?;
         match self.lookup(&prepared).await {
-            // What has to be built first is found by a suite, which builds it.
+            // The result is valid only after a build, which only a suite runs.
             Lookup::Hit(_, chain) if chain.builds().next().is_some() => Ok(None),
             Lookup::Hit(..) if self.have_undeclared_reads(&[test]).await == [true] => Ok(None),
             Lookup::Hit(outcome, _) => Ok(Some(outcome)),
@@ -188,35 +194,36 @@ impl Runner {
         }
     }
 
-    fn folder(&self, project: &Path) -> Result<DirectoryWorkspace, Error> {
-        // What tests are seen to look at is told by its true name.
+    fn directory_workspace(&self, project: &Path) -> Result<DirectoryWorkspace, Error> {
+        // Traces report canonical paths.
         let project = project.canonicalize().map_err(Error::io("find", project))?;
         Ok(DirectoryWorkspace::new(&project, Arc::clone(&self.index)))
     }
 
-    /// What the cache of results has done; zeros without one.
+    /// Returns the statistics of the result cache, or zeros without a cache.
     pub fn stats(&self) -> TieredStats {
         self.cache.as_ref().map(Tiered::stats).unwrap_or_default()
     }
 
-    /// Removes the folders that tests have left empty for others.
+    /// Removes the pooled directories of finished tests.
     pub(crate) fn remove_folders(&self) {
         self.folders.remove();
     }
 
-    /// Makes what was stored durable.
+    /// Makes stored results durable.
     pub async fn flush(&self) {
         if let Some(cache) = &self.cache {
             cache.flush().await;
         }
     }
 
-    /// The result of a test in a workspace: known, or made now.
+    /// Returns the result of a test in a workspace: the cached one, or that of a new run.
     pub(crate) async fn run_in(&self, workspace: &dyn Workspace, test: &Test) -> Result<Outcome, Error> {
         self.run_from(workspace, test, None).await
     }
 
-    /// The same, if it was looked up before, and so far followed in vain. Whoever has made the result since is found when it is to be made.
+    /// Like [`run_in`](Self::run_in), but resumes from an earlier cache miss. A result that another
+    /// process has stored meanwhile is still found.
     pub(crate) async fn run_from(
         &self,
         workspace: &dyn Workspace,
@@ -245,7 +252,7 @@ impl Runner {
         Ok(self.prepared(test, moment?, tool?))
     }
 
-    /// The same of many tests, whose programs are mostly the same.
+    /// Prepares many tests and resolves each program only once.
     pub(crate) async fn prepare_all<'a>(
         &'a self,
         project: &ProjectFiles,
@@ -255,22 +262,22 @@ impl Runner {
         let mut tools: HashMap<(&str, &Path), Tool> = HashMap::new();
         let mut all = Vec::with_capacity(tests.len());
         for test in tests {
-            let place = tool_place(test);
-            let tool = match tools.get(&place) {
+            let command = tool_place(test);
+            let tool = match tools.get(&command) {
                 Some(tool) => Ok(tool.clone()),
                 None => self.tool(project.root(), test).await,
             };
             let moment = project.moment(snapshot, &test.name).await;
             all.push(tool.and_then(|tool| {
                 let prepared = self.prepared(test, moment?, tool.clone());
-                tools.insert(place, tool);
+                tools.insert(command, tool);
                 Ok(prepared)
             }));
         }
         all
     }
 
-    /// The program that a test's command means, and what identifies it.
+    /// Finds the program of a test's command and computes its fingerprint.
     async fn tool(&self, project: &Path, test: &Test) -> Result<Tool, Error> {
         let word = test.command.first().ok_or_else(|| Error::EmptyCommand { test: test.name.clone() })?;
         let directory = project.join(&test.directory);
@@ -287,18 +294,18 @@ impl Runner {
         Prepared { program: tool.program, tools: tool.parts, environment, moment, key }
     }
 
-    /// A hash of what identifies the program that a test's command means.
+    /// Returns a hash of the fingerprints that identify a test's program.
     pub(crate) async fn tool_digest(&self, project: &Path, test: &Test) -> Result<[u8; 32], Error> {
         Ok(digest(&self.tool(project, test).await?.parts))
     }
 
-    /// Whether tests are traced.
+    /// Returns whether tests are traced.
     pub(crate) fn trace_status(&self) -> TraceStatus {
         TraceStatus::of(self.options.trace)
     }
 
     pub(crate) fn mode(&self) -> KeyMode {
-        // A run inside another believes what traced runs have stored, and stores nothing itself.
+        // A run inside a traced run uses the results of traced runs and stores none.
         let traced = matches!(self.trace_status(), TraceStatus::Traced | TraceStatus::TracedByOuter);
         match (self.options.strict, traced) {
             (false, false) => KeyMode::Untraced,
@@ -308,7 +315,7 @@ impl Runner {
         }
     }
 
-    /// Follows the keys of many tests at once, with as few calls to the cache as it takes.
+    /// Looks up many tests at once, with as few calls to the cache as possible.
     pub(crate) async fn lookup_all(&self, prepared: &[&Prepared<'_>]) -> Vec<Lookup> {
         let start = |it: &&Prepared<'_>| KeyChain { key: it.key, first: it.key, looked: Vec::new() };
         let mut found: Vec<Option<Lookup>> = prepared.iter().map(|_| None).collect();
@@ -329,14 +336,14 @@ impl Runner {
                     found[at] = Some(self.lookup_failure(cache, chain).await);
                     continue;
                 };
-                // The same set stands under many keys.
+                // Tests often share a set of dependencies, so each one is decoded only once.
                 let node = match sets.get(&record.payload) {
                     Some(set) => Some(StoredRecord::Dependencies(Arc::clone(set))),
                     None => StoredRecord::decode(&record),
                 };
                 match node {
-                    Some(StoredRecord::Result(kept)) => {
-                        found[at] = Some(Lookup::Hit(kept.outcome(&chain.key), chain));
+                    Some(StoredRecord::Result(stored)) => {
+                        found[at] = Some(Lookup::Hit(stored.outcome(&chain.key), chain));
                     }
                     Some(StoredRecord::Dependencies(set)) => {
                         sets.entry(record.payload).or_insert_with(|| Arc::clone(&set));
@@ -353,17 +360,17 @@ impl Runner {
         found.into_iter().flatten().collect()
     }
 
-    /// Follows the keys from the first to the result, as far as they are known.
+    /// Looks up a test by following the chain of keys from the first one.
     pub(crate) async fn lookup(&self, prepared: &Prepared<'_>) -> Lookup {
         let mut chain = KeyChain { key: prepared.key, first: prepared.key, looked: Vec::new() };
         let Some(cache) = &self.cache else { return Lookup::Miss(chain) };
-        // A cache that others write to could send us round for ever.
+        // The bound ends a cycle, which another writer of the cache could have created.
         for _ in 0..=STEPS_MAX {
             let Some(record) = cache.get(&chain.key).await else {
                 return self.lookup_failure(cache, chain).await;
             };
             match StoredRecord::decode(&record) {
-                Some(StoredRecord::Result(kept)) => return Lookup::Hit(kept.outcome(&chain.key), chain),
+                Some(StoredRecord::Result(stored)) => return Lookup::Hit(stored.outcome(&chain.key), chain),
                 Some(StoredRecord::Dependencies(set)) => chain = chain.after(set, &prepared.moment.states),
                 None => return Lookup::Corrupt,
             }
@@ -371,18 +378,18 @@ impl Runner {
         Lookup::Miss(chain)
     }
 
-    /// Failures stand beside passes, where only those look who want to know of them.
+    /// Looks up a failure. Failures have keys that only runs with `cache_failures` look up.
     async fn lookup_failure(&self, cache: &Tiered, chain: KeyChain) -> Lookup {
         if self.options.cache_failures
             && let Some(record) = cache.get(&failure(&chain.key)).await
-            && let Some(StoredRecord::Result(kept)) = StoredRecord::decode(&record)
+            && let Some(StoredRecord::Result(stored)) = StoredRecord::decode(&record)
         {
-            return Lookup::Hit(kept.outcome(&chain.key), chain);
+            return Lookup::Hit(stored.outcome(&chain.key), chain);
         }
         Lookup::Miss(chain)
     }
 
-    /// Runs the test, unless somebody else is just doing that.
+    /// Runs the test and stores its result, or waits for a run that is already in progress.
     pub(crate) async fn make(
         &self,
         workspace: &dyn Workspace,
@@ -404,8 +411,8 @@ impl Runner {
                 return Ok(outcome);
             }
             match StoredRecord::decode(&record) {
-                Some(StoredRecord::Result(kept)) if chain.is_built(workspace) => {
-                    return Ok(kept.outcome(&chain.key));
+                Some(StoredRecord::Result(stored)) if chain.is_built(workspace) => {
+                    return Ok(stored.outcome(&chain.key));
                 }
                 Some(StoredRecord::Dependencies(set)) => chain = chain.after(set, &prepared.moment.states),
                 Some(StoredRecord::Result(_)) | None => break,
@@ -414,29 +421,25 @@ impl Runner {
         self.run_uncached(workspace, test, prepared).await
     }
 
-    /// Runs a test whose result is known, as if it were not, and keeps nothing.
+    /// Runs a test even if its result is cached, and does not store the new result.
     pub(crate) async fn run_again(&self, workspace: &dyn Workspace, test: &Test) -> Result<Outcome, Error> {
         let prepared = self.prepare(workspace, test).await?;
         self.run_uncached(workspace, test, &prepared).await
     }
 
-    /// How to start a test as its command says.
+    /// Returns the harness of a test.
+    pub(crate) fn harness(&self, test: &Test) -> &dyn Harness {
+        self.options.harnesses.get(&test.harness)
+    }
+
+    /// Returns the launch of a test's command without changes by a harness.
     pub(crate) fn launch_plain(&self, project: &Path, test: &Test) -> Result<LaunchSpec, Error> {
         let word = test.command.first().ok_or_else(|| Error::EmptyCommand { test: test.name.clone() })?;
         let directory = project.join(&test.directory);
         let missing = || Error::NoSuchProgram { test: test.name.clone(), program: word.clone() };
         let program = resolve(word, &directory, self.environment.get("PATH")).ok_or_else(missing)?;
-        let arguments = test.command[1..].iter().map(OsString::from).collect();
-        Ok(LaunchSpec {
-            program,
-            arguments,
-            directory,
-            variables: Vec::new(),
-            looks: Vec::new(),
-            since: i64::MAX,
-            products: None,
-            changing: None,
-        })
+        let arguments = test.command[1..].iter().map(OsString::from);
+        Ok(LaunchSpec::new(program, directory).arguments(arguments))
     }
 
     async fn run_uncached(
@@ -458,7 +461,7 @@ impl Runner {
         Ok(attempt_result.outcome(&prepared.key, CacheDecision::NoCache, undeclared))
     }
 
-    /// Runs the test and says what is to stand under the chain's last key.
+    /// Runs the test and returns the record to store under the last key of the chain.
     async fn compute(
         &self,
         cache: &Tiered,
@@ -472,7 +475,7 @@ impl Runner {
         self.commit(cache, workspace, test, prepared, chain, attempt_result).await
     }
 
-    /// What came of a test that was run together with others, kept like that of one that ran alone.
+    /// Decides and stores the result of a test that ran in a batch.
     pub(crate) async fn commit_batched(
         &self,
         workspace: &dyn Workspace,
@@ -528,7 +531,7 @@ impl Runner {
             self.put(cache, &last, &result).await;
             return Ok((outcome, record::dependencies(&set), Persist::Yes));
         }
-        // All steps in one, from the first key on.
+        // The chain is full: merge its steps into one after the first key.
         let all = chain.looked.iter().chain([&set]).flat_map(|set| set.looks.iter().cloned());
         let all = Arc::new(DiscoveredDeps::new(all));
         self.put(cache, &key::next(&chain.first, &judged.states.digest(&all)), &result).await;
@@ -552,12 +555,12 @@ impl Runner {
         self.put(cache, &chain.key, &record::dependencies(&set)).await;
     }
 
-    /// A cache that cannot keep a result has said so itself.
+    /// Stores a record. Errors are ignored because the cache logs them itself.
     async fn put(&self, cache: &Tiered, key: &Key, record: &Record) {
         let _ = cache.put(key, record).await;
     }
 
-    /// Runs the test until it passes, as often as it may be attempt_result.
+    /// Runs the test until it passes or has no retries left.
     async fn attempt(
         &self,
         workspace: &dyn Workspace,
@@ -567,23 +570,19 @@ impl Runner {
         let launch = workspace.launch(self, test).await?;
         for attempt in 1.. {
             let isolation = self.folders.lend(self.options.ports.as_deref())?;
-            let mut ran = self.run_once(workspace, test, prepared, launch.as_ref(), &isolation).await?;
+            let mut ran = self.run_once(workspace, test, prepared, &launch, &isolation).await?;
             if ran.status == Status::Passed || attempt > test.retries {
                 if let Some(more) = workspace.examine(self, test, prepared, &ran).await {
                     ran.output = [ran.output.as_ref(), more.as_bytes()].concat().into();
                 }
-                let products = launch.as_ref().and_then(|launch| launch.products.as_ref());
+                let products = launch.products.as_ref();
                 let OwnLooks { mut looks, unbuilt } =
                     self.own_looks(workspace.project(), &ran, &isolation, products);
                 let reads_more = self.reads_more(workspace.project(), test, prepared, &looks, products)?;
                 self.take_back(isolation, &ran);
-                let (mut since, mut changing) = (ran.began, None);
-                let mut built = Vec::new();
-                if let Some(launch) = launch {
-                    looks.extend(launch.looks);
-                    (since, changing) = (launch.since.min(since), launch.changing);
-                    built = launch.products.map(|products| products.roots).unwrap_or_default();
-                }
+                looks.extend(launch.dependencies);
+                let (since, changing) = (launch.since.min(ran.began), launch.changing);
+                let built = launch.products.map(|products| products.roots).unwrap_or_default();
                 let (looks, judged) = (Arc::new(looks), Arc::default());
                 return Ok(AttemptResult {
                     ran,
@@ -601,14 +600,14 @@ impl Runner {
         unreachable!("the loop has no end")
     }
 
-    /// Whoever is still running could put something into folders that another test has by then.
+    /// Returns the directory to the pool unless a leftover process could still write to it.
     fn take_back(&self, isolation: Isolation, ran: &ProcessResult) {
         if ran.status == Status::Passed && !ran.left_behind && ran.seen.incomplete.is_none() {
             self.folders.take_back(isolation);
         }
     }
 
-    /// Runs a program once, whatever came of the test before.
+    /// Runs a program once in place of the test's command, without retries.
     pub(crate) async fn run_program(
         &self,
         workspace: &dyn Workspace,
@@ -617,7 +616,7 @@ impl Runner {
         launch: &LaunchSpec,
     ) -> Result<ProcessResult, Error> {
         let isolation = self.folders.lend(self.options.ports.as_deref())?;
-        let ran = self.run_once(workspace, test, prepared, Some(launch), &isolation).await?;
+        let ran = self.run_once(workspace, test, prepared, launch, &isolation).await?;
         self.take_back(isolation, &ran);
         Ok(ran)
     }
@@ -627,7 +626,7 @@ impl Runner {
         workspace: &dyn Workspace,
         test: &Test,
         prepared: &Prepared<'_>,
-        launch: Option<&LaunchSpec>,
+        launch: &LaunchSpec,
         isolation: &Isolation,
     ) -> Result<ProcessResult, Error> {
         let os = |(name, value): &(&str, &OsStr)| (OsString::from(name), value.to_os_string());
@@ -636,17 +635,13 @@ impl Runner {
         variables.extend(
             self.options.results.iter().map(|folder| (RESULTS_VARIABLE.into(), folder.clone().into())),
         );
-        variables.extend(launch.iter().flat_map(|launch| launch.variables.iter().cloned()));
+        variables.extend(launch.variables.iter().cloned());
         variables.extend(test.set.iter().map(|(name, value)| (name.into(), value.into())));
         let job = Job {
             test,
-            program: launch.map_or(&prepared.program, |launch| &launch.program).clone(),
-            arguments: match launch {
-                Some(launch) => launch.arguments.clone(),
-                None => test.command[1..].iter().map(OsString::from).collect(),
-            },
-            directory: launch
-                .map_or_else(|| workspace.project().join(&test.directory), |it| it.directory.clone()),
+            program: launch.program.clone(),
+            arguments: launch.arguments.clone(),
+            directory: launch.directory.clone(),
             variables,
             own: isolation.folder(),
         };
@@ -657,39 +652,40 @@ impl Runner {
         run::run(&job, &self.options, strict.as_ref()).await
     }
 
-    /// Rules that let a test read its inputs, what it writes, and its own program.
+    /// Returns rules that allow a test to read its inputs, its outputs and its program.
     fn strict(
         &self,
         project: &Path,
         test: &Test,
         prepared: &Prepared<'_>,
-        launch: Option<&LaunchSpec>,
+        launch: &LaunchSpec,
     ) -> Result<ReadRules, Error> {
         let selection = test.selection()?;
         let mut inputs: Vec<PathBuf> =
             prepared.moment.inputs.files().map(|(path, _)| path.to_owned()).collect();
-        inputs.extend(
-            launch.iter().flat_map(|launch| {
-                launch.products.iter().flat_map(|products| products.roots.iter().cloned())
-            }),
-        );
+        inputs.extend(launch.products.iter().flat_map(|products| products.roots.iter().cloned()));
         inputs.push(prepared.program.clone());
         let outputs = selection.output_roots().map(|path| project.join(path)).filter(|path| path.exists());
         Ok(ReadRules::new(&AllowedReads { project: project.to_owned(), inputs, outputs: outputs.collect() })?)
     }
 
-    /// Runs a command that stands for several tests like this one.
+    /// Runs one command in place of several tests. The closure receives the directory of the run.
     pub(crate) async fn run_together(
         &self,
         workspace: &dyn Workspace,
         test: &Test,
         prepared: &Prepared<'_>,
-        told: impl FnOnce(&Path) -> Result<Told, Error>,
+        prepare: impl FnOnce(&Path) -> Result<BatchCommand, Error>,
     ) -> Result<(AttemptResult, Isolation), Error> {
         let isolation = self.folders.lend(self.options.ports.as_deref())?;
-        let (arguments, variables) = told(isolation.folder())?;
+        let BatchCommand { arguments, variables } = prepare(isolation.folder())?;
+        let mut test = test.clone();
+        for (name, _) in &variables {
+            test.set.retain(|own, _| OsStr::new(own) != name);
+        }
+        let test = &test;
         let launch = LaunchSpec { arguments, variables, ..self.launch_plain(workspace.project(), test)? };
-        let ran = self.run_once(workspace, test, prepared, Some(&launch), &isolation).await?;
+        let ran = self.run_once(workspace, test, prepared, &launch, &isolation).await?;
         let OwnLooks { looks, unbuilt } = self.own_looks(workspace.project(), &ran, &isolation, None);
         let since = ran.began;
         let reads_more = self.reads_more(workspace.project(), test, prepared, &looks, None)?;
@@ -708,7 +704,8 @@ impl Runner {
         Ok((attempt_result, isolation))
     }
 
-    /// Runs something once at a time, in all processes that share the cache, as far as that can be had.
+    /// Runs `work`, or waits for another task that is already running it under the same key. Other
+    /// processes are excluded as well if the cache grants a lease.
     pub(crate) async fn alone<E, F: Future<Output = Result<(), E>>>(
         &self,
         key: &Key,
@@ -721,7 +718,8 @@ impl Runner {
         cache.get_or_compute_retrying(key, nothing).await.map(drop)
     }
 
-    /// What a test looked at that is neither its own nor a product of something that it depends on anyway.
+    /// Returns the accesses that the result of a test depends on. Leaves out the directory of
+    /// the run, state, downloads, and build products whose sources are dependencies anyway.
     fn own_looks(
         &self,
         project: &Path,
@@ -731,10 +729,10 @@ impl Runner {
     ) -> OwnLooks {
         let (cargo, go) = (cargo_home(&self.environment), go_caches(&self.environment));
         let counts = |path: &Path| {
-            // What cargo fetches is named in lock files by its hash; its settings are not.
+            // Lock files pin downloads by hash, but not cargo's configuration.
             let fetched =
                 cargo.as_ref().is_some_and(|home| path.starts_with(home) && !is_cargo_setting(path, home));
-            // What runs inside the test remember of their projects hangs on what they look at, which is seen as well.
+            // State of runs inside the test depends only on accesses that are traced as well.
             let is_state = path.strip_prefix(project).is_ok_and(is_state);
             let ours = is_state || self.options.results.as_ref().is_some_and(|it| path.starts_with(it));
             let fetched = fetched || go.iter().any(|cache| path.starts_with(cache));
@@ -745,7 +743,8 @@ impl Runner {
         if let Some(products) = products {
             (looks, unbuilt) = without_products(products, looks, &ran.seen.written);
         }
-        // What a test only reads of a cache may have been made from anything; what it maintains itself is made from its inputs.
+        // A cache that the test only reads may contain anything. One that it writes is derived from
+        // its inputs.
         let mut caches = Caches::default();
         let maintained: HashSet<PathBuf> =
             ran.seen.written.iter().filter_map(|path| caches.of(path).map(Path::to_owned)).collect();
@@ -761,12 +760,13 @@ impl Runner {
         };
         let looks: Vec<_> =
             looks.into_iter().filter(|(path, _)| !caches.of(path).is_some_and(is_product)).collect();
-        // What is in a cache has been found out by now, and with it which of the rest are the caches themselves.
+        // Every cache directory has been identified by now, so accesses to the directories
+        // themselves can be filtered too.
         let looks = looks.into_iter().filter(|(path, _)| !caches.is_one(path).is_some_and(is_product));
         OwnLooks { looks: looks.collect(), unbuilt }
     }
 
-    /// Whether a test was seen to read what it does not declare and what does not belong to the system or to a tool chain.
+    /// Returns whether a test accessed undeclared paths outside of the system and its toolchains.
     fn reads_more(
         &self,
         project: &Path,
@@ -777,13 +777,13 @@ impl Runner {
     ) -> Result<bool, Error> {
         let selection = test.selection()?;
         let homes: Vec<PathBuf> = isolation::tool_homes(&self.environment).map(|(_, path)| path).collect();
-        let told = ["RUSTUP_HOME", "PYENV_ROOT", "GOROOT", "JAVA_HOME"];
-        let told: Vec<&Path> =
-            told.iter().filter_map(|name| self.environment.get(name)).map(Path::new).collect();
+        let toolchains = ["RUSTUP_HOME", "PYENV_ROOT", "GOROOT", "JAVA_HOME"];
+        let toolchains: Vec<&Path> =
+            toolchains.iter().filter_map(|name| self.environment.get(name)).map(Path::new).collect();
         let is_of_system = |path: &Path| {
-            SYSTEM.iter().any(|folder| path.starts_with(folder))
+            SYSTEM.iter().any(|system| path.starts_with(system))
                 || homes.iter().any(|home| path.starts_with(home))
-                || told.iter().any(|home| path.starts_with(home))
+                || toolchains.iter().any(|home| path.starts_with(home))
                 || path == prepared.program
         };
         let counts = |(path, look): &(PathBuf, AccessKind)| {
@@ -797,12 +797,13 @@ impl Runner {
         Ok(looks.iter().any(counts))
     }
 
-    /// Remembers that a test reads more than it declares.
+    /// Stores a marker that a test reads more than it declares.
     async fn store_undeclared_marker(&self, cache: &Tiered, test: &Test) {
         self.put(cache, &key::reads_more(test), &record::dependencies(&DiscoveredDeps::default())).await;
     }
 
-    /// Which of the tests are not traced now and were seen to read more than they declare when they were.
+    /// Returns for each test whether a traced run has stored a marker of undeclared reads. Always
+    /// `false` if tests are traced now.
     pub(crate) async fn have_undeclared_reads(&self, tests: &[&Test]) -> Vec<bool> {
         match (&self.cache, self.mode()) {
             (Some(cache), KeyMode::Untraced | KeyMode::Strict) => {
@@ -917,11 +918,12 @@ impl Runner {
     }
 }
 
-/// The first word of a test's command, and the folder that it means something in: in one place it is one program.
+/// Returns the first word of a test's command and the directory that it is resolved in. Equal pairs
+/// resolve to the same program.
 pub(crate) fn tool_place(test: &Test) -> (&str, &Path) {
     let word = test.command.first().map_or("", String::as_str);
-    let is_of_folder = word.contains('/') || PROBED.contains(&word);
-    (word, if is_of_folder { test.directory.as_path() } else { Path::new("") })
+    let is_relative = word.contains('/') || PROBED.contains(&word);
+    (word, if is_relative { test.directory.as_path() } else { Path::new("") })
 }
 
 fn digest(parts: &[[u8; 32]]) -> [u8; 32] {
@@ -929,12 +931,12 @@ fn digest(parts: &[[u8; 32]]) -> [u8; 32] {
 }
 
 impl Prepared<'_> {
-    /// A hash of what identifies its program.
+    /// Returns a hash of the fingerprints that identify the test's program.
     pub(crate) fn tool_digest(&self) -> [u8; 32] {
         digest(&self.tools)
     }
 
-    /// The states of paths that were looked at some time.
+    /// Returns the current states of paths from a dependency record.
     pub(crate) fn states_of<'p>(&self, paths: impl Iterator<Item = &'p String>) -> BTreeMap<String, String> {
         let state = |path: &'p String| {
             let of_suffix = |suffix: &str, look| path.strip_suffix(suffix).map(|name| (name, look));
@@ -945,7 +947,7 @@ impl Prepared<'_> {
         paths.map(state).collect()
     }
 
-    /// What the test depends on, told one by one.
+    /// Returns a record of everything that the test depends on.
     pub(crate) fn facts(
         &self,
         test: &Test,
@@ -983,39 +985,40 @@ impl Prepared<'_> {
     }
 }
 
-/// A test that was run until it passed, or often enough.
+/// The last attempt at running a test.
 #[derive(Clone)]
 pub(crate) struct AttemptResult {
     pub(crate) ran: ProcessResult,
     attempts: u32,
     looks: Arc<Vec<(PathBuf, AccessKind)>>,
-    /// Of tests that ran together, what the first was found to depend on, which is mostly what the others do.
+    /// Dependencies found for the first test of a batch, which mostly apply to the others as well.
     judged: Arc<tokio::sync::Mutex<Option<(Judgement, Further)>>>,
-    /// Nothing of that was looked at earlier, in nanoseconds since the Unix epoch.
+    /// Earliest time of any access, in nanoseconds since the Unix epoch.
     since: i64,
     changing: Option<PathBuf>,
-    /// The directories that its program was built into: what is in there was made since then, and before it began.
+    /// Directories that the program was built into, between `since` and the start of the program.
     built: Vec<PathBuf>,
-    /// What it read of them although not everything could be built.
+    /// A file that the test read in these directories although the build was incomplete.
     unbuilt: Option<PathBuf>,
-    /// Whether it was seen to read more than it declares.
+    /// Whether the test read more than it declares.
     pub(crate) reads_more: bool,
 }
 
-/// What a test looked at itself.
+/// The accesses that the result of a test depends on.
 struct OwnLooks {
     looks: Vec<(PathBuf, AccessKind)>,
     unbuilt: Option<PathBuf>,
 }
 
-/// The same without what is cargo's business alone, and with the workspace that has to be built before the rest is compared; and what of the rest
-/// may be old, since not everything could be built.
+/// Removes accesses to cargo's internal files. If build products remain, adds the workspace that
+/// must be built before they are compared. Also returns a product that may be stale because the
+/// build was incomplete.
 fn without_products(
     products: &Products,
     looks: Vec<(PathBuf, AccessKind)>,
     written: &HashSet<PathBuf>,
 ) -> (Vec<(PathBuf, AccessKind)>, Option<PathBuf>) {
-    let mut seen = products::Seen::new(products, &looks, written);
+    let mut seen = products::Accesses::new(products, &looks, written);
     let parts: Vec<Option<Part>> =
         looks.iter().map(|(path, look)| products.part(path, *look, &mut seen)).collect();
     let built = parts.iter().position(|part| *part == Some(Part::Built)).map(|at| looks[at].0.clone());
@@ -1031,10 +1034,10 @@ fn without_products(
     (looks, built.filter(|_| !products.is_complete))
 }
 
-/// What a test depends on beside what was known before; or what changed meanwhile.
+/// The newly discovered dependencies of a test, or a path that changed while it ran.
 type Further = Result<Arc<DiscoveredDeps>, PathBuf>;
 
-/// What that was judged from.
+/// The values that a [`Further`] was computed from.
 struct Judgement {
     inputs: Manifest,
     before: Arc<PathStates>,
@@ -1055,7 +1058,7 @@ impl Judgement {
     }
 }
 
-/// What may be done with a result.
+/// The decision on whether to store a result, with its dependencies.
 struct Judged {
     stored: CacheDecision,
     further: Option<Arc<DiscoveredDeps>>,
@@ -1064,26 +1067,27 @@ struct Judged {
 }
 
 impl KeyChain {
-    /// Whether it still leads to what it did: nothing was looked at that may be another thing now.
+    /// Returns whether the chain can be continued: it starts at the current key, and holds no
+    /// dependencies that may have changed since.
     fn is_of(&self, prepared: &Prepared<'_>) -> bool {
         self.first == prepared.key && self.looked.is_empty()
     }
 
-    /// The workspaces that have to be built before this can be believed.
+    /// Returns the workspaces that must be built before the result is valid.
     pub(crate) fn builds(&self) -> impl Iterator<Item = &Path> {
         self.looked.iter().flat_map(|set| set.builds())
     }
 
-    /// The first path that was looked at in one of these directories.
+    /// Returns the first dependency in one of these directories.
     pub(crate) fn built_path(&self, project: &Path, roots: &[PathBuf]) -> Option<PathBuf> {
         let paths = self.looked.iter().flat_map(|set| &set.looks).map(|(path, _)| path);
         let is_in = |path: &&PathBuf| roots.iter().any(|root| project.join(path).starts_with(root));
         paths.into_iter().find(is_in).cloned()
     }
 
-    /// Whether that was done.
+    /// Returns whether all workspaces that the result depends on have been built in this run.
     fn is_built(&self, workspace: &dyn Workspace) -> bool {
-        self.builds().all(|folder| workspace.is_built(folder))
+        self.builds().all(|directory| workspace.is_built(directory))
     }
 
     fn after(mut self, set: Arc<DiscoveredDeps>, states: &PathStates) -> Self {
@@ -1093,7 +1097,8 @@ impl KeyChain {
     }
 }
 
-/// What a test looked at beside what it was known to depend on, unless some of it may have changed while it ran.
+/// Returns the dependencies of a test that its key chain does not contain yet, or a path that may
+/// have changed while the test ran.
 async fn further(
     project: &Path,
     selection: Selection,
@@ -1103,12 +1108,12 @@ async fn further(
     chain: &KeyChain,
 ) -> Further {
     let project = project.to_owned();
-    let known: BTreeSet<(PathBuf, AccessKind)> =
+    let earlier: BTreeSet<(PathBuf, AccessKind)> =
         chain.looked.iter().flat_map(|set| set.looks.iter().cloned()).collect();
     let (chain, since, before) = (chain.clone(), attempt_result.since, before.clone());
     let (built, began) = (attempt_result.built.clone(), attempt_result.ran.began);
     let (looks, seen) = (Arc::clone(&attempt_result.looks), Arc::clone(&attempt_result.ran.seen));
-    // Mostly somebody else has looked at all of it since, and another thread would only cost time.
+    // The states have usually been read by now, and moving to another thread would only cost time.
     let is_quick =
         after.inputs.lines().len() <= QUICK_FILES_MAX && after.states.has_all(looks.iter(), &project);
     let judge = move || {
@@ -1116,7 +1121,7 @@ async fn further(
         for (path, look) in looks.iter() {
             let path = path.strip_prefix(&project).unwrap_or(path);
             let declared = *look == AccessKind::Content && after.inputs.get(path).is_some();
-            if !declared && !selection.writes(path) && !known.contains(&(path.to_owned(), *look)) {
+            if !declared && !selection.writes(path) && !earlier.contains(&(path.to_owned(), *look)) {
                 further.push((path.to_owned(), *look));
             }
         }
@@ -1128,10 +1133,12 @@ async fn further(
         let all = chain.looked.iter().flat_map(|set| set.looks.iter()).chain(&set.looks);
         for (path, look) in all {
             let (state, touched) = after.states.state(path, *look);
-            // What is gone has no time of its own, nor has a file whose folder was another's meanwhile.
+            // A deleted file has no timestamp, and neither has a file in a directory that was
+            // replaced.
             let absolute = project.join(path);
             let is_gone = state == PathState::Absent && seen.there.contains(&absolute);
-            // What the build has made is younger than its beginning.
+            // Build products are newer than the start of the build, but older than the program's
+            // start.
             let is_built = built.iter().any(|root| absolute.starts_with(root));
             let since = if is_built { began } else { since };
             if touched >= since.saturating_sub(tick) || is_gone || after.states.came(path) >= since {
@@ -1147,7 +1154,7 @@ async fn further(
     if is_quick { judge() } else { blocking(judge).await }
 }
 
-/// The project's files among what was looked at that are not among a test's inputs.
+/// Returns the project files that the test read but did not declare as inputs.
 fn undeclared(
     project: &Path,
     selection: &Selection,
@@ -1177,32 +1184,34 @@ fn left_out(inputs: &Manifest) -> Option<CacheDecision> {
     )))
 }
 
-/// IsolationPool that are tagged as caches, each looked at once.
+/// Directories that are tagged as caches. Each directory is checked once.
 #[derive(Default)]
 struct Caches {
-    /// The outermost that a folder is in, or is.
-    known: HashMap<PathBuf, Option<PathBuf>>,
+    /// For each checked directory, the outermost cache that contains it or is it.
+    outermost: HashMap<PathBuf, Option<PathBuf>>,
 }
 
 impl Caches {
-    /// The cache that a path is in.
+    /// Returns the cache that a path is in.
     fn of(&mut self, path: &Path) -> Option<&Path> {
-        let folder = path.parent()?;
-        if !self.known.contains_key(folder) {
-            let above = self.of(folder).map(Path::to_owned);
-            let cache = above.or_else(|| is_tagged_cache(folder).then(|| folder.to_owned()));
-            self.known.insert(folder.to_owned(), cache);
+        let directory = path.parent()?;
+        if !self.outermost.contains_key(directory) {
+            let above = self.of(directory).map(Path::to_owned);
+            let cache = above.or_else(|| is_tagged_cache(directory).then(|| directory.to_owned()));
+            self.outermost.insert(directory.to_owned(), cache);
         }
-        self.known.get(folder)?.as_deref()
+        self.outermost.get(directory)?.as_deref()
     }
 
-    /// A folder itself, if it is one, and something in it was asked for.
-    fn is_one<'a>(&'a self, folder: &Path) -> Option<&'a Path> {
-        self.known.get(folder)?.as_deref()
+    /// Returns the cache that a directory is or is in, if a path in the directory was checked
+    /// before.
+    fn is_one<'a>(&'a self, directory: &Path) -> Option<&'a Path> {
+        self.outermost.get(directory)?.as_deref()
     }
 }
 
-/// Whether a path of the project, relative to it, is in the directory of what is remembered of it, or of what runs remember of projects inside.
+/// Returns whether a path, relative to the project, is state of Greenwave: of this project, or of
+/// projects inside it.
 fn is_state(path: &Path) -> bool {
     let mut rest = path.iter().skip_while(|name| *name != STATE_DIRECTORY);
     path.starts_with(STATE_DIRECTORY)
@@ -1213,19 +1222,20 @@ fn is_cargo_setting(path: &Path, home: &Path) -> bool {
     path.strip_prefix(home).is_ok_and(|path| path == Path::new("config.toml") || path == Path::new("config"))
 }
 
-/// Where the failure stands that belongs to a key.
+/// Returns the key for a failure of the test with this key.
 fn failure(key: &Key) -> Key {
     KeyBuilder::new("greenwave test, failed", SCHEMA).bytes(key.as_bytes()).finish()
 }
 
 impl AttemptResult {
-    /// The part of one test in what several gave together. What they looked at is everybody's.
-    pub(crate) fn share(&self, share: &Share) -> Self {
+    /// Returns the part of one test in the result of its batch. All tests share the batch's
+    /// accesses.
+    pub(crate) fn share(&self, share: BatchResult) -> Self {
         let ran = ProcessResult {
             status: Status::Passed,
-            count: Some(share.count()),
-            output: share.output().into(),
-            duration: Duration::try_from_secs_f64(share.seconds).unwrap_or_default(),
+            count: Some(share.count),
+            output: share.output.into(),
+            duration: share.duration,
             ..self.ran.clone()
         };
         Self { ran, ..self.clone() }

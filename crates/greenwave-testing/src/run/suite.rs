@@ -1,8 +1,6 @@
-//! Many tests of one project at once: those whose results are known answer at once, the others run in a good order. Knows nothing of how tests are
-//! found, or of how results are shown.
+//! Runs the tests of a project: looks up cached results and schedules the tests without one.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,20 +17,18 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::harness::batch;
-use crate::harness::cargo::Build;
-use crate::harness::crash_bisect::Examination;
-use crate::harness::functions;
+use crate::harness::batch_plan;
+use crate::harness::{BuildOutput, BuildRequest, Crash, FinishedProcess, Harnesses, LaunchSpec, Rerun};
 use crate::results::dependencies::{DependencyLog, DependencyRecord, Difference};
 use crate::results::history::Statistics;
 use crate::results::outcome::{CacheDecision, Outcome, Source, Status};
 use crate::results::state::StateDirectory;
 use crate::results::up_to_date::{LookupInputs, RecordKey, UpToDateRecord};
-use crate::run::process::{self as run, ProcessResult};
+use crate::run::blocking::blocking;
+use crate::run::process::ProcessResult;
 use crate::run::runner::{AttemptResult, BUILDS, KeyChain, Lookup, Prepared, Runner, RunnerOptions};
 use crate::run::test_id::TestId;
-use crate::run::workspace::{LaunchSpec, Workspace, blocking};
-use crate::test::Harness;
+use crate::run::workspace::Workspace;
 use crate::{Environment, Error, Manifest, Test, TraceMode, TraceStatus};
 use greenwave_inputs::AccessKind;
 use greenwave_inputs::DirCache;
@@ -41,27 +37,28 @@ use greenwave_inputs::StatCache;
 use greenwave_inputs::now_ms;
 use greenwave_inputs::{ProjectFiles, Snapshot};
 
-/// The pool of the scheduler that every test takes one of.
+/// Scheduler resource that bounds the number of running tests: each takes one unit.
 const WORKERS: &str = "workers";
-/// The lock that tests hold which run alone.
+/// Scheduler lock that a test holds exclusively if it must not run in parallel with others.
 const ALONE: &str = "alone";
 
-/// How the tests of a project are run together.
+/// Options for running the tests of a project.
 #[derive(Debug, Clone)]
 pub struct SuiteOptions {
-    /// Tests that run at once, from 1.
+    /// Maximum number of tests that run at the same time, at least 1.
     pub workers: u32,
-    /// Fewer run while the machine is busy with other things.
+    /// Whether fewer tests run at the same time while the machine is busy with other work.
     pub follow_load: bool,
-    /// Nothing new starts after the first failure.
+    /// Whether no test starts after the first failure.
     pub fail_fast: bool,
-    /// Named resources that tests may need, and how much there is of each. Those that are not named exist once.
+    /// Units of each named resource that tests may need. A resource that is not listed has one
+    /// unit.
     pub resources: BTreeMap<String, u32>,
-    /// In which order they start.
+    /// Rules for the order in which tests start.
     pub rules: OrderRules,
-    /// The share of known results that are made again and compared, between 0 and 1.
+    /// Share of cached results that are audited, that is, run again and compared, from 0 to 1.
     pub audit: f64,
-    /// Which ones those are.
+    /// Seed for the selection of results to audit.
     pub audit_seed: u64,
 }
 
@@ -80,7 +77,7 @@ impl Default for SuiteOptions {
     }
 }
 
-/// The tests of a project, ready to be run.
+/// The tests of a project, ready to be looked up and run.
 #[derive(Debug)]
 pub struct Suite {
     shared: Arc<Shared>,
@@ -96,35 +93,37 @@ struct Shared {
     tests: Vec<Test>,
     builds: Mutex<HashMap<PathBuf, Built>>,
     running: Mutex<HashMap<usize, Running>>,
-    /// Places of tests whose results are there and are not believed, with what they read that could not be brought up to date.
+    /// Tests whose stored result may be stale because their programs could not be built completely,
+    /// each with a build product that it read. By index.
     doubted: Mutex<HashMap<usize, PathBuf>>,
-    /// Places of tests that are not traced, and read more than they declare.
+    /// Indices of untraced tests that read undeclared files when they were traced.
     unseen: Mutex<HashSet<usize>>,
-    /// Tasks that may have a process.
+    /// Number of tasks that may still own a process.
     alive: watch::Sender<usize>,
     statistics: Mutex<Statistics>,
     notes: Mutex<DependencyLog>,
-    /// What tests that have run depend on, by their names.
+    /// Dependencies of the tests that ran, by test name.
     learned: Mutex<HashMap<String, (DependencyRecord, Manifest)>>,
-    /// How far the tests were followed that are to run, by place.
+    /// Key chains for which the last lookup found no result, by test index.
     missing: Mutex<HashMap<usize, KeyChain>>,
-    /// What results were last looked up by, if all were known.
+    /// Inputs of the last lookup, if all of its results were cached.
     basis: Mutex<Option<LookupInputs>>,
 }
 
-/// Programs, and the state of the project that they were built from.
+/// The output of a build and the snapshot of the sources that it was built from.
 #[derive(Debug, Clone)]
 struct Built {
-    build: Arc<Build>,
+    build: Arc<dyn BuildOutput>,
     snapshot: Arc<Snapshot>,
-    /// A file that changed each time while they were built.
+    /// An input that was still changing during the last of [`BUILDS_MAX`] builds.
     changing: Option<PathBuf>,
 }
 
-/// How often programs are built again because something changed meanwhile.
+/// Maximum number of builds while inputs keep changing.
 const BUILDS_MAX: u32 = 3;
 
-/// A test whose process has ended and whose result is being judged. Dropped, it is given up.
+/// A task whose process has exited and whose results are being decided. Dropping it aborts the
+/// task.
 #[derive(Debug)]
 struct Running(JoinHandle<Results>);
 
@@ -134,7 +133,7 @@ impl Drop for Running {
     }
 }
 
-/// Counts a task for as long as it is there.
+/// Counts a task in [`Shared::alive`] until it is dropped.
 struct Alive(Arc<Shared>);
 
 impl Alive {
@@ -150,92 +149,98 @@ impl Drop for Alive {
     }
 }
 
-/// How long tests may take to go when a run is stopped.
+/// Maximum time to wait for the processes of tests after a run has ended or was stopped.
 const ENDING_TIME_MAX: Duration = Duration::from_secs(5);
 
-/// Something that happens in a run. The numbers are the tests' places.
+/// An event of a run.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum SuiteEvent<'a> {
-    /// What is known was looked up: so many results are, and so many tests have to run.
+    /// The lookup has finished.
     LookedUp {
-        /// Tests with a cached result.
+        /// Number of tests with a cached result.
         cached: usize,
-        /// Tests that are to run.
+        /// Number of tests that will run.
         running: usize,
     },
-    /// The programs of the tests in this folder of the project are built.
+    /// A build has started in this directory of the project.
     Building(&'a Path),
-    /// A result was known.
+    /// A test has a cached result.
     Cached(TestId, &'a Outcome),
-    /// A test starts.
+    /// A test has started.
     Started(TestId),
     /// A test has run.
     Ran(TestId, &'a Outcome),
-    /// A test did not run, since the other one, of the same command and inputs, has just given its result.
+    /// The first test did not run, because the second has the same command and inputs and has just
+    /// produced the result.
     Deduplicated(TestId, TestId, &'a Outcome),
     /// A test could not be run.
     Broken(TestId, &'a Error),
-    /// A known result was made again, and is another.
+    /// An audited test ended with another status than the cached one.
     AuditFailed(TestId, &'a Audit),
 }
 
-/// A known result that was made again.
+/// A cached result and the result of running the test again.
 #[derive(Debug)]
 pub struct Audit {
     /// The cached result.
     pub cached: Outcome,
-    /// The result of running the test again.
+    /// The new result.
     pub actual: Outcome,
 }
 
-/// What became of the tests.
+/// The results and statistics of a run.
 #[derive(Debug)]
 pub struct SuiteReport {
-    /// By place; `None` for those that did not get to run.
+    /// Results by test index; `None` for tests that were not requested or did not get to run.
     pub results: Vec<Option<Result<Outcome, Error>>>,
-    /// Known results that were made again, by place, and were the same.
+    /// Number of cached results that were compared with a new run, including failed audits.
     pub audited: usize,
-    /// Those that were not.
+    /// Audits whose new status differs from the cached one.
     pub audits_failed: Vec<(TestId, Audit)>,
-    /// How long it all took.
+    /// Duration of the run, including the lookup.
     pub wall: Duration,
-    /// Tests that did not run, since another of the same command and inputs has just given their result: their place, and the other's.
+    /// Tests that did not run, each with the test of the same command and inputs that produced its
+    /// result.
     pub deduplicated: Vec<(TestId, TestId)>,
-    /// How long the known results took to make back then.
+    /// Total duration of the runs that originally produced the cached results.
     pub saved: Duration,
-    /// No order could have been faster than this.
+    /// Lower bound on the time that the tests take in any order.
     pub lower_bound: Duration,
-    /// How long looking up took.
+    /// Duration of the lookup.
     pub looked_up: Duration,
     /// Whether the tests were traced.
     pub tracing: TraceStatus,
-    /// Patterns of tests that ran, by place, that match no file.
+    /// Input patterns that match no file, with the tests that declare them. Covers only tests
+    /// that had to run.
     pub unmatched: Vec<(TestId, String)>,
 }
 
-/// Why a result is known, or not.
+/// An explanation of why a test has a cached result or has none.
 #[derive(Debug)]
 pub struct Explanation {
     /// The cached result.
     pub cached: Option<Outcome>,
-    /// When it last ran here, how that ended, and why the result was not kept.
+    /// Age and status of the last run in this project, and the reason why its result was not
+    /// stored.
     pub last: Option<(Duration, Status, Option<String>)>,
-    /// How long ago it ran here and its result was kept.
+    /// Age of the last run in this project whose result was stored.
     pub stored: Option<Duration>,
-    /// What has changed since the run whose result was kept.
+    /// Changes since the last run whose result was stored.
     pub differences: Vec<Difference>,
-    /// Input files it declares or is given.
+    /// Number of input files.
     pub inputs: usize,
-    /// What else it was seen to look at.
+    /// Paths of discovered dependencies.
     pub discovered: Vec<PathBuf>,
 }
 
 impl Suite {
-    /// Tests of the project in a folder. Whatever is remembered of the project is in its folder `.greenwave`.
+    /// Opens the suite for a project directory. State is stored in its `.greenwave` directory.
     ///
     /// # Errors
-    /// [`Error::InvalidPattern`], [`Error::DuplicateName`], or [`Error::Io`] if the folder for what is remembered cannot be made.
+    /// Returns [`Error::DuplicateName`] if two tests have the same name, [`Error::NotTraced`] if
+    /// tracing is required but not available, [`Error::Inputs`] if an input pattern is invalid, and
+    /// [`Error::Io`] if the state directory cannot be created.
     pub fn open(
         project: &Path,
         tests: Vec<Test>,
@@ -254,7 +259,7 @@ impl Suite {
             return Err(Error::DuplicateName { test: twice.name.clone() });
         }
         let state = StateDirectory::open(&root)?;
-        // Whoever traces this process sees the names in a directory only if they are read.
+        // An outer tracer sees the names in a directory only if this process reads them.
         let tree = match tracing {
             TraceStatus::TracedByOuter => None,
             _ => DirCache::load(&state.file(TREE)),
@@ -295,7 +300,7 @@ impl Suite {
         Ok(Self { shared: Arc::new(shared), options, state, executor })
     }
 
-    /// The tests, by place.
+    /// Returns all tests, ordered by id.
     pub fn tests(&self) -> &[Test] {
         &self.shared.tests
     }
@@ -305,15 +310,21 @@ impl Suite {
         (0..self.shared.tests.len()).map(TestId::new)
     }
 
-    /// A handle that stops a run.
+    /// Returns the harnesses of the tests.
+    pub fn harnesses(&self) -> &Harnesses {
+        &self.shared.runner.options().harnesses
+    }
+
+    /// Returns a handle that stops a run.
     pub fn stopper(&self) -> Stopper {
         self.executor.stopper()
     }
 
-    /// The results that are known, by place.
+    /// Looks up the results of all tests, ordered by id, without running any. Builds programs if a
+    /// result depends on them.
     ///
     /// # Errors
-    /// If the project cannot be looked at.
+    /// Returns an error if the project cannot be read.
     pub async fn cached_results(&self) -> Result<Vec<Result<Option<Outcome>, Error>>, Error> {
         let snapshot = self.look().await?;
         let all: Vec<usize> = (0..self.shared.tests.len()).collect();
@@ -330,10 +341,11 @@ impl Suite {
             .collect())
     }
 
-    /// Runs the tests in these places, but for those whose results are known.
+    /// Runs the given tests, except those with a cached result.
     ///
     /// # Errors
-    /// If the project cannot be looked at, or the tests need what there is not.
+    /// Returns an error if the project cannot be read, or if a test needs more of a resource than
+    /// [`SuiteOptions::resources`] provides.
     pub async fn run(
         &self,
         wanted: &[TestId],
@@ -402,14 +414,15 @@ impl Suite {
         Ok(report)
     }
 
-    /// Remembers what a run said, if all of the project's tests were known, for [`UpToDateRecord::check`]; says whether that is so. Results count for so
-    /// long after they were made.
+    /// Stores a record for [`UpToDateRecord::check`] if all tests of the project have a cached
+    /// result. Returns whether it was stored. The record expires when its oldest result reaches
+    /// `age_max`.
     pub fn record_up_to_date(&self, report: &SuiteReport, terms: &RecordKey, age_max: Duration) -> bool {
         let Shared { project, tests, runner, basis, .. } = &*self.shared;
         let Some(basis) = &*basis.lock() else { return false };
-        let kept = UpToDateRecord::record(project, tests, runner, basis, report, terms, age_max);
-        kept.unwrap_or_else(|error| {
-            tracing::warn!(%error, "what was learned is not remembered");
+        let stored = UpToDateRecord::record(project, tests, runner, basis, report, terms, age_max);
+        stored.unwrap_or_else(|error| {
+            tracing::warn!(%error, "cannot store the up-to-date record");
             false
         })
     }
@@ -424,7 +437,8 @@ impl Suite {
         let shared = &self.shared;
         *shared.notes.lock() = DependencyLog::load(&self.state.file(NOTES));
         let mut missing = missing.to_vec();
-        let folders: BTreeSet<&Path> = missing.iter().filter_map(|at| shared.tests[*at].built_in()).collect();
+        let folders: BTreeSet<&Path> =
+            missing.iter().filter_map(|at| shared.built_in(&shared.tests[*at])).collect();
         for folder in folders {
             if shared.builds.lock().contains_key(folder) {
                 continue;
@@ -433,18 +447,18 @@ impl Suite {
             let stopper = self.executor.stopper();
             let built = tokio::select! {
                 built = shared.build(folder) => built,
-                // What is being built ends with its future, and nothing starts any more.
+                // Dropping the future stops the build, and a stopped run starts no tests.
                 () = stopper.stopped() => break,
             };
             if let Err(error) = built {
                 let (broken, others) =
-                    missing.iter().partition(|at| shared.tests[**at].built_in() == Some(folder));
+                    missing.iter().partition(|at| shared.built_in(&shared.tests[**at]) == Some(folder));
                 missing = others;
                 let broken: Vec<usize> = broken;
                 let source: Arc<dyn std::error::Error + Send + Sync> = Arc::new(error);
                 for at in broken {
                     let error = Error::Build {
-                        harness: "cargo",
+                        harness: shared.runner.harness(&shared.tests[at]).name(),
                         directory: folder.to_owned(),
                         source: Arc::clone(&source),
                     };
@@ -466,10 +480,12 @@ impl Suite {
             let history = histories.get(&at).filter(|history| history.runs > 0.0);
             history.map(|history| history.duration)
         };
-        // What is made again is to be compared with a run alone.
+        // Batches use stored results, so tests that must not use theirs run alone.
         let (alone, together): (Vec<usize>, Vec<usize>) =
             missing.iter().partition(|at| again.contains_key(at) || self.is_doubted(**at));
-        let mut batches = batch::batches(&shared.tests, &together, duration, self.options.workers);
+        let together: Vec<(usize, &Test)> = together.iter().map(|at| (*at, &shared.tests[*at])).collect();
+        let mut batches =
+            batch_plan::plan(&shared.runner.options().harnesses, &together, duration, self.options.workers);
         batches.extend(alone.into_iter().map(|at| vec![at]));
         let mut graph = GraphBuilder::new();
         for batch in batches {
@@ -487,7 +503,7 @@ impl Suite {
             let batch = graph.payload(stage.task).clone();
             async move { step(&shared, stage, batch, &again, &finished).await }
         };
-        let told = |progress: Progress| match progress {
+        let report_progress = |progress: Progress| match progress {
             Progress::Started(stage) if stage.number == 0 => {
                 graph
                     .payload(stage.task)
@@ -514,16 +530,17 @@ impl Suite {
         };
         let needs = |task| needs(&shared.tests[graph.payload(task)[0]]);
         let expected = |task: greenwave_scheduler::TaskId| histories[task.index()].duration;
-        let job = Job::new().needs(needs).expected(expected).order(ranks, order).observe(told);
+        let job = Job::new().needs(needs).expected(expected).order(ranks, order).observe(report_progress);
         shared.project.begin(graph.len());
         let ended = self.executor.run_job(&graph, job, stage).await;
         shared.project.begin(0);
-        // Whoever was not done when the run was stopped is given up.
+        // Abort the tests that were still unfinished when the run was stopped.
         shared.running.lock().clear();
-        // Their processes end with them, and nobody else would see to that once this program is gone.
+        // Wait until their processes have been killed: nobody else kills them once this program
+        // exits.
         let mut alive = shared.alive.subscribe();
         let _ = tokio::time::timeout(ENDING_TIME_MAX, alive.wait_for(|alive| *alive == 0)).await;
-        // Now, since whoever ends a program at once drops nothing.
+        // Remove the directories now, because a caller that exits immediately runs no destructors.
         shared.runner.remove_folders();
         report.lower_bound = ended?.lower_bound;
         let mut again = Arc::try_unwrap(again).unwrap_or_default();
@@ -532,17 +549,17 @@ impl Suite {
             if let Ok(outcome) = &result {
                 match alike.get(&at).filter(|_| outcome.is_cached()) {
                     Some(other) => report.deduplicated.push((TestId::new(at), TestId::new(*other))),
-                    // Another process has made it meanwhile.
+                    // Another process has stored the result in the meantime.
                     None if outcome.is_cached() => report.saved += outcome.duration,
                     None => {}
                 }
                 shared.statistics.lock().observe(&shared.tests[at].name, outcome);
                 self.note(at, outcome);
             }
-            if let (Some(known), Ok(now)) = (again.remove(&at), &result) {
+            if let (Some(cached), Ok(now)) = (again.remove(&at), &result) {
                 report.audited += 1;
-                if known.status != now.status {
-                    let audit = Audit { cached: known, actual: now.clone() };
+                if cached.status != now.status {
+                    let audit = Audit { cached, actual: now.clone() };
                     observe(SuiteEvent::AuditFailed(TestId::new(at), &audit));
                     report.audits_failed.push((TestId::new(at), audit));
                 }
@@ -552,7 +569,7 @@ impl Suite {
         Ok(())
     }
 
-    /// For each of the tests that are to run, another that would have the same result, if there is one.
+    /// Maps each missing test that shares its key with others to one of the others.
     fn alike(&self, missing: &[usize]) -> HashMap<usize, usize> {
         let chains = self.shared.missing.lock();
         let mut by_key: HashMap<[u8; 32], Vec<usize>> = HashMap::new();
@@ -563,15 +580,15 @@ impl Suite {
         groups.flat_map(|group| group.clone().into_iter().zip(group.into_iter().cycle().skip(1))).collect()
     }
 
-    /// Why the result of the test in this place is known, or not.
+    /// Explains why a test has a cached result or has none.
     ///
     /// # Errors
-    /// If the project cannot be looked at, or the test could not be run.
+    /// Returns an error if the project cannot be read or the test cannot be run.
     pub async fn explain(&self, test: TestId) -> Result<Explanation, Error> {
         let at = test.index();
         let snapshot = self.look().await?;
-        // With what has to be built for it.
-        let is_known = matches!(self.lookup(&snapshot, &[at]).await.pop(), Some((_, Ok(Lookup::Hit(..)))));
+        // This lookup also builds the programs that the result depends on.
+        let is_hit = matches!(self.lookup(&snapshot, &[at]).await.pop(), Some((_, Ok(Lookup::Hit(..)))));
         let snapshot = self.look().await?;
         let test = &self.shared.tests[at];
         let notes = DependencyLog::load(&self.state.file(NOTES));
@@ -582,20 +599,20 @@ impl Suite {
             ended: Mutex::default(),
         };
         let prepared = self.shared.runner.prepare(&workspace, test).await?;
-        let (known, chain) = match self.shared.runner.lookup(&prepared).await {
-            Lookup::Hit(outcome, chain) => (is_known.then_some(outcome), Some(chain)),
+        let (cached, chain) = match self.shared.runner.lookup(&prepared).await {
+            Lookup::Hit(outcome, chain) => (is_hit.then_some(outcome), Some(chain)),
             Lookup::Miss(chain) => (None, Some(chain)),
             Lookup::Corrupt => (None, None),
         };
         let last = notes.last(&test.name);
         let then = notes.last_stored(&test.name);
-        let looked = chain.map(|chain| chain.looked).unwrap_or_default();
-        let mut now = prepared.facts(test, &looked, &prepared.moment.states);
+        let discovered = chain.map(|chain| chain.looked).unwrap_or_default();
+        let mut now = prepared.facts(test, &discovered, &prepared.moment.states);
         if let Some(then) = then {
-            // What it looked at then, as it is now.
+            // Compare the current states of the same paths.
             now.looked = Arc::new(prepared.states_of(notes.looks_of(then).map(|(path, _)| path)));
         }
-        let differences = match (known.is_some(), then) {
+        let differences = match (cached.is_some(), then) {
             (false, Some(then)) => notes.differences(then, &now, &prepared.moment.inputs),
             _ => Vec::new(),
         };
@@ -604,21 +621,22 @@ impl Suite {
             stored: then.map(DependencyRecord::age),
             differences,
             inputs: prepared.moment.inputs.lines().len(),
-            discovered: looked
+            discovered: discovered
                 .iter()
                 .flat_map(|set| &set.looks)
                 .filter(|(_, look)| *look != AccessKind::Build)
                 .map(|(path, _)| path.clone())
                 .collect(),
-            cached: known,
+            cached,
         })
     }
 
-    /// The keys that results of the tests would stand under now, as far as is known, by place: those that differ from an earlier answer belong to
-    /// tests that something has changed for.
+    /// Returns the key at which the lookup of each test ends, ordered by id. A key that differs
+    /// between two calls means that a dependency of the test has changed. Tests without a usable
+    /// key have `None`.
     ///
     /// # Errors
-    /// If the project cannot be looked at.
+    /// Returns an error if the project cannot be read.
     pub async fn keys(&self) -> Result<Vec<Option<[u8; 32]>>, Error> {
         let snapshot = self.look().await?;
         let all: Vec<usize> = (0..self.shared.tests.len()).collect();
@@ -629,37 +647,38 @@ impl Suite {
         Ok(self.lookup(&snapshot, &all).await.into_iter().map(|(_, found)| key(found)).collect())
     }
 
-    /// The places of tests that may read one of these files of the project, whether it is there or not: that name it, or were seen to look at it.
+    /// Returns the tests that may read one of these paths of the project, which need not exist:
+    /// their inputs include the path, or an earlier run saw them access it.
     ///
     /// # Errors
-    /// [`Error::InvalidPattern`].
+    /// Returns [`Error::Inputs`] if an input pattern is invalid.
     pub fn tests_reading(&self, paths: &[PathBuf]) -> Result<Vec<TestId>, Error> {
         let notes = DependencyLog::load(&self.state.file(NOTES));
         let is_one = |path: &Path| paths.iter().any(|other| other == path);
-        // What cargo builds may be made from any of these.
+        // Any path may be a source of a cargo build.
         let is_built = |path: &Path| !paths.is_empty() && path.to_string_lossy().ends_with(BUILDS);
         let seen: HashSet<&str> = notes.have_accessed(|path| is_one(path) || is_built(path)).collect();
-        let mut places = Vec::new();
+        let mut readers = Vec::new();
         for (at, test) in self.shared.tests.iter().enumerate() {
             let selection = test.selection()?;
             if seen.contains(test.name.as_str()) || paths.iter().any(|path| selection.has(path, false)) {
-                places.push(TestId::new(at));
+                readers.push(TestId::new(at));
             }
         }
-        Ok(places)
+        Ok(readers)
     }
 
-    /// How the tests have fared in earlier runs.
+    /// Calls a function with the statistics of earlier runs.
     pub fn with_statistics<T>(&self, read: impl FnOnce(&Statistics) -> T) -> T {
         read(&self.shared.statistics.lock())
     }
 
-    /// What the cache has done.
+    /// Returns the statistics of the result cache.
     pub fn cache_stats(&self) -> greenwave_cache::TieredStats {
         self.shared.runner.stats()
     }
 
-    /// How often the whole project was looked at.
+    /// Returns the number of times that the whole project was scanned.
     pub fn looks(&self) -> usize {
         self.shared.project.looks()
     }
@@ -671,7 +690,7 @@ impl Suite {
         Ok(snapshot)
     }
 
-    /// ObservedStates results up. What hangs on programs that cargo builds is looked up again after it has built them.
+    /// Looks up results. Results that depend on cargo builds are looked up again after the build.
     async fn lookup(
         &self,
         snapshot: &Arc<Snapshot>,
@@ -697,12 +716,13 @@ impl Suite {
         if hanging.is_empty() {
             return found;
         }
-        // Nobody may remember an answer that is right only after a build.
+        // These results are valid only after a build, which an up-to-date check does not run.
         *shared.basis.lock() = None;
-        let folders: BTreeSet<&Path> = hanging.iter().filter_map(|at| shared.tests[*at].built_in()).collect();
+        let folders: BTreeSet<&Path> =
+            hanging.iter().filter_map(|at| shared.built_in(&shared.tests[*at])).collect();
         for folder in folders {
             if !shared.builds.lock().contains_key(folder) {
-                // What cannot be built is no reason to stop: the tests that need it run.
+                // A failed build is not an error here: the tests that depend on it will run.
                 let _ = shared.build(folder).await;
             }
         }
@@ -710,9 +730,9 @@ impl Suite {
         for (at, found) in &found {
             let (true, Ok(Lookup::Hit(_, chain))) = (hanging.contains(at), found) else { continue };
             let builds = shared.builds.lock();
-            let built = shared.tests[*at].built_in().and_then(|folder| builds.get(folder));
-            if !built.is_some_and(|built| built.build.is_complete) {
-                let roots = built.map(|built| built.build.roots()).unwrap_or_default();
+            let built = shared.built_in(&shared.tests[*at]).and_then(|folder| builds.get(folder));
+            if !built.is_some_and(|built| built.build.is_complete()) {
+                let roots = built.map(|built| built.build.output_directories()).unwrap_or_default();
                 doubted.insert(*at, chain.built_path(shared.project.root(), roots).unwrap_or_default());
             }
         }
@@ -753,14 +773,14 @@ impl Suite {
         all
     }
 
-    /// Whether the result that is there of a test is not believed.
+    /// Returns whether the stored result of a test must not be used.
     fn is_doubted(&self, at: usize) -> bool {
         self.shared.doubted.lock().contains_key(&at) || self.shared.unseen.lock().contains(&at)
     }
 
-    fn is_audited(&self, at: usize, known: &Outcome) -> bool {
+    fn is_audited(&self, at: usize, cached: &Outcome) -> bool {
         let mut hasher = blake3::Hasher::new();
-        hasher.update(&self.options.audit_seed.to_le_bytes()).update(&known.key).update(&at.to_le_bytes());
+        hasher.update(&self.options.audit_seed.to_le_bytes()).update(&cached.key).update(&at.to_le_bytes());
         let bytes = hasher.finalize();
         let number = u32::from_le_bytes([
             bytes.as_bytes()[0],
@@ -771,7 +791,7 @@ impl Suite {
         f64::from(number) < self.options.audit * f64::from(u32::MAX)
     }
 
-    /// DependencyLog what a test that ran depends on.
+    /// Records the dependencies of a test that ran.
     fn note(&self, at: usize, outcome: &Outcome) {
         let Source::Ran(stored) = &outcome.source else { return };
         let shared = &self.shared;
@@ -782,7 +802,8 @@ impl Suite {
         shared.notes.lock().put(name, facts, &inputs);
     }
 
-    /// Saves what has been learned. That a later run has to look again is no reason to fail this one.
+    /// Saves the state of the suite. Failures are only logged: the next run then repeats some
+    /// work.
     fn remember(&self) {
         let shared = &self.shared;
         let saved = [
@@ -792,7 +813,7 @@ impl Suite {
             shared.notes.lock().save(&self.state.file(NOTES)),
         ];
         for error in saved.into_iter().filter_map(Result::err) {
-            tracing::warn!(%error, "what was learned is not remembered");
+            tracing::warn!(%error, "cannot save the state of the test suite");
         }
     }
 }
@@ -817,7 +838,8 @@ fn limits(tests: &[Test], options: &SuiteOptions) -> Limits {
     }
 }
 
-/// The name of a resource among those of the scheduler, which has names of its own.
+/// Returns the scheduler's name for a resource. The prefix avoids collisions with [`WORKERS`] and
+/// [`ALONE`].
 fn resource(name: &str) -> String {
     format!("resource {name}")
 }
@@ -828,7 +850,8 @@ fn needs(test: &Test) -> Needs {
     test.needs.iter().fold(needs, |needs, (name, units)| needs.of(resource(name), *units))
 }
 
-/// What is to be expected of tests that run together: their time, and the most probable failure of any.
+/// Combines the histories of the tests of a batch: their total duration and the most failures of
+/// any.
 fn of_batch(histories: &HashMap<usize, TaskHistory>, batch: &[usize]) -> TaskHistory {
     let mut all = batch.iter().filter_map(|at| histories.get(at));
     let first = all.next().copied().unwrap_or(TaskHistory::unknown(Duration::ZERO));
@@ -843,7 +866,8 @@ fn of_batch(histories: &HashMap<usize, TaskHistory>, batch: &[usize]) -> TaskHis
 
 type Finished = Mutex<HashMap<usize, Result<Outcome, Error>>>;
 
-/// The two stages of a test, or of several: the process, which keeps a worker busy, and the judgement of results, which does not.
+/// Runs one of the two stages of a batch. The first runs the process and occupies a worker. The
+/// second decides the results and occupies none.
 async fn step(
     shared: &Arc<Shared>,
     stage: Stage,
@@ -858,7 +882,7 @@ async fn step(
             let (of, is_audit) = (Arc::clone(shared), again.contains_key(&first));
             let alive = Alive::new(shared);
             let mut running = Running(tokio::spawn(async move {
-                // Dropped last, when whatever the task has started is gone.
+                // Dropped last, after everything that the task has started.
                 let _alive = alive;
                 run(of, batch, is_audit, sender).await
             }));
@@ -889,7 +913,7 @@ fn done_with(done: Result<Results, tokio::task::JoinError>, finished: &Finished)
     if are_passes { Step::Done(()) } else { Step::Failed(()) }
 }
 
-/// Of each test in its place.
+/// Results with the indices of their tests.
 type Results = Vec<(usize, Result<Outcome, Error>)>;
 
 async fn run(shared: Arc<Shared>, batch: Vec<usize>, is_audit: bool, ended: oneshot::Sender<()>) -> Results {
@@ -918,7 +942,7 @@ async fn run(shared: Arc<Shared>, batch: Vec<usize>, is_audit: bool, ended: ones
     vec![(*at, result)]
 }
 
-/// A test's project, as the scheduler's stage of this test sees it.
+/// The project that a batch runs in.
 struct ProjectWorkspace {
     shared: Arc<Shared>,
     moment: Option<InputSnapshot>,
@@ -935,8 +959,9 @@ impl Workspace for ProjectWorkspace {
         if let Some(moment) = &self.moment {
             return Ok(moment.clone());
         }
-        // A program's inputs are those that it was built from, whatever has become of them since.
-        let built = test.built_in().and_then(|folder| self.shared.builds.lock().get(folder).cloned());
+        // The inputs of a compiled program are those of its build, even if they have changed since.
+        let built =
+            self.shared.built_in(test).and_then(|folder| self.shared.builds.lock().get(folder).cloned());
         let snapshot = match built {
             Some(built) => built.snapshot,
             None => self.shared.project.newest().await?,
@@ -949,29 +974,16 @@ impl Workspace for ProjectWorkspace {
         Ok(self.shared.project.moment(&later, &test.name).await?)
     }
 
-    async fn launch(&self, runner: &Runner, test: &Test) -> Result<Option<LaunchSpec>, Error> {
-        let Harness::Cargo { package, kind, target } = &test.harness else { return Ok(None) };
+    async fn launch(&self, runner: &Runner, test: &Test) -> Result<LaunchSpec, Error> {
+        let command = runner.launch_plain(self.project(), test)?;
         let built = self.shared.builds.lock().get(&test.directory).cloned();
-        let Some(Built { build, changing, .. }) = built else { return Ok(None) };
-        let program = build.launch(package, kind, target).filter(|_| !functions::is_for_nextest(test));
-        if let Some(mut launch) = program {
-            launch.arguments.extend(test.program_arguments().iter().map(OsString::from));
-            return Ok(Some(LaunchSpec { changing, ..launch }));
-        }
-        // What was not built says why when cargo is asked for it alone, and documentation is run by cargo anyway.
-        let launch = runner.launch_plain(self.project(), test)?;
-        Ok(Some(LaunchSpec {
-            looks: build.looks(package),
-            since: build.began,
-            variables: build.variables_for_cargo(),
-            products: Some(build.products(package, true)),
-            changing,
-            ..launch
-        }))
+        let output = built.as_ref().map(|built| &*built.build);
+        let launch = runner.harness(test).launch(test, output, command);
+        Ok(LaunchSpec { changing: built.and_then(|built| built.changing), ..launch })
     }
 
     fn is_built(&self, folder: &Path) -> bool {
-        self.shared.builds.lock().get(folder).is_some_and(|built| built.build.is_complete)
+        self.shared.builds.lock().get(folder).is_some_and(|built| built.build.is_complete())
     }
 
     async fn examine(
@@ -981,10 +993,9 @@ impl Workspace for ProjectWorkspace {
         prepared: &Prepared<'_>,
         ran: &ProcessResult,
     ) -> Option<String> {
-        let Harness::Cargo { package, kind, target } = &test.harness else { return None };
-        let built = self.shared.builds.lock().get(&test.directory).cloned()?;
-        let launch = built.build.launch(package, kind, target)?;
-        Examination { runner, workspace: self, test, prepared, launch }.of(ran).await
+        let rerun = ProjectRerun { runner, workspace: self, prepared };
+        let process = FinishedProcess { status: ran.status, count: ran.count, output: ran.output.clone() };
+        runner.harness(test).explain_crash(&Crash { test, process: &process, rerun: &rerun }).await
     }
 
     fn wants_dependencies(&self) -> bool {
@@ -998,14 +1009,30 @@ impl Workspace for ProjectWorkspace {
     fn ended(&self) {
         if let Some(ended) = self.ended.lock().take() {
             self.shared.project.end();
-            // Nobody listens to one that is not run by the scheduler.
+            // Nobody receives this when the scheduler does not run the test.
             let _ = ended.send(());
         }
     }
 }
 
+/// Runs variations of a test in its project, with the environment that it had.
+struct ProjectRerun<'a> {
+    runner: &'a Runner,
+    workspace: &'a ProjectWorkspace,
+    prepared: &'a Prepared<'a>,
+}
+
+#[async_trait]
+impl Rerun for ProjectRerun<'_> {
+    async fn rerun(&self, test: &Test) -> Result<FinishedProcess, Error> {
+        let launch = self.workspace.launch(self.runner, test).await?;
+        let ran = self.runner.run_program(self.workspace, test, self.prepared, &launch).await?;
+        Ok(FinishedProcess { status: ran.status, count: ran.count, output: ran.output })
+    }
+}
+
 impl Shared {
-    /// Runs several tests in one process, and alone those of which that does not say that they pass.
+    /// Runs several tests in one process, then runs each test alone that did not pass there.
     async fn run_together(&self, workspace: &ProjectWorkspace, batch: &[usize]) -> Results {
         let mut results: Results = Vec::new();
         let mut hasher = blake3::Hasher::new();
@@ -1026,11 +1053,11 @@ impl Shared {
             *into = self.run_batch(workspace, of).await?;
             Ok::<(), Error>(())
         };
-        // That it did not work together says nothing of each alone.
+        // A failed batch proves nothing about its tests, which run alone afterwards.
         let _ = self.runner.alone(&key, work).await;
         results.append(&mut made);
         for at in keys {
-            if !results.iter().any(|(known, _)| *known == at) {
+            if !results.iter().any(|(done, _)| *done == at) {
                 results.push((at, self.runner.run_in(workspace, &self.tests[at]).await));
             }
         }
@@ -1038,7 +1065,7 @@ impl Shared {
         results
     }
 
-    /// The results of those that pass together.
+    /// Runs the missing tests of a batch in one process. Returns only the results of passing tests.
     async fn run_batch(&self, workspace: &ProjectWorkspace, batch: &[usize]) -> Result<Results, Error> {
         let mut missing = Vec::new();
         for at in batch {
@@ -1052,31 +1079,19 @@ impl Shared {
         }
         let tests: Vec<&Test> = missing.iter().map(|(at, ..)| &self.tests[*at]).collect();
         let all: Duration = tests.iter().map(|test| test.time_max).sum();
-        let mut first = Test { time_max: all, ..tests[0].clone() };
-        // Told with what is put before it.
-        first.set.remove(batch::PYTHON_PATH);
+        let first = Test { time_max: all, ..tests[0].clone() };
+        let Some(batch) = self.runner.harness(&first).batch(&first) else { return Ok(Vec::new()) };
         let (_, prepared, _) = &missing[0];
-        let told = |folder: &Path| {
-            let path = batch::prepare(tests[0], folder, self.runner.environment())?;
-            Ok((batch::arguments(&tests, folder), vec![path]))
-        };
-        let (attempt_result, isolation) = self.runner.run_together(workspace, &first, prepared, told).await?;
-        let report = std::fs::read(isolation.folder().join(batch::REPORT)).unwrap_or_default();
-        let mut shares = batch::shares(&report).unwrap_or_default();
-        // Files that could not be collected are in neither, and keep pytest from running any.
-        if batch::has_run(attempt_result.ran.status) && !run::says_what_to_leave_out(tests[0]) {
-            for file in batch::left_out(isolation.folder()) {
-                shares.entry(file).or_insert_with(batch::Share::left_out);
-            }
-        }
+        let prepare = |directory: &Path| batch.prepare(&tests, directory, self.runner.environment());
+        let (attempt_result, isolation) =
+            self.runner.run_together(workspace, &first, prepared, prepare).await?;
+        let results = batch.results(&tests, attempt_result.ran.status, isolation.folder());
         drop(isolation);
-        // At once, since all of them wait for the same look at the project.
+        // Commit concurrently, because all results wait for the same snapshot.
         let mut settling = Vec::new();
-        for (at, prepared, chain) in missing {
-            let share = self.tests[at].command.last().and_then(|file| shares.get(file));
-            if let Some(share) = share.filter(|share| share.is_pass() || **share == batch::Share::left_out())
-            {
-                settling.push(self.commit(workspace, at, prepared, chain, attempt_result.share(share)));
+        for ((at, prepared, chain), result) in missing.into_iter().zip(results) {
+            if let Some(result) = result {
+                settling.push(self.commit(workspace, at, prepared, chain, attempt_result.share(result)));
             }
         }
         Ok(join_all(settling).await)
@@ -1094,12 +1109,21 @@ impl Shared {
         (at, self.runner.commit_batched(workspace, test, &prepared, &chain, attempt_result).await)
     }
 
+    /// Returns the directory that must be built before a test runs.
+    fn built_in<'t>(&self, test: &'t Test) -> Option<&'t Path> {
+        self.runner.harness(test).needs_build(test).then_some(test.directory.as_path())
+    }
+
     /// Builds the programs of a folder's tests from a state of the project that did not change meanwhile, if that can be had.
     async fn build(&self, folder: &Path) -> Result<(), Error> {
-        let tests: Vec<&Test> = self.tests.iter().filter(|test| test.built_in() == Some(folder)).collect();
+        let tests: Vec<&Test> =
+            self.tests.iter().filter(|test| self.built_in(test) == Some(folder)).collect();
+        let Some(harness) = tests.first().map(|test| self.runner.harness(test)) else { return Ok(()) };
+        let environment = self.runner.environment();
+        let request = BuildRequest { project: self.project.root(), directory: folder, environment };
         let mut before = self.project.look(Instant::now()).await?;
         for attempt in 1.. {
-            let build = Build::run(self.project.root(), folder, self.runner.environment()).await?;
+            let Some(build) = harness.build(&request).await? else { return Ok(()) };
             let after = self.project.look(Instant::now()).await?;
             let mut changing = None;
             for test in &tests {
@@ -1109,12 +1133,10 @@ impl Shared {
                 );
                 changing = changing.or(then.inputs.first_touched(&now.inputs).map(Path::to_owned));
             }
-            // What cargo takes for fresh by its times, and may not be, is built anew.
-            let doubtful = if attempt < BUILDS_MAX { build.doubtful() } else { None };
-            if let Some(packages) = doubtful {
-                build.forget(self.project.root(), folder, self.runner.environment(), packages).await?;
-            } else if changing.is_none() || attempt == BUILDS_MAX {
-                let built = Built { build: Arc::new(build), snapshot: after, changing };
+            let is_last = attempt == BUILDS_MAX;
+            let is_stale = !is_last && build.discard_stale(&request).await?;
+            if !is_stale && (changing.is_none() || is_last) {
+                let built = Built { build, snapshot: after, changing };
                 self.builds.lock().insert(folder.to_owned(), built);
                 break;
             }

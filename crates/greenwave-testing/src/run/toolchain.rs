@@ -10,8 +10,8 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::process::Command;
 
+use crate::run::blocking::blocking;
 use crate::run::isolation::tool_homes;
-use crate::run::workspace::blocking;
 use crate::{Environment, Error, Tracer};
 use greenwave_inputs::hash_file;
 use greenwave_inputs::{AccessKind, DiscoveredDeps, PathStates};

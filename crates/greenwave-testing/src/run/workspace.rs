@@ -1,37 +1,20 @@
 //! The project that tests run in, as the runner sees it.
 
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
 
-use crate::harness::products::Products;
+use crate::harness::launch::LaunchSpec;
 use crate::results::dependencies::DependencyRecord;
+use crate::run::blocking::blocking;
 use crate::run::process::ProcessResult;
 use crate::run::runner::Prepared;
 use crate::{Error, Manifest, Runner, Test};
 use greenwave_inputs::InputSnapshot;
+use greenwave_inputs::PathStates;
 use greenwave_inputs::StatCache;
-use greenwave_inputs::{AccessKind, PathStates};
-
-/// A program that is executed in place of a test's command.
-#[derive(Debug, Clone)]
-pub(crate) struct LaunchSpec {
-    pub(crate) program: PathBuf,
-    pub(crate) arguments: Vec<OsString>,
-    pub(crate) directory: PathBuf,
-    pub(crate) variables: Vec<(OsString, OsString)>,
-    /// Dependencies of the program that are not inputs of the test.
-    pub(crate) looks: Vec<(PathBuf, AccessKind)>,
-    /// Start of the build in nanoseconds since the Unix epoch.
-    pub(crate) since: i64,
-    /// Locations of build products.
-    pub(crate) products: Option<Products>,
-    /// A source that changed during the build, so that the state that was compiled is unknown.
-    pub(crate) changing: Option<PathBuf>,
-}
 
 /// A project that tests run in.
 #[async_trait]
@@ -45,9 +28,10 @@ pub(crate) trait Workspace: Send + Sync {
     /// Returns a state of the inputs that was read after this call began.
     async fn after(&self, test: &Test) -> Result<InputSnapshot, Error>;
 
-    /// Builds the program to execute in place of the test's command, if the harness has one.
-    async fn launch(&self, _runner: &Runner, _test: &Test) -> Result<Option<LaunchSpec>, Error> {
-        Ok(None)
+    /// Returns the process to start for a test.
+    async fn launch(&self, runner: &Runner, test: &Test) -> Result<LaunchSpec, Error> {
+        let command = runner.launch_plain(self.project(), test)?;
+        Ok(runner.harness(test).launch(test, None, command))
     }
 
     /// Returns whether cargo has built the workspace in this directory during this run.
@@ -115,13 +99,5 @@ impl Workspace for DirectoryWorkspace {
 
     async fn after(&self, test: &Test) -> Result<InputSnapshot, Error> {
         self.read(test).await
-    }
-}
-
-/// Runs blocking file access on a thread where blocking is allowed.
-pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
 }

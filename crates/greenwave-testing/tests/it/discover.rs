@@ -1,44 +1,54 @@
-//! Which tests are found in projects of pytest, Go and npm. Nothing of theirs is run.
+//! Discovers the tests of pytest, Go and npm without running them.
 
 #![expect(clippy::unwrap_used, reason = "a helper of tests is a test")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use greenwave_testing::{Discovery, Environment, Error, Test};
+use greenwave_testing::{Discovery, Environment, Error, Harnesses, ListingContext, Test};
 use tempfile::TempDir;
 
-/// A project whose `PATH` has all the programs.
+/// A project, and a directory with programs for its `PATH`.
 struct Project {
-    folder: TempDir,
+    directory: TempDir,
     files: Vec<PathBuf>,
 }
 
 impl Project {
     fn new(files: &[(&str, &str)]) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         for (path, text) in files {
-            let path = folder.path().join(path);
+            let path = directory.path().join(path);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, text).unwrap();
         }
-        Self { folder, files: files.iter().map(|(path, _)| PathBuf::from(path)).collect() }
+        Self { directory, files: files.iter().map(|(path, _)| PathBuf::from(path)).collect() }
     }
 
     fn programs(&self, names: &[&str]) -> Environment {
         use std::os::unix::fs::PermissionsExt;
-        let folder = self.folder.path().join(".programs");
-        fs::create_dir_all(&folder).unwrap();
+        let directory = self.directory.path().join(".programs");
+        fs::create_dir_all(&directory).unwrap();
         for name in names {
-            fs::write(folder.join(name), "").unwrap();
-            fs::set_permissions(folder.join(name), fs::Permissions::from_mode(0o755)).unwrap();
+            fs::write(directory.join(name), "").unwrap();
+            fs::set_permissions(directory.join(name), fs::Permissions::from_mode(0o755)).unwrap();
         }
-        Environment::new([("PATH".into(), folder.into())])
+        Environment::new([("PATH".into(), directory.into())])
     }
 
     fn try_find(&self) -> Result<Discovery, Error> {
         let environment = self.programs(&["go", "npm", "pnpm", "yarn", "python3"]);
-        Discovery::find(self.folder.path(), &self.files, &environment)
+        self.find_with(&environment)
+    }
+
+    fn find_with(&self, environment: &Environment) -> Result<Discovery, Error> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(self.discover(environment))
+    }
+
+    async fn discover(&self, environment: &Environment) -> Result<Discovery, Error> {
+        let project = greenwave_testing::Project::new(self.directory.path(), self.files.clone(), environment);
+        Harnesses::builtin().discover(&project).await
     }
 
     fn find(&self) -> Discovery {
@@ -52,7 +62,7 @@ impl Project {
     }
 
     fn problem(&self) -> String {
-        let root = self.folder.path().display().to_string();
+        let root = self.directory.path().display().to_string();
         chain(&self.try_find().unwrap_err()).replace(&root, "ROOT")
     }
 }
@@ -72,7 +82,7 @@ fn paths(paths: &[&str]) -> Vec<PathBuf> {
 }
 
 #[test]
-fn files_that_pytest_would_collect_are_found() {
+fn files_that_pytest_collects_are_discovered() {
     let usual =
         [("tests/test_a.py", ""), ("tests/b_test.py", ""), ("tests/helper.py", ""), ("build/test_c.py", "")];
     Project::new(&usual).check(&["py:tests/test_a.py", "py:tests/b_test.py"]);
@@ -99,7 +109,7 @@ fn files_that_pytest_would_collect_are_found() {
 }
 
 #[test]
-fn a_python_test_depends_on_its_project_and_on_those_it_names() {
+fn a_python_test_depends_on_its_project_and_local_dependencies() {
     let project = Project::new(&[
         (
             "a/pyproject.toml",
@@ -126,10 +136,10 @@ fn a_python_test_depends_on_its_project_and_on_those_it_names() {
     assert_eq!(a.command, ["python3", "-m", "pytest", "-p", "no:cacheprovider", "-q", "tests/test_a.py"]);
     assert_eq!((a.directory.as_path(), a.set["PYTHONDONTWRITEBYTECODE"].as_str()), (Path::new("a"), "1"));
     assert_eq!(of(&found, "py:e/test_e.py").directories, paths(&["e"]));
-    // Nothing says what it belongs to: all files count.
+    // No manifest says which project it belongs to, so all files are inputs.
     assert_eq!(of(&found, "py:top/test_f.py").directories, paths(&[]));
     let notes: Vec<String> = found.notes.iter().map(ToString::to_string).collect();
-    let outside = "c/requirements.txt depends on ../../outside, which is outside the project: changes there are not seen without tracing";
+    let outside = "c/requirements.txt depends on ../../outside, which is outside the project: changes there are not noticed without tracing";
     assert_eq!(notes, [outside]);
 }
 
@@ -138,7 +148,7 @@ fn the_nearest_virtual_environment_is_used() {
     let project =
         Project::new(&[("a/setup.py", ""), ("a/test_a.py", ""), ("b/setup.py", ""), ("b/test_b.py", "")]);
     for path in [".venv/bin/python", "b/venv/bin/python"] {
-        let path = project.folder.path().join(path);
+        let path = project.directory.path().join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, "").unwrap();
     }
@@ -148,7 +158,7 @@ fn the_nearest_virtual_environment_is_used() {
 }
 
 #[test]
-fn packages_of_go_are_found() {
+fn go_packages_are_discovered() {
     let project = Project::new(&[
         ("go.work", "go 1.24\nuse ./app // this\nuse (\n\t./lib\n\t\"./tools\"\n)\n"),
         ("app/go.mod", "module example.com/app\nreplace example.com/y => ../y\n"),
@@ -188,7 +198,7 @@ fn packages_of_go_are_found() {
 }
 
 #[test]
-fn test_scripts_of_npm_are_found() {
+fn npm_test_scripts_are_discovered() {
     let project = Project::new(&[
         (
             "package.json",
@@ -224,12 +234,12 @@ fn test_scripts_of_npm_are_found() {
     let [note] = found.notes.as_slice() else { panic!("{:?}", found.notes) };
     assert_eq!(
         note.to_string(),
-        "package.json is left out: `npm test --workspaces` runs the tests of other packages, which are here by themselves"
+        "package.json is left out: `npm test --workspaces` runs the tests of packages that are listed themselves"
     );
 }
 
 #[test]
-fn the_package_manager_is_told_by_its_files() {
+fn the_nearest_lock_file_selects_the_package_manager() {
     let script = r#"{"scripts":{"test":"node --test"}}"#;
     let command = |files: &[(&str, &str)]| {
         let mut all = files.to_vec();
@@ -252,7 +262,7 @@ fn the_package_manager_is_told_by_its_files() {
 }
 
 #[test]
-fn broken_manifests_are_named() {
+fn invalid_manifests_are_reported() {
     let check = |path: &str, text: &str, expected: &str| {
         assert_eq!(Project::new(&[(path, text), ("sub/test_a.py", "")]).problem(), expected);
     };
@@ -267,12 +277,12 @@ fn broken_manifests_are_named() {
         "cannot discover the pytest tests in ROOT/sub: cannot parse `pyproject.toml` at line 2, column 8: string values must be quoted, expected literal string",
     );
     let project = Project::new(&[("pytest.ini", ""), ("test_a.py", "")]);
-    fs::write(project.folder.path().join("pytest.ini"), b"[pytest]\nx = \xff\n").unwrap();
+    fs::write(project.directory.path().join("pytest.ini"), b"[pytest]\nx = \xff\n").unwrap();
     assert_eq!(project.problem(), "cannot discover the pytest tests in ROOT: `pytest.ini` is not UTF-8");
 }
 
 #[test]
-fn runners_that_are_not_there_are_told() {
+fn missing_programs_are_noted() {
     let project = Project::new(&[
         ("go.mod", "module m"),
         ("a/a_test.go", ""),
@@ -280,7 +290,7 @@ fn runners_that_are_not_there_are_told() {
         ("package.json", r#"{"scripts":{"test":"x"}}"#),
         ("test_a.py", ""),
     ]);
-    let found = Discovery::find(project.folder.path(), &project.files, &project.programs(&[])).unwrap();
+    let found = project.find_with(&project.programs(&[])).unwrap();
     let notes: Vec<String> = found.notes.iter().map(ToString::to_string).collect();
     assert_eq!(found.tests.len(), 4);
     assert_eq!(
@@ -296,7 +306,7 @@ fn runners_that_are_not_there_are_told() {
 }
 
 #[test]
-fn the_text_of_a_file_has_every_test() {
+fn the_text_of_a_configuration_has_every_test() {
     let odd = Test {
         directory: "a \"b\"".into(),
         inputs: vec!["src/**".to_owned(), "back\\slash".to_owned()],
@@ -328,7 +338,7 @@ fn the_text_of_a_file_has_every_test() {
 }
 
 #[tokio::test]
-async fn files_are_split_into_what_pytest_finds_in_them() {
+async fn pytest_files_are_split_into_collected_tests() {
     use std::os::unix::fs::PermissionsExt;
     let project = Project::new(&[
         ("setup.py", ""),
@@ -339,13 +349,14 @@ async fn files_are_split_into_what_pytest_finds_in_them() {
     ]);
     let environment = project.programs(&["go", "python3"]);
     let pytest = |script: &str| {
-        let program = project.folder.path().join(".programs/python3");
+        let program = project.directory.path().join(".programs/python3");
         fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
         fs::set_permissions(program, fs::Permissions::from_mode(0o755)).unwrap();
     };
     let split = async || {
-        let mut found = Discovery::find(project.folder.path(), &project.files, &environment).unwrap();
-        found.split_pytest(project.folder.path(), &environment).await.map(|()| found)
+        let mut found = project.discover(&environment).await.unwrap();
+        let context = ListingContext::new(project.directory.path(), &environment);
+        found.split(&Harnesses::builtin(), &context).await.map(|()| found)
     };
     pytest(
         "echo \"$@\" > asked; echo 't/test_a.py::test_x'; echo 't/test_a.py::C::test_y[a b]'; echo; echo '2 tests collected in 0.1s'",
@@ -355,7 +366,7 @@ async fn files_are_split_into_what_pytest_finds_in_them() {
     assert_eq!(names, ["py:t/test_a.py::test_x", "py:t/test_a.py::C::test_y[a b]", "py:t/test_b.py", "go:."]);
     assert_eq!(found.tests[1].command.last().unwrap(), "t/test_a.py::C::test_y[a b]");
     assert_eq!(found.tests[1].command[..6], found.tests[2].command[..6]);
-    let asked = fs::read_to_string(project.folder.path().join("asked")).unwrap();
+    let asked = fs::read_to_string(project.directory.path().join("asked")).unwrap();
     assert_eq!(
         asked,
         "-m pytest -p no:cacheprovider --collect-only -q --rootdir=. t/test_a.py t/test_b.py\n"
@@ -369,4 +380,31 @@ async fn files_are_split_into_what_pytest_finds_in_them() {
         problem.ends_with("`pytest --collect-only` failed: ERROR t/test_a.py - SyntaxError"),
         "{problem}"
     );
+}
+
+#[tokio::test]
+async fn a_discovery_is_reused_until_a_manifest_or_the_list_of_files_changes() {
+    let project = Project::new(&[("pytest.ini", "[pytest]\n"), ("test_a.py", "")]);
+    let environment = project.programs(&["python3"]);
+    let root = project.directory.path();
+    let names = async || -> Vec<String> {
+        let found = greenwave_testing::discover(root, &Harnesses::builtin(), &environment).await.unwrap();
+        found.tests.into_iter().map(|test| test.name).collect()
+    };
+    // Marks the stored discovery, so that a reused one differs from a new one.
+    let mark = || {
+        let file = root.join(greenwave_testing::STATE_DIRECTORY).join("tests/found.json");
+        let text = fs::read_to_string(&file).unwrap();
+        fs::write(file, text.replace("py:test_a.py", "stored")).unwrap();
+    };
+    assert_eq!(names().await, ["py:test_a.py"]);
+    mark();
+    assert_eq!(names().await, ["stored"]);
+    fs::write(root.join("test_a.py"), "changed = True").unwrap();
+    assert_eq!(names().await, ["stored"]);
+    fs::write(root.join("pytest.ini"), "[pytest]\npython_files = test_*.py\n").unwrap();
+    assert_eq!(names().await, ["py:test_a.py"]);
+    mark();
+    fs::write(root.join("test_b.py"), "").unwrap();
+    assert_eq!(names().await, ["py:test_a.py", "py:test_b.py"]);
 }

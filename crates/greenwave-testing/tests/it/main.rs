@@ -4,6 +4,7 @@
 
 mod discover;
 mod edits;
+mod harnesses;
 mod need;
 mod objects;
 mod report;

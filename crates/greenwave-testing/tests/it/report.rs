@@ -1,4 +1,4 @@
-//! Reports of a run, of outputs and names of every kind.
+//! Renders reports of outputs and names with all kinds of characters.
 
 #![expect(clippy::unwrap_used, reason = "a helper of tests is a test")]
 
@@ -7,8 +7,8 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use greenwave_testing::{
-    CaseReport, CaseStatus, ExitReason, JsonLine, RunReport, Status, TestCount, TestReport, TestResult,
-    TraceStatus, github_summary, junit,
+    CaseReport, CaseStatus, ExitReason, Harnesses, JsonLine, RunReport, Status, TestCount, TestReport,
+    TestResult, TraceStatus, github_summary, junit,
 };
 
 use crate::need::is_there;
@@ -20,7 +20,7 @@ fn test(name: &str, result: TestResult, ms: u64) -> TestReport {
         result,
         duration,
         attempts,
-        ..TestReport::new(&greenwave_testing::Test::new(name, ["true"]), None)
+        ..TestReport::new(&greenwave_testing::Test::new(name, ["true"]), None, &Harnesses::builtin())
     }
 }
 
@@ -42,7 +42,7 @@ fn run(tests: Vec<TestReport>) -> RunReport {
     }
 }
 
-/// One of each kind, with everything that a text can have in it.
+/// Returns a run with one test per result, and with special characters in names and outputs.
 fn mixed() -> RunReport {
     let known = TestReport { age: Some(Duration::from_secs(3600)), attempts: 0, ..passed("known", 75_000) };
     let failed = TestReport {
@@ -82,7 +82,7 @@ fn mixed() -> RunReport {
 }
 
 #[test]
-fn lines_of_json_say_everything() {
+fn json_lines_contain_all_results() {
     let run = mixed();
     let mut lines = vec![JsonLine::started(run.started, run.tests.len()).to_string()];
     lines.extend(run.tests.iter().map(|test| JsonLine::test(test).to_string()));
@@ -180,7 +180,7 @@ fn a_summary_stays_below_githubs_limit() {
 }
 
 #[test]
-fn junit_is_what_build_servers_expect() {
+fn junit_follows_the_schema() {
     let document = junit(&mixed());
     insta::assert_snapshot!(document, @r#"
     <?xml version="1.0" encoding="UTF-8"?>
@@ -239,7 +239,7 @@ fn junit_is_what_build_servers_expect() {
 }
 
 #[test]
-fn junit_is_valid_whatever_a_test_prints() {
+fn junit_is_valid_for_any_output() {
     // Every byte, every kind of character, and pieces of XML.
     let bytes: Vec<u8> = (0..=255).collect();
     let characters: String = (0..0x11_0000_u32).step_by(251).filter_map(char::from_u32).collect();
@@ -255,7 +255,7 @@ fn junit_is_valid_whatever_a_test_prints() {
     validate(&junit(&run(tests.collect())));
 }
 
-/// Asks a validator whether the document is as the schema says.
+/// Validates a document against the schema.
 fn validate(document: &str) {
     let schema = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/junit.xsd");
     let mut validator = Command::new("xmllint");

@@ -5,7 +5,9 @@ use std::path::Path;
 use std::sync::{Arc, Once};
 
 use greenwave::{Environment, ResultStore, Test};
-use greenwave_testing::{Discovery, Jobserver, RunnerOptions, Suite, SuiteOptions, TestId};
+use greenwave_testing::{
+    Discovery, Harnesses, Jobserver, ListingContext, RunnerOptions, Suite, SuiteOptions, TestId,
+};
 
 use super::args::TestArgs;
 use super::fast_path::Recordable;
@@ -51,13 +53,15 @@ pub(super) async fn discover(
     config: &Config,
     args: &TestArgs,
 ) -> Result<Discovery, CliError> {
-    let mut found = greenwave_testing::discover(project, environment).await?;
+    let harnesses = Harnesses::builtin();
+    let mut found = greenwave_testing::discover(project, &harnesses, environment).await?;
     if !args.per_test {
         return Ok(found);
     }
-    found.split_pytest(project, environment).await?;
-    let listings = found.cargo_listings(environment);
+    let context = ListingContext::new(project, environment);
+    let listings = found.listing_commands(&harnesses, &context);
     if listings.is_empty() {
+        found.split(&harnesses, &context).await?;
         return Ok(found);
     }
     let resources = BTreeMap::new();
@@ -69,7 +73,9 @@ pub(super) async fn discover(
     if let Some(code) = signals.finish() {
         return Err(CliError::Stopped { code });
     }
-    found.split_cargo(&listings, &report);
+    let outcomes = report.results.iter().map(|result| result.as_ref()?.as_ref().ok());
+    let context = context.with(listings.iter().zip(outcomes));
+    found.split(&harnesses, &context).await?;
     Ok(found)
 }
 
@@ -103,6 +109,7 @@ fn open(
         ports: dir.as_deref().map(ResultStore::ports_path),
         results: dir,
         files: results.as_ref().map(ResultStore::files_path),
+        harnesses: Harnesses::builtin(),
     };
     let options = SuiteOptions {
         workers,

@@ -1,8 +1,10 @@
-//! The INI files of Python's tools: sections of `key = value`, where indented lines go on with the value. Knows nothing of what keys mean.
+//! Reads INI files of Python tools: sections of `key = value`, whose values continue on indented
+//! lines.
 
-/// The value of a key in a section, as it stands there without indentation; `None` if it is not there.
+/// Returns the value of a key in a section, without indentation; `None` if the key is missing.
 ///
-/// The format is that of `iniconfig` and `configparser`, as far as lists need it. The last of equal keys counts.
+/// Reads the subset of `iniconfig` and `configparser` that lists need. The last of equal keys
+/// counts.
 pub(super) fn value(text: &str, section: &str, key: &str) -> Option<String> {
     let mut found: Option<String> = None;
     let (mut is_inside, mut is_wanted) = (false, false);
@@ -32,7 +34,7 @@ pub(super) fn value(text: &str, section: &str, key: &str) -> Option<String> {
     found
 }
 
-/// Whether there is a section of this name.
+/// Returns whether a section exists.
 pub(super) fn has_section(text: &str, section: &str) -> bool {
     text.lines()
         .any(|line| line.trim_end().strip_prefix('[').and_then(|it| it.split(']').next()) == Some(section))

@@ -1,0 +1,178 @@
+//! Discovers the tests of a project, and stores the result until something that it depends on
+//! changes.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::discovery::{Discovery, DiscoveryInputs};
+use super::project::Project;
+use super::registry::Harnesses;
+use crate::results::state::StateDirectory;
+use crate::run::blocking::blocking;
+use crate::run::toolchain::resolve;
+use crate::{Environment, Error};
+use greenwave_inputs as inputs;
+use greenwave_inputs::{RACY, Selection, Stamp, bytes, hash_file, now, replace};
+
+/// Version of the file of stored discoveries.
+const VERSION: u32 = 2;
+/// Name of the file of stored discoveries, in the project's state directory.
+const FILE: &str = "found.json";
+
+/// Discoveries by the name of the harness.
+#[derive(Default, Serialize, Deserialize)]
+struct Stored {
+    harnesses: BTreeMap<String, StoredDiscovery>,
+}
+
+/// A discovery, and the key of everything that it depends on.
+#[derive(Serialize, Deserialize)]
+struct StoredDiscovery {
+    key: String,
+    discovery: Discovery,
+}
+
+/// The state that discovery depends on.
+struct State {
+    files: Vec<PathBuf>,
+    /// One key for each harness.
+    keys: Vec<HarnessKey>,
+}
+
+struct HarnessKey {
+    key: String,
+    /// Whether a source changed so recently that a further change might not be noticed.
+    is_racy: bool,
+}
+
+/// Discovers the tests of a project with each of the harnesses.
+///
+/// A result is stored in the project's state directory, and reused while no file is added or
+/// removed and nothing that the harness's [`DiscoveryInputs`] name changes.
+///
+/// # Errors
+/// [`Error::Discover`] if a manifest is invalid or a harness's program fails; [`Error::Io`] if the
+/// project cannot be read.
+pub async fn discover(
+    project: &Path,
+    harnesses: &Harnesses,
+    environment: &Environment,
+) -> Result<Discovery, Error> {
+    let root = project.canonicalize().map_err(Error::io("find", project))?;
+    let file = StateDirectory::open(&root)?.file(FILE);
+    let (at, of, variables) = (root.clone(), harnesses.clone(), environment.clone());
+    let state = blocking(move || read_state(&at, &of, &variables)).await?;
+    let read = std::fs::read(&file).ok();
+    let mut stored: Stored = read.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+    let project = Project::new(&root, state.files, environment);
+    let (mut all, mut has_changed) = (Discovery::default(), false);
+    for (harness, HarnessKey { key, is_racy }) in harnesses.iter().zip(state.keys) {
+        let earlier = stored.harnesses.get(harness.name()).filter(|earlier| earlier.key == key);
+        let discovery = match earlier {
+            Some(earlier) => earlier.discovery.clone(),
+            None => {
+                let discovery = harness.discover(&project).await?;
+                if !is_racy {
+                    let new = StoredDiscovery { key, discovery: discovery.clone() };
+                    stored.harnesses.insert(harness.name().to_owned(), new);
+                    has_changed = true;
+                }
+                discovery
+            }
+        };
+        all.tests.extend(discovery.tests);
+        all.notes.extend(discovery.notes);
+    }
+    if has_changed {
+        store(&file, &stored);
+    }
+    all.make_names_unique();
+    Ok(all)
+}
+
+impl Harnesses {
+    /// Discovers the tests of a project with each of the harnesses, without storing the result.
+    ///
+    /// # Errors
+    /// As [`discover`].
+    pub async fn discover(&self, project: &Project) -> Result<Discovery, Error> {
+        let mut all = Discovery::default();
+        for harness in self.iter() {
+            let discovery = harness.discover(project).await?;
+            all.tests.extend(discovery.tests);
+            all.notes.extend(discovery.notes);
+        }
+        all.make_names_unique();
+        Ok(all)
+    }
+}
+
+fn store(file: &Path, stored: &Stored) {
+    let bytes = serde_json::to_vec(stored).unwrap_or_default();
+    if let Err(error) = replace(file, &bytes) {
+        tracing::warn!(%error, "cannot store which tests were discovered");
+    }
+}
+
+/// Lists the project's files and computes the keys of all harnesses.
+fn read_state(root: &Path, harnesses: &Harnesses, environment: &Environment) -> Result<State, Error> {
+    let found = inputs::list(root, &[&Selection::everything()])?.files;
+    let mut names = blake3::Hasher::new();
+    names.update(&VERSION.to_le_bytes());
+    for file in &found {
+        add(&mut names, bytes(&file.path));
+    }
+    let at = now();
+    let keys = harnesses.iter().map(|harness| {
+        let inputs = harness.discovery_inputs();
+        let (mut hasher, mut stamps, mut is_racy) = (names.clone(), Vec::new(), false);
+        for file in &found {
+            let name = file.path.file_name().unwrap_or_default();
+            if inputs.manifests.iter().any(|manifest| name == *manifest)
+                && let Ok((entry, _)) = hash_file(&root.join(&file.path), 0)
+            {
+                hasher.update(&entry.hash);
+            }
+            if (inputs.is_source)(&file.path) {
+                file.stamp.write(&mut stamps);
+                is_racy |= !file.stamp.rested(RACY, at);
+            }
+        }
+        add_programs(&mut hasher, root, &inputs, environment);
+        add(&mut hasher, &stamps);
+        HarnessKey { key: hasher.finalize().to_hex().to_string(), is_racy }
+    });
+    Ok(State { keys: keys.collect(), files: found.iter().map(|file| file.path.clone()).collect() })
+}
+
+/// Adds the paths and stamps of a harness's programs, and the values of its variables.
+fn add_programs(
+    hasher: &mut blake3::Hasher,
+    root: &Path,
+    inputs: &DiscoveryInputs,
+    environment: &Environment,
+) {
+    let path: Option<&OsStr> = environment.get("PATH");
+    for program in inputs.programs {
+        let path = resolve(program, root, path).unwrap_or_default();
+        let mut stamp = Vec::new();
+        if let Ok(metadata) = std::fs::metadata(&path) {
+            Stamp::of(&metadata).write(&mut stamp);
+        }
+        add(hasher, bytes(&path));
+        add(hasher, &stamp);
+    }
+    let variables: Vec<String> = inputs.variables.iter().map(|name| (*name).to_owned()).collect();
+    for (name, value) in environment.visible(&variables).into_iter().filter(|_| !variables.is_empty()) {
+        add(hasher, name.as_bytes());
+        add(hasher, value.as_encoded_bytes());
+    }
+}
+
+/// Adds a field with its length, so that fields cannot run into each other.
+fn add(hasher: &mut blake3::Hasher, field: &[u8]) {
+    hasher.update(&(field.len() as u64).to_le_bytes()).update(field);
+}

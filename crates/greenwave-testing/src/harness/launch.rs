@@ -1,0 +1,67 @@
+//! The process that is started for a test.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use greenwave_inputs::AccessKind;
+
+use super::cargo::products::Products;
+
+/// A process that is started for a test's command.
+#[derive(Debug, Clone)]
+pub struct LaunchSpec {
+    pub(crate) program: PathBuf,
+    pub(crate) arguments: Vec<OsString>,
+    pub(crate) directory: PathBuf,
+    pub(crate) variables: Vec<(OsString, OsString)>,
+    /// Dependencies of the program itself, beside the test's inputs.
+    pub(crate) dependencies: Vec<(PathBuf, AccessKind)>,
+    /// Start of the build that produced the program, in nanoseconds since the Unix epoch.
+    pub(crate) since: i64,
+    /// Directories that the program was built into.
+    pub(crate) products: Option<Products>,
+    /// An input that changed during the build, so that either state of it may have been compiled.
+    pub(crate) changing: Option<PathBuf>,
+}
+
+impl LaunchSpec {
+    /// Creates a process that runs a program in a directory, both absolute paths.
+    pub fn new(program: impl Into<PathBuf>, directory: impl Into<PathBuf>) -> Self {
+        Self {
+            program: program.into(),
+            arguments: Vec::new(),
+            directory: directory.into(),
+            variables: Vec::new(),
+            dependencies: Vec::new(),
+            since: i64::MAX,
+            products: None,
+            changing: None,
+        }
+    }
+
+    /// Adds arguments.
+    #[must_use]
+    pub fn arguments(mut self, arguments: impl IntoIterator<Item = OsString>) -> Self {
+        self.arguments.extend(arguments);
+        self
+    }
+
+    /// Adds environment variables, in addition to the variables that the test declares.
+    #[must_use]
+    pub fn variables(mut self, variables: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
+        self.variables.extend(variables);
+        self
+    }
+
+    /// Adds files that the program was built from, as absolute paths, in a build that began at
+    /// `since` (nanoseconds since the Unix epoch).
+    ///
+    /// The result of the test depends on them, and is not stored if one of them changed after
+    /// `since`.
+    #[must_use]
+    pub fn built_from(mut self, sources: impl IntoIterator<Item = PathBuf>, since: i64) -> Self {
+        self.dependencies.extend(sources.into_iter().map(|path| (path, AccessKind::Content)));
+        self.since = self.since.min(since);
+        self
+    }
+}

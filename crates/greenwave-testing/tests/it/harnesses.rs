@@ -1,0 +1,103 @@
+//! The promises of `Harness`, kept by all built-in harnesses.
+
+use std::sync::Arc;
+
+use greenwave_testing::conformance::Fixture;
+use greenwave_testing::{CommandHarness, Environment, Harness, Harnesses, harness_conformance};
+
+#[expect(clippy::unwrap_used, reason = "a helper of tests is a test")]
+fn builtin(name: &str) -> Arc<dyn Harness> {
+    Arc::clone(Harnesses::builtin().iter().find(|harness| harness.name() == name).unwrap())
+}
+
+fn environment() -> Environment {
+    Environment::new(std::env::vars_os())
+}
+
+mod cargo {
+    use super::{Fixture, builtin, environment, harness_conformance};
+
+    harness_conformance!(Fixture {
+        harness: builtin("cargo"),
+        environment: environment(),
+        files: vec![
+            ("Cargo.toml", "[package]\nname = \"a\"\nversion = \"0.1.0\"\nedition = \"2024\"\n"),
+            ("src/lib.rs", "#[test] fn passes() {}\n"),
+            ("tests/it.rs", "#[test] fn passes() {}\n"),
+        ],
+        command: vec!["cargo", "test", "--package", "a", "--lib"],
+        output: "running 3 tests\ntest a ... ok\ntest result: FAILED. 2 passed; 1 failed; 0 ignored\n",
+        count: (2, 1),
+    });
+}
+
+mod pytest {
+    use super::{Fixture, builtin, environment, harness_conformance};
+
+    harness_conformance!(Fixture {
+        harness: builtin("pytest"),
+        environment: environment(),
+        files: vec![
+            (
+                "pyproject.toml",
+                "[project]\nname = \"a\"\n[tool.pytest.ini_options]\ntestpaths = [\"tests\"]\n"
+            ),
+            ("tox.ini", "[pytest]\npython_files = test_*.py\n"),
+            ("requirements.txt", "-e ./lib\n"),
+            ("tests/test_a.py", "def test_a(): pass\n"),
+        ],
+        command: vec!["python3", "-m", "pytest", "-q", "tests/test_a.py"],
+        output: "==== 1 failed, 3 passed, 1 error in 0.12s ====\n",
+        count: (3, 2),
+    });
+}
+
+mod go {
+    use super::{Fixture, builtin, environment, harness_conformance};
+
+    harness_conformance!(Fixture {
+        harness: builtin("go"),
+        environment: environment(),
+        files: vec![
+            ("go.mod", "module a\n\nreplace b => ./b\n"),
+            ("go.work", "use (\n\t.\n\t./b\n)\n"),
+            ("a_test.go", "package a\n"),
+            ("b/go.mod", "module b\n"),
+        ],
+        command: vec!["go", "test", "./..."],
+        output: "?   \ta\t[no test files]\n",
+        count: (0, 0),
+    });
+}
+
+mod npm {
+    use super::{Fixture, builtin, environment, harness_conformance};
+
+    harness_conformance!(Fixture {
+        harness: builtin("npm"),
+        environment: environment(),
+        files: vec![
+            (
+                "package.json",
+                "{\"name\": \"a\", \"scripts\": {\"test\": \"vitest\"}, \"workspaces\": [\"b/*\"]}"
+            ),
+            ("pnpm-workspace.yaml", "packages:\n  - \"b/*\"\n"),
+        ],
+        command: vec!["npm", "test"],
+        output: "2 passed in 0.3s\n",
+        count: (2, 0),
+    });
+}
+
+mod command {
+    use super::{Arc, CommandHarness, Fixture, environment, harness_conformance};
+
+    harness_conformance!(Fixture {
+        harness: Arc::new(CommandHarness),
+        environment: environment(),
+        files: vec![],
+        command: vec!["make", "check"],
+        output: "test result: ok. 2 passed; 0 failed\n3 passed in 0.01s\n",
+        count: (5, 0),
+    });
+}
