@@ -1,5 +1,4 @@
-//! The demo, end to end, with compilers and tests. It runs once; each test checks one property of
-//! it.
+//! The demo, end to end, with compilers and tests. All tests check the same runs.
 
 use std::collections::BTreeMap;
 use std::process::Command;

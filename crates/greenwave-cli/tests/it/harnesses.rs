@@ -2,11 +2,11 @@
 //! shared server.
 
 use std::collections::BTreeMap;
-use std::io::Write;
-use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
+use greenwave_testkit::server::Server;
+use greenwave_testkit::service::skip;
 use serde_json::Value;
 
 use crate::program::{COMPILING_BOUND, Program, until};
@@ -130,8 +130,7 @@ pub(crate) fn program(candidates: &[&[&str]]) -> Option<String> {
     };
     let found = candidates.iter().find(answers).map(|words| words[0].to_owned());
     if found.is_none() {
-        assert!(std::env::var_os("GREENWAVE_REQUIRE_SERVICES").is_none(), "{candidates:?}: not installed");
-        let _ = writeln!(std::io::stderr(), "skipped: {candidates:?}: not installed");
+        skip(&format!("none of {candidates:?} is installed"));
     }
     found
 }
@@ -234,10 +233,7 @@ fn an_npm_package_runs_its_test_script() {
 
 #[test]
 fn each_go_package_is_a_unit() {
-    if Command::new("go").arg("version").output().is_err() {
-        let _ = writeln!(std::io::stderr(), "skipped: go is not installed");
-        return;
-    }
+    let Some(_) = program(&[&["go", "version"]]) else { return };
     let package = |name: &str, check: &str| {
         format!(
             "package {name}\n\nimport (\n\t\"os\"\n\t\"testing\"\n)\n\nfunc TestIt(t *testing.T) {{\n\tb, _ := os.ReadFile(\"{check}\")\n\tif string(b) != \"1\" {{\n\t\tt.Fatal(string(b))\n\t}}\n}}\n"
@@ -371,38 +367,12 @@ fn a_change_of_a_go_package_runs_its_dependants() {
     });
 }
 
-/// A redis-server, killed when it is dropped.
-struct Redis {
-    server: Child,
-    port: u16,
-}
-
-impl Redis {
-    fn start(dir: &TestDir) -> Option<Self> {
-        program(&[&["redis-server", "--version"]])?;
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut command = Command::new("redis-server");
-        command.args(["--bind", "127.0.0.1", "--save", "", "--port"]).arg(port.to_string());
-        command.current_dir(dir.path("")).stdin(Stdio::null()).stdout(Stdio::null());
-        let redis = Self { server: command.spawn().unwrap(), port };
-        until("the server answers", || TcpStream::connect(("127.0.0.1", port)).is_ok());
-        Some(redis)
-    }
-}
-
-impl Drop for Redis {
-    fn drop(&mut self) {
-        let _ = self.server.kill();
-        let _ = self.server.wait();
-    }
-}
-
 #[test]
 fn a_server_shares_results_and_may_fail() {
     let config = "[[test]]\nname = \"t\"\ncommand = \"cat in.txt\"\ninputs = [\"/in.txt\"]\n";
     let dir = TestDir::empty().with("p/greenwave.toml", config).with("p/in.txt", "1");
-    let Some(redis) = Redis::start(&dir) else { return };
-    let address = format!("redis://127.0.0.1:{}", redis.port);
+    let Some(redis) = Server::redis() else { return };
+    let address = redis.redis_url();
     let run = |cache: &str| {
         let program = Program::new(["test", "--remote", &address]).within(&dir.path("p"));
         program.variable("XDG_CACHE_HOME", dir.path(cache)).run().with_code(0).stdout

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::demo::{FEATURES, demo};
 use crate::program::{COMPILING_BOUND, Program, until};
-use crate::random::rng;
+use crate::random::random;
 use crate::test_dir::{Files, TestDir};
 
 /// Number of interruptions of the small plan.
@@ -67,7 +67,7 @@ impl GreenFeatures {
 
 #[test]
 fn a_killed_demo_can_be_continued() {
-    let mut rng = rng();
+    let mut random = random();
     let dir = TestDir::empty();
     let start = || {
         let args = ["demo", "--dir", "demo", "--no-metrics", "--format", "json", "--pace", "0.1"];
@@ -76,7 +76,7 @@ fn a_killed_demo_can_be_continued() {
     let mut green = GreenFeatures::default();
     for _ in 0..3 {
         // A whole run has about 120 lines.
-        green.interrupt(start(), 5 + rng.u64(..50), Signal::KILL);
+        green.interrupt(start(), 5 + random.below(50), Signal::KILL);
     }
     let events = green.finish(start());
     let features = events.last().unwrap()["features"].as_array().unwrap();
@@ -86,8 +86,8 @@ fn a_killed_demo_can_be_continued() {
     assert_same(&dir.files("demo/project"), &demo().files);
 }
 
-/// Checks that two directories have the same files. Shows only the names of the
-/// others, since contents are long.
+/// Checks that two directories have the same files. Shows only the names of different files, since
+/// contents are long.
 #[track_caller]
 fn assert_same(files: &Files, wanted: &Files) {
     let differs = |path: &&String| files.get(*path) != wanted.get(*path);
@@ -134,7 +134,7 @@ fn small() -> TestDir {
 
 #[test]
 fn a_run_can_be_interrupted_at_any_moment() {
-    let mut rng = rng();
+    let mut random = random();
     let whole = small();
     let events = whole.run_plan().with_code(0).events();
     let files = whole.files("project");
@@ -146,8 +146,8 @@ fn a_run_can_be_interrupted_at_any_moment() {
         let mut green = GreenFeatures::default();
         while rounds_left > 0 {
             // SIGINT lets the run clean up; SIGKILL does not.
-            let signal = if rng.u8(..3) == 0 { Signal::INT } else { Signal::KILL };
-            if !green.interrupt(dir.plan(), 2 + rng.u64(..lines_max), signal) {
+            let signal = if random.below(3) == 0 { Signal::INT } else { Signal::KILL };
+            if !green.interrupt(dir.plan(), 2 + random.below(lines_max), signal) {
                 break;
             }
             rounds_left -= 1;

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
+use greenwave_testkit::service::skip;
 use serde_json::Value;
 
 use crate::program::{Finished, Program, until};
@@ -50,10 +51,8 @@ fn sandbox(dir: &TestDir) -> Option<PathBuf> {
     fs::write(&source, SANDBOX).unwrap();
     let built = Command::new("cc").arg("-o").arg(&program).arg(&source).output();
     let is_built = built.is_ok_and(|output| output.status.success());
-    let is_required = std::env::var_os("GREENWAVE_REQUIRE_SERVICES").is_some_and(|value| value == "1");
-    assert!(is_built || !is_required, "no C compiler");
     if !is_built {
-        println!("skipped: no C compiler");
+        skip("no C compiler is installed");
     }
     is_built.then_some(program)
 }
