@@ -1,5 +1,5 @@
-//! Settings from everywhere: profiles, the project's file, variables, flags, in this order, each value with its
-//! origin. Knows nothing of what the values are used for.
+//! Collects settings from profiles, the settings file, environment variables and flags, in this
+//! order, with the source of each value.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,47 +12,52 @@ use greenwave_testing::{RESULTS_VARIABLE, TraceMode};
 use toml::de::DeValue;
 
 use crate::diagnostic::{Diagnostic, Document};
-use crate::reader::{DURATION, Table, bytes, describe, duration, list, number, whole};
+use crate::reader::{
+    DURATION, DURATION_ABOVE_ZERO, SETTINGS_FILE, Table, bytes, duration, invalid_value, number, suggestion,
+    whole,
+};
 use crate::testfile::TestFile;
+use crate::text::list;
 
-/// The project's own file.
-pub(crate) const FILE: &str = "greenwave.toml";
-/// What variables begin with.
+/// Prefix of the environment variables that are settings.
 pub(crate) const VARIABLE: &str = "GREENWAVE_";
-/// Variables that are ours and no settings.
+/// Variables with the prefix that are not settings.
 const OTHER_VARIABLES: [&str; 5] = [
     "GREENWAVE_PROFILE",
     "GREENWAVE_REQUIRE_SERVICES",
-    // What a run tells its tests, which may be runs themselves.
+    // A run sets these for its tests, which may be runs themselves.
     "GREENWAVE_PORT_FIRST",
     "GREENWAVE_PORT_COUNT",
     RESULTS_VARIABLE,
 ];
 
-/// The shipped profiles. Each gives every key a value.
+/// The built-in profiles, with their files. Each sets every key.
 pub(crate) const PROFILES: [(&str, &str); 3] = [
     ("development", include_str!("../profiles/development.toml")),
     ("production", include_str!("../profiles/production.toml")),
     ("memory-constrained", include_str!("../profiles/memory-constrained.toml")),
 ];
 
-/// One thing that can be set: how it is called, what it accepts, and where it goes.
+/// One setting.
 struct Key {
     name: &'static str,
-    accepted: &'static str,
-    /// The largest whole number that fits, told only to those who exceed it.
-    most: u64,
+    /// Description of the accepted values.
+    expected: &'static str,
+    /// Largest accepted whole number. Messages name it only if the value exceeds it.
+    max: u64,
+    /// Sets the value. Returns `None` if it is not accepted.
     set: fn(&mut Settings, &DeValue<'_>) -> Option<()>,
+    /// Returns the value as TOML.
     show: fn(&Settings) -> String,
 }
 
-/// A key of a whole number, a truth value, and so on; the last words are its place in [`Settings`].
+/// Creates a [`Key`] from its name, its type and its field in [`Settings`].
 macro_rules! key {
-    ($name:literal, $accepted:expr, $most:expr, $read:expr, $show:expr, $($field:ident).+) => {
+    ($name:literal, $expected:expr, $max:expr, $read:expr, $show:expr, $($field:ident).+) => {
         Key {
             name: $name,
-            accepted: $accepted,
-            most: $most,
+            expected: $expected,
+            max: $max,
             set: |settings, value| {
                 settings.$($field).+ = $read(value)?;
                 Some(())
@@ -60,9 +65,9 @@ macro_rules! key {
             show: |settings| $show(&settings.$($field).+),
         }
     };
-    ($name:literal, count from $least:literal, $($field:ident).+) => {
-        key!($name, concat!("a whole number from ", $least), u32::MAX as u64, |value: &DeValue<'_>| {
-            u32::try_from(whole(value).filter(|n| ($least..).contains(n))?).ok()?.try_into().ok()
+    ($name:literal, count from $min:literal, $($field:ident).+) => {
+        key!($name, concat!("a whole number from ", $min), u32::MAX as u64, |value: &DeValue<'_>| {
+            u32::try_from(whole(value).filter(|n| ($min..).contains(n))?).ok()?.try_into().ok()
         }, ToString::to_string, $($field).+)
     };
     ($name:literal, flag, $($field:ident).+) => {
@@ -72,12 +77,13 @@ macro_rules! key {
         key!($name, DURATION, u64::MAX, duration, show_duration, $($field).+)
     };
     ($name:literal, duration above zero, $($field:ident).+) => {
-        key!($name, DURATION, u64::MAX, |value: &DeValue<'_>| duration(value).filter(|it| !it.is_zero()),
+        key!($name, DURATION_ABOVE_ZERO, u64::MAX,
+             |value: &DeValue<'_>| duration(value).filter(|it| !it.is_zero()),
              show_duration, $($field).+)
     };
-    ($name:literal, bytes from $least:literal, $($field:ident).+) => {
-        key!($name, concat!("a size like \"50 MB\" or \"64 MiB\", or a whole number of bytes, from ", $least), u64::MAX,
-             |value: &DeValue<'_>| bytes(value).filter(|size| *size >= $least), ToString::to_string, $($field).+)
+    ($name:literal, bytes from $min:literal, $($field:ident).+) => {
+        key!($name, concat!("a size like \"50 MB\" or \"64 MiB\", or a whole number of bytes, from ", $min), u64::MAX,
+             |value: &DeValue<'_>| bytes(value).filter(|size| *size >= $min), ToString::to_string, $($field).+)
     };
 }
 
@@ -85,15 +91,15 @@ fn show_duration(value: &Duration) -> String {
     format!("\"{}\"", humantime::format_duration(*value))
 }
 
-/// Everything that can be set.
+/// All settings.
 const KEYS: &[Key] = &[
     key!("cache.enabled", flag, cache.enabled),
     key!("cache.entries", count from 1, cache.entries),
     key!("cache.ttl", duration, cache.ttl),
     Key {
         name: "cache.directory",
-        accepted: "the path of a folder, or \"\" for the project's own .greenwave folder,",
-        most: u64::MAX,
+        expected: "the path of a directory, or \"\" for the default",
+        max: u64::MAX,
         set: |settings, value| {
             settings.cache.directory =
                 Some(value.as_str()?).filter(|path| !path.is_empty()).map(PathBuf::from);
@@ -110,8 +116,8 @@ const KEYS: &[Key] = &[
     key!("storage.memory_limit", bytes from 65536, storage.memory_limit),
     Key {
         name: "storage.compression",
-        accepted: "\"off\", \"zstd\", or \"zstd 1\" to \"zstd 19\"",
-        most: u64::MAX,
+        expected: "\"off\", \"zstd\", or \"zstd 1\" to \"zstd 19\"",
+        max: u64::MAX,
         set: |settings, value| {
             settings.storage.compression = compression(value.as_str()?)?;
             Some(())
@@ -123,8 +129,8 @@ const KEYS: &[Key] = &[
     },
     Key {
         name: "storage.spillover_threshold",
-        accepted: "a number above 0 and up to 1",
-        most: u64::MAX,
+        expected: "a number above 0 and up to 1",
+        max: u64::MAX,
         set: |settings, value| {
             settings.storage.spillover_threshold =
                 number(value).filter(|share| *share > 0.0 && *share <= 1.0)?;
@@ -142,8 +148,8 @@ const KEYS: &[Key] = &[
     key!("metrics.enabled", flag, metrics.enabled),
     Key {
         name: "metrics.address",
-        accepted: "an IP address like \"127.0.0.1\" or \"::1\"",
-        most: u64::MAX,
+        expected: "an IP address like \"127.0.0.1\" or \"::1\"",
+        max: u64::MAX,
         set: |settings, value| {
             settings.metrics.address = value.as_str()?.parse().ok()?;
             Some(())
@@ -162,12 +168,12 @@ const KEYS: &[Key] = &[
     key!("testing.disk_limit", bytes from 1048576, testing.disk_limit),
     Key {
         name: "testing.remote",
-        accepted: "an address like \"redis://host:6379\" or \"memcached://host:11211\", or \"\" for none,",
-        most: u64::MAX,
+        expected: "an address like \"redis://host:6379\" or \"memcached://host:11211\", or \"\" for none",
+        max: u64::MAX,
         set: |settings, value| {
             let address = value.as_str()?;
-            let is_known = address.is_empty() || REMOTES.iter().any(|scheme| address.starts_with(scheme));
-            settings.testing.remote = Some(address).filter(|_| is_known)?.to_owned();
+            let is_accepted = address.is_empty() || REMOTES.iter().any(|scheme| address.starts_with(scheme));
+            settings.testing.remote = Some(address).filter(|_| is_accepted)?.to_owned();
             Some(())
         },
         show: |settings| format!("{:?}", settings.testing.remote),
@@ -175,8 +181,8 @@ const KEYS: &[Key] = &[
     key!("testing.remote_write", flag, testing.remote_write),
     Key {
         name: "testing.trace",
-        accepted: "true, false or \"required\"",
-        most: u64::MAX,
+        expected: "true, false or \"required\"",
+        max: u64::MAX,
         set: |settings, value| {
             settings.testing.trace = match (value.as_bool(), value.as_str()) {
                 (Some(true), _) => TraceMode::WhenPossible,
@@ -195,8 +201,8 @@ const KEYS: &[Key] = &[
     key!("testing.follow_load", flag, testing.follow_load),
     Key {
         name: "testing.audit",
-        accepted: "a number from 0 to 1, or a percentage like \"1%\"",
-        most: u64::MAX,
+        expected: "a number from 0 to 1, or a percentage like \"1%\"",
+        max: u64::MAX,
         set: |settings, value| {
             settings.testing.audit = share(value)?;
             Some(())
@@ -205,9 +211,10 @@ const KEYS: &[Key] = &[
     },
 ];
 
-/// What addresses of servers begin with.
+/// Schemes of the accepted server addresses.
 const REMOTES: [&str; 4] = ["redis://", "rediss://", "unix://", "memcached://"];
 
+/// Returns a number from 0 to 1, given as a number or a percentage.
 fn share(value: &DeValue<'_>) -> Option<f64> {
     let share = match value.as_str() {
         Some(text) => text.strip_suffix('%')?.trim().parse::<f64>().ok()? / 100.0,
@@ -227,12 +234,14 @@ fn compression(text: &str) -> Option<Compression> {
     }
 }
 
-/// Where a value comes from.
+/// The source of a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Origin {
     Profile(&'static str),
     File(PathBuf),
     Variable(String),
+    /// The environment, where the message names the variable itself.
+    Environment,
     Flag(String),
 }
 
@@ -242,22 +251,41 @@ impl fmt::Display for Origin {
             Origin::Profile(name) => write!(out, "profile {name}"),
             Origin::File(path) => write!(out, "{}", path.display()),
             Origin::Variable(name) => write!(out, "variable {name}"),
+            Origin::Environment => write!(out, "environment"),
             Origin::Flag(flag) => write!(out, "flag {flag}"),
         }
     }
 }
 
-/// What is wrong with a setting.
+/// An error of a setting.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConfigError {
+    /// The settings file is invalid.
     #[error("{0}")]
     InFile(Box<Diagnostic>),
-    #[error("the project's folder {} does not exist", path.display())]
+    /// The project does not exist.
+    #[error("project directory {} does not exist", path.display())]
     NoProject { path: PathBuf },
+    /// The settings file cannot be read.
     #[error("cannot read {}", path.display())]
     Read { path: PathBuf, source: std::io::Error },
-    #[error("{origin}: {problem}")]
-    Value { origin: Origin, problem: String },
+    /// A variable or flag is invalid.
+    #[error("{origin}: {error}")]
+    Value { origin: Origin, error: ValueError },
+}
+
+/// The reason why a name or value is rejected.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(crate) enum ValueError {
+    /// No setting or profile has the name.
+    #[error("unknown {what} `{name}`{suggestion}")]
+    UnknownName { what: &'static str, name: String, suggestion: String },
+    /// The setting does not accept the value; the text says which values it accepts.
+    #[error("{0}")]
+    Invalid(String),
+    /// The value of a variable is not text.
+    #[error("value is not UTF-8")]
+    NotUtf8,
 }
 
 impl From<Diagnostic> for ConfigError {
@@ -266,37 +294,37 @@ impl From<Diagnostic> for ConfigError {
     }
 }
 
-/// Values that were given outside files.
+/// Settings from the environment and the command line.
 #[derive(Debug, Default)]
 pub(crate) struct Overrides {
-    /// `--profile`.
+    /// Value of the flag `--profile`.
     pub(crate) profile: Option<String>,
-    /// Variables of the environment, ours and others.
+    /// All environment variables.
     pub(crate) variables: Vec<(String, String)>,
-    /// Flags with the key each stands for and its value.
+    /// Flags, each with its key and value.
     pub(crate) flags: Vec<(String, String, String)>,
 }
 
-/// The settings with the origin of each value.
+/// The settings, with the source of each value.
 #[derive(Debug)]
 pub(crate) struct Config {
     pub(crate) settings: Settings,
     pub(crate) profile: &'static str,
-    /// The project's own tests.
+    /// The tests and resources of the settings file.
     pub(crate) tests: TestFile,
-    /// What the project's file says, word for word; `None` if there is none.
+    /// Text of the settings file, if there is one.
     pub(crate) text: Option<String>,
     profile_origin: Option<Origin>,
     origins: BTreeMap<&'static str, Origin>,
 }
 
 impl Config {
-    /// Puts the settings for a project together.
+    /// Collects the settings for a project.
     pub(crate) fn load(project: &Path, overrides: &Overrides) -> Result<Self, ConfigError> {
         if !project.is_dir() {
             return Err(ConfigError::NoProject { path: project.to_owned() });
         }
-        let path = project.join(FILE);
+        let path = project.join(SETTINGS_FILE);
         let document = match Document::read(&path) {
             Ok(document) => Some(document),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
@@ -333,7 +361,7 @@ impl Config {
         Ok(config)
     }
 
-    /// All keys with their values as TOML has them, and where each comes from.
+    /// Returns all keys with their values as TOML and their sources.
     pub(crate) fn values(&self) -> impl Iterator<Item = (&'static str, String, String)> + '_ {
         KEYS.iter().map(|key| {
             let origin = self.origins.get(key.name).map(ToString::to_string).unwrap_or_default();
@@ -341,12 +369,12 @@ impl Config {
         })
     }
 
-    /// Whether a key has the value that the profile gives it, and nobody chose that profile.
-    pub(crate) fn is_profiles(&self, key: &str) -> bool {
+    /// Returns whether a key has the value of the default profile, so that nobody chose it.
+    pub(crate) fn is_default(&self, key: &str) -> bool {
         self.profile_origin.is_none() && matches!(self.origins.get(key), None | Some(Origin::Profile(_)))
     }
 
-    /// Where the choice of the profile comes from, if it was chosen.
+    /// Returns the source of the choice of profile, if one was chosen.
     pub(crate) fn profile_origin(&self) -> Option<&Origin> {
         self.profile_origin.as_ref()
     }
@@ -366,16 +394,14 @@ impl Config {
         origin: &Origin,
     ) -> Result<(), ConfigError> {
         let mut pool_min = None;
-        let sections: Vec<_> = KEYS.iter().filter_map(|key| key.name.split_once('.')).collect();
+        let sections: Vec<&'static str> = sections();
         for section in root.keys() {
-            let known = || sections.iter().map(|(section, _)| *section);
-            if !known().any(|name| name == section.value) {
-                let hint = hint(&section.value, &mut known());
-                return Err(document
-                    .mistake(section.at, format!("unknown section `{}`; {hint}", section.value))
-                    .into());
-            }
-            let Some(name) = known().find(|name| *name == section.value) else { continue };
+            let Some(name) = sections.iter().find(|name| **name == section.value) else {
+                let suggestion = suggestion(&section.value, &sections);
+                let name = section.value;
+                let error = ValueError::UnknownName { what: "section", name, suggestion };
+                return Err(document.error(section.at, error.to_string()).into());
+            };
             let Some(mut table) = root.table(name)? else { continue };
             for key in table.keys() {
                 let full = format!("{}.{}", section.value, key.value);
@@ -383,21 +409,16 @@ impl Config {
                 if full == "pool.min" {
                     pool_min = Some(value.at.clone());
                 }
-                match self.set(&full, &value.value, origin.clone()) {
-                    Ok(()) => {}
-                    Err(Problem::UnknownKey(problem)) => {
-                        return Err(document.mistake(key.at, problem).into());
-                    }
-                    Err(Problem::WrongValue(problem)) => {
-                        return Err(document.mistake(value.at, problem).into());
-                    }
-                }
+                self.set(&full, &value.value, origin.clone()).map_err(|error| {
+                    let is_key = matches!(error, ValueError::UnknownName { .. });
+                    document.error(if is_key { key.at } else { value.at }, error.to_string())
+                })?;
             }
         }
-        match (pool_min, self.check_pool()) {
-            (Some(at), Err(Problem::WrongValue(problem))) => Err(document.mistake(at, problem).into()),
-            _ => Ok(()),
+        if let Some(at) = pool_min {
+            self.check_pool().map_err(|error| document.error(at, error.to_string()))?;
         }
+        Ok(())
     }
 
     fn read_variable(&mut self, name: &str, value: &str) -> Result<(), ConfigError> {
@@ -410,92 +431,87 @@ impl Config {
         match KEYS.iter().find(|key| of_key(key.name) == short) {
             Some(key) => self.set_text(key.name, value, origin),
             None => {
-                let known: Vec<String> = KEYS.iter().map(|key| of_key(key.name)).collect();
-                let found = nearest(short, &mut known.iter().map(String::as_str));
-                let hint =
-                    found.map(|known| format!("; did you mean `{VARIABLE}{known}`?")).unwrap_or_default();
-                Err(ConfigError::Value { origin, problem: format!("no setting has this name{hint}") })
+                let names: Vec<String> = KEYS.iter().map(|key| of_key(key.name)).collect();
+                let nearest = nearest(short, &mut names.iter().map(String::as_str));
+                let suggestion = nearest.map(|name| format!("; did you mean `{VARIABLE}{name}`?"));
+                let (what, suggestion) = ("variable", suggestion.unwrap_or_default());
+                let error = ValueError::UnknownName { what, name: name.to_owned(), suggestion };
+                Err(ConfigError::Value { origin: Origin::Environment, error })
             }
         }
     }
 
-    /// Sets a value that is given as bare text: as TOML has it, or a text without its quotation marks.
+    /// Sets a value that is given as TOML, or as a string without quotation marks.
     fn set_text(&mut self, key: &str, text: &str, origin: Origin) -> Result<(), ConfigError> {
         let parsed = DeValue::parse(text).map(toml::Spanned::into_inner);
-        let as_text = DeValue::String(text.into());
-        let first = match &parsed {
-            Ok(value) => self.set(key, value, origin.clone()),
-            Err(_) => self.set(key, &as_text, origin.clone()),
-        };
-        // What looks like a number may be meant as a text, and the other way round.
-        let result = first.or_else(|problem| self.set(key, &as_text, origin.clone()).map_err(|_| problem));
-        let result = result.and_then(|()| if key == "pool.min" { self.check_pool() } else { Ok(()) });
-        result.map_err(|(Problem::UnknownKey(problem) | Problem::WrongValue(problem))| ConfigError::Value {
-            origin,
-            problem,
-        })
+        let as_string = DeValue::String(text.into());
+        let value = parsed.as_ref().unwrap_or(&as_string);
+        // A string may look like a number. The first error is the better one: `0` is not `"0"`.
+        let set = self.set(key, value, origin.clone());
+        let set = set.or_else(|error| self.set(key, &as_string, origin.clone()).map_err(|_| error));
+        let checked = set.and_then(|()| if key == "pool.min" { self.check_pool() } else { Ok(()) });
+        checked.map_err(|error| ConfigError::Value { origin, error })
     }
 
-    fn set(&mut self, name: &str, value: &DeValue<'_>, origin: Origin) -> Result<(), Problem> {
+    fn set(&mut self, name: &str, value: &DeValue<'_>, origin: Origin) -> Result<(), ValueError> {
         let Some(key) = KEYS.iter().find(|key| key.name == name) else {
-            return Err(Problem::UnknownKey(format!("unknown key `{name}`; {}", hint_for_key(name))));
+            let (what, name, suggestion) = ("key", name.to_owned(), key_suggestion(name));
+            return Err(ValueError::UnknownName { what, name, suggestion });
         };
         if (key.set)(&mut self.settings, value).is_none() {
-            return Err(Problem::WrongValue(wrong_value(key, value)));
+            let max = match whole(value) {
+                Some(number) if number > key.max => format!(" to {}", key.max),
+                _ => String::new(),
+            };
+            let expected = format!("{}{max}", key.expected);
+            return Err(ValueError::Invalid(invalid_value(value, key.name, &expected)));
         }
         self.origins.insert(key.name, origin);
         Ok(())
     }
 
-    /// More sessions kept than there may be: wrong where somebody asks for it, and no matter where two layers meet.
-    fn check_pool(&self) -> Result<(), Problem> {
+    /// Checks that the pool may hold as many idle sessions as it must. Only the layer that sets
+    /// `pool.min` is checked: a smaller `pool.size` from a later layer wins.
+    fn check_pool(&self) -> Result<(), ValueError> {
         let (min, size) = (self.settings.pool.min, self.settings.pool.size);
         if min <= size {
             return Ok(());
         }
-        let problem = format!(
-            "`pool.min` is the number {min}; a whole number up to `pool.size`, which is {size}, is wanted"
-        );
-        Err(Problem::WrongValue(problem))
+        Err(ValueError::Invalid(format!(
+            "invalid value `{min}` for `pool.min`: expected a whole number from 0 to `pool.size`, which is {size}"
+        )))
     }
 }
 
-fn wrong_value(key: &Key, value: &DeValue<'_>) -> String {
-    let is_zero = key.accepted == DURATION && duration(value).is_some_and(|it| it.is_zero());
-    let described = if is_zero { "zero".to_owned() } else { describe(value) };
-    let accepted = key.accepted.trim_end_matches(',');
-    let most = match whole(value) {
-        Some(number) if number > key.most => format!(" to {}", key.most),
-        _ => String::new(),
-    };
-    format!("`{}` is {described}; {accepted}{most} is wanted", key.name)
+/// Returns the names of the sections of settings.
+fn sections() -> Vec<&'static str> {
+    let mut sections: Vec<&str> =
+        KEYS.iter().filter_map(|key| key.name.split_once('.')).map(|(section, _)| section).collect();
+    sections.dedup();
+    sections
 }
 
-/// What an unknown key was probably meant to be: the same name in another section, one much like it, or one of
-/// those that its section has.
-fn hint_for_key(name: &str) -> String {
+/// Returns the end of a message about an unknown key: the key with the same name in another
+/// section, a key with a similar name, or all keys of the section.
+fn key_suggestion(name: &str) -> String {
     let (section, last) = name.split_once('.').unwrap_or((name, ""));
     let elsewhere = KEYS.iter().find(|key| key.name.split_once('.').is_some_and(|(_, other)| other == last));
     if let Some(key) = elsewhere {
-        return format!("did you mean `{}`?", key.name);
+        return format!("; did you mean `{}`?", key.name);
     }
     let keys = || KEYS.iter().filter_map(|key| key.name.split_once('.'));
     let within: Vec<_> = keys().filter(|(other, _)| *other == section).map(|(_, key)| key).collect();
     if within.is_empty() {
-        return hint(section, &mut keys().map(|(section, _)| section));
+        return suggestion(section, &sections());
     }
     let full: Vec<String> = within.iter().map(|key| format!("{section}.{key}")).collect();
     match nearest(last, &mut within.iter().copied()) {
-        Some(nearest) => format!("did you mean `{section}.{nearest}`?"),
-        None => format!("known are {}", list(&full.iter().map(String::as_str).collect::<Vec<_>>())),
+        Some(nearest) => format!("; did you mean `{section}.{nearest}`?"),
+        None => format!(": expected one of {}", list(full.iter().map(String::as_str))),
     }
 }
 
-enum Problem {
-    UnknownKey(String),
-    WrongValue(String),
-}
-
+/// Returns the profile that the flag, the variable or the settings file chooses, with its source.
 fn chosen_profile(
     document: Option<&Document>,
     root: Option<&mut Table<'_>>,
@@ -512,22 +528,14 @@ fn chosen_profile(
     } else {
         return Ok((PROFILES[0].0, None));
     };
-    if let Some((known, _)) = PROFILES.into_iter().find(|(known, _)| *known == name) {
-        return Ok((known, Some(origin)));
+    let names = PROFILES.map(|(name, _)| name);
+    if let Some(profile) = names.into_iter().find(|profile| *profile == name) {
+        return Ok((profile, Some(origin)));
     }
-    let hint = hint(&name, &mut PROFILES.iter().map(|(known, _)| *known));
-    let problem = format!("there is no profile `{name}`; {hint}");
+    let suggestion = suggestion(&name, &names);
+    let error = ValueError::UnknownName { what: "profile", name, suggestion };
     match at {
-        Some((document, at)) => Err(document.mistake(Range::clone(&at), problem).into()),
-        None => Err(ConfigError::Value { origin, problem }),
-    }
-}
-
-fn hint(name: &str, known: &mut dyn Iterator<Item = &'static str>) -> String {
-    let mut known: Vec<&str> = known.collect();
-    known.dedup();
-    match nearest(name, &mut known.iter().copied()) {
-        Some(nearest) => format!("did you mean `{nearest}`?"),
-        None => format!("known are {}", list(&known)),
+        Some((document, at)) => Err(document.error(Range::clone(&at), error.to_string()).into()),
+        None => Err(ConfigError::Value { origin, error }),
     }
 }

@@ -1,10 +1,10 @@
-//! What is wrong in a file, with its place. Knows nothing of what files mean.
+//! Errors in text files, shown with the line and the part of it that is wrong.
 
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-/// A mistake in a text file: where, what, and what would be accepted.
+/// An error in a text file, with its location.
 #[derive(Debug, Clone)]
 pub(crate) struct Diagnostic {
     file: PathBuf,
@@ -15,7 +15,7 @@ pub(crate) struct Diagnostic {
     message: String,
 }
 
-/// A text file that mistakes can be shown in.
+/// A text file that errors can be shown in.
 #[derive(Debug, Clone)]
 pub(crate) struct Document {
     pub(crate) path: PathBuf,
@@ -23,12 +23,13 @@ pub(crate) struct Document {
 }
 
 impl Document {
+    /// Reads a file.
     pub(crate) fn read(path: &Path) -> std::io::Result<Self> {
         Ok(Self { path: path.to_owned(), text: std::fs::read_to_string(path)? })
     }
 
-    /// A mistake at a range of bytes.
-    pub(crate) fn mistake(&self, at: Range<usize>, message: impl Into<String>) -> Diagnostic {
+    /// Creates an error about a range of bytes.
+    pub(crate) fn error(&self, at: Range<usize>, message: impl Into<String>) -> Diagnostic {
         let start = floor_char_boundary(&self.text, at.start);
         let before = &self.text[..start];
         let line_start = before.rfind('\n').map_or(0, |at| at + 1);
@@ -52,7 +53,7 @@ impl fmt::Display for Diagnostic {
         writeln!(out, "{}:{line}:{column}: {message}", file.display())?;
         let number = line.to_string();
         let gutter = " ".repeat(number.len());
-        // Tabs are kept, so that the marks stand below what they mean.
+        // Tabs stay tabs, so that the marks line up with the text above.
         let indent: String =
             source_line.chars().take(column - 1).map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
         write!(out, "{gutter} |\n{number} | {source_line}\n{gutter} | {indent}{}", "^".repeat(self.width))

@@ -1,32 +1,44 @@
-//! The `greenwave` program: reads command line, files and variables, runs plans, and prints. The only crate
-//! that does either.
+//! The program `greenwave`: reads the command line, files and environment variables, runs plans and
+//! tests, and prints.
+//!
+//! No other crate of the workspace reads the environment or prints.
 
 mod cli;
 mod config;
 mod diagnostic;
+mod dirs;
+mod error;
+mod exit;
+mod format;
+mod jobserver;
 mod output;
 mod planfile;
+mod printer;
 mod progress;
 mod reader;
+mod signals;
 mod testfile;
 mod testview;
-
-use std::process::ExitCode;
+mod text;
 
 use clap::Parser;
 
-fn main() -> ExitCode {
-    // SAFETY: nothing before it opens a descriptor.
-    unsafe { cli::inherit_jobserver() };
+use crate::error::CliError;
+use crate::exit::Exit;
+
+fn main() {
+    // SAFETY: no call before this one opens a file descriptor.
+    unsafe { jobserver::inherit() };
     let cli = cli::Cli::parse();
     output::log_warnings();
+    let exit = run(cli).unwrap_or_else(|error| Exit::from(output::fail(&error)));
+    // Exits without running destructors: taking a suite apart, or waiting for blocking threads,
+    // would only delay the end.
+    std::process::exit(i32::from(output::final_code(exit.code())))
+}
+
+fn run(cli: cli::Cli) -> Result<Exit, CliError> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    let runtime = match runtime {
-        Ok(runtime) => runtime,
-        Err(error) => return output::fail(&cli::CliError::Runtime(error)),
-    };
-    let code = output::code(runtime.block_on(cli.run()).unwrap_or_else(|error| output::fail(&error)));
-    // Whatever still runs on blocking threads is not worth waiting for.
-    runtime.shutdown_background();
-    code
+    let runtime = std::mem::ManuallyDrop::new(runtime.map_err(CliError::Runtime)?);
+    runtime.block_on(cli.run())
 }

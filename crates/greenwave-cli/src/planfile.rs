@@ -1,20 +1,22 @@
-//! Plans as TOML files. Reads them into `greenwave::Plan`, and finds the place in the file that a mistake in a
-//! plan is about. Knows nothing of running plans.
+//! Reads plans from TOML files, and shows errors of a plan at their location in the file.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::path::{Component, Path, PathBuf};
-use std::time::Duration;
+use std::path::{Path, PathBuf};
 
-use greenwave::{AgentSpec, Feature, Plan, PlanError, PlanLocation, Test, check_pattern};
+use greenwave::{AgentSpec, Feature, Plan, PlanError, PlanLocation, Test};
 
 use crate::diagnostic::{Diagnostic, Document};
-use crate::reader::{DURATION, Placed, Table};
+use crate::error::CliError;
+use crate::reader::{Located, SETTINGS_FILE, Table};
 
-/// How often an agent is asked where the plan does not say.
+/// Number of attempts of features that do not set it.
 const ATTEMPTS: u32 = 3;
 
-/// A plan with the places of its parts.
+/// Sections of the settings file.
+const SETTINGS: [&str; 7] = ["cache", "parallel", "storage", "memory", "pool", "agent", "metrics"];
+
+/// A plan with the locations of its parts.
 #[derive(Debug)]
 pub(crate) struct PlanFile {
     pub(crate) plan: Plan,
@@ -22,103 +24,136 @@ pub(crate) struct PlanFile {
     project: Range<usize>,
     agents: BTreeMap<String, Range<usize>>,
     resources: BTreeMap<String, Range<usize>>,
-    features: Vec<FeaturePlaces>,
+    features: Vec<FeatureLocations>,
 }
 
 #[derive(Debug)]
-struct FeaturePlaces {
+struct FeatureLocations {
     id: String,
     table: Range<usize>,
     fields: BTreeMap<&'static str, Range<usize>>,
-    depends_on: Vec<Placed<String>>,
+    depends_on: Vec<Located<String>>,
 }
 
 impl PlanFile {
-    /// Reads a plan. Relative paths in it are relative to the folder it is in.
-    pub(crate) fn read(document: Document) -> Result<Self, Diagnostic> {
-        let folder = match document.path.parent() {
-            Some(folder) if folder != Path::new("") => folder.to_owned(),
+    /// Reads a plan. Relative paths in it are relative to its directory.
+    ///
+    /// # Errors
+    /// [`CliError::ReadPlan`] if the file cannot be read, [`CliError::Plan`] if it is not a plan.
+    pub(crate) fn read(path: &Path) -> Result<Self, CliError> {
+        let document =
+            Document::read(path).map_err(|source| CliError::ReadPlan { path: path.to_owned(), source })?;
+        let settings_error = is_settings_file(&document)
+            .then(|| document.error(0..0, "this is a settings file, not a plan: it has no `[[features]]`"));
+        Self::parse(document).map_err(|error| CliError::Plan(Box::new(settings_error.unwrap_or(error))))
+    }
+
+    fn parse(document: Document) -> Result<Self, Diagnostic> {
+        let dir = match document.path.parent() {
+            Some(dir) if dir != Path::new("") => dir.to_owned(),
             _ => PathBuf::from("."),
         };
         let mut root = Table::parse(&document)?;
         let name = root.text("name")?.map(|name| name.value);
-        let project = root.text("project")?.unwrap_or(Placed { value: ".".to_owned(), at: 0..0 });
-        let resources = root.counts("resources")?;
-        let resource_places =
-            resources.iter().map(|(name, count)| (name.clone(), count.at.clone())).collect();
-        let resources = plain(resources);
-        let mut agents = BTreeMap::new();
-        let mut agent_places = BTreeMap::new();
-        if let Some(table) = root.table("agents")? {
-            for (name, table) in table.tables_by_name("agent")? {
-                agents.insert(name.value.clone(), agent(&document, table, &folder)?);
-                agent_places.insert(name.value, name.at);
-            }
-        }
+        let project = root.text("project")?.unwrap_or(Located { value: ".".to_owned(), at: 0..0 });
+        let (resources, resource_locations) = split(root.counts("resources")?);
+        let (agents, agent_locations) = split(agents(&document, &mut root, &dir)?);
         let mut features = Vec::new();
-        let mut places = Vec::new();
+        let mut feature_locations = Vec::new();
         for table in root.tables("features")? {
-            let (feature, place) = feature(&document, table)?;
+            let (feature, locations) = feature(table)?;
             features.push(feature);
-            places.push(place);
+            feature_locations.push(locations);
         }
-        refuse_settings(&document, &root)?;
+        reject_settings(&document, &root)?;
         root.finish()?;
         let stem = document.path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
         let name = name.or(stem).unwrap_or_default();
-        let plan = Plan { name, project: folder.join(&project.value), agents, resources, features };
         Ok(Self {
-            plan,
+            plan: Plan { name, project: dir.join(&project.value), agents, resources, features },
             project: project.at,
-            agents: agent_places,
-            resources: resource_places,
-            features: places,
+            agents: agent_locations,
+            resources: resource_locations,
+            features: feature_locations,
             document,
         })
     }
 
-    /// A mistake in the plan, at its place in the file.
-    pub(crate) fn locate(&self, error: &PlanError) -> Diagnostic {
+    /// Adds the location in the file to an error of a run, if the error is about the plan.
+    pub(crate) fn locate(&self, error: greenwave::Error) -> CliError {
+        match error {
+            greenwave::Error::Plan(error) => self.locate_plan_error(&error),
+            other => CliError::Run(other),
+        }
+    }
+
+    /// Adds the location in the file to an error of the plan.
+    pub(crate) fn locate_plan_error(&self, error: &PlanError) -> CliError {
         let at = match error.location() {
             PlanLocation::Plan => 0..0,
             PlanLocation::Project => self.project.clone(),
             PlanLocation::Resource(name) => self.resources.get(name).cloned().unwrap_or(0..0),
             PlanLocation::Agent(name) => self.agents.get(name).cloned().unwrap_or(0..0),
             PlanLocation::Feature { id, field, value, occurrence } => {
-                self.feature_place(id, field, value, occurrence)
+                self.feature_location(id, field, value, occurrence)
             }
         };
-        self.document.mistake(at, error.to_string())
+        CliError::Plan(Box::new(self.document.error(at, error.to_string())))
     }
 
-    fn feature_place(&self, id: &str, field: &str, value: Option<&str>, occurrence: usize) -> Range<usize> {
+    fn feature_location(
+        &self,
+        id: &str,
+        field: &str,
+        value: Option<&str>,
+        occurrence: usize,
+    ) -> Range<usize> {
         let Some(feature) = self.features.iter().filter(|feature| feature.id == id).nth(occurrence) else {
             return 0..0;
         };
-        let within = feature
-            .depends_on
-            .iter()
-            .find(|name| field == "depends_on" && Some(name.value.as_str()) == value);
+        let mut dependencies = feature.depends_on.iter();
+        let dependency =
+            dependencies.find(|name| field == "depends_on" && Some(name.value.as_str()) == value);
         let field = || feature.fields.get(field).cloned();
-        within.map(|name| name.at.clone()).or_else(field).unwrap_or_else(|| feature.table.clone())
+        dependency.map(|name| name.at.clone()).or_else(field).unwrap_or_else(|| feature.table.clone())
     }
 }
 
-fn agent(document: &Document, mut table: Table<'_>, folder: &Path) -> Result<AgentSpec, Diagnostic> {
+/// Separates values from their locations.
+fn split<T>(located: BTreeMap<String, Located<T>>) -> (BTreeMap<String, T>, BTreeMap<String, Range<usize>>) {
+    let locations = located.iter().map(|(name, found)| (name.clone(), found.at.clone())).collect();
+    (located.into_iter().map(|(name, found)| (name, found.value)).collect(), locations)
+}
+
+fn agents(
+    document: &Document,
+    root: &mut Table<'_>,
+    dir: &Path,
+) -> Result<BTreeMap<String, Located<AgentSpec>>, Diagnostic> {
+    let mut agents = BTreeMap::new();
+    let Some(table) = root.table("agents")? else { return Ok(agents) };
+    for (name, table) in table.tables_by_name("agent")? {
+        agents.insert(name.value, Located { value: agent(document, table, dir)?, at: name.at });
+    }
+    Ok(agents)
+}
+
+fn agent(document: &Document, mut table: Table<'_>, dir: &Path) -> Result<AgentSpec, Diagnostic> {
     let kind = table.required_text("kind")?;
     let agent = match kind.value.as_str() {
         "scripted" => {
-            let script = folder.join(table.required_text("script")?.value);
+            let script = dir.join(table.required_text("script")?.value);
             let pace = table.number("pace")?.map_or(1.0, |pace| pace.value);
             AgentSpec::Scripted { script, pace }
         }
         "command" => {
             let command = command(&mut table)?;
-            AgentSpec::Command { command, time_max: time_limit(document, &mut table, "time_limit")? }
+            AgentSpec::Command { command, time_max: table.time_limit("time_limit")? }
         }
         other => {
-            let message = format!("there is no kind of agent `{other}`; there are `scripted` and `command`");
-            return Err(document.mistake(kind.at, message));
+            let message =
+                format!("invalid value `{other:?}` for `kind`: expected \"scripted\" or \"command\"");
+            return Err(document.error(kind.at, message));
         }
     };
     table.finish()?;
@@ -130,11 +165,11 @@ fn command(table: &mut Table<'_>) -> Result<Vec<String>, Diagnostic> {
     Ok(words.value.into_iter().map(|word| word.value).collect())
 }
 
-fn feature(document: &Document, mut table: Table<'_>) -> Result<(Feature, FeaturePlaces), Diagnostic> {
+fn feature(mut table: Table<'_>) -> Result<(Feature, FeatureLocations), Diagnostic> {
     let keys = ["id", "title", "depends_on", "prompt", "agent", "attempts", "resources", "tests", "review"];
-    let place =
+    let location =
         |name: &'static str| table.keys().into_iter().find(|key| key.value == name).map(|key| (name, key.at));
-    let mut fields: BTreeMap<_, _> = keys.into_iter().filter_map(place).collect();
+    let mut fields: BTreeMap<_, _> = keys.into_iter().filter_map(location).collect();
     let at = table.at();
     let id = table.required_text("id")?;
     fields.insert("id", id.at);
@@ -144,95 +179,51 @@ fn feature(document: &Document, mut table: Table<'_>) -> Result<(Feature, Featur
     let agent = table.required_text("agent")?;
     fields.insert("agent", agent.at);
     let attempts_max = table.count("attempts", 1)?.map_or(ATTEMPTS, |attempts| attempts.value);
-    let resources = plain(table.counts("resources")?);
+    let (resources, _) = split(table.counts("resources")?);
     let mut tests = Vec::new();
     for entry in table.tables("tests")? {
-        tests.push(test(document, entry, &id.value, tests.len())?);
+        tests.push(test(entry, &id.value, tests.len())?);
     }
     let review = match table.table("review")? {
-        Some(review) => Some(test(document, review, &id.value, 0)?),
+        Some(review) => Some(test(review, &id.value, 0)?),
         None => None,
     };
     table.finish()?;
-    let places = FeaturePlaces { id: id.value.clone(), table: at, fields, depends_on: depends_on.clone() };
+    let locations =
+        FeatureLocations { id: id.value.clone(), table: at, fields, depends_on: depends_on.clone() };
     let depends_on = depends_on.into_iter().map(|name| name.value).collect();
     let (id, agent) = (id.value, agent.value);
-    Ok((Feature { id, title, depends_on, prompt, agent, tests, attempts_max, resources, review }, places))
+    Ok((Feature { id, title, depends_on, prompt, agent, tests, attempts_max, resources, review }, locations))
 }
 
-fn test(document: &Document, mut table: Table<'_>, feature: &str, number: usize) -> Result<Test, Diagnostic> {
-    let default_name = || if number == 0 { feature.to_owned() } else { format!("{feature}-{}", number + 1) };
-    let texts = |list: Option<Placed<Vec<Placed<String>>>>| {
-        list.map(|list| list.value.into_iter().map(|text| text.value).collect()).unwrap_or_default()
-    };
+/// Reads the test with an index in its feature, which its default name contains.
+fn test(mut table: Table<'_>, feature: &str, index: usize) -> Result<Test, Diagnostic> {
+    let default_name = || if index == 0 { feature.to_owned() } else { format!("{feature}-{}", index + 1) };
     let name = table.text("name")?.map_or_else(default_name, |name| name.value);
     let command = command(&mut table)?;
-    let directory = directory(document, &mut table)?;
-    let inputs = table.texts("inputs")?;
-    for pattern in inputs.iter().flat_map(|list| &list.value) {
-        let problem = |problem| format!("`{}` is not a valid glob pattern: {problem}", pattern.value);
-        check_pattern(&pattern.value).map_err(|it| document.mistake(pattern.at.clone(), problem(it)))?;
-    }
-    let inputs = texts(inputs);
-    let env = texts(table.texts("env")?);
-    let time_max = time_limit(document, &mut table, "time_limit")?.unwrap_or(Test::TIME_MAX);
+    let test = Test {
+        directory: table.inner_dir("directory")?.unwrap_or_default(),
+        inputs: table.patterns("inputs")?,
+        env: table.plain_texts("env")?,
+        time_max: table.time_limit("time_limit")?.unwrap_or(Test::TIME_MAX),
+        ..Test::new(name, command)
+    };
     table.finish()?;
-    Ok(Test { directory, inputs, env, time_max, ..Test::new(name, command) })
+    Ok(test)
 }
 
-pub(crate) fn time_limit(
-    document: &Document,
-    table: &mut Table<'_>,
-    key: &'static str,
-) -> Result<Option<Duration>, Diagnostic> {
-    match table.duration(key)? {
-        Some(limit) if limit.value.is_zero() => {
-            Err(document.mistake(limit.at, format!("`{key}` is zero; {DURATION} is wanted")))
-        }
-        limit => Ok(limit.map(|limit| limit.value)),
-    }
-}
-
-fn directory(document: &Document, table: &mut Table<'_>) -> Result<PathBuf, Diagnostic> {
-    match table.text("directory")? {
-        Some(found) => folder_inside(document, "directory", &found),
-        None => Ok(PathBuf::new()),
-    }
-}
-
-/// A path that does not lead out of the project.
-pub(crate) fn folder_inside(
-    document: &Document,
-    key: &str,
-    found: &Placed<String>,
-) -> Result<PathBuf, Diagnostic> {
-    let is_inside = |part| matches!(part, Component::Normal(_) | Component::CurDir);
-    if Path::new(&found.value).components().all(is_inside) {
-        return Ok(PathBuf::from(&found.value));
-    }
-    let message = format!("`{key}` is the text {:?}; a path inside the project is wanted", found.value);
-    Err(document.mistake(found.at.clone(), message))
-}
-
-fn plain(counts: BTreeMap<String, Placed<u32>>) -> BTreeMap<String, u32> {
-    counts.into_iter().map(|(name, count)| (name, count.value)).collect()
-}
-
-/// Sections that are settings.
-const SETTINGS: [&str; 7] = ["cache", "parallel", "storage", "memory", "pool", "agent", "metrics"];
-
-fn refuse_settings(document: &Document, root: &Table<'_>) -> Result<(), Diagnostic> {
+fn reject_settings(document: &Document, root: &Table<'_>) -> Result<(), Diagnostic> {
     match root.keys().into_iter().find(|key| SETTINGS.contains(&key.value.as_str())) {
         None => Ok(()),
         Some(key) => {
-            let message = format!("`{}` belongs into {}, not into a plan", key.value, crate::config::FILE);
-            Err(document.mistake(key.at, message))
+            let message = format!("unexpected section `{}` in a plan: move it to {SETTINGS_FILE}", key.value);
+            Err(document.error(key.at, message))
         }
     }
 }
 
-/// Whether this is a configuration file that is given as a plan.
-pub(crate) fn looks_like_configuration(document: &Document) -> bool {
+/// Returns whether a file that was given as a plan is a settings file.
+fn is_settings_file(document: &Document) -> bool {
     let parsed = toml::de::DeTable::parse(&document.text);
     parsed.is_ok_and(|table| {
         let has = |name: &str| table.get_ref().keys().any(|key| key.get_ref() == name);

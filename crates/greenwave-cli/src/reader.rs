@@ -1,44 +1,56 @@
-//! Reads TOML tables key by key, so that each mistake is told with its place and nothing is ignored in silence.
-//! Knows nothing of what the keys mean.
+//! Reads typed values out of TOML tables. Errors carry their location, and unknown keys are errors.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
-use greenwave::nearest;
+use greenwave::{check_pattern, nearest};
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
 use crate::diagnostic::{Diagnostic, Document};
+use crate::text::list;
 
-/// A table of a document. Keys are taken out of it; [`finish`](Table::finish) refuses what is left.
+/// Name of the file with a project's settings and tests.
+pub(crate) const SETTINGS_FILE: &str = "greenwave.toml";
+
+/// Description of the values that are accepted as a duration.
+pub(crate) const DURATION: &str = "a duration like \"90s\", \"5m\" or \"1h\", or a whole number of seconds";
+/// Like [`DURATION`], for keys that do not accept zero.
+pub(crate) const DURATION_ABOVE_ZERO: &str =
+    "a duration above zero like \"90s\", \"5m\" or \"1h\", or a whole number of seconds";
+
+/// A table of a document. Keys are taken out of it one by one; [`finish`](Table::finish) rejects
+/// the remaining ones.
 #[derive(Debug)]
 pub(crate) struct Table<'a> {
     document: &'a Document,
-    /// How the table is called in messages: `[[features]]`.
+    /// Name of the table in messages, such as `[[features]]`; empty for the whole document.
     name: String,
-    /// The keys that lead to it, joined by points.
+    /// Keys that lead to the table, joined by dots.
     path: String,
     at: Range<usize>,
     entries: BTreeMap<String, (Range<usize>, Spanned<DeValue<'a>>)>,
-    known: Vec<&'static str>,
+    /// Keys that were asked for, whether they exist or not.
+    accepted: Vec<&'static str>,
 }
 
-/// A value with its place.
+/// A value with its location in the document.
 #[derive(Debug, Clone)]
-pub(crate) struct Placed<T> {
+pub(crate) struct Located<T> {
     pub(crate) value: T,
     pub(crate) at: Range<usize>,
 }
 
 impl<'a> Table<'a> {
-    /// The whole document.
+    /// Parses a document.
     pub(crate) fn parse(document: &'a Document) -> Result<Self, Diagnostic> {
         match DeTable::parse(&document.text) {
             Ok(table) => Ok(Self::new(document, String::new(), String::new(), 0..0, table.into_inner())),
             Err(error) => {
                 let message = error.message().replace('\n', ", ");
-                Err(document.mistake(error.span().unwrap_or(0..0), format!("this is not TOML: {message}")))
+                Err(document.error(error.span().unwrap_or(0..0), format!("invalid TOML: {message}")))
             }
         }
     }
@@ -47,35 +59,43 @@ impl<'a> Table<'a> {
         let entry = |(key, value): (Spanned<DeString<'a>>, Spanned<DeValue<'a>>)| {
             (key.get_ref().to_string(), (key.span(), value))
         };
-        Self { document, name, path, at, entries: table.into_iter().map(entry).collect(), known: Vec::new() }
+        Self {
+            document,
+            name,
+            path,
+            at,
+            entries: table.into_iter().map(entry).collect(),
+            accepted: Vec::new(),
+        }
     }
 
+    /// Returns the location of the table.
     pub(crate) fn at(&self) -> Range<usize> {
         self.at.clone()
     }
 
-    /// The keys that have not been taken, with their places.
-    pub(crate) fn keys(&self) -> Vec<Placed<String>> {
-        let placed =
-            |(key, (at, _)): (&String, &(Range<usize>, _))| Placed { value: key.clone(), at: at.clone() };
-        self.entries.iter().map(placed).collect()
+    /// Returns the keys that have not been taken, with their locations.
+    pub(crate) fn keys(&self) -> Vec<Located<String>> {
+        let located =
+            |(key, (at, _)): (&String, &(Range<usize>, _))| Located { value: key.clone(), at: at.clone() };
+        self.entries.iter().map(located).collect()
     }
 
     fn take(&mut self, key: &str) -> Option<Spanned<DeValue<'a>>> {
         self.entries.remove(key).map(|(_, value)| value)
     }
 
-    /// Takes a value of any kind.
-    pub(crate) fn any(&mut self, key: &'static str) -> Option<Placed<DeValue<'a>>> {
-        self.known.push(key);
+    /// Takes a value of any type.
+    pub(crate) fn any(&mut self, key: &'static str) -> Option<Located<DeValue<'a>>> {
+        self.accepted.push(key);
         let value = self.take(key)?;
-        Some(Placed { at: value.span(), value: value.into_inner() })
+        Some(Located { at: value.span(), value: value.into_inner() })
     }
 
-    /// Takes a value of any kind whose key is only known at run time.
-    pub(crate) fn any_named(&mut self, key: &str) -> Option<Placed<DeValue<'a>>> {
+    /// Takes a value of any type by a key that is not a constant.
+    pub(crate) fn any_named(&mut self, key: &str) -> Option<Located<DeValue<'a>>> {
         let value = self.take(key)?;
-        Some(Placed { at: value.span(), value: value.into_inner() })
+        Some(Located { at: value.span(), value: value.into_inner() })
     }
 
     fn typed<T>(
@@ -83,97 +103,136 @@ impl<'a> Table<'a> {
         key: &'static str,
         accepted: &str,
         read: impl FnOnce(&DeValue<'a>) -> Option<T>,
-    ) -> Result<Option<Placed<T>>, Diagnostic> {
+    ) -> Result<Option<Located<T>>, Diagnostic> {
         let Some(found) = self.any(key) else { return Ok(None) };
         match read(&found.value) {
-            Some(value) => Ok(Some(Placed { value, at: found.at })),
-            None => Err(self.wrong(key, &found, accepted)),
+            Some(value) => Ok(Some(Located { value, at: found.at })),
+            None => Err(self.invalid(key, &found, accepted)),
         }
     }
 
-    fn wrong(&self, key: &str, found: &Placed<DeValue<'_>>, accepted: &str) -> Diagnostic {
-        let message = format!("`{key}` is {}; {accepted} is wanted", describe(&found.value));
-        self.document.mistake(found.at.clone(), message)
+    fn invalid(&self, key: &str, found: &Located<DeValue<'_>>, expected: &str) -> Diagnostic {
+        self.document.error(found.at.clone(), invalid_value(&found.value, key, expected))
     }
 
-    pub(crate) fn text(&mut self, key: &'static str) -> Result<Option<Placed<String>>, Diagnostic> {
-        self.typed(key, "a text", |value| value.as_str().map(str::to_owned))
+    /// Takes a string.
+    pub(crate) fn text(&mut self, key: &'static str) -> Result<Option<Located<String>>, Diagnostic> {
+        self.typed(key, "a string", |value| value.as_str().map(str::to_owned))
     }
 
-    pub(crate) fn required_text(&mut self, key: &'static str) -> Result<Placed<String>, Diagnostic> {
+    /// Takes a string that must exist.
+    pub(crate) fn required_text(&mut self, key: &'static str) -> Result<Located<String>, Diagnostic> {
         self.text(key)?.ok_or_else(|| self.missing(key))
     }
 
+    /// Returns the error for a required key that does not exist. If a similar key exists, the error
+    /// is about that one, which is probably misspelled.
     pub(crate) fn missing(&self, key: &str) -> Diagnostic {
-        // Probably it is there, and misspelt.
-        let alike = |other: &&String| nearest(other, &mut [key].into_iter()).is_some();
-        if let Some((other, (at, _))) = self.entries.iter().find(|(other, _)| alike(other)) {
-            return self.unknown(other, at.clone(), &format!("did you mean `{key}`?"));
+        let similar = |other: &&String| nearest(other, &mut [key].into_iter()).is_some();
+        if let Some((other, (at, _))) = self.entries.iter().find(|(other, _)| similar(other)) {
+            return self.unknown(other, at.clone(), &format!("; did you mean `{key}`?"));
         }
-        let whose = if self.name.is_empty() { "the file".to_owned() } else { self.name.clone() };
-        self.document.mistake(self.at(), format!("{whose} has no `{key}`"))
+        self.document.error(self.at(), format!("missing key `{key}`{}", self.place()))
     }
 
-    pub(crate) fn count(&mut self, key: &'static str, least: u32) -> Result<Option<Placed<u32>>, Diagnostic> {
+    /// Takes a whole number that is at least `min`.
+    pub(crate) fn count(&mut self, key: &'static str, min: u32) -> Result<Option<Located<u32>>, Diagnostic> {
         let Some(found) = self.any(key) else { return Ok(None) };
         let number = whole(&found.value);
-        match number.and_then(|number| u32::try_from(number).ok()).filter(|number| *number >= least) {
-            Some(value) => Ok(Some(Placed { value, at: found.at })),
-            None => {
-                let most =
-                    number.filter(|number| *number > u64::from(least)).map(|_| format!(" to {}", u32::MAX));
-                Err(self.wrong(
-                    key,
-                    &found,
-                    &format!("a whole number from {least}{}", most.unwrap_or_default()),
-                ))
-            }
+        if let Some(value) = number.and_then(|it| u32::try_from(it).ok()).filter(|it| *it >= min) {
+            return Ok(Some(Located { value, at: found.at }));
         }
+        // The upper limit matters only to those who exceed it.
+        let is_above = number.is_some_and(|number| number > u64::from(min));
+        let max = if is_above { format!(" to {}", u32::MAX) } else { String::new() };
+        Err(self.invalid(key, &found, &format!("a whole number from {min}{max}")))
     }
 
-    /// Takes a number from 0.
-    pub(crate) fn number(&mut self, key: &'static str) -> Result<Option<Placed<f64>>, Diagnostic> {
+    /// Takes a finite number that is not negative.
+    pub(crate) fn number(&mut self, key: &'static str) -> Result<Option<Located<f64>>, Diagnostic> {
         self.typed(key, "a number from 0", |value| {
             number(value).filter(|number| number.is_finite() && *number >= 0.0)
         })
     }
 
-    pub(crate) fn duration(&mut self, key: &'static str) -> Result<Option<Placed<Duration>>, Diagnostic> {
-        self.typed(key, DURATION, duration)
+    /// Takes a duration above zero.
+    pub(crate) fn time_limit(&mut self, key: &'static str) -> Result<Option<Duration>, Diagnostic> {
+        let above_zero = |value: &DeValue<'_>| duration(value).filter(|limit| !limit.is_zero());
+        Ok(self.typed(key, DURATION_ABOVE_ZERO, above_zero)?.map(|limit| limit.value))
     }
 
+    /// Takes the path of a directory in the project.
+    pub(crate) fn inner_dir(&mut self, key: &'static str) -> Result<Option<PathBuf>, Diagnostic> {
+        self.text(key)?.map(|found| self.inner_path(key, &found)).transpose()
+    }
+
+    /// Takes a list of paths of directories in the project.
+    pub(crate) fn inner_dirs(&mut self, key: &'static str) -> Result<Vec<PathBuf>, Diagnostic> {
+        let found = self.texts(key)?.map(|list| list.value).unwrap_or_default();
+        found.iter().map(|path| self.inner_path(key, path)).collect()
+    }
+
+    fn inner_path(&self, key: &str, found: &Located<String>) -> Result<PathBuf, Diagnostic> {
+        let is_inside = |part| matches!(part, Component::Normal(_) | Component::CurDir);
+        if Path::new(&found.value).components().all(is_inside) {
+            return Ok(PathBuf::from(&found.value));
+        }
+        let message =
+            invalid_value(&DeValue::String(found.value.as_str().into()), key, "a path inside the project");
+        Err(self.document.error(found.at.clone(), message))
+    }
+
+    /// Takes a list of patterns as in `.gitignore`.
+    pub(crate) fn patterns(&mut self, key: &'static str) -> Result<Vec<String>, Diagnostic> {
+        let patterns = self.texts(key)?.map(|list| list.value).unwrap_or_default();
+        for pattern in &patterns {
+            check_pattern(&pattern.value).map_err(|reason| {
+                let message = format!("invalid value `{:?}` for `{key}`: {reason}", pattern.value);
+                self.document.error(pattern.at.clone(), message)
+            })?;
+        }
+        Ok(patterns.into_iter().map(|pattern| pattern.value).collect())
+    }
+
+    /// Takes a list of strings.
     pub(crate) fn texts(
         &mut self,
         key: &'static str,
-    ) -> Result<Option<Placed<Vec<Placed<String>>>>, Diagnostic> {
-        let accepted = "a list of texts";
+    ) -> Result<Option<Located<Vec<Located<String>>>>, Diagnostic> {
+        let accepted = "a list of strings";
         let Some(found) = self.any(key) else { return Ok(None) };
-        let DeValue::Array(array) = &found.value else { return Err(self.wrong(key, &found, accepted)) };
+        let DeValue::Array(array) = &found.value else { return Err(self.invalid(key, &found, accepted)) };
         let mut texts = Vec::new();
         for item in array.iter() {
-            let placed = Placed { at: item.span(), value: item.get_ref().clone() };
-            let text = item.get_ref().as_str().ok_or_else(|| self.wrong(key, &placed, accepted))?;
-            texts.push(Placed { value: text.to_owned(), at: item.span() });
+            let located = Located { at: item.span(), value: item.get_ref().clone() };
+            let text = item.get_ref().as_str().ok_or_else(|| self.invalid(key, &located, accepted))?;
+            texts.push(Located { value: text.to_owned(), at: item.span() });
         }
-        Ok(Some(Placed { value: texts, at: found.at }))
+        Ok(Some(Located { value: texts, at: found.at }))
     }
 
-    /// Takes a command: its words, or a line for the shell.
-    pub(crate) fn words(&mut self, key: &'static str) -> Result<Option<Placed<Vec<String>>>, Diagnostic> {
+    /// Takes a list of strings without their locations; an empty one if the key does not exist.
+    pub(crate) fn plain_texts(&mut self, key: &'static str) -> Result<Vec<String>, Diagnostic> {
+        let texts = self.texts(key)?.map(|list| list.value).unwrap_or_default();
+        Ok(texts.into_iter().map(|text| text.value).collect())
+    }
+
+    /// Takes a command: a list of words, or one string for the shell.
+    pub(crate) fn words(&mut self, key: &'static str) -> Result<Option<Located<Vec<String>>>, Diagnostic> {
         let line = self.entries.get(key).and_then(|(_, value)| value.get_ref().as_str().map(str::to_owned));
         if let Some(line) = line {
             let at = self.any(key).map_or(0..0, |found| found.at);
             let shell = ["sh".to_owned(), "-c".to_owned(), line];
-            return Ok(Some(Placed { value: shell.to_vec(), at }));
+            return Ok(Some(Located { value: shell.to_vec(), at }));
         }
         let words = self.texts(key)?;
-        Ok(words.map(|list| Placed {
+        Ok(words.map(|list| Located {
             value: list.value.into_iter().map(|word| word.value).collect(),
             at: list.at,
         }))
     }
 
-    /// Takes a list of texts, if it is one.
+    /// Takes a list of strings. Returns `None`, and leaves the value, if it is anything else.
     pub(crate) fn list_of_texts(&mut self, key: &'static str) -> Option<Vec<String>> {
         let (_, value) = self.entries.get(key)?;
         let DeValue::Array(array) = value.get_ref() else { return None };
@@ -182,11 +241,12 @@ impl<'a> Table<'a> {
         texts.inspect(|_| drop(self.any(key)))
     }
 
+    /// Takes a boolean.
     pub(crate) fn flag(&mut self, key: &'static str) -> Result<Option<bool>, Diagnostic> {
         Ok(self.typed(key, "true or false", DeValue::as_bool)?.map(|flag| flag.value))
     }
 
-    /// Takes texts with names (`{ MODE = "fast" }`).
+    /// Takes a table of strings (`{ MODE = "fast" }`).
     pub(crate) fn texts_by_name(
         &mut self,
         key: &'static str,
@@ -194,8 +254,8 @@ impl<'a> Table<'a> {
         let mut texts = BTreeMap::new();
         let Some(table) = self.table(key)? else { return Ok(texts) };
         for (name, (_, value)) in table.entries {
-            let placed = Placed { at: value.span(), value: value.into_inner() };
-            let text = placed.value.as_str().ok_or_else(|| self.wrong(&name, &placed, "a text"))?;
+            let located = Located { at: value.span(), value: value.into_inner() };
+            let text = located.value.as_str().ok_or_else(|| self.invalid(&name, &located, "a string"))?;
             texts.insert(name, text.to_owned());
         }
         Ok(texts)
@@ -213,24 +273,25 @@ impl<'a> Table<'a> {
                 let path = self.path_of(key);
                 Ok(Some(Self::new(self.document, format!("[{path}]"), path, found.at, table)))
             }
-            _ => Err(self.wrong(key, &found, "a table")),
+            _ => Err(self.invalid(key, &found, "a table")),
         }
     }
 
-    /// Takes all that is left, each of it a table.
+    /// Takes all remaining keys, which must be tables. In messages each is called `kind` and its
+    /// key.
     pub(crate) fn tables_by_name(
         mut self,
-        what: &str,
-    ) -> Result<Vec<(Placed<String>, Table<'a>)>, Diagnostic> {
+        kind: &str,
+    ) -> Result<Vec<(Located<String>, Table<'a>)>, Diagnostic> {
         let mut tables = Vec::new();
         for (key, (at, value)) in std::mem::take(&mut self.entries) {
-            let placed = Placed { at: value.span(), value: value.into_inner() };
-            let DeValue::Table(table) = placed.value else {
-                return Err(self.wrong(&key, &placed, "a table"));
+            let located = Located { at: value.span(), value: value.into_inner() };
+            let DeValue::Table(table) = located.value else {
+                return Err(self.invalid(&key, &located, "a table"));
             };
             let path = self.path_of(&key);
-            let table = Self::new(self.document, format!("{what} `{key}`"), path, at.clone(), table);
-            tables.push((Placed { value: key, at }, table));
+            let table = Self::new(self.document, format!("{kind} `{key}`"), path, at.clone(), table);
+            tables.push((Located { value: key, at }, table));
         }
         Ok(tables)
     }
@@ -240,49 +301,76 @@ impl<'a> Table<'a> {
         let Some(found) = self.any(key) else { return Ok(Vec::new()) };
         let path = self.path_of(key);
         let accepted = format!("a list of tables ([[{path}]])");
-        let DeValue::Array(array) = found.value else { return Err(self.wrong(key, &found, &accepted)) };
+        let DeValue::Array(array) = found.value else { return Err(self.invalid(key, &found, &accepted)) };
         let mut tables = Vec::new();
         for item in array {
-            let placed = Placed { at: item.span(), value: item.into_inner() };
-            let DeValue::Table(table) = placed.value else { return Err(self.wrong(key, &placed, &accepted)) };
-            tables.push(Self::new(self.document, format!("[[{path}]]"), path.clone(), placed.at, table));
+            let located = Located { at: item.span(), value: item.into_inner() };
+            let DeValue::Table(table) = located.value else {
+                return Err(self.invalid(key, &located, &accepted));
+            };
+            tables.push(Self::new(self.document, format!("[[{path}]]"), path.clone(), located.at, table));
         }
         Ok(tables)
     }
 
-    /// Counts with names (`{ gpu = 1 }`), each with its place.
-    pub(crate) fn counts(&mut self, key: &'static str) -> Result<BTreeMap<String, Placed<u32>>, Diagnostic> {
+    /// Takes a table of whole numbers (`{ gpu = 1 }`).
+    pub(crate) fn counts(&mut self, key: &'static str) -> Result<BTreeMap<String, Located<u32>>, Diagnostic> {
         let mut counts = BTreeMap::new();
         let Some(table) = self.table(key)? else { return Ok(counts) };
         for (name, (at, value)) in table.entries {
-            let placed = Placed { at: value.span(), value: value.into_inner() };
-            let count = whole(&placed.value).and_then(|number| u32::try_from(number).ok());
-            let value = count.ok_or_else(|| self.wrong(&name, &placed, "a whole number from 0"))?;
-            counts.insert(name, Placed { value, at });
+            let located = Located { at: value.span(), value: value.into_inner() };
+            let count = whole(&located.value).and_then(|number| u32::try_from(number).ok());
+            let value = count.ok_or_else(|| self.invalid(&name, &located, "a whole number from 0"))?;
+            counts.insert(name, Located { value, at });
         }
         Ok(counts)
     }
 
-    /// Refuses keys that nobody asked for.
+    /// Rejects the remaining keys, which are unknown.
     pub(crate) fn finish(self) -> Result<(), Diagnostic> {
         let Some((key, (at, _))) = self.entries.iter().min_by_key(|(_, (at, _))| at.start) else {
             return Ok(());
         };
-        let hint = match nearest(key, &mut self.known.iter().copied()) {
-            Some(known) => format!("did you mean `{known}`?"),
-            None => format!("known are {}", list(&self.known)),
-        };
-        Err(self.unknown(key, at.clone(), &hint))
+        Err(self.unknown(key, at.clone(), &suggestion(key, &self.accepted)))
     }
 
-    fn unknown(&self, key: &str, at: Range<usize>, hint: &str) -> Diagnostic {
-        let place = if self.name.is_empty() { String::new() } else { format!(" in {}", self.name) };
-        self.document.mistake(at, format!("unknown key `{key}`{place}; {hint}"))
+    fn unknown(&self, key: &str, at: Range<usize>, suggestion: &str) -> Diagnostic {
+        self.document.error(at, format!("unknown key `{key}`{}{suggestion}", self.place()))
+    }
+
+    fn place(&self) -> String {
+        if self.name.is_empty() { String::new() } else { format!(" in {}", self.name) }
     }
 }
 
-pub(crate) const DURATION: &str = "a duration like \"90s\", \"5m\" or \"1h\", or a whole number of seconds,";
+/// Returns the end of a message about an unknown name: the nearest accepted name, or all of them.
+pub(crate) fn suggestion(name: &str, accepted: &[&str]) -> String {
+    match nearest(name, &mut accepted.iter().copied()) {
+        Some(nearest) => format!("; did you mean `{nearest}`?"),
+        None => format!(": expected one of {}", list(accepted.iter().copied())),
+    }
+}
 
+/// Returns the message about a value that a key does not accept.
+pub(crate) fn invalid_value(value: &DeValue<'_>, key: &str, expected: &str) -> String {
+    format!("invalid value `{}` for `{key}`: expected {expected}", as_toml(value))
+}
+
+/// Returns a value as TOML, with the contents of lists and tables left out.
+fn as_toml(value: &DeValue<'_>) -> String {
+    match value {
+        DeValue::String(text) => format!("{text:?}"),
+        DeValue::Integer(integer) => integer.to_string(),
+        DeValue::Float(float) => float.to_string(),
+        DeValue::Boolean(value) => value.to_string(),
+        DeValue::Datetime(date) => date.to_string(),
+        DeValue::Array(array) if array.is_empty() => "[]".to_owned(),
+        DeValue::Array(_) => "[...]".to_owned(),
+        DeValue::Table(_) => "{...}".to_owned(),
+    }
+}
+
+/// Returns a whole number that is not negative.
 pub(crate) fn whole(value: &DeValue<'_>) -> Option<u64> {
     match value {
         DeValue::Integer(integer) => {
@@ -292,6 +380,7 @@ pub(crate) fn whole(value: &DeValue<'_>) -> Option<u64> {
     }
 }
 
+/// Returns a number, whole or not.
 pub(crate) fn number(value: &DeValue<'_>) -> Option<f64> {
     match value {
         DeValue::Float(float) => float.as_str().replace('_', "").parse().ok(),
@@ -299,6 +388,7 @@ pub(crate) fn number(value: &DeValue<'_>) -> Option<f64> {
     }
 }
 
+/// Returns a duration, from a string with a unit or a whole number of seconds.
 pub(crate) fn duration(value: &DeValue<'_>) -> Option<Duration> {
     match value {
         DeValue::String(text) => humantime::parse_duration(text).ok(),
@@ -306,25 +396,10 @@ pub(crate) fn duration(value: &DeValue<'_>) -> Option<Duration> {
     }
 }
 
+/// Returns a size in bytes, from a string with a unit or a whole number.
 pub(crate) fn bytes(value: &DeValue<'_>) -> Option<u64> {
     match value {
         DeValue::String(text) => text.parse::<bytesize::ByteSize>().ok().map(|size| size.as_u64()),
         other => whole(other),
     }
-}
-
-pub(crate) fn describe(value: &DeValue<'_>) -> String {
-    match value {
-        DeValue::String(text) => format!("the text {text:?}"),
-        DeValue::Integer(integer) => format!("the number {integer}"),
-        DeValue::Float(float) => format!("the number {float}"),
-        DeValue::Boolean(value) => format!("{value}"),
-        DeValue::Datetime(date) => format!("the date {date}"),
-        DeValue::Array(_) => "a list".to_owned(),
-        DeValue::Table(_) => "a table".to_owned(),
-    }
-}
-
-pub(crate) fn list(names: &[&str]) -> String {
-    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }

@@ -1,16 +1,18 @@
-//! A project's own tests as `greenwave.toml` has them: `[[test]]` and `[resources]`. Knows nothing of running them.
+//! Reads a project's tests and resources from `greenwave.toml`: `[[test]]` and `[resources]`.
 
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
-use greenwave::{Test, check_pattern};
+use greenwave::Test;
 use greenwave_testing::Harnesses;
 
 use crate::diagnostic::{Diagnostic, Document};
-use crate::planfile::{folder_inside, time_limit};
-use crate::reader::{Placed, Table};
+use crate::reader::{Located, Table};
 
-/// What the file says of tests.
+/// Time limit of tests that have no `timeout`.
+const TIMEOUT: Duration = Duration::from_secs(600);
+
+/// The tests and resources of a settings file.
 #[derive(Debug, Default)]
 pub(crate) struct TestFile {
     pub(crate) tests: Vec<Test>,
@@ -18,7 +20,7 @@ pub(crate) struct TestFile {
 }
 
 impl TestFile {
-    /// Takes what is said of tests out of a project's file.
+    /// Takes the tests and resources out of the root table of a settings file.
     pub(crate) fn take(document: &Document, root: &mut Table<'_>) -> Result<Self, Diagnostic> {
         let resources = root.counts("resources")?;
         let mut tests: Vec<Test> = Vec::new();
@@ -27,16 +29,15 @@ impl TestFile {
             let at = table.at();
             let test = test(document, table)?;
             if !names.insert(test.name.clone()) {
-                let message = format!("there is another test called `{}`; names tell tests apart", test.name);
-                return Err(document.mistake(at, message));
+                return Err(document.error(at, format!("duplicate test name `{}`", test.name)));
             }
-            if let Some((name, units)) = wanting(&test, &resources) {
-                let there = resources.get(name).map_or(1, |count| count.value);
+            if let Some((name, needed)) = first_shortage(&test, &resources) {
                 let message = format!(
-                    "test `{}` needs {units} of `{name}`, and there is {there}; `[resources]` says how much there is",
-                    test.name
+                    "test `{}` needs {needed} of resource `{name}`, but [resources] has {}",
+                    test.name,
+                    units(&resources, name)
                 );
-                return Err(document.mistake(at, message));
+                return Err(document.error(at, message));
             }
             tests.push(test);
         }
@@ -45,46 +46,36 @@ impl TestFile {
     }
 }
 
-/// The first resource of which a test needs more than there is.
-fn wanting<'t>(test: &'t Test, resources: &BTreeMap<String, Placed<u32>>) -> Option<(&'t str, u32)> {
-    let there = |name: &str| resources.get(name).map_or(1, |count| count.value);
-    let mut needs = test.needs.iter().map(|(name, units)| (name.as_str(), *units));
-    needs.find(|(name, units)| *units > there(name))
+/// Returns the first resource that a test needs more of than exists.
+fn first_shortage<'t>(test: &'t Test, resources: &BTreeMap<String, Located<u32>>) -> Option<(&'t str, u32)> {
+    let mut needs = test.needs.iter().map(|(name, needed)| (name.as_str(), *needed));
+    needs.find(|(name, needed)| *needed > units(resources, name))
+}
+
+/// Returns the number of units of a resource. A resource that is not declared has one.
+fn units(resources: &BTreeMap<String, Located<u32>>, name: &str) -> u32 {
+    resources.get(name).map_or(1, |count| count.value)
 }
 
 fn test(document: &Document, mut table: Table<'_>) -> Result<Test, Diagnostic> {
     let name = table.required_text("name")?;
     if name.value.trim().is_empty() {
-        return Err(document.mistake(name.at, "`name` is empty; a name that tells the test apart is wanted"));
+        let message = format!("invalid value `{:?}` for `name`: expected a non-empty name", name.value);
+        return Err(document.error(name.at, message));
     }
     let command = table.words("command")?.ok_or_else(|| table.missing("command"))?;
-    // The shell succeeds at nothing, and a test that does nothing would pass.
-    if command.value.iter().all(|word| word.trim().is_empty())
-        || matches!(command.value.as_slice(), [shell, flag, line] if (shell.as_str(), flag.as_str()) == ("sh", "-c") && line.trim().is_empty())
-    {
-        return Err(
-            document.mistake(command.at, "`command` is empty; a program and its arguments are wanted")
-        );
+    if is_empty(&command.value) {
+        let message = "empty `command`: expected a program and its arguments";
+        return Err(document.error(command.at, message));
     }
-    let inputs = patterns(document, &mut table, "inputs")?;
-    let outputs = patterns(document, &mut table, "outputs")?;
-    let mut directories = Vec::new();
-    for folder in table.texts("folders")?.map(|list| list.value).unwrap_or_default() {
-        directories.push(folder_inside(document, "folders", &folder)?);
-    }
-    let directory = match table.text("directory")? {
-        Some(folder) => folder_inside(document, "directory", &folder)?,
-        None => Default::default(),
-    };
-    let env = table.texts("env")?.map(|list| list.value).unwrap_or_default();
     let test = Test {
-        directory,
-        inputs,
-        directories,
-        outputs,
-        env: env.into_iter().map(|name| name.value).collect(),
+        directory: table.inner_dir("directory")?.unwrap_or_default(),
+        inputs: table.patterns("inputs")?,
+        directories: table.inner_dirs("folders")?,
+        outputs: table.patterns("outputs")?,
+        env: table.plain_texts("env")?,
         set: table.texts_by_name("set")?,
-        time_max: time_limit(document, &mut table, "timeout")?.unwrap_or(Duration::from_secs(600)),
+        time_max: table.time_limit("timeout")?.unwrap_or(TIMEOUT),
         retries: table.count("retries", 0)?.map_or(0, |count| count.value),
         needs: needs(&mut table)?,
         parallel_safe: table.flag("parallel_safe")?.unwrap_or(true),
@@ -95,23 +86,20 @@ fn test(document: &Document, mut table: Table<'_>) -> Result<Test, Diagnostic> {
     Ok(test)
 }
 
-/// Resources with how much of each, or their names alone for one each.
+/// Returns whether a command does nothing. The shell succeeds at an empty line, so that such a test
+/// would pass.
+fn is_empty(command: &[String]) -> bool {
+    let is_blank = |word: &String| word.trim().is_empty();
+    match command {
+        [shell, flag, line] if shell == "sh" && flag == "-c" => is_blank(line),
+        words => words.iter().all(is_blank),
+    }
+}
+
+/// Returns the needed resources with their units. A plain list of names needs one unit of each.
 fn needs(table: &mut Table<'_>) -> Result<BTreeMap<String, u32>, Diagnostic> {
     if let Some(names) = table.list_of_texts("needs") {
         return Ok(names.into_iter().map(|name| (name, 1)).collect());
     }
     Ok(table.counts("needs")?.into_iter().map(|(name, count)| (name, count.value)).collect())
-}
-
-fn patterns(
-    document: &Document,
-    table: &mut Table<'_>,
-    key: &'static str,
-) -> Result<Vec<String>, Diagnostic> {
-    let patterns = table.texts(key)?.map(|list| list.value).unwrap_or_default();
-    for pattern in &patterns {
-        let problem = |problem| format!("`{}` is not a valid glob pattern: {problem}", pattern.value);
-        check_pattern(&pattern.value).map_err(|it| document.mistake(pattern.at.clone(), problem(it)))?;
-    }
-    Ok(patterns.into_iter().map(|pattern| pattern.value).collect())
 }

@@ -1,49 +1,88 @@
-//! `greenwave cache`: looks after the kept results of tests.
+//! `greenwave cache`: manages the stored test results.
 
-use std::process::ExitCode;
+use std::path::PathBuf;
 
+use clap::{Args, Subcommand};
 use greenwave::ResultStore;
 
-use super::test::results_folder;
-use super::{CacheCommand, CliError};
+use super::settings::SetArgs;
+use super::test::{self, TestArgs};
+use crate::config::Config;
+use crate::dirs::results_dir;
+use crate::error::CliError;
+use crate::exit::Exit;
 use crate::output;
-use crate::testview::plural;
+use crate::text::plural;
 
-/// The exit code if something was damaged.
+/// Exit code of `verify` if a record was damaged.
 const DAMAGED: u8 = 1;
 
-pub(super) async fn cache(command: &CacheCommand) -> Result<ExitCode, CliError> {
-    let args = match command {
-        CacheCommand::Warm(args) => return super::test::warm(args).await,
-        CacheCommand::Stats(args) | CacheCommand::Clear(args) | CacheCommand::Verify(args) => args,
-    };
-    let config = args.config()?;
-    let folder = results_folder(&config)?;
-    let results = ResultStore::open(&folder, &config.settings.testing)?;
-    let mega = |bytes: u64| format!("{:.1} MB", bytes as f64 / 1e6);
+#[derive(Debug, Subcommand)]
+pub(super) enum CacheCommand {
+    /// Print the number of stored records and their size.
+    Stats(CacheArgs),
+    /// Remove all stored records.
+    Clear(CacheArgs),
+    /// Read and verify all stored records, and remove damaged ones.
+    Verify(CacheArgs),
+    /// Fetch results for the project's tests from a server, without running tests.
+    Warm(Box<TestArgs>),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CacheArgs {
+    /// Project directory with the greenwave.toml to read.
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    project: PathBuf,
+    #[command(flatten)]
+    set: SetArgs,
+}
+
+/// Runs the command.
+pub(super) async fn cache(command: &CacheCommand) -> Result<Exit, CliError> {
     match command {
-        CacheCommand::Clear(_) => {
-            let cleared = results.clear().await?;
-            output::answer(&format!("Forgot {} in {}", plural(cleared, "record"), folder.display()))?;
-        }
-        CacheCommand::Verify(_) => {
-            let stats = results.verify().await?;
-            let (good, damaged) = (stats.entries, stats.damaged);
-            output::answer(&format!("{}: {good} good, {damaged} damaged and removed", folder.display()))?;
-            if damaged > 0 {
-                return Ok(ExitCode::from(DAMAGED));
-            }
-        }
-        CacheCommand::Stats(_) | CacheCommand::Warm(_) => {
-            let stats = results.stats().await?;
-            let limit = mega(config.settings.testing.disk_limit);
-            let kept = plural(stats.entries, "record");
-            output::answer(&format!(
-                "{kept}, {} of at most {limit}, in {}",
-                mega(stats.disk_bytes),
-                folder.display()
-            ))?;
-        }
+        CacheCommand::Stats(args) => stats(args).await,
+        CacheCommand::Clear(args) => clear(args).await,
+        CacheCommand::Verify(args) => verify(args).await,
+        CacheCommand::Warm(args) => test::warm(args).await,
     }
-    Ok(ExitCode::SUCCESS)
+}
+
+fn open(args: &CacheArgs) -> Result<(Config, PathBuf, ResultStore), CliError> {
+    let config = Config::load(&args.project, &args.set.overrides(None, [])?)?;
+    let dir = results_dir(&config)?;
+    let results = ResultStore::open(&dir, &config.settings.testing)?;
+    Ok((config, dir, results))
+}
+
+async fn stats(args: &CacheArgs) -> Result<Exit, CliError> {
+    let (config, dir, results) = open(args)?;
+    let stats = results.stats().await?;
+    let megabytes = |bytes: u64| bytes as f64 / 1e6;
+    output::answer(&format!(
+        "{}, {:.1} of {:.1} MB, in {}",
+        plural(stats.entries, "record"),
+        megabytes(stats.disk_bytes),
+        megabytes(config.settings.testing.disk_limit),
+        dir.display()
+    ))?;
+    Ok(Exit::SUCCESS)
+}
+
+async fn clear(args: &CacheArgs) -> Result<Exit, CliError> {
+    let (_, dir, results) = open(args)?;
+    let cleared = results.clear().await?;
+    output::answer(&format!("Removed {} from {}", plural(cleared, "record"), dir.display()))?;
+    Ok(Exit::SUCCESS)
+}
+
+async fn verify(args: &CacheArgs) -> Result<Exit, CliError> {
+    let (_, dir, results) = open(args)?;
+    let stats = results.verify().await?;
+    let damaged = match stats.damaged {
+        0 => "none damaged".to_owned(),
+        damaged => format!("{damaged} damaged and removed"),
+    };
+    output::answer(&format!("{} intact, {damaged}, in {}", plural(stats.entries, "record"), dir.display()))?;
+    Ok(if stats.damaged == 0 { Exit::SUCCESS } else { Exit::from(DAMAGED) })
 }

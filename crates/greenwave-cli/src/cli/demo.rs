@@ -1,17 +1,30 @@
-//! `greenwave demo`: unpacks the embedded plan with its project and its scripted agent, and runs it.
+//! `greenwave demo`: unpacks the embedded demo and runs its plan.
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
-use super::{CliError, RunArgs, run};
-use crate::cli::Format;
+use clap::Args;
+
+use super::run::{RunOptions, run};
+use crate::error::CliError;
+use crate::exit::{Exit, SUCCESS};
+use crate::format::Format;
 use crate::output;
+
+#[derive(Debug, Args)]
+pub(super) struct DemoArgs {
+    /// Directory to unpack the demo into, or the directory of an earlier demo to continue
+    /// [default: a new temporary directory].
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    #[command(flatten)]
+    options: RunOptions,
+}
 
 const PLAN: &str = "plan.toml";
 
-/// The embedded files by their unpacked paths. Manifests carry an underscore where they are kept, since cargo
-/// leaves folders with a manifest of their own out of a package.
+/// Lists the embedded files with their unpacked paths. Manifests are embedded under a name with an
+/// underscore, since cargo leaves directories with a manifest out of a package.
 macro_rules! files {
     ($($path:literal $(as $name:literal)?),* $(,)?) => {
         &[$((first([$($name,)? $path]), include_str!(concat!("../../demo/", $path)))),*]
@@ -60,49 +73,54 @@ const fn first<const N: usize>(names: [&'static str; N]) -> &'static str {
     names[0]
 }
 
-pub(super) async fn demo(folder: Option<PathBuf>, args: &RunArgs) -> Result<ExitCode, CliError> {
-    let folder = match folder {
-        Some(folder) => folder,
-        None => fresh_folder()?,
+/// Unpacks the demo if necessary, and runs its plan.
+pub(super) async fn demo(args: &DemoArgs) -> Result<Exit, CliError> {
+    let dir = match &args.dir {
+        Some(dir) => dir.clone(),
+        None => new_dir()?,
     };
-    unpack(&folder)?;
-    let plan = folder.join(PLAN);
-    if args.format == Format::Human {
-        output::line(&format!("The demo's plan, agent and project are in {}.", folder.display()));
+    let is_new = unpack(&dir)?;
+    let plan = dir.join(PLAN);
+    let is_human = args.options.format == Format::Human;
+    if is_human {
+        let what = if is_new { "Demo unpacked to" } else { "Continuing the demo in" };
+        output::line(&format!("{what} {}", dir.display()));
     }
-    let code = run::run(&plan, args).await?;
-    if args.format == Format::Human && code == ExitCode::SUCCESS {
-        output::line(&format!("See the caches answer: greenwave run {}", plan.display()));
+    let exit = run(&plan, &args.options).await?;
+    if is_human && exit.code() == SUCCESS {
+        output::line(&format!("Run it again, answered from the cache: greenwave run {}", plan.display()));
     }
-    Ok(code)
+    Ok(exit)
 }
 
-/// A folder of this user's alone, with a name that nobody can foresee. It stays.
-fn fresh_folder() -> Result<PathBuf, CliError> {
-    let made = tempfile::Builder::new().prefix("greenwave-demo-").tempdir();
-    let failed = |source| CliError::Io { operation: "make a folder in", path: std::env::temp_dir(), source };
-    Ok(made.map_err(failed)?.keep())
+/// Creates a temporary directory that stays. Other users can neither read it nor predict its name.
+fn new_dir() -> Result<PathBuf, CliError> {
+    let created = tempfile::Builder::new().prefix("greenwave-demo-").tempdir();
+    let failed =
+        |source| CliError::Io { operation: "create a directory in", path: std::env::temp_dir(), source };
+    Ok(created.map_err(failed)?.keep())
 }
 
-/// Writes the files into an empty folder. In the folder of an earlier demo nothing is written: its run goes on.
-fn unpack(folder: &Path) -> Result<(), CliError> {
+/// Writes the files into an empty directory. Returns `false`, and writes nothing, for the directory
+/// of an earlier demo.
+fn unpack(dir: &Path) -> Result<bool, CliError> {
     let io = |operation, path: &Path| {
         let path = path.to_owned();
         move |source| CliError::Io { operation, path, source }
     };
-    if fs::read_to_string(folder.join(PLAN)).is_ok_and(|text| text == FILES[0].1) {
-        return Ok(());
+    if fs::read_to_string(dir.join(PLAN)).is_ok_and(|text| text == FILES[0].1) {
+        return Ok(false);
     }
-    fs::create_dir_all(folder).map_err(io("make", folder))?;
-    if fs::read_dir(folder).map_err(io("look into", folder))?.next().is_some() {
-        return Err(CliError::NotADemo { path: folder.to_owned() });
+    fs::create_dir_all(dir).map_err(io("create", dir))?;
+    if fs::read_dir(dir).map_err(io("read", dir))?.next().is_some() {
+        return Err(CliError::NotADemo { path: dir.to_owned() });
     }
-    // The plan last: where it is, everything else is as well.
+    // The plan is written last: its presence means that all files exist.
     for (path, text) in FILES.iter().rev() {
-        let path = folder.join(path);
-        let parent = path.parent().unwrap_or(folder);
-        fs::create_dir_all(parent).map_err(io("make", parent))?;
+        let path = dir.join(path);
+        let parent = path.parent().unwrap_or(dir);
+        fs::create_dir_all(parent).map_err(io("create", parent))?;
         fs::write(&path, text).map_err(io("write", &path))?;
     }
-    Ok(())
+    Ok(true)
 }

@@ -1,14 +1,36 @@
-//! `greenwave graph`: a plan's features and what each waits for, as a picture's source.
+//! `greenwave graph`: prints the features of a plan and their dependencies for a drawing tool.
 
-use std::path::Path;
-use std::process::ExitCode;
+use std::path::PathBuf;
 
-use super::{CliError, GraphFormat, located, read_plan};
+use clap::{Args, ValueEnum};
+
+use crate::error::CliError;
+use crate::exit::Exit;
 use crate::output;
+use crate::planfile::PlanFile;
 
-pub(super) fn graph(path: &Path, format: GraphFormat) -> Result<ExitCode, CliError> {
-    let file = read_plan(path)?;
-    let graph = file.plan.graph().map_err(|error| located(&file, &error))?;
+#[derive(Debug, Args)]
+pub(super) struct GraphArgs {
+    /// File of the plan.
+    #[arg(value_name = "FILE")]
+    plan: PathBuf,
+    /// Graph language.
+    #[arg(long, value_enum, default_value_t = GraphFormat::Mermaid)]
+    format: GraphFormat,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum GraphFormat {
+    /// Mermaid, which GitHub renders in Markdown.
+    Mermaid,
+    /// DOT, for Graphviz.
+    Dot,
+}
+
+/// Prints the graph of a plan.
+pub(super) fn graph(args: &GraphArgs) -> Result<Exit, CliError> {
+    let file = PlanFile::read(&args.plan)?;
+    let graph = file.plan.graph().map_err(|error| file.locate_plan_error(&error))?;
     let label = |task| {
         let feature = &file.plan.features[graph.payload(task).index()];
         if feature.title == feature.id {
@@ -17,10 +39,10 @@ pub(super) fn graph(path: &Path, format: GraphFormat) -> Result<ExitCode, CliErr
             format!("{}\n{}", feature.id, feature.title)
         }
     };
-    let text = match format {
+    let text = match args.format {
         GraphFormat::Mermaid => graph.to_mermaid(label),
         GraphFormat::Dot => graph.to_dot(label),
     };
     output::answer(text.trim_end())?;
-    Ok(ExitCode::SUCCESS)
+    Ok(Exit::SUCCESS)
 }

@@ -1,23 +1,41 @@
-//! `greenwave init`: a commented plan to start from.
+//! `greenwave init`: creates a plan with comments.
 
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
-use std::path::Path;
-use std::process::ExitCode;
+use std::path::{Path, PathBuf};
 
-use super::CliError;
+use clap::Args;
+
+use crate::error::CliError;
+use crate::exit::Exit;
 use crate::output;
 
-/// The plan that is written. Read by the same parser as any other, as a test makes sure.
+#[derive(Debug, Args)]
+pub(super) struct InitArgs {
+    /// File to create.
+    #[arg(value_name = "FILE", default_value = "plan.toml")]
+    pub(super) plan: PathBuf,
+}
+
+/// The created plan. A test reads it with the parser of plans.
 const PLAN: &str = include_str!("../../examples/init.toml");
 
-pub(super) fn init(path: &Path) -> Result<ExitCode, CliError> {
+/// Creates the plan.
+pub(super) fn init(path: &Path) -> Result<Exit, CliError> {
+    create(path, PLAN)?;
+    output::line(&format!("Created {0}. Edit it, then run: greenwave run {0}", path.display()));
+    Ok(Exit::SUCCESS)
+}
+
+/// Creates a file with this text.
+///
+/// # Errors
+/// [`CliError::Exists`] if the file exists.
+pub(super) fn create(path: &Path, text: &str) -> Result<(), CliError> {
     let failed = |source: std::io::Error| match source.kind() {
         ErrorKind::AlreadyExists => CliError::Exists { path: path.to_owned() },
-        _ => CliError::Io { operation: "write", path: path.to_owned(), source },
+        _ => CliError::Io { operation: "create", path: path.to_owned(), source },
     };
     let mut file = OpenOptions::new().write(true).create_new(true).open(path).map_err(failed)?;
-    file.write_all(PLAN.as_bytes()).map_err(failed)?;
-    output::line(&format!("Wrote {0}. Edit it, then: greenwave run {0}", path.display()));
-    Ok(ExitCode::SUCCESS)
+    file.write_all(text.as_bytes()).map_err(failed)
 }

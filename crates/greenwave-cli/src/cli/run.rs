@@ -1,47 +1,73 @@
-//! `greenwave run`: runs a plan and shows what happens.
+//! `greenwave run`: runs a plan and shows its progress.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::Path;
-use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::Duration;
+use std::path::{Path, PathBuf};
 
-use greenwave::{AgentSpec, Engine, Environment, MetricsEndpoint, MetricsServer, Stopper};
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::task::JoinHandle;
+use clap::Args;
+use greenwave::{AgentSpec, Engine, Environment, MetricsEndpoint, MetricsServer};
 
-use super::{CliError, RunArgs, locate, located, read_plan};
+use super::settings::SettingsArgs;
 use crate::config::Config;
-use crate::output::NOT_GREEN;
+use crate::error::CliError;
+use crate::exit::{Exit, NOT_GREEN};
+use crate::format::Format;
+use crate::planfile::PlanFile;
 use crate::progress::Progress;
+use crate::signals::StopOnSignal;
 
-/// How long a run may take to stop before the program ends without it.
-const STOP_TIME_MAX: Duration = Duration::from_secs(5);
+#[derive(Debug, Args)]
+pub(super) struct RunArgs {
+    /// File of the plan.
+    #[arg(value_name = "FILE")]
+    pub(super) plan: PathBuf,
+    #[command(flatten)]
+    pub(super) options: RunOptions,
+}
 
-pub(super) async fn run(path: &Path, args: &RunArgs) -> Result<ExitCode, CliError> {
-    let mut file = read_plan(path)?;
-    if let Some(pace) = args.pace {
+/// Arguments of the commands that run a plan.
+#[derive(Debug, Args)]
+pub(super) struct RunOptions {
+    /// Output format.
+    #[arg(long, value_enum, default_value_t = Format::Human)]
+    pub(super) format: Format,
+    /// Multiply the recorded delays of scripted agents; 0 removes them.
+    #[arg(long, value_name = "FACTOR", value_parser = pace, allow_negative_numbers = true)]
+    pace: Option<f64>,
+    #[command(flatten)]
+    settings: SettingsArgs,
+}
+
+fn pace(text: &str) -> Result<f64, String> {
+    let factor = text.parse().ok().filter(|factor| (0.0..=1e6).contains(factor));
+    factor.ok_or_else(|| "expected a number from 0 to 1000000".to_owned())
+}
+
+/// Runs the plan in a file.
+pub(super) async fn run(path: &Path, options: &RunOptions) -> Result<Exit, CliError> {
+    let mut file = PlanFile::read(path)?;
+    if let Some(pace) = options.pace {
         set_pace(&mut file.plan.agents, pace);
     }
-    file.plan.graph().map_err(|error| located(&file, &error))?;
-    let config = Config::load(&file.plan.project, &args.settings.overrides()?)?;
+    file.plan.graph().map_err(|error| file.locate_plan_error(&error))?;
+    let config = Config::load(&file.plan.project, &options.settings.overrides()?)?;
     let settings = config.settings;
     let metrics = settings.metrics.clone();
-    let endpoint = match metrics.enabled {
-        true => Some(MetricsEndpoint::bind(SocketAddr::new(metrics.address, metrics.port)).await?),
-        false => None,
+    let endpoint = if metrics.enabled {
+        Some(MetricsEndpoint::bind(SocketAddr::new(metrics.address, metrics.port)).await?)
+    } else {
+        None
     };
     let environment = Environment::new(std::env::vars_os());
     let engine =
-        Engine::open(file.plan.clone(), settings, environment).map_err(|error| locate(&file, error))?;
-    let serving = endpoint.map(|endpoint| endpoint.serve(engine.metrics()));
-    let mut progress = Progress::new(args.format, &file.plan);
-    progress.profile(config.profile, serving.as_ref().map(MetricsServer::address));
+        Engine::open(file.plan.clone(), settings, environment).map_err(|error| file.locate(error))?;
+    let server = endpoint.map(|endpoint| endpoint.serve(engine.metrics()));
+    let progress = Progress::new(options.format, &file.plan);
+    progress.settings(config.profile, server.as_ref().map(MetricsServer::address));
     watch(engine, progress, path).await
 }
 
-fn set_pace(agents: &mut std::collections::BTreeMap<String, AgentSpec>, factor: f64) {
+fn set_pace(agents: &mut BTreeMap<String, AgentSpec>, factor: f64) {
     for agent in agents.values_mut() {
         if let AgentSpec::Scripted { pace, .. } = agent {
             *pace = factor;
@@ -49,56 +75,27 @@ fn set_pace(agents: &mut std::collections::BTreeMap<String, AgentSpec>, factor: 
     }
 }
 
-async fn watch(engine: Engine, mut progress: Progress, plan: &Path) -> Result<ExitCode, CliError> {
-    let stopped_by = Arc::new(AtomicU8::new(0));
-    let signals = stop_on_signals(engine.stopper(), Arc::clone(&stopped_by))?;
+/// Runs the engine and shows its events until it ends.
+async fn watch(engine: Engine, mut progress: Progress, plan: &Path) -> Result<Exit, CliError> {
+    let signals = StopOnSignal::start(engine.stopper())?;
     let mut events = engine.events();
-    // A task of its own: while nobody reads what is printed, the run must still hear that it shall stop.
+    // The run has its own task, so that it can be stopped while printing is blocked by a reader.
     let mut running = tokio::spawn(engine.run());
     let report = loop {
         tokio::select! {
-            // What happened before the end is shown before it.
+            // Events precede the end of the run.
             biased;
             Some(event) = events.next() => progress.event(&event),
             report = &mut running => break report.expect("a run does not panic and is not cancelled")?,
         }
     };
-    signals.abort();
-    let code = stopped_by.load(Ordering::Relaxed);
-    if code != 0 {
+    if let Some(code) = signals.finish() {
         progress.stopped(plan);
-        return Ok(ExitCode::from(code));
+        return Ok(Exit::from(code));
     }
     while let Some(event) = events.try_next() {
         progress.event(&event);
     }
     progress.finish(&report);
-    Ok(if report.all_green() { ExitCode::SUCCESS } else { ExitCode::from(NOT_GREEN) })
-}
-
-/// Stops the run at the first signal, and the program at the second, or when the run takes too long to stop.
-/// The exit code is the one that shells give for a program that such a signal ended.
-pub(super) fn stop_on_signals(
-    stopper: Stopper,
-    stopped_by: Arc<AtomicU8>,
-) -> Result<JoinHandle<()>, CliError> {
-    let io = |source| CliError::Io { operation: "wait for signals of", path: "this process".into(), source };
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(io)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(io)?;
-    let mut hang_up = signal(SignalKind::hangup()).map_err(io)?;
-    Ok(tokio::spawn(async move {
-        loop {
-            let code = tokio::select! {
-                _ = interrupt.recv() => 130,
-                _ = terminate.recv() => 143,
-                _ = hang_up.recv() => 129,
-                () = tokio::time::sleep(STOP_TIME_MAX), if stopped_by.load(Ordering::Relaxed) != 0 => 0,
-            };
-            stopper.stop();
-            match stopped_by.load(Ordering::Relaxed) {
-                0 => stopped_by.store(code, Ordering::Relaxed),
-                first => std::process::exit(i32::from(first)),
-            }
-        }
-    }))
+    Ok(if report.all_green() { Exit::SUCCESS } else { Exit::from(NOT_GREEN) })
 }

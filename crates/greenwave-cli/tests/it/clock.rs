@@ -1,19 +1,21 @@
-//! `greenwave test` on a machine whose clock is set: in the middle of a run, and between runs. The clock is that of libfaketime, which stands between
-//! the program and the C library; what files' times say is the system's own.
+//! `greenwave test` while the clock is set, during and between runs.
+//!
+//! libfaketime changes the clock of the program. Timestamps of files come from the real clock.
 
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
+use greenwave_testkit::service::skip;
 use rustix::fs::OFlags;
 
-use crate::folder::Folder;
 use crate::program::{Finished, Program, until};
+use crate::test_dir::TestDir;
 
-/// A project whose runs go by a clock that can be set.
+/// A project whose runs use a clock that can be set.
 pub(crate) struct Clocked {
-    pub(crate) folder: Folder,
+    pub(crate) dir: TestDir,
     library: PathBuf,
 }
 
@@ -22,133 +24,134 @@ pub(crate) const HOUR: i64 = 3_600;
 impl Clocked {
     fn new(script: &str, inputs: &str) -> Option<Self> {
         let config = format!("[[test]]\nname = \"t\"\ncommand = \"{script}\"\ninputs = [\"{inputs}\"]\n");
-        Self::of(Folder::empty().with("p/greenwave.toml", config).with("p/in.txt", "1"))
+        Self::of(TestDir::empty().with("p/greenwave.toml", config).with("p/in.txt", "1"))
     }
 
-    /// Of a folder with a project `p`. A visible skip where libfaketime is not installed, or a failure where it is required.
-    pub(crate) fn of(folder: Folder) -> Option<Self> {
-        let folders = fs::read_dir("/usr/lib").unwrap().map(|entry| entry.unwrap().path());
-        let folders = folders.chain(["/usr/lib", "/usr/local/lib"].map(PathBuf::from));
-        let mut libraries = folders.map(|folder| folder.join("faketime/libfaketimeMT.so.1"));
+    /// Creates the clock for a directory with a project `p`. Without libfaketime, prints that the
+    /// test is skipped, or fails if services are required.
+    pub(crate) fn of(dir: TestDir) -> Option<Self> {
+        let dirs = fs::read_dir("/usr/lib").unwrap().map(|entry| entry.unwrap().path());
+        let dirs = dirs.chain(["/usr/lib", "/usr/local/lib"].map(PathBuf::from));
+        let mut libraries = dirs.map(|dir| dir.join("faketime/libfaketimeMT.so.1"));
         let Some(library) = libraries.find(|library| library.exists()) else {
-            assert!(std::env::var_os("GREENWAVE_REQUIRE_SERVICES").is_none(), "there is no libfaketime");
-            let _ = writeln!(std::io::stderr(), "skipped: there is no libfaketime");
+            skip("libfaketime is not installed");
             return None;
         };
-        let clocked = Self { folder, library };
+        let clocked = Self { dir, library };
         clocked.set(0);
         Some(clocked)
     }
 
-    /// The clock is off by so many seconds from now on.
+    /// Sets the clock to this number of seconds from the real time.
     pub(crate) fn set(&self, seconds: i64) {
-        self.folder.write("new-clock", format!("{seconds:+}\n"));
-        // At once, so that nobody reads half of it.
-        fs::rename(self.folder.path("new-clock"), self.folder.path("clock")).unwrap();
+        self.dir.write("new-clock", format!("{seconds:+}\n"));
+        // Renaming is atomic, so that no program reads half of the file.
+        fs::rename(self.dir.path("new-clock"), self.dir.path("clock")).unwrap();
     }
 
     fn program(&self) -> Program {
         self.greenwave(["test", "--format", "json"])
     }
 
-    /// The program, called in the project.
+    /// Calls the program in the project.
     pub(crate) fn greenwave<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Program {
-        let program = Program::new(args).within(&self.folder.path("p"));
-        let program = program.variable("XDG_CACHE_HOME", self.folder.path("cache"));
+        let program = Program::new(args).within(&self.dir.path("p"));
+        let program = program.variable("XDG_CACHE_HOME", self.dir.path("cache"));
         let program = program.variable("LD_PRELOAD", &self.library);
-        let program = program.variable("FAKETIME_TIMESTAMP_FILE", self.folder.path("clock"));
-        // The file is read anew each time; and only the time of day is another, as when a clock is set.
+        let program = program.variable("FAKETIME_TIMESTAMP_FILE", self.dir.path("clock"));
+        // The program reads the file at every call, and the monotonic clock is not changed.
         let only =
             ["FAKETIME_NO_CACHE", "NO_FAKE_STAT", "FAKETIME_DONT_FAKE_MONOTONIC", "DONT_FAKE_MONOTONIC"];
         only.iter().fold(program, |program, name| program.variable(name, "1"))
     }
 
-    fn run(&self, code: i32) -> Told {
-        Told::of(&self.program().run().with_code(code))
+    fn run(&self, code: i32) -> TestRun {
+        TestRun::of(&self.program().run().with_code(code))
     }
 }
 
-/// What a run said of its test.
+/// The result of the test in one run.
 #[derive(Debug, PartialEq)]
-struct Told {
+struct TestRun {
     passed: bool,
-    known: bool,
-    not_kept: Option<String>,
-    /// When it began by its own clock, in milliseconds since the Unix epoch.
+    cached: bool,
+    not_cached: Option<String>,
+    /// Start of the run by its own clock, in milliseconds since the Unix epoch.
     at: i64,
 }
 
-impl Told {
+impl TestRun {
     fn of(finished: &Finished) -> Self {
         let events = finished.events();
         let event = |kind: &str| events.iter().find(|event| event["event"] == kind).unwrap();
         let test = event("test");
         Self {
             passed: test["status"] == "passed",
-            known: test["known"] == true,
-            not_kept: test["not_kept"].as_str().map(str::to_owned),
+            cached: test["known"] == true,
+            not_cached: test["not_kept"].as_str().map(str::to_owned),
             at: event("started")["time_ms"].as_i64().unwrap(),
         }
     }
 
     fn verdict(&self) -> (bool, bool, Option<&str>) {
-        (self.passed, self.known, self.not_kept.as_deref())
+        (self.passed, self.cached, self.not_cached.as_deref())
     }
 }
 
 #[test]
-fn a_clock_that_is_set_during_a_run_keeps_nothing() {
+fn nothing_is_cached_if_the_clock_is_set_during_a_run() {
     for hours in [-1, 1] {
-        // Not even where all files are as they were.
-        let Some(clocked) = Clocked::new("cat in.txt; read it < ../begun; read it < ../go", "/in.txt") else {
+        let Some(clocked) = Clocked::new("cat in.txt; read it < ../started; read it < ../go", "/in.txt")
+        else {
             return;
         };
-        for name in ["begun", "go"] {
+        for name in ["started", "go"] {
             let mut command = std::process::Command::new("mkfifo");
-            assert!(command.arg(clocked.folder.path(name)).status().unwrap().success());
+            assert!(command.arg(clocked.dir.path(name)).status().unwrap().success());
         }
-        let tell = |pipe: &str| {
+        let signal = |pipe: &str| {
             let not_waiting = i32::try_from(OFlags::NONBLOCK.bits()).unwrap();
             let open =
-                || fs::File::options().write(true).custom_flags(not_waiting).open(clocked.folder.path(pipe));
-            // A pipe can be written to when the test has come to where it reads.
+                || fs::File::options().write(true).custom_flags(not_waiting).open(clocked.dir.path(pipe));
+            // The pipe can be opened for writing as soon as the test reads from it.
             until("the test waits", || open().is_ok_and(|mut pipe| pipe.write_all(b"\n").is_ok()));
         };
-        let through = |is_set: bool| {
+        let run_through = |is_set: bool| {
             let running = clocked.program().start();
-            tell("begun");
+            signal("started");
             if is_set {
                 clocked.set(hours * HOUR);
             }
-            tell("go");
-            Told::of(&running.finish().with_code(0))
+            signal("go");
+            TestRun::of(&running.finish().with_code(0))
         };
         assert_eq!(
-            through(true).verdict(),
+            run_through(true).verdict(),
             (true, false, Some("the clock was set while it ran")),
             "{hours} h"
         );
-        // To a clock that is behind, the pipes are from the future, and could have been made by the test.
+        // If the clock is behind, the pipes are from the future, as if the test had created them.
         if hours > 0 {
-            assert_eq!(through(false).verdict(), (true, false, None), "the same clock is no trouble");
+            assert_eq!(run_through(false).verdict(), (true, false, None), "the clock is not set");
             assert_eq!(clocked.run(0).verdict(), (true, true, None));
         } else {
-            let told = through(false);
-            assert!(told.passed && !told.known && told.not_kept.is_some(), "{:?}", told.verdict());
+            let run = run_through(false);
+            assert!(run.passed && !run.cached && run.not_cached.is_some(), "{:?}", run.verdict());
         }
     }
 }
 
 #[test]
-fn a_clock_that_is_set_between_runs_hides_no_edit() {
+fn an_edit_is_found_if_the_clock_is_set_between_runs() {
     for (first, second) in [(HOUR, 0), (0, -HOUR), (HOUR, -HOUR), (-HOUR, HOUR)] {
         for inputs in ["/in.txt", "/greenwave.toml"] {
             let Some(clocked) = Clocked::new("grep -q 1 in.txt", inputs) else { return };
             clocked.set(first);
             let before = clocked.run(0);
-            // By a clock that is ahead, what was written just now has rested for an hour. The second run learns that of stamps.
+            // If the clock is ahead, the files are an hour old, and the second run records their
+            // timestamps.
             clocked.run(0);
-            let path = clocked.folder.path("p/in.txt");
+            let path = clocked.dir.path("p/in.txt");
             let modified = fs::metadata(&path).unwrap().modified().unwrap();
             fs::write(&path, "2").unwrap();
             fs::File::options().write(true).open(&path).unwrap().set_modified(modified).unwrap();
@@ -162,7 +165,7 @@ fn a_clock_that_is_set_between_runs_hides_no_edit() {
 }
 
 #[test]
-fn what_was_kept_in_the_future_is_known() {
+fn a_result_from_the_future_is_valid() {
     let Some(clocked) = Clocked::new("grep -q 1 in.txt", "/in.txt") else { return };
     clocked.set(HOUR);
     assert_eq!(clocked.run(0).verdict(), (true, false, None));

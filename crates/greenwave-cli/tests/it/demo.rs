@@ -1,4 +1,4 @@
-//! The demonstration, end to end: compilers, tests and all. Run once, and looked at from many sides.
+//! The demo, end to end, with compilers and tests. All tests check the same runs.
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -7,63 +7,63 @@ use std::sync::{Mutex, OnceLock};
 use insta::assert_snapshot;
 use serde_json::Value;
 
-use crate::folder::{Files, Folder};
 use crate::program::{COMPILING_BOUND, Finished, Program};
-use crate::shown;
+use crate::snapshots;
+use crate::test_dir::{Files, TestDir};
 
-/// The features of the demonstration, in the order of its plan.
+/// Features of the demo, in the order of its plan.
 pub(crate) const FEATURES: [&str; 10] =
     ["ast", "lexer", "functions", "format", "units", "parser", "eval", "simplify", "derive", "calc"];
 
-/// What the first run of a fresh demonstration and what followed it came to.
+/// The results of a first run of the demo and of the runs after it.
 pub(crate) struct Demo {
-    /// The first run, in JSON.
+    /// The first run, with JSON output.
     first: Finished,
-    /// The project's files after it.
+    /// Files of the project after the first run.
     pub(crate) files: Files,
-    /// What the calculator answers.
+    /// Answer of the calculator.
     answer: String,
-    /// The second run, for people.
+    /// The second run.
     second: Finished,
-    /// The project's files after that.
-    files_in_the_end: Files,
-    /// A run in another folder that may use the test results of the first.
+    /// Files of the project after the second run.
+    files_after_second: Files,
+    /// A run in another directory, with the test results of the first run.
     other: Finished,
 }
 
-/// The one demonstration that all tests look at.
+/// Returns the one demo that all tests check.
 pub(crate) fn demo() -> &'static Demo {
     static DEMO: OnceLock<Demo> = OnceLock::new();
-    // Where the first attempt panics, the others shall not try it again.
-    static TRIED: Mutex<()> = Mutex::new(());
-    let _one = TRIED.lock().expect("the demonstration failed; another test says how");
+    // Poisoned by a panic, so that a failing demo runs once and not once per test.
+    static RUNNING: Mutex<()> = Mutex::new(());
+    let _guard = RUNNING.lock().expect("the demo failed; another test shows the error");
     DEMO.get_or_init(run)
 }
 
 fn run() -> Demo {
-    let folder = Folder::empty();
-    let results = folder.path("results");
+    let dir = TestDir::empty();
+    let results = dir.path("results");
     let shared = format!("cache.directory={}", results.display());
-    let start = |dir: &str, more: &[&str]| {
-        let args = ["demo", "--dir", dir, "--metrics-port", "0", "--pace", "0", "--set", &shared];
-        folder.greenwave(args.into_iter().chain(more.iter().copied())).bound(COMPILING_BOUND).run()
+    let start = |name: &str, more: &[&str]| {
+        let args = ["demo", "--dir", name, "--metrics-port", "0", "--pace", "0", "--set", &shared];
+        dir.greenwave(args.into_iter().chain(more.iter().copied())).bound(COMPILING_BOUND).run()
     };
     let first = start("demo", &["--format", "json"]).with_code(0);
-    let files = folder.files("demo/project");
-    let answer = calculate(&folder, "1 + 2 * 3\n");
+    let files = dir.files("demo/project");
+    let answer = calculate(&dir, "1 + 2 * 3\n");
     let second = start("demo", &[]);
-    let files_in_the_end = folder.files("demo/project");
+    let files_after_second = dir.files("demo/project");
     let other = start("other", &[]);
-    Demo { first, files, answer, second, files_in_the_end, other }
+    Demo { first, files, answer, second, files_after_second, other }
 }
 
-/// Asks the calculator that the agents have written.
-fn calculate(folder: &Folder, line: &str) -> String {
-    folder.write("question", line);
+/// Runs the calculator that the agents have written.
+fn calculate(dir: &TestDir, line: &str) -> String {
+    dir.write("question", line);
     let mut cargo = Command::new("cargo");
     cargo.args(["run", "--quiet", "--offline", "-p", "calc"]);
-    let program = Program::of(cargo).within(&folder.path("demo/project")).bound(COMPILING_BOUND);
-    let question = std::fs::File::open(folder.path("question")).unwrap();
+    let program = Program::of(cargo).within(&dir.path("demo/project")).bound(COMPILING_BOUND);
+    let question = std::fs::File::open(dir.path("question")).unwrap();
     program.stdin(question).run().with_code(0).stdout
 }
 
@@ -89,7 +89,7 @@ fn every_feature_becomes_green() {
 }
 
 #[test]
-fn the_first_lines_say_what_is_run() {
+fn the_first_events_describe_the_run() {
     let events = demo().first.events();
     assert_eq!(events[0]["event"], "settings");
     assert_eq!(events[0]["profile"], "development");
@@ -99,27 +99,26 @@ fn the_first_lines_say_what_is_run() {
     assert_eq!(events[1]["agent_kinds"], Value::from(vec!["scripted"]));
 }
 
-/// Red is seen before yellow, yellow before green, and the failure of the one refused attempt is told.
 #[test]
-fn every_feature_is_seen_to_fail_first() {
+fn every_feature_is_red_then_yellow_then_green() {
     let events = demo().first.events();
     for feature in FEATURES {
         let own: Vec<&Value> = events.iter().filter(|event| event["feature"] == feature).collect();
         let at = |wanted: &dyn Fn(&Value) -> bool| {
             own.iter().position(|event| wanted(event)).unwrap_or_else(|| panic!("{feature}: {own:?}"))
         };
-        let phase = |light: &'static str| {
-            at(&move |event: &Value| event["event"] == "phase" && event["phase"] == light)
+        let phase = |label: &'static str| {
+            at(&move |event: &Value| event["event"] == "phase" && event["phase"] == label)
         };
-        let seen_red = at(&|event| event["event"] == "tests" && event["phase"] == "red");
-        assert_ne!(own[seen_red]["status"], "passed", "{feature}");
+        let failed_first = at(&|event| event["event"] == "tests" && event["phase"] == "red");
+        assert_ne!(own[failed_first]["status"], "passed", "{feature}");
         let file = at(&|event| event["event"] == "file");
         let passed = at(&|event| {
             event["event"] == "tests" && event["phase"] == "yellow" && event["status"] == "passed"
         });
         assert!(own[passed]["passed"].as_u64().unwrap() > 0 && own[passed]["failed"] == 0);
         let merged = at(&|event| event["event"] == "merged");
-        let order = [phase("red"), seen_red, phase("yellow"), file, passed, merged, phase("green")];
+        let order = [phase("red"), failed_first, phase("yellow"), file, passed, merged, phase("green")];
         assert!(order.is_sorted(), "{feature}: {order:?}");
     }
     let refused: Vec<_> = named(&events, "refused").collect();
@@ -130,7 +129,7 @@ fn every_feature_is_seen_to_fail_first() {
 }
 
 #[test]
-fn an_answer_may_have_several_files() {
+fn an_answer_can_have_several_files() {
     let events = demo().first.events();
     let files_of = |feature: &str| -> Vec<_> {
         let own = named(&events, "file").filter(|event| event["feature"] == feature);
@@ -145,7 +144,7 @@ fn an_answer_may_have_several_files() {
 }
 
 #[test]
-fn features_go_side_by_side() {
+fn features_run_in_parallel_after_their_dependencies() {
     let events = demo().first.events();
     let at = |feature: &str, phase: &str| {
         let is = |event: &Value| {
@@ -157,7 +156,6 @@ fn features_go_side_by_side() {
     let pairs = FEATURES.iter().flat_map(|a| FEATURES.iter().map(move |b| (a, b)));
     assert!(pairs.filter(|(a, b)| a < b && overlap(a, b)).count() > 0);
     assert_eq!(events.last().unwrap()["totals"]["workers_peak"], 2);
-    // And nobody begins before what it depends on is green.
     for (feature, before) in [("parser", "lexer"), ("eval", "functions"), ("derive", "ast"), ("calc", "eval")]
     {
         assert!(at(before, "green") < at(feature, "red"), "{feature} and {before}");
@@ -165,47 +163,47 @@ fn features_go_side_by_side() {
 }
 
 #[test]
-fn the_calculator_calculates() {
+fn the_calculator_works() {
     assert_eq!(demo().answer.trim(), "7");
 }
 
 #[test]
-fn nothing_but_the_answers_is_left_in_the_project() {
-    let strange: Vec<_> = demo()
+fn the_project_has_only_the_files_of_the_answers() {
+    let unexpected: Vec<_> = demo()
         .files
         .keys()
         .filter(|path| !path.starts_with("crates/"))
         .filter(|path| ![".gitignore", "Cargo.toml", "Cargo.lock"].contains(&path.as_str()))
         .collect();
-    assert_eq!(strange, Vec::<&String>::new());
+    assert_eq!(unexpected, Vec::<&String>::new());
     assert!(demo().files.keys().all(|path| !path.contains(".greenwave")));
 }
 
 #[test]
-fn the_second_run_asks_nobody_and_tests_nothing() {
+fn the_second_run_is_answered_from_the_cache() {
     let second = &demo().second;
     assert_eq!(second.status.code(), Some(0), "{second:?}");
-    assert!(second.stdout.contains("No agent was asked, no test was run, 10 results were known"));
-    assert_eq!(demo().files, demo().files_in_the_end);
-    shown::check("second_run", &second.stdout);
+    assert!(second.stdout.contains("0 agent requests, 0 tests run, 10 cached (saved "));
+    assert_eq!(demo().files, demo().files_after_second);
+    snapshots::check("second_run", &second.stdout);
 }
 
-/// In which order features are told differs from run to run; what is told of each does not, but for the tests
-/// of others that it meets when it is merged.
+/// The order of features differs between runs, and so do the tests of other features that a merge
+/// runs. The other lines of each feature are always the same.
 #[test]
-fn the_first_run_is_told_feature_by_feature() {
+fn the_first_run_prints_the_progress_of_each_feature() {
     let other = &demo().other;
     assert_eq!(other.status.code(), Some(0), "{other:?}");
-    let (told, table) = other.stdout.split_once("\n\n").expect("a blank line stands before the table");
+    let (progress, table) = other.stdout.split_once("\n\n").expect("a blank line precedes the table");
     let mut by_feature = BTreeMap::<&str, Vec<&str>>::new();
-    for line in told.lines().filter(|line| line.starts_with("  ")) {
+    for line in progress.lines().filter(|line| line.starts_with("  ")) {
         let (feature, rest) = line.trim_start().split_once(' ').unwrap();
-        let is_of_another = rest.trim_start().starts_with("tests") && rest.contains(": ");
-        if is_of_another {
+        let is_other_feature = rest.trim_start().starts_with("tests") && rest.contains(": ");
+        if is_other_feature {
             continue;
         }
         let lines = by_feature.entry(feature).or_default();
-        // What was tested for the attempt may be tested once more for the merge.
+        // A test of the attempt may run again for the merge.
         let without_time = |line: &str| line.rsplit_once('(').map(|(text, _)| text.to_owned());
         if lines
             .last()
@@ -214,24 +212,23 @@ fn the_first_run_is_told_feature_by_feature() {
             lines.push(line);
         }
     }
-    let told: Vec<&str> = by_feature.into_values().flatten().collect();
-    shown::check_first_run("first_run", &format!("{}\n\n{table}", told.join("\n")));
+    let progress: Vec<&str> = by_feature.into_values().flatten().collect();
+    snapshots::check_first_run("first_run", &format!("{}\n\n{table}", progress.join("\n")));
 }
 
-/// Test results of one project are known in its copy.
 #[test]
 fn results_are_shared_between_copies_of_a_project() {
-    let known = demo().other.stdout.lines().filter(|line| line.ends_with("passed (known)")).count();
-    assert!(known >= FEATURES.len(), "{}", demo().other.stdout);
+    let cached = demo().other.stdout.lines().filter(|line| line.ends_with("passed (cached)")).count();
+    assert!(cached >= FEATURES.len(), "{}", demo().other.stdout);
 }
 
 #[test]
-fn a_folder_with_other_files_is_left_alone() {
-    let folder = Folder::empty().with("mine/notes.txt", "mine\n");
-    let finished = folder.greenwave(["demo", "--dir", "mine", "--no-metrics"]).run().with_code(2);
-    assert_eq!(folder.files(""), [("mine/notes.txt".to_owned(), "mine\n".to_owned())].into());
+fn a_directory_with_other_files_is_left_alone() {
+    let dir = TestDir::empty().with("mine/notes.txt", "mine\n");
+    let finished = dir.greenwave(["demo", "--dir", "mine", "--no-metrics"]).run().with_code(2);
+    assert_eq!(dir.files(""), [("mine/notes.txt".to_owned(), "mine\n".to_owned())].into());
     assert_snapshot!(finished.stderr, @r"
-    error: mine has files in it that are no demo
-    hint: name another place
+    error: mine is not empty and holds no demo
+    hint: choose an empty directory
     ");
 }

@@ -1,41 +1,42 @@
-//! Runs that are cut off at any moment, with SIGKILL or politely, go on where they were: nothing that was green is asked again,
-//! and in the end everything is as if nothing had happened.
+//! Runs that are interrupted at random moments, by SIGKILL or SIGINT. The next run continues: green
+//! features are not repeated, and the final files are those of an uninterrupted run.
 
 use std::collections::BTreeSet;
 
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::chance::Chance;
 use crate::demo::{FEATURES, demo};
-use crate::folder::{Files, Folder};
 use crate::program::{COMPILING_BOUND, Program, until};
+use crate::random::random;
+use crate::test_dir::{Files, TestDir};
 
-/// How often the run of the small plan is killed; more with this variable, for the long run.
+/// Number of interruptions of the small plan.
 const ROUNDS: u64 = 12;
+/// Variable with a larger number, for long runs of these tests.
 const ROUNDS_VARIABLE: &str = "GREENWAVE_CRASH_ROUNDS";
 
-/// What is known of the features over several runs.
+/// The features that were green at the end of earlier runs.
 #[derive(Default)]
-struct Seen {
+struct GreenFeatures {
     green: BTreeSet<String>,
 }
 
-impl Seen {
-    /// Takes in a line of a run: nothing that was green before it may be asked or merged again.
+impl GreenFeatures {
+    /// Checks a line of a run: no green feature may have another attempt or merge.
     #[track_caller]
     fn line(&self, line: &str, now: &mut BTreeSet<String>) {
         let event: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
         let Some(feature) = event["feature"].as_str() else { return };
         let again = event["event"] == "merged" || event["phase"] == "yellow";
-        assert!(!(again && self.green.contains(feature)), "done a second time: {line}");
+        assert!(!(again && self.green.contains(feature)), "repeated: {line}");
         if event["event"] == "merged" || (event["event"] == "phase" && event["phase"] == "green") {
             now.insert(feature.to_owned());
         }
     }
 
-    /// Lets a run come to its `lines`th line and ends it by a signal; false if it ended before.
-    fn cut_off(&mut self, program: Program, lines: u64, signal: Signal) -> bool {
+    /// Sends a signal to a run after a number of lines. Returns whether that ended the run.
+    fn interrupt(&mut self, program: Program, lines: u64, signal: Signal) -> bool {
         let mut running = program.start();
         let mut now = BTreeSet::new();
         for _ in 0..lines {
@@ -46,7 +47,7 @@ impl Seen {
         }
         running.signal(signal);
         let finished = running.finish();
-        // What it had said until then counts as well, but for a last line that is cut off.
+        // The last line may be cut off.
         for line in finished.stdout.lines().filter(|line| line.ends_with('}')) {
             self.line(line, &mut now);
         }
@@ -54,7 +55,7 @@ impl Seen {
         finished.status.code() != Some(0)
     }
 
-    /// Lets a run come to its end.
+    /// Runs a program to its end.
     #[track_caller]
     fn finish(&self, program: Program) -> Vec<Value> {
         let finished = program.run().with_code(0);
@@ -65,35 +66,37 @@ impl Seen {
 }
 
 #[test]
-fn a_demo_that_is_killed_goes_on() {
-    let mut chance = Chance::new();
-    let folder = Folder::empty();
+fn a_killed_demo_can_be_continued() {
+    let mut random = random();
+    let dir = TestDir::empty();
     let start = || {
         let args = ["demo", "--dir", "demo", "--no-metrics", "--format", "json", "--pace", "0.1"];
-        folder.greenwave(args).bound(COMPILING_BOUND)
+        dir.greenwave(args).bound(COMPILING_BOUND)
     };
-    let mut seen = Seen::default();
+    let mut green = GreenFeatures::default();
     for _ in 0..3 {
         // A whole run has about 120 lines.
-        seen.cut_off(start(), 5 + chance.below(50), Signal::KILL);
+        green.interrupt(start(), 5 + random.below(50), Signal::KILL);
     }
-    let events = seen.finish(start());
+    let events = green.finish(start());
     let features = events.last().unwrap()["features"].as_array().unwrap();
     assert_eq!(features.iter().filter(|feature| feature["phase"] == "green").count(), FEATURES.len());
-    let kept = features.iter().filter(|feature| feature["up_to_date"] == true);
-    assert!(kept.count() >= seen.green.len(), "{:?}", seen.green);
-    same(&folder.files("demo/project"), &demo().files);
+    let up_to_date = features.iter().filter(|feature| feature["up_to_date"] == true);
+    assert!(up_to_date.count() >= green.green.len(), "{:?}", green.green);
+    assert_same(&dir.files("demo/project"), &demo().files);
 }
 
-/// The contents are long, so only the names of those that differ are shown.
+/// Checks that two directories have the same files. Shows only the names of different files, since
+/// contents are long.
 #[track_caller]
-fn same(files: &Files, wanted: &Files) {
+fn assert_same(files: &Files, wanted: &Files) {
     let differs = |path: &&String| files.get(*path) != wanted.get(*path);
     let different: BTreeSet<_> = files.keys().chain(wanted.keys()).filter(differs).collect();
     assert_eq!(different, BTreeSet::new());
 }
 
-/// A plan without compilers: chains and branches, files that several features write, some of them large.
+/// Returns a plan without compilers: two chains of features that write large files and edit a
+/// common one.
 fn small_plan() -> String {
     let mut plan = "project = \"project\"\n".to_owned();
     for feature in 0..8 {
@@ -123,15 +126,15 @@ tests = [{{ command = ["grep", "-q", "^line {feature} done", "list.txt"] }}]
     plan
 }
 
-fn small() -> Folder {
-    // Far enough from each other that changes of two features can be joined.
+fn small() -> TestDir {
+    // The lines are far enough apart for changes of two features to be merged.
     let list: String = (0..8).map(|line| format!("line {line}\n.\n.\n.\n.\n")).collect();
-    Folder::with_project().with("project/list.txt", list).with("plan.toml", small_plan())
+    TestDir::with_project().with("project/list.txt", list).with("plan.toml", small_plan())
 }
 
 #[test]
-fn any_moment_will_do() {
-    let mut chance = Chance::new();
+fn a_run_can_be_interrupted_at_any_moment() {
+    let mut random = random();
     let whole = small();
     let events = whole.run_plan().with_code(0).events();
     let files = whole.files("project");
@@ -139,43 +142,43 @@ fn any_moment_will_do() {
     let rounds = std::env::var(ROUNDS_VARIABLE).ok().and_then(|n| n.parse().ok()).unwrap_or(ROUNDS);
     let mut rounds_left = rounds;
     while rounds_left > 0 {
-        let folder = small();
-        let mut seen = Seen::default();
+        let dir = small();
+        let mut green = GreenFeatures::default();
         while rounds_left > 0 {
-            // Being asked to stop is an end as well, and comes less suddenly.
-            let signal = if chance.below(3) == 0 { Signal::INT } else { Signal::KILL };
-            if !seen.cut_off(folder.plan(), 2 + chance.below(lines_max), signal) {
+            // SIGINT lets the run clean up; SIGKILL does not.
+            let signal = if random.below(3) == 0 { Signal::INT } else { Signal::KILL };
+            if !green.interrupt(dir.plan(), 2 + random.below(lines_max), signal) {
                 break;
             }
             rounds_left -= 1;
         }
-        seen.finish(folder.plan());
-        same(&folder.files("project"), &files);
+        green.finish(dir.plan());
+        assert_same(&dir.files("project"), &files);
     }
 }
 
-/// Killed while a feature's files are being written into the project, of which there are many.
+/// The run is killed while it writes the files of a feature into the project.
 #[test]
-fn a_merge_that_is_cut_off_is_finished() {
+fn an_interrupted_merge_is_completed() {
     let whole = small();
     whole.run_plan().with_code(0);
     let files = whole.files("project");
     for written in ["1.txt", "3.txt", "6.txt"] {
-        let folder = small();
-        let mut running = folder.plan().start();
-        let first = folder.path("project/out/f0").join(written);
+        let dir = small();
+        let mut running = dir.plan().start();
+        let first = dir.path("project/out/f0").join(written);
         until("the first files are in the project", || first.exists());
         running.signal(Signal::KILL);
         running.wait();
-        let mut seen = Seen::default();
+        let mut green = GreenFeatures::default();
         while let Some(line) = running.line() {
             if line.ends_with('}') {
                 let mut now = BTreeSet::new();
-                seen.line(&line, &mut now);
-                seen.green.append(&mut now);
+                green.line(&line, &mut now);
+                green.green.append(&mut now);
             }
         }
-        seen.finish(folder.plan());
-        same(&folder.files("project"), &files);
+        green.finish(dir.plan());
+        assert_same(&dir.files("project"), &files);
     }
 }

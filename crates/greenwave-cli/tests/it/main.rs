@@ -1,26 +1,29 @@
-//! Tests of the program through its command line, as processes of their own on folders of their own.
+//! Tests of the program through its command line. Each test runs it as a process in a directory of
+//! its own.
 
-#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a helper of tests is a test")]
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "all of this is test code")]
 
-mod chance;
+mod cargo_products;
 mod clock;
-mod configs;
 mod conflicts;
 mod demo;
-mod folder;
-mod functions;
+mod fast_path;
+mod harnesses;
+mod help;
+mod human_output;
 mod kill;
 mod metrics;
+mod per_test;
 mod plans;
 mod program;
-mod projects;
-mod refused;
-mod remembered;
-mod runs;
-mod shown;
-mod sketch;
-mod stop;
-mod targets;
+mod random;
+mod rejected_answers;
+mod run_command;
+mod settings;
+mod shell_plan;
+mod signals;
+mod snapshots;
 mod terminal;
-mod tested;
-mod traced;
+mod test_command;
+mod test_dir;
+mod tracing;

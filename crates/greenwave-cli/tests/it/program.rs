@@ -1,5 +1,5 @@
-//! Runs the built program with a bound on its time: what has not ended by then is killed, and the test fails.
-//! Knows nothing of plans or of what is printed.
+//! Runs the built program with a time limit. A program that exceeds it is killed, and the test
+//! fails.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
@@ -14,27 +14,28 @@ use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-/// Longer than any run of a test takes, on the slowest machine that is at work on other things as well.
+/// Time limit of a run; no run takes that long, even on a slow and busy machine.
 const BOUND: Duration = Duration::from_secs(60);
-/// The same for runs that compile.
+/// Time limit of a run that compiles.
 pub(crate) const COMPILING_BOUND: Duration = Duration::from_secs(240);
-/// How long a condition is waited for that should come true at once.
+/// Maximum time to wait for a condition that becomes true soon.
 const CONDITION_BOUND: Duration = Duration::from_secs(20);
-/// Between two looks at a condition, so that looking leaves the processors to those who bring it about.
-const LOOK_AGAIN: Duration = Duration::from_millis(2);
+/// Pause between two checks of a condition, which leaves the CPUs to the processes that are waited
+/// for.
+const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
-/// Variables of this process that the program gets: what shells and tool chains cannot do without. Nothing that
-/// is meant for greenwave, and nothing that cargo sets for tests.
-const PASSED_ON: [&str; 6] = ["PATH", "HOME", "TMPDIR", "CARGO_HOME", "RUSTUP_HOME", "RUSTUP_TOOLCHAIN"];
+/// Variables that the program inherits, because shells and toolchains need them. Settings of
+/// greenwave and variables that cargo sets for tests are not among them.
+const INHERITED: [&str; 6] = ["PATH", "HOME", "TMPDIR", "CARGO_HOME", "RUSTUP_HOME", "RUSTUP_TOOLCHAIN"];
 
-/// A call of the program that has not begun.
+/// A call of the program that has not started.
 pub(crate) struct Program {
     command: Command,
     bound: Duration,
     lines_max: usize,
 }
 
-/// A call of the program that is under way. Dropping it kills it.
+/// A running call of the program. Dropping it kills the program.
 pub(crate) struct Running {
     id: Pid,
     deadline: Instant,
@@ -45,7 +46,7 @@ pub(crate) struct Running {
     status: Option<ExitStatus>,
 }
 
-/// What a call of the program came to.
+/// The output and exit status of a call.
 #[derive(Debug, Clone)]
 pub(crate) struct Finished {
     pub(crate) status: ExitStatus,
@@ -54,24 +55,24 @@ pub(crate) struct Finished {
 }
 
 impl Program {
-    /// The greenwave that cargo has built for this test.
+    /// Creates a call of the `greenwave` that cargo has built for these tests.
     pub(crate) fn new<S: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = S>) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_greenwave"));
         command.args(args);
         Self::of(command)
     }
 
-    /// Any other program, under the same rules.
+    /// Any other program, with the same inherited variables and time limit.
     pub(crate) fn of(mut command: Command) -> Self {
         command.env_clear().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        for name in PASSED_ON {
+        for name in INHERITED {
             command.envs(std::env::var_os(name).map(|value| (name, value)));
         }
         Self { command, bound: BOUND, lines_max: usize::MAX }
     }
 
-    pub(crate) fn within(mut self, folder: &Path) -> Self {
-        self.command.current_dir(folder);
+    pub(crate) fn within(mut self, dir: &Path) -> Self {
+        self.command.current_dir(dir);
         self
     }
 
@@ -85,7 +86,7 @@ impl Program {
         self
     }
 
-    /// Closes the pipe to its standard output after so many lines, as `head` does.
+    /// Closes the pipe to its standard output after this number of lines, as `head` does.
     pub(crate) fn read_lines(mut self, lines: usize) -> Self {
         self.lines_max = lines;
         self
@@ -106,14 +107,14 @@ impl Program {
         self
     }
 
-    /// Runs it as another user.
+    /// Runs the program as another user.
     pub(crate) fn user(mut self, id: u32) -> Self {
         self.command.uid(id).gid(id);
         self
     }
 
     pub(crate) fn start(mut self) -> Running {
-        let mut child = self.command.spawn().expect("the program is there");
+        let mut child = self.command.spawn().expect("the program exists");
         let id = Pid::from_child(&child);
         let stdout = lines_of(child.stdout.take(), self.lines_max);
         let stderr = lines_of(child.stderr.take(), usize::MAX);
@@ -126,7 +127,7 @@ impl Program {
     }
 }
 
-/// The lines of a stream as they come, read by a thread until the stream ends.
+/// Returns the lines of a stream as they arrive. A thread reads them until the stream ends.
 fn lines_of(stream: Option<impl Read + Send + 'static>, lines_max: usize) -> Receiver<String> {
     let (sender, receiver) = channel();
     if let Some(stream) = stream {
@@ -138,7 +139,7 @@ fn lines_of(stream: Option<impl Read + Send + 'static>, lines_max: usize) -> Rec
                 if stream.read_until(b'\n', &mut line).unwrap_or(0) == 0 {
                     return;
                 }
-                // The receiver is gone when the test is: nobody is left to tell.
+                // The receiver is dropped when the test ends.
                 let _ = sender.send(String::from_utf8_lossy(&line).trim_end_matches('\n').to_owned());
             }
         });
@@ -153,7 +154,7 @@ fn end_of(mut child: Child) -> Receiver<ExitStatus> {
 }
 
 impl Running {
-    /// The next line of its standard output; `None` when there is no more.
+    /// Returns the next line of standard output; `None` at its end.
     pub(crate) fn line(&mut self) -> Option<String> {
         match self.stdout.recv_timeout(self.left()) {
             Ok(line) => {
@@ -161,11 +162,11 @@ impl Running {
                 Some(line)
             }
             Err(RecvTimeoutError::Disconnected) => None,
-            Err(RecvTimeoutError::Timeout) => self.too_long(),
+            Err(RecvTimeoutError::Timeout) => self.timed_out(),
         }
     }
 
-    /// Reads lines until one holds the text.
+    /// Reads lines until one contains the text.
     pub(crate) fn read_until(&mut self, text: &str) -> String {
         while let Some(line) = self.line() {
             if line.contains(text) {
@@ -175,7 +176,7 @@ impl Running {
         panic!("the output ended without {text:?}:\n{}", self.lines.join("\n"));
     }
 
-    /// Sends it a signal, unless it has ended.
+    /// Sends a signal, unless the program has ended.
     pub(crate) fn signal(&self, signal: Signal) {
         match kill_process(self.id, signal) {
             Err(error) if error != Errno::SRCH => panic!("{error}"),
@@ -183,7 +184,7 @@ impl Running {
         }
     }
 
-    /// Reads the rest of its output and waits for its end.
+    /// Reads the rest of the output and waits for the end.
     pub(crate) fn finish(mut self) -> Finished {
         while self.line().is_some() {}
         let mut stderr = Vec::new();
@@ -191,17 +192,18 @@ impl Running {
             match self.stderr.recv_timeout(self.left()) {
                 Ok(line) => stderr.push(line),
                 Err(RecvTimeoutError::Disconnected) => break,
-                Err(RecvTimeoutError::Timeout) => self.too_long(),
+                Err(RecvTimeoutError::Timeout) => self.timed_out(),
             }
         }
-        let status = self.ended.recv_timeout(self.left()).unwrap_or_else(|_| self.too_long());
+        let status = self.ended.recv_timeout(self.left()).unwrap_or_else(|_| self.timed_out());
         self.status = Some(status);
         Finished { status, stdout: text_of(&self.lines), stderr: text_of(&stderr) }
     }
 
-    /// Waits for its end, whatever becomes of its output: a process that it has left behind may hold the pipe.
+    /// Waits for the end of the program without reading its output: a process that it left behind
+    /// may hold the pipe open.
     pub(crate) fn wait(&mut self) -> ExitStatus {
-        let status = self.ended.recv_timeout(self.left()).unwrap_or_else(|_| self.too_long());
+        let status = self.ended.recv_timeout(self.left()).unwrap_or_else(|_| self.timed_out());
         self.status = Some(status);
         status
     }
@@ -210,8 +212,8 @@ impl Running {
         self.deadline.saturating_duration_since(Instant::now())
     }
 
-    fn too_long(&self) -> ! {
-        panic!("the program had to be killed: it did not end in time. It said:\n{}", self.lines.join("\n"))
+    fn timed_out(&self) -> ! {
+        panic!("the program was killed after its time limit. Its output:\n{}", self.lines.join("\n"))
     }
 }
 
@@ -228,32 +230,33 @@ fn text_of(lines: &[String]) -> String {
 }
 
 impl Finished {
-    /// The exit code; the test fails on another, with all that was printed.
+    /// Fails the test, with all output, unless the exit code is `code`.
     #[track_caller]
     pub(crate) fn with_code(self, code: i32) -> Self {
-        assert_eq!(self.status.code(), Some(code), "{}", self.told());
+        assert_eq!(self.status.code(), Some(code), "{}", self.describe());
         self
     }
 
-    /// What it printed as events, each line one JSON object.
+    /// Parses standard output as events, one JSON object per line.
     #[track_caller]
     pub(crate) fn events(&self) -> Vec<Value> {
         let parse = |line: &str| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
         self.stdout.lines().map(parse).collect()
     }
 
-    fn told(&self) -> String {
+    fn describe(&self) -> String {
         let signal = self.status.signal();
         format!("{} {signal:?}\n--- stdout\n{}--- stderr\n{}", self.status, self.stdout, self.stderr)
     }
 }
 
-/// Waits until something is so in another process, looking again and again; fails when it does not come about.
+/// Waits until a condition holds, which another process brings about. Fails the test if that takes
+/// too long.
 #[track_caller]
-pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(crate) fn until(condition: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + CONDITION_BOUND;
-    while !is_so() {
-        assert!(Instant::now() < deadline, "waited in vain until {what}");
-        thread::sleep(LOOK_AGAIN);
+    while !holds() {
+        assert!(Instant::now() < deadline, "timed out waiting until {condition}");
+        thread::sleep(POLL_INTERVAL);
     }
 }

@@ -1,4 +1,4 @@
-//! Output on a terminal: colours, and one progress line below the others.
+//! Output on a terminal: colors, and a progress line below the other lines.
 
 use std::fs::File;
 use std::io::Read;
@@ -6,23 +6,23 @@ use std::io::Read;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
-use crate::folder::Folder;
 use crate::program::{Finished, Program};
-use crate::sketch::{self, Sketch};
+use crate::shell_plan::{self, ShellFeature};
+use crate::test_dir::TestDir;
 
-/// Runs a program with its standard output on a terminal, and gives everything that came there.
+/// Runs a program with its standard output on a terminal. Returns everything that it wrote there.
 fn on_terminal(program: Program) -> (Finished, String) {
-    let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-    grantpt(&ours).unwrap();
-    unlockpt(&ours).unwrap();
-    tcsetwinsize(&ours, Winsize { ws_row: 24, ws_col: 100, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
-    let name = ptsname(&ours, Vec::new()).unwrap().into_string().unwrap();
-    let theirs = File::options().read(true).write(true).open(name).unwrap();
-    let running = program.variable("TERM", "xterm-256color").stdout(theirs).start();
+    let controller = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&controller).unwrap();
+    unlockpt(&controller).unwrap();
+    tcsetwinsize(&controller, Winsize { ws_row: 24, ws_col: 100, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
+    let name = ptsname(&controller, Vec::new()).unwrap().into_string().unwrap();
+    let terminal = File::options().read(true).write(true).open(name).unwrap();
+    let running = program.variable("TERM", "xterm-256color").stdout(terminal).start();
     let reader = std::thread::spawn(move || {
-        let (mut ours, mut all, mut block) = (File::from(ours), Vec::new(), [0; 4096]);
-        // When the last who writes has gone, reading fails.
-        while let Ok(count @ 1..) = ours.read(&mut block) {
+        let (mut output, mut all, mut block) = (File::from(controller), Vec::new(), [0; 4096]);
+        // Reading fails when the last writer has closed the terminal.
+        while let Ok(count @ 1..) = output.read(&mut block) {
             all.extend_from_slice(&block[..count]);
         }
         String::from_utf8(all).unwrap()
@@ -31,28 +31,28 @@ fn on_terminal(program: Program) -> (Finished, String) {
 }
 
 #[test]
-fn colours_and_a_progress_line() {
+fn events_are_colored_above_a_progress_line() {
     let features = [
-        Sketch::new("fine", "answer fine.txt x", "test -f fine.txt"),
-        Sketch::new("bad", "echo no", "test -f bad.txt"),
+        ShellFeature::new("fine", "answer fine.txt x", "test -f fine.txt"),
+        ShellFeature::new("bad", "echo no", "test -f bad.txt"),
     ];
-    let folder = Folder::with_project().with("plan.toml", sketch::plan(&features));
-    let (finished, shown) = on_terminal(folder.greenwave(["run", "plan.toml", "--no-metrics"]));
+    let dir = TestDir::with_project().with("plan.toml", shell_plan::plan(&features));
+    let (finished, shown) = on_terminal(dir.greenwave(["run", "plan.toml", "--no-metrics"]));
     finished.with_code(1);
     for part in ["\x1b[31mred", "\x1b[33myellow", "\x1b[32mgreen", "0/2 green", "1/2 green", "\x1b[31mfailed"]
     {
         assert!(shown.contains(part), "{part:?} in {shown:?}");
     }
-    // The progress line is gone when the table stands there.
+    // The progress line is removed before the table.
     let (_, table) = shown.rsplit_once("\x1b[2K").unwrap();
     assert!(table.contains("1 of 2 features green") && !table.contains("1/2 green"), "{table:?}");
 }
 
 #[test]
-fn json_is_the_same_everywhere() {
-    let plan = sketch::plan(&[Sketch::new("one", "answer one.txt x", "test -f one.txt")]);
-    let folder = Folder::with_project().with("plan.toml", plan);
-    let (finished, shown) = on_terminal(folder.plan());
+fn json_has_no_colors_on_a_terminal() {
+    let plan = shell_plan::plan(&[ShellFeature::new("one", "answer one.txt x", "test -f one.txt")]);
+    let dir = TestDir::with_project().with("plan.toml", plan);
+    let (finished, shown) = on_terminal(dir.plan());
     finished.with_code(0);
     assert!(shown.lines().all(|line| line.starts_with('{') && line.ends_with('}')), "{shown}");
     assert!(!shown.contains('\x1b'), "{shown:?}");

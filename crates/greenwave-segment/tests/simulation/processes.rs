@@ -195,8 +195,8 @@ fn the_head_of_a_failed_write_does_not_hide_later_records() {
 fn a_log_can_be_opened_while_the_base_of_a_stranded_delta_is_removed() {
     let deltas = LogSettings { compressed: true, chain_depth_max: 2, open_files_max: 1, ..UNCOMPRESSED };
     let noise = |seed: u64, len| {
-        let mut random = Random(seed);
-        std::iter::repeat_with(|| random.next() as u8).take(len).collect::<Vec<u8>>()
+        let mut random = Random::new(seed);
+        std::iter::repeat_with(|| random.next_u64() as u8).take(len).collect::<Vec<u8>>()
     };
     let mut steps_before = 0;
     loop {
@@ -248,9 +248,9 @@ fn a_dictionary_is_found_after_another_process_has_moved_it() {
     let value =
         |number: u32| format!("{{\"name\": \"test {number}\", \"result\": \"passed\", \"attempts\": 1}}");
     let fill = || {
-        let mut random = Random(1);
+        let mut random = Random::new(1);
         for number in 0..100_usize {
-            writer.put(b"replaced", &random.next().to_le_bytes().repeat(1 + number % 20)).unwrap();
+            writer.put(b"replaced", &random.next_u64().to_le_bytes().repeat(1 + number % 20)).unwrap();
         }
     };
     fill();

@@ -1,1 +1,1 @@
-//! Expressions as trees. Nothing is here yet.
+//! Expressions as trees. Not implemented yet.

@@ -1,1 +1,1 @@
-//! A calculator. Nothing is here yet.
+//! A calculator. Not implemented yet.

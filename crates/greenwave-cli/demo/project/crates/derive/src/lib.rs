@@ -1,1 +1,1 @@
-//! The derivative of a tree. Nothing is here yet.
+//! The derivative of a tree. Not implemented yet.

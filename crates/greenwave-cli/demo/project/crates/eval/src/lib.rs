@@ -1,1 +1,1 @@
-//! The value of a tree. Nothing is here yet.
+//! The value of a tree. Not implemented yet.

@@ -1,1 +1,1 @@
-//! Numbers as people write them. Nothing is here yet.
+//! Numbers as people write them. Not implemented yet.

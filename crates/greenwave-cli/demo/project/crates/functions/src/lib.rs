@@ -1,1 +1,1 @@
-//! The functions that expressions may call. Nothing is here yet.
+//! The functions that expressions may call. Not implemented yet.

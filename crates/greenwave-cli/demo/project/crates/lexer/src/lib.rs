@@ -1,1 +1,1 @@
-//! Splits an expression into tokens. Nothing is here yet.
+//! Splits an expression into tokens. Not implemented yet.

@@ -1,1 +1,1 @@
-//! Turns tokens into a tree. Nothing is here yet.
+//! Turns tokens into a tree. Not implemented yet.

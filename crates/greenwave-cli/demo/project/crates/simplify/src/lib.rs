@@ -1,1 +1,1 @@
-//! A smaller tree with the same value. Nothing is here yet.
+//! A smaller tree with the same value. Not implemented yet.

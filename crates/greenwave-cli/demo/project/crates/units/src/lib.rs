@@ -1,1 +1,1 @@
-//! Quantities with units. Nothing is here yet.
+//! Quantities with units. Not implemented yet.

@@ -1,0 +1,99 @@
+//! The arguments of `greenwave test`.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use crate::cli::settings::{SetArgs, flag, off};
+use crate::config::{ConfigError, Overrides};
+use crate::format::{Format, Show};
+
+#[derive(Debug, Args)]
+pub(crate) struct TestArgs {
+    /// Run only tests whose names contain one of these.
+    #[arg(value_name = "NAME")]
+    pub(super) filters: Vec<String>,
+    /// Project directory [default: the nearest directory with a greenwave.toml at or above the
+    /// current one, or else the current one].
+    #[arg(long, value_name = "DIR")]
+    pub(super) project: Option<PathBuf>,
+    /// Create a greenwave.toml with the discovered tests.
+    #[arg(long)]
+    pub(super) init: bool,
+    /// List which results are cached and which tests would run, without running them.
+    #[arg(long)]
+    pub(super) dry_run: bool,
+    /// Explain why the result of a test is cached, or what has changed.
+    #[arg(long, value_name = "NAME")]
+    pub(super) explain: Option<String>,
+    /// Run and cache each test individually instead of per file or test binary.
+    #[arg(long)]
+    pub(super) per_test: bool,
+    /// Run only tests that may read files changed since this commit.
+    #[arg(long, value_name = "COMMIT")]
+    pub(super) affected: Option<String>,
+    /// Watch for changes and rerun affected tests.
+    #[arg(long)]
+    pub(super) watch: bool,
+    /// Start no more tests after the first failure.
+    #[arg(long)]
+    pub(super) fail_fast: bool,
+    /// Fail tests that read project files which are not among their inputs.
+    #[arg(long)]
+    pub(super) strict: bool,
+    /// Cache failures as well as passes.
+    #[arg(long)]
+    pub(super) keep_failures: bool,
+    /// Rerun a sample of the tests with cached results and compare, such as 0.01 or 1%
+    /// (testing.audit).
+    #[arg(long, value_name = "FRACTION")]
+    audit: Option<String>,
+    /// Share results through a server, such as redis://host:6379 or memcached://host:11211
+    /// (testing.remote).
+    #[arg(long, value_name = "URL")]
+    remote: Option<String>,
+    /// Print the output of these tests.
+    #[arg(long, value_enum, default_value_t = Show::Failed)]
+    pub(super) output: Show,
+    /// Print a line for each cached result, too.
+    #[arg(short, long)]
+    pub(super) verbose: bool,
+    /// Output format.
+    #[arg(long, value_enum, default_value_t = Format::Human)]
+    pub(super) format: Format,
+    /// Write a JUnit XML report to a file.
+    #[arg(long, value_name = "FILE")]
+    pub(super) junit: Option<PathBuf>,
+    /// Append a Markdown summary to a file.
+    #[arg(long, value_name = "FILE", env = "GITHUB_STEP_SUMMARY", hide_env_values = true)]
+    summary: Option<PathBuf>,
+    /// Number of tests to run in parallel (parallel.workers) [default: number of CPUs].
+    #[arg(short, long, value_name = "COUNT")]
+    jobs: Option<String>,
+    /// Neither look up nor store results (cache.enabled).
+    #[arg(long)]
+    no_cache: bool,
+    /// Use the settings of a profile: development, production or memory-constrained.
+    #[arg(long, value_name = "NAME")]
+    profile: Option<String>,
+    #[command(flatten)]
+    set: SetArgs,
+}
+
+impl TestArgs {
+    /// Returns the settings that the arguments and the environment change.
+    pub(crate) fn overrides(&self) -> Result<Overrides, ConfigError> {
+        let flags = [
+            flag("--jobs", "parallel.workers", &self.jobs),
+            flag("--audit", "testing.audit", &self.audit),
+            flag("--remote", "testing.remote", &self.remote),
+            off("--no-cache", "cache.enabled", self.no_cache),
+        ];
+        self.set.overrides(self.profile.as_ref(), flags)
+    }
+
+    /// Returns the file for the summary. An empty name, as in an empty variable, means none.
+    pub(super) fn summary(&self) -> Option<&Path> {
+        self.summary.as_deref().filter(|path| !path.as_os_str().is_empty())
+    }
+}

@@ -1,0 +1,119 @@
+//! Answers `greenwave test` from an up-to-date record, without opening the results or reading
+//! tests.
+//!
+//! A record is stored when all tests of a project have cached passes. It holds everything that this
+//! depends on; the next run only checks that nothing of it has changed.
+
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use greenwave::{Environment, ResultStore};
+use greenwave_testing::{RecordKey, Suite, SuiteReport, TraceMode, TraceStatus, UpToDateRecord};
+
+use super::args::TestArgs;
+use crate::config::{Overrides, VARIABLE};
+use crate::dirs::default_results_dir;
+use crate::error::CliError;
+use crate::format::{Format, Show};
+use crate::reader::SETTINGS_FILE;
+
+/// An up-to-date check for one call of `greenwave test`.
+pub(super) struct FastPath {
+    project: PathBuf,
+    results: PathBuf,
+    /// Everything besides the settings file that decides which tests there are and how they run.
+    parts: Vec<Vec<u8>>,
+    /// Fingerprint of the results when the program started.
+    fingerprint: [u8; 32],
+}
+
+/// The settings that a record needs. They exist only for projects that declare their tests and
+/// store results in the default directory.
+pub(super) struct Recordable {
+    /// Text of the settings file.
+    pub(super) text: String,
+    /// How long results are valid.
+    pub(super) ttl: Duration,
+}
+
+impl FastPath {
+    /// Creates the check. Returns `None` if the call asks for more than the closing line, or if the
+    /// results do not exist.
+    pub(super) fn new(project: &Path, args: &TestArgs) -> Result<Option<Self>, CliError> {
+        // The check compares timestamps of directories. An outer run that traces this program would
+        // not see which names in them the result depends on.
+        let is_traced = TraceStatus::of(TraceMode::WhenPossible) == TraceStatus::TracedByOuter;
+        if is_traced || !is_plain(args) {
+            return Ok(None);
+        }
+        // The slow path reports errors.
+        let Ok(results) = default_results_dir() else { return Ok(None) };
+        let Some(program) = program_identity() else { return Ok(None) };
+        let Some(fingerprint) = ResultStore::fingerprint(&results) else { return Ok(None) };
+        let flags = [u8::from(args.strict), u8::from(args.keep_failures)];
+        let mut parts = vec![program, flags.to_vec(), results.as_os_str().as_bytes().to_vec()];
+        parts.extend(settings(&args.overrides()?).into_iter().map(String::into_bytes));
+        Ok(Some(Self { project: project.to_owned(), results, parts, fingerprint }))
+    }
+
+    /// Returns the record if the project is up to date.
+    pub(super) async fn check(&self) -> Option<UpToDateRecord> {
+        let secret = ResultStore::secret(&self.results)?;
+        let text = std::fs::read(self.project.join(SETTINGS_FILE)).ok()?;
+        let key = self.key(&text, secret);
+        UpToDateRecord::check(&self.project, &Environment::new(std::env::vars_os()), &key).await
+    }
+
+    /// Stores a record if all tests of the run had cached passes.
+    pub(super) fn record(&self, suite: &Suite, report: &SuiteReport, recordable: &Recordable) {
+        // The run may or may not have seen what another process has stored or removed meanwhile.
+        if ResultStore::fingerprint(&self.results) != Some(self.fingerprint) {
+            return;
+        }
+        if let Some(secret) = ResultStore::secret_or_create(&self.results) {
+            suite.record_up_to_date(report, &self.key(recordable.text.as_bytes(), secret), recordable.ttl);
+        }
+    }
+
+    fn key(&self, text: &[u8], secret: [u8; 32]) -> RecordKey {
+        let parts = [text].into_iter().chain(self.parts.iter().map(Vec::as_slice));
+        RecordKey { question: UpToDateRecord::question(parts), results: self.fingerprint, secret }
+    }
+}
+
+/// Returns whether a call prints only the closing line for an up-to-date project.
+fn is_plain(args: &TestArgs) -> bool {
+    args.filters.is_empty()
+        && args.affected.is_none()
+        && args.explain.is_none()
+        && !args.dry_run
+        && !args.verbose
+        && !args.per_test
+        && args.format == Format::Human
+        && args.output != Show::All
+        && args.junit.is_none()
+        && args.summary().is_none()
+}
+
+/// Returns what distinguishes this program from other builds of it.
+fn program_identity() -> Option<Vec<u8>> {
+    let metadata = std::env::current_exe().ok()?.metadata().ok()?;
+    let numbers = [metadata.dev(), metadata.ino(), metadata.size()];
+    let times = [metadata.mtime(), metadata.mtime_nsec(), metadata.ctime(), metadata.ctime_nsec()]
+        .map(i64::to_le_bytes);
+    Some(numbers.map(u64::to_le_bytes).into_iter().chain(times).flatten().collect())
+}
+
+/// Returns the settings of the environment and the command line as texts, in a fixed order.
+fn settings(overrides: &Overrides) -> Vec<String> {
+    let mut variables: Vec<_> =
+        overrides.variables.iter().filter(|(name, _)| name.starts_with(VARIABLE)).collect();
+    variables.sort_unstable();
+    let counts = [variables.len(), overrides.flags.len()].map(|count| count.to_string());
+    let variables = variables.into_iter().flat_map(|(name, value)| [name.clone(), value.clone()]);
+    let flags = overrides.flags.iter().flat_map(|(_, key, value)| [key.clone(), value.clone()]);
+    let profile = overrides.profile.iter().cloned();
+    counts.into_iter().chain(variables).chain(flags).chain(profile).collect()
+}

@@ -1,0 +1,42 @@
+//! Finds the project directory and the directory of test results.
+
+use std::path::{Path, PathBuf};
+
+use greenwave_testing::RESULTS_VARIABLE;
+
+use crate::config::Config;
+use crate::error::CliError;
+use crate::reader::SETTINGS_FILE;
+
+/// Returns the named project directory. Without one, returns the nearest directory with a
+/// `greenwave.toml` at or above the working directory, or else the working directory.
+pub(crate) fn project_dir(named: Option<&Path>) -> Result<PathBuf, CliError> {
+    if let Some(named) = named {
+        return Ok(named.to_owned());
+    }
+    let io = |source| CliError::Io { operation: "find", path: ".".into(), source };
+    let here = std::env::current_dir().map_err(io)?;
+    let above = here.ancestors().find(|dir| dir.join(SETTINGS_FILE).is_file());
+    Ok(above.unwrap_or(&here).to_owned())
+}
+
+/// Returns the directory of test results: the setting `cache.directory`, or else the default
+/// directory, which all worktrees share.
+pub(crate) fn results_dir(config: &Config) -> Result<PathBuf, CliError> {
+    match &config.settings.cache.directory {
+        Some(dir) => Ok(dir.clone()),
+        None => default_results_dir(),
+    }
+}
+
+/// Returns the directory of test results for users who have not chosen one.
+pub(crate) fn default_results_dir() -> Result<PathBuf, CliError> {
+    let variable = |name: &str| std::env::var_os(name).map(PathBuf::from);
+    let below = |caches: PathBuf| caches.join("greenwave").join("tests");
+    let caches = variable("XDG_CACHE_HOME").filter(|path| path.is_absolute());
+    // The home of a test is empty, so the outer run passes the directory on.
+    let outer = || variable(RESULTS_VARIABLE).filter(|path| path.is_absolute());
+    let home = || variable("HOME").filter(|path| !path.as_os_str().is_empty());
+    let dir = caches.map(below).or_else(outer).or_else(|| home().map(|home| below(home.join(".cache"))));
+    dir.ok_or(CliError::NoResultsDir)
+}

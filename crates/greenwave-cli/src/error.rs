@@ -1,0 +1,123 @@
+//! The errors of commands, and hints at what to do about them.
+
+use std::io::ErrorKind;
+use std::path::PathBuf;
+
+use crate::config::ConfigError;
+use crate::diagnostic::Diagnostic;
+
+type Source = Box<dyn std::error::Error + Send + Sync>;
+
+/// An error that ends a command.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CliError {
+    /// A plan is invalid.
+    #[error("{0}")]
+    Plan(Box<Diagnostic>),
+    /// A plan cannot be read.
+    #[error("cannot read plan {}", path.display())]
+    ReadPlan { path: PathBuf, source: std::io::Error },
+    /// A setting is invalid.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A run cannot start or continue.
+    #[error(transparent)]
+    Run(#[from] greenwave::Error),
+    /// Metrics cannot be served.
+    #[error(transparent)]
+    Metrics(#[from] greenwave::TelemetryError),
+    /// The async runtime cannot start.
+    #[error("cannot start the async runtime")]
+    Runtime(#[source] std::io::Error),
+    /// Signal handlers cannot be installed.
+    #[error("cannot listen for signals")]
+    Signals(#[source] std::io::Error),
+    /// A file or directory cannot be read or written.
+    #[error("cannot {operation} {}", path.display())]
+    Io { operation: &'static str, path: PathBuf, source: std::io::Error },
+    /// A report of a test run cannot be written.
+    #[error("cannot write report {}", path.display())]
+    Report { path: PathBuf, source: std::io::Error },
+    /// Standard output cannot be written.
+    #[error("cannot write to standard output")]
+    Output(#[source] std::io::Error),
+    /// Tests cannot be discovered or run.
+    #[error(transparent)]
+    Test(#[from] greenwave_testing::Error),
+    /// The store of test results failed.
+    #[error(transparent)]
+    Results(#[from] greenwave::ResultStoreError),
+    /// The project has no tests.
+    #[error("no tests found")]
+    NoTests,
+    /// A signal arrived while tests were listed.
+    #[error("stopped while listing tests")]
+    Stopped { code: u8 },
+    /// No test matches the given names.
+    #[error("no test name contains `{filters}`; available: {names}")]
+    NoSuchTest { filters: String, names: String },
+    /// Several tests match a name that must match one.
+    #[error("several test names contain `{name}`: {names}")]
+    SeveralTests { name: String, names: String },
+    /// git cannot list changes.
+    #[error("cannot list changes since `{commit}`")]
+    Git { commit: String, source: Source },
+    /// The project cannot be watched.
+    #[error("cannot watch {}", path.display())]
+    Watch { path: PathBuf, source: notify::Error },
+    /// No directory for test results can be derived from the environment.
+    #[error("no directory for test results: neither XDG_CACHE_HOME nor HOME is set")]
+    NoResultsDir,
+    /// A file that would be created exists.
+    #[error("{} already exists", path.display())]
+    Exists { path: PathBuf },
+    /// The directory for a demo holds something else.
+    #[error("{} is not empty and holds no demo", path.display())]
+    NotADemo { path: PathBuf },
+}
+
+impl CliError {
+    /// Returns an instruction that would remove the cause, if there is one.
+    pub(crate) fn hint(&self) -> Option<String> {
+        if let CliError::ReadPlan { path, source } = self
+            && source.kind() == ErrorKind::NotFound
+        {
+            return Some(format!("create a plan with `greenwave init {}`", path.display()));
+        }
+        self.fixed_hint().map(str::to_owned)
+    }
+
+    fn fixed_hint(&self) -> Option<&'static str> {
+        Some(match self {
+            CliError::Metrics(greenwave::TelemetryError::AddressInUse { .. }) => {
+                "pass `--metrics-port 0` for a free port, or `--no-metrics`"
+            }
+            CliError::Run(greenwave::Error::Busy { .. }) => {
+                "wait for the other run to end, or use a copy of the project"
+            }
+            CliError::Run(greenwave::Error::Agent {
+                source: greenwave::AgentError::ReadScript { .. },
+                ..
+            }) => "give the path relative to the plan's directory",
+            CliError::NoTests => {
+                "run this in a cargo, pytest, go or npm project, or declare `[[test]]` in greenwave.toml"
+            }
+            CliError::Test(greenwave_testing::Error::NotTraced { .. }) => {
+                "allow seccomp user notification, or set `testing.trace = true` to run without tracing"
+            }
+            CliError::NoResultsDir => "pass `--set cache.directory=DIR`, or `--no-cache`",
+            CliError::Results(greenwave::ResultStoreError::Open { .. }) => {
+                "pass `--set cache.directory=DIR` to use another directory, or `--no-cache`"
+            }
+            CliError::Report { source, .. } if source.kind() == ErrorKind::NotFound => {
+                "create the parent directory first"
+            }
+            CliError::Report { .. } => "name a file that can be written",
+            CliError::SeveralTests { .. } => "give the full name of one of them",
+            CliError::Output(_) => "free disk space, or redirect the output (`> FILE`)",
+            CliError::Exists { .. } => "edit or remove the existing file",
+            CliError::NotADemo { .. } => "choose an empty directory",
+            _ => return None,
+        })
+    }
+}
