@@ -125,7 +125,7 @@ fn a_clock_that_is_set_during_a_run_keeps_nothing() {
         };
         assert_eq!(
             through(true).verdict(),
-            (true, false, Some("the clock was set while it ran")),
+            (true, false, Some("the system clock was set while the test ran (run the test again)")),
             "{hours} h"
         );
         // To a clock that is behind, the pipes are from the future, and could have been made by the test.

@@ -138,7 +138,10 @@ async fn what_is_left_behind_is_named_and_its_result_is_not_stored() {
         let stored = place.stored(&runner(), words).await;
         let described = format!("{expected} with the key {:#x}", place.key);
         assert_eq!(stored, CacheDecision::LeftObject(described.clone()));
-        assert_eq!(stored.reason().unwrap(), format!("it left {described} behind"));
+        assert_eq!(
+            stored.reason().unwrap(),
+            format!("the test left {described} behind (remove the object before the test exits)")
+        );
         // Now it is there before.
         let kind = words.split(' ').next().unwrap();
         let used = CacheDecision::UsedObject(format!("{described}, which was there before"));
