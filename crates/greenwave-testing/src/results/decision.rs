@@ -149,19 +149,19 @@ mod tests {
         Some(Change { path: Path::new(path), by_test, is_declared })
     }
 
-    fn check(evidence: Evidence<'_>, decision: CacheDecision, reason: &str) {
-        assert_eq!(decide_cacheability(&evidence), decision);
+    fn check(evidence: Evidence<'_>, decision: &CacheDecision, reason: &str) {
+        assert_eq!(decide_cacheability(&evidence), *decision);
         assert_eq!(decision.reason().unwrap_or_default(), reason);
     }
 
     #[test]
     fn results_without_obstacles_are_decided_by_status() {
-        check(clean_pass(), CacheDecision::Stored, "");
+        check(clean_pass(), &CacheDecision::Stored, "");
         let failure = Evidence { status: FAILED, attempts: 3, ..clean_pass() };
-        check(failure, CacheDecision::NotAPass, "");
+        check(failure, &CacheDecision::NotAPass, "");
         let cached_failure = Evidence { cache_failures: true, ..failure };
         assert_eq!(cached_failure.obstacle(), None);
-        check(cached_failure, CacheDecision::NotAPass, "");
+        check(cached_failure, &CacheDecision::NotAPass, "");
     }
 
     #[test]
@@ -169,42 +169,42 @@ mod tests {
         let pass = clean_pass();
         check(
             Evidence { attempts: 2, ..pass },
-            CacheDecision::Flaky,
+            &CacheDecision::Flaky,
             "the test passed only after a retry (make it deterministic)",
         );
         check(
             Evidence { has_inputs: false, ..pass },
-            CacheDecision::NoInputs,
+            &CacheDecision::NoInputs,
             "the test has no input files (declare them in `inputs`)",
         );
         check(
             Evidence { left_processes: true, ..pass },
-            CacheDecision::LeftProcesses,
+            &CacheDecision::LeftProcesses,
             "the test left processes behind (end them before the test exits)",
         );
         check(
             Evidence { used_object: Some("semaphore 7, which existed before"), ..pass },
-            CacheDecision::UsedObject("semaphore 7, which existed before".to_owned()),
+            &CacheDecision::UsedObject("semaphore 7, which existed before".to_owned()),
             "the test used semaphore 7, which existed before (create the object within the test)",
         );
         check(
             Evidence { left_object: Some("semaphore 7"), ..pass },
-            CacheDecision::LeftObject("semaphore 7".to_owned()),
+            &CacheDecision::LeftObject("semaphore 7".to_owned()),
             "the test left semaphore 7 behind (remove the object before the test exits)",
         );
         check(
             Evidence { traced_by_outer: true, ..pass },
-            CacheDecision::TracedByOuter,
+            &CacheDecision::TracedByOuter,
             "an outer run traces the test (run `greenwave test` outside of a test to store its result)",
         );
         check(
             Evidence { clock_was_set: true, ..pass },
-            CacheDecision::ClockSet,
+            &CacheDecision::ClockSet,
             "the system clock was set while the test ran (run the test again)",
         );
         check(
             Evidence { incomplete_trace: Some("uses io_uring"), ..pass },
-            CacheDecision::IncompleteTrace("uses io_uring".to_owned()),
+            &CacheDecision::IncompleteTrace("uses io_uring".to_owned()),
             "the test's reads cannot be traced completely: it uses io_uring (avoid that in the test)",
         );
     }
@@ -214,37 +214,37 @@ mod tests {
         let (pass, path) = (clean_pass(), Path::new("src/a.rs"));
         check(
             Evidence { unbuilt: Some(path), ..pass },
-            CacheDecision::NotBuilt(path.to_owned()),
+            &CacheDecision::NotBuilt(path.to_owned()),
             "the test reads `src/a.rs`, which may be out of date (fix the workspace's build)",
         );
         check(
             Evidence { changed_during_build: Some(path), ..pass },
-            CacheDecision::InputChanged(path.to_owned()),
+            &CacheDecision::InputChanged(path.to_owned()),
             "input `src/a.rs` changed while the test ran (run the test again)",
         );
         check(
             Evidence { too_long: Some(path), ..pass },
-            CacheDecision::InputPathTooLong("src/a.rs".to_owned()),
+            &CacheDecision::InputPathTooLong("src/a.rs".to_owned()),
             "`src/a.rs` may be an input, but its path is too long (exclude its directory in `inputs`)",
         );
         check(
             Evidence { change: change("a.txt", true, true), ..pass },
-            CacheDecision::ModifiedInput("a.txt".into()),
+            &CacheDecision::ModifiedInput("a.txt".into()),
             "the test modifies its own input `a.txt` (declare it in `outputs`)",
         );
         check(
             Evidence { change: change("a.txt", true, false), ..pass },
-            CacheDecision::ModifiedInput("a.txt".into()),
+            &CacheDecision::ModifiedInput("a.txt".into()),
             "the test modifies its own input `a.txt` (declare it in `outputs`)",
         );
         check(
             Evidence { change: change("", false, true), ..pass },
-            CacheDecision::InputChanged("".into()),
+            &CacheDecision::InputChanged("".into()),
             "input `.` changed while the test ran (run the test again)",
         );
         check(
             Evidence { change: change("a.txt", false, false), ..pass },
-            CacheDecision::DependencyChanged("a.txt".into()),
+            &CacheDecision::DependencyChanged("a.txt".into()),
             "the test read `a.txt`, which is not declared and had just changed \
              (declare it in `inputs`, or run the test again)",
         );
@@ -254,7 +254,7 @@ mod tests {
     fn undeclared_reads_have_a_reason() {
         // The suite decides this one before the test runs.
         assert_eq!(
-            CacheDecision::UndeclaredReads.reason().unwrap(),
+            &CacheDecision::UndeclaredReads.reason().unwrap(),
             "the test was seen to read more than it declares, and is not traced now \
              (extend `inputs`, or enable `testing.trace`)"
         );

@@ -91,7 +91,7 @@ pub enum CacheDecision {
     LeftObject(String),
     /// The test used this kernel object, which existed before and whose content has no hash.
     UsedObject(String),
-    /// An outer run traces the test, so this run does not see what the test reads.
+    /// An outer run traces the test, so this run does not see its reads.
     TracedByOuter,
     /// This run does not trace the test, and an earlier traced run has seen undeclared reads.
     UndeclaredReads,
