@@ -1,5 +1,6 @@
 //! Results of tests: keys, records, stored state, and the up-to-date check.
 
+pub(crate) mod decision;
 pub(crate) mod dependencies;
 pub(crate) mod history;
 pub(crate) mod key;

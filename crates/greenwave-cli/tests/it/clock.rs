@@ -127,7 +127,7 @@ fn nothing_is_cached_if_the_clock_is_set_during_a_run() {
         };
         assert_eq!(
             run_through(true).verdict(),
-            (true, false, Some("the clock was set while it ran")),
+            (true, false, Some("the system clock was set while the test ran (run the test again)")),
             "{hours} h"
         );
         // If the clock is behind, the pipes are from the future, as if the test had created them.

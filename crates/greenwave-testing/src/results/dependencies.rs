@@ -1,4 +1,7 @@
-//! What a test's result depended on, told one by one, so that it can be said what has changed since. Knows nothing of results.
+//! A log of the dependencies of results, which explains why a test has to run again.
+//!
+//! The log is for display only. Lookups never use it, so a lost or damaged log makes no result
+//! stale.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
@@ -13,136 +16,145 @@ use crate::{Error, Manifest, Status};
 use greenwave_inputs::codec;
 use greenwave_inputs::{ObservedStates, text};
 
-/// Most files of all tests together that are noted.
-const FILES_MAX: usize = 1_000_000;
+/// Maximum number of paths in the log, over all manifests and sets of discovered dependencies.
+const PATHS_MAX: usize = 1_000_000;
 
-/// What the last run of each test depended on.
+/// The dependencies of the last runs of each test.
+///
+/// Tests of one kind have mostly the same inputs and discovered dependencies, so each set is
+/// saved once, and tests refer to it by its hash.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct DependencyLog {
-    /// By name: the last run, and the last whose result was kept.
+    /// Last run and last run whose result was stored, by name.
     tests: BTreeMap<String, (DependencyRecord, Option<DependencyRecord>)>,
-    /// The manifests of inputs, each once, by their hash.
+    /// Hashes of input files by path, for each manifest, by the hash of the manifest.
     manifests: BTreeMap<String, BTreeMap<String, String>>,
-    /// What tests were seen to look at, with its state, each once, by a hash of it: tests of a kind look at the same.
+    /// States of discovered dependencies, by the hash of the set.
     #[serde(default)]
     looks: BTreeMap<String, ObservedStates>,
     #[serde(skip)]
     is_changed: bool,
 }
 
-/// Everything that a test's key is made of, and what it was seen to look at. Values of variables are not kept, only their hashes.
+/// Everything that the key chain of a run covers.
+///
+/// Values of variables may be secrets, so only their hashes are recorded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct DependencyRecord {
     pub(crate) command: Vec<String>,
     pub(crate) directory: String,
+    /// Hashes of the values of visible variables, by name.
     pub(crate) variables: BTreeMap<String, String>,
+    /// Fingerprints of the program and its toolchain.
     pub(crate) tools: Vec<String>,
+    /// Hash of the manifest of inputs.
     pub(crate) inputs: String,
-    /// A hash of what it looked at.
+    /// Hash of the states of discovered dependencies.
     pub(crate) looks: String,
-    /// That itself, until it is noted.
+    /// The states themselves, until [`DependencyLog::put`] moves them to the log.
     #[serde(skip)]
     pub(crate) looked: Arc<ObservedStates>,
-    /// Milliseconds since the Unix epoch.
+    /// Time of the run, in milliseconds since the Unix epoch.
     pub(crate) at: u64,
     pub(crate) status: Status,
-    /// Why its result was not kept.
+    /// Reason why the result was not stored.
     pub(crate) not_kept: Option<String>,
 }
 
-/// One thing that is not as it was.
+/// A dependency that has changed since an earlier run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Difference {
-    /// The command's words.
+    /// The command or its arguments.
     Command,
-    /// The folder that it runs in.
+    /// The working directory.
     Directory,
-    /// A variable that it sees.
+    /// The value of this variable.
     Variable(String),
-    /// Its program, or the tool chain behind it.
+    /// The program, or the toolchain behind it.
     Tool,
-    /// An input file that was changed.
+    /// An input file whose content or mode has changed.
     Changed(PathBuf),
     /// An input file that is new.
     Added(PathBuf),
-    /// An input file that is gone.
+    /// An input file that was removed.
     Removed(PathBuf),
-    /// Something that it looked at beside its inputs.
+    /// A discovered dependency.
     Discovered(PathBuf),
 }
 
 impl fmt::Display for Difference {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Difference::Command => out.write_str("its command is another"),
-            Difference::Directory => out.write_str("it runs in another folder"),
-            Difference::Variable(name) => write!(out, "variable {name} has another value"),
-            Difference::Tool => out.write_str("its program or tool chain is another"),
+            Difference::Command => out.write_str("the command was changed"),
+            Difference::Directory => out.write_str("the working directory was changed"),
+            Difference::Variable(name) => write!(out, "variable {name} was changed"),
+            Difference::Tool => out.write_str("the program or its toolchain was changed"),
             Difference::Changed(path) => write!(out, "input {} was changed", path.display()),
-            Difference::Added(path) => write!(out, "input {} is new", path.display()),
-            Difference::Removed(path) => write!(out, "input {} is gone", path.display()),
+            Difference::Added(path) => write!(out, "input {} was added", path.display()),
+            Difference::Removed(path) => write!(out, "input {} was removed", path.display()),
             Difference::Discovered(path) => {
-                write!(out, "{}, which it looked at, is not as it was", path.display())
+                write!(out, "discovered dependency {} was changed", path.display())
             }
         }
     }
 }
 
 impl DependencyLog {
+    /// Loads the log that an earlier run saved. A missing or damaged file counts as empty.
     pub(crate) fn load(file: &Path) -> Self {
-        let read = fs::read(file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        read.unwrap_or_default()
+        let loaded = fs::read(file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        loaded.unwrap_or_default()
     }
 
-    /// The last run of a test.
+    /// Returns the last run of a test.
     pub(crate) fn last(&self, test: &str) -> Option<&DependencyRecord> {
         self.tests.get(test).map(|(last, _)| last)
     }
 
-    /// The last run of a test whose result was kept.
+    /// Returns the last run of a test whose result was stored.
     pub(crate) fn last_stored(&self, test: &str) -> Option<&DependencyRecord> {
         self.tests.get(test)?.1.as_ref()
     }
 
-    /// The tests that have looked at one of these, as they last ran.
+    /// Returns the names of tests whose last run discovered a dependency for which `matches` holds.
     pub(crate) fn have_accessed<'n>(
         &'n self,
-        is_one: impl Fn(&Path) -> bool + 'n,
+        matches: impl Fn(&Path) -> bool + 'n,
     ) -> impl Iterator<Item = &'n str> {
-        let has = |(_, looks): &(&String, &ObservedStates)| looks.keys().any(|path| is_one(Path::new(path)));
-        let found: HashSet<&String> = self.looks.iter().filter(has).map(|(hash, _)| hash).collect();
-        let tests = self.tests.iter().filter(move |(_, (last, _))| found.contains(&last.looks));
+        let has_match =
+            |(_, states): &(&String, &ObservedStates)| states.keys().any(|path| matches(Path::new(path)));
+        let matching: HashSet<&String> = self.looks.iter().filter(has_match).map(|(hash, _)| hash).collect();
+        let tests = self.tests.iter().filter(move |(_, (last, _))| matching.contains(&last.looks));
         tests.map(|(name, _)| name.as_str())
     }
 
-    /// What a test looked at then.
-    pub(crate) fn looks_of(&self, facts: &DependencyRecord) -> impl Iterator<Item = (&String, &String)> {
-        self.looks.get(&facts.looks).into_iter().flatten()
+    /// Returns the discovered dependencies of a run, each with its state.
+    pub(crate) fn looks_of(&self, run: &DependencyRecord) -> impl Iterator<Item = (&String, &String)> {
+        self.looks.get(&run.looks).into_iter().flatten()
     }
 
-    pub(crate) fn put(&mut self, test: &str, facts: DependencyRecord, inputs: &Manifest) {
-        if !self.manifests.contains_key(&facts.inputs) {
-            let of_file = |(path, entry): (&Path, crate::Entry)| {
-                (
-                    path.to_string_lossy().into_owned(),
-                    format!("{}{}", entry.kind as u8, text::short_hash(&entry.hash)),
-                )
-            };
-            self.manifests.insert(facts.inputs.clone(), inputs.files().map(of_file).collect());
+    /// Records the last run of a test. `inputs` is the manifest of its inputs.
+    pub(crate) fn put(&mut self, test: &str, run: DependencyRecord, inputs: &Manifest) {
+        if !self.manifests.contains_key(&run.inputs) {
+            self.manifests.insert(run.inputs.clone(), input_hashes(inputs));
         }
-        if !self.looks.contains_key(&facts.looks) {
-            self.looks.insert(facts.looks.clone(), (*facts.looked).clone());
+        if !self.looks.contains_key(&run.looks) {
+            self.looks.insert(run.looks.clone(), (*run.looked).clone());
         }
-        let kept = match facts.is_kept() {
-            true => Some(facts.clone()),
-            false => self.tests.remove(test).and_then(|(_, kept)| kept),
+        let last_stored = if run.is_stored() {
+            Some(run.clone())
+        } else {
+            self.tests.remove(test).and_then(|(_, last_stored)| last_stored)
         };
-        self.tests.insert(test.to_owned(), (facts, kept));
+        self.tests.insert(test.to_owned(), (run, last_stored));
         self.is_changed = true;
     }
 
-    /// What differs between what was noted and what is now.
+    /// Returns the differences between an earlier run and the current state.
+    ///
+    /// `inputs` is the current manifest of inputs, and `now.looked` the current states of the
+    /// discovered dependencies of the earlier run.
     pub(crate) fn differences(
         &self,
         then: &DependencyRecord,
@@ -165,16 +177,8 @@ impl DependencyLog {
         for name in names {
             check(then.variables.get(name) != now.variables.get(name), Difference::Variable(name.clone()));
         }
-        if let (true, Some(before)) = (then.inputs != now.inputs, self.manifests.get(&then.inputs)) {
-            let after: BTreeMap<String, String> = inputs
-                .files()
-                .map(|(path, entry)| {
-                    (
-                        path.to_string_lossy().into_owned(),
-                        format!("{}{}", entry.kind as u8, text::short_hash(&entry.hash)),
-                    )
-                })
-                .collect();
+        if let Some(before) = self.manifests.get(&then.inputs).filter(|_| then.inputs != now.inputs) {
+            let after = input_hashes(inputs);
             for (path, hash) in before {
                 match after.get(path) {
                     None => check(true, Difference::Removed(path.into())),
@@ -191,18 +195,22 @@ impl DependencyLog {
         differences
     }
 
+    /// Saves the log if it has changed, without the manifests and sets that no run refers to.
+    ///
+    /// # Errors
+    /// [`Error::Inputs`] if the file cannot be replaced.
     pub(crate) fn save(&mut self, file: &Path) -> Result<(), Error> {
         if !self.is_changed {
             return Ok(());
         }
-        let facts = || self.tests.values().flat_map(|(last, kept)| [Some(last), kept.as_ref()]).flatten();
-        let inputs: HashSet<&String> = facts().map(|facts| &facts.inputs).collect();
-        let looks: HashSet<&String> = facts().map(|facts| &facts.looks).collect();
-        let mut files = 0;
-        for (all, used) in [(&mut self.manifests, inputs), (&mut self.looks, looks)] {
-            all.retain(|digest, of_files| {
-                files += of_files.len();
-                used.contains(digest) && files <= FILES_MAX
+        let runs = || self.tests.values().flat_map(|(last, stored)| [Some(last), stored.as_ref()]).flatten();
+        let inputs: HashSet<&String> = runs().map(|run| &run.inputs).collect();
+        let looks: HashSet<&String> = runs().map(|run| &run.looks).collect();
+        let mut paths = 0;
+        for (sets, referenced) in [(&mut self.manifests, inputs), (&mut self.looks, looks)] {
+            sets.retain(|hash, set| {
+                paths += set.len();
+                referenced.contains(hash) && paths <= PATHS_MAX
             });
         }
         codec::replace_file(file, &serde_json::to_vec(&self).unwrap_or_default())?;
@@ -212,13 +220,24 @@ impl DependencyLog {
 }
 
 impl DependencyRecord {
-    fn is_kept(&self) -> bool {
+    fn is_stored(&self) -> bool {
         self.status == Status::Passed && self.not_kept.is_none()
     }
 
-    /// How long ago that was.
+    /// Returns the time since the run.
     pub(crate) fn age(&self) -> Duration {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         since.saturating_sub(Duration::from_millis(self.at))
     }
+}
+
+/// Returns the kind and hash of each input file, by path.
+fn input_hashes(inputs: &Manifest) -> BTreeMap<String, String> {
+    let hash_of = |(path, entry): (&Path, crate::Entry)| {
+        (
+            path.to_string_lossy().into_owned(),
+            format!("{}{}", entry.kind as u8, text::short_hash(&entry.hash)),
+        )
+    };
+    inputs.files().map(hash_of).collect()
 }

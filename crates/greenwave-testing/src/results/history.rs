@@ -1,4 +1,4 @@
-//! How tests have fared in earlier runs. Knows nothing of running them.
+//! Statistics of earlier runs: durations, failures and flakiness of each test.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,12 +11,12 @@ use serde::{Deserialize, Serialize};
 use crate::{Error, Outcome};
 use greenwave_inputs::codec;
 
-/// Most tests that are remembered.
+/// Maximum number of tests with statistics. Further tests are not recorded.
 const TESTS_MAX: usize = 100_000;
-/// The weight of the newest duration in the moving average.
+/// Weight of the newest duration in the exponential moving average.
 const NEWEST: f64 = 0.3;
 
-/// What is remembered of a project's tests, by name.
+/// Statistics of a project's tests, by name.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Statistics {
     tests: BTreeMap<String, TestStatistics>,
@@ -24,68 +24,84 @@ pub struct Statistics {
     is_changed: bool,
 }
 
-/// How a test has fared. Older runs count less: each further run takes a tenth off what those before count.
+/// Statistics of one test.
+///
+/// The weight of a run decays by a tenth with each later run, so the counts are fractions.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct TestStatistics {
-    /// Moving average of the time it took, in seconds.
+    /// Exponential moving average of the duration, in seconds.
     pub seconds: f64,
-    /// Runs.
+    /// Decayed number of runs.
     pub runs: f64,
-    /// Failed runs.
+    /// Decayed number of failed runs.
     pub failures: f64,
-    /// Runs that passed only when tried again.
+    /// Decayed number of runs that passed only after a retry.
     pub flaky: f64,
-    /// Whether the last one failed.
+    /// Whether the last run failed.
     pub failed_last: bool,
 }
 
 impl Statistics {
-    /// What an earlier run saved; nothing if there is nothing that can be read.
+    /// Loads the statistics that an earlier run saved. A missing or damaged file counts as empty.
     pub(crate) fn load(file: &Path) -> Self {
-        let read = fs::read(file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        read.unwrap_or_default()
+        let loaded = fs::read(file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        loaded.unwrap_or_default()
     }
 
-    /// What is remembered of a test.
+    /// Returns the statistics of a test, if it has run before.
     pub fn get(&self, test: &str) -> Option<&TestStatistics> {
         self.tests.get(test)
     }
 
-    /// All that is remembered, by name.
+    /// Iterates over the names and statistics of all tests, ordered by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &TestStatistics)> {
         self.tests.iter().map(|(name, statistics)| (name.as_str(), statistics))
     }
 
-    /// Takes note of a run that was one.
+    /// Adds an outcome. Ignores cached results, since the test did not run.
     pub(crate) fn observe(&mut self, test: &str, outcome: &Outcome) {
         if outcome.is_cached() || (self.tests.len() >= TESTS_MAX && !self.tests.contains_key(test)) {
             return;
         }
         self.is_changed = true;
-        let known = self.tests.entry(test.to_owned()).or_default();
-        let took = outcome.duration.as_secs_f64();
-        known.seconds = if known.runs > 0.0 { known.seconds + NEWEST * (took - known.seconds) } else { took };
-        let mut history = known.history(Duration::ZERO);
+        let statistics = self.tests.entry(test.to_owned()).or_default();
+        let seconds = outcome.duration.as_secs_f64();
+        if statistics.runs > 0.0 {
+            statistics.seconds += NEWEST * (seconds - statistics.seconds);
+        } else {
+            statistics.seconds = seconds;
+        }
+        let mut history = statistics.history(Duration::ZERO);
         history.observe(!outcome.passed());
-        known.flaky = known.flaky * 0.9 + f64::from(u8::from(outcome.is_flaky()));
-        (known.runs, known.failures, known.failed_last) =
-            (history.runs, history.failures, history.failed_last);
+        statistics.flaky = statistics.flaky * 0.9 + f64::from(u8::from(outcome.is_flaky()));
+        statistics.runs = history.runs;
+        statistics.failures = history.failures;
+        statistics.failed_last = history.failed_last;
     }
 
-    /// What to expect of a test; of one that is not known, the median of the others.
+    /// Returns the history of a test for the scheduler. `changed` states whether one of its
+    /// dependencies has changed since its last stored result.
+    ///
+    /// A test without statistics is expected to take the median duration of all tests, or one
+    /// second in a project without statistics.
     pub(crate) fn expect(&self, test: &str, changed: bool) -> TaskHistory {
         let median = || {
-            let mut all: Vec<f64> = self.tests.values().map(|it| it.seconds).collect();
-            all.sort_by(f64::total_cmp);
-            Duration::try_from_secs_f64(all.get(all.len() / 2).copied().unwrap_or(1.0)).unwrap_or_default()
+            let mut seconds: Vec<f64> = self.tests.values().map(|it| it.seconds).collect();
+            seconds.sort_by(f64::total_cmp);
+            Duration::try_from_secs_f64(seconds.get(seconds.len() / 2).copied().unwrap_or(1.0))
+                .unwrap_or_default()
         };
         let history = self.tests.get(test).map_or_else(
             || TaskHistory::unknown(median()),
-            |known| known.history(Duration::try_from_secs_f64(known.seconds).unwrap_or_default()),
+            |it| it.history(Duration::try_from_secs_f64(it.seconds).unwrap_or_default()),
         );
         TaskHistory { changed, ..history }
     }
 
+    /// Saves the statistics if they have changed.
+    ///
+    /// # Errors
+    /// [`Error::Inputs`] if the file cannot be replaced.
     pub(crate) fn save(&mut self, file: &Path) -> Result<(), Error> {
         if self.is_changed {
             codec::replace_file(file, &serde_json::to_vec(&self).unwrap_or_default())?;

@@ -1,8 +1,10 @@
-//! The keys that results stand under. Knows nothing of results.
+//! Derives the cache keys of a test from its command, environment, toolchain and dependencies.
 //!
-//! The first key is over everything that is known of a test before it runs. Under it stands either the result, or what a run was seen to look at
-//! beside that; then the next key is over the first and the state of what was looked at, and so on. A test that looks at the same things whenever
-//! what it has looked at so far is the same, which is what programs do, finds its result at the end.
+//! A lookup walks a chain of keys. The first key covers everything that can be determined before
+//! the test runs. Its record holds either the result or a set of discovered dependencies. In the
+//! latter case, the next key covers the previous key and the current states of these dependencies,
+//! and the lookup goes on with that key. The chain ends at the result, because a deterministic
+//! program that has observed the same states up to a point accesses the same path next.
 
 use std::ffi::OsStr;
 use std::sync::OnceLock;
@@ -11,24 +13,31 @@ use greenwave_cache::{Key, KeyBuilder};
 
 use crate::{Manifest, Test};
 
-/// Version of the keys' fields and of the stored results. It goes up with every change of either.
+/// Version of the fields of keys and of the payloads of records.
+///
+/// Increases with each incompatible change, so that older records become misses.
 pub const SCHEMA: u32 = 4;
 
-/// How closely tests are watched. Results of one kind are none of another: what was not seen cannot have been checked.
+/// The way in which a run observes and restricts the reads of tests.
+///
+/// Each mode has separate keys, since a run that does not trace cannot verify the dependencies
+/// that a traced run discovered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum KeyMode {
-    /// Not at all.
+    /// Reads are neither traced nor restricted.
     Untraced = 0,
-    /// What they look at is seen.
+    /// Reads are traced.
     Traced = 1,
-    /// They are kept from reading what they have not declared.
+    /// Undeclared reads fail.
     Strict = 2,
-    /// Both.
+    /// Reads are traced, and undeclared reads fail.
     StrictTraced = 3,
 }
 
-/// The key over what is known before a test runs.
+/// Returns the first key of a test, which covers everything that can be determined before it runs.
+///
+/// `tools` holds the fingerprints of the program and of the toolchain behind it.
 pub(crate) fn first(
     mode: KeyMode,
     test: &Test,
@@ -38,8 +47,8 @@ pub(crate) fn first(
 ) -> Key {
     let mut key = KeyBuilder::new("greenwave test", SCHEMA);
     key.number(mode as u64);
-    let (rights, mask) = inherited();
-    key.number(rights.into()).number(mask.into());
+    let (is_root, umask) = inherited();
+    key.number(is_root.into()).number(umask.into());
     key.count(test.command.len());
     for word in &test.command {
         key.text(word);
@@ -65,17 +74,20 @@ pub(crate) fn first(
     key.finish()
 }
 
-/// The key under which stands that a test reads more than it declares, whatever its inputs are: another declaration is another test.
+/// Returns the key of the marker that a test reads more than it declares.
+///
+/// The key covers the test's declaration but no contents of files, so that the marker applies until
+/// the declaration changes.
 pub(crate) fn reads_more(test: &Test) -> Key {
     let mut key = KeyBuilder::new("greenwave test, reads more than it declares", SCHEMA);
-    let folders = test.directories.iter().map(|folder| folder.as_os_str().as_encoded_bytes());
+    let directories = test.directories.iter().map(|path| path.as_os_str().as_encoded_bytes().to_vec());
     let directory = test.directory.as_os_str().as_encoded_bytes();
     let texts = |texts: &'_ [String]| -> Vec<Vec<u8>> {
         texts.iter().map(|text| text.clone().into_bytes()).collect()
     };
     let lists = [texts(&test.command), texts(&test.inputs), texts(&test.outputs)];
     key.text(&test.name).bytes(directory);
-    for list in lists.iter().chain([&folders.map(<[u8]>::to_vec).collect()]) {
+    for list in lists.iter().chain([&directories.collect()]) {
         key.count(list.len());
         for part in list {
             key.bytes(part);
@@ -84,19 +96,24 @@ pub(crate) fn reads_more(test: &Test) -> Key {
     key.finish()
 }
 
-/// What a test has of the process that starts it, beside what it is given: whether it may do everything, and the bits that new files lack.
+/// Returns the attributes that a test inherits from this process and that keys cover: whether the
+/// user is root, and the umask.
+///
+/// The umask is `u32::MAX` where `/proc/self/status` does not report it.
 pub(crate) fn inherited() -> (bool, u32) {
     static INHERITED: OnceLock<(bool, u32)> = OnceLock::new();
     *INHERITED.get_or_init(|| {
-        // The call that tells the mask sets it.
+        // `umask(2)` can only be read by setting it, which other threads would notice.
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-        let mask = status.lines().find_map(|line| line.strip_prefix("Umask:"));
-        let mask = mask.and_then(|mask| u32::from_str_radix(mask.trim(), 8).ok());
-        (rustix::process::geteuid().is_root(), mask.unwrap_or(u32::MAX))
+        let umask = status.lines().find_map(|line| line.strip_prefix("Umask:"));
+        let umask = umask.and_then(|umask| u32::from_str_radix(umask.trim(), 8).ok());
+        (rustix::process::geteuid().is_root(), umask.unwrap_or(u32::MAX))
     })
 }
 
-/// The key that follows one under which stands what was looked at.
+/// Returns the key that follows `key` in the chain.
+///
+/// `states` is the digest of the current states of the dependencies in the record of `key`.
 pub(crate) fn next(key: &Key, states: &[u8; 32]) -> Key {
     KeyBuilder::new("greenwave test, further", SCHEMA).bytes(key.as_bytes()).bytes(states).finish()
 }

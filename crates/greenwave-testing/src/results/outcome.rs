@@ -1,4 +1,4 @@
-//! What came of a test. Knows nothing of how it was run.
+//! The outcome of a test: status, output, and whether the result was cached or stored.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -9,148 +9,176 @@ use serde::{Deserialize, Serialize};
 
 use crate::TestCount;
 
-/// What came of a test, whether it ran now or its result was known.
+/// The outcome of a test that ran or whose result was cached.
 #[derive(Debug, Clone)]
 pub struct Outcome {
-    /// The verdict.
+    /// Status of the last attempt.
     pub status: Status,
-    /// The runner's own count, where its output has one.
+    /// Numbers of passed and failed tests that the harness reported, if its output has them.
     pub count: Option<TestCount>,
-    /// Standard output and error as they came, in one; the middle left out if it was very long.
+    /// Standard output and standard error, interleaved as they were written. The middle of a very
+    /// long output is omitted.
     pub output: Bytes,
-    /// How long it ran: now, or back then if the result was known.
+    /// Duration of the run that produced the result. For a cached result, this run was an earlier
+    /// one.
     pub duration: Duration,
-    /// Where the result comes from.
+    /// Origin of the result.
     pub source: Source,
-    /// Everything that the result depends on, hashed.
+    /// Key of the result: a hash over everything that it depends on.
     pub key: [u8; 32],
-    /// How often it was run now; 0 if the result was known.
+    /// Number of attempts in this run; 0 if the result was cached.
     pub attempts: u32,
-    /// Project files that it was seen to read although its inputs are declared and these are not among them.
+    /// Project files that the test read although it declares inputs that do not include them.
     pub undeclared: Vec<PathBuf>,
 }
 
-/// A verdict.
+/// The status of a test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Status {
-    /// The command ended with success, and ran at least one test as far as can be told.
+    /// The command succeeded. If its output contains a count, at least one test ran.
     Passed,
-    /// The command ended otherwise.
+    /// The command failed.
     Failed(ExitReason),
-    /// The command ended with success but ran no test at all, by its own count: that proves nothing.
+    /// The command succeeded, but reported that it ran no tests, so its success proves nothing.
     NoTests,
-    /// The command was killed after its time limit.
+    /// The command exceeded this time limit and was killed.
     TimedOut(Duration),
 }
 
-/// How a failed command ended.
+/// The way in which a failed command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ExitReason {
-    /// With this exit code.
+    /// The command exited with this code.
     Code(i32),
-    /// By this signal.
+    /// This signal ended the command.
     Signal(i32),
 }
 
-/// Where a result comes from.
+/// The origin of a result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
-    /// The test ran now, and this became of its result.
+    /// The test ran in this run.
     Ran(CacheDecision),
-    /// The result was known, from so long ago; or somebody else who wanted the same at the same moment
-    /// has just made it.
+    /// The result was cached, and is this old. The age is near zero if a concurrent run that
+    /// needed the same result has just stored it.
     Cached(Duration),
 }
 
-/// Whether a new result was kept for later.
+/// Whether a new result was stored, and the reason if it was not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CacheDecision {
-    /// It was.
+    /// The result was stored.
     Stored,
-    /// It was not a pass.
+    /// The test did not pass.
     NotAPass,
-    /// It was not, because this input changed while the test ran.
+    /// This input changed while the test ran.
     InputChanged(PathBuf),
-    /// It was not, because this file was changed before or while the test looked at it, which nobody could tell: it is not among
-    /// the declared inputs.
+    /// This path is not a declared input, and changed shortly before or during the run. The test
+    /// may have read either version.
     DependencyChanged(PathBuf),
-    /// It was not, because the test itself changed this file, which is among its inputs or which it also read.
+    /// The test modified this path, which it also depends on.
     ModifiedInput(PathBuf),
-    /// It was not, because no file is among its inputs: nothing would ever have changed it.
+    /// The path of this file, shortened here, is too long to open, and the file may be an input.
+    InputPathTooLong(String),
+    /// The test has no input files, so no change would ever make its result stale.
     NoInputs,
-    /// It was not, because it passed only when it was tried again.
+    /// The test passed only after a retry.
     Flaky,
-    /// It was not, because processes that it had started went on after it had ended.
+    /// Processes of the test were still running after it had ended.
     LeftProcesses,
-    /// It was not, because it left this kernel object behind, which another run would find.
+    /// The test left this kernel object behind, which its next run would find.
     LeftObject(String),
-    /// It was not, because it used this kernel object, which was there before and whose content cannot be compared.
+    /// The test used this kernel object, which existed before and whose content has no hash.
     UsedObject(String),
-    /// It was not, because the run that this one is a part of traces the test, and this one does not see what it reads.
+    /// An outer run traces the test, so this run does not see its reads.
     TracedByOuter,
-    /// It was not, because it is not traced, and a run that was has seen it read more than it declares.
+    /// This run does not trace the test, and an earlier traced run has seen undeclared reads.
     UndeclaredReads,
-    /// It was not, because the system's clock was set while it ran, so that nothing can be told by times.
+    /// The system clock was set while the test ran, so timestamps prove nothing.
     ClockSet,
-    /// It was not, because it read this in cargo's target directory, and not everything that cargo builds there could be built.
+    /// The test read this path in cargo's target directory, and cargo could not build the whole
+    /// workspace.
     NotBuilt(PathBuf),
-    /// It was not, because it did something that hides what it looks at.
+    /// The trace may lack accesses for this reason, a phrase whose subject is the test.
     IncompleteTrace(String),
-    /// There is no cache, or the caller did not want it used.
+    /// The run has no cache, or the caller bypassed it.
     NoCache,
 }
 
 impl Outcome {
-    /// Whether the test passed.
+    /// Returns whether the test passed.
     pub fn passed(&self) -> bool {
         self.status == Status::Passed
     }
 
-    /// Whether it passed only when it was tried again.
+    /// Returns whether the test passed only after a retry.
     pub fn is_flaky(&self) -> bool {
         self.passed() && self.attempts > 1
     }
 
-    /// Whether the result was known and the test did not run.
+    /// Returns whether the result was cached, so that the test did not run.
     pub fn is_cached(&self) -> bool {
         matches!(self.source, Source::Cached(_))
     }
 }
 
 impl CacheDecision {
-    /// Why a pass was not kept, in words; `None` if it was, or was not to be.
+    /// Returns why the result was not stored, followed by advice in parentheses.
+    ///
+    /// Displays put `not cached: ` in front. Returns `None` if the result was stored, if the test
+    /// failed, and if the run has no cache.
     pub fn reason(&self) -> Option<String> {
-        let shown = |path: &Path| match path.as_os_str().is_empty() {
-            true => "the project's folder".to_owned(),
-            false => path.display().to_string(),
-        };
         Some(match self {
             CacheDecision::Stored | CacheDecision::NotAPass | CacheDecision::NoCache => return None,
-            CacheDecision::InputChanged(path) => format!("{} changed while it ran", shown(path)),
-            CacheDecision::DependencyChanged(path) => {
-                format!("it read {}, which had just changed and is not among its inputs", shown(path))
+            CacheDecision::InputChanged(path) => {
+                format!("input `{}` changed while the test ran (run the test again)", display(path))
             }
-            CacheDecision::ModifiedInput(path) => format!(
-                "it writes to {}, which it depends on itself (`outputs` names what a test writes)",
-                shown(path)
+            CacheDecision::DependencyChanged(path) => format!(
+                "the test read `{}`, which is not declared and had just changed \
+                 (declare it in `inputs`, or run the test again)",
+                display(path)
             ),
-            CacheDecision::NoInputs => "no file is among its inputs".to_owned(),
-            CacheDecision::Flaky => "it passed only when it was tried again".to_owned(),
-            CacheDecision::LeftProcesses => "it left processes behind".to_owned(),
-            CacheDecision::LeftObject(object) => format!("it left {object} behind"),
-            CacheDecision::UsedObject(object) => format!("it used {object}"),
-            CacheDecision::TracedByOuter => "the run that this one is a part of traces it".to_owned(),
-            CacheDecision::UndeclaredReads => {
-                "it is not traced, and was seen to read more than it declares when it was".to_owned()
+            CacheDecision::ModifiedInput(path) => {
+                format!("the test modifies its own input `{}` (declare it in `outputs`)", display(path))
             }
-            CacheDecision::ClockSet => "the clock was set while it ran".to_owned(),
-            CacheDecision::NotBuilt(path) => {
-                format!("it read {}, which is not up to date: cargo cannot build the workspace", shown(path))
+            CacheDecision::InputPathTooLong(path) => format!(
+                "`{path}` may be an input, but its path is too long (exclude its directory in `inputs`)"
+            ),
+            CacheDecision::NoInputs => "the test has no input files (declare them in `inputs`)".to_owned(),
+            CacheDecision::Flaky => "the test passed only after a retry (make it deterministic)".to_owned(),
+            CacheDecision::LeftProcesses => {
+                "the test left processes behind (end them before the test exits)".to_owned()
             }
-            CacheDecision::IncompleteTrace(why) => format!("what it reads cannot be seen: {why}"),
+            CacheDecision::LeftObject(object) => {
+                format!("the test left {object} behind (remove the object before the test exits)")
+            }
+            CacheDecision::UsedObject(object) => {
+                format!("the test used {object} (create the object within the test)")
+            }
+            CacheDecision::TracedByOuter => "an outer run traces the test \
+                (run `greenwave test` outside of a test to store its result)"
+                .to_owned(),
+            CacheDecision::UndeclaredReads => "the test was seen to read more than it declares, \
+                and is not traced now (extend `inputs`, or enable `testing.trace`)"
+                .to_owned(),
+            CacheDecision::ClockSet => {
+                "the system clock was set while the test ran (run the test again)".to_owned()
+            }
+            CacheDecision::NotBuilt(path) => format!(
+                "the test reads `{}`, which may be out of date (fix the workspace's build)",
+                display(path)
+            ),
+            CacheDecision::IncompleteTrace(reason) => {
+                format!("the test's reads cannot be traced completely: it {reason} (avoid that in the test)")
+            }
         })
     }
+}
+
+/// Returns a path as text; the empty path is the project's directory.
+fn display(path: &Path) -> String {
+    if path.as_os_str().is_empty() { ".".to_owned() } else { path.display().to_string() }
 }
 
 impl fmt::Display for Status {

@@ -1,6 +1,8 @@
-//! What stands under a key: a result, or what to look at for the next key. Knows nothing of how either came about.
+//! Encodes and decodes the cache records of tests.
 //!
-//! The payload of a record. A result: `R`, one line of JSON, and the output. What to look at: `L`, and the paths as [`DiscoveredDeps`] writes them.
+//! The first byte of a payload is its type. `R` is a result: one line of JSON (status and count),
+//! then the output. `L` is a set of discovered dependencies, in the encoding of
+//! [`DiscoveredDeps::encode`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,14 +18,16 @@ use crate::run::process::ProcessResult;
 use greenwave_inputs::DiscoveredDeps;
 use greenwave_inputs::now_ms;
 
-/// What stands under a key.
+/// A decoded record of a test's key chain.
 #[derive(Debug, Clone)]
 pub(crate) enum StoredRecord {
+    /// The result, at the end of the chain.
     Result(StoredResult),
+    /// Dependencies whose states determine the next key.
     Dependencies(Arc<DiscoveredDeps>),
 }
 
-/// A result as it is kept.
+/// A result that was read from the cache.
 #[derive(Debug, Clone)]
 pub(crate) struct StoredResult {
     status: Status,
@@ -44,6 +48,7 @@ const RESULT: u8 = b'R';
 const DEPENDENCIES: u8 = b'L';
 
 impl StoredResult {
+    /// Converts the result of `key` to the outcome of a test that did not run.
     pub(crate) fn outcome(self, key: &Key) -> Outcome {
         Outcome {
             status: self.status,
@@ -58,17 +63,17 @@ impl StoredResult {
     }
 }
 
-/// A result as a record.
+/// Returns the record of a result.
 pub(crate) fn result(ran: &ProcessResult) -> Record {
     let summary = Summary { status: ran.status, count: ran.count.map(|count| (count.passed, count.failed)) };
     let mut payload = vec![RESULT];
-    payload.extend(serde_json::to_vec(&summary).expect("a status and two numbers always serialise"));
+    payload.extend(serde_json::to_vec(&summary).expect("a status and two numbers serialize to JSON"));
     payload.push(b'\n');
     payload.extend_from_slice(&ran.output);
     new(ran.duration, payload)
 }
 
-/// What to look at, as a record.
+/// Returns the record of a set of discovered dependencies.
 pub(crate) fn dependencies(set: &DiscoveredDeps) -> Record {
     let mut payload = vec![DEPENDENCIES];
     payload.extend(set.encode());
@@ -80,7 +85,7 @@ fn new(cost: Duration, payload: Vec<u8>) -> Record {
 }
 
 impl StoredRecord {
-    /// `None` if it is none of ours.
+    /// Decodes a record. Returns `None` if its payload is not in this format.
     pub(crate) fn decode(record: &Record) -> Option<Self> {
         let (kind, rest) = record.payload.split_first()?;
         match *kind {

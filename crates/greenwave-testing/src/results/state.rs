@@ -1,4 +1,4 @@
-//! The folder in which a project's runs of tests leave what later runs use. Knows nothing of what that is.
+//! Opens the directory in which a project's runs leave state for later runs.
 
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
@@ -6,44 +6,49 @@ use std::path::{Path, PathBuf};
 
 use crate::Error;
 
-/// The folder of all that Greenwave keeps of a project.
+/// Name of the directory of Greenwave's state in a project.
 pub const STATE_DIRECTORY: &str = ".greenwave";
 
-/// What is in it of the project's own tests.
+/// Name of the subdirectory with the state of the project's own tests.
 pub(crate) const TESTS: &str = "tests";
 
-/// The file that keeps it out of version control.
+/// Name of the file that excludes the state from version control.
 pub(crate) const IGNORE: &str = ".gitignore";
 
-/// `.greenwave/tests` of a project.
+/// The directory `.greenwave/tests` of a project.
+///
+/// `docs/formats/state.md` describes the files in it.
 #[derive(Debug, Clone)]
 pub(crate) struct StateDirectory(PathBuf);
 
 impl StateDirectory {
-    /// Makes it where it is missing, readable to its user alone.
+    /// Opens the directory. Creates it, with access for the current user only, if it is missing.
     ///
     /// # Errors
-    /// [`Error::Io`] if it cannot be made, or [`Error::ForeignState`] if it is another user's.
+    /// [`Error::ForeignState`] if another user owns the directory, since its contents are trusted.
+    /// [`Error::Io`] if it cannot be created or examined.
     pub(crate) fn open(project: &Path) -> Result<Self, Error> {
         let state = project.join(STATE_DIRECTORY);
-        let folder = state.join(TESTS);
+        let directory = state.join(TESTS);
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
-            .create(&folder)
-            .map_err(Error::io("make", &folder))?;
-        let owner = fs::symlink_metadata(&folder).map_err(Error::io("look at", &folder))?.uid();
+            .create(&directory)
+            .map_err(Error::io("create", &directory))?;
+        let owner =
+            fs::symlink_metadata(&directory).map_err(Error::io("read metadata of", &directory))?.uid();
         let user = rustix::process::geteuid().as_raw();
         if owner != user {
-            return Err(Error::ForeignState { path: folder, owner, user });
+            return Err(Error::ForeignState { path: directory, owner, user });
         }
         let ignore = state.join(IGNORE);
         if !ignore.exists() {
             fs::write(&ignore, "*\n").map_err(Error::io("write", &ignore))?;
         }
-        Ok(Self(folder))
+        Ok(Self(directory))
     }
 
+    /// Returns the path of a file in the directory.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }

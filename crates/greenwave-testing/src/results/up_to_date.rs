@@ -1,32 +1,17 @@
-//! That all tests of a project are known to pass, remembered together with everything that this hangs on: if nothing of that has changed, the next
-//! run need not even read which tests there are. Knows nothing of how results are found.
+//! Checks whether a project has changed since a run in which all tests were cached passes.
 //!
-//! What is compared is what finding them looks at, in the same way: the stamps of folders and input files (which had rested, so that the stamp stands
-//! for the content), the states of what tests were seen to look at, programs, variables, and whatever the caller says that its question hangs on. What
-//! the results themselves are does not stand here; the caller says whether those that are kept are still the same ([`RecordKey::results`]).
+//! Such a run writes an up-to-date record with everything that its lookups depended on. The next
+//! run first verifies the record. If everything is unchanged, all tests are still cached passes, and
+//! the run neither parses the list of tests nor opens the cache.
 //!
-//! One file, replaced as a whole. Integers are little-endian; a *text* is its length (4) and its bytes:
+//! The record does not contain results, only [`RecordKey::results`], by which the caller identifies
+//! the contents of its cache. The verification uses the code that lookups use: timestamps of
+//! directories and input files, states of discovered dependencies, fingerprints of programs, values
+//! of variables. Only files whose timestamps are not racy are recorded.
 //!
-//! | bytes | field |
-//! | --- | --- |
-//! | 4 | magic `F5 47 57 41` |
-//! | 4 | version, 1 |
-//! | 32 | BLAKE3 over the key |
-//! | 32 | BLAKE3 over the project's path, how tests are watched, and the variables that they see |
-//! | 1 | 1: what tests look at was to be seen; 2: what they had not declared they could not read; 4: failures were kept |
-//! | 8 | until when, in milliseconds since the Unix epoch |
-//! | 8 | number of tests |
-//! | 8 | how long they took when they ran, nanoseconds |
-//! | | number (4) of variables that tests declare, and the name of each as a text |
-//! | | number (4) of programs; each: the word, the folder, number (4) and names of the variables, as texts, and BLAKE3 of what identifies it (32) |
-//! | | as a text: the paths that were looked at, as in the cache; and BLAKE3 (32) of their states |
-//! | | as a text: what the index says of files outside the project |
-//! | | number (4) of links; each: its path as a text, kind (1), hash (32) |
-//! | | as a text: files that say what is ignored, as below, but with the stamps of what they lead to if they are links |
-//! | | number (4) of blocks, and each as a text: folders and files, each its path and a zero, and its stamp as in the index |
-//! | 32 | BLAKE3 over all before, keyed by what is derived from the secret |
-//!
-//! The seal keeps others, who can write to a project's folder but not to where results are kept, from making an answer up.
+//! The file is sealed with a secret that is stored next to the results. A project may come from
+//! someone who can write to its directory but not to the results, and who must not be able to forge
+//! a record. `docs/formats/state.md` describes the layout of the file.
 
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::{CStr, OsStr};
@@ -55,57 +40,60 @@ use greenwave_inputs::{FileStamp, now_ms};
 use greenwave_inputs::{ProjectFiles, Snapshot};
 use greenwave_inputs::{StatCache, codec};
 
-/// The file's name.
-const ANSWER: &str = "answer";
+/// Name of the file in the state directory.
+const FILE: &str = "answer";
 const MAGIC: [u8; 4] = [0xF5, b'G', b'W', b'A'];
 const VERSION: u32 = 1;
-/// Where the hash of the key stands.
-const TERMS: Range<usize> = 8..40;
+/// Position of the digest of the key.
+const KEY_DIGEST: Range<usize> = 8..40;
 const SEAL_BYTES: usize = 32;
 const TRACE: u8 = 1;
 const STRICT: u8 = 2;
 const CACHE_FAILURES: u8 = 4;
-/// Folders and files that a thread looks at before it asks for more.
+/// Number of paths that a thread checks before it takes the next block.
 const BLOCK_PATHS: usize = 128;
-/// Threads that look at them.
+/// Maximum number of threads that check paths.
 const THREADS_MAX: usize = 4;
-/// Larger projects are looked at the long way.
+/// Maximum number of directories and input files. Larger projects get no record.
 const PATHS_MAX: usize = 1 << 20;
 
-/// What an answer hangs on that the caller knows of.
+/// The part of an up-to-date record's dependencies that its caller determines.
 #[derive(Debug, Clone, Copy)]
 pub struct RecordKey {
-    /// A hash of everything that decides which tests there are and how they are looked up: what says so, settings, the program itself.
+    /// Hash of everything that decides which tests the project has and how they are looked up:
+    /// the file of tests, settings, the program itself. See [`UpToDateRecord::question`].
     pub question: [u8; 32],
-    /// A hash of all results that are kept: another as soon as one comes or goes. It must have been the same before the tests were looked up, and after.
+    /// Hash of all stored results, which changes with each result that is added or removed.
+    ///
+    /// A caller records a run only if the hash was the same before the lookups and after them.
     pub results: [u8; 32],
-    /// What answers are sealed with: known to nobody who could not put results where they are kept.
+    /// Secret that seals records. Only users who can write results may be able to read it.
     pub secret: [u8; 32],
 }
 
-/// That so many tests, all there are, are known to pass.
+/// A statement that all tests of a project are cached passes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UpToDateRecord {
-    /// How many.
+    /// Number of tests.
     pub tests: usize,
-    /// How long they took when they ran.
+    /// Total duration of the runs that produced the results.
     pub saved: Duration,
-    /// Whether tests are traced here, as they were then.
+    /// Whether tests are traced now. The record holds only where the run that wrote it had the same.
     pub tracing: TraceStatus,
 }
 
-/// What results were looked up by.
+/// The dependencies of the lookups of a run in which all tests were cached.
 #[derive(Debug)]
 pub(crate) struct LookupInputs {
     snapshot: Arc<Snapshot>,
-    /// For each program the place of the first test that has it, and what identifies it.
+    /// Index of the first test with each program, and the fingerprint of the program.
     programs: Vec<(usize, [u8; 32])>,
     sets: Vec<Arc<DiscoveredDeps>>,
     tests: usize,
 }
 
 impl LookupInputs {
-    /// `None` if not all of these are known.
+    /// Collects the dependencies of lookups. Returns `None` if one of the tests is not cached.
     pub(crate) fn of(
         snapshot: &Arc<Snapshot>,
         wanted: &[usize],
@@ -134,7 +122,9 @@ impl LookupInputs {
 }
 
 impl UpToDateRecord {
-    /// A hash of what a question hangs on, for [`RecordKey::question`].
+    /// Hashes a list of byte strings, for [`RecordKey::question`].
+    ///
+    /// Lists that differ in any element, or in how their bytes are divided, have different hashes.
     pub fn question<'p>(parts: impl IntoIterator<Item = &'p [u8]>) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new();
         for part in parts {
@@ -143,70 +133,47 @@ impl UpToDateRecord {
         *hasher.finalize().as_bytes()
     }
 
-    /// What was remembered of a project, if everything that it hangs on is as it was. Blocks for as long as it takes to look.
+    /// Returns the record of a project if everything that it depends on is unchanged.
+    ///
+    /// Blocks the calling thread while it checks timestamps, on up to four threads in total. A
+    /// missing, damaged or foreign record counts as outdated.
     pub async fn check(project: &Path, environment: &Environment, key: &RecordKey) -> Option<Self> {
         let root = project.canonicalize().ok()?;
         let state = root.join(STATE_DIRECTORY).join(TESTS);
-        let file = fs::read(state.join(ANSWER)).ok()?;
-        // Whether it is worth being unsealed at all.
-        if file.get(TERMS)? != key.digest() {
+        let file = fs::read(state.join(FILE)).ok()?;
+        // Avoids hashing a long file that is outdated anyway.
+        if file.get(KEY_DIGEST)? != key.digest() {
             return None;
         }
-        let held = Held::read(unseal(&file, &key.secret)?)?;
-        let index = Arc::new(Mutex::new(StatCache::decode(held.outside)?));
-        // What another user has there is refused, with a word on it, where results are looked up.
+        let body = RecordBody::decode(unseal(&file, &key.secret)?)?;
+        let index = Arc::new(Mutex::new(StatCache::decode(body.outside)?));
+        // Another user's state directory is an error, which the full lookup reports.
         if fs::symlink_metadata(&state).ok()?.uid() != rustix::process::geteuid().as_raw() {
             return None;
         }
-        let options = RunnerOptions {
-            trace: match held.flags & TRACE {
-                0 => TraceMode::Off,
-                // One that requires it would have had no answer without.
-                _ => TraceMode::WhenPossible,
-            },
-            strict: held.flags & STRICT != 0,
-            cache_failures: held.flags & CACHE_FAILURES != 0,
-            ..RunnerOptions::default()
-        };
-        let runner = Runner::with_index(environment.clone(), None, options, Arc::clone(&index));
-        let folder =
-            openat(CWD, &root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, FileMode::empty()).ok()?;
-        let looking = Looking::default();
-        let is_same = std::thread::scope(|scope| {
-            let work = || looking.look(folder.as_fd(), &held.blocks);
-            (1..held.threads()).for_each(|_| drop(scope.spawn(work)));
-            let is_same = now_ms() < held.until
-                && about(&root, &runner, &held.declared) == held.about
-                && (held.ignores.is_empty() || is_same(folder.as_fd(), held.ignores, AtFlags::empty()))
-                && held.links.iter().all(|(path, entry)| is_link(&root.join(path), entry))
-                && PathStates::new(&root, index, greenwave_sandbox::kernel_object_exists).digest(&held.looks)
-                    == held.states;
-            if !is_same {
-                looking.differs.store(true, Ordering::Relaxed);
-            }
-            work();
-            is_same
-        });
-        if !is_same || looking.differs.into_inner() {
+        let runner = Runner::with_index(environment.clone(), None, body.runner_options(), Arc::clone(&index));
+        if !body.is_current(&root, &runner, index) {
             return None;
         }
         let tools = state.join(TOOLS);
         runner.tools().load(&tools);
         let mut are_same = true;
-        for program in &held.programs {
+        for program in &body.programs {
             let now = runner.tool_digest(&root, &program.test).await.ok();
             are_same &= now == Some(program.digest);
         }
-        // What they have answered anew is worth remembering either way.
+        // Versions that tools have just reported are valid even if the record is outdated. Without
+        // them, the next check is slower but not wrong, so an error is ignored.
         let _ = runner.tools().save(&tools);
         let tracing = runner.trace_status();
-        are_same.then_some(Self { tests: held.tests, saved: held.saved, tracing })
+        are_same.then_some(Self { tests: body.tests, saved: body.saved, tracing })
     }
 
-    /// Remembers that everything is known, if that is so, and if it can be told later that nothing has changed: says whether it is.
+    /// Writes the record of a run if all tests were cached passes and later changes would be
+    /// detected. Returns whether it was written.
     ///
     /// # Errors
-    /// [`Error::Io`] if the file cannot be written.
+    /// [`Error::Inputs`] if the file cannot be written.
     pub(crate) fn record(
         project: &ProjectFiles,
         tests: &[Test],
@@ -220,43 +187,24 @@ impl UpToDateRecord {
             return Ok(false);
         };
         let Some(lasting) = project.durable_directories() else { return Ok(false) };
-        let Some((paths, links)) = rested_paths(&basis.snapshot, &lasting.directories) else {
+        let Some((paths, links)) = settled_paths(&basis.snapshot, &lasting.directories) else {
             return Ok(false);
         };
         let declared: BTreeSet<&String> = tests.iter().flat_map(|test| &test.env).collect();
         let declared: Vec<String> = declared.into_iter().cloned().collect();
-        let looks = DiscoveredDeps::new(basis.sets.iter().flat_map(|set| set.accesses.iter().cloned()));
-        let looks = Arc::new(looks);
-        let states = basis.snapshot.states.digest(&looks);
-        let options = runner.options();
-        let flag = |is: bool, flag: u8| if is { flag } else { 0 };
-        // The ages were taken when the results were looked up.
-        let lasts = age_max.saturating_sub(oldest).saturating_sub(report.wall);
-        let until = now_ms().saturating_add(u64::try_from(lasts.as_millis()).unwrap_or(u64::MAX));
-        let mut out = Out(Vec::with_capacity(96 * paths.len() + (1 << 16)));
+        // Ages were determined when the results were looked up, at the start of the run.
+        let valid_for = age_max.saturating_sub(oldest).saturating_sub(report.wall);
+        let mut out = Encoder(Vec::with_capacity(96 * paths.len() + (1 << 16)));
         out.0.extend(MAGIC);
         out.0.extend(VERSION.to_le_bytes());
         out.0.extend(key.digest());
-        out.0.extend(about(project.root(), runner, &declared));
-        out.0.push(
-            flag(options.trace != TraceMode::Off, TRACE)
-                | flag(options.strict, STRICT)
-                | flag(options.cache_failures, CACHE_FAILURES),
-        );
-        out.0.extend(until.to_le_bytes());
+        out.0.extend(environment_digest(project.root(), runner, &declared));
+        out.0.push(flags(runner.options()));
+        out.0.extend(now_ms().saturating_add(saturating(valid_for.as_millis())).to_le_bytes());
         out.0.extend((tests.len() as u64).to_le_bytes());
-        out.0.extend(u64::try_from(saved.as_nanos()).unwrap_or(u64::MAX).to_le_bytes());
+        out.0.extend(saturating(saved.as_nanos()).to_le_bytes());
         out.names(&declared);
-        out.count(basis.programs.len());
-        for (at, digest) in &basis.programs {
-            let test = &tests[*at];
-            out.text(tool_place(test).0.as_bytes());
-            out.text(codec::path_bytes(&test.directory));
-            out.names(&test.env);
-            out.0.extend(digest);
-        }
-        out.text(&looks.encode());
-        out.0.extend(states);
+        out.lookup_inputs(basis, tests);
         out.text(&project.encode_external());
         out.count(links.len());
         for (path, entry) in links {
@@ -272,12 +220,12 @@ impl UpToDateRecord {
         }
         let seal = seal(&out.0, &key.secret);
         out.0.extend(seal.as_bytes());
-        codec::replace_file(&project.root().join(STATE_DIRECTORY).join(TESTS).join(ANSWER), &out.0)?;
+        codec::replace_file(&project.root().join(STATE_DIRECTORY).join(TESTS).join(FILE), &out.0)?;
         Ok(true)
     }
 }
 
-/// How long all tests took and how old the oldest result is, if all are known and pass.
+/// Returns the total duration of all tests and the age of the oldest result, if all are cached passes.
 fn all_cached(report: &SuiteReport) -> Option<(Duration, Duration)> {
     let mut oldest = Duration::ZERO;
     for result in &report.results {
@@ -288,19 +236,21 @@ fn all_cached(report: &SuiteReport) -> Option<(Duration, Duration)> {
     (report.audited == 0).then_some((report.saved, oldest))
 }
 
-/// Folders and files with their stamps, and the links among the latter.
+/// Paths with their timestamps, and symbolic links with their targets' hashes.
 type Paths<'s> = (Vec<(&'s Path, FileStamp)>, Vec<(&'s Path, Entry)>);
 
-/// All folders and input files of a snapshot; `None` if one was touched so lately that it could change without its stamp changing, or while it was
-/// looked at.
-fn rested_paths<'s>(snapshot: &'s Snapshot, folders: &'s [(PathBuf, FileStamp)]) -> Option<Paths<'s>> {
+/// Returns all directories and input files of a snapshot, sorted by path.
+///
+/// Returns `None` if a timestamp is racy, if a file changed while the snapshot was taken, or if there
+/// are too many paths.
+fn settled_paths<'s>(snapshot: &'s Snapshot, directories: &'s [(PathBuf, FileStamp)]) -> Option<Paths<'s>> {
     if snapshot.changed_while_read() {
         return None;
     }
-    let mut paths: Vec<_> = folders.iter().map(|(path, stamp)| (path.as_path(), *stamp)).collect();
+    let mut paths: Vec<_> = directories.iter().map(|(path, stamp)| (path.as_path(), *stamp)).collect();
     let mut links = Vec::new();
     for (file, entry) in snapshot.files() {
-        // What nobody has for an input was not read.
+        // A file without an entry is not an input of any test.
         if entry.is_none() {
             continue;
         }
@@ -312,10 +262,10 @@ fn rested_paths<'s>(snapshot: &'s Snapshot, folders: &'s [(PathBuf, FileStamp)])
         }
         paths.push((file.path.as_path(), file.stamp));
     }
-    // Neighbours together: what leads to them is at hand then.
+    // Neighbours share directories, which the kernel then finds in its cache.
     paths.sort_unstable_by(|one, other| codec::path_bytes(one.0).cmp(codec::path_bytes(other.0)));
-    let are_names = paths.iter().all(|(path, _)| !codec::path_bytes(path).contains(&0));
-    (are_names && paths.len() <= PATHS_MAX).then_some((paths, links))
+    let are_valid = paths.iter().all(|(path, _)| !codec::path_bytes(path).contains(&0));
+    (are_valid && paths.len() <= PATHS_MAX).then_some((paths, links))
 }
 
 impl RecordKey {
@@ -324,9 +274,10 @@ impl RecordKey {
     }
 }
 
-/// A hash of what is not looked at file by file.
-fn about(root: &Path, runner: &Runner, declared: &[String]) -> [u8; 32] {
-    let (is_root, mask) = inherited();
+/// Hashes the dependencies that are not files: version and mode of this program, user and umask, and
+/// the variables that tests see. Covers the project's path as well.
+fn environment_digest(root: &Path, runner: &Runner, declared: &[String]) -> [u8; 32] {
+    let (is_root, umask) = inherited();
     let mut hasher = blake3::Hasher::new();
     let mut part = |part: &[u8]| {
         hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
@@ -335,7 +286,7 @@ fn about(root: &Path, runner: &Runner, declared: &[String]) -> [u8; 32] {
     part(&SCHEMA.to_le_bytes());
     part(codec::path_bytes(root));
     part(&[runner.mode() as u8, u8::from(is_root)]);
-    part(&mask.to_le_bytes());
+    part(&umask.to_le_bytes());
     for (name, value) in runner.environment().visible(declared) {
         part(name.as_bytes());
         part(value.as_bytes());
@@ -343,8 +294,20 @@ fn about(root: &Path, runner: &Runner, declared: &[String]) -> [u8; 32] {
     *hasher.finalize().as_bytes()
 }
 
-fn is_link(path: &Path, known: &Entry) -> bool {
-    Entry::read(path, true).is_ok_and(|(entry, _)| entry == *known)
+/// Returns whether a symbolic link and its target are unchanged.
+fn is_same_link(path: &Path, recorded: &Entry) -> bool {
+    Entry::read(path, true).is_ok_and(|(entry, _)| entry == *recorded)
+}
+
+fn saturating(number: u128) -> u64 {
+    u64::try_from(number).unwrap_or(u64::MAX)
+}
+
+fn flags(options: &RunnerOptions) -> u8 {
+    let flag = |is_set: bool, flag: u8| if is_set { flag } else { 0 };
+    flag(options.trace != TraceMode::Off, TRACE)
+        | flag(options.strict, STRICT)
+        | flag(options.cache_failures, CACHE_FAILURES)
 }
 
 fn seal(body: &[u8], secret: &[u8; 32]) -> blake3::Hash {
@@ -354,43 +317,49 @@ fn seal(body: &[u8], secret: &[u8; 32]) -> blake3::Hash {
 fn unseal<'b>(file: &'b [u8], secret: &[u8; 32]) -> Option<&'b [u8]> {
     let (body, sealed) = file.split_at_checked(file.len().checked_sub(SEAL_BYTES)?)?;
     let sealed: [u8; SEAL_BYTES] = sealed.try_into().ok()?;
-    // In constant time, which is what comparing a `blake3::Hash` does.
+    // `blake3::Hash` compares in constant time.
     (seal(body, secret) == blake3::Hash::from_bytes(sealed)).then_some(body)
 }
 
-/// What stands in the file.
-struct Held<'b> {
-    about: [u8; 32],
+/// The decoded contents of a record's file.
+struct RecordBody<'b> {
+    environment: [u8; 32],
     flags: u8,
-    until: u64,
+    /// Time at which the oldest result expires, in milliseconds since the Unix epoch.
+    valid_until: u64,
     tests: usize,
     saved: Duration,
     declared: Vec<String>,
     programs: Vec<Program>,
-    looks: Arc<DiscoveredDeps>,
+    dependencies: Arc<DiscoveredDeps>,
     states: [u8; 32],
+    /// Encoded hashes of files outside the project.
     outside: &'b [u8],
     links: Vec<(PathBuf, Entry)>,
+    /// Encoded ignore files with timestamps.
     ignores: &'b [u8],
+    /// Encoded directories and input files with timestamps.
     blocks: Vec<&'b [u8]>,
 }
 
-/// A program, as a test that has nothing but its first word, its folder and its variables, and what identified it.
+/// The program of some tests.
 struct Program {
+    /// A test with nothing but the program's name, the working directory and the declared variables.
     test: Test,
+    /// Fingerprint of the program and its toolchain.
     digest: [u8; 32],
 }
 
-impl<'b> Held<'b> {
-    fn read(body: &'b [u8]) -> Option<Self> {
+impl<'b> RecordBody<'b> {
+    fn decode(body: &'b [u8]) -> Option<Self> {
         let mut reader = codec::Reader(body);
         if reader.array()? != MAGIC || u32::from_le_bytes(reader.array()?) != VERSION {
             return None;
         }
-        reader.take(TERMS.len())?;
-        let about = reader.array()?;
+        reader.take(KEY_DIGEST.len())?;
+        let environment = reader.array()?;
         let [flags] = reader.array()?;
-        let (until, tests) = (reader.number()?, usize::try_from(reader.number()?).ok()?);
+        let (valid_until, tests) = (reader.number()?, usize::try_from(reader.number()?).ok()?);
         let saved = Duration::from_nanos(reader.number()?);
         let declared = names(&mut reader)?;
         let programs = list(&mut reader, |reader| {
@@ -399,7 +368,7 @@ impl<'b> Held<'b> {
             let env = names(reader)?;
             Some(Program { test: Test { directory, env, ..Test::new("", [word]) }, digest: reader.array()? })
         })?;
-        let looks = Arc::new(DiscoveredDeps::decode(text(&mut reader)?)?);
+        let dependencies = Arc::new(DiscoveredDeps::decode(text(&mut reader)?)?);
         let states = reader.array()?;
         let outside = text(&mut reader)?;
         let links = list(&mut reader, |reader| {
@@ -409,23 +378,60 @@ impl<'b> Held<'b> {
         })?;
         let ignores = text(&mut reader)?;
         let blocks = list(&mut reader, text)?;
-        let is_all = reader.0.is_empty();
-        let held = Self {
-            about,
+        let is_at_end = reader.0.is_empty();
+        let decoded = Self {
+            environment,
             flags,
-            until,
+            valid_until,
             tests,
             saved,
             declared,
             programs,
-            looks,
+            dependencies,
             states,
             outside,
             links,
             ignores,
             blocks,
         };
-        is_all.then_some(held)
+        is_at_end.then_some(decoded)
+    }
+
+    fn runner_options(&self) -> RunnerOptions {
+        // A run that requires tracing wrote a record only if it could trace, and the mode in the
+        // environment's digest shows whether this run can.
+        let trace = if self.flags & TRACE == 0 { TraceMode::Off } else { TraceMode::WhenPossible };
+        RunnerOptions {
+            trace,
+            strict: self.flags & STRICT != 0,
+            cache_failures: self.flags & CACHE_FAILURES != 0,
+            ..RunnerOptions::default()
+        }
+    }
+
+    /// Checks everything but programs. `index` holds the recorded hashes of files outside the project.
+    fn is_current(&self, root: &Path, runner: &Runner, index: Arc<Mutex<StatCache>>) -> bool {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let Ok(directory) = openat(CWD, root, flags, FileMode::empty()) else { return false };
+        let check = StampCheck::default();
+        let is_same = std::thread::scope(|scope| {
+            let work = || check.run(directory.as_fd(), &self.blocks);
+            (1..self.threads()).for_each(|_| drop(scope.spawn(work)));
+            let is_same = now_ms() < self.valid_until
+                && environment_digest(root, runner, &self.declared) == self.environment
+                && (self.ignores.is_empty()
+                    || have_same_stamps(directory.as_fd(), self.ignores, AtFlags::empty()))
+                && self.links.iter().all(|(path, entry)| is_same_link(&root.join(path), entry))
+                && PathStates::new(root, index, greenwave_sandbox::kernel_object_exists)
+                    .digest(&self.dependencies)
+                    == self.states;
+            if !is_same {
+                check.has_difference.store(true, Ordering::Relaxed);
+            }
+            work();
+            is_same
+        });
+        is_same && !check.has_difference.into_inner()
     }
 
     fn threads(&self) -> usize {
@@ -434,35 +440,35 @@ impl<'b> Held<'b> {
     }
 }
 
-/// Threads that look at folders and files together.
+/// A check of timestamps that several threads share.
 #[derive(Debug, Default)]
-struct Looking {
-    next: AtomicUsize,
-    differs: AtomicBool,
+struct StampCheck {
+    next_block: AtomicUsize,
+    /// Whether a difference was found, so that all threads can stop.
+    has_difference: AtomicBool,
 }
 
-impl Looking {
-    /// ObservedStates at one block after another, until there is none or one of them has changed.
-    fn look(&self, folder: BorrowedFd<'_>, blocks: &[&[u8]]) {
-        while !self.differs.load(Ordering::Relaxed) {
-            match blocks.get(self.next.fetch_add(1, Ordering::Relaxed)) {
-                None => return,
-                Some(block) if is_same(folder, block, AtFlags::SYMLINK_NOFOLLOW) => {}
-                Some(_) => self.differs.store(true, Ordering::Relaxed),
+impl StampCheck {
+    /// Checks one block after another, until none is left or a difference is found.
+    fn run(&self, directory: BorrowedFd<'_>, blocks: &[&[u8]]) {
+        while !self.has_difference.load(Ordering::Relaxed) {
+            let Some(block) = blocks.get(self.next_block.fetch_add(1, Ordering::Relaxed)) else { return };
+            if !have_same_stamps(directory, block, AtFlags::SYMLINK_NOFOLLOW) {
+                self.has_difference.store(true, Ordering::Relaxed);
             }
         }
     }
 }
 
-/// Whether all these have the stamps that they had.
-fn is_same(folder: BorrowedFd<'_>, stamped: &[u8], flags: AtFlags) -> bool {
+/// Returns whether all paths of an encoded block have their recorded timestamps.
+fn have_same_stamps(directory: BorrowedFd<'_>, stamped: &[u8], flags: AtFlags) -> bool {
     let mut reader = codec::Reader(stamped);
     let mut next = || {
         let path = CStr::from_bytes_until_nul(reader.0).ok()?;
         reader.take(path.to_bytes_with_nul().len())?;
-        let known = FileStamp::decode(&mut reader)?;
-        let stat = statat(folder, path, flags).ok()?;
-        (FileStamp::from_stat(&stat) == known).then_some(reader.0.is_empty())
+        let recorded = FileStamp::decode(&mut reader)?;
+        let stat = statat(directory, path, flags).ok()?;
+        (FileStamp::from_stat(&stat) == recorded).then_some(reader.0.is_empty())
     };
     loop {
         match next() {
@@ -473,12 +479,14 @@ fn is_same(folder: BorrowedFd<'_>, stamped: &[u8], flags: AtFlags) -> bool {
     }
 }
 
-/// Bytes that are being put together.
-struct Out(Vec<u8>);
+/// Appends fields to the contents of a record's file.
+struct Encoder(Vec<u8>);
 
-impl Out {
+impl Encoder {
     fn count(&mut self, count: usize) {
-        self.0.extend(u32::try_from(count).expect("fewer than 2^32 of anything").to_le_bytes());
+        self.0.extend(
+            u32::try_from(count).expect("lists and texts have fewer than 2^32 elements").to_le_bytes(),
+        );
     }
 
     fn text(&mut self, text: &[u8]) {
@@ -486,23 +494,39 @@ impl Out {
         self.0.extend_from_slice(text);
     }
 
-    /// Paths and stamps.
+    /// Appends a block of paths with their timestamps.
     fn stamped(&mut self, paths: &[(impl AsRef<Path>, FileStamp)]) {
-        let mut inside = Vec::with_capacity(96 * paths.len());
+        let mut block = Vec::with_capacity(96 * paths.len());
         for (path, stamp) in paths {
             let path = path.as_ref();
-            // The project's own folder.
+            // The project's directory has an empty path, which `statat` rejects.
             let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-            inside.extend_from_slice(codec::path_bytes(path));
-            inside.push(0);
-            stamp.encode(&mut inside);
+            block.extend_from_slice(codec::path_bytes(path));
+            block.push(0);
+            stamp.encode(&mut block);
         }
-        self.text(&inside);
+        self.text(&block);
     }
 
     fn names(&mut self, names: &[String]) {
         self.count(names.len());
         names.iter().for_each(|name| self.text(name.as_bytes()));
+    }
+
+    /// Appends programs, and discovered dependencies with the digest of their states.
+    fn lookup_inputs(&mut self, inputs: &LookupInputs, tests: &[Test]) {
+        self.count(inputs.programs.len());
+        for (at, digest) in &inputs.programs {
+            let test = &tests[*at];
+            self.text(tool_place(test).0.as_bytes());
+            self.text(codec::path_bytes(&test.directory));
+            self.names(&test.env);
+            self.0.extend(digest);
+        }
+        let dependencies =
+            Arc::new(DiscoveredDeps::new(inputs.sets.iter().flat_map(|set| set.accesses.iter().cloned())));
+        self.text(&dependencies.encode());
+        self.0.extend(inputs.snapshot.states.digest(&dependencies));
     }
 }
 

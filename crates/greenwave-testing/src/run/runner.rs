@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 
 use crate::harness::cargo::products::{self, Part, Products, RUSTC_INFO};
 use crate::harness::{BatchCommand, BatchResult, Harness, Harnesses, LaunchSpec};
+use crate::results::decision::{Change, Evidence, decide_cacheability};
 use crate::results::dependencies::DependencyRecord;
 use crate::results::key::{self, KeyMode, SCHEMA};
 use crate::results::outcome::{CacheDecision, Outcome, Source, Status};
@@ -831,23 +832,23 @@ impl Runner {
             states: Arc::clone(states),
         };
         let before = &prepared.moment;
-        let of_result = match () {
-            () if ran.status == Status::Passed && attempt_result.attempts > 1 => Some(CacheDecision::Flaky),
-            () if ran.status != Status::Passed && !self.options.cache_failures => {
-                Some(CacheDecision::NotAPass)
-            }
-            () if before.inputs.is_empty() => Some(CacheDecision::NoInputs),
-            () if ran.left_behind => Some(CacheDecision::LeftProcesses),
-            () if ran.seen.used.is_some() => ran.seen.used.clone().map(CacheDecision::UsedObject),
-            () if ran.seen.left.is_some() => ran.seen.left.clone().map(CacheDecision::LeftObject),
-            () if self.trace_status() == TraceStatus::TracedByOuter => Some(CacheDecision::TracedByOuter),
-            () if ran.clock_was_set => Some(CacheDecision::ClockSet),
-            () => ran.seen.incomplete.clone().map(CacheDecision::IncompleteTrace),
+        let evidence = Evidence {
+            status: ran.status,
+            attempts: attempt_result.attempts,
+            cache_failures: self.options.cache_failures,
+            has_inputs: !before.inputs.is_empty(),
+            left_processes: ran.left_behind,
+            used_object: ran.seen.used.as_deref(),
+            left_object: ran.seen.left.as_deref(),
+            traced_by_outer: self.trace_status() == TraceStatus::TracedByOuter,
+            clock_was_set: ran.clock_was_set,
+            incomplete_trace: ran.seen.incomplete.as_deref(),
+            unbuilt: attempt_result.unbuilt.as_deref(),
+            changed_during_build: attempt_result.changing.as_deref(),
+            too_long: before.inputs.unexamined(),
+            change: None,
         };
-        let of_result = of_result.or(attempt_result.unbuilt.clone().map(CacheDecision::NotBuilt));
-        let of_result = of_result.or(attempt_result.changing.clone().map(CacheDecision::InputChanged));
-        let of_result = of_result.or(left_out(&before.inputs));
-        if let Some(stored) = of_result {
+        if let Some(stored) = evidence.obstacle() {
             let mut judged = not(stored, &before.states);
             if self.options.strict {
                 judged.undeclared =
@@ -855,20 +856,17 @@ impl Runner {
             }
             return Ok(judged);
         }
-        let after = match workspace.after(test).await {
-            Ok(after) => after,
-            // Inputs that cannot be read any more have changed as well.
-            Err(_) => {
-                return Ok(not(CacheDecision::InputChanged(workspace.project().to_owned()), &before.states));
-            }
+        let Ok(after) = workspace.after(test).await else {
+            // Inputs that can no longer be read have changed.
+            let change = Some(Change { path: workspace.project(), by_test: false, is_declared: true });
+            return Ok(not(decide_cacheability(&Evidence { change, ..evidence }), &before.states));
         };
-        if let Some(stored) = left_out(&after.inputs) {
-            return Ok(not(stored, &after.states));
-        }
         let wrote = |path: &Path| ran.seen.written.contains(&workspace.project().join(path));
-        if let Some(path) = before.inputs.first_touched(&after.inputs) {
-            let stored = if wrote(path) { CacheDecision::ModifiedInput } else { CacheDecision::InputChanged };
-            return Ok(not(stored(path.to_owned()), &after.states));
+        let change = before.inputs.first_touched(&after.inputs);
+        let change = change.map(|path| Change { path, by_test: wrote(path), is_declared: true });
+        let of_inputs = Evidence { too_long: after.inputs.unexamined(), change, ..evidence };
+        if let Some(stored) = of_inputs.obstacle() {
+            return Ok(not(stored, &after.states));
         }
         let selection = test.selection()?;
         let judgement = Judgement {
@@ -893,12 +891,8 @@ impl Runner {
         drop(judged);
         match further {
             Err(path) => {
-                let stored = if wrote(&path) {
-                    CacheDecision::ModifiedInput
-                } else {
-                    CacheDecision::DependencyChanged
-                };
-                Ok(not(stored(path), &states))
+                let change = Some(Change { path: &path, by_test: wrote(&path), is_declared: false });
+                Ok(not(decide_cacheability(&Evidence { change, ..evidence }), &states))
             }
             Ok(set) => {
                 let declares = !test.inputs.is_empty() || self.options.strict;
@@ -907,11 +901,7 @@ impl Runner {
                     true => undeclared(workspace.project(), &selection, &prepared.moment, attempt_result),
                     false => Vec::new(),
                 };
-                let stored = if ran.status == Status::Passed {
-                    CacheDecision::Stored
-                } else {
-                    CacheDecision::NotAPass
-                };
+                let stored = decide_cacheability(&evidence);
                 Ok(Judged { stored, further: Some(set), undeclared, states })
             }
         }
@@ -1173,14 +1163,6 @@ fn undeclared(
         }
     }
     paths
-}
-
-/// Why nothing may be kept that depends on these inputs, if some of them could not be looked at.
-fn left_out(inputs: &Manifest) -> Option<CacheDecision> {
-    let path = text::short_path(inputs.unexamined()?);
-    Some(CacheDecision::IncompleteTrace(format!(
-        "{path} may be an input, and its path is too long to be looked at"
-    )))
 }
 
 /// Directories that are tagged as caches. Each directory is checked once.

@@ -1,4 +1,4 @@
-//! Random projects, edited at random: whatever is done to the files, a verdict is never another than that of a run without a cache.
+//! Compares cached results with those of uncached runs, in a project that is edited at random.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -10,7 +10,7 @@ use greenwave_testing::{
     Environment, Runner, RunnerOptions, SCHEMA, Suite, SuiteOptions, Test, TraceMode, TraceStatus,
 };
 
-/// How often something is edited; `cargo xtask long testing-edits` does it more often.
+/// Returns the number of rounds of edits. `cargo xtask long testing-edits` sets a larger one.
 fn rounds() -> u64 {
     std::env::var("GREENWAVE_EDIT_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(60)
 }
@@ -31,14 +31,14 @@ impl Chance {
     }
 }
 
-const FOLDERS: [&str; 3] = ["a", "b", "c"];
+const DIRECTORIES: [&str; 3] = ["a", "b", "c"];
 const FILES: u64 = 4;
 
 fn file(chance: &mut Chance) -> PathBuf {
-    Path::new(chance.one_of(&FOLDERS)).join(format!("{}.txt", chance.below(FILES)))
+    Path::new(chance.one_of(&DIRECTORIES)).join(format!("{}.txt", chance.below(FILES)))
 }
 
-/// Tests that read files which they declare, files which they do not, names, modes, and links.
+/// Returns tests that read declared files, undeclared files, names, modes and links.
 fn tests() -> Vec<Test> {
     let test = |name: &str, script: &str, inputs: &[&str]| Test {
         inputs: inputs.iter().map(|pattern| (*pattern).to_owned()).collect(),
@@ -54,7 +54,7 @@ fn tests() -> Vec<Test> {
     ]
 }
 
-/// Does something to a file, and says what.
+/// Edits a random file and returns a description of the edit.
 fn edit(project: &Path, chance: &mut Chance) -> String {
     let (one, other) = (file(chance), file(chance));
     let (path, target) = (project.join(&one), project.join(&other));
@@ -77,7 +77,7 @@ fn edit(project: &Path, chance: &mut Chance) -> String {
             let _ = fs::set_permissions(&path, fs::Permissions::from_mode(mode));
             format!("mode {mode:o} of {}", one.display())
         }
-        // The same length, and the same time.
+        // Keeps the size and the modification time.
         4 | 5 => {
             let times = fs::metadata(&path).and_then(|metadata| metadata.modified());
             let text = *chance.one_of(&["good\n", "bad \n"]);
@@ -96,13 +96,13 @@ fn edit(project: &Path, chance: &mut Chance) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_edit_makes_a_verdict_stale() {
+async fn no_edit_makes_a_result_stale() {
     let seed = std::env::var("GREENWAVE_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed = seed.unwrap_or_else(|| u64::from(std::process::id()) * 2_654_435_761 + 1);
     let mut chance = Chance(seed);
-    let folder = tempfile::tempdir().unwrap();
-    let project = folder.path();
-    for name in FOLDERS {
+    let directory = tempfile::tempdir().unwrap();
+    let project = directory.path();
+    for name in DIRECTORIES {
         fs::create_dir(project.join(name)).unwrap();
         for number in 0..FILES {
             fs::write(project.join(name).join(format!("{number}.txt")), "good\n").unwrap();
@@ -110,18 +110,18 @@ async fn no_edit_makes_a_verdict_stale() {
     }
     let path = || [("PATH".into(), std::env::var_os("PATH").unwrap())];
     let backend = Arc::new(MemoryBackend::new(100_000, 64 << 20).unwrap());
-    let truth = Runner::new(Environment::new(path()), None);
-    let (mut known, mut edits) = (0, Vec::new());
+    let uncached_runner = Runner::new(Environment::new(path()), None);
+    let (mut cached, mut edits) = (0, Vec::new());
     for round in 0..rounds() {
         let tier = Tier::new("memory", Arc::clone(&backend) as Arc<dyn greenwave_cache::Backend>);
         let cache = Tiered::new(vec![tier], TieredOptions::new(SCHEMA));
         let options = RunnerOptions { trace: TraceMode::WhenPossible, ..RunnerOptions::default() };
         let mut tests = tests();
         if TraceStatus::of(options.trace) != TraceStatus::Traced {
-            // Where nothing can be seen, everything has to be declared.
+            // Without tracing, undeclared reads are not detected, so all files are inputs.
             tests.iter_mut().for_each(|test| test.inputs.clear());
         }
-        // A new one each time, as a new process would have: what is remembered is in the project's folder.
+        // A new suite per round, as in a new process: all state is in the project's directory.
         let suite = Suite::open(
             project,
             tests,
@@ -135,11 +135,11 @@ async fn no_edit_makes_a_verdict_stale() {
         let report = suite.run(&ids, |_| {}).await.unwrap();
         for (test, result) in suite.tests().iter().zip(&report.results) {
             let outcome = result.as_ref().unwrap().as_ref().unwrap();
-            let really = truth.run(project, test).await.unwrap();
-            known += u64::from(outcome.is_cached());
+            let uncached = uncached_runner.run(project, test).await.unwrap();
+            cached += u64::from(outcome.is_cached());
             assert_eq!(
                 outcome.passed(),
-                really.passed(),
+                uncached.passed(),
                 "seed {seed}, round {round}: `{}` is stale ({:?}) after {edits:?}",
                 test.name,
                 outcome.source,
@@ -147,5 +147,5 @@ async fn no_edit_makes_a_verdict_stale() {
         }
         edits = (0..=chance.below(2)).map(|_| edit(project, &mut chance)).collect();
     }
-    assert!(known > 0, "seed {seed}: nothing was ever known, so nothing was shown");
+    assert!(cached > 0, "seed {seed}: no result was cached, so nothing was compared");
 }

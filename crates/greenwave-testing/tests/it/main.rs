@@ -1,4 +1,4 @@
-//! Tests of greenwave-testing through its public face, on real folders and real processes.
+//! Integration tests of greenwave-testing, with real directories and processes.
 
 #![expect(clippy::unwrap_used, reason = "a helper of tests is a test")]
 
@@ -21,15 +21,15 @@ use greenwave_testing::{
 use tempfile::TempDir;
 
 fn project(files: &[(&str, &str)]) -> TempDir {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     for (path, text) in files {
-        write(folder.path(), path, text);
+        write(directory.path(), path, text);
     }
-    folder
+    directory
 }
 
-fn write(folder: &Path, path: &str, text: &str) {
-    let path = folder.join(path);
+fn write(directory: &Path, path: &str, text: &str) {
+    let path = directory.join(path);
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(path, text).unwrap();
 }
@@ -47,35 +47,35 @@ fn shell(script: &str) -> Test {
     Test::new("test", ["sh", "-c", script])
 }
 
-async fn run(runner: &Runner, folder: &TempDir, test: &Test) -> Outcome {
-    runner.run(folder.path(), test).await.unwrap()
+async fn run(runner: &Runner, directory: &TempDir, test: &Test) -> Outcome {
+    runner.run(directory.path(), test).await.unwrap()
 }
 
 #[tokio::test]
-async fn a_pass_is_known_until_something_it_reads_changes() {
-    let folder = project(&[("src/a.txt", "1"), ("notes.md", "x")]);
+async fn a_pass_is_cached_until_an_input_changes() {
+    let directory = project(&[("src/a.txt", "1"), ("notes.md", "x")]);
     let runner = runner(&[]);
     let test = Test { inputs: vec!["src/**".to_owned()], ..shell("cat src/a.txt; echo seen >&2") };
-    let first = run(&runner, &folder, &test).await;
+    let first = run(&runner, &directory, &test).await;
     assert_eq!((first.source, first.output.as_ref()), (Source::Ran(CacheDecision::Stored), &b"1seen\n"[..]));
 
-    write(folder.path(), "notes.md", "no input");
-    let second = run(&runner, &folder, &test).await;
+    write(directory.path(), "notes.md", "no input");
+    let second = run(&runner, &directory, &test).await;
     assert!(second.is_cached() && second.passed());
     assert_eq!((second.output, second.duration.as_micros()), (first.output, first.duration.as_micros()));
 
     let changes: [fn(&Path); 5] = [
-        |folder| write(folder, "src/a.txt", "2"),
-        |folder| write(folder, "src/new.txt", ""),
-        |folder| fs::rename(folder.join("src/new.txt"), folder.join("src/other.txt")).unwrap(),
-        |folder| make_executable(&folder.join("src/other.txt")),
-        |folder| std::os::unix::fs::symlink("a.txt", folder.join("src/link")).unwrap(),
+        |directory| write(directory, "src/a.txt", "2"),
+        |directory| write(directory, "src/new.txt", ""),
+        |directory| fs::rename(directory.join("src/new.txt"), directory.join("src/other.txt")).unwrap(),
+        |directory| make_executable(&directory.join("src/other.txt")),
+        |directory| std::os::unix::fs::symlink("a.txt", directory.join("src/link")).unwrap(),
     ];
     for (number, change) in changes.into_iter().enumerate() {
-        change(folder.path());
-        assert!(!run(&runner, &folder, &test).await.is_cached(), "change {number} was not seen");
+        change(directory.path());
+        assert!(!run(&runner, &directory, &test).await.is_cached(), "change {number} was not detected");
     }
-    // Back to a state that was seen: known again, in any folder.
+    // The original state is cached, in any directory.
     let elsewhere = project(&[("src/a.txt", "1")]);
     assert!(run(&runner, &elsewhere, &test).await.is_cached());
 }
@@ -86,10 +86,10 @@ fn make_executable(path: &Path) {
 }
 
 #[tokio::test]
-async fn command_folder_and_visible_variables_are_in_the_key() {
-    let folder = project(&[("sub/a", ""), ("a", "")]);
+async fn key_covers_command_directory_and_visible_variables() {
+    let directory = project(&[("sub/a", ""), ("a", "")]);
     let key =
-        async |test: &Test, variables: &[(&str, &str)]| run(&runner(variables), &folder, test).await.key;
+        async |test: &Test, variables: &[(&str, &str)]| run(&runner(variables), &directory, test).await.key;
     let plain = key(&shell("true"), &[]).await;
     assert_eq!(key(&Test { name: "renamed".to_owned(), ..shell("true") }, &[]).await, plain);
     assert_ne!(key(&shell("true "), &[]).await, plain);
@@ -102,40 +102,40 @@ async fn command_folder_and_visible_variables_are_in_the_key() {
 }
 
 #[tokio::test]
-async fn undeclared_variables_are_withheld() {
-    let folder = project(&[("a", "")]);
+async fn undeclared_variables_are_not_passed_on() {
+    let directory = project(&[("a", "")]);
     let runner = runner(&[("SECRET", "x"), ("OPEN", "y")]);
     let test = Test { env: vec!["OPEN".to_owned()], ..shell("echo $SECRET-$OPEN; env | grep -c SECRET") };
-    assert_eq!(run(&runner, &folder, &test).await.output, "-y\n0\n");
+    assert_eq!(run(&runner, &directory, &test).await.output, "-y\n0\n");
 }
 
 #[tokio::test]
-async fn only_clean_passes_are_kept() {
-    let folder = project(&[("a", "")]);
+async fn only_clean_passes_are_stored() {
+    let directory = project(&[("a", "")]);
     let runner = runner(&[]);
     let source = async |script: &str| {
-        let outcome = run(&runner, &folder, &shell(script)).await;
+        let outcome = run(&runner, &directory, &shell(script)).await;
         (outcome.status, outcome.source)
     };
-    let not_kept = || Source::Ran(CacheDecision::NotAPass);
-    assert_eq!(source("exit 3").await, (Status::Failed(ExitReason::Code(3)), not_kept()));
-    assert_eq!(source("kill -9 $$").await, (Status::Failed(ExitReason::Signal(9)), not_kept()));
-    let nothing = "echo 'test result: ok. 0 passed; 0 failed; 0 ignored'";
-    assert_eq!(source(nothing).await, (Status::NoTests, not_kept()));
+    let not_a_pass = || Source::Ran(CacheDecision::NotAPass);
+    assert_eq!(source("exit 3").await, (Status::Failed(ExitReason::Code(3)), not_a_pass()));
+    assert_eq!(source("kill -9 $$").await, (Status::Failed(ExitReason::Signal(9)), not_a_pass()));
+    let no_tests = "echo 'test result: ok. 0 passed; 0 failed; 0 ignored'";
+    assert_eq!(source(no_tests).await, (Status::NoTests, not_a_pass()));
     let none = Test { inputs: vec!["*.rs".to_owned()], ..shell("true") };
     for _ in 0..2 {
-        assert_eq!(run(&runner, &folder, &none).await.source, Source::Ran(CacheDecision::NoInputs));
+        assert_eq!(run(&runner, &directory, &none).await.source, Source::Ran(CacheDecision::NoInputs));
     }
     let changed = Source::Ran(CacheDecision::InputChanged("a".into()));
     assert_eq!(source("echo x > a").await, (Status::Passed, changed));
-    assert!(!run(&runner, &folder, &shell("exit 3")).await.is_cached());
+    assert!(!run(&runner, &directory, &shell("exit 3")).await.is_cached());
 }
 
 #[tokio::test]
-async fn a_test_that_hangs_is_killed_and_its_output_kept() {
-    let folder = project(&[("a", "")]);
+async fn output_of_a_test_that_exceeds_its_time_limit_is_captured() {
+    let directory = project(&[("a", "")]);
     let test = Test { time_max: Duration::from_millis(300), ..shell("echo before; sleep 1000") };
-    let outcome = run(&runner(&[]), &folder, &test).await;
+    let outcome = run(&runner(&[]), &directory, &test).await;
     assert_eq!(
         (outcome.status, outcome.output.as_ref()),
         (Status::TimedOut(test.time_max), &b"before\n"[..])
@@ -143,19 +143,19 @@ async fn a_test_that_hangs_is_killed_and_its_output_kept() {
 }
 
 #[tokio::test]
-async fn endless_output_keeps_its_beginning_and_end() {
-    let folder = project(&[("a", "")]);
+async fn the_middle_of_long_output_is_omitted() {
+    let directory = project(&[("a", "")]);
     let outcome =
-        run(&runner(&[]), &folder, &shell("echo first; head -c 3000000 /dev/zero; echo last")).await;
+        run(&runner(&[]), &directory, &shell("echo first; head -c 3000000 /dev/zero; echo last")).await;
     let text = String::from_utf8_lossy(&outcome.output);
     assert!(text.starts_with("first\n") && text.ends_with("last\n") && text.len() < 300_000);
     assert!(text.contains("bytes omitted"));
 }
 
 #[tokio::test]
-async fn what_cannot_run_says_why() {
-    let folder = project(&[("a", ""), ("plain.sh", "true")]);
-    let error = async |test: &Test| runner(&[]).run(folder.path(), test).await.unwrap_err();
+async fn errors_explain_why_a_test_cannot_start() {
+    let directory = project(&[("a", ""), ("plain.sh", "true")]);
+    let error = async |test: &Test| runner(&[]).run(directory.path(), test).await.unwrap_err();
     let message = async |test: &Test| error(test).await.to_string();
     let missing = Test::new("t", ["no-such-program"]);
     assert_eq!(
@@ -175,7 +175,26 @@ async fn what_cannot_run_says_why() {
 }
 
 #[test]
-fn runners_own_counts_are_found() {
+fn default_inputs_exclude_ignored_and_derived_files() {
+    let directory = project(&[
+        (".gitignore", "/built\n*.log\n"),
+        (".hidden", ""),
+        ("built/x", ""),
+        ("run.log", ""),
+        (".git/HEAD", ""),
+        ("src/target/mod.rs", ""),
+        ("target/debug/x", ""),
+        ("target/CACHEDIR.TAG", "Signature: 8a477f597d28d172789f06886806bc55\n"),
+        ("worktree/.git", "gitdir: elsewhere"),
+    ]);
+    std::os::unix::fs::symlink("nowhere", directory.path().join("link")).unwrap();
+    let manifest = Manifest::of_project(directory.path()).unwrap();
+    let found: Vec<_> = manifest.files().map(|(path, _)| path.to_str().unwrap().to_owned()).collect();
+    assert_eq!(found, [".gitignore", ".hidden", "link", "src/target/mod.rs"]);
+}
+
+#[test]
+fn counts_are_parsed_from_the_output_of_harnesses() {
     let check = |output: &str, expected: Option<(u32, u32)>| {
         let expected = expected.map(|(passed, failed)| TestCount { passed, failed });
         assert_eq!(TestCount::find(output.as_bytes()), expected, "{output}");

@@ -1,4 +1,4 @@
-//! Kernel objects that tests use and leave behind: real ones, each with a key of its own test.
+//! Tests that use kernel objects and leave them behind. Each test has a unique key.
 
 #![expect(clippy::unwrap_used, reason = "a helper of tests is a test")]
 
@@ -15,8 +15,11 @@ use tempfile::TempDir;
 
 use crate::need::{compile, is_there};
 
-/// Does what its words say, one after another: `shm`, `sem` and `msg` find or make an object with the key that is named first, `private-…` make one
-/// without; `remove` removes the last one, `use` uses it, `wait` waits for a file that is named next.
+/// A C program that runs its arguments as operations, in order. The first argument is a key.
+///
+/// `shm`, `sem` and `msg` open or create the object with the key, and `private-…` creates one
+/// without a key. `remove` removes the last object, `use` uses it, `id` selects the semaphores with
+/// the following number, and `wait` waits for the following file.
 const SOURCE: &str = r#"
 #include <stdlib.h>
 #include <string.h>
@@ -60,17 +63,17 @@ int main(int count, char **words) {
 }
 "#;
 
-/// A project with that program, and a key that nobody else has.
-struct Place {
-    folder: TempDir,
+/// A project that contains the program, and a unique key.
+struct ObjectProject {
+    directory: TempDir,
     key: u32,
 }
 
-impl Place {
-    /// `None` where it cannot be tried.
+impl ObjectProject {
+    /// Returns `None` without tracing or a C compiler.
     fn new() -> Option<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         let traced = match TraceStatus::of(TraceMode::WhenPossible) {
             TraceStatus::Traced => Ok(()),
             other => Err(other.as_str()),
@@ -78,13 +81,13 @@ impl Place {
         if !is_there("tracing", &traced) {
             return None;
         }
-        compile(folder.path(), "object", SOURCE, &[])?;
+        compile(directory.path(), "object", SOURCE, &[])?;
         let key = 0x6800_0000 | (std::process::id() & 0xffff) << 8 | NEXT.fetch_add(1, Ordering::Relaxed);
-        Some(Self { folder, key })
+        Some(Self { directory, key })
     }
 
     fn path(&self) -> &Path {
-        self.folder.path()
+        self.directory.path()
     }
 
     fn test(&self, name: &str, words: &str) -> Test {
@@ -95,7 +98,7 @@ impl Place {
         }
     }
 
-    /// Does that outside of any test.
+    /// Runs operations outside of a test.
     fn act(&self, words: &str) {
         let words = words.split(' ').map(str::to_owned);
         let words = std::iter::once(self.key.to_string()).chain(words);
@@ -109,7 +112,7 @@ impl Place {
         stored
     }
 
-    /// The numbers of semaphores without a key.
+    /// Returns the numbers of semaphores without a key.
     fn private_semaphores() -> Vec<String> {
         let list = std::fs::read_to_string("/proc/sysvipc/sem").unwrap();
         let words = list.lines().skip(1).map(|line| line.split_ascii_whitespace());
@@ -128,73 +131,78 @@ fn runner() -> Runner {
 }
 
 #[tokio::test]
-async fn what_is_left_behind_is_named_and_its_result_is_not_stored() {
+async fn a_test_that_leaves_an_object_behind_is_not_stored() {
     for (words, expected) in [
         ("shm", "System V shared memory"),
         ("sem", "System V semaphores"),
         ("msg use", "a System V message queue"),
     ] {
-        let Some(place) = Place::new() else { return };
-        let stored = place.stored(&runner(), words).await;
-        let described = format!("{expected} with the key {:#x}", place.key);
+        let Some(project) = ObjectProject::new() else { return };
+        let stored = project.stored(&runner(), words).await;
+        let described = format!("{expected} with the key {:#x}", project.key);
         assert_eq!(stored, CacheDecision::LeftObject(described.clone()));
-        assert_eq!(stored.reason().unwrap(), format!("it left {described} behind"));
-        // Now it is there before.
+        assert_eq!(
+            stored.reason().unwrap(),
+            format!("the test left {described} behind (remove the object before the test exits)")
+        );
+        // The object of the first run exists before the second.
         let kind = words.split(' ').next().unwrap();
         let used = CacheDecision::UsedObject(format!("{described}, which was there before"));
-        assert_eq!(place.stored(&runner(), kind).await, used);
-        place.act(&format!("{kind} remove"));
+        assert_eq!(project.stored(&runner(), kind).await, used);
+        project.act(&format!("{kind} remove"));
     }
 }
 
 #[tokio::test]
-async fn what_is_removed_again_is_no_reason() {
-    let Some(place) = Place::new() else { return };
+async fn a_test_that_removes_its_objects_is_stored() {
+    let Some(project) = ObjectProject::new() else { return };
     for words in
         ["shm use remove", "sem use remove", "msg use remove", "private-msg use remove", "private-shm remove"]
     {
         let runner = runner();
-        assert_eq!(place.stored(&runner, words).await, CacheDecision::Stored, "{words}");
-        assert!(runner.run(place.path(), &place.test("t", words)).await.unwrap().is_cached(), "{words}");
+        assert_eq!(project.stored(&runner, words).await, CacheDecision::Stored, "{words}");
+        assert!(runner.run(project.path(), &project.test("t", words)).await.unwrap().is_cached(), "{words}");
     }
 }
 
 #[tokio::test]
-async fn a_result_hangs_on_a_key_that_nothing_had() {
-    let Some(place) = Place::new() else { return };
+async fn a_new_object_with_the_key_makes_the_result_stale() {
+    let Some(project) = ObjectProject::new() else { return };
     let (runner, words) = (runner(), "sem use remove");
-    assert_eq!(place.stored(&runner, words).await, CacheDecision::Stored);
-    place.act("sem");
-    let found = runner.cached_result(place.path(), &place.test("t", words)).await.unwrap();
-    assert!(found.is_none(), "there is one now");
-    place.act("sem remove");
-    assert!(runner.cached_result(place.path(), &place.test("t", words)).await.unwrap().is_some());
+    assert_eq!(project.stored(&runner, words).await, CacheDecision::Stored);
+    project.act("sem");
+    let found = runner.cached_result(project.path(), &project.test("t", words)).await.unwrap();
+    assert!(found.is_none(), "the object exists now");
+    project.act("sem remove");
+    assert!(runner.cached_result(project.path(), &project.test("t", words)).await.unwrap().is_some());
 }
 
 #[tokio::test]
-async fn what_is_used_by_its_number_alone_was_there_before() {
-    let Some(place) = Place::new() else { return };
-    let before = Place::private_semaphores();
-    place.act("private-sem");
-    let id = Place::private_semaphores().into_iter().find(|id| !before.contains(id)).unwrap();
-    let stored = place.stored(&runner(), &format!("id {id} use")).await;
-    place.act(&format!("id {id} remove"));
+async fn an_object_that_is_used_by_number_existed_before() {
+    let Some(project) = ObjectProject::new() else { return };
+    let before = ObjectProject::private_semaphores();
+    project.act("private-sem");
+    let id = ObjectProject::private_semaphores().into_iter().find(|id| !before.contains(id)).unwrap();
+    let stored = project.stored(&runner(), &format!("id {id} use")).await;
+    project.act(&format!("id {id} remove"));
     let expected = format!("System V semaphores with the number {id}, which was there before");
     assert_eq!(stored, CacheDecision::UsedObject(expected));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_tests_that_run_at_the_same_time_the_one_that_leaves_something_is_found() {
-    let (Some(guilty), Some(innocent), Some(bystander)) = (Place::new(), Place::new(), Place::new()) else {
+async fn an_object_left_behind_is_attributed_to_one_of_concurrent_tests() {
+    let (Some(guilty), Some(innocent), Some(bystander)) =
+        (ObjectProject::new(), ObjectProject::new(), ObjectProject::new())
+    else {
         return;
     };
-    // The guilty one makes its object while the others are in the middle, and they end after it.
+    // The guilty test creates its object while the others run, and they end after it.
     let gate = tempfile::tempdir().unwrap();
     let (begun, left) = (gate.path().join("begun"), gate.path().join("left"));
     let runners = [runner(), runner(), runner()];
-    let test = |place: &Place, command: String| Test {
+    let test = |project: &ObjectProject, command: String| Test {
         command: vec!["sh".to_owned(), "-c".to_owned(), command],
-        ..place.test("t", "")
+        ..project.test("t", "")
     };
     let waits = format!("wait {}", left.display());
     let key = innocent.key;
