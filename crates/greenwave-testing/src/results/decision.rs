@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use greenwave_inputs::text::short_path;
 use greenwave_inputs::text;
 
 use crate::results::outcome::{CacheDecision, Status};

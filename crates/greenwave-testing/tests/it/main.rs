@@ -16,7 +16,8 @@ use std::time::Duration;
 
 use greenwave_cache::{MemoryBackend, Tier, Tiered, TieredOptions};
 use greenwave_testing::{
-    CacheDecision, Environment, Error, ExitReason, Outcome, Runner, SCHEMA, Source, Status, Test, TestCount,
+    CacheDecision, Environment, Error, ExitReason, Manifest, Outcome, Runner, SCHEMA, Source, Status, Test,
+    TestCount,
 };
 use tempfile::TempDir;
 
