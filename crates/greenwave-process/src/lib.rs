@@ -3,9 +3,9 @@
 //!
 //! A [`Child`] leads a process group of its own. Waiting for it, stopping it or dropping it kills
 //! whatever is left of the group, so a cancelled task leaves no grandchildren behind. A [`Spawn`]
-//! starts a program without copying the memory map of the calling process, which takes a tenth of the
-//! time that `fork` takes. With the feature `jobserver`, a `Jobserver` shares a budget of parallel
-//! work with `make -j` and `cargo`.
+//! starts a program without copying the memory map of the calling process, which takes a tenth of
+//! the time that `fork` takes. With the feature `jobserver`, a `Jobserver` shares a budget of
+//! parallel work with `make -j` and `cargo`.
 //!
 //! ```
 //! use std::time::Duration;

@@ -41,9 +41,9 @@
 //!
 //! - After [`Log::flush`] returns, everything put before through this log survives a power cut.
 //!   Without a flush, it survives the end of the process.
-//! - Up to 256 logs, of any processes, may write, compact and drop values in a directory at the same
-//!   time. If a write of a key began after another one had returned, the later one wins, even if the
-//!   clocks of the two processes disagree. Clocks that differ by less than a millisecond are
+//! - Up to 256 logs, of any processes, may write, compact and drop values in a directory at the
+//!   same time. If a write of a key began after another one had returned, the later one wins, even
+//!   if the clocks of the two processes disagree. Clocks that differ by less than a millisecond are
 //!   trusted. No two writes have the same timestamp.
 //! - No read returns a wrong byte. A record that does not verify is a miss, counted in
 //!   [`Stats::bad_records`] and reported with a warning. Older values of its key stay hidden, as

@@ -93,7 +93,8 @@ impl Log {
     /// # Errors
     ///
     /// [`Error::KeyTooLong`], [`Error::ValueTooLarge`], [`Error::Full`], [`Error::ReadOnly`], or
-    /// [`Error::Io`], also if 256 other logs are writing to the directory. The old value then stays.
+    /// [`Error::Io`], also if 256 other logs are writing to the directory. The old value then
+    /// stays.
     pub fn put(&self, key: &[u8], value: &[u8]) -> Result<(), Error> {
         self.put_delta(key, value, &[])
     }

@@ -51,9 +51,10 @@ impl SharedClock {
         }
     }
 
-    /// Returns a timestamp of `number` that is at least `wanted`, and later than every timestamp acknowledged
-    /// to any process before. `now` is the time of the clock, at most `wanted`. If the file cannot
-    /// be read or written, returns `wanted`, and timestamps are only as ordered as the clocks.
+    /// Returns a timestamp of `number` that is at least `wanted`, and later than every timestamp
+    /// acknowledged to any process before. `now` is the time of the clock, at most `wanted`. If the
+    /// file cannot be read or written, returns `wanted`, and timestamps are only as ordered as the
+    /// clocks.
     pub(crate) fn timestamp(&self, now: u64, wanted: u64, number: &WriterNumber) -> u64 {
         self.try_timestamp(now, wanted, number).unwrap_or_else(|error| {
             tracing::debug!(path = %self.path.display(), %error, "timestamps are ordered by the clocks alone");

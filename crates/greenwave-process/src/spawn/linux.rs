@@ -2,18 +2,18 @@
 //!
 //! # Why this is sound
 //! With `CLONE_VFORK` the calling thread is suspended until the child has executed its program or
-//! exited, so all that the child reads through [`Child`] outlives the child's use of it, and nothing
-//! else writes to it meanwhile. Other threads keep running in the same memory, hence:
+//! exited, so all that the child reads through [`Child`] outlives the child's use of it, and
+//! nothing else writes to it meanwhile. Other threads keep running in the same memory, hence:
 //!
-//! - **Locks and allocation**: another thread may be inside `malloc`. The child makes system calls only
-//!   and neither allocates nor panics; every pointer that it needs is prepared before.
-//! - **Signals**: all signals are blocked before the clone, and the child resets every handler before it
-//!   unblocks them. No handler of the parent runs in the child.
+//! - **Locks and allocation**: another thread may be inside `malloc`. The child makes system calls
+//!   only and neither allocates nor panics; every pointer that it needs is prepared before.
+//! - **Signals**: all signals are blocked before the clone, and the child resets every handler
+//!   before it unblocks them. No handler of the parent runs in the child.
 //! - **Stack**: the child has a stack of its own that is freed after it is gone.
 //! - **errno and thread-local state**: the child shares the thread-local storage of the suspended
 //!   thread and writes to `errno` only, which the parent reads only if the clone itself failed.
-//! - **Cancellation**: the function is synchronous, so no future can be dropped between the clone and
-//!   the registration of the pidfd.
+//! - **Cancellation**: the function is synchronous, so no future can be dropped between the clone
+//!   and the registration of the pidfd.
 
 use std::ffi::{CString, OsString, c_char, c_int, c_void};
 use std::fs::File;
@@ -78,7 +78,8 @@ impl Spawned {
         let pid = child.start()?;
         let spawned = pidfd_open(pid, PidfdFlags::NONBLOCK)
             .map_err(io::Error::from)
-            // SAFETY: the pidfd is owned by the `AsyncFd` and stays open as long as it is registered.
+            // SAFETY: the pidfd is owned by the `AsyncFd` and stays open as long as it is
+            // registered.
             .and_then(|ended| Ok(unsafe { AsyncFd::register_with_interest(ended, Interest::READABLE)? }));
         match spawned {
             Ok(ended) => Ok(Self { pid, ended, status: None }),
@@ -172,9 +173,9 @@ impl Child<'_> {
         // SAFETY: the first set is initialised and the second is only written to.
         unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, before.as_mut_ptr()) };
         let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
-        // SAFETY: the stack is aligned, large enough and outlives the child's use of it, as does all
-        // that `self` points to: this thread is suspended until the child has executed its program
-        // or exited.
+        // SAFETY: the stack is aligned, large enough and outlives the child's use of it, as does
+        // all that `self` points to: this thread is suspended until the child has executed its
+        // program or exited.
         let pid = unsafe { libc::clone(run, top.cast(), flags, ptr::from_mut(self).cast()) };
         let error = io::Error::last_os_error();
         // SAFETY: `before` was initialised by the call above.
@@ -259,8 +260,8 @@ extern "C" fn run(child: *mut c_void) -> c_int {
     unsafe { libc::_exit(127) }
 }
 
-/// Resets a signal that has a handler, and `SIGPIPE`, which the Rust runtime ignores, to the default
-/// action. Other ignored signals stay ignored, as `exec` specifies.
+/// Resets a signal that has a handler, and `SIGPIPE`, which the Rust runtime ignores, to the
+/// default action. Other ignored signals stay ignored, as `exec` specifies.
 fn default_handler(signal: c_int) {
     let mut action = MaybeUninit::<libc::sigaction>::zeroed();
     // SAFETY: `sigaction` is valid when zeroed; the call initialises it before it is read.

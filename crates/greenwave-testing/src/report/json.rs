@@ -32,7 +32,7 @@ pub enum JsonLine<'a> {
     Test(JsonTest<'a>),
     /// The run has ended.
     Finished {
-        /// Whether there was a test and all of them passed.
+        /// Whether at least one test ran and all passed.
         success: bool,
         /// Tests that passed.
         passed: usize,

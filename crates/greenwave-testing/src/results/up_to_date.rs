@@ -1,8 +1,8 @@
 //! Checks whether a project has changed since a run in which all tests were cached passes.
 //!
 //! Such a run writes an up-to-date record with everything that its lookups depended on. The next
-//! run first verifies the record. If everything is unchanged, all tests are still cached passes, and
-//! the run neither parses the list of tests nor opens the cache.
+//! run first verifies the record. If everything is unchanged, all tests are still cached passes,
+//! and the run neither parses the list of tests nor opens the cache.
 //!
 //! The record does not contain results, only [`RecordKey::results`], by which the caller identifies
 //! the contents of its cache. The verification uses the code that lookups use: timestamps of
@@ -78,7 +78,8 @@ pub struct UpToDateRecord {
     pub tests: usize,
     /// Total duration of the runs that produced the results.
     pub saved: Duration,
-    /// Whether tests are traced now. The record holds only where the run that wrote it had the same.
+    /// Whether tests are traced now. The record holds only where the run that wrote it had the
+    /// same.
     pub tracing: TraceStatus,
 }
 
@@ -225,7 +226,8 @@ impl UpToDateRecord {
     }
 }
 
-/// Returns the total duration of all tests and the age of the oldest result, if all are cached passes.
+/// Returns the total duration of all tests and the age of the oldest result, if all are cached
+/// passes.
 fn all_cached(report: &SuiteReport) -> Option<(Duration, Duration)> {
     let mut oldest = Duration::ZERO;
     for result in &report.results {
@@ -241,8 +243,8 @@ type Paths<'s> = (Vec<(&'s Path, FileStamp)>, Vec<(&'s Path, Entry)>);
 
 /// Returns all directories and input files of a snapshot, sorted by path.
 ///
-/// Returns `None` if a timestamp is racy, if a file changed while the snapshot was taken, or if there
-/// are too many paths.
+/// Returns `None` if a timestamp is racy, if a file changed while the snapshot was taken, or if
+/// there are too many paths.
 fn settled_paths<'s>(snapshot: &'s Snapshot, directories: &'s [(PathBuf, FileStamp)]) -> Option<Paths<'s>> {
     if snapshot.changed_while_read() {
         return None;
@@ -274,8 +276,8 @@ impl RecordKey {
     }
 }
 
-/// Hashes the dependencies that are not files: version and mode of this program, user and umask, and
-/// the variables that tests see. Covers the project's path as well.
+/// Hashes the dependencies that are not files: version and mode of this program, user and umask,
+/// and the variables that tests see. Covers the project's path as well.
 fn environment_digest(root: &Path, runner: &Runner, declared: &[String]) -> [u8; 32] {
     let (is_root, umask) = inherited();
     let mut hasher = blake3::Hasher::new();
@@ -344,7 +346,8 @@ struct RecordBody<'b> {
 
 /// The program of some tests.
 struct Program {
-    /// A test with nothing but the program's name, the working directory and the declared variables.
+    /// A test with nothing but the program's name, the working directory and the declared
+    /// variables.
     test: Test,
     /// Fingerprint of the program and its toolchain.
     digest: [u8; 32],
@@ -409,7 +412,8 @@ impl<'b> RecordBody<'b> {
         }
     }
 
-    /// Checks everything but programs. `index` holds the recorded hashes of files outside the project.
+    /// Checks everything but programs. `index` holds the recorded hashes of files outside the
+    /// project.
     fn is_current(&self, root: &Path, runner: &Runner, index: Arc<Mutex<StatCache>>) -> bool {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let Ok(directory) = openat(CWD, root, flags, FileMode::empty()) else { return false };

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 
-/// The environment that tests select from. A test sees the variables of [`BASE`](Environment::BASE) and
-/// those that it declares, and all of these are part of its key.
+/// The environment that tests select from. A test sees the variables of [`BASE`](Environment::BASE)
+/// and those that it declares, and all of these are part of its key.
 #[derive(Debug, Clone, Default)]
 pub struct Environment {
     variables: BTreeMap<OsString, OsString>,
@@ -13,10 +13,10 @@ pub struct Environment {
 impl Environment {
     /// Variables that every test sees, because toolchains need them.
     ///
-    /// In addition each test gets a private temporary directory and home (`TMPDIR`, `HOME`), a range of
-    /// ports (`GREENWAVE_PORT_FIRST`, `GREENWAVE_PORT_COUNT`), the cache directory
-    /// (`GREENWAVE_OUTER_RESULTS`), and the locations of toolchains in the user's home (`CARGO_HOME`,
-    /// `RUSTUP_HOME`, …). These are not part of its key.
+    /// In addition each test gets a private temporary directory and home (`TMPDIR`, `HOME`), a
+    /// range of ports (`GREENWAVE_PORT_FIRST`, `GREENWAVE_PORT_COUNT`), the cache directory
+    /// (`GREENWAVE_OUTER_RESULTS`), and the locations of toolchains in the user's home
+    /// (`CARGO_HOME`, `RUSTUP_HOME`, …). These are not part of its key.
     pub const BASE: [&str; 12] = [
         "PATH",
         "LANG",
@@ -42,7 +42,8 @@ impl Environment {
         self.variables.get(name.as_ref()).map(OsString::as_os_str)
     }
 
-    /// Returns the variables that a test with these declared names sees. Unset variables are omitted.
+    /// Returns the variables that a test with these declared names sees. Unset variables are
+    /// omitted.
     pub(crate) fn visible<'a>(&'a self, declared: &'a [String]) -> BTreeMap<&'a str, &'a OsStr> {
         let names = Self::BASE.into_iter().chain(declared.iter().map(String::as_str));
         names.filter_map(|name| Some((name, self.get(name)?))).collect()

@@ -18,8 +18,8 @@ const PORT_END: u16 = 32_000;
 /// Number of ports per test.
 const PORTS_EACH: u16 = 16;
 
-/// Toolchain variables with their default locations below the home directory. They are set for tests,
-/// whose own home is empty.
+/// Toolchain variables with their default locations below the home directory. They are set for
+/// tests, whose own home is empty.
 const HOMES: [(&str, &str); 7] = [
     ("CARGO_HOME", ".cargo"),
     ("RUSTUP_HOME", ".rustup"),
@@ -38,8 +38,8 @@ const SUBDIRECTORIES: [&str; 2] = ["home", "tmp"];
 
 /// A pool of private directories that earlier tests left unchanged.
 ///
-/// Creating and removing three directories per test takes longer than a small test, since file systems
-/// avoid inode numbers that were just freed.
+/// Creating and removing three directories per test takes longer than a small test, since file
+/// systems avoid inode numbers that were just freed.
 #[derive(Debug, Default)]
 pub(crate) struct IsolationPool {
     free: Mutex<Vec<Isolation>>,
@@ -52,7 +52,8 @@ struct PrivateDir {
     identities: [(u64, u64, u32); 3],
 }
 
-/// The private directory and ports of a test. Dropping it removes the directory and releases the ports.
+/// The private directory and ports of a test. Dropping it removes the directory and releases the
+/// ports.
 #[derive(Debug)]
 pub(crate) struct Isolation {
     own: PrivateDir,
@@ -70,8 +71,8 @@ impl IsolationPool {
         Ok(Isolation { ports: ports.and_then(lend), own })
     }
 
-    /// Returns the resources of a test whose processes are gone. A directory that the test changed is
-    /// removed.
+    /// Returns the resources of a test whose processes are gone. A directory that the test changed
+    /// is removed.
     pub(crate) fn take_back(&self, isolation: Isolation) {
         if isolation.own.is_unchanged() {
             self.free.lock().push(isolation);
@@ -159,8 +160,8 @@ pub(crate) fn go_caches(environment: &Environment) -> Vec<PathBuf> {
     compiled.into_iter().chain(path.map(|path| path.join("pkg"))).collect()
 }
 
-/// Locks the file of a free range of ports. The files are never removed, because a process that removes
-/// one could remove a lock that another process has just taken.
+/// Locks the file of a free range of ports. The files are never removed, because a process that
+/// removes one could remove a lock that another process has just taken.
 fn lend(directory: &Path) -> Option<(u16, File)> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).ok()?;
     for first in (PORT_FIRST..PORT_END).step_by(usize::from(PORTS_EACH)) {

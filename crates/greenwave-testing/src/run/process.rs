@@ -81,8 +81,8 @@ pub(crate) struct Seen {
 
 /// Runs the command with exactly these variables and an empty standard input.
 ///
-/// Its descendants are killed when it exits, when its time limit is exceeded, and when the future is
-/// dropped.
+/// Its descendants are killed when it exits, when its time limit is exceeded, and when the future
+/// is dropped.
 pub(crate) async fn run(
     job: &Job<'_>,
     options: &RunnerOptions,
@@ -213,8 +213,8 @@ struct Ended {
 async fn attend(mut group: Child, output: pipe::Receiver, time_max: Duration) -> io::Result<Ended> {
     let mut capture = Capture::default();
     let ended = tokio::time::timeout(time_max, async {
-        // Concurrently: the pipe ends only after the rest of the group is killed, which happens when
-        // the leader was waited for.
+        // Concurrently: the pipe ends only after the rest of the group is killed, which happens
+        // when the leader was waited for.
         let (ended, read) = tokio::join!(group.wait_for_group(LEAK), capture.read(output));
         read.and(ended)
     });

@@ -1114,7 +1114,8 @@ impl Shared {
         self.runner.harness(test).needs_build(test).then_some(test.directory.as_path())
     }
 
-    /// Builds the programs of a folder's tests from a state of the project that did not change meanwhile, if that can be had.
+    /// Builds the programs of a directory's tests from a state of the project that did not change
+    /// meanwhile, if that can be had.
     async fn build(&self, folder: &Path) -> Result<(), Error> {
         let tests: Vec<&Test> =
             self.tests.iter().filter(|test| self.built_in(test) == Some(folder)).collect();

@@ -17,8 +17,8 @@ use greenwave_inputs::{AccessKind, DiscoveredDeps, PathStates};
 use greenwave_inputs::{FileStamp, now_ns};
 use greenwave_inputs::{StatCache, codec};
 
-/// Version commands of programs that may be shims. The bytes of a shim do not change when the toolchain
-/// behind it does.
+/// Version commands of programs that may be shims. The bytes of a shim do not change when the
+/// toolchain behind it does.
 const PROBES: [(&str, &[&[&str]]); 6] = [
     ("cargo", &[&["cargo", "-V"], &["rustc", "-vV"]]),
     ("rustc", &[&["rustc", "-vV"]]),
@@ -31,12 +31,12 @@ const PROBES: [(&str, &[&[&str]]); 6] = [
 /// Names of the programs in [`PROBES`]. Their versions depend on the directory they are started in.
 pub(crate) const PROBED: [&str; 6] = ["cargo", "rustc", "python", "python3", "node", "npm"];
 
-/// Computes toolchain fingerprints: the hash of the program file, and for the shim of a toolchain the
-/// output of its version commands.
+/// Computes toolchain fingerprints: the hash of the program file, and for the shim of a toolchain
+/// the output of its version commands.
 ///
 /// Hashes are cached by inode, size and timestamps. Versions are determined once per value and
-/// directory, since a directory can select its own toolchain. They are cached across runs until a file
-/// changes that the version command accessed.
+/// directory, since a directory can select its own toolchain. They are cached across runs until a
+/// file changes that the version command accessed.
 #[derive(Debug)]
 pub(crate) struct Tools {
     index: Arc<Mutex<StatCache>>,

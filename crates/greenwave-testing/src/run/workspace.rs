@@ -39,7 +39,8 @@ pub(crate) trait Workspace: Send + Sync {
         false
     }
 
-    /// Returns diagnostics to append to the output of a test; runs while the worker slot is still held.
+    /// Returns diagnostics to append to the output of a test; runs while the worker slot is still
+    /// held.
     async fn examine(
         &self,
         _runner: &Runner,
@@ -62,7 +63,7 @@ pub(crate) trait Workspace: Send + Sync {
     fn ended(&self) {}
 }
 
-/// A directory whose state is read anew for each test.
+/// A directory whose state is read again for each test.
 #[derive(Debug)]
 pub(crate) struct DirectoryWorkspace {
     project: PathBuf,

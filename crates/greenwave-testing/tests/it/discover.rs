@@ -216,7 +216,7 @@ fn npm_test_scripts_are_discovered() {
         ),
         ("packages/core/package.json", r#"{"name":"core","scripts":{"test":"node node_modules/.bin/jest"}}"#),
         ("packages/out/package.json", r#"{"scripts":{"test":"node --test","build":"x"}}"#),
-        ("packages/core/fixtures/package.json", "{ this is none"),
+        ("packages/core/fixtures/package.json", "{ not JSON"),
         ("packages/plain/package.json", "{}"),
     ]);
     project.check(&["npm:core test", "npm:packages/out test", "npm:web test"]);

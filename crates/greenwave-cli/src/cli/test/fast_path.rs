@@ -34,7 +34,7 @@ pub(super) struct FastPath {
 pub(super) struct Recordable {
     /// Text of the settings file.
     pub(super) text: String,
-    /// How long results are valid.
+    /// Maximum age of a result.
     pub(super) ttl: Duration,
 }
 
