@@ -15,12 +15,12 @@ use crate::spawn::{Spawn, Spawned};
 /// Interval at which [`Child::wait_for_group`] checks whether the group is gone.
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// A child process that leads a process group of its own.
+/// A child process that leads its own process group.
 ///
-/// Dropping it kills the whole group with `SIGKILL` and does not wait. Once the leader has exited and
-/// was waited for, the rest of its group is killed too. A descendant that moves itself into another
-/// group or session escapes, and so does every descendant if this process itself is killed with
-/// `SIGKILL`.
+/// Dropping it kills the whole group with `SIGKILL` and does not wait. Once the leader has exited
+/// and was waited for, the rest of its group is killed too. A descendant that moves itself into
+/// another group or session escapes, and so does every descendant if this process itself is killed
+/// with `SIGKILL`.
 #[derive(Debug)]
 pub struct Child {
     leader: Leader,
@@ -75,7 +75,7 @@ impl Child {
         Ok(Self { leader: Leader::Command(Box::new(child)), group: ProcessGroup::new(leader) })
     }
 
-    /// Runs `command` to its end with nothing on standard input, and returns what it printed. Standard
+    /// Runs `command` to its end with nothing on standard input, and returns its output. Standard
     /// error is captured only if the command pipes it.
     ///
     /// Dropping the future kills the command and everything it started.
@@ -94,16 +94,16 @@ impl Child {
         Ok(Output { status: status?, stdout: stdout?, stderr: stderr? })
     }
 
-    /// Starts a program as the leader of a new process group, on Linux without copying the memory map
-    /// of this process.
+    /// Starts a program as the leader of a new process group, on Linux without copying the memory
+    /// map of this process.
     ///
     /// The call blocks until the program is loaded. It takes a tenth of the time of
     /// [`spawn`](Self::spawn), and less than that in a process with much memory.
     ///
     /// # Errors
-    /// Fails if the program or its working directory does not exist, if it must not be executed, if the
-    /// system is out of processes or file descriptors, if an argument contains a zero byte, or if a
-    /// closure of [`BeforeExec`](crate::BeforeExec) fails.
+    /// Fails if the program or its working directory does not exist, if it must not be executed, if
+    /// the system is out of processes or file descriptors, if an argument contains a zero byte, or
+    /// if a closure of [`BeforeExec`](crate::BeforeExec) fails.
     ///
     /// # Panics
     /// Outside a tokio runtime with I/O enabled.
@@ -113,8 +113,8 @@ impl Child {
         Ok(Self { leader: Leader::Spawned(spawned), group })
     }
 
-    /// Returns the process id of the leader, which is also the id of the group; `None` once the leader
-    /// was waited for.
+    /// Returns the process id of the leader, which is also the id of the group; `None` once the
+    /// leader was waited for.
     #[must_use]
     pub fn id(&self) -> Option<u32> {
         match &self.leader {
@@ -137,11 +137,11 @@ impl Child {
         self.group.kill()
     }
 
-    /// Waits for the leader to exit, then kills what is left of its group. Cancel safe.
+    /// Waits for the leader to exit, then kills the rest of its group. Cancel safe.
     ///
-    /// Standard input is closed first unless it was taken, so that a child that reads to the end does
-    /// not wait for ever. Pipes that the child inherited stay open in its descendants until these are
-    /// killed, so read them while waiting.
+    /// Standard input is closed first unless it was taken, so that a child that reads to the end
+    /// does not wait indefinitely. Pipes that the child inherited stay open in its descendants
+    /// until these are killed, so read them while waiting.
     ///
     /// # Errors
     /// Fails as [`tokio::process::Child::wait`] does.
@@ -151,7 +151,7 @@ impl Child {
         Ok(status)
     }
 
-    /// Returns the exit status if the leader has exited; what is left of its group is killed then.
+    /// Returns the exit status if the leader has exited; the rest of its group is killed then.
     ///
     /// # Errors
     /// Fails as [`tokio::process::Child::try_wait`] does.
@@ -163,8 +163,8 @@ impl Child {
         Ok(status)
     }
 
-    /// Waits like [`wait`](Self::wait), and returns as well whether some process of the group outlived
-    /// the leader by more than `grace`.
+    /// Waits like [`wait`](Self::wait), and returns as well whether some process of the group
+    /// outlived the leader by more than `grace`.
     ///
     /// # Errors
     /// Fails as [`tokio::process::Child::wait`] does.
@@ -180,7 +180,8 @@ impl Child {
         Ok((status, left_over))
     }
 
-    /// Asks the group to exit with `SIGTERM`, and kills what is left after `grace` with `SIGKILL`.
+    /// Asks the group to exit with `SIGTERM`, and kills the processes that remain after `grace`
+    /// with `SIGKILL`.
     ///
     /// # Errors
     /// Fails as [`tokio::process::Child::wait`] does.
@@ -236,8 +237,8 @@ impl Drop for Child {
 
 /// The process group of a [`Child`]. Clones refer to one group.
 ///
-/// The system may reuse the id of a group once its last member is gone. The id is therefore dropped as
-/// soon as the leader was waited for; [`kill`](Self::kill) does nothing from then on.
+/// The system may reuse the id of a group once its last member is gone. The id is therefore dropped
+/// as soon as the leader was waited for; [`kill`](Self::kill) does nothing from then on.
 #[derive(Debug, Clone)]
 pub struct ProcessGroup {
     /// `None` once the leader was waited for.
@@ -249,7 +250,8 @@ impl ProcessGroup {
         Self { id: Arc::new(Mutex::new(id)) }
     }
 
-    /// Kills every process of the group with `SIGKILL`. A group that is gone already is not an error.
+    /// Kills every process of the group with `SIGKILL`. A group that is gone already is not an
+    /// error.
     ///
     /// # Errors
     /// Fails if the system denies it, as it does when the processes run as another user.
@@ -274,7 +276,7 @@ impl ProcessGroup {
         }
     }
 
-    /// Kills what is left of the group and drops its id.
+    /// Kills the rest of the group and drops its id.
     ///
     /// The leader was just waited for or still exists. While any member lives, the system does not
     /// reuse the id of the group.

@@ -1,5 +1,5 @@
-//! The jobserver of GNU make: tokens that a process shares with its descendants, so that `make -j` and
-//! `cargo` in a child stay within one budget of parallel work.
+//! The jobserver of GNU make: tokens that a process shares with its descendants, so that `make -j`
+//! and `cargo` in a child stay within one budget of parallel work.
 //!
 //! Protocol: <https://www.gnu.org/software/make/manual/html_node/POSIX-Jobserver.html>.
 
@@ -14,8 +14,8 @@ use crate::{BeforeExec, Error, Spawn};
 
 /// A pool of job tokens, created here or inherited. Clones share the pool.
 ///
-/// Each participating process may do one thing at a time without a token and needs a token for every
-/// further thing that it does in parallel.
+/// Each participating process may do one thing at a time without a token and needs a token for
+/// every further thing that it does in parallel.
 #[derive(Clone)]
 pub struct Jobserver {
     client: Client,
@@ -25,8 +25,8 @@ impl Jobserver {
     /// Creates a pool that allows `jobs` parallel jobs in all processes together; 0 counts as 1.
     ///
     /// # Errors
-    /// [`Error::Jobserver`] if the system is out of file descriptors or the tokens do not fit into a
-    /// pipe, which holds 65,536 of them on Linux.
+    /// [`Error::Jobserver`] if the system is out of file descriptors or the tokens do not fit into
+    /// a pipe, which holds 65,536 of them on Linux.
     pub fn new(jobs: u32) -> Result<Self, Error> {
         let tokens = jobs.saturating_sub(1) as usize;
         let create = |source| Error::Jobserver { operation: "create", source };
@@ -34,7 +34,7 @@ impl Jobserver {
     }
 
     /// Returns the jobserver that the parent process offers in `CARGO_MAKEFLAGS`, `MAKEFLAGS` or
-    /// `MFLAGS`; `None` if there is no usable one.
+    /// `MFLAGS`; `None` if they name no usable one.
     ///
     /// # Safety
     /// The variables may name file descriptors, which are taken over. This function must be called
@@ -51,7 +51,8 @@ impl Jobserver {
         self.client.configure(command.as_std_mut());
     }
 
-    /// Passes the jobserver on to a child process that [`Child::start`](crate::Child::start) starts.
+    /// Passes the jobserver on to a child process that [`Child::start`](crate::Child::start)
+    /// starts.
     pub fn offer_to(&self, spawn: &mut Spawn) {
         let mut configured = std::process::Command::new("");
         self.client.configure(&mut configured);
@@ -97,8 +98,8 @@ impl Tokens {
         self.held.len() as u32 + 1
     }
 
-    /// Requests tokens until `wanted` jobs can run, and returns tokens that neither the `running` jobs
-    /// nor the wanted ones need.
+    /// Requests tokens until `wanted` jobs can run, and returns tokens that neither the `running`
+    /// jobs nor the wanted ones need.
     pub fn adjust(&mut self, running: u32, wanted: u32) {
         let spare = self.jobs().saturating_sub(running.max(wanted).max(1)) as usize;
         self.held.truncate(self.held.len() - spare.min(self.held.len()));
