@@ -15,7 +15,7 @@ use crate::spawn::{Spawn, Spawned};
 /// Interval at which [`Child::wait_for_group`] checks whether the group is gone.
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// A child process that leads a process group of its own.
+/// A child process that leads its own process group.
 ///
 /// Dropping it kills the whole group with `SIGKILL` and does not wait. Once the leader has exited
 /// and was waited for, the rest of its group is killed too. A descendant that moves itself into
@@ -75,8 +75,8 @@ impl Child {
         Ok(Self { leader: Leader::Command(Box::new(child)), group: ProcessGroup::new(leader) })
     }
 
-    /// Runs `command` to its end with nothing on standard input, and returns what it printed.
-    /// Standard error is captured only if the command pipes it.
+    /// Runs `command` to its end with nothing on standard input, and returns its output. Standard
+    /// error is captured only if the command pipes it.
     ///
     /// Dropping the future kills the command and everything it started.
     ///
@@ -137,11 +137,11 @@ impl Child {
         self.group.kill()
     }
 
-    /// Waits for the leader to exit, then kills what is left of its group. Cancel safe.
+    /// Waits for the leader to exit, then kills the rest of its group. Cancel safe.
     ///
     /// Standard input is closed first unless it was taken, so that a child that reads to the end
-    /// does not wait forever. Pipes that the child inherited stay open in its descendants until
-    /// these are killed, so read them while waiting.
+    /// does not wait indefinitely. Pipes that the child inherited stay open in its descendants
+    /// until these are killed, so read them while waiting.
     ///
     /// # Errors
     /// Fails as [`tokio::process::Child::wait`] does.
@@ -151,7 +151,7 @@ impl Child {
         Ok(status)
     }
 
-    /// Returns the exit status if the leader has exited; what is left of its group is killed then.
+    /// Returns the exit status if the leader has exited; the rest of its group is killed then.
     ///
     /// # Errors
     /// Fails as [`tokio::process::Child::try_wait`] does.
@@ -180,7 +180,8 @@ impl Child {
         Ok((status, left_over))
     }
 
-    /// Asks the group to exit with `SIGTERM`, and kills what is left after `grace` with `SIGKILL`.
+    /// Asks the group to exit with `SIGTERM`, and kills the processes that remain after `grace`
+    /// with `SIGKILL`.
     ///
     /// # Errors
     /// Fails as [`tokio::process::Child::wait`] does.
@@ -275,7 +276,7 @@ impl ProcessGroup {
         }
     }
 
-    /// Kills what is left of the group and drops its id.
+    /// Kills the rest of the group and drops its id.
     ///
     /// The leader was just waited for or still exists. While any member lives, the system does not
     /// reuse the id of the group.

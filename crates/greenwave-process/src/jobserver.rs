@@ -34,7 +34,7 @@ impl Jobserver {
     }
 
     /// Returns the jobserver that the parent process offers in `CARGO_MAKEFLAGS`, `MAKEFLAGS` or
-    /// `MFLAGS`; `None` if there is no usable one.
+    /// `MFLAGS`; `None` if they name no usable one.
     ///
     /// # Safety
     /// The variables may name file descriptors, which are taken over. This function must be called

@@ -1,11 +1,11 @@
 //! Child processes that end together with everything they started, cheap spawning, and the GNU make
 //! jobserver.
 //!
-//! A [`Child`] leads a process group of its own. Waiting for it, stopping it or dropping it kills
-//! whatever is left of the group, so a cancelled task leaves no grandchildren behind. A [`Spawn`]
-//! starts a program without copying the memory map of the calling process, which takes a tenth of
-//! the time that `fork` takes. With the feature `jobserver`, a `Jobserver` shares a budget of
-//! parallel work with `make -j` and `cargo`.
+//! A [`Child`] leads its own process group. Waiting for it, stopping it or dropping it kills the
+//! rest of the group, so a cancelled task leaves no grandchildren behind. A [`Spawn`] starts a
+//! program without copying the memory map of the calling process, which takes a tenth of the time
+//! that `fork` takes. With the feature `jobserver`, a `Jobserver` shares a budget of parallel work
+//! with `make -j` and `cargo`.
 //!
 //! ```
 //! use std::time::Duration;

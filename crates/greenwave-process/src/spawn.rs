@@ -2,10 +2,10 @@
 //!
 //! `fork` copies the page tables of the whole address space: half a millisecond for a process of 50
 //! MB, and more for each page that is written before the child executes its program. The standard
-//! library avoids that with `posix_spawn`, but only if nothing has to run in the child; installing
-//! a seccomp filter has to. Here the child shares the memory of its parent until it executes its
-//! program (`CLONE_VM | CLONE_VFORK`, as glibc's own `posix_spawn` does) and runs on a stack of its
-//! own.
+//! library avoids that with `posix_spawn`, but only if no code must run in the child; installing a
+//! seccomp filter has to. Here the child shares the memory of its parent until it executes its
+//! program (`CLONE_VM | CLONE_VFORK`, as glibc's own `posix_spawn` does) and runs on a separate
+//! stack.
 //!
 //! On systems other than Linux, [`Spawn`] is an ordinary [`Command`].
 
@@ -32,8 +32,8 @@ type Setup = Box<dyn FnMut() -> io::Result<()> + Send + Sync>;
 
 /// A builder of a process that can run code in the child before the program is executed.
 pub trait BeforeExec {
-    /// Adds a closure that the child runs after those that were added before. If it fails, the
-    /// child is not started and the error is returned from the call that starts it.
+    /// Adds a closure that the child runs, in the order in which closures were added. If it fails,
+    /// the child is not started and the error is returned from the call that starts it.
     ///
     /// # Safety
     /// Other threads of this process may hold locks that are never released in the child, and the

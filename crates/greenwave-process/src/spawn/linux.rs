@@ -2,14 +2,15 @@
 //!
 //! # Why this is sound
 //! With `CLONE_VFORK` the calling thread is suspended until the child has executed its program or
-//! exited, so all that the child reads through [`Child`] outlives the child's use of it, and
-//! nothing else writes to it meanwhile. Other threads keep running in the same memory, hence:
+//! exited. Everything that the child reads through [`Child`] therefore outlives its use, and is not
+//! written to meanwhile. Other threads keep running in the same memory, which requires care:
 //!
-//! - **Locks and allocation**: another thread may be inside `malloc`. The child makes system calls
-//!   only and neither allocates nor panics; every pointer that it needs is prepared before.
+//! - **Locks and allocation**: another thread may be inside `malloc`. The child makes only system
+//!   calls, and neither allocates nor panics. The parent prepares every pointer that it needs.
 //! - **Signals**: all signals are blocked before the clone, and the child resets every handler
 //!   before it unblocks them. No handler of the parent runs in the child.
-//! - **Stack**: the child has a stack of its own that is freed after it is gone.
+//! - **Stack**: the child runs on a separate stack, which is freed after the child has stopped
+//!   using it.
 //! - **errno and thread-local state**: the child shares the thread-local storage of the suspended
 //!   thread and writes to `errno` only, which the parent reads only if the clone itself failed.
 //! - **Cancellation**: the function is synchronous, so no future can be dropped between the clone
@@ -43,11 +44,12 @@ pub(crate) struct Spawned {
     pid: Pid,
     /// The pidfd, readable once the child has exited.
     ended: AsyncFd<OwnedFd>,
-    /// Set once the child was waited for.
+    /// Exit status, once the child has been waited for.
     status: Option<ExitStatus>,
 }
 
 impl Spawned {
+    /// Starts the program, and returns once the child executes it.
     pub(super) fn start(mut spawn: Spawn) -> io::Result<Self> {
         let null = null()?;
         let program = c_string(spawn.program.into_os_string())?;
@@ -84,7 +86,7 @@ impl Spawned {
         match spawned {
             Ok(ended) => Ok(Self { pid, ended, status: None }),
             Err(error) => {
-                // Without a pidfd nobody would reap the child.
+                // `wait` needs the pidfd, so the child must be reaped here.
                 let _ = kill_process(pid, Signal::KILL);
                 let _ = waitpid(Some(pid), WaitOptions::empty());
                 Err(error)
@@ -108,6 +110,7 @@ impl Spawned {
         }
     }
 
+    /// Returns the exit status if the child has exited.
     pub(crate) fn try_wait(&mut self) -> io::Result<Option<ExitStatus>> {
         if self.status.is_none() {
             let ended = waitpid(Some(self.pid), WaitOptions::NOHANG)?;
@@ -118,7 +121,7 @@ impl Spawned {
 }
 
 impl Drop for Spawned {
-    /// Reaps the child from a thread if it was not waited for; it would stay a zombie otherwise.
+    /// Reaps the child from a thread if it was not waited for. It would otherwise stay a zombie.
     fn drop(&mut self) {
         if matches!(self.try_wait(), Ok(None)) {
             let pid = self.pid;
@@ -158,30 +161,31 @@ struct Child<'a> {
     /// Descriptors of the parent that become the child's first three.
     streams: [RawFd; 3],
     setups: &'a mut Vec<Setup>,
-    /// The `errno` of a failure in the child; 0 if there was none.
+    /// The `errno` of a failure in the child, or 0.
     error: c_int,
 }
 
 impl Child<'_> {
+    /// Clones the process. Returns once the child executes its program, or has failed.
     fn start(&mut self) -> io::Result<Pid> {
         let mut stack = Vec::<MaybeUninit<u128>>::with_capacity(STACK_BYTES / size_of::<u128>());
         let top = stack.spare_capacity_mut().as_mut_ptr_range().end;
         let all = signals(libc::sigfillset);
         let mut before = MaybeUninit::uninit();
-        // A handler that runs in the child before the handlers are reset would act on the parent's
-        // memory.
+        // A handler that runs in the child before the handlers are reset would change the memory of
+        // the parent.
         // SAFETY: the first set is initialised and the second is only written to.
         unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, before.as_mut_ptr()) };
         let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
-        // SAFETY: the stack is aligned, large enough and outlives the child's use of it, as does
-        // all that `self` points to: this thread is suspended until the child has executed its
-        // program or exited.
+        // SAFETY: the stack is aligned and large enough. It outlives the child's use of it, as does
+        // everything that `self` points to: this thread is suspended until the child has executed
+        // its program or exited.
         let pid = unsafe { libc::clone(run, top.cast(), flags, ptr::from_mut(self).cast()) };
         let error = io::Error::last_os_error();
         // SAFETY: `before` was initialised by the call above.
         unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), ptr::null_mut()) };
         let Some(pid) = Pid::from_raw(pid).filter(|_| pid > 0) else { return Err(error) };
-        // SAFETY: the field is valid memory; the child, which wrote to it, is gone or has executed
+        // SAFETY: the field is valid memory. The child, which wrote to it, has exited or executed
         // its program.
         match unsafe { ptr::read_volatile(&raw const self.error) } {
             0 => Ok(pid),
@@ -222,8 +226,8 @@ impl Child<'_> {
         Err(error)
     }
 
-    /// Makes the streams the first three descriptors. A stream whose number is that of another
-    /// target is duplicated first.
+    /// Makes the streams the first three descriptors. Duplicates a stream first if its descriptor
+    /// is the target of another stream.
     fn redirect(&self) -> io::Result<()> {
         let mut streams = self.streams;
         for (at, stream) in streams.iter_mut().enumerate() {
@@ -247,6 +251,7 @@ impl Child<'_> {
     }
 }
 
+/// Entry point of the child.
 extern "C" fn run(child: *mut c_void) -> c_int {
     // SAFETY: `start` passes a `Child` and is suspended until this process no longer uses it.
     let child = unsafe { &mut *child.cast::<Child<'_>>() };

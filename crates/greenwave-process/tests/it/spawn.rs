@@ -1,4 +1,4 @@
-//! Programs that are started without a copy of the memory map.
+//! Starting programs without a copy of the parent's memory map.
 
 use std::io::ErrorKind;
 use std::process::Stdio;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use greenwave_process::{BeforeExec, Child, Spawn};
 
-/// Builds a shell whose standard output is a pipe.
+/// Returns a shell that runs `script`, and the pipe from its standard output.
 fn shell(script: &str) -> (Spawn, std::io::PipeReader) {
     let (reader, writer) = std::io::pipe().unwrap();
     let mut spawn = Spawn::new("/bin/sh");
@@ -14,6 +14,7 @@ fn shell(script: &str) -> (Spawn, std::io::PipeReader) {
     (spawn, reader)
 }
 
+/// Reads a pipe until every process that could write to it has exited.
 async fn printed(mut output: std::io::PipeReader) -> String {
     let read = move || {
         let mut text = String::new();
@@ -22,13 +23,13 @@ async fn printed(mut output: std::io::PipeReader) -> String {
     let read = tokio::task::spawn_blocking(read);
     tokio::time::timeout(Duration::from_secs(20), read)
         .await
-        .expect("some process is alive")
+        .expect("a process still holds the pipe open")
         .unwrap()
         .unwrap()
 }
 
 #[tokio::test]
-async fn a_spawned_program_inherits_nothing_that_was_not_set() {
+async fn a_spawned_program_inherits_only_what_was_set() {
     let directory = tempfile::tempdir().unwrap();
     let directory = directory.path().canonicalize().unwrap();
     let script = r#"
@@ -40,8 +41,8 @@ async fn a_spawned_program_inherits_nothing_that_was_not_set() {
     let (mut errors, stderr) = std::io::pipe().unwrap();
     spawn.args(["zero", "one with a space"]).current_dir(&directory).stderr(stderr);
     spawn.env("B", "2").env("A", "no").env("A", "1");
-    // The last seven digits of the signal masks: signals from 32 on belong to the C library.
-    // A file that this process has open must not be inherited.
+    // The script prints the last seven digits of signal masks, since the C library uses the signals
+    // from 32 on. It also counts open files: one that this process has open must not be inherited.
     let _open = std::fs::File::open("/dev/null").unwrap();
     let mut child = Child::start(spawn).unwrap();
     let text = printed(output).await;
@@ -49,8 +50,8 @@ async fn a_spawned_program_inherits_nothing_that_was_not_set() {
     let mut command = std::process::Command::new("/bin/sh");
     command.args(["-c", script, "zero", "one with a space"]).current_dir(&directory).stdin(Stdio::null());
     command.env_clear().envs([("PATH", "/usr/bin:/bin"), ("B", "2"), ("A", "1")]);
-    let same = std::os::unix::process::CommandExt::process_group(&mut command, 0).output().unwrap();
-    assert_eq!(text, String::from_utf8_lossy(&same.stdout));
+    let reference = std::os::unix::process::CommandExt::process_group(&mut command, 0).output().unwrap();
+    assert_eq!(text, String::from_utf8_lossy(&reference.stdout));
     let start = format!("{}\nA=1\nB=2\nPATH=/usr/bin:/bin\nzero one with a space\n", directory.display());
     assert!(text.starts_with(&start) && text.ends_with("leads\n"), "{text}");
     let mut text = String::new();
@@ -72,7 +73,7 @@ async fn a_failed_spawn_reports_its_cause_and_leaves_no_child() {
     // SAFETY: the closure builds an error from a number and makes no call.
     unsafe { spawn.before_exec(|| Err(std::io::Error::from_raw_os_error(5))) };
     assert_eq!(Child::start(spawn).unwrap_err().raw_os_error(), Some(5));
-    // An executable file without a `#!` line is run by the shell, as `execvp` does.
+    // Like `execvp`, runs an executable file without a `#!` line with the shell.
     let script = directory.path().join("script");
     std::fs::write(&script, "exit $1").unwrap();
     std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
@@ -80,7 +81,7 @@ async fn a_failed_spawn_reports_its_cause_and_leaves_no_child() {
     spawn.args(["7"]);
     assert_eq!(Child::start(spawn).unwrap().wait().await.unwrap().code(), Some(7));
     let children = std::fs::read_to_string("/proc/thread-self/children").unwrap();
-    assert_eq!(children, "", "a child was not waited for");
+    assert_eq!(children, "", "a child was not reaped");
 }
 
 #[tokio::test]
@@ -99,11 +100,11 @@ async fn dropping_a_spawned_child_kills_its_group_and_reaps_it() {
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    panic!("{number} was not waited for");
+    panic!("process {number} was not reaped");
 }
 
 #[tokio::test]
-async fn a_spawned_child_can_be_stopped_and_left_over_processes_are_reported() {
+async fn stopping_a_spawned_child_escalates_to_sigkill_and_leftover_processes_are_reported() {
     let (spawn, output) = shell("trap '' TERM; echo on; while :; do sleep 0.05; done");
     let mut child = Child::start(spawn).unwrap();
     let mut output = std::io::BufReader::new(output);
@@ -112,12 +113,12 @@ async fn a_spawned_child_can_be_stopped_and_left_over_processes_are_reported() {
     assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9));
     let (spawn, output) = shell("sleep 1000 & exit 4");
     let mut child = Child::start(spawn).unwrap();
-    let (status, left_over) = child.wait_for_group(Duration::from_millis(30)).await.unwrap();
-    assert_eq!((status.code(), left_over), (Some(4), true));
+    let (status, leftover) = child.wait_for_group(Duration::from_millis(30)).await.unwrap();
+    assert_eq!((status.code(), leftover), (Some(4), true));
     assert_eq!(printed(output).await, "");
 }
 
-/// Threads allocate and spawn at the same time; each child must see its own arguments.
+/// Threads allocate and spawn at the same time. Each child must see its own variables.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn many_threads_can_spawn_at_once() {
     let each = |worker: usize| async move {
@@ -130,8 +131,8 @@ async fn many_threads_can_spawn_at_once() {
             assert_eq!((status.unwrap().code(), printed), (Some(0), text));
         }
     };
-    let all: Vec<_> = (0..4).map(|worker| tokio::spawn(each(worker))).collect();
-    for one in all {
-        one.await.unwrap();
+    let workers: Vec<_> = (0..4).map(|worker| tokio::spawn(each(worker))).collect();
+    for worker in workers {
+        worker.await.unwrap();
     }
 }
