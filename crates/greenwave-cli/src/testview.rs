@@ -48,8 +48,8 @@ pub(crate) struct TestView {
 }
 
 impl TestView {
-    /// Creates a view of a run of `selected` tests of the suite. If `verbose`, cached results have a
-    /// line each.
+    /// Creates a view of a run of `selected` tests of the suite. If `verbose`, cached results have
+    /// a line each.
     pub(crate) fn new(
         format: Format,
         show: Show,
