@@ -1,7 +1,5 @@
 //! The help of each command, as snapshots.
 
-use insta::assert_snapshot;
-
 use crate::snapshots;
 use crate::test_dir::TestDir;
 
@@ -35,16 +33,21 @@ fn each_command_has_help() {
 
 #[test]
 fn invalid_command_lines_are_errors() {
-    let check = |args: &[&str]| {
+    let commands: [&[&str]; 6] = [
+        &["rn"],
+        &["run"],
+        &["run", "a.toml", "b.toml"],
+        &["graph", "plan.toml", "--format", "svg"],
+        &["run", "a.toml", "--pace", "slow"],
+        &["test", "--set", "cache.entries"],
+    ];
+    let mut all = String::new();
+    for args in commands {
         let finished = TestDir::empty().greenwave(args.iter().copied()).run().with_code(2);
         assert_eq!(finished.stdout, "", "{args:?}");
-        finished.stderr
-    };
-    assert_snapshot!(check(&["rn"]), @"");
-    assert_snapshot!(check(&["run"]), @"");
-    assert_snapshot!(check(&["run", "a.toml", "b.toml"]), @"");
-    assert_snapshot!(check(&["graph", "plan.toml", "--format", "svg"]), @"");
-    assert_snapshot!(check(&["run", "a.toml", "--pace", "slow"]), @"");
-    assert_snapshot!(check(&["test", "--set", "cache.entries"]), @"");
-    assert!(check(&["profile"]).starts_with("Show the effective configuration"));
+        all.push_str(&format!("$ greenwave {}\n{}\n", args.join(" "), finished.stderr));
+    }
+    snapshots::check("invalid_command_lines", &all);
+    let incomplete = TestDir::empty().greenwave(["profile"]).run().with_code(2).stderr;
+    assert!(incomplete.starts_with("Show the effective configuration"), "{incomplete}");
 }

@@ -440,14 +440,16 @@ fn files_with_too_long_paths_are_skipped_and_results_that_may_depend_on_them_are
     assert_eq!(run(&dir, "p"), all([false, true, true]));
     let run_again = greenwave(&dir, "p", []).run().with_code(0);
     assert!(
-        run_again.stderr.contains("WARN deep/ddd") && run_again.stderr.contains("is left out with all below"),
+        run_again.stderr.contains("WARN deep/ddd")
+            && run_again.stderr.contains("is excluded with everything below"),
         "{}",
         run_again.stderr
     );
     assert!(run_again.stderr.lines().count() == 1 && run_again.stderr.len() < 200, "{}", run_again.stderr);
-    let reason = "not cached: what it reads cannot be seen: deep/ddd";
+    let reason = "not cached: `deep/ddd";
     assert!(
-        run_again.stdout.contains(reason) && run_again.stdout.contains("too long to be looked at"),
+        run_again.stdout.contains(reason)
+            && run_again.stdout.contains("its path is too long (exclude its directory in `inputs`)"),
         "{}",
         run_again.stdout
     );
