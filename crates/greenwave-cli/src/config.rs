@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use greenwave::{Compression, Settings, nearest};
-use greenwave_testing::{RESULTS_VARIABLE, TraceMode};
+use greenwave_testing::{RESULTS_VARIABLE, TOOL_HOMES_VARIABLE, TraceMode};
 use toml::de::DeValue;
 
 use crate::diagnostic::{Diagnostic, Document};
@@ -22,13 +22,14 @@ use crate::text::list;
 /// Prefix of the environment variables that are settings.
 pub(crate) const VARIABLE: &str = "GREENWAVE_";
 /// Variables with the prefix that are not settings.
-const OTHER_VARIABLES: [&str; 5] = [
+const OTHER_VARIABLES: [&str; 6] = [
     "GREENWAVE_PROFILE",
     "GREENWAVE_REQUIRE_SERVICES",
     // A run sets these for its tests, which may be runs themselves.
     "GREENWAVE_PORT_FIRST",
     "GREENWAVE_PORT_COUNT",
     RESULTS_VARIABLE,
+    TOOL_HOMES_VARIABLE,
 ];
 
 /// The built-in profiles, with their files. Each sets every key.

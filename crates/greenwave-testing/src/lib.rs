@@ -70,6 +70,7 @@ pub use results::outcome::{CacheDecision, ExitReason, Outcome, Source, Status};
 pub use results::state::STATE_DIRECTORY;
 pub use results::up_to_date::{RecordKey, UpToDateRecord};
 pub use run::environment::Environment;
+pub use run::environment::TOOL_HOMES_VARIABLE;
 pub use run::runner::{RESULTS_VARIABLE, Runner, RunnerOptions};
 pub use run::suite::{Audit, Explanation, Suite, SuiteEvent, SuiteOptions, SuiteReport};
 pub use run::test_id::TestId;

@@ -1,7 +1,7 @@
 //! Converts captured output to plain text.
 
 /// End of the line that replaces the omitted middle of a long output.
-pub(crate) const LEFT_OUT: &str = "bytes left out …]";
+pub(crate) const LEFT_OUT: &str = "bytes omitted …]";
 
 /// Returns an output as text without escape sequences and control characters.
 ///

@@ -59,6 +59,9 @@ fn states_are_read_once() {
 #[test]
 fn a_renamed_directory_has_arrived() {
     let project = Project::new(&[("old/a", "1")]);
+    // The creation of the file and the renaming must not fall into one tick of the kernel's clock.
+    let old = fs::File::open(project.at("old")).unwrap();
+    old.set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000)).unwrap();
     fs::rename(project.at("old"), project.at("new")).unwrap();
     let renamed = fs::metadata(project.at("new")).unwrap();
     use std::os::unix::fs::MetadataExt;

@@ -3,6 +3,10 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 
+/// Environment variable that lists the toolchain locations that a run has set for its tests, so
+/// that a run inside a test can tell them from the user's own.
+pub const TOOL_HOMES_VARIABLE: &str = "GREENWAVE_OUTER_TOOL_HOMES";
+
 /// The environment that tests select from. A test sees the variables of [`BASE`](Environment::BASE)
 /// and those that it declares, and all of these are part of its key.
 #[derive(Debug, Clone, Default)]
@@ -42,10 +46,18 @@ impl Environment {
         self.variables.get(name.as_ref()).map(OsString::as_os_str)
     }
 
-    /// Returns the variables that a test with these declared names sees. Unset variables are
-    /// omitted.
+    /// Returns the variables that a test with these declared names sees. Omitted are unset
+    /// variables, and locations of toolchains that an outer run has set: these are not part of its
+    /// key either, so that both runs derive the same keys.
     pub(crate) fn visible<'a>(&'a self, declared: &'a [String]) -> BTreeMap<&'a str, &'a OsStr> {
-        let names = Self::BASE.into_iter().chain(declared.iter().map(String::as_str));
+        let base = Self::BASE.into_iter().filter(|name| !self.is_set_by_outer(name));
+        let names = base.chain(declared.iter().map(String::as_str));
         names.filter_map(|name| Some((name, self.get(name)?))).collect()
+    }
+
+    /// Returns whether an outer run has set this location of a toolchain for its tests.
+    pub(crate) fn is_set_by_outer(&self, name: &str) -> bool {
+        let set = self.get(TOOL_HOMES_VARIABLE).and_then(OsStr::to_str);
+        set.is_some_and(|set| set.split(',').any(|other| other == name))
     }
 }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use parking_lot::Mutex;
 use tempfile::TempDir;
 
+use crate::run::environment::TOOL_HOMES_VARIABLE;
 use crate::{Environment, Error, Test};
 
 /// First port that is assigned. Well-known services use lower ports; the system assigns ports from
@@ -123,10 +124,18 @@ impl Isolation {
     pub(crate) fn variables(&self, test: &Test, environment: &Environment) -> Vec<(OsString, OsString)> {
         let mut variables: Vec<(OsString, OsString)> =
             vec![("TMPDIR".into(), self.folder().join("tmp").into())];
-        if !test.env.iter().any(|name| name == "HOME") {
+        let has_own_home = !test.env.iter().any(|name| name == "HOME");
+        if has_own_home {
             variables.push(("HOME".into(), self.folder().join("home").into()));
-            variables.extend(tool_homes(environment).map(|(name, path)| (name.into(), path.into())));
         }
+        let homes: Vec<(&str, PathBuf)> = tool_homes(environment)
+            .filter(|(name, _)| has_own_home || environment.is_set_by_outer(name))
+            .collect();
+        if !homes.is_empty() {
+            let names: Vec<&str> = homes.iter().map(|(name, _)| *name).collect();
+            variables.push((TOOL_HOMES_VARIABLE.into(), names.join(",").into()));
+        }
+        variables.extend(homes.into_iter().map(|(name, path)| (name.into(), path.into())));
         if let Some((first, _)) = &self.ports {
             let values = [first.to_string(), PORTS_EACH.to_string()];
             variables
@@ -136,10 +145,14 @@ impl Isolation {
     }
 }
 
-/// Returns the toolchain variables that are not set and whose default location exists.
+/// Returns the toolchain variables that are not set and whose default location exists, and those
+/// that an outer run has set.
 pub(crate) fn tool_homes(environment: &Environment) -> impl Iterator<Item = (&'static str, PathBuf)> + '_ {
     let home = environment.get("HOME").map(Path::new);
     HOMES.into_iter().filter_map(move |(name, directory)| {
+        if environment.is_set_by_outer(name) {
+            return Some((name, PathBuf::from(environment.get(name)?)));
+        }
         let path = home?.join(directory);
         (environment.get(name).is_none() && path.is_dir()).then_some((name, path))
     })

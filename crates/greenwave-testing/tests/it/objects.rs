@@ -147,7 +147,7 @@ async fn a_test_that_leaves_an_object_behind_is_not_stored() {
         );
         // The object of the first run exists before the second.
         let kind = words.split(' ').next().unwrap();
-        let used = CacheDecision::UsedObject(format!("{described}, which was there before"));
+        let used = CacheDecision::UsedObject(format!("{described}, which existed before"));
         assert_eq!(project.stored(&runner(), kind).await, used);
         project.act(&format!("{kind} remove"));
     }
@@ -185,7 +185,7 @@ async fn an_object_that_is_used_by_number_existed_before() {
     let id = ObjectProject::private_semaphores().into_iter().find(|id| !before.contains(id)).unwrap();
     let stored = project.stored(&runner(), &format!("id {id} use")).await;
     project.act(&format!("id {id} remove"));
-    let expected = format!("System V semaphores with the number {id}, which was there before");
+    let expected = format!("System V semaphores with the number {id}, which existed before");
     assert_eq!(stored, CacheDecision::UsedObject(expected));
 }
 
