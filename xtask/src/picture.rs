@@ -13,14 +13,14 @@ const LAST_LINES: usize = 18;
 /// Width of the terminal in columns.
 const COLUMNS: usize = 96;
 
-/// Runs the demo in a release build and writes its output as a picture.
+/// Runs the demo and writes its output as a picture.
 ///
 /// # Errors
 /// Fails if the demo fails, or if the picture cannot be written.
 pub(crate) fn picture() -> Result<String> {
-    run_visibly(&mut cargo(["build", "--release", "--quiet", "--package", "greenwave-cli"]))?;
+    run_visibly(&mut cargo(["build", "--quiet", "--package", "greenwave-cli"]))?;
     let directory = tempfile::Builder::new().prefix("greenwave-demo-").tempdir()?;
-    let mut command = cargo(["run", "--release", "--quiet", "--package", "greenwave-cli", "--", "demo"]);
+    let mut command = cargo(["run", "--quiet", "--package", "greenwave-cli", "--", "demo"]);
     command.args(["--no-metrics", "--dir"]).arg(directory.path()).env("CLICOLOR_FORCE", "1");
     let printed = output_of(&mut command)?;
     // The name of a temporary directory differs in each run.
