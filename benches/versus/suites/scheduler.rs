@@ -224,7 +224,7 @@ fn schedules(rows: &mut Vec<Row>) {
         "longest path, learned",
         "bound",
     ];
-    let (mut lost, mut count_bound) = (0.0, 0);
+    let (mut lost, mut bound_cases) = (0.0, 0);
     for family in FAMILIES {
         let mut sums = [0.0; 6];
         let mut count = 0.0;
@@ -247,7 +247,7 @@ fn schedules(rows: &mut Vec<Row>) {
             let work: Duration = case.durations.iter().sum();
             if work.as_secs_f64() / f64::from(workers) > bound * 0.999 && family != "fork and join" {
                 lost += 1.0 - bound / found[3];
-                count_bound += 1;
+                bound_cases += 1;
             }
         }
         for (name, sum) in names.iter().zip(sums) {
@@ -262,7 +262,7 @@ fn schedules(rows: &mut Vec<Row>) {
     let row = Row::new(
         "efficiency lost where the total work is the bound, except for fork and join",
         "%",
-        [lost / f64::from(count_bound) * 100.0],
+        [lost / f64::from(bound_cases) * 100.0],
     );
     rows.push(row.at_most(EFFICIENCY_LOST_PERCENT));
 }

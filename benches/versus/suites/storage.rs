@@ -203,8 +203,8 @@ fn packed_bytes(corpus: &Corpus) -> f64 {
     packed.sum::<u64>() as f64
 }
 
-/// Runs a part of this program in a child process, which may end by SIGKILL. Returns what it
-/// prints.
+/// Runs a part of this program in a child process, which may end by SIGKILL. Returns its
+/// output.
 fn child(verb: &str, what: &str, directory: &Path) -> Value {
     let mut command = Command::new(std::env::current_exe().expect("a running program has an executable"));
     command.args(["child", verb, what]).arg(directory).stdout(Stdio::piped());

@@ -41,7 +41,7 @@ pub fn sources(count: usize, sizes: &Sizes) -> Vec<PathBuf> {
     let mut paths = Vec::new();
     collect(&home.join("registry/src"), sizes, &mut paths);
     paths.sort();
-    assert!(paths.len() >= count, "cargo has unpacked {} source files of {count}", paths.len());
+    assert!(paths.len() >= count, "cargo has unpacked only {} of {count} source files", paths.len());
     let step = paths.len() / count;
     paths.into_iter().step_by(step.max(1)).take(count).collect()
 }
