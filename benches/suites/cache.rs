@@ -80,7 +80,7 @@ fn measure(criterion: &mut Criterion) {
         bench_keys(bencher, &keys, |key| _ = black_box(limited.get(key)));
     });
     group.bench_function("insert, replacing", |bencher| {
-        bench_keys(bencher, &keys, |key| plain.insert(*key, 7))
+        bench_keys(bencher, &keys, |key| plain.insert(*key, 7));
     });
     group.bench_function("get_or_compute, hit", |bencher| {
         bench_keys(bencher, &keys, |key| {
