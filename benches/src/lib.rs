@@ -1,18 +1,19 @@
-//! What all suites share: the machine they run on, and the page they write. Knows nothing of what is measured.
+//! Shared parts of all benchmark suites: the description of the machine, and the pages of results.
 //!
-//! A suite is a program in `suites/`. It states what it expects in a constant, measures, and hands [`Row`]s to a
-//! [`Page`]. `cargo bench -p greenwave-benches --bench NAME` prints the page; `cargo xtask bench NAME` also writes it
-//! into `benches/results/DATE-MACHINE/`. Run by `cargo test`, a suite measures nothing.
+//! A suite is a program in `suites/`. It states its expectations in constants, measures, and passes
+//! [`Row`]s to a [`Page`]. `cargo bench -p greenwave-benches --bench NAME` prints the page. `cargo
+//! xtask bench NAME` also writes it to `benches/results/DATE-MACHINE/`. A suite that `cargo test`
+//! runs measures nothing.
 //!
 //! ```
 //! use greenwave_benches::{Page, Row};
 //!
 //! let row = Row::new("an empty loop", "ns", [1.1, 1.0, 1.2]).at_most(2.0);
-//! let page = Page { suite: "example", about: "What and how.", rows: vec![row] };
+//! let page = Page { suite: "example", about: "One sentence about the measurement.", rows: vec![row] };
 //! assert!(page.to_markdown().contains("| an empty loop | at most 2.0 ns | 1.1 ns | 1.0 to 1.2 | 3 | yes |"));
 //! ```
 //!
-//! There are no features, and no errors: a benchmark that cannot measure panics.
+//! The crate has no features and no error type: a benchmark that cannot measure panics.
 
 mod machine;
 mod report;

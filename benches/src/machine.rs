@@ -1,29 +1,30 @@
-//! The machine that something was measured on, without its name. Knows nothing of measurements.
+//! Describes the machine that a suite runs on, without naming it.
 
 use std::fs;
 use std::process::Command;
 
-/// What of a machine matters for a figure.
+/// Properties of a machine that influence measurements.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Machine {
-    /// The processor's model.
+    /// Model of the processor.
     pub processor: String,
-    /// How many of its cores may be used.
+    /// Number of cores that this process may use.
     pub cores: usize,
-    /// Memory in units of 10⁹ bytes.
+    /// Memory, in units of 10⁹ bytes.
     pub memory_gb: u64,
     /// Version of the Linux kernel.
     pub kernel: String,
-    /// The compiler with its version.
+    /// Name and version of the compiler.
     pub compiler: String,
-    /// Processes that ran or wanted to, on average over the last 15 minutes: well above what a suite itself keeps
-    /// busy, others were at work too.
+    /// Load average of the last 15 minutes.
+    ///
+    /// A load far above the number of cores that the suite uses means that other programs ran too.
     pub load: String,
 }
 
 impl Machine {
-    /// The one that this runs on; what cannot be found out is `unknown`.
-    pub fn here() -> Self {
+    /// Describes the current machine. A property that cannot be determined is `unknown`.
+    pub fn current() -> Self {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let field = |text: &str, name: &str| {
             let line = text.lines().find(|line| line.starts_with(name))?;
@@ -32,7 +33,7 @@ impl Machine {
         let memory = field(&read("/proc/meminfo"), "MemTotal").unwrap_or_default();
         let kibibytes = memory.split(' ').next().and_then(|number| number.parse::<u64>().ok());
         let unknown = || "unknown".to_owned();
-        // What follows the version proper is a distributor's or a data centre's mark.
+        // The version is followed by a suffix of the distribution or the data center.
         let kernel = read("/proc/sys/kernel/osrelease").trim().split('-').next().map(str::to_owned);
         Self {
             processor: field(&read("/proc/cpuinfo"), "model name").unwrap_or_else(unknown),
@@ -44,13 +45,13 @@ impl Machine {
         }
     }
 
-    /// What machines like it have in common, fit for the name of a folder: `x86_64-2core`.
+    /// Returns the class of comparable machines as part of a directory name: `x86_64-2core`.
     pub fn class(&self) -> String {
         format!("{}-{}core", std::env::consts::ARCH, self.cores)
     }
 }
 
-/// The first line that a command prints, if it ends well.
+/// Returns the first line that a command prints. Returns `None` if the command fails.
 pub(crate) fn first_line(command: &mut Command) -> Option<String> {
     let output = command.output().ok().filter(|output| output.status.success())?;
     String::from_utf8(output.stdout).ok()?.lines().next().map(str::to_owned)

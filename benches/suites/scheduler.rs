@@ -1,4 +1,5 @@
-//! What the scheduler costs beside the work: empty tasks, decided on alone and run on tokio.
+//! Measures the overhead of the scheduler with empty tasks: decisions alone, and execution on
+//! tokio.
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -11,13 +12,17 @@ use greenwave_scheduler::{
 };
 
 const ABOUT: &str = "
-Empty tasks in eight chains with an edge between neighbours, on eight workers. `dispatcher` makes the decisions for
-all of them, with a dispatcher made anew; `executor` also runs each as a tokio task on two threads. Figures are for one
-task. Building the graph is not part of it. Rivals stand in `versus-scheduler`.";
+Empty tasks form eight chains with edges between neighboring chains, on eight workers. `dispatcher`
+makes all decisions with a new dispatcher. `executor` also runs each task as a tokio task on two
+threads. Times are per task and do not include building the graph. The suite `versus-scheduler`
+compares the scheduler with rivals.";
 
-/// Tasks, and nanoseconds that each may cost: dispatcher, executor. The executor: as much again as the cheapest scheduler
-/// of the study that spawns its tasks (heap and `JoinSet`, 600 ns), since ours also tells progress and keeps figures.
-/// The dispatcher: a guess, with no rival's figure behind it.
+/// Numbers of tasks, each with the expected nanoseconds per task of the dispatcher and the
+/// executor.
+///
+/// The executor may take twice the time of the cheapest prototype that spawns its tasks (a heap and
+/// a `JoinSet`, 600 ns), since it also reports progress and statistics. The value for the
+/// dispatcher is a guess.
 const EXPECTED: [(usize, f64, f64); 2] = [(1_000, 400.0, 1_200.0), (10_000, 400.0, 1_200.0)];
 
 const CHAINS: usize = 8;
@@ -44,9 +49,9 @@ fn needs() -> Needs {
     Needs::nothing().of("workers", 1)
 }
 
-/// Decides on everything, as if each task ended the moment it started.
+/// Makes all decisions of a run in which each task ends as soon as it starts.
 fn decide(graph: &Graph<()>) -> usize {
-    // Earlier tasks have longer paths before them.
+    // Tasks with lower numbers have longer paths ahead.
     let ranks: Vec<u64> = (0..graph.len() as u64).rev().collect();
     let mut dispatcher =
         Dispatcher::new(graph, limits(), &ranks, |_| needs()).expect("eight workers are enough");
@@ -72,13 +77,15 @@ async fn run(graph: &Graph<()>) -> usize {
 }
 
 fn measure(criterion: &mut Criterion) {
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().expect("a runtime can be made");
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .build()
+        .expect("a runtime can be created");
     let mut group = criterion.benchmark_group("scheduler");
     for (tasks, ..) in EXPECTED {
         let graph = graph(tasks);
         group.throughput(Throughput::Elements(tasks as u64)).sample_size(50);
-        assert_eq!((decide(&graph), runtime.block_on(run(&graph))), (tasks, tasks), "every task is run");
+        assert_eq!((decide(&graph), runtime.block_on(run(&graph))), (tasks, tasks), "every task runs");
         group.bench_function(BenchmarkId::new("dispatcher", tasks), |bencher| {
             bencher.iter(|| decide(black_box(&graph)));
         });
@@ -99,9 +106,9 @@ fn main() {
     let mut rows = Vec::new();
     for (tasks, dispatcher, executor) in EXPECTED {
         for (name, limit) in [("dispatcher", dispatcher), ("executor", executor)] {
-            let found = samples(&format!("scheduler/{name}/{tasks}")).into_iter();
+            let all = samples(&format!("scheduler/{name}/{tasks}")).into_iter();
             let each =
-                found.map(|samples| samples.into_iter().map(|time| time / tasks as f64).collect::<Vec<_>>());
+                all.map(|samples| samples.into_iter().map(|time| time / tasks as f64).collect::<Vec<_>>());
             rows.extend(
                 each.map(|each| Row::new(format!("{name}, {tasks} tasks"), "ns", each).at_most(limit)),
             );

@@ -1,7 +1,8 @@
-//! What the suites beside rivals share. Knows nothing of what is measured.
+//! Shared parts of the suites that compare this workspace's crates with rivals.
 //!
-//! A suite is a program in `suites/`, run by `cargo xtask bench versus-NAME`. It needs the feature of its name, which
-//! brings its rivals. Each rival is used at its best settings, on the same work, in the same run as ours.
+//! A suite is a program in `suites/`, which `cargo xtask bench versus-NAME` runs. The feature of
+//! the same name enables its rivals. Each rival does the same work in the same run, at its best
+//! settings.
 
 #[cfg(feature = "scheduler")]
 pub mod scheduler;

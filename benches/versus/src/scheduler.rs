@@ -1,4 +1,4 @@
-//! Graphs of tasks with durations, and what other policies make of them. Knows nothing of how ours is measured.
+//! Random graphs of tasks with durations, and their schedules under several policies.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -8,17 +8,17 @@ use greenwave_scheduler::{
     Action, DispatchEvent, Dispatcher, Durations, Graph, GraphBuilder, Limits, Needs, Resources, TaskId,
 };
 
-/// Random numbers, the same for the same seed (xorshift64*).
+/// A random number generator that its seed determines (xorshift64*).
 #[derive(Debug)]
-pub struct Chance(u64);
+pub struct Random(u64);
 
-impl Chance {
-    /// Begins anew.
+impl Random {
+    /// Creates a generator from a seed.
     pub fn new(seed: u64) -> Self {
         Self((seed + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
     }
 
-    /// Between 0 and 1.
+    /// Returns a number from 0 up to, but not including, 1.
     pub fn uniform(&mut self) -> f64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
@@ -26,7 +26,7 @@ impl Chance {
         (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 11) as f64 / (1_u64 << 53) as f64
     }
 
-    /// A number below `n`.
+    /// Returns a number below `n`.
     pub fn below(&mut self, n: usize) -> usize {
         (self.uniform() * n as f64) as usize
     }
@@ -36,70 +36,74 @@ impl Chance {
     }
 }
 
-/// Kinds of graphs.
+/// Names of the families of graphs.
 pub const FAMILIES: [&str; 4] = ["layered random", "fork and join", "feature chains", "like a build"];
-/// Kinds of durations.
+/// Names of the distributions of durations.
 pub const DURATIONS: [&str; 3] = ["lognormal", "bimodal", "uniform"];
 
-/// A graph with how long each task takes.
+/// A graph with the duration of each task.
 #[derive(Debug)]
 pub struct Case {
-    /// The graph.
+    /// Tasks and their dependencies.
     pub graph: Graph<()>,
-    /// By task.
-    pub took: Vec<Duration>,
+    /// Duration of each task, by index.
+    pub durations: Vec<Duration>,
 }
 
 impl Case {
-    /// About so many tasks.
+    /// Creates a random graph with the given number of tasks.
     ///
     /// # Panics
-    /// If there is no such family, or no such kind of durations.
-    pub fn new(family: &str, durations: &str, tasks: usize, seed: u64) -> Self {
-        let mut chance = Chance::new(seed);
+    /// If the family or the distribution does not exist.
+    pub fn new(family: &str, distribution: &str, tasks: usize, seed: u64) -> Self {
+        let mut random = Random::new(seed);
         let mut graph = GraphBuilder::new();
         for task in 0..tasks {
             graph.task(task.to_string(), ());
         }
         for task in 1..tasks {
-            for before in before(family, task, tasks, &mut chance) {
-                graph.depends_on(task.to_string(), before.to_string());
+            for dependency in dependencies(family, task, tasks, &mut random) {
+                graph.depends_on(task.to_string(), dependency.to_string());
             }
         }
-        let seconds = |chance: &mut Chance| match durations {
-            "lognormal" => chance.normal().exp(),
-            "bimodal" if chance.uniform() < 0.1 => 10.0 + chance.uniform() * 10.0,
-            "bimodal" => 0.5 + chance.uniform(),
-            "uniform" => 0.1 + chance.uniform() * 3.0,
-            other => panic!("there are no durations {other:?}"),
+        let seconds = |random: &mut Random| match distribution {
+            "lognormal" => random.normal().exp(),
+            "bimodal" if random.uniform() < 0.1 => 10.0 + random.uniform() * 10.0,
+            "bimodal" => 0.5 + random.uniform(),
+            "uniform" => 0.1 + random.uniform() * 3.0,
+            other => panic!("invalid distribution {other:?}"),
         };
-        let took = (0..tasks).map(|_| Duration::from_secs_f64(seconds(&mut chance))).collect();
-        Self { graph: graph.build().expect("edges lead forward"), took }
+        let durations = (0..tasks).map(|_| Duration::from_secs_f64(seconds(&mut random))).collect();
+        Self { graph: graph.build().expect("edges lead forward"), durations }
     }
 
-    /// The longest path, or all work over the workers.
+    /// Returns a lower bound of the makespan: the longest path, or the total work divided by the
+    /// number of workers.
     pub fn lower_bound(&self, workers: u32) -> Duration {
-        let work: Duration = self.took.iter().sum();
-        self.graph.critical_path(|task| self.took[task.index()]).1.max(work / workers)
+        let work: Duration = self.durations.iter().sum();
+        self.graph.critical_path(|task| self.durations[task.index()]).1.max(work / workers)
     }
 
-    /// Estimates as they are after a few runs, in each of which everything took between half and twice as long.
+    /// Returns the estimated durations after a number of runs, in which each task took between half
+    /// and twice its duration.
     pub fn learned(&self, runs: usize, seed: u64) -> Vec<Duration> {
-        let mut chance = Chance::new(seed);
-        let mut durations = Durations::default();
+        let mut random = Random::new(seed);
+        let mut estimates = Durations::default();
         for _ in 0..runs {
-            for (task, took) in self.took.iter().enumerate() {
-                durations
-                    .observe(&format!("task:{task}"), took.mul_f64((chance.uniform() * 2.0 - 1.0).exp2()));
+            for (task, duration) in self.durations.iter().enumerate() {
+                estimates.observe(
+                    &format!("task:{task}"),
+                    duration.mul_f64((random.uniform() * 2.0 - 1.0).exp2()),
+                );
             }
         }
-        (0..self.took.len()).map(|task| durations.estimate(&format!("task:{task}"))).collect()
+        (0..self.durations.len()).map(|task| estimates.estimate(&format!("task:{task}"))).collect()
     }
 
-    /// How long the dispatcher's schedule takes under ranks, in virtual time.
+    /// Returns the makespan of the dispatcher's schedule with the given ranks, in virtual time.
     ///
     /// # Panics
-    /// If it does not come to an end.
+    /// If the dispatcher stops before all tasks are done.
     pub fn makespan(&self, ranks: &[u64], workers: u32) -> Duration {
         let limits = Limits { resources: Resources::new([("workers", workers)]), ..Limits::default() };
         let one = Needs::nothing().of("workers", 1);
@@ -110,7 +114,7 @@ impl Case {
         loop {
             for action in actions.drain(..) {
                 let Action::Start(task) = action else { panic!("nothing fails") };
-                running.push(Reverse((now + self.took[task.index()], task)));
+                running.push(Reverse((now + self.durations[task.index()], task)));
             }
             let Some(Reverse((end, task))) = running.pop() else { break };
             now = end;
@@ -120,14 +124,14 @@ impl Case {
         now
     }
 
-    /// How long it takes with a barrier behind each level.
+    /// Returns the makespan with a barrier after each level of the graph.
     pub fn by_levels(&self, workers: u32) -> Duration {
         let level = |tasks: &Vec<TaskId>| {
             let mut free: BinaryHeap<Reverse<Duration>> =
                 (0..workers).map(|_| Reverse(Duration::ZERO)).collect();
             for task in tasks {
-                let mut worker = free.peek_mut().expect("there is a worker");
-                worker.0 += self.took[task.index()];
+                let mut worker = free.peek_mut().expect("there is at least one worker");
+                worker.0 += self.durations[task.index()];
             }
             free.into_iter().map(|Reverse(end)| end).max().unwrap_or_default()
         };
@@ -135,39 +139,39 @@ impl Case {
     }
 }
 
-/// Ranks by the longest path, in durations that are known or guessed.
-pub fn ranks(graph: &Graph<()>, took: &[Duration]) -> Vec<u64> {
-    let ranks = graph.upward_ranks(|task| took[task.index()]);
+/// Returns ranks by the longest path, from exact or estimated durations.
+pub fn ranks(graph: &Graph<()>, durations: &[Duration]) -> Vec<u64> {
+    let ranks = graph.upward_ranks(|task| durations[task.index()]);
     ranks.into_iter().map(|rank| u64::try_from(rank.as_nanos()).unwrap_or(u64::MAX)).collect()
 }
 
-/// What a task waits for.
-fn before(family: &str, task: usize, tasks: usize, chance: &mut Chance) -> Vec<usize> {
+/// Returns the dependencies of a task.
+fn dependencies(family: &str, task: usize, tasks: usize, random: &mut Random) -> Vec<usize> {
     match family {
-        // Layers of twenty, each task with one to three of the layer before.
+        // Layers of twenty tasks. Each task depends on one to three tasks of the previous layer.
         "layered random" => {
             let layer = task / 20;
-            let count = if layer == 0 { 0 } else { 1 + chance.below(3) };
-            (0..count).map(|_| (layer - 1) * 20 + chance.below(20)).collect()
+            let count = if layer == 0 { 0 } else { 1 + random.below(3) };
+            (0..count).map(|_| (layer - 1) * 20 + random.below(20)).collect()
         }
-        // Forty in parallel, one that joins them, and again.
+        // Forty parallel tasks, then one that joins them, repeatedly.
         "fork and join" => match task % 41 {
             0 => (task.saturating_sub(40)..task).collect(),
             _ => vec![task - task % 41],
         },
-        // Features of one to twenty steps, in a row each; every fifth begins behind another.
+        // Chains of up to twelve tasks. Some chains depend on a task of another.
         "feature chains" => match task % 12 {
-            0 if task.is_multiple_of(5) && task > 12 => vec![chance.below(task)],
+            0 if task.is_multiple_of(5) && task > 12 => vec![random.below(task)],
             0 => vec![],
-            _ if chance.uniform() < 0.08 => vec![],
+            _ if random.uniform() < 0.08 => vec![],
             _ => vec![task - 1],
         },
-        // Many that wait for little, and late ones that wait for many.
+        // Many tasks with few dependencies, and late ones with many.
         "like a build" => {
             let late = task * 20 > tasks * 19;
-            let count = if late { 30.min(task) } else { chance.below(3).min(task) };
-            (0..count).map(|_| chance.below(task)).collect()
+            let count = if late { 30.min(task) } else { random.below(3).min(task) };
+            (0..count).map(|_| random.below(task)).collect()
         }
-        other => panic!("there is no family {other:?}"),
+        other => panic!("invalid family {other:?}"),
     }
 }

@@ -1,11 +1,11 @@
-//! The stores of the suite `storage` behind one face, and what they are fed with. Knows nothing of what is made of the figures.
+//! The stores of the suite `storage` behind one trait, and their workloads.
 
 mod corpus;
 mod process;
 mod retries;
 mod store;
 
-pub use corpus::{Corpus, Sizes, Work, sources};
-pub use process::{Usage, drop_page_cache, folder_bytes};
-pub use retries::{Kept, Retries};
-pub use store::{STORES, Stored, open};
+pub use corpus::{Corpus, Random, Sizes, sources};
+pub use process::{Usage, directory_bytes, drop_page_cache};
+pub use retries::{AttemptsUsage, Retries};
+pub use store::{BenchStore, STORES, open};

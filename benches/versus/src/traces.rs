@@ -1,14 +1,14 @@
-//! Sequences of keys to read through a cache, the same in every run, and what a cache that knows the future would make of them. Knows
-//! nothing of any cache.
+//! Traces: reproducible sequences of keys to read through a cache, and the optimal hit ratio of
+//! each.
 
 use std::collections::{BinaryHeap, HashMap};
 
-/// `SplitMix64` (Steele et al., OOPSLA 2014): small, and the same everywhere.
+/// A random number generator that its seed determines: `SplitMix64` (Steele et al., OOPSLA 2014).
 #[derive(Debug, Clone)]
 pub struct Random(pub u64);
 
 impl Random {
-    /// The next 64 bits.
+    /// Returns the next 64 bits.
     pub fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -16,7 +16,7 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// A number below `end`.
+    /// Returns a number below `end`.
     pub fn below(&mut self, end: u64) -> u64 {
         ((u128::from(self.bits()) * u128::from(end)) >> 64) as u64
     }
@@ -26,12 +26,13 @@ impl Random {
     }
 }
 
-/// Ranks from 0, the `r`-th as likely as `1 / (r + 1)^exponent`.
+/// A Zipf distribution of ranks from 0: rank `r` has a probability proportional to `1 / (r +
+/// 1)^exponent`.
 #[derive(Debug)]
 pub struct Zipf(Vec<f64>);
 
 impl Zipf {
-    /// So many ranks.
+    /// Creates a distribution over the given number of ranks.
     pub fn new(ranks: usize, exponent: f64) -> Self {
         let mut sum = 0.0;
         let weights = (1..=ranks).map(|rank| {
@@ -42,29 +43,29 @@ impl Zipf {
         Self(sums.iter().map(|part| part / sum).collect())
     }
 
-    /// One rank.
+    /// Draws a rank.
     pub fn draw(&self, random: &mut Random) -> u64 {
         let at = random.unit();
         self.0.partition_point(|sum| *sum < at) as u64
     }
 }
 
-/// A sequence of keys, and the capacity of the caches that it is for.
+/// A sequence of keys, and the capacity of the caches that read it.
 #[derive(Debug)]
 pub struct Trace {
-    /// What a table calls it.
+    /// Name in tables.
     pub name: &'static str,
-    /// Entries that a cache may hold.
+    /// Maximum number of entries of a cache.
     pub capacity: usize,
-    /// The keys that are asked for.
+    /// Keys in the order in which they are read.
     pub keys: Vec<u64>,
 }
 
 const CAPACITY: usize = 10_000;
-/// Tests of the suite that eight agents run.
+/// Number of tests in the suite that eight agents run.
 const SUITE: usize = 4_000;
 
-/// All of them.
+/// Returns all traces.
 pub fn traces() -> Vec<Trace> {
     let trace = |name, keys| Trace { name, capacity: CAPACITY, keys };
     let reads = 60 * CAPACITY;
@@ -72,8 +73,8 @@ pub fn traces() -> Vec<Trace> {
         trace("zipf 0.9, 100 times as many keys", zipf(0.9, reads, 1, 0)),
         trace("zipf 1.0, 100 times as many keys", zipf(1.0, reads, 2, 0)),
         trace("zipf 0.9 with scans of 2 capacities", scans(reads)),
-        trace("loop of 1.25 capacities", circles(CAPACITY * 5 / 4, reads, 0)),
-        trace("loop of 2 capacities", circles(CAPACITY * 2, reads, 0)),
+        trace("loop of 1.25 capacities", repeat(CAPACITY * 5 / 4, reads, 0)),
+        trace("loop of 2 capacities", repeat(CAPACITY * 2, reads, 0)),
         trace("drifting zipf 0.9", drift(reads, 0)),
         trace("phases: drift, loop, zipf, twice", phases()),
         Trace { name: "eight agents, room for half the suite", capacity: SUITE / 2, keys: agents() },
@@ -86,7 +87,8 @@ fn zipf(exponent: f64, reads: usize, seed: u64, first: u64) -> Vec<u64> {
     (0..reads).map(|_| first + zipf.draw(&mut random)).collect()
 }
 
-/// Every ten capacities' worth of reads, a scan of two capacities that nobody asks for again.
+/// Returns Zipf reads with a scan after every ten capacities. Each scan reads two capacities of
+/// keys that never recur.
 fn scans(reads: usize) -> Vec<u64> {
     let (zipf, mut random) = (Zipf::new(100 * CAPACITY, 0.9), Random(3));
     let mut fresh = 1 << 40..;
@@ -98,11 +100,12 @@ fn scans(reads: usize) -> Vec<u64> {
     keys
 }
 
-fn circles(length: usize, reads: usize, first: u64) -> Vec<u64> {
+fn repeat(length: usize, reads: usize, first: u64) -> Vec<u64> {
     (0..reads).map(|read| first + (read % length) as u64).collect()
 }
 
-/// Two capacities' worth of keys, of which the least popular is replaced every ten reads: each key grows popular, and is gone.
+/// Returns reads of two capacities of keys. Every ten reads the least popular key is replaced by a
+/// new one, so that each key gains popularity and then disappears.
 fn drift(reads: usize, first: u64) -> Vec<u64> {
     let (zipf, mut random) = (Zipf::new(2 * CAPACITY, 0.9), Random(5));
     (0..reads as u64).map(|read| first + read / 10 + zipf.draw(&mut random)).collect()
@@ -112,25 +115,28 @@ fn phases() -> Vec<u64> {
     let reads = 40 * CAPACITY;
     let round = |round: u64| {
         let drift = drift(reads, round << 50);
-        let circles = circles(CAPACITY * 5 / 4, reads, 1 << 42);
-        [drift, circles, zipf(1.0, reads, 10 + round, 1 << 43)].concat()
+        let repeats = repeat(CAPACITY * 5 / 4, reads, 1 << 42);
+        [drift, repeats, zipf(1.0, reads, 10 + round, 1 << 43)].concat()
     };
     [round(1), round(2)].concat()
 }
 
-/// An agent at work on the suite's project: where it is in its run, and the results that are its own since it edited something.
+/// An agent that works on the suite's project.
 struct Agent {
+    /// Number of the next test in its run.
     at: usize,
-    own: HashMap<usize, u64>,
+    /// Versions of the tests that only this agent has edited.
+    edited: HashMap<usize, u64>,
 }
 
-/// Eight agents run the whole suite over and over, fifty tests at a time in turns that fall by chance, from places that are spread over it.
-/// Before each run an agent edits a fiftieth of the project, which makes new keys for those tests; every tenth run is merged, so that
-/// everybody has them.
+/// Returns the reads of eight agents that run the whole suite repeatedly, fifty tests at a time in
+/// random turns and from random starting points. Before each run an agent edits a fiftieth of the
+/// project, which changes the keys of those tests. Every tenth run is merged, which shares its keys
+/// with all agents.
 fn agents() -> Vec<u64> {
     let mut random = Random(9);
-    let place = |_| Agent { at: random.below(SUITE as u64) as usize, own: HashMap::new() };
-    let mut agents: Vec<Agent> = (0..8).map(place).collect();
+    let start = |_| Agent { at: random.below(SUITE as u64) as usize, edited: HashMap::new() };
+    let mut agents: Vec<Agent> = (0..8).map(start).collect();
     let mut shared = vec![0_u64; SUITE];
     let (mut version, mut keys) = (0, Vec::new());
     while keys.len() < 100 * SUITE {
@@ -139,12 +145,12 @@ fn agents() -> Vec<u64> {
             agent.at = 0;
             edit(agent, &mut random, &mut version);
             if random.below(10) == 0 {
-                agent.own.drain().for_each(|(test, version)| shared[test] = version);
+                agent.edited.drain().for_each(|(test, version)| shared[test] = version);
             }
         }
         let end = SUITE.min(agent.at + 50);
         let run = (agent.at..end).zip(&shared[agent.at..end]);
-        let key = |(test, shared)| agent.own.get(&test).unwrap_or(shared) * SUITE as u64 + test as u64;
+        let key = |(test, shared)| agent.edited.get(&test).unwrap_or(shared) * SUITE as u64 + test as u64;
         keys.extend(run.map(key));
         agent.at = end;
     }
@@ -156,12 +162,13 @@ fn edit(agent: &mut Agent, random: &mut Random, version: &mut u64) {
     let first = random.below(50) as usize * part;
     for test in first..first + part {
         *version += 1;
-        agent.own.insert(test, *version);
+        agent.edited.insert(test, *version);
     }
 }
 
-/// The share of hits, in percent, if what is needed again last is always what goes (Belady, IBM Systems Journal 1966).
-pub fn ideal(trace: &Trace) -> f64 {
+/// Returns the optimal hit ratio in percent, reached by always evicting the key whose next read is
+/// farthest away (Belady, IBM Systems Journal 1966).
+pub fn optimal_hits(trace: &Trace) -> f64 {
     let next = next_uses(&trace.keys);
     let mut held: HashMap<u64, usize> = HashMap::new();
     let mut farthest = BinaryHeap::new();
@@ -170,7 +177,7 @@ pub fn ideal(trace: &Trace) -> f64 {
         if held.contains_key(key) {
             hits += 1;
         } else if held.len() >= trace.capacity {
-            // Entries of the heap that are not true any more are older than the one that is.
+            // An outdated entry of the heap is skipped: its key has been read since.
             while let Some((when, victim)) = farthest.pop() {
                 if held.get(&victim) == Some(&when) {
                     held.remove(&victim);
@@ -184,7 +191,7 @@ pub fn ideal(trace: &Trace) -> f64 {
     f64::from(hits) * 100.0 / trace.keys.len() as f64
 }
 
-/// When each read's key is read again; `usize::MAX` is never.
+/// Returns the index of the next read of each read's key, or `usize::MAX` for the last read.
 fn next_uses(keys: &[u64]) -> Vec<usize> {
     let mut last = HashMap::new();
     let mut next: Vec<usize> =
@@ -198,21 +205,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_ideal_of_a_loop_is_known() {
-        // Of 4 keys in a circle with room for 3, two in three are hits once the cache is full: one miss per 3 reads.
-        let trace = Trace { name: "loop", capacity: 3, keys: circles(4, 3_000, 0) };
-        assert!((ideal(&trace) - 66.6).abs() < 0.2, "{}", ideal(&trace));
+    fn the_optimum_of_a_loop_matches_theory() {
+        // A cache for 3 of 4 keys in a loop has one miss per 3 reads once it is full.
+        let trace = Trace { name: "loop", capacity: 3, keys: repeat(4, 3_000, 0) };
+        assert!((optimal_hits(&trace) - 66.6).abs() < 0.2, "{}", optimal_hits(&trace));
     }
 
     #[test]
-    fn low_ranks_are_drawn_most() {
+    fn low_ranks_are_drawn_most_often() {
         let (zipf, mut random) = (Zipf::new(100, 1.0), Random(1));
         let firsts = (0..10_000).filter(|_| zipf.draw(&mut random) == 0).count();
-        assert!((1_700..2_200).contains(&firsts), "{firsts}: one in 5.2 is expected");
+        assert!((1_700..2_200).contains(&firsts), "{firsts}: expected one in 5.2");
     }
 
     #[test]
-    fn agents_share_what_none_of_them_edited() {
+    fn agents_share_the_keys_of_unedited_tests() {
         let keys = agents();
         let distinct: std::collections::HashSet<&u64> = keys.iter().collect();
         assert!(distinct.len() > 2 * SUITE && distinct.len() < keys.len() / 10, "{}", distinct.len());

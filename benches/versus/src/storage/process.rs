@@ -1,58 +1,58 @@
-//! What the system says of a process and a folder. Knows nothing of stores.
+//! Measures the memory and disk usage of this process, and of a directory.
 
 use std::fs::{self, File};
 use std::path::Path;
 
-/// What this process has used so far.
+/// Resources that this process has used since it started.
 #[derive(Debug, Clone, Copy)]
 pub struct Usage {
-    /// Bytes that it had written to the disk, or made the system write later.
+    /// Bytes written to the disk, including writes that the system has deferred.
     pub written_bytes: u64,
-    /// The most memory that it ever had, bytes.
+    /// Peak resident memory, in bytes.
     pub peak_bytes: u64,
 }
 
 impl Usage {
-    /// Now.
+    /// Returns the current values.
     ///
     /// # Panics
-    /// Where there is no `/proc`.
+    /// If `/proc` is not available.
     pub fn now() -> Self {
         let field = |path: &str, name: &str| -> u64 {
             let text = fs::read_to_string(path).expect("Linux has /proc");
-            let line = text.lines().find_map(|line| line.strip_prefix(name)).expect("and this line in it");
-            line.trim().trim_end_matches(" kB").parse().expect("and a number in that")
+            let line = text.lines().find_map(|line| line.strip_prefix(name)).expect("the file has this line");
+            line.trim().trim_end_matches(" kB").parse().expect("the line has a number")
         };
         let written_bytes = field("/proc/self/io", "write_bytes:");
         Self { written_bytes, peak_bytes: field("/proc/self/status", "VmHWM:") << 10 }
     }
 }
 
-/// Bytes of all files in a folder, as their lengths say.
+/// Returns the total length of all files in a directory, in bytes.
 ///
 /// # Panics
-/// If it cannot be read.
-pub fn folder_bytes(folder: &Path) -> u64 {
+/// If the directory cannot be read.
+pub fn directory_bytes(directory: &Path) -> u64 {
     let mut bytes = 0;
-    each_file(folder, &mut |path| bytes += path.metadata().map_or(0, |metadata| metadata.len()));
+    each_file(directory, &mut |path| bytes += path.metadata().map_or(0, |metadata| metadata.len()));
     bytes
 }
 
-/// Has the system forget what it holds of the files in a folder.
+/// Drops the files in a directory from the page cache.
 ///
 /// # Panics
-/// If it does not.
-pub fn drop_page_cache(folder: &Path) {
-    each_file(folder, &mut |path| {
-        let file = File::open(path).expect("a file of a store can be read");
-        file.sync_all().expect("and synced");
+/// If a file cannot be read, synced or dropped.
+pub fn drop_page_cache(directory: &Path) {
+    each_file(directory, &mut |path| {
+        let file = File::open(path).expect("the store's file can be read");
+        file.sync_all().expect("the file can be synced");
         rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)
-            .expect("and dropped from the page cache");
+            .expect("the file can be dropped from the page cache");
     });
 }
 
-fn each_file(folder: &Path, on_file: &mut dyn FnMut(&Path)) {
-    for entry in fs::read_dir(folder).expect("the folder of a store can be read").flatten() {
+fn each_file(directory: &Path, on_file: &mut dyn FnMut(&Path)) {
+    for entry in fs::read_dir(directory).expect("the store's directory can be read").flatten() {
         let path = entry.path();
         if path.is_dir() { each_file(&path, on_file) } else { on_file(&path) }
     }

@@ -1,4 +1,5 @@
-//! The workload of agents that try again: features whose files change a little with every attempt, all of them kept. Knows nothing of rivals.
+//! The workload of retrying agents: the files of each feature change a little with every attempt,
+//! and all attempts are stored.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -10,46 +11,46 @@ use greenwave_storage::{
     AttemptOutcome, Attempts, Compression, NewAttempt, SegmentColdTier, SegmentOptions, Store, StoreOptions,
 };
 
-use super::corpus::{Work, sources};
-use super::process::{Usage, folder_bytes};
+use super::corpus::{Random, sources};
+use super::process::{Usage, directory_bytes};
 
 const FEATURES: usize = 50;
 const FILES: usize = 10;
 const ATTEMPTS: usize = 20;
 
-/// The workload: a working copy of each feature's files, edited in place before each attempt.
+/// A working copy of the files of all features, edited in place before each attempt.
 #[derive(Debug)]
 pub struct Retries {
     copy: PathBuf,
-    work: Work,
+    random: Random,
 }
 
-/// What keeping all attempts took.
+/// Memory and disk space that all attempts took.
 #[derive(Debug)]
-pub struct Kept {
-    /// Bytes of all files of all attempts.
+pub struct AttemptsUsage {
+    /// Total size of all files of all attempts, in bytes.
     pub raw_bytes: u64,
-    /// Bytes of what is kept on the disk.
+    /// Size on disk, in bytes.
     pub disk_bytes: u64,
-    /// The most memory that the process had.
+    /// Peak resident memory of the process, in bytes.
     pub peak_bytes: u64,
 }
 
 impl Retries {
-    /// Makes the working copy.
+    /// Creates the working copy.
     ///
     /// # Panics
-    /// If it cannot be made.
+    /// If it cannot be created.
     pub fn new(copy: PathBuf) -> Self {
         for (number, source) in sources(FEATURES * FILES, &(16 << 10..=64 << 10)).iter().enumerate() {
-            fs::create_dir_all(copy.join(format!("{}", number / FILES))).expect("a folder can be made");
+            fs::create_dir_all(copy.join(format!("{}", number / FILES))).expect("a directory can be created");
             fs::copy(source, copy.join(format!("{}/{}.rs", number / FILES, number % FILES)))
-                .expect("and a file");
+                .expect("a source file can be copied");
         }
-        Self { copy, work: Work::new(7) }
+        Self { copy, random: Random::new(7) }
     }
 
-    /// Goes through all attempts, those at each feature one after another in turns.
+    /// Calls `on_attempt` for each attempt, alternating between the features.
     fn each(&mut self, mut on_attempt: impl FnMut(usize, BTreeMap<String, Bytes>)) {
         for attempt in 0..ATTEMPTS {
             for feature in 0..FEATURES {
@@ -58,8 +59,8 @@ impl Retries {
                     let path = self.copy.join(format!("{feature}/{file}.rs"));
                     let mut text = fs::read(&path).expect("the working copy can be read");
                     if attempt > 0 {
-                        text = self.work.edit(&text);
-                        fs::write(&path, &text).expect("and written");
+                        text = self.random.edit(&text);
+                        fs::write(&path, &text).expect("the working copy can be written");
                     }
                     files.insert(format!("src/{file}.rs"), Bytes::from(text));
                 }
@@ -68,8 +69,8 @@ impl Retries {
         }
     }
 
-    /// Holds everything, as a program does that has no store.
-    pub fn hold_everything(&mut self) -> Kept {
+    /// Holds all attempts in memory, like a program without a store.
+    pub fn hold_everything(&mut self) -> AttemptsUsage {
         let (mut held, mut raw_bytes) = (HashMap::new(), 0);
         self.each(|feature, files| {
             raw_bytes += bytes_of(&files);
@@ -77,41 +78,43 @@ impl Retries {
         });
         let attempts: usize = held.values().map(Vec::len).sum();
         assert_eq!(attempts, FEATURES * ATTEMPTS);
-        Kept { raw_bytes, disk_bytes: 0, peak_bytes: Usage::now().peak_bytes }
+        AttemptsUsage { raw_bytes, disk_bytes: 0, peak_bytes: Usage::now().peak_bytes }
     }
 
-    /// Compresses every file by itself.
+    /// Compresses every file separately, at a zstd level.
     ///
     /// # Panics
-    /// If there is no memory for it.
-    pub fn compress_each(&mut self, level: i32) -> Kept {
+    /// If the level does not exist.
+    pub fn compress_each(&mut self, level: i32) -> AttemptsUsage {
         let mut zstd = zstd::bulk::Compressor::new(level).expect("the level exists");
         let (mut raw_bytes, mut disk_bytes) = (0, 0);
         self.each(|_, files| {
             raw_bytes += bytes_of(&files);
-            let packed =
-                files.values().map(|file| zstd.compress(file).expect("there is memory").len() as u64);
+            let packed = files
+                .values()
+                .map(|file| zstd.compress(file).expect("the buffer is large enough").len() as u64);
             disk_bytes += packed.sum::<u64>();
         });
-        Kept { raw_bytes, disk_bytes, peak_bytes: Usage::now().peak_bytes }
+        AttemptsUsage { raw_bytes, disk_bytes, peak_bytes: Usage::now().peak_bytes }
     }
 
-    /// Records the attempts in a store as a profile has it: development, production or memory-constrained.
+    /// Records the attempts in a store with the settings of a profile: development, production or
+    /// memory-constrained.
     ///
     /// # Panics
-    /// If there is no such profile, or the store fails.
-    pub fn record(&mut self, folder: &Path, profile: &str) -> Kept {
+    /// If the profile does not exist, or the store fails.
+    pub fn record(&mut self, directory: &Path, profile: &str) -> AttemptsUsage {
         let (megabytes, spillover_threshold, compression, reclaim) = match profile {
             "development" => (50, 1.0, Compression::None, false),
             "production" => (500, 1.0, Compression::Zstd { level: 6 }, true),
             "memory-constrained" => (10, 0.7, Compression::Zstd { level: 6 }, true),
-            other => panic!("there is no profile {other:?}"),
+            other => panic!("invalid profile {other:?}"),
         };
         let memory_bytes_max = megabytes * 1_000_000;
         let options = StoreOptions { memory_bytes_max, spillover_threshold, promote_after: 3, reclaim };
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("tokio starts");
         let cold = SegmentOptions { compression, ..SegmentOptions::default() };
-        let cold = SegmentColdTier::open(folder, cold).expect("the cold tier opens");
+        let cold = SegmentColdTier::open(directory, cold).expect("the cold tier opens");
         let store =
             runtime.block_on(async { Store::open(options, Arc::new(cold)) }).expect("the store opens");
         let attempts = Attempts::new(store.clone(), "attempts");
@@ -128,9 +131,13 @@ impl Retries {
         let name = (FEATURES - 1).to_string();
         let found = runtime.block_on(attempts.list(&name)).expect("attempts are listed");
         assert_eq!(found.len(), ATTEMPTS);
-        let files = runtime.block_on(attempts.files(&found[ATTEMPTS - 1])).expect("and read");
+        let files = runtime.block_on(attempts.files(&found[ATTEMPTS - 1])).expect("the files are read");
         assert_eq!(files, last);
-        Kept { raw_bytes, disk_bytes: folder_bytes(folder), peak_bytes: Usage::now().peak_bytes }
+        AttemptsUsage {
+            raw_bytes,
+            disk_bytes: directory_bytes(directory),
+            peak_bytes: Usage::now().peak_bytes,
+        }
     }
 }
 

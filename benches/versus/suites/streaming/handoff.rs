@@ -1,4 +1,4 @@
-//! What it costs to hand units from one thread to another. Knows nothing of how units are found.
+//! Measures handing units from one thread to another.
 
 use std::convert::Infallible;
 use std::time::Instant;
@@ -12,31 +12,30 @@ use tokio::runtime::{Builder, Runtime};
 use crate::inputs::{self, Chunks};
 
 const ROUNDS: usize = 9;
-/// Batches or units that may be queued.
+/// Maximum number of queued batches or units.
 const QUEUE_MAX: usize = 64;
-/// Units of a chunk.
+/// Number of units in a chunk.
 const EVENTS_PER_CHUNK: usize = 16;
 
 pub(crate) fn rows(limit: f64) -> Vec<Row> {
     let chunks = inputs::cut_at(inputs::event_stream(), EVENTS_PER_CHUNK * inputs::EVENT_BYTES);
-    let runtime = Builder::new_multi_thread().worker_threads(2).build().expect("a runtime can be made");
+    let runtime = Builder::new_multi_thread().worker_threads(2).build().expect("a runtime can be created");
     let (mut batches, mut units, mut read) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         read.push(measure(&runtime, reading(chunks.clone())));
         batches.push(measure(&runtime, through_fanout(chunks.clone())));
         units.push(measure(&runtime, through_channel(chunks.clone())));
     }
-    let handed: Vec<f64> = batches.iter().zip(&read).map(|(all, read)| (all - read).max(0.0)).collect();
+    let added: Vec<f64> = batches.iter().zip(&read).map(|(all, read)| (all - read).max(0.0)).collect();
     vec![
-        Row::new("hand-off: found and handed over in batches of 16, per unit", "ns", batches),
+        Row::new("hand-off: found and handed on in batches of 16, per unit", "ns", batches),
         Row::new("hand-off: found only, in one thread, per unit", "ns", read),
-        Row::new("hand-off: in batches of 16 through `Fanout`, what it adds per unit", "ns", handed)
-            .at_most(limit),
+        Row::new("hand-off: added by `Fanout` in batches of 16, per unit", "ns", added).at_most(limit),
         Row::new("hand-off: one by one through `tokio::sync::mpsc`, per unit", "ns", units),
     ]
 }
 
-/// Nanoseconds per unit.
+/// Returns the nanoseconds per unit.
 fn measure(runtime: &Runtime, work: impl Future<Output = usize> + Send + 'static) -> f64 {
     let begun = Instant::now();
     let found = runtime.block_on(async { tokio::spawn(work).await.expect("the work does not panic") });

@@ -1,4 +1,4 @@
-//! What is read: texts of fixed seeds, and chunks of them. Knows nothing of who reads.
+//! The inputs of the contests: generated texts, cut into chunks by a fixed seed.
 
 use std::fmt::Write as _;
 use std::ops::RangeInclusive;
@@ -7,12 +7,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 const MIB: usize = 1 << 20;
-/// Length of each event, with its blank line.
+/// Length of each event including its blank line, in bytes.
 pub(crate) const EVENT_BYTES: usize = 288;
-/// How many make 16 MiB.
+/// Number of events in 16 MiB.
 pub(crate) const EVENTS: usize = 16 * MIB / EVENT_BYTES;
 
-/// A text in chunks. Cloning shares them.
+/// A text in chunks, which clones share.
 #[derive(Debug, Clone)]
 pub(crate) struct Chunks(Arc<[&'static [u8]]>);
 
@@ -21,7 +21,8 @@ impl Chunks {
         self.0.iter().map(|chunk| chunk.len()).sum()
     }
 
-    /// The chunks in order. They live for ever, so that what is measured is the reader and not the count of who shares them.
+    /// Returns the chunks in order. They are static, so that no reference count is part of the
+    /// measurement.
     pub(crate) fn iter(&self) -> impl Iterator<Item = Bytes> + '_ {
         self.slices().map(Bytes::from_static)
     }
@@ -31,7 +32,7 @@ impl Chunks {
     }
 }
 
-/// Chunks of random sizes.
+/// Cuts a text into chunks of random sizes.
 pub(crate) fn cut(text: &'static [u8], sizes: RangeInclusive<usize>) -> Chunks {
     let mut state = 0x5EED_u64;
     let mut rest = text;
@@ -49,16 +50,16 @@ pub(crate) fn cut(text: &'static [u8], sizes: RangeInclusive<usize>) -> Chunks {
     Chunks(chunks.into())
 }
 
-/// Chunks of one size.
+/// Cuts a text into chunks of one size.
 pub(crate) fn cut_at(text: &'static [u8], size: usize) -> Chunks {
     Chunks(text.chunks(size).collect())
 }
 
-fn for_ever(text: String) -> &'static [u8] {
+fn leak(text: String) -> &'static [u8] {
     text.leak().as_bytes()
 }
 
-/// Chat-completion chunks, as streamed by servers that speak OpenAI's protocol.
+/// Returns chat-completion chunks, in the format of OpenAI's streaming API.
 pub(crate) fn event_stream() -> &'static [u8] {
     let words = [" the", " stream", " of", " words", "\\n", " caf\u{e9}", ".", " which", " ends"];
     let mut text = String::with_capacity(16 * MIB);
@@ -75,10 +76,10 @@ pub(crate) fn event_stream() -> &'static [u8] {
         text.extend(std::iter::repeat_n('x', end - text.len()));
         text.push_str("\"}\n\n");
     }
-    for_ever(text)
+    leak(text)
 }
 
-/// Events with all their fields, as streamed by servers that can go on behind an id.
+/// Returns events with `id` and `event` fields, as sent by servers that can resume after an id.
 pub(crate) fn labelled_stream() -> &'static [u8] {
     let mut text = String::with_capacity(16 * MIB);
     for i in 0..EVENTS {
@@ -91,15 +92,15 @@ pub(crate) fn labelled_stream() -> &'static [u8] {
         text.extend(std::iter::repeat_n('x', end - text.len()));
         text.push_str("\"}}\n\n");
     }
-    for_ever(text)
+    leak(text)
 }
 
-/// One event whose data is a line of 4 MiB.
+/// Returns one event whose data is a line of 4 MiB.
 pub(crate) fn one_long_event() -> &'static [u8] {
-    for_ever(format!("data: {}\n\n", "x".repeat(4 * MIB)))
+    leak(format!("data: {}\n\n", "x".repeat(4 * MIB)))
 }
 
-/// Markdown with 18 bytes a line on average, ends included.
+/// Returns Markdown with 18 bytes per line on average, including line ends.
 pub(crate) fn markdown() -> &'static [u8] {
     let lines = [
         "# A heading",
@@ -120,10 +121,11 @@ pub(crate) fn markdown() -> &'static [u8] {
         text.push_str(if i % 3 == 0 { " and so on.\n" } else { "\n" });
         i += 1;
     }
-    for_ever(text)
+    leak(text)
 }
 
-/// The arguments of a tool call that writes a file: one object of 8 KiB with long strings and some nesting.
+/// Returns the arguments of a tool call that writes a file: one object of 8 KiB with long strings
+/// and some nesting.
 pub(crate) fn arguments() -> &'static [u8] {
     let mut text = String::from(
         "{\"path\":\"src/lib.rs\",\"options\":{\"create\":true,\"mode\":420,\"tags\":[\"a\",\"b\"]},\"edits\":[",
@@ -132,22 +134,22 @@ pub(crate) fn arguments() -> &'static [u8] {
         text.push_str("{\"line\":17,\"text\":\"    let total = items.iter().map(|item| item.price).sum::<u64>();\\n    println!(\\\"{total}\\\");\\n\"},");
     }
     text.push_str("null]}");
-    for_ever(text)
+    leak(text)
 }
 
-/// How many files [`answer`] has.
+/// Number of files in [`response`].
 pub(crate) const FILES: usize = 32;
 
-/// An agent's answer of 64 KiB with files in fenced blocks.
-pub(crate) fn answer() -> &'static [u8] {
-    let answer_bytes = 64 << 10;
+/// Returns an agent's response of 64 KiB with files in fenced blocks.
+pub(crate) fn response() -> &'static [u8] {
+    let response_bytes = 64 << 10;
     let mut text = String::new();
     for file in 0..FILES {
         let _ = write!(text, "Here is file {file}:\n\n```rust src/file_{file}.rs\n");
-        while text.len() < answer_bytes / FILES * (file + 1) - 10 {
+        while text.len() < response_bytes / FILES * (file + 1) - 10 {
             text.push_str("    let total = items.iter().map(|item| item.price).sum::<u64>();\n");
         }
         text.push_str("```\n\n");
     }
-    for_ever(text)
+    leak(text)
 }

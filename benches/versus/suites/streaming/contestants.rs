@@ -1,4 +1,5 @@
-//! Who reads: ours and the rivals, each as a closure that reads all chunks and returns a sum to compare. Knows nothing of clocks.
+//! The contestants. Each is a closure that reads all chunks and returns a sum, by which results are
+//! compared.
 
 use std::convert::Infallible;
 use std::hint::black_box;
@@ -16,7 +17,8 @@ use tokio_util::codec::{Decoder, LinesCodec};
 use crate::contest::Run;
 use crate::inputs::{Chunks, FILES};
 
-/// All of a stream whose source never waits, summed up. Who lets others have a turn in between is asked again at once.
+/// Returns the sum over all items of a stream whose source is always ready. A stream that yields is
+/// polled again at once.
 fn drain<S: Stream + Unpin>(mut stream: S, mut sum: impl FnMut(S::Item) -> usize) -> usize {
     let mut context = Context::from_waker(Waker::noop());
     let mut total = 0;
@@ -64,7 +66,7 @@ pub(crate) fn eventsource_stream(chunks: Chunks) -> Run {
     })
 }
 
-/// Lines of an event stream, less `data: `.
+/// Returns the lines of an event stream without their `data: `.
 pub(crate) fn lines_codec(chunks: Chunks) -> Run {
     decoded(chunks, |line| line.len().saturating_sub(6))
 }
@@ -86,16 +88,16 @@ fn decoded(chunks: Chunks, length: fn(&str) -> usize) -> Run {
     })
 }
 
-/// All units, in the form without async.
+/// Returns the sum over all batches of units, without async.
 fn split<S: Splitter>(chunks: &Chunks, splitter: S, sum: impl Fn(&UnitBatch) -> usize) -> usize {
-    let mut splitting = BufferedSplitter::new(splitter);
+    let mut splitter = BufferedSplitter::new(splitter);
     let mut total = 0;
     for chunk in chunks.iter() {
-        if let Some(batch) = splitting.feed(chunk).expect("the input is well-formed") {
+        if let Some(batch) = splitter.feed(chunk).expect("the input is well-formed") {
             total += sum(&batch);
         }
     }
-    total + splitting.finish().expect("the input is well-formed").map_or(0, |batch| sum(&batch))
+    total + splitter.finish().expect("the input is well-formed").map_or(0, |batch| sum(&batch))
 }
 
 pub(crate) fn greenwave_lines(chunks: Chunks) -> Run {
@@ -141,12 +143,12 @@ pub(crate) fn jiter(chunks: Chunks) -> Run {
     })
 }
 
-/// What is shown changes with each chunk.
+/// Renders the incomplete value after each chunk.
 pub(crate) fn greenwave_partial(chunks: Chunks) -> Run {
     Box::new(move || {
         let mut partial = PartialJson::default();
         for chunk in chunks.slices() {
-            partial.push(chunk).expect("a prefix of a value");
+            partial.push(chunk).expect("the input is a prefix of a value");
             black_box(partial.text());
         }
         usize::from(partial.is_complete())
@@ -160,7 +162,9 @@ pub(crate) fn jiter_partial(chunks: Chunks) -> Run {
             buffer.extend_from_slice(chunk);
             let mut scratch = JsonValueScratch::new();
             black_box(
-                scratch.parse(&buffer, false, PartialMode::TrailingStrings).expect("a prefix of a value"),
+                scratch
+                    .parse(&buffer, false, PartialMode::TrailingStrings)
+                    .expect("the input is a prefix of a value"),
             );
         }
         1
