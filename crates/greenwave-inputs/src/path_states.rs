@@ -221,7 +221,7 @@ impl PathStates {
         }
         let absolute = self.project.join(path);
         let (state, changed) = self.read_target(&absolute, kind);
-        // If the link leads elsewhere, its target is another file even if the content is the same.
+        // A link to another file counts as a change even if the content of both files is equal.
         match fs::symlink_metadata(&absolute).map(|link| (link, fs::read_link(&absolute))) {
             Ok((link, Ok(text))) => {
                 let stamp = FileStamp::from_metadata(&link);

@@ -116,17 +116,17 @@ fn identities(directory: &Path) -> io::Result<[(u64, u64, u32); 3]> {
 
 impl Isolation {
     /// Returns the private directory.
-    pub(crate) fn folder(&self) -> &Path {
+    pub(crate) fn directory(&self) -> &Path {
         self.own.directory.path()
     }
 
     /// Returns the variables that point a test to its resources.
     pub(crate) fn variables(&self, test: &Test, environment: &Environment) -> Vec<(OsString, OsString)> {
         let mut variables: Vec<(OsString, OsString)> =
-            vec![("TMPDIR".into(), self.folder().join("tmp").into())];
+            vec![("TMPDIR".into(), self.directory().join("tmp").into())];
         let has_own_home = !test.env.iter().any(|name| name == "HOME");
         if has_own_home {
-            variables.push(("HOME".into(), self.folder().join("home").into()));
+            variables.push(("HOME".into(), self.directory().join("home").into()));
         }
         let homes: Vec<(&str, PathBuf)> = tool_homes(environment)
             .filter(|(name, _)| has_own_home || environment.is_set_by_outer(name))

@@ -171,7 +171,7 @@ const SHARED: [&str; 2] = ["/dev/shm", "/dev/mqueue"];
 /// These objects are files, but writes through a memory map do not change their timestamps.
 fn shared_memory(reads: &Trace, own: &Path) -> (Option<String>, Option<String>) {
     let is_shared = |path: &Path| {
-        let is_in = SHARED.iter().any(|folder| path.parent() == Some(Path::new(folder)));
+        let is_in = SHARED.iter().any(|directory| path.parent() == Some(Path::new(directory)));
         is_in && !path.starts_with(own) && !own.starts_with(path) && !path.is_dir()
     };
     let (mut left, mut used) = (None, None);

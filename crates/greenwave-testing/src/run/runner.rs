@@ -634,7 +634,7 @@ impl Runner {
         let mut variables: Vec<(OsString, OsString)> = prepared.environment.iter().map(os).collect();
         variables.extend(isolation.variables(test, &self.environment));
         variables.extend(
-            self.options.results.iter().map(|folder| (RESULTS_VARIABLE.into(), folder.clone().into())),
+            self.options.results.iter().map(|directory| (RESULTS_VARIABLE.into(), directory.clone().into())),
         );
         variables.extend(launch.variables.iter().cloned());
         variables.extend(test.set.iter().map(|(name, value)| (name.into(), value.into())));
@@ -644,7 +644,7 @@ impl Runner {
             arguments: launch.arguments.clone(),
             directory: launch.directory.clone(),
             variables,
-            own: isolation.folder(),
+            own: isolation.directory(),
         };
         let strict = match self.options.strict {
             true => Some(self.strict(workspace.project(), test, prepared, launch)?),
@@ -679,7 +679,7 @@ impl Runner {
         prepare: impl FnOnce(&Path) -> Result<BatchCommand, Error>,
     ) -> Result<(AttemptResult, Isolation), Error> {
         let isolation = self.folders.lend(self.options.ports.as_deref())?;
-        let BatchCommand { arguments, variables } = prepare(isolation.folder())?;
+        let BatchCommand { arguments, variables } = prepare(isolation.directory())?;
         let mut test = test.clone();
         for (name, _) in &variables {
             test.set.retain(|own, _| OsStr::new(own) != name);
@@ -737,7 +737,7 @@ impl Runner {
             let is_state = path.strip_prefix(project).is_ok_and(is_state);
             let ours = is_state || self.options.results.as_ref().is_some_and(|it| path.starts_with(it));
             let fetched = fetched || go.iter().any(|cache| path.starts_with(cache));
-            !(path.starts_with(isolation.folder()) || fetched || ours)
+            !(path.starts_with(isolation.directory()) || fetched || ours)
         };
         let looks = ran.seen.looks.iter().filter(|(path, _)| counts(path)).cloned();
         let (mut looks, mut unbuilt) = (looks.collect(), None);

@@ -1085,7 +1085,7 @@ impl Shared {
         let prepare = |directory: &Path| batch.prepare(&tests, directory, self.runner.environment());
         let (attempt_result, isolation) =
             self.runner.run_together(workspace, &first, prepared, prepare).await?;
-        let results = batch.results(&tests, attempt_result.ran.status, isolation.folder());
+        let results = batch.results(&tests, attempt_result.ran.status, isolation.directory());
         drop(isolation);
         // Commit concurrently, because all results wait for the same snapshot.
         let mut settling = Vec::new();
