@@ -2,13 +2,13 @@
 //! standard output.
 
 use std::io;
-use std::process::{ExitStatus, Stdio};
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures_util::stream;
-use greenwave_process::Child;
+use greenwave_process::{Child, Supervisor};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::task::JoinHandle;
@@ -32,13 +32,21 @@ const STDERR_BYTES_MAX: usize = 2 * 1024;
 pub struct CommandAgent {
     command: Vec<String>,
     time_limit: Duration,
+    supervisor: Option<Supervisor>,
 }
 
 impl CommandAgent {
     /// Creates an agent that runs `command` (program and arguments), with a time limit for each
     /// response.
     pub fn new(command: Vec<String>, time_limit: Duration) -> Self {
-        Self { command, time_limit: time_limit.min(TIME_LIMIT_MAX) }
+        Self { command, time_limit: time_limit.min(TIME_LIMIT_MAX), supervisor: None }
+    }
+
+    /// Has a supervisor start the program, so that nothing of it is left when the response or this
+    /// process ends. The program has no terminal then.
+    #[must_use]
+    pub fn supervised_by(self, supervisor: Option<Supervisor>) -> Self {
+        Self { supervisor, ..self }
     }
 
     fn program(&self) -> String {
@@ -73,8 +81,7 @@ impl Session for CommandAgent {
             |source| Error::Start { program: self.program(), directory: request.directory.clone(), source };
         let mut command = Command::new(self.program());
         command.args(self.command.iter().skip(1)).current_dir(&request.directory);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = Child::spawn(&mut command).map_err(start)?;
+        let mut child = Child::spawn_piped(&mut command, self.supervisor.as_ref()).map_err(start)?;
         let pipes = (child.take_stdin(), child.take_stdout(), child.take_stderr());
         let (Some(stdin), Some(stdout), Some(stderr)) = pipes else {
             return Err(start(io::Error::other("standard streams are not pipes")));

@@ -32,15 +32,25 @@
 //! itself into another group or session is not part of the group any more and survives it.
 
 mod child;
+#[cfg(target_os = "linux")]
+mod descriptors;
 #[cfg(feature = "jobserver")]
 mod error;
 #[cfg(feature = "jobserver")]
 mod jobserver;
+mod setup;
 mod spawn;
+mod supervisor;
 
 pub use child::{Child, ProcessGroup};
 #[cfg(feature = "jobserver")]
 pub use error::Error;
 #[cfg(feature = "jobserver")]
 pub use jobserver::{Jobserver, Tokens};
+#[cfg(target_os = "linux")]
+pub use descriptors::{receive_one, send_one};
+pub use setup::Setup;
+#[cfg(target_os = "linux")]
+pub use setup::install_filter;
 pub use spawn::{BeforeExec, Spawn};
+pub use supervisor::{Supervisor, supervise};

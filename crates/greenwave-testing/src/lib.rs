@@ -69,6 +69,7 @@ pub use results::key::SCHEMA;
 pub use results::outcome::{CacheDecision, ExitReason, Outcome, Source, Status};
 pub use results::state::STATE_DIRECTORY;
 pub use results::up_to_date::{RecordKey, UpToDateRecord};
+pub use greenwave_process::{Supervisor, supervise};
 pub use run::environment::Environment;
 pub use run::environment::TOOL_HOMES_VARIABLE;
 pub use run::runner::{RESULTS_VARIABLE, Runner, RunnerOptions};

@@ -8,7 +8,7 @@ use greenwave_agents::{Agent, AgentPool, AgentPoolOptions, CommandAgent, Script,
 use greenwave_cache::{DiskBackend, DiskOptions, FileLeases, MemoryBackend, Tier, Tiered, TieredOptions};
 use greenwave_pooling::{BatchOptions, Batcher};
 use greenwave_storage::{SegmentColdTier, SegmentOptions, Store, StoreOptions};
-use greenwave_testing::SCHEMA;
+use greenwave_testing::{SCHEMA, Supervisor};
 
 use crate::error::Error;
 use crate::plan::{AgentSpec, Plan};
@@ -19,7 +19,11 @@ use crate::settings::{Compression, Settings};
 const RESULT_BYTES_MEAN: u64 = 16 * 1024;
 
 /// Builds the agents of a plan, each with its pool of sessions.
-pub(crate) fn agents(plan: &Plan, settings: &Settings) -> Result<BTreeMap<String, AgentPool>, Error> {
+pub(crate) fn agents(
+    plan: &Plan,
+    settings: &Settings,
+    supervisor: Option<&Supervisor>,
+) -> Result<BTreeMap<String, AgentPool>, Error> {
     let mut agents = BTreeMap::new();
     for (name, spec) in &plan.agents {
         let agent: Arc<dyn Agent> = match spec {
@@ -29,7 +33,8 @@ pub(crate) fn agents(plan: &Plan, settings: &Settings) -> Result<BTreeMap<String
                 Arc::new(ScriptedAgent::new(script, *pace))
             }
             AgentSpec::Command { command, time_max } => {
-                Arc::new(CommandAgent::new(command.clone(), time_max.unwrap_or(settings.agent.time_limit)))
+                let time_max = time_max.unwrap_or(settings.agent.time_limit);
+                Arc::new(CommandAgent::new(command.clone(), time_max).supervised_by(supervisor.cloned()))
             }
         };
         agents.insert(name.clone(), sessions(name, agent, settings));

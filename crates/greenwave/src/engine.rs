@@ -70,7 +70,7 @@ impl Engine {
     /// project's state cannot be opened.
     pub fn open(plan: Plan, settings: Settings, environment: Environment) -> Result<Self, Error> {
         plan.graph()?;
-        let agents = adapters::agents(&plan, &settings)?;
+        let agents = adapters::agents(&plan, &settings, environment.supervisor())?;
         Self::assemble(plan, settings, agents, Steps::default(), |settings, state_dir| {
             let cache = adapters::cache(settings, state_dir)?;
             Ok(Arc::new(Runner::new(environment, cache)))

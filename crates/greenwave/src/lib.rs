@@ -93,7 +93,9 @@ pub use event::Event;
 pub use greenwave_agents::Error as AgentError;
 pub use greenwave_scheduler::{Graph, Stopper};
 pub use greenwave_telemetry::{Error as TelemetryError, MetricsEndpoint, MetricsServer};
-pub use greenwave_testing::{Environment, Error as TestError, STATE_DIRECTORY, Test, check_pattern};
+pub use greenwave_testing::{
+    Environment, Error as TestError, STATE_DIRECTORY, Supervisor, Test, check_pattern, supervise,
+};
 pub use phase::{FeaturePolicy, Phase, PhaseEvent};
 pub use plan::{AgentSpec, Feature, FeatureId, Plan, PlanError, PlanLocation, nearest};
 pub use report::{FeatureReport, Report, Totals};

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use greenwave::{AgentSpec, Engine, Environment, MetricsEndpoint, MetricsServer};
+use greenwave::{AgentSpec, Engine, MetricsEndpoint, MetricsServer};
 
 use super::settings::SettingsArgs;
 use crate::config::Config;
@@ -15,6 +15,7 @@ use crate::format::Format;
 use crate::planfile::PlanFile;
 use crate::progress::Progress;
 use crate::signals::StopOnSignal;
+use crate::supervisor;
 
 #[derive(Debug, Args)]
 pub(super) struct RunArgs {
@@ -58,7 +59,7 @@ pub(super) async fn run(path: &Path, options: &RunOptions) -> Result<Exit, CliEr
     } else {
         None
     };
-    let environment = Environment::new(std::env::vars_os());
+    let environment = supervisor::environment();
     let engine =
         Engine::open(file.plan.clone(), settings, environment).map_err(|error| file.locate(error))?;
     let server = endpoint.map(|endpoint| endpoint.serve(engine.metrics()));

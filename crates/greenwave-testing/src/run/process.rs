@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use greenwave_process::{Child, Spawn};
+use greenwave_process::{Child, Spawn, Supervisor};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::unix::pipe;
 use tokio::time::Instant;
@@ -86,6 +86,7 @@ pub(crate) struct Seen {
 pub(crate) async fn run(
     job: &Job<'_>,
     options: &RunnerOptions,
+    supervisor: Option<&Supervisor>,
     strict: Option<&ReadRules>,
 ) -> Result<ProcessResult, Error> {
     let test = job.test;
@@ -100,6 +101,9 @@ pub(crate) async fn run(
     command.args(&job.arguments).current_dir(&job.directory).stdout(stdout).stderr(stderr);
     for (name, value) in &job.variables {
         command.env(name, value);
+    }
+    if let Some(supervisor) = supervisor {
+        command.supervised_by(supervisor);
     }
     if let Some(jobserver) = &options.jobserver {
         jobserver.offer_to(&mut command);

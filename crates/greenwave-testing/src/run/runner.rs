@@ -650,7 +650,7 @@ impl Runner {
             true => Some(self.strict(workspace.project(), test, prepared, launch)?),
             false => None,
         };
-        run::run(&job, &self.options, strict.as_ref()).await
+        run::run(&job, &self.options, self.environment.supervisor(), strict.as_ref()).await
     }
 
     /// Returns rules that allow a test to read its inputs, its outputs and its program.

@@ -1,0 +1,175 @@
+//! The supervisor process: forks reapers on request, and kills everything when its client is gone.
+
+use std::fs::File;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::process::exit;
+use std::ptr;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::process::{Pid, WaitOptions, wait};
+
+use super::descendants::kill_descendants;
+use super::reaper;
+use crate::descriptors;
+
+/// Time after which the supervisor gives up on processes that it cannot kill.
+const KILL_TIME_MAX: Duration = Duration::from_secs(10);
+/// Pause between two attempts to kill everything.
+const PAUSE: Duration = Duration::from_millis(1);
+/// The first descriptor that is not a standard stream.
+const FIRST_FILE: libc::c_uint = 3;
+
+/// Serves the client at the other end of standard input until it is gone.
+pub(super) fn serve() -> io::Result<()> {
+    let client = detach()?;
+    let events = ChildEvents::new()?;
+    let mut reapers = Vec::new();
+    loop {
+        let mut files = [PollFd::new(&client, PollFlags::IN), PollFd::new(&events, PollFlags::IN)];
+        match poll(&mut files, None) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let is_request = !files[0].revents().is_empty();
+        events.clear();
+        reap(&mut reapers);
+        if is_request {
+            let mut byte = [0];
+            match rustix::io::read(&client, &mut byte) {
+                Ok(1) => fork_reaper(&client, &mut reapers)?,
+                _ => break,
+            }
+        }
+    }
+    let started = Instant::now();
+    while reap(&mut Vec::new()) && started.elapsed() < KILL_TIME_MAX {
+        kill_descendants(&[]);
+        std::thread::sleep(PAUSE);
+    }
+    Ok(())
+}
+
+/// Detaches this process from the terminal and from everything that it inherited, except for the
+/// socket on standard input, which is returned.
+fn detach() -> io::Result<OwnedFd> {
+    // Fails for the leader of a session only, which has no terminal to lose.
+    let _ = rustix::process::setsid();
+    // SAFETY: closes descriptors that nothing in this process uses: it is at its start.
+    unsafe { libc::syscall(libc::SYS_close_range, FIRST_FILE, libc::c_uint::MAX, 0) };
+    let client = io::stdin().as_fd().try_clone_to_owned()?;
+    rustix::net::sockopt::socket_type(&client)?;
+    let null = File::options().read(true).write(true).open("/dev/null")?;
+    rustix::stdio::dup2_stdin(&null)?;
+    rustix::stdio::dup2_stdout(&null)?;
+    rustix::stdio::dup2_stderr(&null)?;
+    // SAFETY: all arguments are numbers.
+    if unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    block_signals();
+    Ok(client)
+}
+
+/// Forks a reaper and sends the other end of its socket to the client.
+fn fork_reaper(client: &OwnedFd, reapers: &mut Vec<Pid>) -> io::Result<()> {
+    let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    // SAFETY: this process has one thread, so no lock is held by another one.
+    match unsafe { libc::fork() } {
+        0 => {
+            drop(theirs);
+            // SAFETY: the child does not use the supervisor's descriptor after this. The copy in
+            // the supervisor is not affected.
+            unsafe { libc::close(client.as_raw_fd()) };
+            let ended = reaper::run(ours);
+            exit(i32::from(ended.is_err()));
+        }
+        pid => {
+            let Some(pid) = Pid::from_raw(pid).filter(|_| pid > 0) else {
+                return Err(io::Error::last_os_error());
+            };
+            reapers.push(pid);
+            // Fails if the client is gone. The reaper then ends, since its socket is closed.
+            let _ = descriptors::send_one(client, &theirs);
+            Ok(())
+        }
+    }
+}
+
+/// Reaps what has exited. If a reaper did, kills the orphans that it has left to this process.
+/// Returns whether this process has children.
+fn reap(reapers: &mut Vec<Pid>) -> bool {
+    let mut has_lost_reaper = false;
+    loop {
+        match wait(WaitOptions::NOHANG) {
+            Ok(Some((pid, _))) => {
+                has_lost_reaper |= reapers.contains(&pid);
+                reapers.retain(|reaper| *reaper != pid);
+            }
+            Err(rustix::io::Errno::INTR) => {}
+            Ok(None) => {
+                // Every child other than a reaper is an orphan whose reaper was killed.
+                if has_lost_reaper && kill_descendants(reapers) > 0 {
+                    std::thread::sleep(PAUSE);
+                    continue;
+                }
+                return true;
+            }
+            Err(_) => return false,
+        }
+    }
+}
+
+/// A descriptor that is readable when a child has exited.
+pub(super) struct ChildEvents(OwnedFd);
+
+impl ChildEvents {
+    pub(super) fn new() -> io::Result<Self> {
+        let set = signals(|set| {
+            // SAFETY: the set is initialised.
+            unsafe { libc::sigemptyset(set) };
+            // SAFETY: as above.
+            unsafe { libc::sigaddset(set, libc::SIGCHLD) };
+        });
+        // SAFETY: the set is initialised.
+        let file = unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
+        if file < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the descriptor was just opened, so nothing else owns it.
+        Ok(Self(unsafe { OwnedFd::from_raw_fd(file) }))
+    }
+
+    /// Forgets the events so far.
+    pub(super) fn clear(&self) {
+        let mut bytes = [0; size_of::<libc::signalfd_siginfo>()];
+        while rustix::io::read(&self.0, &mut bytes).is_ok_and(|count| count > 0) {}
+    }
+}
+
+impl AsFd for ChildEvents {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Blocks all signals: the supervisor ends when its client does and not before. Children start
+/// with no signal blocked.
+fn block_signals() {
+    let set = signals(|set| {
+        // SAFETY: the pointer is valid.
+        unsafe { libc::sigfillset(set) };
+    });
+    // SAFETY: the set is initialised.
+    unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const set, ptr::null_mut()) };
+}
+
+fn signals(fill: impl FnOnce(*mut libc::sigset_t)) -> libc::sigset_t {
+    let mut set = MaybeUninit::zeroed();
+    fill(set.as_mut_ptr());
+    // SAFETY: a zeroed set is valid.
+    unsafe { set.assume_init() }
+}
