@@ -88,8 +88,8 @@ impl MetricsEndpoint {
     ///
     /// An endpoint on a loopback address answers only requests whose `Host` is `localhost` or a
     /// loopback address, with 421 otherwise. A web page could otherwise read the metrics through a
-    /// domain name that resolves to the loopback address (DNS rebinding). On every address, requests
-    /// with an `Origin` other than the endpoint itself are refused with 403.
+    /// domain name that resolves to the loopback address (DNS rebinding). On every address,
+    /// requests with an `Origin` other than the endpoint itself are refused with 403.
     pub fn serve(self, source: impl MetricsSource) -> MetricsServer {
         let address = self.address;
         let task = tokio::spawn(accept(self.listener, address, Arc::new(source)));
@@ -110,7 +110,7 @@ impl Drop for MetricsServer {
     }
 }
 
-/// Accepts connections for ever. The connections end with the future.
+/// Accepts connections until it is dropped. The connections end with the future.
 async fn accept(listener: TcpListener, address: SocketAddr, source: Arc<impl MetricsSource>) {
     let free = Arc::new(Semaphore::new(limits::connections_max()));
     let mut connections = JoinSet::new();

@@ -32,7 +32,8 @@ impl Refusal {
 
 /// Checks the `Host` and `Origin` of a request to the endpoint at `address`.
 ///
-/// The check of `Host` applies to loopback addresses only. Elsewhere the endpoint may have any name.
+/// The check of `Host` applies to loopback addresses only. Elsewhere the endpoint may have any
+/// name.
 pub(crate) fn check<B>(request: &Request<B>, address: SocketAddr) -> Result<(), Refusal> {
     let header = |name| {
         let mut values = request.headers().get_all(name).iter();
