@@ -15,8 +15,9 @@ use ignore::gitignore::{Gitignore, GitignoreBuilder};
 /// Names of the files that exclude others. Rules of the later name take precedence.
 pub(super) const IGNORE_FILES: [&str; 2] = [".gitignore", ".ignore"];
 
-/// Directories of build output and of installed packages, which are excluded without an ignore file.
-/// Directories that are tagged as caches, such as cargo's `target`, are excluded as well.
+/// Directories of build output and of installed packages, which are excluded even if no ignore file
+/// names them. Directories that are tagged as caches, such as cargo's `target`, are excluded as
+/// well.
 const BUILD_OUTPUT: [&str; 9] = [
     "__pycache__",
     "node_modules",

@@ -21,7 +21,7 @@ use crate::tree::{self, Change, File, Tree};
 /// Maximum size of a file that a scan takes, in bytes.
 const FILE_BYTES_MAX: u64 = 1 << 30;
 
-/// What programs have changed in a workspace.
+/// The changes that programs have made in a workspace.
 #[derive(Debug, Default)]
 pub(crate) struct Scan {
     /// Changed files, sorted by path. A renamed file is one deleted and one created file.
