@@ -18,6 +18,7 @@ mod progress;
 mod reader;
 mod signals;
 mod supervisor;
+mod terminal_text;
 mod testfile;
 mod testview;
 mod text;

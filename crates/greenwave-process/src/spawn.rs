@@ -182,9 +182,8 @@ fn find_program(program: &OsStr, path: Option<&OsStr>) -> io::Result<PathBuf> {
         return Ok(program.into());
     }
     let candidates = std::env::split_paths(path.unwrap_or(OsStr::new(DEFAULT_PATH)));
-    let is_program = |path: &PathBuf| {
-        path.is_file() && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok()
-    };
+    let is_program =
+        |path: &PathBuf| path.is_file() && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok();
     let found = candidates.map(|directory| directory.join(program)).find(is_program);
     found.ok_or_else(|| io::Error::from_raw_os_error(libc::ENOENT))
 }

@@ -1,7 +1,7 @@
 //! A process that starts children and survives the process that asked for them.
 //!
 //! # Processes
-//! The supervisor is a process of its own session. For each child that runs it has a *reaper*: a
+//! The supervisor is a process without a terminal. For each child that runs it has a *reaper*: a
 //! fork of itself that starts the child, adopts every orphan below it (`PR_SET_CHILD_SUBREAPER`)
 //! and holds one end of a socket. This process holds the other end. When it closes that end, or
 //! ends in any way, the reaper kills everything below it. Sessions, double forks and cleared

@@ -57,6 +57,7 @@ pub use greenwave_sandbox::{Trace, TraceMode, TraceStatus, Tracer};
 pub use greenwave_scheduler::{OrderRules, Stopper};
 
 pub use error::Error;
+pub use greenwave_process::{Supervisor, supervise};
 pub use harness::{
     Batch, BatchCommand, BatchResult, BuildOutput, BuildRequest, CaseReport, CaseStatus, CommandHarness,
     Crash, Discovery, DiscoveryInputs, DiscoveryNote, FinishedProcess, Harness, Harnesses, LaunchSpec,
@@ -69,7 +70,6 @@ pub use results::key::SCHEMA;
 pub use results::outcome::{CacheDecision, ExitReason, Outcome, Source, Status};
 pub use results::state::STATE_DIRECTORY;
 pub use results::up_to_date::{RecordKey, UpToDateRecord};
-pub use greenwave_process::{Supervisor, supervise};
 pub use run::environment::Environment;
 pub use run::environment::TOOL_HOMES_VARIABLE;
 pub use run::runner::{RESULTS_VARIABLE, Runner, RunnerOptions};

@@ -28,8 +28,8 @@ use crate::error::CliError;
 use crate::exit::{Exit, NOT_GREEN};
 use crate::output;
 use crate::reader::SETTINGS_FILE;
-use crate::supervisor;
 use crate::signals::StopOnSignal;
+use crate::supervisor;
 use crate::testview::{TestView, Totals, tracing_note};
 use crate::text::plural;
 

@@ -52,7 +52,9 @@ pub(super) fn apply(setup: &Setup) -> io::Result<()> {
         // Handled by the caller on every system.
         Setup::Inherit(_) => Ok(()),
         // SAFETY: both arguments are numbers. The copy does not close on exec.
-        Setup::Place { file, number } => check(c_long::from(unsafe { libc::dup2(file.as_raw_fd(), *number) })),
+        Setup::Place { file, number } => {
+            check(c_long::from(unsafe { libc::dup2(file.as_raw_fd(), *number) }))
+        }
         Setup::NoNewPrivileges => no_new_privileges(),
         Setup::Restrict(rules) => {
             // SAFETY: the call takes numbers. `rules` is open for the duration of the borrow.
@@ -72,7 +74,8 @@ pub(super) fn apply(setup: &Setup) -> io::Result<()> {
         Setup::Mount { source, target, kind, flags, options } => {
             let (kind, options) = (pointer(kind), pointer(options));
             // SAFETY: all pointers are null or C strings that live until the call returns.
-            let mounted = unsafe { libc::mount(source.as_ptr(), target.as_ptr(), kind, *flags, options.cast()) };
+            let mounted =
+                unsafe { libc::mount(source.as_ptr(), target.as_ptr(), kind, *flags, options.cast()) };
             check(c_long::from(mounted))
         }
         Setup::SetReadOnly { path, read_only, recursive } => set_read_only(path, *read_only, *recursive),
@@ -120,9 +123,8 @@ fn seccomp(filter: &[sock_filter], flags: c_ulong) -> io::Result<c_long> {
     let program = sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() };
     // SAFETY: `program` lives until the call returns and points to `len` instructions. The kernel
     // copies them and writes nothing, so the cast from `*const` is sound.
-    let result = unsafe {
-        libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program)
-    };
+    let result =
+        unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
 use parking_lot::Mutex;
@@ -64,7 +63,7 @@ impl Client {
 impl Server {
     fn start(command: &mut Command) -> io::Result<Self> {
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-        command.stdin(theirs).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
+        command.stdin(theirs).stdout(Stdio::null()).stderr(Stdio::null());
         let process = command.spawn();
         // Closes this process's copy of the supervisor's end.
         command.stdin(Stdio::null());
@@ -83,9 +82,8 @@ impl Drop for Server {
     /// Reaps the supervisor from a thread: it ends once the socket is closed.
     fn drop(&mut self) {
         if let Some(mut process) = self.process.take() {
-            let _ = std::thread::Builder::new()
-                .name("greenwave-reap".to_owned())
-                .spawn(move || process.wait());
+            let _ =
+                std::thread::Builder::new().name("greenwave-reap".to_owned()).spawn(move || process.wait());
         }
     }
 }

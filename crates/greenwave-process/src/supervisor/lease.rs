@@ -13,9 +13,9 @@ use rustix::process::Pid;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use super::Supervisor;
 use super::client::Client;
 use super::wire::{ANSWER_BYTES, Answer, Encoded, KILL, TERMINATE};
-use super::Supervisor;
 use crate::{Spawn, descriptors};
 
 /// Time that killed processes get to disappear. Longer only if the kernel is in the middle of

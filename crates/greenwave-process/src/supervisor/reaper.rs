@@ -23,13 +23,15 @@ pub(super) fn run(socket: OwnedFd) -> io::Result<()> {
     if unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) } != 0 {
         return Err(io::Error::last_os_error());
     }
-    let mut reaper = Reaper { socket, events: ChildEvents::new()?, leader: None, is_killing: false };
+    let mut reaper =
+        Reaper { socket, events: ChildEvents::new()?, leader: None, group: None, is_killing: false };
     while let Some(spawn) = wire::receive(&reaper.socket)? {
         let started = spawn.launch();
         match started {
             Err(error) => reaper.answer(&[Answer::Failed(error.raw_os_error().unwrap_or(libc::EINVAL))])?,
             Ok(pid) => {
                 reaper.leader = Some(pid);
+                reaper.group = Some(pid);
                 reaper.is_killing = false;
                 let attended = match reaper.answer(&[Answer::Started(pid.as_raw_nonzero().get())]) {
                     Ok(()) => reaper.attend(),
@@ -50,6 +52,8 @@ struct Reaper {
     events: ChildEvents,
     /// The child, until it was waited for.
     leader: Option<Pid>,
+    /// The process group that the child was started in.
+    group: Option<Pid>,
     is_killing: bool,
 }
 
@@ -74,7 +78,7 @@ impl Reaper {
                 return Ok(());
             }
             if self.is_killing {
-                kill_descendants(&[]);
+                kill_descendants(&[], self.group);
             }
             let timeout = self.is_killing.then_some(pause);
             pause = (pause * 2).min(PAUSES[1]);
@@ -88,8 +92,7 @@ impl Reaper {
     /// Waits until the child or an orphan exits, or a command arrives. Returns whether one did.
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<bool> {
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
-        let mut files =
-            [PollFd::new(&self.socket, PollFlags::IN), PollFd::new(&self.events, PollFlags::IN)];
+        let mut files = [PollFd::new(&self.socket, PollFlags::IN), PollFd::new(&self.events, PollFlags::IN)];
         match poll(&mut files, timeout.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
@@ -135,7 +138,7 @@ impl Reaper {
     fn kill_all(&mut self) {
         let (started, mut pause) = (Instant::now(), PAUSES[0]);
         while !self.reap().1 && started.elapsed() < KILL_TIME_MAX {
-            kill_descendants(&[]);
+            kill_descendants(&[], self.group);
             std::thread::sleep(pause);
             pause = (pause * 2).min(PAUSES[1]);
         }

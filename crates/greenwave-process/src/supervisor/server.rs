@@ -47,17 +47,19 @@ pub(super) fn serve() -> io::Result<()> {
     }
     let started = Instant::now();
     while reap(&mut Vec::new()) && started.elapsed() < KILL_TIME_MAX {
-        kill_descendants(&[]);
+        kill_descendants(&[], None);
         std::thread::sleep(PAUSE);
     }
     Ok(())
 }
 
-/// Detaches this process from the terminal and from everything that it inherited, except for the
+/// Detaches this process from the terminal and its signals, and from everything that it inherited, except for the
 /// socket on standard input, which is returned.
 fn detach() -> io::Result<OwnedFd> {
-    // Fails for the leader of a session only, which has no terminal to lose.
-    let _ = rustix::process::setsid();
+    // Not a session: the scheduler shares the processor between sessions, so that children in one
+    // of their own would wait for each other and for this program.
+    rustix::process::setpgid(None, None)?;
+    leave_terminal();
     // SAFETY: closes descriptors that nothing in this process uses: it is at its start.
     unsafe { libc::syscall(libc::SYS_close_range, FIRST_FILE, libc::c_uint::MAX, 0) };
     let client = io::stdin().as_fd().try_clone_to_owned()?;
@@ -72,6 +74,15 @@ fn detach() -> io::Result<OwnedFd> {
     }
     block_signals();
     Ok(client)
+}
+
+/// Gives up the controlling terminal, if there is one, for this process and its children only.
+fn leave_terminal() {
+    if let Ok(terminal) = File::open("/dev/tty") {
+        // SAFETY: the request takes no argument. For a process that does not lead its session, it
+        // changes this process only.
+        unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCNOTTY) };
+    }
 }
 
 /// Forks a reaper and sends the other end of its socket to the client.
@@ -112,7 +123,7 @@ fn reap(reapers: &mut Vec<Pid>) -> bool {
             Err(rustix::io::Errno::INTR) => {}
             Ok(None) => {
                 // Every child other than a reaper is an orphan whose reaper was killed.
-                if has_lost_reaper && kill_descendants(reapers) > 0 {
+                if has_lost_reaper && kill_descendants(reapers, None) > 0 {
                     std::thread::sleep(PAUSE);
                     continue;
                 }

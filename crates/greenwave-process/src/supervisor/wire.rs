@@ -93,7 +93,8 @@ impl<'a> Encoded<'a> {
         if encoded.descriptors.len() > DESCRIPTORS_MAX {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        let length = u32::try_from(encoded.bytes.len() - HEAD_BYTES).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let length =
+            u32::try_from(encoded.bytes.len() - HEAD_BYTES).map_err(|_| io::ErrorKind::InvalidInput)?;
         encoded.bytes[1..HEAD_BYTES].copy_from_slice(&length.to_le_bytes());
         Ok(encoded)
     }

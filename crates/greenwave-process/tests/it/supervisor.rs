@@ -138,7 +138,10 @@ async fn a_supervised_child_gets_its_streams_arguments_and_errors() {
     command.env("VALUE", "v".repeat(300_000));
     let error = Child::spawn_piped(&mut command, Some(&supervisor)).unwrap_err();
     assert_eq!(error.raw_os_error(), Some(7), "one variable is limited to 128 kB");
-    command.env("VALUE", "v".repeat(100_000)).env("OTHER", "v".repeat(100_000)).env("THIRD", "v".repeat(100_000));
+    command
+        .env("VALUE", "v".repeat(100_000))
+        .env("OTHER", "v".repeat(100_000))
+        .env("THIRD", "v".repeat(100_000));
     let mut child = Child::spawn_piped(&mut command, Some(&supervisor)).unwrap();
     let mut stdin = child.take_stdin().unwrap();
     tokio::io::AsyncWriteExt::write_all(&mut stdin, b"input\n").await.unwrap();

@@ -41,7 +41,9 @@ fn probe() -> Result<(), String> {
     }
     // A thread cannot remove a filter, so one is created for it.
     let thread = std::thread::Builder::new().name("greenwave-trace-probe".to_owned());
-    let probe = thread.spawn(|| install_filter(&Filter::idle().into_program()).map(drop)).map_err(|error| error.to_string())?;
+    let probe = thread
+        .spawn(|| install_filter(&Filter::idle().into_program()).map(drop))
+        .map_err(|error| error.to_string())?;
     match probe.join() {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) if error.raw_os_error() == Some(libc::EBUSY) => {

@@ -118,8 +118,11 @@ impl Build {
         // The tests that a compiler error prevents from being built run cargo again, and show its
         // messages.
         command.stderr(Stdio::null());
-        let (metadata, output, library) =
-            tokio::join!(metadata(&at, environment), build_output(&mut command, environment), library(environment));
+        let (metadata, output, library) = tokio::join!(
+            metadata(&at, environment),
+            build_output(&mut command, environment),
+            library(environment)
+        );
         let metadata = metadata?;
         let output = output.map_err(|source| not_started(source).discovering(HARNESS, &at))?;
         let target = environment.get(TARGET_VARIABLE).map(|_| &metadata.target_directory);
