@@ -116,19 +116,18 @@ impl Child {
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
             return Self::spawn(command);
         };
-        let mut spawn = Spawn::from_command(command.as_std(), supervisor.inherited())?;
-        spawn.supervised_by(supervisor);
-        Self::start_piped(spawn)
+        let spawn = Spawn::from_command(command.as_std(), supervisor.inherited())?;
+        Self::start_piped(Some(supervisor), spawn)
     }
 
-    /// Starts a program like [`start`](Self::start), with pipes for its three standard streams.
+    /// Starts a program like [`start_under`](Self::start_under), with pipes for its three standard streams.
     ///
     /// # Errors
     /// Fails as [`start`](Self::start) does.
     ///
     /// # Panics
     /// Outside a tokio runtime with I/O enabled.
-    pub fn start_piped(mut spawn: Spawn) -> io::Result<Self> {
+    pub fn start_piped(supervisor: Option<&Supervisor>, mut spawn: Spawn) -> io::Result<Self> {
         let (stdin, ours) = io::pipe()?;
         spawn.stdin(stdin);
         let stdin = ChildStdin::from_std(OwnedFd::from(ours).into())?;
@@ -138,7 +137,7 @@ impl Child {
         let (ours, stderr) = io::pipe()?;
         spawn.stderr(stderr);
         let stderr = ChildStderr::from_std(OwnedFd::from(ours).into())?;
-        let mut child = Self::start(spawn)?;
+        let mut child = Self::start_under(supervisor, spawn)?;
         child.pipes = Pipes { stdin: Some(stdin), stdout: Some(stdout), stderr: Some(stderr) };
         Ok(child)
     }
@@ -166,8 +165,8 @@ impl Child {
     ///
     /// # Panics
     /// Outside a tokio runtime with I/O enabled.
-    pub async fn output_of(spawn: Spawn) -> io::Result<Output> {
-        let mut child = Self::start_piped(spawn)?;
+    pub async fn output_of(supervisor: Option<&Supervisor>, spawn: Spawn) -> io::Result<Output> {
+        let mut child = Self::start_piped(supervisor, spawn)?;
         drop(child.take_stdin());
         child.read_to_end().await
     }
@@ -194,16 +193,31 @@ impl Child {
     /// # Panics
     /// Outside a tokio runtime with I/O enabled.
     pub fn start(spawn: Spawn) -> io::Result<Self> {
+        let spawned = spawn.start()?;
+        let group = ProcessGroup::new(spawned.id().map(Target::Group));
+        Ok(Self { leader: Leader::Spawned(spawned), group, pipes: Pipes::default() })
+    }
+
+    /// Starts a program like [`start`](Self::start). If there is a supervisor, it starts the child:
+    /// nothing that the child starts can outlive it then, and nothing outlives this process. The
+    /// child has no controlling terminal.
+    ///
+    /// # Errors
+    /// Fails as [`start`](Self::start) does, or if the supervisor cannot be started.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime with I/O enabled.
+    pub fn start_under(supervisor: Option<&Supervisor>, spawn: Spawn) -> io::Result<Self> {
         #[cfg(target_os = "linux")]
-        if let Some(supervisor) = &spawn.supervisor {
+        if let Some(supervisor) = supervisor {
             let supervised = Supervised::start(supervisor, &spawn)?;
             let group = ProcessGroup::new(supervised.socket().map(Target::Reaper));
             let leader = Leader::Supervised(Box::new(supervised));
             return Ok(Self { leader, group, pipes: Pipes::default() });
         }
-        let spawned = spawn.start()?;
-        let group = ProcessGroup::new(spawned.id().map(Target::Group));
-        Ok(Self { leader: Leader::Spawned(spawned), group, pipes: Pipes::default() })
+        #[cfg(not(target_os = "linux"))]
+        let _ = supervisor;
+        Self::start(spawn)
     }
 
     /// Returns the process id of the leader, which is also the id of the group; `None` once the

@@ -18,7 +18,7 @@ use std::path::PathBuf;
 
 use tokio::process::Command;
 
-use crate::{Setup, Supervisor};
+use crate::Setup;
 
 #[cfg(target_os = "linux")]
 mod linux;
@@ -67,7 +67,6 @@ pub struct Spawn {
     pub(crate) stdout: Option<OwnedFd>,
     pub(crate) stderr: Option<OwnedFd>,
     pub(crate) setups: Vec<Setup>,
-    pub(crate) supervisor: Option<Supervisor>,
 }
 
 impl Spawn {
@@ -82,7 +81,6 @@ impl Spawn {
             stdout: None,
             stderr: None,
             setups: Vec::new(),
-            supervisor: None,
         }
     }
 
@@ -148,16 +146,6 @@ impl Spawn {
     /// Sets standard error.
     pub fn stderr(&mut self, stderr: impl Into<OwnedFd>) -> &mut Self {
         self.stderr = Some(stderr.into());
-        self
-    }
-
-    /// Has a supervisor start the child. Nothing that the child starts can outlive it then, and
-    /// nothing outlives this process. The child has no controlling terminal.
-    ///
-    /// Without a supervisor the child is started by this process, and whatever leaves its process
-    /// group may survive.
-    pub fn supervised_by(&mut self, supervisor: &Supervisor) -> &mut Self {
-        self.supervisor = Some(supervisor.clone());
         self
     }
 

@@ -8,7 +8,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process_group, wait};
 
 use super::descendants::kill_descendants;
-use super::server::ChildEvents;
+use super::events::ChildEvents;
 use super::wire::{self, Answer, KILL, TERMINATE};
 
 /// First and longest pause between two attempts to kill everything.

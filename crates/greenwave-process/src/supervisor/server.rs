@@ -2,8 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::process::exit;
 use std::ptr;
 use std::time::{Duration, Instant};
@@ -13,6 +12,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Pid, WaitOptions, wait};
 
 use super::descendants::kill_descendants;
+use super::events::{ChildEvents, signals};
 use super::reaper;
 use crate::descriptors;
 
@@ -134,39 +134,6 @@ fn reap(reapers: &mut Vec<Pid>) -> bool {
     }
 }
 
-/// A descriptor that is readable when a child has exited.
-pub(super) struct ChildEvents(OwnedFd);
-
-impl ChildEvents {
-    pub(super) fn new() -> io::Result<Self> {
-        let set = signals(|set| {
-            // SAFETY: the set is initialised.
-            unsafe { libc::sigemptyset(set) };
-            // SAFETY: as above.
-            unsafe { libc::sigaddset(set, libc::SIGCHLD) };
-        });
-        // SAFETY: the set is initialised.
-        let file = unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
-        if file < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: the descriptor was just opened, so nothing else owns it.
-        Ok(Self(unsafe { OwnedFd::from_raw_fd(file) }))
-    }
-
-    /// Forgets the events so far.
-    pub(super) fn clear(&self) {
-        let mut bytes = [0; size_of::<libc::signalfd_siginfo>()];
-        while rustix::io::read(&self.0, &mut bytes).is_ok_and(|count| count > 0) {}
-    }
-}
-
-impl AsFd for ChildEvents {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
-
 /// Blocks all signals: the supervisor ends when its client does and not before. Children start
 /// with no signal blocked.
 fn block_signals() {
@@ -176,11 +143,4 @@ fn block_signals() {
     });
     // SAFETY: the set is initialised.
     unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const set, ptr::null_mut()) };
-}
-
-fn signals(fill: impl FnOnce(*mut libc::sigset_t)) -> libc::sigset_t {
-    let mut set = MaybeUninit::zeroed();
-    fill(set.as_mut_ptr());
-    // SAFETY: a zeroed set is valid.
-    unsafe { set.assume_init() }
 }

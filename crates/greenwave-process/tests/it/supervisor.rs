@@ -60,8 +60,8 @@ fn serves_as_a_client_that_is_killed() {
         for _ in 0..3 {
             let mut spawn = Spawn::new("/bin/sh");
             spawn.args(["-c", &format!("{ESCAPES} >&2; sleep 1000")]).env("PATH", "/usr/bin:/bin");
-            spawn.supervised_by(&supervisor).stdout(stderr_copy()).stderr(stderr_copy());
-            children.push(Child::start(spawn).unwrap());
+            spawn.stdout(stderr_copy()).stderr(stderr_copy());
+            children.push(Child::start_under(Some(&supervisor), spawn).unwrap());
         }
         eprintln!("running");
         std::future::pending::<()>().await;
@@ -72,11 +72,11 @@ fn stderr_copy() -> std::os::fd::OwnedFd {
     std::os::fd::AsFd::as_fd(&std::io::stderr()).try_clone_to_owned().unwrap()
 }
 
-/// Returns a shell under a supervisor that runs `script`, and the pipe from its output.
-fn shell(supervisor: &Supervisor, script: &str) -> (Spawn, std::io::PipeReader) {
+/// Returns a shell that runs `script`, and the pipe from its output.
+fn shell(script: &str) -> (Spawn, std::io::PipeReader) {
     let (reader, writer) = std::io::pipe().unwrap();
     let mut spawn = Spawn::new("/bin/sh");
-    spawn.args(["-c", script]).env("PATH", "/usr/bin:/bin").stdout(writer).supervised_by(supervisor);
+    spawn.args(["-c", script]).env("PATH", "/usr/bin:/bin").stdout(writer);
     (spawn, reader)
 }
 
@@ -97,14 +97,14 @@ async fn printed(mut output: impl Read + Send + 'static) -> String {
 #[tokio::test]
 async fn what_a_supervised_child_leaves_behind_is_reported_and_killed() {
     let supervisor = supervisor();
-    let (spawn, output) = shell(&supervisor, &format!("{ESCAPES}; exit 7"));
-    let mut child = Child::start(spawn).unwrap();
+    let (spawn, output) = shell(&format!("{ESCAPES}; exit 7"));
+    let mut child = Child::start_under(Some(&supervisor), spawn).unwrap();
     let (status, left_over) = child.wait_for_group(Duration::ZERO).await.unwrap();
     assert_eq!((status.code(), left_over), (Some(7), true));
     assert_eq!(printed(output).await, "started\n");
     // The reaper is used again, and knows nothing of its first child.
-    let (spawn, output) = shell(&supervisor, "sleep 0.01 & echo two; kill -9 $$");
-    let mut child = Child::start(spawn).unwrap();
+    let (spawn, output) = shell("sleep 0.01 & echo two; kill -9 $$");
+    let mut child = Child::start_under(Some(&supervisor), spawn).unwrap();
     let (status, left_over) = child.wait_for_group(Duration::from_secs(20)).await.unwrap();
     assert_eq!((status.signal(), left_over), (Some(9), false));
     assert_eq!(printed(output).await, "two\n");
@@ -113,20 +113,21 @@ async fn what_a_supervised_child_leaves_behind_is_reported_and_killed() {
 #[tokio::test]
 async fn dropping_or_stopping_a_supervised_child_kills_everything_below_it() {
     let supervisor = supervisor();
-    let (spawn, output) = shell(&supervisor, &format!("{ESCAPES}; sleep 1000"));
-    let child = Child::start(spawn).unwrap();
+    let (spawn, output) = shell(&format!("{ESCAPES}; sleep 1000"));
+    let child = Child::start_under(Some(&supervisor), spawn).unwrap();
     let mut output = BufReader::new(output);
     output.read_line(&mut String::new()).unwrap();
     drop(child);
     assert_eq!(printed(output).await, "");
-    let (spawn, output) = shell(&supervisor, "trap '' TERM; echo on; while :; do sleep 0.05; done");
-    let mut child = Child::start(spawn).unwrap();
+    let (spawn, output) = shell("trap '' TERM; echo on; while :; do sleep 0.05; done");
+    let mut child = Child::start_under(Some(&supervisor), spawn).unwrap();
     let mut output = BufReader::new(output);
     output.read_line(&mut String::new()).unwrap();
     let status = child.stop(Duration::from_millis(20)).await.unwrap();
     assert_eq!(status.signal(), Some(9));
-    let (spawn, _output) = shell(&supervisor, "trap 'exit 3' TERM; kill -TERM $$; sleep 1000");
-    let status = Child::start(spawn).unwrap().stop(Duration::from_secs(20)).await.unwrap();
+    let (spawn, _output) = shell("trap 'exit 3' TERM; kill -TERM $$; sleep 1000");
+    let status =
+        Child::start_under(Some(&supervisor), spawn).unwrap().stop(Duration::from_secs(20)).await.unwrap();
     assert!(status.code() == Some(3) || status.signal() == Some(15), "{status}");
 }
 
@@ -156,10 +157,7 @@ async fn a_supervised_child_gets_its_streams_arguments_and_errors() {
     assert_eq!(status.unwrap().code(), Some(5));
     assert_eq!(out, format!("input\n/\n{}\nnot a tty\n", "v".repeat(100_000)));
     assert_eq!(err, "error\n");
-    let start = |mut spawn: Spawn| {
-        spawn.supervised_by(&supervisor);
-        Child::start(spawn).unwrap_err().kind()
-    };
+    let start = |spawn: Spawn| Child::start_under(Some(&supervisor), spawn).unwrap_err().kind();
     assert_eq!(start(Spawn::new("/no/such/program")), std::io::ErrorKind::NotFound);
     assert_eq!(start(Spawn::new("/bin/zero\0zero")), std::io::ErrorKind::InvalidInput);
 }
@@ -189,8 +187,8 @@ async fn a_killed_reaper_or_supervisor_is_replaced_and_leaves_nothing() {
     let supervisor = supervisor();
     for victim in ["$PPID", "$(awk '{ print $4 }' /proc/$PPID/stat)"] {
         let script = format!("setsid sleep 1000 & sleep 0.05; kill -9 {victim}; sleep 1000");
-        let (spawn, output) = shell(&supervisor, &script);
-        let mut child = Child::start(spawn).unwrap();
+        let (spawn, output) = shell(&script);
+        let mut child = Child::start_under(Some(&supervisor), spawn).unwrap();
         if victim == "$PPID" {
             assert!(child.wait().await.is_err());
         } else {
@@ -199,8 +197,8 @@ async fn a_killed_reaper_or_supervisor_is_replaced_and_leaves_nothing() {
         drop(child);
         printed(output).await;
     }
-    let (spawn, output) = shell(&supervisor, "echo again");
-    assert!(Child::start(spawn).unwrap().wait().await.unwrap().success());
+    let (spawn, output) = shell("echo again");
+    assert!(Child::start_under(Some(&supervisor), spawn).unwrap().wait().await.unwrap().success());
     assert_eq!(printed(output).await, "again\n");
 }
 
@@ -210,8 +208,9 @@ async fn a_tree_that_grows_while_it_is_killed_is_killed() {
     let supervisor = supervisor();
     let grow = "grow() { [ $1 -gt 0 ] && for i in 1 2; do (setsid sh -c \"$2\" sh $(($1 - 1)) \"$2\" &) ; done; exec sleep 1000; }";
     let script = format!("{grow}; code='{}; grow $1 \"$2\"'; grow 6 \"$code\" & sleep 0.1; exit 0", grow);
-    let (spawn, output) = shell(&supervisor, &script);
-    let (status, left_over) = Child::start(spawn).unwrap().wait_for_group(Duration::ZERO).await.unwrap();
+    let (spawn, output) = shell(&script);
+    let (status, left_over) =
+        Child::start_under(Some(&supervisor), spawn).unwrap().wait_for_group(Duration::ZERO).await.unwrap();
     assert!(status.success() && left_over, "{status}");
     printed(output).await;
 }

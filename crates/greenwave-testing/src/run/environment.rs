@@ -63,12 +63,11 @@ impl Environment {
     /// Runs a command whose variables were cleared to its end, under the supervisor if there is
     /// one. Captures its output and its errors; its standard input is empty.
     pub(crate) async fn output(&self, command: &mut Command) -> io::Result<Output> {
-        let Some(supervisor) = &self.supervisor else {
+        if self.supervisor.is_none() {
             return command.stdin(Stdio::null()).output().await;
-        };
-        let mut spawn = Spawn::from_command(command.as_std(), [])?;
-        spawn.supervised_by(supervisor);
-        Child::output_of(spawn).await
+        }
+        let spawn = Spawn::from_command(command.as_std(), [])?;
+        Child::output_of(self.supervisor.as_ref(), spawn).await
     }
 
     /// Returns the value of a variable.

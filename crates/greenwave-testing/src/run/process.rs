@@ -102,9 +102,6 @@ pub(crate) async fn run(
     for (name, value) in &job.variables {
         command.env(name, value);
     }
-    if let Some(supervisor) = supervisor {
-        command.supervised_by(supervisor);
-    }
     if let Some(jobserver) = &options.jobserver {
         jobserver.offer_to(&mut command);
     }
@@ -117,7 +114,7 @@ pub(crate) async fn run(
         None
     };
     let (started, began) = (Instant::now(), now_ns());
-    let group = Child::start(command);
+    let group = Child::start_under(supervisor, command);
     let ended = attend(group.map_err(failed)?, output, test.time_max).await.map_err(failed)?;
     let (duration, by_clock) = (started.elapsed(), now_ns().saturating_sub(began));
     let seen = match tracing {
