@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
-use rustix::process::{Pid, WaitOptions, wait};
+use rustix::process::{Pid, PidfdFlags, WaitOptions, pidfd_open, wait};
 
 use super::descendants::kill_descendants;
-use super::events::{ChildEvents, signals};
+use super::events::signals;
 use super::reaper;
 use crate::descriptors;
 
@@ -23,19 +23,27 @@ const PAUSE: Duration = Duration::from_millis(1);
 /// The first descriptor that is not a standard stream.
 const FIRST_FILE: libc::c_uint = 3;
 
+/// A running reaper.
+struct Reaper {
+    pid: Pid,
+    /// The pidfd, readable once the reaper has exited. `SIGCHLD` would be lost in a process with
+    /// more threads than this one, of which another does not block it.
+    ended: OwnedFd,
+}
+
 /// Serves the client at the other end of standard input until it is gone.
 pub(super) fn serve() -> io::Result<()> {
     let client = detach()?;
-    let events = ChildEvents::new()?;
     let mut reapers = Vec::new();
     loop {
-        let mut files = [PollFd::new(&client, PollFlags::IN), PollFd::new(&events, PollFlags::IN)];
+        let ended = reapers.iter().map(|reaper: &Reaper| PollFd::new(&reaper.ended, PollFlags::IN));
+        let mut files: Vec<PollFd<'_>> =
+            std::iter::once(PollFd::new(&client, PollFlags::IN)).chain(ended).collect();
         match poll(&mut files, None) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
         let is_request = !files[0].revents().is_empty();
-        events.clear();
         reap(&mut reapers);
         if is_request {
             let mut byte = [0];
@@ -86,12 +94,13 @@ fn leave_terminal() {
 }
 
 /// Forks a reaper and sends the other end of its socket to the client.
-fn fork_reaper(client: &OwnedFd, reapers: &mut Vec<Pid>) -> io::Result<()> {
+fn fork_reaper(client: &OwnedFd, reapers: &mut Vec<Reaper>) -> io::Result<()> {
     let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     // SAFETY: this process has one thread, so no lock is held by another one.
     match unsafe { libc::fork() } {
         0 => {
             drop(theirs);
+            reapers.clear();
             // SAFETY: the child does not use the supervisor's descriptor after this. The copy in
             // the supervisor is not affected.
             unsafe { libc::close(client.as_raw_fd()) };
@@ -102,7 +111,7 @@ fn fork_reaper(client: &OwnedFd, reapers: &mut Vec<Pid>) -> io::Result<()> {
             let Some(pid) = Pid::from_raw(pid).filter(|_| pid > 0) else {
                 return Err(io::Error::last_os_error());
             };
-            reapers.push(pid);
+            reapers.push(Reaper { pid, ended: pidfd_open(pid, PidfdFlags::empty())? });
             // Fails if the client is gone. The reaper then ends, since its socket is closed.
             let _ = descriptors::send_one(client, &theirs);
             Ok(())
@@ -112,18 +121,20 @@ fn fork_reaper(client: &OwnedFd, reapers: &mut Vec<Pid>) -> io::Result<()> {
 
 /// Reaps what has exited. If a reaper did, kills the orphans that it has left to this process.
 /// Returns whether this process has children.
-fn reap(reapers: &mut Vec<Pid>) -> bool {
+fn reap(reapers: &mut Vec<Reaper>) -> bool {
     let mut has_lost_reaper = false;
     loop {
         match wait(WaitOptions::NOHANG) {
             Ok(Some((pid, _))) => {
-                has_lost_reaper |= reapers.contains(&pid);
-                reapers.retain(|reaper| *reaper != pid);
+                let before = reapers.len();
+                reapers.retain(|reaper| reaper.pid != pid);
+                has_lost_reaper |= reapers.len() < before;
             }
             Err(rustix::io::Errno::INTR) => {}
             Ok(None) => {
                 // Every child other than a reaper is an orphan whose reaper was killed.
-                if has_lost_reaper && kill_descendants(reapers, None) > 0 {
+                let spared: Vec<Pid> = reapers.iter().map(|reaper| reaper.pid).collect();
+                if has_lost_reaper && kill_descendants(&spared, None) > 0 {
                     std::thread::sleep(PAUSE);
                     continue;
                 }

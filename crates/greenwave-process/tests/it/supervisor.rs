@@ -26,7 +26,7 @@ const ESCAPES: &str = r#"
 
 fn this_program(test: &str, role: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    // One thread: the test runs on the main thread, as a supervisor has to.
+    // One thread for tests. The main thread waits for it, and holds no lock when it forks.
     command.args(["--exact", test, "--nocapture", "--test-threads=1"]);
     command.env_clear().env("PATH", "/usr/bin:/bin").env(ROLE, role);
     command
