@@ -3,16 +3,17 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
-use greenwave_agents::AgentPool;
+use greenwave_agents::{AgentPool, Gate};
 use greenwave_scheduler::Journal;
 use greenwave_storage::{Attempts, Store};
 use greenwave_streaming::{Budget, Fanout};
 use parking_lot::Mutex;
 
 use crate::adapters::Flusher;
+use crate::disk_full::DiskFull;
 use crate::event::Event;
-use crate::phase::FeaturePolicy;
 use crate::plan::{Feature, FeatureId, Plan};
 use crate::report::Totals;
 use crate::settings::Settings;
@@ -38,6 +39,11 @@ pub(crate) struct RunContext {
     pub(crate) project: Destination,
     /// Pools of agent sessions, by the agent's name in the plan.
     pub(crate) agents: BTreeMap<String, AgentPool>,
+    /// Hold back requests to overloaded agents, by the agent's name in the plan.
+    pub(crate) gates: BTreeMap<String, Gate>,
+    pub(crate) disk_full: DiskFull,
+    /// Number of features that are started, have not ended and do not wait for the user.
+    pub(crate) working: AtomicUsize,
     /// Limits the bytes of all answers that are in memory at once.
     pub(crate) answers: Budget,
     pub(crate) events: Fanout<Event>,
@@ -62,12 +68,6 @@ impl RunContext {
     /// Returns a feature of the plan.
     pub(crate) fn feature(&self, id: FeatureId) -> &Feature {
         &self.plan.features[id.index()]
-    }
-
-    /// Returns the policy of a feature.
-    pub(crate) fn policy(&self, id: FeatureId) -> FeaturePolicy {
-        let feature = self.feature(id);
-        FeaturePolicy { attempts_max: feature.attempts_max, review: feature.review.is_some() }
     }
 
     /// Returns the direct and indirect dependencies of a feature, in dependency order.

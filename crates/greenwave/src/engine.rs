@@ -4,8 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
-use greenwave_agents::AgentPool;
+use greenwave_agents::{AgentPool, Gate};
 use greenwave_scheduler::{
     Durations, Executor, Graph, Journal, Progress, ScheduleStats, Stopper, TaskFailure, TaskId, TaskOutcome,
 };
@@ -19,6 +20,7 @@ use tokio::time::Instant;
 
 use crate::adapters::{self, Flusher};
 use crate::context::RunContext;
+use crate::disk_full::DiskFull;
 use crate::error::{Error, FeatureError};
 use crate::event::Event;
 use crate::feature_run::FeatureRun;
@@ -103,6 +105,9 @@ impl Engine {
                 is_project: true,
             },
             steps,
+            gates: agents.keys().map(|name| (name.clone(), Gate::new(settings.pool.size))).collect(),
+            disk_full: DiskFull::default(),
+            working: AtomicUsize::new(0),
             agents,
             answers: Budget::new(ANSWERS_BYTES_MAX),
             events: Fanout::new(),
@@ -181,8 +186,8 @@ impl Engine {
         };
         let done = green.iter().map(|id| TaskId::from_index(id.index())).collect();
         let queue = Arc::new(MergeQueue::new(Arc::clone(ctx), tree, green));
-        let features = ctx.ids().zip(resumed).map(|(id, Resumed { state, report })| {
-            AsyncMutex::new(FeatureRun::new(Arc::clone(ctx), Arc::clone(&queue), id, state, report))
+        let features = ctx.ids().zip(resumed).map(|(id, resumed)| {
+            AsyncMutex::new(FeatureRun::new(Arc::clone(ctx), Arc::clone(&queue), id, resumed))
         });
         let features = features.collect();
         Ok(Run { queue, features, done })

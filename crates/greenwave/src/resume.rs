@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use crate::attempt_record::AttemptRecord;
 use crate::context::RunContext;
 use crate::error::{Error, chain};
 use crate::event::Event;
-use crate::green_record::GreenRecord;
+use crate::green_record::{self, GreenRecord};
 use crate::phase::Phase;
-use crate::plan::FeatureId;
+use crate::plan::{Feature, FeatureId};
 use crate::report::FeatureReport;
 use crate::state::FeatureState;
 use crate::test_results::report_cached;
@@ -18,11 +19,14 @@ use crate::workspace;
 pub(crate) struct Resumed {
     pub(crate) state: FeatureState,
     pub(crate) report: FeatureReport,
+    /// The attempt of an earlier run at which the feature continues.
+    pub(crate) attempt: Option<AttemptRecord>,
 }
 
 impl Default for Resumed {
     fn default() -> Self {
-        Self { state: FeatureState::Waiting { record: None }, report: FeatureReport::default() }
+        let state = FeatureState::Waiting { record: None };
+        Self { state, report: FeatureReport::default(), attempt: None }
     }
 }
 
@@ -35,11 +39,16 @@ impl Default for Resumed {
 /// # Errors
 /// Fails if the journal or the project cannot be read or written.
 pub(crate) async fn resume(ctx: &RunContext) -> Result<Vec<Resumed>, Error> {
+    rename_records(ctx)?;
     let records = ctx.journal.finished()?;
     let mut features: BTreeMap<FeatureId, Resumed> = ctx.ids().map(|id| (id, Resumed::default())).collect();
     let is_up_to_date = |feature: &Resumed| matches!(feature.state, FeatureState::Ended(Phase::Green(_)));
     for id in dependencies_first(ctx) {
         let name = &ctx.feature(id).id;
+        let attempt = records.get(&AttemptRecord::key(name)).and_then(|bytes| AttemptRecord::decode(bytes));
+        if let Some(feature) = features.get_mut(&id) {
+            feature.attempt = attempt.filter(|attempt| attempt.definition == ctx.definition(id));
+        }
         let Some(record) = records.get(name).and_then(|bytes| GreenRecord::decode(bytes)) else { continue };
         if !finish_merge(ctx, name, &record).await? {
             ctx.steps.pass("forget an interrupted merge").await;
@@ -59,13 +68,43 @@ pub(crate) async fn resume(ctx: &RunContext) -> Result<Vec<Resumed>, Error> {
         } else {
             FeatureState::Waiting { record: Some(record) }
         };
-        features.insert(id, Resumed { state, report });
+        // The attempts that led to a green feature do not continue if its tests fail later.
+        features.insert(id, Resumed { state, report, attempt: None });
     }
     let features: Vec<Resumed> = features.into_values().collect();
     for (id, _) in ctx.ids().zip(&features).filter(|(_, feature)| is_up_to_date(feature)) {
         ctx.emit(Event::UpToDate { feature: ctx.feature(id).id.clone() }).await;
     }
     Ok(features)
+}
+
+/// Moves the records of features that have a new id. A record under the new id has precedence.
+fn rename_records(ctx: &RunContext) -> Result<(), Error> {
+    let renamed: Vec<(FeatureId, &str)> =
+        ctx.ids().filter_map(|id| Some((id, ctx.feature(id).was.as_deref()?))).collect();
+    if renamed.is_empty() {
+        return Ok(());
+    }
+    let records = ctx.journal.finished()?;
+    for (id, was) in renamed {
+        let feature = ctx.feature(id);
+        let before = green_record::definition(&Feature { id: was.to_owned(), ..feature.clone() });
+        let green = records.get(was).and_then(|bytes| GreenRecord::decode(bytes));
+        let attempt = records.get(&AttemptRecord::key(was)).and_then(|bytes| AttemptRecord::decode(bytes));
+        let is_new = |key: &str| !records.contains_key(key);
+        if let Some(record) = green.filter(|record| record.definition == before && is_new(&feature.id)) {
+            let record = GreenRecord { definition: ctx.definition(id).to_owned(), ..record };
+            ctx.journal.record(&feature.id, &record.encode())?;
+            ctx.journal.forget(was)?;
+        }
+        let key = AttemptRecord::key(&feature.id);
+        if let Some(record) = attempt.filter(|record| record.definition == before && is_new(&key)) {
+            let record = AttemptRecord { definition: ctx.definition(id).to_owned(), ..record };
+            ctx.journal.record(&key, &record.encode())?;
+            ctx.journal.forget(&AttemptRecord::key(was))?;
+        }
+    }
+    Ok(())
 }
 
 /// Returns all features, each after its dependencies.

@@ -86,7 +86,7 @@ pub(super) async fn demo(args: &DemoArgs) -> Result<Exit, CliError> {
         let what = if is_new { "Demo unpacked to" } else { "Continuing the demo in" };
         output::line(&format!("{what} {}", dir.display()));
     }
-    let exit = run(&plan, &args.options).await?;
+    let exit = run(&plan, None, &args.options).await?;
     if is_human && exit.code() == SUCCESS {
         output::line(&format!("Run it again, answered from the cache: greenwave run {}", plan.display()));
     }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use greenwave::{AgentSpec, Engine, Environment, MetricsEndpoint, MetricsServer};
+use greenwave::{AgentSpec, Engine, Environment, MetricsEndpoint, MetricsServer, Plan, nearest};
 
 use super::settings::SettingsArgs;
 use crate::config::Config;
@@ -21,6 +21,10 @@ pub(super) struct RunArgs {
     /// File of the plan.
     #[arg(value_name = "FILE")]
     pub(super) plan: PathBuf,
+    /// Take features as green whose tests pass before any code is written; all of them if no
+    /// feature is named.
+    #[arg(long, value_name = "FEATURE", num_args = 0..)]
+    pub(super) adopt: Option<Vec<String>>,
     #[command(flatten)]
     pub(super) options: RunOptions,
 }
@@ -44,11 +48,22 @@ fn pace(text: &str) -> Result<f64, String> {
 }
 
 /// Runs the plan in a file.
-pub(super) async fn run(path: &Path, options: &RunOptions) -> Result<Exit, CliError> {
+///
+/// `adopt` names the features that are green if their tests pass before any code is written; an
+/// empty list stands for all.
+///
+/// # Errors
+/// Those of the plan, the settings and the run, and [`CliError::NoSuchFeature`].
+pub(super) async fn run(
+    path: &Path,
+    adopt: Option<&[String]>,
+    options: &RunOptions,
+) -> Result<Exit, CliError> {
     let mut file = PlanFile::read(path)?;
     if let Some(pace) = options.pace {
         set_pace(&mut file.plan.agents, pace);
     }
+    set_adopted(&mut file.plan, adopt)?;
     file.plan.graph().map_err(|error| file.locate_plan_error(&error))?;
     let config = Config::load(&file.plan.project, &options.settings.overrides()?)?;
     let settings = config.settings;
@@ -73,6 +88,20 @@ fn set_pace(agents: &mut BTreeMap<String, AgentSpec>, factor: f64) {
             *pace = factor;
         }
     }
+}
+
+fn set_adopted(plan: &mut Plan, adopt: Option<&[String]>) -> Result<(), CliError> {
+    let Some(adopt) = adopt else { return Ok(()) };
+    for name in adopt {
+        if !plan.features.iter().any(|feature| feature.id == *name) {
+            let similar = nearest(name, &mut plan.features.iter().map(|feature| feature.id.as_str()));
+            return Err(CliError::NoSuchFeature { name: name.clone(), similar });
+        }
+    }
+    for feature in &mut plan.features {
+        feature.adopt = adopt.is_empty() || adopt.contains(&feature.id);
+    }
+    Ok(())
 }
 
 /// Runs the engine and shows its events until it ends.

@@ -1,0 +1,47 @@
+//! Removes what earlier runs have recorded about features.
+
+use std::path::Path;
+
+use greenwave_scheduler::Journal;
+
+use crate::attempt_record::AttemptRecord;
+use crate::error::Error;
+use crate::state_dir;
+
+/// What [`forget`] has removed about one feature.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Forgotten {
+    /// Whether the feature was recorded as green.
+    pub green: bool,
+    /// Number of the attempt at which the next run would have continued.
+    pub attempts: Option<u32>,
+}
+
+/// Removes the records of features, so that the next run starts them from the beginning.
+///
+/// The project's files, the cached test results and the stored answers stay. Returns what was
+/// removed, in the order of `features`.
+///
+/// # Errors
+/// Returns [`Error::Busy`] while a run uses the project, and otherwise the reason why the project's
+/// state cannot be read or written.
+pub fn forget(project: &Path, features: &[String]) -> Result<Vec<Forgotten>, Error> {
+    let (state_dir, _lock) = state_dir::lock(project)?;
+    let journal = Journal::open(state_dir.join("journal"))?;
+    let records = journal.finished()?;
+    let mut forgotten = Vec::new();
+    for feature in features {
+        let key = AttemptRecord::key(feature);
+        let attempt = records.get(&key);
+        let green = records.contains_key(feature);
+        if green {
+            journal.forget(feature)?;
+        }
+        if attempt.is_some() {
+            journal.forget(&key)?;
+        }
+        let attempts = attempt.and_then(|bytes| AttemptRecord::decode(bytes)).map(|record| record.attempt);
+        forgotten.push(Forgotten { green, attempts });
+    }
+    Ok(forgotten)
+}
