@@ -74,6 +74,8 @@ impl Stage<'_> {
             return Ok(StageResult::Completed(PhaseEvent::Overloaded));
         };
         let before = self.active.workspace.tree().clone();
+        // The tests of the last attempt may have left files in the workspace.
+        self.active.workspace.reset(&before, &self.ctx.store).await?;
         match self.take_answer(attempt).await {
             Ok(()) => {
                 self.end_pause(admission);
@@ -81,12 +83,12 @@ impl Stage<'_> {
             }
             Err(Unusable::Feature(error)) => Err(error),
             Err(Unusable::Overloaded { message, retry_after }) => {
-                self.active.workspace.check_out(&before, &self.ctx.store).await?;
+                self.active.workspace.reset(&before, &self.ctx.store).await?;
                 self.pause(admission, message, retry_after)
             }
             Err(Unusable::Answer(reason)) => {
                 self.end_pause(admission);
-                self.active.workspace.check_out(&before, &self.ctx.store).await?;
+                self.active.workspace.reset(&before, &self.ctx.store).await?;
                 self.record_aborted(&reason).await?;
                 Ok(StageResult::refused(reason))
             }
@@ -153,6 +155,12 @@ impl Stage<'_> {
                 }
             }
         }
+        // Agents that edit files leave their work in the directory.
+        let scan = self.active.workspace.scan(&self.ctx.store).await?;
+        if let Some(refused) = scan.refused.first() {
+            return Err(Unusable::Answer(format!("{refused}; expected files, directories and links")));
+        }
+        files += scan.changes.len();
         if files == 0 {
             let bytes = units.stats().bytes;
             return Err(Unusable::Answer(if partial.is_empty() {
