@@ -185,7 +185,8 @@ fn wait_on(table: &mut Table<'_>) -> Result<WaitOn, Diagnostic> {
 }
 
 fn feature(mut table: Table<'_>) -> Result<(Feature, FeatureLocations), Diagnostic> {
-    let keys = ["id", "was", "title", "depends_on", "prompt", "agent", "attempts", "resources", "tests", "review"];
+    let keys =
+        ["id", "was", "title", "depends_on", "prompt", "agent", "attempts", "resources", "tests", "review"];
     let location =
         |name: &'static str| table.keys().into_iter().find(|key| key.value == name).map(|key| (name, key.at));
     let mut fields: BTreeMap<_, _> = keys.into_iter().filter_map(location).collect();

@@ -17,7 +17,7 @@ const PREFIX: &str = "attempt/";
 /// The attempt at which a feature continues.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct AttemptRecord {
-    version: u32,
+    pub(crate) version: u32,
     /// Hash of the feature's [`definition`](crate::green_record::definition). A record with another
     /// hash does not count.
     pub(crate) definition: String,

@@ -135,6 +135,19 @@ impl Engine {
         move || metrics::snapshot(&stats(), &ctx)
     }
 
+    /// Returns the attempt of each feature whose answer is recorded and not merged.
+    #[cfg(test)]
+    pub(crate) fn recorded_answers(&self) -> BTreeMap<usize, u32> {
+        use crate::attempt_record::AttemptRecord;
+        let records = self.ctx.journal.finished().unwrap_or_default();
+        let record = |id: FeatureId| {
+            let key = AttemptRecord::key(&self.ctx.feature(id).id);
+            let record = AttemptRecord::decode(records.get(&key)?)?;
+            record.answered.then_some((id.index(), record.attempt))
+        };
+        self.ctx.ids().filter_map(record).collect()
+    }
+
     /// Returns a handle that stops the run.
     ///
     /// A stopped run kills its programs and waits for them. [`run`](Engine::run) then returns with

@@ -136,7 +136,7 @@ impl FeatureRun {
     }
 
     fn stage(&mut self) -> Result<Stage<'_>, FeatureError> {
-        let Self { ctx, queue, id, state, report } = self;
+        let Self { ctx, queue, id, state, report, .. } = self;
         match state {
             FeatureState::Active(active) => Ok(Stage { ctx, queue, id: *id, active, report }),
             FeatureState::Waiting { .. } | FeatureState::Ended(_) => {

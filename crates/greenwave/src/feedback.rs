@@ -41,28 +41,6 @@ impl Feedback {
         };
         Self { failing, text: text.trim_end().to_owned() }
     }
-
-    /// Returns a text that is equal for failures that differ only in numbers, such as durations,
-    /// process ids, addresses and ports.
-    pub(crate) fn normalised(&self) -> String {
-        normalise(&self.text)
-    }
-}
-
-/// Replaces each run of digits, and each hexadecimal number after `0x`, by one `#`.
-pub(crate) fn normalise(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut chars = text.chars().peekable();
-    while let Some(c) = chars.next() {
-        if !c.is_ascii_digit() {
-            out.push(c);
-            continue;
-        }
-        let is_hex = c == '0' && chars.next_if_eq(&'x').is_some();
-        while chars.next_if(|c| c.is_ascii_digit() || (is_hex && c.is_ascii_hexdigit())).is_some() {}
-        out.push('#');
-    }
-    out
 }
 
 fn name_list(names: &BTreeSet<String>) -> Option<String> {

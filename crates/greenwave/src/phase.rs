@@ -54,6 +54,7 @@ pub enum PhaseEvent {
     /// What the feature waited for has happened.
     Released,
     /// The agent answered with files.
+    Answered,
     /// The tests passed, the review approved, or the merge succeeded.
     Passed,
     /// The attempt is refused: the answer is unusable, a test failed, the review disapproved, or

@@ -89,8 +89,6 @@ enum Block {
     Warning,
     /// Details of a passing test in TAP, `---` to `...`.
     Tap,
-    /// The closed block's last line was the previous one.
-    TapEnd,
 }
 
 fn starts_block(runner: Runner, line: &str) -> Option<Block> {
@@ -111,7 +109,6 @@ fn block_continues(block: Block, line: &str) -> bool {
             let line = line.trim_start();
             line == "---" || line == "..." || line.starts_with("duration_ms:") || line.starts_with("type:")
         }
-        Block::TapEnd => false,
     }
 }
 
