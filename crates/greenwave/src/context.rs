@@ -12,9 +12,11 @@ use greenwave_streaming::{Budget, Fanout};
 use parking_lot::Mutex;
 
 use crate::adapters::Flusher;
+use crate::attempt_record::AttemptRecord;
 use crate::disk_full::DiskFull;
 use crate::event::Event;
 use crate::plan::{Feature, FeatureId, Plan};
+use crate::receipts::Receipts;
 use crate::report::Totals;
 use crate::settings::Settings;
 use crate::steps::Steps;
@@ -41,7 +43,10 @@ pub(crate) struct RunContext {
     pub(crate) agents: BTreeMap<String, AgentPool>,
     /// Hold back requests to overloaded agents, by the agent's name in the plan.
     pub(crate) gates: BTreeMap<String, Gate>,
+    pub(crate) receipts: Receipts,
     pub(crate) disk_full: DiskFull,
+    /// Records of attempts that could not be written because the disk was full.
+    pub(crate) unsaved: Mutex<Vec<(FeatureId, AttemptRecord)>>,
     /// Number of features that are started, have not ended and do not wait for the user.
     pub(crate) working: AtomicUsize,
     /// Limits the bytes of all answers that are in memory at once.

@@ -2,7 +2,8 @@
 
 use crate::attempt_record::AttemptRecord;
 use crate::context::RunContext;
-use crate::error::Error;
+use crate::disk_full;
+use crate::error::{Error, chain};
 use crate::plan::FeatureId;
 use crate::state::ActiveFeature;
 use crate::tree::{self, Change, Tree};
@@ -76,14 +77,28 @@ pub(crate) async fn record(
         changes: tree::changes(&active.base, active.workspace.tree()),
         ..record
     };
-    write(ctx, id, &record).await
+    let written = write(ctx, id, &record).await;
+    if let Err(error) = &written
+        && disk_full::is_full(error)
+    {
+        ctx.unsaved.lock().push((id, record));
+    }
+    written
 }
 
-/// Writes a record.
-///
-/// # Errors
-/// Those of the store and the journal.
-pub(crate) async fn write(ctx: &RunContext, id: FeatureId, record: &AttemptRecord) -> Result<(), Error> {
+/// Writes the records that found the disk full. The workspaces are removed by then, which may have
+/// made room.
+pub(crate) async fn write_unsaved(ctx: &RunContext) {
+    let unsaved = std::mem::take(&mut *ctx.unsaved.lock());
+    for (id, record) in unsaved {
+        if let Err(error) = write(ctx, id, &record).await {
+            let (feature, error) = (&ctx.feature(id).id, chain(&error));
+            tracing::warn!(feature, error, "the disk is full: an answer is lost");
+        }
+    }
+}
+
+async fn write(ctx: &RunContext, id: FeatureId, record: &AttemptRecord) -> Result<(), Error> {
     if !record.changes.is_empty() {
         ctx.steps.pass("flush before an attempt is recorded").await;
         ctx.flusher.flush().await?;

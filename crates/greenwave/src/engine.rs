@@ -20,14 +20,16 @@ use tokio::time::Instant;
 
 use crate::adapters::{self, Flusher};
 use crate::context::RunContext;
+use crate::continuation;
 use crate::disk_full::DiskFull;
-use crate::error::{Error, FeatureError};
+use crate::error::{Error, FeatureError, chain};
 use crate::event::Event;
 use crate::feature_run::FeatureRun;
 use crate::green_record;
 use crate::merge::MergeQueue;
 use crate::metrics;
 use crate::plan::{FeatureId, Plan};
+use crate::receipts::Receipts;
 use crate::report::{Report, Totals};
 use crate::resources::{self, WORKERS};
 use crate::resume::{self, Resumed};
@@ -106,7 +108,9 @@ impl Engine {
             },
             steps,
             gates: agents.keys().map(|name| (name.clone(), Gate::new(settings.pool.size))).collect(),
+            receipts: Receipts::new(settings.receipts.clone()),
             disk_full: DiskFull::default(),
+            unsaved: Mutex::default(),
             working: AtomicUsize::new(0),
             agents,
             answers: Budget::new(ANSWERS_BYTES_MAX),
@@ -173,7 +177,13 @@ impl Engine {
         let (errors, stats) = self.execute(&durations, &run).await?;
         // Aborted stages leave their writes to other threads. This waits for them.
         drop(ctx.project.in_flight.write().await);
-        self.close(durations, &errors, &run).await?;
+        if let Err(error) = self.close(durations, &errors, &run).await {
+            // The features that need the space have failed, and the report says so.
+            if !ctx.disk_full.observe(&error, &ctx.state_dir) {
+                return Err(error);
+            }
+            tracing::warn!(error = chain(&error), "cannot store the state of the run");
+        }
         Ok(report(ctx, &run, started, &stats).await)
     }
 
@@ -256,8 +266,12 @@ impl Engine {
                 feature.fail_if_running(error).await;
             }
         }
+        continuation::write_unsaved(ctx).await;
         ctx.steps.pass("store durations").await;
-        ctx.journal.record_durations(&durations)?;
+        // They only improve estimates.
+        if let Err(error) = ctx.journal.record_durations(&durations) {
+            tracing::warn!(error = chain(&error), "cannot store durations");
+        }
         run.queue.close().await;
         ctx.steps.pass("flush at the end").await;
         ctx.tests.flush().await;

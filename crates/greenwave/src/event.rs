@@ -88,7 +88,8 @@ pub enum Event {
         /// Time after which the agent can work again, in seconds, as far as it is foreseeable.
         seconds: Option<f64>,
     },
-    /// The tests of a feature passed before any code was written, and the user adopts what is there.
+    /// The tests of a feature passed before any code was written in this run. It is green, because
+    /// the user adopts the code, or because an agent wrote it in another copy of the project.
     Adopted {
         /// Id of the feature.
         feature: String,

@@ -201,13 +201,16 @@ impl FeatureRun {
         Ok(())
     }
 
-    /// Takes a feature whose tests pass before any code is written as green, if the user says so.
+    /// Takes a feature whose tests pass before any code is written as green, if the user says so or
+    /// a receipt shows that an agent wrote the code.
     async fn adopt_if_passing(
         &mut self,
         result: Result<StageResult, FeatureError>,
     ) -> Result<StageResult, FeatureError> {
         let is_passing = matches!(result, Err(FeatureError::AlreadyPassing { .. }));
-        if !is_passing || !self.ctx.feature(self.id).adopt {
+        let (definition, project) = (self.ctx.definition(self.id), &self.ctx.plan.project);
+        let is_adopted = || self.ctx.feature(self.id).adopt || self.ctx.receipts.matches(definition, project);
+        if !is_passing || !is_adopted() {
             return result;
         }
         self.queue.adopt(self.id).await?;

@@ -1,11 +1,13 @@
 //! Removes what earlier runs have recorded about features.
 
-use std::path::Path;
-
 use greenwave_scheduler::Journal;
 
 use crate::attempt_record::AttemptRecord;
 use crate::error::Error;
+use crate::green_record::definition;
+use crate::plan::Plan;
+use crate::receipts::Receipts;
+use crate::settings::Settings;
 use crate::state_dir;
 
 /// What [`forget`] has removed about one feature.
@@ -25,8 +27,14 @@ pub struct Forgotten {
 /// # Errors
 /// Returns [`Error::Busy`] while a run uses the project, and otherwise the reason why the project's
 /// state cannot be read or written.
-pub fn forget(project: &Path, features: &[String]) -> Result<Vec<Forgotten>, Error> {
-    let (state_dir, _lock) = state_dir::lock(project)?;
+pub fn forget(plan: &Plan, settings: &Settings, features: &[String]) -> Result<Vec<Forgotten>, Error> {
+    let (state_dir, _lock) = state_dir::lock(&plan.project)?;
+    let receipts = Receipts::new(settings.receipts.clone());
+    for feature in plan.features.iter().filter(|feature| features.contains(&feature.id)) {
+        let removed = receipts.remove(&definition(feature));
+        removed
+            .map_err(Error::io("remove receipts from", settings.receipts.as_deref().unwrap_or(&state_dir)))?;
+    }
     let journal = Journal::open(state_dir.join("journal"))?;
     let records = journal.finished()?;
     let mut forgotten = Vec::new();

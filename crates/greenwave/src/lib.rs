@@ -73,6 +73,7 @@ mod metrics;
 mod phase;
 mod plan;
 mod prompt;
+mod receipts;
 mod report;
 mod resources;
 mod result_store;

@@ -295,6 +295,7 @@ impl MergeQueue {
         }
         let record = GreenRecord { written: true, ..record };
         ctx.journal.record(feature, &record.encode()).map_err(Error::from)?;
+        ctx.receipts.write(ctx.definition(id), joined);
         ctx.steps.pass("publish a merge").await;
         let Verified { retested, cached } = verified;
         ctx.emit(Event::Merged { feature: feature.clone(), files: joined.len(), retested, cached }).await;

@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use greenwave::{Forgotten, nearest};
+use greenwave::{Forgotten, Settings, nearest};
 
+use crate::dirs::receipts_dir;
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::output;
@@ -23,7 +24,8 @@ pub(super) struct ForgetArgs {
 /// Removes the records of features, and prints what was removed. The project stays as it is.
 pub(super) fn forget(args: &ForgetArgs) -> Result<Exit, CliError> {
     let file = PlanFile::read(&args.plan)?;
-    let forgotten = greenwave::forget(&file.plan.project, &args.features)?;
+    let settings = Settings { receipts: receipts_dir(), ..Settings::default() };
+    let forgotten = greenwave::forget(&file.plan, &settings, &args.features)?;
     for (feature, what) in args.features.iter().zip(forgotten) {
         output::answer(&match what {
             Forgotten { green: true, attempts: None } => format!("{feature}: no longer green"),

@@ -5,10 +5,11 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use greenwave::{AgentSpec, Engine, Environment, MetricsEndpoint, MetricsServer, Plan, nearest};
+use greenwave::{AgentSpec, Engine, Environment, MetricsEndpoint, MetricsServer, Plan, Settings, nearest};
 
 use super::settings::SettingsArgs;
 use crate::config::Config;
+use crate::dirs::receipts_dir;
 use crate::error::CliError;
 use crate::exit::{Exit, NOT_GREEN};
 use crate::format::Format;
@@ -66,7 +67,7 @@ pub(super) async fn run(
     set_adopted(&mut file.plan, adopt)?;
     file.plan.graph().map_err(|error| file.locate_plan_error(&error))?;
     let config = Config::load(&file.plan.project, &options.settings.overrides()?)?;
-    let settings = config.settings;
+    let settings = Settings { receipts: receipts_dir(), ..config.settings };
     let metrics = settings.metrics.clone();
     let endpoint = if metrics.enabled {
         Some(MetricsEndpoint::bind(SocketAddr::new(metrics.address, metrics.port)).await?)

@@ -46,7 +46,7 @@ impl TestDir {
 
     /// Calls the program in this directory.
     pub(crate) fn greenwave<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Program {
-        Program::new(args).within(self.0.path())
+        Program::new(args).within(self.0.path()).variable("XDG_STATE_HOME", self.path("state"))
     }
 
     /// Runs the plan `plan.toml` with JSON output.
