@@ -59,6 +59,7 @@ pub(crate) async fn resume(ctx: &RunContext) -> Result<Vec<Resumed>, Error> {
         if record.definition != ctx.definition(id) {
             continue;
         }
+        let was_written = record.written;
         let mut report = FeatureReport::default();
         let ancestors_are_up_to_date = ctx.ancestors(id).iter().all(|other| is_up_to_date(&features[other]));
         let state = if ancestors_are_up_to_date && tests_are_cached(ctx, id, &mut report).await {
@@ -68,8 +69,10 @@ pub(crate) async fn resume(ctx: &RunContext) -> Result<Vec<Resumed>, Error> {
         } else {
             FeatureState::Waiting { record: Some(record) }
         };
-        // The attempts that led to a green feature do not continue if its tests fail later.
-        features.insert(id, Resumed { state, report, attempt: None });
+        // The attempts that led to a green feature do not continue if its tests fail later. They do
+        // if the user's edits broke a merge that was interrupted.
+        let attempt = features.remove(&id).and_then(|feature| feature.attempt).filter(|_| !was_written);
+        features.insert(id, Resumed { state, report, attempt });
     }
     let features: Vec<Resumed> = features.into_values().collect();
     for (id, _) in ctx.ids().zip(&features).filter(|(_, feature)| is_up_to_date(feature)) {
