@@ -7,7 +7,7 @@ use rustix::process::Signal;
 
 use crate::program::until;
 use crate::shell_plan::{self, Report, ShellFeature};
-use crate::test_dir::TestDir;
+use crate::test_dir::{STATE, TestDir};
 
 /// Agent that counts its requests in `count` beside the plan, and stores each prompt there.
 fn counting(dir: &TestDir, script: &str) -> String {
@@ -194,7 +194,7 @@ fn a_renamed_feature_stays_green() {
     let feature = |id: &str| ShellFeature::new(id, "answer one.txt x", "test -f one.txt");
     write_plan(&dir, &[feature("one")]);
     dir.run_plan().with_code(0);
-    fs::remove_dir_all(dir.path("state")).unwrap();
+    fs::remove_dir_all(dir.path(STATE)).unwrap();
     write_plan(&dir, &[feature("uno").lines("was = \"one\"")]);
     let report = Report::of(&dir.run_plan().with_code(0));
     assert_eq!((report.phases(), report.requests()), (vec![("uno", "green")], 0));
@@ -213,7 +213,7 @@ fn a_forgotten_feature_starts_again() {
     let forget = |id: &str| dir.greenwave(["forget", "plan.toml", id]).run().with_code(0).stdout;
     assert_eq!(forget("one"), "one: attempts start again from 1 (were at 2)\n");
     assert_eq!(forget("one"), "one: nothing is recorded\n");
-    assert_eq!(forget("oen"), "oen: nothing is recorded; did you mean `one`?\n");
+    assert_eq!(forget("on"), "on: nothing is recorded; did you mean `one`?\n");
     dir.run_plan().with_code(0);
     assert!(!dir.read("prompt-2").contains("This is attempt"), "{}", dir.read("prompt-2"));
     assert_eq!(forget("one"), "one: no longer green\n");
