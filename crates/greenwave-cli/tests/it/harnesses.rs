@@ -26,7 +26,7 @@ fn cases(dir: &TestDir, project: &str) -> (BTreeMap<String, bool>, usize, usize)
             continue;
         }
         units += 1;
-        cached += usize::from(line["known"] == true);
+        cached += usize::from(line["cached"] == true);
         for case in line["cases"].as_array().into_iter().flatten() {
             let name = format!("{} {}", line["name"].as_str().unwrap(), case["name"].as_str().unwrap());
             cases.insert(name, case["status"] == "passed");

@@ -13,7 +13,7 @@
 //! someone who can write to its directory but not to the results, and who must not be able to forge
 //! a record. `docs/formats/state.md` describes the layout of the file.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::ffi::{CStr, OsStr};
 use std::fs;
 use std::ops::Range;
@@ -29,10 +29,13 @@ use parking_lot::Mutex;
 use rustix::fs::{AtFlags, CWD, Mode as FileMode, OFlags, openat, statat};
 
 use crate::results::key::{SCHEMA, inherited};
+use crate::results::lookup_inputs::LookupInputs;
 use crate::results::outcome::Source;
-use crate::results::state::{STATE_DIRECTORY, TESTS};
-use crate::run::runner::{Lookup, Prepared, Runner, RunnerOptions, tool_place};
-use crate::run::suite::{SuiteReport, TOOLS};
+use crate::results::state::StateFile;
+use crate::run::options::RunnerOptions;
+use crate::run::runner::Runner;
+use crate::run::runner::prepare::program_location;
+use crate::run::suite::report::SuiteReport;
 use crate::{Environment, Error, Test, TraceMode, TraceStatus};
 use greenwave_inputs::{DiscoveredDeps, PathStates};
 use greenwave_inputs::{Entry, EntryKind};
@@ -40,8 +43,6 @@ use greenwave_inputs::{FileStamp, now_ms};
 use greenwave_inputs::{ProjectFiles, Snapshot};
 use greenwave_inputs::{StatCache, codec};
 
-/// Name of the file in the state directory.
-const FILE: &str = "answer";
 const MAGIC: [u8; 4] = [0xF5, b'G', b'W', b'A'];
 const VERSION: u32 = 1;
 /// Position of the digest of the key.
@@ -83,45 +84,6 @@ pub struct UpToDateRecord {
     pub tracing: TraceStatus,
 }
 
-/// The dependencies of the lookups of a run in which all tests were cached.
-#[derive(Debug)]
-pub(crate) struct LookupInputs {
-    snapshot: Arc<Snapshot>,
-    /// Index of the first test with each program, and the fingerprint of the program.
-    programs: Vec<(usize, [u8; 32])>,
-    sets: Vec<Arc<DiscoveredDeps>>,
-    tests: usize,
-}
-
-impl LookupInputs {
-    /// Collects the dependencies of lookups. Returns `None` if one of the tests is not cached.
-    pub(crate) fn of(
-        snapshot: &Arc<Snapshot>,
-        wanted: &[usize],
-        tests: &[Test],
-        prepared: &[Result<Prepared<'_>, Error>],
-        found: &[Lookup],
-    ) -> Option<Self> {
-        let (mut programs, mut sets) = (HashMap::new(), HashMap::new());
-        if found.len() != wanted.len() {
-            return None;
-        }
-        for ((at, prepared), found) in wanted.iter().zip(prepared).zip(found) {
-            let (Ok(prepared), Lookup::Hit(_, chain)) = (prepared, found) else { return None };
-            programs.entry(tool_place(&tests[*at])).or_insert_with(|| (*at, prepared.tool_digest()));
-            for set in &chain.looked {
-                sets.entry(Arc::as_ptr(set)).or_insert_with(|| Arc::clone(set));
-            }
-        }
-        Some(Self {
-            snapshot: Arc::clone(snapshot),
-            programs: programs.into_values().collect(),
-            sets: sets.into_values().collect(),
-            tests: wanted.len(),
-        })
-    }
-}
-
 impl UpToDateRecord {
     /// Hashes a list of byte strings, for [`RecordKey::question`].
     ///
@@ -140,8 +102,7 @@ impl UpToDateRecord {
     /// missing, damaged or foreign record counts as outdated.
     pub async fn check(project: &Path, environment: &Environment, key: &RecordKey) -> Option<Self> {
         let root = project.canonicalize().ok()?;
-        let state = root.join(STATE_DIRECTORY).join(TESTS);
-        let file = fs::read(state.join(FILE)).ok()?;
+        let file = fs::read(StateFile::UpToDate.in_project(&root)).ok()?;
         // Avoids hashing a long file that is outdated anyway.
         if file.get(KEY_DIGEST)? != key.digest() {
             return None;
@@ -149,14 +110,16 @@ impl UpToDateRecord {
         let body = RecordBody::decode(unseal(&file, &key.secret)?)?;
         let index = Arc::new(Mutex::new(StatCache::decode(body.outside)?));
         // Another user's state directory is an error, which the full lookup reports.
-        if fs::symlink_metadata(&state).ok()?.uid() != rustix::process::geteuid().as_raw() {
+        if fs::symlink_metadata(StateFile::Tools.in_project(&root).parent()?).ok()?.uid()
+            != rustix::process::geteuid().as_raw()
+        {
             return None;
         }
         let runner = Runner::with_index(environment.clone(), None, body.runner_options(), Arc::clone(&index));
         if !body.is_current(&root, &runner, index) {
             return None;
         }
-        let tools = state.join(TOOLS);
+        let tools = StateFile::Tools.in_project(&root);
         runner.tools().load(&tools);
         let mut are_same = true;
         for program in &body.programs {
@@ -179,11 +142,11 @@ impl UpToDateRecord {
         project: &ProjectFiles,
         tests: &[Test],
         runner: &Runner,
-        basis: &LookupInputs,
         report: &SuiteReport,
         key: &RecordKey,
         age_max: Duration,
     ) -> Result<bool, Error> {
+        let Some(basis) = &report.basis else { return Ok(false) };
         let Some((saved, oldest)) = all_cached(report).filter(|_| basis.tests == tests.len()) else {
             return Ok(false);
         };
@@ -221,7 +184,7 @@ impl UpToDateRecord {
         }
         let seal = seal(&out.0, &key.secret);
         out.0.extend(seal.as_bytes());
-        codec::replace_file(&project.root().join(STATE_DIRECTORY).join(TESTS).join(FILE), &out.0)?;
+        codec::replace_file(&StateFile::UpToDate.in_project(project.root()), &out.0)?;
         Ok(true)
     }
 }
@@ -520,9 +483,9 @@ impl Encoder {
     /// Appends programs, and discovered dependencies with the digest of their states.
     fn lookup_inputs(&mut self, inputs: &LookupInputs, tests: &[Test]) {
         self.count(inputs.programs.len());
-        for (at, digest) in &inputs.programs {
-            let test = &tests[*at];
-            self.text(tool_place(test).0.as_bytes());
+        for (id, digest) in &inputs.programs {
+            let test = &tests[id.index()];
+            self.text(program_location(test).0.as_bytes());
             self.text(codec::path_bytes(&test.directory));
             self.names(&test.env);
             self.0.extend(digest);
