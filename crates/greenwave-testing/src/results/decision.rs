@@ -18,6 +18,8 @@ pub(crate) struct RunEvidence<'a> {
     pub(crate) attempts: u32,
     /// Whether failures are stored like passes.
     pub(crate) cache_failures: bool,
+    /// Whether the program could not be built, so that no process ran and its dependencies were not traced.
+    pub(crate) build_failed: bool,
     /// Whether the test has at least one input file.
     pub(crate) has_inputs: bool,
     /// Whether processes of the test were still running after it had ended.
@@ -79,7 +81,7 @@ impl RunEvidence<'_> {
         let is_pass = self.status == Status::Passed;
         if is_pass && self.attempts > 1 {
             Some(CacheDecision::Flaky)
-        } else if !is_pass && !self.cache_failures {
+        } else if !is_pass && (self.build_failed || !self.cache_failures) {
             Some(CacheDecision::NotAPass)
         } else if !self.has_inputs {
             Some(CacheDecision::NoInputs)
@@ -147,6 +149,7 @@ mod tests {
             status: Status::Passed,
             attempts: 1,
             cache_failures: false,
+            build_failed: false,
             has_inputs: true,
             left_processes: false,
             used_object: None,
@@ -183,6 +186,8 @@ mod tests {
         let cached_failure = RunEvidence { cache_failures: true, ..failure };
         assert_eq!(cached_failure.obstacle(), None);
         check(cached_failure, &CacheDecision::NotAPass, "");
+        let failed_build = RunEvidence { build_failed: true, ..cached_failure };
+        assert_eq!(failed_build.obstacle(), Some(CacheDecision::NotAPass));
     }
 
     #[test]

@@ -62,6 +62,22 @@ pub(crate) struct ProcessResult {
     pub(crate) seen: Arc<Seen>,
 }
 
+impl ProcessResult {
+    /// Creates the result of a process that did not start, because its program could not be built.
+    pub(crate) fn without_process(status: Status, output: Bytes) -> Self {
+        Self {
+            status,
+            count: None,
+            output,
+            duration: Duration::ZERO,
+            began: now_ns(),
+            clock_was_set: false,
+            left_behind: false,
+            seen: Arc::default(),
+        }
+    }
+}
+
 /// The traced accesses of a command.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Seen {

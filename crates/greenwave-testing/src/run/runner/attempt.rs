@@ -14,8 +14,9 @@ use super::discovered::{Comparison, TimedAccesses};
 use super::prepare::Prepared;
 use super::undeclared::reads_more;
 use crate::harness::cargo::products::Products;
+use crate::harness::launch::BuildFailure;
 use crate::harness::{BatchCommand, BatchResult, Crash, FinishedProcess, LaunchSpec, Rerun};
-use crate::results::outcome::{CacheDecision, Outcome, Source, Status};
+use crate::results::outcome::{CacheDecision, ExitReason, Outcome, Source, Status};
 use crate::run::isolation::Isolation;
 use crate::run::options::RESULTS_VARIABLE;
 use crate::run::process::{self, Job, ProcessResult};
@@ -36,9 +37,33 @@ pub(crate) struct AttemptResult {
     pub(super) unbuilt: Option<PathBuf>,
     /// Whether the test read more than it declares.
     pub(super) reads_more: bool,
+    /// Whether the program could not be built, so that no process ran.
+    pub(super) build_failed: bool,
 }
 
 impl AttemptResult {
+    fn of_failed_build(failure: BuildFailure) -> Self {
+        let BuildFailure { messages, exit_code } = failure;
+        let process = ProcessResult::without_process(Status::Failed(ExitReason::Code(exit_code)), messages);
+        let accesses = TimedAccesses {
+            accesses: Arc::default(),
+            seen: Arc::clone(&process.seen),
+            built: Vec::new(),
+            since: process.began,
+            began: process.began,
+        };
+        Self {
+            process,
+            attempts: 1,
+            accesses,
+            comparison: Arc::default(),
+            changing: None,
+            unbuilt: None,
+            reads_more: false,
+            build_failed: true,
+        }
+    }
+
     /// Returns the part of one test in the result of its batch. All tests share the batch's
     /// accesses.
     pub(crate) fn share(&self, share: BatchResult) -> Self {
@@ -83,6 +108,9 @@ impl TestJob<'_> {
     /// If the test cannot be run.
     pub(super) async fn attempt(&self) -> Result<AttemptResult, Error> {
         let launch = self.launch(self.test)?;
+        if let Some(failure) = launch.failure {
+            return Ok(AttemptResult::of_failed_build(failure));
+        }
         for attempt in 1.. {
             let isolation = self.runner.lend_isolation()?;
             let mut process = self.run_once(&launch, &isolation).await?;
@@ -160,6 +188,7 @@ impl TestJob<'_> {
             comparison: Arc::default(),
             changing: None,
             unbuilt,
+            build_failed: false,
         })
     }
 

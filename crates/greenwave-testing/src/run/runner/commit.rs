@@ -153,6 +153,7 @@ impl Commit<'_> {
             status: process.status,
             attempts: attempt.attempts,
             cache_failures: self.job.runner.options.cache_failures,
+            build_failed: attempt.build_failed,
             has_inputs: !inputs.is_empty(),
             left_processes: process.left_behind,
             used_object: seen.used.as_deref(),
