@@ -18,7 +18,7 @@ pub(crate) struct RunEvidence<'a> {
     pub(crate) attempts: u32,
     /// Whether failures are stored like passes.
     pub(crate) cache_failures: bool,
-    /// Whether the program could not be built, so that no process ran and its dependencies were not traced.
+    /// Whether the program could not be built, so that no process ran and no dependency was traced.
     pub(crate) build_failed: bool,
     /// Whether the test has at least one input file.
     pub(crate) has_inputs: bool,

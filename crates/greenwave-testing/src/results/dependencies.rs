@@ -156,8 +156,8 @@ impl DependencyLog {
 
     /// Returns the differences between an earlier run and the current state.
     ///
-    /// `inputs` is the current manifest of inputs, and `now.discovered_states` the current states of the
-    /// discovered dependencies of the earlier run.
+    /// `inputs` is the current manifest of inputs, and `now.discovered_states` the current states
+    /// of the discovered dependencies of the earlier run.
     pub(crate) fn differences(
         &self,
         then: &DependencyRecord,

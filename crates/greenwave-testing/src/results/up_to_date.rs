@@ -146,12 +146,12 @@ impl UpToDateRecord {
         key: &RecordKey,
         age_max: Duration,
     ) -> Result<bool, Error> {
-        let Some(basis) = &report.basis else { return Ok(false) };
-        let Some((saved, oldest)) = all_cached(report).filter(|_| basis.tests == tests.len()) else {
+        let Some(lookup_inputs) = &report.lookup_inputs else { return Ok(false) };
+        let Some((saved, oldest)) = all_cached(report).filter(|_| lookup_inputs.tests == tests.len()) else {
             return Ok(false);
         };
         let Some(lasting) = project.durable_directories() else { return Ok(false) };
-        let Some((paths, links)) = settled_paths(&basis.snapshot, &lasting.directories) else {
+        let Some((paths, links)) = settled_paths(&lookup_inputs.snapshot, &lasting.directories) else {
             return Ok(false);
         };
         let declared: BTreeSet<&String> = tests.iter().flat_map(|test| &test.env).collect();
@@ -164,7 +164,7 @@ impl UpToDateRecord {
         out.number(now_ms().saturating_add(saturating(valid_for.as_millis())));
         out.number(tests.len() as u64).number(saturating(saved.as_nanos()));
         put_names(&mut out, &declared);
-        put_lookup_inputs(&mut out, basis, tests);
+        put_lookup_inputs(&mut out, lookup_inputs, tests);
         out.text(&project.encode_external());
         out.count(links.len());
         for (path, entry) in links {

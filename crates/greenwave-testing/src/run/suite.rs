@@ -197,8 +197,8 @@ impl Suite {
     /// Moves cached results to the report, except those that are audited. Returns the tests that
     /// have to run.
     fn take_cached(&self, lookup: SuiteLookup, report: &mut SuiteReport) -> PendingTests {
-        let SuiteLookup { found, builds, distrusted, basis } = lookup;
-        report.basis = basis;
+        let SuiteLookup { found, builds, distrusted, lookup_inputs } = lookup;
+        report.lookup_inputs = lookup_inputs;
         let (mut ids, mut misses, mut audits) = (Vec::new(), HashMap::new(), HashMap::new());
         for (id, found) in found {
             match found {

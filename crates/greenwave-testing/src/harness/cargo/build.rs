@@ -52,7 +52,7 @@ pub(super) struct Build {
     began: i64,
     /// Packages that cargo considered fresh although their sources changed since they were built.
     stale: BTreeSet<String>,
-    /// What the compiler has rejected.
+    /// The parts that the compiler has rejected.
     failures: BuildFailures,
 }
 

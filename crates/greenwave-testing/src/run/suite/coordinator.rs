@@ -35,7 +35,7 @@ pub(super) struct PendingTests {
     pub(super) distrusted: HashMap<TestId, CacheDecision>,
     /// Cached results that are audited.
     pub(super) audits: HashMap<TestId, Outcome>,
-    /// What was built so far.
+    /// Directories that were built so far.
     pub(super) builds: Builds,
 }
 
@@ -150,7 +150,7 @@ impl<O: Fn(SuiteEvent<'_>) + Send + Sync> Coordinator<'_, O> {
         // Stop the workers that were still unfinished when the run was stopped.
         drop(stop);
         // Wait until their processes have been killed: nobody else kills them once this program
-        // exits. Results that arrive now are those of a stopped run, which nobody was told about.
+        // exits. Results that arrive now were not reported, so the report leaves them out.
         let workers_ended = async { while results.recv().await.is_some() {} };
         let _ = tokio::time::timeout(ENDING_TIME_MAX, workers_ended).await;
         // Remove the directories now, because a caller that exits immediately runs no destructors.

@@ -22,13 +22,13 @@ pub(super) type Lookups = Vec<(TestId, Result<Lookup, Error>)>;
 #[derive(Debug)]
 pub(super) struct SuiteLookup {
     pub(super) found: Lookups,
-    /// What was built because results depend on it.
+    /// Directories that were built because results depend on them.
     pub(super) builds: Builds,
     /// Tests whose stored result must not be used, each with the reason. New results are not
     /// stored for the same reason.
     pub(super) distrusted: HashMap<TestId, CacheDecision>,
     /// Inputs of the lookup, if all of its results were cached.
-    pub(super) basis: Option<LookupInputs>,
+    pub(super) lookup_inputs: Option<LookupInputs>,
 }
 
 impl SuiteLookup {
@@ -38,9 +38,9 @@ impl SuiteLookup {
         snapshot: &Arc<Snapshot>,
         wanted: &[TestId],
     ) -> Self {
-        let (found, basis) = lookup_once(context, snapshot, wanted).await;
+        let (found, lookup_inputs) = lookup_once(context, snapshot, wanted).await;
         let (builds, distrusted) = (Builds::default(), HashMap::new());
-        let mut lookup = Self { found, builds, distrusted, basis };
+        let mut lookup = Self { found, builds, distrusted, lookup_inputs };
         lookup.distrust_undeclared_reads(context).await;
         let depends_on_build = |(id, found): &(TestId, Result<Lookup, Error>)| match found {
             Ok(Lookup::Hit(_, chain)) if chain.builds().next().is_some() => Some(*id),
@@ -49,7 +49,7 @@ impl SuiteLookup {
         let dependent: BTreeSet<TestId> = lookup.found.iter().filter_map(depends_on_build).collect();
         if !dependent.is_empty() {
             // These results are valid only after a build, which an up-to-date check does not run.
-            lookup.basis = None;
+            lookup.lookup_inputs = None;
             lookup.build_and_repeat(context, dependent).await;
         }
         lookup
@@ -63,7 +63,7 @@ impl SuiteLookup {
             if reads_more && found.is_ok() {
                 *found = Ok(Lookup::Corrupt);
                 self.distrusted.insert(*id, CacheDecision::UndeclaredReads);
-                self.basis = None;
+                self.lookup_inputs = None;
             }
         }
     }
@@ -128,6 +128,6 @@ async fn lookup_once(
         }
         _ => None,
     });
-    let basis = LookupInputs::collect(snapshot, looked_up);
-    (lookups, basis)
+    let lookup_inputs = LookupInputs::collect(snapshot, looked_up);
+    (lookups, lookup_inputs)
 }

@@ -72,7 +72,7 @@ pub struct SuiteReport {
     /// that had to run.
     pub unmatched: Vec<(TestId, String)>,
     /// Inputs of the lookup, if all of its results were cached.
-    pub(crate) basis: Option<LookupInputs>,
+    pub(crate) lookup_inputs: Option<LookupInputs>,
 }
 
 impl SuiteReport {
@@ -89,7 +89,7 @@ impl SuiteReport {
             looked_up: Duration::ZERO,
             tracing,
             unmatched: Vec::new(),
-            basis: None,
+            lookup_inputs: None,
         }
     }
 }

@@ -72,8 +72,8 @@ pub(super) enum BatchPhase {
 }
 
 impl Workers {
-    /// Runs one of the two stages of a batch. The first runs the process and occupies a worker slot.
-    /// The second decides the results and occupies none.
+    /// Runs one of the two stages of a batch. The first runs the process and occupies a worker
+    /// slot. The second decides the results and occupies none.
     pub(super) async fn stage(self, stage: Stage, batch: Vec<TestId>) -> Step<(), ()> {
         let at = stage.task.index();
         let mut phases = self.phases[at].subscribe();
