@@ -165,7 +165,7 @@ fn delay_hint(text: &str) -> Option<Duration> {
     })
 }
 
-/// Parses a delay at the start of a text, after punctuation: `: 6`, `="34s"`, ` 1 minute 5 seconds`.
+/// Parses a delay at the start of a text, after punctuation: `: 6`, `="34s"`, ` 1 min 5 s`.
 fn delay(text: &str) -> Option<Duration> {
     let text = text.trim_start_matches(|c: char| c.is_whitespace() || ":=\"'(~".contains(c));
     let text = text.strip_prefix("about ").unwrap_or(text);

@@ -83,7 +83,7 @@ pub enum Event {
         feature: String,
         /// Number of the attempt, from 1.
         attempt: u32,
-        /// What it waits for.
+        /// Reason of the wait.
         reason: String,
         /// Time after which the agent can work again, in seconds, as far as it is foreseeable.
         seconds: Option<f64>,

@@ -10,7 +10,7 @@ use crate::receipts::Receipts;
 use crate::settings::Settings;
 use crate::state_dir;
 
-/// What [`forget`] has removed about one feature.
+/// Records of one feature that [`forget`] has removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Forgotten {
     /// Whether the feature was recorded as green.

@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
+use crate::file_state::state_of;
 use crate::tree::{Change, File};
-use crate::workspace::state_of;
 
 /// Prefix of complete files that are about to be exchanged, and of files after the exchange.
 const PREFIX: &str = ".greenwave-swap-";

@@ -65,6 +65,7 @@ mod error;
 mod event;
 mod feature_run;
 mod feedback;
+mod file_state;
 mod forget;
 mod green_record;
 mod guarded_write;

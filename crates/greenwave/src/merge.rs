@@ -13,6 +13,7 @@ use crate::context::RunContext;
 use crate::error::{Error, FeatureError};
 use crate::event::Event;
 use crate::feedback::Feedback;
+use crate::file_state;
 use crate::green_record::GreenRecord;
 use crate::phase::PhaseEvent;
 use crate::plan::FeatureId;
@@ -268,7 +269,7 @@ impl MergeQueue {
     ) -> Result<bool, FeatureError> {
         let ctx = &self.ctx;
         for change in joined {
-            if workspace::file_at(&ctx.plan.project, &change.path)? != change.before {
+            if file_state::file_at(&ctx.plan.project, &change.path)? != change.before {
                 return Ok(false);
             }
         }

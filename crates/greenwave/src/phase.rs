@@ -51,7 +51,7 @@ pub enum PhaseEvent {
     Overloaded,
     /// The user changed the same lines of a file as the answer.
     Overlapped,
-    /// What the feature waited for has happened.
+    /// The agent can work again, or the user has changed the file.
     Released,
     /// The agent answered with files.
     Answered,

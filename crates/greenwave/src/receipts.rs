@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::file_state;
 use crate::tree::{Change, File};
-use crate::workspace;
 
 /// Version of the format. A receipt of another version does not count.
 const VERSION: u32 = 1;
@@ -100,7 +100,7 @@ impl Receipts {
 impl Receipt {
     fn is_in(&self, project: &Path) -> bool {
         let now: Vec<Option<File>> =
-            self.files.iter().map(|file| workspace::file_at(project, &file.path).ok().flatten()).collect();
+            self.files.iter().map(|file| file_state::file_at(project, &file.path).ok().flatten()).collect();
         now.iter().all(Option::is_some)
             && self.files.iter().zip(&now).any(|(file, now)| *now == Some(file.state))
     }

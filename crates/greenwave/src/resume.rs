@@ -6,6 +6,7 @@ use crate::attempt_record::AttemptRecord;
 use crate::context::RunContext;
 use crate::error::{Error, chain};
 use crate::event::Event;
+use crate::file_state;
 use crate::green_record::{self, GreenRecord};
 use crate::phase::Phase;
 use crate::plan::{Feature, FeatureId};
@@ -129,7 +130,7 @@ async fn finish_merge(ctx: &RunContext, feature: &str, record: &GreenRecord) -> 
     ctx.steps.pass("inspect an interrupted merge").await;
     let (mut missing, mut changed) = (Vec::new(), None);
     for change in &record.merged {
-        let now = workspace::file_at(&ctx.plan.project, &change.path)?;
+        let now = file_state::file_at(&ctx.plan.project, &change.path)?;
         if now == change.before && now != change.after {
             missing.push(change.clone());
         } else if now != change.after {

@@ -47,11 +47,11 @@ pub(crate) struct ActiveFeature {
     pub(crate) admission: Option<Admission>,
     /// Time since when the feature waits for its agent.
     pub(crate) paused_since: Option<Instant>,
-    /// What the feature waits for, in the words of a message.
+    /// Reason why the feature is paused or blocked.
     pub(crate) waits_for: Option<Wait>,
 }
 
-/// What a paused or blocked feature waits for.
+/// Reason why a feature is paused or blocked.
 #[derive(Debug, Clone)]
 pub(crate) enum Wait {
     /// The provider of the agent.

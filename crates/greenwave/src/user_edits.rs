@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use crate::context::RunContext;
 use crate::error::{Error, FeatureError};
+use crate::file_state;
 use crate::state::Wait;
 use crate::tree::{Change, File, Tree};
-use crate::workspace;
 
 /// Time between two reads of a file that a feature waits for.
 const POLL: Duration = Duration::from_millis(500);
@@ -19,11 +19,11 @@ const POLL: Duration = Duration::from_millis(500);
 pub(crate) async fn take_in(ctx: &RunContext, tree: &Tree, changes: &[Change]) -> Result<Tree, Error> {
     let mut edited = tree.clone();
     for Change { path, .. } in changes {
-        if workspace::file_at(&ctx.plan.project, path)? == tree.get(path).copied() {
+        if file_state::file_at(&ctx.plan.project, path)? == tree.get(path).copied() {
             continue;
         }
         // Reads the file once more, so that its content is stored exactly as it enters the tree.
-        match workspace::capture_file(&ctx.plan.project, path, &ctx.store).await? {
+        match file_state::capture_file(&ctx.plan.project, path, &ctx.store).await? {
             Some(file) => edited.insert(path.clone(), file),
             None => edited.remove(path),
         };
@@ -36,7 +36,7 @@ pub(crate) async fn take_in(ctx: &RunContext, tree: &Tree, changes: &[Change]) -
 /// # Errors
 /// [`Error::Io`] if the file cannot be read.
 pub(crate) fn wait_for(ctx: &RunContext, change: &Change) -> Result<Wait, Error> {
-    let now = workspace::file_at(&ctx.plan.project, &change.path)?;
+    let now = file_state::file_at(&ctx.plan.project, &change.path)?;
     Ok(Wait::User { path: change.path.clone(), now, is_new: change.before.is_none() })
 }
 
@@ -55,7 +55,7 @@ pub(crate) async fn wait(
     let mut idle_polls = 0;
     while idle_polls < 2 {
         tokio::time::sleep(POLL).await;
-        if workspace::file_at(&ctx.plan.project, &path)? != now {
+        if file_state::file_at(&ctx.plan.project, &path)? != now {
             return Ok(());
         }
         // Relaxed: see `FeatureRun::set_working`.
