@@ -12,7 +12,7 @@ use super::Stage;
 use crate::error::{Error, FeatureError, chain};
 use crate::event::Event;
 use crate::phase::PhaseEvent;
-use crate::plan::AgentSpec;
+use crate::plan::{AgentSpec, CommandSpec};
 use crate::prompt;
 use crate::state::StageResult;
 
@@ -160,7 +160,7 @@ impl Stage<'_> {
 
     fn time_limit(&self) -> Duration {
         match self.ctx.plan.agents.get(&self.feature().agent) {
-            Some(AgentSpec::Command { time_max: Some(limit), .. }) => *limit,
+            Some(AgentSpec::Command(CommandSpec { time_max: Some(limit), .. })) => *limit,
             _ => self.ctx.settings.agent.time_limit,
         }
     }
