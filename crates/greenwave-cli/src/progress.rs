@@ -135,6 +135,13 @@ impl Progress {
             ),
             Event::Failed { feature, reason } => line(feature, "failed", reason.clone()),
             Event::Skipped { feature, because } => line(feature, "skipped", format!("depends on {because}")),
+            Event::Note { feature, message, hint, .. } => {
+                let hint = hint.as_ref().map(|hint| format!(" ({hint})")).unwrap_or_default();
+                match feature {
+                    Some(feature) => line(feature, "note", format!("{message}{hint}")),
+                    None => Some(format!("  note: {message}{hint}")),
+                }
+            }
             other => Some(format!("  {other:?}")),
         }
     }

@@ -93,6 +93,17 @@ pub enum Event {
         /// Why it failed.
         reason: String,
     },
+    /// Something that the user should know and that does not end a feature.
+    Note {
+        /// Kind of the note, a constant in kebab case, such as `flaky-test`.
+        code: &'static str,
+        /// Id of the feature that it is about. `None` for the run as a whole.
+        feature: Option<String>,
+        /// The note, one line.
+        message: String,
+        /// Instruction that would remove the cause.
+        hint: Option<String>,
+    },
     /// A feature was never started.
     Skipped {
         /// Id of the feature.

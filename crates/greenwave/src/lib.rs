@@ -92,7 +92,10 @@ pub use greenwave_scheduler::{Graph, Stopper};
 pub use greenwave_telemetry::{Error as TelemetryError, MetricsEndpoint, MetricsServer};
 pub use greenwave_testing::{Environment, Error as TestError, STATE_DIRECTORY, Test, check_pattern};
 pub use phase::{FeaturePolicy, Phase, PhaseEvent};
-pub use plan::{AgentSpec, CommandSpec, Feature, FeatureId, Plan, PlanError, PlanLocation, nearest};
+pub use plan::{
+    AgentSpec, CommandSpec, Feature, FeatureId, Guards, Plan, PlanError, PlanLocation, check_expression,
+    nearest,
+};
 pub use report::{FeatureReport, Report, Totals};
 pub use result_store::{ResultStore, ResultStoreError, ResultStoreStats};
 pub use settings::{

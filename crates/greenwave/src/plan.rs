@@ -25,6 +25,22 @@ pub struct Plan {
     pub resources: BTreeMap<String, u32>,
     /// Features, in the order of the plan.
     pub features: Vec<Feature>,
+    /// Patterns of further files that agents may not change, in the syntax of `.gitignore`.
+    pub protect: Vec<String>,
+    /// Tests that pass at the start and must pass after every merge.
+    pub guards: Guards,
+}
+
+/// The tests that pass at the start of a run and must pass after every merge.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Guards {
+    /// The tests that are discovered in the project, as `greenwave test` does.
+    #[default]
+    Auto,
+    /// No tests.
+    Off,
+    /// These tests.
+    Tests(Vec<Test>),
 }
 
 /// Position of a feature in [`Plan::features`].
@@ -77,6 +93,12 @@ pub struct Feature {
     pub resources: BTreeMap<String, u32>,
     /// Command that must succeed before the merge. Runs in the feature's workspace.
     pub review: Option<Test>,
+    /// Regular expression that the output of the failing tests must match before the code exists.
+    /// `None` to decide by what the test runner reports.
+    pub red: Option<String>,
+    /// Patterns of tests and other protected files that the agent may change, in the syntax of
+    /// `.gitignore`.
+    pub may_edit: Vec<String>,
 }
 
 /// Error in a plan. [`PlanError::location`] returns the part of the plan that it is about.
@@ -209,6 +231,8 @@ impl Default for Feature {
             attempts_max: 1,
             resources: BTreeMap::new(),
             review: None,
+            red: None,
+            may_edit: Vec::new(),
         }
     }
 }
@@ -355,6 +379,8 @@ fn check_contents(feature: &Feature) -> Result<(), PlanError> {
         ("review", "has a review with an empty command")
     } else if feature.tests.iter().chain(&feature.review).any(|test| !stays_inside(&test.directory)) {
         ("tests", "has a test whose directory is outside the project")
+    } else if feature.red.as_deref().is_some_and(|red| check_expression(red).is_err()) {
+        ("red", "has an invalid `red`: expected a regular expression")
     } else if feature.prompt.trim().is_empty() {
         ("prompt", "has an empty prompt")
     } else {
@@ -367,6 +393,17 @@ fn check_contents(feature: &Feature) -> Result<(), PlanError> {
 fn stays_inside(directory: &std::path::Path) -> bool {
     use std::path::Component;
     directory.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir))
+}
+
+/// Checks a regular expression for the output of tests.
+///
+/// # Errors
+/// Returns what is wrong with the expression and what was expected.
+pub fn check_expression(expression: &str) -> Result<(), String> {
+    match regex_lite::Regex::new(expression) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(format!("expected a regular expression ({error})")),
+    }
 }
 
 /// Returns the candidate that is most similar to an unknown name, if one is similar enough to
