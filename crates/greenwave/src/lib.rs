@@ -67,6 +67,7 @@ mod metrics;
 mod phase;
 mod plan;
 mod prompt;
+mod red;
 mod report;
 mod resources;
 mod result_store;
@@ -76,6 +77,7 @@ mod stage;
 mod state;
 mod state_dir;
 mod steps;
+mod test_files;
 mod test_results;
 mod test_runner;
 #[cfg(test)]
