@@ -203,6 +203,7 @@ fn table(report: &Report) -> Vec<String> {
     for (feature, row) in report.features.iter().zip(&rows) {
         lines.push(line(row));
         lines.extend(feature.reason.as_ref().map(|reason| format!("  {reason}")));
+        lines.extend(feature.hint.as_ref().map(|hint| format!("  hint: {hint}")));
     }
     lines
 }

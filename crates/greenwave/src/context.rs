@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 
 use crate::adapters::Flusher;
 use crate::event::Event;
+use crate::fixed_ports::FixedPorts;
 use crate::phase::FeaturePolicy;
 use crate::plan::{Feature, FeatureId, Plan};
 use crate::report::Totals;
@@ -33,6 +34,8 @@ pub(crate) struct RunContext {
     pub(crate) attempts: Attempts,
     pub(crate) journal: Journal,
     pub(crate) tests: Arc<dyn TestRunner>,
+    /// Tests that must not run beside others.
+    pub(crate) ports: FixedPorts,
     pub(crate) steps: Steps,
     /// The project's directory, where merges are written.
     pub(crate) project: Destination,

@@ -22,6 +22,7 @@ use crate::context::RunContext;
 use crate::error::{Error, FeatureError};
 use crate::event::Event;
 use crate::feature_run::FeatureRun;
+use crate::fixed_ports::FixedPorts;
 use crate::green_record;
 use crate::merge::MergeQueue;
 use crate::metrics;
@@ -104,6 +105,7 @@ impl Engine {
             },
             steps,
             agents,
+            ports: FixedPorts::default(),
             answers: Budget::new(ANSWERS_BYTES_MAX),
             events: Fanout::new(),
             totals: Mutex::default(),

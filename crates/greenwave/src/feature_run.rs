@@ -189,6 +189,7 @@ impl FeatureRun {
     async fn report_failure(&mut self, error: &FeatureError) {
         let reason = chain(error);
         self.report.reason = Some(reason.clone());
+        self.report.hint = error.hint().map(str::to_owned);
         self.ctx.emit(Event::Failed { feature: self.ctx.feature(self.id).id.clone(), reason }).await;
     }
 

@@ -61,6 +61,7 @@ mod engine;
 mod error;
 mod event;
 mod feature_run;
+mod fixed_ports;
 mod green_record;
 mod merge;
 mod metrics;

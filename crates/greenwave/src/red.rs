@@ -21,7 +21,7 @@ use greenwave_testing::{Outcome, Status};
 use regex_lite::Regex;
 
 pub(crate) use process::{has_port_conflict, is_broken_command};
-pub(crate) use project::ProjectNames;
+pub(crate) use project::{ProjectNames, is_manifest};
 
 /// Maximum number of characters of an output's line in a message.
 const LINE_MAX: usize = 200;
@@ -76,7 +76,11 @@ impl From<Obstacle> for Finding {
 ///
 /// `red` is the feature's own expression, which the output of a red test must match. A match
 /// overrides the rules below, except for a test that was killed.
-pub(crate) fn obstacle(failed: &FailedTest<'_>, project: &ProjectNames, red: Option<&str>) -> Option<Obstacle> {
+pub(crate) fn obstacle(
+    failed: &FailedTest<'_>,
+    project: &ProjectNames,
+    red: Option<&str>,
+) -> Option<Obstacle> {
     let found = by_rules(failed, project);
     let Some(red) = red.and_then(|red| Regex::new(red).ok()) else { return found };
     match (found, red.is_match(failed.output)) {

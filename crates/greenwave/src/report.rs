@@ -37,6 +37,9 @@ pub struct FeatureReport {
     pub busy: Duration,
     /// Why it failed or was skipped.
     pub reason: Option<String>,
+    /// Instruction that would remove the reason, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
 }
 
 /// Figures of a run.

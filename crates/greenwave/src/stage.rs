@@ -1,6 +1,7 @@
 //! The work of each phase: confirms that the tests fail, requests an answer, tests and reviews it.
 
 mod request;
+mod verdict;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -67,7 +68,8 @@ impl Stage<'_> {
                 Err(FeatureError::AlreadyPassing { tests })
             }
             Some((test, outcome)) if outcome.status == Status::NoTests => Err(FeatureError::NoTests { test }),
-            Some((_, outcome)) => {
+            Some((test, outcome)) => {
+                self.check_red(&test, &outcome).await?;
                 self.active.feedback = String::from_utf8_lossy(&outcome.output).into_owned();
                 Ok(StageResult::Completed(PhaseEvent::TestsFailed))
             }
@@ -101,6 +103,7 @@ impl Stage<'_> {
         if outcome.status == Status::Passed || outcome.status == Status::NoTests {
             return Ok(StageResult::Completed(PhaseEvent::Passed));
         }
+        self.check_review(review, &outcome)?;
         let reason = format!("review `{}` {}", review.name, outcome.status);
         let feedback = format!("{reason}\n\n{}", String::from_utf8_lossy(&outcome.output));
         Ok(StageResult::Refused { reason, feedback })

@@ -57,7 +57,8 @@ pub(crate) fn is_runner_settings(path: &str) -> bool {
     let name = path.rsplit('/').next().unwrap_or(path);
     let is_cargo = path == ".cargo/config.toml" || path.ends_with("/.cargo/config.toml");
     let is_older = path == ".cargo/config" || path.ends_with("/.cargo/config");
-    let has_stem = |stem: &str| name.strip_prefix(stem).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+    let has_stem =
+        |stem: &str| name.strip_prefix(stem).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
     is_cargo || is_older || SETTINGS.contains(&name) || SETTINGS_STEMS.iter().any(|stem| has_stem(stem))
 }
 
@@ -111,17 +112,29 @@ mod tests {
         ] {
             assert!(is_test_file(path), "{path}");
         }
-        for path in
-            ["src/lib.rs", "src/testing.rs", "src/contest.py", "add.py", "latest/x.go", "attest.js", "Test.md"]
-        {
+        for path in [
+            "src/lib.rs",
+            "src/testing.rs",
+            "src/contest.py",
+            "add.py",
+            "latest/x.go",
+            "attest.js",
+            "Test.md",
+        ] {
             assert!(!is_test_file(path), "{path}");
         }
     }
 
     #[test]
     fn settings_of_runners_are_recognised() {
-        for path in ["jest.config.js", "a/vitest.config.mts", "pytest.ini", "x/conftest.py", ".cargo/config.toml", ".mocharc"]
-        {
+        for path in [
+            "jest.config.js",
+            "a/vitest.config.mts",
+            "pytest.ini",
+            "x/conftest.py",
+            ".cargo/config.toml",
+            ".mocharc",
+        ] {
             assert!(is_runner_settings(path), "{path}");
         }
         for path in ["config.toml", "jest.configuration", "src/config.rs", "pyproject.toml"] {

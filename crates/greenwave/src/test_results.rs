@@ -7,6 +7,7 @@ use greenwave_testing::{Outcome, Test};
 use crate::context::RunContext;
 use crate::error::FeatureError;
 use crate::event::Event;
+use crate::fixed_ports;
 use crate::plan::FeatureId;
 use crate::report::FeatureReport;
 
@@ -22,7 +23,32 @@ pub(crate) async fn run_test(
     phase: &'static str,
 ) -> Result<Outcome, FeatureError> {
     ctx.steps.pass("run a test").await;
-    let outcome = ctx.tests.run(root, test).await?;
+    let outcome = fixed_ports::run(ctx, id, test, root, false).await?;
+    count(ctx, id, report, test, outcome, phase).await
+}
+
+/// Runs a test for a feature in `root` even if its result is cached, and reports the result.
+pub(crate) async fn repeat_test(
+    ctx: &RunContext,
+    id: FeatureId,
+    report: &mut FeatureReport,
+    test: &Test,
+    root: &Path,
+    phase: &'static str,
+) -> Result<Outcome, FeatureError> {
+    ctx.steps.pass("repeat a test").await;
+    let outcome = fixed_ports::run(ctx, id, test, root, true).await?;
+    count(ctx, id, report, test, outcome, phase).await
+}
+
+async fn count(
+    ctx: &RunContext,
+    id: FeatureId,
+    report: &mut FeatureReport,
+    test: &Test,
+    outcome: Outcome,
+    phase: &'static str,
+) -> Result<Outcome, FeatureError> {
     publish(ctx, id, test, &outcome, phase).await;
     if outcome.is_cached() {
         report.tests_cached += 1;

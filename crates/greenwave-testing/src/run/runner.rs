@@ -179,6 +179,14 @@ impl Runner {
         self.run_in(&workspace, test).await
     }
 
+    /// Runs a test in a project directory even if its result is cached. Does not store the result.
+    ///
+    /// # Errors
+    /// Returns an error if the test cannot be run. A failing test is an outcome, not an error.
+    pub async fn rerun(&self, project: &Path, test: &Test) -> Result<Outcome, Error> {
+        self.run_again(&self.directory_workspace(project)?, test).await
+    }
+
     /// Returns the cached result of a test in a project directory. Does not run the test.
     ///
     /// # Errors

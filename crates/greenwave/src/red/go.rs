@@ -9,7 +9,9 @@ use super::{FailedTest, Finding, Obstacle, ProjectNames, expression, quoted};
 static FAILED: LazyLock<Regex> =
     LazyLock::new(|| expression(r"(?m)^\s*(?:--- FAIL: |panic: |FAIL\t\S+ \[build failed\])"));
 static PACKAGE: LazyLock<Regex> = LazyLock::new(|| {
-    expression(r"(?m)(?:no required module provides package|cannot find module providing package|cannot find package) \x22?([^\s:;\x22]+)|package (\S+) is not in (?:GOROOT|std)")
+    expression(
+        r"(?m)(?:no required module provides package|cannot find module providing package|cannot find package) \x22?([^\s:;\x22]+)|package (\S+) is not in (?:GOROOT|std)",
+    )
 });
 static SETUP: LazyLock<Regex> = LazyLock::new(|| expression(r"(?m)^(?:\./)?(\S+\.go):[0-9]+:[0-9]+: (.*)$"));
 static USAGE: LazyLock<Regex> = LazyLock::new(|| {

@@ -7,21 +7,35 @@ use regex_lite::Regex;
 use super::{FailedTest, Finding, Obstacle, ProjectNames, expression, missing_operand, quoted, syntax_error};
 
 static MODULE: LazyLock<Regex> = LazyLock::new(|| {
-    expression(r#"(?:Cannot find (?:module|package)|Failed to resolve import|Failed to load url|Could not resolve) ['"]?([^'"\s]+)['"]?(.*)$"#)
+    expression(
+        r#"(?:Cannot find (?:module|package)|Failed to resolve import|Failed to load url|Could not resolve) ['"]?([^'"\s]+)['"]?(.*)$"#,
+    )
 });
-static FROM: LazyLock<Regex> =
-    LazyLock::new(|| expression(r#"^(?: or its corresponding type declarations)?.*?(?:imported )?from ['"]?([^'"\s]+?)['"]?\.?(?:\s|$)"#));
+static FROM: LazyLock<Regex> = LazyLock::new(|| {
+    expression(
+        r#"^(?: or its corresponding type declarations)?.*?(?:imported )?from ['"]?([^'"\s]+?)['"]?\.?(?:\s|$)"#,
+    )
+});
 static FAILED: LazyLock<Regex> = LazyLock::new(|| {
-    expression(r"\b(?:AssertionError|AssertionFailedError|TypeError|ReferenceError|RangeError|JestAssertionError)\b|expect\(received\)|ERR_ASSERTION")
+    expression(
+        r"\b(?:AssertionError|AssertionFailedError|TypeError|ReferenceError|RangeError|JestAssertionError)\b|expect\(received\)|ERR_ASSERTION",
+    )
 });
-static PLACE: LazyLock<Regex> = LazyLock::new(|| expression(r"^(?:# )?((?:file://)?/[^:]+):[0-9]+(?::[0-9]+)?$"));
+static PLACE: LazyLock<Regex> =
+    LazyLock::new(|| expression(r"^(?:# )?((?:file://)?/[^:]+):[0-9]+(?::[0-9]+)?$"));
 static SYNTAX: LazyLock<Regex> = LazyLock::new(|| {
-    expression(r"^\s*(?:# )?(?:SyntaxError|Error: Transform failed|Error: Failed to parse source|Error: Parse failure|RolldownError: Parse failure|.*\[PARSE_ERROR\])")
+    expression(
+        r"^\s*(?:# )?(?:SyntaxError|Error: Transform failed|Error: Failed to parse source|Error: Parse failure|RolldownError: Parse failure|.*\[PARSE_ERROR\])",
+    )
 });
-static INLINE: LazyLock<Regex> =
-    LazyLock::new(|| expression(r"(?:SyntaxError: |╭─\[ ?|\[builtin:vite-transform\] |\(|^\s*File: )?((?:/|[\w.-]+/)[^\s:()\[\]]*\.[cm]?[jt]sx?)\b"));
-static TYPESCRIPT: LazyLock<Regex> =
-    LazyLock::new(|| expression(r"^(?:([^\s(:]+)(?:\([0-9,]+\)|:[0-9]+:[0-9]+)(?:: | - ))?error TS([0-9]+): (.*)$"));
+static INLINE: LazyLock<Regex> = LazyLock::new(|| {
+    expression(
+        r"(?:SyntaxError: |╭─\[ ?|\[builtin:vite-transform\] |\(|^\s*File: )?((?:/|[\w.-]+/)[^\s:()\[\]]*\.[cm]?[jt]sx?)\b",
+    )
+});
+static TYPESCRIPT: LazyLock<Regex> = LazyLock::new(|| {
+    expression(r"^(?:([^\s(:]+)(?:\([0-9,]+\)|:[0-9]+:[0-9]+)(?:: | - ))?error TS([0-9]+): (.*)$")
+});
 /// Messages of package managers and runners that did not run any test.
 static USAGE: LazyLock<Regex> = LazyLock::new(|| {
     expression(
@@ -31,7 +45,8 @@ static USAGE: LazyLock<Regex> = LazyLock::new(|| {
 
 pub(super) fn findings(failed: &FailedTest<'_>, project: &ProjectNames) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let lines: Vec<&str> = failed.output.lines().map(|line| line.strip_prefix("# ").unwrap_or(line)).collect();
+    let lines: Vec<&str> =
+        failed.output.lines().map(|line| line.strip_prefix("# ").unwrap_or(line)).collect();
     let mut place = None;
     for (at, line) in lines.iter().enumerate() {
         if let Some(found) = TYPESCRIPT.captures(line) {
@@ -41,7 +56,11 @@ pub(super) fn findings(failed: &FailedTest<'_>, project: &ProjectNames) -> Vec<F
             let more = lines[at + 1..].iter().take(3).copied().collect::<Vec<_>>();
             findings.push(module(&found[1], &found[2], &more, failed, project));
         } else if SYNTAX.is_match(line) {
-            let near = lines[at..].iter().take(8).find_map(|line| INLINE.captures(line)).map(|found| found[1].to_owned());
+            let near = lines[at..]
+                .iter()
+                .take(8)
+                .find_map(|line| INLINE.captures(line))
+                .map(|found| found[1].to_owned());
             findings.extend(syntax(line, place.map(str::to_owned).or(near), failed, project));
         } else if let Some(found) = PLACE.captures(line) {
             place = found.get(1).map(|file| file.as_str());
@@ -60,7 +79,12 @@ pub(super) fn findings(failed: &FailedTest<'_>, project: &ProjectNames) -> Vec<F
     findings
 }
 
-fn syntax(line: &str, place: Option<String>, failed: &FailedTest<'_>, project: &ProjectNames) -> Option<Finding> {
+fn syntax(
+    line: &str,
+    place: Option<String>,
+    failed: &FailedTest<'_>,
+    project: &ProjectNames,
+) -> Option<Finding> {
     if line.contains("does not provide an export") || line.contains("Named export") {
         return Some(Finding::Genuine);
     }
@@ -118,7 +142,9 @@ fn typescript(
         },
         ("2582" | "2580" | "2593" | "2688", _) => quoted(message, "install the type definitions"),
         (_, Some(file)) if is_syntax => syntax_error(file, project, failed),
-        ("6053" | "5023" | "5025" | "5058" | "5112" | "18003", _) => quoted(message, "correct the test's command"),
+        ("6053" | "5023" | "5025" | "5058" | "5112" | "18003", _) => {
+            quoted(message, "correct the test's command")
+        }
         _ => Finding::Genuine,
     }
 }

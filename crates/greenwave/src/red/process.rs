@@ -24,7 +24,9 @@ static MISSING: LazyLock<Regex> = LazyLock::new(|| {
     )
 });
 static PORT: LazyLock<Regex> = LazyLock::new(|| {
-    expression(r"(?i)\bEADDRINUSE\b|address (?:is )?already in use|\bAddrInUse\b|port [0-9]+ is (?:already )?(?:in use|allocated)")
+    expression(
+        r"(?i)\bEADDRINUSE\b|address (?:is )?already in use|\bAddrInUse\b|port [0-9]+ is (?:already )?(?:in use|allocated)",
+    )
 });
 static DISK_FULL: LazyLock<Regex> =
     LazyLock::new(|| expression(r"(?i)no space left on device|\bENOSPC\b|disk quota exceeded"));
@@ -48,7 +50,9 @@ pub(super) fn finding(failed: &FailedTest<'_>, project: &ProjectNames) -> Option
     let code = match failed.status {
         Status::TimedOut(limit) => {
             let hint = "raise `time_limit`, or find out what the test waits for";
-            return Some(Obstacle::killed(format!("did not end within {limit:?} and was killed"), hint).into());
+            return Some(
+                Obstacle::killed(format!("did not end within {limit:?} and was killed"), hint).into(),
+            );
         }
         Status::Failed(ExitReason::Signal(signal)) => return Some(by_signal(signal, output)),
         Status::Failed(ExitReason::Code(code)) => code,

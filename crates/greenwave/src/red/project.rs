@@ -21,15 +21,8 @@ pub(crate) struct ProjectNames {
 }
 
 /// Manifests that declare dependencies and name packages.
-pub(crate) const MANIFESTS: [&str; 7] = [
-    "pyproject.toml",
-    "setup.cfg",
-    "setup.py",
-    "package.json",
-    "Cargo.toml",
-    "go.mod",
-    "Gemfile",
-];
+const MANIFESTS: [&str; 7] =
+    ["pyproject.toml", "setup.cfg", "setup.py", "package.json", "Cargo.toml", "go.mod", "Gemfile"];
 
 /// Returns whether a file declares dependencies or names packages.
 pub(crate) fn is_manifest(path: &str) -> bool {
@@ -103,7 +96,9 @@ impl ProjectNames {
     /// Returns whether a package path lies in one of the project's packages (`example.com/m/add`).
     pub(crate) fn contains_package(&self, path: &str) -> bool {
         let path = normalised(path);
-        self.own.iter().any(|own| path == *own || path.strip_prefix(own).is_some_and(|it| it.starts_with('/')))
+        self.own
+            .iter()
+            .any(|own| path == *own || path.strip_prefix(own).is_some_and(|it| it.starts_with('/')))
     }
 
     /// Returns whether one of the project's packages has this scope (`@scope`).
@@ -136,7 +131,13 @@ impl ProjectNames {
 
     /// Returns whether the feature's text names a file or directory of a module.
     pub(crate) fn mentions_module_path(&self, name: &str) -> bool {
-        let forms = [format!("{name}.py"), format!("{name}/"), format!("/{name}"), format!("{name}.js"), format!("{name}.ts")];
+        let forms = [
+            format!("{name}.py"),
+            format!("{name}/"),
+            format!("/{name}"),
+            format!("{name}.js"),
+            format!("{name}.ts"),
+        ];
         forms.iter().any(|form| self.mentions(form))
     }
 

@@ -20,21 +20,82 @@ const NO_TESTS: i32 = 5;
 /// They decide only if no manifest declares dependencies and the feature's text does not name a
 /// file of that name.
 const WELL_KNOWN: [&str; 62] = [
-    "aiohttp", "anyio", "attr", "bcrypt", "boto3", "botocore", "bs4", "celery", "certifi", "click",
-    "cryptography", "cv2", "dateutil", "django", "docker", "dotenv", "fastapi", "flask", "freezegun",
-    "google", "grpc", "httpx", "hypothesis", "jinja2", "jsonschema", "jwt", "lxml", "markdown",
-    "matplotlib", "mock", "mypy", "networkx", "nose", "numpy", "openai", "openpyxl", "orjson", "pandas",
-    "paramiko", "PIL", "polars", "psutil", "psycopg2", "pydantic", "pymongo", "pymysql", "pytest",
-    "pytz", "redis", "requests", "rich", "scipy", "setuptools", "simplejson", "sklearn", "sqlalchemy",
-    "starlette", "tensorflow", "torch", "tqdm", "urllib3", "yaml",
+    "aiohttp",
+    "anyio",
+    "attr",
+    "bcrypt",
+    "boto3",
+    "botocore",
+    "bs4",
+    "celery",
+    "certifi",
+    "click",
+    "cryptography",
+    "cv2",
+    "dateutil",
+    "django",
+    "docker",
+    "dotenv",
+    "fastapi",
+    "flask",
+    "freezegun",
+    "google",
+    "grpc",
+    "httpx",
+    "hypothesis",
+    "jinja2",
+    "jsonschema",
+    "jwt",
+    "lxml",
+    "markdown",
+    "matplotlib",
+    "mock",
+    "mypy",
+    "networkx",
+    "nose",
+    "numpy",
+    "openai",
+    "openpyxl",
+    "orjson",
+    "pandas",
+    "paramiko",
+    "PIL",
+    "polars",
+    "psutil",
+    "psycopg2",
+    "pydantic",
+    "pymongo",
+    "pymysql",
+    "pytest",
+    "pytz",
+    "redis",
+    "requests",
+    "rich",
+    "scipy",
+    "setuptools",
+    "simplejson",
+    "sklearn",
+    "sqlalchemy",
+    "starlette",
+    "tensorflow",
+    "torch",
+    "tqdm",
+    "urllib3",
+    "yaml",
 ];
 
 static NO_MODULE: LazyLock<Regex> =
     LazyLock::new(|| expression(r"^(?:ModuleNotFoundError|ImportError): No module named '?([\w.]+)'?"));
-static NO_NAME: LazyLock<Regex> =
-    LazyLock::new(|| expression(r"^ImportError: cannot import name '[^']*' from (?:partially initialized module )?'([\w.]+)'.*\(([^()]*)\)$"));
-static RUNNER: LazyLock<Regex> =
-    LazyLock::new(|| expression(r"(?m)^\S*python[0-9.]*: (?:Error while finding module specification for '[\w.]+' \(ModuleNotFoundError: )?No module named '?([\w.]+)'?\)?$"));
+static NO_NAME: LazyLock<Regex> = LazyLock::new(|| {
+    expression(
+        r"^ImportError: cannot import name '[^']*' from (?:partially initialized module )?'([\w.]+)'.*\(([^()]*)\)$",
+    )
+});
+static RUNNER: LazyLock<Regex> = LazyLock::new(|| {
+    expression(
+        r"(?m)^\S*python[0-9.]*: (?:Error while finding module specification for '[\w.]+' \(ModuleNotFoundError: )?No module named '?([\w.]+)'?\)?$",
+    )
+});
 static NO_FILE: LazyLock<Regex> =
     LazyLock::new(|| expression(r"(?m)^\S*python[0-9.]*: can't open file '([^']+)'"));
 static ERROR: LazyLock<Regex> =
@@ -43,7 +104,9 @@ static FILE: LazyLock<Regex> = LazyLock::new(|| expression(r#"^\s*File "([^"]+)"
 static PLACE: LazyLock<Regex> = LazyLock::new(|| expression(r"^([^\s:]+\.py):[0-9]+: "));
 static FIXTURE: LazyLock<Regex> = LazyLock::new(|| expression(r"^fixture '([^']+)' not found"));
 static USAGE: LazyLock<Regex> = LazyLock::new(|| {
-    expression(r"(?m)^(?:ERROR: )?(?:file or directory not found: (.+)|not found: (.+)|[\w.-]+: error: (?:unrecognized arguments|argument|ambiguous option).*|usage: .*)$")
+    expression(
+        r"(?m)^(?:ERROR: )?(?:file or directory not found: (.+)|not found: (.+)|[\w.-]+: error: (?:unrecognized arguments|argument|ambiguous option).*|usage: .*)$",
+    )
 });
 
 pub(super) fn findings(failed: &FailedTest<'_>, project: &ProjectNames) -> Vec<Finding> {
@@ -70,14 +133,20 @@ fn by_exit_code(failed: &FailedTest<'_>, project: &ProjectNames) -> Option<Findi
             Some(found) if found.get(1).is_some() => missing_operand(found[1].trim(), project),
             Some(found) if found.get(2).is_some() => {
                 let name = project.relative(found[2].trim());
-                Obstacle::new(format!("cannot run: `{name}` does not exist"), "correct the name of the test").into()
+                Obstacle::new(format!("cannot run: `{name}` does not exist"), "correct the name of the test")
+                    .into()
             }
             _ => quoted(first_error(output), "correct the arguments or settings of pytest"),
         }),
         INTERNAL_ERROR if output.contains("INTERNALERROR") => {
             Some(quoted("pytest ended with an internal error", "run the test's command by hand"))
         }
-        NO_TESTS if output.contains("no tests ran") || output.contains("deselected") || output.contains("Ran 0 tests") || output.contains("NO TESTS RAN") => {
+        NO_TESTS
+            if output.contains("no tests ran")
+                || output.contains("deselected")
+                || output.contains("Ran 0 tests")
+                || output.contains("NO TESTS RAN") =>
+        {
             Some(Obstacle::new("ran no test at all", "name a file or a test that exists").into())
         }
         _ => None,
@@ -86,7 +155,11 @@ fn by_exit_code(failed: &FailedTest<'_>, project: &ProjectNames) -> Option<Findi
 
 fn first_error(output: &str) -> &str {
     let is_error = |line: &&str| line.contains("error: ");
-    output.lines().find(is_error).or_else(|| output.lines().find(|line| line.contains("ERROR"))).unwrap_or("pytest cannot start")
+    output
+        .lines()
+        .find(is_error)
+        .or_else(|| output.lines().find(|line| line.contains("ERROR")))
+        .unwrap_or("pytest cannot start")
 }
 
 /// Reads the errors in tracebacks, those of pytest included.
@@ -109,7 +182,9 @@ fn errors(failed: &FailedTest<'_>, project: &ProjectNames) -> Vec<Finding> {
             findings.push(name(line, &found[1], &found[2], project));
         } else if let Some(found) = FIXTURE.captures(line).filter(|_| is_pytest) {
             let hint = "install the plugin of pytest that provides it, or define it in conftest.py";
-            findings.push(Obstacle::new(format!("cannot run: fixture `{}` is not defined", &found[1]), hint).into());
+            findings.push(
+                Obstacle::new(format!("cannot run: fixture `{}` is not defined", &found[1]), hint).into(),
+            );
         } else if ["SyntaxError", "IndentationError", "TabError"].iter().any(|kind| line.starts_with(kind)) {
             // Errors of other languages have no such place.
             findings.extend(place.map(|place| syntax_error(place, project, failed)));
@@ -146,13 +221,15 @@ fn port() -> Finding {
 /// only and declared nowhere: the module that the feature adds.
 fn module(module: &str, importer: Option<&str>, failed: &FailedTest<'_>, project: &ProjectNames) -> Finding {
     let first = module.split('.').next().unwrap_or(module);
-    let is_operand = failed.command.iter().any(|word| word == module || word.replace('/', ".") == format!("{module}.py"));
+    let is_operand =
+        failed.command.iter().any(|word| word == module || word.replace('/', ".") == format!("{module}.py"));
     let is_test = module.split('.').any(|part| is_test_file(&format!("{part}.py")));
     if is_operand && is_test {
         let hint = "correct the name in the test's command, or create the test before the run";
         return Obstacle::new(format!("cannot run: test module `{module}` does not exist"), hint).into();
     }
-    let is_installed = |path: &str| ["site-packages/", "dist-packages/"].iter().any(|part| path.contains(part));
+    let is_installed =
+        |path: &str| ["site-packages/", "dist-packages/"].iter().any(|part| path.contains(part));
     if project.has_module(first) {
         return Finding::Genuine;
     }
@@ -173,7 +250,8 @@ fn runner(module: &str, failed: &FailedTest<'_>, project: &ProjectNames) -> Find
 }
 
 fn missing_package(module: &str, package: &str) -> Finding {
-    let hint = format!("install the package of `{package}` for the interpreter that the test's command starts");
+    let hint =
+        format!("install the package of `{package}` for the interpreter that the test's command starts");
     Obstacle::new(format!("cannot run: Python module `{module}` is not installed"), hint).into()
 }
 
@@ -184,5 +262,8 @@ fn name(line: &str, module: &str, file: &str, project: &ProjectNames) -> Finding
     if (is_own && file != "unknown location") || (file == "unknown location" && project.has_module(first)) {
         return Finding::Genuine;
     }
-    quoted(line.split(" (").next().unwrap_or(line), "correct the import in the test, or install another version")
+    quoted(
+        line.split(" (").next().unwrap_or(line),
+        "correct the import in the test, or install another version",
+    )
 }

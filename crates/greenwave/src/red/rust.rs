@@ -10,10 +10,14 @@ use crate::test_files::is_test_file;
 static ERROR: LazyLock<Regex> = LazyLock::new(|| expression(r"^error(?:\[(E[0-9]{4})\])?: (.+)$"));
 static PLACE: LazyLock<Regex> = LazyLock::new(|| expression(r"^\s*--> ([^:]+):[0-9]+"));
 static CRATE: LazyLock<Regex> = LazyLock::new(|| {
-    expression(r"(?:unresolved module or unlinked crate|maybe a missing crate|undeclared crate or module|can't find crate for) `([^`]+)`")
+    expression(
+        r"(?:unresolved module or unlinked crate|maybe a missing crate|undeclared crate or module|can't find crate for) `([^`]+)`",
+    )
 });
 static FAILED: LazyLock<Regex> = LazyLock::new(|| {
-    expression(r"(?m)^(?:test .* \.\.\. FAILED$|thread '.*' (?:\([0-9]+\) )?panicked at|test result: FAILED\.)")
+    expression(
+        r"(?m)^(?:test .* \.\.\. FAILED$|thread '.*' (?:\([0-9]+\) )?panicked at|test result: FAILED\.)",
+    )
 });
 static SIGNAL: LazyLock<Regex> =
     LazyLock::new(|| expression(r"process didn't exit successfully: .*\(signal: ([0-9]+)"));
@@ -133,7 +137,11 @@ fn error(
     if is_test && message.starts_with("couldn't read `") {
         let file = message.split('`').nth(1).unwrap_or_default();
         let is_source = !is_test_file(&project.relative(file));
-        return Some(if is_source { Finding::Genuine } else { quoted(message, "add the file before the run") });
+        return Some(if is_source {
+            Finding::Genuine
+        } else {
+            quoted(message, "add the file before the run")
+        });
     }
     Some(Finding::Genuine)
 }
@@ -152,6 +160,7 @@ fn missing_crate(message: &str, more: &[&str], is_test: bool, project: &ProjectN
     if !is_test || project.has_module(name) || project.mentions(name) {
         return Finding::Genuine;
     }
-    let hint = format!("add `{name}` to the dependencies, or name it in the prompt if the agent shall add it");
+    let hint =
+        format!("add `{name}` to the dependencies, or name it in the prompt if the agent shall add it");
     Obstacle::new(format!("cannot run: crate `{name}` is not a dependency"), hint).into()
 }

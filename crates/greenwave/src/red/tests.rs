@@ -108,7 +108,8 @@ fn a_file_that_the_prompt_names_can_be_the_feature() {
     assert_ne!(missing("py_missing_file", "make tests/test_typo.py pass"), "red");
     let program = Case {
         command: ["python3", "src/tool.py"].map(str::to_owned).to_vec(),
-        output: "python3: can't open file '/tmp/p/src/tool.py': [Errno 2] No such file or directory".to_owned(),
+        output: "python3: can't open file '/tmp/p/src/tool.py': [Errno 2] No such file or directory"
+            .to_owned(),
         ..case("py_missing_file")
     };
     assert_eq!(program.verdict("write src/tool.py", None), "red");
@@ -218,7 +219,8 @@ fn arbitrary_output_does_not_panic() {
     for (at, case) in cases.iter().enumerate() {
         let other = &cases[(at * 7 + 3) % cases.len()];
         for cut in (0..case.output.len()).step_by(37).filter(|cut| case.output.is_char_boundary(*cut)) {
-            let failed = FailedTest { command: &other.command, status: case.status, output: &case.output[cut..] };
+            let failed =
+                FailedTest { command: &other.command, status: case.status, output: &case.output[cut..] };
             let _ = obstacle(&failed, &other.names("x"), Some("x"));
         }
     }

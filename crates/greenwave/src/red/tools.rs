@@ -7,27 +7,43 @@ use regex_lite::Regex;
 
 use super::{FailedTest, Finding, Obstacle, ProjectNames, expression, missing_operand, quoted, syntax_error};
 
-static MAKE_RULE: LazyLock<Regex> =
-    LazyLock::new(|| expression(r"(?m)^make(?:\[[0-9]+\])?: \*\*\* No rule to make target '([^']+)'(, needed by)?.*$"));
-static MAKE_TOOL: LazyLock<Regex> = LazyLock::new(|| expression(r"(?m)^make(?:\[[0-9]+\])?: \*\*\* \[.*\] Error 12[67]$"));
-static MAKE_MISSING: LazyLock<Regex> =
-    LazyLock::new(|| expression(r"(?m)^(?:make(?:\[[0-9]+\])?: |(?:/\S+/)?\w*sh: [0-9]+: )(\S+?): (?:No such file or directory|(?:command )?not found|Permission denied)$"));
-static MAKE_NONE: LazyLock<Regex> =
-    LazyLock::new(|| expression(r"(?m)^make: \*\*\* (?:No targets specified.*|\S+: No such file or directory\.  Stop\.)$"));
-static HEADER: LazyLock<Regex> =
-    LazyLock::new(|| expression(r"(?m)^[^\s:]+:[0-9]+:[0-9]+: fatal error: '?([^:']+)'?(?:: No such file or directory| file not found)$"));
-static LIBRARY: LazyLock<Regex> = LazyLock::new(|| expression(r"(?m)^.*(?:cannot find -l|library not found for -l)(\S+?):?(?: .*)?$"));
-static SHELL_FILE: LazyLock<Regex> =
-    LazyLock::new(|| expression(r"(?m)^(?:/\S+/)?\w*sh: [0-9]+: (?:cannot open|Can't open) (\S+?)(?:: No such file)?$"));
+static MAKE_RULE: LazyLock<Regex> = LazyLock::new(|| {
+    expression(r"(?m)^make(?:\[[0-9]+\])?: \*\*\* No rule to make target '([^']+)'(, needed by)?.*$")
+});
+static MAKE_TOOL: LazyLock<Regex> =
+    LazyLock::new(|| expression(r"(?m)^make(?:\[[0-9]+\])?: \*\*\* \[.*\] Error 12[67]$"));
+static MAKE_MISSING: LazyLock<Regex> = LazyLock::new(|| {
+    expression(
+        r"(?m)^(?:make(?:\[[0-9]+\])?: |(?:/\S+/)?\w*sh: [0-9]+: )(\S+?): (?:No such file or directory|(?:command )?not found|Permission denied)$",
+    )
+});
+static MAKE_NONE: LazyLock<Regex> = LazyLock::new(|| {
+    expression(r"(?m)^make: \*\*\* (?:No targets specified.*|\S+: No such file or directory\.  Stop\.)$")
+});
+static HEADER: LazyLock<Regex> = LazyLock::new(|| {
+    expression(
+        r"(?m)^[^\s:]+:[0-9]+:[0-9]+: fatal error: '?([^:']+)'?(?:: No such file or directory| file not found)$",
+    )
+});
+static LIBRARY: LazyLock<Regex> =
+    LazyLock::new(|| expression(r"(?m)^.*(?:cannot find -l|library not found for -l)(\S+?):?(?: .*)?$"));
+static SHELL_FILE: LazyLock<Regex> = LazyLock::new(|| {
+    expression(r"(?m)^(?:/\S+/)?\w*sh: [0-9]+: (?:cannot open|Can't open) (\S+?)(?:: No such file)?$")
+});
 static SHELL_SYNTAX: LazyLock<Regex> =
     LazyLock::new(|| expression(r"(?mi)^(\S+?): (?:line )?[0-9]+: syntax error.*$"));
 static SCRIPT: LazyLock<Regex> = LazyLock::new(|| {
-    expression(r#"(?m)^(?:Can't open perl script "([^"]+)"|Could not open input file: (\S+)|\S*ruby: No such file or directory -- (\S+)).*$"#)
+    expression(
+        r#"(?m)^(?:Can't open perl script "([^"]+)"|Could not open input file: (\S+)|\S*ruby: No such file or directory -- (\S+)).*$"#,
+    )
 });
 static USAGE: LazyLock<Regex> = LazyLock::new(|| {
-    expression(r"(?m)^.*(?:there is no POM in this directory.*|Could not find or load main class .*|Unable to access jarfile .*|Could not resolve dependencies for project .*|No goals have been specified.*|Justfile does not contain recipe.*|Justfile does not contain recipes.*)$")
+    expression(
+        r"(?m)^.*(?:there is no POM in this directory.*|Could not find or load main class .*|Unable to access jarfile .*|Could not resolve dependencies for project .*|No goals have been specified.*|Justfile does not contain recipe.*|Justfile does not contain recipes.*)$",
+    )
 });
-static UNRESOLVED: LazyLock<Regex> = LazyLock::new(|| expression(r"(?m)undefined reference to|Undefined symbols for"));
+static UNRESOLVED: LazyLock<Regex> =
+    LazyLock::new(|| expression(r"(?m)undefined reference to|Undefined symbols for"));
 
 pub(super) fn findings(failed: &FailedTest<'_>, project: &ProjectNames) -> Vec<Finding> {
     let output = failed.output;
