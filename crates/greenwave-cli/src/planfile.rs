@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use greenwave::{AgentSpec, CommandSpec, Feature, Guards, Plan, PlanError, PlanLocation, Test};
+use greenwave::{AgentSpec, CommandSpec, Feature, Guards, Plan, PlanError, PlanLocation, Problem, Test};
 
 use crate::diagnostic::{Diagnostic, Document};
 use crate::error::CliError;
@@ -99,7 +99,25 @@ impl PlanFile {
 
     /// Adds the location in the file to an error of the plan.
     pub(crate) fn locate_plan_error(&self, error: &PlanError) -> CliError {
-        let at = match error.location() {
+        let at = self.range(error.location());
+        CliError::Plan(Box::new(self.document.error(at, error.to_string())))
+    }
+
+    /// Adds the location in the file to a problem of the plan.
+    pub(crate) fn locate_problem(&self, problem: &Problem) -> CliError {
+        let diagnostic = self.document.error(self.range(problem.location()), problem.message.clone());
+        CliError::Problem { diagnostic: Box::new(diagnostic), hint: problem.hint.clone() }
+    }
+
+    /// Describes a note about the plan, with its location in the file.
+    pub(crate) fn describe(&self, problem: &Problem) -> String {
+        let diagnostic = self.document.error(self.range(problem.location()), problem.message.clone());
+        let hint = problem.hint.as_ref().map(|hint| format!("\nhint: {hint}")).unwrap_or_default();
+        format!("{diagnostic}{hint}")
+    }
+
+    fn range(&self, location: PlanLocation<'_>) -> Range<usize> {
+        match location {
             PlanLocation::Plan => 0..0,
             PlanLocation::Project => self.project.clone(),
             PlanLocation::Resource(name) => self.resources.get(name).cloned().unwrap_or(0..0),
@@ -107,8 +125,7 @@ impl PlanFile {
             PlanLocation::Feature { id, field, value, occurrence } => {
                 self.feature_location(id, field, value, occurrence)
             }
-        };
-        CliError::Plan(Box::new(self.document.error(at, error.to_string())))
+        }
     }
 
     fn feature_location(

@@ -1,6 +1,6 @@
 //! The parts that all stages of a run share.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -15,7 +15,9 @@ use crate::event::Event;
 use crate::fixed_ports::FixedPorts;
 use crate::phase::FeaturePolicy;
 use crate::plan::{Feature, FeatureId, Plan};
+use crate::preflight::Problem;
 use crate::report::Totals;
+use crate::scope::RunScope;
 use crate::settings::Settings;
 use crate::steps::Steps;
 use crate::test_runner::TestRunner;
@@ -34,6 +36,12 @@ pub(crate) struct RunContext {
     pub(crate) attempts: Attempts,
     pub(crate) journal: Journal,
     pub(crate) tests: Arc<dyn TestRunner>,
+    /// How much of the plan the run does.
+    pub(crate) scope: RunScope,
+    /// Features that the run does.
+    pub(crate) selected: BTreeSet<FeatureId>,
+    /// Notes about the plan, published at the start.
+    pub(crate) notes: Vec<Problem>,
     /// Tests that must not run beside others.
     pub(crate) ports: FixedPorts,
     pub(crate) steps: Steps,

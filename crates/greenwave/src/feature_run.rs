@@ -130,6 +130,12 @@ impl FeatureRun {
     }
 
     async fn complete(&mut self, event: PhaseEvent) -> Step<(), FeatureError> {
+        if event == PhaseEvent::TestsFailed && self.ctx.scope.red_only {
+            if let Some(workspace) = self.state.end(Phase::Red) {
+                workspace.remove();
+            }
+            return Step::Done(());
+        }
         match self.enter(event).await {
             Phase::Green(_) => Step::Done(()),
             phase => Step::Next(self.needs(phase)),

@@ -55,6 +55,7 @@
 //! The crate has no Cargo features.
 
 mod adapters;
+mod cases;
 mod confine;
 mod context;
 mod engine;
@@ -63,16 +64,20 @@ mod event;
 mod feature_run;
 mod fixed_ports;
 mod green_record;
+mod guards;
 mod merge;
 mod metrics;
 mod phase;
 mod plan;
+mod preflight;
 mod prompt;
+mod protection;
 mod red;
 mod report;
 mod resources;
 mod result_store;
 mod resume;
+mod scope;
 mod settings;
 mod stage;
 mod state;
@@ -99,8 +104,10 @@ pub use plan::{
     AgentSpec, CommandSpec, Feature, FeatureId, Guards, Plan, PlanError, PlanLocation, check_expression,
     nearest,
 };
+pub use preflight::{Problem, preflight};
 pub use report::{FeatureReport, Report, Totals};
 pub use result_store::{ResultStore, ResultStoreError, ResultStoreStats};
+pub use scope::RunScope;
 pub use settings::{
     AgentSettings, CacheSettings, Compression, MemorySettings, MetricsSettings, ParallelSettings,
     PoolSettings, Settings, StorageSettings, TestingSettings,

@@ -141,6 +141,14 @@ pub enum PlanError {
         /// The most similar defined name, if one is similar.
         nearest: Option<String>,
     },
+    /// A run is restricted to a feature that the plan does not have.
+    #[error("unknown feature `{name}`{}", did_you_mean(nearest))]
+    UnknownSelection {
+        /// The unknown id.
+        name: String,
+        /// The most similar id, if one is similar.
+        nearest: Option<String>,
+    },
     /// Features depend on each other in a cycle.
     #[error("features depend on each other in a cycle: {}", cycle(path))]
     Cycle {
@@ -254,7 +262,7 @@ impl PlanError {
     pub fn location(&self) -> PlanLocation<'_> {
         let feature = |id, field, value| PlanLocation::Feature { id, field, value, occurrence: 0 };
         match self {
-            PlanError::Empty => PlanLocation::Plan,
+            PlanError::Empty | PlanError::UnknownSelection { .. } => PlanLocation::Plan,
             PlanError::InvalidResource { resource } => PlanLocation::Resource(resource),
             PlanError::LongId { id } => feature(id, "id", None),
             PlanError::Project { .. } => PlanLocation::Project,
@@ -285,15 +293,32 @@ impl Plan {
     /// # Errors
     /// Returns the first [`PlanError`] in the order of the plan. A cycle is found last.
     pub fn graph(&self) -> Result<Graph<FeatureId>, PlanError> {
+        match self.own_problems().into_iter().next() {
+            Some(error) => Err(error),
+            None => self.build_graph(),
+        }
+    }
+
+    /// Returns all errors of the plan: at most one for each feature and agent, in their order.
+    pub fn problems(&self) -> Vec<PlanError> {
+        let problems = self.own_problems();
+        if problems.is_empty() { self.build_graph().err().into_iter().collect() } else { problems }
+    }
+
+    /// Returns all errors except for cycles, which need defined names.
+    fn own_problems(&self) -> Vec<PlanError> {
         if self.features.is_empty() {
-            return Err(PlanError::Empty);
+            return vec![PlanError::Empty];
         }
-        self.check_project()?;
-        if let Some(name) = self.resources.keys().find(|name| name.contains(':') || name.is_empty()) {
-            return Err(PlanError::InvalidResource { resource: name.clone() });
-        }
-        self.agents.iter().try_for_each(|(name, agent)| check_agent(name, agent))?;
-        self.features.iter().try_for_each(|feature| self.check_feature(feature))?;
+        let mut problems: Vec<PlanError> = self.check_project().err().into_iter().collect();
+        let resources = self.resources.keys().filter(|name| name.contains(':') || name.is_empty());
+        problems.extend(resources.map(|name| PlanError::InvalidResource { resource: name.clone() }));
+        problems.extend(self.agents.iter().filter_map(|(name, agent)| check_agent(name, agent).err()));
+        problems.extend(self.features.iter().filter_map(|feature| self.check_feature(feature).err()));
+        problems
+    }
+
+    fn build_graph(&self) -> Result<Graph<FeatureId>, PlanError> {
         let mut graph = GraphBuilder::new();
         for (at, feature) in self.features.iter().enumerate() {
             graph.task(&feature.id, FeatureId(at));

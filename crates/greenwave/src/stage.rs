@@ -78,7 +78,13 @@ impl Stage<'_> {
 
     /// Runs the tests on the agent's answer.
     async fn test(&mut self, attempt: u32) -> Result<StageResult, FeatureError> {
+        if let Some(refused) = self.refuse_protected().await? {
+            return Ok(refused);
+        }
         let Some((test, outcome)) = self.run_tests("yellow").await? else {
+            if let Some(refused) = self.refuse_missing_case() {
+                return Ok(refused);
+            }
             self.record_attempt(AttemptOutcome::Passed, String::new()).await?;
             return Ok(StageResult::Completed(PhaseEvent::Passed));
         };
@@ -117,8 +123,9 @@ impl Stage<'_> {
     async fn run_tests(&mut self, phase: &'static str) -> Result<Option<(String, Outcome)>, FeatureError> {
         let ctx = self.ctx;
         let mut passed = None;
-        for test in &ctx.feature(self.id).tests {
+        for (index, test) in ctx.feature(self.id).tests.iter().enumerate() {
             let outcome = self.run_test(test, phase).await?;
+            self.active.cases.record(phase, index, &outcome);
             if !outcome.passed() {
                 return Ok(Some((test.name.clone(), outcome)));
             }

@@ -11,7 +11,7 @@ use greenwave_process::Jobserver;
 use parking_lot::Mutex;
 
 use crate::harness::cargo::products::{self, Part, Products, RUSTC_INFO};
-use crate::harness::{BatchCommand, BatchResult, Harness, Harnesses, LaunchSpec};
+use crate::harness::{BatchCommand, BatchResult, Discovery, Harness, Harnesses, LaunchSpec, Project};
 use crate::results::decision::{Change, Evidence, decide_cacheability};
 use crate::results::dependencies::DependencyRecord;
 use crate::results::key::{self, KeyMode, SCHEMA};
@@ -26,12 +26,12 @@ use crate::run::toolchain::{PROBED, Tools, resolve};
 use crate::run::workspace::{DirectoryWorkspace, Workspace};
 use crate::{Error, Manifest, STATE_DIRECTORY, Test};
 use greenwave_inputs::CLOCK_TICK;
-use greenwave_inputs::Selection;
 use greenwave_inputs::StatCache;
 use greenwave_inputs::{ALWAYS_EXCLUDED, is_cache_directory};
 use greenwave_inputs::{AccessKind, DiscoveredDeps, PathState, PathStates};
 use greenwave_inputs::{InputSnapshot, text};
 use greenwave_inputs::{ProjectFiles, Snapshot};
+use greenwave_inputs::{Selection, list_files};
 use greenwave_sandbox::{AllowedReads, ReadRules, TraceMode, TraceStatus};
 
 /// Options for running tests.
@@ -177,6 +177,20 @@ impl Runner {
             return self.run_uncached(&workspace, test, &prepared).await;
         }
         self.run_in(&workspace, test).await
+    }
+
+    /// Discovers the tests of a project directory, without storing the result.
+    ///
+    /// # Errors
+    /// [`Error::Discover`] if a manifest is invalid or a harness's program fails; an error if the
+    /// project cannot be read.
+    pub async fn discover(&self, project: &Path) -> Result<Discovery, Error> {
+        let root = project.canonicalize().map_err(Error::io("find", project))?;
+        let at = root.clone();
+        let listed = blocking(move || list_files(&at, &[&Selection::everything()])).await?;
+        let files = listed.iter().map(|file| file.path.clone()).collect();
+        let project = Project::new(&root, files, &self.environment);
+        self.options.harnesses.discover(&project).await
     }
 
     /// Runs a test in a project directory even if its result is cached. Does not store the result.
