@@ -124,6 +124,8 @@ impl Progress {
             }
             // The line of the merge sums up its cached tests.
             Event::Tests { phase: "merging", cached: true, .. } => None,
+            // A note names the tests that fail before the first merge.
+            Event::Tests { phase: "baseline", .. } => None,
             Event::Tests { feature, .. } => line(feature, "tests", tests_text(event)),
             Event::Refused { feature, attempt, reason } => {
                 line(feature, "rejected", format!("attempt {attempt}: {reason}"))

@@ -53,7 +53,8 @@ pub enum Event {
         feature: String,
         /// Name of the test.
         test: String,
-        /// Label of the phase that needs the result: checking, red, yellow, review or merging.
+        /// Label of the phase that needs the result: checking, red, yellow, review, merging, or
+        /// `baseline` for a test that shall guard the project, before the first merge.
         phase: &'static str,
         /// `passed`, or how the test failed.
         status: String,

@@ -84,8 +84,8 @@ impl Protection {
 
     /// Returns why a file that a test's command names is not the agent's to change.
     ///
-    /// A file that the command runs may be the program under test: then the feature's text names it,
-    /// and its own name does not say that it tests something.
+    /// A file that the command runs may be the program under test: then the feature's text names
+    /// it, and its own name does not say that it tests something.
     fn operand_violation(&self, change: &FileChange<'_>) -> Option<String> {
         let operand = self.operands.iter().find(|operand| operand.matches(change.path))?;
         let is_test = is_test_script(change.path);

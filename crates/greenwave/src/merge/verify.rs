@@ -1,7 +1,7 @@
 //! Tests a merge: the feature's own tests, those of all green features, and the guards.
 //!
-//! A test that fails is repeated before an attempt is refused for it. Without the feature's changes,
-//! it shows whether they are to blame; with them, whether the test is flaky.
+//! A test that fails is repeated before an attempt is refused for it. Without the feature's
+//! changes, it shows whether they are to blame; with them, whether the test is flaky.
 
 use greenwave_testing::{Outcome, Test};
 

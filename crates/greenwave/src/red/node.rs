@@ -94,8 +94,8 @@ fn syntax(
 
 /// Decides whether a module could come from the project's own sources.
 ///
-/// A relative path, an absolute path inside and an alias (`@/`, `~/`, `#`) can. Another name is that
-/// of a package: one of the project's own, or one that is not installed.
+/// A relative path, an absolute path inside and an alias (`@/`, `~/`, `#`) can. Another name is
+/// that of a package: one of the project's own, or one that is not installed.
 fn module(name: &str, rest: &str, more: &[&str], failed: &FailedTest<'_>, project: &ProjectNames) -> Finding {
     let has_importer = FROM.is_match(rest) || more.iter().any(|line| line.trim() == "Require stack:");
     if name.starts_with('/') {
