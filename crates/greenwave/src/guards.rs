@@ -23,6 +23,8 @@ use crate::test_results::run_test;
 const DISCOVERED_TIME_MAX: Duration = Duration::from_secs(300);
 /// Maximum duration of the discovery.
 const DISCOVERY_TIME_MAX: Duration = Duration::from_secs(60);
+/// Maximum depth at which sources are searched for tests.
+const DEPTH_MAX: usize = 12;
 /// Maximum number of tests that a note names.
 const NAMES_MAX: usize = 5;
 
@@ -171,7 +173,39 @@ async fn discover(run: &GuardRun<'_>) -> Vec<Test> {
         protection::named_tests(test).any(|path| named.contains(&path))
             || cargo_target(&test.command).is_some_and(|target| targets.contains(&target))
     };
-    found.into_iter().filter(|test| !is_of_feature(test)).collect()
+    found.into_iter().filter(|test| !is_of_feature(test) && may_have_tests(test, run.root)).collect()
+}
+
+/// Returns whether a test of cargo without test programs can run any test: whether the sources that
+/// it is built from have test functions, or examples in their documentation.
+///
+/// Building a library only to find that it has no test would cost more than all other guards.
+fn may_have_tests(test: &Test, root: &Path) -> bool {
+    let has = |flag: &str| test.command.iter().any(|word| word == flag);
+    if test.harness.as_str() != "cargo" || has("--test") || test.directories.is_empty() {
+        return true;
+    }
+    let mark = if has("--doc") { "```" } else { "test" };
+    test.directories.iter().any(|directory| has_source_with(&root.join(directory), mark, DEPTH_MAX))
+}
+
+/// Returns whether a Rust file at or below a path has a line that marks a test.
+fn has_source_with(path: &Path, mark: &str, depth: usize) -> bool {
+    if path.is_dir() {
+        let is_left_out = path.file_name().is_some_and(|name| name == "target" || name == "tests");
+        let mut entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+        return depth > 0
+            && !is_left_out
+            && entries.any(|entry| has_source_with(&entry.path(), mark, depth - 1));
+    }
+    if path.extension().is_none_or(|extension| extension != "rs") {
+        return false;
+    }
+    let is_mark = |line: &str| {
+        let line = line.trim_start();
+        line.contains(mark) && ["///", "//!", "#[", "#!["].iter().any(|start| line.starts_with(start))
+    };
+    std::fs::read_to_string(path).is_ok_and(|text| text.lines().any(is_mark))
 }
 
 /// Returns the arguments of cargo that select one test program.
@@ -182,18 +216,15 @@ fn cargo_target(command: &[String]) -> Option<&[String]> {
 
 async fn report(ctx: &RunContext, failing: &[String], skipped: &[String]) {
     if !failing.is_empty() {
-        let what = if failing.len() == 1 { "test fails" } else { "tests fail" };
-        let message = format!(
-            "{} {what} before any change and does not guard the project: {}",
-            failing.len(),
-            list(failing)
-        );
-        note(
-            ctx,
-            "guards-failing",
-            message.replace("tests fail before any change and does", "tests fail before any change and do"),
-        )
-        .await;
+        let message = match failing {
+            [name] => format!("test `{name}` fails before any change, so it does not guard the project"),
+            names => format!(
+                "{} tests fail before any change, so they do not guard the project: {}",
+                names.len(),
+                list(names)
+            ),
+        };
+        note(ctx, "guards-failing", message).await;
     }
     if !skipped.is_empty() {
         let message = format!(
