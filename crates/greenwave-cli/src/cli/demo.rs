@@ -90,7 +90,7 @@ pub(super) async fn demo(args: &DemoArgs) -> Result<Exit, CliError> {
     }
     let exit = run_plan(&plan, &args.options, RunScope::default()).await?;
     if is_human && exit.code() == SUCCESS {
-        output::line(&format!("Run it again, answered from the cache: greenwave run {}", plan.display()));
+        output::line(&format!("To run it again with cached results: greenwave run {}", plan.display()));
     }
     Ok(exit)
 }
