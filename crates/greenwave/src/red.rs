@@ -35,10 +35,10 @@ pub(crate) struct FailedTest<'a> {
     pub(crate) output: &'a str,
 }
 
-/// Why a test could not run.
+/// Reason why a test could not run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Obstacle {
-    /// What is missing or wrong, as a fragment that follows the test's name.
+    /// Missing thing or other reason, as a fragment that follows the test's name.
     pub(crate) problem: String,
     /// Instruction that would remove the cause.
     pub(crate) hint: Option<String>,
@@ -46,7 +46,7 @@ pub(crate) struct Obstacle {
     is_killed: bool,
 }
 
-/// What an output says about one failure.
+/// Meaning of one failure in an output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Finding {
     /// A failure that the feature can cure.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::plan::{FeatureId, Plan, PlanError, nearest};
 
-/// How much of a plan a run does. The default is all of it.
+/// Part of a plan that a run does. The default is all of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RunScope {
     /// Ids of the features that run, beside those that they depend on. Empty for all features.

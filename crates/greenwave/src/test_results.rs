@@ -7,7 +7,6 @@ use greenwave_testing::{Outcome, Test};
 use crate::context::RunContext;
 use crate::error::FeatureError;
 use crate::event::Event;
-use crate::fixed_ports;
 use crate::plan::FeatureId;
 use crate::report::FeatureReport;
 
@@ -23,7 +22,7 @@ pub(crate) async fn run_test(
     phase: &'static str,
 ) -> Result<Outcome, FeatureError> {
     ctx.steps.pass("run a test").await;
-    let outcome = fixed_ports::run(ctx, id, test, root, false).await?;
+    let outcome = start(ctx, id, test, root, false).await?;
     count(ctx, id, report, test, outcome, phase).await
 }
 
@@ -37,8 +36,33 @@ pub(crate) async fn repeat_test(
     phase: &'static str,
 ) -> Result<Outcome, FeatureError> {
     ctx.steps.pass("repeat a test").await;
-    let outcome = fixed_ports::run(ctx, id, test, root, true).await?;
+    let outcome = start(ctx, id, test, root, true).await?;
     count(ctx, id, report, test, outcome, phase).await
+}
+
+/// Runs a test beside others, or alone if it binds a fixed port.
+async fn start(
+    ctx: &RunContext,
+    id: FeatureId,
+    test: &Test,
+    root: &Path,
+    is_repetition: bool,
+) -> Result<Outcome, FeatureError> {
+    let tests = &ctx.tests;
+    let run = || async move {
+        if is_repetition { tests.run_again(root, test).await } else { tests.run(root, test).await }
+    };
+    let (outcome, is_new) = ctx.ports.run(test, run).await?;
+    if is_new {
+        let event = Event::Note {
+            code: "port-in-use",
+            feature: Some(ctx.feature(id).id.clone()),
+            message: format!("test `{}` found its port in use; it runs alone from now on", test.name),
+            hint: Some("name the port as one of `[resources]`, or let the test bind port 0".to_owned()),
+        };
+        ctx.emit(event).await;
+    }
+    Ok(outcome)
 }
 
 async fn count(

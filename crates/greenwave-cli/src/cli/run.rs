@@ -49,7 +49,7 @@ pub(super) struct RunArgs {
     pub(super) options: RunOptions,
 }
 
-/// How much `--check` does.
+/// Depth of `--check`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum CheckDepth {
     /// Look at the plan, programs and files.

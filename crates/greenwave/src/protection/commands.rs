@@ -89,7 +89,7 @@ pub(crate) fn make_targets(test: &Test) -> Vec<String> {
     targets
 }
 
-/// What the words after the current one are.
+/// Meaning of the words after the current one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Runs {
     /// The next word is a program.

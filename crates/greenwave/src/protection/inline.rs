@@ -125,7 +125,7 @@ fn rename_by_text(tests: BTreeMap<String, String>) -> BTreeMap<String, String> {
     tests.into_iter().map(rename).collect()
 }
 
-/// Adds a test. Tests of the same name in several modules are told apart by their order.
+/// Adds a test. Tests of the same name in several modules are numbered.
 fn add(tests: &mut BTreeMap<String, String>, name: String, text: &str) {
     let mut unique = name.clone();
     let mut count = 1;

@@ -2,6 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use greenwave_testing::parse_toml_manifest;
+use serde_json::Value;
+
 /// Names of manifests of which only parts are protected.
 const MANIFESTS: [&str; 6] =
     ["package.json", "Cargo.toml", "pyproject.toml", "setup.cfg", "Makefile", "makefile"];
@@ -42,7 +45,7 @@ pub(super) fn violation(
 }
 
 fn package_json(old: &str, new: &str) -> Option<String> {
-    let parse = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap_or_default();
+    let parse = |text: &str| serde_json::from_str::<Value>(text).unwrap_or_default();
     let (old, new) = (parse(old), parse(new));
     if let Some(key) = RUNNERS.iter().find(|key| old[**key] != new[**key]) {
         return Some((*key).to_owned());
@@ -65,9 +68,9 @@ fn package_json(old: &str, new: &str) -> Option<String> {
 }
 
 fn cargo(old: &str, new: &str) -> Option<String> {
-    let parse = |text: &str| text.parse::<toml::Table>().unwrap_or_default();
+    let parse = |text: &str| parse_toml_manifest(text).unwrap_or_default();
     let (old, new) = (parse(old), parse(new));
-    let get = |table: &toml::Table, keys: &[&str]| -> Option<toml::Value> {
+    let get = |table: &Value, keys: &[&str]| -> Option<Value> {
         let first = table.get(keys[0])?;
         keys[1..].iter().try_fold(first, |value, key| value.get(key)).cloned()
     };
@@ -83,38 +86,38 @@ fn cargo(old: &str, new: &str) -> Option<String> {
         &["workspace", "exclude"],
         &["workspace", "default-members"],
     ];
-    let is_new = old.is_empty();
+    let is_new = old.as_object().is_none_or(serde_json::Map::is_empty);
     let changed = paths.iter().find(|keys| get(&old, keys) != get(&new, keys));
     if let Some(keys) = changed.filter(|_| !is_new) {
         return Some(keys.join("."));
     }
     // Members may be added, and targets other than tests, as long as their tests run.
-    let members = |table: &toml::Table| -> BTreeSet<String> {
+    let members = |table: &Value| -> BTreeSet<String> {
         let list = get(table, &["workspace", "members"]);
-        let list = list.as_ref().and_then(toml::Value::as_array).cloned().unwrap_or_default();
-        list.iter().filter_map(toml::Value::as_str).map(str::to_owned).collect()
+        let list = list.as_ref().and_then(Value::as_array).cloned().unwrap_or_default();
+        list.iter().filter_map(Value::as_str).map(str::to_owned).collect()
     };
     if !members(&old).is_subset(&members(&new)) {
         return Some("workspace.members".to_owned());
     }
-    let switches_off = |value: &toml::Value| {
+    let switches_off = |value: &Value| {
         let targets = value.as_array().into_iter().flatten();
-        targets.filter(|target| target.get("test").and_then(toml::Value::as_bool) == Some(false)).count()
+        targets.filter(|target| target.get("test").and_then(Value::as_bool) == Some(false)).count()
     };
-    let off = |table: &toml::Table| table.get("bin").map_or(0, switches_off);
+    let off = |table: &Value| table.get("bin").map_or(0, switches_off);
     (off(&new) > off(&old)).then(|| "bin.test".to_owned())
 }
 
 fn pyproject(old: &str, new: &str) -> Option<String> {
-    let parse = |text: &str| text.parse::<toml::Table>().unwrap_or_default();
+    let parse = |text: &str| parse_toml_manifest(text).unwrap_or_default();
     let (old, new) = (parse(old), parse(new));
-    let tool = |table: &toml::Table, key: &str| table.get("tool").and_then(|tool| tool.get(key)).cloned();
+    let tool = |table: &Value, key: &str| table.get("tool").and_then(|tool| tool.get(key)).cloned();
     if let Some(key) =
         ["pytest", "tox", "nox", "coverage"].iter().find(|key| tool(&old, key) != tool(&new, key))
     {
         return Some(format!("tool.{key}"));
     }
-    let plugins = |table: &toml::Table| {
+    let plugins = |table: &Value| {
         let project = table.get("project")?;
         project.get("entry-points")?.get("pytest11").cloned()
     };

@@ -1,6 +1,9 @@
-//! What a project and a feature could provide: names of modules and packages, and the prompt.
+//! Names that a project and a feature could provide: modules, packages, and those in the prompt.
 
 use std::collections::BTreeSet;
+
+use greenwave_testing::parse_toml_manifest;
+use serde_json::Value;
 
 use crate::test_files::is_test_file;
 
@@ -142,7 +145,7 @@ impl ProjectNames {
     }
 
     fn add_package_json(&mut self, text: &str) {
-        let Ok(value) = serde_json::from_str::<serde_json::Value>(text) else { return };
+        let Ok(value) = serde_json::from_str::<Value>(text) else { return };
         self.own.extend(value["name"].as_str().map(normalised));
         for key in ["dependencies", "devDependencies", "peerDependencies", "optionalDependencies"] {
             let names = value[key].as_object().into_iter().flat_map(|table| table.keys());
@@ -151,32 +154,29 @@ impl ProjectNames {
     }
 
     fn add_toml(&mut self, text: &str) {
-        let Ok(table) = text.parse::<toml::Table>() else { return };
-        let get = |keys: &[&str]| {
-            let first = table.get(keys[0]);
-            keys[1..].iter().try_fold(first?, |value, key| value.get(key))
-        };
-        for keys in [&["package", "name"][..], &["project", "name"], &["tool", "poetry", "name"]] {
-            self.own.extend(get(keys).and_then(toml::Value::as_str).map(normalised));
+        let Some(table) = parse_toml_manifest(text) else { return };
+        for pointer in ["/package/name", "/project/name", "/tool/poetry/name"] {
+            self.own.extend(table.pointer(pointer).and_then(Value::as_str).map(normalised));
         }
         let tables = [
-            &["dependencies"][..],
-            &["dev-dependencies"],
-            &["build-dependencies"],
-            &["workspace", "dependencies"],
-            &["tool", "poetry", "dependencies"],
-            &["tool", "poetry", "dev-dependencies"],
+            "/dependencies",
+            "/dev-dependencies",
+            "/build-dependencies",
+            "/workspace/dependencies",
+            "/tool/poetry/dependencies",
+            "/tool/poetry/dev-dependencies",
         ];
-        for keys in tables {
-            let names = get(keys).and_then(toml::Value::as_table).into_iter().flat_map(|table| table.keys());
+        for pointer in tables {
+            let names =
+                table.pointer(pointer).and_then(Value::as_object).into_iter().flat_map(|it| it.keys());
             self.declared.extend(names.map(|name| normalised(name)));
         }
-        let lists = [get(&["project", "dependencies"])];
-        let optional = get(&["project", "optional-dependencies"]).and_then(toml::Value::as_table);
-        let groups = get(&["dependency-groups"]).and_then(toml::Value::as_table);
-        let tables = optional.into_iter().chain(groups).flat_map(|table| table.values());
-        for list in lists.into_iter().flatten().chain(tables).filter_map(toml::Value::as_array) {
-            let names = list.iter().filter_map(toml::Value::as_str).flat_map(requirement_lines);
+        let groups = ["/project/optional-dependencies", "/dependency-groups"];
+        let groups = groups.iter().filter_map(|pointer| table.pointer(pointer)?.as_object());
+        let lists =
+            table.pointer("/project/dependencies").into_iter().chain(groups.flat_map(|it| it.values()));
+        for list in lists.filter_map(Value::as_array) {
+            let names = list.iter().filter_map(Value::as_str).flat_map(requirement_lines);
             self.declared.extend(names.map(|name| normalised(&name)));
         }
     }
