@@ -194,7 +194,9 @@ fn shared_files(plan: &Plan) -> Vec<Problem> {
 /// Returns the paths of source files that a prompt names.
 fn paths_in(prompt: &str) -> BTreeSet<String> {
     let is_part = |character: char| character.is_alphanumeric() || "/_-.".contains(character);
-    let words = prompt.split(|character: char| !is_part(character)).map(|word| word.trim_matches(['.', '-']));
+    let words = prompt
+        .split(|character: char| !is_part(character))
+        .map(|word| word.trim_end_matches(['.', '-']).trim_start_matches("./"));
     let is_path = |word: &&str| {
         let name = word.rsplit('/').next().unwrap_or(word);
         let suffix = name.rsplit_once('.').map(|(stem, suffix)| (!stem.is_empty(), suffix));

@@ -114,10 +114,11 @@ fn by_rules(failed: &FailedTest<'_>, project: &ProjectNames) -> Option<Obstacle>
     if findings.contains(&Finding::Genuine) {
         return None;
     }
-    findings.into_iter().find_map(|finding| match finding {
+    let obstacle = findings.into_iter().find_map(|finding| match finding {
         Finding::Obstacle(obstacle) => Some(obstacle),
         Finding::Genuine => None,
-    })
+    });
+    obstacle.or_else(|| has_port_conflict(failed.output).then(port_in_use))
 }
 
 /// Returns the finding for a file that a command names and that does not exist.
@@ -144,6 +145,12 @@ fn syntax_error(path: &str, project: &ProjectNames, failed: &FailedTest<'_>) -> 
         return Obstacle::new(format!("cannot run: `{path}` has a syntax error"), hint).into();
     }
     Finding::Genuine
+}
+
+/// Returns the obstacle that another process holds a port.
+fn port_in_use() -> Obstacle {
+    let hint = "end the program that uses the port, or share the port as one of `[resources]`";
+    Obstacle::new("cannot run: a port that it binds is in use", hint)
 }
 
 /// Returns an obstacle that quotes a line of the output.

@@ -67,8 +67,7 @@ pub(super) fn findings(failed: &FailedTest<'_>, project: &ProjectNames) -> Vec<F
         } else if FAILED.is_match(line) {
             findings.push(Finding::Genuine);
         } else if line.contains("EADDRINUSE") {
-            let hint = "end the program that uses the port, or share the port as one of `[resources]`";
-            findings.push(Obstacle::new("cannot run: a port that it binds is in use", hint).into());
+            findings.push(super::port_in_use().into());
         }
     }
     if findings.is_empty()

@@ -189,7 +189,7 @@ fn errors(failed: &FailedTest<'_>, project: &ProjectNames) -> Vec<Finding> {
             // Errors of other languages have no such place.
             findings.extend(place.map(|place| syntax_error(place, project, failed)));
         } else if super::has_port_conflict(line) && ERROR.is_match(line) {
-            findings.push(port());
+            findings.push(super::port_in_use().into());
         } else if is_failure(line, is_pytest && !is_quoted) {
             findings.push(Finding::Genuine);
         }
@@ -203,14 +203,6 @@ fn is_failure(line: &str, is_pytest: bool) -> bool {
         || line.starts_with("ImportError while");
     let is_syntax = line.starts_with("SyntaxError");
     (ERROR.is_match(line) && !is_wrapper && !is_syntax) || (is_pytest && line.starts_with("assert "))
-}
-
-fn port() -> Finding {
-    Obstacle::new(
-        "cannot run: a port that it binds is in use",
-        "end the program that uses the port, or share the port as one of `[resources]`",
-    )
-    .into()
 }
 
 /// Decides whether a module that cannot be imported could come from the project's own sources.
