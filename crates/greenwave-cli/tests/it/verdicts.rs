@@ -25,7 +25,7 @@ fn notes(finished: &Finished, code: &str) -> Vec<String> {
 fn a_test_that_cannot_run_ends_the_feature_before_an_agent_is_asked() {
     for (test, reason) in [
         ("no-such-tool-xyz --all", "test `one` cannot run: program `no-such-tool-xyz` is not found"),
-        ("sh tests/typo.sh", "test `one` cannot run: `tests/typo.sh` does not exist"),
+        ("sh build/run.sh", "test `one` cannot run: `build/run.sh` does not exist"),
         ("kill -9 $$", "test `one` was ended by signal 9"),
         (
             "echo \"bind: Address already in use\"; exit 1",
@@ -65,14 +65,14 @@ fn an_expression_narrows_red() {
 
 #[test]
 fn a_changed_test_is_restored_and_named_in_the_next_prompt() {
-    let script = "if grep -q 'tests/check.sh. belongs to the tests'; then answer one.txt x; \
+    let script = "if grep -q 'tests/check.sh. is named by the test'; then answer one.txt x; \
                   else answer tests/check.sh true; answer half.txt y; fi";
     let features = [ShellFeature::new("one", script, "sh tests/check.sh").attempts(2)];
     let dir = dir("", &features).with("project/tests/check.sh", "test -f one.txt\n");
     let report = Report::of(&dir.run_plan().with_code(0));
     assert_eq!(
         report.rejections("one"),
-        ["`tests/check.sh` belongs to the tests: it is not the agent's to change"]
+        ["`tests/check.sh` is named by the test's command: it is not the agent's to change"]
     );
     assert_eq!(dir.read("project/tests/check.sh"), "test -f one.txt\n");
 }
@@ -273,8 +273,9 @@ fn a_run_can_end_at_the_first_failure() {
             "",
             &[
                 ShellFeature::new("one", "echo no", "test -f one.txt"),
-                plain("two").after("three"),
-                plain("three"),
+                // The first feature starts first, since others depend on it.
+                plain("after").after("one"),
+                plain("two"),
             ],
         );
         let args = ["run", flag, "--features", "1", "--no-metrics", "--format", "json", "plan.toml"];
@@ -282,5 +283,5 @@ fn a_run_can_end_at_the_first_failure() {
         Report::of(&finished).requests()
     };
     assert_eq!(run("--fail-fast"), 1);
-    assert_eq!(run("--keep-going"), 3);
+    assert_eq!(run("--keep-going"), 2);
 }
