@@ -116,6 +116,10 @@ fn errors_say_what_is_expected() {
     check(&test(""), &["--remote", "ftp://x"], "an address like \"redis://host:6379\"");
     check(&test(""), &["--audit", "2"], "a number from 0 to 1");
     check(&test(""), &["--affected", "nonsense"], "cannot list changes since `nonsense`\n  caused by: ");
+    check(&test(""), &["--watch", "--dry-run"], "cannot be used with");
+    check(&test(""), &["--init", "t"], "cannot be used with");
+    check(&test(""), &["--explain", "t", "t"], "cannot be used with");
+    check(&test(""), &["--watch", "--affected", "HEAD"], "cannot be used with");
 }
 
 #[test]
