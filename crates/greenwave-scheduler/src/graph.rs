@@ -92,8 +92,8 @@ impl<T> GraphBuilder<T> {
             let name = |at: &usize| dag[NodeIndex::new(*at)].id.clone();
             return Err(Error::Cycle { path: path.iter().map(name).collect() });
         }
-        // daggy checks for a cycle if the target of a new edge has dependants, with a recursion that
-        // overflows the stack in a graph with a long path. In this order no target has any.
+        // daggy checks for a cycle if the target of a new edge has dependants, with a recursion
+        // that overflows the stack in a graph with a long path. In this order no target has any.
         let ordered = order.iter().flat_map(|&task| {
             before.of(task).iter().map(move |&dependency| (node(dependency), node(task), ()))
         });
