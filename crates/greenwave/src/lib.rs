@@ -58,6 +58,7 @@ mod adapters;
 mod cases;
 mod confine;
 mod context;
+mod dependencies;
 mod engine;
 mod error;
 mod event;

@@ -1,6 +1,6 @@
 //! Plans: a project, agents and features, and the checks that a plan must pass.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,6 +9,8 @@ use greenwave_testing::Test;
 
 /// Maximum length of a feature's id, in bytes. The id names a directory.
 const ID_BYTES_MAX: usize = 100;
+/// Maximum number of features in a plan.
+const FEATURES_MAX: usize = 10_000;
 /// Maximum pace of a scripted agent.
 const PACE_MAX: f64 = 1e6;
 
@@ -108,6 +110,12 @@ pub enum PlanError {
     /// The plan has no features.
     #[error("the plan has no features")]
     Empty,
+    /// The plan has too many features.
+    #[error("the plan has {found} features: expected at most {FEATURES_MAX}")]
+    TooManyFeatures {
+        /// Number of features in the plan.
+        found: usize,
+    },
     /// Two features have the same id.
     #[error("feature `{id}` is defined twice")]
     DuplicateFeature {
@@ -262,7 +270,9 @@ impl PlanError {
     pub fn location(&self) -> PlanLocation<'_> {
         let feature = |id, field, value| PlanLocation::Feature { id, field, value, occurrence: 0 };
         match self {
-            PlanError::Empty | PlanError::UnknownSelection { .. } => PlanLocation::Plan,
+            PlanError::Empty | PlanError::TooManyFeatures { .. } | PlanError::UnknownSelection { .. } => {
+                PlanLocation::Plan
+            }
             PlanError::InvalidResource { resource } => PlanLocation::Resource(resource),
             PlanError::LongId { id } => feature(id, "id", None),
             PlanError::Project { .. } => PlanLocation::Project,
@@ -310,14 +320,25 @@ impl Plan {
         if self.features.is_empty() {
             return vec![PlanError::Empty];
         }
+        if self.features.len() > FEATURES_MAX {
+            return vec![PlanError::TooManyFeatures { found: self.features.len() }];
+        }
         let mut problems: Vec<PlanError> = self.check_project().err().into_iter().collect();
         let resources = self.resources.keys().filter(|name| name.contains(':') || name.is_empty());
         problems.extend(resources.map(|name| PlanError::InvalidResource { resource: name.clone() }));
         problems.extend(self.agents.iter().filter_map(|(name, agent)| check_agent(name, agent).err()));
-        for error in self.features.iter().filter_map(|feature| self.check_feature(feature).err()) {
+        let mut occurrences = HashMap::with_capacity(self.features.len());
+        for feature in &self.features {
+            *occurrences.entry(feature.id.as_str()).or_insert(0) += 1;
+        }
+        let mut seen = HashSet::new();
+        for error in
+            self.features.iter().filter_map(|feature| self.check_feature(feature, &occurrences).err())
+        {
             // Each of several features with the same id has this error.
-            let is_repeated = problems.iter().any(|other| other.to_string() == error.to_string());
-            problems.extend(Some(error).filter(|_| !is_repeated));
+            if seen.insert(error.to_string()) {
+                problems.push(error);
+            }
         }
         problems
     }
@@ -348,17 +369,17 @@ impl Plan {
         Err(PlanError::Project { path: self.project.clone(), problem })
     }
 
-    fn check_feature(&self, feature: &Feature) -> Result<(), PlanError> {
+    /// Checks a feature. `occurrences` has the number of features with each id.
+    fn check_feature(&self, feature: &Feature, occurrences: &HashMap<&str, usize>) -> Result<(), PlanError> {
         if feature.id.len() > ID_BYTES_MAX {
             return Err(PlanError::LongId { id: feature.id.clone() });
         }
-        let ids = || self.features.iter().map(|other| other.id.as_str());
         let mut characters = feature.id.chars();
         let starts_well = characters.next().is_some_and(|first| first.is_ascii_alphanumeric());
         if !starts_well || !characters.all(|other| other.is_ascii_alphanumeric() || "-_.".contains(other)) {
             return Err(PlanError::InvalidId { id: feature.id.clone() });
         }
-        if ids().filter(|id| *id == feature.id).count() > 1 {
+        if occurrences[feature.id.as_str()] > 1 {
             return Err(PlanError::DuplicateFeature { id: feature.id.clone() });
         }
         let unknown = |what, name: &str, defined: &mut dyn Iterator<Item = &str>| PlanError::Unknown {
@@ -367,8 +388,9 @@ impl Plan {
             name: name.to_owned(),
             nearest: nearest(name, defined),
         };
-        if let Some(name) = feature.depends_on.iter().find(|name| !ids().any(|id| id == *name)) {
-            return Err(unknown("dependency", name, &mut ids()));
+        if let Some(name) = feature.depends_on.iter().find(|name| !occurrences.contains_key(name.as_str())) {
+            let mut ids = self.features.iter().map(|other| other.id.as_str());
+            return Err(unknown("dependency", name, &mut ids));
         }
         if !self.agents.contains_key(&feature.agent) {
             return Err(unknown("agent", &feature.agent, &mut self.agents.keys().map(String::as_str)));

@@ -11,6 +11,11 @@ use crate::plan::{AgentSpec, Feature, Plan, PlanLocation};
 use crate::protection;
 use crate::test_files::is_test_file;
 
+/// Maximum number of features that name a file and are compared with each other.
+const COMPARED_MAX: usize = 20;
+/// Maximum number of notes about files that several features name.
+const SHARED_MAX: usize = 20;
+
 /// A problem of a plan, or something that the user should know before a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
@@ -122,14 +127,19 @@ fn check_program(
 /// Returns the problems of the test files that a command names.
 fn check_paths(plan: &Plan, feature: &Feature, test: &Test) -> Vec<Problem> {
     let subject = || Subject::Feature { id: feature.id.clone(), field: "tests" };
+    let named: Vec<String> = protection::named_tests(test).filter(|path| has_suffix(path)).collect();
     // A dependency that may change tests can create them.
-    let may_appear = !feature.may_edit.is_empty()
-        || feature
-            .depends_on
-            .iter()
-            .any(|id| plan.features.iter().any(|other| other.id == *id && !other.may_edit.is_empty()));
+    let may_appear = || {
+        let dependencies = feature.depends_on.iter();
+        let mut dependencies =
+            dependencies.flat_map(|id| plan.features.iter().filter(move |other| other.id == *id));
+        !feature.may_edit.is_empty() || dependencies.any(|other| !other.may_edit.is_empty())
+    };
+    if named.is_empty() || may_appear() {
+        return Vec::new();
+    }
     let mut problems = Vec::new();
-    for path in protection::named_tests(test).filter(|path| !may_appear && has_suffix(path)) {
+    for path in named {
         let file = plan.project.join(&path);
         match std::fs::read(&file) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && !file.is_symlink() => {
@@ -172,12 +182,16 @@ fn shared_files(plan: &Plan) -> Vec<Problem> {
     }
     let mut problems = Vec::new();
     for (path, features) in named {
+        let features = &features[..features.len().min(COMPARED_MAX)];
         let independent = features.iter().enumerate().find_map(|(at, feature)| {
             let other = features[at + 1..].iter().find(|other| {
                 !depends(plan, &feature.id, &other.id) && !depends(plan, &other.id, &feature.id)
             })?;
             Some((&feature.id, &other.id))
         });
+        if problems.len() == SHARED_MAX {
+            break;
+        }
         if let Some((one, other)) = independent {
             problems.push(Problem {
                 subject: Subject::Feature { id: other.clone(), field: "prompt" },
