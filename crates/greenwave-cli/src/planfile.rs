@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use greenwave::{AgentSpec, Feature, Plan, PlanError, PlanLocation, Test};
+use greenwave::{AgentSpec, CommandSpec, Feature, Plan, PlanError, PlanLocation, Test};
 
 use crate::diagnostic::{Diagnostic, Document};
 use crate::error::CliError;
@@ -148,7 +148,7 @@ fn agent(document: &Document, mut table: Table<'_>, dir: &Path) -> Result<AgentS
         }
         "command" => {
             let command = command(&mut table)?;
-            AgentSpec::Command { command, time_max: table.time_limit("time_limit")? }
+            AgentSpec::Command(CommandSpec { command, time_max: table.time_limit("time_limit")? })
         }
         other => {
             let message =
@@ -191,9 +191,18 @@ fn feature(mut table: Table<'_>) -> Result<(Feature, FeatureLocations), Diagnost
     table.finish()?;
     let locations =
         FeatureLocations { id: id.value.clone(), table: at, fields, depends_on: depends_on.clone() };
-    let depends_on = depends_on.into_iter().map(|name| name.value).collect();
-    let (id, agent) = (id.value, agent.value);
-    Ok((Feature { id, title, depends_on, prompt, agent, tests, attempts_max, resources, review }, locations))
+    let feature = Feature {
+        id: id.value,
+        title,
+        depends_on: depends_on.into_iter().map(|name| name.value).collect(),
+        prompt,
+        agent: agent.value,
+        tests,
+        attempts_max,
+        resources,
+        review,
+    };
+    Ok((feature, locations))
 }
 
 /// Reads the test with an index in its feature, which its default name contains.

@@ -13,7 +13,7 @@ const ID_BYTES_MAX: usize = 100;
 const PACE_MAX: f64 = 1e6;
 
 /// A project, agents, and the features that the agents build.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Plan {
     /// Name of the plan in output.
     pub name: String,
@@ -44,12 +44,16 @@ pub enum AgentSpec {
     },
     /// A program that reads the prompt from standard input and writes its answer to standard
     /// output.
-    Command {
-        /// The program and its arguments.
-        command: Vec<String>,
-        /// Maximum duration of one answer. `None` for the limit of the settings.
-        time_max: Option<Duration>,
-    },
+    Command(CommandSpec),
+}
+
+/// Configuration of an agent that is a program.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct CommandSpec {
+    /// The program and its arguments.
+    pub command: Vec<String>,
+    /// Maximum duration of one answer. `None` for the limit of the settings.
+    pub time_max: Option<Duration>,
 }
 
 /// A feature: tests that fail, and a prompt for the agent that makes them pass.
@@ -191,6 +195,24 @@ pub enum PlanLocation<'a> {
     },
 }
 
+impl Default for Feature {
+    /// Returns a feature with one attempt and without an id, a prompt, an agent or tests, for use
+    /// as `..Feature::default()`. Does not pass [`Plan::graph`] as it is.
+    fn default() -> Self {
+        Self {
+            id: String::new(),
+            title: String::new(),
+            depends_on: Vec::new(),
+            prompt: String::new(),
+            agent: String::new(),
+            tests: Vec::new(),
+            attempts_max: 1,
+            resources: BTreeMap::new(),
+            review: None,
+        }
+    }
+}
+
 impl FeatureId {
     /// Returns the id of the feature at `index`, from 0.
     pub const fn from_index(index: usize) -> Self {
@@ -316,7 +338,7 @@ fn check_agent(name: &str, agent: &AgentSpec) -> Result<(), PlanError> {
         AgentSpec::Scripted { pace, .. } if !(0.0..=PACE_MAX).contains(pace) => {
             "has an invalid pace: expected 0 to 1000000"
         }
-        AgentSpec::Command { command, .. } if command.is_empty() => "has an empty command",
+        AgentSpec::Command(spec) if spec.command.is_empty() => "has an empty command",
         _ => return Ok(()),
     };
     Err(PlanError::InvalidAgent { agent: name.to_owned(), problem })

@@ -12,7 +12,7 @@ use super::Stage;
 use crate::error::{Error, FeatureError, chain};
 use crate::event::Event;
 use crate::phase::PhaseEvent;
-use crate::plan::AgentSpec;
+use crate::plan::{AgentSpec, CommandSpec};
 use crate::prompt;
 use crate::state::StageResult;
 
@@ -46,11 +46,13 @@ impl Stage<'_> {
     /// and refuses the attempt.
     pub(super) async fn request(&mut self, attempt: u32) -> Result<StageResult, FeatureError> {
         let before = self.active.workspace.tree().clone();
+        // The tests of the last attempt may have left files in the workspace.
+        self.active.workspace.reset(&before, &self.ctx.store).await?;
         match self.take_answer(attempt).await {
             Ok(()) => Ok(StageResult::Completed(PhaseEvent::Answered)),
             Err(Unusable::Feature(error)) => Err(error),
             Err(Unusable::Answer(reason)) => {
-                self.active.workspace.check_out(&before, &self.ctx.store).await?;
+                self.active.workspace.reset(&before, &self.ctx.store).await?;
                 self.record_aborted(&reason).await?;
                 Ok(StageResult::refused(reason))
             }
@@ -118,6 +120,12 @@ impl Stage<'_> {
                 }
             }
         }
+        // Agents that edit files leave their work in the directory.
+        let scan = self.active.workspace.scan(&self.ctx.store).await?;
+        if let Some(refused) = scan.refused.first() {
+            return Err(Unusable::Answer(format!("{refused}; expected files, directories and links")));
+        }
+        files += scan.changes.len();
         if files == 0 {
             let bytes = units.stats().bytes;
             return Err(Unusable::Answer(if partial.is_empty() {
@@ -160,7 +168,7 @@ impl Stage<'_> {
 
     fn time_limit(&self) -> Duration {
         match self.ctx.plan.agents.get(&self.feature().agent) {
-            Some(AgentSpec::Command { time_max: Some(limit), .. }) => *limit,
+            Some(AgentSpec::Command(CommandSpec { time_max: Some(limit), .. })) => *limit,
             _ => self.ctx.settings.agent.time_limit,
         }
     }

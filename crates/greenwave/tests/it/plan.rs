@@ -1,26 +1,24 @@
 //! Checks of plans, against a naive model.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use greenwave::{AgentSpec, Feature, Plan, PlanError, PlanLocation, Test};
+use greenwave::{AgentSpec, CommandSpec, Feature, Plan, PlanError, PlanLocation, Test};
 use proptest::prelude::*;
 
 fn feature(id: &str, depends_on: Vec<String>, agent: &str) -> Feature {
     Feature {
         id: id.to_owned(),
-        title: id.to_owned(),
         depends_on,
         prompt: "Do it.".to_owned(),
         agent: agent.to_owned(),
         tests: vec![Test::new(id, ["false"])],
-        attempts_max: 1,
-        resources: BTreeMap::new(),
-        review: None,
+        ..Feature::default()
     }
 }
 
 fn plan(features: Vec<Feature>) -> Plan {
-    let agent = AgentSpec::Command { command: vec!["true".to_owned()], time_max: None };
+    let agent =
+        AgentSpec::Command(CommandSpec { command: vec!["true".to_owned()], ..CommandSpec::default() });
     Plan {
         name: "plan".to_owned(),
         project: ".".into(),
