@@ -255,8 +255,8 @@ impl Window<'_> {
         Ok(self.len)
     }
 
-    /// Returns the offset of the next record from `at` on whose header and key verify, or the end of
-    /// the file.
+    /// Returns the offset of the next record from `at` on whose header and key verify, or the end
+    /// of the file.
     fn next_record(&mut self, at: u64) -> Result<u64, Error> {
         let mut next = self.next_magic(at)?;
         while next < self.len && self.record(next)?.is_none() {
