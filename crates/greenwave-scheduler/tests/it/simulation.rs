@@ -183,7 +183,7 @@ fn kill_after(seed: u64, steps: u64) -> bool {
     let court: Rc<RefCell<Court>> = Rc::default();
     let (one, shared) = (machine.process(), court.clone());
     let mut schedule = Schedule::new();
-    schedule.spawn(&one.clone(), move || process(&one, Random(seed), 6, &shared));
+    schedule.spawn(&one.clone(), move || process(&one, Random::new(seed), 6, &shared));
     let is_finished = (0..steps).any(|_| schedule.step(0));
     schedule.kill(0);
     machine.set_faults(Faults::default());

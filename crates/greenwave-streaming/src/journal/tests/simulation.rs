@@ -181,7 +181,7 @@ fn kill_after(seed: u64, steps: u64) -> bool {
     let expected: Rc<RefCell<Expectation>> = Rc::default();
     let (one, shared) = (machine.process(), expected.clone());
     let mut schedule = Schedule::new();
-    schedule.spawn(&one.clone(), move || process(0, &one, Random(seed), 8, &shared));
+    schedule.spawn(&one.clone(), move || process(0, &one, Random::new(seed), 8, &shared));
     let is_finished = (0..steps).any(|_| schedule.step(0));
     schedule.kill(0);
     machine.set_faults(Faults::default());
