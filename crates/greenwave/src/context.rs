@@ -11,6 +11,7 @@ use greenwave_streaming::{Budget, Fanout};
 use parking_lot::Mutex;
 
 use crate::adapters::Flusher;
+use crate::dependencies::Dependencies;
 use crate::event::Event;
 use crate::phase::FeaturePolicy;
 use crate::plan::{Feature, FeatureId, Plan};
@@ -42,8 +43,8 @@ pub(crate) struct RunContext {
     pub(crate) answers: Budget,
     pub(crate) events: Fanout<Event>,
     pub(crate) totals: Mutex<Totals>,
-    /// Direct and indirect dependencies of each feature, in dependency order.
-    pub(crate) ancestors: Vec<Vec<FeatureId>>,
+    /// The dependencies between the features.
+    pub(crate) dependencies: Dependencies,
     /// Hash of each feature's definition, see [`definition`](crate::green_record::definition).
     pub(crate) definitions: Vec<String>,
 }
@@ -68,11 +69,6 @@ impl RunContext {
     pub(crate) fn policy(&self, id: FeatureId) -> FeaturePolicy {
         let feature = self.feature(id);
         FeaturePolicy { attempts_max: feature.attempts_max, review: feature.review.is_some() }
-    }
-
-    /// Returns the direct and indirect dependencies of a feature, in dependency order.
-    pub(crate) fn ancestors(&self, id: FeatureId) -> &[FeatureId] {
-        &self.ancestors[id.index()]
     }
 
     /// Returns the hash of a feature's definition.

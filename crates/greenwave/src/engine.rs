@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use crate::adapters::{self, Flusher};
 use crate::context::RunContext;
+use crate::dependencies::Dependencies;
 use crate::error::{Error, FeatureError};
 use crate::event::Event;
 use crate::feature_run::FeatureRun;
@@ -107,7 +108,7 @@ impl Engine {
             answers: Budget::new(ANSWERS_BYTES_MAX),
             events: Fanout::new(),
             totals: Mutex::default(),
-            ancestors: plan.features.iter().map(|feature| ancestors(&graph, &feature.id)).collect(),
+            dependencies: Dependencies::of(&graph),
             store,
             state_dir,
             plan,
@@ -320,20 +321,4 @@ fn feature_id(task: TaskId) -> FeatureId {
 /// Returns the key under which the scheduler stores a feature's duration.
 fn duration_key(feature: &str) -> String {
     format!("feature:{feature}")
-}
-
-/// Returns the direct and indirect dependencies of a feature, in dependency order.
-fn ancestors(graph: &Graph<FeatureId>, id: &str) -> Vec<FeatureId> {
-    let mut found = Vec::new();
-    let mut next: Vec<TaskId> =
-        graph.find(id).map(|task| graph.dependencies(task).to_vec()).unwrap_or_default();
-    while let Some(task) = next.pop() {
-        if !found.contains(&task) {
-            found.push(task);
-            next.extend(graph.dependencies(task));
-        }
-    }
-    let order = graph.topological();
-    found.sort_by_key(|task| order.iter().position(|other| other == task));
-    found.into_iter().map(feature_id).collect()
 }

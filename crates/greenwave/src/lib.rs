@@ -57,6 +57,7 @@
 mod adapters;
 mod confine;
 mod context;
+mod dependencies;
 mod engine;
 mod error;
 mod event;

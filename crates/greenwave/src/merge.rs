@@ -71,8 +71,8 @@ impl MergeQueue {
     /// prompt and the keys of the test results do not depend on timing.
     pub(crate) async fn base_of(&self, id: FeatureId) -> Result<Tree, Error> {
         let mut base = self.start.clone();
-        for ancestor in self.ctx.ancestors(id) {
-            let changes = self.changes.lock().get(ancestor).cloned().unwrap_or_default();
+        for ancestor in self.ctx.dependencies.ancestors(id) {
+            let changes = self.changes.lock().get(&ancestor).cloned().unwrap_or_default();
             match tree::join(&base, &changes, &self.ctx.store).await? {
                 Ok(changes) => tree::apply(&mut base, &changes),
                 // The merges joined them in another order.

@@ -1,6 +1,6 @@
 //! Plans: a project, agents and features, and the checks that a plan must pass.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,6 +9,8 @@ use greenwave_testing::Test;
 
 /// Maximum length of a feature's id, in bytes. The id names a directory.
 const ID_BYTES_MAX: usize = 100;
+/// Maximum number of features in a plan.
+const FEATURES_MAX: usize = 10_000;
 /// Maximum pace of a scripted agent.
 const PACE_MAX: f64 = 1e6;
 
@@ -86,6 +88,12 @@ pub enum PlanError {
     /// The plan has no features.
     #[error("the plan has no features")]
     Empty,
+    /// The plan has too many features.
+    #[error("the plan has {found} features: expected at most {FEATURES_MAX}")]
+    TooManyFeatures {
+        /// Number of features in the plan.
+        found: usize,
+    },
     /// Two features have the same id.
     #[error("feature `{id}` is defined twice")]
     DuplicateFeature {
@@ -230,7 +238,7 @@ impl PlanError {
     pub fn location(&self) -> PlanLocation<'_> {
         let feature = |id, field, value| PlanLocation::Feature { id, field, value, occurrence: 0 };
         match self {
-            PlanError::Empty => PlanLocation::Plan,
+            PlanError::Empty | PlanError::TooManyFeatures { .. } => PlanLocation::Plan,
             PlanError::InvalidResource { resource } => PlanLocation::Resource(resource),
             PlanError::LongId { id } => feature(id, "id", None),
             PlanError::Project { .. } => PlanLocation::Project,
@@ -264,12 +272,19 @@ impl Plan {
         if self.features.is_empty() {
             return Err(PlanError::Empty);
         }
+        if self.features.len() > FEATURES_MAX {
+            return Err(PlanError::TooManyFeatures { found: self.features.len() });
+        }
         self.check_project()?;
         if let Some(name) = self.resources.keys().find(|name| name.contains(':') || name.is_empty()) {
             return Err(PlanError::InvalidResource { resource: name.clone() });
         }
         self.agents.iter().try_for_each(|(name, agent)| check_agent(name, agent))?;
-        self.features.iter().try_for_each(|feature| self.check_feature(feature))?;
+        let mut occurrences = HashMap::with_capacity(self.features.len());
+        for feature in &self.features {
+            *occurrences.entry(feature.id.as_str()).or_insert(0) += 1;
+        }
+        self.features.iter().try_for_each(|feature| self.check_feature(feature, &occurrences))?;
         let mut graph = GraphBuilder::new();
         for (at, feature) in self.features.iter().enumerate() {
             graph.task(&feature.id, FeatureId(at));
@@ -295,17 +310,17 @@ impl Plan {
         Err(PlanError::Project { path: self.project.clone(), problem })
     }
 
-    fn check_feature(&self, feature: &Feature) -> Result<(), PlanError> {
+    /// Checks a feature. `occurrences` has the number of features with each id.
+    fn check_feature(&self, feature: &Feature, occurrences: &HashMap<&str, usize>) -> Result<(), PlanError> {
         if feature.id.len() > ID_BYTES_MAX {
             return Err(PlanError::LongId { id: feature.id.clone() });
         }
-        let ids = || self.features.iter().map(|other| other.id.as_str());
         let mut characters = feature.id.chars();
         let starts_well = characters.next().is_some_and(|first| first.is_ascii_alphanumeric());
         if !starts_well || !characters.all(|other| other.is_ascii_alphanumeric() || "-_.".contains(other)) {
             return Err(PlanError::InvalidId { id: feature.id.clone() });
         }
-        if ids().filter(|id| *id == feature.id).count() > 1 {
+        if occurrences[feature.id.as_str()] > 1 {
             return Err(PlanError::DuplicateFeature { id: feature.id.clone() });
         }
         let unknown = |what, name: &str, defined: &mut dyn Iterator<Item = &str>| PlanError::Unknown {
@@ -314,8 +329,9 @@ impl Plan {
             name: name.to_owned(),
             nearest: nearest(name, defined),
         };
-        if let Some(name) = feature.depends_on.iter().find(|name| !ids().any(|id| id == *name)) {
-            return Err(unknown("dependency", name, &mut ids()));
+        if let Some(name) = feature.depends_on.iter().find(|name| !occurrences.contains_key(name.as_str())) {
+            let mut ids = self.features.iter().map(|other| other.id.as_str());
+            return Err(unknown("dependency", name, &mut ids));
         }
         if !self.agents.contains_key(&feature.agent) {
             return Err(unknown("agent", &feature.agent, &mut self.agents.keys().map(String::as_str)));
