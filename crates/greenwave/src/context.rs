@@ -1,6 +1,6 @@
 //! The parts that all stages of a run share.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -13,11 +13,15 @@ use parking_lot::Mutex;
 
 use crate::adapters::Flusher;
 use crate::attempt_record::AttemptRecord;
+use crate::dependencies::Dependencies;
 use crate::disk_full::DiskFull;
 use crate::event::Event;
+use crate::fixed_ports::FixedPorts;
 use crate::plan::{Feature, FeatureId, Plan};
+use crate::preflight::Problem;
 use crate::receipts::Receipts;
 use crate::report::Totals;
+use crate::scope::RunScope;
 use crate::settings::Settings;
 use crate::steps::Steps;
 use crate::test_runner::TestRunner;
@@ -36,6 +40,14 @@ pub(crate) struct RunContext {
     pub(crate) attempts: Attempts,
     pub(crate) journal: Journal,
     pub(crate) tests: Arc<dyn TestRunner>,
+    /// Part of the plan that the run does.
+    pub(crate) scope: RunScope,
+    /// Features that the run does.
+    pub(crate) selected: BTreeSet<FeatureId>,
+    /// Notes about the plan, published at the start.
+    pub(crate) notes: Vec<Problem>,
+    /// Tests that must not run beside others.
+    pub(crate) ports: FixedPorts,
     pub(crate) steps: Steps,
     /// The project's directory, where merges are written.
     pub(crate) project: Destination,
@@ -53,8 +65,8 @@ pub(crate) struct RunContext {
     pub(crate) answers: Budget,
     pub(crate) events: Fanout<Event>,
     pub(crate) totals: Mutex<Totals>,
-    /// Direct and indirect dependencies of each feature, in dependency order.
-    pub(crate) ancestors: Vec<Vec<FeatureId>>,
+    /// The dependencies between the features.
+    pub(crate) dependencies: Dependencies,
     /// Hash of each feature's definition, see [`definition`](crate::green_record::definition).
     pub(crate) definitions: Vec<String>,
 }
@@ -73,11 +85,6 @@ impl RunContext {
     /// Returns a feature of the plan.
     pub(crate) fn feature(&self, id: FeatureId) -> &Feature {
         &self.plan.features[id.index()]
-    }
-
-    /// Returns the direct and indirect dependencies of a feature, in dependency order.
-    pub(crate) fn ancestors(&self, id: FeatureId) -> &[FeatureId] {
-        &self.ancestors[id.index()]
     }
 
     /// Returns the hash of a feature's definition.

@@ -147,6 +147,13 @@ impl FeatureRun {
     }
 
     async fn complete(&mut self, event: PhaseEvent) -> Step<(), FeatureError> {
+        if event == PhaseEvent::TestsFailed && self.ctx.scope.red_only {
+            self.set_working(false);
+            if let Some(workspace) = self.state.end(Phase::Red) {
+                workspace.remove();
+            }
+            return Step::Done(());
+        }
         if event == PhaseEvent::TestsFailed
             && let Some(record) = self.continues.take()
         {
@@ -327,6 +334,7 @@ impl FeatureRun {
     async fn report_failure(&mut self, error: &FeatureError) {
         let reason = chain(error);
         self.report.reason = Some(reason.clone());
+        self.report.hint = error.hint().map(str::to_owned);
         self.ctx.emit(Event::Failed { feature: self.ctx.feature(self.id).id.clone(), reason }).await;
     }
 

@@ -56,9 +56,11 @@
 
 mod adapters;
 mod attempt_record;
+mod cases;
 mod confine;
 mod context;
 mod continuation;
+mod dependencies;
 mod disk_full;
 mod engine;
 mod error;
@@ -66,24 +68,31 @@ mod event;
 mod feature_run;
 mod feedback;
 mod file_state;
+mod fixed_ports;
 mod forget;
 mod green_record;
 mod guarded_write;
+mod guards;
 mod merge;
 mod metrics;
 mod phase;
 mod plan;
+mod preflight;
 mod prompt;
+mod protection;
 mod receipts;
+mod red;
 mod report;
 mod resources;
 mod result_store;
 mod resume;
+mod scope;
 mod settings;
 mod stage;
 mod state;
 mod state_dir;
 mod steps;
+mod test_files;
 mod test_results;
 mod test_runner;
 #[cfg(test)]
@@ -102,9 +111,14 @@ pub use greenwave_scheduler::{Graph, Stopper};
 pub use greenwave_telemetry::{Error as TelemetryError, MetricsEndpoint, MetricsServer};
 pub use greenwave_testing::{Environment, Error as TestError, STATE_DIRECTORY, Test, check_pattern};
 pub use phase::{FeaturePolicy, Phase, PhaseEvent};
-pub use plan::{AgentSpec, CommandSpec, Feature, FeatureId, Plan, PlanError, PlanLocation, nearest};
+pub use plan::{
+    AgentSpec, CommandSpec, Feature, FeatureId, Guards, Plan, PlanError, PlanLocation, check_expression,
+    nearest,
+};
+pub use preflight::{Problem, preflight};
 pub use report::{FeatureReport, Report, Totals};
 pub use result_store::{ResultStore, ResultStoreError, ResultStoreStats};
+pub use scope::RunScope;
 pub use settings::{
     AgentSettings, CacheSettings, Compression, MemorySettings, MetricsSettings, ParallelSettings,
     PoolSettings, Settings, StorageSettings, TestingSettings,

@@ -44,7 +44,7 @@ pub(crate) async fn resume(ctx: &RunContext) -> Result<Vec<Resumed>, Error> {
     let records = ctx.journal.finished()?;
     let mut features: BTreeMap<FeatureId, Resumed> = ctx.ids().map(|id| (id, Resumed::default())).collect();
     let is_up_to_date = |feature: &Resumed| matches!(feature.state, FeatureState::Ended(Phase::Green(_)));
-    for id in dependencies_first(ctx) {
+    for &id in ctx.dependencies.in_order() {
         let name = &ctx.feature(id).id;
         let attempt = records.get(&AttemptRecord::key(name)).and_then(|bytes| AttemptRecord::decode(bytes));
         if let Some(feature) = features.get_mut(&id) {
@@ -62,8 +62,9 @@ pub(crate) async fn resume(ctx: &RunContext) -> Result<Vec<Resumed>, Error> {
         }
         let was_written = record.written;
         let mut report = FeatureReport::default();
-        let ancestors_are_up_to_date = ctx.ancestors(id).iter().all(|other| is_up_to_date(&features[other]));
-        let state = if ancestors_are_up_to_date && tests_are_cached(ctx, id, &mut report).await {
+        let depends_on = ctx.dependencies.direct(id);
+        let dependencies_are_up_to_date = depends_on.iter().all(|other| is_up_to_date(&features[other]));
+        let state = if dependencies_are_up_to_date && tests_are_cached(ctx, id, &mut report).await {
             report.attempts = record.attempts;
             report.up_to_date = true;
             FeatureState::Ended(Phase::Green(record.attempts))
@@ -109,13 +110,6 @@ fn rename_records(ctx: &RunContext) -> Result<(), Error> {
         }
     }
     Ok(())
-}
-
-/// Returns all features, each after its dependencies.
-fn dependencies_first(ctx: &RunContext) -> Vec<FeatureId> {
-    let mut order: Vec<FeatureId> = ctx.ids().collect();
-    order.sort_by_key(|&id| ctx.ancestors(id).len());
-    order
 }
 
 /// Finishes a merge that was interrupted. Returns `false` if that is impossible and the files that

@@ -6,6 +6,7 @@ use greenwave_agents::Admission;
 use greenwave_storage::Store;
 use tokio::time::Instant;
 
+use crate::cases::CaseLog;
 use crate::error::Error;
 use crate::green_record::GreenRecord;
 use crate::phase::{Phase, PhaseEvent};
@@ -33,6 +34,8 @@ pub(crate) struct ActiveFeature {
     pub(crate) base: Tree,
     /// Why the last attempt was refused, for the next prompt.
     pub(crate) feedback: String,
+    /// Single tests that the feature's tests ran.
+    pub(crate) cases: CaseLog,
     /// Incomplete files in the last answer, one message each.
     pub(crate) partial: Vec<String>,
     /// Number of the last attempt. Counts the attempts of earlier runs.
@@ -105,6 +108,7 @@ impl ActiveFeature {
             workspace,
             base: Tree::new(),
             feedback: String::new(),
+            cases: CaseLog::default(),
             partial: Vec::new(),
             attempts_max: 1,
             failing: BTreeSet::new(),
