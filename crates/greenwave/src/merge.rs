@@ -167,7 +167,7 @@ impl MergeQueue {
                 match self.verify_candidate(Merge { id, report, candidate: &candidate }, &mut trunk).await? {
                     Ok(verified) => verified,
                     Err(refused) => {
-                        // The next attempt starts from the project, with the feature's files on top.
+                        // The next attempt starts from the project, with these files on top.
                         active.base.clone_from(&trunk.tree);
                         active.workspace.reset(&candidate, store).await?;
                         return Ok(refused);

@@ -25,8 +25,8 @@ pub struct Settings {
     pub metrics: MetricsSettings,
     /// Tests of a project (`greenwave test`).
     pub testing: TestingSettings,
-    /// Directory of receipts of merged features, which all copies of the project share. `None` for no
-    /// receipts.
+    /// Directory of receipts of merged features, which all copies of the project share. `None` for
+    /// no receipts.
     pub receipts: Option<PathBuf>,
 }
 

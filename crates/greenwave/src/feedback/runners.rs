@@ -1,4 +1,4 @@
-//! Finds the lines that matter in the output of common test runners, and the names of failing tests.
+//! Finds the lines that matter in the output of common test runners, and the failing tests.
 
 use std::collections::BTreeSet;
 
