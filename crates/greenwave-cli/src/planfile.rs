@@ -14,7 +14,7 @@ use crate::reader::{Located, SETTINGS_FILE, Table};
 const ATTEMPTS: u32 = 3;
 
 /// Sections of the settings file.
-const SETTINGS: [&str; 7] = ["cache", "parallel", "storage", "memory", "pool", "agent", "metrics"];
+const SETTINGS: [&str; 8] = ["cache", "parallel", "storage", "memory", "pool", "agent", "metrics", "run"];
 
 /// A plan with the locations of its parts.
 #[derive(Debug)]

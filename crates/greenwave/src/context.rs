@@ -1,7 +1,6 @@
 //! The parts that all stages of a run share.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use greenwave_agents::AgentPool;
@@ -11,6 +10,7 @@ use greenwave_streaming::{Budget, Fanout};
 use parking_lot::Mutex;
 
 use crate::adapters::Flusher;
+use crate::copies::Copies;
 use crate::event::Event;
 use crate::phase::FeaturePolicy;
 use crate::plan::{Feature, FeatureId, Plan};
@@ -26,15 +26,15 @@ use crate::workspace::Destination;
 pub(crate) struct RunContext {
     pub(crate) plan: Plan,
     pub(crate) settings: Settings,
-    /// Directory of the project's state, `.greenwave`.
-    pub(crate) state_dir: PathBuf,
     pub(crate) store: Store,
     pub(crate) flusher: Flusher,
     pub(crate) attempts: Attempts,
     pub(crate) journal: Journal,
     pub(crate) tests: Arc<dyn TestRunner>,
     pub(crate) steps: Steps,
-    /// The project's directory, where merges are written.
+    /// The working copies of the run.
+    pub(crate) copies: Arc<Copies>,
+    /// The project's directory, or that of its repository, where merges are written.
     pub(crate) project: Destination,
     /// Pools of agent sessions, by the agent's name in the plan.
     pub(crate) agents: BTreeMap<String, AgentPool>,
@@ -78,10 +78,5 @@ impl RunContext {
     /// Returns the hash of a feature's definition.
     pub(crate) fn definition(&self, id: FeatureId) -> &str {
         &self.definitions[id.index()]
-    }
-
-    /// Returns the directory that holds the workspaces of this run.
-    pub(crate) fn work_dir(&self) -> PathBuf {
-        self.state_dir.join("work")
     }
 }

@@ -19,13 +19,16 @@ use tokio::time::Instant;
 
 use crate::adapters::{self, Flusher};
 use crate::context::RunContext;
+use crate::copies::{self, Copies};
 use crate::error::{Error, FeatureError};
 use crate::event::Event;
 use crate::feature_run::FeatureRun;
+use crate::git_copies::GitBase;
 use crate::green_record;
-use crate::merge::MergeQueue;
+use crate::merge::{MERGE_COPY, MergeQueue};
 use crate::metrics;
 use crate::plan::{FeatureId, Plan};
+use crate::project_root::ProjectRoot;
 use crate::report::{Report, Totals};
 use crate::resources::{self, WORKERS};
 use crate::resume::{self, Resumed};
@@ -35,7 +38,7 @@ use crate::state_dir;
 use crate::steps::Steps;
 use crate::test_runner::TestRunner;
 use crate::tree::Tree;
-use crate::workspace::{self, Destination};
+use crate::workspace::{self, Destination, Workspace};
 
 /// Maximum number of events in a subscriber's queue. The run waits while a queue is full.
 const EVENTS_QUEUED_MAX: usize = 1024;
@@ -71,23 +74,28 @@ impl Engine {
     pub fn open(plan: Plan, settings: Settings, environment: Environment) -> Result<Self, Error> {
         plan.graph()?;
         let agents = adapters::agents(&plan, &settings)?;
-        Self::assemble(plan, settings, agents, Steps::default(), |settings, state_dir| {
+        let copies = copies::base_directory(&settings, &environment)?;
+        Self::assemble(plan, settings, agents, Steps::default(), &copies, |settings, state_dir| {
             let cache = adapters::cache(settings, state_dir)?;
             Ok(Arc::new(Runner::new(environment, cache)))
         })
     }
 
-    /// Assembles an engine from its parts. `tests` makes the test runner, given the settings and
-    /// the state directory of the project.
+    /// Assembles an engine from its parts. `copies` is the directory of all working copies. `tests`
+    /// makes the test runner, given the settings and the state directory of the project.
     pub(crate) fn assemble(
-        plan: Plan,
+        mut plan: Plan,
         settings: Settings,
         agents: BTreeMap<String, AgentPool>,
         steps: Steps,
+        copies: &Path,
         tests: impl FnOnce(&Settings, &Path) -> Result<Arc<dyn TestRunner>, Error>,
     ) -> Result<Self, Error> {
         let graph = plan.graph()?;
         let (state_dir, lock) = state_dir::lock(&plan.project)?;
+        let root = ProjectRoot::of(&plan.project)?;
+        place_tests(&mut plan, &root);
+        let copies = Copies::new(copies, root, &plan.project, &plan.name)?;
         let store = adapters::store(&settings, &state_dir.join("store"))?;
         let tests = tests(&settings, &state_dir)?;
         let ctx = RunContext {
@@ -97,7 +105,7 @@ impl Engine {
             journal: Journal::open(state_dir.join("journal"))?,
             tests,
             project: Destination {
-                root: plan.project.clone(),
+                root: copies.root.path.clone(),
                 in_flight: Arc::new(RwLock::new(Some(lock))),
                 steps: steps.clone(),
                 is_project: true,
@@ -108,8 +116,8 @@ impl Engine {
             events: Fanout::new(),
             totals: Mutex::default(),
             ancestors: plan.features.iter().map(|feature| ancestors(&graph, &feature.id)).collect(),
+            copies: Arc::new(copies),
             store,
-            state_dir,
             plan,
             settings,
         };
@@ -166,26 +174,48 @@ impl Engine {
         let is_up_to_date = |feature: &Resumed| matches!(feature.state, FeatureState::Ended(_));
         let green: BTreeSet<FeatureId> =
             ctx.ids().zip(&resumed).filter(|(_, feature)| is_up_to_date(feature)).map(|(id, _)| id).collect();
-        let tree = if green.len() < resumed.len() {
+        ctx.steps.pass("clear the work").await;
+        ctx.copies.clear()?;
+        let (tree, workspace) = if green.len() < resumed.len() {
             ctx.steps.pass("capture the project").await;
-            let tree = workspace::capture(&ctx.plan.project, &ctx.store).await?;
-            ctx.steps.pass("clear the work").await;
-            state_dir::set_aside_stale(&ctx.state_dir, &ctx.work_dir())?;
-            tree
+            self.capture().await?
         } else {
-            // A run that was interrupted after its last merge leaves workspaces behind.
-            if ctx.work_dir().exists() {
-                state_dir::set_aside_stale(&ctx.state_dir, &ctx.work_dir())?;
-            }
-            Tree::new()
+            (Tree::new(), None)
         };
         let done = green.iter().map(|id| TaskId::from_index(id.index())).collect();
-        let queue = Arc::new(MergeQueue::new(Arc::clone(ctx), tree, green));
+        let queue = Arc::new(MergeQueue::new(Arc::clone(ctx), tree, green, workspace));
         let features = ctx.ids().zip(resumed).map(|(id, Resumed { state, report })| {
             AsyncMutex::new(FeatureRun::new(Arc::clone(ctx), Arc::clone(&queue), id, state, report))
         });
         let features = features.collect();
         Ok(Run { queue, features, done })
+    }
+
+    /// Captures the project. In a git project, creates the base of the copies' repositories, with a
+    /// working copy that merges can use.
+    async fn capture(&self) -> Result<(Tree, Option<Workspace>), Error> {
+        let ctx = &self.ctx;
+        let root = &ctx.copies.root;
+        let tracked = match &root.repository {
+            Some(repository) => repository.tracked()?.files,
+            None => Vec::new(),
+        };
+        let tree = workspace::capture(&root.path, &tracked, &ctx.store).await?;
+        let Some(repository) = root.repository.clone() else {
+            if let Some(note) = root.note.clone() {
+                ctx.emit(Event::Base { commit: None, uncommitted: 0, note: Some(note) }).await;
+            }
+            return Ok((tree, None));
+        };
+        let mut workspace = ctx.copies.workspace(MERGE_COPY, &ctx.project.in_flight)?;
+        let mtime = workspace.write_first(&tree, &ctx.store).await?;
+        let (directory, copy, files) = (ctx.copies.shared_dir(), workspace.root().to_owned(), tree.clone());
+        let base =
+            workspace.blocking(move || GitBase::create(&repository, &directory, &copy, files, mtime)).await?;
+        let commit = root.repository.as_ref().and_then(|repository| repository.head.clone());
+        ctx.emit(Event::Base { commit, uncommitted: base.uncommitted, note: None }).await;
+        ctx.copies.set_git(base);
+        Ok((tree, Some(workspace)))
     }
 
     /// Runs the stages of all features, and returns the error of each that failed.
@@ -241,6 +271,7 @@ impl Engine {
         ctx.steps.pass("store durations").await;
         ctx.journal.record_durations(&durations)?;
         run.queue.close().await;
+        ctx.copies.remove();
         ctx.steps.pass("flush at the end").await;
         ctx.tests.flush().await;
         ctx.store.flush().await.map_err(Error::store("flush"))
@@ -253,6 +284,25 @@ impl Drop for Engine {
         // hold the lock until they end.
         if let Ok(mut lock) = self.ctx.project.in_flight.try_write() {
             lock.take();
+        }
+    }
+}
+
+/// Moves the tests of a plan from the project to the directory that copies are made of, so that
+/// their keys cover all files that they can read.
+fn place_tests(plan: &mut Plan, root: &ProjectRoot) {
+    if root.project.is_empty() {
+        return;
+    }
+    for feature in &mut plan.features {
+        for test in feature.tests.iter_mut().chain(&mut feature.review) {
+            test.directory = Path::new(&root.project).join(&test.directory);
+            for pattern in test.inputs.iter_mut().chain(&mut test.outputs) {
+                *pattern = root.pattern_within(pattern);
+            }
+            for directory in &mut test.directories {
+                *directory = Path::new(&root.project).join(&*directory);
+            }
         }
     }
 }

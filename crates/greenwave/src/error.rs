@@ -51,6 +51,25 @@ pub enum Error {
         /// Path of the file, relative to the project.
         path: String,
     },
+    /// Neither a setting nor the environment names a directory for working copies.
+    #[error("no directory for working copies: neither XDG_STATE_HOME nor HOME is an absolute path")]
+    NoRunDirectory,
+    /// The directory of working copies cannot be used.
+    #[error("cannot keep working copies in {}", path.display())]
+    RunDirectory {
+        /// The directory.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// A call of git failed.
+    #[error("git cannot {operation}")]
+    Git {
+        /// The operation, as a verb.
+        operation: &'static str,
+        /// The cause, with the words of git.
+        source: std::io::Error,
+    },
     /// The files of the project cannot be read.
     #[error("cannot read the project's files")]
     Project {

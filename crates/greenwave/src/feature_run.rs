@@ -18,7 +18,6 @@ use crate::report::FeatureReport;
 use crate::resources;
 use crate::stage::Stage;
 use crate::state::{ActiveFeature, FeatureState, StageResult};
-use crate::workspace::Workspace;
 
 /// A feature of the plan during a run.
 #[derive(Debug)]
@@ -103,8 +102,8 @@ impl FeatureRun {
     }
 
     async fn start(&mut self, record: Option<GreenRecord>) -> Result<StageResult, FeatureError> {
-        let root = self.ctx.work_dir().join(&self.ctx.feature(self.id).id);
-        let workspace = Workspace::new(root, Arc::clone(&self.ctx.project.in_flight))?;
+        let name = &self.ctx.feature(self.id).id;
+        let workspace = self.ctx.copies.workspace(name, &self.ctx.project.in_flight)?;
         self.state = FeatureState::Active(Box::new(ActiveFeature::new(Phase::Waiting, workspace)));
         match record {
             Some(record) => {

@@ -57,15 +57,19 @@
 mod adapters;
 mod confine;
 mod context;
+mod copies;
 mod engine;
 mod error;
 mod event;
 mod feature_run;
+mod git;
+mod git_copies;
 mod green_record;
 mod merge;
 mod metrics;
 mod phase;
 mod plan;
+mod project_root;
 mod prompt;
 mod report;
 mod resources;
@@ -97,5 +101,5 @@ pub use report::{FeatureReport, Report, Totals};
 pub use result_store::{ResultStore, ResultStoreError, ResultStoreStats};
 pub use settings::{
     AgentSettings, CacheSettings, Compression, MemorySettings, MetricsSettings, ParallelSettings,
-    PoolSettings, Settings, StorageSettings, TestingSettings,
+    PoolSettings, RunSettings, Settings, StorageSettings, TestingSettings,
 };

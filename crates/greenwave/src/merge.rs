@@ -21,6 +21,9 @@ use crate::test_results::run_test;
 use crate::tree::{self, Change, Conflict, Tree};
 use crate::workspace::{self, Workspace};
 
+/// Name of the working copy in which merges are tested.
+pub(crate) const MERGE_COPY: &str = ".merge";
+
 /// A queue of merges, with the current state of the project.
 #[derive(Debug)]
 pub(crate) struct MergeQueue {
@@ -52,10 +55,15 @@ struct Verified {
 
 impl MergeQueue {
     /// Creates a queue for a project whose files are `start`, which include those of the `green`
-    /// features.
-    pub(crate) fn new(ctx: Arc<RunContext>, start: Tree, green: BTreeSet<FeatureId>) -> Self {
+    /// features. Merges are tested in `workspace`, if it exists already.
+    pub(crate) fn new(
+        ctx: Arc<RunContext>,
+        start: Tree,
+        green: BTreeSet<FeatureId>,
+        workspace: Option<Workspace>,
+    ) -> Self {
         let changes = green.iter().map(|&id| (id, Vec::new())).collect();
-        let trunk = Trunk { tree: start.clone(), green, workspace: None };
+        let trunk = Trunk { tree: start.clone(), green, workspace };
         Self { ctx, start, changes: Mutex::new(changes), trunk: AsyncMutex::new(trunk) }
     }
 
@@ -170,10 +178,7 @@ impl MergeQueue {
     fn workspace<'a>(&self, workspace: &'a mut Option<Workspace>) -> Result<&'a mut Workspace, Error> {
         match workspace {
             Some(workspace) => Ok(workspace),
-            none => {
-                let root = self.ctx.work_dir().join(".merge");
-                Ok(none.insert(Workspace::new(root, Arc::clone(&self.ctx.project.in_flight))?))
-            }
+            none => Ok(none.insert(self.ctx.copies.workspace(MERGE_COPY, &self.ctx.project.in_flight)?)),
         }
     }
 
@@ -188,7 +193,7 @@ impl MergeQueue {
     ) -> Result<(), FeatureError> {
         let ctx = &self.ctx;
         for change in joined {
-            if workspace::file_at(&ctx.plan.project, &change.path)? != change.before {
+            if workspace::file_at(&ctx.project.root, &change.path)? != change.before {
                 return Err(changed_by_user(change));
             }
         }
