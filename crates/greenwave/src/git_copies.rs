@@ -41,6 +41,8 @@ pub(crate) struct GitBase {
     packed_refs: Vec<u8>,
     /// Directory without hooks.
     no_hooks: PathBuf,
+    /// Directories of submodules.
+    submodules: Vec<String>,
     /// Files of the base commit.
     tree: Tree,
     /// Number of files in which the base commit differs from the user's `HEAD`.
@@ -74,6 +76,7 @@ impl GitBase {
                 }
                 None => None,
             };
+        let submodules = repository.tracked()?.submodules;
         let mut base = Self {
             objects,
             commit: head.unwrap_or_default().to_owned(),
@@ -85,11 +88,12 @@ impl GitBase {
             shallow: repository.shallow.clone(),
             packed_refs: Vec::new(),
             no_hooks,
+            submodules: submodules.iter().map(|(path, _)| path.clone()).collect(),
             tree,
             uncommitted: 0,
         };
         base.write_repository(copy)?;
-        base.commit_snapshot(repository, copy, head)?;
+        base.commit_snapshot(copy, head, &submodules)?;
         // From here on, older history is found in the user's repository.
         base.packed_refs = head.map(|head| tags(repository, head)).unwrap_or_default();
         let mut alternates = Vec::new();
@@ -107,9 +111,9 @@ impl GitBase {
     /// index.
     fn commit_snapshot(
         &mut self,
-        repository: &UserRepository,
         copy: &Path,
         head: Option<&str>,
+        submodules: &[(String, String)],
     ) -> Result<(), Error> {
         let operation = "commit the snapshot";
         // Objects go into the base, where all copies find them.
@@ -121,7 +125,7 @@ impl GitBase {
         if let Some(head) = head {
             git::output(git().args(["read-tree", head]), operation)?;
         }
-        for (path, commit) in &repository.tracked()?.submodules {
+        for (path, commit) in submodules {
             let entry = format!("160000,{commit},{path}");
             git::output(git().args(["update-index", "--add", "--cacheinfo", &entry]), operation)?;
         }
@@ -205,6 +209,11 @@ impl GitBase {
         for directory in ["objects/info", "objects/pack", "refs/heads", "refs/tags", "info"] {
             fs::create_dir_all(git.join(directory)).map_err(failed)?;
         }
+        // Git takes a submodule whose directory does not exist for deleted.
+        for submodule in &self.submodules {
+            let path = copy.join(submodule);
+            fs::create_dir_all(&path).map_err(Error::io("create", &path))?;
+        }
         let write = |name: &str, content: &[u8]| fs::write(git.join(name), content).map_err(failed);
         let mut alternates = self.objects.as_os_str().as_bytes().to_owned();
         alternates.push(b'\n');
@@ -227,10 +236,10 @@ impl GitBase {
         let version = u8::from(self.object_format != "sha1");
         let mut text = format!("[core]\n\trepositoryformatversion = {version}\n\tbare = false\n");
         let _ = writeln!(text, "\thooksPath = {}", value(&self.no_hooks.to_string_lossy()));
+        text.push_str(&self.config);
         if version == 1 {
             let _ = writeln!(text, "[extensions]\n\tobjectFormat = {}", self.object_format);
         }
-        text.push_str(&self.config);
         write("config", text.as_bytes())
     }
 }
