@@ -10,6 +10,7 @@ use greenwave_streaming::{Budget, Fanout};
 use parking_lot::Mutex;
 
 use crate::adapters::Flusher;
+use crate::branch::ResultBranch;
 use crate::copies::Copies;
 use crate::event::Event;
 use crate::phase::FeaturePolicy;
@@ -34,6 +35,8 @@ pub(crate) struct RunContext {
     pub(crate) steps: Steps,
     /// The working copies of the run.
     pub(crate) copies: Arc<Copies>,
+    /// The branch of the results, unless they go into the files of the project.
+    pub(crate) branch: Option<ResultBranch>,
     /// The project's directory, or that of its repository, where merges are written.
     pub(crate) project: Destination,
     /// Pools of agent sessions, by the agent's name in the plan.

@@ -1,14 +1,18 @@
 //! The directory of a run's working copies, outside of the project.
 
+use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use greenwave_testing::Environment;
 
 use crate::error::Error;
-use crate::git_copies::GitBase;
+use crate::git::LOCAL_VARIABLES;
+use crate::git_copies::{self, GitBase};
+use crate::included;
 use crate::project_root::ProjectRoot;
 use crate::settings::Settings;
 use crate::state_dir;
@@ -28,6 +32,20 @@ pub(crate) struct Copies {
     of_plan: PathBuf,
     pub(crate) root: ProjectRoot,
     git: OnceLock<GitBase>,
+    options: CopyOptions,
+    /// Included files, relative to the root. Listed once for all copies of the run.
+    included: OnceLock<Vec<String>>,
+}
+
+/// Parts of a plan that say what is in a copy besides the files of the project.
+#[derive(Debug, Default)]
+pub(crate) struct CopyOptions {
+    pub(crate) include: Vec<String>,
+    pub(crate) setup: Vec<Vec<String>>,
+    pub(crate) setup_inputs: Vec<String>,
+    pub(crate) teardown: Vec<Vec<String>>,
+    /// Time limit of each command.
+    pub(crate) time_max: Duration,
 }
 
 /// Returns the directory of all working copies of a user: the setting `run.directory`, or
@@ -49,7 +67,13 @@ impl Copies {
     ///
     /// # Errors
     /// [`Error::RunDirectory`] if the directory cannot be created, or is in the project.
-    pub(crate) fn new(base: &Path, root: ProjectRoot, project: &Path, plan: &str) -> Result<Self, Error> {
+    pub(crate) fn new(
+        base: &Path,
+        root: ProjectRoot,
+        project: &Path,
+        plan: &str,
+        options: CopyOptions,
+    ) -> Result<Self, Error> {
         let failed = |source| Error::RunDirectory { path: base.to_owned(), source };
         let base_exists = base.ancestors().find_map(|above| above.canonicalize().ok());
         if base_exists.is_some_and(|base| base.starts_with(&root.path)) {
@@ -61,7 +85,8 @@ impl Copies {
         let name = project.file_name().unwrap_or_default().to_string_lossy();
         let of_project = base.join(format!("{}-{}", slug(&name), &hash[..HASH_DIGITS]));
         let of_plan = of_project.join(slug(plan));
-        let copies = Self { of_project, of_plan, root, git: OnceLock::new() };
+        let (git, included) = (OnceLock::new(), OnceLock::new());
+        let copies = Self { of_project, of_plan, root, git, options, included };
         copies.create_directory().map_err(failed)?;
         Ok(copies)
     }
@@ -93,6 +118,11 @@ impl Copies {
         }
     }
 
+    /// Returns the directory of all copies of the project.
+    pub(crate) fn directory(&self) -> PathBuf {
+        self.of_project.clone()
+    }
+
     /// Returns the directory for data that copies share.
     pub(crate) fn shared_dir(&self) -> PathBuf {
         self.of_plan.join(".base")
@@ -109,6 +139,23 @@ impl Copies {
         let _ = self.git.set(base);
     }
 
+    pub(crate) fn options(&self) -> &CopyOptions {
+        &self.options
+    }
+
+    /// Returns the included files, relative to the root. Blocks while the first call finds them.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(crate) fn included(&self) -> Result<&[String], Error> {
+        if let Some(included) = self.included.get() {
+            return Ok(included);
+        }
+        let project = self.root.path.join(&self.root.project);
+        let found = included::find(&project, &self.options.include).map_err(Error::io("list", &project))?;
+        Ok(self.included.get_or_init(|| found.iter().map(|path| self.root.within(path)).collect()))
+    }
+
     /// Creates an empty working copy. Removes files of an earlier one with that name.
     ///
     /// # Errors
@@ -118,24 +165,35 @@ impl Copies {
         Ok(workspace.with_copies(Arc::clone(self)))
     }
 
-    #[allow(dead_code)]
-    /// Returns variables for agents, which confine git to its copy, and the names of variables to
-    /// remove.
+    /// Returns the variables that confine git to a copy.
     pub(crate) fn variables(&self) -> Vec<(String, String)> {
-        let mut variables = vec![
-            ("GIT_CEILING_DIRECTORIES".to_owned(), self.of_project.to_string_lossy().into_owned()),
-            ("GIT_LFS_SKIP_SMUDGE".to_owned(), "1".to_owned()),
-        ];
-        let settings = self.root.repository.as_ref().map(crate::git_copies::settings).unwrap_or_default();
-        if !settings.is_empty() {
-            variables.push(("GIT_CONFIG_COUNT".to_owned(), settings.len().to_string()));
-        }
-        for (at, (key, value)) in settings.into_iter().enumerate() {
-            variables.push((format!("GIT_CONFIG_KEY_{at}"), key));
-            variables.push((format!("GIT_CONFIG_VALUE_{at}"), value));
-        }
-        variables
+        git_variables(&self.of_project, &self.root)
     }
+}
+
+/// Returns the variables that agents get: those that confine git to a copy, and without a value
+/// those that would point it elsewhere.
+pub(crate) fn agent_variables(base: &Path, root: &ProjectRoot) -> Vec<(OsString, Option<OsString>)> {
+    let removed = LOCAL_VARIABLES.iter().map(|name| (OsString::from(name), None));
+    let set = git_variables(base, root).into_iter().map(|(name, value)| (name.into(), Some(value.into())));
+    removed.chain(set).collect()
+}
+
+/// Returns variables that hold against every configuration of the user. Git does not search for a
+/// repository at or above `ceiling`.
+fn git_variables(ceiling: &Path, root: &ProjectRoot) -> Vec<(String, String)> {
+    let mut variables = vec![
+        ("GIT_CEILING_DIRECTORIES".to_owned(), ceiling.to_string_lossy().into_owned()),
+        ("GIT_LFS_SKIP_SMUDGE".to_owned(), "1".to_owned()),
+    ];
+    let Some(repository) = &root.repository else { return variables };
+    let settings = git_copies::settings(repository);
+    variables.push(("GIT_CONFIG_COUNT".to_owned(), settings.len().to_string()));
+    for (at, (key, value)) in settings.into_iter().enumerate() {
+        variables.push((format!("GIT_CONFIG_KEY_{at}"), key));
+        variables.push((format!("GIT_CONFIG_VALUE_{at}"), value));
+    }
+    variables
 }
 
 /// Returns a name as the name of a directory: letters, digits, `-`, `_` and `.`.

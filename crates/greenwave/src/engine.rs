@@ -18,16 +18,18 @@ use tokio::sync::{Mutex as AsyncMutex, RwLock};
 use tokio::time::Instant;
 
 use crate::adapters::{self, Flusher};
+use crate::branch::ResultBranch;
 use crate::context::RunContext;
-use crate::copies::{self, Copies};
+use crate::copies::{self, Copies, CopyOptions};
 use crate::error::{Error, FeatureError};
 use crate::event::Event;
 use crate::feature_run::FeatureRun;
+use crate::git::UserRepository;
 use crate::git_copies::GitBase;
 use crate::green_record;
 use crate::merge::{MERGE_COPY, MergeQueue};
 use crate::metrics;
-use crate::plan::{FeatureId, Plan};
+use crate::plan::{BaseKind, FeatureId, Plan, ResultKind};
 use crate::project_root::ProjectRoot;
 use crate::report::{Report, Totals};
 use crate::resources::{self, WORKERS};
@@ -37,7 +39,7 @@ use crate::state::FeatureState;
 use crate::state_dir;
 use crate::steps::Steps;
 use crate::test_runner::TestRunner;
-use crate::tree::Tree;
+use crate::tree::{self, Tree};
 use crate::workspace::{self, Destination, Workspace};
 
 /// Maximum number of events in a subscriber's queue. The run waits while a queue is full.
@@ -73,8 +75,9 @@ impl Engine {
     /// project's state cannot be opened.
     pub fn open(plan: Plan, settings: Settings, environment: Environment) -> Result<Self, Error> {
         plan.graph()?;
-        let agents = adapters::agents(&plan, &settings)?;
         let copies = copies::base_directory(&settings, &environment)?;
+        let variables = copies::agent_variables(&copies, &ProjectRoot::of(&plan.project)?);
+        let agents = adapters::agents(&plan, &settings, &variables)?;
         Self::assemble(plan, settings, agents, Steps::default(), &copies, |settings, state_dir| {
             let cache = adapters::cache(settings, state_dir)?;
             Ok(Arc::new(Runner::new(environment, cache)))
@@ -95,7 +98,15 @@ impl Engine {
         let (state_dir, lock) = state_dir::lock(&plan.project)?;
         let root = ProjectRoot::of(&plan.project)?;
         place_tests(&mut plan, &root);
-        let copies = Copies::new(copies, root, &plan.project, &plan.name)?;
+        let options = CopyOptions {
+            include: plan.include.clone(),
+            setup: plan.setup.clone(),
+            setup_inputs: plan.setup_inputs.iter().map(|pattern| root.pattern_within(pattern)).collect(),
+            teardown: plan.teardown.clone(),
+            time_max: settings.agent.time_limit,
+        };
+        let copies = Copies::new(copies, root, &plan.project, &plan.name, options)?;
+        let branch = result_branch(&plan, &copies)?;
         let store = adapters::store(&settings, &state_dir.join("store"))?;
         let tests = tests(&settings, &state_dir)?;
         let ctx = RunContext {
@@ -116,6 +127,7 @@ impl Engine {
             events: Fanout::new(),
             totals: Mutex::default(),
             ancestors: plan.features.iter().map(|feature| ancestors(&graph, &feature.id)).collect(),
+            branch,
             copies: Arc::new(copies),
             store,
             plan,
@@ -178,7 +190,8 @@ impl Engine {
         ctx.copies.clear()?;
         let (tree, workspace) = if green.len() < resumed.len() {
             ctx.steps.pass("capture the project").await;
-            self.capture().await?
+            let (start, workspace) = self.capture().await?;
+            (self.add_results(start, &resumed).await?, workspace)
         } else {
             (Tree::new(), None)
         };
@@ -200,7 +213,7 @@ impl Engine {
             Some(repository) => repository.tracked()?.files,
             None => Vec::new(),
         };
-        let tree = workspace::capture(&root.path, &tracked, &ctx.store).await?;
+        let mut tree = workspace::capture(&root.path, &tracked, &ctx.store).await?;
         let Some(repository) = root.repository.clone() else {
             if let Some(note) = root.note.clone() {
                 ctx.emit(Event::Base { commit: None, uncommitted: 0, note: Some(note) }).await;
@@ -208,6 +221,9 @@ impl Engine {
             return Ok((tree, None));
         };
         let mut workspace = ctx.copies.workspace(MERGE_COPY, &ctx.project.in_flight)?;
+        if ctx.plan.base == BaseKind::Head {
+            tree = self.head_tree(&repository, &tree).await?;
+        }
         let mtime = workspace.write_first(&tree, &ctx.store).await?;
         let (directory, copy, files) = (ctx.copies.shared_dir(), workspace.root().to_owned(), tree.clone());
         let base =
@@ -216,6 +232,41 @@ impl Engine {
         ctx.emit(Event::Base { commit, uncommitted: base.uncommitted, note: None }).await;
         ctx.copies.set_git(base);
         Ok((tree, Some(workspace)))
+    }
+
+    /// Returns the files of the user's `HEAD`, with those of submodules as they are in `tree`.
+    async fn head_tree(&self, repository: &UserRepository, tree: &Tree) -> Result<Tree, Error> {
+        let ctx = &self.ctx;
+        let directory = ctx.copies.shared_dir().join("head");
+        let files = repository.check_out_head(&directory)?;
+        let mut head = workspace::read_files(&directory, &files, &ctx.store).await?;
+        workspace::remove_all(&directory).map_err(Error::io("remove", &directory))?;
+        for (submodule, _) in repository.tracked()?.submodules {
+            let below = format!("{submodule}/");
+            let files = tree.range(below.clone()..).take_while(|(path, _)| path.starts_with(&below));
+            head.extend(files.map(|(path, file)| (path.clone(), *file)));
+        }
+        Ok(head)
+    }
+
+    /// Adds the results on the branch to the files that the run starts from.
+    async fn add_results(&self, mut tree: Tree, resumed: &[Resumed]) -> Result<Tree, Error> {
+        if self.ctx.branch.is_none() {
+            return Ok(tree);
+        }
+        let mut order: Vec<FeatureId> = self.ctx.ids().collect();
+        order.sort_by_key(|&id| self.ctx.ancestors(id).len());
+        for id in order {
+            let FeatureState::Waiting { record: Some(record) } = &resumed[id.index()].state else { continue };
+            match tree::join(&tree, &record.merged, &self.ctx.store).await? {
+                Ok(changes) => tree::apply(&mut tree, &changes),
+                // The feature's tests decide.
+                Err(conflict) => {
+                    tracing::warn!(path = conflict.path, "a result conflicts with later changes");
+                }
+            }
+        }
+        Ok(tree)
     }
 
     /// Runs the stages of all features, and returns the error of each that failed.
@@ -305,6 +356,19 @@ fn place_tests(plan: &mut Plan, root: &ProjectRoot) {
             }
         }
     }
+}
+
+/// Returns the branch of the results, if the plan asks for one.
+fn result_branch(plan: &Plan, copies: &Copies) -> Result<Option<ResultBranch>, Error> {
+    let repository = copies.root.repository.clone();
+    if plan.base == BaseKind::Head && repository.as_ref().and_then(|it| it.head.as_ref()).is_none() {
+        return Err(Error::NoRepository { key: "base", value: "HEAD" });
+    }
+    if plan.result == ResultKind::Files {
+        return Ok(None);
+    }
+    let repository = repository.ok_or(Error::NoRepository { key: "result", value: "branch" })?;
+    ResultBranch::new(repository, &plan.name, &copies.directory()).map(Some)
 }
 
 fn started_event(ctx: &RunContext) -> Event {

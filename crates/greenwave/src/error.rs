@@ -62,6 +62,30 @@ pub enum Error {
         /// The cause.
         source: std::io::Error,
     },
+    /// The branch of the results cannot be used.
+    #[error("branch `{branch}` is checked out in {}", worktree.display())]
+    Branch {
+        /// Name of the branch.
+        branch: String,
+        /// The worktree.
+        worktree: PathBuf,
+    },
+    /// A plan asks for a branch, or for `HEAD`, and the project has no git repository.
+    #[error("invalid value `{value}` for `{key}`: expected a project in a git repository")]
+    NoRepository {
+        /// Key of the plan.
+        key: &'static str,
+        /// Its value.
+        value: &'static str,
+    },
+    /// A command that sets up a working copy failed.
+    #[error("setup command `{command}` {problem}")]
+    Setup {
+        /// The program and its arguments.
+        command: String,
+        /// The problem, as the rest of a sentence about its subject, with the end of the output.
+        problem: String,
+    },
     /// A call of git failed.
     #[error("git cannot {operation}")]
     Git {

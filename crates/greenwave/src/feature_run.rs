@@ -172,6 +172,7 @@ impl FeatureRun {
             self.ctx.emit(Event::Phase { feature, phase: phase.label(), attempt: phase.attempt() }).await;
         }
         if let Some(workspace) = workspace {
+            workspace.tear_down().await;
             workspace.remove();
         }
         phase
@@ -181,6 +182,7 @@ impl FeatureRun {
         let workspace = self.state.end(Phase::Failed);
         self.report_failure(error).await;
         if let Some(workspace) = workspace {
+            workspace.tear_down().await;
             workspace.remove();
         }
     }

@@ -1,6 +1,6 @@
 //! Runs the `git` program, and describes the repository that a project is in.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -166,6 +166,32 @@ impl UserRepository {
         let objects = with_alternates(&common.join("objects"));
         let shallow = std::fs::read(common.join("shallow")).ok();
         Ok(Some(Self { top, objects, head, branch, object_format, shallow }))
+    }
+
+    /// Writes the files of `HEAD` into a directory, and returns their paths. Filters do not run, and
+    /// the user's index stays as it is.
+    ///
+    /// # Errors
+    /// [`Error::Git`] or [`Error::Io`].
+    pub(crate) fn check_out_head(&self, directory: &Path) -> Result<Vec<String>, Error> {
+        let operation = "check out HEAD";
+        std::fs::create_dir_all(directory).map_err(Error::io("create", directory))?;
+        let git = || {
+            let mut command = command(&self.top);
+            command.env("GIT_INDEX_FILE", directory.with_extension("index"));
+            for (key, value) in crate::git_copies::settings(self) {
+                command.args(["-c", &format!("{key}={value}")]);
+            }
+            command
+        };
+        output(git().args(["read-tree", "HEAD"]), operation)?;
+        let mut prefix = OsString::from("--prefix=");
+        prefix.push(directory);
+        prefix.push("/");
+        output(git().args(["checkout-index", "--all", "--force"]).arg(prefix), operation)?;
+        let listed = output(git().args(["ls-files", "-z"]), operation)?;
+        let paths = listed.split(|byte| *byte == 0).filter(|path| !path.is_empty());
+        Ok(paths.filter_map(|path| std::str::from_utf8(path).ok().map(str::to_owned)).collect())
     }
 
     /// Returns the tracked files and submodules. Paths that are not UTF-8 are left out.

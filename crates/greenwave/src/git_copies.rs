@@ -39,8 +39,6 @@ pub(crate) struct GitBase {
     config: String,
     shallow: Option<Vec<u8>>,
     packed_refs: Vec<u8>,
-    /// Directory without hooks.
-    no_hooks: PathBuf,
     /// Directories of submodules.
     submodules: Vec<String>,
     /// Files of the base commit.
@@ -63,8 +61,7 @@ impl GitBase {
         mtime: i64,
     ) -> Result<Self, Error> {
         let objects = directory.join("objects");
-        let no_hooks = directory.join("hooks");
-        for path in [objects.join("info"), objects.join("pack"), no_hooks.clone()] {
+        for path in [objects.join("info"), objects.join("pack")] {
             fs::create_dir_all(&path).map_err(Error::io("create", &path))?;
         }
         let head =
@@ -87,7 +84,6 @@ impl GitBase {
             config: config(repository),
             shallow: repository.shallow.clone(),
             packed_refs: Vec::new(),
-            no_hooks,
             submodules: submodules.iter().map(|(path, _)| path.clone()).collect(),
             tree,
             uncommitted: 0,
@@ -235,7 +231,6 @@ impl GitBase {
         }
         let version = u8::from(self.object_format != "sha1");
         let mut text = format!("[core]\n\trepositoryformatversion = {version}\n\tbare = false\n");
-        let _ = writeln!(text, "\thooksPath = {}", value(&self.no_hooks.to_string_lossy()));
         text.push_str(&self.config);
         if version == 1 {
             let _ = writeln!(text, "[extensions]\n\tobjectFormat = {}", self.object_format);
@@ -336,6 +331,7 @@ pub(crate) fn settings(repository: &UserRepository) -> Vec<(String, String)> {
     let mut settings = vec![
         ("user.name".to_owned(), name),
         ("user.email".to_owned(), email),
+        ("core.hooksPath".to_owned(), "/dev/null".to_owned()),
         ("gc.auto".to_owned(), "0".to_owned()),
         ("maintenance.auto".to_owned(), "false".to_owned()),
         ("commit.gpgSign".to_owned(), "false".to_owned()),

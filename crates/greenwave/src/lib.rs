@@ -33,6 +33,7 @@
 //!         ..Feature::default()
 //!     }],
 //!     ..Plan::default()
+//!     ..Plan::default()
 //! };
 //! let engine = Engine::open(plan, Settings::default(), Environment::new(std::env::vars_os()))?;
 //! let report = engine.run().await?;
@@ -55,6 +56,7 @@
 //! The crate has no Cargo features.
 
 mod adapters;
+mod branch;
 mod confine;
 mod context;
 mod copies;
@@ -65,6 +67,7 @@ mod feature_run;
 mod git;
 mod git_copies;
 mod green_record;
+mod included;
 mod merge;
 mod metrics;
 mod phase;
@@ -76,6 +79,7 @@ mod resources;
 mod result_store;
 mod resume;
 mod settings;
+mod setup;
 mod stage;
 mod state;
 mod state_dir;
@@ -96,7 +100,9 @@ pub use greenwave_scheduler::{Graph, Stopper};
 pub use greenwave_telemetry::{Error as TelemetryError, MetricsEndpoint, MetricsServer};
 pub use greenwave_testing::{Environment, Error as TestError, STATE_DIRECTORY, Test, check_pattern};
 pub use phase::{FeaturePolicy, Phase, PhaseEvent};
-pub use plan::{AgentSpec, CommandSpec, Feature, FeatureId, Plan, PlanError, PlanLocation, nearest};
+pub use plan::{
+    AgentSpec, BaseKind, CommandSpec, Feature, FeatureId, Plan, PlanError, PlanLocation, ResultKind, nearest,
+};
 pub use report::{FeatureReport, Report, Totals};
 pub use result_store::{ResultStore, ResultStoreError, ResultStoreStats};
 pub use settings::{

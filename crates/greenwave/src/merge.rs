@@ -127,7 +127,11 @@ impl MergeQueue {
                 return Ok(refused);
             }
         };
-        self.write(id, report.attempts, &joined, verified).await?;
+        if self.ctx.branch.is_some() {
+            self.write_commit(id, report.attempts, &joined, verified).await?;
+        } else {
+            self.write(id, report.attempts, &joined, verified).await?;
+        }
         self.ctx.steps.pass("become green").await;
         trunk.tree = candidate;
         trunk.green.insert(id);
@@ -138,6 +142,7 @@ impl MergeQueue {
     /// Removes the workspace of the queue.
     pub(crate) async fn close(&self) {
         if let Some(workspace) = self.trunk.lock().await.workspace.take() {
+            workspace.tear_down().await;
             workspace.remove();
         }
     }
@@ -152,7 +157,7 @@ impl MergeQueue {
         candidate: &Tree,
     ) -> Result<Result<Verified, StageResult>, FeatureError> {
         let workspace = self.workspace(&mut trunk.workspace)?;
-        workspace.reset(candidate, &self.ctx.store).await?;
+        workspace.prepare(candidate, &self.ctx.store).await?;
         let mut verified = Verified::default();
         for owner in std::iter::once(id).chain(trunk.green.iter().copied()) {
             let owner = self.ctx.feature(owner);
@@ -206,6 +211,7 @@ impl MergeQueue {
             attempts,
             merged: joined.to_vec(),
             written: false,
+            commit: None,
         };
         ctx.journal.record(feature, &record.encode()).map_err(Error::from)?;
         ctx.steps.pass("write a merge").await;
@@ -224,6 +230,44 @@ impl MergeQueue {
         ctx.steps.pass("publish a merge").await;
         let Verified { retested, cached } = verified;
         ctx.emit(Event::Merged { feature: feature.clone(), files: joined.len(), retested, cached }).await;
+        Ok(())
+    }
+
+    /// Commits the changes to the branch of the results. Records them first, so that the next run
+    /// finishes a merge that was interrupted.
+    async fn write_commit(
+        &self,
+        id: FeatureId,
+        attempts: u32,
+        joined: &[Change],
+        verified: Verified,
+    ) -> Result<(), FeatureError> {
+        let ctx = &self.ctx;
+        let Some(branch) = &ctx.branch else { return Ok(()) };
+        ctx.flusher.flush().await?;
+        let feature = ctx.feature(id);
+        let title = if feature.title.is_empty() { &feature.id } else { &feature.title };
+        let message = format!("{title}\n\nFeature: {}", feature.id);
+        let commit = branch.commit(joined, &message, &ctx.store).await?;
+        let record = GreenRecord {
+            definition: ctx.definition(id).to_owned(),
+            attempts,
+            merged: joined.to_vec(),
+            written: false,
+            commit: Some(commit.clone()),
+        };
+        ctx.steps.pass("record a merge").await;
+        ctx.journal.record(&feature.id, &record.encode()).map_err(Error::from)?;
+        ctx.steps.pass("write a merge").await;
+        if let Err(error) = branch.advance(&commit) {
+            ctx.journal.forget(&feature.id).map_err(Error::from)?;
+            return Err(error.into());
+        }
+        let record = GreenRecord { written: true, ..record };
+        ctx.journal.record(&feature.id, &record.encode()).map_err(Error::from)?;
+        let Verified { retested, cached } = verified;
+        let files = joined.len();
+        ctx.emit(Event::Merged { feature: feature.id.clone(), files, retested, cached }).await;
         Ok(())
     }
 

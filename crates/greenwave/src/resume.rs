@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::branch::ResultBranch;
 use crate::context::RunContext;
 use crate::error::{Error, chain};
 use crate::event::Event;
@@ -41,7 +42,11 @@ pub(crate) async fn resume(ctx: &RunContext) -> Result<Vec<Resumed>, Error> {
     for id in dependencies_first(ctx) {
         let name = &ctx.feature(id).id;
         let Some(record) = records.get(name).and_then(|bytes| GreenRecord::decode(bytes)) else { continue };
-        if !finish_merge(ctx, name, &record).await? {
+        let is_merged = match &ctx.branch {
+            Some(branch) => finish_commit(branch, &record),
+            None => record.commit.is_none() && finish_merge(ctx, name, &record).await?,
+        };
+        if !is_merged {
             ctx.steps.pass("forget an interrupted merge").await;
             ctx.journal.forget(name)?;
             continue;
@@ -52,7 +57,10 @@ pub(crate) async fn resume(ctx: &RunContext) -> Result<Vec<Resumed>, Error> {
         }
         let mut report = FeatureReport::default();
         let ancestors_are_up_to_date = ctx.ancestors(id).iter().all(|other| is_up_to_date(&features[other]));
-        let state = if ancestors_are_up_to_date && tests_are_cached(ctx, id, &mut report).await {
+        // Results on a branch are not in the project's files, where cached results are looked up.
+        let is_in_files = ctx.branch.is_none();
+        let state = if is_in_files && ancestors_are_up_to_date && tests_are_cached(ctx, id, &mut report).await
+        {
             report.attempts = record.attempts;
             report.up_to_date = true;
             FeatureState::Ended(Phase::Green(record.attempts))
@@ -73,6 +81,13 @@ fn dependencies_first(ctx: &RunContext) -> Vec<FeatureId> {
     let mut order: Vec<FeatureId> = ctx.ids().collect();
     order.sort_by_key(|&id| ctx.ancestors(id).len());
     order
+}
+
+/// Returns whether the commit of a feature is on the branch of the results, or in the history of the
+/// user's `HEAD`. Moves the branch if the run was interrupted just before.
+fn finish_commit(branch: &ResultBranch, record: &GreenRecord) -> bool {
+    let Some(commit) = &record.commit else { return false };
+    branch.contains(commit) || (!record.written && branch.advance(commit).is_ok() && branch.contains(commit))
 }
 
 /// Finishes a merge that was interrupted. Returns `false` if that is impossible and the files that

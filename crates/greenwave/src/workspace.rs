@@ -19,6 +19,8 @@ use tokio::sync::RwLock;
 use crate::confine;
 use crate::copies::Copies;
 use crate::error::Error;
+use crate::included::Included;
+use crate::setup;
 use crate::steps::Steps;
 use crate::tree::{self, Change, File, Tree};
 
@@ -57,6 +59,11 @@ pub(crate) struct Workspace {
     copies: Option<Arc<Copies>>,
     /// Whether no tree was written yet.
     is_fresh: bool,
+    included: Included,
+    /// Files that the setup commands have created.
+    set_up: BTreeSet<String>,
+    /// Hash of the inputs of the last setup.
+    setup_key: Option<[u8; 32]>,
 }
 
 impl Workspace {
@@ -71,7 +78,17 @@ impl Workspace {
         remove_all(root).map_err(Error::io("clear", root))?;
         fs::create_dir_all(root).map_err(Error::io("create", root))?;
         let (stamps, repositories) = (scan::StampedFiles::default(), BTreeSet::new());
-        Ok(Self { destination, tree: Tree::new(), stamps, repositories, copies: None, is_fresh: true })
+        Ok(Self {
+            destination,
+            tree: Tree::new(),
+            stamps,
+            repositories,
+            copies: None,
+            is_fresh: true,
+            included: Included::default(),
+            set_up: BTreeSet::new(),
+            setup_key: None,
+        })
     }
 
     /// Makes this one of the working copies of a run.
@@ -99,12 +116,63 @@ impl Workspace {
         &self.tree
     }
 
+    /// Resets the directory to `tree`, copies included files, and runs the setup commands if their
+    /// inputs have changed since they ran here.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Store`] or [`Error::Setup`].
+    pub(crate) async fn prepare(&mut self, tree: &Tree, store: &Store) -> Result<(), Error> {
+        self.reset(tree, store).await?;
+        let Some(copies) = self.copies.clone() else { return Ok(()) };
+        let options = copies.options();
+        if !options.include.is_empty() {
+            let (mut included, root) = (std::mem::take(&mut self.included), self.root().to_owned());
+            let from = Arc::clone(&copies);
+            let restored = self.blocking(move || {
+                let paths = from.included()?;
+                let restored = included.restore(&from.root.path, &root, paths);
+                restored.map_err(|(path, source)| Error::io("copy", &path)(source))?;
+                Ok(included)
+            });
+            self.included = restored.await?;
+        }
+        let key = setup::key(&options.setup, &options.setup_inputs, tree);
+        if options.setup.is_empty() || self.setup_key == Some(key) {
+            return Ok(());
+        }
+        let directory = self.directory();
+        fs::create_dir_all(&directory).map_err(Error::io("create", &directory))?;
+        self.setup_key = None;
+        for command in &options.setup {
+            setup::run(command, &directory, &copies.variables(), options.time_max).await?;
+        }
+        let created = self.created(tree).await?;
+        self.set_up.extend(created);
+        self.setup_key = Some(key);
+        // Commands may have changed files of the project.
+        self.reset(tree, store).await
+    }
+
+    /// Runs the teardown commands. Failures are logged.
+    pub(crate) async fn tear_down(&self) {
+        let Some(copies) = self.copies.as_ref().filter(|_| self.setup_key.is_some() || !self.is_fresh) else {
+            return;
+        };
+        let (directory, variables) = (self.directory(), copies.variables());
+        for command in &copies.options().teardown {
+            let run = setup::run(command, &directory, &variables, copies.options().time_max);
+            if let Err(error) = run.await {
+                tracing::warn!(error = crate::error::chain(&error), "cannot tear down a working copy");
+            }
+        }
+    }
+
     /// Resets the directory to `tree`, and its repository, if it has one, to `base`.
     ///
     /// # Errors
-    /// [`Error::Io`], [`Error::Store`] or [`Error::Git`].
+    /// [`Error::Io`], [`Error::Store`], [`Error::Setup`] or [`Error::Git`].
     pub(crate) async fn start_from(&mut self, base: &Tree, tree: &Tree, store: &Store) -> Result<(), Error> {
-        self.reset(tree, store).await?;
+        self.prepare(tree, store).await?;
         if let Some(git) = self.copies.as_ref().and_then(|copies| copies.git()) {
             git.attach(self.root(), base, store).await?;
             self.repositories.insert(String::new());
@@ -158,6 +226,16 @@ pub(crate) async fn capture(project: &Path, tracked: &[String], store: &Store) -
     for name in tracked.iter().filter(|name| !listed.contains(*name)) {
         files.extend(kind_at(&project.join(name)).map(|kind| (name.clone(), kind)));
     }
+    read_kinds(project, files, store).await
+}
+
+/// Reads files and links below a directory into the store. Leaves out paths that have neither.
+pub(crate) async fn read_files(root: &Path, paths: &[String], store: &Store) -> Result<Tree, Error> {
+    let kind = |path: &String| Some((path.clone(), kind_at(&root.join(path))?));
+    read_kinds(root, paths.iter().filter_map(kind).collect(), store).await
+}
+
+async fn read_kinds(project: &Path, files: Vec<(String, EntryKind)>, store: &Store) -> Result<Tree, Error> {
     let mut tree = Tree::new();
     for (name, kind) in files {
         let content = read(&project.join(&name), kind).map_err(Error::io("read", project.join(&name)))?;

@@ -215,7 +215,18 @@ impl Workspace {
             })
             .await?;
         self.stamps = stamps;
+        let mut observed = observed;
+        let is_extra = |path: &str| self.included.contains(path) || self.set_up.contains(path);
+        let is_of_tree = |path: &str| self.tree.contains_key(path);
+        observed.listing.files.retain(|path, _| is_of_tree(path) || !is_extra(path));
+        observed.files.retain(|path, _| is_of_tree(path) || !is_extra(path));
         Ok(observed)
+    }
+
+    /// Returns the files that a tree does not have.
+    pub(super) async fn created(&mut self, tree: &Tree) -> Result<Vec<String>, Error> {
+        let observed = self.observe(None, tree.clone()).await?;
+        Ok(observed.files.into_keys().filter(|path| !tree.contains_key(path)).collect())
     }
 
     /// Does file operations in a thread that may block. The run waits for them even if the stage is

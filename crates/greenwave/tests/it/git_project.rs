@@ -335,7 +335,7 @@ fn every_attempt_starts_from_its_base_commit() {
              test \"$(git rev-list --count HEAD)\" = 3 || exit 5
              test \"$(git branch --format='%(refname:short)')\" = main || exit 6
              test -z \"$(git stash list)\" || exit 7
-             git config --get core.hooksPath | grep -q .base/hooks || exit 8
+             test \"$(git config --get core.hooksPath)\" = /dev/null || exit 8
              rm -rf .git/hooks; git config core.hooksPath .; git checkout -q -b mine; echo x > left.txt; git add -A; git commit -q -m mine
              echo y >> left.txt; git stash -q
              if [ $n = 0 ]; then echo no > f.txt; else echo ok > f.txt; fi ;;
@@ -380,4 +380,129 @@ fn a_directory_of_copies_in_the_project_is_refused() {
     let plan = Plan { project: user.project(), ..plan(&user.path(""), "true") };
     let error = Engine::open(plan, settings, Environment::default()).unwrap_err();
     assert!(greenwave::chain(&error).contains("the directory is in the project"), "{error}");
+}
+
+#[test]
+fn ignored_files_that_a_plan_includes_are_in_every_copy() {
+    let user = User::new();
+    user.git("project", &["init", "-q"]);
+    user.write("project/.gitignore", ".env\n/gen/\n/tools\n");
+    user.commit_all("project", "first");
+    user.write("project/.env", "KEY=1\n");
+    user.write("project/gen/deep/schema.txt", "schema\n");
+    user.write("project/gen/run.sh", "#!/bin/sh\n");
+    fs::set_permissions(user.path("project/gen/run.sh"), fs::Permissions::from_mode(0o755)).unwrap();
+    symlink("gen", user.path("project/tools")).unwrap();
+    let script = "
+        test -z \"$(git status --porcelain)\" && test -x gen/run.sh && test \"$(readlink tools)\" = gen &&
+        grep -q KEY=1 .env && test -f tools/deep/schema.txt && git clean -fdxq && rm -rf gen .env &&
+        if test -e \"$USER_DIR/again\"; then echo ok > f.txt; else touch \"$USER_DIR/again\"; echo no > f.txt; fi";
+    let mut plan = Plan { project: user.project(), ..plan(&user.path(""), script) };
+    plan.include = [".env", "gen/**", "tools", "missing"].map(str::to_owned).to_vec();
+    plan.features[0].attempts_max = 2;
+    assert_green(&user.run_plan(plan, Settings::default()));
+    assert_eq!(user.git("project", &["status", "--porcelain"]), "?? f.txt\n");
+    assert_eq!(fs::read_to_string(user.path("project/.env")).unwrap(), "KEY=1\n");
+}
+
+#[test]
+fn a_copy_is_set_up_once_and_torn_down() {
+    let user = User::new();
+    user.git("project", &["init", "-q"]);
+    user.write("project/package.json", "{}\n");
+    user.commit_all("project", "first");
+    let log = user.path("log").display().to_string();
+    let command = |text: &str| ["sh", "-c", text].map(str::to_owned).to_vec();
+    let script = "test -f made.txt && test -f node_modules/m.js || exit 3
+        if test -e \"$USER_DIR/again\"; then echo ok > f.txt; else touch \"$USER_DIR/again\"; echo no > f.txt; fi";
+    let mut plan = Plan { project: user.project(), ..plan(&user.path(""), script) };
+    plan.features[0].attempts_max = 2;
+    plan.setup = vec![command(&format!(
+        "mkdir node_modules && echo m > node_modules/m.js && echo made > made.txt && echo changed > package.json && echo up ${{PWD##*/}} >> '{log}'"
+    ))];
+    plan.teardown = vec![command(&format!("echo down ${{PWD##*/}} >> '{log}'"))];
+    assert_green(&user.run_plan(plan.clone(), Settings::default()));
+    let logged = fs::read_to_string(&log).unwrap();
+    let mut lines: Vec<&str> = logged.lines().collect();
+    lines.sort_unstable();
+    assert_eq!(lines, ["down .merge", "down f", "up .merge", "up f"]);
+    assert_eq!(
+        user.git("project", &["status", "--porcelain"]),
+        "?? f.txt\n",
+        "setup does not change the project"
+    );
+
+    let user = User::new();
+    user.write("project/a.txt", "a\n");
+    plan.project = user.project();
+    plan.setup = vec![command("echo no network; exit 4")];
+    let report = user.run_plan(plan, Settings::default());
+    let reason = report.features[0].reason.clone().unwrap();
+    assert!(reason.contains("exit status: 4") && reason.contains("no network"), "{reason}");
+    assert_eq!(report.totals.requests, 0);
+}
+
+/// One commit for each feature on a branch of its own, while everything of the user stays.
+#[test]
+fn results_go_to_a_branch() {
+    let user = User::with_everything("sha1");
+    let before = user.state("project");
+    let script = "
+        echo run >> \"$USER_DIR/asked\"
+        case $PWD in
+        */f) echo ok > f.txt; echo changed >> b.txt; echo mine >> a.txt ;;
+        */g) grep -q ok f.txt && echo ok > g.txt; rm run.sh ;;
+        esac";
+    let mut plan = Plan { project: user.project(), ..plan(&user.path(""), script) };
+    plan.result = greenwave::ResultKind::Branch;
+    let mut second = plan.features[0].clone();
+    (second.id, second.depends_on) = ("g".to_owned(), vec!["f".to_owned()]);
+    second.title = "The second".to_owned();
+    second.tests = vec![Test::new("g", ["grep", "-q", "ok", "g.txt"])];
+    plan.features.push(second);
+    assert_green(&user.run_plan(plan.clone(), Settings::default()));
+    let branch = "greenwave/plan";
+    assert_eq!(user.git("project", &["log", "--format=%s", &format!("HEAD..{branch}")]), "The second\nf\n");
+    let names = user.git("project", &["diff", "--name-status", "HEAD", branch]);
+    assert_eq!(names, "M\ta.txt\nM\tb.txt\nA\tf.txt\nA\tg.txt\nD\trun.sh\n");
+    assert_eq!(user.git("project", &["show", &format!("{branch}:b.txt")]), "one\nchanged\n");
+    let unchanged = |user: &User| {
+        let mut after = user.state("project");
+        after.retain(|path, _| before.contains_key(path));
+        let refs = String::from_utf8(after["for-each-ref"].clone()).unwrap();
+        let others: String =
+            refs.lines().filter(|line| !line.contains("greenwave")).map(|line| format!("{line}\n")).collect();
+        after.insert("for-each-ref".to_owned(), others.into_bytes());
+        assert_untouched(&before, after);
+    };
+    unchanged(&user);
+    // The next run has nothing to do.
+    let tip = user.git("project", &["rev-parse", branch]);
+    let report = user.run_plan(plan.clone(), Settings::default());
+    assert_green(&report);
+    assert_eq!((report.totals.requests, user.git("project", &["rev-parse", branch])), (0, tip));
+    // A third feature continues the branch.
+    let mut third = plan.features[0].clone();
+    third.id = "h".to_owned();
+    third.tests = vec![Test::new("h", ["grep", "-q", "ok", "h.txt"])];
+    third.depends_on = vec!["g".to_owned()];
+    plan.features.push(third);
+    let AgentSpec::Command(agent) = plan.agents.get_mut("a").unwrap() else { unreachable!() };
+    agent.command[2].push_str("\ngrep -q ok g.txt && echo ok > h.txt");
+    let report = user.run_plan(plan, Settings::default());
+    assert_green(&report);
+    assert_eq!(report.totals.requests, 1);
+    assert_eq!(user.git("project", &["rev-list", "--count", &format!("HEAD..{branch}")]), "3\n");
+    unchanged(&user);
+}
+
+#[test]
+fn a_base_of_head_leaves_uncommitted_work_out() {
+    let user = User::with_everything("sha1");
+    let script = "test \"$(cat a.txt)\" = two && test ! -e new.txt && test -f src/c.txt && test -f sub/inner.txt &&
+        test -z \"$(git status --porcelain)\" && test \"$(git log -1 --format=%s)\" = second && echo ok > f.txt";
+    let mut plan = Plan { project: user.project(), ..plan(&user.path(""), script) };
+    plan.base = greenwave::BaseKind::Head;
+    assert_green(&user.run_plan(plan, Settings::default()));
+    assert_eq!(fs::read_to_string(user.path("project/a.txt")).unwrap(), "three days of work\n");
 }

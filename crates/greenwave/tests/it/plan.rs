@@ -25,6 +25,7 @@ fn plan(features: Vec<Feature>) -> Plan {
         agents: [("coder".to_owned(), agent)].into(),
         resources: [("database".to_owned(), 2)].into(),
         features,
+        ..Plan::default()
     }
 }
 
