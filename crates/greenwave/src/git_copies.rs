@@ -192,8 +192,8 @@ impl GitBase {
         let operation = "commit merged features";
         let arguments = ["fast-import", "--quiet", "--date-format=now", "--force"];
         git::output_of(git::command(copy).args(arguments), &stream, operation)?;
-        // Entries that are equal in both stay valid.
-        git::output(git::command(copy).args(["read-tree", "-m", "HEAD"]), operation)?;
+        // Entries that are equal in both stay valid. The files may differ from both.
+        git::output(git::command(copy).args(["read-tree", "-m", "-i", "HEAD"]), operation)?;
         Ok(())
     }
 
