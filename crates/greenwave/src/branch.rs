@@ -161,7 +161,7 @@ impl ResultBranch {
     fn git(&self) -> std::process::Command {
         let mut command = git::command(&self.repository.top);
         command.env("GIT_INDEX_FILE", &self.index);
-        for (key, value) in git_copies::settings(&self.repository) {
+        for (key, value) in self.repository.settings() {
             command.args(["-c", &format!("{key}={value}")]);
         }
         command

@@ -4,19 +4,19 @@ use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use greenwave_testing::Environment;
 
 use crate::error::Error;
 use crate::git::LOCAL_VARIABLES;
-use crate::git_copies::{self, GitBase};
+use crate::git_copies::GitBase;
 use crate::included;
 use crate::project_root::ProjectRoot;
+use crate::remove::remove_all;
 use crate::settings::Settings;
 use crate::state_dir;
-use crate::workspace::{self, InFlight, Workspace};
 
 /// Maximum length of the readable part of a directory's name, in bytes.
 const NAME_BYTES_MAX: usize = 60;
@@ -113,7 +113,7 @@ impl Copies {
 
     /// Removes the directory at the end of a run.
     pub(crate) fn remove(&self) {
-        if let Err(error) = workspace::remove_all(&self.of_project) {
+        if let Err(error) = remove_all(&self.of_project) {
             tracing::warn!(%error, directory = %self.of_project.display(), "cannot remove the working copies");
         }
     }
@@ -156,13 +156,9 @@ impl Copies {
         Ok(self.included.get_or_init(|| found.iter().map(|path| self.root.within(path)).collect()))
     }
 
-    /// Creates an empty working copy. Removes files of an earlier one with that name.
-    ///
-    /// # Errors
-    /// [`Error::Io`].
-    pub(crate) fn workspace(self: &Arc<Self>, name: &str, in_flight: &InFlight) -> Result<Workspace, Error> {
-        let workspace = Workspace::new(self.of_plan.join(name), Arc::clone(in_flight))?;
-        Ok(workspace.with_copies(Arc::clone(self)))
+    /// Returns the directory of a working copy.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.of_plan.join(name)
     }
 
     /// Returns the variables that confine git to a copy.
@@ -187,7 +183,7 @@ fn git_variables(ceiling: &Path, root: &ProjectRoot) -> Vec<(String, String)> {
         ("GIT_LFS_SKIP_SMUDGE".to_owned(), "1".to_owned()),
     ];
     let Some(repository) = &root.repository else { return variables };
-    let settings = git_copies::settings(repository);
+    let settings = repository.settings();
     variables.push(("GIT_CONFIG_COUNT".to_owned(), settings.len().to_string()));
     for (at, (key, value)) in settings.into_iter().enumerate() {
         variables.push((format!("GIT_CONFIG_KEY_{at}"), key));

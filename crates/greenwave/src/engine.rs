@@ -31,6 +31,7 @@ use crate::merge::{MERGE_COPY, MergeQueue};
 use crate::metrics;
 use crate::plan::{BaseKind, FeatureId, Plan, ResultKind};
 use crate::project_root::ProjectRoot;
+use crate::remove::remove_all;
 use crate::report::{Report, Totals};
 use crate::resources::{self, WORKERS};
 use crate::resume::{self, Resumed};
@@ -220,7 +221,7 @@ impl Engine {
             }
             return Ok((tree, None));
         };
-        let mut workspace = ctx.copies.workspace(MERGE_COPY, &ctx.project.in_flight)?;
+        let mut workspace = Workspace::in_copies(&ctx.copies, MERGE_COPY, &ctx.project.in_flight)?;
         if ctx.plan.base == BaseKind::Head {
             tree = self.head_tree(&repository, &tree).await?;
         }
@@ -240,7 +241,7 @@ impl Engine {
         let directory = ctx.copies.shared_dir().join("head");
         let files = repository.check_out_head(&directory)?;
         let mut head = workspace::read_files(&directory, &files, &ctx.store).await?;
-        workspace::remove_all(&directory).map_err(Error::io("remove", &directory))?;
+        remove_all(&directory).map_err(Error::io("remove", &directory))?;
         for (submodule, _) in repository.tracked()?.submodules {
             let below = format!("{submodule}/");
             let files = tree.range(below.clone()..).take_while(|(path, _)| path.starts_with(&below));

@@ -18,6 +18,7 @@ use crate::report::FeatureReport;
 use crate::resources;
 use crate::stage::Stage;
 use crate::state::{ActiveFeature, FeatureState, StageResult};
+use crate::workspace::Workspace;
 
 /// A feature of the plan during a run.
 #[derive(Debug)]
@@ -103,7 +104,7 @@ impl FeatureRun {
 
     async fn start(&mut self, record: Option<GreenRecord>) -> Result<StageResult, FeatureError> {
         let name = &self.ctx.feature(self.id).id;
-        let workspace = self.ctx.copies.workspace(name, &self.ctx.project.in_flight)?;
+        let workspace = Workspace::in_copies(&self.ctx.copies, name, &self.ctx.project.in_flight)?;
         self.state = FeatureState::Active(Box::new(ActiveFeature::new(Phase::Waiting, workspace)));
         match record {
             Some(record) => {

@@ -168,6 +168,44 @@ impl UserRepository {
         Ok(Some(Self { top, objects, head, branch, object_format, shallow }))
     }
 
+    /// Returns the settings of git in copies, which hold against the user's own.
+    pub(crate) fn settings(&self) -> Vec<(String, String)> {
+        let of_user = |name: &str| config(&self.top, name).filter(|value| !value.is_empty());
+        let name = of_user("user.name").unwrap_or_else(|| "Greenwave".to_owned());
+        let email = of_user("user.email").unwrap_or_else(|| "greenwave@localhost".to_owned());
+        let mut settings = vec![
+            ("user.name".to_owned(), name),
+            ("user.email".to_owned(), email),
+            ("core.hooksPath".to_owned(), "/dev/null".to_owned()),
+            ("gc.auto".to_owned(), "0".to_owned()),
+            ("maintenance.auto".to_owned(), "false".to_owned()),
+            ("commit.gpgSign".to_owned(), "false".to_owned()),
+            ("tag.gpgSign".to_owned(), "false".to_owned()),
+            ("submodule.recurse".to_owned(), "false".to_owned()),
+        ];
+        let mut list = command(&self.top);
+        list.args([
+            "config",
+            "--name-only",
+            "--get-regexp",
+            r"^filter\..*\.(clean|smudge|process|required)$",
+        ]);
+        let drivers = text(&mut list, "list filters").unwrap_or_default();
+        let mut drivers: Vec<&str> = drivers
+            .lines()
+            .filter_map(|key| Some(key.strip_prefix("filter.")?.rsplit_once('.')?.0))
+            .collect();
+        drivers.push("lfs");
+        drivers.sort_unstable();
+        drivers.dedup();
+        for driver in drivers {
+            for (key, value) in [("clean", ""), ("smudge", ""), ("process", ""), ("required", "false")] {
+                settings.push((format!("filter.{driver}.{key}"), value.to_owned()));
+            }
+        }
+        settings
+    }
+
     /// Writes the files of `HEAD` into a directory, and returns their paths. Filters do not run, and
     /// the user's index stays as it is.
     ///
@@ -179,7 +217,7 @@ impl UserRepository {
         let git = || {
             let mut command = command(&self.top);
             command.env("GIT_INDEX_FILE", directory.with_extension("index"));
-            for (key, value) in crate::git_copies::settings(self) {
+            for (key, value) in self.settings() {
                 command.args(["-c", &format!("{key}={value}")]);
             }
             command

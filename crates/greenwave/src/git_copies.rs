@@ -15,8 +15,9 @@ use std::path::{Path, PathBuf};
 use greenwave_storage::Store;
 use greenwave_testing::EntryKind;
 
-use crate::error::Error;
+use crate::error::{Error, chain};
 use crate::git::{self, UserRepository};
+use crate::remove::remove_all;
 use crate::tree::{self, Tree};
 
 /// Name of the branch in copies of a repository whose `HEAD` is detached.
@@ -68,7 +69,7 @@ impl GitBase {
             match repository.head.as_deref().map(|head| (head, pack_commit(repository, head, &objects))) {
                 Some((head, Ok(()))) => Some(head),
                 Some((_, Err(error))) => {
-                    tracing::warn!(error = crate::chain(&error), "copies have no history");
+                    tracing::warn!(error = chain(&error), "copies have no history");
                     None
                 }
                 None => None,
@@ -201,7 +202,7 @@ impl GitBase {
     fn write_repository(&self, copy: &Path) -> Result<(), Error> {
         let git = copy.join(".git");
         let failed = |error: io::Error| Error::io("write", &git)(error);
-        crate::workspace::remove_all(&git).map_err(failed)?;
+        remove_all(&git).map_err(failed)?;
         for directory in ["objects/info", "objects/pack", "refs/heads", "refs/tags", "info"] {
             fs::create_dir_all(git.join(directory)).map_err(failed)?;
         }
@@ -309,7 +310,7 @@ fn config(repository: &UserRepository) -> String {
             let _ = writeln!(text, "\t{name} = {}", value(&found));
         }
     }
-    for (key, setting) in settings(repository) {
+    for (key, setting) in repository.settings() {
         let (section, name) = key.rsplit_once('.').unwrap_or((key.as_str(), ""));
         match section.split_once('.') {
             Some((section, sub)) => {
@@ -321,35 +322,4 @@ fn config(repository: &UserRepository) -> String {
         }
     }
     text
-}
-
-/// Returns the settings of git in copies, which hold against the user's own.
-pub(crate) fn settings(repository: &UserRepository) -> Vec<(String, String)> {
-    let of_user = |name: &str| git::config(&repository.top, name).filter(|value| !value.is_empty());
-    let name = of_user("user.name").unwrap_or_else(|| "Greenwave".to_owned());
-    let email = of_user("user.email").unwrap_or_else(|| "greenwave@localhost".to_owned());
-    let mut settings = vec![
-        ("user.name".to_owned(), name),
-        ("user.email".to_owned(), email),
-        ("core.hooksPath".to_owned(), "/dev/null".to_owned()),
-        ("gc.auto".to_owned(), "0".to_owned()),
-        ("maintenance.auto".to_owned(), "false".to_owned()),
-        ("commit.gpgSign".to_owned(), "false".to_owned()),
-        ("tag.gpgSign".to_owned(), "false".to_owned()),
-        ("submodule.recurse".to_owned(), "false".to_owned()),
-    ];
-    let mut list = git::command(&repository.top);
-    list.args(["config", "--name-only", "--get-regexp", r"^filter\..*\.(clean|smudge|process|required)$"]);
-    let drivers = git::text(&mut list, "list filters").unwrap_or_default();
-    let mut drivers: Vec<&str> =
-        drivers.lines().filter_map(|key| Some(key.strip_prefix("filter.")?.rsplit_once('.')?.0)).collect();
-    drivers.push("lfs");
-    drivers.sort_unstable();
-    drivers.dedup();
-    for driver in drivers {
-        for (key, value) in [("clean", ""), ("smudge", ""), ("process", ""), ("required", "false")] {
-            settings.push((format!("filter.{driver}.{key}"), value.to_owned()));
-        }
-    }
-    settings
 }

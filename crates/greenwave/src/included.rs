@@ -9,7 +9,7 @@ use std::path::{Component, Path};
 use greenwave_inputs::{ALWAYS_EXCLUDED, FileStamp};
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
-use crate::workspace::remove_all;
+use crate::remove::remove_all;
 
 /// Characters that make a part of a pattern match more than one name.
 const WILDCARDS: [char; 4] = ['*', '?', '[', '\\'];

@@ -74,6 +74,7 @@ mod phase;
 mod plan;
 mod project_root;
 mod prompt;
+mod remove;
 mod report;
 mod resources;
 mod result_store;

@@ -183,7 +183,11 @@ impl MergeQueue {
     fn workspace<'a>(&self, workspace: &'a mut Option<Workspace>) -> Result<&'a mut Workspace, Error> {
         match workspace {
             Some(workspace) => Ok(workspace),
-            none => Ok(none.insert(self.ctx.copies.workspace(MERGE_COPY, &self.ctx.project.in_flight)?)),
+            none => Ok(none.insert(Workspace::in_copies(
+                &self.ctx.copies,
+                MERGE_COPY,
+                &self.ctx.project.in_flight,
+            )?)),
         }
     }
 

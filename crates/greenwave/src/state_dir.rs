@@ -63,7 +63,7 @@ pub(crate) fn is_set_aside(name: &std::ffi::OsStr) -> bool {
 pub(crate) fn remove_set_aside(state_dir: &Path) -> Result<(), Error> {
     for entry in fs::read_dir(state_dir).map_err(Error::io("list", state_dir))?.flatten() {
         if is_set_aside(&entry.file_name()) {
-            let _ = crate::workspace::remove_all(&entry.path());
+            let _ = crate::remove::remove_all(&entry.path());
         }
     }
     Ok(())

@@ -20,11 +20,10 @@ use crate::confine;
 use crate::copies::Copies;
 use crate::error::Error;
 use crate::included::Included;
+use crate::remove::remove_all;
 use crate::setup;
 use crate::steps::Steps;
 use crate::tree::{self, Change, File, Tree};
-
-pub(crate) use scan::remove_all;
 
 /// Maximum size of file contents in memory while changes are written, in bytes.
 const BATCH_BYTES_MAX: usize = 8 << 20;
@@ -91,10 +90,13 @@ impl Workspace {
         })
     }
 
-    /// Makes this one of the working copies of a run.
-    pub(crate) fn with_copies(mut self, copies: Arc<Copies>) -> Self {
-        self.copies = Some(copies);
-        self
+    /// Creates an empty working copy of a run. Removes files of an earlier one with that name.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(crate) fn in_copies(copies: &Arc<Copies>, name: &str, in_flight: &InFlight) -> Result<Self, Error> {
+        let workspace = Self::new(copies.path(name), Arc::clone(in_flight))?;
+        Ok(Self { copies: Some(Arc::clone(copies)), ..workspace })
     }
 
     /// Returns the directory.

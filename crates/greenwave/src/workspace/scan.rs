@@ -17,6 +17,7 @@ use rustix::fs::{AtFlags, CWD, Timespec, Timestamps};
 use super::listing::{self, IGNORE_FILES, IgnoreRules, ListedFile, Listing, SpecialFile};
 use super::{Workspace, apply};
 use crate::error::Error;
+use crate::remove::remove_all;
 use crate::tree::{self, Change, File, Tree};
 
 /// Age of the files in a fresh copy, in seconds.
@@ -411,34 +412,6 @@ fn umask_of(directory: &Path) -> io::Result<u32> {
         .permissions(permissions)
         .tempfile_in(directory)?;
     Ok(!probe.as_file().metadata()?.permissions().mode() & 0o777)
-}
-
-/// Removes a file, or a directory with everything below it whatever its permissions are. Does not
-/// follow links.
-pub(crate) fn remove_all(path: &Path) -> io::Result<()> {
-    let is_gone = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
-    match path.symlink_metadata() {
-        Ok(metadata) if !metadata.is_dir() => return fs::remove_file(path),
-        Ok(_) => {}
-        Err(error) if is_gone(&error) => return Ok(()),
-        Err(error) => return Err(error),
-    }
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            let mut pending = vec![path.to_owned()];
-            while let Some(directory) = pending.pop() {
-                listing::make_accessible(&directory)?;
-                for entry in fs::read_dir(&directory)?.flatten() {
-                    if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                        pending.push(entry.path());
-                    }
-                }
-            }
-            fs::remove_dir_all(path)
-        }
-        Err(error) if is_gone(&error) => Ok(()),
-        other => other,
-    }
 }
 
 #[cfg(test)]
