@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use greenwave_agents::AgentPool;
 use greenwave_scheduler::{
-    Durations, Executor, Graph, Journal, Progress, ScheduleStats, Stopper, TaskFailure, TaskId, TaskOutcome,
+    Durations, Executor, Graph, Journal, OnFailure, Progress, ScheduleStats, Stopper, TaskFailure, TaskId,
+    TaskOutcome,
 };
 use greenwave_storage::Attempts;
 use greenwave_streaming::{Budget, Fanout, SubscriberPolicy, Subscription};
@@ -21,20 +22,24 @@ use crate::adapters::{self, Flusher};
 use crate::branch::ResultBranch;
 use crate::context::RunContext;
 use crate::copies::{self, Copies, CopyOptions};
+use crate::dependencies::Dependencies;
 use crate::error::{Error, FeatureError};
 use crate::event::Event;
 use crate::feature_run::FeatureRun;
+use crate::fixed_ports::FixedPorts;
 use crate::git::UserRepository;
 use crate::git_copies::GitBase;
 use crate::green_record;
 use crate::merge::{MERGE_COPY, MergeQueue};
 use crate::metrics;
-use crate::plan::{BaseKind, FeatureId, Plan, ResultKind};
+use crate::plan::{BaseKind, FeatureId, Guards, Plan, ResultKind};
+use crate::preflight::{Problem, preflight};
 use crate::project_root::ProjectRoot;
 use crate::remove::remove_all;
 use crate::report::{Report, Totals};
 use crate::resources::{self, WORKERS};
 use crate::resume::{self, Resumed};
+use crate::scope::RunScope;
 use crate::settings::Settings;
 use crate::state::FeatureState;
 use crate::state_dir;
@@ -79,10 +84,37 @@ impl Engine {
         let copies = copies::base_directory(&settings, &environment)?;
         let variables = copies::agent_variables(&copies, &ProjectRoot::of(&plan.project)?);
         let agents = adapters::agents(&plan, &settings, &variables)?;
-        Self::assemble(plan, settings, agents, Steps::default(), &copies, |settings, state_dir| {
-            let cache = adapters::cache(settings, state_dir)?;
-            Ok(Arc::new(Runner::new(environment, cache)))
-        })
+        let notes = preflight(&plan, &environment).into_iter().filter(|problem| !problem.is_error).collect();
+        let assembled =
+            Self::assemble(plan, settings, agents, Steps::default(), &copies, |settings, state_dir| {
+                let cache = adapters::cache(settings, state_dir)?;
+                Ok(Arc::new(Runner::new(environment, cache)))
+            });
+        let mut engine = assembled?;
+        engine.change_context(|ctx| ctx.notes = notes);
+        Ok(engine)
+    }
+
+    /// Restricts the run to a part of the plan. Must be called before any other method.
+    ///
+    /// # Errors
+    /// [`Error::Plan`] if the plan does not have a feature that the scope names.
+    pub fn with_scope(mut self, scope: RunScope) -> Result<Self, Error> {
+        let selected = scope.select(&self.ctx.plan)?;
+        let mut limits = resources::limits(&self.ctx.plan, &self.ctx.settings);
+        if scope.fail_fast {
+            limits.on_failure = OnFailure::StopAtFirst;
+        }
+        self.executor = Executor::new(limits);
+        self.change_context(|ctx| (ctx.scope, ctx.selected) = (scope, selected));
+        Ok(self)
+    }
+
+    /// Changes the context, unless a caller already shares it.
+    fn change_context(&mut self, change: impl FnOnce(&mut RunContext)) {
+        if let Some(ctx) = Arc::get_mut(&mut self.ctx) {
+            change(ctx);
+        }
     }
 
     /// Assembles an engine from its parts. `copies` is the directory of all working copies. `tests`
@@ -124,12 +156,16 @@ impl Engine {
             },
             steps,
             agents,
+            scope: RunScope::default(),
+            selected: (0..plan.features.len()).map(FeatureId::from_index).collect(),
+            notes: Vec::new(),
+            ports: FixedPorts::default(),
             answers: Budget::new(ANSWERS_BYTES_MAX),
             events: Fanout::new(),
             totals: Mutex::default(),
-            ancestors: plan.features.iter().map(|feature| ancestors(&graph, &feature.id)).collect(),
             branch,
             copies: Arc::new(copies),
+            dependencies: Dependencies::of(&graph),
             store,
             plan,
             settings,
@@ -171,6 +207,9 @@ impl Engine {
         let started = Instant::now();
         let ctx = &self.ctx;
         ctx.emit(started_event(ctx)).await;
+        for note in &ctx.notes {
+            ctx.emit(note_event(note)).await;
+        }
         let run = self.prepare().await?;
         let durations = ctx.journal.durations()?;
         let (errors, stats) = self.execute(&durations, &run).await?;
@@ -196,7 +235,10 @@ impl Engine {
         } else {
             (Tree::new(), None)
         };
-        let done = green.iter().map(|id| TaskId::from_index(id.index())).collect();
+        // Features that are not selected count as done, so that nothing waits for them.
+        let unselected = ctx.ids().filter(|id| !ctx.selected.contains(id) && !green.contains(id));
+        let done = green.iter().copied().chain(unselected);
+        let done = done.map(|id| TaskId::from_index(id.index())).collect();
         let queue = Arc::new(MergeQueue::new(Arc::clone(ctx), tree, green, workspace));
         let features = ctx.ids().zip(resumed).map(|(id, Resumed { state, report })| {
             AsyncMutex::new(FeatureRun::new(Arc::clone(ctx), Arc::clone(&queue), id, state, report))
@@ -255,9 +297,7 @@ impl Engine {
         if self.ctx.branch.is_none() {
             return Ok(tree);
         }
-        let mut order: Vec<FeatureId> = self.ctx.ids().collect();
-        order.sort_by_key(|&id| self.ctx.ancestors(id).len());
-        for id in order {
+        for &id in self.ctx.dependencies.in_order() {
             let FeatureState::Waiting { record: Some(record) } = &resumed[id.index()].state else { continue };
             match tree::join(&tree, &record.merged, &self.ctx.store).await? {
                 Ok(changes) => tree::apply(&mut tree, &changes),
@@ -346,8 +386,16 @@ fn place_tests(plan: &mut Plan, root: &ProjectRoot) {
     if root.project.is_empty() {
         return;
     }
-    for feature in &mut plan.features {
-        for test in feature.tests.iter_mut().chain(&mut feature.review) {
+    for pattern in &mut plan.protect {
+        *pattern = root.pattern_within(pattern);
+    }
+    let guards = match &mut plan.guards {
+        Guards::Tests(tests) => &mut tests[..],
+        Guards::Auto | Guards::Off => &mut [],
+    };
+    let of_features = plan.features.iter_mut().flat_map(|it| it.tests.iter_mut().chain(&mut it.review));
+    {
+        for test in of_features.chain(guards) {
             test.directory = Path::new(&root.project).join(&test.directory);
             for pattern in test.inputs.iter_mut().chain(&mut test.outputs) {
                 *pattern = root.pattern_within(pattern);
@@ -372,13 +420,22 @@ fn result_branch(plan: &Plan, copies: &Copies) -> Result<Option<ResultBranch>, E
     ResultBranch::new(repository, &plan.name, &copies.directory()).map(Some)
 }
 
+fn note_event(problem: &Problem) -> Event {
+    Event::Note {
+        code: problem.code,
+        feature: problem.feature().map(str::to_owned),
+        message: problem.message.clone(),
+        hint: problem.hint.clone(),
+    }
+}
+
 fn started_event(ctx: &RunContext) -> Event {
     let mut agent_kinds: Vec<String> = ctx.agents.values().map(|agent| agent.kind().to_owned()).collect();
     agent_kinds.sort_unstable();
     agent_kinds.dedup();
     Event::Started {
         plan: ctx.plan.name.clone(),
-        features: ctx.plan.features.len(),
+        features: ctx.selected.len(),
         workers: ctx.settings.parallel.workers,
         agents: ctx.settings.parallel.agents,
         agent_kinds,
@@ -397,8 +454,8 @@ fn skip(ctx: &RunContext, run: &Run, id: FeatureId, because: FeatureId) -> Resul
 
 async fn report(ctx: &RunContext, run: &Run, started: Instant, stats: &ScheduleStats) -> Report {
     let mut features = Vec::new();
-    for feature in &*run.features {
-        features.push(feature.lock().await.report());
+    for id in &ctx.selected {
+        features.push(run.features[id.index()].lock().await.report());
     }
     let storage = ctx.store.stats();
     let counted = ctx.totals.lock().clone();
@@ -435,20 +492,4 @@ fn feature_id(task: TaskId) -> FeatureId {
 /// Returns the key under which the scheduler stores a feature's duration.
 fn duration_key(feature: &str) -> String {
     format!("feature:{feature}")
-}
-
-/// Returns the direct and indirect dependencies of a feature, in dependency order.
-fn ancestors(graph: &Graph<FeatureId>, id: &str) -> Vec<FeatureId> {
-    let mut found = Vec::new();
-    let mut next: Vec<TaskId> =
-        graph.find(id).map(|task| graph.dependencies(task).to_vec()).unwrap_or_default();
-    while let Some(task) = next.pop() {
-        if !found.contains(&task) {
-            found.push(task);
-            next.extend(graph.dependencies(task));
-        }
-    }
-    let order = graph.topological();
-    found.sort_by_key(|task| order.iter().position(|other| other == task));
-    found.into_iter().map(feature_id).collect()
 }

@@ -39,7 +39,7 @@ pub(crate) async fn resume(ctx: &RunContext) -> Result<Vec<Resumed>, Error> {
     let records = ctx.journal.finished()?;
     let mut features: BTreeMap<FeatureId, Resumed> = ctx.ids().map(|id| (id, Resumed::default())).collect();
     let is_up_to_date = |feature: &Resumed| matches!(feature.state, FeatureState::Ended(Phase::Green(_)));
-    for id in dependencies_first(ctx) {
+    for &id in ctx.dependencies.in_order() {
         let name = &ctx.feature(id).id;
         let Some(record) = records.get(name).and_then(|bytes| GreenRecord::decode(bytes)) else { continue };
         let is_merged = match &ctx.branch {
@@ -56,17 +56,18 @@ pub(crate) async fn resume(ctx: &RunContext) -> Result<Vec<Resumed>, Error> {
             continue;
         }
         let mut report = FeatureReport::default();
-        let ancestors_are_up_to_date = ctx.ancestors(id).iter().all(|other| is_up_to_date(&features[other]));
         // Results on a branch are not in the project's files, where cached results are looked up.
         let is_in_files = ctx.branch.is_none();
-        let state = if is_in_files && ancestors_are_up_to_date && tests_are_cached(ctx, id, &mut report).await
-        {
-            report.attempts = record.attempts;
-            report.up_to_date = true;
-            FeatureState::Ended(Phase::Green(record.attempts))
-        } else {
-            FeatureState::Waiting { record: Some(record) }
-        };
+        let depends_on = ctx.dependencies.direct(id);
+        let dependencies_are_up_to_date = depends_on.iter().all(|other| is_up_to_date(&features[other]));
+        let state =
+            if is_in_files && dependencies_are_up_to_date && tests_are_cached(ctx, id, &mut report).await {
+                report.attempts = record.attempts;
+                report.up_to_date = true;
+                FeatureState::Ended(Phase::Green(record.attempts))
+            } else {
+                FeatureState::Waiting { record: Some(record) }
+            };
         features.insert(id, Resumed { state, report });
     }
     let features: Vec<Resumed> = features.into_values().collect();
@@ -74,13 +75,6 @@ pub(crate) async fn resume(ctx: &RunContext) -> Result<Vec<Resumed>, Error> {
         ctx.emit(Event::UpToDate { feature: ctx.feature(id).id.clone() }).await;
     }
     Ok(features)
-}
-
-/// Returns all features, each after its dependencies.
-fn dependencies_first(ctx: &RunContext) -> Vec<FeatureId> {
-    let mut order: Vec<FeatureId> = ctx.ids().collect();
-    order.sort_by_key(|&id| ctx.ancestors(id).len());
-    order
 }
 
 /// Returns whether the commit of a feature is on the branch of the results, or in the history of the
