@@ -61,9 +61,9 @@ impl ResultBranch {
 
     /// Creates a commit with changes on top of the tip. Returns its id. The branch does not move.
     ///
-    /// The tip may differ from the state before the changes, because copies have uncommitted work of
-    /// the user: such files are merged by lines. Where that fails, the file is committed as it was
-    /// tested.
+    /// The tip may differ from the state before the changes, because copies have uncommitted work
+    /// of the user: such files are merged by lines. Where that fails, the file is committed as it
+    /// was tested.
     ///
     /// # Errors
     /// [`Error::Git`] or [`Error::Store`].

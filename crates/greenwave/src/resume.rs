@@ -77,8 +77,8 @@ pub(crate) async fn resume(ctx: &RunContext) -> Result<Vec<Resumed>, Error> {
     Ok(features)
 }
 
-/// Returns whether the commit of a feature is on the branch of the results, or in the history of the
-/// user's `HEAD`. Moves the branch if the run was interrupted just before.
+/// Returns whether the commit of a feature is on the branch of the results, or in the history of
+/// the user's `HEAD`. Moves the branch if the run was interrupted just before.
 fn finish_commit(branch: &ResultBranch, record: &GreenRecord) -> bool {
     let Some(commit) = &record.commit else { return false };
     branch.contains(commit) || (!record.written && branch.advance(commit).is_ok() && branch.contains(commit))

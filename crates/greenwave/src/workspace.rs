@@ -104,8 +104,8 @@ impl Workspace {
         &self.destination.root
     }
 
-    /// Returns the project's directory in the workspace. It differs from [`root`](Self::root) if the
-    /// workspace is a copy of the repository or workspace around the project.
+    /// Returns the project's directory in the workspace. It differs from [`root`](Self::root) if
+    /// the workspace is a copy of the repository or workspace around the project.
     pub(crate) fn directory(&self) -> PathBuf {
         match &self.copies {
             Some(copies) if !copies.root.project.is_empty() => self.root().join(&copies.root.project),
