@@ -1,7 +1,6 @@
 //! The parts that all stages of a run share.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
@@ -13,6 +12,8 @@ use parking_lot::Mutex;
 
 use crate::adapters::Flusher;
 use crate::attempt_record::AttemptRecord;
+use crate::branch::ResultBranch;
+use crate::copies::Copies;
 use crate::dependencies::Dependencies;
 use crate::disk_full::DiskFull;
 use crate::event::Event;
@@ -33,8 +34,6 @@ use crate::workspace::Destination;
 pub(crate) struct RunContext {
     pub(crate) plan: Plan,
     pub(crate) settings: Settings,
-    /// Directory of the project's state, `.greenwave`.
-    pub(crate) state_dir: PathBuf,
     pub(crate) store: Store,
     pub(crate) flusher: Flusher,
     pub(crate) attempts: Attempts,
@@ -49,7 +48,11 @@ pub(crate) struct RunContext {
     /// Tests that must not run beside others.
     pub(crate) ports: FixedPorts,
     pub(crate) steps: Steps,
-    /// The project's directory, where merges are written.
+    /// The working copies of the run.
+    pub(crate) copies: Arc<Copies>,
+    /// The branch of the results, unless they go into the files of the project.
+    pub(crate) branch: Option<ResultBranch>,
+    /// The project's directory, or that of its repository, where merges are written.
     pub(crate) project: Destination,
     /// Pools of agent sessions, by the agent's name in the plan.
     pub(crate) agents: BTreeMap<String, AgentPool>,
@@ -90,10 +93,5 @@ impl RunContext {
     /// Returns the hash of a feature's definition.
     pub(crate) fn definition(&self, id: FeatureId) -> &str {
         &self.definitions[id.index()]
-    }
-
-    /// Returns the directory that holds the workspaces of this run.
-    pub(crate) fn work_dir(&self) -> PathBuf {
-        self.state_dir.join("work")
     }
 }

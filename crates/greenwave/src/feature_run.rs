@@ -120,8 +120,8 @@ impl FeatureRun {
     }
 
     async fn start(&mut self, record: Option<GreenRecord>) -> Result<StageResult, FeatureError> {
-        let root = self.ctx.work_dir().join(&self.ctx.feature(self.id).id);
-        let workspace = Workspace::new(root, Arc::clone(&self.ctx.project.in_flight))?;
+        let name = &self.ctx.feature(self.id).id;
+        let workspace = Workspace::in_copies(&self.ctx.copies, name, &self.ctx.project.in_flight)?;
         self.state = FeatureState::Active(Box::new(ActiveFeature::new(Phase::Waiting, workspace)));
         match record {
             Some(record) => {
@@ -215,7 +215,7 @@ impl FeatureRun {
         result: Result<StageResult, FeatureError>,
     ) -> Result<StageResult, FeatureError> {
         let is_passing = matches!(result, Err(FeatureError::AlreadyPassing { .. }));
-        let (definition, project) = (self.ctx.definition(self.id), &self.ctx.plan.project);
+        let (definition, project) = (self.ctx.definition(self.id), &self.ctx.project.root);
         let is_adopted = || self.ctx.feature(self.id).adopt || self.ctx.receipts.matches(definition, project);
         if !is_passing || !is_adopted() {
             return result;
@@ -255,7 +255,11 @@ impl FeatureRun {
 
     /// Ends the feature with an error. A full disk is reported as such.
     async fn end_with(&mut self, error: FeatureError) -> Step<(), FeatureError> {
-        self.ctx.disk_full.observe(&error, &self.ctx.state_dir);
+        let directory = match &error {
+            FeatureError::Run(Error::Io { path, .. }) => path.parent().unwrap_or(path),
+            _ => &self.ctx.project.root,
+        };
+        self.ctx.disk_full.observe(&error, directory);
         self.fail(&error).await;
         Step::Failed(error)
     }
@@ -288,6 +292,7 @@ impl FeatureRun {
             self.ctx.emit(event).await;
         }
         if let Some(workspace) = workspace {
+            workspace.tear_down().await;
             workspace.remove();
         }
         phase
@@ -327,6 +332,7 @@ impl FeatureRun {
         let workspace = self.state.end(Phase::Failed);
         self.report_failure(error).await;
         if let Some(workspace) = workspace {
+            workspace.tear_down().await;
             workspace.remove();
         }
     }

@@ -30,6 +30,9 @@ use verify::Merge;
 /// Maximum number of times that a merge starts again because the user changes its files.
 const JOIN_TRIES_MAX: usize = 20;
 
+/// Name of the working copy in which merges are tested.
+pub(crate) const MERGE_COPY: &str = ".merge";
+
 /// A queue of merges, with the current state of the project.
 #[derive(Debug)]
 pub(crate) struct MergeQueue {
@@ -76,14 +79,19 @@ impl Verified {
 
 impl MergeQueue {
     /// Creates a queue for a project whose files are `start`, which include those of the `green`
-    /// features.
-    pub(crate) fn new(ctx: Arc<RunContext>, start: Tree, green: BTreeSet<FeatureId>) -> Self {
+    /// features. Merges are tested in `workspace`, if it exists already.
+    pub(crate) fn new(
+        ctx: Arc<RunContext>,
+        start: Tree,
+        green: BTreeSet<FeatureId>,
+        workspace: Option<Workspace>,
+    ) -> Self {
         let changes = green.iter().map(|&id| (id, Vec::new())).collect();
         let trunk = Trunk {
             tree: start.clone(),
             merged: start.clone(),
             green,
-            workspace: None,
+            workspace,
             guards: GuardSet::default(),
         };
         Self { ctx, start, changes: Mutex::new(changes), trunk: AsyncMutex::new(trunk) }
@@ -125,7 +133,7 @@ impl MergeQueue {
     pub(crate) async fn adopt(&self, id: FeatureId) -> Result<(), Error> {
         self.ctx.steps.pass("record an adopted feature").await;
         let definition = self.ctx.definition(id).to_owned();
-        let record = GreenRecord { definition, attempts: 0, merged: Vec::new(), written: true };
+        let record = GreenRecord { definition, attempts: 0, merged: Vec::new(), written: true, commit: None };
         self.ctx.journal.record(&self.ctx.feature(id).id, &record.encode())?;
         self.add_resumed(id).await;
         Ok(())
@@ -173,7 +181,9 @@ impl MergeQueue {
                         return Ok(refused);
                     }
                 };
-            if !self.write(id, report.attempts, &joined, verified).await? {
+            if self.ctx.branch.is_some() {
+                self.write_commit(id, report.attempts, &joined, verified).await?;
+            } else if !self.write(id, report.attempts, &joined, verified).await? {
                 // The user changed a file of the merge meanwhile.
                 continue;
             }
@@ -229,13 +239,13 @@ impl MergeQueue {
     /// Removes the workspace of the queue.
     pub(crate) async fn close(&self) {
         if let Some(workspace) = self.trunk.lock().await.workspace.take() {
+            workspace.tear_down().await;
             workspace.remove();
         }
     }
 
     fn new_workspace(&self) -> Result<Workspace, Error> {
-        let root = self.ctx.work_dir().join(".merge");
-        Workspace::new(root, Arc::clone(&self.ctx.project.in_flight))
+        Workspace::in_copies(&self.ctx.copies, MERGE_COPY, &self.ctx.project.in_flight)
     }
 
     /// Writes the changes into the project. Records them first, so that the next run finishes a
@@ -250,7 +260,7 @@ impl MergeQueue {
     ) -> Result<bool, FeatureError> {
         let ctx = &self.ctx;
         for change in joined {
-            if file_state::file_at(&ctx.plan.project, &change.path)? != change.before {
+            if file_state::file_at(&ctx.project.root, &change.path)? != change.before {
                 return Ok(false);
             }
         }
@@ -263,6 +273,7 @@ impl MergeQueue {
             attempts,
             merged: joined.to_vec(),
             written: false,
+            commit: None,
         };
         ctx.journal.record(feature, &record.encode()).map_err(Error::from)?;
         ctx.steps.pass("write a merge").await;
@@ -282,6 +293,44 @@ impl MergeQueue {
         let Verified { retested, cached } = verified;
         ctx.emit(Event::Merged { feature: feature.clone(), files: joined.len(), retested, cached }).await;
         Ok(true)
+    }
+
+    /// Commits the changes to the branch of the results. Records them first, so that the next run
+    /// finishes a merge that was interrupted.
+    async fn write_commit(
+        &self,
+        id: FeatureId,
+        attempts: u32,
+        joined: &[Change],
+        verified: Verified,
+    ) -> Result<(), FeatureError> {
+        let ctx = &self.ctx;
+        let Some(branch) = &ctx.branch else { return Ok(()) };
+        ctx.flusher.flush().await?;
+        let feature = ctx.feature(id);
+        let title = if feature.title.is_empty() { &feature.id } else { &feature.title };
+        let message = format!("{title}\n\nFeature: {}", feature.id);
+        let commit = branch.commit(joined, &message, &ctx.store).await?;
+        let record = GreenRecord {
+            definition: ctx.definition(id).to_owned(),
+            attempts,
+            merged: joined.to_vec(),
+            written: false,
+            commit: Some(commit.clone()),
+        };
+        ctx.steps.pass("record a merge").await;
+        ctx.journal.record(&feature.id, &record.encode()).map_err(Error::from)?;
+        ctx.steps.pass("write a merge").await;
+        if let Err(error) = branch.advance(&commit) {
+            ctx.journal.forget(&feature.id).map_err(Error::from)?;
+            return Err(error.into());
+        }
+        let record = GreenRecord { written: true, ..record };
+        ctx.journal.record(&feature.id, &record.encode()).map_err(Error::from)?;
+        let Verified { retested, cached } = verified;
+        let files = joined.len();
+        ctx.emit(Event::Merged { feature: feature.id.clone(), files, retested, cached }).await;
+        Ok(())
     }
 
     /// Refuses an attempt whose changes conflict with the project.

@@ -127,7 +127,7 @@ impl Stage<'_> {
 
     /// Extracts what matters from the output of a failing test.
     fn feedback(&self, output: &[u8]) -> Feedback {
-        Feedback::of_output(output, &[self.active.workspace.root(), &self.ctx.plan.project])
+        Feedback::of_output(output, &[self.active.workspace.root(), &self.ctx.project.root])
     }
 
     /// Describes a failing test, and what changed since the last refused answer.

@@ -18,12 +18,16 @@ const POLL: Duration = Duration::from_millis(500);
 /// [`Error::Io`] if a file cannot be read, and [`Error::Store`].
 pub(crate) async fn take_in(ctx: &RunContext, tree: &Tree, changes: &[Change]) -> Result<Tree, Error> {
     let mut edited = tree.clone();
+    if ctx.branch.is_some() {
+        // The result does not touch the user's files.
+        return Ok(edited);
+    }
     for Change { path, .. } in changes {
-        if file_state::file_at(&ctx.plan.project, path)? == tree.get(path).copied() {
+        if file_state::file_at(&ctx.project.root, path)? == tree.get(path).copied() {
             continue;
         }
         // Reads the file once more, so that its content is stored exactly as it enters the tree.
-        match file_state::capture_file(&ctx.plan.project, path, &ctx.store).await? {
+        match file_state::capture_file(&ctx.project.root, path, &ctx.store).await? {
             Some(file) => edited.insert(path.clone(), file),
             None => edited.remove(path),
         };
@@ -36,7 +40,7 @@ pub(crate) async fn take_in(ctx: &RunContext, tree: &Tree, changes: &[Change]) -
 /// # Errors
 /// [`Error::Io`] if the file cannot be read.
 pub(crate) fn wait_for(ctx: &RunContext, change: &Change) -> Result<Wait, Error> {
-    let now = file_state::file_at(&ctx.plan.project, &change.path)?;
+    let now = file_state::file_at(&ctx.project.root, &change.path)?;
     Ok(Wait::User { path: change.path.clone(), now, is_new: change.before.is_none() })
 }
 
@@ -55,7 +59,7 @@ pub(crate) async fn wait(
     let mut idle_polls = 0;
     while idle_polls < 2 {
         tokio::time::sleep(POLL).await;
-        if file_state::file_at(&ctx.plan.project, &path)? != now {
+        if file_state::file_at(&ctx.project.root, &path)? != now {
             return Ok(());
         }
         // Relaxed: see `FeatureRun::set_working`.

@@ -63,7 +63,7 @@ impl MergeQueue {
         workspace: &mut Workspace,
     ) -> Result<Result<Verified, StageResult>, FeatureError> {
         let ctx = &self.ctx;
-        workspace.reset(merge.candidate, &ctx.store).await?;
+        workspace.prepare(merge.candidate, &ctx.store).await?;
         let mut verified = Verified::default();
         for owner in std::iter::once(merge.id).chain(trunk.green.iter().copied()) {
             for test in &ctx.feature(owner).tests {
@@ -76,7 +76,7 @@ impl MergeQueue {
                 // Without the changes, the feature's own tests are red.
                 let without = (owner != merge.id).then_some(&trunk.tree);
                 if let Blame::Feature(outcome) = self.blame(merge, without, workspace, test, &of).await? {
-                    return Ok(Err(refused(&of, &outcome, &[workspace.root(), &ctx.plan.project])));
+                    return Ok(Err(refused(&of, &outcome, &[workspace.root(), &ctx.project.root])));
                 }
             }
         }
@@ -93,10 +93,10 @@ impl MergeQueue {
     ) -> Result<Option<StageResult>, FeatureError> {
         let ctx = &self.ctx;
         if !trunk.guards.is_ready() {
-            workspace.reset(&trunk.tree, &ctx.store).await?;
+            workspace.prepare(&trunk.tree, &ctx.store).await?;
             let run = GuardRun { ctx, id: merge.id, report: merge.report, root: workspace.root() };
             trunk.guards.prepare(run).await?;
-            workspace.reset(merge.candidate, &ctx.store).await?;
+            workspace.prepare(merge.candidate, &ctx.store).await?;
         }
         // A feature that may change tests may remove some.
         let may_edit = !ctx.feature(merge.id).may_edit.is_empty();
@@ -108,7 +108,7 @@ impl MergeQueue {
             if !outcome.passed() {
                 match self.blame(merge, Some(&trunk.tree), workspace, &test, &of).await? {
                     Blame::Feature(outcome) => {
-                        return Ok(Some(refused(&of, &outcome, &[workspace.root(), &ctx.plan.project])));
+                        return Ok(Some(refused(&of, &outcome, &[workspace.root(), &ctx.project.root])));
                     }
                     Blame::BrokenBefore => {
                         trunk.guards.remove(&test);
@@ -141,9 +141,9 @@ impl MergeQueue {
     ) -> Result<Blame, FeatureError> {
         let ctx = &self.ctx;
         if let Some(without) = without {
-            workspace.reset(without, &ctx.store).await?;
+            workspace.prepare(without, &ctx.store).await?;
             let outcome = repeat_test(ctx, merge.id, merge.report, test, workspace.root(), PHASE).await?;
-            workspace.reset(merge.candidate, &ctx.store).await?;
+            workspace.prepare(merge.candidate, &ctx.store).await?;
             if !outcome.passed() {
                 let message = format!("test {of} fails without this feature's changes, too: not its fault");
                 self.note(merge.id, "broken-before", message).await;
