@@ -270,10 +270,10 @@ fn a_dictionary_is_found_after_another_process_has_moved_it() {
 
 const DROPPING: LogSettings = LogSettings { disk_kib_max: 16, drop_oldest: true, ..UNCOMPRESSED };
 
-/// Opens the log in a process that puts a value of `key`, and runs `other` on a log that was open
-/// before, after each number of steps of the put. `other` returns the timestamp of its change of
-/// `key`. If the value of the first process shows in the end, it must have a later timestamp.
-fn check_late_put(settings: LogSettings, other: fn(&Log) -> u64) {
+/// Opens the log in a process that changes `key` to `late`, and after each number of its steps runs
+/// `other` on a log that was open before. `other` returns the timestamp of its own change of `key`.
+/// If the value of the first process shows in the end, it must have a later timestamp.
+fn check_late_change(settings: LogSettings, late: fn(&Log), other: fn(&Log) -> u64) {
     let open = move |process: &Process| Log::open_simulated(process, "/log", options(&settings)).unwrap();
     for steps_before in 0.. {
         let machine = Machine::new(1);
@@ -285,7 +285,7 @@ fn check_late_put(settings: LogSettings, other: fn(&Log) -> u64) {
         let put = timestamps.clone();
         schedule.spawn(&one.clone(), move || {
             let log = open(&one);
-            log.put(b"key", b"late").unwrap();
+            late(&log);
             put.borrow_mut()[0] = log.last_timestamp();
             log.refresh().unwrap();
         });
@@ -313,20 +313,26 @@ fn check_late_put(settings: LogSettings, other: fn(&Log) -> u64) {
     }
 }
 
+fn put_late(log: &Log) {
+    log.put(b"key", b"late").unwrap();
+}
+
+/// Replaces the value of `key`, and then drops it.
+fn replace_and_drop(log: &Log) -> u64 {
+    log.put(b"key", &[2; 500]).unwrap();
+    let timestamp = log.last_timestamp();
+    (0..60_u8).for_each(|number| log.put(&[number], &[number; 900]).unwrap());
+    timestamp
+}
+
 #[test]
 fn a_late_put_does_not_show_instead_of_a_newer_value_that_was_dropped() {
-    check_late_put(DROPPING, |log| {
-        log.put(b"key", &[2; 500]).unwrap();
-        let timestamp = log.last_timestamp();
-        (0..60_u8).for_each(|number| log.put(&[number], &[number; 900]).unwrap());
-        assert!(!log.contains(b"key"));
-        timestamp
-    });
+    check_late_change(DROPPING, put_late, replace_and_drop);
 }
 
 #[test]
 fn a_late_put_does_not_undo_a_removal_that_was_forgotten() {
-    check_late_put(UNCOMPRESSED, |log| {
+    check_late_change(UNCOMPRESSED, put_late, |log| {
         log.remove(b"key").unwrap();
         let timestamp = log.last_timestamp();
         (0..8_u8).for_each(|number| log.put(b"replaced", &[number; 900]).unwrap());
@@ -338,40 +344,18 @@ fn a_late_put_does_not_undo_a_removal_that_was_forgotten() {
 
 #[test]
 fn a_late_batch_does_not_show_instead_of_a_newer_value_that_was_dropped() {
-    let open = |process: &Process| Log::open_simulated(process, "/log", options(&DROPPING)).unwrap();
-    for steps_before in 0.. {
-        let machine = Machine::new(1);
-        let (one, two) = (machine.process(), machine.process());
-        let compactor = Box::new(open(&two));
-        let mut schedule = Schedule::new();
-        let (put, dropped): (Rc<RefCell<u64>>, Rc<RefCell<u64>>) = Default::default();
-        let (of_put, of_dropped) = (put.clone(), dropped.clone());
-        schedule.spawn(&one.clone(), move || {
-            let log = open(&one);
-            assert!(log.write(&Batch::new().put(b"key", b"late").put(b"other", b"late")).unwrap());
-            *of_put.borrow_mut() = log.last_timestamp();
-        });
-        schedule.spawn(&two, move || {
-            compactor.put(b"key", &[2; 500]).unwrap();
-            *of_dropped.borrow_mut() = compactor.last_timestamp();
-            (0..60_u8).for_each(|number| compactor.put(&[number], &[number; 900]).unwrap());
-        });
-        let mut steps = 0;
-        while steps < steps_before && !schedule.step(0) {
-            steps += 1;
-        }
-        let finished = schedule.has_finished(0);
-        while let Some(runnable) = schedule.runnable() {
-            schedule.step(*runnable.last().unwrap());
-        }
-        let log = open(&machine.process());
-        let values = [b"key".as_slice(), b"other"].map(|key| log.get(key).unwrap());
-        assert_eq!(values[0], values[1], "after {steps_before} steps");
-        assert!(values[0].is_none() || put.take() > dropped.take(), "after {steps_before} steps");
-        if finished {
-            break;
-        }
-    }
+    let batch = |log: &Log| {
+        assert!(log.write(&Batch::new().put(b"key", b"late").put(b"other", b"late")).unwrap());
+    };
+    check_late_change(DROPPING, batch, replace_and_drop);
+}
+
+#[test]
+fn a_late_swap_does_not_show_instead_of_a_newer_value_that_was_dropped() {
+    let swap = |log: &Log| {
+        while !log.compare_and_swap(b"key", log.get(b"key").unwrap().as_deref(), Some(b"late")).unwrap() {}
+    };
+    check_late_change(DROPPING, swap, replace_and_drop);
 }
 
 #[test]
