@@ -29,7 +29,7 @@ enum Command {
     /// Run an example plan: a calculator in ten features, written by scripted agents.
     Demo(demo::DemoArgs),
     /// Run a plan.
-    Run(run::RunArgs),
+    Run(Box<run::RunArgs>),
     /// Run the project's tests, skipping those with a cached result.
     Test(Box<test::TestArgs>),
     /// Manage the test-result cache.
@@ -49,7 +49,7 @@ impl Cli {
     pub(crate) async fn run(self) -> Result<Exit, CliError> {
         match self.command {
             Command::Demo(args) => demo::demo(&args).await,
-            Command::Run(args) => run::run(&args.plan, &args.options).await,
+            Command::Run(args) => run::run(&args).await,
             Command::Test(args) => test::test(&args).await,
             Command::Cache(command) => cache::cache(&command).await,
             Command::Init(args) => init::init(&args.plan),

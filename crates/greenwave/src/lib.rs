@@ -55,27 +55,36 @@
 //! The crate has no Cargo features.
 
 mod adapters;
+mod cases;
 mod confine;
 mod context;
+mod dependencies;
 mod engine;
 mod error;
 mod event;
 mod feature_run;
+mod fixed_ports;
 mod green_record;
+mod guards;
 mod merge;
 mod metrics;
 mod phase;
 mod plan;
+mod preflight;
 mod prompt;
+mod protection;
+mod red;
 mod report;
 mod resources;
 mod result_store;
 mod resume;
+mod scope;
 mod settings;
 mod stage;
 mod state;
 mod state_dir;
 mod steps;
+mod test_files;
 mod test_results;
 mod test_runner;
 #[cfg(test)]
@@ -92,9 +101,14 @@ pub use greenwave_scheduler::{Graph, Stopper};
 pub use greenwave_telemetry::{Error as TelemetryError, MetricsEndpoint, MetricsServer};
 pub use greenwave_testing::{Environment, Error as TestError, STATE_DIRECTORY, Test, check_pattern};
 pub use phase::{FeaturePolicy, Phase, PhaseEvent};
-pub use plan::{AgentSpec, CommandSpec, Feature, FeatureId, Plan, PlanError, PlanLocation, nearest};
+pub use plan::{
+    AgentSpec, CommandSpec, Feature, FeatureId, Guards, Plan, PlanError, PlanLocation, check_expression,
+    nearest,
+};
+pub use preflight::{Problem, preflight};
 pub use report::{FeatureReport, Report, Totals};
 pub use result_store::{ResultStore, ResultStoreError, ResultStoreStats};
+pub use scope::RunScope;
 pub use settings::{
     AgentSettings, CacheSettings, Compression, MemorySettings, MetricsSettings, ParallelSettings,
     PoolSettings, Settings, StorageSettings, TestingSettings,

@@ -1,6 +1,7 @@
 //! The work of each phase: confirms that the tests fail, requests an answer, tests and reviews it.
 
 mod request;
+mod verdict;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -67,7 +68,8 @@ impl Stage<'_> {
                 Err(FeatureError::AlreadyPassing { tests })
             }
             Some((test, outcome)) if outcome.status == Status::NoTests => Err(FeatureError::NoTests { test }),
-            Some((_, outcome)) => {
+            Some((test, outcome)) => {
+                self.check_red(&test, &outcome).await?;
                 self.active.feedback = String::from_utf8_lossy(&outcome.output).into_owned();
                 Ok(StageResult::Completed(PhaseEvent::TestsFailed))
             }
@@ -76,7 +78,13 @@ impl Stage<'_> {
 
     /// Runs the tests on the agent's answer.
     async fn test(&mut self, attempt: u32) -> Result<StageResult, FeatureError> {
+        if let Some(refused) = self.refuse_protected().await? {
+            return Ok(refused);
+        }
         let Some((test, outcome)) = self.run_tests("yellow").await? else {
+            if let Some(refused) = self.refuse_missing_case() {
+                return Ok(refused);
+            }
             self.record_attempt(AttemptOutcome::Passed, String::new()).await?;
             return Ok(StageResult::Completed(PhaseEvent::Passed));
         };
@@ -101,6 +109,7 @@ impl Stage<'_> {
         if outcome.status == Status::Passed || outcome.status == Status::NoTests {
             return Ok(StageResult::Completed(PhaseEvent::Passed));
         }
+        self.check_review(review, &outcome)?;
         let reason = format!("review `{}` {}", review.name, outcome.status);
         let feedback = format!("{reason}\n\n{}", String::from_utf8_lossy(&outcome.output));
         Ok(StageResult::Refused { reason, feedback })
@@ -114,8 +123,9 @@ impl Stage<'_> {
     async fn run_tests(&mut self, phase: &'static str) -> Result<Option<(String, Outcome)>, FeatureError> {
         let ctx = self.ctx;
         let mut passed = None;
-        for test in &ctx.feature(self.id).tests {
+        for (index, test) in ctx.feature(self.id).tests.iter().enumerate() {
             let outcome = self.run_test(test, phase).await?;
+            self.active.cases.record(phase, index, &outcome);
             if !outcome.passed() {
                 return Ok(Some((test.name.clone(), outcome)));
             }

@@ -2,6 +2,7 @@
 
 use greenwave_storage::Store;
 
+use crate::cases::CaseLog;
 use crate::error::Error;
 use crate::green_record::GreenRecord;
 use crate::phase::{Phase, PhaseEvent};
@@ -29,6 +30,8 @@ pub(crate) struct ActiveFeature {
     pub(crate) base: Tree,
     /// Why the last attempt was refused, for the next prompt.
     pub(crate) feedback: String,
+    /// Single tests that the feature's tests ran.
+    pub(crate) cases: CaseLog,
     /// Incomplete files in the last answer, one message each.
     pub(crate) partial: Vec<String>,
 }
@@ -63,7 +66,14 @@ impl FeatureState {
 
 impl ActiveFeature {
     pub(crate) fn new(phase: Phase, workspace: Workspace) -> Self {
-        Self { phase, workspace, base: Tree::new(), feedback: String::new(), partial: Vec::new() }
+        Self {
+            phase,
+            workspace,
+            base: Tree::new(),
+            feedback: String::new(),
+            cases: CaseLog::default(),
+            partial: Vec::new(),
+        }
     }
 
     /// Resets the workspace to `tree`, which becomes the base of the next attempt.

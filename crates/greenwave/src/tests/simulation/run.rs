@@ -105,6 +105,7 @@ fn plan(world: &World) -> Plan {
         agents: (0..world.script.features.len()).map(|at| (format!("a{at}"), agent(at))).collect(),
         resources: [("unit".to_owned(), UNITS)].into(),
         features: features.collect(),
+        ..Plan::default()
     }
 }
 
