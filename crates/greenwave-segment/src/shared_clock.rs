@@ -64,9 +64,9 @@ impl SharedClock {
         }
     }
 
-    /// Returns a timestamp of `number` that is not earlier than `clock`, and later than `seen`, than
-    /// the floor and than every timestamp acknowledged to any process before. If the file cannot be
-    /// read or written, timestamps are only as ordered as the clocks.
+    /// Returns a timestamp of `number` that is not earlier than `clock`, and is later than `seen`,
+    /// the floor and every timestamp acknowledged to any process before. If the file cannot be read
+    /// or written, timestamps are only as ordered as the clocks.
     pub(crate) fn timestamp(&self, clock: fn() -> u64, seen: u64, number: &WriterNumber) -> u64 {
         self.try_timestamp(clock, seen, number).unwrap_or_else(|error| {
             tracing::debug!(path = %self.path.display(), %error, "timestamps are ordered by the clocks alone");

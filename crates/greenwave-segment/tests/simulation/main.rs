@@ -17,7 +17,7 @@ use script::Script;
 /// `COUNT@FIRST`.
 const SEEDS: &str = "GREENWAVE_SIMULATION_SEEDS";
 
-/// The same for scripts that always drop values.
+/// Like `SEEDS`, for scripts that always drop values.
 const DROPPING_SEEDS: &str = "GREENWAVE_SIMULATION_DROPPING_SEEDS";
 
 /// Runs random processes with faults and crashes. Shrinks and prints the script of a failure.
@@ -26,7 +26,7 @@ fn random_schedules_lose_nothing() {
     run_seeds(&simulation::seeds(SEEDS, 600), Script::random);
 }
 
-/// The same with small budgets. Values may be dropped, but no older one may show instead.
+/// Runs random processes with small budgets, which drop values. No older value may show instead.
 #[test]
 fn random_schedules_that_drop_values_show_no_older_ones() {
     run_seeds(&simulation::seeds(DROPPING_SEEDS, 300), Script::random_dropping);
