@@ -1,6 +1,7 @@
 //! Adapters that build the parts of a run from the settings, with the crates that provide them.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -18,8 +19,13 @@ use crate::settings::{Compression, Settings};
 /// entries.
 const RESULT_BYTES_MEAN: u64 = 16 * 1024;
 
-/// Builds the agents of a plan, each with its pool of sessions.
-pub(crate) fn agents(plan: &Plan, settings: &Settings) -> Result<BTreeMap<String, AgentPool>, Error> {
+/// Builds the agents of a plan, each with its pool of sessions. Programs get the variables, or lose
+/// those without a value.
+pub(crate) fn agents(
+    plan: &Plan,
+    settings: &Settings,
+    variables: &[(OsString, Option<OsString>)],
+) -> Result<BTreeMap<String, AgentPool>, Error> {
     let mut agents = BTreeMap::new();
     for (name, spec) in &plan.agents {
         let agent: Arc<dyn Agent> = match spec {
@@ -29,7 +35,9 @@ pub(crate) fn agents(plan: &Plan, settings: &Settings) -> Result<BTreeMap<String
                 Arc::new(ScriptedAgent::new(script, *pace))
             }
             AgentSpec::Command(CommandSpec { command, time_max }) => {
-                Arc::new(CommandAgent::new(command.clone(), time_max.unwrap_or(settings.agent.time_limit)))
+                let time_max = time_max.unwrap_or(settings.agent.time_limit);
+                let agent = CommandAgent::new(command.clone(), time_max);
+                Arc::new(agent.with_variables(variables.iter().cloned()))
             }
         };
         agents.insert(name.clone(), sessions(name, agent, settings));

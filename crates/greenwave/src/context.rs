@@ -1,7 +1,6 @@
 //! The parts that all stages of a run share.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use greenwave_agents::AgentPool;
@@ -11,6 +10,8 @@ use greenwave_streaming::{Budget, Fanout};
 use parking_lot::Mutex;
 
 use crate::adapters::Flusher;
+use crate::branch::ResultBranch;
+use crate::copies::Copies;
 use crate::dependencies::Dependencies;
 use crate::event::Event;
 use crate::fixed_ports::FixedPorts;
@@ -30,8 +31,6 @@ use crate::workspace::Destination;
 pub(crate) struct RunContext {
     pub(crate) plan: Plan,
     pub(crate) settings: Settings,
-    /// Directory of the project's state, `.greenwave`.
-    pub(crate) state_dir: PathBuf,
     pub(crate) store: Store,
     pub(crate) flusher: Flusher,
     pub(crate) attempts: Attempts,
@@ -46,7 +45,11 @@ pub(crate) struct RunContext {
     /// Tests that must not run beside others.
     pub(crate) ports: FixedPorts,
     pub(crate) steps: Steps,
-    /// The project's directory, where merges are written.
+    /// The working copies of the run.
+    pub(crate) copies: Arc<Copies>,
+    /// The branch of the results, unless they go into the files of the project.
+    pub(crate) branch: Option<ResultBranch>,
+    /// The project's directory, or that of its repository, where merges are written.
     pub(crate) project: Destination,
     /// Pools of agent sessions, by the agent's name in the plan.
     pub(crate) agents: BTreeMap<String, AgentPool>,
@@ -85,10 +88,5 @@ impl RunContext {
     /// Returns the hash of a feature's definition.
     pub(crate) fn definition(&self, id: FeatureId) -> &str {
         &self.definitions[id.index()]
-    }
-
-    /// Returns the directory that holds the workspaces of this run.
-    pub(crate) fn work_dir(&self) -> PathBuf {
-        self.state_dir.join("work")
     }
 }

@@ -47,7 +47,7 @@ impl Stage<'_> {
     pub(super) async fn request(&mut self, attempt: u32) -> Result<StageResult, FeatureError> {
         let before = self.active.workspace.tree().clone();
         // The tests of the last attempt may have left files in the workspace.
-        self.active.workspace.reset(&before, &self.ctx.store).await?;
+        self.active.workspace.start_from(&self.active.base, &before, &self.ctx.store).await?;
         match self.take_answer(attempt).await {
             Ok(()) => Ok(StageResult::Completed(PhaseEvent::Answered)),
             Err(Unusable::Feature(error)) => Err(error),
@@ -66,7 +66,7 @@ impl Stage<'_> {
             feature: feature.id.clone(),
             attempt,
             prompt: prompt::compose(feature, attempt, &self.active.feedback),
-            directory: self.active.workspace.root().to_owned(),
+            directory: self.active.workspace.directory(),
         };
         ctx.steps.pass("request").await;
         let agent = &feature.agent;
