@@ -125,25 +125,25 @@ impl PlanFile {
             PlanError::InvalidInclude { pattern } => self.include.iter().find(|(other, _)| other == pattern),
             _ => None,
         };
-        let at = include.map_or_else(|| self.range(error.location()), |(_, at)| at.clone());
+        let at = include.map_or_else(|| self.range(&error.location()), |(_, at)| at.clone());
         CliError::Plan(Box::new(self.document.error(at, error.to_string())))
     }
 
     /// Adds the location in the file to a problem of the plan.
     pub(crate) fn locate_problem(&self, problem: &Problem) -> CliError {
-        let diagnostic = self.document.error(self.range(problem.location()), problem.message.clone());
+        let diagnostic = self.document.error(self.range(&problem.location()), problem.message.clone());
         CliError::Problem { diagnostic: Box::new(diagnostic), hint: problem.hint.clone() }
     }
 
     /// Describes a note about the plan, with its location in the file.
     pub(crate) fn describe(&self, problem: &Problem) -> String {
-        let diagnostic = self.document.error(self.range(problem.location()), problem.message.clone());
+        let diagnostic = self.document.error(self.range(&problem.location()), problem.message.clone());
         let hint = problem.hint.as_ref().map(|hint| format!("\nhint: {hint}")).unwrap_or_default();
         format!("{diagnostic}{hint}")
     }
 
-    fn range(&self, location: PlanLocation<'_>) -> Range<usize> {
-        match location {
+    fn range(&self, location: &PlanLocation<'_>) -> Range<usize> {
+        match *location {
             PlanLocation::Plan => 0..0,
             PlanLocation::Project => self.project.clone(),
             PlanLocation::Resource(name) => self.resources.get(name).cloned().unwrap_or(0..0),
