@@ -1,6 +1,7 @@
 //! Implements an agent that runs a program: the prompt is its standard input, the response its
 //! standard output.
 
+use std::ffi::OsString;
 use std::io;
 use std::process::ExitStatus;
 use std::time::Duration;
@@ -33,13 +34,16 @@ pub struct CommandAgent {
     command: Vec<String>,
     time_limit: Duration,
     supervisor: Option<Supervisor>,
+    /// Variables to set, or to remove.
+    variables: Vec<(OsString, Option<OsString>)>,
 }
 
 impl CommandAgent {
     /// Creates an agent that runs `command` (program and arguments), with a time limit for each
     /// response.
     pub fn new(command: Vec<String>, time_limit: Duration) -> Self {
-        Self { command, time_limit: time_limit.min(TIME_LIMIT_MAX), supervisor: None }
+        let time_limit = time_limit.min(TIME_LIMIT_MAX);
+        Self { command, time_limit, supervisor: None, variables: Vec::new() }
     }
 
     /// Has a supervisor start the program, so that nothing of it is left when the response or this
@@ -47,6 +51,16 @@ impl CommandAgent {
     #[must_use]
     pub fn supervised_by(self, supervisor: Option<Supervisor>) -> Self {
         Self { supervisor, ..self }
+    }
+
+    /// Sets variables of the program's environment. A variable without a value is removed.
+    #[must_use]
+    pub fn with_variables(
+        mut self,
+        variables: impl IntoIterator<Item = (OsString, Option<OsString>)>,
+    ) -> Self {
+        self.variables.extend(variables);
+        self
     }
 
     fn program(&self) -> String {
@@ -81,6 +95,12 @@ impl Session for CommandAgent {
             |source| Error::Start { program: self.program(), directory: request.directory.clone(), source };
         let mut command = Command::new(self.program());
         command.args(self.command.iter().skip(1)).current_dir(&request.directory);
+        for (name, value) in &self.variables {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
         let mut child = Child::spawn_piped(&mut command, self.supervisor.as_ref()).map_err(start)?;
         let pipes = (child.take_stdin(), child.take_stdout(), child.take_stderr());
         let (Some(stdin), Some(stdout), Some(stderr)) = pipes else {

@@ -88,6 +88,7 @@ impl Progress {
                 self.green += usize::from(*phase == "green");
             }
             Event::UpToDate { .. } => self.green += 1,
+            Event::Waiting { feature, .. } => drop(self.phases.insert(feature.clone(), "waiting")),
             Event::Failed { feature, .. } => drop(self.phases.insert(feature.clone(), "failed")),
             _ => {}
         }
@@ -117,6 +118,9 @@ impl Progress {
                 plural(*agents as usize, "concurrent request"),
                 plural(*workers as usize, "test worker"),
             )),
+            Event::Base { commit, uncommitted, note } => {
+                Some(base_text(commit.as_deref(), *uncommitted, note))
+            }
             Event::UpToDate { feature } => line(feature, "green", "up to date".to_owned()),
             Event::Phase { feature, phase, attempt } => line(feature, phase, phase_text(phase, *attempt)),
             Event::File { feature, path, bytes, .. } => {
@@ -124,7 +128,26 @@ impl Progress {
             }
             // The line of the merge sums up its cached tests.
             Event::Tests { phase: "merging", cached: true, .. } => None,
+            // A note names the tests that fail before the first merge.
+            Event::Tests { phase: "baseline", .. } => None,
             Event::Tests { feature, .. } => line(feature, "tests", tests_text(event)),
+            Event::Continued { feature, attempt, answered, new_round } => line(
+                feature,
+                "resumed",
+                match (*answered, *new_round) {
+                    (true, _) => format!("testing the stored answer to attempt {attempt}"),
+                    (false, true) => {
+                        format!("new round from attempt {attempt}: earlier runs used up the attempts")
+                    }
+                    (false, false) => format!("at attempt {attempt}"),
+                },
+            ),
+            Event::Waiting { feature, reason, seconds, .. } => {
+                let delay = seconds.filter(|seconds| *seconds > 0.0);
+                let delay = delay.map(|seconds| format!("; next try in {seconds:.0} s"));
+                line(feature, "waiting", format!("{reason}{}", delay.unwrap_or_default()))
+            }
+            Event::Adopted { feature } => line(feature, "adopted", "its tests pass".to_owned()),
             Event::Refused { feature, attempt, reason } => {
                 line(feature, "rejected", format!("attempt {attempt}: {reason}"))
             }
@@ -135,9 +158,30 @@ impl Progress {
             ),
             Event::Failed { feature, reason } => line(feature, "failed", reason.clone()),
             Event::Skipped { feature, because } => line(feature, "skipped", format!("depends on {because}")),
+            Event::Note { feature, message, hint, .. } => {
+                let hint = hint.as_ref().map(|hint| format!(" ({hint})")).unwrap_or_default();
+                match feature {
+                    Some(feature) => line(feature, "note", format!("{message}{hint}")),
+                    None => Some(format!("  note: {message}{hint}")),
+                }
+            }
             other => Some(format!("  {other:?}")),
         }
     }
+}
+
+/// Returns the description of the state of the project that copies start from.
+fn base_text(commit: Option<&str>, uncommitted: usize, note: &Option<String>) -> String {
+    let commit = commit.map(|commit| commit.get(..10).unwrap_or(commit));
+    let base = match (commit, uncommitted) {
+        (Some(commit), 0) => format!("Base: commit {commit}"),
+        (Some(commit), count) => {
+            format!("Base: commit {commit} with uncommitted work in {}", plural(count, "file"))
+        }
+        (None, 0) => "Base: the files of the project".to_owned(),
+        (None, count) => format!("Base: {} that are not committed", plural(count, "file")),
+    };
+    note.as_ref().map_or_else(|| base.clone(), |note| format!("{base}; {note}"))
 }
 
 fn phase_text(phase: &str, attempt: u32) -> String {
@@ -196,6 +240,7 @@ fn table(report: &Report) -> Vec<String> {
     for (feature, row) in report.features.iter().zip(&rows) {
         lines.push(line(row));
         lines.extend(feature.reason.as_ref().map(|reason| format!("  {reason}")));
+        lines.extend(feature.hint.as_ref().map(|hint| format!("  hint: {hint}")));
     }
     lines
 }

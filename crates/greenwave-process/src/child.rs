@@ -104,7 +104,8 @@ impl Child {
     /// streams. A supervisor starts it if there is one.
     ///
     /// A supervisor starts the command's program with its arguments, working directory and
-    /// variables, after those that the supervisor [inherits](Supervisor::inheriting). Closures that were added with `pre_exec` are not run.
+    /// variables, after those that the supervisor [inherits](Supervisor::inheriting). Closures that
+    /// were added with `pre_exec` are not run.
     ///
     /// # Errors
     /// Fails as [`Command::spawn`] does.
@@ -120,7 +121,33 @@ impl Child {
         Self::start_piped(Some(supervisor), spawn)
     }
 
-    /// Starts a program like [`start_under`](Self::start_under), with pipes for its three standard streams.
+    /// Starts `command` like [`spawn_piped`](Self::spawn_piped), with nothing on standard input and
+    /// one pipe for standard output and standard error, which is returned.
+    ///
+    /// # Errors
+    /// Fails as [`Command::spawn`] does.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime with I/O enabled.
+    pub fn spawn_joined(
+        command: &mut Command,
+        supervisor: Option<&Supervisor>,
+    ) -> io::Result<(Self, io::PipeReader)> {
+        let (reader, writer) = io::pipe()?;
+        if let Some(supervisor) = supervisor.filter(|_| cfg!(target_os = "linux")) {
+            let mut spawn = Spawn::from_command(command.as_std(), supervisor.inherited())?;
+            spawn.stdout(writer.try_clone()?).stderr(writer);
+            return Ok((Self::start_under(Some(supervisor), spawn)?, reader));
+        }
+        command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
+        let child = Self::spawn(command);
+        // The command's ends of the pipe would keep it open.
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        Ok((child?, reader))
+    }
+
+    /// Starts a program like [`start_under`](Self::start_under), with pipes for its three standard
+    /// streams.
     ///
     /// # Errors
     /// Fails as [`start`](Self::start) does.

@@ -22,6 +22,15 @@ pub enum Event {
         /// Kinds of the plan's agents (`scripted`, `command`), sorted.
         agent_kinds: Vec<String>,
     },
+    /// The copies of a git project have their base.
+    Base {
+        /// Commit that the copies start from. `None` before the first commit, or without git.
+        commit: Option<String>,
+        /// Number of files with uncommitted work, which the copies have as well.
+        uncommitted: usize,
+        /// Why the copies have no git repository.
+        note: Option<String>,
+    },
     /// A feature is up to date: an earlier run made it green, and its tests have cached passes.
     UpToDate {
         /// Id of the feature.
@@ -53,7 +62,8 @@ pub enum Event {
         feature: String,
         /// Name of the test.
         test: String,
-        /// Label of the phase that needs the result: checking, red, yellow, review or merging.
+        /// Label of the phase that needs the result: checking, red, yellow, review, merging, or
+        /// `baseline` for a test that shall guard the project, before the first merge.
         phase: &'static str,
         /// `passed`, or how the test failed.
         status: String,
@@ -65,6 +75,34 @@ pub enum Event {
         cached: bool,
         /// Duration of the test when it ran, in seconds.
         seconds: f64,
+    },
+    /// A feature continues the attempts of an earlier run.
+    Continued {
+        /// Id of the feature.
+        feature: String,
+        /// Number of the attempt at which it continues.
+        attempt: u32,
+        /// Whether the answer to this attempt is complete, so that it is tested without a request.
+        answered: bool,
+        /// Whether the attempts of the earlier run were used up, so that a new round begins.
+        new_round: bool,
+    },
+    /// A feature waits, without using up an attempt, for its agent or for the user.
+    Waiting {
+        /// Id of the feature.
+        feature: String,
+        /// Number of the attempt, from 1.
+        attempt: u32,
+        /// Reason of the wait.
+        reason: String,
+        /// Time after which the agent can work again, in seconds, as far as it is foreseeable.
+        seconds: Option<f64>,
+    },
+    /// The tests of a feature passed before any code was written in this run. It is green, because
+    /// the user adopts the code, or because an agent wrote it in another copy of the project.
+    Adopted {
+        /// Id of the feature.
+        feature: String,
     },
     /// An attempt was refused. Another may follow.
     Refused {
@@ -92,6 +130,17 @@ pub enum Event {
         feature: String,
         /// Why it failed.
         reason: String,
+    },
+    /// Something that the user should know and that does not end a feature.
+    Note {
+        /// Kind of the note, a constant in kebab case, such as `flaky-test`.
+        code: &'static str,
+        /// Id of the feature that it is about. `None` for the run as a whole.
+        feature: Option<String>,
+        /// The note, one line.
+        message: String,
+        /// Instruction that would remove the cause.
+        hint: Option<String>,
     },
     /// A feature was never started.
     Skipped {

@@ -10,6 +10,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use greenwave_testkit::schema::Schema;
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -68,6 +69,8 @@ impl Program {
         for name in INHERITED {
             command.envs(std::env::var_os(name).map(|value| (name, value)));
         }
+        // Working copies of tests do not belong into the home of the user.
+        command.env("XDG_STATE_HOME", concat!(env!("CARGO_TARGET_TMPDIR"), "/state"));
         Self { command, bound: BOUND, lines_max: usize::MAX }
     }
 
@@ -242,6 +245,18 @@ impl Finished {
     pub(crate) fn events(&self) -> Vec<Value> {
         let parse = |line: &str| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
         self.stdout.lines().map(parse).collect()
+    }
+
+    /// Parses standard output as the JSON report of a test run. Each line must match the report's
+    /// schema.
+    #[track_caller]
+    pub(crate) fn report(&self) -> Vec<Value> {
+        let schema = Schema::parse(include_str!("../../../../docs/formats/report.schema.json"));
+        let events = self.events();
+        for event in &events {
+            schema.check(event).unwrap_or_else(|problem| panic!("{problem}: {event}"));
+        }
+        events
     }
 
     fn describe(&self) -> String {

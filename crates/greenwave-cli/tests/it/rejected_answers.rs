@@ -46,17 +46,14 @@ fn run(dir: &TestDir, bad: ShellFeature) -> Report {
     expected.insert("plan.toml".to_owned(), dir.read("plan.toml"));
     expected.insert("project/apart.txt".to_owned(), "a\n".to_owned());
 
-    let report = Report::of(&dir.run_plan().with_code(1));
+    let run = dir.plan().variable("XDG_STATE_HOME", dir.path("state")).run();
+    let report = Report::of(&run.with_code(1));
     let phases = [("bad", "failed"), ("after", "skipped"), ("later", "skipped"), ("apart", "green")];
     assert_eq!(report.phases(), phases);
     assert_eq!(report.reason("after"), "depends on `bad`, which failed");
     assert_eq!(report.reason("later"), "depends on `bad`, which failed");
     assert_eq!(dir.files(""), expected);
-    assert_eq!(
-        fs::read_dir(dir.path("project/.greenwave/work")).unwrap().count(),
-        0,
-        "working copies are left"
-    );
+    assert_eq!(fs::read_dir(dir.path("state/greenwave")).unwrap().count(), 0, "working copies are left");
     report
 }
 
@@ -176,7 +173,7 @@ fn answers_above_the_limit_are_rejected() {
 }
 
 #[test]
-fn agents_that_cannot_start_fail_their_feature() {
+fn agents_that_do_not_exist_are_found_before_the_run() {
     let dir = dir();
     let features = shell_plan::plan(&[
         ShellFeature::new("bad", "", "test -f wanted.txt"),
@@ -189,12 +186,12 @@ fn agents_that_cannot_start_fail_their_feature() {
             "project = \"project\"\n[agents.bad]\nkind = \"command\"\ncommand = [\"no-such-agent\"]{rest}"
         ),
     );
-    let report = Report::of(&dir.run_plan().with_code(1));
-    assert_eq!(report.phases(), [("bad", "failed"), ("apart", "green")]);
+    let finished = dir.run_plan().with_code(2);
+    assert_eq!(finished.stdout, "");
     assert_eq!(
-        report.reason("bad"),
-        "cannot send the request to the agent: cannot start agent command `no-such-agent` in ./project/.greenwave/work/bad: \
-         No such file or directory (os error 2)"
+        finished.stderr,
+        "error: plan.toml:2:9: program `no-such-agent` of agent `bad` is not found\n  |\n2 | [agents.bad]\n  \
+         |         ^^^\nhint: install `no-such-agent`, or correct the command\n"
     );
 }
 

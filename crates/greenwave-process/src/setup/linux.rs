@@ -51,8 +51,8 @@ pub(super) fn apply(setup: &Setup) -> io::Result<()> {
     match setup {
         // Handled by the caller on every system.
         Setup::Inherit(_) => Ok(()),
-        // SAFETY: both arguments are numbers. The copy does not close on exec.
         Setup::Place { file, number } => {
+            // SAFETY: both arguments are numbers. The copy does not close on exec.
             check(c_long::from(unsafe { libc::dup2(file.as_raw_fd(), *number) }))
         }
         Setup::NoNewPrivileges => no_new_privileges(),

@@ -16,6 +16,7 @@ pub(crate) enum Op {
     Flush,
     Refresh,
     Compact,
+    TrainDictionary,
     Reopen,
 }
 
@@ -100,6 +101,14 @@ impl Script {
             rounds,
         }
     }
+
+    /// Like [`random`](Self::random), but always with a small budget that drops the oldest values.
+    pub(crate) fn random_dropping(seed: u64) -> Self {
+        let mut script = Self::random(seed);
+        script.settings.drop_oldest = true;
+        script.settings.disk_kib_max = 16 + (seed % 8) as u16;
+        script
+    }
 }
 
 impl Round {
@@ -137,7 +146,8 @@ impl Op {
             63..71 => Self::Get { key },
             71..81 => Self::Flush,
             81..87 => Self::Refresh,
-            87..89 => Self::Reopen,
+            87 => Self::TrainDictionary,
+            88 => Self::Reopen,
             n if n < 89 + compacts.min(11) => Self::Compact,
             _ => Self::Put { key, len },
         }

@@ -25,6 +25,7 @@ fn plan(features: Vec<Feature>) -> Plan {
         agents: [("coder".to_owned(), agent)].into(),
         resources: [("database".to_owned(), 2)].into(),
         features,
+        ..Plan::default()
     }
 }
 
@@ -179,4 +180,19 @@ fn an_id_is_a_valid_directory_name() {
     for id in ["a", "1", "A-b_c.d", "a..", "x".repeat(100).as_str()] {
         assert!(plan(vec![feature(id, vec![], "coder")]).graph().is_ok(), "{id:?}");
     }
+}
+
+#[test]
+fn a_plan_has_at_most_ten_thousand_features() {
+    let feature = |at: usize| Feature {
+        id: format!("f{at}"),
+        depends_on: at.checked_sub(1).map(|before| format!("f{before}")).into_iter().collect(),
+        prompt: "Write it.".into(),
+        agent: "coder".into(),
+        tests: vec![Test::new("test", ["true"])],
+        ..Feature::default()
+    };
+    assert!(plan((0..10_000).map(feature).collect()).graph().is_ok());
+    let error = plan((0..10_001).map(feature).collect()).graph().unwrap_err();
+    assert!(matches!(error, PlanError::TooManyFeatures { found: 10_001 }), "{error}");
 }

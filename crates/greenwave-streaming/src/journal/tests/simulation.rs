@@ -2,6 +2,7 @@
 //! prefix of the recorded ones that includes all flushed ones.
 
 use greenwave_segment::simulation::{Faults, Machine, Process, Schedule, Unsynced};
+use greenwave_testkit::random::Random;
 
 use super::super::Journal;
 use super::{events, seen};
@@ -10,20 +11,6 @@ use std::rc::Rc;
 
 const DIR: &str = "/journal";
 const TURNS: u64 = 2;
-
-/// A random number generator determined by its seed (SplitMix64, Steele, Lea and Flood 2014).
-#[derive(Debug, Clone)]
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (z ^ (z >> 31)) % bound
-    }
-}
 
 /// A state of a response: the number of removals, the attempt and the number of recorded units.
 type Progress = (u32, u32, u64);
@@ -121,7 +108,7 @@ fn replayed(journal: &Journal, turn: u64, expected: &Rc<RefCell<Expectation>>) -
 }
 
 fn run(seed: u64) -> Result<(), String> {
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     let machine = Machine::new(seed);
     let expected: Rc<RefCell<Expectation>> = Rc::default();
     for _ in 0..1 + random.below(4) {
@@ -130,7 +117,7 @@ fn run(seed: u64) -> Result<(), String> {
         let mut schedule = Schedule::new();
         for turn in 0..TURNS {
             let (one, ops) = (machine.process(), random.below(30));
-            let (random, expected) = (Random(seed ^ random.below(u64::MAX)), expected.clone());
+            let (random, expected) = (Random::new(seed ^ random.below(u64::MAX)), expected.clone());
             schedule.spawn(&one.clone(), move || process(turn, &one, random, ops, &expected));
         }
         let (cut, end) = (random.below(3) == 0, random.below(300));
@@ -172,4 +159,46 @@ fn replayed_units_are_a_prefix_of_recorded_units() {
             panic!("seed {seed}: {violation}");
         }
     }
+}
+
+/// Every write is divided, so that many of the kills are within one.
+#[test]
+fn a_kill_at_every_file_operation_loses_no_recorded_unit() {
+    for seed in 0..6 {
+        let mut steps = 0;
+        while !kill_after(seed, steps) {
+            steps += 1;
+        }
+        assert!(steps > 50, "{steps} steps");
+    }
+}
+
+/// Kills a process after some file operations. Checks what others replay, before and after they
+/// continue. Returns true if the process had finished.
+fn kill_after(seed: u64, steps: u64) -> bool {
+    let machine = Machine::new(seed);
+    machine.set_faults(Faults { short: 1000, ..Faults::default() });
+    let expected: Rc<RefCell<Expectation>> = Rc::default();
+    let (one, shared) = (machine.process(), expected.clone());
+    let mut schedule = Schedule::new();
+    schedule.spawn(&one.clone(), move || process(0, &one, Random::new(seed), 8, &shared));
+    let is_finished = (0..steps).any(|_| schedule.step(0));
+    schedule.kill(0);
+    machine.set_faults(Faults::default());
+    {
+        // A kill loses nothing that was recorded, whether it was flushed or not.
+        let response = &mut expected.borrow_mut().responses[0];
+        response.flushed = response.now;
+    }
+    for continues in [true, false] {
+        let other = machine.process();
+        let journal = Journal::open_simulated(&other, DIR).unwrap();
+        let replayed = replayed(&journal, 0, &expected);
+        if continues && replayed.is_ok() {
+            journal.append(1, 0, &events()).unwrap();
+        }
+    }
+    let violation = expected.borrow_mut().violation.take();
+    assert_eq!(violation, None, "seed {seed}, killed after {steps} file operations");
+    is_finished
 }
