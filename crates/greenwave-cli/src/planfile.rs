@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use greenwave::{AgentSpec, Feature, Plan, PlanError, PlanLocation, Test};
+use greenwave::{AgentSpec, CommandSpec, Edits, Feature, Plan, PlanError, PlanLocation, Test};
 
 use crate::diagnostic::{Diagnostic, Document};
 use crate::error::CliError;
@@ -70,7 +70,14 @@ impl PlanFile {
         let stem = document.path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
         let name = name.or(stem).unwrap_or_default();
         Ok(Self {
-            plan: Plan { name, project: dir.join(&project.value), agents, resources, features },
+            plan: Plan {
+                name,
+                project: dir.join(&project.value),
+                agents,
+                resources,
+                features,
+                ..Plan::default()
+            },
             project: project.at,
             agents: agent_locations,
             resources: resource_locations,
@@ -147,8 +154,8 @@ fn agent(document: &Document, mut table: Table<'_>, dir: &Path) -> Result<AgentS
             AgentSpec::Scripted { script, pace }
         }
         "command" => {
-            let command = command(&mut table)?;
-            AgentSpec::Command { command, time_max: table.time_limit("time_limit")? }
+            let (command, time_max) = (command(&mut table)?, table.time_limit("time_limit")?);
+            AgentSpec::Command(CommandSpec { command, time_max, edits: edits(document, &mut table)? })
         }
         other => {
             let message =
@@ -158,6 +165,19 @@ fn agent(document: &Document, mut table: Table<'_>, dir: &Path) -> Result<AgentS
     };
     table.finish()?;
     Ok(agent)
+}
+
+fn edits(document: &Document, table: &mut Table<'_>) -> Result<Edits, Diagnostic> {
+    let Some(edits) = table.text("edits")? else { return Ok(Edits::default()) };
+    match edits.value.as_str() {
+        "directory" => Ok(Edits::Directory),
+        "answer" => Ok(Edits::Answer),
+        other => {
+            let message =
+                format!("invalid value `{other:?}` for `edits`: expected \"directory\" or \"answer\"");
+            Err(document.error(edits.at, message))
+        }
+    }
 }
 
 fn command(table: &mut Table<'_>) -> Result<Vec<String>, Diagnostic> {
@@ -193,7 +213,19 @@ fn feature(mut table: Table<'_>) -> Result<(Feature, FeatureLocations), Diagnost
         FeatureLocations { id: id.value.clone(), table: at, fields, depends_on: depends_on.clone() };
     let depends_on = depends_on.into_iter().map(|name| name.value).collect();
     let (id, agent) = (id.value, agent.value);
-    Ok((Feature { id, title, depends_on, prompt, agent, tests, attempts_max, resources, review }, locations))
+    let feature = Feature {
+        id,
+        title,
+        depends_on,
+        prompt,
+        agent,
+        tests,
+        attempts_max,
+        resources,
+        review,
+        ..Feature::default()
+    };
+    Ok((feature, locations))
 }
 
 /// Reads the test with an index in its feature, which its default name contains.

@@ -11,7 +11,7 @@ use greenwave_storage::{SegmentColdTier, SegmentOptions, Store, StoreOptions};
 use greenwave_testing::SCHEMA;
 
 use crate::error::Error;
-use crate::plan::{AgentSpec, Plan};
+use crate::plan::{AgentSpec, CommandSpec, Plan};
 use crate::settings::{Compression, Settings};
 
 /// Mean size of a result, in bytes. The memory limit of the cache is this times the number of
@@ -28,7 +28,7 @@ pub(crate) fn agents(plan: &Plan, settings: &Settings) -> Result<BTreeMap<String
                 let script = script.map_err(|source| Error::Agent { agent: name.clone(), source })?;
                 Arc::new(ScriptedAgent::new(script, *pace))
             }
-            AgentSpec::Command { command, time_max } => {
+            AgentSpec::Command(CommandSpec { command, time_max, .. }) => {
                 Arc::new(CommandAgent::new(command.clone(), time_max.unwrap_or(settings.agent.time_limit)))
             }
         };

@@ -80,6 +80,11 @@ impl RunContext {
         &self.definitions[id.index()]
     }
 
+    /// Returns the directory for temporary files of requests to agents, such as prompts.
+    pub(crate) fn temporary_dir(&self) -> PathBuf {
+        self.state_dir.join("tmp")
+    }
+
     /// Returns the directory that holds the workspaces of this run.
     pub(crate) fn work_dir(&self) -> PathBuf {
         self.state_dir.join("work")

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use greenwave_agents::AgentPool;
+use greenwave_agents::{AgentPool, Preflight};
 use greenwave_scheduler::{
     Durations, Executor, Graph, Journal, Progress, ScheduleStats, Stopper, TaskFailure, TaskId, TaskOutcome,
 };
@@ -71,6 +71,11 @@ impl Engine {
     pub fn open(plan: Plan, settings: Settings, environment: Environment) -> Result<Self, Error> {
         plan.graph()?;
         let agents = adapters::agents(&plan, &settings)?;
+        let preflight = Preflight::new(&plan.project, environment.get("PATH"));
+        for (name, agent) in &agents {
+            let checked = agent.preflight(&preflight);
+            checked.map_err(|source| Error::Agent { agent: name.clone(), source })?;
+        }
         Self::assemble(plan, settings, agents, Steps::default(), |settings, state_dir| {
             let cache = adapters::cache(settings, state_dir)?;
             Ok(Arc::new(Runner::new(environment, cache)))

@@ -10,32 +10,30 @@
 //! [`Report`].
 //!
 //! ```
-//! use greenwave::{AgentSpec, Engine, Environment, Feature, Plan, Settings, Test};
+//! use greenwave::{AgentSpec, CommandSpec, Engine, Environment, Feature, Plan, Settings, Test};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let project = tempfile::tempdir()?;
 //! std::fs::write(project.path().join("README"), "A project.")?;
-//! let agent = AgentSpec::Command {
-//!     command: ["printf", "```text greeting.txt\nhello\n```\n"].map(str::to_owned).to_vec(),
-//!     time_max: None,
-//! };
+//! let agent = AgentSpec::Command(CommandSpec {
+//!     command: ["sh", "-c", "echo hello > greeting.txt"].map(str::to_owned).to_vec(),
+//!     ..CommandSpec::default()
+//! });
 //! let plan = Plan {
 //!     name: "greeting".into(),
 //!     project: project.path().into(),
 //!     agents: [("coder".to_owned(), agent)].into(),
-//!     resources: Default::default(),
 //!     features: vec![Feature {
 //!         id: "greet".into(),
 //!         title: "A greeting".into(),
-//!         depends_on: vec![],
 //!         prompt: "Write a greeting.".into(),
 //!         agent: "coder".into(),
 //!         tests: vec![Test::new("greet", ["grep", "hello", "greeting.txt"])],
 //!         attempts_max: 1,
-//!         resources: Default::default(),
-//!         review: None,
+//!         ..Feature::default()
 //!     }],
+//!     ..Plan::default()
 //! };
 //! let engine = Engine::open(plan, Settings::default(), Environment::new(std::env::vars_os()))?;
 //! let report = engine.run().await?;
@@ -95,7 +93,7 @@ pub use greenwave_scheduler::{Graph, Stopper};
 pub use greenwave_telemetry::{Error as TelemetryError, MetricsEndpoint, MetricsServer};
 pub use greenwave_testing::{Environment, Error as TestError, STATE_DIRECTORY, Test, check_pattern};
 pub use phase::{FeaturePolicy, Phase, PhaseEvent};
-pub use plan::{AgentSpec, Feature, FeatureId, Plan, PlanError, PlanLocation, nearest};
+pub use plan::{AgentSpec, CommandSpec, Edits, Feature, FeatureId, Plan, PlanError, PlanLocation, nearest};
 pub use report::{FeatureReport, Report, Totals};
 pub use result_store::{ResultStore, ResultStoreError, ResultStoreStats};
 pub use settings::{

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use greenwave_agents::{UnknownPlaceholder, check_placeholders};
 use greenwave_scheduler::{Graph, GraphBuilder};
 use greenwave_testing::Test;
 
@@ -13,7 +14,7 @@ const ID_BYTES_MAX: usize = 100;
 const PACE_MAX: f64 = 1e6;
 
 /// A project, agents, and the features that the agents build.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Plan {
     /// Name of the plan in output.
     pub name: String,
@@ -42,18 +43,36 @@ pub enum AgentSpec {
         /// Factor for the recorded delays, from 0 to 1,000,000.
         pace: f64,
     },
-    /// A program that reads the prompt from standard input and writes its answer to standard
-    /// output.
-    Command {
-        /// The program and its arguments.
-        command: Vec<String>,
-        /// Maximum duration of one answer. `None` for the limit of the settings.
-        time_max: Option<Duration>,
-    },
+    /// A program that edits files in its working directory, or answers on standard output.
+    Command(CommandSpec),
+}
+
+/// Configuration of an agent that is a program.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct CommandSpec {
+    /// The program and its arguments, which may contain
+    /// [placeholders](greenwave_agents::PLACEHOLDERS).
+    pub command: Vec<String>,
+    /// Maximum duration of one answer. `None` for the limit of the settings.
+    pub time_max: Option<Duration>,
+    /// What counts as the agent's work.
+    pub edits: Edits,
+}
+
+/// What counts as the work of an agent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Edits {
+    /// The changes that the agent makes in its working directory, and the files, edits and diffs in
+    /// its answer.
+    #[default]
+    Directory,
+    /// Only the files, edits and diffs in the answer. Changes that the agent makes in its working
+    /// directory are reverted before the tests run.
+    Answer,
 }
 
 /// A feature: tests that fail, and a prompt for the agent that makes them pass.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Feature {
     /// Id of the feature, unique in the plan.
     pub id: String,
@@ -157,6 +176,15 @@ pub enum PlanError {
         /// The problem, as the rest of a sentence about its subject.
         problem: &'static str,
     },
+    /// An argument of an agent's command contains a placeholder that does not exist.
+    #[error("invalid value in `command` of agent `{agent}`")]
+    Placeholder {
+        /// Name of the agent.
+        agent: String,
+        /// The placeholder, and those that exist.
+        #[source]
+        source: UnknownPlaceholder,
+    },
     /// The project's directory does not exist.
     #[error("project directory {} {problem}", path.display())]
     Project {
@@ -212,7 +240,9 @@ impl PlanError {
             PlanError::InvalidResource { resource } => PlanLocation::Resource(resource),
             PlanError::LongId { id } => feature(id, "id", None),
             PlanError::Project { .. } => PlanLocation::Project,
-            PlanError::InvalidAgent { agent, .. } => PlanLocation::Agent(agent),
+            PlanError::InvalidAgent { agent, .. } | PlanError::Placeholder { agent, .. } => {
+                PlanLocation::Agent(agent)
+            }
             PlanError::DuplicateFeature { id } => {
                 PlanLocation::Feature { id, field: "id", value: None, occurrence: 1 }
             }
@@ -316,8 +346,12 @@ fn check_agent(name: &str, agent: &AgentSpec) -> Result<(), PlanError> {
         AgentSpec::Scripted { pace, .. } if !(0.0..=PACE_MAX).contains(pace) => {
             "has an invalid pace: expected 0 to 1000000"
         }
-        AgentSpec::Command { command, .. } if command.is_empty() => "has an empty command",
-        _ => return Ok(()),
+        AgentSpec::Command(CommandSpec { command, .. }) if command.is_empty() => "has an empty command",
+        AgentSpec::Command(CommandSpec { command, .. }) => {
+            let checked = check_placeholders(&command[1..]);
+            return checked.map_err(|source| PlanError::Placeholder { agent: name.to_owned(), source });
+        }
+        AgentSpec::Scripted { .. } => return Ok(()),
     };
     Err(PlanError::InvalidAgent { agent: name.to_owned(), problem })
 }

@@ -12,7 +12,7 @@ use super::Stage;
 use crate::error::{Error, FeatureError, chain};
 use crate::event::Event;
 use crate::phase::PhaseEvent;
-use crate::plan::AgentSpec;
+use crate::plan::{AgentSpec, CommandSpec};
 use crate::prompt;
 use crate::state::StageResult;
 
@@ -60,12 +60,13 @@ impl Stage<'_> {
     async fn take_answer(&mut self, attempt: u32) -> Result<(), Unusable> {
         let ctx = self.ctx;
         let feature = ctx.feature(self.id);
-        let request = Request {
-            feature: feature.id.clone(),
+        let request = Request::new(
+            &feature.id,
             attempt,
-            prompt: prompt::compose(feature, attempt, &self.active.feedback),
-            directory: self.active.workspace.root().to_owned(),
-        };
+            prompt::compose(feature, attempt, &self.active.feedback),
+            self.active.workspace.root(),
+            ctx.temporary_dir(),
+        );
         ctx.steps.pass("request").await;
         let agent = &feature.agent;
         let Some(pool) = ctx.agents.get(agent) else {
@@ -160,7 +161,7 @@ impl Stage<'_> {
 
     fn time_limit(&self) -> Duration {
         match self.ctx.plan.agents.get(&self.feature().agent) {
-            Some(AgentSpec::Command { time_max: Some(limit), .. }) => *limit,
+            Some(AgentSpec::Command(CommandSpec { time_max: Some(limit), .. })) => *limit,
             _ => self.ctx.settings.agent.time_limit,
         }
     }

@@ -1,8 +1,8 @@
 //! Checks of plans, against a naive model.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use greenwave::{AgentSpec, Feature, Plan, PlanError, PlanLocation, Test};
+use greenwave::{AgentSpec, CommandSpec, Feature, Plan, PlanError, PlanLocation, Test};
 use proptest::prelude::*;
 
 fn feature(id: &str, depends_on: Vec<String>, agent: &str) -> Feature {
@@ -14,19 +14,20 @@ fn feature(id: &str, depends_on: Vec<String>, agent: &str) -> Feature {
         agent: agent.to_owned(),
         tests: vec![Test::new(id, ["false"])],
         attempts_max: 1,
-        resources: BTreeMap::new(),
-        review: None,
+        ..Feature::default()
     }
 }
 
 fn plan(features: Vec<Feature>) -> Plan {
-    let agent = AgentSpec::Command { command: vec!["true".to_owned()], time_max: None };
+    let command = vec!["true".to_owned()];
+    let agent = AgentSpec::Command(CommandSpec { command, ..CommandSpec::default() });
     Plan {
         name: "plan".to_owned(),
         project: ".".into(),
         agents: [("coder".to_owned(), agent)].into(),
         resources: [("database".to_owned(), 2)].into(),
         features,
+        ..Plan::default()
     }
 }
 

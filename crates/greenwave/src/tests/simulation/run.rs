@@ -14,7 +14,7 @@ use super::script::{Interruption, Script};
 use super::world::{ANSWER_MAX, SimulatedAgent, SimulatedTests, TEST_MAX, UNITS, World, is_done};
 use crate::engine::Engine;
 use crate::steps::Steps;
-use crate::{AgentSpec, Event, Feature, Plan, Report, Settings, adapters};
+use crate::{AgentSpec, CommandSpec, Edits, Event, Feature, Plan, Report, Settings, adapters};
 
 /// Coverage of a simulation: the number of runs, steps and ends.
 #[derive(Debug, Clone, Copy, Default)]
@@ -85,7 +85,13 @@ fn directory() -> tempfile::TempDir {
 }
 
 fn plan(world: &World) -> Plan {
-    let agent = |_| AgentSpec::Command { command: vec!["simulated".to_owned()], time_max: None };
+    let agent = |_| {
+        AgentSpec::Command(CommandSpec {
+            command: vec!["simulated".to_owned()],
+            edits: Edits::Answer,
+            ..CommandSpec::default()
+        })
+    };
     let features = world.script.features.iter().enumerate().map(|(at, feature)| Feature {
         id: format!("f{at}"),
         title: format!("f{at}"),
@@ -96,6 +102,7 @@ fn plan(world: &World) -> Plan {
         attempts_max: feature.attempts_max,
         resources: [("unit".to_owned(), feature.units)].into(),
         review: feature.review.then(|| test(&format!("review{at}"))),
+        ..Feature::default()
     });
     Plan {
         name: "simulated".to_owned(),
@@ -103,6 +110,7 @@ fn plan(world: &World) -> Plan {
         agents: (0..world.script.features.len()).map(|at| (format!("a{at}"), agent(at))).collect(),
         resources: [("unit".to_owned(), UNITS)].into(),
         features: features.collect(),
+        ..Plan::default()
     }
 }
 
