@@ -140,7 +140,10 @@ impl Stage<'_> {
             }
         }
         ctx.steps.pass("record an attempt").await;
-        let recorded = ctx.attempts.record(&self.feature().id, NewAttempt { files, outcome, note }).await;
+        let recorded = ctx
+            .attempts
+            .record(&self.feature().id, NewAttempt { files, outcome, note, ..NewAttempt::default() })
+            .await;
         recorded.map_err(Error::store("write to"))?;
         ctx.flusher.flush().await
     }

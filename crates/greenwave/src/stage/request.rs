@@ -154,7 +154,7 @@ impl Stage<'_> {
     /// Stores that an attempt ended without an answer that can be tested.
     async fn record_aborted(&self, reason: &str) -> Result<(), Error> {
         let outcome = AttemptOutcome::Aborted;
-        let draft = NewAttempt { files: Default::default(), outcome, note: reason.to_owned() };
+        let draft = NewAttempt { outcome, note: reason.to_owned(), ..NewAttempt::default() };
         let recorded = self.ctx.attempts.record(&self.feature().id, draft).await;
         recorded.map(drop).map_err(Error::store("write to"))
     }
