@@ -646,8 +646,8 @@ impl<M: Manager> Drop for Checkout<'_, M> {
         let (granted, _waker) = self.shared.core.lock().queue().leave(ticket, slot);
         match granted {
             Some(Ok(pooled)) => PoolInner::return_connection(pooled),
-            // The error belongs to the first caller in the queue. Since this caller leaves, the next
-            // one is first, and a connect for it is already in flight.
+            // The error belongs to the first caller in the queue. Since this caller leaves, the
+            // next one is first, and a connect for it is already in flight.
             Some(Err(error)) => drop(error),
             None => {}
         }

@@ -1,16 +1,32 @@
-//! Serves metrics over HTTP.
+//! Binds an address and serves metrics there over HTTP.
 
-use std::io::ErrorKind;
+use std::convert::Infallible;
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use axum::Router;
-use axum::http::{StatusCode, header};
-use axum::routing::get;
-use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode, header};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::timeout;
 
-use crate::{Error, MetricsSnapshot};
+use crate::{Error, MetricsSnapshot, limits, origin};
+
+/// Time in which a client must send the head of a request. It includes the idle time before.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time after which a connection is closed, even if it is in use. A scraper connects again.
+const CONNECTION_TIME_MAX: Duration = Duration::from_secs(60);
+/// Maximum size of the head of a request, in bytes.
+const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// Pause after a failed `accept`, for example while the process has no free descriptor.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// A source of metrics, such as any `Fn() -> MetricsSnapshot`.
 ///
@@ -35,7 +51,7 @@ pub struct MetricsEndpoint {
     address: SocketAddr,
 }
 
-/// A running metrics server. Dropping it stops the server.
+/// A running metrics server. Dropping it stops the server and closes its connections.
 #[derive(Debug)]
 pub struct MetricsServer {
     task: JoinHandle<()>,
@@ -53,7 +69,7 @@ impl MetricsEndpoint {
             let listener = TcpListener::bind(address).await?;
             Ok(Self { address: listener.local_addr()?, listener })
         };
-        bound.await.map_err(|source: std::io::Error| match source.kind() {
+        bound.await.map_err(|source: io::Error| match source.kind() {
             ErrorKind::AddrInUse => Error::AddressInUse { address },
             _ => Error::Bind { address, source },
         })
@@ -65,22 +81,18 @@ impl MetricsEndpoint {
     }
 
     /// Serves the source's metrics at `GET /metrics` until the returned value is dropped.
+    ///
+    /// At most 64 connections are open at once, and at most an eighth of the descriptors that the
+    /// process may have. Further clients wait. A client has five seconds to send a request, and a
+    /// connection is closed after a minute, so a client that stays silent does not lock out others.
+    ///
+    /// An endpoint on a loopback address answers only requests whose `Host` is `localhost` or a
+    /// loopback address, with 421 otherwise. A web page could otherwise read the metrics through a
+    /// domain name that resolves to the loopback address (DNS rebinding). On every address,
+    /// requests with an `Origin` other than the endpoint itself are refused with 403.
     pub fn serve(self, source: impl MetricsSource) -> MetricsServer {
-        let source = Arc::new(source);
-        let metrics = move || {
-            let json = source.snapshot().to_json() + "\n";
-            async move {
-                ([(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")], json)
-            }
-        };
-        let not_found = || async { (StatusCode::NOT_FOUND, "not found, see /metrics\n") };
-        let router = Router::new().route("/metrics", get(metrics)).fallback(not_found);
         let address = self.address;
-        let task = tokio::spawn(async move {
-            if let Err(error) = axum::serve(self.listener, router).await {
-                tracing::warn!(%error, %address, "metrics endpoint stopped");
-            }
-        });
+        let task = tokio::spawn(accept(self.listener, address, Arc::new(source)));
         MetricsServer { task, address }
     }
 }
@@ -96,4 +108,71 @@ impl Drop for MetricsServer {
     fn drop(&mut self) {
         self.task.abort();
     }
+}
+
+/// Accepts connections until it is dropped. The connections end with the future.
+async fn accept(listener: TcpListener, address: SocketAddr, source: Arc<impl MetricsSource>) {
+    let free = Arc::new(Semaphore::new(limits::connections_max()));
+    let mut connections = JoinSet::new();
+    loop {
+        let Ok(permit) = Arc::clone(&free).acquire_owned().await else { return };
+        while connections.try_join_next().is_some() {}
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let source = Arc::clone(&source);
+                connections.spawn(async move {
+                    let _permit = permit;
+                    serve_connection(stream, address, source).await;
+                });
+            }
+            Err(error) => {
+                tracing::debug!(%error, %address, "cannot accept a connection for metrics");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn serve_connection(stream: TcpStream, address: SocketAddr, source: Arc<impl MetricsSource>) {
+    let service = service_fn(move |request| {
+        let response = respond(&request, address, &*source);
+        async move { Ok::<_, Infallible>(response) }
+    });
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_header_size(HEAD_BYTES_MAX);
+    let connection = http.serve_connection(TokioIo::new(stream), service);
+    if let Ok(Err(error)) = timeout(CONNECTION_TIME_MAX, connection).await {
+        tracing::debug!(%error, "a connection for metrics broke off");
+    }
+}
+
+fn respond<B>(
+    request: &Request<B>,
+    address: SocketAddr,
+    source: &impl MetricsSource,
+) -> Response<Full<Bytes>> {
+    if let Err(refusal) = origin::check(request, address) {
+        return text(refusal.status(), refusal.message());
+    }
+    if request.uri().path() != "/metrics" {
+        return text(StatusCode::NOT_FOUND, "not found, see /metrics\n");
+    }
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "use GET\n");
+        response.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static("GET, HEAD"));
+        return response;
+    }
+    let mut response = Response::new(Full::from(source.snapshot().to_json() + "\n"));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
+    headers.insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
+    response
+}
+
+fn text(status: StatusCode, message: &'static str) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(message));
+    *response.status_mut() = status;
+    let plain = header::HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, plain);
+    response
 }

@@ -23,7 +23,9 @@
 
 mod endpoint;
 mod error;
+mod limits;
 mod memory;
+mod origin;
 mod snapshot;
 
 pub use endpoint::{MetricsEndpoint, MetricsServer, MetricsSource};

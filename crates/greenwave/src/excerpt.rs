@@ -153,8 +153,14 @@ mod tests {
         for chunk in [1, 3, 7, 100] {
             assert_eq!(excerpt("", chunk), "");
             assert_eq!(excerpt("12345678901234567890", chunk), "12345678901234567890");
-            assert_eq!(excerpt("one\ntwo\nthree\nfour\nfive\nsix\n", chunk), "one\ntwo\n[… 11 bytes left out …]\nfive\nsix\n");
-            assert_eq!(excerpt("1234567890abcdefghij1234567890", chunk), "1234567890\n[… 10 bytes left out …]\n1234567890");
+            assert_eq!(
+                excerpt("one\ntwo\nthree\nfour\nfive\nsix\n", chunk),
+                "one\ntwo\n[… 11 bytes left out …]\nfive\nsix\n"
+            );
+            assert_eq!(
+                excerpt("1234567890abcdefghij1234567890", chunk),
+                "1234567890\n[… 10 bytes left out …]\n1234567890"
+            );
         }
     }
 }

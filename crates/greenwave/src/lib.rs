@@ -17,7 +17,7 @@
 //! let project = tempfile::tempdir()?;
 //! std::fs::write(project.path().join("README"), "A project.")?;
 //! let agent = AgentSpec::Command(CommandSpec {
-//!     command: ["sh", "-c", "echo hello > greeting.txt"].map(str::to_owned).to_vec(),
+//!     command: ["printf", "```text greeting.txt\nhello\n```\n"].map(str::to_owned).to_vec(),
 //!     ..CommandSpec::default()
 //! });
 //! let plan = Plan {
@@ -30,7 +30,6 @@
 //!         prompt: "Write a greeting.".into(),
 //!         agent: "coder".into(),
 //!         tests: vec![Test::new("greet", ["grep", "hello", "greeting.txt"])],
-//!         attempts_max: 1,
 //!         ..Feature::default()
 //!     }],
 //!     ..Plan::default()

@@ -11,8 +11,7 @@ const MASKED: &str = "[masked]";
 const VALUE_BYTES_MIN: usize = 8;
 
 /// Words in the names of variables that hold credentials.
-const SECRET_WORDS: [&str; 7] =
-    ["KEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "PASSPHRASE", "CREDENTIAL"];
+const SECRET_WORDS: [&str; 7] = ["KEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "PASSPHRASE", "CREDENTIAL"];
 
 /// Prefixes of well-known tokens, with the minimum length of what follows and whether it may
 /// contain `-` and `_`.
@@ -108,9 +107,10 @@ fn is_secret(name: &str, value: &str) -> bool {
     let name = name.to_ascii_uppercase();
     // `KEYBOARD` and `SSH_AUTH_SOCK` are not credentials, and paths of key files are no secrets.
     let has_word = name.split('_').any(|part| {
-        SECRET_WORDS.iter().any(|word| {
-            part == *word || part == format!("{word}S") || *word != "KEY" && part.contains(word)
-        }) || part == "APIKEY"
+        SECRET_WORDS
+            .iter()
+            .any(|word| part == *word || part == format!("{word}S") || *word != "KEY" && part.contains(word))
+            || part == "APIKEY"
     });
     has_word && value.len() >= VALUE_BYTES_MIN && !value.starts_with('/')
 }
@@ -232,7 +232,10 @@ mod tests {
             ("a plain-looking value b", "a [masked] b"),
             ("hunter2hunter2hunter2 hunter2hunter2", "[masked] [masked]"),
             ("tokentokentokentoken", "[masked][masked]"),
-            ("a short /home/me/.ssh/id querty-layout /home/somebody", "a short /home/me/.ssh/id querty-layout /home/somebody"),
+            (
+                "a short /home/me/.ssh/id querty-layout /home/somebody",
+                "a short /home/me/.ssh/id querty-layout /home/somebody",
+            ),
             ("> second line of it", "> [masked]"),
         ];
         for (text, expected) in table {

@@ -72,7 +72,7 @@ pub enum Edits {
 }
 
 /// A feature: tests that fail, and a prompt for the agent that makes them pass.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Feature {
     /// Id of the feature, unique in the plan.
     pub id: String,
@@ -217,6 +217,24 @@ pub enum PlanLocation<'a> {
         /// Index of the feature among those with this id, from 0.
         occurrence: usize,
     },
+}
+
+impl Default for Feature {
+    /// Returns a feature with one attempt and without an id, a prompt, an agent or tests, for use
+    /// as `..Feature::default()`. Does not pass [`Plan::graph`] as it is.
+    fn default() -> Self {
+        Self {
+            id: String::new(),
+            title: String::new(),
+            depends_on: Vec::new(),
+            prompt: String::new(),
+            agent: String::new(),
+            tests: Vec::new(),
+            attempts_max: 1,
+            resources: BTreeMap::new(),
+            review: None,
+        }
+    }
 }
 
 impl FeatureId {

@@ -15,8 +15,13 @@ fn any_port() -> SocketAddr {
 }
 
 async fn get(address: SocketAddr, path: &str) -> String {
+    send(address, &format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n")).await
+}
+
+/// Sends a request, given its head without the last line, and returns the whole response.
+async fn send(address: SocketAddr, head: &str) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    let request = format!("{head}Connection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut response = String::new();
     stream.read_to_string(&mut response).await.unwrap();
@@ -46,6 +51,38 @@ async fn json_keys_are_stable() {
     );
     assert_eq!(json["run"], "calc");
     assert!(get(server.address(), "/").await.starts_with("HTTP/1.1 404"));
+}
+
+#[tokio::test]
+async fn methods_other_than_get_are_refused() {
+    let server = MetricsEndpoint::bind(any_port()).await.unwrap().serve(MetricsSnapshot::default);
+    let post = send(server.address(), "POST /metrics HTTP/1.1\r\nHost: localhost\r\n").await;
+    assert!(post.starts_with("HTTP/1.1 405") && post.to_lowercase().contains("allow: get, head"), "{post}");
+    let head = send(server.address(), "HEAD /metrics HTTP/1.1\r\nHost: localhost\r\n").await;
+    assert!(head.starts_with("HTTP/1.1 200") && head.ends_with("\r\n\r\n"), "{head}");
+}
+
+#[tokio::test]
+async fn requests_from_a_page_of_another_server_are_refused() {
+    let server = MetricsEndpoint::bind(any_port()).await.unwrap().serve(MetricsSnapshot::default);
+    let rebound = send(server.address(), "GET /metrics HTTP/1.1\r\nHost: evil.example\r\n").await;
+    assert!(rebound.starts_with("HTTP/1.1 421"), "{rebound}");
+    let page = "GET /metrics HTTP/1.1\r\nHost: localhost\r\nOrigin: http://evil.example\r\n";
+    let page = send(server.address(), page).await;
+    assert!(page.starts_with("HTTP/1.1 403"), "{page}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_sends_no_request_is_disconnected() {
+    let server = MetricsEndpoint::bind(any_port()).await.unwrap().serve(MetricsSnapshot::default);
+    for begun in ["", "GET /metrics HTTP/1.1\r\nHost: localhost\r\n"] {
+        let mut stream = TcpStream::connect(server.address()).await.unwrap();
+        stream.write_all(begun.as_bytes()).await.unwrap();
+        let mut response = Vec::new();
+        // The paused clock advances to the server's timeout, since nothing else can happen.
+        stream.read_to_end(&mut response).await.unwrap();
+        assert!(!response.starts_with(b"HTTP/1.1 200"), "{begun}");
+    }
 }
 
 #[tokio::test]

@@ -8,12 +8,10 @@ use proptest::prelude::*;
 fn feature(id: &str, depends_on: Vec<String>, agent: &str) -> Feature {
     Feature {
         id: id.to_owned(),
-        title: id.to_owned(),
         depends_on,
         prompt: "Do it.".to_owned(),
         agent: agent.to_owned(),
         tests: vec![Test::new(id, ["false"])],
-        attempts_max: 1,
         ..Feature::default()
     }
 }

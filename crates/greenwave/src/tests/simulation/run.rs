@@ -94,7 +94,6 @@ fn plan(world: &World) -> Plan {
     };
     let features = world.script.features.iter().enumerate().map(|(at, feature)| Feature {
         id: format!("f{at}"),
-        title: format!("f{at}"),
         depends_on: feature.depends_on.iter().map(|other| format!("f{other}")).collect(),
         prompt: "Write it.".to_owned(),
         agent: format!("a{at}"),
