@@ -115,7 +115,7 @@ impl MergeQueue {
             Err(refused) => {
                 // The next attempt starts from the project, with the feature's files on top.
                 active.base.clone_from(&trunk.tree);
-                active.workspace.check_out(&candidate, store).await?;
+                active.workspace.reset(&candidate, store).await?;
                 return Ok(refused);
             }
         };
@@ -144,7 +144,7 @@ impl MergeQueue {
         candidate: &Tree,
     ) -> Result<Result<Verified, StageResult>, FeatureError> {
         let workspace = self.workspace(&mut trunk.workspace)?;
-        workspace.check_out(candidate, &self.ctx.store).await?;
+        workspace.reset(candidate, &self.ctx.store).await?;
         let mut verified = Verified::default();
         for owner in std::iter::once(id).chain(trunk.green.iter().copied()) {
             let owner = self.ctx.feature(owner);
@@ -239,7 +239,7 @@ impl MergeQueue {
         let undisputed: Vec<Change> = own.iter().filter(is_undisputed).cloned().collect();
         let mut next = trunk.clone();
         tree::apply(&mut next, &undisputed);
-        active.workspace.check_out(&next, &self.ctx.store).await?;
+        active.workspace.reset(&next, &self.ctx.store).await?;
         active.base.clone_from(trunk);
         let reason = format!("`{}` was changed by another feature in the same place", conflict.path);
         let marked = conflict.marked.as_deref().unwrap_or("Its changes cannot be shown as text.");

@@ -68,7 +68,7 @@ impl ActiveFeature {
 
     /// Resets the workspace to `tree`, which becomes the base of the next attempt.
     pub(crate) async fn reset_to(&mut self, tree: Tree, store: &Store) -> Result<(), Error> {
-        self.workspace.check_out(&tree, store).await?;
+        self.workspace.reset(&tree, store).await?;
         self.base = tree;
         Ok(())
     }

@@ -1,5 +1,9 @@
 //! Workspaces: private copies of the project. Writes changes into them and into the project.
 
+mod listing;
+mod scan;
+
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -44,8 +48,9 @@ pub(crate) struct Destination {
 pub(crate) struct Workspace {
     destination: Destination,
     tree: Tree,
-    /// Whether a check-out failed half-way, so that the directory's content is undefined.
-    is_inconsistent: bool,
+    stamps: scan::StampedFiles,
+    /// Directories whose `.git` belongs to the workspace.
+    repositories: BTreeSet<String>,
 }
 
 impl Workspace {
@@ -56,22 +61,11 @@ impl Workspace {
     pub(crate) fn new(root: PathBuf, in_flight: InFlight) -> Result<Self, Error> {
         // Steps do not matter here: the next run clears the workspaces of a killed run.
         let destination = Destination { root, in_flight, steps: Steps::default(), is_project: false };
-        let mut workspace = Self { destination, tree: Tree::new(), is_inconsistent: false };
-        workspace.clear()?;
-        Ok(workspace)
-    }
-
-    fn clear(&mut self) -> Result<(), Error> {
-        let root = &self.destination.root;
-        match fs::remove_dir_all(root) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(Error::io("clear", root)(error));
-            }
-            _ => fs::create_dir_all(root).map_err(Error::io("create", root))?,
-        }
-        self.tree.clear();
-        self.is_inconsistent = false;
-        Ok(())
+        let root = &destination.root;
+        scan::remove_all(root).map_err(Error::io("clear", root))?;
+        fs::create_dir_all(root).map_err(Error::io("create", root))?;
+        let (stamps, repositories) = (scan::StampedFiles::default(), BTreeSet::new());
+        Ok(Self { destination, tree: Tree::new(), stamps, repositories })
     }
 
     /// Returns the directory.
@@ -82,23 +76,6 @@ impl Workspace {
     /// Returns the files of the workspace.
     pub(crate) fn tree(&self) -> &Tree {
         &self.tree
-    }
-
-    /// Changes the workspace to another tree. Touches only files that differ.
-    ///
-    /// # Errors
-    /// [`Error::Io`] or [`Error::Store`]. The workspace is then inconsistent until the next
-    /// successful check-out, which starts from an empty directory.
-    pub(crate) async fn check_out(&mut self, tree: &Tree, store: &Store) -> Result<(), Error> {
-        if self.is_inconsistent {
-            self.clear()?;
-        }
-        let changes = tree::changes(&self.tree, tree);
-        self.is_inconsistent = true;
-        apply(&self.destination, &changes, store).await?;
-        self.is_inconsistent = false;
-        self.tree.clone_from(tree);
-        Ok(())
     }
 
     /// Writes a file that an agent named, if the path stays inside the workspace. Returns its path
@@ -118,7 +95,7 @@ impl Workspace {
 
     /// Removes the directory.
     pub(crate) fn remove(self) {
-        if let Err(error) = fs::remove_dir_all(self.root()) {
+        if let Err(error) = scan::remove_all(self.root()) {
             tracing::warn!(%error, directory = %self.root().display(), "cannot remove a workspace");
         }
     }

@@ -46,11 +46,13 @@ impl Stage<'_> {
     /// and refuses the attempt.
     pub(super) async fn request(&mut self, attempt: u32) -> Result<StageResult, FeatureError> {
         let before = self.active.workspace.tree().clone();
+        // The tests of the last attempt may have left files in the workspace.
+        self.active.workspace.reset(&before, &self.ctx.store).await?;
         match self.take_answer(attempt).await {
             Ok(()) => Ok(StageResult::Completed(PhaseEvent::Answered)),
             Err(Unusable::Feature(error)) => Err(error),
             Err(Unusable::Answer(reason)) => {
-                self.active.workspace.check_out(&before, &self.ctx.store).await?;
+                self.active.workspace.reset(&before, &self.ctx.store).await?;
                 self.record_aborted(&reason).await?;
                 Ok(StageResult::refused(reason))
             }
@@ -119,6 +121,12 @@ impl Stage<'_> {
                 }
             }
         }
+        // Agents that edit files leave their work in the directory.
+        let scan = self.active.workspace.scan(&self.ctx.store).await?;
+        if let Some(refused) = scan.refused.first() {
+            return Err(Unusable::Answer(format!("{refused}; expected files, directories and links")));
+        }
+        files += scan.changes.len();
         if files == 0 {
             let bytes = units.stats().bytes;
             return Err(Unusable::Answer(if partial.is_empty() {

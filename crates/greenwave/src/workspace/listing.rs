@@ -1,0 +1,212 @@
+//! Lists the entries of a working copy without following links.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::{self, Read};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use greenwave_inputs::{ALWAYS_EXCLUDED, FileStamp, is_cache_directory};
+use greenwave_testing::EntryKind;
+use ignore::Match;
+use ignore::gitignore::{Gitignore, GitignoreBuilder};
+
+/// Names of the files that exclude others. Rules of the later name take precedence.
+pub(super) const IGNORE_FILES: [&str; 2] = [".gitignore", ".ignore"];
+
+/// Directories of build output and of installed packages, which are excluded even if no ignore file
+/// names them. Directories that are tagged as caches, such as cargo's `target`, are excluded as
+/// well.
+const BUILD_OUTPUT: [&str; 9] = [
+    "__pycache__",
+    "node_modules",
+    ".venv",
+    ".pytest_cache",
+    ".mypy_cache",
+    ".ruff_cache",
+    ".tox",
+    ".nox",
+    ".gradle",
+];
+
+/// Maximum size of an ignore file, in bytes.
+const IGNORE_FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// Source of the ignore rules of a listing.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum IgnoreRules<'a> {
+    /// The ignore files in the directory.
+    OnDisk,
+    /// Contents of ignore files, by path. Ignore files in the directory have no effect.
+    Given(&'a BTreeMap<String, Bytes>),
+}
+
+/// The entries of a directory that no rule excludes. Paths are relative to the directory.
+#[derive(Debug, Default)]
+pub(super) struct Listing {
+    /// Files and symbolic links.
+    pub(super) files: BTreeMap<String, ListedFile>,
+    /// Directories, each before those below it.
+    pub(super) directories: Vec<String>,
+    /// Pipes, sockets and devices.
+    pub(super) special: BTreeMap<String, SpecialFile>,
+    /// Paths that are not UTF-8.
+    pub(super) not_utf8: Vec<PathBuf>,
+    /// Version control's data that does not belong to the working copy, such as the `.git` of a
+    /// repository that a program has created or cloned.
+    pub(super) foreign_repositories: Vec<String>,
+}
+
+/// A file or symbolic link.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ListedFile {
+    pub(super) kind: EntryKind,
+    pub(super) stamp: FileStamp,
+    /// Number of hard links.
+    pub(super) links: u64,
+}
+
+/// Kind of an entry that is neither a file nor a link nor a directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SpecialFile {
+    Pipe,
+    Socket,
+    Device,
+}
+
+impl std::fmt::Display for SpecialFile {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(match self {
+            SpecialFile::Pipe => "a pipe",
+            SpecialFile::Socket => "a socket",
+            SpecialFile::Device => "a device",
+        })
+    }
+}
+
+impl ListedFile {
+    /// Returns the description of a file or link, or `None` for other entries.
+    pub(super) fn of(metadata: &fs::Metadata) -> Option<Self> {
+        let kind = if metadata.is_symlink() {
+            EntryKind::Symlink
+        } else if !metadata.is_file() {
+            return None;
+        } else if metadata.permissions().mode() & 0o100 != 0 {
+            EntryKind::Executable
+        } else {
+            EntryKind::Regular
+        };
+        Some(Self { kind, stamp: FileStamp::from_metadata(metadata), links: metadata.nlink() })
+    }
+}
+
+/// Lists a directory. `repositories` are the directories whose `.git` belongs to the working copy.
+///
+/// Makes directories accessible whose permissions would prevent the listing.
+pub(super) fn list(
+    root: &Path,
+    rules: IgnoreRules<'_>,
+    repositories: &BTreeSet<String>,
+) -> io::Result<Listing> {
+    let mut listing = Listing::default();
+    // Not recursive, because a program can nest directories deeper than the stack.
+    let mut pending = vec![(String::new(), Vec::new())];
+    while let Some((directory, mut matchers)) = pending.pop() {
+        let path = root.join(&directory);
+        make_accessible(&path)?;
+        matchers.extend(matcher(root, &directory, rules));
+        for entry in fs::read_dir(&path)? {
+            let entry = entry?;
+            let Some(name) = entry.file_name().to_str().map(str::to_owned) else {
+                listing.not_utf8.push(Path::new(&directory).join(entry.file_name()));
+                continue;
+            };
+            let relative = if directory.is_empty() { name.clone() } else { format!("{directory}/{name}") };
+            if ALWAYS_EXCLUDED.contains(&name.as_str()) {
+                if name == ".git" && !repositories.contains(&directory) {
+                    listing.foreign_repositories.push(relative);
+                }
+                continue;
+            }
+            let metadata = match entry.path().symlink_metadata() {
+                Ok(metadata) => metadata,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error),
+            };
+            if is_ignored(&matchers, &entry.path(), &name, metadata.is_dir()) {
+                continue;
+            }
+            if metadata.is_dir() {
+                listing.directories.push(relative.clone());
+                pending.push((relative, matchers.clone()));
+            } else if let Some(file) = ListedFile::of(&metadata) {
+                listing.files.insert(relative, file);
+            } else {
+                listing.special.insert(relative, special(&metadata));
+            }
+        }
+    }
+    Ok(listing)
+}
+
+/// Gives the owner all rights to a directory.
+pub(super) fn make_accessible(directory: &Path) -> io::Result<()> {
+    let mode = directory.symlink_metadata()?.permissions().mode();
+    if mode & 0o700 != 0o700 {
+        fs::set_permissions(directory, fs::Permissions::from_mode(mode & 0o7777 | 0o700))?;
+    }
+    Ok(())
+}
+
+fn special(metadata: &fs::Metadata) -> SpecialFile {
+    let kind = metadata.file_type();
+    if kind.is_fifo() {
+        SpecialFile::Pipe
+    } else if kind.is_socket() {
+        SpecialFile::Socket
+    } else {
+        SpecialFile::Device
+    }
+}
+
+fn is_ignored(matchers: &[Gitignore], path: &Path, name: &str, is_directory: bool) -> bool {
+    for matcher in matchers.iter().rev() {
+        match matcher.matched(path, is_directory) {
+            Match::Ignore(_) => return true,
+            Match::Whitelist(_) => return false,
+            Match::None => {}
+        }
+    }
+    is_directory && (BUILD_OUTPUT.contains(&name) || is_cache_directory(path))
+}
+
+/// Returns the rules of the ignore files in a directory, if it has any.
+fn matcher(root: &Path, directory: &str, rules: IgnoreRules<'_>) -> Option<Gitignore> {
+    let mut builder = GitignoreBuilder::new(root.join(directory));
+    let mut has_rules = false;
+    for name in IGNORE_FILES {
+        let path = if directory.is_empty() { name.to_owned() } else { format!("{directory}/{name}") };
+        let text = match rules {
+            IgnoreRules::OnDisk => read_ignore_file(&root.join(path)),
+            IgnoreRules::Given(files) => files.get(&path).cloned(),
+        };
+        for line in String::from_utf8_lossy(&text.unwrap_or_default()).lines() {
+            // An invalid line has no effect, as in git.
+            has_rules |= builder.add_line(None, line).is_ok();
+        }
+    }
+    builder.build().ok().filter(|_| has_rules)
+}
+
+/// Reads an ignore file. A pipe in its place is not waited for, and a link is not followed, as in
+/// git.
+fn read_ignore_file(path: &Path) -> Option<Bytes> {
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    let file = fs::OpenOptions::new().read(true).custom_flags(flags).open(path).ok()?;
+    let mut content = Vec::new();
+    if file.metadata().ok()?.is_file() {
+        file.take(IGNORE_FILE_BYTES_MAX).read_to_end(&mut content).ok()?;
+    }
+    Some(content.into())
+}
