@@ -1,5 +1,6 @@
 //! The command line: one file per command, with its arguments.
 
+mod attempts;
 mod cache;
 mod demo;
 mod graph;
@@ -30,6 +31,8 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Run a plan.
     Run(run::RunArgs),
+    /// Show the attempts at features: what agents changed and said, and why tests failed.
+    Attempts(attempts::AttemptsArgs),
     /// Run the project's tests, skipping those with a cached result.
     Test(Box<test::TestArgs>),
     /// Manage the test-result cache.
@@ -50,6 +53,7 @@ impl Cli {
         match self.command {
             Command::Demo(args) => demo::demo(&args).await,
             Command::Run(args) => run::run(&args.plan, &args.options).await,
+            Command::Attempts(args) => attempts::attempts(&args).await,
             Command::Test(args) => test::test(&args).await,
             Command::Cache(command) => cache::cache(&command).await,
             Command::Init(args) => init::init(&args.plan),

@@ -59,6 +59,11 @@ pub(crate) enum CliError {
     /// Several tests match a name that must match one.
     #[error("several test names contain `{name}`: {names}")]
     SeveralTests { name: String, names: String },
+    /// A feature has no such attempt.
+    #[error(
+        "no attempt{} at feature `{feature}` is stored", number.map(|number| format!(" {number}")).unwrap_or_default()
+    )]
+    NoSuchAttempt { feature: String, number: Option<u32> },
     /// git cannot list changes.
     #[error("cannot list changes since `{commit}`")]
     Git { commit: String, source: Source },
@@ -112,6 +117,7 @@ impl CliError {
             CliError::Report { source, .. } if source.kind() == ErrorKind::NotFound => {
                 "create the parent directory first"
             }
+            CliError::NoSuchAttempt { .. } => "list all attempts with `greenwave attempts PLAN`",
             CliError::Report { .. } => "name a file that can be written",
             CliError::SeveralTests { .. } => "give the full name of one of them",
             CliError::Output(_) => "free disk space, or redirect the output (`> FILE`)",

@@ -18,6 +18,9 @@ use crate::settings::{Compression, Settings};
 /// entries.
 const RESULT_BYTES_MEAN: u64 = 16 * 1024;
 
+/// Namespace of the attempts in the store.
+pub(crate) const ATTEMPTS: &str = "attempts";
+
 /// Builds the agents of a plan, each with its pool of sessions.
 pub(crate) fn agents(plan: &Plan, settings: &Settings) -> Result<BTreeMap<String, AgentPool>, Error> {
     let mut agents = BTreeMap::new();

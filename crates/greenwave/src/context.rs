@@ -12,6 +12,8 @@ use parking_lot::Mutex;
 
 use crate::adapters::Flusher;
 use crate::event::Event;
+use crate::excerpt::Excerpt;
+use crate::mask::Mask;
 use crate::phase::FeaturePolicy;
 use crate::plan::{Feature, FeatureId, Plan};
 use crate::report::Totals;
@@ -19,6 +21,9 @@ use crate::settings::Settings;
 use crate::steps::Steps;
 use crate::test_runner::TestRunner;
 use crate::workspace::Destination;
+
+/// Maximum size of a test's output that is stored and shown, in bytes.
+const OUTPUT_BYTES_MAX: usize = 32 * 1024;
 
 /// The shared parts of a run. Has accessors only: the work is done by `FeatureRun` and
 /// `MergeQueue`.
@@ -38,6 +43,8 @@ pub(crate) struct RunContext {
     pub(crate) project: Destination,
     /// Pools of agent sessions, by the agent's name in the plan.
     pub(crate) agents: BTreeMap<String, AgentPool>,
+    /// Removes secrets from what is stored and shown.
+    pub(crate) mask: Mask,
     /// Limits the bytes of all answers that are in memory at once.
     pub(crate) answers: Budget,
     pub(crate) events: Fanout<Event>,
@@ -49,6 +56,13 @@ pub(crate) struct RunContext {
 }
 
 impl RunContext {
+    /// Returns the output of a program as it is stored and shown: bounded, cleaned and masked.
+    pub(crate) fn shown(&self, output: &[u8]) -> String {
+        let mut excerpt = Excerpt::new(OUTPUT_BYTES_MAX);
+        excerpt.push(output);
+        self.mask.apply(excerpt.text().trim_end()).into_owned()
+    }
+
     /// Publishes an event, and waits while a subscriber's queue is full.
     pub(crate) async fn emit(&self, event: Event) {
         self.events.publish(event).await;

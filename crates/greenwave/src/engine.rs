@@ -23,6 +23,7 @@ use crate::error::{Error, FeatureError};
 use crate::event::Event;
 use crate::feature_run::FeatureRun;
 use crate::green_record;
+use crate::mask::Mask;
 use crate::merge::MergeQueue;
 use crate::metrics;
 use crate::plan::{FeatureId, Plan};
@@ -76,7 +77,8 @@ impl Engine {
             let checked = agent.preflight(&preflight);
             checked.map_err(|source| Error::Agent { agent: name.clone(), source })?;
         }
-        Self::assemble(plan, settings, agents, Steps::default(), |settings, state_dir| {
+        let mask = Mask::new(environment.texts());
+        Self::assemble(plan, settings, agents, Steps::default(), mask, |settings, state_dir| {
             let cache = adapters::cache(settings, state_dir)?;
             Ok(Arc::new(Runner::new(environment, cache)))
         })
@@ -89,6 +91,7 @@ impl Engine {
         settings: Settings,
         agents: BTreeMap<String, AgentPool>,
         steps: Steps,
+        mask: Mask,
         tests: impl FnOnce(&Settings, &Path) -> Result<Arc<dyn TestRunner>, Error>,
     ) -> Result<Self, Error> {
         let graph = plan.graph()?;
@@ -98,7 +101,7 @@ impl Engine {
         let ctx = RunContext {
             definitions: plan.features.iter().map(green_record::definition).collect(),
             flusher: Flusher::new(store.clone()),
-            attempts: Attempts::new(store.clone(), "attempts"),
+            attempts: Attempts::new(store.clone(), adapters::ATTEMPTS),
             journal: Journal::open(state_dir.join("journal"))?,
             tests,
             project: Destination {
@@ -109,6 +112,7 @@ impl Engine {
             },
             steps,
             agents,
+            mask,
             answers: Budget::new(ANSWERS_BYTES_MAX),
             events: Fanout::new(),
             totals: Mutex::default(),

@@ -36,8 +36,13 @@ impl Excerpt {
         if self.left_out == 0 {
             return clean(&[self.head.as_slice(), &tail].concat());
         }
-        let line_end = self.head.iter().rposition(|&byte| byte == b'\n').map_or(self.head.len(), |at| at + 1);
-        let line_start = tail.iter().position(|&byte| byte == b'\n').map_or(0, |at| at + 1);
+        let line_end = self.head.iter().rposition(|&byte| byte == b'\n');
+        // A long line is cut between words, so that no secret is cut in two.
+        let word_end = || self.head.iter().rposition(u8::is_ascii_whitespace);
+        let line_end = line_end.or_else(word_end).map_or(self.head.len(), |at| at + 1);
+        let line_start = tail.iter().position(|&byte| byte == b'\n');
+        let word_start = || tail.iter().position(u8::is_ascii_whitespace);
+        let line_start = line_start.or_else(word_start).map_or(0, |at| at + 1);
         let left_out = self.left_out + (self.head.len() - line_end) as u64 + line_start as u64;
         let (head, tail) = (clean(&self.head[..line_end]), clean(&tail[line_start..]));
         let separator = if head.ends_with('\n') { "" } else { "\n" };

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::context::RunContext;
 use crate::error::{FeatureError, chain};
-use crate::event::Event;
+use crate::event::{AttemptDetails, Event};
 use crate::green_record::GreenRecord;
 use crate::merge::MergeQueue;
 use crate::phase::{Phase, PhaseEvent};
@@ -78,8 +78,9 @@ impl FeatureRun {
     /// Ends a feature whose stage did not survive, unless its failure is reported already.
     pub(crate) async fn fail_if_running(&mut self, error: &FeatureError) {
         if self.state.phase() != Phase::Failed {
+            let details = self.details();
             self.state.end(Phase::Failed);
-            self.report_failure(error).await;
+            self.report_failure(error, details).await;
         }
     }
 
@@ -140,7 +141,8 @@ impl FeatureRun {
         let attempt = self.state.phase().attempt();
         if attempt > 0 {
             let feature = self.ctx.feature(self.id).id.clone();
-            self.ctx.emit(Event::Refused { feature, attempt, reason: reason.clone() }).await;
+            let (reason, details) = (self.ctx.mask.apply(&reason).into_owned(), self.details());
+            self.ctx.emit(Event::Refused { feature, attempt, reason, details }).await;
         }
         if let FeatureState::Active(active) = &mut self.state {
             active.feedback = feedback;
@@ -179,17 +181,26 @@ impl FeatureRun {
     }
 
     async fn fail(&mut self, error: &FeatureError) {
+        let details = self.details();
         let workspace = self.state.end(Phase::Failed);
-        self.report_failure(error).await;
+        self.report_failure(error, details).await;
         if let Some(workspace) = workspace {
             workspace.remove();
         }
     }
 
-    async fn report_failure(&mut self, error: &FeatureError) {
-        let reason = chain(error);
+    /// Returns what was said in the last attempt.
+    fn details(&self) -> AttemptDetails {
+        match &self.state {
+            FeatureState::Active(active) => active.details(),
+            FeatureState::Waiting { .. } | FeatureState::Ended(_) => AttemptDetails::default(),
+        }
+    }
+
+    async fn report_failure(&mut self, error: &FeatureError, details: AttemptDetails) {
+        let reason = self.ctx.mask.apply(&chain(error)).into_owned();
         self.report.reason = Some(reason.clone());
-        self.ctx.emit(Event::Failed { feature: self.ctx.feature(self.id).id.clone(), reason }).await;
+        self.ctx.emit(Event::Failed { feature: self.ctx.feature(self.id).id.clone(), reason, details }).await;
     }
 
     fn needs(&self, phase: Phase) -> Needs {

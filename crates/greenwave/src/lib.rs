@@ -55,6 +55,8 @@
 //! The crate has no Cargo features.
 
 mod adapters;
+mod answer;
+mod attempt_log;
 mod confine;
 mod context;
 mod engine;
@@ -82,13 +84,15 @@ mod test_results;
 mod test_runner;
 #[cfg(test)]
 mod tests;
+mod transcript;
 mod tree;
 mod workspace;
 
+pub use attempt_log::{AttemptLog, StoredAttempt, StoredFile};
 pub use confine::{PathError, PathProblem};
 pub use engine::Engine;
 pub use error::{Error, FeatureError, chain};
-pub use event::Event;
+pub use event::{AttemptDetails, Event, FileChange};
 pub use greenwave_agents::Error as AgentError;
 pub use greenwave_scheduler::{Graph, Stopper};
 pub use greenwave_telemetry::{Error as TelemetryError, MetricsEndpoint, MetricsServer};

@@ -1,5 +1,6 @@
 //! The work of each phase: confirms that the tests fail, requests an answer, tests and reviews it.
 
+mod answer;
 mod request;
 
 use std::collections::BTreeMap;
@@ -68,6 +69,7 @@ impl Stage<'_> {
             }
             Some((test, outcome)) if outcome.status == Status::NoTests => Err(FeatureError::NoTests { test }),
             Some((_, outcome)) => {
+                self.active.test_output = self.ctx.shown(&outcome.output);
                 self.active.feedback = String::from_utf8_lossy(&outcome.output).into_owned();
                 Ok(StageResult::Completed(PhaseEvent::TestsFailed))
             }
@@ -77,15 +79,17 @@ impl Stage<'_> {
     /// Runs the tests on the agent's answer.
     async fn test(&mut self, attempt: u32) -> Result<StageResult, FeatureError> {
         let Some((test, outcome)) = self.run_tests("yellow").await? else {
-            self.record_attempt(AttemptOutcome::Passed, String::new()).await?;
+            self.record_attempt(AttemptOutcome::Passed, String::new(), String::new()).await?;
             return Ok(StageResult::Completed(PhaseEvent::Passed));
         };
         let output = String::from_utf8_lossy(&outcome.output).into_owned();
-        self.record_attempt(AttemptOutcome::Failed, output.clone()).await?;
+        self.active.test_output = self.ctx.shown(&outcome.output);
         let count = outcome.count.filter(|count| count.total() > 0);
         let count = count.map(|count| format!(" ({} of {} tests)", count.failed, count.total()));
         let reason = format!("test `{test}` {}{}", outcome.status, count.unwrap_or_default());
         tracing::debug!(feature = self.feature().id, attempt, reason, "attempt refused");
+        let note = self.active.test_output.clone();
+        self.record_attempt(AttemptOutcome::Failed, reason.clone(), note).await?;
         // The test may have failed because parts of files in the answer were ignored.
         let ignored = self.active.partial.iter().map(|problem| format!("\n\nNot taken: {problem}."));
         let ignored: String = ignored.collect();
@@ -101,6 +105,7 @@ impl Stage<'_> {
         if outcome.status == Status::Passed || outcome.status == Status::NoTests {
             return Ok(StageResult::Completed(PhaseEvent::Passed));
         }
+        self.active.test_output = self.ctx.shown(&outcome.output);
         let reason = format!("review `{}` {}", review.name, outcome.status);
         let feedback = format!("{reason}\n\n{}", String::from_utf8_lossy(&outcome.output));
         Ok(StageResult::Refused { reason, feedback })
@@ -131,19 +136,24 @@ impl Stage<'_> {
     }
 
     /// Stores the files of an attempt with its outcome.
-    async fn record_attempt(&self, outcome: AttemptOutcome, note: String) -> Result<(), Error> {
+    async fn record_attempt(
+        &self,
+        outcome: AttemptOutcome,
+        reason: String,
+        note: String,
+    ) -> Result<(), Error> {
         let ctx = self.ctx;
-        let mut files = BTreeMap::new();
+        let (mut files, mut base) = (BTreeMap::new(), BTreeMap::new());
         for change in tree::changes(&self.active.base, self.active.workspace.tree()) {
+            base.extend(change.before.map(|file| (change.path.clone(), file.blob)));
             if let Some(file) = change.after {
                 files.insert(change.path, tree::content(&ctx.store, &file.blob).await?);
             }
         }
         ctx.steps.pass("record an attempt").await;
-        let recorded = ctx
-            .attempts
-            .record(&self.feature().id, NewAttempt { files, outcome, note, ..NewAttempt::default() })
-            .await;
+        let transcript = self.active.transcript.clone();
+        let attempt = NewAttempt { files, base, outcome, reason, note, transcript };
+        let recorded = ctx.attempts.record(&self.feature().id, attempt).await;
         recorded.map_err(Error::store("write to"))?;
         ctx.flusher.flush().await
     }

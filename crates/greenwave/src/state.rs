@@ -1,8 +1,9 @@
 //! The state of one feature during a run.
 
-use greenwave_storage::Store;
+use greenwave_storage::{Store, Transcript};
 
 use crate::error::Error;
+use crate::event::AttemptDetails;
 use crate::green_record::GreenRecord;
 use crate::phase::{Phase, PhaseEvent};
 use crate::tree::Tree;
@@ -29,8 +30,12 @@ pub(crate) struct ActiveFeature {
     pub(crate) base: Tree,
     /// Why the last attempt was refused, for the next prompt.
     pub(crate) feedback: String,
-    /// Incomplete files in the last answer, one message each.
+    /// Parts of the last answer that were not taken, one message each.
     pub(crate) partial: Vec<String>,
+    /// What the agent said in the last attempt.
+    pub(crate) transcript: Transcript,
+    /// Output of the test that failed in the last attempt, cleaned and bounded.
+    pub(crate) test_output: String,
 }
 
 /// Result of a stage that does not end the feature with an error.
@@ -63,7 +68,21 @@ impl FeatureState {
 
 impl ActiveFeature {
     pub(crate) fn new(phase: Phase, workspace: Workspace) -> Self {
-        Self { phase, workspace, base: Tree::new(), feedback: String::new(), partial: Vec::new() }
+        Self {
+            phase,
+            workspace,
+            base: Tree::new(),
+            feedback: String::new(),
+            partial: Vec::new(),
+            transcript: Transcript::default(),
+            test_output: String::new(),
+        }
+    }
+
+    /// Returns what was said in the last attempt.
+    pub(crate) fn details(&self) -> AttemptDetails {
+        let Transcript { words, stderr, exit } = self.transcript.clone();
+        AttemptDetails { test_output: self.test_output.clone(), words, stderr, exit }
     }
 
     /// Resets the workspace to `tree`, which becomes the base of the next attempt.

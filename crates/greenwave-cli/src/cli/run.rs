@@ -62,7 +62,7 @@ pub(super) async fn run(path: &Path, options: &RunOptions) -> Result<Exit, CliEr
     let engine =
         Engine::open(file.plan.clone(), settings, environment).map_err(|error| file.locate(error))?;
     let server = endpoint.map(|endpoint| endpoint.serve(engine.metrics()));
-    let progress = Progress::new(options.format, &file.plan);
+    let progress = Progress::new(options.format, &file.plan, path);
     progress.settings(config.profile, server.as_ref().map(MetricsServer::address));
     watch(engine, progress, path).await
 }

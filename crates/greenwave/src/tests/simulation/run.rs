@@ -13,6 +13,7 @@ use super::model::{self, End};
 use super::script::{Interruption, Script};
 use super::world::{ANSWER_MAX, SimulatedAgent, SimulatedTests, TEST_MAX, UNITS, World, is_done};
 use crate::engine::Engine;
+use crate::mask::Mask;
 use crate::steps::Steps;
 use crate::{AgentSpec, CommandSpec, Edits, Event, Feature, Plan, Report, Settings, adapters};
 
@@ -137,7 +138,9 @@ fn open(world: &Arc<World>) -> Result<Engine, crate::Error> {
     };
     let agents: BTreeMap<_, _> = (0..plan.features.len()).map(pool).collect();
     let steps = Steps::observed_by(Arc::clone(world) as _);
-    Engine::assemble(plan, settings, agents, steps, |_, _| Ok(Arc::new(SimulatedTests(Arc::clone(world)))))
+    Engine::assemble(plan, settings, agents, steps, Mask::default(), |_, _| {
+        Ok(Arc::new(SimulatedTests(Arc::clone(world))))
+    })
 }
 
 /// Returns an upper bound of the virtual time of a run: all its work in sequence.
