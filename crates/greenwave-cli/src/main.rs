@@ -18,6 +18,7 @@ mod printer;
 mod progress;
 mod reader;
 mod signals;
+mod terminal_text;
 mod testfile;
 mod testview;
 mod text;

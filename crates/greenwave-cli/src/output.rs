@@ -8,6 +8,7 @@ use console::Style;
 
 use crate::error::CliError;
 use crate::exit::{INVALID_INPUT, SUCCESS};
+use crate::terminal_text::{SafeStderr, safe};
 
 /// The first error of writing to standard output.
 static LOST: OnceLock<std::io::Error> = OnceLock::new();
@@ -15,13 +16,13 @@ static LOST: OnceLock<std::io::Error> = OnceLock::new();
 /// Prints a note to standard error.
 pub(crate) fn note(text: &str) {
     let head = Style::new().for_stderr().yellow().bold().apply_to("note");
-    let _ = writeln!(std::io::stderr(), "{head}: {text}");
+    let _ = writeln!(SafeStderr, "{head}: {text}");
 }
 
 /// Prints a warning with the error behind it, for work that continues.
 pub(crate) fn warn(consequence: &str, error: &CliError) {
     let head = Style::new().for_stderr().yellow().bold().apply_to("warning");
-    let _ = writeln!(std::io::stderr(), "{}", with_causes(&format!("{head}: {consequence}"), error));
+    let _ = writeln!(SafeStderr, "{}", with_causes(&format!("{head}: {consequence}"), error));
 }
 
 /// Prints an error with its causes and hint. Returns the program's exit code.
@@ -37,7 +38,7 @@ pub(crate) fn fail(error: &CliError) -> u8 {
 pub(crate) fn report(error: &CliError) {
     let head = Style::new().for_stderr().red().bold().apply_to("error");
     // If standard error cannot be written, the exit code still reports the error.
-    let _ = writeln!(std::io::stderr(), "{}", with_causes(&head.to_string(), error));
+    let _ = writeln!(SafeStderr, "{}", with_causes(&head.to_string(), error));
 }
 
 fn with_causes(head: &str, error: &CliError) -> String {
@@ -53,9 +54,14 @@ fn with_causes(head: &str, error: &CliError) -> String {
     text
 }
 
-/// Prints a line about work in progress. The work continues if nobody reads (`| head`) and if the
-/// line cannot be written; [`final_code`] reports the latter at the end.
+/// Prints a line about work in progress, made [`safe`]. The work continues if nobody reads (`|
+/// head`) and if the line cannot be written; [`final_code`] reports the latter at the end.
 pub(crate) fn line(text: &str) {
+    raw_line(&safe(text));
+}
+
+/// Prints a line, as [`line`] does, that is safe for a terminal already.
+pub(crate) fn raw_line(text: &str) {
     let mut out = std::io::stdout().lock();
     if let Err(error) = writeln!(out, "{text}").and_then(|()| out.flush())
         && error.kind() != std::io::ErrorKind::BrokenPipe
@@ -77,14 +83,14 @@ pub(crate) fn final_code(code: u8) -> u8 {
     if code == SUCCESS { failed } else { code }
 }
 
-/// Prints the answer to a query, such as a graph or the settings. A reader may close the pipe
-/// early.
+/// Prints the answer to a query, such as a graph or the settings, made [`safe`]. A reader may close
+/// the pipe early.
 ///
 /// # Errors
 /// [`CliError::Output`] if the text cannot be written.
 pub(crate) fn answer(text: &str) -> Result<(), CliError> {
     let mut out = std::io::stdout().lock();
-    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+    match writeln!(out, "{}", safe(text)).and_then(|()| out.flush()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(CliError::Output(error)),
         _ => Ok(()),
     }
@@ -94,7 +100,7 @@ pub(crate) fn answer(text: &str) -> Result<(), CliError> {
 pub(crate) fn log_warnings() {
     tracing_subscriber::fmt()
         .with_max_level(tracing_subscriber::filter::LevelFilter::WARN)
-        .with_writer(std::io::stderr)
+        .with_writer(|| SafeStderr)
         .with_ansi(std::io::stderr().is_terminal())
         .without_time()
         .with_target(false)

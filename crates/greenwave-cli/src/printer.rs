@@ -10,6 +10,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::format::Format;
 use crate::output;
+use crate::terminal_text::{safe, safe_json, safe_output};
 
 /// Interval at which the progress line is redrawn while nothing happens.
 const TICK: Duration = Duration::from_millis(200);
@@ -51,19 +52,19 @@ impl Printer {
     /// Prints a line, unless the output is JSON.
     pub(crate) fn line(&self, text: &str) {
         match self {
-            Printer::Terminal(bar) => bar.println(text),
+            Printer::Terminal(bar) => bar.println(safe(text)),
             Printer::Plain => output::line(text),
             Printer::Json => {}
         }
     }
 
     /// Prints the output of a program, unless the output is JSON. Its colors appear on a terminal
-    /// only.
+    /// only. Other control sequences are removed in a pipe, and are visible text on a terminal.
     pub(crate) fn program_output(&self, text: &str) {
         match self {
             // `println` of the bar would cut long lines off.
-            Printer::Terminal(bar) => bar.suspend(|| output::line(text)),
-            Printer::Plain => output::line(&strip_ansi_codes(text)),
+            Printer::Terminal(bar) => bar.suspend(|| output::raw_line(&safe_output(text))),
+            Printer::Plain => output::raw_line(&safe_output(&strip_ansi_codes(text))),
             Printer::Json => {}
         }
     }
@@ -71,7 +72,7 @@ impl Printer {
     /// Prints a JSON object, if the output is JSON.
     pub(crate) fn json<T: ToString>(&self, object: impl FnOnce() -> T) {
         if self.is_json() {
-            output::line(&object().to_string());
+            output::raw_line(&safe_json(&object().to_string()));
         }
     }
 
@@ -85,7 +86,7 @@ impl Printer {
     /// Shows a message in the progress line.
     pub(crate) fn message(&self, text: impl Into<Cow<'static, str>>) {
         if let Printer::Terminal(bar) = self {
-            bar.set_message(text);
+            bar.set_message(safe(&text.into()).into_owned());
         }
     }
 }

@@ -5,8 +5,9 @@ pub(crate) const LEFT_OUT: &str = "bytes omitted …]";
 
 /// Returns an output as text without escape sequences and control characters.
 ///
-/// Bytes that are not UTF-8 are replaced by U+FFFD. A lone carriage return becomes a line break, so
-/// that text that a progress bar has overwritten stays readable.
+/// Characters that change the direction of the text (Unicode Standard Annex 9) appear as
+/// `\u{202e}`. Bytes that are not UTF-8 are replaced by U+FFFD. A lone carriage return becomes a
+/// line break, so that text that a progress bar has overwritten stays readable.
 pub(crate) fn plain(output: &[u8]) -> String {
     let text = String::from_utf8_lossy(output);
     let mut plain = String::with_capacity(text.len());
@@ -16,6 +17,7 @@ pub(crate) fn plain(output: &[u8]) -> String {
             '\x1b' => skip_escape(&mut rest),
             '\n' | '\t' => plain.push(character),
             '\r' if rest.peek() != Some(&'\n') => plain.push('\n'),
+            '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => plain.extend(character.escape_unicode()),
             other if other.is_control() || matches!(other, '\u{fffe}' | '\u{ffff}') => {}
             other => plain.push(other),
         }

@@ -57,3 +57,36 @@ fn json_has_no_colors_on_a_terminal() {
     assert!(shown.lines().all(|line| line.starts_with('{') && line.ends_with('}')), "{shown}");
     assert!(!shown.contains('\x1b'), "{shown:?}");
 }
+
+/// A test with a name and an output that would change the window's title, write to the clipboard,
+/// clear the screen and forge a line.
+const HOSTILE: &str = r#"
+[[test]]
+name = "hostile \u202Ename"
+command = ["printf", '\033[31mred\033]0;title\007 \033]52;c;ZXZpbA==\007 \033[2J\033[1A\033[2K forged\033c\n']
+"#;
+
+/// Control sequences that the program writes itself, for its progress line.
+const OWN_SEQUENCES: [&str; 2] = ["\x1b[2K", "\x1b[1A"];
+
+#[test]
+fn control_sequences_of_a_test_are_visible_text() {
+    let dir = TestDir::empty().with("p/greenwave.toml", HOSTILE);
+    let run = Program::new(["test", "--output", "all"])
+        .within(&dir.path("p"))
+        .variable("XDG_CACHE_HOME", dir.path("cache"));
+    let (finished, shown) = on_terminal(run);
+    finished.with_code(0);
+    for part in ["\x1b[31mred␛]0;title␇ ␛]52;c;ZXZpbA==␇ ␛[2J␛[1A␛[2K forged␛c", r"\u{202e}name"]
+    {
+        assert!(shown.contains(part), "{part:?} in {shown:?}");
+    }
+    let own = OWN_SEQUENCES.iter().fold(shown, |text, sequence| text.replace(sequence, ""));
+    let mut rest = own.as_str();
+    while let Some((_, after)) = rest.split_once('\x1b') {
+        let end = after.find(|character: char| character.is_ascii_alphabetic()).unwrap_or(after.len());
+        assert!(after.starts_with('[') && after[end..].starts_with('m'), "{:?}", &after[..end]);
+        rest = &after[end..];
+    }
+    assert!(!own.contains('\u{202e}'), "{own:?}");
+}
