@@ -10,7 +10,7 @@ mod search_replace;
 
 pub(crate) use diff::{FilePatch, PatchKind, parse as parse_diff};
 pub(crate) use elision::{has_elision, is_excerpt, loses_most, lost_lines};
-pub(crate) use search_replace::{Replacement, parse as parse_replacements};
+pub(crate) use search_replace::parse as parse_replacements;
 
 /// Reason why an edit cannot be applied to a file. Written for the agent: it says where and why.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

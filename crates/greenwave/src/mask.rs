@@ -118,7 +118,7 @@ fn is_secret(name: &str, value: &str) -> bool {
 /// Returns the spans of tokens that are recognised by their form.
 fn tokens(text: &str) -> Vec<std::ops::Range<usize>> {
     let mut spans = Vec::new();
-    let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
     for (prefix, length_min, is_dashed) in TOKENS {
         for (start, _) in text.match_indices(prefix) {
             if text[..start].bytes().next_back().is_some_and(is_word) {

@@ -78,21 +78,6 @@ impl Workspace {
         &self.tree
     }
 
-    /// Writes a file that an agent named, if the path stays inside the workspace. Returns its path
-    /// with symbolic links resolved.
-    ///
-    /// # Errors
-    /// [`Error::InvalidPath`] with the path, [`Error::Io`], or [`Error::Store`].
-    pub(crate) async fn write(&mut self, path: &str, content: Bytes, store: &Store) -> Result<String, Error> {
-        let path = confine::inside(self.root(), &confine::plain(path)?)?;
-        let target = self.root().join(&path);
-        let kind = self.tree.get(&path).map_or(EntryKind::Regular, |file| file.kind);
-        put(&target, kind, &content).map_err(Error::io("write", &target))?;
-        let blob = store.put_blob(content).await.map_err(Error::store("write to"))?;
-        self.tree.insert(path.clone(), File { kind, blob });
-        Ok(path)
-    }
-
     /// Removes the directory.
     pub(crate) fn remove(self) {
         if let Err(error) = scan::remove_all(self.root()) {

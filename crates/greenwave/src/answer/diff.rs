@@ -78,10 +78,10 @@ pub(crate) fn parse<'t>(text: &'t str, path: Option<&'t str>) -> Result<Vec<File
         } else if let Some(old) = line.strip_prefix("--- ")
             && let Some(new) = lines.get(at + 1).and_then(|next| next.strip_prefix("+++ "))
         {
-            if !has_git_header || patches.is_empty() {
-                patches.push(FilePatch::of_names(old, new)?);
-            } else if let Some(patch) = patches.last_mut() {
-                patch.set_names(old, new)?;
+            let header = patches.last_mut().filter(|patch| has_git_header && patch.is_named(old, new));
+            match header {
+                Some(patch) => patch.set_names(old, new)?,
+                None => patches.push(FilePatch::of_names(old, new)?),
             }
             has_git_header = false;
             at += 1;
@@ -115,6 +115,12 @@ impl<'t> FilePatch<'t> {
         let mut patch = Self::of_path("");
         patch.set_names(old, new)?;
         Ok(patch)
+    }
+
+    /// Returns whether `---` and `+++` lines name this file.
+    fn is_named(&self, old: &str, new: &str) -> bool {
+        let names = [without_side(name(old), 'a'), without_side(name(new), 'b')];
+        names.iter().any(|name| *name == self.path || self.new_path.as_ref() == Some(name))
     }
 
     /// Takes the paths of `---` and `+++` lines, which are clearer than those of `diff --git`.

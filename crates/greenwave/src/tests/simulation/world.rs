@@ -478,8 +478,7 @@ impl SimulatedAgent {
 /// Returns the words of the next prompt about an answer with an incomplete file.
 fn expected_words(answer: Answer) -> Option<&'static str> {
     match answer {
-        Answer::Edit => Some("txt`: the file does not exist"),
-        Answer::Diff => Some("txt`: the file does not exist"),
+        Answer::Edit | Answer::Diff => Some("cannot edit `f"),
         Answer::Nested => Some("answer with a longer fence around the whole file"),
         _ => None,
     }
