@@ -141,7 +141,14 @@ impl FeatureRun {
         let attempt = self.state.phase().attempt();
         if attempt > 0 {
             let feature = self.ctx.feature(self.id).id.clone();
-            let (reason, details) = (self.ctx.mask.apply(&reason).into_owned(), self.details());
+            // A merge that fails has its output in the feedback only.
+            if let FeatureState::Active(active) = &mut self.state
+                && active.test_output.is_empty()
+                && feedback != reason
+            {
+                active.test_output = self.ctx.shown(feedback.as_bytes());
+            }
+            let (reason, details) = (self.ctx.shown(reason.as_bytes()), self.details());
             self.ctx.emit(Event::Refused { feature, attempt, reason, details }).await;
         }
         if let FeatureState::Active(active) = &mut self.state {
@@ -198,7 +205,7 @@ impl FeatureRun {
     }
 
     async fn report_failure(&mut self, error: &FeatureError, details: AttemptDetails) {
-        let reason = self.ctx.mask.apply(&chain(error)).into_owned();
+        let reason = self.ctx.shown(chain(error).as_bytes());
         self.report.reason = Some(reason.clone());
         self.ctx.emit(Event::Failed { feature: self.ctx.feature(self.id).id.clone(), reason, details }).await;
     }

@@ -88,7 +88,7 @@ impl Stage<'_> {
         let request = Request::new(
             &feature.id,
             attempt,
-            prompt::compose(feature, attempt, &self.active.feedback),
+            prompt::compose(feature, attempt, &self.active.feedback, self.edits()),
             self.active.workspace.root(),
             ctx.temporary_dir(),
         );
@@ -269,7 +269,7 @@ impl Stage<'_> {
     async fn record_aborted(&self, reason: &str) -> Result<(), Error> {
         let outcome = AttemptOutcome::Aborted;
         let transcript = self.active.transcript.clone();
-        let reason = self.ctx.mask.apply(reason).into_owned();
+        let reason = self.ctx.shown(reason.as_bytes());
         let draft = NewAttempt { outcome, reason, transcript, ..NewAttempt::default() };
         let recorded = self.ctx.attempts.record(&self.feature().id, draft).await;
         recorded.map(drop).map_err(Error::store("write to"))
